@@ -1,0 +1,107 @@
+//! The authority: policy in, certificates out, everything recorded.
+//!
+//! One exchange runs through [`enroll`]: `http → join → policy → issue →
+//! store → keys`, and back.
+
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::join::oidc::Issuers;
+use crate::net;
+
+pub mod audit;
+pub mod config;
+pub mod enroll;
+pub mod http;
+pub mod issue;
+pub mod keys;
+pub mod limits;
+pub mod policy;
+pub mod revocation;
+pub mod revoke;
+pub mod serve;
+pub mod store;
+pub mod tls;
+
+/// Everything that an authority is while it runs.
+#[derive(Debug)]
+pub struct Authority {
+    config: config::Config,
+    keys: keys::CaKeys,
+    store: Box<dyn store::Store>,
+    policy: RwLock<Arc<policy::Policy>>,
+    issuers: Issuers,
+    clock: Clock,
+    refusals: limits::Refusals,
+    lists: revoke::Lists,
+}
+
+impl Authority {
+    /// From a data directory.
+    ///
+    /// # Errors
+    /// Where its configuration, keys, store or policy cannot be used; every
+    /// mistake of the policy is told.
+    pub fn open(data_dir: &Path, clock: Clock) -> Result<Self> {
+        let config = config::Config::load(data_dir)?;
+        let keys = keys::file::load(&config.keys)?;
+        let store = Box::new(store::sqlite::Sqlite::open(&config.store)?);
+        let policy = config.load_policy().map_err(all_mistakes)?;
+        Self::assemble(config, keys, store, policy, clock)
+    }
+
+    /// From its parts, as [`Authority::open`] puts them together.
+    ///
+    /// # Errors
+    /// Where the issuers' CA file cannot be read.
+    pub fn assemble(
+        config: config::Config,
+        keys: keys::CaKeys,
+        store: Box<dyn store::Store>,
+        policy: policy::Policy,
+        clock: Clock,
+    ) -> Result<Self> {
+        let issuers = Issuers::new(net::issuer_client(config.issuer_ca_file.as_ref())?);
+        Ok(Self {
+            config,
+            keys,
+            store,
+            policy: RwLock::new(Arc::new(policy)),
+            issuers,
+            clock,
+            refusals: limits::Refusals::default(),
+            lists: revoke::Lists::default(),
+        })
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &config::Config {
+        &self.config
+    }
+
+    /// The policy as it is now.
+    #[must_use]
+    pub fn policy(&self) -> Arc<policy::Policy> {
+        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the policy anew; the old one stays where that fails.
+    ///
+    /// # Errors
+    /// Every mistake of the new one.
+    pub fn reload_policy(&self) -> Result<()> {
+        let policy = self.config.load_policy().map_err(all_mistakes)?;
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+        Ok(())
+    }
+}
+
+/// Several mistakes as one error: the first in full, the others as hints.
+fn all_mistakes(mistakes: Vec<Error>) -> Error {
+    let mut mistakes = mistakes.into_iter();
+    let first = mistakes.next().unwrap_or_else(|| Error::internal("a policy was refused without a reason"));
+    mistakes.fold(first, |all, mistake| all.hint(format!("also: {mistake}")))
+}

@@ -1,0 +1,210 @@
+//! The audit trail for people and for programs: one line an event.
+
+use std::io::{ErrorKind, Write};
+
+use humantime::parse_duration;
+use serde_json::{Map, Value};
+
+use super::store::{Event, EventFilter, Store};
+use crate::clock::parse_rfc3339;
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::text::shown;
+
+/// How many events are in memory at a time.
+const PAGE: usize = 500;
+
+/// What a line of text shows of an event after its time, kind and id, in this
+/// order, and under which name.
+const FIELDS: &[(&str, &str)] = &[
+    ("bot", "bot"),
+    ("token", "token"),
+    ("join_method", "method"),
+    ("by", "by"),
+    ("reason", "reason"),
+    ("provenance", "run"),
+    ("serials", "serials"),
+    ("principals", "principals"),
+    ("expires_at", "expires"),
+    ("peer", "peer"),
+    ("detail", "detail"),
+];
+
+/// Writes every event that the filter lets through, oldest first, each as
+/// `line` puts it ([`text`] or [`json`]), without holding them all. A reader
+/// that has seen enough (`| head`) ends it.
+///
+/// # Errors
+/// Where the store cannot be read or `out` cannot be written.
+pub async fn write(
+    store: &dyn Store,
+    filter: &EventFilter,
+    line: fn(&Event) -> String,
+    out: &mut (dyn Write + Send),
+) -> Result<()> {
+    let mut after = 0;
+    loop {
+        let page = store.events(filter.clone(), after, PAGE).await?;
+        let mut lines = String::new();
+        for event in &page {
+            after = event.sequence;
+            lines.push_str(&line(event));
+            lines.push('\n');
+        }
+        match out.write_all(lines.as_bytes()).and_then(|()| out.flush()) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
+            written => written.context(Kind::Internal, "cannot write the audit trail")?,
+        }
+        if page.len() < PAGE {
+            return Ok(());
+        }
+    }
+}
+
+/// An event as one line of words: `TIME EVENT ID name=value …`. Values with
+/// spaces are quoted; nothing in them acts on a terminal.
+#[must_use]
+pub fn text(event: &Event) -> String {
+    let body = &event.body;
+    let id = body.get("issuance_id").or_else(|| body.get("denial_id")).or_else(|| body.get("id"));
+    let mut line = [body.get("time"), body.get("event"), id]
+        .into_iter()
+        .flatten()
+        .map(|value| quoted(&plain(value)))
+        .collect::<Vec<_>>()
+        .join(" ");
+    for (field, name) in FIELDS {
+        let value = match *field {
+            "principals" => principals(body),
+            field => body.get(field).map(plain),
+        };
+        if let Some(value) = value {
+            line.push_str(&format!(" {name}={}", quoted(&value)));
+        }
+    }
+    line
+}
+
+/// An event as one line of JSON. What acts on a terminal is escaped as JSON
+/// escapes it, so that the value stays the same.
+#[must_use]
+pub fn json(event: &Event) -> String {
+    let text = Value::from(event.body.clone()).to_string();
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        // Outside of strings JSON is ASCII, and inside serde_json escapes what is below a space.
+        let acts = c == '\u{7f}' || !c.is_ascii() && shown(c.encode_utf8(&mut [0; 4])).starts_with('\\');
+        if acts {
+            let mut units = [0; 2];
+            out.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// The time that `--since` means, in seconds since 1970: a duration back from
+/// `now` (`1h`, `7d`), an RFC 3339 time, or the start of a day in UTC (`2026-11-22`).
+///
+/// # Errors
+/// `Kind::Usage` where it is none of these.
+pub fn since(text: &str, now: i64) -> Result<i64> {
+    if let Ok(back) = parse_duration(text) {
+        return Ok(now.saturating_sub(i64::try_from(back.as_secs()).unwrap_or(i64::MAX)));
+    }
+    parse_rfc3339(text).or_else(|| parse_rfc3339(&format!("{text}T00:00:00Z"))).ok_or_else(|| {
+        Error::usage(format!("`{}` is not a time for --since", shown(text)))
+            .hint("give how long ago (`1h`, `7d`), a time (`2026-11-22T12:00:00Z`) or a day (`2026-11-22`)")
+    })
+}
+
+/// A value without JSON's quotes; a list with commas.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
+}
+
+/// Every principal of the outputs once.
+fn principals(body: &Map<String, Value>) -> Option<String> {
+    let mut names: Vec<&str> = Vec::new();
+    for output in body.get("outputs")?.as_array()? {
+        for name in output.get("principals").and_then(Value::as_array).into_iter().flatten() {
+            names.extend(name.as_str().filter(|name| !names.contains(name)));
+        }
+    }
+    Some(names.join(","))
+}
+
+/// A value as it stands in a line.
+fn quoted(value: &str) -> String {
+    let text = shown(value);
+    if !text.is_empty() && !text.contains([' ', '"', '\\', '=']) && !text.contains(char::is_whitespace) {
+        return text;
+    }
+    format!("\"{}\"", text.replace('"', "\\\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn event(body: Value) -> Event {
+        Event { sequence: 1, body: body.as_object().unwrap().clone() }
+    }
+
+    #[test]
+    fn an_issuance_reads_as_one_line() {
+        let line = text(&event(json!({
+            "time": "2026-11-22T12:00:00Z", "event": "issued", "issuance_id": "i1", "bot": "deployer",
+            "token": "github-deploy", "join_method": "github", "serials": ["7", "8"],
+            "provenance": "github:octo-org/app@refs/heads/main run 123 attempt 1",
+            "outputs": [{"principals": ["deploy", "ubuntu"]}, {"principals": ["deploy"]}],
+            "expires_at": "2026-11-22T13:00:00Z", "peer": "192.0.2.7", "claims": {"sub": "x"},
+        })));
+        assert_eq!(
+            line,
+            "2026-11-22T12:00:00Z issued i1 bot=deployer token=github-deploy method=github \
+             run=\"github:octo-org/app@refs/heads/main run 123 attempt 1\" serials=7,8 \
+             principals=deploy,ubuntu expires=2026-11-22T13:00:00Z peer=192.0.2.7"
+        );
+    }
+
+    #[test]
+    fn nothing_acts_and_nothing_passes_for_another_field() {
+        let hostile = "x\n2026 issued \"y\" bot=admin\u{1b}[2J\u{202e}\u{7f}\u{9b}é\u{2028}";
+        let event = event(json!({"event": "refused", "denial_id": "d-1", "token": hostile}));
+        let line = text(&event);
+        assert_eq!(
+            line,
+            "refused d-1 token=\"x\\u{a}2026 issued \\\"y\\\" bot=admin\\u{1b}[2J\\u{202e}\\u{7f}\\u{9b}é\\u{2028}\""
+        );
+        let line = json(&event);
+        assert!(line.contains("\\u202e\\u007f\\u009bé\\u2028"), "{line}");
+        assert!(line.chars().all(|c| !c.is_control()), "{line}");
+        assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["token"], hostile);
+    }
+
+    #[test]
+    fn since_takes_durations_times_and_days() {
+        let now = 1_795_348_800;
+        for (text, wanted) in [
+            ("1h", now - 3600),
+            ("7d", now - 7 * 86400),
+            ("1h 30m", now - 5400),
+            ("2026-11-22T11:59:59Z", now - 1),
+            ("2026-11-22", now - 12 * 3600),
+        ] {
+            assert_eq!(since(text, now).unwrap(), wanted, "{text}");
+        }
+        for text in ["", "yesterday", "-1h", "7", "2026-13-01", "1h\u{1b}"] {
+            let error = since(text, now).unwrap_err();
+            assert_eq!(error.kind(), Kind::Usage);
+            assert!(!error.to_string().contains('\u{1b}'));
+        }
+    }
+}

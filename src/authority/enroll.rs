@@ -1,0 +1,233 @@
+//! One exchange, from what a job presents to what it gets. The order matters
+//! and is said at each step.
+
+use std::net::IpAddr;
+
+use super::Authority;
+use super::issue::request::{OutputKeys, binding_of};
+use super::issue::{Occasion, Prepared, Signed, random_id};
+use super::policy::{Asked, JoinToken, Policy};
+use super::store::{Issued, NewIssuance, NewRefusal};
+use crate::clock::rfc3339;
+use crate::denial::{Denial, Reason};
+use crate::error::Error;
+use crate::join::{Desk, Failure, Identity};
+use crate::wire::{ExchangeRequest, ExchangeResponse};
+
+/// The shortest lifetime that is asked for, in seconds.
+pub const MIN_TTL: i64 = 10;
+/// The longest text of a caller's that a refusal keeps for a name, in bytes.
+const MAX_NAME: usize = 128;
+
+/// Why an exchange has no answer.
+#[derive(Debug)]
+pub enum Refused {
+    /// The request itself is wrong.
+    Malformed(String),
+    /// The proof, or what is asked for, is refused and recorded.
+    Denied {
+        /// Why, and what may be told.
+        denial: Box<Denial>,
+        /// The name of the record.
+        id: String,
+    },
+    /// Too many refusals: try again after so many seconds.
+    TooMany(u64),
+    /// The issuer's keys cannot be had.
+    Unavailable(String),
+    /// Something broke inside.
+    Broken(Error),
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+/// Answers an exchange.
+///
+/// # Errors
+/// [`Refused`]; a refusal has been recorded when this returns.
+pub async fn exchange(
+    authority: &Authority,
+    request: &ExchangeRequest,
+    peer: IpAddr,
+) -> Result<ExchangeResponse, Refused> {
+    // 1. The request's own shape. Nothing is looked up for a malformed one.
+    if request.ttl_seconds < MIN_TTL {
+        return Err(Refused::Malformed(format!("`ttl_seconds` must be at least {MIN_TTL}")));
+    }
+    if request.outputs.is_empty() || request.outputs.len() > super::policy::MAX_OUTPUTS {
+        let most = super::policy::MAX_OUTPUTS;
+        return Err(Refused::Malformed(format!("`outputs` must have one to {most} entries")));
+    }
+    let keys: Vec<OutputKeys> =
+        request.outputs.iter().map(OutputKeys::read).collect::<Result<_, _>>().map_err(Refused::Malformed)?;
+
+    // 2. The policy as it is now, for the whole exchange.
+    let policy = authority.policy();
+    match decide(authority, &policy, request, keys, peer).await {
+        Ok(signed) => Ok(ExchangeResponse {
+            issuance_id: signed.issuance_id,
+            cluster: authority.config.cluster.clone(),
+            bot: signed.bot,
+            expires_at: rfc3339(signed.expires),
+            outputs: signed.outputs,
+            trust: authority.keys.trust(),
+            warnings: signed.warnings,
+        }),
+        Err(Decision::Denied(denial)) => Err(refuse(authority, &policy, request, *denial, peer).await),
+        Err(Decision::Unavailable(why)) => Err(Refused::Unavailable(why)),
+        Err(Decision::Broken(error)) => Err(Refused::Broken(error)),
+    }
+}
+
+enum Decision {
+    Denied(Box<Denial>),
+    Unavailable(String),
+    Broken(Error),
+}
+
+impl From<Denial> for Decision {
+    fn from(denial: Denial) -> Self {
+        Self::Denied(Box::new(denial))
+    }
+}
+
+impl From<Error> for Decision {
+    fn from(error: Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+impl From<Failure> for Decision {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Denied(denial) => Self::Denied(denial),
+            Failure::Unavailable(why) => Self::Unavailable(why),
+        }
+    }
+}
+
+async fn decide(
+    authority: &Authority,
+    policy: &Policy,
+    request: &ExchangeRequest,
+    keys: Vec<OutputKeys>,
+    peer: IpAddr,
+) -> Result<Signed, Decision> {
+    // 3. Which rules apply. The request names its join token, and that names
+    //    the method and the issuer: the proof has no say in how it is judged.
+    let token = join_token(policy, request)?;
+
+    // 4. Who it is. From here on the claims are the issuer's words.
+    let binding = binding_of(&keys);
+    let desk = Desk {
+        public_url: &authority.config.public_url,
+        binding: &binding,
+        clock: &authority.clock,
+        issuers: &authority.issuers,
+    };
+    let identity = token.verifier.verify(&request.proof, &desk).await?;
+
+    // 5. What it may have.
+    let asked = Asked { outputs: &request.outputs, ttl_seconds: request.ttl_seconds };
+    let grant = policy.decide(token, &identity, &asked)?;
+
+    // 6. What will be signed, with serials.
+    let now = authority.clock.now();
+    let occasion =
+        Occasion { cluster: &authority.config.cluster, provenance: identity.provenance(), peer, now };
+    let prepared = Prepared::new(grant, keys, &occasion)?;
+
+    // 7. The proof is used up and the record durable before anything is signed.
+    let entry = entry(&prepared, token, &identity, peer, now)?;
+    let prepared = match authority.store.issue(entry).await? {
+        Issued::Fresh => prepared,
+        // A lost reply: the same certificates once more.
+        Issued::Repeat { plan } => Prepared::recorded(&plan)?,
+        Issued::Used => {
+            let denial =
+                Denial::new(Reason::TokenUsed, "used before for other keys or outputs, or revoked since");
+            return Err(denial.with_claims(identity.claims(), true).into());
+        }
+    };
+
+    // 8. Signatures, at last.
+    Ok(prepared.sign(&authority.keys)?)
+}
+
+fn join_token<'p>(policy: &'p Policy, request: &ExchangeRequest) -> Result<&'p JoinToken, Denial> {
+    let token = policy
+        .token(&request.token)
+        .ok_or_else(|| Denial::new(Reason::TokenUnknown, "no join token of that name"))?;
+    if token.method.name() != request.join_method {
+        let detail = format!("the join token is for {}", token.method.name());
+        return Err(Denial::new(Reason::MethodMismatch, detail));
+    }
+    Ok(token)
+}
+
+fn entry(
+    prepared: &Prepared,
+    token: &JoinToken,
+    identity: &Identity,
+    peer: IpAddr,
+    now: i64,
+) -> Result<NewIssuance, Error> {
+    Ok(NewIssuance {
+        id: prepared.issuance_id().to_owned(),
+        time: now,
+        bot: token.bot.clone(),
+        token: token.name.clone(),
+        join_method: token.method.name().to_owned(),
+        provenance: identity.provenance().line.clone(),
+        claims: serde_json::Value::from(identity.claims().clone()).to_string(),
+        peer: peer.to_canonical().to_string(),
+        replay: identity.replay().clone(),
+        fingerprint: prepared.fingerprint(),
+        certificates: prepared.certificates(),
+        plan: prepared.plan()?,
+    })
+}
+
+/// Records a refusal and names it.
+async fn refuse(
+    authority: &Authority,
+    policy: &Policy,
+    request: &ExchangeRequest,
+    denial: Denial,
+    peer: IpAddr,
+) -> Refused {
+    if let Err(seconds) = authority.refusals.admit(peer) {
+        return Refused::TooMany(seconds);
+    }
+    let id = match random_id() {
+        Ok(id) => format!("d-{id}"),
+        Err(error) => return Refused::Broken(error),
+    };
+    let claims = denial.claims.as_ref();
+    let entry = NewRefusal {
+        id: id.clone(),
+        time: authority.clock.now(),
+        token: cut(&request.token),
+        join_method: cut(&request.join_method),
+        bot: policy.token(&request.token).map(|token| token.bot.clone()),
+        reason: denial.reason.row().code,
+        detail: denial.detail.clone(),
+        claims: claims.map(|claims| serde_json::Value::from(claims.clone()).to_string()),
+        verified: denial.verified,
+        peer: peer.to_canonical().to_string(),
+    };
+    match authority.store.refuse(entry).await {
+        Ok(()) => Refused::Denied { denial: Box::new(denial), id },
+        Err(error) => Refused::Broken(error),
+    }
+}
+
+/// A caller's word for a name, short enough to keep.
+fn cut(text: &str) -> String {
+    let end = (0..=MAX_NAME.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    text.get(..end).unwrap_or_default().to_owned()
+}

@@ -1,0 +1,250 @@
+//! From a [`Grant`] to certificates, in steps that cannot be skipped:
+//! [`Grant`] → [`Prepared`] (recorded in the store) → [`Signed`].
+
+use ring::digest::{Context, SHA256};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use super::keys::CaKeys;
+use super::policy::Grant;
+use super::store::{CertificateKind, NewCertificate};
+use crate::clock::LEEWAY;
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::join::Provenance;
+use crate::wire::OutputResponse;
+
+pub mod request;
+pub mod ssh;
+pub mod x509;
+
+use request::OutputKeys;
+
+/// Certificates that may be signed once they are recorded. Whoever holds one
+/// has a [`Grant`] behind it, or the store's own record of such a one.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Prepared {
+    issuance_id: String,
+    bot: String,
+    token: String,
+    expires: i64,
+    outputs: Vec<PreparedOutput>,
+    warnings: Vec<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct PreparedOutput {
+    name: String,
+    roles: Vec<String>,
+    ssh: Option<ssh::Plan>,
+    tls: Option<x509::Plan>,
+}
+
+/// Signed certificates, ready to be handed over.
+#[derive(Debug)]
+pub struct Signed {
+    /// The issuance.
+    pub issuance_id: String,
+    /// The bot.
+    pub bot: String,
+    /// When the first of them expires.
+    pub expires: i64,
+    /// The certificates.
+    pub outputs: Vec<OutputResponse>,
+    /// What the job should know.
+    pub warnings: Vec<String>,
+}
+
+/// Who asks, and when.
+#[derive(Debug)]
+pub struct Occasion<'a> {
+    /// The cluster, for names in certificates.
+    pub cluster: &'a str,
+    /// Which run it is for.
+    pub provenance: &'a Provenance,
+    /// The address that asks, for roles that pin it.
+    pub peer: std::net::IpAddr,
+    /// The time.
+    pub now: i64,
+}
+
+impl Prepared {
+    /// Turns what is granted into what will be signed.
+    ///
+    /// # Errors
+    /// `Kind::Internal` where there are no random numbers.
+    pub fn new(grant: Grant, keys: Vec<OutputKeys>, at: &Occasion<'_>) -> Result<Self> {
+        let mut outputs = Vec::with_capacity(keys.len());
+        let mut expires = i64::MAX;
+        for (granted, keys) in grant.outputs().iter().zip(keys) {
+            let until = at.now + i64::try_from(granted.ttl).unwrap_or(0);
+            expires = expires.min(until);
+            let ssh = match (&granted.ssh, keys.ssh) {
+                (Some(ssh), Some(key)) => Some(ssh::Plan::new(ssh, key, &grant, at, until)?),
+                _ => None,
+            };
+            let tls = match (&granted.tls, keys.tls) {
+                (Some(tls), Some(spki)) => Some(x509::Plan::new(tls, spki, &grant, at, until)?),
+                _ => None,
+            };
+            let (name, roles) = (granted.name.clone(), granted.roles.clone());
+            outputs.push(PreparedOutput { name, roles, ssh, tls });
+        }
+        Ok(Self {
+            issuance_id: format!("i-{}", random_id()?),
+            bot: grant.bot().to_owned(),
+            token: grant.token().to_owned(),
+            expires,
+            outputs,
+            warnings: grant.warnings().to_vec(),
+        })
+    }
+
+    /// The plan that the store kept of an earlier, identical request.
+    ///
+    /// # Errors
+    /// `Kind::Internal` where it cannot be read.
+    pub fn recorded(plan: &str) -> Result<Self> {
+        serde_json::from_str(plan).context(Kind::Internal, "a recorded plan cannot be read")
+    }
+
+    /// The plan, for the store; no secret.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub fn plan(&self) -> Result<String> {
+        serde_json::to_string(self).context(Kind::Internal, "a plan cannot be written")
+    }
+
+    /// The issuance's id.
+    #[must_use]
+    pub fn issuance_id(&self) -> &str {
+        &self.issuance_id
+    }
+
+    /// Hash over who gets what for which keys, without serials and times: a
+    /// request with the same hash is the same request.
+    #[must_use]
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let mut hash = Context::new(&SHA256);
+        let mut part = |text: &str| {
+            hash.update(&u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes());
+            hash.update(text.as_bytes());
+        };
+        part(&self.bot);
+        part(&self.token);
+        for output in &self.outputs {
+            part(&output.name);
+            part(&output.roles.join(","));
+            part(&output.ssh.as_ref().map_or_else(String::new, ssh::Plan::essence));
+            part(&output.tls.as_ref().map_or_else(String::new, x509::Plan::essence));
+        }
+        let mut fingerprint = [0; 32];
+        fingerprint.copy_from_slice(hash.finish().as_ref());
+        fingerprint
+    }
+
+    /// Every certificate, for the store.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<NewCertificate> {
+        let mut all = Vec::new();
+        for output in &self.outputs {
+            if let Some(plan) = &output.ssh {
+                all.push(plan.record(&output.name));
+            }
+            if let Some(plan) = &output.tls {
+                all.push(plan.record(&output.name));
+            }
+        }
+        all
+    }
+
+    /// Signs. To be called once the record is durable.
+    ///
+    /// # Errors
+    /// `Kind::Internal` where a signature fails.
+    pub fn sign(self, keys: &CaKeys) -> Result<Signed> {
+        let mut outputs = Vec::with_capacity(self.outputs.len());
+        for output in self.outputs {
+            let serials =
+                [output.ssh.as_ref().map(|plan| plan.serial), output.tls.as_ref().map(|plan| plan.serial)];
+            let mut serials = serials.into_iter().flatten().map(|serial| serial.to_string());
+            outputs.push(OutputResponse {
+                ssh_certificate: output.ssh.as_ref().map(|plan| plan.sign(keys)).transpose()?,
+                tls_certificate_chain: output.tls.as_ref().map(|plan| plan.sign(keys)).transpose()?,
+                serial: serials.next().unwrap_or_default(),
+                tls_serial: serials.next(),
+                principals: output.ssh.map(|plan| plan.principals).unwrap_or_default(),
+                roles: output.roles,
+                name: output.name,
+            });
+        }
+        Ok(Signed {
+            issuance_id: self.issuance_id,
+            bot: self.bot,
+            expires: self.expires,
+            outputs,
+            warnings: self.warnings,
+        })
+    }
+}
+
+/// One certificate for the store.
+fn record(
+    serial: u64,
+    kind: CertificateKind,
+    output: &str,
+    principals: &[String],
+    expires: i64,
+    key: &[u8],
+) -> NewCertificate {
+    let mut key_hash = [0; 32];
+    key_hash.copy_from_slice(ring::digest::digest(&SHA256, key).as_ref());
+    NewCertificate {
+        serial,
+        kind,
+        output: output.to_owned(),
+        principals: principals.to_vec(),
+        expires,
+        key_hash,
+    }
+}
+
+/// Valid from a minute back, since clocks differ.
+#[must_use]
+pub fn valid_from(now: i64) -> i64 {
+    now.saturating_sub(LEEWAY)
+}
+
+/// Both ends of an X.509 validity that begins a minute before `now`.
+///
+/// # Errors
+/// `Kind::Internal` for times that X.509 cannot say.
+pub fn validity(now: i64, until: i64) -> Result<(OffsetDateTime, OffsetDateTime)> {
+    let time = |unix| OffsetDateTime::from_unix_timestamp(unix).context(Kind::Internal, "validity");
+    Ok((time(valid_from(now))?, time(until)?))
+}
+
+/// A random serial of 63 bits, never zero.
+///
+/// # Errors
+/// `Kind::Internal` where there are no random numbers.
+pub fn serial() -> Result<u64> {
+    let mut bytes = [0; 8];
+    random(&mut bytes)?;
+    Ok((u64::from_be_bytes(bytes) >> 1).max(1))
+}
+
+/// 128 random bits in lower-case letters and digits, for ids.
+///
+/// # Errors
+/// `Kind::Internal` where there are no random numbers.
+pub fn random_id() -> Result<String> {
+    let mut bytes = [0; 16];
+    random(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn random(bytes: &mut [u8]) -> Result<()> {
+    SystemRandom::new().fill(bytes).map_err(|_| Error::internal("the system gives no random numbers"))
+}

@@ -1,0 +1,163 @@
+//! X.509 certificates (RFC 5280): of jobs, and of servers that an operator signs.
+
+use std::net::IpAddr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::string::Ia5String;
+use rcgen::{
+    CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyUsagePurpose, SanType, SerialNumber, SubjectPublicKeyInfo,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Occasion, record, serial, validity};
+use crate::authority::keys::CaKeys;
+use crate::authority::policy::{Grant, TlsGrant};
+use crate::authority::store::{CertificateKind, NewCertificate};
+use crate::error::{Context as _, Error, Kind, Result};
+
+/// Sigstore's arc for CI claims: <https://github.com/sigstore/fulcio/blob/main/docs/oid-info.md>.
+const FULCIO: [u64; 8] = [1, 3, 6, 1, 4, 1, 57264, 1];
+
+/// A job's certificate that is about to be signed.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Plan {
+    pub(super) serial: u64,
+    /// The SubjectPublicKeyInfo in base64.
+    key: String,
+    common_name: String,
+    organizations: Vec<String>,
+    uri: String,
+    fulcio: Vec<(u64, String)>,
+    now: i64,
+    until: i64,
+}
+
+impl Plan {
+    pub(super) fn new(
+        granted: &TlsGrant,
+        spki: Vec<u8>,
+        grant: &Grant,
+        at: &Occasion<'_>,
+        until: i64,
+    ) -> Result<Self> {
+        Ok(Self {
+            serial: serial()?,
+            key: STANDARD.encode(spki),
+            common_name: granted.common_name.clone(),
+            organizations: granted.organizations.clone(),
+            uri: format!("spiffe://{}/bot/{}", at.cluster, grant.bot()),
+            fulcio: at.provenance.fulcio.clone(),
+            now: at.now,
+            until,
+        })
+    }
+
+    /// What makes two requests the same.
+    pub(super) fn essence(&self) -> String {
+        format!("{} {:?} {:?} {}", self.key, self.common_name, self.organizations, self.uri)
+    }
+
+    pub(super) fn record(&self, output: &str) -> NewCertificate {
+        let key = STANDARD.decode(&self.key).unwrap_or_default();
+        let names = [self.common_name.clone()];
+        record(self.serial, CertificateKind::Tls, output, &names, self.until, &key)
+    }
+
+    pub(super) fn sign(&self, keys: &CaKeys) -> Result<String> {
+        let spki = STANDARD.decode(&self.key).context(Kind::Internal, "a planned TLS key")?;
+        let mut params = leaf(self.serial, self.now, self.until, ExtendedKeyUsagePurpose::ClientAuth)?;
+        params.distinguished_name.push(DnType::CommonName, self.common_name.clone());
+        for organization in &self.organizations {
+            params.distinguished_name.push(DnType::OrganizationName, organization.clone());
+        }
+        let uri = Ia5String::try_from(self.uri.clone()).context(Kind::Internal, "SPIFFE id")?;
+        params.subject_alt_names.push(SanType::URI(uri));
+        params.custom_extensions = self.fulcio.iter().map(|(arc, text)| fulcio(*arc, text)).collect();
+        sign(&params, &spki, keys)
+    }
+}
+
+fn fulcio(arc: u64, text: &str) -> CustomExtension {
+    let oid: Vec<u64> = FULCIO.into_iter().chain([arc]).collect();
+    let der = yasna::construct_der(|writer| writer.write_utf8_string(text));
+    CustomExtension::from_oid_content(&oid, der)
+}
+
+/// A server certificate that an operator asked for, recorded and about to be signed.
+#[derive(Debug)]
+pub struct ServerPlan {
+    serial: u64,
+    spki: Vec<u8>,
+    names: Vec<String>,
+    now: i64,
+    until: i64,
+}
+
+impl ServerPlan {
+    /// For the key, valid for `ttl` seconds; names are DNS names or IP addresses.
+    ///
+    /// # Errors
+    /// `Kind::Usage` for a name that is neither.
+    pub fn new(spki: Vec<u8>, names: Vec<String>, now: i64, ttl: i64) -> Result<Self> {
+        names.iter().try_for_each(|name| server_name(name).map(drop))?;
+        Ok(Self { serial: serial()?, spki, names, now, until: now.saturating_add(ttl) })
+    }
+
+    /// For the store.
+    #[must_use]
+    pub fn record(&self) -> NewCertificate {
+        record(self.serial, CertificateKind::Tls, "server", &self.names, self.until, &self.spki)
+    }
+
+    /// Signs; to be called once it is recorded. PEM.
+    ///
+    /// # Errors
+    /// `Kind::Internal` where the signature fails.
+    pub fn sign(&self, keys: &CaKeys) -> Result<String> {
+        let mut params = leaf(self.serial, self.now, self.until, ExtendedKeyUsagePurpose::ServerAuth)?;
+        for name in &self.names {
+            params.subject_alt_names.push(server_name(name)?);
+        }
+        if let Some(first) = self.names.first().filter(|name| name.len() <= 64) {
+            params.distinguished_name.push(DnType::CommonName, first.clone());
+        }
+        sign(&params, &self.spki, keys)
+    }
+}
+
+fn server_name(name: &str) -> Result<SanType> {
+    if let Ok(address) = name.parse::<IpAddr>() {
+        return Ok(SanType::IpAddress(address));
+    }
+    let labels = name.strip_prefix("*.").unwrap_or(name);
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    if name.len() > 253 || !labels.split('.').all(label) {
+        return Err(Error::usage(format!("`{}` is not a DNS name or IP address", crate::text::shown(name))));
+    }
+    Ok(SanType::DnsName(Ia5String::try_from(name).context(Kind::Usage, "DNS name")?))
+}
+
+/// What every end-entity certificate of ours has.
+fn leaf(serial: u64, now: i64, until: i64, usage: ExtendedKeyUsagePurpose) -> Result<CertificateParams> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![usage];
+    params.serial_number = Some(SerialNumber::from_slice(&serial.to_be_bytes()));
+    params.use_authority_key_identifier_extension = true;
+    (params.not_before, params.not_after) = validity(now, until)?;
+    Ok(params)
+}
+
+fn sign(params: &CertificateParams, spki: &[u8], keys: &CaKeys) -> Result<String> {
+    let key = SubjectPublicKeyInfo::from_der(spki).context(Kind::Internal, "a planned TLS key")?;
+    Ok(keys.tls.sign(params, &key)?.pem().replace("\r\n", "\n"))
+}

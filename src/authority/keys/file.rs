@@ -1,0 +1,160 @@
+//! CA keys in files of the data directory: `ssh_user_ca` and `ssh_host_ca` in
+//! OpenSSH's format, `tls_ca.key` in PKCS#8, `tls_ca.crt` beside it. All
+//! private ones 0600, in a folder that is 0700.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair as TlsKey,
+    KeyUsagePurpose, SerialNumber,
+};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use ssh_key::private::{Ed25519Keypair, KeypairData};
+use ssh_key::{LineEnding, PrivateKey};
+use zeroize::Zeroizing;
+
+use super::{CaKeys, SshCa, TlsCa};
+use crate::authority::issue;
+use crate::error::{Context as _, Error, Kind, Result};
+
+const SSH_USER: &str = "ssh_user_ca";
+const SSH_HOST: &str = "ssh_host_ca";
+const TLS_KEY: &str = "tls_ca.key";
+const TLS_CERTIFICATE: &str = "tls_ca.crt";
+/// How long the TLS CA's own certificate is valid, in days.
+const TLS_CA_DAYS: i64 = 3650;
+
+/// Makes every CA key of a new authority in `dir`, which must not exist yet.
+///
+/// # Errors
+/// `Kind::Usage` where it exists or cannot be written.
+pub fn create(dir: &Path, cluster: &str, now: i64) -> Result<()> {
+    DirBuilder::new()
+        .mode(0o700)
+        .create(dir)
+        .context(Kind::Usage, format!("cannot create {}", dir.display()))?;
+    for name in [SSH_USER, SSH_HOST] {
+        let mut seed = Zeroizing::new([0; 32]);
+        SystemRandom::new().fill(&mut *seed).map_err(|_| Error::internal("no random numbers"))?;
+        let pair = KeypairData::from(Ed25519Keypair::from_seed(&seed));
+        let key =
+            PrivateKey::new(pair, format!("{name}@{cluster}")).context(Kind::Internal, "new SSH CA key")?;
+        let text = key.to_openssh(LineEnding::LF).context(Kind::Internal, "new SSH CA key")?;
+        write(&dir.join(name), text.as_bytes())?;
+    }
+    let key = TlsKey::generate().context(Kind::Internal, "new TLS CA key")?;
+    let certificate = ca_params(cluster, now)?.self_signed(&key).context(Kind::Internal, "new TLS CA")?;
+    write(&dir.join(TLS_KEY), Zeroizing::new(key.serialize_pem()).as_bytes())?;
+    write(&dir.join(TLS_CERTIFICATE), certificate.pem().as_bytes())?;
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .context(Kind::Usage, format!("cannot sync {}", dir.display()))
+}
+
+fn ca_params(cluster: &str, now: i64) -> Result<CertificateParams> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, format!("{cluster} machine-id CA"));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.serial_number = Some(SerialNumber::from_slice(&issue::serial()?.to_be_bytes()));
+    (params.not_before, params.not_after) = issue::validity(now, now + TLS_CA_DAYS * 86_400)?;
+    Ok(params)
+}
+
+/// Writes a file that must not exist yet, for its owner alone, safe against a power cut.
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let write = || -> std::io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    write().context(Kind::Usage, format!("cannot write {}", path.display()))
+}
+
+/// Reads every CA key from `dir`.
+///
+/// # Errors
+/// `Kind::Usage` where one is missing, unreadable, of another kind, or open to others.
+pub fn load(dir: &Path) -> Result<CaKeys> {
+    Ok(CaKeys {
+        ssh_user: load_ssh(&dir.join(SSH_USER))?,
+        ssh_host: load_ssh(&dir.join(SSH_HOST))?,
+        tls: load_tls(dir)?,
+    })
+}
+
+fn load_ssh(path: &Path) -> Result<SshCa> {
+    let cannot = format!("cannot use the CA key {}", path.display());
+    let text = read(path)?;
+    let key = PrivateKey::from_openssh(text.as_bytes()).context(Kind::Usage, cannot.clone())?;
+    let KeypairData::Ed25519(pair) = key.key_data() else {
+        return Err(Error::usage(format!("{cannot}: it is not an Ed25519 key without a passphrase")));
+    };
+    SshCa::new(&pair.private.to_bytes(), &pair.public.0, key.comment()).map_err(|error| error.context(cannot))
+}
+
+fn load_tls(dir: &Path) -> Result<TlsCa> {
+    let (key_path, path) = (dir.join(TLS_KEY), dir.join(TLS_CERTIFICATE));
+    let cannot = format!("cannot use the CA key {}", key_path.display());
+    let key = TlsKey::from_pem(&read(&key_path)?).context(Kind::Usage, cannot.clone())?;
+    let text = fs::read_to_string(&path).context(Kind::Usage, format!("cannot read {}", path.display()))?;
+    let der = CertificateDer::from_pem_slice(text.as_bytes())
+        .context(Kind::Usage, format!("{} is not a certificate", path.display()))?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(&der)
+        .context(Kind::Usage, format!("{} is not a certificate", path.display()))?;
+    if parsed.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
+        return Err(Error::usage(format!("{cannot}: {} is of another key", path.display())));
+    }
+    let pem = text.trim_end().to_owned() + "\n";
+    let issuer = Issuer::from_ca_cert_der(&der, key).context(Kind::Usage, cannot)?;
+    Ok(TlsCa { issuer, der: der.to_vec(), pem })
+}
+
+/// Reads a private file; one that others may read is refused, as `ssh` does.
+fn read(path: &Path) -> Result<Zeroizing<String>> {
+    let cannot = format!("cannot read {}", path.display());
+    let mode = fs::metadata(path).context(Kind::Usage, cannot.clone())?.permissions().mode();
+    if mode & 0o077 != 0 {
+        return Err(Error::usage(format!(
+            "{cannot}: others than its owner may use it (mode {:o})",
+            mode & 0o777
+        ))
+        .hint(format!("chmod 600 {}", path.display())));
+    }
+    fs::read_to_string(path).map(Zeroizing::new).context(Kind::Usage, cannot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_created_loads_and_is_never_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = dir.path().join("keys");
+        create(&keys, "id.test", 1_800_000_000).unwrap();
+        let loaded = load(&keys).unwrap();
+        assert!(loaded.trust().ssh_user_cas[0].ends_with("ssh_user_ca@id.test"));
+        assert_ne!(loaded.trust().ssh_user_cas, loaded.trust().ssh_host_cas);
+        assert!(!format!("{loaded:?}").contains("PRIVATE"));
+        assert_eq!(create(&keys, "id.test", 0).unwrap_err().kind(), Kind::Usage);
+        for name in [SSH_USER, SSH_HOST, TLS_KEY] {
+            assert_eq!(fs::metadata(keys.join(name)).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn keys_that_others_may_read_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = dir.path().join("keys");
+        create(&keys, "id.test", 1_800_000_000).unwrap();
+        fs::set_permissions(keys.join(SSH_USER), fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(load(&keys).unwrap_err().to_string().contains("others than its owner"));
+    }
+}

@@ -1,0 +1,123 @@
+//! How many refusals may be written: a stranger can make one with each
+//! request, and each is a row in the store.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+/// Refusals that one address may cause at once, and then each second.
+const PER_ADDRESS: Rate = Rate { burst: 200.0, each_second: 2.0 };
+/// Refusals that all may cause at once, and then each second.
+const ALL: Rate = Rate { burst: 2000.0, each_second: 50.0 };
+/// Addresses remembered at most; beyond it, full buckets are forgotten.
+const MAX_ADDRESSES: usize = 10_000;
+
+#[derive(Clone, Copy, Debug)]
+struct Rate {
+    burst: f64,
+    each_second: f64,
+}
+
+/// A bucket of tokens that fills by itself.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    tokens: f64,
+    since: Instant,
+}
+
+impl Bucket {
+    fn full(rate: Rate, now: Instant) -> Self {
+        Self { tokens: rate.burst, since: now }
+    }
+
+    fn fill(&mut self, rate: Rate, now: Instant) {
+        let gained = now.saturating_duration_since(self.since).as_secs_f64() * rate.each_second;
+        self.tokens = (self.tokens + gained).min(rate.burst);
+        self.since = now;
+    }
+}
+
+/// Counts refusals.
+#[derive(Debug)]
+pub struct Refusals(Mutex<(Bucket, HashMap<IpAddr, Bucket>)>);
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self(Mutex::new((Bucket::full(ALL, Instant::now()), HashMap::new())))
+    }
+}
+
+impl Refusals {
+    /// Whether one more refusal of `peer` may be recorded.
+    ///
+    /// # Errors
+    /// After how many seconds to try again.
+    pub fn admit(&self, peer: IpAddr) -> Result<(), u64> {
+        self.admit_at(network(peer), Instant::now())
+    }
+
+    fn admit_at(&self, peer: IpAddr, now: Instant) -> Result<(), u64> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (all, addresses) = &mut *state;
+        if addresses.len() >= MAX_ADDRESSES && !addresses.contains_key(&peer) {
+            addresses.retain(|_, bucket| {
+                bucket.fill(PER_ADDRESS, now);
+                bucket.tokens < PER_ADDRESS.burst
+            });
+            if addresses.len() >= MAX_ADDRESSES {
+                return Err(60);
+            }
+        }
+        let one = addresses.entry(peer).or_insert_with(|| Bucket::full(PER_ADDRESS, now));
+        one.fill(PER_ADDRESS, now);
+        all.fill(ALL, now);
+        if one.tokens < 1.0 || all.tokens < 1.0 {
+            return Err(5);
+        }
+        one.tokens -= 1.0;
+        all.tokens -= 1.0;
+        Ok(())
+    }
+}
+
+/// An IPv6 customer has a whole /64.
+fn network(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::V6([a, b, c, d, 0, 0, 0, 0].into())
+        }
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_flood_ends_and_others_go_on() {
+        let refusals = Refusals::default();
+        let now = Instant::now();
+        let (noisy, quiet) = (network("2001:db8::1".parse().unwrap()), network("192.0.2.1".parse().unwrap()));
+        assert_eq!(noisy, network("2001:db8::2".parse().unwrap()));
+        for _ in 0..200 {
+            refusals.admit_at(noisy, now).unwrap();
+        }
+        assert!(refusals.admit_at(noisy, now).is_err());
+        refusals.admit_at(quiet, now).unwrap();
+        refusals.admit_at(noisy, now + Duration::from_secs(1)).unwrap();
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let refusals = Refusals::default();
+        let start = Instant::now();
+        for n in 0..20_000u32 {
+            let _ = refusals.admit_at(IpAddr::V4(n.into()), start + Duration::from_millis(u64::from(n)));
+        }
+        assert!(refusals.0.lock().unwrap().1.len() <= MAX_ADDRESSES);
+    }
+}

@@ -1,0 +1,124 @@
+//! The decision over one request, step by step.
+
+use super::bot::Bot;
+use super::grant::{Grant, OutputGrant};
+use super::merge::{Merged, Warnings};
+use super::output::OutputKind;
+use super::role::{Role, listed};
+use super::{Asked, JoinToken, Policy, matching, output};
+use crate::denial::{Denial, Reason};
+use crate::join::Identity;
+use crate::text::shown;
+use crate::wire::OutputRequest;
+
+/// The shortest life that can be asked for, in seconds.
+const MIN_TTL: u64 = 10;
+
+/// Decides. The rules come first: who is not let in learns nothing about
+/// outputs, roles or bots.
+pub(super) fn decide(
+    policy: &Policy,
+    token: &JoinToken,
+    identity: &Identity,
+    asked: &Asked<'_>,
+) -> Result<Grant, Denial> {
+    matching::admit(token, identity.claims())?;
+    // Always there, unless the token is of another policy than this one.
+    let bot = policy.bots.get(&token.bot).ok_or_else(|| {
+        Denial::new(
+            Reason::NoRuleMatches,
+            format!("join token `{}` is for bot `{}`, which is gone", token.name, token.bot),
+        )
+    })?;
+    let ttl = ttl(asked.ttl_seconds)?;
+    let kinds = output::check(asked.outputs)?;
+    let mut warnings = Warnings::default();
+    let mut outputs = Vec::with_capacity(kinds.len());
+    for (request, kind) in asked.outputs.iter().zip(kinds) {
+        let roles = roles(policy, bot, request, &mut warnings)?;
+        outputs.push(grant(kind, Merged { bot, request, roles, warnings: &mut warnings }, ttl)?);
+    }
+    Ok(Grant {
+        bot: bot.name.clone(),
+        token: token.name.clone(),
+        join_method: token.method.name(),
+        provenance: identity.provenance().clone(),
+        outputs,
+        warnings: warnings.0,
+    })
+}
+
+/// The API answers a malformed time before it comes here; this keeps what was
+/// not caught there from becoming a certificate.
+fn ttl(asked: i64) -> Result<u64, Denial> {
+    u64::try_from(asked).ok().filter(|seconds| *seconds >= MIN_TTL).ok_or_else(|| {
+        let told = format!("certificates cannot be asked for {asked} seconds: at least {MIN_TTL}");
+        Denial::new(Reason::OutputInvalid, told.clone()).tell(told)
+    })
+}
+
+fn grant(kind: &'static OutputKind, mut merged: Merged<'_, '_>, ttl: u64) -> Result<OutputGrant, Denial> {
+    let (ssh, tls) = (kind.grant)(&mut merged)?;
+    Ok(OutputGrant {
+        name: merged.request.name.clone(),
+        kind: kind.name,
+        roles: merged.roles.iter().map(|role| role.name.clone()).collect(),
+        ttl: merged.ttl(ttl),
+        ssh,
+        tls,
+    })
+}
+
+/// The roles of an output, by name: those it asks for, or all of the bot's
+/// that a machine can use.
+fn roles<'p>(
+    policy: &Policy,
+    bot: &'p Bot,
+    request: &OutputRequest,
+    warnings: &mut Warnings,
+) -> Result<Vec<&'p Role>, Denial> {
+    let needs_mfa = |role: &Role| policy.mfa_everywhere || role.options.session_mfa;
+    if request.roles.is_empty() {
+        let (left_out, roles): (Vec<&Role>, Vec<&Role>) =
+            bot.roles.iter().map(AsRef::as_ref).partition(|role| needs_mfa(role));
+        if roles.is_empty() {
+            return Err(mfa_required(request, &left_out));
+        }
+        for role in left_out {
+            let name = &role.name;
+            warnings.add(|| {
+                format!("role `{name}` is left out: it needs per-session MFA, which a machine cannot pass")
+            });
+        }
+        return Ok(roles);
+    }
+    let mut roles = Vec::with_capacity(request.roles.len().min(bot.roles.len()));
+    for name in &request.roles {
+        // A role of other bots and one that nobody has read the same.
+        let role = bot.role(name).ok_or_else(|| {
+            let told =
+                format!("output `{}`: the role `{}` is not one of this bot's", request.name, shown(name));
+            Denial::new(Reason::RoleNotHeld, format!("{told} (`{}`)", bot.name)).tell(told)
+        })?;
+        if needs_mfa(role) {
+            return Err(mfa_required(request, &[role]));
+        }
+        roles.push(role);
+    }
+    roles.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    roles.dedup_by(|a, b| a.name == b.name);
+    Ok(roles)
+}
+
+fn mfa_required(request: &OutputRequest, roles: &[&Role]) -> Denial {
+    let (needs, noun) = if roles.len() == 1 { ("needs", "role") } else { ("need", "roles") };
+    let names = listed(roles);
+    let told = format!(
+        "output `{}`: {noun} {names} {needs} per-session MFA, which a machine cannot pass",
+        request.name
+    );
+    Denial::new(Reason::MfaRequired, told.clone()).tell(told)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,82 @@
+//! What the tests of the policy share.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{Asked, Grant, Policy, Source};
+use crate::denial::Denial;
+use crate::join::Identity;
+use crate::wire::{OutputRequest, SshRequest, TlsRequest};
+
+/// A token that lets in `octo-org/app` as the bot `deployer`, for policies that are about something else.
+pub(super) const TOKEN: &str = "
+---
+kind: token
+version: v2
+metadata: {name: ci}
+spec:
+  roles: [Bot]
+  bot_name: deployer
+  join_method: github
+  github: {allow: [{repository: octo-org/app}]}
+";
+
+/// A role.
+pub(super) fn role(name: &str, spec: &str) -> String {
+    format!("\n---\nkind: role\nversion: v7\nmetadata: {{name: {name}}}\nspec: {spec}\n")
+}
+
+/// The bot `deployer`, with its `spec`.
+pub(super) fn bot(spec: &str) -> String {
+    format!("\n---\nkind: bot\nversion: v1\nmetadata: {{name: deployer}}\nspec: {spec}\n")
+}
+
+/// What `parse` makes of one file, `p.yaml`.
+pub(super) fn parse(text: &str) -> Result<Policy, Vec<String>> {
+    let sources = [Source { name: "p.yaml".to_owned(), text: text.to_owned() }];
+    Policy::parse(&sources).map_err(|errors| {
+        let with_hints = |error: &crate::error::Error| {
+            assert_eq!(error.kind(), crate::error::Kind::Usage);
+            error.hints().iter().fold(error.to_string(), |all, hint| format!("{all} | {hint}"))
+        };
+        errors.iter().map(with_hints).collect()
+    })
+}
+
+/// A policy of parts, with [`TOKEN`].
+pub(super) fn policy(parts: &[String]) -> Policy {
+    parse(&format!("{}{TOKEN}", parts.concat())).unwrap()
+}
+
+/// Claims that [`TOKEN`] lets in, and others beside them.
+pub(super) fn identity(more: Value) -> Identity {
+    let mut claims = json!({"repository": "octo-org/app", "ref": "refs/heads/main"});
+    let claims = claims.as_object_mut().unwrap();
+    claims.extend(more.as_object().unwrap().clone());
+    Identity::for_test(claims.clone())
+}
+
+/// An output with the keys that its type wants.
+pub(super) fn output(kind: &str, roles: &[&str]) -> OutputRequest {
+    OutputRequest {
+        name: kind.to_owned(),
+        kind: kind.to_owned(),
+        roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+        options: BTreeMap::new(),
+        ssh: Some(SshRequest { public_key: "ssh-ed25519 AAAA".to_owned() }),
+        tls: (kind == "identity").then(|| TlsRequest { csr: "csr".to_owned() }),
+    }
+}
+
+/// The decision over a job of `octo-org/app`.
+pub(super) fn decide(policy: &Policy, outputs: &[OutputRequest], ttl_seconds: i64) -> Result<Grant, Denial> {
+    let token = policy.token("ci").unwrap();
+    policy.decide(token, &identity(json!({})), &Asked { outputs, ttl_seconds })
+}
+
+/// The principals of one `ssh` output with all roles.
+pub(super) fn principals(policy: &Policy) -> Vec<String> {
+    let grant = decide(policy, &[output("ssh", &[])], 3600).unwrap();
+    grant.outputs()[0].ssh.as_ref().unwrap().principals.clone()
+}

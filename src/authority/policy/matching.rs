@@ -1,0 +1,130 @@
+//! Whether a join token's rules let verified claims in; if not, the story for the operator.
+
+use serde_json::{Map, Value};
+
+use super::JoinToken;
+use crate::denial::{Denial, Reason};
+use crate::join::rules::{Condition, Guard, Rule};
+use crate::text::shown;
+
+/// One rule of the token must match: all its conditions hold and none of its
+/// guards strikes. What the denial tells says nothing of the rules.
+pub(super) fn admit(token: &JoinToken, claims: &Map<String, Value>) -> Result<(), Denial> {
+    let rules = token.verifier.rules();
+    if rules.iter().any(|rule| holds(rule, claims) && !guarded(rule, claims)) {
+        return Ok(());
+    }
+    // The nearest: the first of those that lack the fewest conditions, and of
+    // these of those with the most met.
+    let nearest = rules.iter().min_by_key(|rule| {
+        let met = rule.conditions.iter().filter(|condition| condition.holds(claims)).count();
+        (rule.conditions.len() - met, std::cmp::Reverse(met))
+    });
+    let Some(rule) = nearest else {
+        return Err(Denial::new(Reason::NoRuleMatches, format!("join token `{}` has no rules", token.name)));
+    };
+    // A rule that holds but for its guards lacks no condition, so it is the nearest.
+    let reason = if holds(rule, claims) { Reason::RiskyEvent } else { Reason::NoRuleMatches };
+    Err(Denial::new(reason, story(token, rule, claims)))
+}
+
+/// Whether all conditions hold. A rule without any would hold for everybody,
+/// and so holds for nobody.
+fn holds(rule: &Rule, claims: &Map<String, Value>) -> bool {
+    !rule.conditions.is_empty() && rule.conditions.iter().all(|condition| condition.holds(claims))
+}
+
+fn guarded(rule: &Rule, claims: &Map<String, Value>) -> bool {
+    rule.guards.iter().any(|guard| guard.strikes(claims))
+}
+
+/// Which rule came nearest, and what it wanted.
+fn story(token: &JoinToken, rule: &Rule, claims: &Map<String, Value>) -> String {
+    let unmet: Vec<&Condition> =
+        rule.conditions.iter().filter(|condition| !condition.holds(claims)).collect();
+    let met = rule.conditions.len() - unmet.len();
+    let mut parts = vec![format!(
+        "no rule of join token `{}` matches; the nearest is at {}, with {met} of {} conditions met",
+        token.name,
+        token.origin.at(rule.place),
+        rule.conditions.len(),
+    )];
+    parts.extend(unmet.iter().map(|condition| {
+        let wanted = shown(&condition.want.shown());
+        format!("`{}`: got {}, wanted `{wanted}`", shown(&condition.field), got(claims, &condition.claim))
+    }));
+    let strike = |guard: &&Guard| guard.strikes(claims);
+    parts.extend(rule.guards.iter().filter(strike).map(|guard| {
+        let (field, got) = (guard.field, got(claims, guard.claim));
+        format!("`{field}`: got {got}, which a rule lets in only if it names it")
+    }));
+    parts.join("; ")
+}
+
+fn got(claims: &Map<String, Value>, claim: &str) -> String {
+    match claims.get(claim) {
+        None => "nothing".to_owned(),
+        Some(Value::String(text)) => format!("`{}`", shown(text)),
+        // With its type visible: a number is not the text of that number.
+        Some(other) => format!("the {} `{}`", kind(other), shown(&other.to_string())),
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "value",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "number",
+        Value::String(_) => "text",
+        Value::Array(_) => "list",
+        Value::Object(_) => "mapping",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authority::policy::Origin;
+    use crate::document::Place;
+    use crate::join::{self, BoxFuture, Desk, Failure, Identity, Verifier};
+    use crate::wire::Proof;
+
+    #[derive(Debug)]
+    struct Rules(Vec<Rule>);
+
+    impl Verifier for Rules {
+        fn verify<'a>(&'a self, _: &'a Proof, _: &'a Desk<'a>) -> BoxFuture<'a, Result<Identity, Failure>> {
+            Box::pin(async { Err(Failure::Unavailable("not asked".to_owned())) })
+        }
+
+        fn rules(&self) -> &[Rule] {
+            &self.0
+        }
+    }
+
+    /// No method's `configure` gives these; whatever gives them lets nobody in.
+    #[test]
+    fn no_rules_and_rules_without_conditions_let_nobody_in() {
+        let empty = || Rule { place: Place::default(), conditions: Vec::new(), guards: Vec::new() };
+        for (rules, story) in [
+            (Vec::new(), "join token `t` has no rules"),
+            (
+                vec![empty(), empty()],
+                "no rule of join token `t` matches; the nearest is at p.yaml:0:0, with 0 of 0 conditions met",
+            ),
+        ] {
+            let token = JoinToken {
+                name: "t".to_owned(),
+                origin: Origin { file: "p.yaml".into(), place: Place::default() },
+                bot: "deployer".to_owned(),
+                method: join::METHODS[0],
+                verifier: Box::new(Rules(rules)),
+            };
+            let denial = admit(&token, &Map::new()).unwrap_err();
+            assert_eq!(
+                (denial.reason, denial.detail.as_str(), denial.told),
+                (Reason::NoRuleMatches, story, None)
+            );
+        }
+    }
+}

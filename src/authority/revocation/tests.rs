@@ -1,0 +1,181 @@
+//! The lists, read by the programs that servers read them with.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose};
+
+use super::*;
+
+const NOW: i64 = 1_795_348_800;
+
+fn list(number: u64, certificates: &[(u64, CertificateKind)]) -> RevocationList {
+    let certificates = certificates
+        .iter()
+        .map(|(serial, kind)| RevokedCertificate { serial: *serial, kind: *kind, revoked: NOW - 60 })
+        .collect();
+    RevocationList { number, certificates }
+}
+
+fn run(dir: &Path, line: &str) -> Output {
+    let mut words = line.split_whitespace();
+    Command::new(words.next().unwrap())
+        .args(words.map(|word| word.trim_matches('\'')))
+        .current_dir(dir)
+        .output()
+        .unwrap()
+}
+
+fn run_well(dir: &Path, line: &str) -> String {
+    let output = run(dir, line);
+    assert!(output.status.success(), "{line}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The public key blob of a CA that `ssh-keygen` made.
+fn ssh_ca(dir: &Path, name: &str) -> Vec<u8> {
+    run_well(dir, &format!("ssh-keygen -q -t ed25519 -N '' -C {name} -f {name}"));
+    let public = fs::read_to_string(dir.join(format!("{name}.pub"))).unwrap();
+    STANDARD.decode(public.split(' ').nth(1).unwrap()).unwrap()
+}
+
+/// Certificates of the CA, one for each serial, as `SERIAL-cert.pub`.
+fn ssh_certificates(dir: &Path, ca: &str, serials: &[u64]) {
+    for serial in serials {
+        run_well(dir, &format!("ssh-keygen -q -t ed25519 -N '' -C {serial} -f {serial}"));
+        run_well(dir, &format!("ssh-keygen -q -s {ca} -I test -n deploy -z {serial} {serial}.pub"));
+    }
+}
+
+fn is_revoked(dir: &Path, serial: u64) -> bool {
+    let output = run(dir, &format!("ssh-keygen -Q -f krl {serial}-cert.pub"));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    match output.status.code() {
+        Some(0) if said.contains("ok") => false,
+        Some(1) if said.contains("REVOKED") => true,
+        _ => panic!("{output:?}"),
+    }
+}
+
+#[test]
+fn openssh_reads_the_krl() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let blobs = [ssh_ca(dir, "ca"), ssh_ca(dir, "next")];
+    ssh_ca(dir, "other");
+    let big = u64::try_from(i64::MAX).unwrap();
+    ssh_certificates(dir, "ca", &[2, 3, 4]);
+    ssh_certificates(dir, "next", &[5, big]);
+    ssh_certificates(dir, "other", &[6]);
+    // Not in order, one of them of TLS, and 6 of a CA that is not ours.
+    let list = list(
+        9,
+        &[
+            (big, CertificateKind::Ssh),
+            (3, CertificateKind::Ssh),
+            (4, CertificateKind::Tls),
+            (6, CertificateKind::Ssh),
+        ],
+    );
+    fs::write(dir.join("krl"), ssh_krl(&blobs, &list, NOW)).unwrap();
+    let revoked: Vec<u64> =
+        [2, 3, 4, 5, 6, big].into_iter().filter(|serial| is_revoked(dir, *serial)).collect();
+    assert_eq!(revoked, [3, big]);
+    let said = run_well(dir, "ssh-keygen -Q -l -f krl");
+    assert!(said.starts_with("# KRL version 9\n# Generated at 2026"), "{said}");
+    assert!(said.contains("serial: 3\n") && said.contains(&format!("serial: {big}\n")), "{said}");
+}
+
+#[test]
+fn openssh_reads_an_empty_krl() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = [ssh_ca(dir.path(), "ca")];
+    ssh_certificates(dir.path(), "ca", &[2]);
+    fs::write(dir.path().join("krl"), ssh_krl(&blobs, &RevocationList::default(), NOW)).unwrap();
+    assert!(!is_revoked(dir.path(), 2));
+}
+
+/// A TLS CA in `ca.pem`, and a leaf of it for each serial in `SERIAL.pem`.
+fn tls_ca(dir: &Path, usages: Vec<KeyUsagePurpose>, serials: &[u64]) -> Issuer<'static, KeyPair> {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = usages;
+    let key = KeyPair::generate().unwrap();
+    fs::write(dir.join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+    let issuer = Issuer::new(params, key);
+    for serial in serials {
+        let mut leaf = CertificateParams::default();
+        leaf.serial_number = Some(SerialNumber::from(*serial));
+        leaf.distinguished_name.push(rcgen::DnType::CommonName, "leaf");
+        let leaf = leaf.signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap();
+        fs::write(dir.join(format!("{serial}.pem")), leaf.pem()).unwrap();
+    }
+    issuer
+}
+
+fn sign_lists() -> Vec<KeyUsagePurpose> {
+    vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign]
+}
+
+fn verify(dir: &Path, serial: u64) -> String {
+    let check =
+        format!("openssl verify -attime {NOW} -CAfile ca.pem -crl_check -CRLfile crl.pem {serial}.pem");
+    let output = run(dir, &check);
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
+#[test]
+fn openssl_reads_the_crl() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let big = u64::try_from(i64::MAX).unwrap();
+    let issuer = tls_ca(dir, sign_lists(), &[2, 3, 4, big]);
+    let tls = CertificateKind::Tls;
+    let list = list(300, &[(3, tls), (4, CertificateKind::Ssh), (128, tls), (big, tls)]);
+    fs::write(dir.join("crl"), tls_crl(&issuer, &list, NOW, 3600).unwrap()).unwrap();
+    run_well(dir, "openssl crl -inform DER -in crl -out crl.pem");
+    for serial in [2, 4] {
+        assert!(verify(dir, serial).contains(": OK"), "{}", verify(dir, serial));
+    }
+    for serial in [3, big] {
+        assert!(verify(dir, serial).contains("certificate revoked"), "{}", verify(dir, serial));
+    }
+    let said = run_well(dir, "openssl crl -in crl.pem -noout -text -CAfile ca.pem");
+    for wanted in [
+        "Version 2",
+        "Last Update: Nov 22 12:00:00 2026 GMT",
+        "Next Update: Nov 22 13:00:00 2026 GMT",
+        "Serial Number: 03\n",
+        "Serial Number: 80\n",
+        "Serial Number: 7FFFFFFFFFFFFFFF\n",
+        "Revocation Date: Nov 22 11:59:00 2026 GMT",
+        "X509v3 CRL Number: \n                300\n",
+    ] {
+        assert!(said.contains(wanted), "{wanted:?} in {said}");
+    }
+}
+
+#[test]
+fn openssl_reads_an_empty_crl() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let issuer = tls_ca(dir, sign_lists(), &[2]);
+    fs::write(dir.join("crl"), tls_crl(&issuer, &RevocationList::default(), NOW, 3600).unwrap()).unwrap();
+    let said = run_well(dir, "openssl crl -inform DER -in crl -text -out crl.pem");
+    assert!(!said.contains("Revoked Certificates:"), "{said}");
+    assert!(verify(dir, 2).contains(": OK"), "{}", verify(dir, 2));
+}
+
+#[test]
+fn a_ca_that_may_not_sign_lists_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let issuer = tls_ca(dir.path(), vec![KeyUsagePurpose::KeyCertSign], &[]);
+    let error = tls_crl(&issuer, &RevocationList::default(), NOW, 3600).unwrap_err();
+    assert!(error.to_string().starts_with("cannot sign the revocation list: "), "{error}");
+    // Times that X.509 cannot say are cut, not a panic.
+    let issuer = tls_ca(dir.path(), sign_lists(), &[]);
+    tls_crl(&issuer, &RevocationList::default(), NOW, i64::MAX).unwrap();
+}

@@ -1,0 +1,232 @@
+//! Giving certificates back, and the lists of those that were.
+//!
+//! `POST /v1/revoke` takes a JWS by a key of the issuance, with the
+//! certificate of that key in its header: whoever could use a certificate can
+//! end it, and nobody else. A serial alone buys nothing.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jsonwebtoken::{Algorithm, DecodingKey};
+use ring::digest::{SHA256, digest};
+use serde_json::{Map, Value};
+use ssh_key::public::KeyData;
+use x509_parser::public_key::PublicKey as SubjectKey;
+
+use super::Authority;
+use super::revocation;
+use super::store::{CertificateKind, NewRevocation, Revoked};
+use crate::clock::LEEWAY;
+use crate::error::{Error, Result};
+use crate::join::jwt::Jwt;
+use crate::wire::RevokeRequest;
+
+/// The longest that an assertion lives, in seconds.
+const MAX_LIFETIME: i64 = 60;
+/// How long a list serves before the store is asked again; a revocation here ends it at once.
+const LIST_AGE: Duration = Duration::from_secs(5);
+/// How long a TLS list says that it is good for, in seconds.
+const CRL_VALID: i64 = 24 * 3600;
+
+/// Why nothing was revoked.
+#[derive(Debug)]
+pub enum Unrevoked {
+    /// The assertion is no good; the words are for the log.
+    Refused(&'static str),
+    /// Something broke inside.
+    Broken(Error),
+}
+
+impl From<Error> for Unrevoked {
+    fn from(error: Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+impl From<&'static str> for Unrevoked {
+    fn from(why: &'static str) -> Self {
+        Self::Refused(why)
+    }
+}
+
+/// A certificate as the assertion's header shows it.
+struct Shown {
+    kind: CertificateKind,
+    serial: u64,
+    key_hash: [u8; 32],
+    key: DecodingKey,
+}
+
+/// Revokes every certificate of the issuance.
+///
+/// # Errors
+/// [`Unrevoked`].
+pub async fn revoke(authority: &Authority, request: &RevokeRequest, peer: IpAddr) -> Result<(), Unrevoked> {
+    let jwt = Jwt::parse(request.assertion.expose()).map_err(|_| "not a well-formed JWS")?;
+    if !matches!(jwt.algorithm, Algorithm::ES256 | Algorithm::EdDSA) {
+        return Err("not signed with ES256 or EdDSA".into());
+    }
+    let shown = shown(&jwt.header, jwt.algorithm).ok_or("no usable certificate in the header")?;
+    // The store knows the key that each serial was issued for, so a
+    // certificate that somebody made up, or of another issuance, gets nowhere.
+    let recorded = authority.store.certificate(shown.serial).await?.ok_or("no such certificate")?;
+    let fits = recorded.issuance_id == request.issuance_id
+        && recorded.key_hash == shown.key_hash
+        && recorded.kind == shown.kind;
+    if !fits {
+        return Err("the certificate is not of that issuance".into());
+    }
+    if !crate::jws::verify(jwt.signature, jwt.message.as_bytes(), &shown.key, jwt.algorithm) {
+        return Err("the signature does not verify".into());
+    }
+    let now = authority.clock.now();
+    let (assertion_id, held_until) = check_claims(&jwt.claims, &authority.config.public_url, now)?;
+    let entry = NewRevocation {
+        issuance_id: request.issuance_id.clone(),
+        time: now,
+        assertion_id,
+        held_until,
+        peer: peer.to_canonical().to_string(),
+    };
+    match authority.store.revoke(entry).await? {
+        Revoked::Now | Revoked::Before => {
+            authority.lists.forget();
+            Ok(())
+        }
+        Revoked::AssertionUsed => Err("the assertion was used before".into()),
+        Revoked::Unknown => Err("no such issuance".into()),
+    }
+}
+
+fn check_claims(
+    claims: &Map<String, Value>,
+    public_url: &str,
+    now: i64,
+) -> Result<(String, i64), &'static str> {
+    let audience = claims.get("aud").and_then(Value::as_str).ok_or("no `aud`")?;
+    if audience.strip_prefix(public_url) != Some("/v1/revoke") {
+        return Err("another audience");
+    }
+    let time = |name| claims.get(name).and_then(Value::as_i64);
+    let (issued, expires) = (time("iat").ok_or("no `iat`")?, time("exp").ok_or("no `exp`")?);
+    if expires.saturating_sub(issued) > MAX_LIFETIME || expires < issued {
+        return Err("lives too long");
+    }
+    if expires.saturating_add(LEEWAY) <= now || issued > now.saturating_add(LEEWAY) {
+        return Err("expired, or not valid yet");
+    }
+    match claims.get("jti").and_then(Value::as_str) {
+        Some(id) if (1..=256).contains(&id.len()) => Ok((id.to_owned(), expires.saturating_add(LEEWAY))),
+        _ => Err("no `jti`"),
+    }
+}
+
+/// The certificate in the header: `x5c` (RFC 7515, section 4.1.6), leaf first, or `ssh_certificate`.
+fn shown(header: &Map<String, Value>, algorithm: Algorithm) -> Option<Shown> {
+    match (header.get("x5c"), header.get("ssh_certificate")) {
+        (Some(chain), None) => {
+            let der = STANDARD.decode(chain.as_array()?.first()?.as_str()?).ok()?;
+            shown_x509(&der, algorithm)
+        }
+        (None, Some(line)) => shown_ssh(line.as_str()?, algorithm),
+        _ => None,
+    }
+}
+
+fn shown_x509(der: &[u8], algorithm: Algorithm) -> Option<Shown> {
+    let (rest, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+    let spki = certificate.public_key();
+    let key = match (algorithm, spki.parsed().ok()?) {
+        (Algorithm::ES256, SubjectKey::EC(point)) => DecodingKey::from_ec_der(point.data()),
+        (Algorithm::EdDSA, SubjectKey::Unknown(_)) => {
+            DecodingKey::from_ed_der(spki.subject_public_key.data.as_ref())
+        }
+        _ => return None,
+    };
+    let serial = certificate
+        .raw_serial()
+        .iter()
+        .try_fold(0_u64, |serial, byte| serial.checked_mul(256).map(|serial| serial + u64::from(*byte)))?;
+    let key_hash = hash(spki.raw);
+    rest.is_empty().then_some(Shown { kind: CertificateKind::Tls, serial, key_hash, key })
+}
+
+fn shown_ssh(line: &str, algorithm: Algorithm) -> Option<Shown> {
+    let certificate = ssh_key::Certificate::from_openssh(line).ok()?;
+    let key = match (algorithm, certificate.public_key()) {
+        (Algorithm::EdDSA, KeyData::Ed25519(key)) => DecodingKey::from_ed_der(&key.0),
+        (Algorithm::ES256, KeyData::Ecdsa(key)) => DecodingKey::from_ec_der(key.as_sec1_bytes()),
+        _ => return None,
+    };
+    let blob = ssh_key::PublicKey::from(certificate.public_key().clone()).to_bytes().ok()?;
+    Some(Shown { kind: CertificateKind::Ssh, serial: certificate.serial(), key_hash: hash(&blob), key })
+}
+
+fn hash(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    hash
+}
+
+/// Both lists as they are served.
+#[derive(Debug)]
+pub struct Built {
+    /// OpenSSH's key revocation list.
+    pub krl: Vec<u8>,
+    /// The X.509 revocation list in DER (RFC 5280, section 5).
+    pub crl: Vec<u8>,
+    since: Instant,
+}
+
+/// Keeps the lists for a moment: anybody may ask for them.
+#[derive(Debug, Default)]
+pub struct Lists(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    built: Option<Arc<Built>>,
+    /// Grows with each revocation, so that lists read before one are not kept after it.
+    generation: u64,
+}
+
+impl Lists {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget(&self) {
+        let mut kept = self.kept();
+        kept.built = None;
+        kept.generation += 1;
+    }
+}
+
+/// The lists as of now.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub async fn lists(authority: &Authority) -> Result<Arc<Built>> {
+    let generation = {
+        let kept = authority.lists.kept();
+        if let Some(built) = kept.built.as_ref().filter(|built| built.since.elapsed() < LIST_AGE) {
+            return Ok(Arc::clone(built));
+        }
+        kept.generation
+    };
+    let since = Instant::now();
+    let now = authority.clock.now();
+    let list = authority.store.revoked(now).await?;
+    let built = Arc::new(Built {
+        krl: revocation::ssh_krl(&[authority.keys.ssh_user_blob()?], &list, now),
+        crl: revocation::tls_crl(authority.keys.tls.issuer(), &list, now, CRL_VALID)?,
+        since,
+    });
+    let mut kept = authority.lists.kept();
+    if kept.generation == generation {
+        kept.built = Some(Arc::clone(&built));
+    }
+    Ok(built)
+}

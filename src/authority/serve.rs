@@ -1,0 +1,228 @@
+//! Serving: connections in, bounded in number and time; the policy and the
+//! certificate kept current; an orderly end.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use super::http::{Peer, router};
+use super::{Authority, tls};
+use crate::error::{Context as _, Kind, Result};
+
+/// Connections at once.
+const MAX_CONNECTIONS: usize = 1024;
+/// Connections at once from one address, which may be a whole site behind NAT.
+const MAX_FROM_ADDRESS: usize = 512;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between connection and headers, and between two requests on a connection.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest that any connection lasts.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long requests under way may take to end after SIGTERM.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often the policy's files are looked at.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// How often what has expired is forgotten.
+const PRUNE_EVERY: Duration = Duration::from_secs(600);
+
+/// One line on stderr.
+#[expect(clippy::print_stderr, reason = "the authority's log is its stderr")]
+pub fn log(line: &str) {
+    // A closed stderr must not end the authority, which `eprintln!` would.
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// Serves until SIGTERM or SIGINT, then lets what is under way end.
+///
+/// # Errors
+/// Where it cannot listen, or has no usable certificate.
+pub async fn serve(authority: Arc<Authority>, listen: SocketAddr) -> Result<()> {
+    let certificate = tls::certificate(&authority).await?;
+    let renew_at = certificate.renew_at;
+    let (config, served) = tls::server_config(certificate)?;
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener =
+        TcpListener::bind(listen).await.context(Kind::Usage, format!("cannot listen on {listen}"))?;
+    let address = listener.local_addr().context(Kind::Internal, "the listening address")?;
+    let mut terminate = signal(SignalKind::terminate()).context(Kind::Internal, "SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context(Kind::Internal, "SIGINT")?;
+    let hangup = signal(SignalKind::hangup()).context(Kind::Internal, "SIGHUP")?;
+    log(&format!("listening on https://{address}"));
+
+    let keeper = tokio::spawn(keep_current(Arc::clone(&authority), served, renew_at, hangup));
+    let (stop, stopping) = watch::channel(false);
+    let accepting = accept(Arc::clone(&authority), listener, acceptor, stopping);
+    tokio::select! {
+        () = accepting => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    log("stopping");
+    keeper.abort();
+    let _ = stop.send(true);
+    // Every connection holds a receiver until it ends.
+    let _ = timeout(DRAIN_TIMEOUT, stop.closed()).await;
+    Ok(())
+}
+
+/// Takes connections for ever.
+async fn accept(
+    authority: Arc<Authority>,
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    stopping: watch::Receiver<bool>,
+) {
+    let all = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let sources = Sources::default();
+    let app = TowerToHyperService::new(router(authority));
+    loop {
+        // Beyond the limit, connections wait in the kernel's queue.
+        let Ok(permit) = Arc::clone(&all).acquire_owned().await else { return };
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // No descriptors, say: it may pass.
+                log(&format!("cannot accept a connection: {error}"));
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Some(place) = sources.enter(peer.ip()) else { continue };
+        let (acceptor, app, stopping) = (acceptor.clone(), app.clone(), stopping.clone());
+        let peer = Peer(peer.ip());
+        tokio::spawn(async move {
+            let _held = (permit, place);
+            let _ = timeout(CONNECTION_TIMEOUT, connection(stream, peer, acceptor, app, stopping)).await;
+        });
+    }
+}
+
+/// One connection, from handshake to its last answer. Its failures are the peer's affair.
+async fn connection(
+    stream: TcpStream,
+    peer: Peer,
+    acceptor: TlsAcceptor,
+    app: TowerToHyperService<axum::Router>,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let _ = stream.set_nodelay(true);
+    let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await else { return };
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(64 << 10);
+    let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(peer);
+        app.call(request)
+    });
+    let connection = http.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        _ = &mut connection => {}
+        () = async { drop(stopping.wait_for(|stop| *stop).await) } => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
+}
+
+/// How many connections each address has.
+#[derive(Clone, Debug, Default)]
+struct Sources(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// A connection's place among those of its address.
+struct Place {
+    sources: Sources,
+    address: IpAddr,
+}
+
+impl Sources {
+    fn enter(&self, address: IpAddr) -> Option<Place> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(address).or_default();
+        if *count >= MAX_FROM_ADDRESS {
+            return None;
+        }
+        *count += 1;
+        Some(Place { sources: self.clone(), address })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.sources.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// Reads the policy anew when its files change or on SIGHUP, renews the
+/// certificate, and forgets what has expired.
+async fn keep_current(
+    authority: Arc<Authority>,
+    served: Arc<tls::Served>,
+    mut renew_at: i64,
+    mut hangup: tokio::signal::unix::Signal,
+) {
+    let mut seen = fingerprint(&authority);
+    let mut pruned = tokio::time::Instant::now();
+    loop {
+        let asked = tokio::select! {
+            _ = hangup.recv() => true,
+            () = sleep(WATCH_EVERY) => false,
+        };
+        let found = fingerprint(&authority);
+        if asked || found != seen {
+            seen = found;
+            match authority.reload_policy() {
+                Ok(()) => log("policy read anew"),
+                Err(error) => {
+                    log(&format!("policy not taken, the old one stays: {error}"));
+                    error.hints().iter().for_each(|hint| log(&format!("  {hint}")));
+                }
+            }
+        }
+        let from_files = authority.config.tls.is_some();
+        if authority.clock.now() >= renew_at || (asked && from_files) {
+            match tls::certificate(&authority).await {
+                Ok(certificate) => {
+                    renew_at = certificate.renew_at;
+                    served.replace(certificate.key);
+                }
+                Err(error) => log(&format!("certificate not renewed: {error}")),
+            }
+        }
+        if pruned.elapsed() >= PRUNE_EVERY {
+            pruned = tokio::time::Instant::now();
+            if let Err(error) = authority.store.prune(authority.clock.now()).await {
+                log(&format!("nothing pruned: {error}"));
+            }
+        }
+    }
+}
+
+/// What tells one state of the policy's files from another.
+fn fingerprint(authority: &Authority) -> Vec<(PathBuf, Option<SystemTime>, u64)> {
+    let files = authority.config.policy_files().unwrap_or_default();
+    let facts = |path: PathBuf| {
+        let metadata = std::fs::metadata(&path).ok();
+        let modified = metadata.as_ref().and_then(|metadata| metadata.modified().ok());
+        (path, modified, metadata.map_or(0, |metadata| metadata.len()))
+    };
+    files.into_iter().map(facts).collect()
+}

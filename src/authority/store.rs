@@ -1,0 +1,241 @@
+//! What an authority remembers: used proofs, serials, issuances, refusals,
+//! revocations. One trait; each database is one file.
+
+use std::fmt;
+
+use crate::error::Result;
+use crate::join::{BoxFuture, Replay};
+
+mod body;
+pub mod sqlite;
+
+/// The authority's memory. Every method that writes returns once what it
+/// wrote is durable.
+pub trait Store: Send + Sync + fmt::Debug {
+    /// Uses the proof up and records the issuance with its serials, in one
+    /// transaction, before anything is signed.
+    fn issue(&self, entry: NewIssuance) -> BoxFuture<'_, Result<Issued>>;
+
+    /// Records a certificate that an operator signed on the command line.
+    fn record_signed(&self, entry: NewSigned) -> BoxFuture<'_, Result<()>>;
+
+    /// Records a refusal.
+    fn refuse(&self, entry: NewRefusal) -> BoxFuture<'_, Result<()>>;
+
+    /// The certificate of that serial with its issuance, for a revocation.
+    fn certificate(&self, serial: u64) -> BoxFuture<'_, Result<Option<Recorded>>>;
+
+    /// Uses up the assertion and revokes every certificate of the issuance, in
+    /// one transaction.
+    fn revoke(&self, entry: NewRevocation) -> BoxFuture<'_, Result<Revoked>>;
+
+    /// Every revoked certificate that a clock within [`crate::clock::LEEWAY`]
+    /// of `now` could still take for valid, by ascending serial, with a number
+    /// that grows with each revocation.
+    fn revoked(&self, now: i64) -> BoxFuture<'_, Result<RevocationList>>;
+
+    /// Events of the audit trail, oldest first, with `after < sequence`, at
+    /// most `limit` of them.
+    fn events(&self, filter: EventFilter, after: i64, limit: usize) -> BoxFuture<'_, Result<Vec<Event>>>;
+
+    /// Whether it can be written to.
+    fn ready(&self) -> BoxFuture<'_, Result<()>>;
+
+    /// Forgets proofs and assertions whose time is up.
+    fn prune(&self, now: i64) -> BoxFuture<'_, Result<()>>;
+}
+
+/// What kind of certificate a serial is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CertificateKind {
+    /// OpenSSH, of a user or a host.
+    Ssh,
+    /// X.509.
+    Tls,
+}
+
+/// A certificate that is about to be signed.
+#[derive(Clone, Debug)]
+pub struct NewCertificate {
+    /// Random, 63 bits, unique over both kinds.
+    pub serial: u64,
+    /// Its kind.
+    pub kind: CertificateKind,
+    /// The output it is for.
+    pub output: String,
+    /// SSH principals, or the X.509 common name.
+    pub principals: Vec<String>,
+    /// When it expires, in seconds since 1970.
+    pub expires: i64,
+    /// SHA-256 of the SSH public key blob or of the SubjectPublicKeyInfo.
+    pub key_hash: [u8; 32],
+}
+
+/// An exchange that is about to be answered.
+#[derive(Clone, Debug)]
+pub struct NewIssuance {
+    /// Its id.
+    pub id: String,
+    /// When, in seconds since 1970.
+    pub time: i64,
+    /// The bot.
+    pub bot: String,
+    /// The join token.
+    pub token: String,
+    /// The join method.
+    pub join_method: String,
+    /// Which run it is for.
+    pub provenance: String,
+    /// The verified claims, as JSON.
+    pub claims: String,
+    /// The address that asked.
+    pub peer: String,
+    /// What keeps the proof from being used twice.
+    pub replay: Replay,
+    /// Hash over outputs, keys and what is granted: the same again is a retry.
+    pub fingerprint: [u8; 32],
+    /// What will be signed.
+    pub certificates: Vec<NewCertificate>,
+    /// Everything needed to sign the same certificates again, as JSON; no secret.
+    pub plan: String,
+}
+
+/// What became of [`Store::issue`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Issued {
+    /// Recorded: sign.
+    Fresh,
+    /// The proof was used with the same fingerprint: sign this plan again.
+    Repeat {
+        /// The plan as recorded then.
+        plan: String,
+    },
+    /// The proof was used for something else, or what it was used for is revoked.
+    Used,
+}
+
+/// A certificate that an operator signs on the command line.
+#[derive(Clone, Debug)]
+pub struct NewSigned {
+    /// The id of its record.
+    pub id: String,
+    /// When.
+    pub time: i64,
+    /// The command: `sign-host` or `sign-server`.
+    pub by: &'static str,
+    /// The certificate.
+    pub certificate: NewCertificate,
+}
+
+/// A refusal of a proof.
+#[derive(Clone, Debug)]
+pub struct NewRefusal {
+    /// Its id, told to the caller.
+    pub id: String,
+    /// When.
+    pub time: i64,
+    /// The join token asked for, as the caller wrote it.
+    pub token: String,
+    /// The join method asked for, as the caller wrote it.
+    pub join_method: String,
+    /// The bot, where one was found.
+    pub bot: Option<String>,
+    /// [`crate::denial::Row::code`].
+    pub reason: &'static str,
+    /// The whole story.
+    pub detail: String,
+    /// The claims as read, as JSON.
+    pub claims: Option<String>,
+    /// Whether they were verified.
+    pub verified: bool,
+    /// The address that asked.
+    pub peer: String,
+}
+
+/// A certificate as recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// The issuance it belongs to.
+    pub issuance_id: String,
+    /// SHA-256 of its key, as in [`NewCertificate::key_hash`].
+    pub key_hash: [u8; 32],
+    /// Its kind.
+    pub kind: CertificateKind,
+    /// When it expires.
+    pub expires: i64,
+    /// When it was revoked, if it was.
+    pub revoked: Option<i64>,
+}
+
+/// A revocation by the job itself.
+#[derive(Clone, Debug)]
+pub struct NewRevocation {
+    /// The id of the issuance.
+    pub issuance_id: String,
+    /// When.
+    pub time: i64,
+    /// The assertion's `jti`.
+    pub assertion_id: String,
+    /// Until when the assertion must be remembered.
+    pub held_until: i64,
+    /// The address that asked.
+    pub peer: String,
+}
+
+/// What became of [`Store::revoke`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revoked {
+    /// Revoked now.
+    Now,
+    /// It was revoked before.
+    Before,
+    /// The assertion was used before: nothing changed.
+    AssertionUsed,
+    /// There is no such issuance.
+    Unknown,
+}
+
+/// Every revoked certificate that still matters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RevocationList {
+    /// Grows with each revocation.
+    pub number: u64,
+    /// The certificates, by ascending serial.
+    pub certificates: Vec<RevokedCertificate>,
+}
+
+/// A revoked certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevokedCertificate {
+    /// Its serial.
+    pub serial: u64,
+    /// Its kind.
+    pub kind: CertificateKind,
+    /// When it was revoked.
+    pub revoked: i64,
+}
+
+/// Which events are wanted; what is absent matches everything.
+#[derive(Clone, Debug, Default)]
+pub struct EventFilter {
+    /// Not before, in seconds since 1970.
+    pub since: Option<i64>,
+    /// Of this bot.
+    pub bot: Option<String>,
+    /// Of this join token.
+    pub token: Option<String>,
+    /// `issued`, `refused`, `revoked`, …
+    pub event: Option<String>,
+    /// A denial or issuance id.
+    pub id: Option<String>,
+}
+
+/// One event of the audit trail.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Its place in the trail.
+    pub sequence: i64,
+    /// The object of `audit --format json`: `time`, `event`, `issuance_id` or
+    /// `denial_id`, `bot`, `token`, `join_method`, `serials`, `provenance`, `reason`, ….
+    pub body: serde_json::Map<String, serde_json::Value>,
+}

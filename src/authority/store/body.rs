@@ -1,0 +1,191 @@
+//! The JSON of events, as it is stored and as `audit --format json` shows it;
+//! built once, by the caller, so that a database's writer only copies it.
+
+use serde::{Deserialize, Serialize};
+
+use super::{CertificateKind, NewCertificate, NewIssuance, NewRefusal, NewRevocation, NewSigned};
+use crate::clock::rfc3339;
+use crate::error::{Context as _, Kind, Result};
+
+/// One event. Serials are decimal text: they exceed what JSON numbers hold elsewhere.
+#[derive(Default, Serialize)]
+struct Body<'a> {
+    time: String,
+    event: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issuance_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    denial_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bot: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    join_method: Option<&'a str>,
+    /// The command that signed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    serials: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provenance: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    /// Whether the claims of a refusal were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verified: Option<bool>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    outputs: Vec<Output<'a>>,
+    /// When the first of the certificates expires.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<&'a str>,
+}
+
+/// One certificate of an event.
+#[derive(Serialize)]
+struct Output<'a> {
+    name: &'a str,
+    kind: &'static str,
+    serial: String,
+    principals: &'a [String],
+    expires_at: String,
+}
+
+/// What an event of an issuance says that its revocation repeats.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Origin {
+    join_method: Option<String>,
+    by: Option<String>,
+    serials: Vec<String>,
+    provenance: Option<String>,
+}
+
+/// The reason of a revocation by the job itself.
+const GIVEN_BACK: &str = "given_back";
+
+/// The `issued` event.
+pub(super) fn issued(entry: &NewIssuance) -> Result<String> {
+    let mut body = Body {
+        issuance_id: Some(&entry.id),
+        bot: Some(&entry.bot),
+        token: Some(&entry.token),
+        join_method: Some(&entry.join_method),
+        provenance: Some(&entry.provenance),
+        peer: Some(&entry.peer),
+        ..event("issued", entry.time)
+    };
+    body.carry(&entry.certificates);
+    text(&body, Some(&entry.claims))
+}
+
+/// The `signed` event.
+pub(super) fn signed(entry: &NewSigned) -> Result<String> {
+    let mut body = Body { issuance_id: Some(&entry.id), by: Some(entry.by), ..event("signed", entry.time) };
+    body.carry(std::slice::from_ref(&entry.certificate));
+    text(&body, None)
+}
+
+/// The `refused` event.
+pub(super) fn refused(entry: &NewRefusal) -> Result<String> {
+    let body = Body {
+        denial_id: Some(&entry.id),
+        bot: entry.bot.as_deref(),
+        token: Some(&entry.token),
+        join_method: Some(&entry.join_method),
+        reason: Some(entry.reason),
+        detail: Some(&entry.detail),
+        verified: Some(entry.verified),
+        peer: Some(&entry.peer),
+        ..event("refused", entry.time)
+    };
+    text(&body, entry.claims.as_deref())
+}
+
+/// The `revoked` event of an issuance that began as `origin`.
+pub(super) fn revoked(
+    entry: &NewRevocation,
+    bot: Option<&str>,
+    token: Option<&str>,
+    origin: Origin,
+) -> Result<String> {
+    let body = Body {
+        issuance_id: Some(&entry.issuance_id),
+        bot,
+        token,
+        join_method: origin.join_method.as_deref(),
+        by: origin.by.as_deref(),
+        serials: Some(origin.serials),
+        provenance: origin.provenance.as_deref(),
+        reason: Some(GIVEN_BACK),
+        peer: Some(&entry.peer),
+        ..event("revoked", entry.time)
+    };
+    text(&body, None)
+}
+
+fn event(name: &str, time: i64) -> Body<'_> {
+    Body { time: rfc3339(time), event: name, ..Body::default() }
+}
+
+impl<'a> Body<'a> {
+    fn carry(&mut self, certificates: &'a [NewCertificate]) {
+        let serials = certificates.iter().map(|certificate| certificate.serial.to_string());
+        self.serials = Some(serials.collect());
+        self.expires_at = certificates.iter().map(|certificate| certificate.expires).min().map(rfc3339);
+        let outputs = certificates.iter().map(|certificate| Output {
+            name: &certificate.output,
+            kind: match certificate.kind {
+                CertificateKind::Ssh => "ssh",
+                CertificateKind::Tls => "tls",
+            },
+            serial: certificate.serial.to_string(),
+            principals: &certificate.principals,
+            expires_at: rfc3339(certificate.expires),
+        });
+        self.outputs = outputs.collect();
+    }
+}
+
+/// The object as text, with the claims, which are JSON already, as its last
+/// member. Claims that are no JSON object are kept as text: a refusal is
+/// recorded whatever was sent.
+fn text(body: &Body<'_>, claims: Option<&str>) -> Result<String> {
+    let failed = "cannot write an event as JSON";
+    let mut text = serde_json::to_string(body).context(Kind::Internal, failed)?;
+    if let Some(claims) = claims {
+        let object = claims.trim_start().starts_with('{')
+            && serde_json::from_str::<serde::de::IgnoredAny>(claims).is_ok();
+        text.pop();
+        text.push_str(",\"claims\":");
+        if object {
+            text.push_str(claims.trim());
+        } else {
+            text.push_str(&serde_json::to_string(claims).context(Kind::Internal, failed)?);
+        }
+        text.push('}');
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_that_are_no_object_stay_text() {
+        for (claims, wanted) in [
+            (r#"{"sub":"a"}"#, r#","claims":{"sub":"a"}}"#),
+            (r#"{"sub":"a"},"event":"issued""#, r#","claims":"{\"sub\":\"a\"},\"event\":\"issued\""}"#),
+            ("7", r#","claims":"7"}"#),
+        ] {
+            let text = text(&event("refused", 0), Some(claims)).unwrap();
+            assert!(text.ends_with(wanted), "{text}");
+            serde_json::from_str::<serde_json::Value>(&text).unwrap();
+        }
+    }
+}

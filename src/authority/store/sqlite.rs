@@ -1,0 +1,121 @@
+//! The store in one file, with SQLite inside. Commits are shared by whatever
+//! waits (see `threads`), and each is on the disk before anything of it is
+//! answered. Commands may open the file beside a running server.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{
+    Event, EventFilter, Issued, NewIssuance, NewRefusal, NewRevocation, NewSigned, Recorded, RevocationList,
+    Revoked, Store, body,
+};
+use crate::error::{Context as _, Kind, Result};
+use crate::join::BoxFuture;
+
+mod reads;
+mod schema;
+mod threads;
+mod writes;
+
+#[cfg(test)]
+mod tests;
+
+/// How many rows one transaction forgets, so that pruning never holds up an exchange for long.
+const PRUNE_STEP: usize = 500;
+
+/// A [`Store`] in a file of SQLite.
+#[derive(Debug)]
+pub struct Sqlite {
+    // In this order: the last connection to close folds the write-ahead log
+    // into the file, which takes one that may write.
+    reader: threads::Reader,
+    writer: threads::Writer,
+    commits: Arc<AtomicU64>,
+}
+
+impl Sqlite {
+    /// Opens the store at `path`, creates it (mode 0600) if it is missing, and
+    /// brings its schema up to date.
+    ///
+    /// # Errors
+    /// `Kind::Usage` where the file cannot be opened, is something else, or is
+    /// of a newer schema; `Kind::Internal` where setting it up fails.
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::start(path).map_err(|error| error.context(format!("cannot open the store {}", path.display())))
+    }
+
+    fn start(path: &Path) -> Result<Self> {
+        // Absolute, so that no path means something special to SQLite (`:memory:`).
+        let path = std::path::absolute(path).context(Kind::Usage, "not a path")?;
+        let writing = schema::open(&path)?;
+        let reading = schema::open_for_reading(&path)?;
+        let commits = Arc::new(AtomicU64::new(0));
+        Ok(Self {
+            reader: threads::Reader::reader(reading)?,
+            writer: threads::Writer::writer(writing, Arc::clone(&commits))?,
+            commits,
+        })
+    }
+
+    /// How many transactions were committed since it was opened.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
+}
+
+impl Store for Sqlite {
+    fn issue(&self, entry: NewIssuance) -> BoxFuture<'_, Result<Issued>> {
+        Box::pin(async move {
+            let body = body::issued(&entry)?;
+            let rows = writes::rows(&entry.certificates)?;
+            self.writer.write(move |connection| writes::issue(connection, &entry, &rows, &body)).await
+        })
+    }
+
+    fn record_signed(&self, entry: NewSigned) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let body = body::signed(&entry)?;
+            let rows = writes::rows(std::slice::from_ref(&entry.certificate))?;
+            self.writer.write(move |connection| writes::sign(connection, &entry, &rows, &body)).await
+        })
+    }
+
+    fn refuse(&self, entry: NewRefusal) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let body = body::refused(&entry)?;
+            self.writer.write(move |connection| writes::refuse(connection, &entry, &body)).await
+        })
+    }
+
+    fn certificate(&self, serial: u64) -> BoxFuture<'_, Result<Option<Recorded>>> {
+        Box::pin(self.reader.read(move |connection| reads::certificate(connection, serial)))
+    }
+
+    fn revoke(&self, entry: NewRevocation) -> BoxFuture<'_, Result<Revoked>> {
+        Box::pin(self.writer.write(move |connection| writes::revoke(connection, &entry)))
+    }
+
+    fn revoked(&self, now: i64) -> BoxFuture<'_, Result<RevocationList>> {
+        Box::pin(self.reader.read(move |connection| reads::revoked(connection, now)))
+    }
+
+    fn events(&self, filter: EventFilter, after: i64, limit: usize) -> BoxFuture<'_, Result<Vec<Event>>> {
+        Box::pin(self.reader.read(move |connection| reads::events(connection, &filter, after, limit)))
+    }
+
+    fn ready(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async {
+            self.writer.write(writes::probe).await?;
+            self.reader.read(reads::probe).await
+        })
+    }
+
+    fn prune(&self, now: i64) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            while self.writer.write(move |connection| writes::prune(connection, now, PRUNE_STEP)).await? {}
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,165 @@
+//! The tables, and how a file comes to have them.
+
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::error::{Context as _, Error, Kind, Result};
+
+/// Marks the file as an authority's store ("mida").
+const APPLICATION_ID: i64 = 0x6d69_6461;
+
+/// How long to wait for another process that writes to the same file.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// One entry for each version of the schema: what leads to it from the one
+/// before. An entry that was released never changes.
+///
+/// Nothing is indexed on the way of an exchange but what must be unique or is
+/// looked up while jobs wait; `events_time`, `certificates_issuance` and
+/// `proofs_held` grow at their right end and so share one page a commit.
+const MIGRATIONS: &[&str] = &["
+    -- The audit trail. `body` is the object that `audit` shows, the columns are what it is searched by.
+    CREATE TABLE events (
+        sequence INTEGER PRIMARY KEY,
+        time INTEGER NOT NULL,
+        event TEXT NOT NULL,
+        id TEXT NOT NULL,
+        bot TEXT,
+        token TEXT,
+        body TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX events_id ON events (id);
+    CREATE INDEX events_time ON events (time);
+    CREATE TRIGGER events_stay BEFORE DELETE ON events
+        BEGIN SELECT RAISE(ABORT, 'the audit trail is append-only'); END;
+    CREATE TRIGGER events_stay_the_same BEFORE UPDATE ON events
+        BEGIN SELECT RAISE(ABORT, 'the audit trail is append-only'); END;
+
+    -- `issuance` is the event that recorded it; `kind` is 0 for SSH, 1 for X.509.
+    CREATE TABLE certificates (
+        serial INTEGER PRIMARY KEY,
+        issuance INTEGER NOT NULL REFERENCES events (sequence),
+        kind INTEGER NOT NULL CHECK (kind IN (0, 1)),
+        expires INTEGER NOT NULL,
+        revoked INTEGER,
+        key_hash BLOB NOT NULL CHECK (length(key_hash) = 32)
+    ) STRICT;
+    CREATE INDEX certificates_issuance ON certificates (issuance);
+    CREATE INDEX certificates_revoked ON certificates (expires) WHERE revoked IS NOT NULL;
+
+    -- Used proofs. `certificate` is the first of the issuance; it is written after the proof, so that a
+    -- used proof costs no write, and therefore references nothing.
+    CREATE TABLE proofs (
+        number INTEGER PRIMARY KEY,
+        issuer TEXT NOT NULL,
+        id TEXT NOT NULL,
+        fingerprint BLOB NOT NULL,
+        certificate INTEGER NOT NULL,
+        held_until INTEGER NOT NULL,
+        plan TEXT NOT NULL,
+        UNIQUE (issuer, id)
+    ) STRICT;
+    CREATE INDEX proofs_held ON proofs (held_until);
+
+    -- Used assertions of revocations.
+    CREATE TABLE assertions (
+        issuance INTEGER NOT NULL REFERENCES events (sequence),
+        id TEXT NOT NULL,
+        held_until INTEGER NOT NULL,
+        PRIMARY KEY (issuance, id)
+    ) STRICT, WITHOUT ROWID;
+
+    -- One row: how often something was revoked, and a place to try a write on.
+    CREATE TABLE state (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        revocations INTEGER NOT NULL,
+        probes INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO state VALUES (1, 0, 0);
+"];
+
+/// Opens the file for writing, creates it for its owner alone if it is
+/// missing, and brings its schema up to date.
+pub(super) fn open(path: &Path) -> Result<Connection> {
+    // SQLite gives its `-wal` and `-shm` files the mode of this one.
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error).context(Kind::Usage, "cannot create the file"),
+    }
+    let mut connection = connect(path).context(Kind::Usage, "cannot open the database")?;
+    migrate(&mut connection)?;
+    Ok(connection)
+}
+
+/// Opens the file, which has its schema, for reading.
+pub(super) fn open_for_reading(path: &Path) -> Result<Connection> {
+    let connection = connect(path).context(Kind::Usage, "cannot open the database")?;
+    connection
+        .pragma_update(None, "query_only", true)
+        .context(Kind::Internal, "cannot set up the database")?;
+    Ok(connection)
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    // Without SQLITE_OPEN_URI, so that a path is nothing but a path.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.pragma_update(None, "foreign_keys", true)?;
+    // Each commit is on the disk before it is answered; on macOS, past the disk's cache too.
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "fullfsync", true)?;
+    connection.pragma_update(None, "temp_store", "memory")?;
+    Ok(connection)
+}
+
+/// Runs the migrations that the file lacks, in one transaction.
+fn migrate(connection: &mut Connection) -> Result<()> {
+    let failed = "cannot set up the database";
+    let transaction = connection
+        .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+        .context(Kind::Usage, "cannot open the database")?;
+    let number = |sql: &str| {
+        transaction.query_row(sql, [], |row| row.get::<_, i64>(0)).context(Kind::Internal, failed)
+    };
+    let version = usize::try_from(number("PRAGMA user_version")?).unwrap_or(usize::MAX);
+    let fresh = version == 0 && number("SELECT count(*) FROM sqlite_schema")? == 0;
+    if !fresh && number("PRAGMA application_id")? != APPLICATION_ID {
+        return Err(Error::usage("the file is a database, but not an authority's store"));
+    }
+    let newest = MIGRATIONS.len();
+    if version > newest {
+        return Err(Error::usage(format!(
+            "the store was written by a newer machine-id: its schema is version {version}, this machine-id knows up to {newest}"
+        ))
+        .hint("use the machine-id that wrote it, or a newer one"));
+    }
+    for migration in MIGRATIONS.iter().skip(version) {
+        transaction.execute_batch(migration).context(Kind::Internal, failed)?;
+    }
+    if version < newest {
+        let pragma =
+            |name, value| transaction.pragma_update(None, name, value).context(Kind::Internal, failed);
+        pragma("application_id", APPLICATION_ID)?;
+        pragma("user_version", i64::try_from(newest).unwrap_or(i64::MAX))?;
+    }
+    transaction.commit().context(Kind::Internal, failed)?;
+    // After the checks, so that a file of something else is left as it is; the mode stays with the file.
+    let mode: String = connection
+        .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))
+        .context(Kind::Internal, failed)?;
+    if mode != "wal" {
+        return Err(Error::usage(
+            "the file system of the store does not support shared memory, which it needs",
+        )
+        .hint("put the data directory on a local file system"));
+    }
+    Ok(())
+}

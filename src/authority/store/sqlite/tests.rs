@@ -1,0 +1,375 @@
+//! The store under races, failures and restarts.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+
+use super::super::{CertificateKind, NewCertificate};
+use super::*;
+use crate::clock::LEEWAY;
+use crate::join::Replay;
+
+mod files;
+
+const NOW: i64 = 1_795_348_800;
+
+/// A store in a directory of its own, and a runtime with threads that race.
+struct Bench {
+    dir: TempDir,
+    store: Arc<Sqlite>,
+    runtime: Runtime,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Sqlite::open(&dir.path().join("authority.db")).unwrap());
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(8).enable_time().build().unwrap();
+        Self { dir, store, runtime }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("authority.db")
+    }
+
+    fn wait<T>(&self, future: impl Future<Output = Result<T>>) -> T {
+        self.runtime.block_on(future).unwrap()
+    }
+
+    fn issue(&self, entry: NewIssuance) -> Issued {
+        self.wait(self.store.issue(entry))
+    }
+
+    /// All at once, in whatever order.
+    fn issue_all(&self, entries: Vec<NewIssuance>) -> Vec<Result<Issued>> {
+        self.runtime.block_on(async {
+            let mut all = JoinSet::new();
+            for entry in entries {
+                let store = Arc::clone(&self.store);
+                all.spawn(async move { store.issue(entry).await });
+            }
+            all.join_all().await
+        })
+    }
+
+    fn events(&self, filter: EventFilter) -> Vec<Value> {
+        let events = self.wait(self.store.events(filter, 0, 10_000));
+        events.into_iter().map(|event| Value::from(event.body)).collect()
+    }
+
+    fn names(&self, filter: EventFilter) -> Vec<String> {
+        let name = |event: &Value| {
+            let id = event.get("issuance_id").or(event.get("denial_id")).unwrap().as_str().unwrap();
+            format!("{} {id}", event["event"].as_str().unwrap())
+        };
+        self.events(filter).iter().map(name).collect()
+    }
+
+    fn revoke(&self, issuance: u64, assertion: &str) -> Revoked {
+        self.wait(self.store.revoke(revocation(issuance, assertion)))
+    }
+}
+
+/// Issuance `n` for proof `n`, with an SSH certificate of serial `2n` and a TLS one of `2n + 1`.
+fn issuance(n: u64) -> NewIssuance {
+    let certificate = |serial, kind, name: &str| NewCertificate {
+        serial,
+        kind,
+        output: "identity".into(),
+        principals: vec![name.into()],
+        expires: NOW + 3600,
+        key_hash: [u8::try_from(serial % 256).unwrap(); 32],
+    };
+    NewIssuance {
+        id: format!("i{n}"),
+        time: NOW,
+        bot: "deployer".into(),
+        token: "github-deploy".into(),
+        join_method: "github".into(),
+        provenance: format!("github:octo-org/app@refs/heads/main run {n} attempt 1"),
+        claims: r#"{"sub":"repo:octo-org/app"}"#.into(),
+        peer: "192.0.2.7".into(),
+        replay: Replay { issuer: "https://issuer".into(), id: format!("jti-{n}"), held_until: NOW + 300 },
+        fingerprint: [7; 32],
+        certificates: vec![
+            certificate(2 * n, CertificateKind::Ssh, "deploy"),
+            certificate(2 * n + 1, CertificateKind::Tls, "deployer"),
+        ],
+        plan: format!("plan {n}"),
+    }
+}
+
+fn refusal(id: &str, claims: Option<&str>) -> NewRefusal {
+    NewRefusal {
+        id: id.into(),
+        time: NOW + 1,
+        token: "other".into(),
+        join_method: "github".into(),
+        bot: None,
+        reason: "no_rule_matches",
+        detail: "the nearest rule wanted repository octo-org/app".into(),
+        claims: claims.map(str::to_owned),
+        verified: true,
+        peer: "192.0.2.8".into(),
+    }
+}
+
+fn revocation(issuance: u64, assertion: &str) -> NewRevocation {
+    NewRevocation {
+        issuance_id: format!("i{issuance}"),
+        time: NOW + 2,
+        assertion_id: assertion.into(),
+        held_until: NOW + 62,
+        peer: "192.0.2.7".into(),
+    }
+}
+
+/// The same proof `n`, for something else.
+fn other(n: u64, what: u64) -> NewIssuance {
+    let mut entry = issuance(what);
+    entry.replay = issuance(n).replay;
+    entry.fingerprint = [u8::try_from(what % 256).unwrap(); 32];
+    entry
+}
+
+#[test]
+fn of_twenty_at_once_with_other_keys_one_is_fresh() {
+    let bench = Bench::new();
+    for round in 0..20 {
+        let entries = (0..20).map(|n| other(round, 1000 + round * 20 + n)).collect();
+        let answers: Vec<Issued> = bench.issue_all(entries).into_iter().map(Result::unwrap).collect();
+        assert_eq!(answers.iter().filter(|answer| **answer == Issued::Fresh).count(), 1);
+        assert_eq!(answers.iter().filter(|answer| **answer == Issued::Used).count(), 19);
+    }
+    assert_eq!(bench.events(EventFilter::default()).len(), 20);
+}
+
+#[test]
+fn of_twenty_at_once_with_the_same_keys_all_get_one_plan() {
+    let bench = Bench::new();
+    let entries: Vec<NewIssuance> =
+        (0..20).map(|n| NewIssuance { replay: issuance(0).replay, ..issuance(100 + n) }).collect();
+    let answers: Vec<Issued> = bench.issue_all(entries).into_iter().map(Result::unwrap).collect();
+    assert_eq!(answers.iter().filter(|answer| **answer == Issued::Fresh).count(), 1);
+    let event = &bench.events(EventFilter::default())[0];
+    let plan = format!("plan {}", event["issuance_id"].as_str().unwrap().trim_start_matches('i'));
+    let repeats = answers.iter().filter(|answer| **answer == Issued::Repeat { plan: plan.clone() });
+    assert_eq!(repeats.count(), 19, "{answers:?}");
+}
+
+#[test]
+fn a_proof_is_of_its_issuer_and_lives_until_it_is_pruned() {
+    let bench = Bench::new();
+    assert_eq!(bench.issue(issuance(1)), Issued::Fresh);
+    let mut elsewhere = other(1, 2);
+    elsewhere.replay.issuer = "https://elsewhere".into();
+    assert_eq!(bench.issue(elsewhere), Issued::Fresh);
+    // Until and at its time it holds, restarted or not.
+    bench.wait(bench.store.prune(NOW + 300));
+    let again = Sqlite::open(&bench.path()).unwrap();
+    assert_eq!(bench.wait(again.issue(other(1, 3))), Issued::Used);
+    assert_eq!(bench.issue(issuance(1)), Issued::Repeat { plan: "plan 1".into() });
+    bench.wait(bench.store.prune(NOW + 301));
+    assert_eq!(bench.issue(other(1, 3)), Issued::Fresh);
+}
+
+#[test]
+fn pruning_takes_more_than_one_step() {
+    let bench = Bench::new();
+    let many = u64::try_from(PRUNE_STEP * 2 + 1).unwrap();
+    for answer in bench.issue_all((0..many).map(issuance).collect()) {
+        assert_eq!(answer.unwrap(), Issued::Fresh);
+    }
+    bench.wait(bench.store.prune(NOW + 301));
+    let left: i64 = bench
+        .wait(bench.store.reader.read(|c| c.query_row("SELECT count(*) FROM proofs", [], |row| row.get(0))));
+    assert_eq!(left, 0);
+    // Certificates and the trail stay.
+    assert!(bench.wait(bench.store.certificate(2)).is_some());
+    assert_eq!(bench.events(EventFilter::default()).len(), PRUNE_STEP * 2 + 1);
+}
+
+#[test]
+fn commits_are_shared() {
+    let bench = Bench::new();
+    let entries: Vec<NewIssuance> = (0..500).map(issuance).collect();
+    assert!(bench.issue_all(entries).into_iter().all(|answer| answer.unwrap() == Issued::Fresh));
+    assert!(bench.store.commits() < 250, "{} commits of 500 entries", bench.store.commits());
+}
+
+#[test]
+fn an_entry_that_fails_leaves_its_neighbours_alone() {
+    let bench = Bench::new();
+    bench.issue(issuance(0));
+    // Every third takes the serial of issuance 0 for its second certificate.
+    let entries = (1..=300)
+        .map(|n| {
+            let mut entry = issuance(n);
+            if n % 3 == 0 {
+                entry.certificates[1].serial = 0;
+            }
+            entry
+        })
+        .collect();
+    let answers = bench.issue_all(entries);
+    assert_eq!(answers.iter().filter(|answer| answer.is_err()).count(), 100);
+    assert!(bench.store.commits() < 300);
+    let trail = bench.names(EventFilter::default());
+    assert_eq!(trail.len(), 201);
+    assert!(!trail.contains(&"issued i3".into()) && trail.contains(&"issued i4".into()));
+    // Nothing of it is left: neither its other certificate nor the used proof.
+    assert_eq!(bench.wait(bench.store.certificate(6)), None);
+    assert_eq!(bench.issue(issuance(3)), Issued::Fresh);
+}
+
+#[test]
+fn serials_are_unique_over_both_kinds_and_fit() {
+    let bench = Bench::new();
+    bench.issue(issuance(1));
+    let mut entry = issuance(2);
+    entry.certificates[0].serial = 3; // of 1's TLS certificate
+    assert!(bench.runtime.block_on(bench.store.issue(entry)).is_err());
+    let mut entry = issuance(2);
+    entry.certificates[0].serial = 1 << 63;
+    assert!(bench.runtime.block_on(bench.store.issue(entry)).is_err());
+    let mut entry = issuance(2);
+    entry.certificates.clear();
+    assert!(bench.runtime.block_on(bench.store.issue(entry)).is_err());
+    assert_eq!(bench.names(EventFilter::default()), ["issued i1"]);
+    assert_eq!(bench.wait(bench.store.certificate(1 << 63)), None);
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_leaves_no_record() {
+    let bench = Bench::new();
+    bench.issue(issuance(1));
+    bench.wait(bench.store.ready());
+    let pages = |limit: i64| {
+        bench.store.writer.write(move |connection| {
+            let wanted =
+                if limit == 0 { "page_count".to_owned() } else { format!("max_page_count = {limit}") };
+            connection.query_row(&format!("PRAGMA {wanted}"), [], |row| row.get::<_, i64>(0))
+        })
+    };
+    let now = bench.wait(pages(0));
+    bench.wait(pages(now));
+    let mut entries: Vec<NewIssuance> = (2..10).map(issuance).collect();
+    for entry in &mut entries {
+        entry.plan = "x".repeat(20_000);
+    }
+    for answer in bench.issue_all(entries) {
+        let error = answer.unwrap_err();
+        assert!(error.to_string().contains("full"), "{error}");
+    }
+    assert_eq!(bench.names(EventFilter::default()), ["issued i1"]);
+    bench.wait(pages(1 << 30));
+    assert_eq!(bench.issue(issuance(2)), Issued::Fresh);
+}
+
+#[test]
+fn a_failed_commit_fails_everyone_in_it() {
+    let bench = Bench::new();
+    // A commit that cannot succeed: a reference that holds nowhere, looked at in the end.
+    let poison = bench.store.writer.write(|connection| {
+        connection.execute_batch(
+            "PRAGMA defer_foreign_keys = ON;
+             INSERT INTO certificates (serial, issuance, kind, expires, key_hash) VALUES (1, 999, 0, 0, zeroblob(32))",
+        )
+    });
+    let (poison, issued) = bench.runtime.block_on(async {
+        // Queued in this order while the writer is held up, so that one transaction takes both.
+        let store = Arc::clone(&bench.store);
+        let slow = tokio::spawn(async move {
+            let nap = |_: &_| {
+                std::thread::sleep(std::time::Duration::from_millis(400));
+                Ok(())
+            };
+            store.writer.write(nap).await
+        });
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        let (poison, issued) = tokio::join!(poison, bench.store.issue(issuance(1)));
+        slow.await.unwrap().unwrap();
+        (poison, issued)
+    });
+    assert!(poison.unwrap_err().to_string().contains("FOREIGN KEY"));
+    assert!(issued.unwrap_err().to_string().starts_with("cannot write to the store: "));
+    assert!(bench.events(EventFilter::default()).is_empty());
+    assert_eq!(bench.issue(issuance(1)), Issued::Fresh);
+}
+
+#[test]
+fn what_cannot_be_written_is_not_ready() {
+    let bench = Bench::new();
+    bench.wait(bench.store.ready());
+    // Takes effect at the next transaction, as a file system that has turned read-only would.
+    bench.wait(bench.store.writer.write(|connection| connection.pragma_update(None, "query_only", true)));
+    assert!(bench.runtime.block_on(bench.store.ready()).is_err());
+    assert!(bench.runtime.block_on(bench.store.issue(issuance(1))).is_err());
+    assert!(bench.events(EventFilter::default()).is_empty());
+}
+
+#[test]
+fn an_issuance_is_revoked_whole_and_an_assertion_used_once() {
+    let bench = Bench::new();
+    bench.issue(issuance(1));
+    bench.issue(issuance(2));
+    let recorded = bench.wait(bench.store.certificate(2)).unwrap();
+    assert_eq!((recorded.issuance_id.as_str(), recorded.key_hash), ("i1", [2; 32]));
+    assert_eq!((recorded.kind, recorded.expires, recorded.revoked), (CertificateKind::Ssh, NOW + 3600, None));
+    assert_eq!(bench.wait(bench.store.revoked(NOW)), RevocationList::default());
+
+    assert_eq!(bench.revoke(9, "a"), Revoked::Unknown);
+    assert_eq!(bench.revoke(1, "a"), Revoked::Now);
+    assert_eq!(bench.revoke(1, "a"), Revoked::AssertionUsed);
+    assert_eq!(bench.revoke(1, "b"), Revoked::Before);
+    // Another issuance's assertions are its own.
+    assert_eq!(bench.revoke(2, "b"), Revoked::Now);
+
+    assert_eq!(bench.wait(bench.store.certificate(3)).unwrap().revoked, Some(NOW + 2));
+    let list = bench.wait(bench.store.revoked(NOW));
+    assert_eq!(list.number, 2);
+    let serials: Vec<_> = list.certificates.iter().map(|one| (one.serial, one.kind)).collect();
+    let (ssh, tls) = (CertificateKind::Ssh, CertificateKind::Tls);
+    assert_eq!(serials, [(2, ssh), (3, tls), (4, ssh), (5, tls)]);
+    // Off the list once no clock takes them any more; the number stays.
+    assert_eq!(bench.wait(bench.store.revoked(NOW + 3600 + LEEWAY)).certificates.len(), 4);
+    let empty = bench.wait(bench.store.revoked(NOW + 3600 + LEEWAY + 1));
+    assert_eq!((empty.number, empty.certificates.len()), (2, 0));
+
+    // The retry of what was revoked gets nothing.
+    assert_eq!(bench.issue(issuance(1)), Issued::Used);
+    assert_eq!(bench.names(EventFilter::default()), ["issued i1", "issued i2", "revoked i1", "revoked i2"]);
+    assert_eq!(
+        bench.events(EventFilter { event: Some("revoked".into()), ..Default::default() })[0],
+        json!({
+            "time": "2026-11-22T12:00:02Z", "event": "revoked", "issuance_id": "i1", "bot": "deployer",
+            "token": "github-deploy", "join_method": "github", "serials": ["2", "3"],
+            "provenance": "github:octo-org/app@refs/heads/main run 1 attempt 1",
+            "reason": "given_back", "peer": "192.0.2.7",
+        })
+    );
+    // A pruned assertion no longer matters, for the issuance is revoked.
+    bench.wait(bench.store.prune(NOW + 63));
+    assert_eq!(bench.revoke(1, "a"), Revoked::Before);
+}
+
+#[test]
+fn of_twenty_revocations_at_once_one_is_now() {
+    let bench = Bench::new();
+    bench.issue(issuance(1));
+    let answers = bench.runtime.block_on(async {
+        let mut all = JoinSet::new();
+        for n in 0..20 {
+            let store = Arc::clone(&bench.store);
+            all.spawn(async move { store.revoke(revocation(1, &format!("a{}", n % 10))).await.unwrap() });
+        }
+        all.join_all().await
+    });
+    let count = |wanted| answers.iter().filter(|answer| **answer == wanted).count();
+    assert_eq!((count(Revoked::Now), count(Revoked::Before), count(Revoked::AssertionUsed)), (1, 9, 10));
+    assert_eq!(bench.wait(bench.store.revoked(NOW)).number, 1);
+}

@@ -1,0 +1,218 @@
+//! What is written. Each function runs inside a savepoint of the writer's
+//! transaction: an error undoes all that it did.
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::super::body::{self, Origin};
+use super::super::{
+    CertificateKind, Issued, NewCertificate, NewIssuance, NewRefusal, NewRevocation, NewSigned, Revoked,
+};
+use crate::error::{Context as _, Error, Kind, Result};
+
+/// A certificate as its columns want it.
+pub(super) struct Row {
+    serial: i64,
+    kind: i64,
+    expires: i64,
+    key_hash: [u8; 32],
+}
+
+/// The rows of the certificates, at least one.
+pub(super) fn rows(certificates: &[NewCertificate]) -> Result<Vec<Row>> {
+    if certificates.is_empty() {
+        return Err(Error::internal("an issuance without certificates"));
+    }
+    let row = |certificate: &NewCertificate| {
+        Ok(Row {
+            serial: i64::try_from(certificate.serial)
+                .context(Kind::Internal, "a serial of more than 63 bits")?,
+            kind: kind(certificate.kind),
+            expires: certificate.expires,
+            key_hash: certificate.key_hash,
+        })
+    };
+    certificates.iter().map(row).collect()
+}
+
+/// The number of a kind.
+pub(super) fn kind(kind: CertificateKind) -> i64 {
+    match kind {
+        CertificateKind::Ssh => 0,
+        CertificateKind::Tls => 1,
+    }
+}
+
+/// What an event is searched by.
+struct Columns<'a> {
+    time: i64,
+    event: &'a str,
+    id: &'a str,
+    bot: Option<&'a str>,
+    token: Option<&'a str>,
+}
+
+/// Appends an event; its sequence.
+fn event(connection: &Connection, of: &Columns<'_>, body: &str) -> rusqlite::Result<i64> {
+    connection
+        .prepare_cached(
+            "INSERT INTO events (time, event, id, bot, token, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .insert(params![of.time, of.event, of.id, of.bot, of.token, body])
+}
+
+/// Records what is about to be signed for an event.
+fn certificates(connection: &Connection, issuance: i64, rows: &[Row]) -> rusqlite::Result<()> {
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO certificates (serial, issuance, kind, expires, key_hash) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?;
+    for row in rows {
+        insert.execute(params![row.serial, issuance, row.kind, row.expires, row.key_hash])?;
+    }
+    Ok(())
+}
+
+/// Uses the proof up and records the issuance. The insert under the unique
+/// index of `proofs` decides; nothing is looked up before it.
+pub(super) fn issue(
+    connection: &Connection,
+    entry: &NewIssuance,
+    rows: &[Row],
+    body: &str,
+) -> rusqlite::Result<Issued> {
+    let first = rows.first().map_or(0, |row| row.serial);
+    let replay = &entry.replay;
+    let used = connection
+        .prepare_cached(
+            "INSERT INTO proofs (issuer, id, fingerprint, certificate, held_until, plan)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (issuer, id) DO NOTHING",
+        )?
+        .execute(params![
+            replay.issuer,
+            replay.id,
+            entry.fingerprint,
+            first,
+            replay.held_until,
+            entry.plan
+        ])?;
+    if used == 0 {
+        return repeat(connection, entry);
+    }
+    let of = Columns {
+        time: entry.time,
+        event: "issued",
+        id: &entry.id,
+        bot: Some(&entry.bot),
+        token: Some(&entry.token),
+    };
+    let issuance = event(connection, &of, body)?;
+    certificates(connection, issuance, rows)?;
+    Ok(Issued::Fresh)
+}
+
+/// What becomes of a proof that was used before: the same request again is a
+/// retry, unless any certificate of that issuance has been revoked since.
+fn repeat(connection: &Connection, entry: &NewIssuance) -> rusqlite::Result<Issued> {
+    let plan = connection
+        .prepare_cached(
+            "SELECT plan FROM proofs WHERE issuer = ?1 AND id = ?2 AND fingerprint = ?3 AND NOT EXISTS (
+                SELECT 1 FROM certificates AS one JOIN certificates AS other USING (issuance)
+                WHERE one.serial = proofs.certificate AND other.revoked IS NOT NULL)",
+        )?
+        .query_row(params![entry.replay.issuer, entry.replay.id, entry.fingerprint], |row| row.get(0))
+        .optional()?;
+    Ok(plan.map_or(Issued::Used, |plan| Issued::Repeat { plan }))
+}
+
+/// Records a certificate of the command line.
+pub(super) fn sign(
+    connection: &Connection,
+    entry: &NewSigned,
+    rows: &[Row],
+    body: &str,
+) -> rusqlite::Result<()> {
+    let of = Columns { time: entry.time, event: "signed", id: &entry.id, bot: None, token: None };
+    let issuance = event(connection, &of, body)?;
+    certificates(connection, issuance, rows)
+}
+
+/// Records a refusal.
+pub(super) fn refuse(connection: &Connection, entry: &NewRefusal, body: &str) -> rusqlite::Result<()> {
+    let of = Columns {
+        time: entry.time,
+        event: "refused",
+        id: &entry.id,
+        bot: entry.bot.as_deref(),
+        token: Some(&entry.token),
+    };
+    event(connection, &of, body).map(drop)
+}
+
+/// Uses the assertion up, and revokes the issuance if it is not revoked yet.
+pub(super) fn revoke(connection: &Connection, entry: &NewRevocation) -> rusqlite::Result<Revoked> {
+    let found = connection
+        .prepare_cached(
+            "SELECT sequence, bot, token, body FROM events WHERE id = ?1 AND event IN ('issued', 'signed')",
+        )?
+        .query_row([&entry.issuance_id], |row| {
+            let (bot, token): (Option<String>, Option<String>) = (row.get(1)?, row.get(2)?);
+            Ok((row.get::<_, i64>(0)?, bot, token, row.get::<_, String>(3)?))
+        })
+        .optional()?;
+    let Some((issuance, bot, token, begun)) = found else { return Ok(Revoked::Unknown) };
+    let used = connection
+        .prepare_cached(
+            "INSERT INTO assertions (issuance, id, held_until) VALUES (?1, ?2, ?3)
+             ON CONFLICT (issuance, id) DO NOTHING",
+        )?
+        .execute(params![issuance, entry.assertion_id, entry.held_until])?;
+    if used == 0 {
+        return Ok(Revoked::AssertionUsed);
+    }
+    let revoked = connection
+        .prepare_cached("UPDATE certificates SET revoked = ?2 WHERE issuance = ?1 AND revoked IS NULL")?
+        .execute(params![issuance, entry.time])?;
+    if revoked == 0 {
+        return Ok(Revoked::Before);
+    }
+    connection.prepare_cached("UPDATE state SET revocations = revocations + 1")?.execute([])?;
+    let origin: Origin = serde_json::from_str(&begun).map_err(foreign)?;
+    let body = body::revoked(entry, bot.as_deref(), token.as_deref(), origin)
+        .map_err(|error| foreign(std::io::Error::other(error.to_string())))?;
+    let of = Columns {
+        time: entry.time,
+        event: "revoked",
+        id: &entry.issuance_id,
+        bot: bot.as_deref(),
+        token: token.as_deref(),
+    };
+    event(connection, &of, &body)?;
+    Ok(Revoked::Now)
+}
+
+/// Another library's error on the way through SQLite's.
+fn foreign(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+    rusqlite::Error::ToSqlConversionFailure(Box::new(error))
+}
+
+/// Forgets at most `step` proofs and as many assertions whose time is up;
+/// whether there may be more.
+pub(super) fn prune(connection: &Connection, now: i64, step: usize) -> rusqlite::Result<bool> {
+    let limit = i64::try_from(step).unwrap_or(i64::MAX);
+    let proofs = connection
+        .prepare_cached(
+            "DELETE FROM proofs WHERE number IN (SELECT number FROM proofs WHERE held_until < ?1 LIMIT ?2)",
+        )?
+        .execute([now, limit])?;
+    let assertions = connection
+        .prepare_cached(
+            "DELETE FROM assertions WHERE (issuance, id) IN (
+                SELECT issuance, id FROM assertions WHERE held_until < ?1 LIMIT ?2)",
+        )?
+        .execute([now, limit])?;
+    Ok(proofs.max(assertions) >= step)
+}
+
+/// A write that changes nothing of matter, but is one.
+pub(super) fn probe(connection: &Connection) -> rusqlite::Result<()> {
+    connection.prepare_cached("UPDATE state SET probes = probes + 1")?.execute([]).map(drop)
+}

@@ -1,0 +1,126 @@
+//! The authority's own TLS: a certificate from its own CA, renewed by itself,
+//! or one from files, read anew when they change.
+
+use std::fs;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rcgen::PublicKeyData as _;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{CipherSuite, ServerConfig};
+
+use super::Authority;
+use super::issue::{random_id, x509::ServerPlan};
+use super::store::NewSigned;
+use crate::error::{Context as _, Error, Kind, Result};
+
+/// How long our own certificate is valid, in seconds.
+const LIFETIME: i64 = 7 * 86_400;
+/// When it is renewed: with a third of its time left.
+const RENEW_BEFORE: i64 = LIFETIME / 3;
+
+/// The certificate that is served now.
+#[derive(Debug)]
+pub struct Served {
+    key: RwLock<Arc<CertifiedKey>>,
+}
+
+impl ResolvesServerCert for Served {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.key.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+impl Served {
+    /// Serves another one from now on.
+    pub fn replace(&self, key: CertifiedKey) {
+        *self.key.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
+    }
+}
+
+/// A certificate to serve, and when to get the next one.
+#[derive(Debug)]
+pub struct Certificate {
+    /// The key and its chain.
+    pub key: CertifiedKey,
+    /// When to renew it, in seconds since 1970; never for one from files.
+    pub renew_at: i64,
+}
+
+/// The certificate from the configured files, or a new one of our own.
+///
+/// # Errors
+/// Where the files cannot be used, or the store does not take the record.
+pub async fn certificate(authority: &Authority) -> Result<Certificate> {
+    match &authority.config.tls {
+        Some((certificate, key)) => {
+            let read = |path: &std::path::Path| {
+                fs::read(path).context(Kind::Usage, format!("cannot read {}", path.display()))
+            };
+            let unfit = format!("{} is not a certificate chain in PEM", certificate.display());
+            let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&read(certificate)?)
+                .collect::<std::result::Result<_, _>>()
+                .context(Kind::Usage, unfit.clone())?;
+            if chain.is_empty() {
+                return Err(Error::usage(unfit));
+            }
+            let private = zeroize::Zeroizing::new(read(key)?);
+            let private = PrivateKeyDer::from_pem_slice(&private)
+                .context(Kind::Usage, format!("{} is not a private key in PEM", key.display()))?;
+            Ok(Certificate { key: certified(chain, private)?, renew_at: i64::MAX })
+        }
+        None => own(authority).await,
+    }
+}
+
+/// A certificate from our own CA for the public URL's host. The CA's follows
+/// it in the chain, so that `--ca-pin` has something to be compared with.
+async fn own(authority: &Authority) -> Result<Certificate> {
+    let url = reqwest::Url::parse(&authority.config.public_url).context(Kind::Usage, "public_url")?;
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let pair = rcgen::KeyPair::generate().context(Kind::Internal, "cannot make a TLS key")?;
+    let now = authority.clock.now();
+    let plan = ServerPlan::new(pair.subject_public_key_info(), vec![host], now, LIFETIME)?;
+    let entry =
+        NewSigned { id: format!("s-{}", random_id()?), time: now, by: "serve", certificate: plan.record() };
+    authority.store.record_signed(entry).await?;
+    let leaf = plan.sign(&authority.keys)?;
+    let leaf = CertificateDer::from_pem_slice(leaf.as_bytes()).context(Kind::Internal, "own certificate")?;
+    let chain = vec![leaf, CertificateDer::from(authority.keys.tls.der().to_vec())];
+    let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(pair.serialize_der()));
+    Ok(Certificate { key: certified(chain, private)?, renew_at: now + LIFETIME - RENEW_BEFORE })
+}
+
+fn certified(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<CertifiedKey> {
+    CertifiedKey::from_der(chain, key, &provider())
+        .context(Kind::Usage, "the TLS certificate and its key do not fit each other")
+}
+
+/// ring, with the cheapest of the strong suites first: a handshake is most of an exchange's cost.
+fn provider() -> CryptoProvider {
+    let mut provider = rustls::crypto::ring::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    provider
+}
+
+/// TLS 1.2 and 1.3 with that certificate. Nothing is kept between connections:
+/// a job comes once.
+///
+/// # Errors
+/// Never in practice.
+pub fn server_config(certificate: Certificate) -> Result<(ServerConfig, Arc<Served>)> {
+    let served = Arc::new(Served { key: RwLock::new(Arc::new(certificate.key)) });
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
+        .with_safe_default_protocol_versions()
+        .context(Kind::Internal, "TLS")?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::<Served>::clone(&served));
+    config.ignore_client_order = true;
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok((config, served))
+}

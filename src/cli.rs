@@ -1,0 +1,88 @@
+//! The command line, as types: no I/O, no defaults that the environment or a
+//! file could change.
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+pub mod authority;
+pub mod cleanup;
+pub mod inspect;
+pub mod once;
+
+/// Short-lived SSH and X.509 certificates for CI jobs, in exchange for the OIDC token of their run.
+#[derive(Debug, Parser)]
+#[command(name = "machine-id", version, disable_help_subcommand = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Prove who this job is and exchange that for short-lived certificates.
+    Once(once::Args),
+    /// Wipe a destination and revoke what is in it.
+    Cleanup(cleanup::Args),
+    /// Show what a destination, identity file, certificate or token holds.
+    Inspect(inspect::Args),
+    /// Create, run and manage an authority.
+    #[command(subcommand)]
+    Authority(authority::Command),
+    /// Show the whole loop on this machine: authority, issuer, certificates, login, cleanup.
+    Demo,
+    /// Print man pages or shell completions.
+    #[command(subcommand)]
+    Generate(Generate),
+}
+
+/// What to print for packagers.
+#[derive(Debug, Subcommand)]
+pub enum Generate {
+    /// Man pages, one for each command, into a folder.
+    Man {
+        /// The folder, which must exist.
+        directory: std::path::PathBuf,
+    },
+    /// Completions for a shell, on stdout.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+/// A shell that completions are made for.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Shell {
+    /// GNU bash.
+    Bash,
+    /// Elvish.
+    Elvish,
+    /// fish.
+    Fish,
+    /// PowerShell.
+    Powershell,
+    /// Z shell.
+    Zsh,
+}
+
+/// How to print something that programs may read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_tree_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

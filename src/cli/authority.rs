@@ -1,0 +1,146 @@
+//! `machine-id authority …`, as types.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::Format;
+
+/// What to do with an authority.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create a data directory: configuration, CA keys, an empty policy.
+    Init(Init),
+    /// Serve HTTPS.
+    Serve(Serve),
+    /// Print what servers and clients need to trust this authority.
+    Export(Export),
+    /// Sign a host certificate for an sshd, on stdout.
+    SignHost(SignHost),
+    /// Sign a TLS server certificate.
+    SignServer(SignServer),
+    /// Show what was issued, refused and revoked, and for which run.
+    Audit(Audit),
+}
+
+/// Where an authority's data is.
+#[derive(Debug, Args)]
+pub struct DataDir {
+    /// The authority's data directory.
+    #[arg(long, value_name = "DIR", env = "MACHINE_ID_DATA_DIR")]
+    pub data_dir: PathBuf,
+}
+
+/// `authority init`.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Where its data will be.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// The cluster's name, such as id.example.com.
+    #[arg(long, value_name = "NAME")]
+    pub cluster: String,
+    /// Where jobs reach it: the audience of their tokens.
+    #[arg(long, value_name = "URL")]
+    pub public_url: String,
+}
+
+/// `authority serve`.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Where its data is.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// Where to listen, in place of the configuration's `listen`.
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+}
+
+/// `authority export`.
+#[derive(Debug, Args)]
+pub struct Export {
+    /// Where its data is.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// What to print.
+    pub what: Exported,
+}
+
+/// What `authority export` prints.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Exported {
+    /// For sshd's TrustedUserCAKeys.
+    SshUserCa,
+    /// The CA of host certificates.
+    SshHostCa,
+    /// For ssl_ca_file and friends, and for --ca-file.
+    TlsCa,
+    /// For --ca-pin.
+    TlsCaPin,
+    /// A line for known_hosts.
+    KnownHosts,
+}
+
+/// `authority sign-host`.
+#[derive(Debug, Args)]
+pub struct SignHost {
+    /// Where its data is.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// A name or address of the host; may repeat.
+    #[arg(long = "principal", value_name = "NAME", required = true)]
+    pub principals: Vec<String>,
+    /// How long it is valid.
+    #[arg(long, value_name = "DURATION", default_value = "90d")]
+    pub ttl: String,
+    /// The host's public key.
+    #[arg(value_name = "KEY.pub")]
+    pub key: PathBuf,
+}
+
+/// `authority sign-server`.
+#[derive(Debug, Args)]
+pub struct SignServer {
+    /// Where its data is.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// A DNS name or IP address of the server; may repeat.
+    #[arg(long = "name", value_name = "DNS_OR_IP", required = true)]
+    pub names: Vec<String>,
+    /// How long it is valid.
+    #[arg(long, value_name = "DURATION", default_value = "90d")]
+    pub ttl: String,
+    /// The folder for server.key, server.crt and ca.crt.
+    #[arg(long, value_name = "DIR", required_unless_present = "csr", conflicts_with = "csr")]
+    pub out: Option<PathBuf>,
+    /// A certificate signing request; the certificate goes to stdout.
+    #[arg(long, value_name = "FILE")]
+    pub csr: Option<PathBuf>,
+}
+
+/// `authority audit`.
+#[derive(Debug, Args)]
+pub struct Audit {
+    /// Where its data is.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// Not before this: 1h, 7d, or an RFC 3339 time.
+    #[arg(long, value_name = "WHEN")]
+    pub since: Option<String>,
+    /// Of this bot.
+    #[arg(long, value_name = "NAME")]
+    pub bot: Option<String>,
+    /// Of this join token.
+    #[arg(long, value_name = "NAME")]
+    pub token: Option<String>,
+    /// Of this kind: issued, refused, revoked, signed.
+    #[arg(long, value_name = "KIND")]
+    pub event: Option<String>,
+    /// With this denial or issuance id.
+    #[arg(long, value_name = "ID")]
+    pub id: Option<String>,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}

@@ -1,0 +1,33 @@
+//! `machine-id cleanup`: the options as typed.
+
+/// What was typed.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Args {
+    /// What to wipe; by default $MACHINE_ID_DESTINATION and what dead wrapped runs of this user left
+    #[arg(value_name = "DESTINATION")]
+    pub destination: Option<String>,
+
+    /// Revoke at this authority, in place of the one that issued the certificates [env: MACHINE_ID_AUTHORITY]
+    #[arg(long, value_name = "URL")]
+    pub authority: Option<String>,
+
+    /// Trust the authority by the CA certificates in this PEM file [env: MACHINE_ID_CA_FILE]
+    #[arg(long, value_name = "PEM", conflicts_with = "ca_pin")]
+    pub ca_file: Option<String>,
+
+    /// Trust the authority by the hash of its CA's public key [env: MACHINE_ID_CA_PIN]
+    #[arg(long, value_name = "sha256:HEX")]
+    pub ca_pin: Option<String>,
+
+    /// Give up revoking after this long
+    #[arg(long, value_name = "DURATION", default_value = "10s")]
+    pub timeout: String,
+
+    /// Say each step
+    #[arg(short, long, conflicts_with = "quiet")]
+    pub verbose: bool,
+
+    /// Say nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+}

@@ -1,0 +1,84 @@
+//! The clock, as a value, so that tests can hold it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How far the clocks of runner, issuer and authority may be apart, in
+/// seconds. JWT validation accepts it, a used token is remembered for it
+/// beyond its expiry, and certificates are valid from that long back.
+pub const LEEWAY: i64 = 60;
+
+/// Where the time comes from.
+#[derive(Clone, Debug, Default)]
+pub struct Clock(Option<Arc<AtomicI64>>);
+
+impl Clock {
+    /// The system's clock.
+    #[must_use]
+    pub const fn system() -> Self {
+        Self(None)
+    }
+
+    /// A clock that stands at `unix` seconds until [`Clock::set`] moves it.
+    #[must_use]
+    pub fn held(unix: i64) -> Self {
+        Self(Some(Arc::new(AtomicI64::new(unix))))
+    }
+
+    /// Moves a held clock, and every clone of it; the system's is left alone.
+    pub fn set(&self, unix: i64) {
+        if let Some(held) = &self.0 {
+            held.store(unix, Ordering::Relaxed);
+        }
+    }
+
+    /// Seconds since 1970, UTC.
+    #[must_use]
+    pub fn now(&self) -> i64 {
+        match &self.0 {
+            Some(held) => held.load(Ordering::Relaxed),
+            None => SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX)),
+        }
+    }
+}
+
+/// `2026-11-22T12:00:00Z` for seconds since 1970 (RFC 3339); times before 1970 read as 1970.
+#[must_use]
+pub fn rfc3339(unix: i64) -> String {
+    let since = Duration::from_secs(u64::try_from(unix).unwrap_or(0));
+    // humantime ends at the year 9999.
+    UNIX_EPOCH
+        .checked_add(since.min(Duration::from_secs(253_402_300_799)))
+        .map_or_else(String::new, |time| humantime::format_rfc3339_seconds(time).to_string())
+}
+
+/// Seconds since 1970 of an RFC 3339 time.
+#[must_use]
+pub fn parse_rfc3339(text: &str) -> Option<i64> {
+    let time = humantime::parse_rfc3339(text).ok()?;
+    i64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_secs()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_read_back() {
+        assert_eq!(rfc3339(1_795_348_800), "2026-11-22T12:00:00Z");
+        assert_eq!(parse_rfc3339("2026-11-22T12:00:00Z"), Some(1_795_348_800));
+        assert_eq!(parse_rfc3339("yesterday"), None);
+        assert_eq!(rfc3339(i64::MAX), "9999-12-31T23:59:59Z");
+    }
+
+    #[test]
+    fn a_held_clock_moves_with_its_clones() {
+        let clock = Clock::held(7);
+        let clone = clock.clone();
+        clock.set(9);
+        assert_eq!(clone.now(), 9);
+    }
+}

@@ -1,0 +1,61 @@
+//! One file for each command; here is what they share: where output goes.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use crate::cli::{Cli, Command};
+use crate::environment::Environment;
+use crate::error::{Error, Result};
+
+pub mod authority;
+pub mod cleanup;
+pub mod demo;
+pub mod generate;
+pub mod inspect;
+pub mod once;
+
+/// Runs a command.
+///
+/// # Errors
+/// Whatever ended it.
+pub fn run(cli: Cli, env: &Environment) -> Result<ExitCode> {
+    match cli.command {
+        Command::Once(args) => once::run(args, env),
+        Command::Cleanup(args) => cleanup::run(args, env),
+        Command::Inspect(args) => inspect::run(args, env),
+        Command::Authority(command) => authority::run(command),
+        Command::Demo => demo::run(),
+        Command::Generate(what) => generate::run(&what),
+    }
+}
+
+/// Prints an error on stderr: what failed and why, then hints; on GitHub an
+/// annotation as well.
+pub fn report(error: &Error, env: &Environment) {
+    let mut text = format!("error: {error}\n");
+    for hint in error.hints() {
+        text.push_str(&format!("hint: {}\n", hint.replace('\n', "\n      ")));
+    }
+    if env.is_true("GITHUB_ACTIONS") {
+        let told = std::iter::once(error.to_string()).chain(error.hints().iter().cloned());
+        let told = told.collect::<Vec<_>>().join("\n");
+        // As the runner wants it; a message cannot start a command of its own.
+        let escaped = told.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
+        text.push_str(&format!("::error title=machine-id::{escaped}\n"));
+    }
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Writes to stdout. A reader that went away is no error.
+///
+/// # Errors
+/// Where stdout cannot be written for any other reason.
+pub fn print(text: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::internal(format!("cannot write to stdout: {error}")))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,139 @@
+//! `machine-id cleanup`: wipes, then revokes.
+//!
+//! It runs when a job ends, perhaps after other failures: what is gone is
+//! fine, and what cannot be done is a warning. Only an argument that names
+//! something of somebody else is an error.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::cli::cleanup::Args;
+use crate::destination::manifest::Manifest;
+use crate::destination::wipe::{self, Found};
+use crate::environment::Environment;
+use crate::error::{Error, Result};
+use crate::net::{self, AuthorityTrust};
+use crate::once::progress::{Level, Progress};
+use crate::once::revoke::Revocable;
+use crate::once::settings::{authority_url, timeout};
+use crate::once::{runs, runtime, wrapped};
+use crate::text::shown;
+
+/// Wipes a destination, or what can be found, and revokes what was in it.
+///
+/// # Errors
+/// `Kind::Usage` for bad options, and for an argument that is no destination of ours.
+pub fn run(args: Args, env: &Environment) -> Result<ExitCode> {
+    let progress = Progress::new(Level::of_flags(args.verbose, args.quiet), env);
+    let time = timeout(&args.timeout)?;
+    if let Some(authority) = &args.authority {
+        authority_url(authority)?;
+    }
+    let cleanup = Cleanup { args: &args, env, progress: &progress, time };
+    match &args.destination {
+        Some(path) => cleanup.destination(&absolute(path)?)?,
+        None => cleanup.everything(),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn absolute(path: &str) -> Result<PathBuf> {
+    let path = std::path::absolute(path)
+        .map_err(|error| Error::usage(error).context(format!("cannot use the path `{}`", shown(path))))?;
+    // As `once` names it: without a slash at the end, which would follow a link.
+    Ok(path.components().collect())
+}
+
+struct Cleanup<'a> {
+    args: &'a Args,
+    env: &'a Environment,
+    progress: &'a Progress,
+    time: Duration,
+}
+
+impl Cleanup<'_> {
+    /// The environment's destination, and what dead runs left.
+    fn everything(&self) {
+        if let Some(path) = self.env.get("MACHINE_ID_DESTINATION") {
+            let done = absolute(path).and_then(|path| self.destination(&path));
+            if let Err(error) = done {
+                self.progress.warning(&format!("MACHINE_ID_DESTINATION: {error}"));
+            }
+        }
+        for dead in runs::dead(self.env) {
+            for path in &dead.destinations {
+                if let Err(error) = self.destination(path) {
+                    self.progress.warning(&error.to_string());
+                }
+                wipe::remove_empty(path);
+            }
+            dead.forget();
+        }
+    }
+
+    fn destination(&self, path: &Path) -> Result<()> {
+        let Some(found) = wipe::find(path)? else {
+            self.progress.step(&format!("nothing to wipe at {}", shown(&path.to_string_lossy())));
+            return Ok(());
+        };
+        let revocable = Revocable::of_destination(&found);
+        let manifest = found.manifest.clone();
+        self.wipe(found, path);
+        self.wipe_others(&manifest);
+        match revocable {
+            Some(revocable) => self.revoke(&revocable, &manifest),
+            None => self.progress.warning(
+                "could not revoke the certificates, which end by themselves: there is no key to sign with",
+            ),
+        }
+        Ok(())
+    }
+
+    fn wipe(&self, found: Found, path: &Path) {
+        let path = shown(&path.to_string_lossy());
+        match found.wipe() {
+            Ok(()) => self.progress.line(&format!("wiped {path}")),
+            Err(left) => self.progress.warning(&format!("could not wipe all of {path}: {}", shown(&left))),
+        }
+    }
+
+    /// Other destinations of the same run; one of another issuance has nothing to do with this one.
+    fn wipe_others(&self, manifest: &Manifest) {
+        for path in manifest.also.iter().map(Path::new).filter(|path| path.is_absolute()) {
+            if let Ok(Some(found)) = wipe::find(path)
+                && found.manifest.issuance_id == manifest.issuance_id
+            {
+                self.wipe(found, path);
+            }
+        }
+    }
+
+    fn revoke(&self, revocable: &Revocable, manifest: &Manifest) {
+        let revoked = authority_url(self.args.authority.as_deref().unwrap_or(&manifest.authority)).and_then(
+            |authority| {
+                let client = net::authority_client(&self.trust(manifest))?;
+                let issued = std::slice::from_ref(revocable);
+                runtime()?.block_on(wrapped::revoke(issued, &client, &authority, self.progress, self.time));
+                Ok(())
+            },
+        );
+        if let Err(error) = revoked {
+            self.progress
+                .warning(&format!("could not revoke the certificates, which end by themselves: {error}"));
+        }
+    }
+
+    /// What was typed, or what the certificates were got with, or the environment.
+    fn trust(&self, manifest: &Manifest) -> AuthorityTrust {
+        let variable = |name: &str| self.env.get(name).map(str::to_owned);
+        let layers = [
+            (self.args.ca_file.clone(), self.args.ca_pin.clone()),
+            (manifest.ca_file.clone(), manifest.ca_pin.clone()),
+            (variable("MACHINE_ID_CA_FILE"), variable("MACHINE_ID_CA_PIN")),
+        ];
+        let nearest = layers.into_iter().find(|(file, pin)| file.is_some() || pin.is_some());
+        let (file, pin) = nearest.unwrap_or_default();
+        AuthorityTrust { ca_file: file.map(PathBuf::from), ca_pin: pin }
+    }
+}

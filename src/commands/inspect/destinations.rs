@@ -1,0 +1,65 @@
+//! A destination: its manifest, and each certificate in it.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{Item, files, when};
+use crate::clock::parse_rfc3339;
+use crate::destination::manifest::Manifest;
+use crate::destination::wipe::{self, Found};
+use crate::error::{Error, Result};
+use crate::text::shown;
+
+/// Files whose content says more than the manifest does.
+const TELLING: &[&str] = &["key-cert.pub", "tls.crt"];
+
+pub(super) fn inspect(path: &Path, now: i64) -> Result<Vec<Item>> {
+    let shown_path = shown(&path.to_string_lossy());
+    let found = match wipe::find(path) {
+        Ok(Some(found)) => found,
+        Ok(None) => return Err(Error::usage(format!("{shown_path} is empty"))),
+        Err(_) => {
+            return Err(Error::usage(format!("{shown_path} is not a destination of machine-id"))
+                .hint("give a directory that `machine-id once` wrote, or a file in it"));
+        }
+    };
+    let mut items = vec![manifest(&found.manifest, now)];
+    for (folder, names) in found.manifest.plan() {
+        for name in names.iter().filter(|name| TELLING.contains(&name.as_str())) {
+            items.extend(file(&found, &folder, name, now));
+        }
+    }
+    Ok(items)
+}
+
+pub(super) fn manifest(manifest: &Manifest, now: i64) -> Item {
+    let expires = parse_rfc3339(&manifest.expires_at);
+    let files: Vec<Value> =
+        manifest.outputs.iter().flat_map(|output| &output.files).map(|file| file.as_str().into()).collect();
+    let outputs: Vec<Value> =
+        manifest.outputs.iter().map(|output| format!("{} ({})", output.name, output.kind).into()).collect();
+    Item::new("destination")
+        .with("path", manifest.destination.as_str())
+        .with("authority", manifest.authority.as_str())
+        .with("cluster", manifest.cluster.as_str())
+        .with("bot", manifest.bot.as_str())
+        .with("join_method", manifest.join_method.as_str())
+        .with("token", manifest.token.as_str())
+        .with("issuance_id", manifest.issuance_id.as_str())
+        .with("expires", expires.map_or_else(|| manifest.expires_at.clone(), |at| when(at, now)))
+        .with("outputs", outputs)
+        .with("files", files)
+}
+
+fn file(found: &Found, folder: &str, name: &str, now: i64) -> Vec<Item> {
+    let path = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
+    let text = found.read(folder, name).and_then(|bytes| String::from_utf8(bytes).ok());
+    let items = text
+        .ok_or_else(|| "it is not there, or not text".to_owned())
+        .and_then(|text| files::inspect(&text, now));
+    match items {
+        Ok(items) => items.into_iter().map(|item| item.with("file", path.as_str())).collect(),
+        Err(why) => vec![Item::new("unreadable file").with("file", path).with("why", why)],
+    }
+}

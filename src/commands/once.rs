@@ -1,0 +1,21 @@
+//! `machine-id once`.
+
+use std::process::ExitCode;
+
+use crate::cli::once::Args;
+use crate::environment::Environment;
+use crate::error::Result;
+use crate::once::progress::{Level, Progress};
+use crate::once::settings::Settings;
+
+/// Gets certificates for this job, and runs COMMAND with them where there is one.
+///
+/// # Errors
+/// Of every kind; see `docs/exit-codes.md`.
+pub fn run(args: Args, env: &Environment) -> Result<ExitCode> {
+    let progress = Progress::new(Level::of_flags(args.verbose, args.quiet), env);
+    let settings = Settings::new(args, env);
+    let done = settings.and_then(|settings| crate::once::run(&settings, env, &progress));
+    progress.end_group();
+    done
+}

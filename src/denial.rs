@@ -1,0 +1,198 @@
+//! Why a job is refused: a code for the audit trail, the whole story for
+//! `authority explain`, and as much as the caller may hear.
+
+use serde_json::{Map, Value};
+
+/// Why. The code stands in the audit trail and in `docs/protocol.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Not a JWT in compact form, or not of the strict shape we take.
+    TokenMalformed,
+    /// An algorithm that this issuer does not use.
+    AlgorithmRefused,
+    /// A header that we do not take: `crit`, `b64`, a wrong `typ`, no `kid`.
+    HeaderRefused,
+    /// The issuer has no usable key of that `kid`.
+    KeyUnknown,
+    /// The signature is not the issuer's.
+    SignatureInvalid,
+    /// Another issuer's token.
+    IssuerWrong,
+    /// Minted for somebody else.
+    AudienceWrong,
+    /// Bound to other keys than those of the request.
+    BindingWrong,
+    /// A claim that must be there is missing or of the wrong type.
+    ClaimInvalid,
+    /// Expired.
+    TokenExpired,
+    /// Not valid yet, or issued in the future.
+    TokenNotYetValid,
+    /// Lives longer than this issuer's tokens do.
+    LifetimeTooLong,
+    /// Used before, with other keys or outputs.
+    TokenUsed,
+    /// No join token of that name.
+    TokenUnknown,
+    /// The join token is for another join method.
+    MethodMismatch,
+    /// The join token wants key-bound proofs and this one is not.
+    BindingRequired,
+    /// No rule of the join token lets these claims in.
+    NoRuleMatches,
+    /// A rule would, but not for this kind of event unless it names it.
+    RiskyEvent,
+    /// An output type that this authority does not have, or options it does not take.
+    OutputInvalid,
+    /// A role that the bot does not have.
+    RoleNotHeld,
+    /// A role that needs per-session MFA, which a machine cannot pass.
+    MfaRequired,
+    /// Nothing is left that could be put into the certificate.
+    NothingGranted,
+}
+
+/// One row of [`REASONS`].
+#[derive(Debug)]
+pub struct Row {
+    /// The reason.
+    pub reason: Reason,
+    /// Its code in the audit trail.
+    pub code: &'static str,
+    /// The HTTP status of the reply: 401 where the proof is not valid, 403 where a rule denies.
+    pub status: u16,
+    /// What the caller is told.
+    pub told: &'static str,
+}
+
+const fn row(reason: Reason, code: &'static str, status: u16, told: &'static str) -> Row {
+    Row { reason, code, status, told }
+}
+
+/// What the caller hears where saying more would tell the rules.
+const NOT_ALLOWED: &str = "no rule of this authority lets this job in";
+
+/// Every reason, its code, its status and what the caller is told.
+pub const REASONS: &[Row] = &[
+    row(Reason::TokenMalformed, "token_malformed", 401, "the token is not a well-formed JWT"),
+    row(
+        Reason::AlgorithmRefused,
+        "algorithm_refused",
+        401,
+        "the token is signed with an algorithm that is not accepted",
+    ),
+    row(Reason::HeaderRefused, "header_refused", 401, "the token's header is not one that is accepted"),
+    row(
+        Reason::KeyUnknown,
+        "key_unknown",
+        401,
+        "the token is signed with a key that its issuer does not publish",
+    ),
+    row(Reason::SignatureInvalid, "signature_invalid", 401, "the token's signature is not valid"),
+    row(
+        Reason::IssuerWrong,
+        "issuer_wrong",
+        401,
+        "the token is of another issuer than this join token expects",
+    ),
+    row(Reason::AudienceWrong, "audience_wrong", 401, "the token was minted for another audience"),
+    row(
+        Reason::BindingWrong,
+        "binding_wrong",
+        401,
+        "the token is bound to other keys than those of this request",
+    ),
+    row(Reason::ClaimInvalid, "claim_invalid", 401, "a claim of the token is missing or of the wrong type"),
+    row(Reason::TokenExpired, "token_expired", 401, "the token has expired"),
+    row(Reason::TokenNotYetValid, "token_not_yet_valid", 401, "the token is not valid yet"),
+    row(Reason::LifetimeTooLong, "lifetime_too_long", 401, "the token is valid for longer than is accepted"),
+    row(Reason::TokenUsed, "token_used", 401, "the token has been used before"),
+    row(Reason::TokenUnknown, "token_unknown", 403, NOT_ALLOWED),
+    row(Reason::MethodMismatch, "method_mismatch", 403, NOT_ALLOWED),
+    row(Reason::BindingRequired, "binding_required", 403, NOT_ALLOWED),
+    row(Reason::NoRuleMatches, "no_rule_matches", 403, NOT_ALLOWED),
+    row(Reason::RiskyEvent, "risky_event", 403, NOT_ALLOWED),
+    row(Reason::OutputInvalid, "output_invalid", 400, "an output cannot be issued as asked for"),
+    row(Reason::RoleNotHeld, "role_not_held", 403, "a role was asked for that this bot does not have"),
+    row(
+        Reason::MfaRequired,
+        "mfa_required",
+        403,
+        "the role needs per-session MFA, which a machine cannot pass",
+    ),
+    row(
+        Reason::NothingGranted,
+        "nothing_granted",
+        403,
+        "the roles grant nothing that this output could carry",
+    ),
+];
+
+impl Reason {
+    /// Its row.
+    #[must_use]
+    pub fn row(self) -> &'static Row {
+        // The test below shows that every reason has one.
+        static MISSING: Row = row(Reason::NoRuleMatches, "no_rule_matches", 403, NOT_ALLOWED);
+        REASONS.iter().find(|row| row.reason == self).unwrap_or(&MISSING)
+    }
+}
+
+/// A refusal: what is recorded, and what of it is told.
+#[derive(Clone, Debug)]
+pub struct Denial {
+    /// Why.
+    pub reason: Reason,
+    /// The whole story, for the audit trail and `authority explain` alone.
+    pub detail: String,
+    /// What the caller is told beyond the reason's own words; it is about the
+    /// caller's own request and never about the rules.
+    pub told: Option<String>,
+    /// The caller's claims as far as they could be read, verified or not.
+    pub claims: Option<Map<String, Value>>,
+    /// Whether the claims were verified.
+    pub verified: bool,
+}
+
+impl Denial {
+    /// A denial with its story for the audit trail.
+    pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into(), told: None, claims: None, verified: false }
+    }
+
+    /// Tells the caller more than the reason's words.
+    #[must_use]
+    pub fn tell(mut self, told: impl Into<String>) -> Self {
+        self.told = Some(told.into());
+        self
+    }
+
+    /// With the claims as read.
+    #[must_use]
+    pub fn with_claims(mut self, claims: &Map<String, Value>, verified: bool) -> Self {
+        self.claims = Some(claims.clone());
+        self.verified = verified;
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_rules_stay_untold() {
+        for (index, row) in REASONS.iter().enumerate() {
+            assert!(
+                REASONS
+                    .iter()
+                    .skip(index + 1)
+                    .all(|other| other.code != row.code && other.reason != row.reason)
+            );
+            assert_eq!(row.reason.row().code, row.code);
+        }
+        // The enum's last variant is the table's last row, so none was forgotten.
+        assert_eq!(REASONS.len(), 22);
+        assert_eq!(REASONS[21].reason, Reason::NothingGranted);
+    }
+}

@@ -1,0 +1,175 @@
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+
+use super::*;
+use crate::destination::manifest::tests::manifest;
+use crate::destination::wipe::find;
+
+fn files(names: &[&'static str]) -> Vec<File> {
+    names.iter().map(|name| File::new(name, format!("{name} content"))).collect()
+}
+
+fn filled(path: &Path, names: &[&'static str]) -> Directory {
+    let mut directory = Directory::prepare(path).unwrap();
+    directory.write(&manifest(names), &[(String::new(), files(names))]).unwrap();
+    directory
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+#[test]
+fn everything_is_private_and_goes_again() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("d");
+    let mut directory = Directory::prepare(&path).unwrap();
+    let many = manifest(&["a/key", "b/key"]);
+    directory.write(&many, &[("a".into(), files(&["key"])), ("b".into(), files(&["key"]))]).unwrap();
+    assert_eq!((mode(&path), mode(&path.join("a")), mode(&path.join("a/key"))), (0o700, 0o700, 0o600));
+    assert_eq!(mode(&path.join("manifest.json")), 0o600);
+    assert_eq!(fs::read_to_string(path.join("b/key")).unwrap(), "key content");
+    drop(directory);
+    assert!(!path.exists());
+}
+
+#[test]
+fn what_is_kept_stays_and_is_written_again() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("d");
+    filled(&path, &["key", "tls.key"]).keep();
+    let before = fs::metadata(path.join("key")).unwrap().ino();
+    filled(&path, &["key"]).keep();
+    assert_ne!(fs::metadata(path.join("key")).unwrap().ino(), before, "replaced, not written in place");
+    assert!(!path.join("tls.key").exists(), "a file of the earlier issuance that the new one lacks");
+    find(&path).unwrap().unwrap().wipe().unwrap();
+    assert!(!path.exists());
+    assert!(find(&path).unwrap().is_none());
+}
+
+#[test]
+fn a_failed_start_leaves_an_earlier_issuance_alone() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("d");
+    filled(&path, &["key"]).keep();
+    drop(Directory::prepare(&path).unwrap());
+    assert!(path.join("key").exists());
+    let fresh = temp.path().join("fresh");
+    drop(Directory::prepare(&fresh).unwrap());
+    assert!(!fresh.exists());
+}
+
+#[test]
+fn a_failure_half_way_leaves_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("d");
+    let mut directory = Directory::prepare(&path).unwrap();
+    fs::create_dir(path.join("key.pub")).unwrap();
+    let error = directory
+        .write(&manifest(&["key", "key.pub"]), &[(String::new(), files(&["key", "key.pub"]))])
+        .unwrap_err();
+    assert_eq!(error.kind(), Kind::Destination);
+    fs::remove_dir(path.join("key.pub")).unwrap();
+    drop(directory);
+    assert!(!path.exists());
+}
+
+#[test]
+fn links_and_foreign_directories_are_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let real = temp.path().join("real");
+    fs::create_dir(&real).unwrap();
+    symlink(&real, temp.path().join("link")).unwrap();
+    fs::write(temp.path().join("file"), "x").unwrap();
+    let full = temp.path().join("full");
+    fs::create_dir(&full).unwrap();
+    fs::write(full.join("precious"), "x").unwrap();
+    let foreign = temp.path().join("foreign");
+    fs::create_dir(&foreign).unwrap();
+    fs::write(foreign.join("manifest.json"), "{}").unwrap();
+    for name in ["link", "file", "full", "foreign", "no/where"] {
+        let error = Directory::prepare(&temp.path().join(name)).unwrap_err();
+        assert_eq!(error.kind(), Kind::Destination, "{name}");
+        assert!(!error.hints().is_empty());
+    }
+    for name in ["link", "file", "full", "foreign"] {
+        assert_eq!(find(&temp.path().join(name)).unwrap_err().kind(), Kind::Usage, "{name}");
+    }
+    assert!(full.join("precious").exists() && real.exists());
+}
+
+#[test]
+fn an_open_directory_of_ours_is_tightened() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("d");
+    fs::create_dir(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+    let _directory = Directory::prepare(&path).unwrap();
+    assert_eq!(mode(&path), 0o700);
+}
+
+#[test]
+fn links_in_the_way_of_files_are_replaced_not_followed() {
+    let temp = tempfile::tempdir().unwrap();
+    let victim = temp.path().join("victim");
+    fs::write(&victim, "precious").unwrap();
+    let path = temp.path().join("d");
+    let mut directory = Directory::prepare(&path).unwrap();
+    symlink(&victim, path.join("key")).unwrap();
+    fs::hard_link(&victim, path.join("key.pub")).unwrap();
+    directory.write(&manifest(&["key", "key.pub"]), &[(String::new(), files(&["key", "key.pub"]))]).unwrap();
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+    assert_eq!(fs::read_to_string(path.join("key")).unwrap(), "key content");
+    // A folder that is a link is refused.
+    symlink(temp.path(), path.join("sub")).unwrap();
+    let error = directory.write(&manifest(&["sub/key"]), &[("sub".into(), files(&["key"]))]).unwrap_err();
+    assert_eq!(error.kind(), Kind::Destination);
+    assert!(!temp.path().join("key").exists());
+}
+
+#[test]
+fn wiping_follows_no_link_and_empties_no_shared_file() {
+    let temp = tempfile::tempdir().unwrap();
+    let victim = temp.path().join("victim");
+    let other = temp.path().join("other");
+    fs::create_dir(&other).unwrap();
+    fs::write(&victim, "precious").unwrap();
+    fs::write(other.join("key"), "precious").unwrap();
+    let path = temp.path().join("d");
+    filled(&path, &["known_hosts"]).keep();
+    symlink(&victim, path.join("key")).unwrap();
+    fs::hard_link(&victim, path.join("tls.key")).unwrap();
+    symlink(&other, path.join("sub")).unwrap();
+    fs::write(path.join("notes"), "mine").unwrap();
+    fs::write(path.join(".machine-id-0123456789abcdef.tmp"), "half").unwrap();
+    let hostile =
+        manifest(&["key", "tls.key", "known_hosts", "sub/key", "../victim", "../other/key", "notes"]);
+    fs::write(path.join("manifest.json"), hostile.to_json()).unwrap();
+    find(&path).unwrap().unwrap().wipe().unwrap();
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+    assert_eq!(fs::read_to_string(other.join("key")).unwrap(), "precious");
+    let mut left: Vec<_> =
+        fs::read_dir(&path).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    left.sort();
+    assert_eq!(left, ["notes", "sub"]);
+}
+
+#[test]
+fn a_renewal_leaves_the_keys() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("d");
+    let mut directory = filled(&path, &["key", "key-cert.pub"]);
+    let renewed = vec![File::key("key", "other"), File::new("key-cert.pub", "new".into())];
+    directory.renew(&manifest(&["key", "key-cert.pub"]), &[(String::new(), renewed)]).unwrap();
+    assert_eq!(fs::read_to_string(path.join("key")).unwrap(), "key content");
+    assert_eq!(fs::read_to_string(path.join("key-cert.pub")).unwrap(), "new");
+}
+
+#[test]
+fn a_manifest_that_is_a_pipe_does_not_hang() {
+    let temp = tempfile::tempdir().unwrap();
+    let made = std::process::Command::new("mkfifo").arg(temp.path().join("manifest.json")).status();
+    if made.is_ok_and(|status| status.success()) {
+        assert!(find(temp.path()).is_err());
+    }
+}

@@ -1,0 +1,81 @@
+//! The output `identity`: everything that SSH and mTLS clients want, and all of it in one file.
+
+use std::collections::BTreeMap;
+
+use zeroize::Zeroizing;
+
+use super::ssh::{known_hosts, ssh_files};
+use super::{File, Keys, Material, OutputType, line};
+use crate::error::{Error, Result};
+
+/// SSH and any mTLS service.
+#[derive(Debug)]
+pub struct Identity;
+
+impl OutputType for Identity {
+    fn name(&self) -> &'static str {
+        "identity"
+    }
+
+    fn summary(&self) -> &'static str {
+        "SSH and TLS keys and certificates, ssh_config, known_hosts, and all of it in one file"
+    }
+
+    fn keys(&self) -> Keys {
+        Keys { ssh: true, tls: true }
+    }
+
+    fn options(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    fn check(&self, _options: &BTreeMap<String, String>) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn file_names(&self) -> &'static [&'static str] {
+        &[
+            "key",
+            "key.pub",
+            "key-cert.pub",
+            "ssh_config",
+            "known_hosts",
+            "tls.key",
+            "tls.crt",
+            "ca.crt",
+            "identity",
+        ]
+    }
+
+    fn files(&self, material: &Material<'_>) -> Result<Vec<File>> {
+        let tls = material.tls.ok_or_else(|| Error::internal("an identity without a TLS key"))?;
+        let mut files = ssh_files(material)?;
+        files.push(File::key("tls.key", &Zeroizing::new(line(tls.private_key))));
+        files.push(File::new("tls.crt", line(tls.chain)));
+        files.push(File::new("ca.crt", cas(material)));
+        files.push(File::new("identity", bundle(material)));
+        Ok(files)
+    }
+}
+
+fn cas(material: &Material<'_>) -> String {
+    material.trust.tls_cas.iter().map(|ca| line(ca)).collect()
+}
+
+/// The SSH key stands first, since `ssh -i` wants it there; OpenSSL skips what it does not know.
+fn bundle(material: &Material<'_>) -> String {
+    let mut parts = Vec::new();
+    if let Some(ssh) = material.ssh {
+        parts.extend([Zeroizing::new(line(ssh.private_key)), Zeroizing::new(line(ssh.certificate))]);
+    }
+    if let Some(tls) = material.tls {
+        parts.extend([Zeroizing::new(line(tls.private_key)), Zeroizing::new(line(tls.chain))]);
+    }
+    let mut all = String::with_capacity(64 * 1024);
+    for part in parts {
+        all.push_str(&part);
+    }
+    all.push_str(&known_hosts(material.trust));
+    all.push_str(&cas(material));
+    all
+}

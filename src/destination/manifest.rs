@@ -1,0 +1,176 @@
+//! `manifest.json`: what a destination holds, without a secret, and the mark
+//! by which a destination is known to be ours.
+//!
+//! Who reads one back must not believe it: [`Manifest::plan`] keeps only
+//! names that this program writes, inside the destination.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::is_file_of_ours;
+use crate::wire::is_name;
+
+/// The manifest's file name.
+pub const FILE_NAME: &str = "manifest.json";
+
+/// What [`Manifest::format`] says.
+pub const FORMAT: &str = "machine-id/v1";
+
+/// The largest manifest that is read, in bytes.
+pub const MAX_BYTES: u64 = 1 << 20;
+
+/// What a destination holds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`FORMAT`].
+    pub format: String,
+    /// The destination's absolute path when it was written.
+    pub destination: String,
+    /// The authority's URL.
+    pub authority: String,
+    /// The CA file that the authority was trusted by, absolute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<String>,
+    /// The pin that the authority was trusted by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_pin: Option<String>,
+    /// The authority's cluster.
+    pub cluster: String,
+    /// The bot.
+    pub bot: String,
+    /// The join method.
+    pub join_method: String,
+    /// The join token's name.
+    pub token: String,
+    /// The issuance.
+    pub issuance_id: String,
+    /// When the first certificate expires (RFC 3339).
+    pub expires_at: String,
+    /// The outputs.
+    pub outputs: Vec<Output>,
+    /// Other destinations of the same issuance, absolute.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<String>,
+}
+
+/// One output in a [`Manifest`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Output {
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Its files, relative to the destination.
+    pub files: Vec<String>,
+    /// The serial of its SSH certificate, or of the X.509 one where there is only that; decimal.
+    pub serial: String,
+    /// The serial of its X.509 certificate where there are both; decimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_serial: Option<String>,
+    /// The SSH certificate's principals.
+    #[serde(default)]
+    pub principals: Vec<String>,
+    /// The roles that went into it.
+    #[serde(default)]
+    pub roles: Vec<String>,
+}
+
+/// Files by folder; the destination itself is the folder ``.
+pub type Plan = BTreeMap<String, Vec<String>>;
+
+impl Manifest {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// Why it is none of ours.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let manifest: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if manifest.format != FORMAT {
+            return Err(format!("its format is `{}`, not `{FORMAT}`", crate::text::shown(&manifest.format)));
+        }
+        Ok(manifest)
+    }
+
+    /// As it stands in the file and on stdout.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+
+    /// The files to wipe: known names, in the destination or in one folder of it.
+    #[must_use]
+    pub fn plan(&self) -> Plan {
+        let mut plan = Plan::new();
+        for path in self.outputs.iter().flat_map(|output| &output.files) {
+            let (folder, name) = path.split_once('/').unwrap_or(("", path));
+            if (folder.is_empty() || is_name(folder)) && !path.starts_with('/') && is_file_of_ours(name) {
+                plan.entry(folder.to_owned()).or_default().push(name.to_owned());
+            }
+        }
+        plan
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn manifest(files: &[&str]) -> Manifest {
+        Manifest {
+            format: FORMAT.into(),
+            destination: "/d".into(),
+            authority: "https://id.example.com".into(),
+            ca_file: None,
+            ca_pin: None,
+            cluster: "c".into(),
+            bot: "b".into(),
+            join_method: "github".into(),
+            token: "t".into(),
+            issuance_id: "i".into(),
+            expires_at: "2026-11-22T12:00:00Z".into(),
+            outputs: vec![Output {
+                name: "identity".into(),
+                kind: "identity".into(),
+                files: files.iter().map(|&file| file.into()).collect(),
+                serial: "1".into(),
+                tls_serial: None,
+                principals: vec![],
+                roles: vec![],
+            }],
+            also: vec![],
+        }
+    }
+
+    #[test]
+    fn hostile_paths_are_not_planned() {
+        let hostile = [
+            "../key",
+            "/etc/passwd",
+            "/key",
+            "a/b/key",
+            "./key",
+            "..",
+            "key/",
+            "x/../key",
+            "notes.txt",
+            "A/key",
+        ];
+        assert!(manifest(&hostile).plan().is_empty(), "{:?}", manifest(&hostile).plan());
+        let plan = manifest(&["key", "orders/tls.key"]).plan();
+        assert_eq!(plan.get("").unwrap(), &["key"]);
+        assert_eq!(plan.get("orders").unwrap(), &["tls.key"]);
+    }
+
+    #[test]
+    fn other_programs_manifests_are_not_ours() {
+        let good = manifest(&["key"]);
+        assert!(Manifest::parse(good.to_json().as_bytes()).is_ok());
+        let other = Manifest { format: "x/v1".into(), ..good };
+        assert!(Manifest::parse(other.to_json().as_bytes()).is_err());
+        assert!(Manifest::parse(br#"{"name": "app", "icons": []}"#).is_err());
+    }
+}

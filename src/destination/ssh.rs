@@ -1,0 +1,126 @@
+//! The output `ssh`: a key, its certificate, and what `ssh -F` needs.
+
+use std::collections::BTreeMap;
+
+use super::{File, Keys, Material, OutputType, line};
+use crate::error::{Error, Result};
+use crate::wire::Trust;
+
+/// SSH, Git over SSH, Ansible.
+#[derive(Debug)]
+pub struct Ssh;
+
+/// The files that `identity` has as well.
+pub(super) const FILE_NAMES: &[&str] = &["key", "key.pub", "key-cert.pub", "ssh_config", "known_hosts"];
+
+impl OutputType for Ssh {
+    fn name(&self) -> &'static str {
+        "ssh"
+    }
+
+    fn summary(&self) -> &'static str {
+        "an SSH key and certificate, ssh_config and known_hosts"
+    }
+
+    fn keys(&self) -> Keys {
+        Keys { ssh: true, tls: false }
+    }
+
+    fn options(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    fn check(&self, _options: &BTreeMap<String, String>) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn file_names(&self) -> &'static [&'static str] {
+        FILE_NAMES
+    }
+
+    fn files(&self, material: &Material<'_>) -> Result<Vec<File>> {
+        ssh_files(material)
+    }
+}
+
+/// The SSH files, in the order of [`FILE_NAMES`].
+pub(super) fn ssh_files(material: &Material<'_>) -> Result<Vec<File>> {
+    let ssh = material.ssh.ok_or_else(|| Error::internal("an SSH output without an SSH key"))?;
+    Ok(vec![
+        File::key("key", ssh.private_key),
+        File::key("key.pub", &line(ssh.public_key)),
+        File::new("key-cert.pub", line(ssh.certificate)),
+        File::new("ssh_config", ssh_config(material.folder)),
+        File::new("known_hosts", known_hosts(material.trust)),
+    ])
+}
+
+/// Lines that trust the authority's host CAs for every host. `*` also matches
+/// `[host]:2222`, the form that a port other than 22 gives a name.
+#[must_use]
+pub fn known_hosts(trust: &Trust) -> String {
+    trust.ssh_host_cas.iter().map(|ca| format!("@cert-authority * {}\n", ca.trim())).collect()
+}
+
+/// For `ssh -F`: with this key and this trust alone, whatever else this
+/// machine has (an agent, other keys, other known hosts).
+#[must_use]
+pub fn ssh_config(folder: &str) -> String {
+    let file = |name| quoted(&format!("{folder}/{name}"));
+    format!(
+        "# Written by machine-id: ssh -F {here} USER@HOST\n\
+         Host *\n    \
+             IdentityFile {key}\n    \
+             CertificateFile {certificate}\n    \
+             IdentitiesOnly yes\n    \
+             IdentityAgent none\n    \
+             PreferredAuthentications publickey\n    \
+             UserKnownHostsFile {known_hosts}\n    \
+             GlobalKnownHostsFile none\n    \
+             StrictHostKeyChecking yes\n    \
+             UpdateHostKeys no\n",
+        here = file("ssh_config"),
+        key = file("key"),
+        certificate = file("key-cert.pub"),
+        known_hosts = file("known_hosts"),
+    )
+}
+
+/// A path in double quotes, with `%` doubled, which `ssh_config(5)` would
+/// expand; a path that cannot be quoted was refused (see [`is_quotable`]).
+fn quoted(path: &str) -> String {
+    format!("\"{}\"", path.replace('%', "%%"))
+}
+
+/// Whether `ssh_config` can name this path: older versions of OpenSSH know no
+/// escape for `"` and `\`, and none has one for `${`.
+#[must_use]
+pub fn is_quotable(path: &str) -> bool {
+    !path.contains(['"', '\\']) && !path.contains("${") && !path.chars().any(char::is_control)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_quoted() {
+        let config = ssh_config("/tmp/a b/100%");
+        assert!(config.contains("    IdentityFile \"/tmp/a b/100%%/key\"\n"), "{config}");
+        assert!(config.contains("\nHost *\n    IdentityFile"), "{config}");
+        assert!(config.contains("GlobalKnownHostsFile none\n"));
+        for bad in ["/a\"b", "/a\\b", "/${HOME}", "/a\nb"] {
+            assert!(!is_quotable(bad), "{bad}");
+        }
+        assert!(is_quotable("/tmp/$x/ü b%"));
+    }
+
+    #[test]
+    fn every_host_ca_has_a_line() {
+        let trust = Trust {
+            ssh_host_cas: vec!["ssh-ed25519 A\n".into(), "ssh-ed25519 B".into()],
+            ..Trust::default()
+        };
+        assert_eq!(known_hosts(&trust), "@cert-authority * ssh-ed25519 A\n@cert-authority * ssh-ed25519 B\n");
+    }
+}

@@ -1,0 +1,159 @@
+//! One error type for everything that ends a command: what kind it is (and so
+//! the exit code), what failed and why, and what to do about it.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// What kind of failure ended a command; each has its own exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A bug, or something inside that should not fail.
+    Internal,
+    /// Wrong usage or configuration, or a policy that cannot be read.
+    Usage,
+    /// This job could not prove who it is.
+    Proof,
+    /// The authority refused.
+    Refused,
+    /// The authority or the platform's token endpoint was not reached in time.
+    Unreachable,
+    /// The destination could not be written.
+    Destination,
+}
+
+/// The exit-code table, in the order of the codes; `docs/exit-codes.md` and a
+/// test repeat it.
+pub const EXIT_CODES: &[(Kind, u8, &str)] = &[
+    (Kind::Internal, 1, "unexpected: a bug or an internal error"),
+    (Kind::Usage, 2, "wrong usage or configuration, or a policy that cannot be read"),
+    (Kind::Proof, 3, "this job could not prove who it is"),
+    (Kind::Refused, 4, "the authority refused"),
+    (Kind::Unreachable, 5, "the authority, or the platform's token endpoint, could not be reached in time"),
+    (Kind::Destination, 6, "the destination could not be written"),
+];
+
+impl Kind {
+    /// The process's exit code for this kind.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        EXIT_CODES.iter().find(|(kind, ..)| *kind == self).map_or(1, |(_, code, _)| *code)
+    }
+}
+
+/// An error for a person: a lower-case chain of causes without a full stop,
+/// then hints that say what to do.
+pub struct Error {
+    kind: Kind,
+    cause: anyhow::Error,
+    hints: Vec<String>,
+}
+
+/// The result of nearly everything here.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can be said in an error.
+pub trait Message: fmt::Display + fmt::Debug + Send + Sync + 'static {}
+
+impl<M: fmt::Display + fmt::Debug + Send + Sync + 'static> Message for M {}
+
+impl Error {
+    /// An error of `kind` with a message; see [`Context`] for one with another error as its cause.
+    pub fn new(kind: Kind, message: impl Message) -> Self {
+        Self { kind, cause: anyhow::Error::msg(message), hints: Vec::new() }
+    }
+
+    /// A bug or a failure inside.
+    pub fn internal(message: impl Message) -> Self {
+        Self::new(Kind::Internal, message)
+    }
+
+    /// Wrong usage or configuration.
+    pub fn usage(message: impl Message) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
+    /// Says what was being done when the cause struck: `what: cause`.
+    #[must_use]
+    pub fn context(mut self, what: impl Message) -> Self {
+        self.cause = self.cause.context(what);
+        self
+    }
+
+    /// Adds a hint: one thing that the reader can do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// The kind.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What to do about it, most likely first.
+    #[must_use]
+    pub fn hints(&self) -> &[String] {
+        &self.hints
+    }
+
+    /// The code that the process ends with.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.kind.code())
+    }
+}
+
+/// The chain on one line, without the hints.
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#}", self.cause)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {:#} (hints: {:?})", self.kind, self.cause, self.hints)
+    }
+}
+
+/// Turns a foreign error into one of ours, with what was being done.
+pub trait Context<T> {
+    /// Wraps the error as `kind`, saying what was being done.
+    ///
+    /// # Errors
+    /// The wrapped error, where `self` is one.
+    fn context(self, kind: Kind, what: impl Message) -> Result<T>;
+}
+
+impl<T, E: Into<anyhow::Error>> Context<T> for std::result::Result<T, E> {
+    fn context(self, kind: Kind, what: impl Message) -> Result<T> {
+        self.map_err(|error| Error { kind, cause: error.into().context(what), hints: Vec::new() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chain_reads_from_what_failed_to_why() {
+        let error: Result<()> =
+            Err(std::io::Error::other("disk on fire")).context(Kind::Destination, "cannot write x");
+        let error = error.unwrap_err().hint("use another disk");
+        assert_eq!(error.to_string(), "cannot write x: disk on fire");
+        assert_eq!(error.hints(), ["use another disk"]);
+        assert_eq!(error.kind().code(), 6);
+    }
+
+    #[test]
+    fn every_kind_has_one_code() {
+        let mut codes: Vec<u8> = EXIT_CODES.iter().map(|(_, code, _)| *code).collect();
+        codes.dedup();
+        assert_eq!(codes, [1, 2, 3, 4, 5, 6]);
+        for (kind, code, _) in EXIT_CODES {
+            assert_eq!(kind.code(), *code);
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Join methods: how a job proves who it is.
+//!
+//! Each method is one file with both halves: what the job presents
+//! ([`JoinMethod::prove`]) and what the authority believes
+//! ([`Verifier::verify`]). The registry [`METHODS`] is all that names them;
+//! this module knows neither the client nor the authority.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Instant;
+
+use serde_json::{Map, Value};
+
+use crate::clock::Clock;
+use crate::denial::Denial;
+use crate::document::{Mapping, Mistake};
+use crate::environment::Environment;
+use crate::error::Result;
+use crate::net::Platform;
+use crate::wire::Proof;
+
+pub mod circleci;
+pub mod github;
+pub mod jwt;
+pub mod oidc;
+pub mod rules;
+
+use rules::Rule;
+
+/// Every join method. A new one is a file and a line here.
+pub static METHODS: &[&dyn JoinMethod] = &[&github::GitHub, &circleci::CircleCi];
+
+/// A future on the heap, as traits in a registry need it.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A way for a job to prove who it is.
+pub trait JoinMethod: Sync {
+    /// Its name: `--join-method NAME`, `join_method: NAME`, and the key of its section in a join token.
+    fn name(&self) -> &'static str;
+
+    /// What it is for, for help and the documentation.
+    fn summary(&self) -> &'static str;
+
+    /// Whether this environment is a job of the platform.
+    fn detects(&self, env: &Environment) -> bool;
+
+    /// The client's half: gets a fresh proof from the platform.
+    ///
+    /// # Errors
+    /// `Kind::Proof` where the platform gives none or refuses,
+    /// `Kind::Unreachable` where it did not answer in time.
+    fn prove<'a>(&'a self, job: &'a Job<'a>) -> BoxFuture<'a, Result<Proof>>;
+
+    /// Whether [`JoinMethod::prove`] can get another proof later in the same
+    /// job; if not, why, in words that follow "cannot renew: ".
+    ///
+    /// # Errors
+    /// The reason.
+    fn renews(&self, env: &Environment) -> Result<(), String>;
+
+    /// The authority's half: reads the method's section of a join token.
+    ///
+    /// # Errors
+    /// The first mistake in it.
+    fn configure(&self, section: Mapping<'_>) -> Result<Box<dyn Verifier>, Mistake>;
+}
+
+/// The method of that name.
+#[must_use]
+pub fn method(name: &str) -> Option<&'static dyn JoinMethod> {
+    METHODS.iter().copied().find(|method| method.name() == name)
+}
+
+/// Every method's name, in the order of the registry.
+#[must_use]
+pub fn names() -> Vec<&'static str> {
+    METHODS.iter().map(|method| method.name()).collect()
+}
+
+/// The method whose platform this environment is.
+#[must_use]
+pub fn detect(env: &Environment) -> Option<&'static dyn JoinMethod> {
+    METHODS.iter().copied().find(|method| method.detects(env))
+}
+
+/// What a client tells a method about the job's request.
+pub struct Job<'a> {
+    /// The job's environment.
+    pub env: &'a Environment,
+    /// The audience that the proof must carry where it can: `PUBLIC_URL#BINDING`.
+    pub audience: &'a str,
+    /// The way to the platform's endpoints.
+    pub platform: &'a Platform,
+    /// When to give up.
+    pub deadline: Instant,
+    /// Says a step, for `-v`.
+    pub say: &'a (dyn Fn(&str) + Sync),
+}
+
+impl fmt::Debug for Job<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job").field("env", self.env).field("audience", &self.audience).finish_non_exhaustive()
+    }
+}
+
+/// The authority's half of a method, configured by one join token.
+pub trait Verifier: Send + Sync + fmt::Debug {
+    /// Believes the proof, or says why not.
+    fn verify<'a>(&'a self, proof: &'a Proof, at: &'a Desk<'a>) -> BoxFuture<'a, Result<Identity, Failure>>;
+
+    /// The join token's rules: one of them must match.
+    fn rules(&self) -> &[Rule];
+}
+
+/// What the authority tells a verifier about the request.
+#[derive(Debug)]
+pub struct Desk<'a> {
+    /// The authority's own URL: the audience that tokens must carry.
+    pub public_url: &'a str,
+    /// The hash over the request's public keys.
+    pub binding: &'a str,
+    /// The time.
+    pub clock: &'a Clock,
+    /// The issuers' key sets.
+    pub issuers: &'a oidc::Issuers,
+}
+
+/// Why there is no [`Identity`].
+#[derive(Debug)]
+pub enum Failure {
+    /// The proof is no good.
+    Denied(Box<Denial>),
+    /// It could not be judged: the issuer's keys cannot be had. Not a refusal;
+    /// the job may try again.
+    Unavailable(String),
+}
+
+impl From<Denial> for Failure {
+    fn from(denial: Denial) -> Self {
+        Self::Denied(Box::new(denial))
+    }
+}
+
+/// Who a job is, once verified. Only [`Verifier::verify`] makes one.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    claims: Map<String, Value>,
+    bound: bool,
+    replay: Replay,
+    provenance: Provenance,
+}
+
+/// What keeps a proof from being used twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replay {
+    /// Who issued the proof.
+    pub issuer: String,
+    /// What names it among the issuer's: its `jti`, or a hash of its content.
+    pub id: String,
+    /// Until when it must be remembered, in seconds since 1970.
+    pub held_until: i64,
+}
+
+/// Which run the proof is of, for certificates, logs and the audit trail.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Provenance {
+    /// One line: `github:octo-org/app@refs/heads/main run 123 attempt 1`.
+    pub line: String,
+    /// Fulcio's extensions: the last arc of 1.3.6.1.4.1.57264.1 and the text.
+    pub fulcio: Vec<(u64, String)>,
+}
+
+impl Identity {
+    /// The verified claims.
+    #[must_use]
+    pub fn claims(&self) -> &Map<String, Value> {
+        &self.claims
+    }
+
+    /// Whether the proof is bound to the request's keys.
+    #[must_use]
+    pub fn is_bound(&self) -> bool {
+        self.bound
+    }
+
+    /// What keeps it from being used twice.
+    #[must_use]
+    pub fn replay(&self) -> &Replay {
+        &self.replay
+    }
+
+    /// Which run it is of.
+    #[must_use]
+    pub fn provenance(&self) -> &Provenance {
+        &self.provenance
+    }
+
+    /// One of given claims, for tests of what comes after verification.
+    #[cfg(test)]
+    pub(crate) fn for_test(claims: Map<String, Value>) -> Self {
+        let replay =
+            Replay { issuer: "https://issuer.test".to_owned(), id: "test".to_owned(), held_until: 0 };
+        let provenance = Provenance { line: "test:run 1".to_owned(), fulcio: Vec::new() };
+        Self { claims, bound: true, replay, provenance }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        let mut names = names();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), METHODS.len());
+        assert!(METHODS.iter().all(|method| !method.summary().is_empty()));
+    }
+}

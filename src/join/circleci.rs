@@ -1,0 +1,244 @@
+//! CircleCI: cloud, with an organisation's own issuer or the one that all
+//! share, and CircleCI server.
+
+use std::process::Stdio;
+
+use jsonwebtoken::Algorithm;
+use serde_json::{Map, Value};
+use tokio::time::{Instant, timeout_at};
+
+use super::oidc::{Describe, KeySet, Oidc, require_texts, text};
+use super::rules::{self, Field, Guard, Test};
+use super::{BoxFuture, Job, JoinMethod, Provenance, Verifier};
+use crate::document::{Mapping, Mistake};
+use crate::environment::Environment;
+use crate::error::{Error, Kind, Result};
+use crate::secret::Secret;
+use crate::text::shown;
+use crate::wire::Proof;
+
+/// The join method `circleci`.
+#[derive(Debug)]
+pub struct CircleCi;
+
+/// The issuer that every organisation shares; an organisation's own is below it.
+const ROOT_ISSUER: &str = "https://oidc.circleci.com";
+/// The tokens of a job, newest form first.
+const VARIABLES: [&str; 2] = ["CIRCLE_OIDC_TOKEN_V2", "CIRCLE_OIDC_TOKEN"];
+/// CircleCI's tokens live for an hour, in seconds.
+const MAX_LIFETIME: i64 = 2 * 3600;
+const ORGANIZATION: &str = "oidc.circleci.com/org-id";
+const SSH_RERUN: &str = "oidc.circleci.com/ssh-rerun";
+
+static FIELDS: &[Field] = &[
+    Field { name: "project_id", claim: "oidc.circleci.com/project-id", test: Test::Exact },
+    Field { name: "context_id", claim: "oidc.circleci.com/context-ids", test: Test::Member },
+    Field { name: "vcs_origin", claim: "oidc.circleci.com/vcs-origin", test: Test::Glob },
+    Field { name: "vcs_ref", claim: "oidc.circleci.com/vcs-ref", test: Test::Glob },
+    Field {
+        name: "pipeline_definition_id",
+        claim: "oidc.circleci.com/pipeline-definition-id",
+        test: Test::Exact,
+    },
+    Field { name: "pipeline_id", claim: "oidc.circleci.com/pipeline-id", test: Test::Exact },
+    Field { name: "workflow_id", claim: "oidc.circleci.com/workflow-id", test: Test::Exact },
+    Field { name: "job_id", claim: "oidc.circleci.com/job-id", test: Test::Exact },
+    Field { name: "ssh_rerun", claim: SSH_RERUN, test: Test::Boolean },
+    Field { name: "sub", claim: "sub", test: Test::Glob },
+];
+
+/// In a job that was rerun with SSH somebody sits at a shell.
+static GUARDS: &[Guard] = &[Guard { field: "ssh_rerun", claim: SSH_RERUN, values: &["true"] }];
+
+impl JoinMethod for CircleCi {
+    fn name(&self) -> &'static str {
+        "circleci"
+    }
+
+    fn summary(&self) -> &'static str {
+        "CircleCI: cloud and server"
+    }
+
+    fn detects(&self, env: &Environment) -> bool {
+        env.is_true("CIRCLECI")
+    }
+
+    fn prove<'a>(&'a self, job: &'a Job<'a>) -> BoxFuture<'a, Result<Proof>> {
+        Box::pin(async move {
+            let why = match mint(job).await {
+                Ok(token) => return Ok(Proof::id_token(token)),
+                Err(why) => why,
+            };
+            for name in VARIABLES {
+                if let Some(token) = job.env.get(name) {
+                    (job.say)(&format!("{why}; taking {name}, which is not bound to the keys"));
+                    return Ok(Proof::id_token(Secret::new(token.to_owned())));
+                }
+            }
+            Err(no_token(job.env, &why))
+        })
+    }
+
+    fn renews(&self, _env: &Environment) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn configure(&self, mut section: Mapping<'_>) -> Result<Box<dyn Verifier>, Mistake> {
+        let node = section.need("organization_id")?;
+        let organization = node.text("organization_id")?.to_owned();
+        if !is_uuid(&organization) {
+            return Err(Mistake::new(node.place, "`organization_id` is not a UUID")
+                .hint("it stands in the organization's settings, under Overview"));
+        }
+        let issuer = match section.take("issuer") {
+            // CircleCI server, or the issuer that all organisations share.
+            Some(node) => {
+                let issuer = node.text("issuer")?;
+                if !issuer.starts_with("https://") || issuer.contains(['?', '#', ' ']) {
+                    return Err(Mistake::new(node.place, "`issuer` is not an https URL"));
+                }
+                issuer.to_owned()
+            }
+            None => format!("{ROOT_ISSUER}/org/{organization}"),
+        };
+        let static_keys =
+            match section.take("static_jwks") {
+                Some(node) => Some(KeySet::parse(node.text("static_jwks")?.as_bytes()).map_err(|why| {
+                    Mistake::new(node.place, format!("`static_jwks` is not a key set: {why}"))
+                })?),
+                None => None,
+            };
+        let require_key_binding = section.boolean("require_key_binding")?;
+        let default_audience = section.boolean("accept_default_audience")?.then(|| organization.clone());
+        let rules = rules::read(section.need("allow")?, FIELDS, GUARDS)?;
+        section.finish()?;
+        Ok(Box::new(Oidc {
+            issuer,
+            static_keys,
+            algorithms: &[Algorithm::RS256],
+            max_lifetime: MAX_LIFETIME,
+            require_key_binding,
+            default_audience,
+            check,
+            // An issuer may be shared, so the organisation is checked whichever it is.
+            pinned: vec![(ORGANIZATION, organization)],
+            provenance: Describe { server: String::new(), describe },
+            rules,
+        }))
+    }
+}
+
+fn check(claims: &Map<String, Value>) -> Result<(), String> {
+    require_texts(claims, &["sub", "oidc.circleci.com/project-id", ORGANIZATION])?;
+    // It is guarded, so it must be there.
+    match claims.get(SSH_RERUN) {
+        Some(Value::Bool(_)) => Ok(()),
+        _ => Err(format!("{SSH_RERUN} is missing or not a boolean")),
+    }
+}
+
+fn is_uuid(text: &str) -> bool {
+    let groups: Vec<usize> = text.split('-').map(str::len).collect();
+    groups == [8, 4, 4, 4, 12]
+        && text.bytes().all(|b| b == b'-' || b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+fn describe(_: &str, claims: &Map<String, Value>) -> Provenance {
+    let of = |name: &str| text(claims, &format!("oidc.circleci.com/{name}")).to_owned();
+    let origin =
+        if of("vcs-origin").is_empty() { format!("project {}", of("project-id")) } else { of("vcs-origin") };
+    let at = if of("vcs-ref").is_empty() { String::new() } else { format!("@{}", of("vcs-ref")) };
+    let source =
+        if of("vcs-origin").is_empty() { String::new() } else { format!("https://{}", of("vcs-origin")) };
+    let fulcio = [(8, text(claims, "iss").to_owned()), (12, source), (14, of("vcs-ref"))];
+    Provenance {
+        line: shown(&format!("circleci:{origin}{at} workflow {} job {}", of("workflow-id"), of("job-id"))),
+        fulcio: fulcio.into_iter().filter(|(_, text)| !text.is_empty()).collect(),
+    }
+}
+
+/// Has CircleCI's own command mint a token with our audience. It finds what
+/// it needs in the job's environment; the audience is no secret.
+async fn mint(job: &Job<'_>) -> Result<Secret, String> {
+    if !job.env.is_true("CIRCLECI") {
+        return Err("this is not a CircleCI job".to_owned());
+    }
+    (job.say)("asking `circleci run oidc get` for an OIDC token");
+    let claims = serde_json::json!({"aud": job.audience}).to_string();
+    let mut command = tokio::process::Command::new("circleci");
+    command.args(["run", "oidc", "get", "--claims", &claims]);
+    command.stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    let output = match timeout_at(Instant::from_std(job.deadline), command.output()).await {
+        Ok(Ok(output)) => output,
+        Ok(Err(error)) => return Err(format!("`circleci run oidc get` could not be run ({error})")),
+        Err(_) => return Err("`circleci run oidc get` took too long".to_owned()),
+    };
+    let said = zeroize::Zeroizing::new(output.stdout);
+    if !output.status.success() {
+        let words = shown(String::from_utf8_lossy(&output.stderr).trim());
+        return Err(format!("`circleci run oidc get` failed ({words})"));
+    }
+    match std::str::from_utf8(&said).map(str::trim) {
+        Ok(token) if token.split('.').count() == 3 => Ok(Secret::new(token.to_owned())),
+        _ => Err("`circleci run oidc get` printed something else than a token".to_owned()),
+    }
+}
+
+fn no_token(env: &Environment, why: &str) -> Error {
+    if !env.is_true("CIRCLECI") {
+        return Error::new(Kind::Proof, "this is not a CircleCI job: CIRCLECI is not `true`")
+            .hint("choose another --join-method, or run this in a pipeline");
+    }
+    Error::new(
+        Kind::Proof,
+        format!("this CircleCI job has no OIDC token: {why}, and {} is not set", VARIABLES[0]),
+    )
+    .hint("the job must use at least one context (`context: NAME` in the workflow)")
+    .hint("a build of a forked pull request gets no token unless the project passes secrets to forks")
+    .hint("on CircleCI server, OIDC needs version 4.4 or later")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document;
+
+    const ORG: &str = "0a1b2c3d-0000-4000-8000-00000000abcd";
+
+    fn configure(section: &str) -> Result<Box<dyn Verifier>, Mistake> {
+        let nodes = document::parse(section).unwrap();
+        CircleCi.configure(nodes[0].mapping("circleci").unwrap())
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        for (section, message) in [
+            ("allow: [{project_id: x}]".to_owned(), "circleci lacks `organization_id`"),
+            (
+                "{organization_id: acme, allow: [{project_id: x}]}".to_owned(),
+                "`organization_id` is not a UUID",
+            ),
+            (
+                format!("{{organization_id: {ORG}, issuer: 'http://x', allow: [{{project_id: x}}]}}"),
+                "`issuer` is not an https URL",
+            ),
+            (format!("{{organization_id: {ORG}, allow: [{{project: x}}]}}"), "a rule has no `project`"),
+            (format!("{{organization_id: {ORG}}}"), "circleci lacks `allow`"),
+        ] {
+            assert_eq!(configure(&section).unwrap_err().message, message, "{section}");
+        }
+        assert!(
+            configure(&format!("{{organization_id: {ORG}, allow: [{{project_id: x, ssh_rerun: true}}]}}"))
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn provenance_names_the_job() {
+        let claims = serde_json::json!({"iss": "i", "oidc.circleci.com/vcs-origin": "github.com/o/r",
+            "oidc.circleci.com/vcs-ref": "refs/heads/main", "oidc.circleci.com/workflow-id": "w", "oidc.circleci.com/job-id": "j"});
+        let provenance = describe("", claims.as_object().unwrap());
+        assert_eq!(provenance.line, "circleci:github.com/o/r@refs/heads/main workflow w job j");
+        assert_eq!(provenance.fulcio.len(), 3);
+    }
+}

@@ -1,0 +1,408 @@
+//! GitHub Actions: github.com, an enterprise's own issuer, GitHub Enterprise
+//! Server and `*.ghe.com`.
+
+use std::time::Duration;
+
+use jsonwebtoken::Algorithm;
+use reqwest::{StatusCode, Url};
+use serde_json::{Map, Value};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::oidc::{Describe, KeySet, Oidc, require_texts, text};
+use super::rules::{self, Condition, Field, Guard, Rule, Test, Want};
+use super::{BoxFuture, Job, JoinMethod, Provenance, Verifier};
+use crate::document::{Mapping, Mistake};
+use crate::environment::Environment;
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::net::{self, Trouble};
+use crate::secret::Secret;
+use crate::text::shown;
+use crate::wire::Proof;
+
+/// The join method `github`.
+#[derive(Debug)]
+pub struct GitHub;
+
+const URL_VARIABLE: &str = "ACTIONS_ID_TOKEN_REQUEST_URL";
+const TOKEN_VARIABLE: &str = "ACTIONS_ID_TOKEN_REQUEST_TOKEN";
+/// The issuer of github.com; an enterprise's own has its slug behind it.
+const ISSUER: &str = "https://token.actions.githubusercontent.com";
+/// GitHub's tokens live for five minutes, in seconds; anything over an hour is not one.
+const MAX_LIFETIME: i64 = 3600;
+const MAX_ANSWER: usize = 64 << 10;
+
+const fn glob(name: &'static str) -> Field {
+    Field { name, claim: name, test: Test::Glob }
+}
+
+const fn exact(name: &'static str) -> Field {
+    Field { name, claim: name, test: Test::Exact }
+}
+
+/// Every claim that GitHub documents, as a field of a rule. Wildcards where
+/// Teleport has them and in names and refs of our own; ids, kinds and hashes are exact.
+static FIELDS: &[Field] = &[
+    glob("sub"),
+    glob("repository"),
+    exact("repository_id"),
+    glob("repository_owner"),
+    exact("repository_owner_id"),
+    exact("repository_visibility"),
+    glob("workflow"),
+    glob("workflow_ref"),
+    exact("workflow_sha"),
+    glob("job_workflow_ref"),
+    exact("job_workflow_sha"),
+    glob("environment"),
+    glob("actor"),
+    exact("actor_id"),
+    glob("ref"),
+    exact("ref_type"),
+    Field { name: "ref_protected", claim: "ref_protected", test: Test::Boolean },
+    exact("sha"),
+    glob("head_ref"),
+    glob("base_ref"),
+    exact("event_name"),
+    exact("runner_environment"),
+    glob("enterprise"),
+    exact("enterprise_id"),
+    exact("run_id"),
+    exact("run_number"),
+    exact("run_attempt"),
+    exact("check_run_id"),
+    Field { name: "repo_property_*", claim: "repo_property_*", test: Test::Property },
+];
+
+/// Events that run with the repository's rights on code or data of strangers.
+static GUARDS: &[Guard] =
+    &[Guard { field: "event_name", claim: "event_name", values: &["pull_request_target", "workflow_run"] }];
+
+impl JoinMethod for GitHub {
+    fn name(&self) -> &'static str {
+        "github"
+    }
+
+    fn summary(&self) -> &'static str {
+        "GitHub Actions: github.com, GitHub Enterprise Cloud and Server"
+    }
+
+    fn detects(&self, env: &Environment) -> bool {
+        env.is_true("GITHUB_ACTIONS")
+    }
+
+    fn prove<'a>(&'a self, job: &'a Job<'a>) -> BoxFuture<'a, Result<Proof>> {
+        Box::pin(async move { Ok(Proof::id_token(mint(job).await?)) })
+    }
+
+    fn renews(&self, _env: &Environment) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn configure(&self, mut section: Mapping<'_>) -> Result<Box<dyn Verifier>, Mistake> {
+        let place = section.place;
+        let host = section.text("enterprise_server_host")?;
+        let slug = section.text("enterprise_slug")?;
+        let static_keys =
+            match section.take("static_jwks") {
+                Some(node) => Some(KeySet::parse(node.text("static_jwks")?.as_bytes()).map_err(|why| {
+                    Mistake::new(node.place, format!("`static_jwks` is not a key set: {why}"))
+                })?),
+                None => None,
+            };
+        let require_key_binding = section.boolean("require_key_binding")?;
+        let rules = rules::read(section.need("allow")?, FIELDS, GUARDS)?;
+        section.finish()?;
+        rules.iter().try_for_each(anchored)?;
+        let (issuer, server) = issuer(host, slug).map_err(|why| Mistake::new(place, why))?;
+        Ok(Box::new(Oidc {
+            issuer,
+            static_keys,
+            algorithms: &[Algorithm::RS256],
+            max_lifetime: MAX_LIFETIME,
+            require_key_binding,
+            default_audience: None,
+            check: |claims| {
+                // `event_name` is guarded, so it must be there; the others make the provenance.
+                require_texts(claims, &["sub", "repository", "repository_owner", "event_name", "run_id"])
+            },
+            pinned: Vec::new(),
+            provenance: Describe { server, describe },
+            rules,
+        }))
+    }
+}
+
+/// The issuer's URL, and where its pages are.
+fn issuer(host: Option<&str>, slug: Option<&str>) -> Result<(String, String), String> {
+    let plain = |text: &str, more: &[u8]| {
+        !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || more.contains(&b))
+    };
+    match (host, slug) {
+        (Some(_), Some(_)) => {
+            Err("`enterprise_server_host` and `enterprise_slug` exclude each other".to_owned())
+        }
+        (Some(host), None) if !plain(host, b".:[]") => {
+            Err("`enterprise_server_host` must be HOST or HOST:PORT".to_owned())
+        }
+        (Some(host), None) => Ok(match host.strip_suffix(".ghe.com") {
+            Some(name) => (format!("https://token.actions.{name}.ghe.com"), format!("https://{host}")),
+            None => (format!("https://{host}/_services/token"), format!("https://{host}")),
+        }),
+        (None, Some(slug)) if !plain(slug, b"_") => {
+            Err("`enterprise_slug` must be the enterprise's name in URLs".to_owned())
+        }
+        (None, Some(slug)) => Ok((format!("{ISSUER}/{slug}"), "https://github.com".to_owned())),
+        (None, None) => Ok((ISSUER.to_owned(), "https://github.com".to_owned())),
+    }
+}
+
+/// A rule must say whose repositories it is about: github.com has one issuer
+/// for everybody, and anybody may have a `refs/heads/main`.
+fn anchored(rule: &Rule) -> Result<(), Mistake> {
+    let anchors = |condition: &Condition| match (condition.field.as_str(), &condition.want) {
+        ("repository_id" | "repository_owner_id", Want::Exact(_)) => true,
+        ("repository_owner", Want::Glob(pattern)) => rules::literal_prefix(pattern) == pattern,
+        ("repository", Want::Glob(pattern)) => rules::literal_prefix(pattern).contains('/'),
+        ("sub", Want::Glob(pattern)) => {
+            let prefix = rules::literal_prefix(pattern);
+            prefix == pattern || prefix.contains('/')
+        }
+        _ => false,
+    };
+    if rule.conditions.iter().any(anchors) {
+        return Ok(());
+    }
+    Err(Mistake::new(rule.place, "a rule does not say whose repositories may join")
+        .hint("add `repository: OWNER/NAME`, `repository_owner: OWNER`, `repository_id`, `repository_owner_id` or `sub`; wildcards only behind `OWNER/`"))
+}
+
+/// The run, as text and in the extensions that Fulcio defines for CI
+/// (<https://github.com/sigstore/fulcio/blob/main/docs/oid-info.md>).
+fn describe(server: &str, claims: &Map<String, Value>) -> Provenance {
+    let of = |name: &str| text(claims, name);
+    let under = |name: &str| match of(name) {
+        "" => String::new(),
+        path => format!("{server}/{path}"),
+    };
+    let attempt = if of("run_attempt").is_empty() { "1" } else { of("run_attempt") };
+    let run = format!("{server}/{}/actions/runs/{}/attempts/{attempt}", of("repository"), of("run_id"));
+    let fulcio = [
+        (8, of("iss").to_owned()),
+        (9, under("job_workflow_ref")),
+        (10, of("job_workflow_sha").to_owned()),
+        (11, of("runner_environment").to_owned()),
+        (12, under("repository")),
+        (13, of("sha").to_owned()),
+        (14, of("ref").to_owned()),
+        (15, of("repository_id").to_owned()),
+        (16, under("repository_owner")),
+        (17, of("repository_owner_id").to_owned()),
+        (18, under("workflow_ref")),
+        (19, of("workflow_sha").to_owned()),
+        (20, of("event_name").to_owned()),
+        (21, run),
+        (22, of("repository_visibility").to_owned()),
+    ];
+    Provenance {
+        line: shown(&format!(
+            "github:{}@{} run {} attempt {attempt}",
+            of("repository"),
+            of("ref"),
+            of("run_id")
+        )),
+        fulcio: fulcio.into_iter().filter(|(_, text)| !text.is_empty()).collect(),
+    }
+}
+
+/// Asks GitHub for a token with our audience, again while GitHub says that it is not ready.
+async fn mint(job: &Job<'_>) -> Result<Secret> {
+    let (Some(url), Some(token)) = (job.env.get(URL_VARIABLE), job.env.get(TOKEN_VARIABLE)) else {
+        return Err(no_endpoint(job.env));
+    };
+    let mut url = Url::parse(url).context(Kind::Proof, format!("{URL_VARIABLE} is not a URL"))?;
+    if url.scheme() != "https" && !matches!(url.host_str(), Some("127.0.0.1" | "[::1]" | "localhost")) {
+        return Err(Error::new(Kind::Proof, format!("{URL_VARIABLE} is not https"))
+            .hint("the request token would travel in the clear; ask the operator of this runner"));
+    }
+    url.query_pairs_mut().append_pair("audience", job.audience);
+    let client = job.platform.client()?;
+    let deadline = Instant::from_std(job.deadline);
+    let mut pause = Duration::from_millis(250);
+    loop {
+        (job.say)("asking GitHub for an OIDC token");
+        let request =
+            client.get(url.clone()).bearer_auth(token).header("Accept", "application/json; api-version=2.0");
+        let why = match timeout_at(deadline, answer(request)).await {
+            Ok(Ok(token)) => return Ok(token),
+            Ok(Err(Answer::Refused(error))) => return Err(error),
+            Ok(Err(Answer::NotNow(why))) => why,
+            Err(_) => "no answer in time".to_owned(),
+        };
+        let next = Instant::now() + pause;
+        if next >= deadline {
+            return Err(Error::new(Kind::Unreachable, why)
+                .context("GitHub's token endpoint gave no token in time")
+                .hint("see https://www.githubstatus.com, or run the job again"));
+        }
+        (job.say)(&format!("GitHub gave no token ({why}), trying again"));
+        sleep_until(next).await;
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}
+
+/// Why there is no token: for good, or for now.
+enum Answer {
+    Refused(Error),
+    NotNow(String),
+}
+
+async fn answer(request: reqwest::RequestBuilder) -> Result<Secret, Answer> {
+    let response = request.send().await.map_err(|error| match net::trouble(&error) {
+        Trouble::Untrusted(why) => Answer::Refused(
+            Error::new(
+                Kind::Unreachable,
+                format!("the certificate of GitHub's token endpoint is not trusted: {why}"),
+            )
+            .hint(
+                "GitHub Enterprise Server behind a private CA: point SSL_CERT_FILE at a bundle that holds it",
+            ),
+        ),
+        trouble => Answer::NotNow(format!("{trouble:?}")),
+    })?;
+    let status = response.status();
+    let body = zeroize::Zeroizing::new(net::body(response, MAX_ANSWER).await.map_err(Answer::NotNow)?);
+    let words = || shown(&String::from_utf8_lossy(&body));
+    let pending = || {
+        let body = String::from_utf8_lossy(&body).to_ascii_lowercase();
+        body.contains("pending") || body.contains("delayed")
+    };
+    match status {
+        StatusCode::OK => {}
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
+            return Err(Answer::NotNow(format!("status {}", status.as_u16())));
+        }
+        // GitHub answers so for a moment after the job has started.
+        StatusCode::FORBIDDEN if pending() => {
+            return Err(Answer::NotNow("the job is still pending".to_owned()));
+        }
+        _ if status.is_server_error() => return Err(Answer::NotNow(format!("status {}", status.as_u16()))),
+        _ => {
+            let said = if status.is_client_error() { format!(": {}", words()) } else { String::new() };
+            let cause = format!("GitHub refused to give an OIDC token: status {}{said}", status.as_u16());
+            return Err(Answer::Refused(Error::new(Kind::Proof, cause).hint(
+                "the job needs `permissions: id-token: write`, and its request token lasts as long as the job",
+            )));
+        }
+    }
+    #[derive(serde::Deserialize)]
+    struct Minted {
+        value: Secret,
+    }
+    let minted: Minted = serde_json::from_slice(&body).map_err(|_| {
+        // What the answer holds may be secret, so the parser's words stay out.
+        Answer::Refused(Error::new(Kind::Proof, "GitHub's token endpoint answered without a token"))
+    })?;
+    Ok(minted.value)
+}
+
+fn no_endpoint(env: &Environment) -> Error {
+    if env.get("GITHUB_ACTIONS").is_none() {
+        return Error::new(
+            Kind::Proof,
+            format!("this is not a GitHub Actions job: {URL_VARIABLE} is not set"),
+        )
+        .hint("choose another --join-method, or run this in a workflow");
+    }
+    Error::new(Kind::Proof, format!("this job may not ask GitHub for an OIDC token: {URL_VARIABLE} is not set"))
+        .hint("give the job the permission (a job's `permissions` replace the workflow's):\n    permissions:\n      id-token: write\n      contents: read")
+        .hint("a pull request from a fork gets no token, whatever the workflow says")
+        .hint("a reusable workflow gets one only if the job that calls it has the permission too")
+        .hint("in a container or with `env -i`, pass ACTIONS_ID_TOKEN_REQUEST_URL and ACTIONS_ID_TOKEN_REQUEST_TOKEN on")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document;
+
+    fn configure(section: &str) -> Result<Box<dyn Verifier>, Mistake> {
+        let nodes = document::parse(section).unwrap();
+        GitHub.configure(nodes[0].mapping("github").unwrap())
+    }
+
+    #[test]
+    fn issuers() {
+        let url = |host, slug| issuer(host, slug).map(|(issuer, _)| issuer);
+        assert_eq!(url(None, None).unwrap(), ISSUER);
+        assert_eq!(url(None, Some("octo")).unwrap(), format!("{ISSUER}/octo"));
+        assert_eq!(
+            url(Some("ghes.example.com:8443"), None).unwrap(),
+            "https://ghes.example.com:8443/_services/token"
+        );
+        assert_eq!(url(Some("octo.ghe.com"), None).unwrap(), "https://token.actions.octo.ghe.com");
+        for (host, slug) in
+            [(Some("a/b"), None), (Some("https://a"), None), (None, Some("a/..")), (Some("a"), Some("b"))]
+        {
+            assert!(url(host, slug).is_err());
+        }
+    }
+
+    #[test]
+    fn a_rule_says_whose_repositories() {
+        for good in [
+            "repository: o/r",
+            "repository: o/*",
+            "repository_owner: o",
+            "repository_id: '7'",
+            "sub: 'repo:o@1/r@2:environment:prod'",
+            "sub: 'repo:o/*'",
+            "sub: 'custom:template'",
+        ] {
+            assert!(configure(&format!("allow: [{{{good}}}]")).is_ok(), "{good}");
+        }
+        for bad in [
+            "ref: refs/heads/main",
+            "repository: '*'",
+            "repository: 'o*'",
+            "repository: 'o*/r'",
+            "repository_owner: 'o*'",
+            "sub: 'repo:*'",
+            "sub: '*'",
+            "job_workflow_ref: o/r/.github/workflows/x.yml@refs/heads/main",
+        ] {
+            let mistake = configure(&format!("allow: [{{{bad}}}]")).unwrap_err();
+            assert_eq!(mistake.message, "a rule does not say whose repositories may join", "{bad}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        for (section, message) in [
+            ("{}", "github lacks `allow`"),
+            ("allow: []", "`allow` is empty: nobody could join"),
+            ("allow: [{}]", "a rule without conditions would let everybody in"),
+            ("allow: [{repositry: o/r}]", "a rule has no `repositry`"),
+            ("allow: [{repository: o/r, ref_type: 'b*'}]", "`ref_type` takes no wildcards"),
+            ("allow: [{repository_id: 74}]", "`repository_id` must be text, not a number"),
+            ("allow: [{repository: ''}]", "`repository` is empty"),
+            ("{allow: [{repository: o/r}], enterprise: x}", "github has no `enterprise`"),
+            (
+                "{allow: [{repository: o/r}], static_jwks: '{}'}",
+                "`static_jwks` is not a key set: it has no list `keys`",
+            ),
+        ] {
+            assert_eq!(configure(section).unwrap_err().message, message, "{section}");
+        }
+    }
+
+    #[test]
+    fn provenance_names_the_run() {
+        let claims = serde_json::json!({"iss": ISSUER, "repository": "o/r", "ref": "refs/heads/main\n", "run_id": "5",
+            "run_attempt": "2", "workflow_ref": "o/r/.github/workflows/d.yml@refs/heads/main"});
+        let provenance = describe("https://github.com", claims.as_object().unwrap());
+        assert_eq!(provenance.line, "github:o/r@refs/heads/main\\u{a} run 5 attempt 2");
+        let url = "https://github.com/o/r/actions/runs/5/attempts/2".to_owned();
+        assert!(provenance.fulcio.contains(&(21, url)));
+        assert!(provenance.fulcio.iter().all(|(arc, text)| *arc != 10 && !text.is_empty()));
+    }
+}

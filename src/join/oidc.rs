@@ -1,0 +1,230 @@
+//! The engine that every OIDC method shares: is this token its issuer's, for
+//! us, now, and for these keys?
+//!
+//! A method describes its tokens as an [`Oidc`]; nothing here knows a platform.
+
+use jsonwebtoken::Algorithm;
+use serde_json::{Map, Value};
+
+use super::jwt::Jwt;
+use super::rules::Rule;
+use super::{BoxFuture, Desk, Failure, Identity, Provenance, Replay, Verifier};
+use crate::clock::{LEEWAY, rfc3339};
+use crate::denial::{Denial, Reason};
+use crate::text::shown;
+use crate::wire::{Proof, bound_audience};
+
+mod keys;
+
+pub use keys::{Issuers, KeySet};
+
+/// How one issuer's tokens look and what a join token asks of them.
+#[derive(Debug)]
+pub struct Oidc {
+    /// The issuer, compared whole.
+    pub issuer: String,
+    /// Keys given in the policy; without them the issuer is asked.
+    pub static_keys: Option<KeySet>,
+    /// The algorithms it signs with.
+    pub algorithms: &'static [Algorithm],
+    /// The longest that its tokens live, in seconds.
+    pub max_lifetime: i64,
+    /// Whether a token must be bound to the request's keys.
+    pub require_key_binding: bool,
+    /// An audience that is accepted beside this authority's own.
+    pub default_audience: Option<String>,
+    /// What the method checks of the claims.
+    pub check: fn(&Map<String, Value>) -> Result<(), String>,
+    /// Claims that must have a value: the organisation of a shared issuer.
+    pub pinned: Vec<(&'static str, String)>,
+    /// Which run the claims are of.
+    pub provenance: Describe,
+    /// The join token's rules.
+    pub rules: Vec<Rule>,
+}
+
+/// Turns claims into a [`Provenance`]; the text is the platform's URL.
+#[derive(Debug)]
+pub struct Describe {
+    /// Where the platform's pages are: `https://github.com`.
+    pub server: String,
+    /// Does it.
+    pub describe: fn(&str, &Map<String, Value>) -> Provenance,
+}
+
+impl Verifier for Oidc {
+    fn verify<'a>(&'a self, proof: &'a Proof, at: &'a Desk<'a>) -> BoxFuture<'a, Result<Identity, Failure>> {
+        Box::pin(async move {
+            let token = proof
+                .field("id_token")
+                .ok_or_else(|| Denial::new(Reason::TokenMalformed, "the proof has no `id_token`"))?;
+            let jwt = Jwt::parse(token.expose())?;
+            // What costs nothing comes first: a token that is not for us never
+            // makes us ask its issuer for keys.
+            let bound = self.precheck(&jwt, at).map_err(|denial| denial.with_claims(&jwt.claims, false))?;
+            self.check_signature(&jwt, at).await?;
+            self.identity(jwt, bound).map_err(Failure::Denied)
+        })
+    }
+
+    fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+}
+
+impl Oidc {
+    /// Algorithm, issuer, audience and times. True where the token is bound to the keys.
+    fn precheck(&self, jwt: &Jwt<'_>, at: &Desk<'_>) -> Result<bool, Denial> {
+        if !self.algorithms.contains(&jwt.algorithm) {
+            let detail = format!("signed with {:?}, this issuer uses {:?}", jwt.algorithm, self.algorithms);
+            return Err(Denial::new(Reason::AlgorithmRefused, detail));
+        }
+        if jwt.kid.is_none() {
+            return Err(Denial::new(Reason::HeaderRefused, "the header has no `kid`"));
+        }
+        let issuer = text_claim(&jwt.claims, "iss")?;
+        if issuer != self.issuer {
+            let detail = format!("issuer is {}, expected {}", shown(issuer), self.issuer);
+            return Err(Denial::new(Reason::IssuerWrong, detail));
+        }
+        let bound = self.check_audience(&jwt.claims, at)?;
+        self.check_times(&jwt.claims, at)?;
+        Ok(bound)
+    }
+
+    /// The audience is one text: this authority's URL, plain or with the hash
+    /// of the request's keys behind a `#`, or the platform's default if the
+    /// join token accepts it. A list could hold somebody else's beside ours.
+    fn check_audience(&self, claims: &Map<String, Value>, at: &Desk<'_>) -> Result<bool, Denial> {
+        let audience =
+            text_claim(claims, "aud").map_err(|denial| Denial { reason: Reason::AudienceWrong, ..denial })?;
+        let told = format!("the audience must be {}", at.public_url);
+        if audience == bound_audience(at.public_url, at.binding) {
+            Ok(true)
+        } else if audience == at.public_url || self.default_audience.as_deref() == Some(audience) {
+            if self.require_key_binding {
+                return Err(Denial::new(
+                    Reason::BindingRequired,
+                    "the token is not bound to the request's keys",
+                ));
+            }
+            Ok(false)
+        } else if audience.strip_prefix(at.public_url).is_some_and(|rest| rest.starts_with('#')) {
+            Err(Denial::new(Reason::BindingWrong, "the audience carries the hash of other keys"))
+        } else {
+            let detail = format!("audience is {}, expected {}", shown(audience), at.public_url);
+            Err(Denial::new(Reason::AudienceWrong, detail).tell(told))
+        }
+    }
+
+    /// `exp` and `iat` must be there, `nbf` is heeded; all whole numbers.
+    fn check_times(&self, claims: &Map<String, Value>, at: &Desk<'_>) -> Result<(), Denial> {
+        let now = at.clock.now();
+        let (expires, issued) = (time_claim(claims, "exp")?, time_claim(claims, "iat")?);
+        let told = |what: &str, time: i64| {
+            format!("{what} {}, the authority's clock says {}", rfc3339(time), rfc3339(now))
+        };
+        if expires.saturating_add(LEEWAY) <= now {
+            let told = told("it expired at", expires);
+            return Err(Denial::new(Reason::TokenExpired, told.clone()).tell(told));
+        }
+        if issued > now.saturating_add(LEEWAY) {
+            let told = told("it was issued at", issued);
+            return Err(Denial::new(Reason::TokenNotYetValid, told.clone()).tell(told));
+        }
+        if claims.contains_key("nbf") {
+            let from = time_claim(claims, "nbf")?;
+            if from > now.saturating_add(LEEWAY) {
+                let told = told("it is valid from", from);
+                return Err(Denial::new(Reason::TokenNotYetValid, told.clone()).tell(told));
+            }
+        }
+        if expires.saturating_sub(issued) > self.max_lifetime {
+            let detail =
+                format!("lives {} s, at most {} s are accepted", expires - issued, self.max_lifetime);
+            return Err(Denial::new(Reason::LifetimeTooLong, detail));
+        }
+        Ok(())
+    }
+
+    async fn check_signature(&self, jwt: &Jwt<'_>, at: &Desk<'_>) -> Result<(), Failure> {
+        let kid = jwt.kid.as_deref().unwrap_or_default();
+        let discovered;
+        let keys = match &self.static_keys {
+            Some(keys) => keys,
+            None => {
+                discovered = at.issuers.keys(&self.issuer, kid).await.map_err(Failure::Unavailable)?;
+                &discovered
+            }
+        };
+        let denied = |reason, detail: String| {
+            Failure::from(Denial::new(reason, detail).with_claims(&jwt.claims, false))
+        };
+        let mut found = keys.find(kid, jwt.algorithm).peekable();
+        if found.peek().is_none() {
+            let detail = format!("no usable {:?} key with kid {}", jwt.algorithm, shown(kid));
+            return Err(denied(Reason::KeyUnknown, detail));
+        }
+        // An issuer that publishes two keys under one `kid` means either.
+        if !found.any(|key| crate::jws::verify(jwt.signature, jwt.message.as_bytes(), key, jwt.algorithm)) {
+            return Err(denied(Reason::SignatureInvalid, "the signature does not verify".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// The claims are the issuer's from here on.
+    fn identity(&self, jwt: Jwt<'_>, bound: bool) -> Result<Identity, Box<Denial>> {
+        let invalid = |detail: String| {
+            Box::new(Denial::new(Reason::ClaimInvalid, detail).with_claims(&jwt.claims, true))
+        };
+        (self.check)(&jwt.claims).map_err(invalid)?;
+        for (claim, value) in &self.pinned {
+            if jwt.claims.get(*claim).and_then(Value::as_str) != Some(value) {
+                let detail = format!("{claim} is not {value}");
+                return Err(Box::new(
+                    Denial::new(Reason::NoRuleMatches, detail).with_claims(&jwt.claims, true),
+                ));
+            }
+        }
+        let id = match jwt.claims.get("jti") {
+            None => jwt.content_id(),
+            Some(Value::String(jti)) if !jti.is_empty() && jti.len() <= 256 => format!("jti:{jti}"),
+            Some(_) => return Err(invalid("jti is not text of 1 to 256 bytes".to_owned())),
+        };
+        let expires = time_claim(&jwt.claims, "exp")?;
+        let replay = Replay { issuer: self.issuer.clone(), id, held_until: expires.saturating_add(LEEWAY) };
+        let provenance = (self.provenance.describe)(&self.provenance.server, &jwt.claims);
+        Ok(Identity { claims: jwt.claims, bound, replay, provenance })
+    }
+}
+
+fn text_claim<'c>(claims: &'c Map<String, Value>, name: &str) -> Result<&'c str, Denial> {
+    match claims.get(name) {
+        Some(Value::String(text)) => Ok(text),
+        Some(_) => Err(Denial::new(Reason::ClaimInvalid, format!("{name} is not text"))),
+        None => Err(Denial::new(Reason::ClaimInvalid, format!("{name} is missing"))),
+    }
+}
+
+fn time_claim(claims: &Map<String, Value>, name: &str) -> Result<i64, Denial> {
+    claims.get(name).and_then(Value::as_i64).ok_or_else(|| {
+        Denial::new(Reason::ClaimInvalid, format!("{name} is missing or not a whole number of seconds"))
+    })
+}
+
+/// A claim as text for a [`Provenance`]; missing ones are empty.
+#[must_use]
+pub fn text<'c>(claims: &'c Map<String, Value>, name: &str) -> &'c str {
+    claims.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Every one of `names` must be text that is not empty.
+///
+/// # Errors
+/// Names the first that is not.
+pub fn require_texts(claims: &Map<String, Value>, names: &[&str]) -> Result<(), String> {
+    match names.iter().find(|name| text(claims, name).is_empty()) {
+        Some(name) => Err(format!("{name} is missing or not text")),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,289 @@
+//! Rules over claims: conditions on named claims, all of which must hold.
+
+use serde_json::{Map, Value};
+
+use crate::document::{self, Mapping, Mistake, Node, Place};
+
+/// A field that a rule of some method may have.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Field {
+    /// The key in the policy.
+    pub name: &'static str,
+    /// The claim it is compared with.
+    pub claim: &'static str,
+    /// How it is compared.
+    pub test: Test,
+}
+
+/// How a field's value is compared with the claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Test {
+    /// The claim is text that matches a glob.
+    Glob,
+    /// The claim is exactly that text.
+    Exact,
+    /// The claim is that boolean, or its name as text (GitHub's `ref_protected`).
+    Boolean,
+    /// The claim is a list with a text in it that matches a glob.
+    Member,
+    /// The field's name ends in `*` and stands for every claim that begins
+    /// so: a custom property, text or a list, as [`Test::Glob`] or [`Test::Member`].
+    Property,
+}
+
+/// One entry of a join token's `allow`: all its conditions must hold.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Where it stands in the policy.
+    pub place: Place,
+    /// Its conditions, at least one.
+    pub conditions: Vec<Condition>,
+    /// Values of claims that need a condition of their own and have none here.
+    pub guards: Vec<Guard>,
+}
+
+/// One condition of a [`Rule`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// The field's name in the policy.
+    pub field: String,
+    /// The claim's name.
+    pub claim: String,
+    /// What it must be.
+    pub want: Want,
+}
+
+/// What a claim must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// Text that matches.
+    Glob(String),
+    /// That text.
+    Exact(String),
+    /// That boolean.
+    Boolean(bool),
+    /// A list with a text in it that matches.
+    Member(String),
+    /// Text that matches, or a list with such a text in it.
+    Property(String),
+}
+
+/// A value of a claim that a rule must name to let it in, such as
+/// `event_name: pull_request_target`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guard {
+    /// The field that would name it.
+    pub field: &'static str,
+    /// The claim.
+    pub claim: &'static str,
+    /// The values that need naming; booleans by name.
+    pub values: &'static [&'static str],
+}
+
+impl Guard {
+    /// Whether the claims have one of the values.
+    #[must_use]
+    pub fn strikes(&self, claims: &Map<String, Value>) -> bool {
+        match claims.get(self.claim) {
+            Some(Value::String(text)) => self.values.contains(&text.as_str()),
+            Some(Value::Bool(value)) => self.values.contains(&if *value { "true" } else { "false" }),
+            _ => false,
+        }
+    }
+}
+
+impl Condition {
+    /// Whether the claims meet it. A claim that is missing or of another type does not.
+    #[must_use]
+    pub fn holds(&self, claims: &Map<String, Value>) -> bool {
+        match (&self.want, claims.get(&self.claim)) {
+            (Want::Glob(pattern), Some(Value::String(text))) => glob(pattern, text),
+            (Want::Exact(wanted), Some(Value::String(text))) => wanted == text,
+            (Want::Boolean(wanted), Some(Value::Bool(value))) => wanted == value,
+            (Want::Boolean(wanted), Some(Value::String(text))) => {
+                text == if *wanted { "true" } else { "false" }
+            }
+            (Want::Member(pattern), Some(Value::Array(list))) => {
+                list.iter().any(|item| item.as_str().is_some_and(|text| glob(pattern, text)))
+            }
+            (Want::Property(pattern), Some(Value::String(text))) => glob(pattern, text),
+            (Want::Property(pattern), Some(Value::Array(list))) => {
+                list.iter().any(|item| item.as_str().is_some_and(|text| glob(pattern, text)))
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Want {
+    /// As text, for `authority explain`.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Glob(text) | Self::Exact(text) | Self::Member(text) | Self::Property(text) => text.clone(),
+            Self::Boolean(value) => value.to_string(),
+        }
+    }
+}
+
+/// Reads the `allow` list of a join token: at least one entry, each with at
+/// least one condition.
+///
+/// # Errors
+/// An unknown field, a value of the wrong type, an empty rule.
+pub fn read(list: &Node, fields: &'static [Field], guards: &[Guard]) -> Result<Vec<Rule>, Mistake> {
+    let entries = list.list("allow")?;
+    if entries.is_empty() {
+        return Err(Mistake::new(list.place, "`allow` is empty: nobody could join"));
+    }
+    entries.iter().map(|entry| read_rule(entry, fields, guards)).collect()
+}
+
+fn read_rule(entry: &Node, fields: &'static [Field], guards: &[Guard]) -> Result<Rule, Mistake> {
+    let mut mapping: Mapping<'_> = entry.mapping("a rule")?;
+    let mut conditions = Vec::new();
+    let known: Vec<&str> = fields.iter().map(|field| field.name).collect();
+    for (key, node) in mapping.rest() {
+        let field = fields
+            .iter()
+            .find(|field| match field.name.strip_suffix('*') {
+                Some(prefix) => key.text.len() > prefix.len() && key.text.starts_with(prefix),
+                None => field.name == key.text,
+            })
+            .ok_or_else(|| document::unknown(key, "a rule", &known))?;
+        let want = read_want(field, node)?;
+        let claim = if field.test == Test::Property { &key.text } else { field.claim };
+        conditions.push(Condition { field: key.text.clone(), claim: claim.to_owned(), want });
+    }
+    if conditions.is_empty() {
+        return Err(Mistake::new(entry.place, "a rule without conditions would let everybody in"));
+    }
+    let unnamed = |guard: &&Guard| conditions.iter().all(|condition| condition.field != guard.field);
+    let guards = guards.iter().filter(unnamed).copied().collect();
+    Ok(Rule { place: entry.place, conditions, guards })
+}
+
+fn read_want(field: &Field, node: &Node) -> Result<Want, Mistake> {
+    let text = || match node.text(field.name) {
+        Ok("") => Err(Mistake::new(node.place, format!("`{}` is empty", field.name))
+            .hint("leave the field out where it does not matter")),
+        other => other.map(str::to_owned),
+    };
+    Ok(match field.test {
+        Test::Glob => Want::Glob(text()?),
+        Test::Member => Want::Member(text()?),
+        Test::Property => Want::Property(text()?),
+        Test::Boolean => Want::Boolean(match node.text(field.name) {
+            // GitHub's own spelling of these claims is text.
+            Ok("true") => true,
+            Ok("false") => false,
+            _ => node.boolean(field.name)?,
+        }),
+        Test::Exact => {
+            let text = text()?;
+            if text.contains(['*', '?']) {
+                return Err(Mistake::new(node.place, format!("`{}` takes no wildcards", field.name))
+                    .hint("write one rule for each value"));
+            }
+            Want::Exact(text)
+        }
+    })
+}
+
+/// Whether the whole of `text` matches `pattern`: `*` stands for any run of
+/// characters, `?` for any one, everything else for itself. Linear in the
+/// product of the lengths at worst.
+#[must_use]
+pub fn glob(pattern: &str, text: &str) -> bool {
+    let mut pattern = pattern.chars();
+    let mut text = text.chars();
+    // Where to go on when what followed the last `*` did not fit: that `*`
+    // then takes one character more.
+    let mut retry: Option<(std::str::Chars<'_>, std::str::Chars<'_>)> = None;
+    loop {
+        let rest = text.clone();
+        match (pattern.next(), text.next()) {
+            (None, None) => return true,
+            (Some('*'), _) => {
+                retry = Some((pattern.clone(), rest.clone()));
+                text = rest;
+                continue;
+            }
+            (Some('?'), Some(_)) => continue,
+            (Some(wanted), Some(found)) if wanted == found => continue,
+            _ => {}
+        }
+        let Some((after_star, taken)) = &mut retry else { return false };
+        if taken.next().is_none() {
+            return false;
+        }
+        pattern = after_star.clone();
+        text = taken.clone();
+    }
+}
+
+/// The part of a glob before its first wildcard.
+#[must_use]
+pub fn literal_prefix(pattern: &str) -> &str {
+    pattern.split(['*', '?']).next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn globs() {
+        for (pattern, text, fits) in [
+            ("", "", true),
+            ("", "a", false),
+            ("*", "", true),
+            ("a*", "a/b/c", true),
+            ("a?c", "abc", true),
+            ("a?c", "ac", false),
+            ("*b*d", "abcbd", true),
+            ("*b*d", "abcbx", false),
+            ("octo-org/*", "octo-organisation/x", false),
+            ("octo-org/*", "octo-org/x", true),
+            ("refs/heads/main", "refs/heads/main2", false),
+            ("refs/heads/main", "xrefs/heads/main", false),
+            ("a|b", "a", false),
+            ("[ab]", "a", false),
+            ("**", "x", true),
+        ] {
+            assert_eq!(glob(pattern, text), fits, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn globs_do_not_explode() {
+        assert!(!glob(&format!("{}b", "*a".repeat(100)), &"a".repeat(2_000)));
+    }
+
+    /// The plainest definition there is.
+    fn model(pattern: &[char], text: &[char]) -> bool {
+        match (pattern.split_first(), text.split_first()) {
+            (None, None) => true,
+            (Some(('*', rest)), _) => {
+                model(rest, text) || text.split_first().is_some_and(|(_, t)| model(pattern, t))
+            }
+            (Some(('?', rest)), Some((_, t))) => model(rest, t),
+            (Some((p, rest)), Some((c, t))) => p == c && model(rest, t),
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn glob_agrees_with_its_model(pattern in "[ab*?]{0,8}", text in "[ab]{0,10}") {
+            let chars = |s: &str| s.chars().collect::<Vec<_>>();
+            prop_assert_eq!(glob(&pattern, &text), model(&chars(&pattern), &chars(&text)));
+        }
+
+        #[test]
+        fn a_text_without_wildcards_matches_itself_alone(a in "[a-z/:@]{0,12}", b in "[a-z/:@]{0,12}") {
+            prop_assert_eq!(glob(&a, &b), a == b);
+        }
+    }
+}

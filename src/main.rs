@@ -1,0 +1,25 @@
+//! The binary: parse, dispatch, print the error, exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use machine_id::cli::Cli;
+use machine_id::environment::Environment;
+use machine_id::{commands, net};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help goes to stdout with 0, a usage error to stderr with 2.
+        Err(error) => error.exit(),
+    };
+    net::install_crypto();
+    let env = Environment::of_process();
+    match commands::run(cli, &env) {
+        Ok(code) => code,
+        Err(error) => {
+            commands::report(&error, &env);
+            error.exit_code()
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The authority's answer, checked before anything is written: is each
+//! certificate for our key, of the right kind, and of any use?
+
+use ring::digest;
+use ssh_key::Certificate;
+use ssh_key::certificate::CertType;
+
+use crate::clock::parse_rfc3339;
+use crate::destination::pem;
+use crate::error::{Error, Kind, Result};
+use crate::once::keys::OutputKeys;
+use crate::text::shown;
+use crate::wire::{ExchangeResponse, OutputResponse};
+
+/// An answer that passed.
+#[derive(Debug)]
+pub struct Issuance {
+    /// The answer.
+    pub response: ExchangeResponse,
+    /// When the first certificate expires, in seconds since 1970.
+    pub expires_at: i64,
+}
+
+/// Checks an answer against the names and keys that were asked for.
+///
+/// # Errors
+/// `Kind::Unreachable`: this is not how an authority answers.
+pub fn check(mut response: ExchangeResponse, asked: &[(&str, &OutputKeys)]) -> Result<Issuance> {
+    let wrong = |why: String| {
+        Error::new(Kind::Unreachable, why)
+            .context("the authority's answer does not fit the request")
+            .hint("the authority and this program may be of versions that do not fit together")
+    };
+    let names: Vec<&str> = response.outputs.iter().map(|output| output.name.as_str()).collect();
+    if names != asked.iter().map(|(name, _)| *name).collect::<Vec<_>>() {
+        return Err(wrong("it has other outputs".to_owned()));
+    }
+    if !is_plain(&response.issuance_id) || !is_plain(&response.cluster) || !is_plain(&response.bot) {
+        return Err(wrong("its names are not plain text".to_owned()));
+    }
+    let expires_at =
+        parse_rfc3339(&response.expires_at).ok_or_else(|| wrong("`expires_at` is not a time".to_owned()))?;
+    for (output, (name, keys)) in response.outputs.iter_mut().zip(asked) {
+        check_output(output, keys).map_err(|why| wrong(format!("output `{name}`: {why}")))?;
+    }
+    for key in response.trust.ssh_host_cas.iter().chain(&response.trust.ssh_user_cas) {
+        if key.trim().contains(['\n', '\r']) || ssh_key::PublicKey::from_openssh(key).is_err() {
+            return Err(wrong("a CA is not an SSH public key".to_owned()));
+        }
+    }
+    for ca in &response.trust.tls_cas {
+        parse_chain(ca).map_err(|why| wrong(format!("a CA: {why}")))?;
+    }
+    Ok(Issuance { expires_at, response })
+}
+
+/// Fit for a file of one line, a log and a workflow command.
+fn is_plain(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 256
+        && shown(text).len() == text.len()
+        && !text.chars().any(char::is_control)
+}
+
+fn check_output(output: &mut OutputResponse, keys: &OutputKeys) -> Result<(), String> {
+    match (&keys.ssh, &output.ssh_certificate) {
+        // What the certificate says counts, not what is said about it.
+        (Some(key), Some(certificate)) => output.principals = check_ssh(certificate, &key.blob)?,
+        (Some(_), None) => return Err("there is no SSH certificate".to_owned()),
+        (None, _) => {}
+    }
+    match (&keys.tls, &output.tls_certificate_chain) {
+        (Some(key), Some(chain)) => check_tls(chain, &key.spki),
+        (Some(_), None) => Err("there is no X.509 certificate".to_owned()),
+        (None, _) => Ok(()),
+    }
+}
+
+/// Returns the principals.
+fn check_ssh(line: &str, blob: &[u8]) -> Result<Vec<String>, String> {
+    if line.trim_end().contains(['\n', '\r']) {
+        return Err("the SSH certificate is not one line".to_owned());
+    }
+    let certificate = Certificate::from_openssh(line.trim_end())
+        .map_err(|error| format!("the SSH certificate: {error}"))?;
+    let public = ssh_key::PublicKey::from(certificate.public_key().clone());
+    if public.to_bytes().ok().as_deref() != Some(blob) {
+        return Err("the SSH certificate is for another key".to_owned());
+    }
+    if certificate.cert_type() != CertType::User {
+        return Err("the SSH certificate is not a user's".to_owned());
+    }
+    // Without principals, a certificate holds for everyone.
+    if certificate.valid_principals().is_empty()
+        || certificate.valid_principals().iter().any(String::is_empty)
+    {
+        return Err("the SSH certificate has no principals".to_owned());
+    }
+    Ok(certificate.valid_principals().to_vec())
+}
+
+fn check_tls(chain: &str, spki: &[u8]) -> Result<(), String> {
+    let chain = parse_chain(chain)?;
+    let leaf = chain.first().ok_or("there is no X.509 certificate")?;
+    let (_, leaf) = x509_parser::parse_x509_certificate(leaf)
+        .map_err(|error| format!("the X.509 certificate: {error}"))?;
+    if digest::digest(&digest::SHA256, leaf.public_key().raw).as_ref()
+        != digest::digest(&digest::SHA256, spki).as_ref()
+    {
+        return Err("the X.509 certificate is for another key".to_owned());
+    }
+    if leaf.is_ca() {
+        return Err("the X.509 certificate is a CA's".to_owned());
+    }
+    Ok(())
+}
+
+/// The certificates of a PEM text, at least one and nothing else.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_chain(text: &str) -> Result<Vec<Vec<u8>>, String> {
+    let pieces = pem::pieces(text);
+    if pieces.is_empty() || !pieces.iter().all(|piece| matches!(piece, pem::Piece::Block("CERTIFICATE", _))) {
+        return Err("it is not certificates in PEM".to_owned());
+    }
+    let blocks = pem::decode_all(text, "CERTIFICATE").ok_or("its PEM is broken")?;
+    for block in &blocks {
+        x509_parser::parse_x509_certificate(block).map_err(|error| format!("a certificate: {error}"))?;
+    }
+    Ok(blocks.into_iter().map(|block| block.to_vec()).collect())
+}
+
+#[cfg(test)]
+#[path = "check_tests.rs"]
+mod tests;

@@ -1,0 +1,284 @@
+//! One exchange: a proof from the platform and a connection to the authority
+//! at the same time, then the request, again while that can help.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+
+use crate::clock::Clock;
+use crate::environment::Environment;
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::join::Job;
+use crate::net::{self, Platform, Trouble};
+use crate::once::check::{Issuance, check};
+use crate::once::keys::OutputKeys;
+use crate::once::progress::Progress;
+use crate::once::refusal;
+use crate::once::retry::{self, Patience, Verdict, parse_http_date};
+use crate::once::settings::{Output, Settings};
+use crate::text::shown;
+use crate::wire::{
+    ExchangeRequest, ExchangeResponse, OutputRequest, Problem, Proof, SshRequest, TlsRequest, binding,
+    bound_audience,
+};
+
+/// The largest answer that is read, in bytes.
+const MAX_ANSWER: usize = 1 << 20;
+
+/// Everything that exchanges of one run share.
+#[derive(Debug)]
+pub struct Exchanger<'a> {
+    settings: &'a Settings,
+    env: &'a Environment,
+    progress: &'a Progress,
+    keys: &'a [OutputKeys],
+    client: reqwest::Client,
+    platform: Platform,
+    clock: Clock,
+    audience: String,
+    /// The authority's clock less ours, by its last answer.
+    clock_offset: Cell<Option<i64>>,
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings").field("authority", &self.authority).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Exchanger<'a> {
+    /// For these settings and keys, one set of keys for each output.
+    ///
+    /// # Errors
+    /// `Kind::Usage` for a CA file or pin that is no good.
+    pub fn new(
+        settings: &'a Settings,
+        env: &'a Environment,
+        progress: &'a Progress,
+        keys: &'a [OutputKeys],
+    ) -> Result<Self> {
+        let client = net::authority_client(&settings.trust)?;
+        let bound: Vec<_> =
+            settings.outputs().zip(keys).map(|(output, keys)| keys.bound(&output.name)).collect();
+        let audience = bound_audience(&settings.authority, &binding(&bound));
+        let (platform, clock) = (Platform::new(), Clock::system());
+        Ok(Self {
+            settings,
+            env,
+            progress,
+            keys,
+            client,
+            platform,
+            clock,
+            audience,
+            clock_offset: Cell::new(None),
+        })
+    }
+
+    /// The client for the authority, whose connections are kept.
+    #[must_use]
+    pub fn client(&self) -> &reqwest::Client {
+        &self.client
+    }
+
+    /// Gets certificates.
+    ///
+    /// # Errors
+    /// Of every kind that an exchange has: proof, refused, unreachable.
+    pub async fn exchange(&self) -> Result<Issuance> {
+        let deadline = Instant::now() + self.settings.timeout;
+        let proof = self.proof(deadline).await?;
+        if let Some(signature) = proof.field("id_token").and_then(|token| signature_of(token.expose())) {
+            self.progress.mask(signature);
+        }
+        let request = self.request(proof);
+        // Not `serde_json::Value`, which would leave copies of the token behind.
+        let body = zeroize::Zeroizing::new(
+            serde_json::to_vec(&request).context(Kind::Internal, "cannot write the request")?,
+        );
+        drop(request);
+        let issuance = self.post(&body, deadline).await?;
+        if let Some(warning) = refusal::clock_warning(self.authority_time(), self.clock.now()) {
+            self.progress.warning(&warning);
+        }
+        for warning in &issuance.response.warnings {
+            self.progress.warning(&shown(warning));
+        }
+        Ok(issuance)
+    }
+
+    async fn proof(&self, deadline: Instant) -> Result<Proof> {
+        if let Some(by_hand) = &self.settings.handed_over {
+            return by_hand.read(self.env).map(Proof::id_token);
+        }
+        let say = |text: &str| self.progress.step(text);
+        let job =
+            Job { env: self.env, audience: &self.audience, platform: &self.platform, deadline, say: &say };
+        let method = self.settings.method;
+        let prove = async {
+            tokio::time::timeout_at(deadline.into(), method.prove(&job)).await.unwrap_or_else(|_| {
+                let error = Error::new(Kind::Unreachable, "time is up")
+                    .context(format!("{} gave no proof", method.name()));
+                Err(error.hint("--timeout waits longer"))
+            })
+        };
+        tokio::pin!(prove);
+        let warm = self.open_connection(deadline);
+        tokio::pin!(warm);
+        // A failed proof ends this at once; a good one waits for the connection,
+        // which the request needs anyway.
+        tokio::select! {
+            proof = &mut prove => {
+                let proof = proof?;
+                warm.await;
+                Ok(proof)
+            }
+            () = &mut warm => prove.await,
+        }
+    }
+
+    /// Opens the connection that the request will use. Whether it works, the
+    /// request itself will tell.
+    async fn open_connection(&self, deadline: Instant) {
+        let Some(time) = Patience::until(deadline).attempt() else { return };
+        let request = self.client.get(format!("{}/healthz", self.settings.authority)).timeout(time);
+        match request.send().await {
+            // Only a connection whose answer was read is used again.
+            Ok(response) => {
+                self.note_clock(response.headers());
+                let _ = net::body(response, MAX_ANSWER).await;
+                self.progress.step(&format!("connected to {}", self.settings.authority));
+            }
+            Err(error) => self.progress.step(&format!(
+                "no connection yet to {}: {:?}",
+                self.settings.authority,
+                net::trouble(&error)
+            )),
+        }
+    }
+
+    fn request(&self, proof: Proof) -> ExchangeRequest {
+        let output = |(output, keys): (&Output, &OutputKeys)| OutputRequest {
+            name: output.name.clone(),
+            kind: output.kind.name().to_owned(),
+            roles: output.roles.clone(),
+            options: output.options.clone(),
+            ssh: keys.ssh.as_ref().map(|key| SshRequest { public_key: key.public_line.clone() }),
+            tls: keys.tls.as_ref().map(|key| TlsRequest { csr: key.csr.clone() }),
+        };
+        ExchangeRequest {
+            token: self.settings.token.clone(),
+            join_method: self.settings.method.name().to_owned(),
+            proof,
+            ttl_seconds: self.settings.ttl_seconds,
+            outputs: self.settings.outputs().zip(self.keys).map(output).collect(),
+        }
+    }
+
+    async fn post(&self, body: &[u8], deadline: Instant) -> Result<Issuance> {
+        let mut patience = Patience::until(deadline);
+        let mut last = None;
+        while let Some(time) = patience.attempt() {
+            let (error, verdict) = match self.attempt(body, time).await {
+                Ok(response) => {
+                    let asked: Vec<_> =
+                        self.settings.outputs().map(|output| output.name.as_str()).zip(self.keys).collect();
+                    return check(response, &asked);
+                }
+                Err(failed) => failed,
+            };
+            let Verdict::Again(at_least) = verdict else { return Err(error) };
+            let Some(pause) = patience.pause(at_least) else { return Err(error) };
+            self.progress.line(&format!("{error}; trying again in {:.1} s", pause.as_secs_f64()));
+            last = Some(error);
+            tokio::time::sleep(pause).await;
+        }
+        Err(last.unwrap_or_else(|| self.unreachable(&Trouble::Timeout)))
+    }
+
+    async fn attempt(&self, body: &[u8], time: Duration) -> Result<ExchangeResponse, (Error, Verdict)> {
+        self.progress.step(&format!("asking {} for certificates", self.settings.authority));
+        let request = self
+            .client
+            .post(format!("{}/v1/exchange", self.settings.authority))
+            .header("Content-Type", "application/json")
+            .body(body.to_vec())
+            .timeout(time);
+        let response = request.send().await.map_err(|error| {
+            let trouble = net::trouble(&error);
+            (self.unreachable(&trouble), retry::of_trouble(&trouble))
+        })?;
+        self.note_clock(response.headers());
+        let status = response.status().as_u16();
+        let retry_after =
+            response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let body = net::body(response, MAX_ANSWER)
+            .await
+            .map_err(|why| (self.unreachable(&Trouble::Other(why)), Verdict::Again(None)))?;
+        if status == 200 {
+            // The parser's words may repeat what was sent, which is none of a log's business.
+            return serde_json::from_slice(&body).map_err(|_| {
+                (
+                    self.unreachable(&Trouble::Other("its answer is not one of an authority".to_owned())),
+                    Verdict::Final,
+                )
+            });
+        }
+        let problem = serde_json::from_slice::<Problem>(&body).ok();
+        let verdict = retry::of_status(status, retry_after.as_deref(), self.clock.now());
+        let error = match verdict {
+            Verdict::Again(_) => {
+                let said = problem
+                    .as_ref()
+                    .map_or_else(String::new, |problem| format!(": {}", refusal::words(problem)));
+                Error::new(
+                    Kind::Unreachable,
+                    format!("the authority {} answers with status {status}{said}", self.settings.authority),
+                )
+                .hint("it may be busy or in trouble: see its log and GET /readyz, or run the job again")
+            }
+            Verdict::Final => refusal::refused(&refusal::Answer {
+                authority: &self.settings.authority,
+                status,
+                problem: problem.as_ref(),
+                date: self.authority_time(),
+                now: self.clock.now(),
+                audience: self.settings.handed_over.is_none().then_some(self.audience.as_str()),
+            }),
+        };
+        Err((error, verdict))
+    }
+
+    fn unreachable(&self, trouble: &Trouble) -> Error {
+        refusal::unreachable(&self.settings.authority, trouble, &self.settings.trust, self.clock.now())
+    }
+
+    fn note_clock(&self, headers: &HeaderMap) {
+        let date = headers.get(DATE).and_then(|value| value.to_str().ok()).and_then(parse_http_date);
+        self.clock_offset.set(date.map(|date| date - self.clock.now()).or(self.clock_offset.get()));
+    }
+
+    fn authority_time(&self) -> Option<i64> {
+        Some(self.clock.now() + self.clock_offset.get()?)
+    }
+}
+
+/// The signature part of a JWT in compact form.
+fn signature_of(token: &str) -> Option<&str> {
+    let (rest, signature) = token.rsplit_once('.')?;
+    (rest.contains('.') && !signature.is_empty()).then_some(signature)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_signature_is_masked() {
+        assert_eq!(signature_of("eyJh.eyJp.c2ln"), Some("c2ln"));
+        for other in ["secret", "a.b", "a.b.", ""] {
+            assert_eq!(signature_of(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! From an answer to files: the destinations of a run, their manifests and contents.
+
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use crate::destination::directory::Directory;
+use crate::destination::manifest::{self, Manifest};
+use crate::destination::{File, Material, SshMaterial, TlsMaterial};
+use crate::error::{Error, Result};
+use crate::once::check::Issuance;
+use crate::once::ci::Report;
+use crate::once::keys::OutputKeys;
+use crate::once::settings::{Destination, Output, Settings};
+use crate::text::shown;
+use crate::wire::OutputResponse;
+
+/// The destinations, open; wiped when this value goes, unless they are kept.
+#[derive(Debug)]
+pub struct Places(Vec<Directory>);
+
+/// A destination's manifest, and its files by folder.
+struct Contents {
+    manifest: Manifest,
+    folders: Vec<(String, Vec<File>)>,
+}
+
+impl Places {
+    /// Opens or creates each.
+    ///
+    /// # Errors
+    /// `Kind::Destination`; those that were created are removed again.
+    pub fn prepare(destinations: &[Destination]) -> Result<Self> {
+        destinations
+            .iter()
+            .map(|destination| Directory::prepare(&destination.path))
+            .collect::<Result<_>>()
+            .map(Self)
+    }
+
+    /// Writes an issuance and returns the manifests.
+    ///
+    /// # Errors
+    /// `Kind::Destination`.
+    pub fn write(
+        &mut self,
+        settings: &Settings,
+        keys: &[OutputKeys],
+        issuance: &Issuance,
+    ) -> Result<Vec<Manifest>> {
+        let all = contents(settings, keys, issuance)?;
+        for (directory, contents) in self.0.iter_mut().zip(&all) {
+            directory.write(&contents.manifest, &contents.folders)?;
+        }
+        Ok(all.into_iter().map(|contents| contents.manifest).collect())
+    }
+
+    /// Replaces the certificates by those of another issuance for the same keys.
+    ///
+    /// # Errors
+    /// `Kind::Destination`.
+    pub fn renew(&mut self, settings: &Settings, keys: &[OutputKeys], issuance: &Issuance) -> Result<()> {
+        for (directory, contents) in self.0.iter_mut().zip(&contents(settings, keys, issuance)?) {
+            directory.renew(&contents.manifest, &contents.folders)?;
+        }
+        Ok(())
+    }
+
+    /// Leaves everything where it is.
+    pub fn keep(self) {
+        self.0.into_iter().for_each(Directory::keep);
+    }
+
+    /// Wipes everything now.
+    ///
+    /// # Errors
+    /// What could not be removed, for a person.
+    pub fn wipe(self) -> Result<(), String> {
+        let wiped: Vec<_> = self.0.into_iter().map(Directory::wipe).collect();
+        wiped.into_iter().collect()
+    }
+}
+
+fn contents(settings: &Settings, keys: &[OutputKeys], issuance: &Issuance) -> Result<Vec<Contents>> {
+    let mut issued = keys.iter().zip(&issuance.response.outputs);
+    let mut all = Vec::new();
+    for destination in &settings.destinations {
+        let mut manifest = empty_manifest(settings, destination, issuance);
+        let mut folders = Vec::new();
+        for output in &destination.outputs {
+            let (keys, answer) =
+                issued.next().ok_or_else(|| Error::internal("an output without an answer"))?;
+            let folder = destination.folder(output);
+            let files = files(destination, &folder, output, keys, answer, issuance)?;
+            manifest.outputs.push(output_entry(output, answer, &folder, &files));
+            folders.push((folder, files));
+        }
+        all.push(Contents { manifest, folders });
+    }
+    Ok(all)
+}
+
+fn empty_manifest(settings: &Settings, destination: &Destination, issuance: &Issuance) -> Manifest {
+    let response = &issuance.response;
+    let others = settings.destinations.iter().filter(|other| other.path != destination.path);
+    Manifest {
+        format: manifest::FORMAT.to_owned(),
+        destination: text(&destination.path),
+        authority: settings.authority.clone(),
+        ca_file: settings.trust.ca_file.as_deref().map(text),
+        ca_pin: settings.trust.ca_pin.clone(),
+        cluster: response.cluster.clone(),
+        bot: response.bot.clone(),
+        join_method: settings.method.name().to_owned(),
+        token: settings.token.clone(),
+        issuance_id: response.issuance_id.clone(),
+        expires_at: response.expires_at.clone(),
+        outputs: Vec::new(),
+        also: others.map(|other| text(&other.path)).collect(),
+    }
+}
+
+fn output_entry(output: &Output, answer: &OutputResponse, folder: &str, files: &[File]) -> manifest::Output {
+    let path = |file: &File| {
+        if folder.is_empty() { file.name.to_owned() } else { format!("{folder}/{}", file.name) }
+    };
+    manifest::Output {
+        name: output.name.clone(),
+        kind: output.kind.name().to_owned(),
+        files: files.iter().map(path).collect(),
+        serial: answer.serial.clone(),
+        tls_serial: answer.tls_serial.clone(),
+        principals: answer.principals.clone(),
+        roles: answer.roles.clone(),
+    }
+}
+
+fn files(
+    destination: &Destination,
+    folder: &str,
+    output: &Output,
+    keys: &OutputKeys,
+    answer: &OutputResponse,
+    issuance: &Issuance,
+) -> Result<Vec<File>> {
+    let folder = folder_path(&destination.path, folder);
+    let tls_key = keys.tls.as_ref().map_or_else(Zeroizing::default, |key| key.pem());
+    output.kind.files(&Material {
+        folder: &folder,
+        ssh: keys.ssh.as_ref().zip(answer.ssh_certificate.as_deref()).map(|(key, certificate)| SshMaterial {
+            private_key: &key.openssh,
+            public_key: &key.public_line,
+            certificate,
+        }),
+        tls: answer
+            .tls_certificate_chain
+            .as_deref()
+            .filter(|_| keys.tls.is_some())
+            .map(|chain| TlsMaterial { private_key: &tls_key, chain }),
+        trust: &issuance.response.trust,
+    })
+}
+
+fn folder_path(destination: &Path, folder: &str) -> String {
+    if folder.is_empty() { text(destination) } else { text(&destination.join(folder)) }
+}
+
+/// Settings take UTF-8 paths alone.
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// What COMMAND, later steps and the CI system are told.
+#[must_use]
+pub fn report(settings: &Settings, manifests: &[Manifest]) -> Report {
+    let Some(first) = manifests.first() else {
+        return Report { outputs: Vec::new(), variables: Vec::new(), summary: Vec::new() };
+    };
+    let path_of = |name: &str| {
+        manifests.iter().find_map(|manifest| {
+            let file =
+                manifest.outputs.iter().flat_map(|output| &output.files).find(|file| is_named(file, name))?;
+            Some(format!("{}/{file}", manifest.destination))
+        })
+    };
+    // Without an output `identity`, the SSH key is what a client is pointed at.
+    let identity = path_of("identity").or_else(|| path_of("key")).unwrap_or_default();
+    let mut outputs = vec![("destination", first.destination.clone()), ("identity-file", identity.clone())];
+    outputs.extend(path_of("ssh_config").map(|path| ("ssh-config", path)));
+    outputs.push(("expires-at", first.expires_at.clone()));
+    outputs.push(("issuance-id", first.issuance_id.clone()));
+    let mut variables = vec![
+        ("MACHINE_ID_DESTINATION", first.destination.clone()),
+        ("MACHINE_ID_IDENTITY_FILE", identity),
+        ("MACHINE_ID_EXPIRES_AT", first.expires_at.clone()),
+    ];
+    for (variable, file) in settings.outputs().flat_map(|output| output.kind.variables()) {
+        if !variables.iter().any(|(name, _)| name == variable) {
+            variables.extend(path_of(file).map(|path| (*variable, path)));
+        }
+    }
+    Report { outputs, variables, summary: summary(manifests, first) }
+}
+
+fn is_named(path: &str, name: &str) -> bool {
+    path.rsplit('/').next() == Some(name)
+}
+
+fn summary(manifests: &[Manifest], first: &Manifest) -> Vec<(&'static str, String)> {
+    let outputs = manifests.iter().flat_map(|manifest| &manifest.outputs);
+    let outputs: Vec<String> = outputs
+        .map(|output| match output.principals.is_empty() {
+            true => output.name.clone(),
+            false => format!("{} ({})", output.name, output.principals.join(", ")),
+        })
+        .collect();
+    vec![
+        ("bot", first.bot.clone()),
+        ("outputs", outputs.join("; ")),
+        ("valid until", first.expires_at.clone()),
+        ("issuance", first.issuance_id.clone()),
+        ("authority", first.authority.clone()),
+    ]
+}
+
+/// The result in one line, for people.
+#[must_use]
+pub fn summary_line(manifest: &Manifest) -> String {
+    let mut principals: Vec<&str> =
+        manifest.outputs.iter().flat_map(|output| &output.principals).map(String::as_str).collect();
+    principals.dedup();
+    let logins =
+        if principals.is_empty() { String::new() } else { format!(" for {}", shown(&principals.join(", "))) };
+    format!(
+        "certificates of bot {}{logins}, valid until {}",
+        shown(&manifest.bot),
+        shown(&manifest.expires_at)
+    )
+}

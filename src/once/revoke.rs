@@ -1,0 +1,201 @@
+//! Giving certificates back: `POST /v1/revoke`, signed with a key of the issuance.
+
+use std::fmt;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jsonwebtoken::{Algorithm, Header};
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use crate::clock::Clock;
+use crate::destination::pem;
+use crate::destination::wipe::Found;
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::jws;
+use crate::net;
+use crate::once::keys::{OutputKeys, jti};
+use crate::once::refusal;
+use crate::secret::Secret;
+use crate::text::shown;
+use crate::wire::{OutputResponse, Problem, RevokeRequest};
+
+/// How long an assertion holds, in seconds; the authority takes no more than 60.
+const LIFETIME: i64 = 60;
+
+/// An issuance, with what proves that it is ours.
+pub struct Revocable {
+    issuance_id: String,
+    key: Key,
+}
+
+/// A private key and its certificate, as the assertion's header has it.
+enum Key {
+    Tls { pkcs8: Zeroizing<Vec<u8>>, chain: Vec<Vec<u8>> },
+    Ssh { seed: Zeroizing<[u8; 32]>, certificate: String },
+}
+
+impl fmt::Debug for Revocable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Revocable").field("issuance_id", &self.issuance_id).finish_non_exhaustive()
+    }
+}
+
+#[derive(Serialize)]
+struct Claims {
+    aud: String,
+    iat: i64,
+    exp: i64,
+    jti: String,
+}
+
+impl Revocable {
+    /// Of an answer and the keys that it is for; a TLS key where there is one.
+    #[must_use]
+    pub fn of_answer(issuance_id: &str, outputs: &[OutputResponse], keys: &[OutputKeys]) -> Option<Self> {
+        let tls = outputs.iter().zip(keys).find_map(|(output, keys)| {
+            let chain = pem::decode_all(output.tls_certificate_chain.as_deref()?, "CERTIFICATE")?;
+            let chain = chain.into_iter().map(|block| block.to_vec()).collect();
+            Some(Key::Tls { pkcs8: keys.tls.as_ref()?.pkcs8.clone(), chain })
+        });
+        let ssh = || {
+            outputs.iter().zip(keys).find_map(|(output, keys)| {
+                let certificate = certificate_line(output.ssh_certificate.as_deref()?)?;
+                Some(Key::Ssh { seed: keys.ssh.as_ref()?.seed.clone(), certificate })
+            })
+        };
+        Some(Self { issuance_id: issuance_id.to_owned(), key: tls.or_else(ssh)? })
+    }
+
+    /// Of what stands in a destination.
+    #[must_use]
+    pub fn of_destination(found: &Found) -> Option<Self> {
+        let plan = found.manifest.plan();
+        let tls = plan.keys().find_map(|folder| {
+            let key = Zeroizing::new(String::from_utf8(found.read(folder, "tls.key")?).ok()?);
+            let chain = String::from_utf8(found.read(folder, "tls.crt")?).ok()?;
+            let pkcs8 = pem::decode_all(&key, "PRIVATE KEY")?.pop()?;
+            let chain =
+                pem::decode_all(&chain, "CERTIFICATE")?.into_iter().map(|block| block.to_vec()).collect();
+            Some(Key::Tls { pkcs8, chain })
+        });
+        let ssh = || {
+            plan.keys().find_map(|folder| {
+                let key = Zeroizing::new(found.read(folder, "key")?);
+                let key = ssh_key::PrivateKey::from_openssh(key.as_slice()).ok()?;
+                let seed = Zeroizing::new(key.key_data().ed25519()?.private.to_bytes());
+                let certificate = String::from_utf8(found.read(folder, "key-cert.pub")?).ok()?;
+                Some(Key::Ssh { seed, certificate: certificate_line(&certificate)? })
+            })
+        };
+        Some(Self { issuance_id: found.manifest.issuance_id.clone(), key: tls.or_else(ssh)? })
+    }
+
+    /// Has the authority revoke it.
+    ///
+    /// # Errors
+    /// Why it did not; nothing is tried twice.
+    pub async fn revoke(&self, client: &reqwest::Client, authority: &str, time: Duration) -> Result<()> {
+        let url = format!("{authority}/v1/revoke");
+        let request = RevokeRequest {
+            issuance_id: self.issuance_id.clone(),
+            assertion: self.assertion(&url, &Clock::system())?,
+        };
+        let body = serde_json::to_vec(&request).context(Kind::Internal, "cannot write the request")?;
+        let sent = client
+            .post(&url)
+            .header("Content-Type", "application/json")
+            .body(body)
+            .timeout(time)
+            .send()
+            .await;
+        let response =
+            sent.map_err(|error| Error::new(Kind::Unreachable, trouble_words(&net::trouble(&error))))?;
+        let status = response.status().as_u16();
+        if status == 200 {
+            return Ok(());
+        }
+        let body = net::body(response, 1 << 16).await.unwrap_or_default();
+        let said = serde_json::from_slice::<Problem>(&body)
+            .map_or_else(|_| format!("status {status}"), |p| refusal::words(&p));
+        Err(Error::new(Kind::Refused, said).context("the authority refused"))
+    }
+
+    fn assertion(&self, audience: &str, clock: &Clock) -> Result<Secret> {
+        let now = clock.now();
+        let claims = Claims { aud: audience.to_owned(), iat: now, exp: now + LIFETIME, jti: jti() };
+        match &self.key {
+            Key::Tls { pkcs8, chain } => {
+                let mut header = Header::new(Algorithm::ES256);
+                header.x5c = Some(chain.iter().map(|certificate| STANDARD.encode(certificate)).collect());
+                jws::sign_es256(pkcs8, header, &claims)
+            }
+            Key::Ssh { seed, certificate } => {
+                let mut header = Header::new(Algorithm::EdDSA);
+                header.extras.insert("ssh_certificate", certificate.as_str());
+                jws::sign_eddsa(seed.as_ref(), header, &claims)
+            }
+        }
+    }
+}
+
+/// Type and base64 of a certificate's line, without its comment.
+fn certificate_line(line: &str) -> Option<String> {
+    let mut words = line.split_whitespace();
+    Some(format!("{} {}", words.next()?, words.next()?))
+}
+
+fn trouble_words(trouble: &net::Trouble) -> String {
+    match trouble {
+        net::Trouble::Untrusted(why) => format!("its certificate is not trusted: {}", shown(why)),
+        net::Trouble::Timeout => "no answer in time".to_owned(),
+        net::Trouble::Connect(why) | net::Trouble::Other(why) => shown(why),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::destination::Keys;
+
+    fn parts(assertion: &Secret) -> (serde_json::Value, serde_json::Value) {
+        let part = |index: usize| {
+            let text = assertion.expose().split('.').nth(index).unwrap();
+            serde_json::from_slice(&base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).unwrap())
+                .unwrap()
+        };
+        (part(0), part(1))
+    }
+
+    #[test]
+    fn assertions_are_as_the_contract_says() {
+        net::install_crypto();
+        let keys = OutputKeys::generate(Keys { ssh: true, tls: true }).unwrap();
+        let output = |ssh: bool, tls: bool| OutputResponse {
+            name: "x".into(),
+            ssh_certificate: ssh.then(|| "ssh-ed25519-cert-v01@openssh.com AAAA comment\n".into()),
+            tls_certificate_chain: tls.then(|| pem::encode("CERTIFICATE", b"der").to_string()),
+            serial: "1".into(),
+            tls_serial: None,
+            principals: vec![],
+            roles: vec![],
+        };
+        let keys = [keys];
+        let clock = Clock::held(1000);
+        let both = Revocable::of_answer("i", &[output(true, true)], &keys).unwrap();
+        let (header, claims) = parts(&both.assertion("https://a/v1/revoke", &clock).unwrap());
+        assert_eq!((header["alg"].as_str(), header["x5c"][0].as_str()), (Some("ES256"), Some("ZGVy")));
+        assert_eq!(
+            (claims["aud"].as_str(), claims["iat"].as_i64(), claims["exp"].as_i64()),
+            (Some("https://a/v1/revoke"), Some(1000), Some(1060))
+        );
+        assert_eq!(claims["jti"].as_str().unwrap().len(), 32);
+        let ssh = Revocable::of_answer("i", &[output(true, false)], &keys).unwrap();
+        let (header, _) = parts(&ssh.assertion("https://a/v1/revoke", &clock).unwrap());
+        assert_eq!(header["alg"], "EdDSA");
+        assert_eq!(header["ssh_certificate"], "ssh-ed25519-cert-v01@openssh.com AAAA");
+        assert!(Revocable::of_answer("i", &[output(false, false)], &keys).is_none());
+        assert_eq!(format!("{ssh:?}"), "Revocable { issuance_id: \"i\", .. }");
+    }
+}

@@ -1,0 +1,434 @@
+//! Options, parsed a second time: what was typed, the environment and the
+//! `--config` file become one value that the rest takes and nobody checks again.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::cli::Format;
+use crate::cli::once::Args;
+use crate::destination::{OutputType, manifest, output_type, random, ssh, type_names};
+use crate::document::{nearest, parse_duration};
+use crate::environment::Environment;
+use crate::error::{Error, Result};
+use crate::join::{self, JoinMethod};
+use crate::net::AuthorityTrust;
+use crate::once::config_file::ConfigFile;
+use crate::once::progress::Level;
+use crate::secret::Secret;
+use crate::text::shown;
+use crate::wire::is_name;
+
+/// The shortest life that the authority gives a certificate, in seconds.
+pub const SHORTEST_TTL: u64 = 10;
+
+/// The longest file with a token that is read, in bytes.
+const MAX_TOKEN_BYTES: usize = 64 << 10;
+
+/// What `once` is to do.
+pub struct Settings {
+    /// The authority's URL: scheme, host and port, without a slash at the end.
+    pub authority: String,
+    /// How its certificate is judged.
+    pub trust: AuthorityTrust,
+    /// How the job proves who it is.
+    pub method: &'static dyn JoinMethod,
+    /// A proof handed over by hand, in place of the method's own.
+    pub handed_over: Option<HandedOver>,
+    /// The join token's name.
+    pub token: String,
+    /// How long the certificates should live, in seconds.
+    pub ttl_seconds: i64,
+    /// The time for an exchange, retries included.
+    pub timeout: Duration,
+    /// What is written where; at least one, each path once.
+    pub destinations: Vec<Destination>,
+    /// What is printed.
+    pub format: Format,
+    /// How much is said.
+    pub level: Level,
+    /// The command to run, if any.
+    pub command: Vec<OsString>,
+}
+
+/// A destination and the outputs in it.
+#[derive(Clone, Debug)]
+pub struct Destination {
+    /// Its absolute path.
+    pub path: PathBuf,
+    /// Its outputs, at least one.
+    pub outputs: Vec<Output>,
+}
+
+impl Destination {
+    /// The folder of an output: the destination itself where it is alone.
+    #[must_use]
+    pub fn folder(&self, output: &Output) -> String {
+        if self.outputs.len() == 1 { String::new() } else { output.name.clone() }
+    }
+}
+
+/// One output.
+#[derive(Clone)]
+pub struct Output {
+    /// Its name, unique.
+    pub name: String,
+    /// Its type.
+    pub kind: &'static dyn OutputType,
+    /// The roles it asks for; none means all.
+    pub roles: Vec<String>,
+    /// The type's own options.
+    pub options: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for Output {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Output")
+            .field("name", &self.name)
+            .field("kind", &self.kind.name())
+            .finish_non_exhaustive()
+    }
+}
+
+/// An output as asked for, before it is checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawOutput {
+    /// Its type.
+    pub kind: String,
+    /// Its name, if not the type's.
+    pub name: Option<String>,
+    /// Its own roles.
+    pub roles: Vec<String>,
+    /// Its own destination.
+    pub destination: Option<String>,
+    /// The type's own options.
+    pub options: BTreeMap<String, String>,
+}
+
+/// Where a token handed over by hand comes from; read anew for each proof,
+/// since files are refreshed by whoever put them there.
+#[derive(Clone, Debug)]
+pub enum HandedOver {
+    /// A variable.
+    Variable(String),
+    /// A file.
+    File(PathBuf),
+}
+
+impl HandedOver {
+    /// The token.
+    ///
+    /// # Errors
+    /// `Kind::Usage` where there is none.
+    pub fn read(&self, env: &Environment) -> Result<Secret> {
+        let (text, from) = match self {
+            Self::Variable(name) => {
+                let value = env.get(name).ok_or_else(|| {
+                    Error::usage(format!("--id-token-env {}: the variable is not set, or empty", shown(name)))
+                })?;
+                (zeroize::Zeroizing::new(value.to_owned()), format!("--id-token-env {}", shown(name)))
+            }
+            Self::File(path) => {
+                let from = format!("--id-token-file {}", path.display());
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| Error::usage(error).context(from.clone()))?;
+                (zeroize::Zeroizing::new(text), from)
+            }
+        };
+        let token = text.trim();
+        if token.is_empty()
+            || token.len() > MAX_TOKEN_BYTES
+            || !token.bytes().all(|byte| byte.is_ascii_graphic())
+        {
+            return Err(Error::usage(format!("{from}: that is no token")));
+        }
+        Ok(Secret::new(token.to_owned()))
+    }
+}
+
+impl Settings {
+    /// Joins and checks them; a flag beats the environment, which beats the file.
+    ///
+    /// # Errors
+    /// `Kind::Usage`, naming the flag and the variable.
+    pub fn new(args: Args, env: &Environment) -> Result<Self> {
+        let file = match args.config.as_deref().or_else(|| env.get("MACHINE_ID_CONFIG")) {
+            Some(path) => ConfigFile::read(Path::new(path))?,
+            None => ConfigFile::default(),
+        };
+        let pick = |flag: &Option<String>, variable: &str, file: &Option<String>| {
+            flag.clone().or_else(|| env.get(variable).map(str::to_owned)).or_else(|| file.clone())
+        };
+        let authority = pick(&args.authority, "MACHINE_ID_AUTHORITY", &file.authority)
+            .ok_or_else(|| missing("the authority", "--authority URL", "MACHINE_ID_AUTHORITY"))?;
+        let method =
+            method(pick(&args.join_method, "MACHINE_ID_JOIN_METHOD", &file.join_method).as_deref(), env)?;
+        let token = pick(&args.token, "MACHINE_ID_TOKEN", &file.token)
+            .ok_or_else(|| missing("the join token", "--token NAME", "MACHINE_ID_TOKEN"))?;
+        let ttl = pick(&args.ttl, "MACHINE_ID_TTL", &file.ttl).unwrap_or_else(|| "1h".to_owned());
+        let destination = pick(&args.destination, "MACHINE_ID_DESTINATION", &file.destination);
+        let raw_outputs = if args.outputs.is_empty() {
+            file.outputs.clone()
+        } else {
+            args.outputs.iter().map(|text| parse_output(text)).collect::<Result<_>>()?
+        };
+        Ok(Self {
+            authority: authority_url(&authority)?,
+            trust: trust(&args.ca_file, &args.ca_pin, env, &file)?,
+            method,
+            handed_over: args
+                .id_token_env
+                .map(HandedOver::Variable)
+                .or_else(|| args.id_token_file.map(|path| HandedOver::File(path.into()))),
+            token: join_token(token)?,
+            ttl_seconds: ttl_seconds(&ttl)?,
+            timeout: timeout(&args.timeout)?,
+            destinations: destinations(raw_outputs, &args.roles, destination.as_deref(), env)?,
+            format: args.format,
+            level: Level::of_flags(args.verbose, args.quiet),
+            command: args.command,
+        })
+    }
+
+    /// Every output, in the order of the request.
+    pub fn outputs(&self) -> impl Iterator<Item = &Output> {
+        self.destinations.iter().flat_map(|destination| &destination.outputs)
+    }
+}
+
+fn missing(what: &str, flag: &str, variable: &str) -> Error {
+    Error::usage(format!("{what} is not given")).hint(format!("give {flag}, or set {variable}"))
+}
+
+/// An authority's URL: https, a host, perhaps a port. Its text is the
+/// audience of tokens, so it is brought into the one form that URLs have.
+///
+/// # Errors
+/// `Kind::Usage`.
+pub fn authority_url(text: &str) -> Result<String> {
+    let wrong = |why: &str| {
+        // What stands before an `@` may be a password.
+        let named =
+            if text.contains('@') { "what is given".to_owned() } else { format!("`{}`", shown(text)) };
+        Error::usage(format!("{named} is not an authority's URL: {why}"))
+            .hint("it is the `public_url` of its authority.yaml, such as https://id.example.com")
+    };
+    let url = reqwest::Url::parse(text).map_err(|error| {
+        let why = if text.contains("://") {
+            error.to_string()
+        } else {
+            "it does not begin with https://".to_owned()
+        };
+        wrong(&why)
+    })?;
+    if url.scheme() != "https" {
+        return Err(wrong("it is not https"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(wrong("it holds a user or a password"));
+    }
+    if url.query().is_some() || url.fragment().is_some() || url.path().chars().any(|c| c != '/') {
+        return Err(wrong("something follows the host and port"));
+    }
+    Ok(url.origin().ascii_serialization())
+}
+
+fn method(name: Option<&str>, env: &Environment) -> Result<&'static dyn JoinMethod> {
+    let known = join::names();
+    let Some(name) = name else {
+        return join::detect(env).ok_or_else(|| {
+            Error::usage(
+                "this is not a CI job that machine-id knows, so how it proves who it is must be said",
+            )
+            .hint(format!(
+                "give --join-method, or set MACHINE_ID_JOIN_METHOD, to one of: {}",
+                known.join(", ")
+            ))
+        });
+    };
+    join::method(name).ok_or_else(|| unknown("join method", name, &known))
+}
+
+fn unknown(what: &str, name: &str, known: &[&str]) -> Error {
+    let error = Error::usage(format!("there is no {what} `{}`", shown(name)));
+    let error = match nearest(name, known) {
+        Some(near) => error.hint(format!("did you mean `{near}`?")),
+        None => error,
+    };
+    error.hint(format!("there is: {}", known.join(", ")))
+}
+
+fn join_token(name: String) -> Result<String> {
+    // A JWT in its place would be sent, logged and shown as if it were no secret.
+    if name.len() > 128 || name.starts_with("eyJ") || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Error::usage("--token (MACHINE_ID_TOKEN) is not the name of a join token")
+            .hint("it is a name of the authority's policy, not a secret; a token is handed over with --id-token-env or --id-token-file"));
+    }
+    Ok(name)
+}
+
+fn ttl_seconds(text: &str) -> Result<i64> {
+    let wrong = |why: &str| Error::usage(format!("--ttl (MACHINE_ID_TTL): {why}"));
+    let seconds = parse_duration(text).map_err(|why| wrong(&why))?;
+    if seconds < SHORTEST_TTL {
+        return Err(wrong(&format!("must be at least {SHORTEST_TTL}s")));
+    }
+    i64::try_from(seconds).map_err(|_| wrong("is too long"))
+}
+
+/// The value of a `--timeout`.
+///
+/// # Errors
+/// `Kind::Usage`.
+pub fn timeout(text: &str) -> Result<Duration> {
+    // Beyond a day, sums of it with the clock might not hold.
+    match parse_duration(text) {
+        Ok(seconds) if seconds <= 86_400 => Ok(Duration::from_secs(seconds)),
+        Ok(_) => Err(Error::usage("--timeout: must be at most 24h")),
+        Err(why) => Err(Error::usage(format!("--timeout: {why}"))),
+    }
+}
+
+/// A CA file and a pin say the same thing, so whichever is said nearest counts alone.
+fn trust(
+    ca_file: &Option<String>,
+    ca_pin: &Option<String>,
+    env: &Environment,
+    file: &ConfigFile,
+) -> Result<AuthorityTrust> {
+    let variable = |name: &str| env.get(name).map(str::to_owned);
+    let layers = [
+        (ca_file.clone(), ca_pin.clone()),
+        (variable("MACHINE_ID_CA_FILE"), variable("MACHINE_ID_CA_PIN")),
+        (file.ca_file.clone(), file.ca_pin.clone()),
+    ];
+    let (file, pin) =
+        layers.into_iter().find(|(file, pin)| file.is_some() || pin.is_some()).unwrap_or_default();
+    let ca_file = file.map(|file| absolute(&file)).transpose()?;
+    Ok(AuthorityTrust { ca_file, ca_pin: pin })
+}
+
+fn absolute(path: &str) -> Result<PathBuf> {
+    std::path::absolute(path)
+        .map_err(|error| Error::usage(error).context(format!("cannot use the path `{}`", shown(path))))
+}
+
+/// `TYPE[,KEY=VALUE…]`.
+fn parse_output(text: &str) -> Result<RawOutput> {
+    let wrong = |why: String| Error::usage(format!("--output {}: {why}", shown(text)));
+    let mut parts = text.split(',');
+    let mut output = RawOutput { kind: parts.next().unwrap_or_default().to_owned(), ..RawOutput::default() };
+    let mut seen = Vec::new();
+    for part in parts {
+        let (key, value) =
+            part.split_once('=').ok_or_else(|| wrong(format!("`{}` is not KEY=VALUE", shown(part))))?;
+        if seen.contains(&key) {
+            return Err(wrong(format!("`{}` is there twice", shown(key))));
+        }
+        seen.push(key);
+        match key {
+            _ if value.is_empty() => return Err(wrong(format!("`{}` has no value", shown(key)))),
+            "name" => output.name = Some(value.to_owned()),
+            "roles" => output.roles = value.split('+').map(str::to_owned).collect(),
+            "destination" => output.destination = Some(value.to_owned()),
+            _ => {
+                output.options.insert(key.to_owned(), value.to_owned());
+            }
+        }
+    }
+    Ok(output)
+}
+
+fn check_output(raw: RawOutput, roles: &[String]) -> Result<(Output, Option<String>)> {
+    let kind = output_type(&raw.kind).ok_or_else(|| unknown("output type", &raw.kind, &type_names()))?;
+    let name = raw.name.unwrap_or_else(|| raw.kind.clone());
+    if !is_name(&name) || name == manifest::FILE_NAME {
+        return Err(Error::usage(format!("`{}` cannot be the name of an output", shown(&name)))
+            .hint("names are small letters, digits, `-`, `_` and `.`, at most 64 of them"));
+    }
+    let mut known = vec!["name", "roles", "destination"];
+    known.extend(kind.options());
+    if let Some(option) = raw.options.keys().find(|option| !kind.options().contains(&option.as_str())) {
+        return Err(unknown(&format!("option of `{}`", kind.name()), option, &known));
+    }
+    kind.check(&raw.options).map_err(|why| Error::usage(format!("output `{name}`: {why}")))?;
+    let roles = if raw.roles.is_empty() { roles.to_vec() } else { raw.roles };
+    if let Some(role) =
+        roles.iter().find(|role| role.is_empty() || role.len() > 128 || role.chars().any(char::is_control))
+    {
+        return Err(Error::usage(format!("`{}` cannot be the name of a role", shown(role))));
+    }
+    Ok((Output { name, kind, roles, options: raw.options }, raw.destination))
+}
+
+fn destinations(
+    mut raw: Vec<RawOutput>,
+    roles: &[String],
+    destination: Option<&str>,
+    env: &Environment,
+) -> Result<Vec<Destination>> {
+    if raw.is_empty() {
+        raw.push(RawOutput { kind: "identity".to_owned(), ..RawOutput::default() });
+    }
+    let mut all: Vec<Destination> = Vec::new();
+    let mut names: Vec<String> = Vec::new();
+    let mut common: Option<PathBuf> = None;
+    for raw in raw {
+        let (output, own) = check_output(raw, roles)?;
+        if names.contains(&output.name) {
+            return Err(Error::usage(format!("two outputs are named `{}`", output.name))
+                .hint("give one of them another with name=…"));
+        }
+        names.push(output.name.clone());
+        let path = match (own, &common) {
+            (Some(own), _) => destination_path(&own)?,
+            (None, Some(common)) => common.clone(),
+            (None, None) => common.insert(common_path(destination, env)?).clone(),
+        };
+        match all.iter_mut().find(|destination| destination.path == path) {
+            Some(destination) => destination.outputs.push(output),
+            None => all.push(Destination { path, outputs: vec![output] }),
+        }
+    }
+    // The common one is what is printed and handed on.
+    all.sort_by_key(|destination| Some(&destination.path) != common.as_ref());
+    Ok(all)
+}
+
+fn common_path(destination: Option<&str>, env: &Environment) -> Result<PathBuf> {
+    match destination {
+        Some(path) => destination_path(path),
+        None => destination_path(&format!("{}/machine-id-{}", default_parent(env), random::hex::<8>())),
+    }
+}
+
+/// Where a new destination stands. In a container action `RUNNER_TEMP` names
+/// a directory of the host, which is not there.
+fn default_parent(env: &Environment) -> String {
+    let is_directory = |path: &&str| path.starts_with('/') && Path::new(path).is_dir();
+    let of_variable = ["RUNNER_TEMP", "XDG_RUNTIME_DIR", "TMPDIR"]
+        .iter()
+        .filter_map(|name| env.get(name))
+        .find(is_directory);
+    of_variable.unwrap_or("/tmp").trim_end_matches('/').to_owned()
+}
+
+/// An absolute path that can stand in `ssh_config`, in a variable and on a line of its own.
+fn destination_path(text: &str) -> Result<PathBuf> {
+    let wrong = |why: &str| Error::usage(format!("cannot use the destination `{}`: {why}", shown(text)));
+    // `components` drops what a slash or `/.` at the end would change.
+    let path: PathBuf = absolute(text)?.components().collect();
+    if path.file_name().is_none() {
+        return Err(wrong("it has no name"));
+    }
+    let Some(plain) = path.to_str() else { return Err(wrong("it is not UTF-8")) };
+    if !ssh::is_quotable(plain) {
+        return Err(wrong("it holds a control character, `\"`, `\\` or `${`, which ssh_config cannot quote"));
+    }
+    Ok(path)
+}
+
+#[cfg(test)]
+#[path = "settings_tests.rs"]
+mod tests;

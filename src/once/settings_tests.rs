@@ -1,0 +1,163 @@
+use clap::Parser;
+
+use super::*;
+use crate::error::Kind;
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    args: Args,
+}
+
+fn settings(line: &str, env: &[(&str, &str)]) -> Result<Settings> {
+    let words = std::iter::once("once").chain(line.split_whitespace());
+    let mut all = vec![
+        ("MACHINE_ID_AUTHORITY", "https://env.example.com"),
+        ("MACHINE_ID_TOKEN", "t"),
+        ("GITHUB_ACTIONS", "true"),
+    ];
+    all.extend(env);
+    Settings::new(Cli::try_parse_from(words).unwrap().args, &Environment::from_pairs(all))
+}
+
+fn usage(line: &str, env: &[(&str, &str)]) -> String {
+    let error = settings(line, env).err().unwrap_or_else(|| panic!("{line} is taken"));
+    assert_eq!(error.kind(), Kind::Usage, "{line}");
+    format!("{error} {:?}", error.hints())
+}
+
+#[test]
+fn a_flag_beats_the_environment_which_beats_the_file() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(
+        file.path(),
+        "version: v1\nauthority: https://file.example.com\nttl: 20m\nca_file: /f.pem\ndestination: /f\noutputs: [{type: ssh}]\n",
+    )
+    .unwrap();
+    let config = file.path().to_str().unwrap();
+    let plain = settings("", &[("MACHINE_ID_CONFIG", config)]).unwrap();
+    assert_eq!(plain.authority, "https://env.example.com");
+    assert_eq!(plain.ttl_seconds, 1200);
+    assert_eq!(plain.destinations[0].path, Path::new("/f"));
+    assert_eq!(plain.destinations[0].outputs[0].kind.name(), "ssh");
+    assert_eq!(plain.trust.ca_file.as_deref(), Some(Path::new("/f.pem")));
+    let flags = "--authority https://flag.example.com/ --ttl 5m --destination /g --output identity --ca-pin sha256:00";
+    let flagged = settings(
+        &format!("--config {config} {flags}"),
+        &[("MACHINE_ID_TTL", "7m"), ("MACHINE_ID_CA_FILE", "/e")],
+    )
+    .unwrap();
+    assert_eq!((flagged.authority.as_str(), flagged.ttl_seconds), ("https://flag.example.com", 300));
+    assert_eq!(flagged.destinations[0].outputs[0].kind.name(), "identity");
+    assert!(flagged.trust.ca_file.is_none() && flagged.trust.ca_pin.is_some());
+    assert_eq!(settings("", &[("MACHINE_ID_TTL", "7m")]).unwrap().ttl_seconds, 420);
+}
+
+#[test]
+fn what_is_missing_is_named_with_flag_and_variable() {
+    let bare = |env: &[(&str, &str)], line: &str| {
+        let words = std::iter::once("once").chain(line.split_whitespace());
+        let args = Cli::try_parse_from(words).unwrap().args;
+        let error = Settings::new(args, &Environment::from_pairs(env.iter().copied())).err().unwrap();
+        format!("{error} {:?}", error.hints())
+    };
+    let text = bare(&[], "");
+    assert!(text.contains("--authority") && text.contains("MACHINE_ID_AUTHORITY"), "{text}");
+    let text = bare(&[], "--authority https://a --token t");
+    assert!(text.contains("--join-method") && text.contains("github, circleci"), "{text}");
+    let text = bare(&[("CIRCLECI", "true")], "--authority https://a");
+    assert!(text.contains("--token") && text.contains("MACHINE_ID_TOKEN"), "{text}");
+}
+
+#[test]
+fn urls_are_plain_https() {
+    assert_eq!(authority_url("https://ID.example.com:443/").unwrap(), "https://id.example.com");
+    assert_eq!(authority_url("https://127.0.0.1:8443").unwrap(), "https://127.0.0.1:8443");
+    for bad in [
+        "",
+        "id.example.com",
+        "http://x",
+        "https://",
+        "https://x/api",
+        "https://x?y",
+        "https://x#y",
+        "https://u:p@x",
+        "ftp://x",
+    ] {
+        assert_eq!(authority_url(bad).unwrap_err().kind(), Kind::Usage, "{bad}");
+    }
+    assert!(!authority_url("https://user:hunter2@x").unwrap_err().to_string().contains("hunter2"));
+}
+
+#[test]
+fn outputs_and_roles() {
+    let both =
+        settings("--output identity,roles=a+b --output ssh,name=git --role c --destination /d", &[]).unwrap();
+    assert_eq!(both.destinations.len(), 1);
+    let outputs = &both.destinations[0].outputs;
+    assert_eq!((outputs[0].roles.join(" "), outputs[1].roles.join(" ")), ("a b".into(), "c".into()));
+    assert_eq!(both.destinations[0].folder(&outputs[1]), "git");
+    let apart = settings("--output ssh,destination=/own --output identity --destination /d", &[]).unwrap();
+    assert_eq!(apart.destinations[0].path, Path::new("/d"), "the common destination stands first");
+    assert_eq!(apart.destinations[1].folder(&apart.destinations[1].outputs[0]), "");
+    for (line, says) in [
+        ("--output identiy", "did you mean `identity`"),
+        ("--output database", "there is: identity, ssh"),
+        ("--output ssh,rols=a", "did you mean `roles`"),
+        ("--output ssh,name=A/B", "cannot be the name"),
+        ("--output ssh,name=manifest.json", "cannot be the name"),
+        ("--output ssh,name", "not KEY=VALUE"),
+        ("--output ssh,name=", "no value"),
+        ("--output ssh,name=a,name=b", "twice"),
+        ("--output ssh,roles=a++b", "name of a role"),
+        ("--output ssh --output ssh", "two outputs"),
+    ] {
+        let text = usage(line, &[]);
+        assert!(text.contains(says), "{line}: {text}");
+    }
+}
+
+#[test]
+fn times_are_checked() {
+    for (line, says) in [
+        ("--ttl 9s", "at least 10s"),
+        ("--ttl 0s", "longer than zero"),
+        ("--ttl=-5m", "not a duration"),
+        ("--ttl soon", "not a duration"),
+        ("--timeout 0s", "longer than zero"),
+        ("--timeout 48h", "at most 24h"),
+    ] {
+        let text = usage(line, &[]);
+        assert!(text.contains(says), "{line}: {text}");
+    }
+}
+
+#[test]
+fn destinations_are_absolute_and_quotable() {
+    let settings_of =
+        |line: &str, env: &[(&str, &str)]| settings(line, env).unwrap().destinations[0].path.clone();
+    assert_eq!(settings_of("--destination /a/./b/", &[]), Path::new("/a/b"));
+    assert!(settings_of("--destination rel", &[]).is_absolute());
+    let temp = tempfile::tempdir().unwrap();
+    let here = temp.path().to_str().unwrap();
+    let default = settings_of("", &[("RUNNER_TEMP", here)]);
+    assert_eq!(default.parent(), Some(temp.path()));
+    let elsewhere = settings_of("", &[("RUNNER_TEMP", "/not/mounted"), ("XDG_RUNTIME_DIR", here)]);
+    assert_eq!(elsewhere.parent(), Some(temp.path()));
+    for bad in ["/", "/a/..", "/a\"b", "/${HOME}"] {
+        usage(&format!("--destination {bad}"), &[]);
+    }
+}
+
+#[test]
+fn tokens_by_hand_and_names() {
+    let env = Environment::from_pairs([("JWT", " eyJx.y.z\n"), ("BAD", "a b")]);
+    let read = |name: &str| HandedOver::Variable(name.into()).read(&env);
+    assert_eq!(read("JWT").unwrap().expose(), "eyJx.y.z");
+    for bad in ["BAD", "NONE"] {
+        let error = read(bad).unwrap_err();
+        assert!(error.kind() == Kind::Usage && error.to_string().contains(bad), "{error}");
+    }
+    let text = usage("--token eyJhbGciOiJSUzI1NiJ9.e30.c2ln", &[]);
+    assert!(text.contains("--id-token-env") && !text.contains("c2ln"), "{text}");
+}

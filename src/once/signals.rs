@@ -1,0 +1,108 @@
+//! Signals, as values that the client waits for.
+//!
+//! One that was ignored when the process started (`nohup`, a shell's `&`)
+//! stays ignored, for us and for COMMAND.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use rustix::process::Signal;
+use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
+
+use crate::error::{Context as _, Kind, Result};
+
+/// Those that end an exchange.
+pub const ENDING: &[Signal] = &[Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT];
+
+/// Those that are passed on to COMMAND.
+pub const FORWARDED: &[Signal] =
+    &[Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2];
+
+/// Signals that are listened for.
+#[derive(Debug)]
+pub struct Signals(Vec<(Signal, Stream)>);
+
+impl Signals {
+    /// Listens; from now on these signals no longer end the process.
+    ///
+    /// # Errors
+    /// `Kind::Internal`.
+    pub fn listen(signals: &[Signal]) -> Result<Self> {
+        let ignored = ignored();
+        let mut streams = Vec::new();
+        for wanted in signals.iter().filter(|wanted| !is_in(**wanted, ignored)) {
+            let stream = signal(SignalKind::from_raw(wanted.as_raw()))
+                .context(Kind::Internal, "cannot listen for signals")?;
+            streams.push((*wanted, stream));
+        }
+        Ok(Self(streams))
+    }
+
+    /// The next one.
+    pub async fn next(&mut self) -> Signal {
+        poll_fn(|context| {
+            for (signal, stream) in &mut self.0 {
+                if stream.poll_recv(context).is_ready() {
+                    return Poll::Ready(*signal);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// One that has come already.
+    pub async fn pending(&mut self) -> Option<Signal> {
+        tokio::select! {
+            biased;
+            signal = self.next() => Some(signal),
+            () = tokio::task::yield_now() => None,
+        }
+    }
+}
+
+/// The status of a process that a signal ended: 128 and its number.
+#[must_use]
+pub fn exit_status(signal: i32) -> u8 {
+    u8::try_from(128 + signal).unwrap_or(255)
+}
+
+/// The mask of signals that this process was started with as ignored; only Linux tells.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+fn is_in(signal: Signal, mask: u64) -> bool {
+    u32::try_from(signal.as_raw() - 1)
+        .is_ok_and(|bit| mask.checked_shr(bit).is_some_and(|mask| mask & 1 == 1))
+}
+
+/// Whether the terminal's own INT and QUIT go to COMMAND as well as to us: we
+/// are in the foreground of our terminal, and COMMAND is in our process group.
+#[must_use]
+pub fn in_foreground() -> bool {
+    let Ok(terminal) = std::fs::File::open("/dev/tty") else { return false };
+    rustix::termios::tcgetpgrp(&terminal).is_ok_and(|group| group == rustix::process::getpgrp())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks() {
+        // SIGHUP is 1, SIGINT is 2.
+        assert!(is_in(Signal::HUP, 0b01) && !is_in(Signal::INT, 0b01) && is_in(Signal::INT, 0b10));
+        assert_eq!(exit_status(15), 143);
+    }
+
+    #[tokio::test]
+    async fn a_signal_is_a_value() {
+        let mut signals = Signals::listen(&[Signal::USR2]).unwrap();
+        assert_eq!(signals.pending().await, None);
+        rustix::process::kill_process(rustix::process::getpid(), Signal::USR2).unwrap();
+        assert_eq!(signals.next().await, Signal::USR2);
+    }
+}

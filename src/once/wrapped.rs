@@ -1,0 +1,320 @@
+//! COMMAND: run with the certificates, which are renewed while it runs, and
+//! taken away when it ends, however it ends.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::future::pending;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, ExitStatus};
+use std::time::Duration;
+
+use rustix::fs::{Access, AtFlags, CWD};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::clock::Clock;
+use crate::environment::Environment;
+use crate::error::{Error, Result};
+use crate::once::ci::Report;
+use crate::once::exchange::Exchanger;
+use crate::once::keys::OutputKeys;
+use crate::once::places::Places;
+use crate::once::progress::Progress;
+use crate::once::revoke::Revocable;
+use crate::once::settings::{HandedOver, Settings};
+use crate::once::signals::{Signals, exit_status, in_foreground};
+use crate::text::shown;
+
+/// How long COMMAND may go on with its certificates after TERM or HUP. CI
+/// systems kill everything a few seconds later.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How long all revocations together may take.
+const REVOKE_TIME: Duration = Duration::from_secs(5);
+
+/// The longest pause between attempts to renew.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// COMMAND cannot be run: its exit code and why.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NotRunnable {
+    /// 126 or 127.
+    pub code: u8,
+    /// Why, for a person.
+    pub why: String,
+}
+
+impl NotRunnable {
+    fn new(program: &OsStr, not_found: bool) -> Self {
+        let name = shown(&program.to_string_lossy());
+        if not_found {
+            Self { code: 127, why: format!("cannot run `{name}`: there is no such command") }
+        } else {
+            Self { code: 126, why: format!("cannot run `{name}`: it is not executable") }
+        }
+    }
+}
+
+/// Looks for COMMAND as it will be run, before anything is asked for on its behalf.
+///
+/// # Errors
+/// It is not there, or not executable.
+pub fn find(program: &OsStr, env: &Environment) -> Result<(), NotRunnable> {
+    let candidates: Vec<PathBuf> = if program.as_encoded_bytes().contains(&b'/') {
+        vec![PathBuf::from(program)]
+    } else {
+        let path = env.get("PATH").unwrap_or("/bin:/usr/bin");
+        std::env::split_paths(path).map(|directory| directory.join(program)).collect()
+    };
+    let is_file = |path: &&PathBuf| std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+    let is_executable =
+        |path: &Path| rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS).is_ok();
+    let mut found = candidates.iter().filter(|path| std::fs::symlink_metadata(path).is_ok()).peekable();
+    if program.is_empty() || found.peek().is_none() {
+        return Err(NotRunnable::new(program, true));
+    }
+    if found.filter(is_file).any(|path| is_executable(path)) {
+        Ok(())
+    } else {
+        Err(NotRunnable::new(program, false))
+    }
+}
+
+/// A run of COMMAND.
+#[derive(Debug)]
+pub struct Wrapped<'a> {
+    settings: &'a Settings,
+    env: &'a Environment,
+    progress: &'a Progress,
+    exchanger: &'a Exchanger<'a>,
+    keys: &'a [OutputKeys],
+    /// Nothing once wiped.
+    places: RefCell<Option<Places>>,
+    /// Every issuance of the run.
+    issued: RefCell<Vec<Revocable>>,
+}
+
+impl<'a> Wrapped<'a> {
+    /// With certificates in place.
+    #[must_use]
+    pub fn new(
+        settings: &'a Settings,
+        env: &'a Environment,
+        progress: &'a Progress,
+        exchanger: &'a Exchanger<'a>,
+        keys: &'a [OutputKeys],
+        places: Places,
+        issued: Option<Revocable>,
+    ) -> Self {
+        let issued = RefCell::new(issued.into_iter().collect());
+        Self { settings, env, progress, exchanger, keys, places: RefCell::new(Some(places)), issued }
+    }
+
+    /// Runs COMMAND to its end, wipes, revokes, and returns COMMAND's status as ours.
+    pub async fn run(&self, report: &Report, expires_at: i64, signals: &mut Signals) -> ExitCode {
+        let status = match self.spawn(report) {
+            Ok(mut child) => self.watch(&mut child, expires_at, signals).await,
+            Err(failed) => {
+                self.progress.failure(&failed.why);
+                failed.code
+            }
+        };
+        self.wipe();
+        revoke(
+            &self.issued.take(),
+            self.exchanger.client(),
+            &self.settings.authority,
+            self.progress,
+            REVOKE_TIME,
+        )
+        .await;
+        ExitCode::from(status)
+    }
+
+    fn spawn(&self, report: &Report) -> Result<Child, NotRunnable> {
+        let (program, arguments) =
+            self.settings.command.split_first().ok_or_else(|| NotRunnable::new(OsStr::new(""), true))?;
+        let mut command = Command::new(program);
+        command.args(arguments).envs(report.variables.iter().map(|(name, value)| (name, value)));
+        command.spawn().map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => NotRunnable::new(program, true),
+            std::io::ErrorKind::PermissionDenied => NotRunnable::new(program, false),
+            _ => NotRunnable {
+                code: 126,
+                why: format!("cannot run `{}`: {error}", shown(&program.to_string_lossy())),
+            },
+        })
+    }
+
+    async fn watch(&self, child: &mut Child, expires_at: i64, signals: &mut Signals) -> u8 {
+        let renewals = self.renewals(expires_at);
+        tokio::pin!(renewals);
+        let mut wipe_at: Option<Instant> = None;
+        loop {
+            let grace = async move {
+                match wipe_at {
+                    Some(at) => sleep_until(at).await,
+                    None => pending().await,
+                }
+            };
+            let holds = self.places.borrow().is_some();
+            tokio::select! {
+                biased;
+                status = child.wait() => return self.status(status),
+                signal = signals.next() => {
+                    forward(signal, child);
+                    if matches!(signal, Signal::TERM | Signal::HUP) {
+                        wipe_at.get_or_insert(Instant::now() + GRACE);
+                    }
+                }
+                () = grace, if holds => self.wipe(),
+                () = &mut renewals, if holds => {}
+            }
+        }
+    }
+
+    fn status(&self, status: std::io::Result<ExitStatus>) -> u8 {
+        match status {
+            Ok(status) => match (status.code(), status.signal()) {
+                (Some(code), _) => u8::try_from(code & 0xff).unwrap_or(1),
+                (None, signal) => exit_status(signal.unwrap_or(0)),
+            },
+            Err(error) => {
+                self.progress.failure(&format!("cannot wait for COMMAND: {error}"));
+                1
+            }
+        }
+    }
+
+    /// Renews at two thirds of the certificates' life, as long as this is polled; never ends.
+    async fn renewals(&self, mut expires_at: i64) {
+        if let Err(why) = self.renews() {
+            self.progress.warning(&format!(
+                "cannot renew: {why}; the certificates end at {}",
+                crate::clock::rfc3339(expires_at)
+            ));
+            return pending().await;
+        }
+        loop {
+            let now = Clock::system().now();
+            until(now + (expires_at - now).max(0) * 2 / 3).await;
+            let mut pause = Duration::from_secs(1);
+            expires_at = loop {
+                match self.renew().await {
+                    Ok(renewed) => break renewed,
+                    Err(error) => {
+                        self.progress.warning(&format!(
+                            "cannot renew the certificates, trying again in {} s: {error}",
+                            pause.as_secs()
+                        ));
+                        sleep(pause).await;
+                        pause = (pause * 2).min(LONGEST_PAUSE);
+                    }
+                }
+            };
+        }
+    }
+
+    fn renews(&self) -> Result<(), String> {
+        match self.settings.handed_over {
+            Some(HandedOver::Variable(_)) => Err("a token from a variable stays the same".to_owned()),
+            Some(HandedOver::File(_)) => Ok(()),
+            None => self.settings.method.renews(self.env),
+        }
+    }
+
+    async fn renew(&self) -> Result<i64> {
+        let issuance = self.exchanger.exchange().await?;
+        let response = &issuance.response;
+        self.issued.borrow_mut().extend(Revocable::of_answer(
+            &response.issuance_id,
+            &response.outputs,
+            self.keys,
+        ));
+        if let Some(places) = self.places.borrow_mut().as_mut() {
+            places.renew(self.settings, self.keys, &issuance)?;
+        }
+        if issuance.expires_at <= Clock::system().now() {
+            return Err(Error::internal("the new certificates have expired by this machine's clock"));
+        }
+        self.progress.line(&format!("renewed the certificates, valid until {}", response.expires_at));
+        Ok(issuance.expires_at)
+    }
+
+    fn wipe(&self) {
+        if let Some(Err(left)) = self.places.take().map(Places::wipe) {
+            self.progress.warning(&format!("could not wipe all of the destination: {left}"));
+        }
+    }
+}
+
+/// Revokes, within `time` for all of them; a failure is only a warning, since
+/// the job's own work is done and the certificates end by themselves.
+pub async fn revoke(
+    issued: &[Revocable],
+    client: &reqwest::Client,
+    authority: &str,
+    progress: &Progress,
+    time: Duration,
+) {
+    let deadline = Instant::now() + time;
+    for issuance in issued {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match issuance.revoke(client, authority, left.max(Duration::from_millis(1))).await {
+            Ok(()) => progress.step("revoked the certificates"),
+            Err(error) => progress
+                .warning(&format!("could not revoke the certificates, which end by themselves: {error}")),
+        }
+    }
+}
+
+/// Sleeps until that time of the clock, which may be moved or stand still while the machine sleeps.
+async fn until(unix: i64) {
+    loop {
+        let left = u64::try_from(unix - Clock::system().now()).unwrap_or(0);
+        if left == 0 {
+            return;
+        }
+        sleep(Duration::from_secs(left.min(30))).await;
+    }
+}
+
+fn forward(signal: Signal, child: &Child) {
+    if matches!(signal, Signal::INT | Signal::QUIT) && in_foreground() {
+        // The terminal has sent it to COMMAND already.
+        return;
+    }
+    // Not yet waited for, so that the number is still COMMAND's.
+    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    if let Some(pid) = pid {
+        let _ = kill_process(pid, signal);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_looked_for_as_a_shell_does() {
+        let temp = tempfile::tempdir().unwrap();
+        let plain = temp.path().join("plain");
+        std::fs::write(&plain, "x").unwrap();
+        let env = Environment::from_pairs([("PATH", "/nowhere:/bin:/usr/bin")]);
+        let code = |program: &OsStr| find(program, &env).map_err(|not| not.code);
+        assert_eq!(code(OsStr::new("sh")), Ok(()));
+        assert_eq!(code(OsStr::new("/bin/sh")), Ok(()));
+        assert_eq!(code(plain.as_os_str()), Err(126));
+        assert_eq!(code(temp.path().as_os_str()), Err(126));
+        assert_eq!(code(OsStr::new("no-such-command-here")), Err(127));
+        assert_eq!(code(OsStr::new("/no/such")), Err(127));
+        assert_eq!(code(OsStr::new("")), Err(127));
+    }
+
+    #[tokio::test]
+    async fn a_time_in_the_past_is_now() {
+        until(0).await;
+    }
+}

@@ -1,0 +1,43 @@
+//! Text from outside, made fit to be shown.
+
+/// The longest foreign text that a message repeats, in characters.
+const MAX_SHOWN: usize = 200;
+
+/// Foreign text for a terminal, a log or a CI system's output: control
+/// characters, line ends and the marks that reverse text are escaped, so that
+/// nothing in it acts; long text is cut. GitHub's workflow commands need a line
+/// of their own, which this cannot start, but for the old form `##[command]`,
+/// which is broken up.
+#[must_use]
+pub fn shown(text: &str) -> String {
+    let mut out = String::new();
+    for (count, c) in text.chars().enumerate() {
+        if count == MAX_SHOWN {
+            out.push('…');
+            break;
+        }
+        let commands = c == '[' && out.ends_with("##");
+        if is_plain(c) && !commands { out.push(c) } else { out.extend(c.escape_unicode()) }
+    }
+    out
+}
+
+/// Neither a control character nor one that changes how its neighbours read.
+fn is_plain(c: char) -> bool {
+    !c.is_control()
+        && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_acts() {
+        assert_eq!(shown("main\n::set-output\u{1b}[31m"), "main\\u{a}::set-output\\u{1b}[31m");
+        assert_eq!(shown("a\u{202e}b"), "a\\u{202e}b");
+        assert_eq!(shown("x ##[error]y [z]"), "x ##\\u{5b}error]y [z]");
+        assert_eq!(shown("füße 🦀"), "füße 🦀");
+        assert_eq!(shown(&"x".repeat(500)).chars().count(), 201);
+    }
+}

@@ -1,0 +1,246 @@
+//! The bodies of the HTTP API, shared by both sides; `docs/protocol.md` repeats them.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::secret::Secret;
+
+/// `POST /v1/exchange`: what a job asks for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExchangeRequest {
+    /// The join token whose rules apply.
+    pub token: String,
+    /// The join method of that token, as a cross-check.
+    pub join_method: String,
+    /// What the job presents; which fields depends on the method (`id_token` for OIDC).
+    pub proof: Proof,
+    /// How long the certificates should live, in seconds; signed, so that a
+    /// negative one is an answerable mistake.
+    pub ttl_seconds: i64,
+    /// What is asked for, at least one.
+    pub outputs: Vec<OutputRequest>,
+}
+
+/// What a job presents to prove who it is, by field; every value is secret.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Proof(pub BTreeMap<String, Secret>);
+
+impl Proof {
+    /// A proof that is one OIDC token.
+    #[must_use]
+    pub fn id_token(token: Secret) -> Self {
+        Self(BTreeMap::from([("id_token".to_owned(), token)]))
+    }
+
+    /// A field, where there is one.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&Secret> {
+        self.0.get(name)
+    }
+}
+
+/// One output of an [`ExchangeRequest`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutputRequest {
+    /// The output's name, unique in the request: `[a-z0-9][a-z0-9_.-]*`, at most 64 bytes.
+    pub name: String,
+    /// The output's type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The roles it asks for; none means every role of the bot.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
+    /// The type's own options.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
+    /// The SSH key to certify.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh: Option<SshRequest>,
+    /// The TLS key to certify.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsRequest>,
+}
+
+/// An SSH key to certify.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SshRequest {
+    /// One line of OpenSSH: `ssh-ed25519 AAAA…`.
+    pub public_key: String,
+}
+
+/// A TLS key to certify.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsRequest {
+    /// A certificate signing request in PEM (RFC 2986); only its public key is taken.
+    pub csr: String,
+}
+
+/// The answer to an [`ExchangeRequest`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ExchangeResponse {
+    /// Names the issuance in the audit trail and for `POST /v1/revoke`.
+    pub issuance_id: String,
+    /// The authority's cluster.
+    pub cluster: String,
+    /// The bot that the job is now.
+    pub bot: String,
+    /// When the first of the certificates expires (RFC 3339).
+    pub expires_at: String,
+    /// One for each output asked for, in the same order.
+    pub outputs: Vec<OutputResponse>,
+    /// Whom to trust.
+    pub trust: Trust,
+    /// What the job should know: a role that was left out, say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// One output of an [`ExchangeResponse`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OutputResponse {
+    /// The name it was asked for under.
+    pub name: String,
+    /// The SSH certificate on one line, where an SSH key was sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_certificate: Option<String>,
+    /// The X.509 certificate, leaf first, in PEM, where a CSR was sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_certificate_chain: Option<String>,
+    /// The serial of the SSH certificate, or of the X.509 one where there is only that; decimal.
+    pub serial: String,
+    /// The serial of the X.509 certificate where there are both; decimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_serial: Option<String>,
+    /// The SSH certificate's principals.
+    #[serde(default)]
+    pub principals: Vec<String>,
+    /// The roles that went into it.
+    #[serde(default)]
+    pub roles: Vec<String>,
+}
+
+/// `GET /v1/trust`: the authority's CAs. More than one of a kind while one is rotated.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Trust {
+    /// CAs of host certificates, one OpenSSH public key each.
+    pub ssh_host_cas: Vec<String>,
+    /// CAs of user certificates, one OpenSSH public key each.
+    pub ssh_user_cas: Vec<String>,
+    /// CAs of X.509 certificates, one PEM each.
+    pub tls_cas: Vec<String>,
+}
+
+/// `POST /v1/revoke`: a job gives its certificates back.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevokeRequest {
+    /// The issuance, every certificate of which is revoked.
+    pub issuance_id: String,
+    /// A JWS by a key of that issuance (see `docs/protocol.md`).
+    pub assertion: Secret,
+}
+
+/// An error's body: `application/problem+json` (RFC 9457).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Problem {
+    /// `urn:machine-id:` and the kind of problem.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The kind in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What is wrong with this request.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub hint: String,
+    /// The refusal's name for `authority explain` and the audit trail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denial_id: Option<String>,
+    /// The caller's own claims as the authority read them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claims: Option<Map<String, Value>>,
+    /// The authority's clock (RFC 3339), where time was what failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority_time: Option<String>,
+}
+
+/// SHA-256 of public keys of one output, for [`binding`].
+#[derive(Clone, Debug)]
+pub struct BoundKeys<'a> {
+    /// The output's name.
+    pub name: &'a str,
+    /// The SSH public key blob (RFC 4253, section 6.6).
+    pub ssh_blob: Option<&'a [u8]>,
+    /// The CSR's SubjectPublicKeyInfo in DER (RFC 5280, section 4.1).
+    pub tls_spki: Option<&'a [u8]>,
+}
+
+/// The key binding: a hash over all public keys of a request, in its order,
+/// that a token carries in its audience behind a `#`. Base64url without
+/// padding of the SHA-256 of the lines that `docs/protocol.md` shows.
+#[must_use]
+pub fn binding(outputs: &[BoundKeys<'_>]) -> String {
+    let hash = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(digest(&SHA256, bytes));
+    let mut lines = String::from("machine-id-binding-v1\n");
+    for output in outputs {
+        for (kind, key) in [("ssh", output.ssh_blob), ("tls", output.tls_spki)] {
+            if let Some(key) = key {
+                lines.push_str(&format!("{} {kind} {}\n", output.name, hash(key)));
+            }
+        }
+    }
+    hash(lines.as_bytes())
+}
+
+/// The audience of a token bound to keys: `PUBLIC_URL#BINDING`.
+#[must_use]
+pub fn bound_audience(public_url: &str, binding: &str) -> String {
+    format!("{public_url}#{binding}")
+}
+
+/// An output's or a role's name that can stand in a path, a binding line and a log.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    text.len() <= 64
+        && bytes.next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'.' | b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn binding_is_the_documented_hash() {
+        let outputs = [
+            BoundKeys { name: "identity", ssh_blob: Some(b"ssh blob"), tls_spki: Some(b"spki") },
+            BoundKeys { name: "orders", ssh_blob: None, tls_spki: Some(b"other") },
+        ];
+        // Also computed with `printf | openssl dgst -sha256 -binary | basenc --base64url`.
+        assert_eq!(binding(&outputs), "EVHp6ZU5JV8jhlkXhbLH0c2_vdUeIKNSiqbomONkKSI");
+    }
+
+    #[test]
+    fn names_stay_names() {
+        for good in ["identity", "orders-db", "a.b_c", "0"] {
+            assert!(is_name(good), "{good}");
+        }
+        for bad in ["", "-x", ".", "..", "a/b", "A", "a b", "a\n", "é", &"a".repeat(65)] {
+            assert!(!is_name(bad), "{bad:?}");
+        }
+    }
+}

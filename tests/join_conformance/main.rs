@@ -1,0 +1,459 @@
+//! Every join method against its fixtures: what must be refused is, for the
+//! right reason, without telling the rules and without using the token up;
+//! what must be accepted is.
+//!
+//! The suite walks the registry, so a method without fixtures fails it. What
+//! the fixtures look like is told in `tests/fixtures/join/README.md` and at the
+//! head of `hostile-oidc.yaml`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a helper that fails fails its test"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cases;
+mod strangers;
+
+use std::collections::BTreeMap;
+
+use cases::Case;
+use machine_id::denial::REASONS;
+use machine_id::join::METHODS;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use support::authority::Authority;
+use support::client::{Keys, Response};
+use support::issuer::Issuer;
+use support::template::{self, Variables};
+use support::token::{Token, compact};
+use support::{fixture, keys};
+
+/// Refusals that one authority gets: it limits them by address.
+const REFUSALS: usize = 150;
+/// The least that a method must have to show.
+const HOSTILE_AT_LEAST: usize = 60;
+
+/// `method.yaml`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Method {
+    issuer: String,
+    section: Map<String, Value>,
+    anchor: Map<String, Value>,
+    fields: BTreeMap<String, String>,
+    required: Vec<String>,
+    /// Fields whose claim may also be a list with the value in it.
+    #[serde(default)]
+    or_list: Vec<String>,
+}
+
+fn yaml<T: for<'de> Deserialize<'de>>(path: &str) -> T {
+    serde_saphyr::from_str(&fixture(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+#[test]
+fn every_method_has_fixtures_and_no_fixtures_lack_a_method() {
+    let mut folders: Vec<String> = std::fs::read_dir(support::repository("tests/fixtures/join"))
+        .unwrap()
+        .map(Result::unwrap)
+        .filter(|entry| entry.path().is_dir())
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect();
+    let mut methods: Vec<&str> = METHODS.iter().map(|method| method.name()).collect();
+    folders.sort_unstable();
+    methods.sort_unstable();
+    assert_eq!(folders, methods);
+}
+
+#[test]
+fn every_method_refuses_hostile_proofs() {
+    std::thread::scope(|scope| {
+        for method in METHODS {
+            scope.spawn(|| Suite::load(method.name()).refuses());
+        }
+    });
+}
+
+#[test]
+fn every_method_accepts_what_its_fixtures_say() {
+    std::thread::scope(|scope| {
+        for method in METHODS {
+            scope.spawn(|| Suite::load(method.name()).accepts());
+        }
+    });
+}
+
+/// A method with its fixtures and an issuer.
+struct Suite {
+    name: &'static str,
+    method: Method,
+    claims: Map<String, Value>,
+    issuer: Issuer,
+}
+
+/// A valid token and the keys that it is bound to.
+struct Honest {
+    keys: Keys,
+    claims: Map<String, Value>,
+    variables: Variables,
+}
+
+impl Suite {
+    fn load(name: &'static str) -> Self {
+        Self {
+            name,
+            method: yaml(&format!("join/{name}/method.yaml")),
+            claims: template::claims(name),
+            issuer: Issuer::start(),
+        }
+    }
+
+    fn refuses(&self) {
+        let mut cases: Vec<Case> = yaml("join/hostile-oidc.yaml");
+        cases.extend(yaml::<Vec<Case>>(&format!("join/{}/hostile.yaml", self.name)));
+        let written = cases.len();
+        cases.extend(self.field_cases());
+        let mut names: Vec<&str> = cases.iter().map(|case| case.name.as_str()).collect();
+        names.sort_unstable();
+        let twice = names.windows(2).find(|pair| pair[0] == pair[1]);
+        assert!(twice.is_none(), "two cases of one name: {twice:?}");
+        let mut wrong = Vec::new();
+        for some in cases.chunks(REFUSALS) {
+            wrong.extend(self.refuse_all(some));
+        }
+        // Whatever a token named, nobody but the issuer was asked for keys.
+        let strays: Vec<String> = self
+            .issuer
+            .requests()
+            .into_iter()
+            .map(|request| request.target)
+            .filter(|target| target.contains("attacker"))
+            .collect();
+        assert!(strays.is_empty(), "{}: asked {strays:?}", self.name);
+        println!("{}: {} hostile proofs ({written} from fixtures)", self.name, cases.len());
+        assert!(cases.len() >= HOSTILE_AT_LEAST, "{}: only {} cases", self.name, cases.len());
+        assert!(wrong.is_empty(), "{}: {} cases went wrong:\n{}", self.name, wrong.len(), wrong.join("\n"));
+    }
+
+    /// One authority for all of these; what went wrong.
+    fn refuse_all(&self, cases: &[Case]) -> Vec<String> {
+        let authority = self.authority();
+        let secrets = self.rule_texts();
+        let mut wrong = Vec::new();
+        let mut denials = Vec::new();
+        for case in cases {
+            let name = &case.name;
+            let honest = self.honest(&authority);
+            let (request, token) = self.request(case, &honest);
+            let response = match authority.client().try_exchange(&request) {
+                Ok(response) => response,
+                Err(error) => {
+                    wrong.push(format!("{name}: no answer: {error}"));
+                    continue;
+                }
+            };
+            match denial_of(&response, case.status) {
+                Ok(id) => denials.push((id, case)),
+                Err(why) => wrong.push(format!("{name}: {why}, expected {} {}", case.status, case.reason)),
+            }
+            let told = response.text();
+            let own = claims_text(&token);
+            for secret in secrets.iter().filter(|secret| told.contains(*secret) && !own.contains(*secret)) {
+                wrong.push(format!("{name}: the reply tells {secret:?} of the rules: {told}"));
+            }
+            let after = authority.client().exchange(&self.honest_request("conformance", &honest));
+            if after.status != 200 {
+                wrong.push(format!("{name}: the valid token is no good afterwards: {}", after.text()));
+            }
+        }
+        let audit = authority.audit();
+        for (id, case) in denials {
+            let record =
+                audit.iter().find(|event| event["event"] == "refused" && event["denial_id"] == id.as_str());
+            match record {
+                None => wrong.push(format!("{}: the denial {id} is not in the audit trail", case.name)),
+                Some(record) if record["reason"] != case.reason.as_str() => {
+                    wrong.push(format!("{}: recorded as {record}, expected {}", case.name, case.reason));
+                }
+                Some(_) => {}
+            }
+        }
+        let stderr = authority.stderr();
+        let secret = |line: &&str| line.contains("panicked") || line.contains("eyJ");
+        wrong.extend(stderr.lines().filter(secret).map(|line| format!("the authority said: {line}")));
+        wrong
+    }
+
+    fn accepts(&self) {
+        let mut cases: Vec<Case> = yaml(&format!("join/{}/accepted.yaml", self.name));
+        cases.extend(self.method.fields.keys().map(|field| Case {
+            name: format!("a rule with {field}"),
+            join_token: Some(format!("field-{field}")),
+            ..Case::default()
+        }));
+        let authority = self.authority();
+        let mut wrong = Vec::new();
+        for case in &cases {
+            let honest = self.honest(&authority);
+            let (request, _) = self.request(case, &honest);
+            let response = authority.client().exchange(&request);
+            if response.status != 200 {
+                let reason =
+                    response.json()["denial_id"].as_str().map(|id| authority.refusal(id)["reason"].clone());
+                wrong.push(format!("{}: {} {reason:?}", case.name, response.text()));
+                continue;
+            }
+            let granted = response.json();
+            let output = &granted["outputs"][0];
+            let whole = granted["bot"] == "canary-bot"
+                && output["ssh_certificate"].is_string()
+                && output["tls_certificate_chain"].is_string()
+                && output["principals"] == json!(["canary-login"]);
+            if !whole {
+                wrong.push(format!("{}: granted {granted}", case.name));
+            }
+            let record = authority.issuance(granted["issuance_id"].as_str().unwrap());
+            let provenance = record["provenance"].as_str().unwrap_or_default();
+            if record["join_method"] != self.name || !provenance.starts_with(&format!("{}:", self.name)) {
+                wrong.push(format!("{}: recorded as {record}", case.name));
+            }
+        }
+        println!("{}: {} proofs accepted", self.name, cases.len());
+        assert!(wrong.is_empty(), "{}: {} cases went wrong:\n{}", self.name, wrong.len(), wrong.join("\n"));
+    }
+
+    /// For each field of a rule, claims that are nearly what it wants.
+    fn field_cases(&self) -> Vec<Case> {
+        let mut cases = Vec::new();
+        for (field, claim) in &self.method.fields {
+            let required = self.method.required.contains(claim);
+            let mut add = |what: &str, value: Option<Value>, wrong_type: bool| {
+                let denied = (403, "no_rule_matches");
+                let (status, reason) = if required && wrong_type { (401, "claim_invalid") } else { denied };
+                let (mut claims, mut not_claims) = (Map::new(), Vec::new());
+                match value {
+                    Some(value) => drop(claims.insert(claim.clone(), value)),
+                    None => not_claims.push(claim.clone()),
+                }
+                let name = format!("field {field}: {what}");
+                cases.push(Case {
+                    name,
+                    claims,
+                    not_claims,
+                    status,
+                    reason: reason.to_owned(),
+                    ..Case::default()
+                });
+            };
+            add("missing", None, true);
+            add("null", Some(Value::Null), true);
+            match &self.claims[claim] {
+                Value::String(text) => {
+                    add("more behind", Some(format!("{text}x").into()), false);
+                    add("more in front", Some(format!("x{text}").into()), false);
+                    let capitals = text.to_uppercase();
+                    if capitals != *text {
+                        add("capitals", Some(capitals.into()), false);
+                    }
+                    if !self.method.or_list.contains(field) {
+                        add("a list", Some(json!([text])), true);
+                    }
+                }
+                Value::Array(items) => {
+                    let others: Vec<String> =
+                        items.iter().map(|item| format!("{}x", item.as_str().unwrap())).collect();
+                    add("other items", Some(json!(others)), false);
+                    add("empty", Some(json!([])), false);
+                    add("its first item alone, as text", Some(items[0].clone()), true);
+                }
+                Value::Bool(value) => {
+                    add("the other", Some((!value).into()), false);
+                    add("text", Some(value.to_string().into()), true);
+                }
+                other => panic!("no cases for {other}"),
+            }
+        }
+        cases
+    }
+
+    /// An authority with the method's policy. It reaches every issuer through
+    /// the loopback one, which stands in for them all.
+    fn authority(&self) -> Authority {
+        let builder = Authority::with_policy(&self.policy()).issuer(&self.issuer);
+        builder.proxy(&self.issuer.proxy()).start()
+    }
+
+    fn policy(&self) -> String {
+        let fill = |members: &Map<String, Value>| self.issuer.variables().object(members);
+        let honest: Map<String, Value> = self
+            .method
+            .fields
+            .iter()
+            .map(|(field, claim)| match &self.claims[claim] {
+                Value::Array(items) => (field.clone(), items[0].clone()),
+                value => (field.clone(), value.clone()),
+            })
+            .collect();
+        let join_token = |name: &str, allow: Value, more: Value| {
+            let mut section = fill(&self.method.section);
+            section.insert("allow".to_owned(), allow);
+            section.extend(more.as_object().unwrap().clone());
+            json!({
+                "kind": "token", "version": "v2", "metadata": {"name": name},
+                "spec": {"roles": ["Bot"], "bot_name": "canary-bot", "join_method": self.name, self.name: section},
+            })
+        };
+        let mut resources = vec![
+            json!({"kind": "bot", "version": "v1", "metadata": {"name": "canary-bot"}, "spec": {"roles": ["canary-role"]}}),
+            json!({
+                "kind": "role", "version": "v7", "metadata": {"name": "canary-role"},
+                "spec": {"allow": {"logins": ["canary-login"], "node_labels": {"*": "*"}}, "deny": {"logins": ["canary-denied"]}},
+            }),
+            join_token("conformance", json!([self.canaries(), honest]), json!({})),
+            join_token("bound-only", json!([honest]), json!({"require_key_binding": true})),
+            join_token("canary", json!([self.canaries()]), json!({})),
+        ];
+        for (field, value) in &honest {
+            let mut rule = fill(&self.method.anchor);
+            rule.insert(field.clone(), value.clone());
+            resources.push(join_token(&format!("field-{field}"), json!([self.canaries(), rule]), json!({})));
+        }
+        let documents: Vec<String> = resources.iter().map(Value::to_string).collect();
+        let written = self.issuer.variables().text(&fixture(&format!("join/{}/policy.yaml", self.name)));
+        format!("{}\n---\n{written}", documents.join("\n---\n"))
+    }
+
+    /// A rule that nobody meets and nobody may hear of.
+    fn canaries(&self) -> Map<String, Value> {
+        let secret = |(field, value): (&String, &Value)| match value {
+            Value::String(text) => (field.clone(), format!("{text}-canary-that-nobody-may-hear-of").into()),
+            other => (field.clone(), other.clone()),
+        };
+        self.method.anchor.iter().map(secret).collect()
+    }
+
+    /// Text of the rules that a reply must not hold, unless the caller's own claims do.
+    fn rule_texts(&self) -> Vec<String> {
+        let mut texts = vec!["canary".to_owned()];
+        // Short ones, such as `1`, stand in every reply by chance.
+        let values = self.method.fields.values().filter_map(|claim| self.claims[claim].as_str());
+        texts.extend(values.filter(|text| text.len() > 5).map(str::to_owned));
+        texts.sort_unstable();
+        texts.dedup();
+        texts
+    }
+
+    fn honest(&self, authority: &Authority) -> Honest {
+        let keys = Keys::fresh();
+        let url = authority.url();
+        let issuer = self.issuer.variables().text(&self.method.issuer);
+        let binding = keys.binding();
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        let variables = self
+            .issuer
+            .variables()
+            .with("ISSUER", issuer.to_uppercase())
+            .with("issuer_http", issuer.replace("https:", "http:"))
+            .with("attacker", self.issuer.url("/attacker"))
+            .with("attacker_jwk", keys::SECOND.jwk())
+            .with("p256_jwk", keys::P256.jwk())
+            .with("public_host", authority.address().to_string())
+            .with("PUBLIC_URL", url.to_uppercase())
+            .with("audience", keys.audience(&url))
+            .with("other_binding", Keys::fresh().binding())
+            .with("binding_lower", binding.to_lowercase())
+            .with("binding_short", &binding[..42])
+            .with("binding", binding)
+            .with("long", "k".repeat(10_000))
+            .with("longer", "k".repeat(20_000))
+            .with("nested100", nested(100))
+            .with("nested1000", nested(1000))
+            .with("nested5000", nested(5000))
+            .with("issuer", issuer)
+            .with("public_url", url);
+        let claims = variables.object(&self.claims);
+        let token = Token::new(claims.clone()).mint();
+        let text = serde_json::to_string(&claims).unwrap();
+        let variables = variables.with("honest", token).with("claims", text);
+        Honest { keys, claims, variables }
+    }
+
+    fn honest_request(&self, join_token: &str, honest: &Honest) -> Value {
+        honest.keys.request(join_token, self.name, &Token::new(honest.claims.clone()).mint())
+    }
+
+    /// The request of a case, and its token.
+    fn request(&self, case: &Case, honest: &Honest) -> (Value, String) {
+        let token = self.token(case, honest);
+        let join_token = case.join_token.as_deref().unwrap_or("conformance");
+        let mut request =
+            honest.keys.request(join_token, case.method.as_deref().unwrap_or(self.name), &token);
+        if let Some(proof) = &case.proof {
+            request["proof"] = honest.variables.json(proof);
+        }
+        (request, token)
+    }
+
+    fn token(&self, case: &Case, honest: &Honest) -> String {
+        let variables = &honest.variables;
+        let valid = Token::new(honest.claims.clone());
+        let mut token = valid.clone();
+        token.header.extend(variables.object(&case.header));
+        token.claims.extend(variables.object(&case.claims));
+        token.header.retain(|name, _| !case.not_header.contains(name));
+        token.claims.retain(|name, _| !case.not_claims.contains(name));
+        token.header_raw = variables.text(&case.header_raw);
+        token.claims_raw = variables.text(&case.claims_raw);
+        token.signing = case.sign.signing(&valid);
+        let written = |text: &Option<String>| text.as_ref().map(|text| variables.text(text));
+        let minted = match (written(&case.header_text), written(&case.claims_text)) {
+            (None, None) => token.mint(),
+            (header, claims) => compact(
+                &header.unwrap_or_else(|| serde_json::to_string(&token.header).unwrap()),
+                &claims.unwrap_or_else(|| serde_json::to_string(&token.claims).unwrap()),
+                &token.signing,
+            ),
+        };
+        case.shape.of(minted, &token.signing)
+    }
+}
+
+/// The text of a token's claims, so far as there is any.
+fn claims_text(token: &str) -> String {
+    use base64::Engine as _;
+    let payload = token.split('.').nth(1).unwrap_or_default();
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn denial_of(response: &Response, status: u16) -> Result<String, String> {
+    let text = response.text();
+    if response.status != status {
+        return Err(format!("answered {} {text}", response.status));
+    }
+    if response.header("content-type") != Some("application/problem+json") {
+        return Err(format!("answered {:?}", response.headers));
+    }
+    let id = response.json()["denial_id"].as_str().map(str::to_owned);
+    id.ok_or_else(|| format!("answered without a denial id: {text}"))
+}
+
+#[test]
+fn the_tables_name_reasons_that_there_are() {
+    let mut files = vec!["join/hostile-oidc.yaml".to_owned()];
+    files.extend(METHODS.iter().map(|method| format!("join/{}/hostile.yaml", method.name())));
+    for file in files {
+        for case in yaml::<Vec<Case>>(&file) {
+            let row = REASONS.iter().find(|row| row.code == case.reason);
+            let row = row.unwrap_or_else(|| panic!("{file}: {}: no reason {}", case.name, case.reason));
+            assert_eq!(row.status, case.status, "{file}: {}", case.name);
+        }
+    }
+}

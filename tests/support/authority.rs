@@ -1,0 +1,300 @@
+//! The real authority, in a temporary folder, on a loopback port; ended with
+//! its value.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::client::Client;
+use super::issuer::Issuer;
+use super::process::{self, Running, machine_id};
+use super::{PATIENCE, wait_for};
+
+/// The cluster of every test authority.
+pub const CLUSTER: &str = "id.test";
+
+/// An authority before it starts.
+pub struct Builder {
+    policy: String,
+    issuer_ca: Option<PathBuf>,
+    environment: Vec<(String, String)>,
+    config: String,
+}
+
+/// A running authority.
+pub struct Authority {
+    directory: TempDir,
+    address: SocketAddr,
+    environment: Vec<(String, String)>,
+    process: Option<Running>,
+    client: Client,
+}
+
+impl Builder {
+    /// Trusts this issuer's CA for discovery and key sets.
+    #[must_use]
+    pub fn issuer(mut self, issuer: &Issuer) -> Self {
+        self.issuer_ca = Some(issuer.ca_file());
+        self
+    }
+
+    /// Reaches issuers through this proxy: see [`Issuer::proxy`].
+    #[must_use]
+    pub fn proxy(self, url: &str) -> Self {
+        self.environment("HTTPS_PROXY", url)
+    }
+
+    /// With this variable in its environment.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// With these lines at the end of its `authority.yaml`.
+    #[must_use]
+    pub fn config(mut self, lines: &str) -> Self {
+        self.config.push_str(lines);
+        self.config.push('\n');
+        self
+    }
+
+    /// `authority init`, then `authority serve`.
+    #[track_caller]
+    pub fn start(self) -> Authority {
+        // A port that was free a moment ago may be somebody else's now.
+        let mut failures = String::new();
+        for _ in 0..5 {
+            match self.try_start() {
+                Ok(authority) => return authority,
+                Err(why) => failures.push_str(&why),
+            }
+        }
+        panic!("the authority does not start:\n{failures}");
+    }
+
+    fn try_start(&self) -> Result<Authority, String> {
+        let directory = TempDir::new().unwrap();
+        let address = free_port();
+        let url = format!("https://{address}");
+        let data = data_dir(&directory);
+        process::succeed(
+            machine_id(["authority", "init", "--cluster", CLUSTER, "--public-url", &url, "--data-dir"])
+                .arg(&data),
+        );
+        self.configure(&data, address);
+        let mut authority = Authority {
+            client: Client::new(address),
+            directory,
+            address,
+            environment: self.environment.clone(),
+            process: None,
+        };
+        authority.serve()?;
+        let ca = process::succeed(&mut authority.command(["export", "tls-ca"]));
+        std::fs::write(authority.ca_file(), &ca).unwrap();
+        authority.client = Client::trusting(address, &ca);
+        Ok(authority)
+    }
+
+    /// What `init` wrote stays, but for the keys that a test needs otherwise.
+    fn configure(&self, data: &Path, address: SocketAddr) {
+        let file = data.join("authority.yaml");
+        let ours = ["listen:", "issuer_ca_file:"];
+        let mut config: String = process::read(&file)
+            .lines()
+            .filter(|line| !ours.iter().any(|key| line.starts_with(key)))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        config.push_str(&format!("listen: {address}\n{}", self.config));
+        if let Some(path) = &self.issuer_ca {
+            config.push_str(&format!("issuer_ca_file: {}\n", path.display()));
+        }
+        std::fs::write(file, config).unwrap();
+        std::fs::write(data.join("policy/test.yaml"), &self.policy).unwrap();
+    }
+}
+
+impl Authority {
+    /// An authority with this policy, not started yet.
+    pub fn with_policy(policy: &str) -> Builder {
+        Builder { policy: policy.to_owned(), issuer_ca: None, environment: Vec::new(), config: String::new() }
+    }
+
+    /// One with this policy that asks no issuer (`static_jwks`).
+    #[track_caller]
+    pub fn start(policy: &str) -> Self {
+        Self::with_policy(policy).start()
+    }
+
+    /// One with this policy that trusts this issuer.
+    #[track_caller]
+    pub fn trusting(issuer: &Issuer, policy: &str) -> Self {
+        Self::with_policy(policy).issuer(issuer).start()
+    }
+
+    /// `https://127.0.0.1:PORT`: its public URL, and the audience of tokens.
+    pub fn url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its TLS CA in PEM, for `--ca-file`.
+    pub fn ca_file(&self) -> PathBuf {
+        self.directory.path().join("tls-ca.pem")
+    }
+
+    /// Its data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        data_dir(&self.directory)
+    }
+
+    /// A client that trusts it.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// `machine-id authority ARGS --data-dir DIR`; the first argument is the subcommand.
+    pub fn command<const N: usize>(&self, args: [&str; N]) -> Command {
+        let mut command = machine_id(["authority"]);
+        command.args(args).arg("--data-dir").arg(self.data_dir());
+        command
+    }
+
+    /// Runs [`Authority::command`] to its end, whatever that is.
+    #[track_caller]
+    pub fn run<const N: usize>(&self, args: [&str; N]) -> Output {
+        process::run(&mut self.command(args))
+    }
+
+    /// The audit trail, oldest first as it is printed.
+    #[track_caller]
+    pub fn audit(&self) -> Vec<Value> {
+        let lines = process::succeed(&mut self.command(["audit", "--format", "json"]));
+        lines.lines().map(|line| serde_json::from_str(line).expect("one object a line")).collect()
+    }
+
+    /// The `refused` record of a denial.
+    #[track_caller]
+    pub fn refusal(&self, denial_id: &str) -> Value {
+        let mine = |event: &Value| event["event"] == "refused" && event["denial_id"] == denial_id;
+        self.audit().into_iter().find(mine).unwrap_or_else(|| panic!("no record of the denial {denial_id}"))
+    }
+
+    /// The `issued` record of an issuance.
+    #[track_caller]
+    pub fn issuance(&self, issuance_id: &str) -> Value {
+        let mine = |event: &Value| event["event"] == "issued" && event["issuance_id"] == issuance_id;
+        self.audit()
+            .into_iter()
+            .find(mine)
+            .unwrap_or_else(|| panic!("no record of the issuance {issuance_id}"))
+    }
+
+    /// What it has said on standard error since it was last started.
+    pub fn stderr(&self) -> String {
+        self.process.as_ref().map(Running::stderr).unwrap_or_default()
+    }
+
+    /// Waits until its standard error holds this.
+    #[track_caller]
+    pub fn wait_for_stderr(&self, text: &str) {
+        wait_for(&format!("{text:?} on the authority's stderr"), || {
+            self.stderr().contains(text).then_some(())
+        });
+    }
+
+    /// Changes its policy; it re-reads it by itself, or on [`Authority::hup`].
+    pub fn write_policy(&self, policy: &str) {
+        let file = self.data_dir().join("policy/test.yaml");
+        let new = self.directory.path().join("new-policy");
+        std::fs::write(&new, policy).unwrap();
+        std::fs::rename(new, file).unwrap();
+    }
+
+    /// SIGHUP.
+    pub fn hup(&self) {
+        self.process.as_ref().expect("a running authority").signal(Signal::HUP);
+    }
+
+    /// SIGTERM, without waiting.
+    pub fn term(&self) {
+        self.process.as_ref().expect("a running authority").signal(Signal::TERM);
+    }
+
+    /// SIGTERM, and its status when it has ended.
+    #[track_caller]
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.term();
+        self.wait()
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        self.process.as_mut().expect("a running authority").wait()
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// Starts it again, on the same port and data, after its end or a kill.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        self.kill();
+        let mut failure = String::new();
+        // A connection of another test may have borrowed the port for a moment.
+        for _ in 0..20 {
+            match self.serve() {
+                Ok(()) => return,
+                Err(why) => failure = why,
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!("the authority does not start again:\n{failure}");
+    }
+
+    fn serve(&mut self) -> Result<(), String> {
+        let listen = self.address.to_string();
+        let mut command = self.command(["serve", "--listen", &listen]);
+        command.envs(self.environment.iter().cloned()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut process = Running::start(&mut command);
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let said = process.stderr();
+            if said.lines().any(|line| line.contains(&format!("listening on https://{listen}"))) {
+                self.process = Some(process);
+                return Ok(());
+            }
+            if let Some(status) = process.ended() {
+                return Err(format!("it ended with {status}:\n{}", process.stderr()));
+            }
+            if Instant::now() > end {
+                return Err(format!("it does not say that it listens on {listen}:\n{said}"));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+fn data_dir(directory: &TempDir) -> PathBuf {
+    directory.path().join("authority")
+}
+
+/// An address on loopback that nobody listens on, for now.
+pub fn free_port() -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+}

@@ -1,0 +1,165 @@
+//! What the issuer says: discovery, key sets, tokens, faults.
+
+use std::io::{self, Write};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::{Endpoint, Fault, REQUEST_TOKEN, Request, Shared};
+use crate::support::template::Variables;
+use crate::support::token::{Signing, Token};
+
+impl Shared {
+    /// Answers a request, or fails at it as the test wants.
+    pub fn answer(&self, request: &Request, to: &mut impl Write) -> io::Result<()> {
+        let fault = {
+            let mut state = self.state.lock().unwrap();
+            state.requests.push(request.clone());
+            match state.faults.get_mut(&request.endpoint) {
+                Some((times, fault)) if *times > 0 => {
+                    *times -= 1;
+                    Some(fault.clone())
+                }
+                _ => None,
+            }
+        };
+        match fault {
+            None => {}
+            Some(Fault::Status(status)) => {
+                return reply(to, status, "", r#"{"message":"as the test wants"}"#);
+            }
+            Some(Fault::Body(body)) => return reply(to, 200, "", &body),
+            Some(Fault::Answer(status, header, body)) => return reply(to, status, &header, &body),
+            Some(Fault::Redirect(url)) => return reply(to, 302, &format!("Location: {url}"), ""),
+            Some(Fault::Delay(time)) => self.rest(time),
+            Some(Fault::Huge(bytes)) => return huge(to, bytes),
+            Some(Fault::Hang) => {
+                self.rest(Duration::from_secs(120));
+                return Ok(());
+            }
+            Some(Fault::Drop) => return Ok(()),
+        }
+        match request.endpoint {
+            Endpoint::Discovery => {
+                let path = request.target.split("/.well-known").next().unwrap_or_default();
+                let issuer = format!("https://{}{path}", request.host);
+                reply(to, 200, "", &discovery(&issuer).to_string())
+            }
+            Endpoint::Keys => {
+                let keys = json!({"keys": self.state.lock().unwrap().keys});
+                reply(to, 200, "", &keys.to_string())
+            }
+            Endpoint::Token if request.target.starts_with("/circleci") => self.circleci(request, to),
+            Endpoint::Token => self.github(request, to),
+            Endpoint::Other => reply(to, 404, "", "{}"),
+        }
+    }
+
+    /// GitHub's: `GET …&audience=…` with the request token; `{"value": JWT}`.
+    fn github(&self, request: &Request, to: &mut impl Write) -> io::Result<()> {
+        let authorization = request.header("authorization").unwrap_or_default();
+        let (scheme, secret) = authorization.split_once(' ').unwrap_or_default();
+        if !scheme.eq_ignore_ascii_case("bearer") || secret != REQUEST_TOKEN {
+            return reply(to, 401, "", r#"{"message":"Bad request token"}"#);
+        }
+        let accept = request.header("accept").unwrap_or_default();
+        if request.method != "GET" || !accept.replace(' ', "").contains("api-version=2.0") {
+            return reply(to, 400, "", r#"{"message":"GET, with the version of the API"}"#);
+        }
+        let query = request.target.split_once('?').map(|(_, query)| query).unwrap_or_default();
+        let audience = query.split('&').find_map(|pair| pair.strip_prefix("audience="));
+        let audience = audience.map_or_else(|| "https://github.com/octo-org".to_owned(), decode);
+        let token = self.token("github", &audience).mint();
+        self.state.lock().unwrap().minted.push(token.clone());
+        reply(to, 200, "", &json!({"count": token.len(), "value": token}).to_string())
+    }
+
+    /// CircleCI's command: the claims that the job asks for, then the token.
+    fn circleci(&self, request: &Request, to: &mut impl Write) -> io::Result<()> {
+        let Ok(Value::Object(asked)) = serde_json::from_slice(&request.body) else {
+            return reply(to, 400, "", "claims must be a JSON object");
+        };
+        let organization = self.state.lock().unwrap().claims["circleci"]["oidc.circleci.com/org-id"].clone();
+        let audience = asked.get("aud").unwrap_or(&organization).as_str().unwrap_or_default().to_owned();
+        let token = self.token("circleci", &audience).mint();
+        self.state.lock().unwrap().minted.push(token.clone());
+        reply(to, 200, "", &token)
+    }
+
+    /// A token of a platform's claims for this audience.
+    pub fn token(&self, platform: &str, audience: &str) -> Token {
+        let state = self.state.lock().unwrap();
+        let issuer = match platform {
+            "github" => format!("https://{}/_services/token", self.address),
+            // The claims name it.
+            _ => String::new(),
+        };
+        let variables = Variables::new().with("issuer", issuer).with("audience", audience);
+        let mut token = Token::by(state.signer, variables.object(&state.claims[platform]));
+        token.signing = Signing::Key(state.signer, state.signer.algorithm().to_owned());
+        token
+    }
+
+    fn rest(&self, time: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end && !self.closing.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// The discovery document of an honest issuer.
+pub fn discovery(issuer: &str) -> Value {
+    json!({
+        "issuer": issuer,
+        "jwks_uri": format!("{issuer}/.well-known/jwks"),
+        "subject_types_supported": ["public", "pairwise"],
+        "response_types_supported": ["id_token"],
+        "id_token_signing_alg_values_supported": ["RS256"],
+        "scopes_supported": ["openid"],
+    })
+}
+
+fn reply(to: &mut impl Write, status: u16, header: &str, body: &str) -> io::Result<()> {
+    let header = if header.is_empty() { String::new() } else { format!("{header}\r\n") };
+    let length = body.len();
+    write!(
+        to,
+        "HTTP/1.1 {status} Test\r\nContent-Type: application/json\r\n{header}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )?;
+    to.flush()
+}
+
+fn huge(to: &mut impl Write, bytes: usize) -> io::Result<()> {
+    write!(to, "HTTP/1.1 200 Test\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n")?;
+    let chunk = [b' '; 16_384];
+    for _ in 0..bytes.div_ceil(chunk.len()) {
+        to.write_all(&chunk)?;
+    }
+    to.flush()
+}
+
+/// Undoes `%XX` and `+` of a query.
+fn decode(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let hex = after.get(..2).and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+        match (first, hex) {
+            (b'%', Some(byte)) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            (b'+', _) => {
+                bytes.push(b' ');
+                rest = after;
+            }
+            (byte, _) => {
+                bytes.push(*byte);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8(bytes).unwrap()
+}
