@@ -36,6 +36,8 @@ pub struct Authority {
     clock: Clock,
     refusals: limits::Refusals,
     lists: revoke::Lists,
+    /// When the store was last seen to take a write.
+    ready: tokio::sync::Mutex<Option<std::time::Instant>>,
 }
 
 impl Authority {
@@ -73,6 +75,7 @@ impl Authority {
             clock,
             refusals: limits::Refusals::default(),
             lists: revoke::Lists::default(),
+            ready: tokio::sync::Mutex::default(),
         })
     }
 

@@ -65,6 +65,17 @@ pub struct Row {
     pub told: &'static str,
 }
 
+impl Row {
+    /// The `type` of its problem (RFC 9457). Reasons that are told in the same
+    /// words have the same type, so that it tells no more than the words.
+    #[must_use]
+    pub fn problem_type(&self) -> String {
+        let shared = REASONS.iter().filter(|other| other.told == self.told).count() > 1;
+        let name = if shared { "not-allowed".to_owned() } else { self.code.replace('_', "-") };
+        format!("urn:machine-id:{name}")
+    }
+}
+
 const fn row(reason: Reason, code: &'static str, status: u16, told: &'static str) -> Row {
     Row { reason, code, status, told }
 }

@@ -26,7 +26,7 @@ pub mod jwt;
 pub mod oidc;
 pub mod rules;
 
-use rules::Rule;
+use rules::{Field, Rule};
 
 /// Every join method. A new one is a file and a line here.
 pub static METHODS: &[&dyn JoinMethod] = &[&github::GitHub, &circleci::CircleCi];
@@ -58,6 +58,9 @@ pub trait JoinMethod: Sync {
     /// # Errors
     /// The reason.
     fn renews(&self, env: &Environment) -> Result<(), String>;
+
+    /// The fields that its rules may have: what of a job's claims matters.
+    fn fields(&self) -> &'static [Field];
 
     /// The authority's half: reads the method's section of a join token.
     ///

@@ -253,18 +253,16 @@ pub enum Trouble {
 /// Judges a failed request.
 #[must_use]
 pub fn trouble(error: &reqwest::Error) -> Trouble {
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    type Cause<'e> = &'e (dyn std::error::Error + 'static);
+    let mut next: Option<Cause<'_>> = Some(error);
     let mut deepest = String::new();
     while let Some(current) = next {
-        // An `io::Error` hides what it wraps from `source`.
-        let inner = current.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        for candidate in [Some(current), inner.map(|inner| inner as &(dyn std::error::Error + 'static))] {
-            if let Some(rustls::Error::InvalidCertificate(why)) = candidate.and_then(|e| e.downcast_ref()) {
-                return Trouble::Untrusted(certificate_words(why));
-            }
+        if let Some(rustls::Error::InvalidCertificate(why)) = current.downcast_ref() {
+            return Trouble::Untrusted(certificate_words(why));
         }
         deepest = current.to_string();
-        next = match inner {
+        // An `io::Error` hides what it wraps from `source`.
+        next = match current.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
             Some(inner) => Some(inner),
             None => current.source(),
         };

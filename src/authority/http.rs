@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -28,6 +28,9 @@ use crate::wire::{ExchangeRequest, Problem, RevokeRequest};
 const MAX_BODY: usize = 96 << 10;
 /// How long a request may take, its body included.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long the store counts as writable after it was.
+const READY_AGE: Duration = Duration::from_secs(1);
 
 /// The address of whoever asks; put there by [`super::serve`].
 #[derive(Clone, Copy, Debug)]
@@ -106,10 +109,16 @@ async fn tls_crl(State(authority): Shared) -> Result<Response, Answer> {
 
 async fn readyz(State(authority): Shared) -> Result<Response, Answer> {
     // The keys were read and the policy parsed before this served anything.
+    // It writes to the store, and anybody may ask.
+    let mut since = authority.ready.lock().await;
+    if since.is_some_and(|since| since.elapsed() < READY_AGE) {
+        return Ok(json_response(StatusCode::OK, &json!({"status": "ready"})));
+    }
     authority.store.ready().await.map_err(|error| {
         super::serve::log(&format!("not ready: {error}"));
         problem(503, "not-ready", "the store cannot be written to")
     })?;
+    *since = Some(Instant::now());
     Ok(json_response(StatusCode::OK, &json!({"status": "ready"})))
 }
 
@@ -199,10 +208,8 @@ fn refused(authority: &Authority, why: Refused) -> Answer {
 
 fn denied(authority: &Authority, denial: &Denial, id: String) -> Answer {
     let row = denial.reason.row();
-    let kind = row.code.replace('_', "-");
-    // One kind for all denials whose difference would tell the rules.
-    let untold = crate::denial::REASONS.iter().filter(|other| other.told == row.told).count() > 1;
-    let mut answer = problem(row.status, if untold { "not-allowed" } else { &kind }, row.told);
+    let mut answer = problem(row.status, "", row.told);
+    answer.problem.kind = row.problem_type();
     answer.problem.detail = denial.told.clone().unwrap_or_default();
     answer.problem.hint = hint(denial.reason).to_owned();
     answer.problem.claims = denial.claims.clone();

@@ -39,7 +39,6 @@ const WATCH_EVERY: Duration = Duration::from_secs(1);
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
 
 /// One line on stderr.
-#[expect(clippy::print_stderr, reason = "the authority's log is its stderr")]
 pub fn log(line: &str) {
     // A closed stderr must not end the authority, which `eprintln!` would.
     let _ = writeln!(std::io::stderr().lock(), "{line}");

@@ -22,6 +22,8 @@ pub enum Command {
     SignServer(SignServer),
     /// Show what was issued, refused and revoked, and for which run.
     Audit(Audit),
+    /// Say why a job was refused, by the denial id that it printed.
+    Explain(Explain),
 }
 
 /// Where an authority's data is.
@@ -143,4 +145,15 @@ pub struct Audit {
     /// How to print it.
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
+}
+
+/// `authority explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// Where its data is.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// What the refused job printed: d-….
+    #[arg(value_name = "DENIAL_ID")]
+    pub id: String,
 }

@@ -19,6 +19,7 @@ use crate::error::{Context as _, Error, Kind, Result};
 use crate::{document, net};
 
 mod audit;
+mod explain;
 
 /// Runs it.
 ///
@@ -32,6 +33,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::SignHost(args) => sign_host(args),
         Command::SignServer(args) => sign_server(args),
         Command::Audit(args) => audit::run(&args),
+        Command::Explain(args) => explain::run(&args),
     }?;
     Ok(ExitCode::SUCCESS)
 }

@@ -134,7 +134,11 @@ fn lines(text: &mut String, name: &str, value: &Value, indent: usize) {
                 lines(text, name, value, indent + 2);
             }
         }
-        _ => text.push_str(&format!("{:indent$}{name}: {}\n", "", plain(value))),
+        _ => {
+            let line = format!("{:indent$}{name}: {}", "", plain(value));
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
     }
 }
 
@@ -146,6 +150,7 @@ fn plain(value: &Value) -> String {
         Value::Bool(true) => "yes".to_owned(),
         Value::Bool(false) => "no".to_owned(),
         Value::Null => "none".to_owned(),
+        Value::Object(fields) if fields.is_empty() => "none".to_owned(),
         other => shown(&other.to_string()),
     }
 }

@@ -83,6 +83,10 @@ impl JoinMethod for CircleCi {
         Ok(())
     }
 
+    fn fields(&self) -> &'static [Field] {
+        FIELDS
+    }
+
     fn configure(&self, mut section: Mapping<'_>) -> Result<Box<dyn Verifier>, Mistake> {
         let node = section.need("organization_id")?;
         let organization = node.text("organization_id")?.to_owned();

@@ -98,6 +98,10 @@ impl JoinMethod for GitHub {
         Ok(())
     }
 
+    fn fields(&self) -> &'static [Field] {
+        FIELDS
+    }
+
     fn configure(&self, mut section: Mapping<'_>) -> Result<Box<dyn Verifier>, Mistake> {
         let place = section.place;
         let host = section.text("enterprise_server_host")?;

@@ -65,17 +65,14 @@ pub fn refused(answer: &Answer<'_>) -> Error {
         .hint("a proxy or load balancer in between may have answered in its place");
     };
     let mut error = Error::new(Kind::Refused, words(problem)).context("the authority refused");
-    if !problem.hint.is_empty() {
-        error = error.hint(shown(&problem.hint));
-    }
     if is(problem, Reason::AudienceWrong) {
         error = audience(error, answer, problem);
+    } else if !problem.hint.is_empty() {
+        error = error.hint(shown(&problem.hint));
     }
     error = clocks(error, answer, problem);
-    if let Some(claims) = &problem.claims {
-        for line in claim_lines(claims) {
-            error = error.hint(line);
-        }
+    if let Some(table) = problem.claims.as_ref().and_then(claims_table) {
+        error = error.hint(table);
     }
     if let Some(id) = &problem.denial_id {
         let id = shown(id);
@@ -159,9 +156,11 @@ pub fn clock_warning(theirs: Option<i64>, ours: i64) -> Option<String> {
     ))
 }
 
-fn claim_lines(claims: &Map<String, Value>) -> Vec<String> {
+/// The job's own claims, one a line; nothing where none is worth showing.
+fn claims_table(claims: &Map<String, Value>) -> Option<String> {
     let known = TELLING.iter().filter_map(|name| claims.get(*name).map(|value| (*name, value)));
-    known.map(|(name, value)| format!("the token says {name}: {}", value_words(value))).collect()
+    let lines: String = known.map(|(name, value)| format!("\n  {name}: {}", value_words(value))).collect();
+    (!lines.is_empty()).then(|| format!("the token says:{lines}"))
 }
 
 fn value_words(value: &Value) -> String {
@@ -187,13 +186,15 @@ pub fn unreachable(authority: &str, trouble: &Trouble, trust: &AuthorityTrust, n
 }
 
 fn untrusted(error: Error, why: &str, trust: &AuthorityTrust, now: i64) -> Error {
-    let error =
-        if why.contains("name") { error.hint("spell --authority as in its `public_url`") } else { error };
-    let error = if why.contains("expired") || why.contains("not valid yet") {
-        error.hint(format!("this machine's clock says {}", rfc3339(now)))
-    } else {
-        error
-    };
+    if why.contains("another name") {
+        return error.hint("spell --authority as in the `public_url` of its authority.yaml");
+    }
+    if why.contains("expired") || why.contains("not valid yet") {
+        return error.hint(format!(
+            "this machine's clock says {}: check it, or have the authority's certificate renewed",
+            rfc3339(now)
+        ));
+    }
     match (&trust.ca_file, &trust.ca_pin) {
         (Some(file), _) => error.hint(format!(
             "{} does not hold its CA: replace it with the output of `machine-id authority export tls-ca`",
@@ -242,9 +243,7 @@ mod tests {
         );
         let hints = error.hints().join("\n");
         assert!(
-            hints.starts_with(
-                "the token says repository: o/app\\u{a}::error::x\nthe token says ref: r\ndenial d-1"
-            ),
+            hints.starts_with("the token says:\n  repository: o/app\\u{a}::error::x\n  ref: r\ndenial d-1"),
             "{hints}"
         );
         assert!(hints.contains("authority explain d-1") && !hints.contains("clocks"), "{hints}");

@@ -1,7 +1,8 @@
 //! Signals, as values that the client waits for.
 //!
-//! One that was ignored when the process started (`nohup`, a shell's `&`)
-//! stays ignored, for us and for COMMAND.
+//! HUP stays ignored, for us and for COMMAND, where the process was started so:
+//! that is what `nohup` is for. INT is listened for even then, since a script's
+//! `&` ignores it without meaning that keys should stay behind.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -28,9 +29,9 @@ impl Signals {
     /// # Errors
     /// `Kind::Internal`.
     pub fn listen(signals: &[Signal]) -> Result<Self> {
-        let ignored = ignored();
+        let left_alone = |signal: Signal| signal == Signal::HUP && is_in(signal, ignored());
         let mut streams = Vec::new();
-        for wanted in signals.iter().filter(|wanted| !is_in(**wanted, ignored)) {
+        for wanted in signals.iter().filter(|wanted| !left_alone(**wanted)) {
             let stream = signal(SignalKind::from_raw(wanted.as_raw()))
                 .context(Kind::Internal, "cannot listen for signals")?;
             streams.push((*wanted, stream));

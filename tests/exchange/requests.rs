@@ -271,6 +271,28 @@ fn a_refused_job_hears_its_own_claims_and_nothing_else() {
 }
 
 #[test]
+fn the_audit_trail_in_words_cannot_be_forged() {
+    let bench = Bench::start();
+    let hostile = "x\n2026-01-01T00:00:00Z issued \u{1b}[2J\u{202e}\r\u{9b}31m";
+    let keys = Keys::fresh();
+    let client = bench.authority.client();
+    client.exchange(&keys.request(hostile, "github", "a.b.c")).problem(403);
+    client.exchange(&keys.request("github-deploy", hostile, "a.b.c")).problem(403);
+    let denied = bench.bound(&keys).claim("repository", hostile).header("kid", hostile).mint();
+    bench.present(&denied, &keys).problem(401);
+    let denied = bench.bound(&keys).claim("repository", hostile).claim("ref", hostile).mint();
+    bench.present(&denied, &keys).problem(403);
+    let granted = bench.bound(&keys).claim("ref", hostile).claim("run_id", hostile).mint();
+    bench.present(&granted, &keys).granted();
+    let output = bench.authority.run(["audit", "--format", "text"]);
+    assert!(output.status.success());
+    let words = String::from_utf8(output.stdout).expect("UTF-8") + &bench.authority.stderr();
+    let foul = |c: char| (c.is_control() && !matches!(c, '\n' | '\t')) || c == '\u{202e}';
+    assert!(!words.contains(foul), "{words:?}");
+    assert!(!words.lines().any(|line| line.starts_with("2026-01-01")), "{words}");
+}
+
+#[test]
 fn too_many_refusals_are_not_written() {
     let bench = Bench::start();
     let keys = Keys::fresh();

@@ -38,6 +38,14 @@ fn the_policy_is_read_anew_when_its_file_changes() {
     wait_for("the new policy", || (bench.ask("github-deploy", &Keys::fresh()).status == 403).then_some(()));
     bench.authority.write_policy(&policies::basic(&bench.issuer));
     wait_for("the old policy", || (bench.ask("github-deploy", &Keys::fresh()).status == 200).then_some(()));
+    // Another file, and none at all.
+    let folder = bench.authority.data_dir().join("policy");
+    std::fs::rename(folder.join("test.yaml"), folder.join("renamed.yml")).unwrap();
+    bench.authority.hup();
+    wait_for("the renamed file", || bench.authority.stderr().contains("anew").then_some(()));
+    assert_eq!(bench.ask("github-deploy", &Keys::fresh()).status, 200);
+    std::fs::remove_file(folder.join("renamed.yml")).unwrap();
+    wait_for("the policy to go", || (bench.ask("github-deploy", &Keys::fresh()).status == 403).then_some(()));
 }
 
 #[test]
@@ -51,6 +59,9 @@ fn a_bad_policy_is_refused_and_the_old_one_stays() {
         ("an unknown role", good.replace("roles: [deploy]", "roles: [nobody]"), "nobody"),
         ("an unknown kind", good.replace("kind: bot", "kind: robot"), "robot"),
         ("two of one name", format!("{good}---\n{good}"), "deployer"),
+        ("a principal with a comma", good.replace(", deploy]", ", 'a,b']"), "a,b"),
+        ("a principal with a line feed", good.replace(", deploy]", ", \"a\\nb\"]"), "logins"),
+        ("a trait with a space", good.replace("values: [ubuntu]", "values: ['a b']"), "a b"),
         ("a rule for everybody", good.replace("- repository: octo-org/octo-repo", "- {}"), "everybody"),
     ];
     for (what, policy, named) in bad {

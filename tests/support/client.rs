@@ -29,6 +29,22 @@ pub struct Client {
     tls: Arc<ClientConfig>,
 }
 
+/// Reads alone: a `Stream` wants to be rid of what it could not write first.
+struct Incoming<'s>(&'s mut Stream);
+
+impl Read for Incoming<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.conn.reader().read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return done,
+            }
+            self.0.conn.read_tls(&mut self.0.sock)?;
+            self.0.conn.process_new_packets().map_err(io::Error::other)?;
+        }
+    }
+}
+
 /// An answer.
 #[derive(Clone, Debug)]
 pub struct Response {
@@ -85,7 +101,7 @@ impl Client {
         let mut stream = self.connect()?;
         // A server that has heard enough may answer and close before the end.
         let sent = stream.write_all(request).and_then(|()| stream.flush());
-        Response::read(&mut stream).map_err(|error| sent.err().unwrap_or(error))
+        Response::read(&mut Incoming(&mut stream)).map_err(|error| sent.err().unwrap_or(error))
     }
 
     /// A request, which may fail on the way.

@@ -22,7 +22,7 @@ mod writes;
 mod tests;
 
 /// How many rows one transaction forgets, so that pruning never holds up an exchange for long.
-const PRUNE_STEP: usize = 500;
+const PRUNE_STEP: usize = 200;
 
 /// A [`Store`] in a file of SQLite.
 #[derive(Debug)]

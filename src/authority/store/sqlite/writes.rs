@@ -1,6 +1,7 @@
 //! What is written. Each function runs inside a savepoint of the writer's
 //! transaction: an error undoes all that it did.
 
+use ring::digest::{self, Digest, SHA256};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::super::body::{self, Origin};
@@ -8,6 +9,7 @@ use super::super::{
     CertificateKind, Issued, NewCertificate, NewIssuance, NewRefusal, NewRevocation, NewSigned, Revoked,
 };
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::join::Replay;
 
 /// A certificate as its columns want it.
 pub(super) struct Row {
@@ -71,6 +73,16 @@ fn certificates(connection: &Connection, issuance: i64, rows: &[Row]) -> rusqlit
     Ok(())
 }
 
+/// What names a proof among those of all issuers: SHA-256 over the length of
+/// the issuer's name in eight bytes, the name, and the proof's id.
+fn proof_key(replay: &Replay) -> Digest {
+    let mut hash = digest::Context::new(&SHA256);
+    hash.update(&u64::try_from(replay.issuer.len()).unwrap_or(u64::MAX).to_be_bytes());
+    hash.update(replay.issuer.as_bytes());
+    hash.update(replay.id.as_bytes());
+    hash.finish()
+}
+
 /// Uses the proof up and records the issuance. The insert under the unique
 /// index of `proofs` decides; nothing is looked up before it.
 pub(super) fn issue(
@@ -80,22 +92,15 @@ pub(super) fn issue(
     body: &str,
 ) -> rusqlite::Result<Issued> {
     let first = rows.first().map_or(0, |row| row.serial);
-    let replay = &entry.replay;
+    let key = proof_key(&entry.replay);
     let used = connection
         .prepare_cached(
-            "INSERT INTO proofs (issuer, id, fingerprint, certificate, held_until, plan)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (issuer, id) DO NOTHING",
+            "INSERT INTO proofs (key, fingerprint, certificate, held_until, plan)
+             VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (key) DO NOTHING",
         )?
-        .execute(params![
-            replay.issuer,
-            replay.id,
-            entry.fingerprint,
-            first,
-            replay.held_until,
-            entry.plan
-        ])?;
+        .execute(params![key.as_ref(), entry.fingerprint, first, entry.replay.held_until, entry.plan])?;
     if used == 0 {
-        return repeat(connection, entry);
+        return repeat(connection, key.as_ref(), entry);
     }
     let of = Columns {
         time: entry.time,
@@ -111,14 +116,14 @@ pub(super) fn issue(
 
 /// What becomes of a proof that was used before: the same request again is a
 /// retry, unless any certificate of that issuance has been revoked since.
-fn repeat(connection: &Connection, entry: &NewIssuance) -> rusqlite::Result<Issued> {
+fn repeat(connection: &Connection, key: &[u8], entry: &NewIssuance) -> rusqlite::Result<Issued> {
     let plan = connection
         .prepare_cached(
-            "SELECT plan FROM proofs WHERE issuer = ?1 AND id = ?2 AND fingerprint = ?3 AND NOT EXISTS (
+            "SELECT plan FROM proofs WHERE key = ?1 AND fingerprint = ?2 AND NOT EXISTS (
                 SELECT 1 FROM certificates AS one JOIN certificates AS other USING (issuance)
                 WHERE one.serial = proofs.certificate AND other.revoked IS NOT NULL)",
         )?
-        .query_row(params![entry.replay.issuer, entry.replay.id, entry.fingerprint], |row| row.get(0))
+        .query_row(params![key, entry.fingerprint], |row| row.get(0))
         .optional()?;
     Ok(plan.map_or(Issued::Used, |plan| Issued::Repeat { plan }))
 }

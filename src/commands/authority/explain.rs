@@ -1,0 +1,57 @@
+//! `machine-id authority explain`: the whole story of one refusal. It tells the
+//! rules, so it is for whoever may read the data directory.
+
+use serde_json::Value;
+
+use crate::authority::config;
+use crate::authority::store::{EventFilter, Store as _, sqlite::Sqlite};
+use crate::cli::authority::Explain;
+use crate::denial::REASONS;
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::text::shown;
+
+/// Prints why the job was refused, and its claims.
+///
+/// # Errors
+/// `Kind::Usage` where there is no refusal of that id.
+pub(super) fn run(args: &Explain) -> Result<()> {
+    let config = config::Config::load(&args.data.data_dir)?;
+    let store = Sqlite::open(&config.store)?;
+    let filter = EventFilter {
+        id: Some(args.id.clone()),
+        event: Some("refused".to_owned()),
+        ..EventFilter::default()
+    };
+    let events = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .context(Kind::Internal, "cannot start the runtime")?
+        .block_on(store.events(filter, 0, 1))?;
+    let Some(event) = events.first() else {
+        return Err(Error::usage(format!("there is no refusal `{}`", shown(&args.id)))
+            .hint("a refused job prints its denial id, d- and 32 digits; `authority audit --event refused` lists them"));
+    };
+    let text = |name: &str| event.body.get(name).and_then(Value::as_str).unwrap_or_default();
+    let code = text("reason");
+    let told = REASONS.iter().find(|row| row.code == code).map_or("", |row| row.told);
+    let mut page = format!(
+        "{} at {}\nreason: {code} (the job was told: {told})\njoin token: {}, join method: {}, from {}\n",
+        shown(text("denial_id")),
+        text("time"),
+        shown(text("token")),
+        shown(text("join_method")),
+        text("peer"),
+    );
+    // The story is one line for each thing that was got and wanted.
+    for part in text("detail").split("; ") {
+        page.push_str(&format!("  {}\n", shown(part)));
+    }
+    if let Some(Value::Object(claims)) = event.body.get("claims") {
+        let verified = event.body.get("verified") == Some(&Value::Bool(true));
+        page.push_str(if verified { "claims, verified:\n" } else { "claims, NOT verified:\n" });
+        for (name, value) in claims {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            page.push_str(&format!("  {}: {}\n", shown(name), shown(&value)));
+        }
+    }
+    crate::commands::print(&page)
+}
