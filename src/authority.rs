@@ -19,6 +19,7 @@ pub mod issue;
 pub mod keys;
 pub mod limits;
 pub mod policy;
+pub mod random;
 pub mod revocation;
 pub mod revoke;
 pub mod serve;

@@ -5,13 +5,14 @@ use std::net::IpAddr;
 
 use super::Authority;
 use super::issue::request::{OutputKeys, binding_of};
-use super::issue::{Occasion, Prepared, Signed, random_id};
+use super::issue::{Occasion, Prepared, Signed};
 use super::policy::{Asked, JoinToken, Policy};
+use super::random;
 use super::store::{Issued, NewIssuance, NewRefusal};
 use crate::clock::rfc3339;
 use crate::denial::{Denial, Reason};
 use crate::error::Error;
-use crate::join::{Desk, Failure, Identity};
+use crate::join::{Desk, Failure, Identity, jwt};
 use crate::wire::{ExchangeRequest, ExchangeResponse};
 
 /// The shortest lifetime that is asked for, in seconds.
@@ -197,14 +198,20 @@ async fn refuse(
     authority: &Authority,
     policy: &Policy,
     request: &ExchangeRequest,
-    denial: Denial,
+    mut denial: Denial,
     peer: IpAddr,
 ) -> Refused {
     if let Err(seconds) = authority.refusals.admit(peer) {
         return Refused::TooMany(seconds);
     }
-    let id = match random_id() {
-        Ok(id) => format!("d-{id}"),
+    // A refusal before the proof was read says the same as one after it.
+    if denial.claims.is_none()
+        && let Some(claims) = jwt::unverified_claims(&request.proof)
+    {
+        denial = denial.with_claims(&claims, false);
+    }
+    let id = match random::id("d") {
+        Ok(id) => id,
         Err(error) => return Refused::Broken(error),
     };
     let claims = denial.claims.as_ref();

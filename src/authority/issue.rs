@@ -2,15 +2,15 @@
 //! [`Grant`] → [`Prepared`] (recorded in the store) → [`Signed`].
 
 use ring::digest::{Context, SHA256};
-use ring::rand::{SecureRandom as _, SystemRandom};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::keys::CaKeys;
 use super::policy::Grant;
+use super::random;
 use super::store::{CertificateKind, NewCertificate};
 use crate::clock::LEEWAY;
-use crate::error::{Context as _, Error, Kind, Result};
+use crate::error::{Context as _, Kind, Result};
 use crate::join::Provenance;
 use crate::wire::OutputResponse;
 
@@ -91,7 +91,7 @@ impl Prepared {
             outputs.push(PreparedOutput { name, roles, ssh, tls });
         }
         Ok(Self {
-            issuance_id: format!("i-{}", random_id()?),
+            issuance_id: random::id("i")?,
             bot: grant.bot().to_owned(),
             token: grant.token().to_owned(),
             expires,
@@ -114,6 +114,12 @@ impl Prepared {
     /// Never in practice.
     pub fn plan(&self) -> Result<String> {
         serde_json::to_string(self).context(Kind::Internal, "a plan cannot be written")
+    }
+
+    /// Whether the first of its certificates has expired.
+    #[must_use]
+    pub fn has_expired(&self, now: i64) -> bool {
+        self.expires <= now
     }
 
     /// The issuance's id.
@@ -223,28 +229,4 @@ pub fn valid_from(now: i64) -> i64 {
 pub fn validity(now: i64, until: i64) -> Result<(OffsetDateTime, OffsetDateTime)> {
     let time = |unix| OffsetDateTime::from_unix_timestamp(unix).context(Kind::Internal, "validity");
     Ok((time(valid_from(now))?, time(until)?))
-}
-
-/// A random serial of 63 bits, never zero.
-///
-/// # Errors
-/// `Kind::Internal` where there are no random numbers.
-pub fn serial() -> Result<u64> {
-    let mut bytes = [0; 8];
-    random(&mut bytes)?;
-    Ok((u64::from_be_bytes(bytes) >> 1).max(1))
-}
-
-/// 128 random bits in lower-case letters and digits, for ids.
-///
-/// # Errors
-/// `Kind::Internal` where there are no random numbers.
-pub fn random_id() -> Result<String> {
-    let mut bytes = [0; 16];
-    random(&mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-fn random(bytes: &mut [u8]) -> Result<()> {
-    SystemRandom::new().fill(bytes).map_err(|_| Error::internal("the system gives no random numbers"))
 }

@@ -13,7 +13,8 @@ use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, ServerConfig};
 
 use super::Authority;
-use super::issue::{random_id, x509::ServerPlan};
+use super::issue::x509::ServerPlan;
+use super::random;
 use super::store::NewSigned;
 use crate::error::{Context as _, Error, Kind, Result};
 
@@ -84,8 +85,7 @@ async fn own(authority: &Authority) -> Result<Certificate> {
     let pair = rcgen::KeyPair::generate().context(Kind::Internal, "cannot make a TLS key")?;
     let now = authority.clock.now();
     let plan = ServerPlan::new(pair.subject_public_key_info(), vec![host], now, LIFETIME)?;
-    let entry =
-        NewSigned { id: format!("s-{}", random_id()?), time: now, by: "serve", certificate: plan.record() };
+    let entry = NewSigned { id: random::id("s")?, time: now, by: "serve", certificate: plan.record() };
     authority.store.record_signed(entry).await?;
     let leaf = plan.sign(&authority.keys)?;
     let leaf = CertificateDer::from_pem_slice(leaf.as_bytes()).context(Kind::Internal, "own certificate")?;

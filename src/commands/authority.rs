@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use rcgen::PublicKeyData as _;
 
-use crate::authority::issue::{random_id, request, ssh::HostPlan, x509::ServerPlan};
+use crate::authority::issue::{request, ssh::HostPlan, x509::ServerPlan};
 use crate::authority::store::{NewCertificate, NewSigned, Store as _, sqlite::Sqlite};
-use crate::authority::{Authority, config, keys, serve};
+use crate::authority::{Authority, config, keys, random, serve};
 use crate::cli::authority::{Command, Export, Exported, Init, Serve, SignHost, SignServer};
 use crate::clock::Clock;
 use crate::error::{Context as _, Error, Kind, Result};
@@ -128,7 +128,7 @@ fn open(data_dir: &Path) -> Result<(keys::CaKeys, Sqlite)> {
 }
 
 fn record(store: &Sqlite, by: &'static str, certificate: NewCertificate) -> Result<()> {
-    let entry = NewSigned { id: format!("s-{}", random_id()?), time: Clock::system().now(), by, certificate };
+    let entry = NewSigned { id: random::id("s")?, time: Clock::system().now(), by, certificate };
     tokio::runtime::Builder::new_current_thread()
         .build()
         .context(Kind::Internal, "cannot start the runtime")?

@@ -11,6 +11,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
 use serde_json::{Map, Value};
 
 use crate::denial::{Denial, Reason};
+use crate::wire::Proof;
 
 /// The longest token that is read, in bytes. GitHub's are about 2 KB.
 pub const MAX_TOKEN: usize = 16 << 10;
@@ -85,6 +86,15 @@ impl<'t> Jwt<'t> {
     #[must_use]
     pub fn content_id(&self) -> String {
         format!("sha256:{}", URL_SAFE_NO_PAD.encode(self.content))
+    }
+}
+
+/// The claims of a proof that is a JWT, believed by nobody: to show callers their own.
+#[must_use]
+pub fn unverified_claims(proof: &Proof) -> Option<Map<String, Value>> {
+    match Jwt::parse(proof.field("id_token")?.expose()) {
+        Ok(jwt) => Some(jwt.claims),
+        Err(denial) => denial.claims,
     }
 }
 

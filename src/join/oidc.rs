@@ -139,9 +139,10 @@ impl Oidc {
                 return Err(Denial::new(Reason::TokenNotYetValid, told.clone()).tell(told));
             }
         }
-        if expires.saturating_sub(issued) > self.max_lifetime {
-            let detail =
-                format!("lives {} s, at most {} s are accepted", expires - issued, self.max_lifetime);
+        // Both ends of an i64 can be claimed.
+        let lifetime = expires.saturating_sub(issued);
+        if lifetime > self.max_lifetime {
+            let detail = format!("lives {lifetime} s, at most {} s are accepted", self.max_lifetime);
             return Err(Denial::new(Reason::LifetimeTooLong, detail));
         }
         Ok(())

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use ssh_key::certificate::{Builder, CertType};
 use ssh_key::public::KeyData;
 
-use super::{Occasion, random, record, serial, valid_from};
+use super::{Occasion, record, valid_from};
 use crate::authority::keys::{CaKeys, SshCa};
 use crate::authority::policy::{Grant, SshGrant};
+use crate::authority::random::{self, serial};
 use crate::authority::store::{CertificateKind, NewCertificate};
 use crate::error::{Context as _, Error, Kind, Result};
 
@@ -164,7 +165,7 @@ impl Body<'_> {
         }
         let build = || -> ssh_key::Result<String> {
             let mut nonce = vec![0; 32];
-            random(&mut nonce).map_err(|_| ssh_key::Error::Crypto)?;
+            random::fill(&mut nonce).map_err(|_| ssh_key::Error::Crypto)?;
             let unix = |time: i64| u64::try_from(time).unwrap_or(0);
             let mut builder = Builder::new(nonce, self.key.clone(), unix(self.from), unix(self.until))?;
             builder.serial(self.serial)?.cert_type(self.kind)?.key_id(self.key_id)?;

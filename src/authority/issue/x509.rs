@@ -11,9 +11,10 @@ use rcgen::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Occasion, record, serial, validity};
+use super::{Occasion, record, validity};
 use crate::authority::keys::CaKeys;
 use crate::authority::policy::{Grant, TlsGrant};
+use crate::authority::random::serial;
 use crate::authority::store::{CertificateKind, NewCertificate};
 use crate::error::{Context as _, Error, Kind, Result};
 

@@ -11,15 +11,16 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair as TlsKey,
     KeyUsagePurpose, SerialNumber,
 };
-use ring::rand::{SecureRandom as _, SystemRandom};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use ssh_key::private::{Ed25519Keypair, KeypairData};
 use ssh_key::{LineEnding, PrivateKey};
+use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::{CaKeys, SshCa, TlsCa};
-use crate::authority::issue;
+use crate::authority::random;
+use crate::clock::LEEWAY;
 use crate::error::{Context as _, Error, Kind, Result};
 
 const SSH_USER: &str = "ssh_user_ca";
@@ -40,7 +41,7 @@ pub fn create(dir: &Path, cluster: &str, now: i64) -> Result<()> {
         .context(Kind::Usage, format!("cannot create {}", dir.display()))?;
     for name in [SSH_USER, SSH_HOST] {
         let mut seed = Zeroizing::new([0; 32]);
-        SystemRandom::new().fill(&mut *seed).map_err(|_| Error::internal("no random numbers"))?;
+        random::fill(&mut *seed)?;
         let pair = KeypairData::from(Ed25519Keypair::from_seed(&seed));
         let key =
             PrivateKey::new(pair, format!("{name}@{cluster}")).context(Kind::Internal, "new SSH CA key")?;
@@ -62,8 +63,10 @@ fn ca_params(cluster: &str, now: i64) -> Result<CertificateParams> {
     params.distinguished_name.push(DnType::CommonName, format!("{cluster} machine-id CA"));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.serial_number = Some(SerialNumber::from_slice(&issue::serial()?.to_be_bytes()));
-    (params.not_before, params.not_after) = issue::validity(now, now + TLS_CA_DAYS * 86_400)?;
+    params.serial_number = Some(SerialNumber::from_slice(&random::serial()?.to_be_bytes()));
+    let time = |unix| OffsetDateTime::from_unix_timestamp(unix).context(Kind::Internal, "the time");
+    params.not_before = time(now.saturating_sub(LEEWAY))?;
+    params.not_after = time(now.saturating_add(TLS_CA_DAYS * 86_400))?;
     Ok(params)
 }
 

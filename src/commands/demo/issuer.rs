@@ -27,7 +27,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
 use tokio_rustls::TlsAcceptor;
 
-use crate::authority::issue::random_id;
+use crate::authority::random;
 use crate::error::{Context as _, Error, Kind, Result};
 
 /// What the platform gives a job to ask for tokens with.
@@ -149,7 +149,7 @@ impl Signer {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let claims = json!({
             "iss": self.issuer, "aud": audience, "sub": "repo:octo-org/app:ref:refs/heads/main",
-            "jti": random_id()?, "iat": now, "nbf": now.saturating_sub(300), "exp": now + 300,
+            "jti": random::id("jti")?, "iat": now, "nbf": now.saturating_sub(300), "exp": now + 300,
             "repository": "octo-org/app", "repository_id": "74", "repository_owner": "octo-org",
             "repository_owner_id": "65", "repository_visibility": "private", "ref": "refs/heads/main",
             "ref_type": "branch", "ref_protected": "true", "event_name": "push", "actor": "octocat",
