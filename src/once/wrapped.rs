@@ -1,18 +1,19 @@
 //! COMMAND: run with the certificates, which are renewed while it runs, and
 //! taken away when it ends, however it ends.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::OsStr;
-use std::future::pending;
+use std::future::{Future as _, pending, poll_fn};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
+use std::task::Poll;
 use std::time::Duration;
 
 use rustix::fs::{Access, AtFlags, CWD};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::clock::Clock;
 use crate::environment::Environment;
@@ -33,6 +34,9 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// How long all revocations together may take.
 const REVOKE_TIME: Duration = Duration::from_secs(5);
+
+/// How long a renewal under way may take to end once COMMAND has.
+const SETTLE: Duration = Duration::from_secs(2);
 
 /// The longest pause between attempts to renew.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -94,6 +98,8 @@ pub struct Wrapped<'a> {
     places: RefCell<Option<Places>>,
     /// Every issuance of the run.
     issued: RefCell<Vec<Revocable>>,
+    /// Whether an exchange is under way.
+    renewing: Cell<bool>,
 }
 
 impl<'a> Wrapped<'a> {
@@ -109,7 +115,8 @@ impl<'a> Wrapped<'a> {
         issued: Option<Revocable>,
     ) -> Self {
         let issued = RefCell::new(issued.into_iter().collect());
-        Self { settings, env, progress, exchanger, keys, places: RefCell::new(Some(places)), issued }
+        let (places, renewing) = (RefCell::new(Some(places)), Cell::new(false));
+        Self { settings, env, progress, exchanger, keys, places, issued, renewing }
     }
 
     /// Runs COMMAND to its end, wipes, revokes, and returns COMMAND's status as ours.
@@ -162,7 +169,18 @@ impl<'a> Wrapped<'a> {
             let holds = self.places.borrow().is_some();
             tokio::select! {
                 biased;
-                status = child.wait() => return self.status(status),
+                status = child.wait() => {
+                    // Certificates that are on their way are to be revoked too.
+                    let settled = poll_fn(|context| {
+                        let _ = renewals.as_mut().poll(context);
+                        if self.renewing.get() { Poll::Pending } else { Poll::Ready(()) }
+                    });
+                    if self.renewing.get() {
+                        self.wipe();
+                        let _ = timeout(SETTLE, settled).await;
+                    }
+                    return self.status(status);
+                }
                 signal = signals.next() => {
                     forward(signal, child);
                     if matches!(signal, Signal::TERM | Signal::HUP) {
@@ -226,7 +244,10 @@ impl<'a> Wrapped<'a> {
     }
 
     async fn renew(&self) -> Result<i64> {
-        let issuance = self.exchanger.exchange().await?;
+        self.renewing.set(true);
+        let exchanged = self.exchanger.exchange().await;
+        self.renewing.set(false);
+        let issuance = exchanged?;
         let response = &issuance.response;
         self.issued.borrow_mut().extend(Revocable::of_answer(
             &response.issuance_id,
