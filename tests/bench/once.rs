@@ -46,6 +46,7 @@ fn main() {
         ["empty"] => {}
         ["two-requests", targets @ ..] => two_requests(&Target::read(targets)),
         ["two-requests-reqwest", targets @ ..] => two_requests_reqwest(&Target::read(targets)),
+        words if words.contains(&"world") => hold_world(),
         // `cargo bench` says `--bench`, `cargo test --benches` does not.
         words if words.contains(&"--bench") => bench(),
         _ => println!("once: run with `cargo bench`"),
@@ -105,6 +106,18 @@ fn report(programs: &[Program<'_>; 4], looks: &[Vec<Look>]) {
         ratio(&once.wall, &reqwest.wall),
         ratio(&once.cpu, &reqwest.cpu),
     );
+}
+
+/// The world alone, for profilers: prints the programs as shell commands, and
+/// stays until its standard input ends.
+fn hold_world() {
+    let issuer = Issuer::start();
+    let authority = Authority::trusting(&issuer, &policies::basic(&issuer));
+    let world = World { issuer: &issuer, authority: &authority, scratch: tempfile::TempDir::new().unwrap() };
+    for command in [world.once(), world.bare("two-requests"), world.bare("two-requests-reqwest")] {
+        println!("{command:?}");
+    }
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }
 
 /// A program to be measured, and what was.
