@@ -30,6 +30,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use support::authority::Authority;
+use support::client::Keys;
 use support::issuer::{Endpoint, Fault, Issuer, REQUEST_TOKEN};
 use support::{policies, process};
 
@@ -45,6 +46,7 @@ fn main() {
     match words.as_slice() {
         ["empty"] => {}
         ["two-requests", targets @ ..] => two_requests(&Target::read(targets)),
+        ["the-two-requests", targets @ .., request] => the_two_requests(&Target::read(targets), request),
         ["two-requests-reqwest", targets @ ..] => two_requests_reqwest(&Target::read(targets)),
         words if words.contains(&"world") => hold_world(),
         // `cargo bench` says `--bench`, `cargo test --benches` does not.
@@ -74,6 +76,7 @@ fn bench(place: &str) {
         Program::new(|| world.once()),
         Program::new(|| world.bare("two-requests")),
         Program::new(|| world.bare("two-requests-reqwest")),
+        Program::new(|| world.bare_exchange()),
         Program::new(|| itself(["empty"])),
     ];
     for run in 0..WARM_UP + RUNS {
@@ -96,14 +99,15 @@ fn bench(place: &str) {
     report(place, &programs, &looks);
 }
 
-fn report(place: &str, programs: &[Program<'_>; 4], looks: &[Vec<Look>]) {
-    let [once, lean, reqwest, empty] = programs;
+fn report(place: &str, programs: &[Program<'_>; 5], looks: &[Vec<Look>]) {
+    let [once, lean, reqwest, exchange, empty] = programs;
     let memory = |of: usize| looks[of].iter().map(|look| look.peak_kib).max().unwrap() as f64 / 1024.0;
     let threads = looks[0].iter().map(|look| look.threads).max().unwrap();
     println!(
         "once, files {place}: wall {}, cpu {}, peak {:.1} MiB, {threads} thread(s); \
-         two bare requests: lean {} cpu {} {:.1} MiB, reqwest {} cpu {} {:.1} MiB; empty process {}; \
-         once / lean: wall {} cpu {}, once / reqwest: wall {} cpu {}",
+         two bare requests: lean {} cpu {} {:.1} MiB, reqwest {} cpu {} {:.1} MiB; mint and exchange {} cpu {}; \
+         empty process {}; once / lean: wall {} cpu {}, once / reqwest: wall {} cpu {}, \
+         once / mint and exchange: wall {} cpu {}",
         once.wall,
         once.cpu,
         memory(0),
@@ -113,11 +117,15 @@ fn report(place: &str, programs: &[Program<'_>; 4], looks: &[Vec<Look>]) {
         reqwest.wall,
         reqwest.cpu,
         memory(2),
+        exchange.wall,
+        exchange.cpu,
         empty.wall,
         ratio(&once.wall, &lean.wall),
         ratio(&once.cpu, &lean.cpu),
         ratio(&once.wall, &reqwest.wall),
         ratio(&once.cpu, &reqwest.cpu),
+        ratio(&once.wall, &exchange.wall),
+        ratio(&once.cpu, &exchange.cpu),
     );
 }
 
@@ -209,6 +217,19 @@ impl World<'_> {
         command
     }
 
+    /// The two requests that `once` makes and nothing else: the token, and the
+    /// exchange with keys that are there already and are used each time.
+    fn bare_exchange(&self) -> Command {
+        let request = self.scratch.path().join("request.json");
+        if !request.exists() {
+            let body = Keys::fresh().request("github-deploy", "github", TOKEN_GOES_HERE);
+            std::fs::write(&request, body.to_string()).unwrap();
+        }
+        let mut command = self.bare("the-two-requests");
+        command.arg(request);
+        command
+    }
+
     /// Away with the destinations, so that no run finds more of them than another.
     fn tidy(&self) {
         let _ = std::fs::remove_dir_all(self.scratch.path().join("runner"));
@@ -287,6 +308,9 @@ impl Target {
 const TOKEN_PATH: &str = "/actions/idtoken?api-version=2.0\
     &audience=https%3A%2F%2F127.0.0.1%3A40000%23AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
+/// Stands in a prepared request where the token will.
+const TOKEN_GOES_HERE: &str = "@TOKEN@";
+
 fn roots(file: impl AsRef<Path>) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(file).unwrap() {
@@ -308,17 +332,38 @@ fn two_requests(target: &Target) {
     bare_get(target.authority, &target.authority_ca, "/healthz", "");
 }
 
+/// The same with the exchange itself as the second one, whose record the
+/// authority commits before it answers.
+fn the_two_requests(target: &Target, request: &str) {
+    rustls::crypto::ring::default_provider().install_default().unwrap();
+    let path = format!("/actions/idtoken?api-version=2.0&audience=https%3A%2F%2F{}", target.authority);
+    let headers =
+        format!("Authorization: Bearer {REQUEST_TOKEN}\r\nAccept: application/json; api-version=2.0\r\n");
+    let answer = bare(target.issuer, &target.issuer_ca, &format!("GET {path}"), &headers, "");
+    let token = answer.split("\"value\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+    let body = std::fs::read_to_string(request).unwrap().replace(TOKEN_GOES_HERE, token);
+    let headers = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+    bare(target.authority, &target.authority_ca, "POST /v1/exchange", &headers, &body);
+}
+
 fn bare_get(address: SocketAddr, ca: &str, path: &str, headers: &str) {
+    bare(address, ca, &format!("GET {path}"), headers, "");
+}
+
+/// One request on a connection of its own; the answer, head and body.
+fn bare(address: SocketAddr, ca: &str, line: &str, headers: &str, body: &str) -> String {
     let config = Arc::new(tls(roots(ca)));
     let socket = TcpStream::connect(address).unwrap();
     socket.set_nodelay(true).unwrap();
     let connection = ClientConnection::new(config, ServerName::from(address.ip())).unwrap();
     let mut stream = StreamOwned::new(connection, socket);
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{headers}Connection: close\r\n\r\n");
+    let request = format!("{line} HTTP/1.1\r\nHost: {address}\r\n{headers}Connection: close\r\n\r\n{body}");
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
-    assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    answer
 }
 
 /// The same two requests with reqwest.
