@@ -21,6 +21,7 @@ use crate::wire::OutputRequest;
 
 mod bot;
 mod decide;
+mod field;
 mod grant;
 mod load;
 mod login;
@@ -30,6 +31,7 @@ mod origin;
 mod output;
 mod role;
 mod section;
+mod select;
 mod token;
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub(super) struct Plan {
     pub(super) serial: u64,
     /// The SubjectPublicKeyInfo in base64.
     key: String,
-    common_name: String,
+    pub(super) common_name: String,
     organizations: Vec<String>,
     uri: String,
     fulcio: Vec<(u64, String)>,
