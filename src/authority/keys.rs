@@ -40,12 +40,16 @@ impl CaKeys {
         &self.tls.der
     }
 
-    /// The user CA's public key blob (RFC 4253, section 6.6), as a revocation list names it.
+    /// The public key blobs of the user CA and the host CA (RFC 4253, section
+    /// 6.6), as a revocation list names them; serials are unique over both.
     ///
     /// # Errors
     /// Never for an Ed25519 key.
-    pub fn ssh_user_blob(&self) -> Result<Vec<u8>> {
-        ssh_key::PublicKey::from(self.ssh_user.key_data()).to_bytes().context(Kind::Internal, "user CA")
+    pub fn ssh_blobs(&self) -> Result<[Vec<u8>; 2]> {
+        let blob = |ca: &SshCa| {
+            ssh_key::PublicKey::from(ca.key_data()).to_bytes().context(Kind::Internal, "an SSH CA's key")
+        };
+        Ok([blob(&self.ssh_user)?, blob(&self.ssh_host)?])
     }
 }
 

@@ -37,6 +37,10 @@ mod token;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+mod names_properties;
+#[cfg(test)]
+mod names_tests;
+#[cfg(test)]
 mod properties;
 
 pub use grant::{Grant, OutputGrant, SshGrant, TlsGrant};

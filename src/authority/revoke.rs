@@ -220,7 +220,7 @@ pub async fn lists(authority: &Authority) -> Result<Arc<Built>> {
     let now = authority.clock.now();
     let list = authority.store.revoked(now).await?;
     let built = Arc::new(Built {
-        krl: revocation::ssh_krl(&[authority.keys.ssh_user_blob()?], &list, now),
+        krl: revocation::ssh_krl(&authority.keys.ssh_blobs()?, &list, now),
         crl: revocation::tls_crl(authority.keys.tls.issuer(), &list, now, CRL_VALID)?,
         since,
     });

@@ -104,6 +104,12 @@ impl Names {
 }
 
 impl Field {
+    /// The noun with its article.
+    pub(super) fn a_noun(&self) -> String {
+        let article = if self.noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+        format!("{article} {}", self.noun)
+    }
+
     fn parse(&self, text: &str) -> Result<Template, (String, Option<String>)> {
         let parsed = Template::parse(text)?;
         let said = shown(text);
@@ -116,7 +122,7 @@ impl Field {
                     return wrong(format!("`{said}` is a pattern; the only one here is `*` alone"));
                 }
                 Wildcard::Never => {
-                    return wrong(format!("`{said}` has a wildcard, which a {} cannot have", self.noun));
+                    return wrong(format!("`{said}` has a wildcard, which {} cannot have", self.a_noun()));
                 }
             },
             Template::Literal(name) => (self.shape)(name),
@@ -126,7 +132,7 @@ impl Field {
                 (self.wildcard == Wildcard::Globs || !has_wildcard(&made)) && self.can_match(&made)
             }
         };
-        if fits { Ok(parsed) } else { wrong(format!("`{said}` cannot be a {}", self.noun)) }
+        if fits { Ok(parsed) } else { wrong(format!("`{said}` cannot be {}", self.a_noun())) }
     }
 
     /// Whether a pattern could match some name. What stands for a wildcard
@@ -188,8 +194,8 @@ pub(super) fn check(bot: &Bot, role: &Role, mistakes: &mut Vec<Mistake>) {
             for (value, place) in bot.trait_values(name) {
                 if field.filled(prefix, value, suffix).is_none() {
                     let message = format!(
-                        "the trait `{name}` makes a {} of `{}` in role `{}`, which cannot be one",
-                        field.noun,
+                        "the trait `{name}` makes {} of `{}` in role `{}`, which cannot be one",
+                        field.a_noun(),
                         shown(value),
                         role.name
                     );

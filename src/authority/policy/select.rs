@@ -16,12 +16,9 @@ impl<'p> Merged<'p, '_> {
     /// An option's value that is a name of that kind, if it is asked for.
     pub(super) fn named(&self, field: &Field, option: &str) -> Result<Option<String>, Denial> {
         match self.option(option) {
-            Some(name) if !(field.shape)(name) => Err(self.invalid(&format!(
-                "`{}` cannot be a {}: {}",
-                shown(name),
-                field.noun,
-                field.hint
-            ))),
+            Some(name) if !(field.shape)(name) => {
+                Err(self.invalid(&format!("`{}` cannot be {}: {}", shown(name), field.a_noun(), field.hint)))
+            }
             found => Ok(found.map(str::to_owned)),
         }
     }
@@ -115,7 +112,10 @@ impl<'p> Merged<'p, '_> {
             field::each(self.bot, role, field, |name| any |= has_wildcard(name));
         }
         if any {
-            return self.invalid(&format!("its roles grant more than one {}: say which with `{option}=…`", field.noun));
+            return self.invalid(&format!(
+                "its roles grant more than one {}: say which with `{option}=…`",
+                field.noun
+            ));
         }
         let (output, noun) = (&self.request.name, field.noun);
         let told = format!("output `{output}`: no {noun} is granted by its roles ({})", listed(&self.roles));

@@ -41,9 +41,9 @@ fn shape(text: &str) -> bool {
 
 fn grant(merged: &mut Merged<'_, '_>) -> Result<Halves, Denial> {
     if !merged.option("service").is_some_and(is_name) {
-        return Err(merged.invalid(
-            "`service` is lower-case letters, digits, `_`, `.` and `-`, at most 64 of them",
-        ));
+        return Err(
+            merged.invalid("`service` is lower-case letters, digits, `_`, `.` and `-`, at most 64 of them")
+        );
     }
     merged.leave_out_pinned();
     let user = merged.named(&USERS, "user")?;

@@ -59,9 +59,9 @@ fn user_shape(text: &str) -> bool {
 
 fn grant(merged: &mut Merged<'_, '_>) -> Result<Halves, Denial> {
     if !merged.option("cluster").is_some_and(is_name) {
-        return Err(merged.invalid(
-            "`cluster` is lower-case letters, digits, `_`, `.` and `-`, at most 64 of them",
-        ));
+        return Err(
+            merged.invalid("`cluster` is lower-case letters, digits, `_`, `.` and `-`, at most 64 of them")
+        );
     }
     merged.leave_out_pinned();
     let user = merged.named(&USERS, "user")?;
@@ -69,7 +69,9 @@ fn grant(merged: &mut Merged<'_, '_>) -> Result<Halves, Denial> {
     let organizations = merged.names(&GROUPS, &merged.roles);
     if organizations.len() > MAX_GROUPS {
         let count = organizations.len();
-        let why = format!("its roles give {count} groups and a certificate holds {MAX_GROUPS}; ask for fewer roles");
+        let why = format!(
+            "its roles give {count} groups and a certificate holds {MAX_GROUPS}; ask for fewer roles"
+        );
         return Err(merged.invalid(&why));
     }
     Ok((None, Some(TlsGrant { common_name, organizations })))
