@@ -65,7 +65,7 @@ fn the_operator_hears_who_denies() {
     let policy = with("{allow: {db_users: [a]}}", "{deny: {db_users: ['?']}}");
     for options in [&[("service", "s")][..], &[("service", "s"), ("user", "a")]] {
         let denial = ask(&policy, "database", options).unwrap_err();
-        assert!(denial.detail.contains("denied by role `z` at p.yaml:11:18"), "{}", denial.detail);
+        assert!(denial.detail.contains("denied by role `z` at p.yaml:17:18"), "{}", denial.detail);
         assert!(!denial.told.unwrap().contains("denied"));
     }
     // Not asking for the role that denies does not shed the deny.
@@ -75,13 +75,13 @@ fn the_operator_hears_who_denies() {
 
 #[test]
 fn user_and_database_of_different_roles_do_not_mix() {
-    let policy = with("{allow: {db_users: [a], db_names: [x]}}", "{allow: {db_users: [b], db_names: [y]}}");
+    let policy = with("{allow: {db_users: [a], db_names: [one]}}", "{allow: {db_users: [b], db_names: [two]}}");
     let ask = |user, database| {
         ask(&policy, "database", &[("service", "s"), ("user", user), ("database", database)])
     };
-    assert!(ask("a", "x").is_ok() && ask("b", "y").is_ok());
-    assert!(ask("a", "y").is_err() && ask("b", "x").is_err());
-    assert_eq!(subject(&policy, "database", &[("service", "s"), ("database", "y")]).0, "b");
+    assert!(ask("a", "one").is_ok() && ask("b", "two").is_ok());
+    assert!(ask("a", "two").is_err() && ask("b", "one").is_err());
+    assert_eq!(subject(&policy, "database", &[("service", "s"), ("database", "two")]).0, "b");
 }
 
 #[test]
