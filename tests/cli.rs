@@ -2,7 +2,7 @@
 //! surroundings that its name begins with. `TRYCMD=overwrite` writes what the
 //! binary says now; what differs from run to run is then to be made `[..]`.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a helper that fails fails its test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a helper that fails fails its test")]
 
 mod support;
 
@@ -169,7 +169,7 @@ fn handed() {
 fn busy() {
     let world = World::start();
     let body = r#"{"type":"urn:machine-id:busy","title":"too many requests","status":429}"#;
-    let busy = Trouble::Answer(429, "Retry-After: 1".into(), body.into());
+    let busy = Trouble::Answer(429, "Retry-After: 60".into(), body.into());
     let gateway = Gateway::with(&world.authority, &vec![busy; 100]);
     Cases::new("busy").told(&world).github(&world).env("HTTPS_PROXY", gateway.url()).run();
 }

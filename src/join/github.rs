@@ -169,10 +169,7 @@ fn anchored(rule: &Rule) -> Result<(), Mistake> {
         ("repository_id" | "repository_owner_id", Want::Exact(_)) => true,
         ("repository_owner", Want::Glob(pattern)) => rules::literal_prefix(pattern) == pattern,
         ("repository", Want::Glob(pattern)) => rules::literal_prefix(pattern).contains('/'),
-        ("sub", Want::Glob(pattern)) => {
-            let prefix = rules::literal_prefix(pattern);
-            prefix == pattern || prefix.contains('/')
-        }
+        ("sub", Want::Glob(pattern)) => names_owner(rules::literal_prefix(pattern)),
         _ => false,
     };
     if rule.conditions.iter().any(anchors) {
@@ -180,6 +177,23 @@ fn anchored(rule: &Rule) -> Result<(), Mistake> {
     }
     Err(Mistake::new(rule.place, "a rule does not say whose repositories may join")
         .hint("add `repository: OWNER/NAME`, `repository_owner: OWNER`, `repository_id`, `repository_owner_id` or `sub`; wildcards only behind `OWNER/`"))
+}
+
+/// Whether a subject's beginning says whose it is. Anybody can have their
+/// repository's subjects made by a template, such as `ref:refs/heads/main`; each
+/// part begins with its key, and `:` in values is escaped, so a subject that
+/// begins with an owner or repository is that owner's or repository's.
+fn names_owner(prefix: &str) -> bool {
+    let Some((key, value)) = prefix.split_once(':') else { return false };
+    match key {
+        // `OWNER/…`, or with ids `OWNER@ID/…`.
+        "repo" | "repository" => value.split_once('/').is_some_and(|(owner, _)| !owner.is_empty()),
+        // Whole, that is, up to the next part: `octo` is not `octo-org`.
+        "repository_owner" | "repository_owner_id" | "repository_id" => {
+            value.split_once(':').is_some_and(|(owner, _)| !owner.is_empty())
+        }
+        _ => false,
+    }
 }
 
 /// The run, as text and in the extensions that Fulcio defines for CI
@@ -366,9 +380,13 @@ mod tests {
             "repository_id: '7'",
             "sub: 'repo:o@1/r@2:environment:prod'",
             "sub: 'repo:o/*'",
-            "sub: 'custom:template'",
+            "sub: 'repository_owner:octo-org:ref:*'",
+            "{sub: 'environment:production', repository: o/r}",
         ] {
-            assert!(configure(&format!("allow: [{{{good}}}]")).is_ok(), "{good}");
+            assert!(
+                configure(&format!("allow: [{{{}}}]", good.trim_matches(|c| c == '{' || c == '}'))).is_ok(),
+                "{good}"
+            );
         }
         for bad in [
             "ref: refs/heads/main",
@@ -378,6 +396,12 @@ mod tests {
             "repository_owner: 'o*'",
             "sub: 'repo:*'",
             "sub: '*'",
+            "sub: 'repo:o'",
+            "sub: 'ref:refs/heads/main'",
+            "sub: 'ref:refs/heads/*'",
+            "sub: 'environment:production'",
+            "sub: 'repository_owner:octo*'",
+            "sub: 'job_workflow_ref:o/r/.github/workflows/x.yml@refs/heads/main'",
             "job_workflow_ref: o/r/.github/workflows/x.yml@refs/heads/main",
         ] {
             let mistake = configure(&format!("allow: [{{{bad}}}]")).unwrap_err();

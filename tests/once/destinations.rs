@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::support::issuer::Endpoint;
-use crate::support::once::{IDENTITY_FILES, Job, heredocs, manifest, snapshot};
+use crate::support::once::{IDENTITY_FILES, Job, World, heredocs, manifest, snapshot};
 use crate::support::process::{read, succeed};
 use crate::{events, mode, world};
 
@@ -119,6 +119,22 @@ fn ssh_alone() {
     );
     let outputs = heredocs(&job.said("GITHUB_OUTPUT"));
     assert_eq!(outputs["identity-file"], destination.join("key").to_str().unwrap());
+}
+
+#[test]
+fn roles_without_a_login_give_the_tls_half() {
+    let world = World::with_policy(|policy| {
+        policy.replace("allow:\n    logins: ['{{internal.logins}}', deploy]\n", "allow:\n")
+    });
+    let job = world.github();
+    let outcome = job.once([]).good();
+    let destination = outcome.destination();
+    assert_eq!(names(&destination), set(&["tls.key", "tls.crt", "ca.crt", "identity", "manifest.json"]));
+    outcome.says(&["::warning title=machine-id::"]);
+    let outputs = heredocs(&job.said("GITHUB_OUTPUT"));
+    assert!(outputs.contains_key("identity-file") && !outputs.contains_key("ssh-config"), "{outputs:?}");
+    job.run(["cleanup".as_ref(), destination.as_os_str()]).good();
+    assert_eq!(crate::all_revoked(&world), 1);
 }
 
 #[test]

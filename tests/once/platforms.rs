@@ -24,34 +24,36 @@ fn circleci_falls_back_to_the_jobs_own_token() {
     let world = world();
     // The command is not there; both variables are.
     let job = world.circleci(false);
-    job.once(["-v"]).good().says(&["CIRCLE_OIDC_TOKEN_V2, which is not bound"]);
+    job.once(["-v"])
+        .good()
+        .says(&["warning: ", "taking CIRCLE_OIDC_TOKEN_V2, whose audience CircleCI chose"]);
     let job = world.circleci(false).without("CIRCLE_OIDC_TOKEN_V2");
-    job.once(["-v"]).good().says(&["CIRCLE_OIDC_TOKEN, which is not bound"]);
+    job.once(["-v"]).good().says(&["taking CIRCLE_OIDC_TOKEN, whose audience CircleCI chose"]);
     let job = world.circleci(false).without("CIRCLE_OIDC_TOKEN_V2").without("CIRCLE_OIDC_TOKEN");
     let outcome = job.once([]).failed(3);
-    outcome.says(&[
-        "this CircleCI job has no OIDC token",
-        "could not be run",
-        "hint: the job must use at least one context",
-    ]);
+    outcome.says(&["this CircleCI job has no OIDC token", "could not be run", "hint: "]);
     assert!(job.left().is_empty());
 }
 
 #[test]
 fn a_failing_circleci_command_is_told() {
     let world = world();
-    let job = world.circleci(true);
-    let script =
-        |text: &str| std::fs::write(job.path("bin/circleci"), format!("#!/bin/sh\n{text}\n")).unwrap();
-    script("echo 'no context here' >&2; exit 3");
-    job.once(["-v"]).good().says(&["failed (no context here)", "taking CIRCLE_OIDC_TOKEN_V2"]);
-    script("echo 'Usage: circleci'");
-    let job = job.without("CIRCLE_OIDC_TOKEN_V2").without("CIRCLE_OIDC_TOKEN");
-    job.once([]).failed(3).says(&["printed something else than a token"]);
-    std::fs::write(job.path("bin/circleci"), "#!/bin/sh\nexec sleep 60\n").unwrap();
-    let (outcome, took) = timed(|| job.once(["--timeout", "1s"]));
-    assert!(matches!(outcome.code, 3 | 5), "{outcome:?}");
-    assert!(took < Duration::from_secs(10), "{took:?}");
+    // Each job has a token of its own, which can be used once.
+    let job = |script: &str| {
+        let job = world.circleci(true);
+        std::fs::write(job.path("bin/circleci"), format!("#!/bin/sh\n{script}\n")).unwrap();
+        job
+    };
+    let failing = job("echo 'no context here' >&2; exit 3");
+    failing.once(["-v"]).good().says(&["failed (no context here)", "taking CIRCLE_OIDC_TOKEN_V2"]);
+    let (outcome, took) = timed(|| job("exec sleep 60").once(["--timeout", "6s"]));
+    outcome.good().says(&["took too long", "taking CIRCLE_OIDC_TOKEN_V2"]);
+    assert!(took < Duration::from_secs(6), "{took:?}");
+    let bare = |script: &str| job(script).without("CIRCLE_OIDC_TOKEN_V2").without("CIRCLE_OIDC_TOKEN");
+    bare("echo 'Usage: circleci'").once([]).failed(3).says(&["printed something else than a token"]);
+    let (outcome, took) = timed(|| bare("exec sleep 60").once(["--timeout", "1s"]));
+    outcome.failed(3).says(&["took too long"]);
+    assert!(took < Duration::from_secs(6), "{took:?}");
 }
 
 #[test]
@@ -82,6 +84,14 @@ fn github_is_asked_again_while_it_is_not_ready() {
 }
 
 #[test]
+fn one_request_that_hangs_leaves_time_for_another() {
+    let world = world();
+    world.issuer.fail_times(Endpoint::Token, 1, Fault::Hang);
+    world.github().once([]).good();
+    assert_eq!(world.issuer.count(Endpoint::Token), 2);
+}
+
+#[test]
 fn github_that_refuses_is_not_asked_again() {
     let world = world();
     let refusals = [
@@ -108,7 +118,7 @@ fn github_that_stays_broken_ends_at_the_timeout() {
         world.issuer.fail(Endpoint::Token, fault.clone());
         let job = world.github();
         let (outcome, took) = timed(|| job.once(["--timeout", "2s"]));
-        outcome.failed(5).says(&["GitHub's token endpoint gave no token in time", "hint: "]);
+        outcome.failed(5).says(&["gave no token in time", "hint: "]);
         assert!(took < Duration::from_secs(8), "{fault:?}: {took:?}");
         assert!(job.left().is_empty());
     }
