@@ -75,7 +75,8 @@ fn the_operator_hears_who_denies() {
 
 #[test]
 fn user_and_database_of_different_roles_do_not_mix() {
-    let policy = with("{allow: {db_users: [a], db_names: [one]}}", "{allow: {db_users: [b], db_names: [two]}}");
+    let policy =
+        with("{allow: {db_users: [a], db_names: [one]}}", "{allow: {db_users: [b], db_names: [two]}}");
     let ask = |user, database| {
         ask(&policy, "database", &[("service", "s"), ("user", user), ("database", database)])
     };
