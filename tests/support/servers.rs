@@ -41,7 +41,8 @@ impl Folder {
         let directory = TempDir::new().unwrap();
         process::succeed(
             authority
-                .command(["sign-server", "--name", "localhost", "--name", "127.0.0.1", "--out"])
+                .command(["sign-server", "--name", "localhost", "--name", "127.0.0.1"])
+                .arg("--out")
                 .arg(directory.path().join("tls")),
         );
         let known = process::run(command("id").arg("-u").arg(user)).status.success();

@@ -61,7 +61,7 @@ fn grant(merged: &mut Merged<'_, '_>) -> Result<Halves, Denial> {
         return Err(merged.invalid(&format!("a certificate holds at most {most} principals")));
     }
     if let Some(bad) = principals.iter().find(|name| !is_host(name)) {
-        return Err(merged.invalid(&format!("`{}` cannot be a host's name: {}", shown(bad), HOSTS.hint)));
+        return Err(merged.invalid(&format!("`{}` cannot be a host name: {}", shown(bad), HOSTS.hint)));
     }
     if let Some(name) = principals.iter().find(|name| merged.givers(&HOSTS, name).is_empty()) {
         return Err(merged.refused(&HOSTS, name));
