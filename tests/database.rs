@@ -1,14 +1,6 @@
 //! Real databases: PostgreSQL, MariaDB and Redis let in whom the authority
 //! certified, as their pages in `docs/resources` configure them, and nobody else.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a helper that fails fails its test"
-)]
-
 mod support;
 
 use std::path::PathBuf;

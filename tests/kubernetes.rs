@@ -1,13 +1,6 @@
 //! The real kubectl reads the kubeconfig, against a server that judges
 //! certificates as kube-apiserver does.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a helper that fails fails its test"
-)]
-
 mod support;
 
 use std::path::{Path, PathBuf};

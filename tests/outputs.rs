@@ -1,17 +1,15 @@
 //! Outputs against real servers, applications behind nginx and hosts with
 //! sshd, and several outputs in one run.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a helper that fails fails its test"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use machine_id::authority::policy::OUTPUTS;
+use machine_id::destination::{TYPES, Used};
 
 use support::nginx::Nginx;
 use support::once::{Job, World, heredocs, manifest};
@@ -255,4 +253,22 @@ fn options_are_checked_before_anything_is_asked() {
         job.once(["--output", output]).failed(2).says(&[says]);
     }
     assert_eq!(exchanges(&world), 0);
+}
+
+#[test]
+fn both_sides_know_the_same_types() {
+    for (kind, there) in TYPES.iter().zip(OUTPUTS) {
+        assert_eq!((kind.name(), TYPES.len()), (there.name, OUTPUTS.len()));
+        assert_eq!(
+            (kind.keys().ssh || kind.keys().host, kind.keys().tls),
+            (there.ssh, there.tls),
+            "{}",
+            there.name
+        );
+        let sent = kind.options().iter().filter(|option| option.used == Used::There);
+        let sent: Vec<_> = sent.map(|option| (option.name, option.needed)).collect();
+        let taken: Vec<_> = there.options.iter().map(|name| (*name, there.needs.contains(name))).collect();
+        assert_eq!(sent, taken, "{}", there.name);
+        assert!(kind.options().iter().all(|option| !option.needed || option.used == Used::There));
+    }
 }
