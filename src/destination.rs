@@ -87,9 +87,13 @@ pub trait OutputType: Sync {
         Vec::new()
     }
 
-    /// A TLS key and its chain in PEM, from what stands in the folder; for
-    /// revoking what an earlier run wrote.
-    fn tls_pem(&self, read: &dyn Fn(&str) -> Option<Zeroizing<String>>) -> Option<Zeroizing<String>> {
+    /// A TLS key and its chain in PEM, from the files of these names in a
+    /// folder; for revoking what an earlier run wrote.
+    fn tls_pem(
+        &self,
+        _names: &[String],
+        read: &dyn Fn(&str) -> Option<Zeroizing<String>>,
+    ) -> Option<Zeroizing<String>> {
         joined(read, &["tls.key", "tls.crt"])
     }
 }

@@ -115,8 +115,16 @@ impl OutputType for Database {
         variables
     }
 
-    fn tls_pem(&self, read: &dyn Fn(&str) -> Option<Zeroizing<String>>) -> Option<Zeroizing<String>> {
-        joined(read, &["tls.key", "tls.crt"]).or_else(|| read("mongo.crt"))
+    fn tls_pem(
+        &self,
+        names: &[String],
+        read: &dyn Fn(&str) -> Option<Zeroizing<String>>,
+    ) -> Option<Zeroizing<String>> {
+        let of_user = || {
+            let key = names.iter().find(|name| client_file(name).is_some() && name.ends_with(".key"))?;
+            joined(read, &[key, &format!("{}.crt", key.strip_suffix(".key")?)])
+        };
+        joined(read, &["tls.key", "tls.crt"]).or_else(|| read("mongo.crt")).or_else(of_user)
     }
 }
 

@@ -98,7 +98,11 @@ impl OutputType for Kubernetes {
         vec![("KUBECONFIG", format!("{}/{FILE}", written.folder))]
     }
 
-    fn tls_pem(&self, read: &dyn Fn(&str) -> Option<Zeroizing<String>>) -> Option<Zeroizing<String>> {
+    fn tls_pem(
+        &self,
+        _names: &[String],
+        read: &dyn Fn(&str) -> Option<Zeroizing<String>>,
+    ) -> Option<Zeroizing<String>> {
         let text = read(FILE)?;
         let mut both = Zeroizing::new(String::with_capacity(text.len()));
         for field in [KEY, CERTIFICATE] {

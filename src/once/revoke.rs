@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::clock::Clock;
 use crate::destination::wipe::Found;
-use crate::destination::{TYPES, joined, manifest, pem};
+use crate::destination::{TYPES, pem};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::jws;
 use crate::net;
@@ -50,17 +50,6 @@ struct Claims {
     jti: String,
 }
 
-/// The key and chain whose files are named after a user.
-fn cockroach(
-    plan: &manifest::Plan,
-    folder: &str,
-    read: &dyn Fn(&str) -> Option<Zeroizing<String>>,
-) -> Option<Zeroizing<String>> {
-    let names = plan.get(folder)?;
-    let key = names.iter().find(|name| name.starts_with("client.") && name.ends_with(".key"))?;
-    joined(read, &[key, &format!("{}.crt", key.strip_suffix(".key")?)])
-}
-
 impl Revocable {
     /// Of an answer and the keys that it is for; a TLS key where there is one.
     #[must_use]
@@ -86,12 +75,9 @@ impl Revocable {
         let text = |folder: &str, name: &str| {
             Some(Zeroizing::new(String::from_utf8(found.read(folder, name)?).ok()?))
         };
-        let tls = plan.keys().find_map(|folder| {
+        let tls = plan.iter().find_map(|(folder, names)| {
             let read = |name: &str| text(folder, name);
-            let both = TYPES
-                .iter()
-                .find_map(|kind| kind.tls_pem(&read))
-                .or_else(|| cockroach(&plan, folder, &read))?;
+            let both = TYPES.iter().find_map(|kind| kind.tls_pem(names, &read))?;
             let pkcs8 = pem::decode_all(&both, "PRIVATE KEY")?.pop()?;
             let chain =
                 pem::decode_all(&both, "CERTIFICATE")?.into_iter().map(|block| block.to_vec()).collect();
