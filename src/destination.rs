@@ -5,25 +5,40 @@
 //! [`directory`] does the writing, [`wipe`] takes everything away again,
 //! [`manifest`] says what is there.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
 use zeroize::Zeroizing;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::wire::Trust;
 
 pub mod above;
+pub mod application;
+pub mod database;
 pub mod directory;
 pub mod identity;
+pub mod kubernetes;
 pub mod manifest;
 pub mod pem;
 pub mod random;
 pub mod ssh;
+pub mod ssh_host;
 pub mod wipe;
 
 /// Every output type. A new one is a file and a line here.
-pub static TYPES: &[&dyn OutputType] = &[&identity::Identity, &ssh::Ssh];
+pub static TYPES: &[&dyn OutputType] = &[
+    &identity::Identity,
+    &ssh::Ssh,
+    &application::Application,
+    &database::Database,
+    &kubernetes::Kubernetes,
+    &ssh_host::SshHost,
+];
+
+/// The texts of options, or of the files that they name, by option.
+pub type Texts = BTreeMap<String, String>;
 
 /// What a job can ask for: certificates in the files that some client wants.
 pub trait OutputType: Sync {
@@ -37,16 +52,30 @@ pub trait OutputType: Sync {
     fn keys(&self) -> Keys;
 
     /// The options it takes beside `name`, `roles` and `destination`.
-    fn options(&self) -> &'static [&'static str];
+    fn options(&self) -> &'static [Opt] {
+        &[]
+    }
 
-    /// Checks the options' values.
+    /// Checks the options' values, and the texts of the files that they name.
     ///
     /// # Errors
     /// What is wrong with them, for a person.
-    fn check(&self, options: &BTreeMap<String, String>) -> Result<(), String>;
+    fn check(&self, _options: &Texts, _files: &Texts) -> Result<(), String> {
+        Ok(())
+    }
 
-    /// Every file name it may ever write; nothing else is ever wiped.
+    /// The public key on one line that is certified in place of a new one.
+    fn given_key<'a>(&self, _files: &'a Texts) -> Option<&'a str> {
+        None
+    }
+
+    /// The file names that it may ever write; nothing else is ever wiped.
     fn file_names(&self) -> &'static [&'static str];
+
+    /// Whether it may ever write a file of that name.
+    fn writes(&self, name: &str) -> bool {
+        self.file_names().contains(&name)
+    }
 
     /// Its files.
     ///
@@ -54,10 +83,66 @@ pub trait OutputType: Sync {
     /// Where the material lacks what the type needs.
     fn files(&self, material: &Material<'_>) -> Result<Vec<File>>;
 
-    /// Variables for later steps beside those that every output has: name and file.
-    fn variables(&self) -> &'static [(&'static str, &'static str)] {
-        &[]
+    /// Variables for later steps beside those that every output has.
+    fn variables(&self, _written: &Written<'_>) -> Vec<(&'static str, String)> {
+        Vec::new()
     }
+
+    /// A TLS key and its chain in PEM, from the files of these names in a
+    /// folder; for revoking what an earlier run wrote.
+    fn tls_pem(
+        &self,
+        _names: &[String],
+        read: &dyn Fn(&str) -> Option<Zeroizing<String>>,
+    ) -> Option<Zeroizing<String>> {
+        joined(read, &["tls.key", "tls.crt"])
+    }
+}
+
+/// An option of an output type.
+#[derive(Clone, Copy, Debug)]
+pub struct Opt {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether the type cannot do without it.
+    pub needed: bool,
+    /// Who uses it.
+    pub used: Used,
+}
+
+/// Who uses an option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Used {
+    /// The authority, which decides on it.
+    There,
+    /// This machine alone.
+    Here,
+    /// This machine alone: it names a file.
+    File,
+}
+
+/// An output that has been written.
+#[derive(Clone, Copy, Debug)]
+pub struct Written<'a> {
+    /// The absolute path of its folder.
+    pub folder: &'a str,
+    /// Its options.
+    pub options: &'a Texts,
+    /// Whom its certificate names first: a common name, where it is X.509.
+    pub subject: Option<&'a str>,
+}
+
+/// Files of a folder as one text; none where one of them is missing.
+#[must_use]
+pub fn joined(read: &dyn Fn(&str) -> Option<Zeroizing<String>>, names: &[&str]) -> Option<Zeroizing<String>> {
+    let parts: Vec<_> = names.iter().map(|name| read(name)).collect::<Option<_>>()?;
+    // At once at its whole length, so that no copy is left behind by growing.
+    let mut all = Zeroizing::new(String::with_capacity(parts.iter().map(|part| part.len() + 1).sum()));
+    for part in parts {
+        all.push_str(&part);
+        all.push('\n');
+    }
+    Some(all)
 }
 
 /// Which keys an output has certified.
@@ -67,6 +152,13 @@ pub struct Keys {
     pub ssh: bool,
     /// A TLS key.
     pub tls: bool,
+    /// An SSH host key.
+    pub host: bool,
+}
+
+impl Keys {
+    /// A TLS key alone.
+    pub const TLS: Self = Self { ssh: false, tls: true, host: false };
 }
 
 /// The type of that name.
@@ -87,7 +179,7 @@ pub const BASH_ENV: &str = "bash_env";
 /// Whether some output type writes a file of that name, or every destination may have it.
 #[must_use]
 pub fn is_file_of_ours(name: &str) -> bool {
-    name == BASH_ENV || TYPES.iter().any(|kind| kind.file_names().contains(&name))
+    name == BASH_ENV || TYPES.iter().any(|kind| kind.writes(name))
 }
 
 /// What the files of one output are made from.
@@ -99,8 +191,57 @@ pub struct Material<'a> {
     pub ssh: Option<SshMaterial<'a>>,
     /// The TLS key and its certificate.
     pub tls: Option<TlsMaterial<'a>>,
+    /// The SSH host key and its certificate.
+    pub host: Option<HostMaterial<'a>>,
+    /// The output's options.
+    pub options: &'a Texts,
+    /// The texts of the files that its options name.
+    pub files: &'a Texts,
+    /// Whom its certificate names first: a common name, where it is X.509.
+    pub subject: Option<&'a str>,
     /// Whom to trust.
     pub trust: &'a Trust,
+}
+
+impl<'a> Material<'a> {
+    /// The TLS half.
+    ///
+    /// # Errors
+    /// `Kind::Internal` where there is none.
+    pub fn tls(&self) -> Result<TlsMaterial<'a>> {
+        self.tls.ok_or_else(|| Error::internal("an output without its TLS key"))
+    }
+
+    /// `tls.key`, `tls.crt` and `ca.crt`.
+    ///
+    /// # Errors
+    /// `Kind::Internal` where there is no TLS key.
+    pub fn tls_files(&self) -> Result<Vec<File>> {
+        let tls = self.tls()?;
+        Ok(vec![
+            File::key("tls.key", &Zeroizing::new(line(tls.private_key))),
+            File::new("tls.crt", line(tls.chain)),
+            File::new("ca.crt", self.server_cas()),
+        ])
+    }
+
+    /// The CAs that the server is verified with: those of `server-ca`, else the authority's.
+    #[must_use]
+    pub fn server_cas(&self) -> String {
+        match self.files.get("server-ca") {
+            Some(given) => line(given),
+            None => self.trust.tls_cas.iter().map(|ca| line(ca)).collect(),
+        }
+    }
+}
+
+/// An SSH host key and its certificate, each as OpenSSH writes it.
+#[derive(Clone, Copy)]
+pub struct HostMaterial<'a> {
+    /// The private key, where it was made here.
+    pub private_key: Option<&'a str>,
+    /// The certificate's line.
+    pub certificate: &'a str,
 }
 
 /// An SSH key and its certificate, each as OpenSSH writes it.
@@ -126,7 +267,7 @@ pub struct TlsMaterial<'a> {
 /// A file to be written.
 pub struct File {
     /// Its name in the output's folder.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// What is in it; wiped from memory afterwards, since it may be a key.
     pub content: Zeroizing<Vec<u8>>,
     /// Whether it holds a key alone, so that a renewal leaves it as it is.
@@ -136,14 +277,14 @@ pub struct File {
 impl File {
     /// A file that a renewal writes again.
     #[must_use]
-    pub fn new(name: &'static str, content: String) -> Self {
-        Self { name, content: Zeroizing::new(content.into_bytes()), is_key: false }
+    pub fn new(name: impl Into<Cow<'static, str>>, content: String) -> Self {
+        Self { name: name.into(), content: Zeroizing::new(content.into_bytes()), is_key: false }
     }
 
     /// A file that stays as it is.
     #[must_use]
-    pub fn key(name: &'static str, content: &str) -> Self {
-        Self { name, content: Zeroizing::new(content.as_bytes().to_vec()), is_key: true }
+    pub fn key(name: impl Into<Cow<'static, str>>, content: &str) -> Self {
+        Self { name: name.into(), content: Zeroizing::new(content.as_bytes().to_vec()), is_key: true }
     }
 }
 
@@ -192,12 +333,19 @@ mod tests {
             folder: "/d",
             ssh: Some(SshMaterial { private_key: "PRIVATE", public_key: "PUB", certificate: "CERT" }),
             tls: Some(TlsMaterial { private_key: "TLSKEY", chain: "CHAIN" }),
+            host: Some(HostMaterial { private_key: Some("PRIVATE"), certificate: "CERT" }),
+            options: &Texts::from([("cluster".into(), "c".into())]),
+            files: &Texts::new(),
+            subject: Some("deploy"),
             trust: &trust,
         };
         for kind in TYPES {
             let files = kind.files(&material).unwrap();
-            let names: Vec<&str> = files.iter().map(|file| file.name).collect();
-            assert_eq!(names, kind.file_names(), "{}", kind.name());
+            for file in &files {
+                assert!(kind.writes(&file.name) && is_file_of_ours(&file.name), "{}", file.name);
+            }
+            let names: Vec<&str> = files.iter().map(|file| file.name.as_ref()).collect();
+            assert_eq!(names, &kind.file_names()[..names.len()], "{}", kind.name());
             assert!(!format!("{files:?}").contains("PRIVATE"));
         }
     }

@@ -56,8 +56,10 @@ pub fn run(settings: &Settings, env: &Environment, progress: &Progress) -> Resul
         progress.failure(&not_runnable.why);
         return Ok(ExitCode::from(not_runnable.code));
     }
-    let keys: Vec<OutputKeys> =
-        settings.outputs().map(|output| OutputKeys::generate(output.kind.keys())).collect::<Result<_>>()?;
+    let keys: Vec<OutputKeys> = settings
+        .outputs()
+        .map(|output| OutputKeys::generate(output.kind.keys(), output.given_key()))
+        .collect::<Result<_>>()?;
     let exchanger = Exchanger::new(settings, env, progress, &keys)?;
     for note in &settings.notes {
         progress.step(note);

@@ -121,7 +121,7 @@ pub struct OutputResponse {
     /// The serial of the X.509 certificate where there are both; decimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_serial: Option<String>,
-    /// The SSH certificate's principals.
+    /// The SSH certificate's principals, or the X.509 one's common name where there is only that.
     #[serde(default)]
     pub principals: Vec<String>,
     /// The roles that went into it.

@@ -297,7 +297,7 @@ fn processes_have_no_secret_in_their_arguments_or_environment() {
 
 #[test]
 fn secret_values_do_not_print() {
-    let keys = OutputKeys::generate(Keys { ssh: true, tls: true }).unwrap();
+    let keys = OutputKeys::generate(Keys { ssh: true, tls: true, host: true }, None).unwrap();
     let (ssh, tls) = (keys.ssh.as_ref().unwrap(), keys.tls.as_ref().unwrap());
     let proof = Proof::id_token(Secret::new("hunter2-hunter2".into()));
     let request = ExchangeRequest {
@@ -317,7 +317,7 @@ fn secret_values_do_not_print() {
         principals: Vec::new(),
         roles: Vec::new(),
     };
-    let only_ssh = OutputKeys::generate(Keys { ssh: true, tls: false }).unwrap();
+    let only_ssh = OutputKeys::generate(Keys { ssh: true, tls: false, host: false }, None).unwrap();
     let seed = *only_ssh.ssh.as_ref().unwrap().seed;
     let revocable = Revocable::of_answer("i", &[output], std::slice::from_ref(&only_ssh)).unwrap();
     let environment = Environment::from_pairs([("JWT", "hunter2-hunter2")]);

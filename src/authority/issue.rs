@@ -186,7 +186,12 @@ impl Prepared {
                 tls_certificate_chain: output.tls.as_ref().map(|plan| plan.sign(keys)).transpose()?,
                 serial: serials.next().unwrap_or_default(),
                 tls_serial: serials.next(),
-                principals: output.ssh.map(|plan| plan.principals).unwrap_or_default(),
+                // Where there is no SSH, whoever the X.509 certificate is for.
+                principals: match (output.ssh, output.tls) {
+                    (Some(ssh), _) => ssh.principals,
+                    (None, Some(tls)) => vec![tls.common_name],
+                    (None, None) => Vec::new(),
+                },
                 roles: output.roles,
                 name: output.name,
             });

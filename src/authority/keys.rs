@@ -14,6 +14,7 @@ use crate::error::{Context as _, Error, Kind, Result};
 use crate::wire::Trust;
 
 pub mod file;
+mod subject;
 
 /// Every CA of an authority.
 #[derive(Debug)]
@@ -118,6 +119,16 @@ impl TlsCa {
         public_key: &impl rcgen::PublicKeyData,
     ) -> Result<rcgen::Certificate> {
         params.signed_by(public_key, &self.issuer).context(Kind::Internal, "cannot sign an X.509 certificate")
+    }
+
+    /// The same with another subject, a DER `Name`, where `params` cannot say it; in DER.
+    pub(in crate::authority) fn sign_for(
+        &self,
+        params: &CertificateParams,
+        public_key: &impl rcgen::PublicKeyData,
+        subject: &[u8],
+    ) -> Result<Vec<u8>> {
+        subject::exchange(self.sign(params, public_key)?.der(), subject, self.issuer.key())
     }
 
     /// For [`super::revocation`].

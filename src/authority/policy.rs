@@ -21,6 +21,7 @@ use crate::wire::OutputRequest;
 
 mod bot;
 mod decide;
+mod field;
 mod grant;
 mod load;
 mod login;
@@ -30,10 +31,15 @@ mod origin;
 mod output;
 mod role;
 mod section;
+mod select;
 mod token;
 
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod names_properties;
+#[cfg(test)]
+mod names_tests;
 #[cfg(test)]
 mod properties;
 

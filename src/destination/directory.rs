@@ -220,11 +220,11 @@ impl Directory {
 
     fn write_file(&self, folder: &str, file: &File) -> Result<()> {
         let written = if folder.is_empty() {
-            replace(&self.fd, file.name, &file.content)
+            replace(&self.fd, &file.name, &file.content)
         } else {
-            open_folder(&self.fd, folder).and_then(|fd| replace(&fd, file.name, &file.content))
+            open_folder(&self.fd, folder).and_then(|fd| replace(&fd, &file.name, &file.content))
         };
-        let path = self.path.join(folder).join(file.name);
+        let path = self.path.join(folder).join(file.name.as_ref());
         written.context(Kind::Destination, format!("cannot write {}", path.display()))
     }
 

@@ -6,7 +6,7 @@ use crate::destination::manifest::tests::manifest;
 use crate::destination::wipe::find;
 
 fn files(names: &[&'static str]) -> Vec<File> {
-    names.iter().map(|name| File::new(name, format!("{name} content"))).collect()
+    names.iter().map(|name| File::new(*name, format!("{name} content"))).collect()
 }
 
 fn filled(path: &Path, names: &[&'static str]) -> Directory {

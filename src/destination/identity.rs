@@ -1,12 +1,10 @@
 //! The output `identity`: everything that SSH and mTLS clients want, and all of it in one file.
 
-use std::collections::BTreeMap;
-
 use zeroize::Zeroizing;
 
 use super::ssh::{known_hosts, ssh_files};
 use super::{File, Keys, Material, OutputType, line};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// SSH and any mTLS service.
 #[derive(Debug)]
@@ -22,15 +20,7 @@ impl OutputType for Identity {
     }
 
     fn keys(&self) -> Keys {
-        Keys { ssh: true, tls: true }
-    }
-
-    fn options(&self) -> &'static [&'static str] {
-        &[]
-    }
-
-    fn check(&self, _options: &BTreeMap<String, String>) -> Result<(), String> {
-        Ok(())
+        Keys { ssh: true, tls: true, host: false }
     }
 
     fn file_names(&self) -> &'static [&'static str] {
@@ -48,19 +38,12 @@ impl OutputType for Identity {
     }
 
     fn files(&self, material: &Material<'_>) -> Result<Vec<File>> {
-        let tls = material.tls.ok_or_else(|| Error::internal("an identity without a TLS key"))?;
         // Roles without a login give no SSH certificate; the TLS half stands on its own.
         let mut files = if material.ssh.is_some() { ssh_files(material)? } else { Vec::new() };
-        files.push(File::key("tls.key", &Zeroizing::new(line(tls.private_key))));
-        files.push(File::new("tls.crt", line(tls.chain)));
-        files.push(File::new("ca.crt", cas(material)));
+        files.extend(material.tls_files()?);
         files.push(File::new("identity", bundle(material)));
         Ok(files)
     }
-}
-
-fn cas(material: &Material<'_>) -> String {
-    material.trust.tls_cas.iter().map(|ca| line(ca)).collect()
 }
 
 /// The SSH key stands first, since `ssh -i` wants it there; OpenSSL skips what it does not know.
@@ -77,6 +60,6 @@ fn bundle(material: &Material<'_>) -> String {
         all.push_str(&part);
     }
     all.push_str(&known_hosts(material.trust));
-    all.push_str(&cas(material));
+    all.push_str(&material.server_cas());
     all
 }

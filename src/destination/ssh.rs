@@ -1,7 +1,5 @@
 //! The output `ssh`: a key, its certificate, and what `ssh -F` needs.
 
-use std::collections::BTreeMap;
-
 use super::{File, Keys, Material, OutputType, line};
 use crate::error::{Error, Result};
 use crate::wire::Trust;
@@ -23,15 +21,7 @@ impl OutputType for Ssh {
     }
 
     fn keys(&self) -> Keys {
-        Keys { ssh: true, tls: false }
-    }
-
-    fn options(&self) -> &'static [&'static str] {
-        &[]
-    }
-
-    fn check(&self, _options: &BTreeMap<String, String>) -> Result<(), String> {
-        Ok(())
+        Keys { ssh: true, tls: false, host: false }
     }
 
     fn file_names(&self) -> &'static [&'static str] {

@@ -65,21 +65,36 @@ fn is_plain(text: &str) -> bool {
 fn check_output(output: &mut OutputResponse, keys: &OutputKeys) -> Result<(), String> {
     match (&keys.ssh, &output.ssh_certificate) {
         // What the certificate says counts, not what is said about it.
-        (Some(key), Some(certificate)) => output.principals = check_ssh(certificate, &key.blob)?,
+        (Some(key), Some(certificate)) => {
+            output.principals = check_ssh(certificate, &key.blob, CertType::User)?
+        }
         // An identity whose roles grant no login has its X.509 half alone; the authority warns.
         (Some(_), None) if keys.tls.is_some() => output.principals.clear(),
         (Some(_), None) => return Err("there is no SSH certificate".to_owned()),
         (None, _) => {}
     }
+    match (&keys.host, &output.ssh_certificate) {
+        (Some(key), Some(certificate)) => {
+            output.principals = check_ssh(certificate, key.blob(), CertType::Host)?;
+        }
+        (Some(_), None) => return Err("there is no host certificate".to_owned()),
+        (None, _) => {}
+    }
     match (&keys.tls, &output.tls_certificate_chain) {
-        (Some(key), Some(chain)) => check_tls(chain, &key.spki),
+        (Some(key), Some(chain)) => {
+            let common_name = check_tls(chain, &key.spki)?;
+            if keys.ssh.is_none() {
+                output.principals = common_name.into_iter().collect();
+            }
+            Ok(())
+        }
         (Some(_), None) => Err("there is no X.509 certificate".to_owned()),
         (None, _) => Ok(()),
     }
 }
 
 /// Returns the principals.
-fn check_ssh(line: &str, blob: &[u8]) -> Result<Vec<String>, String> {
+fn check_ssh(line: &str, blob: &[u8], wanted: CertType) -> Result<Vec<String>, String> {
     if line.trim_end().contains(['\n', '\r']) {
         return Err("the SSH certificate is not one line".to_owned());
     }
@@ -89,8 +104,9 @@ fn check_ssh(line: &str, blob: &[u8]) -> Result<Vec<String>, String> {
     if public.to_bytes().ok().as_deref() != Some(blob) {
         return Err("the SSH certificate is for another key".to_owned());
     }
-    if certificate.cert_type() != CertType::User {
-        return Err("the SSH certificate is not a user's".to_owned());
+    if certificate.cert_type() != wanted {
+        let whose = if wanted == CertType::Host { "host" } else { "user" };
+        return Err(format!("the SSH certificate is not a {whose}'s"));
     }
     // Without principals, a certificate holds for everyone.
     if certificate.valid_principals().is_empty()
@@ -101,7 +117,8 @@ fn check_ssh(line: &str, blob: &[u8]) -> Result<Vec<String>, String> {
     Ok(certificate.valid_principals().to_vec())
 }
 
-fn check_tls(chain: &str, spki: &[u8]) -> Result<(), String> {
+/// Returns the common name.
+fn check_tls(chain: &str, spki: &[u8]) -> Result<Option<String>, String> {
     let chain = parse_chain(chain)?;
     let leaf = chain.first().ok_or("there is no X.509 certificate")?;
     let (_, leaf) = x509_parser::parse_x509_certificate(leaf)
@@ -114,7 +131,12 @@ fn check_tls(chain: &str, spki: &[u8]) -> Result<(), String> {
     if leaf.is_ca() {
         return Err("the X.509 certificate is a CA's".to_owned());
     }
-    Ok(())
+    let common_name = leaf.subject().iter_common_name().next().map(|name| name.as_str());
+    let common_name = common_name.transpose().map_err(|error| format!("its common name: {error}"))?;
+    if !common_name.is_none_or(is_plain) {
+        return Err("its common name is not plain text".to_owned());
+    }
+    Ok(common_name.map(str::to_owned))
 }
 
 /// The certificates of a PEM text, at least one and nothing else.

@@ -7,7 +7,7 @@ use crate::destination::Keys;
 use crate::wire::Trust;
 
 fn keys() -> OutputKeys {
-    OutputKeys::generate(Keys { ssh: true, tls: true }).unwrap()
+    OutputKeys::generate(Keys { ssh: true, tls: true, host: false }, None).unwrap()
 }
 
 fn ssh_certificate(keys: &OutputKeys, kind: CertType, principals: &[&str]) -> String {

@@ -92,7 +92,12 @@ fn output(node: &Node) -> Result<RawOutput, Mistake> {
     let roles = mapping.texts("roles")?;
     let mut options = BTreeMap::new();
     for (key, value) in mapping.rest() {
-        options.insert(key.text.clone(), value.text(&key.text)?.to_owned());
+        // A list stands for what the command line separates with `+`.
+        let text = match value.list(&key.text) {
+            Ok(_) => value.texts(&key.text)?.join("+"),
+            Err(_) => value.text(&key.text)?.to_owned(),
+        };
+        options.insert(key.text.clone(), text);
     }
     Ok(RawOutput { kind, name, roles, destination, options })
 }

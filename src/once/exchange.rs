@@ -191,8 +191,8 @@ impl<'a> Exchanger<'a> {
             name: output.name.clone(),
             kind: output.kind.name().to_owned(),
             roles: output.roles.clone(),
-            options: output.options.clone(),
-            ssh: keys.ssh.as_ref().map(|key| SshRequest { public_key: key.public_line.clone() }),
+            options: output.asked(),
+            ssh: keys.ssh_line().map(|line| SshRequest { public_key: line.to_owned() }),
             tls: keys.tls.as_ref().map(|key| TlsRequest { csr: key.csr.clone() }),
         };
         ExchangeRequest {

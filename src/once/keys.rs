@@ -21,18 +21,88 @@ pub struct OutputKeys {
     pub ssh: Option<SshKey>,
     /// P-256, for TLS.
     pub tls: Option<TlsKey>,
+    /// Of an SSH host.
+    pub host: Option<HostKey>,
+}
+
+/// The key of an SSH host: made here, or given by its public half alone.
+#[derive(Debug)]
+pub enum HostKey {
+    /// Made here.
+    New(SshKey),
+    /// Somebody else's.
+    Given {
+        /// The public key's line.
+        public_line: String,
+        /// The public key as it goes over the wire.
+        blob: Vec<u8>,
+    },
+}
+
+impl HostKey {
+    fn given(line: &str) -> Result<Self> {
+        let key = ssh_key::PublicKey::from_openssh(line).context(Kind::Usage, "the host's public key")?;
+        let failed = "cannot encode the host's public key";
+        Ok(Self::Given {
+            // Without the comment, which says where it comes from.
+            public_line: ssh_key::PublicKey::from(key.key_data().clone())
+                .to_openssh()
+                .context(Kind::Internal, failed)?,
+            blob: key.to_bytes().context(Kind::Internal, failed)?,
+        })
+    }
+
+    /// The public key's line.
+    #[must_use]
+    pub fn public_line(&self) -> &str {
+        match self {
+            Self::New(SshKey { public_line, .. }) | Self::Given { public_line, .. } => public_line,
+        }
+    }
+
+    /// The public key as it goes over the wire.
+    #[must_use]
+    pub fn blob(&self) -> &[u8] {
+        match self {
+            Self::New(SshKey { blob, .. }) | Self::Given { blob, .. } => blob,
+        }
+    }
+
+    /// The private key, where it was made here.
+    #[must_use]
+    pub fn private(&self) -> Option<&SshKey> {
+        match self {
+            Self::New(key) => Some(key),
+            Self::Given { .. } => None,
+        }
+    }
 }
 
 impl OutputKeys {
-    /// New keys, as the output's type wants them.
+    /// New keys, as the output's type wants them; `given` is the public key
+    /// of a host that has one.
     ///
     /// # Errors
     /// `Kind::Internal` where the system gives no random numbers.
-    pub fn generate(wanted: Wanted) -> Result<Self> {
+    pub fn generate(wanted: Wanted, given: Option<&str>) -> Result<Self> {
+        let host = || given.map_or_else(|| SshKey::generate().map(HostKey::New), HostKey::given);
         Ok(Self {
             ssh: wanted.ssh.then(SshKey::generate).transpose()?,
             tls: wanted.tls.then(TlsKey::generate).transpose()?,
+            host: wanted.host.then(host).transpose()?,
         })
+    }
+
+    /// The SSH public key that is certified, a user's or a host's.
+    #[must_use]
+    pub fn ssh_line(&self) -> Option<&str> {
+        let host = self.host.as_ref().map(HostKey::public_line);
+        self.ssh.as_ref().map(|key| key.public_line.as_str()).or(host)
+    }
+
+    /// The SSH keys of which the private half is here.
+    pub fn ssh_private(&self) -> Option<&SshKey> {
+        self.ssh.as_ref().or_else(|| self.host.as_ref()?.private())
     }
 
     /// What a proof is bound to.
@@ -40,7 +110,11 @@ impl OutputKeys {
     pub fn bound<'a>(&'a self, name: &'a str) -> BoundKeys<'a> {
         BoundKeys {
             name,
-            ssh_blob: self.ssh.as_ref().map(|key| key.blob.as_slice()),
+            ssh_blob: self
+                .ssh
+                .as_ref()
+                .map(|key| key.blob.as_slice())
+                .or_else(|| self.host.as_ref().map(HostKey::blob)),
             tls_spki: self.tls.as_ref().map(|key| key.spki.as_slice()),
         }
     }
@@ -163,7 +237,7 @@ mod tests {
 
     #[test]
     fn keys_read_back_and_do_not_print() {
-        let keys = OutputKeys::generate(Wanted { ssh: true, tls: true }).unwrap();
+        let keys = OutputKeys::generate(Wanted { ssh: true, tls: true, host: true }, None).unwrap();
         let (ssh, tls) = (keys.ssh.as_ref().unwrap(), keys.tls.as_ref().unwrap());
         let read = PrivateKey::from_openssh(&*ssh.openssh).unwrap();
         assert_eq!(read.public_key().to_bytes().unwrap(), ssh.blob);

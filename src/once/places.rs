@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use crate::destination::directory::Directory;
 use crate::destination::manifest::{self, Manifest};
-use crate::destination::{self, File, Material, SshMaterial, TlsMaterial, wipe};
+use crate::destination::{self, File, HostMaterial, Material, SshMaterial, TlsMaterial, Written, wipe};
 use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::once::bash_env::BashEnv;
@@ -197,7 +197,7 @@ fn empty_manifest(settings: &Settings, destination: &Destination, issuance: &Iss
 
 fn output_entry(output: &Output, answer: &OutputResponse, folder: &str, files: &[File]) -> manifest::Output {
     let path = |file: &File| {
-        if folder.is_empty() { file.name.to_owned() } else { format!("{folder}/{}", file.name) }
+        if folder.is_empty() { file.name.clone().into_owned() } else { format!("{folder}/{}", file.name) }
     };
     manifest::Output {
         name: output.name.clone(),
@@ -232,6 +232,12 @@ fn files(
             .as_deref()
             .filter(|_| keys.tls.is_some())
             .map(|chain| TlsMaterial { private_key: &tls_key, chain }),
+        host: keys.host.as_ref().zip(answer.ssh_certificate.as_deref()).map(|(key, certificate)| {
+            HostMaterial { private_key: key.private().map(|key| key.openssh.as_str()), certificate }
+        }),
+        options: &output.options,
+        files: &output.files,
+        subject: answer.principals.first().map(String::as_str),
         trust: &issuance.response.trust,
     })
 }
@@ -269,9 +275,18 @@ pub fn report(settings: &Settings, manifests: &[Manifest]) -> Report {
         ("MACHINE_ID_IDENTITY_FILE", identity),
         ("MACHINE_ID_EXPIRES_AT", first.expires_at.clone()),
     ];
-    for (variable, file) in settings.outputs().flat_map(|output| output.kind.variables()) {
-        if !variables.iter().any(|(name, _)| name == variable) {
-            variables.extend(path_of(file).map(|path| (*variable, path)));
+    for (destination, manifest) in settings.destinations.iter().zip(manifests) {
+        for (output, written) in destination.outputs.iter().zip(&manifest.outputs) {
+            let own = output.kind.variables(&Written {
+                folder: &folder_path(&destination.path, &destination.folder(output)),
+                options: &output.options,
+                subject: written.principals.first().map(String::as_str),
+            });
+            // All of an output's or none: the user of one with the database of
+            // another would be neither's. The first one has them.
+            if !own.iter().any(|(name, _)| variables.iter().any(|(taken, _)| taken == name)) {
+                variables.extend(own);
+            }
         }
     }
     Report { outputs, variables, summary: summary(manifests, first) }

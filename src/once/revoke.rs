@@ -14,8 +14,8 @@ use zeroize::Zeroizing;
 
 use crate::clock::{Clock, LEEWAY};
 use crate::destination::manifest::Manifest;
-use crate::destination::pem;
 use crate::destination::wipe::Found;
+use crate::destination::{TYPES, pem};
 use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::jws;
@@ -71,7 +71,7 @@ impl Revocable {
         let ssh = || {
             outputs.iter().zip(keys).find_map(|(output, keys)| {
                 let certificate = certificate_line(output.ssh_certificate.as_deref()?)?;
-                Some(Key::Ssh { seed: keys.ssh.as_ref()?.seed.clone(), certificate })
+                Some(Key::Ssh { seed: keys.ssh_private()?.seed.clone(), certificate })
             })
         };
         let ends = outputs.iter().flat_map(|output| {
@@ -88,21 +88,24 @@ impl Revocable {
     #[must_use]
     pub fn of_destination(found: &Found) -> Option<Self> {
         let plan = found.manifest.plan();
-        let tls = plan.keys().find_map(|folder| {
-            let key = Zeroizing::new(String::from_utf8(found.read(folder, "tls.key")?).ok()?);
-            let chain = String::from_utf8(found.read(folder, "tls.crt")?).ok()?;
-            let pkcs8 = pem::decode_all(&key, "PRIVATE KEY")?.pop()?;
+        let text = |folder: &str, name: &str| {
+            Some(Zeroizing::new(String::from_utf8(found.read(folder, name)?).ok()?))
+        };
+        let tls = plan.iter().find_map(|(folder, names)| {
+            let read = |name: &str| text(folder, name);
+            let both = TYPES.iter().find_map(|kind| kind.tls_pem(names, &read))?;
+            let pkcs8 = pem::decode_all(&both, "PRIVATE KEY")?.pop()?;
             let chain =
-                pem::decode_all(&chain, "CERTIFICATE")?.into_iter().map(|block| block.to_vec()).collect();
+                pem::decode_all(&both, "CERTIFICATE")?.into_iter().map(|block| block.to_vec()).collect();
             Some(Key::Tls { pkcs8, chain })
         });
         let ssh = || {
-            plan.keys().find_map(|folder| {
-                let key = Zeroizing::new(found.read(folder, "key")?);
-                let key = ssh_key::PrivateKey::from_openssh(key.as_slice()).ok()?;
+            let pairs = [("key", "key-cert.pub"), ("ssh_host", "ssh_host-cert.pub")];
+            plan.keys().flat_map(|folder| pairs.map(|pair| (folder, pair))).find_map(|(folder, pair)| {
+                let key = text(folder, pair.0)?;
+                let key = ssh_key::PrivateKey::from_openssh(key.as_bytes()).ok()?;
                 let seed = Zeroizing::new(key.key_data().ed25519()?.private.to_bytes());
-                let certificate = String::from_utf8(found.read(folder, "key-cert.pub")?).ok()?;
-                Some(Key::Ssh { seed, certificate: certificate_line(&certificate)? })
+                Some(Key::Ssh { seed, certificate: certificate_line(&text(folder, pair.1)?)? })
             })
         };
         let read = |folder: &str, name: &str| String::from_utf8(found.read(folder, name)?).ok();
@@ -298,7 +301,7 @@ mod tests {
     #[test]
     fn assertions_are_as_the_contract_says() {
         net::install_crypto();
-        let keys = OutputKeys::generate(Keys { ssh: true, tls: true }).unwrap();
+        let keys = OutputKeys::generate(Keys { ssh: true, tls: true, host: false }, None).unwrap();
         let output = |ssh: bool, tls: bool| OutputResponse {
             name: "x".into(),
             ssh_certificate: ssh.then(|| "ssh-ed25519-cert-v01@openssh.com AAAA comment\n".into()),

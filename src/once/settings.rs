@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cli::Format;
 use crate::cli::once::Args;
-use crate::destination::{OutputType, manifest, output_type, type_names};
+use crate::destination::{OutputType, Texts, Used, manifest, output_type, type_names};
 use crate::document::{nearest, parse_duration};
 use crate::environment::Environment;
 use crate::error::{Error, Result};
@@ -23,6 +24,9 @@ use crate::wire::is_name;
 
 /// The shortest life that the authority gives a certificate, in seconds.
 pub const SHORTEST_TTL: u64 = 10;
+
+/// The largest file that an option names, in bytes.
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// The longest file with a token that is read, in bytes.
 const MAX_TOKEN_BYTES: usize = 64 << 10;
@@ -82,7 +86,24 @@ pub struct Output {
     /// The roles it asks for; none means all.
     pub roles: Vec<String>,
     /// The type's own options.
-    pub options: BTreeMap<String, String>,
+    pub options: Texts,
+    /// The texts of the files that some of them name.
+    pub files: Texts,
+}
+
+impl Output {
+    /// The options that the authority decides on; the others say what is done here.
+    #[must_use]
+    pub fn asked(&self) -> Texts {
+        let there = |name: &str| self.kind.options().iter().any(|o| o.name == name && o.used == Used::There);
+        self.options.iter().filter(|(name, _)| there(name)).map(|(n, v)| (n.clone(), v.clone())).collect()
+    }
+
+    /// The public key that is certified in place of a new one.
+    #[must_use]
+    pub fn given_key(&self) -> Option<&str> {
+        self.kind.given_key(&self.files)
+    }
 }
 
 impl std::fmt::Debug for Output {
@@ -361,18 +382,40 @@ pub fn check_output(raw: RawOutput, roles: &[String]) -> Result<(Output, Option<
             .hint("names are small letters, digits, `-`, `_` and `.`, at most 64 of them"));
     }
     let mut known = vec!["name", "roles", "destination"];
-    known.extend(kind.options());
-    if let Some(option) = raw.options.keys().find(|option| !kind.options().contains(&option.as_str())) {
+    known.extend(kind.options().iter().map(|option| option.name));
+    if let Some(option) = raw.options.keys().find(|option| !known.contains(&option.as_str())) {
         return Err(unknown(&format!("option of `{}`", kind.name()), option, &known));
     }
-    kind.check(&raw.options).map_err(|why| Error::usage(format!("output `{name}`: {why}")))?;
+    if let Some(missing) = kind.options().iter().find(|o| o.needed && !raw.options.contains_key(o.name)) {
+        let (kind, missing) = (kind.name(), missing.name);
+        return Err(Error::usage(format!("output `{name}`: type `{kind}` needs `{missing}=…`")));
+    }
+    let files = option_files(kind, &raw.options, &name)?;
+    kind.check(&raw.options, &files).map_err(|why| Error::usage(format!("output `{name}`: {why}")))?;
     let roles = if raw.roles.is_empty() { roles.to_vec() } else { raw.roles };
     if let Some(role) =
         roles.iter().find(|role| role.is_empty() || role.len() > 128 || role.chars().any(char::is_control))
     {
         return Err(Error::usage(format!("`{}` cannot be the name of a role", shown(role))));
     }
-    Ok((Output { name, kind, roles, options: raw.options }, raw.destination))
+    Ok((Output { name, kind, roles, options: raw.options, files }, raw.destination))
+}
+
+/// Reads the files that options name, before anything is asked for.
+fn option_files(kind: &dyn OutputType, options: &Texts, name: &str) -> Result<Texts> {
+    let mut files = Texts::new();
+    for option in kind.options().iter().filter(|option| option.used == Used::File) {
+        let Some(path) = options.get(option.name) else { continue };
+        let mut text = String::new();
+        let read =
+            std::fs::File::open(path).and_then(|file| file.take(MAX_FILE_BYTES).read_to_string(&mut text));
+        read.map_err(|error| {
+            let what = format!("output `{name}`: cannot read `{}` {}", option.name, shown(path));
+            Error::usage(error).context(what)
+        })?;
+        files.insert(option.name.to_owned(), text);
+    }
+    Ok(files)
 }
 
 #[cfg(test)]

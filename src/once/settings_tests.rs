@@ -102,7 +102,8 @@ fn outputs_and_roles() {
     assert_eq!(apart.destinations[1].folder(&apart.destinations[1].outputs[0]), "");
     for (line, says) in [
         ("--output identiy", "did you mean `identity`"),
-        ("--output database", "there is: identity, ssh"),
+        ("--output databas", "did you mean `database`"),
+        ("--output database", "needs `service=…`"),
         ("--output ssh,rols=a", "did you mean `roles`"),
         ("--output ssh,name=A/B", "cannot be the name"),
         ("--output ssh,name=manifest.json", "cannot be the name"),

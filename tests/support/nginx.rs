@@ -22,11 +22,25 @@ impl Nginx {
     /// of the CAs in `ca`, less those that the list in `crl` names.
     #[track_caller]
     pub fn start(server: &Path, ca: &Path, crl: Option<&Path>) -> Self {
+        let crl = crl.map_or_else(String::new, |path| format!("ssl_crl {};", path.display()));
+        Self::with_site(|address| {
+            format!(
+                "  server {{\n    listen {address} ssl;\n    ssl_certificate {server}/server.crt;\n    ssl_certificate_key {server}/server.key;\n    \
+                 ssl_client_certificate {ca};\n    ssl_verify_client on;\n    {crl}\n    location / {{ return 200 \"hello $ssl_client_s_dn\"; }}\n  }}\n",
+                server = server.display(),
+                ca = ca.display(),
+            )
+        })
+    }
+
+    /// With what `site` puts inside `http { … }` for an address.
+    #[track_caller]
+    pub fn with_site(site: impl Fn(SocketAddr) -> String) -> Self {
         let program = process::installed("nginx").then(|| find("nginx"));
         let program = program.unwrap_or_else(|| panic!("nginx is not installed; tests/run installs it"));
         let mut failures = String::new();
         for _ in 0..5 {
-            match Self::try_start(&program, server, ca, crl) {
+            match Self::try_start(&program, &site) {
                 Ok(nginx) => return nginx,
                 Err(why) => failures.push_str(&why),
             }
@@ -34,20 +48,16 @@ impl Nginx {
         panic!("nginx does not start:\n{failures}");
     }
 
-    fn try_start(program: &Path, server: &Path, ca: &Path, crl: Option<&Path>) -> Result<Self, String> {
+    fn try_start(program: &Path, site: &impl Fn(SocketAddr) -> String) -> Result<Self, String> {
         let (directory, address) = (TempDir::new().unwrap(), free_port());
         let dir = directory.path().display();
-        let crl = crl.map_or_else(String::new, |path| format!("ssl_crl {};", path.display()));
         let folders: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .iter()
             .map(|name| format!("  {name}_temp_path {dir}/{name};\n"))
             .collect();
         let config = format!(
-            "daemon off;\nmaster_process off;\npid {dir}/pid;\nerror_log stderr info;\nevents {{}}\nhttp {{\n  access_log off;\n{folders}  \
-             server {{\n    listen {address} ssl;\n    ssl_certificate {server}/server.crt;\n    ssl_certificate_key {server}/server.key;\n    \
-             ssl_client_certificate {ca};\n    ssl_verify_client on;\n    {crl}\n    location / {{ return 200 \"hello $ssl_client_s_dn\"; }}\n  }}\n}}\n",
-            server = server.display(),
-            ca = ca.display(),
+            "daemon off;\nmaster_process off;\npid {dir}/pid;\nerror_log stderr info;\nevents {{}}\nhttp {{\n  access_log off;\n{folders}{}}}\n",
+            site(address)
         );
         let file = directory.path().join("nginx.conf");
         std::fs::write(&file, config).unwrap();

@@ -50,6 +50,24 @@ impl Sshd {
         panic!("sshd does not start:\n{failures}");
     }
 
+    /// One with these lines in place of ours about keys and trust.
+    #[track_caller]
+    pub fn with_config(lines: &str) -> Self {
+        if rustix::process::geteuid().is_root() {
+            let _ = std::fs::create_dir_all("/run/sshd");
+        }
+        let program = find("sshd");
+        let mut failures = String::new();
+        for _ in 0..5 {
+            let (directory, address) = (TempDir::new().unwrap(), free_port());
+            match Self::try_config(&program, directory, address, lines) {
+                Ok(sshd) => return sshd,
+                Err(why) => failures.push_str(&why),
+            }
+        }
+        panic!("sshd does not start:\n{failures}");
+    }
+
     fn try_start(program: &Path, users: &Authority, host: &Authority) -> Result<Self, String> {
         let (directory, address) = (TempDir::new().unwrap(), free_port());
         let path = |name: &str| directory.path().join(name);
@@ -65,9 +83,21 @@ impl Sshd {
         fetch_krl(users, &path("revoked"));
         let dir = directory.path().display();
         let config = format!(
-            "ListenAddress {address}\nHostKey {dir}/host_key\nHostCertificate {dir}/host_key-cert.pub\n\
-             TrustedUserCAKeys {dir}/user_ca.pub\nRevokedKeys {dir}/revoked\nAuthorizedKeysFile none\n\
-             PasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\nStrictModes no\n\
+            "HostKey {dir}/host_key\nHostCertificate {dir}/host_key-cert.pub\n\
+             TrustedUserCAKeys {dir}/user_ca.pub\nRevokedKeys {dir}/revoked\nAuthorizedKeysFile none\n"
+        );
+        Self::try_config(program, directory, address, &config)
+    }
+
+    fn try_config(
+        program: &Path,
+        directory: TempDir,
+        address: SocketAddr,
+        lines: &str,
+    ) -> Result<Self, String> {
+        let path = |name: &str| directory.path().join(name);
+        let config = format!(
+            "{lines}ListenAddress {address}\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\nStrictModes no\n\
              PidFile none\nLogLevel VERBOSE\nSubsystem sftp internal-sftp\nPermitRootLogin prohibit-password\n"
         );
         std::fs::write(path("sshd_config"), config).unwrap();

@@ -15,10 +15,13 @@ use crate::authority::random::{self, serial};
 use crate::authority::store::{CertificateKind, NewCertificate};
 use crate::error::{Context as _, Error, Kind, Result};
 
-/// A user certificate that is about to be signed.
+/// A job's certificate that is about to be signed.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Plan {
     pub(super) serial: u64,
+    /// Whether it is a host's. Plans that were recorded before hosts had any are users'.
+    #[serde(default)]
+    host: bool,
     /// The public key blob in base64.
     key: String,
     key_id: String,
@@ -46,6 +49,7 @@ impl Plan {
         }
         Ok(Self {
             serial: serial()?,
+            host: granted.host,
             key: STANDARD.encode(key),
             key_id: format!("{} {} {}", grant.bot(), grant.token(), at.provenance.line),
             principals: granted.principals.clone(),
@@ -58,7 +62,8 @@ impl Plan {
 
     /// What makes two requests the same.
     pub(super) fn essence(&self) -> String {
-        format!("{} {:?} {:?} {:?}", self.key, self.principals, self.extensions, self.critical)
+        let kind = if self.host { "host " } else { "" };
+        format!("{kind}{} {:?} {:?} {:?}", self.key, self.principals, self.extensions, self.critical)
     }
 
     pub(super) fn record(&self, output: &str) -> NewCertificate {
@@ -72,7 +77,7 @@ impl Plan {
         let body = Body {
             serial: self.serial,
             key: key.key_data(),
-            kind: CertType::User,
+            kind: if self.host { CertType::Host } else { CertType::User },
             key_id: &self.key_id,
             principals: &self.principals,
             extensions: &self.extensions,
@@ -80,7 +85,7 @@ impl Plan {
             from: self.from,
             until: self.until,
         };
-        body.sign(&keys.ssh_user)
+        body.sign(if self.host { &keys.ssh_host } else { &keys.ssh_user })
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) struct Plan {
     pub(super) serial: u64,
     /// The SubjectPublicKeyInfo in base64.
     key: String,
-    common_name: String,
+    pub(super) common_name: String,
     organizations: Vec<String>,
     uri: String,
     fulcio: Vec<(u64, String)>,
@@ -70,14 +70,57 @@ impl Plan {
         let spki = STANDARD.decode(&self.key).context(Kind::Internal, "a planned TLS key")?;
         let mut params = leaf(self.serial, self.now, self.until, ExtendedKeyUsagePurpose::ClientAuth)?;
         params.distinguished_name.push(DnType::CommonName, self.common_name.clone());
-        for organization in &self.organizations {
+        if let [organization] = self.organizations.as_slice() {
             params.distinguished_name.push(DnType::OrganizationName, organization.clone());
         }
         let uri = Ia5String::try_from(self.uri.clone()).context(Kind::Internal, "SPIFFE id")?;
         params.subject_alt_names.push(SanType::URI(uri));
         params.custom_extensions = self.fulcio.iter().map(|(arc, text)| fulcio(*arc, text)).collect();
-        sign(&params, &spki, keys)
+        match self.organizations.as_slice() {
+            [] | [_] => sign(&params, &spki, keys),
+            // rcgen would keep the last of them alone.
+            organizations => {
+                let key =
+                    SubjectPublicKeyInfo::from_der(&spki).context(Kind::Internal, "a planned TLS key")?;
+                let subject = subject(&self.common_name, organizations);
+                Ok(pem(&keys.tls.sign_for(&params, &key, &subject)?))
+            }
+        }
     }
+}
+
+/// A `Name` (RFC 5280, section 4.1.2.4): one common name and any number of organizations.
+fn subject(common_name: &str, organizations: &[String]) -> Vec<u8> {
+    const COMMON_NAME: &[u64] = &[2, 5, 4, 3];
+    const ORGANIZATION: &[u64] = &[2, 5, 4, 10];
+    let organizations = organizations.iter().map(|name| (ORGANIZATION, name.as_str()));
+    yasna::construct_der(|writer| {
+        writer.write_sequence(|writer| {
+            for (oid, text) in [(COMMON_NAME, common_name)].into_iter().chain(organizations) {
+                writer.next().write_set(|writer| {
+                    writer.next().write_sequence(|writer| {
+                        writer.next().write_oid(&yasna::models::ObjectIdentifier::from_slice(oid));
+                        writer.next().write_utf8_string(text);
+                    });
+                });
+            }
+        });
+    })
+}
+
+/// A certificate in PEM (RFC 7468).
+fn pem(der: &[u8]) -> String {
+    let body = STANDARD.encode(der);
+    let mut text = "-----BEGIN CERTIFICATE-----\n".to_owned();
+    let mut rest = body.as_str();
+    while !rest.is_empty() {
+        let (head, tail) = rest.split_at(rest.len().min(64));
+        text.push_str(head);
+        text.push('\n');
+        rest = tail;
+    }
+    text.push_str("-----END CERTIFICATE-----\n");
+    text
 }
 
 fn fulcio(arc: u64, text: &str) -> CustomExtension {

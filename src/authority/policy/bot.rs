@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::field;
 use super::login::{LOGIN_SHAPE, Template, is_login, is_trait_name};
 use super::origin::Origin;
 use super::role::{MAX_PRINCIPALS, Role, read_ttl};
@@ -112,6 +113,7 @@ impl Bot {
     /// after that every login is one.
     pub(super) fn check(&self, mistakes: &mut Vec<Mistake>) {
         for role in &self.roles {
+            field::check(self, role, mistakes);
             let mut logins = 0_usize;
             for template in &role.logins {
                 let Template::Trait { prefix, name, suffix } = template else {
@@ -141,7 +143,8 @@ impl Bot {
         }
     }
 
-    fn trait_values(&self, name: &str) -> &[(String, Place)] {
+    /// The values of a trait; none where the bot does not have it.
+    pub(super) fn trait_values(&self, name: &str) -> &[(String, Place)] {
         self.traits.iter().find(|one| one.name == name).map_or(&[], |one| &one.values)
     }
 }

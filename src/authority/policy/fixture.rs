@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Asked, Grant, Policy, Source};
+use super::{Asked, Grant, OUTPUTS, Policy, Source};
 use crate::denial::Denial;
 use crate::join::Identity;
 use crate::wire::{OutputRequest, SshRequest, TlsRequest};
@@ -57,16 +57,24 @@ pub(super) fn identity(more: Value) -> Identity {
     Identity::for_test(claims.clone())
 }
 
-/// An output with the keys that its type wants.
+/// An output with the keys that its type wants, without options.
 pub(super) fn output(kind: &str, roles: &[&str]) -> OutputRequest {
+    let known = OUTPUTS.iter().find(|known| known.name == kind);
+    let (ssh, tls) = known.map_or((true, false), |known| (known.ssh, known.tls));
     OutputRequest {
         name: kind.to_owned(),
         kind: kind.to_owned(),
         roles: roles.iter().map(|role| (*role).to_owned()).collect(),
         options: BTreeMap::new(),
-        ssh: Some(SshRequest { public_key: "ssh-ed25519 AAAA".to_owned() }),
-        tls: (kind == "identity").then(|| TlsRequest { csr: "csr".to_owned() }),
+        ssh: ssh.then(|| SshRequest { public_key: "ssh-ed25519 AAAA".to_owned() }),
+        tls: tls.then(|| TlsRequest { csr: "csr".to_owned() }),
     }
+}
+
+/// An output of the bot's every role, with these options.
+pub(super) fn output_with(kind: &str, roles: &[&str], options: &[(&str, &str)]) -> OutputRequest {
+    let options = options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    OutputRequest { options, ..output(kind, roles) }
 }
 
 /// The decision over a job of `octo-org/app`.

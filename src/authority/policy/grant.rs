@@ -72,9 +72,11 @@ pub struct OutputGrant {
     pub tls: Option<TlsGrant>,
 }
 
-/// An SSH user certificate.
+/// An SSH certificate.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SshGrant {
+    /// Whether it is a host's: signed by the host CA, its principals host names.
+    pub host: bool,
     /// The principals: sorted, each once, at least one (a certificate without
     /// principals would be good for every login).
     pub principals: Vec<String>,

@@ -9,7 +9,7 @@ use crate::wire::OutputRequest;
 
 /// The most principals that OpenSSH reads in a certificate
 /// (`SSHKEY_CERT_MAX_PRINCIPALS`); with more, the whole certificate is refused.
-const MAX_CERTIFICATE_PRINCIPALS: usize = 256;
+pub(super) const MAX_CERTIFICATE_PRINCIPALS: usize = 256;
 
 /// The extensions that a role can grant and where it says so, sorted as
 /// OpenSSH wants them (PROTOCOL.certkeys). `permit-user-rc` is not among them:
@@ -86,6 +86,7 @@ impl Merged<'_, '_> {
         let permitted = |extension: &&Extension| givers.iter().all(|role| extension.1(&role.options));
         let extensions = EXTENSIONS.iter().filter(permitted).map(|(name, _)| *name).collect();
         Ok(Some(SshGrant {
+            host: false,
             principals,
             extensions,
             force_command: self.force_command()?.map(str::to_owned),
@@ -155,7 +156,8 @@ impl Merged<'_, '_> {
         Denial::new(Reason::NothingGranted, detail).tell(told)
     }
 
-    fn invalid(&self, why: &str) -> Denial {
+    /// The refusal of an output that cannot be issued as it is asked for.
+    pub(super) fn invalid(&self, why: &str) -> Denial {
         let told = format!("output `{}`: {why}", self.request.name);
         Denial::new(Reason::OutputInvalid, told.clone()).tell(told)
     }

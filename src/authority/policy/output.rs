@@ -1,13 +1,30 @@
 //! The types of output: what each wants of a request, and what its roles become in it.
+//!
+//! A type is one file here and one line in [`OUTPUTS`]; the fields of roles
+//! that it issues stand in its file too.
 
+use super::field::Field;
 use super::grant::{SshGrant, TlsGrant};
 use super::merge::Merged;
 use crate::denial::{Denial, Reason};
 use crate::text::shown;
 use crate::wire::{OutputRequest, is_name};
 
+mod application;
+mod database;
+mod identity;
+mod kubernetes;
+mod ssh;
+mod ssh_host;
+
+/// Every type of output. A new one is a file and a line here.
+pub static OUTPUTS: &[&OutputKind] =
+    &[&identity::KIND, &ssh::KIND, &application::KIND, &database::KIND, &kubernetes::KIND, &ssh_host::KIND];
+
 /// The most outputs that one request can ask for.
 pub const MAX_OUTPUTS: usize = 16;
+/// The longest value of an option, in bytes: as long as all principals of a host may be.
+const MAX_OPTION: usize = 16 << 10;
 
 /// A type of output.
 #[derive(Debug)]
@@ -22,6 +39,10 @@ pub struct OutputKind {
     pub tls: bool,
     /// The options that it takes.
     pub options: &'static [&'static str],
+    /// Those of them that it cannot do without.
+    pub needs: &'static [&'static str],
+    /// The fields of roles that it issues.
+    pub(super) fields: &'static [&'static Field],
     /// What its roles become.
     pub(super) grant: fn(&mut Merged<'_, '_>) -> Result<Halves, Denial>,
 }
@@ -29,38 +50,9 @@ pub struct OutputKind {
 /// The certificates of an output.
 pub(super) type Halves = (Option<SshGrant>, Option<TlsGrant>);
 
-/// Every type of output. A new one is a line here and its function.
-pub static OUTPUTS: &[OutputKind] = &[
-    OutputKind {
-        name: "identity",
-        summary: "SSH and mTLS: logins, Git over SSH, Ansible, any service that takes client certificates",
-        ssh: true,
-        tls: true,
-        options: &[],
-        grant: identity,
-    },
-    OutputKind { name: "ssh", summary: "SSH alone", ssh: true, tls: false, options: &[], grant: ssh },
-];
-
-fn identity(merged: &mut Merged<'_, '_>) -> Result<Halves, Denial> {
-    let ssh = merged.ssh()?;
-    if ssh.is_none() {
-        // Its X.509 half stands on its own.
-        let name = &merged.request.name;
-        merged.warnings.add(|| format!("output `{name}` has no SSH certificate: its roles grant no login"));
-    }
-    // Databases take the common name for the user, Kubernetes the organizations
-    // for groups. A bot may be called `postgres` or `admin`; with `bot:` in
-    // front it is never a user of that name, and it is in no group.
-    let common_name = format!("bot:{}", merged.bot.name);
-    Ok((ssh, Some(TlsGrant { common_name, organizations: Vec::new() })))
-}
-
-fn ssh(merged: &mut Merged<'_, '_>) -> Result<Halves, Denial> {
-    match merged.ssh()? {
-        Some(ssh) => Ok((Some(ssh), None)),
-        None => Err(merged.nothing_granted("SSH login")),
-    }
+/// Every field of roles that some output issues.
+pub(super) fn fields() -> impl Iterator<Item = &'static Field> {
+    OUTPUTS.iter().flat_map(|kind| kind.fields.iter().copied())
 }
 
 /// Checks the outputs of a request against their types, and finds these.
@@ -84,7 +76,7 @@ pub(super) fn check(outputs: &[OutputRequest]) -> Result<Vec<&'static OutputKind
         if outputs.iter().take(index).any(|other| other.name == output.name) {
             return invalid(format!("two outputs are named `{name}`"));
         }
-        let Some(kind) = OUTPUTS.iter().find(|kind| kind.name == output.kind) else {
+        let Some(kind) = OUTPUTS.iter().copied().find(|kind| kind.name == output.kind) else {
             let names: Vec<&str> = OUTPUTS.iter().map(|kind| kind.name).collect();
             let (kind, names) = (shown(&output.kind), names.join(", "));
             return invalid(format!("output `{name}`: there is no type `{kind}`; there are: {names}"));
@@ -99,6 +91,12 @@ pub(super) fn check(outputs: &[OutputRequest]) -> Result<Vec<&'static OutputKind
                 kind.name,
                 shown(option)
             ));
+        }
+        if let Some(option) = kind.needs.iter().find(|option| !output.options.contains_key(**option)) {
+            return invalid(format!("output `{name}`: type `{}` needs the option `{option}`", kind.name));
+        }
+        if let Some(option) = output.options.iter().find(|(_, value)| value.len() > MAX_OPTION) {
+            return invalid(format!("output `{name}`: the option `{}` is too long", shown(option.0)));
         }
         for (key, wanted, given) in
             [("ssh", kind.ssh, output.ssh.is_some()), ("tls", kind.tls, output.tls.is_some())]

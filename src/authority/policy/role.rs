@@ -1,5 +1,6 @@
 //! Roles: what a bot that holds one may log in as, where, for how long and with which rights.
 
+use super::field::Names;
 use super::login::{Template, is_login};
 use super::origin::Origin;
 use super::section::Section;
@@ -34,6 +35,8 @@ pub(super) struct Role {
     pub(super) reach: Reach,
     /// `spec.deny.logins`: globs.
     pub(super) denied_logins: Vec<String>,
+    /// The fields of other outputs, under `allow` and `deny`.
+    pub(super) names: Names,
 }
 
 /// A role's options.
@@ -113,6 +116,7 @@ impl Role {
             logins: Vec::new(),
             reach: Reach::Nowhere,
             denied_logins: Vec::new(),
+            names: Names::default(),
         };
         let Some(mut spec) = Section::open(spec, "the role's `spec`", mistakes) else { return role };
         if let Some(node) = spec.take("options") {
@@ -137,7 +141,7 @@ impl Role {
         if let Some(labels) = allow.take("node_labels") {
             self.reach = read_labels(labels, "node_labels", allow.mistakes());
         }
-        read_unissued(&mut allow);
+        self.names.read_allow(&mut allow);
         allow.finish();
     }
 
@@ -164,22 +168,8 @@ impl Role {
                     .hint("say in `allow.node_labels` where the role holds, and leave out the rest"),
             );
         }
-        read_unissued(&mut deny);
+        self.names.read_deny(&mut deny);
         deny.finish();
-    }
-}
-
-/// Fields of resources that no output carries yet: read as strictly as the
-/// others, so that a policy with a mistake in them never loads. Nothing can be
-/// issued for them, so nothing that they allow or deny is passed over.
-fn read_unissued(section: &mut Section<'_, '_>) {
-    if let Some(labels) = section.take("app_labels") {
-        read_labels(labels, "app_labels", section.mistakes());
-    }
-    for key in ["db_users", "db_names", "kubernetes_users", "kubernetes_groups", "ssh_host_principals"] {
-        for (text, place) in section.texts(key) {
-            section.keep(template(Template::parse(text), key, place));
-        }
     }
 }
 
@@ -193,7 +183,8 @@ pub(super) fn listed(roles: &[&Role]) -> String {
     }
 }
 
-fn template(
+/// A template, or what is wrong with it at its place.
+pub(super) fn template(
     read: Result<Template, (String, Option<String>)>,
     key: &str,
     place: Place,
@@ -255,7 +246,7 @@ fn read_command(node: &Node, key: &'static str) -> Result<String, Mistake> {
 }
 
 /// Labels: a mapping of texts or lists of texts, or `{'*': '*'}`.
-fn read_labels(node: &Node, what: &'static str, mistakes: &mut Vec<Mistake>) -> Reach {
+pub(super) fn read_labels(node: &Node, what: &'static str, mistakes: &mut Vec<Mistake>) -> Reach {
     let Some(mut section) = Section::open(node, format!("`{what}`"), mistakes) else { return Reach::Nowhere };
     let entries = section.rest();
     let mut labels: Vec<(&str, Vec<&str>)> = Vec::new();

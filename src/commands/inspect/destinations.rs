@@ -12,7 +12,11 @@ use crate::error::{Error, Result};
 use crate::text::shown;
 
 /// Files whose content says more than the manifest does.
-const TELLING: &[&str] = &["key-cert.pub", "tls.crt"];
+const TELLING: &[&str] = &["key-cert.pub", "tls.crt", "ssh_host-cert.pub", "mongo.crt"];
+
+fn tells(name: &str) -> bool {
+    TELLING.contains(&name) || (name.starts_with("client.") && name.ends_with(".crt"))
+}
 
 pub(super) fn inspect(path: &Path, now: i64) -> Result<Vec<Item>> {
     let shown_path = shown(&path.to_string_lossy());
@@ -26,7 +30,7 @@ pub(super) fn inspect(path: &Path, now: i64) -> Result<Vec<Item>> {
     };
     let mut items = vec![manifest(&found.manifest, now)];
     for (folder, names) in found.manifest.plan() {
-        for name in names.iter().filter(|name| TELLING.contains(&name.as_str())) {
+        for name in names.iter().filter(|name| tells(name)) {
             items.extend(file(&found, &folder, name, now));
         }
     }

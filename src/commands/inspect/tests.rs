@@ -40,7 +40,7 @@ fn a_token_without_its_signature() {
 
 #[test]
 fn keys_by_type_and_fingerprint_alone() {
-    let keys = OutputKeys::generate(Keys { ssh: true, tls: true }).unwrap();
+    let keys = OutputKeys::generate(Keys { ssh: true, tls: true, host: false }, None).unwrap();
     let (ssh, tls) = (keys.ssh.unwrap(), keys.tls.unwrap());
     let identity = format!(
         "{}{}\n{}@cert-authority * {}\n",

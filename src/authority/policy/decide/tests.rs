@@ -166,12 +166,18 @@ fn outputs_are_as_their_type_wants() {
             format!("`../x\\u{{a}}` cannot be the name of an output: {names}"),
         ),
         (
-            changed("ssh", &|o| o.kind = "database".into()),
-            "output `ssh`: there is no type `database`; there are: identity, ssh".to_owned(),
+            changed("ssh", &|o| o.kind = "windows".into()),
+            "output `ssh`: there is no type `windows`; there are: identity, ssh, application, database, \
+             kubernetes, ssh-host"
+                .to_owned(),
         ),
         (
             changed("ssh", &|o| drop(o.options.insert("user".into(), "root".into()))),
             "output `ssh`: type `ssh` has no option `user`; it takes none".to_owned(),
+        ),
+        (
+            changed("database", &|_| ()),
+            "output `database`: type `database` needs the option `service`".to_owned(),
         ),
         (changed("ssh", &|o| o.ssh = None), "output `ssh`: type `ssh` needs a key in `ssh`".to_owned()),
         (

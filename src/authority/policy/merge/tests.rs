@@ -104,6 +104,7 @@ fn ssh(policy: &Policy, roles: &[&str]) -> SshGrant {
     let grant = decide(policy, &request, 3600).unwrap();
     let ssh = grant.outputs()[0].ssh.as_ref().unwrap();
     SshGrant {
+        host: ssh.host,
         principals: ssh.principals.clone(),
         extensions: ssh.extensions.clone(),
         force_command: ssh.force_command.clone(),

@@ -1,0 +1,64 @@
+//! The output `database`: a certificate whose common name is a database user.
+
+use super::{Halves, OutputKind};
+use crate::authority::policy::field::{Field, Wildcard, list, plain};
+use crate::authority::policy::grant::TlsGrant;
+use crate::authority::policy::merge::Merged;
+use crate::denial::Denial;
+use crate::wire::is_name;
+
+/// The type.
+pub(super) static KIND: OutputKind = OutputKind {
+    name: "database",
+    summary: "databases with certificate login: PostgreSQL, MariaDB, Redis, MongoDB, CockroachDB",
+    ssh: false,
+    tls: true,
+    options: &["service", "user", "database"],
+    needs: &["service"],
+    fields: &[&USERS, &NAMES],
+    grant,
+};
+
+/// The longest name that PostgreSQL keeps whole; others take more.
+const MAX_NAME: usize = 63;
+
+static USERS: Field = Field {
+    key: "db_users",
+    noun: "database user",
+    shape,
+    hint: "letters, digits, `.`, `_` and `-`, beginning with a letter, a digit or `_`, at most 63",
+    wildcard: Wildcard::Alone,
+    literal_only: None,
+    entries: list,
+};
+
+static NAMES: Field = Field { key: "db_names", noun: "database name", ..USERS };
+
+/// No `:`, so that no database user is ever another kind's common name (`bot:…`, `app:…`).
+fn shape(text: &str) -> bool {
+    plain(text, "._-", MAX_NAME)
+}
+
+fn grant(merged: &mut Merged<'_, '_>) -> Result<Halves, Denial> {
+    if !merged.option("service").is_some_and(is_name) {
+        return Err(
+            merged.invalid("`service` is lower-case letters, digits, `_`, `.` and `-`, at most 64 of them")
+        );
+    }
+    merged.leave_out_pinned();
+    let user = merged.named(&USERS, "user")?;
+    // One role must give both: what one gives on its databases, another does
+    // not give on these.
+    let roles = match merged.named(&NAMES, "database")? {
+        None => merged.roles.clone(),
+        Some(database) => {
+            let givers = merged.givers(&NAMES, &database);
+            if givers.is_empty() {
+                return Err(merged.refused(&NAMES, &database));
+            }
+            givers
+        }
+    };
+    let common_name = merged.choose(&USERS, "user", user, &roles)?;
+    Ok((None, Some(TlsGrant { common_name, organizations: Vec::new() })))
+}

@@ -1,0 +1,24 @@
+//! The output `ssh`: logins alone.
+
+use super::{Halves, OutputKind};
+use crate::authority::policy::merge::Merged;
+use crate::denial::Denial;
+
+/// The type.
+pub(super) static KIND: OutputKind = OutputKind {
+    name: "ssh",
+    summary: "SSH alone",
+    ssh: true,
+    tls: false,
+    options: &[],
+    needs: &[],
+    fields: &[],
+    grant,
+};
+
+fn grant(merged: &mut Merged<'_, '_>) -> Result<Halves, Denial> {
+    match merged.ssh()? {
+        Some(ssh) => Ok((Some(ssh), None)),
+        None => Err(merged.nothing_granted("SSH login")),
+    }
+}

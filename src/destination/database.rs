@@ -1,0 +1,213 @@
+//! The output `database`: a client certificate in the files that database clients want.
+
+use zeroize::Zeroizing;
+
+use super::{File, Keys, Material, Opt, OutputType, Texts, Used, Written, joined, line, pem};
+use crate::error::{Error, Result};
+
+/// Databases with certificate login.
+#[derive(Debug)]
+pub struct Database;
+
+/// Which files a client wants.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Format {
+    /// `tls.key`, `tls.crt`, `ca.crt`: libpq, MariaDB's and Redis' clients.
+    Tls,
+    /// Key and certificate in one file: `mongosh --tlsCertificateKeyFile`.
+    Mongo,
+    /// `client.USER.key` and `.crt` beside `ca.crt`: `cockroach --certs-dir`.
+    Cockroach,
+}
+
+const FORMATS: &[(&str, Format)] =
+    &[("tls", Format::Tls), ("mongo", Format::Mongo), ("cockroach", Format::Cockroach)];
+
+impl Format {
+    fn of(options: &Texts) -> Option<Self> {
+        let name = options.get("format").map_or("tls", String::as_str);
+        FORMATS.iter().find(|(known, _)| *known == name).map(|(_, format)| *format)
+    }
+}
+
+impl OutputType for Database {
+    fn name(&self) -> &'static str {
+        "database"
+    }
+
+    fn summary(&self) -> &'static str {
+        "a TLS key and certificate for a database user: PostgreSQL, MariaDB, Redis, MongoDB, CockroachDB"
+    }
+
+    fn keys(&self) -> Keys {
+        Keys::TLS
+    }
+
+    fn options(&self) -> &'static [Opt] {
+        &[
+            Opt { name: "service", needed: true, used: Used::There },
+            Opt { name: "user", needed: false, used: Used::There },
+            Opt { name: "database", needed: false, used: Used::There },
+            Opt { name: "format", needed: false, used: Used::Here },
+            Opt { name: "server-ca", needed: false, used: Used::File },
+        ]
+    }
+
+    fn check(&self, options: &Texts, files: &Texts) -> Result<(), String> {
+        if Format::of(options).is_none() {
+            let known: Vec<&str> = FORMATS.iter().map(|(name, _)| *name).collect();
+            return Err(format!("`format` must be one of: {}", known.join(", ")));
+        }
+        check_server_ca(files)
+    }
+
+    fn file_names(&self) -> &'static [&'static str] {
+        &["tls.key", "tls.crt", "ca.crt", "mongo.crt"]
+    }
+
+    fn writes(&self, name: &str) -> bool {
+        self.file_names().contains(&name) || client_file(name).is_some()
+    }
+
+    fn files(&self, material: &Material<'_>) -> Result<Vec<File>> {
+        let tls = material.tls()?;
+        let subject = user(material.subject)?;
+        if material.options.get("user").is_some_and(|asked| asked != subject) {
+            return Err(Error::internal("a certificate for another database user than was asked for"));
+        }
+        Ok(match Format::of(material.options).unwrap_or(Format::Tls) {
+            Format::Tls => material.tls_files()?,
+            Format::Mongo => {
+                // Half a key file is none: it is written anew with each certificate.
+                let (key, chain) = (Zeroizing::new(line(tls.private_key)), line(tls.chain));
+                let mut both = String::with_capacity(key.len() + chain.len());
+                both.push_str(&key);
+                both.push_str(&chain);
+                vec![File::new("mongo.crt", both), File::new("ca.crt", material.server_cas())]
+            }
+            Format::Cockroach => vec![
+                File::key(format!("client.{subject}.key"), &Zeroizing::new(line(tls.private_key))),
+                File::new(format!("client.{subject}.crt"), line(tls.chain)),
+                File::new("ca.crt", material.server_cas()),
+            ],
+        })
+    }
+
+    /// libpq's own. Other databases' clients take no files from variables.
+    fn variables(&self, written: &Written<'_>) -> Vec<(&'static str, String)> {
+        let (Some(format), Some(user)) = (Format::of(written.options), written.subject) else {
+            return Vec::new();
+        };
+        let (certificate, key) = match format {
+            Format::Tls => ("tls.crt".to_owned(), "tls.key".to_owned()),
+            Format::Cockroach => (format!("client.{user}.crt"), format!("client.{user}.key")),
+            Format::Mongo => return Vec::new(),
+        };
+        let path = |name: &str| format!("{}/{name}", written.folder);
+        let mut variables = vec![
+            ("PGSSLCERT", path(&certificate)),
+            ("PGSSLKEY", path(&key)),
+            ("PGSSLROOTCERT", path("ca.crt")),
+            ("PGSSLMODE", "verify-full".to_owned()),
+            ("PGUSER", user.to_owned()),
+        ];
+        variables.extend(written.options.get("database").map(|name| ("PGDATABASE", name.clone())));
+        variables
+    }
+
+    fn tls_pem(
+        &self,
+        names: &[String],
+        read: &dyn Fn(&str) -> Option<Zeroizing<String>>,
+    ) -> Option<Zeroizing<String>> {
+        let of_user = || {
+            let key = names.iter().find(|name| client_file(name).is_some() && name.ends_with(".key"))?;
+            joined(read, &[key, &format!("{}.crt", key.strip_suffix(".key")?)])
+        };
+        joined(read, &["tls.key", "tls.crt"]).or_else(|| read("mongo.crt")).or_else(of_user)
+    }
+}
+
+/// The user in a name `client.USER.crt` or `.key`.
+fn client_file(name: &str) -> Option<&str> {
+    let rest = name.strip_prefix("client.")?;
+    let user = rest.strip_suffix(".crt").or_else(|| rest.strip_suffix(".key"))?;
+    is_user(user).then_some(user)
+}
+
+/// What the authority certifies, once more: it becomes a file's name here.
+fn is_user(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && !text.starts_with(['.', '-'])
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
+fn user(subject: Option<&str>) -> Result<&str> {
+    subject
+        .filter(|subject| is_user(subject))
+        .ok_or_else(|| Error::internal("the certificate names no database user"))
+}
+
+/// Whether `server-ca`, where it is given, holds certificates.
+pub(super) fn check_server_ca(files: &Texts) -> Result<(), String> {
+    let Some(text) = files.get("server-ca") else { return Ok(()) };
+    let only = |piece: &pem::Piece<'_>| matches!(piece, pem::Piece::Block(..));
+    match pem::decode_all(text, "CERTIFICATE") {
+        // A key in it would be copied to where nobody takes it for one.
+        Some(blocks)
+            if !blocks.is_empty()
+                && pem::pieces(text).iter().filter(|piece| only(piece)).count() == blocks.len() =>
+        {
+            Ok(())
+        }
+        _ => Err("`server-ca` must name a file of certificates in PEM".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_names_are_those_of_plain_users() {
+        for good in ["client.root.key", "client.a.b.crt", "tls.key", "mongo.crt"] {
+            assert!(Database.writes(good), "{good}");
+        }
+        for bad in [
+            "client.crt",
+            "client..crt",
+            "client.../x.crt",
+            "client.a/b.key",
+            "client.a.pem",
+            "client.-x.key",
+        ] {
+            assert!(!Database.writes(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn variables_are_of_one_user() {
+        let options = Texts::from([("database".to_owned(), "orders".to_owned())]);
+        let written = Written { folder: "/d", options: &options, subject: Some("deploy") };
+        let variables = Database.variables(&written);
+        assert!(variables.contains(&("PGSSLKEY", "/d/tls.key".to_owned())));
+        assert!(variables.contains(&("PGUSER", "deploy".to_owned())));
+        assert!(variables.contains(&("PGDATABASE", "orders".to_owned())));
+        let cockroach = Texts::from([("format".to_owned(), "cockroach".to_owned())]);
+        let variables = Database.variables(&Written { options: &cockroach, ..written });
+        assert!(variables.contains(&("PGSSLCERT", "/d/client.deploy.crt".to_owned())));
+        let mongo = Texts::from([("format".to_owned(), "mongo".to_owned())]);
+        assert!(Database.variables(&Written { options: &mongo, ..written }).is_empty());
+    }
+
+    #[test]
+    fn a_server_ca_is_certificates_and_nothing_else() {
+        let check = |text: &str| check_server_ca(&Texts::from([("server-ca".to_owned(), text.to_owned())]));
+        let (certificate, key) = (pem::encode("CERTIFICATE", b"x"), pem::encode("PRIVATE KEY", b"x"));
+        check(&certificate).unwrap();
+        check(&format!("# internal CA\n{}{}", *certificate, *certificate)).unwrap();
+        for bad in [String::new(), "junk".to_owned(), format!("{}{}", *certificate, *key)] {
+            assert!(check(&bad).is_err(), "{bad}");
+        }
+    }
+}

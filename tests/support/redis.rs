@@ -1,0 +1,56 @@
+//! The real Redis, on loopback, as its page configures it.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::authority::Authority;
+use super::nginx::find;
+use super::page;
+use super::process::{Running, command};
+use super::servers::{Folder, listening};
+
+/// A Redis over mTLS.
+pub struct Redis {
+    port: u16,
+    process: Running,
+    _folder: Folder,
+}
+
+impl Redis {
+    /// One that believes this authority.
+    #[track_caller]
+    pub fn start(authority: &Authority) -> Self {
+        let folder = Folder::new(authority, "redis");
+        let text = page::file_in("redis.md", "redis.conf", &folder.tls());
+        let (address, process) = listening("redis-server", |address| {
+            let port = format!("tls-port {}", address.port());
+            assert!(text.contains("tls-port 6379"));
+            let dir = folder.path("").display().to_string();
+            let config = folder.write(
+                "redis.conf",
+                &format!("{}bind 127.0.0.1\ndir {dir}\nsave \"\"\n", text.replace("tls-port 6379", &port)),
+            );
+            let mut start = folder.command(find("redis-server"));
+            start.arg(config);
+            start
+        });
+        Self { port: address.port(), process, _folder: folder }
+    }
+
+    /// `redis-cli` with the CA of a destination, and its certificate unless it is to have none.
+    pub fn client(&self, destination: &Path, certificate: bool) -> Command {
+        let mut client = command("redis-cli");
+        client.args(["--tls", "-h", "localhost", "-p", &self.port.to_string(), "--cacert"]);
+        client.arg(destination.join("ca.crt"));
+        if certificate {
+            client.arg("--cert").arg(destination.join("tls.crt"));
+            client.arg("--key").arg(destination.join("tls.key"));
+        }
+        client
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.process.stdout()
+    }
+}
