@@ -80,10 +80,13 @@ pub fn type_names() -> Vec<&'static str> {
     TYPES.iter().map(|kind| kind.name()).collect()
 }
 
+/// The agent's socket in a destination (`--agent`).
+pub const AGENT_SOCKET: &str = "agent.sock";
+
 /// Whether some output type writes a file of that name.
 #[must_use]
 pub fn is_file_of_ours(name: &str) -> bool {
-    TYPES.iter().any(|kind| kind.file_names().contains(&name))
+    name == AGENT_SOCKET || TYPES.iter().any(|kind| kind.file_names().contains(&name))
 }
 
 /// What the files of one output are made from.
@@ -97,6 +100,8 @@ pub struct Material<'a> {
     pub tls: Option<TlsMaterial<'a>>,
     /// Whom to trust.
     pub trust: &'a Trust,
+    /// The socket of the agent that holds the SSH key, which is in no file then.
+    pub agent: Option<&'a str>,
 }
 
 /// An SSH key and its certificate, each as OpenSSH writes it.
@@ -189,12 +194,35 @@ mod tests {
             ssh: Some(SshMaterial { private_key: "PRIVATE", public_key: "PUB", certificate: "CERT" }),
             tls: Some(TlsMaterial { private_key: "TLSKEY", chain: "CHAIN" }),
             trust: &trust,
+            agent: None,
         };
         for kind in TYPES {
             let files = kind.files(&material).unwrap();
             let names: Vec<&str> = files.iter().map(|file| file.name).collect();
             assert_eq!(names, kind.file_names(), "{}", kind.name());
             assert!(!format!("{files:?}").contains("PRIVATE"));
+        }
+    }
+
+    #[test]
+    fn with_an_agent_no_file_holds_the_ssh_key() {
+        let trust = Trust::default();
+        let material = Material {
+            folder: "/d",
+            ssh: Some(SshMaterial { private_key: "PRIVATE", public_key: "PUB", certificate: "CERT" }),
+            tls: Some(TlsMaterial { private_key: "TLSKEY", chain: "CHAIN" }),
+            trust: &trust,
+            agent: Some("/d/agent.sock"),
+        };
+        for kind in TYPES.iter().filter(|kind| kind.file_names().contains(&"ssh_config")) {
+            for file in kind.files(&material).unwrap() {
+                let text = String::from_utf8(file.content.to_vec()).unwrap();
+                assert!(!text.contains("PRIVATE") && file.name != "key", "{}: {text}", file.name);
+                assert!(
+                    file.name != "ssh_config" || text.contains("IdentityAgent \"/d/agent.sock\"\n"),
+                    "{text}"
+                );
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::destination::manifest::Manifest;
 use crate::environment::Environment;
 use crate::error::{Context as _, Kind, Result};
 
+pub mod agent;
 pub mod check;
 pub mod ci;
 pub mod config_file;

@@ -6,8 +6,9 @@ use zeroize::Zeroizing;
 
 use crate::destination::directory::Directory;
 use crate::destination::manifest::{self, Manifest};
-use crate::destination::{File, Material, SshMaterial, TlsMaterial};
+use crate::destination::{AGENT_SOCKET, File, Material, SshMaterial, TlsMaterial};
 use crate::error::{Error, Result};
+use crate::once::agent::Agent;
 use crate::once::check::Issuance;
 use crate::once::ci::Report;
 use crate::once::keys::OutputKeys;
@@ -17,7 +18,11 @@ use crate::wire::OutputResponse;
 
 /// The destinations, open; wiped when this value goes, unless they are kept.
 #[derive(Debug)]
-pub struct Places(Vec<Directory>);
+pub struct Places {
+    /// Ends first, so that nothing is signed while the rest is wiped.
+    agent: Option<Agent>,
+    directories: Vec<Directory>,
+}
 
 /// A destination's manifest, and its files by folder.
 struct Contents {
@@ -31,14 +36,12 @@ impl Places {
     /// # Errors
     /// `Kind::Destination`; those that were created are removed again.
     pub fn prepare(destinations: &[Destination]) -> Result<Self> {
-        destinations
-            .iter()
-            .map(|destination| Directory::prepare(&destination.path))
-            .collect::<Result<_>>()
-            .map(Self)
+        let prepared = destinations.iter().map(|destination| Directory::prepare(&destination.path));
+        Ok(Self { agent: None, directories: prepared.collect::<Result<_>>()? })
     }
 
-    /// Writes an issuance and returns the manifests.
+    /// Writes an issuance, starts the agent where one is wanted, and returns
+    /// the manifests. To be called inside a runtime.
     ///
     /// # Errors
     /// `Kind::Destination`.
@@ -49,8 +52,13 @@ impl Places {
         issuance: &Issuance,
     ) -> Result<Vec<Manifest>> {
         let all = contents(settings, keys, issuance)?;
-        for (directory, contents) in self.0.iter_mut().zip(&all) {
+        for (directory, contents) in self.directories.iter_mut().zip(&all) {
             directory.write(&contents.manifest, &contents.folders)?;
+        }
+        // Behind the manifest, by which `cleanup` finds the socket.
+        if let Some(socket) = &settings.agent {
+            let agent = self.agent.insert(Agent::listen(Path::new(socket))?);
+            agent.hold(keys, &issuance.response.outputs);
         }
         Ok(all.into_iter().map(|contents| contents.manifest).collect())
     }
@@ -60,7 +68,10 @@ impl Places {
     /// # Errors
     /// `Kind::Destination`.
     pub fn renew(&mut self, settings: &Settings, keys: &[OutputKeys], issuance: &Issuance) -> Result<()> {
-        for (directory, contents) in self.0.iter_mut().zip(&contents(settings, keys, issuance)?) {
+        if let Some(agent) = &self.agent {
+            agent.hold(keys, &issuance.response.outputs);
+        }
+        for (directory, contents) in self.directories.iter_mut().zip(&contents(settings, keys, issuance)?) {
             directory.renew(&contents.manifest, &contents.folders)?;
         }
         Ok(())
@@ -68,7 +79,7 @@ impl Places {
 
     /// Leaves everything where it is.
     pub fn keep(self) {
-        self.0.into_iter().for_each(Directory::keep);
+        self.directories.into_iter().for_each(Directory::keep);
     }
 
     /// Wipes everything now.
@@ -76,7 +87,8 @@ impl Places {
     /// # Errors
     /// What could not be removed, for a person.
     pub fn wipe(self) -> Result<(), String> {
-        let wiped: Vec<_> = self.0.into_iter().map(Directory::wipe).collect();
+        drop(self.agent);
+        let wiped: Vec<_> = self.directories.into_iter().map(Directory::wipe).collect();
         wiped.into_iter().collect()
     }
 }
@@ -91,11 +103,17 @@ fn contents(settings: &Settings, keys: &[OutputKeys], issuance: &Issuance) -> Re
             let (keys, answer) =
                 issued.next().ok_or_else(|| Error::internal("an output without an answer"))?;
             let folder = destination.folder(output);
-            let files = files(destination, &folder, output, keys, answer, issuance)?;
+            let files =
+                files(settings, &folder_path(&destination.path, &folder), output, keys, answer, issuance)?;
             manifest.outputs.push(output_entry(output, answer, &folder, &files));
             folders.push((folder, files));
         }
         all.push(Contents { manifest, folders });
+    }
+    // What is wiped is what a manifest names.
+    let first = all.first_mut().and_then(|contents| contents.manifest.outputs.first_mut());
+    if let (Some(_), Some(output)) = (&settings.agent, first) {
+        output.files.push(AGENT_SOCKET.to_owned());
     }
     Ok(all)
 }
@@ -136,17 +154,16 @@ fn output_entry(output: &Output, answer: &OutputResponse, folder: &str, files: &
 }
 
 fn files(
-    destination: &Destination,
+    settings: &Settings,
     folder: &str,
     output: &Output,
     keys: &OutputKeys,
     answer: &OutputResponse,
     issuance: &Issuance,
 ) -> Result<Vec<File>> {
-    let folder = folder_path(&destination.path, folder);
     let tls_key = keys.tls.as_ref().map_or_else(Zeroizing::default, |key| key.pem());
     output.kind.files(&Material {
-        folder: &folder,
+        folder,
         ssh: keys.ssh.as_ref().zip(answer.ssh_certificate.as_deref()).map(|(key, certificate)| SshMaterial {
             private_key: &key.openssh,
             public_key: &key.public_line,
@@ -158,6 +175,7 @@ fn files(
             .filter(|_| keys.tls.is_some())
             .map(|chain| TlsMaterial { private_key: &tls_key, chain }),
         trust: &issuance.response.trust,
+        agent: settings.agent.as_deref(),
     })
 }
 
@@ -183,8 +201,10 @@ pub fn report(settings: &Settings, manifests: &[Manifest]) -> Report {
             Some(format!("{}/{file}", manifest.destination))
         })
     };
-    // Without an output `identity`, the SSH key is what a client is pointed at.
-    let identity = path_of("identity").or_else(|| path_of("key")).unwrap_or_default();
+    // Without an output `identity`, the SSH key is what a client is pointed at;
+    // its public half, where an agent has the other.
+    let identity =
+        path_of("identity").or_else(|| path_of("key")).or_else(|| path_of("key.pub")).unwrap_or_default();
     let mut outputs = vec![("destination", first.destination.clone()), ("identity-file", identity.clone())];
     outputs.extend(path_of("ssh_config").map(|path| ("ssh-config", path)));
     outputs.push(("expires-at", first.expires_at.clone()));
@@ -199,6 +219,7 @@ pub fn report(settings: &Settings, manifests: &[Manifest]) -> Report {
             variables.extend(path_of(file).map(|path| (*variable, path)));
         }
     }
+    variables.extend(settings.agent.iter().map(|socket| ("SSH_AUTH_SOCK", socket.clone())));
     Report { outputs, variables, summary: summary(manifests, first) }
 }
 

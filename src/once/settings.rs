@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::cli::Format;
 use crate::cli::once::Args;
-use crate::destination::{OutputType, manifest, output_type, random, ssh, type_names};
+use crate::destination::{AGENT_SOCKET, OutputType, manifest, output_type, random, ssh, type_names};
 use crate::document::{nearest, parse_duration};
 use crate::environment::Environment;
 use crate::error::{Error, Result};
@@ -25,6 +25,9 @@ pub const SHORTEST_TTL: u64 = 10;
 
 /// The longest file with a token that is read, in bytes.
 const MAX_TOKEN_BYTES: usize = 64 << 10;
+
+/// The longest path of a socket: `sun_path` has 104 bytes on some systems, with its end.
+const MAX_SOCKET_PATH: usize = 103;
 
 /// What `once` is to do.
 pub struct Settings {
@@ -48,6 +51,8 @@ pub struct Settings {
     pub format: Format,
     /// How much is said.
     pub level: Level,
+    /// The socket on which COMMAND is served the SSH keys, which are in no file then.
+    pub agent: Option<String>,
     /// The command to run, if any.
     pub command: Vec<OsString>,
 }
@@ -173,6 +178,8 @@ impl Settings {
         } else {
             args.outputs.iter().map(|text| parse_output(text)).collect::<Result<_>>()?
         };
+        let destinations = destinations(raw_outputs, &args.roles, destination.as_deref(), env)?;
+        let agent = args.agent.then(|| agent_socket(&destinations, &args.command)).transpose()?;
         Ok(Self {
             authority: authority_url(&authority)?,
             trust: trust(&args.ca_file, &args.ca_pin, env, &file)?,
@@ -184,7 +191,8 @@ impl Settings {
             token: join_token(token)?,
             ttl_seconds: ttl_seconds(&ttl)?,
             timeout: timeout(&args.timeout)?,
-            destinations: destinations(raw_outputs, &args.roles, destination.as_deref(), env)?,
+            destinations,
+            agent,
             format: args.format,
             level: Level::of_flags(args.verbose, args.quiet),
             command: args.command,
@@ -394,6 +402,28 @@ fn destinations(
     // The common one is what is printed and handed on.
     all.sort_by_key(|destination| Some(&destination.path) != common.as_ref());
     Ok(all)
+}
+
+/// The agent's socket, in the destination that COMMAND is told of.
+fn agent_socket(destinations: &[Destination], command: &[OsString]) -> Result<String> {
+    if command.is_empty() {
+        return Err(Error::usage("--agent serves the SSH key to COMMAND, and there is none")
+            .hint("put `-- COMMAND` behind the options, or leave --agent out"));
+    }
+    if !destinations.iter().flat_map(|one| &one.outputs).any(|output| output.kind.keys().ssh) {
+        return Err(Error::usage("--agent serves SSH keys, and no output has one")
+            .hint("ask for an output `ssh` or `identity`, or leave --agent out"));
+    }
+    let folder = destinations.first().map(|one| one.path.to_string_lossy()).unwrap_or_default();
+    let socket = format!("{folder}/{AGENT_SOCKET}");
+    if socket.len() > MAX_SOCKET_PATH {
+        return Err(Error::usage(format!(
+            "the destination's path is too long for --agent: {} is longer than {MAX_SOCKET_PATH} bytes, the most that a socket's path can have",
+            shown(&socket)
+        ))
+        .hint("choose a shorter --destination"));
+    }
+    Ok(socket)
 }
 
 fn common_path(destination: Option<&str>, env: &Environment) -> Result<PathBuf> {

@@ -17,6 +17,7 @@ pub mod issuer;
 pub mod keys;
 pub mod policies;
 pub mod process;
+pub mod sshd_labels;
 pub mod template;
 pub mod token;
 
