@@ -159,6 +159,13 @@ impl LabelledSshd {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// The name of the terminal that a login gets.
+    #[track_caller]
+    pub fn lets_in_with_terminal(&self, destination: &Path) -> String {
+        let output = self.run(destination, ["-tt"], "tty");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// A login that must be refused.
     #[track_caller]
     pub fn refuses(&self, destination: &Path) {
