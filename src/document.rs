@@ -10,6 +10,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
 use crate::error::Error;
+use crate::text::shown;
 
 /// The largest file that is read, in bytes: a policy of 10,000 tokens is about 4 MB.
 pub const MAX_BYTES: usize = 64 << 20;
@@ -303,7 +304,7 @@ pub fn parse_duration(text: &str) -> Result<u64, String> {
         Ok(duration) if duration.as_secs() > 0 && duration.subsec_nanos() == 0 => Ok(duration.as_secs()),
         Ok(duration) if duration.is_zero() => Err("must be longer than zero".to_owned()),
         Ok(_) => Err(format!("`{text}` is not in whole seconds")),
-        Err(_) => Err(format!("`{}` is not {wanted}", crate::text::shown(text))),
+        Err(_) => Err(format!("`{}` is not {wanted}", shown(text))),
     }
 }
 
@@ -318,7 +319,7 @@ pub struct Mapping<'a> {
 }
 
 impl<'a> Mapping<'a> {
-    /// The value of `key`, if it is there; an explicit nothing counts as absent.
+    /// The value of `key`, if it is there. An explicit nothing is not, and a mistake at the end.
     pub fn take(&mut self, key: &'static str) -> Option<&'a Node> {
         self.known.push(key);
         let (pair, taken) = self.entries.iter_mut().find(|((name, _), _)| name.text == key)?;
@@ -377,14 +378,21 @@ impl<'a> Mapping<'a> {
         .collect()
     }
 
-    /// Nothing may be left.
+    /// Nothing may be left, and nothing may be without a value.
     ///
     /// # Errors
-    /// The first key that nobody took, with the nearest known one.
+    /// The first key that nobody took, with the nearest known one, or that has no value.
     pub fn finish(self) -> Result<(), Mistake> {
-        match self.entries.iter().find(|(_, taken)| !taken) {
+        if let Some(((key, _), _)) = self.entries.iter().find(|(_, taken)| !taken) {
+            return Err(unknown(key, &self.what, &self.known));
+        }
+        // A template's empty variable must not take a restriction away.
+        match self.entries.iter().find(|((_, node), _)| node.value == Value::Null) {
             None => Ok(()),
-            Some(((key, _), _)) => Err(unknown(key, &self.what, &self.known)),
+            Some(((key, _), _)) => {
+                let mistake = Mistake::new(key.place, format!("`{}` has no value", shown(&key.text)));
+                Err(mistake.hint("give it one, or leave the key out"))
+            }
         }
     }
 }
@@ -392,7 +400,7 @@ impl<'a> Mapping<'a> {
 /// The mistake of a key that `what` does not have.
 #[must_use]
 pub fn unknown(key: &Key, what: &str, known: &[&str]) -> Mistake {
-    let mistake = Mistake::new(key.place, format!("{what} has no `{}`", crate::text::shown(&key.text)));
+    let mistake = Mistake::new(key.place, format!("{what} has no `{}`", shown(&key.text)));
     match nearest(&key.text, known) {
         Some(near) => mistake.hint(format!("did you mean `{near}`?")),
         None => mistake.hint(format!("it may have: {}", known.join(", "))),
@@ -430,6 +438,14 @@ mod tests {
         let mistake = mapping.finish().unwrap_err();
         assert_eq!(mistake.to_string(), "1:1: the bot has no `rolse`");
         assert_eq!(mistake.hint.as_deref(), Some("did you mean `roles`?"));
+    }
+
+    #[test]
+    fn a_key_without_a_value_is_a_mistake() {
+        let nodes = parse("host:\nallow: []\n").unwrap();
+        let mut mapping = nodes[0].mapping("x").unwrap();
+        assert!(mapping.take("host").is_none() && mapping.take("allow").is_some());
+        assert_eq!(mapping.finish().unwrap_err().to_string(), "1:1: `host` has no value");
     }
 
     #[test]

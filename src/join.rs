@@ -99,6 +99,8 @@ pub struct Job<'a> {
     pub deadline: Instant,
     /// Says a step, for `-v`.
     pub say: &'a (dyn Fn(&str) + Sync),
+    /// Says what the user should know even where it works.
+    pub warn: &'a (dyn Fn(&str) + Sync),
 }
 
 impl fmt::Debug for Job<'_> {

@@ -4,6 +4,7 @@
 //! everything else with the system's trust store, which is only read when it
 //! is needed. Proxies come from the environment; redirects are never followed.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -250,6 +251,16 @@ pub enum Trouble {
     Other(String),
 }
 
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Untrusted(why) => write!(f, "its certificate is not trusted: {why}"),
+            Self::Timeout => f.write_str("no answer in time"),
+            Self::Connect(why) | Self::Other(why) => f.write_str(&crate::text::shown(why)),
+        }
+    }
+}
+
 /// Judges a failed request.
 #[must_use]
 pub fn trouble(error: &reqwest::Error) -> Trouble {
@@ -303,7 +314,7 @@ pub async fn body(mut response: reqwest::Response, limit: usize) -> Result<Vec<u
             }
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
             Ok(None) => return Ok(body),
-            Err(error) => return Err(format!("the answer broke off: {:?}", trouble(&error))),
+            Err(error) => return Err(format!("the answer broke off: {}", trouble(&error))),
         }
     }
 }

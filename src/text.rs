@@ -22,6 +22,18 @@ pub fn shown(text: &str) -> String {
     out
 }
 
+/// Foreign words for a message, as [`shown`], but nothing of them where they
+/// may hold a secret: a service that echoes a request echoes its token.
+#[must_use]
+pub fn shown_unless_secret(text: &str, secrets: &[&str]) -> String {
+    let lower = text.to_ascii_lowercase();
+    // A JWT begins with `eyJ`, which is `{"` in base64.
+    let suspect = ["bearer", "authorization", "token=", "token:"].iter().any(|word| lower.contains(word))
+        || text.contains("eyJ")
+        || secrets.iter().any(|secret| !secret.is_empty() && text.contains(secret));
+    if suspect { "(what it said may hold a secret and is not shown)".to_owned() } else { shown(text) }
+}
+
 /// Neither a control character nor one that changes how its neighbours read.
 fn is_plain(c: char) -> bool {
     !c.is_control()
@@ -31,6 +43,16 @@ fn is_plain(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_that_may_hold_a_secret_are_not_repeated() {
+        for bad in
+            ["{'authorization': 'x'}", "Bearer x", "eyJhbGciOi.x.y", "the s3cret", "debug token=sup.er"]
+        {
+            assert!(shown_unless_secret(bad, &["s3cret"]).starts_with("(what it said"), "{bad}");
+        }
+        assert_eq!(shown_unless_secret("no such\njob", &["", "s3cret"]), "no such\\u{a}job");
+    }
 
     #[test]
     fn nothing_acts() {

@@ -75,6 +75,7 @@ pub fn text(event: &Event) -> String {
     for (field, name) in FIELDS {
         let value = match *field {
             "principals" => principals(body),
+            "detail" => body.get("detail").map(|detail| plain(detail).replace('\n', "; ")),
             field => body.get(field).map(plain),
         };
         if let Some(value) = value {

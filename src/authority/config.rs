@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::policy::{Policy, Source};
@@ -42,6 +43,7 @@ impl Config {
     /// `Kind::Usage` with the place of the first mistake.
     pub fn load(data_dir: &Path) -> Result<Self> {
         let path = data_dir.join(FILE);
+        check_private(data_dir)?;
         let text = fs::read_to_string(&path).map_err(|error| {
             let cannot = Error::usage(format!("cannot read {}: {error}", path.display()));
             if error.kind() == std::io::ErrorKind::NotFound {
@@ -114,12 +116,19 @@ impl Config {
         Ok(sources)
     }
 
+    /// The files of a TLS certificate that is not our own.
+    #[must_use]
+    pub fn tls_files(&self) -> Vec<PathBuf> {
+        self.tls.iter().flat_map(|(certificate, key)| [certificate.clone(), key.clone()]).collect()
+    }
+
     /// The policy's files, in order.
     ///
     /// # Errors
     /// `Kind::Usage` where the file or folder cannot be read.
     pub fn policy_files(&self) -> Result<Vec<PathBuf>> {
         let cannot = || format!("cannot read the policy {}", self.policy.display());
+        check_private(&self.policy)?;
         if !fs::metadata(&self.policy).context(Kind::Usage, cannot())?.is_dir() {
             return Ok(vec![self.policy.clone()]);
         }
@@ -137,6 +146,18 @@ impl Config {
         }
         files.sort();
         Ok(files)
+    }
+}
+
+/// Whoever may write there decides who gets in; a file that is missing is told later.
+fn check_private(path: &Path) -> Result<()> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.permissions().mode() & 0o002 != 0 => {
+            let mode = metadata.permissions().mode() & 0o7777;
+            Err(Error::usage(format!("{}: anybody may write to it (mode {mode:o})", path.display()))
+                .hint(format!("chmod o-w {}", path.display())))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -20,6 +20,9 @@ pub const MIN_TTL: i64 = 10;
 /// The longest text of a caller's that a refusal keeps for a name, in bytes.
 const MAX_NAME: usize = 128;
 
+/// The most claims that are kept of a proof that was not verified, in bytes of JSON.
+const MAX_UNVERIFIED: usize = 4096;
+
 /// Why an exchange has no answer.
 #[derive(Debug)]
 pub enum Refused {
@@ -79,12 +82,14 @@ pub async fn exchange(
             warnings: signed.warnings,
         }),
         Err(Decision::Denied(denial)) => Err(refuse(authority, &policy, request, *denial, peer).await),
+        Err(Decision::Malformed(why)) => Err(Refused::Malformed(why)),
         Err(Decision::Unavailable(why)) => Err(Refused::Unavailable(why)),
         Err(Decision::Broken(error)) => Err(Refused::Broken(error)),
     }
 }
 
 enum Decision {
+    Malformed(String),
     Denied(Box<Denial>),
     Unavailable(String),
     Broken(Error),
@@ -132,42 +137,56 @@ async fn decide(
     };
     let identity = token.verifier.verify(&request.proof, &desk).await?;
 
-    // 5. What it may have.
+    // 5. That it holds the keys it wants certified: dear, so not for strangers.
+    keys.iter().try_for_each(OutputKeys::check_possession).map_err(Decision::Malformed)?;
+
+    // 6. What it may have.
     let asked = Asked { outputs: &request.outputs, ttl_seconds: request.ttl_seconds };
     let grant = policy.decide(token, &identity, &asked)?;
 
-    // 6. What will be signed, with serials.
+    // 7. What will be signed, with serials.
     let now = authority.clock.now();
     let occasion =
         Occasion { cluster: &authority.config.cluster, provenance: identity.provenance(), peer, now };
     let prepared = Prepared::new(grant, keys, &occasion)?;
 
-    // 7. The proof is used up and the record durable before anything is signed.
+    // 8. The proof is used up and the record durable before anything is signed.
     let entry = entry(&prepared, token, &identity, peer, now)?;
     let prepared = match authority.store.issue(entry).await? {
-        Issued::Fresh => prepared,
-        // A lost reply: the same certificates once more.
-        Issued::Repeat { plan } => Prepared::recorded(&plan)?,
-        Issued::Used => {
-            let denial =
-                Denial::new(Reason::TokenUsed, "used before for other keys or outputs, or revoked since");
-            return Err(denial.with_claims(identity.claims(), true).into());
-        }
-    };
+        Issued::Fresh => Ok(prepared),
+        Issued::Repeat { plan } => again(Prepared::recorded(&plan)?, &prepared, now),
+        Issued::Used => Err("used before for other keys or outputs, or revoked since"),
+    }
+    .map_err(|why| Denial::new(Reason::TokenUsed, why).with_claims(identity.claims(), true))?;
 
-    // 8. Signatures, at last.
+    // 9. Signatures, at last.
     Ok(prepared.sign(&authority.keys)?)
 }
 
-fn join_token<'p>(policy: &'p Policy, request: &ExchangeRequest) -> Result<&'p JoinToken, Denial> {
-    let token = policy
-        .token(&request.token)
-        .ok_or_else(|| Denial::new(Reason::TokenUnknown, "no join token of that name"))?;
-    if token.method.name() != request.join_method {
-        let detail = format!("the join token is for {}", token.method.name());
-        return Err(Denial::new(Reason::MethodMismatch, detail));
+/// A lost reply: the same certificates once more, if they would still be granted.
+fn again(recorded: Prepared, granted: &Prepared, now: i64) -> Result<Prepared, &'static str> {
+    if recorded.has_expired(now) {
+        Err("used before, for certificates that have expired since")
+    } else if recorded.outlives(granted) {
+        Err("used before, when certificates were allowed to live longer")
+    } else {
+        Ok(recorded)
     }
-    Ok(token)
+}
+
+fn join_token<'p>(policy: &'p Policy, request: &ExchangeRequest) -> Result<&'p JoinToken, Denial> {
+    let denial = match policy.token(&request.token) {
+        Some(token) if token.method.name() == request.join_method => return Ok(token),
+        Some(token) => {
+            Denial::new(Reason::MethodMismatch, format!("the join token is for {}", token.method.name()))
+        }
+        None => Denial::new(Reason::TokenUnknown, "no join token of that name"),
+    };
+    // Garbage is told so whether there is such a join token or not.
+    if let Some(proof) = request.proof.field("id_token") {
+        jwt::Jwt::parse(proof.expose())?;
+    }
+    Err(denial)
 }
 
 fn entry(
@@ -201,7 +220,7 @@ async fn refuse(
     mut denial: Denial,
     peer: IpAddr,
 ) -> Refused {
-    if let Err(seconds) = authority.refusals.admit(peer) {
+    if let Err(seconds) = authority.refusals.admit(peer, denial.verified) {
         return Refused::TooMany(seconds);
     }
     // A refusal before the proof was read says the same as one after it.
@@ -214,7 +233,7 @@ async fn refuse(
         Ok(id) => id,
         Err(error) => return Refused::Broken(error),
     };
-    let claims = denial.claims.as_ref();
+    let claims = denial.claims.clone().map(|claims| serde_json::Value::from(claims).to_string());
     let entry = NewRefusal {
         id: id.clone(),
         time: authority.clock.now(),
@@ -223,7 +242,8 @@ async fn refuse(
         bot: policy.token(&request.token).map(|token| token.bot.clone()),
         reason: denial.reason.row().code,
         detail: denial.detail.clone(),
-        claims: claims.map(|claims| serde_json::Value::from(claims.clone()).to_string()),
+        // A stranger's words are kept only where they are few: the trail is for ever.
+        claims: claims.filter(|claims| denial.verified || claims.len() <= MAX_UNVERIFIED),
         verified: denial.verified,
         peer: peer.to_canonical().to_string(),
     };

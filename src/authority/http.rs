@@ -82,11 +82,9 @@ async fn revoke(
 ) -> Result<Response, Answer> {
     let request: RevokeRequest = read(body).await?;
     revoke::revoke(&authority, &request, peer).await.map_err(|why| match why {
-        Unrevoked::Refused(why) => {
-            let mut answer =
-                problem(401, "assertion-invalid", "the assertion is not valid for this issuance");
-            answer.problem.detail = why.to_owned();
-            answer
+        // Why would tell a stranger which serials there are.
+        Unrevoked::Refused(_) => {
+            problem(401, "assertion-invalid", "the assertion is not valid for this issuance")
         }
         Unrevoked::Broken(error) => broken(&error),
     })?;
@@ -115,7 +113,7 @@ async fn readyz(State(authority): Shared) -> Result<Response, Answer> {
         return Ok(json_response(StatusCode::OK, &json!({"status": "ready"})));
     }
     authority.store.ready().await.map_err(|error| {
-        super::serve::log(&format!("not ready: {error}"));
+        super::serve::log_of_strangers(&format!("not ready: {error}"));
         problem(503, "not-ready", "the store cannot be written to")
     })?;
     *since = Some(Instant::now());
@@ -196,7 +194,7 @@ fn refused(authority: &Authority, why: Refused) -> Answer {
             answer
         }
         Refused::Unavailable(detail) => {
-            super::serve::log(&format!("issuer unavailable: {detail}"));
+            super::serve::log_of_strangers(&format!("issuer unavailable: {detail}"));
             let mut answer =
                 problem(503, "issuer-unavailable", "the keys of the token's issuer cannot be had just now");
             answer.retry_after = Some(2);

@@ -122,6 +122,12 @@ impl Prepared {
         self.expires <= now
     }
 
+    /// Whether it ends later than `other`, which is as much as the policy grants now.
+    #[must_use]
+    pub fn outlives(&self, other: &Self) -> bool {
+        self.expires > other.expires
+    }
+
     /// The issuance's id.
     #[must_use]
     pub fn issuance_id(&self) -> &str {

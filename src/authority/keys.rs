@@ -40,12 +40,17 @@ impl CaKeys {
         &self.tls.der
     }
 
-    /// The user CA's public key blob (RFC 4253, section 6.6), as a revocation list names it.
+    /// The public key blobs of the SSH CAs (RFC 4253, section 6.6), as a revocation list names them.
     ///
     /// # Errors
-    /// Never for an Ed25519 key.
-    pub fn ssh_user_blob(&self) -> Result<Vec<u8>> {
-        ssh_key::PublicKey::from(self.ssh_user.key_data()).to_bytes().context(Kind::Internal, "user CA")
+    /// Never for Ed25519 keys.
+    pub fn ssh_blobs(&self) -> Result<Vec<Vec<u8>>> {
+        let blob = |ca: &SshCa| ssh_key::PublicKey::from(ca.key_data()).to_bytes();
+        [&self.ssh_user, &self.ssh_host]
+            .map(blob)
+            .into_iter()
+            .collect::<Result<_, _>>()
+            .context(Kind::Internal, "SSH CA")
     }
 }
 

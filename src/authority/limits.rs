@@ -8,8 +8,10 @@ use std::time::Instant;
 
 /// Refusals that one address may cause at once, and then each second.
 const PER_ADDRESS: Rate = Rate { burst: 200.0, each_second: 2.0 };
-/// Refusals that all may cause at once, and then each second.
-const ALL: Rate = Rate { burst: 2000.0, each_second: 50.0 };
+/// Refusals of verified proofs that all may cause at once, and then each second.
+const VERIFIED: Rate = Rate { burst: 2000.0, each_second: 50.0 };
+/// The same for proofs that could not be verified, which cost a stranger nothing.
+const UNVERIFIED: Rate = Rate { burst: 2000.0, each_second: 5.0 };
 /// Addresses remembered at most; beyond it, full buckets are forgotten.
 const MAX_ADDRESSES: usize = 10_000;
 
@@ -40,11 +42,20 @@ impl Bucket {
 
 /// Counts refusals.
 #[derive(Debug)]
-pub struct Refusals(Mutex<(Bucket, HashMap<IpAddr, Bucket>)>);
+pub struct Refusals(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    verified: Bucket,
+    unverified: Bucket,
+    addresses: HashMap<IpAddr, Bucket>,
+}
 
 impl Default for Refusals {
     fn default() -> Self {
-        Self(Mutex::new((Bucket::full(ALL, Instant::now()), HashMap::new())))
+        let now = Instant::now();
+        let (verified, unverified) = (Bucket::full(VERIFIED, now), Bucket::full(UNVERIFIED, now));
+        Self(Mutex::new(State { verified, unverified, addresses: HashMap::new() }))
     }
 }
 
@@ -53,13 +64,14 @@ impl Refusals {
     ///
     /// # Errors
     /// After how many seconds to try again.
-    pub fn admit(&self, peer: IpAddr) -> Result<(), u64> {
-        self.admit_at(network(peer), Instant::now())
+    pub fn admit(&self, peer: IpAddr, verified: bool) -> Result<(), u64> {
+        self.admit_at(network(peer), verified, Instant::now())
     }
 
-    fn admit_at(&self, peer: IpAddr, now: Instant) -> Result<(), u64> {
+    fn admit_at(&self, peer: IpAddr, verified: bool, now: Instant) -> Result<(), u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (all, addresses) = &mut *state;
+        let State { verified: of_verified, unverified: of_unverified, addresses } = &mut *state;
+        let (all, rate) = if verified { (of_verified, VERIFIED) } else { (of_unverified, UNVERIFIED) };
         if addresses.len() >= MAX_ADDRESSES && !addresses.contains_key(&peer) {
             addresses.retain(|_, bucket| {
                 bucket.fill(PER_ADDRESS, now);
@@ -71,7 +83,7 @@ impl Refusals {
         }
         let one = addresses.entry(peer).or_insert_with(|| Bucket::full(PER_ADDRESS, now));
         one.fill(PER_ADDRESS, now);
-        all.fill(ALL, now);
+        all.fill(rate, now);
         if one.tokens < 1.0 || all.tokens < 1.0 {
             return Err(5);
         }
@@ -82,7 +94,8 @@ impl Refusals {
 }
 
 /// An IPv6 customer has a whole /64.
-fn network(peer: IpAddr) -> IpAddr {
+#[must_use]
+pub fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();
@@ -104,11 +117,11 @@ mod tests {
         let (noisy, quiet) = (network("2001:db8::1".parse().unwrap()), network("192.0.2.1".parse().unwrap()));
         assert_eq!(noisy, network("2001:db8::2".parse().unwrap()));
         for _ in 0..200 {
-            refusals.admit_at(noisy, now).unwrap();
+            refusals.admit_at(noisy, false, now).unwrap();
         }
-        assert!(refusals.admit_at(noisy, now).is_err());
-        refusals.admit_at(quiet, now).unwrap();
-        refusals.admit_at(noisy, now + Duration::from_secs(1)).unwrap();
+        assert!(refusals.admit_at(noisy, false, now).is_err());
+        refusals.admit_at(quiet, false, now).unwrap();
+        refusals.admit_at(noisy, false, now + Duration::from_secs(1)).unwrap();
     }
 
     #[test]
@@ -116,8 +129,9 @@ mod tests {
         let refusals = Refusals::default();
         let start = Instant::now();
         for n in 0..20_000u32 {
-            let _ = refusals.admit_at(IpAddr::V4(n.into()), start + Duration::from_millis(u64::from(n)));
+            let _ =
+                refusals.admit_at(IpAddr::V4(n.into()), true, start + Duration::from_millis(u64::from(n)));
         }
-        assert!(refusals.0.lock().unwrap().1.len() <= MAX_ADDRESSES);
+        assert!(refusals.0.lock().unwrap().addresses.len() <= MAX_ADDRESSES);
     }
 }

@@ -34,7 +34,7 @@ const CRL_VALID: i64 = 24 * 3600;
 /// Why nothing was revoked.
 #[derive(Debug)]
 pub enum Unrevoked {
-    /// The assertion is no good; the words are for the log.
+    /// The assertion is no good; the words are for tests and the debugger.
     Refused(&'static str),
     /// Something broke inside.
     Broken(Error),
@@ -92,10 +92,11 @@ pub async fn revoke(authority: &Authority, request: &RevokeRequest, peer: IpAddr
         peer: peer.to_canonical().to_string(),
     };
     match authority.store.revoke(entry).await? {
-        Revoked::Now | Revoked::Before => {
+        Revoked::Now => {
             authority.lists.forget();
             Ok(())
         }
+        Revoked::Before => Ok(()),
         Revoked::AssertionUsed => Err("the assertion was used before".into()),
         Revoked::Unknown => Err("no such issuance".into()),
     }
@@ -220,7 +221,7 @@ pub async fn lists(authority: &Authority) -> Result<Arc<Built>> {
     let now = authority.clock.now();
     let list = authority.store.revoked(now).await?;
     let built = Arc::new(Built {
-        krl: revocation::ssh_krl(&[authority.keys.ssh_user_blob()?], &list, now),
+        krl: revocation::ssh_krl(&authority.keys.ssh_blobs()?, &list, now),
         crl: revocation::tls_crl(authority.keys.tls.issuer(), &list, now, CRL_VALID)?,
         since,
     });

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
@@ -19,13 +19,15 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::http::{Peer, router};
-use super::{Authority, tls};
-use crate::error::{Context as _, Kind, Result};
+use super::{Authority, limits, tls};
+use crate::error::{Context as _, Error, Kind, Result};
 
 /// Connections at once.
-const MAX_CONNECTIONS: usize = 1024;
+const MAX_CONNECTIONS: usize = 2048;
 /// Connections at once from one address, which may be a whole site behind NAT.
-const MAX_FROM_ADDRESS: usize = 512;
+const MAX_FROM_ADDRESS: usize = 256;
+/// Descriptors beside those of connections: store, keys, issuers.
+const OTHER_DESCRIPTORS: u64 = 256;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between connection and headers, and between two requests on a connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -44,11 +46,22 @@ pub fn log(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
+/// A line that strangers can cause, at most one each second.
+pub fn log_of_strangers(line: &str) {
+    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if last.is_none_or(|last| last.elapsed() >= Duration::from_secs(1)) {
+        *last = Some(Instant::now());
+        log(line);
+    }
+}
+
 /// Serves until SIGTERM or SIGINT, then lets what is under way end.
 ///
 /// # Errors
 /// Where it cannot listen, or has no usable certificate.
 pub async fn serve(authority: Arc<Authority>, listen: SocketAddr) -> Result<()> {
+    raise_descriptor_limit();
     let certificate = tls::certificate(&authority).await?;
     let renew_at = certificate.renew_at;
     let (config, served) = tls::server_config(certificate)?;
@@ -99,7 +112,7 @@ async fn accept(
                 continue;
             }
         };
-        let Some(place) = sources.enter(peer.ip()) else { continue };
+        let Some(place) = sources.enter(limits::network(peer.ip())) else { continue };
         let (acceptor, app, stopping) = (acceptor.clone(), app.clone(), stopping.clone());
         let peer = Peer(peer.ip());
         tokio::spawn(async move {
@@ -178,17 +191,24 @@ async fn keep_current(
     mut renew_at: i64,
     mut hangup: tokio::signal::unix::Signal,
 ) {
-    let mut seen = fingerprint(&authority);
+    let mut seen = facts(authority.config.policy_files().unwrap_or_default());
+    let mut seen_certificate = facts(authority.config.tls_files());
     let mut pruned = tokio::time::Instant::now();
     loop {
         let asked = tokio::select! {
             _ = hangup.recv() => true,
             () = sleep(WATCH_EVERY) => false,
         };
-        let found = fingerprint(&authority);
+        let certificate = facts(authority.config.tls_files());
+        let from_files = certificate != seen_certificate || (asked && !certificate.is_empty());
+        seen_certificate = certificate;
+        let found = facts(authority.config.policy_files().unwrap_or_default());
         if asked || found != seen {
             seen = found;
-            match authority.reload_policy() {
+            // A large policy takes a while, which must not hold up exchanges.
+            let reading = Arc::clone(&authority);
+            let read = tokio::task::spawn_blocking(move || reading.reload_policy()).await;
+            match read.unwrap_or_else(|_| Err(Error::internal("it could not be read"))) {
                 Ok(()) => log("policy read anew"),
                 Err(error) => {
                     log(&format!("policy not taken, the old one stays: {error}"));
@@ -196,12 +216,12 @@ async fn keep_current(
                 }
             }
         }
-        let from_files = authority.config.tls.is_some();
-        if authority.clock.now() >= renew_at || (asked && from_files) {
+        if authority.clock.now() >= renew_at || from_files {
             match tls::certificate(&authority).await {
                 Ok(certificate) => {
                     renew_at = certificate.renew_at;
                     served.replace(certificate.key);
+                    log("certificate replaced");
                 }
                 Err(error) => log(&format!("certificate not renewed: {error}")),
             }
@@ -215,13 +235,25 @@ async fn keep_current(
     }
 }
 
-/// What tells one state of the policy's files from another.
-fn fingerprint(authority: &Authority) -> Vec<(PathBuf, Option<SystemTime>, u64)> {
-    let files = authority.config.policy_files().unwrap_or_default();
+/// What tells one state of files from another.
+fn facts(files: Vec<PathBuf>) -> Vec<(PathBuf, Option<SystemTime>, u64)> {
     let facts = |path: PathBuf| {
         let metadata = std::fs::metadata(&path).ok();
         let modified = metadata.as_ref().and_then(|metadata| metadata.modified().ok());
         (path, modified, metadata.map_or(0, |metadata| metadata.len()))
     };
     files.into_iter().map(facts).collect()
+}
+
+/// Takes as many descriptors as connections need, where the system lets us;
+/// the usual limit of 1024 is less.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = u64::try_from(MAX_CONNECTIONS).unwrap_or(u64::MAX).saturating_add(OTHER_DESCRIPTORS);
+    if limit.current.is_some_and(|current| current < wanted) {
+        limit.current = Some(limit.maximum.map_or(wanted, |maximum| maximum.min(wanted)));
+        // Without it connections wait in the kernel's queue a little earlier.
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
 }

@@ -1,5 +1,5 @@
 //! The authority's own TLS: a certificate from its own CA, renewed by itself,
-//! or one from files, read anew when they change.
+//! or one from files, read anew on SIGHUP.
 
 use std::fs;
 use std::sync::{Arc, PoisonError, RwLock};

@@ -67,7 +67,7 @@ pub fn init(args: &Init) -> Result<()> {
     keys::file::create(&dir.join("keys"), &cluster, Clock::system().now())?;
     // The configuration comes last: a directory without one was not finished.
     let text = format!(
-        "version: v1\ncluster: {cluster}\npublic_url: {public_url}  # the audience that OIDC tokens must carry\n\
+        "version: v1\ncluster: '{cluster}'\npublic_url: {public_url}  # the audience that OIDC tokens must carry\n\
          listen: 127.0.0.1:8443\nstore: sqlite:authority.db\nkeys: file:keys\npolicy: policy\n"
     );
     write_new(&file, text.as_bytes(), 0o600)?;

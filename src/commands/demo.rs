@@ -179,9 +179,16 @@ impl Stage {
             .env("SSL_CERT_FILE", &self.issuer.ca_file)
             .env("MACHINE_ID_CA_FILE", self.dir.join("ca.crt"))
             .env("RUNNER_TEMP", &self.dir);
-        // The demo may itself run in a job, and what it shows is for people.
+        // The demo may itself run in a job and behind a proxy, and what it shows is for people.
         for name in [
             "GITHUB_ACTIONS",
+            "HTTPS_PROXY",
+            "https_proxy",
+            "ALL_PROXY",
+            "all_proxy",
+            "MACHINE_ID_CONFIG",
+            "MACHINE_ID_TTL",
+            "MACHINE_ID_DESTINATION",
             "GITHUB_OUTPUT",
             "GITHUB_ENV",
             "GITHUB_STEP_SUMMARY",

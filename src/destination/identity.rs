@@ -49,7 +49,8 @@ impl OutputType for Identity {
 
     fn files(&self, material: &Material<'_>) -> Result<Vec<File>> {
         let tls = material.tls.ok_or_else(|| Error::internal("an identity without a TLS key"))?;
-        let mut files = ssh_files(material)?;
+        // Roles without a login give no SSH certificate; the TLS half stands on its own.
+        let mut files = if material.ssh.is_some() { ssh_files(material)? } else { Vec::new() };
         files.push(File::key("tls.key", &Zeroizing::new(line(tls.private_key))));
         files.push(File::new("tls.crt", line(tls.chain)));
         files.push(File::new("ca.crt", cas(material)));

@@ -2,6 +2,7 @@
 //! share, and CircleCI server.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
@@ -14,7 +15,7 @@ use crate::document::{Mapping, Mistake};
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
-use crate::text::shown;
+use crate::text::{shown, shown_unless_secret};
 use crate::wire::Proof;
 
 /// The join method `circleci`.
@@ -27,6 +28,8 @@ const ROOT_ISSUER: &str = "https://oidc.circleci.com";
 const VARIABLES: [&str; 2] = ["CIRCLE_OIDC_TOKEN_V2", "CIRCLE_OIDC_TOKEN"];
 /// CircleCI's tokens live for an hour, in seconds.
 const MAX_LIFETIME: i64 = 2 * 3600;
+/// How long `circleci run oidc get` may take.
+const MINT_TIMEOUT: Duration = Duration::from_secs(15);
 const ORGANIZATION: &str = "oidc.circleci.com/org-id";
 const SSH_RERUN: &str = "oidc.circleci.com/ssh-rerun";
 
@@ -71,7 +74,9 @@ impl JoinMethod for CircleCi {
             };
             for name in VARIABLES {
                 if let Some(token) = job.env.get(name) {
-                    (job.say)(&format!("{why}; taking {name}, which is not bound to the keys"));
+                    (job.warn)(&format!(
+                        "{why}; taking {name}, whose audience CircleCI chose: the join token must have `accept_default_audience`"
+                    ));
                     return Ok(Proof::id_token(Secret::new(token.to_owned())));
                 }
             }
@@ -79,8 +84,13 @@ impl JoinMethod for CircleCi {
         })
     }
 
-    fn renews(&self, _env: &Environment) -> Result<(), String> {
-        Ok(())
+    fn renews(&self, env: &Environment) -> Result<(), String> {
+        let path = env.get("PATH").unwrap_or_default();
+        if std::env::split_paths(path).any(|folder| folder.join("circleci").is_file()) {
+            Ok(())
+        } else {
+            Err("there is no `circleci` command, and CIRCLE_OIDC_TOKEN stays the same".to_owned())
+        }
     }
 
     fn fields(&self) -> &'static [Field] {
@@ -172,14 +182,18 @@ async fn mint(job: &Job<'_>) -> Result<Secret, String> {
     let mut command = tokio::process::Command::new("circleci");
     command.args(["run", "oidc", "get", "--claims", &claims]);
     command.stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
-    let output = match timeout_at(Instant::from_std(job.deadline), command.output()).await {
+    // A command that hangs must leave time for the job's other tokens.
+    let now = Instant::now();
+    let left = Instant::from_std(job.deadline).saturating_duration_since(now);
+    let output = match timeout_at(now + (left / 3).min(MINT_TIMEOUT), command.output()).await {
         Ok(Ok(output)) => output,
         Ok(Err(error)) => return Err(format!("`circleci run oidc get` could not be run ({error})")),
         Err(_) => return Err("`circleci run oidc get` took too long".to_owned()),
     };
     let said = zeroize::Zeroizing::new(output.stdout);
     if !output.status.success() {
-        let words = shown(String::from_utf8_lossy(&output.stderr).trim());
+        let secrets: Vec<&str> = VARIABLES.iter().filter_map(|name| job.env.get(name)).collect();
+        let words = shown_unless_secret(String::from_utf8_lossy(&output.stderr).trim(), &secrets);
         return Err(format!("`circleci run oidc get` failed ({words})"));
     }
     match std::str::from_utf8(&said).map(str::trim) {
@@ -197,7 +211,7 @@ fn no_token(env: &Environment, why: &str) -> Error {
         Kind::Proof,
         format!("this CircleCI job has no OIDC token: {why}, and {} is not set", VARIABLES[0]),
     )
-    .hint("the job must use at least one context (`context: NAME` in the workflow)")
+    .hint("CircleCI server, and some plans, give tokens to jobs with a context alone (`context: NAME` in the workflow)")
     .hint("a build of a forked pull request gets no token unless the project passes secrets to forks")
     .hint("on CircleCI server, OIDC needs version 4.4 or later")
 }

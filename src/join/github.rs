@@ -16,7 +16,7 @@ use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::net::{self, Trouble};
 use crate::secret::Secret;
-use crate::text::shown;
+use crate::text::{shown, shown_unless_secret};
 use crate::wire::Proof;
 
 /// The join method `github`.
@@ -30,6 +30,8 @@ const ISSUER: &str = "https://token.actions.githubusercontent.com";
 /// GitHub's tokens live for five minutes, in seconds; anything over an hour is not one.
 const MAX_LIFETIME: i64 = 3600;
 const MAX_ANSWER: usize = 64 << 10;
+/// How long one request for a token may take.
+const ATTEMPT: Duration = Duration::from_secs(10);
 
 const fn glob(name: &'static str) -> Field {
     Field { name, claim: name, test: Test::Glob }
@@ -167,10 +169,7 @@ fn anchored(rule: &Rule) -> Result<(), Mistake> {
         ("repository_id" | "repository_owner_id", Want::Exact(_)) => true,
         ("repository_owner", Want::Glob(pattern)) => rules::literal_prefix(pattern) == pattern,
         ("repository", Want::Glob(pattern)) => rules::literal_prefix(pattern).contains('/'),
-        ("sub", Want::Glob(pattern)) => {
-            let prefix = rules::literal_prefix(pattern);
-            prefix == pattern || prefix.contains('/')
-        }
+        ("sub", Want::Glob(pattern)) => names_owner(rules::literal_prefix(pattern)),
         _ => false,
     };
     if rule.conditions.iter().any(anchors) {
@@ -178,6 +177,23 @@ fn anchored(rule: &Rule) -> Result<(), Mistake> {
     }
     Err(Mistake::new(rule.place, "a rule does not say whose repositories may join")
         .hint("add `repository: OWNER/NAME`, `repository_owner: OWNER`, `repository_id`, `repository_owner_id` or `sub`; wildcards only behind `OWNER/`"))
+}
+
+/// Whether a subject's beginning says whose it is. Anybody can have their
+/// repository's subjects made by a template, such as `ref:refs/heads/main`; each
+/// part begins with its key, and `:` in values is escaped, so a subject that
+/// begins with an owner or repository is that owner's or repository's.
+fn names_owner(prefix: &str) -> bool {
+    let Some((key, value)) = prefix.split_once(':') else { return false };
+    match key {
+        // `OWNER/…`, or with ids `OWNER@ID/…`.
+        "repo" | "repository" => value.split_once('/').is_some_and(|(owner, _)| !owner.is_empty()),
+        // Whole, that is, up to the next part: `octo` is not `octo-org`.
+        "repository_owner" | "repository_owner_id" | "repository_id" => {
+            value.split_once(':').is_some_and(|(owner, _)| !owner.is_empty())
+        }
+        _ => false,
+    }
 }
 
 /// The run, as text and in the extensions that Fulcio defines for CI
@@ -236,7 +252,9 @@ async fn mint(job: &Job<'_>) -> Result<Secret> {
         (job.say)("asking GitHub for an OIDC token");
         let request =
             client.get(url.clone()).bearer_auth(token).header("Accept", "application/json; api-version=2.0");
-        let why = match timeout_at(deadline, answer(request)).await {
+        // One request that hangs must not take the time of the next, which may be answered.
+        let attempt = deadline.min(Instant::now() + ATTEMPT);
+        let why = match timeout_at(attempt, answer(request, token)).await {
             Ok(Ok(token)) => return Ok(token),
             Ok(Err(Answer::Refused(error))) => return Err(error),
             Ok(Err(Answer::NotNow(why))) => why,
@@ -244,9 +262,11 @@ async fn mint(job: &Job<'_>) -> Result<Secret> {
         };
         let next = Instant::now() + pause;
         if next >= deadline {
+            let host = url.host_str().unwrap_or_default();
             return Err(Error::new(Kind::Unreachable, why)
-                .context("GitHub's token endpoint gave no token in time")
-                .hint("see https://www.githubstatus.com, or run the job again"));
+                .context(format!("GitHub's token endpoint at {host} gave no token in time"))
+                .hint("check that this runner's network and proxy (HTTPS_PROXY, NO_PROXY) let it through, and run the job again")
+                .hint("github.com's own troubles are on https://www.githubstatus.com"));
         }
         (job.say)(&format!("GitHub gave no token ({why}), trying again"));
         sleep_until(next).await;
@@ -260,7 +280,7 @@ enum Answer {
     NotNow(String),
 }
 
-async fn answer(request: reqwest::RequestBuilder) -> Result<Secret, Answer> {
+async fn answer(request: reqwest::RequestBuilder, request_token: &str) -> Result<Secret, Answer> {
     let response = request.send().await.map_err(|error| match net::trouble(&error) {
         Trouble::Untrusted(why) => Answer::Refused(
             Error::new(
@@ -271,11 +291,11 @@ async fn answer(request: reqwest::RequestBuilder) -> Result<Secret, Answer> {
                 "GitHub Enterprise Server behind a private CA: point SSL_CERT_FILE at a bundle that holds it",
             ),
         ),
-        trouble => Answer::NotNow(format!("{trouble:?}")),
+        trouble => Answer::NotNow(trouble.to_string()),
     })?;
     let status = response.status();
     let body = zeroize::Zeroizing::new(net::body(response, MAX_ANSWER).await.map_err(Answer::NotNow)?);
-    let words = || shown(&String::from_utf8_lossy(&body));
+    let words = || shown_unless_secret(&String::from_utf8_lossy(&body), &[request_token]);
     let pending = || {
         let body = String::from_utf8_lossy(&body).to_ascii_lowercase();
         body.contains("pending") || body.contains("delayed")
@@ -360,9 +380,13 @@ mod tests {
             "repository_id: '7'",
             "sub: 'repo:o@1/r@2:environment:prod'",
             "sub: 'repo:o/*'",
-            "sub: 'custom:template'",
+            "sub: 'repository_owner:octo-org:ref:*'",
+            "{sub: 'environment:production', repository: o/r}",
         ] {
-            assert!(configure(&format!("allow: [{{{good}}}]")).is_ok(), "{good}");
+            assert!(
+                configure(&format!("allow: [{{{}}}]", good.trim_matches(|c| c == '{' || c == '}'))).is_ok(),
+                "{good}"
+            );
         }
         for bad in [
             "ref: refs/heads/main",
@@ -372,6 +396,12 @@ mod tests {
             "repository_owner: 'o*'",
             "sub: 'repo:*'",
             "sub: '*'",
+            "sub: 'repo:o'",
+            "sub: 'ref:refs/heads/main'",
+            "sub: 'ref:refs/heads/*'",
+            "sub: 'environment:production'",
+            "sub: 'repository_owner:octo*'",
+            "sub: 'job_workflow_ref:o/r/.github/workflows/x.yml@refs/heads/main'",
             "job_workflow_ref: o/r/.github/workflows/x.yml@refs/heads/main",
         ] {
             let mistake = configure(&format!("allow: [{{{bad}}}]")).unwrap_err();

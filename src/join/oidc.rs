@@ -59,10 +59,14 @@ impl Verifier for Oidc {
                 .field("id_token")
                 .ok_or_else(|| Denial::new(Reason::TokenMalformed, "the proof has no `id_token`"))?;
             let jwt = Jwt::parse(token.expose())?;
-            // What costs nothing comes first: a token that is not for us never
-            // makes us ask its issuer for keys.
-            let bound = self.precheck(&jwt, at).map_err(|denial| denial.with_claims(&jwt.claims, false))?;
+            // What costs nothing comes first: another issuer's token, or an old
+            // one, never makes us ask for keys.
+            self.precheck(&jwt, at).map_err(|denial| denial.with_claims(&jwt.claims, false))?;
             self.check_signature(&jwt, at).await?;
+            // What depends on the join token is told to those alone who hold a token of its issuer.
+            let bound = self
+                .check_audience(&jwt.claims, at)
+                .map_err(|denial| denial.with_claims(&jwt.claims, true))?;
             self.identity(jwt, bound).map_err(Failure::Denied)
         })
     }
@@ -73,8 +77,8 @@ impl Verifier for Oidc {
 }
 
 impl Oidc {
-    /// Algorithm, issuer, audience and times. True where the token is bound to the keys.
-    fn precheck(&self, jwt: &Jwt<'_>, at: &Desk<'_>) -> Result<bool, Denial> {
+    /// Algorithm, issuer and times.
+    fn precheck(&self, jwt: &Jwt<'_>, at: &Desk<'_>) -> Result<(), Denial> {
         if !self.algorithms.contains(&jwt.algorithm) {
             let detail = format!("signed with {:?}, this issuer uses {:?}", jwt.algorithm, self.algorithms);
             return Err(Denial::new(Reason::AlgorithmRefused, detail));
@@ -87,9 +91,7 @@ impl Oidc {
             let detail = format!("issuer is {}, expected {}", shown(issuer), self.issuer);
             return Err(Denial::new(Reason::IssuerWrong, detail));
         }
-        let bound = self.check_audience(&jwt.claims, at)?;
-        self.check_times(&jwt.claims, at)?;
-        Ok(bound)
+        self.check_times(&jwt.claims, at)
     }
 
     /// The audience is one text: this authority's URL, plain or with the hash

@@ -66,6 +66,8 @@ fn check_output(output: &mut OutputResponse, keys: &OutputKeys) -> Result<(), St
     match (&keys.ssh, &output.ssh_certificate) {
         // What the certificate says counts, not what is said about it.
         (Some(key), Some(certificate)) => output.principals = check_ssh(certificate, &key.blob)?,
+        // An identity whose roles grant no login has its X.509 half alone; the authority warns.
+        (Some(_), None) if keys.tls.is_some() => output.principals.clear(),
         (Some(_), None) => return Err("there is no SSH certificate".to_owned()),
         (None, _) => {}
     }

@@ -77,7 +77,6 @@ fn each_mistake_is_refused() {
         ("not plain", &|a| a.issuance_id = "a\nb".into()),
         ("not plain", &|a| a.bot = String::new()),
         ("not a time", &|a| a.expires_at = "soon".into()),
-        ("no SSH certificate", &|a| a.outputs[0].ssh_certificate = None),
         ("no X.509 certificate", &|a| a.outputs[0].tls_certificate_chain = None),
         ("another key", &|a| {
             a.outputs[0].ssh_certificate = Some(ssh_certificate(&other, CertType::User, &["d"]))
@@ -104,4 +103,13 @@ fn each_mistake_is_refused() {
             check(wrong, &[("identity", &keys)]).err().unwrap_or_else(|| panic!("{says} passes")).to_string();
         assert!(error.contains(says), "{says}: {error}");
     }
+}
+
+#[test]
+fn an_identity_without_logins_has_its_tls_half_alone() {
+    let keys = keys();
+    let mut half = answer(&keys);
+    half.outputs[0].ssh_certificate = None;
+    let issuance = check(half, &[("identity", &keys)]).unwrap();
+    assert!(issuance.response.outputs[0].principals.is_empty());
 }

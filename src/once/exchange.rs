@@ -113,8 +113,15 @@ impl<'a> Exchanger<'a> {
             return by_hand.read(self.env).map(Proof::id_token);
         }
         let say = |text: &str| self.progress.step(text);
-        let job =
-            Job { env: self.env, audience: &self.audience, platform: &self.platform, deadline, say: &say };
+        let warn = |text: &str| self.progress.warning(text);
+        let job = Job {
+            env: self.env,
+            audience: &self.audience,
+            platform: &self.platform,
+            deadline,
+            say: &say,
+            warn: &warn,
+        };
         let method = self.settings.method;
         let prove = async {
             tokio::time::timeout_at(deadline.into(), method.prove(&job)).await.unwrap_or_else(|_| {

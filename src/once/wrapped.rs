@@ -13,7 +13,8 @@ use std::time::Duration;
 use rustix::fs::{Access, AtFlags, CWD};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::clock::Clock;
 use crate::environment::Environment;
@@ -129,14 +130,7 @@ impl<'a> Wrapped<'a> {
             }
         };
         self.wipe();
-        revoke(
-            &self.issued.take(),
-            self.exchanger.client(),
-            &self.settings.authority,
-            self.progress,
-            REVOKE_TIME,
-        )
-        .await;
+        self.revoke().await;
         ExitCode::from(status)
     }
 
@@ -158,39 +152,57 @@ impl<'a> Wrapped<'a> {
     async fn watch(&self, child: &mut Child, expires_at: i64, signals: &mut Signals) -> u8 {
         let renewals = self.renewals(expires_at);
         tokio::pin!(renewals);
-        let mut wipe_at: Option<Instant> = None;
-        loop {
-            let grace = async move {
-                match wipe_at {
-                    Some(at) => sleep_until(at).await,
-                    None => pending().await,
-                }
-            };
-            let holds = self.places.borrow().is_some();
+        let told_to_end = Notify::new();
+        let taking_away = self.taking_away(&told_to_end);
+        tokio::pin!(taking_away);
+        let mut taken = false;
+        let status = loop {
             tokio::select! {
                 biased;
-                status = child.wait() => {
-                    // Certificates that are on their way are to be revoked too.
-                    let settled = poll_fn(|context| {
-                        let _ = renewals.as_mut().poll(context);
-                        if self.renewing.get() { Poll::Pending } else { Poll::Ready(()) }
-                    });
-                    if self.renewing.get() {
-                        self.wipe();
-                        let _ = timeout(SETTLE, settled).await;
-                    }
-                    return self.status(status);
-                }
+                status = child.wait() => break self.status(status),
                 signal = signals.next() => {
                     forward(signal, child);
                     if matches!(signal, Signal::TERM | Signal::HUP) {
-                        wipe_at.get_or_insert(Instant::now() + GRACE);
+                        told_to_end.notify_one();
                     }
                 }
-                () = grace, if holds => self.wipe(),
-                () = &mut renewals, if holds => {}
+                () = &mut renewals => {}
+                () = &mut taking_away, if !taken => taken = true,
             }
+        };
+        let wiped = self.places.borrow().is_none();
+        // Certificates that are on their way are to be revoked too.
+        let settled = poll_fn(|context| {
+            let _ = renewals.as_mut().poll(context);
+            if self.renewing.get() { Poll::Pending } else { Poll::Ready(()) }
+        });
+        if self.renewing.get() {
+            self.wipe();
+            let _ = timeout(SETTLE, settled).await;
         }
+        if wiped && !taken {
+            // In the middle of revoking.
+            taking_away.await;
+        }
+        status
+    }
+
+    /// Wipes and revokes a while after COMMAND was told to end, whether or not
+    /// it does. To be polled behind `renewals`.
+    async fn taking_away(&self, told_to_end: &Notify) {
+        told_to_end.notified().await;
+        sleep(GRACE).await;
+        self.wipe();
+        let settled = poll_fn(|_| if self.renewing.get() { Poll::Pending } else { Poll::Ready(()) });
+        let _ = timeout(SETTLE, settled).await;
+        // Now: if we are killed next, nobody could do it any more.
+        self.revoke().await;
+    }
+
+    /// Revokes what is not yet revoked.
+    async fn revoke(&self) {
+        let (issued, client) = (self.issued.take(), self.exchanger.client());
+        revoke(&issued, client, &self.settings.authority, self.progress, REVOKE_TIME).await;
     }
 
     fn status(&self, status: std::io::Result<ExitStatus>) -> u8 {
@@ -220,6 +232,9 @@ impl<'a> Wrapped<'a> {
             until(now + (expires_at - now).max(0) * 2 / 3).await;
             let mut pause = Duration::from_secs(1);
             expires_at = loop {
+                if self.places.borrow().is_none() {
+                    return pending().await;
+                }
                 match self.renew().await {
                     Ok(renewed) => break renewed,
                     Err(error) => {

@@ -276,8 +276,9 @@ fn the_audit_trail_in_words_cannot_be_forged() {
     let hostile = "x\n2026-01-01T00:00:00Z issued \u{1b}[2J\u{202e}\r\u{9b}31m";
     let keys = Keys::fresh();
     let client = bench.authority.client();
-    client.exchange(&keys.request(hostile, "github", "a.b.c")).problem(403);
-    client.exchange(&keys.request("github-deploy", hostile, "a.b.c")).problem(403);
+    let honest = bench.bound(&keys).mint();
+    client.exchange(&keys.request(hostile, "github", &honest)).problem(403);
+    client.exchange(&keys.request("github-deploy", hostile, &honest)).problem(403);
     let denied = bench.bound(&keys).claim("repository", hostile).header("kid", hostile).mint();
     bench.present(&denied, &keys).problem(401);
     let denied = bench.bound(&keys).claim("repository", hostile).claim("ref", hostile).mint();

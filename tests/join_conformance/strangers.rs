@@ -36,6 +36,41 @@ fn refusals_by_rule_look_alike_to_a_stranger() {
 }
 
 #[test]
+fn garbage_tells_nothing_of_join_tokens() {
+    let suite = Suite::load("github");
+    let authority = suite.authority();
+    let keys = Keys::fresh();
+    let told = |join_token: &str, method: &str| {
+        let mut problem =
+            authority.client().exchange(&keys.request(join_token, method, "a.b.c")).problem(401);
+        problem.as_object_mut().unwrap().remove("denial_id");
+        problem
+    };
+    let garbage = told("by-repository", "github");
+    assert_eq!(told("nobody", "github"), garbage);
+    assert_eq!(told("by-repository", "circleci"), garbage);
+}
+
+#[test]
+fn unsigned_tokens_tell_nothing_of_audiences_and_binding() {
+    let suite = Suite::load("github");
+    let authority = suite.authority();
+    let told = |audience: &str| {
+        let honest = suite.honest(&authority);
+        let token = Token::new(honest.claims.clone()).claim("aud", audience).mint();
+        let unsigned = format!("{}.AAAA", token.rsplit_once('.').unwrap().0);
+        let request = honest.keys.request("by-repository", "github", &unsigned);
+        let problem = authority.client().exchange(&request).problem(401);
+        problem["type"].as_str().unwrap().to_owned()
+    };
+    for audience in
+        [authority.url().to_owned(), "https://evil.example".to_owned(), format!("{}#x", authority.url())]
+    {
+        assert_eq!(told(&audience), "urn:machine-id:signature-invalid", "{audience}");
+    }
+}
+
+#[test]
 fn what_is_signed_twice_over_is_one_token() {
     // Without a `jti`, the content names the token: no re-encoding makes it another.
     let suite = Suite::load("circleci");

@@ -135,6 +135,16 @@ impl Client {
         self.post("/v1/exchange", request.to_string())
     }
 
+    /// Sends an exchange, waits, and hangs up without reading the answer.
+    pub fn exchange_and_hang_up(&self, request: &Value, after: std::time::Duration) {
+        let body = request.to_string();
+        let mut stream = self.connect().expect("a connection");
+        let head = format!("POST /v1/exchange HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
+        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes())).expect("sent");
+        stream.flush().expect("sent");
+        std::thread::sleep(after);
+    }
+
     /// The same, where the authority may be gone.
     pub fn try_exchange(&self, request: &Value) -> io::Result<Response> {
         let body = request.to_string();

@@ -13,10 +13,14 @@
 
 pub mod authority;
 pub mod client;
+pub mod gateway;
 pub mod issuer;
 pub mod keys;
+pub mod nginx;
+pub mod once;
 pub mod policies;
 pub mod process;
+pub mod sshd;
 pub mod sshd_labels;
 pub mod template;
 pub mod token;

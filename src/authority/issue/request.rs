@@ -1,6 +1,7 @@
 //! The public keys of a request, checked: which kinds are certified, and that
 //! whoever sends a CSR holds its key.
 
+use rcgen::PublicKeyData as _;
 use rustls::pki_types::CertificateSigningRequestDer;
 use rustls::pki_types::pem::PemObject as _;
 use ssh_key::public::KeyData;
@@ -13,6 +14,8 @@ use crate::wire::{BoundKeys, OutputRequest, binding};
 
 /// The shortest RSA key that is certified, in bits.
 const MIN_RSA_BITS: usize = 2048;
+/// The longest, in bits.
+const MAX_RSA_BITS: usize = 8192;
 
 /// The keys of one output.
 #[derive(Clone, Debug)]
@@ -23,6 +26,8 @@ pub struct OutputKeys {
     pub ssh: Option<Vec<u8>>,
     /// The SubjectPublicKeyInfo in DER.
     pub tls: Option<Vec<u8>>,
+    /// The CSR in DER, whose signature [`OutputKeys::check_possession`] checks.
+    csr: Option<Vec<u8>>,
 }
 
 impl OutputKeys {
@@ -31,13 +36,28 @@ impl OutputKeys {
     /// # Errors
     /// What is wrong with them, for the caller.
     pub fn read(request: &OutputRequest) -> Result<Self, String> {
-        let said = |why: String| format!("output `{}`: {why}", crate::text::shown(&request.name));
-        Ok(Self {
-            name: request.name.clone(),
-            ssh: request.ssh.as_ref().map(|ssh| ssh_blob(&ssh.public_key)).transpose().map_err(said)?,
-            tls: request.tls.as_ref().map(|tls| csr_key(&tls.csr)).transpose().map_err(said)?,
-        })
+        let said = |why: String| said_of(&request.name, &why);
+        let (tls, csr) = match &request.tls {
+            Some(tls) => read_csr(&tls.csr).map(|(spki, der)| (Some(spki), Some(der))).map_err(said)?,
+            None => (None, None),
+        };
+        let ssh = request.ssh.as_ref().map(|ssh| ssh_blob(&ssh.public_key)).transpose().map_err(said)?;
+        Ok(Self { name: request.name.clone(), ssh, tls, csr })
     }
+
+    /// Checks that whoever sent the CSR holds its key. It costs a signature's
+    /// verification, so it comes after the proof's.
+    ///
+    /// # Errors
+    /// That it is not so, for the caller.
+    pub fn check_possession(&self) -> Result<(), String> {
+        let Some(der) = &self.csr else { return Ok(()) };
+        check_signature(der).map_err(|why| said_of(&self.name, &why))
+    }
+}
+
+fn said_of(output: &str, why: &str) -> String {
+    format!("output `{}`: {why}", crate::text::shown(output))
 }
 
 /// The binding of a request's keys; see [`crate::wire::binding`].
@@ -60,14 +80,29 @@ pub fn ssh_blob(line: &str) -> Result<Vec<u8>, String> {
         KeyData::Ed25519(_) => {}
         KeyData::Ecdsa(ecdsa) if matches!(ecdsa.curve(), EcdsaCurve::NistP256 | EcdsaCurve::NistP384) => {}
         KeyData::Rsa(rsa) => {
-            let modulus = rsa.n.as_positive_bytes().ok_or("the SSH key is not a valid RSA key")?;
-            if bits(modulus) < MIN_RSA_BITS {
-                return Err(format!("the SSH key has fewer than {MIN_RSA_BITS} bits"));
-            }
+            let invalid = "the SSH key is not a valid RSA key";
+            let modulus = rsa.n.as_positive_bytes().ok_or(invalid)?;
+            let exponent = rsa.e.as_positive_bytes().ok_or(invalid)?;
+            check_rsa(modulus, exponent).map_err(|why| format!("the SSH key {why}"))?;
         }
         _ => return Err("the SSH key is neither Ed25519, ECDSA of P-256 or P-384, nor RSA".to_owned()),
     }
     key.to_bytes().map_err(|_| "the SSH key cannot be encoded".to_owned())
+}
+
+/// RSA as OpenSSH and browsers take it: 2048 to 8192 bits, an odd exponent of at least 65537.
+fn check_rsa(modulus: &[u8], exponent: &[u8]) -> Result<(), String> {
+    if bits(modulus) < MIN_RSA_BITS {
+        return Err(format!("has fewer than {MIN_RSA_BITS} bits"));
+    }
+    if bits(modulus) > MAX_RSA_BITS {
+        return Err(format!("has more than {MAX_RSA_BITS} bits"));
+    }
+    let odd = exponent.last().is_some_and(|byte| byte % 2 == 1);
+    if !odd || bits(exponent) < 17 || bits(exponent) > 64 {
+        return Err("has an RSA exponent that is not used".to_owned());
+    }
+    Ok(())
 }
 
 fn bits(big_endian: &[u8]) -> usize {
@@ -82,23 +117,41 @@ fn bits(big_endian: &[u8]) -> usize {
 /// # Errors
 /// What is wrong with it.
 pub fn csr_key(pem: &str) -> Result<Vec<u8>, String> {
+    let (spki, der) = read_csr(pem)?;
+    check_signature(&der)?;
+    Ok(spki)
+}
+
+/// The SubjectPublicKeyInfo of a CSR, and the CSR in DER.
+fn read_csr(pem: &str) -> Result<(Vec<u8>, Vec<u8>), String> {
     let der =
         CertificateSigningRequestDer::from_pem_slice(pem.as_bytes()).map_err(|_| "the CSR is not PEM")?;
-    let (rest, csr) =
-        X509CertificationRequest::from_der(&der).map_err(|_| "the CSR is not a PKCS#10 request")?;
-    if !rest.is_empty() {
-        return Err("the CSR has something behind it".to_owned());
-    }
+    let csr = parse_csr(&der)?;
     let spki = &csr.certification_request_info.subject_pki;
     match spki.parsed() {
         Ok(SubjectKey::EC(point)) if matches!(point.data().len(), 65 | 97) => {}
-        Ok(SubjectKey::RSA(rsa)) if bits(rsa.modulus) >= MIN_RSA_BITS => {}
-        Ok(SubjectKey::RSA(_)) => return Err(format!("the CSR's key has fewer than {MIN_RSA_BITS} bits")),
+        Ok(SubjectKey::RSA(rsa)) => {
+            check_rsa(rsa.modulus, rsa.exponent).map_err(|why| format!("the CSR's key {why}"))?;
+        }
         Ok(SubjectKey::Unknown(raw)) if raw.len() == 32 && is_ed25519(spki) => {}
         _ => return Err("the CSR's key is neither ECDSA of P-256 or P-384, Ed25519, nor RSA".to_owned()),
     }
-    csr.verify_signature().map_err(|_| "the CSR is not signed with its own key")?;
-    Ok(spki.raw.to_vec())
+    // What is recorded is what will stand in the certificate, byte for byte.
+    let written = rcgen::SubjectPublicKeyInfo::from_der(spki.raw).map(|key| key.subject_public_key_info());
+    if written.ok().as_deref() != Some(spki.raw) {
+        return Err("the CSR's key is not encoded as RFC 5280 has it".to_owned());
+    }
+    Ok((spki.raw.to_vec(), der.to_vec()))
+}
+
+fn parse_csr(der: &[u8]) -> Result<X509CertificationRequest<'_>, String> {
+    let (rest, csr) =
+        X509CertificationRequest::from_der(der).map_err(|_| "the CSR is not a PKCS#10 request")?;
+    if rest.is_empty() { Ok(csr) } else { Err("the CSR has something behind it".to_owned()) }
+}
+
+fn check_signature(der: &[u8]) -> Result<(), String> {
+    parse_csr(der)?.verify_signature().map_err(|_| "the CSR is not signed with its own key".to_owned())
 }
 
 /// The algorithm must say Ed25519, whatever the key's length.
@@ -174,6 +227,21 @@ mod tests {
         let key = ssh_key::private::Ed25519Keypair::from_seed(&[3; 32]);
         let line = PublicKey::from(key.public).to_openssh().unwrap();
         assert_eq!(ssh_blob(&line).unwrap().len(), 51);
+    }
+
+    #[test]
+    fn rsa_is_of_common_sizes() {
+        let modulus = |bits: usize| [vec![0x80], vec![1; bits / 8 - 1]].concat();
+        assert!(check_rsa(&modulus(2048), &[1, 0, 1]).is_ok());
+        for (modulus, exponent) in [
+            (modulus(1024), &[1, 0, 1][..]),
+            (modulus(16384), &[1, 0, 1]),
+            (modulus(2048), &[3]),
+            (modulus(2048), &[1, 0, 0]),
+            (modulus(2048), &[1; 9]),
+        ] {
+            assert!(check_rsa(&modulus, exponent).is_err());
+        }
     }
 
     #[test]

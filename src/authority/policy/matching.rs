@@ -58,7 +58,8 @@ fn story(token: &JoinToken, rule: &Rule, claims: &Map<String, Value>) -> String 
         let (field, got) = (guard.field, got(claims, guard.claim));
         format!("`{field}`: got {got}, which a rule lets in only if it names it")
     }));
-    parts.join("; ")
+    // One thing a line; whatever claims hold is escaped and has none.
+    parts.join("\n")
 }
 
 fn got(claims: &Map<String, Value>, claim: &str) -> String {

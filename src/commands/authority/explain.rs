@@ -42,7 +42,7 @@ pub(super) fn run(args: &Explain) -> Result<()> {
         text("peer"),
     );
     // The story is one line for each thing that was got and wanted.
-    for part in text("detail").split("; ") {
+    for part in text("detail").lines() {
         page.push_str(&format!("  {}\n", shown(part)));
     }
     if let Some(Value::Object(claims)) = event.body.get("claims") {

@@ -2,17 +2,21 @@
 //! bounded in size and time.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jsonwebtoken::jwk::{Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind};
 use serde_json::Value;
+use tokio::task::JoinHandle;
 
 use crate::net;
 
 /// Keys older than this are fetched anew while the old ones serve.
 const REFRESH_AFTER: Duration = Duration::from_secs(600);
+/// Keys older than this serve only where a refresh was tried first: a key that
+/// was withdrawn while nobody came is not believed once more.
+const AWAIT_AFTER: Duration = Duration::from_secs(3600);
 /// Keys older than this serve no more: an issuer that withdrew a key is believed within a day.
 const SERVE_AT_MOST: Duration = Duration::from_secs(24 * 3600);
 /// An issuer is asked at most once in this time, whatever tokens name.
@@ -112,13 +116,14 @@ struct Issuer {
 
 #[derive(Clone, Debug, Default)]
 struct State {
-    keys: Option<(KeySet, Instant)>,
+    keys: Option<(Arc<KeySet>, Instant)>,
     asked: Option<Instant>,
-    failure: String,
+    /// Why the last answer was none; nothing where it was one.
+    failure: Option<String>,
 }
 
 impl State {
-    fn serving(&self) -> Option<(&KeySet, Duration)> {
+    fn serving(&self) -> Option<(&Arc<KeySet>, Duration)> {
         let (keys, since) = self.keys.as_ref()?;
         Some((keys, since.elapsed())).filter(|(_, age)| *age < SERVE_AT_MOST)
     }
@@ -135,16 +140,12 @@ impl Issuers {
         Self { client, issuers: Mutex::default() }
     }
 
-    /// Forgets issuers that no policy names any more.
-    pub fn retain(&self, named: impl Fn(&str) -> bool) {
-        self.issuers.lock().unwrap_or_else(PoisonError::into_inner).retain(|issuer, _| named(issuer));
-    }
-
-    /// The issuer's keys, with one of that `kid` if it can be had.
+    /// The issuer's keys, with one of that `kid` if the issuer has one.
     ///
     /// # Errors
-    /// Where the issuer has never answered, or not for a day.
-    pub async fn keys(&self, url: &str, kid: &str) -> Result<KeySet, String> {
+    /// Where that cannot be told: the issuer has not answered when last asked,
+    /// and the keys of before do not have that `kid` or are too old.
+    pub async fn keys(&self, url: &str, kid: &str) -> Result<Arc<KeySet>, String> {
         let issuer = {
             let mut issuers = self.issuers.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(issuers.entry(url.to_owned()).or_default())
@@ -152,28 +153,41 @@ impl Issuers {
         let state = issuer.snapshot();
         if let Some((keys, age)) = state.serving()
             && keys.has(kid)
+            && age < AWAIT_AFTER
         {
             if age > REFRESH_AFTER && state.may_ask() {
-                let (client, url, issuer) = (self.client.clone(), url.to_owned(), Arc::clone(&issuer));
-                tokio::spawn(async move { issuer.ask(&client, &url).await });
+                drop(self.ask(&issuer, url));
             }
-            return Ok(keys.clone());
+            return Ok(Arc::clone(keys));
         }
-        if state.may_ask() || state.keys.is_none() {
+        if state.may_ask() || state.serving().is_none() {
             // Whoever comes while it is asked waits for that answer.
-            issuer.ask(&self.client, url).await;
+            let _ = self.ask(&issuer, url).await;
         }
         let state = issuer.snapshot();
+        let failed = || state.failure.clone().unwrap_or_else(|| "it was not asked".to_owned());
         match state.serving() {
-            Some((keys, _)) => Ok(keys.clone()),
-            None => Err(format!("the keys of {url} cannot be had: {}", state.failure)),
+            Some((keys, _)) if keys.has(kid) || state.failure.is_none() => Ok(Arc::clone(keys)),
+            _ => Err(format!("the keys of {url} cannot be had: {}", failed())),
         }
+    }
+
+    /// Asks in a task of its own: whoever waits may hang up, and the answer is
+    /// for everybody. Otherwise a stranger could start the cool-down and take
+    /// the question away.
+    fn ask(&self, issuer: &Arc<Issuer>, url: &str) -> JoinHandle<()> {
+        let (client, url, issuer) = (self.client.clone(), url.to_owned(), Arc::clone(issuer));
+        tokio::spawn(async move { issuer.ask(&client, &url).await })
     }
 }
 
 impl Issuer {
     fn snapshot(&self) -> State {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state().clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks the issuer, unless somebody else just did. The cool-down starts
@@ -181,7 +195,7 @@ impl Issuer {
     async fn ask(&self, client: &reqwest::Client, url: &str) {
         let _one_at_a_time = self.fetching.lock().await;
         {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.state();
             if !state.may_ask() {
                 return;
             }
@@ -191,11 +205,11 @@ impl Issuer {
             Ok(fetched) => fetched,
             Err(_) => Err("no answer in time".to_owned()),
         };
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         match fetched {
-            Ok(keys) => state.keys = Some((keys, Instant::now())),
+            Ok(keys) => (state.keys, state.failure) = (Some((Arc::new(keys), Instant::now())), None),
             // The old keys serve on.
-            Err(why) => state.failure = why,
+            Err(why) => state.failure = Some(why),
         }
     }
 }
@@ -218,8 +232,7 @@ async fn fetch(client: &reqwest::Client, issuer: &str) -> Result<KeySet, String>
 
 async fn get(client: &reqwest::Client, url: &str, limit: usize) -> Result<Vec<u8>, String> {
     let said = |why: String| format!("{url}: {why}");
-    let response =
-        client.get(url).send().await.map_err(|error| said(format!("{:?}", net::trouble(&error))))?;
+    let response = client.get(url).send().await.map_err(|error| said(net::trouble(&error).to_string()))?;
     if response.status() != reqwest::StatusCode::OK {
         // A redirect too: nobody else speaks for an issuer.
         return Err(said(format!("status {}", response.status().as_u16())));

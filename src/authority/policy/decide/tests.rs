@@ -76,7 +76,7 @@ fn the_operator_hears_what_came_nearest_and_the_caller_does_not() {
     assert_eq!(denial.reason, Reason::NoRuleMatches);
     assert_eq!(
         denial.detail,
-        "no rule of join token `t` matches; the nearest is at p.yaml:24:7, with 2 of 3 conditions met; \
+        "no rule of join token `t` matches; the nearest is at p.yaml:24:7, with 2 of 3 conditions met\n\
          `environment`: got `staging\\u{a}`, wanted `production`"
     );
     assert_eq!(denial.told, None);

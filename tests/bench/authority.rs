@@ -1,0 +1,442 @@
+//! Exchanges per second of an authority on one core, asked by 64 clients at
+//! once from another: over new connections and kept ones, with SQLite on disk
+//! and with a store that stores nothing; beside them the bare handshake rate.
+//! See `README.md`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a benchmark that fails ends; its figures are small"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use machine_id::authority::store::{
+    Event, EventFilter, Issued, NewIssuance, NewRefusal, NewRevocation, NewSigned, Recorded, RevocationList,
+    Revoked, Store,
+};
+use machine_id::authority::{Authority, config::Config, keys, serve};
+use machine_id::clock::Clock;
+use machine_id::error::Result;
+use machine_id::join::BoxFuture;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use support::client::Keys;
+use support::issuer::Issuer;
+use support::process::Running;
+use support::{authority::Authority as Fixture, policies, process};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+/// The two cores: one for the authority alone, one for its clients.
+const AUTHORITY_CORE: &str = "0";
+const CLIENTS_CORE: &str = "1";
+/// Clients at once.
+const CLIENTS: usize = 64;
+/// Requests of one measurement.
+const REQUESTS: usize = 3000;
+/// Measurements of each kind, in turn.
+const ROUNDS: usize = 4;
+/// Exchanges before the first measurement: caches, the issuer's keys.
+const WARM_UP: usize = 300;
+/// Pairs of keys that the requests share.
+const KEYS: usize = 64;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["serve", store, data_dir, listen] => serve_with(store, Path::new(data_dir), listen.parse().unwrap()),
+        ["load", how, address, requests] => load(how, address.parse().unwrap(), Path::new(requests)),
+        // `cargo bench` says `--bench`, `cargo test --benches` does not.
+        words if words.contains(&"--bench") => bench(),
+        _ => println!("authority: run with `cargo bench`"),
+    }
+}
+
+fn bench() {
+    let issuer = Issuer::start();
+    let scratch = tempfile::TempDir::new().unwrap();
+    let sqlite = Server::start(&issuer, "sqlite");
+    let nothing = Server::start(&issuer, "nothing");
+    for server in [&sqlite, &nothing] {
+        let requests = server.mint(&issuer, WARM_UP, &scratch.path().join("warm-up"));
+        server.measure("new", &requests);
+    }
+    let [mut sqlite_new, mut sqlite_kept, mut nothing_new, mut nothing_kept, mut handshakes] =
+        [(); 5].map(|()| Rates::default());
+    for _ in 0..ROUNDS {
+        for (server, how, rates) in [
+            (&sqlite, "new", &mut sqlite_new),
+            (&nothing, "new", &mut nothing_new),
+            (&sqlite, "kept", &mut sqlite_kept),
+            (&nothing, "kept", &mut nothing_kept),
+        ] {
+            let requests = server.mint(&issuer, REQUESTS, &scratch.path().join("requests"));
+            rates.add(server.measure(how, &requests));
+        }
+        let empty = scratch.path().join("empty");
+        std::fs::write(&empty, health_checks(REQUESTS)).unwrap();
+        handshakes.add(nothing.measure("new", &empty));
+    }
+    let over = |one: &Rates, other: &Rates| one.per_second() / other.per_second();
+    println!(
+        "authority, one core, {CLIENTS} clients: sqlite new {sqlite_new}, kept {sqlite_kept}; \
+         no store new {nothing_new}, kept {nothing_kept}; handshake and GET /healthz {handshakes}; \
+         sqlite / no store: new {:.2}, kept {:.2}; sqlite new / handshake {:.2}",
+        over(&sqlite_new, &nothing_new),
+        over(&sqlite_kept, &nothing_kept),
+        over(&sqlite_new, &handshakes),
+    );
+}
+
+/// Requests answered, the time that it took, and the share of it that the
+/// server's core and the clients' were at work.
+#[derive(Clone, Copy, Default)]
+struct Rate {
+    requests: usize,
+    wall: Duration,
+    server: Duration,
+    clients: Duration,
+}
+
+/// Several measurements; the median counts.
+#[derive(Default)]
+struct Rates(Vec<Rate>);
+
+impl Rates {
+    fn add(&mut self, rate: Rate) {
+        self.0.push(rate);
+    }
+
+    fn median(&self, of: impl Fn(&Rate) -> f64) -> f64 {
+        let mut all: Vec<f64> = self.0.iter().map(of).collect();
+        all.sort_by(f64::total_cmp);
+        f64::midpoint(all[(all.len() - 1) / 2], all[all.len() / 2])
+    }
+
+    fn per_second(&self) -> f64 {
+        self.median(|rate| rate.requests as f64 / rate.wall.as_secs_f64())
+    }
+}
+
+impl fmt::Display for Rates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let share = |part: Duration, rate: &Rate| part.as_secs_f64() / rate.wall.as_secs_f64() * 100.0;
+        write!(
+            f,
+            "{:.0}/s ({:.0} us cpu each, server {:.0} % busy, clients {:.0} %)",
+            self.per_second(),
+            self.median(|rate| rate.server.as_secs_f64() * 1e6 / rate.requests as f64),
+            self.median(|rate| share(rate.server, rate)),
+            self.median(|rate| share(rate.clients, rate)),
+        )
+    }
+}
+
+/// An authority on its core, and its data directory.
+struct Server {
+    fixture: Fixture,
+    process: Running,
+}
+
+impl Server {
+    /// The fixture makes a data directory; then the same authority, assembled
+    /// here with that store, takes its place.
+    fn start(issuer: &Issuer, store: &str) -> Self {
+        let mut fixture = Fixture::trusting(issuer, &policies::basic(issuer));
+        fixture.terminate();
+        let mut command = pinned(AUTHORITY_CORE);
+        command.args(["serve", store]).arg(fixture.data_dir()).arg(fixture.address().to_string());
+        let process = Running::start(command.stderr(Stdio::piped()));
+        support::wait_for("the authority", || process.stderr().contains("listening on").then_some(()));
+        Self { fixture, process }
+    }
+
+    /// Requests with fresh tokens, each bound to its keys, in a file.
+    fn mint(&self, issuer: &Issuer, count: usize, file: &Path) -> PathBuf {
+        let keys: Vec<Keys> = (0..KEYS).map(|_| Keys::fresh()).collect();
+        let (url, address) = (self.fixture.url(), self.fixture.address());
+        let next = AtomicUsize::new(0);
+        let some = || {
+            let mut bytes = Vec::new();
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= count {
+                    return bytes;
+                }
+                let keys = &keys[number % KEYS];
+                let token = issuer.token("github", &keys.audience(&url)).mint();
+                let body = keys.request("github-deploy", "github", &token).to_string();
+                frame(
+                    &mut bytes,
+                    &format!(
+                        "POST /v1/exchange HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+                        body.len()
+                    ),
+                );
+            }
+        };
+        let bytes = std::thread::scope(|scope| {
+            let halves = [scope.spawn(some), scope.spawn(some)];
+            halves.map(|half| half.join().unwrap()).concat()
+        });
+        std::fs::write(file, bytes).unwrap();
+        file.to_owned()
+    }
+
+    /// Has 64 clients send these requests, on new connections or kept ones.
+    fn measure(&self, how: &str, requests: &Path) -> Rate {
+        let mut command = pinned(CLIENTS_CORE);
+        command.args(["load", how, &self.fixture.address().to_string()]).arg(requests);
+        let before = cpu_time(self.process.id());
+        let said = process::succeed(&mut command);
+        let server = cpu_time(self.process.id()).saturating_sub(before);
+        let numbers: Vec<u64> = said.split_whitespace().map(|number| number.parse().unwrap()).collect();
+        let [requests, wall, clients] = numbers.as_slice() else { panic!("three numbers: {said}") };
+        Rate {
+            requests: usize::try_from(*requests).unwrap(),
+            wall: Duration::from_nanos(*wall),
+            server,
+            clients: Duration::from_nanos(*clients),
+        }
+    }
+}
+
+/// This benchmark's own binary on one core, from its first instruction on.
+fn pinned(core: &str) -> Command {
+    let mut command = process::command("taskset");
+    command.args(["-c", core]).arg(std::env::current_exe().unwrap());
+    command
+}
+
+/// The user and system time of a process, all its threads, in the hundredths
+/// of a second that Linux counts for programs.
+fn cpu_time(process: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    // The name before it may hold anything.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks = |field: usize| fields[field].parse::<u64>().unwrap();
+    Duration::from_millis((ticks(11) + ticks(12)) * 10)
+}
+
+fn health_checks(count: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for _ in 0..count {
+        frame(&mut bytes, "GET /healthz HTTP/1.1\r\nHost: authority\r\n\r\n");
+    }
+    bytes
+}
+
+/// A request in a file: its length in four bytes, then itself.
+fn frame(bytes: &mut Vec<u8>, request: &str) {
+    bytes.extend_from_slice(&u32::try_from(request.len()).unwrap().to_be_bytes());
+    bytes.extend_from_slice(request.as_bytes());
+}
+
+// The authority's process.
+
+/// The product's own server with its own store or with [`Nothing`].
+fn serve_with(store: &str, data_dir: &Path, listen: SocketAddr) {
+    machine_id::net::install_crypto();
+    let authority = match store {
+        "sqlite" => Authority::open(data_dir, Clock::system()).unwrap(),
+        _ => {
+            let config = Config::load(data_dir).unwrap();
+            let keys = keys::file::load(&config.keys).unwrap();
+            let policy = config.load_policy().unwrap();
+            Authority::assemble(config, keys, Box::new(Nothing), policy, Clock::system()).unwrap()
+        }
+    };
+    // As `authority serve` does it: as many threads as the process has cores.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(serve::serve(Arc::new(authority), listen)).unwrap();
+}
+
+/// A store that stores nothing.
+#[derive(Debug)]
+struct Nothing;
+
+impl Store for Nothing {
+    fn issue(&self, _entry: NewIssuance) -> BoxFuture<'_, Result<Issued>> {
+        Box::pin(async { Ok(Issued::Fresh) })
+    }
+
+    fn record_signed(&self, _entry: NewSigned) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn refuse(&self, _entry: NewRefusal) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn certificate(&self, _serial: u64) -> BoxFuture<'_, Result<Option<Recorded>>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn revoke(&self, _entry: NewRevocation) -> BoxFuture<'_, Result<Revoked>> {
+        Box::pin(async { Ok(Revoked::Unknown) })
+    }
+
+    fn revoked(&self, _now: i64) -> BoxFuture<'_, Result<RevocationList>> {
+        Box::pin(async { Ok(RevocationList::default()) })
+    }
+
+    fn events(&self, _filter: EventFilter, _after: i64, _limit: usize) -> BoxFuture<'_, Result<Vec<Event>>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn ready(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn prune(&self, _now: i64) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+// The clients' process: one thread, and as little work as TLS allows.
+
+/// Sends every request once; prints how many, the wall time and its own CPU time in nanoseconds.
+fn load(how: &str, address: SocketAddr, requests: &Path) {
+    let requests = unframe(&std::fs::read(requests).unwrap());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let work = Arc::new(Work { address, connector: connector(), requests, next: AtomicUsize::new(0) });
+    let before = own_cpu_time();
+    let begin = Instant::now();
+    let keep = how == "kept";
+    runtime.block_on(async {
+        let clients: Vec<_> = (0..CLIENTS).map(|_| tokio::spawn(Arc::clone(&work).client(keep))).collect();
+        for client in clients {
+            client.await.unwrap();
+        }
+    });
+    let wall = begin.elapsed();
+    println!("{} {} {}", work.requests.len(), wall.as_nanos(), (own_cpu_time() - before).as_nanos());
+}
+
+fn own_cpu_time() -> Duration {
+    let schedstat = std::fs::read_to_string("/proc/self/schedstat").unwrap();
+    Duration::from_nanos(schedstat.split(' ').next().unwrap().parse().unwrap())
+}
+
+fn unframe(mut bytes: &[u8]) -> Vec<Vec<u8>> {
+    let mut requests = Vec::new();
+    while let Some((length, rest)) = bytes.split_first_chunk::<4>() {
+        let (request, rest) = rest.split_at(usize::try_from(u32::from_be_bytes(*length)).unwrap());
+        requests.push(request.to_owned());
+        bytes = rest;
+    }
+    requests
+}
+
+struct Work {
+    address: SocketAddr,
+    connector: TlsConnector,
+    requests: Vec<Vec<u8>>,
+    next: AtomicUsize,
+}
+
+impl Work {
+    async fn client(self: Arc<Self>, keep: bool) {
+        let mut kept = None;
+        while let Some(request) = self.requests.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+            let mut stream = match kept.take() {
+                Some(stream) => stream,
+                None => self.connect().await,
+            };
+            exchange(&mut stream, request).await;
+            kept = keep.then_some(stream);
+        }
+    }
+
+    async fn connect(&self) -> TlsStream<TcpStream> {
+        let socket = TcpStream::connect(self.address).await.unwrap();
+        socket.set_nodelay(true).unwrap();
+        self.connector.connect(ServerName::from(self.address.ip()), socket).await.unwrap()
+    }
+}
+
+/// Sends a request and reads one answer, which must be a success.
+async fn exchange(stream: &mut TlsStream<TcpStream>, request: &[u8]) {
+    stream.write_all(request).await.unwrap();
+    stream.flush().await.unwrap();
+    let mut answer = Vec::with_capacity(8192);
+    loop {
+        let read = stream.read_buf(&mut answer).await.unwrap();
+        assert!(read > 0, "the answer broke off");
+        let Some(head) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
+        assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
+        let text = std::str::from_utf8(&answer[..head]).unwrap();
+        let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+        if answer.len() >= head + 4 + length.parse::<usize>().unwrap() {
+            return;
+        }
+    }
+}
+
+fn connector() -> TlsConnector {
+    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Unchecked))
+        .with_no_client_auth();
+    TlsConnector::from(Arc::new(config))
+}
+
+/// Checks nothing: these clients are here to keep the authority busy, and the
+/// checks would cost them what the signatures cost it.
+#[derive(Debug)]
+struct Unchecked;
+
+impl ServerCertVerifier for Unchecked {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> std::result::Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+    }
+}

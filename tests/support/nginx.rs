@@ -1,0 +1,98 @@
+//! The real nginx, on loopback, with its files in a temporary folder.
+
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use tempfile::TempDir;
+
+use super::authority::free_port;
+use super::process::{self, Running, command};
+use super::{PATIENCE, wait_for};
+
+/// An nginx that serves one site over mTLS; it ends with the value.
+pub struct Nginx {
+    address: SocketAddr,
+    process: Running,
+    directory: TempDir,
+}
+
+impl Nginx {
+    /// With a certificate from `authority sign-server` in `server`, for clients
+    /// of the CAs in `ca`, less those that the list in `crl` names.
+    #[track_caller]
+    pub fn start(server: &Path, ca: &Path, crl: Option<&Path>) -> Self {
+        let program = process::installed("nginx").then(|| find("nginx"));
+        let program = program.unwrap_or_else(|| panic!("nginx is not installed; tests/run installs it"));
+        let mut failures = String::new();
+        for _ in 0..5 {
+            match Self::try_start(&program, server, ca, crl) {
+                Ok(nginx) => return nginx,
+                Err(why) => failures.push_str(&why),
+            }
+        }
+        panic!("nginx does not start:\n{failures}");
+    }
+
+    fn try_start(program: &Path, server: &Path, ca: &Path, crl: Option<&Path>) -> Result<Self, String> {
+        let (directory, address) = (TempDir::new().unwrap(), free_port());
+        let dir = directory.path().display();
+        let crl = crl.map_or_else(String::new, |path| format!("ssl_crl {};", path.display()));
+        let folders: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .iter()
+            .map(|name| format!("  {name}_temp_path {dir}/{name};\n"))
+            .collect();
+        let config = format!(
+            "daemon off;\nmaster_process off;\npid {dir}/pid;\nerror_log stderr info;\nevents {{}}\nhttp {{\n  access_log off;\n{folders}  \
+             server {{\n    listen {address} ssl;\n    ssl_certificate {server}/server.crt;\n    ssl_certificate_key {server}/server.key;\n    \
+             ssl_client_certificate {ca};\n    ssl_verify_client on;\n    {crl}\n    location / {{ return 200 \"hello $ssl_client_s_dn\"; }}\n  }}\n}}\n",
+            server = server.display(),
+            ca = ca.display(),
+        );
+        let file = directory.path().join("nginx.conf");
+        std::fs::write(&file, config).unwrap();
+        let mut start = command(program);
+        start.arg("-e").arg("stderr").arg("-p").arg(directory.path()).arg("-c").arg(&file);
+        let mut process = Running::start(start.stdout(Stdio::null()).stderr(Stdio::piped()));
+        let end = std::time::Instant::now() + PATIENCE;
+        while TcpStream::connect(address).is_err() {
+            if process.ended().is_some() || std::time::Instant::now() > end {
+                return Err(process.stderr());
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        Ok(Self { address, process, directory })
+    }
+
+    /// `https://127.0.0.1:PORT/`.
+    pub fn url(&self) -> String {
+        format!("https://{}/", self.address)
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.process.stderr()
+    }
+
+    /// Waits until its log holds this.
+    #[track_caller]
+    pub fn wait_for_log(&self, text: &str) {
+        wait_for(&format!("{text:?} in nginx's log"), || self.log().contains(text).then_some(()));
+    }
+
+    /// Where its files are.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+/// A program's absolute path; servers stand where `PATH` may not lead.
+#[track_caller]
+pub fn find(program: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/usr/local/sbin".into(), "/sbin".into()])
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file())
+        .unwrap_or_else(|| panic!("{program} is not installed; tests/run installs it"))
+}

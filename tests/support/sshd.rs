@@ -1,0 +1,157 @@
+//! OpenSSH's real sshd, on loopback, as the user who runs the tests (so that
+//! it need not be root), with its files in a temporary folder.
+
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::authority::{Authority, free_port};
+use super::nginx::find;
+use super::process::{self, Running, command};
+use super::{PATIENCE, wait_for};
+
+/// An sshd that trusts an authority's user CA; it ends with the value.
+pub struct Sshd {
+    address: SocketAddr,
+    process: Running,
+    directory: TempDir,
+}
+
+/// The user that sshd lets in: whoever runs the tests.
+pub fn login() -> String {
+    process::succeed(command("id").arg("-un")).trim().to_owned()
+}
+
+impl Sshd {
+    /// One whose users and whose host certificate are this authority's.
+    #[track_caller]
+    pub fn start(authority: &Authority) -> Self {
+        Self::of(authority, authority)
+    }
+
+    /// One whose users are certified by one authority, and its host by another.
+    #[track_caller]
+    pub fn of(users: &Authority, host: &Authority) -> Self {
+        // A machine that never started sshd lacks the folder, which root's needs.
+        if rustix::process::geteuid().is_root() {
+            let _ = std::fs::create_dir_all("/run/sshd");
+        }
+        let program = find("sshd");
+        let mut failures = String::new();
+        for _ in 0..5 {
+            match Self::try_start(&program, users, host) {
+                Ok(sshd) => return sshd,
+                Err(why) => failures.push_str(&why),
+            }
+        }
+        panic!("sshd does not start:\n{failures}");
+    }
+
+    fn try_start(program: &Path, users: &Authority, host: &Authority) -> Result<Self, String> {
+        let (directory, address) = (TempDir::new().unwrap(), free_port());
+        let path = |name: &str| directory.path().join(name);
+        process::succeed(
+            command("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(path("host_key")),
+        );
+        let mut sign =
+            process::machine_id(["authority", "sign-host", "--principal", "127.0.0.1", "--data-dir"]);
+        let certificate = process::succeed(sign.arg(host.data_dir()).arg(path("host_key.pub")));
+        std::fs::write(path("host_key-cert.pub"), certificate).unwrap();
+        let ca = process::succeed(&mut users.command(["export", "ssh-user-ca"]));
+        std::fs::write(path("user_ca.pub"), ca).unwrap();
+        fetch_krl(users, &path("revoked"));
+        let dir = directory.path().display();
+        let config = format!(
+            "ListenAddress {address}\nHostKey {dir}/host_key\nHostCertificate {dir}/host_key-cert.pub\n\
+             TrustedUserCAKeys {dir}/user_ca.pub\nRevokedKeys {dir}/revoked\nAuthorizedKeysFile none\n\
+             PasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\nStrictModes no\n\
+             PidFile none\nLogLevel VERBOSE\nSubsystem sftp internal-sftp\nPermitRootLogin prohibit-password\n"
+        );
+        std::fs::write(path("sshd_config"), config).unwrap();
+        let mut start = command(program);
+        start.args(["-D", "-e", "-f"]).arg(path("sshd_config"));
+        let mut process = Running::start(start.stdout(Stdio::null()).stderr(Stdio::piped()));
+        let end = Instant::now() + PATIENCE;
+        while TcpStream::connect(address).is_err() {
+            if process.ended().is_some() || Instant::now() > end {
+                return Err(process.stderr());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(Self { address, process, directory })
+    }
+
+    /// Its port.
+    pub fn port(&self) -> String {
+        self.address.port().to_string()
+    }
+
+    /// Takes the authority's list of revoked certificates.
+    #[track_caller]
+    pub fn refresh_revoked(&self, authority: &Authority) {
+        fetch_krl(authority, &self.directory.path().join("revoked"));
+    }
+
+    /// `ssh -F DEST/ssh_config` to it, to run this command.
+    pub fn ssh(&self, destination: &Path, user: &str, run: &str) -> Command {
+        let mut ssh = command("ssh");
+        ssh.arg("-F").arg(destination.join("ssh_config")).args(["-o", "BatchMode=yes", "-p", &self.port()]);
+        ssh.arg(format!("{user}@127.0.0.1")).arg(run);
+        ssh
+    }
+
+    /// Runs [`Sshd::ssh`] to its end.
+    #[track_caller]
+    pub fn try_login(&self, destination: &Path, user: &str) -> Output {
+        process::run(&mut self.ssh(destination, user, "echo hello from $(id -un)"))
+    }
+
+    /// A login that must work.
+    #[track_caller]
+    pub fn logs_in(&self, destination: &Path) {
+        let output = self.try_login(destination, &login());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{stderr}\nsshd's log:\n{}", self.log());
+        assert_eq!(String::from_utf8_lossy(&output.stdout), format!("hello from {}\n", login()), "{stderr}");
+    }
+
+    /// A login that sshd must refuse, with these words in its log.
+    #[track_caller]
+    pub fn refuses(&self, destination: &Path, words: &str) {
+        let output = self.try_login(destination, &login());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(255), "{stderr}\nsshd's log:\n{}", self.log());
+        assert!(stderr.contains("Permission denied"), "{stderr}");
+        self.wait_for_log(words);
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.process.stderr()
+    }
+
+    /// Waits until its log holds this.
+    #[track_caller]
+    pub fn wait_for_log(&self, text: &str) {
+        wait_for(&format!("{text:?} in sshd's log:\n{}", self.log()), || {
+            self.log().contains(text).then_some(())
+        });
+    }
+
+    /// Where its files are.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+}
+
+#[track_caller]
+fn fetch_krl(authority: &Authority, to: &Path) {
+    let response = authority.client().get("/v1/revoked/ssh.krl");
+    assert_eq!(response.status, 200);
+    let new = to.with_extension("new");
+    std::fs::write(&new, response.body).unwrap();
+    std::fs::rename(new, to).unwrap();
+}
