@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 pub mod authority;
 pub mod cleanup;
+pub mod host;
 pub mod inspect;
 pub mod once;
 
@@ -29,6 +30,9 @@ pub enum Command {
     /// Create, run and manage an authority.
     #[command(subcommand)]
     Authority(authority::Command),
+    /// For the servers that trust an authority.
+    #[command(subcommand)]
+    Host(host::Command),
     /// Show the whole loop on this machine: authority, issuer, certificates, login, cleanup.
     Demo,
     /// Print man pages or shell completions.

@@ -11,6 +11,7 @@ pub mod authority;
 pub mod cleanup;
 pub mod demo;
 pub mod generate;
+pub mod host;
 pub mod inspect;
 pub mod once;
 
@@ -24,6 +25,7 @@ pub fn run(cli: Cli, env: &Environment) -> Result<ExitCode> {
         Command::Cleanup(args) => cleanup::run(args, env),
         Command::Inspect(args) => inspect::run(args, env),
         Command::Authority(command) => authority::run(command),
+        Command::Host(command) => host::run(command, env),
         Command::Demo => demo::run(),
         Command::Generate(what) => generate::run(&what),
     }

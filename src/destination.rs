@@ -176,10 +176,13 @@ pub fn type_names() -> Vec<&'static str> {
 /// A file of no output: what a wrapped run's shells read in place of the `$BASH_ENV` that there was.
 pub const BASH_ENV: &str = "bash_env";
 
+/// The agent's socket in a destination (`--agent`).
+pub const AGENT_SOCKET: &str = "agent.sock";
+
 /// Whether some output type writes a file of that name, or every destination may have it.
 #[must_use]
 pub fn is_file_of_ours(name: &str) -> bool {
-    name == BASH_ENV || TYPES.iter().any(|kind| kind.writes(name))
+    [BASH_ENV, AGENT_SOCKET].contains(&name) || TYPES.iter().any(|kind| kind.writes(name))
 }
 
 /// What the files of one output are made from.
@@ -201,6 +204,8 @@ pub struct Material<'a> {
     pub subject: Option<&'a str>,
     /// Whom to trust.
     pub trust: &'a Trust,
+    /// The socket of the agent that holds the SSH key, which is in no file then.
+    pub agent: Option<&'a str>,
 }
 
 impl<'a> Material<'a> {
@@ -338,6 +343,7 @@ mod tests {
             files: &Texts::new(),
             subject: Some("deploy"),
             trust: &trust,
+            agent: None,
         };
         for kind in TYPES {
             let files = kind.files(&material).unwrap();
@@ -347,6 +353,32 @@ mod tests {
             let names: Vec<&str> = files.iter().map(|file| file.name.as_ref()).collect();
             assert_eq!(names, &kind.file_names()[..names.len()], "{}", kind.name());
             assert!(!format!("{files:?}").contains("PRIVATE"));
+        }
+    }
+
+    #[test]
+    fn with_an_agent_no_file_holds_the_ssh_key() {
+        let trust = Trust::default();
+        let material = Material {
+            folder: "/d",
+            ssh: Some(SshMaterial { private_key: "PRIVATE", public_key: "PUB", certificate: "CERT" }),
+            tls: Some(TlsMaterial { private_key: "TLSKEY", chain: "CHAIN" }),
+            trust: &trust,
+            host: None,
+            options: &Texts::new(),
+            files: &Texts::new(),
+            subject: None,
+            agent: Some("/d/agent.sock"),
+        };
+        for kind in TYPES.iter().filter(|kind| kind.file_names().contains(&"ssh_config")) {
+            for file in kind.files(&material).unwrap() {
+                let text = String::from_utf8(file.content.to_vec()).unwrap();
+                assert!(!text.contains("PRIVATE") && file.name != "key", "{}: {text}", file.name);
+                assert!(
+                    file.name != "ssh_config" || text.contains("IdentityAgent \"/d/agent.sock\"\n"),
+                    "{text}"
+                );
+            }
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::environment::Environment;
 use crate::error::{Context as _, Kind, Result};
 use crate::text::shown;
 
+pub mod agent;
 pub mod bash_env;
 pub mod check;
 pub mod ci;

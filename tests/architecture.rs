@@ -44,6 +44,14 @@ const WALLS: &[Wall] = &[
     Wall { module: "crate::environment", forbidden: BOTH_SIDES, but: &[] },
     Wall { module: "crate::net", forbidden: BOTH_SIDES, but: &[] },
     Wall { module: "crate::jws", forbidden: BOTH_SIDES, but: &[] },
+    Wall { module: "crate::principal", forbidden: BOTH_SIDES, but: &[] },
+    Wall { module: "crate::rfc4251", forbidden: BOTH_SIDES, but: &[] },
+    // A server's side knows the authority by its API alone.
+    Wall {
+        module: "crate::host",
+        forbidden: &["crate::authority", "crate::commands", "crate::cli", "crate::join"],
+        but: &[],
+    },
     // The client: cli → join::prove → exchange → destination.
     Wall { module: "crate::once", forbidden: &["crate::authority", "crate::commands"], but: &[] },
     Wall {

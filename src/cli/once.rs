@@ -56,6 +56,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub id_token_file: Option<String>,
 
+    /// Keep the SSH key in memory, and serve it to COMMAND on SSH_AUTH_SOCK
+    #[arg(long)]
+    pub agent: bool,
+
     /// Give up after this long, retries included
     #[arg(long, value_name = "DURATION", default_value = "60s")]
     pub timeout: String,

@@ -20,7 +20,7 @@ use super::wipe;
 use crate::error::{Context as _, Error, Kind, Result};
 
 /// Begins and ends the name of a file that is not yet renamed to its own.
-pub(super) const TEMPORARY: (&str, &str) = (".machine-id-", ".tmp");
+pub(crate) const TEMPORARY: (&str, &str) = (".machine-id-", ".tmp");
 
 const PRIVATE_DIRECTORY: Mode = Mode::RWXU;
 const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
@@ -323,7 +323,7 @@ pub(super) fn read_manifest(fd: &OwnedFd) -> Result<Option<Manifest>, String> {
 }
 
 /// A plain file's content, at most `limit` bytes, not through a link.
-pub(super) fn read_file(fd: &OwnedFd, name: &str, limit: u64) -> Result<Option<Vec<u8>>, String> {
+pub(crate) fn read_file(fd: &OwnedFd, name: &str, limit: u64) -> Result<Option<Vec<u8>>, String> {
     // NONBLOCK: opening a pipe that somebody put there must not hang.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = match rustix::fs::openat(fd, name, flags, Mode::empty()) {
@@ -366,7 +366,7 @@ fn create_temporary(fd: &OwnedFd) -> std::io::Result<(String, StdFile)> {
 }
 
 /// The names in a directory, without `.` and `..`; one that is not UTF-8 is not ours, but counts.
-pub(super) fn entries(fd: &OwnedFd) -> rustix::io::Result<Vec<String>> {
+pub(crate) fn entries(fd: &OwnedFd) -> rustix::io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(fd)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
@@ -378,7 +378,7 @@ pub(super) fn entries(fd: &OwnedFd) -> rustix::io::Result<Vec<String>> {
 }
 
 /// Whether that is the name of a temporary file of ours.
-pub(super) fn is_temporary(name: &str) -> bool {
+pub(crate) fn is_temporary(name: &str) -> bool {
     let middle = name.strip_prefix(TEMPORARY.0).and_then(|rest| rest.strip_suffix(TEMPORARY.1));
     middle.is_some_and(|hex| hex.len() == 16 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
 }

@@ -50,7 +50,8 @@ impl OutputType for Identity {
 fn bundle(material: &Material<'_>) -> String {
     let mut parts = Vec::new();
     if let Some(ssh) = material.ssh {
-        parts.extend([Zeroizing::new(line(ssh.private_key)), Zeroizing::new(line(ssh.certificate))]);
+        parts.extend(material.agent.is_none().then(|| Zeroizing::new(line(ssh.private_key))));
+        parts.push(Zeroizing::new(line(ssh.certificate)));
     }
     if let Some(tls) = material.tls {
         parts.extend([Zeroizing::new(line(tls.private_key)), Zeroizing::new(line(tls.chain))]);

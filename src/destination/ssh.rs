@@ -36,13 +36,14 @@ impl OutputType for Ssh {
 /// The SSH files, in the order of [`FILE_NAMES`].
 pub(super) fn ssh_files(material: &Material<'_>) -> Result<Vec<File>> {
     let ssh = material.ssh.ok_or_else(|| Error::internal("an SSH output without an SSH key"))?;
-    Ok(vec![
-        File::key("key", ssh.private_key),
+    let private = material.agent.is_none().then(|| File::key("key", ssh.private_key));
+    let others = [
         File::key("key.pub", &line(ssh.public_key)),
         File::new("key-cert.pub", line(ssh.certificate)),
-        File::new("ssh_config", ssh_config(material.folder)),
+        File::new("ssh_config", ssh_config(material.folder, material.agent)),
         File::new("known_hosts", known_hosts(material.trust)),
-    ])
+    ];
+    Ok(private.into_iter().chain(others).collect())
 }
 
 /// Lines that trust the authority's host CAs for every host. `*` also matches
@@ -53,9 +54,10 @@ pub fn known_hosts(trust: &Trust) -> String {
 }
 
 /// For `ssh -F`: with this key and this trust alone, whatever else this
-/// machine has (an agent, other keys, other known hosts).
+/// machine has (an agent, other keys, other known hosts). With an agent of
+/// ours, the public key says which of its keys is meant.
 #[must_use]
-pub fn ssh_config(folder: &str) -> String {
+pub fn ssh_config(folder: &str, agent: Option<&str>) -> String {
     let file = |name| quoted(&format!("{folder}/{name}"));
     format!(
         "# Written by machine-id: ssh -F {here} USER@HOST\n\
@@ -63,14 +65,15 @@ pub fn ssh_config(folder: &str) -> String {
              IdentityFile {key}\n    \
              CertificateFile {certificate}\n    \
              IdentitiesOnly yes\n    \
-             IdentityAgent none\n    \
+             IdentityAgent {agent}\n    \
              PreferredAuthentications publickey\n    \
              UserKnownHostsFile {known_hosts}\n    \
              GlobalKnownHostsFile none\n    \
              StrictHostKeyChecking yes\n    \
              UpdateHostKeys no\n",
         here = file("ssh_config"),
-        key = file("key"),
+        key = file(if agent.is_some() { "key.pub" } else { "key" }),
+        agent = agent.map_or_else(|| "none".to_owned(), quoted),
         certificate = file("key-cert.pub"),
         known_hosts = file("known_hosts"),
     )
@@ -95,7 +98,7 @@ mod tests {
 
     #[test]
     fn paths_are_quoted() {
-        let config = ssh_config("/tmp/a b/100%");
+        let config = ssh_config("/tmp/a b/100%", None);
         assert!(config.contains("    IdentityFile \"/tmp/a b/100%%/key\"\n"), "{config}");
         assert!(config.contains("\nHost *\n    IdentityFile"), "{config}");
         assert!(config.contains("GlobalKnownHostsFile none\n"));

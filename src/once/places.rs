@@ -6,9 +6,12 @@ use zeroize::Zeroizing;
 
 use crate::destination::directory::Directory;
 use crate::destination::manifest::{self, Manifest};
-use crate::destination::{self, File, HostMaterial, Material, SshMaterial, TlsMaterial, Written, wipe};
+use crate::destination::{
+    self, AGENT_SOCKET, File, HostMaterial, Material, SshMaterial, TlsMaterial, Written, wipe,
+};
 use crate::environment::Environment;
 use crate::error::{Error, Result};
+use crate::once::agent::Agent;
 use crate::once::bash_env::BashEnv;
 use crate::once::check::Issuance;
 use crate::once::ci::Report;
@@ -21,6 +24,8 @@ use crate::wire::OutputResponse;
 /// The destinations, open; wiped when this value goes, unless they are kept.
 #[derive(Debug)]
 pub struct Places {
+    /// Ends first, so that nothing is signed while the rest is wiped.
+    agent: Option<Agent>,
     directories: Vec<Directory>,
     /// What the first one has for COMMAND's shells.
     bash_env: Option<BashEnv>,
@@ -42,7 +47,7 @@ impl Places {
             .iter()
             .map(|destination| Directory::prepare(&destination.path))
             .collect::<Result<_>>()
-            .map(|directories| Self { directories, bash_env: None })
+            .map(|directories| Self { agent: None, directories, bash_env: None })
     }
 
     /// The issuances that stand where something is about to be written, each
@@ -68,7 +73,8 @@ impl Places {
         all
     }
 
-    /// Writes an issuance and returns the manifests.
+    /// Writes an issuance, starts the agent where one is wanted, and returns
+    /// the manifests. To be called inside a runtime.
     ///
     /// # Errors
     /// `Kind::Destination`.
@@ -86,6 +92,11 @@ impl Places {
         for (directory, contents) in self.directories.iter_mut().zip(&all) {
             directory.write(&contents.manifest, &contents.folders)?;
         }
+        // Behind the manifest, by which `cleanup` finds the socket.
+        if let Some(socket) = &settings.agent {
+            let agent = self.agent.insert(Agent::listen(Path::new(socket))?);
+            agent.hold(keys, &issuance.response.outputs);
+        }
         Ok(all.into_iter().map(|contents| contents.manifest).collect())
     }
 
@@ -94,6 +105,9 @@ impl Places {
     /// # Errors
     /// `Kind::Destination`.
     pub fn renew(&mut self, settings: &Settings, keys: &[OutputKeys], issuance: &Issuance) -> Result<()> {
+        if let Some(agent) = &self.agent {
+            agent.hold(keys, &issuance.response.outputs);
+        }
         let mut all = self.contents(settings, keys, issuance)?;
         if let (Some(_), Some(first)) = (&self.bash_env, all.first_mut()) {
             first.manifest.files.push(destination::BASH_ENV.to_owned());
@@ -146,6 +160,7 @@ impl Places {
     /// # Errors
     /// What could not be removed or carried over, for a person.
     pub fn wipe(self) -> Result<(), String> {
+        drop(self.agent);
         let carried = self.bash_env.map_or(Ok(()), |bash_env| {
             bash_env.carry_over().map_err(|why| format!("what was added to $BASH_ENV is lost: {why}"))
         });
@@ -164,11 +179,17 @@ fn contents(settings: &Settings, keys: &[OutputKeys], issuance: &Issuance) -> Re
             let (keys, answer) =
                 issued.next().ok_or_else(|| Error::internal("an output without an answer"))?;
             let folder = destination.folder(output);
-            let files = files(destination, &folder, output, keys, answer, issuance)?;
+            let files =
+                files(settings, &folder_path(&destination.path, &folder), output, keys, answer, issuance)?;
             manifest.outputs.push(output_entry(output, answer, &folder, &files));
             folders.push((folder, files));
         }
         all.push(Contents { manifest, folders });
+    }
+    // What is wiped is what a manifest names.
+    let first = all.first_mut().and_then(|contents| contents.manifest.outputs.first_mut());
+    if let (Some(_), Some(output)) = (&settings.agent, first) {
+        output.files.push(AGENT_SOCKET.to_owned());
     }
     Ok(all)
 }
@@ -211,17 +232,16 @@ fn output_entry(output: &Output, answer: &OutputResponse, folder: &str, files: &
 }
 
 fn files(
-    destination: &Destination,
+    settings: &Settings,
     folder: &str,
     output: &Output,
     keys: &OutputKeys,
     answer: &OutputResponse,
     issuance: &Issuance,
 ) -> Result<Vec<File>> {
-    let folder = folder_path(&destination.path, folder);
     let tls_key = keys.tls.as_ref().map_or_else(Zeroizing::default, |key| key.pem());
     output.kind.files(&Material {
-        folder: &folder,
+        folder,
         ssh: keys.ssh.as_ref().zip(answer.ssh_certificate.as_deref()).map(|(key, certificate)| SshMaterial {
             private_key: &key.openssh,
             public_key: &key.public_line,
@@ -239,6 +259,7 @@ fn files(
         files: &output.files,
         subject: answer.principals.first().map(String::as_str),
         trust: &issuance.response.trust,
+        agent: settings.agent.as_deref(),
     })
 }
 
@@ -264,8 +285,10 @@ pub fn report(settings: &Settings, manifests: &[Manifest]) -> Report {
             Some(format!("{}/{file}", manifest.destination))
         })
     };
-    // Without an output `identity`, the SSH key is what a client is pointed at.
-    let identity = path_of("identity").or_else(|| path_of("key")).unwrap_or_default();
+    // Without an output `identity`, the SSH key is what a client is pointed at;
+    // its public half, where an agent has the other.
+    let identity =
+        path_of("identity").or_else(|| path_of("key")).or_else(|| path_of("key.pub")).unwrap_or_default();
     let mut outputs = vec![("destination", first.destination.clone()), ("identity-file", identity.clone())];
     outputs.extend(path_of("ssh_config").map(|path| ("ssh-config", path)));
     outputs.push(("expires-at", first.expires_at.clone()));
@@ -289,6 +312,7 @@ pub fn report(settings: &Settings, manifests: &[Manifest]) -> Report {
             }
         }
     }
+    variables.extend(settings.agent.iter().map(|socket| ("SSH_AUTH_SOCK", socket.clone())));
     Report { outputs, variables, summary: summary(manifests, first) }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::cli::Format;
 use crate::cli::once::Args;
-use crate::destination::{OutputType, Texts, Used, manifest, output_type, type_names};
+use crate::destination::{AGENT_SOCKET, OutputType, Texts, Used, manifest, output_type, type_names};
 use crate::document::{nearest, parse_duration};
 use crate::environment::Environment;
 use crate::error::{Error, Result};
@@ -30,6 +30,9 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// The longest file with a token that is read, in bytes.
 const MAX_TOKEN_BYTES: usize = 64 << 10;
+
+/// The longest path of a socket: `sun_path` has 104 bytes on some systems, with its end.
+const MAX_SOCKET_PATH: usize = 103;
 
 /// What `once` is to do.
 pub struct Settings {
@@ -55,6 +58,8 @@ pub struct Settings {
     pub format: Format,
     /// How much is said.
     pub level: Level,
+    /// The socket on which COMMAND is served the SSH keys, which are in no file then.
+    pub agent: Option<String>,
     /// The command to run, if any.
     pub command: Vec<OsString>,
 }
@@ -198,6 +203,8 @@ impl Settings {
         } else {
             args.outputs.iter().map(|text| parse_output(text)).collect::<Result<_>>()?
         };
+        let destinations = destinations(raw_outputs, &args.roles, &mut asked, env)?;
+        let agent = args.agent.then(|| agent_socket(&destinations, &args.command)).transpose()?;
         Ok(Self {
             authority: authority_url(&authority)?,
             trust: trust(&args.ca_file, &args.ca_pin, env, &file)?,
@@ -209,7 +216,8 @@ impl Settings {
             token: join_token(token)?,
             ttl_seconds: ttl_seconds(&ttl)?,
             timeout: timeout(&args.timeout)?,
-            destinations: destinations(raw_outputs, &args.roles, &mut asked, env)?,
+            destinations,
+            agent,
             notes: asked.notes,
             format: args.format,
             level: Level::of_flags(args.verbose, args.quiet),
@@ -399,6 +407,28 @@ pub fn check_output(raw: RawOutput, roles: &[String]) -> Result<(Output, Option<
         return Err(Error::usage(format!("`{}` cannot be the name of a role", shown(role))));
     }
     Ok((Output { name, kind, roles, options: raw.options, files }, raw.destination))
+}
+
+/// The agent's socket, in the destination that COMMAND is told of.
+fn agent_socket(destinations: &[Destination], command: &[OsString]) -> Result<String> {
+    if command.is_empty() {
+        return Err(Error::usage("--agent serves the SSH key to COMMAND, and there is none")
+            .hint("put `-- COMMAND` behind the options, or leave --agent out"));
+    }
+    if !destinations.iter().flat_map(|one| &one.outputs).any(|output| output.kind.keys().ssh) {
+        return Err(Error::usage("--agent serves SSH keys, and no output has one")
+            .hint("ask for an output `ssh` or `identity`, or leave --agent out"));
+    }
+    let folder = destinations.first().map(|one| one.path.to_string_lossy()).unwrap_or_default();
+    let socket = format!("{folder}/{AGENT_SOCKET}");
+    if socket.len() > MAX_SOCKET_PATH {
+        return Err(Error::usage(format!(
+            "the destination's path is too long for --agent: {} is longer than {MAX_SOCKET_PATH} bytes, the most that a socket's path can have",
+            shown(&socket)
+        ))
+        .hint("choose a shorter --destination"));
+    }
+    Ok(socket)
 }
 
 /// Reads the files that options name, before anything is asked for.

@@ -27,6 +27,7 @@ pub mod process;
 pub mod redis;
 pub mod servers;
 pub mod sshd;
+pub mod sshd_labels;
 pub mod template;
 pub mod token;
 

@@ -2,28 +2,12 @@
 //! that put a bot's traits in.
 
 use crate::document;
+use crate::principal::MAX_LOGIN;
+pub(super) use crate::principal::is_login;
 use crate::text::shown;
-
-/// The longest login; Linux has 32 and other systems up to 64.
-const MAX_LOGIN: usize = 64;
 
 /// The traits that `{{internal.NAME}}` can name.
 const INTERNAL: &[&str] = &["logins", "db_users", "db_names", "kubernetes_users", "kubernetes_groups"];
-
-/// Whether `text` can be a principal. Strict, since `sshd` and what reads its
-/// files give meaning to more than it seems: a comma separates principals, `@`
-/// and `=` are ours for labels, white space and line ends separate entries,
-/// a leading dash is an option, `*` and `?` are patterns.
-pub(super) fn is_login(text: &str) -> bool {
-    let mut bytes = text.bytes();
-    text.len() <= MAX_LOGIN
-        && bytes.next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_')
-        && bytes.all(is_login_byte)
-}
-
-fn is_login_byte(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')
-}
 
 /// Whether `text` can name a trait.
 pub(super) fn is_trait_name(text: &str) -> bool {

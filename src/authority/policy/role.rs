@@ -6,6 +6,7 @@ use super::origin::Origin;
 use super::section::Section;
 use crate::document::{Mistake, Node, Place};
 use crate::join::rules::glob;
+use crate::principal::is_label;
 use crate::text::shown;
 
 /// The shortest and the longest `max_session_ttl`, in seconds: below the first
@@ -15,8 +16,6 @@ const TTL_RANGE: std::ops::RangeInclusive<u64> = 10..=7 * 24 * 3600;
 const DEFAULT_TTL: u64 = 3600;
 /// The most principals that one role gives a bot.
 pub(super) const MAX_PRINCIPALS: usize = 64;
-/// The longest key or value of a label.
-const MAX_LABEL: usize = 128;
 /// The longest `force_command`.
 const MAX_COMMAND: usize = 1024;
 
@@ -304,11 +303,6 @@ fn label_values<'a>(node: &'a Node, key: &str) -> Result<Vec<(&'a str, Place)>, 
         return Err(Mistake::new(node.place, format!("the label `{key}` has no value")));
     }
     list.iter().map(|item| Ok((item.text(key)?, item.place))).collect()
-}
-
-fn is_label(text: &str) -> bool {
-    (1..=MAX_LABEL).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'/' | b':' | b'-'))
 }
 
 fn not_a_label(which: &str, what: &str, place: Place) -> Mistake {

@@ -1,0 +1,9 @@
+//! For the servers that trust an authority: who may log in here, and what
+//! `sshd` and TLS servers need to know of the authority and of what it revoked.
+
+pub mod crl;
+pub mod krl;
+pub mod labels;
+pub mod principals;
+pub mod refresh;
+pub mod store;

@@ -1,0 +1,132 @@
+//! Reading an X.509 revocation list (RFC 5280, section 5) before a TLS server
+//! does: signed by the CA, in force, and not older than the one that is there.
+
+use std::collections::BTreeSet;
+
+use x509_parser::prelude::{CertificateRevocationList, FromDer as _, ParsedExtension};
+
+/// What a list says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Crl {
+    /// Its number, which grows with each revocation; big-endian, without leading zeros.
+    pub number: Vec<u8>,
+    /// When it was made, in seconds since 1970.
+    pub made: i64,
+    /// Until when it is good; servers refuse everybody afterwards.
+    pub until: i64,
+    serials: BTreeSet<Vec<u8>>,
+}
+
+impl Crl {
+    /// Reads a list in DER that one of these CAs (certificates in DER) signed.
+    ///
+    /// # Errors
+    /// Why a server would not take it.
+    pub fn parse(der: &[u8], cas: &[Vec<u8>]) -> Result<Self, String> {
+        let (rest, list) = CertificateRevocationList::from_der(der).map_err(|error| error.to_string())?;
+        if !rest.is_empty() {
+            return Err("something follows it".to_owned());
+        }
+        let signed = cas.iter().any(|ca| {
+            let Ok((_, ca)) = x509_parser::parse_x509_certificate(ca) else { return false };
+            ca.subject().as_raw() == list.issuer().as_raw() && list.verify_signature(ca.public_key()).is_ok()
+        });
+        if !signed {
+            return Err("none of the TLS CAs has signed it".to_owned());
+        }
+        let number = list.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::CRLNumber(number) => Some(number.to_bytes_be()),
+            _ => None,
+        });
+        Ok(Self {
+            number: number.ok_or("it has no number")?,
+            made: list.last_update().timestamp(),
+            until: list.next_update().ok_or("it does not say until when it is good")?.timestamp(),
+            serials: list.iter_revoked_certificates().map(|one| one.raw_serial().to_vec()).collect(),
+        })
+    }
+
+    /// Whether this one was made before the other.
+    #[must_use]
+    pub fn is_before(&self, other: &Self) -> bool {
+        (self.number.len(), &self.number) < (other.number.len(), &other.number)
+    }
+
+    /// Whether this one still serves in place of a newer one: it revokes the
+    /// same, and less than half of its time is over.
+    #[must_use]
+    pub fn serves_like(&self, newer: &Self, now: i64) -> bool {
+        self.number == newer.number
+            && self.serials == newer.serials
+            && now.saturating_sub(self.made) < self.until.saturating_sub(self.made) / 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer, KeyIdMethod,
+        KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, RevokedCertParams, SerialNumber, date_time_ymd,
+    };
+
+    use super::*;
+
+    fn ca() -> (CertificateParams, KeyPair, Vec<u8>) {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let der = params.self_signed(&key).unwrap().der().to_vec();
+        (params, key, der)
+    }
+
+    fn list(ca: &(CertificateParams, KeyPair, Vec<u8>), number: u64, serials: &[u64]) -> Vec<u8> {
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: date_time_ymd(2026, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2026, 1, 1),
+            next_update: date_time_ymd(2026, 1, 3),
+            crl_number: SerialNumber::from(number),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&Issuer::from_params(&ca.0, &ca.1)).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn only_a_list_of_the_ca_is_taken() {
+        let (ours, theirs) = (ca(), ca());
+        let der = list(&ours, 7, &[5]);
+        let crl = Crl::parse(&der, &[theirs.2.clone(), ours.2.clone()]).unwrap();
+        assert_eq!((crl.number.as_slice(), crl.until - crl.made), ([7].as_slice(), 2 * 86_400));
+        assert!(Crl::parse(&der, std::slice::from_ref(&theirs.2)).unwrap_err().contains("has signed it"));
+        assert!(Crl::parse(&der, &[]).is_err());
+        assert!(Crl::parse(&[der.as_slice(), b"x"].concat(), std::slice::from_ref(&ours.2)).is_err());
+        for at in 0..der.len() {
+            let mut damaged = der.clone();
+            damaged[at] ^= 1;
+            // A bit that nothing depends on may differ: the signature is over what is read.
+            let read = Crl::parse(&damaged, std::slice::from_ref(&ours.2));
+            assert!(read.is_err() || read.as_ref() == Ok(&crl), "{at}: {read:?}");
+            assert!(Crl::parse(&der[..at], std::slice::from_ref(&ours.2)).is_err(), "{at}");
+        }
+    }
+
+    #[test]
+    fn newer_and_still_good() {
+        let ours = ca();
+        let read = |number, serials: &[u64]| {
+            Crl::parse(&list(&ours, number, serials), std::slice::from_ref(&ours.2)).unwrap()
+        };
+        let old = read(255, &[5]);
+        assert!(old.is_before(&read(256, &[5])) && !read(256, &[5]).is_before(&old) && !old.is_before(&old));
+        let (young, aged) = (old.made + 86_399, old.made + 86_400);
+        assert!(old.serves_like(&read(255, &[5]), young) && !old.serves_like(&read(255, &[5]), aged));
+        assert!(!old.serves_like(&read(256, &[5]), young) && !old.serves_like(&read(255, &[]), young));
+    }
+}

@@ -1,0 +1,205 @@
+//! Reading a key revocation list (`PROTOCOL.krl` of OpenSSH) before `sshd`
+//! does: with a list that it cannot read, `sshd` refuses every key.
+
+use crate::rfc4251::Reader;
+
+/// The head of every list.
+const MAGIC: &[u8] = b"SSHKRL\n\0";
+const FORMAT_VERSION: u32 = 1;
+/// Where the date of its making stands: behind magic, format and number.
+const DATE: std::ops::Range<usize> = 20..28;
+
+const SECTION_CERTIFICATES: u8 = 1;
+const SECTION_EXPLICIT_KEY: u8 = 2;
+const SECTION_FINGERPRINT_SHA1: u8 = 3;
+const SECTION_FINGERPRINT_SHA256: u8 = 5;
+const CERT_SERIAL_LIST: u8 = 0x20;
+const CERT_SERIAL_RANGE: u8 = 0x21;
+const CERT_SERIAL_BITMAP: u8 = 0x22;
+const CERT_KEY_ID: u8 = 0x23;
+
+/// What a list says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Krl {
+    /// Its number, which grows with each revocation.
+    pub number: u64,
+}
+
+impl Krl {
+    /// Reads a list to its end.
+    ///
+    /// # Errors
+    /// What OpenSSH would not read.
+    pub fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
+        let mut reader = Reader::new(bytes);
+        if reader.take(MAGIC.len())? != MAGIC {
+            return Err("it does not begin like a key revocation list");
+        }
+        if reader.u32()? != FORMAT_VERSION {
+            return Err("it is of another format version");
+        }
+        let number = reader.u64()?;
+        let (_date, _flags) = (reader.u64()?, reader.u64()?);
+        let (_reserved, _comment) = (reader.string()?, reader.string()?);
+        while !reader.is_empty() {
+            let kind = reader.u8()?;
+            let section = Reader::new(reader.string()?);
+            match kind {
+                SECTION_CERTIFICATES => certificates(section)?,
+                SECTION_EXPLICIT_KEY => entries(section, |key| !key.is_empty())?,
+                SECTION_FINGERPRINT_SHA1 => entries(section, |hash| hash.len() == 20)?,
+                SECTION_FINGERPRINT_SHA256 => entries(section, |hash| hash.len() == 32)?,
+                _ => return Err("it has a section of an unknown kind"),
+            }
+        }
+        Ok(Self { number })
+    }
+}
+
+/// Whether two lists differ in nothing but the date of their making.
+#[must_use]
+pub fn same(one: &[u8], other: &[u8]) -> bool {
+    let undated = |list: &[u8]| {
+        let mut list = list.to_vec();
+        list.drain(DATE.start.min(list.len())..DATE.end.min(list.len()));
+        list
+    };
+    undated(one) == undated(other)
+}
+
+fn certificates(mut section: Reader<'_>) -> Result<(), &'static str> {
+    let (ca, _reserved) = (section.string()?, section.string()?);
+    // An empty one stands for every CA.
+    if !ca.is_empty() && ssh_key::PublicKey::from_bytes(ca).is_err() {
+        return Err("a CA in it is not an SSH public key");
+    }
+    while !section.is_empty() {
+        let kind = section.u8()?;
+        let mut part = Reader::new(section.string()?);
+        match kind {
+            CERT_SERIAL_LIST => {
+                while !part.is_empty() {
+                    if part.u64()? == 0 {
+                        return Err("it has the serial 0, which OpenSSH does not take");
+                    }
+                }
+            }
+            CERT_SERIAL_RANGE => {
+                let (low, high) = (part.u64()?, part.u64()?);
+                if low == 0 || low > high || !part.is_empty() {
+                    return Err("it has a broken range of serials");
+                }
+            }
+            CERT_SERIAL_BITMAP => {
+                let (_offset, _bits) = (part.u64()?, part.string()?);
+                if !part.is_empty() {
+                    return Err("it has a broken bitmap of serials");
+                }
+            }
+            CERT_KEY_ID => entries(part, |_| true)?,
+            _ => return Err("it revokes certificates in an unknown way"),
+        }
+    }
+    Ok(())
+}
+
+fn entries(mut section: Reader<'_>, fits: impl Fn(&[u8]) -> bool) -> Result<(), &'static str> {
+    while !section.is_empty() {
+        if !fits(section.string()?) {
+            return Err("it has a key or hash of the wrong length");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use ssh_key::private::{Ed25519Keypair, PrivateKey};
+
+    use super::*;
+
+    fn string(bytes: &[u8]) -> Vec<u8> {
+        [&u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat()
+    }
+
+    fn head(number: u64, date: u64) -> Vec<u8> {
+        let mut list = [MAGIC, &1_u32.to_be_bytes(), &number.to_be_bytes(), &date.to_be_bytes()].concat();
+        list.extend([0; 8]);
+        list.extend([string(b""), string(b"comment")].concat());
+        list
+    }
+
+    fn with(kind: u8, section: &[u8]) -> Vec<u8> {
+        [head(7, 1), vec![kind], string(section)].concat()
+    }
+
+    fn revoking(kind: u8, part: &[u8]) -> Vec<u8> {
+        let key = PrivateKey::from(Ed25519Keypair::from_seed(&[7; 32]));
+        let ca = string(&key.public_key().to_bytes().unwrap());
+        with(SECTION_CERTIFICATES, &[ca, string(b""), vec![kind], string(part)].concat())
+    }
+
+    #[test]
+    fn what_openssh_reads_is_read() {
+        assert_eq!(Krl::parse(&head(7, 1)), Ok(Krl { number: 7 }));
+        let serials = [1_u64.to_be_bytes(), u64::MAX.to_be_bytes()].concat();
+        let bitmap = [1_u64.to_be_bytes().to_vec(), string(b"\x03")].concat();
+        for list in [
+            revoking(CERT_SERIAL_LIST, &serials),
+            revoking(CERT_SERIAL_RANGE, &serials),
+            revoking(CERT_SERIAL_BITMAP, &bitmap),
+            revoking(CERT_KEY_ID, &string(b"some id")),
+            with(SECTION_EXPLICIT_KEY, &string(b"blob")),
+            with(SECTION_FINGERPRINT_SHA1, &string(&[0; 20])),
+            with(SECTION_FINGERPRINT_SHA256, &string(&[0; 32])),
+        ] {
+            assert_eq!(Krl::parse(&list), Ok(Krl { number: 7 }));
+            for length in 0..list.len() {
+                let cut = &list[..length];
+                assert!(cut.len() == head(7, 1).len() || Krl::parse(cut).is_err(), "{length}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_openssh_does_not_read_is_refused() {
+        let mut version = head(7, 1);
+        version[11] = 2;
+        let backwards = [2_u64.to_be_bytes(), 1_u64.to_be_bytes()].concat();
+        let not_a_key = [string(b"not a key"), string(b"")].concat();
+        for list in [
+            b"".to_vec(),
+            b"<html>not a list at all, but long enough to be one</html>".to_vec(),
+            version,
+            with(4, b"signature"),
+            with(9, b""),
+            with(SECTION_CERTIFICATES, &not_a_key),
+            with(SECTION_FINGERPRINT_SHA256, &string(&[0; 20])),
+            revoking(CERT_SERIAL_LIST, &[0; 8]),
+            revoking(CERT_SERIAL_LIST, &[1; 9]),
+            revoking(CERT_SERIAL_RANGE, &backwards),
+            revoking(0x40, b""),
+        ] {
+            assert!(Krl::parse(&list).is_err(), "{list:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_date_may_differ() {
+        assert!(same(&head(7, 1), &head(7, 2)) && !same(&head(7, 1), &head(8, 1)));
+        assert!(!same(&head(7, 1), b"") && same(b"", b""));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(bytes in proptest::collection::vec(any::<u8>(), 0..100), at in any::<prop::sample::Index>(), byte: u8) {
+            let _ = Krl::parse(&bytes);
+            let _ = Krl::parse(&[head(1, 1), bytes].concat());
+            let mut damaged = revoking(CERT_SERIAL_LIST, &[1; 16]);
+            let place = at.index(damaged.len());
+            damaged[place] = byte;
+            let _ = Krl::parse(&damaged);
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Principals of SSH certificates: how a login, and the labels of the hosts
+//! that it holds on, are written as one text, and how that is read back.
+//!
+//! `deploy` holds on every host; `deploy@env=prod,team=web` only on hosts with
+//! all of these labels. The grammar is strict on both sides, since `sshd` and
+//! what reads its files give meaning to more than it seems: a comma separates
+//! principals, white space separates options from them, `#` begins a comment.
+
+use std::collections::BTreeMap;
+
+use crate::text::shown;
+
+/// The longest login; Linux has 32 and other systems up to 64.
+pub const MAX_LOGIN: usize = 64;
+/// The longest key or value of a label.
+const MAX_LABEL: usize = 128;
+
+/// Whether `text` can be a login: letters, digits, `.`, `_`, `-`, not led by a
+/// dash, which would be an option, or a dot.
+#[must_use]
+pub fn is_login(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    text.len() <= MAX_LOGIN
+        && bytes.next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && bytes.all(is_login_byte)
+}
+
+fn is_login_byte(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')
+}
+
+/// Whether `text` can be a label's key or value.
+#[must_use]
+pub fn is_label(text: &str) -> bool {
+    (1..=MAX_LABEL).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'/' | b':' | b'-'))
+}
+
+/// The labels of a host, each key once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Labels(BTreeMap<String, String>);
+
+impl Labels {
+    /// Adds the labels of `k=v,k2=v2`; white space around them does not count,
+    /// and an empty text adds none.
+    ///
+    /// # Errors
+    /// What is wrong with one of them.
+    pub fn add(&mut self, text: &str) -> Result<(), String> {
+        if text.trim().is_empty() {
+            return Ok(());
+        }
+        for label in text.split(',') {
+            let (key, value) =
+                label.trim().split_once('=').ok_or_else(|| format!("`{}` is not KEY=VALUE", shown(label)))?;
+            if !is_label(key) || !is_label(value) {
+                return Err(format!(
+                    "`{}` is no label: keys and values have letters, digits, `_`, `.`, `/`, `:` and `-`, and at most {MAX_LABEL} of them",
+                    shown(label)
+                ));
+            }
+            // Which of two values would count, nobody could say.
+            if self.0.insert(key.to_owned(), value.to_owned()).is_some() {
+                return Err(format!("the label `{key}` is given twice"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the labels of a file: lines of `k=v,k2=v2`, empty ones, and
+    /// comments behind `#`.
+    ///
+    /// # Errors
+    /// The line, and what is wrong with it.
+    pub fn add_lines(&mut self, text: &str) -> Result<(), String> {
+        for (number, line) in (1_usize..).zip(text.lines()) {
+            let line = line.split('#').next().unwrap_or_default();
+            self.add(line).map_err(|why| format!("line {number}: {why}"))?;
+        }
+        Ok(())
+    }
+
+    /// Whether a host with these labels has all of `set`, as a principal has
+    /// them: `k=v,k2=v2`, keys ascending, no white space.
+    fn have(&self, set: &str) -> bool {
+        let mut last = None;
+        set.split(',').all(|label| {
+            let Some((key, value)) = label.split_once('=') else { return false };
+            // The authority writes them so; what is otherwise is none of its own.
+            let ascending = last.replace(key).is_none_or(|last| last < key);
+            ascending && self.0.get(key).is_some_and(|own| own == value)
+        })
+    }
+}
+
+/// Whether a principal lets `user` in on a host with these labels. True only
+/// for a principal in the grammar of this module, whatever else the text is.
+#[must_use]
+pub fn holds(principal: &str, user: &str, host: &Labels) -> bool {
+    let (login, set) = match principal.split_once('@') {
+        Some((login, set)) => (login, Some(set)),
+        None => (principal, None),
+    };
+    is_login(login) && login == user && set.is_none_or(|set| host.have(set))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn labels(text: &str) -> Labels {
+        let mut labels = Labels::default();
+        labels.add(text).unwrap();
+        labels
+    }
+
+    #[test]
+    fn every_label_of_a_principal_must_be_the_hosts() {
+        let host = labels("env=prod, team=web,zone=eu/1");
+        for good in [
+            "deploy",
+            "deploy@env=prod",
+            "deploy@env=prod,team=web",
+            "deploy@env=prod,team=web,zone=eu/1",
+            "deploy@zone=eu/1",
+        ] {
+            assert!(holds(good, "deploy", &host), "{good}");
+            assert!(!holds(good, "root", &host) && !holds(good, "deplo", &host), "{good}");
+        }
+        for bad in [
+            "deploy@",
+            "deploy@env=dev",
+            "deploy@env=prod,team=db",
+            "deploy@env=prod,rack=1",
+            "deploy@team=web,env=prod",
+            "deploy@env=prod,env=prod",
+            "deploy@env=prod,",
+            "deploy@,env=prod",
+            "deploy@env=prod ,team=web",
+            "deploy@env=prod@team=web",
+            "deploy@env",
+            "deploy@env=pro",
+            "deploy@*=*",
+            "deploy ",
+            " deploy",
+            "deploy\n",
+            "restrict deploy",
+            "#deploy",
+            "",
+            "@env=prod",
+        ] {
+            assert!(!holds(bad, "deploy", &host), "{bad:?}");
+        }
+        assert!(!holds("deploy@env=prod", "deploy", &Labels::default()));
+        assert!(!holds("", "", &host) && !holds("-x", "-x", &host) && !holds("a b", "a b", &host));
+    }
+
+    #[test]
+    fn labels_are_strict_and_files_have_comments() {
+        let mut host = Labels::default();
+        host.add_lines("# the host's\n\nenv=prod , team=web # both\r\nzone=a\n").unwrap();
+        assert_eq!(host, labels("zone=a,team=web,env=prod"));
+        assert_eq!(labels(" "), Labels::default());
+        for bad in ["env", "env=", "=prod", "env=prod,", ",", "a=b,a=b", "a b=c", "a=b=c", "é=1", "a=*"] {
+            assert!(Labels::default().add(bad).is_err(), "{bad:?}");
+        }
+        assert!(Labels::default().add(&format!("{}=x", "k".repeat(MAX_LABEL + 1))).is_err());
+        let why = Labels::default().add_lines("env=prod\nenv=dev\n").unwrap_err();
+        assert_eq!(why, "line 2: the label `env` is given twice");
+    }
+
+    proptest! {
+        /// A principal written as the authority does it holds exactly where the sets say.
+        #[test]
+        fn subsets_hold_and_nothing_else(
+            host in proptest::collection::btree_map("[a-d]{1,2}", "[x-z]{1}", 0..5),
+            wanted in proptest::collection::btree_map("[a-d]{1,2}", "[x-z]{1}", 0..4),
+            user in "[a-c]",
+            login in "[a-c]",
+        ) {
+            let text: Vec<String> = wanted.iter().map(|(k, v)| format!("{k}={v}")).collect();
+            let principal =
+                if text.is_empty() { login.clone() } else { format!("{login}@{}", text.join(",")) };
+            let subset = wanted.iter().all(|(k, v)| host.get(k) == Some(v));
+            prop_assert_eq!(holds(&principal, &user, &Labels(host)), subset && login == user);
+        }
+
+        /// Nothing panics, and whatever holds is one word that `sshd` takes for one principal.
+        #[test]
+        fn only_plain_words_hold(principal in "\\PC{0,40}|[a-c@=, \t#\n]{0,12}", user in "\\PC{0,6}|[a-c]") {
+            let host = labels("a=b,b=c");
+            if holds(&principal, &user, &host) {
+                prop_assert!(principal.bytes().all(|b| b.is_ascii_graphic() && b != b'#' && b != b'"'));
+                prop_assert!(principal.starts_with(&user));
+            }
+            let _ = Labels::default().add(&principal);
+            let _ = Labels::default().add_lines(&principal);
+        }
+    }
+}

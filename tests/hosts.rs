@@ -1,0 +1,214 @@
+//! Hosts with labels: real `sshd`s ask `machine-id host principals` who may
+//! log in, with what `machine-id host refresh` fetched; and what a role's
+//! options permit there.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::process::Output;
+use std::time::SystemTime;
+
+use support::process::{self, machine_id, read, run, succeed};
+use support::sshd_labels::{Estate, LabelledSshd, login};
+use support::wait_for;
+
+const FILES: [&str; 6] =
+    ["known_hosts", "revoked.krl", "ssh_host_ca.pub", "ssh_user_ca.pub", "tls.crl", "tls_ca.crt"];
+
+fn failed(output: &Output, code: i32, words: &str) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(code), 0), "{stderr}");
+    assert!(stderr.contains(words), "no {words:?} in {stderr}");
+}
+
+/// Name, content and time of each file of a folder.
+fn state(folder: &Path) -> BTreeMap<String, (Vec<u8>, SystemTime)> {
+    let entry = |entry: std::fs::DirEntry| {
+        let modified = entry.metadata().unwrap().modified().unwrap();
+        (entry.file_name().into_string().unwrap(), (std::fs::read(entry.path()).unwrap(), modified))
+    };
+    std::fs::read_dir(folder).unwrap().map(|found| entry(found.unwrap())).collect()
+}
+
+#[test]
+fn one_certificate_opens_the_hosts_of_its_labels() {
+    let estate = Estate::start("{env: prod, team: [web, db]}", "{max_session_ttl: 2h}");
+    let web = LabelledSshd::start(&estate, "env=prod,team=web", "");
+    let dev = LabelledSshd::start(&estate, "env=dev,team=web", "");
+    let destination = estate.certificates("job");
+    assert_eq!(web.lets_in(&destination, "id -un"), format!("{}\n", login()));
+    dev.refuses(&destination);
+    wait_for("sshd's reason", || {
+        dev.log().contains("does not contain an authorized principal").then_some(())
+    });
+    // The command itself, on other hosts.
+    let certificate = read(destination.join("key-cert.pub"));
+    let base64 = certificate.split_whitespace().nth(1).unwrap();
+    let principals = |labels: &str, user: &str| {
+        succeed(&mut machine_id(["host", "principals", "--labels", labels, user, base64]))
+    };
+    let user = login();
+    assert_eq!(principals("zone=a,team=db,env=prod", &user), format!("{user}@env=prod,team=db\n"));
+    for (labels, user) in [("team=db,env=prod", "nobody"), ("env=prod", &user), ("", &user), ("a=b", "")] {
+        assert_eq!(principals(labels, user), "", "{labels} {user}");
+    }
+    let file = estate.path("labels");
+    std::fs::write(&file, "# this host\nenv=prod\n").unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let file = file.to_str().unwrap();
+    let both = ["host", "principals", "--labels-file", file, "--labels", "team=web", &user, base64];
+    assert_eq!(succeed(&mut machine_id(both)), format!("{user}@env=prod,team=web\n"));
+}
+
+#[test]
+fn a_login_everywhere_is_one_everywhere() {
+    let estate = Estate::start("{'*': '*'}", "{max_session_ttl: 2h}");
+    let sshd = LabelledSshd::start(&estate, "env=dev", "");
+    let destination = estate.certificates("job");
+    assert_eq!(sshd.lets_in(&destination, "echo in"), "in\n");
+    // Neither of these can be had without asking for it.
+    let forwarded = sshd.run(&destination, ["-W", &format!("127.0.0.1:{}", sshd.port())], "");
+    assert!(!forwarded.status.success() && forwarded.stdout.is_empty());
+    let verbose = sshd.run(&destination, ["-v"], "true");
+    let stderr = String::from_utf8(verbose.stderr).unwrap();
+    let options =
+        stderr.lines().find(|line| line.contains("key options:")).unwrap_or_else(|| panic!("{stderr}"));
+    assert!(options.contains("key options: pty"), "{options}");
+    assert!(!options.contains("forwarding"), "{options}");
+}
+
+#[test]
+fn what_cannot_be_read_lets_nobody_in() {
+    for args in [
+        vec!["host", "principals", "deploy", "AAAA"],
+        vec!["host", "principals", "--labels", "env", "deploy", "AAAA"],
+        vec!["host", "principals", "--labels", "env=a,env=b", "deploy", "AAAA"],
+        vec!["host", "principals", "--labels", "env=a", "deploy", "AAAA"],
+        vec!["host", "principals", "--labels", "env=a", "deploy", "not base64"],
+        vec!["host", "principals", "--labels", "env=a", "deploy"],
+        vec!["host", "principals", "--labels", "env=a", "-x", "AAAA"],
+        vec!["host", "principals", "--labels-file", "/no/such/file", "deploy", "AAAA"],
+    ] {
+        failed(&run(&mut machine_id(&args)), 2, "error: ");
+    }
+}
+
+#[test]
+fn forwarding_is_a_roles_to_permit() {
+    let options = "{port_forwarding: true, forward_agent: true, permit_x11_forwarding: true}";
+    let estate = Estate::start("{env: prod}", options);
+    let sshd = LabelledSshd::start(&estate, "env=prod", "X11Forwarding yes");
+    let destination = estate.certificates("job");
+    // sshd's own greeting, through itself.
+    let forwarded = sshd.run(&destination, ["-W", &format!("127.0.0.1:{}", sshd.port())], "");
+    let stdout = String::from_utf8_lossy(&forwarded.stdout);
+    assert!(
+        stdout.starts_with("SSH-2.0-OpenSSH"),
+        "{stdout}\n{}",
+        String::from_utf8_lossy(&forwarded.stderr)
+    );
+    let verbose = sshd.run(&destination, ["-v"], "true");
+    let stderr = String::from_utf8(verbose.stderr).unwrap();
+    assert!(stderr.contains("key options: agent-forwarding port-forwarding pty x11-forwarding"), "{stderr}");
+    assert!(sshd.lets_in_with_terminal(&destination).starts_with("/dev/"));
+    // Our own agent, seen from the host.
+    let ssh = format!(
+        "ssh -A -o BatchMode=yes -F \"$MACHINE_ID_DESTINATION/ssh_config\" -p {} {}@127.0.0.1 ssh-add -L",
+        sshd.port(),
+        login()
+    );
+    let listed =
+        succeed(&mut estate.once("agent", ["--output", "ssh", "--agent", "-q", "--", "sh", "-c", &ssh]));
+    assert!(listed.starts_with("ssh-ed25519-cert-v01@openssh.com "), "{listed}");
+}
+
+#[test]
+fn a_forced_command_is_all_there_is() {
+    let estate = Estate::start("{env: prod}", "{force_command: 'echo forced $SSH_ORIGINAL_COMMAND'}");
+    let sshd = LabelledSshd::start(&estate, "env=prod", "");
+    assert_eq!(sshd.lets_in(&estate.certificates("job"), "id"), "forced id\n");
+}
+
+#[test]
+fn a_pinned_certificate_holds_at_its_address_alone() {
+    let estate = Estate::start("{env: prod}", "{pin_source_ip: true}");
+    let sshd = LabelledSshd::start(&estate, "env=prod", "");
+    let destination = estate.certificates("job");
+    assert_eq!(sshd.lets_in(&destination, "echo in"), "in\n");
+    let elsewhere = sshd.run(&destination, ["-b", "127.0.0.2"], "echo in");
+    assert_eq!((elsewhere.status.code(), elsewhere.stdout.as_slice()), (Some(255), b"".as_slice()));
+    wait_for("sshd's reason", || sshd.log().contains("127.0.0.2").then_some(()));
+}
+
+#[test]
+fn what_is_revoked_is_refused_after_a_refresh() {
+    let estate = Estate::start("{env: prod}", "{max_session_ttl: 2h}");
+    let sshd = LabelledSshd::start(&estate, "env=prod", "");
+    let trust = sshd.trust();
+    let before = state(&trust);
+    assert_eq!(before.keys().collect::<Vec<_>>(), FILES.iter().collect::<Vec<_>>());
+    for file in FILES {
+        assert_eq!(std::fs::metadata(trust.join(file)).unwrap().mode() & 0o7777, 0o644, "{file}");
+    }
+    // Nothing has changed, so nothing is written.
+    assert_eq!(succeed(&mut estate.refresh(&trust)), "");
+    assert_eq!(state(&trust), before);
+    // A destination with TLS too, so that both lists change.
+    succeed(&mut estate.once("job", ["--output", "identity"]));
+    let destination = estate.path("job");
+    sshd.lets_in(&destination, "true");
+    let spare = estate.path("spare");
+    succeed(process::command("cp").arg("-a").arg(&destination).arg(&spare));
+    succeed(&mut machine_id(["cleanup", spare.to_str().unwrap()]));
+    let changed = wait_for("the revocation", || {
+        Some(succeed(&mut estate.refresh(&trust))).filter(|changed| !changed.is_empty())
+    });
+    let path = |name: &str| format!("{}\n", trust.join(name).display());
+    assert_eq!(changed, path("revoked.krl") + &path("tls.crl"));
+    sshd.refuses(&destination);
+    let verified = run(process::command("openssl")
+        .args(["crl", "-noout", "-in"])
+        .arg(trust.join("tls.crl"))
+        .arg("-CAfile")
+        .arg(trust.join("tls_ca.crt")));
+    assert!(String::from_utf8_lossy(&verified.stderr).contains("verify OK"), "{verified:?}");
+}
+
+#[test]
+fn a_failure_leaves_the_files_as_they_are() {
+    let mut estate = Estate::start("{env: prod}", "{max_session_ttl: 2h}");
+    let trust = estate.path("trust");
+    let changed = succeed(&mut estate.refresh(&trust));
+    assert_eq!(changed.lines().count(), FILES.len(), "{changed}");
+    // What is damaged is put right.
+    std::fs::write(trust.join("ssh_user_ca.pub"), "").unwrap();
+    let changed = succeed(&mut estate.refresh(&trust));
+    assert_eq!(changed, format!("{}\n", trust.join("ssh_user_ca.pub").display()));
+    // A list with a higher number is not replaced.
+    let list = trust.join("revoked.krl");
+    let good = std::fs::read(&list).unwrap();
+    let mut newer = good.clone();
+    newer[12..20].copy_from_slice(&1000_u64.to_be_bytes());
+    std::fs::write(&list, newer).unwrap();
+    let before = state(&trust);
+    failed(&run(&mut estate.refresh(&trust)), 5, "it is older than revoked.krl");
+    assert_eq!(state(&trust), before);
+    std::fs::write(&list, good).unwrap();
+    let before = state(&trust);
+    // Somebody else's certificate.
+    let mut pinned = machine_id(["host", "refresh", "--authority", &estate.authority.url(), "--dir"]);
+    pinned.arg(&trust).arg("--ca-pin").arg(format!("sha256:{}", "0".repeat(64)));
+    failed(&run(&mut pinned), 5, "is not trusted");
+    std::fs::set_permissions(&trust, std::fs::Permissions::from_mode(0o777)).unwrap();
+    failed(&run(&mut estate.refresh(&trust)), 6, "others can write to it");
+    std::fs::set_permissions(&trust, std::fs::Permissions::from_mode(0o755)).unwrap();
+    failed(&run(&mut estate.refresh(Path::new("/proc/machine-id"))), 6, "cannot use /proc/machine-id");
+    failed(&run(estate.refresh(&trust).args(["--timeout", "soon"])), 2, "--timeout");
+    estate.authority.kill();
+    failed(&run(&mut estate.refresh(&trust)), 5, "cannot reach the authority");
+    assert_eq!(state(&trust), before);
+}
