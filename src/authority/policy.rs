@@ -124,6 +124,12 @@ impl Policy {
         self.tokens.get(name)
     }
 
+    /// How many bots, roles and join tokens there are.
+    #[must_use]
+    pub fn counts(&self) -> [usize; 3] {
+        [self.bots.len(), self.roles.len(), self.tokens.len()]
+    }
+
     /// Every join token, in no particular order.
     pub fn tokens(&self) -> impl Iterator<Item = &JoinToken> {
         self.tokens.values()
