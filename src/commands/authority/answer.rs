@@ -187,13 +187,13 @@ impl Answer {
                 .collect();
             json!({"at": rule.origin.to_string(), "admits": rule.admits, "conditions": conditions})
         };
-        let mut answer = json!({
+        let common = json!({
             "token": self.token,
             "allowed": self.is_allowed(),
             "rules": self.rules.iter().map(rule).collect::<Vec<_>>(),
             "not_judged": ["signature", "audience", "key_binding", "time", "single_use"],
         });
-        match &self.result {
+        let more = match &self.result {
             Ok(prospect) => {
                 let outputs = prospect.outputs.iter().map(|output| {
                     json!({
@@ -207,15 +207,15 @@ impl Answer {
                         "organizations": output.tls.as_ref().map(|tls| &tls.organizations),
                     })
                 });
-                answer["bot"] = json!(prospect.bot);
-                answer["outputs"] = outputs.collect();
-                answer["warnings"] = json!(prospect.warnings);
+                let outputs: Vec<Value> = outputs.collect();
+                json!({"bot": prospect.bot, "outputs": outputs, "warnings": prospect.warnings})
             }
-            Err(denial) => {
-                answer["reason"] = json!(denial.reason.row().code);
-                answer["detail"] = json!(denial.detail);
-            }
-        }
-        answer
+            Err(denial) => json!({"reason": denial.reason.row().code, "detail": denial.detail}),
+        };
+        let members = [common, more].into_iter().filter_map(|part| match part {
+            Value::Object(members) => Some(members),
+            _ => None,
+        });
+        Value::Object(members.flatten().collect())
     }
 }

@@ -8,6 +8,11 @@ use crate::join::rules::{Condition, Field, Rule, Says};
 /// The most fields that a hint names.
 const MOST_FIELDS: usize = 5;
 
+/// Whether a value leaves open what its field could say.
+type Open = fn(&str) -> bool;
+/// One thing that fields can say, where they say it.
+type Aspect = fn(&Says) -> Option<Open>;
+
 fn each_rule<'p>(policy: &'p Policy, mut look: impl FnMut(&'p JoinToken, &'p Rule)) {
     for token in policy.tokens() {
         token.verifier.rules().iter().for_each(|rule| look(token, rule));
@@ -19,19 +24,19 @@ fn field_of(method: &dyn JoinMethod, condition: &Condition) -> Option<&'static F
 }
 
 /// Which of a method's fields say something, in the order of its table.
-fn fields_that(method: &dyn JoinMethod, says: fn(&Says) -> Option<fn(&str) -> bool>) -> Vec<String> {
+fn fields_that(method: &dyn JoinMethod, says: Aspect) -> Vec<String> {
     let fields = method.fields().iter().filter(|field| field.says.iter().any(|one| says(one).is_some()));
     fields.take(MOST_FIELDS).map(|field| format!("`{}`", field.name)).collect()
 }
 
-fn ref_of(says: &Says) -> Option<fn(&str) -> bool> {
+fn ref_of(says: &Says) -> Option<Open> {
     match says {
         Says::Ref { open } => Some(*open),
         _ => None,
     }
 }
 
-fn workflow_of(says: &Says) -> Option<fn(&str) -> bool> {
+fn workflow_of(says: &Says) -> Option<Open> {
     match says {
         Says::Workflow { open } => Some(*open),
         _ => None,
@@ -40,13 +45,13 @@ fn workflow_of(says: &Says) -> Option<fn(&str) -> bool> {
 
 pub(super) fn mutable_names(policy: &Policy, findings: &mut Findings<'_>) {
     each_rule(policy, |token, rule| {
-        let binds = |name: &&str| rule.conditions.iter().any(|condition| condition.field == **name);
+        let binds = |name: &str| rule.conditions.iter().any(|condition| condition.field == name);
         let mut loose = Vec::new();
         let mut ids: Vec<&str> = Vec::new();
         for condition in &rule.conditions {
             for says in field_of(token.method, condition).map_or(&[][..], |field| field.says) {
                 if let Says::Name { pinned_by, pins_itself } = says
-                    && !pinned_by.iter().any(|id| binds(&id))
+                    && !pinned_by.iter().any(|id| binds(id))
                     && !pins_itself(&condition.want.shown())
                 {
                     loose.push(format!("`{}`", condition.field));
@@ -76,12 +81,7 @@ pub(super) fn any_workflow(policy: &Policy, findings: &mut Findings<'_>) {
 }
 
 /// Rules none of whose conditions says a thing that the method's fields could say.
-fn left_open(
-    policy: &Policy,
-    findings: &mut Findings<'_>,
-    says: fn(&Says) -> Option<fn(&str) -> bool>,
-    what: &str,
-) {
+fn left_open(policy: &Policy, findings: &mut Findings<'_>, says: Aspect, what: &str) {
     each_rule(policy, |token, rule| {
         let closes = |condition: &Condition| {
             field_of(token.method, condition).is_some_and(|field| {
