@@ -194,7 +194,7 @@ mod tests {
     fn a_lint_that_is_not_is_a_mistake() {
         let text = role("a", "{}").replace("{name: a}", "{name: a, allow_lints: [rot-login, x]}");
         let mistakes = parse(&text).unwrap_err();
-        assert_eq!(mistakes[0], "p.yaml:5:36: there is no lint `rot-login` | did you mean `root-login`?");
+        assert_eq!(mistakes[0], "p.yaml:5:35: there is no lint `rot-login` | did you mean `root-login`?");
         assert!(mistakes[1].contains("there is no lint `x` | there are: mutable-names, "), "{}", mistakes[1]);
     }
 }
