@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use crate::error::Result;
 use crate::wire::Trust;
 
+pub mod above;
 pub mod directory;
 pub mod identity;
 pub mod manifest;
@@ -80,10 +81,13 @@ pub fn type_names() -> Vec<&'static str> {
     TYPES.iter().map(|kind| kind.name()).collect()
 }
 
-/// Whether some output type writes a file of that name.
+/// A file of no output: what a wrapped run's shells read in place of the `$BASH_ENV` that there was.
+pub const BASH_ENV: &str = "bash_env";
+
+/// Whether some output type writes a file of that name, or every destination may have it.
 #[must_use]
 pub fn is_file_of_ours(name: &str) -> bool {
-    TYPES.iter().any(|kind| kind.file_names().contains(&name))
+    name == BASH_ENV || TYPES.iter().any(|kind| kind.file_names().contains(&name))
 }
 
 /// What the files of one output are made from.

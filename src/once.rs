@@ -1,6 +1,7 @@
 //! The client: proves who this job is, exchanges that for certificates,
 //! writes them, and takes them away again.
 
+use std::future::Future;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,7 +11,9 @@ use crate::cli::Format;
 use crate::destination::manifest::Manifest;
 use crate::environment::Environment;
 use crate::error::{Context as _, Kind, Result};
+use crate::text::shown;
 
+pub mod bash_env;
 pub mod check;
 pub mod ci;
 pub mod config_file;
@@ -24,6 +27,7 @@ pub mod revoke;
 pub mod runs;
 pub mod settings;
 pub mod signals;
+pub mod where_to;
 pub mod wrapped;
 
 use check::Issuance;
@@ -31,10 +35,13 @@ use exchange::Exchanger;
 use keys::OutputKeys;
 use places::Places;
 use progress::Progress;
-use revoke::Revocable;
+use revoke::{Given, Revocable, revoke_all, revoke_by_manifest};
 use settings::Settings;
 use signals::Signals;
 use wrapped::Wrapped;
+
+/// How long revocations may take.
+const REVOKE_TIME: Duration = Duration::from_secs(5);
 
 /// Does what the settings say. What can fail without the network comes first,
 /// so that nobody is asked for certificates that could not be used.
@@ -52,18 +59,29 @@ pub fn run(settings: &Settings, env: &Environment, progress: &Progress) -> Resul
     let keys: Vec<OutputKeys> =
         settings.outputs().map(|output| OutputKeys::generate(output.kind.keys())).collect::<Result<_>>()?;
     let exchanger = Exchanger::new(settings, env, progress, &keys)?;
+    for note in &settings.notes {
+        progress.step(note);
+    }
     let _registered = register(settings, env, progress);
-    let places = Places::prepare(&settings.destinations)?;
     let client = Client { settings, env, progress, keys: &keys, exchanger: &exchanger };
-    runtime()?.block_on(client.run(places))
+    block_on(client.run())?
 }
 
-/// One thread is enough for a client that waits most of its time.
+/// Runs to its end what waits most of its time, for which one thread is
+/// enough. What is left then is not waited for: the system's resolver cannot
+/// be interrupted, and a name server that does not answer would hold up the
+/// exit for longer than any `--timeout`.
 ///
 /// # Errors
 /// `Kind::Internal`.
-pub fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context(Kind::Internal, "cannot start")
+pub fn block_on<T>(work: impl Future<Output = T>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context(Kind::Internal, "cannot start")?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_background();
+    Ok(done)
 }
 
 /// A crash must not write the keys to a disk. COMMAND is not touched by this.
@@ -99,9 +117,11 @@ struct Client<'a> {
 }
 
 impl Client<'_> {
-    async fn run(&self, places: Places) -> Result<ExitCode> {
+    async fn run(&self) -> Result<ExitCode> {
         let wrapped = !self.settings.command.is_empty();
+        // Before there is anything that a signal could leave behind.
         let mut signals = Signals::listen(if wrapped { signals::FORWARDED } else { signals::ENDING })?;
+        let places = Places::prepare(&self.settings.destinations)?;
         self.progress.group("machine-id: certificates for this job");
         self.progress.step(&format!(
             "proving this job with {} to {}",
@@ -115,6 +135,7 @@ impl Client<'_> {
         };
         let response = &issuance.response;
         let revocable = Revocable::of_answer(&response.issuance_id, &response.outputs, self.keys);
+        self.revoke_replaced(&places).await;
         if wrapped {
             return self.run_command(places, &issuance, revocable, &mut signals).await;
         }
@@ -134,7 +155,7 @@ impl Client<'_> {
         revocable: Option<Revocable>,
         signals: &mut Signals,
     ) -> Result<ExitCode> {
-        let manifests = match places.write(self.settings, self.keys, issuance) {
+        let manifests = match places.write(self.settings, self.keys, issuance, self.env) {
             Ok(manifests) => manifests,
             Err(error) => {
                 drop(places);
@@ -157,7 +178,7 @@ impl Client<'_> {
         issuance: &Issuance,
         signals: &mut Signals,
     ) -> Result<Option<Signal>> {
-        let manifests = places.write(self.settings, self.keys, issuance)?;
+        let manifests = places.write(self.settings, self.keys, issuance, self.env)?;
         if let Some(signal) = signals.pending().await {
             return Ok(Some(signal));
         }
@@ -177,11 +198,20 @@ impl Client<'_> {
         }
     }
 
+    /// Gives back what is about to be overwritten, while its keys are there to do it with.
+    async fn revoke_replaced(&self, places: &Places) {
+        for (manifest, revocable) in places.replaced() {
+            let said = shown(&manifest.destination);
+            self.progress.step(&format!("{said} holds certificates of an earlier run, which are revoked"));
+            let given = Given::default();
+            revoke_by_manifest(&revocable, &manifest, &given, self.env, self.progress, REVOKE_TIME).await;
+        }
+    }
+
     async fn revoke(&self, revocable: Option<Revocable>) {
         let issued: Vec<_> = revocable.into_iter().collect();
-        let time = Duration::from_secs(5);
-        wrapped::revoke(&issued, self.exchanger.client(), &self.settings.authority, self.progress, time)
-            .await;
+        let (client, authority) = (self.exchanger.client(), &self.settings.authority);
+        revoke_all(&issued, client, authority, self.progress, REVOKE_TIME).await;
     }
 
     fn ended_by(&self, signal: Signal) -> ExitCode {
@@ -207,5 +237,23 @@ fn printed(format: Format, manifests: &[Manifest]) -> String {
         (Format::Text, _) => manifests.iter().map(|manifest| format!("{}\n", manifest.destination)).collect(),
         (Format::Json, [manifest]) => manifest.to_json(),
         (Format::Json, _) => format!("{}\n", serde_json::to_string_pretty(manifests).unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_hangs_in_the_system_is_not_waited_for() {
+        let started = std::time::Instant::now();
+        let done = block_on(async {
+            // As the resolver does where a name server is silent.
+            tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_secs(20)));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            7
+        });
+        assert_eq!(done.unwrap(), 7);
+        assert!(started.elapsed() < Duration::from_secs(10));
     }
 }

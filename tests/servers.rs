@@ -1,7 +1,7 @@
 //! Real servers: OpenSSH's sshd and nginx believe what was issued, and
 //! nothing else; OpenSSH's and OpenSSL's tools say what it is.
 
-#![expect(
+#![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,

@@ -7,15 +7,15 @@ pub struct Args {
     #[arg(value_name = "DESTINATION")]
     pub destination: Option<String>,
 
-    /// Revoke at this authority, in place of the one that issued the certificates [env: MACHINE_ID_AUTHORITY]
+    /// Revoke at this authority, in place of the one that issued the certificates (as their manifest says)
     #[arg(long, value_name = "URL")]
     pub authority: Option<String>,
 
-    /// Trust the authority by the CA certificates in this PEM file [env: MACHINE_ID_CA_FILE]
+    /// Trust the authority by the CA certificates in this PEM file, in place of what the manifest says [env, where that says nothing: MACHINE_ID_CA_FILE]
     #[arg(long, value_name = "PEM", conflicts_with = "ca_pin")]
     pub ca_file: Option<String>,
 
-    /// Trust the authority by the hash of its CA's public key [env: MACHINE_ID_CA_PIN]
+    /// Trust the authority by the hash of its CA's public key, likewise [env: MACHINE_ID_CA_PIN]
     #[arg(long, value_name = "sha256:HEX")]
     pub ca_pin: Option<String>,
 

@@ -13,11 +13,10 @@ use crate::destination::manifest::Manifest;
 use crate::destination::wipe::{self, Found};
 use crate::environment::Environment;
 use crate::error::{Error, Result};
-use crate::net::{self, AuthorityTrust};
 use crate::once::progress::{Level, Progress};
-use crate::once::revoke::Revocable;
+use crate::once::revoke::{Given, NOT_REVOKED, Revocable, revoke_by_manifest};
 use crate::once::settings::{authority_url, timeout};
-use crate::once::{runs, runtime, wrapped};
+use crate::once::{block_on, runs};
 use crate::text::shown;
 
 /// Wipes a destination, or what can be found, and revokes what was in it.
@@ -66,7 +65,9 @@ impl Cleanup<'_> {
                 if let Err(error) = self.destination(path) {
                     self.progress.warning(&error.to_string());
                 }
-                wipe::remove_empty(path);
+                if !dead.existed.contains(path) {
+                    wipe::remove_empty(path);
+                }
             }
             dead.forget();
         }
@@ -83,9 +84,7 @@ impl Cleanup<'_> {
         self.wipe_others(&manifest);
         match revocable {
             Some(revocable) => self.revoke(&revocable, &manifest),
-            None => self.progress.warning(
-                "could not revoke the certificates, which end by themselves: there is no key to sign with",
-            ),
+            None => self.progress.warning(&format!("{NOT_REVOKED}: there is no key to sign with")),
         }
         Ok(())
     }
@@ -110,30 +109,14 @@ impl Cleanup<'_> {
     }
 
     fn revoke(&self, revocable: &Revocable, manifest: &Manifest) {
-        let revoked = authority_url(self.args.authority.as_deref().unwrap_or(&manifest.authority)).and_then(
-            |authority| {
-                let client = net::authority_client(&self.trust(manifest))?;
-                let issued = std::slice::from_ref(revocable);
-                runtime()?.block_on(wrapped::revoke(issued, &client, &authority, self.progress, self.time));
-                Ok(())
-            },
-        );
-        if let Err(error) = revoked {
-            self.progress
-                .warning(&format!("could not revoke the certificates, which end by themselves: {error}"));
+        let given = Given {
+            authority: self.args.authority.clone(),
+            ca_file: self.args.ca_file.clone(),
+            ca_pin: self.args.ca_pin.clone(),
+        };
+        let revocation = revoke_by_manifest(revocable, manifest, &given, self.env, self.progress, self.time);
+        if let Err(error) = block_on(revocation) {
+            self.progress.warning(&format!("{NOT_REVOKED}: {error}"));
         }
-    }
-
-    /// What was typed, or what the certificates were got with, or the environment.
-    fn trust(&self, manifest: &Manifest) -> AuthorityTrust {
-        let variable = |name: &str| self.env.get(name).map(str::to_owned);
-        let layers = [
-            (self.args.ca_file.clone(), self.args.ca_pin.clone()),
-            (manifest.ca_file.clone(), manifest.ca_pin.clone()),
-            (variable("MACHINE_ID_CA_FILE"), variable("MACHINE_ID_CA_PIN")),
-        ];
-        let nearest = layers.into_iter().find(|(file, pin)| file.is_some() || pin.is_some());
-        let (file, pin) = nearest.unwrap_or_default();
-        AuthorityTrust { ca_file: file.map(PathBuf::from), ca_pin: pin }
     }
 }

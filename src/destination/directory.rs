@@ -10,10 +10,11 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::File;
+use super::above::Standing;
 use super::manifest::{self, Manifest, Plan};
 use super::wipe;
 use crate::error::{Context as _, Error, Kind, Result};
@@ -32,6 +33,10 @@ pub struct Directory {
     /// What was or will be written, and so is to be wiped.
     plan: Plan,
     created: bool,
+    /// Whether the directory stays when it is wiped, since it is not one that we made.
+    stays: bool,
+    /// The permissions of one that was there before, and empty.
+    mode_before: Option<Mode>,
     written: bool,
     kept: bool,
 }
@@ -44,51 +49,85 @@ impl fmt::Debug for Directory {
 
 impl Directory {
     /// Opens the directory of that absolute path, creating it if need be, and
-    /// makes sure that it is ours, private and writable.
+    /// makes sure that it is ours, private, writable, and in no other run's
+    /// use: it is locked as long as this value lives. The kernel drops the lock
+    /// with the process, and COMMAND does not inherit it.
     ///
     /// # Errors
     /// `Kind::Destination` where it is a link, not a directory, not ours, in
-    /// use for something else, or not writable.
+    /// use, or not writable, and where another user could put something else
+    /// in its place.
     pub fn prepare(path: &Path) -> Result<Self> {
         let refuse =
             |why: &str| Error::new(Kind::Destination, format!("cannot use {}: {why}", path.display()));
-        let created = match rustix::fs::mkdirat(CWD, path, PRIVATE_DIRECTORY) {
+        let parent = open_parent(path).map_err(|error| match error {
+            Errno::NOENT => refuse("the directory above it does not exist")
+                .hint("create it, or choose another --destination"),
+            error => refuse(&std::io::Error::from(error).to_string()).hint("choose another --destination"),
+        })?;
+        check_above(&parent).map_err(|why| {
+            refuse(&format!(
+                "the directory above it {why}, so that another user could put other files in its place"
+            ))
+            .hint("choose a --destination below a directory that only this user can write to, or none")
+        })?;
+        let name = path.file_name().ok_or_else(|| refuse("it has no name"))?;
+        let created = match rustix::fs::mkdirat(&parent, name, PRIVATE_DIRECTORY) {
             Ok(()) => true,
             Err(Errno::EXIST) => false,
-            Err(Errno::NOENT) => {
-                return Err(refuse("the directory above it does not exist")
-                    .hint("create it, or choose another --destination"));
-            }
             Err(error) => {
                 return Err(refuse(&std::io::Error::from(error).to_string())
                     .hint("choose a --destination that this user can write to"));
             }
         };
-        let fd = open(path).map_err(|why| refuse(&why).hint("choose another --destination"))?;
-        let directory =
-            Self { fd, path: path.to_owned(), plan: Plan::new(), created, written: false, kept: false };
+        let fd = opened(open_at(&parent, name))
+            .map_err(|why| refuse(&why).hint("choose another --destination"))?;
+        // Where the file system has no locks, there is nothing to hold.
+        if rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+            return Err(refuse("another machine-id that is running uses it").hint(
+                "give each its own --destination; `once -- COMMAND` without one makes a new directory",
+            ));
+        }
+        let mut directory = Self {
+            fd,
+            path: path.to_owned(),
+            plan: Plan::new(),
+            created,
+            stays: !created,
+            mode_before: None,
+            written: false,
+            kept: false,
+        };
         if !created {
             directory
                 .check_existing()
                 .map_err(|why| refuse(&why).hint("choose a new or empty --destination"))?;
+            // One that could be created just now can be written to.
+            directory.try_writing().map_err(|error| {
+                refuse(&format!("cannot write to it: {error}"))
+                    .hint("choose a --destination that this user can write to")
+            })?;
         }
-        directory.try_writing().map_err(|error| {
-            refuse(&format!("cannot write to it: {error}"))
-                .hint("choose a --destination that this user can write to")
-        })?;
         Ok(directory)
     }
 
     /// A directory that was there must be empty or hold a manifest of ours.
-    fn check_existing(&self) -> Result<(), String> {
+    fn check_existing(&mut self) -> Result<(), String> {
         let ours = match self.manifest() {
-            Ok(found) => found.is_some(),
+            Ok(found) => found,
             Err(why) => return Err(format!("its {} is not one of machine-id: {why}", manifest::FILE_NAME)),
         };
-        if !ours
-            && entries(&self.fd).map_err(|error| error.to_string())?.iter().any(|name| !is_temporary(name))
-        {
-            return Err("it holds something else".to_owned());
+        let stat = rustix::fs::fstat(&self.fd).map_err(|error| std::io::Error::from(error).to_string())?;
+        match ours {
+            Some(manifest) => self.stays = manifest.keep_directory,
+            None if entries(&self.fd)
+                .map_err(|error| error.to_string())?
+                .iter()
+                .any(|name| !is_temporary(name)) =>
+            {
+                return Err("it holds something else".to_owned());
+            }
+            None => self.mode_before = Some(Mode::from_raw_mode(stat.st_mode)),
         }
         rustix::fs::fchmod(&self.fd, PRIVATE_DIRECTORY)
             .map_err(|error| std::io::Error::from(error).to_string())
@@ -113,23 +152,48 @@ impl Directory {
         read_manifest(&self.fd)
     }
 
+    /// What an earlier issuance left in it.
+    ///
+    /// # Errors
+    /// `Kind::Destination` where it cannot be looked at any more.
+    pub fn earlier(&self) -> Result<Option<wipe::Found>> {
+        let failed = || format!("cannot read {}", self.path.display());
+        let manifest = self.manifest().map_err(|why| Error::new(Kind::Destination, why).context(failed()))?;
+        let Some(manifest) = manifest else { return Ok(None) };
+        let fd = self.fd.try_clone().context(Kind::Destination, failed())?;
+        Ok(Some(wipe::Found::new(manifest, fd, self.path.clone())))
+    }
+
+    /// Whether the directory stays when it is wiped, for the manifest.
+    #[must_use]
+    pub fn stays(&self) -> bool {
+        self.stays
+    }
+
     /// Writes a whole issuance: the manifest first, so that whatever happens
     /// `cleanup` finds the rest, then the files of each folder (`` for the
-    /// destination itself). What an earlier manifest names beyond that goes.
+    /// destination itself). What an earlier issuance left goes before that,
+    /// while its own manifest still stands: `cleanup` finds it too whatever
+    /// happens, and nothing of it is in the way, such as a file where a folder
+    /// is to be.
     ///
     /// # Errors
     /// `Kind::Destination`. What is there then is wiped when this value goes.
     pub fn write(&mut self, manifest: &Manifest, folders: &[(String, Vec<File>)]) -> Result<()> {
-        let earlier = self.manifest().ok().flatten().map(|earlier| earlier.plan()).unwrap_or_default();
-        self.plan = manifest.plan();
+        self.plan = self.manifest().ok().flatten().map(|earlier| earlier.plan()).unwrap_or_default();
         self.written = true;
+        let left = wipe::remove_files(&self.fd, &self.plan);
+        if !left.is_empty() {
+            let failed = format!("cannot remove what an earlier issuance left in {}", self.path.display());
+            return Err(Error::new(Kind::Destination, left.join(", ")).context(failed));
+        }
+        self.plan = manifest.plan();
         self.write_manifest(manifest)?;
         for (folder, files) in folders {
             for file in files {
                 self.write_file(folder, file)?;
             }
         }
-        wipe::remove_files(&self.fd, &without(earlier, &self.plan));
         Ok(())
     }
 
@@ -180,10 +244,16 @@ impl Directory {
 
     fn take_away(&self) -> Result<(), String> {
         let leftovers = if self.written { wipe::remove_all(&self.fd, &self.plan) } else { Vec::new() };
-        if self.written || self.created {
+        if self.created || (self.written && !self.stays) {
             wipe::remove_if_empty(&self.path, &self.fd);
         }
-        if leftovers.is_empty() { Ok(()) } else { Err(leftovers.join(", ")) }
+        if !leftovers.is_empty() {
+            return Err(leftovers.join(", "));
+        }
+        if let Some(mode) = self.mode_before {
+            let _ = rustix::fs::fchmod(&self.fd, mode);
+        }
+        Ok(())
     }
 }
 
@@ -196,16 +266,30 @@ impl Drop for Directory {
     }
 }
 
-fn without(mut plan: Plan, kept: &Plan) -> Plan {
-    for (folder, files) in &mut plan {
-        files.retain(|file| !kept.get(folder).is_some_and(|kept| kept.contains(file)));
-    }
-    plan
+/// The directory above, through links, to work below it from then on.
+fn open_parent(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let parent = path.parent().ok_or(Errno::INVAL)?;
+    // Reading it is nobody's business, and perhaps not allowed.
+    #[cfg(target_os = "linux")]
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    #[cfg(not(target_os = "linux"))]
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, parent, flags, Mode::empty())
+}
+
+fn check_above(parent: &OwnedFd) -> Result<(), String> {
+    let metadata = parent.try_clone().and_then(|parent| StdFile::from(parent).metadata());
+    let metadata = metadata.map_err(|error| format!("cannot be looked at ({error})"))?;
+    Standing::from(&metadata).check(rustix::process::geteuid().as_raw())
 }
 
 /// Opens a directory of ours, not through a link.
 pub(super) fn open(path: &Path) -> Result<OwnedFd, String> {
-    open_at(CWD, path).map_err(|error| match error {
+    opened(open_at(CWD, path))
+}
+
+fn opened(result: rustix::io::Result<OwnedFd>) -> Result<OwnedFd, String> {
+    result.map_err(|error| match error {
         Errno::LOOP => "it is a symbolic link".to_owned(),
         Errno::NOTDIR => "it is not a directory, or a symbolic link".to_owned(),
         Errno::PERM => "it belongs to another user".to_owned(),

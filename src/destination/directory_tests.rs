@@ -99,6 +99,92 @@ fn links_and_foreign_directories_are_refused() {
 }
 
 #[test]
+fn another_layout_takes_the_place_of_the_earlier_one() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("d");
+    filled(&path, &["key", "identity", "tls.key"]).keep();
+    let mut folders = Directory::prepare(&path).unwrap();
+    let of_folder = |folder: &str| (folder.to_owned(), files(&["key"]));
+    folders
+        .write(&manifest(&["identity/key", "ssh/key"]), &[of_folder("identity"), of_folder("ssh")])
+        .unwrap();
+    folders.keep();
+    assert!(path.join("identity/key").is_file() && path.join("ssh/key").is_file());
+    assert!(!path.join("key").exists() && !path.join("tls.key").exists());
+    filled(&path, &["key", "identity"]).keep();
+    assert!(path.join("identity").is_file() && !path.join("ssh").exists());
+    find(&path).unwrap().unwrap().wipe().unwrap();
+    assert!(!path.exists());
+}
+
+#[test]
+fn the_earlier_manifest_stands_until_its_files_are_gone() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("d");
+    filled(&path, &["key", "tls.key"]).keep();
+    // What cannot be removed, so that writing ends half way.
+    fs::remove_file(path.join("tls.key")).unwrap();
+    fs::create_dir(path.join("tls.key")).unwrap();
+    let mut directory = Directory::prepare(&path).unwrap();
+    let error = directory.write(&manifest(&["key-cert.pub"]), &[(String::new(), files(&["key-cert.pub"]))]);
+    assert_eq!(error.unwrap_err().kind(), Kind::Destination);
+    drop(directory);
+    let found = find(&path).unwrap().unwrap();
+    assert!(found.manifest.plan()[""].contains(&"tls.key".to_owned()), "somebody can take it up again");
+    assert!(!path.join("key").exists() && !path.join("key-cert.pub").exists());
+}
+
+#[test]
+fn one_run_at_a_time() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("d");
+    let first = filled(&path, &["key"]);
+    let error = Directory::prepare(&path).unwrap_err();
+    assert_eq!(error.kind(), Kind::Destination);
+    assert!(error.to_string().contains("another machine-id that is running"), "{error}");
+    assert!(path.join("key").exists());
+    first.keep();
+    drop(Directory::prepare(&path).unwrap());
+}
+
+#[test]
+fn a_directory_that_was_there_stays_as_it_was() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("d");
+    fs::create_dir(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    drop(Directory::prepare(&path).unwrap());
+    assert_eq!(mode(&path), 0o755, "nothing was written");
+    let mut directory = Directory::prepare(&path).unwrap();
+    assert!(directory.stays());
+    let kept = Manifest { keep_directory: true, ..manifest(&["key"]) };
+    directory.write(&kept, &[(String::new(), files(&["key"]))]).unwrap();
+    directory.wipe().unwrap();
+    assert_eq!((mode(&path), fs::read_dir(&path).unwrap().count()), (0o755, 0));
+    let mut directory = Directory::prepare(&path).unwrap();
+    directory.write(&kept, &[(String::new(), files(&["key"]))]).unwrap();
+    directory.keep();
+    assert_eq!(mode(&path), 0o700);
+    assert!(Directory::prepare(&path).unwrap().stays(), "the manifest says so");
+    find(&path).unwrap().unwrap().wipe().unwrap();
+    assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+}
+
+#[test]
+fn a_place_that_others_can_write_to_is_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let open = temp.path().join("open");
+    fs::create_dir(&open).unwrap();
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+    let error = Directory::prepare(&open.join("d")).unwrap_err();
+    assert_eq!(error.kind(), Kind::Destination);
+    assert!(error.to_string().contains("the directory above it can be written to by everybody"), "{error}");
+    assert!(!open.join("d").exists());
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o1777)).unwrap();
+    drop(Directory::prepare(&open.join("d")).unwrap());
+}
+
+#[test]
 fn an_open_directory_of_ours_is_tightened() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("d");

@@ -49,9 +49,15 @@ pub struct Manifest {
     pub expires_at: String,
     /// The outputs.
     pub outputs: Vec<Output>,
+    /// Files of no output, relative to the destination.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
     /// Other destinations of the same issuance, absolute.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<String>,
+    /// Whether the directory was there before, and so stays when it is wiped.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keep_directory: bool,
 }
 
 /// One output in a [`Manifest`].
@@ -105,7 +111,7 @@ impl Manifest {
     #[must_use]
     pub fn plan(&self) -> Plan {
         let mut plan = Plan::new();
-        for path in self.outputs.iter().flat_map(|output| &output.files) {
+        for path in self.outputs.iter().flat_map(|output| &output.files).chain(&self.files) {
             let (folder, name) = path.split_once('/').unwrap_or(("", path));
             if (folder.is_empty() || is_name(folder)) && !path.starts_with('/') && is_file_of_ours(name) {
                 plan.entry(folder.to_owned()).or_default().push(name.to_owned());
@@ -141,7 +147,9 @@ pub(crate) mod tests {
                 principals: vec![],
                 roles: vec![],
             }],
+            files: vec![],
             also: vec![],
+            keep_directory: false,
         }
     }
 
@@ -163,6 +171,8 @@ pub(crate) mod tests {
         let plan = manifest(&["key", "orders/tls.key"]).plan();
         assert_eq!(plan.get("").unwrap(), &["key"]);
         assert_eq!(plan.get("orders").unwrap(), &["tls.key"]);
+        let others = Manifest { files: vec!["bash_env".into(), "../bash_env".into()], ..manifest(&[]) };
+        assert_eq!(others.plan().get("").unwrap(), &["bash_env"]);
     }
 
     #[test]

@@ -51,6 +51,11 @@ pub fn find(path: &Path) -> Result<Option<Found>> {
 }
 
 impl Found {
+    /// One that is open already.
+    pub(super) fn new(manifest: Manifest, fd: OwnedFd, path: std::path::PathBuf) -> Self {
+        Self { manifest, fd, path }
+    }
+
     /// Reads a file of ours in it; nothing where it is not plainly there.
     #[must_use]
     pub fn read(&self, folder: &str, name: &str) -> Option<Vec<u8>> {
@@ -67,7 +72,9 @@ impl Found {
     /// What could not be removed, for a person.
     pub fn wipe(self) -> Result<(), String> {
         let leftovers = remove_all(&self.fd, &self.manifest.plan());
-        remove_if_empty(&self.path, &self.fd);
+        if !self.manifest.keep_directory {
+            remove_if_empty(&self.path, &self.fd);
+        }
         if leftovers.is_empty() { Ok(()) } else { Err(leftovers.join(", ")) }
     }
 }
@@ -81,12 +88,14 @@ pub fn remove_empty(path: &Path) {
 }
 
 /// Removes everything of the plan, temporary files, folders, and last the
-/// manifest, so that a wiping that was interrupted can be taken up again.
-/// Returns what could not be removed.
+/// manifest, so that a wiping that was interrupted, or could not remove
+/// everything, can be taken up again. Returns what could not be removed.
 pub(super) fn remove_all(fd: &OwnedFd, plan: &Plan) -> Vec<String> {
     let mut left = remove_files(fd, plan);
     remove_temporaries(fd);
-    left.extend(remove(fd, manifest::FILE_NAME).err());
+    if left.is_empty() {
+        left.extend(remove(fd, manifest::FILE_NAME).err());
+    }
     left
 }
 

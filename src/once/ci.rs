@@ -64,7 +64,11 @@ fn heredocs(pairs: &[(&'static str, String)], delimiter: &str) -> Result<String>
     Ok(text)
 }
 
-fn exports(pairs: &[(&'static str, String)]) -> Result<String> {
+/// Lines of shell that export these.
+///
+/// # Errors
+/// `Kind::Destination` where a value would not stay one.
+pub fn exports(pairs: &[(&'static str, String)]) -> Result<String> {
     let mut text = String::new();
     for (name, value) in pairs {
         text.push_str(&format!("export {name}={}\n", shell_quoted(one_line(name, value)?)));
@@ -84,7 +88,8 @@ fn unfit(name: &str) -> Error {
 }
 
 /// In single quotes, inside which only a single quote means anything.
-fn shell_quoted(text: &str) -> String {
+#[must_use]
+pub fn shell_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 

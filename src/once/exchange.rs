@@ -17,11 +17,16 @@ use crate::once::progress::Progress;
 use crate::once::refusal;
 use crate::once::retry::{self, Patience, Verdict, parse_http_date};
 use crate::once::settings::{Output, Settings};
+use crate::secret::Secret;
 use crate::text::shown;
 use crate::wire::{
     ExchangeRequest, ExchangeResponse, OutputRequest, Problem, Proof, SshRequest, TlsRequest, binding,
     bound_audience,
 };
+
+/// How long a connection to the authority is waited for once the proof is
+/// there. The request makes its own where that one hangs.
+const WARM: Duration = Duration::from_secs(2);
 
 /// The largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 1 << 20;
@@ -39,6 +44,8 @@ pub struct Exchanger<'a> {
     audience: String,
     /// The authority's clock less ours, by its last answer.
     clock_offset: Cell<Option<i64>>,
+    /// The hash of the last token that was handed over.
+    handed: Cell<Option<[u8; 32]>>,
 }
 
 impl std::fmt::Debug for Settings {
@@ -73,6 +80,7 @@ impl<'a> Exchanger<'a> {
             clock,
             audience,
             clock_offset: Cell::new(None),
+            handed: Cell::new(None),
         })
     }
 
@@ -110,7 +118,9 @@ impl<'a> Exchanger<'a> {
 
     async fn proof(&self, deadline: Instant) -> Result<Proof> {
         if let Some(by_hand) = &self.settings.handed_over {
-            return by_hand.read(self.env).map(Proof::id_token);
+            let token = by_hand.read(self.env)?;
+            self.handed.set(Some(fingerprint(&token)));
+            return Ok(Proof::id_token(token));
         }
         let say = |text: &str| self.progress.step(text);
         let warn = |text: &str| self.progress.warning(text);
@@ -134,15 +144,26 @@ impl<'a> Exchanger<'a> {
         let warm = self.open_connection(deadline);
         tokio::pin!(warm);
         // A failed proof ends this at once; a good one waits for the connection,
-        // which the request needs anyway.
+        // which the request needs anyway. The platform is asked first, since it
+        // takes longer: this side's half of the other handshake fits into its time.
         tokio::select! {
+            biased;
             proof = &mut prove => {
                 let proof = proof?;
-                warm.await;
+                let _ = tokio::time::timeout(WARM, warm).await;
                 Ok(proof)
             }
             () = &mut warm => prove.await,
         }
+    }
+
+    /// Whether another exchange would have another proof: a token that was
+    /// handed over in a file may still be the one that was used.
+    #[must_use]
+    pub fn has_another_proof(&self) -> bool {
+        self.settings.handed_over.as_ref().is_none_or(|by_hand| {
+            by_hand.read(self.env).is_ok_and(|token| self.handed.get() != Some(fingerprint(&token)))
+        })
     }
 
     /// Opens the connection that the request will use. Whether it works, the
@@ -269,6 +290,11 @@ impl<'a> Exchanger<'a> {
     fn authority_time(&self) -> Option<i64> {
         Some(self.clock.now() + self.clock_offset.get()?)
     }
+}
+
+fn fingerprint(token: &Secret) -> [u8; 32] {
+    let hash = ring::digest::digest(&ring::digest::SHA256, token.expose().as_bytes());
+    hash.as_ref().try_into().unwrap_or_default()
 }
 
 /// The signature part of a JWT in compact form.

@@ -6,18 +6,25 @@ use zeroize::Zeroizing;
 
 use crate::destination::directory::Directory;
 use crate::destination::manifest::{self, Manifest};
-use crate::destination::{File, Material, SshMaterial, TlsMaterial};
+use crate::destination::{self, File, Material, SshMaterial, TlsMaterial, wipe};
+use crate::environment::Environment;
 use crate::error::{Error, Result};
+use crate::once::bash_env::BashEnv;
 use crate::once::check::Issuance;
 use crate::once::ci::Report;
 use crate::once::keys::OutputKeys;
+use crate::once::revoke::Revocable;
 use crate::once::settings::{Destination, Output, Settings};
 use crate::text::shown;
 use crate::wire::OutputResponse;
 
 /// The destinations, open; wiped when this value goes, unless they are kept.
 #[derive(Debug)]
-pub struct Places(Vec<Directory>);
+pub struct Places {
+    directories: Vec<Directory>,
+    /// What the first one has for COMMAND's shells.
+    bash_env: Option<BashEnv>,
+}
 
 /// A destination's manifest, and its files by folder.
 struct Contents {
@@ -35,7 +42,30 @@ impl Places {
             .iter()
             .map(|destination| Directory::prepare(&destination.path))
             .collect::<Result<_>>()
-            .map(Self)
+            .map(|directories| Self { directories, bash_env: None })
+    }
+
+    /// The issuances that stand where something is about to be written, each
+    /// once; not one that another destination still holds.
+    #[must_use]
+    pub fn replaced(&self) -> Vec<(Manifest, Revocable)> {
+        let mut all: Vec<(Manifest, Revocable)> = Vec::new();
+        for found in self.directories.iter().filter_map(|directory| directory.earlier().ok().flatten()) {
+            let id = &found.manifest.issuance_id;
+            let is_ours = |path: &Path| self.directories.iter().any(|directory| directory.path() == path);
+            let is_held = |path: &Path| {
+                wipe::find(path)
+                    .is_ok_and(|other| other.is_some_and(|other| other.manifest.issuance_id == *id))
+            };
+            let mut elsewhere = found.manifest.also.iter().map(Path::new).filter(|path| path.is_absolute());
+            let known = all.iter().any(|(manifest, _)| manifest.issuance_id == *id);
+            if known || elsewhere.any(|path| !is_ours(path) && is_held(path)) {
+                continue;
+            }
+            let revocable = Revocable::of_destination(&found);
+            all.extend(revocable.map(|revocable| (found.manifest.clone(), revocable)));
+        }
+        all
     }
 
     /// Writes an issuance and returns the manifests.
@@ -47,9 +77,13 @@ impl Places {
         settings: &Settings,
         keys: &[OutputKeys],
         issuance: &Issuance,
+        env: &Environment,
     ) -> Result<Vec<Manifest>> {
-        let all = contents(settings, keys, issuance)?;
-        for (directory, contents) in self.0.iter_mut().zip(&all) {
+        let mut all = self.contents(settings, keys, issuance)?;
+        if !settings.command.is_empty() {
+            self.add_bash_env(settings, &mut all, env)?;
+        }
+        for (directory, contents) in self.directories.iter_mut().zip(&all) {
             directory.write(&contents.manifest, &contents.folders)?;
         }
         Ok(all.into_iter().map(|contents| contents.manifest).collect())
@@ -60,24 +94,63 @@ impl Places {
     /// # Errors
     /// `Kind::Destination`.
     pub fn renew(&mut self, settings: &Settings, keys: &[OutputKeys], issuance: &Issuance) -> Result<()> {
-        for (directory, contents) in self.0.iter_mut().zip(&contents(settings, keys, issuance)?) {
+        let mut all = self.contents(settings, keys, issuance)?;
+        if let (Some(_), Some(first)) = (&self.bash_env, all.first_mut()) {
+            first.manifest.files.push(destination::BASH_ENV.to_owned());
+        }
+        for (directory, contents) in self.directories.iter_mut().zip(&all) {
             directory.renew(&contents.manifest, &contents.folders)?;
         }
         Ok(())
     }
 
+    fn contents(
+        &self,
+        settings: &Settings,
+        keys: &[OutputKeys],
+        issuance: &Issuance,
+    ) -> Result<Vec<Contents>> {
+        let mut all = contents(settings, keys, issuance)?;
+        for (directory, contents) in self.directories.iter().zip(&mut all) {
+            contents.manifest.keep_directory = directory.stays();
+        }
+        Ok(all)
+    }
+
+    fn add_bash_env(&mut self, settings: &Settings, all: &mut [Contents], env: &Environment) -> Result<()> {
+        let manifests: Vec<_> = all.iter().map(|contents| contents.manifest.clone()).collect();
+        let (Some(first), Some(destination)) = (all.first_mut(), settings.destinations.first()) else {
+            return Ok(());
+        };
+        self.bash_env = BashEnv::new(env, &destination.path, &report(settings, &manifests).variables)?;
+        if let Some(bash_env) = &self.bash_env {
+            first.manifest.files.push(destination::BASH_ENV.to_owned());
+            first.folders.push((String::new(), vec![bash_env.file()]));
+        }
+        Ok(())
+    }
+
+    /// `$BASH_ENV` for COMMAND, where there was one.
+    #[must_use]
+    pub fn bash_env(&self) -> Option<&Path> {
+        self.bash_env.as_ref().map(BashEnv::path)
+    }
+
     /// Leaves everything where it is.
     pub fn keep(self) {
-        self.0.into_iter().for_each(Directory::keep);
+        self.directories.into_iter().for_each(Directory::keep);
     }
 
     /// Wipes everything now.
     ///
     /// # Errors
-    /// What could not be removed, for a person.
+    /// What could not be removed or carried over, for a person.
     pub fn wipe(self) -> Result<(), String> {
-        let wiped: Vec<_> = self.0.into_iter().map(Directory::wipe).collect();
-        wiped.into_iter().collect()
+        let carried = self.bash_env.map_or(Ok(()), |bash_env| {
+            bash_env.carry_over().map_err(|why| format!("what was added to $BASH_ENV is lost: {why}"))
+        });
+        let wiped: Vec<_> = self.directories.into_iter().map(Directory::wipe).collect();
+        wiped.into_iter().chain([carried]).collect()
     }
 }
 
@@ -116,7 +189,9 @@ fn empty_manifest(settings: &Settings, destination: &Destination, issuance: &Iss
         issuance_id: response.issuance_id.clone(),
         expires_at: response.expires_at.clone(),
         outputs: Vec::new(),
+        files: Vec::new(),
         also: others.map(|other| text(&other.path)).collect(),
+        keep_directory: false,
     }
 }
 

@@ -102,8 +102,19 @@ fn is(problem: &Problem, reason: Reason) -> bool {
 }
 
 fn audience(error: Error, answer: &Answer<'_>, problem: &Problem) -> Error {
-    let has = problem.claims.as_ref().and_then(|claims| claims.get("aud")).map(value_words);
-    let has = has.map_or_else(String::new, |aud| format!(", and this token has {aud}"));
+    let claim = problem.claims.as_ref().and_then(|claims| claims.get("aud"));
+    let chosen = claim.filter(|claim| answer.audience.is_some() && !is_for_an_authority(claim));
+    if let Some(chosen) = chosen {
+        // Ours was not asked for, or not listened to.
+        return error
+            .hint(format!(
+                "this token has the audience {}, which the platform chose: have the platform mint one for the authority, {}",
+                value_words(chosen),
+                shown(answer.authority)
+            ))
+            .hint("where the platform cannot, the join token may have `accept_default_audience: true`, if its method knows that");
+    }
+    let has = claim.map(value_words).map_or_else(String::new, |aud| format!(", and this token has {aud}"));
     match answer.audience {
         Some(asked) => error.hint(format!(
             "the authority takes tokens for its own `public_url`, and {} was asked for{has}: spell --authority as in its authority.yaml",
@@ -114,6 +125,16 @@ fn audience(error: Error, answer: &Answer<'_>, problem: &Problem) -> Error {
             shown(answer.authority)
         )),
     }
+}
+
+/// Whether an audience is a URL, as that of an authority is. What platforms
+/// choose by themselves is the name or number of an organisation.
+fn is_for_an_authority(audience: &Value) -> bool {
+    let texts: &[Value] = match audience {
+        Value::Array(list) => list,
+        one => std::slice::from_ref(one),
+    };
+    texts.iter().filter_map(Value::as_str).any(|text| text.starts_with("https://"))
 }
 
 /// Both clocks, where time may be what failed.
@@ -257,6 +278,16 @@ mod tests {
         assert!(hints.contains("https://a#x was asked for, and this token has https://b"), "{hints}");
         let by_hand = Answer { audience: None, ..answer(Some(&problem)) };
         assert!(refused(&by_hand).hints()[0].contains("such as https://a, and this token has https://b"));
+    }
+
+    #[test]
+    fn an_audience_of_the_platforms_choice_is_not_said_to_be_ours() {
+        for aud in [json!("3f1c2a54-7f0f"), json!(["3f1c2a54-7f0f"])] {
+            let problem = problem(json!({"type": "urn:machine-id:audience_wrong", "claims": {"aud": aud}}));
+            let hints = refused(&answer(Some(&problem))).hints().join("\n");
+            assert!(hints.contains("3f1c2a54-7f0f") && hints.contains("which the platform chose"), "{hints}");
+            assert!(hints.contains("accept_default_audience") && !hints.contains("was asked for"), "{hints}");
+        }
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Giving certificates back: `POST /v1/revoke`, signed with a key of the issuance.
 
 use std::fmt;
+use std::future::{Future as _, poll_fn};
+use std::path::PathBuf;
+use std::task::Poll;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -9,14 +12,18 @@ use jsonwebtoken::{Algorithm, Header};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, LEEWAY};
+use crate::destination::manifest::Manifest;
 use crate::destination::pem;
 use crate::destination::wipe::Found;
+use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::jws;
-use crate::net;
+use crate::net::{self, AuthorityTrust};
 use crate::once::keys::{OutputKeys, jti};
+use crate::once::progress::Progress;
 use crate::once::refusal;
+use crate::once::settings::authority_url;
 use crate::secret::Secret;
 use crate::text::shown;
 use crate::wire::{OutputResponse, Problem, RevokeRequest};
@@ -28,6 +35,8 @@ const LIFETIME: i64 = 60;
 pub struct Revocable {
     issuance_id: String,
     key: Key,
+    /// When the last of its certificates expires, in seconds since 1970; later than any where that is not known.
+    ends_at: i64,
 }
 
 /// A private key and its certificate, as the assertion's header has it.
@@ -65,7 +74,14 @@ impl Revocable {
                 Some(Key::Ssh { seed: keys.ssh.as_ref()?.seed.clone(), certificate })
             })
         };
-        Some(Self { issuance_id: issuance_id.to_owned(), key: tls.or_else(ssh)? })
+        let ends = outputs.iter().flat_map(|output| {
+            [
+                output.ssh_certificate.as_deref().map(ssh_end),
+                output.tls_certificate_chain.as_deref().map(tls_end),
+            ]
+        });
+        let ends_at = ends.flatten().max().unwrap_or(i64::MAX);
+        Some(Self { issuance_id: issuance_id.to_owned(), key: tls.or_else(ssh)?, ends_at })
     }
 
     /// Of what stands in a destination.
@@ -89,7 +105,23 @@ impl Revocable {
                 Some(Key::Ssh { seed, certificate: certificate_line(&certificate)? })
             })
         };
-        Some(Self { issuance_id: found.manifest.issuance_id.clone(), key: tls.or_else(ssh)? })
+        let read = |folder: &str, name: &str| String::from_utf8(found.read(folder, name)?).ok();
+        let ends = plan.keys().flat_map(|folder| {
+            [
+                read(folder, "key-cert.pub").as_deref().map(ssh_end),
+                read(folder, "tls.crt").as_deref().map(tls_end),
+            ]
+        });
+        // Another destination may hold others of the same issuance.
+        let all = found.manifest.also.is_empty();
+        let ends_at = ends.flatten().max().filter(|_| all).unwrap_or(i64::MAX);
+        Some(Self { issuance_id: found.manifest.issuance_id.clone(), key: tls.or_else(ssh)?, ends_at })
+    }
+
+    /// Whether all of its certificates have expired, by whichever clock.
+    #[must_use]
+    pub fn is_over(&self, now: i64) -> bool {
+        self.ends_at < now.saturating_sub(LEEWAY)
     }
 
     /// Has the authority revoke it.
@@ -138,6 +170,101 @@ impl Revocable {
             }
         }
     }
+}
+
+/// Revokes those that are still valid, all at once and each within `time`. A
+/// failure is only a warning, and one for all: the job's own work is done, and
+/// the certificates end by themselves.
+pub async fn revoke_all(
+    issued: &[Revocable],
+    client: &reqwest::Client,
+    authority: &str,
+    progress: &Progress,
+    time: Duration,
+) {
+    let now = Clock::system().now();
+    let valid = issued.iter().filter(|issuance| !issuance.is_over(now));
+    let mut under_way: Vec<_> =
+        valid.map(|issuance| Box::pin(issuance.revoke(client, authority, time))).collect();
+    let mut failed = None;
+    poll_fn(|context| {
+        under_way.retain_mut(|revocation| match revocation.as_mut().poll(context) {
+            Poll::Ready(Ok(())) => {
+                progress.step("revoked the certificates");
+                false
+            }
+            Poll::Ready(Err(error)) => {
+                failed.get_or_insert(error);
+                false
+            }
+            Poll::Pending => true,
+        });
+        if under_way.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    if let Some(error) = failed {
+        progress.warning(&format!("{NOT_REVOKED}: {error}"));
+    }
+}
+
+/// What is said where a revocation fails.
+pub const NOT_REVOKED: &str = "could not revoke the certificates, which end by themselves";
+
+/// What was typed about the authority that is to revoke.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// Its URL, in place of the manifest's.
+    pub authority: Option<String>,
+    /// Its CA file.
+    pub ca_file: Option<String>,
+    /// Its CA's pin.
+    pub ca_pin: Option<String>,
+}
+
+/// Revokes what a manifest is about, at the authority that it names unless
+/// another was typed, trusted as was typed, or by the manifest, or by the
+/// environment. A failure is only a warning.
+pub async fn revoke_by_manifest(
+    revocable: &Revocable,
+    manifest: &Manifest,
+    given: &Given,
+    env: &Environment,
+    progress: &Progress,
+    time: Duration,
+) {
+    let variable = |name: &str| env.get(name).map(str::to_owned);
+    let layers = [
+        (given.ca_file.clone(), given.ca_pin.clone()),
+        (manifest.ca_file.clone(), manifest.ca_pin.clone()),
+        (variable("MACHINE_ID_CA_FILE"), variable("MACHINE_ID_CA_PIN")),
+    ];
+    let nearest = layers.into_iter().find(|(file, pin)| file.is_some() || pin.is_some());
+    let (file, pin) = nearest.unwrap_or_default();
+    let trust = AuthorityTrust { ca_file: file.map(PathBuf::from), ca_pin: pin };
+    let at = authority_url(given.authority.as_deref().unwrap_or(&manifest.authority))
+        .and_then(|authority| Ok((net::authority_client(&trust)?, authority)));
+    match at {
+        Ok((client, authority)) => {
+            revoke_all(std::slice::from_ref(revocable), &client, &authority, progress, time).await;
+        }
+        Err(error) => progress.warning(&format!("{NOT_REVOKED}: {error}")),
+    }
+}
+
+/// When an SSH certificate expires; later than any where it cannot be read.
+fn ssh_end(line: &str) -> i64 {
+    let certificate = ssh_key::Certificate::from_openssh(line.trim_end());
+    certificate.ok().and_then(|it| i64::try_from(it.valid_before()).ok()).unwrap_or(i64::MAX)
+}
+
+/// The same of a chain's leaf.
+fn tls_end(chain: &str) -> i64 {
+    let leaf = pem::decode_all(chain, "CERTIFICATE").and_then(|blocks| blocks.into_iter().next());
+    let end = leaf.and_then(|leaf| {
+        let (_, parsed) = x509_parser::parse_x509_certificate(&leaf).ok()?;
+        Some(parsed.validity().not_after.timestamp())
+    });
+    end.unwrap_or(i64::MAX)
 }
 
 /// Type and base64 of a certificate's line, without its comment.
@@ -196,6 +323,42 @@ mod tests {
         assert_eq!(header["alg"], "EdDSA");
         assert_eq!(header["ssh_certificate"], "ssh-ed25519-cert-v01@openssh.com AAAA");
         assert!(Revocable::of_answer("i", &[output(false, false)], &keys).is_none());
+        assert!(!both.is_over(i64::MAX - 1), "an end that cannot be read is none");
         assert_eq!(format!("{ssh:?}"), "Revocable { issuance_id: \"i\", .. }");
+    }
+
+    #[test]
+    fn the_last_certificate_counts_with_leeway() {
+        let revocable = |ends_at| Revocable {
+            issuance_id: "i".into(),
+            key: Key::Tls { pkcs8: Zeroizing::default(), chain: vec![] },
+            ends_at,
+        };
+        assert!(!revocable(1000).is_over(1000 + LEEWAY) && revocable(1000).is_over(1001 + LEEWAY));
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.not_after = rcgen::date_time_ymd(2030, 1, 1);
+        let pem = params.self_signed(&key).unwrap().pem();
+        assert_eq!(tls_end(&pem), 1_893_456_000);
+        assert_eq!((tls_end("x"), ssh_end("x")), (i64::MAX, i64::MAX));
+    }
+
+    #[tokio::test]
+    async fn what_has_ended_is_not_asked_about() {
+        net::install_crypto();
+        let client = net::authority_client(&AuthorityTrust {
+            ca_file: None,
+            ca_pin: Some(format!("sha256:{}", "00".repeat(32))),
+        });
+        let over = Revocable {
+            issuance_id: "i".into(),
+            // Nothing to sign with, so that asking would fail at once.
+            key: Key::Tls { pkcs8: Zeroizing::default(), chain: vec![] },
+            ends_at: 0,
+        };
+        let progress = Progress::new(crate::once::progress::Level::Quiet, &Environment::default());
+        let started = std::time::Instant::now();
+        revoke_all(&[over], &client.unwrap(), "https://127.0.0.1:1", &progress, Duration::from_secs(5)).await;
+        assert!(started.elapsed() < Duration::from_secs(4));
     }
 }

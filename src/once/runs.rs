@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::destination::above::{self, Standing};
 use crate::destination::random;
 use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
@@ -20,9 +21,12 @@ use crate::error::{Context as _, Error, Kind, Result};
 /// The largest entry that is read, in bytes.
 const MAX_ENTRY: u64 = 1 << 16;
 
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 struct Entry {
     destinations: Vec<PathBuf>,
+    /// Those of them that were there before the run, and so are not its own to remove.
+    #[serde(default)]
+    existed: Vec<PathBuf>,
 }
 
 /// A living run's entry; gone when this value is.
@@ -39,22 +43,36 @@ impl Drop for Registered {
     }
 }
 
-/// Registers this run, before anything is written to its destinations.
+/// Registers this run, before anything is written to its destinations. Where
+/// one place cannot be used, perhaps because somebody else was there first,
+/// the next is.
 ///
 /// # Errors
-/// `Kind::Destination` where the registry is not ours or cannot be written.
+/// `Kind::Destination` where no registry is ours and can be written.
 pub fn register(env: &Environment, destinations: &[&Path]) -> Result<Registered> {
-    let Some(directory) = directories(env).into_iter().next() else {
-        return Err(Error::internal("no place for the registry of runs"));
+    let entry = Entry {
+        destinations: destinations.iter().map(|&path| path.to_owned()).collect(),
+        existed: destinations.iter().filter(|path| path.exists()).map(|&path| path.to_owned()).collect(),
     };
-    let failed = format!("cannot write to {}", directory.display());
-    create(&directory).context(Kind::Destination, failed.clone())?;
+    let text = serde_json::to_string(&entry).context(Kind::Internal, "cannot write an entry")?;
+    let mut failed = Error::new(Kind::Destination, "there is no place for the registry of runs");
+    for directory in directories(env) {
+        match write_entry(&directory, &text) {
+            Ok(registered) => return Ok(registered),
+            Err(error) => {
+                failed = Error::new(Kind::Destination, error)
+                    .context(format!("cannot write to {}", directory.display()));
+            }
+        }
+    }
+    Err(failed)
+}
+
+fn write_entry(directory: &Path, text: &str) -> std::io::Result<Registered> {
+    create(directory)?;
     let name = random::hex::<8>();
     let (new, path) = (directory.join(format!(".{name}")), directory.join(&name));
-    let entry = Entry { destinations: destinations.iter().map(|&path| path.to_owned()).collect() };
-    let text = serde_json::to_string(&entry).context(Kind::Internal, failed.clone())?;
-    let open = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new);
-    let mut file = open.context(Kind::Destination, failed.clone())?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     // Locked and written under a name that `dead` passes over, or a `cleanup` at
     // the same time could take the entry for one of a dead run.
     let ready =
@@ -62,8 +80,7 @@ pub fn register(env: &Environment, destinations: &[&Path]) -> Result<Registered>
     if ready.is_err() {
         let _ = fs::remove_file(&new);
     }
-    ready.context(Kind::Destination, failed)?;
-    Ok(Registered { path, _file: file })
+    ready.map(|()| Registered { path, _file: file })
 }
 
 /// A run that died.
@@ -71,6 +88,8 @@ pub fn register(env: &Environment, destinations: &[&Path]) -> Result<Registered>
 pub struct Dead {
     /// Where it wrote.
     pub destinations: Vec<PathBuf>,
+    /// Those of them that were there before it.
+    pub existed: Vec<PathBuf>,
     path: PathBuf,
     /// Keeps the lock, so that two `cleanup`s at once do not meet.
     _file: File,
@@ -109,25 +128,36 @@ fn dead_entry(path: &Path) -> Option<Dead> {
     }
     let mut text = String::new();
     (&mut file).take(MAX_ENTRY).read_to_string(&mut text).ok()?;
-    let entry: Entry = serde_json::from_str(&text).unwrap_or(Entry { destinations: Vec::new() });
+    let entry: Entry = serde_json::from_str(&text).unwrap_or_default();
     let destinations = entry.destinations.into_iter().filter(|path| path.is_absolute()).collect();
-    Some(Dead { destinations, path: path.to_owned(), _file: file })
+    Some(Dead { destinations, existed: entry.existed, path: path.to_owned(), _file: file })
 }
 
 /// Where a registry may be, the place for new entries first. A job's steps do
-/// not all have the same variables, so `cleanup` looks in each.
+/// not all have the same variables, so `cleanup` looks in each. None of them is
+/// below a directory in which somebody else could put another in its place.
 fn directories(env: &Environment) -> Vec<PathBuf> {
-    let of_user = format!("machine-id-{}", rustix::process::geteuid().as_raw());
-    let is_directory = |path: &&str| path.starts_with('/') && Path::new(path).is_dir();
-    let runtime =
-        env.get("XDG_RUNTIME_DIR").filter(is_directory).map(|path| Path::new(path).join("machine-id/runs"));
-    let temporary = [env.get("TMPDIR").filter(is_directory), Some("/tmp")].into_iter().flatten();
-    runtime.into_iter().chain(temporary.map(|path| Path::new(path).join(&of_user).join("runs"))).collect()
+    let of_user = format!("machine-id-{}/runs", rustix::process::geteuid().as_raw());
+    let cache = ".cache/machine-id/runs".to_owned();
+    let places = [
+        (env.get("XDG_RUNTIME_DIR"), "machine-id/runs".to_owned()),
+        (env.get("TMPDIR"), of_user.clone()),
+        (Some("/tmp"), of_user.clone()),
+        (env.get("RUNNER_TEMP"), of_user),
+        (env.get("HOME"), cache),
+    ];
+    let mut all = Vec::new();
+    for (base, below) in places {
+        let directory = base.and_then(|base| above::fit(Path::new(base)).ok()).map(|base| base.join(below));
+        all.extend(directory.filter(|directory| !all.contains(directory)));
+    }
+    all
 }
 
 fn create(directory: &Path) -> std::io::Result<()> {
     let parent = directory.parent().unwrap_or(directory);
-    for path in [parent, directory] {
+    // The first is `~/.cache`, or there anyway.
+    for path in [parent.parent().unwrap_or(parent), parent, directory] {
         match DirBuilder::new().mode(0o700).create(path) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
@@ -138,7 +168,10 @@ fn create(directory: &Path) -> std::io::Result<()> {
 
 /// Both folders must be ours and nobody else's to write, or somebody could have `cleanup` read what they like.
 fn check(directory: &Path) -> std::io::Result<()> {
-    for path in [directory.parent().unwrap_or(directory), directory] {
+    let parent = directory.parent().unwrap_or(directory);
+    let above = fs::metadata(parent.parent().unwrap_or(parent))?;
+    Standing::from(&above).check(rustix::process::geteuid().as_raw()).map_err(std::io::Error::other)?;
+    for path in [parent, directory] {
         let metadata = fs::symlink_metadata(path)?;
         let ours = metadata.is_dir() && metadata.uid() == rustix::process::geteuid().as_raw();
         if !ours || metadata.mode() & 0o022 != 0 {
@@ -170,14 +203,16 @@ mod tests {
     #[test]
     fn the_living_are_passed_over_and_the_dead_are_found() {
         let temp = tempfile::tempdir().unwrap();
-        let registered = register(&env(temp.path()), &[Path::new("/d1"), Path::new("/d2")]).unwrap();
+        let d2 = temp.path().to_str().unwrap();
+        let registered = register(&env(temp.path()), &[Path::new("/d1"), Path::new(d2)]).unwrap();
         assert!(dead_below(temp.path()).is_empty());
         // What `kill -9` does: the lock goes, the file stays.
         let copy = registered.path.with_file_name("dead");
         fs::copy(&registered.path, &copy).unwrap();
         let found = dead_below(temp.path());
         assert_eq!(found.len(), 1);
-        assert_eq!(found[0].destinations, [Path::new("/d1"), Path::new("/d2")]);
+        assert_eq!(found[0].destinations, [Path::new("/d1"), Path::new(d2)]);
+        assert_eq!(found[0].existed, [Path::new(d2)]);
         assert!(dead_below(temp.path()).is_empty(), "one cleanup at a time");
         found.into_iter().for_each(Dead::forget);
         assert!(!copy.exists());
@@ -192,13 +227,44 @@ mod tests {
         let elsewhere = temp.path().join("elsewhere");
         fs::create_dir_all(elsewhere.join("runs")).unwrap();
         fs::write(elsewhere.join("runs/x"), r#"{"destinations":["/d"]}"#).unwrap();
-        symlink(&elsewhere, temp.path().join("machine-id")).unwrap();
-        assert_eq!(register(&env(temp.path()), &[Path::new("/d")]).unwrap_err().kind(), Kind::Destination);
+        let of_user = format!("machine-id-{}", rustix::process::geteuid().as_raw());
+        for name in ["machine-id", &of_user] {
+            symlink(&elsewhere, temp.path().join(name)).unwrap();
+        }
+        let outside = |registered: Registered| !registered.path.starts_with(temp.path());
+        assert!(outside(register(&env(temp.path()), &[Path::new("/d")]).unwrap()), "the next place");
         assert!(dead_below(temp.path()).is_empty());
-        fs::remove_file(temp.path().join("machine-id")).unwrap();
-        fs::create_dir_all(temp.path().join("machine-id/runs")).unwrap();
-        fs::set_permissions(temp.path().join("machine-id/runs"), fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(register(&env(temp.path()), &[Path::new("/d")]).is_err());
+        for name in ["machine-id", &of_user] {
+            fs::remove_file(temp.path().join(name)).unwrap();
+            fs::create_dir_all(temp.path().join(name).join("runs")).unwrap();
+            let open = fs::Permissions::from_mode(0o777);
+            fs::set_permissions(temp.path().join(name).join("runs"), open).unwrap();
+        }
+        assert!(outside(register(&env(temp.path()), &[Path::new("/d")]).unwrap()));
+    }
+
+    #[test]
+    fn a_place_that_is_taken_or_open_is_passed_over() {
+        let temp = tempfile::tempdir().unwrap();
+        let here = fs::canonicalize(temp.path()).unwrap();
+        let (open, home) = (here.join("open"), here.join("home"));
+        fs::create_dir(&open).unwrap();
+        fs::create_dir(&home).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        let env = Environment::from_pairs([
+            ("XDG_RUNTIME_DIR", text(&open).as_str()),
+            ("RUNNER_TEMP", text(&here).as_str()),
+            ("HOME", text(&home).as_str()),
+        ]);
+        let places = directories(&env);
+        assert!(places.iter().all(|place| !place.starts_with(&open)), "{places:?}");
+        assert_eq!(places.last().unwrap(), &home.join(".cache/machine-id/runs"));
+        let in_cache = write_entry(places.last().unwrap(), "{}").unwrap();
+        assert!(in_cache.path.starts_with(&home));
+        // What was registered in the last place is found as well.
+        fs::copy(&in_cache.path, in_cache.path.with_file_name("dead")).unwrap();
+        assert!(dead(&env).iter().any(|dead| dead.path.starts_with(&home)));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::cli::Format;
 use crate::cli::once::Args;
-use crate::destination::{OutputType, manifest, output_type, random, ssh, type_names};
+use crate::destination::{OutputType, manifest, output_type, type_names};
 use crate::document::{nearest, parse_duration};
 use crate::environment::Environment;
 use crate::error::{Error, Result};
@@ -16,6 +16,7 @@ use crate::join::{self, JoinMethod};
 use crate::net::AuthorityTrust;
 use crate::once::config_file::ConfigFile;
 use crate::once::progress::Level;
+use crate::once::where_to::{Asked, destinations};
 use crate::secret::Secret;
 use crate::text::shown;
 use crate::wire::is_name;
@@ -44,6 +45,8 @@ pub struct Settings {
     pub timeout: Duration,
     /// What is written where; at least one, each path once.
     pub destinations: Vec<Destination>,
+    /// What to say about them, for `-v`.
+    pub notes: Vec<String>,
     /// What is printed.
     pub format: Format,
     /// How much is said.
@@ -167,7 +170,8 @@ impl Settings {
         let token = pick(&args.token, "MACHINE_ID_TOKEN", &file.token)
             .ok_or_else(|| missing("the join token", "--token NAME", "MACHINE_ID_TOKEN"))?;
         let ttl = pick(&args.ttl, "MACHINE_ID_TTL", &file.ttl).unwrap_or_else(|| "1h".to_owned());
-        let destination = pick(&args.destination, "MACHINE_ID_DESTINATION", &file.destination);
+        let wrapped = !args.command.is_empty();
+        let mut asked = Asked::of(args.destination.clone(), env, file.destination.clone(), wrapped);
         let raw_outputs = if args.outputs.is_empty() {
             file.outputs.clone()
         } else {
@@ -184,7 +188,8 @@ impl Settings {
             token: join_token(token)?,
             ttl_seconds: ttl_seconds(&ttl)?,
             timeout: timeout(&args.timeout)?,
-            destinations: destinations(raw_outputs, &args.roles, destination.as_deref(), env)?,
+            destinations: destinations(raw_outputs, &args.roles, &mut asked, env)?,
+            notes: asked.notes,
             format: args.format,
             level: Level::of_flags(args.verbose, args.quiet),
             command: args.command,
@@ -309,7 +314,11 @@ fn trust(
     Ok(AuthorityTrust { ca_file, ca_pin: pin })
 }
 
-fn absolute(path: &str) -> Result<PathBuf> {
+/// The absolute form of a path.
+///
+/// # Errors
+/// `Kind::Usage` where there is none.
+pub fn absolute(path: &str) -> Result<PathBuf> {
     std::path::absolute(path)
         .map_err(|error| Error::usage(error).context(format!("cannot use the path `{}`", shown(path))))
 }
@@ -340,7 +349,11 @@ fn parse_output(text: &str) -> Result<RawOutput> {
     Ok(output)
 }
 
-fn check_output(raw: RawOutput, roles: &[String]) -> Result<(Output, Option<String>)> {
+/// Checks an output; its own destination stands beside it.
+///
+/// # Errors
+/// `Kind::Usage`.
+pub fn check_output(raw: RawOutput, roles: &[String]) -> Result<(Output, Option<String>)> {
     let kind = output_type(&raw.kind).ok_or_else(|| unknown("output type", &raw.kind, &type_names()))?;
     let name = raw.name.unwrap_or_else(|| raw.kind.clone());
     if !is_name(&name) || name == manifest::FILE_NAME {
@@ -360,73 +373,6 @@ fn check_output(raw: RawOutput, roles: &[String]) -> Result<(Output, Option<Stri
         return Err(Error::usage(format!("`{}` cannot be the name of a role", shown(role))));
     }
     Ok((Output { name, kind, roles, options: raw.options }, raw.destination))
-}
-
-fn destinations(
-    mut raw: Vec<RawOutput>,
-    roles: &[String],
-    destination: Option<&str>,
-    env: &Environment,
-) -> Result<Vec<Destination>> {
-    if raw.is_empty() {
-        raw.push(RawOutput { kind: "identity".to_owned(), ..RawOutput::default() });
-    }
-    let mut all: Vec<Destination> = Vec::new();
-    let mut names: Vec<String> = Vec::new();
-    let mut common: Option<PathBuf> = None;
-    for raw in raw {
-        let (output, own) = check_output(raw, roles)?;
-        if names.contains(&output.name) {
-            return Err(Error::usage(format!("two outputs are named `{}`", output.name))
-                .hint("give one of them another with name=…"));
-        }
-        names.push(output.name.clone());
-        let path = match (own, &common) {
-            (Some(own), _) => destination_path(&own)?,
-            (None, Some(common)) => common.clone(),
-            (None, None) => common.insert(common_path(destination, env)?).clone(),
-        };
-        match all.iter_mut().find(|destination| destination.path == path) {
-            Some(destination) => destination.outputs.push(output),
-            None => all.push(Destination { path, outputs: vec![output] }),
-        }
-    }
-    // The common one is what is printed and handed on.
-    all.sort_by_key(|destination| Some(&destination.path) != common.as_ref());
-    Ok(all)
-}
-
-fn common_path(destination: Option<&str>, env: &Environment) -> Result<PathBuf> {
-    match destination {
-        Some(path) => destination_path(path),
-        None => destination_path(&format!("{}/machine-id-{}", default_parent(env), random::hex::<8>())),
-    }
-}
-
-/// Where a new destination stands. In a container action `RUNNER_TEMP` names
-/// a directory of the host, which is not there.
-fn default_parent(env: &Environment) -> String {
-    let is_directory = |path: &&str| path.starts_with('/') && Path::new(path).is_dir();
-    let of_variable = ["RUNNER_TEMP", "XDG_RUNTIME_DIR", "TMPDIR"]
-        .iter()
-        .filter_map(|name| env.get(name))
-        .find(is_directory);
-    of_variable.unwrap_or("/tmp").trim_end_matches('/').to_owned()
-}
-
-/// An absolute path that can stand in `ssh_config`, in a variable and on a line of its own.
-fn destination_path(text: &str) -> Result<PathBuf> {
-    let wrong = |why: &str| Error::usage(format!("cannot use the destination `{}`: {why}", shown(text)));
-    // `components` drops what a slash or `/.` at the end would change.
-    let path: PathBuf = absolute(text)?.components().collect();
-    if path.file_name().is_none() {
-        return Err(wrong("it has no name"));
-    }
-    let Some(plain) = path.to_str() else { return Err(wrong("it is not UTF-8")) };
-    if !ssh::is_quotable(plain) {
-        return Err(wrong("it holds a control character, `\"`, `\\` or `${`, which ssh_config cannot quote"));
-    }
-    Ok(path)
 }
 
 #[cfg(test)]

@@ -150,6 +150,49 @@ fn destinations_are_absolute_and_quotable() {
 }
 
 #[test]
+fn a_command_does_not_take_what_an_earlier_once_left() {
+    let temp = tempfile::tempdir().unwrap();
+    let (earlier, free) = (temp.path().join("earlier"), temp.path().join("free"));
+    std::fs::create_dir(&earlier).unwrap();
+    let there = crate::destination::manifest::tests::manifest(&["key"]).to_json();
+    std::fs::write(earlier.join("manifest.json"), there).unwrap();
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let path = |line: &str, variable: &Path| {
+        let env = [("MACHINE_ID_DESTINATION", &text(variable)), ("RUNNER_TEMP", &text(temp.path()))];
+        settings(line, &env.map(|(name, value)| (name, value.as_str()))).unwrap().destinations[0].path.clone()
+    };
+    assert_eq!(path("", &earlier), earlier, "without a command, it is reused");
+    let new = path("-- true", &earlier);
+    assert!(new.starts_with(temp.path()) && new != earlier, "{new:?}");
+    assert_eq!(path("-- true", &free), free, "what names none of ours is asked for");
+    assert_eq!(path(&format!("--destination {} -- true", text(&earlier)), &earlier), earlier);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "version: v1\ndestination: /f\n").unwrap();
+    let with_file = format!("--config {} -- true", text(file.path()));
+    assert_eq!(path(&with_file, &earlier), Path::new("/f"));
+    assert_eq!(path(&with_file, &free), free);
+}
+
+#[test]
+fn a_new_directory_is_made_only_where_nobody_else_can_replace_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let temp = tempfile::tempdir().unwrap();
+    let (open, fit) = (temp.path().join("open"), temp.path().join("fit"));
+    for (path, mode) in [(&open, 0o777), (&fit, 0o755)] {
+        std::fs::create_dir(path).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    std::os::unix::fs::symlink(&open, fit.join("link")).unwrap();
+    let (open, link, fit) = (open.to_str().unwrap(), fit.join("link"), fit.to_str().unwrap());
+    let env = [("RUNNER_TEMP", open), ("XDG_RUNTIME_DIR", link.to_str().unwrap()), ("TMPDIR", fit)];
+    let found = settings("", &env).unwrap();
+    assert_eq!(found.destinations[0].path.parent(), Some(Path::new(fit)));
+    assert_eq!(found.notes.len(), 2);
+    assert!(found.notes[0].starts_with("not in RUNNER_TEMP ("), "{:?}", found.notes);
+    assert!(found.notes[0].contains("by everybody"), "{:?}", found.notes);
+}
+
+#[test]
 fn tokens_by_hand_and_names() {
     let env = Environment::from_pairs([("JWT", " eyJx.y.z\n"), ("BAD", "a b")]);
     let read = |name: &str| HandedOver::Variable(name.into()).read(&env);

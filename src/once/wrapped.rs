@@ -18,26 +18,34 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::clock::Clock;
 use crate::environment::Environment;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
+use crate::once::bash_env;
 use crate::once::ci::Report;
 use crate::once::exchange::Exchanger;
 use crate::once::keys::OutputKeys;
 use crate::once::places::Places;
 use crate::once::progress::Progress;
-use crate::once::revoke::Revocable;
+use crate::once::revoke::{Revocable, revoke_all};
 use crate::once::settings::{HandedOver, Settings};
 use crate::once::signals::{Signals, exit_status, in_foreground};
 use crate::text::shown;
 
-/// How long COMMAND may go on with its certificates after TERM or HUP. CI
-/// systems kill everything a few seconds later.
+/// How long COMMAND may go on with its certificates once it was told to end.
+/// CI systems kill everything a few seconds later.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// Two interrupts within this time are meant: a program at a terminal may take
+/// one for its own use, and goes on.
+const INSISTING: Duration = Duration::from_secs(1);
 
 /// How long all revocations together may take.
 const REVOKE_TIME: Duration = Duration::from_secs(5);
 
 /// How long a renewal under way may take to end once COMMAND has.
 const SETTLE: Duration = Duration::from_secs(2);
+
+/// How often a file is looked at for another token.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The longest pause between attempts to renew.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -139,6 +147,9 @@ impl<'a> Wrapped<'a> {
             self.settings.command.split_first().ok_or_else(|| NotRunnable::new(OsStr::new(""), true))?;
         let mut command = Command::new(program);
         command.args(arguments).envs(report.variables.iter().map(|(name, value)| (name, value)));
+        if let Some(path) = self.places.borrow().as_ref().and_then(Places::bash_env) {
+            command.env(bash_env::VARIABLE, path);
+        }
         command.spawn().map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => NotRunnable::new(program, true),
             std::io::ErrorKind::PermissionDenied => NotRunnable::new(program, false),
@@ -156,13 +167,22 @@ impl<'a> Wrapped<'a> {
         let taking_away = self.taking_away(&told_to_end);
         tokio::pin!(taking_away);
         let mut taken = false;
+        let mut interrupted: Option<Instant> = None;
         let status = loop {
             tokio::select! {
                 biased;
                 status = child.wait() => break self.status(status),
                 signal = signals.next() => {
-                    forward(signal, child);
-                    if matches!(signal, Signal::TERM | Signal::HUP) {
+                    let forwarded = forward(signal, child);
+                    let ends = match signal {
+                        Signal::TERM | Signal::HUP => true,
+                        Signal::INT => {
+                            let again = interrupted.replace(Instant::now());
+                            forwarded || again.is_some_and(|first| first.elapsed() < INSISTING)
+                        }
+                        _ => false,
+                    };
+                    if ends {
                         told_to_end.notify_one();
                     }
                 }
@@ -202,7 +222,7 @@ impl<'a> Wrapped<'a> {
     /// Revokes what is not yet revoked.
     async fn revoke(&self) {
         let (issued, client) = (self.issued.take(), self.exchanger.client());
-        revoke(&issued, client, &self.settings.authority, self.progress, REVOKE_TIME).await;
+        revoke_all(&issued, client, &self.settings.authority, self.progress, REVOKE_TIME).await;
     }
 
     fn status(&self, status: std::io::Result<ExitStatus>) -> u8 {
@@ -230,6 +250,7 @@ impl<'a> Wrapped<'a> {
         loop {
             let now = Clock::system().now();
             until(now + (expires_at - now).max(0) * 2 / 3).await;
+            self.another_proof(expires_at).await;
             let mut pause = Duration::from_secs(1);
             expires_at = loop {
                 if self.places.borrow().is_none() {
@@ -237,6 +258,14 @@ impl<'a> Wrapped<'a> {
                 }
                 match self.renew().await {
                     Ok(renewed) => break renewed,
+                    // It would be the same again, and each time a line in the authority's audit trail.
+                    Err(error) if matches!(error.kind(), Kind::Refused | Kind::Proof | Kind::Usage) => {
+                        self.progress.warning(&format!(
+                            "cannot renew the certificates, which end at {}: {error}",
+                            crate::clock::rfc3339(expires_at)
+                        ));
+                        return pending().await;
+                    }
                     Err(error) => {
                         self.progress.warning(&format!(
                             "cannot renew the certificates, trying again in {} s: {error}",
@@ -247,6 +276,21 @@ impl<'a> Wrapped<'a> {
                     }
                 }
             };
+        }
+    }
+
+    /// Waits for whoever refreshes a token that is handed over in a file: the
+    /// one that was used buys nothing new.
+    async fn another_proof(&self, expires_at: i64) {
+        let mut said = false;
+        while !self.exchanger.has_another_proof() {
+            if !std::mem::replace(&mut said, true) {
+                self.progress.line(&format!(
+                    "waiting for another token to renew the certificates, which end at {}",
+                    crate::clock::rfc3339(expires_at)
+                ));
+            }
+            sleep(LOOK_AGAIN).await;
         }
     }
 
@@ -264,6 +308,8 @@ impl<'a> Wrapped<'a> {
         self.renewing.set(false);
         let issuance = exchanged?;
         let response = &issuance.response;
+        let now = Clock::system().now();
+        self.issued.borrow_mut().retain(|earlier| !earlier.is_over(now));
         self.issued.borrow_mut().extend(Revocable::of_answer(
             &response.issuance_id,
             &response.outputs,
@@ -281,27 +327,7 @@ impl<'a> Wrapped<'a> {
 
     fn wipe(&self) {
         if let Some(Err(left)) = self.places.take().map(Places::wipe) {
-            self.progress.warning(&format!("could not wipe all of the destination: {left}"));
-        }
-    }
-}
-
-/// Revokes, within `time` for all of them; a failure is only a warning, since
-/// the job's own work is done and the certificates end by themselves.
-pub async fn revoke(
-    issued: &[Revocable],
-    client: &reqwest::Client,
-    authority: &str,
-    progress: &Progress,
-    time: Duration,
-) {
-    let deadline = Instant::now() + time;
-    for issuance in issued {
-        let left = deadline.saturating_duration_since(Instant::now());
-        match issuance.revoke(client, authority, left.max(Duration::from_millis(1))).await {
-            Ok(()) => progress.step("revoked the certificates"),
-            Err(error) => progress
-                .warning(&format!("could not revoke the certificates, which end by themselves: {error}")),
+            self.progress.warning(&format!("could not wipe all of the destination: {}", shown(&left)));
         }
     }
 }
@@ -317,16 +343,24 @@ async fn until(unix: i64) {
     }
 }
 
-fn forward(signal: Signal, child: &Child) {
+/// Passes a signal on to COMMAND, unless the terminal has: then returns false.
+///
+/// Nobody tells us where a signal comes from. In the foreground of a terminal,
+/// INT and QUIT are taken for its own (Ctrl-C, Ctrl-\), which it sends to
+/// COMMAND as well; COMMAND would get each of them twice otherwise. So a
+/// `kill -INT` of us alone, while we are there, does not reach COMMAND: `kill`
+/// sends TERM unless told otherwise, and two INT in a row take the
+/// certificates away all the same ([`INSISTING`]).
+fn forward(signal: Signal, child: &Child) -> bool {
     if matches!(signal, Signal::INT | Signal::QUIT) && in_foreground() {
-        // The terminal has sent it to COMMAND already.
-        return;
+        return false;
     }
     // Not yet waited for, so that the number is still COMMAND's.
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     if let Some(pid) = pid {
         let _ = kill_process(pid, signal);
     }
+    true
 }
 
 #[cfg(test)]

@@ -48,20 +48,33 @@ fn main() {
         ["two-requests-reqwest", targets @ ..] => two_requests_reqwest(&Target::read(targets)),
         words if words.contains(&"world") => hold_world(),
         // `cargo bench` says `--bench`, `cargo test --benches` does not.
-        words if words.contains(&"--bench") => bench(),
+        words if words.contains(&"--bench") => bench_each(),
+        ["bench", place] => bench(place),
         _ => println!("once: run with `cargo bench`"),
     }
 }
 
-fn bench() {
+/// Once with every file in memory, where `once` itself is what is measured,
+/// and once where temporary files are otherwise: the authority's commit then
+/// waits for the disk.
+fn bench_each() {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() {
+        assert!(itself(["bench", "in memory"]).env("TMPDIR", memory).status().unwrap().success());
+    }
+    let temporary = std::env::temp_dir();
+    assert!(itself(["bench", "on disk"]).env("TMPDIR", temporary).status().unwrap().success());
+}
+
+fn bench(place: &str) {
     let issuer = Issuer::start();
     let authority = Authority::trusting(&issuer, &policies::basic(&issuer));
     let world = World { issuer: &issuer, authority: &authority, scratch: tempfile::TempDir::new().unwrap() };
     let mut programs = [
-        Program::new("once", || world.once()),
-        Program::new("lean", || world.bare("two-requests")),
-        Program::new("reqwest", || world.bare("two-requests-reqwest")),
-        Program::new("empty", || itself(["empty"])),
+        Program::new(|| world.once()),
+        Program::new(|| world.bare("two-requests")),
+        Program::new(|| world.bare("two-requests-reqwest")),
+        Program::new(|| itself(["empty"])),
     ];
     for run in 0..WARM_UP + RUNS {
         // In turn, so that whatever else this machine does happens to all alike.
@@ -80,15 +93,15 @@ fn bench() {
         .iter()
         .map(|program| (0..LOOKS).map(|_| Look::at(&mut (program.command)())).collect())
         .collect();
-    report(&programs, &looks);
+    report(place, &programs, &looks);
 }
 
-fn report(programs: &[Program<'_>; 4], looks: &[Vec<Look>]) {
+fn report(place: &str, programs: &[Program<'_>; 4], looks: &[Vec<Look>]) {
     let [once, lean, reqwest, empty] = programs;
     let memory = |of: usize| looks[of].iter().map(|look| look.peak_kib).max().unwrap() as f64 / 1024.0;
     let threads = looks[0].iter().map(|look| look.threads).max().unwrap();
     println!(
-        "once: wall {}, cpu {}, peak {:.1} MiB, {threads} thread(s); \
+        "once, files {place}: wall {}, cpu {}, peak {:.1} MiB, {threads} thread(s); \
          two bare requests: lean {} cpu {} {:.1} MiB, reqwest {} cpu {} {:.1} MiB; empty process {}; \
          once / lean: wall {} cpu {}, once / reqwest: wall {} cpu {}",
         once.wall,
@@ -128,7 +141,7 @@ struct Program<'w> {
 }
 
 impl<'w> Program<'w> {
-    fn new(_name: &str, command: impl Fn() -> Command + 'w) -> Self {
+    fn new(command: impl Fn() -> Command + 'w) -> Self {
         Self { command: Box::new(command), wall: Figures::default(), cpu: Figures::default() }
     }
 }

@@ -20,7 +20,8 @@ fn main() -> std::io::Result<()> {
     for (tool, arguments) in TOOLS {
         if let Some(bytes) = compressed(tool, arguments) {
             let share = bytes as f64 / plain as f64;
-            line.push_str(&format!(", {tool} {} {:.2} MiB ({share:.2})", arguments[0], mebibytes(bytes)));
+            let command = format!("{tool} {}", arguments.join(" "));
+            line.push_str(&format!(", {command} {:.2} MiB ({share:.2})", mebibytes(bytes)));
         }
     }
     println!("{line}");

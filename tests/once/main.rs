@@ -1,7 +1,7 @@
 //! The client end to end: the real binary, in jobs of both platforms, against
 //! the real authority and a loopback issuer.
 
-#![expect(
+#![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
