@@ -21,22 +21,21 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use machine_id::authority::config::Config;
-use machine_id::authority::policy::Policy;
 use machine_id::authority::{Authority, enroll};
 use machine_id::clock::Clock;
-use serde_json::Value;
 use support::client::Keys;
 use support::issuer::Issuer;
 use support::process::{self, machine_id};
-use support::token::Token;
+use tempfile::TempDir;
 
-/// Exchanges of each measurement, after as many to warm up.
-const EXCHANGES: usize = 150;
-/// Measurements of each authority, in turn.
-const ROUNDS: usize = 8;
+/// Exchanges with each policy, one here and one there in turn, so that whatever
+/// else the machine does strikes both.
+const EXCHANGES: usize = 1000;
+/// The first of them, which are not measured.
+const WARM_UP: usize = 100;
 /// Makes this benchmark load a policy and say what that took.
 const LOAD: &str = "load";
 
@@ -97,12 +96,8 @@ fn load(data: &str) {
     let policy = config.load_policy().unwrap();
     let loaded = start.elapsed();
     let after = peak();
-    let found = lints(&policy);
+    let found = policy.lint().findings.len();
     println!("{} {} {before} {after} {found}", loaded.as_millis(), (start.elapsed() - loaded).as_millis());
-}
-
-fn lints(policy: &Policy) -> usize {
-    policy.lint().findings.len()
 }
 
 /// The most memory that this process ever had, in KiB (proc(5), `VmHWM`).
@@ -116,44 +111,44 @@ fn peak() -> u64 {
 struct Side {
     authority: Authority,
     token: String,
-    rounds: Vec<f64>,
+    keys: Keys,
+    took: Vec<Duration>,
 }
 
 impl Side {
     fn open(config: &Config, token: String) -> Self {
         let data = config.policy.parent().unwrap();
-        Self { authority: Authority::open(data, Clock::system()).unwrap(), token, rounds: Vec::new() }
+        let authority = Authority::open(data, Clock::system()).unwrap();
+        Self { authority, token, keys: Keys::fresh(), took: Vec::new() }
     }
 
-    /// Microseconds for one exchange, over a round of them.
-    async fn round(&mut self, issuer: &Issuer, keys: &Keys) -> f64 {
-        let audience = keys.audience(URL);
-        let mint = |_| -> Value {
-            let token: Token = issuer.token("github", &audience);
-            keys.request(&self.token, "github", &token.mint())
-        };
-        let requests: Vec<_> =
-            (0..EXCHANGES).map(mint).map(|request| serde_json::from_value(request).unwrap()).collect();
+    /// One exchange, with a fresh token.
+    async fn exchange(&mut self, issuer: &Issuer) {
+        let token = issuer.token("github", &self.keys.audience(URL)).mint();
+        let request = serde_json::from_value(self.keys.request(&self.token, "github", &token)).unwrap();
         let start = Instant::now();
-        for request in &requests {
-            enroll::exchange(&self.authority, request, IpAddr::V4(Ipv4Addr::LOCALHOST)).await.unwrap();
-        }
-        start.elapsed().as_micros() as f64 / EXCHANGES as f64
+        enroll::exchange(&self.authority, &request, IpAddr::V4(Ipv4Addr::LOCALHOST)).await.unwrap();
+        self.took.push(start.elapsed());
     }
 
+    /// Microseconds for one exchange.
     fn median(&mut self) -> f64 {
-        self.rounds.sort_by(f64::total_cmp);
-        self.rounds[self.rounds.len() / 2]
+        let measured = &mut self.took[WARM_UP..];
+        measured.sort_unstable();
+        measured[measured.len() / 2].as_micros() as f64
     }
 }
 
 fn main() {
+    machine_id::net::install_crypto();
     let args: Vec<String> = std::env::args().collect();
     if let Some(at) = args.iter().position(|arg| arg == LOAD) {
         return load(&args[at + 1]);
     }
     let issuer = Issuer::start();
-    let folder = tempfile::TempDir::new().unwrap();
+    // In memory: how long a disk takes to be sure is no cost of the policy, and drowns it.
+    let memory = Path::new("/dev/shm");
+    let folder = if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }.unwrap();
     let text = policy(10_000, &issuer);
     let large = data(folder.path(), "large", &issuer, &text);
     let small = data(folder.path(), "small", &issuer, &policy(10, &issuer));
@@ -166,14 +161,9 @@ fn main() {
     let (small, large) = runtime.block_on(async {
         let mut small = Side::open(&small, "token-9".to_owned());
         let mut large = Side::open(&large, "token-9999".to_owned());
-        let keys = Keys::fresh();
-        for round in 0..=ROUNDS {
-            for side in [&mut small, &mut large] {
-                let took = side.round(&issuer, &keys).await;
-                if round > 0 {
-                    side.rounds.push(took);
-                }
-            }
+        for _ in 0..EXCHANGES {
+            small.exchange(&issuer).await;
+            large.exchange(&issuer).await;
         }
         (small.median(), large.median())
     });
