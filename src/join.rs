@@ -26,7 +26,7 @@ pub mod jwt;
 pub mod oidc;
 pub mod rules;
 
-use rules::{Field, Rule};
+use rules::{Field, Guard, Rule};
 
 /// Every join method. A new one is a file and a line here.
 pub static METHODS: &[&dyn JoinMethod] = &[&github::GitHub, &circleci::CircleCi];
@@ -61,6 +61,22 @@ pub trait JoinMethod: Sync {
 
     /// The fields that its rules may have: what of a job's claims matters.
     fn fields(&self) -> &'static [Field];
+
+    /// Values of claims that let nobody in unless a rule names them.
+    fn guards(&self) -> &'static [Guard] {
+        &[]
+    }
+
+    /// Whether a job can have its proof bound to its keys, so that a join
+    /// token may require it.
+    fn can_bind(&self) -> bool {
+        false
+    }
+
+    /// Whether its jobs are runs of a CI system, which end, and not machines that stay.
+    fn is_ci(&self) -> bool {
+        true
+    }
 
     /// The authority's half: reads the method's section of a join token.
     ///
@@ -116,6 +132,37 @@ pub trait Verifier: Send + Sync + fmt::Debug {
 
     /// The join token's rules: one of them must match.
     fn rules(&self) -> &[Rule];
+
+    /// Whether a proof that is not bound to the request's keys is believed too.
+    fn takes_unbound(&self) -> bool {
+        true
+    }
+
+    /// Supposes that the claims are of a proof that is good in itself: its
+    /// signature, audience and time are not judged. What else
+    /// [`Verifier::verify`] asks of claims is.
+    ///
+    /// # Errors
+    /// Why no job with these claims is believed.
+    fn suppose(&self, claims: Map<String, Value>) -> Result<Supposed, Denial> {
+        Ok(Supposed { claims })
+    }
+}
+
+/// Who a job would be, by claims that nobody verified. Nothing is issued for
+/// one: it answers "would this job get in?" and no more. Only
+/// [`Verifier::suppose`] makes one.
+#[derive(Clone, Debug)]
+pub struct Supposed {
+    claims: Map<String, Value>,
+}
+
+impl Supposed {
+    /// The claims.
+    #[must_use]
+    pub fn claims(&self) -> &Map<String, Value> {
+        &self.claims
+    }
 }
 
 /// What the authority tells a verifier about the request.

@@ -102,18 +102,8 @@ impl Config {
     /// # Errors
     /// Every mistake.
     pub fn load_policy(&self) -> Result<Policy, Vec<Error>> {
-        let sources = self.policy_sources().map_err(|error| vec![error])?;
+        let sources = policy_sources(&self.policy).map_err(|error| vec![error])?;
         Policy::parse(&sources)
-    }
-
-    fn policy_sources(&self) -> Result<Vec<Source>> {
-        let mut sources = Vec::new();
-        for path in self.policy_files()? {
-            let text =
-                fs::read_to_string(&path).context(Kind::Usage, format!("cannot read {}", path.display()))?;
-            sources.push(Source { name: path.display().to_string(), text });
-        }
-        Ok(sources)
     }
 
     /// The files of a TLS certificate that is not our own.
@@ -127,26 +117,44 @@ impl Config {
     /// # Errors
     /// `Kind::Usage` where the file or folder cannot be read.
     pub fn policy_files(&self) -> Result<Vec<PathBuf>> {
-        let cannot = || format!("cannot read the policy {}", self.policy.display());
-        check_private(&self.policy)?;
-        if !fs::metadata(&self.policy).context(Kind::Usage, cannot())?.is_dir() {
-            return Ok(vec![self.policy.clone()]);
-        }
-        let mut files = Vec::new();
-        for entry in fs::read_dir(&self.policy).context(Kind::Usage, cannot())? {
-            let path = entry.context(Kind::Usage, cannot())?.path();
-            let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-            let yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
-            if yaml && !hidden {
-                files.push(path);
-            }
-            if files.len() > MAX_POLICY_FILES {
-                return Err(Error::usage(format!("{}: more than {MAX_POLICY_FILES} files", cannot())));
-            }
-        }
-        files.sort();
-        Ok(files)
+        policy_files(&self.policy)
     }
+}
+
+/// Reads a policy, a file or a folder.
+///
+/// # Errors
+/// `Kind::Usage` where one of its files cannot be read.
+pub fn policy_sources(policy: &Path) -> Result<Vec<Source>> {
+    let mut sources = Vec::new();
+    for path in policy_files(policy)? {
+        let text =
+            fs::read_to_string(&path).context(Kind::Usage, format!("cannot read {}", path.display()))?;
+        sources.push(Source { name: path.display().to_string(), text });
+    }
+    Ok(sources)
+}
+
+fn policy_files(policy: &Path) -> Result<Vec<PathBuf>> {
+    let cannot = || format!("cannot read the policy {}", policy.display());
+    check_private(policy)?;
+    if !fs::metadata(policy).context(Kind::Usage, cannot())?.is_dir() {
+        return Ok(vec![policy.to_owned()]);
+    }
+    let mut files = Vec::new();
+    for entry in fs::read_dir(policy).context(Kind::Usage, cannot())? {
+        let path = entry.context(Kind::Usage, cannot())?.path();
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        let yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+        if yaml && !hidden {
+            files.push(path);
+        }
+        if files.len() > MAX_POLICY_FILES {
+            return Err(Error::usage(format!("{}: more than {MAX_POLICY_FILES} files", cannot())));
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 /// Whoever may write there decides who gets in; a file that is missing is told later.

@@ -13,16 +13,20 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
 
 use crate::denial::Denial;
 use crate::error::Error;
-use crate::join::{Identity, JoinMethod, Verifier};
+use crate::join::{Identity, JoinMethod, Supposed, Verifier};
 use crate::wire::OutputRequest;
 
 mod bot;
 mod decide;
 mod field;
 mod grant;
+mod lints;
 mod load;
 mod login;
 mod matching;
@@ -43,11 +47,14 @@ mod names_tests;
 #[cfg(test)]
 mod properties;
 
-pub use grant::{Grant, OutputGrant, SshGrant, TlsGrant};
+pub use grant::{Grant, OutputGrant, Prospect, SshGrant, TlsGrant};
+pub use lints::{Finding, LINTS, Lint, Report};
+pub use matching::{RuleTrial, Trial};
 pub use origin::Origin;
 pub use output::{MAX_OUTPUTS, OUTPUTS, OutputKind};
 
 use bot::Bot;
+use role::Role;
 
 /// A policy file's text.
 #[derive(Clone, Debug)]
@@ -64,8 +71,12 @@ pub struct Source {
 pub struct Policy {
     tokens: HashMap<String, JoinToken>,
     bots: HashMap<String, Bot>,
+    /// Every role, held or not; bots share these.
+    roles: HashMap<String, Arc<Role>>,
     /// `require_session_mfa` of `cluster_auth_preference`.
     mfa_everywhere: bool,
+    /// The lints that a resource silences in its `metadata`, by its kind and name.
+    silenced: lints::Silenced,
 }
 
 /// A join token: how jobs of one kind prove who they are, and which bot they become.
@@ -119,6 +130,12 @@ impl Policy {
         self.tokens.get(name)
     }
 
+    /// How many bots, roles and join tokens there are.
+    #[must_use]
+    pub fn counts(&self) -> [usize; 3] {
+        [self.bots.len(), self.roles.len(), self.tokens.len()]
+    }
+
     /// Every join token, in no particular order.
     pub fn tokens(&self) -> impl Iterator<Item = &JoinToken> {
         self.tokens.values()
@@ -132,5 +149,38 @@ impl Policy {
     pub fn decide(&self, token: &JoinToken, identity: &Identity, asked: &Asked<'_>) -> Result<Grant, Denial> {
         decide::decide(self, token, identity, asked)
             .map_err(|denial| denial.with_claims(identity.claims(), true))
+    }
+
+    /// What would become of a job with claims that nobody verified; see
+    /// [`Verifier::suppose`]. The answer is [`Policy::decide`]'s own.
+    ///
+    /// # Errors
+    /// Why it would get nothing.
+    pub fn foresee(
+        &self,
+        token: &JoinToken,
+        supposed: &Supposed,
+        asked: &Asked<'_>,
+    ) -> Result<Prospect, Denial> {
+        decide::settle(self, token, supposed.claims(), asked)
+            .map_err(|denial| denial.with_claims(supposed.claims(), false))
+    }
+
+    /// Each rule of the token against these claims, condition by condition,
+    /// whether a job with them is believed or not.
+    #[must_use]
+    pub fn trial(token: &JoinToken, claims: &Map<String, Value>) -> Vec<RuleTrial> {
+        matching::trials(token, claims)
+    }
+
+    /// What is no mistake and yet seldom meant.
+    #[must_use]
+    pub fn lint(&self) -> Report {
+        lints::run(self)
+    }
+
+    /// Whether no machine can use that role.
+    fn needs_mfa(&self, role: &Role) -> bool {
+        self.mfa_everywhere || role.options.session_mfa
     }
 }

@@ -56,6 +56,15 @@ pub fn log_of_strangers(line: &str) {
     }
 }
 
+/// How much the lints find in the policy, if anything.
+fn log_lints(authority: &Authority) {
+    let found = authority.policy().lint().findings.len();
+    if found > 0 {
+        let warnings = if found == 1 { "1 warning" } else { &format!("{found} warnings") };
+        log(&format!("policy: {warnings}, which `machine-id authority check` tells"));
+    }
+}
+
 /// Serves until SIGTERM or SIGINT, then lets what is under way end.
 ///
 /// # Errors
@@ -72,6 +81,7 @@ pub async fn serve(authority: Arc<Authority>, listen: SocketAddr) -> Result<()> 
     let mut terminate = signal(SignalKind::terminate()).context(Kind::Internal, "SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context(Kind::Internal, "SIGINT")?;
     let hangup = signal(SignalKind::hangup()).context(Kind::Internal, "SIGHUP")?;
+    log_lints(&authority);
     log(&format!("listening on https://{address}"));
 
     let keeper = tokio::spawn(keep_current(Arc::clone(&authority), served, renew_at, hangup));
@@ -209,7 +219,10 @@ async fn keep_current(
             let reading = Arc::clone(&authority);
             let read = tokio::task::spawn_blocking(move || reading.reload_policy()).await;
             match read.unwrap_or_else(|_| Err(Error::internal("it could not be read"))) {
-                Ok(()) => log("policy read anew"),
+                Ok(()) => {
+                    log("policy read anew");
+                    log_lints(&authority);
+                }
                 Err(error) => {
                     log(&format!("policy not taken, the old one stays: {error}"));
                     error.hints().iter().for_each(|hint| log(&format!("  {hint}")));

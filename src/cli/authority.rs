@@ -14,6 +14,8 @@ pub enum Command {
     Init(Init),
     /// Serve HTTPS.
     Serve(Serve),
+    /// Check a policy: mistakes, lints, and whether a job with given claims would get in.
+    Check(Check),
     /// Print what servers and clients need to trust this authority.
     Export(Export),
     /// Sign a host certificate for an sshd, on stdout.
@@ -57,6 +59,46 @@ pub struct Serve {
     /// Where to listen, in place of the configuration's `listen`.
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
+}
+
+/// `authority check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The authority's data directory: its configuration is checked too.
+    #[arg(long, value_name = "DIR", env = "MACHINE_ID_DATA_DIR", required_unless_present = "policy")]
+    pub data_dir: Option<PathBuf>,
+    /// Policy files or folders, read in place of the data directory's.
+    #[arg(value_name = "POLICY")]
+    pub policy: Vec<PathBuf>,
+    /// Would a job with these claims get in? A token or its claims as JSON, in a file or on stdin (-).
+    #[arg(long, value_name = "FILE", requires = "token")]
+    pub claims: Option<PathBuf>,
+    /// The join token that the job names.
+    #[arg(long, value_name = "NAME", requires = "claims")]
+    pub token: Option<String>,
+    /// The join method that the job uses, if not the token's.
+    #[arg(long, value_name = "METHOD", requires = "claims")]
+    pub join_method: Option<String>,
+    /// What the job asks for; may repeat.
+    #[arg(
+        long = "output",
+        value_name = "TYPE[,KEY=VALUE…]",
+        default_value = "identity",
+        requires = "claims"
+    )]
+    pub outputs: Vec<String>,
+    /// A role that each output asks for, if not all; may repeat.
+    #[arg(long = "role", value_name = "NAME", requires = "claims")]
+    pub roles: Vec<String>,
+    /// How long the job asks for.
+    #[arg(long, value_name = "DURATION", default_value = "1h", requires = "claims")]
+    pub ttl: String,
+    /// What a lint finds is an error too.
+    #[arg(long)]
+    pub deny_lints: bool,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
 }
 
 /// `authority export`.

@@ -15,18 +15,22 @@ use crate::authority::store::{NewCertificate, NewSigned, Store as _, sqlite::Sql
 use crate::authority::{Authority, config, keys, random, serve};
 use crate::cli::authority::{Command, Export, Exported, Init, Serve, SignHost, SignServer};
 use crate::clock::Clock;
+use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::{document, net};
 
+mod answer;
 mod audit;
+mod check;
 mod explain;
 
 /// Runs it.
 ///
 /// # Errors
 /// Whatever ended it.
-pub fn run(command: Command) -> Result<ExitCode> {
+pub fn run(command: Command, env: &Environment) -> Result<ExitCode> {
     match command {
+        Command::Check(args) => return check::run(&args, env),
         Command::Init(args) => init(&args),
         Command::Serve(args) => run_server(&args),
         Command::Export(args) => export(&args),

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout_at};
 
 use super::oidc::{Describe, KeySet, Oidc, require_texts, text};
-use super::rules::{self, Field, Guard, Test};
+use super::rules::{self, Field, Guard, Says, Test};
 use super::{BoxFuture, Job, JoinMethod, Provenance, Verifier};
 use crate::document::{Mapping, Mistake};
 use crate::environment::Environment;
@@ -34,24 +34,40 @@ const ORGANIZATION: &str = "oidc.circleci.com/org-id";
 const SSH_RERUN: &str = "oidc.circleci.com/ssh-rerun";
 
 static FIELDS: &[Field] = &[
-    Field { name: "project_id", claim: "oidc.circleci.com/project-id", test: Test::Exact },
-    Field { name: "context_id", claim: "oidc.circleci.com/context-ids", test: Test::Member },
-    Field { name: "vcs_origin", claim: "oidc.circleci.com/vcs-origin", test: Test::Glob },
-    Field { name: "vcs_ref", claim: "oidc.circleci.com/vcs-ref", test: Test::Glob },
-    Field {
-        name: "pipeline_definition_id",
-        claim: "oidc.circleci.com/pipeline-definition-id",
-        test: Test::Exact,
-    },
-    Field { name: "pipeline_id", claim: "oidc.circleci.com/pipeline-id", test: Test::Exact },
-    Field { name: "workflow_id", claim: "oidc.circleci.com/workflow-id", test: Test::Exact },
-    Field { name: "job_id", claim: "oidc.circleci.com/job-id", test: Test::Exact },
-    Field { name: "ssh_rerun", claim: SSH_RERUN, test: Test::Boolean },
-    Field { name: "sub", claim: "sub", test: Test::Glob },
+    Field::new("project_id", Test::Exact).claim("oidc.circleci.com/project-id"),
+    // Who may use a context is said in the context's own settings.
+    Field::new("context_id", Test::Member)
+        .claim("oidc.circleci.com/context-ids")
+        .says(&[Says::Workflow { open: rules::is_open }]),
+    Field::new("vcs_origin", Test::Glob)
+        .claim("oidc.circleci.com/vcs-origin")
+        .says(&[Says::Name { pinned_by: &["project_id", "pipeline_definition_id"], pins_itself: |_| false }]),
+    Field::new("vcs_ref", Test::Glob)
+        .claim("oidc.circleci.com/vcs-ref")
+        .says(&[Says::Ref { open: rules::is_open_ref }]),
+    Field::new("pipeline_definition_id", Test::Exact)
+        .claim("oidc.circleci.com/pipeline-definition-id")
+        .says(&[Says::Workflow { open: rules::is_open }]),
+    Field::new("pipeline_id", Test::Exact).claim("oidc.circleci.com/pipeline-id").says(ONE_RUN),
+    Field::new("workflow_id", Test::Exact).claim("oidc.circleci.com/workflow-id").says(ONE_RUN),
+    Field::new("job_id", Test::Exact).claim("oidc.circleci.com/job-id").says(ONE_RUN),
+    Field::new("ssh_rerun", Test::Boolean).claim(SSH_RERUN),
+    // One of the newer form ends in `/vcs-ref/REF`.
+    Field::new("sub", Test::Glob).says(&[Says::Ref {
+        open: |sub| sub.split_once("/vcs-ref/").is_none_or(|(_, of)| rules::is_open_ref(of)),
+    }]),
 ];
 
+/// One run is of one ref and one workflow.
+const ONE_RUN: &[Says] = &[Says::Ref { open: rules::is_open }, Says::Workflow { open: rules::is_open }];
+
 /// In a job that was rerun with SSH somebody sits at a shell.
-static GUARDS: &[Guard] = &[Guard { field: "ssh_rerun", claim: SSH_RERUN, values: &["true"] }];
+static GUARDS: &[Guard] = &[Guard {
+    field: "ssh_rerun",
+    claim: SSH_RERUN,
+    values: &["true"],
+    risk: "somebody sits at a shell in the job",
+}];
 
 impl JoinMethod for CircleCi {
     fn name(&self) -> &'static str {
@@ -95,6 +111,14 @@ impl JoinMethod for CircleCi {
 
     fn fields(&self) -> &'static [Field] {
         FIELDS
+    }
+
+    fn guards(&self) -> &'static [Guard] {
+        GUARDS
+    }
+
+    fn can_bind(&self) -> bool {
+        true
     }
 
     fn configure(&self, mut section: Mapping<'_>) -> Result<Box<dyn Verifier>, Mistake> {

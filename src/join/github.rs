@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::oidc::{Describe, KeySet, Oidc, require_texts, text};
-use super::rules::{self, Condition, Field, Guard, Rule, Test, Want};
+use super::rules::{self, Condition, Field, Guard, Rule, Says, Test, Want};
 use super::{BoxFuture, Job, JoinMethod, Provenance, Verifier};
 use crate::document::{Mapping, Mistake};
 use crate::environment::Environment;
@@ -34,50 +34,80 @@ const MAX_ANSWER: usize = 64 << 10;
 const ATTEMPT: Duration = Duration::from_secs(10);
 
 const fn glob(name: &'static str) -> Field {
-    Field { name, claim: name, test: Test::Glob }
+    Field::new(name, Test::Glob)
 }
 
 const fn exact(name: &'static str) -> Field {
-    Field { name, claim: name, test: Test::Exact }
+    Field::new(name, Test::Exact)
 }
+
+const REPOSITORY: Says =
+    Says::Name { pinned_by: &["repository_id", "repository_owner_id"], pins_itself: |_| false };
+const WORKFLOW: Says = Says::Workflow { open: rules::is_open };
+/// A workflow's file, with the ref that it is of: `OWNER/NAME/.github/workflows/FILE@REF`.
+const WORKFLOW_FILE: Says =
+    Says::Workflow { open: |path| rules::literal_prefix(path).split("/.github/workflows/").nth(1).is_none() };
+const WORKFLOW_REF: Says =
+    Says::Ref { open: |path| path.rsplit_once('@').is_none_or(|(_, of)| rules::is_open_ref(of)) };
+const REF: Says = Says::Ref { open: rules::is_open_ref };
+const COMMIT: Says = Says::Ref { open: rules::is_open };
 
 /// Every claim that GitHub documents, as a field of a rule. Wildcards where
 /// Teleport has them and in names and refs of our own; ids, kinds and hashes are exact.
 static FIELDS: &[Field] = &[
-    glob("sub"),
-    glob("repository"),
+    glob("sub").says(&[
+        Says::Name {
+            pinned_by: &["repository_id", "repository_owner_id"],
+            // `repo:OWNER@ID/…`, or a template with an id in it.
+            pins_itself: |sub| {
+                let owner = rules::literal_prefix(sub).split('/').next().unwrap_or_default();
+                owner.contains('@') || sub.contains("repository_id:") || sub.contains("repository_owner_id:")
+            },
+        },
+        Says::Ref { open: |sub| sub.ends_with('*') },
+        Says::Workflow { open: |sub| !["environment:", "workflow"].iter().any(|part| sub.contains(part)) },
+    ]),
+    glob("repository").says(&[REPOSITORY]),
     exact("repository_id"),
-    glob("repository_owner"),
+    glob("repository_owner")
+        .says(&[Says::Name { pinned_by: &["repository_owner_id", "repository_id"], pins_itself: |_| false }]),
     exact("repository_owner_id"),
     exact("repository_visibility"),
-    glob("workflow"),
-    glob("workflow_ref"),
-    exact("workflow_sha"),
-    glob("job_workflow_ref"),
-    exact("job_workflow_sha"),
-    glob("environment"),
-    glob("actor"),
+    glob("workflow").says(&[WORKFLOW]),
+    glob("workflow_ref").says(&[WORKFLOW_FILE, WORKFLOW_REF]),
+    exact("workflow_sha").says(&[WORKFLOW, COMMIT]),
+    // A reusable workflow is of its own repository's ref, not of the caller's.
+    glob("job_workflow_ref").says(&[WORKFLOW_FILE]),
+    exact("job_workflow_sha").says(&[WORKFLOW]),
+    // An environment has rules of its own about refs and reviewers.
+    glob("environment").says(&[REF, WORKFLOW]),
+    glob("actor").says(&[Says::Name { pinned_by: &["actor_id"], pins_itself: |_| false }]),
     exact("actor_id"),
-    glob("ref"),
+    glob("ref").says(&[REF]),
     exact("ref_type"),
-    Field { name: "ref_protected", claim: "ref_protected", test: Test::Boolean },
-    exact("sha"),
-    glob("head_ref"),
+    Field::new("ref_protected", Test::Boolean).says(&[Says::Ref { open: |value| value != "true" }]),
+    exact("sha").says(&[COMMIT]),
+    glob("head_ref").says(&[REF]),
+    // Who opens a pull request chooses the base, not what is in it.
     glob("base_ref"),
     exact("event_name"),
     exact("runner_environment"),
-    glob("enterprise"),
+    glob("enterprise").says(&[Says::Name { pinned_by: &["enterprise_id"], pins_itself: |_| false }]),
     exact("enterprise_id"),
-    exact("run_id"),
+    exact("run_id").says(&[WORKFLOW, COMMIT]),
     exact("run_number"),
     exact("run_attempt"),
-    exact("check_run_id"),
-    Field { name: "repo_property_*", claim: "repo_property_*", test: Test::Property },
+    exact("check_run_id").says(&[WORKFLOW, COMMIT]),
+    Field::new("repo_property_*", Test::Property),
 ];
 
 /// Events that run with the repository's rights on code or data of strangers.
-static GUARDS: &[Guard] =
-    &[Guard { field: "event_name", claim: "event_name", values: &["pull_request_target", "workflow_run"] }];
+static GUARDS: &[Guard] = &[Guard {
+    field: "event_name",
+    claim: "event_name",
+    values: &["pull_request_target", "workflow_run"],
+    risk: "the job has the rights of the repository and may run the code or data of strangers",
+}];
 
 impl JoinMethod for GitHub {
     fn name(&self) -> &'static str {
@@ -102,6 +132,14 @@ impl JoinMethod for GitHub {
 
     fn fields(&self) -> &'static [Field] {
         FIELDS
+    }
+
+    fn guards(&self) -> &'static [Guard] {
+        GUARDS
+    }
+
+    fn can_bind(&self) -> bool {
+        true
     }
 
     fn configure(&self, mut section: Mapping<'_>) -> Result<Box<dyn Verifier>, Mistake> {

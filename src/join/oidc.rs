@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::jwt::Jwt;
 use super::rules::Rule;
-use super::{BoxFuture, Desk, Failure, Identity, Provenance, Replay, Verifier};
+use super::{BoxFuture, Desk, Failure, Identity, Provenance, Replay, Supposed, Verifier};
 use crate::clock::{LEEWAY, rfc3339};
 use crate::denial::{Denial, Reason};
 use crate::text::shown;
@@ -74,6 +74,17 @@ impl Verifier for Oidc {
     fn rules(&self) -> &[Rule] {
         &self.rules
     }
+
+    fn takes_unbound(&self) -> bool {
+        !self.require_key_binding
+    }
+
+    fn suppose(&self, claims: Map<String, Value>) -> Result<Supposed, Denial> {
+        match self.check_issuer(&claims).and_then(|()| self.check_claims(&claims)) {
+            Ok(()) => Ok(Supposed { claims }),
+            Err(denial) => Err(denial.with_claims(&claims, false)),
+        }
+    }
 }
 
 impl Oidc {
@@ -86,12 +97,28 @@ impl Oidc {
         if jwt.kid.is_none() {
             return Err(Denial::new(Reason::HeaderRefused, "the header has no `kid`"));
         }
-        let issuer = text_claim(&jwt.claims, "iss")?;
-        if issuer != self.issuer {
-            let detail = format!("issuer is {}, expected {}", shown(issuer), self.issuer);
-            return Err(Denial::new(Reason::IssuerWrong, detail));
-        }
+        self.check_issuer(&jwt.claims)?;
         self.check_times(&jwt.claims, at)
+    }
+
+    fn check_issuer(&self, claims: &Map<String, Value>) -> Result<(), Denial> {
+        let issuer = text_claim(claims, "iss")?;
+        if issuer == self.issuer {
+            return Ok(());
+        }
+        let detail = format!("issuer is {}, expected {}", shown(issuer), self.issuer);
+        Err(Denial::new(Reason::IssuerWrong, detail))
+    }
+
+    /// What the method asks of every token, whichever rule it is for.
+    fn check_claims(&self, claims: &Map<String, Value>) -> Result<(), Denial> {
+        (self.check)(claims).map_err(|detail| Denial::new(Reason::ClaimInvalid, detail))?;
+        match self.pinned.iter().find(|(claim, value)| text(claims, claim) != value) {
+            Some((claim, value)) => {
+                Err(Denial::new(Reason::NoRuleMatches, format!("{claim} is not {value}")))
+            }
+            None => Ok(()),
+        }
     }
 
     /// The audience is one text: this authority's URL, plain or with the hash
@@ -180,15 +207,7 @@ impl Oidc {
         let invalid = |detail: String| {
             Box::new(Denial::new(Reason::ClaimInvalid, detail).with_claims(&jwt.claims, true))
         };
-        (self.check)(&jwt.claims).map_err(invalid)?;
-        for (claim, value) in &self.pinned {
-            if jwt.claims.get(*claim).and_then(Value::as_str) != Some(value) {
-                let detail = format!("{claim} is not {value}");
-                return Err(Box::new(
-                    Denial::new(Reason::NoRuleMatches, detail).with_claims(&jwt.claims, true),
-                ));
-            }
-        }
+        self.check_claims(&jwt.claims).map_err(|denial| Box::new(denial.with_claims(&jwt.claims, true)))?;
         let id = match jwt.claims.get("jti") {
             None => jwt.content_id(),
             Some(Value::String(jti)) if !jti.is_empty() && jti.len() <= 256 => format!("jti:{jti}"),

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::document::{self, Mapping, Mistake, Node, Place};
 
 /// A field that a rule of some method may have.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Field {
     /// The key in the policy.
     pub name: &'static str,
@@ -13,6 +13,73 @@ pub struct Field {
     pub claim: &'static str,
     /// How it is compared.
     pub test: Test,
+    /// What a condition on it says, for whoever judges a rule as a whole.
+    pub says: &'static [Says],
+}
+
+/// What a condition on a [`Field`] says. The methods know; the lints ask.
+#[derive(Clone, Copy, Debug)]
+pub enum Says {
+    /// Whose or which it is, by a name that somebody else can have one day.
+    Name {
+        /// The fields whose ids pin it; one of them is enough.
+        pinned_by: &'static [&'static str],
+        /// Whether that value holds such an id itself.
+        pins_itself: fn(&str) -> bool,
+    },
+    /// Which branch or tag.
+    Ref {
+        /// Whether that value leaves it open after all.
+        open: fn(&str) -> bool,
+    },
+    /// Which workflow, or a place with rules of its own about that.
+    Workflow {
+        /// Whether that value leaves it open after all.
+        open: fn(&str) -> bool,
+    },
+}
+
+impl Field {
+    /// A field of the claim of the same name.
+    #[must_use]
+    pub const fn new(name: &'static str, test: Test) -> Self {
+        Self { name, claim: name, test, says: &[] }
+    }
+
+    /// The claim, where it has another name.
+    #[must_use]
+    pub const fn claim(mut self, claim: &'static str) -> Self {
+        self.claim = claim;
+        self
+    }
+
+    /// Whether that key of a rule is this field.
+    #[must_use]
+    pub fn names(&self, key: &str) -> bool {
+        match self.name.strip_suffix('*') {
+            Some(prefix) => key.len() > prefix.len() && key.starts_with(prefix),
+            None => self.name == key,
+        }
+    }
+
+    /// What a condition on it says.
+    #[must_use]
+    pub const fn says(mut self, says: &'static [Says]) -> Self {
+        self.says = says;
+        self
+    }
+}
+
+/// Whether a pattern leaves everything open: for [`Says`].
+#[must_use]
+pub fn is_open(pattern: &str) -> bool {
+    pattern.bytes().all(|b| b == b'*')
+}
+
+/// Whether a pattern leaves every ref open, or every branch, or every tag: for [`Says`].
+#[must_use]
+pub fn is_open_ref(pattern: &str) -> bool {
+    is_open(pattern) || matches!(pattern, "refs/*" | "refs/heads/*" | "refs/tags/*" | "refs/*/*")
 }
 
 /// How a field's value is compared with the claim.
@@ -78,9 +145,17 @@ pub struct Guard {
     pub claim: &'static str,
     /// The values that need naming; booleans by name.
     pub values: &'static [&'static str],
+    /// What is risky about them, in words that follow "then".
+    pub risk: &'static str,
 }
 
 impl Guard {
+    /// Whether that condition names one of the values, and so lets it in.
+    #[must_use]
+    pub fn is_named_by(&self, condition: &Condition) -> bool {
+        condition.field == self.field && self.values.contains(&condition.want.shown().as_str())
+    }
+
     /// Whether the claims have one of the values.
     #[must_use]
     pub fn strikes(&self, claims: &Map<String, Value>) -> bool {
@@ -146,10 +221,7 @@ fn read_rule(entry: &Node, fields: &'static [Field], guards: &[Guard]) -> Result
     for (key, node) in mapping.rest() {
         let field = fields
             .iter()
-            .find(|field| match field.name.strip_suffix('*') {
-                Some(prefix) => key.text.len() > prefix.len() && key.text.starts_with(prefix),
-                None => field.name == key.text,
-            })
+            .find(|field| field.names(&key.text))
             .ok_or_else(|| document::unknown(key, "a rule", &known))?;
         let want = read_want(field, node)?;
         let claim = if field.test == Test::Property { &key.text } else { field.claim };

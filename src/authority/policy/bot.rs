@@ -143,7 +143,7 @@ impl Bot {
         }
     }
 
-    /// The values of a trait; none where the bot does not have it.
+    /// The values of a trait and their places; none where the bot does not have it.
     pub(super) fn trait_values(&self, name: &str) -> &[(String, Place)] {
         self.traits.iter().find(|one| one.name == name).map_or(&[], |one| &one.values)
     }

@@ -1,10 +1,12 @@
 //! The decision over one request, step by step.
 
+use serde_json::{Map, Value};
+
 use super::bot::Bot;
-use super::grant::{Grant, OutputGrant};
+use super::grant::{Grant, OutputGrant, Prospect};
 use super::merge::{Merged, Warnings};
 use super::output::OutputKind;
-use super::role::{Role, listed};
+use super::role::{NEEDS_MFA, Role, listed};
 use super::{Asked, JoinToken, Policy, matching, output};
 use crate::denial::{Denial, Reason};
 use crate::join::Identity;
@@ -14,15 +16,34 @@ use crate::wire::OutputRequest;
 /// The shortest life that can be asked for, in seconds.
 const MIN_TTL: u64 = 10;
 
-/// Decides. The rules come first: who is not let in learns nothing about
-/// outputs, roles or bots.
+/// Decides over a job that has proved who it is.
 pub(super) fn decide(
     policy: &Policy,
     token: &JoinToken,
     identity: &Identity,
     asked: &Asked<'_>,
 ) -> Result<Grant, Denial> {
-    matching::admit(token, identity.claims())?;
+    let Prospect { bot, outputs, warnings } = settle(policy, token, identity.claims(), asked)?;
+    Ok(Grant {
+        bot,
+        token: token.name.clone(),
+        join_method: token.method.name(),
+        provenance: identity.provenance().clone(),
+        outputs,
+        warnings,
+    })
+}
+
+/// What claims would get, proved or not: the one decision, for [`decide`] and
+/// for whoever only asks. The rules come first: who is not let in learns
+/// nothing about outputs, roles or bots.
+pub(super) fn settle(
+    policy: &Policy,
+    token: &JoinToken,
+    claims: &Map<String, Value>,
+    asked: &Asked<'_>,
+) -> Result<Prospect, Denial> {
+    matching::admit(token, claims)?;
     // Always there, unless the token is of another policy than this one.
     let bot = policy.bots.get(&token.bot).ok_or_else(|| {
         Denial::new(
@@ -38,14 +59,7 @@ pub(super) fn decide(
         let roles = roles(policy, bot, request, &mut warnings)?;
         outputs.push(grant(kind, Merged { bot, request, roles, warnings: &mut warnings }, ttl)?);
     }
-    Ok(Grant {
-        bot: bot.name.clone(),
-        token: token.name.clone(),
-        join_method: token.method.name(),
-        provenance: identity.provenance().clone(),
-        outputs,
-        warnings: warnings.0,
-    })
+    Ok(Prospect { bot: bot.name.clone(), outputs, warnings: warnings.0 })
 }
 
 /// The API answers a malformed time before it comes here; this keeps what was
@@ -77,7 +91,7 @@ fn roles<'p>(
     request: &OutputRequest,
     warnings: &mut Warnings,
 ) -> Result<Vec<&'p Role>, Denial> {
-    let needs_mfa = |role: &Role| policy.mfa_everywhere || role.options.session_mfa;
+    let needs_mfa = |role: &Role| policy.needs_mfa(role);
     if request.roles.is_empty() {
         let (left_out, roles): (Vec<&Role>, Vec<&Role>) =
             bot.roles.iter().map(AsRef::as_ref).partition(|role| needs_mfa(role));
@@ -86,9 +100,7 @@ fn roles<'p>(
         }
         for role in left_out {
             let name = &role.name;
-            warnings.add(|| {
-                format!("role `{name}` is left out: it needs per-session MFA, which a machine cannot pass")
-            });
+            warnings.add(|| format!("role `{name}` is left out: it needs {NEEDS_MFA}"));
         }
         return Ok(roles);
     }
@@ -113,10 +125,7 @@ fn roles<'p>(
 fn mfa_required(request: &OutputRequest, roles: &[&Role]) -> Denial {
     let (needs, noun) = if roles.len() == 1 { ("needs", "role") } else { ("need", "roles") };
     let names = listed(roles);
-    let told = format!(
-        "output `{}`: {noun} {names} {needs} per-session MFA, which a machine cannot pass",
-        request.name
-    );
+    let told = format!("output `{}`: {noun} {names} {needs} {NEEDS_MFA}", request.name);
     Denial::new(Reason::MfaRequired, told.clone()).tell(told)
 }
 

@@ -54,6 +54,18 @@ impl Grant {
     }
 }
 
+/// What claims that nobody verified would be granted. Nothing is issued for
+/// it: certificates are made from a [`Grant`] alone.
+#[derive(Debug)]
+pub struct Prospect {
+    /// The bot that the job would be.
+    pub bot: String,
+    /// One for each output asked for, in the same order.
+    pub outputs: Vec<OutputGrant>,
+    /// What the job would be told.
+    pub warnings: Vec<String>,
+}
+
 /// What one output is granted: at least one of [`OutputGrant::ssh`] and
 /// [`OutputGrant::tls`]. Outside a [`Grant`] it is good for nothing.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use super::bot::{self, Bot, RoleNames};
 use super::origin::Origin;
 use super::role::Role;
 use super::section::Section;
-use super::{JoinToken, Policy, Source, token};
+use super::{JoinToken, Policy, Source, lints, token};
 use crate::document::{self, Mistake, Node, Place};
 use crate::error::Error;
 use crate::text::shown;
@@ -70,6 +70,14 @@ struct Loading {
     /// Which bot each token names: source, place, name.
     bot_names: Vec<(usize, Place, String)>,
     mfa_everywhere: bool,
+    silenced: lints::Silenced,
+}
+
+/// A resource's `metadata`.
+struct Metadata {
+    name: String,
+    place: Place,
+    allow_lints: Vec<&'static str>,
 }
 
 impl Loading {
@@ -92,13 +100,19 @@ impl Loading {
         if let Some(node) = top.need("version") {
             top.keep(check_version(node, kind));
         }
-        let name = top.need("metadata").and_then(|node| read_metadata(node, kind, top.mistakes()));
+        let metadata = top.need("metadata").and_then(|node| read_metadata(node, kind, top.mistakes()));
         let spec = top.need("spec");
         top.finish();
-        let place = name.as_ref().map_or(node.place, |(_, place)| *place);
-        let origin = Origin { file: Arc::clone(file), place };
         // Without a name it is still read, for the mistakes in it.
-        let name = name.map(|(name, _)| name).unwrap_or_default();
+        let Metadata { name, place, allow_lints } = metadata.unwrap_or_else(|| Metadata {
+            name: String::new(),
+            place: node.place,
+            allow_lints: Vec::new(),
+        });
+        let origin = Origin { file: Arc::clone(file), place };
+        if !allow_lints.is_empty() {
+            self.silenced.entry(kind.kind).or_default().insert(name.clone(), allow_lints);
+        }
         if !name.is_empty() {
             match self.names.get(&(kind.kind, name.clone())) {
                 Some(first) => mistakes.push(
@@ -181,7 +195,13 @@ impl Loading {
             bots.insert(bot.name.clone(), bot);
         }
         if self.mistakes.is_empty() {
-            return Ok(Policy { tokens: self.tokens, bots, mfa_everywhere: self.mfa_everywhere });
+            return Ok(Policy {
+                tokens: self.tokens,
+                bots,
+                roles: self.roles,
+                mfa_everywhere: self.mfa_everywhere,
+                silenced: self.silenced,
+            });
         }
         self.mistakes.sort_by_key(|(source, Mistake { place, .. })| (*source, place.line, place.column));
         let file = |index: usize| sources.get(index).map_or("", |source| source.name.as_str());
@@ -229,8 +249,7 @@ fn check_version(node: &Node, kind: &ResourceKind) -> Result<(), Mistake> {
     Err(Mistake::new(node.place, message).hint(format!("write `version: {}`", kind.version)))
 }
 
-/// The resource's name and its place.
-fn read_metadata(node: &Node, kind: &ResourceKind, mistakes: &mut Vec<Mistake>) -> Option<(String, Place)> {
+fn read_metadata(node: &Node, kind: &ResourceKind, mistakes: &mut Vec<Mistake>) -> Option<Metadata> {
     let mut metadata = Section::open(node, "`metadata`", mistakes)?;
     let name = metadata.need("name").and_then(|node| {
         let name = metadata.keep(read_name(node, kind))?;
@@ -244,8 +263,23 @@ fn read_metadata(node: &Node, kind: &ResourceKind, mistakes: &mut Vec<Mistake>) 
             labels.keep(value.text("labels"));
         }
     }
+    let named = metadata.texts("allow_lints");
+    let allow_lints =
+        named.into_iter().filter_map(|(lint, place)| metadata.keep(find_lint(lint, place))).collect();
     metadata.finish();
-    name
+    name.map(|(name, place)| Metadata { name, place, allow_lints })
+}
+
+fn find_lint(name: &str, place: Place) -> Result<&'static str, Mistake> {
+    let names: Vec<&'static str> = lints::LINTS.iter().map(|lint| lint.name).collect();
+    if let Some(known) = names.iter().find(|known| **known == name) {
+        return Ok(known);
+    }
+    let mistake = Mistake::new(place, format!("there is no lint `{}`", shown(name)));
+    Err(match document::nearest(name, &names) {
+        Some(near) => mistake.hint(format!("did you mean `{near}`?")),
+        None => mistake.hint(format!("there are: {}", names.join(", "))),
+    })
 }
 
 fn read_name(node: &Node, kind: &ResourceKind) -> Result<String, Mistake> {

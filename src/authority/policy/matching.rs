@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::JoinToken;
+use super::{JoinToken, Origin};
 use crate::denial::{Denial, Reason};
 use crate::join::rules::{Condition, Guard, Rule};
 use crate::text::shown;
@@ -26,6 +26,55 @@ pub(super) fn admit(token: &JoinToken, claims: &Map<String, Value>) -> Result<()
     // A rule that holds but for its guards lacks no condition, so it is the nearest.
     let reason = if holds(rule, claims) { Reason::RiskyEvent } else { Reason::NoRuleMatches };
     Err(Denial::new(reason, story(token, rule, claims)))
+}
+
+/// One rule against a job's claims.
+#[derive(Clone, Debug)]
+pub struct RuleTrial {
+    /// Where the rule stands.
+    pub origin: Origin,
+    /// Whether it lets the job in.
+    pub admits: bool,
+    /// Its conditions, then its guards that strike.
+    pub trials: Vec<Trial>,
+}
+
+/// One condition against a job's claims.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// The field.
+    pub field: String,
+    /// The claim, with its type visible where it is not text; fit to be shown.
+    pub got: String,
+    /// What the rule wants; fit to be shown.
+    pub wanted: String,
+    /// Whether it holds.
+    pub met: bool,
+}
+
+/// Every rule against the claims, in the order of the file.
+pub(super) fn trials(token: &JoinToken, claims: &Map<String, Value>) -> Vec<RuleTrial> {
+    let one = |rule: &Rule| RuleTrial {
+        origin: token.origin.at(rule.place),
+        admits: holds(rule, claims) && !guarded(rule, claims),
+        trials: rule
+            .conditions
+            .iter()
+            .map(|condition| Trial {
+                field: shown(&condition.field),
+                got: got(claims, &condition.claim),
+                wanted: format!("`{}`", shown(&condition.want.shown())),
+                met: condition.holds(claims),
+            })
+            .chain(rule.guards.iter().filter(|guard| guard.strikes(claims)).map(|guard| Trial {
+                field: guard.field.to_owned(),
+                got: got(claims, guard.claim),
+                wanted: format!("anything but {}, since the rule does not name it", got(claims, guard.claim)),
+                met: false,
+            }))
+            .collect(),
+    };
+    token.verifier.rules().iter().map(one).collect()
 }
 
 /// Whether all conditions hold. A rule without any would hold for everybody,
@@ -85,7 +134,6 @@ fn kind(value: &Value) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authority::policy::Origin;
     use crate::document::Place;
     use crate::join::{self, BoxFuture, Desk, Failure, Identity, Verifier};
     use crate::wire::Proof;

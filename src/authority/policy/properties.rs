@@ -6,8 +6,12 @@ use std::fmt::Write as _;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
+use serde_json::json;
+
+use super::Asked;
 use super::fixture::{bot, decide, output, parse, policy, role};
 use crate::denial::Reason;
+use crate::join::Identity;
 
 const ROLES: &[&str] = &["r0", "r1", "r2", "r3"];
 /// What roles allow; the model knows what each can become.
@@ -245,6 +249,35 @@ proptest! {
         // No time outlives what was asked for, the bot's limit or a role's.
         let shortest = merged.iter().map(|index| model.roles[*index].ttl).min().unwrap();
         prop_assert_eq!(granted.ttl, shortest.min(model.bot_ttl).min(u64::try_from(model.asked_ttl).unwrap()));
+    }
+
+    /// `check --claims` says what the exchange does, grants and refusals alike.
+    #[test]
+    fn what_is_foreseen_is_what_is_decided(model in model(), main in any::<bool>()) {
+        let policy = policy(&model.parts());
+        let token = policy.token("ci").unwrap();
+        let claims = json!({
+            "iss": "https://token.actions.githubusercontent.com", "sub": "s", "run_id": "1", "repository_owner": "octo-org",
+            "repository": if main { "octo-org/app" } else { "octo-org/other" }, "event_name": "push",
+        });
+        let claims = claims.as_object().unwrap().clone();
+        let outputs = [output("ssh", &model.asked), output("identity", &[])];
+        let asked = Asked { outputs: &outputs, ttl_seconds: model.asked_ttl };
+        let foreseen = policy.foresee(token, &token.verifier.suppose(claims.clone()).unwrap(), &asked);
+        match (policy.decide(token, &Identity::for_test(claims), &asked), foreseen) {
+            (Ok(grant), Ok(prospect)) => {
+                prop_assert_eq!(format!("{:?}", grant.outputs()), format!("{:?}", prospect.outputs));
+                prop_assert_eq!(grant.warnings(), &prospect.warnings);
+                prop_assert_eq!(grant.bot(), &prospect.bot);
+            }
+            (Err(decided), Err(foreseen)) => {
+                prop_assert_eq!((decided.reason, decided.detail), (foreseen.reason, foreseen.detail));
+            }
+            (decided, foreseen) => prop_assert!(false, "{decided:?} and {foreseen:?}"),
+        }
+        // Whatever loads can be linted, and each finding has its place.
+        let places = policy.lint().findings.into_iter().map(|finding| finding.origin.place.line);
+        prop_assert!(places.min().is_none_or(|line| line > 0));
     }
 
     #[test]

@@ -9,6 +9,9 @@ use crate::join::rules::glob;
 use crate::principal::is_label;
 use crate::text::shown;
 
+/// What every refusal and warning says of a role with `require_session_mfa`,
+/// after "needs": an operator reads the same words in `check` as the job does.
+pub(super) const NEEDS_MFA: &str = "per-session MFA, which a machine cannot pass";
 /// The shortest and the longest `max_session_ttl`, in seconds: below the first
 /// no request is answered, above the second nothing is short-lived.
 const TTL_RANGE: std::ops::RangeInclusive<u64> = 10..=7 * 24 * 3600;

@@ -1,9 +1,11 @@
 //! `machine-id authority explain`: the whole story of one refusal. It tells the
 //! rules, so it is for whoever may read the data directory.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::answer;
 use crate::authority::config;
+use crate::authority::policy::{Asked, OUTPUTS};
 use crate::authority::store::{EventFilter, Store as _, sqlite::Sqlite};
 use crate::cli::authority::Explain;
 use crate::denial::REASONS;
@@ -46,6 +48,10 @@ pub(super) fn run(args: &Explain) -> Result<()> {
         page.push_str(&format!("  {}\n", shown(part)));
     }
     if let Some(Value::Object(claims)) = event.body.get("claims") {
+        page.push_str(&format!(
+            "with the policy as it is now, {}\n",
+            today(&config, text("token"), text("join_method"), claims)
+        ));
         let verified = event.body.get("verified") == Some(&Value::Bool(true));
         page.push_str(if verified { "claims, verified:\n" } else { "claims, NOT verified:\n" });
         for (name, value) in claims {
@@ -54,4 +60,31 @@ pub(super) fn run(args: &Explain) -> Result<()> {
         }
     }
     crate::commands::print(&page)
+}
+
+/// What today's policy makes of the same claims; about the rules, since what
+/// the job asked for is not recorded.
+fn today(config: &config::Config, token: &str, method: &str, claims: &Map<String, Value>) -> String {
+    let policy = match config.load_policy() {
+        Ok(policy) => policy,
+        Err(mistakes) => {
+            let first = mistakes.first().map(ToString::to_string).unwrap_or_default();
+            return format!("nothing can be said: it does not load: {first}");
+        }
+    };
+    let Some(token) = policy.token(token) else {
+        return "such a job is denied: token_unknown: there is no join token of that name".to_owned();
+    };
+    if token.method.name() != method {
+        return format!(
+            "such a job is denied: method_mismatch: the join token is for {}",
+            token.method.name()
+        );
+    }
+    let Ok(identity) = answer::output(OUTPUTS.first().map_or("", |kind| kind.name), &[]) else {
+        return String::new();
+    };
+    let asked = Asked { outputs: &[identity], ttl_seconds: 3600 };
+    let answer = answer::judge(&policy, token, claims.clone(), &asked);
+    format!("such a job with a good proof is {}", answer.line())
 }

@@ -112,7 +112,7 @@ fn mistakes_of_any_resource() {
         ),
         (
             "{kind: role, version: v7, metadata: {name: a, expires: never}, spec: {}}",
-            "p.yaml:1:47: `metadata` has no `expires` | it may have: name, description, labels",
+            "p.yaml:1:47: `metadata` has no `expires` | it may have: name, description, labels, allow_lints",
         ),
         (
             "{kind: role, version: v7, metadata: {name: a, labels: {x: 1}}, spec: {}}",

@@ -1,0 +1,200 @@
+//! Lints: what is no mistake, loads and is obeyed, and is seldom what its
+//! author meant.
+//!
+//! Each is a line of [`LINTS`], a function in a file below, a section of
+//! `docs/lints.md` and two policies under `tests/fixtures/lints/NAME/`: one that
+//! it finds something in, and one that it does not. No lint names a join method
+//! or a claim: methods say what their fields mean ([`Says`](crate::join::rules::Says)).
+
+use std::collections::HashMap;
+
+use super::bot::Bot;
+use super::origin::Origin;
+use super::role::{Reach, Role};
+use super::{JoinToken, Policy};
+
+mod roles;
+mod rules;
+mod traits;
+
+/// A lint.
+#[derive(Debug)]
+pub struct Lint {
+    /// Its name, for `metadata.allow_lints`; also its heading in `docs/lints.md`.
+    pub name: &'static str,
+    /// What it finds, in words that follow "finds".
+    pub summary: &'static str,
+    run: fn(&Policy, &mut Findings<'_>),
+}
+
+/// Every lint. A new one is a line here, its function, its page and its two policies.
+pub static LINTS: &[Lint] = &[
+    Lint {
+        name: "mutable-names",
+        summary: "rules that bind a name which somebody else can have one day, and no id",
+        run: rules::mutable_names,
+    },
+    Lint { name: "any-ref", summary: "rules that every branch and tag meets", run: rules::any_ref },
+    Lint { name: "any-workflow", summary: "rules that every workflow meets", run: rules::any_workflow },
+    Lint {
+        name: "risky-event",
+        summary: "rules that let in runs which strangers can influence",
+        run: rules::risky_event,
+    },
+    Lint {
+        name: "no-key-binding",
+        summary: "join tokens that take a stolen proof, where the platform can bind it to the job's keys",
+        run: rules::no_key_binding,
+    },
+    Lint {
+        name: "long-ttl",
+        summary: "roles whose certificates outlive the CI job by hours",
+        run: roles::long_ttl,
+    },
+    Lint { name: "root-login", summary: "roles and traits that log in as root", run: roles::root_login },
+    Lint {
+        name: "trait-leak",
+        summary: "traits that give a login on more hosts than one role's",
+        run: traits::leak,
+    },
+    Lint { name: "no-hosts", summary: "roles whose logins open nothing", run: roles::no_hosts },
+    Lint { name: "unused-role", summary: "roles that no bot has", run: roles::unused_role },
+    Lint { name: "unused-bot", summary: "bots that no join token makes", run: roles::unused_bot },
+    Lint {
+        name: "session-mfa",
+        summary: "bots that hold a role which is never issued to a machine",
+        run: roles::session_mfa,
+    },
+];
+
+/// What a lint found.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// The lint's name.
+    pub lint: &'static str,
+    /// Where.
+    pub origin: Origin,
+    /// What.
+    pub message: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+/// What all lints found, in the order of files and lines.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// What nobody silenced.
+    pub findings: Vec<Finding>,
+    /// How much was silenced by `metadata.allow_lints`.
+    pub silenced: usize,
+}
+
+/// By kind and name, the lints that a resource silences.
+pub(super) type Silenced = HashMap<&'static str, HashMap<String, Vec<&'static str>>>;
+
+/// The resource that a finding is about, and that can silence it.
+#[derive(Clone, Copy)]
+enum Subject<'p> {
+    Token(&'p JoinToken),
+    Bot(&'p Bot),
+    Role(&'p Role),
+}
+
+/// Where a lint puts what it finds.
+struct Findings<'p> {
+    policy: &'p Policy,
+    lint: &'static str,
+    report: Report,
+}
+
+impl Findings<'_> {
+    fn add(&mut self, about: Subject<'_>, origin: Origin, message: String, hint: String) {
+        let (kind, name) = match about {
+            Subject::Token(token) => ("token", &token.name),
+            Subject::Bot(bot) => ("bot", &bot.name),
+            Subject::Role(role) => ("role", &role.name),
+        };
+        let silenced = self.policy.silenced.get(kind).and_then(|names| names.get(name));
+        if silenced.is_some_and(|lints| lints.contains(&self.lint)) {
+            self.report.silenced += 1;
+        } else {
+            self.report.findings.push(Finding { lint: self.lint, origin, message, hint });
+        }
+    }
+}
+
+/// Runs every lint.
+pub(super) fn run(policy: &Policy) -> Report {
+    let mut findings = Findings { policy, lint: "", report: Report::default() };
+    for lint in LINTS {
+        findings.lint = lint.name;
+        (lint.run)(policy, &mut findings);
+    }
+    let Findings { mut report, .. } = findings;
+    // The policy's maps have no order of their own.
+    report.findings.sort_by(|a, b| {
+        let key = |finding: &Finding| (finding.origin.place.line, finding.origin.place.column, finding.lint);
+        a.origin
+            .file
+            .cmp(&b.origin.file)
+            .then_with(|| key(a).cmp(&key(b)))
+            .then_with(|| a.message.cmp(&b.message))
+    });
+    report
+}
+
+/// On which hosts, in words; what separates several is "or".
+fn hosts(reach: &Reach) -> String {
+    match reach {
+        Reach::Nowhere => "no host".to_owned(),
+        Reach::Everywhere => "every host".to_owned(),
+        Reach::Labelled(sets) => {
+            let mut said =
+                format!("hosts with {}", sets.iter().take(4).cloned().collect::<Vec<_>>().join(" or "));
+            if sets.len() > 4 {
+                said.push_str(" or others");
+            }
+            said
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{TOKEN, bot, parse, role};
+    use super::*;
+
+    fn found(parts: &[String]) -> Vec<(&'static str, String)> {
+        let report = parse(&parts.concat()).unwrap().lint();
+        report.findings.into_iter().map(|finding| (finding.lint, finding.message)).collect()
+    }
+
+    #[test]
+    fn names_are_unique_and_kebab() {
+        for (index, lint) in LINTS.iter().enumerate() {
+            assert!(LINTS.iter().skip(index + 1).all(|other| other.name != lint.name));
+            assert!(lint.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{}", lint.name);
+        }
+    }
+
+    #[test]
+    fn a_resource_silences_its_own_lints_alone() {
+        let hosts = "{allow: {logins: [root], node_labels: {'*': '*'}}}";
+        let parts = [bot("{roles: [a, b]}"), role("a", hosts), role("b", hosts), TOKEN.to_owned()];
+        let all = found(&parts);
+        let quiet = role("a", hosts).replace("{name: a}", "{name: a, allow_lints: [root-login]}");
+        let report =
+            parse(&[parts[0].clone(), quiet, parts[2].clone(), TOKEN.to_owned()].concat()).unwrap().lint();
+        assert_eq!(report.silenced, 1);
+        assert_eq!(report.findings.len(), all.len() - 1);
+        assert!(report.findings.iter().any(|finding| finding.message.contains("role `b`")));
+    }
+
+    #[test]
+    fn a_lint_that_is_not_is_a_mistake() {
+        let text = role("a", "{}").replace("{name: a}", "{name: a, allow_lints: [rot-login, x]}");
+        let mistakes = parse(&text).unwrap_err();
+        assert_eq!(mistakes[0], "p.yaml:5:35: there is no lint `rot-login` | did you mean `root-login`?");
+        assert!(mistakes[1].contains("there is no lint `x` | there are: mutable-names, "), "{}", mistakes[1]);
+    }
+}

@@ -1,0 +1,130 @@
+//! Lints over the rules of join tokens.
+
+use super::{Findings, Subject};
+use crate::authority::policy::{JoinToken, Policy};
+use crate::join::JoinMethod;
+use crate::join::rules::{Condition, Field, Rule, Says};
+
+/// The most fields that a hint names.
+const MOST_FIELDS: usize = 5;
+
+/// Whether a value leaves open what its field could say.
+type Open = fn(&str) -> bool;
+/// One thing that fields can say, where they say it.
+type Aspect = fn(&Says) -> Option<Open>;
+
+fn each_rule<'p>(policy: &'p Policy, mut look: impl FnMut(&'p JoinToken, &'p Rule)) {
+    for token in policy.tokens() {
+        token.verifier.rules().iter().for_each(|rule| look(token, rule));
+    }
+}
+
+fn field_of(method: &dyn JoinMethod, condition: &Condition) -> Option<&'static Field> {
+    method.fields().iter().find(|field| field.names(&condition.field))
+}
+
+/// Which of a method's fields say something, in the order of its table.
+fn fields_that(method: &dyn JoinMethod, says: Aspect) -> Vec<String> {
+    let fields = method.fields().iter().filter(|field| field.says.iter().any(|one| says(one).is_some()));
+    fields.take(MOST_FIELDS).map(|field| format!("`{}`", field.name)).collect()
+}
+
+fn ref_of(says: &Says) -> Option<Open> {
+    match says {
+        Says::Ref { open } => Some(*open),
+        _ => None,
+    }
+}
+
+fn workflow_of(says: &Says) -> Option<Open> {
+    match says {
+        Says::Workflow { open } => Some(*open),
+        _ => None,
+    }
+}
+
+pub(super) fn mutable_names(policy: &Policy, findings: &mut Findings<'_>) {
+    each_rule(policy, |token, rule| {
+        let binds = |name: &str| rule.conditions.iter().any(|condition| condition.field == name);
+        let mut loose = Vec::new();
+        let mut ids: Vec<&str> = Vec::new();
+        for condition in &rule.conditions {
+            for says in field_of(token.method, condition).map_or(&[][..], |field| field.says) {
+                if let Says::Name { pinned_by, pins_itself } = says
+                    && !pinned_by.iter().any(|id| binds(id))
+                    && !pins_itself(&condition.want.shown())
+                {
+                    loose.push(format!("`{}`", condition.field));
+                    ids.extend(pinned_by.iter().filter(|id| !ids.contains(id)).copied().collect::<Vec<_>>());
+                }
+            }
+        }
+        if !loose.is_empty() {
+            let message = format!(
+                "the rule of join token `{}` binds {} by name alone, and whoever has that name one day gets in",
+                token.name,
+                loose.join(" and ")
+            );
+            let ids: Vec<String> = ids.iter().map(|id| format!("`{id}`")).collect();
+            let hint = format!("add {}, which nobody else ever gets", ids.join(" or "));
+            findings.add(Subject::Token(token), token.origin.at(rule.place), message, hint);
+        }
+    });
+}
+
+pub(super) fn any_ref(policy: &Policy, findings: &mut Findings<'_>) {
+    left_open(policy, findings, ref_of, "from every branch, tag and pull request");
+}
+
+pub(super) fn any_workflow(policy: &Policy, findings: &mut Findings<'_>) {
+    left_open(policy, findings, workflow_of, "of every workflow that somebody adds");
+}
+
+/// Rules none of whose conditions says a thing that the method's fields could say.
+fn left_open(policy: &Policy, findings: &mut Findings<'_>, says: Aspect, what: &str) {
+    each_rule(policy, |token, rule| {
+        let closes = |condition: &Condition| {
+            field_of(token.method, condition).is_some_and(|field| {
+                field.says.iter().filter_map(says).any(|open| !open(&condition.want.shown()))
+            })
+        };
+        let could = fields_that(token.method, says);
+        if could.is_empty() || rule.conditions.iter().any(closes) {
+            return;
+        }
+        let message = format!("the rule of join token `{}` lets in jobs {what}", token.name);
+        let hint = format!("bind one of {}", could.join(", "));
+        findings.add(Subject::Token(token), token.origin.at(rule.place), message, hint);
+    });
+}
+
+pub(super) fn risky_event(policy: &Policy, findings: &mut Findings<'_>) {
+    each_rule(policy, |token, rule| {
+        for guard in token.method.guards() {
+            for condition in rule.conditions.iter().filter(|condition| guard.is_named_by(condition)) {
+                let message = format!(
+                    "the rule of join token `{}` lets in `{}: {}`, and then {}",
+                    token.name,
+                    guard.field,
+                    condition.want.shown(),
+                    guard.risk
+                );
+                let hint = "split what needs certificates from what strangers can influence, \
+                            or silence the lint where that is done"
+                    .to_owned();
+                findings.add(Subject::Token(token), token.origin.at(rule.place), message, hint);
+            }
+        }
+    });
+}
+
+pub(super) fn no_key_binding(policy: &Policy, findings: &mut Findings<'_>) {
+    for token in policy.tokens().filter(|token| token.method.can_bind() && token.verifier.takes_unbound()) {
+        let message = format!(
+            "join token `{}` takes proofs that are not bound to the job's keys, so one read out of a log can be used by whoever has it",
+            token.name
+        );
+        let hint = format!("set `require_key_binding: true` under `{}`", token.method.name());
+        findings.add(Subject::Token(token), token.origin.clone(), message, hint);
+    }
+}

@@ -1,0 +1,221 @@
+//! "Would this job get in?", from claims that nobody verified: each rule's
+//! conditions with what was got and wanted, then what the job would have.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::authority::policy::{Asked, JoinToken, OUTPUTS, Policy, Prospect, RuleTrial};
+use crate::cli::authority::Check;
+use crate::denial::{Denial, Reason};
+use crate::document::{nearest, parse_duration};
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::join::jwt::{self, Jwt};
+use crate::text::shown;
+use crate::wire::{OutputRequest, SshRequest, TlsRequest};
+
+/// What an answer from claims alone leaves out.
+const NOT_JUDGED: &str =
+    "not judged: the proof's signature, audience, key binding and time, and whether it was used before";
+
+/// The answer.
+pub(super) struct Answer {
+    token: String,
+    rules: Vec<RuleTrial>,
+    result: Result<Prospect, Denial>,
+}
+
+/// Asks the policy about the claims in `file`, for the join token and outputs of `args`.
+///
+/// # Errors
+/// `Kind::Usage` where the claims cannot be read, or what is asked for makes no sense.
+pub(super) fn ask(policy: &Policy, file: &Path, args: &Check) -> Result<Answer> {
+    let name = args.token.as_deref().unwrap_or_default();
+    let token = policy.token(name).ok_or_else(|| {
+        let mut names: Vec<&str> = policy.tokens().map(|token| token.name.as_str()).collect();
+        names.sort_unstable();
+        let error = Error::usage(format!("`--token`: the policy has no join token `{}`", shown(name)));
+        match nearest(name, &names) {
+            Some(near) => error.hint(format!("did you mean `{near}`?")),
+            None => error,
+        }
+    })?;
+    let claims = read_claims(file)?;
+    let outputs: Vec<OutputRequest> =
+        args.outputs.iter().map(|text| output(text, &args.roles)).collect::<Result<_>>()?;
+    let ttl = parse_duration(&args.ttl).map_err(|why| Error::usage(format!("`--ttl`: {why}")))?;
+    let ttl_seconds = i64::try_from(ttl).unwrap_or(i64::MAX);
+    let method = token.method.name();
+    if let Some(other) = args.join_method.as_deref().filter(|other| *other != method) {
+        let detail = format!("the join token is for {method}, not for {}", shown(other));
+        let denial = Denial::new(Reason::MethodMismatch, detail);
+        return Ok(Answer { token: token.name.clone(), rules: Vec::new(), result: Err(denial) });
+    }
+    Ok(judge(policy, token, claims, &Asked { outputs: &outputs, ttl_seconds }))
+}
+
+/// What a policy makes of claims now.
+pub(super) fn judge(
+    policy: &Policy,
+    token: &JoinToken,
+    claims: Map<String, Value>,
+    asked: &Asked<'_>,
+) -> Answer {
+    let rules = Policy::trial(token, &claims);
+    let result = token.verifier.suppose(claims).and_then(|supposed| policy.foresee(token, &supposed, asked));
+    Answer { token: token.name.clone(), rules, result }
+}
+
+/// An output as `once` asks for it, `TYPE[,KEY=VALUE…]`; its keys are never looked at.
+pub(super) fn output(text: &str, roles: &[String]) -> Result<OutputRequest> {
+    let mut parts = text.split(',');
+    let kind = parts.next().unwrap_or_default().to_owned();
+    let mut options = BTreeMap::new();
+    for part in parts {
+        let (key, value) = part
+            .split_once('=')
+            .ok_or_else(|| Error::usage(format!("`--output`: `{}` is not KEY=VALUE", shown(part))))?;
+        options.insert(key.to_owned(), value.to_owned());
+    }
+    let known = OUTPUTS.iter().find(|known| known.name == kind);
+    Ok(OutputRequest {
+        name: options.remove("name").unwrap_or_else(|| kind.clone()),
+        roles: roles.to_vec(),
+        ssh: known.filter(|known| known.ssh).map(|_| SshRequest { public_key: String::new() }),
+        tls: known.filter(|known| known.tls).map(|_| TlsRequest { csr: String::new() }),
+        kind,
+        options,
+    })
+}
+
+/// Claims as JSON, or a token whose claims are read.
+fn read_claims(file: &Path) -> Result<Map<String, Value>> {
+    let mut text = String::new();
+    let most = 2 * u64::try_from(jwt::MAX_TOKEN).unwrap_or(u64::MAX);
+    let read = if file == Path::new("-") {
+        std::io::stdin().lock().take(most).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(file).and_then(|file| file.take(most).read_to_string(&mut text))
+    };
+    read.context(Kind::Usage, format!("cannot read the claims in {}", file.display()))?;
+    let text = text.trim();
+    let wrong = |why: String| {
+        Error::usage(format!("{} holds neither claims nor a token: {why}", file.display()))
+            .hint("give a JSON object of claims, or the token itself")
+    };
+    if text.starts_with('{') {
+        return jwt::strict_object(text.as_bytes()).map_err(|error| wrong(error.to_string()));
+    }
+    Jwt::parse(text).map(|jwt| jwt.claims).map_err(|denial| wrong(denial.detail))
+}
+
+impl Answer {
+    /// Whether the job would get in.
+    pub(super) fn is_allowed(&self) -> bool {
+        self.result.is_ok()
+    }
+
+    /// One line: allowed, or why not.
+    pub(super) fn line(&self) -> String {
+        match &self.result {
+            Ok(prospect) => format!("allowed: the job would be bot `{}`", prospect.bot),
+            Err(denial) => {
+                let why = denial.detail.lines().next().unwrap_or_default();
+                format!("denied: {}: {}", denial.reason.row().code, shown(why))
+            }
+        }
+    }
+
+    /// For people.
+    pub(super) fn text(&self) -> String {
+        let mut page = format!("join token `{}`\n", self.token);
+        for rule in &self.rules {
+            let verdict = if rule.admits { "lets the job in" } else { "does not" };
+            page.push_str(&format!("  rule at {}: {verdict}\n", rule.origin));
+            for trial in &rule.trials {
+                let mark = if trial.met { "yes" } else { "no " };
+                page.push_str(&format!(
+                    "    {mark} `{}`: got {}, wanted {}\n",
+                    trial.field, trial.got, trial.wanted
+                ));
+            }
+        }
+        page.push_str(&format!("{}\n", self.line()));
+        for output in self.result.iter().flat_map(|prospect| &prospect.outputs) {
+            let ttl = humantime::format_duration(std::time::Duration::from_secs(output.ttl));
+            page.push_str(&format!(
+                "  output `{}`: roles {}, for {ttl}\n",
+                shown(&output.name),
+                output.roles.join(", ")
+            ));
+            if let Some(ssh) = &output.ssh {
+                page.push_str(&format!("    SSH principals: {}\n", ssh.principals.join(" ")));
+                page.push_str(&format!("    SSH extensions: {}\n", ssh.extensions.join(" ")));
+                if let Some(command) = &ssh.force_command {
+                    page.push_str(&format!("    SSH command: {}\n", shown(command)));
+                }
+                if ssh.pin_source_ip {
+                    page.push_str("    SSH only from the address that asks\n");
+                }
+            }
+            if let Some(tls) = &output.tls {
+                page.push_str(&format!("    TLS common name: {}\n", shown(&tls.common_name)));
+                if !tls.organizations.is_empty() {
+                    page.push_str(&format!(
+                        "    TLS organizations: {}\n",
+                        shown(&tls.organizations.join(" "))
+                    ));
+                }
+            }
+        }
+        for warning in self.result.iter().flat_map(|prospect| &prospect.warnings) {
+            page.push_str(&format!("  warning: {}\n", shown(warning)));
+        }
+        page.push_str(&format!("{NOT_JUDGED}\n"));
+        page
+    }
+
+    /// For programs.
+    pub(super) fn json(&self) -> Value {
+        let rule = |rule: &RuleTrial| {
+            let conditions: Vec<Value> = rule
+                .trials
+                .iter()
+                .map(|trial| json!({"field": trial.field, "got": trial.got, "wanted": trial.wanted, "met": trial.met}))
+                .collect();
+            json!({"at": rule.origin.to_string(), "admits": rule.admits, "conditions": conditions})
+        };
+        let common = json!({
+            "token": self.token,
+            "allowed": self.is_allowed(),
+            "rules": self.rules.iter().map(rule).collect::<Vec<_>>(),
+            "not_judged": ["signature", "audience", "key_binding", "time", "single_use"],
+        });
+        let more = match &self.result {
+            Ok(prospect) => {
+                let outputs = prospect.outputs.iter().map(|output| {
+                    json!({
+                        "name": output.name,
+                        "type": output.kind,
+                        "roles": output.roles,
+                        "ttl_seconds": output.ttl,
+                        "principals": output.ssh.as_ref().map(|ssh| &ssh.principals),
+                        "extensions": output.ssh.as_ref().map(|ssh| &ssh.extensions),
+                        "common_name": output.tls.as_ref().map(|tls| &tls.common_name),
+                        "organizations": output.tls.as_ref().map(|tls| &tls.organizations),
+                    })
+                });
+                let outputs: Vec<Value> = outputs.collect();
+                json!({"bot": prospect.bot, "outputs": outputs, "warnings": prospect.warnings})
+            }
+            Err(denial) => json!({"reason": denial.reason.row().code, "detail": denial.detail}),
+        };
+        let members = [common, more].into_iter().filter_map(|part| match part {
+            Value::Object(members) => Some(members),
+            _ => None,
+        });
+        Value::Object(members.flatten().collect())
+    }
+}

@@ -1,0 +1,122 @@
+//! `machine-id authority check`: what is wrong with a policy, what is seldom
+//! meant, and whether a job would get in. Nothing is asked of the network, the
+//! store or the CA keys.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::answer;
+use crate::authority::config::{Config, policy_sources};
+use crate::authority::policy::{Finding, Policy, Report};
+use crate::cli::Format;
+use crate::cli::authority::Check;
+use crate::environment::Environment;
+use crate::error::{Error, Kind, Result};
+
+/// Checks.
+///
+/// # Errors
+/// `Kind::Usage` where there is nothing to check or the claims cannot be read.
+pub(super) fn run(args: &Check, env: &Environment) -> Result<ExitCode> {
+    let mut sources = Vec::new();
+    for path in paths(args)? {
+        sources.extend(policy_sources(&path)?);
+    }
+    let policy = match Policy::parse(&sources) {
+        Ok(policy) => policy,
+        Err(mistakes) => return refuse(args, &mistakes, env),
+    };
+    if let Some(file) = &args.claims {
+        let answer = answer::ask(&policy, file, args)?;
+        match args.format {
+            Format::Text => crate::commands::print(&answer.text())?,
+            Format::Json => print_json(&json!({"valid": true, "mistakes": [], "answer": answer.json()}))?,
+        }
+        return Ok(if answer.is_allowed() { ExitCode::SUCCESS } else { Kind::Refused.code().into() });
+    }
+    let report = policy.lint();
+    match args.format {
+        Format::Text => crate::commands::print(&text(&policy, sources.len(), &report))?,
+        Format::Json => print_json(&json!({
+            "valid": true,
+            "mistakes": [],
+            "lints": report.findings.iter().map(finding_json).collect::<Vec<_>>(),
+            "silenced": report.silenced,
+        }))?,
+    }
+    Ok(if args.deny_lints && !report.findings.is_empty() {
+        Kind::Usage.code().into()
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// What to check: the arguments, or what the data directory names. Its
+/// configuration is read in any case, for the mistakes in it.
+fn paths(args: &Check) -> Result<Vec<PathBuf>> {
+    let config = args.data_dir.as_deref().map(Config::load).transpose()?;
+    match config {
+        Some(config) if args.policy.is_empty() => Ok(vec![config.policy]),
+        _ => Ok(args.policy.clone()),
+    }
+}
+
+/// Tells every mistake, each with what to do about it.
+fn refuse(args: &Check, mistakes: &[Error], env: &Environment) -> Result<ExitCode> {
+    match args.format {
+        Format::Text => mistakes.iter().for_each(|mistake| crate::commands::report(mistake, env)),
+        Format::Json => {
+            let one = |mistake: &Error| json!({"message": mistake.to_string(), "hints": mistake.hints()});
+            print_json(&json!({"valid": false, "mistakes": mistakes.iter().map(one).collect::<Vec<_>>()}))?;
+        }
+    }
+    Ok(Kind::Usage.code().into())
+}
+
+fn text(policy: &Policy, files: usize, report: &Report) -> String {
+    let mut page = String::new();
+    for Finding { lint, origin, message, hint } in &report.findings {
+        page.push_str(&format!("{origin}: warning: {message} [{lint}]\n  hint: {hint}\n"));
+    }
+    let [bots, roles, tokens] = policy.counts();
+    page.push_str(&format!(
+        "policy loads: {}, {}, {}, {}\n",
+        counted(files, "file"),
+        counted(bots, "bot"),
+        counted(roles, "role"),
+        counted(tokens, "join token")
+    ));
+    let silenced = match report.silenced {
+        0 => String::new(),
+        silenced => format!(", {silenced} silenced"),
+    };
+    page.push_str(&format!("lints: {}{silenced}\n", counted(report.findings.len(), "warning")));
+    if !report.findings.is_empty() {
+        page.push_str(
+            "docs/lints.md explains each; `metadata: {allow_lints: [NAME]}` silences one where it is meant\n",
+        );
+    }
+    page
+}
+
+fn counted(count: usize, what: &str) -> String {
+    let s = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{s}")
+}
+
+fn finding_json(finding: &Finding) -> Value {
+    json!({
+        "lint": finding.lint,
+        "file": &*finding.origin.file,
+        "line": finding.origin.place.line,
+        "column": finding.origin.place.column,
+        "message": finding.message,
+        "hint": finding.hint,
+    })
+}
+
+fn print_json(value: &Value) -> Result<()> {
+    crate::commands::print(&format!("{value:#}\n"))
+}
