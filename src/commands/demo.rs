@@ -131,10 +131,16 @@ impl Stage {
         let mut server = Server(child.context(Kind::Internal, "cannot start the authority")?);
         let stderr = server.0.stderr.take().ok_or_else(|| Error::internal("the authority has no stderr"))?;
         let mut lines = BufReader::new(stderr).lines();
-        match lines.next() {
-            Some(Ok(line)) if line.starts_with("listening on") => super::print(&format!("{line}\n"))?,
-            Some(Ok(line)) => return Err(Error::internal(format!("the authority did not start: {line}"))),
-            _ => return Err(Error::internal("the authority did not start")),
+        let mut said = String::from("it said nothing");
+        loop {
+            match lines.next() {
+                Some(Ok(line)) if line.starts_with("listening on") => {
+                    break super::print(&format!("{line}\n"))?;
+                }
+                // What it thinks of the policy, say, or why it ends.
+                Some(Ok(line)) => said = line,
+                _ => return Err(Error::internal(format!("the authority did not start: {said}"))),
+            }
         }
         // Whatever else it says is read, so that it never waits for a reader.
         std::thread::spawn(move || lines.for_each(drop));
