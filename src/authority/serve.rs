@@ -37,6 +37,9 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often the policy's files are looked at.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// How much longer than they must be used proofs are held, in seconds: an
+/// exchange under way may have found its token's time good a while ago.
+const PRUNE_MARGIN: i64 = 120;
 /// How often what has expired is forgotten.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
 
@@ -241,7 +244,7 @@ async fn keep_current(
         }
         if pruned.elapsed() >= PRUNE_EVERY {
             pruned = tokio::time::Instant::now();
-            if let Err(error) = authority.store.prune(authority.clock.now()).await {
+            if let Err(error) = authority.store.prune(authority.clock.now() - PRUNE_MARGIN).await {
                 log(&format!("nothing pruned: {error}"));
             }
         }
