@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use crate::cli::{Cli, Command};
 use crate::environment::Environment;
 use crate::error::{Error, Result};
+pub use crate::once::progress::print;
 
 pub mod authority;
 pub mod cleanup;
@@ -46,18 +47,4 @@ pub fn report(error: &Error, env: &Environment) {
         text.push_str(&format!("::error title=machine-id::{escaped}\n"));
     }
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
-}
-
-/// Writes to stdout. A reader that went away is no error.
-///
-/// # Errors
-/// Where stdout cannot be written for any other reason.
-pub fn print(text: &str) -> Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::internal(format!("cannot write to stdout: {error}")))
-        }
-        _ => Ok(()),
-    }
 }

@@ -133,10 +133,7 @@ fn open(data_dir: &Path) -> Result<(keys::CaKeys, Sqlite)> {
 
 fn record(store: &Sqlite, by: &'static str, certificate: NewCertificate) -> Result<()> {
     let entry = NewSigned { id: random::id("s")?, time: Clock::system().now(), by, certificate };
-    tokio::runtime::Builder::new_current_thread()
-        .build()
-        .context(Kind::Internal, "cannot start the runtime")?
-        .block_on(store.record_signed(entry))
+    crate::once::block_on(store.record_signed(entry))?
 }
 
 fn ttl(text: &str) -> Result<i64> {

@@ -5,7 +5,7 @@ use crate::authority::{audit, config};
 use crate::cli::Format;
 use crate::cli::authority::Audit;
 use crate::clock::Clock;
-use crate::error::{Context as _, Kind, Result};
+use crate::error::Result;
 
 /// Prints the events that match, oldest first.
 ///
@@ -26,8 +26,5 @@ pub(super) fn run(args: &Audit) -> Result<()> {
         Format::Json => audit::json,
     };
     let store = Sqlite::open(&config.store)?;
-    tokio::runtime::Builder::new_current_thread()
-        .build()
-        .context(Kind::Internal, "cannot start the runtime")?
-        .block_on(audit::write(&store, &filter, line, &mut std::io::stdout()))
+    crate::once::block_on(audit::write(&store, &filter, line, &mut std::io::stdout()))?
 }

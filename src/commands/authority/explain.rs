@@ -9,7 +9,7 @@ use crate::authority::policy::{Asked, OUTPUTS};
 use crate::authority::store::{EventFilter, Store as _, sqlite::Sqlite};
 use crate::cli::authority::Explain;
 use crate::denial::REASONS;
-use crate::error::{Context as _, Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::text::shown;
 
 /// Prints why the job was refused, and its claims.
@@ -24,10 +24,7 @@ pub(super) fn run(args: &Explain) -> Result<()> {
         event: Some("refused".to_owned()),
         ..EventFilter::default()
     };
-    let events = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .context(Kind::Internal, "cannot start the runtime")?
-        .block_on(store.events(filter, 0, 1))?;
+    let events = crate::once::block_on(store.events(filter, 0, 1))??;
     let Some(event) = events.first() else {
         return Err(Error::usage(format!("there is no refusal `{}`", shown(&args.id)))
             .hint("a refused job prints its denial id, d- and 32 digits; `authority audit --event refused` lists them"));
