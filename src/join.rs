@@ -18,13 +18,16 @@ use crate::document::{Mapping, Mistake};
 use crate::environment::Environment;
 use crate::error::Result;
 use crate::net::Platform;
-use crate::wire::Proof;
+use crate::wire::{ExchangeResponse, Proof};
 
 pub mod circleci;
 pub mod github;
 pub mod jwt;
 pub mod oidc;
 pub mod rules;
+mod source;
+
+pub use source::Source;
 
 use rules::{Field, Guard, Rule};
 
@@ -45,19 +48,46 @@ pub trait JoinMethod: Sync {
     /// Whether this environment is a job of the platform.
     fn detects(&self, env: &Environment) -> bool;
 
-    /// The client's half: gets a fresh proof from the platform.
+    /// Where the platform put a token for this job, where that is how it
+    /// hands them out. The token is the proof then, and nothing is asked for.
+    fn source(&self, _env: &Environment) -> Option<Source> {
+        None
+    }
+
+    /// Whether its proof is an OIDC token, so that one can be handed over by hand.
+    fn takes_id_token(&self) -> bool {
+        true
+    }
+
+    /// The client's half, where there is no [`JoinMethod::source`]: gets a
+    /// fresh proof.
     ///
     /// # Errors
     /// `Kind::Proof` where the platform gives none or refuses,
     /// `Kind::Unreachable` where it did not answer in time.
-    fn prove<'a>(&'a self, job: &'a Job<'a>) -> BoxFuture<'a, Result<Proof>>;
+    fn prove<'a>(&'a self, job: &'a Job<'a>) -> BoxFuture<'a, Result<Presented>>;
 
     /// Whether [`JoinMethod::prove`] can get another proof later in the same
     /// job; if not, why, in words that follow "cannot renew: ".
     ///
     /// # Errors
     /// The reason.
-    fn renews(&self, env: &Environment) -> Result<(), String>;
+    fn renews(&self, _env: &Environment) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// What a proof says of its job, believed by nobody: to show callers their own.
+    ///
+    /// # Errors
+    /// Where it is no proof of this method at all.
+    fn unverified(&self, proof: &Proof) -> Result<Map<String, Value>, Denial> {
+        jwt::unverified(proof)
+    }
+
+    /// The claims that tell a job's author most, beside `iss`, `aud` and `sub`.
+    fn telling(&self) -> &'static [&'static str] {
+        &[]
+    }
 
     /// The fields that its rules may have: what of a job's claims matters.
     fn fields(&self) -> &'static [Field];
@@ -101,6 +131,35 @@ pub fn names() -> Vec<&'static str> {
 #[must_use]
 pub fn detect(env: &Environment) -> Option<&'static dyn JoinMethod> {
     METHODS.iter().copied().find(|method| method.detects(env))
+}
+
+/// What a client presents to the authority.
+pub struct Presented {
+    /// The proof.
+    pub proof: Proof,
+    /// What is to be done once it is accepted; dropped where it is not.
+    pub pending: Option<Box<dyn Pending>>,
+}
+
+impl fmt::Debug for Presented {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Presented").field("proof", &self.proof).finish_non_exhaustive()
+    }
+}
+
+impl From<Proof> for Presented {
+    fn from(proof: Proof) -> Self {
+        Self { proof, pending: None }
+    }
+}
+
+/// What a client has still to do when it proved who it is.
+pub trait Pending: Send {
+    /// The authority believed the proof; before anything is done with its answer.
+    ///
+    /// # Errors
+    /// Where what must be kept for the next time cannot be.
+    fn accepted(self: Box<Self>, response: &ExchangeResponse) -> Result<()>;
 }
 
 /// What a client tells a method about the job's request.

@@ -32,11 +32,14 @@ pub struct ExchangeRequest {
 #[serde(transparent)]
 pub struct Proof(pub BTreeMap<String, Secret>);
 
+/// The field of a proof that is one OIDC token.
+pub const ID_TOKEN: &str = "id_token";
+
 impl Proof {
     /// A proof that is one OIDC token.
     #[must_use]
     pub fn id_token(token: Secret) -> Self {
-        Self(BTreeMap::from([("id_token".to_owned(), token)]))
+        Self(BTreeMap::from([(ID_TOKEN.to_owned(), token)]))
     }
 
     /// A field, where there is one.

@@ -12,7 +12,7 @@ use super::store::{Issued, NewIssuance, NewRefusal};
 use crate::clock::rfc3339;
 use crate::denial::{Denial, Reason};
 use crate::error::Error;
-use crate::join::{Desk, Failure, Identity, jwt};
+use crate::join::{self, Desk, Failure, Identity};
 use crate::wire::{ExchangeRequest, ExchangeResponse};
 
 /// The shortest lifetime that is asked for, in seconds.
@@ -183,8 +183,8 @@ fn join_token<'p>(policy: &'p Policy, request: &ExchangeRequest) -> Result<&'p J
         None => Denial::new(Reason::TokenUnknown, "no join token of that name"),
     };
     // Garbage is told so whether there is such a join token or not.
-    if let Some(proof) = request.proof.field("id_token") {
-        jwt::Jwt::parse(proof.expose())?;
+    if let Some(method) = join::method(&request.join_method) {
+        method.unverified(&request.proof)?;
     }
     Err(denial)
 }
@@ -206,6 +206,8 @@ fn entry(
         claims: serde_json::Value::from(identity.claims().clone()).to_string(),
         peer: peer.to_canonical().to_string(),
         replay: identity.replay().clone(),
+        // A proof that is bound to keys is for one request; a platform that binds gives another for another.
+        max_uses: if identity.is_bound() { 1 } else { token.max_uses },
         fingerprint: prepared.fingerprint(),
         certificates: prepared.certificates(),
         plan: prepared.plan()?,
@@ -225,9 +227,9 @@ async fn refuse(
     }
     // A refusal before the proof was read says the same as one after it.
     if denial.claims.is_none()
-        && let Some(claims) = jwt::unverified_claims(&request.proof)
+        && let Some(method) = join::method(&request.join_method)
     {
-        denial = denial.with_claims(&claims, false);
+        denial.claims = method.unverified(&request.proof).map_or_else(|no| no.claims, Some);
     }
     let id = match random::id("d") {
         Ok(id) => id,

@@ -91,6 +91,8 @@ pub struct JoinToken {
     pub method: &'static dyn JoinMethod,
     /// The method, configured by this token's section; holds the rules.
     pub verifier: Box<dyn Verifier>,
+    /// How many requests may use one proof that is not bound to their keys.
+    pub max_uses: u32,
 }
 
 impl fmt::Debug for JoinToken {
@@ -101,6 +103,7 @@ impl fmt::Debug for JoinToken {
             .field("bot", &self.bot)
             .field("method", &self.method.name())
             .field("verifier", &self.verifier)
+            .field("max_uses", &self.max_uses)
             .finish()
     }
 }

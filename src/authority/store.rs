@@ -92,6 +92,8 @@ pub struct NewIssuance {
     pub peer: String,
     /// What keeps the proof from being used twice.
     pub replay: Replay,
+    /// How many requests may use it, each with keys or outputs of its own; at least one.
+    pub max_uses: u32,
     /// Hash over outputs, keys and what is granted: the same again is a retry.
     pub fingerprint: [u8; 32],
     /// What will be signed.

@@ -8,9 +8,9 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout_at};
 
-use super::oidc::{Describe, KeySet, Oidc, require_texts, text};
+use super::oidc::{Common, Describe, Oidc, issuer_url, require_texts, text};
 use super::rules::{self, Field, Guard, Says, Test};
-use super::{BoxFuture, Job, JoinMethod, Provenance, Verifier};
+use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Verifier};
 use crate::document::{Mapping, Mistake};
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
@@ -82,10 +82,10 @@ impl JoinMethod for CircleCi {
         env.is_true("CIRCLECI")
     }
 
-    fn prove<'a>(&'a self, job: &'a Job<'a>) -> BoxFuture<'a, Result<Proof>> {
+    fn prove<'a>(&'a self, job: &'a Job<'a>) -> BoxFuture<'a, Result<Presented>> {
         Box::pin(async move {
             let why = match mint(job).await {
-                Ok(token) => return Ok(Proof::id_token(token)),
+                Ok(token) => return Ok(Proof::id_token(token).into()),
                 Err(why) => why,
             };
             for name in VARIABLES {
@@ -93,7 +93,7 @@ impl JoinMethod for CircleCi {
                     (job.warn)(&format!(
                         "{why}; taking {name}, whose audience CircleCI chose: the join token must have `accept_default_audience`"
                     ));
-                    return Ok(Proof::id_token(Secret::new(token.to_owned())));
+                    return Ok(Proof::id_token(Secret::new(token.to_owned())).into());
                 }
             }
             Err(no_token(job.env, &why))
@@ -107,6 +107,17 @@ impl JoinMethod for CircleCi {
         } else {
             Err("there is no `circleci` command, and CIRCLE_OIDC_TOKEN stays the same".to_owned())
         }
+    }
+
+    fn telling(&self) -> &'static [&'static str] {
+        &[
+            ORGANIZATION,
+            "oidc.circleci.com/project-id",
+            "oidc.circleci.com/context-ids",
+            "oidc.circleci.com/vcs-origin",
+            "oidc.circleci.com/vcs-ref",
+            SSH_RERUN,
+        ]
     }
 
     fn fields(&self) -> &'static [Field] {
@@ -130,38 +141,23 @@ impl JoinMethod for CircleCi {
         }
         let issuer = match section.take("issuer") {
             // CircleCI server, or the issuer that all organisations share.
-            Some(node) => {
-                let issuer = node.text("issuer")?;
-                if !issuer.starts_with("https://") || issuer.contains(['?', '#', ' ']) {
-                    return Err(Mistake::new(node.place, "`issuer` is not an https URL"));
-                }
-                issuer.to_owned()
-            }
+            Some(node) => issuer_url(node, "issuer")?,
             None => format!("{ROOT_ISSUER}/org/{organization}"),
         };
-        let static_keys =
-            match section.take("static_jwks") {
-                Some(node) => Some(KeySet::parse(node.text("static_jwks")?.as_bytes()).map_err(|why| {
-                    Mistake::new(node.place, format!("`static_jwks` is not a key set: {why}"))
-                })?),
-                None => None,
-            };
-        let require_key_binding = section.boolean("require_key_binding")?;
         let default_audience = section.boolean("accept_default_audience")?.then(|| organization.clone());
-        let rules = rules::read(section.need("allow")?, FIELDS, GUARDS)?;
-        section.finish()?;
+        let common = Common::read(section, FIELDS, GUARDS)?;
         Ok(Box::new(Oidc {
             issuer,
-            static_keys,
-            algorithms: &[Algorithm::RS256],
+            static_keys: common.static_keys,
+            algorithms: vec![Algorithm::RS256],
             max_lifetime: MAX_LIFETIME,
-            require_key_binding,
+            require_key_binding: common.require_key_binding,
             default_audience,
             check,
             // An issuer may be shared, so the organisation is checked whichever it is.
             pinned: vec![(ORGANIZATION, organization)],
             provenance: Describe { server: String::new(), describe },
-            rules,
+            rules: common.rules,
         }))
     }
 }

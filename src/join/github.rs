@@ -8,9 +8,9 @@ use reqwest::{StatusCode, Url};
 use serde_json::{Map, Value};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::oidc::{Describe, KeySet, Oidc, require_texts, text};
+use super::oidc::{Common, Describe, Oidc, require_texts, text};
 use super::rules::{self, Condition, Field, Guard, Rule, Says, Test, Want};
-use super::{BoxFuture, Job, JoinMethod, Provenance, Verifier};
+use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Verifier};
 use crate::document::{Mapping, Mistake};
 use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
@@ -122,12 +122,26 @@ impl JoinMethod for GitHub {
         env.is_true("GITHUB_ACTIONS")
     }
 
-    fn prove<'a>(&'a self, job: &'a Job<'a>) -> BoxFuture<'a, Result<Proof>> {
-        Box::pin(async move { Ok(Proof::id_token(mint(job).await?)) })
+    fn prove<'a>(&'a self, job: &'a Job<'a>) -> BoxFuture<'a, Result<Presented>> {
+        Box::pin(async move { Ok(Proof::id_token(mint(job).await?).into()) })
     }
 
-    fn renews(&self, _env: &Environment) -> Result<(), String> {
-        Ok(())
+    fn telling(&self) -> &'static [&'static str] {
+        &[
+            "repository",
+            "repository_id",
+            "repository_owner",
+            "repository_owner_id",
+            "ref",
+            "ref_protected",
+            "environment",
+            "event_name",
+            "job_workflow_ref",
+            "workflow_ref",
+            "runner_environment",
+            "run_id",
+            "run_attempt",
+        ]
     }
 
     fn fields(&self) -> &'static [Field] {
@@ -146,24 +160,15 @@ impl JoinMethod for GitHub {
         let place = section.place;
         let host = section.text("enterprise_server_host")?;
         let slug = section.text("enterprise_slug")?;
-        let static_keys =
-            match section.take("static_jwks") {
-                Some(node) => Some(KeySet::parse(node.text("static_jwks")?.as_bytes()).map_err(|why| {
-                    Mistake::new(node.place, format!("`static_jwks` is not a key set: {why}"))
-                })?),
-                None => None,
-            };
-        let require_key_binding = section.boolean("require_key_binding")?;
-        let rules = rules::read(section.need("allow")?, FIELDS, GUARDS)?;
-        section.finish()?;
-        rules.iter().try_for_each(anchored)?;
+        let common = Common::read(section, FIELDS, GUARDS)?;
+        common.rules.iter().try_for_each(anchored)?;
         let (issuer, server) = issuer(host, slug).map_err(|why| Mistake::new(place, why))?;
         Ok(Box::new(Oidc {
             issuer,
-            static_keys,
-            algorithms: &[Algorithm::RS256],
+            static_keys: common.static_keys,
+            algorithms: vec![Algorithm::RS256],
             max_lifetime: MAX_LIFETIME,
-            require_key_binding,
+            require_key_binding: common.require_key_binding,
             default_audience: None,
             check: |claims| {
                 // `event_name` is guarded, so it must be there; the others make the provenance.
@@ -171,7 +176,7 @@ impl JoinMethod for GitHub {
             },
             pinned: Vec::new(),
             provenance: Describe { server, describe },
-            rules,
+            rules: common.rules,
         }))
     }
 }

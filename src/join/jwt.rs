@@ -11,7 +11,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
 use serde_json::{Map, Value};
 
 use crate::denial::{Denial, Reason};
-use crate::wire::Proof;
+use crate::wire::{ID_TOKEN, Proof};
 
 /// The longest token that is read, in bytes. GitHub's are about 2 KB.
 pub const MAX_TOKEN: usize = 16 << 10;
@@ -89,13 +89,21 @@ impl<'t> Jwt<'t> {
     }
 }
 
-/// The claims of a proof that is a JWT, believed by nobody: to show callers their own.
-#[must_use]
-pub fn unverified_claims(proof: &Proof) -> Option<Map<String, Value>> {
-    match Jwt::parse(proof.field("id_token")?.expose()) {
-        Ok(jwt) => Some(jwt.claims),
-        Err(denial) => denial.claims,
-    }
+/// The claims of a proof that is a JWT, believed by nobody.
+///
+/// # Errors
+/// Where it is none; the claims are in it where they could be read all the same.
+pub fn unverified(proof: &Proof) -> Result<Map<String, Value>, Denial> {
+    Ok(Jwt::parse(token_of(proof)?)?.claims)
+}
+
+/// The token of a proof that is one.
+///
+/// # Errors
+/// Where it has none.
+pub fn token_of(proof: &Proof) -> Result<&str, Denial> {
+    let missing = || Denial::new(Reason::TokenMalformed, "the proof has no `id_token`");
+    proof.field(ID_TOKEN).map(crate::secret::Secret::expose).ok_or_else(missing)
 }
 
 fn check_header(header: &Map<String, Value>) -> Result<(Algorithm, Option<String>), Denial> {

@@ -6,11 +6,12 @@
 use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
-use super::jwt::Jwt;
-use super::rules::Rule;
+use super::jwt::{self, Jwt};
+use super::rules::{self, Field, Guard, Rule};
 use super::{BoxFuture, Desk, Failure, Identity, Provenance, Replay, Supposed, Verifier};
 use crate::clock::{LEEWAY, rfc3339};
 use crate::denial::{Denial, Reason};
+use crate::document::{Mapping, Mistake, Node};
 use crate::text::shown;
 use crate::wire::{Proof, bound_audience};
 
@@ -26,7 +27,7 @@ pub struct Oidc {
     /// Keys given in the policy; without them the issuer is asked.
     pub static_keys: Option<KeySet>,
     /// The algorithms it signs with.
-    pub algorithms: &'static [Algorithm],
+    pub algorithms: Vec<Algorithm>,
     /// The longest that its tokens live, in seconds.
     pub max_lifetime: i64,
     /// Whether a token must be bound to the request's keys.
@@ -43,6 +44,53 @@ pub struct Oidc {
     pub rules: Vec<Rule>,
 }
 
+/// What every OIDC method's section of a join token has.
+#[derive(Debug)]
+pub struct Common {
+    /// `static_jwks`: the issuer's keys, so that it is never asked.
+    pub static_keys: Option<KeySet>,
+    /// `require_key_binding`.
+    pub require_key_binding: bool,
+    /// `allow`.
+    pub rules: Vec<Rule>,
+}
+
+impl Common {
+    /// Reads it, the last of the section: nothing may be left.
+    ///
+    /// # Errors
+    /// The first mistake.
+    pub fn read(
+        mut section: Mapping<'_>,
+        fields: &'static [Field],
+        guards: &[Guard],
+    ) -> Result<Self, Mistake> {
+        let parse = |node: &Node| {
+            KeySet::parse(node.text("static_jwks")?.as_bytes())
+                .map_err(|why| Mistake::new(node.place, format!("`static_jwks` is not a key set: {why}")))
+        };
+        let static_keys = section.take("static_jwks").map(parse).transpose()?;
+        let require_key_binding = section.boolean("require_key_binding")?;
+        let rules = rules::read(section.need("allow")?, fields, guards)?;
+        section.finish()?;
+        Ok(Self { static_keys, require_key_binding, rules })
+    }
+}
+
+/// An issuer's URL as a policy names it, compared whole with `iss`.
+///
+/// # Errors
+/// Where it is no https URL with nothing but a path behind its host.
+pub fn issuer_url(node: &Node, key: &str) -> Result<String, Mistake> {
+    let text = node.text(key)?;
+    let wrong = || Mistake::new(node.place, format!("`{key}` is not an https URL"));
+    if !text.starts_with("https://") || text.contains(['?', '#', ' ', '@']) {
+        return Err(wrong());
+    }
+    reqwest::Url::parse(text).ok().filter(reqwest::Url::has_host).ok_or_else(wrong)?;
+    Ok(text.to_owned())
+}
+
 /// Turns claims into a [`Provenance`]; the text is the platform's URL.
 #[derive(Debug)]
 pub struct Describe {
@@ -55,10 +103,7 @@ pub struct Describe {
 impl Verifier for Oidc {
     fn verify<'a>(&'a self, proof: &'a Proof, at: &'a Desk<'a>) -> BoxFuture<'a, Result<Identity, Failure>> {
         Box::pin(async move {
-            let token = proof
-                .field("id_token")
-                .ok_or_else(|| Denial::new(Reason::TokenMalformed, "the proof has no `id_token`"))?;
-            let jwt = Jwt::parse(token.expose())?;
+            let jwt = Jwt::parse(jwt::token_of(proof)?)?;
             // What costs nothing comes first: another issuer's token, or an old
             // one, never makes us ask for keys.
             self.precheck(&jwt, at).map_err(|denial| denial.with_claims(&jwt.claims, false))?;

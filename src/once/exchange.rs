@@ -9,7 +9,7 @@ use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use crate::clock::Clock;
 use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::join::Job;
+use crate::join::{Job, Presented, Source};
 use crate::net::{self, Platform, Trouble};
 use crate::once::check::{Issuance, check};
 use crate::once::keys::OutputKeys;
@@ -17,7 +17,6 @@ use crate::once::progress::Progress;
 use crate::once::refusal;
 use crate::once::retry::{self, Patience, Verdict, parse_http_date};
 use crate::once::settings::{Output, Settings};
-use crate::secret::Secret;
 use crate::text::shown;
 use crate::wire::{
     ExchangeRequest, ExchangeResponse, OutputRequest, Problem, Proof, SshRequest, TlsRequest, binding,
@@ -96,8 +95,8 @@ impl<'a> Exchanger<'a> {
     /// Of every kind that an exchange has: proof, refused, unreachable.
     pub async fn exchange(&self) -> Result<Issuance> {
         let deadline = Instant::now() + self.settings.timeout;
-        let proof = self.proof(deadline).await?;
-        if let Some(signature) = proof.field("id_token").and_then(|token| signature_of(token.expose())) {
+        let Presented { proof, pending } = self.proof(deadline).await?;
+        for signature in proof.0.values().filter_map(|value| signature_of(value.expose())) {
             self.progress.mask(signature);
         }
         let request = self.request(proof);
@@ -107,6 +106,9 @@ impl<'a> Exchanger<'a> {
         );
         drop(request);
         let issuance = self.post(&body, deadline).await?;
+        if let Some(pending) = pending {
+            pending.accepted(&issuance.response)?;
+        }
         if let Some(warning) = refusal::clock_warning(self.authority_time(), self.clock.now()) {
             self.progress.warning(&warning);
         }
@@ -116,11 +118,11 @@ impl<'a> Exchanger<'a> {
         Ok(issuance)
     }
 
-    async fn proof(&self, deadline: Instant) -> Result<Proof> {
-        if let Some(by_hand) = &self.settings.handed_over {
-            let token = by_hand.read(self.env)?;
-            self.handed.set(Some(fingerprint(&token)));
-            return Ok(Proof::id_token(token));
+    async fn proof(&self, deadline: Instant) -> Result<Presented> {
+        if let Some(source) = &self.settings.source {
+            let token = source.read(self.env)?;
+            self.handed.set(Some(Source::fingerprint(&token)));
+            return Ok(Proof::id_token(token).into());
         }
         let say = |text: &str| self.progress.step(text);
         let warn = |text: &str| self.progress.warning(text);
@@ -161,8 +163,8 @@ impl<'a> Exchanger<'a> {
     /// handed over in a file may still be the one that was used.
     #[must_use]
     pub fn has_another_proof(&self) -> bool {
-        self.settings.handed_over.as_ref().is_none_or(|by_hand| {
-            by_hand.read(self.env).is_ok_and(|token| self.handed.get() != Some(fingerprint(&token)))
+        self.settings.source.as_ref().is_none_or(|source| {
+            source.read(self.env).is_ok_and(|token| self.handed.get() != Some(Source::fingerprint(&token)))
         })
     }
 
@@ -272,7 +274,8 @@ impl<'a> Exchanger<'a> {
                 problem: problem.as_ref(),
                 date: self.authority_time(),
                 now: self.clock.now(),
-                audience: self.settings.handed_over.is_none().then_some(self.audience.as_str()),
+                audience: self.settings.source.is_none().then_some(self.audience.as_str()),
+                telling: self.settings.method.telling(),
             }),
         };
         Err((error, verdict))
@@ -290,11 +293,6 @@ impl<'a> Exchanger<'a> {
     fn authority_time(&self) -> Option<i64> {
         Some(self.clock.now() + self.clock_offset.get()?)
     }
-}
-
-fn fingerprint(token: &Secret) -> [u8; 32] {
-    let hash = ring::digest::digest(&ring::digest::SHA256, token.expose().as_bytes());
-    hash.as_ref().try_into().unwrap_or_default()
 }
 
 /// The signature part of a JWT in compact form.

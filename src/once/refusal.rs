@@ -10,31 +10,8 @@ use crate::net::{AuthorityTrust, Trouble};
 use crate::text::shown;
 use crate::wire::Problem;
 
-/// Claims worth showing, the most telling first; the rest only fills a log.
-const TELLING: &[&str] = &[
-    "iss",
-    "aud",
-    "sub",
-    "repository",
-    "repository_id",
-    "repository_owner",
-    "repository_owner_id",
-    "ref",
-    "ref_protected",
-    "environment",
-    "event_name",
-    "job_workflow_ref",
-    "workflow_ref",
-    "runner_environment",
-    "run_id",
-    "run_attempt",
-    "oidc.circleci.com/org-id",
-    "oidc.circleci.com/project-id",
-    "oidc.circleci.com/context-ids",
-    "oidc.circleci.com/vcs-origin",
-    "oidc.circleci.com/vcs-ref",
-    "oidc.circleci.com/ssh-rerun",
-];
+/// Claims worth showing whatever the method, before its own; the rest only fills a log.
+const TELLING: &[&str] = &["iss", "aud", "sub"];
 
 /// The authority's answer when it is no `200`.
 #[derive(Debug)]
@@ -51,6 +28,8 @@ pub struct Answer<'a> {
     pub now: i64,
     /// The audience that was asked for; none where the token was handed over by hand.
     pub audience: Option<&'a str>,
+    /// The method's claims that are worth showing, the most telling first.
+    pub telling: &'static [&'static str],
 }
 
 /// The error of an answer that is final.
@@ -71,7 +50,7 @@ pub fn refused(answer: &Answer<'_>) -> Error {
         error = error.hint(shown(&problem.hint));
     }
     error = clocks(error, answer, problem);
-    if let Some(table) = problem.claims.as_ref().and_then(claims_table) {
+    if let Some(table) = problem.claims.as_ref().and_then(|claims| claims_table(claims, answer.telling)) {
         error = error.hint(table);
     }
     if let Some(id) = &problem.denial_id {
@@ -178,9 +157,13 @@ pub fn clock_warning(theirs: Option<i64>, ours: i64) -> Option<String> {
 }
 
 /// The job's own claims, one a line; nothing where none is worth showing.
-fn claims_table(claims: &Map<String, Value>) -> Option<String> {
-    let known = TELLING.iter().filter_map(|name| claims.get(*name).map(|value| (*name, value)));
-    let lines: String = known.map(|(name, value)| format!("\n  {name}: {}", value_words(value))).collect();
+/// The claims as read; where nobody knows which of them tell, as many as a person reads.
+fn claims_table(claims: &Map<String, Value>, telling: &[&str]) -> Option<String> {
+    const MOST: usize = 20;
+    let known = TELLING.iter().chain(telling).filter_map(|name| claims.get_key_value(*name));
+    let others = claims.iter().filter(|(name, _)| telling.is_empty() && !TELLING.contains(&name.as_str()));
+    let line = |(name, value): (&String, &Value)| format!("\n  {}: {}", shown(name), value_words(value));
+    let lines: String = known.chain(others).take(MOST + TELLING.len()).map(line).collect();
     (!lines.is_empty()).then(|| format!("the token says:{lines}"))
 }
 
@@ -248,6 +231,7 @@ mod tests {
             date: Some(1000),
             now: 1000,
             audience: Some("https://a#x"),
+            telling: &["repository", "ref"],
         }
     }
 

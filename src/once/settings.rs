@@ -13,12 +13,11 @@ use crate::destination::{AGENT_SOCKET, OutputType, Texts, Used, manifest, output
 use crate::document::{nearest, parse_duration};
 use crate::environment::Environment;
 use crate::error::{Error, Result};
-use crate::join::{self, JoinMethod};
+use crate::join::{self, JoinMethod, Source};
 use crate::net::AuthorityTrust;
 use crate::once::config_file::ConfigFile;
 use crate::once::progress::Level;
 use crate::once::where_to::{Asked, destinations};
-use crate::secret::Secret;
 use crate::text::shown;
 use crate::wire::is_name;
 
@@ -27,9 +26,6 @@ pub const SHORTEST_TTL: u64 = 10;
 
 /// The largest file that an option names, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
-
-/// The longest file with a token that is read, in bytes.
-const MAX_TOKEN_BYTES: usize = 64 << 10;
 
 /// The longest path of a socket: `sun_path` has 104 bytes on some systems, with its end.
 const MAX_SOCKET_PATH: usize = 103;
@@ -42,8 +38,10 @@ pub struct Settings {
     pub trust: AuthorityTrust,
     /// How the job proves who it is.
     pub method: &'static dyn JoinMethod,
-    /// A proof handed over by hand, in place of the method's own.
-    pub handed_over: Option<HandedOver>,
+    /// Where the job's token is, if the method does not ask for one.
+    pub source: Option<Source>,
+    /// Whether the user said so.
+    pub by_hand: bool,
     /// The join token's name.
     pub token: String,
     /// How long the certificates should live, in seconds.
@@ -135,47 +133,6 @@ pub struct RawOutput {
     pub options: BTreeMap<String, String>,
 }
 
-/// Where a token handed over by hand comes from; read anew for each proof,
-/// since files are refreshed by whoever put them there.
-#[derive(Clone, Debug)]
-pub enum HandedOver {
-    /// A variable.
-    Variable(String),
-    /// A file.
-    File(PathBuf),
-}
-
-impl HandedOver {
-    /// The token.
-    ///
-    /// # Errors
-    /// `Kind::Usage` where there is none.
-    pub fn read(&self, env: &Environment) -> Result<Secret> {
-        let (text, from) = match self {
-            Self::Variable(name) => {
-                let value = env.get(name).ok_or_else(|| {
-                    Error::usage(format!("--id-token-env {}: the variable is not set, or empty", shown(name)))
-                })?;
-                (zeroize::Zeroizing::new(value.to_owned()), format!("--id-token-env {}", shown(name)))
-            }
-            Self::File(path) => {
-                let from = format!("--id-token-file {}", path.display());
-                let text = std::fs::read_to_string(path)
-                    .map_err(|error| Error::usage(error).context(from.clone()))?;
-                (zeroize::Zeroizing::new(text), from)
-            }
-        };
-        let token = text.trim();
-        if token.is_empty()
-            || token.len() > MAX_TOKEN_BYTES
-            || !token.bytes().all(|byte| byte.is_ascii_graphic())
-        {
-            return Err(Error::usage(format!("{from}: that is no token")));
-        }
-        Ok(Secret::new(token.to_owned()))
-    }
-}
-
 impl Settings {
     /// Joins and checks them; a flag beats the environment, which beats the file.
     ///
@@ -204,15 +161,14 @@ impl Settings {
             args.outputs.iter().map(|text| parse_output(text)).collect::<Result<_>>()?
         };
         let destinations = destinations(raw_outputs, &args.roles, &mut asked, env)?;
+        let by_hand = by_hand(method, args.id_token_env, args.id_token_file)?;
         let agent = args.agent.then(|| agent_socket(&destinations, &args.command)).transpose()?;
         Ok(Self {
             authority: authority_url(&authority)?,
             trust: trust(&args.ca_file, &args.ca_pin, env, &file)?,
             method,
-            handed_over: args
-                .id_token_env
-                .map(HandedOver::Variable)
-                .or_else(|| args.id_token_file.map(|path| HandedOver::File(path.into()))),
+            by_hand: by_hand.is_some(),
+            source: by_hand.or_else(|| method.source(env)),
             token: join_token(token)?,
             ttl_seconds: ttl_seconds(&ttl)?,
             timeout: timeout(&args.timeout)?,
@@ -291,6 +247,22 @@ fn unknown(what: &str, name: &str, known: &[&str]) -> Error {
         None => error,
     };
     error.hint(format!("there is: {}", known.join(", ")))
+}
+
+/// A token that the user says where to find.
+fn by_hand(
+    method: &dyn JoinMethod,
+    variable: Option<String>,
+    file: Option<String>,
+) -> Result<Option<Source>> {
+    let source = variable
+        .map(|name| Source::variable(name).by("--id-token-env"))
+        .or_else(|| file.map(|path| Source::file(path).by("--id-token-file")));
+    if source.is_some() && !method.takes_id_token() {
+        return Err(Error::usage(format!("the join method `{}` takes no token by hand", method.name()))
+            .hint("leave --id-token-env and --id-token-file out, or choose another --join-method"));
+    }
+    Ok(source)
 }
 
 fn join_token(name: String) -> Result<String> {

@@ -194,14 +194,7 @@ fn a_new_directory_is_made_only_where_nobody_else_can_replace_it() {
 }
 
 #[test]
-fn tokens_by_hand_and_names() {
-    let env = Environment::from_pairs([("JWT", " eyJx.y.z\n"), ("BAD", "a b")]);
-    let read = |name: &str| HandedOver::Variable(name.into()).read(&env);
-    assert_eq!(read("JWT").unwrap().expose(), "eyJx.y.z");
-    for bad in ["BAD", "NONE"] {
-        let error = read(bad).unwrap_err();
-        assert!(error.kind() == Kind::Usage && error.to_string().contains(bad), "{error}");
-    }
+fn a_token_is_no_name() {
     let text = usage("--token eyJhbGciOiJSUzI1NiJ9.e30.c2ln", &[]);
     assert!(text.contains("--id-token-env") && !text.contains("c2ln"), "{text}");
 }

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::clock::Clock;
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
+use crate::join::Source;
 use crate::once::bash_env;
 use crate::once::ci::Report;
 use crate::once::exchange::Exchanger;
@@ -26,7 +27,7 @@ use crate::once::keys::OutputKeys;
 use crate::once::places::Places;
 use crate::once::progress::Progress;
 use crate::once::revoke::{Revocable, revoke_all};
-use crate::once::settings::{HandedOver, Settings};
+use crate::once::settings::Settings;
 use crate::once::signals::{Signals, exit_status, in_foreground};
 use crate::text::shown;
 
@@ -295,11 +296,8 @@ impl<'a> Wrapped<'a> {
     }
 
     fn renews(&self) -> Result<(), String> {
-        match self.settings.handed_over {
-            Some(HandedOver::Variable(_)) => Err("a token from a variable stays the same".to_owned()),
-            Some(HandedOver::File(_)) => Ok(()),
-            None => self.settings.method.renews(self.env),
-        }
+        let method = self.settings.method;
+        self.settings.source.as_ref().map_or_else(|| method.renews(self.env), Source::renews)
     }
 
     async fn renew(&self) -> Result<i64> {

@@ -168,6 +168,7 @@ mod tests {
                 bot: "deployer".to_owned(),
                 method: join::METHODS[0],
                 verifier: Box::new(Rules(rules)),
+                max_uses: 1,
             };
             let denial = admit(&token, &Map::new()).unwrap_err();
             assert_eq!(

@@ -7,6 +7,9 @@ use crate::document::{self, Mistake, Node, Value};
 use crate::join::{self, JoinMethod};
 use crate::text::shown;
 
+/// The most requests that may use one proof.
+const MAX_USES: u32 = 100;
+
 /// The name of a token's bot, to be resolved.
 pub(super) struct BotName<'a> {
     /// The name.
@@ -51,14 +54,38 @@ pub(super) fn read<'a>(
             _ => {}
         }
     }
+    let max_uses = spec.read("max_uses", |node, _| max_uses(node, verifier.as_deref())).unwrap_or(1);
     spec.finish();
     let token = match (method, verifier, &bot) {
         (Some(method), Some(verifier), Some(bot)) => {
-            Some(JoinToken { name, origin, bot: bot.name.to_owned(), method, verifier })
+            Some(JoinToken { name, origin, bot: bot.name.to_owned(), method, verifier, max_uses })
         }
         _ => None,
     };
     (token, bot)
+}
+
+/// How many requests may use one proof. Where proofs are bound to the request's
+/// keys, a job gets another for each, and there is nothing to count.
+fn max_uses(node: &Node, verifier: Option<&dyn join::Verifier>) -> Result<u32, Mistake> {
+    let most = i64::from(MAX_USES);
+    let uses = match node.value {
+        Value::Int(uses) if (1..=most).contains(&uses) => u32::try_from(uses).unwrap_or(1),
+        _ => {
+            return Err(Mistake::new(
+                node.place,
+                format!("`max_uses` must be a number from 1 to {MAX_USES}"),
+            ));
+        }
+    };
+    if uses > 1 && verifier.is_some_and(|verifier| !verifier.takes_unbound()) {
+        return Err(Mistake::new(
+            node.place,
+            "`max_uses` is for proofs that are not bound to keys, and this token takes no others",
+        )
+        .hint("leave it out: each request of a job brings a proof of its own"));
+    }
+    Ok(uses)
 }
 
 fn configure(

@@ -402,6 +402,13 @@ fn mistakes_of_a_token() {
             "join_method: githab",
             "p.yaml:4:55: there is no join method `githab` | did you mean `github`?",
         ),
+        ("bot_name", "max_uses: 0, bot_name", "p.yaml:4:32: `max_uses` must be a number from 1 to 100"),
+        ("bot_name", "max_uses: many, bot_name", "p.yaml:4:32: `max_uses` must be a number from 1 to 100"),
+        (
+            "github: {",
+            "max_uses: 2, github: {require_key_binding: true, ",
+            "p.yaml:4:73: `max_uses` is for proofs that are not bound to keys, and this token takes no others | leave it out: each request of a job brings a proof of its own",
+        ),
         (
             "github: {",
             "circleci: {}, github: {",

@@ -105,6 +105,7 @@ fn issuance(n: u64) -> NewIssuance {
         claims: r#"{"sub":"repo:octo-org/app"}"#.into(),
         peer: "192.0.2.7".into(),
         replay: Replay { issuer: "https://issuer".into(), id: format!("jti-{n}"), held_until: NOW + 300 },
+        max_uses: 1,
         fingerprint: [7; 32],
         certificates: vec![
             certificate(2 * n, CertificateKind::Ssh, "deploy"),
@@ -157,6 +158,22 @@ fn of_twenty_at_once_with_other_keys_one_is_fresh() {
         assert_eq!(answers.iter().filter(|answer| **answer == Issued::Used).count(), 19);
     }
     assert_eq!(bench.events(EventFilter::default()).len(), 20);
+}
+
+#[test]
+fn of_twenty_at_once_as_many_are_fresh_as_the_proof_has_uses() {
+    let bench = Bench::new();
+    let uses = |n: u64| NewIssuance { max_uses: 3, ..other(0, 1000 + n) };
+    let answers: Vec<Issued> =
+        bench.issue_all((0..20).map(uses).collect()).into_iter().map(Result::unwrap).collect();
+    assert_eq!(answers.iter().filter(|answer| **answer == Issued::Fresh).count(), 3);
+    assert_eq!(answers.iter().filter(|answer| **answer == Issued::Used).count(), 17);
+    // Each of the three is answered again, and none is a use of another proof.
+    let again = bench.issue_all((0..20).map(uses).collect()).into_iter().map(Result::unwrap);
+    assert_eq!(again.filter(|answer| matches!(answer, Issued::Repeat { .. })).count(), 3);
+    assert_eq!(bench.issue(issuance(1)), Issued::Fresh);
+    // A rule that was made stricter meanwhile counts what was used before.
+    assert_eq!(bench.issue(NewIssuance { max_uses: 2, ..other(0, 2000) }), Issued::Used);
 }
 
 #[test]

@@ -73,18 +73,22 @@ fn certificates(connection: &Connection, issuance: i64, rows: &[Row]) -> rusqlit
     Ok(())
 }
 
-/// What names a proof among those of all issuers: SHA-256 over the length of
-/// the issuer's name in eight bytes, the name, and the proof's id.
-fn proof_key(replay: &Replay) -> Digest {
+/// What names one use of a proof among those of all issuers: SHA-256 over the
+/// number of the use (from 0) and the length of the issuer's name in four
+/// bytes each, the name, and the proof's id.
+fn proof_key(replay: &Replay, nth: u32) -> Digest {
     let mut hash = digest::Context::new(&SHA256);
-    hash.update(&u64::try_from(replay.issuer.len()).unwrap_or(u64::MAX).to_be_bytes());
+    hash.update(&nth.to_be_bytes());
+    hash.update(&u32::try_from(replay.issuer.len()).unwrap_or(u32::MAX).to_be_bytes());
     hash.update(replay.issuer.as_bytes());
     hash.update(replay.id.as_bytes());
     hash.finish()
 }
 
 /// Uses the proof up and records the issuance. The insert under the unique
-/// index of `proofs` decides; nothing is looked up before it.
+/// index of `proofs` decides; nothing is looked up before it. Each use that
+/// the proof has takes a place of its own there, so nothing is counted that
+/// two at once could count wrongly.
 pub(super) fn issue(
     connection: &Connection,
     entry: &NewIssuance,
@@ -92,15 +96,25 @@ pub(super) fn issue(
     body: &str,
 ) -> rusqlite::Result<Issued> {
     let first = rows.first().map_or(0, |row| row.serial);
-    let key = proof_key(&entry.replay);
-    let used = connection
-        .prepare_cached(
-            "INSERT INTO proofs (key, fingerprint, certificate, held_until, plan)
-             VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (key) DO NOTHING",
-        )?
-        .execute(params![key.as_ref(), entry.fingerprint, first, entry.replay.held_until, entry.plan])?;
-    if used == 0 {
-        return repeat(connection, key.as_ref(), entry);
+    let mut free = false;
+    for nth in 0..entry.max_uses.max(1) {
+        let key = proof_key(&entry.replay, nth);
+        let used = connection
+            .prepare_cached(
+                "INSERT INTO proofs (key, fingerprint, certificate, held_until, plan)
+                 VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (key) DO NOTHING",
+            )?
+            .execute(params![key.as_ref(), entry.fingerprint, first, entry.replay.held_until, entry.plan])?;
+        if used > 0 {
+            free = true;
+            break;
+        }
+        if let Some(plan) = repeat(connection, key.as_ref(), entry)? {
+            return Ok(Issued::Repeat { plan });
+        }
+    }
+    if !free {
+        return Ok(Issued::Used);
     }
     let of = Columns {
         time: entry.time,
@@ -114,18 +128,17 @@ pub(super) fn issue(
     Ok(Issued::Fresh)
 }
 
-/// What becomes of a proof that was used before: the same request again is a
+/// The plan of that use of a proof, if this is the same request again: a
 /// retry, unless any certificate of that issuance has been revoked since.
-fn repeat(connection: &Connection, key: &[u8], entry: &NewIssuance) -> rusqlite::Result<Issued> {
-    let plan = connection
+fn repeat(connection: &Connection, key: &[u8], entry: &NewIssuance) -> rusqlite::Result<Option<String>> {
+    connection
         .prepare_cached(
             "SELECT plan FROM proofs WHERE key = ?1 AND fingerprint = ?2 AND NOT EXISTS (
                 SELECT 1 FROM certificates AS one JOIN certificates AS other USING (issuance)
                 WHERE one.serial = proofs.certificate AND other.revoked IS NOT NULL)",
         )?
         .query_row(params![key, entry.fingerprint], |row| row.get(0))
-        .optional()?;
-    Ok(plan.map_or(Issued::Used, |plan| Issued::Repeat { plan }))
+        .optional()
 }
 
 /// Records a certificate of the command line.
