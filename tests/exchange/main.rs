@@ -93,6 +93,11 @@ fn policy(issuer: &Issuer) -> String {
             issuer.host()
         ));
     }
+    policy.push_str(&format!(
+        "---\nkind: token\nversion: v2\nmetadata: {{name: github-thrice}}\nspec:\n  roles: [Bot]\n  bot_name: both\n  \
+         join_method: github\n  max_uses: 3\n  github:\n    enterprise_server_host: {}\n    allow: [{{repository: octo-org/octo-repo}}]\n",
+        issuer.host()
+    ));
     // The same claims from another issuer, whose keys are given.
     policy.push_str(&issuer.variables().text(
         "---\nkind: token\nversion: v2\nmetadata: {name: github-cloud}\nspec:\n  roles: [Bot]\n  bot_name: deployer\n  \

@@ -127,6 +127,42 @@ fn twenty_at_once_with_different_keys_get_one_issuance() {
 }
 
 #[test]
+fn a_join_token_may_let_one_token_be_used_more_than_once() {
+    let mut bench = Bench::start();
+    bench.grant(&Keys::fresh());
+    let token = bench.unbound().mint();
+    let requests: Vec<Value> =
+        (0..12).map(|_| Keys::fresh().request("github-thrice", "github", &token)).collect();
+    let responses = at_once(&bench, &requests);
+    let (granted, refused): (Vec<_>, Vec<_>) =
+        requests.iter().zip(&responses).partition(|(_, response)| response.status == 200);
+    assert_eq!(granted.len(), 3);
+    for (_, response) in refused {
+        assert_eq!(bench.reason(response, 401), "token_used");
+    }
+    // Each of the three is answered again with its own serials, by another process too.
+    bench.authority.restart();
+    for (request, response) in granted {
+        let again = bench.authority.client().exchange(request).granted();
+        assert_eq!(serials(&again), serials(&response.json()));
+    }
+    // What was used there counts here.
+    assert_eq!(bench.reason(&bench.present(&token, &Keys::fresh()), 401), "token_used");
+    assert_eq!(issued(&bench), 4);
+}
+
+#[test]
+fn a_bound_token_is_used_once_whatever_the_join_token_says() {
+    let bench = Bench::start();
+    let keys = Keys::fresh();
+    let mut request = keys.request("github-thrice", "github", &bench.bound(&keys).mint());
+    bench.authority.client().exchange(&request).granted();
+    request["outputs"][0]["roles"] = json!(["deploy"]);
+    assert_eq!(bench.reason(&bench.authority.client().exchange(&request), 401), "token_used");
+    assert_eq!(issued(&bench), 1);
+}
+
+#[test]
 fn twenty_at_once_with_the_same_keys_get_the_same_serials() {
     let bench = Bench::start();
     let keys = Keys::fresh();
