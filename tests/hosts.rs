@@ -34,6 +34,19 @@ fn state(folder: &Path) -> BTreeMap<String, (Vec<u8>, SystemTime)> {
     std::fs::read_dir(folder).unwrap().map(|found| entry(found.unwrap())).collect()
 }
 
+/// An `sshd` that forwards X11 where the certificate permits it, and whose
+/// `xauth` leaves this user's own file alone.
+fn x11(estate: &Estate) -> String {
+    format!("X11Forwarding yes\nSetEnv XAUTHORITY={}", estate.path("xauthority").display())
+}
+
+/// The display that a session gets which asks for one. There need be none
+/// here: `sshd` grants it before anybody connects.
+fn display(sshd: &LabelledSshd, destination: &Path) -> String {
+    let mut ssh = sshd.ssh(destination, ["-Y"], "echo $DISPLAY");
+    succeed(ssh.env("DISPLAY", ":99"))
+}
+
 #[test]
 fn one_certificate_opens_the_hosts_of_its_labels() {
     let estate = Estate::start("{env: prod, team: [web, db]}", "{max_session_ttl: 2h}");
@@ -67,9 +80,10 @@ fn one_certificate_opens_the_hosts_of_its_labels() {
 #[test]
 fn a_login_everywhere_is_one_everywhere() {
     let estate = Estate::start("{'*': '*'}", "{max_session_ttl: 2h}");
-    let sshd = LabelledSshd::start(&estate, "env=dev", "");
+    let sshd = LabelledSshd::start(&estate, "env=dev", &x11(&estate));
     let destination = estate.certificates("job");
     assert_eq!(sshd.lets_in(&destination, "echo in"), "in\n");
+    assert_eq!(display(&sshd, &destination), "\n");
     // Neither of these can be had without asking for it.
     let forwarded = sshd.run(&destination, ["-W", &format!("127.0.0.1:{}", sshd.port())], "");
     assert!(!forwarded.status.success() && forwarded.stdout.is_empty());
@@ -101,8 +115,9 @@ fn what_cannot_be_read_lets_nobody_in() {
 fn forwarding_is_a_roles_to_permit() {
     let options = "{port_forwarding: true, forward_agent: true, permit_x11_forwarding: true}";
     let estate = Estate::start("{env: prod}", options);
-    let sshd = LabelledSshd::start(&estate, "env=prod", "X11Forwarding yes");
+    let sshd = LabelledSshd::start(&estate, "env=prod", &x11(&estate));
     let destination = estate.certificates("job");
+    assert!(display(&sshd, &destination).starts_with("localhost:"));
     // sshd's own greeting, through itself.
     let forwarded = sshd.run(&destination, ["-W", &format!("127.0.0.1:{}", sshd.port())], "");
     let stdout = String::from_utf8_lossy(&forwarded.stdout);

@@ -99,7 +99,7 @@ impl Crl {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use rcgen::{
         BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer, KeyIdMethod,
         KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, RevokedCertParams, SerialNumber, date_time_ymd,
@@ -107,7 +107,8 @@ mod tests {
 
     use super::*;
 
-    fn ca() -> (CertificateParams, KeyPair, Vec<u8>) {
+    /// A CA of the same name as every other, and its certificate in DER.
+    pub(in crate::host) fn ca() -> (CertificateParams, KeyPair, Vec<u8>) {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
         let mut params = CertificateParams::new(vec![]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -116,7 +117,12 @@ mod tests {
         (params, key, der)
     }
 
-    fn list(ca: &(CertificateParams, KeyPair, Vec<u8>), number: u64, serials: &[u64]) -> Vec<u8> {
+    /// A list of 1 to 3 January 2026, in DER.
+    pub(in crate::host) fn list(
+        ca: &(CertificateParams, KeyPair, Vec<u8>),
+        number: u64,
+        serials: &[u64],
+    ) -> Vec<u8> {
         let revoked = |serial: &u64| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
             revocation_time: date_time_ymd(2026, 1, 1),

@@ -103,3 +103,76 @@ fn older(name: &str, why: &str) -> String {
         shown(why)
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::crl::tests::{ca, list};
+    use super::*;
+
+    /// 1 January 2026, 12:00.
+    const NOON: i64 = 1_767_268_800;
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("trust")).unwrap();
+        (folder, store)
+    }
+
+    fn krl(number: u64) -> Vec<u8> {
+        let mut list = b"SSHKRL\n\0\0\0\0\x01".to_vec();
+        list.extend(number.to_be_bytes());
+        list.extend([0; 24]); // date, flags, two empty strings
+        list
+    }
+
+    #[test]
+    fn only_where_there_is_no_list_is_any_one_good() {
+        let (_folder, store) = store();
+        let fresh = |number| fresh_krl(&store, krl(number), "/krl");
+        assert_eq!(fresh(7).unwrap(), Some(krl(7)));
+        store.write(KRL, &krl(7)).unwrap();
+        assert_eq!((fresh(7).unwrap(), fresh(8).unwrap()), (None, Some(krl(8))));
+        let error = fresh(6).unwrap_err();
+        assert!(error.kind() == Kind::Unreachable && error.to_string().contains("older than revoked.krl"));
+        store.write(KRL, b"damaged").unwrap();
+        let error = fresh(9).unwrap_err();
+        assert_eq!(error.kind(), Kind::Destination);
+        assert!(
+            error.to_string().contains("cannot read") && error.hints()[0].contains("remove it"),
+            "{error:?}"
+        );
+        // What the authority gives is judged first.
+        let error = fresh_krl(&store, b"<html>".to_vec(), "/krl").unwrap_err();
+        assert_eq!(error.kind(), Kind::Unreachable);
+    }
+
+    #[test]
+    fn lists_of_another_ca_are_not_compared() {
+        let (_folder, store) = store();
+        let (ours, theirs) = (ca(), ca());
+        let both = [ours.2.clone(), theirs.2.clone()];
+        let fresh = |der: &[u8], cas: &[Vec<u8>], now| fresh_crl(&store, der, cas, now, "/crl");
+        let put = |der: &[u8]| store.write(CRL, pem::encode(ARMOUR, der).as_bytes()).unwrap();
+        assert!(fresh(&list(&ours, 7, &[]), &both, NOON).unwrap().is_some());
+        let late = fresh(&list(&ours, 7, &[]), &both, NOON + 3 * 86_400).unwrap_err();
+        assert!(late.to_string().contains("by this machine's clock"), "{late}");
+        put(&list(&theirs, 9, &[]));
+        // Of another that is trusted too, and of one that is not any more.
+        assert!(fresh(&list(&ours, 7, &[]), &both, NOON).unwrap().is_some());
+        assert!(fresh(&list(&ours, 7, &[]), std::slice::from_ref(&ours.2), NOON).unwrap().is_some());
+        // Of the same.
+        put(&list(&ours, 9, &[]));
+        let older = fresh(&list(&ours, 7, &[]), &both, NOON).unwrap_err();
+        assert!(older.to_string().contains("older than tls.crl"), "{older}");
+        assert!(fresh(&list(&ours, 9, &[]), &both, NOON).unwrap().is_none());
+        // Of the same, it says, and is not: nothing to go by.
+        let mut damaged = list(&ours, 9, &[]);
+        *damaged.last_mut().unwrap() ^= 1;
+        put(&damaged);
+        let error = fresh(&list(&ours, 10, &[]), &both, NOON).unwrap_err();
+        assert!(error.kind() == Kind::Destination && error.to_string().contains("has signed it"), "{error}");
+        store.write(CRL, b"damaged").unwrap();
+        let error = fresh(&list(&ours, 10, &[]), &both, NOON).unwrap_err();
+        assert!(error.to_string().ends_with("it is no list in PEM"), "{error}");
+    }
+}

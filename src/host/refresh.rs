@@ -52,9 +52,6 @@ pub struct Refreshed {
     pub trouble: Option<Error>,
 }
 
-/// A file, and its new content, if it is to be replaced.
-type Fresh = (&'static str, Result<Option<Vec<u8>>>);
-
 /// Brings the files up to date. What is revoked counts most, so each list is
 /// fetched, checked and put in place on its own: one that is no good, be it
 /// its own fault or the clock's, does not hold up the other. New CAs are
@@ -72,49 +69,47 @@ pub async fn run(settings: &Settings) -> Result<Refreshed> {
         settings,
         deadline: Instant::now() + settings.timeout,
     };
-    let krl = async {
-        let new = source.get(KRL_PATH, MAX_LIST).await;
-        put(&store, vec![(KRL, new.and_then(|new| fresh_krl(&store, new, KRL_PATH)))])
-    };
     let trust = async {
         let json = source.get(TRUST_PATH, MAX_TRUST).await?;
         read_trust(&json).map_err(|why| useless(TRUST_PATH, &why))
     };
-    let (krl, trust, crl) = tokio::join!(krl, trust, source.get(CRL_PATH, MAX_LIST));
-    let mut done = vec![krl];
-    match trust {
-        Err(error) => done.push(Refreshed::failed(error).and(crl.err())),
-        Ok(trust) => {
-            let now = Clock::system().now();
-            let new = crl.and_then(|new| fresh_crl(&store, &new, &trust.tls_ders, now, CRL_PATH));
-            let crl = put(&store, vec![(CRL, new)]);
-            let wire = &trust.wire;
-            let ssh = || {
-                vec![
-                    fresh(&store, USER_CA, lines(&wire.ssh_user_cas)),
-                    fresh(&store, HOST_CA, lines(&wire.ssh_host_cas)),
-                    fresh(&store, KNOWN_HOSTS, ssh::known_hosts(wire)),
-                ]
-            };
-            let (with_krl, with_crl) = (done.iter().all(Refreshed::is_good), crl.is_good());
-            done.push(crl);
-            done.extend(with_krl.then(|| put(&store, ssh())));
-            done.extend(with_crl.then(|| put(&store, vec![fresh(&store, TLS_CA, wire.tls_cas.concat())])));
-        }
-    }
-    Ok(done.into_iter().fold(Refreshed::default(), Refreshed::join))
-}
-
-fn put(store: &Store, files: Vec<Fresh>) -> Refreshed {
-    let one = |(name, content): Fresh| {
-        let written =
-            content.and_then(|content| content.map(|content| store.write(name, &content)).transpose());
-        match written {
-            Ok(changed) => Refreshed { changed: changed.into_iter().collect(), trouble: None },
-            Err(error) => Refreshed::failed(error),
+    let (mut done, trust, crl) = tokio::join!(source.krl_into(&store), trust, source.get(CRL_PATH, MAX_LIST));
+    let trust = match trust {
+        Ok(trust) => trust,
+        Err(error) => {
+            return Ok(done.join(Refreshed::failed(error)).join(put(&store, CRL, crl.map(|_| None))));
         }
     };
-    files.into_iter().map(one).fold(Refreshed::default(), Refreshed::join)
+    let wire = &trust.wire;
+    let user_ca = fresh(&store, USER_CA, lines(&wire.ssh_user_cas));
+    if done.is_good() && user_ca.is_some() {
+        // The list may be from before this CA, and then says nothing of what it signed.
+        done = done.join(source.krl_into(&store).await);
+    }
+    if done.is_good() {
+        for (name, content) in [
+            (USER_CA, user_ca),
+            (HOST_CA, fresh(&store, HOST_CA, lines(&wire.ssh_host_cas))),
+            (KNOWN_HOSTS, fresh(&store, KNOWN_HOSTS, ssh::known_hosts(wire))),
+        ] {
+            done = done.join(put(&store, name, Ok(content)));
+        }
+    }
+    let now = Clock::system().now();
+    let crl = crl.and_then(|new| fresh_crl(&store, &new, &trust.tls_ders, now, CRL_PATH));
+    let mut tls = put(&store, CRL, crl);
+    if tls.is_good() {
+        tls = tls.join(put(&store, TLS_CA, Ok(fresh(&store, TLS_CA, wire.tls_cas.concat()))));
+    }
+    Ok(done.join(tls))
+}
+
+/// Replaces a file, if there is something to put in its place.
+fn put(store: &Store, name: &str, content: Result<Option<Vec<u8>>>) -> Refreshed {
+    match content.and_then(|content| content.map(|content| store.write(name, &content)).transpose()) {
+        Ok(changed) => Refreshed { changed: changed.into_iter().collect(), trouble: None },
+        Err(error) => Refreshed::failed(error),
+    }
 }
 
 impl Refreshed {
@@ -126,12 +121,12 @@ impl Refreshed {
         self.trouble.is_none()
     }
 
-    fn and(self, error: Option<Error>) -> Self {
-        self.join(Self { changed: Vec::new(), trouble: error })
-    }
-
-    fn join(mut self, mut other: Self) -> Self {
-        self.changed.append(&mut other.changed);
+    fn join(mut self, other: Self) -> Self {
+        for path in other.changed {
+            if !self.changed.contains(&path) {
+                self.changed.push(path);
+            }
+        }
         let trouble = match (self.trouble, other.trouble) {
             (Some(one), Some(other)) => Some(both(one, &other)),
             (one, other) => one.or(other),
@@ -158,6 +153,11 @@ struct Source<'s> {
 }
 
 impl Source<'_> {
+    async fn krl_into(&self, store: &Store) -> Refreshed {
+        let new = self.get(KRL_PATH, MAX_LIST).await;
+        put(store, KRL, new.and_then(|new| fresh_krl(store, new, KRL_PATH)))
+    }
+
     async fn get(&self, path: &str, limit: usize) -> Result<Vec<u8>> {
         let authority = &self.settings.authority;
         let unreachable = |trouble: &Trouble| {
@@ -226,12 +226,12 @@ fn lines(keys: &[String]) -> String {
     keys.iter().map(|key| format!("{key}\n")).collect()
 }
 
-/// One file's new content, if it is not what is there. Whatever stands there
-/// in place of a file of keys is replaced.
-fn fresh(store: &Store, name: &'static str, content: String) -> Fresh {
+/// A file's new content, if it is not what is there. Whatever stands there in
+/// place of a file of keys is replaced.
+fn fresh(store: &Store, name: &str, content: String) -> Option<Vec<u8>> {
     let limit = u64::try_from(MAX_TRUST).unwrap_or(u64::MAX);
     let same = store.read(name, limit).is_ok_and(|old| old.as_deref() == Some(content.as_bytes()));
-    (name, Ok((!same).then(|| content.into_bytes())))
+    (!same).then(|| content.into_bytes())
 }
 
 #[cfg(test)]
