@@ -2,6 +2,8 @@
 
 /// The longest foreign text that a message repeats, in characters.
 const MAX_SHOWN: usize = 200;
+/// The longest text of [`shown_long`]: all groups of a certificate fit, and all that is said of a refusal.
+const MAX_LONG: usize = 8192;
 
 /// Foreign text for a terminal, a log or a CI system's output: control
 /// characters, line ends and the marks that reverse text are escaped, so that
@@ -10,9 +12,20 @@ const MAX_SHOWN: usize = 200;
 /// which is broken up.
 #[must_use]
 pub fn shown(text: &str) -> String {
+    cut(text, MAX_SHOWN)
+}
+
+/// The same for what is long without being foreign: reasons and warnings, which
+/// end with what is to be done, and lists, whose last name may be the one that counts.
+#[must_use]
+pub fn shown_long(text: &str) -> String {
+    cut(text, MAX_LONG)
+}
+
+fn cut(text: &str, most: usize) -> String {
     let mut out = String::new();
     for (count, c) in text.chars().enumerate() {
-        if count == MAX_SHOWN {
+        if count == most {
             out.push('…');
             break;
         }
@@ -61,5 +74,7 @@ mod tests {
         assert_eq!(shown("x ##[error]y [z]"), "x ##\\u{5b}error]y [z]");
         assert_eq!(shown("füße 🦀"), "füße 🦀");
         assert_eq!(shown(&"x".repeat(500)).chars().count(), 201);
+        assert_eq!(shown_long(&"\n".repeat(500)), "\\u{a}".repeat(500));
+        assert_eq!(shown_long(&"x".repeat(9000)).chars().count(), 8193);
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::store::{Event, EventFilter, Store};
 use crate::clock::parse_rfc3339;
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::text::shown;
+use crate::text::{shown, shown_long};
 
 /// How many events are in memory at a time.
 const PAGE: usize = 500;
@@ -71,17 +71,17 @@ pub fn text(event: &Event) -> String {
     let mut line = [body.get("time"), body.get("event"), id]
         .into_iter()
         .flatten()
-        .map(|value| quoted(&plain(value)))
+        .map(|value| quoted(shown(&plain(value))))
         .collect::<Vec<_>>()
         .join(" ");
     for (field, name) in FIELDS {
         let value = match *field {
             "type" | "principals" | "groups" => of_outputs(body, field),
-            "detail" => body.get("detail").map(|detail| plain(detail).replace('\n', "; ")),
-            field => body.get(field).map(plain),
+            "detail" => body.get("detail").map(|detail| shown_long(&plain(detail).replace('\n', "; "))),
+            field => body.get(field).map(listed),
         };
         if let Some(value) = value {
-            line.push_str(&format!(" {name}={}", quoted(&value)));
+            line.push_str(&format!(" {name}={}", quoted(value)));
         }
     }
     line
@@ -138,12 +138,21 @@ fn of_outputs(body: &Map<String, Value>, field: &str) -> Option<String> {
             names.extend(name.as_str().filter(|name| !names.contains(name)));
         }
     }
+    let names: Vec<String> = names.into_iter().map(shown).collect();
     (!names.is_empty()).then(|| names.join(","))
 }
 
+/// A value as it is shown; a list is never cut, or a job that asks for many
+/// names would hide the one that it is after.
+fn listed(value: &Value) -> String {
+    match value {
+        Value::Array(values) => values.iter().map(|value| shown(&plain(value))).collect::<Vec<_>>().join(","),
+        value => shown(&plain(value)),
+    }
+}
+
 /// A value as it stands in a line.
-fn quoted(value: &str) -> String {
-    let text = shown(value);
+fn quoted(text: String) -> String {
     if !text.is_empty() && !text.contains([' ', '"', '\\', '=']) && !text.contains(char::is_whitespace) {
         return text;
     }
@@ -180,6 +189,25 @@ mod tests {
              types=identity,kubernetes principals=deploy,ubuntu,ci:deployer groups=viewers,system:masters \
              expires=2026-11-22T13:00:00Z peer=192.0.2.7"
         );
+    }
+
+    #[test]
+    fn many_names_hide_none() {
+        let names: Vec<String> = (0..50).map(|n| format!("host-{n}.example.com")).collect();
+        let groups: Vec<String> = names.iter().cloned().chain(["system:masters".to_owned()]).collect();
+        let line = text(&event(json!({
+            "event": "issued", "serials": names, "outputs": [{"principals": names, "groups": groups}],
+            "detail": "long\n".repeat(60),
+        })));
+        let all = names.join(",");
+        for said in [
+            format!("serials={all} "),
+            format!("principals={all} "),
+            format!("groups={all},system:masters "),
+            format!("detail=\"{}\"", "long; ".repeat(60)),
+        ] {
+            assert!(line.contains(&said), "no {said} in {line}");
+        }
     }
 
     #[test]

@@ -7,11 +7,13 @@
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 const STICKY: u32 = 0o1000;
 const OTHERS_WRITE: u32 = 0o002;
 const GROUP_WRITES: u32 = 0o020;
+/// As many as Linux follows.
+const MOST_LINKS: u32 = 40;
 
 /// Whose a directory is, and who may change what is in it.
 #[derive(Clone, Copy, Debug)]
@@ -96,20 +98,59 @@ fn check_each<'p>(mut folders: impl Iterator<Item = &'p Path>, me: u32) -> Resul
 
 /// The folder that `path` stands in, with links resolved, and its name there,
 /// if nobody but this user and root can put something else in the place of
-/// either: not in the folders that `path` names, nor in those that it leads to.
+/// either: not in the folders that `path` names, nor in those that its links
+/// lead through, nor in those that they lead to.
 ///
 /// # Errors
 /// Why not, for a person.
 pub fn stands_in(path: &Path) -> Result<(PathBuf, OsString), String> {
-    let me = rustix::process::geteuid().as_raw();
     let path = std::path::absolute(path).map_err(|error| error.to_string())?;
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err("it has no name".to_owned());
     };
-    let resolved = fs::canonicalize(parent).map_err(|error| format!("{}: {error}", parent.display()))?;
-    check_each(parent.ancestors().chain(resolved.ancestors()), me)
-        .map_err(|why| format!("{why}, so that another user could put something else in its place"))?;
-    Ok((resolved, name.to_owned()))
+    Ok((follow(parent, rustix::process::geteuid().as_raw())?, name.to_owned()))
+}
+
+/// Where an absolute path of a folder leads, one step at a time: a link in the
+/// middle of a chain is in no folder that the path names or leads to.
+fn follow(path: &Path, me: u32) -> Result<PathBuf, String> {
+    let instead = |place: &Path, why: String| {
+        format!("{} {why}, so that another user could put something else in its place", place.display())
+    };
+    let mut ahead: Vec<PathBuf> = vec![path.to_owned()];
+    let (mut here, mut links) = (PathBuf::from("/"), 0);
+    while let Some(path) = ahead.pop() {
+        let mut steps = path.components();
+        let Some(step) = steps.next() else { continue };
+        ahead.push(steps.as_path().to_owned());
+        let next = match step {
+            Component::RootDir => PathBuf::from("/"),
+            // Checked on the way down.
+            Component::ParentDir => here.parent().unwrap_or(&here).to_owned(),
+            Component::Normal(name) => here.join(name),
+            Component::CurDir | Component::Prefix(_) => continue,
+        };
+        let io = |error: std::io::Error| format!("{}: {error}", next.display());
+        let metadata = fs::symlink_metadata(&next).map_err(io)?;
+        if metadata.is_symlink() {
+            links += 1;
+            if links > MOST_LINKS {
+                return Err(format!("{}: too many symbolic links", next.display()));
+            }
+            // The sticky bit keeps others from replacing it, and not its owner.
+            if metadata.uid() != me && metadata.uid() != 0 {
+                return Err(instead(&next, format!("is a link of another user (uid {})", metadata.uid())));
+            }
+            ahead.push(fs::read_link(&next).map_err(io)?);
+            continue;
+        }
+        if !metadata.is_dir() {
+            return Err(format!("{} is not a directory", next.display()));
+        }
+        Standing::from(&metadata).check(me).map_err(|why| instead(&next, why))?;
+        here = next;
+    }
+    Ok(here)
 }
 
 #[cfg(test)]
@@ -171,6 +212,37 @@ mod tests {
             assert_eq!(why, format!("{} can be written to by everybody, {INSTEAD}", open.display()), "{bad}");
         }
         assert!(stands_in(Path::new("/")).is_err() && stands_in(&here.join("none/trust")).is_err());
+    }
+
+    /// What the first link names and what the last one leads to is all ours.
+    #[test]
+    fn folders_led_through_count() {
+        let temp = tempfile::tempdir().unwrap();
+        let here = fs::canonicalize(temp.path()).unwrap();
+        let (open, private) = (here.join("open"), here.join("private"));
+        fs::create_dir(&open).unwrap();
+        fs::create_dir_all(private.join("below")).unwrap();
+        symlink("../open/second", private.join("first")).unwrap();
+        symlink("../private/below", open.join("second")).unwrap();
+        let found = Ok((private.join("below"), OsString::from("trust")));
+        assert_eq!(stands_in(&private.join("first/trust")), found);
+        assert_eq!(stands_in(&private.join("first/../below/trust")), found);
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        let why = stands_in(&private.join("first/trust")).unwrap_err();
+        assert_eq!(why, format!("{} can be written to by everybody, {INSTEAD}", open.display()));
+        // Nobody can replace it there; whose it is can be tried as root alone.
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o1777)).unwrap();
+        assert_eq!(stands_in(&private.join("first/trust")), found);
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::lchown(open.join("second"), Some(65534), None).unwrap();
+            let why = stands_in(&private.join("first/trust")).unwrap_err();
+            let link = open.join("second");
+            assert_eq!(why, format!("{} is a link of another user (uid 65534), {INSTEAD}", link.display()));
+        }
+        symlink(private.join("loop"), private.join("loop")).unwrap();
+        assert!(stands_in(&private.join("loop/trust")).unwrap_err().ends_with("too many symbolic links"));
+        fs::write(private.join("file"), "").unwrap();
+        assert!(stands_in(&private.join("file/trust")).unwrap_err().ends_with("is not a directory"));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::once::progress::Progress;
 use crate::once::refusal;
 use crate::once::retry::{self, Patience, Verdict, parse_http_date};
 use crate::once::settings::{Output, Settings};
-use crate::text::shown;
+use crate::text::shown_long;
 use crate::wire::{
     ExchangeRequest, ExchangeResponse, OutputRequest, Problem, Proof, SshRequest, TlsRequest, binding,
     bound_audience,
@@ -113,7 +113,7 @@ impl<'a> Exchanger<'a> {
             self.progress.warning(&warning);
         }
         for warning in &issuance.response.warnings {
-            self.progress.warning(&shown(warning));
+            self.progress.warning(&shown_long(warning));
         }
         Ok(issuance)
     }

@@ -7,7 +7,7 @@ use crate::clock::{LEEWAY, parse_rfc3339, rfc3339};
 use crate::denial::Reason;
 use crate::error::{Error, Kind};
 use crate::net::{AuthorityTrust, Trouble};
-use crate::text::shown;
+use crate::text::{shown, shown_long};
 use crate::wire::Problem;
 
 /// Claims worth showing whatever the method, before its own; the rest only fills a log.
@@ -47,7 +47,7 @@ pub fn refused(answer: &Answer<'_>) -> Error {
     if is(problem, Reason::AudienceWrong) {
         error = audience(error, answer, problem);
     } else if !problem.hint.is_empty() {
-        error = error.hint(shown(&problem.hint));
+        error = error.hint(shown_long(&problem.hint));
     }
     error = clocks(error, answer, problem);
     if let Some(table) = problem.claims.as_ref().and_then(|claims| claims_table(claims, answer.telling)) {
@@ -65,7 +65,7 @@ pub fn refused(answer: &Answer<'_>) -> Error {
 /// The problem's title and detail, each once.
 #[must_use]
 pub fn words(problem: &Problem) -> String {
-    let (title, detail) = (shown(&problem.title), shown(&problem.detail));
+    let (title, detail) = (shown(&problem.title), shown_long(&problem.detail));
     match (title.is_empty(), detail.is_empty()) {
         (false, false) if title != detail => format!("{title}: {detail}"),
         (true, true) => format!("status {}", problem.status),

@@ -125,6 +125,23 @@ fn what_is_no_certificate_of_its_own_is_told() {
     let denied = fixture("lints/shared-user/bad.yaml")
         .replace("db_names: [orders]}", "db_names: [orders]}\n  deny: {db_users: [admin]}");
     assert!(lint("p.yaml", &denied).findings.is_empty());
+    // What the one never issues, the other does.
+    let shared = |role: &str, options: &str| {
+        let spec = format!("metadata: {{name: {role}}}\nspec:\n");
+        let text = fixture("lints/shared-user/bad.yaml")
+            .replace(&spec, &format!("{spec}  options: {{{options}: true}}\n"));
+        let found = lint("p.yaml", &text).findings;
+        found.into_iter().filter(|finding| finding.lint == "shared-user").count()
+    };
+    for role in ["orders", "kube"] {
+        for options in ["require_session_mfa", "pin_source_ip"] {
+            assert_eq!(shared(role, options), 1, "{role} {options}");
+        }
+    }
+    assert_eq!(shared("kube", "require_session_mfa: true, pin_source_ip"), 1);
+    let neither = fixture("lints/shared-user/bad.yaml")
+        .replace("spec:\n  allow:", "spec:\n  options: {pin_source_ip: true}\n  allow:");
+    assert!(lint("p.yaml", &neither).findings.iter().all(|finding| finding.lint != "shared-user"));
     let all = fixture("lints/source-pin/bad.yaml").replace("roles: [deploy, orders]", "roles: [deploy]");
     let report = lint("p.yaml", &all);
     let pinned = report.findings.iter().find(|finding| finding.lint == "source-pin").unwrap();

@@ -13,7 +13,7 @@ use crate::denial::{Denial, Reason};
 use crate::document::{nearest, parse_duration};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::join::jwt::{self, Jwt};
-use crate::text::shown;
+use crate::text::{shown, shown_long};
 use crate::wire::{OutputRequest, SshRequest, TlsRequest};
 
 /// What an answer from claims alone leaves out.
@@ -123,7 +123,7 @@ impl Answer {
             Ok(prospect) => format!("allowed: the job would be bot `{}`", prospect.bot),
             Err(denial) => {
                 let why = denial.detail.lines().next().unwrap_or_default();
-                format!("denied: {}: {}", denial.reason.row().code, shown(why))
+                format!("denied: {}: {}", denial.reason.row().code, shown_long(why))
             }
         }
     }
@@ -154,7 +154,7 @@ impl Answer {
                 page.push_str(&format!("    SSH principals: {}\n", ssh.principals.join(" ")));
                 page.push_str(&format!("    SSH extensions: {}\n", ssh.extensions.join(" ")));
                 if let Some(command) = &ssh.force_command {
-                    page.push_str(&format!("    SSH command: {}\n", shown(command)));
+                    page.push_str(&format!("    SSH command: {}\n", shown_long(command)));
                 }
                 if ssh.pin_source_ip {
                     page.push_str("    SSH only from the address that asks\n");
@@ -165,13 +165,13 @@ impl Answer {
                 if !tls.organizations.is_empty() {
                     page.push_str(&format!(
                         "    TLS organizations: {}\n",
-                        shown(&tls.organizations.join(" "))
+                        shown_long(&tls.organizations.join(" "))
                     ));
                 }
             }
         }
         for warning in self.result.iter().flat_map(|prospect| &prospect.warnings) {
-            page.push_str(&format!("  warning: {}\n", shown(warning)));
+            page.push_str(&format!("  warning: {}\n", shown_long(warning)));
         }
         page.push_str(&format!("{NOT_JUDGED}\n"));
         page

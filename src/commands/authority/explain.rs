@@ -10,7 +10,7 @@ use crate::authority::store::{EventFilter, Store as _, sqlite::Sqlite};
 use crate::cli::authority::Explain;
 use crate::denial::REASONS;
 use crate::error::{Error, Result};
-use crate::text::shown;
+use crate::text::{shown, shown_long};
 
 /// Prints why the job was refused, and its claims.
 ///
@@ -42,7 +42,7 @@ pub(super) fn run(args: &Explain) -> Result<()> {
     );
     // The story is one line for each thing that was got and wanted.
     for part in text("detail").lines() {
-        page.push_str(&format!("  {}\n", shown(part)));
+        page.push_str(&format!("  {}\n", shown_long(part)));
     }
     if let Some(Value::Object(claims)) = event.body.get("claims") {
         page.push_str(&format!(

@@ -10,12 +10,13 @@ use crate::authority::policy::field::{self, Field, has_wildcard};
 use crate::authority::policy::output::{self, OUTPUTS};
 use crate::authority::policy::role::{Role, listed};
 
-/// Every bot and each of its roles that gives such names: none that needs MFA,
-/// and none that pins the source address.
-fn each_giver<'p>(policy: &'p Policy, mut look: impl FnMut(&'p Bot, &'p Role)) {
+/// Every bot and each of its roles, and whether the names of that role are
+/// issued: not where it needs MFA, or pins the source address.
+fn each_role<'p>(policy: &'p Policy, mut look: impl FnMut(&'p Bot, &'p Role, bool)) {
     for bot in policy.bots.values() {
-        let gives = |role: &&Role| !policy.needs_mfa(role) && !role.options.pin_source_ip;
-        bot.roles.iter().map(AsRef::as_ref).filter(gives).for_each(|role| look(bot, role));
+        for role in &bot.roles {
+            look(bot, role, !policy.needs_mfa(role) && !role.options.pin_source_ip);
+        }
     }
 }
 
@@ -37,24 +38,28 @@ pub(super) fn no_user(policy: &Policy, findings: &mut Findings<'_>) {
 }
 
 /// One CA signs for databases and clusters, and a server reads no more than
-/// the common name: the certificate of the one is the other.
+/// the common name: the certificate of the one is the other. It is enough that
+/// one of the two is issued: a role that needs MFA for its users, or an address,
+/// is not asked where another gives the same name.
 pub(super) fn shared_user(policy: &Policy, findings: &mut Findings<'_>) {
     // Of two fields whose names are the same, the first.
     let pairs = output::fields().filter_map(|one| Some((one, one.same_as?)));
     for (one, other) in pairs.filter(|(one, other)| one.key < other.key) {
         let known = holders(policy, other);
         let mut shared: BTreeMap<&str, (&Role, BTreeSet<&String>)> = BTreeMap::new();
-        each_giver(policy, |bot, role| {
-            let given = known.keys().filter(|name| {
-                field::allows(bot, role, one, name) && field::denier(bot, one, name).is_none()
+        each_role(policy, |bot, role, issued| {
+            let given = known.iter().filter(|(name, holders)| {
+                (issued || holders.iter().any(|(_, issued)| *issued))
+                    && field::allows(bot, role, one, name)
+                    && field::denier(bot, one, name).is_none()
             });
-            for name in given {
+            for (name, _) in given {
                 shared.entry(&role.name).or_insert_with(|| (role, BTreeSet::new())).1.insert(name);
             }
         });
         for (role, names) in shared.into_values() {
             let mut roles: Vec<&Role> =
-                names.iter().filter_map(|name| known.get(*name)).flatten().copied().collect();
+                names.iter().filter_map(|name| known.get(*name)).flatten().map(|(role, _)| *role).collect();
             roles.sort_unstable_by(|a, b| a.name.cmp(&b.name));
             roles.dedup_by(|a, b| a.name == b.name);
             let names: Vec<String> = names.into_iter().cloned().collect();
@@ -76,13 +81,14 @@ pub(super) fn shared_user(policy: &Policy, findings: &mut Findings<'_>) {
     }
 }
 
-/// Every plain name that some bot can have in a field, with the roles that give it.
-fn holders<'p>(policy: &'p Policy, field: &Field) -> BTreeMap<String, Vec<&'p Role>> {
-    let mut known: BTreeMap<String, Vec<&Role>> = BTreeMap::new();
-    each_giver(policy, |bot, role| {
+/// Every plain name that a role gives some bot in a field, with these roles and
+/// whether they issue it.
+fn holders<'p>(policy: &'p Policy, field: &Field) -> BTreeMap<String, Vec<(&'p Role, bool)>> {
+    let mut known: BTreeMap<String, Vec<(&Role, bool)>> = BTreeMap::new();
+    each_role(policy, |bot, role, issued| {
         field::each(bot, role, field, |name| {
             if !has_wildcard(name) && field::denier(bot, field, name).is_none() {
-                known.entry(name.to_owned()).or_default().push(role);
+                known.entry(name.to_owned()).or_default().push((role, issued));
             }
         });
     });
