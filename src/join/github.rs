@@ -45,8 +45,9 @@ const REPOSITORY: Says =
     Says::Name { pinned_by: &["repository_id", "repository_owner_id"], pins_itself: |_| false };
 const WORKFLOW: Says = Says::Workflow { open: rules::is_open };
 /// A workflow's file, with the ref that it is of: `OWNER/NAME/.github/workflows/FILE@REF`.
-const WORKFLOW_FILE: Says =
-    Says::Workflow { open: |path| rules::literal_prefix(path).split("/.github/workflows/").nth(1).is_none() };
+const WORKFLOW_FILE: Says = Says::Workflow {
+    open: |path| rules::literal_prefix(path).split("/.github/workflows/").nth(1).is_none_or(str::is_empty),
+};
 const WORKFLOW_REF: Says =
     Says::Ref { open: |path| path.rsplit_once('@').is_none_or(|(_, of)| rules::is_open_ref(of)) };
 const REF: Says = Says::Ref { open: rules::is_open_ref };
@@ -73,7 +74,8 @@ static FIELDS: &[Field] = &[
         .says(&[Says::Name { pinned_by: &["repository_owner_id", "repository_id"], pins_itself: |_| false }]),
     exact("repository_owner_id"),
     exact("repository_visibility"),
-    glob("workflow").says(&[WORKFLOW]),
+    // The name that a file gives itself: any other can give itself the same.
+    glob("workflow"),
     glob("workflow_ref").says(&[WORKFLOW_FILE, WORKFLOW_REF]),
     exact("workflow_sha").says(&[WORKFLOW, COMMIT]),
     // A reusable workflow is of its own repository's ref, not of the caller's.

@@ -76,10 +76,14 @@ pub fn is_open(pattern: &str) -> bool {
     pattern.bytes().all(|b| b == b'*')
 }
 
-/// Whether a pattern leaves every ref open, or every branch, or every tag: for [`Says`].
+/// Refs that nobody means when a pattern is written: Git takes no `~` in a name.
+const UNMEANT_REFS: &[&str] =
+    &["refs/heads/~~~", "refs/tags/~~~", "refs/pull/~~~/merge", "refs/pull/~~~/head"];
+
+/// Whether a pattern leaves every ref open, or every branch, tag or pull request: for [`Says`].
 #[must_use]
 pub fn is_open_ref(pattern: &str) -> bool {
-    is_open(pattern) || matches!(pattern, "refs/*" | "refs/heads/*" | "refs/tags/*" | "refs/*/*")
+    is_open(pattern) || UNMEANT_REFS.iter().any(|unmeant| glob(pattern, unmeant))
 }
 
 /// How a field's value is compared with the claim.
@@ -325,6 +329,37 @@ mod tests {
             ("**", "x", true),
         ] {
             assert_eq!(glob(pattern, text), fits, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn refs_that_are_left_open() {
+        for open in [
+            "*",
+            "**",
+            "refs/*",
+            "refs/*/*",
+            "refs/heads/*",
+            "refs/heads/**",
+            "refs/heads/?*",
+            "refs/tags/*",
+            "refs/pull/*",
+            "refs/pull/*/merge",
+            "*a*",
+            "?*",
+        ] {
+            assert!(is_open_ref(open), "{open}");
+        }
+        for bound in [
+            "refs/heads/main",
+            "refs/heads/release/*",
+            "refs/tags/v*",
+            "refs/pull/7/merge",
+            "refs/*/main",
+            "main",
+            "",
+        ] {
+            assert_eq!(is_open_ref(bound), bound.is_empty(), "{bound}");
         }
     }
 

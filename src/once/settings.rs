@@ -325,7 +325,10 @@ pub fn absolute(path: &str) -> Result<PathBuf> {
 }
 
 /// `TYPE[,KEY=VALUE…]`.
-fn parse_output(text: &str) -> Result<RawOutput> {
+///
+/// # Errors
+/// `Kind::Usage`.
+pub fn parse_output(text: &str) -> Result<RawOutput> {
     let wrong = |why: String| Error::usage(format!("--output {}: {why}", shown(text)));
     let mut parts = text.split(',');
     let mut output = RawOutput { kind: parts.next().unwrap_or_default().to_owned(), ..RawOutput::default() };

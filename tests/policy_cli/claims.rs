@@ -90,6 +90,61 @@ fn allowed() {
     );
 }
 
+/// What is typed for `once` can be typed here: what the job does with it is not asked for.
+#[test]
+fn outputs_are_those_of_once() {
+    let folder = folder(&claims());
+    let policy = POLICY
+        .replace("roles: [deploy, admin]", "roles: [deploy, other]")
+        .replace("spec:\n  options", "spec:\n  allow: {kubernetes_users: [ci], db_users: [ci], ssh_host_principals: ['*']}\n---\nkind: role\nversion: v7\nmetadata: {name: unused}\nspec:\n  options")
+        .replace("name: admin", "name: other");
+    std::fs::write(folder.path().join("p.yaml"), policy).unwrap();
+    let outputs = [
+        "ssh,name=web,roles=deploy,destination=/run/web",
+        "kubernetes,cluster=c,server=https://k8s.example.com,server-ca=gone.crt",
+        "database,service=s,format=mongo",
+        "ssh-host,principals=a.example.com,public-key=gone.pub,roles=other+deploy",
+    ];
+    let args: Vec<&str> = outputs.iter().flat_map(|output| ["--output", output]).collect();
+    let (code, stdout, stderr) = ask(folder.path(), &[&args[..], &["--role", "other"]].concat());
+    assert_eq!((code, stderr.as_str()), (0, ""), "{stdout}");
+    for said in [
+        "  output `web`: roles deploy, for 1h\n    SSH principals: deploy@env=prod\n",
+        "  output `kubernetes`: roles other, for 1h\n    TLS common name: ci\n",
+        "  output `database`: roles other, for 1h\n",
+        "  output `ssh-host`: roles deploy, other, for 1h\n    SSH principals: a.example.com\n",
+    ] {
+        assert!(stdout.contains(said), "no {said:?} in {stdout}");
+    }
+    for (output, code, said) in [
+        ("ssh,x", 2, "error: --output ssh,x: `x` is not KEY=VALUE"),
+        ("ssh,server=x", 4, "type `ssh` has no option `server`"),
+        ("nothing", 4, "there is no type `nothing`"),
+    ] {
+        let (got, stdout, stderr) = ask(folder.path(), &["--output", output]);
+        assert!(got == code && (stdout + &stderr).contains(said), "{output}");
+    }
+}
+
+/// Groups come last in the alphabet, and in the line, that count most.
+#[test]
+fn what_is_long_is_told_to_its_end() {
+    let folder = folder(&claims());
+    let groups: Vec<String> = (0..20).map(|n| format!("group-number-{n}")).collect();
+    let names = format!(
+        "allow: {{kubernetes_users: [ci], kubernetes_groups: ['system:masters', {}]}}",
+        groups.join(", ")
+    );
+    let policy = POLICY.replace("allow: {logins: [deploy], node_labels: {env: prod}}", &names);
+    std::fs::write(folder.path().join("p.yaml"), policy).unwrap();
+    let (code, stdout, _) = ask(folder.path(), &["--output", "kubernetes,cluster=c"]);
+    assert!(code == 0 && stdout.contains(" system:masters\n"), "{stdout}");
+    let output = format!("kubernetes,cluster=c,user={}", "x".repeat(60));
+    let (code, stdout, _) = ask(folder.path(), &["--output", &output]);
+    let end = "; role `admin` is left out: it needs per-session MFA, which a machine cannot pass\n";
+    assert!(code == 4 && stdout.contains(end), "{stdout}");
+}
+
 #[test]
 fn denied_with_each_condition() {
     let mut claims = claims();

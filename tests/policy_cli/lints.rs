@@ -74,6 +74,15 @@ fn a_role_that_needs_mfa_is_told_in_the_words_of_the_exchange() {
     );
 }
 
+/// Patterns and names that look as if they said which, and do not.
+#[test]
+fn rules_that_seem_to_bind_are_told_one_by_one() {
+    for (name, rules) in [("any-ref", 2), ("any-workflow", 3)] {
+        let report = lint("p.yaml", &fixture(&format!("lints/{name}/bad.yaml")));
+        assert_eq!(report.findings.len(), rules, "{name}: {:#?}", report.findings);
+    }
+}
+
 /// The page has a section for each lint, in the order of the registry, and none for any other.
 #[test]
 fn each_has_its_page() {

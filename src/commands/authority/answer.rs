@@ -1,7 +1,6 @@
 //! "Would this job get in?", from claims that nobody verified: each rule's
 //! conditions with what was got and wanted, then what the job would have.
 
-use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
 
@@ -10,9 +9,11 @@ use serde_json::{Map, Value, json};
 use crate::authority::policy::{Asked, JoinToken, OUTPUTS, Policy, Prospect, RuleTrial};
 use crate::cli::authority::Check;
 use crate::denial::{Denial, Reason};
+use crate::destination::{Used, output_type};
 use crate::document::{nearest, parse_duration};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::join::jwt::{self, Jwt};
+use crate::once::settings::{RawOutput, parse_output};
 use crate::text::{shown, shown_long};
 use crate::wire::{OutputRequest, SshRequest, TlsRequest};
 
@@ -68,21 +69,20 @@ pub(super) fn judge(
     Answer { token: token.name.clone(), rules, result }
 }
 
-/// An output as `once` asks for it, `TYPE[,KEY=VALUE…]`; its keys are never looked at.
+/// An output as `once` reads it, `TYPE[,KEY=VALUE…]`, and asks for it: without
+/// what the job does with it there. Its keys are never looked at.
 pub(super) fn output(text: &str, roles: &[String]) -> Result<OutputRequest> {
-    let mut parts = text.split(',');
-    let kind = parts.next().unwrap_or_default().to_owned();
-    let mut options = BTreeMap::new();
-    for part in parts {
-        let (key, value) = part
-            .split_once('=')
-            .ok_or_else(|| Error::usage(format!("`--output`: `{}` is not KEY=VALUE", shown(part))))?;
-        options.insert(key.to_owned(), value.to_owned());
+    let RawOutput { kind, name, roles: own, mut options, .. } = parse_output(text)?;
+    if let Some(written) = output_type(&kind) {
+        let asked = |name: &String| {
+            written.options().iter().all(|option| option.name != name || option.used == Used::There)
+        };
+        options.retain(|name, _| asked(name));
     }
     let known = OUTPUTS.iter().find(|known| known.name == kind);
     Ok(OutputRequest {
-        name: options.remove("name").unwrap_or_else(|| kind.clone()),
-        roles: roles.to_vec(),
+        name: name.unwrap_or_else(|| kind.clone()),
+        roles: if own.is_empty() { roles.to_vec() } else { own },
         ssh: known.filter(|known| known.ssh).map(|_| SshRequest { public_key: String::new() }),
         tls: known.filter(|known| known.tls).map(|_| TlsRequest { csr: String::new() }),
         kind,
