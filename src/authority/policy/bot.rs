@@ -143,6 +143,11 @@ impl Bot {
         }
     }
 
+    /// Every trait: its name, its values and their places.
+    pub(super) fn traits(&self) -> impl Iterator<Item = (&str, &[(String, Place)])> {
+        self.traits.iter().map(|one| (one.name.as_str(), one.values.as_slice()))
+    }
+
     /// The values of a trait and their places; none where the bot does not have it.
     pub(super) fn trait_values(&self, name: &str) -> &[(String, Place)] {
         self.traits.iter().find(|one| one.name == name).map_or(&[], |one| &one.values)

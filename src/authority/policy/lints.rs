@@ -55,7 +55,7 @@ pub static LINTS: &[Lint] = &[
     Lint { name: "root-login", summary: "roles and traits that log in as root", run: roles::root_login },
     Lint {
         name: "trait-leak",
-        summary: "traits that give a login on more hosts than one role's, or a user with more than one role's databases or groups",
+        summary: "traits that give a login on more hosts than one role's, a user with more than one role's databases or groups, or names in outputs of several types",
         run: traits::leak,
     },
     Lint { name: "no-hosts", summary: "roles whose logins open nothing", run: roles::no_hosts },

@@ -26,6 +26,7 @@ pub(super) fn leak(policy: &Policy, findings: &mut Findings<'_>) {
     for bot in policy.bots.values() {
         let usable: Vec<&Role> =
             bot.roles.iter().map(AsRef::as_ref).filter(|role| !policy.needs_mfa(role)).collect();
+        across(bot, &usable, findings);
         let on_hosts = usable.iter().filter(|role| role.reach != Reach::Nowhere).flat_map(|role| {
             let through = |template| Through {
                 role,
@@ -48,6 +49,51 @@ pub(super) fn leak(policy: &Policy, findings: &mut Findings<'_>) {
                 let noun = format!("the {} ", of.noun);
                 apart(bot, (&noun, of.noun, of.key), issued.collect(), &denied, findings);
             }
+        }
+    }
+}
+
+/// A trait that names who a job is in outputs of several types: a value meant
+/// for a login is a database user too.
+fn across(bot: &Bot, usable: &[&Role], findings: &mut Findings<'_>) {
+    for (name, values) in bot.traits() {
+        let Some((_, place)) = values.first() else { continue };
+        let mut nouns: Vec<&str> = Vec::new();
+        let mut given: Vec<String> = Vec::new();
+        let mut add =
+            |noun: &'static str, role: &Role, templates: &[Template], denied: &dyn Fn(&str) -> bool| {
+                let made = templates.iter().filter_map(|template| match template {
+                    Template::Trait { prefix, name: used, suffix } if used == name => Some((prefix, suffix)),
+                    _ => None,
+                });
+                let made = made.flat_map(|(prefix, suffix)| {
+                    values.iter().map(move |(value, _)| Template::fill(prefix, value, suffix))
+                });
+                let made: Vec<String> = made.filter(|made| !denied(made)).collect();
+                if !made.is_empty() {
+                    given.push(format!("the {noun} {} through role `{}`", named(&made), role.name));
+                    if !nouns.contains(&noun) {
+                        nouns.push(noun);
+                    }
+                }
+            };
+        for role in usable {
+            if role.reach != Reach::Nowhere {
+                add("login", role, &role.logins, &|login| bot.denies(login));
+            }
+            // Nothing else can be pinned, and so none of it is issued.
+            for field in OUTPUTS.iter().filter_map(|kind| kind.fields.first()) {
+                if !role.options.pin_source_ip {
+                    let denied = |name: &str| field::denier(bot, field, name).is_some();
+                    add(field.noun, role, role.names.allowed(field), &denied);
+                }
+            }
+        }
+        if nouns.len() > 1 {
+            let message = format!("the trait `{name}` of bot `{}` gives {}", bot.name, given.join(" and "));
+            let hint = "if a value that is meant for the one is not meant for the other, use a trait of its own \
+                        for each, or write the names into the roles";
+            findings.add(Subject::Bot(bot), bot.origin.at(*place), message, hint.to_owned());
         }
     }
 }
@@ -203,6 +249,27 @@ mod tests {
             let denied = format!("{}, deny: {{{key}: [x]}}}}", body.strip_suffix('}').unwrap());
             assert!(leaks(&traits, &spec(one), &denied).is_empty(), "{key}");
         }
+        // The same trait for another type of output.
+        let traits = "{name: logins, values: [x, w]}, {name: other, values: [z]}";
+        let login = "allow: {logins: ['{{internal.logins}}'], node_labels: {'*': '*'}}";
+        let one = format!("{{{login}}}");
+        let user = |template: &str, rest: &str| format!("{{allow: {{db_users: ['{template}']}}{rest}}}");
+        let found = leaks(traits, &one, &user("{{internal.logins}}", ", deny: {db_users: [w]}"));
+        assert_eq!(
+            found.iter().map(|(message, _)| message.as_str()).collect::<Vec<_>>(),
+            [
+                "the trait `logins` of bot `deployer` gives the login `x`, `w` through role `a` and the database user \
+              `x` through role `b`"
+            ]
+        );
+        for rest in [
+            ", deny: {db_users: ['*']}",
+            ", options: {pin_source_ip: true}",
+            ", options: {require_session_mfa: true}",
+        ] {
+            assert!(leaks(traits, &one, &user("{{internal.logins}}", rest)).is_empty(), "{rest}");
+        }
+        assert!(leaks(traits, &one, &user("{{external.other}}", "")).is_empty());
         // What is never issued leaks nothing.
         let (group, user) = ("kubernetes_groups: ['{{external.g}}']", "kubernetes_users: [u]");
         let traits = "{name: g, values: [x]}";
