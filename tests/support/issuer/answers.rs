@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{Endpoint, Fault, REQUEST_TOKEN, Request, Shared};
-use crate::support::template::Variables;
+use crate::support::template::{self, Variables};
 use crate::support::token::{Signing, Token};
 
 impl Shared {
@@ -96,7 +96,8 @@ impl Shared {
             _ => String::new(),
         };
         let variables = Variables::new().with("issuer", issuer).with("audience", audience);
-        let mut token = Token::by(state.signer, variables.object(&state.claims[platform]));
+        let claims = state.claims.get(platform).cloned().unwrap_or_else(|| template::claims(platform));
+        let mut token = Token::by(state.signer, variables.object(&claims));
         token.signing = Signing::Key(state.signer, state.signer.algorithm().to_owned());
         token
     }
