@@ -78,6 +78,10 @@ impl JoinMethod for Kubernetes {
 
     fn prove<'a>(&'a self, job: &'a Job<'a>) -> BoxFuture<'a, Result<Presented>> {
         Box::pin(async {
+            if job.env.get(HOST_VARIABLE).is_none() {
+                return Err(Error::new(Kind::Proof, format!("this is no pod of a cluster: {HOST_VARIABLE} is not set"))
+                    .hint("choose another --join-method, or run this in a pod with a projected service account token"));
+            }
             let path = shown(path(job.env));
             Err(Error::new(Kind::Proof, format!("this pod has no service account token at {path}"))
                 .hint("give the pod a projected volume with `serviceAccountToken: {path: machine-id, audience: AUTHORITY_URL, expirationSeconds: 3600}`, mounted at /var/run/secrets/tokens")

@@ -34,6 +34,18 @@ impl Shared {
             Some(Fault::Redirect(url)) => return reply(to, 302, &format!("Location: {url}"), ""),
             Some(Fault::Delay(time)) => self.rest(time),
             Some(Fault::Huge(bytes)) => return huge(to, bytes),
+            Some(Fault::Drip(pause)) => {
+                write!(
+                    to,
+                    "HTTP/1.1 200 Test\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
+                )?;
+                while !self.closing.load(Ordering::Relaxed) {
+                    to.write_all(b" ")?;
+                    to.flush()?;
+                    self.rest(pause);
+                }
+                return Ok(());
+            }
             Some(Fault::Hang) => {
                 self.rest(Duration::from_secs(120));
                 return Ok(());
