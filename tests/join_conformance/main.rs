@@ -20,6 +20,7 @@ mod support;
 
 mod cases;
 mod fields;
+mod registry;
 mod strangers;
 
 use std::collections::BTreeMap;
