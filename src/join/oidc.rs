@@ -187,7 +187,8 @@ impl Oidc {
 
     /// What the method asks of every token, whichever rule it is for.
     fn check_claims(&self, claims: &Map<String, Value>) -> Result<(), Denial> {
-        (self.check)(claims).map_err(|detail| Denial::new(Reason::ClaimInvalid, detail))?;
+        // What a method wants of its platform's tokens is in the documentation, and no secret.
+        (self.check)(claims).map_err(|why| Denial::new(Reason::ClaimInvalid, why.clone()).tell(why))?;
         match self.pinned.iter().find(|(claim, value)| text(claims, claim) != value) {
             Some((claim, value)) => {
                 Err(Denial::new(Reason::NoRuleMatches, format!("{claim} is not {value}")))
