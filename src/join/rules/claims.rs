@@ -173,8 +173,10 @@ mod tests {
             ("false", "false", true),
             ("false", "null", false),
             ("'true'", "true", false),
-            ("yes", "true", false),
-            ("yes", "\"yes\"", true),
+            // YAML's other names of booleans are booleans.
+            ("yes", "true", true),
+            ("no", "\"no\"", false),
+            ("'no'", "\"no\"", true),
             ("'*'", "\"\"", true),
             ("'*'", "null", false),
             ("'*'", "7", false),
