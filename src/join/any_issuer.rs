@@ -164,6 +164,68 @@ mod tests {
         assert!(configure(&with(", algorithms: [EdDSA, ES256, ES384, PS256], audience: a")).is_ok());
     }
 
+    /// One key set and one join token for all of them: none stands in another's way.
+    #[test]
+    fn every_algorithm_verifies() {
+        use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+        use base64::{Engine as _, engine::general_purpose::STANDARD};
+        use ring::rand::SystemRandom;
+        use ring::signature::{self as by, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaKeyPair};
+
+        crate::net::install_crypto();
+        let random = SystemRandom::new();
+        let base64url = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let pem = include_str!("../../tests/fixtures/keys/rsa-a.pem");
+        let pem: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+        let rsa = RsaKeyPair::from_pkcs8(&STANDARD.decode(pem).unwrap()).unwrap();
+        let (fixed256, fixed384) =
+            (&by::ECDSA_P256_SHA256_FIXED_SIGNING, &by::ECDSA_P384_SHA384_FIXED_SIGNING);
+        let ecdsa = |fixed| {
+            let pkcs8 = EcdsaKeyPair::generate_pkcs8(fixed, &random).unwrap();
+            EcdsaKeyPair::from_pkcs8(fixed, pkcs8.as_ref(), &random).unwrap()
+        };
+        let (p256, p384) = (ecdsa(fixed256), ecdsa(fixed384));
+        let ed25519 = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
+        let ec = |kid: &str, curve: &str, pair: &EcdsaKeyPair| {
+            let (x, y) = pair.public_key().as_ref()[1..].split_at(pair.public_key().as_ref().len() / 2);
+            serde_json::json!({"kty": "EC", "kid": kid, "crv": curve, "x": base64url(x), "y": base64url(y)})
+        };
+        let public = by::RsaPublicKeyComponents::<Vec<u8>>::from(rsa.public());
+        let set = serde_json::json!({"keys": [
+            {"kty": "RSA", "kid": "rsa", "n": base64url(&public.n), "e": base64url(&public.e)},
+            ec("p256", "P-256", &p256), ec("p384", "P-384", &p384),
+            {"kty": "OKP", "kid": "ed25519", "crv": "Ed25519", "x": base64url(ed25519.public_key().as_ref())},
+        ]});
+        let keys = super::super::oidc::KeySet::parse(set.to_string().as_bytes()).unwrap();
+        let by_rsa = |padding: &'static dyn by::RsaEncoding| {
+            let mut signature = vec![0; rsa.public().modulus_len()];
+            rsa.sign(padding, &random, b"message", &mut signature).unwrap();
+            ("rsa", signature)
+        };
+        for (name, algorithm) in ALGORITHMS {
+            let (kid, signature) = match name {
+                "RS256" => by_rsa(&by::RSA_PKCS1_SHA256),
+                "RS384" => by_rsa(&by::RSA_PKCS1_SHA384),
+                "RS512" => by_rsa(&by::RSA_PKCS1_SHA512),
+                "PS256" => by_rsa(&by::RSA_PSS_SHA256),
+                "PS384" => by_rsa(&by::RSA_PSS_SHA384),
+                "PS512" => by_rsa(&by::RSA_PSS_SHA512),
+                "ES256" => ("p256", p256.sign(&random, b"message").unwrap().as_ref().to_vec()),
+                "ES384" => ("p384", p384.sign(&random, b"message").unwrap().as_ref().to_vec()),
+                _ => ("ed25519", ed25519.sign(b"message").as_ref().to_vec()),
+            };
+            // Under its own name, and under no other of the list.
+            for (other, tried) in ALGORITHMS {
+                let verified = ["rsa", "p256", "p384", "ed25519"].iter().any(|kid| {
+                    keys.find(kid, tried)
+                        .any(|key| crate::jws::verify(&base64url(&signature), b"message", key, tried))
+                });
+                assert_eq!(verified, name == other, "{name} as {other}");
+            }
+            assert_eq!(keys.find(kid, algorithm).count(), 1, "{name}");
+        }
+    }
+
     #[test]
     fn provenance_names_the_subject() {
         let claims = serde_json::json!({"iss": "https://i", "sub": "job\n7"});

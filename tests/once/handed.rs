@@ -84,6 +84,23 @@ fn a_pod_is_known_by_its_projected_token() {
 }
 
 #[test]
+fn a_pod_that_is_refused_sees_its_own_claims() {
+    let world = world();
+    let job = pod(&world);
+    let other = pod_token(&world).claim("sub", "system:serviceaccount:ci-deploys:other");
+    project(&job, &other);
+    let words =
+        "a claim of the token is missing or of the wrong type: sub and kubernetes.io do not name the same";
+    job.once([]).failed(4).says(&[words]);
+    let mut other = pod_token(&world).claim("sub", "system:serviceaccount:web:deployer");
+    other.claims["kubernetes.io"]["namespace"] = "web".into();
+    project(&job, &other);
+    let refused = job.once([]).failed(4);
+    refused.says(&["no rule of this authority lets this job in", "sub: system:serviceaccount:web:deployer"]);
+    refused.says(&["\"namespace\":\"web\"", "\"name\":\"deploy-29384756-x7k2p\""]);
+}
+
+#[test]
 fn a_ci_job_in_a_pod_is_a_ci_job() {
     let world = world();
     let job = pod(&world).envs(world.issuer.github_environment()).env("MACHINE_ID_TOKEN", "github-deploy");
