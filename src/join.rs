@@ -20,9 +20,11 @@ use crate::error::Result;
 use crate::net::Platform;
 use crate::wire::{ExchangeResponse, Proof};
 
+pub mod any_issuer;
 pub mod circleci;
 pub mod github;
 pub mod jwt;
+pub mod kubernetes;
 pub mod oidc;
 pub mod rules;
 mod source;
@@ -32,7 +34,8 @@ pub use source::Source;
 use rules::{Field, Guard, Rule};
 
 /// Every join method. A new one is a file and a line here.
-pub static METHODS: &[&dyn JoinMethod] = &[&github::GitHub, &circleci::CircleCi];
+pub static METHODS: &[&dyn JoinMethod] =
+    &[&github::GitHub, &circleci::CircleCi, &any_issuer::AnyIssuer, &kubernetes::Kubernetes];
 
 /// A future on the heap, as traits in a registry need it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -4,12 +4,16 @@ use serde_json::{Map, Value};
 
 use crate::document::{self, Mapping, Mistake, Node, Place};
 
+mod claims;
+
+pub use claims::claim;
+
 /// A field that a rule of some method may have.
 #[derive(Debug)]
 pub struct Field {
     /// The key in the policy.
     pub name: &'static str,
-    /// The claim it is compared with.
+    /// The claim it is compared with: a name, or a JSON pointer (see [`claim()`]).
     pub claim: &'static str,
     /// How it is compared.
     pub test: Test,
@@ -34,6 +38,11 @@ pub enum Says {
     },
     /// Which workflow, or a place with rules of its own about that.
     Workflow {
+        /// Whether that value leaves it open after all.
+        open: fn(&str) -> bool,
+    },
+    /// Whose job it is at all, at an issuer that others may use too.
+    Whose {
         /// Whether that value leaves it open after all.
         open: fn(&str) -> bool,
     },
@@ -100,6 +109,10 @@ pub enum Test {
     /// The field's name ends in `*` and stands for every claim that begins
     /// so: a custom property, text or a list, as [`Test::Glob`] or [`Test::Member`].
     Property,
+    /// The field is a mapping from names of claims to what they must be, of
+    /// the claim's own type: text as [`Test::Glob`], a boolean or whole number
+    /// as it is, a list of texts each as [`Test::Member`].
+    Claims,
 }
 
 /// One entry of a join token's `allow`: all its conditions must hold.
@@ -114,14 +127,16 @@ pub struct Rule {
 }
 
 /// One condition of a [`Rule`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Condition {
     /// The field's name in the policy.
     pub field: String,
-    /// The claim's name.
+    /// The claim's name, or a JSON pointer to it.
     pub claim: String,
     /// What it must be.
     pub want: Want,
+    /// What it says, for whoever judges the rule as a whole.
+    pub says: &'static [Says],
 }
 
 /// What a claim must be.
@@ -137,6 +152,8 @@ pub enum Want {
     Member(String),
     /// Text that matches, or a list with such a text in it.
     Property(String),
+    /// That value: a boolean or a whole number, of that type.
+    Value(Value),
 }
 
 /// A value of a claim that a rule must name to let it in, such as
@@ -175,7 +192,7 @@ impl Condition {
     /// Whether the claims meet it. A claim that is missing or of another type does not.
     #[must_use]
     pub fn holds(&self, claims: &Map<String, Value>) -> bool {
-        match (&self.want, claims.get(&self.claim)) {
+        match (&self.want, claim(claims, &self.claim)) {
             (Want::Glob(pattern), Some(Value::String(text))) => glob(pattern, text),
             (Want::Exact(wanted), Some(Value::String(text))) => wanted == text,
             (Want::Boolean(wanted), Some(Value::Bool(value))) => wanted == value,
@@ -189,6 +206,8 @@ impl Condition {
             (Want::Property(pattern), Some(Value::Array(list))) => {
                 list.iter().any(|item| item.as_str().is_some_and(|text| glob(pattern, text)))
             }
+            // A number with a fraction or an exponent is no whole number here, whatever its value.
+            (Want::Value(wanted), Some(value)) => wanted == value,
             _ => false,
         }
     }
@@ -201,6 +220,7 @@ impl Want {
         match self {
             Self::Glob(text) | Self::Exact(text) | Self::Member(text) | Self::Property(text) => text.clone(),
             Self::Boolean(value) => value.to_string(),
+            Self::Value(value) => value.to_string(),
         }
     }
 }
@@ -227,9 +247,14 @@ fn read_rule(entry: &Node, fields: &'static [Field], guards: &[Guard]) -> Result
             .iter()
             .find(|field| field.names(&key.text))
             .ok_or_else(|| document::unknown(key, "a rule", &known))?;
+        if field.test == Test::Claims {
+            conditions.extend(claims::read(field, node)?);
+            continue;
+        }
         let want = read_want(field, node)?;
         let claim = if field.test == Test::Property { &key.text } else { field.claim };
-        conditions.push(Condition { field: key.text.clone(), claim: claim.to_owned(), want });
+        let (field, claim, says) = (key.text.clone(), claim.to_owned(), field.says);
+        conditions.push(Condition { field, claim, want, says });
     }
     if conditions.is_empty() {
         return Err(Mistake::new(entry.place, "a rule without conditions would let everybody in"));
@@ -246,7 +271,8 @@ fn read_want(field: &Field, node: &Node) -> Result<Want, Mistake> {
         other => other.map(str::to_owned),
     };
     Ok(match field.test {
-        Test::Glob => Want::Glob(text()?),
+        // Claims have names of their own, so `read_rule` takes them apart.
+        Test::Glob | Test::Claims => Want::Glob(text()?),
         Test::Member => Want::Member(text()?),
         Test::Property => Want::Property(text()?),
         Test::Boolean => Want::Boolean(match node.text(field.name) {

@@ -13,6 +13,7 @@
 mod support;
 
 mod certificates;
+mod floods;
 mod keys;
 mod outages;
 mod requests;

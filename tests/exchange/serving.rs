@@ -1,7 +1,7 @@
 //! The process: health, policy, floods, the end.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -230,16 +230,8 @@ fn a_flood_of_connections_from_one_address_leaves_room_for_others() {
 
 /// `GET`, from 127.0.0.2.
 fn from_another_address(bench: &Bench, path: &str) -> Response {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut stream = bench.authority.client().connect_from([127, 0, 0, 2].into()).unwrap();
     let address = bench.authority.address();
-    let stream = runtime.block_on(async {
-        let socket = tokio::net::TcpSocket::new_v4().unwrap();
-        socket.bind(SocketAddr::from(([127, 0, 0, 2], 0))).unwrap();
-        socket.connect(address).await.unwrap().into_std().unwrap()
-    });
-    stream.set_nonblocking(false).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    let mut stream = bench.authority.client().over(stream).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
     stream.flush().unwrap();
     Response::read(&mut stream).unwrap()
@@ -251,16 +243,8 @@ fn a_connection_may_be_kept() {
     let mut stream = bench.authority.client().connect().unwrap();
     for _ in 0..3 {
         let keys = Keys::fresh();
-        let body = keys.request("github-deploy", "github", &bench.bound(&keys).mint()).to_string();
-        write!(
-            stream,
-            "POST /v1/exchange HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            bench.authority.address(),
-            body.len()
-        )
-        .unwrap();
-        stream.flush().unwrap();
-        Response::read(&mut stream).unwrap().granted();
+        let request = keys.request("github-deploy", "github", &bench.bound(&keys).mint());
+        bench.authority.client().exchange_over(&mut stream, &request).unwrap().granted();
     }
 }
 

@@ -13,6 +13,7 @@ mod support;
 
 mod cleanup;
 mod destinations;
+mod handed;
 mod inspect;
 mod outages;
 mod platforms;

@@ -121,7 +121,9 @@ fn the_page_names_every_key() {
         } else {
             keys(&text)
         };
-        for key in keys {
+        // The sections of join methods have a page of their own.
+        let is_method = |key: &String| METHODS.iter().any(|method| method.name() == key);
+        for key in keys.into_iter().filter(|key| !is_method(key)) {
             let whole = format!("`{prefix}{key}");
             let named = [format!("{whole}`"), format!("{whole}."), format!("`{key}`")];
             assert!(named.iter().any(|name| page.contains(name)), "docs/policy.md lacks {whole}`");

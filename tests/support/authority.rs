@@ -221,6 +221,14 @@ impl Authority {
         std::fs::rename(new, file).unwrap();
     }
 
+    /// The memory that its process holds now (`VmRSS`), in KiB.
+    pub fn resident(&self) -> usize {
+        let id = self.process.as_ref().expect("a running authority").id();
+        let status = process::read(format!("/proc/{id}/status"));
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// SIGHUP.
     pub fn hup(&self) {
         self.process.as_ref().expect("a running authority").signal(Signal::HUP);

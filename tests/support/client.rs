@@ -2,7 +2,7 @@
 //! every byte in the test's hands; and a job's keys.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,6 +83,33 @@ impl Client {
         socket.set_write_timeout(Some(PATIENCE))?;
         socket.set_nodelay(true)?;
         self.over(socket)
+    }
+
+    /// The same from another address of loopback; the authority limits what one address may do.
+    pub fn connect_from(&self, source: Ipv4Addr) -> io::Result<Stream> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let socket = runtime.block_on(async {
+            let socket = tokio::net::TcpSocket::new_v4()?;
+            socket.bind((source, 0).into())?;
+            socket.connect(self.address).await?.into_std()
+        })?;
+        socket.set_nonblocking(false)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_nodelay(true)?;
+        self.over(socket)
+    }
+
+    /// `POST /v1/exchange` over a connection that is kept.
+    pub fn exchange_over(&self, stream: &mut Stream, request: &Value) -> io::Result<Response> {
+        let body = request.to_string();
+        write!(
+            stream,
+            "POST /v1/exchange HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            self.address,
+            body.len()
+        )?;
+        stream.flush()?;
+        Response::read(&mut Incoming(stream))
     }
 
     /// TLS over a connection that there is.

@@ -68,6 +68,8 @@ pub enum Fault {
     Delay(Duration),
     /// 200 and that many bytes of JSON white space, then its end.
     Huge(usize),
+    /// 200, and then white space for ever, a byte each time.
+    Drip(Duration),
     /// No answer, until the client or the issuer goes.
     Hang,
     /// The connection is closed without an answer.

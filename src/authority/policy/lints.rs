@@ -31,6 +31,11 @@ pub struct Lint {
 /// Every lint. A new one is a line here, its function, its page and its two policies.
 pub static LINTS: &[Lint] = &[
     Lint {
+        name: "anybody",
+        summary: "rules that do not say whose jobs they let in, at an issuer that others may use too",
+        run: rules::anybody,
+    },
+    Lint {
         name: "mutable-names",
         summary: "rules that bind a name which somebody else can have one day, and no id",
         run: rules::mutable_names,
@@ -221,6 +226,6 @@ mod tests {
         let text = role("a", "{}").replace("{name: a}", "{name: a, allow_lints: [rot-login, x]}");
         let mistakes = parse(&text).unwrap_err();
         assert_eq!(mistakes[0], "p.yaml:5:35: there is no lint `rot-login` | did you mean `root-login`?");
-        assert!(mistakes[1].contains("there is no lint `x` | there are: mutable-names, "), "{}", mistakes[1]);
+        assert!(mistakes[1].contains("there is no lint `x` | there are: anybody, "), "{}", mistakes[1]);
     }
 }

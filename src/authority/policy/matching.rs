@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::{JoinToken, Origin};
 use crate::denial::{Denial, Reason};
-use crate::join::rules::{Condition, Guard, Rule};
+use crate::join::rules::{self, Condition, Guard, Rule, Want};
 use crate::text::shown;
 
 /// One rule of the token must match: all its conditions hold and none of its
@@ -63,7 +63,7 @@ pub(super) fn trials(token: &JoinToken, claims: &Map<String, Value>) -> Vec<Rule
             .map(|condition| Trial {
                 field: shown(&condition.field),
                 got: got(claims, &condition.claim),
-                wanted: format!("`{}`", shown(&condition.want.shown())),
+                wanted: wanted(&condition.want),
                 met: condition.holds(claims),
             })
             .chain(rule.guards.iter().filter(|guard| guard.strikes(claims)).map(|guard| Trial {
@@ -99,8 +99,8 @@ fn story(token: &JoinToken, rule: &Rule, claims: &Map<String, Value>) -> String 
         rule.conditions.len(),
     )];
     parts.extend(unmet.iter().map(|condition| {
-        let wanted = shown(&condition.want.shown());
-        format!("`{}`: got {}, wanted `{wanted}`", shown(&condition.field), got(claims, &condition.claim))
+        let (got, wanted) = (got(claims, &condition.claim), wanted(&condition.want));
+        format!("`{}`: got {got}, wanted {wanted}", shown(&condition.field))
     }));
     let strike = |guard: &&Guard| guard.strikes(claims);
     parts.extend(rule.guards.iter().filter(strike).map(|guard| {
@@ -112,11 +112,19 @@ fn story(token: &JoinToken, rule: &Rule, claims: &Map<String, Value>) -> String 
 }
 
 fn got(claims: &Map<String, Value>, claim: &str) -> String {
-    match claims.get(claim) {
+    match rules::claim(claims, claim) {
         None => "nothing".to_owned(),
         Some(Value::String(text)) => format!("`{}`", shown(text)),
         // With its type visible: a number is not the text of that number.
         Some(other) => format!("the {} `{}`", kind(other), shown(&other.to_string())),
+    }
+}
+
+/// What is wanted, with its type visible like what was got.
+fn wanted(want: &Want) -> String {
+    match want {
+        Want::Value(value) => format!("the {} `{value}`", kind(value)),
+        other => format!("`{}`", shown(&other.shown())),
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use jsonwebtoken::jwk::{Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind};
 use serde_json::Value;
-use tokio::task::JoinHandle;
+use tokio::sync::{Semaphore, watch};
 
 use crate::net;
 
@@ -26,6 +26,11 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_DISCOVERY: usize = 64 << 10;
 const MAX_KEY_SET: usize = 256 << 10;
 const MAX_KEYS: usize = 64;
+/// Requests that may wait for one issuer at once. Each holds a connection to
+/// the authority for as long, which jobs of other issuers need too.
+const MAX_WAITING: usize = 128;
+/// The same for all issuers together: one dead proxy stands before many.
+const MAX_WAITING_IN_ALL: usize = 1024;
 
 /// An issuer's usable keys.
 #[derive(Clone, Debug, Default)]
@@ -105,19 +110,22 @@ fn usable(json: &Value) -> Option<Key> {
 pub struct Issuers {
     client: reqwest::Client,
     issuers: Mutex<HashMap<String, Arc<Issuer>>>,
+    waiting: Semaphore,
 }
 
-/// One issuer's cache. Whoever holds `fetching` is the one who asks.
-#[derive(Debug, Default)]
+/// One issuer's cache.
+#[derive(Debug)]
 struct Issuer {
     state: Mutex<State>,
-    fetching: tokio::sync::Mutex<()>,
+    waiting: Semaphore,
 }
 
 #[derive(Clone, Debug, Default)]
 struct State {
     keys: Option<(Arc<KeySet>, Instant)>,
     asked: Option<Instant>,
+    /// The question under way, if any: it ends when its sender goes.
+    answer: Option<watch::Receiver<()>>,
     /// Why the last answer was none; nothing where it was one.
     failure: Option<String>,
 }
@@ -131,20 +139,26 @@ impl State {
     fn may_ask(&self) -> bool {
         self.asked.is_none_or(|asked| asked.elapsed() >= COOL_DOWN)
     }
+
+    fn under_way(&self) -> Option<watch::Receiver<()>> {
+        self.answer.clone().filter(|answer| answer.has_changed().is_ok())
+    }
 }
 
 impl Issuers {
     /// With the client that asks them.
     #[must_use]
     pub fn new(client: reqwest::Client) -> Self {
-        Self { client, issuers: Mutex::default() }
+        let waiting = Semaphore::new(MAX_WAITING_IN_ALL);
+        Self { client, issuers: Mutex::default(), waiting }
     }
 
     /// The issuer's keys, with one of that `kid` if the issuer has one.
     ///
     /// # Errors
     /// Where that cannot be told: the issuer has not answered when last asked,
-    /// and the keys of before do not have that `kid` or are too old.
+    /// and the keys of before do not have that `kid` or are too old; or too
+    /// many wait for its answer already.
     pub async fn keys(&self, url: &str, kid: &str) -> Result<Arc<KeySet>, String> {
         let issuer = {
             let mut issuers = self.issuers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -155,29 +169,58 @@ impl Issuers {
             && keys.has(kid)
             && age < AWAIT_AFTER
         {
-            if age > REFRESH_AFTER && state.may_ask() {
+            if age > REFRESH_AFTER {
                 drop(self.ask(&issuer, url));
             }
             return Ok(Arc::clone(keys));
         }
-        if state.may_ask() || state.serving().is_none() {
-            // Whoever comes while it is asked waits for that answer.
-            let _ = self.ask(&issuer, url).await;
+        let unavailable = |why: &str| format!("the keys of {url} cannot be had: {why}");
+        if let Some(mut answer) = self.ask(&issuer, url) {
+            let (Ok(_of_this), Ok(_of_all)) = (issuer.waiting.try_acquire(), self.waiting.try_acquire())
+            else {
+                return Err(unavailable("too many requests wait for its answer"));
+            };
+            // Nothing is ever sent: it ends when the question has.
+            let _ = answer.changed().await;
         }
         let state = issuer.snapshot();
-        let failed = || state.failure.clone().unwrap_or_else(|| "it was not asked".to_owned());
         match state.serving() {
             Some((keys, _)) if keys.has(kid) || state.failure.is_none() => Ok(Arc::clone(keys)),
-            _ => Err(format!("the keys of {url} cannot be had: {}", failed())),
+            _ => Err(unavailable(state.failure.as_deref().unwrap_or("it was not asked"))),
         }
     }
 
-    /// Asks in a task of its own: whoever waits may hang up, and the answer is
-    /// for everybody. Otherwise a stranger could start the cool-down and take
-    /// the question away.
-    fn ask(&self, issuer: &Arc<Issuer>, url: &str) -> JoinHandle<()> {
+    /// The question under way, or a new one unless the issuer was just asked.
+    /// It is asked in a task of its own: whoever waits may hang up, and the
+    /// answer is for everybody. Otherwise a stranger could start the cool-down
+    /// and take the question away. The cool-down starts before the answer, so
+    /// that a slow or dead issuer is not asked more often.
+    fn ask(&self, issuer: &Arc<Issuer>, url: &str) -> Option<watch::Receiver<()>> {
+        let (asking, answer) = watch::channel(());
+        {
+            let mut state = issuer.state();
+            if let Some(answer) = state.under_way() {
+                return Some(answer);
+            }
+            if !state.may_ask() {
+                return None;
+            }
+            state.asked = Some(Instant::now());
+            state.answer = Some(answer.clone());
+        }
         let (client, url, issuer) = (self.client.clone(), url.to_owned(), Arc::clone(issuer));
-        tokio::spawn(async move { issuer.ask(&client, &url).await })
+        tokio::spawn(async move {
+            let fetched = tokio::time::timeout(FETCH_TIMEOUT, fetch(&client, &url)).await;
+            issuer.learn(fetched.unwrap_or_else(|_| Err("no answer in time".to_owned())));
+            drop(asking);
+        });
+        Some(answer)
+    }
+}
+
+impl Default for Issuer {
+    fn default() -> Self {
+        Self { state: Mutex::default(), waiting: Semaphore::new(MAX_WAITING) }
     }
 }
 
@@ -190,21 +233,7 @@ impl Issuer {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks the issuer, unless somebody else just did. The cool-down starts
-    /// before the answer, so that a slow or dead issuer is not asked more often.
-    async fn ask(&self, client: &reqwest::Client, url: &str) {
-        let _one_at_a_time = self.fetching.lock().await;
-        {
-            let mut state = self.state();
-            if !state.may_ask() {
-                return;
-            }
-            state.asked = Some(Instant::now());
-        }
-        let fetched = match tokio::time::timeout(FETCH_TIMEOUT, fetch(client, url)).await {
-            Ok(fetched) => fetched,
-            Err(_) => Err("no answer in time".to_owned()),
-        };
+    fn learn(&self, fetched: Result<KeySet, String>) {
         let mut state = self.state();
         match fetched {
             Ok(keys) => (state.keys, state.failure) = (Some((Arc::new(keys), Instant::now())), None),
@@ -279,6 +308,32 @@ mod tests {
         assert_eq!(set.find("good", Algorithm::ES384).count(), 0);
         assert_eq!(set.find("good", Algorithm::HS256).count(), 0);
         assert_eq!(set.find("other", Algorithm::ES256).count(), 0);
+    }
+
+    /// An issuer that takes connections and says nothing.
+    #[tokio::test]
+    async fn one_question_for_all_who_wait_and_not_too_many_do() {
+        crate::net::install_crypto();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let issuers = Arc::new(Issuers::new(reqwest::Client::builder().no_proxy().build().unwrap()));
+        let mut jobs = tokio::task::JoinSet::new();
+        for _ in 0..MAX_WAITING + 50 {
+            let (issuers, url) = (Arc::clone(&issuers), url.clone());
+            jobs.spawn(async move { issuers.keys(&url, "kid").await.unwrap_err() });
+        }
+        let (silent, _) = listener.accept().await.unwrap();
+        for _ in 0..50 {
+            let why = jobs.join_next().await.unwrap().unwrap();
+            assert!(why.ends_with("too many requests wait for its answer"), "{why}");
+        }
+        assert_eq!(issuers.waiting.available_permits(), MAX_WAITING_IN_ALL - MAX_WAITING);
+        drop(silent);
+        let answers = jobs.join_all().await;
+        assert!(answers.len() == MAX_WAITING && answers.iter().all(|why| *why == answers[0]), "{answers:?}");
+        assert_eq!(issuers.waiting.available_permits(), MAX_WAITING_IN_ALL);
+        let asked_again = tokio::time::timeout(Duration::from_millis(100), listener.accept()).await;
+        assert!(asked_again.is_err(), "asked more than once");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{Endpoint, Fault, REQUEST_TOKEN, Request, Shared};
-use crate::support::template::Variables;
+use crate::support::template::{self, Variables};
 use crate::support::token::{Signing, Token};
 
 impl Shared {
@@ -34,6 +34,18 @@ impl Shared {
             Some(Fault::Redirect(url)) => return reply(to, 302, &format!("Location: {url}"), ""),
             Some(Fault::Delay(time)) => self.rest(time),
             Some(Fault::Huge(bytes)) => return huge(to, bytes),
+            Some(Fault::Drip(pause)) => {
+                write!(
+                    to,
+                    "HTTP/1.1 200 Test\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
+                )?;
+                while !self.closing.load(Ordering::Relaxed) {
+                    to.write_all(b" ")?;
+                    to.flush()?;
+                    self.rest(pause);
+                }
+                return Ok(());
+            }
             Some(Fault::Hang) => {
                 self.rest(Duration::from_secs(120));
                 return Ok(());
@@ -96,7 +108,8 @@ impl Shared {
             _ => String::new(),
         };
         let variables = Variables::new().with("issuer", issuer).with("audience", audience);
-        let mut token = Token::by(state.signer, variables.object(&state.claims[platform]));
+        let claims = state.claims.get(platform).cloned().unwrap_or_else(|| template::claims(platform));
+        let mut token = Token::by(state.signer, variables.object(&claims));
         token.signing = Signing::Key(state.signer, state.signer.algorithm().to_owned());
         token
     }

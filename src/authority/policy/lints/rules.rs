@@ -3,7 +3,7 @@
 use super::{Findings, Subject};
 use crate::authority::policy::{JoinToken, Policy};
 use crate::join::JoinMethod;
-use crate::join::rules::{Condition, Field, Rule, Says};
+use crate::join::rules::{Condition, Rule, Says};
 
 /// The most fields that a hint names.
 const MOST_FIELDS: usize = 5;
@@ -17,10 +17,6 @@ fn each_rule<'p>(policy: &'p Policy, mut look: impl FnMut(&'p JoinToken, &'p Rul
     for token in policy.tokens() {
         token.verifier.rules().iter().for_each(|rule| look(token, rule));
     }
-}
-
-fn field_of(method: &dyn JoinMethod, condition: &Condition) -> Option<&'static Field> {
-    method.fields().iter().find(|field| field.names(&condition.field))
 }
 
 /// Which of a method's fields say something, in the order of its table.
@@ -43,13 +39,39 @@ fn workflow_of(says: &Says) -> Option<Open> {
     }
 }
 
+fn whose_of(says: &Says) -> Option<Open> {
+    match says {
+        Says::Whose { open } => Some(*open),
+        _ => None,
+    }
+}
+
+/// Rules of methods whose issuer others may use too, none of whose conditions
+/// says whose jobs it is about. Methods that know their issuer make that a mistake.
+pub(super) fn anybody(policy: &Policy, findings: &mut Findings<'_>) {
+    each_rule(policy, |token, rule| {
+        let closes = |condition: &Condition| {
+            condition.says.iter().filter_map(whose_of).any(|open| !open(&condition.want.shown()))
+        };
+        if fields_that(token.method, whose_of).is_empty() || rule.conditions.iter().any(closes) {
+            return;
+        }
+        let message = format!(
+            "the rule of join token `{}` does not say whose jobs it lets in, and others may get tokens of its issuer",
+            token.name
+        );
+        let hint = "bind the subject, or another claim that your jobs alone have, by text that does not begin with a wildcard";
+        findings.add(Subject::Token(token), token.origin.at(rule.place), message, hint.to_owned());
+    });
+}
+
 pub(super) fn mutable_names(policy: &Policy, findings: &mut Findings<'_>) {
     each_rule(policy, |token, rule| {
         let binds = |name: &str| rule.conditions.iter().any(|condition| condition.field == name);
         let mut loose = Vec::new();
         let mut ids: Vec<&str> = Vec::new();
         for condition in &rule.conditions {
-            for says in field_of(token.method, condition).map_or(&[][..], |field| field.says) {
+            for says in condition.says {
                 if let Says::Name { pinned_by, pins_itself } = says
                     && !pinned_by.iter().any(|id| binds(id))
                     && !pins_itself(&condition.want.shown())
@@ -84,9 +106,7 @@ pub(super) fn any_workflow(policy: &Policy, findings: &mut Findings<'_>) {
 fn left_open(policy: &Policy, findings: &mut Findings<'_>, says: Aspect, what: &str) {
     each_rule(policy, |token, rule| {
         let closes = |condition: &Condition| {
-            field_of(token.method, condition).is_some_and(|field| {
-                field.says.iter().filter_map(says).any(|open| !open(&condition.want.shown()))
-            })
+            condition.says.iter().filter_map(says).any(|open| !open(&condition.want.shown()))
         };
         let could = fields_that(token.method, says);
         if could.is_empty() || rule.conditions.iter().any(closes) {

@@ -1,0 +1,242 @@
+//! Any other issuer of OIDC tokens: Jenkins, Google, an identity provider of
+//! one's own. The policy says everything that the other methods know.
+//!
+//! The method is called `oidc`; the engine that all share has that file.
+
+use jsonwebtoken::Algorithm;
+use serde_json::{Map, Value};
+
+use super::oidc::{Audience, Common, Describe, Oidc, issuer_url, require_texts, text};
+use super::rules::{self, Field, Says, Test};
+use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Source, Verifier};
+use crate::document::{Mapping, Mistake, Node};
+use crate::environment::Environment;
+use crate::error::{Error, Kind, Result};
+use crate::text::shown;
+
+/// The join method `oidc`.
+#[derive(Debug)]
+pub struct AnyIssuer;
+
+/// Where a token is handed over unless an option says otherwise.
+const VARIABLE: &str = "MACHINE_ID_ID_TOKEN";
+/// The longest that tokens may live, in seconds: a job that waits long for its turn still gets in.
+const MAX_LIFETIME: i64 = 12 * 3600;
+/// What an issuer may sign with. Keys that both sides share (HS256) prove nothing.
+const ALGORITHMS: [(&str, Algorithm); 9] = [
+    ("RS256", Algorithm::RS256),
+    ("RS384", Algorithm::RS384),
+    ("RS512", Algorithm::RS512),
+    ("PS256", Algorithm::PS256),
+    ("PS384", Algorithm::PS384),
+    ("PS512", Algorithm::PS512),
+    ("ES256", Algorithm::ES256),
+    ("ES384", Algorithm::ES384),
+    ("EdDSA", Algorithm::EdDSA),
+];
+
+/// Whose job it is can be said by any claim; what begins with a wildcard leaves it open.
+static FIELDS: &[Field] = &[Field::new("claims", Test::Claims)
+    .says(&[Says::Whose { open: |pattern| rules::literal_prefix(pattern).is_empty() }])];
+
+impl JoinMethod for AnyIssuer {
+    fn name(&self) -> &'static str {
+        "oidc"
+    }
+
+    fn summary(&self) -> &'static str {
+        "any other issuer of OIDC tokens: Jenkins, Google, your own"
+    }
+
+    fn detects(&self, env: &Environment) -> bool {
+        self.source(env).is_some()
+    }
+
+    fn source(&self, env: &Environment) -> Option<Source> {
+        env.get(VARIABLE).map(|_| Source::variable(VARIABLE))
+    }
+
+    fn prove<'a>(&'a self, _: &'a Job<'a>) -> BoxFuture<'a, Result<Presented>> {
+        Box::pin(async {
+            Err(Error::new(Kind::Proof, "there is no OIDC token: nobody knows how any issuer gives one to a job")
+                .hint(format!("hand one over in {VARIABLE}, or say where it is with --id-token-env NAME or --id-token-file FILE"))
+                .hint("its audience must be the authority's URL, unless the join token names another"))
+        })
+    }
+
+    fn fields(&self) -> &'static [Field] {
+        FIELDS
+    }
+
+    fn configure(&self, mut section: Mapping<'_>) -> Result<Box<dyn Verifier>, Mistake> {
+        let issuer = issuer_url(section.need("issuer")?, "issuer")?;
+        let only = section.take("audience").map(audience).transpose()?;
+        let algorithms = match section.take("algorithms") {
+            Some(list) => algorithms(list)?,
+            None => vec![Algorithm::RS256],
+        };
+        let common = Common::read(section, FIELDS, &[])?;
+        Ok(Box::new(Oidc {
+            issuer,
+            static_keys: common.static_keys,
+            algorithms,
+            max_lifetime: MAX_LIFETIME,
+            require_key_binding: common.require_key_binding,
+            audience: Audience { only, beside: None, in_list: true },
+            // OpenID Connect Core 1.0, section 2.
+            check: |claims| require_texts(claims, &["sub"]),
+            pinned: Vec::new(),
+            provenance: Describe { server: String::new(), describe },
+            rules: common.rules,
+        }))
+    }
+}
+
+fn audience(node: &Node) -> Result<String, Mistake> {
+    match node.text("audience")? {
+        "" => Err(Mistake::new(node.place, "`audience` is empty")
+            .hint("leave it out where tokens are for this authority's own URL")),
+        text => Ok(text.to_owned()),
+    }
+}
+
+fn algorithms(list: &Node) -> Result<Vec<Algorithm>, Mistake> {
+    let names = ALGORITHMS.map(|(name, _)| name).join(", ");
+    let one = |node: &Node| {
+        let name = node.text("algorithms")?;
+        let found = ALGORITHMS.iter().find(|(known, _)| *known == name);
+        found.map(|(_, algorithm)| *algorithm).ok_or_else(|| {
+            let message = format!("`{}` is no algorithm for an issuer's signatures", shown(name));
+            Mistake::new(node.place, message).hint(format!("there are: {names}"))
+        })
+    };
+    let algorithms: Vec<Algorithm> = list.list("algorithms")?.iter().map(one).collect::<Result<_, _>>()?;
+    if algorithms.is_empty() {
+        return Err(Mistake::new(list.place, "`algorithms` is empty: nobody could join")
+            .hint("leave it out for RS256, with which most issuers sign"));
+    }
+    Ok(algorithms)
+}
+
+fn describe(_: &str, claims: &Map<String, Value>) -> Provenance {
+    let issuer = text(claims, "iss");
+    Provenance {
+        line: shown(&format!("oidc:{issuer} {}", text(claims, "sub"))),
+        fulcio: vec![(8, issuer.to_owned())],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document;
+
+    fn configure(section: &str) -> Result<Box<dyn Verifier>, Mistake> {
+        let nodes = document::parse(section).unwrap();
+        AnyIssuer.configure(nodes[0].mapping("oidc").unwrap())
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        let with = |more: &str| format!("{{issuer: 'https://i', allow: [{{claims: {{sub: x}}}}]{more}}}");
+        for (section, message) in [
+            ("allow: [{claims: {sub: x}}]".to_owned(), "oidc lacks `issuer`"),
+            ("{issuer: 'http://i', allow: []}".to_owned(), "`issuer` is not an https URL"),
+            ("{issuer: 'https://i'}".to_owned(), "oidc lacks `allow`"),
+            ("{issuer: 'https://i', allow: []}".to_owned(), "`allow` is empty: nobody could join"),
+            (
+                "{issuer: 'https://i', allow: [{}]}".to_owned(),
+                "a rule without conditions would let everybody in",
+            ),
+            ("{issuer: 'https://i', allow: [{sub: x}]}".to_owned(), "a rule has no `sub`"),
+            (with(", algorithms: []"), "`algorithms` is empty: nobody could join"),
+            (with(", algorithms: RS256"), "`algorithms` must be a list, not text"),
+            (with(", algorithms: [RS256, none]"), "`none` is no algorithm for an issuer's signatures"),
+            (with(", algorithms: [HS256]"), "`HS256` is no algorithm for an issuer's signatures"),
+            (with(", algorithms: [ES512]"), "`ES512` is no algorithm for an issuer's signatures"),
+            (with(", algorithms: [rs256]"), "`rs256` is no algorithm for an issuer's signatures"),
+            (with(", audience: ''"), "`audience` is empty"),
+            (with(", audience: [a]"), "`audience` must be text, not a list"),
+            (with(", audiences: a"), "oidc has no `audiences`"),
+        ] {
+            assert_eq!(configure(&section).unwrap_err().message, message, "{section}");
+        }
+        assert!(configure(&with(", algorithms: [EdDSA, ES256, ES384, PS256], audience: a")).is_ok());
+    }
+
+    /// One key set and one join token for all of them: none stands in another's way.
+    #[test]
+    fn every_algorithm_verifies() {
+        use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+        use base64::{Engine as _, engine::general_purpose::STANDARD};
+        use ring::rand::SystemRandom;
+        use ring::signature::{self as by, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaKeyPair};
+
+        crate::net::install_crypto();
+        let random = SystemRandom::new();
+        let base64url = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let pem = include_str!("../../tests/fixtures/keys/rsa-a.pem");
+        let pem: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+        let rsa = RsaKeyPair::from_pkcs8(&STANDARD.decode(pem).unwrap()).unwrap();
+        let (fixed256, fixed384) =
+            (&by::ECDSA_P256_SHA256_FIXED_SIGNING, &by::ECDSA_P384_SHA384_FIXED_SIGNING);
+        let ecdsa = |fixed| {
+            let pkcs8 = EcdsaKeyPair::generate_pkcs8(fixed, &random).unwrap();
+            EcdsaKeyPair::from_pkcs8(fixed, pkcs8.as_ref(), &random).unwrap()
+        };
+        let (p256, p384) = (ecdsa(fixed256), ecdsa(fixed384));
+        let ed25519 = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
+        let ec = |kid: &str, curve: &str, pair: &EcdsaKeyPair| {
+            let (x, y) = pair.public_key().as_ref()[1..].split_at(pair.public_key().as_ref().len() / 2);
+            serde_json::json!({"kty": "EC", "kid": kid, "crv": curve, "x": base64url(x), "y": base64url(y)})
+        };
+        let public = by::RsaPublicKeyComponents::<Vec<u8>>::from(rsa.public());
+        let set = serde_json::json!({"keys": [
+            {"kty": "RSA", "kid": "rsa", "n": base64url(&public.n), "e": base64url(&public.e)},
+            ec("p256", "P-256", &p256), ec("p384", "P-384", &p384),
+            {"kty": "OKP", "kid": "ed25519", "crv": "Ed25519", "x": base64url(ed25519.public_key().as_ref())},
+        ]});
+        let keys = super::super::oidc::KeySet::parse(set.to_string().as_bytes()).unwrap();
+        let by_rsa = |padding: &'static dyn by::RsaEncoding| {
+            let mut signature = vec![0; rsa.public().modulus_len()];
+            rsa.sign(padding, &random, b"message", &mut signature).unwrap();
+            ("rsa", signature)
+        };
+        for (name, algorithm) in ALGORITHMS {
+            let (kid, signature) = match name {
+                "RS256" => by_rsa(&by::RSA_PKCS1_SHA256),
+                "RS384" => by_rsa(&by::RSA_PKCS1_SHA384),
+                "RS512" => by_rsa(&by::RSA_PKCS1_SHA512),
+                "PS256" => by_rsa(&by::RSA_PSS_SHA256),
+                "PS384" => by_rsa(&by::RSA_PSS_SHA384),
+                "PS512" => by_rsa(&by::RSA_PSS_SHA512),
+                "ES256" => ("p256", p256.sign(&random, b"message").unwrap().as_ref().to_vec()),
+                "ES384" => ("p384", p384.sign(&random, b"message").unwrap().as_ref().to_vec()),
+                _ => ("ed25519", ed25519.sign(b"message").as_ref().to_vec()),
+            };
+            // Under its own name, and under no other of the list.
+            for (other, tried) in ALGORITHMS {
+                let verified = ["rsa", "p256", "p384", "ed25519"].iter().any(|kid| {
+                    keys.find(kid, tried)
+                        .any(|key| crate::jws::verify(&base64url(&signature), b"message", key, tried))
+                });
+                assert_eq!(verified, name == other, "{name} as {other}");
+            }
+            assert_eq!(keys.find(kid, algorithm).count(), 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn provenance_names_the_subject() {
+        let claims = serde_json::json!({"iss": "https://i", "sub": "job\n7"});
+        let provenance = describe("", claims.as_object().unwrap());
+        assert_eq!(provenance.line, "oidc:https://i job\\u{a}7");
+    }
+
+    #[test]
+    fn a_token_that_was_handed_over_is_found() {
+        let env = Environment::from_pairs([(VARIABLE, "a.b.c")]);
+        assert_eq!(AnyIssuer.source(&env), Some(Source::variable(VARIABLE)));
+        assert!(AnyIssuer.detects(&env) && !AnyIssuer.detects(&Environment::default()));
+    }
+}

@@ -1,0 +1,358 @@
+//! Kubernetes: pods, by the service account tokens that the kubelet puts into
+//! their projected volumes.
+
+use std::path::Path;
+
+use jsonwebtoken::Algorithm;
+use serde_json::{Map, Value};
+
+use super::oidc::{Audience, Common, Describe, KeySet, Oidc, issuer_url, key_set, text};
+use super::rules::{Field, Rule, Test, Want, claim};
+use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Source, Verifier};
+use crate::document::{self, Mapping, Mistake, Node};
+use crate::environment::Environment;
+use crate::error::{Error, Kind, Result};
+use crate::text::shown;
+
+/// The join method `kubernetes`.
+#[derive(Debug)]
+pub struct Kubernetes;
+
+/// Where the projected volume's token is, unless [`PATH_VARIABLE`] says otherwise.
+const TOKEN_PATH: &str = "/var/run/secrets/tokens/machine-id";
+/// Teleport's name for it.
+const PATH_VARIABLE: &str = "KUBERNETES_TOKEN_PATH";
+/// What the kubelet tells every container.
+const HOST_VARIABLE: &str = "KUBERNETES_SERVICE_HOST";
+/// The issuer of kubeadm, k3s and kind; managed clusters have URLs of their own.
+const DEFAULT_ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+/// The issuer of tokens that are kept in secrets and never end.
+const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
+/// The longest that tokens may live, in seconds. A volume's live an hour unless
+/// it says otherwise; those for the API server, that are stretched to a year,
+/// are not for us.
+const MAX_LIFETIME: i64 = 2 * 3600;
+const SUBJECT: &str = "system:serviceaccount:";
+const NAMESPACE: &str = "/kubernetes.io/namespace";
+const ACCOUNT: &str = "/kubernetes.io/serviceaccount/name";
+const ACCOUNT_UID: &str = "/kubernetes.io/serviceaccount/uid";
+const POD: &str = "/kubernetes.io/pod/name";
+const POD_UID: &str = "/kubernetes.io/pod/uid";
+const NODE: &str = "/kubernetes.io/node/name";
+const NODE_UID: &str = "/kubernetes.io/node/uid";
+
+/// Names of pods end at random and nodes come in pools, so these take wildcards.
+static FIELDS: &[Field] = &[
+    // `NAMESPACE:NAME`, as Teleport has it; compared with the whole subject.
+    Field::new(SERVICE_ACCOUNT, Test::Exact).claim("sub"),
+    Field::new("service_account_uid", Test::Exact).claim(ACCOUNT_UID),
+    Field::new("namespace", Test::Exact).claim(NAMESPACE),
+    Field::new("pod_name", Test::Glob).claim(POD),
+    Field::new("pod_uid", Test::Exact).claim(POD_UID),
+    // Since Kubernetes 1.30.
+    Field::new("node_name", Test::Glob).claim(NODE),
+    Field::new("node_uid", Test::Exact).claim(NODE_UID),
+];
+const SERVICE_ACCOUNT: &str = "service_account";
+/// Fields one of which a rule must have: whoever may run a pod in any
+/// namespace has a token of this issuer.
+const ANCHORS: [&str; 3] = [SERVICE_ACCOUNT, "service_account_uid", "namespace"];
+
+impl JoinMethod for Kubernetes {
+    fn name(&self) -> &'static str {
+        "kubernetes"
+    }
+
+    fn summary(&self) -> &'static str {
+        "Kubernetes: pods with a projected service account token"
+    }
+
+    fn detects(&self, env: &Environment) -> bool {
+        env.get(HOST_VARIABLE).is_some() && self.source(env).is_some()
+    }
+
+    fn source(&self, env: &Environment) -> Option<Source> {
+        let path = path(env);
+        Path::new(path).exists().then(|| Source::file(path))
+    }
+
+    fn prove<'a>(&'a self, job: &'a Job<'a>) -> BoxFuture<'a, Result<Presented>> {
+        Box::pin(async {
+            if job.env.get(HOST_VARIABLE).is_none() {
+                return Err(Error::new(Kind::Proof, format!("this is no pod of a cluster: {HOST_VARIABLE} is not set"))
+                    .hint("choose another --join-method, or run this in a pod with a projected service account token"));
+            }
+            let path = shown(path(job.env));
+            Err(Error::new(Kind::Proof, format!("this pod has no service account token at {path}"))
+                .hint("give the pod a projected volume with `serviceAccountToken: {path: machine-id, audience: AUTHORITY_URL, expirationSeconds: 3600}`, mounted at /var/run/secrets/tokens")
+                .hint(format!("{PATH_VARIABLE} or --id-token-file say where it is, where it is elsewhere"))
+                .hint("the token in /var/run/secrets/kubernetes.io is for the cluster's API server, and no authority takes it"))
+        })
+    }
+
+    fn telling(&self) -> &'static [&'static str] {
+        &["kubernetes.io"]
+    }
+
+    fn fields(&self) -> &'static [Field] {
+        FIELDS
+    }
+
+    fn is_ci(&self) -> bool {
+        false
+    }
+
+    fn configure(&self, mut section: Mapping<'_>) -> Result<Box<dyn Verifier>, Mistake> {
+        let (issuer, static_keys) = cluster(&mut section)?;
+        let mut common = Common::with_keys(static_keys, section, FIELDS, &[])?;
+        common.rules.iter_mut().try_for_each(anchored)?;
+        Ok(Box::new(Oidc {
+            issuer,
+            static_keys: common.static_keys,
+            // What kube-apiserver signs with, but for ES512.
+            algorithms: vec![Algorithm::RS256, Algorithm::ES256, Algorithm::ES384],
+            max_lifetime: MAX_LIFETIME,
+            require_key_binding: common.require_key_binding,
+            // kube-apiserver writes a list, of one where one was asked for.
+            audience: Audience { in_list: true, ..Audience::default() },
+            check,
+            pinned: Vec::new(),
+            provenance: Describe { server: String::new(), describe },
+            rules: common.rules,
+        }))
+    }
+}
+
+fn path(env: &Environment) -> &str {
+    env.get(PATH_VARIABLE).unwrap_or(TOKEN_PATH)
+}
+
+/// The cluster's issuer, and its keys where the policy has them.
+fn cluster(section: &mut Mapping<'_>) -> Result<(String, Option<KeySet>), Mistake> {
+    let kind = section.need("type")?;
+    let (keys, discovered) = (section.take("static_jwks"), section.take("oidc"));
+    let stray = |node: Option<&Node>, name: &str| match node {
+        None => Ok(()),
+        Some(node) => Err(Mistake::new(node.place, format!("`{name}` is not for this `type`"))
+            .hint(format!("leave it out, or write `type: {name}`"))),
+    };
+    match kind.text("type")? {
+        "static_jwks" => {
+            stray(discovered, "oidc")?;
+            let node = keys.ok_or_else(|| lacks(section, "static_jwks"))?;
+            let mut inner = node.mapping("`static_jwks`")?;
+            let keys = key_set(inner.need("jwks")?, "jwks")?;
+            let issuer = inner.take("issuer").map_or(Ok(DEFAULT_ISSUER), given_issuer)?;
+            inner.finish()?;
+            Ok((issuer.to_owned(), Some(keys)))
+        }
+        "oidc" => {
+            stray(keys, "static_jwks")?;
+            let mut inner = discovered.ok_or_else(|| lacks(section, "oidc"))?.mapping("`oidc`")?;
+            let issuer = issuer_url(inner.need("issuer")?, "issuer")?;
+            // Teleport's; an issuer is asked over https alone.
+            let place = inner.place;
+            if inner.boolean("insecure_allow_http_issuer")? {
+                return Err(Mistake::new(place, "`insecure_allow_http_issuer` is not taken")
+                    .hint("write `type: static_jwks` with the cluster's key set instead"));
+            }
+            inner.finish()?;
+            Ok((issuer, None))
+        }
+        "in_cluster" => Err(Mistake::new(kind.place, "`type: in_cluster` is not taken: the authority asks no cluster about tokens")
+            .hint("write `type: static_jwks` with the output of `kubectl get --raw /openid/v1/jwks`, or `type: oidc` where the cluster's issuer can be reached")),
+        other => {
+            let mistake = Mistake::new(kind.place, format!("there is no type `{}`", shown(other)));
+            let known = ["static_jwks", "oidc"];
+            Err(match document::nearest(other, &known) {
+                Some(near) => mistake.hint(format!("did you mean `{near}`?")),
+                None => mistake.hint(format!("there are: {}", known.join(", "))),
+            })
+        }
+    }
+}
+
+fn lacks(section: &Mapping<'_>, name: &str) -> Mistake {
+    Mistake::new(section.place, format!("kubernetes lacks `{name}`, where its `type` is `{name}`"))
+}
+
+/// An issuer that nobody asks: whatever text the cluster has for it.
+fn given_issuer(node: &Node) -> Result<&str, Mistake> {
+    match node.text("issuer")? {
+        "" => Err(Mistake::new(node.place, "`issuer` is empty")),
+        LEGACY_ISSUER => Err(Mistake::new(
+            node.place,
+            format!("`{LEGACY_ISSUER}` issues tokens without an end, which are not taken"),
+        )
+        .hint("`kubectl get --raw /.well-known/openid-configuration` shows the cluster's issuer")),
+        other => Ok(other),
+    }
+}
+
+/// A rule must say which service account or namespace it is about; a service
+/// account's name becomes the subject that it stands for.
+fn anchored(rule: &mut Rule) -> Result<(), Mistake> {
+    for condition in &mut rule.conditions {
+        let Want::Exact(name) = &condition.want else { continue };
+        if condition.field == SERVICE_ACCOUNT {
+            match name.split_once(':') {
+                Some((namespace, account)) if is_name(namespace) && is_name(account) => {}
+                _ => {
+                    let message = format!("`{SERVICE_ACCOUNT}` must be NAMESPACE:NAME");
+                    return Err(Mistake::new(rule.place, message));
+                }
+            }
+            condition.want = Want::Exact(format!("{SUBJECT}{name}"));
+        }
+    }
+    if rule.conditions.iter().any(|condition| ANCHORS.contains(&condition.field.as_str())) {
+        return Ok(());
+    }
+    Err(Mistake::new(rule.place, "a rule does not say whose pods may join")
+        .hint("add `service_account: NAMESPACE:NAME`, or `namespace`"))
+}
+
+/// A name as Kubernetes has them (RFC 1123): no colon above all.
+fn is_name(text: &str) -> bool {
+    !text.is_empty()
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.'))
+}
+
+/// A token of a pod, whose subject and nested claims agree on who it is.
+fn check(claims: &Map<String, Value>) -> Result<(), String> {
+    let of = |pointer: &str| claim(claims, pointer).and_then(Value::as_str).unwrap_or_default();
+    for pointer in [NAMESPACE, ACCOUNT, ACCOUNT_UID] {
+        if of(pointer).is_empty() {
+            return Err(format!("{pointer} is missing or not text: this is no token of a projected volume"));
+        }
+    }
+    for pointer in [POD, POD_UID] {
+        if of(pointer).is_empty() {
+            return Err(format!("{pointer} is missing or not text: this token is bound to no pod"));
+        }
+    }
+    let (namespace, account) = (of(NAMESPACE), of(ACCOUNT));
+    if !is_name(namespace) || !is_name(account) {
+        return Err("the namespace or the service account has no name of Kubernetes".to_owned());
+    }
+    if text(claims, "sub") != format!("{SUBJECT}{namespace}:{account}") {
+        return Err("sub and kubernetes.io do not name the same service account".to_owned());
+    }
+    Ok(())
+}
+
+fn describe(_: &str, claims: &Map<String, Value>) -> Provenance {
+    let of = |pointer: &str| claim(claims, pointer).and_then(Value::as_str).unwrap_or_default();
+    let node = if of(NODE).is_empty() { String::new() } else { format!(" node {}", of(NODE)) };
+    Provenance {
+        line: shown(&format!("kubernetes:{}:{} pod {}{node}", of(NAMESPACE), of(ACCOUNT), of(POD))),
+        fulcio: vec![(8, text(claims, "iss").to_owned())],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::METHODS;
+    use super::*;
+
+    const JWKS: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"k","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}"#;
+
+    fn configure(section: &str) -> Result<Box<dyn Verifier>, Mistake> {
+        let nodes = document::parse(section).unwrap();
+        Kubernetes.configure(nodes[0].mapping("kubernetes").unwrap())
+    }
+
+    fn with_allow(allow: &str) -> Result<Box<dyn Verifier>, Mistake> {
+        configure(&format!("{{type: static_jwks, static_jwks: {{jwks: '{JWKS}'}}, allow: [{{{allow}}}]}}"))
+    }
+
+    #[test]
+    fn it_is_the_last_to_be_detected() {
+        // Jobs of any CI system may run in pods.
+        assert_eq!(METHODS.last().unwrap().name(), Kubernetes.name());
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        let allow = "allow: [{service_account: 'ci:deploy'}]";
+        for (section, message) in [
+            (allow.to_owned(), "kubernetes lacks `type`"),
+            (
+                format!("{{type: in_cluster, {allow}}}"),
+                "`type: in_cluster` is not taken: the authority asks no cluster about tokens",
+            ),
+            (format!("{{type: oidcc, {allow}}}"), "there is no type `oidcc`"),
+            (format!("{{type: oidc, {allow}}}"), "kubernetes lacks `oidc`, where its `type` is `oidc`"),
+            (
+                format!("{{type: static_jwks, {allow}}}"),
+                "kubernetes lacks `static_jwks`, where its `type` is `static_jwks`",
+            ),
+            (
+                format!(
+                    "{{type: oidc, static_jwks: {{jwks: '{JWKS}'}}, oidc: {{issuer: 'https://i'}}, {allow}}}"
+                ),
+                "`static_jwks` is not for this `type`",
+            ),
+            (
+                format!(
+                    "{{type: static_jwks, static_jwks: {{jwks: '{JWKS}'}}, oidc: {{issuer: 'https://i'}}, {allow}}}"
+                ),
+                "`oidc` is not for this `type`",
+            ),
+            (
+                format!("{{type: oidc, oidc: {{issuer: 'http://i'}}, {allow}}}"),
+                "`issuer` is not an https URL",
+            ),
+            (
+                format!(
+                    "{{type: oidc, oidc: {{issuer: 'https://i', insecure_allow_http_issuer: true}}, {allow}}}"
+                ),
+                "`insecure_allow_http_issuer` is not taken",
+            ),
+            (format!("{{type: static_jwks, static_jwks: {{}}, {allow}}}"), "`static_jwks` lacks `jwks`"),
+            (
+                format!("{{type: static_jwks, static_jwks: {{jwks: '{{}}'}}, {allow}}}"),
+                "`jwks` is not a key set: it has no list `keys`",
+            ),
+            (
+                format!(
+                    "{{type: static_jwks, static_jwks: {{jwks: '{JWKS}', issuer: kubernetes/serviceaccount}}, {allow}}}"
+                ),
+                "`kubernetes/serviceaccount` issues tokens without an end, which are not taken",
+            ),
+        ] {
+            assert_eq!(configure(&section).unwrap_err().message, message, "{section}");
+        }
+        assert!(configure(&format!("{{type: oidc, oidc: {{issuer: 'https://i'}}, {allow}}}")).is_ok());
+    }
+
+    #[test]
+    fn a_rule_says_whose_pods() {
+        for good in
+            ["service_account: 'ci:deploy'", "namespace: ci, pod_name: 'deploy-*'", "service_account_uid: x"]
+        {
+            assert!(with_allow(good).is_ok(), "{good}");
+        }
+        for (bad, message) in [
+            ("pod_name: deploy", "a rule does not say whose pods may join"),
+            ("node_name: '*'", "a rule does not say whose pods may join"),
+            ("namespace: 'ci*'", "`namespace` takes no wildcards"),
+            ("service_account: 'ci:*'", "`service_account` takes no wildcards"),
+            ("service_account: deploy", "`service_account` must be NAMESPACE:NAME"),
+            ("service_account: 'ci:'", "`service_account` must be NAMESPACE:NAME"),
+            ("service_account: ':deploy'", "`service_account` must be NAMESPACE:NAME"),
+            ("service_account: 'a:b:c'", "`service_account` must be NAMESPACE:NAME"),
+            ("service_account: 'ci/deploy'", "`service_account` must be NAMESPACE:NAME"),
+        ] {
+            assert_eq!(with_allow(bad).unwrap_err().message, message, "{bad}");
+        }
+    }
+
+    #[test]
+    fn provenance_names_the_pod() {
+        let claims = serde_json::json!({"iss": DEFAULT_ISSUER, "kubernetes.io": {"namespace": "ci",
+            "serviceaccount": {"name": "deploy"}, "pod": {"name": "deploy-1"}, "node": {"name": "n1"}}});
+        let provenance = describe("", claims.as_object().unwrap());
+        assert_eq!(provenance.line, "kubernetes:ci:deploy pod deploy-1 node n1");
+    }
+}

@@ -1,0 +1,241 @@
+//! Rules over claims that nobody knows beforehand: found by name or by JSON
+//! pointer, compared by type.
+
+use serde_json::{Map, Value};
+
+use super::{Condition, Field, Want};
+use crate::document::{Mistake, Node, Value as Yaml};
+use crate::text::shown;
+
+/// What every token has and what says nothing of its job (RFC 7519, section 4.1, without `sub`).
+const ABOUT_THE_TOKEN: [&str; 6] = ["iss", "aud", "exp", "nbf", "iat", "jti"];
+
+/// The claim of that name. A name that begins with `/` is a JSON pointer (RFC
+/// 6901) into the claims: `/kubernetes.io/namespace`; any other is the
+/// literal name of a claim, dots and slashes included: `oidc.example.com/org`.
+/// A claim whose own name begins with `/` is `/~1…`.
+#[must_use]
+pub fn claim<'c>(claims: &'c Map<String, Value>, name: &str) -> Option<&'c Value> {
+    let Some(pointer) = name.strip_prefix('/') else { return claims.get(name) };
+    let mut steps = pointer.split('/').map(|step| step.replace("~1", "/").replace("~0", "~"));
+    let first = claims.get(&steps.next()?)?;
+    steps.try_fold(first, |value, step| match value {
+        Value::Object(members) => members.get(&step),
+        Value::Array(items) => items.get(index(&step)?),
+        _ => None,
+    })
+}
+
+/// An index as RFC 6901 writes it: no sign, no zeros in front.
+fn index(step: &str) -> Option<usize> {
+    let plain = step == "0" || (!step.starts_with('0') && step.bytes().all(|byte| byte.is_ascii_digit()));
+    if plain { step.parse().ok() } else { None }
+}
+
+/// The conditions of a mapping from names to values.
+pub(super) fn read(field: &Field, node: &Node) -> Result<Vec<Condition>, Mistake> {
+    let mut conditions = Vec::new();
+    for (key, node) in node.mapping(&format!("`{}`", field.name))?.rest() {
+        let name = &key.text;
+        if name.is_empty() {
+            return Err(Mistake::new(key.place, "a claim's name is empty"));
+        }
+        if name.starts_with('/') && !is_pointer(name) {
+            return Err(Mistake::new(key.place, format!("`{}` is not a JSON pointer", shown(name)))
+                .hint("in one, `~0` stands for `~` and `~1` for `/`; a name that does not begin with `/` is taken as it is"));
+        }
+        let whose = !ABOUT_THE_TOKEN.contains(&name.trim_start_matches('/'));
+        for want in wants(name, node)? {
+            let is_text = matches!(want, Want::Glob(_) | Want::Member(_));
+            let says = if whose && is_text { field.says } else { &[] };
+            conditions.push(Condition { field: name.clone(), claim: name.clone(), want, says });
+        }
+    }
+    Ok(conditions)
+}
+
+fn is_pointer(name: &str) -> bool {
+    name.split('~').skip(1).all(|behind| behind.starts_with(['0', '1']))
+}
+
+/// What a claim must be: of the type that the value has.
+fn wants(name: &str, node: &Node) -> Result<Vec<Want>, Mistake> {
+    let name = shown(name);
+    let text = |node: &Node| match node.text(&name) {
+        Ok("") => Err(Mistake::new(node.place, format!("`{name}` is empty"))
+            .hint("leave the claim out where it does not matter")),
+        other => other.map(str::to_owned),
+    };
+    Ok(match &node.value {
+        Yaml::Text(_) => vec![Want::Glob(text(node)?)],
+        Yaml::Bool(value) => vec![Want::Value((*value).into())],
+        Yaml::Int(value) => vec![Want::Value((*value).into())],
+        Yaml::Float(_) => {
+            return Err(Mistake::new(node.place, format!("`{name}` must be a whole number"))
+                .hint("numbers with a fraction or an exponent are never compared"));
+        }
+        Yaml::List(items) if !items.is_empty() => {
+            items.iter().map(|item| text(item).map(Want::Member)).collect::<Result<_, _>>()?
+        }
+        Yaml::Null | Yaml::List(_) | Yaml::Map(_) => {
+            let message = format!("`{name}` must be text, a number, a boolean or a list of texts");
+            return Err(Mistake::new(node.place, message));
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Rule, Says, Test, is_open, read as read_rules};
+    use super::*;
+    use crate::document;
+
+    static FIELDS: &[Field] = &[Field::new("claims", Test::Claims).says(&[Says::Whose { open: is_open }])];
+
+    fn rules(claims: &str) -> Result<Vec<Rule>, Mistake> {
+        let nodes = document::parse(&format!("[{{claims: {claims}}}]")).unwrap();
+        read_rules(&nodes[0], FIELDS, &[])
+    }
+
+    fn holds(wanted: &str, claims: &str) -> bool {
+        let claims = crate::join::jwt::strict_object(claims.as_bytes()).unwrap();
+        let rules = rules(wanted).unwrap();
+        rules[0].conditions.iter().all(|condition| condition.holds(&claims))
+    }
+
+    #[test]
+    fn pointers_are_those_of_rfc_6901() {
+        // Its section 5, but for the whole document.
+        let claims = r#"{"foo": ["bar", "baz"], "": 0, "a/b": 1, "c%d": 2, "e^f": 3, "g|h": 4, "i\\j": 5,
+            "k\"l": 6, " ": 7, "m~n": 8}"#;
+        for (pointer, wanted) in [
+            ("/foo/0", "bar"),
+            ("/foo/1", "baz"),
+            ("/", "0"),
+            ("/a~1b", "1"),
+            ("/c%d", "2"),
+            ("/e^f", "3"),
+            ("/g|h", "4"),
+            ("/i\\j", "5"),
+            ("/k\"l", "6"),
+            ("/ ", "7"),
+            ("/m~0n", "8"),
+        ] {
+            assert!(holds(&format!("{{'{pointer}': {wanted}}}"), claims), "{pointer}");
+        }
+        for pointer in ["/foo/2", "/foo/01", "/foo/+1", "/foo/-", "/foo/", "/foo/0/0", "/bar", "/a/b", "//"] {
+            let claims = serde_json::from_str::<Map<String, Value>>(claims).unwrap();
+            assert_eq!(claim(&claims, pointer), None, "{pointer}");
+        }
+        // `~01` is `~1`, not `/`.
+        assert!(holds("{/a~01b: 1}", r#"{"a~1b": 1}"#) && !holds("{/a~01b: 1}", r#"{"a/b": 1}"#));
+    }
+
+    #[test]
+    fn a_name_is_literal_unless_it_begins_with_a_slash() {
+        let nested = r#"{"kubernetes.io": {"namespace": "ci"}}"#;
+        let flat = r#"{"kubernetes.io/namespace": "ci"}"#;
+        let slash = r#"{"/kubernetes.io/namespace": "ci"}"#;
+        let by = |name: &str, claims: &str| holds(&format!("{{{name}: ci}}"), claims);
+        assert!(by("/kubernetes.io/namespace", nested));
+        assert!(!by("/kubernetes.io/namespace", flat) && !by("/kubernetes.io/namespace", slash));
+        assert!(by("kubernetes.io/namespace", flat));
+        assert!(!by("kubernetes.io/namespace", nested) && !by("kubernetes.io.namespace", nested));
+        assert!(by("/~1kubernetes.io~1namespace", slash));
+    }
+
+    #[test]
+    fn values_are_compared_by_type() {
+        for (wanted, claim, fits) in [
+            ("'7'", "\"7\"", true),
+            ("'7'", "7", false),
+            ("7", "7", true),
+            ("7", "\"7\"", false),
+            ("7", "7.0", false),
+            ("7", "7e0", false),
+            ("7", "70e-1", false),
+            ("7", "8", false),
+            ("7", "true", false),
+            ("7", "[7]", false),
+            ("1", "true", false),
+            ("0", "-0", false),
+            ("-7", "-7", true),
+            // One beyond what a float tells apart.
+            ("9007199254740993", "9007199254740993", true),
+            ("9007199254740993", "9007199254740992", false),
+            ("9007199254740993", "9007199254740993.0", false),
+            ("9223372036854775807", "9223372036854775807", true),
+            ("9223372036854775807", "9223372036854775808", false),
+            ("true", "true", true),
+            ("true", "\"true\"", false),
+            ("true", "1", false),
+            ("true", "false", false),
+            ("false", "false", true),
+            ("false", "null", false),
+            ("'true'", "true", false),
+            // YAML's other names of booleans are booleans.
+            ("yes", "true", true),
+            ("no", "\"no\"", false),
+            ("'no'", "\"no\"", true),
+            ("'*'", "\"\"", true),
+            ("'*'", "null", false),
+            ("'*'", "7", false),
+            ("'*'", "[\"a\"]", false),
+            ("'*'", "{}", false),
+            ("'null'", "null", false),
+            ("'a*'", "\"abc\"", true),
+            ("a", "[\"a\"]", false),
+            ("[a]", "[\"b\", \"a\"]", true),
+            ("[a]", "\"a\"", false),
+            ("[a]", "[[\"a\"]]", false),
+            ("[a]", "[]", false),
+            ("['a*', b]", "[\"b\", \"ab\"]", true),
+            ("[a, b]", "[\"a\"]", false),
+            ("['7']", "[7]", false),
+        ] {
+            let found = holds(&format!("{{c: {wanted}}}"), &format!("{{\"c\": {claim}}}"));
+            assert_eq!(found, fits, "{wanted} {claim}");
+        }
+        assert!(!holds("{c: false}", "{}") && !holds("{/c/d: x}", r#"{"c": null}"#));
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        let too_large = "number too large";
+        for (claims, message) in [
+            ("{}", "a rule without conditions would let everybody in"),
+            ("[sub]", "`claims` must be a mapping, not a list"),
+            ("{sub: }", "`sub` must be text, a number, a boolean or a list of texts"),
+            ("{sub: ''}", "`sub` is empty"),
+            ("{sub: []}", "`sub` must be text, a number, a boolean or a list of texts"),
+            ("{sub: {a: b}}", "`sub` must be text, a number, a boolean or a list of texts"),
+            ("{groups: [7]}", "`groups` must be text, not a number"),
+            ("{groups: [[a]]}", "`groups` must be text, not a list"),
+            ("{n: 1.5}", "`n` must be a whole number"),
+            ("{n: 1.0}", "`n` must be a whole number"),
+            ("{n: 1e3}", "`n` must be a whole number"),
+            ("{'': x}", "a claim's name is empty"),
+            ("{/a~2: x}", "`/a~2` is not a JSON pointer"),
+            ("{/a~: x}", "`/a~` is not a JSON pointer"),
+        ] {
+            assert_eq!(rules(claims).unwrap_err().message, message, "{claims}");
+        }
+        let wide = document::parse("[{claims: {n: 9223372036854775808}}]").unwrap_err();
+        assert!(wide.message.contains(too_large), "{}", wide.message);
+    }
+
+    #[test]
+    fn what_is_about_the_token_says_nothing_of_whose_it_is() {
+        for (claims, says) in [
+            ("{sub: x}", true),
+            ("{groups: [x]}", true),
+            ("{/a/b: x}", true),
+            ("{iss: x}", false),
+            ("{/aud: x}", false),
+            ("{email_verified: true, n: 7}", false),
+        ] {
+            let rules = rules(claims).unwrap();
+            assert_eq!(rules[0].conditions.iter().any(|one| !one.says.is_empty()), says, "{claims}");
+        }
+    }
+}
