@@ -357,11 +357,9 @@ fn main_only_dispatches() {
 #[test]
 fn a_method_is_named_in_its_file_and_the_registry() {
     for method in METHODS {
-        let module = format!("crate::join::{}", method.name().replace('-', "_"));
-        assert!(
-            root().join("src/join").join(format!("{}.rs", method.name())).is_file(),
-            "{module} is not a file"
-        );
+        let file = method.name().replace('-', "_");
+        let module = format!("crate::join::{file}");
+        assert!(root().join("src/join").join(format!("{file}.rs")).is_file(), "{module} is not a file");
         for source in sources() {
             if source.module == "crate::join" || is_under(&source.module, &module) {
                 continue;

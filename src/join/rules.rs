@@ -46,6 +46,18 @@ impl Field {
         Self { name, claim: name, test, says: &[] }
     }
 
+    /// A field whose value is a pattern, of the claim of the same name.
+    #[must_use]
+    pub const fn glob(name: &'static str) -> Self {
+        Self::new(name, Test::Glob)
+    }
+
+    /// A field whose value is the claim's, of the claim of the same name.
+    #[must_use]
+    pub const fn exact(name: &'static str) -> Self {
+        Self::new(name, Test::Exact)
+    }
+
     /// The claim, where it has another name.
     #[must_use]
     pub const fn claim(mut self, claim: &'static str) -> Self {
@@ -82,6 +94,9 @@ pub fn is_open_ref(pattern: &str) -> bool {
     is_open(pattern) || matches!(pattern, "refs/*" | "refs/heads/*" | "refs/tags/*" | "refs/*/*")
 }
 
+/// One run is of one ref and one workflow: for a field that names it.
+pub const ONE_RUN: &[Says] = &[Says::Ref { open: is_open }, Says::Workflow { open: is_open }];
+
 /// How a field's value is compared with the claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Test {
@@ -89,6 +104,8 @@ pub enum Test {
     Glob,
     /// The claim is exactly that text.
     Exact,
+    /// The claim is text of this form with exactly the field's value in place of `{}`.
+    Within(&'static str),
     /// The claim is that boolean, or its name as text (GitHub's `ref_protected`).
     Boolean,
     /// The claim is a list with a text in it that matches a glob.
@@ -143,7 +160,7 @@ pub struct Guard {
     pub field: &'static str,
     /// The claim.
     pub claim: &'static str,
-    /// The values that need naming; booleans by name.
+    /// The values that need naming, as globs; booleans by name.
     pub values: &'static [&'static str],
     /// What is risky about them, in words that follow "then".
     pub risk: &'static str,
@@ -153,17 +170,21 @@ impl Guard {
     /// Whether that condition names one of the values, and so lets it in.
     #[must_use]
     pub fn is_named_by(&self, condition: &Condition) -> bool {
-        condition.field == self.field && self.values.contains(&condition.want.shown().as_str())
+        condition.field == self.field && self.has(&condition.want.shown())
     }
 
     /// Whether the claims have one of the values.
     #[must_use]
     pub fn strikes(&self, claims: &Map<String, Value>) -> bool {
         match claims.get(self.claim) {
-            Some(Value::String(text)) => self.values.contains(&text.as_str()),
-            Some(Value::Bool(value)) => self.values.contains(&if *value { "true" } else { "false" }),
+            Some(Value::String(text)) => self.has(text),
+            Some(Value::Bool(value)) => self.has(if *value { "true" } else { "false" }),
             _ => false,
         }
+    }
+
+    fn has(&self, value: &str) -> bool {
+        self.values.iter().any(|pattern| glob(pattern, value))
     }
 }
 
@@ -251,15 +272,33 @@ fn read_want(field: &Field, node: &Node) -> Result<Want, Mistake> {
             Ok("false") => false,
             _ => node.boolean(field.name)?,
         }),
-        Test::Exact => {
-            let text = text()?;
-            if text.contains(['*', '?']) {
-                return Err(Mistake::new(node.place, format!("`{}` takes no wildcards", field.name))
-                    .hint("write one rule for each value"));
-            }
-            Want::Exact(text)
-        }
+        Test::Exact => Want::Exact(literal(field, node, text()?)?),
+        Test::Within(form) => Want::Glob(form.replace("{}", &literal(field, node, text()?)?)),
     })
+}
+
+fn literal(field: &Field, node: &Node, text: String) -> Result<String, Mistake> {
+    if text.contains(['*', '?']) {
+        return Err(Mistake::new(node.place, format!("`{}` takes no wildcards", field.name))
+            .hint("write one rule for each value"));
+    }
+    Ok(text)
+}
+
+/// Holds every rule to a condition that says whose jobs it is about.
+///
+/// # Errors
+/// The first rule without one, in these words.
+pub fn anchor(
+    rules: &[Rule],
+    anchors: impl Fn(&Condition) -> bool,
+    message: &str,
+    hint: &str,
+) -> Result<(), Mistake> {
+    match rules.iter().find(|rule| !rule.conditions.iter().any(&anchors)) {
+        Some(rule) => Err(Mistake::new(rule.place, message).hint(hint)),
+        None => Ok(()),
+    }
 }
 
 /// Whether the whole of `text` matches `pattern`: `*` stands for any run of

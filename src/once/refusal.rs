@@ -26,7 +26,8 @@ pub struct Answer<'a> {
     pub date: Option<i64>,
     /// Our clock.
     pub now: i64,
-    /// The audience that was asked for; none where the token was handed over by hand.
+    /// The audience that was asked for; none where the token was there already,
+    /// by hand or by the platform.
     pub audience: Option<&'a str>,
     /// The method's claims that are worth showing, the most telling first.
     pub telling: &'static [&'static str],
@@ -48,6 +49,9 @@ pub fn refused(answer: &Answer<'_>) -> Error {
         error = audience(error, answer, problem);
     } else if !problem.hint.is_empty() {
         error = error.hint(shown(&problem.hint));
+    }
+    if is(problem, Reason::TokenUsed) && answer.audience.is_none() {
+        error = error.hint("this job has one token for all its exchanges: ask for everything in one (several --output), or have the join token allow more with `max_uses`");
     }
     error = clocks(error, answer, problem);
     if let Some(table) = problem.claims.as_ref().and_then(|claims| claims_table(claims, answer.telling)) {
@@ -91,7 +95,7 @@ fn audience(error: Error, answer: &Answer<'_>, problem: &Problem) -> Error {
                 value_words(chosen),
                 shown(answer.authority)
             ))
-            .hint("where the platform cannot, the join token may have `accept_default_audience: true`, if its method knows that");
+            .hint(WHERE_IT_CANNOT);
     }
     let has = claim.map(value_words).map_or_else(String::new, |aud| format!(", and this token has {aud}"));
     match answer.audience {
@@ -99,12 +103,18 @@ fn audience(error: Error, answer: &Answer<'_>, problem: &Problem) -> Error {
             "the authority takes tokens for its own `public_url`, and {} was asked for{has}: spell --authority as in its authority.yaml",
             shown(asked)
         )),
-        None => error.hint(format!(
-            "the authority takes tokens for its own `public_url`, such as {}{has}: have the platform mint one for it",
-            shown(answer.authority)
-        )),
+        None => {
+            let error = error.hint(format!(
+                "the authority takes tokens for its own `public_url`, such as {}{has}: have the platform mint one for it",
+                shown(answer.authority)
+            ));
+            if claim.is_some_and(|claim| !is_for_an_authority(claim)) { error.hint(WHERE_IT_CANNOT) } else { error }
+        }
     }
 }
+
+/// For an audience that is no authority's.
+const WHERE_IT_CANNOT: &str = "where the platform cannot, the join token may have `accept_default_audience: true` or an `audience`, if its method knows that";
 
 /// Whether an audience is a URL, as that of an authority is. What platforms
 /// choose by themselves is the name or number of an organisation.

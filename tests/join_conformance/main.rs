@@ -207,7 +207,7 @@ impl Suite {
         let mut cases: Vec<Case> = yaml(&format!("join/{}/accepted.yaml", self.name));
         cases.extend(self.method.fields.keys().map(|field| Case {
             name: format!("a rule with {field}"),
-            join_token: Some(format!("field-{field}")),
+            join_token: Some(of_field(field)),
             ..Case::default()
         }));
         let authority = self.authority();
@@ -335,7 +335,7 @@ impl Suite {
         for (field, value) in &honest {
             let mut rule = fill(&self.method.anchor);
             rule.insert(field.clone(), value.clone());
-            resources.push(join_token(&format!("field-{field}"), json!([self.canaries(), rule]), json!({})));
+            resources.push(join_token(&of_field(field), json!([self.canaries(), rule]), json!({})));
         }
         let documents: Vec<String> = resources.iter().map(Value::to_string).collect();
         let written = self.issuer.variables().text(&fixture(&format!("join/{}/policy.yaml", self.name)));
@@ -435,6 +435,11 @@ impl Suite {
         };
         case.shape.of(minted, &token.signing)
     }
+}
+
+/// The join token whose rule has that field.
+fn of_field(field: &str) -> String {
+    format!("field-{}", field.replace(':', "-"))
 }
 
 /// The text of a token's claims, so far as there is any.
