@@ -33,7 +33,7 @@ const ORGANIZATION: &str = "org_id";
 const CONNECTION: &str = "sc://";
 
 const WORKFLOW: Says = Says::Workflow { open: rules::is_open };
-const COMMIT: Says = Says::Ref { open: rules::is_open };
+const REF: Says = Says::Ref { open: rules::is_open };
 const PROJECT: Says = Says::Name { pinned_by: &["project_id"], pins_itself: |_| false };
 /// Its approvals and checks say which branches and pipelines may use a service connection.
 const IF_PIPELINE: fn(&str) -> bool = |sub| !sub.starts_with(CONNECTION);
@@ -53,7 +53,7 @@ static FIELDS: &[Field] = &[
     Field::exact("definition_id").claim("def_id").says(&[WORKFLOW]),
     Field::glob("repository_uri").claim("rpo_uri"),
     Field::exact("repository_id").claim("rpo_id"),
-    Field::exact("repository_version").claim("rpo_ver").says(&[COMMIT]),
+    Field::exact("repository_version").claim("rpo_ver").says(&[REF]),
     Field::glob("repository_ref").claim("rpo_ref").says(&[Says::Ref { open: rules::is_open_ref }]),
     Field::exact("run_id").says(ONE_RUN),
 ];

@@ -34,7 +34,7 @@ const MAX_LIFETIME: i64 = 3600;
 const MINT_TIMEOUT: Duration = Duration::from_secs(40);
 
 const PIPELINE: Says = Says::Name { pinned_by: &["pipeline_id"], pins_itself: |_| false };
-const COMMIT: Says = Says::Ref { open: rules::is_open };
+const REF: Says = Says::Ref { open: rules::is_open };
 const WORKFLOW: Says = Says::Workflow { open: rules::is_open };
 
 static FIELDS: &[Field] = &[
@@ -43,9 +43,9 @@ static FIELDS: &[Field] = &[
     Field::exact("organization_id"),
     Field::glob("pipeline_slug").says(&[PIPELINE, WORKFLOW]),
     Field::exact("pipeline_id").says(&[WORKFLOW]),
-    Field::glob("build_branch").says(&[COMMIT]),
-    Field::glob("build_tag").says(&[COMMIT]),
-    Field::exact("build_commit").says(&[COMMIT]),
+    Field::glob("build_branch").says(&[REF]),
+    Field::glob("build_tag").says(&[REF]),
+    Field::exact("build_commit").says(&[REF]),
     Field::exact("build_source"),
     Field::glob("step_key"),
     Field::exact("job_id").says(ONE_RUN),

@@ -29,7 +29,7 @@ const JOB_PROJECT: Says =
     Says::Name { pinned_by: &["job_project_id", "job_namespace_id"], pins_itself: |_| false };
 const USER: Says = Says::Name { pinned_by: &["user_id"], pins_itself: |_| false };
 const WORKFLOW: Says = Says::Workflow { open: rules::is_open };
-const COMMIT: Says = Says::Ref { open: rules::is_open };
+const REF: Says = Says::Ref { open: rules::is_open };
 const IF_PROTECTED: Says = Says::Ref { open: |value| value != "true" };
 
 /// Wildcards where Teleport has them and in names and refs; ids, kinds and hashes are exact.
@@ -44,11 +44,11 @@ static FIELDS: &[Field] = &[
     Field::glob("namespace_path").says(&[PROJECT]),
     Field::exact("namespace_id"),
     Field::exact("project_visibility"),
-    Field::glob("ref").says(&[COMMIT]),
+    Field::glob("ref").says(&[REF]),
     Field::exact("ref_type"),
     Field::glob("ref_path").says(&[Says::Ref { open: rules::is_open_ref }]),
     Field::new("ref_protected", Test::Boolean).says(&[IF_PROTECTED]),
-    Field::exact("sha").says(&[COMMIT]),
+    Field::exact("sha").says(&[REF]),
     Field::exact("pipeline_source"),
     Field::exact("pipeline_id").says(ONE_RUN),
     Field::exact("job_id").says(ONE_RUN),
@@ -67,7 +67,7 @@ static FIELDS: &[Field] = &[
         Says::Workflow { open: |uri| !rules::literal_prefix(uri).contains("//") },
         Says::Ref { open: |uri| uri.rsplit_once('@').is_none_or(|(_, of)| rules::is_open_ref(of)) },
     ]),
-    Field::exact("ci_config_sha").says(&[WORKFLOW, COMMIT]),
+    Field::exact("ci_config_sha").says(&[WORKFLOW, REF]),
     Field::exact("runner_environment"),
     // Where the job runs, which for a fork's merge request is not whose code it is.
     Field::glob("job_project_path").says(&[JOB_PROJECT]),

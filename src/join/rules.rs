@@ -368,6 +368,35 @@ mod tests {
     }
 
     #[test]
+    fn a_part_of_a_claim_is_compared_whole() {
+        static FIELDS: &[Field] = &[Field::new("project", Test::Within("p://*/{}/*")).claim("sub")];
+        let rules = |text: &str| read(&crate::document::parse(text).unwrap()[0], FIELDS, &[]);
+        let rules_of_app = rules("[{project: app}]").unwrap();
+        for (sub, fits) in
+            [("p://o/app/x", true), ("p://o/app2/x", false), ("p://app/o/x", false), ("app", false)]
+        {
+            let claims = serde_json::json!({"sub": sub});
+            assert_eq!(rules_of_app[0].conditions[0].holds(claims.as_object().unwrap()), fits, "{sub}");
+        }
+        assert_eq!(rules("[{project: 'a*'}]").unwrap_err().message, "`project` takes no wildcards");
+    }
+
+    #[test]
+    fn guards_strike_by_pattern() {
+        let guard = Guard { field: "ref", claim: "ref", values: &["refs/pull/*", "true"], risk: "" };
+        let strikes = |value: Value| guard.strikes(&Map::from_iter([("ref".to_owned(), value)]));
+        for (value, struck) in [
+            ("refs/pull/7/merge".into(), true),
+            ("refs/heads/refs/pull/7".into(), false),
+            (true.into(), true),
+            (false.into(), false),
+            (7.into(), false),
+        ] {
+            assert_eq!(strikes(value), struck);
+        }
+    }
+
+    #[test]
     fn globs_do_not_explode() {
         assert!(!glob(&format!("{}b", "*a".repeat(100)), &"a".repeat(2_000)));
     }

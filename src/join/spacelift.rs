@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::oidc::{Common, Describe, Oidc, extensions, host, require_texts, text};
-use super::rules::{self, Field, Guard, ONE_RUN, Says};
+use super::rules::{self, Field, Guard, Says};
 use super::source::{self, Source};
 use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Verifier};
 use crate::document::{Mapping, Mistake};
@@ -31,7 +31,7 @@ static FIELDS: &[Field] = &[
     Field::exact("caller_type").claim("callerType"),
     Field::exact("scope"),
     Field::exact("run_type").claim("runType"),
-    Field::exact("run_id").claim("runId").says(ONE_RUN),
+    Field::exact("run_id").claim("runId").says(&[WHICH]),
     // `space:SPACE:stack:STACK:run_type:TYPE:scope:SCOPE`.
     Field::glob("sub")
         .says(&[Says::Workflow { open: |sub| rules::literal_prefix(sub).split(':').count() < 4 }]),

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::oidc::{Common, Describe, Oidc, extensions, host, require_texts, text};
-use super::rules::{self, Condition, Field, Guard, ONE_RUN, Says, Want};
+use super::rules::{self, Condition, Field, Guard, Says, Want};
 use super::source::{self, Source};
 use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Verifier};
 use crate::document::{Mapping, Mistake};
@@ -47,7 +47,7 @@ static FIELDS: &[Field] = &[
         .claim("terraform_workspace_name")
         .says(&[Says::Name { pinned_by: WORKSPACE, pins_itself: |_| false }, WHICH]),
     Field::exact("run_phase").claim(RUN_PHASE),
-    Field::exact("run_id").claim("terraform_run_id").says(ONE_RUN),
+    Field::exact("run_id").claim("terraform_run_id").says(&[WHICH]),
     // `organization:ORG:project:PROJECT:workspace:WORKSPACE:run_phase:PHASE`.
     Field::glob("sub").says(&[
         Says::Name { pinned_by: WORKSPACE, pins_itself: |_| false },

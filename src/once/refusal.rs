@@ -29,6 +29,8 @@ pub struct Answer<'a> {
     /// The audience that was asked for; none where the token was there already,
     /// by hand or by the platform.
     pub audience: Option<&'a str>,
+    /// Whether the platform gave the job one token and no way to another.
+    pub one_token: bool,
     /// The method's claims that are worth showing, the most telling first.
     pub telling: &'static [&'static str],
 }
@@ -47,11 +49,10 @@ pub fn refused(answer: &Answer<'_>) -> Error {
     let mut error = Error::new(Kind::Refused, words(problem)).context("the authority refused");
     if is(problem, Reason::AudienceWrong) {
         error = audience(error, answer, problem);
+    } else if answer.one_token && is(problem, Reason::TokenUsed) {
+        error = error.hint("this job has one token for all its exchanges: ask for everything in one (several --output), or have the join token allow more with `max_uses`");
     } else if !problem.hint.is_empty() {
         error = error.hint(shown(&problem.hint));
-    }
-    if is(problem, Reason::TokenUsed) && answer.audience.is_none() {
-        error = error.hint("this job has one token for all its exchanges: ask for everything in one (several --output), or have the join token allow more with `max_uses`");
     }
     error = clocks(error, answer, problem);
     if let Some(table) = problem.claims.as_ref().and_then(|claims| claims_table(claims, answer.telling)) {
@@ -241,6 +242,7 @@ mod tests {
             date: Some(1000),
             now: 1000,
             audience: Some("https://a#x"),
+            one_token: false,
             telling: &["repository", "ref"],
         }
     }
@@ -282,6 +284,16 @@ mod tests {
             assert!(hints.contains("3f1c2a54-7f0f") && hints.contains("which the platform chose"), "{hints}");
             assert!(hints.contains("accept_default_audience") && !hints.contains("was asked for"), "{hints}");
         }
+    }
+
+    #[test]
+    fn a_job_with_one_token_is_told_what_to_do_with_it() {
+        let used = problem(
+            json!({"type": "urn:machine-id:token-used", "hint": "get a fresh token", "detail": "the token has been used before"}),
+        );
+        let hints = |one_token| refused(&Answer { one_token, ..answer(Some(&used)) }).hints().join("\n");
+        assert!(hints(true).contains("`max_uses`") && !hints(true).contains("fresh"), "{}", hints(true));
+        assert!(hints(false).contains("fresh") && !hints(false).contains("max_uses"));
     }
 
     #[test]
