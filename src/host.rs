@@ -4,6 +4,7 @@
 pub mod crl;
 pub mod krl;
 pub mod labels;
+pub mod lists;
 pub mod principals;
 pub mod refresh;
 pub mod store;

@@ -34,6 +34,19 @@ fn state(folder: &Path) -> BTreeMap<String, (Vec<u8>, SystemTime)> {
     std::fs::read_dir(folder).unwrap().map(|found| entry(found.unwrap())).collect()
 }
 
+/// An `sshd` that forwards X11 where the certificate permits it, and whose
+/// `xauth` leaves this user's own file alone.
+fn x11(estate: &Estate) -> String {
+    format!("X11Forwarding yes\nSetEnv XAUTHORITY={}", estate.path("xauthority").display())
+}
+
+/// The display that a session gets which asks for one. There need be none
+/// here: `sshd` grants it before anybody connects.
+fn display(sshd: &LabelledSshd, destination: &Path) -> String {
+    let mut ssh = sshd.ssh(destination, ["-Y"], "echo $DISPLAY");
+    succeed(ssh.env("DISPLAY", ":99"))
+}
+
 #[test]
 fn one_certificate_opens_the_hosts_of_its_labels() {
     let estate = Estate::start("{env: prod, team: [web, db]}", "{max_session_ttl: 2h}");
@@ -67,9 +80,10 @@ fn one_certificate_opens_the_hosts_of_its_labels() {
 #[test]
 fn a_login_everywhere_is_one_everywhere() {
     let estate = Estate::start("{'*': '*'}", "{max_session_ttl: 2h}");
-    let sshd = LabelledSshd::start(&estate, "env=dev", "");
+    let sshd = LabelledSshd::start(&estate, "env=dev", &x11(&estate));
     let destination = estate.certificates("job");
     assert_eq!(sshd.lets_in(&destination, "echo in"), "in\n");
+    assert_eq!(display(&sshd, &destination), "\n");
     // Neither of these can be had without asking for it.
     let forwarded = sshd.run(&destination, ["-W", &format!("127.0.0.1:{}", sshd.port())], "");
     assert!(!forwarded.status.success() && forwarded.stdout.is_empty());
@@ -101,8 +115,9 @@ fn what_cannot_be_read_lets_nobody_in() {
 fn forwarding_is_a_roles_to_permit() {
     let options = "{port_forwarding: true, forward_agent: true, permit_x11_forwarding: true}";
     let estate = Estate::start("{env: prod}", options);
-    let sshd = LabelledSshd::start(&estate, "env=prod", "X11Forwarding yes");
+    let sshd = LabelledSshd::start(&estate, "env=prod", &x11(&estate));
     let destination = estate.certificates("job");
+    assert!(display(&sshd, &destination).starts_with("localhost:"));
     // sshd's own greeting, through itself.
     let forwarded = sshd.run(&destination, ["-W", &format!("127.0.0.1:{}", sshd.port())], "");
     let stdout = String::from_utf8_lossy(&forwarded.stdout);
@@ -178,6 +193,70 @@ fn what_is_revoked_is_refused_after_a_refresh() {
     assert!(String::from_utf8_lossy(&verified.stderr).contains("verify OK"), "{verified:?}");
 }
 
+/// One list that cannot be judged does not keep the other from being refreshed.
+#[test]
+fn each_list_is_refreshed_on_its_own() {
+    let estate = Estate::start("{env: prod}", "{max_session_ttl: 2h}");
+    let sshd = LabelledSshd::start(&estate, "env=prod", "");
+    let trust = sshd.trust();
+    let revoke = |name: &str| {
+        succeed(&mut estate.once(name, ["--output", "identity"]));
+        let (destination, spare) = (estate.path(name), estate.path(&format!("{name}-spare")));
+        sshd.lets_in(&destination, "true");
+        succeed(process::command("cp").arg("-a").arg(&destination).arg(&spare));
+        succeed(&mut machine_id(["cleanup", spare.to_str().unwrap()]));
+        destination
+    };
+    // Nothing tells whether the authority's list is newer than this one.
+    let crl = read(trust.join("tls.crl"));
+    let destination = revoke("first");
+    std::fs::write(trust.join("tls.crl"), "damaged").unwrap();
+    let partly = run(&mut estate.refresh(&trust));
+    let stderr = String::from_utf8_lossy(&partly.stderr);
+    assert_eq!(partly.status.code(), Some(6), "{stderr}");
+    let file = |name: &str| trust.join(name).display().to_string();
+    assert!(stderr.contains(&format!("cannot read {}: it is no list in PEM", file("tls.crl"))), "{stderr}");
+    assert!(stderr.contains("remove it and refresh again"), "{stderr}");
+    assert_eq!(String::from_utf8_lossy(&partly.stdout), format!("{}\n", file("revoked.krl")));
+    assert_eq!(read(trust.join("tls.crl")), "damaged");
+    sshd.refuses(&destination);
+    // The other way round; and no new CA of SSH without its list.
+    std::fs::write(trust.join("tls.crl"), crl).unwrap();
+    let krl = std::fs::read(trust.join("revoked.krl")).unwrap();
+    std::fs::write(trust.join("revoked.krl"), "damaged").unwrap();
+    for name in ["ssh_user_ca.pub", "tls_ca.crt"] {
+        std::fs::remove_file(trust.join(name)).unwrap();
+    }
+    let partly = run(&mut estate.refresh(&trust));
+    assert_eq!(partly.status.code(), Some(6), "{partly:?}");
+    let changed = String::from_utf8_lossy(&partly.stdout);
+    assert_eq!(changed, format!("{}\n{}\n", file("tls.crl"), file("tls_ca.crt")));
+    assert!(!trust.join("ssh_user_ca.pub").exists());
+    // A link and a folder in its place are no lists either, and are not "none".
+    std::fs::remove_file(trust.join("revoked.krl")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", trust.join("revoked.krl")).unwrap();
+    failed(&run(&mut estate.refresh(&trust)), 6, "revoked.krl: it is a symbolic link");
+    std::fs::remove_file(trust.join("revoked.krl")).unwrap();
+    std::fs::create_dir(trust.join("tls.crl-was")).unwrap();
+    std::fs::remove_file(trust.join("tls.crl")).unwrap();
+    std::fs::rename(trust.join("tls.crl-was"), trust.join("tls.crl")).unwrap();
+    std::fs::write(trust.join("revoked.krl"), krl).unwrap();
+    let both = run(&mut estate.refresh(&trust));
+    let stderr = String::from_utf8_lossy(&both.stderr);
+    assert!(both.status.code() == Some(6) && stderr.contains("tls.crl: it is not a plain file"), "{stderr}");
+    assert_eq!(String::from_utf8_lossy(&both.stdout), format!("{}\n", file("ssh_user_ca.pub")));
+    // Everything that went wrong is said.
+    std::fs::write(trust.join("revoked.krl"), "damaged").unwrap();
+    let both = run(&mut estate.refresh(&trust));
+    let stderr = String::from_utf8_lossy(&both.stderr);
+    let says = |name: &str| stderr.matches(&format!("cannot read {}", file(name))).count();
+    assert_eq!(
+        (says("revoked.krl"), says("tls.crl"), stderr.matches("hint:").count()),
+        (1, 1, 1),
+        "{stderr}"
+    );
+}
+
 #[test]
 fn a_failure_leaves_the_files_as_they_are() {
     let mut estate = Estate::start("{env: prod}", "{max_session_ttl: 2h}");
@@ -206,9 +285,19 @@ fn a_failure_leaves_the_files_as_they_are() {
     std::fs::set_permissions(&trust, std::fs::Permissions::from_mode(0o777)).unwrap();
     failed(&run(&mut estate.refresh(&trust)), 6, "others can write to it");
     std::fs::set_permissions(&trust, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let link = estate.path("link");
+    std::os::unix::fs::symlink(&trust, &link).unwrap();
+    failed(&run(&mut estate.refresh(&link)), 6, "it is a symbolic link, or not a directory");
+    let open = estate.path("open");
+    std::fs::create_dir(&open).unwrap();
+    std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
+    failed(&run(&mut estate.refresh(&open.join("trust"))), 6, "open can be written to by everybody");
     failed(&run(&mut estate.refresh(Path::new("/proc/machine-id"))), 6, "cannot use /proc/machine-id");
     failed(&run(estate.refresh(&trust).args(["--timeout", "soon"])), 2, "--timeout");
     estate.authority.kill();
-    failed(&run(&mut estate.refresh(&trust)), 5, "cannot reach the authority");
+    let gone = run(&mut estate.refresh(&trust));
+    failed(&gone, 5, "cannot reach the authority");
+    let stderr = String::from_utf8_lossy(&gone.stderr);
+    assert_eq!(stderr.matches("cannot reach").count(), 1, "said once: {stderr}");
     assert_eq!(state(&trust), before);
 }

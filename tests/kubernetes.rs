@@ -12,7 +12,7 @@ use support::process::{command, read, run, succeed};
 use support::servers::world_of;
 
 const PAGE: &[&str] = &["kubernetes.md"];
-const MORE: &str = "---\nkind: role\nversion: v7\nmetadata: {name: groups}\nspec:\n  allow: {kubernetes_groups: [ci-viewers, 'system:masters', admins]}\n  deny: {kubernetes_groups: [adm*]}\n";
+const MORE: &str = "---\nkind: role\nversion: v7\nmetadata: {name: groups}\nspec:\n  allow: {kubernetes_users: ['ci:deployer'], kubernetes_groups: [ci-viewers, 'system:masters', admins]}\n  deny: {kubernetes_groups: [adm*]}\n";
 
 fn output(kube: &Kube, roles: &str) -> String {
     format!("kubernetes,cluster=prod,server={},roles={roles}", kube.url())
@@ -81,12 +81,27 @@ fn denied_groups_and_users_are_not_in_it() {
     let (_job, file) = kubeconfig(&world, &output(&kube, "kube+groups"));
     succeed(&mut kubectl(&file, ["get", "pods", "-n", "orders"]));
     assert_eq!(kube.users()[0].groups, ["ci-viewers", "system:masters"]);
+    // The record says what it is and whom it makes: in JSON and in words.
+    let issued = world.authority.audit().into_iter().find(|event| event["event"] == "issued").unwrap();
+    let output = &issued["outputs"][0];
+    assert_eq!(
+        (output["type"].as_str(), output["kind"].as_str()),
+        (Some("kubernetes"), Some("tls")),
+        "{issued}"
+    );
+    assert_eq!(output["groups"], serde_json::json!(["ci-viewers", "system:masters"]), "{issued}");
+    let words = succeed(&mut world.authority.command(["audit", "--event", "issued"]));
+    let wanted = " types=kubernetes principals=ci:deployer groups=ci-viewers,system:masters expires=";
+    assert!(words.contains(wanted), "{words}");
     let job = world.github();
     for (options, says) in [
         (",user=system:admin", "the Kubernetes user `system:admin` is not granted"),
         (",user=ci:other", "the Kubernetes user `ci:other` is not granted"),
         ("", "its roles grant 2 Kubernetes users; say which with `user=…`"),
-        (",roles=groups", "no Kubernetes user is granted by its roles (`groups`)"),
+        (
+            ",user=ci:nobody,roles=groups",
+            "the Kubernetes user `ci:nobody` is not granted by its roles (`groups`)",
+        ),
     ] {
         job.once(["--output", &format!("kubernetes,cluster=prod{options}")]).failed(4).says(&[says]);
     }

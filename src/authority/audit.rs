@@ -23,7 +23,9 @@ const FIELDS: &[(&str, &str)] = &[
     ("reason", "reason"),
     ("provenance", "run"),
     ("serials", "serials"),
+    ("type", "types"),
     ("principals", "principals"),
+    ("groups", "groups"),
     ("expires_at", "expires"),
     ("peer", "peer"),
     ("detail", "detail"),
@@ -74,7 +76,7 @@ pub fn text(event: &Event) -> String {
         .join(" ");
     for (field, name) in FIELDS {
         let value = match *field {
-            "principals" => principals(body),
+            "type" | "principals" | "groups" => of_outputs(body, field),
             "detail" => body.get("detail").map(|detail| plain(detail).replace('\n', "; ")),
             field => body.get(field).map(plain),
         };
@@ -128,15 +130,15 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// Every principal of the outputs once.
-fn principals(body: &Map<String, Value>) -> Option<String> {
+/// What the outputs have in a field, a text or a list of them, each once; none where no output has it.
+fn of_outputs(body: &Map<String, Value>, field: &str) -> Option<String> {
     let mut names: Vec<&str> = Vec::new();
-    for output in body.get("outputs")?.as_array()? {
-        for name in output.get("principals").and_then(Value::as_array).into_iter().flatten() {
+    for value in body.get("outputs")?.as_array()?.iter().filter_map(|output| output.get(field)) {
+        for name in value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice) {
             names.extend(name.as_str().filter(|name| !names.contains(name)));
         }
     }
-    Some(names.join(","))
+    (!names.is_empty()).then(|| names.join(","))
 }
 
 /// A value as it stands in a line.
@@ -164,14 +166,19 @@ mod tests {
             "time": "2026-11-22T12:00:00Z", "event": "issued", "issuance_id": "i1", "bot": "deployer",
             "token": "github-deploy", "join_method": "github", "serials": ["7", "8"],
             "provenance": "github:octo-org/app@refs/heads/main run 123 attempt 1",
-            "outputs": [{"principals": ["deploy", "ubuntu"]}, {"principals": ["deploy"]}],
+            "outputs": [
+                {"type": "identity", "principals": ["deploy", "ubuntu"]},
+                {"type": "identity", "principals": ["deploy"]},
+                {"type": "kubernetes", "principals": ["ci:deployer"], "groups": ["viewers", "system:masters"]},
+            ],
             "expires_at": "2026-11-22T13:00:00Z", "peer": "192.0.2.7", "claims": {"sub": "x"},
         })));
         assert_eq!(
             line,
             "2026-11-22T12:00:00Z issued i1 bot=deployer token=github-deploy method=github \
              run=\"github:octo-org/app@refs/heads/main run 123 attempt 1\" serials=7,8 \
-             principals=deploy,ubuntu expires=2026-11-22T13:00:00Z peer=192.0.2.7"
+             types=identity,kubernetes principals=deploy,ubuntu,ci:deployer groups=viewers,system:masters \
+             expires=2026-11-22T13:00:00Z peer=192.0.2.7"
         );
     }
 

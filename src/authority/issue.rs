@@ -35,6 +35,9 @@ pub struct Prepared {
 #[derive(Debug, Serialize, Deserialize)]
 struct PreparedOutput {
     name: String,
+    /// The output's type. Plans that were recorded before it was have none.
+    #[serde(default)]
+    kind: Option<String>,
     roles: Vec<String>,
     ssh: Option<ssh::Plan>,
     tls: Option<x509::Plan>,
@@ -87,8 +90,8 @@ impl Prepared {
                 (Some(tls), Some(spki)) => Some(x509::Plan::new(tls, spki, &grant, at, until)?),
                 _ => None,
             };
-            let (name, roles) = (granted.name.clone(), granted.roles.clone());
-            outputs.push(PreparedOutput { name, roles, ssh, tls });
+            let (name, kind, roles) = (granted.name.clone(), granted.kind.to_owned(), granted.roles.clone());
+            outputs.push(PreparedOutput { name, kind: Some(kind), roles, ssh, tls });
         }
         Ok(Self {
             issuance_id: random::id("i")?,
@@ -147,6 +150,7 @@ impl Prepared {
         part(&self.token);
         for output in &self.outputs {
             part(&output.name);
+            part(output.kind.as_deref().unwrap_or_default());
             part(&output.roles.join(","));
             part(&output.ssh.as_ref().map_or_else(String::new, ssh::Plan::essence));
             part(&output.tls.as_ref().map_or_else(String::new, x509::Plan::essence));
@@ -161,12 +165,13 @@ impl Prepared {
     pub fn certificates(&self) -> Vec<NewCertificate> {
         let mut all = Vec::new();
         for output in &self.outputs {
-            if let Some(plan) = &output.ssh {
-                all.push(plan.record(&output.name));
-            }
-            if let Some(plan) = &output.tls {
-                all.push(plan.record(&output.name));
-            }
+            let certificates =
+                [output.ssh.as_ref().map(ssh::Plan::record), output.tls.as_ref().map(x509::Plan::record)];
+            all.extend(certificates.into_iter().flatten().map(|certificate| NewCertificate {
+                output: output.name.clone(),
+                output_type: output.kind.clone(),
+                ..certificate
+            }));
         }
         all
     }
@@ -206,11 +211,10 @@ impl Prepared {
     }
 }
 
-/// One certificate for the store.
+/// One certificate for the store, of no output yet and in no group.
 fn record(
     serial: u64,
     kind: CertificateKind,
-    output: &str,
     principals: &[String],
     expires: i64,
     key: &[u8],
@@ -220,8 +224,10 @@ fn record(
     NewCertificate {
         serial,
         kind,
-        output: output.to_owned(),
+        output: String::new(),
+        output_type: None,
         principals: principals.to_vec(),
+        groups: Vec::new(),
         expires,
         key_hash,
     }

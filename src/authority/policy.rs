@@ -39,6 +39,8 @@ mod select;
 mod token;
 
 #[cfg(test)]
+mod apart_tests;
+#[cfg(test)]
 mod fixture;
 #[cfg(test)]
 mod names_properties;

@@ -63,8 +63,12 @@ pub struct NewCertificate {
     pub kind: CertificateKind,
     /// The output it is for.
     pub output: String,
+    /// That output's type; none where an operator signs.
+    pub output_type: Option<String>,
     /// SSH principals, or the X.509 common name.
     pub principals: Vec<String>,
+    /// The X.509 organizations, which Kubernetes takes for groups.
+    pub groups: Vec<String>,
     /// When it expires, in seconds since 1970.
     pub expires: i64,
     /// SHA-256 of the SSH public key blob or of the SubjectPublicKeyInfo.

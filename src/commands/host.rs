@@ -39,9 +39,10 @@ fn run_refresh(args: Refresh, env: &Environment) -> Result<ExitCode> {
         directory: args.dir,
         timeout: timeout(&args.timeout)?,
     };
-    let changed = block_on(refresh::run(&settings))??;
+    let refresh::Refreshed { changed, trouble } = block_on(refresh::run(&settings))??;
+    // What changed must be said now: the next run finds it as it is.
     super::print(&changed.iter().map(|path| format!("{}\n", path.display())).collect::<String>())?;
-    Ok(ExitCode::SUCCESS)
+    trouble.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
 /// What was typed, or else the environment.

@@ -4,6 +4,7 @@
 //! A destination holds an `ssh_config`, which names programs to run. Whoever
 //! can rename it away and put their own there runs them as this user.
 
+use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -82,11 +83,33 @@ pub fn fit(path: &Path) -> Result<PathBuf, String> {
         return Err("it is not a directory".to_owned());
     }
     Standing::from(&metadata).check_unasked(me).map_err(|why| format!("it {why}"))?;
-    for above in resolved.ancestors().skip(1) {
-        let metadata = fs::metadata(above).map_err(|error| error.to_string())?;
-        Standing::from(&metadata).check(me).map_err(|why| format!("{} {why}", above.display()))?;
-    }
+    check_each(resolved.ancestors().skip(1), me)?;
     Ok(resolved)
+}
+
+fn check_each<'p>(mut folders: impl Iterator<Item = &'p Path>, me: u32) -> Result<(), String> {
+    folders.try_for_each(|folder| {
+        let metadata = fs::metadata(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        Standing::from(&metadata).check(me).map_err(|why| format!("{} {why}", folder.display()))
+    })
+}
+
+/// The folder that `path` stands in, with links resolved, and its name there,
+/// if nobody but this user and root can put something else in the place of
+/// either: not in the folders that `path` names, nor in those that it leads to.
+///
+/// # Errors
+/// Why not, for a person.
+pub fn stands_in(path: &Path) -> Result<(PathBuf, OsString), String> {
+    let me = rustix::process::geteuid().as_raw();
+    let path = std::path::absolute(path).map_err(|error| error.to_string())?;
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err("it has no name".to_owned());
+    };
+    let resolved = fs::canonicalize(parent).map_err(|error| format!("{}: {error}", parent.display()))?;
+    check_each(parent.ancestors().chain(resolved.ancestors()), me)
+        .map_err(|why| format!("{why}, so that another user could put something else in its place"))?;
+    Ok((resolved, name.to_owned()))
 }
 
 #[cfg(test)]
@@ -96,6 +119,7 @@ mod tests {
 
     const ME: u32 = 1000;
     const OTHER: u32 = 1001;
+    const INSTEAD: &str = "so that another user could put something else in its place";
 
     #[test]
     fn who_could_put_something_else_there() {
@@ -123,6 +147,30 @@ mod tests {
         }
         let error = standing(OTHER, OTHER, 0o700).check(0).unwrap_err();
         assert_eq!(error, "belongs to another user (uid 1001)");
+    }
+
+    #[test]
+    fn folders_named_and_folders_led_to_count() {
+        let temp = tempfile::tempdir().unwrap();
+        let here = fs::canonicalize(temp.path()).unwrap();
+        let (open, private) = (here.join("open"), here.join("private"));
+        for path in [&open, &private, &open.join("below"), &private.join("below")] {
+            fs::create_dir(path).unwrap();
+        }
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        symlink(private.join("below"), open.join("link")).unwrap();
+        symlink(open.join("below"), private.join("link")).unwrap();
+        symlink(private.join("below"), private.join("good")).unwrap();
+        let found = (private.join("below"), OsString::from("trust"));
+        for good in [private.join("below/trust"), private.join("good/trust"), private.join("below/./trust/.")]
+        {
+            assert_eq!(stands_in(&good), Ok(found.clone()), "{good:?}");
+        }
+        for bad in ["open/trust", "open/below/trust", "open/link/trust", "private/link/trust"] {
+            let why = stands_in(&here.join(bad)).unwrap_err();
+            assert_eq!(why, format!("{} can be written to by everybody, {INSTEAD}", open.display()), "{bad}");
+        }
+        assert!(stands_in(Path::new("/")).is_err() && stands_in(&here.join("none/trust")).is_err());
     }
 
     #[test]

@@ -14,10 +14,37 @@ pub struct Crl {
     pub made: i64,
     /// Until when it is good; servers refuse everybody afterwards.
     pub until: i64,
+    issuer: Issuer,
     serials: BTreeSet<Vec<u8>>,
 }
 
+/// Which CA a list is of: its name, and its key's identifier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issuer {
+    name: Vec<u8>,
+    key: Option<Vec<u8>>,
+}
+
+impl Issuer {
+    fn of(list: &CertificateRevocationList<'_>) -> Self {
+        let key = list.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| id.0.to_vec()),
+            _ => None,
+        });
+        Self { name: list.issuer().as_raw().to_vec(), key }
+    }
+}
+
 impl Crl {
+    /// Which CA a list in DER says that it is of, whether it is or not.
+    ///
+    /// # Errors
+    /// Where it is no list.
+    pub fn issuer(der: &[u8]) -> Result<Issuer, String> {
+        let (_, list) = CertificateRevocationList::from_der(der).map_err(|error| error.to_string())?;
+        Ok(Issuer::of(&list))
+    }
+
     /// Reads a list in DER that one of these CAs (certificates in DER) signed.
     ///
     /// # Errors
@@ -40,30 +67,39 @@ impl Crl {
         });
         Ok(Self {
             number: number.ok_or("it has no number")?,
+            issuer: Issuer::of(&list),
             made: list.last_update().timestamp(),
             until: list.next_update().ok_or("it does not say until when it is good")?.timestamp(),
             serials: list.iter_revoked_certificates().map(|one| one.raw_serial().to_vec()).collect(),
         })
     }
 
-    /// Whether this one was made before the other.
+    /// Whether it is of that CA.
+    #[must_use]
+    pub fn is_of(&self, issuer: &Issuer) -> bool {
+        self.issuer == *issuer
+    }
+
+    /// Whether this one was made before the other of the same CA. Each CA
+    /// counts on its own (RFC 5280, section 5.2.3), so of lists of two, neither is.
     #[must_use]
     pub fn is_before(&self, other: &Self) -> bool {
-        (self.number.len(), &self.number) < (other.number.len(), &other.number)
+        self.issuer == other.issuer && (self.number.len(), &self.number) < (other.number.len(), &other.number)
     }
 
     /// Whether this one still serves in place of a newer one: it revokes the
     /// same, and less than half of its time is over.
     #[must_use]
     pub fn serves_like(&self, newer: &Self, now: i64) -> bool {
-        self.number == newer.number
+        self.issuer == newer.issuer
+            && self.number == newer.number
             && self.serials == newer.serials
             && now.saturating_sub(self.made) < self.until.saturating_sub(self.made) / 2
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use rcgen::{
         BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer, KeyIdMethod,
         KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, RevokedCertParams, SerialNumber, date_time_ymd,
@@ -71,7 +107,8 @@ mod tests {
 
     use super::*;
 
-    fn ca() -> (CertificateParams, KeyPair, Vec<u8>) {
+    /// A CA of the same name as every other, and its certificate in DER.
+    pub(in crate::host) fn ca() -> (CertificateParams, KeyPair, Vec<u8>) {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
         let mut params = CertificateParams::new(vec![]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -80,7 +117,12 @@ mod tests {
         (params, key, der)
     }
 
-    fn list(ca: &(CertificateParams, KeyPair, Vec<u8>), number: u64, serials: &[u64]) -> Vec<u8> {
+    /// A list of 1 to 3 January 2026, in DER.
+    pub(in crate::host) fn list(
+        ca: &(CertificateParams, KeyPair, Vec<u8>),
+        number: u64,
+        serials: &[u64],
+    ) -> Vec<u8> {
         let revoked = |serial: &u64| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
             revocation_time: date_time_ymd(2026, 1, 1),
@@ -128,5 +170,15 @@ mod tests {
         let (young, aged) = (old.made + 86_399, old.made + 86_400);
         assert!(old.serves_like(&read(255, &[5]), young) && !old.serves_like(&read(255, &[5]), aged));
         assert!(!old.serves_like(&read(256, &[5]), young) && !old.serves_like(&read(255, &[]), young));
+        // Of another CA, though of the same name, the number says nothing.
+        let theirs = ca();
+        let other = Crl::parse(&list(&theirs, 3, &[5]), std::slice::from_ref(&theirs.2)).unwrap();
+        assert!(!other.is_before(&old) && !old.is_before(&other));
+        let same_number = Crl::parse(&list(&theirs, 255, &[5]), std::slice::from_ref(&theirs.2)).unwrap();
+        assert!(!old.serves_like(&same_number, young));
+        let of = |der: &[u8]| Crl::issuer(der).unwrap();
+        assert_eq!(of(&list(&ours, 1, &[])), of(&list(&ours, 2, &[7])));
+        assert_ne!(of(&list(&ours, 1, &[])), of(&list(&theirs, 1, &[])));
+        assert!(Crl::issuer(b"nothing").is_err());
     }
 }

@@ -1,10 +1,14 @@
 //! A host's labels, from the command line and from files.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Read as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::destination::above;
 use crate::principal::Labels;
 
 /// The largest file that is read, in bytes.
@@ -31,13 +35,14 @@ pub fn read<'a>(
 }
 
 fn text_of(path: &Path) -> Result<String, String> {
-    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits();
-    let custom = i32::try_from(nonblocking).unwrap_or(0);
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(custom) // a pipe must not hang every login
-        .open(path)
-        .map_err(|error| error.to_string())?;
+    let (parent, name) = above::stands_in(path)?;
+    // NONBLOCK: a pipe must not hang every login.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::open(parent.join(name), flags, Mode::empty()).map_err(|error| match error {
+        Errno::LOOP => "it is a symbolic link; give the file itself".to_owned(),
+        error => std::io::Error::from(error).to_string(),
+    })?;
+    let file = File::from(file);
     check_owner(&file)?;
     let mut text = String::new();
     let length = file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
@@ -91,5 +96,20 @@ mod tests {
         mode(0o644);
         std::fs::write(&path, "#".repeat(70_000)).unwrap();
         assert!(read([], [path.as_path()]).unwrap_err().contains("longer than"));
+    }
+
+    #[test]
+    fn files_that_others_could_replace_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let (open, link) = (directory.path().join("open"), directory.path().join("link"));
+        std::fs::create_dir_all(open.join("below")).unwrap();
+        std::fs::write(open.join("below/labels"), "env=prod\n").unwrap();
+        std::os::unix::fs::symlink(open.join("below/labels"), &link).unwrap();
+        assert!(read([], [open.join("below/labels").as_path()]).is_ok());
+        let why = read([], [link.as_path()]).unwrap_err();
+        assert!(why.ends_with("/link: it is a symbolic link; give the file itself"), "{why}");
+        std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
+        let why = read([], [open.join("below/labels").as_path()]).unwrap_err();
+        assert!(why.contains("/open can be written to by everybody"), "{why}");
     }
 }

@@ -1,38 +1,34 @@
 //! What servers need of an authority, kept up to date: fetched, checked as the
-//! servers would, and put in place whole. All of it is checked before any of it
-//! is written, and what has not changed is left alone, so that its time says
-//! when it last did.
+//! servers would, and put in place whole. What has not changed is left alone,
+//! so that its time says when it last did.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::crl::Crl;
-use super::krl::{self, Krl};
+use super::lists::{CRL, KRL, MAX_LIST, fresh_crl, fresh_krl, useless};
 use super::store::Store;
 use crate::clock::Clock;
 use crate::destination::{pem, ssh};
 use crate::error::{Error, Kind, Result};
 use crate::net::{self, AuthorityTrust, Trouble};
 use crate::once::{check, refusal};
-use crate::text::shown;
 use crate::wire::Trust;
 
 /// `TrustedUserCAKeys` of `sshd`.
 pub const USER_CA: &str = "ssh_user_ca.pub";
-/// `RevokedKeys` of `sshd`.
-pub const KRL: &str = "revoked.krl";
 /// The CAs of host certificates, one key a line.
 pub const HOST_CA: &str = "ssh_host_ca.pub";
 /// The same for `ssh`, as `GlobalKnownHostsFile`.
 pub const KNOWN_HOSTS: &str = "known_hosts";
 /// The CAs of client certificates, for TLS servers.
 pub const TLS_CA: &str = "tls_ca.crt";
-/// Their revocation list, in PEM as nginx and PostgreSQL want it.
-pub const CRL: &str = "tls.crl";
 
-/// The largest answers that are read, in bytes; a list grows by tens of bytes a revocation.
+/// The largest list of CAs that is read, in bytes.
 const MAX_TRUST: usize = 1 << 20;
-const MAX_LIST: usize = 64 << 20;
+
+const TRUST_PATH: &str = "/v1/trust";
+const KRL_PATH: &str = "/v1/revoked/ssh.krl";
+const CRL_PATH: &str = "/v1/revoked/tls.crl";
 
 /// What is to be fetched, and where it is kept.
 #[derive(Clone, Debug)]
@@ -47,40 +43,107 @@ pub struct Settings {
     pub timeout: Duration,
 }
 
-/// Brings the files up to date; returns the paths of those that changed.
+/// What a run did.
+#[derive(Debug, Default)]
+pub struct Refreshed {
+    /// The paths of the files that changed.
+    pub changed: Vec<PathBuf>,
+    /// What went wrong, all of it; files that are not of it changed all the same.
+    pub trouble: Option<Error>,
+}
+
+/// Brings the files up to date. What is revoked counts most, so each list is
+/// fetched, checked and put in place on its own: one that is no good, be it
+/// its own fault or the clock's, does not hold up the other. New CAs are
+/// trusted once the list of what they signed is there.
 ///
 /// # Errors
-/// `Kind::Unreachable` where the authority cannot be asked, or gives an answer
-/// that is no good; `Kind::Destination` where a file cannot be written. The
-/// files stay as they are then.
-pub async fn run(settings: &Settings) -> Result<Vec<PathBuf>> {
+/// `Kind::Destination` where the folder cannot be used. What fails later is in
+/// [`Refreshed::trouble`]: `Kind::Unreachable` where the authority cannot be
+/// asked, or gives an answer that is no good; `Kind::Destination` where a file
+/// cannot be read or written.
+pub async fn run(settings: &Settings) -> Result<Refreshed> {
     let store = Store::open(&settings.directory)?;
     let source = Source {
         client: net::authority_client(&settings.trust)?,
         settings,
         deadline: Instant::now() + settings.timeout,
     };
-    let trust = source.get("/v1/trust", MAX_TRUST).await?;
-    let krl = source.get("/v1/revoked/ssh.krl", MAX_LIST).await?;
-    let crl = source.get("/v1/revoked/tls.crl", MAX_LIST).await?;
+    let trust = async {
+        let json = source.get(TRUST_PATH, MAX_TRUST).await?;
+        read_trust(&json).map_err(|why| useless(TRUST_PATH, &why))
+    };
+    let (mut done, trust, crl) = tokio::join!(source.krl_into(&store), trust, source.get(CRL_PATH, MAX_LIST));
+    let trust = match trust {
+        Ok(trust) => trust,
+        Err(error) => {
+            return Ok(done.join(Refreshed::failed(error)).join(put(&store, CRL, crl.map(|_| None))));
+        }
+    };
+    let wire = &trust.wire;
+    let user_ca = fresh(&store, USER_CA, lines(&wire.ssh_user_cas));
+    if done.is_good() && user_ca.is_some() {
+        // The list may be from before this CA, and then says nothing of what it signed.
+        done = done.join(source.krl_into(&store).await);
+    }
+    if done.is_good() {
+        for (name, content) in [
+            (USER_CA, user_ca),
+            (HOST_CA, fresh(&store, HOST_CA, lines(&wire.ssh_host_cas))),
+            (KNOWN_HOSTS, fresh(&store, KNOWN_HOSTS, ssh::known_hosts(wire))),
+        ] {
+            done = done.join(put(&store, name, Ok(content)));
+        }
+    }
     let now = Clock::system().now();
-    let trust = read_trust(&trust).map_err(|why| useless("/v1/trust", &why))?;
-    let new_krl = fresh_krl(&store, &krl).map_err(|why| useless("/v1/revoked/ssh.krl", &why))?;
-    let new_crl = fresh_crl(&store, &crl, &trust, now).map_err(|why| useless("/v1/revoked/tls.crl", &why))?;
-    // What is revoked comes first: no new CA is trusted without its list.
-    let files = [
-        (KRL, new_krl.then_some(krl)),
-        (CRL, new_crl.then(|| pem::encode("X509 CRL", &crl).as_bytes().to_vec())),
-        (USER_CA, fresh(&store, USER_CA, lines(&trust.wire.ssh_user_cas))),
-        (HOST_CA, fresh(&store, HOST_CA, lines(&trust.wire.ssh_host_cas))),
-        (KNOWN_HOSTS, fresh(&store, KNOWN_HOSTS, ssh::known_hosts(&trust.wire))),
-        (TLS_CA, fresh(&store, TLS_CA, trust.wire.tls_cas.concat())),
-    ];
-    files
-        .into_iter()
-        .filter_map(|(name, content)| Some((name, content?)))
-        .map(|(name, content)| store.write(name, &content))
-        .collect()
+    let crl = crl.and_then(|new| fresh_crl(&store, &new, &trust.tls_ders, now, CRL_PATH));
+    let mut tls = put(&store, CRL, crl);
+    if tls.is_good() {
+        tls = tls.join(put(&store, TLS_CA, Ok(fresh(&store, TLS_CA, wire.tls_cas.concat()))));
+    }
+    Ok(done.join(tls))
+}
+
+/// Replaces a file, if there is something to put in its place.
+fn put(store: &Store, name: &str, content: Result<Option<Vec<u8>>>) -> Refreshed {
+    match content.and_then(|content| content.map(|content| store.write(name, &content)).transpose()) {
+        Ok(changed) => Refreshed { changed: changed.into_iter().collect(), trouble: None },
+        Err(error) => Refreshed::failed(error),
+    }
+}
+
+impl Refreshed {
+    fn failed(error: Error) -> Self {
+        Self { changed: Vec::new(), trouble: Some(error) }
+    }
+
+    fn is_good(&self) -> bool {
+        self.trouble.is_none()
+    }
+
+    fn join(mut self, other: Self) -> Self {
+        for path in other.changed {
+            if !self.changed.contains(&path) {
+                self.changed.push(path);
+            }
+        }
+        let trouble = match (self.trouble, other.trouble) {
+            (Some(one), Some(other)) => Some(both(one, &other)),
+            (one, other) => one.or(other),
+        };
+        Self { trouble, ..self }
+    }
+}
+
+/// Two errors as one: of the first's kind, each thing said once.
+fn both(one: Error, other: &Error) -> Error {
+    let said = other.to_string();
+    let new = |hint: &&String| !one.hints().contains(hint);
+    let hints: Vec<String> = one.hints().iter().chain(other.hints().iter().filter(new)).cloned().collect();
+    let words = one.to_string();
+    let words =
+        if words.split("; and ").any(|one| one == said) { words } else { format!("{words}; and {said}") };
+    hints.into_iter().fold(Error::new(one.kind(), words), Error::hint)
 }
 
 struct Source<'s> {
@@ -90,6 +153,11 @@ struct Source<'s> {
 }
 
 impl Source<'_> {
+    async fn krl_into(&self, store: &Store) -> Refreshed {
+        let new = self.get(KRL_PATH, MAX_LIST).await;
+        put(store, KRL, new.and_then(|new| fresh_krl(store, new, KRL_PATH)))
+    }
+
     async fn get(&self, path: &str, limit: usize) -> Result<Vec<u8>> {
         let authority = &self.settings.authority;
         let unreachable = |trouble: &Trouble| {
@@ -107,16 +175,12 @@ impl Source<'_> {
                 Kind::Unreachable,
                 format!("the authority {authority} answers {path} with status {status}"),
             )
-            .hint("it may be busy or in trouble: see its log and GET /readyz; the files stay as they are"));
+            .hint(
+                "it may be busy or in trouble: see its log and GET /readyz; the files of it stay as they are",
+            ));
         }
         net::body(response, limit).await.map_err(|why| unreachable(&Trouble::Other(why)))
     }
-}
-
-fn useless(path: &str, why: &str) -> Error {
-    Error::new(Kind::Unreachable, why.to_owned())
-        .context(format!("what the authority gives at {path} cannot be used"))
-        .hint("the files stay as they are; check that --authority is the right one, and see its log")
 }
 
 /// The CAs, checked and brought into one form.
@@ -162,49 +226,12 @@ fn lines(keys: &[String]) -> String {
     keys.iter().map(|key| format!("{key}\n")).collect()
 }
 
+/// A file's new content, if it is not what is there. Whatever stands there in
+/// place of a file of keys is replaced.
 fn fresh(store: &Store, name: &str, content: String) -> Option<Vec<u8>> {
     let limit = u64::try_from(MAX_TRUST).unwrap_or(u64::MAX);
-    (store.read(name, limit).as_deref() != Some(content.as_bytes())).then(|| content.into_bytes())
-}
-
-/// Whether this list is to replace the one that is there.
-fn fresh_krl(store: &Store, new: &[u8]) -> Result<bool, String> {
-    let read = Krl::parse(new)?;
-    let Some(old) = store.read(KRL, limit()) else { return Ok(true) };
-    let Ok(known) = Krl::parse(&old) else { return Ok(true) };
-    if read.number < known.number {
-        let why = format!("its number is {}, and that of the list here is {}", read.number, known.number);
-        return Err(older(KRL, &why));
-    }
-    Ok(!krl::same(&old, new))
-}
-
-fn fresh_crl(store: &Store, new: &[u8], trust: &Checked, now: i64) -> Result<bool, String> {
-    let read = Crl::parse(new, &trust.tls_ders)?;
-    if read.until <= now {
-        return Err("it is no longer good by this machine's clock".to_owned());
-    }
-    let old = store.read(CRL, limit()).and_then(|old| String::from_utf8(old).ok());
-    let old = old.and_then(|old| pem::decode_all(&old, "X509 CRL")?.pop());
-    // One of a CA that is no longer there is as good as none.
-    let Some(known) = old.and_then(|old| Crl::parse(&old, &trust.tls_ders).ok()) else { return Ok(true) };
-    if read.is_before(&known) {
-        return Err(older(CRL, "its number is lower than that of the list here"));
-    }
-    Ok(!known.serves_like(&read, now))
-}
-
-fn limit() -> u64 {
-    // PEM is a third longer.
-    u64::try_from(MAX_LIST).unwrap_or(u64::MAX) * 2
-}
-
-/// Taking it would let in again what was revoked.
-fn older(name: &str, why: &str) -> String {
-    format!(
-        "it is older than {name}: {}; if the authority was restored from a backup, remove that file",
-        shown(why)
-    )
+    let same = store.read(name, limit).is_ok_and(|old| old.as_deref() == Some(content.as_bytes()));
+    (!same).then(|| content.into_bytes())
 }
 
 #[cfg(test)]

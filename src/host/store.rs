@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::clock::Clock;
+use crate::destination::above;
 use crate::destination::directory::{TEMPORARY, entries, is_temporary, read_file};
 use crate::destination::random;
 use crate::error::{Context as _, Error, Kind, Result};
@@ -38,15 +39,26 @@ impl Store {
         let refuse =
             |why: &str| Error::new(Kind::Destination, format!("cannot use {}: {why}", path.display()));
         let io = |error: Errno| refuse(&std::io::Error::from(error).to_string());
-        let created = match rustix::fs::mkdirat(CWD, path, DIRECTORY_MODE) {
+        let (parent, name) = above::stands_in(path).map_err(|why| {
+            refuse(&why).hint(
+                "give a --dir whose parent exists, below folders that only root or this user can write to",
+            )
+        })?;
+        // Nobody else can change what this leads to any more.
+        let place = parent.join(name);
+        let created = match rustix::fs::mkdirat(CWD, &place, DIRECTORY_MODE) {
             Ok(()) => true,
             Err(Errno::EXIST) => false,
             Err(error) => {
                 return Err(io(error).hint("give a --dir whose parent exists, as a user who can write there"));
             }
         };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(io)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(&place, flags, Mode::empty()).map_err(|error| match error {
+            Errno::LOOP | Errno::NOTDIR => refuse("it is a symbolic link, or not a directory")
+                .hint("give the folder itself, and name it so in what reads it"),
+            error => io(error),
+        })?;
         if created {
             // The umask of a service may keep `sshd`'s helpers out.
             rustix::fs::fchmod(&fd, DIRECTORY_MODE).map_err(io)?;
@@ -70,10 +82,18 @@ impl Store {
         Ok(store)
     }
 
-    /// A file's content; none where there is no plain file that could be read.
+    /// A file's content; none where there is nothing of that name.
+    ///
+    /// # Errors
+    /// Why what is there cannot be read, for a person.
+    pub fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, String> {
+        read_file(&self.fd, name, limit)
+    }
+
+    /// The path of a file.
     #[must_use]
-    pub fn read(&self, name: &str, limit: u64) -> Option<Vec<u8>> {
-        read_file(&self.fd, name, limit).ok()?
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.path.join(name)
     }
 
     /// Replaces a file, and returns its path.
@@ -81,7 +101,7 @@ impl Store {
     /// # Errors
     /// `Kind::Destination`; the old one stays.
     pub fn write(&self, name: &str, content: &[u8]) -> Result<PathBuf> {
-        let path = self.path.join(name);
+        let path = self.path(name);
         self.replace(name, content).context(Kind::Destination, format!("cannot write {}", path.display()))?;
         Ok(path)
     }
@@ -147,10 +167,11 @@ mod tests {
         let store = Store::open(&path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o755);
         std::os::unix::fs::symlink("/etc/passwd", path.join("a")).unwrap();
-        assert_eq!(store.read("a", 100), None);
+        assert_eq!(store.read("b", 100), Ok(None));
+        assert_eq!(store.read("a", 100), Err("it is a symbolic link".to_owned()));
         assert_eq!(store.write("a", b"new").unwrap(), path.join("a"));
-        assert_eq!(store.read("a", 100).unwrap(), b"new");
-        assert_eq!(store.read("a", 2), None);
+        assert_eq!(store.read("a", 100), Ok(Some(b"new".to_vec())));
+        assert_eq!(store.read("a", 2), Err("it is longer than 2 bytes".to_owned()));
         let metadata = std::fs::symlink_metadata(path.join("a")).unwrap();
         assert_eq!((metadata.is_file(), metadata.mode() & 0o7777), (true, 0o644));
         assert_eq!(names(&path), ["a"]);
@@ -171,6 +192,27 @@ mod tests {
         let file = parent.path().join("file");
         std::fs::write(&file, "x").unwrap();
         assert_eq!(Store::open(&file).unwrap_err().kind(), Kind::Destination);
+    }
+
+    #[test]
+    fn what_others_could_put_in_its_place_is_refused() {
+        let parent = tempfile::tempdir().unwrap();
+        let (open, trust) = (parent.path().join("open"), parent.path().join("trust"));
+        std::fs::create_dir_all(open.join("below/trust")).unwrap();
+        std::fs::create_dir(&trust).unwrap();
+        std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
+        for bad in [open.join("trust"), open.join("below/trust")] {
+            let error = Store::open(&bad).unwrap_err();
+            let words =
+                format!("cannot use {}: {} can be written to by everybody, ", bad.display(), open.display());
+            assert_eq!(error.kind(), Kind::Destination);
+            assert!(error.to_string().starts_with(&words), "{error}");
+        }
+        assert!(!open.join("trust").exists(), "nothing is made there");
+        std::os::unix::fs::symlink(&trust, parent.path().join("link")).unwrap();
+        let error = Store::open(&parent.path().join("link")).unwrap_err();
+        assert!(error.to_string().ends_with("it is a symbolic link, or not a directory"), "{error}");
+        assert!(Store::open(&trust).is_ok());
     }
 
     #[test]

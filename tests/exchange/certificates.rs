@@ -81,7 +81,14 @@ fn ssh_keygen_reads_the_certificate() {
 #[test]
 fn role_options_reach_the_certificate() {
     let bench = Bench::start();
-    let granted = bench.ask("github-pinned", &Keys::fresh()).granted();
+    // Without an X.509 certificate, which no address binds.
+    let keys = Keys::fresh();
+    let mut output = keys.output();
+    output["type"] = "ssh".into();
+    output.as_object_mut().unwrap().remove("tls");
+    let token = bench.unbound().mint();
+    let pinned = client::request("github-pinned", "github", &token, json!([output]));
+    let granted = bench.authority.client().exchange(&pinned).granted();
     let certificate = ssh_certificate(&granted);
     let options: Vec<(&str, &str)> =
         certificate.critical_options().iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();

@@ -88,3 +88,45 @@ fn each_has_its_page() {
         assert!(section.contains("\nFix: "), "no fix in {section:.40}");
     }
 }
+
+/// A pin that cannot hold, a name that two servers know, groups without a user.
+#[test]
+fn what_is_no_certificate_of_its_own_is_told() {
+    let messages = |name: &str| -> Vec<String> {
+        let report = lint("p.yaml", &fixture(&format!("lints/{name}/bad.yaml")));
+        report.findings.into_iter().map(|finding| finding.message).collect()
+    };
+    assert_eq!(
+        messages("source-pin"),
+        [
+            "the X.509 certificate in an `identity` of bot `deployer` is good from any address, though its roles \
+             (`deploy`) pin it",
+            "role `deploy` pins the source address, so what it allows in `db_users` is never issued",
+        ]
+    );
+    assert_eq!(
+        messages("shared-user"),
+        [
+            "the database user `admin` of role `orders` is also a Kubernetes user (role `kube`), and a certificate for \
+          one is good for the other"
+        ]
+    );
+    assert_eq!(
+        messages("no-user"),
+        [
+            "role `admins` has `kubernetes_groups` and no `kubernetes_users`, so they are never issued",
+            "role `orders` has `db_names` and no `db_users`, so they are never issued",
+        ]
+    );
+    let any = fixture("lints/shared-user/bad.yaml").replace("[admin, reader]", "['*']");
+    assert!(
+        lint("p.yaml", &any).findings[0].message.starts_with("the database user `admin` of role `orders`")
+    );
+    let denied = fixture("lints/shared-user/bad.yaml")
+        .replace("db_names: [orders]}", "db_names: [orders]}\n  deny: {db_users: [admin]}");
+    assert!(lint("p.yaml", &denied).findings.is_empty());
+    let all = fixture("lints/source-pin/bad.yaml").replace("roles: [deploy, orders]", "roles: [deploy]");
+    let report = lint("p.yaml", &all);
+    let pinned = report.findings.iter().find(|finding| finding.lint == "source-pin").unwrap();
+    assert!(pinned.message.contains("never gets an `identity`: its roles (`deploy`) pin"), "{pinned:?}");
+}

@@ -66,9 +66,10 @@ impl Plan {
         format!("{kind}{} {:?} {:?} {:?}", self.key, self.principals, self.extensions, self.critical)
     }
 
-    pub(super) fn record(&self, output: &str) -> NewCertificate {
+    /// For the store, but for the output that it is of.
+    pub(super) fn record(&self) -> NewCertificate {
         let key = STANDARD.decode(&self.key).unwrap_or_default();
-        record(self.serial, CertificateKind::Ssh, output, &self.principals, self.until, &key)
+        record(self.serial, CertificateKind::Ssh, &self.principals, self.until, &key)
     }
 
     pub(super) fn sign(&self, keys: &CaKeys) -> Result<String> {
@@ -126,7 +127,10 @@ impl HostPlan {
     /// Never in practice.
     pub fn record(&self) -> Result<NewCertificate> {
         let blob = self.key.to_bytes().context(Kind::Internal, "host key")?;
-        Ok(record(self.serial, CertificateKind::Ssh, "host", &self.principals, self.until, &blob))
+        Ok(NewCertificate {
+            output: "host".to_owned(),
+            ..record(self.serial, CertificateKind::Ssh, &self.principals, self.until, &blob)
+        })
     }
 
     /// Signs; to be called once it is recorded. One line of OpenSSH.

@@ -60,10 +60,14 @@ impl Plan {
         format!("{} {:?} {:?} {}", self.key, self.common_name, self.organizations, self.uri)
     }
 
-    pub(super) fn record(&self, output: &str) -> NewCertificate {
+    /// For the store, but for the output that it is of.
+    pub(super) fn record(&self) -> NewCertificate {
         let key = STANDARD.decode(&self.key).unwrap_or_default();
         let names = [self.common_name.clone()];
-        record(self.serial, CertificateKind::Tls, output, &names, self.until, &key)
+        NewCertificate {
+            groups: self.organizations.clone(),
+            ..record(self.serial, CertificateKind::Tls, &names, self.until, &key)
+        }
     }
 
     pub(super) fn sign(&self, keys: &CaKeys) -> Result<String> {
@@ -152,7 +156,10 @@ impl ServerPlan {
     /// For the store.
     #[must_use]
     pub fn record(&self) -> NewCertificate {
-        record(self.serial, CertificateKind::Tls, "server", &self.names, self.until, &self.spki)
+        NewCertificate {
+            output: "server".to_owned(),
+            ..record(self.serial, CertificateKind::Tls, &self.names, self.until, &self.spki)
+        }
     }
 
     /// Signs; to be called once it is recorded. PEM.

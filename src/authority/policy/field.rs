@@ -26,6 +26,11 @@ pub(super) struct Field {
     pub(super) hint: &'static str,
     /// Which patterns `allow` takes.
     pub(super) wildcard: Wildcard,
+    /// Whether a pattern of `allow` covers a name: [`glob`], or narrower.
+    pub(super) covers: fn(&str, &str) -> bool,
+    /// The field whose names are the same to a server, since one CA signs both:
+    /// what is denied there is denied here.
+    pub(super) same_as: Option<&'static Field>,
     /// Names that begin like this must stand in the role itself; no trait makes one.
     pub(super) literal_only: Option<&'static str>,
     /// Reads the entries at `key`.
@@ -92,14 +97,33 @@ impl Names {
         }
     }
 
-    fn allowed(&self, field: &Field) -> &[Template] {
+    /// What this role allows in a field, before any trait is put in.
+    pub(super) fn allowed(&self, field: &Field) -> &[Template] {
         self.allowed.iter().find(|(key, _)| *key == field.key).map_or(&[], |(_, templates)| templates)
     }
 
-    /// Whether this role denies that name.
-    pub(super) fn denies(&self, field: &Field, name: &str) -> bool {
-        let globs = self.denied.iter().filter(|(key, _)| *key == field.key).flat_map(|(_, globs)| globs);
-        globs.into_iter().any(|pattern| glob(pattern, name))
+    /// Whether this role allows anything in a field, whatever traits make of it.
+    pub(super) fn allow_any(&self, field: &Field) -> bool {
+        !self.allowed(field).is_empty()
+    }
+
+    /// Whether this role denies anything in a field.
+    pub(super) fn deny_any(&self, field: &Field) -> bool {
+        self.globs(field).next().is_some()
+    }
+
+    /// Whether this role denies that name, here or where it is the same. A
+    /// deny is as wide as it is written.
+    fn denies(&self, field: &Field, name: &str) -> bool {
+        // What cannot be a name there is nothing that a deny there is about.
+        let same = field.same_as.filter(|same| (same.shape)(name));
+        self.globs(field)
+            .chain(same.into_iter().flat_map(|same| self.globs(same)))
+            .any(|pattern| glob(pattern, name))
+    }
+
+    fn globs(&self, field: &Field) -> impl Iterator<Item = &String> {
+        self.denied.iter().filter(|(key, _)| *key == field.key).flat_map(|(_, globs)| globs)
     }
 }
 
@@ -181,9 +205,32 @@ pub(super) fn allows(bot: &Bot, role: &Role, field: &Field, name: &str) -> bool 
     let mut allowed = false;
     // The shape once more: a name that is none of its kind matches no pattern.
     if (field.shape)(name) {
-        each(bot, role, field, |pattern| allowed |= glob(pattern, name));
+        each(bot, role, field, |pattern| allowed |= (field.covers)(pattern, name));
     }
     allowed
+}
+
+/// The role that denies a bot that name. Any role of the bot counts, asked for
+/// or not: if only those asked for did, a job could shed a deny by not asking
+/// for its role.
+pub(super) fn denier<'b>(bot: &'b Bot, field: &Field, name: &str) -> Option<&'b Role> {
+    bot.roles.iter().map(AsRef::as_ref).find(|role| role.names.denies(field, name))
+}
+
+/// Every plain name that these roles give a bot: sorted, each once. What a
+/// pattern would match is not among them.
+pub(super) fn names(bot: &Bot, roles: &[&Role], field: &Field) -> Vec<String> {
+    let mut names = Vec::new();
+    for role in roles {
+        each(bot, role, field, |name| {
+            if !has_wildcard(name) && (field.shape)(name) && denier(bot, field, name).is_none() {
+                names.push(name.to_owned());
+            }
+        });
+    }
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 /// Checks what a role's templates make of the bot's traits.

@@ -13,6 +13,7 @@ use super::origin::Origin;
 use super::role::{Reach, Role};
 use super::{JoinToken, Policy};
 
+mod names;
 mod roles;
 mod rules;
 mod traits;
@@ -54,10 +55,25 @@ pub static LINTS: &[Lint] = &[
     Lint { name: "root-login", summary: "roles and traits that log in as root", run: roles::root_login },
     Lint {
         name: "trait-leak",
-        summary: "traits that give a login on more hosts than one role's",
+        summary: "traits that give a login on more hosts than one role's, or a user with more than one role's databases or groups",
         run: traits::leak,
     },
     Lint { name: "no-hosts", summary: "roles whose logins open nothing", run: roles::no_hosts },
+    Lint {
+        name: "no-user",
+        summary: "roles whose Kubernetes groups or databases come with no user",
+        run: names::no_user,
+    },
+    Lint {
+        name: "shared-user",
+        summary: "database users that are Kubernetes users too, by the one CA that signs both",
+        run: names::shared_user,
+    },
+    Lint {
+        name: "source-pin",
+        summary: "roles that pin the source address, and what of them no certificate can pin",
+        run: names::source_pin,
+    },
     Lint { name: "unused-role", summary: "roles that no bot has", run: roles::unused_role },
     Lint { name: "unused-bot", summary: "bots that no join token makes", run: roles::unused_bot },
     Lint {
@@ -156,6 +172,16 @@ fn hosts(reach: &Reach) -> String {
             }
             said
         }
+    }
+}
+
+/// Names for a message; not all of very many.
+fn named(names: &[String]) -> String {
+    const MOST: usize = 4;
+    let some: Vec<String> = names.iter().take(MOST).map(|name| format!("`{name}`")).collect();
+    match names.len().saturating_sub(MOST) {
+        0 => some.join(", "),
+        more => format!("{} and {more} more", some.join(", ")),
     }
 }
 

@@ -156,6 +156,16 @@ impl Merged<'_, '_> {
         Denial::new(Reason::NothingGranted, detail).tell(told)
     }
 
+    /// The refusal of an X.509 certificate whose roles all pin the source address.
+    pub(super) fn unpinnable(&self) -> Denial {
+        let (output, roles) = (&self.request.name, listed(&self.roles));
+        let told = format!(
+            "output `{output}`: its roles ({roles}) pin the source address, which its X.509 certificate \
+             cannot; ask for the output `ssh` instead"
+        );
+        Denial::new(Reason::NothingGranted, told.clone()).tell(told)
+    }
+
     /// The refusal of an output that cannot be issued as it is asked for.
     pub(super) fn invalid(&self, why: &str) -> Denial {
         let told = format!("output `{}`: {why}", self.request.name);

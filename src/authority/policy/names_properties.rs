@@ -157,8 +157,12 @@ impl Model {
     }
 
     fn gives(&self, role: usize, field: usize, name: &str) -> bool {
+        let denied = |field: usize| {
+            (0..self.held).any(|role| self.roles[role].denies[field].iter().any(|d| matches(d, name)))
+        };
+        // The users of databases and of clusters are the same to a server.
         let denied =
-            (0..self.held).any(|role| self.roles[role].denies[field].iter().any(|d| matches(d, name)));
+            denied(field) || field == 1 && denied(3) || field == 3 && !name.contains(':') && denied(1);
         let allowed = self.roles[role].allows[field].iter().any(|allow| {
             let Some((before, after)) = allow.split_once("{{external.t}}") else {
                 return matches(allow, name);
@@ -170,6 +174,11 @@ impl Model {
 
     fn given(&self, field: usize, name: &str) -> bool {
         self.merged().iter().any(|role| self.gives(*role, field, name))
+    }
+
+    /// Whether some role of the bot denies databases, so that one must be named.
+    fn denies_databases(&self) -> bool {
+        (0..self.held).any(|role| !self.roles[role].denies[2].is_empty())
     }
 
     fn decide(&self, kind: &str, options: &[(&str, &str)]) -> Result<Grant, Denial> {
@@ -211,7 +220,11 @@ proptest! {
         });
         let mut options = vec![("service", "orders"), ("user", user)];
         options.extend(database.map(|database| ("database", database)));
-        let wanted = if given { Ok((user.to_owned(), Vec::new())) } else { Err(Reason::NothingGranted) };
+        let wanted = match database {
+            None if model.denies_databases() => Err(Reason::OutputInvalid),
+            _ if given => Ok((user.to_owned(), Vec::new())),
+            _ => Err(Reason::NothingGranted),
+        };
         prop_assert_eq!(subject(model.decide("database", &options)), wanted);
     }
 
@@ -219,8 +232,8 @@ proptest! {
     fn without_a_user_it_is_the_only_one(model in model()) {
         let patterns = model.merged().iter().any(|role| model.roles[*role].allows[1].contains(&"*"));
         match subject(model.decide("database", &[("service", "orders")])) {
-            Ok((user, _)) => prop_assert!(model.given(1, &user)),
-            Err(reason) if patterns => prop_assert_eq!(reason, Reason::OutputInvalid),
+            Ok((user, _)) => prop_assert!(model.given(1, &user) && !model.denies_databases()),
+            Err(reason) if patterns || model.denies_databases() => prop_assert_eq!(reason, Reason::OutputInvalid),
             Err(reason) => {
                 let given = FIELDS[1].universe.iter().filter(|user| model.given(1, user)).count();
                 prop_assert_ne!(given, 1);
@@ -231,9 +244,11 @@ proptest! {
     }
 
     #[test]
-    fn kubernetes_has_all_groups_and_no_other(model in model(), user in select(FIELDS[3].universe)) {
-        let mut groups: Vec<String> =
-            FIELDS[4].universe.iter().filter(|group| model.given(4, group)).map(|g| (*g).to_owned()).collect();
+    fn kubernetes_has_the_groups_of_roles_with_its_user_and_no_other(model in model(), user in select(FIELDS[3].universe)) {
+        let given = |group: &&&str| {
+            model.merged().iter().any(|role| model.gives(*role, 3, user) && model.gives(*role, 4, group))
+        };
+        let mut groups: Vec<String> = FIELDS[4].universe.iter().filter(given).map(|g| (*g).to_owned()).collect();
         groups.sort();
         let wanted = if model.given(3, user) { Ok((user.to_owned(), groups)) } else { Err(Reason::NothingGranted) };
         prop_assert_eq!(subject(model.decide("kubernetes", &[("cluster", "c"), ("user", user)])), wanted);

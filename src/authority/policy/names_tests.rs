@@ -89,7 +89,8 @@ fn user_and_database_of_different_roles_do_not_mix() {
 fn kubernetes_groups_are_added_up() {
     let policy = with(
         "{allow: {kubernetes_users: ['ci:deployer'], kubernetes_groups: [viewers, 'team:{{external.g}}']}}",
-        "{allow: {kubernetes_groups: ['system:masters', admins]}, deny: {kubernetes_groups: ['a*']}}",
+        "{allow: {kubernetes_users: ['ci:deployer'], kubernetes_groups: ['system:masters', admins]}, \
+          deny: {kubernetes_groups: ['a*']}}",
     );
     let (user, groups) = subject(&policy, "kubernetes", &[("cluster", "prod")]);
     assert_eq!(

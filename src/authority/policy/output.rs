@@ -41,7 +41,8 @@ pub struct OutputKind {
     pub options: &'static [&'static str],
     /// Those of them that it cannot do without.
     pub needs: &'static [&'static str],
-    /// The fields of roles that it issues.
+    /// The fields of roles that it issues: the name on the certificate first,
+    /// then what a role gives with that name.
     pub(super) fields: &'static [&'static Field],
     /// What its roles become.
     pub(super) grant: fn(&mut Merged<'_, '_>) -> Result<Halves, Denial>,

@@ -26,7 +26,7 @@ impl<'p> Merged<'p, '_> {
     /// Leaves out roles whose certificates are bound to an address: nothing
     /// but an SSH user certificate can say so.
     pub(super) fn leave_out_pinned(&mut self) {
-        for role in self.roles.iter().filter(|role| role.options.pin_source_ip) {
+        for role in self.pinned() {
             let (name, kind) = (&role.name, &self.request.kind);
             self.warnings.add(|| {
                 format!("role `{name}` is left out: it pins the source address, which a certificate for `{kind}` cannot")
@@ -35,34 +35,22 @@ impl<'p> Merged<'p, '_> {
         self.roles.retain(|role| !role.options.pin_source_ip);
     }
 
+    /// The roles whose certificates are bound to an address.
+    pub(super) fn pinned(&self) -> Vec<&'p Role> {
+        self.roles.iter().copied().filter(|role| role.options.pin_source_ip).collect()
+    }
+
     /// The roles that give a name: allowed by that role, denied by none of the bot's.
     pub(super) fn givers(&self, field: &Field, name: &str) -> Vec<&'p Role> {
-        if self.denier(field, name).is_some() {
+        if field::denier(self.bot, field, name).is_some() {
             return Vec::new();
         }
         self.roles.iter().copied().filter(|role| field::allows(self.bot, role, field, name)).collect()
     }
 
-    /// Any role of the bot counts, asked for or not: if only those asked for
-    /// did, a job could shed a deny by not asking for its role.
-    fn denier(&self, field: &Field, name: &str) -> Option<&'p Role> {
-        self.bot.roles.iter().map(AsRef::as_ref).find(|role| role.names.denies(field, name))
-    }
-
-    /// Every name that these roles give: sorted, each once. What a pattern
-    /// would match is not among them.
-    pub(super) fn names(&self, field: &Field, roles: &[&Role]) -> Vec<String> {
-        let mut names = Vec::new();
-        for role in roles {
-            field::each(self.bot, role, field, |name| {
-                if !has_wildcard(name) && (field.shape)(name) && self.denier(field, name).is_none() {
-                    names.push(name.to_owned());
-                }
-            });
-        }
-        names.sort_unstable();
-        names.dedup();
-        names
+    /// The role of the bot that denies something in a field.
+    pub(super) fn restricted(&self, field: &Field) -> Option<&'p Role> {
+        self.bot.roles.iter().map(AsRef::as_ref).find(|role| role.names.deny_any(field))
     }
 
     /// The name that is asked for, if one of these roles gives it; without
@@ -81,7 +69,7 @@ impl<'p> Merged<'p, '_> {
             });
             return if given { Ok(name) } else { Err(self.refused(field, &name)) };
         }
-        let mut names = self.names(field, roles);
+        let mut names = field::names(self.bot, roles, field);
         match (names.pop(), names.is_empty()) {
             (Some(only), true) => Ok(only),
             (Some(_), false) => {
@@ -96,10 +84,10 @@ impl<'p> Merged<'p, '_> {
 
     /// The refusal of a name; who denies it, only the operator hears.
     pub(super) fn refused(&self, field: &Field, name: &str) -> Denial {
-        let (output, noun, roles) = (&self.request.name, field.noun, listed(&self.roles));
-        let told = format!("output `{output}`: the {noun} `{name}` is not granted by its roles ({roles})");
+        let (output, noun, roles) = (&self.request.name, field.noun, self.by_roles());
+        let told = format!("output `{output}`: the {noun} `{name}` is not granted by {roles}");
         let mut detail = told.clone();
-        if let Some(denier) = self.denier(field, name) {
+        if let Some(denier) = field::denier(self.bot, field, name) {
             let (role, origin) = (&denier.name, &denier.origin);
             detail.push_str(&format!("; it is denied by role `{role}` at {origin}"));
         }
@@ -118,11 +106,11 @@ impl<'p> Merged<'p, '_> {
             ));
         }
         let (output, noun) = (&self.request.name, field.noun);
-        let told = format!("output `{output}`: no {noun} is granted by its roles ({})", listed(&self.roles));
+        let told = format!("output `{output}`: no {noun} is granted by {}", self.by_roles());
         let mut detail = told.clone();
         for role in roles {
             field::each(self.bot, role, field, |name| {
-                if let Some(denier) = self.denier(field, name) {
+                if let Some(denier) = field::denier(self.bot, field, name) {
                     let (role, denier, origin) = (&role.name, &denier.name, &denier.origin);
                     detail.push_str(&format!(
                         "; {noun} `{name}` of role `{role}` is denied by role `{denier}` at {origin}"
@@ -131,6 +119,14 @@ impl<'p> Merged<'p, '_> {
             });
         }
         self.warned(Denial::new(Reason::NothingGranted, detail).tell(told))
+    }
+
+    /// The roles that are left; the warnings name those that are not.
+    fn by_roles(&self) -> String {
+        match self.roles.as_slice() {
+            [] => "any role that is left".to_owned(),
+            roles => format!("its roles ({})", listed(roles)),
+        }
     }
 
     /// With the warnings so far, which may say why there is nothing.

@@ -49,9 +49,14 @@ struct Body<'a> {
 #[derive(Serialize)]
 struct Output<'a> {
     name: &'a str,
+    /// The output's type; events from before it was recorded have none.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    output_type: Option<&'a str>,
     kind: &'static str,
     serial: String,
     principals: &'a [String],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    groups: &'a [String],
     expires_at: String,
 }
 
@@ -139,12 +144,14 @@ impl<'a> Body<'a> {
         self.expires_at = certificates.iter().map(|certificate| certificate.expires).min().map(rfc3339);
         let outputs = certificates.iter().map(|certificate| Output {
             name: &certificate.output,
+            output_type: certificate.output_type.as_deref(),
             kind: match certificate.kind {
                 CertificateKind::Ssh => "ssh",
                 CertificateKind::Tls => "tls",
             },
             serial: certificate.serial.to_string(),
             principals: &certificate.principals,
+            groups: &certificate.groups,
             expires_at: rfc3339(certificate.expires),
         });
         self.outputs = outputs.collect();

@@ -1,63 +1,132 @@
 //! The lint over traits that reach further than one role.
 
-use super::{Findings, Subject, hosts};
+use super::{Findings, Subject, hosts, named};
 use crate::authority::policy::Policy;
 use crate::authority::policy::bot::Bot;
+use crate::authority::policy::field::{self, Field};
 use crate::authority::policy::login::Template;
+use crate::authority::policy::output::OUTPUTS;
 use crate::authority::policy::role::{Reach, Role};
 
-/// The most logins that a message names.
-const MOST_LOGINS: usize = 4;
+/// What a template of a role makes, and what it goes with there.
+struct Through<'p> {
+    role: &'p Role,
+    template: &'p Template,
+    /// What it goes with: whole, as a message says it, and as a role does.
+    whole: String,
+    with: String,
+    written: String,
+}
 
 /// A trait belongs to the bot, not to a role: each of its values becomes a
-/// login through every role that has the template, on that role's hosts. With
-/// two such roles for different hosts, a login meant for one opens the other.
+/// login through every role that has the template, on that role's hosts, or a
+/// user through every such role, with that role's databases or groups. With two
+/// roles that differ in these, a value meant for one opens the other.
 pub(super) fn leak(policy: &Policy, findings: &mut Findings<'_>) {
     for bot in policy.bots.values() {
-        let usable: Vec<&Role> = bot
-            .roles
-            .iter()
-            .map(AsRef::as_ref)
-            .filter(|role| !policy.needs_mfa(role) && role.reach != Reach::Nowhere)
-            .collect();
-        let mut seen: Vec<&Template> = Vec::new();
-        for template in usable.iter().flat_map(|role| &role.logins) {
-            if !matches!(template, Template::Trait { .. }) || seen.contains(&template) {
-                continue;
-            }
-            seen.push(template);
-            let through: Vec<&Role> =
-                usable.iter().copied().filter(|role| role.logins.contains(template)).collect();
-            let apart = through.windows(2).any(|two| matches!(two, [a, b] if a.reach != b.reach));
-            if apart {
-                tell(bot, template, &through, findings);
+        let usable: Vec<&Role> =
+            bot.roles.iter().map(AsRef::as_ref).filter(|role| !policy.needs_mfa(role)).collect();
+        let on_hosts = usable.iter().filter(|role| role.reach != Reach::Nowhere).flat_map(|role| {
+            let through = |template| Through {
+                role,
+                template,
+                whole: format!("{:?}", role.reach),
+                with: format!("on {}", hosts(&role.reach)),
+                written: format!("node_labels: {}", labels(&role.reach)),
+            };
+            role.logins.iter().map(through)
+        });
+        let denied = |login: &str| bot.denies(login);
+        apart(bot, ("", "login", "logins"), on_hosts.collect(), &denied, findings);
+        for kind in OUTPUTS {
+            let [user, along] = kind.fields else { continue };
+            for (of, beside) in [(user, along), (along, user)] {
+                let through = usable.iter().flat_map(|role| beside_each(bot, role, of, beside));
+                // Without a user, what goes with one is never issued.
+                let issued = through.filter(|one| of.key == user.key || one.role.names.allow_any(user));
+                let denied = |name: &str| field::denier(bot, of, name).is_some();
+                let noun = format!("the {} ", of.noun);
+                apart(bot, (&noun, of.noun, of.key), issued.collect(), &denied, findings);
             }
         }
     }
 }
 
-fn tell(bot: &Bot, template: &Template, through: &[&Role], findings: &mut Findings<'_>) {
-    let Template::Trait { prefix, name, suffix } = template else { return };
+/// What a role allows in a field, with what it gives beside it. A role that
+/// pins the source address gives none of it.
+fn beside_each<'p>(bot: &Bot, role: &'p Role, of: &Field, beside: &Field) -> Vec<Through<'p>> {
+    let mut names = Vec::new();
+    field::each(bot, role, beside, |name| {
+        if field::denier(bot, beside, name).is_none() {
+            names.push(name.to_owned());
+        }
+    });
+    names.sort_unstable();
+    names.dedup();
+    let with = match names.as_slice() {
+        [] => format!("with no {}", beside.noun),
+        names => format!("with the {} {}", beside.noun, named(names)),
+    };
+    let through = |template| Through {
+        role,
+        template,
+        whole: names.join(","),
+        with: with.clone(),
+        written: format!("{}: [{}]", beside.key, names.join(", ")),
+    };
+    let templates = if role.options.pin_source_ip { &[] } else { role.names.allowed(of) };
+    templates.iter().map(through).collect()
+}
+
+/// Tells of each template that several roles have which differ in what it goes with.
+fn apart(
+    bot: &Bot,
+    words: (&str, &str, &str),
+    all: Vec<Through<'_>>,
+    denied: &dyn Fn(&str) -> bool,
+    findings: &mut Findings<'_>,
+) {
+    let mut seen: Vec<&Template> = Vec::new();
+    for one in &all {
+        if !matches!(one.template, Template::Trait { .. }) || seen.contains(&one.template) {
+            continue;
+        }
+        seen.push(one.template);
+        let through: Vec<&Through<'_>> = all.iter().filter(|other| other.template == one.template).collect();
+        if through.iter().any(|other| other.whole != one.whole) {
+            tell(bot, words, &through, denied, findings);
+        }
+    }
+}
+
+/// `words`: what stands before a name, what one is, and the key of their list.
+fn tell(
+    bot: &Bot,
+    (the, noun, key): (&str, &str, &str),
+    through: &[&Through<'_>],
+    denied: &dyn Fn(&str) -> bool,
+    findings: &mut Findings<'_>,
+) {
+    let Some(Through { template: Template::Trait { prefix, name, suffix }, written, .. }) = through.first()
+    else {
+        return;
+    };
     let values = bot.trait_values(name);
     let Some((_, place)) = values.first() else { return };
     let made = values.iter().map(|(value, _)| Template::fill(prefix, value, suffix));
-    let logins: Vec<String> = made.filter(|login| !bot.denies(login)).collect();
-    let Some(first) = logins.first() else { return };
-    let mut named =
-        logins.iter().take(MOST_LOGINS).map(|login| format!("`{login}`")).collect::<Vec<_>>().join(", ");
-    if logins.len() > MOST_LOGINS {
-        named.push_str(&format!(" and {} more", logins.len() - MOST_LOGINS));
-    }
-    let places: Vec<String> = through
-        .iter()
-        .map(|role| format!("through role `{}` on {}", role.name, hosts(&role.reach)))
-        .collect();
-    let message = format!("the trait `{name}` of bot `{}` gives {named} {}", bot.name, places.join(" and "));
-    let example = through.first().map_or_else(String::new, |role| {
-        format!("`allow: {{logins: [{first}], node_labels: {}}}`", labels(&role.reach))
-    });
+    let made: Vec<String> = made.filter(|made| !denied(made)).collect();
+    let Some(first) = made.first() else { return };
+    let places: Vec<String> =
+        through.iter().map(|one| format!("through role `{}` {}", one.role.name, one.with)).collect();
+    let message = format!(
+        "the trait `{name}` of bot `{}` gives {the}{} {}",
+        bot.name,
+        named(&made),
+        places.join(" and ")
+    );
     let hint = format!(
-        "if that is not meant, write each login into a role of its own, such as {example}, and take it out of the trait"
+        "if that is not meant, write each {noun} into a role of its own, such as \
+         `allow: {{{key}: [{first}], {written}}}`, and take it out of the trait"
     );
     findings.add(Subject::Bot(bot), bot.origin.at(*place), message, hint);
 }
@@ -71,5 +140,76 @@ fn labels(reach: &Reach) -> String {
             format!("{{{}}}", pairs.join(", "))
         }
         _ => "{'*': '*'}".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::authority::policy::fixture::{TOKEN, bot, parse, role};
+
+    fn leaks(traits: &str, one: &str, other: &str) -> Vec<(String, String)> {
+        let bot = bot(&format!("{{roles: [a, b], traits: [{traits}]}}"));
+        let text = [bot, role("a", one), role("b", other), TOKEN.to_owned()].concat();
+        let found = parse(&text).unwrap().lint().findings.into_iter().filter(|one| one.lint == "trait-leak");
+        found.map(|finding| (finding.message, finding.hint)).collect()
+    }
+
+    #[test]
+    fn users_and_what_goes_with_them() {
+        for (key, one, other, message, example) in [
+            (
+                "db_users",
+                "db_names: [one]",
+                "db_names: [two]",
+                "the trait `db_users` of bot `deployer` gives the database user `x` through role `a` with the \
+                 database name `one` and through role `b` with the database name `two`",
+                "`allow: {db_users: [x], db_names: [one]}`",
+            ),
+            (
+                "db_names",
+                "db_users: [one]",
+                "db_users: [two]",
+                "the trait `db_names` of bot `deployer` gives the database name `x` through role `a` with the \
+                 database user `one` and through role `b` with the database user `two`",
+                "`allow: {db_names: [x], db_users: [one]}`",
+            ),
+            (
+                "kubernetes_users",
+                "kubernetes_groups: []",
+                "kubernetes_groups: [admins]",
+                "the trait `kubernetes_users` of bot `deployer` gives the Kubernetes user `x` through role `a` \
+                 with no Kubernetes group and through role `b` with the Kubernetes group `admins`",
+                "`allow: {kubernetes_users: [x], kubernetes_groups: []}`",
+            ),
+            (
+                "kubernetes_groups",
+                "kubernetes_users: [one]",
+                "kubernetes_users: [two]",
+                "the trait `kubernetes_groups` of bot `deployer` gives the Kubernetes group `x` through role `a` \
+                 with the Kubernetes user `one` and through role `b` with the Kubernetes user `two`",
+                "`allow: {kubernetes_groups: [x], kubernetes_users: [one]}`",
+            ),
+        ] {
+            let traits = format!("{{name: {key}, values: [x]}}");
+            let spec = |with: &str| format!("{{allow: {{{key}: ['{{{{internal.{key}}}}}'], {with}}}}}");
+            let found = leaks(&traits, &spec(one), &spec(other));
+            assert_eq!(found.len(), 1, "{key}: {found:?}");
+            assert_eq!(found[0].0, message);
+            assert!(found[0].1.contains(example), "{}", found[0].1);
+            // The same beside it, nothing made of it, or denied: no leak.
+            assert!(leaks(&traits, &spec(one), &spec(one)).is_empty(), "{key}");
+            assert!(leaks("", &spec(one), &spec(other)).is_empty(), "{key}");
+            let body = spec(other);
+            let denied = format!("{}, deny: {{{key}: [x]}}}}", body.strip_suffix('}').unwrap());
+            assert!(leaks(&traits, &spec(one), &denied).is_empty(), "{key}");
+        }
+        // What is never issued leaks nothing.
+        let (group, user) = ("kubernetes_groups: ['{{external.g}}']", "kubernetes_users: [u]");
+        let traits = "{name: g, values: [x]}";
+        let with_user = format!("{{allow: {{{group}, {user}}}}}");
+        assert!(leaks(traits, &format!("{{allow: {{{group}}}}}"), &with_user).is_empty());
+        let pinned =
+            format!("{{options: {{pin_source_ip: true}}, allow: {{{group}, kubernetes_users: [v]}}}}");
+        assert!(leaks(traits, &pinned, &with_user).is_empty());
     }
 }

@@ -12,6 +12,7 @@ use crate::authority::policy::role::{Reach, read_labels};
 use crate::authority::policy::section::Section;
 use crate::denial::Denial;
 use crate::document::Place;
+use crate::join::rules::glob;
 use crate::wire::is_name;
 
 /// The type.
@@ -35,6 +36,8 @@ static APPS: Field = Field {
     shape: |text| text.len() <= MAX_NAME && is_name(text),
     hint: "an application is known by its `name` alone: lower-case letters, digits, `_`, `.` and `-`, at most 60",
     wildcard: Wildcard::Alone,
+    covers: glob,
+    same_as: None,
     literal_only: None,
     entries,
 };

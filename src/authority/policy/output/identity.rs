@@ -18,6 +18,22 @@ pub(super) static KIND: OutputKind = OutputKind {
 };
 
 fn grant(merged: &mut Merged<'_, '_>) -> Result<Halves, Denial> {
+    // X.509 cannot say from where. The certificate names the bot, whichever of
+    // its roles are in the output, so a role that is not pinned gives it; where
+    // there is none, nobody does.
+    let pinned = merged.pinned();
+    if pinned.len() == merged.roles.len() {
+        return Err(merged.unpinnable());
+    }
+    for role in pinned {
+        let (name, output) = (&role.name, &merged.request.name);
+        merged.warnings.add(|| {
+            format!(
+                "role `{name}` pins the source address, which holds for the SSH certificate of output \
+                 `{output}` and not for its X.509 certificate"
+            )
+        });
+    }
     let ssh = merged.ssh()?;
     if ssh.is_none() {
         // Its X.509 half stands on its own.

@@ -1,11 +1,13 @@
 //! The output `kubernetes`: a certificate whose common name is a user and whose
 //! organizations are its groups, as kube-apiserver reads them.
 
-use super::{Halves, OutputKind};
-use crate::authority::policy::field::{Field, Wildcard, list, plain};
+use super::{Halves, OutputKind, database};
+use crate::authority::policy::field::{self, Field, Wildcard, list, plain};
 use crate::authority::policy::grant::TlsGrant;
 use crate::authority::policy::merge::Merged;
+use crate::authority::policy::role::Role;
 use crate::denial::Denial;
+use crate::join::rules::glob;
 use crate::wire::is_name;
 
 /// The type.
@@ -25,13 +27,15 @@ const MAX_NAME: usize = 64;
 /// The most groups in one certificate, which every connection carries.
 const MAX_GROUPS: usize = 64;
 
-static USERS: Field = Field {
+pub(super) static USERS: Field = Field {
     key: "kubernetes_users",
     noun: "Kubernetes user",
     shape: user_shape,
     hint: "letters, digits, `.`, `_`, `-`, `:`, `@` and `/`, at most 64; not `bot:…` or `app:…`; \
            `system:…` only where the role says so itself",
     wildcard: Wildcard::Never,
+    covers: glob,
+    same_as: Some(&database::USERS),
     literal_only: Some(SYSTEM),
     entries: list,
 };
@@ -42,6 +46,7 @@ static GROUPS: Field = Field {
     shape: group_shape,
     hint: "letters, digits, `.`, `_`, `-`, `:`, `@` and `/`, at most 64; \
            `system:…` only where the role says so itself",
+    same_as: None,
     ..USERS
 };
 
@@ -66,7 +71,11 @@ fn grant(merged: &mut Merged<'_, '_>) -> Result<Halves, Denial> {
     merged.leave_out_pinned();
     let user = merged.named(&USERS, "user")?;
     let common_name = merged.choose(&USERS, "user", user, &merged.roles.clone())?;
-    let organizations = merged.names(&GROUPS, &merged.roles);
+    // A role's groups are for the users that it grants: two roles for two
+    // kinds of work do not add up to one user who may do both.
+    let givers = merged.givers(&USERS, &common_name);
+    let organizations = field::names(merged.bot, &givers, &GROUPS);
+    leave_out_groups(merged, &common_name, &givers);
     if organizations.len() > MAX_GROUPS {
         let count = organizations.len();
         let why = format!(
@@ -75,4 +84,18 @@ fn grant(merged: &mut Merged<'_, '_>) -> Result<Halves, Denial> {
         return Err(merged.invalid(&why));
     }
     Ok((None, Some(TlsGrant { common_name, organizations })))
+}
+
+/// Says which roles' groups are not in a certificate, since they do not grant its user.
+fn leave_out_groups(merged: &mut Merged<'_, '_>, user: &str, givers: &[&Role]) {
+    for role in merged.roles.iter().filter(|role| role.names.allow_any(&GROUPS)) {
+        if !givers.iter().any(|giver| giver.name == role.name) {
+            let name = &role.name;
+            merged.warnings.add(|| {
+                format!(
+                    "the Kubernetes groups of role `{name}` are left out: it does not grant the user `{user}`"
+                )
+            });
+        }
+    }
 }

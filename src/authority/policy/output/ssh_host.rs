@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 
 use super::{Halves, OutputKind};
-use crate::authority::policy::field::{Field, Wildcard, list};
+use crate::authority::policy::field::{Field, Wildcard, has_wildcard, list};
 use crate::authority::policy::grant::SshGrant;
 use crate::authority::policy::merge::{MAX_CERTIFICATE_PRINCIPALS, Merged};
 use crate::denial::Denial;
+use crate::join::rules::glob;
 use crate::text::shown;
 
 /// The type.
@@ -27,6 +28,8 @@ static HOSTS: Field = Field {
     shape: is_host,
     hint: "a DNS name in lower case without a dot at its end, or an IP address in its usual form",
     wildcard: Wildcard::Globs,
+    covers,
+    same_as: None,
     literal_only: None,
     entries: list,
 };
@@ -48,6 +51,15 @@ fn is_host(text: &str) -> bool {
     let last = text.rsplit('.').next().unwrap_or_default();
     let numeric = last.bytes().all(|b| b.is_ascii_digit()) || last.starts_with("0x");
     text.len() <= 253 && !numeric && text.split('.').all(label)
+}
+
+/// A glob of nothing but what addresses have (`10.0.0.*`) covers addresses
+/// alone: `10.0.0.evil.example` is a name that anybody can register.
+fn covers(pattern: &str, name: &str) -> bool {
+    let of_addresses = has_wildcard(pattern)
+        && pattern.contains(|c: char| c.is_ascii_digit())
+        && pattern.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | ':' | '*' | '?'));
+    glob(pattern, name) && (!of_addresses || name.parse::<IpAddr>().is_ok())
 }
 
 fn grant(merged: &mut Merged<'_, '_>) -> Result<Halves, Denial> {

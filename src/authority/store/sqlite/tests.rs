@@ -91,7 +91,9 @@ fn issuance(n: u64) -> NewIssuance {
         serial,
         kind,
         output: "identity".into(),
+        output_type: Some("identity".into()),
         principals: vec![name.into()],
+        groups: Vec::new(),
         expires: NOW + 3600,
         key_hash: [u8::try_from(serial % 256).unwrap(); 32],
     };

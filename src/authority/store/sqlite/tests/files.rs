@@ -27,9 +27,9 @@ fn events_say_what_the_contract_says_and_can_be_filtered() {
             "token": "github-deploy", "join_method": "github", "serials": ["2", "3"],
             "provenance": "github:octo-org/app@refs/heads/main run 1 attempt 1",
             "outputs": [
-                {"name": "identity", "kind": "ssh", "serial": "2", "principals": ["deploy"],
+                {"name": "identity", "type": "identity", "kind": "ssh", "serial": "2", "principals": ["deploy"],
                  "expires_at": "2026-11-22T13:00:00Z"},
-                {"name": "identity", "kind": "tls", "serial": "3", "principals": ["deployer"],
+                {"name": "identity", "type": "identity", "kind": "tls", "serial": "3", "principals": ["deployer"],
                  "expires_at": "2026-11-22T13:00:00Z"}],
             "expires_at": "2026-11-22T13:00:00Z", "peer": "192.0.2.7", "claims": {"sub": "repo:octo-org/app"},
         })
