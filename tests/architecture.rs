@@ -1,5 +1,5 @@
-//! What `docs/architecture.md` says stays true: data flows one way, methods
-//! are named in one place, tables and documents agree.
+//! What `docs/architecture.md` says stays true: data flows one way, tables and
+//! documents agree. That methods are named in one place, the conformance suite shows.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 
 use machine_id::denial::REASONS;
 use machine_id::error::EXIT_CODES;
-use machine_id::join::METHODS;
 
 /// The longest that a file may be, its unit tests included.
 const MAX_LINES: usize = 500;
@@ -354,23 +353,6 @@ fn main_only_dispatches() {
     assert!(lines < 60, "{lines} lines");
 }
 
-#[test]
-fn a_method_is_named_in_its_file_and_the_registry() {
-    for method in METHODS {
-        let file = method.name().replace('-', "_");
-        let module = format!("crate::join::{file}");
-        assert!(root().join("src/join").join(format!("{file}.rs")).is_file(), "{module} is not a file");
-        for source in sources() {
-            if source.module == "crate::join" || is_under(&source.module, &module) {
-                continue;
-            }
-            let named: Vec<String> =
-                paths(&source).into_iter().filter(|path| is_under(path, &module)).collect();
-            assert!(named.is_empty(), "{} names {named:?}", source.path.display());
-        }
-    }
-}
-
 /// The rows of every table in a document: their cells, without Markdown's backquotes.
 fn rows(document: &str) -> Vec<Vec<String>> {
     let path = root().join("docs").join(document);
@@ -404,15 +386,6 @@ fn reasons_are_documented() {
         .collect();
     let real: BTreeSet<(String, u16)> = REASONS.iter().map(|row| (row.code.to_owned(), row.status)).collect();
     assert_eq!(documented, real);
-}
-
-#[test]
-fn methods_are_documented() {
-    let documented: BTreeSet<String> =
-        rows("join-methods.md").into_iter().filter_map(|row| row.first().cloned()).collect();
-    for method in METHODS {
-        assert!(documented.contains(method.name()), "docs/join-methods.md has no row for {}", method.name());
-    }
 }
 
 #[test]

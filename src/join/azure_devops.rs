@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::endpoint::{self, Endpoint};
-use super::oidc::{Check, Common, Describe, Oidc, extensions, is_uuid, require_texts, text};
+use super::oidc::{Audience, Check, Common, Describe, Oidc, extensions, is_uuid, require_texts, text};
 use super::rules::{self, Condition, Field, Guard, ONE_RUN, Says, Test};
 use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Verifier};
 use crate::document::{Mapping, Mistake};
@@ -103,7 +103,7 @@ impl JoinMethod for AzureDevOps {
                 "https://dev.azure.com/ORGANIZATION/_apis/connectionData shows it as `instanceId`; in small letters",
             ));
         }
-        let default_audience = section.boolean("accept_default_audience")?.then(|| AUDIENCE.to_owned());
+        let beside = section.boolean("accept_default_audience")?.then(|| AUDIENCE.to_owned());
         let common = Common::read(section, FIELDS, GUARDS)?;
         rules::anchor(
             &common.rules,
@@ -133,11 +133,8 @@ impl JoinMethod for AzureDevOps {
         let issuer = format!("{ISSUER}/{organization}");
         // A service connection's token may lack the claim, and has the same issuer.
         let pinned = if connections == 0 { vec![(ORGANIZATION, organization)] } else { Vec::new() };
-        Ok(Box::new(Oidc {
-            default_audience,
-            pinned,
-            ..common.rs256(issuer, MAX_LIFETIME, check, provenance)
-        }))
+        let audience = Audience { beside, ..Audience::default() };
+        Ok(Box::new(Oidc { audience, pinned, ..common.rs256(issuer, MAX_LIFETIME, check, provenance) }))
     }
 }
 

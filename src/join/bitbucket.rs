@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::oidc::{Common, Describe, Oidc, extensions, issuer_url, require_texts, text};
+use super::oidc::{Audience, Common, Describe, Oidc, extensions, issuer_url, require_texts, text};
 use super::rules::{self, Condition, Field, ONE_RUN, Says, Want};
 use super::source::{self, Source};
 use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Verifier};
@@ -82,7 +82,7 @@ impl JoinMethod for Bitbucket {
 
     fn configure(&self, mut section: Mapping<'_>) -> Result<Box<dyn Verifier>, Mistake> {
         let issuer = issuer_url(section.need("identity_provider_url")?, "identity_provider_url")?;
-        let default_audience = section.text("audience")?.map(str::to_owned);
+        let beside = section.text("audience")?.map(str::to_owned);
         let common = Common::read(section, FIELDS, &[])?;
         for rule in &common.rules {
             if let Some(bare) = rule.conditions.iter().find(|condition| is_bare(condition)) {
@@ -99,7 +99,9 @@ impl JoinMethod for Bitbucket {
             "add `repository_uuid` or `workspace_uuid`",
         )?;
         let provenance = Describe { server: String::new(), describe };
-        Ok(Box::new(Oidc { default_audience, ..common.rs256(issuer, MAX_LIFETIME, check, provenance) }))
+        // A step may name several; the claim is then a list, of which one is taken alone.
+        let audience = Audience { beside, in_list: true, ..Audience::default() };
+        Ok(Box::new(Oidc { audience, ..common.rs256(issuer, MAX_LIFETIME, check, provenance) }))
     }
 }
 

@@ -7,7 +7,7 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
 use super::command::{self, Minter};
-use super::oidc::{Common, Describe, Oidc, is_uuid, issuer_url, require_texts, text};
+use super::oidc::{Audience, Common, Describe, Oidc, is_uuid, issuer_url, require_texts, text};
 use super::rules::{self, Field, Guard, ONE_RUN, Says, Test};
 use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Verifier};
 use crate::document::{Mapping, Mistake};
@@ -139,7 +139,7 @@ impl JoinMethod for CircleCi {
             Some(node) => issuer_url(node, "issuer")?,
             None => format!("{ROOT_ISSUER}/org/{organization}"),
         };
-        let default_audience = section.boolean("accept_default_audience")?.then(|| organization.clone());
+        let beside = section.boolean("accept_default_audience")?.then(|| organization.clone());
         let common = Common::read(section, FIELDS, GUARDS)?;
         Ok(Box::new(Oidc {
             issuer,
@@ -147,7 +147,7 @@ impl JoinMethod for CircleCi {
             algorithms: vec![Algorithm::RS256],
             max_lifetime: MAX_LIFETIME,
             require_key_binding: common.require_key_binding,
-            default_audience,
+            audience: Audience { beside, ..Audience::default() },
             check,
             // An issuer may be shared, so the organisation is checked whichever it is.
             pinned: vec![(ORGANIZATION, organization)],

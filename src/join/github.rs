@@ -5,7 +5,7 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
 use super::endpoint::{self, Endpoint};
-use super::oidc::{Common, Describe, Oidc, require_texts, text};
+use super::oidc::{Audience, Common, Describe, Oidc, require_texts, text};
 use super::rules::{self, Condition, Field, Guard, Rule, Says, Test, Want};
 use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Verifier};
 use crate::document::{Mapping, Mistake};
@@ -154,7 +154,7 @@ impl JoinMethod for GitHub {
             algorithms: vec![Algorithm::RS256],
             max_lifetime: MAX_LIFETIME,
             require_key_binding: common.require_key_binding,
-            default_audience: None,
+            audience: Audience::default(),
             check: |claims| {
                 // `event_name` is guarded, so it must be there; the others make the provenance.
                 require_texts(claims, &["sub", "repository", "repository_owner", "event_name", "run_id"])

@@ -32,8 +32,8 @@ pub struct Oidc {
     pub max_lifetime: i64,
     /// Whether a token must be bound to the request's keys.
     pub require_key_binding: bool,
-    /// An audience that is accepted beside this authority's own.
-    pub default_audience: Option<String>,
+    /// Which audiences are accepted.
+    pub audience: Audience,
     /// What the method checks of the claims.
     pub check: Check,
     /// Claims that must have a value: the organisation of a shared issuer.
@@ -42,6 +42,18 @@ pub struct Oidc {
     pub provenance: Describe,
     /// The join token's rules.
     pub rules: Vec<Rule>,
+}
+
+/// Which audiences a method's tokens may have. By default, this authority's
+/// URL as one text, plain or with the hash of the request's keys behind a `#`.
+#[derive(Debug, Default)]
+pub struct Audience {
+    /// The one that is accepted in place of this authority's own.
+    pub only: Option<String>,
+    /// One that is accepted beside it.
+    pub beside: Option<String>,
+    /// Whether the claim may also be a list, with nothing else in it.
+    pub in_list: bool,
 }
 
 /// What every OIDC method's section of a join token has.
@@ -65,11 +77,20 @@ impl Common {
         fields: &'static [Field],
         guards: &[Guard],
     ) -> Result<Self, Mistake> {
-        let parse = |node: &Node| {
-            KeySet::parse(node.text("static_jwks")?.as_bytes())
-                .map_err(|why| Mistake::new(node.place, format!("`static_jwks` is not a key set: {why}")))
-        };
-        let static_keys = section.take("static_jwks").map(parse).transpose()?;
+        let static_keys = section.take("static_jwks").map(|node| key_set(node, "static_jwks")).transpose()?;
+        Self::with_keys(static_keys, section, fields, guards)
+    }
+
+    /// The same, where the method says in its own way which keys are given.
+    ///
+    /// # Errors
+    /// The first mistake.
+    pub fn with_keys(
+        static_keys: Option<KeySet>,
+        mut section: Mapping<'_>,
+        fields: &'static [Field],
+        guards: &[Guard],
+    ) -> Result<Self, Mistake> {
         let require_key_binding = section.boolean("require_key_binding")?;
         let rules = rules::read(section.need("allow")?, fields, guards)?;
         section.finish()?;
@@ -85,7 +106,7 @@ impl Common {
             algorithms: vec![Algorithm::RS256],
             max_lifetime,
             require_key_binding: self.require_key_binding,
-            default_audience: None,
+            audience: Audience::default(),
             check,
             pinned: Vec::new(),
             provenance,
@@ -96,6 +117,15 @@ impl Common {
 
 /// What a method asks of claims beyond what every token must have.
 pub type Check = fn(&Map<String, Value>) -> Result<(), String>;
+
+/// A key set as a policy holds it: the text of its JSON.
+///
+/// # Errors
+/// Where it is none, or has no usable key.
+pub fn key_set(node: &Node, key: &str) -> Result<KeySet, Mistake> {
+    KeySet::parse(node.text(key)?.as_bytes())
+        .map_err(|why| Mistake::new(node.place, format!("`{key}` is not a key set: {why}")))
+}
 
 /// An issuer's URL as a policy names it, compared whole with `iss`.
 ///
@@ -197,7 +227,8 @@ impl Oidc {
 
     /// What the method asks of every token, whichever rule it is for.
     fn check_claims(&self, claims: &Map<String, Value>) -> Result<(), Denial> {
-        (self.check)(claims).map_err(|detail| Denial::new(Reason::ClaimInvalid, detail))?;
+        // What a method wants of its platform's tokens is in the documentation, and no secret.
+        (self.check)(claims).map_err(|why| Denial::new(Reason::ClaimInvalid, why.clone()).tell(why))?;
         match self.pinned.iter().find(|(claim, value)| text(claims, claim) != value) {
             Some((claim, value)) => {
                 Err(Denial::new(Reason::NoRuleMatches, format!("{claim} is not {value}")))
@@ -206,16 +237,22 @@ impl Oidc {
         }
     }
 
-    /// The audience is one text: this authority's URL, plain or with the hash
-    /// of the request's keys behind a `#`, or the platform's default if the
-    /// join token accepts it. A list could hold somebody else's beside ours.
+    /// The audience is one text: a list could hold somebody else's beside ours.
     fn check_audience(&self, claims: &Map<String, Value>, at: &Desk<'_>) -> Result<bool, Denial> {
-        let audience =
-            text_claim(claims, "aud").map_err(|denial| Denial { reason: Reason::AudienceWrong, ..denial })?;
-        let told = format!("the audience must be {}", at.public_url);
-        if audience == bound_audience(at.public_url, at.binding) {
+        let audience = match claims.get("aud") {
+            // RFC 7519, section 4.1.3: a list of one says the same as that one.
+            Some(Value::Array(list)) if self.audience.in_list && list.len() == 1 => {
+                list.first().and_then(Value::as_str).ok_or_else(|| {
+                    Denial::new(Reason::AudienceWrong, "aud is a list of something else than text")
+                })?
+            }
+            _ => text_claim(claims, "aud")
+                .map_err(|denial| Denial { reason: Reason::AudienceWrong, ..denial })?,
+        };
+        let ours = self.audience.only.as_deref().unwrap_or(at.public_url);
+        if audience == bound_audience(ours, at.binding) {
             Ok(true)
-        } else if audience == at.public_url || self.default_audience.as_deref() == Some(audience) {
+        } else if audience == ours || self.audience.beside.as_deref() == Some(audience) {
             if self.require_key_binding {
                 return Err(Denial::new(
                     Reason::BindingRequired,
@@ -223,11 +260,16 @@ impl Oidc {
                 ));
             }
             Ok(false)
-        } else if audience.strip_prefix(at.public_url).is_some_and(|rest| rest.starts_with('#')) {
+        } else if audience.strip_prefix(ours).is_some_and(|rest| rest.starts_with('#')) {
             Err(Denial::new(Reason::BindingWrong, "the audience carries the hash of other keys"))
         } else {
-            let detail = format!("audience is {}, expected {}", shown(audience), at.public_url);
-            Err(Denial::new(Reason::AudienceWrong, detail).tell(told))
+            let detail = format!("audience is {}, expected {ours}", shown(audience));
+            let denial = Denial::new(Reason::AudienceWrong, detail);
+            // Another than this authority's own is the policy's business.
+            match self.audience.only {
+                None => Err(denial.tell(format!("the audience must be {ours}"))),
+                Some(_) => Err(denial),
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::oidc::{Common, Describe, Oidc, extensions, host, require_texts, text};
+use super::oidc::{Audience, Common, Describe, Oidc, extensions, host, require_texts, text};
 use super::rules::{self, Field, Guard, Says};
 use super::source::{self, Source};
 use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Verifier};
@@ -88,7 +88,7 @@ impl JoinMethod for Spacelift {
         let host = host(section.need("hostname")?, "hostname")?.to_owned();
         // Spacelift's tokens have the account's host for an audience and no other:
         // what the run's other services are shown is the same token.
-        let default_audience = section.boolean("accept_default_audience")?.then(|| host.clone());
+        let beside = section.boolean("accept_default_audience")?.then(|| host.clone());
         let globs = section.boolean("enable_glob_matching")?;
         let common = Common::read(section, FIELDS, GUARDS)?;
         rules::anchor(
@@ -110,7 +110,9 @@ impl JoinMethod for Spacelift {
         }
         let issuer = format!("https://{host}");
         let provenance = Describe { server: issuer.clone(), describe };
-        Ok(Box::new(Oidc { default_audience, ..common.rs256(issuer, MAX_LIFETIME, check, provenance) }))
+        // Documented as one text; Go's libraries write a list of one as readily.
+        let audience = Audience { beside, in_list: true, ..Audience::default() };
+        Ok(Box::new(Oidc { audience, ..common.rs256(issuer, MAX_LIFETIME, check, provenance) }))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::oidc::{Common, Describe, Oidc, extensions, host, require_texts, text};
+use super::oidc::{Audience, Common, Describe, Oidc, extensions, host, require_texts, text};
 use super::rules::{self, Condition, Field, Guard, Says, Want};
 use super::source::{self, Source};
 use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Verifier};
@@ -121,7 +121,7 @@ impl JoinMethod for TerraformCloud {
     fn configure(&self, mut section: Mapping<'_>) -> Result<Box<dyn Verifier>, Mistake> {
         let host = section.take("hostname").map_or(Ok(HOST), |node| host(node, "hostname"))?;
         let issuer = format!("https://{host}");
-        let default_audience = section.text("audience")?.map(str::to_owned);
+        let beside = section.text("audience")?.map(str::to_owned);
         let common = Common::read(section, FIELDS, GUARDS)?;
         rules::anchor(
             &common.rules,
@@ -143,7 +143,8 @@ impl JoinMethod for TerraformCloud {
             "add `workspace_id`, `workspace_name`, `project_id` or `project_name`",
         )?;
         let provenance = Describe { server: issuer.clone(), describe };
-        Ok(Box::new(Oidc { default_audience, ..common.rs256(issuer, MAX_LIFETIME, check, provenance) }))
+        let audience = Audience { beside, ..Audience::default() };
+        Ok(Box::new(Oidc { audience, ..common.rs256(issuer, MAX_LIFETIME, check, provenance) }))
     }
 }
 

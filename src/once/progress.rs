@@ -34,7 +34,8 @@ impl Level {
 #[derive(Debug)]
 pub struct Progress {
     level: Level,
-    github: bool,
+    /// Whether a runner reads workflow commands among the lines.
+    commands: bool,
     colour: bool,
     in_group: AtomicBool,
 }
@@ -43,12 +44,12 @@ impl Progress {
     /// For this environment: workflow commands in a GitHub job, colour on a terminal alone.
     #[must_use]
     pub fn new(level: Level, env: &Environment) -> Self {
-        let github = env.is_true("GITHUB_ACTIONS");
-        let colour = !github
+        let commands = env.is_true("GITHUB_ACTIONS");
+        let colour = !commands
             && env.get("NO_COLOR").is_none()
             && env.get("TERM") != Some("dumb")
             && std::io::stderr().is_terminal();
-        Self { level, github, colour, in_group: AtomicBool::new(false) }
+        Self { level, commands, colour, in_group: AtomicBool::new(false) }
     }
 
     /// A short line; foreign text in it must have come through [`crate::text::shown`].
@@ -70,7 +71,7 @@ impl Progress {
         if self.level == Level::Quiet {
             return;
         }
-        if self.github {
+        if self.commands {
             write_stderr(&format!("::warning title=machine-id::{}\n", escape(text)));
         } else if self.colour {
             write_stderr(&format!("machine-id: \x1b[33mwarning\x1b[0m: {text}\n"));
@@ -81,7 +82,7 @@ impl Progress {
 
     /// Opens a group of lines in GitHub's log.
     pub fn group(&self, title: &str) {
-        if self.github && self.level >= Level::Normal && !self.in_group.swap(true, Ordering::Relaxed) {
+        if self.commands && self.level >= Level::Normal && !self.in_group.swap(true, Ordering::Relaxed) {
             write_stderr(&format!("::group::{}\n", escape(title)));
         }
     }
@@ -96,7 +97,7 @@ impl Progress {
     /// An error that has an exit code of its own and so does not go through `main`.
     pub fn failure(&self, text: &str) {
         self.end_group();
-        if self.github {
+        if self.commands {
             write_stderr(&format!("::error title=machine-id::{}\n", escape(text)));
         }
         write_stderr(&format!("error: {text}\n"));
@@ -110,7 +111,7 @@ impl Progress {
     /// part, without which the rest proves nothing, and which proves nothing
     /// without the rest.
     pub fn mask(&self, text: &str) {
-        if self.github {
+        if self.commands {
             write_stderr(&format!("::add-mask::{}\n", escape(text)));
         }
     }

@@ -19,6 +19,8 @@ pub struct Case {
     pub header_text: Option<String>,
     pub claims: Map<String, Value>,
     pub not_claims: Vec<String>,
+    pub at: Map<String, Value>,
+    pub not_at: Vec<String>,
     pub claims_raw: String,
     pub claims_text: Option<String>,
     pub sign: Sign,
@@ -77,6 +79,24 @@ pub enum Shape {
     Bearer,
     TwoTokens,
     NotUtf8,
+}
+
+/// Sets a claim by name or JSON pointer, or takes it away.
+pub fn put(claims: &mut Map<String, Value>, name: &str, value: Option<Value>) {
+    let (parent, last) = match name.rsplit_once('/').filter(|_| name.starts_with('/')) {
+        Some((parent, last)) => (parent, last.replace("~1", "/").replace("~0", "~")),
+        None => ("", name.to_owned()),
+    };
+    let mut whole = Value::Object(std::mem::take(claims));
+    match (whole.pointer_mut(parent), value) {
+        (Some(Value::Object(members)), Some(value)) => drop(members.insert(last, value)),
+        (Some(Value::Object(members)), None) => drop(members.remove(&last)),
+        (Some(Value::Array(items)), Some(value)) => items[last.parse::<usize>().unwrap()] = value,
+        (Some(Value::Array(items)), None) => drop(items.remove(last.parse().unwrap())),
+        (other, _) => panic!("nothing to change at {name}: {other:?}"),
+    }
+    let Value::Object(members) = whole else { unreachable!() };
+    *claims = members;
 }
 
 impl Sign {

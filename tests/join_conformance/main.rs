@@ -19,11 +19,14 @@
 mod support;
 
 mod cases;
+mod fields;
+mod registry;
 mod strangers;
 
 use std::collections::BTreeMap;
 
 use cases::Case;
+use fields::field_token;
 use machine_id::denial::REASONS;
 use machine_id::join::METHODS;
 use serde::Deserialize;
@@ -52,7 +55,23 @@ struct Method {
     /// Fields whose claim may also be a list with the value in it.
     #[serde(default)]
     or_list: Vec<String>,
+    /// Claims that others repeat: any change of one makes a token that is none.
+    #[serde(default)]
+    repeated: Vec<String>,
+    /// What a rule says where that is not the claim itself.
+    #[serde(default)]
+    values: Map<String, Value>,
+    /// The member of a rule in which its fields stand, if not the rule itself.
+    #[serde(default)]
+    under: Option<String>,
+    /// Cases of the shared table that come out otherwise, each with why in a
+    /// comment: another reason, or `accepted`.
+    #[serde(default)]
+    otherwise: BTreeMap<String, String>,
 }
+
+/// What stands for a reason where a case of the shared table is to be accepted.
+const ACCEPTED: &str = "accepted";
 
 fn yaml<T: for<'de> Deserialize<'de>>(path: &str) -> T {
     serde_saphyr::from_str(&fixture(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -107,6 +126,8 @@ struct Suite {
     name: &'static str,
     method: Method,
     claims: Map<String, Value>,
+    /// The same, for pointers.
+    pointed: Value,
     issuer: Issuer,
 }
 
@@ -119,16 +140,26 @@ struct Honest {
 
 impl Suite {
     fn load(name: &'static str) -> Self {
-        Self {
-            name,
-            method: yaml(&format!("join/{name}/method.yaml")),
-            claims: template::claims(name),
-            issuer: Issuer::start(),
+        let issuer = Issuer::start();
+        // One set with keys of every kind that an issuer may sign with.
+        issuer.set_keys(vec![keys::ISSUER.jwk(), keys::P256.jwk(), keys::ED25519.jwk()]);
+        let method = yaml(&format!("join/{name}/method.yaml"));
+        let claims = template::claims(name);
+        Self { name, method, pointed: claims.clone().into(), claims, issuer }
+    }
+
+    /// The shared table, as it is for this method: what is refused, what is accepted.
+    fn shared(&self) -> (Vec<Case>, Vec<Case>) {
+        let mut cases: Vec<Case> = yaml("join/hostile-oidc.yaml");
+        for (name, reason) in &self.method.otherwise {
+            let case = cases.iter_mut().find(|case| case.name == *name);
+            case.unwrap_or_else(|| panic!("{}: no case {name:?}", self.name)).reason.clone_from(reason);
         }
+        cases.into_iter().partition(|case| case.reason != ACCEPTED)
     }
 
     fn refuses(&self) {
-        let mut cases: Vec<Case> = yaml("join/hostile-oidc.yaml");
+        let (mut cases, _) = self.shared();
         cases.extend(yaml::<Vec<Case>>(&format!("join/{}/hostile.yaml", self.name)));
         let written = cases.len();
         cases.extend(self.field_cases());
@@ -205,9 +236,10 @@ impl Suite {
 
     fn accepts(&self) {
         let mut cases: Vec<Case> = yaml(&format!("join/{}/accepted.yaml", self.name));
+        cases.extend(self.shared().1);
         cases.extend(self.method.fields.keys().map(|field| Case {
             name: format!("a rule with {field}"),
-            join_token: Some(of_field(field)),
+            join_token: Some(field_token(field)),
             ..Case::default()
         }));
         let authority = self.authority();
@@ -241,60 +273,6 @@ impl Suite {
         assert!(wrong.is_empty(), "{}: {} cases went wrong:\n{}", self.name, wrong.len(), wrong.join("\n"));
     }
 
-    /// For each field of a rule, claims that are nearly what it wants.
-    fn field_cases(&self) -> Vec<Case> {
-        let mut cases = Vec::new();
-        for (field, claim) in &self.method.fields {
-            let required = self.method.required.contains(claim);
-            let mut add = |what: &str, value: Option<Value>, wrong_type: bool| {
-                let denied = (403, "no_rule_matches");
-                let (status, reason) = if required && wrong_type { (401, "claim_invalid") } else { denied };
-                let (mut claims, mut not_claims) = (Map::new(), Vec::new());
-                match value {
-                    Some(value) => drop(claims.insert(claim.clone(), value)),
-                    None => not_claims.push(claim.clone()),
-                }
-                let name = format!("field {field}: {what}");
-                cases.push(Case {
-                    name,
-                    claims,
-                    not_claims,
-                    status,
-                    reason: reason.to_owned(),
-                    ..Case::default()
-                });
-            };
-            add("missing", None, true);
-            add("null", Some(Value::Null), true);
-            match &self.claims[claim] {
-                Value::String(text) => {
-                    add("more behind", Some(format!("{text}x").into()), false);
-                    add("more in front", Some(format!("x{text}").into()), false);
-                    let capitals = text.to_uppercase();
-                    if capitals != *text {
-                        add("capitals", Some(capitals.into()), false);
-                    }
-                    if !self.method.or_list.contains(field) {
-                        add("a list", Some(json!([text])), true);
-                    }
-                }
-                Value::Array(items) => {
-                    let others: Vec<String> =
-                        items.iter().map(|item| format!("{}x", item.as_str().unwrap())).collect();
-                    add("other items", Some(json!(others)), false);
-                    add("empty", Some(json!([])), false);
-                    add("its first item alone, as text", Some(items[0].clone()), true);
-                }
-                Value::Bool(value) => {
-                    add("the other", Some((!value).into()), false);
-                    add("text", Some(value.to_string().into()), true);
-                }
-                other => panic!("no cases for {other}"),
-            }
-        }
-        cases
-    }
-
     /// An authority with the method's policy. It reaches every issuer through
     /// the loopback one, which stands in for them all.
     fn authority(&self) -> Authority {
@@ -308,11 +286,21 @@ impl Suite {
             .method
             .fields
             .iter()
-            .map(|(field, claim)| match &self.claims[claim] {
-                Value::Array(items) => (field.clone(), items[0].clone()),
-                value => (field.clone(), value.clone()),
+            .map(|(field, claim)| {
+                let value = match (self.method.values.get(field), self.claim(claim)) {
+                    (Some(value), _) => value.clone(),
+                    (None, Value::Array(items)) if self.method.under.is_some() => json!([items[0]]),
+                    (None, Value::Array(items)) => items[0].clone(),
+                    (None, value) => value.clone(),
+                };
+                (field.clone(), value)
             })
             .collect();
+        let rule = |fields: &Map<String, Value>| match &self.method.under {
+            Some(member) => json!({member: fields}),
+            None => json!(fields),
+        };
+        let (canaries, all) = (rule(&self.canaries()), rule(&honest));
         let join_token = |name: &str, allow: Value, more: Value| {
             let mut section = fill(&self.method.section);
             section.insert("allow".to_owned(), allow);
@@ -328,21 +316,31 @@ impl Suite {
                 "kind": "role", "version": "v7", "metadata": {"name": "canary-role"},
                 "spec": {"allow": {"logins": ["canary-login"], "node_labels": {"*": "*"}}, "deny": {"logins": ["canary-denied"]}},
             }),
-            join_token("conformance", json!([self.canaries(), honest]), json!({})),
-            join_token("bound-only", json!([honest]), json!({"require_key_binding": true})),
-            join_token("canary", json!([self.canaries()]), json!({})),
+            join_token("conformance", json!([canaries, all]), json!({})),
+            join_token("bound-only", json!([all]), json!({"require_key_binding": true})),
+            join_token("canary", json!([canaries]), json!({})),
         ];
         for (field, value) in &honest {
-            let mut rule = fill(&self.method.anchor);
-            rule.insert(field.clone(), value.clone());
-            resources.push(join_token(&of_field(field), json!([self.canaries(), rule]), json!({})));
+            let mut fields = fill(&self.method.anchor);
+            fields.insert(field.clone(), value.clone());
+            resources.push(join_token(&field_token(field), json!([canaries, rule(&fields)]), json!({})));
         }
         let documents: Vec<String> = resources.iter().map(Value::to_string).collect();
         let written = self.issuer.variables().text(&fixture(&format!("join/{}/policy.yaml", self.name)));
         format!("{}\n---\n{written}", documents.join("\n---\n"))
     }
 
-    /// A rule that nobody meets and nobody may hear of.
+    /// A claim of the fixture, by name or JSON pointer.
+    fn claim(&self, name: &str) -> &Value {
+        let found = match name.starts_with('/') {
+            // The library's own reading of RFC 6901.
+            true => self.pointed.pointer(name),
+            false => self.claims.get(name),
+        };
+        found.unwrap_or_else(|| panic!("{}: no claim {name}", self.name))
+    }
+
+    /// The fields of a rule that nobody meets and nobody may hear of.
     fn canaries(&self) -> Map<String, Value> {
         let secret = |(field, value): (&String, &Value)| match value {
             Value::String(text) => (field.clone(), format!("{text}-canary-that-nobody-may-hear-of").into()),
@@ -355,7 +353,7 @@ impl Suite {
     fn rule_texts(&self) -> Vec<String> {
         let mut texts = vec!["canary".to_owned()];
         // Short ones, such as `1`, stand in every reply by chance.
-        let values = self.method.fields.values().filter_map(|claim| self.claims[claim].as_str());
+        let values = self.method.fields.values().filter_map(|claim| self.claim(claim).as_str());
         texts.extend(values.filter(|text| text.len() > 5).map(str::to_owned));
         texts.sort_unstable();
         texts.dedup();
@@ -421,6 +419,12 @@ impl Suite {
         token.claims.extend(variables.object(&case.claims));
         token.header.retain(|name, _| !case.not_header.contains(name));
         token.claims.retain(|name, _| !case.not_claims.contains(name));
+        for (pointer, value) in variables.object(&case.at) {
+            cases::put(&mut token.claims, &pointer, Some(value));
+        }
+        for pointer in &case.not_at {
+            cases::put(&mut token.claims, pointer, None);
+        }
         token.header_raw = variables.text(&case.header_raw);
         token.claims_raw = variables.text(&case.claims_raw);
         token.signing = case.sign.signing(&valid);
@@ -435,11 +439,6 @@ impl Suite {
         };
         case.shape.of(minted, &token.signing)
     }
-}
-
-/// The join token whose rule has that field.
-fn of_field(field: &str) -> String {
-    format!("field-{}", field.replace(':', "-"))
 }
 
 /// The text of a token's claims, so far as there is any.
