@@ -143,7 +143,7 @@ fn what_cannot_be_renewed_is_warned_of() {
     let token = world.issuer.token("github", &world.authority.url()).mint();
     let job = world.github().env("JWT", token);
     let outcome = job.once(["--ttl", "10s", "--id-token-env", "JWT", "--", "true"]).good();
-    outcome.says(&["cannot renew: a token from a variable stays the same"]);
+    outcome.says(&["cannot renew: the token in JWT stays the same for the whole job"]);
 }
 
 #[test]
