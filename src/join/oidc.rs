@@ -96,27 +96,7 @@ impl Common {
         section.finish()?;
         Ok(Self { static_keys, require_key_binding, rules })
     }
-
-    /// A verifier of tokens that are signed with RS256, as nearly all platforms do.
-    #[must_use]
-    pub fn rs256(self, issuer: String, max_lifetime: i64, check: Check, provenance: Describe) -> Oidc {
-        Oidc {
-            issuer,
-            static_keys: self.static_keys,
-            algorithms: vec![Algorithm::RS256],
-            max_lifetime,
-            require_key_binding: self.require_key_binding,
-            audience: Audience::default(),
-            check,
-            pinned: Vec::new(),
-            provenance,
-            rules: self.rules,
-        }
-    }
 }
-
-/// What a method asks of claims beyond what every token must have.
-pub type Check = fn(&Map<String, Value>) -> Result<(), String>;
 
 /// A key set as a policy holds it: the text of its JSON.
 ///
@@ -159,6 +139,28 @@ pub fn is_uuid(text: &str) -> bool {
     let groups: Vec<usize> = text.split('-').map(str::len).collect();
     groups == [8, 4, 4, 4, 12]
         && text.bytes().all(|b| b == b'-' || b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+/// What a method asks of claims beyond what every token must have.
+pub type Check = fn(&Map<String, Value>) -> Result<(), String>;
+
+impl Common {
+    /// A verifier of tokens that are signed with RS256, as nearly all platforms do.
+    #[must_use]
+    pub fn rs256(self, issuer: String, max_lifetime: i64, check: Check, provenance: Describe) -> Oidc {
+        Oidc {
+            issuer,
+            static_keys: self.static_keys,
+            algorithms: vec![Algorithm::RS256],
+            max_lifetime,
+            require_key_binding: self.require_key_binding,
+            audience: Audience::default(),
+            check,
+            pinned: Vec::new(),
+            provenance,
+            rules: self.rules,
+        }
+    }
 }
 
 /// Turns claims into a [`Provenance`]; the text is the platform's URL.
