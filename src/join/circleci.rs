@@ -7,7 +7,7 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
 use super::command::{self, Minter};
-use super::oidc::{Audience, Common, Describe, Oidc, is_uuid, issuer_url, require_texts, text};
+use super::oidc::{Audience, Common, Describe, Oidc, extensions, is_uuid, issuer_url, require_texts, text};
 use super::rules::{self, Field, Guard, ONE_RUN, Says, Test};
 use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Verifier};
 use crate::document::{Mapping, Mistake};
@@ -176,7 +176,7 @@ fn describe(_: &str, claims: &Map<String, Value>) -> Provenance {
     let fulcio = [(8, text(claims, "iss").to_owned()), (12, source), (14, of("vcs-ref"))];
     Provenance {
         line: shown(&format!("circleci:{origin}{at} workflow {} job {}", of("workflow-id"), of("job-id"))),
-        fulcio: fulcio.into_iter().filter(|(_, text)| !text.is_empty()).collect(),
+        fulcio: extensions(fulcio),
     }
 }
 

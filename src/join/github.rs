@@ -5,7 +5,7 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
 use super::endpoint::{self, Endpoint};
-use super::oidc::{Audience, Common, Describe, Oidc, require_texts, text};
+use super::oidc::{Audience, Common, Describe, Oidc, extensions, require_texts, text};
 use super::rules::{self, Condition, Field, Guard, Rule, Says, Test, Want};
 use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Verifier};
 use crate::document::{Mapping, Mistake};
@@ -258,7 +258,7 @@ fn describe(server: &str, claims: &Map<String, Value>) -> Provenance {
             of("ref"),
             of("run_id")
         )),
-        fulcio: fulcio.into_iter().filter(|(_, text)| !text.is_empty()).collect(),
+        fulcio: extensions(fulcio),
     }
 }
 
