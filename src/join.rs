@@ -21,21 +21,40 @@ use crate::net::Platform;
 use crate::wire::{ExchangeResponse, Proof};
 
 pub mod any_issuer;
+pub mod azure_devops;
+pub mod bitbucket;
+pub mod buildkite;
 pub mod circleci;
+mod command;
+mod endpoint;
 pub mod github;
+pub mod gitlab;
 pub mod jwt;
 pub mod kubernetes;
 pub mod oidc;
 pub mod rules;
 mod source;
+pub mod spacelift;
+pub mod terraform_cloud;
 
 pub use source::Source;
 
 use rules::{Field, Guard, Rule};
 
-/// Every join method. A new one is a file and a line here.
-pub static METHODS: &[&dyn JoinMethod] =
-    &[&github::GitHub, &circleci::CircleCi, &any_issuer::AnyIssuer, &kubernetes::Kubernetes];
+/// Every join method. A new one is a file and a line here. The first that an
+/// environment is of is taken: a CI system's job in a pod is that CI system's.
+pub static METHODS: &[&dyn JoinMethod] = &[
+    &github::GitHub,
+    &circleci::CircleCi,
+    &gitlab::GitLab,
+    &buildkite::Buildkite,
+    &bitbucket::Bitbucket,
+    &azure_devops::AzureDevOps,
+    &spacelift::Spacelift,
+    &terraform_cloud::TerraformCloud,
+    &any_issuer::AnyIssuer,
+    &kubernetes::Kubernetes,
+];
 
 /// A future on the heap, as traits in a registry need it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -179,6 +198,14 @@ pub struct Job<'a> {
     pub say: &'a (dyn Fn(&str) + Sync),
     /// Says what the user should know even where it works.
     pub warn: &'a (dyn Fn(&str) + Sync),
+}
+
+impl Job<'_> {
+    /// The authority's URL: the audience without the hash of the keys.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        self.audience.split('#').next().unwrap_or_default()
+    }
 }
 
 impl fmt::Debug for Job<'_> {

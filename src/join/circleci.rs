@@ -1,21 +1,20 @@
 //! CircleCI: cloud, with an organisation's own issuer or the one that all
 //! share, and CircleCI server.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
-use tokio::time::{Instant, timeout_at};
 
-use super::oidc::{Audience, Common, Describe, Oidc, issuer_url, require_texts, text};
-use super::rules::{self, Field, Guard, Says, Test};
+use super::command::{self, Minter};
+use super::oidc::{Audience, Common, Describe, Oidc, extensions, is_uuid, issuer_url, require_texts, text};
+use super::rules::{self, Field, Guard, ONE_RUN, Says, Test};
 use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Verifier};
 use crate::document::{Mapping, Mistake};
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
-use crate::text::{shown, shown_unless_secret};
+use crate::text::shown;
 use crate::wire::Proof;
 
 /// The join method `circleci`.
@@ -58,9 +57,6 @@ static FIELDS: &[Field] = &[
     }]),
 ];
 
-/// One run is of one ref and one workflow.
-const ONE_RUN: &[Says] = &[Says::Ref { open: rules::is_open }, Says::Workflow { open: rules::is_open }];
-
 /// In a job that was rerun with SSH somebody sits at a shell.
 static GUARDS: &[Guard] = &[Guard {
     field: "ssh_rerun",
@@ -101,8 +97,7 @@ impl JoinMethod for CircleCi {
     }
 
     fn renews(&self, env: &Environment) -> Result<(), String> {
-        let path = env.get("PATH").unwrap_or_default();
-        if std::env::split_paths(path).any(|folder| folder.join("circleci").is_file()) {
+        if command::is_there(env, "circleci") {
             Ok(())
         } else {
             Err("there is no `circleci` command, and CIRCLE_OIDC_TOKEN stays the same".to_owned())
@@ -171,12 +166,6 @@ fn check(claims: &Map<String, Value>) -> Result<(), String> {
     }
 }
 
-fn is_uuid(text: &str) -> bool {
-    let groups: Vec<usize> = text.split('-').map(str::len).collect();
-    groups == [8, 4, 4, 4, 12]
-        && text.bytes().all(|b| b == b'-' || b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-}
-
 fn describe(_: &str, claims: &Map<String, Value>) -> Provenance {
     let of = |name: &str| text(claims, &format!("oidc.circleci.com/{name}")).to_owned();
     let origin =
@@ -187,7 +176,7 @@ fn describe(_: &str, claims: &Map<String, Value>) -> Provenance {
     let fulcio = [(8, text(claims, "iss").to_owned()), (12, source), (14, of("vcs-ref"))];
     Provenance {
         line: shown(&format!("circleci:{origin}{at} workflow {} job {}", of("workflow-id"), of("job-id"))),
-        fulcio: fulcio.into_iter().filter(|(_, text)| !text.is_empty()).collect(),
+        fulcio: extensions(fulcio),
     }
 }
 
@@ -197,29 +186,16 @@ async fn mint(job: &Job<'_>) -> Result<Secret, String> {
     if !job.env.is_true("CIRCLECI") {
         return Err("this is not a CircleCI job".to_owned());
     }
-    (job.say)("asking `circleci run oidc get` for an OIDC token");
     let claims = serde_json::json!({"aud": job.audience}).to_string();
-    let mut command = tokio::process::Command::new("circleci");
-    command.args(["run", "oidc", "get", "--claims", &claims]);
-    command.stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
-    // A command that hangs must leave time for the job's other tokens.
-    let now = Instant::now();
-    let left = Instant::from_std(job.deadline).saturating_duration_since(now);
-    let output = match timeout_at(now + (left / 3).min(MINT_TIMEOUT), command.output()).await {
-        Ok(Ok(output)) => output,
-        Ok(Err(error)) => return Err(format!("`circleci run oidc get` could not be run ({error})")),
-        Err(_) => return Err("`circleci run oidc get` took too long".to_owned()),
+    let minter = Minter {
+        words: &["circleci", "run", "oidc", "get"],
+        options: vec!["--claims".to_owned(), claims],
+        // A command that hangs must leave time for the job's other tokens.
+        share: 3,
+        longest: MINT_TIMEOUT,
+        secrets: &VARIABLES,
     };
-    let said = zeroize::Zeroizing::new(output.stdout);
-    if !output.status.success() {
-        let secrets: Vec<&str> = VARIABLES.iter().filter_map(|name| job.env.get(name)).collect();
-        let words = shown_unless_secret(String::from_utf8_lossy(&output.stderr).trim(), &secrets);
-        return Err(format!("`circleci run oidc get` failed ({words})"));
-    }
-    match std::str::from_utf8(&said).map(str::trim) {
-        Ok(token) if token.split('.').count() == 3 => Ok(Secret::new(token.to_owned())),
-        _ => Err("`circleci run oidc get` printed something else than a token".to_owned()),
-    }
+    minter.mint(job).await.map_err(|failed| failed.why)
 }
 
 fn no_token(env: &Environment, why: &str) -> Error {

@@ -1,22 +1,18 @@
 //! GitHub Actions: github.com, an enterprise's own issuer, GitHub Enterprise
 //! Server and `*.ghe.com`.
 
-use std::time::Duration;
-
 use jsonwebtoken::Algorithm;
-use reqwest::{StatusCode, Url};
 use serde_json::{Map, Value};
-use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::oidc::{Audience, Common, Describe, Oidc, require_texts, text};
+use super::endpoint::{self, Endpoint};
+use super::oidc::{Audience, Common, Describe, Oidc, extensions, require_texts, text};
 use super::rules::{self, Condition, Field, Guard, Rule, Says, Test, Want};
 use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Verifier};
 use crate::document::{Mapping, Mistake};
 use crate::environment::Environment;
-use crate::error::{Context as _, Error, Kind, Result};
-use crate::net::{self, Trouble};
+use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
-use crate::text::{shown, shown_unless_secret};
+use crate::text::shown;
 use crate::wire::Proof;
 
 /// The join method `github`.
@@ -29,17 +25,6 @@ const TOKEN_VARIABLE: &str = "ACTIONS_ID_TOKEN_REQUEST_TOKEN";
 const ISSUER: &str = "https://token.actions.githubusercontent.com";
 /// GitHub's tokens live for five minutes, in seconds; anything over an hour is not one.
 const MAX_LIFETIME: i64 = 3600;
-const MAX_ANSWER: usize = 64 << 10;
-/// How long one request for a token may take.
-const ATTEMPT: Duration = Duration::from_secs(10);
-
-const fn glob(name: &'static str) -> Field {
-    Field::new(name, Test::Glob)
-}
-
-const fn exact(name: &'static str) -> Field {
-    Field::new(name, Test::Exact)
-}
 
 const REPOSITORY: Says =
     Says::Name { pinned_by: &["repository_id", "repository_owner_id"], pins_itself: |_| false };
@@ -56,7 +41,7 @@ const COMMIT: Says = Says::Ref { open: rules::is_open };
 /// Every claim that GitHub documents, as a field of a rule. Wildcards where
 /// Teleport has them and in names and refs of our own; ids, kinds and hashes are exact.
 static FIELDS: &[Field] = &[
-    glob("sub").says(&[
+    Field::glob("sub").says(&[
         Says::Name {
             pinned_by: &["repository_id", "repository_owner_id"],
             // `repo:OWNER@ID/…`, or a template with an id in it.
@@ -68,38 +53,38 @@ static FIELDS: &[Field] = &[
         Says::Ref { open: |sub| sub.ends_with('*') },
         Says::Workflow { open: |sub| !["environment:", "workflow"].iter().any(|part| sub.contains(part)) },
     ]),
-    glob("repository").says(&[REPOSITORY]),
-    exact("repository_id"),
-    glob("repository_owner")
+    Field::glob("repository").says(&[REPOSITORY]),
+    Field::exact("repository_id"),
+    Field::glob("repository_owner")
         .says(&[Says::Name { pinned_by: &["repository_owner_id", "repository_id"], pins_itself: |_| false }]),
-    exact("repository_owner_id"),
-    exact("repository_visibility"),
+    Field::exact("repository_owner_id"),
+    Field::exact("repository_visibility"),
     // The name that a file gives itself: any other can give itself the same.
-    glob("workflow"),
-    glob("workflow_ref").says(&[WORKFLOW_FILE, WORKFLOW_REF]),
-    exact("workflow_sha").says(&[WORKFLOW, COMMIT]),
+    Field::glob("workflow"),
+    Field::glob("workflow_ref").says(&[WORKFLOW_FILE, WORKFLOW_REF]),
+    Field::exact("workflow_sha").says(&[WORKFLOW, COMMIT]),
     // A reusable workflow is of its own repository's ref, not of the caller's.
-    glob("job_workflow_ref").says(&[WORKFLOW_FILE]),
-    exact("job_workflow_sha").says(&[WORKFLOW]),
+    Field::glob("job_workflow_ref").says(&[WORKFLOW_FILE]),
+    Field::exact("job_workflow_sha").says(&[WORKFLOW]),
     // An environment has rules of its own about refs and reviewers.
-    glob("environment").says(&[REF, WORKFLOW]),
-    glob("actor").says(&[Says::Name { pinned_by: &["actor_id"], pins_itself: |_| false }]),
-    exact("actor_id"),
-    glob("ref").says(&[REF]),
-    exact("ref_type"),
+    Field::glob("environment").says(&[REF, WORKFLOW]),
+    Field::glob("actor").says(&[Says::Name { pinned_by: &["actor_id"], pins_itself: |_| false }]),
+    Field::exact("actor_id"),
+    Field::glob("ref").says(&[REF]),
+    Field::exact("ref_type"),
     Field::new("ref_protected", Test::Boolean).says(&[Says::Ref { open: |value| value != "true" }]),
-    exact("sha").says(&[COMMIT]),
-    glob("head_ref").says(&[REF]),
+    Field::exact("sha").says(&[COMMIT]),
+    Field::glob("head_ref").says(&[REF]),
     // Who opens a pull request chooses the base, not what is in it.
-    glob("base_ref"),
-    exact("event_name"),
-    exact("runner_environment"),
-    glob("enterprise").says(&[Says::Name { pinned_by: &["enterprise_id"], pins_itself: |_| false }]),
-    exact("enterprise_id"),
-    exact("run_id").says(&[WORKFLOW, COMMIT]),
-    exact("run_number"),
-    exact("run_attempt"),
-    exact("check_run_id").says(&[WORKFLOW, COMMIT]),
+    Field::glob("base_ref"),
+    Field::exact("event_name"),
+    Field::exact("runner_environment"),
+    Field::glob("enterprise").says(&[Says::Name { pinned_by: &["enterprise_id"], pins_itself: |_| false }]),
+    Field::exact("enterprise_id"),
+    Field::exact("run_id").says(&[WORKFLOW, COMMIT]),
+    Field::exact("run_number"),
+    Field::exact("run_attempt"),
+    Field::exact("check_run_id").says(&[WORKFLOW, COMMIT]),
     Field::new("repo_property_*", Test::Property),
 ];
 
@@ -275,103 +260,33 @@ fn describe(server: &str, claims: &Map<String, Value>) -> Provenance {
             of("ref"),
             of("run_id")
         )),
-        fulcio: fulcio.into_iter().filter(|(_, text)| !text.is_empty()).collect(),
+        fulcio: extensions(fulcio),
     }
 }
 
-/// Asks GitHub for a token with our audience, again while GitHub says that it is not ready.
+/// Asks GitHub for a token with our audience.
 async fn mint(job: &Job<'_>) -> Result<Secret> {
     let (Some(url), Some(token)) = (job.env.get(URL_VARIABLE), job.env.get(TOKEN_VARIABLE)) else {
         return Err(no_endpoint(job.env));
     };
-    let mut url = Url::parse(url).context(Kind::Proof, format!("{URL_VARIABLE} is not a URL"))?;
-    if url.scheme() != "https" && !matches!(url.host_str(), Some("127.0.0.1" | "[::1]" | "localhost")) {
-        return Err(Error::new(Kind::Proof, format!("{URL_VARIABLE} is not https"))
-            .hint("the request token would travel in the clear; ask the operator of this runner"));
-    }
+    let mut url = endpoint::url(url, URL_VARIABLE)?;
     url.query_pairs_mut().append_pair("audience", job.audience);
-    let client = job.platform.client()?;
-    let deadline = Instant::from_std(job.deadline);
-    let mut pause = Duration::from_millis(250);
-    loop {
-        (job.say)("asking GitHub for an OIDC token");
-        let request =
-            client.get(url.clone()).bearer_auth(token).header("Accept", "application/json; api-version=2.0");
-        // One request that hangs must not take the time of the next, which may be answered.
-        let attempt = deadline.min(Instant::now() + ATTEMPT);
-        let why = match timeout_at(attempt, answer(request, token)).await {
-            Ok(Ok(token)) => return Ok(token),
-            Ok(Err(Answer::Refused(error))) => return Err(error),
-            Ok(Err(Answer::NotNow(why))) => why,
-            Err(_) => "no answer in time".to_owned(),
-        };
-        let next = Instant::now() + pause;
-        if next >= deadline {
-            let host = url.host_str().unwrap_or_default();
-            return Err(Error::new(Kind::Unreachable, why)
-                .context(format!("GitHub's token endpoint at {host} gave no token in time"))
-                .hint("check that this runner's network and proxy (HTTPS_PROXY, NO_PROXY) let it through, and run the job again")
-                .hint("github.com's own troubles are on https://www.githubstatus.com"));
-        }
-        (job.say)(&format!("GitHub gave no token ({why}), trying again"));
-        sleep_until(next).await;
-        pause = (pause * 2).min(Duration::from_secs(5));
-    }
-}
-
-/// Why there is no token: for good, or for now.
-enum Answer {
-    Refused(Error),
-    NotNow(String),
-}
-
-async fn answer(request: reqwest::RequestBuilder, request_token: &str) -> Result<Secret, Answer> {
-    let response = request.send().await.map_err(|error| match net::trouble(&error) {
-        Trouble::Untrusted(why) => Answer::Refused(
-            Error::new(
-                Kind::Unreachable,
-                format!("the certificate of GitHub's token endpoint is not trusted: {why}"),
-            )
-            .hint(
-                "GitHub Enterprise Server behind a private CA: point SSL_CERT_FILE at a bundle that holds it",
-            ),
-        ),
-        trouble => Answer::NotNow(trouble.to_string()),
-    })?;
-    let status = response.status();
-    let body = zeroize::Zeroizing::new(net::body(response, MAX_ANSWER).await.map_err(Answer::NotNow)?);
-    let words = || shown_unless_secret(&String::from_utf8_lossy(&body), &[request_token]);
-    let pending = || {
-        let body = String::from_utf8_lossy(&body).to_ascii_lowercase();
-        body.contains("pending") || body.contains("delayed")
+    let endpoint = Endpoint {
+        platform: "GitHub",
+        secret: token,
+        pending: |body| body.contains("pending") || body.contains("delayed"),
+        refused: "the job needs `permissions: id-token: write`, and its request token lasts as long as the job",
+        untrusted: "GitHub Enterprise Server behind a private CA: point SSL_CERT_FILE at a bundle that holds it",
+        status_page: "github.com's own troubles are on https://www.githubstatus.com",
     };
-    match status {
-        StatusCode::OK => {}
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
-            return Err(Answer::NotNow(format!("status {}", status.as_u16())));
-        }
-        // GitHub answers so for a moment after the job has started.
-        StatusCode::FORBIDDEN if pending() => {
-            return Err(Answer::NotNow("the job is still pending".to_owned()));
-        }
-        _ if status.is_server_error() => return Err(Answer::NotNow(format!("status {}", status.as_u16()))),
-        _ => {
-            let said = if status.is_client_error() { format!(": {}", words()) } else { String::new() };
-            let cause = format!("GitHub refused to give an OIDC token: status {}{said}", status.as_u16());
-            return Err(Answer::Refused(Error::new(Kind::Proof, cause).hint(
-                "the job needs `permissions: id-token: write`, and its request token lasts as long as the job",
-            )));
-        }
-    }
     #[derive(serde::Deserialize)]
     struct Minted {
         value: Secret,
     }
-    let minted: Minted = serde_json::from_slice(&body).map_err(|_| {
-        // What the answer holds may be secret, so the parser's words stay out.
-        Answer::Refused(Error::new(Kind::Proof, "GitHub's token endpoint answered without a token"))
-    })?;
-    Ok(minted.value)
+    let accept = "application/json; api-version=2.0";
+    let request =
+        |client: &reqwest::Client| client.get(url.clone()).bearer_auth(token).header("Accept", accept);
+    endpoint.ask(job, &url, request, |minted: Minted| minted.value).await
 }
 
 fn no_endpoint(env: &Environment) -> Error {

@@ -35,7 +35,7 @@ pub struct Oidc {
     /// Which audiences are accepted.
     pub audience: Audience,
     /// What the method checks of the claims.
-    pub check: fn(&Map<String, Value>) -> Result<(), String>,
+    pub check: Check,
     /// Claims that must have a value: the organisation of a shared issuer.
     pub pinned: Vec<(&'static str, String)>,
     /// Which run the claims are of.
@@ -119,6 +119,48 @@ pub fn issuer_url(node: &Node, key: &str) -> Result<String, Mistake> {
     }
     reqwest::Url::parse(text).ok().filter(reqwest::Url::has_host).ok_or_else(wrong)?;
     Ok(text.to_owned())
+}
+
+/// A host as a policy names it: `HOST` or `HOST:PORT`.
+///
+/// # Errors
+/// Where it is something else.
+pub fn host<'n>(node: &'n Node, key: &str) -> Result<&'n str, Mistake> {
+    let text = node.text(key)?;
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.:[]".contains(&b)) {
+        return Err(Mistake::new(node.place, format!("`{key}` must be HOST or HOST:PORT")));
+    }
+    Ok(text)
+}
+
+/// Whether that is a UUID as platforms write them, in small letters.
+#[must_use]
+pub fn is_uuid(text: &str) -> bool {
+    let groups: Vec<usize> = text.split('-').map(str::len).collect();
+    groups == [8, 4, 4, 4, 12]
+        && text.bytes().all(|b| b == b'-' || b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+/// What a method asks of claims beyond what every token must have.
+pub type Check = fn(&Map<String, Value>) -> Result<(), String>;
+
+impl Common {
+    /// A verifier of tokens that are signed with RS256, as nearly all platforms do.
+    #[must_use]
+    pub fn rs256(self, issuer: String, max_lifetime: i64, check: Check, provenance: Describe) -> Oidc {
+        Oidc {
+            issuer,
+            static_keys: self.static_keys,
+            algorithms: vec![Algorithm::RS256],
+            max_lifetime,
+            require_key_binding: self.require_key_binding,
+            audience: Audience::default(),
+            check,
+            pinned: Vec::new(),
+            provenance,
+            rules: self.rules,
+        }
+    }
 }
 
 /// Turns claims into a [`Provenance`]; the text is the platform's URL.
@@ -325,6 +367,12 @@ fn time_claim(claims: &Map<String, Value>, name: &str) -> Result<i64, Denial> {
 #[must_use]
 pub fn text<'c>(claims: &'c Map<String, Value>, name: &str) -> &'c str {
     claims.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The extensions of a [`Provenance`] that have a text.
+#[must_use]
+pub fn extensions<const N: usize>(all: [(u64, String); N]) -> Vec<(u64, String)> {
+    all.into_iter().filter(|(_, text)| !text.is_empty()).collect()
 }
 
 /// Every one of `names` must be text that is not empty.

@@ -55,6 +55,18 @@ impl Field {
         Self { name, claim: name, test, says: &[] }
     }
 
+    /// A field whose value is a pattern, of the claim of the same name.
+    #[must_use]
+    pub const fn glob(name: &'static str) -> Self {
+        Self::new(name, Test::Glob)
+    }
+
+    /// A field whose value is the claim's, of the claim of the same name.
+    #[must_use]
+    pub const fn exact(name: &'static str) -> Self {
+        Self::new(name, Test::Exact)
+    }
+
     /// The claim, where it has another name.
     #[must_use]
     pub const fn claim(mut self, claim: &'static str) -> Self {
@@ -95,6 +107,9 @@ pub fn is_open_ref(pattern: &str) -> bool {
     is_open(pattern) || UNMEANT_REFS.iter().any(|unmeant| glob(pattern, unmeant))
 }
 
+/// One run is of one ref and one workflow: for a field that names it.
+pub const ONE_RUN: &[Says] = &[Says::Ref { open: is_open }, Says::Workflow { open: is_open }];
+
 /// How a field's value is compared with the claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Test {
@@ -102,6 +117,8 @@ pub enum Test {
     Glob,
     /// The claim is exactly that text.
     Exact,
+    /// The claim is text of this form with exactly the field's value in place of `{}`.
+    Within(&'static str),
     /// The claim is that boolean, or its name as text (GitHub's `ref_protected`).
     Boolean,
     /// The claim is a list with a text in it that matches a glob.
@@ -164,7 +181,7 @@ pub struct Guard {
     pub field: &'static str,
     /// The claim.
     pub claim: &'static str,
-    /// The values that need naming; booleans by name.
+    /// The values that need naming, as globs; booleans by name.
     pub values: &'static [&'static str],
     /// What is risky about them, in words that follow "then".
     pub risk: &'static str,
@@ -174,17 +191,21 @@ impl Guard {
     /// Whether that condition names one of the values, and so lets it in.
     #[must_use]
     pub fn is_named_by(&self, condition: &Condition) -> bool {
-        condition.field == self.field && self.values.contains(&condition.want.shown().as_str())
+        condition.field == self.field && self.has(&condition.want.shown())
     }
 
     /// Whether the claims have one of the values.
     #[must_use]
     pub fn strikes(&self, claims: &Map<String, Value>) -> bool {
         match claims.get(self.claim) {
-            Some(Value::String(text)) => self.values.contains(&text.as_str()),
-            Some(Value::Bool(value)) => self.values.contains(&if *value { "true" } else { "false" }),
+            Some(Value::String(text)) => self.has(text),
+            Some(Value::Bool(value)) => self.has(if *value { "true" } else { "false" }),
             _ => false,
         }
+    }
+
+    fn has(&self, value: &str) -> bool {
+        self.values.iter().any(|pattern| glob(pattern, value))
     }
 }
 
@@ -281,15 +302,33 @@ fn read_want(field: &Field, node: &Node) -> Result<Want, Mistake> {
             Ok("false") => false,
             _ => node.boolean(field.name)?,
         }),
-        Test::Exact => {
-            let text = text()?;
-            if text.contains(['*', '?']) {
-                return Err(Mistake::new(node.place, format!("`{}` takes no wildcards", field.name))
-                    .hint("write one rule for each value"));
-            }
-            Want::Exact(text)
-        }
+        Test::Exact => Want::Exact(literal(field, node, text()?)?),
+        Test::Within(form) => Want::Glob(form.replace("{}", &literal(field, node, text()?)?)),
     })
+}
+
+fn literal(field: &Field, node: &Node, text: String) -> Result<String, Mistake> {
+    if text.contains(['*', '?']) {
+        return Err(Mistake::new(node.place, format!("`{}` takes no wildcards", field.name))
+            .hint("write one rule for each value"));
+    }
+    Ok(text)
+}
+
+/// Holds every rule to a condition that says whose jobs it is about.
+///
+/// # Errors
+/// The first rule without one, in these words.
+pub fn anchor(
+    rules: &[Rule],
+    anchors: impl Fn(&Condition) -> bool,
+    message: &str,
+    hint: &str,
+) -> Result<(), Mistake> {
+    match rules.iter().find(|rule| !rule.conditions.iter().any(&anchors)) {
+        Some(rule) => Err(Mistake::new(rule.place, message).hint(hint)),
+        None => Ok(()),
+    }
 }
 
 /// Whether the whole of `text` matches `pattern`: `*` stands for any run of
@@ -386,6 +425,35 @@ mod tests {
             "",
         ] {
             assert_eq!(is_open_ref(bound), bound.is_empty(), "{bound}");
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_claim_is_compared_whole() {
+        static FIELDS: &[Field] = &[Field::new("project", Test::Within("p://*/{}/*")).claim("sub")];
+        let rules = |text: &str| read(&crate::document::parse(text).unwrap()[0], FIELDS, &[]);
+        let rules_of_app = rules("[{project: app}]").unwrap();
+        for (sub, fits) in
+            [("p://o/app/x", true), ("p://o/app2/x", false), ("p://app/o/x", false), ("app", false)]
+        {
+            let claims = serde_json::json!({"sub": sub});
+            assert_eq!(rules_of_app[0].conditions[0].holds(claims.as_object().unwrap()), fits, "{sub}");
+        }
+        assert_eq!(rules("[{project: 'a*'}]").unwrap_err().message, "`project` takes no wildcards");
+    }
+
+    #[test]
+    fn guards_strike_by_pattern() {
+        let guard = Guard { field: "ref", claim: "ref", values: &["refs/pull/*", "true"], risk: "" };
+        let strikes = |value: Value| guard.strikes(&Map::from_iter([("ref".to_owned(), value)]));
+        for (value, struck) in [
+            ("refs/pull/7/merge".into(), true),
+            ("refs/heads/refs/pull/7".into(), false),
+            (true.into(), true),
+            (false.into(), false),
+            (7.into(), false),
+        ] {
+            assert_eq!(strikes(value), struck);
         }
     }
 

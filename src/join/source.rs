@@ -93,6 +93,23 @@ impl Source {
     }
 }
 
+/// Why a platform that puts its token into a variable has none there: this is
+/// no job of it, as `marker` tells, or one that was not given a token.
+pub(super) fn gave_none<const N: usize>(
+    job: &str,
+    (is_one, marker): (bool, &str),
+    variable: &str,
+    hints: [String; N],
+) -> Error {
+    if !is_one {
+        return Error::new(Kind::Proof, format!("this is not {job}: {marker} is not set"))
+            .hint("choose another --join-method, or run this in such a job");
+    }
+    let error =
+        Error::new(Kind::Proof, format!("this is {job} without an OIDC token: {variable} is not set"));
+    hints.into_iter().fold(error, Error::hint)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

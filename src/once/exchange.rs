@@ -275,6 +275,8 @@ impl<'a> Exchanger<'a> {
                 date: self.authority_time(),
                 now: self.clock.now(),
                 audience: self.settings.source.is_none().then_some(self.audience.as_str()),
+                one_token: !self.settings.by_hand
+                    && self.settings.source.as_ref().is_some_and(|source| source.renews().is_err()),
                 telling: self.settings.method.telling(),
             }),
         };

@@ -26,8 +26,11 @@ pub struct Answer<'a> {
     pub date: Option<i64>,
     /// Our clock.
     pub now: i64,
-    /// The audience that was asked for; none where the token was handed over by hand.
+    /// The audience that was asked for; none where the token was there already,
+    /// by hand or by the platform.
     pub audience: Option<&'a str>,
+    /// Whether the platform gave the job one token and no way to another.
+    pub one_token: bool,
     /// The method's claims that are worth showing, the most telling first.
     pub telling: &'static [&'static str],
 }
@@ -46,6 +49,8 @@ pub fn refused(answer: &Answer<'_>) -> Error {
     let mut error = Error::new(Kind::Refused, words(problem)).context("the authority refused");
     if is(problem, Reason::AudienceWrong) {
         error = audience(error, answer, problem);
+    } else if answer.one_token && is(problem, Reason::TokenUsed) {
+        error = error.hint("this job has one token for all its exchanges: ask for everything in one (several --output), or have the join token allow more with `max_uses`");
     } else if !problem.hint.is_empty() {
         error = error.hint(shown_long(&problem.hint));
     }
@@ -91,7 +96,7 @@ fn audience(error: Error, answer: &Answer<'_>, problem: &Problem) -> Error {
                 value_words(chosen),
                 shown(answer.authority)
             ))
-            .hint("where the platform cannot, the join token may have `accept_default_audience: true`, if its method knows that");
+            .hint(WHERE_IT_CANNOT);
     }
     let has = claim.map(value_words).map_or_else(String::new, |aud| format!(", and this token has {aud}"));
     match answer.audience {
@@ -99,12 +104,18 @@ fn audience(error: Error, answer: &Answer<'_>, problem: &Problem) -> Error {
             "the authority takes tokens for its own `public_url`, and {} was asked for{has}: spell --authority as in its authority.yaml",
             shown(asked)
         )),
-        None => error.hint(format!(
-            "the authority takes tokens for its own `public_url`, such as {}{has}: have the platform mint one for it",
-            shown(answer.authority)
-        )),
+        None => {
+            let error = error.hint(format!(
+                "the authority takes tokens for its own `public_url`, such as {}{has}: have the platform mint one for it",
+                shown(answer.authority)
+            ));
+            if claim.is_some_and(|claim| !is_for_an_authority(claim)) { error.hint(WHERE_IT_CANNOT) } else { error }
+        }
     }
 }
+
+/// For an audience that is no authority's.
+const WHERE_IT_CANNOT: &str = "where the platform cannot, the join token may have `accept_default_audience: true` or an `audience`, if its method knows that";
 
 /// Whether an audience is a URL, as that of an authority is. What platforms
 /// choose by themselves is the name or number of an organisation.
@@ -231,6 +242,7 @@ mod tests {
             date: Some(1000),
             now: 1000,
             audience: Some("https://a#x"),
+            one_token: false,
             telling: &["repository", "ref"],
         }
     }
@@ -272,6 +284,16 @@ mod tests {
             assert!(hints.contains("3f1c2a54-7f0f") && hints.contains("which the platform chose"), "{hints}");
             assert!(hints.contains("accept_default_audience") && !hints.contains("was asked for"), "{hints}");
         }
+    }
+
+    #[test]
+    fn a_job_with_one_token_is_told_what_to_do_with_it() {
+        let used = problem(
+            json!({"type": "urn:machine-id:token-used", "hint": "get a fresh token", "detail": "the token has been used before"}),
+        );
+        let hints = |one_token| refused(&Answer { one_token, ..answer(Some(&used)) }).hints().join("\n");
+        assert!(hints(true).contains("`max_uses`") && !hints(true).contains("fresh"), "{}", hints(true));
+        assert!(hints(false).contains("fresh") && !hints(false).contains("max_uses"));
     }
 
     #[test]

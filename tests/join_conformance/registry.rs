@@ -34,7 +34,7 @@ fn entries() -> Vec<Entry> {
     let (line, _) = line.split_once("];").unwrap();
     let written: Vec<(&str, &str)> = line
         .split(',')
-        .filter_map(|one| one.trim().trim_start_matches(['&', '[']).split_once("::"))
+        .filter_map(|one| one.trim_start_matches(['&', '[', ' ', '\n']).split_once("::"))
         .collect();
     assert_eq!(written.len(), METHODS.len(), "an entry is `&module::Type`: {written:?}");
     let entry = |(method, (module, type_name)): (&&dyn machine_id::join::JoinMethod, (&str, &str))| Entry {

@@ -11,6 +11,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod azure_devops;
+mod buildkite;
 mod cleanup;
 mod destinations;
 mod handed;
@@ -19,6 +21,7 @@ mod outages;
 mod platforms;
 mod signals;
 mod trust;
+mod variables;
 mod wrapped;
 
 use std::path::Path;
@@ -34,6 +37,20 @@ fn world() -> World {
             + "---\nkind: role\nversion: v7\nmetadata: {name: readers}\nspec:\n  options: {max_session_ttl: 1h}\n  \
                allow: {logins: [reader], node_labels: {'*': '*'}}\n"
     })
+}
+
+/// A world whose bot can also join by this method, with this section and with
+/// the issuer's keys given; the join token is named `here`.
+fn joined_by(method: &str, more: &str, section: &str) -> World {
+    let issuer = support::issuer::Issuer::start();
+    let keys = issuer.key_set();
+    let policy = support::policies::basic(&issuer)
+        + &format!(
+            "---\nkind: token\nversion: v2\nmetadata: {{name: here}}\nspec:\n  roles: [Bot]\n  bot_name: deployer\n  \
+             join_method: {method}\n{more}  {method}: {{static_jwks: '{keys}', {section}}}\n"
+        );
+    let authority = support::authority::Authority::trusting(&issuer, &policy);
+    World { issuer, authority }
 }
 
 /// The audit's events of this kind.

@@ -16,4 +16,5 @@ mod check;
 mod claims;
 mod documents;
 mod lints;
+mod platforms;
 mod refusals;

@@ -4,7 +4,7 @@
 //!
 //! It answers for whatever host it is asked for (its certificate names
 //! 127.0.0.1, localhost and [`NAMES`]); through [`Issuer::proxy`] it stands in
-//! for `oidc.circleci.com` and `token.actions.githubusercontent.com`.
+//! for all of them.
 
 mod answers;
 mod connection;
@@ -33,8 +33,26 @@ pub const NAMES: &[&str] = &[
     "token.actions.githubusercontent.com",
     "token.actions.octo.ghe.com",
     "oidc.circleci.com",
+    "gitlab.com",
+    "agent.buildkite.com",
+    "api.bitbucket.org",
+    "vstoken.dev.azure.com",
+    "octo.app.spacelift.io",
+    "app.terraform.io",
     "ghes.example.com",
     "other.example.com",
+];
+
+/// The platforms that it can be: those whose fixtures have claims for it.
+const PLATFORMS: &[&str] = &[
+    "github",
+    "circleci",
+    "gitlab",
+    "buildkite",
+    "bitbucket",
+    "azure-devops",
+    "spacelift",
+    "terraform_cloud",
 ];
 
 /// What a job presents to the token endpoint.
@@ -47,7 +65,7 @@ pub enum Endpoint {
     Discovery,
     /// `…/.well-known/jwks`.
     Keys,
-    /// GitHub's token endpoint, or CircleCI's command.
+    /// GitHub's or Azure DevOps' token endpoint, or CircleCI's or Buildkite's command.
     Token,
     /// Anything else.
     Other,
@@ -140,7 +158,7 @@ impl Issuer {
             keys: vec![keys::ISSUER.jwk()],
             faults: BTreeMap::new(),
             requests: Vec::new(),
-            claims: BTreeMap::from(["github", "circleci"].map(|method| (method, template::claims(method)))),
+            claims: PLATFORMS.iter().map(|method| (*method, template::claims(method))).collect(),
             signer: &keys::ISSUER,
             minted: Vec::new(),
         };
@@ -209,7 +227,7 @@ impl Issuer {
         self.state(|state| state.signer = signer);
     }
 
-    /// Changes the claims that the token endpoint puts into a platform's tokens (`github`, `circleci`).
+    /// Changes the claims that the token endpoint puts into a platform's tokens.
     pub fn change_claims(&self, platform: &str, change: impl FnOnce(&mut Map<String, Value>)) {
         self.state(|state| change(state.claims.get_mut(platform).unwrap()));
     }
@@ -283,7 +301,7 @@ impl Issuer {
     /// front of `PATH`.
     pub fn circleci_environment(&self, program: Option<&Path>) -> Vec<(String, String)> {
         if let Some(folder) = program {
-            connection::write_circleci(&folder.join("circleci"), self.plain.as_ref().unwrap().address);
+            self.write_minter(&folder.join("circleci"), "circleci");
         }
         let claims = self.state(|state| state.claims["circleci"].clone());
         let organization = claims["oidc.circleci.com/org-id"].as_str().unwrap().to_owned();
@@ -296,6 +314,23 @@ impl Issuer {
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into()
+    }
+
+    /// What an Azure DevOps job has in its environment, when it passes its access token on.
+    pub fn azure_environment(&self) -> Vec<(String, String)> {
+        [
+            ("TF_BUILD", "True".to_owned()),
+            ("SYSTEM_OIDCREQUESTURI", self.url("/octo-org/project/_apis/distributedtask/jobs/1/oidctoken")),
+            ("SYSTEM_ACCESSTOKEN", REQUEST_TOKEN.to_owned()),
+            ("SSL_CERT_FILE", self.ca_file().display().to_string()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+    }
+
+    /// Writes a platform's own command, which has this issuer mint tokens.
+    pub fn write_minter(&self, path: &Path, platform: &str) {
+        connection::write_minter(path, platform, self.plain.as_ref().unwrap().address);
     }
 
     fn state<T>(&self, with: impl FnOnce(&mut State) -> T) -> T {

@@ -62,7 +62,9 @@ impl Shared {
                 let keys = json!({"keys": self.state.lock().unwrap().keys});
                 reply(to, 200, "", &keys.to_string())
             }
-            Endpoint::Token if request.target.starts_with("/circleci") => self.circleci(request, to),
+            Endpoint::Token if request.target == "/circleci" => self.command("circleci", request, to),
+            Endpoint::Token if request.target == "/buildkite" => self.command("buildkite", request, to),
+            Endpoint::Token if request.target.contains("/oidctoken") => self.azure(request, to),
             Endpoint::Token => self.github(request, to),
             Endpoint::Other => reply(to, 404, "", "{}"),
         }
@@ -87,16 +89,40 @@ impl Shared {
         reply(to, 200, "", &json!({"count": token.len(), "value": token}).to_string())
     }
 
-    /// CircleCI's command: the claims that the job asks for, then the token.
-    fn circleci(&self, request: &Request, to: &mut impl Write) -> io::Result<()> {
+    /// A platform's command: the claims that the job asks for, then the token.
+    fn command(&self, platform: &str, request: &Request, to: &mut impl Write) -> io::Result<()> {
         let Ok(Value::Object(asked)) = serde_json::from_slice(&request.body) else {
             return reply(to, 400, "", "claims must be a JSON object");
         };
-        let organization = self.state.lock().unwrap().claims["circleci"]["oidc.circleci.com/org-id"].clone();
+        let organization = match platform {
+            "circleci" => self.state.lock().unwrap().claims["circleci"]["oidc.circleci.com/org-id"].clone(),
+            _ => "https://buildkite.com/acme-inc".into(),
+        };
         let audience = asked.get("aud").unwrap_or(&organization).as_str().unwrap_or_default().to_owned();
-        let token = self.token("circleci", &audience).mint();
+        let token = self.token(platform, &audience).mint();
         self.state.lock().unwrap().minted.push(token.clone());
         reply(to, 200, "", &token)
+    }
+
+    /// Azure DevOps': `POST …?api-version=7.1[&serviceConnectionId=…]` with the access token.
+    fn azure(&self, request: &Request, to: &mut impl Write) -> io::Result<()> {
+        if request.header("authorization") != Some(&format!("Bearer {REQUEST_TOKEN}")) {
+            return reply(to, 401, "", r#"{"message":"TF400813: the user is not authorized"}"#);
+        }
+        if request.header("content-length") != Some("0") {
+            return reply(to, 411, "", "Length Required");
+        }
+        let query = request.target.split_once('?').map(|(_, query)| query).unwrap_or_default();
+        if request.method != "POST" || !query.split('&').any(|pair| pair == "api-version=7.1") {
+            return reply(to, 405, "", r#"{"message":"POST, with the version of the API"}"#);
+        }
+        let mut token = self.token("azure-devops", "api://AzureADTokenExchange");
+        if let Some(id) = query.split('&').find_map(|pair| pair.strip_prefix("serviceConnectionId=")) {
+            token = token.claim("sub", format!("sc://octo-org/octo-project/{id}"));
+        }
+        let token = token.mint();
+        self.state.lock().unwrap().minted.push(token.clone());
+        reply(to, 200, "", &json!({"oidcToken": token}).to_string())
     }
 
     /// A token of a platform's claims for this audience.

@@ -28,8 +28,8 @@ pub fn tls(shared: &Shared, socket: TcpStream) {
     let _ = stream.sock.shutdown(Shutdown::Write);
 }
 
-/// `CONNECT`, as a proxy that knows one server; or CircleCI's command, from
-/// the script of [`write_circleci`].
+/// `CONNECT`, as a proxy that knows one server; or a platform's command, from
+/// the script of [`write_minter`].
 pub fn plain(shared: &Shared, socket: TcpStream) {
     let _ = socket.set_read_timeout(Some(PATIENCE));
     let _ = socket.set_nodelay(true);
@@ -99,38 +99,48 @@ fn endpoint(target: &str) -> Endpoint {
         Endpoint::Discovery
     } else if path.ends_with("/.well-known/jwks") {
         Endpoint::Keys
-    } else if path == "/actions/idtoken" || path == "/circleci" {
+    } else if ["/actions/idtoken", "/circleci", "/buildkite"].contains(&path) || path.ends_with("/oidctoken")
+    {
         Endpoint::Token
     } else {
         Endpoint::Other
     }
 }
 
-/// A program `circleci` that understands `run oidc get --claims JSON`, as the
-/// real one in a job does; the issuer mints what it prints.
-pub fn write_circleci(path: &Path, issuer: SocketAddr) {
+/// A platform's program that mints tokens, as the real one in a job does; the
+/// issuer makes what it prints. Its arguments are added to a file beside it.
+pub fn write_minter(path: &Path, platform: &str, issuer: SocketAddr) {
+    let (words, option) = match platform {
+        "circleci" => {
+            ("run oidc get", r#"--claims) claims=$2; shift 2 ;; --claims=*) claims=${1#--claims=}; shift ;;"#)
+        }
+        "buildkite" => {
+            ("oidc request-token", r#"--audience) claims="{\"aud\":\"$2\"}"; shift 2 ;; --claim) shift 2 ;;"#)
+        }
+        other => panic!("{other} has no command"),
+    };
+    let count = words.split(' ').count();
+    let (ip, port) = (issuer.ip(), issuer.port());
     let script = format!(
         r#"#!/bin/bash
 set -u
-[ "${{1-}} ${{2-}} ${{3-}}" = "run oidc get" ] || {{ echo "unknown command" >&2; exit 1; }}
-shift 3
+printf '%s\n' "$*" >>"$0.args"
+[ "${{*:1:{count}}}" = "{words}" ] || {{ echo "unknown command" >&2; exit 1; }}
+shift {count}
 claims='{{}}'
 while [ $# -gt 0 ]; do
   case $1 in
-    --claims) claims=$2; shift 2 ;;
-    --claims=*) claims=${{1#--claims=}}; shift ;;
+    {option}
     *) shift ;;
   esac
 done
-exec 3<>/dev/tcp/{}/{}
-printf 'POST /circleci HTTP/1.1\r\nHost: oidc.circleci.com\r\nContent-Length: %s\r\n\r\n%s' "${{#claims}}" "$claims" >&3
+exec 3<>/dev/tcp/{ip}/{port}
+printf 'POST /{platform} HTTP/1.1\r\nHost: {platform}\r\nContent-Length: %s\r\n\r\n%s' "${{#claims}}" "$claims" >&3
 IFS=' ' read -r _ status _ <&3
 while IFS= read -r line <&3; do [ "$line" = $'\r' ] && break; done
 while IFS= read -r line <&3 || [ -n "$line" ]; do printf '%s\n' "$line"; done
 [ "$status" = 200 ]
-"#,
-        issuer.ip(),
-        issuer.port()
+"#
     );
     std::fs::write(path, script).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();

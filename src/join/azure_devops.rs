@@ -1,0 +1,304 @@
+//! Azure DevOps pipelines: an issuer for each organisation, tokens from an endpoint.
+
+use serde_json::{Map, Value};
+
+use super::endpoint::{self, Endpoint};
+use super::oidc::{Audience, Check, Common, Describe, Oidc, extensions, is_uuid, require_texts, text};
+use super::rules::{self, Condition, Field, Guard, ONE_RUN, Says, Test};
+use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Verifier};
+use crate::document::{Mapping, Mistake};
+use crate::environment::Environment;
+use crate::error::{Error, Kind, Result};
+use crate::secret::Secret;
+use crate::text::shown;
+use crate::wire::Proof;
+
+/// The join method `azure-devops`.
+#[derive(Debug)]
+pub struct AzureDevOps;
+
+/// The issuer, with an organisation's id behind it.
+const ISSUER: &str = "https://vstoken.dev.azure.com";
+/// The audience of every token; the platform lets nobody choose another.
+const AUDIENCE: &str = "api://AzureADTokenExchange";
+const URL_VARIABLE: &str = "SYSTEM_OIDCREQUESTURI";
+const TOKEN_VARIABLE: &str = "SYSTEM_ACCESSTOKEN";
+/// The id of a service connection to have the token of, in place of the pipeline's own. Not
+/// AZURESUBSCRIPTION_SERVICE_CONNECTION_ID, which some tasks set: who asks for it should mean it.
+const CONNECTION_VARIABLE: &str = "MACHINE_ID_SERVICE_CONNECTION_ID";
+/// Tokens live for five to ten minutes: an hour at most, in seconds.
+const MAX_LIFETIME: i64 = 3600;
+const ORGANIZATION: &str = "org_id";
+/// How the subject of a service connection begins; a pipeline's begins with `p://`.
+const CONNECTION: &str = "sc://";
+
+const WORKFLOW: Says = Says::Workflow { open: rules::is_open };
+const REF: Says = Says::Ref { open: rules::is_open };
+const PROJECT: Says = Says::Name { pinned_by: &["project_id"], pins_itself: |_| false };
+/// Its approvals and checks say which branches and pipelines may use a service connection.
+const IF_PIPELINE: fn(&str) -> bool = |sub| !sub.starts_with(CONNECTION);
+
+static FIELDS: &[Field] = &[
+    // `p://ORGANIZATION/PROJECT/PIPELINE`, with their names.
+    Field::glob("sub").says(&[
+        PROJECT,
+        Says::Ref { open: IF_PIPELINE },
+        Says::Workflow { open: |sub| rules::literal_prefix(sub).split('/').nth(4).is_none_or(str::is_empty) },
+    ]),
+    Field::new("project_name", Test::Within("*://*/{}/*")).claim("sub").says(&[PROJECT]),
+    Field::new("pipeline_name", Test::Within("p://*/*/{}"))
+        .claim("sub")
+        .says(&[Says::Name { pinned_by: &["definition_id"], pins_itself: |_| false }, WORKFLOW]),
+    Field::exact("project_id").claim("prj_id"),
+    Field::exact("definition_id").claim("def_id").says(&[WORKFLOW]),
+    Field::glob("repository_uri").claim("rpo_uri"),
+    Field::exact("repository_id").claim("rpo_id"),
+    Field::exact("repository_version").claim("rpo_ver").says(&[REF]),
+    Field::glob("repository_ref").claim("rpo_ref").says(&[Says::Ref { open: rules::is_open_ref }]),
+    Field::exact("run_id").says(ONE_RUN),
+];
+
+/// Builds of pull requests, forks' among them where the pipeline takes those.
+static GUARDS: &[Guard] = &[Guard {
+    field: "repository_ref",
+    claim: "rpo_ref",
+    values: &["refs/pull/*"],
+    risk: "the job runs the code of a pull request that nobody has merged",
+}];
+
+impl JoinMethod for AzureDevOps {
+    fn name(&self) -> &'static str {
+        "azure-devops"
+    }
+
+    fn summary(&self) -> &'static str {
+        "Azure DevOps pipelines"
+    }
+
+    fn detects(&self, env: &Environment) -> bool {
+        env.is_true("TF_BUILD")
+    }
+
+    fn prove<'a>(&'a self, job: &'a Job<'a>) -> BoxFuture<'a, Result<Presented>> {
+        Box::pin(async move { Ok(Proof::id_token(mint(job).await?).into()) })
+    }
+
+    fn telling(&self) -> &'static [&'static str] {
+        &[ORGANIZATION, "prj_id", "def_id", "rpo_id", "rpo_uri", "rpo_ref", "rpo_ver", "run_id"]
+    }
+
+    fn fields(&self) -> &'static [Field] {
+        FIELDS
+    }
+
+    fn guards(&self) -> &'static [Guard] {
+        GUARDS
+    }
+
+    fn configure(&self, mut section: Mapping<'_>) -> Result<Box<dyn Verifier>, Mistake> {
+        let (place, node) = (section.place, section.need("organization_id")?);
+        let organization = node.text("organization_id")?.to_owned();
+        if !is_uuid(&organization) {
+            return Err(Mistake::new(node.place, "`organization_id` is not a UUID").hint(
+                "https://dev.azure.com/ORGANIZATION/_apis/connectionData shows it as `instanceId`; in small letters",
+            ));
+        }
+        let beside = section.boolean("accept_default_audience")?.then(|| AUDIENCE.to_owned());
+        let common = Common::read(section, FIELDS, GUARDS)?;
+        rules::anchor(
+            &common.rules,
+            |condition| match condition.field.as_str() {
+                "project_id" | "project_name" => true,
+                // As far as the project's end.
+                "sub" => rules::literal_prefix(&condition.want.shown()).split('/').count() > 4,
+                _ => false,
+            },
+            "a rule does not say which project may join",
+            "add `project_id`, `project_name` or `sub`",
+        )?;
+        let connections =
+            common.rules.iter().filter(|rule| rule.conditions.iter().any(of_connection)).count();
+        let check: Check = match connections {
+            0 => check_pipeline,
+            all if all == common.rules.len() => check_connection,
+            _ => {
+                return Err(Mistake::new(
+                    place,
+                    "some rules are for pipelines and some for service connections",
+                )
+                .hint("write a join token for each"));
+            }
+        };
+        let provenance = Describe { server: "https://dev.azure.com".to_owned(), describe };
+        let issuer = format!("{ISSUER}/{organization}");
+        // A service connection's token may lack the claim, and has the same issuer.
+        let pinned = if connections == 0 { vec![(ORGANIZATION, organization)] } else { Vec::new() };
+        let audience = Audience { beside, ..Audience::default() };
+        Ok(Box::new(Oidc { audience, pinned, ..common.rs256(issuer, MAX_LIFETIME, check, provenance) }))
+    }
+}
+
+fn of_connection(condition: &Condition) -> bool {
+    condition.field == "sub" && condition.want.shown().starts_with(CONNECTION)
+}
+
+/// A pipeline's own token. Those of service connections are what Azure's own tasks carry about.
+fn check_pipeline(claims: &Map<String, Value>) -> Result<(), String> {
+    check_subject(claims, "p://", "a pipeline's")?;
+    // The ref is guarded, so it must be there.
+    require_texts(claims, &[ORGANIZATION, "prj_id", "def_id", "rpo_ref", "run_id"])
+}
+
+fn check_connection(claims: &Map<String, Value>) -> Result<(), String> {
+    check_subject(claims, CONNECTION, "a service connection's")
+}
+
+/// `KIND://ORGANIZATION/PROJECT/NAME`: no part may hold a slash, or names could pose as others.
+fn check_subject(claims: &Map<String, Value>, kind: &str, whose: &str) -> Result<(), String> {
+    require_texts(claims, &["sub"])?;
+    let parts: Option<Vec<&str>> =
+        text(claims, "sub").strip_prefix(kind).map(|rest| rest.split('/').collect());
+    match parts {
+        Some(parts) if parts.len() == 3 && !parts.contains(&"") => Ok(()),
+        _ => Err(format!("sub is not {whose}: {kind}ORGANIZATION/PROJECT/NAME")),
+    }
+}
+
+fn describe(server: &str, claims: &Map<String, Value>) -> Provenance {
+    let of = |name: &str| text(claims, name).to_owned();
+    let (sub, run) = (of("sub"), of("run_id"));
+    let named = sub.split_once("://").map_or(sub.as_str(), |(_, named)| named);
+    let project = named.rsplit_once('/').map_or(named, |(project, _)| project);
+    let at = if of("rpo_ref").is_empty() { String::new() } else { format!("@{}", of("rpo_ref")) };
+    Provenance {
+        line: shown(&format!("azure-devops:{named}{at} run {run}")),
+        fulcio: extensions([
+            (8, of("iss")),
+            (12, of("rpo_uri")),
+            (13, of("rpo_ver")),
+            (14, of("rpo_ref")),
+            (15, of("rpo_id")),
+            (
+                21,
+                if run.is_empty() {
+                    String::new()
+                } else {
+                    format!("{server}/{project}/_build/results?buildId={run}")
+                },
+            ),
+        ]),
+    }
+}
+
+/// Asks Azure DevOps for a token; its audience is not ours to choose.
+async fn mint(job: &Job<'_>) -> Result<Secret> {
+    let Some(url) = job.env.get(URL_VARIABLE) else {
+        return Err(Error::new(
+            Kind::Proof,
+            format!("this is not an Azure DevOps job: {URL_VARIABLE} is not set"),
+        )
+        .hint("choose another --join-method, or run this in a pipeline")
+        .hint("in a container or with `env -i`, pass it on"));
+    };
+    let Some(token) = job.env.get(TOKEN_VARIABLE) else {
+        return Err(Error::new(
+            Kind::Proof,
+            format!("this job may not ask Azure DevOps for an OIDC token: {TOKEN_VARIABLE} is not set"),
+        )
+        .hint("pass it to the step:\n    env:\n      SYSTEM_ACCESSTOKEN: $(System.AccessToken)"));
+    };
+    let mut url = endpoint::url(url, URL_VARIABLE)?;
+    url.query_pairs_mut().append_pair("api-version", "7.1");
+    if let Some(connection) = job.env.get(CONNECTION_VARIABLE) {
+        url.query_pairs_mut().append_pair("serviceConnectionId", connection);
+    }
+    let endpoint = Endpoint {
+        platform: "Azure DevOps",
+        secret: token,
+        pending: |_| false,
+        refused: "the access token ends with the job; a service connection must be allowed for this pipeline",
+        untrusted: "a proxy that inspects TLS: point SSL_CERT_FILE at a bundle that holds its CA",
+        status_page: "Azure DevOps' own troubles are on https://status.dev.azure.com",
+    };
+    #[derive(serde::Deserialize)]
+    struct Minted {
+        #[serde(rename = "oidcToken")]
+        token: Secret,
+    }
+    let request = |client: &reqwest::Client| {
+        let post = client.post(url.clone()).bearer_auth(token).header("Content-Type", "application/json");
+        // Without these, a length is missing and a refusal is a page to sign in on.
+        post.header("Content-Length", "0").header("X-TFS-FedAuthRedirect", "Suppress")
+    };
+    endpoint.ask(job, &url, request, |minted: Minted| minted.token).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document;
+
+    const ORG: &str = "0a1b2c3d-0000-4000-8000-00000000abcd";
+
+    fn configure(section: &str) -> Result<Box<dyn Verifier>, Mistake> {
+        let nodes = document::parse(section).unwrap();
+        AzureDevOps.configure(nodes[0].mapping("azure-devops").unwrap())
+    }
+
+    fn allow(rules: &str) -> Result<Box<dyn Verifier>, Mistake> {
+        configure(&format!("{{organization_id: {ORG}, allow: [{rules}]}}"))
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        assert_eq!(
+            configure("allow: [{project_id: x}]").unwrap_err().message,
+            "azure-devops lacks `organization_id`"
+        );
+        for (rules, message) in [
+            ("{definition_id: '1'}", "a rule does not say which project may join"),
+            ("{sub: '*'}", "a rule does not say which project may join"),
+            ("{sub: 'p://o/p*'}", "a rule does not say which project may join"),
+            ("{project_name: 'a*'}", "`project_name` takes no wildcards"),
+            ("{definition_id: 1, project_id: x}", "`definition_id` must be text, not a number"),
+            (
+                "{sub: 'sc://o/p/c'}, {project_id: x}",
+                "some rules are for pipelines and some for service connections",
+            ),
+        ] {
+            assert_eq!(allow(rules).unwrap_err().message, message, "{rules}");
+        }
+        assert!(allow("{project_name: app}, {sub: 'p://o/p/*'}").is_ok());
+        assert!(allow("{sub: 'sc://o/p/c'}").is_ok());
+    }
+
+    #[test]
+    fn subjects_have_three_parts() {
+        let check = |sub: &str| {
+            let claims = serde_json::json!({"sub": sub, "org_id": ORG, "prj_id": "p", "def_id": "1", "rpo_ref": "r", "run_id": "1"});
+            (
+                check_pipeline(claims.as_object().unwrap()).is_ok(),
+                check_connection(claims.as_object().unwrap()).is_ok(),
+            )
+        };
+        assert_eq!(check("p://o/p/n"), (true, false));
+        assert_eq!(check("sc://o/p/n"), (false, true));
+        for bad in ["", "p://o/p", "p://o/p/n/m", "p://o//n", "p:///p/n", "P://o/p/n", "o/p/n", "xsc://o/p/n"]
+        {
+            assert_eq!(check(bad), (false, false), "{bad}");
+        }
+    }
+
+    #[test]
+    fn provenance_names_the_run() {
+        let claims =
+            serde_json::json!({"iss": "i", "sub": "p://o/p/n", "rpo_ref": "refs/heads/main", "run_id": "5"});
+        let provenance = describe("https://dev.azure.com", claims.as_object().unwrap());
+        assert_eq!(provenance.line, "azure-devops:o/p/n@refs/heads/main run 5");
+        assert!(
+            provenance
+                .fulcio
+                .contains(&(21, "https://dev.azure.com/o/p/_build/results?buildId=5".to_owned()))
+        );
+    }
+}

@@ -1,0 +1,249 @@
+//! Buildkite: its agent mints tokens, of one issuer for all organisations.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::command::{self, Minter};
+use super::oidc::{Common, Describe, extensions, require_texts, text};
+use super::rules::{self, Condition, Field, ONE_RUN, Says, Test, Want};
+use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Verifier};
+use crate::document::{Mapping, Mistake};
+use crate::environment::Environment;
+use crate::error::{Error, Kind, Result};
+use crate::secret::Secret;
+use crate::text::shown;
+use crate::wire::Proof;
+
+/// The join method `buildkite`.
+#[derive(Debug)]
+pub struct Buildkite;
+
+/// The issuer that every organisation shares.
+const ISSUER: &str = "https://agent.buildkite.com";
+/// Where its pages are.
+const SERVER: &str = "https://buildkite.com";
+const AGENT: &str = "buildkite-agent";
+/// Claims that a token has only if they are asked for: the ids behind the names.
+const IDS: [&str; 2] = ["organization_id", "pipeline_id"];
+/// More of them, as the agent itself takes them.
+const CLAIMS_VARIABLE: &str = "BUILDKITE_OIDC_TOKEN_CLAIMS";
+/// Tokens live for five minutes unless somebody asks for more: an hour at most, in seconds.
+const MAX_LIFETIME: i64 = 3600;
+/// How long the agent may take. It asks Buildkite up to five times.
+const MINT_TIMEOUT: Duration = Duration::from_secs(40);
+
+const PIPELINE: Says = Says::Name { pinned_by: &["pipeline_id"], pins_itself: |_| false };
+const REF: Says = Says::Ref { open: rules::is_open };
+const WORKFLOW: Says = Says::Workflow { open: rules::is_open };
+
+static FIELDS: &[Field] = &[
+    Field::exact("organization_slug")
+        .says(&[Says::Name { pinned_by: &["organization_id", "pipeline_id"], pins_itself: |_| false }]),
+    Field::exact("organization_id"),
+    Field::glob("pipeline_slug").says(&[PIPELINE, WORKFLOW]),
+    Field::exact("pipeline_id").says(&[WORKFLOW]),
+    Field::glob("build_branch").says(&[REF]),
+    Field::glob("build_tag").says(&[REF]),
+    Field::exact("build_commit").says(&[REF]),
+    Field::exact("build_source"),
+    Field::glob("step_key"),
+    Field::exact("job_id").says(ONE_RUN),
+    Field::exact("agent_id"),
+    Field::exact("runner_environment"),
+    Field::exact("cluster_id"),
+    Field::glob("cluster_name"),
+    Field::exact("queue_id"),
+    Field::glob("queue_key"),
+    Field::new("agent_tag:*", Test::Property),
+    // `organization:SLUG:pipeline:SLUG:ref:REF:commit:SHA:step:KEY`, or one id alone.
+    Field::glob("sub").says(&[
+        Says::Name { pinned_by: &IDS, pins_itself: |sub| !sub.contains(':') },
+        Says::Ref {
+            open: |sub| {
+                let of = sub
+                    .split_once(":ref:")
+                    .map(|(_, rest)| rest.split(":commit:").next().unwrap_or_default());
+                of.is_none_or(rules::is_open_ref)
+            },
+        },
+        Says::Workflow {
+            open: |sub| {
+                sub.split_once(":pipeline:").is_none_or(|(_, of)| rules::literal_prefix(of).is_empty())
+            },
+        },
+    ]),
+];
+
+impl JoinMethod for Buildkite {
+    fn name(&self) -> &'static str {
+        "buildkite"
+    }
+
+    fn summary(&self) -> &'static str {
+        "Buildkite: agents of version 3"
+    }
+
+    fn detects(&self, env: &Environment) -> bool {
+        env.is_true("BUILDKITE")
+    }
+
+    fn prove<'a>(&'a self, job: &'a Job<'a>) -> BoxFuture<'a, Result<Presented>> {
+        Box::pin(async move { Ok(Proof::id_token(mint(job).await?).into()) })
+    }
+
+    fn renews(&self, env: &Environment) -> Result<(), String> {
+        if command::is_there(env, AGENT) { Ok(()) } else { Err(format!("there is no `{AGENT}` command")) }
+    }
+
+    fn telling(&self) -> &'static [&'static str] {
+        &[
+            "organization_slug",
+            "organization_id",
+            "pipeline_slug",
+            "pipeline_id",
+            "build_branch",
+            "build_tag",
+            "build_commit",
+            "build_source",
+            "step_key",
+            "runner_environment",
+            "job_id",
+        ]
+    }
+
+    fn fields(&self) -> &'static [Field] {
+        FIELDS
+    }
+
+    fn can_bind(&self) -> bool {
+        true
+    }
+
+    fn configure(&self, section: Mapping<'_>) -> Result<Box<dyn Verifier>, Mistake> {
+        let common = Common::read(section, FIELDS, &[])?;
+        rules::anchor(
+            &common.rules,
+            anchors,
+            "a rule does not say whose pipelines may join",
+            "add `organization_slug`, `organization_id`, `pipeline_id` or `sub: organization:SLUG:…`",
+        )?;
+        let provenance = Describe { server: SERVER.to_owned(), describe };
+        Ok(Box::new(common.rs256(ISSUER.to_owned(), MAX_LIFETIME, check, provenance)))
+    }
+}
+
+/// All organisations have the same issuer.
+fn anchors(condition: &Condition) -> bool {
+    match (condition.field.as_str(), &condition.want) {
+        ("organization_slug" | "organization_id" | "pipeline_id", Want::Exact(_)) => true,
+        ("sub", Want::Glob(pattern)) => rules::literal_prefix(pattern)
+            .strip_prefix("organization:")
+            .and_then(|rest| rest.split_once(':'))
+            .is_some_and(|(slug, _)| !slug.is_empty()),
+        _ => false,
+    }
+}
+
+fn check(claims: &Map<String, Value>) -> Result<(), String> {
+    require_texts(claims, &["sub", "organization_slug", "pipeline_slug", "job_id"])
+}
+
+fn describe(server: &str, claims: &Map<String, Value>) -> Provenance {
+    let of = |name: &str| text(claims, name);
+    let build = claims.get("build_number").map(Value::to_string).unwrap_or_default();
+    let pipeline = format!("{}/{}", of("organization_slug"), of("pipeline_slug"));
+    let git_ref = match (of("build_tag"), of("build_branch")) {
+        ("", "") => String::new(),
+        ("", branch) => format!("refs/heads/{branch}"),
+        (tag, _) => format!("refs/tags/{tag}"),
+    };
+    let at = if git_ref.is_empty() { String::new() } else { format!("@{git_ref}") };
+    Provenance {
+        line: shown(&format!("buildkite:{pipeline}{at} build {build} job {}", of("job_id"))),
+        fulcio: extensions([
+            (8, of("iss").to_owned()),
+            (11, of("runner_environment").to_owned()),
+            (13, of("build_commit").to_owned()),
+            (20, of("build_source").to_owned()),
+            (21, format!("{server}/{pipeline}/builds/{build}#{}", of("job_id"))),
+        ]),
+    }
+}
+
+/// Has the agent mint a token with our audience, and with the ids in it.
+async fn mint(job: &Job<'_>) -> Result<Secret> {
+    if !job.env.is_true("BUILDKITE") {
+        return Err(Error::new(Kind::Proof, "this is not a Buildkite job: BUILDKITE is not `true`")
+            .hint("choose another --join-method, or run this in a pipeline"));
+    }
+    let mut options = vec!["--audience".to_owned(), job.audience.to_owned()];
+    let more = job.env.get(CLAIMS_VARIABLE).unwrap_or_default();
+    let more = more.split(',').map(str::trim).filter(|claim| !claim.is_empty() && !IDS.contains(claim));
+    for claim in IDS.into_iter().chain(more) {
+        options.extend(["--claim".to_owned(), claim.to_owned()]);
+    }
+    let minter = Minter {
+        words: &[AGENT, "oidc", "request-token"],
+        options,
+        // The authority is to be asked afterwards.
+        share: 1,
+        longest: MINT_TIMEOUT,
+        secrets: &["BUILDKITE_AGENT_ACCESS_TOKEN", "BUILDKITE_AGENT_TOKEN", "BUILDKITE_AGENT_JOB_API_TOKEN"],
+    };
+    minter.mint(job).await.map_err(|failed| {
+        let (kind, cause) = (if failed.late { Kind::Unreachable } else { Kind::Proof }, failed.why);
+        Error::new(kind, format!("this Buildkite job has no OIDC token: {cause}"))
+            .hint("in a container, mount the agent (the docker plugin's `mount-buildkite-agent: true`) and pass BUILDKITE, BUILDKITE_JOB_ID, BUILDKITE_AGENT_ACCESS_TOKEN and BUILDKITE_AGENT_ENDPOINT on")
+            .hint("an agent too old for `--claim` must be updated")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document;
+
+    fn configure(section: &str) -> Result<Box<dyn Verifier>, Mistake> {
+        let nodes = document::parse(section).unwrap();
+        Buildkite.configure(nodes[0].mapping("buildkite").unwrap())
+    }
+
+    #[test]
+    fn a_rule_says_whose_pipelines() {
+        for good in [
+            "organization_slug: acme",
+            "organization_id: x",
+            "pipeline_id: x",
+            "sub: 'organization:acme:pipeline:*'",
+        ] {
+            assert!(configure(&format!("allow: [{{{good}}}]")).is_ok(), "{good}");
+        }
+        for bad in
+            ["pipeline_slug: app", "sub: '*'", "sub: 'organization:*'", "sub: 'organization:acme*'", "sub: x"]
+        {
+            let mistake = configure(&format!("allow: [{{{bad}}}]")).unwrap_err();
+            assert_eq!(mistake.message, "a rule does not say whose pipelines may join", "{bad}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        for (section, message) in [
+            ("{}", "buildkite lacks `allow`"),
+            ("allow: [{organization_slug: 'a*'}]", "`organization_slug` takes no wildcards"),
+            ("{organization_slug: a, allow: [{pipeline_id: x}]}", "buildkite has no `organization_slug`"),
+        ] {
+            assert_eq!(configure(section).unwrap_err().message, message, "{section}");
+        }
+    }
+
+    #[test]
+    fn provenance_names_the_build() {
+        let claims = serde_json::json!({"iss": ISSUER, "organization_slug": "acme", "pipeline_slug": "app",
+            "build_branch": "main", "build_number": 7, "job_id": "j"});
+        let provenance = describe(SERVER, claims.as_object().unwrap());
+        assert_eq!(provenance.line, "buildkite:acme/app@refs/heads/main build 7 job j");
+        assert!(provenance.fulcio.contains(&(21, "https://buildkite.com/acme/app/builds/7#j".to_owned())));
+    }
+}

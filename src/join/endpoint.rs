@@ -1,0 +1,131 @@
+//! Tokens that an endpoint of the platform's own mints, asked over HTTPS.
+
+use std::time::Duration;
+
+use reqwest::{Client, RequestBuilder, StatusCode, Url};
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::Job;
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::net::{self, Trouble};
+use crate::secret::Secret;
+use crate::text::shown_unless_secret;
+
+/// The longest answer that is read, in bytes.
+const MAX_ANSWER: usize = 64 << 10;
+/// How long one request for a token may take.
+const ATTEMPT: Duration = Duration::from_secs(10);
+
+/// A platform's token endpoint, and what to say of it.
+pub(super) struct Endpoint<'a> {
+    /// The platform's name.
+    pub platform: &'a str,
+    /// What the job shows to be let in, which no message may repeat.
+    pub secret: &'a str,
+    /// Whether a 403 with this body, in small letters, means "not yet".
+    pub pending: fn(&str) -> bool,
+    /// What to do where it refuses.
+    pub refused: &'a str,
+    /// What to do where its certificate is not trusted.
+    pub untrusted: &'a str,
+    /// Where the platform says how it is.
+    pub status_page: &'a str,
+}
+
+/// Why there is no token: for good, or for now.
+enum Answer {
+    Refused(Error),
+    NotNow(String),
+}
+
+/// The URL in a variable; not one that would send a secret in the clear.
+pub(super) fn url(text: &str, variable: &str) -> Result<Url> {
+    let url = Url::parse(text).context(Kind::Proof, format!("{variable} is not a URL"))?;
+    if url.scheme() != "https" && !matches!(url.host_str(), Some("127.0.0.1" | "[::1]" | "localhost")) {
+        return Err(Error::new(Kind::Proof, format!("{variable} is not https"))
+            .hint("the request token would travel in the clear; ask the operator of this runner"));
+    }
+    Ok(url)
+}
+
+impl Endpoint<'_> {
+    /// Asks for a token, again while the platform says that it is not ready.
+    pub(super) async fn ask<T: DeserializeOwned>(
+        &self,
+        job: &Job<'_>,
+        url: &Url,
+        request: impl Fn(&Client) -> RequestBuilder,
+        token: fn(T) -> Secret,
+    ) -> Result<Secret> {
+        let platform = self.platform;
+        let client = job.platform.client()?;
+        let deadline = Instant::from_std(job.deadline);
+        let mut pause = Duration::from_millis(250);
+        loop {
+            (job.say)(&format!("asking {platform} for an OIDC token"));
+            // One request that hangs must not take the time of the next, which may be answered.
+            let attempt = deadline.min(Instant::now() + ATTEMPT);
+            let why = match timeout_at(attempt, self.answer(request(client), token)).await {
+                Ok(Ok(token)) => return Ok(token),
+                Ok(Err(Answer::Refused(error))) => return Err(error),
+                Ok(Err(Answer::NotNow(why))) => why,
+                Err(_) => "no answer in time".to_owned(),
+            };
+            let next = Instant::now() + pause;
+            if next >= deadline {
+                let host = url.host_str().unwrap_or_default();
+                return Err(Error::new(Kind::Unreachable, why)
+                    .context(format!("{platform}'s token endpoint at {host} gave no token in time"))
+                    .hint("check that this runner's network and proxy (HTTPS_PROXY, NO_PROXY) let it through, and run the job again")
+                    .hint(self.status_page));
+            }
+            (job.say)(&format!("{platform} gave no token ({why}), trying again"));
+            sleep_until(next).await;
+            pause = (pause * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    async fn answer<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+        token: fn(T) -> Secret,
+    ) -> Result<Secret, Answer> {
+        let platform = self.platform;
+        let response = request.send().await.map_err(|error| match net::trouble(&error) {
+            Trouble::Untrusted(why) => Answer::Refused(
+                Error::new(
+                    Kind::Unreachable,
+                    format!("the certificate of {platform}'s token endpoint is not trusted: {why}"),
+                )
+                .hint(self.untrusted),
+            ),
+            trouble => Answer::NotNow(trouble.to_string()),
+        })?;
+        let status = response.status();
+        let body = zeroize::Zeroizing::new(net::body(response, MAX_ANSWER).await.map_err(Answer::NotNow)?);
+        let not_now = || Err(Answer::NotNow(format!("status {}", status.as_u16())));
+        let pending = || (self.pending)(&String::from_utf8_lossy(&body).to_ascii_lowercase());
+        match status {
+            StatusCode::OK => {}
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => return not_now(),
+            // The platform answers so for a moment after the job has started.
+            StatusCode::FORBIDDEN if pending() => {
+                return Err(Answer::NotNow("the job is still pending".to_owned()));
+            }
+            _ if status.is_server_error() => return not_now(),
+            _ => {
+                let words = shown_unless_secret(&String::from_utf8_lossy(&body), &[self.secret]);
+                let said = if status.is_client_error() { format!(": {words}") } else { String::new() };
+                let cause =
+                    format!("{platform} refused to give an OIDC token: status {}{said}", status.as_u16());
+                return Err(Answer::Refused(Error::new(Kind::Proof, cause).hint(self.refused)));
+            }
+        }
+        // What the answer holds may be secret, so the parser's words stay out.
+        let without = format!("{platform}'s token endpoint answered without a token");
+        let minted =
+            serde_json::from_slice(&body).map_err(|_| Answer::Refused(Error::new(Kind::Proof, without)))?;
+        Ok(token(minted))
+    }
+}

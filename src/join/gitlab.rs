@@ -1,0 +1,286 @@
+//! GitLab CI: gitlab.com and self-managed.
+
+use serde_json::{Map, Value};
+
+use super::oidc::{Common, Describe, extensions, host, require_texts, text};
+use super::rules::{self, Condition, Field, Guard, ONE_RUN, Says, Test, Want};
+use super::source::{self, Source};
+use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Verifier};
+use crate::document::{Mapping, Mistake};
+use crate::environment::Environment;
+use crate::error::Result;
+use crate::text::shown;
+
+/// The join method `gitlab`.
+#[derive(Debug)]
+pub struct GitLab;
+
+/// The host of GitLab's own service.
+const HOST: &str = "gitlab.com";
+/// The variable that a job's `id_tokens` are to name.
+const VARIABLE: &str = "MACHINE_ID_ID_TOKEN";
+/// The variable that marks a job.
+const MARKER: &str = "GITLAB_CI";
+/// A token lives as long as its job may run, by the project's timeout: a day at most, in seconds.
+const MAX_LIFETIME: i64 = 86_400;
+
+const PROJECT: Says = Says::Name { pinned_by: &["project_id", "namespace_id"], pins_itself: |_| false };
+const JOB_PROJECT: Says =
+    Says::Name { pinned_by: &["job_project_id", "job_namespace_id"], pins_itself: |_| false };
+const USER: Says = Says::Name { pinned_by: &["user_id"], pins_itself: |_| false };
+const WORKFLOW: Says = Says::Workflow { open: rules::is_open };
+const REF: Says = Says::Ref { open: rules::is_open };
+const IF_PROTECTED: Says = Says::Ref { open: |value| value != "true" };
+
+/// Wildcards where Teleport has them and in names and refs; ids, kinds and hashes are exact.
+static FIELDS: &[Field] = &[
+    Field::glob("sub").says(&[
+        PROJECT,
+        // `project_path:GROUP/PROJECT:ref_type:branch:ref:main`, or with more or other parts.
+        Says::Ref { open: |sub| sub.split_once(":ref:").is_none_or(|(_, of)| rules::is_open(of)) },
+    ]),
+    Field::glob("project_path").says(&[PROJECT]),
+    Field::exact("project_id"),
+    Field::glob("namespace_path").says(&[PROJECT]),
+    Field::exact("namespace_id"),
+    Field::exact("project_visibility"),
+    Field::glob("ref").says(&[REF]),
+    Field::exact("ref_type"),
+    Field::glob("ref_path").says(&[Says::Ref { open: rules::is_open_ref }]),
+    Field::new("ref_protected", Test::Boolean).says(&[IF_PROTECTED]),
+    Field::exact("sha").says(&[REF]),
+    Field::exact("pipeline_source"),
+    Field::exact("pipeline_id").says(ONE_RUN),
+    Field::exact("job_id").says(ONE_RUN),
+    Field::exact("job_source"),
+    // Anybody who can push a branch can name an environment, unless it is protected.
+    Field::glob("environment").says(&[WORKFLOW]),
+    Field::new("environment_protected", Test::Boolean).says(&[IF_PROTECTED]),
+    Field::exact("environment_action"),
+    Field::exact("deployment_tier"),
+    Field::glob("user_login").says(&[USER]),
+    Field::exact("user_id"),
+    Field::exact("user_email").says(&[USER]),
+    Field::exact("user_access_level"),
+    // `HOST/GROUP/PROJECT//FILE@REF`.
+    Field::glob("ci_config_ref_uri").says(&[
+        Says::Workflow { open: |uri| !rules::literal_prefix(uri).contains("//") },
+        Says::Ref { open: |uri| uri.rsplit_once('@').is_none_or(|(_, of)| rules::is_open_ref(of)) },
+    ]),
+    Field::exact("ci_config_sha").says(&[WORKFLOW, REF]),
+    Field::exact("runner_environment"),
+    // Where the job runs, which for a fork's merge request is not whose code it is.
+    Field::glob("job_project_path").says(&[JOB_PROJECT]),
+    Field::exact("job_project_id"),
+    Field::glob("job_namespace_path").says(&[JOB_PROJECT]),
+    Field::exact("job_namespace_id"),
+];
+
+/// Pipelines that run what a fork or an outside repository brought.
+static GUARDS: &[Guard] = &[Guard {
+    field: "pipeline_source",
+    claim: "pipeline_source",
+    values: &["merge_request_event", "external_pull_request_event"],
+    risk: "the job may run code that nobody has merged, of a fork even, with the rights of the project",
+}];
+
+impl JoinMethod for GitLab {
+    fn name(&self) -> &'static str {
+        "gitlab"
+    }
+
+    fn summary(&self) -> &'static str {
+        "GitLab CI: gitlab.com and self-managed"
+    }
+
+    fn detects(&self, env: &Environment) -> bool {
+        env.is_true(MARKER)
+    }
+
+    fn source(&self, env: &Environment) -> Option<Source> {
+        env.get(VARIABLE).map(|_| Source::variable(VARIABLE))
+    }
+
+    fn prove<'a>(&'a self, job: &'a Job<'a>) -> BoxFuture<'a, Result<Presented>> {
+        let hints = [
+            format!(
+                "give the job one in .gitlab-ci.yml:\n    id_tokens:\n      {VARIABLE}:\n        aud: {}",
+                shown(job.authority())
+            ),
+            "a token under another name is handed over with --id-token-env NAME".to_owned(),
+        ];
+        let error = source::gave_none("a GitLab job", (self.detects(job.env), MARKER), VARIABLE, hints);
+        Box::pin(async move { Err(error) })
+    }
+
+    fn telling(&self) -> &'static [&'static str] {
+        &[
+            "project_path",
+            "project_id",
+            "namespace_path",
+            "namespace_id",
+            "ref",
+            "ref_type",
+            "ref_protected",
+            "pipeline_source",
+            "environment",
+            "environment_protected",
+            "ci_config_ref_uri",
+            "runner_environment",
+            "user_login",
+            "pipeline_id",
+            "job_id",
+        ]
+    }
+
+    fn fields(&self) -> &'static [Field] {
+        FIELDS
+    }
+
+    fn guards(&self) -> &'static [Guard] {
+        GUARDS
+    }
+
+    fn configure(&self, mut section: Mapping<'_>) -> Result<Box<dyn Verifier>, Mistake> {
+        let host = section.take("domain").map_or(Ok(HOST), |node| host(node, "domain"))?;
+        let issuer = format!("https://{host}");
+        let common = Common::read(section, FIELDS, GUARDS)?;
+        rules::anchor(
+            &common.rules,
+            anchors,
+            "a rule does not say whose projects may join",
+            "add `project_path: GROUP/PROJECT`, `namespace_path: GROUP`, `project_id`, `namespace_id` or \
+             `sub: project_path:GROUP/…`; wildcards only behind `GROUP/`",
+        )?;
+        let server = issuer.clone();
+        Ok(Box::new(common.rs256(issuer, MAX_LIFETIME, check, Describe { server, describe })))
+    }
+}
+
+/// Everybody may have a project on gitlab.com, and a branch `main` in it.
+fn anchors(condition: &Condition) -> bool {
+    let literal = |pattern: &str| rules::literal_prefix(pattern) == pattern;
+    let below_group = |pattern: &str| {
+        rules::literal_prefix(pattern).split_once('/').is_some_and(|(group, _)| !group.is_empty())
+    };
+    match (condition.field.as_str(), &condition.want) {
+        ("project_id" | "namespace_id", Want::Exact(_)) => true,
+        ("project_path", Want::Glob(pattern)) => below_group(pattern),
+        ("namespace_path", Want::Glob(pattern)) => literal(pattern) || below_group(pattern),
+        ("sub", Want::Glob(pattern)) => pattern.strip_prefix("project_path:").is_some_and(below_group),
+        _ => false,
+    }
+}
+
+/// `pipeline_source` is guarded, so it must be there; the others make the provenance.
+fn check(claims: &Map<String, Value>) -> Result<(), String> {
+    require_texts(
+        claims,
+        &["sub", "project_path", "project_id", "namespace_path", "pipeline_source", "pipeline_id", "job_id"],
+    )
+}
+
+/// The job, as text and in the extensions that Fulcio defines for GitLab.
+fn describe(server: &str, claims: &Map<String, Value>) -> Provenance {
+    let of = |name: &str| text(claims, name);
+    let git_ref = match of("ref_type") {
+        "branch" => format!("refs/heads/{}", of("ref")),
+        "tag" => format!("refs/tags/{}", of("ref")),
+        _ => of("ref_path").to_owned(),
+    };
+    let config = match of("ci_config_ref_uri") {
+        "" => String::new(),
+        uri => format!("https://{uri}"),
+    };
+    Provenance {
+        line: shown(&format!(
+            "gitlab:{}@{git_ref} pipeline {} job {}",
+            of("project_path"),
+            of("pipeline_id"),
+            of("job_id")
+        )),
+        fulcio: extensions([
+            (8, of("iss").to_owned()),
+            (9, config.clone()),
+            (10, of("ci_config_sha").to_owned()),
+            (11, of("runner_environment").to_owned()),
+            (12, format!("{server}/{}", of("project_path"))),
+            (13, of("sha").to_owned()),
+            (14, git_ref),
+            (15, of("project_id").to_owned()),
+            (16, format!("{server}/{}", of("namespace_path"))),
+            (17, of("namespace_id").to_owned()),
+            (18, config),
+            (19, of("ci_config_sha").to_owned()),
+            (20, of("pipeline_source").to_owned()),
+            (21, format!("{server}/{}/-/jobs/{}", of("project_path"), of("job_id"))),
+            (22, of("project_visibility").to_owned()),
+        ]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document;
+
+    fn configure(section: &str) -> Result<Box<dyn Verifier>, Mistake> {
+        let nodes = document::parse(section).unwrap();
+        GitLab.configure(nodes[0].mapping("gitlab").unwrap())
+    }
+
+    #[test]
+    fn a_rule_says_whose_projects() {
+        for good in [
+            "project_path: g/p",
+            "project_path: 'g/*'",
+            "project_id: '7'",
+            "namespace_path: g",
+            "namespace_path: 'g/*'",
+            "namespace_id: '7'",
+            "sub: 'project_path:g/p:ref_type:branch:ref:*'",
+        ] {
+            assert!(configure(&format!("allow: [{{{good}}}]")).is_ok(), "{good}");
+        }
+        for bad in [
+            "ref: main",
+            "project_path: '*'",
+            "project_path: 'g*'",
+            "project_path: 'g*/p'",
+            "project_path: '/p'",
+            "namespace_path: 'g*'",
+            "sub: 'project_path:*'",
+            "sub: '*'",
+            "sub: 'ref:main'",
+            "user_login: root",
+            "job_project_id: '7'",
+            "ci_config_ref_uri: 'gitlab.com/g/p//.gitlab-ci.yml@refs/heads/main'",
+        ] {
+            let mistake = configure(&format!("allow: [{{{bad}}}]")).unwrap_err();
+            assert_eq!(mistake.message, "a rule does not say whose projects may join", "{bad}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        for (section, message) in [
+            ("{}", "gitlab lacks `allow`"),
+            ("{domain: 'https://g', allow: [{project_id: '7'}]}", "`domain` must be HOST or HOST:PORT"),
+            ("{domain: '', allow: [{project_id: '7'}]}", "`domain` must be HOST or HOST:PORT"),
+            ("allow: [{project_path: g/p, ref_type: 'b*'}]", "`ref_type` takes no wildcards"),
+            ("allow: [{project_path: g/p, project: 7}]", "a rule has no `project`"),
+        ] {
+            assert_eq!(configure(section).unwrap_err().message, message, "{section}");
+        }
+    }
+
+    #[test]
+    fn provenance_names_the_job() {
+        let claims = serde_json::json!({"iss": "https://gitlab.com", "project_path": "g/s/p", "ref": "v1", "ref_type": "tag",
+            "pipeline_id": "5", "job_id": "6", "ci_config_ref_uri": null});
+        let provenance = describe("https://gitlab.com", claims.as_object().unwrap());
+        assert_eq!(provenance.line, "gitlab:g/s/p@refs/tags/v1 pipeline 5 job 6");
+        assert!(provenance.fulcio.contains(&(21, "https://gitlab.com/g/s/p/-/jobs/6".to_owned())));
+        assert!(provenance.fulcio.iter().all(|(arc, _)| ![9, 18, 22].contains(arc)));
+    }
+}
