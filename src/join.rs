@@ -22,6 +22,7 @@ use crate::wire::{ExchangeResponse, Proof};
 
 pub mod circleci;
 pub mod github;
+pub mod iam;
 pub mod jwt;
 pub mod oidc;
 pub mod rules;
@@ -32,7 +33,7 @@ pub use source::Source;
 use rules::{Field, Guard, Rule};
 
 /// Every join method. A new one is a file and a line here.
-pub static METHODS: &[&dyn JoinMethod] = &[&github::GitHub, &circleci::CircleCi];
+pub static METHODS: &[&dyn JoinMethod] = &[&github::GitHub, &circleci::CircleCi, &iam::Iam];
 
 /// A future on the heap, as traits in a registry need it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -100,6 +101,12 @@ pub trait JoinMethod: Sync {
     /// Whether a job can have its proof bound to its keys, so that a join
     /// token may require it.
     fn can_bind(&self) -> bool {
+        false
+    }
+
+    /// Whether its rules may also stand as `allow` beside the section, as
+    /// Teleport's tokens of this method have them.
+    fn takes_rules_beside(&self) -> bool {
         false
     }
 
