@@ -120,7 +120,8 @@ async fn find(job: &Job<'_>, context: &Context) -> Result<(&'static str, Credent
             Err(error) if place == INSTANCE => return Err(none_found(&words(job.env, &error))),
             // Whoever set a place up means that one.
             Err(error) => {
-                let kind = if error.is_retryable() { Kind::Unreachable } else { Kind::Proof };
+                let later = error.is_retryable() && !is_misconfigured(&error);
+                let kind = if later { Kind::Unreachable } else { Kind::Proof };
                 return Err(Error::new(kind, words(job.env, &error))
                     .context(format!("{place} gave no AWS credentials"))
                     .hint("in AWS_PROFILE, AWS_WEB_IDENTITY_TOKEN_FILE and AWS_CONTAINER_CREDENTIALS_* stands where this job looks"));
@@ -138,6 +139,12 @@ fn none_found(why: &str) -> Error {
     .hint("give the instance, task, function or pod an IAM role")
     .hint("in a container on an instance, IMDSv2 needs a hop limit of 2 (`aws ec2 modify-instance-metadata-options`)")
     .hint("outside AWS, choose another --join-method, or give the job credentials as for the `aws` command: `aws sts get-caller-identity` must work")
+}
+
+/// Whether one of the causes is the configuration, whatever the outermost says.
+fn is_misconfigured(error: &reqsign_core::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref());
+    error.kind() == reqsign_core::ErrorKind::ConfigInvalid || cause.is_some_and(is_misconfigured)
 }
 
 /// What went wrong, with the causes that `reqsign` keeps apart.
@@ -303,8 +310,8 @@ async fn attempt(
     let host = request.url().host_str().unwrap_or_default().to_owned();
     let response = client.execute(request).await.map_err(|error| {
         let trouble = net::trouble(&error);
-        // Nothing listens there: this is no such machine.
-        let hopeless = matches!(trouble, Trouble::Untrusted(_)) || (local && error.is_connect());
+        // Nothing listens there, or something that swallows packets: this is no such machine.
+        let hopeless = local || matches!(trouble, Trouble::Untrusted(_));
         (format!("{host}: {trouble}"), !hopeless)
     })?;
     let status = response.status();
