@@ -339,3 +339,109 @@ fn requests_signed_for_something_else_are_refused() {
         authority.issuance(granted["issuance_id"].as_str().unwrap())["claims"]["aws_account"]
     );
 }
+
+#[test]
+fn an_sts_that_fails_or_lies_delays_its_own_joins_alone() {
+    let aws = Aws::start();
+    let (authority, issuer) = (&aws.world.authority, &aws.world.issuer);
+    let keys = Keys::fresh();
+    let signed = aws.sts.sign(HOST, &keys.audience(&authority.url()), &json!({}));
+    let join = || authority.client().exchange(&request(&keys, "aws-deploy", &signed));
+    let arn = "arn:aws:sts::123456789012:assumed-role/deploy/i-0123";
+    let caller = |caller: Value| {
+        Fault::Body(json!({"GetCallerIdentityResponse": {"GetCallerIdentityResult": caller}}).to_string())
+    };
+    let code = |code: &str| json!({"Error": {"Code": code}}).to_string();
+    for (name, fault) in [
+        ("a redirect", Fault::Redirect("https://sts.amazonaws.com/".to_owned())),
+        ("a redirect to itself", Fault::Redirect(format!("https://{HOST}/"))),
+        ("500", Fault::Status(500)),
+        ("429", Fault::Status(429)),
+        ("404", Fault::Status(404)),
+        ("204", Fault::Answer(204, "X: y".to_owned(), String::new())),
+        ("throttled", Fault::Answer(400, "X: y".to_owned(), code("Throttling"))),
+        ("a dropped connection", Fault::Drop),
+        ("HTML", Fault::Body("<html><body>Log in to the network</body></html>".to_owned())),
+        (
+            "XML",
+            Fault::Body(format!("<GetCallerIdentityResponse><Arn>{arn}</Arn></GetCallerIdentityResponse>")),
+        ),
+        ("nothing", Fault::Body(String::new())),
+        ("a lot", Fault::Huge(8 << 20)),
+        ("another account in the ARN", caller(json!({"Account": "210987654321", "Arn": arn, "UserId": "A"}))),
+        ("no account", caller(json!({"Arn": arn, "UserId": "A"}))),
+        ("a list of accounts", caller(json!({"Account": [ACCOUNT], "Arn": arn, "UserId": "A"}))),
+        (
+            "another partition",
+            caller(json!({"Account": ACCOUNT, "Arn": arn.replace(":aws:", ":aws-cn:"), "UserId": "A"})),
+        ),
+        ("an ARN with a line", caller(json!({"Account": ACCOUNT, "Arn": format!("{arn}\n"), "UserId": "A"}))),
+    ] {
+        issuer.fail(Endpoint::Other, fault);
+        let asked = aws.asked();
+        let (answer, time) = timed(join);
+        answer.problem(503);
+        assert!(time < Duration::from_secs(5), "{name}: {time:?}");
+        assert_eq!(aws.asked(), asked + 1, "{name}");
+    }
+    assert!(aws.hosts().iter().all(|host| host == HOST), "{:?}", aws.hosts());
+
+    // An STS that hangs: its joins wait, some of them; a flood is turned away at once; others go on.
+    issuer.fail(Endpoint::Other, Fault::Hang);
+    let asked = aws.asked();
+    std::thread::scope(|scope| {
+        let waiting: Vec<_> = (0..24).map(|_| scope.spawn(|| timed(join))).collect();
+        support::wait_for("the STS to be asked", || (aws.asked() > asked).then_some(()));
+        std::thread::sleep(Duration::from_millis(500));
+        let (github, time) = timed(|| aws.world.github().once([]));
+        github.good();
+        assert!(time < Duration::from_secs(3), "{time:?}");
+        let times: Vec<Duration> = waiting
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .map(|(answer, time)| {
+                answer.problem(503);
+                time
+            })
+            .collect();
+        let at_once = times.iter().filter(|time| **time < Duration::from_secs(4)).count();
+        assert_eq!(at_once, 24 - 16, "{times:?}");
+        assert!(times.iter().all(|time| *time < Duration::from_secs(14)), "{times:?}");
+    });
+    // Nothing of that used the proof up.
+    aws.sts.behind(issuer);
+    join().granted();
+}
+
+#[test]
+fn the_example_for_codebuild_works() {
+    let aws = Aws::start();
+    let example = |file: &str| {
+        std::fs::read_to_string(support::repository(&format!("ci-examples/aws/{file}"))).unwrap()
+    };
+    aws.world.authority.write_policy(&example("policy.yaml"));
+    aws.world.authority.hup();
+    aws.world.authority.wait_for_stderr("policy read anew");
+    let spec: Value = serde_saphyr::from_str(&example("buildspec.yml")).unwrap();
+    // As CodeBuild has it: the service role's credentials at the container endpoint, the project's files.
+    let mut job = aws.job().without("MACHINE_ID_JOIN_METHOD").without("MACHINE_ID_TOKEN");
+    for (name, value) in spec["env"]["variables"].as_object().unwrap() {
+        let url = aws.world.authority.url();
+        job = job.env(name, if name == "MACHINE_ID_AUTHORITY" { &url } else { value.as_str().unwrap() });
+    }
+    let job = job
+        .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("http://{}/container", aws.sts.address()))
+        .env("AWS_CONTAINER_AUTHORIZATION_TOKEN", aws.sts.told("/container_token"));
+    let script = job.path("deploy.sh");
+    std::fs::write(&script, "#!/bin/sh\nexec ssh-keygen -L -f \"$MACHINE_ID_DESTINATION/key-cert.pub\"\n")
+        .unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let binary = std::path::Path::new(support::process::MACHINE_ID).parent().unwrap();
+    let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
+    for command in spec["phases"]["build"]["commands"].as_array().unwrap() {
+        let mut bash = support::process::command("bash");
+        bash.args(["-ec", command.as_str().unwrap()]).current_dir(job.path("")).envs(job.environment());
+        let said = support::process::succeed(bash.env("PATH", &path));
+        assert!(said.contains(SESSION) && said.contains("deploy@env=prod"), "{said}");
+    }
+}
