@@ -99,13 +99,18 @@ fn places(env: &Environment, region: Option<&str>) -> Vec<Place> {
         // As the SDKs do by now; the one without a region is far, and not reached from every network.
         web_identity = web_identity.with_region(region.to_owned()).with_regional_sts_endpoint();
     }
+    let mut container = ECSCredentialProvider::new();
+    // Where both are set the SDKs take this one, and reqsign the other.
+    if let Some(path) = env.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") {
+        container = container.with_relative_uri(path);
+    }
     let instance = IMDSv2CredentialProvider::new().with_endpoint(metadata(env));
     vec![
         ("the environment", Box::new(EnvCredentialProvider::new())),
         ("the shared files", Box::new(ProfileCredentialProvider::new())),
         ("the profile's credential process", Box::new(ProcessCredentialProvider::new())),
         ("a web identity", Box::new(web_identity)),
-        ("the container endpoint", Box::new(ECSCredentialProvider::new())),
+        ("the container endpoint", Box::new(container)),
         (INSTANCE, Box::new(instance)),
     ]
 }
