@@ -8,6 +8,8 @@ use serde_json::{Map, Value};
 pub enum Reason {
     /// Not a JWT in compact form, or not of the strict shape we take.
     TokenMalformed,
+    /// A proof that is no JWT, and not what its join method takes.
+    ProofMalformed,
     /// An algorithm that this issuer does not use.
     AlgorithmRefused,
     /// A header that we do not take: `crit`, `b64`, a wrong `typ`, no `kid`.
@@ -86,6 +88,7 @@ const NOT_ALLOWED: &str = "no rule of this authority lets this job in";
 /// Every reason, its code, its status and what the caller is told.
 pub const REASONS: &[Row] = &[
     row(Reason::TokenMalformed, "token_malformed", 401, "the token is not a well-formed JWT"),
+    row(Reason::ProofMalformed, "proof_malformed", 401, "the proof is not one that this join method takes"),
     row(
         Reason::AlgorithmRefused,
         "algorithm_refused",
@@ -203,7 +206,7 @@ mod tests {
             assert_eq!(row.reason.row().code, row.code);
         }
         // The enum's last variant is the table's last row, so none was forgotten.
-        assert_eq!(REASONS.len(), 22);
-        assert_eq!(REASONS[21].reason, Reason::NothingGranted);
+        assert_eq!(REASONS.len(), 23);
+        assert_eq!(REASONS[22].reason, Reason::NothingGranted);
     }
 }

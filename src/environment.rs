@@ -26,6 +26,12 @@ impl Environment {
         self.0.get(std::ffi::OsStr::new(name))?.to_str().filter(|value| !value.is_empty())
     }
 
+    /// Every variable that has a value in UTF-8.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        let texts = self.0.iter().filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)));
+        texts.filter(|(_, value)| !value.is_empty())
+    }
+
     /// Whether `name` is `true` or `1`, as CI platforms mark their jobs.
     #[must_use]
     pub fn is_true(&self, name: &str) -> bool {

@@ -29,6 +29,7 @@ mod command;
 mod endpoint;
 pub mod github;
 pub mod gitlab;
+pub mod iam;
 pub mod jwt;
 pub mod kubernetes;
 pub mod oidc;
@@ -52,6 +53,7 @@ pub static METHODS: &[&dyn JoinMethod] = &[
     &azure_devops::AzureDevOps,
     &spacelift::Spacelift,
     &terraform_cloud::TerraformCloud,
+    &iam::Iam,
     &any_issuer::AnyIssuer,
     &kubernetes::Kubernetes,
 ];
@@ -122,6 +124,12 @@ pub trait JoinMethod: Sync {
     /// Whether a job can have its proof bound to its keys, so that a join
     /// token may require it.
     fn can_bind(&self) -> bool {
+        false
+    }
+
+    /// Whether its rules may also stand as `allow` beside the section, as
+    /// Teleport's tokens of this method have them.
+    fn takes_rules_beside(&self) -> bool {
         false
     }
 

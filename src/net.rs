@@ -100,6 +100,19 @@ pub fn issuer_client(extra: Option<&PathBuf>) -> Result<reqwest::Client> {
     client(roots)
 }
 
+/// How long a connection to an endpoint of this machine may take to be made.
+const MACHINE_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A client for plain HTTP to endpoints of this very machine, such as a
+/// cloud's metadata service: no proxy is asked for them, whatever the
+/// environment says, and no server is trusted over TLS.
+///
+/// # Errors
+/// Where it cannot be set up.
+pub fn machine_client() -> Result<reqwest::Client> {
+    build(builder(Arc::new(Pinned::new([0; 32]))).no_proxy().connect_timeout(MACHINE_CONNECT_TIMEOUT))
+}
+
 fn client(roots: RootCertStore) -> Result<reqwest::Client> {
     let verifier =
         WebPkiServerVerifier::builder(Arc::new(roots)).build().context(Kind::Internal, "trust store")?;
@@ -107,6 +120,10 @@ fn client(roots: RootCertStore) -> Result<reqwest::Client> {
 }
 
 fn client_of(verifier: Arc<dyn ServerCertVerifier>) -> Result<reqwest::Client> {
+    build(builder(verifier))
+}
+
+fn builder(verifier: Arc<dyn ServerCertVerifier>) -> reqwest::ClientBuilder {
     let mut config = ClientConfig::builder()
         .dangerous() // the name of the method; every verifier that is handed in verifies
         .with_custom_certificate_verifier(verifier)
@@ -117,8 +134,10 @@ fn client_of(verifier: Arc<dyn ServerCertVerifier>) -> Result<reqwest::Client> {
         .user_agent(USER_AGENT)
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_TIMEOUT)
-        .build()
-        .context(Kind::Internal, "cannot set up the HTTP client")
+}
+
+fn build(builder: reqwest::ClientBuilder) -> Result<reqwest::Client> {
+    builder.build().context(Kind::Internal, "cannot set up the HTTP client")
 }
 
 fn system_roots() -> Result<RootCertStore> {

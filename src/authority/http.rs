@@ -196,7 +196,7 @@ fn refused(authority: &Authority, why: Refused) -> Answer {
         Refused::Unavailable(detail) => {
             super::serve::log_of_strangers(&format!("issuer unavailable: {detail}"));
             let mut answer =
-                problem(503, "issuer-unavailable", "the keys of the token's issuer cannot be had just now");
+                problem(503, "issuer-unavailable", "whoever vouches for this proof cannot be asked just now");
             answer.retry_after = Some(2);
             answer
         }

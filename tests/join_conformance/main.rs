@@ -20,6 +20,7 @@ mod support;
 
 mod cases;
 mod fields;
+mod iam;
 mod registry;
 mod strangers;
 
@@ -97,6 +98,7 @@ fn every_method_refuses_hostile_proofs() {
         for method in METHODS {
             scope.spawn(|| match suite_of(method.name()).as_str() {
                 "oidc" => Suite::load(method.name()).refuses(),
+                "iam" => iam::refuses(),
                 other => panic!("{}: there is no suite {other}", method.name()),
             });
         }
@@ -109,6 +111,7 @@ fn every_method_accepts_what_its_fixtures_say() {
         for method in METHODS {
             scope.spawn(|| match suite_of(method.name()).as_str() {
                 "oidc" => Suite::load(method.name()).accepts(),
+                "iam" => iam::accepts(),
                 other => panic!("{}: there is no suite {other}", method.name()),
             });
         }
@@ -464,7 +467,8 @@ fn denial_of(response: &Response, status: u16) -> Result<String, String> {
 #[test]
 fn the_tables_name_reasons_that_there_are() {
     let mut files = vec!["join/hostile-oidc.yaml".to_owned()];
-    files.extend(METHODS.iter().map(|method| format!("join/{}/hostile.yaml", method.name())));
+    let names = METHODS.iter().map(|method| method.name()).filter(|name| suite_of(name) == "oidc");
+    files.extend(names.map(|name| format!("join/{name}/hostile.yaml")));
     for file in files {
         for case in yaml::<Vec<Case>>(&file) {
             let row = REASONS.iter().find(|row| row.code == case.reason);

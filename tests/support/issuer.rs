@@ -41,6 +41,11 @@ pub const NAMES: &[&str] = &[
     "app.terraform.io",
     "ghes.example.com",
     "other.example.com",
+    "sts.amazonaws.com",
+    "sts.us-east-1.amazonaws.com",
+    "sts.eu-west-1.amazonaws.com",
+    "sts.eu-central-1.amazonaws.com",
+    "sts.cn-north-1.amazonaws.com.cn",
 ];
 
 /// The platforms that it can be: those whose fixtures have claims for it.
@@ -82,6 +87,8 @@ pub enum Fault {
     Answer(u16, String, String),
     /// 302 to this URL.
     Redirect(String),
+    /// The request goes to this server, and its answer comes back.
+    Forward(SocketAddr),
     /// Its work, this much later.
     Delay(Duration),
     /// 200 and that many bytes of JSON white space, then its end.

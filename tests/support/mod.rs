@@ -28,6 +28,7 @@ pub mod redis;
 pub mod servers;
 pub mod sshd;
 pub mod sshd_labels;
+pub mod sts;
 pub mod template;
 pub mod token;
 

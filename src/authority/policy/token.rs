@@ -39,12 +39,25 @@ pub(super) fn read<'a>(
         .and_then(|node| Some(BotName { name: spec.keep(node.text("bot_name"))?, node }));
     let method = spec.need("join_method").and_then(|node| spec.keep(find_method(node)));
     let mut verifier = None;
+    // Teleport's tokens of some methods have their rules directly in the `spec`.
+    let beside = method.filter(|method| method.takes_rules_beside()).and_then(|_| spec.take("allow"));
+    let beside = beside.map(|rules| {
+        let key = document::Key { place: rules.place, text: "allow".to_owned() };
+        Node { place: rules.place, value: Value::Map(vec![(key, rules.clone())]) }
+    });
     for other in join::METHODS {
         let section = spec.take(other.name());
         match (section, method) {
             (section, Some(method)) if method.name() == other.name() => {
                 let place = spec.place();
-                verifier = spec.keep(configure(method, section, place));
+                verifier = match (section, &beside) {
+                    (Some(_), Some(rules)) => {
+                        let both = format!("the token has both `allow` and `{}`", method.name());
+                        spec.mistake(Mistake::new(rules.place, both).hint("keep one of them"));
+                        None
+                    }
+                    (section, beside) => spec.keep(configure(method, section.or(beside.as_ref()), place)),
+                };
             }
             // Rules that somebody wrote and that nobody would apply.
             (Some(section), Some(method)) => spec.mistake(

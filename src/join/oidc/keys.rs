@@ -153,6 +153,12 @@ impl Issuers {
         Self { client, issuers: Mutex::default(), waiting }
     }
 
+    /// The client that asks them, for methods that ask something else.
+    #[must_use]
+    pub fn client(&self) -> &reqwest::Client {
+        &self.client
+    }
+
     /// The issuer's keys, with one of that `kid` if the issuer has one.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! What the issuer says: discovery, key sets, tokens, faults.
 
 use std::io::{self, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,7 @@ impl Shared {
             Some(Fault::Body(body)) => return reply(to, 200, "", &body),
             Some(Fault::Answer(status, header, body)) => return reply(to, status, &header, &body),
             Some(Fault::Redirect(url)) => return reply(to, 302, &format!("Location: {url}"), ""),
+            Some(Fault::Forward(server)) => return forward(request, server, to),
             Some(Fault::Delay(time)) => self.rest(time),
             Some(Fault::Huge(bytes)) => return huge(to, bytes),
             Some(Fault::Drip(pause)) => {
@@ -158,6 +160,19 @@ pub fn discovery(issuer: &str) -> Value {
         "id_token_signing_alg_values_supported": ["RS256"],
         "scopes_supported": ["openid"],
     })
+}
+
+/// Passes a request on without TLS, and its answer back.
+fn forward(request: &Request, server: SocketAddr, to: &mut impl Write) -> io::Result<()> {
+    let mut onward = TcpStream::connect(server)?;
+    write!(onward, "{} {} HTTP/1.0\r\n", request.method, request.target)?;
+    for (name, value) in request.headers.iter().filter(|(name, _)| name != "connection") {
+        write!(onward, "{name}: {value}\r\n")?;
+    }
+    onward.write_all(b"\r\n")?;
+    onward.write_all(&request.body)?;
+    io::copy(&mut onward, to)?;
+    to.flush()
 }
 
 fn reply(to: &mut impl Write, status: u16, header: &str, body: &str) -> io::Result<()> {

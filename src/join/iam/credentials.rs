@@ -1,0 +1,376 @@
+//! The client's half: credentials from where the AWS SDKs find them, and a
+//! signature with them. `reqsign` knows the places and signs; files, commands
+//! and connections are ours.
+
+use std::collections::HashMap;
+use std::io::Read as _;
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, Uri, header};
+use reqsign_aws_v4::{
+    AssumeRoleWithWebIdentityCredentialProvider, Credential, ECSCredentialProvider, EnvCredentialProvider,
+    IMDSv2CredentialProvider, ProcessCredentialProvider, ProfileCredentialProvider, RequestSigner,
+};
+use reqsign_core::{
+    CommandExecute, CommandOutput, Context, Env, FileRead, HttpSend, ProvideCredentialDyn, SignRequest as _,
+};
+
+use super::{ACTION, AUDIENCE_HEADER, PROOF, endpoint};
+use crate::environment::Environment;
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::join::Job;
+use crate::net::{self, Trouble};
+use crate::secret::Secret;
+use crate::text::{shown, shown_unless_secret};
+use crate::wire::Proof;
+
+/// The largest file or answer that is read, in bytes.
+const MAX_READ: usize = 1 << 20;
+/// How long an endpoint of this machine may take; one that is not there takes the time to connect.
+const LOCAL_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long AWS's own may take.
+const REMOTE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What is waited before an endpoint is asked again that had no time.
+const PAUSES: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(1)];
+/// Where the instance metadata service is.
+const METADATA: &str = "http://169.254.169.254";
+const METADATA_V6: &str = "http://[fd00:ec2::254]";
+
+/// A place where credentials may be.
+type Place = (&'static str, Box<dyn ProvideCredentialDyn<Credential = Credential>>);
+
+/// Signs `GetCallerIdentity` for the authority and the job's keys.
+pub(super) async fn sign(job: &Job<'_>) -> Result<Proof> {
+    let context = context(job)?;
+    let (place, credential) = find(job, &context).await?;
+    let region = region(job.env, &context, place == INSTANCE).await;
+    let host = match &region {
+        Some(region) => {
+            endpoint::host_of(region, job.env.is_true("AWS_USE_FIPS_ENDPOINT")).ok_or_else(|| {
+                Error::new(Kind::Proof, format!("`{}` is no AWS region that has a known STS", shown(region)))
+                    .hint("set AWS_REGION, for example to eu-west-1")
+            })?
+        }
+        None => "sts.amazonaws.com".to_owned(),
+    };
+    (job.say)(&format!("signing a request to {host} with the AWS credentials of {place}"));
+    let url = format!("https://{host}/");
+    let request = Request::post(&url)
+        .header(header::ACCEPT, "application/json")
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .header("x-amz-content-sha256", super::body_hash())
+        .header(AUDIENCE_HEADER, job.audience)
+        .body(())
+        .context(Kind::Internal, "cannot make the request to sign")?;
+    let (mut parts, ()) = request.into_parts();
+    RequestSigner::new("sts", region.as_deref().unwrap_or("us-east-1"))
+        .sign_request(&context, &mut parts, Some(&credential), None)
+        .await
+        .map_err(|error| Error::new(Kind::Proof, words(job.env, &error)).context("cannot sign for AWS"))?;
+    let headers: HashMap<&str, &str> = parts
+        .headers
+        .iter()
+        .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+        .collect();
+    // Not through `serde_json::Value`, which would leave copies of the session token behind.
+    #[derive(serde::Serialize)]
+    struct Signed<'s> {
+        method: &'s str,
+        url: &'s str,
+        headers: HashMap<&'s str, &'s str>,
+        body: &'s str,
+    }
+    let signed = Signed { method: "POST", url: &url, headers, body: ACTION };
+    let text = serde_json::to_string(&signed).context(Kind::Internal, "cannot write the signed request")?;
+    Ok(Proof([(PROOF.to_owned(), Secret::new(text))].into()))
+}
+
+/// The last of the places.
+const INSTANCE: &str = "the instance metadata service";
+
+/// In the order of the SDKs.
+fn places(env: &Environment, region: Option<&str>) -> Vec<Place> {
+    let mut web_identity = AssumeRoleWithWebIdentityCredentialProvider::new();
+    if let Some(region) = region {
+        // As the SDKs do by now; the one without a region is far, and not reached from every network.
+        web_identity = web_identity.with_region(region.to_owned()).with_regional_sts_endpoint();
+    }
+    let mut container = ECSCredentialProvider::new();
+    // Where both are set the SDKs take this one, and reqsign the other.
+    if let Some(path) = env.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") {
+        container = container.with_relative_uri(path);
+    }
+    let instance = IMDSv2CredentialProvider::new().with_endpoint(metadata(env));
+    vec![
+        ("the environment", Box::new(EnvCredentialProvider::new())),
+        ("the shared files", Box::new(ProfileCredentialProvider::new())),
+        ("the profile's credential process", Box::new(ProcessCredentialProvider::new())),
+        ("a web identity", Box::new(web_identity)),
+        ("the container endpoint", Box::new(container)),
+        (INSTANCE, Box::new(instance)),
+    ]
+}
+
+async fn find(job: &Job<'_>, context: &Context) -> Result<(&'static str, Credential)> {
+    let region = region(job.env, context, false).await;
+    for (place, provider) in places(job.env, region.as_deref()) {
+        (job.say)(&format!("looking for AWS credentials in {place}"));
+        match provider.provide_credential_dyn(context).await {
+            Ok(Some(credential)) => return Ok((place, credential)),
+            Ok(None) => {}
+            Err(error) if place == INSTANCE => return Err(none_found(&words(job.env, &error))),
+            // Whoever set a place up means that one.
+            Err(error) => {
+                let later = error.is_retryable() && !is_misconfigured(&error);
+                let kind = if later { Kind::Unreachable } else { Kind::Proof };
+                return Err(Error::new(kind, words(job.env, &error))
+                    .context(format!("{place} gave no AWS credentials"))
+                    .hint("in AWS_PROFILE, AWS_WEB_IDENTITY_TOKEN_FILE and AWS_CONTAINER_CREDENTIALS_* stands where this job looks"));
+            }
+        }
+    }
+    Err(none_found("AWS_EC2_METADATA_DISABLED is set"))
+}
+
+fn none_found(why: &str) -> Error {
+    Error::new(
+        Kind::Proof,
+        format!("this job has no AWS credentials: none in its environment, in the shared files or for its container, and the instance metadata service gave none: {why}"),
+    )
+    .hint("give the instance, task, function or pod an IAM role")
+    .hint("in a container on an instance, IMDSv2 needs a hop limit of 2 (`aws ec2 modify-instance-metadata-options`)")
+    .hint("outside AWS, choose another --join-method, or give the job credentials as for the `aws` command: `aws sts get-caller-identity` must work")
+}
+
+/// Whether one of the causes is the configuration, whatever the outermost says.
+fn is_misconfigured(error: &reqsign_core::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref());
+    error.kind() == reqsign_core::ErrorKind::ConfigInvalid || cause.is_some_and(is_misconfigured)
+}
+
+/// What went wrong, with the causes that `reqsign` keeps apart.
+fn words(env: &Environment, error: &reqsign_core::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        text.push_str(&format!(": {cause}"));
+        next = cause.source();
+    }
+    let secret = ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN"];
+    let secrets: Vec<&str> = secret.iter().filter_map(|name| env.get(name)).collect();
+    shown_unless_secret(&text, &secrets)
+}
+
+/// The region: the environment's, the profile's, or that of the instance
+/// whose credentials these are.
+async fn region(env: &Environment, context: &Context, on_instance: bool) -> Option<String> {
+    if let Some(region) = env.get("AWS_REGION").or_else(|| env.get("AWS_DEFAULT_REGION")) {
+        return Some(region.to_owned());
+    }
+    let file = context.expand_home_dir(env.get("AWS_CONFIG_FILE").unwrap_or("~/.aws/config"))?;
+    if let Ok(text) = context.file_read_as_string(&file).await
+        && let Ok(config) = ini::Ini::load_from_str(&text)
+    {
+        let section = match env.get("AWS_PROFILE") {
+            None | Some("default") => "default".to_owned(),
+            Some(profile) => format!("profile {profile}"),
+        };
+        if let Some(region) = config.section(Some(section)).and_then(|profile| profile.get("region")) {
+            return Some(region.to_owned());
+        }
+    }
+    if on_instance { instance_region(&metadata(env), context).await } else { None }
+}
+
+fn metadata(env: &Environment) -> String {
+    let mode = env.get("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE").unwrap_or_default();
+    let usual = if mode.eq_ignore_ascii_case("ipv6") { METADATA_V6 } else { METADATA };
+    env.get("AWS_EC2_METADATA_SERVICE_ENDPOINT").unwrap_or(usual).trim_end_matches('/').to_owned()
+}
+
+async fn instance_region(endpoint: &str, context: &Context) -> Option<String> {
+    let ask = async |method, path, header, value: &str| {
+        let request =
+            Request::builder().method(method).uri(format!("{endpoint}{path}")).header(header, value);
+        let answer = context.http_send_as_string(request.body(Bytes::new()).ok()?).await.ok()?;
+        answer.status().is_success().then(|| answer.into_body())
+    };
+    let token = ask(Method::PUT, "/latest/api/token", "x-aws-ec2-metadata-token-ttl-seconds", "60").await?;
+    let path = "/latest/meta-data/placement/region";
+    ask(Method::GET, path, "x-aws-ec2-metadata-token", &token).await.map(|region| region.trim().to_owned())
+}
+
+fn context(job: &Job<'_>) -> Result<Context> {
+    // The trust store may be missing where no AWS endpoint is asked, on an instance say.
+    let remote = job.platform.client().cloned().map_err(|error| error.to_string());
+    let http = Http { remote, local: net::machine_client()? };
+    Ok(Context::new()
+        .with_env(JobEnv(job.env.clone()))
+        .with_file_read(Files)
+        .with_http_send(http)
+        .with_command_execute(Commands))
+}
+
+/// The job's environment; its `Debug` shows names alone.
+#[derive(Debug)]
+struct JobEnv(Environment);
+
+impl Env for JobEnv {
+    fn var(&self, key: &str) -> Option<String> {
+        self.0.get(key).map(str::to_owned)
+    }
+
+    fn vars(&self) -> HashMap<String, String> {
+        self.0.pairs().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    fn home_dir(&self) -> Option<PathBuf> {
+        self.0.get("HOME").map(PathBuf::from)
+    }
+}
+
+#[derive(Debug)]
+struct Files;
+
+impl FileRead for Files {
+    async fn file_read(&self, path: &str) -> reqsign_core::Result<Vec<u8>> {
+        // Small, and on this machine.
+        let limit = u64::try_from(MAX_READ).unwrap_or(u64::MAX);
+        let mut bytes = Vec::new();
+        match std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)) {
+            Ok(_) => Ok(bytes),
+            Err(error) => Err(reqsign_core::Error::config_invalid(error.to_string())),
+        }
+    }
+}
+
+/// Runs a profile's `credential_process`.
+#[derive(Debug)]
+struct Commands;
+
+impl CommandExecute for Commands {
+    async fn command_execute<'a>(
+        &'a self,
+        program: &'a str,
+        arguments: &'a [&'a str],
+    ) -> reqsign_core::Result<CommandOutput> {
+        let mut command = tokio::process::Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+        let output = command.output().await.map_err(|error| {
+            reqsign_core::Error::config_invalid(format!("{} cannot be run: {error}", shown(program)))
+        })?;
+        let status = output.status.code().unwrap_or(-1);
+        Ok(CommandOutput { status, stdout: output.stdout, stderr: output.stderr })
+    }
+}
+
+/// Two clients: one for endpoints of this machine, without a proxy, and one for AWS's own.
+#[derive(Debug)]
+struct Http {
+    remote: Result<reqwest::Client, String>,
+    local: reqwest::Client,
+}
+
+impl HttpSend for Http {
+    async fn http_send(&self, request: Request<Bytes>) -> reqsign_core::Result<Response<Bytes>> {
+        let failed = |why: String| reqsign_core::Error::unexpected(why).set_retryable(true);
+        let local = is_local(request.uri());
+        let (client, timeout) = match (&self.remote, request.uri().scheme_str()) {
+            (_, Some("http")) if local => (&self.local, LOCAL_TIMEOUT),
+            (Ok(remote), Some("https")) => (remote, REMOTE_TIMEOUT),
+            (Err(why), Some("https")) => return Err(failed(why.clone())),
+            _ => {
+                return Err(reqsign_core::Error::config_invalid(
+                    "it is neither https nor an address of this machine: credentials would travel in the clear",
+                ));
+            }
+        };
+        let mut request = reqwest::Request::try_from(request).map_err(|error| failed(error.to_string()))?;
+        *request.timeout_mut() = Some(timeout);
+        let mut pauses = PAUSES.iter();
+        loop {
+            let again = request.try_clone();
+            let why = match attempt(client, request, local).await {
+                Ok(response) => return Ok(response),
+                Err((why, true)) => why,
+                Err((why, false)) => return Err(failed(why)),
+            };
+            let (Some(next), Some(pause)) = (again, pauses.next()) else { return Err(failed(why)) };
+            tokio::time::sleep(*pause).await;
+            request = next;
+        }
+    }
+}
+
+/// One attempt; where it failed, whether another may help.
+async fn attempt(
+    client: &reqwest::Client,
+    request: reqwest::Request,
+    local: bool,
+) -> Result<Response<Bytes>, (String, bool)> {
+    let host = request.url().host_str().unwrap_or_default().to_owned();
+    let response = client.execute(request).await.map_err(|error| {
+        let trouble = net::trouble(&error);
+        // Nothing listens there, or something that swallows packets: this is no such machine.
+        let hopeless = local || matches!(trouble, Trouble::Untrusted(_));
+        (format!("{host}: {trouble}"), !hopeless)
+    })?;
+    let status = response.status();
+    if status.is_server_error() || status == http::StatusCode::TOO_MANY_REQUESTS {
+        return Err((format!("{host}: status {}", status.as_u16()), true));
+    }
+    let body = net::body(response, MAX_READ).await.map_err(|why| (format!("{host}: {why}"), true))?;
+    let mut answer = Response::new(Bytes::from(body));
+    *answer.status_mut() = status;
+    Ok(answer)
+}
+
+/// Loopback, and the link-local addresses where AWS puts its endpoints.
+fn is_local(uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    match host.parse() {
+        Ok(IpAddr::V4(address)) => address.is_loopback() || address.is_link_local(),
+        Ok(IpAddr::V6(address)) => {
+            address == Ipv6Addr::LOCALHOST || matches!(address.segments(), [0xfd00, 0x0ec2, ..])
+        }
+        Err(_) => host == "localhost",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_stays_on_this_machine() {
+        for (url, local) in [
+            ("http://169.254.169.254/latest", true),
+            ("http://169.254.170.2/v2/credentials/x", true),
+            ("http://169.254.170.23/v1/credentials", true),
+            ("http://[fd00:ec2::254]/latest", true),
+            ("http://[fd00:ec2::23]/v1/credentials", true),
+            ("http://127.0.0.1:8080/", true),
+            ("http://[::1]:8080/", true),
+            ("http://localhost/", true),
+            ("http://10.0.0.1/", false),
+            ("http://localhost.example.com/", false),
+            ("http://169.254.169.254.example.com/", false),
+            ("http://[fd00:ec3::254]/", false),
+            ("http://2852039166/", false),
+        ] {
+            assert_eq!(is_local(&url.parse().unwrap()), local, "{url}");
+        }
+    }
+
+    #[test]
+    fn endpoints_of_the_instance() {
+        let of = |pairs: &[(&str, &str)]| metadata(&Environment::from_pairs(pairs.iter().copied()));
+        assert_eq!(of(&[]), METADATA);
+        assert_eq!(of(&[("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "IPv6")]), METADATA_V6);
+        assert_eq!(of(&[("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1/")]), "http://127.0.0.1:1");
+    }
+}

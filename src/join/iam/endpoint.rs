@@ -1,0 +1,156 @@
+//! Which hosts are AWS's STS, and of which region and partition.
+
+/// A part of AWS with accounts, ARNs and names of its own: an account number
+/// in one says nothing about the same number in another.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Partition {
+    /// Its name in ARNs.
+    pub(super) name: &'static str,
+    /// What its hosts end in.
+    suffix: &'static str,
+    /// What its regions begin with; nothing where they begin like no other's.
+    prefix: &'static str,
+    /// Its host without a region, and the region that this one signs for.
+    global: Option<(&'static str, &'static str)>,
+}
+
+/// Every partition that is accepted. The first is AWS itself.
+pub(super) static PARTITIONS: [Partition; 4] = [
+    Partition {
+        name: "aws",
+        suffix: ".amazonaws.com",
+        prefix: "",
+        global: Some(("sts.amazonaws.com", "us-east-1")),
+    },
+    Partition { name: "aws-cn", suffix: ".amazonaws.com.cn", prefix: "cn-", global: None },
+    Partition { name: "aws-us-gov", suffix: ".amazonaws.com", prefix: "us-gov-", global: None },
+    Partition { name: "aws-eusc", suffix: ".amazonaws.eu", prefix: "eusc-", global: None },
+];
+
+impl Partition {
+    /// The one of that name.
+    pub(super) fn of_name(name: &str) -> Option<&'static Self> {
+        PARTITIONS.iter().find(|partition| partition.name == name)
+    }
+
+    /// The region that the STS at `host` signs for, if it is one of this
+    /// partition: `sts.REGION.SUFFIX`, `sts-fips.REGION.SUFFIX`, or the one
+    /// without a region. Compared as text, so that no two readers of a URL can differ.
+    pub(super) fn region_of<'h>(&self, host: &'h str) -> Option<&'h str> {
+        if let Some((global, region)) = self.global
+            && host == global
+        {
+            return Some(region);
+        }
+        let region = host.strip_prefix("sts.").or_else(|| host.strip_prefix("sts-fips."))?;
+        region.strip_suffix(self.suffix).filter(|region| self.has(region))
+    }
+
+    fn has(&self, region: &str) -> bool {
+        let others = PARTITIONS.iter().filter(|other| !other.prefix.is_empty() && other.name != self.name);
+        is_region(region)
+            && region.starts_with(self.prefix)
+            && others.into_iter().all(|other| !region.starts_with(other.prefix))
+            // Isolated partitions, whose hosts end otherwise.
+            && !["us-iso", "eu-iso"].iter().any(|prefix| region.starts_with(prefix))
+    }
+}
+
+/// The STS of a region, as the SDKs call it.
+pub(super) fn host_of(region: &str, fips: bool) -> Option<String> {
+    let partition = PARTITIONS.iter().find(|partition| partition.has(region))?;
+    Some(format!("sts{}.{region}{}", if fips { "-fips" } else { "" }, partition.suffix))
+}
+
+/// `eu-west-1`, `us-gov-east-1`: words of letters and a number. Not
+/// `s3-us-west-2`: hosts below that are anybody's buckets, one of them perhaps `sts`.
+fn is_region(text: &str) -> bool {
+    let words: Vec<&str> = text.split('-').collect();
+    let letters = |word: &&str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase());
+    match words.as_slice() {
+        [first, middle @ .., number] => {
+            (first.len() == 2 || *first == "eusc")
+                && letters(first)
+                && (1..=2).contains(&middle.len())
+                && middle.iter().all(|word| letters(word) && word.len() <= 16)
+                && (1..=2).contains(&number.len())
+                && number.bytes().all(|b| b.is_ascii_digit())
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn region(partition: &str, host: &'static str) -> Option<&'static str> {
+        Partition::of_name(partition).unwrap().region_of(host)
+    }
+
+    #[test]
+    fn hosts_of_sts_and_no_others() {
+        for (partition, host, expected) in [
+            ("aws", "sts.amazonaws.com", "us-east-1"),
+            ("aws", "sts.eu-central-1.amazonaws.com", "eu-central-1"),
+            ("aws", "sts-fips.us-east-2.amazonaws.com", "us-east-2"),
+            ("aws", "sts.ap-southeast-12.amazonaws.com", "ap-southeast-12"),
+            ("aws-cn", "sts.cn-north-1.amazonaws.com.cn", "cn-north-1"),
+            ("aws-us-gov", "sts.us-gov-west-1.amazonaws.com", "us-gov-west-1"),
+            ("aws-eusc", "sts.eusc-de-east-1.amazonaws.eu", "eusc-de-east-1"),
+        ] {
+            assert_eq!(region(partition, host), Some(expected), "{host}");
+            assert_eq!(
+                PARTITIONS.iter().filter(|partition| partition.region_of(host).is_some()).count(),
+                1,
+                "{host}"
+            );
+        }
+        for host in [
+            "",
+            "amazonaws.com",
+            "sts.amazonaws.com.",
+            "sts.amazonaws.com.cn",
+            "STS.amazonaws.com",
+            "sts.amazonaws.com:443",
+            "x@sts.amazonaws.com",
+            "sts.amazonaws.com.evil.example",
+            "sts.us-east-1.evil.com",
+            "sts..amazonaws.com",
+            "sts.us-east-1..amazonaws.com",
+            "sts.us-east.amazonaws.com",
+            "sts.us-east-.amazonaws.com",
+            "sts.us-east-1a.amazonaws.com",
+            "sts.us-east-123.amazonaws.com",
+            "sts.u%73-east-1.amazonaws.com",
+            "sts.us-ea\u{17f}t-1.amazonaws.com",
+            // Buckets and instances, which anybody can have.
+            "sts.s3.amazonaws.com",
+            "sts.s3-us-west-2.amazonaws.com",
+            "sts.s3-website-us-east-1.amazonaws.com",
+            "sts.x.s3.us-east-1.amazonaws.com",
+            "sts.compute-1.amazonaws.com",
+            "sts.us-iso-east-1.amazonaws.com",
+            "xsts.us-east-1.amazonaws.com",
+            "iam.amazonaws.com",
+        ] {
+            assert!(PARTITIONS.iter().all(|partition| partition.region_of(host).is_none()), "{host}");
+        }
+    }
+
+    #[test]
+    fn the_client_signs_for_hosts_that_are_accepted() {
+        for (region, fips, host) in [
+            ("eu-west-1", false, "sts.eu-west-1.amazonaws.com"),
+            ("us-gov-east-1", true, "sts-fips.us-gov-east-1.amazonaws.com"),
+            ("cn-northwest-1", false, "sts.cn-northwest-1.amazonaws.com.cn"),
+        ] {
+            let made = host_of(region, fips).unwrap();
+            assert_eq!(made, host);
+            assert!(PARTITIONS.iter().any(|partition| partition.region_of(&made) == Some(region)));
+        }
+        for bad in ["", "x", "us-east-1.evil.com/", "aws-global", "us-iso-east-1"] {
+            assert_eq!(host_of(bad, false), None, "{bad}");
+        }
+    }
+}

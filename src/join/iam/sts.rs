@@ -1,0 +1,259 @@
+//! Asking AWS whose signature it is.
+
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::ACTION;
+use super::endpoint::Partition;
+use super::request::Signed;
+use crate::denial::{Denial, Reason};
+use crate::join::Failure;
+use crate::join::jwt::strict_object;
+use crate::net;
+
+/// How long AWS may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest answer that is read, in bytes; they are a few hundred long.
+const MAX_ANSWER: usize = 16 << 10;
+/// Questions that wait for one host at a time. Anybody can make us ask: a host
+/// that does not answer, or a flood of made-up signatures, ends here.
+const MOST_OF_A_HOST: usize = 16;
+/// The same for all hosts.
+const MOST_OF_ALL: usize = 64;
+
+/// Who AWS says it is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Caller {
+    /// The account.
+    pub(super) account: String,
+    /// The user, or the session of a role.
+    pub(super) arn: String,
+    /// The unique id of it.
+    pub(super) user_id: String,
+}
+
+/// How many questions wait, by host; of all authorities in this process.
+static WAITING: LazyLock<Waiting> = LazyLock::new(Waiting::default);
+
+#[derive(Debug, Default)]
+struct Waiting(Mutex<HashMap<String, usize>>);
+
+/// One place among those that wait.
+struct Place<'w> {
+    waiting: &'w Waiting,
+    host: &'w str,
+}
+
+impl Waiting {
+    fn enter<'w>(&'w self, host: &'w str) -> Option<Place<'w>> {
+        let mut hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: usize = hosts.values().sum();
+        let here = hosts.get(host).copied().unwrap_or(0);
+        if all >= MOST_OF_ALL || here >= MOST_OF_A_HOST {
+            return None;
+        }
+        hosts.insert(host.to_owned(), here + 1);
+        Some(Place { waiting: self, host })
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut hosts = self.waiting.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match hosts.get_mut(self.host) {
+            Some(here) if *here > 1 => *here -= 1,
+            _ => drop(hosts.remove(self.host)),
+        }
+    }
+}
+
+/// Asks the STS that the request is for, over TLS, with the parts that were checked.
+pub(super) async fn ask(
+    client: &reqwest::Client,
+    signed: &Signed,
+    partition: &Partition,
+) -> Result<Caller, Failure> {
+    let unavailable =
+        |why: String| Failure::Unavailable(format!("AWS cannot be asked at {}: {why}", signed.host));
+    let Some(_place) = WAITING.enter(&signed.host) else {
+        return Err(unavailable("too many wait for it already".to_owned()));
+    };
+    let (status, body) = match tokio::time::timeout(TIMEOUT, send(client, signed)).await {
+        Ok(answer) => answer.map_err(unavailable)?,
+        Err(_) => return Err(unavailable("no answer in time".to_owned())),
+    };
+    if status == 200 {
+        return read(&body, partition)
+            .map_err(|why| unavailable(format!("its answer is not one of STS: {why}")));
+    }
+    let code = error_code(&body);
+    // AWS tells with 400 as well that it has no time.
+    let busy = ["Throttl", "RequestLimit", "TooMany", "ServiceUnavailable", "Internal"];
+    if !matches!(status, 400 | 401 | 403) || busy.iter().any(|word| code.starts_with(word)) {
+        // A redirect too: nobody else speaks for AWS.
+        return Err(unavailable(format!("status {status} {code}").trim_end().to_owned()));
+    }
+    let said = format!("AWS does not take it: {status} {code}").trim_end().to_owned();
+    Err(Denial::new(Reason::SignatureInvalid, said.clone())
+        .tell(said)
+        .with_claims(&signed.claims(), false)
+        .into())
+}
+
+async fn send(client: &reqwest::Client, signed: &Signed) -> Result<(u16, Vec<u8>), String> {
+    let mut request = client.post(format!("https://{}/", signed.host)).body(ACTION);
+    // reqwest writes `host` itself, from the URL of the same host.
+    for (name, value) in signed.headers.iter().filter(|(name, _)| *name != "host") {
+        let mut value =
+            reqwest::header::HeaderValue::from_str(value.expose()).map_err(|error| error.to_string())?;
+        value.set_sensitive(true);
+        request = request.header(*name, value);
+    }
+    let response = request.send().await.map_err(|error| net::trouble(&error).to_string())?;
+    let status = response.status().as_u16();
+    Ok((status, net::body(response, MAX_ANSWER).await?))
+}
+
+/// `Code` of an error, where it is a word.
+fn error_code(body: &[u8]) -> String {
+    let error = strict_object(body).ok();
+    let code = error.as_ref().and_then(|object| object.get("Error")?.get("Code")?.as_str());
+    let word = |code: &&str| code.len() <= 64 && code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.');
+    code.filter(word).unwrap_or_default().to_owned()
+}
+
+fn read(body: &[u8], partition: &Partition) -> Result<Caller, String> {
+    // The parser's words stay out of logs that others read.
+    let answer = strict_object(body).map_err(|_| "not a JSON object without duplicate members")?;
+    let result = answer
+        .get("GetCallerIdentityResponse")
+        .and_then(|response| response.get("GetCallerIdentityResult")?.as_object())
+        .ok_or("no GetCallerIdentityResult")?;
+    let text = |name: &str| result.get(name).and_then(Value::as_str).map(str::to_owned);
+    let (Some(account), Some(arn), Some(user_id)) = (text("Account"), text("Arn"), text("UserId")) else {
+        return Err("Account, Arn and UserId are not all there".to_owned());
+    };
+    check_arn(&arn, &account, partition)?;
+    if user_id.is_empty() || user_id.len() > 256 || !user_id.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err("the UserId is not one".to_owned());
+    }
+    Ok(Caller { account, arn, user_id })
+}
+
+/// An account's number.
+pub(super) fn is_account(text: &str) -> bool {
+    text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// The ARN of a caller, `arn:PARTITION:sts::ACCOUNT:assumed-role/ROLE/SESSION`
+/// or a user's, must be of that account.
+pub(super) fn check_arn(arn: &str, account: &str, partition: &Partition) -> Result<(), String> {
+    if !is_account(account) {
+        return Err("the account is not twelve digits".to_owned());
+    }
+    let named = |service: &str| {
+        let prefix = format!("arn:{}:{service}::{account}:", partition.name);
+        arn.strip_prefix(&prefix).map(str::to_owned)
+    };
+    let resource = match (named("sts"), named("iam")) {
+        (Some(session), _) => ["assumed-role/", "federated-user/"]
+            .iter()
+            .find_map(|kind| session.strip_prefix(kind).map(str::to_owned)),
+        (_, Some(user)) if user == "root" => Some(user),
+        (_, Some(user)) => user.strip_prefix("user/").map(str::to_owned),
+        _ => return Err(format!("the ARN is not one of the account in the partition {}", partition.name)),
+    };
+    let sound = |resource: &String| {
+        !resource.is_empty() && arn.len() <= 2048 && resource.bytes().all(|b| b.is_ascii_graphic())
+    };
+    match resource.filter(sound) {
+        Some(_) => Ok(()),
+        None => Err("the ARN is neither a user's nor a session's".to_owned()),
+    }
+}
+
+impl Caller {
+    /// As claims, beside those of the request.
+    pub(super) fn claims(&self, mut claims: Map<String, Value>) -> Map<String, Value> {
+        for (name, value) in
+            [("aws_account", &self.account), ("aws_arn", &self.arn), ("aws_user_id", &self.user_id)]
+        {
+            claims.insert(name.to_owned(), value.as_str().into());
+        }
+        claims
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::endpoint::PARTITIONS;
+    use super::*;
+
+    fn answer(account: &str, arn: &str) -> String {
+        format!(
+            r#"{{"GetCallerIdentityResponse":{{"GetCallerIdentityResult":{{"Account":"{account}","Arn":"{arn}","UserId":"AROA:x"}},"ResponseMetadata":{{"RequestId":"1"}}}}}}"#
+        )
+    }
+
+    #[test]
+    fn answers_are_read_strictly() {
+        let account = "123456789012";
+        for resource in [
+            "sts::123456789012:assumed-role/deploy/i-0123",
+            "sts::123456789012:federated-user/x",
+            "iam::123456789012:user/ci/deployer",
+            "iam::123456789012:root",
+        ] {
+            let arn = format!("arn:aws:{resource}");
+            assert_eq!(read(answer(account, &arn).as_bytes(), &PARTITIONS[0]).unwrap().arn, arn);
+            let elsewhere = format!("arn:aws-cn:{resource}");
+            assert!(read(answer(account, &elsewhere).as_bytes(), &PARTITIONS[0]).is_err());
+            assert!(read(answer(account, &elsewhere).as_bytes(), &PARTITIONS[1]).is_ok());
+        }
+        let good = "arn:aws:sts::123456789012:assumed-role/a/b";
+        for (account, arn) in [
+            ("210987654321", good),
+            ("12345678901", good),
+            ("12345678901x", "arn:aws:sts::12345678901x:assumed-role/a/b"),
+            (account, ""),
+            (account, "arn:aws:sts::123456789012:"),
+            (account, "arn:aws:sts::123456789012:assumed-role/"),
+            (account, "arn:aws:iam::123456789012:role/a"),
+            (account, "arn:aws:iam::123456789012:group/a"),
+            (account, "arn:aws:sts::123456789012:assumed-role/a b"),
+            (account, r"arn:aws:sts::123456789012:assumed-role/a\n/b"),
+            (account, "arn:aws:sts:us-east-1:123456789012:assumed-role/a/b"),
+            (account, "ARN:aws:sts::123456789012:assumed-role/a/b"),
+        ] {
+            assert!(read(answer(account, arn).as_bytes(), &PARTITIONS[0]).is_err(), "{account} {arn}");
+        }
+        for bad in ["", "{}", "[]", "<GetCallerIdentityResponse/>", r#"{"GetCallerIdentityResponse":[]}"#] {
+            assert!(read(bad.as_bytes(), &PARTITIONS[0]).is_err(), "{bad}");
+        }
+        let twice = answer(account, good).replace(r#""Arn""#, r#""Account":"210987654321","Arn""#);
+        assert!(read(twice.as_bytes(), &PARTITIONS[0]).is_err());
+    }
+
+    #[test]
+    fn a_host_that_is_slow_takes_no_more_than_its_places() {
+        let waiting = Waiting::default();
+        let slow: Vec<_> = (0..MOST_OF_A_HOST).map(|_| waiting.enter("slow").unwrap()).collect();
+        assert!(waiting.enter("slow").is_none());
+        let others: Vec<String> = (0..MOST_OF_ALL).map(|n| n.to_string()).collect();
+        let held: Vec<_> = others.iter().filter_map(|host| waiting.enter(host)).collect();
+        assert_eq!(held.len(), MOST_OF_ALL - MOST_OF_A_HOST);
+        drop((slow, held));
+        assert!(waiting.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn only_words_of_an_error_are_told() {
+        assert_eq!(error_code(br#"{"Error":{"Code":"ExpiredToken","Message":"x"}}"#), "ExpiredToken");
+        for bad in [r#"{"Error":{"Code":"<b>"}}"#, "<Error/>", r#"{"Error":"x"}"#, ""] {
+            assert_eq!(error_code(bad.as_bytes()), "");
+        }
+    }
+}

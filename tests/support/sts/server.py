@@ -1,0 +1,165 @@
+"""AWS's STS on loopback: moto, which verifies SigV4 with botocore, and a signer that is botocore's own.
+
+Prints one line of JSON when it listens: its port, and the credentials of a user and of a role's session.
+Ends when its standard input does.
+
+moto answers in XML alone; STS answers in JSON where `Accept` says so. moto does not look at the body where the
+request has a hash of it, and not at the clock; STS does both.
+"""
+
+import hashlib
+import io
+import json
+import secrets
+import sys
+import threading
+from datetime import datetime, timedelta, timezone
+
+import xmltodict
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from moto import settings
+from moto.iam.models import iam_backends
+from moto.moto_server.werkzeug_app import create_backend_app
+from moto.sts.models import sts_backends
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+# Not a request of a job's, so it needs no signature.
+ASSUME = b"Action=AssumeRoleWithWebIdentity"
+AGE = 900
+ACCOUNT = "123456789012"
+AUTHENTICATION = threading.Lock()
+TOLD = {}
+
+
+class Quiet(WSGIRequestHandler):
+    def log_request(self, *_):
+        pass
+
+
+class Front:
+    """What STS does and moto does not."""
+
+    def __init__(self):
+        self.moto = create_backend_app("sts")
+
+    def __call__(self, environ, start_response):
+        length = int(environ.get("CONTENT_LENGTH") or 0)
+        body = environ["wsgi.input"].read(length)
+        path = environ["PATH_INFO"]
+        if path == "/sign":
+            return answer(start_response, 200, sign(json.loads(body)))
+        if path != "/":
+            status, text = machine(environ["REQUEST_METHOD"], path, environ)
+            start_response(f"{status} Told", [])
+            return [text.encode()]
+        refusal = refuse(environ, body)
+        if refusal:
+            return answer(start_response, 403, {"Error": {"Code": refusal, "Message": "as STS would"}})
+        with AUTHENTICATION:
+            settings.INITIAL_NO_AUTH_ACTION_COUNT = float("inf") if body.startswith(ASSUME) else 0
+            status, headers, text = self.forward(environ, body)
+        if environ.get("HTTP_ACCEPT") != "application/json":
+            start_response(status, headers)
+            return [text]
+        return answer(start_response, int(status[:3]), translate(text))
+
+    def forward(self, environ, body):
+        told = []
+        environ = dict(environ, **{"wsgi.input": io.BytesIO(body)})
+        text = b"".join(self.moto(environ, lambda status, headers, exc_info=None: told.append((status, headers))))
+        return told[0][0], told[0][1], text
+
+
+def machine(method, path, environ):
+    """The endpoints that AWS has on a machine: the instance metadata service, version 2, and a container's."""
+    session = TOLD["session"]
+    credentials = {
+        "Code": "Success",
+        "AccessKeyId": session["access_key"],
+        "SecretAccessKey": session["secret_key"],
+        "Token": session["token"],
+        "Expiration": (datetime.now(timezone.utc) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+    if path == "/container":
+        allowed = environ.get("HTTP_AUTHORIZATION") == TOLD["container_token"]
+        return (200, json.dumps(credentials)) if allowed else (401, "no")
+    if path == "/latest/api/token":
+        return (200, TOLD["instance_token"]) if method == "PUT" else (405, "no")
+    if environ.get("HTTP_X_AWS_EC2_METADATA_TOKEN") != TOLD["instance_token"]:
+        return 401, "no"
+    roles = "/latest/meta-data/iam/security-credentials/"
+    texts = {roles: "deploy", roles + "deploy": json.dumps(credentials)}
+    texts["/latest/meta-data/placement/region"] = "eu-west-1"
+    return (200, texts[path]) if path in texts else (404, "no")
+
+
+def refuse(environ, body):
+    if "HTTP_AUTHORIZATION" not in environ and not body.startswith(ASSUME):
+        return "MissingAuthenticationToken"
+    hashed = environ.get("HTTP_X_AMZ_CONTENT_SHA256")
+    if hashed and hashed != hashlib.sha256(body).hexdigest():
+        return "SignatureDoesNotMatch"
+    date = environ.get("HTTP_X_AMZ_DATE")
+    if date:
+        signed_at = datetime.strptime(date, "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
+        if abs((datetime.now(timezone.utc) - signed_at).total_seconds()) > AGE:
+            return "SignatureDoesNotMatch"
+    return None
+
+
+def translate(text):
+    """The same answer in JSON, without namespaces."""
+    value = xmltodict.parse(text)
+    for element in value.values():
+        element.pop("@xmlns", None)
+    if "ErrorResponse" in value:
+        error = value["ErrorResponse"]["Errors"]["Error"]
+        return {"Error": {"Code": error["Code"], "Message": error["Message"]}}
+    return value
+
+
+def answer(start_response, status, value):
+    start_response(f"{status} Told", [("Content-Type", "application/json")])
+    return [json.dumps(value).encode()]
+
+
+def sign(asked):
+    """Headers of a request as botocore signs it."""
+    credentials = Credentials(asked["access_key"], asked["secret_key"], asked.get("token"))
+    request = AWSRequest("POST", asked["url"], headers=asked["headers"], data=asked["body"])
+    auth = SigV4Auth(credentials, asked.get("service", "sts"), asked["region"])
+    auth.add_auth(request)
+    return {name.lower(): value for name, value in request.headers.items()}
+
+
+def prepare():
+    """A user, and a session of a role, in moto's usual account."""
+    iam = iam_backends[ACCOUNT]["aws"]
+    iam.create_user("us-east-1", "deployer", "/ci/")
+    user = iam.create_access_key("deployer")
+    role = f"arn:aws:iam::{ACCOUNT}:role/deploy"
+    session = sts_backends[ACCOUNT]["aws"].assume_role("us-east-1", "i-0123", role, None, 3600, None)
+    return {
+        "role": role,
+        "container_token": secrets.token_hex(16),
+        "instance_token": secrets.token_hex(16),
+        "user": {"access_key": user.access_key_id, "secret_key": user.secret_access_key},
+        "session": {
+            "access_key": session.access_key_id,
+            "secret_key": session.secret_access_key,
+            "token": session.session_token,
+        },
+    }
+
+
+def main():
+    server = make_server("127.0.0.1", 0, Front(), threaded=True, request_handler=Quiet)
+    TOLD.update(prepare(), port=server.server_port)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    print(json.dumps(TOLD), flush=True)
+    sys.stdin.read()
+
+
+main()
