@@ -20,6 +20,7 @@ mod support;
 
 mod cases;
 mod strangers;
+mod token;
 
 use std::collections::BTreeMap;
 
@@ -78,6 +79,7 @@ fn every_method_refuses_hostile_proofs() {
         for method in METHODS {
             scope.spawn(|| match suite_of(method.name()).as_str() {
                 "oidc" => Suite::load(method.name()).refuses(),
+                "token" => token::refuses(),
                 other => panic!("{}: there is no suite {other}", method.name()),
             });
         }
@@ -90,6 +92,7 @@ fn every_method_accepts_what_its_fixtures_say() {
         for method in METHODS {
             scope.spawn(|| match suite_of(method.name()).as_str() {
                 "oidc" => Suite::load(method.name()).accepts(),
+                "token" => token::accepts(),
                 other => panic!("{}: there is no suite {other}", method.name()),
             });
         }

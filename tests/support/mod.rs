@@ -30,6 +30,7 @@ pub mod sshd;
 pub mod sshd_labels;
 pub mod template;
 pub mod token;
+pub mod workers;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

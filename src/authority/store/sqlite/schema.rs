@@ -30,7 +30,8 @@ const BUSY: Duration = Duration::from_secs(5);
 /// Nothing is indexed on the way of an exchange but what must be unique or is
 /// looked up while jobs wait; `events_time`, `certificates_issuance` and
 /// `proofs_held` grow at their right end and so share one page a commit.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     -- The audit trail. `body` is the object that `audit` shows, the columns are what it is searched by.
     CREATE TABLE events (
         sequence INTEGER PRIMARY KEY,
@@ -88,7 +89,44 @@ const MIGRATIONS: &[&str] = &["
         probes INTEGER NOT NULL
     ) STRICT;
     INSERT INTO state VALUES (1, 0, 0);
-"];
+",
+    "
+    -- Registered workers. `generation` is what the next join must present; `base`, `attempt`, `tries` and
+    -- `last` are what the last accepted one did, or nothing. `bot` is as of the last join.
+    CREATE TABLE instances (
+        number INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        token TEXT NOT NULL,
+        bot TEXT NOT NULL,
+        key BLOB NOT NULL,
+        generation INTEGER NOT NULL,
+        base INTEGER NOT NULL,
+        attempt TEXT NOT NULL,
+        tries INTEGER NOT NULL,
+        last TEXT NOT NULL,
+        registered INTEGER NOT NULL,
+        seen INTEGER NOT NULL,
+        locked INTEGER,
+        reason TEXT
+    ) STRICT;
+
+    -- Registration secrets, by their hash; `instance` is the worker that used it up.
+    CREATE TABLE secrets (
+        hash BLOB PRIMARY KEY CHECK (length(hash) = 32),
+        id TEXT NOT NULL,
+        token TEXT NOT NULL,
+        expires INTEGER NOT NULL,
+        instance TEXT
+    ) STRICT, WITHOUT ROWID;
+
+    -- What a registered worker was answered, for the same request again.
+    ALTER TABLE proofs ADD COLUMN generation INTEGER;
+
+    -- The worker that a certificate was issued to.
+    ALTER TABLE certificates ADD COLUMN instance INTEGER REFERENCES instances (number);
+    CREATE INDEX certificates_instance ON certificates (instance, expires) WHERE instance IS NOT NULL;
+",
+];
 
 /// Opens the file for writing, creates it for its owner alone if it is
 /// missing, and brings its schema up to date.

@@ -112,6 +112,7 @@ fn issuance(n: u64) -> NewIssuance {
             certificate(2 * n + 1, CertificateKind::Tls, "deployer"),
         ],
         plan: format!("plan {n}"),
+        membership: None,
     }
 }
 
