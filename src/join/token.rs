@@ -157,6 +157,12 @@ async fn verify(jwt: &Jwt<'_>, proof: &Proof, at: &Desk<'_>) -> Result<Identity,
     let expires = check_times(&jwt.claims, at)?;
     let shown_key = shown_key(jwt, id)?;
     let secret = proof.field(SECRET).map(|secret| hash_of(secret.expose()));
+    // Before the instance is looked up: an earlier request of the same worker may be using the secret up just
+    // now. And before the signature is checked, so that only who has one makes us write.
+    let admitted = match &secret {
+        Some(secret) => at.registry.admits(secret, at.token, at.clock.now()).await?,
+        None => false,
+    };
     let (key, secret) = match at.registry.instance(id).await? {
         // A worker that never heard of its registration presents the secret again, which is used up by now.
         Some(known) if known.token == at.token => (known.key, None),
@@ -171,9 +177,9 @@ async fn verify(jwt: &Jwt<'_>, proof: &Proof, at: &Desk<'_>) -> Result<Identity,
             let key = shown_key.ok_or_else(|| {
                 Denial::new(Reason::HeaderRefused, "the header has no `jwk` of the worker to be registered")
             })?;
-            // Asked before the signature is checked, so that only who has one makes us write.
-            if !at.registry.admits(&secret, at.token, at.clock.now()).await? {
-                return Err(secret_refused().into());
+            if !admitted {
+                let detail = "unknown, used up, expired, or of another join token";
+                return Err(Denial::new(Reason::RegistrationRefused, detail).into());
             }
             (key, Some(secret))
         }
@@ -236,11 +242,6 @@ async fn replaced(jwt: &Jwt<'_>, id: &str, at: &Desk<'_>) -> Result<Option<Strin
         return Err(Denial::new(Reason::ClaimInvalid, format!("{REPLACED_BY} is another worker")).into());
     }
     Ok(Some(old.to_owned()))
-}
-
-/// The refusal of a secret, whatever is wrong with it.
-fn secret_refused() -> Denial {
-    Denial::new(Reason::RegistrationRefused, "unknown, used up, expired, or of another join token")
 }
 
 fn hash_of(secret: &str) -> [u8; 32] {

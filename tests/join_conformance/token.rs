@@ -342,6 +342,51 @@ fn a_copy_locks_its_instance_and_no_other() {
     });
 }
 
+/// A worker gives its own place to a new one, and nobody else does.
+#[test]
+fn only_the_worker_itself_gives_its_place() {
+    let authority = authority();
+    let mut old = registered(&authority, "conformance");
+    let once = secret(&authority, "conformance", "1h");
+    let ask = |old: &Worker, change: &dyn Fn(&mut Token)| {
+        let (mut new, keys) = (Worker::new("conformance"), Keys::fresh());
+        let assertion = new.assertion(&authority.url(), &keys).mint();
+        let mut word = old.clone().assertion(&authority.url(), &keys);
+        word.claims.insert("replaced_by".to_owned(), new.id().into());
+        change(&mut word);
+        let mut request = new.request(&keys, &assertion, Some(&once));
+        request["proof"]["replaces"] = word.mint().into();
+        authority.client().exchange(&request)
+    };
+    let cases: [(&str, &dyn Fn(&mut Token)); 6] = [
+        ("signature_invalid", &|word| word.signing = Signing::Seed([7; 32])),
+        ("claim_invalid", &|word| drop(word.claims.insert("replaced_by".to_owned(), "w-x".into()))),
+        ("claim_invalid", &|word| drop(word.claims.remove("replaced_by"))),
+        ("audience_wrong", &|word| drop(word.claims.insert("aud".to_owned(), "https://evil.example".into()))),
+        ("token_expired", &|word| {
+            word.claims.insert("iat".to_owned(), (now() - 200).into());
+            word.claims.insert("exp".to_owned(), (now() - 100).into());
+        }),
+        ("algorithm_refused", &|word| drop(word.header.insert("alg".to_owned(), "HS256".into()))),
+    ];
+    for (reason, change) in cases {
+        let id = ask(&old, change).denial(401);
+        assert_eq!(authority.refusal(&id)["reason"], reason);
+        old.join(&authority, None).granted();
+    }
+    ask(&old, &|_| {}).granted();
+    old.join(&authority, None).problem(403);
+    assert_eq!(locked(&authority), [old.id()]);
+    // Of a worker that this authority does not know there is nothing to take.
+    let once = secret(&authority, "conformance", "1h");
+    let (mut new, keys) = (Worker::new("conformance"), Keys::fresh());
+    let assertion = new.assertion(&authority.url(), &keys).mint();
+    let mut request = new.request(&keys, &assertion, Some(&once));
+    request["proof"]["replaces"] =
+        Worker::new("conformance").assertion(&authority.url(), &keys).mint().into();
+    authority.client().exchange(&request).granted();
+}
+
 #[test]
 fn two_workers_cannot_share_a_secret() {
     let authority = authority();
