@@ -96,7 +96,8 @@ impl Storage for Folder {
                 if let Some(lock) = self.lock(&directory)? {
                     let held = Open { directory, path: self.path.clone(), _lock: lock };
                     held.tidy()?;
-                    return Ok(Box::new(held) as Box<dyn Held>);
+                    let held: Box<dyn Held> = Box::new(held);
+                    return Ok(held);
                 }
                 // Some time must be left to say so.
                 if Instant::now() + TRY_AGAIN * 3 >= deadline {

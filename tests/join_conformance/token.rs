@@ -139,7 +139,7 @@ impl Stage {
         honest.join(&authority, Some(&used)).granted();
         let other = registered(&authority, "conformance");
         let good = secret(&authority, "conformance", "1h");
-        let stranger = Value::from(json!({"crv": "Ed25519", "kty": "OKP", "x": keys::ED25519.jwk()["x"]}));
+        let stranger = json!({"crv": "Ed25519", "kty": "OKP", "x": keys::ED25519.jwk()["x"]});
         let variables = Variables::new()
             .with("other_worker", other.id())
             .with("id", honest.id())
@@ -358,7 +358,8 @@ fn only_the_worker_itself_gives_its_place() {
         request["proof"]["replaces"] = word.mint().into();
         authority.client().exchange(&request)
     };
-    let cases: [(&str, &dyn Fn(&mut Token)); 6] = [
+    type Change<'c> = &'c dyn Fn(&mut Token);
+    let cases: [(&str, Change<'_>); 6] = [
         ("signature_invalid", &|word| word.signing = Signing::Seed([7; 32])),
         ("claim_invalid", &|word| drop(word.claims.insert("replaced_by".to_owned(), "w-x".into()))),
         ("claim_invalid", &|word| drop(word.claims.remove("replaced_by"))),

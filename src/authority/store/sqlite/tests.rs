@@ -14,6 +14,7 @@ use crate::clock::LEEWAY;
 use crate::join::Replay;
 
 mod files;
+mod roster;
 
 const NOW: i64 = 1_795_348_800;
 
