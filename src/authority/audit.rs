@@ -22,6 +22,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("by", "by"),
     ("secret_id", "secret"),
     ("replaces", "replaces"),
+    ("replaced_by", "by"),
     ("reason", "reason"),
     ("provenance", "run"),
     ("serials", "serials"),

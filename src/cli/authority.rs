@@ -218,7 +218,7 @@ pub struct Audit {
     /// Of this join token.
     #[arg(long, value_name = "NAME")]
     pub token: Option<String>,
-    /// Of this kind: issued, refused, revoked, signed, secret_added, registered, locked.
+    /// Of this kind: issued, refused, revoked, signed, secret_added, registered, locked, replaced.
     #[arg(long, value_name = "KIND")]
     pub event: Option<String>,
     /// With this denial or issuance id.

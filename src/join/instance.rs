@@ -53,7 +53,7 @@ pub struct Membership {
     pub key: Vec<u8>,
     /// SHA-256 of the secret that may register it, where it is not known yet.
     pub secret: Option<[u8; 32]>,
-    /// The instance that it takes the place of once it is registered, which has agreed to it.
+    /// The instance that has agreed to give it its place, once it has heard of its registration.
     pub replaces: Option<String>,
     /// What it presents.
     pub join: Join,

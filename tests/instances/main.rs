@@ -145,7 +145,7 @@ fn a_key_is_rotated_with_a_secret_and_the_old_one_ends() {
     job.once([]).good();
     let new = instance(&job);
     assert_ne!(new, old);
-    // The same secret is still set, and means nothing any more.
+    // The same secret is still set, and means nothing any more; the old key ends with the first join of the new.
     job.once([]).good();
     let job = job.without(SECRET);
     job.once([]).good();

@@ -42,6 +42,33 @@ fn a_registration_whose_answer_is_lost_is_made_again() {
     assert!(instances(&authority).iter().all(|one| one["locked"] == false));
 }
 
+/// A rotation whose answer is lost: the worker goes on with its old key where
+/// the secret is not there any more, and carries on where it is.
+#[test]
+fn a_rotation_whose_answer_is_lost_locks_nobody_out() {
+    let authority = Authority::start(POLICY);
+    let gateway = Gateway::with(&authority, &[const { Trouble::LostReply }; 8]);
+    let job = registered(&authority).env("HTTPS_PROXY", gateway.url());
+    let old = instance(&job);
+    let rotation = secret(&authority);
+    let job = job.env(SECRET, &rotation);
+    job.once(["--timeout", "1s"]).failed(5);
+    gateway.meet(&[]);
+    let job = job.without(SECRET);
+    for _ in 0..2 {
+        job.once([]).good();
+        assert_eq!(instance(&job), old);
+    }
+    let job = job.env(SECRET, &rotation);
+    for _ in 0..2 {
+        job.once([]).good();
+        assert_ne!(instance(&job), old);
+    }
+    let state = |one: &Value| (one["locked"].as_bool().unwrap(), one["reason"].as_str().map(str::to_owned));
+    let all: Vec<_> = instances(&authority).iter().map(state).collect();
+    assert_eq!(all, [(true, Some("replaced".to_owned())), (false, None)]);
+}
+
 #[test]
 fn lost_replies_and_kills_never_lock() {
     let authority = Authority::start(POLICY);

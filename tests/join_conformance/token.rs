@@ -375,7 +375,17 @@ fn only_the_worker_itself_gives_its_place() {
         assert_eq!(authority.refusal(&id)["reason"], reason);
         old.join(&authority, None).granted();
     }
-    ask(&old, &|_| {}).granted();
+    let (mut new, keys) = (Worker::new("conformance"), Keys::fresh());
+    let assertion = new.assertion(&authority.url(), &keys).mint();
+    let mut word = old.clone().assertion(&authority.url(), &keys);
+    word.claims.insert("replaced_by".to_owned(), new.id().into());
+    let mut request = new.request(&keys, &assertion, Some(&once));
+    request["proof"]["replaces"] = word.mint().into();
+    let granted = authority.client().exchange(&request).granted();
+    // Until the new one shows that it got the answer, the old one is good.
+    old.join(&authority, None).granted();
+    new.settle(&granted);
+    new.join(&authority, None).granted();
     old.join(&authority, None).problem(403);
     assert_eq!(locked(&authority), [old.id()]);
     // Of a worker that this authority does not know there is nothing to take.

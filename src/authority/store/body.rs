@@ -21,9 +21,12 @@ struct Body<'a> {
     /// A registered worker.
     #[serde(skip_serializing_if = "Option::is_none")]
     instance: Option<&'a str>,
-    /// The worker whose place a registered one took.
+    /// The worker whose place a registered one takes.
     #[serde(skip_serializing_if = "Option::is_none")]
     replaces: Option<&'a str>,
+    /// The worker that took this one's place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaced_by: Option<&'a str>,
     /// The id of a registration secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     secret_id: Option<&'a str>,
@@ -173,6 +176,11 @@ pub(super) fn registered(entry: &NewIssuance, member: &Membership, secret_id: &s
         ..of_worker(entry, "registered", &member.instance)
     };
     text(&body, None)
+}
+
+/// The `replaced` event of a worker whose place `instance` has taken.
+pub(super) fn replaced(entry: &NewIssuance, instance: &str, old: &str) -> Result<String> {
+    text(&Body { replaced_by: Some(instance), ..of_worker(entry, "replaced", old) }, None)
 }
 
 /// The `locked` event of a worker, caused by the join that `entry` would have recorded.

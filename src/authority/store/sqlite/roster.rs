@@ -18,12 +18,14 @@ struct Known {
     key: Vec<u8>,
     last: Last,
     locked: bool,
+    replaces: Option<String>,
 }
 
 fn known(connection: &Connection, id: &str) -> rusqlite::Result<Option<Known>> {
     connection
         .prepare_cached(
-            "SELECT number, token, key, generation, base, attempt, tries, last, locked FROM instances WHERE id = ?1",
+            "SELECT number, token, key, generation, base, attempt, tries, last, locked, replaces
+             FROM instances WHERE id = ?1",
         )?
         .query_row([id], |row| {
             Ok(Known {
@@ -38,6 +40,7 @@ fn known(connection: &Connection, id: &str) -> rusqlite::Result<Option<Known>> {
                     id: row.get(7)?,
                 },
                 locked: row.get::<_, Option<i64>>(8)?.is_some(),
+                replaces: row.get(9)?,
             })
         })
         .optional()
@@ -110,6 +113,9 @@ pub(super) fn join(
             entry.time,
             entry.bot
         ])?;
+    if let Some(old) = found.and_then(|known| known.replaces).filter(|_| member.join.generation > 0) {
+        replace(connection, entry, number, &member.instance, &old)?;
+    }
     let issuance = writes::record(connection, entry, rows, body)?;
     connection
         .prepare_cached("UPDATE certificates SET instance = ?2 WHERE issuance = ?1")?
@@ -161,21 +167,36 @@ fn register(
     let Some(secret_id) = id else { return Ok(Err(Barred::Secret)) };
     let number = connection
         .prepare_cached(
-            "INSERT INTO instances (id, token, bot, key, generation, base, attempt, tries, last, registered, seen)
-             VALUES (?1, ?2, ?3, ?4, 0, 0, '', 0, '', ?5, ?5)",
+            "INSERT INTO instances (id, token, bot, key, generation, base, attempt, tries, last, replaces, registered, seen)
+             VALUES (?1, ?2, ?3, ?4, 0, 0, '', 0, '', ?6, ?5, ?5)",
         )?
-        .insert(params![member.instance, entry.token, entry.bot, member.key, entry.time])?;
-    if let Some(old) = &member.replaces {
-        // Its certificates are this worker's own, and stay good.
-        connection
-            .prepare_cached(
-                "UPDATE instances SET locked = ?3, reason = ?4 WHERE id = ?1 AND token = ?2 AND locked IS NULL",
-            )?
-            .execute(params![old, entry.token, entry.time, REPLACED])?;
-    }
+        .insert(params![member.instance, entry.token, entry.bot, member.key, entry.time, member.replaces])?;
     let body = body::registered(entry, member, &secret_id).map_err(writes::told)?;
     writes::event(connection, &columns(entry, "registered", &member.instance), &body)?;
     Ok(Ok(number))
+}
+
+/// Ends the worker whose place this one takes. Only now, since this join tells
+/// that the worker has heard of its registration: until then it may go on as
+/// what it was. The old one's certificates are its own, and stay good.
+fn replace(
+    connection: &Connection,
+    entry: &NewIssuance,
+    number: i64,
+    instance: &str,
+    old: &str,
+) -> rusqlite::Result<()> {
+    connection.prepare_cached("UPDATE instances SET replaces = NULL WHERE number = ?1")?.execute([number])?;
+    let locked = connection
+        .prepare_cached(
+            "UPDATE instances SET locked = ?3, reason = ?4 WHERE id = ?1 AND token = ?2 AND locked IS NULL",
+        )?
+        .execute(params![old, entry.token, entry.time, REPLACED])?;
+    if locked == 0 {
+        return Ok(());
+    }
+    let body = body::replaced(entry, instance, old).map_err(writes::told)?;
+    writes::event(connection, &columns(entry, "replaced", old), &body).map(drop)
 }
 
 /// Locks the instance, and revokes what it still has.

@@ -92,7 +92,8 @@ pub(super) const MIGRATIONS: &[&str] = &[
 ",
     "
     -- Registered workers. `generation` is what the next join must present; `base`, `attempt`, `tries` and
-    -- `last` are what the last accepted one did, or nothing. `bot` is as of the last join.
+    -- `last` are what the last accepted one did, or nothing. `bot` is as of the last join. `replaces` is the
+    -- id of the worker whose place this one takes once it knows that it is registered.
     CREATE TABLE instances (
         number INTEGER PRIMARY KEY,
         id TEXT NOT NULL UNIQUE,
@@ -104,6 +105,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
         attempt TEXT NOT NULL,
         tries INTEGER NOT NULL,
         last TEXT NOT NULL,
+        replaces TEXT,
         registered INTEGER NOT NULL,
         seen INTEGER NOT NULL,
         locked INTEGER,

@@ -124,11 +124,16 @@ fn who_registers_anew_gives_up_the_old_place() {
     let mut anew = registration(2, "w-new", [2; 32]);
     anew.membership.as_mut().unwrap().replaces = Some("w-old".into());
     assert_eq!(bench.issue(anew), joined(1));
-    assert_eq!(bench.issue(join(3, "w-old", 1)), Issued::Barred(Barred::Locked));
+    // Whether the answer arrived, nobody knows yet.
+    assert_eq!(bench.issue(join(5, "w-old", 1)), joined(2));
+    assert_eq!(bench.issue(join(6, "w-new", 1)), joined(2));
+    assert_eq!(bench.issue(join(3, "w-old", 2)), Issued::Barred(Barred::Locked));
     let list = bench.wait(bench.store.instances());
     assert_eq!(list[0].locked, Some((NOW, REPLACED.to_owned())));
     assert_eq!(bench.wait(bench.store.revoked(NOW)).number, 0, "its certificates are the worker's own");
     assert_eq!(events_named(&bench, "registered")[1]["replaces"], "w-old");
+    let event = &events_named(&bench, "replaced")[0];
+    assert_eq!((&event["instance"], &event["replaced_by"]), (&json!("w-old"), &json!("w-new")));
 }
 
 #[test]
