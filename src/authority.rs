@@ -104,7 +104,7 @@ impl Authority {
 }
 
 /// Several mistakes as one error: the first in full, the others as hints.
-fn all_mistakes(mistakes: Vec<Error>) -> Error {
+pub(crate) fn all_mistakes(mistakes: Vec<Error>) -> Error {
     let mut mistakes = mistakes.into_iter();
     let first = mistakes.next().unwrap_or_else(|| Error::internal("a policy was refused without a reason"));
     mistakes.fold(first, |all, mistake| all.hint(format!("also: {mistake}")))

@@ -34,6 +34,14 @@ pub enum Reason {
     LifetimeTooLong,
     /// Used before, with other keys or outputs.
     TokenUsed,
+    /// No worker of that id is registered with the join token, and no secret registers it.
+    InstanceUnknown,
+    /// The registration secret is unknown, used up, expired, or of another join token.
+    RegistrationRefused,
+    /// The worker presents a generation that the authority has not given out.
+    GenerationAhead,
+    /// The worker is locked, since two copies of its storage have joined.
+    InstanceLocked,
     /// No join token of that name.
     TokenUnknown,
     /// The join token is for another join method.
@@ -121,6 +129,25 @@ pub const REASONS: &[Row] = &[
     row(Reason::TokenNotYetValid, "token_not_yet_valid", 401, "the token is not valid yet"),
     row(Reason::LifetimeTooLong, "lifetime_too_long", 401, "the token is valid for longer than is accepted"),
     row(Reason::TokenUsed, "token_used", 401, "the token has been used before"),
+    row(
+        Reason::InstanceUnknown,
+        "instance_unknown",
+        401,
+        "this worker is not registered with this join token",
+    ),
+    row(
+        Reason::RegistrationRefused,
+        "registration_refused",
+        401,
+        "the registration secret is not good, or not any more",
+    ),
+    row(
+        Reason::GenerationAhead,
+        "generation_ahead",
+        401,
+        "this worker's storage is newer than what the authority remembers of it",
+    ),
+    row(Reason::InstanceLocked, "instance_locked", 403, "this worker's instance is locked"),
     row(Reason::TokenUnknown, "token_unknown", 403, NOT_ALLOWED),
     row(Reason::MethodMismatch, "method_mismatch", 403, NOT_ALLOWED),
     row(Reason::BindingRequired, "binding_required", 403, NOT_ALLOWED),
@@ -206,7 +233,7 @@ mod tests {
             assert_eq!(row.reason.row().code, row.code);
         }
         // The enum's last variant is the table's last row, so none was forgotten.
-        assert_eq!(REASONS.len(), 23);
-        assert_eq!(REASONS[22].reason, Reason::NothingGranted);
+        assert_eq!(REASONS.len(), 27);
+        assert_eq!(REASONS[26].reason, Reason::NothingGranted);
     }
 }

@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::time::Instant;
 
@@ -16,8 +17,9 @@ use crate::clock::Clock;
 use crate::denial::Denial;
 use crate::document::{Mapping, Mistake};
 use crate::environment::Environment;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::Platform;
+use crate::secret::Secret;
 use crate::wire::{ExchangeResponse, Proof};
 
 pub mod any_issuer;
@@ -30,6 +32,7 @@ mod endpoint;
 pub mod github;
 pub mod gitlab;
 pub mod iam;
+pub mod instance;
 pub mod jwt;
 pub mod kubernetes;
 pub mod oidc;
@@ -37,9 +40,11 @@ pub mod rules;
 mod source;
 pub mod spacelift;
 pub mod terraform_cloud;
+pub mod token;
 
 pub use source::Source;
 
+use instance::{Membership, Registry};
 use rules::{Field, Guard, Rule};
 
 /// Every join method. A new one is a file and a line here. The first that an
@@ -54,6 +59,7 @@ pub static METHODS: &[&dyn JoinMethod] = &[
     &spacelift::Spacelift,
     &terraform_cloud::TerraformCloud,
     &iam::Iam,
+    &token::Token,
     &any_issuer::AnyIssuer,
     &kubernetes::Kubernetes,
 ];
@@ -133,6 +139,12 @@ pub trait JoinMethod: Sync {
         false
     }
 
+    /// Whether its workers stay: each registers once, with a secret that the
+    /// authority gives out, and keeps a [`Storage`] from then on.
+    fn registers(&self) -> bool {
+        false
+    }
+
     /// Whether its jobs are runs of a CI system, which end, and not machines that stay.
     fn is_ci(&self) -> bool {
         true
@@ -192,10 +204,47 @@ pub trait Pending: Send {
     fn accepted(self: Box<Self>, response: &ExchangeResponse) -> Result<()>;
 }
 
+/// A private directory that a worker keeps from one run to the next.
+pub trait Storage: Sync + fmt::Debug {
+    /// Takes it for one exchange; others wait until the value goes.
+    ///
+    /// # Errors
+    /// `Kind::Usage` where it is none that can be used, `Kind::Proof` where it
+    /// is not free before the deadline or cannot be read or written.
+    fn hold(&self, deadline: Instant) -> BoxFuture<'_, Result<Box<dyn Held>>>;
+}
+
+/// A [`Storage`] that nobody else uses now.
+pub trait Held: Send {
+    /// What is kept in it; nothing in a new one.
+    ///
+    /// # Errors
+    /// `Kind::Usage` where it is somebody else's or others could read it, `Kind::Proof` where it cannot be read.
+    fn read(&self) -> Result<Option<Secret>>;
+
+    /// Replaces what is kept, whole: when this returns it is there whatever
+    /// happens next, a power cut included; before, what was kept is.
+    ///
+    /// # Errors
+    /// `Kind::Proof`.
+    fn write(&mut self, content: &str) -> Result<()>;
+
+    /// Its path, for messages.
+    fn path(&self) -> &Path;
+}
+
 /// What a client tells a method about the job's request.
 pub struct Job<'a> {
     /// The job's environment.
     pub env: &'a Environment,
+    /// The authority's URL.
+    pub authority: &'a str,
+    /// The join token's name.
+    pub token: &'a str,
+    /// Where a method that [registers](JoinMethod::registers) keeps its state.
+    pub storage: Option<&'a dyn Storage>,
+    /// Where its registration secret is, if the user says so.
+    pub registration_secret: Option<&'a Source>,
     /// The audience that the proof must carry where it can: `PUBLIC_URL#BINDING`.
     pub audience: &'a str,
     /// The way to the platform's endpoints.
@@ -229,6 +278,11 @@ pub trait Verifier: Send + Sync + fmt::Debug {
 
     /// The join token's rules: one of them must match.
     fn rules(&self) -> &[Rule];
+
+    /// Whether everybody whom it believes is let in, and it has no rules.
+    fn admits_all(&self) -> bool {
+        false
+    }
 
     /// Whether a proof that is not bound to the request's keys is believed too.
     fn takes_unbound(&self) -> bool {
@@ -267,12 +321,16 @@ impl Supposed {
 pub struct Desk<'a> {
     /// The authority's own URL: the audience that tokens must carry.
     pub public_url: &'a str,
+    /// The join token that the request names.
+    pub token: &'a str,
     /// The hash over the request's public keys.
     pub binding: &'a str,
     /// The time.
     pub clock: &'a Clock,
     /// The issuers' key sets.
     pub issuers: &'a oidc::Issuers,
+    /// The registered workers.
+    pub registry: &'a dyn Registry,
 }
 
 /// Why there is no [`Identity`].
@@ -283,6 +341,14 @@ pub enum Failure {
     /// It could not be judged: the issuer's keys cannot be had. Not a refusal;
     /// the job may try again.
     Unavailable(String),
+    /// Something broke inside.
+    Broken(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Broken(error)
+    }
 }
 
 impl From<Denial> for Failure {
@@ -298,6 +364,7 @@ pub struct Identity {
     bound: bool,
     replay: Replay,
     provenance: Provenance,
+    membership: Option<Membership>,
 }
 
 /// What keeps a proof from being used twice.
@@ -345,13 +412,20 @@ impl Identity {
         &self.provenance
     }
 
+    /// Which registered worker it is, where it is one, and what of it must
+    /// hold in the transaction that uses the proof up.
+    #[must_use]
+    pub fn membership(&self) -> Option<&Membership> {
+        self.membership.as_ref()
+    }
+
     /// One of given claims, for tests of what comes after verification.
     #[cfg(test)]
     pub(crate) fn for_test(claims: Map<String, Value>) -> Self {
         let replay =
             Replay { issuer: "https://issuer.test".to_owned(), id: "test".to_owned(), held_until: 0 };
         let provenance = Provenance { line: "test:run 1".to_owned(), fulcio: Vec::new() };
-        Self { claims, bound: true, replay, provenance }
+        Self { claims, bound: true, replay, provenance, membership: None }
     }
 }
 

@@ -28,6 +28,7 @@ pub mod revoke;
 pub mod runs;
 pub mod settings;
 pub mod signals;
+pub mod storage;
 pub mod where_to;
 pub mod wrapped;
 

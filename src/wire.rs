@@ -106,6 +106,18 @@ pub struct ExchangeResponse {
     /// What the job should know: a role that was left out, say.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// Which registered worker joined, where it was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<JoinedInstance>,
+}
+
+/// A registered worker that has joined.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinedInstance {
+    /// Its id.
+    pub id: String,
+    /// The generation that its next join must present.
+    pub generation: i64,
 }
 
 /// One output of an [`ExchangeResponse`].

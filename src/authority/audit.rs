@@ -20,6 +20,9 @@ const FIELDS: &[(&str, &str)] = &[
     ("token", "token"),
     ("join_method", "method"),
     ("by", "by"),
+    ("secret_id", "secret"),
+    ("replaces", "replaces"),
+    ("replaced_by", "by"),
     ("reason", "reason"),
     ("provenance", "run"),
     ("serials", "serials"),
@@ -67,7 +70,8 @@ pub async fn write(
 #[must_use]
 pub fn text(event: &Event) -> String {
     let body = &event.body;
-    let id = body.get("issuance_id").or_else(|| body.get("denial_id")).or_else(|| body.get("id"));
+    let id =
+        ["issuance_id", "denial_id", "instance", "secret_id", "id"].iter().find_map(|name| body.get(*name));
     let mut line = [body.get("time"), body.get("event"), id]
         .into_iter()
         .flatten()

@@ -8,12 +8,13 @@ use super::issue::request::{OutputKeys, binding_of};
 use super::issue::{Occasion, Prepared, Signed};
 use super::policy::{Asked, JoinToken, Policy};
 use super::random;
+use super::store::roster::Barred;
 use super::store::{Issued, NewIssuance, NewRefusal};
 use crate::clock::rfc3339;
 use crate::denial::{Denial, Reason};
 use crate::error::Error;
 use crate::join::{self, Desk, Failure, Identity};
-use crate::wire::{ExchangeRequest, ExchangeResponse};
+use crate::wire::{ExchangeRequest, ExchangeResponse, JoinedInstance};
 
 /// The shortest lifetime that is asked for, in seconds.
 pub const MIN_TTL: i64 = 10;
@@ -72,7 +73,7 @@ pub async fn exchange(
     // 2. The policy as it is now, for the whole exchange.
     let policy = authority.policy();
     match decide(authority, &policy, request, keys, peer).await {
-        Ok(signed) => Ok(ExchangeResponse {
+        Ok((signed, instance)) => Ok(ExchangeResponse {
             issuance_id: signed.issuance_id,
             cluster: authority.config.cluster.clone(),
             bot: signed.bot,
@@ -80,6 +81,7 @@ pub async fn exchange(
             outputs: signed.outputs,
             trust: authority.keys.trust(),
             warnings: signed.warnings,
+            instance,
         }),
         Err(Decision::Denied(denial)) => Err(refuse(authority, &policy, request, *denial, peer).await),
         Err(Decision::Malformed(why)) => Err(Refused::Malformed(why)),
@@ -112,6 +114,7 @@ impl From<Failure> for Decision {
         match failure {
             Failure::Denied(denial) => Self::Denied(denial),
             Failure::Unavailable(why) => Self::Unavailable(why),
+            Failure::Broken(error) => Self::Broken(error),
         }
     }
 }
@@ -122,7 +125,7 @@ async fn decide(
     request: &ExchangeRequest,
     keys: Vec<OutputKeys>,
     peer: IpAddr,
-) -> Result<Signed, Decision> {
+) -> Result<(Signed, Option<JoinedInstance>), Decision> {
     // 3. Which rules apply. The request names its join token, and that names
     //    the method and the issuer: the proof has no say in how it is judged.
     let token = join_token(policy, request)?;
@@ -131,9 +134,11 @@ async fn decide(
     let binding = binding_of(&keys);
     let desk = Desk {
         public_url: &authority.config.public_url,
+        token: &token.name,
         binding: &binding,
         clock: &authority.clock,
         issuers: &authority.issuers,
+        registry: authority.store.as_ref(),
     };
     let identity = token.verifier.verify(&request.proof, &desk).await?;
 
@@ -150,28 +155,65 @@ async fn decide(
         Occasion { cluster: &authority.config.cluster, provenance: identity.provenance(), peer, now };
     let prepared = Prepared::new(grant, keys, &occasion)?;
 
-    // 8. The proof is used up and the record durable before anything is signed.
+    // 8. The proof is used up and the record durable before anything is signed;
+    //    a registered worker moves on, or is found to be two.
     let entry = entry(&prepared, token, &identity, peer, now)?;
-    let prepared = match authority.store.issue(entry).await? {
-        Issued::Fresh => Ok(prepared),
-        Issued::Repeat { plan } => again(Prepared::recorded(&plan)?, &prepared, now),
-        Issued::Used => Err("used before for other keys or outputs, or revoked since"),
-    }
-    .map_err(|why| Denial::new(Reason::TokenUsed, why).with_claims(identity.claims(), true))?;
+    let used = |why| Denial::new(Reason::TokenUsed, why).with_claims(identity.claims(), true);
+    let (prepared, generation) = match authority.store.issue(entry).await? {
+        Issued::Fresh => (prepared, None),
+        Issued::Repeat { plan } => (again(&plan, &prepared, now)?.map_err(used)?, None),
+        Issued::Joined { generation, plan: None } => (prepared, Some(generation)),
+        Issued::Joined { generation, plan: Some(plan) } => {
+            (again(&plan, &prepared, now)?.map_err(used)?, Some(generation))
+        }
+        Issued::Used => return Err(used("used before for other keys or outputs, or revoked since").into()),
+        Issued::Barred(barred) => {
+            if matches!(barred, Barred::LockedNow { .. }) {
+                authority.lists.forget();
+            }
+            return Err(denial_of(barred).with_claims(identity.claims(), true).into());
+        }
+    };
 
     // 9. Signatures, at last.
-    Ok(prepared.sign(&authority.keys)?)
+    let signed = prepared.sign(&authority.keys)?;
+    let member = identity.membership().map(|member| member.instance.clone());
+    Ok((signed, member.zip(generation).map(|(id, generation)| JoinedInstance { id, generation })))
+}
+
+fn denial_of(barred: Barred) -> Denial {
+    match barred {
+        Barred::Unknown => {
+            Denial::new(Reason::InstanceUnknown, "no such instance with this key and join token")
+        }
+        Barred::Secret => Denial::new(
+            Reason::RegistrationRefused,
+            "the secret is unknown, used up, expired, or of another join token",
+        ),
+        Barred::Ahead { expected } => {
+            let detail = format!("the generation expected is {expected}, and this one was never given out");
+            Denial::new(Reason::GenerationAhead, detail)
+        }
+        Barred::Locked => Denial::new(Reason::InstanceLocked, "it was locked before"),
+        Barred::LockedNow { expected } => {
+            let told = format!(
+                "it presents an old generation ({expected} was expected), as a copy of its storage would"
+            );
+            Denial::new(Reason::InstanceLocked, format!("locked now: {told}")).tell(told)
+        }
+    }
 }
 
 /// A lost reply: the same certificates once more, if they would still be granted.
-fn again(recorded: Prepared, granted: &Prepared, now: i64) -> Result<Prepared, &'static str> {
-    if recorded.has_expired(now) {
+fn again(plan: &str, granted: &Prepared, now: i64) -> Result<Result<Prepared, &'static str>, Error> {
+    let recorded = Prepared::recorded(plan)?;
+    Ok(if recorded.has_expired(now) {
         Err("used before, for certificates that have expired since")
     } else if recorded.outlives(granted) {
         Err("used before, when certificates were allowed to live longer")
     } else {
         Ok(recorded)
-    }
+    })
 }
 
 fn join_token<'p>(policy: &'p Policy, request: &ExchangeRequest) -> Result<&'p JoinToken, Denial> {
@@ -211,6 +253,7 @@ fn entry(
         fingerprint: prepared.fingerprint(),
         certificates: prepared.certificates(),
         plan: prepared.plan()?,
+        membership: identity.membership().cloned(),
     })
 }
 

@@ -227,6 +227,16 @@ fn hint(reason: Reason) -> &'static str {
         Reason::TokenNotYetValid => "check the clocks of the runner and the authority",
         Reason::TokenUsed => "get a fresh token for each exchange",
         Reason::IssuerWrong => "check --token and --join-method: the join token is for another issuer",
+        Reason::InstanceUnknown => {
+            "register it: run once with a secret from `machine-id authority token add` in MACHINE_ID_REGISTRATION_SECRET"
+        }
+        Reason::RegistrationRefused => {
+            "a secret registers one worker, once, for a limited time: ask for another (`machine-id authority token add`)"
+        }
+        // Why it came to this, `docs/join-methods.md` tells.
+        Reason::GenerationAhead | Reason::InstanceLocked => {
+            "to register anew, run once with a new secret (`machine-id authority token add`) in MACHINE_ID_REGISTRATION_SECRET and the same --storage; other workers are not touched"
+        }
         Reason::TokenUnknown
         | Reason::MethodMismatch
         | Reason::BindingRequired

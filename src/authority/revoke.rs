@@ -198,7 +198,7 @@ impl Lists {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn forget(&self) {
+    pub(super) fn forget(&self) {
         let mut kept = self.kept();
         kept.built = None;
         kept.generation += 1;

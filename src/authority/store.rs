@@ -4,16 +4,21 @@
 use std::fmt;
 
 use crate::error::Result;
+use crate::join::instance::{Membership, Registry};
 use crate::join::{BoxFuture, Replay};
 
 mod body;
+pub mod roster;
 pub mod sqlite;
+
+use roster::Barred;
 
 /// The authority's memory. Every method that writes returns once what it
 /// wrote is durable.
-pub trait Store: Send + Sync + fmt::Debug {
+pub trait Store: Registry + Send + Sync + fmt::Debug {
     /// Uses the proof up and records the issuance with its serials, in one
-    /// transaction, before anything is signed.
+    /// transaction, before anything is signed. A registered worker is judged,
+    /// and moved on or locked, in the same transaction.
     fn issue(&self, entry: NewIssuance) -> BoxFuture<'_, Result<Issued>>;
 
     /// Records a certificate that an operator signed on the command line.
@@ -104,6 +109,8 @@ pub struct NewIssuance {
     pub certificates: Vec<NewCertificate>,
     /// Everything needed to sign the same certificates again, as JSON; no secret.
     pub plan: String,
+    /// Which registered worker it is for, if one.
+    pub membership: Option<Membership>,
 }
 
 /// What became of [`Store::issue`].
@@ -118,6 +125,15 @@ pub enum Issued {
     },
     /// The proof was used for something else, or what it was used for is revoked.
     Used,
+    /// A registered worker has joined: sign.
+    Joined {
+        /// The generation that its next join must present.
+        generation: i64,
+        /// The plan as recorded then, where the same request was accepted before.
+        plan: Option<String>,
+    },
+    /// A registered worker's join is not accepted.
+    Barred(Barred),
 }
 
 /// A certificate that an operator signs on the command line.

@@ -26,6 +26,46 @@ pub enum Command {
     Audit(Audit),
     /// Say why a job was refused, by the denial id that it printed.
     Explain(Explain),
+    /// Let workers register that stay, such as a self-hosted Jenkins.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// List the registered workers.
+    Instances(Instances),
+}
+
+/// `authority token`.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Print a secret that registers one worker, once.
+    Add(AddToken),
+}
+
+/// `authority token add`.
+#[derive(Debug, Args)]
+pub struct AddToken {
+    /// Where its data is.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// The join token that the worker will name.
+    #[arg(long, value_name = "NAME")]
+    pub token: String,
+    /// How long the secret is good.
+    #[arg(long, value_name = "DURATION", default_value = "1h")]
+    pub ttl: String,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// `authority instances`.
+#[derive(Debug, Args)]
+pub struct Instances {
+    /// Where its data is.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// How to print them.
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
 }
 
 /// Where an authority's data is.
@@ -178,7 +218,7 @@ pub struct Audit {
     /// Of this join token.
     #[arg(long, value_name = "NAME")]
     pub token: Option<String>,
-    /// Of this kind: issued, refused, revoked, signed.
+    /// Of this kind: issued, refused, revoked, signed, secret_added, registered, locked, replaced.
     #[arg(long, value_name = "KIND")]
     pub event: Option<String>,
     /// With this denial or issuance id.

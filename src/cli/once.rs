@@ -56,6 +56,14 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub id_token_file: Option<String>,
 
+    /// Keep this worker's key and state in this private directory, for join methods that do [env: MACHINE_ID_STORAGE]
+    #[arg(long, value_name = "DIR")]
+    pub storage: Option<String>,
+
+    /// Register this worker with the secret in this file [env: MACHINE_ID_REGISTRATION_SECRET, the secret itself]
+    #[arg(long, value_name = "FILE")]
+    pub registration_secret_file: Option<String>,
+
     /// Keep the SSH key in memory, and serve it to COMMAND on SSH_AUTH_SOCK
     #[arg(long)]
     pub agent: bool,

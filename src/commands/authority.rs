@@ -12,8 +12,8 @@ use rcgen::PublicKeyData as _;
 
 use crate::authority::issue::{request, ssh::HostPlan, x509::ServerPlan};
 use crate::authority::store::{NewCertificate, NewSigned, Store as _, sqlite::Sqlite};
-use crate::authority::{Authority, config, keys, random, serve};
-use crate::cli::authority::{Command, Export, Exported, Init, Serve, SignHost, SignServer};
+use crate::authority::{Authority, all_mistakes, config, keys, random, serve};
+use crate::cli::authority::{Command, Export, Exported, Init, Serve, SignHost, SignServer, TokenCommand};
 use crate::clock::Clock;
 use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
@@ -23,6 +23,8 @@ mod answer;
 mod audit;
 mod check;
 mod explain;
+mod instances;
+mod token;
 
 /// Runs it.
 ///
@@ -38,6 +40,8 @@ pub fn run(command: Command, env: &Environment) -> Result<ExitCode> {
         Command::SignServer(args) => sign_server(args),
         Command::Audit(args) => audit::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Token(TokenCommand::Add(args)) => token::add(&args),
+        Command::Instances(args) => instances::run(&args),
     }?;
     Ok(ExitCode::SUCCESS)
 }

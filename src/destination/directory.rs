@@ -298,7 +298,7 @@ fn opened(result: rustix::io::Result<OwnedFd>) -> Result<OwnedFd, String> {
 }
 
 /// Opens a folder of ours below `fd`; `PERM` where it is another user's.
-pub(super) fn open_at(fd: impl AsFd, path: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn open_at(fd: impl AsFd, path: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(fd, path, flags, Mode::empty())?;
     if rustix::fs::fstat(&fd)?.st_uid != rustix::process::geteuid().as_raw() {

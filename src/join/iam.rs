@@ -163,7 +163,13 @@ impl Verifier for Caller {
             let replay =
                 Replay { issuer: ISSUER.to_owned(), id: signed.id.clone(), held_until: signed.good_until() };
             let provenance = Provenance { line: shown(&format!("iam:{}", caller.arn)), fulcio: Vec::new() };
-            Ok(Identity { claims: caller.claims(signed.claims()), bound: true, replay, provenance })
+            Ok(Identity {
+                claims: caller.claims(signed.claims()),
+                bound: true,
+                replay,
+                provenance,
+                membership: None,
+            })
         })
     }
 

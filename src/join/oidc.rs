@@ -345,7 +345,7 @@ impl Oidc {
         let expires = time_claim(&jwt.claims, "exp")?;
         let replay = Replay { issuer: self.issuer.clone(), id, held_until: expires.saturating_add(LEEWAY) };
         let provenance = (self.provenance.describe)(&self.provenance.server, &jwt.claims);
-        Ok(Identity { claims: jwt.claims, bound, replay, provenance })
+        Ok(Identity { claims: jwt.claims, bound, replay, provenance, membership: None })
     }
 }
 

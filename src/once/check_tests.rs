@@ -56,6 +56,7 @@ fn answer(keys: &OutputKeys) -> ExchangeResponse {
             tls_cas: vec![chain(keys, true)],
         },
         warnings: vec![],
+        instance: None,
     }
 }
 

@@ -20,6 +20,8 @@ pub struct ConfigFile {
     pub join_method: Option<String>,
     /// `join.token`.
     pub token: Option<String>,
+    /// `storage`.
+    pub storage: Option<String>,
     /// `ttl`.
     pub ttl: Option<String>,
     /// `destination`.
@@ -68,6 +70,7 @@ impl ConfigFile {
             ca_pin: text_of(&mut file, "ca_pin")?,
             join_method,
             token,
+            storage: text_of(&mut file, "storage")?,
             ttl: text_of(&mut file, "ttl")?,
             destination: text_of(&mut file, "destination")?,
             outputs: match file.take("outputs") {
@@ -110,11 +113,12 @@ mod tests {
     fn reads_every_key() {
         let file = ConfigFile::parse(
             "version: v1\nauthority: https://a\nca_file: ca.pem\njoin: {method: github, token: t}\nttl: 30m\n\
-             destination: /d\noutputs:\n  - {type: identity, roles: [a, b]}\n  - {type: ssh, name: x, destination: /e}\n",
+             storage: /s\ndestination: /d\noutputs:\n  - {type: identity, roles: [a, b]}\n  - {type: ssh, name: x, destination: /e}\n",
         )
         .unwrap();
         assert_eq!(file.join_method.as_deref(), Some("github"));
         assert_eq!(file.ttl.as_deref(), Some("30m"));
+        assert_eq!(file.storage.as_deref(), Some("/s"));
         assert_eq!(file.outputs[0].roles, ["a", "b"]);
         assert_eq!(file.outputs[1].destination.as_deref(), Some("/e"));
     }

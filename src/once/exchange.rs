@@ -9,7 +9,7 @@ use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use crate::clock::Clock;
 use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::join::{Job, Presented, Source};
+use crate::join::{Job, Presented, Source, Storage};
 use crate::net::{self, Platform, Trouble};
 use crate::once::check::{Issuance, check};
 use crate::once::keys::OutputKeys;
@@ -128,6 +128,13 @@ impl<'a> Exchanger<'a> {
         let warn = |text: &str| self.progress.warning(text);
         let job = Job {
             env: self.env,
+            authority: &self.settings.authority,
+            token: &self.settings.token,
+            storage: self.settings.kept.storage.as_ref().map(|folder| {
+                let storage: &dyn Storage = folder;
+                storage
+            }),
+            registration_secret: self.settings.kept.secret.as_ref(),
             audience: &self.audience,
             platform: &self.platform,
             deadline,

@@ -17,6 +17,7 @@ use crate::join::{self, JoinMethod, Source};
 use crate::net::AuthorityTrust;
 use crate::once::config_file::ConfigFile;
 use crate::once::progress::Level;
+use crate::once::storage;
 use crate::once::where_to::{Asked, destinations};
 use crate::text::shown;
 use crate::wire::is_name;
@@ -42,6 +43,8 @@ pub struct Settings {
     pub source: Option<Source>,
     /// Whether the user said so.
     pub by_hand: bool,
+    /// What the method keeps between runs, and the secret that registers it.
+    pub kept: storage::Asked,
     /// The join token's name.
     pub token: String,
     /// How long the certificates should live, in seconds.
@@ -161,6 +164,8 @@ impl Settings {
             args.outputs.iter().map(|text| parse_output(text)).collect::<Result<_>>()?
         };
         let destinations = destinations(raw_outputs, &args.roles, &mut asked, env)?;
+        let kept = storage::Asked::of(method, &args, env, file.storage.clone())?;
+        asked.notes.extend(kept.note.clone());
         let by_hand = by_hand(method, args.id_token_env, args.id_token_file)?;
         let agent = args.agent.then(|| agent_socket(&destinations, &args.command)).transpose()?;
         Ok(Self {
@@ -169,6 +174,7 @@ impl Settings {
             method,
             by_hand: by_hand.is_some(),
             source: by_hand.or_else(|| method.source(env)),
+            kept,
             token: join_token(token)?,
             ttl_seconds: ttl_seconds(&ttl)?,
             timeout: timeout(&args.timeout)?,

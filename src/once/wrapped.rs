@@ -29,6 +29,7 @@ use crate::once::progress::Progress;
 use crate::once::revoke::{Revocable, revoke_all};
 use crate::once::settings::Settings;
 use crate::once::signals::{Signals, exit_status, in_foreground};
+use crate::once::storage::REGISTRATION_SECRET;
 use crate::text::shown;
 
 /// How long COMMAND may go on with its certificates once it was told to end.
@@ -147,6 +148,8 @@ impl<'a> Wrapped<'a> {
         let (program, arguments) =
             self.settings.command.split_first().ok_or_else(|| NotRunnable::new(OsStr::new(""), true))?;
         let mut command = Command::new(program);
+        // It has registered this worker, and is none of COMMAND's business.
+        command.env_remove(REGISTRATION_SECRET);
         command.args(arguments).envs(report.variables.iter().map(|(name, value)| (name, value)));
         if let Some(path) = self.places.borrow().as_ref().and_then(Places::bash_env) {
             command.env(bash_env::VARIABLE, path);

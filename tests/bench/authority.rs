@@ -33,6 +33,7 @@ use machine_id::authority::{Authority, config::Config, keys, serve};
 use machine_id::clock::Clock;
 use machine_id::error::Result;
 use machine_id::join::BoxFuture;
+use machine_id::join::instance::{Instance, Registry};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
@@ -308,6 +309,21 @@ impl Store for Nothing {
 
     fn prune(&self, _now: i64) -> BoxFuture<'_, Result<()>> {
         Box::pin(async { Ok(()) })
+    }
+}
+
+impl Registry for Nothing {
+    fn instance<'a>(&'a self, _id: &'a str) -> BoxFuture<'a, Result<Option<Instance>>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn admits<'a>(
+        &'a self,
+        _secret: &'a [u8; 32],
+        _token: &'a str,
+        _now: i64,
+    ) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async { Ok(false) })
     }
 }
 

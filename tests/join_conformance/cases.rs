@@ -28,6 +28,10 @@ pub struct Case {
     pub proof: Option<Value>,
     pub join_token: Option<String>,
     pub method: Option<String>,
+    /// Whose proof it is, where methods have workers: see `token/hostile.yaml`.
+    pub worker: String,
+    pub secret: Option<String>,
+    pub output_type: Option<String>,
     pub status: u16,
     pub reason: String,
 }

@@ -23,6 +23,7 @@ mod fields;
 mod iam;
 mod registry;
 mod strangers;
+mod token;
 
 use std::collections::BTreeMap;
 
@@ -99,6 +100,7 @@ fn every_method_refuses_hostile_proofs() {
             scope.spawn(|| match suite_of(method.name()).as_str() {
                 "oidc" => Suite::load(method.name()).refuses(),
                 "iam" => iam::refuses(),
+                "token" => token::refuses(),
                 other => panic!("{}: there is no suite {other}", method.name()),
             });
         }
@@ -112,6 +114,7 @@ fn every_method_accepts_what_its_fixtures_say() {
             scope.spawn(|| match suite_of(method.name()).as_str() {
                 "oidc" => Suite::load(method.name()).accepts(),
                 "iam" => iam::accepts(),
+                "token" => token::accepts(),
                 other => panic!("{}: there is no suite {other}", method.name()),
             });
         }

@@ -28,6 +28,8 @@ pub enum Trouble {
     Reset,
     /// No answer, until the gateway goes.
     Hang,
+    /// The connection is cut, and the request passed on only so much later.
+    Late(Duration),
 }
 
 /// The gateway; it ends with the value.
@@ -51,6 +53,8 @@ struct State {
     connects: Vec<String>,
     requests: Vec<(Instant, String)>,
     interfering: bool,
+    /// What happens to each request beyond the troubles that are listed.
+    weather: Option<fn() -> Option<Trouble>>,
 }
 
 impl Gateway {
@@ -108,6 +112,13 @@ impl Gateway {
         let mut state = self.shared.state.lock().unwrap();
         state.interfering = true;
         state.troubles = troubles.iter().rev().cloned().collect();
+    }
+
+    /// From now on this decides over each request for certificates or a revocation.
+    pub fn weather(&self, weather: fn() -> Option<Trouble>) {
+        let mut state = self.shared.state.lock().unwrap();
+        state.interfering = true;
+        state.weather = Some(weather);
     }
 
     /// For `HTTPS_PROXY`.
@@ -181,7 +192,9 @@ impl Shared {
             let trouble = {
                 let mut state = self.state.lock().unwrap();
                 state.requests.push((Instant::now(), path.clone()));
-                if path == "/healthz" { None } else { state.troubles.pop() }
+                let weather = state.weather;
+                let listed = if path == "/healthz" { None } else { state.troubles.pop() };
+                listed.or_else(|| weather.filter(|_| path != "/healthz")?())
             };
             let to = stream.get_mut();
             match trouble {
@@ -196,6 +209,14 @@ impl Shared {
                         std::thread::sleep(Duration::from_millis(10));
                     }
                     return Ok(());
+                }
+                Some(Trouble::Late(by)) => {
+                    let client = self.client.clone();
+                    std::thread::spawn(move || {
+                        std::thread::sleep(by);
+                        let _ = client.try_raw(&raw);
+                    });
+                    return to.sock.shutdown(Shutdown::Both);
                 }
                 // Without `close_notify`, as a middle box would.
                 Some(Trouble::Reset) => return to.sock.shutdown(Shutdown::Both),

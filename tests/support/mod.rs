@@ -31,6 +31,7 @@ pub mod sshd_labels;
 pub mod sts;
 pub mod template;
 pub mod token;
+pub mod workers;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

@@ -25,6 +25,8 @@ pub struct Token {
 pub enum Signing {
     /// By a key, with an algorithm that need not be the header's.
     Key(&'static Key, String),
+    /// By the Ed25519 key of this seed.
+    Seed([u8; 32]),
     /// With HMAC-SHA-256 under this secret.
     Hmac(Vec<u8>),
     /// With these bytes for a signature.
@@ -88,6 +90,10 @@ impl Signing {
     pub fn sign(&self, message: &[u8]) -> Vec<u8> {
         match self {
             Self::Key(key, algorithm) => key.sign(algorithm, message),
+            Self::Seed(seed) => {
+                let pair = ring::signature::Ed25519KeyPair::from_seed_unchecked(seed).unwrap();
+                pair.sign(message).as_ref().to_vec()
+            }
             Self::Hmac(secret) => keys::hmac_sha256(secret, message),
             Self::Bytes(bytes) => bytes.clone(),
         }

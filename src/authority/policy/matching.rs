@@ -10,6 +10,9 @@ use crate::text::shown;
 /// One rule of the token must match: all its conditions hold and none of its
 /// guards strikes. What the denial tells says nothing of the rules.
 pub(super) fn admit(token: &JoinToken, claims: &Map<String, Value>) -> Result<(), Denial> {
+    if token.verifier.admits_all() {
+        return Ok(());
+    }
     let rules = token.verifier.rules();
     if rules.iter().any(|rule| holds(rule, claims) && !guarded(rule, claims)) {
         return Ok(());

@@ -3,9 +3,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::roster::{COPIED, NewSecret};
 use super::{CertificateKind, NewCertificate, NewIssuance, NewRefusal, NewRevocation, NewSigned};
 use crate::clock::rfc3339;
 use crate::error::{Context as _, Kind, Result};
+use crate::join::instance::Membership;
 
 /// One event. Serials are decimal text: they exceed what JSON numbers hold elsewhere.
 #[derive(Default, Serialize)]
@@ -16,6 +18,18 @@ struct Body<'a> {
     issuance_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     denial_id: Option<&'a str>,
+    /// A registered worker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<&'a str>,
+    /// The worker whose place a registered one takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaces: Option<&'a str>,
+    /// The worker that took this one's place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaced_by: Option<&'a str>,
+    /// The id of a registration secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bot: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,6 +91,7 @@ const GIVEN_BACK: &str = "given_back";
 pub(super) fn issued(entry: &NewIssuance) -> Result<String> {
     let mut body = Body {
         issuance_id: Some(&entry.id),
+        instance: entry.membership.as_ref().map(|member| member.instance.as_str()),
         bot: Some(&entry.bot),
         token: Some(&entry.token),
         join_method: Some(&entry.join_method),
@@ -129,6 +144,67 @@ pub(super) fn revoked(
         reason: Some(GIVEN_BACK),
         peer: Some(&entry.peer),
         ..event("revoked", entry.time)
+    };
+    text(&body, None)
+}
+
+/// The `secret_added` event.
+pub(super) fn secret_added(entry: &NewSecret) -> Result<String> {
+    let body = Body {
+        secret_id: Some(&entry.id),
+        bot: Some(&entry.bot),
+        token: Some(&entry.token),
+        by: Some("token add"),
+        expires_at: Some(rfc3339(entry.expires)),
+        ..event("secret_added", entry.time)
+    };
+    text(&body, None)
+}
+
+/// What the events of a worker have in common.
+fn of_worker<'a>(entry: &'a NewIssuance, name: &'a str, instance: &'a str) -> Body<'a> {
+    Body {
+        instance: Some(instance),
+        bot: Some(&entry.bot),
+        token: Some(&entry.token),
+        join_method: Some(&entry.join_method),
+        peer: Some(&entry.peer),
+        ..event(name, entry.time)
+    }
+}
+
+/// The `registered` event of a worker whose first issuance is `entry`.
+pub(super) fn registered(entry: &NewIssuance, member: &Membership, secret_id: &str) -> Result<String> {
+    let body = Body {
+        secret_id: Some(secret_id),
+        replaces: member.replaces.as_deref(),
+        ..of_worker(entry, "registered", &member.instance)
+    };
+    text(&body, None)
+}
+
+/// The `replaced` event of a worker whose place `instance` has taken.
+pub(super) fn replaced(entry: &NewIssuance, instance: &str, old: &str) -> Result<String> {
+    text(&Body { replaced_by: Some(instance), ..of_worker(entry, "replaced", old) }, None)
+}
+
+/// The `locked` event of a worker, caused by the join that `entry` would have recorded.
+pub(super) fn locked(
+    entry: &NewIssuance,
+    member: &Membership,
+    expected: i64,
+    serials: &[i64],
+) -> Result<String> {
+    let detail = format!(
+        "presented generation {}, {expected} was expected: two copies of its storage have joined",
+        member.join.generation
+    );
+    let body = Body {
+        provenance: Some(&entry.provenance),
+        reason: Some(COPIED),
+        detail: Some(&detail),
+        serials: Some(serials.iter().map(ToString::to_string).collect()),
+        ..of_worker(entry, "locked", &member.instance)
     };
     text(&body, None)
 }

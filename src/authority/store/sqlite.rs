@@ -6,14 +6,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::roster::{NewSecret, Roster, Worker};
 use super::{
     Event, EventFilter, Issued, NewIssuance, NewRefusal, NewRevocation, NewSigned, Recorded, RevocationList,
     Revoked, Store, body,
 };
 use crate::error::{Context as _, Kind, Result};
 use crate::join::BoxFuture;
+use crate::join::instance::{Instance, Registry};
 
 mod reads;
+mod roster;
 mod schema;
 mod threads;
 mod writes;
@@ -117,5 +120,30 @@ impl Store for Sqlite {
             while self.writer.write(move |connection| writes::prune(connection, now, PRUNE_STEP)).await? {}
             Ok(())
         })
+    }
+}
+
+impl Registry for Sqlite {
+    fn instance<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Instance>>> {
+        let id = id.to_owned();
+        Box::pin(self.reader.read(move |connection| roster::instance(connection, &id)))
+    }
+
+    fn admits<'a>(&'a self, secret: &'a [u8; 32], token: &'a str, now: i64) -> BoxFuture<'a, Result<bool>> {
+        let (secret, token) = (*secret, token.to_owned());
+        Box::pin(self.reader.read(move |connection| roster::admits(connection, &secret, &token, now)))
+    }
+}
+
+impl Roster for Sqlite {
+    fn add_secret(&self, entry: NewSecret) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let body = body::secret_added(&entry)?;
+            self.writer.write(move |connection| roster::add_secret(connection, &entry, &body)).await
+        })
+    }
+
+    fn instances(&self) -> BoxFuture<'_, Result<Vec<Worker>>> {
+        Box::pin(self.reader.read(roster::instances))
     }
 }

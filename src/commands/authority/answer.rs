@@ -21,9 +21,13 @@ use crate::wire::{OutputRequest, SshRequest, TlsRequest};
 const NOT_JUDGED: &str =
     "not judged: the proof's signature, audience, key binding and time, and whether it was used before";
 
+/// And where workers register.
+const NOT_JUDGED_EITHER: &str = "nor whether such a worker is registered, and not locked";
+
 /// The answer.
 pub(super) struct Answer {
     token: String,
+    registers: bool,
     rules: Vec<RuleTrial>,
     result: Result<Prospect, Denial>,
 }
@@ -52,7 +56,12 @@ pub(super) fn ask(policy: &Policy, file: &Path, args: &Check) -> Result<Answer> 
     if let Some(other) = args.join_method.as_deref().filter(|other| *other != method) {
         let detail = format!("the join token is for {method}, not for {}", shown(other));
         let denial = Denial::new(Reason::MethodMismatch, detail);
-        return Ok(Answer { token: token.name.clone(), rules: Vec::new(), result: Err(denial) });
+        return Ok(Answer {
+            token: token.name.clone(),
+            registers: token.method.registers(),
+            rules: Vec::new(),
+            result: Err(denial),
+        });
     }
     Ok(judge(policy, token, claims, &Asked { outputs: &outputs, ttl_seconds }))
 }
@@ -66,7 +75,7 @@ pub(super) fn judge(
 ) -> Answer {
     let rules = Policy::trial(token, &claims);
     let result = token.verifier.suppose(claims).and_then(|supposed| policy.foresee(token, &supposed, asked));
-    Answer { token: token.name.clone(), rules, result }
+    Answer { token: token.name.clone(), registers: token.method.registers(), rules, result }
 }
 
 /// An output as `once` reads it, `TYPE[,KEY=VALUE…]`, and asks for it: without
@@ -174,6 +183,9 @@ impl Answer {
             page.push_str(&format!("  warning: {}\n", shown_long(warning)));
         }
         page.push_str(&format!("{NOT_JUDGED}\n"));
+        if self.registers {
+            page.push_str(&format!("{NOT_JUDGED_EITHER}\n"));
+        }
         page
     }
 

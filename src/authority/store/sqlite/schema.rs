@@ -4,14 +4,14 @@ use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::error::{Context as _, Error, Kind, Result};
 
 /// Marks the file as an authority's store ("mida").
-const APPLICATION_ID: i64 = 0x6d69_6461;
+pub(super) const APPLICATION_ID: i64 = 0x6d69_6461;
 
 /// How many pages the write-ahead log holds before they are folded into the
 /// file (32 MiB): each page is then written there once for many changes.
@@ -30,7 +30,8 @@ const BUSY: Duration = Duration::from_secs(5);
 /// Nothing is indexed on the way of an exchange but what must be unique or is
 /// looked up while jobs wait; `events_time`, `certificates_issuance` and
 /// `proofs_held` grow at their right end and so share one page a commit.
-const MIGRATIONS: &[&str] = &["
+pub(super) const MIGRATIONS: &[&str] = &[
+    "
     -- The audit trail. `body` is the object that `audit` shows, the columns are what it is searched by.
     CREATE TABLE events (
         sequence INTEGER PRIMARY KEY,
@@ -88,7 +89,46 @@ const MIGRATIONS: &[&str] = &["
         probes INTEGER NOT NULL
     ) STRICT;
     INSERT INTO state VALUES (1, 0, 0);
-"];
+",
+    "
+    -- Registered workers. `generation` is what the next join must present; `base`, `attempt`, `tries` and
+    -- `last` are what the last accepted one did, or nothing. `bot` is as of the last join. `replaces` is the
+    -- id of the worker whose place this one takes once it knows that it is registered.
+    CREATE TABLE instances (
+        number INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        token TEXT NOT NULL,
+        bot TEXT NOT NULL,
+        key BLOB NOT NULL,
+        generation INTEGER NOT NULL,
+        base INTEGER NOT NULL,
+        attempt TEXT NOT NULL,
+        tries INTEGER NOT NULL,
+        last TEXT NOT NULL,
+        replaces TEXT,
+        registered INTEGER NOT NULL,
+        seen INTEGER NOT NULL,
+        locked INTEGER,
+        reason TEXT
+    ) STRICT;
+
+    -- Registration secrets, by their hash; `instance` is the worker that used it up.
+    CREATE TABLE secrets (
+        hash BLOB PRIMARY KEY CHECK (length(hash) = 32),
+        id TEXT NOT NULL,
+        token TEXT NOT NULL,
+        expires INTEGER NOT NULL,
+        instance TEXT
+    ) STRICT, WITHOUT ROWID;
+
+    -- What a registered worker was answered, for the same request again.
+    ALTER TABLE proofs ADD COLUMN generation INTEGER;
+
+    -- The worker that a certificate was issued to.
+    ALTER TABLE certificates ADD COLUMN instance INTEGER REFERENCES instances (number);
+    CREATE INDEX certificates_instance ON certificates (instance, expires) WHERE instance IS NOT NULL;
+",
+];
 
 /// Opens the file for writing, creates it for its owner alone if it is
 /// missing, and brings its schema up to date.
@@ -129,6 +169,23 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// Switches to the write-ahead log; the mode that is on then. Where another
+/// process opens a new file at the same time, SQLite does not wait by itself.
+fn write_ahead(connection: &Connection) -> rusqlite::Result<String> {
+    let give_up = Instant::now() + BUSY;
+    loop {
+        let mode = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0));
+        match mode {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Instant::now() < give_up =>
+            {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            mode => return mode,
+        }
+    }
+}
+
 /// Runs the migrations that the file lacks, in one transaction.
 fn migrate(connection: &mut Connection) -> Result<()> {
     let failed = "cannot set up the database";
@@ -161,9 +218,7 @@ fn migrate(connection: &mut Connection) -> Result<()> {
     }
     transaction.commit().context(Kind::Internal, failed)?;
     // After the checks, so that a file of something else is left as it is; the mode stays with the file.
-    let mode: String = connection
-        .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))
-        .context(Kind::Internal, failed)?;
+    let mode = write_ahead(connection).context(Kind::Internal, failed)?;
     if mode != "wal" {
         return Err(Error::usage(
             "the file system of the store does not support shared memory, which it needs",

@@ -14,6 +14,7 @@ use crate::clock::LEEWAY;
 use crate::join::Replay;
 
 mod files;
+mod roster;
 
 const NOW: i64 = 1_795_348_800;
 
@@ -114,6 +115,7 @@ fn issuance(n: u64) -> NewIssuance {
             certificate(2 * n + 1, CertificateKind::Tls, "deployer"),
         ],
         plan: format!("plan {n}"),
+        membership: None,
     }
 }
 

@@ -8,6 +8,7 @@ use super::super::body::{self, Origin};
 use super::super::{
     CertificateKind, Issued, NewCertificate, NewIssuance, NewRefusal, NewRevocation, NewSigned, Revoked,
 };
+use super::roster;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::join::Replay;
 
@@ -45,16 +46,16 @@ pub(super) fn kind(kind: CertificateKind) -> i64 {
 }
 
 /// What an event is searched by.
-struct Columns<'a> {
-    time: i64,
-    event: &'a str,
-    id: &'a str,
-    bot: Option<&'a str>,
-    token: Option<&'a str>,
+pub(super) struct Columns<'a> {
+    pub(super) time: i64,
+    pub(super) event: &'a str,
+    pub(super) id: &'a str,
+    pub(super) bot: Option<&'a str>,
+    pub(super) token: Option<&'a str>,
 }
 
 /// Appends an event; its sequence.
-fn event(connection: &Connection, of: &Columns<'_>, body: &str) -> rusqlite::Result<i64> {
+pub(super) fn event(connection: &Connection, of: &Columns<'_>, body: &str) -> rusqlite::Result<i64> {
     connection
         .prepare_cached(
             "INSERT INTO events (time, event, id, bot, token, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -76,7 +77,7 @@ fn certificates(connection: &Connection, issuance: i64, rows: &[Row]) -> rusqlit
 /// What names one use of a proof among those of all issuers: SHA-256 over the
 /// number of the use (from 0) and the length of the issuer's name in four
 /// bytes each, the name, and the proof's id.
-fn proof_key(replay: &Replay, nth: u32) -> Digest {
+pub(super) fn proof_key(replay: &Replay, nth: u32) -> Digest {
     let mut hash = digest::Context::new(&SHA256);
     hash.update(&nth.to_be_bytes());
     hash.update(&u32::try_from(replay.issuer.len()).unwrap_or(u32::MAX).to_be_bytes());
@@ -95,17 +96,13 @@ pub(super) fn issue(
     rows: &[Row],
     body: &str,
 ) -> rusqlite::Result<Issued> {
-    let first = rows.first().map_or(0, |row| row.serial);
+    if let Some(member) = &entry.membership {
+        return roster::join(connection, entry, rows, body, member);
+    }
     let mut free = false;
     for nth in 0..entry.max_uses.max(1) {
         let key = proof_key(&entry.replay, nth);
-        let used = connection
-            .prepare_cached(
-                "INSERT INTO proofs (key, fingerprint, certificate, held_until, plan)
-                 VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (key) DO NOTHING",
-            )?
-            .execute(params![key.as_ref(), entry.fingerprint, first, entry.replay.held_until, entry.plan])?;
-        if used > 0 {
+        if use_up(connection, entry, key.as_ref(), rows, None)? {
             free = true;
             break;
         }
@@ -116,6 +113,35 @@ pub(super) fn issue(
     if !free {
         return Ok(Issued::Used);
     }
+    record(connection, entry, rows, body)?;
+    Ok(Issued::Fresh)
+}
+
+/// Uses a proof up under that key, unless it was before; `generation` is what a registered worker is answered.
+pub(super) fn use_up(
+    connection: &Connection,
+    entry: &NewIssuance,
+    key: &[u8],
+    rows: &[Row],
+    generation: Option<i64>,
+) -> rusqlite::Result<bool> {
+    let first = rows.first().map_or(0, |row| row.serial);
+    let used = connection
+        .prepare_cached(
+            "INSERT INTO proofs (key, fingerprint, certificate, held_until, plan, generation)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (key) DO NOTHING",
+        )?
+        .execute(params![key, entry.fingerprint, first, entry.replay.held_until, entry.plan, generation])?;
+    Ok(used > 0)
+}
+
+/// Records the issuance and its certificates; its sequence.
+pub(super) fn record(
+    connection: &Connection,
+    entry: &NewIssuance,
+    rows: &[Row],
+    body: &str,
+) -> rusqlite::Result<i64> {
     let of = Columns {
         time: entry.time,
         event: "issued",
@@ -125,12 +151,16 @@ pub(super) fn issue(
     };
     let issuance = event(connection, &of, body)?;
     certificates(connection, issuance, rows)?;
-    Ok(Issued::Fresh)
+    Ok(issuance)
 }
 
 /// The plan of that use of a proof, if this is the same request again: a
 /// retry, unless any certificate of that issuance has been revoked since.
-fn repeat(connection: &Connection, key: &[u8], entry: &NewIssuance) -> rusqlite::Result<Option<String>> {
+pub(super) fn repeat(
+    connection: &Connection,
+    key: &[u8],
+    entry: &NewIssuance,
+) -> rusqlite::Result<Option<String>> {
     connection
         .prepare_cached(
             "SELECT plan FROM proofs WHERE key = ?1 AND fingerprint = ?2 AND NOT EXISTS (
@@ -194,8 +224,7 @@ pub(super) fn revoke(connection: &Connection, entry: &NewRevocation) -> rusqlite
     }
     connection.prepare_cached("UPDATE state SET revocations = revocations + 1")?.execute([])?;
     let origin: Origin = serde_json::from_str(&begun).map_err(foreign)?;
-    let body = body::revoked(entry, bot.as_deref(), token.as_deref(), origin)
-        .map_err(|error| foreign(std::io::Error::other(error.to_string())))?;
+    let body = body::revoked(entry, bot.as_deref(), token.as_deref(), origin).map_err(told)?;
     let of = Columns {
         time: entry.time,
         event: "revoked",
@@ -210,6 +239,11 @@ pub(super) fn revoke(connection: &Connection, entry: &NewRevocation) -> rusqlite
 /// Another library's error on the way through SQLite's.
 fn foreign(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
     rusqlite::Error::ToSqlConversionFailure(Box::new(error))
+}
+
+/// One of our own errors on the same way.
+pub(super) fn told(error: Error) -> rusqlite::Error {
+    foreign(std::io::Error::other(error.to_string()))
 }
 
 /// Forgets at most `step` proofs and as many assertions whose time is up;
@@ -227,6 +261,7 @@ pub(super) fn prune(connection: &Connection, now: i64, step: usize) -> rusqlite:
                 SELECT issuance, id FROM assertions WHERE held_until < ?1 LIMIT ?2)",
         )?
         .execute([now, limit])?;
+    roster::prune(connection, now)?;
     Ok(proofs.max(assertions) >= step)
 }
 

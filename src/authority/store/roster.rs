@@ -1,0 +1,75 @@
+//! The roster of registered workers, as commands see it.
+
+use crate::error::Result;
+use crate::join::BoxFuture;
+
+/// What commands do with the workers that stay.
+pub trait Roster {
+    /// Keeps a registration secret, by its hash, with an event.
+    fn add_secret(&self, entry: NewSecret) -> BoxFuture<'_, Result<()>>;
+
+    /// Every registered worker, in the order of registration.
+    fn instances(&self) -> BoxFuture<'_, Result<Vec<Worker>>>;
+}
+
+/// A secret that may register one worker.
+#[derive(Clone, Debug)]
+pub struct NewSecret {
+    /// Names it in the audit trail; no secret.
+    pub id: String,
+    /// SHA-256 of it; it is random, so that nothing slower is needed.
+    pub hash: [u8; 32],
+    /// The join token that it is for.
+    pub token: String,
+    /// The bot that the worker will be.
+    pub bot: String,
+    /// When it was made, in seconds since 1970.
+    pub time: i64,
+    /// Until when it is good.
+    pub expires: i64,
+}
+
+/// A registered worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Worker {
+    /// Its id.
+    pub instance: String,
+    /// The join token that it registered with.
+    pub token: String,
+    /// The bot that it was when it last joined.
+    pub bot: String,
+    /// The generation that its next join must present.
+    pub generation: i64,
+    /// When it registered, in seconds since 1970.
+    pub registered: i64,
+    /// When it last joined.
+    pub seen: i64,
+    /// When it was locked, and why, if it is.
+    pub locked: Option<(i64, String)>,
+}
+
+/// Why a join of an instance was not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Barred {
+    /// There is none of that id with that key and join token, or no longer.
+    Unknown,
+    /// The secret does not register it, or not any more.
+    Secret,
+    /// It presents a generation that was never given out.
+    Ahead {
+        /// The one that its next join must present.
+        expected: i64,
+    },
+    /// It was locked before.
+    Locked,
+    /// Two storages claim to be it, so it is locked now, and its certificates are revoked.
+    LockedNow {
+        /// The generation that its next join would have had to present.
+        expected: i64,
+    },
+}
+
+/// The reason of a lock by [`Barred::LockedNow`].
+pub const COPIED: &str = "generation_used";
+/// The reason of a lock of a worker that registered anew: its old key is good for nothing.
+pub const REPLACED: &str = "replaced";

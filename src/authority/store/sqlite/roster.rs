@@ -1,0 +1,289 @@
+//! Registered workers. What is written runs inside a savepoint of the
+//! writer's transaction, as in [`super::writes`].
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::super::body;
+use super::super::roster::{Barred, COPIED, NewSecret, REPLACED, Worker};
+use super::super::{Issued, NewIssuance};
+use super::writes::{self, Columns, Row};
+use crate::clock::LEEWAY;
+use crate::join::Replay;
+use crate::join::instance::{Instance, Last, Membership, Verdict};
+
+/// An instance as its row has it.
+struct Known {
+    number: i64,
+    token: String,
+    key: Vec<u8>,
+    last: Last,
+    locked: bool,
+    replaces: Option<String>,
+}
+
+fn known(connection: &Connection, id: &str) -> rusqlite::Result<Option<Known>> {
+    connection
+        .prepare_cached(
+            "SELECT number, token, key, generation, base, attempt, tries, last, locked, replaces
+             FROM instances WHERE id = ?1",
+        )?
+        .query_row([id], |row| {
+            Ok(Known {
+                number: row.get(0)?,
+                token: row.get(1)?,
+                key: row.get(2)?,
+                last: Last {
+                    expected: row.get(3)?,
+                    base: row.get(4)?,
+                    attempt: row.get(5)?,
+                    tries: row.get(6)?,
+                    id: row.get(7)?,
+                },
+                locked: row.get::<_, Option<i64>>(8)?.is_some(),
+                replaces: row.get(9)?,
+            })
+        })
+        .optional()
+}
+
+/// Uses the proof up, moves the instance on or registers it, and records the
+/// issuance; or locks the instance. Nothing else is done by a join that is not accepted.
+pub(super) fn join(
+    connection: &Connection,
+    entry: &NewIssuance,
+    rows: &[Row],
+    body: &str,
+    member: &Membership,
+) -> rusqlite::Result<Issued> {
+    let found = known(connection, &member.instance)?;
+    if found.as_ref().is_some_and(|known| known.locked) {
+        return Ok(Issued::Barred(Barred::Locked));
+    }
+    let key = writes::proof_key(&entry.replay, 0);
+    // The same request again is answered again, and so is one that a later one has overtaken refused,
+    // before anything is made of its generation.
+    if let Some((fingerprint, generation)) = used(connection, key.as_ref())? {
+        let plan = if fingerprint == entry.fingerprint {
+            writes::repeat(connection, key.as_ref(), entry)?
+        } else {
+            None
+        };
+        return Ok(match (plan, generation) {
+            (Some(plan), Some(generation)) => Issued::Joined { generation, plan: Some(plan) },
+            _ => Issued::Used,
+        });
+    }
+    let (number, last) = match &found {
+        Some(known) if known.token != entry.token || known.key != member.key => {
+            return Ok(Issued::Barred(Barred::Unknown));
+        }
+        Some(known) => (known.number, known.last.clone()),
+        None => match register(connection, entry, member)? {
+            Ok(number) => (number, Last::default()),
+            Err(barred) => return Ok(Issued::Barred(barred)),
+        },
+    };
+    let expected = last.expected;
+    let accepted = match last.judge(&member.join) {
+        Verdict::Accepted(accepted) => accepted,
+        // A new worker that begins anywhere but at the start is none; what registering it did is undone.
+        _ if found.is_none() => {
+            return Err(rusqlite::Error::IntegralValueOutOfRange(0, member.join.generation));
+        }
+        Verdict::Ahead => return Ok(Issued::Barred(Barred::Ahead { expected })),
+        Verdict::Forked => {
+            lock(connection, entry, member, number, expected)?;
+            return Ok(Issued::Barred(Barred::LockedNow { expected }));
+        }
+    };
+    writes::use_up(connection, entry, key.as_ref(), rows, Some(accepted.expected))?;
+    overtake(connection, entry, member)?;
+    connection
+        .prepare_cached(
+            "UPDATE instances SET generation = ?2, base = ?3, attempt = ?4, tries = ?5, last = ?6, seen = ?7, bot = ?8
+             WHERE number = ?1",
+        )?
+        .execute(params![
+            number,
+            accepted.expected,
+            accepted.base,
+            accepted.attempt,
+            accepted.tries,
+            accepted.id,
+            entry.time,
+            entry.bot
+        ])?;
+    if let Some(old) = found.and_then(|known| known.replaces).filter(|_| member.join.generation > 0) {
+        replace(connection, entry, number, &member.instance, &old)?;
+    }
+    let issuance = writes::record(connection, entry, rows, body)?;
+    connection
+        .prepare_cached("UPDATE certificates SET instance = ?2 WHERE issuance = ?1")?
+        .execute(params![issuance, number])?;
+    Ok(Issued::Joined { generation: accepted.expected, plan: None })
+}
+
+/// What a proof was used for: its fingerprint, and the generation that was answered.
+fn used(connection: &Connection, key: &[u8]) -> rusqlite::Result<Option<([u8; 32], Option<i64>)>> {
+    connection
+        .prepare_cached("SELECT fingerprint, generation FROM proofs WHERE key = ?1")?
+        .query_row([key], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()
+}
+
+/// The requests that the worker made before this one are used up with it: one
+/// that arrives late does not look like a copy's.
+fn overtake(connection: &Connection, entry: &NewIssuance, member: &Membership) -> rusqlite::Result<()> {
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO proofs (key, fingerprint, certificate, held_until, plan) VALUES (?1, ?2, 0, ?3, '')
+         ON CONFLICT (key) DO NOTHING",
+    )?;
+    for id in &member.join.earlier {
+        let replay = Replay { id: id.clone(), ..entry.replay.clone() };
+        let key = writes::proof_key(&replay, 0);
+        // A fingerprint that no request has.
+        insert.execute(params![key.as_ref(), [0_u8; 32], member.held_until])?;
+    }
+    Ok(())
+}
+
+/// A new worker, for a secret that is good; its number.
+fn register(
+    connection: &Connection,
+    entry: &NewIssuance,
+    member: &Membership,
+) -> rusqlite::Result<Result<i64, Barred>> {
+    let Some(secret) = member.secret else { return Ok(Err(Barred::Unknown)) };
+    if member.join.generation != 0 {
+        return Ok(Err(Barred::Ahead { expected: 0 }));
+    }
+    let id: Option<String> = connection
+        .prepare_cached(
+            "UPDATE secrets SET instance = ?2 WHERE hash = ?1 AND token = ?3 AND expires > ?4 AND instance IS NULL
+             RETURNING id",
+        )?
+        .query_row(params![secret, member.instance, entry.token, entry.time], |row| row.get(0))
+        .optional()?;
+    let Some(secret_id) = id else { return Ok(Err(Barred::Secret)) };
+    let number = connection
+        .prepare_cached(
+            "INSERT INTO instances (id, token, bot, key, generation, base, attempt, tries, last, replaces, registered, seen)
+             VALUES (?1, ?2, ?3, ?4, 0, 0, '', 0, '', ?6, ?5, ?5)",
+        )?
+        .insert(params![member.instance, entry.token, entry.bot, member.key, entry.time, member.replaces])?;
+    let body = body::registered(entry, member, &secret_id).map_err(writes::told)?;
+    writes::event(connection, &columns(entry, "registered", &member.instance), &body)?;
+    Ok(Ok(number))
+}
+
+/// Ends the worker whose place this one takes. Only now, since this join tells
+/// that the worker has heard of its registration: until then it may go on as
+/// what it was. The old one's certificates are its own, and stay good.
+fn replace(
+    connection: &Connection,
+    entry: &NewIssuance,
+    number: i64,
+    instance: &str,
+    old: &str,
+) -> rusqlite::Result<()> {
+    connection.prepare_cached("UPDATE instances SET replaces = NULL WHERE number = ?1")?.execute([number])?;
+    let locked = connection
+        .prepare_cached(
+            "UPDATE instances SET locked = ?3, reason = ?4 WHERE id = ?1 AND token = ?2 AND locked IS NULL",
+        )?
+        .execute(params![old, entry.token, entry.time, REPLACED])?;
+    if locked == 0 {
+        return Ok(());
+    }
+    let body = body::replaced(entry, instance, old).map_err(writes::told)?;
+    writes::event(connection, &columns(entry, "replaced", old), &body).map(drop)
+}
+
+/// Locks the instance, and revokes what it still has.
+fn lock(
+    connection: &Connection,
+    entry: &NewIssuance,
+    member: &Membership,
+    number: i64,
+    expected: i64,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE instances SET locked = ?2, reason = ?3 WHERE number = ?1")?
+        .execute(params![number, entry.time, COPIED])?;
+    let serials: Vec<i64> = connection
+        .prepare_cached(
+            "UPDATE certificates SET revoked = ?2 WHERE instance = ?1 AND expires >= ?3 AND revoked IS NULL
+             RETURNING serial",
+        )?
+        .query_map(params![number, entry.time, entry.time.saturating_sub(LEEWAY)], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    if !serials.is_empty() {
+        connection.prepare_cached("UPDATE state SET revocations = revocations + 1")?.execute([])?;
+    }
+    let body = body::locked(entry, member, expected, &serials).map_err(writes::told)?;
+    writes::event(connection, &columns(entry, "locked", &member.instance), &body).map(drop)
+}
+
+fn columns<'a>(entry: &'a NewIssuance, event: &'a str, id: &'a str) -> Columns<'a> {
+    Columns { time: entry.time, event, id, bot: Some(&entry.bot), token: Some(&entry.token) }
+}
+
+/// Keeps a secret's hash.
+pub(super) fn add_secret(connection: &Connection, entry: &NewSecret, body: &str) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("INSERT INTO secrets (hash, id, token, expires) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![entry.hash, entry.id, entry.token, entry.expires])?;
+    let of = Columns {
+        time: entry.time,
+        event: "secret_added",
+        id: &entry.id,
+        bot: Some(&entry.bot),
+        token: Some(&entry.token),
+    };
+    writes::event(connection, &of, body).map(drop)
+}
+
+/// Forgets secrets whose time is up.
+pub(super) fn prune(connection: &Connection, now: i64) -> rusqlite::Result<()> {
+    connection.prepare_cached("DELETE FROM secrets WHERE expires < ?1")?.execute([now]).map(drop)
+}
+
+/// The instance of that id.
+pub(super) fn instance(connection: &Connection, id: &str) -> rusqlite::Result<Option<Instance>> {
+    Ok(known(connection, id)?.map(|known| Instance { token: known.token, key: known.key }))
+}
+
+/// Whether a secret could register a worker now.
+pub(super) fn admits(
+    connection: &Connection,
+    secret: &[u8; 32],
+    token: &str,
+    now: i64,
+) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached(
+            "SELECT 1 FROM secrets WHERE hash = ?1 AND token = ?2 AND expires > ?3 AND instance IS NULL",
+        )?
+        .exists(params![secret, token, now])
+}
+
+/// Every instance.
+pub(super) fn instances(connection: &Connection) -> rusqlite::Result<Vec<Worker>> {
+    connection
+        .prepare_cached(
+            "SELECT id, token, bot, generation, registered, seen, locked, reason FROM instances ORDER BY number",
+        )?
+        .query_map([], |row| {
+            let (locked, reason): (Option<i64>, Option<String>) = (row.get(6)?, row.get(7)?);
+            Ok(Worker {
+                instance: row.get(0)?,
+                token: row.get(1)?,
+                bot: row.get(2)?,
+                generation: row.get(3)?,
+                registered: row.get(4)?,
+                seen: row.get(5)?,
+                locked: locked.map(|time| (time, reason.unwrap_or_default())),
+            })
+        })?
+        .collect()
+}

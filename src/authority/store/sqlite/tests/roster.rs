@@ -1,0 +1,171 @@
+//! Registered workers in the store: one secret, one worker; one transaction.
+
+use super::*;
+use crate::authority::store::roster::{Barred, COPIED, NewSecret, REPLACED};
+use crate::authority::store::sqlite::schema;
+use crate::join::instance::{Instance, Join, Membership};
+
+const SECRET: [u8; 32] = [5; 32];
+
+fn secret(hash: [u8; 32], token: &str) -> NewSecret {
+    let id = format!("k-{}", hash[0]);
+    NewSecret { id, hash, token: token.into(), bot: "deployer".into(), time: NOW, expires: NOW + 3600 }
+}
+
+/// Issuance `n` for a join of a worker at that generation.
+fn join(n: u64, instance: &str, generation: i64) -> NewIssuance {
+    let join = Join { id: format!("r{n}"), generation, attempt: format!("a{n}"), ..Join::default() };
+    let membership = Membership {
+        instance: instance.into(),
+        key: instance.as_bytes().to_vec(),
+        secret: None,
+        replaces: None,
+        join,
+        held_until: NOW + 300,
+    };
+    let replay = Replay { issuer: instance.into(), id: format!("r{n}"), held_until: NOW + 300 };
+    NewIssuance { replay, membership: Some(membership), ..issuance(n) }
+}
+
+/// The same with a secret.
+fn registration(n: u64, instance: &str, hash: [u8; 32]) -> NewIssuance {
+    let mut entry = join(n, instance, 0);
+    entry.membership.as_mut().unwrap().secret = Some(hash);
+    entry
+}
+
+fn joined(generation: i64) -> Issued {
+    Issued::Joined { generation, plan: None }
+}
+
+fn events_named(bench: &Bench, name: &str) -> Vec<Value> {
+    bench.events(EventFilter { event: Some(name.into()), ..EventFilter::default() })
+}
+
+#[test]
+fn a_secret_registers_one_worker_however_many_race() {
+    let bench = Bench::new();
+    bench.wait(bench.store.add_secret(secret(SECRET, "github-deploy")));
+    assert!(bench.wait(bench.store.admits(&SECRET, "github-deploy", NOW)));
+    for (what, hash, token, now) in [
+        ("another", [6; 32], "github-deploy", NOW),
+        ("of another join token", SECRET, "other", NOW),
+        ("expired", SECRET, "github-deploy", NOW + 3600),
+    ] {
+        assert!(!bench.wait(bench.store.admits(&hash, token, now)), "{what}");
+    }
+    let answers = bench.issue_all((0..20).map(|n| registration(n, &format!("w-{n}"), SECRET)).collect());
+    let answers: Vec<Issued> = answers.into_iter().map(Result::unwrap).collect();
+    assert_eq!(answers.iter().filter(|answer| **answer == joined(1)).count(), 1);
+    let barred = |answer: &&Issued| **answer == Issued::Barred(Barred::Secret);
+    assert_eq!(answers.iter().filter(barred).count(), 19);
+    assert!(!bench.wait(bench.store.admits(&SECRET, "github-deploy", NOW)));
+    let list = bench.wait(bench.store.instances());
+    assert_eq!((list.len(), list[0].generation, list[0].locked.clone()), (1, 1, None));
+    assert_eq!((events_named(&bench, "registered").len(), events_named(&bench, "issued").len()), (1, 1));
+}
+
+#[test]
+fn a_lock_is_of_one_instance_and_takes_its_certificates() {
+    let bench = Bench::new();
+    for (n, instance) in [(1, "w-a"), (2, "w-b")] {
+        let hash = [u8::try_from(n).unwrap(); 32];
+        bench.wait(bench.store.add_secret(secret(hash, "github-deploy")));
+        assert_eq!(bench.issue(registration(n, instance, hash)), joined(1));
+    }
+    let (first, other_key) = (join(3, "w-a", 1), {
+        let mut entry = join(9, "w-a", 2);
+        entry.membership.as_mut().unwrap().key = b"another".to_vec();
+        entry
+    });
+    assert_eq!(bench.issue(first.clone()), joined(2));
+    assert_eq!(bench.issue(first.clone()), Issued::Joined { generation: 2, plan: Some("plan 3".into()) });
+    assert_eq!(bench.issue(NewIssuance { fingerprint: [9; 32], ..first.clone() }), Issued::Used);
+    assert_eq!(bench.issue(other_key), Issued::Barred(Barred::Unknown));
+    assert_eq!(bench.issue(join(4, "w-a", 7)), Issued::Barred(Barred::Ahead { expected: 2 }));
+    assert_eq!(bench.issue(join(5, "w-nobody", 0)), Issued::Barred(Barred::Unknown));
+    let known = bench.wait(bench.store.instance("w-a")).unwrap();
+    assert_eq!(known, Instance { token: "github-deploy".into(), key: b"w-a".to_vec() });
+    // The copy.
+    assert_eq!(bench.issue(join(6, "w-a", 1)), Issued::Barred(Barred::LockedNow { expected: 2 }));
+    for entry in [join(7, "w-a", 2), first] {
+        assert_eq!(bench.issue(entry), Issued::Barred(Barred::Locked));
+    }
+    let locked = events_named(&bench, "locked");
+    assert_eq!((locked.len(), &locked[0]["reason"]), (1, &json!(COPIED)));
+    assert_eq!(locked[0]["serials"], json!(["2", "3", "6", "7"]));
+    let revoked = bench.wait(bench.store.revoked(NOW));
+    assert_eq!((revoked.number, revoked.certificates.len()), (1, 4));
+    assert_eq!(bench.issue(join(8, "w-b", 1)), joined(2));
+}
+
+#[test]
+fn a_late_request_is_used_up_by_those_after_it() {
+    let bench = Bench::new();
+    bench.wait(bench.store.add_secret(secret(SECRET, "github-deploy")));
+    assert_eq!(bench.issue(registration(1, "w-a", SECRET)), joined(1));
+    let late = join(2, "w-a", 1);
+    let mut after = join(3, "w-a", 1);
+    let member = after.membership.as_mut().unwrap();
+    member.join.attempt = "a2".into();
+    (member.join.tries, member.join.earlier) = (1, vec!["r2".into()]);
+    assert_eq!(bench.issue(after), joined(2));
+    assert_eq!(bench.issue(late), Issued::Used);
+    assert_eq!(bench.issue(join(4, "w-a", 2)), joined(3));
+}
+
+#[test]
+fn who_registers_anew_gives_up_the_old_place() {
+    let bench = Bench::new();
+    for n in 1..3 {
+        bench.wait(bench.store.add_secret(secret([n; 32], "github-deploy")));
+    }
+    assert_eq!(bench.issue(registration(1, "w-old", [1; 32])), joined(1));
+    let mut anew = registration(2, "w-new", [2; 32]);
+    anew.membership.as_mut().unwrap().replaces = Some("w-old".into());
+    assert_eq!(bench.issue(anew), joined(1));
+    // Whether the answer arrived, nobody knows yet.
+    assert_eq!(bench.issue(join(5, "w-old", 1)), joined(2));
+    assert_eq!(bench.issue(join(6, "w-new", 1)), joined(2));
+    assert_eq!(bench.issue(join(3, "w-old", 2)), Issued::Barred(Barred::Locked));
+    let list = bench.wait(bench.store.instances());
+    assert_eq!(list[0].locked, Some((NOW, REPLACED.to_owned())));
+    assert_eq!(bench.wait(bench.store.revoked(NOW)).number, 0, "its certificates are the worker's own");
+    assert_eq!(events_named(&bench, "registered")[1]["replaces"], "w-old");
+    let event = &events_named(&bench, "replaced")[0];
+    assert_eq!((&event["instance"], &event["replaced_by"]), (&json!("w-old"), &json!("w-new")));
+}
+
+#[test]
+fn secrets_are_forgotten_when_their_time_is_up() {
+    let bench = Bench::new();
+    bench.wait(bench.store.add_secret(secret(SECRET, "github-deploy")));
+    bench.wait(bench.store.prune(NOW + 3600));
+    assert!(bench.wait(bench.store.admits(&SECRET, "github-deploy", NOW)));
+    bench.wait(bench.store.prune(NOW + 3601));
+    assert!(!bench.wait(bench.store.admits(&SECRET, "github-deploy", NOW)));
+    assert_eq!(events_named(&bench, "secret_added").len(), 1);
+}
+
+/// A store as the version before wrote it, with an issuance in it.
+#[test]
+fn a_store_of_the_version_before_is_brought_up_to_date() {
+    let bench = Bench::new();
+    let path = bench.dir.path().join("old.db");
+    let old = rusqlite::Connection::open(&path).unwrap();
+    old.execute_batch(schema::MIGRATIONS[0]).unwrap();
+    old.pragma_update(None, "application_id", schema::APPLICATION_ID).unwrap();
+    old.pragma_update(None, "user_version", 1).unwrap();
+    old.execute_batch(
+        "INSERT INTO events (time, event, id, body) VALUES (1, 'issued', 'i9', '{\"event\":\"issued\",\"issuance_id\":\"i9\"}');
+         INSERT INTO certificates (serial, issuance, kind, expires, key_hash) VALUES (9, 1, 0, 2000000000, zeroblob(32));
+         INSERT INTO proofs (key, fingerprint, certificate, held_until, plan) VALUES (x'01', x'02', 9, 2000000000, 'p');",
+    )
+    .unwrap();
+    drop(old);
+    let store = Sqlite::open(&path).unwrap();
+    assert_eq!(bench.wait(store.certificate(9)).unwrap().issuance_id, "i9");
+    bench.wait(store.add_secret(secret(SECRET, "github-deploy")));
+    assert_eq!(bench.wait(store.issue(registration(1, "w-a", SECRET))), joined(1));
+    assert_eq!(bench.wait(store.instances()).len(), 1);
+}

@@ -1,0 +1,102 @@
+//! `machine-id authority instances`: the workers that are registered.
+
+use serde_json::{Value, json};
+
+use crate::authority::config::Config;
+use crate::authority::store::roster::{Roster as _, Worker};
+use crate::authority::store::sqlite::Sqlite;
+use crate::cli::Format;
+use crate::cli::authority::Instances;
+use crate::clock::rfc3339;
+use crate::error::Result;
+use crate::text::shown;
+
+/// Prints them, in the order of their registration.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub(super) fn run(args: &Instances) -> Result<()> {
+    let config = Config::load(&args.data.data_dir)?;
+    let store = Sqlite::open(&config.store)?;
+    let workers = crate::once::block_on(store.instances())??;
+    let page = match args.format {
+        Format::Text => text(&workers),
+        Format::Json => format!("{:#}\n", Value::from(workers.iter().map(json).collect::<Vec<_>>())),
+    };
+    crate::commands::print(&page)
+}
+
+fn json(worker: &Worker) -> Value {
+    json!({
+        "instance": worker.instance,
+        "bot": worker.bot,
+        "token": worker.token,
+        "generation": worker.generation,
+        "registered_at": rfc3339(worker.registered),
+        "last_seen": rfc3339(worker.seen),
+        "locked": worker.locked.is_some(),
+        "locked_at": worker.locked.as_ref().map(|(time, _)| rfc3339(*time)),
+        "reason": worker.locked.as_ref().map(|(_, reason)| reason),
+    })
+}
+
+/// A table.
+fn text(workers: &[Worker]) -> String {
+    if workers.is_empty() {
+        return "no worker is registered\n".to_owned();
+    }
+    let head = ["INSTANCE", "BOT", "TOKEN", "GENERATION", "LAST SEEN", "LOCKED"].map(str::to_owned);
+    let row = |worker: &Worker| {
+        let locked = worker.locked.as_ref().map(|(time, why)| format!("{} {}", rfc3339(*time), shown(why)));
+        [
+            worker.instance.clone(),
+            shown(&worker.bot),
+            shown(&worker.token),
+            worker.generation.to_string(),
+            rfc3339(worker.seen),
+            locked.unwrap_or_else(|| "no".to_owned()),
+        ]
+    };
+    let rows: Vec<[String; 6]> = std::iter::once(head).chain(workers.iter().map(row)).collect();
+    let mut widths = [0; 6];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let line = |row: &[String; 6]| {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_are_a_table_and_a_list() {
+        let worker = |instance: &str, locked| Worker {
+            instance: instance.into(),
+            token: "jenkins".into(),
+            bot: "deployer".into(),
+            generation: 7,
+            registered: 1_795_348_800,
+            seen: 1_795_348_860,
+            locked,
+        };
+        let workers =
+            [worker("w-1", None), worker("w-22", Some((1_795_348_861, "generation_used".to_owned())))];
+        assert_eq!(
+            text(&workers),
+            "INSTANCE  BOT       TOKEN    GENERATION  LAST SEEN             LOCKED\n\
+             w-1       deployer  jenkins  7           2026-11-22T12:01:00Z  no\n\
+             w-22      deployer  jenkins  7           2026-11-22T12:01:00Z  2026-11-22T12:01:01Z generation_used\n"
+        );
+        assert_eq!(text(&[]), "no worker is registered\n");
+        let locked = json(&workers[1]);
+        assert_eq!((&locked["locked"], &locked["last_seen"]), (&json!(true), &json!("2026-11-22T12:01:00Z")));
+        assert_eq!(json(&workers[0])["locked"], json!(false));
+    }
+}

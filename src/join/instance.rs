@@ -1,0 +1,137 @@
+//! Workers that stay: what an authority remembers of each, and which of its
+//! joins are honest.
+//!
+//! A worker's storage holds its key and a generation, which every join moves
+//! on. Of two copies of a storage, the one that joins second presents a
+//! generation that is gone, and that is how a copy shows. What must not look
+//! like one is an honest worker that lost a reply, was killed, or whose request
+//! was held up on its way: it has moved on less far than the authority, or
+//! further than the request that arrives now.
+//!
+//! Clocks decide nothing here: whoever copied a storage could set theirs.
+//! Instead every request names those that its worker made before it and that
+//! may have been accepted without its knowing ([`Join::earlier`]). Only the
+//! storage that made a request can name it, since each has a random id.
+
+use std::fmt;
+
+use super::BoxFuture;
+use crate::error::Result;
+
+/// The most requests that a join names as made before it. Where more went
+/// unanswered, their number has to do (see [`Last::judge`]).
+pub const MAX_EARLIER: usize = 256;
+
+/// The largest generation, and number of requests: what JSON numbers hold everywhere.
+pub const MAX_COUNT: i64 = (1 << 53) - 1;
+
+/// What verifiers may look up of what the authority remembers.
+pub trait Registry: Send + Sync + fmt::Debug {
+    /// The instance of that id.
+    fn instance<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Instance>>>;
+
+    /// Whether a secret of that SHA-256 could register a worker with the join token now.
+    fn admits<'a>(&'a self, secret: &'a [u8; 32], token: &'a str, now: i64) -> BoxFuture<'a, Result<bool>>;
+}
+
+/// A registered worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// The join token that it registered with.
+    pub token: String,
+    /// Its public key.
+    pub key: Vec<u8>,
+}
+
+/// A verified join of an instance, to be judged and recorded in the
+/// transaction that uses its proof up.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    /// The instance's id.
+    pub instance: String,
+    /// The public key that the proof was verified with.
+    pub key: Vec<u8>,
+    /// SHA-256 of the secret that may register it, where it is not known yet.
+    pub secret: Option<[u8; 32]>,
+    /// The instance that has agreed to give it its place, once it has heard of its registration.
+    pub replaces: Option<String>,
+    /// What it presents.
+    pub join: Join,
+    /// Until when the requests before it must be remembered as used, in seconds since 1970.
+    pub held_until: i64,
+}
+
+/// What a request says of its worker's past.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Join {
+    /// The request's own id, random.
+    pub id: String,
+    /// The worker's generation.
+    pub generation: i64,
+    /// Names the attempt to move on from this generation; all requests until an answer share it.
+    pub attempt: String,
+    /// How many requests the attempt had before this one.
+    pub tries: i64,
+    /// Their ids; of more than [`MAX_EARLIER`] the newest.
+    pub earlier: Vec<String>,
+}
+
+/// What the last accepted join left.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Last {
+    /// The generation that the next join must present.
+    pub expected: i64,
+    /// The generation that the last one presented.
+    pub base: i64,
+    /// Its attempt.
+    pub attempt: String,
+    /// How many requests the attempt had before it.
+    pub tries: i64,
+    /// Its id.
+    pub id: String,
+}
+
+/// What is to become of a join.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is accepted, and leaves this.
+    Accepted(Last),
+    /// Two storages claim to be the instance.
+    Forked,
+    /// The worker knows more than the authority: the store is older than the worker.
+    Ahead,
+}
+
+impl Last {
+    /// Judges a join whose request was not seen before, and that no accepted
+    /// request named as one before it.
+    #[must_use]
+    pub fn judge(&self, join: &Join) -> Verdict {
+        if join.generation > self.expected {
+            return Verdict::Ahead;
+        }
+        // The reply to the last accepted one was lost, and this is the same
+        // worker again: it knows that it made it. Where it had to forget ids
+        // it knows at least the attempt, and has made more requests since;
+        // a copy that says so is found when the other moves on.
+        let of_attempt = join.generation == self.base && join.attempt == self.attempt;
+        let named = join.earlier.contains(&self.id);
+        let forgot = usize::try_from(join.tries).is_ok_and(|tries| tries > join.earlier.len());
+        let again = of_attempt && join.tries > self.tries && (named || forgot);
+        if join.generation == self.expected || again {
+            // Moving on each time makes a copy of the pending storage collide too.
+            return Verdict::Accepted(Self {
+                expected: self.expected.saturating_add(1),
+                base: join.generation,
+                attempt: join.attempt.clone(),
+                tries: join.tries,
+                id: join.id.clone(),
+            });
+        }
+        Verdict::Forked
+    }
+}
+
+#[cfg(test)]
+#[path = "instance_tests.rs"]
+mod tests;

@@ -1,0 +1,289 @@
+//! What a worker keeps between two runs, and how a join changes it.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::rand::{SecureRandom as _, SystemRandom};
+use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::super::instance::{Join, MAX_EARLIER};
+use super::instance_id;
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::secret::Secret;
+
+/// The version of the file's shape.
+const VERSION: u32 = 1;
+/// How long a request may still arrive after its worker gave it up, in
+/// seconds: as long as its assertion is good, and some.
+const UNDER_WAY: i64 = 300;
+/// How many used secrets are remembered, so that one left behind in some
+/// environment is known for what it is.
+const MAX_SPENT: usize = 64;
+
+/// The file.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct State {
+    version: u32,
+    /// The authority that it is registered with.
+    pub(super) authority: String,
+    /// The join token that it is registered with.
+    pub(super) token: String,
+    /// The instance that joins.
+    pub(super) current: Option<Instance>,
+    /// One that is being registered.
+    pub(super) next: Option<Instance>,
+    /// SHA-256 of the secrets that registered this worker, in base64url, newest last.
+    spent: Vec<String>,
+}
+
+/// An instance's own half.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Instance {
+    /// Its id.
+    pub(super) id: String,
+    /// The seed of its Ed25519 key, in base64url.
+    key: Secret,
+    /// SHA-256 of the secret that registers it, in base64url.
+    secret: String,
+    /// The generation that its next join presents.
+    generation: i64,
+    /// The attempt to move on from it, since its first request was written.
+    attempt: Option<Attempt>,
+}
+
+/// Requests that got no answer; any of them may have been accepted.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Attempt {
+    id: String,
+    tries: i64,
+    recent: Vec<Request>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    id: String,
+    time: i64,
+}
+
+impl State {
+    /// Of a worker that was never registered.
+    pub(super) fn new(authority: &str, token: &str) -> Self {
+        Self {
+            version: VERSION,
+            authority: authority.to_owned(),
+            token: token.to_owned(),
+            current: None,
+            next: None,
+            spent: Vec::new(),
+        }
+    }
+
+    /// Reads it; the words of an error are for a person and hold nothing of the file.
+    pub(super) fn parse(text: &Secret) -> Result<Self, String> {
+        // The parser's words may repeat what it read, which is a key.
+        let state: Self = serde_json::from_str(text.expose()).map_err(|error| {
+            format!("it cannot be read (line {}, column {})", error.line(), error.column())
+        })?;
+        if state.version != VERSION {
+            return Err(format!("it is of version {}, this machine-id knows {VERSION}", state.version));
+        }
+        let whole = |instance: &Instance| instance.seed().is_ok() && instance.generation >= 0;
+        if !state.current.iter().chain(&state.next).all(whole) {
+            return Err("an instance in it is broken".to_owned());
+        }
+        Ok(state)
+    }
+
+    /// As text.
+    pub(super) fn text(&self) -> Result<Zeroizing<String>> {
+        let text = serde_json::to_string_pretty(self).context(Kind::Internal, "cannot write the state")?;
+        Ok(Zeroizing::new(text))
+    }
+
+    /// Whether a secret has done its work here.
+    pub(super) fn has_spent(&self, secret: &Secret) -> bool {
+        self.spent.contains(&fingerprint(secret))
+    }
+
+    /// The instance that this secret registers: the one that is waiting for it, or a new one.
+    pub(super) fn registering(&mut self, secret: &Secret) -> Result<&mut Instance> {
+        let fingerprint = fingerprint(secret);
+        let waiting = self.next.take().filter(|next| next.secret == fingerprint);
+        let instance = waiting.map_or_else(|| Instance::new(fingerprint), Ok)?;
+        Ok(self.next.insert(instance))
+    }
+
+    /// The join of that instance was accepted.
+    pub(super) fn settle(&mut self, id: &str, generation: i64) -> Result<(), String> {
+        if self.next.as_ref().is_some_and(|next| next.id == id) {
+            self.current = self.next.take();
+            self.spent.extend(self.current.iter().map(|current| current.secret.clone()));
+            let surplus = self.spent.len().saturating_sub(MAX_SPENT);
+            self.spent.drain(..surplus);
+        }
+        let current = self.current.as_mut().filter(|current| current.id == id);
+        let current = current.ok_or("its answer is about another instance")?;
+        if generation <= current.generation {
+            return Err("its answer does not move the generation on".to_owned());
+        }
+        current.generation = generation;
+        current.attempt = None;
+        Ok(())
+    }
+}
+
+impl Instance {
+    fn new(secret: String) -> Result<Self> {
+        let seed = Zeroizing::new(random::<32>()?);
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_ref())
+            .map_err(|error| Error::internal(error.to_string()).context("cannot make a key"))?;
+        Ok(Self {
+            id: instance_id(pair.public_key().as_ref()),
+            key: Secret::new(URL_SAFE_NO_PAD.encode(seed.as_ref())),
+            secret,
+            generation: 0,
+            attempt: None,
+        })
+    }
+
+    /// The seed of its key.
+    pub(super) fn seed(&self) -> Result<Zeroizing<Vec<u8>>> {
+        let broken = || Error::new(Kind::Usage, "the instance's key is broken");
+        let seed = Zeroizing::new(URL_SAFE_NO_PAD.decode(self.key.expose()).map_err(|_| broken())?);
+        let pair = Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|_| broken())?;
+        if instance_id(pair.public_key().as_ref()) != self.id {
+            return Err(broken());
+        }
+        Ok(seed)
+    }
+
+    /// The next request; to be written before it is sent.
+    pub(super) fn ask(&mut self, now: i64) -> Result<Join> {
+        if self.attempt.is_none() {
+            self.attempt = Some(Attempt { id: name()?, tries: 0, recent: Vec::new() });
+        }
+        let id = name()?;
+        let Some(attempt) = &mut self.attempt else { return Err(Error::internal("no attempt")) };
+        let join = Join {
+            id: id.clone(),
+            generation: self.generation,
+            attempt: attempt.id.clone(),
+            tries: attempt.tries,
+            earlier: attempt.recent.iter().map(|request| request.id.clone()).collect(),
+        };
+        attempt.tries = attempt.tries.saturating_add(1);
+        attempt.recent.push(Request { id, time: now });
+        if attempt.recent.len() > MAX_EARLIER {
+            // What is forgotten must not arrive any more: it would look like a copy's.
+            let oldest = attempt.recent.remove(0);
+            if now.saturating_sub(oldest.time).saturating_abs() < UNDER_WAY {
+                return Err(Error::new(
+                    Kind::Unreachable,
+                    format!("{MAX_EARLIER} attempts within minutes got no certificates"),
+                )
+                .hint("wait some minutes, and let whatever runs this pause longer between its attempts"));
+            }
+        }
+        Ok(join)
+    }
+}
+
+/// What tells one secret from another; it is random enough for a plain hash.
+fn fingerprint(secret: &Secret) -> String {
+    URL_SAFE_NO_PAD.encode(super::hash_of(secret.expose()))
+}
+
+/// 128 random bits as text.
+fn name() -> Result<String> {
+    Ok(URL_SAFE_NO_PAD.encode(random::<16>()?))
+}
+
+fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    let failed = |_| Error::internal("the system gives no random numbers");
+    SystemRandom::new().fill(&mut bytes).map_err(failed)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registered() -> State {
+        let mut state = State::new("https://a", "t");
+        let id = state.registering(&Secret::new("one".into())).unwrap().id.clone();
+        state.settle(&id, 1).unwrap();
+        state
+    }
+
+    #[test]
+    fn what_is_written_reads_back_and_does_not_print() {
+        let mut state = registered();
+        state.current.as_mut().unwrap().ask(7).unwrap();
+        let text = state.text().unwrap();
+        let read = State::parse(&Secret::new(text.to_string())).unwrap();
+        assert_eq!(read.text().unwrap(), text);
+        let seed = state.current.as_ref().unwrap().key.expose().to_owned();
+        assert!(text.contains(&seed) && !format!("{state:?}").contains(&seed));
+        for broken in [
+            "",
+            "{}",
+            "[]",
+            &text.replace(&seed, &URL_SAFE_NO_PAD.encode([1; 32])),
+            &text.replace("\"version\": 1", "\"version\": 2"),
+        ] {
+            let why = State::parse(&Secret::new(broken.to_owned())).unwrap_err();
+            assert!(!why.contains(&seed), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_secret_registers_once_and_waits_for_its_answer() {
+        let mut state = registered();
+        assert!(state.has_spent(&Secret::new("one".into())));
+        let two = Secret::new("two".into());
+        let old = state.current.as_ref().unwrap().id.clone();
+        let first = state.registering(&two).unwrap().id.clone();
+        assert_eq!(state.registering(&two).unwrap().id, first, "the same, after a lost reply");
+        assert_eq!(state.current.as_ref().unwrap().id, old, "kept until then");
+        state.settle(&first, 2).unwrap();
+        assert_eq!(state.current.as_ref().unwrap().id, first);
+        assert!(state.next.is_none() && state.has_spent(&two) && state.has_spent(&Secret::new("one".into())));
+    }
+
+    #[test]
+    fn requests_name_those_before_them_until_one_is_answered() {
+        let mut state = registered();
+        let instance = state.current.as_mut().unwrap();
+        let (first, second) = (instance.ask(1).unwrap(), instance.ask(2).unwrap());
+        assert_eq!((second.tries, second.earlier.as_slice()), (1, [first.id.clone()].as_slice()));
+        assert_eq!((first.attempt == second.attempt, first.generation), (true, 1));
+        let id = instance.id.clone();
+        assert!(state.settle(&id, 1).is_err() && state.settle("w-other", 9).is_err());
+        state.settle(&id, 3).unwrap();
+        let third = state.current.as_mut().unwrap().ask(3).unwrap();
+        assert_eq!((third.generation, third.tries, third.earlier.len()), (3, 0, 0));
+        assert_ne!(third.attempt, first.attempt);
+    }
+
+    #[test]
+    fn nothing_that_may_still_arrive_is_forgotten() {
+        let mut state = registered();
+        let instance = state.current.as_mut().unwrap();
+        for time in 0..256 {
+            instance.ask(time).unwrap();
+        }
+        assert_eq!(instance.ask(256).unwrap_err().kind(), Kind::Unreachable);
+        let mut state = registered();
+        let instance = state.current.as_mut().unwrap();
+        for time in 0..2000 {
+            let join = instance.ask(time * 2).unwrap();
+            assert!(join.tries == time && join.earlier.len() <= MAX_EARLIER);
+        }
+    }
+}

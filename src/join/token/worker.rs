@@ -1,0 +1,194 @@
+//! The worker's half: signs an assertion, once it is written down that it does.
+
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::jwk::{
+    AlgorithmParameters, CommonParameters, EllipticCurve, Jwk, OctetKeyPairParameters, OctetKeyPairType,
+};
+use jsonwebtoken::{Algorithm, Header};
+use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use serde::Serialize;
+
+use super::super::instance::Join;
+use super::super::{Held, Job, Pending, Presented};
+use super::state::{Instance, State};
+use super::{ASSERTION, MAX_LIFETIME, REPLACES, SECRET};
+use crate::clock::Clock;
+use crate::error::{Error, Kind, Result};
+use crate::jws;
+use crate::secret::Secret;
+use crate::text::shown;
+use crate::wire::{ExchangeResponse, Proof};
+
+/// How much longer than the exchange may last an assertion is good, in seconds.
+const MARGIN: i64 = 5;
+
+/// What the assertion says.
+#[derive(Serialize)]
+struct Claims<'a> {
+    iss: &'a str,
+    sub: &'a str,
+    aud: &'a str,
+    iat: i64,
+    exp: i64,
+    jti: &'a str,
+    generation: i64,
+    attempt: &'a str,
+    tries: i64,
+    earlier: &'a [String],
+}
+
+/// What an instance says that gives its place to a new one.
+#[derive(Serialize)]
+struct Replaced<'a> {
+    iss: &'a str,
+    sub: &'a str,
+    aud: &'a str,
+    iat: i64,
+    exp: i64,
+    replaced_by: &'a str,
+}
+
+/// Gets a proof: the next assertion of the worker's key.
+pub(super) async fn prove(job: &Job<'_>) -> Result<Presented> {
+    let storage = job.storage.ok_or_else(|| Error::usage("the join method needs a storage"))?;
+    let mut held = storage.hold(job.deadline).await?;
+    let mut state = read(held.as_ref(), job)?;
+    let secret = registration_secret(&state, job)?;
+    let now = Clock::system().now();
+    let (instance, is_new) = match (&secret, state.current.is_some()) {
+        (Some(secret), _) => (Some(state.registering(secret)?), true),
+        (None, true) => (state.current.as_mut(), false),
+        // Its registration may have been accepted, and the answer lost.
+        (None, false) => (state.next.as_mut(), true),
+    };
+    let instance = instance.ok_or_else(|| not_registered(held.as_ref()))?;
+    let join = instance.ask(now)?;
+    let assertion = sign(instance, &join, job, now, is_new)?;
+    let id = instance.id.clone();
+    let what = if is_new { "registering" } else { "joining" };
+    (job.say)(&format!("{what} as instance {id}, generation {}", join.generation));
+    // Whatever happens to the request, this worker knows that it made it.
+    held.write(&state.text()?)?;
+    let mut proof = Proof::default();
+    proof.0.insert(ASSERTION.to_owned(), assertion);
+    if let (Some(old), true) = (&state.current, secret.is_some()) {
+        let (iat, exp) = (now, expiry(job, now));
+        let word = Replaced { iss: &old.id, sub: &old.id, aud: job.audience, iat, exp, replaced_by: &id };
+        proof.0.insert(REPLACES.to_owned(), jws::sign_eddsa(&old.seed()?, header(&old.id), &word)?);
+    }
+    if let Some(secret) = secret {
+        proof.0.insert(SECRET.to_owned(), secret);
+    }
+    Ok(Presented { proof, pending: Some(Box::new(Joined { held, state, id })) })
+}
+
+fn read(held: &dyn Held, job: &Job<'_>) -> Result<State> {
+    let Some(text) = held.read()? else { return Ok(State::new(job.authority, job.token)) };
+    let path = held.path().display();
+    let state = State::parse(&text).map_err(|why| {
+        Error::usage(format!("cannot use the storage {path}: {why}")).hint(
+            "move it away, and register the worker anew with a secret from `machine-id authority token add`",
+        )
+    })?;
+    for (what, kept, asked) in
+        [("authority", &state.authority, job.authority), ("join token", &state.token, job.token)]
+    {
+        if kept != asked {
+            return Err(Error::usage(format!(
+                "the storage {path} is of a worker of the {what} {}, not of {}",
+                shown(kept),
+                shown(asked)
+            ))
+            .hint("give each authority and join token a --storage of its own"));
+        }
+    }
+    Ok(state)
+}
+
+/// A secret that has not registered this worker yet. One that has may lie
+/// around for as long as it likes, and its file may be gone.
+fn registration_secret(state: &State, job: &Job<'_>) -> Result<Option<Secret>> {
+    let Some(source) = job.registration_secret else { return Ok(None) };
+    match source.read(job.env) {
+        Ok(secret) if state.has_spent(&secret) => {
+            (job.say)("this worker is registered, so its registration secret is not needed any more");
+            Ok(None)
+        }
+        Ok(secret) => Ok(Some(secret)),
+        Err(error) if state.current.is_some() => {
+            (job.say)(&format!("this worker is registered, so it goes on without the secret: {error}"));
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn not_registered(held: &dyn Held) -> Error {
+    Error::new(Kind::Proof, format!("no worker is registered in {}", held.path().display()))
+        .hint("ask the authority's operator for a registration secret (`machine-id authority token add`)")
+        .hint("the first time, give it in MACHINE_ID_REGISTRATION_SECRET or with --registration-secret-file")
+}
+
+fn sign(instance: &Instance, join: &Join, job: &Job<'_>, now: i64, is_new: bool) -> Result<Secret> {
+    let seed = instance.seed()?;
+    let mut header = header(&instance.id);
+    if is_new {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&seed)
+            .map_err(|error| Error::internal(error.to_string()).context("the instance's key"))?;
+        header.jwk = Some(Jwk {
+            common: CommonParameters::default(),
+            algorithm: AlgorithmParameters::OctetKeyPair(OctetKeyPairParameters {
+                key_type: OctetKeyPairType::OctetKeyPair,
+                curve: EllipticCurve::Ed25519,
+                x: URL_SAFE_NO_PAD.encode(pair.public_key().as_ref()),
+            }),
+        });
+    }
+    let claims = Claims {
+        iss: &instance.id,
+        sub: &instance.id,
+        aud: job.audience,
+        iat: now,
+        exp: expiry(job, now),
+        jti: &join.id,
+        generation: join.generation,
+        attempt: &join.attempt,
+        tries: join.tries,
+        earlier: &join.earlier,
+    };
+    jws::sign_eddsa(&seed, header, &claims)
+}
+
+fn header(id: &str) -> Header {
+    let mut header = Header::new(Algorithm::EdDSA);
+    header.kid = Some(id.to_owned());
+    header
+}
+
+/// As long as the exchange may last, and no longer than is accepted.
+fn expiry(job: &Job<'_>, now: i64) -> i64 {
+    let left = job.deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
+    let lifetime = i64::try_from(left.as_secs()).unwrap_or(MAX_LIFETIME).saturating_add(MARGIN);
+    now.saturating_add(lifetime.min(MAX_LIFETIME))
+}
+
+/// A join that is under way; the storage is nobody else's until it ends.
+struct Joined {
+    held: Box<dyn Held>,
+    state: State,
+    id: String,
+}
+
+impl Pending for Joined {
+    fn accepted(mut self: Box<Self>, response: &ExchangeResponse) -> Result<()> {
+        let wrong =
+            |why: String| Error::new(Kind::Unreachable, why).context("the authority's answer is no good");
+        let joined = response.instance.as_ref().filter(|joined| joined.id == self.id);
+        let joined = joined.ok_or_else(|| wrong("it is about another worker".to_owned()))?;
+        self.state.settle(&joined.id, joined.generation).map_err(wrong)?;
+        self.held.write(&self.state.text()?)
+    }
+}
