@@ -145,7 +145,14 @@ fn nothing_else_names_a_method() {
             }
         }
         let (_, registry) = sources.iter().find(|(path, _)| path == "join.rs").unwrap();
-        let lines = registry.lines().filter(|line| words(line).contains(entry.module.as_str())).count();
+        // A homonym may be the name of something else there, but of no module or path.
+        let names_it = |line: &&str| {
+            let module = &entry.module;
+            let is_path = line.contains(&format!("mod {module};")) || line.contains(&format!("{module}::"));
+            let is_homonym = HOMONYMS.iter().any(|(name, _)| *name == entry.name);
+            is_path || (!is_homonym && words(line).contains(module.as_str()))
+        };
+        let lines = registry.lines().filter(names_it).count();
         assert_eq!(lines, 2, "{}: `pub mod` and the registry's line", entry.name);
     }
 }
