@@ -176,6 +176,8 @@ fn credentials_of_instances_containers_and_web_identities() {
     let instance =
         aws.job().without("AWS_EC2_METADATA_DISABLED").env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &machine);
     assert_eq!(aws.provenance(&instance.once([])), SESSION);
+    // A service without a home.
+    assert_eq!(aws.provenance(&instance.env("HOME", "").once([])), SESSION);
 
     let container = aws
         .job()
@@ -198,7 +200,8 @@ fn credentials_of_instances_containers_and_web_identities() {
     assert_eq!(aws.provenance(&web.once([])), "iam:arn:aws:sts::123456789012:assumed-role/deploy/pod");
 
     // The region is the instance's for its own credentials, and not asked for otherwise.
-    assert_eq!(aws.hosts(), ["sts.eu-west-1.amazonaws.com", "sts.amazonaws.com", HOST, HOST]);
+    let eu = "sts.eu-west-1.amazonaws.com";
+    assert_eq!(aws.hosts(), [eu, eu, "sts.amazonaws.com", HOST, HOST]);
 }
 
 /// A long job renews, with whatever credentials there are by then; that there
