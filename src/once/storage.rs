@@ -80,6 +80,24 @@ impl Asked {
         };
         Ok(Self { storage: Some(Folder { path: absolute(&path)? }), secret, note: None })
     }
+
+    /// That no destination is the storage, in it or around it: what a job
+    /// hands on, or wipes, must not be the worker's key.
+    ///
+    /// # Errors
+    /// `Kind::Usage`.
+    pub fn stands_apart<'p>(&self, mut destinations: impl Iterator<Item = &'p Path>) -> Result<()> {
+        let Some(Folder { path }) = &self.storage else { return Ok(()) };
+        let near = destinations.find(|one| one.starts_with(path) || path.starts_with(one));
+        near.map_or(Ok(()), |one| {
+            Err(Error::usage(format!(
+                "the destination {} and the storage {} are not apart from each other",
+                one.display(),
+                path.display()
+            ))
+            .hint("give each a directory of its own, neither inside the other"))
+        })
+    }
 }
 
 /// The directory, not looked at yet.
