@@ -176,6 +176,8 @@ fn credentials_of_instances_containers_and_web_identities() {
     let instance =
         aws.job().without("AWS_EC2_METADATA_DISABLED").env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &machine);
     assert_eq!(aws.provenance(&instance.once([])), SESSION);
+    // A service without a home.
+    assert_eq!(aws.provenance(&instance.env("HOME", "").once([])), SESSION);
 
     let container = aws
         .job()
@@ -198,7 +200,35 @@ fn credentials_of_instances_containers_and_web_identities() {
     assert_eq!(aws.provenance(&web.once([])), "iam:arn:aws:sts::123456789012:assumed-role/deploy/pod");
 
     // The region is the instance's for its own credentials, and not asked for otherwise.
-    assert_eq!(aws.hosts(), ["sts.eu-west-1.amazonaws.com", "sts.amazonaws.com", HOST, HOST]);
+    let eu = "sts.eu-west-1.amazonaws.com";
+    assert_eq!(aws.hosts(), [eu, eu, "sts.amazonaws.com", HOST, HOST]);
+}
+
+/// A long job renews, with whatever credentials there are by then; that there
+/// are none for a moment, as of a metadata service that has no time, passes.
+#[test]
+fn a_long_job_renews() {
+    let aws = Aws::start();
+    let keys = [aws.sts.told("/user/access_key"), aws.sts.told("/user/secret_key")];
+    let job = aws.job();
+    let told = json!({"Version": 1, "AccessKeyId": keys[0], "SecretAccessKey": keys[1]});
+    std::fs::write(job.path("told"), told.to_string()).unwrap();
+    let config = format!("[default]\ncredential_process = cat {}\n", job.text_path("told"));
+    std::fs::write(job.path("config"), config).unwrap();
+    let config = job.text_path("config");
+    let job = job.env("AWS_CONFIG_FILE", config).env("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent");
+    let script = "touch ready; while ! [ -e end ]; do sleep 0.05; done";
+    let mut running = job.start(["--ttl", "12s", "--", "sh", "-c", script]);
+    support::wait_for("COMMAND", || job.path("ready").exists().then_some(()));
+    std::fs::rename(job.path("told"), job.path("gone")).unwrap();
+    let said = |what: &str| running.stderr().contains(what).then_some(());
+    support::wait_for("the warning", || said("the profile's credential process gave no AWS credentials"));
+    std::fs::rename(job.path("gone"), job.path("told")).unwrap();
+    support::wait_for("the renewal", || said("renewed the certificates"));
+    std::fs::write(job.path("end"), "").unwrap();
+    assert!(running.wait().success());
+    assert!(running.stderr().contains("cannot renew the certificates, trying again"), "{}", running.stderr());
+    assert!(aws.asked() >= 2);
 }
 
 #[test]

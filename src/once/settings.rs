@@ -165,6 +165,7 @@ impl Settings {
         };
         let destinations = destinations(raw_outputs, &args.roles, &mut asked, env)?;
         let kept = storage::Asked::of(method, &args, env, file.storage.clone())?;
+        kept.stands_apart(destinations.iter().map(|destination| destination.path.as_path()))?;
         asked.notes.extend(kept.note.clone());
         let by_hand = by_hand(method, args.id_token_env, args.id_token_file)?;
         let agent = args.agent.then(|| agent_socket(&destinations, &args.command)).transpose()?;

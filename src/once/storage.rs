@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::cli::once::Args;
-use crate::destination::above::Standing;
+use crate::destination::above;
 use crate::destination::directory::{TEMPORARY, entries, is_temporary, open_at};
 use crate::destination::random;
 use crate::environment::Environment;
@@ -80,6 +80,24 @@ impl Asked {
         };
         Ok(Self { storage: Some(Folder { path: absolute(&path)? }), secret, note: None })
     }
+
+    /// That no destination is the storage, in it or around it: what a job
+    /// hands on, or wipes, must not be the worker's key.
+    ///
+    /// # Errors
+    /// `Kind::Usage`.
+    pub fn stands_apart<'p>(&self, mut destinations: impl Iterator<Item = &'p Path>) -> Result<()> {
+        let Some(Folder { path }) = &self.storage else { return Ok(()) };
+        let near = destinations.find(|one| one.starts_with(path) || path.starts_with(one));
+        near.map_or(Ok(()), |one| {
+            Err(Error::usage(format!(
+                "the destination {} and the storage {} are not apart from each other",
+                one.display(),
+                path.display()
+            ))
+            .hint("give each a directory of its own, neither inside the other"))
+        })
+    }
 }
 
 /// The directory, not looked at yet.
@@ -121,27 +139,20 @@ impl Folder {
     /// Opens it, creates it if need be, and makes sure that it is ours and private.
     fn open(&self) -> Result<OwnedFd> {
         let io = |error: std::io::Error| self.refuse(&error.to_string());
-        let (parent, name) =
-            self.path.parent().zip(self.path.file_name()).ok_or_else(|| self.refuse("it has no name"))?;
-        let parent = std::fs::canonicalize(parent).map_err(|error| {
+        let parent = self.path.parent().ok_or_else(|| self.refuse("it has no name"))?;
+        std::fs::metadata(parent).map_err(|error| {
             self.refuse(&format!("the directory above it: {error}"))
                 .hint("create it, or choose another --storage")
         })?;
-        let me = rustix::process::geteuid().as_raw();
-        for above in parent.ancestors() {
-            let standing = Standing::from(&std::fs::metadata(above).map_err(io)?);
-            standing.check(me).map_err(|why| {
-                self.refuse(&format!(
-                    "{} {why}, so that another user could put other files in its place",
-                    above.display()
-                ))
+        // What it stands in, and every folder that links on the way lead through.
+        let (parent, name) = above::stands_in(&self.path).map_err(|why| {
+            self.refuse(&why)
                 .hint("choose a --storage below directories that only this user and root can write to")
-            })?;
-        }
+        })?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let above =
             rustix::fs::openat(CWD, &parent, flags, Mode::empty()).map_err(|error| io(error.into()))?;
-        match rustix::fs::mkdirat(&above, name, Mode::RWXU) {
+        match rustix::fs::mkdirat(&above, &name, Mode::RWXU) {
             // It must be there after a power cut, as what is in it must.
             Ok(()) => rustix::fs::fsync(&above).map_err(|error| io(error.into()))?,
             Err(Errno::EXIST) => {}
@@ -149,7 +160,7 @@ impl Folder {
                 return Err(io(error.into()).hint("choose a --storage that this user can write to"));
             }
         }
-        let directory = open_at(&above, name).map_err(|error| match error {
+        let directory = open_at(&above, &name).map_err(|error| match error {
             Errno::LOOP | Errno::NOTDIR => self.refuse("it is a symbolic link, or not a directory"),
             Errno::PERM => self.refuse("it belongs to another user"),
             error => io(error.into()),
@@ -234,7 +245,8 @@ impl Open {
                 .hint("its key may be known: register the worker anew, in another --storage")
                 .hint(format!("if nobody has read it: chmod 600 {}", path.display())));
         }
-        let mut text = zeroize::Zeroizing::new(String::new());
+        // Room for more than it is: text that grows leaves copies of the key behind.
+        let mut text = zeroize::Zeroizing::new(String::with_capacity(64 << 10));
         File::from(file)
             .take(MAX_BYTES)
             .read_to_string(&mut text)
@@ -342,6 +354,8 @@ mod tests {
         std::fs::write(full.join("thesis.tex"), "").unwrap();
         let shared = make("shared", 0o777);
         std::fs::create_dir(shared.join("below")).unwrap();
+        // It leads to where nobody else can write, as long as nobody makes it lead elsewhere.
+        symlink(&private, shared.join("way")).unwrap();
         let read = make("read", 0o700);
         state(&read, 0o644);
         let linked = make("linked", 0o700);
@@ -352,6 +366,7 @@ mod tests {
             (make("open", 0o755), "others can look into it (mode 755)"),
             (full, "it holds something else"),
             (shared.join("below"), "can be written to by everybody"),
+            (shared.join("way/storage"), "can be written to by everybody"),
             (here.join("none/storage"), "the directory above it"),
             (read, "others can read it (mode 644)"),
             (linked, "it is a symbolic link"),

@@ -263,7 +263,8 @@ impl<'a> Wrapped<'a> {
                 match self.renew().await {
                     Ok(renewed) => break renewed,
                     // It would be the same again, and each time a line in the authority's audit trail.
-                    Err(error) if matches!(error.kind(), Kind::Refused | Kind::Proof | Kind::Usage) => {
+                    // A proof that there is none of just now is another matter: the job had one before.
+                    Err(error) if matches!(error.kind(), Kind::Refused | Kind::Usage) => {
                         self.progress.warning(&format!(
                             "cannot renew the certificates, which end at {}: {error}",
                             crate::clock::rfc3339(expires_at)

@@ -87,6 +87,21 @@ fn a_storage_is_of_one_authority_and_join_token() {
 }
 
 #[test]
+fn a_storage_is_no_destination() {
+    let authority = Authority::start(POLICY);
+    let job = worker(&authority).env(SECRET, secret(&authority));
+    let (storage, inside, around) =
+        (job.text_path("storage"), job.text_path("storage/out"), job.text_path(""));
+    for destination in [&storage, &inside, &around, &format!("{storage}/.")] {
+        let refused = job.once(["--destination", destination]).failed(2);
+        refused.says(&["are not apart from each other", "a directory of its own"]);
+    }
+    let out = job.text_path("storage-out");
+    job.once(["--destination", &out]).good();
+    assert_eq!(instances(&authority).len(), 1);
+}
+
+#[test]
 fn a_storage_is_for_methods_that_keep_one() {
     let authority = Authority::start(POLICY);
     let job = worker(&authority).without("MACHINE_ID_STORAGE");

@@ -136,3 +136,24 @@ fn runs_with_one_storage_wait_for_each_other() {
     gateway.meet(&[]);
     slow.once([]).good();
 }
+
+/// A long job outlives what keeps it from renewing for a while: a storage that
+/// another run holds, or that cannot be written.
+#[test]
+fn a_renewal_that_cannot_use_the_storage_is_made_later() {
+    let authority = Authority::start(POLICY);
+    let job = registered(&authority);
+    let script = "touch ready; while ! [ -e end ]; do sleep 0.05; done";
+    let mut running = job.start(["--ttl", "12s", "--timeout", "3s", "--", "sh", "-c", script]);
+    wait_for("COMMAND", || job.path("ready").exists().then_some(()));
+    let lock = std::fs::File::open(job.path("storage/lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let said = |what: &str| running.stderr().contains(what).then_some(());
+    wait_for("the warning", || said("is in use by another machine-id"));
+    drop(lock);
+    wait_for("the renewal", || said("renewed the certificates"));
+    std::fs::write(job.path("end"), "").unwrap();
+    assert!(running.wait().success());
+    assert!(running.stderr().contains("cannot renew the certificates, trying again"), "{}", running.stderr());
+    assert_eq!(instances(&authority)[0]["locked"], false);
+}

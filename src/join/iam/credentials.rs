@@ -171,8 +171,10 @@ async fn region(env: &Environment, context: &Context, on_instance: bool) -> Opti
     if let Some(region) = env.get("AWS_REGION").or_else(|| env.get("AWS_DEFAULT_REGION")) {
         return Some(region.to_owned());
     }
-    let file = context.expand_home_dir(env.get("AWS_CONFIG_FILE").unwrap_or("~/.aws/config"))?;
-    if let Ok(text) = context.file_read_as_string(&file).await
+    // A service has no home, and is on an instance all the same.
+    let file = context.expand_home_dir(env.get("AWS_CONFIG_FILE").unwrap_or("~/.aws/config"));
+    if let Some(file) = file
+        && let Ok(text) = context.file_read_as_string(&file).await
         && let Ok(config) = ini::Ini::load_from_str(&text)
     {
         let section = match env.get("AWS_PROFILE") {

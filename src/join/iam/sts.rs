@@ -1,6 +1,6 @@
 //! Asking AWS whose signature it is.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +21,9 @@ const MAX_ANSWER: usize = 16 << 10;
 /// Questions that wait for one host at a time. Anybody can make us ask: a host
 /// that does not answer, or a flood of made-up signatures, ends here.
 const MOST_OF_A_HOST: usize = 16;
-/// The same for all hosts.
+/// The same for all hosts that have vouched for nobody yet: a region is easily
+/// made up, or one that the network swallows, and such hosts must not take the
+/// places of those that answer.
 const MOST_OF_ALL: usize = 64;
 
 /// Who AWS says it is.
@@ -39,7 +41,15 @@ pub(super) struct Caller {
 static WAITING: LazyLock<Waiting> = LazyLock::new(Waiting::default);
 
 #[derive(Debug, Default)]
-struct Waiting(Mutex<HashMap<String, usize>>);
+struct Waiting(Mutex<Hosts>);
+
+#[derive(Debug, Default)]
+struct Hosts {
+    /// How many wait.
+    places: HashMap<String, usize>,
+    /// Those that have vouched for somebody: AWS's real ones, which are few.
+    answering: HashSet<String>,
+}
 
 /// One place among those that wait.
 struct Place<'w> {
@@ -50,22 +60,32 @@ struct Place<'w> {
 impl Waiting {
     fn enter<'w>(&'w self, host: &'w str) -> Option<Place<'w>> {
         let mut hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: usize = hosts.values().sum();
-        let here = hosts.get(host).copied().unwrap_or(0);
-        if all >= MOST_OF_ALL || here >= MOST_OF_A_HOST {
+        let here = hosts.places.get(host).copied().unwrap_or(0);
+        let unknown = || hosts.places.iter().filter(|(name, _)| !hosts.answering.contains(*name));
+        let crowded = !hosts.answering.contains(host)
+            && unknown().map(|(_, count)| count).sum::<usize>() >= MOST_OF_ALL;
+        if crowded || here >= MOST_OF_A_HOST {
             return None;
         }
-        hosts.insert(host.to_owned(), here + 1);
+        hosts.places.insert(host.to_owned(), here + 1);
         Some(Place { waiting: self, host })
+    }
+
+    /// The host is one that answers.
+    fn answers(&self, host: &str) {
+        let mut hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !hosts.answering.contains(host) {
+            hosts.answering.insert(host.to_owned());
+        }
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut hosts = self.waiting.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match hosts.get_mut(self.host) {
+        match hosts.places.get_mut(self.host) {
             Some(here) if *here > 1 => *here -= 1,
-            _ => drop(hosts.remove(self.host)),
+            _ => drop(hosts.places.remove(self.host)),
         }
     }
 }
@@ -86,8 +106,10 @@ pub(super) async fn ask(
         Err(_) => return Err(unavailable("no answer in time".to_owned())),
     };
     if status == 200 {
-        return read(&body, partition)
-            .map_err(|why| unavailable(format!("its answer is not one of STS: {why}")));
+        let caller = read(&body, partition)
+            .map_err(|why| unavailable(format!("its answer is not one of STS: {why}")))?;
+        WAITING.answers(&signed.host);
+        return Ok(caller);
     }
     let code = error_code(&body);
     // AWS tells with 400 as well that it has no time.
@@ -246,7 +268,21 @@ mod tests {
         let held: Vec<_> = others.iter().filter_map(|host| waiting.enter(host)).collect();
         assert_eq!(held.len(), MOST_OF_ALL - MOST_OF_A_HOST);
         drop((slow, held));
-        assert!(waiting.0.lock().unwrap().is_empty());
+        assert!(waiting.0.lock().unwrap().places.is_empty());
+    }
+
+    #[test]
+    fn made_up_regions_take_no_place_of_those_that_answer() {
+        let waiting = Waiting::default();
+        waiting.answers("sts.eu-west-1.amazonaws.com");
+        let hosts: Vec<String> = (0..MOST_OF_ALL).map(|n| n.to_string()).collect();
+        let made_up: Vec<_> = hosts.iter().map(|host| waiting.enter(host).unwrap()).collect();
+        assert!(waiting.enter("sts.eu-south-9.amazonaws.com").is_none());
+        let real: Vec<_> =
+            (0..MOST_OF_A_HOST).map(|_| waiting.enter("sts.eu-west-1.amazonaws.com").unwrap()).collect();
+        assert!(waiting.enter("sts.eu-west-1.amazonaws.com").is_none());
+        drop((made_up, real));
+        assert!(waiting.0.lock().unwrap().places.is_empty());
     }
 
     #[test]
