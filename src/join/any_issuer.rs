@@ -6,7 +6,7 @@
 use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
-use super::oidc::{Audience, Common, Describe, Oidc, issuer_url, require_texts, text};
+use super::oidc::{Audience, Common, Describe, Oidc, audience, issuer_url, require_texts, text};
 use super::rules::{self, Field, Says, Test};
 use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Source, Verifier};
 use crate::document::{Mapping, Mistake, Node};
@@ -89,14 +89,6 @@ impl JoinMethod for AnyIssuer {
             provenance: Describe { server: String::new(), describe },
             rules: common.rules,
         }))
-    }
-}
-
-fn audience(node: &Node) -> Result<String, Mistake> {
-    match node.text("audience")? {
-        "" => Err(Mistake::new(node.place, "`audience` is empty")
-            .hint("leave it out where tokens are for this authority's own URL")),
-        text => Ok(text.to_owned()),
     }
 }
 

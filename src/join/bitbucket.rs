@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::oidc::{Audience, Common, Describe, Oidc, extensions, issuer_url, require_texts, text};
+use super::oidc::{Audience, Common, Describe, Oidc, audience, extensions, issuer_url, require_texts, text};
 use super::rules::{self, Condition, Field, ONE_RUN, Says, Want};
 use super::source::{self, Source};
 use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Verifier};
@@ -82,7 +82,7 @@ impl JoinMethod for Bitbucket {
 
     fn configure(&self, mut section: Mapping<'_>) -> Result<Box<dyn Verifier>, Mistake> {
         let issuer = issuer_url(section.need("identity_provider_url")?, "identity_provider_url")?;
-        let beside = section.text("audience")?.map(str::to_owned);
+        let beside = section.take("audience").map(audience).transpose()?;
         let common = Common::read(section, FIELDS, &[])?;
         for rule in &common.rules {
             if let Some(bare) = rule.conditions.iter().find(|condition| is_bare(condition)) {
@@ -149,6 +149,7 @@ mod tests {
                 "`identity_provider_url` is not an https URL",
             ),
             (format!("{{{url}}}"), "bitbucket lacks `allow`"),
+            (format!("{{{url}, audience: '', allow: []}}"), "`audience` is empty"),
             (
                 format!("{{{url}, allow: [{{branch_name: main}}]}}"),
                 "a rule does not say whose repositories may join",

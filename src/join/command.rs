@@ -69,6 +69,7 @@ impl Minter<'_> {
 
 /// Whether the job has a command of that name.
 pub(super) fn is_there(env: &Environment, program: &str) -> bool {
-    let path = env.get("PATH").unwrap_or_default();
-    std::env::split_paths(path).any(|folder| folder.join(program).is_file())
+    // An empty list of folders would be the current one.
+    env.get("PATH")
+        .is_some_and(|path| std::env::split_paths(path).any(|folder| folder.join(program).is_file()))
 }

@@ -267,6 +267,10 @@ mod tests {
             ("{}", "gitlab lacks `allow`"),
             ("{domain: 'https://g', allow: [{project_id: '7'}]}", "`domain` must be HOST or HOST:PORT"),
             ("{domain: '', allow: [{project_id: '7'}]}", "`domain` must be HOST or HOST:PORT"),
+            ("{domain: 'g:', allow: [{project_id: '7'}]}", "`domain` must be HOST or HOST:PORT"),
+            ("{domain: 'g:x', allow: [{project_id: '7'}]}", "`domain` must be HOST or HOST:PORT"),
+            ("{domain: 'g:99999', allow: [{project_id: '7'}]}", "`domain` must be HOST or HOST:PORT"),
+            ("{domain: '::1', allow: [{project_id: '7'}]}", "`domain` must be HOST or HOST:PORT"),
             ("allow: [{project_path: g/p, ref_type: 'b*'}]", "`ref_type` takes no wildcards"),
             ("allow: [{project_path: g/p, project: 7}]", "a rule has no `project`"),
         ] {

@@ -121,13 +121,28 @@ pub fn issuer_url(node: &Node, key: &str) -> Result<String, Mistake> {
     Ok(text.to_owned())
 }
 
+/// An audience as a policy names it.
+///
+/// # Errors
+/// Where it is empty: a token of no audience is for nobody.
+pub fn audience(node: &Node) -> Result<String, Mistake> {
+    match node.text("audience")? {
+        "" => Err(Mistake::new(node.place, "`audience` is empty")
+            .hint("leave it out where tokens are for this authority's own URL")),
+        text => Ok(text.to_owned()),
+    }
+}
+
 /// A host as a policy names it: `HOST` or `HOST:PORT`.
 ///
 /// # Errors
 /// Where it is something else.
 pub fn host<'n>(node: &'n Node, key: &str) -> Result<&'n str, Mistake> {
     let text = node.text(key)?;
-    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.:[]".contains(&b)) {
+    let letters = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.:[]".contains(&b));
+    // Nobody could ever be asked at another, and that would be told to jobs alone.
+    let is_host = reqwest::Url::parse(&format!("https://{text}")).is_ok_and(|url| url.has_host());
+    if !letters || !is_host || text.ends_with(':') {
         return Err(Mistake::new(node.place, format!("`{key}` must be HOST or HOST:PORT")));
     }
     Ok(text)

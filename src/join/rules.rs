@@ -94,7 +94,7 @@ impl Field {
 /// Whether a pattern leaves everything open: for [`Says`].
 #[must_use]
 pub fn is_open(pattern: &str) -> bool {
-    pattern.bytes().all(|b| b == b'*')
+    pattern.bytes().all(|b| matches!(b, b'*' | b'?'))
 }
 
 /// Refs that nobody means when a pattern is written: Git takes no `~` in a name.
@@ -394,6 +394,16 @@ mod tests {
             ("**", "x", true),
         ] {
             assert_eq!(glob(pattern, text), fits, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_of_wildcards_alone_leaves_everything_open() {
+        for open in ["*", "**", "?*", "*?", "*?*", "???"] {
+            assert!(is_open(open), "{open}");
+        }
+        for bound in ["a", "a*", "*a", "?-*"] {
+            assert!(!is_open(bound), "{bound}");
         }
     }
 

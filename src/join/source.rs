@@ -1,8 +1,14 @@
 //! A token that somebody else put there: the user, the platform, a kubelet.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use ring::digest::{SHA256, digest};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
+use tokio::time::sleep;
+use zeroize::Zeroizing;
 
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
@@ -11,6 +17,8 @@ use crate::text::shown;
 
 /// The longest file or value with a token that is read, in bytes.
 const MAX_TOKEN_BYTES: usize = 64 << 10;
+/// How often a pipe is looked at for what is written into it.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Where a job finds its token. It is read anew for each proof, since files
 /// are refreshed by whoever put them there.
@@ -57,33 +65,37 @@ impl Source {
         }
     }
 
-    /// The token.
+    /// The token. A pipe is waited for until the deadline.
     ///
     /// # Errors
     /// Where there is none: `Kind::Usage` where the user named it, `Kind::Proof` where nobody did.
-    pub fn read(&self, env: &Environment) -> Result<Secret> {
+    pub async fn read(&self, env: &Environment, deadline: Instant) -> Result<Secret> {
         let kind = if self.option.is_some() { Kind::Usage } else { Kind::Proof };
         let named = match &self.place {
             Place::Variable(name) => shown(name),
             Place::File(path) => shown(&path.to_string_lossy()),
         };
         let from = self.option.map_or_else(|| named.clone(), |option| format!("{option} {named}"));
-        let text = zeroize::Zeroizing::new(match &self.place {
+        let bytes = match &self.place {
             Place::Variable(name) => env
                 .get(name)
-                .ok_or_else(|| Error::new(kind, format!("{from}: the variable is not set, or empty")))?
-                .to_owned(),
-            Place::File(path) => std::fs::read_to_string(path)
+                .map(|text| Zeroizing::new(text.as_bytes().to_vec()))
+                .ok_or_else(|| Error::new(kind, format!("{from}: the variable is not set, or empty")))?,
+            Place::File(path) => read_file(path, deadline)
+                .await
                 .map_err(|error| Error::new(kind, error).context(from.clone()))?,
-        });
-        let token = text.trim();
-        if token.is_empty()
-            || token.len() > MAX_TOKEN_BYTES
-            || !token.bytes().all(|byte| byte.is_ascii_graphic())
-        {
-            return Err(Error::new(kind, format!("{from}: that is no token")));
+        };
+        let token = bytes.trim_ascii();
+        match std::str::from_utf8(token) {
+            Ok(text)
+                if !text.is_empty()
+                    && bytes.len() <= MAX_TOKEN_BYTES
+                    && token.iter().all(u8::is_ascii_graphic) =>
+            {
+                Ok(Secret::new(text.to_owned()))
+            }
+            _ => Err(Error::new(kind, format!("{from}: that is no token"))),
         }
-        Ok(Secret::new(token.to_owned()))
     }
 
     /// A hash that tells the token that is there now from another.
@@ -91,6 +103,41 @@ impl Source {
     pub fn fingerprint(token: &Secret) -> [u8; 32] {
         digest(&SHA256, token.expose().as_bytes()).as_ref().try_into().unwrap_or_default()
     }
+}
+
+/// What a file holds, or what is written into a pipe until it is closed; no more
+/// than tells that it is too much. Neither a pipe that nobody writes into nor
+/// a device without an end may keep a job from its deadline or from a signal.
+async fn read_file(path: &Path, deadline: Instant) -> io::Result<Zeroizing<Vec<u8>>> {
+    let opened = openat(CWD, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
+    let is_pipe = FileType::from_raw_mode(fstat(&opened)?.st_mode) == FileType::Fifo;
+    let mut file = File::from(opened);
+    // Of its full size at once, so that nothing is copied and left behind.
+    let mut bytes = Zeroizing::new(vec![0; MAX_TOKEN_BYTES + 1]);
+    let mut filled = 0;
+    loop {
+        let rest = bytes.get_mut(filled..).unwrap_or_default();
+        if rest.is_empty() {
+            break;
+        }
+        match file.read(rest) {
+            // Nobody has it open for writing: not yet, where nothing has come.
+            Ok(0) if !is_pipe || filled > 0 => break,
+            Ok(count) if count > 0 => {
+                filled += count;
+                continue;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
+            Ok(_) | Err(_) => {}
+        }
+        if Instant::now() >= deadline {
+            return Err(io::Error::new(ErrorKind::TimedOut, "nothing was written into it in time"));
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
 }
 
 /// Why a platform that puts its token into a variable has none there: this is
@@ -114,10 +161,14 @@ pub(super) fn gave_none<const N: usize>(
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_token_is_one_word() {
+    async fn read(source: &Source, env: &Environment) -> Result<Secret> {
+        source.read(env, Instant::now() + Duration::from_millis(100)).await
+    }
+
+    #[tokio::test]
+    async fn a_token_is_one_word() {
         let env = Environment::from_pairs([("GOOD", " a.b.c\n"), ("BAD", "a b")]);
-        assert_eq!(Source::variable("GOOD").read(&env).unwrap().expose(), "a.b.c");
+        assert_eq!(read(&Source::variable("GOOD"), &env).await.unwrap().expose(), "a.b.c");
         for (source, kind, message) in [
             (Source::variable("BAD"), Kind::Proof, "BAD: that is no token"),
             (Source::variable("NONE"), Kind::Proof, "NONE: the variable is not set, or empty"),
@@ -127,10 +178,49 @@ mod tests {
                 "--id-token-env BAD: that is no token",
             ),
         ] {
-            let error = source.read(&env).unwrap_err();
+            let error = read(&source, &env).await.unwrap_err();
             assert_eq!((error.kind(), error.to_string().as_str()), (kind, message));
         }
-        assert_eq!(Source::file("/no/where").read(&env).unwrap_err().kind(), Kind::Proof);
+        assert_eq!(read(&Source::file("/no/where"), &env).await.unwrap_err().kind(), Kind::Proof);
         assert!(Source::file("/x").renews().is_ok() && Source::variable("X").renews().is_err());
+    }
+
+    #[tokio::test]
+    async fn no_file_holds_a_job() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("good"), "a.b.c\n").unwrap();
+        std::os::unix::fs::symlink("good", path("link")).unwrap();
+        std::fs::write(path("huge"), "x".repeat(MAX_TOKEN_BYTES + 1)).unwrap();
+        std::fs::write(path("empty"), "").unwrap();
+        std::fs::write(path("binary"), b"\xff\xfe").unwrap();
+        rustix::fs::mkfifoat(CWD, path("pipe"), Mode::RWXU).unwrap();
+        let said = async |path: PathBuf| {
+            let found = read(&Source::file(&path), &Environment::default()).await;
+            found.map(|token| token.expose().to_owned()).map_err(|error| error.to_string())
+        };
+        for good in ["good", "link"] {
+            assert_eq!(said(path(good)).await.unwrap(), "a.b.c");
+        }
+        for bad in ["huge", "empty", "binary"] {
+            assert!(said(path(bad)).await.unwrap_err().ends_with(": that is no token"), "{bad}");
+        }
+        // It has no end.
+        assert!(said("/dev/zero".into()).await.unwrap_err().ends_with(": that is no token"));
+        assert!(said(folder.path().to_owned()).await.unwrap_err().contains("directory"));
+        // Nobody writes into it.
+        assert!(said(path("pipe")).await.unwrap_err().ends_with("nothing was written into it in time"));
+        // Somebody does, after a while and in two parts.
+        let into = path("pipe");
+        let writer = std::thread::spawn(move || {
+            use std::io::Write as _;
+            let mut pipe = File::options().write(true).open(into).unwrap();
+            for part in ["a.", "b.c\n"] {
+                pipe.write_all(part.as_bytes()).unwrap();
+                std::thread::sleep(Duration::from_millis(30));
+            }
+        });
+        assert_eq!(said(path("pipe")).await.unwrap(), "a.b.c");
+        writer.join().unwrap();
     }
 }

@@ -93,9 +93,13 @@ impl JoinMethod for Spacelift {
         let common = Common::read(section, FIELDS, GUARDS)?;
         rules::anchor(
             &common.rules,
-            |condition| matches!(condition.field.as_str(), "space_id" | "caller_id" | "sub"),
+            |condition| match condition.field.as_str() {
+                "space_id" | "caller_id" => !rules::is_open(&condition.want.shown()),
+                "sub" => names_space(&condition.want.shown()),
+                _ => false,
+            },
             "a rule does not say which space or stack may join",
-            "add `space_id` or `caller_id`",
+            "add `space_id`, `caller_id` or `sub: space:SPACE:…`",
         )?;
         for rule in common.rules.iter().filter(|_| !globs) {
             let wild = |field: &str| matches!(field, "space_id" | "caller_id");
@@ -114,6 +118,12 @@ impl JoinMethod for Spacelift {
         let audience = Audience { beside, in_list: true, ..Audience::default() };
         Ok(Box::new(Oidc { audience, ..common.rs256(issuer, MAX_LIFETIME, check, provenance) }))
     }
+}
+
+/// Whether it is a subject that begins with a whole space.
+fn names_space(pattern: &str) -> bool {
+    let behind = rules::literal_prefix(pattern).strip_prefix("space:");
+    behind.and_then(|rest| rest.split_once(':')).is_some_and(|(space, _)| !space.is_empty())
 }
 
 /// The type of run is guarded, so it must be there.
@@ -161,7 +171,17 @@ mod tests {
         ] {
             assert_eq!(configure(section).unwrap_err().message, message, "{section}");
         }
-        assert!(configure("{hostname: a, enable_glob_matching: true, allow: [{space_id: 'r*'}]}").is_ok());
+        for good in ["space_id: 'r*'", "caller_id: '*-prod'", "sub: 'space:root:*'"] {
+            let section = format!("{{hostname: a, enable_glob_matching: true, allow: [{{{good}}}]}}");
+            assert!(configure(&section).is_ok(), "{good}");
+        }
+        for bad in
+            ["space_id: '*'", "caller_id: '?*'", "sub: '*'", "sub: 'space:*'", "sub: 'space:ro*'", "sub: x"]
+        {
+            let section = format!("{{hostname: a, enable_glob_matching: true, allow: [{{{bad}}}]}}");
+            let message = configure(&section).unwrap_err().message;
+            assert_eq!(message, "a rule does not say which space or stack may join", "{bad}");
+        }
     }
 
     #[test]

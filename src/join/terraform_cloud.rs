@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::oidc::{Audience, Common, Describe, Oidc, extensions, host, require_texts, text};
+use super::oidc::{Audience, Common, Describe, Oidc, audience, extensions, host, require_texts, text};
 use super::rules::{self, Condition, Field, Guard, Says, Want};
 use super::source::{self, Source};
 use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Verifier};
@@ -121,7 +121,7 @@ impl JoinMethod for TerraformCloud {
     fn configure(&self, mut section: Mapping<'_>) -> Result<Box<dyn Verifier>, Mistake> {
         let host = section.take("hostname").map_or(Ok(HOST), |node| host(node, "hostname"))?;
         let issuer = format!("https://{host}");
-        let beside = section.text("audience")?.map(str::to_owned);
+        let beside = section.take("audience").map(audience).transpose()?;
         let common = Common::read(section, FIELDS, GUARDS)?;
         rules::anchor(
             &common.rules,

@@ -120,7 +120,7 @@ impl<'a> Exchanger<'a> {
 
     async fn proof(&self, deadline: Instant) -> Result<Presented> {
         if let Some(source) = &self.settings.source {
-            let token = source.read(self.env)?;
+            let token = source.read(self.env, deadline).await?;
             self.handed.set(Some(Source::fingerprint(&token)));
             return Ok(Proof::id_token(token).into());
         }
@@ -169,10 +169,10 @@ impl<'a> Exchanger<'a> {
     /// Whether another exchange would have another proof: a token that was
     /// handed over in a file may still be the one that was used.
     #[must_use]
-    pub fn has_another_proof(&self) -> bool {
-        self.settings.source.as_ref().is_none_or(|source| {
-            source.read(self.env).is_ok_and(|token| self.handed.get() != Some(Source::fingerprint(&token)))
-        })
+    pub async fn has_another_proof(&self) -> bool {
+        let Some(source) = &self.settings.source else { return true };
+        let token = source.read(self.env, Instant::now()).await;
+        token.is_ok_and(|token| self.handed.get() != Some(Source::fingerprint(&token)))
     }
 
     /// Opens the connection that the request will use. Whether it works, the

@@ -262,9 +262,12 @@ impl<'a> Wrapped<'a> {
                 }
                 match self.renew().await {
                     Ok(renewed) => break renewed,
-                    // It would be the same again, and each time a line in the authority's audit trail.
-                    // A proof that there is none of just now is another matter: the job had one before.
-                    Err(error) if matches!(error.kind(), Kind::Refused | Kind::Usage) => {
+                    // It would be the same again, and each time a line in the authority's audit trail. A
+                    // platform that gives no proof now may give one while the certificates are good.
+                    Err(error)
+                        if matches!(error.kind(), Kind::Refused | Kind::Usage)
+                            || (error.kind() == Kind::Proof && Clock::system().now() >= expires_at) =>
+                    {
                         self.progress.warning(&format!(
                             "cannot renew the certificates, which end at {}: {error}",
                             crate::clock::rfc3339(expires_at)
@@ -288,7 +291,7 @@ impl<'a> Wrapped<'a> {
     /// one that was used buys nothing new.
     async fn another_proof(&self, expires_at: i64) {
         let mut said = false;
-        while !self.exchanger.has_another_proof() {
+        while !self.exchanger.has_another_proof().await {
             if !std::mem::replace(&mut said, true) {
                 self.progress.line(&format!(
                     "waiting for another token to renew the certificates, which end at {}",

@@ -19,6 +19,7 @@ mod handed;
 mod inspect;
 mod outages;
 mod platforms;
+mod renewal;
 mod signals;
 mod trust;
 mod variables;

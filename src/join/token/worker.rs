@@ -56,7 +56,7 @@ pub(super) async fn prove(job: &Job<'_>) -> Result<Presented> {
     let storage = job.storage.ok_or_else(|| Error::usage("the join method needs a storage"))?;
     let mut held = storage.hold(job.deadline).await?;
     let mut state = read(held.as_ref(), job)?;
-    let secret = registration_secret(&state, job)?;
+    let secret = registration_secret(&state, job).await?;
     let now = Clock::system().now();
     let (instance, is_new) = match (&secret, state.current.is_some()) {
         (Some(secret), _) => (Some(state.registering(secret)?), true),
@@ -110,9 +110,9 @@ fn read(held: &dyn Held, job: &Job<'_>) -> Result<State> {
 
 /// A secret that has not registered this worker yet. One that has may lie
 /// around for as long as it likes, and its file may be gone.
-fn registration_secret(state: &State, job: &Job<'_>) -> Result<Option<Secret>> {
+async fn registration_secret(state: &State, job: &Job<'_>) -> Result<Option<Secret>> {
     let Some(source) = job.registration_secret else { return Ok(None) };
-    match source.read(job.env) {
+    match source.read(job.env, job.deadline).await {
         Ok(secret) if state.has_spent(&secret) => {
             (job.say)("this worker is registered, so its registration secret is not needed any more");
             Ok(None)

@@ -1,0 +1,125 @@
+//! Long commands: whoever can mint another proof renews again and again,
+//! whatever one attempt meets. Who has one token is told at the beginning: see
+//! `variables.rs` and `handed.rs`.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use crate::support::once::{Job, World};
+use crate::support::process::Running;
+use crate::support::wait_for;
+use crate::{all_revoked, events, joined_by, world};
+
+/// Says that it is there, and ends when it is told to.
+const WAIT: &str = "touch ready; while ! [ -e end ]; do sleep 0.05; done";
+
+fn start(job: &Job) -> Running {
+    let running = job.start(["--ttl", "10s", "--", "sh", "-c", WAIT]);
+    wait_for("the certificates", || job.path("ready").exists().then_some(()));
+    running
+}
+
+fn end(job: &Job, mut running: Running) -> String {
+    std::fs::write(job.path("end"), "").unwrap();
+    assert!(running.wait().success());
+    running.stderr()
+}
+
+/// A Buildkite job, with the agent's command in a folder of its own.
+fn buildkite(world: &World) -> Job {
+    let job = Job::new().told(&world.authority, "here").env("BUILDKITE", "true");
+    std::fs::create_dir(job.path("bin")).unwrap();
+    world.issuer.write_minter(&job.path("bin/buildkite-agent"), "buildkite");
+    let path = format!("{}:{}", job.text_path("bin"), std::env::var("PATH").unwrap());
+    job.env("PATH", path)
+}
+
+fn buildkite_world() -> World {
+    joined_by("buildkite", "", "require_key_binding: true, allow: [{organization_slug: acme-inc}]")
+}
+
+fn renews_twice(method: &str, world: &World, job: &Job) {
+    let running = start(job);
+    for renewals in 1..=2 {
+        wait_for("a renewal", || {
+            let said = running.stderr().matches("renewed the certificates").count();
+            (said >= renewals).then_some(())
+        });
+    }
+    let stderr = end(job, running);
+    assert!(!stderr.contains("cannot renew"), "{method}: {stderr}");
+    let issued = events(world, "issued");
+    assert!(issued.len() >= 3, "{method}: {issued:?}");
+    assert!(issued.iter().all(|event| event["join_method"] == method), "{issued:?}");
+    assert_eq!(events(world, "refused"), Vec::<serde_json::Value>::new(), "{method}");
+    let mut minted = world.issuer.minted();
+    minted.sort_unstable();
+    minted.dedup();
+    assert_eq!(minted.len(), issued.len(), "{method}: a token of its own for each");
+    assert_eq!(all_revoked(world), issued.len());
+}
+
+#[test]
+fn every_platform_that_mints_renews_again_and_again() {
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let world = world();
+            renews_twice("github", &world, &world.github());
+        });
+        scope.spawn(|| {
+            let world = world();
+            renews_twice("circleci", &world, &world.circleci(true));
+        });
+        scope.spawn(|| {
+            let world = buildkite_world();
+            renews_twice("buildkite", &world, &buildkite(&world));
+        });
+        scope.spawn(|| {
+            let section = "organization_id: 0ca3ddd9-f0b0-4635-a98c-5866526961b6, accept_default_audience: true, \
+                           allow: [{project_name: octo-project}]";
+            let world = joined_by("azure-devops", "", section);
+            let job = Job::new().told(&world.authority, "here").envs(world.issuer.azure_environment());
+            renews_twice("azure-devops", &world, &job);
+        });
+    });
+}
+
+#[test]
+fn a_platform_that_gives_no_proof_once_is_asked_again() {
+    let world = buildkite_world();
+    let job = buildkite(&world);
+    let running = start(&job);
+    // What the agent says when Buildkite does not answer it.
+    let (agent, good) = (job.path("bin/buildkite-agent"), job.path("good"));
+    std::fs::copy(&agent, &good).unwrap();
+    let failing = job.path("failing");
+    std::fs::write(&failing, "#!/bin/sh\necho 'fatal: POST 502 Bad Gateway' >&2; exit 1\n").unwrap();
+    std::fs::set_permissions(&failing, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::rename(&failing, &agent).unwrap();
+    wait_for("a warning", || running.stderr().contains("cannot renew the certificates").then_some(()));
+    std::fs::rename(&good, &agent).unwrap();
+    wait_for("a renewal", || running.stderr().contains("renewed the certificates").then_some(()));
+    let stderr = end(&job, running);
+    assert!(stderr.contains("502 Bad Gateway") && stderr.contains("trying again in"), "{stderr}");
+    assert_eq!(all_revoked(&world), events(&world, "issued").len());
+}
+
+#[test]
+fn a_pipe_that_nobody_writes_into_ends_at_the_timeout() {
+    let world = world();
+    let job = Job::new().told(&world.authority, "github-deploy");
+    rustix::fs::mkfifoat(rustix::fs::CWD, job.path("pipe"), rustix::fs::Mode::RWXU).unwrap();
+    let pipe = job.text_path("pipe");
+    let outcome = job.once(["--join-method", "github", "--id-token-file", &pipe, "--timeout", "1s"]);
+    outcome.failed(2).says(&["--id-token-file", "nothing was written into it in time"]);
+    // A shell's `<(…)` is one that somebody does.
+    let token = world.issuer.token("github", &world.authority.url()).mint();
+    let job = job.env("JWT", token);
+    let line = format!(
+        "exec '{}' once --join-method github --id-token-file <(sleep 0.3; echo \"$JWT\")",
+        env!("CARGO_BIN_EXE_machine-id")
+    );
+    let mut bash = crate::support::process::command("bash");
+    bash.args(["-c", &line]).env_clear().envs(job.environment()).env("PATH", "/usr/bin:/bin");
+    let output = crate::support::process::run(&mut bash);
+    assert!(output.status.success(), "{output:?}");
+}
