@@ -15,6 +15,7 @@ mod support;
 mod certificates;
 mod floods;
 mod keys;
+mod mfa;
 mod outages;
 mod requests;
 mod revocation;

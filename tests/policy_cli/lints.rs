@@ -70,7 +70,7 @@ fn a_role_that_needs_mfa_is_told_in_the_words_of_the_exchange() {
     let report = lint("p.yaml", &fixture("lints/session-mfa/bad.yaml"));
     assert_eq!(
         report.findings[0].message,
-        "bot `deployer` never gets its role `admin`: it needs per-session MFA, which a machine cannot pass"
+        "role `admin` of bot `deployer` needs per-session MFA, which a machine cannot pass, and is never issued"
     );
 }
 
