@@ -102,7 +102,10 @@ fn so_it_is_where_every_role_needs_it() {
     let words = words("deploy");
     let said = check(&folder);
     let why = " (`cluster_auth_preference` asks it of every role)";
-    assert!(said.contains(&format!(": warning: {words}, and is never issued{why} [session-mfa]\n")), "{said}");
+    assert!(
+        said.contains(&format!(": warning: {words}, and is never issued{why} [session-mfa]\n")),
+        "{said}"
+    );
     refused(&world, &[], &words);
     refused(&world, &["deploy"], &words);
 }

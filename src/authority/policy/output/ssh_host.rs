@@ -30,6 +30,8 @@ static HOSTS: Field = Field {
     wildcard: Wildcard::Globs,
     covers,
     same_as: None,
+    hollow: |_| false,
+    superusers: &[],
     literal_only: None,
     entries: list,
 };
