@@ -16,6 +16,7 @@ mod certificates;
 mod floods;
 mod keys;
 mod mfa;
+mod options;
 mod outages;
 mod requests;
 mod revocation;

@@ -73,7 +73,9 @@ fn ttl(asked: i64) -> Result<u64, Denial> {
 
 fn grant(kind: &'static OutputKind, mut merged: Merged<'_, '_>, ttl: u64) -> Result<OutputGrant, Denial> {
     let (ssh, tls) = (kind.grant)(&mut merged)?;
+    let options = merged.request.options.iter().filter(|(name, _)| kind.recorded.contains(&name.as_str()));
     Ok(OutputGrant {
+        options: options.map(|(name, value)| (name.clone(), value.clone())).collect(),
         name: merged.request.name.clone(),
         kind: kind.name,
         roles: merged.roles.iter().map(|role| role.name.clone()).collect(),

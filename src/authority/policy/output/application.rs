@@ -23,6 +23,7 @@ pub(super) static KIND: OutputKind = OutputKind {
     tls: true,
     options: &["app"],
     needs: &["app"],
+    recorded: &["app"],
     fields: &[&APPS],
     grant,
 };

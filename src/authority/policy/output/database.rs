@@ -17,6 +17,7 @@ pub(super) static KIND: OutputKind = OutputKind {
     tls: true,
     options: &["service", "user", "database"],
     needs: &["service"],
+    recorded: &["service", "database"],
     fields: &[&USERS, &NAMES],
     grant,
 };

@@ -18,6 +18,7 @@ pub(super) static KIND: OutputKind = OutputKind {
     tls: true,
     options: &["cluster", "user"],
     needs: &["cluster"],
+    recorded: &["cluster"],
     fields: &[&USERS, &GROUPS],
     grant,
 };

@@ -18,6 +18,7 @@ pub(super) static KIND: OutputKind = OutputKind {
     tls: false,
     options: &["principals"],
     needs: &["principals"],
+    recorded: &[],
     fields: &[&HOSTS],
     grant,
 };
