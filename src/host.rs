@@ -5,6 +5,7 @@ pub mod crl;
 pub mod krl;
 pub mod labels;
 pub mod lists;
+pub mod lock;
 pub mod principals;
 pub mod refresh;
 pub mod store;

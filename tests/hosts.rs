@@ -25,13 +25,17 @@ fn failed(output: &Output, code: i32, words: &str) {
     assert!(stderr.contains(words), "no {words:?} in {stderr}");
 }
 
-/// Name, content and time of each file of a folder.
+/// What keeps two refreshes apart.
+const LOCK: &str = ".machine-id.lock";
+
+/// Name, content and time of each file of a folder, but for the lock.
 fn state(folder: &Path) -> BTreeMap<String, (Vec<u8>, SystemTime)> {
     let entry = |entry: std::fs::DirEntry| {
         let modified = entry.metadata().unwrap().modified().unwrap();
         (entry.file_name().into_string().unwrap(), (std::fs::read(entry.path()).unwrap(), modified))
     };
-    std::fs::read_dir(folder).unwrap().map(|found| entry(found.unwrap())).collect()
+    let found = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
+    found.filter(|found| found.file_name() != LOCK).map(entry).collect()
 }
 
 /// An `sshd` that forwards X11 where the certificate permits it, and whose
@@ -300,4 +304,34 @@ fn a_failure_leaves_the_files_as_they_are() {
     let stderr = String::from_utf8_lossy(&gone.stderr);
     assert_eq!(stderr.matches("cannot reach").count(), 1, "said once: {stderr}");
     assert_eq!(state(&trust), before);
+}
+
+/// A run that has fetched an older list must not put it in place of a newer one.
+#[test]
+fn refreshes_wait_for_one_another() {
+    let estate = Estate::start("{env: prod}", "{max_session_ttl: 2h}");
+    let trust = estate.path("trust");
+    succeed(&mut estate.refresh(&trust));
+    let lock = std::fs::File::open(trust.join(LOCK)).unwrap();
+    assert_eq!(lock.metadata().unwrap().mode() & 0o7777, 0o600);
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let before = state(&trust);
+    let busy = run(estate.refresh(&trust).args(["--timeout", "1s"]));
+    failed(&busy, 6, "another `host refresh` is at work on ");
+    assert!(String::from_utf8_lossy(&busy.stderr).contains("hint: let one timer refresh it"), "{busy:?}");
+    assert_eq!(state(&trust), before);
+    // One that waits goes on when the other has ended; any number do.
+    std::fs::write(trust.join("ssh_user_ca.pub"), "").unwrap();
+    let runs: Vec<_> = (0..3)
+        .map(|_| estate.refresh(&trust).stdout(std::process::Stdio::piped()).spawn().unwrap())
+        .collect();
+    drop(lock);
+    let outputs: Vec<Output> = runs.into_iter().map(|run| run.wait_with_output().unwrap()).collect();
+    assert!(outputs.iter().all(|output| output.status.success()), "{outputs:?}");
+    let said: String = outputs.iter().map(|output| String::from_utf8_lossy(&output.stdout)).collect();
+    assert_eq!(said, format!("{}\n", trust.join("ssh_user_ca.pub").display()), "each change is said once");
+    // Who may read the folder cannot lock the file behind a link of theirs, nor open it.
+    std::fs::remove_file(trust.join(LOCK)).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", trust.join(LOCK)).unwrap();
+    failed(&run(&mut estate.refresh(&trust)), 6, "it is a symbolic link");
 }

@@ -89,9 +89,10 @@ fn denied_groups_and_users_are_not_in_it() {
         (Some("kubernetes"), Some("tls")),
         "{issued}"
     );
+    assert_eq!(output["options"], serde_json::json!({"cluster": "prod"}), "{issued}");
     assert_eq!(output["groups"], serde_json::json!(["ci-viewers", "system:masters"]), "{issued}");
     let words = succeed(&mut world.authority.command(["audit", "--event", "issued"]));
-    let wanted = " types=kubernetes principals=ci:deployer groups=ci-viewers,system:masters expires=";
+    let wanted = " types=kubernetes options=\"cluster=prod\" principals=ci:deployer groups=ci-viewers,system:masters expires=";
     assert!(words.contains(wanted), "{words}");
     let job = world.github();
     for (options, says) in [

@@ -27,6 +27,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("provenance", "run"),
     ("serials", "serials"),
     ("type", "types"),
+    ("options", "options"),
     ("principals", "principals"),
     ("groups", "groups"),
     ("expires_at", "expires"),
@@ -81,6 +82,7 @@ pub fn text(event: &Event) -> String {
     for (field, name) in FIELDS {
         let value = match *field {
             "type" | "principals" | "groups" => of_outputs(body, field),
+            "options" => options(body),
             "detail" => body.get("detail").map(|detail| shown_long(&plain(detail).replace('\n', "; "))),
             field => body.get(field).map(listed),
         };
@@ -146,6 +148,20 @@ fn of_outputs(body: &Map<String, Value>, field: &str) -> Option<String> {
     (!names.is_empty()).then(|| names.join(","))
 }
 
+/// The options of each output that has some, `NAME=VALUE+…`, each such set once.
+fn options(body: &Map<String, Value>) -> Option<String> {
+    let mut all: Vec<String> = Vec::new();
+    let outputs = body.get("outputs")?.as_array()?;
+    for options in outputs.iter().filter_map(|output| output.get("options")?.as_object()) {
+        let pairs = options.iter().map(|(name, value)| shown(&format!("{name}={}", plain(value))));
+        let pairs = pairs.collect::<Vec<_>>().join("+");
+        if !all.contains(&pairs) {
+            all.push(pairs);
+        }
+    }
+    (!all.is_empty()).then(|| all.join(","))
+}
+
 /// A value as it is shown; a list is never cut, or a job that asks for many
 /// names would hide the one that it is after.
 fn listed(value: &Value) -> String {
@@ -192,6 +208,23 @@ mod tests {
              run=\"github:octo-org/app@refs/heads/main run 123 attempt 1\" serials=7,8 \
              types=identity,kubernetes principals=deploy,ubuntu,ci:deployer groups=viewers,system:masters \
              expires=2026-11-22T13:00:00Z peer=192.0.2.7"
+        );
+    }
+
+    #[test]
+    fn the_options_of_each_output_stay_together() {
+        let orders = json!({"service": "orders", "database": "main"});
+        let line = text(&event(json!({"event": "issued", "outputs": [
+            {"type": "identity", "principals": ["deploy"]},
+            {"type": "database", "options": orders, "principals": ["reader"]},
+            {"type": "database", "options": {"service": "orders", "database": "other"}},
+            {"type": "database", "options": orders},
+            {"type": "kubernetes", "options": {"cluster": "c\u{1b}"}},
+        ]})));
+        assert_eq!(
+            line,
+            "issued types=identity,database,kubernetes options=\"database=main+service=orders,\
+             database=other+service=orders,cluster=c\\u{1b}\" principals=deploy,reader"
         );
     }
 

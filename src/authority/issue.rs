@@ -1,6 +1,8 @@
 //! From a [`Grant`] to certificates, in steps that cannot be skipped:
 //! [`Grant`] → [`Prepared`] (recorded in the store) → [`Signed`].
 
+use std::collections::BTreeMap;
+
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -38,9 +40,22 @@ struct PreparedOutput {
     /// The output's type. Plans that were recorded before it was have none.
     #[serde(default)]
     kind: Option<String>,
+    /// What the record repeats of its options; none in older plans either.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    options: BTreeMap<String, String>,
     roles: Vec<String>,
     ssh: Option<ssh::Plan>,
     tls: Option<x509::Plan>,
+}
+
+impl PreparedOutput {
+    /// Its type with its options: another service is another request, or the
+    /// record of the first would stand for both. Without options it reads as it
+    /// did before they were recorded; no type has a space in its name.
+    fn what(&self) -> String {
+        let kind = self.kind.as_deref().unwrap_or_default();
+        if self.options.is_empty() { kind.to_owned() } else { format!("{kind} {:?}", self.options) }
+    }
 }
 
 /// Signed certificates, ready to be handed over.
@@ -90,8 +105,14 @@ impl Prepared {
                 (Some(tls), Some(spki)) => Some(x509::Plan::new(tls, spki, &grant, at, until)?),
                 _ => None,
             };
-            let (name, kind, roles) = (granted.name.clone(), granted.kind.to_owned(), granted.roles.clone());
-            outputs.push(PreparedOutput { name, kind: Some(kind), roles, ssh, tls });
+            outputs.push(PreparedOutput {
+                name: granted.name.clone(),
+                kind: Some(granted.kind.to_owned()),
+                options: granted.options.clone(),
+                roles: granted.roles.clone(),
+                ssh,
+                tls,
+            });
         }
         Ok(Self {
             issuance_id: random::id("i")?,
@@ -150,7 +171,7 @@ impl Prepared {
         part(&self.token);
         for output in &self.outputs {
             part(&output.name);
-            part(output.kind.as_deref().unwrap_or_default());
+            part(&output.what());
             part(&output.roles.join(","));
             part(&output.ssh.as_ref().map_or_else(String::new, ssh::Plan::essence));
             part(&output.tls.as_ref().map_or_else(String::new, x509::Plan::essence));
@@ -170,6 +191,7 @@ impl Prepared {
             all.extend(certificates.into_iter().flatten().map(|certificate| NewCertificate {
                 output: output.name.clone(),
                 output_type: output.kind.clone(),
+                options: output.options.clone(),
                 ..certificate
             }));
         }
@@ -226,6 +248,7 @@ fn record(
         kind,
         output: String::new(),
         output_type: None,
+        options: BTreeMap::new(),
         principals: principals.to_vec(),
         groups: Vec::new(),
         expires,
@@ -246,4 +269,29 @@ pub fn valid_from(now: i64) -> i64 {
 pub fn validity(now: i64, until: i64) -> Result<(OffsetDateTime, OffsetDateTime)> {
     let time = |unix| OffsetDateTime::from_unix_timestamp(unix).context(Kind::Internal, "validity");
     Ok((time(valid_from(now))?, time(until)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prepared(more: &str) -> Prepared {
+        let plan = format!(
+            r#"{{"issuance_id": "i-1", "bot": "deployer", "token": "ci", "expires": 1, "warnings": [], "outputs": [
+                {{"name": "db", "kind": "database", {more} "roles": ["orders"], "ssh": null, "tls": null}}]}}"#
+        );
+        Prepared::recorded(&plan).unwrap()
+    }
+
+    #[test]
+    fn another_option_is_another_request_and_none_is_as_before() {
+        let before = prepared("");
+        assert_eq!(before.outputs[0].what(), "database");
+        assert!(!before.plan().unwrap().contains("options"));
+        let with = |service: &str| prepared(&format!(r#""options": {{"service": "{service}"}},"#));
+        let again = Prepared::recorded(&with("a").plan().unwrap()).unwrap();
+        assert_eq!(again.fingerprint(), with("a").fingerprint());
+        assert_ne!(with("a").fingerprint(), with("b").fingerprint());
+        assert_ne!(with("a").fingerprint(), before.fingerprint());
+    }
 }

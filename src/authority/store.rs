@@ -1,6 +1,7 @@
 //! What an authority remembers: used proofs, serials, issuances, refusals,
 //! revocations. One trait; each database is one file.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::error::Result;
@@ -70,6 +71,8 @@ pub struct NewCertificate {
     pub output: String,
     /// That output's type; none where an operator signs.
     pub output_type: Option<String>,
+    /// Those of its options that decided the certificate and are not on it.
+    pub options: BTreeMap<String, String>,
     /// SSH principals, or the X.509 common name.
     pub principals: Vec<String>,
     /// The X.509 organizations, which Kubernetes takes for groups.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::lists::{CRL, KRL, MAX_LIST, fresh_crl, fresh_krl, useless};
+use super::lock;
 use super::store::Store;
 use crate::clock::Clock;
 use crate::destination::{pem, ssh};
@@ -58,17 +59,16 @@ pub struct Refreshed {
 /// trusted once the list of what they signed is there.
 ///
 /// # Errors
-/// `Kind::Destination` where the folder cannot be used. What fails later is in
+/// `Kind::Destination` where the folder cannot be used, or another run goes on there. What fails later is in
 /// [`Refreshed::trouble`]: `Kind::Unreachable` where the authority cannot be
 /// asked, or gives an answer that is no good; `Kind::Destination` where a file
 /// cannot be read or written.
 pub async fn run(settings: &Settings) -> Result<Refreshed> {
     let store = Store::open(&settings.directory)?;
-    let source = Source {
-        client: net::authority_client(&settings.trust)?,
-        settings,
-        deadline: Instant::now() + settings.timeout,
-    };
+    let (client, start) = (net::authority_client(&settings.trust)?, Instant::now());
+    // Before anything is asked for: what is fetched under it is no older than what is there.
+    let _lock = store.lock(start + settings.timeout.min(lock::PATIENCE)).await?;
+    let source = Source { client, settings, deadline: start + settings.timeout };
     let trust = async {
         let json = source.get(TRUST_PATH, MAX_TRUST).await?;
         read_trust(&json).map_err(|why| useless(TRUST_PATH, &why))

@@ -96,6 +96,11 @@ impl Store {
         self.path.join(name)
     }
 
+    /// The folder, for what is done by name in it.
+    pub(super) fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+
     /// Replaces a file, and returns its path.
     ///
     /// # Errors

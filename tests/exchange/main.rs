@@ -15,6 +15,8 @@ mod support;
 mod certificates;
 mod floods;
 mod keys;
+mod mfa;
+mod options;
 mod outages;
 mod requests;
 mod revocation;

@@ -84,7 +84,7 @@ fn allowed() {
                  SSH principals: deploy@env=prod\n    \
                  SSH extensions: permit-pty\n    \
                  TLS common name: bot:deployer\n  \
-               warning: role `admin` is left out: it needs per-session MFA, which a machine cannot pass\n\
+               warning: role `admin` of bot `deployer` needs per-session MFA, which a machine cannot pass, and is left out\n\
              {NOT_JUDGED}"
         )
     );
@@ -141,7 +141,7 @@ fn what_is_long_is_told_to_its_end() {
     assert!(code == 0 && stdout.contains(" system:masters\n"), "{stdout}");
     let output = format!("kubernetes,cluster=c,user={}", "x".repeat(60));
     let (code, stdout, _) = ask(folder.path(), &["--output", &output]);
-    let end = "; role `admin` is left out: it needs per-session MFA, which a machine cannot pass\n";
+    let end = "; role `admin` of bot `deployer` needs per-session MFA, which a machine cannot pass, and is left out\n";
     assert!(code == 4 && stdout.contains(end), "{stdout}");
 }
 
@@ -175,7 +175,7 @@ fn the_reasons() {
             "run_id",
             "2",
             &["--role", "admin"],
-            "mfa_required: output `identity`: role `admin` needs per-session MFA",
+            "mfa_required: output `identity`: role `admin` of bot `deployer` needs per-session MFA",
         ),
         ("run_id", "2", &["--role", "gone"], "role_not_held: "),
         ("run_id", "2", &["--output", "x"], "output_invalid: output `x`: there is no type `x`"),

@@ -70,7 +70,7 @@ fn a_role_that_needs_mfa_is_told_in_the_words_of_the_exchange() {
     let report = lint("p.yaml", &fixture("lints/session-mfa/bad.yaml"));
     assert_eq!(
         report.findings[0].message,
-        "bot `deployer` never gets its role `admin`: it needs per-session MFA, which a machine cannot pass"
+        "role `admin` of bot `deployer` needs per-session MFA, which a machine cannot pass, and is never issued"
     );
 }
 
@@ -133,7 +133,7 @@ fn what_is_no_certificate_of_its_own_is_told() {
     );
     let denied = fixture("lints/shared-user/bad.yaml")
         .replace("db_names: [orders]}", "db_names: [orders]}\n  deny: {db_users: [admin]}");
-    assert!(lint("p.yaml", &denied).findings.is_empty());
+    assert!(lint("p.yaml", &denied).findings.iter().all(|finding| finding.lint != "shared-user"));
     // What the one never issues, the other does.
     let shared = |role: &str, options: &str| {
         let spec = format!("metadata: {{name: {role}}}\nspec:\n");
@@ -155,4 +155,68 @@ fn what_is_no_certificate_of_its_own_is_told() {
     let report = lint("p.yaml", &all);
     let pinned = report.findings.iter().find(|finding| finding.lint == "source-pin").unwrap();
     assert!(pinned.message.contains("never gets an `identity`: its roles (`deploy`) pin"), "{pinned:?}");
+}
+
+/// The messages of a lint about its bad policy, in the order of lines.
+fn bad(name: &str) -> Vec<String> {
+    let report = lint("p.yaml", &fixture(&format!("lints/{name}/bad.yaml")));
+    report
+        .findings
+        .into_iter()
+        .map(|finding| format!("{}: {}", finding.origin.place.line, finding.message))
+        .collect()
+}
+
+#[test]
+fn what_gives_nothing_is_told_with_the_reason() {
+    assert_eq!(
+        bad("gives-nothing"),
+        [
+            "3: role `deploy` gives bot `deployer` no login: all that it allows (`deploy`) is denied (role `deploy`)",
+            "3: role `hosts` gives bot `deployer` no host name: all that it allows (`*.example.com`) is denied (role `hosts`)",
+            "3: role `orders` gives bot `deployer` no database user: all that it allows (`orders`) is denied (role `no-clusters`)",
+            "3: role `readers` gives bot `deployer` nothing: the bot has no values of the trait `readers`",
+            "16: role `web` gives no application: its `app_labels` say `env=prod,team=billing`, `env=prod,team=shop`",
+        ]
+    );
+}
+
+#[test]
+fn superusers_are_told_by_role_and_by_trait() {
+    let what = "which may do anything where";
+    assert_eq!(
+        bad("superuser"),
+        [
+            format!(
+                "3: a trait of bot `deployer` makes role `kube` give the Kubernetes group `kubeadm:cluster-admins`, {what} it is known"
+            ),
+            format!("10: role `orders` gives the database user `postgres`, {what} it is known"),
+            format!("16: role `kube` gives the Kubernetes group `system:masters`, {what} it is known"),
+            format!("22: role `any-user` gives the database users `postgres`, `root`, {what} they are known"),
+        ]
+    );
+    // Of a role that is never issued, or without a user, nothing comes.
+    let policy = fixture("lints/superuser/bad.yaml");
+    for (from, to) in [
+        ("kubernetes_users: ['ci:deployer'], ", ""),
+        (
+            "spec:\n  allow: {kubernetes_users",
+            "spec:\n  options: {require_session_mfa: true}\n  allow: {kubernetes_users",
+        ),
+        (
+            "spec:\n  allow: {kubernetes_users",
+            "spec:\n  options: {pin_source_ip: true}\n  allow: {kubernetes_users",
+        ),
+        (
+            "'{{external.groups}}']}\n",
+            "'{{external.groups}}']}\n  deny: {kubernetes_groups: ['*masters', '*admins']}\n",
+        ),
+    ] {
+        assert!(policy.contains(from), "{from}");
+        let report = lint("p.yaml", &policy.replace(from, to));
+        let about_groups = |finding: &machine_id::authority::policy::Finding| {
+            finding.lint == "superuser" && finding.message.contains("Kubernetes")
+        };
+        assert!(!report.findings.iter().any(about_groups), "{to}: {:#?}", report.findings);
+    }
 }

@@ -6,7 +6,7 @@ use super::bot::Bot;
 use super::grant::{Grant, OutputGrant, Prospect};
 use super::merge::{Merged, Warnings};
 use super::output::OutputKind;
-use super::role::{NEEDS_MFA, Role, listed};
+use super::role::{self, Role};
 use super::{Asked, JoinToken, Policy, matching, output};
 use crate::denial::{Denial, Reason};
 use crate::join::Identity;
@@ -73,7 +73,9 @@ fn ttl(asked: i64) -> Result<u64, Denial> {
 
 fn grant(kind: &'static OutputKind, mut merged: Merged<'_, '_>, ttl: u64) -> Result<OutputGrant, Denial> {
     let (ssh, tls) = (kind.grant)(&mut merged)?;
+    let options = merged.request.options.iter().filter(|(name, _)| kind.recorded.contains(&name.as_str()));
     Ok(OutputGrant {
+        options: options.map(|(name, value)| (name.clone(), value.clone())).collect(),
         name: merged.request.name.clone(),
         kind: kind.name,
         roles: merged.roles.iter().map(|role| role.name.clone()).collect(),
@@ -96,11 +98,10 @@ fn roles<'p>(
         let (left_out, roles): (Vec<&Role>, Vec<&Role>) =
             bot.roles.iter().map(AsRef::as_ref).partition(|role| needs_mfa(role));
         if roles.is_empty() {
-            return Err(mfa_required(request, &left_out));
+            return Err(mfa_required(bot, request, &left_out));
         }
         for role in left_out {
-            let name = &role.name;
-            warnings.add(|| format!("role `{name}` is left out: it needs {NEEDS_MFA}"));
+            warnings.add(|| format!("{}, and is left out", role::needs_mfa(&bot.name, &[role])));
         }
         return Ok(roles);
     }
@@ -113,7 +114,7 @@ fn roles<'p>(
             Denial::new(Reason::RoleNotHeld, format!("{told} (`{}`)", bot.name)).tell(told)
         })?;
         if needs_mfa(role) {
-            return Err(mfa_required(request, &[role]));
+            return Err(mfa_required(bot, request, &[role]));
         }
         roles.push(role);
     }
@@ -122,10 +123,8 @@ fn roles<'p>(
     Ok(roles)
 }
 
-fn mfa_required(request: &OutputRequest, roles: &[&Role]) -> Denial {
-    let (needs, noun) = if roles.len() == 1 { ("needs", "role") } else { ("need", "roles") };
-    let names = listed(roles);
-    let told = format!("output `{}`: {noun} {names} {needs} {NEEDS_MFA}", request.name);
+fn mfa_required(bot: &Bot, request: &OutputRequest, roles: &[&Role]) -> Denial {
+    let told = format!("output `{}`: {}", request.name, role::needs_mfa(&bot.name, roles));
     Denial::new(Reason::MfaRequired, told.clone()).tell(told)
 }
 

@@ -31,6 +31,10 @@ pub(super) struct Field {
     /// The field whose names are the same to a server, since one CA signs both:
     /// what is denied there is denied here.
     pub(super) same_as: Option<&'static Field>,
+    /// Whether an entry of `allow` is well formed and yet no such name: it gives nothing.
+    pub(super) hollow: fn(&str) -> bool,
+    /// Names that may do anything on the servers that know them.
+    pub(super) superusers: &'static [&'static str],
     /// Names that begin like this must stand in the role itself; no trait makes one.
     pub(super) literal_only: Option<&'static str>,
     /// Reads the entries at `key`.
@@ -57,6 +61,8 @@ pub(super) fn list(section: &mut Section<'_, '_>, key: &'static str) -> Vec<(Str
 #[derive(Debug, Default)]
 pub(super) struct Names {
     allowed: Vec<(&'static str, Vec<Template>)>,
+    /// Entries of `allow` that give nothing.
+    hollow: Vec<(&'static str, String)>,
     /// Globs.
     denied: Vec<(&'static str, Vec<String>)>,
 }
@@ -67,6 +73,10 @@ impl Names {
         for field in super::output::fields() {
             let mut templates = Vec::new();
             for (text, place) in (field.entries)(allow, field.key) {
+                if (field.hollow)(&text) {
+                    self.hollow.push((field.key, text));
+                    continue;
+                }
                 let read = template(field.parse(&text), field.key, place);
                 templates.extend(allow.keep(read));
             }
@@ -102,6 +112,11 @@ impl Names {
         self.allowed.iter().find(|(key, _)| *key == field.key).map_or(&[], |(_, templates)| templates)
     }
 
+    /// What this role says in a field that gives nothing.
+    pub(super) fn hollow(&self, field: &Field) -> Vec<String> {
+        self.hollow.iter().filter(|(key, _)| *key == field.key).map(|(_, text)| text.clone()).collect()
+    }
+
     /// Whether this role allows anything in a field, whatever traits make of it.
     pub(super) fn allow_any(&self, field: &Field) -> bool {
         !self.allowed(field).is_empty()
@@ -120,6 +135,15 @@ impl Names {
         self.globs(field)
             .chain(same.into_iter().flat_map(|same| self.globs(same)))
             .any(|pattern| glob(pattern, name))
+    }
+
+    /// Whether this role denies all that a pattern of `allow` covers. Patterns
+    /// stand in `db_users` and in fields that are the same as no other, and each
+    /// database user could be a Kubernetes user: `*` denies them there too.
+    fn denies_all(&self, field: &Field, pattern: &str) -> bool {
+        self.globs(field)
+            .chain(field.same_as.into_iter().flat_map(|same| self.globs(same)))
+            .any(|denied| denied == "*" || denied == pattern)
     }
 
     fn globs(&self, field: &Field) -> impl Iterator<Item = &String> {
@@ -215,6 +239,14 @@ pub(super) fn allows(bot: &Bot, role: &Role, field: &Field, name: &str) -> bool 
 /// for its role.
 pub(super) fn denier<'b>(bot: &'b Bot, field: &Field, name: &str) -> Option<&'b Role> {
     bot.roles.iter().map(AsRef::as_ref).find(|role| role.names.denies(field, name))
+}
+
+/// The role that denies a bot all of a name or pattern that a role allows.
+pub(super) fn denier_of_all<'b>(bot: &'b Bot, field: &Field, allowed: &str) -> Option<&'b Role> {
+    if !has_wildcard(allowed) {
+        return denier(bot, field, allowed);
+    }
+    bot.roles.iter().map(AsRef::as_ref).find(|role| role.names.denies_all(field, allowed))
 }
 
 /// Every plain name that these roles give a bot: sorted, each once. What a

@@ -3,6 +3,8 @@
 //! Only [`Policy::decide`](super::Policy::decide) makes a [`Grant`]; what is in
 //! it can be read and not changed.
 
+use std::collections::BTreeMap;
+
 use crate::join::Provenance;
 
 /// All that one request is granted.
@@ -74,6 +76,8 @@ pub struct OutputGrant {
     pub name: String,
     /// Its type.
     pub kind: &'static str,
+    /// Those of its options that the record repeats, as they were asked for.
+    pub options: BTreeMap<String, String>,
     /// The roles in it, by name; at least one.
     pub roles: Vec<String>,
     /// How long its certificates live, in seconds.

@@ -14,6 +14,7 @@ use super::role::{Reach, Role};
 use super::{JoinToken, Policy};
 
 mod names;
+mod nothing;
 mod roles;
 mod rules;
 mod traits;
@@ -59,11 +60,21 @@ pub static LINTS: &[Lint] = &[
     },
     Lint { name: "root-login", summary: "roles and traits that log in as root", run: roles::root_login },
     Lint {
+        name: "superuser",
+        summary: "roles and traits that give a database user or a Kubernetes group which may do anything",
+        run: names::superuser,
+    },
+    Lint {
         name: "trait-leak",
         summary: "traits that give a login on more hosts than one role's, a user with more than one role's databases or groups, or names in outputs of several types",
         run: traits::leak,
     },
     Lint { name: "no-hosts", summary: "roles whose logins open nothing", run: roles::no_hosts },
+    Lint {
+        name: "gives-nothing",
+        summary: "parts of roles that give nothing, since no name is meant by them or each is denied",
+        run: nothing::gives_nothing,
+    },
     Lint {
         name: "no-user",
         summary: "roles whose Kubernetes groups or databases come with no user",

@@ -41,6 +41,9 @@ pub struct OutputKind {
     pub options: &'static [&'static str],
     /// Those of them that it cannot do without.
     pub needs: &'static [&'static str],
+    /// Those of them that the record repeats: what decided the certificate and
+    /// is not on it.
+    pub recorded: &'static [&'static str],
     /// The fields of roles that it issues: the name on the certificate first,
     /// then what a role gives with that name.
     pub(super) fields: &'static [&'static Field],

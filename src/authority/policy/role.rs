@@ -9,9 +9,6 @@ use crate::join::rules::glob;
 use crate::principal::is_label;
 use crate::text::shown;
 
-/// What every refusal and warning says of a role with `require_session_mfa`,
-/// after "needs": an operator reads the same words in `check` as the job does.
-pub(super) const NEEDS_MFA: &str = "per-session MFA, which a machine cannot pass";
 /// The shortest and the longest `max_session_ttl`, in seconds: below the first
 /// no request is answered, above the second nothing is short-lived.
 const TTL_RANGE: std::ops::RangeInclusive<u64> = 10..=7 * 24 * 3600;
@@ -183,6 +180,14 @@ pub(super) fn listed(roles: &[&Role]) -> String {
         0 => names.join(", "),
         more => format!("{} and {more} more", names.join(", ")),
     }
+}
+
+/// What every refusal and warning says of roles that need MFA: an operator
+/// reads the same words in `check` as the job does.
+pub(super) fn needs_mfa(bot: &str, roles: &[&Role]) -> String {
+    let (needs, noun) = if roles.len() == 1 { ("needs", "role") } else { ("need", "roles") };
+    let names = listed(roles);
+    format!("{noun} {names} of bot `{bot}` {needs} per-session MFA, which a machine cannot pass")
 }
 
 /// A template, or what is wrong with it at its place.

@@ -28,11 +28,6 @@ impl<'a, 'm> Section<'a, 'm> {
         }
     }
 
-    /// Whether it is the one that mistakes name so.
-    pub(super) fn is(&self, what: &str) -> bool {
-        self.what == what
-    }
-
     /// Where it stands.
     pub(super) fn place(&self) -> Place {
         self.mapping.place

@@ -1,6 +1,8 @@
 //! The JSON of events, as it is stored and as `audit --format json` shows it;
 //! built once, by the caller, so that a database's writer only copies it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::roster::{COPIED, NewSecret};
@@ -66,6 +68,9 @@ struct Output<'a> {
     /// The output's type; events from before it was recorded have none.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     output_type: Option<&'a str>,
+    /// What was asked for that is not on the certificate: the database, the cluster, the application.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    options: &'a BTreeMap<String, String>,
     kind: &'static str,
     serial: String,
     principals: &'a [String],
@@ -221,6 +226,7 @@ impl<'a> Body<'a> {
         let outputs = certificates.iter().map(|certificate| Output {
             name: &certificate.output,
             output_type: certificate.output_type.as_deref(),
+            options: &certificate.options,
             kind: match certificate.kind {
                 CertificateKind::Ssh => "ssh",
                 CertificateKind::Tls => "tls",

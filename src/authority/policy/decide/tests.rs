@@ -302,7 +302,7 @@ fn a_role_that_needs_mfa_is_left_out_with_a_warning() {
     assert_eq!(grant.outputs()[0].ssh.as_ref().unwrap().principals, ["deploy"]);
     assert_eq!(
         grant.warnings(),
-        ["role `mfa` is left out: it needs per-session MFA, which a machine cannot pass"]
+        ["role `mfa` of bot `deployer` needs per-session MFA, which a machine cannot pass, and is left out"]
     );
     // The others go on without a word.
     assert!(decide(&policy, &[output("ssh", &["plain"])], 3600).unwrap().warnings().is_empty());
@@ -312,17 +312,37 @@ fn a_role_that_needs_mfa_is_left_out_with_a_warning() {
 fn a_role_that_needs_mfa_is_refused_by_name_or_if_nothing_else_is_left() {
     let cannot = "per-session MFA, which a machine cannot pass";
     for (roles, everywhere, asked, told) in [
-        ("{roles: [plain, mfa]}", false, &["mfa"][..], format!("output `ssh`: role `mfa` needs {cannot}")),
+        (
+            "{roles: [plain, mfa]}",
+            false,
+            &["mfa"][..],
+            format!("output `ssh`: role `mfa` of bot `deployer` needs {cannot}"),
+        ),
         (
             "{roles: [plain, mfa]}",
             false,
             &["plain", "mfa"],
-            format!("output `ssh`: role `mfa` needs {cannot}"),
+            format!("output `ssh`: role `mfa` of bot `deployer` needs {cannot}"),
         ),
-        ("{roles: [mfa]}", false, &[], format!("output `ssh`: role `mfa` needs {cannot}")),
-        ("{roles: [mfa2, mfa]}", false, &[], format!("output `ssh`: roles `mfa`, `mfa2` need {cannot}")),
-        ("{roles: [plain]}", true, &[], format!("output `ssh`: role `plain` needs {cannot}")),
-        ("{roles: [plain]}", true, &["plain"], format!("output `ssh`: role `plain` needs {cannot}")),
+        ("{roles: [mfa]}", false, &[], format!("output `ssh`: role `mfa` of bot `deployer` needs {cannot}")),
+        (
+            "{roles: [mfa2, mfa]}",
+            false,
+            &[],
+            format!("output `ssh`: roles `mfa`, `mfa2` of bot `deployer` need {cannot}"),
+        ),
+        (
+            "{roles: [plain]}",
+            true,
+            &[],
+            format!("output `ssh`: role `plain` of bot `deployer` needs {cannot}"),
+        ),
+        (
+            "{roles: [plain]}",
+            true,
+            &["plain"],
+            format!("output `ssh`: role `plain` of bot `deployer` needs {cannot}"),
+        ),
     ] {
         let denial = refused(&with_mfa(roles, everywhere), &[output("ssh", asked)]);
         assert_eq!((denial.reason, denial.told), (Reason::MfaRequired, Some(told)));

@@ -7,6 +7,7 @@ use super::{Findings, Subject, named};
 use crate::authority::policy::Policy;
 use crate::authority::policy::bot::Bot;
 use crate::authority::policy::field::{self, Field, has_wildcard};
+use crate::authority::policy::login::Template;
 use crate::authority::policy::output::{self, OUTPUTS};
 use crate::authority::policy::role::{Role, listed};
 
@@ -17,6 +18,56 @@ fn each_role<'p>(policy: &'p Policy, mut look: impl FnMut(&'p Bot, &'p Role, boo
         for role in &bot.roles {
             look(bot, role, !policy.needs_mfa(role) && !role.options.pin_source_ip);
         }
+    }
+}
+
+/// Like `root` on a host. What goes with a user is issued with one alone.
+pub(super) fn superuser(policy: &Policy, findings: &mut Findings<'_>) {
+    // By what is said of: a role, whose own names they are, or a bot through its traits.
+    let mut given: BTreeMap<(&str, &str, Option<&str>), (Subject<'_>, &Field, BTreeSet<&str>)> =
+        BTreeMap::new();
+    each_role(policy, |bot, role, issued| {
+        let with_user = |kind: &&&output::OutputKind| {
+            issued && kind.fields.first().is_some_and(|user| role.names.allow_any(user))
+        };
+        for field in OUTPUTS.iter().filter(with_user).flat_map(|kind| kind.fields.iter().copied()) {
+            let literal = |name: &str| {
+                role.names.allowed(field).iter().any(
+                    |allowed| matches!(allowed, Template::Literal(pattern) if (field.covers)(pattern, name)),
+                )
+            };
+            for name in field.superusers.iter().copied().filter(|name| {
+                field::allows(bot, role, field, name) && field::denier(bot, field, name).is_none()
+            }) {
+                let (subject, by) = if literal(name) {
+                    (Subject::Role(role), None)
+                } else {
+                    (Subject::Bot(bot), Some(&*bot.name))
+                };
+                let key = (role.name.as_str(), field.key, by);
+                given.entry(key).or_insert_with(|| (subject, field, BTreeSet::new())).2.insert(name);
+            }
+        }
+    });
+    for ((role, key, _), (subject, field, names)) in given {
+        let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
+        let (noun, s, they) =
+            if names.len() == 1 { (field.noun, "", "it is") } else { (field.noun, "s", "they are") };
+        let what = format!("the {noun}{s} {}, which may do anything where {they} known", named(&names));
+        let (message, origin) = match subject {
+            Subject::Bot(bot) => {
+                (format!("a trait of bot `{}` makes role `{role}` give {what}", bot.name), bot.origin.clone())
+            }
+            Subject::Role(one) => (format!("role `{role}` gives {what}"), one.origin.clone()),
+            Subject::Token(_) => continue,
+        };
+        let denied: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
+        let hint = format!(
+            "give {} that may do what the job does and no more, or `deny: {{{key}: [{}]}}`",
+            field.a_noun(),
+            denied.join(", ")
+        );
+        findings.add(subject, origin, message, hint);
     }
 }
 

@@ -6,7 +6,7 @@ use super::{Findings, Subject};
 use crate::authority::policy::Policy;
 use crate::authority::policy::bot::Bot;
 use crate::authority::policy::login::Template;
-use crate::authority::policy::role::{NEEDS_MFA, Reach, Role};
+use crate::authority::policy::role::{Reach, Role, needs_mfa};
 
 /// The longest that a CI job's certificates should live, in seconds: `--ttl`'s default.
 const LONG: u64 = 3600;
@@ -109,8 +109,7 @@ pub(super) fn session_mfa(policy: &Policy, findings: &mut Findings<'_>) {
             } else {
                 " (`cluster_auth_preference` asks it of every role)"
             };
-            let message =
-                format!("bot `{}` never gets its role `{}`: it needs {NEEDS_MFA}{why}", bot.name, role.name);
+            let message = format!("{}, and is never issued{why}", needs_mfa(&bot.name, &[role]));
             let hint =
                 "take the role from the bot, or give the bot one without `require_session_mfa`".to_owned();
             findings.add(Subject::Bot(bot), bot.origin.clone(), message, hint);

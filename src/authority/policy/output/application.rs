@@ -23,6 +23,7 @@ pub(super) static KIND: OutputKind = OutputKind {
     tls: true,
     options: &["app"],
     needs: &["app"],
+    recorded: &["app"],
     fields: &[&APPS],
     grant,
 };
@@ -38,23 +39,25 @@ static APPS: Field = Field {
     wildcard: Wildcard::Alone,
     covers: glob,
     same_as: None,
+    // A set of labels; no name has a `=`.
+    hollow: |set| set.contains('='),
+    superusers: &[],
     literal_only: None,
     entries,
 };
 
 /// The names that labels stand for. A set with other labels than `name` is no
-/// application's; in `deny` that is a mistake, in `allow` it gives nothing.
+/// application's and stays as it is; in `deny` that is a mistake, in `allow` it gives nothing.
 fn entries(section: &mut Section<'_, '_>, key: &'static str) -> Vec<(String, Place)> {
     let Some(node) = section.take(key) else { return Vec::new() };
-    let denies = section.is("`deny`");
     match read_labels(node, key, section.mistakes()) {
         Reach::Nowhere => Vec::new(),
         Reach::Everywhere => vec![("*".to_owned(), node.place)],
         Reach::Labelled(sets) => sets
             .into_iter()
-            .filter_map(|set| match set.strip_prefix("name=").filter(|name| !name.contains(',')) {
-                Some(name) => Some((name.to_owned(), node.place)),
-                None => denies.then_some((set, node.place)),
+            .map(|set| match set.strip_prefix("name=").filter(|name| !name.contains(',')) {
+                Some(name) => (name.to_owned(), node.place),
+                None => (set, node.place),
             })
             .collect(),
     }

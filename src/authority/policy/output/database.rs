@@ -17,6 +17,7 @@ pub(super) static KIND: OutputKind = OutputKind {
     tls: true,
     options: &["service", "user", "database"],
     needs: &["service"],
+    recorded: &["service", "database"],
     fields: &[&USERS, &NAMES],
     grant,
 };
@@ -32,11 +33,15 @@ pub(super) static USERS: Field = Field {
     wildcard: Wildcard::Alone,
     covers: glob,
     same_as: Some(&kubernetes::USERS),
+    hollow: |_| false,
+    // Whom PostgreSQL; MariaDB, MySQL and CockroachDB; and Redis come with.
+    superusers: &["postgres", "root", "default"],
     literal_only: None,
     entries: list,
 };
 
-static NAMES: Field = Field { key: "db_names", noun: "database name", same_as: None, ..USERS };
+static NAMES: Field =
+    Field { key: "db_names", noun: "database name", same_as: None, superusers: &[], ..USERS };
 
 /// No `:`, so that no database user is ever another kind's common name (`bot:…`, `app:…`).
 fn shape(text: &str) -> bool {

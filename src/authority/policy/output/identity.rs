@@ -13,6 +13,7 @@ pub(super) static KIND: OutputKind = OutputKind {
     tls: true,
     options: &[],
     needs: &[],
+    recorded: &[],
     fields: &[],
     grant,
 };

@@ -18,6 +18,7 @@ pub(super) static KIND: OutputKind = OutputKind {
     tls: true,
     options: &["cluster", "user"],
     needs: &["cluster"],
+    recorded: &["cluster"],
     fields: &[&USERS, &GROUPS],
     grant,
 };
@@ -36,6 +37,8 @@ pub(super) static USERS: Field = Field {
     wildcard: Wildcard::Never,
     covers: glob,
     same_as: Some(&database::USERS),
+    hollow: |_| false,
+    superusers: &[],
     literal_only: Some(SYSTEM),
     entries: list,
 };
@@ -47,6 +50,8 @@ static GROUPS: Field = Field {
     hint: "letters, digits, `.`, `_`, `-`, `:`, `@` and `/`, at most 64; \
            `system:…` only where the role says so itself",
     same_as: None,
+    // The one that no rule of RBAC binds, and kubeadm's for `cluster-admin`.
+    superusers: &["system:masters", "kubeadm:cluster-admins"],
     ..USERS
 };
 

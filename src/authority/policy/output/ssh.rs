@@ -12,6 +12,7 @@ pub(super) static KIND: OutputKind = OutputKind {
     tls: false,
     options: &[],
     needs: &[],
+    recorded: &[],
     fields: &[],
     grant,
 };

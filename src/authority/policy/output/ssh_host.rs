@@ -18,6 +18,7 @@ pub(super) static KIND: OutputKind = OutputKind {
     tls: false,
     options: &["principals"],
     needs: &["principals"],
+    recorded: &[],
     fields: &[&HOSTS],
     grant,
 };
@@ -30,6 +31,8 @@ static HOSTS: Field = Field {
     wildcard: Wildcard::Globs,
     covers,
     same_as: None,
+    hollow: |_| false,
+    superusers: &[],
     literal_only: None,
     entries: list,
 };

@@ -93,6 +93,7 @@ fn issuance(n: u64) -> NewIssuance {
         kind,
         output: "identity".into(),
         output_type: Some("identity".into()),
+        options: Default::default(),
         principals: vec![name.into()],
         groups: Vec::new(),
         expires: NOW + 3600,
