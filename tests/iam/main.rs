@@ -10,7 +10,10 @@
     reason = "a helper that fails fails its test"
 )]
 
+#[path = "../support/mod.rs"]
 mod support;
+
+mod rules;
 
 use std::time::Duration;
 
@@ -493,39 +496,5 @@ fn the_example_for_codebuild_works() {
         bash.args(["-ec", command.as_str().unwrap()]).current_dir(job.path("")).envs(job.environment());
         let said = support::process::succeed(bash.env("PATH", &path));
         assert!(said.contains(SESSION) && said.contains("deploy@env=prod"), "{said}");
-    }
-}
-
-#[test]
-fn rules_stand_in_the_section_or_as_teleport_has_them() {
-    let aws = Aws::start();
-    let check = |spec: &str| {
-        let file = aws.world.authority.data_dir().join("checked.yaml");
-        let bot = "kind: bot\nversion: v1\nmetadata: {name: b}\nspec: {roles: [r]}\n---\n";
-        let role = "kind: role\nversion: v7\nmetadata: {name: r}\nspec: {allow: {logins: [x]}}\n---\n";
-        let head = "kind: token\nversion: v2\nmetadata: {name: t}\nspec: {roles: [Bot], bot_name: b, ";
-        std::fs::write(&file, format!("{bot}{role}{head}{spec}}}\n")).unwrap();
-        let outcome = Outcome::of(&support::process::run(
-            support::process::machine_id(["authority", "check"]).arg(file),
-        ));
-        (outcome.code, outcome.stderr)
-    };
-    let rules = "allow: [{aws_account: '123456789012'}]";
-    for good in [format!("iam: {{{rules}}}"), rules.to_owned()] {
-        let (code, stderr) = check(&format!("join_method: iam, {good}"));
-        assert_eq!(code, 0, "{stderr}");
-    }
-    for (spec, message) in [
-        (format!("join_method: iam, {rules}, iam: {{{rules}}}"), "the token has both `allow` and `iam`"),
-        ("join_method: iam".to_owned(), "the token lacks its section `iam`"),
-        ("join_method: iam, allow: []".to_owned(), "`allow` is empty: nobody could join"),
-        (
-            "join_method: iam, allow: [{aws_arn: '*'}]".to_owned(),
-            "a rule does not say whose AWS account may join",
-        ),
-        ("join_method: github, allow: [{repository: o/r}]".to_owned(), "the token's `spec` has no `allow`"),
-    ] {
-        let (code, stderr) = check(&spec);
-        assert!(code == 2 && stderr.contains(message), "{spec}: {code}\n{stderr}");
     }
 }
