@@ -113,7 +113,11 @@ pub fn key_set(node: &Node, key: &str) -> Result<KeySet, Mistake> {
 /// Where it is no https URL with nothing but a path behind its host.
 pub fn issuer_url(node: &Node, key: &str) -> Result<String, Mistake> {
     let text = node.text(key)?;
-    let wrong = || Mistake::new(node.place, format!("`{key}` is not an https URL"));
+    let wrong = || {
+        Mistake::new(node.place, format!("`{key}` is not an https URL")).hint(
+            "write it as tokens have it in `iss`: https://HOST, with :PORT and /PATH where they have those",
+        )
+    };
     if !text.starts_with("https://") || text.contains(['?', '#', ' ', '@']) {
         return Err(wrong());
     }

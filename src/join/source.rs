@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ring::digest::{SHA256, digest};
-use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use tokio::time::sleep;
 use zeroize::Zeroizing;
 
@@ -58,6 +59,9 @@ impl Source {
     /// Why not, in words that follow "cannot renew: ".
     pub fn renews(&self) -> Result<(), String> {
         match &self.place {
+            Place::File(path) if is_pipe(path) => {
+                Err(format!("the token came through a pipe, {}", shown(&path.to_string_lossy())))
+            }
             Place::File(_) => Ok(()),
             Place::Variable(name) => {
                 Err(format!("the token in {} stays the same for the whole job", shown(name)))
@@ -105,13 +109,17 @@ impl Source {
     }
 }
 
+fn is_pipe(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
+}
+
 /// What a file holds, or what is written into a pipe until it is closed; no more
 /// than tells that it is too much. Neither a pipe that nobody writes into nor
 /// a device without an end may keep a job from its deadline or from a signal.
 async fn read_file(path: &Path, deadline: Instant) -> io::Result<Zeroizing<Vec<u8>>> {
-    let opened = openat(CWD, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
-    let is_pipe = FileType::from_raw_mode(fstat(&opened)?.st_mode) == FileType::Fifo;
-    let mut file = File::from(opened);
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut file = File::from(openat(CWD, path, flags, Mode::empty())?);
+    let is_pipe = file.metadata()?.file_type().is_fifo();
     // Of its full size at once, so that nothing is copied and left behind.
     let mut bytes = Zeroizing::new(vec![0; MAX_TOKEN_BYTES + 1]);
     let mut filled = 0;
@@ -208,6 +216,9 @@ mod tests {
         // It has no end.
         assert!(said("/dev/zero".into()).await.unwrap_err().ends_with(": that is no token"));
         assert!(said(folder.path().to_owned()).await.unwrap_err().contains("directory"));
+        assert!(
+            Source::file(path("pipe")).renews().unwrap_err().starts_with("the token came through a pipe")
+        );
         // Nobody writes into it.
         assert!(said(path("pipe")).await.unwrap_err().ends_with("nothing was written into it in time"));
         // Somebody does, after a while and in two parts.

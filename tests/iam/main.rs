@@ -260,8 +260,7 @@ fn a_job_without_credentials_hears_so_within_seconds() {
 #[test]
 fn a_long_command_renews_again_and_again() {
     let aws = Aws::start();
-    let job = aws.user();
-    let outcome = job.once(["--ttl", "10s", "--", "sleep", "16"]).good();
+    let outcome = aws.user().once(["--ttl", "10s", "--", "sleep", "16"]).good();
     assert_eq!(outcome.stderr.matches("renewed the certificates").count(), 2, "{}", outcome.stderr);
     let audit = aws.world.authority.audit();
     let count = |kind: &str| audit.iter().filter(|event| event["event"] == kind).count();

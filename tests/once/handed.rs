@@ -84,6 +84,17 @@ fn a_pod_is_known_by_its_projected_token() {
 }
 
 #[test]
+fn a_pod_keeps_its_keys_in_an_empty_dir() {
+    // As the kubelet makes them: everybody's, and without the bit that keeps others from renaming.
+    use std::os::unix::fs::PermissionsExt as _;
+    let world = world();
+    let job = pod(&world).without("RUNNER_TEMP").without("XDG_RUNTIME_DIR").without("HOME");
+    std::fs::set_permissions(job.path("tmp"), std::fs::Permissions::from_mode(0o777)).unwrap();
+    job.once(["--", "sh", "-c", "test -s \"$MACHINE_ID_IDENTITY_FILE\""]).good();
+    assert!(job.left().is_empty());
+}
+
+#[test]
 fn a_pod_that_is_refused_sees_its_own_claims() {
     let world = world();
     let job = pod(&world);

@@ -115,11 +115,13 @@ fn a_pipe_that_nobody_writes_into_ends_at_the_timeout() {
     let token = world.issuer.token("github", &world.authority.url()).mint();
     let job = job.env("JWT", token);
     let line = format!(
-        "exec '{}' once --join-method github --id-token-file <(sleep 0.3; echo \"$JWT\")",
+        "exec '{}' once --join-method github --id-token-file <(sleep 0.3; echo \"$JWT\") -- true",
         env!("CARGO_BIN_EXE_machine-id")
     );
     let mut bash = crate::support::process::command("bash");
     bash.args(["-c", &line]).env_clear().envs(job.environment()).env("PATH", "/usr/bin:/bin");
     let output = crate::support::process::run(&mut bash);
     assert!(output.status.success(), "{output:?}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("cannot renew: the token came through a pipe, /dev/fd/"), "{stderr}");
 }

@@ -54,6 +54,11 @@ pub static LINTS: &[Lint] = &[
         run: rules::no_key_binding,
     },
     Lint {
+        name: "cannot-bind",
+        summary: "join tokens that take bound proofs alone, where the platform cannot bind them",
+        run: rules::cannot_bind,
+    },
+    Lint {
         name: "long-ttl",
         summary: "roles whose certificates outlive the CI job by hours",
         run: roles::long_ttl,

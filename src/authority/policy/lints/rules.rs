@@ -148,3 +148,16 @@ pub(super) fn no_key_binding(policy: &Policy, findings: &mut Findings<'_>) {
         findings.add(Subject::Token(token), token.origin.clone(), message, hint);
     }
 }
+
+pub(super) fn cannot_bind(policy: &Policy, findings: &mut Findings<'_>) {
+    for token in policy.tokens().filter(|token| !token.method.can_bind() && !token.verifier.takes_unbound()) {
+        let (name, method) = (&token.name, token.method.name());
+        let message = format!(
+            "join token `{name}` takes no proofs but those that are bound to the job's keys, and `once` cannot bind those of `{method}`: nobody can join"
+        );
+        let hint = format!(
+            "leave `require_key_binding` out under `{method}`: a proof is used up with its first use all the same"
+        );
+        findings.add(Subject::Token(token), token.origin.clone(), message, hint);
+    }
+}
