@@ -21,11 +21,14 @@ fn each_role<'p>(policy: &'p Policy, mut look: impl FnMut(&'p Bot, &'p Role, boo
     }
 }
 
+/// Names that may do anything, by what gives them: a role, its field, and the
+/// bot where they come by its traits.
+type Given<'p> = BTreeMap<(&'p str, &'p str, Option<&'p str>), (Subject<'p>, &'p Field, BTreeSet<&'p str>)>;
+
 /// Like `root` on a host. What goes with a user is issued with one alone.
 pub(super) fn superuser(policy: &Policy, findings: &mut Findings<'_>) {
     // By what is said of: a role, whose own names they are, or a bot through its traits.
-    let mut given: BTreeMap<(&str, &str, Option<&str>), (Subject<'_>, &Field, BTreeSet<&str>)> =
-        BTreeMap::new();
+    let mut given = Given::new();
     each_role(policy, |bot, role, issued| {
         let with_user = |kind: &&&output::OutputKind| {
             issued && kind.fields.first().is_some_and(|user| role.names.allow_any(user))
@@ -71,6 +74,7 @@ pub(super) fn superuser(policy: &Policy, findings: &mut Findings<'_>) {
     }
 }
 
+/// What goes with a user, in a role that allows none.
 pub(super) fn no_user(policy: &Policy, findings: &mut Findings<'_>) {
     for kind in OUTPUTS {
         let [user, along] = kind.fields else { continue };
