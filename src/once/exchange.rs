@@ -1,7 +1,7 @@
 //! One exchange: a proof from the platform and a connection to the authority
 //! at the same time, then the request, again while that can help.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
@@ -45,6 +45,8 @@ pub struct Exchanger<'a> {
     clock_offset: Cell<Option<i64>>,
     /// The hash of the last token that was handed over.
     handed: Cell<Option<[u8; 32]>>,
+    /// The last issuance.
+    issued: RefCell<Option<String>>,
 }
 
 impl std::fmt::Debug for Settings {
@@ -80,6 +82,7 @@ impl<'a> Exchanger<'a> {
             audience,
             clock_offset: Cell::new(None),
             handed: Cell::new(None),
+            issued: RefCell::new(None),
         })
     }
 
@@ -106,6 +109,12 @@ impl<'a> Exchanger<'a> {
         );
         drop(request);
         let issuance = self.post(&body, deadline).await?;
+        let id = &issuance.response.issuance_id;
+        // The authority answers a request that it knows as it did then: a lost reply is asked for again so.
+        if self.issued.replace(Some(id.clone())).as_ref() == Some(id) {
+            let cause = "the proof is the one of before, and buys the same certificates";
+            return Err(Error::new(Kind::Proof, cause).hint("the platform gives this job no other just now"));
+        }
         if let Some(pending) = pending {
             pending.accepted(&issuance.response)?;
         }

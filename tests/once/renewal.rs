@@ -83,24 +83,53 @@ fn every_platform_that_mints_renews_again_and_again() {
     });
 }
 
+/// Puts a command in its place that says what the real one does when its platform does not answer.
+fn fail(job: &Job, program: &str) {
+    let (path, failing) = (job.path(&format!("bin/{program}")), job.path("failing"));
+    std::fs::copy(&path, job.path("good")).unwrap();
+    std::fs::write(&failing, "#!/bin/sh\necho 'fatal: POST 502 Bad Gateway' >&2; exit 1\n").unwrap();
+    std::fs::set_permissions(&failing, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::rename(&failing, &path).unwrap();
+}
+
+fn heals(world: &World, job: Job, program: &str, says: &str) {
+    let running = start(&job);
+    fail(&job, program);
+    wait_for("a warning", || running.stderr().contains("cannot renew the certificates").then_some(()));
+    std::fs::rename(job.path("good"), job.path(&format!("bin/{program}"))).unwrap();
+    wait_for("a renewal", || running.stderr().contains("renewed the certificates").then_some(()));
+    let stderr = end(&job, running);
+    for words in ["502 Bad Gateway", says, "trying again in"] {
+        assert!(stderr.contains(words), "{words}: {stderr}");
+    }
+    let issued = events(world, "issued").len();
+    assert_eq!(stderr.matches("renewed the certificates").count(), issued - 1, "{stderr}");
+    assert_eq!(all_revoked(world), issued);
+}
+
 #[test]
 fn a_platform_that_gives_no_proof_once_is_asked_again() {
     let world = buildkite_world();
     let job = buildkite(&world);
+    heals(&world, job, "buildkite-agent", "this Buildkite job has no OIDC token");
+}
+
+#[test]
+fn the_same_certificates_again_are_no_renewal() {
+    // Without its command CircleCI has one token for the whole job, and the same request gets the same answer.
+    let world = world();
+    let job = world.circleci(true);
     let running = start(&job);
-    // What the agent says when Buildkite does not answer it.
-    let (agent, good) = (job.path("bin/buildkite-agent"), job.path("good"));
-    std::fs::copy(&agent, &good).unwrap();
-    let failing = job.path("failing");
-    std::fs::write(&failing, "#!/bin/sh\necho 'fatal: POST 502 Bad Gateway' >&2; exit 1\n").unwrap();
-    std::fs::set_permissions(&failing, std::fs::Permissions::from_mode(0o755)).unwrap();
-    std::fs::rename(&failing, &agent).unwrap();
-    wait_for("a warning", || running.stderr().contains("cannot renew the certificates").then_some(()));
-    std::fs::rename(&good, &agent).unwrap();
-    wait_for("a renewal", || running.stderr().contains("renewed the certificates").then_some(()));
+    fail(&job, "circleci");
+    // The first renewal takes the variable, which is good once; the next one cannot.
+    wait_for("the same again", || running.stderr().contains("the proof is the one of before").then_some(()));
+    std::fs::rename(job.path("good"), job.path("bin/circleci")).unwrap();
+    wait_for("a renewal", || {
+        (running.stderr().matches("renewed the certificates").count() == 2).then_some(())
+    });
     let stderr = end(&job, running);
-    assert!(stderr.contains("502 Bad Gateway") && stderr.contains("trying again in"), "{stderr}");
-    assert_eq!(all_revoked(&world), events(&world, "issued").len());
+    assert!(stderr.matches("the proof is the one of before").count() <= 4, "{stderr}");
+    assert_eq!(events(&world, "issued").len(), 3, "{stderr}");
 }
 
 #[test]
