@@ -168,7 +168,7 @@ async fn decide(
         }
         Issued::Used => return Err(used("used before for other keys or outputs, or revoked since").into()),
         Issued::Barred(barred) => {
-            if matches!(barred, Barred::LockedNow { .. }) {
+            if matches!(barred, Barred::LockedNow { .. } | Barred::Ahead { .. }) {
                 authority.lists.forget();
             }
             return Err(denial_of(barred).with_claims(identity.claims(), true).into());

@@ -29,6 +29,8 @@ const VARIABLES: [&str; 2] = ["CIRCLE_OIDC_TOKEN_V2", "CIRCLE_OIDC_TOKEN"];
 const MAX_LIFETIME: i64 = 2 * 3600;
 /// How long `circleci run oidc get` may take.
 const MINT_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long to wait before it is run again.
+const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
 const ORGANIZATION: &str = "oidc.circleci.com/org-id";
 const SSH_RERUN: &str = "oidc.circleci.com/ssh-rerun";
 
@@ -187,15 +189,29 @@ async fn mint(job: &Job<'_>) -> Result<Secret, String> {
         return Err("this is not a CircleCI job".to_owned());
     }
     let claims = serde_json::json!({"aud": job.audience}).to_string();
-    let minter = Minter {
-        words: &["circleci", "run", "oidc", "get"],
-        options: vec!["--claims".to_owned(), claims],
-        // A command that hangs must leave time for the job's other tokens.
-        share: 3,
-        longest: MINT_TIMEOUT,
-        secrets: &VARIABLES,
-    };
-    minter.mint(job).await.map_err(|failed| failed.why)
+    let mut pauses = PAUSES.iter();
+    loop {
+        let minter = Minter {
+            words: &["circleci", "run", "oidc", "get"],
+            options: vec!["--claims".to_owned(), claims.clone()],
+            // A command that hangs must leave time for the job's other tokens.
+            share: 3,
+            longest: MINT_TIMEOUT,
+            secrets: &VARIABLES,
+        };
+        let failed = match minter.mint(job).await {
+            Ok(token) => return Ok(token),
+            Err(failed) => failed,
+        };
+        // What it cannot do now it may do in a moment, and what comes in its place is worth less.
+        match pauses.next().filter(|_| !failed.late && command::is_there(job.env, "circleci")) {
+            Some(pause) => {
+                (job.say)(&format!("{}, trying again", failed.why));
+                tokio::time::sleep(*pause).await;
+            }
+            None => return Err(failed.why),
+        }
+    }
 }
 
 fn no_token(env: &Environment, why: &str) -> Error {

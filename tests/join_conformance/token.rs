@@ -343,6 +343,30 @@ fn a_copy_locks_its_instance_and_no_other() {
     });
 }
 
+/// As where the authority's store was put back from a copy: the worker knows
+/// more than it does, and an older copy of the worker's storage fits.
+#[test]
+fn a_generation_that_was_never_given_out_locks() {
+    let authority = authority();
+    let mut other = registered(&authority, "conformance");
+    let mut worker = registered(&authority, "conformance");
+    let mut older = worker.clone();
+    let keys = Keys::fresh();
+    let ahead = worker.assertion(&authority.url(), &keys).claim("generation", 1_000_000);
+    let id = authority.client().exchange(&worker.request(&keys, &ahead.mint(), None)).denial(401);
+    assert_eq!(authority.refusal(&id)["reason"], "generation_ahead");
+    for side in [&mut older, &mut worker] {
+        let id = side.join(&authority, None).denial(403);
+        assert_eq!(authority.refusal(&id)["reason"], "instance_locked");
+    }
+    let mine = |event: &Value| event["event"] == "locked" && event["instance"] == worker.id().as_str();
+    let lock = authority.audit().into_iter().find(mine).expect("a lock");
+    assert_eq!(lock["reason"], "generation_ahead");
+    assert!(lock["detail"].as_str().unwrap().contains("newer than what the authority remembers"), "{lock}");
+    other.join(&authority, None).granted();
+    assert_eq!(locked(&authority).len(), 1);
+}
+
 /// A worker gives its own place to a new one, and nobody else does.
 #[test]
 fn only_the_worker_itself_gives_its_place() {

@@ -36,6 +36,22 @@ fn circleci_falls_back_to_the_jobs_own_token() {
 }
 
 #[test]
+fn a_circleci_command_that_fails_once_is_asked_again() {
+    let world = world();
+    let job = world.circleci(true);
+    let (program, good) = (job.path("bin/circleci"), job.text_path("good"));
+    std::fs::copy(&program, &good).unwrap();
+    let script = format!(
+        "#!/bin/sh\n[ -e '{good}.asked' ] && exec '{good}' \"$@\"\n: > '{good}.asked'; echo busy >&2; exit 1\n"
+    );
+    std::fs::write(&program, script).unwrap();
+    let outcome = job.once(["-v"]).good();
+    outcome.says(&["failed (busy), trying again"]);
+    // The variable's token is there too, and worth less.
+    assert!(!outcome.stderr.contains("taking CIRCLE_OIDC_TOKEN"), "{}", outcome.stderr);
+}
+
+#[test]
 fn a_failing_circleci_command_is_told() {
     let world = world();
     // Each job has a token of its own, which can be used once.

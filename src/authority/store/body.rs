@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::roster::{COPIED, NewSecret};
+use super::roster::NewSecret;
 use super::{CertificateKind, NewCertificate, NewIssuance, NewRefusal, NewRevocation, NewSigned};
 use crate::clock::rfc3339;
 use crate::error::{Context as _, Kind, Result};
@@ -199,14 +199,18 @@ pub(super) fn locked(
     member: &Membership,
     expected: i64,
     serials: &[i64],
+    reason: &'static str,
 ) -> Result<String> {
-    let detail = format!(
-        "presented generation {}, {expected} was expected: two copies of its storage have joined",
-        member.join.generation
-    );
+    let presented = member.join.generation;
+    let why = if presented > expected {
+        "the storage is newer than what the authority remembers"
+    } else {
+        "two copies of its storage have joined"
+    };
+    let detail = format!("presented generation {presented}, {expected} was expected: {why}");
     let body = Body {
         provenance: Some(&entry.provenance),
-        reason: Some(COPIED),
+        reason: Some(reason),
         detail: Some(&detail),
         serials: Some(serials.iter().map(ToString::to_string).collect()),
         ..of_worker(entry, "locked", &member.instance)

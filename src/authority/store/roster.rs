@@ -55,7 +55,7 @@ pub enum Barred {
     Unknown,
     /// The secret does not register it, or not any more.
     Secret,
-    /// It presents a generation that was never given out.
+    /// It presents a generation that was never given out, so it is locked now where it is registered.
     Ahead {
         /// The one that its next join must present.
         expected: i64,
@@ -71,5 +71,7 @@ pub enum Barred {
 
 /// The reason of a lock by [`Barred::LockedNow`].
 pub const COPIED: &str = "generation_used";
+/// The reason of a lock by [`Barred::Ahead`].
+pub const AHEAD: &str = "generation_ahead";
 /// The reason of a lock of a worker that registered anew: its old key is good for nothing.
 pub const REPLACED: &str = "replaced";

@@ -4,7 +4,7 @@
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::super::body;
-use super::super::roster::{Barred, COPIED, NewSecret, REPLACED, Worker};
+use super::super::roster::{AHEAD, Barred, COPIED, NewSecret, REPLACED, Worker};
 use super::super::{Issued, NewIssuance};
 use super::writes::{self, Columns, Row};
 use crate::clock::LEEWAY;
@@ -90,9 +90,14 @@ pub(super) fn join(
         _ if found.is_none() => {
             return Err(rusqlite::Error::IntegralValueOutOfRange(0, member.join.generation));
         }
-        Verdict::Ahead => return Ok(Issued::Barred(Barred::Ahead { expected })),
+        // The store was put back from a copy, or somebody holds the key and tries. An older copy of the storage
+        // would be let in from here on, and the worker itself never again.
+        Verdict::Ahead => {
+            lock(connection, entry, member, number, expected, AHEAD)?;
+            return Ok(Issued::Barred(Barred::Ahead { expected }));
+        }
         Verdict::Forked => {
-            lock(connection, entry, member, number, expected)?;
+            lock(connection, entry, member, number, expected, COPIED)?;
             return Ok(Issued::Barred(Barred::LockedNow { expected }));
         }
     };
@@ -206,10 +211,11 @@ fn lock(
     member: &Membership,
     number: i64,
     expected: i64,
+    reason: &'static str,
 ) -> rusqlite::Result<()> {
     connection
         .prepare_cached("UPDATE instances SET locked = ?2, reason = ?3 WHERE number = ?1")?
-        .execute(params![number, entry.time, COPIED])?;
+        .execute(params![number, entry.time, reason])?;
     let serials: Vec<i64> = connection
         .prepare_cached(
             "UPDATE certificates SET revoked = ?2 WHERE instance = ?1 AND expires >= ?3 AND revoked IS NULL
@@ -220,7 +226,7 @@ fn lock(
     if !serials.is_empty() {
         connection.prepare_cached("UPDATE state SET revocations = revocations + 1")?.execute([])?;
     }
-    let body = body::locked(entry, member, expected, &serials).map_err(writes::told)?;
+    let body = body::locked(entry, member, expected, &serials, reason).map_err(writes::told)?;
     writes::event(connection, &columns(entry, "locked", &member.instance), &body).map(drop)
 }
 

@@ -1,7 +1,7 @@
 //! Registered workers in the store: one secret, one worker; one transaction.
 
 use super::*;
-use crate::authority::store::roster::{Barred, COPIED, NewSecret, REPLACED};
+use crate::authority::store::roster::{AHEAD, Barred, COPIED, NewSecret, REPLACED};
 use crate::authority::store::sqlite::schema;
 use crate::join::instance::{Instance, Join, Membership};
 
@@ -82,7 +82,6 @@ fn a_lock_is_of_one_instance_and_takes_its_certificates() {
     assert_eq!(bench.issue(first.clone()), Issued::Joined { generation: 2, plan: Some("plan 3".into()) });
     assert_eq!(bench.issue(NewIssuance { fingerprint: [9; 32], ..first.clone() }), Issued::Used);
     assert_eq!(bench.issue(other_key), Issued::Barred(Barred::Unknown));
-    assert_eq!(bench.issue(join(4, "w-a", 7)), Issued::Barred(Barred::Ahead { expected: 2 }));
     assert_eq!(bench.issue(join(5, "w-nobody", 0)), Issued::Barred(Barred::Unknown));
     let known = bench.wait(bench.store.instance("w-a")).unwrap();
     assert_eq!(known, Instance { token: "github-deploy".into(), key: b"w-a".to_vec() });
@@ -97,6 +96,10 @@ fn a_lock_is_of_one_instance_and_takes_its_certificates() {
     let revoked = bench.wait(bench.store.revoked(NOW));
     assert_eq!((revoked.number, revoked.certificates.len()), (1, 4));
     assert_eq!(bench.issue(join(8, "w-b", 1)), joined(2));
+    // One that knows more than the store.
+    assert_eq!(bench.issue(join(4, "w-b", 7)), Issued::Barred(Barred::Ahead { expected: 3 }));
+    assert_eq!(bench.issue(join(10, "w-b", 3)), Issued::Barred(Barred::Locked));
+    assert_eq!(events_named(&bench, "locked")[1]["reason"], json!(AHEAD));
 }
 
 #[test]
