@@ -252,6 +252,13 @@ fn a_job_without_credentials_hears_so_within_seconds() {
         outcome.failed(3).says(&["the instance metadata service gave none: failed to connect to IMDS"]);
         assert!(time < Duration::from_secs(8), "{endpoint}: {time:?}");
     }
+    // A file that nobody ever writes to.
+    let job = aws.job();
+    rustix::fs::mkfifoat(rustix::fs::CWD, job.path("pipe"), rustix::fs::Mode::RUSR).unwrap();
+    let pipe = job.text_path("pipe");
+    let (outcome, time) = timed(|| job.env("AWS_CONFIG_FILE", pipe).once(["--timeout", "2s"]));
+    outcome.failed(5).says(&["iam gave no proof: time is up"]);
+    assert!(time < Duration::from_secs(8), "{time:?}");
     let region = aws.user().env("AWS_REGION", "mars").once([]).failed(3);
     region.says(&["`mars` is no AWS region that has a known STS", "hint: set AWS_REGION"]);
     assert_eq!(aws.asked(), 0);

@@ -240,14 +240,24 @@ struct Files;
 
 impl FileRead for Files {
     async fn file_read(&self, path: &str) -> reqsign_core::Result<Vec<u8>> {
-        // Small, and on this machine.
-        let limit = u64::try_from(MAX_READ).unwrap_or(u64::MAX);
-        let mut bytes = Vec::new();
-        match std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)) {
-            Ok(_) => Ok(bytes),
-            Err(error) => Err(reqsign_core::Error::config_invalid(error.to_string())),
+        let path = path.to_owned();
+        let (done, read) = tokio::sync::oneshot::channel();
+        // A thread that nobody waits for: a pipe without a writer, or a file system that hangs, must hold up
+        // neither `--timeout` nor the end of the process.
+        std::thread::spawn(move || done.send(read_small(&path)));
+        match read.await {
+            Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Err(error)) => Err(reqsign_core::Error::config_invalid(error.to_string())),
+            Err(error) => Err(reqsign_core::Error::unexpected(error.to_string())),
         }
     }
+}
+
+fn read_small(path: &str) -> std::io::Result<Vec<u8>> {
+    let limit = u64::try_from(MAX_READ).unwrap_or(u64::MAX);
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Runs a profile's `credential_process`.
