@@ -97,8 +97,8 @@ fn a_lock_is_of_one_instance_and_takes_its_certificates() {
     assert_eq!((revoked.number, revoked.certificates.len()), (1, 4));
     assert_eq!(bench.issue(join(8, "w-b", 1)), joined(2));
     // One that knows more than the store.
-    assert_eq!(bench.issue(join(4, "w-b", 7)), Issued::Barred(Barred::Ahead { expected: 3 }));
-    assert_eq!(bench.issue(join(10, "w-b", 3)), Issued::Barred(Barred::Locked));
+    assert_eq!(bench.issue(join(4, "w-b", 7)), Issued::Barred(Barred::Ahead { expected: 2 }));
+    assert_eq!(bench.issue(join(10, "w-b", 2)), Issued::Barred(Barred::Locked));
     assert_eq!(events_named(&bench, "locked")[1]["reason"], json!(AHEAD));
 }
 
