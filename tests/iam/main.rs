@@ -13,6 +13,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod renewal;
 mod rules;
 
 use std::time::Duration;
@@ -207,33 +208,6 @@ fn credentials_of_instances_containers_and_web_identities() {
     assert_eq!(aws.hosts(), [eu, eu, "sts.amazonaws.com", HOST, HOST]);
 }
 
-/// A long job renews, with whatever credentials there are by then; that there
-/// are none for a moment, as of a metadata service that has no time, passes.
-#[test]
-fn a_long_job_renews() {
-    let aws = Aws::start();
-    let keys = [aws.sts.told("/user/access_key"), aws.sts.told("/user/secret_key")];
-    let job = aws.job();
-    let told = json!({"Version": 1, "AccessKeyId": keys[0], "SecretAccessKey": keys[1]});
-    std::fs::write(job.path("told"), told.to_string()).unwrap();
-    let config = format!("[default]\ncredential_process = cat {}\n", job.text_path("told"));
-    std::fs::write(job.path("config"), config).unwrap();
-    let config = job.text_path("config");
-    let job = job.env("AWS_CONFIG_FILE", config).env("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent");
-    let script = "touch ready; while ! [ -e end ]; do sleep 0.05; done";
-    let mut running = job.start(["--ttl", "12s", "--", "sh", "-c", script]);
-    support::wait_for("COMMAND", || job.path("ready").exists().then_some(()));
-    std::fs::rename(job.path("told"), job.path("gone")).unwrap();
-    let said = |what: &str| running.stderr().contains(what).then_some(());
-    support::wait_for("the warning", || said("the profile's credential process gave no AWS credentials"));
-    std::fs::rename(job.path("gone"), job.path("told")).unwrap();
-    support::wait_for("the renewal", || said("renewed the certificates"));
-    std::fs::write(job.path("end"), "").unwrap();
-    assert!(running.wait().success());
-    assert!(running.stderr().contains("cannot renew the certificates, trying again"), "{}", running.stderr());
-    assert!(aws.asked() >= 2);
-}
-
 #[test]
 fn a_job_without_credentials_hears_so_within_seconds() {
     let aws = Aws::start();
@@ -262,16 +236,6 @@ fn a_job_without_credentials_hears_so_within_seconds() {
     let region = aws.user().env("AWS_REGION", "mars").once([]).failed(3);
     region.says(&["`mars` is no AWS region that has a known STS", "hint: set AWS_REGION"]);
     assert_eq!(aws.asked(), 0);
-}
-
-#[test]
-fn a_long_command_renews_again_and_again() {
-    let aws = Aws::start();
-    let outcome = aws.user().once(["--ttl", "10s", "--", "sleep", "16"]).good();
-    assert_eq!(outcome.stderr.matches("renewed the certificates").count(), 2, "{}", outcome.stderr);
-    let audit = aws.world.authority.audit();
-    let count = |kind: &str| audit.iter().filter(|event| event["event"] == kind).count();
-    assert_eq!((count("issued"), count("refused"), aws.asked()), (3, 0, 3));
 }
 
 #[test]
