@@ -11,8 +11,9 @@ use std::sync::Arc;
 use rcgen::PublicKeyData as _;
 
 use crate::authority::issue::{request, ssh::HostPlan, x509::ServerPlan};
-use crate::authority::store::{NewCertificate, NewSigned, Store as _, sqlite::Sqlite};
-use crate::authority::{Authority, all_mistakes, config, keys, random, serve};
+use crate::authority::store::record::{self, CommandPlan, Recorded};
+use crate::authority::store::sqlite::Sqlite;
+use crate::authority::{Authority, all_mistakes, config, keys, serve};
 use crate::cli::authority::{Command, Export, Exported, Init, Serve, SignHost, SignServer, TokenCommand};
 use crate::clock::Clock;
 use crate::environment::Environment;
@@ -135,9 +136,8 @@ fn open(data_dir: &Path) -> Result<(keys::CaKeys, Sqlite)> {
     Ok((keys::file::load(&config.keys)?, Sqlite::open(&config.store)?))
 }
 
-fn record(store: &Sqlite, by: &'static str, certificate: NewCertificate) -> Result<()> {
-    let entry = NewSigned { id: random::id("s")?, time: Clock::system().now(), by, certificate };
-    crate::once::block_on(store.record_signed(entry))?
+fn record<P: CommandPlan>(store: &Sqlite, by: &'static str, plan: P) -> Result<Recorded<P>> {
+    crate::once::block_on(record::command(store, by, Clock::system().now(), plan))?
 }
 
 fn ttl(text: &str) -> Result<i64> {
@@ -155,8 +155,7 @@ fn sign_host(args: SignHost) -> Result<()> {
     let plan = HostPlan::new(&line, args.principals, Clock::system().now(), ttl(&args.ttl)?)
         .map_err(|error| error.context(format!("cannot certify {}", args.key.display())))?;
     let (keys, store) = open(&args.data.data_dir)?;
-    record(&store, "sign-host", plan.record()?)?;
-    super::print(&format!("{}\n", plan.sign(&keys)?))
+    super::print(&format!("{}\n", record(&store, "sign-host", plan)?.sign(&keys)?))
 }
 
 fn sign_server(args: SignServer) -> Result<()> {
@@ -167,8 +166,7 @@ fn sign_server(args: SignServer) -> Result<()> {
             .map_err(|why| Error::usage(format!("cannot certify {}: {why}", csr.display())))?;
         let plan = ServerPlan::new(spki, args.names, now, ttl)?;
         let (keys, store) = open(&args.data.data_dir)?;
-        record(&store, "sign-server", plan.record())?;
-        return super::print(&plan.sign(&keys)?);
+        return super::print(&record(&store, "sign-server", plan)?.sign(&keys)?);
     }
     let out = args.out.unwrap_or_default();
     let pair = rcgen::KeyPair::generate().context(Kind::Internal, "cannot make a TLS key")?;
@@ -182,7 +180,7 @@ fn sign_server(args: SignServer) -> Result<()> {
     // Nothing is signed for files that cannot be written.
     let key = zeroize::Zeroizing::new(pair.serialize_pem());
     write_new(&out.join("server.key"), key.as_bytes(), 0o600)?;
-    record(&store, "sign-server", plan.record())?;
-    write_new(&out.join("server.crt"), plan.sign(&keys)?.as_bytes(), 0o644)?;
+    let certificate = record(&store, "sign-server", plan)?.sign(&keys)?;
+    write_new(&out.join("server.crt"), certificate.as_bytes(), 0o644)?;
     write_new(&out.join("ca.crt"), keys.trust().tls_cas.concat().as_bytes(), 0o644)
 }
