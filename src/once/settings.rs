@@ -15,12 +15,15 @@ use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::join::{self, JoinMethod, Source};
 use crate::net::AuthorityTrust;
-use crate::once::config_file::ConfigFile;
-use crate::once::progress::Level;
-use crate::once::storage;
-use crate::once::where_to::{Asked, destinations};
+use crate::once::settings::config_file::ConfigFile;
+use crate::once::settings::destinations::{Asked, destinations};
+use crate::terminal::Level;
 use crate::text::shown;
 use crate::wire::is_name;
+
+pub mod config_file;
+pub mod destinations;
+pub mod storage;
 
 /// The shortest life that the authority gives a certificate, in seconds.
 pub const SHORTEST_TTL: u64 = 10;
@@ -431,5 +434,4 @@ fn option_files(kind: &dyn OutputType, options: &Texts, name: &str) -> Result<Te
 }
 
 #[cfg(test)]
-#[path = "settings_tests.rs"]
 mod tests;

@@ -3,10 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::destination::{above, random, ssh, wipe};
+use crate::destination::{ssh, wipe};
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
+use crate::folder::trust;
 use crate::once::settings::{Destination, RawOutput, absolute, check_output};
+use crate::random;
 use crate::text::shown;
 
 /// The variable that names a destination: to `once` by hand, and to later
@@ -101,7 +103,7 @@ fn default_parent(env: &Environment, notes: &mut Vec<String>) -> Result<String> 
     let variables = ["RUNNER_TEMP", "XDG_RUNTIME_DIR", "TMPDIR"];
     let named = variables.iter().filter_map(|name| Some((*name, env.get(name)?)));
     for (name, place) in named.chain([("the default", "/tmp")]) {
-        match above::fit(Path::new(place)).map(|fit| fit.to_str().map(str::to_owned)) {
+        match trust::fit(Path::new(place)).map(|fit| fit.to_str().map(str::to_owned)) {
             Ok(Some(fit)) => return Ok(fit.trim_end_matches('/').to_owned()),
             Ok(None) => notes.push(format!("not in {name} ({}): its path is not UTF-8", shown(place))),
             Err(why) => notes.push(format!("not in {name} ({}): {}", shown(place), shown(&why))),

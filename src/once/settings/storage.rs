@@ -12,13 +12,13 @@ use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::cli::once::Args;
-use crate::destination::above;
 use crate::destination::directory::{TEMPORARY, entries, is_temporary, open_at};
-use crate::destination::random;
 use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::folder::trust;
 use crate::join::{BoxFuture, Held, JoinMethod, Source, Storage};
 use crate::once::settings::absolute;
+use crate::random;
 use crate::secret::Secret;
 
 /// The variable with the secret that registers a worker.
@@ -145,7 +145,7 @@ impl Folder {
                 .hint("create it, or choose another --storage")
         })?;
         // What it stands in, and every folder that links on the way lead through.
-        let (parent, name) = above::stands_in(&self.path).map_err(|why| {
+        let (parent, name) = trust::stands_in(&self.path).map_err(|why| {
             self.refuse(&why)
                 .hint("choose a --storage below directories that only this user and root can write to")
         })?;
