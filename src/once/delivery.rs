@@ -17,7 +17,9 @@ use crate::once::delivery::ci::Report;
 use crate::once::exchange::check::Issuance;
 use crate::once::exchange::keys::OutputKeys;
 use crate::once::revoke::Revocable;
-use crate::once::settings::{Destination, Output, Settings};
+use crate::once::settings::Settings;
+use crate::once::settings::destinations::Destination;
+use crate::once::settings::output::Output;
 use crate::text::shown;
 use crate::wire::OutputResponse;
 

@@ -13,7 +13,8 @@ use crate::join::{Job, Presented, Source, Storage};
 use crate::net::{self, Platform, Trouble};
 use crate::once::exchange::check::{Issuance, check};
 use crate::once::exchange::keys::OutputKeys;
-use crate::once::settings::{Output, Settings};
+use crate::once::settings::Settings;
+use crate::once::settings::output::Output;
 use crate::retry::{self, Patience, Verdict, parse_http_date};
 use crate::terminal::Progress;
 use crate::text::shown_long;
@@ -142,11 +143,11 @@ impl<'a> Exchanger<'a> {
             env: self.env,
             authority: &self.settings.authority,
             token: &self.settings.token,
-            storage: self.settings.kept.storage.as_ref().map(|folder| {
+            storage: self.settings.storage.folder.as_ref().map(|folder| {
                 let storage: &dyn Storage = folder;
                 storage
             }),
-            registration_secret: self.settings.kept.secret.as_ref(),
+            registration_secret: self.settings.storage.secret.as_ref(),
             audience: &self.audience,
             platform: &self.platform,
             deadline,
