@@ -14,9 +14,9 @@ use rustls::{CipherSuite, ServerConfig};
 
 use super::Authority;
 use super::issue::x509::ServerPlan;
-use super::random;
 use super::store::NewSigned;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::random;
 
 /// How long our own certificate is valid, in seconds.
 const LIFETIME: i64 = 7 * 86_400;

@@ -12,12 +12,12 @@ use rcgen::PublicKeyData as _;
 
 use crate::authority::issue::{request, ssh::HostPlan, x509::ServerPlan};
 use crate::authority::store::{NewCertificate, NewSigned, Store as _, sqlite::Sqlite};
-use crate::authority::{Authority, all_mistakes, config, keys, random, serve};
+use crate::authority::{Authority, all_mistakes, config, keys, serve};
 use crate::cli::authority::{Command, Export, Exported, Init, Serve, SignHost, SignServer, TokenCommand};
 use crate::clock::Clock;
 use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::{document, net};
+use crate::{document, net, random};
 
 mod answer;
 mod audit;

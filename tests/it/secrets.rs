@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use machine_id::destination::{File, Keys};
 use machine_id::environment::Environment;
-use machine_id::once::keys::OutputKeys;
+use machine_id::once::exchange::keys::OutputKeys;
 use machine_id::once::revoke::Revocable;
 use machine_id::secret::Secret;
 use machine_id::wire::{ExchangeRequest, OutputResponse, Proof, RevokeRequest};

@@ -11,9 +11,9 @@ use ssh_key::public::KeyData;
 use super::{Occasion, record, valid_from};
 use crate::authority::keys::{CaKeys, SshCa};
 use crate::authority::policy::{Grant, SshGrant};
-use crate::authority::random::{self, serial};
 use crate::authority::store::{CertificateKind, NewCertificate};
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::random::{self, serial};
 
 /// A job's certificate that is about to be signed.
 #[derive(Debug, Serialize, Deserialize)]

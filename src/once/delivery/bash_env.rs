@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use crate::destination::{self, File};
 use crate::environment::Environment;
 use crate::error::Result;
-use crate::once::ci::{exports, shell_quoted};
+use crate::once::delivery::ci::{exports, shell_quoted};
 
 /// The variable.
 pub const VARIABLE: &str = "BASH_ENV";

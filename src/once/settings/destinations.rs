@@ -1,34 +1,54 @@
-//! Where it is written: the destinations of `once`, from what was asked for
-//! to absolute paths that can stand in `ssh_config`.
+//! The destinations of `once`, from what was asked for to absolute paths that
+//! can stand in `ssh_config`.
 
 use std::path::{Path, PathBuf};
 
-use crate::destination::{above, random, ssh, wipe};
+use crate::destination::{ssh, wipe};
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
-use crate::once::settings::{Destination, RawOutput, absolute, check_output};
+use crate::folder::absolute;
+use crate::folder::trust;
+use crate::once::settings::output::{Output, RawOutput, check_output};
+use crate::random;
 use crate::text::shown;
 
 /// The variable that names a destination: to `once` by hand, and to later
 /// steps by `once`.
 const VARIABLE: &str = "MACHINE_ID_DESTINATION";
 
+/// A destination and the outputs in it.
+#[derive(Clone, Debug)]
+pub struct Destination {
+    /// Its absolute path.
+    pub path: PathBuf,
+    /// Its outputs, at least one.
+    pub outputs: Vec<Output>,
+}
+
+impl Destination {
+    /// The folder of an output: the destination itself where it is alone.
+    #[must_use]
+    pub fn folder(&self, output: &Output) -> String {
+        if self.outputs.len() == 1 { String::new() } else { output.name.clone() }
+    }
+}
+
 /// Where the outputs without a destination of their own go.
 #[derive(Clone, Debug, Default)]
-pub struct Asked {
+pub struct CommonDestination {
     /// Where, if it was said.
     pub path: Option<String>,
     /// What to say about it, for `-v`.
     pub notes: Vec<String>,
 }
 
-impl Asked {
+impl CommonDestination {
     /// A flag beats the environment, which beats the file. For a COMMAND, a
     /// variable that an earlier `once` has set for later steps says where
     /// *its* certificates are, not where others are to be put: they would
     /// replace them, and take them away when COMMAND ends.
     #[must_use]
-    pub fn of(flag: Option<String>, env: &Environment, file: Option<String>, wrapped: bool) -> Self {
+    pub fn choose(flag: Option<String>, env: &Environment, file: Option<String>, wrapped: bool) -> Self {
         let variable = env.get(VARIABLE).map(str::to_owned);
         let earlier = |path: &String| {
             wrapped && absolute(path).is_ok_and(|path| wipe::find(&path).is_ok_and(|found| found.is_some()))
@@ -53,7 +73,7 @@ impl Asked {
 pub fn destinations(
     mut raw: Vec<RawOutput>,
     roles: &[String],
-    asked: &mut Asked,
+    asked: &mut CommonDestination,
     env: &Environment,
 ) -> Result<Vec<Destination>> {
     if raw.is_empty() {
@@ -83,7 +103,7 @@ pub fn destinations(
     Ok(all)
 }
 
-fn common_path(asked: &mut Asked, env: &Environment) -> Result<PathBuf> {
+fn common_path(asked: &mut CommonDestination, env: &Environment) -> Result<PathBuf> {
     match &asked.path {
         Some(path) => destination_path(path),
         None => {
@@ -101,7 +121,7 @@ fn default_parent(env: &Environment, notes: &mut Vec<String>) -> Result<String> 
     let variables = ["RUNNER_TEMP", "XDG_RUNTIME_DIR", "TMPDIR"];
     let named = variables.iter().filter_map(|name| Some((*name, env.get(name)?)));
     for (name, place) in named.chain([("the default", "/tmp")]) {
-        match above::fit(Path::new(place)).map(|fit| fit.to_str().map(str::to_owned)) {
+        match trust::fit(Path::new(place)).map(|fit| fit.to_str().map(str::to_owned)) {
             Ok(Some(fit)) => return Ok(fit.trim_end_matches('/').to_owned()),
             Ok(None) => notes.push(format!("not in {name} ({}): its path is not UTF-8", shown(place))),
             Err(why) => notes.push(format!("not in {name} ({}): {}", shown(place), shown(&why))),

@@ -6,9 +6,9 @@
 use std::fs::OpenOptions;
 use std::io::Write as _;
 
-use crate::destination::random;
 use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::random;
 
 /// What is told.
 #[derive(Clone, Debug)]

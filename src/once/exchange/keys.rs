@@ -10,9 +10,10 @@ use ssh_key::public::Ed25519PublicKey;
 use ssh_key::{LineEnding, PrivateKey};
 use zeroize::Zeroizing;
 
-use crate::destination::{Keys as Wanted, pem, random};
+use crate::destination::Keys as Wanted;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::wire::BoundKeys;
+use crate::{pem, random};
 
 /// The keys of one output.
 #[derive(Debug)]

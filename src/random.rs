@@ -1,8 +1,23 @@
-//! Random numbers: serials, ids, nonces.
+//! Random numbers: serials, ids, nonces; names for temporary files, directories, delimiters.
 
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::error::{Error, Result};
+
+/// Random bytes; the system's generator does not fail once a process runs.
+#[must_use]
+pub fn bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    // A name that is not random collides with what is there, which every user of this notices.
+    let _ = SystemRandom::new().fill(&mut bytes);
+    bytes
+}
+
+/// `N` random bytes in hexadecimal.
+#[must_use]
+pub fn hex<const N: usize>() -> String {
+    bytes::<N>().iter().map(|byte| format!("{byte:02x}")).collect()
+}
 
 /// A random serial of 63 bits, never zero.
 ///

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::destination::random;
 use crate::net::Trouble;
+use crate::random;
 
 /// The longest pause that we choose ourselves.
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);

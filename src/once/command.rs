@@ -20,17 +20,21 @@ use crate::clock::Clock;
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
 use crate::join::Source;
-use crate::once::bash_env;
-use crate::once::ci::Report;
+use crate::once::command::signals::{Signals, exit_status, in_foreground};
+use crate::once::delivery::Places;
+use crate::once::delivery::bash_env;
+use crate::once::delivery::ci::Report;
 use crate::once::exchange::Exchanger;
-use crate::once::keys::OutputKeys;
-use crate::once::places::Places;
-use crate::once::progress::Progress;
+use crate::once::exchange::keys::OutputKeys;
 use crate::once::revoke::{Revocable, revoke_all};
 use crate::once::settings::Settings;
-use crate::once::signals::{Signals, exit_status, in_foreground};
-use crate::once::storage::REGISTRATION_SECRET;
+use crate::once::settings::storage::REGISTRATION_SECRET;
+use crate::terminal::Progress;
 use crate::text::shown;
+
+pub mod agent;
+pub mod runs;
+pub mod signals;
 
 /// How long COMMAND may go on with its certificates once it was told to end.
 /// CI systems kill everything a few seconds later.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::document::{self, Mapping, Mistake, Node};
 use crate::error::{Error, Result};
-use crate::once::settings::RawOutput;
+use crate::once::settings::output::RawOutput;
 
 /// What the file says, by the names of the options; nothing of it checked beyond its shape.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

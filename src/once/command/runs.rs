@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::destination::above::{self, Standing};
-use crate::destination::random;
 use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::folder::trust::{self, Standing};
+use crate::random;
 
 /// The largest entry that is read, in bytes.
 const MAX_ENTRY: u64 = 1 << 16;
@@ -148,7 +148,7 @@ fn directories(env: &Environment) -> Vec<PathBuf> {
     ];
     let mut all = Vec::new();
     for (base, below) in places {
-        let directory = base.and_then(|base| above::fit(Path::new(base)).ok()).map(|base| base.join(below));
+        let directory = base.and_then(|base| trust::fit(Path::new(base)).ok()).map(|base| base.join(below));
         all.extend(directory.filter(|directory| !all.contains(directory)));
     }
     all

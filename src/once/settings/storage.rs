@@ -12,13 +12,12 @@ use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::cli::once::Args;
-use crate::destination::above;
 use crate::destination::directory::{TEMPORARY, entries, is_temporary, open_at};
-use crate::destination::random;
 use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::folder::{absolute, trust};
 use crate::join::{BoxFuture, Held, JoinMethod, Source, Storage};
-use crate::once::settings::absolute;
+use crate::random;
 use crate::secret::Secret;
 
 /// The variable with the secret that registers a worker.
@@ -37,22 +36,27 @@ const OTHERS: Mode = Mode::RWXG.union(Mode::RWXO);
 
 /// What the options say of a worker that stays.
 #[derive(Debug, Default)]
-pub struct Asked {
+pub struct StorageOptions {
     /// The storage.
-    pub storage: Option<Folder>,
+    pub folder: Option<Folder>,
     /// Where the registration secret is.
     pub secret: Option<Source>,
     /// What to say about it, for `-v`.
     pub note: Option<String>,
 }
 
-impl Asked {
+impl StorageOptions {
     /// Joins flags, environment and file. What was typed for a method that has
     /// no use for it is a mistake; what is set for the whole machine is not.
     ///
     /// # Errors
     /// `Kind::Usage`.
-    pub fn of(method: &dyn JoinMethod, args: &Args, env: &Environment, file: Option<String>) -> Result<Self> {
+    pub fn join(
+        method: &dyn JoinMethod,
+        args: &Args,
+        env: &Environment,
+        file: Option<String>,
+    ) -> Result<Self> {
         const VARIABLE: &str = "MACHINE_ID_STORAGE";
         const SECRET_OPTION: &str = "--registration-secret-file";
         let around = env.get(VARIABLE).map(str::to_owned).or(file);
@@ -78,7 +82,7 @@ impl Asked {
             Some(path) => Some(Source::file(path).by(SECRET_OPTION)),
             None => env.get(REGISTRATION_SECRET).map(|_| Source::variable(REGISTRATION_SECRET)),
         };
-        Ok(Self { storage: Some(Folder { path: absolute(&path)? }), secret, note: None })
+        Ok(Self { folder: Some(Folder { path: absolute(&path)? }), secret, note: None })
     }
 
     /// That no destination is the storage, in it or around it: what a job
@@ -87,7 +91,7 @@ impl Asked {
     /// # Errors
     /// `Kind::Usage`.
     pub fn stands_apart<'p>(&self, mut destinations: impl Iterator<Item = &'p Path>) -> Result<()> {
-        let Some(Folder { path }) = &self.storage else { return Ok(()) };
+        let Some(Folder { path }) = &self.folder else { return Ok(()) };
         let near = destinations.find(|one| one.starts_with(path) || path.starts_with(one));
         near.map_or(Ok(()), |one| {
             Err(Error::usage(format!(
@@ -145,7 +149,7 @@ impl Folder {
                 .hint("create it, or choose another --storage")
         })?;
         // What it stands in, and every folder that links on the way lead through.
-        let (parent, name) = above::stands_in(&self.path).map_err(|why| {
+        let (parent, name) = trust::stands_in(&self.path).map_err(|why| {
             self.refuse(&why)
                 .hint("choose a --storage below directories that only this user and root can write to")
         })?;

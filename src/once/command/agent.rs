@@ -23,7 +23,7 @@ use tokio::time::{sleep, timeout};
 use zeroize::Zeroizing;
 
 use crate::error::{Context as _, Kind, Result};
-use crate::once::keys::{OutputKeys, SshKey};
+use crate::once::exchange::keys::{OutputKeys, SshKey};
 use crate::wire::OutputResponse;
 
 mod protocol;

@@ -71,6 +71,22 @@ pub fn decode_all(text: &str, label: &str) -> Option<Vec<Zeroizing<Vec<u8>>>> {
     blocks.map(|piece| if let Piece::Block(_, block) = piece { decode(block) } else { None }).collect()
 }
 
+/// The certificates of a PEM text, at least one and nothing else.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn certificates(text: &str) -> Result<Vec<Vec<u8>>, String> {
+    let pieces = pieces(text);
+    if pieces.is_empty() || !pieces.iter().all(|piece| matches!(piece, Piece::Block("CERTIFICATE", _))) {
+        return Err("it is not certificates in PEM".to_owned());
+    }
+    let blocks = decode_all(text, "CERTIFICATE").ok_or("its PEM is broken")?;
+    for block in &blocks {
+        x509_parser::parse_x509_certificate(block).map_err(|error| format!("a certificate: {error}"))?;
+    }
+    Ok(blocks.into_iter().map(|block| block.to_vec()).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,15 +11,20 @@ use crate::destination::{
 };
 use crate::environment::Environment;
 use crate::error::{Error, Result};
-use crate::once::agent::Agent;
-use crate::once::bash_env::BashEnv;
-use crate::once::check::Issuance;
-use crate::once::ci::Report;
-use crate::once::keys::OutputKeys;
+use crate::once::command::agent::Agent;
+use crate::once::delivery::bash_env::BashEnv;
+use crate::once::delivery::ci::Report;
+use crate::once::exchange::check::Issuance;
+use crate::once::exchange::keys::OutputKeys;
 use crate::once::revoke::Revocable;
-use crate::once::settings::{Destination, Output, Settings};
+use crate::once::settings::Settings;
+use crate::once::settings::destinations::Destination;
+use crate::once::settings::output::Output;
 use crate::text::shown;
 use crate::wire::OutputResponse;
+
+pub mod bash_env;
+pub mod ci;
 
 /// The destinations, open; wiped when this value goes, unless they are kept.
 #[derive(Debug)]

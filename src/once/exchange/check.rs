@@ -6,9 +6,9 @@ use ssh_key::Certificate;
 use ssh_key::certificate::CertType;
 
 use crate::clock::parse_rfc3339;
-use crate::destination::pem;
 use crate::error::{Error, Kind, Result};
-use crate::once::keys::OutputKeys;
+use crate::once::exchange::keys::OutputKeys;
+use crate::pem;
 use crate::text::shown;
 use crate::wire::{ExchangeResponse, OutputResponse};
 
@@ -49,7 +49,7 @@ pub fn check(mut response: ExchangeResponse, asked: &[(&str, &OutputKeys)]) -> R
         }
     }
     for ca in &response.trust.tls_cas {
-        parse_chain(ca).map_err(|why| wrong(format!("a CA: {why}")))?;
+        pem::certificates(ca).map_err(|why| wrong(format!("a CA: {why}")))?;
     }
     Ok(Issuance { expires_at, response })
 }
@@ -119,7 +119,7 @@ fn check_ssh(line: &str, blob: &[u8], wanted: CertType) -> Result<Vec<String>, S
 
 /// Returns the common name.
 fn check_tls(chain: &str, spki: &[u8]) -> Result<Option<String>, String> {
-    let chain = parse_chain(chain)?;
+    let chain = pem::certificates(chain)?;
     let leaf = chain.first().ok_or("there is no X.509 certificate")?;
     let (_, leaf) = x509_parser::parse_x509_certificate(leaf)
         .map_err(|error| format!("the X.509 certificate: {error}"))?;
@@ -139,22 +139,5 @@ fn check_tls(chain: &str, spki: &[u8]) -> Result<Option<String>, String> {
     Ok(common_name.map(str::to_owned))
 }
 
-/// The certificates of a PEM text, at least one and nothing else.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn parse_chain(text: &str) -> Result<Vec<Vec<u8>>, String> {
-    let pieces = pem::pieces(text);
-    if pieces.is_empty() || !pieces.iter().all(|piece| matches!(piece, pem::Piece::Block("CERTIFICATE", _))) {
-        return Err("it is not certificates in PEM".to_owned());
-    }
-    let blocks = pem::decode_all(text, "CERTIFICATE").ok_or("its PEM is broken")?;
-    for block in &blocks {
-        x509_parser::parse_x509_certificate(block).map_err(|error| format!("a certificate: {error}"))?;
-    }
-    Ok(blocks.into_iter().map(|block| block.to_vec()).collect())
-}
-
 #[cfg(test)]
-#[path = "check_tests.rs"]
 mod tests;
