@@ -19,7 +19,6 @@ pub mod issue;
 pub mod keys;
 pub mod limits;
 pub mod policy;
-pub mod random;
 pub mod revocation;
 pub mod revoke;
 pub mod serve;

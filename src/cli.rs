@@ -5,9 +5,12 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 pub mod authority;
 pub mod cleanup;
+pub mod format;
 pub mod host;
 pub mod inspect;
 pub mod once;
+
+pub use format::Format;
 
 /// Short-lived SSH and X.509 certificates for CI jobs, in exchange for the OIDC token of their run.
 #[derive(Debug, Parser)]
@@ -68,16 +71,6 @@ pub enum Shell {
     Powershell,
     /// Z shell.
     Zsh,
-}
-
-/// How to print something that programs may read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// For people.
-    #[default]
-    Text,
-    /// For programs.
-    Json,
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use crate::cli::{Cli, Command};
 use crate::environment::Environment;
 use crate::error::{Error, Result};
-pub use crate::once::progress::print;
+pub use crate::terminal::print;
 
 pub mod authority;
 pub mod cleanup;

@@ -14,15 +14,12 @@ use zeroize::Zeroizing;
 use crate::error::{Error, Result};
 use crate::wire::Trust;
 
-pub mod above;
 pub mod application;
 pub mod database;
 pub mod directory;
 pub mod identity;
 pub mod kubernetes;
 pub mod manifest;
-pub mod pem;
-pub mod random;
 pub mod ssh;
 pub mod ssh_host;
 pub mod wipe;

@@ -2,7 +2,6 @@
 //! `sshd` and TLS servers need to know of the authority and of what it revoked.
 
 pub mod crl;
-pub mod krl;
 pub mod labels;
 pub mod lists;
 pub mod lock;

@@ -13,34 +13,21 @@ use crate::environment::Environment;
 use crate::error::{Context as _, Kind, Result};
 use crate::text::shown;
 
-pub mod agent;
-pub mod bash_env;
-pub mod check;
-pub mod ci;
-pub mod config_file;
+pub mod command;
+pub mod delivery;
 pub mod exchange;
-pub mod keys;
-pub mod places;
-pub mod progress;
-pub mod refusal;
-pub mod retry;
 pub mod revoke;
-pub mod runs;
 pub mod settings;
-pub mod signals;
-pub mod storage;
-pub mod where_to;
-pub mod wrapped;
 
-use check::Issuance;
+use crate::terminal::{self, Progress};
+use command::signals::{self, Signals};
+use command::{Wrapped, runs};
+use delivery::{Places, ci};
 use exchange::Exchanger;
-use keys::OutputKeys;
-use places::Places;
-use progress::Progress;
+use exchange::check::Issuance;
+use exchange::keys::OutputKeys;
 use revoke::{Given, Revocable, revoke_all, revoke_by_manifest};
 use settings::Settings;
-use signals::Signals;
-use wrapped::Wrapped;
 
 /// How long revocations may take.
 const REVOKE_TIME: Duration = Duration::from_secs(5);
@@ -53,7 +40,7 @@ const REVOKE_TIME: Duration = Duration::from_secs(5);
 pub fn run(settings: &Settings, env: &Environment, progress: &Progress) -> Result<ExitCode> {
     keep_out_of_core_dumps();
     if let Some(program) = settings.command.first()
-        && let Err(not_runnable) = wrapped::find(program, env)
+        && let Err(not_runnable) = command::find(program, env)
     {
         progress.failure(&not_runnable.why);
         return Ok(ExitCode::from(not_runnable.code));
@@ -169,7 +156,7 @@ impl Client<'_> {
         };
         self.say_result(&manifests);
         self.progress.end_group();
-        let report = places::report(self.settings, &manifests);
+        let report = delivery::report(self.settings, &manifests);
         let (settings, env, progress, keys) = (self.settings, self.env, self.progress, self.keys);
         let wrapped = Wrapped::new(settings, env, progress, self.exchanger, keys, places, revocable);
         Ok(wrapped.run(&report, issuance.expires_at, signals).await)
@@ -186,16 +173,16 @@ impl Client<'_> {
         if let Some(signal) = signals.pending().await {
             return Ok(Some(signal));
         }
-        ci::tell(&places::report(self.settings, &manifests), self.env)?;
+        ci::tell(&delivery::report(self.settings, &manifests), self.env)?;
         self.say_result(&manifests);
-        progress::print(&printed(self.settings.format, &manifests))?;
+        terminal::print(&printed(self.settings.format, &manifests))?;
         places.keep();
         Ok(None)
     }
 
     fn say_result(&self, manifests: &[Manifest]) {
         if let Some(manifest) = manifests.first() {
-            self.progress.line(&places::summary_line(manifest));
+            self.progress.line(&delivery::summary_line(manifest));
         }
         for manifest in manifests {
             self.progress.step(&format!("wrote {}", manifest.destination));

@@ -7,13 +7,13 @@ use super::Authority;
 use super::issue::request::{OutputKeys, binding_of};
 use super::issue::{Prepared, RequestContext, Signed};
 use super::policy::{Asked, JoinToken, Policy};
-use super::random;
 use super::store::roster::Barred;
 use super::store::{Issued, NewIssuance, NewRefusal, record};
 use crate::clock::rfc3339;
 use crate::denial::{Denial, Reason};
 use crate::error::Error;
 use crate::join::{self, Desk, Failure, Identity};
+use crate::random;
 use crate::wire::{ExchangeRequest, ExchangeResponse, JoinedInstance};
 
 /// The shortest lifetime that is asked for, in seconds.

@@ -9,12 +9,12 @@ use time::OffsetDateTime;
 
 use super::keys::CaKeys;
 use super::policy::Grant;
-use super::random;
 use super::store::record::{ExchangePlan, Kept, Recorded};
 use super::store::{CertificateKind, NewCertificate, PlanRecord};
 use crate::clock::LEEWAY;
 use crate::error::{Context as _, Kind, Result};
 use crate::join::Provenance;
+use crate::random;
 use crate::wire::OutputResponse;
 
 pub mod request;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::Format;
+use super::format::Format;
 
 /// What to do with an authority.
 #[derive(Debug, Subcommand)]

@@ -1,6 +1,6 @@
 //! `machine-id inspect`: the options as typed.
 
-use super::Format;
+use super::format::Format;
 
 /// What was typed.
 #[derive(Clone, Debug, clap::Args)]

@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 
-use super::Format;
+use super::format::Format;
 
 /// What was typed.
 #[derive(Clone, Debug, Default, clap::Args)]

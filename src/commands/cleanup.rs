@@ -13,10 +13,11 @@ use crate::destination::manifest::Manifest;
 use crate::destination::wipe::{self, Found};
 use crate::environment::Environment;
 use crate::error::{Error, Result};
-use crate::once::progress::{Level, Progress};
+use crate::once::block_on;
+use crate::once::command::runs;
 use crate::once::revoke::{Given, NOT_REVOKED, Revocable, revoke_by_manifest};
 use crate::once::settings::{authority_url, timeout};
-use crate::once::{block_on, runs};
+use crate::terminal::{Level, Progress};
 use crate::text::shown;
 
 /// Wipes a destination, or what can be found, and revokes what was in it.

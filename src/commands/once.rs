@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use crate::cli::once::Args;
 use crate::environment::Environment;
 use crate::error::Result;
-use crate::once::progress::{Level, Progress};
 use crate::once::settings::Settings;
+use crate::terminal::{Level, Progress};
 
 /// Gets certificates for this job, and runs COMMAND with them where there is one.
 ///

@@ -2,8 +2,9 @@
 
 use zeroize::Zeroizing;
 
-use super::{File, Keys, Material, Opt, OutputType, Texts, Used, Written, joined, line, pem};
+use super::{File, Keys, Material, Opt, OutputType, Texts, Used, Written, joined, line};
 use crate::error::{Error, Result};
+use crate::pem;
 
 /// Databases with certificate login.
 #[derive(Debug)]

@@ -14,10 +14,10 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::File;
-use super::above::Standing;
 use super::manifest::{self, Manifest, Plan};
 use super::wipe;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::folder::trust::Standing;
 
 /// Begins and ends the name of a file that is not yet renamed to its own.
 pub(crate) const TEMPORARY: (&str, &str) = (".machine-id-", ".tmp");
@@ -357,7 +357,7 @@ fn replace(fd: &OwnedFd, name: &str, content: &[u8]) -> std::io::Result<()> {
 }
 
 fn create_temporary(fd: &OwnedFd) -> std::io::Result<(String, StdFile)> {
-    let name = format!("{}{}{}", TEMPORARY.0, super::random::hex::<8>(), TEMPORARY.1);
+    let name = format!("{}{}{}", TEMPORARY.0, crate::random::hex::<8>(), TEMPORARY.1);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(fd, name.as_str(), flags, PRIVATE_FILE)?;
     // The umask may have taken more away than it should.

@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::destination::above;
+use crate::folder::trust;
 use crate::principal::Labels;
 
 /// The largest file that is read, in bytes.
@@ -35,7 +35,7 @@ pub fn read<'a>(
 }
 
 fn text_of(path: &Path) -> Result<String, String> {
-    let (parent, name) = above::stands_in(path)?;
+    let (parent, name) = trust::stands_in(path)?;
     // NONBLOCK: a pipe must not hang every login.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = rustix::fs::open(parent.join(name), flags, Mode::empty()).map_err(|error| match error {

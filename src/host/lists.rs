@@ -3,10 +3,10 @@
 //! old one nothing tells, so only where there is none is any list good.
 
 use super::crl::Crl;
-use super::krl::{self, Krl};
 use super::store::Store;
-use crate::destination::pem;
 use crate::error::{Error, Kind, Result};
+use crate::krl::{self, Krl};
+use crate::pem;
 use crate::text::shown;
 
 /// `RevokedKeys` of `sshd`.

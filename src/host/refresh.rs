@@ -9,10 +9,11 @@ use super::lists::{CRL, KRL, MAX_LIST, fresh_crl, fresh_krl, useless};
 use super::lock;
 use super::store::Store;
 use crate::clock::Clock;
-use crate::destination::{pem, ssh};
+use crate::destination::ssh;
 use crate::error::{Error, Kind, Result};
 use crate::net::{self, AuthorityTrust, Trouble};
-use crate::once::{check, refusal};
+use crate::once::exchange::refusal;
+use crate::pem;
 use crate::wire::Trust;
 
 /// `TrustedUserCAKeys` of `sshd`.
@@ -199,7 +200,7 @@ fn read_trust(json: &[u8]) -> Result<Checked, String> {
     };
     let mut tls_ders = Vec::new();
     for ca in &trust.tls_cas {
-        tls_ders.extend(check::parse_chain(ca).map_err(|why| format!("TLS CA: {why}"))?);
+        tls_ders.extend(pem::certificates(ca).map_err(|why| format!("TLS CA: {why}"))?);
     }
     let is_ca = |der: &Vec<u8>| x509_parser::parse_x509_certificate(der).is_ok_and(|(_, ca)| ca.is_ca());
     if tls_ders.is_empty() || !tls_ders.iter().all(is_ca) {

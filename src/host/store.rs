@@ -10,10 +10,10 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::clock::Clock;
-use crate::destination::above;
 use crate::destination::directory::{TEMPORARY, entries, is_temporary, read_file};
-use crate::destination::random;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::folder::trust;
+use crate::random;
 
 /// `sshd`, nginx and the like read them as users of their own; nothing in them is secret.
 const MODE: Mode = Mode::RUSR.union(Mode::WUSR).union(Mode::RGRP).union(Mode::ROTH);
@@ -39,7 +39,7 @@ impl Store {
         let refuse =
             |why: &str| Error::new(Kind::Destination, format!("cannot use {}: {why}", path.display()));
         let io = |error: Errno| refuse(&std::io::Error::from(error).to_string());
-        let (parent, name) = above::stands_in(path).map_err(|why| {
+        let (parent, name) = trust::stands_in(path).map_err(|why| {
             refuse(&why).hint(
                 "give a --dir whose parent exists, below folders that only root or this user can write to",
             )

@@ -11,17 +11,21 @@ use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::join::{Job, Presented, Source, Storage};
 use crate::net::{self, Platform, Trouble};
-use crate::once::check::{Issuance, check};
-use crate::once::keys::OutputKeys;
-use crate::once::progress::Progress;
-use crate::once::refusal;
-use crate::once::retry::{self, Patience, Verdict, parse_http_date};
-use crate::once::settings::{Output, Settings};
+use crate::once::exchange::check::{Issuance, check};
+use crate::once::exchange::keys::OutputKeys;
+use crate::once::settings::Settings;
+use crate::once::settings::output::Output;
+use crate::retry::{self, Patience, Verdict, parse_http_date};
+use crate::terminal::Progress;
 use crate::text::shown_long;
 use crate::wire::{
     ExchangeRequest, ExchangeResponse, OutputRequest, Problem, Proof, SshRequest, TlsRequest, binding,
     bound_audience,
 };
+
+pub mod check;
+pub mod keys;
+pub mod refusal;
 
 /// How long a connection to the authority is waited for once the proof is
 /// there. The request makes its own where that one hangs.
@@ -139,11 +143,11 @@ impl<'a> Exchanger<'a> {
             env: self.env,
             authority: &self.settings.authority,
             token: &self.settings.token,
-            storage: self.settings.kept.storage.as_ref().map(|folder| {
+            storage: self.settings.storage.folder.as_ref().map(|folder| {
                 let storage: &dyn Storage = folder;
                 storage
             }),
-            registration_secret: self.settings.kept.secret.as_ref(),
+            registration_secret: self.settings.storage.secret.as_ref(),
             audience: &self.audience,
             platform: &self.platform,
             deadline,

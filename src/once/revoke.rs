@@ -13,18 +13,19 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::clock::{Clock, LEEWAY};
+use crate::destination::TYPES;
 use crate::destination::manifest::Manifest;
 use crate::destination::wipe::Found;
-use crate::destination::{TYPES, pem};
 use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::jws;
 use crate::net::{self, AuthorityTrust};
-use crate::once::keys::{OutputKeys, jti};
-use crate::once::progress::Progress;
-use crate::once::refusal;
+use crate::once::exchange::keys::{OutputKeys, jti};
+use crate::once::exchange::refusal;
 use crate::once::settings::authority_url;
+use crate::pem;
 use crate::secret::Secret;
+use crate::terminal::Progress;
 use crate::text::shown;
 use crate::wire::{OutputResponse, Problem, RevokeRequest};
 
@@ -359,7 +360,7 @@ mod tests {
             key: Key::Tls { pkcs8: Zeroizing::default(), chain: vec![] },
             ends_at: 0,
         };
-        let progress = Progress::new(crate::once::progress::Level::Quiet, &Environment::default());
+        let progress = Progress::new(crate::terminal::Level::Quiet, &Environment::default());
         let started = std::time::Instant::now();
         revoke_all(&[over], &client.unwrap(), "https://127.0.0.1:1", &progress, Duration::from_secs(5)).await;
         assert!(started.elapsed() < Duration::from_secs(4));

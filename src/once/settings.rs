@@ -1,32 +1,33 @@
 //! Options, parsed a second time: what was typed, the environment and the
 //! `--config` file become one value that the rest takes and nobody checks again.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::cli::Format;
 use crate::cli::once::Args;
-use crate::destination::{AGENT_SOCKET, OutputType, Texts, Used, manifest, output_type, type_names};
-use crate::document::{nearest, parse_duration};
+use crate::destination::AGENT_SOCKET;
+use crate::document::parse_duration;
 use crate::environment::Environment;
 use crate::error::{Error, Result};
+use crate::folder::absolute;
 use crate::join::{self, JoinMethod, Source};
 use crate::net::AuthorityTrust;
-use crate::once::config_file::ConfigFile;
-use crate::once::progress::Level;
-use crate::once::storage;
-use crate::once::where_to::{Asked, destinations};
+use crate::once::settings::config_file::ConfigFile;
+use crate::once::settings::destinations::{CommonDestination, Destination, destinations};
+use crate::once::settings::output::{Output, parse_output, unknown};
+use crate::once::settings::storage::StorageOptions;
+use crate::terminal::Level;
 use crate::text::shown;
-use crate::wire::is_name;
+
+pub mod config_file;
+pub mod destinations;
+pub mod output;
+pub mod storage;
 
 /// The shortest life that the authority gives a certificate, in seconds.
 pub const SHORTEST_TTL: u64 = 10;
-
-/// The largest file that an option names, in bytes.
-const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// The longest path of a socket: `sun_path` has 104 bytes on some systems, with its end.
 const MAX_SOCKET_PATH: usize = 103;
@@ -44,7 +45,7 @@ pub struct Settings {
     /// Whether the user said so.
     pub by_hand: bool,
     /// What the method keeps between runs, and the secret that registers it.
-    pub kept: storage::Asked,
+    pub storage: StorageOptions,
     /// The join token's name.
     pub token: String,
     /// How long the certificates should live, in seconds.
@@ -63,77 +64,6 @@ pub struct Settings {
     pub agent: Option<String>,
     /// The command to run, if any.
     pub command: Vec<OsString>,
-}
-
-/// A destination and the outputs in it.
-#[derive(Clone, Debug)]
-pub struct Destination {
-    /// Its absolute path.
-    pub path: PathBuf,
-    /// Its outputs, at least one.
-    pub outputs: Vec<Output>,
-}
-
-impl Destination {
-    /// The folder of an output: the destination itself where it is alone.
-    #[must_use]
-    pub fn folder(&self, output: &Output) -> String {
-        if self.outputs.len() == 1 { String::new() } else { output.name.clone() }
-    }
-}
-
-/// One output.
-#[derive(Clone)]
-pub struct Output {
-    /// Its name, unique.
-    pub name: String,
-    /// Its type.
-    pub kind: &'static dyn OutputType,
-    /// The roles it asks for; none means all.
-    pub roles: Vec<String>,
-    /// The type's own options.
-    pub options: Texts,
-    /// The texts of the files that some of them name.
-    pub files: Texts,
-}
-
-impl Output {
-    /// The options that the authority decides on; the others say what is done here.
-    #[must_use]
-    pub fn asked(&self) -> Texts {
-        let there = |name: &str| self.kind.options().iter().any(|o| o.name == name && o.used == Used::There);
-        self.options.iter().filter(|(name, _)| there(name)).map(|(n, v)| (n.clone(), v.clone())).collect()
-    }
-
-    /// The public key that is certified in place of a new one.
-    #[must_use]
-    pub fn given_key(&self) -> Option<&str> {
-        self.kind.given_key(&self.files)
-    }
-}
-
-impl std::fmt::Debug for Output {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Output")
-            .field("name", &self.name)
-            .field("kind", &self.kind.name())
-            .finish_non_exhaustive()
-    }
-}
-
-/// An output as asked for, before it is checked.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RawOutput {
-    /// Its type.
-    pub kind: String,
-    /// Its name, if not the type's.
-    pub name: Option<String>,
-    /// Its own roles.
-    pub roles: Vec<String>,
-    /// Its own destination.
-    pub destination: Option<String>,
-    /// The type's own options.
-    pub options: BTreeMap<String, String>,
 }
 
 impl Settings {
@@ -157,16 +87,17 @@ impl Settings {
             .ok_or_else(|| missing("the join token", "--token NAME", "MACHINE_ID_TOKEN"))?;
         let ttl = pick(&args.ttl, "MACHINE_ID_TTL", &file.ttl).unwrap_or_else(|| "1h".to_owned());
         let wrapped = !args.command.is_empty();
-        let mut asked = Asked::of(args.destination.clone(), env, file.destination.clone(), wrapped);
+        let mut common =
+            CommonDestination::choose(args.destination.clone(), env, file.destination.clone(), wrapped);
         let raw_outputs = if args.outputs.is_empty() {
             file.outputs.clone()
         } else {
             args.outputs.iter().map(|text| parse_output(text)).collect::<Result<_>>()?
         };
-        let destinations = destinations(raw_outputs, &args.roles, &mut asked, env)?;
-        let kept = storage::Asked::of(method, &args, env, file.storage.clone())?;
-        kept.stands_apart(destinations.iter().map(|destination| destination.path.as_path()))?;
-        asked.notes.extend(kept.note.clone());
+        let destinations = destinations(raw_outputs, &args.roles, &mut common, env)?;
+        let storage = StorageOptions::join(method, &args, env, file.storage.clone())?;
+        storage.stands_apart(destinations.iter().map(|destination| destination.path.as_path()))?;
+        common.notes.extend(storage.note.clone());
         let by_hand = by_hand(method, args.id_token_env, args.id_token_file)?;
         let agent = args.agent.then(|| agent_socket(&destinations, &args.command)).transpose()?;
         Ok(Self {
@@ -175,13 +106,13 @@ impl Settings {
             method,
             by_hand: by_hand.is_some(),
             source: by_hand.or_else(|| method.source(env)),
-            kept,
+            storage,
             token: join_token(token)?,
             ttl_seconds: ttl_seconds(&ttl)?,
             timeout: timeout(&args.timeout)?,
             destinations,
             agent,
-            notes: asked.notes,
+            notes: common.notes,
             format: args.format,
             level: Level::of_flags(args.verbose, args.quiet),
             command: args.command,
@@ -245,15 +176,6 @@ fn method(name: Option<&str>, env: &Environment) -> Result<&'static dyn JoinMeth
         });
     };
     join::method(name).ok_or_else(|| unknown("join method", name, &known))
-}
-
-fn unknown(what: &str, name: &str, known: &[&str]) -> Error {
-    let error = Error::usage(format!("there is no {what} `{}`", shown(name)));
-    let error = match nearest(name, known) {
-        Some(near) => error.hint(format!("did you mean `{near}`?")),
-        None => error,
-    };
-    error.hint(format!("there is: {}", known.join(", ")))
 }
 
 /// A token that the user says where to find.
@@ -322,75 +244,6 @@ fn trust(
     Ok(AuthorityTrust { ca_file, ca_pin: pin })
 }
 
-/// The absolute form of a path.
-///
-/// # Errors
-/// `Kind::Usage` where there is none.
-pub fn absolute(path: &str) -> Result<PathBuf> {
-    std::path::absolute(path)
-        .map_err(|error| Error::usage(error).context(format!("cannot use the path `{}`", shown(path))))
-}
-
-/// `TYPE[,KEY=VALUE…]`.
-///
-/// # Errors
-/// `Kind::Usage`.
-pub fn parse_output(text: &str) -> Result<RawOutput> {
-    let wrong = |why: String| Error::usage(format!("--output {}: {why}", shown(text)));
-    let mut parts = text.split(',');
-    let mut output = RawOutput { kind: parts.next().unwrap_or_default().to_owned(), ..RawOutput::default() };
-    let mut seen = Vec::new();
-    for part in parts {
-        let (key, value) =
-            part.split_once('=').ok_or_else(|| wrong(format!("`{}` is not KEY=VALUE", shown(part))))?;
-        if seen.contains(&key) {
-            return Err(wrong(format!("`{}` is there twice", shown(key))));
-        }
-        seen.push(key);
-        match key {
-            _ if value.is_empty() => return Err(wrong(format!("`{}` has no value", shown(key)))),
-            "name" => output.name = Some(value.to_owned()),
-            "roles" => output.roles = value.split('+').map(str::to_owned).collect(),
-            "destination" => output.destination = Some(value.to_owned()),
-            _ => {
-                output.options.insert(key.to_owned(), value.to_owned());
-            }
-        }
-    }
-    Ok(output)
-}
-
-/// Checks an output; its own destination stands beside it.
-///
-/// # Errors
-/// `Kind::Usage`.
-pub fn check_output(raw: RawOutput, roles: &[String]) -> Result<(Output, Option<String>)> {
-    let kind = output_type(&raw.kind).ok_or_else(|| unknown("output type", &raw.kind, &type_names()))?;
-    let name = raw.name.unwrap_or_else(|| raw.kind.clone());
-    if !is_name(&name) || name == manifest::FILE_NAME {
-        return Err(Error::usage(format!("`{}` cannot be the name of an output", shown(&name)))
-            .hint("names are small letters, digits, `-`, `_` and `.`, at most 64 of them"));
-    }
-    let mut known = vec!["name", "roles", "destination"];
-    known.extend(kind.options().iter().map(|option| option.name));
-    if let Some(option) = raw.options.keys().find(|option| !known.contains(&option.as_str())) {
-        return Err(unknown(&format!("option of `{}`", kind.name()), option, &known));
-    }
-    if let Some(missing) = kind.options().iter().find(|o| o.needed && !raw.options.contains_key(o.name)) {
-        let (kind, missing) = (kind.name(), missing.name);
-        return Err(Error::usage(format!("output `{name}`: type `{kind}` needs `{missing}=…`")));
-    }
-    let files = option_files(kind, &raw.options, &name)?;
-    kind.check(&raw.options, &files).map_err(|why| Error::usage(format!("output `{name}`: {why}")))?;
-    let roles = if raw.roles.is_empty() { roles.to_vec() } else { raw.roles };
-    if let Some(role) =
-        roles.iter().find(|role| role.is_empty() || role.len() > 128 || role.chars().any(char::is_control))
-    {
-        return Err(Error::usage(format!("`{}` cannot be the name of a role", shown(role))));
-    }
-    Ok((Output { name, kind, roles, options: raw.options, files }, raw.destination))
-}
-
 /// The agent's socket, in the destination that COMMAND is told of.
 fn agent_socket(destinations: &[Destination], command: &[OsString]) -> Result<String> {
     if command.is_empty() {
@@ -413,23 +266,5 @@ fn agent_socket(destinations: &[Destination], command: &[OsString]) -> Result<St
     Ok(socket)
 }
 
-/// Reads the files that options name, before anything is asked for.
-fn option_files(kind: &dyn OutputType, options: &Texts, name: &str) -> Result<Texts> {
-    let mut files = Texts::new();
-    for option in kind.options().iter().filter(|option| option.used == Used::File) {
-        let Some(path) = options.get(option.name) else { continue };
-        let mut text = String::new();
-        let read =
-            std::fs::File::open(path).and_then(|file| file.take(MAX_FILE_BYTES).read_to_string(&mut text));
-        read.map_err(|error| {
-            let what = format!("output `{name}`: cannot read `{}` {}", option.name, shown(path));
-            Error::usage(error).context(what)
-        })?;
-        files.insert(option.name.to_owned(), text);
-    }
-    Ok(files)
-}
-
 #[cfg(test)]
-#[path = "settings_tests.rs"]
 mod tests;

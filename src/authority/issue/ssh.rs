@@ -10,10 +10,10 @@ use ssh_key::certificate::{Builder, CertType};
 use super::{RequestContext, record, valid_from};
 use crate::authority::keys::CaKeys;
 use crate::authority::policy::{Grant, SshGrant};
-use crate::authority::random::{self, serial};
 use crate::authority::store::record::{CommandPlan, Recorded};
 use crate::authority::store::{CertificateKind, NewCertificate};
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::random::{self, serial};
 
 /// A certificate that is about to be signed.
 #[derive(Debug, Serialize, Deserialize)]

@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 use super::{RequestContext, record, validity};
 use crate::authority::keys::CaKeys;
 use crate::authority::policy::{Grant, TlsGrant};
-use crate::authority::random::serial;
 use crate::authority::store::record::{CommandPlan, Recorded};
 use crate::authority::store::{CertificateKind, NewCertificate};
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::random::serial;
 
 /// Sigstore's arc for CI claims: <https://github.com/sigstore/fulcio/blob/main/docs/oid-info.md>.
 const FULCIO: [u64; 8] = [1, 3, 6, 1, 4, 1, 57264, 1];

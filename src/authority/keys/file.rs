@@ -19,9 +19,9 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::{CaKeys, SshCa, TlsCa};
-use crate::authority::random;
 use crate::clock::LEEWAY;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::random;
 
 const SSH_USER: &str = "ssh_user_ca";
 const SSH_HOST: &str = "ssh_host_ca";

@@ -59,8 +59,8 @@
 use serde::de::DeserializeOwned;
 
 use super::{Issued, NewCertificate, NewIssuance, NewSigned, PlanRecord, Store};
-use crate::authority::random;
 use crate::error::{Context as _, Kind, Result};
+use crate::random;
 
 /// A plan whose record is durable: it may be signed.
 #[derive(Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use crate::destination::{Used, output_type};
 use crate::document::{nearest, parse_duration};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::join::jwt::{self, Jwt};
-use crate::once::settings::{RawOutput, parse_output};
+use crate::once::settings::output::{RawOutput, parse_output};
 use crate::text::{shown, shown_long};
 use crate::wire::{OutputRequest, SshRequest, TlsRequest};
 

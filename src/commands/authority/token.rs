@@ -7,10 +7,10 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::authority::config::Config;
+use crate::authority::keys;
 use crate::authority::policy::{JoinToken, Policy};
 use crate::authority::store::roster::{NewSecret, Roster as _};
 use crate::authority::store::sqlite::Sqlite;
-use crate::authority::{keys, random};
 use crate::cli::Format;
 use crate::cli::authority::AddToken;
 use crate::clock::{Clock, rfc3339};
@@ -18,6 +18,7 @@ use crate::document::{nearest, parse_duration};
 use crate::error::{Error, Result};
 use crate::join::METHODS;
 use crate::net;
+use crate::random;
 use crate::text::shown;
 
 /// What every secret begins with, so that whoever finds one knows what it is.

@@ -27,8 +27,8 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
 use tokio_rustls::TlsAcceptor;
 
-use crate::authority::random;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::random;
 
 /// What the platform gives a job to ask for tokens with.
 pub(super) const REQUEST_TOKEN: &str = "demo-request-token";

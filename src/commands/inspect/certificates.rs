@@ -12,7 +12,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 
 use super::{Item, when};
-use crate::destination::pem;
+use crate::pem;
 use crate::text::shown;
 
 pub(super) fn ssh(line: &str, now: i64) -> Result<Item, String> {

@@ -2,7 +2,7 @@
 
 use super::{Item, certificates, destinations, tokens};
 use crate::destination::manifest::Manifest;
-use crate::destination::pem::{Piece, pieces};
+use crate::pem::{Piece, pieces};
 use crate::text::shown;
 
 pub(super) fn inspect(text: &str, now: i64) -> Result<Vec<Item>, String> {

@@ -4,7 +4,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::*;
 use crate::destination::Keys;
 use crate::destination::manifest::tests::manifest;
-use crate::once::keys::OutputKeys;
+use crate::once::exchange::keys::OutputKeys;
 
 fn both(text: &str) -> (String, String) {
     let items = files::inspect(text, 1000).unwrap();

@@ -1,0 +1,399 @@
+//! COMMAND: run with the certificates, which are renewed while it runs, and
+//! taken away when it ends, however it ends.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::OsStr;
+use std::future::{Future as _, pending, poll_fn};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, ExitStatus};
+use std::task::Poll;
+use std::time::Duration;
+
+use rustix::fs::{Access, AtFlags, CWD};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::clock::Clock;
+use crate::environment::Environment;
+use crate::error::{Error, Kind, Result};
+use crate::join::Source;
+use crate::once::command::signals::{Signals, exit_status, in_foreground};
+use crate::once::delivery::Places;
+use crate::once::delivery::bash_env;
+use crate::once::delivery::ci::Report;
+use crate::once::exchange::Exchanger;
+use crate::once::exchange::keys::OutputKeys;
+use crate::once::revoke::{Revocable, revoke_all};
+use crate::once::settings::Settings;
+use crate::once::settings::storage::REGISTRATION_SECRET;
+use crate::terminal::Progress;
+use crate::text::shown;
+
+pub mod agent;
+pub mod runs;
+pub mod signals;
+
+/// How long COMMAND may go on with its certificates once it was told to end.
+/// CI systems kill everything a few seconds later.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Two interrupts within this time are meant: a program at a terminal may take
+/// one for its own use, and goes on.
+const INSISTING: Duration = Duration::from_secs(1);
+
+/// How long all revocations together may take.
+const REVOKE_TIME: Duration = Duration::from_secs(5);
+
+/// How long a renewal under way may take to end once COMMAND has.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// How often a file is looked at for another token.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// The longest pause between attempts to renew.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// COMMAND cannot be run: its exit code and why.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NotRunnable {
+    /// 126 or 127.
+    pub code: u8,
+    /// Why, for a person.
+    pub why: String,
+}
+
+impl NotRunnable {
+    fn new(program: &OsStr, not_found: bool) -> Self {
+        let name = shown(&program.to_string_lossy());
+        if not_found {
+            Self { code: 127, why: format!("cannot run `{name}`: there is no such command") }
+        } else {
+            Self { code: 126, why: format!("cannot run `{name}`: it is not executable") }
+        }
+    }
+}
+
+/// Looks for COMMAND as it will be run, before anything is asked for on its behalf.
+///
+/// # Errors
+/// It is not there, or not executable.
+pub fn find(program: &OsStr, env: &Environment) -> Result<(), NotRunnable> {
+    let candidates: Vec<PathBuf> = if program.as_encoded_bytes().contains(&b'/') {
+        vec![PathBuf::from(program)]
+    } else {
+        let path = env.get("PATH").unwrap_or("/bin:/usr/bin");
+        std::env::split_paths(path).map(|directory| directory.join(program)).collect()
+    };
+    let is_file = |path: &&PathBuf| std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+    let is_executable =
+        |path: &Path| rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS).is_ok();
+    let mut found = candidates.iter().filter(|path| std::fs::symlink_metadata(path).is_ok()).peekable();
+    if program.is_empty() || found.peek().is_none() {
+        return Err(NotRunnable::new(program, true));
+    }
+    if found.filter(is_file).any(|path| is_executable(path)) {
+        Ok(())
+    } else {
+        Err(NotRunnable::new(program, false))
+    }
+}
+
+/// A run of COMMAND.
+#[derive(Debug)]
+pub struct Wrapped<'a> {
+    settings: &'a Settings,
+    env: &'a Environment,
+    progress: &'a Progress,
+    exchanger: &'a Exchanger<'a>,
+    keys: &'a [OutputKeys],
+    /// Nothing once wiped.
+    places: RefCell<Option<Places>>,
+    /// Every issuance of the run.
+    issued: RefCell<Vec<Revocable>>,
+    /// Whether an exchange is under way.
+    renewing: Cell<bool>,
+}
+
+impl<'a> Wrapped<'a> {
+    /// With certificates in place.
+    #[must_use]
+    pub fn new(
+        settings: &'a Settings,
+        env: &'a Environment,
+        progress: &'a Progress,
+        exchanger: &'a Exchanger<'a>,
+        keys: &'a [OutputKeys],
+        places: Places,
+        issued: Option<Revocable>,
+    ) -> Self {
+        let issued = RefCell::new(issued.into_iter().collect());
+        let (places, renewing) = (RefCell::new(Some(places)), Cell::new(false));
+        Self { settings, env, progress, exchanger, keys, places, issued, renewing }
+    }
+
+    /// Runs COMMAND to its end, wipes, revokes, and returns COMMAND's status as ours.
+    pub async fn run(&self, report: &Report, expires_at: i64, signals: &mut Signals) -> ExitCode {
+        let status = match self.spawn(report) {
+            Ok(mut child) => self.watch(&mut child, expires_at, signals).await,
+            Err(failed) => {
+                self.progress.failure(&failed.why);
+                failed.code
+            }
+        };
+        self.wipe();
+        self.revoke().await;
+        ExitCode::from(status)
+    }
+
+    fn spawn(&self, report: &Report) -> Result<Child, NotRunnable> {
+        let (program, arguments) =
+            self.settings.command.split_first().ok_or_else(|| NotRunnable::new(OsStr::new(""), true))?;
+        let mut command = Command::new(program);
+        // It has registered this worker, and is none of COMMAND's business.
+        command.env_remove(REGISTRATION_SECRET);
+        command.args(arguments).envs(report.variables.iter().map(|(name, value)| (name, value)));
+        if let Some(path) = self.places.borrow().as_ref().and_then(Places::bash_env) {
+            command.env(bash_env::VARIABLE, path);
+        }
+        command.spawn().map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => NotRunnable::new(program, true),
+            std::io::ErrorKind::PermissionDenied => NotRunnable::new(program, false),
+            _ => NotRunnable {
+                code: 126,
+                why: format!("cannot run `{}`: {error}", shown(&program.to_string_lossy())),
+            },
+        })
+    }
+
+    async fn watch(&self, child: &mut Child, expires_at: i64, signals: &mut Signals) -> u8 {
+        let renewals = self.renewals(expires_at);
+        tokio::pin!(renewals);
+        let told_to_end = Notify::new();
+        let taking_away = self.taking_away(&told_to_end);
+        tokio::pin!(taking_away);
+        let mut taken = false;
+        let mut interrupted: Option<Instant> = None;
+        let status = loop {
+            tokio::select! {
+                biased;
+                status = child.wait() => break self.status(status),
+                signal = signals.next() => {
+                    let forwarded = forward(signal, child);
+                    let ends = match signal {
+                        Signal::TERM | Signal::HUP => true,
+                        Signal::INT => {
+                            let again = interrupted.replace(Instant::now());
+                            forwarded || again.is_some_and(|first| first.elapsed() < INSISTING)
+                        }
+                        _ => false,
+                    };
+                    if ends {
+                        told_to_end.notify_one();
+                    }
+                }
+                () = &mut renewals => {}
+                () = &mut taking_away, if !taken => taken = true,
+            }
+        };
+        let wiped = self.places.borrow().is_none();
+        // Certificates that are on their way are to be revoked too.
+        let settled = poll_fn(|context| {
+            let _ = renewals.as_mut().poll(context);
+            if self.renewing.get() { Poll::Pending } else { Poll::Ready(()) }
+        });
+        if self.renewing.get() {
+            self.wipe();
+            let _ = timeout(SETTLE, settled).await;
+        }
+        if wiped && !taken {
+            // In the middle of revoking.
+            taking_away.await;
+        }
+        status
+    }
+
+    /// Wipes and revokes a while after COMMAND was told to end, whether or not
+    /// it does. To be polled behind `renewals`.
+    async fn taking_away(&self, told_to_end: &Notify) {
+        told_to_end.notified().await;
+        sleep(GRACE).await;
+        self.wipe();
+        let settled = poll_fn(|_| if self.renewing.get() { Poll::Pending } else { Poll::Ready(()) });
+        let _ = timeout(SETTLE, settled).await;
+        // Now: if we are killed next, nobody could do it any more.
+        self.revoke().await;
+    }
+
+    /// Revokes what is not yet revoked.
+    async fn revoke(&self) {
+        let (issued, client) = (self.issued.take(), self.exchanger.client());
+        revoke_all(&issued, client, &self.settings.authority, self.progress, REVOKE_TIME).await;
+    }
+
+    fn status(&self, status: std::io::Result<ExitStatus>) -> u8 {
+        match status {
+            Ok(status) => match (status.code(), status.signal()) {
+                (Some(code), _) => u8::try_from(code & 0xff).unwrap_or(1),
+                (None, signal) => exit_status(signal.unwrap_or(0)),
+            },
+            Err(error) => {
+                self.progress.failure(&format!("cannot wait for COMMAND: {error}"));
+                1
+            }
+        }
+    }
+
+    /// Renews at two thirds of the certificates' life, as long as this is polled; never ends.
+    async fn renewals(&self, mut expires_at: i64) {
+        if let Err(why) = self.renews() {
+            self.progress.warning(&format!(
+                "cannot renew: {why}; the certificates end at {}",
+                crate::clock::rfc3339(expires_at)
+            ));
+            return pending().await;
+        }
+        loop {
+            let now = Clock::system().now();
+            until(now + (expires_at - now).max(0) * 2 / 3).await;
+            self.another_proof(expires_at).await;
+            let mut pause = Duration::from_secs(1);
+            expires_at = loop {
+                if self.places.borrow().is_none() {
+                    return pending().await;
+                }
+                match self.renew().await {
+                    Ok(renewed) => break renewed,
+                    // It would be the same again, and each time a line in the authority's audit trail. A
+                    // platform that gives no proof now may give one while the certificates are good.
+                    Err(error)
+                        if matches!(error.kind(), Kind::Refused | Kind::Usage)
+                            || (error.kind() == Kind::Proof && Clock::system().now() >= expires_at) =>
+                    {
+                        self.progress.warning(&format!(
+                            "cannot renew the certificates, which end at {}: {error}",
+                            crate::clock::rfc3339(expires_at)
+                        ));
+                        return pending().await;
+                    }
+                    Err(error) => {
+                        self.progress.warning(&format!(
+                            "cannot renew the certificates, trying again in {} s: {error}",
+                            pause.as_secs()
+                        ));
+                        sleep(pause).await;
+                        pause = (pause * 2).min(LONGEST_PAUSE);
+                    }
+                }
+            };
+        }
+    }
+
+    /// Waits for whoever refreshes a token that is handed over in a file: the
+    /// one that was used buys nothing new.
+    async fn another_proof(&self, expires_at: i64) {
+        let mut said = false;
+        while !self.exchanger.has_another_proof().await {
+            if !std::mem::replace(&mut said, true) {
+                self.progress.line(&format!(
+                    "waiting for another token to renew the certificates, which end at {}",
+                    crate::clock::rfc3339(expires_at)
+                ));
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    fn renews(&self) -> Result<(), String> {
+        let method = self.settings.method;
+        self.settings.source.as_ref().map_or_else(|| method.renews(self.env), Source::renews)
+    }
+
+    async fn renew(&self) -> Result<i64> {
+        self.renewing.set(true);
+        let exchanged = self.exchanger.exchange().await;
+        self.renewing.set(false);
+        let issuance = exchanged?;
+        let response = &issuance.response;
+        let now = Clock::system().now();
+        self.issued.borrow_mut().retain(|earlier| !earlier.is_over(now));
+        self.issued.borrow_mut().extend(Revocable::of_answer(
+            &response.issuance_id,
+            &response.outputs,
+            self.keys,
+        ));
+        if let Some(places) = self.places.borrow_mut().as_mut() {
+            places.renew(self.settings, self.keys, &issuance)?;
+        }
+        if issuance.expires_at <= Clock::system().now() {
+            return Err(Error::internal("the new certificates have expired by this machine's clock"));
+        }
+        self.progress.line(&format!("renewed the certificates, valid until {}", response.expires_at));
+        Ok(issuance.expires_at)
+    }
+
+    fn wipe(&self) {
+        if let Some(Err(left)) = self.places.take().map(Places::wipe) {
+            self.progress.warning(&format!("could not wipe all of the destination: {}", shown(&left)));
+        }
+    }
+}
+
+/// Sleeps until that time of the clock, which may be moved or stand still while the machine sleeps.
+async fn until(unix: i64) {
+    loop {
+        let left = u64::try_from(unix - Clock::system().now()).unwrap_or(0);
+        if left == 0 {
+            return;
+        }
+        sleep(Duration::from_secs(left.min(30))).await;
+    }
+}
+
+/// Passes a signal on to COMMAND, unless the terminal has: then returns false.
+///
+/// Nobody tells us where a signal comes from. In the foreground of a terminal,
+/// INT and QUIT are taken for its own (Ctrl-C, Ctrl-\), which it sends to
+/// COMMAND as well; COMMAND would get each of them twice otherwise. So a
+/// `kill -INT` of us alone, while we are there, does not reach COMMAND: `kill`
+/// sends TERM unless told otherwise, and two INT in a row take the
+/// certificates away all the same ([`INSISTING`]).
+fn forward(signal: Signal, child: &Child) -> bool {
+    if matches!(signal, Signal::INT | Signal::QUIT) && in_foreground() {
+        return false;
+    }
+    // Not yet waited for, so that the number is still COMMAND's.
+    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    if let Some(pid) = pid {
+        let _ = kill_process(pid, signal);
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_looked_for_as_a_shell_does() {
+        let temp = tempfile::tempdir().unwrap();
+        let plain = temp.path().join("plain");
+        std::fs::write(&plain, "x").unwrap();
+        let env = Environment::from_pairs([("PATH", "/nowhere:/bin:/usr/bin")]);
+        let code = |program: &OsStr| find(program, &env).map_err(|not| not.code);
+        assert_eq!(code(OsStr::new("sh")), Ok(()));
+        assert_eq!(code(OsStr::new("/bin/sh")), Ok(()));
+        assert_eq!(code(plain.as_os_str()), Err(126));
+        assert_eq!(code(temp.path().as_os_str()), Err(126));
+        assert_eq!(code(OsStr::new("no-such-command-here")), Err(127));
+        assert_eq!(code(OsStr::new("/no/such")), Err(127));
+        assert_eq!(code(OsStr::new("")), Err(127));
+    }
+
+    #[tokio::test]
+    async fn a_time_in_the_past_is_now() {
+        until(0).await;
+    }
+}

@@ -1,0 +1,326 @@
+//! `--agent`: the SSH keys stay in this process and sign for COMMAND through a
+//! socket in the private destination, as `ssh-agent` does. It lists and signs,
+//! and nothing else: nobody can add a key, remove one or take one out.
+//!
+//! The folder keeps other users away; that whoever connects is this user is
+//! checked all the same. Sizes, connections and times are bounded.
+
+use std::fmt;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jsonwebtoken::signature::Signer as _;
+use ssh_key::certificate::CertType;
+use ssh_key::private::{Ed25519Keypair, PrivateKey};
+use ssh_key::{Certificate, Signature};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+use zeroize::Zeroizing;
+
+use crate::error::{Context as _, Kind, Result};
+use crate::once::exchange::keys::{OutputKeys, SshKey};
+use crate::wire::OutputResponse;
+
+mod protocol;
+
+use protocol::Request;
+
+/// The longest message that is read, in bytes; what SSH signs is a few hundred.
+const MAX_MESSAGE: usize = 64 << 10;
+/// The most connections at a time; each login has one while it lasts.
+const MAX_CONNECTIONS: usize = 64;
+/// How long a connection may say nothing: a login may wait for a person.
+const IDLE: Duration = Duration::from_secs(600);
+/// How long a message may take, once begun.
+const MESSAGE_TIME: Duration = Duration::from_secs(10);
+
+/// A key and its certificate.
+struct Identity {
+    seed: Zeroizing<[u8; 32]>,
+    blob: Vec<u8>,
+    certificate: Vec<u8>,
+    comment: String,
+}
+
+impl Identity {
+    /// None for a certificate that is no user's: a host's key signs for no login.
+    fn new(key: &SshKey, answer: &OutputResponse) -> Option<Self> {
+        let certificate = Certificate::from_openssh(answer.ssh_certificate.as_deref()?.trim_end()).ok()?;
+        if certificate.cert_type() != CertType::User {
+            return None;
+        }
+        Some(Self {
+            seed: key.seed.clone(),
+            blob: key.blob.clone(),
+            certificate: certificate.to_bytes().ok()?,
+            comment: format!("machine-id {}", answer.name),
+        })
+    }
+
+    /// Whether a blob is this key, or a certificate of it: perhaps the one
+    /// that a renewal has just replaced.
+    fn is(&self, blob: &[u8]) -> bool {
+        if blob == self.blob || blob == self.certificate {
+            return true;
+        }
+        let Ok(certificate) = Certificate::from_bytes(blob) else { return false };
+        let key = ssh_key::PublicKey::from(certificate.public_key().clone());
+        key.to_bytes().is_ok_and(|key| key == self.blob)
+    }
+
+    fn sign(&self, data: &[u8]) -> Option<Vec<u8>> {
+        // Made anew each time, and wiped by its type, unlike ring's.
+        let key = PrivateKey::from(Ed25519Keypair::from_seed(&self.seed));
+        let signature: Signature = key.try_sign(data).ok()?;
+        Some(signature.as_bytes().to_vec())
+    }
+}
+
+/// The keys that are served; none once the agent is closed.
+#[derive(Default)]
+struct Served(Mutex<Vec<Identity>>);
+
+impl Served {
+    fn identities(&self) -> MutexGuard<'_, Vec<Identity>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn answer(&self, message: &[u8]) -> Vec<u8> {
+        let identities = self.identities();
+        match Request::parse(message) {
+            // Certificates first: a server counts each key that it refuses.
+            Request::List => {
+                let certificates =
+                    identities.iter().map(|one| (one.certificate.as_slice(), one.comment.as_str()));
+                let keys = identities.iter().map(|one| (one.blob.as_slice(), one.comment.as_str()));
+                protocol::identities(&certificates.chain(keys).collect::<Vec<_>>())
+            }
+            Request::Sign { key, data } => identities
+                .iter()
+                .find(|one| one.is(key))
+                .and_then(|one| one.sign(data))
+                .map_or_else(protocol::failure, |signature| protocol::ed25519_signature(&signature)),
+            Request::Other => protocol::failure(),
+        }
+    }
+}
+
+/// An agent at work; it ends, and forgets its keys, with this value.
+pub struct Agent {
+    served: Arc<Served>,
+    task: JoinHandle<()>,
+}
+
+impl fmt::Debug for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Agent").finish_non_exhaustive()
+    }
+}
+
+impl Agent {
+    /// Listens at this path, in a folder that is ours alone.
+    ///
+    /// # Errors
+    /// `Kind::Destination`.
+    pub fn listen(path: &Path) -> Result<Self> {
+        let cannot = || format!("cannot make the agent's socket {}", path.display());
+        // A run that was killed left it there.
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).context(Kind::Destination, cannot());
+            }
+            _ => {}
+        }
+        let listener = UnixListener::bind(path).context(Kind::Destination, cannot())?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+            .context(Kind::Destination, cannot())?;
+        let served = Arc::new(Served::default());
+        let task = tokio::spawn(serve(listener, Arc::clone(&served)));
+        Ok(Self { served, task })
+    }
+
+    /// Serves the keys of this issuance in place of what it served before.
+    pub fn hold(&self, keys: &[OutputKeys], answers: &[OutputResponse]) {
+        let new =
+            keys.iter().zip(answers).filter_map(|(keys, answer)| Identity::new(keys.ssh.as_ref()?, answer));
+        *self.served.identities() = new.collect();
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // At once; the task ends when it is next looked at.
+        self.served.identities().clear();
+        self.task.abort();
+    }
+}
+
+/// Accepts connections until it is aborted; they end with it.
+async fn serve(listener: UnixListener, served: Arc<Served>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) if is_ours(&stream) && connections.len() < MAX_CONNECTIONS => {
+                    let served = Arc::clone(&served);
+                    connections.spawn(async move {
+                        // A client that misbehaves or goes away is no news.
+                        let _ = converse(stream, &served).await;
+                    });
+                }
+                Ok(_) => {}
+                // Out of descriptors, say: some will be free again.
+                Err(_) => sleep(Duration::from_millis(100)).await,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+/// Whether the same user is at the other end.
+fn is_ours(stream: &UnixStream) -> bool {
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == rustix::process::geteuid().as_raw())
+}
+
+async fn converse(mut stream: UnixStream, served: &Served) -> io::Result<()> {
+    loop {
+        let first = timeout(IDLE, stream.read_u8()).await??;
+        let message = timeout(MESSAGE_TIME, read_message(first, &mut stream)).await??;
+        let answer = served.answer(&message);
+        timeout(MESSAGE_TIME, stream.write_all(&answer)).await??;
+    }
+}
+
+/// A message whose length begins with `first`.
+async fn read_message(first: u8, stream: &mut UnixStream) -> io::Result<Vec<u8>> {
+    let mut rest = [0; 3];
+    stream.read_exact(&mut rest).await?;
+    let [second, third, fourth] = rest;
+    let length = usize::try_from(u32::from_be_bytes([first, second, third, fourth])).unwrap_or(usize::MAX);
+    if length > MAX_MESSAGE {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut message = vec![0; length];
+    stream.read_exact(&mut message).await?;
+    Ok(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::destination::Keys;
+    use ssh_key::certificate::Builder;
+
+    fn issued(key: &SshKey, kind: CertType, serial: u64) -> OutputResponse {
+        let public = ssh_key::PublicKey::from_openssh(&key.public_line).unwrap();
+        let mut builder = Builder::new([1; 32], public.key_data().clone(), 0, 1 << 40).unwrap();
+        builder.serial(serial).unwrap().cert_type(kind).unwrap().valid_principal("x").unwrap();
+        let ca = PrivateKey::from(Ed25519Keypair::from_seed(&[7; 32]));
+        OutputResponse {
+            name: "ssh".into(),
+            ssh_certificate: Some(builder.sign(&ca).unwrap().to_openssh().unwrap()),
+            tls_certificate_chain: None,
+            serial: serial.to_string(),
+            tls_serial: None,
+            principals: vec![],
+            roles: vec![],
+        }
+    }
+
+    async fn ask(stream: &mut UnixStream, message: &[u8]) -> io::Result<Vec<u8>> {
+        stream.write_u32(u32::try_from(message.len()).unwrap()).await?;
+        stream.write_all(message).await?;
+        let first = stream.read_u8().await?;
+        read_message(first, stream).await
+    }
+
+    fn sign_request(key: &[u8], data: &[u8]) -> Vec<u8> {
+        let mut message = vec![13];
+        crate::rfc4251::put_string(&mut message, key);
+        crate::rfc4251::put_string(&mut message, data);
+        message.extend([0; 4]);
+        message
+    }
+
+    #[tokio::test]
+    async fn it_lists_signs_and_forgets() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.sock");
+        std::fs::write(&path, "left by a dead run").unwrap();
+        let keys = [OutputKeys::generate(Keys { ssh: true, tls: false, host: false }, None).unwrap()];
+        let key = keys[0].ssh.as_ref().unwrap();
+        let agent = Agent::listen(&path).unwrap();
+        let first = issued(key, CertType::User, 1);
+        agent.hold(&keys, std::slice::from_ref(&first));
+        let old = agent.served.identities()[0].certificate.clone();
+        agent.hold(&keys, &[issued(key, CertType::User, 2)]);
+        let mut stream = UnixStream::connect(&path).await.unwrap();
+        let listed = ask(&mut stream, &[11]).await.unwrap();
+        assert_eq!(listed[..5], [12, 0, 0, 0, 2]);
+        let holds = |part: &[u8]| listed.windows(part.len()).any(|window| window == part);
+        assert!(holds(&key.blob) && !holds(&old) && !holds(key.seed.as_ref()));
+        // The replaced certificate still names our key.
+        for blob in [&key.blob, &old] {
+            let answer = ask(&mut stream, &sign_request(blob, b"data")).await.unwrap();
+            let public = ring::signature::UnparsedPublicKey::new(
+                &ring::signature::ED25519,
+                &key.blob[key.blob.len() - 32..],
+            );
+            public.verify(b"data", &answer[answer.len() - 64..]).unwrap();
+        }
+        let other =
+            OutputKeys::generate(Keys { ssh: true, tls: false, host: false }, None).unwrap().ssh.unwrap();
+        for refused in
+            [sign_request(&other.blob, b"data"), sign_request(b"", b""), vec![19], vec![17, 1], vec![]]
+        {
+            assert_eq!(ask(&mut stream, &refused).await.unwrap(), [5], "{refused:?}");
+        }
+        drop(agent);
+        assert!(ask(&mut stream, &[11]).await.is_err());
+        assert!(UnixStream::connect(&path).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn keys_of_hosts_are_not_served_and_long_messages_end_the_connection() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.sock");
+        let keys = [OutputKeys::generate(Keys { ssh: true, tls: false, host: false }, None).unwrap()];
+        let agent = Agent::listen(&path).unwrap();
+        agent.hold(&keys, &[issued(keys[0].ssh.as_ref().unwrap(), CertType::Host, 1)]);
+        let mut stream = UnixStream::connect(&path).await.unwrap();
+        assert_eq!(ask(&mut stream, &[11]).await.unwrap(), [12, 0, 0, 0, 0]);
+        stream.write_u32(u32::MAX).await.unwrap();
+        assert!(stream.read_u8().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn connections_are_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.sock");
+        let _agent = Agent::listen(&path).unwrap();
+        let mut open = Vec::new();
+        for _ in 0..MAX_CONNECTIONS {
+            let mut stream = UnixStream::connect(&path).await.unwrap();
+            ask(&mut stream, &[11]).await.unwrap();
+            open.push(stream);
+        }
+        let mut surplus = UnixStream::connect(&path).await.unwrap();
+        assert!(ask(&mut surplus, &[11]).await.is_err());
+        drop(open);
+        let mut answered = false;
+        for _ in 0..100 {
+            let mut stream = UnixStream::connect(&path).await.unwrap();
+            answered = ask(&mut stream, &[11]).await.is_ok();
+            if answered {
+                break;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        assert!(answered);
+    }
+}

@@ -1,0 +1,280 @@
+//! The registry of wrapped runs, so that `cleanup` finds what a run left that
+//! was killed before it could wipe.
+//!
+//! One file a run, in a private directory of this user: it holds the
+//! destinations' paths, and the run holds a lock on it as long as it lives.
+//! The kernel drops the lock with the process, whatever ended it; COMMAND
+//! does not inherit it, since the descriptor is closed on exec.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::environment::Environment;
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::folder::trust::{self, Standing};
+use crate::random;
+
+/// The largest entry that is read, in bytes.
+const MAX_ENTRY: u64 = 1 << 16;
+
+#[derive(Default, Serialize, Deserialize)]
+struct Entry {
+    destinations: Vec<PathBuf>,
+    /// Those of them that were there before the run, and so are not its own to remove.
+    #[serde(default)]
+    existed: Vec<PathBuf>,
+}
+
+/// A living run's entry; gone when this value is.
+#[derive(Debug)]
+pub struct Registered {
+    path: PathBuf,
+    /// Keeps the lock.
+    _file: File,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Registers this run, before anything is written to its destinations. Where
+/// one place cannot be used, perhaps because somebody else was there first,
+/// the next is.
+///
+/// # Errors
+/// `Kind::Destination` where no registry is ours and can be written.
+pub fn register(env: &Environment, destinations: &[&Path]) -> Result<Registered> {
+    let entry = Entry {
+        destinations: destinations.iter().map(|&path| path.to_owned()).collect(),
+        existed: destinations.iter().filter(|path| path.exists()).map(|&path| path.to_owned()).collect(),
+    };
+    let text = serde_json::to_string(&entry).context(Kind::Internal, "cannot write an entry")?;
+    let mut failed = Error::new(Kind::Destination, "there is no place for the registry of runs");
+    for directory in directories(env) {
+        match write_entry(&directory, &text) {
+            Ok(registered) => return Ok(registered),
+            Err(error) => {
+                failed = Error::new(Kind::Destination, error)
+                    .context(format!("cannot write to {}", directory.display()));
+            }
+        }
+    }
+    Err(failed)
+}
+
+fn write_entry(directory: &Path, text: &str) -> std::io::Result<Registered> {
+    create(directory)?;
+    let name = random::hex::<8>();
+    let (new, path) = (directory.join(format!(".{name}")), directory.join(&name));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    // Locked and written under a name that `dead` passes over, or a `cleanup` at
+    // the same time could take the entry for one of a dead run.
+    let ready =
+        file.lock().and_then(|()| file.write_all(text.as_bytes())).and_then(|()| fs::rename(&new, &path));
+    if ready.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    ready.map(|()| Registered { path, _file: file })
+}
+
+/// A run that died.
+#[derive(Debug)]
+pub struct Dead {
+    /// Where it wrote.
+    pub destinations: Vec<PathBuf>,
+    /// Those of them that were there before it.
+    pub existed: Vec<PathBuf>,
+    path: PathBuf,
+    /// Keeps the lock, so that two `cleanup`s at once do not meet.
+    _file: File,
+}
+
+impl Dead {
+    /// Removes its entry, once its destinations are gone.
+    pub fn forget(self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Every dead run of this user. Living ones are passed over, as is whatever is not ours.
+#[must_use]
+pub fn dead(env: &Environment) -> Vec<Dead> {
+    let directories = directories(env).into_iter().filter(|directory| check(directory).is_ok());
+    let entries = directories.filter_map(|directory| fs::read_dir(directory).ok()).flatten();
+    let visible = |entry: &fs::DirEntry| !entry.file_name().as_encoded_bytes().starts_with(b".");
+    entries
+        .filter_map(std::result::Result::ok)
+        .filter(visible)
+        .filter_map(|entry| dead_entry(&entry.path()))
+        .collect()
+}
+
+fn dead_entry(path: &Path) -> Option<Dead> {
+    let flags = rustix::fs::OFlags::NOFOLLOW.union(rustix::fs::OFlags::NONBLOCK).bits();
+    let mut file = OpenOptions::new().read(true).custom_flags(i32::try_from(flags).ok()?).open(path).ok()?;
+    let metadata = file.metadata().ok()?;
+    if !metadata.is_file() || metadata.uid() != rustix::process::geteuid().as_raw() {
+        return None;
+    }
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock | TryLockError::Error(_)) => return None,
+    }
+    let mut text = String::new();
+    (&mut file).take(MAX_ENTRY).read_to_string(&mut text).ok()?;
+    let entry: Entry = serde_json::from_str(&text).unwrap_or_default();
+    let destinations = entry.destinations.into_iter().filter(|path| path.is_absolute()).collect();
+    Some(Dead { destinations, existed: entry.existed, path: path.to_owned(), _file: file })
+}
+
+/// Where a registry may be, the place for new entries first. A job's steps do
+/// not all have the same variables, so `cleanup` looks in each. None of them is
+/// below a directory in which somebody else could put another in its place.
+fn directories(env: &Environment) -> Vec<PathBuf> {
+    let of_user = format!("machine-id-{}/runs", rustix::process::geteuid().as_raw());
+    let cache = ".cache/machine-id/runs".to_owned();
+    let places = [
+        (env.get("XDG_RUNTIME_DIR"), "machine-id/runs".to_owned()),
+        (env.get("TMPDIR"), of_user.clone()),
+        (Some("/tmp"), of_user.clone()),
+        (env.get("RUNNER_TEMP"), of_user),
+        (env.get("HOME"), cache),
+    ];
+    let mut all = Vec::new();
+    for (base, below) in places {
+        let directory = base.and_then(|base| trust::fit(Path::new(base)).ok()).map(|base| base.join(below));
+        all.extend(directory.filter(|directory| !all.contains(directory)));
+    }
+    all
+}
+
+fn create(directory: &Path) -> std::io::Result<()> {
+    let parent = directory.parent().unwrap_or(directory);
+    // The first is `~/.cache`, or there anyway.
+    for path in [parent.parent().unwrap_or(parent), parent, directory] {
+        match DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    }
+    check(directory)
+}
+
+/// Both folders must be ours and nobody else's to write, or somebody could have `cleanup` read what they like.
+fn check(directory: &Path) -> std::io::Result<()> {
+    let parent = directory.parent().unwrap_or(directory);
+    let above = fs::metadata(parent.parent().unwrap_or(parent))?;
+    Standing::from(&above).check(rustix::process::geteuid().as_raw()).map_err(std::io::Error::other)?;
+    for path in [parent, directory] {
+        let metadata = fs::symlink_metadata(path)?;
+        let ours = metadata.is_dir() && metadata.uid() == rustix::process::geteuid().as_raw();
+        if !ours || metadata.mode() & 0o022 != 0 {
+            return Err(std::io::Error::other(format!(
+                "{} is not a private directory of this user",
+                path.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    fn env(directory: &Path) -> Environment {
+        Environment::from_pairs([
+            ("XDG_RUNTIME_DIR", directory.to_str().unwrap()),
+            ("TMPDIR", directory.to_str().unwrap()),
+        ])
+    }
+
+    fn dead_below(directory: &Path) -> Vec<Dead> {
+        dead(&env(directory)).into_iter().filter(|dead| dead.path.starts_with(directory)).collect()
+    }
+
+    #[test]
+    fn the_living_are_passed_over_and_the_dead_are_found() {
+        let temp = tempfile::tempdir().unwrap();
+        let d2 = temp.path().to_str().unwrap();
+        let registered = register(&env(temp.path()), &[Path::new("/d1"), Path::new(d2)]).unwrap();
+        assert!(dead_below(temp.path()).is_empty());
+        // What `kill -9` does: the lock goes, the file stays.
+        let copy = registered.path.with_file_name("dead");
+        fs::copy(&registered.path, &copy).unwrap();
+        let found = dead_below(temp.path());
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].destinations, [Path::new("/d1"), Path::new(d2)]);
+        assert_eq!(found[0].existed, [Path::new(d2)]);
+        assert!(dead_below(temp.path()).is_empty(), "one cleanup at a time");
+        found.into_iter().for_each(Dead::forget);
+        assert!(!copy.exists());
+        let path = registered.path.clone();
+        drop(registered);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_registry_of_others_is_neither_written_nor_read() {
+        let temp = tempfile::tempdir().unwrap();
+        let elsewhere = temp.path().join("elsewhere");
+        fs::create_dir_all(elsewhere.join("runs")).unwrap();
+        fs::write(elsewhere.join("runs/x"), r#"{"destinations":["/d"]}"#).unwrap();
+        let of_user = format!("machine-id-{}", rustix::process::geteuid().as_raw());
+        for name in ["machine-id", &of_user] {
+            symlink(&elsewhere, temp.path().join(name)).unwrap();
+        }
+        let outside = |registered: Registered| !registered.path.starts_with(temp.path());
+        assert!(outside(register(&env(temp.path()), &[Path::new("/d")]).unwrap()), "the next place");
+        assert!(dead_below(temp.path()).is_empty());
+        for name in ["machine-id", &of_user] {
+            fs::remove_file(temp.path().join(name)).unwrap();
+            fs::create_dir_all(temp.path().join(name).join("runs")).unwrap();
+            let open = fs::Permissions::from_mode(0o777);
+            fs::set_permissions(temp.path().join(name).join("runs"), open).unwrap();
+        }
+        assert!(outside(register(&env(temp.path()), &[Path::new("/d")]).unwrap()));
+    }
+
+    #[test]
+    fn a_place_that_is_taken_or_open_is_passed_over() {
+        let temp = tempfile::tempdir().unwrap();
+        let here = fs::canonicalize(temp.path()).unwrap();
+        let (open, home) = (here.join("open"), here.join("home"));
+        fs::create_dir(&open).unwrap();
+        fs::create_dir(&home).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        let env = Environment::from_pairs([
+            ("XDG_RUNTIME_DIR", text(&open).as_str()),
+            ("RUNNER_TEMP", text(&here).as_str()),
+            ("HOME", text(&home).as_str()),
+        ]);
+        let places = directories(&env);
+        assert!(places.iter().all(|place| !place.starts_with(&open)), "{places:?}");
+        assert_eq!(places.last().unwrap(), &home.join(".cache/machine-id/runs"));
+        let in_cache = write_entry(places.last().unwrap(), "{}").unwrap();
+        assert!(in_cache.path.starts_with(&home));
+        // What was registered in the last place is found as well.
+        fs::copy(&in_cache.path, in_cache.path.with_file_name("dead")).unwrap();
+        assert!(dead(&env).iter().any(|dead| dead.path.starts_with(&home)));
+    }
+
+    #[test]
+    fn an_entry_that_is_a_link_or_broken_names_nothing() {
+        let temp = tempfile::tempdir().unwrap();
+        let registered = register(&env(temp.path()), &[Path::new("/d")]).unwrap();
+        let runs = registered.path.parent().unwrap();
+        symlink("/etc/passwd", runs.join("link")).unwrap();
+        fs::write(runs.join("broken"), "{").unwrap();
+        fs::write(runs.join("relative"), r#"{"destinations":["../x"]}"#).unwrap();
+        assert!(dead_below(temp.path()).iter().all(|dead| dead.destinations.is_empty()));
+    }
+}

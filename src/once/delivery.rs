@@ -1,0 +1,358 @@
+//! From an answer to files: the destinations of a run, their manifests and contents.
+
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use crate::destination::directory::Directory;
+use crate::destination::manifest::{self, Manifest};
+use crate::destination::{
+    self, AGENT_SOCKET, File, HostMaterial, Material, SshMaterial, TlsMaterial, Written, wipe,
+};
+use crate::environment::Environment;
+use crate::error::{Error, Result};
+use crate::once::command::agent::Agent;
+use crate::once::delivery::bash_env::BashEnv;
+use crate::once::delivery::ci::Report;
+use crate::once::exchange::check::Issuance;
+use crate::once::exchange::keys::OutputKeys;
+use crate::once::revoke::Revocable;
+use crate::once::settings::Settings;
+use crate::once::settings::destinations::Destination;
+use crate::once::settings::output::Output;
+use crate::text::shown;
+use crate::wire::OutputResponse;
+
+pub mod bash_env;
+pub mod ci;
+
+/// The destinations, open; wiped when this value goes, unless they are kept.
+#[derive(Debug)]
+pub struct Places {
+    /// Ends first, so that nothing is signed while the rest is wiped.
+    agent: Option<Agent>,
+    directories: Vec<Directory>,
+    /// What the first one has for COMMAND's shells.
+    bash_env: Option<BashEnv>,
+}
+
+/// A destination's manifest, and its files by folder.
+struct Contents {
+    manifest: Manifest,
+    folders: Vec<(String, Vec<File>)>,
+}
+
+impl Places {
+    /// Opens or creates each.
+    ///
+    /// # Errors
+    /// `Kind::Destination`; those that were created are removed again.
+    pub fn prepare(destinations: &[Destination]) -> Result<Self> {
+        destinations
+            .iter()
+            .map(|destination| Directory::prepare(&destination.path))
+            .collect::<Result<_>>()
+            .map(|directories| Self { agent: None, directories, bash_env: None })
+    }
+
+    /// The issuances that stand where something is about to be written, each
+    /// once; not one that another destination still holds.
+    #[must_use]
+    pub fn replaced(&self) -> Vec<(Manifest, Revocable)> {
+        let mut all: Vec<(Manifest, Revocable)> = Vec::new();
+        for found in self.directories.iter().filter_map(|directory| directory.earlier().ok().flatten()) {
+            let id = &found.manifest.issuance_id;
+            let is_ours = |path: &Path| self.directories.iter().any(|directory| directory.path() == path);
+            let is_held = |path: &Path| {
+                wipe::find(path)
+                    .is_ok_and(|other| other.is_some_and(|other| other.manifest.issuance_id == *id))
+            };
+            let mut elsewhere = found.manifest.also.iter().map(Path::new).filter(|path| path.is_absolute());
+            let known = all.iter().any(|(manifest, _)| manifest.issuance_id == *id);
+            if known || elsewhere.any(|path| !is_ours(path) && is_held(path)) {
+                continue;
+            }
+            let revocable = Revocable::of_destination(&found);
+            all.extend(revocable.map(|revocable| (found.manifest.clone(), revocable)));
+        }
+        all
+    }
+
+    /// Writes an issuance, starts the agent where one is wanted, and returns
+    /// the manifests. To be called inside a runtime.
+    ///
+    /// # Errors
+    /// `Kind::Destination`.
+    pub fn write(
+        &mut self,
+        settings: &Settings,
+        keys: &[OutputKeys],
+        issuance: &Issuance,
+        env: &Environment,
+    ) -> Result<Vec<Manifest>> {
+        let mut all = self.contents(settings, keys, issuance)?;
+        if !settings.command.is_empty() {
+            self.add_bash_env(settings, &mut all, env)?;
+        }
+        for (directory, contents) in self.directories.iter_mut().zip(&all) {
+            directory.write(&contents.manifest, &contents.folders)?;
+        }
+        // Behind the manifest, by which `cleanup` finds the socket.
+        if let Some(socket) = &settings.agent {
+            let agent = self.agent.insert(Agent::listen(Path::new(socket))?);
+            agent.hold(keys, &issuance.response.outputs);
+        }
+        Ok(all.into_iter().map(|contents| contents.manifest).collect())
+    }
+
+    /// Replaces the certificates by those of another issuance for the same keys.
+    ///
+    /// # Errors
+    /// `Kind::Destination`.
+    pub fn renew(&mut self, settings: &Settings, keys: &[OutputKeys], issuance: &Issuance) -> Result<()> {
+        if let Some(agent) = &self.agent {
+            agent.hold(keys, &issuance.response.outputs);
+        }
+        let mut all = self.contents(settings, keys, issuance)?;
+        if let (Some(_), Some(first)) = (&self.bash_env, all.first_mut()) {
+            first.manifest.files.push(destination::BASH_ENV.to_owned());
+        }
+        for (directory, contents) in self.directories.iter_mut().zip(&all) {
+            directory.renew(&contents.manifest, &contents.folders)?;
+        }
+        Ok(())
+    }
+
+    fn contents(
+        &self,
+        settings: &Settings,
+        keys: &[OutputKeys],
+        issuance: &Issuance,
+    ) -> Result<Vec<Contents>> {
+        let mut all = contents(settings, keys, issuance)?;
+        for (directory, contents) in self.directories.iter().zip(&mut all) {
+            contents.manifest.keep_directory = directory.stays();
+        }
+        Ok(all)
+    }
+
+    fn add_bash_env(&mut self, settings: &Settings, all: &mut [Contents], env: &Environment) -> Result<()> {
+        let manifests: Vec<_> = all.iter().map(|contents| contents.manifest.clone()).collect();
+        let (Some(first), Some(destination)) = (all.first_mut(), settings.destinations.first()) else {
+            return Ok(());
+        };
+        self.bash_env = BashEnv::new(env, &destination.path, &report(settings, &manifests).variables)?;
+        if let Some(bash_env) = &self.bash_env {
+            first.manifest.files.push(destination::BASH_ENV.to_owned());
+            first.folders.push((String::new(), vec![bash_env.file()]));
+        }
+        Ok(())
+    }
+
+    /// `$BASH_ENV` for COMMAND, where there was one.
+    #[must_use]
+    pub fn bash_env(&self) -> Option<&Path> {
+        self.bash_env.as_ref().map(BashEnv::path)
+    }
+
+    /// Leaves everything where it is.
+    pub fn keep(self) {
+        self.directories.into_iter().for_each(Directory::keep);
+    }
+
+    /// Wipes everything now.
+    ///
+    /// # Errors
+    /// What could not be removed or carried over, for a person.
+    pub fn wipe(self) -> Result<(), String> {
+        drop(self.agent);
+        let carried = self.bash_env.map_or(Ok(()), |bash_env| {
+            bash_env.carry_over().map_err(|why| format!("what was added to $BASH_ENV is lost: {why}"))
+        });
+        let wiped: Vec<_> = self.directories.into_iter().map(Directory::wipe).collect();
+        wiped.into_iter().chain([carried]).collect()
+    }
+}
+
+fn contents(settings: &Settings, keys: &[OutputKeys], issuance: &Issuance) -> Result<Vec<Contents>> {
+    let mut issued = keys.iter().zip(&issuance.response.outputs);
+    let mut all = Vec::new();
+    for destination in &settings.destinations {
+        let mut manifest = empty_manifest(settings, destination, issuance);
+        let mut folders = Vec::new();
+        for output in &destination.outputs {
+            let (keys, answer) =
+                issued.next().ok_or_else(|| Error::internal("an output without an answer"))?;
+            let folder = destination.folder(output);
+            let files =
+                files(settings, &folder_path(&destination.path, &folder), output, keys, answer, issuance)?;
+            manifest.outputs.push(output_entry(output, answer, &folder, &files));
+            folders.push((folder, files));
+        }
+        all.push(Contents { manifest, folders });
+    }
+    // What is wiped is what a manifest names.
+    let first = all.first_mut().and_then(|contents| contents.manifest.outputs.first_mut());
+    if let (Some(_), Some(output)) = (&settings.agent, first) {
+        output.files.push(AGENT_SOCKET.to_owned());
+    }
+    Ok(all)
+}
+
+fn empty_manifest(settings: &Settings, destination: &Destination, issuance: &Issuance) -> Manifest {
+    let response = &issuance.response;
+    let others = settings.destinations.iter().filter(|other| other.path != destination.path);
+    Manifest {
+        format: manifest::FORMAT.to_owned(),
+        destination: text(&destination.path),
+        authority: settings.authority.clone(),
+        ca_file: settings.trust.ca_file.as_deref().map(text),
+        ca_pin: settings.trust.ca_pin.clone(),
+        cluster: response.cluster.clone(),
+        bot: response.bot.clone(),
+        join_method: settings.method.name().to_owned(),
+        token: settings.token.clone(),
+        issuance_id: response.issuance_id.clone(),
+        expires_at: response.expires_at.clone(),
+        outputs: Vec::new(),
+        files: Vec::new(),
+        also: others.map(|other| text(&other.path)).collect(),
+        keep_directory: false,
+    }
+}
+
+fn output_entry(output: &Output, answer: &OutputResponse, folder: &str, files: &[File]) -> manifest::Output {
+    let path = |file: &File| {
+        if folder.is_empty() { file.name.clone().into_owned() } else { format!("{folder}/{}", file.name) }
+    };
+    manifest::Output {
+        name: output.name.clone(),
+        kind: output.kind.name().to_owned(),
+        files: files.iter().map(path).collect(),
+        serial: answer.serial.clone(),
+        tls_serial: answer.tls_serial.clone(),
+        principals: answer.principals.clone(),
+        roles: answer.roles.clone(),
+    }
+}
+
+fn files(
+    settings: &Settings,
+    folder: &str,
+    output: &Output,
+    keys: &OutputKeys,
+    answer: &OutputResponse,
+    issuance: &Issuance,
+) -> Result<Vec<File>> {
+    let tls_key = keys.tls.as_ref().map_or_else(Zeroizing::default, |key| key.pem());
+    output.kind.files(&Material {
+        folder,
+        ssh: keys.ssh.as_ref().zip(answer.ssh_certificate.as_deref()).map(|(key, certificate)| SshMaterial {
+            private_key: &key.openssh,
+            public_key: &key.public_line,
+            certificate,
+        }),
+        tls: answer
+            .tls_certificate_chain
+            .as_deref()
+            .filter(|_| keys.tls.is_some())
+            .map(|chain| TlsMaterial { private_key: &tls_key, chain }),
+        host: keys.host.as_ref().zip(answer.ssh_certificate.as_deref()).map(|(key, certificate)| {
+            HostMaterial { private_key: key.private().map(|key| key.openssh.as_str()), certificate }
+        }),
+        options: &output.options,
+        files: &output.files,
+        subject: answer.principals.first().map(String::as_str),
+        trust: &issuance.response.trust,
+        agent: settings.agent.as_deref(),
+    })
+}
+
+fn folder_path(destination: &Path, folder: &str) -> String {
+    if folder.is_empty() { text(destination) } else { text(&destination.join(folder)) }
+}
+
+/// Settings take UTF-8 paths alone.
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// What COMMAND, later steps and the CI system are told.
+#[must_use]
+pub fn report(settings: &Settings, manifests: &[Manifest]) -> Report {
+    let Some(first) = manifests.first() else {
+        return Report { outputs: Vec::new(), variables: Vec::new(), summary: Vec::new() };
+    };
+    let path_of = |name: &str| {
+        manifests.iter().find_map(|manifest| {
+            let file =
+                manifest.outputs.iter().flat_map(|output| &output.files).find(|file| is_named(file, name))?;
+            Some(format!("{}/{file}", manifest.destination))
+        })
+    };
+    // Without an output `identity`, the SSH key is what a client is pointed at;
+    // its public half, where an agent has the other.
+    let identity =
+        path_of("identity").or_else(|| path_of("key")).or_else(|| path_of("key.pub")).unwrap_or_default();
+    let mut outputs = vec![("destination", first.destination.clone()), ("identity-file", identity.clone())];
+    outputs.extend(path_of("ssh_config").map(|path| ("ssh-config", path)));
+    outputs.push(("expires-at", first.expires_at.clone()));
+    outputs.push(("issuance-id", first.issuance_id.clone()));
+    let mut variables = vec![
+        ("MACHINE_ID_DESTINATION", first.destination.clone()),
+        ("MACHINE_ID_IDENTITY_FILE", identity),
+        ("MACHINE_ID_EXPIRES_AT", first.expires_at.clone()),
+    ];
+    for (destination, manifest) in settings.destinations.iter().zip(manifests) {
+        for (output, written) in destination.outputs.iter().zip(&manifest.outputs) {
+            let own = output.kind.variables(&Written {
+                folder: &folder_path(&destination.path, &destination.folder(output)),
+                options: &output.options,
+                subject: written.principals.first().map(String::as_str),
+            });
+            // All of an output's or none: the user of one with the database of
+            // another would be neither's. The first one has them.
+            if !own.iter().any(|(name, _)| variables.iter().any(|(taken, _)| taken == name)) {
+                variables.extend(own);
+            }
+        }
+    }
+    variables.extend(settings.agent.iter().map(|socket| ("SSH_AUTH_SOCK", socket.clone())));
+    Report { outputs, variables, summary: summary(manifests, first) }
+}
+
+fn is_named(path: &str, name: &str) -> bool {
+    path.rsplit('/').next() == Some(name)
+}
+
+fn summary(manifests: &[Manifest], first: &Manifest) -> Vec<(&'static str, String)> {
+    let outputs = manifests.iter().flat_map(|manifest| &manifest.outputs);
+    let outputs: Vec<String> = outputs
+        .map(|output| match output.principals.is_empty() {
+            true => output.name.clone(),
+            false => format!("{} ({})", output.name, output.principals.join(", ")),
+        })
+        .collect();
+    vec![
+        ("bot", first.bot.clone()),
+        ("outputs", outputs.join("; ")),
+        ("valid until", first.expires_at.clone()),
+        ("issuance", first.issuance_id.clone()),
+        ("authority", first.authority.clone()),
+    ]
+}
+
+/// The result in one line, for people.
+#[must_use]
+pub fn summary_line(manifest: &Manifest) -> String {
+    let mut principals: Vec<&str> =
+        manifest.outputs.iter().flat_map(|output| &output.principals).map(String::as_str).collect();
+    principals.dedup();
+    let logins =
+        if principals.is_empty() { String::new() } else { format!(" for {}", shown(&principals.join(", "))) };
+    format!(
+        "certificates of bot {}{logins}, valid until {}",
+        shown(&manifest.bot),
+        shown(&manifest.expires_at)
+    )
+}

@@ -1,0 +1,136 @@
+//! `$BASH_ENV` for COMMAND.
+//!
+//! bash reads the file that `$BASH_ENV` names before each script. On CircleCI
+//! it carries variables from step to step, and an earlier `once` has put its
+//! own there: a COMMAND that is a bash script would find those in place of the
+//! variables that it was started with. So where there is a `$BASH_ENV`, COMMAND
+//! gets one in the destination, which reads the old one and then exports ours.
+//! What COMMAND appends for later steps is carried over when it ends.
+
+use std::fs::OpenOptions;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use crate::destination::{self, File};
+use crate::environment::Environment;
+use crate::error::Result;
+use crate::once::delivery::ci::{exports, shell_quoted};
+
+/// The variable.
+pub const VARIABLE: &str = "BASH_ENV";
+
+/// The most that COMMAND may leave for later steps, in bytes.
+const MAX_APPENDED: u64 = 1 << 20;
+
+/// COMMAND's file, and the one that it stands for.
+#[derive(Debug)]
+pub struct BashEnv {
+    old: String,
+    path: PathBuf,
+    text: String,
+}
+
+impl BashEnv {
+    /// For a destination and the variables of this run; nothing where there is no `$BASH_ENV`.
+    ///
+    /// # Errors
+    /// `Kind::Destination` where a value would not stay one.
+    pub fn new(
+        env: &Environment,
+        destination: &Path,
+        variables: &[(&'static str, String)],
+    ) -> Result<Option<Self>> {
+        let Some(old) = env.get(VARIABLE) else { return Ok(None) };
+        let name = sourced(old);
+        let text = format!("if [ -r {name} ]; then . {name}; fi\n{}", exports(variables)?);
+        Ok(Some(Self { old: old.to_owned(), path: destination.join(destination::BASH_ENV), text }))
+    }
+
+    /// The file; it stays as it is when certificates are renewed, since COMMAND may have added to it.
+    #[must_use]
+    pub fn file(&self) -> File {
+        File::key(destination::BASH_ENV, &self.text)
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Appends to the old file what COMMAND appended to its own.
+    ///
+    /// # Errors
+    /// Why it could not be, for a person.
+    pub fn carry_over(&self) -> Result<(), String> {
+        let mut text = String::new();
+        let limit = MAX_APPENDED + u64::try_from(self.text.len()).unwrap_or(0);
+        let read =
+            std::fs::File::open(&self.path).and_then(|file| file.take(limit).read_to_string(&mut text));
+        let Some(appended) = text.strip_prefix(&self.text).filter(|rest| !rest.is_empty()) else {
+            return Ok(());
+        };
+        read.and_then(|_| OpenOptions::new().append(true).create(true).open(&self.old))
+            .and_then(|mut file| file.write_all(appended.as_bytes()))
+            .map_err(|error| error.to_string())
+    }
+}
+
+/// The old value as a word of shell that names the same file. bash expands
+/// variables and commands in it, and does not look for it in `$PATH`.
+fn sourced(old: &str) -> String {
+    let here = if old.contains('/') { "" } else { "./" };
+    if old.contains(['$', '`']) {
+        format!("\"{}\"", old.replace('"', "\\\""))
+    } else {
+        shell_quoted(&format!("{here}{old}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    fn bash(path: &Path, script: &str) -> String {
+        let output = Command::new("bash").args(["-c", script]).env(VARIABLE, path).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[test]
+    fn ours_come_last_and_additions_are_carried_over() {
+        let temp = tempfile::tempdir().unwrap();
+        let old = temp.path().join("it's old");
+        std::fs::write(&old, "export MACHINE_ID_DESTINATION=/earlier\nexport OTHER=kept\n").unwrap();
+        let env = Environment::from_pairs([(VARIABLE, old.to_str().unwrap())]);
+        let variables = [("MACHINE_ID_DESTINATION", "/ours".to_owned())];
+        let file = BashEnv::new(&env, temp.path(), &variables).unwrap().unwrap();
+        std::fs::write(file.path(), &*file.file().content).unwrap();
+        let script = "echo \"$MACHINE_ID_DESTINATION $OTHER\"; bash -c 'echo $MACHINE_ID_DESTINATION'; echo 'export NEW=1' >> \"$BASH_ENV\"";
+        assert_eq!(bash(file.path(), script), "/ours kept\n/ours\n");
+        file.carry_over().unwrap();
+        assert!(std::fs::read_to_string(&old).unwrap().ends_with("OTHER=kept\nexport NEW=1\n"));
+        std::fs::remove_file(file.path()).unwrap();
+        file.carry_over().unwrap();
+    }
+
+    #[test]
+    fn the_old_one_may_be_missing_or_an_expression() {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::write(temp.path().join("rc"), "export FOUND=yes\n").unwrap();
+        let variables = [("X", "1".to_owned())];
+        for (old, says) in [("/no/such/file", "1-\n"), ("$ROOT/rc", "1-yes\n")] {
+            let env = Environment::from_pairs([(VARIABLE, old)]);
+            let file = BashEnv::new(&env, temp.path(), &variables).unwrap().unwrap();
+            std::fs::write(file.path(), &*file.file().content).unwrap();
+            let output = Command::new("bash")
+                .args(["-c", "echo $X-$FOUND"])
+                .env(VARIABLE, file.path())
+                .env("ROOT", temp.path())
+                .output()
+                .unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), says, "{old}");
+        }
+        assert!(BashEnv::new(&Environment::default(), temp.path(), &variables).unwrap().is_none());
+    }
+}

@@ -1,0 +1,143 @@
+//! The authority's answer, checked before anything is written: is each
+//! certificate for our key, of the right kind, and of any use?
+
+use ring::digest;
+use ssh_key::Certificate;
+use ssh_key::certificate::CertType;
+
+use crate::clock::parse_rfc3339;
+use crate::error::{Error, Kind, Result};
+use crate::once::exchange::keys::OutputKeys;
+use crate::pem;
+use crate::text::shown;
+use crate::wire::{ExchangeResponse, OutputResponse};
+
+/// An answer that passed.
+#[derive(Debug)]
+pub struct Issuance {
+    /// The answer.
+    pub response: ExchangeResponse,
+    /// When the first certificate expires, in seconds since 1970.
+    pub expires_at: i64,
+}
+
+/// Checks an answer against the names and keys that were asked for.
+///
+/// # Errors
+/// `Kind::Unreachable`: this is not how an authority answers.
+pub fn check(mut response: ExchangeResponse, asked: &[(&str, &OutputKeys)]) -> Result<Issuance> {
+    let wrong = |why: String| {
+        Error::new(Kind::Unreachable, why)
+            .context("the authority's answer does not fit the request")
+            .hint("the authority and this program may be of versions that do not fit together")
+    };
+    let names: Vec<&str> = response.outputs.iter().map(|output| output.name.as_str()).collect();
+    if names != asked.iter().map(|(name, _)| *name).collect::<Vec<_>>() {
+        return Err(wrong("it has other outputs".to_owned()));
+    }
+    if !is_plain(&response.issuance_id) || !is_plain(&response.cluster) || !is_plain(&response.bot) {
+        return Err(wrong("its names are not plain text".to_owned()));
+    }
+    let expires_at =
+        parse_rfc3339(&response.expires_at).ok_or_else(|| wrong("`expires_at` is not a time".to_owned()))?;
+    for (output, (name, keys)) in response.outputs.iter_mut().zip(asked) {
+        check_output(output, keys).map_err(|why| wrong(format!("output `{name}`: {why}")))?;
+    }
+    for key in response.trust.ssh_host_cas.iter().chain(&response.trust.ssh_user_cas) {
+        if key.trim().contains(['\n', '\r']) || ssh_key::PublicKey::from_openssh(key).is_err() {
+            return Err(wrong("a CA is not an SSH public key".to_owned()));
+        }
+    }
+    for ca in &response.trust.tls_cas {
+        pem::certificates(ca).map_err(|why| wrong(format!("a CA: {why}")))?;
+    }
+    Ok(Issuance { expires_at, response })
+}
+
+/// Fit for a file of one line, a log and a workflow command.
+fn is_plain(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 256
+        && shown(text).len() == text.len()
+        && !text.chars().any(char::is_control)
+}
+
+fn check_output(output: &mut OutputResponse, keys: &OutputKeys) -> Result<(), String> {
+    match (&keys.ssh, &output.ssh_certificate) {
+        // What the certificate says counts, not what is said about it.
+        (Some(key), Some(certificate)) => {
+            output.principals = check_ssh(certificate, &key.blob, CertType::User)?
+        }
+        // An identity whose roles grant no login has its X.509 half alone; the authority warns.
+        (Some(_), None) if keys.tls.is_some() => output.principals.clear(),
+        (Some(_), None) => return Err("there is no SSH certificate".to_owned()),
+        (None, _) => {}
+    }
+    match (&keys.host, &output.ssh_certificate) {
+        (Some(key), Some(certificate)) => {
+            output.principals = check_ssh(certificate, key.blob(), CertType::Host)?;
+        }
+        (Some(_), None) => return Err("there is no host certificate".to_owned()),
+        (None, _) => {}
+    }
+    match (&keys.tls, &output.tls_certificate_chain) {
+        (Some(key), Some(chain)) => {
+            let common_name = check_tls(chain, &key.spki)?;
+            if keys.ssh.is_none() {
+                output.principals = common_name.into_iter().collect();
+            }
+            Ok(())
+        }
+        (Some(_), None) => Err("there is no X.509 certificate".to_owned()),
+        (None, _) => Ok(()),
+    }
+}
+
+/// Returns the principals.
+fn check_ssh(line: &str, blob: &[u8], wanted: CertType) -> Result<Vec<String>, String> {
+    if line.trim_end().contains(['\n', '\r']) {
+        return Err("the SSH certificate is not one line".to_owned());
+    }
+    let certificate = Certificate::from_openssh(line.trim_end())
+        .map_err(|error| format!("the SSH certificate: {error}"))?;
+    let public = ssh_key::PublicKey::from(certificate.public_key().clone());
+    if public.to_bytes().ok().as_deref() != Some(blob) {
+        return Err("the SSH certificate is for another key".to_owned());
+    }
+    if certificate.cert_type() != wanted {
+        let whose = if wanted == CertType::Host { "host" } else { "user" };
+        return Err(format!("the SSH certificate is not a {whose}'s"));
+    }
+    // Without principals, a certificate holds for everyone.
+    if certificate.valid_principals().is_empty()
+        || certificate.valid_principals().iter().any(String::is_empty)
+    {
+        return Err("the SSH certificate has no principals".to_owned());
+    }
+    Ok(certificate.valid_principals().to_vec())
+}
+
+/// Returns the common name.
+fn check_tls(chain: &str, spki: &[u8]) -> Result<Option<String>, String> {
+    let chain = pem::certificates(chain)?;
+    let leaf = chain.first().ok_or("there is no X.509 certificate")?;
+    let (_, leaf) = x509_parser::parse_x509_certificate(leaf)
+        .map_err(|error| format!("the X.509 certificate: {error}"))?;
+    if digest::digest(&digest::SHA256, leaf.public_key().raw).as_ref()
+        != digest::digest(&digest::SHA256, spki).as_ref()
+    {
+        return Err("the X.509 certificate is for another key".to_owned());
+    }
+    if leaf.is_ca() {
+        return Err("the X.509 certificate is a CA's".to_owned());
+    }
+    let common_name = leaf.subject().iter_common_name().next().map(|name| name.as_str());
+    let common_name = common_name.transpose().map_err(|error| format!("its common name: {error}"))?;
+    if !common_name.is_none_or(is_plain) {
+        return Err("its common name is not plain text".to_owned());
+    }
+    Ok(common_name.map(str::to_owned))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,148 @@
+//! The destinations of `once`, from what was asked for to absolute paths that
+//! can stand in `ssh_config`.
+
+use std::path::{Path, PathBuf};
+
+use crate::destination::{ssh, wipe};
+use crate::environment::Environment;
+use crate::error::{Error, Kind, Result};
+use crate::folder::absolute;
+use crate::folder::trust;
+use crate::once::settings::output::{Output, RawOutput, check_output};
+use crate::random;
+use crate::text::shown;
+
+/// The variable that names a destination: to `once` by hand, and to later
+/// steps by `once`.
+const VARIABLE: &str = "MACHINE_ID_DESTINATION";
+
+/// A destination and the outputs in it.
+#[derive(Clone, Debug)]
+pub struct Destination {
+    /// Its absolute path.
+    pub path: PathBuf,
+    /// Its outputs, at least one.
+    pub outputs: Vec<Output>,
+}
+
+impl Destination {
+    /// The folder of an output: the destination itself where it is alone.
+    #[must_use]
+    pub fn folder(&self, output: &Output) -> String {
+        if self.outputs.len() == 1 { String::new() } else { output.name.clone() }
+    }
+}
+
+/// Where the outputs without a destination of their own go.
+#[derive(Clone, Debug, Default)]
+pub struct CommonDestination {
+    /// Where, if it was said.
+    pub path: Option<String>,
+    /// What to say about it, for `-v`.
+    pub notes: Vec<String>,
+}
+
+impl CommonDestination {
+    /// A flag beats the environment, which beats the file. For a COMMAND, a
+    /// variable that an earlier `once` has set for later steps says where
+    /// *its* certificates are, not where others are to be put: they would
+    /// replace them, and take them away when COMMAND ends.
+    #[must_use]
+    pub fn choose(flag: Option<String>, env: &Environment, file: Option<String>, wrapped: bool) -> Self {
+        let variable = env.get(VARIABLE).map(str::to_owned);
+        let earlier = |path: &String| {
+            wrapped && absolute(path).is_ok_and(|path| wipe::find(&path).is_ok_and(|found| found.is_some()))
+        };
+        match (flag, variable) {
+            (None, Some(path)) if earlier(&path) => Self {
+                path: file,
+                notes: vec![format!(
+                    "{VARIABLE} is that of an earlier `once`, which is left alone: {}",
+                    shown(&path)
+                )],
+            },
+            (flag, variable) => Self { path: flag.or(variable).or(file), notes: Vec::new() },
+        }
+    }
+}
+
+/// Groups the outputs by destination, the common one first: it is printed and handed on.
+///
+/// # Errors
+/// `Kind::Usage`; `Kind::Destination` where there is no place for a new directory.
+pub fn destinations(
+    mut raw: Vec<RawOutput>,
+    roles: &[String],
+    asked: &mut CommonDestination,
+    env: &Environment,
+) -> Result<Vec<Destination>> {
+    if raw.is_empty() {
+        raw.push(RawOutput { kind: "identity".to_owned(), ..RawOutput::default() });
+    }
+    let mut all: Vec<Destination> = Vec::new();
+    let mut names: Vec<String> = Vec::new();
+    let mut common: Option<PathBuf> = None;
+    for raw in raw {
+        let (output, own) = check_output(raw, roles)?;
+        if names.contains(&output.name) {
+            return Err(Error::usage(format!("two outputs are named `{}`", output.name))
+                .hint("give one of them another with name=…"));
+        }
+        names.push(output.name.clone());
+        let path = match (own, &common) {
+            (Some(own), _) => destination_path(&own)?,
+            (None, Some(common)) => common.clone(),
+            (None, None) => common.insert(common_path(asked, env)?).clone(),
+        };
+        match all.iter_mut().find(|destination| destination.path == path) {
+            Some(destination) => destination.outputs.push(output),
+            None => all.push(Destination { path, outputs: vec![output] }),
+        }
+    }
+    all.sort_by_key(|destination| Some(&destination.path) != common.as_ref());
+    Ok(all)
+}
+
+fn common_path(asked: &mut CommonDestination, env: &Environment) -> Result<PathBuf> {
+    match &asked.path {
+        Some(path) => destination_path(path),
+        None => {
+            let parent = default_parent(env, &mut asked.notes)?;
+            destination_path(&format!("{parent}/machine-id-{}", random::hex::<8>()))
+        }
+    }
+}
+
+/// Where a new destination stands: the first place in which nobody else could
+/// put another directory in its stead. Variables may come from another user
+/// (`sudo -E`), and in a container action `RUNNER_TEMP` names a directory of
+/// the host, which is not there, or belongs to the host's user.
+fn default_parent(env: &Environment, notes: &mut Vec<String>) -> Result<String> {
+    let variables = ["RUNNER_TEMP", "XDG_RUNTIME_DIR", "TMPDIR"];
+    let named = variables.iter().filter_map(|name| Some((*name, env.get(name)?)));
+    for (name, place) in named.chain([("the default", "/tmp")]) {
+        match trust::fit(Path::new(place)).map(|fit| fit.to_str().map(str::to_owned)) {
+            Ok(Some(fit)) => return Ok(fit.trim_end_matches('/').to_owned()),
+            Ok(None) => notes.push(format!("not in {name} ({}): its path is not UTF-8", shown(place))),
+            Err(why) => notes.push(format!("not in {name} ({}): {}", shown(place), shown(&why))),
+        }
+    }
+    Err(Error::new(Kind::Destination, notes.join("; "))
+        .context("there is no place for a new destination")
+        .hint("give --destination, below a directory that only this user can write to"))
+}
+
+/// An absolute path that can stand in `ssh_config`, in a variable and on a line of its own.
+fn destination_path(text: &str) -> Result<PathBuf> {
+    let wrong = |why: &str| Error::usage(format!("cannot use the destination `{}`: {why}", shown(text)));
+    // `components` drops what a slash or `/.` at the end would change.
+    let path: PathBuf = absolute(text)?.components().collect();
+    if path.file_name().is_none() {
+        return Err(wrong("it has no name"));
+    }
+    let Some(plain) = path.to_str() else { return Err(wrong("it is not UTF-8")) };
+    if !ssh::is_quotable(plain) {
+        return Err(wrong("it holds a control character, `\"`, `\\` or `${`, which ssh_config cannot quote"));
+    }
+    Ok(path)
+}

@@ -1,0 +1,154 @@
+//! Outputs as asked for with `--output` or `--config`, and as checked.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+
+use crate::destination::{OutputType, Texts, Used, manifest, output_type, type_names};
+use crate::document::nearest;
+use crate::error::{Error, Result};
+use crate::text::shown;
+use crate::wire::is_name;
+
+/// The largest file that an option names, in bytes.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// One output.
+#[derive(Clone)]
+pub struct Output {
+    /// Its name, unique.
+    pub name: String,
+    /// Its type.
+    pub kind: &'static dyn OutputType,
+    /// The roles it asks for; none means all.
+    pub roles: Vec<String>,
+    /// The type's own options.
+    pub options: Texts,
+    /// The texts of the files that some of them name.
+    pub files: Texts,
+}
+
+impl Output {
+    /// The options that the authority decides on; the others say what is done here.
+    #[must_use]
+    pub fn asked(&self) -> Texts {
+        let there = |name: &str| self.kind.options().iter().any(|o| o.name == name && o.used == Used::There);
+        self.options.iter().filter(|(name, _)| there(name)).map(|(n, v)| (n.clone(), v.clone())).collect()
+    }
+
+    /// The public key that is certified in place of a new one.
+    #[must_use]
+    pub fn given_key(&self) -> Option<&str> {
+        self.kind.given_key(&self.files)
+    }
+}
+
+impl std::fmt::Debug for Output {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Output")
+            .field("name", &self.name)
+            .field("kind", &self.kind.name())
+            .finish_non_exhaustive()
+    }
+}
+
+/// An output as asked for, before it is checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawOutput {
+    /// Its type.
+    pub kind: String,
+    /// Its name, if not the type's.
+    pub name: Option<String>,
+    /// Its own roles.
+    pub roles: Vec<String>,
+    /// Its own destination.
+    pub destination: Option<String>,
+    /// The type's own options.
+    pub options: BTreeMap<String, String>,
+}
+
+/// `TYPE[,KEY=VALUE…]`.
+///
+/// # Errors
+/// `Kind::Usage`.
+pub fn parse_output(text: &str) -> Result<RawOutput> {
+    let wrong = |why: String| Error::usage(format!("--output {}: {why}", shown(text)));
+    let mut parts = text.split(',');
+    let mut output = RawOutput { kind: parts.next().unwrap_or_default().to_owned(), ..RawOutput::default() };
+    let mut seen = Vec::new();
+    for part in parts {
+        let (key, value) =
+            part.split_once('=').ok_or_else(|| wrong(format!("`{}` is not KEY=VALUE", shown(part))))?;
+        if seen.contains(&key) {
+            return Err(wrong(format!("`{}` is there twice", shown(key))));
+        }
+        seen.push(key);
+        match key {
+            _ if value.is_empty() => return Err(wrong(format!("`{}` has no value", shown(key)))),
+            "name" => output.name = Some(value.to_owned()),
+            "roles" => output.roles = value.split('+').map(str::to_owned).collect(),
+            "destination" => output.destination = Some(value.to_owned()),
+            _ => {
+                output.options.insert(key.to_owned(), value.to_owned());
+            }
+        }
+    }
+    Ok(output)
+}
+
+/// Checks an output; its own destination stands beside it.
+///
+/// # Errors
+/// `Kind::Usage`.
+pub fn check_output(raw: RawOutput, roles: &[String]) -> Result<(Output, Option<String>)> {
+    let kind = output_type(&raw.kind).ok_or_else(|| unknown("output type", &raw.kind, &type_names()))?;
+    let name = raw.name.unwrap_or_else(|| raw.kind.clone());
+    if !is_name(&name) || name == manifest::FILE_NAME {
+        return Err(Error::usage(format!("`{}` cannot be the name of an output", shown(&name)))
+            .hint("names are small letters, digits, `-`, `_` and `.`, at most 64 of them"));
+    }
+    let mut known = vec!["name", "roles", "destination"];
+    known.extend(kind.options().iter().map(|option| option.name));
+    if let Some(option) = raw.options.keys().find(|option| !known.contains(&option.as_str())) {
+        return Err(unknown(&format!("option of `{}`", kind.name()), option, &known));
+    }
+    if let Some(missing) = kind.options().iter().find(|o| o.needed && !raw.options.contains_key(o.name)) {
+        let (kind, missing) = (kind.name(), missing.name);
+        return Err(Error::usage(format!("output `{name}`: type `{kind}` needs `{missing}=…`")));
+    }
+    let files = option_files(kind, &raw.options, &name)?;
+    kind.check(&raw.options, &files).map_err(|why| Error::usage(format!("output `{name}`: {why}")))?;
+    let roles = if raw.roles.is_empty() { roles.to_vec() } else { raw.roles };
+    if let Some(role) =
+        roles.iter().find(|role| role.is_empty() || role.len() > 128 || role.chars().any(char::is_control))
+    {
+        return Err(Error::usage(format!("`{}` cannot be the name of a role", shown(role))));
+    }
+    Ok((Output { name, kind, roles, options: raw.options, files }, raw.destination))
+}
+
+/// Reads the files that options name, before anything is asked for.
+fn option_files(kind: &dyn OutputType, options: &Texts, name: &str) -> Result<Texts> {
+    let mut files = Texts::new();
+    for option in kind.options().iter().filter(|option| option.used == Used::File) {
+        let Some(path) = options.get(option.name) else { continue };
+        let mut text = String::new();
+        let read =
+            std::fs::File::open(path).and_then(|file| file.take(MAX_FILE_BYTES).read_to_string(&mut text));
+        read.map_err(|error| {
+            let what = format!("output `{name}`: cannot read `{}` {}", option.name, shown(path));
+            Error::usage(error).context(what)
+        })?;
+        files.insert(option.name.to_owned(), text);
+    }
+    Ok(files)
+}
+
+/// A name that is none of those that are known.
+pub(super) fn unknown(what: &str, name: &str, known: &[&str]) -> Error {
+    let error = Error::usage(format!("there is no {what} `{}`", shown(name)));
+    let error = match nearest(name, known) {
+        Some(near) => error.hint(format!("did you mean `{near}`?")),
+        None => error,
+    };
+    error.hint(format!("there is: {}", known.join(", ")))
+}
