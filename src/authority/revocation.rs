@@ -4,13 +4,9 @@
 
 use std::time::Duration;
 
-use rcgen::{
-    CertificateRevocationListParams, Issuer, KeyIdMethod, RevokedCertParams, SerialNumber, SigningKey,
-    date_time_ymd,
-};
+use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, SerialNumber, date_time_ymd};
 
 use super::store::{CertificateKind, RevocationList, RevokedCertificate};
-use crate::error::{Context as _, Kind, Result};
 use crate::krl;
 
 /// The last second that X.509 can say, 9999-12-31T23:59:59Z (RFC 5280, section 4.1.2.5).
@@ -25,17 +21,10 @@ pub fn ssh_krl(ca_blobs: &[Vec<u8>], list: &RevocationList, now: i64) -> Vec<u8>
     krl::write(list.number, u64::try_from(now).unwrap_or(0), ca_blobs, serials)
 }
 
-/// The X.509 certificates of the list as a CRL in DER, signed by their CA, of
+/// The X.509 certificates of the list as a CRL, which their CA is to sign, of
 /// the moment `now` and good for `valid_for` seconds.
-///
-/// # Errors
-/// Where the CA may not sign lists, or signing fails.
-pub fn tls_crl(
-    issuer: &Issuer<'_, impl SigningKey>,
-    list: &RevocationList,
-    now: i64,
-    valid_for: i64,
-) -> Result<Vec<u8>> {
+#[must_use]
+pub fn tls_crl(list: &RevocationList, now: i64, valid_for: i64) -> CertificateRevocationListParams {
     let revoked_certs = of_kind(list, CertificateKind::Tls)
         .map(|revoked| RevokedCertParams {
             serial_number: SerialNumber::from(revoked.serial),
@@ -46,16 +35,14 @@ pub fn tls_crl(
             invalidity_date: None,
         })
         .collect();
-    let params = CertificateRevocationListParams {
+    CertificateRevocationListParams {
         this_update: date_time_ymd(1970, 1, 1) + since_1970(now),
         next_update: date_time_ymd(1970, 1, 1) + since_1970(now.saturating_add(valid_for)),
         crl_number: SerialNumber::from(list.number),
         issuing_distribution_point: None,
         revoked_certs,
         key_identifier_method: KeyIdMethod::Sha256,
-    };
-    let crl = params.signed_by(issuer).context(Kind::Internal, "cannot sign the revocation list")?;
-    Ok(crl.der().to_vec())
+    }
 }
 
 fn of_kind(list: &RevocationList, kind: CertificateKind) -> impl Iterator<Item = &RevokedCertificate> {

@@ -6,14 +6,14 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::authority::store::{NewCertificate, NewSigned, Store as _, sqlite::Sqlite};
+use crate::authority::store::record::{self, CommandPlan, Recorded};
+use crate::authority::store::sqlite::Sqlite;
 use crate::authority::{config, keys};
 use crate::cli::authority::{Command, TokenCommand};
 use crate::clock::Clock;
 use crate::document;
 use crate::environment::Environment;
 use crate::error::{Error, Result};
-use crate::random;
 use crate::runtime::block_on;
 
 mod answer;
@@ -55,9 +55,8 @@ fn open(data_dir: &Path) -> Result<(keys::CaKeys, Sqlite)> {
 }
 
 /// Records what is going to be signed.
-fn record(store: &Sqlite, by: &'static str, certificate: NewCertificate) -> Result<()> {
-    let entry = NewSigned { id: random::id("s")?, time: Clock::system().now(), by, certificate };
-    block_on(store.record_signed(entry))?
+fn record<P: CommandPlan>(store: &Sqlite, by: &'static str, plan: P) -> Result<Recorded<P>> {
+    block_on(record::command(store, by, Clock::system().now(), plan))?
 }
 
 /// The value of a `--ttl`.

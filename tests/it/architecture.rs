@@ -99,6 +99,8 @@ const WALLS: &[Wall] = &[
             // The record's shape, which the store keeps.
             "crate::authority::store::CertificateKind",
             "crate::authority::store::NewCertificate",
+            "crate::authority::store::PlanRecord",
+            "crate::authority::store::record",
             "crate::join::Provenance",
         ],
     },
@@ -123,7 +125,8 @@ const WALLS: &[Wall] = &[
             "crate::authority::enroll",
             "crate::join",
         ],
-        but: &[],
+        // Without one, nothing is signed.
+        but: &["crate::authority::store::record::Recorded"],
     },
 ];
 

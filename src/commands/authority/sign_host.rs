@@ -19,6 +19,5 @@ pub(super) fn run(args: SignHost) -> Result<()> {
     let plan = HostPlan::new(&line, args.principals, Clock::system().now(), ttl(&args.ttl)?)
         .map_err(|error| error.context(format!("cannot certify {}", args.key.display())))?;
     let (keys, store) = open(&args.data.data_dir)?;
-    record(&store, "sign-host", plan.record()?)?;
-    print(&format!("{}\n", plan.sign(&keys)?))
+    print(&format!("{}\n", record(&store, "sign-host", plan)?.sign(&keys)?))
 }

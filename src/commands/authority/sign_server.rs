@@ -24,8 +24,7 @@ pub(super) fn run(args: SignServer) -> Result<()> {
             .map_err(|why| Error::usage(format!("cannot certify {}: {why}", csr.display())))?;
         let plan = ServerPlan::new(spki, args.names, now, ttl)?;
         let (keys, store) = open(&args.data.data_dir)?;
-        record(&store, "sign-server", plan.record())?;
-        return print(&plan.sign(&keys)?);
+        return print(&record(&store, "sign-server", plan)?.sign(&keys)?);
     }
     let out = args.out.unwrap_or_default();
     let pair = rcgen::KeyPair::generate().context(Kind::Internal, "cannot make a TLS key")?;
@@ -39,7 +38,7 @@ pub(super) fn run(args: SignServer) -> Result<()> {
     // Nothing is signed for files that cannot be written.
     let key = zeroize::Zeroizing::new(pair.serialize_pem());
     write_new(&out.join("server.key"), key.as_bytes(), 0o600)?;
-    record(&store, "sign-server", plan.record())?;
-    write_new(&out.join("server.crt"), plan.sign(&keys)?.as_bytes(), 0o644)?;
+    let certificate = record(&store, "sign-server", plan)?.sign(&keys)?;
+    write_new(&out.join("server.crt"), certificate.as_bytes(), 0o644)?;
     write_new(&out.join("ca.crt"), keys.trust().tls_cas.concat().as_bytes(), 0o644)
 }
