@@ -17,6 +17,7 @@ use crate::authority::policy::{Grant, TlsGrant};
 use crate::authority::store::record::{CommandPlan, Recorded};
 use crate::authority::store::{CertificateKind, NewCertificate};
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::pem;
 use crate::random::serial;
 
 /// Sigstore's arc for CI claims: <https://github.com/sigstore/fulcio/blob/main/docs/oid-info.md>.
@@ -87,7 +88,8 @@ impl Plan {
             // rcgen would keep the last of them alone.
             organizations => Some(subject(&self.common_name, organizations)),
         };
-        keys.sign_tls(recorded, &params, &spki, several.as_deref()).map(|der| pem(&der))
+        keys.sign_tls(recorded, &params, &spki, several.as_deref())
+            .map(|der| pem::encode("CERTIFICATE", &der).to_string())
     }
 }
 
@@ -108,21 +110,6 @@ fn subject(common_name: &str, organizations: &[String]) -> Vec<u8> {
             }
         });
     })
-}
-
-/// A certificate in PEM (RFC 7468).
-fn pem(der: &[u8]) -> String {
-    let body = STANDARD.encode(der);
-    let mut text = "-----BEGIN CERTIFICATE-----\n".to_owned();
-    let mut rest = body.as_str();
-    while !rest.is_empty() {
-        let (head, tail) = rest.split_at(rest.len().min(64));
-        text.push_str(head);
-        text.push('\n');
-        rest = tail;
-    }
-    text.push_str("-----END CERTIFICATE-----\n");
-    text
 }
 
 fn fulcio(arc: u64, text: &str) -> CustomExtension {
@@ -175,7 +162,7 @@ impl Recorded<ServerPlan> {
         if let Some(first) = plan.names.first().filter(|name| name.len() <= 64) {
             params.distinguished_name.push(DnType::CommonName, first.clone());
         }
-        keys.sign_tls(self, &params, &plan.spki, None).map(|der| pem(&der))
+        keys.sign_tls(self, &params, &plan.spki, None).map(|der| pem::encode("CERTIFICATE", &der).to_string())
     }
 }
 

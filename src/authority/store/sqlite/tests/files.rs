@@ -69,9 +69,16 @@ fn the_trail_is_read_in_pages_and_each_event_once() {
     bench.wait(bench.store.refuse(NewRefusal { time: NOW - 10, ..refusal("d-1", None) }));
     bench.issue(issuance(2000));
     let filter = EventFilter { since: Some(NOW), ..Default::default() };
-    let mut out = Vec::new();
-    bench.wait(audit::write(&*bench.store, &filter, audit::json, &mut out));
-    let text = String::from_utf8(out).unwrap();
+    let (mut text, mut pages) = (String::new(), 0);
+    bench.wait(audit::write(&*bench.store, &filter, audit::json, |page| {
+        text.push_str(page);
+        Ok(true)
+    }));
+    bench.wait(audit::write(&*bench.store, &filter, audit::json, |_| {
+        pages += 1;
+        Ok(false)
+    }));
+    assert_eq!(pages, 1, "nobody reads on");
     let mut ids: Vec<_> = text
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap()["issuance_id"].as_str().unwrap().to_owned())
