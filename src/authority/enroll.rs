@@ -4,8 +4,9 @@
 use std::net::IpAddr;
 
 use super::Authority;
+use super::issue::leaf::RequestContext;
 use super::issue::request::{OutputKeys, binding_of};
-use super::issue::{Prepared, RequestContext, Signed};
+use super::issue::{Prepared, Signed};
 use super::policy::{Asked, JoinToken, Policy};
 use super::store::roster::Barred;
 use super::store::{Issued, NewIssuance, NewRefusal, record};

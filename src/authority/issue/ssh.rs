@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use ssh_key::certificate::{Builder, CertType};
 
-use super::{RequestContext, record, valid_from};
+use super::leaf::{RequestContext, record, valid_from};
 use crate::authority::keys::CaKeys;
 use crate::authority::policy::{Grant, SshGrant};
 use crate::authority::store::record::{CommandPlan, Recorded};

@@ -11,7 +11,7 @@ use rcgen::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{RequestContext, record, validity};
+use super::leaf::{RequestContext, record, validity};
 use crate::authority::keys::CaKeys;
 use crate::authority::policy::{Grant, TlsGrant};
 use crate::authority::store::record::{CommandPlan, Recorded};
