@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use crate::authority::store::{CertificateKind, NewCertificate};
 use crate::clock::LEEWAY;
 use crate::error::{Context as _, Kind, Result};
-use crate::join::Provenance;
+use crate::join::verify::Provenance;
 
 /// Who asks, and when.
 #[derive(Debug)]
