@@ -40,7 +40,7 @@ pub struct Revocable {
 
 /// A private key and its certificate, as the assertion's header has it.
 enum Key {
-    Tls { pkcs8: Zeroizing<Vec<u8>>, chain: Vec<Vec<u8>> },
+    Tls { pkcs8: Zeroizing<Vec<u8>>, chain: Vec<Zeroizing<Vec<u8>>> },
     Ssh { seed: Zeroizing<[u8; 32]>, certificate: String },
 }
 
@@ -64,7 +64,6 @@ impl Revocable {
     pub fn of_answer(issuance_id: &str, outputs: &[OutputResponse], keys: &[OutputKeys]) -> Option<Self> {
         let tls = outputs.iter().zip(keys).find_map(|(output, keys)| {
             let chain = pem::decode_all(output.tls_certificate_chain.as_deref()?, "CERTIFICATE")?;
-            let chain = chain.into_iter().map(|block| block.to_vec()).collect();
             Some(Key::Tls { pkcs8: keys.tls.as_ref()?.pkcs8.clone(), chain })
         });
         let ssh = || {
@@ -94,9 +93,7 @@ impl Revocable {
             let read = |name: &str| text(folder, name);
             let both = TYPES.iter().find_map(|kind| kind.tls_pem(names, &read))?;
             let pkcs8 = pem::decode_all(&both, "PRIVATE KEY")?.pop()?;
-            let chain =
-                pem::decode_all(&both, "CERTIFICATE")?.into_iter().map(|block| block.to_vec()).collect();
-            Some(Key::Tls { pkcs8, chain })
+            Some(Key::Tls { pkcs8, chain: pem::decode_all(&both, "CERTIFICATE")? })
         });
         let ssh = || {
             let pairs = [("key", "key-cert.pub"), ("ssh_host", "ssh_host-cert.pub")];
