@@ -212,7 +212,7 @@ impl<'a> Exchanger<'a> {
     fn request(&self, proof: Proof) -> ExchangeRequest {
         let output = |(output, keys): (&Output, &OutputKeys)| OutputRequest {
             name: output.name.clone(),
-            kind: output.kind.name().to_owned(),
+            kind: output.kind.declaration.name.to_owned(),
             roles: output.roles.clone(),
             options: output.asked(),
             ssh: keys.ssh_line().map(|line| SshRequest { public_key: line.to_owned() }),

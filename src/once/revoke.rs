@@ -12,7 +12,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::clock::{Clock, LEEWAY};
-use crate::destination::TYPES;
+use crate::destination::OUTPUTS;
 use crate::destination::manifest::Manifest;
 use crate::destination::wipe::Found;
 use crate::environment::Environment;
@@ -91,7 +91,7 @@ impl Revocable {
         };
         let tls = plan.iter().find_map(|(folder, names)| {
             let read = |name: &str| text(folder, name);
-            let both = TYPES.iter().find_map(|kind| kind.tls_pem(names, &read))?;
+            let both = OUTPUTS.iter().find_map(|output| (output.tls_pem)(names, &read))?;
             let pkcs8 = pem::decode_all(&both, "PRIVATE KEY")?.pop()?;
             Some(Key::Tls { pkcs8, chain: pem::decode_all(&both, "CERTIFICATE")? })
         });
@@ -259,7 +259,7 @@ fn certificate_line(line: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::destination::Keys;
+    use crate::output::KeyKinds;
 
     fn parts(assertion: &Secret) -> (serde_json::Value, serde_json::Value) {
         let part = |index: usize| {
@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn assertions_are_as_the_contract_says() {
         net::install_crypto();
-        let keys = OutputKeys::generate(Keys { ssh: true, tls: true, host: false }, None).unwrap();
+        let keys = OutputKeys::generate(KeyKinds { ssh: true, tls: true, host: false }, None).unwrap();
         let output = |ssh: bool, tls: bool| OutputResponse {
             name: "x".into(),
             ssh_certificate: ssh.then(|| "ssh-ed25519-cert-v01@openssh.com AAAA comment\n".into()),
