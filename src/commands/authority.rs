@@ -10,15 +10,14 @@ use crate::error::Result;
 mod answer;
 mod audit;
 mod check;
+mod data_dir;
 mod explain;
 mod export;
 mod init;
 mod instances;
-mod new_file;
 mod serve;
 mod sign_host;
 mod sign_server;
-mod signing;
 mod token;
 
 /// Runs it.

@@ -5,8 +5,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 
 use rcgen::PublicKeyData as _;
 
-use super::new_file::write_new;
-use super::signing::{open, record, ttl};
+use super::data_dir::{open, record, ttl, write_new};
 use crate::authority::issue::{request, x509::ServerPlan};
 use crate::cli::authority::SignServer;
 use crate::clock::Clock;

@@ -1,5 +1,7 @@
-//! What the commands that sign have in common.
+//! What commands do with a data directory: open it to sign, and write new files.
 
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use crate::authority::store::record::{self, CommandPlan, Recorded};
@@ -29,4 +31,19 @@ pub(super) fn ttl(text: &str) -> Result<i64> {
         Ok(seconds) if seconds <= 3650 * 86_400 => Ok(seconds),
         _ => Err(Error::usage("`--ttl` is longer than ten years")),
     }
+}
+
+/// Writes a file that was not there.
+pub(super) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let write = || -> std::io::Result<()> {
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    write().map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => {
+            Error::usage(format!("{} exists already", path.display())).hint("move it away first")
+        }
+        _ => Error::usage(format!("cannot write {}: {error}", path.display())),
+    })
 }
