@@ -165,7 +165,7 @@ mod tests {
             ),
         ] {
             let nodes = document::parse(&section).unwrap();
-            let mistake = Bitbucket.configure(nodes[0].mapping("bitbucket").unwrap()).unwrap_err();
+            let mistake = Bitbucket.configure(nodes[0].mapping_or_empty("bitbucket").unwrap()).unwrap_err();
             assert_eq!(mistake.message, message, "{section}");
         }
     }

@@ -206,7 +206,7 @@ mod tests {
 
     fn configure(section: &str) -> Result<Box<dyn Verifier>, Mistake> {
         let nodes = document::parse(section).unwrap();
-        Buildkite.configure(nodes[0].mapping("buildkite").unwrap())
+        Buildkite.configure(nodes[0].mapping_or_empty("buildkite").unwrap())
     }
 
     #[test]

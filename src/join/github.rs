@@ -311,7 +311,7 @@ mod tests {
 
     fn configure(section: &str) -> Result<Box<dyn Verifier>, Mistake> {
         let nodes = document::parse(section).unwrap();
-        GitHub.configure(nodes[0].mapping("github").unwrap())
+        GitHub.configure(nodes[0].mapping_or_empty("github").unwrap())
     }
 
     #[test]
@@ -373,7 +373,7 @@ mod tests {
     fn mistakes_are_told() {
         for (section, message) in [
             ("{}", "github lacks `allow`"),
-            ("allow: []", "`allow` is empty: nobody could join"),
+            ("allow: []", "`allow` is empty"),
             ("allow: [{}]", "a rule without conditions would let everybody in"),
             ("allow: [{repositry: o/r}]", "a rule has no `repositry`"),
             ("allow: [{repository: o/r, ref_type: 'b*'}]", "`ref_type` takes no wildcards"),

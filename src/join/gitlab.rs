@@ -226,7 +226,7 @@ mod tests {
 
     fn configure(section: &str) -> Result<Box<dyn Verifier>, Mistake> {
         let nodes = document::parse(section).unwrap();
-        GitLab.configure(nodes[0].mapping("gitlab").unwrap())
+        GitLab.configure(nodes[0].mapping_or_empty("gitlab").unwrap())
     }
 
     #[test]
@@ -266,7 +266,7 @@ mod tests {
         for (section, message) in [
             ("{}", "gitlab lacks `allow`"),
             ("{domain: 'https://g', allow: [{project_id: '7'}]}", "`domain` must be HOST or HOST:PORT"),
-            ("{domain: '', allow: [{project_id: '7'}]}", "`domain` must be HOST or HOST:PORT"),
+            ("{domain: '', allow: [{project_id: '7'}]}", "`domain` is empty"),
             ("{domain: 'g:', allow: [{project_id: '7'}]}", "`domain` must be HOST or HOST:PORT"),
             ("{domain: 'g:x', allow: [{project_id: '7'}]}", "`domain` must be HOST or HOST:PORT"),
             ("{domain: 'g:99999', allow: [{project_id: '7'}]}", "`domain` must be HOST or HOST:PORT"),

@@ -9,10 +9,10 @@ use serde_json::{Map, Value};
 use super::oidc::{Audience, Common, Describe, KeySet, Oidc, issuer_url, key_set, text};
 use super::rules::{Field, Rule, Test, Want, claim};
 use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Source, Verifier};
-use crate::document::{self, Mapping, Mistake, Node};
+use crate::document::{Mapping, Mistake, Node};
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
-use crate::text::shown;
+use crate::text::{shown, which_of};
 
 /// The join method `kubernetes`.
 #[derive(Debug)]
@@ -162,12 +162,8 @@ fn cluster(section: &mut Mapping<'_>) -> Result<(String, Option<KeySet>), Mistak
         "in_cluster" => Err(Mistake::new(kind.place, "`type: in_cluster` is not taken: the authority asks no cluster about tokens")
             .hint("write `type: static_jwks` with the output of `kubectl get --raw /openid/v1/jwks`, or `type: oidc` where the cluster's issuer can be reached")),
         other => {
-            let mistake = Mistake::new(kind.place, format!("there is no type `{}`", shown(other)));
-            let known = ["static_jwks", "oidc"];
-            Err(match document::nearest(other, &known) {
-                Some(near) => mistake.hint(format!("did you mean `{near}`?")),
-                None => mistake.hint(format!("there are: {}", known.join(", "))),
-            })
+            let hint = which_of(other, &["static_jwks", "oidc"]);
+            Err(Mistake::new(kind.place, format!("there is no type `{}`", shown(other))).hint(hint))
         }
     }
 }
@@ -179,7 +175,6 @@ fn lacks(section: &Mapping<'_>, name: &str) -> Mistake {
 /// An issuer that nobody asks: whatever text the cluster has for it.
 fn given_issuer(node: &Node) -> Result<&str, Mistake> {
     match node.text("issuer")? {
-        "" => Err(Mistake::new(node.place, "`issuer` is empty")),
         LEGACY_ISSUER => Err(Mistake::new(
             node.place,
             format!("`{LEGACY_ISSUER}` issues tokens without an end, which are not taken"),
@@ -254,6 +249,7 @@ fn describe(_: &str, claims: &Map<String, Value>) -> Provenance {
 mod tests {
     use super::super::METHODS;
     use super::*;
+    use crate::document;
 
     const JWKS: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"k","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}"#;
 
@@ -309,7 +305,7 @@ mod tests {
                 ),
                 "`insecure_allow_http_issuer` is not taken",
             ),
-            (format!("{{type: static_jwks, static_jwks: {{}}, {allow}}}"), "`static_jwks` lacks `jwks`"),
+            (format!("{{type: static_jwks, static_jwks: {{}}, {allow}}}"), "`static_jwks` is empty"),
             (
                 format!("{{type: static_jwks, static_jwks: {{jwks: '{{}}'}}, {allow}}}"),
                 "`jwks` is not a key set: it has no list `keys`",

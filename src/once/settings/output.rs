@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 
 use crate::destination::{OutputType, Texts, Used, manifest, output_type, type_names};
-use crate::document::nearest;
 use crate::error::{Error, Result};
-use crate::text::shown;
+use crate::text::{did_you_mean, shown};
 use crate::wire::is_name;
 
 /// The largest file that an option names, in bytes.
@@ -146,9 +145,6 @@ fn option_files(kind: &dyn OutputType, options: &Texts, name: &str) -> Result<Te
 /// A name that is none of those that are known.
 pub(super) fn unknown(what: &str, name: &str, known: &[&str]) -> Error {
     let error = Error::usage(format!("there is no {what} `{}`", shown(name)));
-    let error = match nearest(name, known) {
-        Some(near) => error.hint(format!("did you mean `{near}`?")),
-        None => error,
-    };
+    let error = did_you_mean(name, known).into_iter().fold(error, Error::hint);
     error.hint(format!("there is: {}", known.join(", ")))
 }
