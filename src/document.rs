@@ -9,6 +9,8 @@
 //! A key whose value is nothing, `''`, `[]` or `{}` is never as if it were not
 //! there: the empty variable of a template would take a restriction away.
 
+#[cfg(test)]
+pub(crate) mod emptied;
 mod mistake;
 mod yaml;
 

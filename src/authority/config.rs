@@ -251,6 +251,32 @@ mod tests {
     }
 
     #[test]
+    fn no_value_may_be_empty() {
+        let full = format!(
+            "{MINIMAL}listen: 0.0.0.0:1\nstore: sqlite:a\nkeys: file:k\npolicy: p\nissuer_ca_file: c\n\
+             tls: {{cert_file: c, key_file: k}}\n"
+        );
+        parse(&full).unwrap();
+        for emptied in document::emptied::emptied(&full) {
+            let mistakes = parse(&emptied.text).expect_err(&emptied.path);
+            emptied.is_refused_by(&mistakes.into_iter().map(|one| one.to_string()).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn every_mistake_is_told_at_once() {
+        let error = parse("version: v1\ncluster: A\npublic_url:\nlisten: x\n").unwrap_err().in_file("f");
+        assert_eq!(
+            error.to_string(),
+            "f:2:10: `cluster` must be lower-case letters, digits, dots and dashes"
+        );
+        assert_eq!(
+            error.hints(),
+            ["also at 3:1: `public_url` has no value", "also at 4:9: `listen` must be ADDRESS:PORT"]
+        );
+    }
+
+    #[test]
     fn public_urls_are_bare() {
         assert_eq!(check_public_url("https://id.example.com/").unwrap(), "https://id.example.com");
         assert_eq!(check_public_url("https://127.0.0.1:8443").unwrap(), "https://127.0.0.1:8443");

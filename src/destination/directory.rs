@@ -357,7 +357,7 @@ fn replace(fd: &OwnedFd, name: &str, content: &[u8]) -> std::io::Result<()> {
 }
 
 fn create_temporary(fd: &OwnedFd) -> std::io::Result<(String, StdFile)> {
-    let name = format!("{}{}{}", TEMPORARY.0, crate::random::hex::<8>(), TEMPORARY.1);
+    let name = format!("{}{}{}", TEMPORARY.0, crate::random::hex::<8>()?, TEMPORARY.1);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(fd, name.as_str(), flags, PRIVATE_FILE)?;
     // The umask may have taken more away than it should.

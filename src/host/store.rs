@@ -125,7 +125,7 @@ impl Store {
     }
 
     fn create_temporary(&self) -> std::io::Result<(String, File)> {
-        let name = format!("{}{}{}", TEMPORARY.0, random::hex::<8>(), TEMPORARY.1);
+        let name = format!("{}{}{}", TEMPORARY.0, random::hex::<8>()?, TEMPORARY.1);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.fd, name.as_str(), flags, MODE)?;
         rustix::fs::fchmod(&file, MODE)?;

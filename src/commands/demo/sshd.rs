@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::{Server, Stage, write};
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::terminal::print;
 
 /// Where sshd keeps its privilege separation, which it needs when root starts it.
 const PRIVSEP: &str = "/run/sshd";
@@ -86,12 +87,12 @@ fn serve_and_log_in(
     let config = destination.join("ssh_config");
     let target = format!("{login}@127.0.0.1");
     let greeting = "echo \"hello from $(id -un) on a host that was verified by its certificate\"";
-    super::super::print(&format!("$ ssh -F {} -p {port} {target} '{greeting}'\n", config.display()))?;
+    print(&format!("$ ssh -F {} -p {port} {target} '{greeting}'\n", config.display()))?;
     run(Command::new("ssh").arg("-F").arg(&config).args(["-p", &port.to_string(), &target, greeting]))?;
-    super::super::print("and in sshd's own log, which run that was:\n")?;
+    print("and in sshd's own log, which run that was:\n")?;
     let said = fs::read_to_string(log).context(Kind::Internal, "sshd's log")?;
     let accepted = said.lines().find(|line| line.starts_with("Accepted publickey")).unwrap_or_default();
-    super::super::print(&format!("{accepted}\n"))?;
+    print(&format!("{accepted}\n"))?;
     Ok(())
 }
 

@@ -70,7 +70,7 @@ pub fn register(env: &Environment, destinations: &[&Path]) -> Result<Registered>
 
 fn write_entry(directory: &Path, text: &str) -> std::io::Result<Registered> {
     create(directory)?;
-    let name = random::hex::<8>();
+    let name = random::hex::<8>()?;
     let (new, path) = (directory.join(format!(".{name}")), directory.join(&name));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     // Locked and written under a name that `dead` passes over, or a `cleanup` at

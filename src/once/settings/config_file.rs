@@ -119,6 +119,20 @@ mod tests {
     }
 
     #[test]
+    fn no_value_may_be_empty() {
+        let full = "version: v1\nauthority: https://a\nca_file: c\nca_pin: p\njoin: {method: github, token: t}\n\
+            ttl: 30m\nstorage: /s\ndestination: /d\noutputs:\n  - {type: ssh, name: x, destination: /e, roles: [a, b]}\n  \
+            - {type: ssh-host, principals: [a.x, b.x], host_key: /k}\n";
+        ConfigFile::parse(full).unwrap();
+        for emptied in document::emptied::emptied(full) {
+            let mistakes = ConfigFile::parse(&emptied.text).expect_err(&emptied.path);
+            emptied.is_refused_by(&mistakes.into_iter().map(|one| one.to_string()).collect::<Vec<_>>());
+        }
+        let mistake = ConfigFile::parse("version: v1\noutputs: [{type: ssh, roles: }]\n").unwrap_err();
+        assert_eq!(mistake.to_string(), "2:23: `roles` has no value");
+    }
+
+    #[test]
     fn mistakes_have_a_place() {
         for (text, says) in [
             ("authority: https://a\n", "lacks `version`"),

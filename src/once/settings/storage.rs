@@ -259,7 +259,7 @@ impl Open {
     }
 
     fn replace(&self, content: &str) -> std::io::Result<()> {
-        let temporary = format!("{}{}{}", TEMPORARY.0, random::hex::<8>(), TEMPORARY.1);
+        let temporary = format!("{}{}{}", TEMPORARY.0, random::hex::<8>()?, TEMPORARY.1);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.directory, temporary.as_str(), flags, PRIVATE_FILE)?;
         rustix::fs::fchmod(&file, PRIVATE_FILE)?;

@@ -368,7 +368,9 @@ fn the_shortest_time_wins() {
             bot(&format!("{{roles: [x, z]{bot_ttl}}}")),
             role(
                 "x",
-                &format!("{{options: {{permit_pty: true{role_ttl}}}, allow: {{logins: [a], node_labels: {{'*': '*'}}}}}}"),
+                &format!(
+                    "{{options: {{permit_pty: true{role_ttl}}}, allow: {{logins: [a], node_labels: {{'*': '*'}}}}}}"
+                ),
             ),
             role("z", "{options: {max_session_ttl: 168h}, allow: {logins: [b], node_labels: {'*': '*'}}}"),
         ])
@@ -380,8 +382,8 @@ fn the_shortest_time_wins() {
         ("", "", &["z"], 86_400, 12 * 3600),
         (", max_session_ttl: 30m", "", &[], 86_400, 1800),
         (", max_session_ttl: 168h", "", &["z"], i64::MAX, 7 * 86_400),
-        (", max_session_ttl: 168h", "max_session_ttl: 20s", &[], 3600, 20),
-        (", max_session_ttl: 168h", "max_session_ttl: 20s", &["z"], 3600, 3600),
+        (", max_session_ttl: 168h", ", max_session_ttl: 20s", &[], 3600, 20),
+        (", max_session_ttl: 168h", ", max_session_ttl: 20s", &["z"], 3600, 3600),
     ] {
         let grant = decide(&policy(bot_ttl, role_ttl), &[output("ssh", asked_roles)], asked).unwrap();
         assert_eq!(grant.outputs()[0].ttl, granted, "{bot_ttl} {role_ttl} {asked_roles:?} {asked}");

@@ -114,7 +114,7 @@ fn mistakes_of_any_resource() {
         ),
         (
             "{kind: role, version: v7, metadata: {name: a}, spec: {deny: {logins: [a]}}, specs: {a: b}}",
-            "p.yaml:1:79: a resource has no `specs` | did you mean `spec`?",
+            "p.yaml:1:77: a resource has no `specs` | did you mean `spec`?",
         ),
         (
             "{kind: role, version: v7, metadata: {name: a, expires: never}, spec: {deny: {logins: [a]}}}",
@@ -129,7 +129,7 @@ fn mistakes_of_any_resource() {
             "p.yaml:1:44: `A` cannot be the name of a role | lower-case letters, digits, `_`, `.` and `-`, beginning with a letter or digit, at most 64",
         ),
         (
-            "{kind: cluster_auth_preference, version: v2, metadata: {name: mine}, spec: {deny: {logins: [a]}}}",
+            "{kind: cluster_auth_preference, version: v2, metadata: {name: mine}, spec: {require_session_mfa: no}}",
             "p.yaml:1:63: the name of a cluster_auth_preference is `cluster-auth-preference`, not `mine`",
         ),
         (
@@ -399,7 +399,7 @@ fn mistakes_of_a_token() {
         ("roles: [Bot], ", "", "p.yaml:4:7: the token's `spec` lacks `roles`"),
         ("[Bot]", "[Node]", "p.yaml:4:15: `roles` of a token must be [Bot]"),
         ("[Bot]", "[Bot, Node]", "p.yaml:4:15: `roles` of a token must be [Bot]"),
-        ("[Bot]", "[]", "p.yaml:4:15: `roles` of a token must be [Bot]"),
+        ("[Bot]", "[]", "p.yaml:4:15: `roles` is empty | give it a value, or leave it out"),
         ("bot_name: deployer, ", "", "p.yaml:4:7: the token's `spec` lacks `bot_name`"),
         ("deployer", "deploier", "p.yaml:4:32: there is no bot `deploier` | did you mean `deployer`?"),
         ("deployer", "zzz", "p.yaml:4:32: there is no bot `zzz` | define it: `kind: bot`"),

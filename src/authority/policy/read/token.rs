@@ -16,8 +16,8 @@ pub(super) fn read(
     bot: &mut Option<(String, Place)>,
 ) -> Result<JoinToken, Mistakes> {
     let mut spec = spec.mapping("the token's `spec`")?;
-    spec.require("roles", |node, key| match node.texts(key) {
-        Ok(roles) if roles == ["Bot"] => Ok(()),
+    spec.require("roles", |node, key| match node.texts(key)?.as_slice() {
+        [role] if role == "Bot" => Ok(()),
         // Teleport's tokens admit nodes and proxies too; here there are bots alone.
         _ => Err(Mistake::new(node.place, "`roles` of a token must be [Bot]")),
     });
