@@ -151,7 +151,7 @@ pub fn parse_one(text: &str) -> Result<Node, Mistake> {
     let mut nodes = parse(text)?;
     match (nodes.pop(), nodes.is_empty()) {
         (Some(node), true) => Ok(node),
-        _ => Err(Mistake::new(Place { line: 1, column: 1 }, "it must be one YAML document")),
+        _ => Err(Mistake::new(Place { line: 1, column: 1 }, "a configuration is one YAML document")),
     }
 }
 

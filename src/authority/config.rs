@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn mistakes_have_a_place() {
         for (text, said) in [
-            (String::new(), "1:1: it must be one YAML document"),
+            (String::new(), "1:1: a configuration is one YAML document"),
             ("version: v2".into(), "1:10: `version` must be v1"),
             (format!("{MINIMAL}lisen: x"), "4:1: the configuration has no `lisen`"),
             (format!("{MINIMAL}listen: x"), "4:9: `listen` must be ADDRESS:PORT"),
