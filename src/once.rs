@@ -100,8 +100,7 @@ impl Client<'_> {
         self.progress.group("machine-id: certificates for this job");
         self.progress.step(&format!(
             "proving this job with {} to {}",
-            self.settings.method.name(),
-            self.settings.authority
+            self.settings.method.name, self.settings.authority
         ));
         let issuance = tokio::select! {
             biased;

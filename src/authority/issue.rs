@@ -13,7 +13,7 @@ use super::store::record::{ExchangePlan, Kept, Recorded};
 use super::store::{CertificateKind, NewCertificate, PlanRecord};
 use crate::clock::LEEWAY;
 use crate::error::{Context as _, Kind, Result};
-use crate::join::Provenance;
+use crate::join::verify::Provenance;
 use crate::random;
 use crate::wire::OutputResponse;
 

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::denial::Denial;
 use crate::error::Error;
-use crate::join::{Identity, Supposed};
+use crate::join::verify::{AssumedIdentity, Identity};
 
 mod decide;
 mod lints;
@@ -62,18 +62,18 @@ impl Policy {
     }
 
     /// What would become of a job with claims that nobody verified; see
-    /// [`Verifier::suppose`]. The answer is [`Policy::decide`]'s own.
+    /// [`Verifier::assume`](crate::join::verify::Verifier::assume). The answer is [`Policy::decide`]'s own.
     ///
     /// # Errors
     /// Why it would get nothing.
     pub fn preview(
         &self,
         token: &JoinToken,
-        supposed: &Supposed,
+        assumed: &AssumedIdentity,
         request: &PolicyRequest<'_>,
     ) -> Result<Preview, Denial> {
-        decide::evaluate(self, token, supposed.claims(), request)
-            .map_err(|denial| denial.with_claims(supposed.claims(), false))
+        decide::evaluate(self, token, assumed.claims(), request)
+            .map_err(|denial| denial.with_claims(assumed.claims(), false))
     }
 
     /// Each rule of the token against these claims, condition by condition,

@@ -210,7 +210,7 @@ fn empty_manifest(settings: &Settings, destination: &Destination, issuance: &Iss
         ca_pin: settings.trust.ca_pin.clone(),
         cluster: response.cluster.clone(),
         bot: response.bot.clone(),
-        join_method: settings.method.name().to_owned(),
+        join_method: settings.method.name.to_owned(),
         token: settings.token.clone(),
         issuance_id: response.issuance_id.clone(),
         expires_at: response.expires_at.clone(),

@@ -101,7 +101,7 @@ const WALLS: &[Wall] = &[
             "crate::authority::store::NewCertificate",
             "crate::authority::store::PlanRecord",
             "crate::authority::store::record",
-            "crate::join::Provenance",
+            "crate::join::verify::Provenance",
         ],
     },
     // The store keeps what it is given.

@@ -6,7 +6,7 @@ use super::output::{self, OutputKind};
 use super::request::PolicyRequest;
 use super::resources::{Bot, JoinToken, Policy, Role, needs_mfa};
 use crate::denial::{Denial, Reason};
-use crate::join::Identity;
+use crate::join::verify::Identity;
 use crate::text::shown;
 use crate::wire::{MIN_TTL, OutputRequest};
 
@@ -29,7 +29,7 @@ pub(super) fn decide(
     Ok(Grant {
         bot,
         token: token.name.clone(),
-        join_method: token.method.name(),
+        join_method: token.method.name,
         provenance: identity.provenance().clone(),
         outputs,
         warnings,

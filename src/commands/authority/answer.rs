@@ -49,13 +49,13 @@ pub(super) fn ask(policy: &Policy, file: &Path, args: &Check) -> Result<Answer> 
         args.outputs.iter().map(|text| output(text, &args.roles)).collect::<Result<_>>()?;
     let ttl = parse_duration(&args.ttl).map_err(|why| Error::usage(format!("`--ttl`: {why}")))?;
     let ttl_seconds = i64::try_from(ttl).unwrap_or(i64::MAX);
-    let method = token.method.name();
+    let method = token.method.name;
     if let Some(other) = args.join_method.as_deref().filter(|other| *other != method) {
         let detail = format!("the join token is for {method}, not for {}", shown(other));
         let denial = Denial::new(Reason::MethodMismatch, detail);
         return Ok(Answer {
             token: token.name.clone(),
-            registers: token.method.registers(),
+            registers: token.method.registers,
             rules: Vec::new(),
             result: Err(denial),
         });
@@ -71,8 +71,8 @@ pub(super) fn judge(
     asked: &PolicyRequest<'_>,
 ) -> Answer {
     let rules = Policy::trial(token, &claims);
-    let result = token.verifier.suppose(claims).and_then(|supposed| policy.preview(token, &supposed, asked));
-    Answer { token: token.name.clone(), registers: token.method.registers(), rules, result }
+    let result = token.verifier.assume(claims).and_then(|assumed| policy.preview(token, &assumed, asked));
+    Answer { token: token.name.clone(), registers: token.method.registers, rules, result }
 }
 
 /// An output as `once` reads it, `TYPE[,KEY=VALUE…]`, and asks for it: without

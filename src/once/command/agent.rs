@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jsonwebtoken::signature::Signer as _;
+use signature::Signer as _;
 use ssh_key::certificate::CertType;
 use ssh_key::private::{Ed25519Keypair, PrivateKey};
 use ssh_key::{Certificate, Signature};

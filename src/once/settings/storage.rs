@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -16,7 +17,9 @@ use crate::destination::directory::{TEMPORARY, entries, is_temporary, open_at};
 use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::{absolute, trust};
-use crate::join::{BoxFuture, Held, JoinMethod, Source, Storage};
+use crate::join::Method;
+use crate::join::prove::{LockedStorage, Storage};
+use crate::join::source::TokenSource;
 use crate::random;
 use crate::secret::Secret;
 
@@ -40,7 +43,7 @@ pub struct StorageOptions {
     /// The storage.
     pub folder: Option<Folder>,
     /// Where the registration secret is.
-    pub secret: Option<Source>,
+    pub secret: Option<TokenSource>,
     /// What to say about it, for `-v`.
     pub note: Option<String>,
 }
@@ -51,36 +54,31 @@ impl StorageOptions {
     ///
     /// # Errors
     /// `Kind::Usage`.
-    pub fn join(
-        method: &dyn JoinMethod,
-        args: &Args,
-        env: &Environment,
-        file: Option<String>,
-    ) -> Result<Self> {
+    pub fn join(method: &Method, args: &Args, env: &Environment, file: Option<String>) -> Result<Self> {
         const VARIABLE: &str = "MACHINE_ID_STORAGE";
         const SECRET_OPTION: &str = "--registration-secret-file";
         let around = env.get(VARIABLE).map(str::to_owned).or(file);
-        if !method.registers() {
+        if !method.registers {
             let typed = [("--storage", &args.storage), (SECRET_OPTION, &args.registration_secret_file)];
             if let Some((option, _)) = typed.iter().find(|(_, value)| value.is_some()) {
                 return Err(Error::usage(format!(
                     "{option}: the join method `{}` keeps nothing between runs",
-                    method.name()
+                    method.name
                 ))
                 .hint(format!("leave {option} out, or choose another --join-method")));
             }
             let note = around
-                .map(|_| format!("no storage is used: the join method `{}` keeps nothing", method.name()));
+                .map(|_| format!("no storage is used: the join method `{}` keeps nothing", method.name));
             return Ok(Self { note, ..Self::default() });
         }
         let path = args.storage.clone().or(around).ok_or_else(|| {
-            Error::usage(format!("the join method `{}` needs a storage", method.name())).hint(format!(
+            Error::usage(format!("the join method `{}` needs a storage", method.name)).hint(format!(
                 "give --storage DIR, or set {VARIABLE}: a directory of this worker's own, which stays"
             ))
         })?;
         let secret = match &args.registration_secret_file {
-            Some(path) => Some(Source::file(path).by(SECRET_OPTION)),
-            None => env.get(REGISTRATION_SECRET).map(|_| Source::variable(REGISTRATION_SECRET)),
+            Some(path) => Some(TokenSource::file(path).by(SECRET_OPTION)),
+            None => env.get(REGISTRATION_SECRET).map(|_| TokenSource::variable(REGISTRATION_SECRET)),
         };
         Ok(Self { folder: Some(Folder { path: absolute(&path)? }), secret, note: None })
     }
@@ -111,14 +109,14 @@ pub struct Folder {
 }
 
 impl Storage for Folder {
-    fn hold(&self, deadline: Instant) -> BoxFuture<'_, Result<Box<dyn Held>>> {
+    fn acquire(&self, deadline: Instant) -> BoxFuture<'_, Result<Box<dyn LockedStorage>>> {
         Box::pin(async move {
             let directory = self.open()?;
             loop {
                 if let Some(lock) = self.lock(&directory)? {
                     let held = Open { directory, path: self.path.clone(), _lock: lock };
                     held.tidy()?;
-                    let held: Box<dyn Held> = Box::new(held);
+                    let held: Box<dyn LockedStorage> = Box::new(held);
                     return Ok(held);
                 }
                 // Some time must be left to say so.
@@ -277,7 +275,7 @@ impl Open {
     }
 }
 
-impl Held for Open {
+impl LockedStorage for Open {
     fn read(&self) -> Result<Option<Secret>> {
         self.read_state()
     }
@@ -315,17 +313,17 @@ mod tests {
     async fn what_is_written_is_there_and_nobody_else_uses_it() {
         let temp = tempfile::tempdir().unwrap();
         let path = std::fs::canonicalize(temp.path()).unwrap().join("storage");
-        let mut held = folder(&path).hold(soon()).await.unwrap();
+        let mut held = folder(&path).acquire(soon()).await.unwrap();
         assert!(held.read().unwrap().is_none());
         held.write("one").unwrap();
         held.write("two").unwrap();
         assert_eq!(held.read().unwrap().unwrap().expose(), "two");
-        let error = folder(&path).hold(soon()).await.err().unwrap();
+        let error = folder(&path).acquire(soon()).await.err().unwrap();
         assert_eq!(error.kind(), Kind::Proof);
         assert!(error.to_string().contains("is in use by another machine-id"), "{error}");
         std::fs::write(path.join(".machine-id-0123456789abcdef.tmp"), "left by a crash").unwrap();
         drop(held);
-        let held = folder(&path).hold(soon()).await.unwrap();
+        let held = folder(&path).acquire(soon()).await.unwrap();
         assert_eq!(held.read().unwrap().unwrap().expose(), "two");
         let mut names: Vec<_> =
             std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -375,7 +373,7 @@ mod tests {
             (read, "others can read it (mode 644)"),
             (linked, "it is a symbolic link"),
         ] {
-            let tried = match folder(&path).hold(soon()).await {
+            let tried = match folder(&path).acquire(soon()).await {
                 Ok(held) => held.read().map(drop),
                 Err(error) => Err(error),
             };

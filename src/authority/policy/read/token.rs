@@ -2,7 +2,8 @@
 
 use crate::authority::policy::resources::{JoinToken, Origin};
 use crate::document::{Key, Mapping, Mistake, Mistakes, Node, Place, Value};
-use crate::join::{self, JoinMethod, Verifier};
+use crate::join::verify::Verifier;
+use crate::join::{self, Method};
 use crate::text::{shown, which_of};
 
 /// The most requests that may use one proof.
@@ -27,7 +28,7 @@ pub(super) fn read(
         Some(method) => read_method(method, &mut spec),
         None => {
             for method in join::METHODS {
-                spec.take(method.name());
+                spec.take(method.name);
             }
             None
         }
@@ -42,17 +43,17 @@ pub(super) fn read(
 }
 
 /// The section of the token's method; any other is a mistake.
-fn read_method(method: &'static dyn JoinMethod, spec: &mut Mapping<'_>) -> Option<Box<dyn Verifier>> {
+fn read_method(method: &'static Method, spec: &mut Mapping<'_>) -> Option<Box<dyn Verifier>> {
     // Teleport's tokens of some methods have their rules directly in the `spec`.
-    let beside = if method.takes_rules_beside() { spec.take("allow") } else { None };
+    let beside = if method.takes_rules_beside { spec.take("allow") } else { None };
     let mut section = None;
     for other in join::METHODS {
-        match spec.take(other.name()) {
-            found if other.name() == method.name() => section = found,
+        match spec.take(other.name) {
+            found if other.name == method.name => section = found,
             // Rules that somebody wrote and that nobody would apply.
             Some(stray) => spec.mistakes.add(
-                Mistake::new(stray.place, format!("`{}` is not the section of this token", other.name()))
-                    .hint(format!("its `join_method` is `{0}`, so its section is `{0}`", method.name())),
+                Mistake::new(stray.place, format!("`{}` is not the section of this token", other.name))
+                    .hint(format!("its `join_method` is `{0}`, so its section is `{0}`", method.name)),
             ),
             None => {}
         }
@@ -62,25 +63,25 @@ fn read_method(method: &'static dyn JoinMethod, spec: &mut Mapping<'_>) -> Optio
 }
 
 fn configure(
-    method: &'static dyn JoinMethod,
+    method: &'static Method,
     section: Option<&Node>,
     beside: Option<&Node>,
     place: Place,
 ) -> Result<Box<dyn Verifier>, Mistakes> {
-    let what = format!("`{}`", method.name());
+    let what = format!("`{}`", method.name);
     match (section, beside) {
         (Some(_), Some(rules)) => {
             let both = format!("the token has both `allow` and {what}");
             Err(Mistake::new(rules.place, both).hint("keep one of them").into())
         }
-        (Some(section), None) => Ok(method.configure(section.mapping_or_empty(&what)?)?),
+        (Some(section), None) => Ok((method.configure)(section.mapping_or_empty(&what)?)?),
         (None, Some(rules)) => {
             let key = Key { place: rules.place, text: "allow".to_owned() };
             let section = Node { place: rules.place, value: Value::Map(vec![(key, rules.clone())]) };
-            Ok(method.configure(section.mapping(&what)?)?)
+            Ok((method.configure)(section.mapping(&what)?)?)
         }
         // A method that needs no fields needs no section; any other says what is missing.
-        (None, None) => Ok(method.configure(Mapping::empty(place, &what)).map_err(|mistake| {
+        (None, None) => Ok((method.configure)(Mapping::empty(place, &what)).map_err(|mistake| {
             Mistake::new(place, format!("the token lacks its section {what}")).hint(mistake.message)
         })?),
     }
@@ -109,7 +110,7 @@ fn max_uses(node: &Node, verifier: Option<&dyn Verifier>) -> Result<u32, Mistake
     Ok(uses)
 }
 
-fn find_method(node: &Node, key: &str) -> Result<&'static dyn JoinMethod, Mistake> {
+fn find_method(node: &Node, key: &str) -> Result<&'static Method, Mistake> {
     let name = node.text(key)?;
     join::method(name).ok_or_else(|| {
         Mistake::new(node.place, format!("there is no join method `{}`", shown(name)))

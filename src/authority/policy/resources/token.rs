@@ -3,7 +3,8 @@
 use std::fmt;
 
 use super::origin::Origin;
-use crate::join::{JoinMethod, Verifier};
+use crate::join::Method;
+use crate::join::verify::Verifier;
 
 /// A join token.
 pub struct JoinToken {
@@ -14,7 +15,7 @@ pub struct JoinToken {
     /// The bot that a job becomes.
     pub bot: String,
     /// Its join method.
-    pub method: &'static dyn JoinMethod,
+    pub method: &'static Method,
     /// The method, configured by this token's section; holds the rules.
     pub verifier: Box<dyn Verifier>,
     /// How many requests may use one proof that is not bound to their keys.
@@ -27,7 +28,7 @@ impl fmt::Debug for JoinToken {
             .field("name", &self.name)
             .field("origin", &self.origin)
             .field("bot", &self.bot)
-            .field("method", &self.method.name())
+            .field("method", &self.method.name)
             .field("verifier", &self.verifier)
             .field("max_uses", &self.max_uses)
             .finish()

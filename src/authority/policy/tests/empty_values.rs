@@ -54,22 +54,22 @@ spec: {require_session_mfa: false}
 "
     .to_owned();
     for method in METHODS {
-        let section = section(method.name());
+        let section = section(method.name);
         text.push_str(&format!(
             "---\nkind: token\nversion: v2\nmetadata: {{name: ci-{}}}\nspec:\n  roles: [Bot]\n  bot_name: deployer\n  \
              join_method: {}\n",
-            method.name().replace('_', "-"),
-            method.name()
+            method.name.replace('_', "-"),
+            method.name
         ));
         // A worker proves its own key, so its proofs are counted by themselves.
-        if !["token", "iam", "github"].contains(&method.name()) {
+        if !["token", "iam", "github"].contains(&method.name) {
             text.push_str("  max_uses: 2\n");
         }
-        if method.fields().is_empty() {
+        if method.fields.is_empty() {
             continue;
         }
         let rule: String = method
-            .fields()
+            .fields
             .iter()
             .filter(|field| field.test != Test::Claims)
             .map(|field| {
@@ -78,7 +78,7 @@ spec: {require_session_mfa: false}
                     (_, "aws_account") => "'123456789012'",
                     (_, "aws_arn") => "arn:aws:sts::123456789012:*",
                     (_, "service_account") => "ci:deploy",
-                    (_, "sub") if method.name() == "azure-devops" => "'p://o/x/x'",
+                    (_, "sub") if method.name == "azure-devops" => "'p://o/x/x'",
                     (_, name) if name.ends_with("_uuid") => "'{x}'",
                     _ => "x",
                 };
@@ -87,7 +87,7 @@ spec: {require_session_mfa: false}
             .collect();
         let claims = "        claims: {sub: a, groups: [b, c], n: 7, protected: true}\n";
         let rule = if rule.is_empty() { claims } else { &rule };
-        text.push_str(&format!("  {}:\n{section}    allow:\n      -\n{rule}", method.name()));
+        text.push_str(&format!("  {}:\n{section}    allow:\n      -\n{rule}", method.name));
     }
     // Rules directly in the `spec`, as Teleport has them.
     text.push_str(
