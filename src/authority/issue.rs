@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use time::OffsetDateTime;
 
 use super::keys::CaKeys;
@@ -58,7 +59,7 @@ impl PreparedOutput {
     /// did before they were recorded; no type has a space in its name.
     fn type_and_options(&self) -> String {
         let kind = self.kind.as_deref().unwrap_or_default();
-        if self.options.is_empty() { kind.to_owned() } else { format!("{kind} {:?}", self.options) }
+        if self.options.is_empty() { kind.to_owned() } else { json!([kind, self.options]).to_string() }
     }
 }
 

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::File;
 use super::manifest::{self, Manifest, Plan};
+use super::material::File;
 use super::wipe;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::trust::Standing;

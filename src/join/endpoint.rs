@@ -104,7 +104,9 @@ impl Endpoint<'_> {
             error => NoToken::NotNow(error.to_string()),
         })?;
         let status = response.status();
-        let body = zeroize::Zeroizing::new(net::body(response, MAX_ANSWER).await.map_err(NoToken::NotNow)?);
+        let body = zeroize::Zeroizing::new(
+            net::body(response, MAX_ANSWER).await.map_err(|error| NoToken::NotNow(error.to_string()))?,
+        );
         let not_now = || Err(NoToken::NotNow(format!("status {}", status.as_u16())));
         let pending = || (self.pending)(&String::from_utf8_lossy(&body).to_ascii_lowercase());
         match status {

@@ -10,7 +10,7 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind};
 use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 
-use crate::net;
+use crate::net::{self, RequestError};
 
 /// Keys older than this are fetched anew while the old ones serve.
 const REFRESH_AFTER: Duration = Duration::from_secs(600);
@@ -266,12 +266,11 @@ async fn fetch(client: &reqwest::Client, issuer: &str) -> Result<KeySet, String>
 }
 
 async fn get(client: &reqwest::Client, url: &str, limit: usize) -> Result<Vec<u8>, String> {
-    let said = |why: String| format!("{url}: {why}");
-    let response =
-        client.get(url).send().await.map_err(|error| said(net::RequestError::from(error).to_string()))?;
+    let said = |why: RequestError| format!("{url}: {why}");
+    let response = client.get(url).send().await.map_err(|error| said(error.into()))?;
     if response.status() != reqwest::StatusCode::OK {
         // A redirect too: nobody else speaks for an issuer.
-        return Err(said(format!("status {}", response.status().as_u16())));
+        return Err(format!("{url}: status {}", response.status().as_u16()));
     }
     net::body(response, limit).await.map_err(said)
 }

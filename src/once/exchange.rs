@@ -212,7 +212,7 @@ impl<'a> Exchanger<'a> {
     fn request(&self, proof: Proof) -> ExchangeRequest {
         let output = |(output, keys): (&Output, &OutputKeys)| OutputRequest {
             name: output.name.clone(),
-            kind: output.kind.name().to_owned(),
+            kind: output.kind.declaration.name.to_owned(),
             roles: output.roles.clone(),
             options: output.asked(),
             ssh: keys.ssh_line().map(|line| SshRequest { public_key: line.to_owned() }),
@@ -266,7 +266,7 @@ impl<'a> Exchanger<'a> {
             response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let body = net::body(response, MAX_ANSWER)
             .await
-            .map_err(|why| (self.unreachable(&RequestError::Other(why)), Verdict::Again(None)))?;
+            .map_err(|why| (self.unreachable(&why), Verdict::Again(None)))?;
         if status == 200 {
             // The parser's words may repeat what was sent, which is none of a log's business.
             return serde_json::from_slice(&body).map_err(|_| {

@@ -189,7 +189,7 @@ fn agent_socket(destinations: &[Destination], command: &[OsString]) -> Result<St
         return Err(Error::usage("--agent serves the SSH key to COMMAND, and there is none")
             .hint("put `-- COMMAND` behind the options, or leave --agent out"));
     }
-    if !destinations.iter().flat_map(|one| &one.outputs).any(|output| output.kind.keys().ssh) {
+    if !destinations.iter().flat_map(|one| &one.outputs).any(|output| output.kind.declaration.keys.ssh) {
         return Err(Error::usage("--agent serves SSH keys, and no output has one")
             .hint("ask for an output `ssh` or `identity`, or leave --agent out"));
     }

@@ -6,14 +6,14 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::authority::policy::{JoinToken, OUTPUTS, Policy, PolicyRequest, Preview, RuleTrial};
+use crate::authority::policy::{JoinToken, Policy, PolicyRequest, Preview, RuleTrial};
 use crate::cli::authority::Check;
 use crate::denial::{Denial, Reason};
-use crate::destination::{Used, output_type};
 use crate::document::parse_duration;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::join::jwt::{self, Jwt};
 use crate::once::settings::output::{RawOutput, parse_output};
+use crate::output::{self, UsedBy};
 use crate::text::{did_you_mean, shown, shown_long};
 use crate::wire::{OutputRequest, SshRequest, TlsRequest};
 
@@ -79,18 +79,14 @@ pub(super) fn judge(
 /// what the job does with it there. Its keys are never looked at.
 pub(super) fn output(text: &str, roles: &[String]) -> Result<OutputRequest> {
     let RawOutput { kind, name, roles: own, mut options, .. } = parse_output(text)?;
-    if let Some(written) = output_type(&kind) {
-        let asked = |name: &String| {
-            written.options().iter().all(|option| option.name != name || option.used == Used::There)
-        };
-        options.retain(|name, _| asked(name));
-    }
-    let known = OUTPUTS.iter().find(|known| known.name == kind);
+    let declared = output::find(&kind);
+    let option = |name: &String| declared.and_then(|declared| declared.option(name));
+    options.retain(|name, _| option(name).is_none_or(|option| option.used_by == UsedBy::Authority));
     Ok(OutputRequest {
         name: name.unwrap_or_else(|| kind.clone()),
         roles: if own.is_empty() { roles.to_vec() } else { own },
-        ssh: known.filter(|known| known.ssh).map(|_| SshRequest { public_key: String::new() }),
-        tls: known.filter(|known| known.tls).map(|_| TlsRequest { csr: String::new() }),
+        ssh: declared.filter(|declared| declared.has_ssh()).map(|_| SshRequest { public_key: String::new() }),
+        tls: declared.filter(|declared| declared.keys.tls).map(|_| TlsRequest { csr: String::new() }),
         kind,
         options,
     })

@@ -136,7 +136,8 @@ async fn send(client: &reqwest::Client, signed: &StsRequest) -> Result<(u16, Vec
     }
     let response = request.send().await.map_err(|error| net::RequestError::from(error).to_string())?;
     let status = response.status().as_u16();
-    Ok((status, net::body(response, MAX_ANSWER).await?))
+    let body = net::body(response, MAX_ANSWER).await.map_err(|error| error.to_string())?;
+    Ok((status, body))
 }
 
 /// `Code` of an error, where it is a word.

@@ -11,7 +11,8 @@ use std::fs::OpenOptions;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::destination::{self, File};
+use crate::destination;
+use crate::destination::material::File;
 use crate::environment::Environment;
 use crate::error::Result;
 use crate::once::delivery::ci::{exports, shell_quoted};
