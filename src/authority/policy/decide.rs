@@ -60,7 +60,7 @@ pub(super) fn evaluate(
     for (output, kind) in request.outputs.iter().zip(kinds) {
         let roles = roles(policy, bot, output, &mut warnings)?;
         let merged = Merged { bot, request: output, roles, warnings: &mut warnings };
-        outputs.push(grant(kind, merged, ttl)?);
+        outputs.push(grant_output(kind, merged, ttl)?);
     }
     Ok(Preview { bot: bot.name.clone(), outputs, warnings: warnings.0 })
 }
@@ -74,7 +74,11 @@ fn ttl(asked: i64) -> Result<u64, Denial> {
     })
 }
 
-fn grant(kind: &'static OutputKind, mut merged: Merged<'_, '_>, ttl: u64) -> Result<OutputGrant, Denial> {
+fn grant_output(
+    kind: &'static OutputKind,
+    mut merged: Merged<'_, '_>,
+    ttl: u64,
+) -> Result<OutputGrant, Denial> {
     let (ssh, tls) = (kind.grant)(&mut merged)?;
     let options = merged.request.options.iter().filter(|(name, _)| kind.recorded.contains(&name.as_str()));
     Ok(OutputGrant {
