@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::policy::{Policy, Source};
-use crate::document::{self, Mapping, Mistake};
+use crate::document::{self, Mistake, Mistakes, Node};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::net::authority_origin;
 
@@ -41,7 +41,7 @@ impl Config {
     /// Reads `DIR/authority.yaml`.
     ///
     /// # Errors
-    /// `Kind::Usage` with the place of the first mistake.
+    /// `Kind::Usage` with the place of each mistake.
     pub fn load(data_dir: &Path) -> Result<Self> {
         let path = data_dir.join(FILE);
         check_private(data_dir)?;
@@ -53,46 +53,36 @@ impl Config {
                 cannot
             }
         })?;
-        Self::parse(&text, data_dir).map_err(|mistake| mistake.in_file(&path.display().to_string()))
+        Self::parse(&text, data_dir).map_err(|mistakes| mistakes.in_file(&path.display().to_string()))
     }
 
-    fn parse(text: &str, data_dir: &Path) -> Result<Self, Mistake> {
-        let nodes = document::parse(text)?;
-        let [node] = nodes.as_slice() else {
-            return Err(Mistake::new(document::Place { line: 1, column: 1 }, "it must be one YAML document"));
-        };
+    fn parse(text: &str, data_dir: &Path) -> Result<Self, Mistakes> {
+        let node = document::parse_one(text)?;
         let mut all = node.mapping("the configuration")?;
-        let version = all.need("version")?;
-        if version.text("version")? != "v1" {
-            return Err(Mistake::new(version.place, "`version` must be v1"));
-        }
-        let cluster = all.need("cluster")?;
-        let cluster = check(cluster, "cluster", check_cluster)?;
-        let public_url = check(all.need("public_url")?, "public_url", check_public_url)?;
-        let listen = match all.take("listen") {
-            Some(node) => node.text("listen")?.parse().map_err(|_| {
-                Mistake::new(node.place, "`listen` must be ADDRESS:PORT").hint("for example 0.0.0.0:8443")
-            })?,
-            None => SocketAddr::from(([127, 0, 0, 1], 8443)),
-        };
+        all.version()?;
+        let cluster = all.require("cluster", |node, key| check(node, key, check_cluster));
+        let public_url = all.require("public_url", |node, key| check(node, key, check_public_url));
+        let listen = all.read("listen", listen).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8443)));
         let below = |path: &str| data_dir.join(path);
-        let tls = all.take("tls").map(|node| read_tls(node.mapping("tls")?, data_dir)).transpose()?;
-        let store = scheme(&mut all, "store", "sqlite:", "authority.db")?;
-        let keys = scheme(&mut all, "keys", "file:", "keys")?;
-        let policy = all.text("policy")?.unwrap_or("policy");
-        let issuer_ca_file = all.text("issuer_ca_file")?.map(below);
+        let tls = all.read("tls", |node, key| read_tls(node, key, data_dir));
+        let store = all.read("store", |node, key| scheme(node, key, "sqlite:"));
+        let keys = all.read("keys", |node, key| scheme(node, key, "file:"));
+        let policy = all.read("policy", Node::text);
+        let issuer_ca_file = all.read("issuer_ca_file", Node::text).map(below);
         if let Some(node) = all.take("metrics_listen") {
-            return Err(Mistake::new(node.place, "`metrics_listen` is not supported by this version"));
+            let message = "`metrics_listen` is not supported by this version";
+            all.mistakes.add(Mistake::new(node.place, message));
         }
         all.finish()?;
         Ok(Self {
-            cluster,
-            public_url,
+            // Without one there is a mistake.
+            cluster: cluster.unwrap_or_default(),
+            public_url: public_url.unwrap_or_default(),
             listen,
             tls,
-            store: below(&store),
-            keys: below(&keys),
-            policy: below(policy),
+            store: below(store.unwrap_or("authority.db")),
+            keys: below(keys.unwrap_or("keys")),
+            policy: below(policy.unwrap_or("policy")),
             issuer_ca_file,
         })
     }
@@ -170,30 +160,27 @@ fn check_private(path: &Path) -> Result<()> {
     }
 }
 
-fn check(
-    node: &document::Node,
-    key: &str,
-    check: fn(&str) -> Result<String, &'static str>,
-) -> Result<String, Mistake> {
+fn check(node: &Node, key: &str, check: fn(&str) -> Result<String, &'static str>) -> Result<String, Mistake> {
     check(node.text(key)?).map_err(|why| Mistake::new(node.place, format!("`{key}` {why}")))
 }
 
-fn read_tls(mut mapping: Mapping<'_>, data_dir: &Path) -> Result<(PathBuf, PathBuf), Mistake> {
-    let certificate = mapping.need("cert_file")?.text("cert_file")?;
-    let key = mapping.need("key_file")?.text("key_file")?;
-    mapping.finish()?;
-    Ok((data_dir.join(certificate), data_dir.join(key)))
+fn listen(node: &Node, key: &str) -> Result<SocketAddr, Mistake> {
+    let wrong = || Mistake::new(node.place, "`listen` must be ADDRESS:PORT").hint("for example 0.0.0.0:8443");
+    node.text(key)?.parse().map_err(|_| wrong())
 }
 
-/// `SCHEME:PATH`, in the one scheme that this version has.
-fn scheme(all: &mut Mapping<'_>, key: &'static str, scheme: &str, default: &str) -> Result<String, Mistake> {
-    match all.take(key) {
-        None => Ok(default.to_owned()),
-        Some(node) => match node.text(key)?.strip_prefix(scheme) {
-            Some(path) if !path.is_empty() => Ok(path.to_owned()),
-            _ => Err(Mistake::new(node.place, format!("`{key}` must be `{scheme}PATH`"))),
-        },
-    }
+fn read_tls(node: &Node, key: &str, data_dir: &Path) -> Result<(PathBuf, PathBuf), Mistakes> {
+    let mut tls = node.mapping(key)?;
+    let [certificate, key] =
+        ["cert_file", "key_file"].map(|key| tls.require(key, Node::text).map(|path| data_dir.join(path)));
+    tls.finish()?;
+    Ok((certificate.unwrap_or_default(), key.unwrap_or_default()))
+}
+
+/// The path of `SCHEME:PATH`, in the one scheme that this version has.
+fn scheme<'n>(node: &'n Node, key: &str, scheme: &str) -> Result<&'n str, Mistake> {
+    let path = node.text(key)?.strip_prefix(scheme).filter(|path| !path.is_empty());
+    path.ok_or_else(|| Mistake::new(node.place, format!("`{key}` must be `{scheme}PATH`")))
 }
 
 /// A cluster's name: it stands in SPIFFE ids as the trust domain.
@@ -222,7 +209,7 @@ mod tests {
 
     const MINIMAL: &str = "version: v1\ncluster: id.example.com\npublic_url: https://id.example.com\n";
 
-    fn parse(text: &str) -> Result<Config, Mistake> {
+    fn parse(text: &str) -> Result<Config, Mistakes> {
         Config::parse(text, Path::new("/data"))
     }
 
@@ -240,7 +227,7 @@ mod tests {
     #[test]
     fn mistakes_have_a_place() {
         for (text, said) in [
-            (String::new(), "1:1: it must be one YAML document"),
+            (String::new(), "1:1: a configuration is one YAML document"),
             ("version: v2".into(), "1:10: `version` must be v1"),
             (format!("{MINIMAL}lisen: x"), "4:1: the configuration has no `lisen`"),
             (format!("{MINIMAL}listen: x"), "4:9: `listen` must be ADDRESS:PORT"),
@@ -254,6 +241,32 @@ mod tests {
         ] {
             assert_eq!(parse(&text).unwrap_err().to_string(), said);
         }
+    }
+
+    #[test]
+    fn no_value_may_be_empty() {
+        let full = format!(
+            "{MINIMAL}listen: 0.0.0.0:1\nstore: sqlite:a\nkeys: file:k\npolicy: p\nissuer_ca_file: c\n\
+             tls: {{cert_file: c, key_file: k}}\n"
+        );
+        parse(&full).unwrap();
+        for emptied in document::emptied::emptied(&full) {
+            let mistakes = parse(&emptied.text).expect_err(&emptied.path);
+            emptied.is_refused_by(&mistakes.into_iter().map(|one| one.to_string()).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn every_mistake_is_told_at_once() {
+        let error = parse("version: v1\ncluster: A\npublic_url:\nlisten: x\n").unwrap_err().in_file("f");
+        assert_eq!(
+            error.to_string(),
+            "f:2:10: `cluster` must be lower-case letters, digits, dots and dashes"
+        );
+        assert_eq!(
+            error.hints(),
+            ["also at 3:1: `public_url` has no value", "also at 4:9: `listen` must be ADDRESS:PORT"]
+        );
     }
 
     #[test]

@@ -21,14 +21,12 @@ use crate::once::settings::output::{Output, parse_output, unknown};
 use crate::once::settings::storage::StorageOptions;
 use crate::terminal::Level;
 use crate::text::shown;
+use crate::wire::MIN_TTL;
 
 pub mod config_file;
 pub mod destinations;
 pub mod output;
 pub mod storage;
-
-/// The shortest life that the authority gives a certificate, in seconds.
-pub const SHORTEST_TTL: u64 = 10;
 
 /// The longest path of a socket: `sun_path` has 104 bytes on some systems, with its end.
 const MAX_SOCKET_PATH: usize = 103;
@@ -171,8 +169,8 @@ fn join_token(name: String) -> Result<String> {
 fn ttl_seconds(text: &str) -> Result<i64> {
     let wrong = |why: &str| Error::usage(format!("--ttl (MACHINE_ID_TTL): {why}"));
     let seconds = parse_duration(text).map_err(|why| wrong(&why))?;
-    if seconds < SHORTEST_TTL {
-        return Err(wrong(&format!("must be at least {SHORTEST_TTL}s")));
+    if seconds < u64::from(MIN_TTL) {
+        return Err(wrong(&format!("must be at least {MIN_TTL}s")));
     }
     i64::try_from(seconds).map_err(|_| wrong("is too long"))
 }

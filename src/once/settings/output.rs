@@ -6,10 +6,9 @@ use std::io::Read as _;
 use crate::destination::material::OptionValues;
 use crate::destination::output_files::OutputFiles;
 use crate::destination::{self, manifest};
-use crate::document::nearest;
 use crate::error::{Error, Result};
 use crate::output::{self, OutputType, UsedBy};
-use crate::text::shown;
+use crate::text::{did_you_mean, shown};
 use crate::wire::is_name;
 
 /// The largest file that an option names, in bytes.
@@ -151,9 +150,6 @@ fn option_files(declared: &OutputType, options: &OptionValues, name: &str) -> Re
 /// A name that is none of those that are known.
 pub(super) fn unknown(what: &str, name: &str, known: &[&str]) -> Error {
     let error = Error::usage(format!("there is no {what} `{}`", shown(name)));
-    let error = match nearest(name, known) {
-        Some(near) => error.hint(format!("did you mean `{near}`?")),
-        None => error,
-    };
+    let error = did_you_mean(name, known).into_iter().fold(error, Error::hint);
     error.hint(format!("there is: {}", known.join(", ")))
 }

@@ -62,8 +62,7 @@ authority::policy: denial document error join::method join::METHODS join::names 
     join::verify principal text wire
 authority::config: authority::policy document error net
 # A grant, and nothing else of the policy or of who the job is; of the store what is recorded.
-authority::issue: authority::keys authority::policy::Grant authority::policy::OutputGrant
-    authority::policy::SshGrant authority::policy::TlsGrant authority::store::CertificateKind
+authority::issue: authority::keys authority::policy::decide::grant authority::store::CertificateKind
     authority::store::CommandPlan authority::store::ExchangePlan authority::store::Kept
     authority::store::NewCertificate authority::store::PlanRecord authority::store::Recorded clock
     error join::Provenance pem random text wire

@@ -1,23 +1,21 @@
-//! Logins: what may be a principal of an SSH certificate, and the templates
-//! that put a bot's traits in.
+//! Templates: text of a role with one of the bot's traits in it.
 
-use crate::document;
-use crate::principal::MAX_LOGIN;
-pub(super) use crate::principal::is_login;
-use crate::text::shown;
+use crate::document::{Mistake, Place};
+use crate::principal::{MAX_LOGIN, is_login};
+use crate::text::{did_you_mean, shown};
 
 /// The traits that `{{internal.NAME}}` can name.
 const INTERNAL: &[&str] = &["logins", "db_users", "db_names", "kubernetes_users", "kubernetes_groups"];
 
 /// Whether `text` can name a trait.
-pub(super) fn is_trait_name(text: &str) -> bool {
+pub(crate) fn is_trait_name(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
 }
 
 /// Text of a role, with at most one template in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Template {
+pub(crate) enum Template {
     /// The text itself.
     Literal(String),
     /// `PREFIX{{internal.NAME}}SUFFIX`: once for each value of the bot's trait.
@@ -32,79 +30,82 @@ pub(super) enum Template {
 }
 
 impl Template {
-    /// Reads it; says what is wrong, and what to do about it, if anything is.
-    pub(super) fn parse(text: &str) -> Result<Self, (String, Option<String>)> {
+    /// Reads an entry of the list `key`.
+    pub(crate) fn parse(text: &str, key: &str, place: Place) -> Result<Self, Mistake> {
         let said = shown(text);
-        if text.is_empty() {
-            return Err(("is empty".to_owned(), None));
-        }
+        let wrong = |message: String| Mistake::new(place, format!("`{key}`: {message}"));
+        let malformed = |why: &str| {
+            let hint = "a template is `{{internal.NAME}}` or `{{external.NAME}}`";
+            Err(wrong(format!("`{said}` {why}")).hint(hint))
+        };
         if text.chars().any(char::is_control) {
-            return Err((format!("`{said}` has a control character"), None));
+            return Err(wrong(format!("`{said}` has a control character")));
         }
-        let forms = || Some("a template is `{{internal.NAME}}` or `{{external.NAME}}`".to_owned());
         let Some((prefix, rest)) = text.split_once("{{") else {
             return match text.contains("}}") {
-                true => Err((format!("`{said}` closes a template that it does not open"), forms())),
+                true => malformed("closes a template that it does not open"),
                 false => Ok(Self::Literal(text.to_owned())),
             };
         };
         let Some((expression, suffix)) = rest.split_once("}}") else {
-            return Err((format!("`{said}` opens a template and does not close it"), forms()));
+            return malformed("opens a template and does not close it");
         };
         if suffix.contains("{{") || suffix.contains("}}") {
-            return Err((format!("`{said}` has more than one template"), forms()));
+            return malformed("has more than one template");
         }
         // Functions, brackets and other variables of Teleport's are not taken
         // for text: what is not understood is refused.
-        let unknown = || Err((format!("`{said}` is not a template that is known here"), forms()));
-        let Some((space, name)) = expression.trim().split_once('.') else { return unknown() };
-        match space {
-            "internal" if INTERNAL.contains(&name) => {}
-            "internal" if is_trait_name(name) => {
-                let hint = match document::nearest(name, INTERNAL) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => format!(
-                        "there are: {}; any other trait is `{{{{external.{name}}}}}`",
-                        INTERNAL.join(", ")
-                    ),
+        match expression.trim().split_once('.') {
+            Some(("internal", name)) if is_trait_name(name) && !INTERNAL.contains(&name) => {
+                let others = || {
+                    let known = INTERNAL.join(", ");
+                    format!("there are: {known}; any other trait is `{{{{external.{name}}}}}`")
                 };
-                return Err((format!("there is no internal trait `{name}`"), Some(hint)));
+                let hint = did_you_mean(name, INTERNAL).unwrap_or_else(others);
+                Err(wrong(format!("there is no internal trait `{name}`")).hint(hint))
             }
-            "external" if is_trait_name(name) => {}
-            _ => return unknown(),
+            Some(("internal" | "external", name)) if is_trait_name(name) => {
+                let [prefix, name, suffix] = [prefix, name, suffix].map(str::to_owned);
+                Ok(Self::Trait { prefix, name, suffix })
+            }
+            _ => malformed("is not a template that is known here"),
         }
-        Ok(Self::Trait { prefix: prefix.to_owned(), name: name.to_owned(), suffix: suffix.to_owned() })
     }
 
     /// Reads one that makes logins.
-    pub(super) fn parse_login(text: &str) -> Result<Self, (String, Option<String>)> {
+    pub(crate) fn parse_login(text: &str, key: &str, place: Place) -> Result<Self, Mistake> {
+        let wrong = |why: &str| Mistake::new(place, format!("`{key}`: `{}` {why}", shown(text)));
         if text.contains('*') && !text.contains("{{") {
-            let hint = "name each login; no certificate can say \"any login\"".to_owned();
-            return Err((format!("`{}` has a wildcard, which a login cannot have", shown(text)), Some(hint)));
+            let hint = "name each login; no certificate can say \"any login\"";
+            return Err(wrong("has a wildcard, which a login cannot have").hint(hint));
         }
-        let template = Self::parse(text)?;
-        let fits = match &template {
-            Self::Literal(login) => is_login(login),
-            // Some value must be able to make a login of it.
-            Self::Trait { prefix, suffix, .. } => is_login(&format!("{prefix}x{suffix}")),
-        };
-        match fits {
-            true => Ok(template),
-            false => Err((
-                format!("`{}` cannot be a login", shown(text)),
-                Some(format!("{LOGIN_SHAPE}, at most {MAX_LOGIN}")),
-            )),
+        let template = Self::parse(text, key, place)?;
+        // Some value must be able to make a login of it.
+        if is_login(&template.filled("x")) {
+            return Ok(template);
+        }
+        Err(wrong("cannot be a login").hint(format!("{LOGIN_SHAPE}, at most {MAX_LOGIN}")))
+    }
+
+    /// The trait in it, if there is one.
+    pub(crate) fn trait_name(&self) -> Option<&str> {
+        match self {
+            Self::Literal(_) => None,
+            Self::Trait { name, .. } => Some(name),
         }
     }
 
-    /// What it makes of the value of a trait.
-    pub(super) fn fill(prefix: &str, value: &str, suffix: &str) -> String {
-        [prefix, value, suffix].concat()
+    /// The text, with `value` in place of the trait if it has one.
+    pub(crate) fn filled(&self, value: &str) -> String {
+        match self {
+            Self::Literal(text) => text.clone(),
+            Self::Trait { prefix, suffix, .. } => [prefix, value, suffix].concat(),
+        }
     }
 }
 
 /// What [`is_login`] wants, for hints.
-pub(super) const LOGIN_SHAPE: &str =
+pub(crate) const LOGIN_SHAPE: &str =
     "a login has letters, digits, `.`, `_` and `-`, and begins with a letter, a digit or `_`";
 
 #[cfg(test)]
@@ -152,14 +153,13 @@ mod tests {
             ("ci-{{external.team}}.x", filled("ci-", "team", ".x")),
             ("{{external.logins}}", filled("", "logins", "")),
         ] {
-            assert_eq!(Template::parse_login(text), Ok(template), "{text}");
+            assert_eq!(Template::parse_login(text, "logins", Place::default()), Ok(template), "{text}");
         }
     }
 
     #[test]
     fn other_forms_are_mistakes() {
         for (text, message) in [
-            ("", "is empty"),
             ("a\tb", "`a\\u{9}b` has a control character"),
             ("*", "`*` has a wildcard, which a login cannot have"),
             ("web*", "`web*` has a wildcard, which a login cannot have"),
@@ -188,9 +188,10 @@ mod tests {
             ("{{}}", "`{{}}` is not a template that is known here"),
             ("{{{internal.logins}}}", "`{{{internal.logins}}}` is not a template that is known here"),
         ] {
-            assert_eq!(Template::parse_login(text).unwrap_err().0, message, "{text}");
+            let mistake = Template::parse_login(text, "logins", Place::default()).unwrap_err();
+            assert_eq!(mistake.message, format!("`logins`: {message}"), "{text}");
         }
-        let hint = |text: &str| Template::parse_login(text).unwrap_err().1.unwrap();
+        let hint = |text: &str| Template::parse_login(text, "x", Place::default()).unwrap_err().hint.unwrap();
         assert_eq!(hint("{{internal.login}}"), "did you mean `logins`?");
         assert!(hint("{{internal.windows}}").contains("{{external.windows}}"));
     }

@@ -1,20 +1,23 @@
 //! What the roles of one output give in a [`Field`]: one name that is asked
 //! for, or all of them; denied names never.
 
-use super::field::{self, Field, has_wildcard};
 use super::merge::Merged;
-use super::role::{Role, listed};
+use crate::authority::policy::resources::{Field, Role, has_wildcard, listed};
 use crate::denial::{Denial, Reason};
 use crate::text::shown;
 
 impl<'p> Merged<'p, '_> {
     /// An option's value.
-    pub(super) fn option(&self, name: &str) -> Option<&str> {
+    pub(in crate::authority::policy) fn option(&self, name: &str) -> Option<&str> {
         self.request.options.get(name).map(String::as_str)
     }
 
     /// An option's value that is a name of that kind, if it is asked for.
-    pub(super) fn named(&self, field: &Field, option: &str) -> Result<Option<String>, Denial> {
+    pub(in crate::authority::policy) fn named(
+        &self,
+        field: &Field,
+        option: &str,
+    ) -> Result<Option<String>, Denial> {
         match self.option(option) {
             Some(name) if !(field.shape)(name) => {
                 Err(self.invalid(&format!("`{}` cannot be {}: {}", shown(name), field.a_noun(), field.hint)))
@@ -25,7 +28,7 @@ impl<'p> Merged<'p, '_> {
 
     /// Leaves out roles whose certificates are bound to an address: nothing
     /// but an SSH user certificate can say so.
-    pub(super) fn leave_out_pinned(&mut self) {
+    pub(in crate::authority::policy) fn leave_out_pinned(&mut self) {
         for role in self.pinned() {
             let (name, kind) = (&role.name, &self.request.kind);
             self.warnings.add(|| {
@@ -36,26 +39,26 @@ impl<'p> Merged<'p, '_> {
     }
 
     /// The roles whose certificates are bound to an address.
-    pub(super) fn pinned(&self) -> Vec<&'p Role> {
+    pub(in crate::authority::policy) fn pinned(&self) -> Vec<&'p Role> {
         self.roles.iter().copied().filter(|role| role.options.pin_source_ip).collect()
     }
 
     /// The roles that give a name: allowed by that role, denied by none of the bot's.
-    pub(super) fn givers(&self, field: &Field, name: &str) -> Vec<&'p Role> {
-        if field::denier(self.bot, field, name).is_some() {
+    pub(in crate::authority::policy) fn granting(&self, field: &Field, name: &str) -> Vec<&'p Role> {
+        if self.bot.denier(field, name).is_some() {
             return Vec::new();
         }
-        self.roles.iter().copied().filter(|role| field::allows(self.bot, role, field, name)).collect()
+        self.roles.iter().copied().filter(|role| self.bot.allows(role, field, name)).collect()
     }
 
     /// The role of the bot that denies something in a field.
-    pub(super) fn restricted(&self, field: &Field) -> Option<&'p Role> {
-        self.bot.roles.iter().map(AsRef::as_ref).find(|role| role.names.deny_any(field))
+    pub(in crate::authority::policy) fn restricted(&self, field: &Field) -> Option<&'p Role> {
+        self.bot.each_role().find(|role| role.names.deny_any(field))
     }
 
     /// The name that is asked for, if one of these roles gives it; without
     /// one, the only one that they give.
-    pub(super) fn choose(
+    pub(in crate::authority::policy) fn choose(
         &self,
         field: &Field,
         option: &str,
@@ -63,13 +66,13 @@ impl<'p> Merged<'p, '_> {
         roles: &[&Role],
     ) -> Result<String, Denial> {
         if let Some(name) = asked {
-            let given = self.givers(field, &name).iter().any(|giver| {
+            let given = self.granting(field, &name).iter().any(|giver| {
                 // The same role, by its name.
                 roles.iter().any(|role| role.name == giver.name)
             });
             return if given { Ok(name) } else { Err(self.refused(field, &name)) };
         }
-        let mut names = field::names(self.bot, roles, field);
+        let mut names = self.bot.names(roles, field);
         match (names.pop(), names.is_empty()) {
             (Some(only), true) => Ok(only),
             (Some(_), false) => {
@@ -83,11 +86,11 @@ impl<'p> Merged<'p, '_> {
     }
 
     /// The refusal of a name; who denies it, only the operator hears.
-    pub(super) fn refused(&self, field: &Field, name: &str) -> Denial {
+    pub(in crate::authority::policy) fn refused(&self, field: &Field, name: &str) -> Denial {
         let (output, noun, roles) = (&self.request.name, field.noun, self.by_roles());
         let told = format!("output `{output}`: the {noun} `{name}` is not granted by {roles}");
         let mut detail = told.clone();
-        if let Some(denier) = field::denier(self.bot, field, name) {
+        if let Some(denier) = self.bot.denier(field, name) {
             let (role, origin) = (&denier.name, &denier.origin);
             detail.push_str(&format!("; it is denied by role `{role}` at {origin}"));
         }
@@ -97,7 +100,7 @@ impl<'p> Merged<'p, '_> {
     fn nothing_of(&self, field: &Field, option: &str, roles: &[&Role]) -> Denial {
         let mut any = false;
         for role in roles {
-            field::each(self.bot, role, field, |name| any |= has_wildcard(name));
+            self.bot.each_name(role, field, |name| any |= has_wildcard(name));
         }
         if any {
             return self.invalid(&format!(
@@ -109,8 +112,8 @@ impl<'p> Merged<'p, '_> {
         let told = format!("output `{output}`: no {noun} is granted by {}", self.by_roles());
         let mut detail = told.clone();
         for role in roles {
-            field::each(self.bot, role, field, |name| {
-                if let Some(denier) = field::denier(self.bot, field, name) {
+            self.bot.each_name(role, field, |name| {
+                if let Some(denier) = self.bot.denier(field, name) {
                     let (role, denier, origin) = (&role.name, &denier.name, &denier.origin);
                     detail.push_str(&format!(
                         "; {noun} `{name}` of role `{role}` is denied by role `{denier}` at {origin}"

@@ -1,7 +1,7 @@
 //! Tests of the outputs that carry names: what is refused, and in which words.
 
-use super::fixture::{bot, decide, output_with, parse, policy, role};
-use super::{Grant, Policy};
+use super::fixture::{NOTHING, bot, decide, output_with, parse, policy, role};
+use crate::authority::policy::{Grant, Policy};
 use crate::denial::{Denial, Reason};
 
 fn with(spec: &str, other: &str) -> Policy {
@@ -28,7 +28,7 @@ fn told(policy: &Policy, kind: &str, options: &[(&str, &str)]) -> (Reason, Strin
 
 #[test]
 fn a_database_user_is_the_common_name() {
-    let one = with("{allow: {db_users: ['{{internal.db_users}}'], db_names: [orders]}}", "{}");
+    let one = with("{allow: {db_users: ['{{internal.db_users}}'], db_names: [orders]}}", NOTHING);
     assert_eq!(subject(&one, "database", &[("service", "s")]), ("alice".into(), vec![]));
     assert_eq!(subject(&one, "database", &[("service", "s"), ("database", "orders")]).0, "alice");
     let refused = |options: &[(&str, &str)], wanted: &str| {
@@ -56,7 +56,7 @@ fn a_database_user_is_the_common_name() {
     assert_eq!(subject(&any, "database", &[("service", "s"), ("user", "x")]).0, "x");
     assert_eq!(told(&any, "database", &[("service", "s")]).0, Reason::OutputInvalid);
     assert_eq!(told(&any, "database", &[("service", "s"), ("user", "postgres")]).0, Reason::NothingGranted);
-    let none = told(&with("{}", "{}"), "database", &[("service", "s")]);
+    let none = told(&with(NOTHING, NOTHING), "database", &[("service", "s")]);
     assert_eq!(none.1, "output `database`: no database user is granted by its roles (`x`, `z`)");
 }
 
@@ -104,7 +104,7 @@ fn kubernetes_groups_are_added_up() {
 
 #[test]
 fn applications_are_known_by_name_alone() {
-    let named = with("{allow: {app_labels: {name: [orders, billing]}}}", "{}");
+    let named = with("{allow: {app_labels: {name: [orders, billing]}}}", NOTHING);
     assert_eq!(subject(&named, "application", &[("app", "orders")]).0, "app:orders");
     assert_eq!(told(&named, "application", &[("app", "other")]).0, Reason::NothingGranted);
     assert_eq!(told(&named, "application", &[("app", "Orders")]).0, Reason::OutputInvalid);
@@ -112,7 +112,7 @@ fn applications_are_known_by_name_alone() {
     assert_eq!(subject(&all, "application", &[("app", "x")]).0, "app:x");
     assert_eq!(told(&all, "application", &[("app", "vault")]).0, Reason::NothingGranted);
     for labels in ["{env: prod}", "{name: orders, env: prod}"] {
-        let other = with(&format!("{{allow: {{app_labels: {labels}}}}}"), "{}");
+        let other = with(&format!("{{allow: {{app_labels: {labels}}}}}"), NOTHING);
         assert_eq!(told(&other, "application", &[("app", "orders")]).0, Reason::NothingGranted);
     }
 }

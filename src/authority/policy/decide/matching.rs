@@ -1,15 +1,18 @@
-//! Whether a join token's rules let verified claims in; if not, the story for the operator.
+//! Whether a join token's rules let verified claims in; if not, the explanation for the operator.
 
 use serde_json::{Map, Value};
 
-use super::{JoinToken, Origin};
+use crate::authority::policy::resources::{JoinToken, Origin};
 use crate::denial::{Denial, Reason};
 use crate::join::rules::{self, Condition, Guard, Rule, Want};
 use crate::text::shown;
 
 /// One rule of the token must match: all its conditions hold and none of its
 /// guards strikes. What the denial tells says nothing of the rules.
-pub(super) fn admit(token: &JoinToken, claims: &Map<String, Value>) -> Result<(), Denial> {
+pub(in crate::authority::policy) fn admit(
+    token: &JoinToken,
+    claims: &Map<String, Value>,
+) -> Result<(), Denial> {
     if token.verifier.admits_all() {
         return Ok(());
     }
@@ -28,7 +31,7 @@ pub(super) fn admit(token: &JoinToken, claims: &Map<String, Value>) -> Result<()
     };
     // A rule that holds but for its guards lacks no condition, so it is the nearest.
     let reason = if holds(rule, claims) { Reason::RiskyEvent } else { Reason::NoRuleMatches };
-    Err(Denial::new(reason, story(token, rule, claims)))
+    Err(Denial::new(reason, explanation(token, rule, claims)))
 }
 
 /// One rule against a job's claims.
@@ -56,7 +59,7 @@ pub struct Trial {
 }
 
 /// Every rule against the claims, in the order of the file.
-pub(super) fn trials(token: &JoinToken, claims: &Map<String, Value>) -> Vec<RuleTrial> {
+pub(in crate::authority::policy) fn trials(token: &JoinToken, claims: &Map<String, Value>) -> Vec<RuleTrial> {
     let one = |rule: &Rule| RuleTrial {
         origin: token.origin.at(rule.place),
         admits: holds(rule, claims) && !guarded(rule, claims),
@@ -91,7 +94,7 @@ fn guarded(rule: &Rule, claims: &Map<String, Value>) -> bool {
 }
 
 /// Which rule came nearest, and what it wanted.
-fn story(token: &JoinToken, rule: &Rule, claims: &Map<String, Value>) -> String {
+fn explanation(token: &JoinToken, rule: &Rule, claims: &Map<String, Value>) -> String {
     let unmet: Vec<&Condition> =
         rule.conditions.iter().filter(|condition| !condition.holds(claims)).collect();
     let met = rule.conditions.len() - unmet.len();
@@ -177,7 +180,7 @@ mod tests {
     #[test]
     fn no_rules_and_rules_without_conditions_let_nobody_in() {
         let empty = || Rule { place: Place::default(), conditions: Vec::new(), guards: Vec::new() };
-        for (rules, story) in [
+        for (rules, explanation) in [
             (Vec::new(), "join token `t` has no rules"),
             (
                 vec![empty(), empty()],
@@ -195,7 +198,7 @@ mod tests {
             let denial = admit(&token, &Map::new()).unwrap_err();
             assert_eq!(
                 (denial.reason, denial.detail.as_str(), denial.told),
-                (Reason::NoRuleMatches, story, None)
+                (Reason::NoRuleMatches, explanation, None)
             );
         }
     }

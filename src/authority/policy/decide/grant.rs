@@ -1,6 +1,6 @@
 //! What a job gets: the one thing that certificates are made from.
 //!
-//! Only [`Policy::decide`](super::Policy::decide) makes a [`Grant`]; what is in
+//! Only [`Policy::decide`](crate::authority::policy::Policy::decide) makes a [`Grant`]; what is in
 //! it can be read and not changed.
 
 use std::collections::BTreeMap;
@@ -59,7 +59,7 @@ impl Grant {
 /// What claims that nobody verified would be granted. Nothing is issued for
 /// it: certificates are made from a [`Grant`] alone.
 #[derive(Debug)]
-pub struct Prospect {
+pub struct Preview {
     /// The bot that the job would be.
     pub bot: String,
     /// One for each output asked for, in the same order.

@@ -2,8 +2,8 @@
 //! denies that hold for the same name elsewhere, groups and their users,
 //! databases that no certificate carries, addresses and names.
 
-use super::fixture::{TOKEN, bot, decide, output, output_with, parse, policy, role};
-use super::{Grant, Policy};
+use super::fixture::{NOTHING, TOKEN, bot, decide, output, output_with, parse, policy, role};
+use crate::authority::policy::{Grant, Policy};
 use crate::denial::{Denial, Reason};
 
 const SSH: &str = "allow: {logins: [a], node_labels: {'*': '*'}}";
@@ -147,7 +147,7 @@ fn groups_come_with_the_user_of_their_role() {
 fn globs_that_look_like_addresses_match_addresses_alone() {
     let asked = |pattern: &str, name: &str| {
         let spec = format!("{{allow: {{ssh_host_principals: ['{pattern}']}}}}");
-        ask(&two(&spec, "{}"), "ssh-host", &[("principals", name)]).is_ok()
+        ask(&two(&spec, NOTHING), "ssh-host", &[("principals", name)]).is_ok()
     };
     for (pattern, name) in [
         ("10.0.0.*", "10.0.0.7"),

@@ -8,8 +8,8 @@ use proptest::sample::{select, subsequence};
 
 use serde_json::json;
 
-use super::Asked;
 use super::fixture::{bot, decide, output, parse, policy, role};
+use crate::authority::policy::PolicyRequest;
 use crate::denial::Reason;
 use crate::join::verify::Identity;
 
@@ -58,6 +58,11 @@ fn some(of: &'static [&'static str]) -> impl Strategy<Value = Vec<&'static str>>
     subsequence(of, 0..=of.len())
 }
 
+/// An entry of a mapping, after others; none where the list is empty.
+fn entry(key: &str, list: &[&str]) -> String {
+    if list.is_empty() { String::new() } else { format!(", {key}: {list:?}") }
+}
+
 fn rarely() -> impl Strategy<Value = bool> {
     prop::bool::weighted(0.1)
 }
@@ -100,9 +105,12 @@ impl Model {
     /// As a policy file.
     fn parts(&self) -> Vec<String> {
         let held: Vec<&str> = self.held.iter().map(|index| ROLES[*index]).collect();
+        let traits = [("name: logins", "values", &self.logins), ("name: team", "values", &self.teams)];
+        let traits = traits.map(|(name, key, values)| format!("{{{name}{}}}", entry(key, values)));
         let mut parts = vec![bot(&format!(
-            "{{roles: {held:?}, max_session_ttl: {}s, traits: [{{name: logins, values: {:?}}}, {{name: team, values: {:?}}}]}}",
-            self.bot_ttl, self.logins, self.teams
+            "{{roles: {held:?}, max_session_ttl: {}s, traits: [{}]}}",
+            self.bot_ttl,
+            traits.join(", ")
         ))];
         for (name, model) in ROLES.iter().zip(&self.roles) {
             let mut spec =
@@ -114,13 +122,19 @@ impl Model {
             if let Some(command) = model.command {
                 write!(spec, ", force_command: {command}").unwrap();
             }
-            write!(spec, "}}, allow: {{logins: {:?}", model.allows).unwrap();
+            let mut allow = entry("logins", &model.allows);
             if model.everywhere {
-                spec.push_str(", node_labels: {'*': '*'}");
+                allow.push_str(", node_labels: {'*': '*'}");
             } else if !model.environments.is_empty() {
-                write!(spec, ", node_labels: {{env: {:?}}}", model.environments).unwrap();
+                write!(allow, ", node_labels: {{env: {:?}}}", model.environments).unwrap();
             }
-            write!(spec, "}}, deny: {{logins: {:?}}}}}", model.denies).unwrap();
+            spec.push('}');
+            for (key, side) in [("allow", allow), ("deny", entry("logins", &model.denies))] {
+                if let Some(entries) = side.strip_prefix(", ") {
+                    write!(spec, ", {key}: {{{entries}}}").unwrap();
+                }
+            }
+            spec.push('}');
             parts.push(role(name, &spec));
         }
         parts.push(format!(
@@ -262,8 +276,8 @@ proptest! {
         });
         let claims = claims.as_object().unwrap().clone();
         let outputs = [output("ssh", &model.asked), output("identity", &[])];
-        let asked = Asked { outputs: &outputs, ttl_seconds: model.asked_ttl };
-        let foreseen = policy.foresee(token, &token.verifier.assume(claims.clone()).unwrap(), &asked);
+        let asked = PolicyRequest { outputs: &outputs, ttl_seconds: model.asked_ttl };
+        let foreseen = policy.preview(token, &token.verifier.assume(claims.clone()).unwrap(), &asked);
         match (policy.decide(token, &Identity::for_test(claims), &asked), foreseen) {
             (Ok(grant), Ok(prospect)) => {
                 prop_assert_eq!(format!("{:?}", grant.outputs()), format!("{:?}", prospect.outputs));

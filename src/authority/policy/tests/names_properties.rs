@@ -4,8 +4,8 @@
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
-use super::Grant;
 use super::fixture::{bot, decide, output_with, policy, role};
+use crate::authority::policy::Grant;
 use crate::denial::{Denial, Reason};
 
 /// A field, what roles allow in it, what they deny, and every name there is.
@@ -122,27 +122,29 @@ fn matches(pattern: &str, name: &str) -> bool {
 impl Model {
     fn parts(&self) -> Vec<String> {
         let mut parts = vec![bot(&format!(
-            "{{roles: {:?}, traits: [{{name: t, values: {:?}}}]}}",
+            "{{roles: {:?}, traits: [{{name: t{}{}}}]}}",
             &ROLES[..self.held],
-            self.traits
+            if self.traits.is_empty() { "" } else { ", values: " },
+            if self.traits.is_empty() { String::new() } else { format!("{:?}", self.traits) }
         ))];
-        let side = |names: &[Vec<&str>]| -> String {
+        let side = |key: &str, names: &[Vec<&str>]| -> String {
             let entries = FIELDS.iter().zip(names).filter(|(_, names)| !names.is_empty());
             let entry = |(field, names): (&FieldModel, &Vec<&str>)| match (field.key, names.contains(&"*")) {
                 ("app_labels", true) => "app_labels: {'*': '*'}".to_owned(),
                 ("app_labels", false) => format!("app_labels: {{name: {names:?}}}"),
                 (key, _) => format!("{key}: {names:?}"),
             };
-            entries.map(entry).collect::<Vec<_>>().join(", ")
+            let entries = entries.map(entry).collect::<Vec<_>>().join(", ");
+            if entries.is_empty() { entries } else { format!(", {key}: {{{entries}}}") }
         };
         for (name, model) in ROLES.iter().zip(&self.roles) {
             parts.push(role(
                 name,
                 &format!(
-                    "{{options: {{pin_source_ip: {}}}, allow: {{{}}}, deny: {{{}}}}}",
+                    "{{options: {{pin_source_ip: {}}}{}{}}}",
                     model.pin,
-                    side(&model.allows),
-                    side(&model.denies)
+                    side("allow", &model.allows),
+                    side("deny", &model.denies)
                 ),
             ));
         }

@@ -1,15 +1,14 @@
 //! What several roles make of one certificate: the sum of their logins, under
 //! the strictest of their restrictions.
 
-use super::bot::Bot;
 use super::grant::SshGrant;
-use super::role::{Options, Reach, Role, listed};
+use crate::authority::policy::resources::{Bot, Options, Reach, Role, listed};
 use crate::denial::{Denial, Reason};
 use crate::wire::OutputRequest;
 
 /// The most principals that OpenSSH reads in a certificate
 /// (`SSHKEY_CERT_MAX_PRINCIPALS`); with more, the whole certificate is refused.
-pub(super) const MAX_CERTIFICATE_PRINCIPALS: usize = 256;
+pub(in crate::authority::policy) const MAX_CERTIFICATE_PRINCIPALS: usize = 256;
 
 /// The extensions that a role can grant and where it says so, sorted as
 /// OpenSSH wants them (PROTOCOL.certkeys). `permit-user-rc` is not among them:
@@ -23,24 +22,24 @@ static EXTENSIONS: &[Extension] = &[
 ];
 
 /// The roles of one output, together.
-pub(super) struct Merged<'p, 'r> {
+pub(in crate::authority::policy) struct Merged<'p, 'r> {
     /// The bot.
-    pub(super) bot: &'p Bot,
+    pub(in crate::authority::policy) bot: &'p Bot,
     /// What is asked for.
-    pub(super) request: &'r OutputRequest,
+    pub(in crate::authority::policy) request: &'r OutputRequest,
     /// The roles, by name; none that needs MFA.
-    pub(super) roles: Vec<&'p Role>,
+    pub(in crate::authority::policy) roles: Vec<&'p Role>,
     /// What the job should know.
-    pub(super) warnings: &'r mut Warnings,
+    pub(in crate::authority::policy) warnings: &'r mut Warnings,
 }
 
 /// Warnings, each once however many outputs give rise to it.
 #[derive(Debug, Default)]
-pub(super) struct Warnings(pub(super) Vec<String>);
+pub(in crate::authority::policy) struct Warnings(pub(in crate::authority::policy) Vec<String>);
 
 impl Warnings {
     /// Adds one.
-    pub(super) fn add(&mut self, warning: impl FnOnce() -> String) {
+    pub(in crate::authority::policy) fn add(&mut self, warning: impl FnOnce() -> String) {
         let warning = warning();
         if !self.0.contains(&warning) {
             self.0.push(warning);
@@ -50,12 +49,12 @@ impl Warnings {
 
 impl Merged<'_, '_> {
     /// The shortest of what was asked for, the bot's limit and each role's.
-    pub(super) fn ttl(&self, asked: u64) -> u64 {
+    pub(in crate::authority::policy) fn ttl(&self, asked: u64) -> u64 {
         self.roles.iter().map(|role| role.options.max_ttl).fold(asked.min(self.bot.max_ttl), u64::min)
     }
 
     /// The SSH certificate; none where no login is left.
-    pub(super) fn ssh(&mut self) -> Result<Option<SshGrant>, Denial> {
+    pub(in crate::authority::policy) fn ssh(&mut self) -> Result<Option<SshGrant>, Denial> {
         let mut principals = Vec::new();
         let mut givers: Vec<&Role> = Vec::new();
         for role in &self.roles {
@@ -100,7 +99,7 @@ impl Merged<'_, '_> {
     fn principals(&self, role: &Role, into: &mut Vec<String>) -> bool {
         let mut nowhere = false;
         self.bot.each_login(role, |login| {
-            if self.bot.denies(login) {
+            if self.bot.login_denier(login).is_some() {
                 return;
             }
             match &role.reach {
@@ -133,7 +132,7 @@ impl Merged<'_, '_> {
     }
 
     /// The refusal of an output whose roles give no `what`.
-    pub(super) fn nothing_granted(&self, what: &str) -> Denial {
+    pub(in crate::authority::policy) fn nothing_granted(&self, what: &str) -> Denial {
         let names = listed(&self.roles);
         let mut told =
             format!("output `{}`: no {what} is granted by its roles ({})", self.request.name, names);
@@ -144,7 +143,7 @@ impl Merged<'_, '_> {
         let mut detail = told.clone();
         for role in &self.roles {
             self.bot.each_login(role, |login| {
-                if let Some(denier) = self.bot.roles.iter().find(|denier| denier.denies(login)) {
+                if let Some(denier) = self.bot.login_denier(login) {
                     let (role, denier, origin) = (&role.name, &denier.name, &denier.origin);
                     let denied = format!(
                         "; login `{login}` of role `{role}` is denied by role `{denier}` at {origin}"
@@ -157,7 +156,7 @@ impl Merged<'_, '_> {
     }
 
     /// The refusal of an X.509 certificate whose roles all pin the source address.
-    pub(super) fn unpinnable(&self) -> Denial {
+    pub(in crate::authority::policy) fn unpinnable(&self) -> Denial {
         let (output, roles) = (&self.request.name, listed(&self.roles));
         let told = format!(
             "output `{output}`: its roles ({roles}) pin the source address, which its X.509 certificate \
@@ -167,7 +166,7 @@ impl Merged<'_, '_> {
     }
 
     /// The refusal of an output that cannot be issued as it is asked for.
-    pub(super) fn invalid(&self, why: &str) -> Denial {
+    pub(in crate::authority::policy) fn invalid(&self, why: &str) -> Denial {
         let told = format!("output `{}`: {why}", self.request.name);
         Denial::new(Reason::OutputInvalid, told.clone()).tell(told)
     }
