@@ -5,7 +5,7 @@
 //! is needed. Proxies come from the environment; redirects are never followed.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::folder::read::{self, Limit, Trust};
 
 /// How long a connection may take to be made, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -66,17 +67,20 @@ pub struct AuthorityTrust {
     pub ca_pin: Option<String>,
 }
 
-/// A client for the authority.
+/// A whole system's certificate authorities are a quarter of it.
+const CA_FILE: Limit = Limit::bytes(1 << 20);
+
+/// A client for the authority. `patience` is for a CA file that is a pipe.
 ///
 /// # Errors
 /// `Kind::Usage` for a CA file that cannot be read or holds no certificate,
 /// and for a malformed pin.
-pub fn authority_client(trust: &AuthorityTrust) -> Result<reqwest::Client> {
+pub fn authority_client(trust: &AuthorityTrust, patience: Duration) -> Result<reqwest::Client> {
     match (&trust.ca_file, &trust.ca_pin) {
         (Some(_), Some(_)) => {
             Err(Error::usage("both a CA file and a CA pin are given").hint("give one of them"))
         }
-        (Some(path), None) => client(roots_of_file(path)?),
+        (Some(path), None) => client(roots_of_file(path, Trust::Anyone, CA_FILE.within(patience))?),
         (None, Some(pin)) => client_of(Arc::new(Pinned::new(parse_pin(pin)?))),
         (None, None) => client(system_roots()?),
     }
@@ -91,7 +95,7 @@ pub fn issuer_client(extra: Option<&PathBuf>) -> Result<reqwest::Client> {
     // An authority with its own issuer CA, or with static key sets alone, needs no system roots.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(path) = extra {
-        roots.extend(roots_of_file(path)?.roots);
+        roots.extend(roots_of_file(path, Trust::Operators, CA_FILE)?.roots);
     }
     if roots.is_empty() {
         // Nothing can be verified, which each fetch will say.
@@ -153,9 +157,9 @@ fn system_roots() -> Result<RootCertStore> {
         .hint("an authority with its own certificate is trusted with --ca-file or --ca-pin"))
 }
 
-fn roots_of_file(path: &PathBuf) -> Result<RootCertStore> {
+fn roots_of_file(path: &Path, trust: Trust, limit: Limit) -> Result<RootCertStore> {
     let cannot = format!("cannot read the CA file {}", path.display());
-    let pem = std::fs::read(path).context(Kind::Usage, cannot.clone())?;
+    let pem = read::raw(path, trust, limit).map_err(|unfit| unfit.error(Kind::Usage, cannot.clone()))?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.context(Kind::Usage, cannot.clone())?;
@@ -361,8 +365,11 @@ mod tests {
         install_crypto();
         let file = tempfile::NamedTempFile::new().unwrap();
         let trust = |path| AuthorityTrust { ca_file: Some(path), ca_pin: None };
-        let error = authority_client(&trust(file.path().into())).unwrap_err();
+        let error = authority_client(&trust(file.path().into()), CONNECT_TIMEOUT).unwrap_err();
         assert!(error.to_string().ends_with("it holds no certificate"), "{error}");
-        assert_eq!(authority_client(&trust("/nowhere/ca.pem".into())).unwrap_err().kind(), Kind::Usage);
+        assert_eq!(
+            authority_client(&trust("/nowhere/ca.pem".into()), CONNECT_TIMEOUT).unwrap_err().kind(),
+            Kind::Usage
+        );
     }
 }

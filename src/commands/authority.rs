@@ -1,14 +1,12 @@
 //! `machine-id authority …`. These commands open the data directory; there is
 //! no administration over the network.
 
-use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use rcgen::PublicKeyData as _;
+use rustix::fs::Mode;
 
 use crate::authority::issue::{request, ssh::HostPlan, x509::ServerPlan};
 use crate::authority::store::{NewCertificate, NewSigned, Store as _, sqlite::Sqlite};
@@ -17,6 +15,8 @@ use crate::cli::authority::{Command, Export, Exported, Init, Serve, SignHost, Si
 use crate::clock::Clock;
 use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::folder::read::{self, Limit, Trust};
+use crate::folder::{PRIVATE_FILE, PUBLIC_FILE, replace, trust};
 use crate::{document, net, random};
 
 mod answer;
@@ -64,13 +64,12 @@ pub fn init(args: &Init) -> Result<()> {
             ));
     }
     let private = |path: &Path| {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .context(Kind::Usage, format!("cannot create {}", path.display()))
+        replace::make_private(path).context(Kind::Usage, format!("cannot create {}", path.display()))
     };
     private(dir)?;
+    // One that was there may be open to others, and so may be what it stands in.
+    trust::operators(dir)
+        .map_err(|unfit| unfit.error(Kind::Usage, format!("cannot use {}", dir.display())))?;
     private(&dir.join("policy"))?;
     keys::file::create(&dir.join("keys"), &cluster, Clock::system().now())?;
     // The configuration comes last: a directory without one was not finished.
@@ -78,7 +77,7 @@ pub fn init(args: &Init) -> Result<()> {
         "version: v1\ncluster: '{cluster}'\npublic_url: {public_url}  # the audience that OIDC tokens must carry\n\
          listen: 127.0.0.1:8443\nstore: sqlite:authority.db\nkeys: file:keys\npolicy: policy\n"
     );
-    write_new(&file, text.as_bytes(), 0o600)?;
+    write_new(&file, text.as_bytes(), PRIVATE_FILE)?;
     super::print(&format!(
         "created {}\n\nput bots, roles and join tokens into {}, then run:\n\n    machine-id authority serve --data-dir {}\n",
         dir.display(),
@@ -87,13 +86,8 @@ pub fn init(args: &Init) -> Result<()> {
     ))
 }
 
-fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
-    let write = || -> std::io::Result<()> {
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    write().map_err(|error| match error.kind() {
+fn write_new(path: &Path, bytes: &[u8], mode: Mode) -> Result<()> {
+    replace::write_new(path, bytes, mode).map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => {
             Error::usage(format!("{} exists already", path.display())).hint("move it away first")
         }
@@ -150,8 +144,7 @@ fn ttl(text: &str) -> Result<i64> {
 }
 
 fn sign_host(args: SignHost) -> Result<()> {
-    let line =
-        fs::read_to_string(&args.key).context(Kind::Usage, format!("cannot read {}", args.key.display()))?;
+    let line = read::text(&args.key, Trust::Anyone, Limit::FILE)?;
     let plan = HostPlan::new(&line, args.principals, Clock::system().now(), ttl(&args.ttl)?)
         .map_err(|error| error.context(format!("cannot certify {}", args.key.display())))?;
     let (keys, store) = open(&args.data.data_dir)?;
@@ -162,7 +155,7 @@ fn sign_host(args: SignHost) -> Result<()> {
 fn sign_server(args: SignServer) -> Result<()> {
     let (now, ttl) = (Clock::system().now(), ttl(&args.ttl)?);
     if let Some(csr) = &args.csr {
-        let text = fs::read_to_string(csr).context(Kind::Usage, format!("cannot read {}", csr.display()))?;
+        let text = read::text(csr, Trust::Anyone, Limit::FILE)?;
         let spki = request::csr_key(&text)
             .map_err(|why| Error::usage(format!("cannot certify {}: {why}", csr.display())))?;
         let plan = ServerPlan::new(spki, args.names, now, ttl)?;
@@ -174,15 +167,11 @@ fn sign_server(args: SignServer) -> Result<()> {
     let pair = rcgen::KeyPair::generate().context(Kind::Internal, "cannot make a TLS key")?;
     let plan = ServerPlan::new(pair.subject_public_key_info(), args.names, now, ttl)?;
     let (keys, store) = open(&args.data.data_dir)?;
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&out)
-        .context(Kind::Usage, format!("cannot create {}", out.display()))?;
+    replace::make_private(&out).context(Kind::Usage, format!("cannot create {}", out.display()))?;
     // Nothing is signed for files that cannot be written.
     let key = zeroize::Zeroizing::new(pair.serialize_pem());
-    write_new(&out.join("server.key"), key.as_bytes(), 0o600)?;
+    write_new(&out.join("server.key"), key.as_bytes(), PRIVATE_FILE)?;
     record(&store, "sign-server", plan.record())?;
-    write_new(&out.join("server.crt"), plan.sign(&keys)?.as_bytes(), 0o644)?;
-    write_new(&out.join("ca.crt"), keys.trust().tls_cas.concat().as_bytes(), 0o644)
+    write_new(&out.join("server.crt"), plan.sign(&keys)?.as_bytes(), PUBLIC_FILE)?;
+    write_new(&out.join("ca.crt"), keys.trust().tls_cas.concat().as_bytes(), PUBLIC_FILE)
 }

@@ -11,6 +11,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::folder::read::{self, Limit, Trust};
 
 mod issuer;
 mod sshd;
@@ -103,7 +104,7 @@ impl Stage {
             &[&init.map(OsStr::new)[..], &[OsStr::new("--data-dir"), stage.data.as_os_str()]].concat(),
         )?;
         let configuration = stage.data.join("authority.yaml");
-        let text = fs::read_to_string(&configuration).context(Kind::Internal, "authority.yaml")?;
+        let text = read::text(&configuration, Trust::Operators, Limit::FILE)?;
         let text = format!(
             "{}issuer_ca_file: {}\n",
             text.replace("127.0.0.1:8443", &format!("127.0.0.1:{port}")),

@@ -246,7 +246,7 @@ pub async fn revoke_by_manifest(
     let (file, pin) = nearest.unwrap_or_default();
     let trust = AuthorityTrust { ca_file: file.map(PathBuf::from), ca_pin: pin };
     let at = authority_url(given.authority.as_deref().unwrap_or(&manifest.authority))
-        .and_then(|authority| Ok((net::authority_client(&trust)?, authority)));
+        .and_then(|authority| Ok((net::authority_client(&trust, time)?, authority)));
     match at {
         Ok((client, authority)) => {
             revoke_all(std::slice::from_ref(revocable), &client, &authority, progress, time).await;
@@ -350,10 +350,8 @@ mod tests {
     #[tokio::test]
     async fn what_has_ended_is_not_asked_about() {
         net::install_crypto();
-        let client = net::authority_client(&AuthorityTrust {
-            ca_file: None,
-            ca_pin: Some(format!("sha256:{}", "00".repeat(32))),
-        });
+        let trust = AuthorityTrust { ca_file: None, ca_pin: Some(format!("sha256:{}", "00".repeat(32))) };
+        let client = net::authority_client(&trust, Duration::ZERO);
         let over = Revocable {
             issuance_id: "i".into(),
             // Nothing to sign with, so that asking would fail at once.

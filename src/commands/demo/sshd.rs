@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::{Server, Stage, write};
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::folder::read::{self, Limit, Trust};
 
 /// Where sshd keeps its privilege separation, which it needs when root starts it.
 const PRIVSEP: &str = "/run/sshd";
@@ -78,7 +79,7 @@ fn serve_and_log_in(
     let deadline = Instant::now() + Duration::from_secs(5);
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
         if Instant::now() > deadline {
-            let said = fs::read_to_string(log).unwrap_or_default();
+            let said = read::text(log, Trust::Anyone, Limit::FILE).unwrap_or_default();
             return Err(Error::internal(format!("sshd did not start: {}", said.trim())));
         }
         std::thread::sleep(Duration::from_millis(20));
@@ -89,7 +90,7 @@ fn serve_and_log_in(
     super::super::print(&format!("$ ssh -F {} -p {port} {target} '{greeting}'\n", config.display()))?;
     run(Command::new("ssh").arg("-F").arg(&config).args(["-p", &port.to_string(), &target, greeting]))?;
     super::super::print("and in sshd's own log, which run that was:\n")?;
-    let said = fs::read_to_string(log).context(Kind::Internal, "sshd's log")?;
+    let said = read::text(log, Trust::Anyone, Limit::FILE)?;
     let accepted = said.lines().find(|line| line.starts_with("Accepted publickey")).unwrap_or_default();
     super::super::print(&format!("{accepted}\n"))?;
     Ok(())

@@ -1,16 +1,15 @@
 //! Outputs as asked for with `--output` or `--config`, and as checked.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
+use std::path::Path;
+use std::time::Duration;
 
 use crate::destination::{OutputType, Texts, Used, manifest, output_type, type_names};
 use crate::document::nearest;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
+use crate::folder::read::{self, Limit, Trust};
 use crate::text::shown;
 use crate::wire::is_name;
-
-/// The largest file that an option names, in bytes.
-const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// One output.
 #[derive(Clone)]
@@ -95,11 +94,16 @@ pub fn parse_output(text: &str) -> Result<RawOutput> {
     Ok(output)
 }
 
-/// Checks an output; its own destination stands beside it.
+/// Checks an output; its own destination stands beside it. `patience` is for
+/// a pipe that an option names.
 ///
 /// # Errors
 /// `Kind::Usage`.
-pub fn check_output(raw: RawOutput, roles: &[String]) -> Result<(Output, Option<String>)> {
+pub fn check_output(
+    raw: RawOutput,
+    roles: &[String],
+    patience: Duration,
+) -> Result<(Output, Option<String>)> {
     let kind = output_type(&raw.kind).ok_or_else(|| unknown("output type", &raw.kind, &type_names()))?;
     let name = raw.name.unwrap_or_else(|| raw.kind.clone());
     if !is_name(&name) || name == manifest::FILE_NAME {
@@ -115,7 +119,7 @@ pub fn check_output(raw: RawOutput, roles: &[String]) -> Result<(Output, Option<
         let (kind, missing) = (kind.name(), missing.name);
         return Err(Error::usage(format!("output `{name}`: type `{kind}` needs `{missing}=…`")));
     }
-    let files = option_files(kind, &raw.options, &name)?;
+    let files = option_files(kind, &raw.options, &name, patience)?;
     kind.check(&raw.options, &files).map_err(|why| Error::usage(format!("output `{name}`: {why}")))?;
     let roles = if raw.roles.is_empty() { roles.to_vec() } else { raw.roles };
     if let Some(role) =
@@ -127,18 +131,17 @@ pub fn check_output(raw: RawOutput, roles: &[String]) -> Result<(Output, Option<
 }
 
 /// Reads the files that options name, before anything is asked for.
-fn option_files(kind: &dyn OutputType, options: &Texts, name: &str) -> Result<Texts> {
+fn option_files(kind: &dyn OutputType, options: &Texts, name: &str, patience: Duration) -> Result<Texts> {
     let mut files = Texts::new();
     for option in kind.options().iter().filter(|option| option.used == Used::File) {
         let Some(path) = options.get(option.name) else { continue };
-        let mut text = String::new();
-        let read =
-            std::fs::File::open(path).and_then(|file| file.take(MAX_FILE_BYTES).read_to_string(&mut text));
-        read.map_err(|error| {
-            let what = format!("output `{name}`: cannot read `{}` {}", option.name, shown(path));
-            Error::usage(error).context(what)
-        })?;
-        files.insert(option.name.to_owned(), text);
+        let limit = Limit::FILE.within(patience);
+        let text =
+            read::raw(Path::new(path), Trust::Anyone, limit).and_then(read::utf8).map_err(|unfit| {
+                let what = format!("output `{name}`: cannot read `{}` {}", option.name, shown(path));
+                unfit.error(Kind::Usage, what)
+            })?;
+        files.insert(option.name.to_owned(), text.to_string());
     }
     Ok(files)
 }
