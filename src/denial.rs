@@ -1,7 +1,12 @@
 //! Why a job is refused: a code for the audit trail, the whole story for
 //! `authority explain`, and as much as the caller may hear.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
+
+use crate::clock::rfc3339;
+use crate::wire::Problem;
 
 /// Why. The code stands in the audit trail and in `docs/protocol.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,13 +81,11 @@ pub struct Row {
 }
 
 impl Row {
-    /// The `type` of its problem (RFC 9457). Reasons that are told in the same
-    /// words have the same type, so that it tells no more than the words.
-    #[must_use]
-    pub fn problem_type(&self) -> String {
-        let shared = REASONS.iter().filter(|other| other.told == self.told).count() > 1;
-        let name = if shared { "not-allowed".to_owned() } else { self.code.replace('_', "-") };
-        format!("urn:machine-id:{name}")
+    /// The kind of its problem. Reasons that are told in the same words are of
+    /// the same kind, so that it tells no more than the words.
+    fn problem_kind(&self) -> Cow<'static, str> {
+        let shared = self.told == NOT_ALLOWED;
+        if shared { "not-allowed".into() } else { self.code.replace('_', "-").into() }
     }
 }
 
@@ -177,6 +180,48 @@ impl Reason {
         static MISSING: Row = row(Reason::NoRuleMatches, "no_rule_matches", 403, NOT_ALLOWED);
         REASONS.iter().find(|row| row.reason == self).unwrap_or(&MISSING)
     }
+
+    /// The reason that a problem tells; none where it is no denial, or one that keeps its reason.
+    #[must_use]
+    pub fn of_problem(problem: &Problem) -> Option<Self> {
+        let tells = |row: &&Row| row.told != NOT_ALLOWED && problem.is(&row.problem_kind());
+        REASONS.iter().find(tells).map(|row| row.reason)
+    }
+
+    /// Whether a clock may be what is wrong.
+    #[must_use]
+    pub fn is_of_time(self) -> bool {
+        matches!(self, Self::TokenExpired | Self::TokenNotYetValid)
+    }
+
+    /// What the caller can do; nothing that depends on the rules.
+    fn hint(self) -> &'static str {
+        match self {
+            Self::AudienceWrong => "reach the authority by its public URL, which is the audience it expects",
+            Self::TokenExpired => "get a fresh token for each exchange, and check the clocks",
+            Self::TokenNotYetValid => "check the clocks of the runner and the authority",
+            Self::TokenUsed => "get a fresh token for each exchange",
+            Self::IssuerWrong => "check --token and --join-method: the join token is for another issuer",
+            Self::InstanceUnknown => {
+                "register it: run once with a secret from `machine-id authority token add` in MACHINE_ID_REGISTRATION_SECRET"
+            }
+            Self::RegistrationRefused => {
+                "a secret registers one worker, once, for a limited time: ask for another (`machine-id authority token add`)"
+            }
+            // Why it came to this, `docs/join-methods.md` tells.
+            Self::GenerationAhead | Self::InstanceLocked => {
+                "to register anew, run once with a new secret (`machine-id authority token add`) in MACHINE_ID_REGISTRATION_SECRET and the same --storage; other workers are not touched"
+            }
+            Self::TokenUnknown
+            | Self::MethodMismatch
+            | Self::BindingRequired
+            | Self::NoRuleMatches
+            | Self::RiskyEvent => {
+                "check --token and --join-method, and ask the authority's operator about the denial id"
+            }
+            _ => "",
+        }
+    }
 }
 
 /// A refusal: what is recorded, and what of it is told.
@@ -215,6 +260,20 @@ impl Denial {
         self.verified = verified;
         self
     }
+
+    /// What the caller is told of it: `id` names its record, and `now` is the authority's time.
+    #[must_use]
+    pub fn problem(&self, id: String, now: i64) -> Problem {
+        let row = self.reason.row();
+        Problem {
+            detail: self.told.clone().unwrap_or_default(),
+            hint: self.reason.hint().to_owned(),
+            denial_id: Some(id),
+            claims: self.claims.clone(),
+            authority_time: self.reason.is_of_time().then(|| rfc3339(now)),
+            ..Problem::new(&row.problem_kind(), row.status, row.told)
+        }
+    }
 }
 
 #[cfg(test)]
@@ -235,5 +294,23 @@ mod tests {
         // The enum's last variant is the table's last row, so none was forgotten.
         assert_eq!(REASONS.len(), 27);
         assert_eq!(REASONS[26].reason, Reason::NothingGranted);
+    }
+
+    #[test]
+    fn a_problem_names_its_reason_unless_that_is_a_rule() {
+        for row in REASONS {
+            let problem = Denial::new(row.reason, "the whole story").problem("d-1".into(), 0);
+            let shared = REASONS.iter().filter(|other| other.told == row.told).count() > 1;
+            assert_eq!(row.told == NOT_ALLOWED, shared);
+            assert_eq!(Reason::of_problem(&problem), (!shared).then_some(row.reason));
+            let wanted = if shared { "not-allowed".to_owned() } else { row.code.replace('_', "-") };
+            assert_eq!(problem.kind, format!("urn:machine-id:{wanted}"));
+            assert!(!serde_json::to_string(&problem).unwrap().contains("the whole story"));
+        }
+        for other in ["token_expired", "too-many", "", "x-token-expired"] {
+            assert_eq!(Reason::of_problem(&Problem::new(other, 400, "the token has expired")), None);
+        }
+        let bare = Problem { kind: "token-expired".into(), ..Problem::new("x", 401, "") };
+        assert_eq!(Reason::of_problem(&bare), None);
     }
 }

@@ -86,6 +86,17 @@ impl Error {
         self
     }
 
+    /// Several errors as one of the first's kind, with every hint once.
+    #[must_use]
+    pub fn together(errors: Vec<Self>) -> Option<Self> {
+        errors.into_iter().reduce(|all, next| {
+            let mut hints = all.hints;
+            hints.extend(next.hints.into_iter().filter(|hint| !hints.contains(hint)).collect::<Vec<_>>());
+            let cause = anyhow::Error::msg(format!("{:#}; and {:#}", all.cause, next.cause));
+            Self { kind: all.kind, cause, hints }
+        })
+    }
+
     /// The kind.
     #[must_use]
     pub fn kind(&self) -> Kind {
@@ -109,6 +120,12 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:#}", self.cause)
+    }
+}
+
+impl From<Error> for std::io::Error {
+    fn from(error: Error) -> Self {
+        Self::other(error.to_string())
     }
 }
 
@@ -145,6 +162,15 @@ mod tests {
         assert_eq!(error.to_string(), "cannot write x: disk on fire");
         assert_eq!(error.hints(), ["use another disk"]);
         assert_eq!(error.kind().code(), 6);
+    }
+
+    #[test]
+    fn several_are_told_as_one() {
+        let errors = ["a", "b; and c"].map(|cause| Error::usage(cause).hint("x").hint(cause));
+        let all = Error::together(errors.into()).unwrap();
+        assert_eq!((all.kind(), all.to_string().as_str()), (Kind::Usage, "a; and b; and c"));
+        assert_eq!(all.hints(), ["x", "a", "b; and c"]);
+        assert!(Error::together(Vec::new()).is_none());
     }
 
     #[test]

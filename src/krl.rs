@@ -1,7 +1,7 @@
-//! Reading a key revocation list (`PROTOCOL.krl` of OpenSSH) before `sshd`
-//! does: with a list that it cannot read, `sshd` refuses every key.
+//! Key revocation lists (`PROTOCOL.krl` of OpenSSH), written by the authority,
+//! and read before `sshd` does: with one that it cannot read, it refuses every key.
 
-use crate::rfc4251::Reader;
+use crate::rfc4251::{Reader, put_string};
 
 /// The head of every list.
 const MAGIC: &[u8] = b"SSHKRL\n\0";
@@ -54,6 +54,36 @@ impl Krl {
         }
         Ok(Self { number })
     }
+}
+
+/// A list of that number, made at `date` (seconds since 1970), which revokes
+/// the serials for each of the CAs, given as public key blobs (RFC 4253,
+/// section 6.6). Not signed, as OpenSSH has no use for that.
+#[must_use]
+pub fn write(number: u64, date: u64, ca_blobs: &[Vec<u8>], mut serials: Vec<u64>) -> Vec<u8> {
+    let mut list = MAGIC.to_vec();
+    list.extend(FORMAT_VERSION.to_be_bytes());
+    list.extend([number, date, 0].into_iter().flat_map(u64::to_be_bytes)); // 0: flags
+    put_string(&mut list, b""); // reserved
+    put_string(&mut list, b"machine-id"); // comment
+    // OpenSSH takes no serial 0, and we never issue it.
+    serials.retain(|serial| *serial != 0);
+    serials.sort_unstable();
+    serials.dedup();
+    if serials.is_empty() {
+        return list;
+    }
+    let serials: Vec<u8> = serials.into_iter().flat_map(u64::to_be_bytes).collect();
+    for blob in ca_blobs {
+        let mut section = Vec::with_capacity(serials.len() + blob.len() + 16);
+        put_string(&mut section, blob);
+        put_string(&mut section, b""); // reserved
+        section.push(CERT_SERIAL_LIST);
+        put_string(&mut section, &serials);
+        list.push(SECTION_CERTIFICATES);
+        put_string(&mut list, &section);
+    }
+    list
 }
 
 /// Whether two lists differ in nothing but the date of their making.
@@ -160,6 +190,17 @@ mod tests {
                 assert!(cut.len() == head(7, 1).len() || Krl::parse(cut).is_err(), "{length}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let ca = PrivateKey::from(Ed25519Keypair::from_seed(&[7; 32])).public_key().to_bytes().unwrap();
+        let list = write(7, 1, &[ca], vec![u64::MAX, 0, 1, 1]);
+        let serials = [1_u64.to_be_bytes(), u64::MAX.to_be_bytes()].concat();
+        let expected =
+            [write(7, 1, &[], vec![1]), revoking(CERT_SERIAL_LIST, &serials)[head(7, 1).len()..].to_vec()];
+        assert_eq!(list, expected.concat());
+        assert_eq!(Krl::parse(&list), Ok(Krl { number: 7 }));
     }
 
     #[test]

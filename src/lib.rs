@@ -24,6 +24,7 @@ pub mod principal;
 pub mod random;
 pub mod retry;
 pub mod rfc4251;
+pub mod runtime;
 pub mod secret;
 pub mod terminal;
 pub mod text;

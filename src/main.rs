@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use machine_id::cli::Cli;
 use machine_id::environment::Environment;
-use machine_id::{commands, net};
+use machine_id::{commands, net, terminal};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     match commands::run(cli, &env) {
         Ok(code) => code,
         Err(error) => {
-            commands::report(&error, &env);
+            terminal::report(&error, &env);
             error.exit_code()
         }
     }

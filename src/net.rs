@@ -9,16 +9,23 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use ring::digest::{SHA256, digest};
-use rustls::client::Resumption;
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::pki_types::CertificateDer;
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 
+use crate::document::parse_duration;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
+use crate::pem;
+use crate::text::shown;
+
+mod authority;
+mod pin;
+
+pub use authority::{AuthorityTrust, authority_client, authority_origin, authority_url, unreachable};
+use pin::Pinned;
+pub use pin::pin_of;
 
 /// How long a connection may take to be made, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -58,33 +65,8 @@ impl Platform {
     }
 }
 
-/// How the authority's certificate is judged.
-#[derive(Clone, Debug, Default)]
-pub struct AuthorityTrust {
-    /// Roots in PEM, in place of the system's.
-    pub ca_file: Option<PathBuf>,
-    /// `sha256:HEX` of the SubjectPublicKeyInfo of a CA in the authority's chain.
-    pub ca_pin: Option<String>,
-}
-
 /// A whole system's certificate authorities are a quarter of it.
 const CA_FILE: Limit = Limit::bytes(1 << 20);
-
-/// A client for the authority. `patience` is for a CA file that is a pipe.
-///
-/// # Errors
-/// `Kind::Usage` for a CA file that cannot be read or holds no certificate,
-/// and for a malformed pin.
-pub fn authority_client(trust: &AuthorityTrust, patience: Duration) -> Result<reqwest::Client> {
-    match (&trust.ca_file, &trust.ca_pin) {
-        (Some(_), Some(_)) => {
-            Err(Error::usage("both a CA file and a CA pin are given").hint("give one of them"))
-        }
-        (Some(path), None) => client(roots_of_file(path, Trust::Anyone, CA_FILE.within(patience))?),
-        (None, Some(pin)) => client_of(Arc::new(Pinned::new(parse_pin(pin)?))),
-        (None, None) => client(system_roots()?),
-    }
-}
 
 /// A client for the issuers of an authority: the system's roots and those of `extra`.
 ///
@@ -159,11 +141,12 @@ fn system_roots() -> Result<RootCertStore> {
 
 fn roots_of_file(path: &Path, trust: Trust, limit: Limit) -> Result<RootCertStore> {
     let cannot = format!("cannot read the CA file {}", path.display());
-    let pem = read::raw(path, trust, limit).map_err(|unfit| unfit.error(Kind::Usage, cannot.clone()))?;
+    let text = read::raw(path, trust, limit).map_err(|unfit| unfit.error(Kind::Usage, cannot.clone()))?;
+    let certificates = pem::decode_all(&String::from_utf8_lossy(&text), "CERTIFICATE")
+        .ok_or_else(|| Error::usage(format!("{cannot}: its PEM is broken")))?;
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.context(Kind::Usage, cannot.clone())?;
-        roots.add(certificate).context(Kind::Usage, cannot.clone())?;
+    for certificate in certificates {
+        roots.add(CertificateDer::from(certificate.to_vec())).context(Kind::Usage, cannot.clone())?;
     }
     if roots.is_empty() {
         return Err(Error::usage(format!("{cannot}: it holds no certificate"))
@@ -172,100 +155,11 @@ fn roots_of_file(path: &Path, trust: Trust, limit: Limit) -> Result<RootCertStor
     Ok(roots)
 }
 
-fn parse_pin(pin: &str) -> Result<[u8; 32]> {
-    let wrong = || {
-        Error::usage("the CA pin is not `sha256:` and 64 hexadecimal digits")
-            .hint("`machine-id authority export tls-ca-pin` prints the authority's")
-    };
-    let hex =
-        pin.strip_prefix("sha256:").filter(|hex| hex.len() == 64 && hex.is_ascii()).ok_or_else(wrong)?;
-    let mut bytes = [0; 32];
-    for (byte, digits) in bytes.iter_mut().zip(hex.as_bytes().chunks(2)) {
-        let digits = std::str::from_utf8(digits).map_err(|_| wrong())?;
-        // `from_str_radix` takes a sign.
-        *byte = u8::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with('+')).ok_or_else(wrong)?;
-    }
-    Ok(bytes)
-}
-
-/// `sha256:HEX` of a certificate's SubjectPublicKeyInfo.
-///
-/// # Errors
-/// Where it is not a certificate.
-pub fn pin_of(certificate: &[u8]) -> Result<String> {
-    let hash = spki_hash(certificate).ok_or_else(|| Error::internal("not a certificate"))?;
-    Ok(format!("sha256:{}", hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
-}
-
-fn spki_hash(certificate: &[u8]) -> Option<[u8; 32]> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    digest(&SHA256, parsed.public_key().raw).as_ref().try_into().ok()
-}
-
-/// Trusts the one CA whose public key has this hash, as found in the chain
-/// that the server sends; name, time and signatures are verified as ever.
-#[derive(Debug)]
-struct Pinned {
-    hash: [u8; 32],
-    schemes: rustls::crypto::WebPkiSupportedAlgorithms,
-}
-
-impl Pinned {
-    fn new(hash: [u8; 32]) -> Self {
-        Self { hash, schemes: rustls::crypto::ring::default_provider().signature_verification_algorithms }
-    }
-}
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let pinned = intermediates.iter().find(|certificate| spki_hash(certificate) == Some(self.hash));
-        let unknown = || rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
-        let mut roots = RootCertStore::empty();
-        roots.add(pinned.ok_or_else(unknown)?.clone().into_owned())?;
-        WebPkiServerVerifier::builder(Arc::new(roots)).build().map_err(|_| unknown())?.verify_server_cert(
-            end_entity,
-            intermediates,
-            server_name,
-            ocsp_response,
-            now,
-        )
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.schemes)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.schemes)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.schemes.supported_schemes()
-    }
-}
-
 /// Why a request did not get an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum RequestError {
     /// The server's certificate is not trusted.
-    Untrusted(String),
+    Untrusted(Untrusted),
     /// It took too long.
     Timeout,
     /// No connection.
@@ -274,56 +168,94 @@ pub enum Trouble {
     Other(String),
 }
 
-impl fmt::Display for Trouble {
+/// Why a server's certificate is not trusted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Untrusted {
+    /// No CA that we trust signed it.
+    UnknownIssuer,
+    /// It has expired, by our clock.
+    Expired,
+    /// It is not valid yet, by our clock.
+    NotValidYet,
+    /// It is for another name than that of the URL.
+    OtherName,
+    /// Anything else, in the words of the TLS library.
+    Other(String),
+}
+
+impl fmt::Display for RequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Untrusted(why) => write!(f, "its certificate is not trusted: {why}"),
             Self::Timeout => f.write_str("no answer in time"),
-            Self::Connect(why) | Self::Other(why) => f.write_str(&crate::text::shown(why)),
+            Self::Connect(why) | Self::Other(why) => f.write_str(&shown(why)),
         }
     }
 }
 
-/// Judges a failed request.
-#[must_use]
-pub fn trouble(error: &reqwest::Error) -> Trouble {
-    type Cause<'e> = &'e (dyn std::error::Error + 'static);
-    let mut next: Option<Cause<'_>> = Some(error);
-    let mut deepest = String::new();
-    while let Some(current) = next {
-        if let Some(rustls::Error::InvalidCertificate(why)) = current.downcast_ref() {
-            return Trouble::Untrusted(certificate_words(why));
-        }
-        deepest = current.to_string();
-        // An `io::Error` hides what it wraps from `source`.
-        next = match current.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
-            Some(inner) => Some(inner),
-            None => current.source(),
-        };
-    }
-    if error.is_timeout() {
-        Trouble::Timeout
-    } else if error.is_connect() {
-        Trouble::Connect(deepest)
-    } else {
-        Trouble::Other(deepest)
+impl fmt::Display for Untrusted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UnknownIssuer => "it is signed by an unknown authority",
+            Self::Expired => "it has expired",
+            Self::NotValidYet => "it is not valid yet by this machine's clock",
+            Self::OtherName => "it is for another name",
+            Self::Other(why) => return f.write_str(&shown(why)),
+        })
     }
 }
 
-fn certificate_words(why: &CertificateError) -> String {
-    match why {
-        CertificateError::UnknownIssuer => "it is signed by an unknown authority".to_owned(),
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired".to_owned(),
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            "it is not valid yet by this machine's clock".to_owned()
+impl From<&CertificateError> for Untrusted {
+    fn from(error: &CertificateError) -> Self {
+        use CertificateError as E;
+        match error {
+            E::UnknownIssuer => Self::UnknownIssuer,
+            E::Expired | E::ExpiredContext { .. } => Self::Expired,
+            E::NotValidYet | E::NotValidYetContext { .. } => Self::NotValidYet,
+            E::NotValidForName | E::NotValidForNameContext { .. } => Self::OtherName,
+            other => Self::Other(other.to_string()),
         }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            "it is for another name".to_owned()
-        }
-        other => other.to_string(),
     }
 }
 
+impl From<reqwest::Error> for RequestError {
+    fn from(error: reqwest::Error) -> Self {
+        type Cause<'e> = &'e (dyn std::error::Error + 'static);
+        let mut next: Option<Cause<'_>> = Some(&error);
+        let mut deepest = String::new();
+        while let Some(current) = next {
+            if let Some(rustls::Error::InvalidCertificate(why)) = current.downcast_ref() {
+                return Self::Untrusted(why.into());
+            }
+            deepest = current.to_string();
+            // An `io::Error` hides what it wraps from `source`.
+            next = match current.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+                Some(inner) => Some(inner),
+                None => current.source(),
+            };
+        }
+        if error.is_timeout() {
+            Self::Timeout
+        } else if error.is_connect() {
+            Self::Connect(deepest)
+        } else {
+            Self::Other(deepest)
+        }
+    }
+}
+
+/// The value of a `--timeout`.
+///
+/// # Errors
+/// `Kind::Usage`.
+pub fn timeout(text: &str) -> Result<Duration> {
+    // Beyond a day, sums of it with the clock might not hold.
+    match parse_duration(text) {
+        Ok(seconds) if seconds <= 86_400 => Ok(Duration::from_secs(seconds)),
+        Ok(_) => Err(Error::usage("--timeout: must be at most 24h")),
+        Err(why) => Err(Error::usage(format!("--timeout: {why}"))),
+    }
+}
 /// Reads an answer's body, at most `limit` bytes of it.
 ///
 /// # Errors
@@ -337,7 +269,7 @@ pub async fn body(mut response: reqwest::Response, limit: usize) -> Result<Vec<u
             }
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
             Ok(None) => return Ok(body),
-            Err(error) => return Err(format!("the answer broke off: {}", trouble(&error))),
+            Err(error) => return Err(format!("the answer broke off: {}", RequestError::from(error))),
         }
     }
 }
@@ -345,20 +277,6 @@ pub async fn body(mut response: reqwest::Response, limit: usize) -> Result<Vec<u
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pins_are_exact() {
-        assert_eq!(parse_pin(&format!("sha256:{}", "0f".repeat(32))).unwrap(), [15; 32]);
-        for bad in [
-            "",
-            "sha256:",
-            "0f",
-            &format!("sha256:{}", "+f".repeat(32)),
-            &format!("sha1:{}", "0f".repeat(32)),
-        ] {
-            assert_eq!(parse_pin(bad).unwrap_err().kind(), Kind::Usage, "{bad}");
-        }
-    }
 
     #[test]
     fn ca_files_must_hold_a_certificate() {
@@ -371,5 +289,18 @@ mod tests {
             authority_client(&trust("/nowhere/ca.pem".into()), CONNECT_TIMEOUT).unwrap_err().kind(),
             Kind::Usage
         );
+    }
+
+    #[test]
+    fn what_a_certificate_is_not_trusted_for_is_told_apart() {
+        for (error, untrusted) in [
+            (CertificateError::UnknownIssuer, Untrusted::UnknownIssuer),
+            (CertificateError::Expired, Untrusted::Expired),
+            (CertificateError::NotValidYet, Untrusted::NotValidYet),
+            (CertificateError::NotValidForName, Untrusted::OtherName),
+            (CertificateError::Revoked, Untrusted::Other(CertificateError::Revoked.to_string())),
+        ] {
+            assert_eq!(Untrusted::from(&error), untrusted);
+        }
     }
 }

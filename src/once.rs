@@ -1,7 +1,6 @@
 //! The client: proves who this job is, exchanges that for certificates,
 //! writes them, and takes them away again.
 
-use std::future::Future;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,7 +9,9 @@ use rustix::process::Signal;
 use crate::cli::Format;
 use crate::destination::manifest::Manifest;
 use crate::environment::Environment;
-use crate::error::{Context as _, Kind, Result};
+use crate::error::Result;
+use crate::net::AuthorityTrust;
+use crate::runtime::block_on;
 use crate::text::shown;
 
 pub mod command;
@@ -26,7 +27,7 @@ use delivery::{Places, ci};
 use exchange::Exchanger;
 use exchange::check::Issuance;
 use exchange::keys::OutputKeys;
-use revoke::{Given, Revocable, revoke_all, revoke_by_manifest};
+use revoke::{Revocable, revoke_all, revoke_by_manifest};
 use settings::Settings;
 
 /// How long revocations may take.
@@ -56,23 +57,6 @@ pub fn run(settings: &Settings, env: &Environment, progress: &Progress) -> Resul
     let _registered = register(settings, env, progress);
     let client = Client { settings, env, progress, keys: &keys, exchanger: &exchanger };
     block_on(client.run())?
-}
-
-/// Runs to its end what waits most of its time, for which one thread is
-/// enough. What is left then is not waited for: the system's resolver cannot
-/// be interrupted, and a name server that does not answer would hold up the
-/// exit for longer than any `--timeout`.
-///
-/// # Errors
-/// `Kind::Internal`.
-pub fn block_on<T>(work: impl Future<Output = T>) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context(Kind::Internal, "cannot start")?;
-    let done = runtime.block_on(work);
-    runtime.shutdown_background();
-    Ok(done)
 }
 
 /// A crash must not write the keys to a disk. COMMAND is not touched by this.
@@ -194,8 +178,8 @@ impl Client<'_> {
         for (manifest, revocable) in places.replaced() {
             let said = shown(&manifest.destination);
             self.progress.step(&format!("{said} holds certificates of an earlier run, which are revoked"));
-            let given = Given::default();
-            revoke_by_manifest(&revocable, &manifest, &given, self.env, self.progress, REVOKE_TIME).await;
+            let typed = (None, AuthorityTrust::default());
+            revoke_by_manifest(&revocable, &manifest, typed, self.env, self.progress, REVOKE_TIME).await;
         }
     }
 
@@ -228,23 +212,5 @@ fn printed(format: Format, manifests: &[Manifest]) -> String {
         (Format::Text, _) => manifests.iter().map(|manifest| format!("{}\n", manifest.destination)).collect(),
         (Format::Json, [manifest]) => manifest.to_json(),
         (Format::Json, _) => format!("{}\n", serde_json::to_string_pretty(manifests).unwrap_or_default()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_hangs_in_the_system_is_not_waited_for() {
-        let started = std::time::Instant::now();
-        let done = block_on(async {
-            // As the resolver does where a name server is silent.
-            tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_secs(20)));
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            7
-        });
-        assert_eq!(done.unwrap(), 7);
-        assert!(started.elapsed() < Duration::from_secs(10));
     }
 }

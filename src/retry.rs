@@ -1,11 +1,12 @@
 //! What is tried again, and when: a table and a clock, without any network.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use crate::net::Trouble;
+use crate::net::RequestError;
 use crate::random;
 
-/// The longest pause that we choose ourselves.
+/// The first pause, and the longest that we choose ourselves.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
 /// The longest that one attempt may take, so that a hanging connection leaves time for another.
@@ -16,7 +17,7 @@ const LONGEST_ATTEMPT: Duration = Duration::from_secs(15);
 pub enum Verdict {
     /// It may pass: try again, not before that long if it is said.
     Again(Option<Duration>),
-    /// It will not.
+    /// Another attempt would fail like this one.
     Final,
 }
 
@@ -34,10 +35,10 @@ pub fn of_status(status: u16, retry_after: Option<&str>, now: i64) -> Verdict {
 
 /// Judges a request without an answer. A certificate that is not trusted stays so.
 #[must_use]
-pub fn of_trouble(trouble: &Trouble) -> Verdict {
-    match trouble {
-        Trouble::Untrusted(_) => Verdict::Final,
-        Trouble::Timeout | Trouble::Connect(_) | Trouble::Other(_) => Verdict::Again(None),
+pub fn of_error(error: &RequestError) -> Verdict {
+    match error {
+        RequestError::Untrusted(_) => Verdict::Final,
+        RequestError::Timeout | RequestError::Connect(_) | RequestError::Other(_) => Verdict::Again(None),
     }
 }
 
@@ -50,63 +51,76 @@ fn parse_retry_after(text: &str, now: i64) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// Seconds since 1970 of an HTTP date such as `Sun, 06 Nov 1994 08:49:37 GMT`
-/// (RFC 9110, section 5.6.7; its obsolete forms are not read).
+/// Seconds since 1970 of an HTTP date (RFC 9110, section 5.6.7).
 #[must_use]
 pub fn parse_http_date(text: &str) -> Option<i64> {
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let mut words = text.trim().strip_suffix(" GMT")?.split_once(", ")?.1.split(' ');
-    let (day, month, year, time) = (words.next()?, words.next()?, words.next()?, words.next()?);
-    let month = MONTHS.iter().position(|name| *name == month)? + 1;
-    crate::clock::parse_rfc3339(&format!("{year}-{month:02}-{day}T{time}Z"))
+    let since = httpdate::parse_http_date(text.trim()).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    i64::try_from(since.as_secs()).ok()
 }
 
-/// When to give up, and how long to wait until then.
+/// Attempts until a deadline, and the pauses between them.
 #[derive(Debug)]
-pub struct Patience {
+pub struct Attempts {
     deadline: Instant,
-    attempts: u32,
+    backoff: Backoff,
 }
 
-impl Patience {
-    /// Patience until `deadline`.
+impl Attempts {
+    /// Attempts until `deadline`.
     #[must_use]
     pub fn until(deadline: Instant) -> Self {
-        Self { deadline, attempts: 0 }
+        Self { deadline, backoff: Backoff::new(SHORTEST_PAUSE, LONGEST_PAUSE) }
     }
 
     /// How long the next attempt may take; nothing when time is up.
     #[must_use]
-    pub fn attempt(&mut self) -> Option<Duration> {
-        self.attempts += 1;
+    pub fn next(&self) -> Option<Duration> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         (left > Duration::from_millis(1)).then_some(left.min(LONGEST_ATTEMPT))
     }
 
     /// How long to pause before the next attempt; nothing where it would come too late.
     #[must_use]
-    pub fn pause(&self, at_least: Option<Duration>) -> Option<Duration> {
-        let pause =
-            backoff(self.attempts, u32::from_le_bytes(random::bytes())).max(at_least.unwrap_or_default());
+    pub fn pause(&mut self, at_least: Option<Duration>) -> Option<Duration> {
+        let pause = self.backoff.pause().max(at_least.unwrap_or_default());
         let left = self.deadline.saturating_duration_since(Instant::now());
         (pause < left).then_some(pause)
     }
 }
 
-/// A quarter of a second, doubled each time, of which half is chance, so that
-/// jobs that failed together do not come back together.
-#[must_use]
-pub fn backoff(attempts: u32, chance: u32) -> Duration {
-    let whole = Duration::from_millis(250)
-        .saturating_mul(1u32.checked_shl(attempts.saturating_sub(1)).unwrap_or(u32::MAX))
-        .min(LONGEST_PAUSE);
-    whole / 2 + (whole / 2).mul_f64(f64::from(chance) / f64::from(u32::MAX))
+/// Pauses that double up to the longest. Half of each is chance, so that jobs
+/// that failed together do not come back together.
+#[derive(Debug)]
+pub struct Backoff {
+    next: Duration,
+    longest: Duration,
+}
+
+impl Backoff {
+    /// With pauses between these two.
+    #[must_use]
+    pub fn new(first: Duration, longest: Duration) -> Self {
+        Self { next: first, longest }
+    }
+
+    /// The next pause.
+    #[must_use]
+    pub fn pause(&mut self) -> Duration {
+        // Without random numbers, the whole of it.
+        self.after(random::bytes().map_or(u32::MAX, u32::from_le_bytes))
+    }
+
+    fn after(&mut self, chance: u32) -> Duration {
+        let half = self.next / 2;
+        self.next = self.next.saturating_mul(2).min(self.longest);
+        half + half.mul_f64(f64::from(chance) / f64::from(u32::MAX))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::Untrusted;
 
     #[test]
     fn refusals_are_final_and_trouble_passes() {
@@ -121,33 +135,42 @@ mod tests {
         assert_eq!(of_status(503, date, 784_111_770), Verdict::Again(Some(Duration::from_secs(7))));
         assert_eq!(of_status(503, date, 999_999_999), Verdict::Again(Some(Duration::ZERO)));
         assert_eq!(of_status(503, Some("later"), 0), Verdict::Again(None));
-        assert_eq!(of_trouble(&Trouble::Untrusted(String::new())), Verdict::Final);
-        for passing in [Trouble::Timeout, Trouble::Connect(String::new()), Trouble::Other(String::new())] {
-            assert_eq!(of_trouble(&passing), Verdict::Again(None));
+        assert_eq!(of_error(&RequestError::Untrusted(Untrusted::Expired)), Verdict::Final);
+        for passing in
+            [RequestError::Timeout, RequestError::Connect(String::new()), RequestError::Other(String::new())]
+        {
+            assert_eq!(of_error(&passing), Verdict::Again(None));
         }
     }
 
     #[test]
     fn pauses_double_up_to_a_limit() {
-        assert_eq!(backoff(1, 0), Duration::from_millis(125));
-        assert_eq!(backoff(1, u32::MAX), Duration::from_millis(250));
-        assert_eq!(backoff(3, u32::MAX), Duration::from_secs(1));
-        assert_eq!(backoff(60, u32::MAX), LONGEST_PAUSE);
+        let pauses = |chance| {
+            let mut backoff = Backoff::new(SHORTEST_PAUSE, LONGEST_PAUSE);
+            (0..60).map(|_| backoff.after(chance)).collect::<Vec<_>>()
+        };
+        assert_eq!(pauses(0)[0], Duration::from_millis(125));
+        assert_eq!(pauses(u32::MAX)[..3], [250, 500, 1000].map(Duration::from_millis));
+        assert_eq!(pauses(u32::MAX)[59], LONGEST_PAUSE);
     }
 
     #[test]
-    fn patience_ends() {
-        let mut patience = Patience::until(Instant::now() + Duration::from_secs(2));
-        assert!(patience.attempt().unwrap() <= Duration::from_secs(2));
-        assert!(patience.pause(None).is_some());
-        assert_eq!(patience.pause(Some(Duration::from_secs(60))), None);
-        assert_eq!(Patience::until(Instant::now()).attempt(), None);
+    fn attempts_end() {
+        let mut attempts = Attempts::until(Instant::now() + Duration::from_secs(2));
+        assert!(attempts.next().unwrap() <= Duration::from_secs(2));
+        assert!(attempts.pause(None).is_some());
+        assert_eq!(attempts.pause(Some(Duration::from_secs(60))), None);
+        assert_eq!(Attempts::until(Instant::now()).next(), None);
     }
 
     #[test]
-    fn dates() {
-        assert_eq!(parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
-        for bad in ["", "yesterday", "Sun, 06 Foo 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT"] {
+    fn dates_in_each_form_that_http_has() {
+        for text in
+            ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"]
+        {
+            assert_eq!(parse_http_date(text), Some(784_111_777), "{text}");
+        }
+        for bad in ["", "yesterday", "Sun, 06 Foo 1994 08:49:37 GMT", "Sun, 06 Nov 1994 08:49:37"] {
             assert_eq!(parse_http_date(bad), None, "{bad}");
         }
     }

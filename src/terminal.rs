@@ -1,11 +1,13 @@
-//! What people and CI systems read on stderr while a command works, and what
-//! programs read on stdout. Nothing else in the client prints.
+//! What people and CI systems read on stderr, and what programs read on
+//! stdout. Nothing else prints.
 
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::environment::Environment;
-use crate::error::{Context as _, Kind, Result};
+use crate::error::{Context as _, Error, Kind, Result};
 
 /// How much is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,10 +99,7 @@ impl Progress {
     /// An error that has an exit code of its own and so does not go through `main`.
     pub fn failure(&self, text: &str) {
         self.end_group();
-        if self.commands {
-            write_stderr(&format!("::error title=machine-id::{}\n", escape(text)));
-        }
-        write_stderr(&format!("error: {text}\n"));
+        write_stderr(&error_text(text, &[], self.commands));
     }
 
     /// Has GitHub's log hide `text`. It must not be secret by itself: the
@@ -114,6 +113,38 @@ impl Progress {
         if self.commands {
             write_stderr(&format!("::add-mask::{}\n", escape(text)));
         }
+    }
+}
+
+/// Prints an error: what failed and why, then hints; in a GitHub job an annotation as well.
+pub fn report(error: &Error, env: &Environment) {
+    write_stderr(&error_text(&error.to_string(), error.hints(), env.is_true("GITHUB_ACTIONS")));
+}
+
+fn error_text(message: &str, hints: &[String], commands: bool) -> String {
+    let mut text = format!("error: {message}\n");
+    for hint in hints {
+        text.push_str(&format!("hint: {}\n", hint.replace('\n', "\n      ")));
+    }
+    if commands {
+        let told = [&[message.to_owned()], hints].concat().join("\n");
+        text.push_str(&format!("::error title=machine-id::{}\n", escape(&told)));
+    }
+    text
+}
+
+/// A line of a server's log.
+pub fn log(line: &str) {
+    write_stderr(&format!("{line}\n"));
+}
+
+/// A line that strangers can cause, at most one each second.
+pub fn log_rarely(line: &str) {
+    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if last.is_none_or(|last| last.elapsed() >= Duration::from_secs(1)) {
+        *last = Some(Instant::now());
+        log(line);
     }
 }
 
@@ -132,12 +163,19 @@ fn write_stderr(text: &str) {
 /// # Errors
 /// Where it cannot be written for another reason, such as a full disk.
 pub fn print(text: &str) -> Result<()> {
+    print_part(text).map(drop)
+}
+
+/// A part of the result; returns whether anybody still reads.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_part(text: &str) -> Result<bool> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(error).context(Kind::Internal, "cannot write to stdout")
-        }
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error).context(Kind::Internal, "cannot write to stdout"),
     }
 }
 
@@ -148,6 +186,16 @@ mod tests {
     #[test]
     fn commands_stay_one_line() {
         assert_eq!(escape("50%\r\n::set-env x"), "50%25%0D%0A::set-env x");
+    }
+
+    #[test]
+    fn errors_are_annotated_once() {
+        let hints = ["do this\nor that".to_owned()];
+        assert_eq!(error_text("50%", &hints, false), "error: 50%\nhint: do this\n      or that\n");
+        assert_eq!(
+            error_text("50%", &hints, true),
+            "error: 50%\nhint: do this\n      or that\n::error title=machine-id::50%25%0Ado this%0Aor that\n"
+        );
     }
 
     #[test]

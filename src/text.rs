@@ -47,6 +47,14 @@ pub fn shown_unless_secret(text: &str, secrets: &[&str]) -> String {
     if suspect { "(what it said may hold a secret and is not shown)".to_owned() } else { shown(text) }
 }
 
+/// Bytes in hexadecimal.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().map_or('0', char::from);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
 /// Neither a control character nor one that changes how its neighbours read.
 fn is_plain(c: char) -> bool {
     !c.is_control()

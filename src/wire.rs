@@ -165,6 +165,9 @@ pub struct RevokeRequest {
     pub assertion: Secret,
 }
 
+/// What the `type` of every [`Problem`] begins with.
+const PROBLEM_TYPE: &str = "urn:machine-id:";
+
 /// An error's body: `application/problem+json` (RFC 9457).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Problem {
@@ -190,6 +193,29 @@ pub struct Problem {
     /// The authority's clock (RFC 3339), where time was what failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority_time: Option<String>,
+}
+
+impl Problem {
+    /// A problem of that kind, with nothing beside it.
+    #[must_use]
+    pub fn new(kind: &str, status: u16, title: &str) -> Self {
+        Self {
+            kind: format!("{PROBLEM_TYPE}{kind}"),
+            title: title.to_owned(),
+            status,
+            detail: String::new(),
+            hint: String::new(),
+            denial_id: None,
+            claims: None,
+            authority_time: None,
+        }
+    }
+
+    /// Whether it is of that kind.
+    #[must_use]
+    pub fn is(&self, kind: &str) -> bool {
+        self.kind.strip_prefix(PROBLEM_TYPE) == Some(kind)
+    }
 }
 
 /// SHA-256 of public keys of one output, for [`binding`].

@@ -11,6 +11,7 @@
     reason = "a helper that fails fails its test"
 )]
 
+#[allow(dead_code, unreachable_pub, reason = "this crate uses a part of it")]
 mod support;
 
 use std::process::Stdio;

@@ -1,13 +1,11 @@
 //! The audit trail for people and for programs: one line an event.
 
-use std::io::{ErrorKind, Write};
-
 use humantime::parse_duration;
 use serde_json::{Map, Value};
 
 use super::store::{Event, EventFilter, Store};
 use crate::clock::parse_rfc3339;
-use crate::error::{Context as _, Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::text::{shown, shown_long};
 
 /// How many events are in memory at a time.
@@ -35,17 +33,17 @@ const FIELDS: &[(&str, &str)] = &[
     ("detail", "detail"),
 ];
 
-/// Writes every event that the filter lets through, oldest first, each as
-/// `line` puts it ([`text`] or [`json`]), without holding them all. A reader
-/// that has seen enough (`| head`) ends it.
+/// Prints every event that the filter lets through, oldest first, each as
+/// `line` puts it ([`text`] or [`json`]), without holding them all. `print`
+/// says whether anybody still reads (`| head` does not), which ends it.
 ///
 /// # Errors
-/// Where the store cannot be read or `out` cannot be written.
+/// Where the store cannot be read, or nothing be printed.
 pub async fn write(
     store: &dyn Store,
     filter: &EventFilter,
     line: fn(&Event) -> String,
-    out: &mut (dyn Write + Send),
+    mut print: impl FnMut(&str) -> Result<bool>,
 ) -> Result<()> {
     let mut after = 0;
     loop {
@@ -56,11 +54,7 @@ pub async fn write(
             lines.push_str(&line(event));
             lines.push('\n');
         }
-        match out.write_all(lines.as_bytes()).and_then(|()| out.flush()) {
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
-            written => written.context(Kind::Internal, "cannot write the audit trail")?,
-        }
-        if page.len() < PAGE {
+        if !print(&lines)? || page.len() < PAGE {
             return Ok(());
         }
     }
@@ -184,6 +178,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::error::Kind;
 
     fn event(body: Value) -> Event {
         Event { sequence: 1, body: body.as_object().unwrap().clone() }

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 
 use super::Authority;
 use super::issue::request::{OutputKeys, binding_of};
-use super::issue::{Occasion, Prepared, Signed};
+use super::issue::{Prepared, RequestContext, Signed};
 use super::policy::{Asked, JoinToken, Policy};
 use super::store::roster::Barred;
-use super::store::{Issued, NewIssuance, NewRefusal};
+use super::store::{Issued, NewIssuance, NewRefusal, record};
 use crate::clock::rfc3339;
 use crate::denial::{Denial, Reason};
 use crate::error::Error;
@@ -151,21 +151,17 @@ async fn decide(
 
     // 7. What will be signed, with serials.
     let now = authority.clock.now();
-    let occasion =
-        Occasion { cluster: &authority.config.cluster, provenance: identity.provenance(), peer, now };
-    let prepared = Prepared::new(grant, keys, &occasion)?;
+    let cluster = &authority.config.cluster;
+    let context = RequestContext { cluster, provenance: identity.provenance(), peer, now };
+    let plan = Prepared::new(grant, keys, &context)?;
 
     // 8. The proof is used up and the record durable before anything is signed;
     //    a registered worker moves on, or is found to be two.
-    let entry = entry(&prepared, token, &identity, peer, now)?;
+    let granted_until = plan.expires();
     let used = |why| Denial::new(Reason::TokenUsed, why).with_claims(identity.claims(), true);
-    let (prepared, generation) = match authority.store.issue(entry).await? {
-        Issued::Fresh => (prepared, None),
-        Issued::Repeat { plan } => (again(&plan, &prepared, now)?.map_err(used)?, None),
-        Issued::Joined { generation, plan: None } => (prepared, Some(generation)),
-        Issued::Joined { generation, plan: Some(plan) } => {
-            (again(&plan, &prepared, now)?.map_err(used)?, Some(generation))
-        }
+    let entry = entry(plan, token, &identity, peer, now);
+    let (recorded, generation) = match record::exchange(authority.store.as_ref(), entry).await? {
+        Issued::Accepted { plan, generation } => (plan, generation),
         Issued::Used => return Err(used("used before for other keys or outputs, or revoked since").into()),
         Issued::Barred(barred) => {
             if matches!(barred, Barred::LockedNow { .. } | Barred::Ahead { .. }) {
@@ -175,8 +171,19 @@ async fn decide(
         }
     };
 
+    // A lost reply: the same certificates once more, if they would still be granted.
+    if recorded.is_retry() {
+        let expires = recorded.plan().expires();
+        if expires <= now {
+            return Err(used("used before, for certificates that have expired since").into());
+        }
+        if expires > granted_until {
+            return Err(used("used before, when certificates were allowed to live longer").into());
+        }
+    }
+
     // 9. Signatures, at last.
-    let signed = prepared.sign(&authority.keys)?;
+    let signed = recorded.sign(&authority.keys)?;
     let member = identity.membership().map(|member| member.instance.clone());
     Ok((signed, member.zip(generation).map(|(id, generation)| JoinedInstance { id, generation })))
 }
@@ -204,18 +211,6 @@ fn denial_of(barred: Barred) -> Denial {
     }
 }
 
-/// A lost reply: the same certificates once more, if they would still be granted.
-fn again(plan: &str, granted: &Prepared, now: i64) -> Result<Result<Prepared, &'static str>, Error> {
-    let recorded = Prepared::recorded(plan)?;
-    Ok(if recorded.has_expired(now) {
-        Err("used before, for certificates that have expired since")
-    } else if recorded.outlives(granted) {
-        Err("used before, when certificates were allowed to live longer")
-    } else {
-        Ok(recorded)
-    })
-}
-
 fn join_token<'p>(policy: &'p Policy, request: &ExchangeRequest) -> Result<&'p JoinToken, Denial> {
     let denial = match policy.token(&request.token) {
         Some(token) if token.method.name() == request.join_method => return Ok(token),
@@ -232,14 +227,13 @@ fn join_token<'p>(policy: &'p Policy, request: &ExchangeRequest) -> Result<&'p J
 }
 
 fn entry(
-    prepared: &Prepared,
+    plan: Prepared,
     token: &JoinToken,
     identity: &Identity,
     peer: IpAddr,
     now: i64,
-) -> Result<NewIssuance, Error> {
-    Ok(NewIssuance {
-        id: prepared.issuance_id().to_owned(),
+) -> NewIssuance<Prepared> {
+    NewIssuance {
         time: now,
         bot: token.bot.clone(),
         token: token.name.clone(),
@@ -250,11 +244,9 @@ fn entry(
         replay: identity.replay().clone(),
         // A proof that is bound to keys is for one request; a platform that binds gives another for another.
         max_uses: if identity.is_bound() { 1 } else { token.max_uses },
-        fingerprint: prepared.fingerprint(),
-        certificates: prepared.certificates(),
-        plan: prepared.plan()?,
         membership: identity.membership().cloned(),
-    })
+        plan,
+    }
 }
 
 /// Records a refusal and names it.

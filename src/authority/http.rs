@@ -1,4 +1,4 @@
-//! The HTTP API: routes, limits, and the only map from errors to
+//! The HTTP API: routes, limits, and which error is which
 //! `application/problem+json` (RFC 9457).
 
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{Extension, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -19,9 +19,8 @@ use serde_json::json;
 use super::Authority;
 use super::enroll::{self, Refused};
 use super::revoke::{self, Unrevoked};
-use crate::clock::rfc3339;
-use crate::denial::{Denial, Reason};
 use crate::error::Error;
+use crate::terminal;
 use crate::wire::{ExchangeRequest, Problem, RevokeRequest};
 
 /// The largest body that is read, in bytes: sixteen outputs with RSA keys and a token are about 60 KB.
@@ -68,7 +67,7 @@ async fn exchange(
     State(authority): Shared,
     Extension(Peer(peer)): Extension<Peer>,
     body: Body,
-) -> Result<Response, Answer> {
+) -> Result<Response, ProblemResponse> {
     let request: ExchangeRequest = read(body).await?;
     let response =
         enroll::exchange(&authority, &request, peer).await.map_err(|why| refused(&authority, why))?;
@@ -79,7 +78,7 @@ async fn revoke(
     State(authority): Shared,
     Extension(Peer(peer)): Extension<Peer>,
     body: Body,
-) -> Result<Response, Answer> {
+) -> Result<Response, ProblemResponse> {
     let request: RevokeRequest = read(body).await?;
     revoke::revoke(&authority, &request, peer).await.map_err(|why| match why {
         // Why would tell a stranger which serials there are.
@@ -95,17 +94,17 @@ async fn trust(State(authority): Shared) -> Response {
     json_response(StatusCode::OK, &authority.keys.trust())
 }
 
-async fn ssh_krl(State(authority): Shared) -> Result<Response, Answer> {
+async fn ssh_krl(State(authority): Shared) -> Result<Response, ProblemResponse> {
     let lists = revoke::lists(&authority).await.map_err(|error| broken(&error))?;
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], lists.krl.clone()).into_response())
 }
 
-async fn tls_crl(State(authority): Shared) -> Result<Response, Answer> {
+async fn tls_crl(State(authority): Shared) -> Result<Response, ProblemResponse> {
     let lists = revoke::lists(&authority).await.map_err(|error| broken(&error))?;
     Ok(([(header::CONTENT_TYPE, "application/pkix-crl")], lists.crl.clone()).into_response())
 }
 
-async fn readyz(State(authority): Shared) -> Result<Response, Answer> {
+async fn readyz(State(authority): Shared) -> Result<Response, ProblemResponse> {
     // The keys were read and the policy parsed before this served anything.
     // It writes to the store, and anybody may ask.
     let mut since = authority.ready.lock().await;
@@ -113,7 +112,7 @@ async fn readyz(State(authority): Shared) -> Result<Response, Answer> {
         return Ok(json_response(StatusCode::OK, &json!({"status": "ready"})));
     }
     authority.store.ready().await.map_err(|error| {
-        super::serve::log_of_strangers(&format!("not ready: {error}"));
+        terminal::log_rarely(&format!("not ready: {error}"));
         problem(503, "not-ready", "the store cannot be written to")
     })?;
     *since = Some(Instant::now());
@@ -121,15 +120,15 @@ async fn readyz(State(authority): Shared) -> Result<Response, Answer> {
 }
 
 /// Reads a JSON body of limited size.
-async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Answer> {
+async fn read<T: DeserializeOwned>(body: Body) -> Result<T, ProblemResponse> {
     let bytes = to_bytes(body, MAX_BODY).await.map_err(|_| {
         problem(413, "too-large", "the body is larger than this authority reads, or broke off")
     })?;
     serde_json::from_slice(&bytes).map_err(|error| {
-        let mut answer = problem(400, "malformed", "the body is not the JSON that this path takes");
         // A parser's words may quote the body, and a body holds a token.
-        answer.problem.detail = format!("line {}, column {}", error.line(), error.column());
-        answer
+        let detail = format!("line {}, column {}", error.line(), error.column());
+        let problem = Problem::new("malformed", 400, "the body is not the JSON that this path takes");
+        Problem { detail, ..problem }.into()
     })
 }
 
@@ -142,26 +141,28 @@ fn json_response(status: StatusCode, body: &impl Serialize) -> Response {
 
 /// A problem on its way out.
 #[derive(Debug)]
-struct Answer {
+struct ProblemResponse {
     problem: Box<Problem>,
     retry_after: Option<u64>,
 }
 
-fn problem(status: u16, kind: &str, title: &str) -> Answer {
-    let problem = Problem {
-        kind: format!("urn:machine-id:{kind}"),
-        title: title.to_owned(),
-        status,
-        detail: String::new(),
-        hint: String::new(),
-        denial_id: None,
-        claims: None,
-        authority_time: None,
-    };
-    Answer { problem: Box::new(problem), retry_after: None }
+fn problem(status: u16, kind: &str, title: &str) -> ProblemResponse {
+    Problem::new(kind, status, title).into()
 }
 
-impl axum::response::IntoResponse for Answer {
+impl From<Problem> for ProblemResponse {
+    fn from(problem: Problem) -> Self {
+        Self { problem: Box::new(problem), retry_after: None }
+    }
+}
+
+impl ProblemResponse {
+    fn retry_after(self, seconds: u64) -> Self {
+        Self { retry_after: Some(seconds), ..self }
+    }
+}
+
+impl IntoResponse for ProblemResponse {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_vec(&self.problem).unwrap_or_default();
@@ -174,76 +175,30 @@ impl axum::response::IntoResponse for Answer {
     }
 }
 
-fn broken(error: &Error) -> Answer {
+fn broken(error: &Error) -> ProblemResponse {
     // What broke inside is for the operator; the caller can only try again.
-    super::serve::log(&format!("internal error: {error}"));
+    terminal::log(&format!("internal error: {error}"));
     problem(500, "internal", "something broke inside the authority")
 }
 
-fn refused(authority: &Authority, why: Refused) -> Answer {
+fn refused(authority: &Authority, why: Refused) -> ProblemResponse {
     match why {
         Refused::Malformed(detail) => {
-            let mut answer = problem(400, "malformed", "the request is not one that can be answered");
-            answer.problem.detail = detail;
-            answer
+            let problem = Problem::new("malformed", 400, "the request is not one that can be answered");
+            Problem { detail, ..problem }.into()
         }
-        Refused::Denied { denial, id } => denied(authority, &denial, id),
+        Refused::Denied { denial, id } => {
+            terminal::log(&format!("refused {id}: {}", denial.reason.row().code));
+            denial.problem(id, authority.clock.now()).into()
+        }
         Refused::TooMany(seconds) => {
-            let mut answer = problem(429, "too-many", "too many refusals lately");
-            answer.retry_after = Some(seconds);
-            answer
+            problem(429, "too-many", "too many refusals lately").retry_after(seconds)
         }
         Refused::Unavailable(detail) => {
-            super::serve::log_of_strangers(&format!("issuer unavailable: {detail}"));
-            let mut answer =
-                problem(503, "issuer-unavailable", "whoever vouches for this proof cannot be asked just now");
-            answer.retry_after = Some(2);
-            answer
+            terminal::log_rarely(&format!("issuer unavailable: {detail}"));
+            problem(503, "issuer-unavailable", "whoever vouches for this proof cannot be asked just now")
+                .retry_after(2)
         }
         Refused::Broken(error) => broken(&error),
-    }
-}
-
-fn denied(authority: &Authority, denial: &Denial, id: String) -> Answer {
-    let row = denial.reason.row();
-    let mut answer = problem(row.status, "", row.told);
-    answer.problem.kind = row.problem_type();
-    answer.problem.detail = denial.told.clone().unwrap_or_default();
-    answer.problem.hint = hint(denial.reason).to_owned();
-    answer.problem.claims = denial.claims.clone();
-    if matches!(denial.reason, Reason::TokenExpired | Reason::TokenNotYetValid) {
-        answer.problem.authority_time = Some(rfc3339(authority.clock.now()));
-    }
-    super::serve::log(&format!("refused {id}: {}", row.code));
-    answer.problem.denial_id = Some(id);
-    answer
-}
-
-/// What the caller can do; nothing that depends on the rules.
-fn hint(reason: Reason) -> &'static str {
-    match reason {
-        Reason::AudienceWrong => "reach the authority by its public URL, which is the audience it expects",
-        Reason::TokenExpired => "get a fresh token for each exchange, and check the clocks",
-        Reason::TokenNotYetValid => "check the clocks of the runner and the authority",
-        Reason::TokenUsed => "get a fresh token for each exchange",
-        Reason::IssuerWrong => "check --token and --join-method: the join token is for another issuer",
-        Reason::InstanceUnknown => {
-            "register it: run once with a secret from `machine-id authority token add` in MACHINE_ID_REGISTRATION_SECRET"
-        }
-        Reason::RegistrationRefused => {
-            "a secret registers one worker, once, for a limited time: ask for another (`machine-id authority token add`)"
-        }
-        // Why it came to this, `docs/join-methods.md` tells.
-        Reason::GenerationAhead | Reason::InstanceLocked => {
-            "to register anew, run once with a new secret (`machine-id authority token add`) in MACHINE_ID_REGISTRATION_SECRET and the same --storage; other workers are not touched"
-        }
-        Reason::TokenUnknown
-        | Reason::MethodMismatch
-        | Reason::BindingRequired
-        | Reason::NoRuleMatches
-        | Reason::RiskyEvent => {
-            "check --token and --join-method, and ask the authority's operator about the denial id"
-        }
-        _ => "",
     }
 }

@@ -1,5 +1,5 @@
 //! From a [`Grant`] to certificates, in steps that cannot be skipped:
-//! [`Grant`] → [`Prepared`] (recorded in the store) → [`Signed`].
+//! [`Grant`] → [`Prepared`] → [`Recorded`], which the store alone makes → [`Signed`].
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,8 @@ use time::OffsetDateTime;
 
 use super::keys::CaKeys;
 use super::policy::Grant;
-use super::store::{CertificateKind, NewCertificate};
+use super::store::record::{ExchangePlan, Kept, Recorded};
+use super::store::{CertificateKind, NewCertificate, PlanRecord};
 use crate::clock::LEEWAY;
 use crate::error::{Context as _, Kind, Result};
 use crate::join::Provenance;
@@ -24,8 +25,11 @@ use request::OutputKeys;
 
 /// Certificates that may be signed once they are recorded. Whoever holds one
 /// has a [`Grant`] behind it, or the store's own record of such a one.
+#[derive(Debug)]
+pub struct Prepared(Plan);
+
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Prepared {
+struct Plan {
     issuance_id: String,
     bot: String,
     token: String,
@@ -52,7 +56,7 @@ impl PreparedOutput {
     /// Its type with its options: another service is another request, or the
     /// record of the first would stand for both. Without options it reads as it
     /// did before they were recorded; no type has a space in its name.
-    fn what(&self) -> String {
+    fn type_and_options(&self) -> String {
         let kind = self.kind.as_deref().unwrap_or_default();
         if self.options.is_empty() { kind.to_owned() } else { format!("{kind} {:?}", self.options) }
     }
@@ -75,7 +79,7 @@ pub struct Signed {
 
 /// Who asks, and when.
 #[derive(Debug)]
-pub struct Occasion<'a> {
+pub struct RequestContext<'a> {
     /// The cluster, for names in certificates.
     pub cluster: &'a str,
     /// Which run it is for.
@@ -91,7 +95,7 @@ impl Prepared {
     ///
     /// # Errors
     /// `Kind::Internal` where there are no random numbers.
-    pub fn new(grant: Grant, keys: Vec<OutputKeys>, at: &Occasion<'_>) -> Result<Self> {
+    pub fn new(grant: Grant, keys: Vec<OutputKeys>, at: &RequestContext<'_>) -> Result<Self> {
         let mut outputs = Vec::with_capacity(keys.len());
         let mut expires = i64::MAX;
         for (granted, keys) in grant.outputs().iter().zip(keys) {
@@ -114,54 +118,42 @@ impl Prepared {
                 tls,
             });
         }
-        Ok(Self {
+        Ok(Self(Plan {
             issuance_id: random::id("i")?,
             bot: grant.bot().to_owned(),
             token: grant.token().to_owned(),
             expires,
             outputs,
             warnings: grant.warnings().to_vec(),
+        }))
+    }
+
+    /// When the first of its certificates expires.
+    #[must_use]
+    pub fn expires(&self) -> i64 {
+        self.0.expires
+    }
+}
+
+impl ExchangePlan for Prepared {
+    fn record(&self) -> Result<PlanRecord> {
+        Ok(PlanRecord {
+            id: self.0.issuance_id.clone(),
+            fingerprint: self.0.fingerprint(),
+            certificates: self.0.certificates(),
+            json: serde_json::to_string(&self.0).context(Kind::Internal, "a plan cannot be written")?,
         })
     }
 
-    /// The plan that the store kept of an earlier, identical request.
-    ///
-    /// # Errors
-    /// `Kind::Internal` where it cannot be read.
-    pub fn recorded(plan: &str) -> Result<Self> {
-        serde_json::from_str(plan).context(Kind::Internal, "a recorded plan cannot be read")
+    fn read(kept: &Kept) -> Result<Self> {
+        kept.read().map(Self)
     }
+}
 
-    /// The plan, for the store; no secret.
-    ///
-    /// # Errors
-    /// Never in practice.
-    pub fn plan(&self) -> Result<String> {
-        serde_json::to_string(self).context(Kind::Internal, "a plan cannot be written")
-    }
-
-    /// Whether the first of its certificates has expired.
-    #[must_use]
-    pub fn has_expired(&self, now: i64) -> bool {
-        self.expires <= now
-    }
-
-    /// Whether it ends later than `other`, which is as much as the policy grants now.
-    #[must_use]
-    pub fn outlives(&self, other: &Self) -> bool {
-        self.expires > other.expires
-    }
-
-    /// The issuance's id.
-    #[must_use]
-    pub fn issuance_id(&self) -> &str {
-        &self.issuance_id
-    }
-
+impl Plan {
     /// Hash over who gets what for which keys, without serials and times: a
     /// request with the same hash is the same request.
-    #[must_use]
-    pub fn fingerprint(&self) -> [u8; 32] {
+    fn fingerprint(&self) -> [u8; 32] {
         let mut hash = Context::new(&SHA256);
         let mut part = |text: &str| {
             hash.update(&u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes());
@@ -171,10 +163,10 @@ impl Prepared {
         part(&self.token);
         for output in &self.outputs {
             part(&output.name);
-            part(&output.what());
+            part(&output.type_and_options());
             part(&output.roles.join(","));
-            part(&output.ssh.as_ref().map_or_else(String::new, ssh::Plan::essence));
-            part(&output.tls.as_ref().map_or_else(String::new, x509::Plan::essence));
+            part(&output.ssh.as_ref().map_or_else(String::new, ssh::Plan::fingerprinted));
+            part(&output.tls.as_ref().map_or_else(String::new, x509::Plan::fingerprinted));
         }
         let mut fingerprint = [0; 32];
         fingerprint.copy_from_slice(hash.finish().as_ref());
@@ -182,8 +174,7 @@ impl Prepared {
     }
 
     /// Every certificate, for the store.
-    #[must_use]
-    pub fn certificates(&self) -> Vec<NewCertificate> {
+    fn certificates(&self) -> Vec<NewCertificate> {
         let mut all = Vec::new();
         for output in &self.outputs {
             let certificates =
@@ -197,38 +188,40 @@ impl Prepared {
         }
         all
     }
+}
 
-    /// Signs. To be called once the record is durable.
+impl Recorded<Prepared> {
+    /// Signs.
     ///
     /// # Errors
     /// `Kind::Internal` where a signature fails.
     pub fn sign(self, keys: &CaKeys) -> Result<Signed> {
-        let mut outputs = Vec::with_capacity(self.outputs.len());
-        for output in self.outputs {
-            let serials =
-                [output.ssh.as_ref().map(|plan| plan.serial), output.tls.as_ref().map(|plan| plan.serial)];
+        let Prepared(plan) = self.plan();
+        let output = |output: &PreparedOutput| {
+            let (ssh, tls) = (output.ssh.as_ref(), output.tls.as_ref());
+            let serials = [ssh.map(|plan| plan.serial), tls.map(|plan| plan.serial)];
             let mut serials = serials.into_iter().flatten().map(|serial| serial.to_string());
-            outputs.push(OutputResponse {
-                ssh_certificate: output.ssh.as_ref().map(|plan| plan.sign(keys)).transpose()?,
-                tls_certificate_chain: output.tls.as_ref().map(|plan| plan.sign(keys)).transpose()?,
+            Ok(OutputResponse {
+                name: output.name.clone(),
+                ssh_certificate: ssh.map(|plan| plan.sign(&self, keys)).transpose()?,
+                tls_certificate_chain: tls.map(|plan| plan.sign(&self, keys)).transpose()?,
                 serial: serials.next().unwrap_or_default(),
                 tls_serial: serials.next(),
                 // Where there is no SSH, whoever the X.509 certificate is for.
-                principals: match (output.ssh, output.tls) {
-                    (Some(ssh), _) => ssh.principals,
-                    (None, Some(tls)) => vec![tls.common_name],
+                principals: match (ssh, tls) {
+                    (Some(ssh), _) => ssh.principals.clone(),
+                    (None, Some(tls)) => vec![tls.common_name.clone()],
                     (None, None) => Vec::new(),
                 },
-                roles: output.roles,
-                name: output.name,
-            });
-        }
+                roles: output.roles.clone(),
+            })
+        };
         Ok(Signed {
-            issuance_id: self.issuance_id,
-            bot: self.bot,
-            expires: self.expires,
-            outputs,
-            warnings: self.warnings,
+            issuance_id: plan.issuance_id.clone(),
+            bot: plan.bot.clone(),
+            expires: plan.expires,
+            outputs: plan.outputs.iter().map(output).collect::<Result<_>>()?,
+            warnings: plan.warnings.clone(),
         })
     }
 }
@@ -280,18 +273,18 @@ mod tests {
             r#"{{"issuance_id": "i-1", "bot": "deployer", "token": "ci", "expires": 1, "warnings": [], "outputs": [
                 {{"name": "db", "kind": "database", {more} "roles": ["orders"], "ssh": null, "tls": null}}]}}"#
         );
-        Prepared::recorded(&plan).unwrap()
+        Prepared(serde_json::from_str(&plan).unwrap())
     }
 
     #[test]
     fn another_option_is_another_request_and_none_is_as_before() {
         let before = prepared("");
-        assert_eq!(before.outputs[0].what(), "database");
-        assert!(!before.plan().unwrap().contains("options"));
+        assert_eq!(before.0.outputs[0].type_and_options(), "database");
+        assert!(!before.record().unwrap().json.contains("options"));
         let with = |service: &str| prepared(&format!(r#""options": {{"service": "{service}"}},"#));
-        let again = Prepared::recorded(&with("a").plan().unwrap()).unwrap();
-        assert_eq!(again.fingerprint(), with("a").fingerprint());
-        assert_ne!(with("a").fingerprint(), with("b").fingerprint());
-        assert_ne!(with("a").fingerprint(), before.fingerprint());
+        let again: Plan = serde_json::from_str(&with("a").record().unwrap().json).unwrap();
+        assert_eq!(again.fingerprint(), with("a").0.fingerprint());
+        assert_ne!(with("a").0.fingerprint(), with("b").0.fingerprint());
+        assert_ne!(with("a").0.fingerprint(), before.0.fingerprint());
     }
 }

@@ -1,15 +1,20 @@
 //! The CA keys: the only place that sees them.
 //!
 //! Three of them: for SSH users, for SSH hosts (Ed25519) and for TLS (ECDSA
-//! P-256). What is signed comes from [`super::issue`] alone.
+//! P-256). Certificates are signed for [`Recorded`] plans alone, lists as
+//! lists; the CA's own certificate is signed in [`file`], where it is made.
 
 use std::fmt;
 
-use rcgen::{CertificateParams, Issuer, KeyPair as TlsKey};
+use rcgen::{
+    CertificateParams, CertificateRevocationListParams, Issuer, KeyPair as TlsKey, SubjectPublicKeyInfo,
+};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use ssh_key::certificate::{Builder, CertType};
 use ssh_key::public::{Ed25519PublicKey, KeyData};
 use ssh_key::{Algorithm, Signature};
 
+use super::store::record::Recorded;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::wire::Trust;
 
@@ -19,9 +24,9 @@ mod subject;
 /// Every CA of an authority.
 #[derive(Debug)]
 pub struct CaKeys {
-    pub(in crate::authority) ssh_user: SshCa,
-    pub(in crate::authority) ssh_host: SshCa,
-    pub(in crate::authority) tls: TlsCa,
+    ssh_user: SshCa,
+    ssh_host: SshCa,
+    tls: TlsCa,
 }
 
 impl CaKeys {
@@ -53,10 +58,55 @@ impl CaKeys {
             .collect::<Result<_, _>>()
             .context(Kind::Internal, "SSH CA")
     }
+
+    /// Signs an OpenSSH certificate of what is recorded, with the CA of its
+    /// kind; on one line.
+    pub(in crate::authority) fn sign_ssh<P>(
+        &self,
+        _: &Recorded<P>,
+        kind: CertType,
+        certificate: Builder,
+    ) -> Result<String> {
+        let ca = match kind {
+            CertType::User => &self.ssh_user,
+            CertType::Host => &self.ssh_host,
+        };
+        certificate
+            .sign(ca)
+            .and_then(|certificate| certificate.to_openssh())
+            .context(Kind::Internal, "cannot sign an SSH certificate")
+    }
+
+    /// Signs an X.509 certificate of what is recorded, made of `params` for the
+    /// key; `subject`, a DER `Name`, takes the place of one that `params`
+    /// cannot say. In DER, with nothing behind it, since clients hold the root.
+    pub(in crate::authority) fn sign_tls<P>(
+        &self,
+        _: &Recorded<P>,
+        params: &CertificateParams,
+        spki: &[u8],
+        subject: Option<&[u8]>,
+    ) -> Result<Vec<u8>> {
+        let key = SubjectPublicKeyInfo::from_der(spki).context(Kind::Internal, "a planned TLS key")?;
+        let certificate = params
+            .signed_by(&key, &self.tls.issuer)
+            .context(Kind::Internal, "cannot sign an X.509 certificate")?;
+        match subject {
+            Some(subject) => subject::exchange(certificate.der(), subject, self.tls.issuer.key()),
+            None => Ok(certificate.der().to_vec()),
+        }
+    }
+
+    /// Signs a revocation list, and nothing else; in DER.
+    pub(in crate::authority) fn sign_crl(&self, list: &CertificateRevocationListParams) -> Result<Vec<u8>> {
+        let crl =
+            list.signed_by(&self.tls.issuer).context(Kind::Internal, "cannot sign the revocation list")?;
+        Ok(crl.der().to_vec())
+    }
 }
 
 /// A CA of SSH certificates.
-pub struct SshCa {
+struct SshCa {
     pair: Ed25519KeyPair,
     comment: String,
 }
@@ -76,8 +126,7 @@ impl SshCa {
     }
 
     /// The public key on one line.
-    #[must_use]
-    pub fn openssh(&self) -> String {
+    fn openssh(&self) -> String {
         // An Ed25519 key always encodes.
         ssh_key::PublicKey::new(self.key_data(), self.comment.clone()).to_openssh().unwrap_or_default()
     }
@@ -104,42 +153,10 @@ impl fmt::Debug for SshCa {
 }
 
 /// The CA of X.509 certificates.
-pub struct TlsCa {
+struct TlsCa {
     issuer: Issuer<'static, TlsKey>,
     der: Vec<u8>,
     pem: String,
-}
-
-impl TlsCa {
-    /// Signs a certificate made of `params` for `public_key`; leaf first, with
-    /// nothing behind it, since clients hold the root.
-    pub(in crate::authority) fn sign(
-        &self,
-        params: &CertificateParams,
-        public_key: &impl rcgen::PublicKeyData,
-    ) -> Result<rcgen::Certificate> {
-        params.signed_by(public_key, &self.issuer).context(Kind::Internal, "cannot sign an X.509 certificate")
-    }
-
-    /// The same with another subject, a DER `Name`, where `params` cannot say it; in DER.
-    pub(in crate::authority) fn sign_for(
-        &self,
-        params: &CertificateParams,
-        public_key: &impl rcgen::PublicKeyData,
-        subject: &[u8],
-    ) -> Result<Vec<u8>> {
-        subject::exchange(self.sign(params, public_key)?.der(), subject, self.issuer.key())
-    }
-
-    /// For [`super::revocation`].
-    pub(in crate::authority) fn issuer(&self) -> &Issuer<'static, TlsKey> {
-        &self.issuer
-    }
-
-    /// The CA's own certificate in DER.
-    pub(in crate::authority) fn der(&self) -> &[u8] {
-        &self.der
-    }
 }
 
 impl fmt::Debug for TlsCa {

@@ -222,7 +222,7 @@ pub async fn lists(authority: &Authority) -> Result<Arc<Built>> {
     let list = authority.store.revoked(now).await?;
     let built = Arc::new(Built {
         krl: revocation::ssh_krl(&authority.keys.ssh_blobs()?, &list, now),
-        crl: revocation::tls_crl(authority.keys.tls.issuer(), &list, now, CRL_VALID)?,
+        crl: authority.keys.sign_crl(&revocation::tls_crl(&list, now, CRL_VALID))?,
         since,
     });
     let mut kept = authority.lists.kept();

@@ -2,11 +2,10 @@
 //! certificate kept current; an orderly end.
 
 use std::collections::HashMap;
-use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
@@ -21,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use super::http::{Peer, router};
 use super::{Authority, limits, tls};
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::terminal::log;
 
 /// Connections at once.
 const MAX_CONNECTIONS: usize = 2048;
@@ -42,22 +42,6 @@ const WATCH_EVERY: Duration = Duration::from_secs(1);
 const PRUNE_MARGIN: i64 = 120;
 /// How often what has expired is forgotten.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
-
-/// One line on stderr.
-pub fn log(line: &str) {
-    // A closed stderr must not end the authority, which `eprintln!` would.
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
-}
-
-/// A line that strangers can cause, at most one each second.
-pub fn log_of_strangers(line: &str) {
-    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    if last.is_none_or(|last| last.elapsed() >= Duration::from_secs(1)) {
-        *last = Some(Instant::now());
-        log(line);
-    }
-}
 
 /// How much the lints find in the policy, if anything.
 fn log_lints(authority: &Authority) {

@@ -9,27 +9,34 @@ use crate::join::instance::{Membership, Registry};
 use crate::join::{BoxFuture, Replay};
 
 mod body;
+pub mod record;
 pub mod roster;
 pub mod sqlite;
 
 use roster::Barred;
 
+/// What a [`Store`] must be beside its methods: one of this folder.
+mod sealed {
+    /// A database in a file beside this one; no other is believed that it keeps what it is given.
+    pub trait Engine {}
+}
+
 /// The authority's memory. Every method that writes returns once what it
-/// wrote is durable.
-pub trait Store: Registry + Send + Sync + fmt::Debug {
+/// wrote is durable. What is to be signed is recorded through [`record`].
+pub trait Store: sealed::Engine + Registry + Send + Sync + fmt::Debug {
     /// Uses the proof up and records the issuance with its serials, in one
     /// transaction, before anything is signed. A registered worker is judged,
     /// and moved on or locked, in the same transaction.
     fn issue(&self, entry: NewIssuance) -> BoxFuture<'_, Result<Issued>>;
 
-    /// Records a certificate that an operator signed on the command line.
+    /// Records a certificate that a command is about to sign.
     fn record_signed(&self, entry: NewSigned) -> BoxFuture<'_, Result<()>>;
 
     /// Records a refusal.
     fn refuse(&self, entry: NewRefusal) -> BoxFuture<'_, Result<()>>;
 
     /// The certificate of that serial with its issuance, for a revocation.
-    fn certificate(&self, serial: u64) -> BoxFuture<'_, Result<Option<Recorded>>>;
+    fn certificate(&self, serial: u64) -> BoxFuture<'_, Result<Option<CertificateRecord>>>;
 
     /// Uses up the assertion and revokes every certificate of the issuance, in
     /// one transaction.
@@ -83,11 +90,22 @@ pub struct NewCertificate {
     pub key_hash: [u8; 32],
 }
 
+/// What is recorded of the plan of an exchange.
+#[derive(Clone, Debug)]
+pub struct PlanRecord {
+    /// The id of the issuance.
+    pub id: String,
+    /// Hash over outputs, keys and what is granted: the same again is a retry.
+    pub fingerprint: [u8; 32],
+    /// What will be signed.
+    pub certificates: Vec<NewCertificate>,
+    /// Everything needed to sign the same certificates again, as JSON; no secret.
+    pub json: String,
+}
+
 /// An exchange that is about to be answered.
 #[derive(Clone, Debug)]
-pub struct NewIssuance {
-    /// Its id.
-    pub id: String,
+pub struct NewIssuance<P = PlanRecord> {
     /// When, in seconds since 1970.
     pub time: i64,
     /// The bot.
@@ -106,47 +124,36 @@ pub struct NewIssuance {
     pub replay: Replay,
     /// How many requests may use it, each with keys or outputs of its own; at least one.
     pub max_uses: u32,
-    /// Hash over outputs, keys and what is granted: the same again is a retry.
-    pub fingerprint: [u8; 32],
-    /// What will be signed.
-    pub certificates: Vec<NewCertificate>,
-    /// Everything needed to sign the same certificates again, as JSON; no secret.
-    pub plan: String,
     /// Which registered worker it is for, if one.
     pub membership: Option<Membership>,
+    /// What will be signed.
+    pub plan: P,
 }
 
-/// What became of [`Store::issue`].
+/// What became of [`Store::issue`], and of [`record::exchange`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Issued {
+pub enum Issued<P = Option<String>> {
     /// Recorded: sign.
-    Fresh,
-    /// The proof was used with the same fingerprint: sign this plan again.
-    Repeat {
-        /// The plan as recorded then.
-        plan: String,
+    Accepted {
+        /// The plan as it was recorded then, where the same request was accepted before.
+        plan: P,
+        /// The generation that a registered worker's next join must present.
+        generation: Option<i64>,
     },
     /// The proof was used for something else, or what it was used for is revoked.
     Used,
-    /// A registered worker has joined: sign.
-    Joined {
-        /// The generation that its next join must present.
-        generation: i64,
-        /// The plan as recorded then, where the same request was accepted before.
-        plan: Option<String>,
-    },
     /// A registered worker's join is not accepted.
     Barred(Barred),
 }
 
-/// A certificate that an operator signs on the command line.
+/// A certificate that a command is about to sign.
 #[derive(Clone, Debug)]
 pub struct NewSigned {
     /// The id of its record.
     pub id: String,
     /// When.
     pub time: i64,
-    /// The command: `sign-host` or `sign-server`.
+    /// The command: `sign-host`, `sign-server` or `serve`.
     pub by: &'static str,
     /// The certificate.
     pub certificate: NewCertificate,
@@ -179,7 +186,7 @@ pub struct NewRefusal {
 
 /// A certificate as recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recorded {
+pub struct CertificateRecord {
     /// The issuance it belongs to.
     pub issuance_id: String,
     /// SHA-256 of its key, as in [`NewCertificate::key_hash`].

@@ -13,10 +13,9 @@ use rustls::{CipherSuite, ServerConfig};
 
 use super::Authority;
 use super::issue::x509::ServerPlan;
-use super::store::NewSigned;
+use super::store::record;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
-use crate::random;
 
 /// How long our own certificate is valid, in seconds.
 const LIFETIME: i64 = 7 * 86_400;
@@ -83,11 +82,9 @@ async fn own(authority: &Authority) -> Result<Certificate> {
     let pair = rcgen::KeyPair::generate().context(Kind::Internal, "cannot make a TLS key")?;
     let now = authority.clock.now();
     let plan = ServerPlan::new(pair.subject_public_key_info(), vec![host], now, LIFETIME)?;
-    let entry = NewSigned { id: random::id("s")?, time: now, by: "serve", certificate: plan.record() };
-    authority.store.record_signed(entry).await?;
-    let leaf = plan.sign(&authority.keys)?;
+    let leaf = record::command(authority.store.as_ref(), "serve", now, plan).await?.sign(&authority.keys)?;
     let leaf = CertificateDer::from_pem_slice(leaf.as_bytes()).context(Kind::Internal, "own certificate")?;
-    let chain = vec![leaf, CertificateDer::from(authority.keys.tls.der().to_vec())];
+    let chain = vec![leaf, CertificateDer::from(authority.keys.tls_certificate().to_vec())];
     let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(pair.serialize_der()));
     Ok(Certificate { key: certified(chain, private)?, renew_at: now + LIFETIME - RENEW_BEFORE })
 }

@@ -12,11 +12,12 @@ use crate::cli::cleanup::Args;
 use crate::destination::manifest::Manifest;
 use crate::destination::wipe::{self, Found};
 use crate::environment::Environment;
-use crate::error::{Error, Result};
-use crate::once::block_on;
+use crate::error::Result;
+use crate::folder;
+use crate::net::{AuthorityTrust, authority_url, timeout};
 use crate::once::command::runs;
-use crate::once::revoke::{Given, NOT_REVOKED, Revocable, revoke_by_manifest};
-use crate::once::settings::{authority_url, timeout};
+use crate::once::revoke::{NOT_REVOKED, Revocable, revoke_by_manifest};
+use crate::runtime::block_on;
 use crate::terminal::{Level, Progress};
 use crate::text::shown;
 
@@ -39,10 +40,8 @@ pub fn run(args: Args, env: &Environment) -> Result<ExitCode> {
 }
 
 fn absolute(path: &str) -> Result<PathBuf> {
-    let path = std::path::absolute(path)
-        .map_err(|error| Error::usage(error).context(format!("cannot use the path `{}`", shown(path))))?;
     // As `once` names it: without a slash at the end, which would follow a link.
-    Ok(path.components().collect())
+    Ok(folder::absolute(path)?.components().collect())
 }
 
 struct Cleanup<'a> {
@@ -110,12 +109,9 @@ impl Cleanup<'_> {
     }
 
     fn revoke(&self, revocable: &Revocable, manifest: &Manifest) {
-        let given = Given {
-            authority: self.args.authority.clone(),
-            ca_file: self.args.ca_file.clone(),
-            ca_pin: self.args.ca_pin.clone(),
-        };
-        let revocation = revoke_by_manifest(revocable, manifest, &given, self.env, self.progress, self.time);
+        let Args { authority, ca_file, ca_pin, .. } = self.args;
+        let typed = (authority.as_deref(), AuthorityTrust::new(ca_file.as_deref(), ca_pin.as_deref()));
+        let revocation = revoke_by_manifest(revocable, manifest, typed, self.env, self.progress, self.time);
         if let Err(error) = block_on(revocation) {
             self.progress.warning(&format!("{NOT_REVOKED}: {error}"));
         }

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
+use crate::terminal::print;
 
 mod issuer;
 mod sshd;
@@ -80,7 +81,7 @@ pub fn run() -> Result<ExitCode> {
 }
 
 fn say(title: &str) -> Result<()> {
-    super::print(&format!("\n== {title}\n"))
+    print(&format!("\n== {title}\n"))
 }
 
 impl Stage {
@@ -113,7 +114,7 @@ impl Stage {
         write(&configuration, &text)?;
         say("and writes down who may have what")?;
         let policy = policy(&stage.issuer.host, login);
-        super::print(&format!("{policy}\n"))?;
+        print(&format!("{policy}\n"))?;
         write(&stage.data.join("policy/demo.yaml"), &policy)?;
         write(&stage.dir.join("ca.crt"), &stage.quietly(&stage.export("tls-ca"))?)?;
         Ok(stage)
@@ -136,7 +137,7 @@ impl Stage {
         loop {
             match lines.next() {
                 Some(Ok(line)) if line.starts_with("listening on") => {
-                    break super::print(&format!("{line}\n"))?;
+                    break print(&format!("{line}\n"))?;
                 }
                 // What it thinks of the policy, say, or why it ends.
                 Some(Ok(line)) => said = line,
@@ -168,7 +169,7 @@ impl Stage {
         let arguments = [&self.once(&second)[..], &by_hand].concat();
         self.prompt(&arguments, "")?;
         let output = self.command(&arguments).output().context(Kind::Internal, "cannot run once")?;
-        super::print(&String::from_utf8_lossy(&output.stderr))?;
+        print(&String::from_utf8_lossy(&output.stderr))?;
         if output.status.code() != Some(i32::from(Kind::Refused.code())) || second.join("key").exists() {
             return Err(Error::internal("a used token was not refused"));
         }
@@ -210,7 +211,7 @@ impl Stage {
 
     fn prompt(&self, arguments: &[&OsStr], end: &str) -> Result<()> {
         let words = arguments.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
-        super::print(&format!("$ machine-id {words}{end}\n"))
+        print(&format!("$ machine-id {words}{end}\n"))
     }
 
     /// Runs a step with its output shown.

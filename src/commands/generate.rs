@@ -7,6 +7,7 @@ use clap::CommandFactory as _;
 
 use crate::cli::{Cli, Generate, Shell};
 use crate::error::{Context as _, Kind, Result};
+use crate::terminal::print;
 
 /// Runs it.
 ///
@@ -26,7 +27,7 @@ pub fn run(what: &Generate) -> Result<ExitCode> {
             };
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut command, "machine-id", &mut script);
-            super::print(&String::from_utf8_lossy(&script))?;
+            print(&String::from_utf8_lossy(&script))?;
         }
     }
     Ok(ExitCode::SUCCESS)

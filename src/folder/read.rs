@@ -75,11 +75,11 @@ pub fn text(path: &Path, trust: Trust, limit: Limit) -> Result<Zeroizing<String>
 /// Why not.
 pub fn raw(path: &Path, trust: Trust, limit: Limit) -> Result<Zeroizing<Vec<u8>>, Unfit> {
     let file = match trust {
-        Trust::Anyone => open(CWD, path, OFlags::empty())?,
-        Trust::Operators | Trust::Secret => plain(open(CWD, trust::operators(path)?, OFlags::NOFOLLOW)?)?,
+        Trust::Anyone => open(path)?,
+        Trust::Operators | Trust::Secret => plain(open_at(CWD, trust::operators(path)?, OFlags::NOFOLLOW)?)?,
         Trust::Ours => {
             let (above, name) = trust::stands_in(path)?;
-            let file = open(CWD, above.join(name), OFlags::NOFOLLOW).map_err(|error| match error {
+            let file = open_at(CWD, above.join(name), OFlags::NOFOLLOW).map_err(|error| match error {
                 Errno::LOOP => Unfit::new("it is a symbolic link; give the file itself"),
                 error => error.into(),
             })?;
@@ -109,7 +109,7 @@ pub fn raw(path: &Path, trust: Trust, limit: Limit) -> Result<Zeroizing<Vec<u8>>
 /// `FileTooLarge` where it is longer than that many bytes, `TimedOut` where
 /// nothing has come before the deadline.
 pub async fn before(deadline: Instant, path: &Path, bytes: usize) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut reading = Reading::new(open(CWD, path, OFlags::empty())?, bytes)?;
+    let mut reading = Reading::new(open(path)?, bytes)?;
     while !reading.go_on()? {
         reading.check_time(deadline)?;
         tokio::time::sleep(LOOK_AGAIN).await;
@@ -135,7 +135,7 @@ pub fn stdin(limit: Limit) -> Result<Zeroizing<String>, Unfit> {
 pub fn utf8(mut bytes: Zeroizing<Vec<u8>>) -> Result<Zeroizing<String>, Unfit> {
     String::from_utf8(std::mem::take(&mut *bytes)).map(Zeroizing::new).map_err(|error| {
         drop(Zeroizing::new(error.into_bytes()));
-        Unfit::new("it is not text")
+        Unfit::new("it is not text").hint("certificates and keys are read as PEM or in OpenSSH's format")
     })
 }
 
@@ -160,7 +160,7 @@ impl Folder {
     /// # Errors
     /// Why what is there cannot be opened.
     pub fn open_file(&self, name: &str) -> Result<Option<File>, Unfit> {
-        match open(&self.fd, name, OFlags::NOFOLLOW) {
+        match open_at(&self.fd, name, OFlags::NOFOLLOW) {
             Ok(file) => plain(file).map(Some),
             Err(Errno::NOENT) => Ok(None),
             Err(Errno::LOOP) => Err(Unfit::new("it is a symbolic link")),

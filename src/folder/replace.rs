@@ -77,7 +77,7 @@ impl Folder {
     }
 
     fn create_temporary(&self, mode: Mode) -> io::Result<(String, File)> {
-        let name = format!("{}{}{}", TEMPORARY.0, random::hex::<8>(), TEMPORARY.1);
+        let name = format!("{}{}{}", TEMPORARY.0, random::hex::<8>()?, TEMPORARY.1);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.fd, name.as_str(), flags, mode)?;
         // The umask may have taken more away than it should.

@@ -10,8 +10,7 @@ use super::store::Store;
 use crate::clock::Clock;
 use crate::destination::ssh;
 use crate::error::{Error, Kind, Result};
-use crate::net::{self, AuthorityTrust, Trouble};
-use crate::once::exchange::refusal;
+use crate::net::{self, AuthorityTrust, RequestError};
 use crate::pem;
 use crate::wire::Trust;
 
@@ -52,8 +51,8 @@ pub struct Settings {
 pub struct Refreshed {
     /// The paths of the files that changed.
     pub changed: Vec<PathBuf>,
-    /// What went wrong, all of it; files that are not of it changed all the same.
-    pub trouble: Option<Error>,
+    /// What went wrong, each thing once; files that are not of it changed all the same.
+    pub errors: Vec<Error>,
 }
 
 /// Brings the files up to date. What is revoked counts most, so each list is
@@ -63,7 +62,7 @@ pub struct Refreshed {
 ///
 /// # Errors
 /// `Kind::Destination` where the folder cannot be used, or another run goes on there. What fails later is in
-/// [`Refreshed::trouble`]: `Kind::Unreachable` where the authority cannot be
+/// [`Refreshed::errors`]: `Kind::Unreachable` where the authority cannot be
 /// asked, or gives an answer that is no good; `Kind::Destination` where a file
 /// cannot be read or written.
 pub async fn run(settings: &Settings) -> Result<Refreshed> {
@@ -110,18 +109,18 @@ pub async fn run(settings: &Settings) -> Result<Refreshed> {
 /// Replaces a file, if there is something to put in its place.
 fn put(store: &Store, name: &str, content: Result<Option<Vec<u8>>>) -> Refreshed {
     match content.and_then(|content| content.map(|content| store.write(name, &content)).transpose()) {
-        Ok(changed) => Refreshed { changed: changed.into_iter().collect(), trouble: None },
+        Ok(changed) => Refreshed { changed: changed.into_iter().collect(), errors: Vec::new() },
         Err(error) => Refreshed::failed(error),
     }
 }
 
 impl Refreshed {
     fn failed(error: Error) -> Self {
-        Self { changed: Vec::new(), trouble: Some(error) }
+        Self { changed: Vec::new(), errors: vec![error] }
     }
 
     fn is_good(&self) -> bool {
-        self.trouble.is_none()
+        self.errors.is_empty()
     }
 
     fn join(mut self, other: Self) -> Self {
@@ -130,23 +129,14 @@ impl Refreshed {
                 self.changed.push(path);
             }
         }
-        let trouble = match (self.trouble, other.trouble) {
-            (Some(one), Some(other)) => Some(both(one, &other)),
-            (one, other) => one.or(other),
-        };
-        Self { trouble, ..self }
+        for error in other.errors {
+            // The lists are fetched one by one, and may all meet the same.
+            if self.errors.iter().all(|known| known.to_string() != error.to_string()) {
+                self.errors.push(error);
+            }
+        }
+        self
     }
-}
-
-/// Two errors as one: of the first's kind, each thing said once.
-fn both(one: Error, other: &Error) -> Error {
-    let said = other.to_string();
-    let new = |hint: &&String| !one.hints().contains(hint);
-    let hints: Vec<String> = one.hints().iter().chain(other.hints().iter().filter(new)).cloned().collect();
-    let words = one.to_string();
-    let words =
-        if words.split("; and ").any(|one| one == said) { words } else { format!("{words}; and {said}") };
-    hints.into_iter().fold(Error::new(one.kind(), words), Error::hint)
 }
 
 struct Source<'s> {
@@ -163,15 +153,15 @@ impl Source<'_> {
 
     async fn get(&self, path: &str, limit: usize) -> Result<Vec<u8>> {
         let authority = &self.settings.authority;
-        let unreachable = |trouble: &Trouble| {
-            refusal::unreachable(authority, trouble, &self.settings.trust, Clock::system().now())
+        let unreachable = |why: &RequestError| {
+            net::unreachable(authority, why, &self.settings.trust, Clock::system().now())
         };
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(unreachable(&Trouble::Timeout));
+            return Err(unreachable(&RequestError::Timeout));
         }
         let sent = self.client.get(format!("{authority}{path}")).timeout(left).send().await;
-        let response = sent.map_err(|error| unreachable(&net::trouble(&error)))?;
+        let response = sent.map_err(|error| unreachable(&error.into()))?;
         let status = response.status().as_u16();
         if status != 200 {
             return Err(Error::new(
@@ -182,7 +172,7 @@ impl Source<'_> {
                 "it may be busy or in trouble: see its log and GET /readyz; the files of it stay as they are",
             ));
         }
-        net::body(response, limit).await.map_err(|why| unreachable(&Trouble::Other(why)))
+        net::body(response, limit).await.map_err(|why| unreachable(&RequestError::Other(why)))
     }
 }
 

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use reqwest::{Client, RequestBuilder, StatusCode, Url};
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{sleep, timeout};
 
 use super::Job;
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::net::{self, Trouble};
+use crate::net::{self, RequestError};
+use crate::retry::Attempts;
 use crate::secret::Secret;
 use crate::text::shown_unless_secret;
 
@@ -34,7 +35,7 @@ pub(super) struct Endpoint<'a> {
 }
 
 /// Why there is no token: for good, or for now.
-enum Answer {
+enum NoToken {
     Refused(Error),
     NotNow(String),
 }
@@ -60,58 +61,54 @@ impl Endpoint<'_> {
     ) -> Result<Secret> {
         let platform = self.platform;
         let client = job.platform.client()?;
-        let deadline = Instant::from_std(job.deadline);
-        let mut pause = Duration::from_millis(250);
-        loop {
+        let mut attempts = Attempts::until(job.deadline);
+        let mut why = "no answer in time".to_owned();
+        while let Some(time) = attempts.next() {
             (job.say)(&format!("asking {platform} for an OIDC token"));
             // One request that hangs must not take the time of the next, which may be answered.
-            let attempt = deadline.min(Instant::now() + ATTEMPT);
-            let why = match timeout_at(attempt, self.answer(request(client), token)).await {
+            why = match timeout(time.min(ATTEMPT), self.answer(request(client), token)).await {
                 Ok(Ok(token)) => return Ok(token),
-                Ok(Err(Answer::Refused(error))) => return Err(error),
-                Ok(Err(Answer::NotNow(why))) => why,
+                Ok(Err(NoToken::Refused(error))) => return Err(error),
+                Ok(Err(NoToken::NotNow(why))) => why,
                 Err(_) => "no answer in time".to_owned(),
             };
-            let next = Instant::now() + pause;
-            if next >= deadline {
-                let host = url.host_str().unwrap_or_default();
-                return Err(Error::new(Kind::Unreachable, why)
-                    .context(format!("{platform}'s token endpoint at {host} gave no token in time"))
-                    .hint("check that this runner's network and proxy (HTTPS_PROXY, NO_PROXY) let it through, and run the job again")
-                    .hint(self.status_page));
-            }
+            let Some(pause) = attempts.pause(None) else { break };
             (job.say)(&format!("{platform} gave no token ({why}), trying again"));
-            sleep_until(next).await;
-            pause = (pause * 2).min(Duration::from_secs(5));
+            sleep(pause).await;
         }
+        let host = url.host_str().unwrap_or_default();
+        Err(Error::new(Kind::Unreachable, why)
+            .context(format!("{platform}'s token endpoint at {host} gave no token in time"))
+            .hint("check that this runner's network and proxy (HTTPS_PROXY, NO_PROXY) let it through, and run the job again")
+            .hint(self.status_page))
     }
 
     async fn answer<T: DeserializeOwned>(
         &self,
         request: RequestBuilder,
         token: fn(T) -> Secret,
-    ) -> Result<Secret, Answer> {
+    ) -> Result<Secret, NoToken> {
         let platform = self.platform;
-        let response = request.send().await.map_err(|error| match net::trouble(&error) {
-            Trouble::Untrusted(why) => Answer::Refused(
+        let response = request.send().await.map_err(|error| match error.into() {
+            RequestError::Untrusted(why) => NoToken::Refused(
                 Error::new(
                     Kind::Unreachable,
                     format!("the certificate of {platform}'s token endpoint is not trusted: {why}"),
                 )
                 .hint(self.untrusted),
             ),
-            trouble => Answer::NotNow(trouble.to_string()),
+            error => NoToken::NotNow(error.to_string()),
         })?;
         let status = response.status();
-        let body = zeroize::Zeroizing::new(net::body(response, MAX_ANSWER).await.map_err(Answer::NotNow)?);
-        let not_now = || Err(Answer::NotNow(format!("status {}", status.as_u16())));
+        let body = zeroize::Zeroizing::new(net::body(response, MAX_ANSWER).await.map_err(NoToken::NotNow)?);
+        let not_now = || Err(NoToken::NotNow(format!("status {}", status.as_u16())));
         let pending = || (self.pending)(&String::from_utf8_lossy(&body).to_ascii_lowercase());
         match status {
             StatusCode::OK => {}
             StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => return not_now(),
             // The platform answers so for a moment after the job has started.
             StatusCode::FORBIDDEN if pending() => {
-                return Err(Answer::NotNow("the job is still pending".to_owned()));
+                return Err(NoToken::NotNow("the job is still pending".to_owned()));
             }
             _ if status.is_server_error() => return not_now(),
             _ => {
@@ -119,13 +116,13 @@ impl Endpoint<'_> {
                 let said = if status.is_client_error() { format!(": {words}") } else { String::new() };
                 let cause =
                     format!("{platform} refused to give an OIDC token: status {}{said}", status.as_u16());
-                return Err(Answer::Refused(Error::new(Kind::Proof, cause).hint(self.refused)));
+                return Err(NoToken::Refused(Error::new(Kind::Proof, cause).hint(self.refused)));
             }
         }
         // What the answer holds may be secret, so the parser's words stay out.
         let without = format!("{platform}'s token endpoint answered without a token");
         let minted =
-            serde_json::from_slice(&body).map_err(|_| Answer::Refused(Error::new(Kind::Proof, without)))?;
+            serde_json::from_slice(&body).map_err(|_| NoToken::Refused(Error::new(Kind::Proof, without)))?;
         Ok(token(minted))
     }
 }

@@ -19,7 +19,7 @@ use crate::denial::{Denial, Reason};
 use crate::document::{Mapping, Mistake};
 use crate::environment::Environment;
 use crate::error::Result;
-use crate::text::shown;
+use crate::text::{hex, shown};
 use crate::wire::Proof;
 
 mod credentials;
@@ -47,9 +47,7 @@ const ISSUER: &str = "https://sts.amazonaws.com";
 
 /// The SHA-256 of [`ACTION`], in hexadecimal digits.
 fn body_hash() -> &'static str {
-    static HASH: LazyLock<String> = LazyLock::new(|| {
-        digest(&SHA256, ACTION.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
-    });
+    static HASH: LazyLock<String> = LazyLock::new(|| hex(digest(&SHA256, ACTION.as_bytes()).as_ref()));
     &HASH
 }
 

@@ -23,7 +23,7 @@ use crate::document::{Mapping, Mistake};
 use crate::environment::Environment;
 use crate::error::Result;
 use crate::secret::Secret;
-use crate::text::shown;
+use crate::text::{hex, shown};
 use crate::wire::{Proof, bound_audience};
 
 mod state;
@@ -147,8 +147,7 @@ fn instance_id(key: &[u8]) -> String {
     let jwk = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, URL_SAFE_NO_PAD.encode(key));
     let hash = digest(&SHA256, jwk.as_bytes());
     // As all ids here: a letter, and 128 bits that read the same in any case of letters.
-    let half = hash.as_ref().iter().take(16);
-    half.fold(String::from("w-"), |id, byte| format!("{id}{byte:02x}"))
+    format!("w-{}", hex(hash.as_ref().get(..16).unwrap_or_default()))
 }
 
 async fn verify(jwt: &Jwt<'_>, proof: &Proof, at: &Desk<'_>) -> Result<Identity, Failure> {

@@ -29,6 +29,7 @@ use crate::once::exchange::keys::OutputKeys;
 use crate::once::revoke::{Revocable, revoke_all};
 use crate::once::settings::Settings;
 use crate::once::settings::storage::REGISTRATION_SECRET;
+use crate::retry::Backoff;
 use crate::terminal::Progress;
 use crate::text::shown;
 
@@ -259,7 +260,7 @@ impl<'a> Wrapped<'a> {
             let now = Clock::system().now();
             until(now + (expires_at - now).max(0) * 2 / 3).await;
             self.another_proof(expires_at).await;
-            let mut pause = Duration::from_secs(1);
+            let mut backoff = Backoff::new(Duration::from_secs(1), LONGEST_PAUSE);
             expires_at = loop {
                 if self.places.borrow().is_none() {
                     return pending().await;
@@ -279,12 +280,12 @@ impl<'a> Wrapped<'a> {
                         return pending().await;
                     }
                     Err(error) => {
+                        let pause = backoff.pause();
                         self.progress.warning(&format!(
-                            "cannot renew the certificates, trying again in {} s: {error}",
-                            pause.as_secs()
+                            "cannot renew the certificates, trying again in {:.1} s: {error}",
+                            pause.as_secs_f64()
                         ));
                         sleep(pause).await;
-                        pause = (pause * 2).min(LONGEST_PAUSE);
                     }
                 }
             };

@@ -10,12 +10,12 @@ use crate::clock::Clock;
 use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::join::{Job, Presented, Source, Storage};
-use crate::net::{self, Platform, Trouble};
+use crate::net::{self, Platform, RequestError};
 use crate::once::exchange::check::{Issuance, check};
 use crate::once::exchange::keys::OutputKeys;
 use crate::once::settings::Settings;
 use crate::once::settings::output::Output;
-use crate::retry::{self, Patience, Verdict, parse_http_date};
+use crate::retry::{self, Attempts, Verdict, parse_http_date};
 use crate::terminal::Progress;
 use crate::text::shown_long;
 use crate::wire::{
@@ -191,7 +191,7 @@ impl<'a> Exchanger<'a> {
     /// Opens the connection that the request will use. Whether it works, the
     /// request itself will tell.
     async fn open_connection(&self, deadline: Instant) {
-        let Some(time) = Patience::until(deadline).attempt() else { return };
+        let Some(time) = Attempts::until(deadline).next() else { return };
         let request = self.client.get(format!("{}/healthz", self.settings.authority)).timeout(time);
         match request.send().await {
             // Only a connection whose answer was read is used again.
@@ -201,9 +201,9 @@ impl<'a> Exchanger<'a> {
                 self.progress.step(&format!("connected to {}", self.settings.authority));
             }
             Err(error) => self.progress.step(&format!(
-                "no connection yet to {}: {:?}",
+                "no connection yet to {}: {}",
                 self.settings.authority,
-                net::trouble(&error)
+                RequestError::from(error)
             )),
         }
     }
@@ -227,9 +227,9 @@ impl<'a> Exchanger<'a> {
     }
 
     async fn post(&self, body: &[u8], deadline: Instant) -> Result<Issuance> {
-        let mut patience = Patience::until(deadline);
+        let mut attempts = Attempts::until(deadline);
         let mut last = None;
-        while let Some(time) = patience.attempt() {
+        while let Some(time) = attempts.next() {
             let (error, verdict) = match self.attempt(body, time).await {
                 Ok(response) => {
                     let asked: Vec<_> =
@@ -239,12 +239,12 @@ impl<'a> Exchanger<'a> {
                 Err(failed) => failed,
             };
             let Verdict::Again(at_least) = verdict else { return Err(error) };
-            let Some(pause) = patience.pause(at_least) else { return Err(error) };
+            let Some(pause) = attempts.pause(at_least) else { return Err(error) };
             self.progress.line(&format!("{error}; trying again in {:.1} s", pause.as_secs_f64()));
             last = Some(error);
             tokio::time::sleep(pause).await;
         }
-        Err(last.unwrap_or_else(|| self.unreachable(&Trouble::Timeout)))
+        Err(last.unwrap_or_else(|| self.unreachable(&RequestError::Timeout)))
     }
 
     async fn attempt(&self, body: &[u8], time: Duration) -> Result<ExchangeResponse, (Error, Verdict)> {
@@ -256,8 +256,8 @@ impl<'a> Exchanger<'a> {
             .body(body.to_vec())
             .timeout(time);
         let response = request.send().await.map_err(|error| {
-            let trouble = net::trouble(&error);
-            (self.unreachable(&trouble), retry::of_trouble(&trouble))
+            let error = RequestError::from(error);
+            (self.unreachable(&error), retry::of_error(&error))
         })?;
         self.note_clock(response.headers());
         let status = response.status().as_u16();
@@ -265,12 +265,14 @@ impl<'a> Exchanger<'a> {
             response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let body = net::body(response, MAX_ANSWER)
             .await
-            .map_err(|why| (self.unreachable(&Trouble::Other(why)), Verdict::Again(None)))?;
+            .map_err(|why| (self.unreachable(&RequestError::Other(why)), Verdict::Again(None)))?;
         if status == 200 {
             // The parser's words may repeat what was sent, which is none of a log's business.
             return serde_json::from_slice(&body).map_err(|_| {
                 (
-                    self.unreachable(&Trouble::Other("its answer is not one of an authority".to_owned())),
+                    self.unreachable(&RequestError::Other(
+                        "its answer is not one of an authority".to_owned(),
+                    )),
                     Verdict::Final,
                 )
             });
@@ -288,7 +290,7 @@ impl<'a> Exchanger<'a> {
                 )
                 .hint("it may be busy or in trouble: see its log and GET /readyz, or run the job again")
             }
-            Verdict::Final => refusal::refused(&refusal::Answer {
+            Verdict::Final => refusal::refused(&refusal::Refused {
                 authority: &self.settings.authority,
                 status,
                 problem: problem.as_ref(),
@@ -303,8 +305,8 @@ impl<'a> Exchanger<'a> {
         Err((error, verdict))
     }
 
-    fn unreachable(&self, trouble: &Trouble) -> Error {
-        refusal::unreachable(&self.settings.authority, trouble, &self.settings.trust, self.clock.now())
+    fn unreachable(&self, why: &RequestError) -> Error {
+        net::unreachable(&self.settings.authority, why, &self.settings.trust, self.clock.now())
     }
 
     fn note_clock(&self, headers: &HeaderMap) {

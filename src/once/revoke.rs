@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::future::{Future as _, poll_fn};
-use std::path::PathBuf;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -19,14 +18,13 @@ use crate::destination::wipe::Found;
 use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::jws;
-use crate::net::{self, AuthorityTrust};
-use crate::once::exchange::keys::{OutputKeys, jti};
+use crate::net::{self, AuthorityTrust, RequestError};
+use crate::once::exchange::keys::OutputKeys;
 use crate::once::exchange::refusal;
-use crate::once::settings::authority_url;
 use crate::pem;
+use crate::random;
 use crate::secret::Secret;
 use crate::terminal::Progress;
-use crate::text::shown;
 use crate::wire::{OutputResponse, Problem, RevokeRequest};
 
 /// How long an assertion holds, in seconds; the authority takes no more than 60.
@@ -147,7 +145,7 @@ impl Revocable {
             .send()
             .await;
         let response =
-            sent.map_err(|error| Error::new(Kind::Unreachable, trouble_words(&net::trouble(&error))))?;
+            sent.map_err(|error| Error::new(Kind::Unreachable, RequestError::from(error).to_string()))?;
         let status = response.status().as_u16();
         if status == 200 {
             return Ok(());
@@ -160,7 +158,8 @@ impl Revocable {
 
     fn assertion(&self, audience: &str, clock: &Clock) -> Result<Secret> {
         let now = clock.now();
-        let claims = Claims { aud: audience.to_owned(), iat: now, exp: now + LIFETIME, jti: jti() };
+        let claims =
+            Claims { aud: audience.to_owned(), iat: now, exp: now + LIFETIME, jti: random::hex::<16>()? };
         match &self.key {
             Key::Tls { pkcs8, chain } => {
                 let mut header = Header::new(Algorithm::ES256);
@@ -214,38 +213,21 @@ pub async fn revoke_all(
 /// What is said where a revocation fails.
 pub const NOT_REVOKED: &str = "could not revoke the certificates, which end by themselves";
 
-/// What was typed about the authority that is to revoke.
-#[derive(Clone, Debug, Default)]
-pub struct Given {
-    /// Its URL, in place of the manifest's.
-    pub authority: Option<String>,
-    /// Its CA file.
-    pub ca_file: Option<String>,
-    /// Its CA's pin.
-    pub ca_pin: Option<String>,
-}
-
-/// Revokes what a manifest is about, at the authority that it names unless
-/// another was typed, trusted as was typed, or by the manifest, or by the
+/// Revokes what a manifest is about, at `authority` where one was typed and
+/// else at the manifest's, trusted as was typed, or by the manifest, or by the
 /// environment. A failure is only a warning.
 pub async fn revoke_by_manifest(
     revocable: &Revocable,
     manifest: &Manifest,
-    given: &Given,
+    (authority, trust): (Option<&str>, AuthorityTrust),
     env: &Environment,
     progress: &Progress,
     time: Duration,
 ) {
-    let variable = |name: &str| env.get(name).map(str::to_owned);
-    let layers = [
-        (given.ca_file.clone(), given.ca_pin.clone()),
-        (manifest.ca_file.clone(), manifest.ca_pin.clone()),
-        (variable("MACHINE_ID_CA_FILE"), variable("MACHINE_ID_CA_PIN")),
-    ];
-    let nearest = layers.into_iter().find(|(file, pin)| file.is_some() || pin.is_some());
-    let (file, pin) = nearest.unwrap_or_default();
-    let trust = AuthorityTrust { ca_file: file.map(PathBuf::from), ca_pin: pin };
-    let at = authority_url(given.authority.as_deref().unwrap_or(&manifest.authority))
+    let trust = trust
+        .or(AuthorityTrust::new(manifest.ca_file.as_deref(), manifest.ca_pin.as_deref()))
+        .or(AuthorityTrust::of_environment(env));
+    let at = net::authority_url(authority.unwrap_or(&manifest.authority))
         .and_then(|authority| Ok((net::authority_client(&trust, time)?, authority)));
     match at {
         Ok((client, authority)) => {
@@ -275,14 +257,6 @@ fn tls_end(chain: &str) -> i64 {
 fn certificate_line(line: &str) -> Option<String> {
     let mut words = line.split_whitespace();
     Some(format!("{} {}", words.next()?, words.next()?))
-}
-
-fn trouble_words(trouble: &net::Trouble) -> String {
-    match trouble {
-        net::Trouble::Untrusted(why) => format!("its certificate is not trusted: {}", shown(why)),
-        net::Trouble::Timeout => "no answer in time".to_owned(),
-        net::Trouble::Connect(why) | net::Trouble::Other(why) => shown(why),
-    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::folder::absolute;
 use crate::join::{self, JoinMethod, Source};
-use crate::net::AuthorityTrust;
+use crate::net::{AuthorityTrust, authority_url, timeout};
 use crate::once::settings::config_file::ConfigFile;
 use crate::once::settings::destinations::{CommonDestination, Destination, destinations};
 use crate::once::settings::output::{Output, parse_output, unknown};
@@ -99,11 +99,12 @@ impl Settings {
         let storage = StorageOptions::join(method, &args, env, file.storage.clone())?;
         storage.stands_apart(destinations.iter().map(|destination| destination.path.as_path()))?;
         common.notes.extend(storage.note.clone());
+        let trust = trust(&args, env, &file)?;
         let by_hand = by_hand(method, args.id_token_env, args.id_token_file)?;
         let agent = args.agent.then(|| agent_socket(&destinations, &args.command)).transpose()?;
         Ok(Self {
             authority: authority_url(&authority)?,
-            trust: trust(&args.ca_file, &args.ca_pin, env, &file)?,
+            trust,
             method,
             by_hand: by_hand.is_some(),
             source: by_hand.or_else(|| method.source(env)),
@@ -128,39 +129,6 @@ impl Settings {
 
 fn missing(what: &str, flag: &str, variable: &str) -> Error {
     Error::usage(format!("{what} is not given")).hint(format!("give {flag}, or set {variable}"))
-}
-
-/// An authority's URL: https, a host, perhaps a port. Its text is the
-/// audience of tokens, so it is brought into the one form that URLs have.
-///
-/// # Errors
-/// `Kind::Usage`.
-pub fn authority_url(text: &str) -> Result<String> {
-    let wrong = |why: &str| {
-        // What stands before an `@` may be a password.
-        let named =
-            if text.contains('@') { "what is given".to_owned() } else { format!("`{}`", shown(text)) };
-        Error::usage(format!("{named} is not an authority's URL: {why}"))
-            .hint("it is the `public_url` of its authority.yaml, such as https://id.example.com")
-    };
-    let url = reqwest::Url::parse(text).map_err(|error| {
-        let why = if text.contains("://") {
-            error.to_string()
-        } else {
-            "it does not begin with https://".to_owned()
-        };
-        wrong(&why)
-    })?;
-    if url.scheme() != "https" {
-        return Err(wrong("it is not https"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(wrong("it holds a user or a password"));
-    }
-    if url.query().is_some() || url.fragment().is_some() || url.path().chars().any(|c| c != '/') {
-        return Err(wrong("something follows the host and port"));
-    }
-    Ok(url.origin().ascii_serialization())
 }
 
 fn method(name: Option<&str>, env: &Environment) -> Result<&'static dyn JoinMethod> {
@@ -213,36 +181,12 @@ fn ttl_seconds(text: &str) -> Result<i64> {
     i64::try_from(seconds).map_err(|_| wrong("is too long"))
 }
 
-/// The value of a `--timeout`.
-///
-/// # Errors
-/// `Kind::Usage`.
-pub fn timeout(text: &str) -> Result<Duration> {
-    // Beyond a day, sums of it with the clock might not hold.
-    match parse_duration(text) {
-        Ok(seconds) if seconds <= 86_400 => Ok(Duration::from_secs(seconds)),
-        Ok(_) => Err(Error::usage("--timeout: must be at most 24h")),
-        Err(why) => Err(Error::usage(format!("--timeout: {why}"))),
-    }
-}
-
-/// A CA file and a pin say the same thing, so whichever is said nearest counts alone.
-fn trust(
-    ca_file: &Option<String>,
-    ca_pin: &Option<String>,
-    env: &Environment,
-    file: &ConfigFile,
-) -> Result<AuthorityTrust> {
-    let variable = |name: &str| env.get(name).map(str::to_owned);
-    let layers = [
-        (ca_file.clone(), ca_pin.clone()),
-        (variable("MACHINE_ID_CA_FILE"), variable("MACHINE_ID_CA_PIN")),
-        (file.ca_file.clone(), file.ca_pin.clone()),
-    ];
-    let (file, pin) =
-        layers.into_iter().find(|(file, pin)| file.is_some() || pin.is_some()).unwrap_or_default();
-    let ca_file = file.map(|file| absolute(&file)).transpose()?;
-    Ok(AuthorityTrust { ca_file, ca_pin: pin })
+fn trust(args: &Args, env: &Environment, file: &ConfigFile) -> Result<AuthorityTrust> {
+    let trust = AuthorityTrust::new(args.ca_file.as_deref(), args.ca_pin.as_deref())
+        .or(AuthorityTrust::of_environment(env))
+        .or(AuthorityTrust::new(file.ca_file.as_deref(), file.ca_pin.as_deref()));
+    let ca_file = trust.ca_file.map(|file| absolute(&file.to_string_lossy())).transpose()?;
+    Ok(AuthorityTrust { ca_file, ..trust })
 }
 
 /// The agent's socket, in the destination that COMMAND is told of.

@@ -13,6 +13,7 @@
     reason = "a benchmark that fails ends; its figures are small"
 )]
 
+#[allow(dead_code, unreachable_pub, reason = "this crate uses a part of it")]
 #[path = "../support/mod.rs"]
 mod support;
 

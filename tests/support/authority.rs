@@ -23,7 +23,6 @@ pub struct Builder {
     policy: String,
     issuer_ca: Option<PathBuf>,
     environment: Vec<(String, String)>,
-    config: String,
 }
 
 /// A running authority.
@@ -53,14 +52,6 @@ impl Builder {
     #[must_use]
     pub fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// With these lines at the end of its `authority.yaml`.
-    #[must_use]
-    pub fn config(mut self, lines: &str) -> Self {
-        self.config.push_str(lines);
-        self.config.push('\n');
         self
     }
 
@@ -111,7 +102,7 @@ impl Builder {
             .filter(|line| !ours.iter().any(|key| line.starts_with(key)))
             .map(|line| format!("{line}\n"))
             .collect();
-        config.push_str(&format!("listen: {address}\n{}", self.config));
+        config.push_str(&format!("listen: {address}\n"));
         if let Some(path) = &self.issuer_ca {
             config.push_str(&format!("issuer_ca_file: {}\n", path.display()));
         }
@@ -123,7 +114,7 @@ impl Builder {
 impl Authority {
     /// An authority with this policy, not started yet.
     pub fn with_policy(policy: &str) -> Builder {
-        Builder { policy: policy.to_owned(), issuer_ca: None, environment: Vec::new(), config: String::new() }
+        Builder { policy: policy.to_owned(), issuer_ca: None, environment: Vec::new() }
     }
 
     /// One with this policy that asks no issuer (`static_jwks`).

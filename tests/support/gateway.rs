@@ -29,6 +29,7 @@ pub enum Trouble {
     /// No answer, until the gateway goes.
     Hang,
     /// The connection is cut, and the request passed on only so much later.
+    #[allow(dead_code, reason = "for `workers.rs`, a crate of its own")]
     Late(Duration),
 }
 
@@ -115,6 +116,7 @@ impl Gateway {
     }
 
     /// From now on this decides over each request for certificates or a revocation.
+    #[allow(dead_code, reason = "for `workers.rs`, a crate of its own")]
     pub fn weather(&self, weather: fn() -> Option<Trouble>) {
         let mut state = self.shared.state.lock().unwrap();
         state.interfering = true;

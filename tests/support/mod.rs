@@ -2,7 +2,6 @@
 //! small HTTPS client, fixed keys. Everything lives in temporary folders and
 //! ends with its value.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this module")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -14,7 +14,7 @@ use super::{PATIENCE, wait_for};
 pub struct Nginx {
     address: SocketAddr,
     process: Running,
-    directory: TempDir,
+    _directory: TempDir,
 }
 
 impl Nginx {
@@ -71,7 +71,7 @@ impl Nginx {
             }
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
-        Ok(Self { address, process, directory })
+        Ok(Self { address, process, _directory: directory })
     }
 
     /// `https://127.0.0.1:PORT/`.
@@ -88,11 +88,6 @@ impl Nginx {
     #[track_caller]
     pub fn wait_for_log(&self, text: &str) {
         wait_for(&format!("{text:?} in nginx's log"), || self.log().contains(text).then_some(()));
-    }
-
-    /// Where its files are.
-    pub fn directory(&self) -> &Path {
-        self.directory.path()
     }
 }
 

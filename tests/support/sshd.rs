@@ -2,7 +2,7 @@
 //! it need not be root), with its files in a temporary folder.
 
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -169,11 +169,6 @@ impl Sshd {
         wait_for(&format!("{text:?} in sshd's log:\n{}", self.log()), || {
             self.log().contains(text).then_some(())
         });
-    }
-
-    /// Where its files are.
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
     }
 }
 

@@ -7,15 +7,17 @@ use base64::engine::general_purpose::STANDARD;
 use rcgen::string::Ia5String;
 use rcgen::{
     CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyUsagePurpose, SanType, SerialNumber, SubjectPublicKeyInfo,
+    KeyUsagePurpose, SanType, SerialNumber,
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Occasion, record, validity};
+use super::{RequestContext, record, validity};
 use crate::authority::keys::CaKeys;
 use crate::authority::policy::{Grant, TlsGrant};
+use crate::authority::store::record::{CommandPlan, Recorded};
 use crate::authority::store::{CertificateKind, NewCertificate};
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::pem;
 use crate::random::serial;
 
 /// Sigstore's arc for CI claims: <https://github.com/sigstore/fulcio/blob/main/docs/oid-info.md>.
@@ -40,7 +42,7 @@ impl Plan {
         granted: &TlsGrant,
         spki: Vec<u8>,
         grant: &Grant,
-        at: &Occasion<'_>,
+        at: &RequestContext<'_>,
         until: i64,
     ) -> Result<Self> {
         Ok(Self {
@@ -56,7 +58,7 @@ impl Plan {
     }
 
     /// What makes two requests the same.
-    pub(super) fn essence(&self) -> String {
+    pub(super) fn fingerprinted(&self) -> String {
         format!("{} {:?} {:?} {}", self.key, self.common_name, self.organizations, self.uri)
     }
 
@@ -70,7 +72,8 @@ impl Plan {
         }
     }
 
-    pub(super) fn sign(&self, keys: &CaKeys) -> Result<String> {
+    /// Signs it, as a part of what is recorded.
+    pub(super) fn sign<P>(&self, recorded: &Recorded<P>, keys: &CaKeys) -> Result<String> {
         let spki = STANDARD.decode(&self.key).context(Kind::Internal, "a planned TLS key")?;
         let mut params = leaf(self.serial, self.now, self.until, ExtendedKeyUsagePurpose::ClientAuth)?;
         params.distinguished_name.push(DnType::CommonName, self.common_name.clone());
@@ -80,16 +83,13 @@ impl Plan {
         let uri = Ia5String::try_from(self.uri.clone()).context(Kind::Internal, "SPIFFE id")?;
         params.subject_alt_names.push(SanType::URI(uri));
         params.custom_extensions = self.fulcio.iter().map(|(arc, text)| fulcio(*arc, text)).collect();
-        match self.organizations.as_slice() {
-            [] | [_] => sign(&params, &spki, keys),
+        let several = match self.organizations.as_slice() {
+            [] | [_] => None,
             // rcgen would keep the last of them alone.
-            organizations => {
-                let key =
-                    SubjectPublicKeyInfo::from_der(&spki).context(Kind::Internal, "a planned TLS key")?;
-                let subject = subject(&self.common_name, organizations);
-                Ok(pem(&keys.tls.sign_for(&params, &key, &subject)?))
-            }
-        }
+            organizations => Some(subject(&self.common_name, organizations)),
+        };
+        keys.sign_tls(recorded, &params, &spki, several.as_deref())
+            .map(|der| pem::encode("CERTIFICATE", &der).to_string())
     }
 }
 
@@ -112,28 +112,13 @@ fn subject(common_name: &str, organizations: &[String]) -> Vec<u8> {
     })
 }
 
-/// A certificate in PEM (RFC 7468).
-fn pem(der: &[u8]) -> String {
-    let body = STANDARD.encode(der);
-    let mut text = "-----BEGIN CERTIFICATE-----\n".to_owned();
-    let mut rest = body.as_str();
-    while !rest.is_empty() {
-        let (head, tail) = rest.split_at(rest.len().min(64));
-        text.push_str(head);
-        text.push('\n');
-        rest = tail;
-    }
-    text.push_str("-----END CERTIFICATE-----\n");
-    text
-}
-
 fn fulcio(arc: u64, text: &str) -> CustomExtension {
     let oid: Vec<u64> = FULCIO.into_iter().chain([arc]).collect();
     let der = yasna::construct_der(|writer| writer.write_utf8_string(text));
     CustomExtension::from_oid_content(&oid, der)
 }
 
-/// A server certificate that an operator asked for, recorded and about to be signed.
+/// A server certificate that a command asked for, about to be recorded and signed.
 #[derive(Debug)]
 pub struct ServerPlan {
     serial: u64,
@@ -152,29 +137,32 @@ impl ServerPlan {
         names.iter().try_for_each(|name| server_name(name).map(drop))?;
         Ok(Self { serial: serial()?, spki, names, now, until: now.saturating_add(ttl) })
     }
+}
 
-    /// For the store.
-    #[must_use]
-    pub fn record(&self) -> NewCertificate {
-        NewCertificate {
+impl CommandPlan for ServerPlan {
+    fn record(&self) -> Result<NewCertificate> {
+        Ok(NewCertificate {
             output: "server".to_owned(),
             ..record(self.serial, CertificateKind::Tls, &self.names, self.until, &self.spki)
-        }
+        })
     }
+}
 
-    /// Signs; to be called once it is recorded. PEM.
+impl Recorded<ServerPlan> {
+    /// Signs. PEM.
     ///
     /// # Errors
     /// `Kind::Internal` where the signature fails.
     pub fn sign(&self, keys: &CaKeys) -> Result<String> {
-        let mut params = leaf(self.serial, self.now, self.until, ExtendedKeyUsagePurpose::ServerAuth)?;
-        for name in &self.names {
+        let plan = self.plan();
+        let mut params = leaf(plan.serial, plan.now, plan.until, ExtendedKeyUsagePurpose::ServerAuth)?;
+        for name in &plan.names {
             params.subject_alt_names.push(server_name(name)?);
         }
-        if let Some(first) = self.names.first().filter(|name| name.len() <= 64) {
+        if let Some(first) = plan.names.first().filter(|name| name.len() <= 64) {
             params.distinguished_name.push(DnType::CommonName, first.clone());
         }
-        sign(&params, &self.spki, keys)
+        keys.sign_tls(self, &params, &plan.spki, None).map(|der| pem::encode("CERTIFICATE", &der).to_string())
     }
 }
 
@@ -206,9 +194,4 @@ fn leaf(serial: u64, now: i64, until: i64, usage: ExtendedKeyUsagePurpose) -> Re
     params.use_authority_key_identifier_extension = true;
     (params.not_before, params.not_after) = validity(now, until)?;
     Ok(params)
-}
-
-fn sign(params: &CertificateParams, spki: &[u8], keys: &CaKeys) -> Result<String> {
-    let key = SubjectPublicKeyInfo::from_der(spki).context(Kind::Internal, "a planned TLS key")?;
-    Ok(keys.tls.sign(params, &key)?.pem().replace("\r\n", "\n"))
 }

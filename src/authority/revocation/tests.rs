@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 
 use super::*;
 
@@ -127,6 +127,14 @@ fn verify(dir: &Path, serial: u64) -> String {
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 
+fn signed(
+    issuer: &Issuer<'static, KeyPair>,
+    list: &RevocationList,
+    valid_for: i64,
+) -> Result<Vec<u8>, rcgen::Error> {
+    tls_crl(list, NOW, valid_for).signed_by(issuer).map(|crl| crl.der().to_vec())
+}
+
 #[test]
 fn openssl_reads_the_crl() {
     let dir = tempfile::tempdir().unwrap();
@@ -135,7 +143,7 @@ fn openssl_reads_the_crl() {
     let issuer = tls_ca(dir, sign_lists(), &[2, 3, 4, big]);
     let tls = CertificateKind::Tls;
     let list = list(300, &[(3, tls), (4, CertificateKind::Ssh), (128, tls), (big, tls)]);
-    fs::write(dir.join("crl"), tls_crl(&issuer, &list, NOW, 3600).unwrap()).unwrap();
+    fs::write(dir.join("crl"), signed(&issuer, &list, 3600).unwrap()).unwrap();
     run_well(dir, "openssl crl -inform DER -in crl -out crl.pem");
     for serial in [2, 4] {
         assert!(verify(dir, serial).contains(": OK"), "{}", verify(dir, serial));
@@ -163,7 +171,7 @@ fn openssl_reads_an_empty_crl() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let issuer = tls_ca(dir, sign_lists(), &[2]);
-    fs::write(dir.join("crl"), tls_crl(&issuer, &RevocationList::default(), NOW, 3600).unwrap()).unwrap();
+    fs::write(dir.join("crl"), signed(&issuer, &RevocationList::default(), 3600).unwrap()).unwrap();
     let said = run_well(dir, "openssl crl -inform DER -in crl -text -out crl.pem");
     assert!(!said.contains("Revoked Certificates:"), "{said}");
     assert!(verify(dir, 2).contains(": OK"), "{}", verify(dir, 2));
@@ -173,9 +181,8 @@ fn openssl_reads_an_empty_crl() {
 fn a_ca_that_may_not_sign_lists_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let issuer = tls_ca(dir.path(), vec![KeyUsagePurpose::KeyCertSign], &[]);
-    let error = tls_crl(&issuer, &RevocationList::default(), NOW, 3600).unwrap_err();
-    assert!(error.to_string().starts_with("cannot sign the revocation list: "), "{error}");
+    assert!(signed(&issuer, &RevocationList::default(), 3600).is_err());
     // Times that X.509 cannot say are cut, not a panic.
     let issuer = tls_ca(dir.path(), sign_lists(), &[]);
-    tls_crl(&issuer, &RevocationList::default(), NOW, i64::MAX).unwrap();
+    signed(&issuer, &RevocationList::default(), i64::MAX).unwrap();
 }

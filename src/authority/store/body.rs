@@ -95,7 +95,7 @@ const GIVEN_BACK: &str = "given_back";
 /// The `issued` event.
 pub(super) fn issued(entry: &NewIssuance) -> Result<String> {
     let mut body = Body {
-        issuance_id: Some(&entry.id),
+        issuance_id: Some(&entry.plan.id),
         instance: entry.membership.as_ref().map(|member| member.instance.as_str()),
         bot: Some(&entry.bot),
         token: Some(&entry.token),
@@ -104,7 +104,7 @@ pub(super) fn issued(entry: &NewIssuance) -> Result<String> {
         peer: Some(&entry.peer),
         ..event("issued", entry.time)
     };
-    body.carry(&entry.certificates);
+    body.carry(&entry.plan.certificates);
     text(&body, Some(&entry.claims))
 }
 

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::roster::{NewSecret, Roster, Worker};
 use super::{
-    Event, EventFilter, Issued, NewIssuance, NewRefusal, NewRevocation, NewSigned, Recorded, RevocationList,
-    Revoked, Store, body,
+    CertificateRecord, Event, EventFilter, Issued, NewIssuance, NewRefusal, NewRevocation, NewSigned,
+    RevocationList, Revoked, Store, body, sealed,
 };
 use crate::error::{Context as _, Kind, Result};
 use crate::join::BoxFuture;
@@ -17,6 +17,7 @@ use crate::join::instance::{Instance, Registry};
 
 mod reads;
 mod roster;
+mod rows;
 mod schema;
 mod threads;
 mod writes;
@@ -68,11 +69,13 @@ impl Sqlite {
     }
 }
 
+impl sealed::Engine for Sqlite {}
+
 impl Store for Sqlite {
     fn issue(&self, entry: NewIssuance) -> BoxFuture<'_, Result<Issued>> {
         Box::pin(async move {
             let body = body::issued(&entry)?;
-            let rows = writes::rows(&entry.certificates)?;
+            let rows = rows::rows(&entry.plan.certificates)?;
             self.writer.write(move |connection| writes::issue(connection, &entry, &rows, &body)).await
         })
     }
@@ -80,7 +83,7 @@ impl Store for Sqlite {
     fn record_signed(&self, entry: NewSigned) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             let body = body::signed(&entry)?;
-            let rows = writes::rows(std::slice::from_ref(&entry.certificate))?;
+            let rows = rows::rows(std::slice::from_ref(&entry.certificate))?;
             self.writer.write(move |connection| writes::sign(connection, &entry, &rows, &body)).await
         })
     }
@@ -92,7 +95,7 @@ impl Store for Sqlite {
         })
     }
 
-    fn certificate(&self, serial: u64) -> BoxFuture<'_, Result<Option<Recorded>>> {
+    fn certificate(&self, serial: u64) -> BoxFuture<'_, Result<Option<CertificateRecord>>> {
         Box::pin(self.reader.read(move |connection| reads::certificate(connection, serial)))
     }
 

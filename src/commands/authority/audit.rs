@@ -6,6 +6,8 @@ use crate::cli::Format;
 use crate::cli::authority::Audit;
 use crate::clock::Clock;
 use crate::error::Result;
+use crate::runtime::block_on;
+use crate::terminal::print_part;
 
 /// Prints the events that match, oldest first.
 ///
@@ -26,5 +28,5 @@ pub(super) fn run(args: &Audit) -> Result<()> {
         Format::Json => audit::json,
     };
     let store = Sqlite::open(&config.store)?;
-    crate::once::block_on(audit::write(&store, &filter, line, &mut std::io::stdout()))?
+    block_on(audit::write(&store, &filter, line, print_part))?
 }

@@ -15,6 +15,7 @@ use crate::cli::authority::Check;
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
 use crate::folder::read::Trust;
+use crate::terminal::{self, print};
 
 /// Checks.
 ///
@@ -33,14 +34,14 @@ pub(super) fn run(args: &Check, env: &Environment) -> Result<ExitCode> {
     if let Some(file) = &args.claims {
         let answer = answer::ask(&policy, file, args)?;
         match args.format {
-            Format::Text => crate::commands::print(&answer.text())?,
+            Format::Text => print(&answer.text())?,
             Format::Json => print_json(&json!({"valid": true, "mistakes": [], "answer": answer.json()}))?,
         }
         return Ok(if answer.is_allowed() { ExitCode::SUCCESS } else { Kind::Refused.code().into() });
     }
     let report = policy.lint();
     match args.format {
-        Format::Text => crate::commands::print(&text(&policy, sources.len(), &report))?,
+        Format::Text => print(&text(&policy, sources.len(), &report))?,
         Format::Json => print_json(&json!({
             "valid": true,
             "mistakes": [],
@@ -69,7 +70,7 @@ fn paths(args: &Check) -> Result<(Vec<PathBuf>, Trust)> {
 /// Tells every mistake, each with what to do about it.
 fn refuse(args: &Check, mistakes: &[Error], env: &Environment) -> Result<ExitCode> {
     match args.format {
-        Format::Text => mistakes.iter().for_each(|mistake| crate::commands::report(mistake, env)),
+        Format::Text => mistakes.iter().for_each(|mistake| terminal::report(mistake, env)),
         Format::Json => {
             let one = |mistake: &Error| json!({"message": mistake.to_string(), "hints": mistake.hints()});
             print_json(&json!({"valid": false, "mistakes": mistakes.iter().map(one).collect::<Vec<_>>()}))?;
@@ -121,5 +122,5 @@ fn finding_json(finding: &Finding) -> Value {
 }
 
 fn print_json(value: &Value) -> Result<()> {
-    crate::commands::print(&format!("{value:#}\n"))
+    print(&format!("{value:#}\n"))
 }

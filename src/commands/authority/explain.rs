@@ -10,6 +10,8 @@ use crate::authority::store::{EventFilter, Store as _, sqlite::Sqlite};
 use crate::cli::authority::Explain;
 use crate::denial::REASONS;
 use crate::error::{Error, Result};
+use crate::runtime::block_on;
+use crate::terminal::print;
 use crate::text::{shown, shown_long};
 
 /// Prints why the job was refused, and its claims.
@@ -24,7 +26,7 @@ pub(super) fn run(args: &Explain) -> Result<()> {
         event: Some("refused".to_owned()),
         ..EventFilter::default()
     };
-    let events = crate::once::block_on(store.events(filter, 0, 1))??;
+    let events = block_on(store.events(filter, 0, 1))??;
     let Some(event) = events.first() else {
         return Err(Error::usage(format!("there is no refusal `{}`", shown(&args.id)))
             .hint("a refused job prints its denial id, d- and 32 digits; `authority audit --event refused` lists them"));
@@ -56,7 +58,7 @@ pub(super) fn run(args: &Explain) -> Result<()> {
             page.push_str(&format!("  {}: {}\n", shown(name), shown(&value)));
         }
     }
-    crate::commands::print(&page)
+    print(&page)
 }
 
 /// What today's policy makes of the same claims; about the rules, since what

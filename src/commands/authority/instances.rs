@@ -9,6 +9,8 @@ use crate::cli::Format;
 use crate::cli::authority::Instances;
 use crate::clock::rfc3339;
 use crate::error::Result;
+use crate::runtime::block_on;
+use crate::terminal::print;
 use crate::text::shown;
 
 /// Prints them, in the order of their registration.
@@ -18,12 +20,12 @@ use crate::text::shown;
 pub(super) fn run(args: &Instances) -> Result<()> {
     let config = Config::load(&args.data.data_dir)?;
     let store = Sqlite::open(&config.store)?;
-    let workers = crate::once::block_on(store.instances())??;
+    let workers = block_on(store.instances())??;
     let page = match args.format {
         Format::Text => text(&workers),
         Format::Json => format!("{:#}\n", Value::from(workers.iter().map(json).collect::<Vec<_>>())),
     };
-    crate::commands::print(&page)
+    print(&page)
 }
 
 fn json(worker: &Worker) -> Value {

@@ -7,10 +7,10 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::authority::config::Config;
-use crate::authority::keys;
 use crate::authority::policy::{JoinToken, Policy};
 use crate::authority::store::roster::{NewSecret, Roster as _};
 use crate::authority::store::sqlite::Sqlite;
+use crate::authority::{all_mistakes, keys};
 use crate::cli::Format;
 use crate::cli::authority::AddToken;
 use crate::clock::{Clock, rfc3339};
@@ -19,6 +19,8 @@ use crate::error::{Error, Result};
 use crate::join::METHODS;
 use crate::net;
 use crate::random;
+use crate::runtime::block_on;
+use crate::terminal::print;
 use crate::text::shown;
 
 /// What every secret begins with, so that whoever finds one knows what it is.
@@ -32,7 +34,7 @@ const MAX_TTL: i64 = 30 * 86_400;
 /// `Kind::Usage` where there is no such join token, or its workers do not register.
 pub(super) fn add(args: &AddToken) -> Result<()> {
     let config = Config::load(&args.data.data_dir)?;
-    let policy = config.load_policy().map_err(super::all_mistakes)?;
+    let policy = config.load_policy().map_err(all_mistakes)?;
     let token = join_token(&policy, &args.token)?;
     let ttl = parse_duration(&args.ttl).map_err(|why| Error::usage(format!("`--ttl`: {why}")))?;
     let ttl = i64::try_from(ttl).ok().filter(|ttl| *ttl <= MAX_TTL);
@@ -54,7 +56,7 @@ pub(super) fn add(args: &AddToken) -> Result<()> {
     };
     let command = command(&config, token)?;
     let store = Sqlite::open(&config.store)?;
-    crate::once::block_on(store.add_secret(entry))??;
+    block_on(store.add_secret(entry))??;
     let page = Zeroizing::new(match args.format {
         Format::Text => format!(
             "a registration secret for join token `{}`, good for one worker until {}; it is shown this once:\n\n    {}\n\n\
@@ -75,7 +77,7 @@ pub(super) fn add(args: &AddToken) -> Result<()> {
             format!("{page:#}\n")
         }
     });
-    crate::commands::print(&page)
+    print(&page)
 }
 
 fn join_token<'p>(policy: &'p Policy, name: &str) -> Result<&'p JoinToken> {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::{Server, Stage, write};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
+use crate::terminal::print;
 
 /// Where sshd keeps its privilege separation, which it needs when root starts it.
 const PRIVSEP: &str = "/run/sshd";
@@ -87,12 +88,12 @@ fn serve_and_log_in(
     let config = destination.join("ssh_config");
     let target = format!("{login}@127.0.0.1");
     let greeting = "echo \"hello from $(id -un) on a host that was verified by its certificate\"";
-    super::super::print(&format!("$ ssh -F {} -p {port} {target} '{greeting}'\n", config.display()))?;
+    print(&format!("$ ssh -F {} -p {port} {target} '{greeting}'\n", config.display()))?;
     run(Command::new("ssh").arg("-F").arg(&config).args(["-p", &port.to_string(), &target, greeting]))?;
-    super::super::print("and in sshd's own log, which run that was:\n")?;
+    print("and in sshd's own log, which run that was:\n")?;
     let said = read::text(log, Trust::Anyone, Limit::FILE)?;
     let accepted = said.lines().find(|line| line.starts_with("Accepted publickey")).unwrap_or_default();
-    super::super::print(&format!("{accepted}\n"))?;
+    print(&format!("{accepted}\n"))?;
     Ok(())
 }
 

@@ -1,7 +1,5 @@
 //! Certificates and keys, in words.
 
-use std::fmt::Write as _;
-
 use rcgen::PublicKeyData as _;
 use ring::digest::{SHA256, digest};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -11,9 +9,9 @@ use ssh_key::{Certificate, HashAlg, PrivateKey, PublicKey};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 
-use super::{Item, when};
+use super::item::{Item, when};
 use crate::pem;
-use crate::text::shown;
+use crate::text::{hex, shown};
 
 pub(super) fn ssh(line: &str, now: i64) -> Result<Item, String> {
     let certificate =
@@ -142,11 +140,4 @@ fn provenance(certificate: &X509Certificate<'_>) -> Value {
         .map(|extension| (extension.oid.to_id_string(), Value::from(text(extension.value))))
         .collect::<Map<_, _>>()
         .into()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

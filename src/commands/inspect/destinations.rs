@@ -2,11 +2,8 @@
 
 use std::path::Path;
 
-use serde_json::Value;
-
-use super::{Item, files, when};
-use crate::clock::parse_rfc3339;
-use crate::destination::manifest::Manifest;
+use super::item::Item;
+use super::{files, manifest};
 use crate::destination::wipe::{self, Found};
 use crate::error::{Error, Result};
 use crate::text::shown;
@@ -28,32 +25,13 @@ pub(super) fn inspect(path: &Path, now: i64) -> Result<Vec<Item>> {
                 .hint("give a directory that `machine-id once` wrote, or a file in it"));
         }
     };
-    let mut items = vec![manifest(&found.manifest, now)];
+    let mut items = vec![manifest::item(&found.manifest, now)];
     for (folder, names) in found.manifest.plan() {
         for name in names.iter().filter(|name| tells(name)) {
             items.extend(file(&found, &folder, name, now));
         }
     }
     Ok(items)
-}
-
-pub(super) fn manifest(manifest: &Manifest, now: i64) -> Item {
-    let expires = parse_rfc3339(&manifest.expires_at);
-    let files: Vec<Value> =
-        manifest.outputs.iter().flat_map(|output| &output.files).map(|file| file.as_str().into()).collect();
-    let outputs: Vec<Value> =
-        manifest.outputs.iter().map(|output| format!("{} ({})", output.name, output.kind).into()).collect();
-    Item::new("destination")
-        .with("path", manifest.destination.as_str())
-        .with("authority", manifest.authority.as_str())
-        .with("cluster", manifest.cluster.as_str())
-        .with("bot", manifest.bot.as_str())
-        .with("join_method", manifest.join_method.as_str())
-        .with("token", manifest.token.as_str())
-        .with("issuance_id", manifest.issuance_id.as_str())
-        .with("expires", expires.map_or_else(|| manifest.expires_at.clone(), |at| when(at, now)))
-        .with("outputs", outputs)
-        .with("files", files)
 }
 
 fn file(found: &Found, folder: &str, name: &str, now: i64) -> Vec<Item> {

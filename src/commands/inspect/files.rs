@@ -1,6 +1,7 @@
 //! What a file's text is: blocks of PEM, lines of OpenSSH, a token, a manifest.
 
-use super::{Item, certificates, destinations, tokens};
+use super::item::Item;
+use super::{certificates, manifest, tokens};
 use crate::destination::manifest::Manifest;
 use crate::pem::{Piece, pieces};
 use crate::text::shown;
@@ -12,7 +13,7 @@ pub(super) fn inspect(text: &str, now: i64) -> Result<Vec<Item>, String> {
     if text.trim_start().starts_with('{') {
         let manifest = Manifest::parse(text.as_bytes())
             .map_err(|why| format!("it is no manifest of machine-id: {why}"))?;
-        return Ok(vec![destinations::manifest(&manifest, now)]);
+        return Ok(vec![manifest::item(&manifest, now)]);
     }
     let mut items = Vec::new();
     for piece in pieces(text) {

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
-use super::{Item, when};
+use super::item::{Item, when};
 
 /// Claims that are times.
 const TIMES: &[(&str, &str)] = &[("iat", "issued"), ("nbf", "valid_from"), ("exp", "valid_until")];

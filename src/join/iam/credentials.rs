@@ -23,7 +23,8 @@ use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
 use crate::join::Job;
-use crate::net::{self, Trouble};
+use crate::net::{self, RequestError};
+use crate::retry::Backoff;
 use crate::secret::Secret;
 use crate::text::{shown, shown_unless_secret};
 use crate::wire::Proof;
@@ -34,8 +35,8 @@ const MAX_READ: usize = 1 << 20;
 const LOCAL_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long AWS's own may take.
 const REMOTE_TIMEOUT: Duration = Duration::from_secs(10);
-/// What is waited before an endpoint is asked again that had no time.
-const PAUSES: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(1)];
+/// How often an endpoint is asked that has no time.
+const ATTEMPTS: u32 = 3;
 /// Where the instance metadata service is.
 const METADATA: &str = "http://169.254.169.254";
 const METADATA_V6: &str = "http://[fd00:ec2::254]";
@@ -298,16 +299,18 @@ impl HttpSend for Http {
         };
         let mut request = reqwest::Request::try_from(request).map_err(|error| failed(error.to_string()))?;
         *request.timeout_mut() = Some(timeout);
-        let mut pauses = PAUSES.iter();
+        let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(1));
+        let mut left = ATTEMPTS;
         loop {
-            let again = request.try_clone();
+            left -= 1;
+            let again = request.try_clone().filter(|_| left > 0);
             let why = match attempt(client, request, local).await {
                 Ok(response) => return Ok(response),
                 Err((why, true)) => why,
                 Err((why, false)) => return Err(failed(why)),
             };
-            let (Some(next), Some(pause)) = (again, pauses.next()) else { return Err(failed(why)) };
-            tokio::time::sleep(*pause).await;
+            let Some(next) = again else { return Err(failed(why)) };
+            tokio::time::sleep(backoff.pause()).await;
             request = next;
         }
     }
@@ -321,10 +324,10 @@ async fn attempt(
 ) -> Result<Response<Bytes>, (String, bool)> {
     let host = request.url().host_str().unwrap_or_default().to_owned();
     let response = client.execute(request).await.map_err(|error| {
-        let trouble = net::trouble(&error);
+        let error = RequestError::from(error);
         // Nothing listens there, or something that swallows packets: this is no such machine.
-        let hopeless = local || matches!(trouble, Trouble::Untrusted(_));
-        (format!("{host}: {trouble}"), !hopeless)
+        let hopeless = local || matches!(error, RequestError::Untrusted(_));
+        (format!("{host}: {error}"), !hopeless)
     })?;
     let status = response.status();
     if status.is_server_error() || status == http::StatusCode::TOO_MANY_REQUESTS {

@@ -11,7 +11,7 @@ use crate::denial::{Denial, Reason};
 use crate::join::Desk;
 use crate::join::jwt::strict_object;
 use crate::secret::Secret;
-use crate::text::shown;
+use crate::text::{hex, shown};
 use crate::wire::{Proof, bound_audience};
 
 /// The longest proof, in bytes. Session tokens are one to four KiB long.
@@ -149,8 +149,7 @@ impl Signed {
             return Err(malformed("not every header of the request is signed, each once and in order"));
         }
         let named = [authorization.access_key, authorization.scope, date, authorization.signature].join("\n");
-        let id: String =
-            digest(&SHA256, named.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let id = hex(digest(&SHA256, named.as_bytes()).as_ref());
         Ok(Self {
             host: host.to_owned(),
             headers: headers.iter().map(|(name, value)| (*name, Secret::new((*value).to_owned()))).collect(),

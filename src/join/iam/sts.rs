@@ -134,7 +134,7 @@ async fn send(client: &reqwest::Client, signed: &Signed) -> Result<(u16, Vec<u8>
         value.set_sensitive(true);
         request = request.header(*name, value);
     }
-    let response = request.send().await.map_err(|error| net::trouble(&error).to_string())?;
+    let response = request.send().await.map_err(|error| net::RequestError::from(error).to_string())?;
     let status = response.status().as_u16();
     Ok((status, net::body(response, MAX_ANSWER).await?))
 }

@@ -267,7 +267,8 @@ async fn fetch(client: &reqwest::Client, issuer: &str) -> Result<KeySet, String>
 
 async fn get(client: &reqwest::Client, url: &str, limit: usize) -> Result<Vec<u8>, String> {
     let said = |why: String| format!("{url}: {why}");
-    let response = client.get(url).send().await.map_err(|error| said(net::trouble(&error).to_string()))?;
+    let response =
+        client.get(url).send().await.map_err(|error| said(net::RequestError::from(error).to_string()))?;
     if response.status() != reqwest::StatusCode::OK {
         // A redirect too: nobody else speaks for an issuer.
         return Err(said(format!("status {}", response.status().as_u16())));

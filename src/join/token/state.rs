@@ -2,7 +2,6 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -10,6 +9,7 @@ use zeroize::Zeroizing;
 use super::super::instance::{Join, MAX_EARLIER};
 use super::instance_id;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::random;
 use crate::secret::Secret;
 
 /// The version of the file's shape.
@@ -139,7 +139,8 @@ impl State {
 
 impl Instance {
     fn new(secret: String) -> Result<Self> {
-        let seed = Zeroizing::new(random::<32>()?);
+        let mut seed = Zeroizing::new([0; 32]);
+        random::fill(seed.as_mut())?;
         let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_ref())
             .map_err(|error| Error::internal(error.to_string()).context("cannot make a key"))?;
         Ok(Self {
@@ -200,14 +201,7 @@ fn fingerprint(secret: &Secret) -> String {
 
 /// 128 random bits as text.
 fn name() -> Result<String> {
-    Ok(URL_SAFE_NO_PAD.encode(random::<16>()?))
-}
-
-fn random<const N: usize>() -> Result<[u8; N]> {
-    let mut bytes = [0; N];
-    let failed = |_| Error::internal("the system gives no random numbers");
-    SystemRandom::new().fill(&mut bytes).map_err(failed)?;
-    Ok(bytes)
+    Ok(URL_SAFE_NO_PAD.encode(random::bytes::<16>()?))
 }
 
 #[cfg(test)]

@@ -67,7 +67,7 @@ pub fn register(env: &Environment, destinations: &[&Path]) -> Result<Registered>
 }
 
 fn write_entry(directory: &Path, text: &str) -> Result<Registered, Unfit> {
-    let (folder, name) = (open(directory, true)?, random::hex::<8>());
+    let (folder, name) = (open(directory, true)?, random::hex::<8>().map_err(std::io::Error::from)?);
     // Locked and written under a name that `dead` passes over, or a `cleanup` at
     // the same time could take the entry for one of a dead run.
     let file = folder.create_locked(&name, text.as_bytes())?;

@@ -8,7 +8,6 @@ use std::future::poll_fn;
 use std::path::Path;
 use std::task::Poll;
 
-use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
@@ -87,9 +86,9 @@ fn is_in(signal: Signal, mask: u64) -> bool {
 /// are in the foreground of our terminal, and COMMAND is in our process group.
 #[must_use]
 pub fn in_foreground() -> bool {
-    let flags = OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let Ok(terminal) = rustix::fs::open("/dev/tty", flags, Mode::empty()) else { return false };
-    rustix::termios::tcgetpgrp(&terminal).is_ok_and(|group| group == rustix::process::getpgrp())
+    let terminal = read::open(Path::new("/dev/tty"));
+    let group = terminal.and_then(rustix::termios::tcgetpgrp);
+    group.is_ok_and(|group| group == rustix::process::getpgrp())
 }
 
 #[cfg(test)]

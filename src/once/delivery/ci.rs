@@ -28,8 +28,8 @@ pub struct Report {
 /// value would not stay one.
 pub fn tell(report: &Report, env: &Environment) -> Result<()> {
     if env.is_true("GITHUB_ACTIONS") {
-        append(env, "GITHUB_OUTPUT", &heredocs(&report.outputs, &delimiter())?)?;
-        append(env, "GITHUB_ENV", &heredocs(&report.variables, &delimiter())?)?;
+        append(env, "GITHUB_OUTPUT", &heredocs(&report.outputs, &delimiter()?)?)?;
+        append(env, "GITHUB_ENV", &heredocs(&report.variables, &delimiter()?)?)?;
         append(env, "GITHUB_STEP_SUMMARY", &summary(&report.summary))?;
     }
     if env.is_true("CIRCLECI") {
@@ -44,8 +44,8 @@ fn append(env: &Environment, variable: &str, text: &str) -> Result<()> {
         .context(Kind::Destination, format!("cannot write to ${variable} ({})", crate::text::shown(path)))
 }
 
-fn delimiter() -> String {
-    format!("ghadelimiter_{}", random::hex::<16>())
+fn delimiter() -> Result<String> {
+    Ok(format!("ghadelimiter_{}", random::hex::<16>()?))
 }
 
 fn heredocs(pairs: &[(&'static str, String)], delimiter: &str) -> Result<String> {

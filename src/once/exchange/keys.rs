@@ -137,8 +137,7 @@ impl SshKey {
     fn generate() -> Result<Self> {
         let failed = "cannot make an SSH key";
         let mut seed = Zeroizing::new([0; 32]);
-        ring::rand::SecureRandom::fill(&SystemRandom::new(), seed.as_mut())
-            .map_err(|_| Error::internal("the system gives no random numbers").context(failed))?;
+        random::fill(seed.as_mut()).map_err(|error| error.context(failed))?;
         let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_ref()).context(Kind::Internal, failed)?;
         let public =
             Ed25519PublicKey::try_from(pair.public_key().as_ref()).context(Kind::Internal, failed)?;
@@ -223,12 +222,6 @@ impl SigningKey for CsrSigner {
         let signature = self.pair.sign(&self.random, message).map_err(|_| rcgen::Error::RingUnspecified)?;
         Ok(signature.as_ref().to_vec())
     }
-}
-
-/// A random name for a JWT, 128 bits.
-#[must_use]
-pub fn jti() -> String {
-    random::hex::<16>()
 }
 
 #[cfg(test)]

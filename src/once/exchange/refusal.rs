@@ -6,16 +6,15 @@ use serde_json::{Map, Value};
 use crate::clock::{LEEWAY, parse_rfc3339, rfc3339};
 use crate::denial::Reason;
 use crate::error::{Error, Kind};
-use crate::net::{AuthorityTrust, Trouble};
 use crate::text::{shown, shown_long};
 use crate::wire::Problem;
 
 /// Claims worth showing whatever the method, before its own; the rest only fills a log.
 const TELLING: &[&str] = &["iss", "aud", "sub"];
 
-/// The authority's answer when it is no `200`.
+/// The authority's answer when it is no `200`, and what is known of the request.
 #[derive(Debug)]
-pub struct Answer<'a> {
+pub struct Refused<'a> {
     /// The authority's URL.
     pub authority: &'a str,
     /// The status.
@@ -37,7 +36,7 @@ pub struct Answer<'a> {
 
 /// The error of an answer that is final.
 #[must_use]
-pub fn refused(answer: &Answer<'_>) -> Error {
+pub fn refused(answer: &Refused<'_>) -> Error {
     let Some(problem) = answer.problem else {
         return Error::new(
             Kind::Unreachable,
@@ -46,15 +45,15 @@ pub fn refused(answer: &Answer<'_>) -> Error {
         .hint("--authority (MACHINE_ID_AUTHORITY) is the `public_url` of its authority.yaml, without a path")
         .hint("a proxy or load balancer in between may have answered in its place");
     };
+    let reason = Reason::of_problem(problem);
     let mut error = Error::new(Kind::Refused, words(problem)).context("the authority refused");
-    if is(problem, Reason::AudienceWrong) {
-        error = audience(error, answer, problem);
-    } else if answer.one_token && is(problem, Reason::TokenUsed) {
-        error = error.hint("this job has one token for all its exchanges: ask for everything in one (several --output), or have the join token allow more with `max_uses`");
-    } else if !problem.hint.is_empty() {
-        error = error.hint(shown_long(&problem.hint));
-    }
-    error = clocks(error, answer, problem);
+    error = match reason {
+        Some(Reason::AudienceWrong) => audience(error, answer, problem),
+        Some(Reason::TokenUsed) if answer.one_token => error.hint("this job has one token for all its exchanges: ask for everything in one (several --output), or have the join token allow more with `max_uses`"),
+        _ if problem.hint.is_empty() => error,
+        _ => error.hint(shown_long(&problem.hint)),
+    };
+    error = clocks(error, answer, problem, reason.is_some_and(Reason::is_of_time));
     if let Some(table) = problem.claims.as_ref().and_then(|claims| claims_table(claims, answer.telling)) {
         error = error.hint(table);
     }
@@ -79,13 +78,7 @@ pub fn words(problem: &Problem) -> String {
     }
 }
 
-fn is(problem: &Problem, reason: Reason) -> bool {
-    let row = reason.row();
-    problem.kind.ends_with(row.code)
-        || [&problem.title, &problem.detail].into_iter().any(|text| text.starts_with(row.told))
-}
-
-fn audience(error: Error, answer: &Answer<'_>, problem: &Problem) -> Error {
+fn audience(error: Error, answer: &Refused<'_>, problem: &Problem) -> Error {
     let claim = problem.claims.as_ref().and_then(|claims| claims.get("aud"));
     let chosen = claim.filter(|claim| answer.audience.is_some() && !is_for_an_authority(claim));
     if let Some(chosen) = chosen {
@@ -128,9 +121,7 @@ fn is_for_an_authority(audience: &Value) -> bool {
 }
 
 /// Both clocks, where time may be what failed.
-fn clocks(error: Error, answer: &Answer<'_>, problem: &Problem) -> Error {
-    let of_time =
-        [Reason::TokenExpired, Reason::TokenNotYetValid].into_iter().any(|reason| is(problem, reason));
+fn clocks(error: Error, answer: &Refused<'_>, problem: &Problem, of_time: bool) -> Error {
     let theirs = problem.authority_time.as_deref().and_then(parse_rfc3339).or(answer.date);
     match theirs {
         Some(theirs)
@@ -167,8 +158,8 @@ pub fn clock_warning(theirs: Option<i64>, ours: i64) -> Option<String> {
     ))
 }
 
-/// The job's own claims, one a line; nothing where none is worth showing.
-/// The claims as read; where nobody knows which of them tell, as many as a person reads.
+/// The job's own claims, one a line, if any is worth showing; where nobody
+/// knows which of them tell, as many as a person reads.
 fn claims_table(claims: &Map<String, Value>, telling: &[&str]) -> Option<String> {
     const MOST: usize = 20;
     let known = TELLING.iter().chain(telling).filter_map(|name| claims.get_key_value(*name));
@@ -185,57 +176,21 @@ fn value_words(value: &Value) -> String {
     }
 }
 
-/// The error of a request without an answer.
-#[must_use]
-pub fn unreachable(authority: &str, trouble: &Trouble, trust: &AuthorityTrust, now: i64) -> Error {
-    let cannot = format!("cannot reach the authority {authority}");
-    let error = |why: String| Error::new(Kind::Unreachable, why).context(cannot.clone());
-    match trouble {
-        Trouble::Untrusted(why) => untrusted(error(format!("its certificate is not trusted: {}", shown(why))), why, trust, now),
-        Trouble::Timeout => error("it did not answer in time".to_owned())
-            .hint("check --authority, and that this job's network lets it through (HTTPS_PROXY, NO_PROXY); --timeout waits longer"),
-        Trouble::Connect(why) => error(shown(why))
-            .hint("check --authority, and that this job's network lets it through (HTTPS_PROXY, NO_PROXY)"),
-        Trouble::Other(why) => error(shown(why)).hint("check that --authority is an authority, and see its log"),
-    }
-}
-
-fn untrusted(error: Error, why: &str, trust: &AuthorityTrust, now: i64) -> Error {
-    if why.contains("another name") {
-        return error.hint("spell --authority as in the `public_url` of its authority.yaml");
-    }
-    if why.contains("expired") || why.contains("not valid yet") {
-        return error.hint(format!(
-            "this machine's clock says {}: check it, or have the authority's certificate renewed",
-            rfc3339(now)
-        ));
-    }
-    match (&trust.ca_file, &trust.ca_pin) {
-        (Some(file), _) => error.hint(format!(
-            "{} does not hold its CA: replace it with the output of `machine-id authority export tls-ca`",
-            file.display()
-        )),
-        (_, Some(_)) => error.hint("no CA with that pin signed it: `machine-id authority export tls-ca-pin` prints the right one"),
-        _ => error
-            .hint("an authority with its own certificate: give --ca-file with the output of `machine-id authority export tls-ca`")
-            .hint("or --ca-pin with that of `machine-id authority export tls-ca-pin`"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::denial::Denial;
     use serde_json::json;
 
-    fn problem(extra: Value) -> Problem {
-        let mut value = json!({"type": "urn:machine-id:no_rule_matches", "title": "refused", "status": 403,
-            "detail": "no rule of this authority lets this job in"});
-        value.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-        serde_json::from_value(value).unwrap()
+    /// What an authority sends that read these claims, at 1970-01-01T01:00:00Z by its clock.
+    fn problem(reason: Reason, claims: Value) -> Problem {
+        let claims = claims.as_object().unwrap();
+        let sent = Denial::new(reason, "x").with_claims(claims, true).problem("d-1".into(), 3600);
+        serde_json::from_slice(&serde_json::to_vec(&sent).unwrap()).unwrap()
     }
 
-    fn answer(problem: Option<&Problem>) -> Answer<'_> {
-        Answer {
+    fn answer(problem: Option<&Problem>) -> Refused<'_> {
+        Refused {
             authority: "https://a",
             status: 403,
             problem,
@@ -247,18 +202,18 @@ mod tests {
         }
     }
 
+    fn hints(answer: &Refused<'_>) -> String {
+        refused(answer).hints().join("\n")
+    }
+
     #[test]
     fn a_refusal_shows_the_jobs_claims_and_the_denial() {
-        let problem = problem(
-            json!({"denial_id": "d-1", "claims": {"repository": "o/app\n::error::x", "x": 1, "ref": "r"}}),
-        );
+        let claims = json!({"repository": "o/app\n::error::x", "x": 1, "ref": "r"});
+        let problem = problem(Reason::NoRuleMatches, claims);
         let error = refused(&answer(Some(&problem)));
         assert_eq!(error.kind(), Kind::Refused);
-        assert_eq!(
-            error.to_string(),
-            "the authority refused: refused: no rule of this authority lets this job in"
-        );
-        let hints = error.hints().join("\n");
+        assert_eq!(error.to_string(), "the authority refused: no rule of this authority lets this job in");
+        let hints = error.hints()[1..].join("\n");
         assert!(
             hints.starts_with("the token says:\n  repository: o/app\\u{a}::error::x\n  ref: r\ndenial d-1"),
             "{hints}"
@@ -268,19 +223,18 @@ mod tests {
 
     #[test]
     fn a_wrong_audience_says_both() {
-        let problem =
-            problem(json!({"type": "urn:machine-id:audience_wrong", "claims": {"aud": "https://b"}}));
-        let hints = refused(&answer(Some(&problem))).hints().join("\n");
-        assert!(hints.contains("https://a#x was asked for, and this token has https://b"), "{hints}");
-        let by_hand = Answer { audience: None, ..answer(Some(&problem)) };
+        let problem = problem(Reason::AudienceWrong, json!({"aud": "https://b"}));
+        let said = hints(&answer(Some(&problem)));
+        assert!(said.contains("https://a#x was asked for, and this token has https://b"), "{said}");
+        let by_hand = Refused { audience: None, ..answer(Some(&problem)) };
         assert!(refused(&by_hand).hints()[0].contains("such as https://a, and this token has https://b"));
     }
 
     #[test]
     fn an_audience_of_the_platforms_choice_is_not_said_to_be_ours() {
         for aud in [json!("3f1c2a54-7f0f"), json!(["3f1c2a54-7f0f"])] {
-            let problem = problem(json!({"type": "urn:machine-id:audience_wrong", "claims": {"aud": aud}}));
-            let hints = refused(&answer(Some(&problem))).hints().join("\n");
+            let problem = problem(Reason::AudienceWrong, json!({"aud": aud}));
+            let hints = hints(&answer(Some(&problem)));
             assert!(hints.contains("3f1c2a54-7f0f") && hints.contains("which the platform chose"), "{hints}");
             assert!(hints.contains("accept_default_audience") && !hints.contains("was asked for"), "{hints}");
         }
@@ -288,24 +242,37 @@ mod tests {
 
     #[test]
     fn a_job_with_one_token_is_told_what_to_do_with_it() {
-        let used = problem(
-            json!({"type": "urn:machine-id:token-used", "hint": "get a fresh token", "detail": "the token has been used before"}),
-        );
-        let hints = |one_token| refused(&Answer { one_token, ..answer(Some(&used)) }).hints().join("\n");
+        let used = problem(Reason::TokenUsed, json!({}));
+        let hints = |one_token| hints(&Refused { one_token, ..answer(Some(&used)) });
         assert!(hints(true).contains("`max_uses`") && !hints(true).contains("fresh"), "{}", hints(true));
         assert!(hints(false).contains("fresh") && !hints(false).contains("max_uses"));
     }
 
     #[test]
+    fn the_type_says_which_refusal_it_is_and_the_words_do_not() {
+        let aud = json!({"aud": "https://b"});
+        let wrong =
+            Problem { title: "falsches Publikum".into(), ..problem(Reason::AudienceWrong, aud.clone()) };
+        assert!(hints(&answer(Some(&wrong))).contains("https://a#x was asked for"));
+        let told = Reason::AudienceWrong.row().told.to_owned();
+        let other = Problem { title: told.clone(), detail: told, ..problem(Reason::ClaimInvalid, aud) };
+        assert!(!hints(&answer(Some(&other))).contains("was asked for"));
+    }
+
+    #[test]
     fn clocks_that_are_off_are_shown() {
-        let late = problem(
-            json!({"type": "urn:machine-id:token_expired", "authority_time": "1970-01-01T01:00:00Z"}),
-        );
-        let hints = refused(&answer(Some(&late))).hints().join("\n");
-        assert!(
-            hints.contains("1970-01-01T01:00:00Z, this machine's 1970-01-01T00:16:40Z, 2600 s behind"),
-            "{hints}"
-        );
+        for reason in [Reason::TokenExpired, Reason::TokenNotYetValid] {
+            let mut late = problem(reason, json!({}));
+            let said = hints(&answer(Some(&late)));
+            assert!(
+                said.contains("1970-01-01T01:00:00Z, this machine's 1970-01-01T00:16:40Z, 2600 s behind"),
+                "{said}"
+            );
+            late.authority_time = None;
+            assert!(
+                hints(&answer(Some(&late))).contains("clocks: the authority's says 1970-01-01T00:16:40Z")
+            );
+        }
         assert!(clock_warning(Some(1030), 1000).is_none() && clock_warning(None, 1000).is_none());
         assert!(clock_warning(Some(900), 1000).unwrap().contains("100 s ahead"));
     }
@@ -315,22 +282,5 @@ mod tests {
         let error = refused(&answer(None));
         assert_eq!(error.kind(), Kind::Unreachable);
         assert!(error.to_string().contains("does not answer like an authority: status 403"));
-    }
-
-    #[test]
-    fn an_untrusted_certificate_says_how_to_trust_it() {
-        let trust = AuthorityTrust::default();
-        let error = unreachable(
-            "https://a",
-            &Trouble::Untrusted("it is signed by an unknown authority".into()),
-            &trust,
-            0,
-        );
-        assert_eq!(error.kind(), Kind::Unreachable);
-        let hints = error.hints().join("\n");
-        assert!(
-            hints.contains("--ca-file") && hints.contains("--ca-pin") && hints.contains("authority export"),
-            "{hints}"
-        );
     }
 }

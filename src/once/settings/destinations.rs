@@ -111,7 +111,7 @@ fn common_path(asked: &mut CommonDestination, env: &Environment) -> Result<PathB
         Some(path) => destination_path(path),
         None => {
             let parent = default_parent(env, &mut asked.notes)?;
-            destination_path(&format!("{parent}/machine-id-{}", random::hex::<8>()))
+            destination_path(&format!("{parent}/machine-id-{}", random::hex::<8>()?))
         }
     }
 }

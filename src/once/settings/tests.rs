@@ -70,26 +70,6 @@ fn what_is_missing_is_named_with_flag_and_variable() {
 }
 
 #[test]
-fn urls_are_plain_https() {
-    assert_eq!(authority_url("https://ID.example.com:443/").unwrap(), "https://id.example.com");
-    assert_eq!(authority_url("https://127.0.0.1:8443").unwrap(), "https://127.0.0.1:8443");
-    for bad in [
-        "",
-        "id.example.com",
-        "http://x",
-        "https://",
-        "https://x/api",
-        "https://x?y",
-        "https://x#y",
-        "https://u:p@x",
-        "ftp://x",
-    ] {
-        assert_eq!(authority_url(bad).unwrap_err().kind(), Kind::Usage, "{bad}");
-    }
-    assert!(!authority_url("https://user:hunter2@x").unwrap_err().to_string().contains("hunter2"));
-}
-
-#[test]
 fn outputs_and_roles() {
     let both =
         settings("--output identity,roles=a+b --output ssh,name=git --role c --destination /d", &[]).unwrap();

@@ -3,12 +3,17 @@
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
 
-use super::super::{CertificateKind, Event, EventFilter, Recorded, RevocationList, RevokedCertificate};
-use super::writes;
+use super::super::{
+    CertificateKind, CertificateRecord, Event, EventFilter, RevocationList, RevokedCertificate,
+};
+use super::rows;
 use crate::clock::LEEWAY;
 
 /// The certificate of that serial.
-pub(super) fn certificate(connection: &Connection, serial: u64) -> rusqlite::Result<Option<Recorded>> {
+pub(super) fn certificate(
+    connection: &Connection,
+    serial: u64,
+) -> rusqlite::Result<Option<CertificateRecord>> {
     let Ok(serial) = i64::try_from(serial) else { return Ok(None) };
     connection
         .prepare_cached(
@@ -16,7 +21,7 @@ pub(super) fn certificate(connection: &Connection, serial: u64) -> rusqlite::Res
              FROM certificates JOIN events ON sequence = issuance WHERE serial = ?1",
         )?
         .query_row([serial], |row| {
-            Ok(Recorded {
+            Ok(CertificateRecord {
                 issuance_id: row.get(0)?,
                 key_hash: row.get(1)?,
                 kind: kind(row, 2)?,
@@ -107,7 +112,7 @@ fn kind(row: &Row<'_>, column: usize) -> rusqlite::Result<CertificateKind> {
     let number: i64 = row.get(column)?;
     [CertificateKind::Ssh, CertificateKind::Tls]
         .into_iter()
-        .find(|kind| writes::kind(*kind) == number)
+        .find(|kind| rows::kind(*kind) == number)
         .ok_or(rusqlite::Error::IntegralValueOutOfRange(column, number))
 }
 

@@ -1,12 +1,12 @@
 //! Registered workers. What is written runs inside a savepoint of the
-//! writer's transaction, as in [`super::writes`].
+//! writer's transaction, as in `writes`.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::super::body;
 use super::super::roster::{AHEAD, Barred, COPIED, NewSecret, REPLACED, Worker};
 use super::super::{Issued, NewIssuance};
-use super::writes::{self, Columns, Row};
+use super::rows::{self, Columns, Row};
 use crate::clock::LEEWAY;
 use crate::join::Replay;
 use crate::join::instance::{Instance, Last, Membership, Verdict};
@@ -59,17 +59,19 @@ pub(super) fn join(
     if found.as_ref().is_some_and(|known| known.locked) {
         return Ok(Issued::Barred(Barred::Locked));
     }
-    let key = writes::proof_key(&entry.replay, 0);
+    let key = rows::proof_key(&entry.replay, 0);
     // The same request again is answered again, and so is one that a later one has overtaken refused,
     // before anything is made of its generation.
     if let Some((fingerprint, generation)) = used(connection, key.as_ref())? {
-        let plan = if fingerprint == entry.fingerprint {
-            writes::repeat(connection, key.as_ref(), entry)?
+        let plan = if fingerprint == entry.plan.fingerprint {
+            rows::repeat(connection, key.as_ref(), entry)?
         } else {
             None
         };
         return Ok(match (plan, generation) {
-            (Some(plan), Some(generation)) => Issued::Joined { generation, plan: Some(plan) },
+            (Some(plan), Some(generation)) => {
+                Issued::Accepted { plan: Some(plan), generation: Some(generation) }
+            }
             _ => Issued::Used,
         });
     }
@@ -101,7 +103,7 @@ pub(super) fn join(
             return Ok(Issued::Barred(Barred::LockedNow { expected }));
         }
     };
-    writes::use_up(connection, entry, key.as_ref(), rows, Some(accepted.expected))?;
+    rows::use_up(connection, entry, key.as_ref(), rows, Some(accepted.expected))?;
     overtake(connection, entry, member)?;
     connection
         .prepare_cached(
@@ -121,11 +123,11 @@ pub(super) fn join(
     if let Some(old) = found.and_then(|known| known.replaces).filter(|_| member.join.generation > 0) {
         replace(connection, entry, number, &member.instance, &old)?;
     }
-    let issuance = writes::record(connection, entry, rows, body)?;
+    let issuance = rows::record(connection, entry, rows, body)?;
     connection
         .prepare_cached("UPDATE certificates SET instance = ?2 WHERE issuance = ?1")?
         .execute(params![issuance, number])?;
-    Ok(Issued::Joined { generation: accepted.expected, plan: None })
+    Ok(Issued::Accepted { plan: None, generation: Some(accepted.expected) })
 }
 
 /// What a proof was used for: its fingerprint, and the generation that was answered.
@@ -145,7 +147,7 @@ fn overtake(connection: &Connection, entry: &NewIssuance, member: &Membership) -
     )?;
     for id in &member.join.earlier {
         let replay = Replay { id: id.clone(), ..entry.replay.clone() };
-        let key = writes::proof_key(&replay, 0);
+        let key = rows::proof_key(&replay, 0);
         // A fingerprint that no request has.
         insert.execute(params![key.as_ref(), [0_u8; 32], member.held_until])?;
     }
@@ -176,8 +178,8 @@ fn register(
              VALUES (?1, ?2, ?3, ?4, 0, 0, '', 0, '', ?6, ?5, ?5)",
         )?
         .insert(params![member.instance, entry.token, entry.bot, member.key, entry.time, member.replaces])?;
-    let body = body::registered(entry, member, &secret_id).map_err(writes::told)?;
-    writes::event(connection, &columns(entry, "registered", &member.instance), &body)?;
+    let body = body::registered(entry, member, &secret_id).map_err(rows::told)?;
+    rows::event(connection, &columns(entry, "registered", &member.instance), &body)?;
     Ok(Ok(number))
 }
 
@@ -200,8 +202,8 @@ fn replace(
     if locked == 0 {
         return Ok(());
     }
-    let body = body::replaced(entry, instance, old).map_err(writes::told)?;
-    writes::event(connection, &columns(entry, "replaced", old), &body).map(drop)
+    let body = body::replaced(entry, instance, old).map_err(rows::told)?;
+    rows::event(connection, &columns(entry, "replaced", old), &body).map(drop)
 }
 
 /// Locks the instance, and revokes what it still has.
@@ -226,8 +228,8 @@ fn lock(
     if !serials.is_empty() {
         connection.prepare_cached("UPDATE state SET revocations = revocations + 1")?.execute([])?;
     }
-    let body = body::locked(entry, member, expected, &serials, reason).map_err(writes::told)?;
-    writes::event(connection, &columns(entry, "locked", &member.instance), &body).map(drop)
+    let body = body::locked(entry, member, expected, &serials, reason).map_err(rows::told)?;
+    rows::event(connection, &columns(entry, "locked", &member.instance), &body).map(drop)
 }
 
 fn columns<'a>(entry: &'a NewIssuance, event: &'a str, id: &'a str) -> Columns<'a> {
@@ -246,7 +248,7 @@ pub(super) fn add_secret(connection: &Connection, entry: &NewSecret, body: &str)
         bot: Some(&entry.bot),
         token: Some(&entry.token),
     };
-    writes::event(connection, &of, body).map(drop)
+    rows::event(connection, &of, body).map(drop)
 }
 
 /// Forgets secrets whose time is up.

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-use super::super::{CertificateKind, NewCertificate};
+use super::super::{CertificateKind, NewCertificate, PlanRecord};
 use super::*;
 use crate::clock::LEEWAY;
 use crate::join::Replay;
@@ -17,6 +17,14 @@ mod files;
 mod roster;
 
 const NOW: i64 = 1_795_348_800;
+
+/// Recorded now, for a job.
+const FRESH: Issued = Issued::Accepted { plan: None, generation: None };
+
+/// Recorded before, with that plan.
+fn retry(plan: &str) -> Issued {
+    Issued::Accepted { plan: Some(plan.to_owned()), generation: None }
+}
 
 /// A store in a directory of its own, and a runtime with threads that race.
 struct Bench {
@@ -100,7 +108,6 @@ fn issuance(n: u64) -> NewIssuance {
         key_hash: [u8::try_from(serial % 256).unwrap(); 32],
     };
     NewIssuance {
-        id: format!("i{n}"),
         time: NOW,
         bot: "deployer".into(),
         token: "github-deploy".into(),
@@ -110,13 +117,16 @@ fn issuance(n: u64) -> NewIssuance {
         peer: "192.0.2.7".into(),
         replay: Replay { issuer: "https://issuer".into(), id: format!("jti-{n}"), held_until: NOW + 300 },
         max_uses: 1,
-        fingerprint: [7; 32],
-        certificates: vec![
-            certificate(2 * n, CertificateKind::Ssh, "deploy"),
-            certificate(2 * n + 1, CertificateKind::Tls, "deployer"),
-        ],
-        plan: format!("plan {n}"),
         membership: None,
+        plan: PlanRecord {
+            id: format!("i{n}"),
+            fingerprint: [7; 32],
+            certificates: vec![
+                certificate(2 * n, CertificateKind::Ssh, "deploy"),
+                certificate(2 * n + 1, CertificateKind::Tls, "deployer"),
+            ],
+            json: format!("plan {n}"),
+        },
     }
 }
 
@@ -149,7 +159,7 @@ fn revocation(issuance: u64, assertion: &str) -> NewRevocation {
 fn other(n: u64, what: u64) -> NewIssuance {
     let mut entry = issuance(what);
     entry.replay = issuance(n).replay;
-    entry.fingerprint = [u8::try_from(what % 256).unwrap(); 32];
+    entry.plan.fingerprint = [u8::try_from(what % 256).unwrap(); 32];
     entry
 }
 
@@ -159,7 +169,7 @@ fn of_twenty_at_once_with_other_keys_one_is_fresh() {
     for round in 0..20 {
         let entries = (0..20).map(|n| other(round, 1000 + round * 20 + n)).collect();
         let answers: Vec<Issued> = bench.issue_all(entries).into_iter().map(Result::unwrap).collect();
-        assert_eq!(answers.iter().filter(|answer| **answer == Issued::Fresh).count(), 1);
+        assert_eq!(answers.iter().filter(|answer| **answer == FRESH).count(), 1);
         assert_eq!(answers.iter().filter(|answer| **answer == Issued::Used).count(), 19);
     }
     assert_eq!(bench.events(EventFilter::default()).len(), 20);
@@ -171,12 +181,12 @@ fn of_twenty_at_once_as_many_are_fresh_as_the_proof_has_uses() {
     let uses = |n: u64| NewIssuance { max_uses: 3, ..other(0, 1000 + n) };
     let answers: Vec<Issued> =
         bench.issue_all((0..20).map(uses).collect()).into_iter().map(Result::unwrap).collect();
-    assert_eq!(answers.iter().filter(|answer| **answer == Issued::Fresh).count(), 3);
+    assert_eq!(answers.iter().filter(|answer| **answer == FRESH).count(), 3);
     assert_eq!(answers.iter().filter(|answer| **answer == Issued::Used).count(), 17);
     // Each of the three is answered again, and none is a use of another proof.
     let again = bench.issue_all((0..20).map(uses).collect()).into_iter().map(Result::unwrap);
-    assert_eq!(again.filter(|answer| matches!(answer, Issued::Repeat { .. })).count(), 3);
-    assert_eq!(bench.issue(issuance(1)), Issued::Fresh);
+    assert_eq!(again.filter(|answer| matches!(answer, Issued::Accepted { plan: Some(_), .. })).count(), 3);
+    assert_eq!(bench.issue(issuance(1)), FRESH);
     // A rule that was made stricter meanwhile counts what was used before.
     assert_eq!(bench.issue(NewIssuance { max_uses: 2, ..other(0, 2000) }), Issued::Used);
 }
@@ -187,27 +197,27 @@ fn of_twenty_at_once_with_the_same_keys_all_get_one_plan() {
     let entries: Vec<NewIssuance> =
         (0..20).map(|n| NewIssuance { replay: issuance(0).replay, ..issuance(100 + n) }).collect();
     let answers: Vec<Issued> = bench.issue_all(entries).into_iter().map(Result::unwrap).collect();
-    assert_eq!(answers.iter().filter(|answer| **answer == Issued::Fresh).count(), 1);
+    assert_eq!(answers.iter().filter(|answer| **answer == FRESH).count(), 1);
     let event = &bench.events(EventFilter::default())[0];
     let plan = format!("plan {}", event["issuance_id"].as_str().unwrap().trim_start_matches('i'));
-    let repeats = answers.iter().filter(|answer| **answer == Issued::Repeat { plan: plan.clone() });
+    let repeats = answers.iter().filter(|answer| **answer == retry(&plan));
     assert_eq!(repeats.count(), 19, "{answers:?}");
 }
 
 #[test]
 fn a_proof_is_of_its_issuer_and_lives_until_it_is_pruned() {
     let bench = Bench::new();
-    assert_eq!(bench.issue(issuance(1)), Issued::Fresh);
+    assert_eq!(bench.issue(issuance(1)), FRESH);
     let mut elsewhere = other(1, 2);
     elsewhere.replay.issuer = "https://elsewhere".into();
-    assert_eq!(bench.issue(elsewhere), Issued::Fresh);
+    assert_eq!(bench.issue(elsewhere), FRESH);
     // Until and at its time it holds, restarted or not.
     bench.wait(bench.store.prune(NOW + 300));
     let again = Sqlite::open(&bench.path()).unwrap();
     assert_eq!(bench.wait(again.issue(other(1, 3))), Issued::Used);
-    assert_eq!(bench.issue(issuance(1)), Issued::Repeat { plan: "plan 1".into() });
+    assert_eq!(bench.issue(issuance(1)), retry("plan 1"));
     bench.wait(bench.store.prune(NOW + 301));
-    assert_eq!(bench.issue(other(1, 3)), Issued::Fresh);
+    assert_eq!(bench.issue(other(1, 3)), FRESH);
 }
 
 #[test]
@@ -215,7 +225,7 @@ fn pruning_takes_more_than_one_step() {
     let bench = Bench::new();
     let many = u64::try_from(PRUNE_STEP * 2 + 1).unwrap();
     for answer in bench.issue_all((0..many).map(issuance).collect()) {
-        assert_eq!(answer.unwrap(), Issued::Fresh);
+        assert_eq!(answer.unwrap(), FRESH);
     }
     bench.wait(bench.store.prune(NOW + 301));
     let left: i64 = bench
@@ -231,7 +241,7 @@ fn commits_are_shared() {
     let bench = Bench::new();
     let entries: Vec<NewIssuance> = (0..500).map(issuance).collect();
     bench.hold_up();
-    assert!(bench.issue_all(entries).into_iter().all(|answer| answer.unwrap() == Issued::Fresh));
+    assert!(bench.issue_all(entries).into_iter().all(|answer| answer.unwrap() == FRESH));
     let commits = bench.store.commits();
     assert!((2..50).contains(&commits), "{commits} commits of 500 entries");
 }
@@ -245,7 +255,7 @@ fn an_entry_that_fails_leaves_its_neighbours_alone() {
         .map(|n| {
             let mut entry = issuance(n);
             if n % 3 == 0 {
-                entry.certificates[1].serial = 0;
+                entry.plan.certificates[1].serial = 0;
             }
             entry
         })
@@ -259,7 +269,7 @@ fn an_entry_that_fails_leaves_its_neighbours_alone() {
     assert!(!trail.contains(&"issued i3".into()) && trail.contains(&"issued i4".into()));
     // Nothing of it is left: neither its other certificate nor the used proof.
     assert_eq!(bench.wait(bench.store.certificate(6)), None);
-    assert_eq!(bench.issue(issuance(3)), Issued::Fresh);
+    assert_eq!(bench.issue(issuance(3)), FRESH);
 }
 
 #[test]
@@ -267,13 +277,13 @@ fn serials_are_unique_over_both_kinds_and_fit() {
     let bench = Bench::new();
     bench.issue(issuance(1));
     let mut entry = issuance(2);
-    entry.certificates[0].serial = 3; // of 1's TLS certificate
+    entry.plan.certificates[0].serial = 3; // of 1's TLS certificate
     assert!(bench.runtime.block_on(bench.store.issue(entry)).is_err());
     let mut entry = issuance(2);
-    entry.certificates[0].serial = 1 << 63;
+    entry.plan.certificates[0].serial = 1 << 63;
     assert!(bench.runtime.block_on(bench.store.issue(entry)).is_err());
     let mut entry = issuance(2);
-    entry.certificates.clear();
+    entry.plan.certificates.clear();
     assert!(bench.runtime.block_on(bench.store.issue(entry)).is_err());
     assert_eq!(bench.names(EventFilter::default()), ["issued i1"]);
     assert_eq!(bench.wait(bench.store.certificate(1 << 63)), None);
@@ -295,7 +305,7 @@ fn a_full_disk_is_an_error_and_leaves_no_record() {
     bench.wait(pages(now));
     let mut entries: Vec<NewIssuance> = (2..10).map(issuance).collect();
     for entry in &mut entries {
-        entry.plan = "x".repeat(20_000);
+        entry.plan.json = "x".repeat(20_000);
     }
     for answer in bench.issue_all(entries) {
         let error = answer.unwrap_err();
@@ -303,7 +313,7 @@ fn a_full_disk_is_an_error_and_leaves_no_record() {
     }
     assert_eq!(bench.names(EventFilter::default()), ["issued i1"]);
     bench.wait(pages(1 << 30));
-    assert_eq!(bench.issue(issuance(2)), Issued::Fresh);
+    assert_eq!(bench.issue(issuance(2)), FRESH);
 }
 
 #[test]
@@ -322,7 +332,7 @@ fn a_failed_commit_fails_everyone_in_it() {
     assert!(poison.unwrap_err().to_string().contains("FOREIGN KEY"));
     assert!(issued.unwrap_err().to_string().starts_with("cannot write to the store: "));
     assert!(bench.events(EventFilter::default()).is_empty());
-    assert_eq!(bench.issue(issuance(1)), Issued::Fresh);
+    assert_eq!(bench.issue(issuance(1)), FRESH);
 }
 
 #[test]

@@ -15,7 +15,7 @@ fn events_say_what_the_contract_says_and_can_be_filtered() {
     bench.issue(issuance(1));
     bench.wait(bench.store.refuse(refusal("d-1", Some(r#"{"sub":"other"}"#))));
     bench.wait(bench.store.refuse(refusal("d-2", None)));
-    let certificate = issuance(7).certificates.remove(0);
+    let certificate = issuance(7).plan.certificates.remove(0);
     let host = NewSigned { id: "s1".into(), time: NOW + 10, by: "sign-host", certificate };
     bench.wait(bench.store.record_signed(host));
 
@@ -69,9 +69,16 @@ fn the_trail_is_read_in_pages_and_each_event_once() {
     bench.wait(bench.store.refuse(NewRefusal { time: NOW - 10, ..refusal("d-1", None) }));
     bench.issue(issuance(2000));
     let filter = EventFilter { since: Some(NOW), ..Default::default() };
-    let mut out = Vec::new();
-    bench.wait(audit::write(&*bench.store, &filter, audit::json, &mut out));
-    let text = String::from_utf8(out).unwrap();
+    let (mut text, mut pages) = (String::new(), 0);
+    bench.wait(audit::write(&*bench.store, &filter, audit::json, |page| {
+        text.push_str(page);
+        Ok(true)
+    }));
+    bench.wait(audit::write(&*bench.store, &filter, audit::json, |_| {
+        pages += 1;
+        Ok(false)
+    }));
+    assert_eq!(pages, 1, "nobody reads on");
     let mut ids: Vec<_> = text
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap()["issuance_id"].as_str().unwrap().to_owned())
@@ -106,14 +113,14 @@ fn the_file_is_private_and_opens_again() {
     }
     // Beside the server, as a command does, and after it.
     let beside = Sqlite::open(&bench.path()).unwrap();
-    assert_eq!(bench.wait(beside.issue(issuance(2))), Issued::Fresh);
+    assert_eq!(bench.wait(beside.issue(issuance(2))), FRESH);
     assert_eq!(bench.names(EventFilter::default()), ["issued i1", "issued i2"]);
     let Bench { dir, store, runtime } = bench;
     drop((beside, store));
     let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["authority.db"], "closed cleanly");
     let again = Sqlite::open(&dir.path().join("authority.db")).unwrap();
-    assert_eq!(runtime.block_on(again.issue(issuance(1))).unwrap(), Issued::Repeat { plan: "plan 1".into() });
+    assert_eq!(runtime.block_on(again.issue(issuance(1))).unwrap(), retry("plan 1"));
 }
 
 #[test]

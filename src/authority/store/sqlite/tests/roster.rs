@@ -35,7 +35,7 @@ fn registration(n: u64, instance: &str, hash: [u8; 32]) -> NewIssuance {
 }
 
 fn joined(generation: i64) -> Issued {
-    Issued::Joined { generation, plan: None }
+    Issued::Accepted { plan: None, generation: Some(generation) }
 }
 
 fn events_named(bench: &Bench, name: &str) -> Vec<Value> {
@@ -79,8 +79,17 @@ fn a_lock_is_of_one_instance_and_takes_its_certificates() {
         entry
     });
     assert_eq!(bench.issue(first.clone()), joined(2));
-    assert_eq!(bench.issue(first.clone()), Issued::Joined { generation: 2, plan: Some("plan 3".into()) });
-    assert_eq!(bench.issue(NewIssuance { fingerprint: [9; 32], ..first.clone() }), Issued::Used);
+    assert_eq!(
+        bench.issue(first.clone()),
+        Issued::Accepted { plan: Some("plan 3".into()), generation: Some(2) }
+    );
+    assert_eq!(
+        bench.issue(NewIssuance {
+            plan: PlanRecord { fingerprint: [9; 32], ..first.plan.clone() },
+            ..first.clone()
+        }),
+        Issued::Used
+    );
     assert_eq!(bench.issue(other_key), Issued::Barred(Barred::Unknown));
     assert_eq!(bench.issue(join(5, "w-nobody", 0)), Issued::Barred(Barred::Unknown));
     let known = bench.wait(bench.store.instance("w-a")).unwrap();

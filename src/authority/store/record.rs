@@ -1,0 +1,172 @@
+//! Nothing leaves unrecorded, as a type: certificates are signed for a
+//! [`Recorded`] plan alone, and only the two functions here make one, after
+//! the store has said that the record is durable. What is recorded is what the
+//! plan itself says of its certificates.
+//!
+//! Nobody else can say that a plan is recorded:
+//!
+//! ```
+//! use machine_id::authority::{issue::ssh::HostPlan, keys::CaKeys, store::record::Recorded};
+//! fn sign(keys: &CaKeys, plan: &Recorded<HostPlan>) { drop(plan.sign(keys)); }
+//! ```
+//! ```compile_fail
+//! use machine_id::authority::{issue::ssh::HostPlan, keys::CaKeys, store::record::Recorded};
+//! fn sign(keys: &CaKeys, plan: HostPlan) { drop(Recorded { plan, is_retry: false }.sign(keys)); }
+//! ```
+//! ```compile_fail
+//! use machine_id::authority::{issue::ssh::HostPlan, keys::CaKeys};
+//! fn sign(keys: &CaKeys, plan: &HostPlan) { drop(plan.sign(keys)); }
+//! ```
+//! The same for an exchange's and a server's:
+//!
+//! ```
+//! use machine_id::authority::{issue::x509::ServerPlan, issue::Prepared, keys::CaKeys, store::record::Recorded};
+//! fn sign(keys: &CaKeys, plan: &Recorded<ServerPlan>) { drop(plan.sign(keys)); }
+//! fn issue(keys: &CaKeys, plan: Recorded<Prepared>) { drop(plan.sign(keys)); }
+//! ```
+//! ```compile_fail
+//! use machine_id::authority::{issue::x509::ServerPlan, issue::Prepared, keys::CaKeys, store::record::Recorded};
+//! fn sign(keys: &CaKeys, plan: &ServerPlan) { drop(plan.sign(keys)); }
+//! ```
+//! ```compile_fail
+//! use machine_id::authority::{issue::x509::ServerPlan, issue::Prepared, keys::CaKeys, store::record::Recorded};
+//! fn issue(keys: &CaKeys, plan: Prepared) { drop(plan.sign(keys)); }
+//! ```
+//! A plan is not read from JSON but by the store, from its own record:
+//!
+//! ```compile_fail
+//! use machine_id::authority::issue::Prepared;
+//! fn read(json: &str) { drop(serde_json::from_str::<Prepared>(json)); }
+//! ```
+//! ```compile_fail
+//! use machine_id::authority::store::record::Kept;
+//! fn kept(json: String) -> Kept { Kept(json) }
+//! ```
+//! No other store than those of this crate is believed:
+//!
+//! ```compile_fail
+//! #[derive(Debug)]
+//! struct Forgetful;
+//! impl machine_id::authority::store::sealed::Engine for Forgetful {}
+//! ```
+//! And the CA keys sign nothing by themselves:
+//!
+//! ```compile_fail
+//! use machine_id::authority::keys::CaKeys;
+//! fn sign(keys: &CaKeys, builder: ssh_key::certificate::Builder) { drop(builder.sign(&keys.ssh_user)); }
+//! ```
+
+use serde::de::DeserializeOwned;
+
+use super::{Issued, NewCertificate, NewIssuance, NewSigned, PlanRecord, Store};
+use crate::error::{Context as _, Kind, Result};
+use crate::random;
+
+/// A plan whose record is durable: it may be signed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Recorded<P> {
+    plan: P,
+    is_retry: bool,
+}
+
+impl<P> Recorded<P> {
+    /// The plan.
+    pub fn plan(&self) -> &P {
+        &self.plan
+    }
+
+    /// Whether it was recorded before, for the same request.
+    pub fn is_retry(&self) -> bool {
+        self.is_retry
+    }
+}
+
+/// A plan as the store kept it for a retry. Only the store has one.
+#[derive(Debug)]
+pub struct Kept(String);
+
+impl Kept {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// `Kind::Internal` where it cannot be read.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_str(&self.0).context(Kind::Internal, "a recorded plan cannot be read")
+    }
+}
+
+/// The certificates of one exchange, before they are recorded.
+pub trait ExchangePlan: Sized {
+    /// What is recorded of it.
+    ///
+    /// # Errors
+    /// Never in practice.
+    fn record(&self) -> Result<PlanRecord>;
+
+    /// The plan of an earlier, identical request.
+    ///
+    /// # Errors
+    /// `Kind::Internal` where it cannot be read.
+    fn read(kept: &Kept) -> Result<Self>;
+}
+
+/// A certificate that a command signs, before it is recorded.
+pub trait CommandPlan {
+    /// What is recorded of it.
+    ///
+    /// # Errors
+    /// Never in practice.
+    fn record(&self) -> Result<NewCertificate>;
+}
+
+/// Uses the proof up and records the plan; or finds what the same request was
+/// given before, and gives that.
+///
+/// # Errors
+/// Where the store does not take the record.
+pub async fn exchange<P: ExchangePlan>(
+    store: &dyn Store,
+    entry: NewIssuance<P>,
+) -> Result<Issued<Recorded<P>>> {
+    let NewIssuance { time, bot, token, join_method, provenance, claims, peer, replay, max_uses, .. } = entry;
+    let NewIssuance { membership, plan, .. } = entry;
+    let record = plan.record()?;
+    let entry = NewIssuance {
+        time,
+        bot,
+        token,
+        join_method,
+        provenance,
+        claims,
+        peer,
+        replay,
+        max_uses,
+        membership,
+        plan: record,
+    };
+    Ok(match store.issue(entry).await? {
+        Issued::Accepted { plan: None, generation } => {
+            Issued::Accepted { plan: Recorded { plan, is_retry: false }, generation }
+        }
+        Issued::Accepted { plan: Some(kept), generation } => {
+            Issued::Accepted { plan: Recorded { plan: P::read(&Kept(kept))?, is_retry: true }, generation }
+        }
+        Issued::Used => Issued::Used,
+        Issued::Barred(barred) => Issued::Barred(barred),
+    })
+}
+
+/// Records what the command `by` is about to sign.
+///
+/// # Errors
+/// Where the store does not take the record.
+pub async fn command<P: CommandPlan>(
+    store: &dyn Store,
+    by: &'static str,
+    now: i64,
+    plan: P,
+) -> Result<Recorded<P>> {
+    let entry = NewSigned { id: random::id("s")?, time: now, by, certificate: plan.record()? };
+    store.record_signed(entry).await?;
+    Ok(Recorded { plan, is_retry: false })
+}

@@ -1,0 +1,29 @@
+//! `machine-id authority export`: what others need to trust this authority.
+
+use crate::authority::{config, keys};
+use crate::cli::authority::{Export, Exported};
+use crate::error::Result;
+use crate::net;
+use crate::terminal::print;
+
+/// Prints it.
+///
+/// # Errors
+/// Where the configuration or the CA keys cannot be read.
+pub(super) fn run(args: &Export) -> Result<()> {
+    let config = config::Config::load(&args.data.data_dir)?;
+    let keys = keys::file::load(&config.keys)?;
+    let trust = keys.trust();
+    let text = match args.what {
+        Exported::SshUserCa => trust.ssh_user_cas.join("\n"),
+        Exported::SshHostCa => trust.ssh_host_cas.join("\n"),
+        Exported::TlsCa => trust.tls_cas.concat().trim_end().to_owned(),
+        Exported::TlsCaPin => net::pin_of(keys.tls_certificate())?,
+        // Patterns without a port do not cover other ports; `*` does (sshd(8)).
+        Exported::KnownHosts => {
+            let line = |ca: &String| format!("@cert-authority * {ca}");
+            trust.ssh_host_cas.iter().map(line).collect::<Vec<_>>().join("\n")
+        }
+    };
+    print(&format!("{text}\n"))
+}

@@ -1,0 +1,39 @@
+//! `machine-id authority sign-server`: a certificate for a TLS server.
+
+use rcgen::PublicKeyData as _;
+
+use super::{open, record, ttl, write_new};
+use crate::authority::issue::{request, x509::ServerPlan};
+use crate::cli::authority::SignServer;
+use crate::clock::Clock;
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::folder::read::{self, Limit, Trust};
+use crate::folder::{PRIVATE_FILE, PUBLIC_FILE, replace};
+use crate::terminal::print;
+
+/// Signs for a CSR, or for a new key; writes or prints what the server needs.
+///
+/// # Errors
+/// `Kind::Usage` where the CSR or the names are no good, or a file cannot be written.
+pub(super) fn run(args: SignServer) -> Result<()> {
+    let (now, ttl) = (Clock::system().now(), ttl(&args.ttl)?);
+    if let Some(csr) = &args.csr {
+        let text = read::text(csr, Trust::Anyone, Limit::FILE)?;
+        let spki = request::csr_key(&text)
+            .map_err(|why| Error::usage(format!("cannot certify {}: {why}", csr.display())))?;
+        let plan = ServerPlan::new(spki, args.names, now, ttl)?;
+        let (keys, store) = open(&args.data.data_dir)?;
+        return print(&record(&store, "sign-server", plan)?.sign(&keys)?);
+    }
+    let out = args.out.unwrap_or_default();
+    let pair = rcgen::KeyPair::generate().context(Kind::Internal, "cannot make a TLS key")?;
+    let plan = ServerPlan::new(pair.subject_public_key_info(), args.names, now, ttl)?;
+    let (keys, store) = open(&args.data.data_dir)?;
+    replace::make_private(&out).context(Kind::Usage, format!("cannot create {}", out.display()))?;
+    // Nothing is signed for files that cannot be written.
+    let key = zeroize::Zeroizing::new(pair.serialize_pem());
+    write_new(&out.join("server.key"), key.as_bytes(), PRIVATE_FILE)?;
+    let certificate = record(&store, "sign-server", plan)?.sign(&keys)?;
+    write_new(&out.join("server.crt"), certificate.as_bytes(), PUBLIC_FILE)?;
+    write_new(&out.join("ca.crt"), keys.trust().tls_cas.concat().as_bytes(), PUBLIC_FILE)
+}

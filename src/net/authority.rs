@@ -1,0 +1,182 @@
+//! Reaching an authority: its URL, whom to trust for it, and what to say where
+//! it is not reached.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::pin::{self, Pinned};
+use super::{CA_FILE, RequestError, Untrusted, client, client_of, roots_of_file, system_roots};
+use crate::clock::rfc3339;
+use crate::environment::Environment;
+use crate::error::{Error, Kind, Result};
+use crate::folder::read::Trust;
+use crate::text::shown;
+
+/// How the authority's certificate is judged.
+#[derive(Clone, Debug, Default)]
+pub struct AuthorityTrust {
+    /// Roots in PEM, in place of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// `sha256:HEX` of the SubjectPublicKeyInfo of a CA in the authority's chain.
+    pub ca_pin: Option<String>,
+}
+
+impl AuthorityTrust {
+    /// By what was said, if anything.
+    #[must_use]
+    pub fn new(ca_file: Option<&str>, ca_pin: Option<&str>) -> Self {
+        Self { ca_file: ca_file.map(PathBuf::from), ca_pin: ca_pin.map(str::to_owned) }
+    }
+
+    /// As the environment says.
+    #[must_use]
+    pub fn of_environment(env: &Environment) -> Self {
+        Self::new(env.get("MACHINE_ID_CA_FILE"), env.get("MACHINE_ID_CA_PIN"))
+    }
+
+    /// This where it says anything, or else the other: a CA file and a pin say
+    /// the same thing, so whichever is said nearest counts alone.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        if self.ca_file.is_some() || self.ca_pin.is_some() { self } else { other }
+    }
+}
+
+/// A client for the authority. `patience` is for a CA file that is a pipe.
+///
+/// # Errors
+/// `Kind::Usage` for a CA file that cannot be read or holds no certificate,
+/// and for a malformed pin.
+pub fn authority_client(trust: &AuthorityTrust, patience: Duration) -> Result<reqwest::Client> {
+    match (&trust.ca_file, &trust.ca_pin) {
+        (Some(_), Some(_)) => {
+            Err(Error::usage("both a CA file and a CA pin are given").hint("give one of them"))
+        }
+        (Some(path), None) => client(roots_of_file(path, Trust::Anyone, CA_FILE.within(patience))?),
+        (None, Some(pin)) => client_of(Arc::new(Pinned::new(pin::parse(pin)?))),
+        (None, None) => client(system_roots()?),
+    }
+}
+
+/// The one form of an authority's URL, which is the audience of its tokens:
+/// https, a host, perhaps a port.
+///
+/// # Errors
+/// Why it is none.
+pub fn authority_origin(text: &str) -> Result<String, String> {
+    let url = reqwest::Url::parse(text).map_err(|error| {
+        if text.contains("://") { error.to_string() } else { "it does not begin with https://".to_owned() }
+    })?;
+    let wrong = |why: &str| Err(why.to_owned());
+    if url.scheme() != "https" {
+        return wrong("it is not https");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return wrong("it holds a user or a password");
+    }
+    if url.query().is_some() || url.fragment().is_some() || url.path().chars().any(|c| c != '/') {
+        return wrong("something follows the host and port");
+    }
+    Ok(url.origin().ascii_serialization())
+}
+
+/// An authority's URL as typed, in its one form.
+///
+/// # Errors
+/// `Kind::Usage`.
+pub fn authority_url(text: &str) -> Result<String> {
+    authority_origin(text).map_err(|why| {
+        // What stands before an `@` may be a password.
+        let named =
+            if text.contains('@') { "what is given".to_owned() } else { format!("`{}`", shown(text)) };
+        Error::usage(format!("{named} is not an authority's URL: {why}"))
+            .hint("it is the `public_url` of its authority.yaml, such as https://id.example.com")
+    })
+}
+
+/// The error of a request to an authority that got no answer.
+#[must_use]
+pub fn unreachable(authority: &str, why: &RequestError, trust: &AuthorityTrust, now: i64) -> Error {
+    let error = Error::new(Kind::Unreachable, why.to_string());
+    let error = match why {
+        RequestError::Untrusted(why) => untrusted(error, why, trust, now),
+        RequestError::Timeout => Error::new(Kind::Unreachable, "it did not answer in time")
+            .hint("check --authority, and that this job's network lets it through (HTTPS_PROXY, NO_PROXY); --timeout waits longer"),
+        RequestError::Connect(_) => error
+            .hint("check --authority, and that this job's network lets it through (HTTPS_PROXY, NO_PROXY)"),
+        RequestError::Other(_) => error.hint("check that --authority is an authority, and see its log"),
+    };
+    error.context(format!("cannot reach the authority {authority}"))
+}
+
+fn untrusted(error: Error, why: &Untrusted, trust: &AuthorityTrust, now: i64) -> Error {
+    match (why, &trust.ca_file, &trust.ca_pin) {
+        (Untrusted::OtherName, ..) => {
+            error.hint("spell --authority as in the `public_url` of its authority.yaml")
+        }
+        (Untrusted::Expired | Untrusted::NotValidYet, ..) => error.hint(format!(
+            "this machine's clock says {}: check it, or have the authority's certificate renewed",
+            rfc3339(now)
+        )),
+        (_, Some(file), _) => error.hint(format!(
+            "{} does not hold its CA: replace it with the output of `machine-id authority export tls-ca`",
+            file.display()
+        )),
+        (_, _, Some(_)) => error.hint("no CA with that pin signed it: `machine-id authority export tls-ca-pin` prints the right one"),
+        _ => error
+            .hint("an authority with its own certificate: give --ca-file with the output of `machine-id authority export tls-ca`")
+            .hint("or --ca-pin with that of `machine-id authority export tls-ca-pin`"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hints(why: Untrusted, trust: &AuthorityTrust) -> String {
+        let error = unreachable("https://a", &RequestError::Untrusted(why), trust, 0);
+        assert_eq!(error.kind(), Kind::Unreachable);
+        assert!(
+            error.to_string().starts_with("cannot reach the authority https://a: its certificate is not")
+        );
+        error.hints().join("\n")
+    }
+
+    #[test]
+    fn what_to_do_depends_on_why_a_certificate_is_not_trusted_and_not_on_its_words() {
+        let system = AuthorityTrust::default();
+        let file = AuthorityTrust { ca_file: Some("/ca.crt".into()), ca_pin: None };
+        for (why, trust, wanted) in [
+            (Untrusted::UnknownIssuer, &system, "--ca-pin"),
+            (Untrusted::UnknownIssuer, &file, "/ca.crt does not hold its CA"),
+            (Untrusted::OtherName, &file, "`public_url`"),
+            (Untrusted::Expired, &file, "1970-01-01T00:00:00Z: check it"),
+            (Untrusted::NotValidYet, &system, "1970-01-01T00:00:00Z: check it"),
+            (Untrusted::Other("it has expired for another name".into()), &file, "does not hold its CA"),
+        ] {
+            let hints = hints(why, trust);
+            assert!(hints.contains(wanted), "{hints}");
+        }
+    }
+
+    #[test]
+    fn urls_are_plain_https() {
+        assert_eq!(authority_url("https://ID.example.com:443/").unwrap(), "https://id.example.com");
+        assert_eq!(authority_url("https://127.0.0.1:8443").unwrap(), "https://127.0.0.1:8443");
+        for bad in [
+            "",
+            "id.example.com",
+            "http://x",
+            "https://",
+            "https://x/api",
+            "https://x?y",
+            "https://x#y",
+            "https://u:p@x",
+            "ftp://x",
+        ] {
+            assert_eq!(authority_url(bad).unwrap_err().kind(), Kind::Usage, "{bad}");
+        }
+        assert!(!authority_url("https://user:hunter2@x").unwrap_err().to_string().contains("hunter2"));
+    }
+}

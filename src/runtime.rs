@@ -1,0 +1,42 @@
+//! Waiting for what is asynchronous.
+
+use std::future::Future;
+
+use crate::error::{Context as _, Kind, Result};
+
+/// Runs to its end what waits most of its time, for which one thread is
+/// enough. What is left then is not waited for: the system's resolver cannot
+/// be interrupted, and a name server that does not answer would hold up the
+/// exit for longer than any `--timeout`.
+///
+/// # Errors
+/// `Kind::Internal`.
+pub fn block_on<T>(work: impl Future<Output = T>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context(Kind::Internal, "cannot start")?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_background();
+    Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_hangs_in_the_system_is_not_waited_for() {
+        let started = std::time::Instant::now();
+        let done = block_on(async {
+            // As the resolver does where a name server is silent.
+            tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_secs(20)));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            7
+        });
+        assert_eq!(done.unwrap(), 7);
+        assert!(started.elapsed() < Duration::from_secs(10));
+    }
+}

@@ -1,0 +1,9 @@
+//! What an operator has to understand a policy by: `authority check` and its
+//! lints, `explain`, `audit`, and the documents.
+
+mod check;
+mod claims;
+mod documents;
+mod lints;
+mod platforms;
+mod refusals;

@@ -1,0 +1,12 @@
+//! What is issued, in the hands of those that it is for: the programs that
+//! `tests/run` installs. `tests/run quick` leaves these out.
+
+mod action;
+mod agent;
+mod database;
+mod demo;
+mod hosts;
+mod iam;
+mod kubernetes;
+mod logins;
+mod outputs;
