@@ -185,7 +185,19 @@ pub fn file(file: File, bytes: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(reading.bytes)
 }
 
-fn open(at: impl std::os::fd::AsFd, path: impl rustix::path::Arg, more: OFlags) -> rustix::io::Result<File> {
+/// Opens a file, a pipe or a device; nothing is waited for.
+///
+/// # Errors
+/// What the system says.
+pub fn open(path: &Path) -> rustix::io::Result<File> {
+    open_at(CWD, path, OFlags::empty())
+}
+
+fn open_at(
+    at: impl std::os::fd::AsFd,
+    path: impl rustix::path::Arg,
+    more: OFlags,
+) -> rustix::io::Result<File> {
     // NONBLOCK: opening a pipe that somebody put there must not hang.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY | more;
     rustix::fs::openat(at, path, flags, Mode::empty()).map(File::from)

@@ -26,6 +26,9 @@ const MOST_LINKS: u32 = 40;
 /// What the kubelet makes in a volume of its own, and leads to the files of today.
 const KUBELETS_LINK: &str = "..data";
 
+/// What to do where others could change a place.
+const ELSEWHERE: &str = "take that from them (`chmod go-w`), or use a place below folders that nobody else can write to, or that have the sticky bit; in a pod, an `emptyDir: {medium: Memory}` has it";
+
 /// This process's user.
 #[must_use]
 pub fn me() -> u32 {
@@ -206,12 +209,10 @@ pub fn stands_in(path: &Path) -> Result<(PathBuf, OsString), Unfit> {
 /// Why not.
 pub fn operators(path: &Path) -> Result<PathBuf, Unfit> {
     let metadata = fs::metadata(path)?;
-    let trusted = Trusted { me: me(), owner: Some(metadata.uid()) };
-    let place = walk(&std::path::absolute(path)?, trusted)?;
-    if !is_sealed(&place, metadata.uid()) {
+    if !is_sealed(path, metadata.uid()) {
         Standing::from(&metadata).check_operators(path)?;
     }
-    Ok(place)
+    walk(&std::path::absolute(path)?, Trusted { me: me(), owner: Some(metadata.uid()) })
 }
 
 /// A volume as the kubelet makes them of a ConfigMap or a Secret: everybody's
@@ -234,6 +235,7 @@ fn walk(path: &Path, trusted: Trusted) -> Result<PathBuf, Unfit> {
             "{} {why}, so that another user could put something else in its place",
             place.display()
         ))
+        .hint(ELSEWHERE)
     };
     let mut ahead: Vec<PathBuf> = vec![path.to_owned()];
     let (mut here, mut links) = (PathBuf::from("/"), 0);
