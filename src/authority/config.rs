@@ -138,14 +138,14 @@ pub fn policy_sources(policy: &Path, trust: Trust) -> Result<Vec<Source>> {
 }
 
 fn policy_files(policy: &Path, trust: Trust) -> Result<Vec<PathBuf>> {
-    if !policy.is_dir() {
+    let cannot = || format!("cannot read the policy {}", policy.display());
+    if !std::fs::metadata(policy).context(Kind::Usage, cannot())?.is_dir() {
         return Ok(vec![policy.to_owned()]);
     }
     if trust != Trust::Anyone {
         check_folder(policy, "the policy")?;
     }
-    let names = folder::names(policy, MAX_POLICY_FILES)
-        .context(Kind::Usage, format!("cannot read the policy {}", policy.display()))?;
+    let names = folder::names(policy, MAX_POLICY_FILES).context(Kind::Usage, cannot())?;
     let hidden = |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
     let yaml = |path: &Path| path.extension().is_some_and(|ext| ext == "yaml" || ext == "yml");
     let paths = names.into_iter().map(|name| policy.join(name));
