@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::join::oidc::Issuers;
+use crate::join::issuers::Issuers;
 use crate::net;
 
 pub mod audit;

@@ -212,11 +212,7 @@ impl Reason {
             Self::GenerationAhead | Self::InstanceLocked => {
                 "to register anew, run once with a new secret (`machine-id authority token add`) in MACHINE_ID_REGISTRATION_SECRET and the same --storage; other workers are not touched"
             }
-            Self::TokenUnknown
-            | Self::MethodMismatch
-            | Self::BindingRequired
-            | Self::NoRuleMatches
-            | Self::RiskyEvent => {
+            rule if rule.row().told == NOT_ALLOWED => {
                 "check --token and --join-method, and ask the authority's operator about the denial id"
             }
             _ => "",

@@ -3,12 +3,12 @@
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{ErrorKind, Result as JwtResult, new_error};
-use jsonwebtoken::signature::{Error as SignatureError, Signer, Verifier};
 use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, EncodingKey, Header};
 use ring::rand::SystemRandom;
 use ring::signature::{self as algorithms, EcdsaKeyPair, Ed25519KeyPair, RsaPublicKeyComponents};
 use ring::signature::{UnparsedPublicKey, VerificationAlgorithm};
 use serde::Serialize;
+use signature::{Error as SignatureError, Signer, Verifier};
 
 use crate::error::{Context as _, Kind, Result};
 use crate::secret::Secret;

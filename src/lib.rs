@@ -19,6 +19,7 @@ pub mod jws;
 pub mod krl;
 pub mod net;
 pub mod once;
+pub mod output;
 pub mod pem;
 pub mod principal;
 pub mod random;

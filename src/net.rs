@@ -260,16 +260,19 @@ pub fn timeout(text: &str) -> Result<Duration> {
 ///
 /// # Errors
 /// Where it is longer, or breaks off.
-pub async fn body(mut response: reqwest::Response, limit: usize) -> Result<Vec<u8>, String> {
+pub async fn body(mut response: reqwest::Response, limit: usize) -> Result<Vec<u8>, RequestError> {
     let mut body = Vec::new();
     loop {
         match response.chunk().await {
             Ok(Some(chunk)) if body.len() + chunk.len() > limit => {
-                return Err(format!("the answer is longer than {limit} bytes"));
+                return Err(RequestError::Other(format!("the answer is longer than {limit} bytes")));
             }
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
             Ok(None) => return Ok(body),
-            Err(error) => return Err(format!("the answer broke off: {}", RequestError::from(error))),
+            Err(error) => {
+                let why = RequestError::from(error);
+                return Err(RequestError::Other(format!("the answer broke off: {why}")));
+            }
         }
     }
 }

@@ -48,7 +48,7 @@ pub fn run(settings: &Settings, env: &Environment, progress: &Progress) -> Resul
     }
     let keys: Vec<OutputKeys> = settings
         .outputs()
-        .map(|output| OutputKeys::generate(output.kind.keys(), output.given_key()))
+        .map(|output| OutputKeys::generate(output.kind.declaration.keys, output.given_key()))
         .collect::<Result<_>>()?;
     let exchanger = Exchanger::new(settings, env, progress, &keys)?;
     for note in &settings.notes {
@@ -100,8 +100,7 @@ impl Client<'_> {
         self.progress.group("machine-id: certificates for this job");
         self.progress.step(&format!(
             "proving this job with {} to {}",
-            self.settings.method.name(),
-            self.settings.authority
+            self.settings.method.name, self.settings.authority
         ));
         let issuance = tokio::select! {
             biased;

@@ -9,6 +9,7 @@ use crate::document::{self, Mapping, Mistake};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
 use crate::folder::{self, trust};
+use crate::net::authority_origin;
 
 /// The configuration's name in the data directory.
 pub const FILE: &str = "authority.yaml";
@@ -203,15 +204,7 @@ pub fn check_cluster(name: &str) -> Result<String, &'static str> {
 /// # Errors
 /// Says what is wrong with it.
 pub fn check_public_url(text: &str) -> Result<String, &'static str> {
-    let wanted = "must be https://HOST or https://HOST:PORT";
-    let url = reqwest::Url::parse(text).map_err(|_| wanted)?;
-    let bare = url.scheme() == "https"
-        && url.path() == "/"
-        && url.query().is_none()
-        && url.fragment().is_none()
-        && url.username().is_empty()
-        && url.password().is_none();
-    if bare && url.host().is_some() { Ok(url.as_str().trim_end_matches('/').to_owned()) } else { Err(wanted) }
+    authority_origin(text).map_err(|_| "must be https://HOST or https://HOST:PORT")
 }
 
 #[cfg(test)]

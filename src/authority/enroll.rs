@@ -12,7 +12,8 @@ use super::store::{Issued, NewIssuance, NewRefusal, record};
 use crate::clock::rfc3339;
 use crate::denial::{Denial, Reason};
 use crate::error::Error;
-use crate::join::{self, Desk, Failure, Identity};
+use crate::join;
+use crate::join::verify::{Failure, Identity, VerifyContext};
 use crate::random;
 use crate::wire::{ExchangeRequest, ExchangeResponse, JoinedInstance};
 
@@ -132,15 +133,15 @@ async fn decide(
 
     // 4. Who it is. From here on the claims are the issuer's words.
     let binding = binding_of(&keys);
-    let desk = Desk {
+    let context = VerifyContext {
         public_url: &authority.config.public_url,
-        token: &token.name,
+        join_token: &token.name,
         binding: &binding,
         clock: &authority.clock,
         issuers: &authority.issuers,
-        registry: authority.store.as_ref(),
+        instances: authority.store.as_ref(),
     };
-    let identity = token.verifier.verify(&request.proof, &desk).await?;
+    let identity = token.verifier.verify(&request.proof, &context).await?;
 
     // 5. That it holds the keys it wants certified: dear, so not for strangers.
     keys.iter().try_for_each(OutputKeys::check_possession).map_err(Decision::Malformed)?;
@@ -184,8 +185,8 @@ async fn decide(
 
     // 9. Signatures, at last.
     let signed = recorded.sign(&authority.keys)?;
-    let member = identity.membership().map(|member| member.instance.clone());
-    Ok((signed, member.zip(generation).map(|(id, generation)| JoinedInstance { id, generation })))
+    let instance = identity.join().map(|join| join.instance.clone());
+    Ok((signed, instance.zip(generation).map(|(id, generation)| JoinedInstance { id, generation })))
 }
 
 fn denial_of(barred: Barred) -> Denial {
@@ -213,15 +214,15 @@ fn denial_of(barred: Barred) -> Denial {
 
 fn join_token<'p>(policy: &'p Policy, request: &ExchangeRequest) -> Result<&'p JoinToken, Denial> {
     let denial = match policy.token(&request.token) {
-        Some(token) if token.method.name() == request.join_method => return Ok(token),
+        Some(token) if token.method.name == request.join_method => return Ok(token),
         Some(token) => {
-            Denial::new(Reason::MethodMismatch, format!("the join token is for {}", token.method.name()))
+            Denial::new(Reason::MethodMismatch, format!("the join token is for {}", token.method.name))
         }
         None => Denial::new(Reason::TokenUnknown, "no join token of that name"),
     };
     // Garbage is told so whether there is such a join token or not.
     if let Some(method) = join::method(&request.join_method) {
-        method.unverified(&request.proof)?;
+        (method.unverified)(&request.proof)?;
     }
     Err(denial)
 }
@@ -237,14 +238,14 @@ fn entry(
         time: now,
         bot: token.bot.clone(),
         token: token.name.clone(),
-        join_method: token.method.name().to_owned(),
+        join_method: token.method.name.to_owned(),
         provenance: identity.provenance().line.clone(),
         claims: serde_json::Value::from(identity.claims().clone()).to_string(),
         peer: peer.to_canonical().to_string(),
         replay: identity.replay().clone(),
         // A proof that is bound to keys is for one request; a platform that binds gives another for another.
         max_uses: if identity.is_bound() { 1 } else { token.max_uses },
-        membership: identity.membership().cloned(),
+        membership: identity.join().cloned(),
         plan,
     }
 }
@@ -264,7 +265,7 @@ async fn refuse(
     if denial.claims.is_none()
         && let Some(method) = join::method(&request.join_method)
     {
-        denial.claims = method.unverified(&request.proof).map_or_else(|no| no.claims, Some);
+        denial.claims = (method.unverified)(&request.proof).map_or_else(|no| no.claims, Some);
     }
     let id = match random::id("d") {
         Ok(id) => id,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use time::OffsetDateTime;
 
 use super::keys::CaKeys;
@@ -13,7 +14,7 @@ use super::store::record::{ExchangePlan, Kept, Recorded};
 use super::store::{CertificateKind, NewCertificate, PlanRecord};
 use crate::clock::LEEWAY;
 use crate::error::{Context as _, Kind, Result};
-use crate::join::Provenance;
+use crate::join::verify::Provenance;
 use crate::random;
 use crate::wire::OutputResponse;
 
@@ -58,7 +59,7 @@ impl PreparedOutput {
     /// did before they were recorded; no type has a space in its name.
     fn type_and_options(&self) -> String {
         let kind = self.kind.as_deref().unwrap_or_default();
-        if self.options.is_empty() { kind.to_owned() } else { format!("{kind} {:?}", self.options) }
+        if self.options.is_empty() { kind.to_owned() } else { json!([kind, self.options]).to_string() }
     }
 }
 

@@ -139,10 +139,10 @@ impl ssh_key::SigningKey for SshCa {
     }
 }
 
-impl jsonwebtoken::signature::Signer<Signature> for SshCa {
-    fn try_sign(&self, message: &[u8]) -> Result<Signature, jsonwebtoken::signature::Error> {
+impl signature::Signer<Signature> for SshCa {
+    fn try_sign(&self, message: &[u8]) -> Result<Signature, signature::Error> {
         Signature::new(Algorithm::Ed25519, self.pair.sign(message).as_ref())
-            .map_err(|_| jsonwebtoken::signature::Error::new())
+            .map_err(|_| signature::Error::new())
     }
 }
 

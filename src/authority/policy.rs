@@ -19,7 +19,8 @@ use serde_json::{Map, Value};
 
 use crate::denial::Denial;
 use crate::error::Error;
-use crate::join::{Identity, JoinMethod, Supposed, Verifier};
+use crate::join::Method;
+use crate::join::verify::{AssumedIdentity, Identity, Verifier};
 use crate::wire::OutputRequest;
 
 mod bot;
@@ -90,7 +91,7 @@ pub struct JoinToken {
     /// The bot that a job becomes.
     pub bot: String,
     /// Its join method.
-    pub method: &'static dyn JoinMethod,
+    pub method: &'static Method,
     /// The method, configured by this token's section; holds the rules.
     pub verifier: Box<dyn Verifier>,
     /// How many requests may use one proof that is not bound to their keys.
@@ -103,7 +104,7 @@ impl fmt::Debug for JoinToken {
             .field("name", &self.name)
             .field("origin", &self.origin)
             .field("bot", &self.bot)
-            .field("method", &self.method.name())
+            .field("method", &self.method.name)
             .field("verifier", &self.verifier)
             .field("max_uses", &self.max_uses)
             .finish()
@@ -157,18 +158,18 @@ impl Policy {
     }
 
     /// What would become of a job with claims that nobody verified; see
-    /// [`Verifier::suppose`]. The answer is [`Policy::decide`]'s own.
+    /// [`Verifier::assume`]. The answer is [`Policy::decide`]'s own.
     ///
     /// # Errors
     /// Why it would get nothing.
     pub fn foresee(
         &self,
         token: &JoinToken,
-        supposed: &Supposed,
+        assumed: &AssumedIdentity,
         asked: &Asked<'_>,
     ) -> Result<Prospect, Denial> {
-        decide::settle(self, token, supposed.claims(), asked)
-            .map_err(|denial| denial.with_claims(supposed.claims(), false))
+        decide::settle(self, token, assumed.claims(), asked)
+            .map_err(|denial| denial.with_claims(assumed.claims(), false))
     }
 
     /// Each rule of the token against these claims, condition by condition,

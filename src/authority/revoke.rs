@@ -19,9 +19,9 @@ use x509_parser::public_key::PublicKey as SubjectKey;
 use super::Authority;
 use super::revocation;
 use super::store::{CertificateKind, NewRevocation, Revoked};
-use crate::clock::LEEWAY;
+use crate::denial::{Denial, Reason};
 use crate::error::{Error, Result};
-use crate::join::jwt::Jwt;
+use crate::join::jwt::{self, AudienceRules, Jwt, MAX_JTI, TimeRules, need_text};
 use crate::wire::RevokeRequest;
 
 /// The longest that an assertion lives, in seconds.
@@ -35,7 +35,7 @@ const CRL_VALID: i64 = 24 * 3600;
 #[derive(Debug)]
 pub enum Unrevoked {
     /// The assertion is no good; the words are for tests and the debugger.
-    Refused(&'static str),
+    Refused(String),
     /// Something broke inside.
     Broken(Error),
 }
@@ -48,7 +48,13 @@ impl From<Error> for Unrevoked {
 
 impl From<&'static str> for Unrevoked {
     fn from(why: &'static str) -> Self {
-        Self::Refused(why)
+        Self::Refused(why.to_owned())
+    }
+}
+
+impl From<Denial> for Unrevoked {
+    fn from(denial: Denial) -> Self {
+        Self::Refused(denial.detail)
     }
 }
 
@@ -65,7 +71,7 @@ struct Shown {
 /// # Errors
 /// [`Unrevoked`].
 pub async fn revoke(authority: &Authority, request: &RevokeRequest, peer: IpAddr) -> Result<(), Unrevoked> {
-    let jwt = Jwt::parse(request.assertion.expose()).map_err(|_| "not a well-formed JWS")?;
+    let jwt = Jwt::parse(request.assertion.expose())?;
     if !matches!(jwt.algorithm, Algorithm::ES256 | Algorithm::EdDSA) {
         return Err("not signed with ES256 or EdDSA".into());
     }
@@ -79,7 +85,7 @@ pub async fn revoke(authority: &Authority, request: &RevokeRequest, peer: IpAddr
     if !fits {
         return Err("the certificate is not of that issuance".into());
     }
-    if !crate::jws::verify(jwt.signature, jwt.message.as_bytes(), &shown.key, jwt.algorithm) {
+    if !jwt.is_signed_by(&shown.key) {
         return Err("the signature does not verify".into());
     }
     let now = authority.clock.now();
@@ -102,26 +108,21 @@ pub async fn revoke(authority: &Authority, request: &RevokeRequest, peer: IpAddr
     }
 }
 
-fn check_claims(
-    claims: &Map<String, Value>,
-    public_url: &str,
-    now: i64,
-) -> Result<(String, i64), &'static str> {
-    let audience = claims.get("aud").and_then(Value::as_str).ok_or("no `aud`")?;
-    if audience.strip_prefix(public_url) != Some("/v1/revoke") {
-        return Err("another audience");
-    }
-    let time = |name| claims.get(name).and_then(Value::as_i64);
-    let (issued, expires) = (time("iat").ok_or("no `iat`")?, time("exp").ok_or("no `exp`")?);
-    if expires.saturating_sub(issued) > MAX_LIFETIME || expires < issued {
-        return Err("lives too long");
-    }
-    if expires.saturating_add(LEEWAY) <= now || issued > now.saturating_add(LEEWAY) {
-        return Err("expired, or not valid yet");
-    }
-    match claims.get("jti").and_then(Value::as_str) {
-        Some(id) if (1..=256).contains(&id.len()) => Ok((id.to_owned(), expires.saturating_add(LEEWAY))),
-        _ => Err("no `jti`"),
+/// The assertion's id, and until when it must be remembered.
+fn check_claims(claims: &Map<String, Value>, public_url: &str, now: i64) -> Result<(String, i64), Denial> {
+    let rules = AudienceRules {
+        ours: &format!("{public_url}/v1/revoke"),
+        is_public: true,
+        beside: None,
+        binding: None,
+        requires_binding: false,
+    };
+    jwt::check_audience(jwt::audience(claims, false)?, &rules)?;
+    let times = TimeRules { lifetime: 0..=MAX_LIFETIME, not_before: false };
+    let held_until = jwt::check_times(claims, &times, now)?;
+    match need_text(claims, "jti")? {
+        id if (1..=MAX_JTI).contains(&id.len()) => Ok((id.to_owned(), held_until)),
+        _ => Err(Denial::new(Reason::ClaimInvalid, "no `jti`")),
     }
 }
 

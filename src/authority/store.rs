@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use futures_util::future::BoxFuture;
+
 use crate::error::Result;
-use crate::join::instance::{Membership, Registry};
-use crate::join::{BoxFuture, Replay};
+use crate::join::instance::{InstanceJoin, Instances};
+use crate::join::verify::Replay;
 
 mod body;
 pub mod record;
@@ -23,7 +25,7 @@ mod sealed {
 
 /// The authority's memory. Every method that writes returns once what it
 /// wrote is durable. What is to be signed is recorded through [`record`].
-pub trait Store: sealed::Engine + Registry + Send + Sync + fmt::Debug {
+pub trait Store: sealed::Engine + Instances + Send + Sync + fmt::Debug {
     /// Uses the proof up and records the issuance with its serials, in one
     /// transaction, before anything is signed. A registered worker is judged,
     /// and moved on or locked, in the same transaction.
@@ -125,7 +127,7 @@ pub struct NewIssuance<P = PlanRecord> {
     /// How many requests may use it, each with keys or outputs of its own; at least one.
     pub max_uses: u32,
     /// Which registered worker it is for, if one.
-    pub membership: Option<Membership>,
+    pub membership: Option<InstanceJoin>,
     /// What will be signed.
     pub plan: P,
 }

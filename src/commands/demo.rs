@@ -4,11 +4,10 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead as _, BufReader};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
@@ -17,8 +16,29 @@ use crate::terminal::print;
 mod issuer;
 mod sshd;
 
-/// Ends a server when the demo ends, however it ends.
+/// How long a server may take to answer.
+const START_TIME: Duration = Duration::from_secs(10);
+
+/// A server on loopback, which ends when the demo does, however it ends.
 struct Server(Child);
+
+impl Server {
+    /// Starts it and waits until the port answers; `log` gets what it says.
+    fn start(command: &mut Command, port: u16, log: &Path) -> Result<Self> {
+        let file = fs::File::create(log).context(Kind::Destination, "cannot write a server's log")?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        let mut server = Self(command.spawn().context(Kind::Internal, "cannot start a server")?);
+        let deadline = Instant::now() + START_TIME;
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            if Instant::now() > deadline || !matches!(server.0.try_wait(), Ok(None)) {
+                let said = read::text(log, Trust::Anyone, Limit::FILE).unwrap_or_default();
+                return Err(Error::internal(format!("a server did not start: {}", said.trim())));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(server)
+    }
+}
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -33,6 +53,7 @@ struct Stage {
     dir: PathBuf,
     data: PathBuf,
     authority: String,
+    port: u16,
     issuer: issuer::Issuer,
 }
 
@@ -54,7 +75,7 @@ pub fn run() -> Result<ExitCode> {
     let destination = stage.dir.join("job");
     stage.show(&stage.once(&destination))?;
     say("What it got")?;
-    stage.show(&[OsStr::new("inspect"), destination.as_os_str()])?;
+    stage.show(&words(&["inspect"], &[&destination]))?;
 
     match sshd::find() {
         Some(program) => {
@@ -68,16 +89,20 @@ pub fn run() -> Result<ExitCode> {
     stage.replay()?;
 
     say("The job ends: everything is wiped and revoked")?;
-    let cleanup = [OsStr::new("cleanup"), destination.as_os_str()];
-    stage.show(&cleanup)?;
+    stage.show(&words(&["cleanup"], &[&destination]))?;
     if destination.exists() {
         return Err(Error::internal("the destination is still there"));
     }
     say("What the operator sees afterwards")?;
-    let audit = ["authority", "audit", "--data-dir"].map(OsStr::new);
-    stage.show(&[&audit[..], &[stage.data.as_os_str()]].concat())?;
+    stage.show(&words(&["authority", "audit", "--data-dir"], &[&stage.data]))?;
     say(&format!("Done in {:.1} s; nothing is left behind", began.elapsed().as_secs_f64()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A command's words, and the paths behind them.
+fn words<'a>(words: &[&'a str], paths: &[&'a Path]) -> Vec<&'a OsStr> {
+    let paths = paths.iter().map(|path| path.as_os_str());
+    words.iter().map(|word| OsStr::new(*word)).chain(paths).collect()
 }
 
 fn say(title: &str) -> Result<()> {
@@ -88,22 +113,19 @@ impl Stage {
     /// An authority's data directory, its policy, and the issuer it believes.
     fn set(dir: &Path, login: &str) -> Result<Self> {
         let issuer = issuer::Issuer::start(dir)?;
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .context(Kind::Internal, "no free port")?
-            .port();
+        let port = free_port()?;
         let stage = Self {
             binary: std::env::current_exe().context(Kind::Internal, "this binary's path")?,
             dir: dir.to_owned(),
             data: dir.join("authority"),
             authority: format!("https://127.0.0.1:{port}"),
+            port,
             issuer,
         };
         say("An operator creates an authority")?;
-        let init = ["authority", "init", "--cluster", "id.example.com", "--public-url", &stage.authority];
-        stage.show(
-            &[&init.map(OsStr::new)[..], &[OsStr::new("--data-dir"), stage.data.as_os_str()]].concat(),
-        )?;
+        let init = ["authority", "init", "--cluster", "id.example.com", "--public-url"];
+        let init = [&init[..], &[&stage.authority, "--data-dir"]].concat();
+        stage.show(&words(&init, &[&stage.data]))?;
         let configuration = stage.data.join("authority.yaml");
         let text = read::text(&configuration, Trust::Operators, Limit::FILE)?;
         let text = format!(
@@ -120,50 +142,31 @@ impl Stage {
         Ok(stage)
     }
 
-    fn export<'a>(&'a self, what: &'a str) -> [&'a OsStr; 5] {
-        let words = ["authority", "export", "--data-dir"].map(OsStr::new);
-        [words[0], words[1], words[2], self.data.as_os_str(), OsStr::new(what)]
+    fn export<'a>(&'a self, what: &'a str) -> Vec<&'a OsStr> {
+        words(&["authority", "export", what, "--data-dir"], &[&self.data])
     }
 
     fn start_authority(&self) -> Result<Server> {
-        let serve = ["authority", "serve", "--data-dir"].map(OsStr::new);
-        let arguments = [&serve[..], &[self.data.as_os_str()]].concat();
+        let arguments = words(&["authority", "serve", "--data-dir"], &[&self.data]);
         self.prompt(&arguments, " &")?;
-        let child = self.command(&arguments).stderr(Stdio::piped()).spawn();
-        let mut server = Server(child.context(Kind::Internal, "cannot start the authority")?);
-        let stderr = server.0.stderr.take().ok_or_else(|| Error::internal("the authority has no stderr"))?;
-        let mut lines = BufReader::new(stderr).lines();
-        let mut said = String::from("it said nothing");
-        loop {
-            match lines.next() {
-                Some(Ok(line)) if line.starts_with("listening on") => {
-                    break print(&format!("{line}\n"))?;
-                }
-                // What it thinks of the policy, say, or why it ends.
-                Some(Ok(line)) => said = line,
-                _ => return Err(Error::internal(format!("the authority did not start: {said}"))),
-            }
-        }
-        // Whatever else it says is read, so that it never waits for a reader.
-        std::thread::spawn(move || lines.for_each(drop));
+        let server =
+            Server::start(&mut self.command(&arguments), self.port, &self.dir.join("authority.log"))?;
+        print(&format!("listening on {}\n", self.authority))?;
         Ok(server)
     }
 
     /// The job's one command.
     fn once<'a>(&'a self, destination: &'a Path) -> Vec<&'a OsStr> {
-        let words =
+        let once =
             ["once", "--join-method", "github", "--token", "github-deploy", "--ttl", "10m", "--authority"];
-        let mut arguments = words.map(OsStr::new).to_vec();
-        arguments.push(OsStr::new(&self.authority));
-        arguments.extend([OsStr::new("--destination"), destination.as_os_str()]);
-        arguments
+        words(&[&once[..], &[&self.authority, "--destination"]].concat(), &[destination])
     }
 
     /// One token, twice, for different keys.
     fn replay(&self) -> Result<()> {
         let token = self.dir.join("stolen-token");
         write(&token, &self.issuer.mint(&self.authority)?)?;
-        let by_hand = [OsStr::new("--id-token-file"), token.as_os_str()];
+        let by_hand = words(&["--id-token-file"], &[&token]);
         let (first, second) = (self.dir.join("first"), self.dir.join("second"));
         self.quietly(&[&self.once(&first)[..], &by_hand].concat())?;
         let arguments = [&self.once(&second)[..], &by_hand].concat();
@@ -173,7 +176,7 @@ impl Stage {
         if output.status.code() != Some(i32::from(Kind::Refused.code())) || second.join("key").exists() {
             return Err(Error::internal("a used token was not refused"));
         }
-        self.quietly(&[OsStr::new("cleanup"), first.as_os_str()]).map(drop)
+        self.quietly(&words(&["cleanup"], &[&first])).map(drop)
     }
 
     /// This binary, in a job's environment.
@@ -234,6 +237,11 @@ impl Stage {
 
 fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).context(Kind::Destination, format!("cannot write {}", path.display()))
+}
+
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    Ok(listener.context(Kind::Internal, "no free port")?.port())
 }
 
 fn login_name() -> Result<String> {

@@ -2,13 +2,20 @@
 
 use zeroize::Zeroizing;
 
-use super::{File, Keys, Material, Opt, OutputType, Texts, Used, Written, joined, line};
+use super::material::{File, Material, OptionValues, WrittenOutput, line};
+use super::output_files::{OutputFiles, ReadFile, concatenated};
 use crate::error::{Error, Result};
+use crate::output::DATABASE;
 use crate::pem;
 
-/// Databases with certificate login.
-#[derive(Debug)]
-pub struct Database;
+/// Its files.
+pub(super) static FILES: OutputFiles = OutputFiles {
+    writes_also: |name| client_file(name).is_some(),
+    check,
+    variables,
+    tls_pem,
+    ..OutputFiles::new(&DATABASE, &["tls.key", "tls.crt", "ca.crt", "mongo.crt"], files)
+};
 
 /// Which files a client wants.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -25,108 +32,73 @@ const FORMATS: &[(&str, Format)] =
     &[("tls", Format::Tls), ("mongo", Format::Mongo), ("cockroach", Format::Cockroach)];
 
 impl Format {
-    fn of(options: &Texts) -> Option<Self> {
+    fn of(options: &OptionValues) -> Option<Self> {
         let name = options.get("format").map_or("tls", String::as_str);
         FORMATS.iter().find(|(known, _)| *known == name).map(|(_, format)| *format)
     }
 }
 
-impl OutputType for Database {
-    fn name(&self) -> &'static str {
-        "database"
+fn check(options: &OptionValues, files: &OptionValues) -> Result<(), String> {
+    if Format::of(options).is_none() {
+        let known: Vec<&str> = FORMATS.iter().map(|(name, _)| *name).collect();
+        return Err(format!("`format` must be one of: {}", known.join(", ")));
     }
+    check_server_ca(files)
+}
 
-    fn summary(&self) -> &'static str {
-        "a TLS key and certificate for a database user: PostgreSQL, MariaDB, Redis, MongoDB, CockroachDB"
+fn files(material: &Material<'_>) -> Result<Vec<File>> {
+    let tls = material.tls()?;
+    let subject = user(material.subject)?;
+    if material.options.get("user").is_some_and(|asked| asked != subject) {
+        return Err(Error::internal("a certificate for another database user than was asked for"));
     }
-
-    fn keys(&self) -> Keys {
-        Keys::TLS
-    }
-
-    fn options(&self) -> &'static [Opt] {
-        &[
-            Opt { name: "service", needed: true, used: Used::There },
-            Opt { name: "user", needed: false, used: Used::There },
-            Opt { name: "database", needed: false, used: Used::There },
-            Opt { name: "format", needed: false, used: Used::Here },
-            Opt { name: "server-ca", needed: false, used: Used::File },
-        ]
-    }
-
-    fn check(&self, options: &Texts, files: &Texts) -> Result<(), String> {
-        if Format::of(options).is_none() {
-            let known: Vec<&str> = FORMATS.iter().map(|(name, _)| *name).collect();
-            return Err(format!("`format` must be one of: {}", known.join(", ")));
+    Ok(match Format::of(material.options).unwrap_or(Format::Tls) {
+        Format::Tls => material.tls_files()?,
+        Format::Mongo => {
+            // Half a key file is none: it is written anew with each certificate.
+            let (key, chain) = (Zeroizing::new(line(tls.private_key)), line(tls.chain));
+            let mut both = String::with_capacity(key.len() + chain.len());
+            both.push_str(&key);
+            both.push_str(&chain);
+            vec![File::new("mongo.crt", both), File::new("ca.crt", material.server_cas())]
         }
-        check_server_ca(files)
-    }
+        Format::Cockroach => vec![
+            File::key(format!("client.{subject}.key"), &Zeroizing::new(line(tls.private_key))),
+            File::new(format!("client.{subject}.crt"), line(tls.chain)),
+            File::new("ca.crt", material.server_cas()),
+        ],
+    })
+}
 
-    fn file_names(&self) -> &'static [&'static str] {
-        &["tls.key", "tls.crt", "ca.crt", "mongo.crt"]
-    }
+/// libpq's own. Other databases' clients take no files from variables.
+fn variables(written: &WrittenOutput<'_>) -> Vec<(&'static str, String)> {
+    let (Some(format), Some(user)) = (Format::of(written.options), written.subject) else {
+        return Vec::new();
+    };
+    let (certificate, key) = match format {
+        Format::Tls => ("tls.crt".to_owned(), "tls.key".to_owned()),
+        Format::Cockroach => (format!("client.{user}.crt"), format!("client.{user}.key")),
+        Format::Mongo => return Vec::new(),
+    };
+    let path = |name: &str| format!("{}/{name}", written.folder);
+    let mut variables = vec![
+        ("PGSSLCERT", path(&certificate)),
+        ("PGSSLKEY", path(&key)),
+        ("PGSSLROOTCERT", path("ca.crt")),
+        ("PGSSLMODE", "verify-full".to_owned()),
+        ("PGUSER", user.to_owned()),
+    ];
+    variables.extend(written.options.get("database").map(|name| ("PGDATABASE", name.clone())));
+    variables
+}
 
-    fn writes(&self, name: &str) -> bool {
-        self.file_names().contains(&name) || client_file(name).is_some()
-    }
-
-    fn files(&self, material: &Material<'_>) -> Result<Vec<File>> {
-        let tls = material.tls()?;
-        let subject = user(material.subject)?;
-        if material.options.get("user").is_some_and(|asked| asked != subject) {
-            return Err(Error::internal("a certificate for another database user than was asked for"));
-        }
-        Ok(match Format::of(material.options).unwrap_or(Format::Tls) {
-            Format::Tls => material.tls_files()?,
-            Format::Mongo => {
-                // Half a key file is none: it is written anew with each certificate.
-                let (key, chain) = (Zeroizing::new(line(tls.private_key)), line(tls.chain));
-                let mut both = String::with_capacity(key.len() + chain.len());
-                both.push_str(&key);
-                both.push_str(&chain);
-                vec![File::new("mongo.crt", both), File::new("ca.crt", material.server_cas())]
-            }
-            Format::Cockroach => vec![
-                File::key(format!("client.{subject}.key"), &Zeroizing::new(line(tls.private_key))),
-                File::new(format!("client.{subject}.crt"), line(tls.chain)),
-                File::new("ca.crt", material.server_cas()),
-            ],
-        })
-    }
-
-    /// libpq's own. Other databases' clients take no files from variables.
-    fn variables(&self, written: &Written<'_>) -> Vec<(&'static str, String)> {
-        let (Some(format), Some(user)) = (Format::of(written.options), written.subject) else {
-            return Vec::new();
-        };
-        let (certificate, key) = match format {
-            Format::Tls => ("tls.crt".to_owned(), "tls.key".to_owned()),
-            Format::Cockroach => (format!("client.{user}.crt"), format!("client.{user}.key")),
-            Format::Mongo => return Vec::new(),
-        };
-        let path = |name: &str| format!("{}/{name}", written.folder);
-        let mut variables = vec![
-            ("PGSSLCERT", path(&certificate)),
-            ("PGSSLKEY", path(&key)),
-            ("PGSSLROOTCERT", path("ca.crt")),
-            ("PGSSLMODE", "verify-full".to_owned()),
-            ("PGUSER", user.to_owned()),
-        ];
-        variables.extend(written.options.get("database").map(|name| ("PGDATABASE", name.clone())));
-        variables
-    }
-
-    fn tls_pem(
-        &self,
-        names: &[String],
-        read: &dyn Fn(&str) -> Option<Zeroizing<String>>,
-    ) -> Option<Zeroizing<String>> {
-        let of_user = || {
-            let key = names.iter().find(|name| client_file(name).is_some() && name.ends_with(".key"))?;
-            joined(read, &[key, &format!("{}.crt", key.strip_suffix(".key")?)])
-        };
-        joined(read, &["tls.key", "tls.crt"]).or_else(|| read("mongo.crt")).or_else(of_user)
-    }
+/// Of the formats that are not every output's.
+fn tls_pem(names: &[String], read: ReadFile<'_>) -> Option<Zeroizing<String>> {
+    let of_user = || {
+        let key = names.iter().find(|name| client_file(name).is_some() && name.ends_with(".key"))?;
+        concatenated(read, &[key, &format!("{}.crt", key.strip_suffix(".key")?)])
+    };
+    read("mongo.crt").or_else(of_user)
 }
 
 /// The user in a name `client.USER.crt` or `.key`.
@@ -150,7 +122,7 @@ fn user(subject: Option<&str>) -> Result<&str> {
 }
 
 /// Whether `server-ca`, where it is given, holds certificates.
-pub(super) fn check_server_ca(files: &Texts) -> Result<(), String> {
+pub(super) fn check_server_ca(files: &OptionValues) -> Result<(), String> {
     let Some(text) = files.get("server-ca") else { return Ok(()) };
     let only = |piece: &pem::Piece<'_>| matches!(piece, pem::Piece::Block(..));
     match pem::decode_all(text, "CERTIFICATE") {
@@ -172,7 +144,7 @@ mod tests {
     #[test]
     fn file_names_are_those_of_plain_users() {
         for good in ["client.root.key", "client.a.b.crt", "tls.key", "mongo.crt"] {
-            assert!(Database.writes(good), "{good}");
+            assert!(FILES.writes(good), "{good}");
         }
         for bad in [
             "client.crt",
@@ -182,28 +154,29 @@ mod tests {
             "client.a.pem",
             "client.-x.key",
         ] {
-            assert!(!Database.writes(bad), "{bad}");
+            assert!(!FILES.writes(bad), "{bad}");
         }
     }
 
     #[test]
     fn variables_are_of_one_user() {
-        let options = Texts::from([("database".to_owned(), "orders".to_owned())]);
-        let written = Written { folder: "/d", options: &options, subject: Some("deploy") };
-        let variables = Database.variables(&written);
+        let options = OptionValues::from([("database".to_owned(), "orders".to_owned())]);
+        let written = WrittenOutput { folder: "/d", options: &options, subject: Some("deploy") };
+        let variables = super::variables(&written);
         assert!(variables.contains(&("PGSSLKEY", "/d/tls.key".to_owned())));
         assert!(variables.contains(&("PGUSER", "deploy".to_owned())));
         assert!(variables.contains(&("PGDATABASE", "orders".to_owned())));
-        let cockroach = Texts::from([("format".to_owned(), "cockroach".to_owned())]);
-        let variables = Database.variables(&Written { options: &cockroach, ..written });
+        let cockroach = OptionValues::from([("format".to_owned(), "cockroach".to_owned())]);
+        let variables = super::variables(&WrittenOutput { options: &cockroach, ..written });
         assert!(variables.contains(&("PGSSLCERT", "/d/client.deploy.crt".to_owned())));
-        let mongo = Texts::from([("format".to_owned(), "mongo".to_owned())]);
-        assert!(Database.variables(&Written { options: &mongo, ..written }).is_empty());
+        let mongo = OptionValues::from([("format".to_owned(), "mongo".to_owned())]);
+        assert!(super::variables(&WrittenOutput { options: &mongo, ..written }).is_empty());
     }
 
     #[test]
     fn a_server_ca_is_certificates_and_nothing_else() {
-        let check = |text: &str| check_server_ca(&Texts::from([("server-ca".to_owned(), text.to_owned())]));
+        let check =
+            |text: &str| check_server_ca(&OptionValues::from([("server-ca".to_owned(), text.to_owned())]));
         let (certificate, key) = (pem::encode("CERTIFICATE", b"x"), pem::encode("PRIVATE KEY", b"x"));
         check(&certificate).unwrap();
         check(&format!("# internal CA\n{}{}", *certificate, *certificate)).unwrap();

@@ -9,8 +9,8 @@ use std::path::Path;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 
-use super::File;
 use super::manifest::{self, Manifest, Plan};
+use super::material::File;
 use super::wipe;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::trust::{self, Standing};

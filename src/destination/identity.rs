@@ -2,48 +2,35 @@
 
 use zeroize::Zeroizing;
 
+use super::material::{File, Material, line};
+use super::output_files::OutputFiles;
 use super::ssh::{known_hosts, ssh_files};
-use super::{File, Keys, Material, OutputType, line};
 use crate::error::Result;
+use crate::output::IDENTITY;
 
-/// SSH and any mTLS service.
-#[derive(Debug)]
-pub struct Identity;
+/// Its files.
+pub(super) static FILES: OutputFiles = OutputFiles::new(
+    &IDENTITY,
+    &[
+        "key",
+        "key.pub",
+        "key-cert.pub",
+        "ssh_config",
+        "known_hosts",
+        "tls.key",
+        "tls.crt",
+        "ca.crt",
+        "identity",
+    ],
+    files,
+);
 
-impl OutputType for Identity {
-    fn name(&self) -> &'static str {
-        "identity"
-    }
-
-    fn summary(&self) -> &'static str {
-        "SSH and TLS keys and certificates, ssh_config, known_hosts, and all of it in one file"
-    }
-
-    fn keys(&self) -> Keys {
-        Keys { ssh: true, tls: true, host: false }
-    }
-
-    fn file_names(&self) -> &'static [&'static str] {
-        &[
-            "key",
-            "key.pub",
-            "key-cert.pub",
-            "ssh_config",
-            "known_hosts",
-            "tls.key",
-            "tls.crt",
-            "ca.crt",
-            "identity",
-        ]
-    }
-
-    fn files(&self, material: &Material<'_>) -> Result<Vec<File>> {
-        // Roles without a login give no SSH certificate; the TLS half stands on its own.
-        let mut files = if material.ssh.is_some() { ssh_files(material)? } else { Vec::new() };
-        files.extend(material.tls_files()?);
-        files.push(File::new("identity", bundle(material)));
-        Ok(files)
-    }
+fn files(material: &Material<'_>) -> Result<Vec<File>> {
+    // Roles without a login give no SSH certificate; the TLS half stands on its own.
+    let mut files = if material.ssh.is_some() { ssh_files(material)? } else { Vec::new() };
+    files.extend(material.tls_files()?);
+    files.push(File::new("identity", bundle(material)));
+    Ok(files)
 }
 
 /// The SSH key stands first, since `ssh -i` wants it there; OpenSSL skips what it does not know.

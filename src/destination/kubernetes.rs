@@ -5,114 +5,85 @@ use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use super::database::check_server_ca;
-use super::{File, Keys, Material, Opt, OutputType, Texts, Used, Written, line};
+use super::material::{File, Material, OptionValues, WrittenOutput, line};
+use super::output_files::{OutputFiles, ReadFile};
 use crate::error::{Error, Result};
-
-/// kubectl and its kin.
-#[derive(Debug)]
-pub struct Kubernetes;
+use crate::output::KUBERNETES;
 
 const FILE: &str = "kubeconfig.yaml";
 const CERTIFICATE: &str = "client-certificate-data: ";
 const KEY: &str = "client-key-data: ";
 
-impl OutputType for Kubernetes {
-    fn name(&self) -> &'static str {
-        "kubernetes"
-    }
+/// Its file.
+pub(super) static FILES: OutputFiles =
+    OutputFiles { check, variables, tls_pem, ..OutputFiles::new(&KUBERNETES, &[FILE], files) };
 
-    fn summary(&self) -> &'static str {
-        "a kubeconfig with a client certificate inside"
-    }
-
-    fn keys(&self) -> Keys {
-        Keys::TLS
-    }
-
-    fn options(&self) -> &'static [Opt] {
-        &[
-            Opt { name: "cluster", needed: true, used: Used::There },
-            Opt { name: "user", needed: false, used: Used::There },
-            Opt { name: "server", needed: false, used: Used::Here },
-            Opt { name: "server-ca", needed: false, used: Used::File },
-        ]
-    }
-
-    fn check(&self, options: &Texts, files: &Texts) -> Result<(), String> {
-        if let Some(server) = options.get("server") {
-            let plain = reqwest::Url::parse(server).is_ok_and(|url| {
-                url.scheme() == "https" && url.username().is_empty() && url.password().is_none()
-            });
-            if !plain || server.chars().any(char::is_control) {
-                return Err("`server` must be an https URL without a user or password".to_owned());
-            }
+fn check(options: &OptionValues, files: &OptionValues) -> Result<(), String> {
+    if let Some(server) = options.get("server") {
+        let plain = reqwest::Url::parse(server).is_ok_and(|url| {
+            url.scheme() == "https" && url.username().is_empty() && url.password().is_none()
+        });
+        if !plain || server.chars().any(char::is_control) {
+            return Err("`server` must be an https URL without a user or password".to_owned());
         }
-        check_server_ca(files)
     }
+    check_server_ca(files)
+}
 
-    fn file_names(&self) -> &'static [&'static str] {
-        &[FILE]
+fn files(material: &Material<'_>) -> Result<Vec<File>> {
+    let tls = material.tls()?;
+    let cluster = material.options.get("cluster").ok_or_else(|| Error::internal("no `cluster`"))?;
+    let user = material.subject.ok_or_else(|| Error::internal("the certificate names no user"))?;
+    let (cluster, user) = (quoted(cluster), quoted(user));
+    let cas = STANDARD.encode(material.server_cas());
+    let chain = STANDARD.encode(line(tls.chain));
+    let key = Zeroizing::new(STANDARD.encode(tls.private_key));
+    let mut text = String::with_capacity(cas.len() + chain.len() + key.len() + 4096);
+    let server = material.options.get("server");
+    for part in [
+        "apiVersion: v1\nkind: Config\nclusters:\n- name: ",
+        &cluster,
+        "\n  cluster:\n",
+        &server.map_or_else(String::new, |server| format!("    server: {}\n", quoted(server))),
+        "    certificate-authority-data: ",
+        &cas,
+        "\ncontexts:\n- name: ",
+        &cluster,
+        "\n  context:\n    cluster: ",
+        &cluster,
+        "\n    user: ",
+        &user,
+        "\ncurrent-context: ",
+        &cluster,
+        "\nusers:\n- name: ",
+        &user,
+        "\n  user:\n    ",
+        CERTIFICATE,
+        &chain,
+        "\n    ",
+        KEY,
+        &key,
+        "\n",
+    ] {
+        text.push_str(part);
     }
+    Ok(vec![File::new(FILE, text)])
+}
 
-    fn files(&self, material: &Material<'_>) -> Result<Vec<File>> {
-        let tls = material.tls()?;
-        let cluster = material.options.get("cluster").ok_or_else(|| Error::internal("no `cluster`"))?;
-        let user = material.subject.ok_or_else(|| Error::internal("the certificate names no user"))?;
-        let (cluster, user) = (quoted(cluster), quoted(user));
-        let cas = STANDARD.encode(material.server_cas());
-        let chain = STANDARD.encode(line(tls.chain));
-        let key = Zeroizing::new(STANDARD.encode(tls.private_key));
-        let mut text = String::with_capacity(cas.len() + chain.len() + key.len() + 4096);
-        let server = material.options.get("server");
-        for part in [
-            "apiVersion: v1\nkind: Config\nclusters:\n- name: ",
-            &cluster,
-            "\n  cluster:\n",
-            &server.map_or_else(String::new, |server| format!("    server: {}\n", quoted(server))),
-            "    certificate-authority-data: ",
-            &cas,
-            "\ncontexts:\n- name: ",
-            &cluster,
-            "\n  context:\n    cluster: ",
-            &cluster,
-            "\n    user: ",
-            &user,
-            "\ncurrent-context: ",
-            &cluster,
-            "\nusers:\n- name: ",
-            &user,
-            "\n  user:\n    ",
-            CERTIFICATE,
-            &chain,
-            "\n    ",
-            KEY,
-            &key,
-            "\n",
-        ] {
-            text.push_str(part);
-        }
-        Ok(vec![File::new(FILE, text)])
-    }
+fn variables(written: &WrittenOutput<'_>) -> Vec<(&'static str, String)> {
+    vec![("KUBECONFIG", format!("{}/{FILE}", written.folder))]
+}
 
-    fn variables(&self, written: &Written<'_>) -> Vec<(&'static str, String)> {
-        vec![("KUBECONFIG", format!("{}/{FILE}", written.folder))]
+fn tls_pem(_names: &[String], read: ReadFile<'_>) -> Option<Zeroizing<String>> {
+    let text = read(FILE)?;
+    let mut both = Zeroizing::new(String::with_capacity(text.len()));
+    for field in [KEY, CERTIFICATE] {
+        let data = text.lines().find_map(|line| line.trim_start().strip_prefix(field))?;
+        let pem = Zeroizing::new(STANDARD.decode(data).ok()?);
+        both.push_str(std::str::from_utf8(&pem).ok()?);
+        both.push('\n');
     }
-
-    fn tls_pem(
-        &self,
-        _names: &[String],
-        read: &dyn Fn(&str) -> Option<Zeroizing<String>>,
-    ) -> Option<Zeroizing<String>> {
-        let text = read(FILE)?;
-        let mut both = Zeroizing::new(String::with_capacity(text.len()));
-        for field in [KEY, CERTIFICATE] {
-            let data = text.lines().find_map(|line| line.trim_start().strip_prefix(field))?;
-            let pem = Zeroizing::new(STANDARD.decode(data).ok()?);
-            both.push_str(std::str::from_utf8(&pem).ok()?);
-            both.push('\n');
-        }
-        Some(both)
-    }
+    Some(both)
 }
 
 /// A JSON text is one of YAML's, whatever is in it.
@@ -126,8 +97,9 @@ mod tests {
 
     #[test]
     fn servers_are_https_and_hold_no_secret() {
-        let check =
-            |server: &str| Kubernetes.check(&Texts::from([("server".into(), server.into())]), &Texts::new());
+        let check = |server: &str| {
+            super::check(&OptionValues::from([("server".into(), server.into())]), &OptionValues::new())
+        };
         check("https://k8s.example.com:6443").unwrap();
         check("https://k8s.example.com/clusters/a").unwrap();
         for bad in

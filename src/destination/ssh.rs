@@ -1,39 +1,16 @@
 //! The output `ssh`: a key, its certificate, and what `ssh -F` needs.
 
-use super::{File, Keys, Material, OutputType, line};
+use super::material::{File, Material, line};
+use super::output_files::OutputFiles;
 use crate::error::{Error, Result};
+use crate::output::SSH;
 use crate::wire::Trust;
 
-/// SSH, Git over SSH, Ansible.
-#[derive(Debug)]
-pub struct Ssh;
+/// Its files, which `identity` has as well.
+pub(super) static FILES: OutputFiles =
+    OutputFiles::new(&SSH, &["key", "key.pub", "key-cert.pub", "ssh_config", "known_hosts"], ssh_files);
 
-/// The files that `identity` has as well.
-pub(super) const FILE_NAMES: &[&str] = &["key", "key.pub", "key-cert.pub", "ssh_config", "known_hosts"];
-
-impl OutputType for Ssh {
-    fn name(&self) -> &'static str {
-        "ssh"
-    }
-
-    fn summary(&self) -> &'static str {
-        "an SSH key and certificate, ssh_config and known_hosts"
-    }
-
-    fn keys(&self) -> Keys {
-        Keys { ssh: true, tls: false, host: false }
-    }
-
-    fn file_names(&self) -> &'static [&'static str] {
-        FILE_NAMES
-    }
-
-    fn files(&self, material: &Material<'_>) -> Result<Vec<File>> {
-        ssh_files(material)
-    }
-}
-
-/// The SSH files, in the order of [`FILE_NAMES`].
+/// The SSH files, in the order of their names.
 pub(super) fn ssh_files(material: &Material<'_>) -> Result<Vec<File>> {
     let ssh = material.ssh.ok_or_else(|| Error::internal("an SSH output without an SSH key"))?;
     let private = material.agent.is_none().then(|| File::key("key", ssh.private_key));

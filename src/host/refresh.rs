@@ -172,7 +172,7 @@ impl Source<'_> {
                 "it may be busy or in trouble: see its log and GET /readyz; the files of it stay as they are",
             ));
         }
-        net::body(response, limit).await.map_err(|why| unreachable(&RequestError::Other(why)))
+        net::body(response, limit).await.map_err(|why| unreachable(&why))
     }
 }
 

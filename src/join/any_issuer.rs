@@ -3,20 +3,21 @@
 //!
 //! The method is called `oidc`; the engine that all share has that file.
 
+use std::borrow::Cow;
+
+use futures_util::future::{FutureExt as _, ready};
 use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
-use super::oidc::{Audience, Common, Describe, Oidc, audience, issuer_url, require_texts, text};
+use super::jwt::text;
+use super::method::{Configured, Method};
+use super::oidc::{Common, Oidc, TokenProfile, audience, issuer_url};
 use super::rules::{self, Field, Says, Test};
-use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Source, Verifier};
+use super::source::TokenSource;
+use super::verify::Provenance;
 use crate::document::{Mapping, Mistake, Node};
-use crate::environment::Environment;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind};
 use crate::text::shown;
-
-/// The join method `oidc`.
-#[derive(Debug)]
-pub struct AnyIssuer;
 
 /// Where a token is handed over unless an option says otherwise.
 const VARIABLE: &str = "MACHINE_ID_ID_TOKEN";
@@ -39,57 +40,40 @@ const ALGORITHMS: [(&str, Algorithm); 9] = [
 static FIELDS: &[Field] = &[Field::new("claims", Test::Claims)
     .says(&[Says::Whose { open: |pattern| rules::literal_prefix(pattern).is_empty() }])];
 
-impl JoinMethod for AnyIssuer {
-    fn name(&self) -> &'static str {
-        "oidc"
-    }
+/// The join method `oidc`.
+pub(super) static METHOD: Method = Method {
+    detects: |env| env.get(VARIABLE).is_some(),
+    source: |env| TokenSource::in_variable(env, &[VARIABLE]),
+    fields: FIELDS,
+    ..Method::new(
+        "oidc",
+        "any other issuer of OIDC tokens: Jenkins, Google, your own",
+        |_| ready(Err(no_token())).boxed(),
+        configure,
+    )
+};
 
-    fn summary(&self) -> &'static str {
-        "any other issuer of OIDC tokens: Jenkins, Google, your own"
-    }
+/// What OpenID Connect Core 1.0, section 2, wants.
+static PROFILE: TokenProfile =
+    TokenProfile { audience_in_list: true, ..TokenProfile::rs256(MAX_LIFETIME, &["sub"], describe) };
 
-    fn detects(&self, env: &Environment) -> bool {
-        self.source(env).is_some()
-    }
+fn no_token() -> Error {
+    Error::new(Kind::Proof, "there is no OIDC token: nobody knows how any issuer gives one to a job")
+        .hint(format!(
+            "hand one over in {VARIABLE}, or say where it is with --id-token-env NAME or --id-token-file FILE"
+        ))
+        .hint("its audience must be the authority's URL, unless the join token names another")
+}
 
-    fn source(&self, env: &Environment) -> Option<Source> {
-        env.get(VARIABLE).map(|_| Source::variable(VARIABLE))
-    }
-
-    fn prove<'a>(&'a self, _: &'a Job<'a>) -> BoxFuture<'a, Result<Presented>> {
-        Box::pin(async {
-            Err(Error::new(Kind::Proof, "there is no OIDC token: nobody knows how any issuer gives one to a job")
-                .hint(format!("hand one over in {VARIABLE}, or say where it is with --id-token-env NAME or --id-token-file FILE"))
-                .hint("its audience must be the authority's URL, unless the join token names another"))
-        })
-    }
-
-    fn fields(&self) -> &'static [Field] {
-        FIELDS
-    }
-
-    fn configure(&self, mut section: Mapping<'_>) -> Result<Box<dyn Verifier>, Mistake> {
-        let issuer = issuer_url(section.need("issuer")?, "issuer")?;
-        let only = section.take("audience").map(audience).transpose()?;
-        let algorithms = match section.take("algorithms") {
-            Some(list) => algorithms(list)?,
-            None => vec![Algorithm::RS256],
-        };
-        let common = Common::read(section, FIELDS, &[])?;
-        Ok(Box::new(Oidc {
-            issuer,
-            static_keys: common.static_keys,
-            algorithms,
-            max_lifetime: MAX_LIFETIME,
-            require_key_binding: common.require_key_binding,
-            audience: Audience { only, beside: None, in_list: true },
-            // OpenID Connect Core 1.0, section 2.
-            check: |claims| require_texts(claims, &["sub"]),
-            pinned: Vec::new(),
-            provenance: Describe { server: String::new(), describe },
-            rules: common.rules,
-        }))
-    }
+fn configure(mut section: Mapping<'_>) -> Configured {
+    let issuer = issuer_url(section.need("issuer")?, "issuer")?;
+    let only_audience = audience(&mut section)?;
+    let algorithms = match section.take("algorithms") {
+        Some(list) => Cow::Owned(algorithms(list)?),
+        None => Cow::Borrowed(PROFILE.algorithms),
+    };
+    let common = Common::read(section, FIELDS, &[])?;
+    Ok(Box::new(Oidc { only_audience, algorithms, ..Oidc::new(&PROFILE, issuer, common) }))
 }
 
 fn algorithms(list: &Node) -> Result<Vec<Algorithm>, Mistake> {
@@ -112,21 +96,13 @@ fn algorithms(list: &Node) -> Result<Vec<Algorithm>, Mistake> {
 
 fn describe(_: &str, claims: &Map<String, Value>) -> Provenance {
     let issuer = text(claims, "iss");
-    Provenance {
-        line: shown(&format!("oidc:{issuer} {}", text(claims, "sub"))),
-        fulcio: vec![(8, issuer.to_owned())],
-    }
+    Provenance::new(&format!("oidc:{issuer} {}", text(claims, "sub")), [(8, issuer.to_owned())])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document;
-
-    fn configure(section: &str) -> Result<Box<dyn Verifier>, Mistake> {
-        let nodes = document::parse(section).unwrap();
-        AnyIssuer.configure(nodes[0].mapping("oidc").unwrap())
-    }
+    use crate::environment::Environment;
 
     #[test]
     fn mistakes_are_told() {
@@ -151,9 +127,9 @@ mod tests {
             (with(", audience: [a]"), "`audience` must be text, not a list"),
             (with(", audiences: a"), "oidc has no `audiences`"),
         ] {
-            assert_eq!(configure(&section).unwrap_err().message, message, "{section}");
+            assert_eq!(METHOD.configured(&section).unwrap_err().message, message, "{section}");
         }
-        assert!(configure(&with(", algorithms: [EdDSA, ES256, ES384, PS256], audience: a")).is_ok());
+        assert!(METHOD.configured(&with(", algorithms: [EdDSA, ES256, ES384, PS256], audience: a")).is_ok());
     }
 
     /// One key set and one join token for all of them: none stands in another's way.
@@ -188,7 +164,7 @@ mod tests {
             ec("p256", "P-256", &p256), ec("p384", "P-384", &p384),
             {"kty": "OKP", "kid": "ed25519", "crv": "Ed25519", "x": base64url(ed25519.public_key().as_ref())},
         ]});
-        let keys = super::super::oidc::KeySet::parse(set.to_string().as_bytes()).unwrap();
+        let keys = super::super::issuers::KeySet::parse(set.to_string().as_bytes()).unwrap();
         let by_rsa = |padding: &'static dyn by::RsaEncoding| {
             let mut signature = vec![0; rsa.public().modulus_len()];
             rsa.sign(padding, &random, b"message", &mut signature).unwrap();
@@ -228,7 +204,7 @@ mod tests {
     #[test]
     fn a_token_that_was_handed_over_is_found() {
         let env = Environment::from_pairs([(VARIABLE, "a.b.c")]);
-        assert_eq!(AnyIssuer.source(&env), Some(Source::variable(VARIABLE)));
-        assert!(AnyIssuer.detects(&env) && !AnyIssuer.detects(&Environment::default()));
+        assert_eq!((METHOD.source)(&env), Some(TokenSource::variable(VARIABLE)));
+        assert!((METHOD.detects)(&env) && !(METHOD.detects)(&Environment::default()));
     }
 }

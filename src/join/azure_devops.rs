@@ -1,28 +1,26 @@
 //! Azure DevOps pipelines: an issuer for each organisation, tokens from an endpoint.
 
+use futures_util::future::FutureExt as _;
 use serde_json::{Map, Value};
 
 use super::endpoint::{self, Endpoint};
-use super::oidc::{Audience, Check, Common, Describe, Oidc, extensions, is_uuid, require_texts, text};
+use super::jwt::{require_texts, text};
+use super::method::{Configured, Method};
+use super::oidc::{Common, Oidc, TokenProfile, organization_id};
+use super::prove::{Job, Presented};
 use super::rules::{self, Condition, Field, Guard, ONE_RUN, Says, Test};
-use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Verifier};
+use super::verify::Provenance;
 use crate::document::{Mapping, Mistake};
-use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
-use crate::secret::Secret;
-use crate::text::shown;
-use crate::wire::Proof;
 
-/// The join method `azure-devops`.
-#[derive(Debug)]
-pub struct AzureDevOps;
-
+/// Where its pages are.
+const SERVER: &str = "https://dev.azure.com";
 /// The issuer, with an organisation's id behind it.
 const ISSUER: &str = "https://vstoken.dev.azure.com";
 /// The audience of every token; the platform lets nobody choose another.
 const AUDIENCE: &str = "api://AzureADTokenExchange";
 const URL_VARIABLE: &str = "SYSTEM_OIDCREQUESTURI";
-const TOKEN_VARIABLE: &str = "SYSTEM_ACCESSTOKEN";
+const ACCESS_TOKEN_VARIABLE: &str = "SYSTEM_ACCESSTOKEN";
 /// The id of a service connection to have the token of, in place of the pipeline's own. Not
 /// AZURESUBSCRIPTION_SERVICE_CONNECTION_ID, which some tasks set: who asks for it should mean it.
 const CONNECTION_VARIABLE: &str = "MACHINE_ID_SERVICE_CONNECTION_ID";
@@ -66,96 +64,68 @@ static GUARDS: &[Guard] = &[Guard {
     risk: "the job runs the code of a pull request that nobody has merged",
 }];
 
-impl JoinMethod for AzureDevOps {
-    fn name(&self) -> &'static str {
-        "azure-devops"
-    }
+/// The join method `azure-devops`.
+pub(super) static METHOD: Method = Method {
+    detects: |env| env.is_true("TF_BUILD"),
+    telling: &[ORGANIZATION, "prj_id", "def_id", "rpo_id", "rpo_uri", "rpo_ref", "rpo_ver", "run_id"],
+    fields: FIELDS,
+    guards: GUARDS,
+    ..Method::new("azure-devops", "Azure DevOps pipelines", |job| prove(job).boxed(), configure)
+};
 
-    fn summary(&self) -> &'static str {
-        "Azure DevOps pipelines"
-    }
+/// A pipeline's own tokens. Those of service connections are what Azure's own tasks carry about.
+static PIPELINES: TokenProfile =
+    TokenProfile { check: check_pipeline, ..TokenProfile::rs256(MAX_LIFETIME, &["sub"], describe) };
+static CONNECTIONS: TokenProfile = TokenProfile {
+    check: |claims| check_subject(claims, CONNECTION, "a service connection's"),
+    ..TokenProfile::rs256(MAX_LIFETIME, &["sub"], describe)
+};
 
-    fn detects(&self, env: &Environment) -> bool {
-        env.is_true("TF_BUILD")
-    }
-
-    fn prove<'a>(&'a self, job: &'a Job<'a>) -> BoxFuture<'a, Result<Presented>> {
-        Box::pin(async move { Ok(Proof::id_token(mint(job).await?).into()) })
-    }
-
-    fn telling(&self) -> &'static [&'static str] {
-        &[ORGANIZATION, "prj_id", "def_id", "rpo_id", "rpo_uri", "rpo_ref", "rpo_ver", "run_id"]
-    }
-
-    fn fields(&self) -> &'static [Field] {
-        FIELDS
-    }
-
-    fn guards(&self) -> &'static [Guard] {
-        GUARDS
-    }
-
-    fn configure(&self, mut section: Mapping<'_>) -> Result<Box<dyn Verifier>, Mistake> {
-        let (place, node) = (section.place, section.need("organization_id")?);
-        let organization = node.text("organization_id")?.to_owned();
-        if !is_uuid(&organization) {
-            return Err(Mistake::new(node.place, "`organization_id` is not a UUID").hint(
-                "https://dev.azure.com/ORGANIZATION/_apis/connectionData shows it as `instanceId`; in small letters",
-            ));
-        }
-        let beside = section.boolean("accept_default_audience")?.then(|| AUDIENCE.to_owned());
-        let common = Common::read(section, FIELDS, GUARDS)?;
-        rules::anchor(
-            &common.rules,
-            |condition| match condition.field.as_str() {
-                "project_id" | "project_name" => true,
-                // As far as the project's end.
-                "sub" => rules::literal_prefix(&condition.want.shown()).split('/').count() > 4,
-                _ => false,
-            },
-            "a rule does not say which project may join",
-            "add `project_id`, `project_name` or `sub`",
-        )?;
-        let connections =
-            common.rules.iter().filter(|rule| rule.conditions.iter().any(of_connection)).count();
-        let check: Check = match connections {
-            0 => check_pipeline,
-            all if all == common.rules.len() => check_connection,
-            _ => {
-                return Err(Mistake::new(
-                    place,
-                    "some rules are for pipelines and some for service connections",
-                )
+fn configure(mut section: Mapping<'_>) -> Configured {
+    let place = section.place;
+    let organization = organization_id(
+        &mut section,
+        "https://dev.azure.com/ORGANIZATION/_apis/connectionData shows it as `instanceId`; in small letters",
+    )?;
+    let other_audience = section.boolean("accept_default_audience")?.then(|| AUDIENCE.to_owned());
+    let common = Common::read(section, FIELDS, GUARDS)?;
+    rules::anchor(
+        &common.rules,
+        |condition| match condition.field.as_str() {
+            "project_id" | "project_name" => true,
+            // As far as the project's end.
+            "sub" => rules::literal_prefix(&condition.want.shown()).split('/').count() > 4,
+            _ => false,
+        },
+        "a rule does not say which project may join",
+        "add `project_id`, `project_name` or `sub`",
+    )?;
+    let connections = common.rules.iter().filter(|rule| rule.conditions.iter().any(of_connection)).count();
+    let issuer = format!("{ISSUER}/{organization}");
+    // A service connection's token may lack the claim, and has the same issuer.
+    let (profile, pinned) = match connections {
+        0 => (&PIPELINES, Some((ORGANIZATION, organization))),
+        all if all == common.rules.len() => (&CONNECTIONS, None),
+        _ => {
+            return Err(Mistake::new(place, "some rules are for pipelines and some for service connections")
                 .hint("write a join token for each"));
-            }
-        };
-        let provenance = Describe { server: "https://dev.azure.com".to_owned(), describe };
-        let issuer = format!("{ISSUER}/{organization}");
-        // A service connection's token may lack the claim, and has the same issuer.
-        let pinned = if connections == 0 { vec![(ORGANIZATION, organization)] } else { Vec::new() };
-        let audience = Audience { beside, ..Audience::default() };
-        Ok(Box::new(Oidc { audience, pinned, ..common.rs256(issuer, MAX_LIFETIME, check, provenance) }))
-    }
+        }
+    };
+    Ok(Box::new(Oidc { other_audience, pinned, ..Oidc::new(profile, issuer, common) }))
 }
 
 fn of_connection(condition: &Condition) -> bool {
     condition.field == "sub" && condition.want.shown().starts_with(CONNECTION)
 }
 
-/// A pipeline's own token. Those of service connections are what Azure's own tasks carry about.
 fn check_pipeline(claims: &Map<String, Value>) -> Result<(), String> {
     check_subject(claims, "p://", "a pipeline's")?;
     // The ref is guarded, so it must be there.
     require_texts(claims, &[ORGANIZATION, "prj_id", "def_id", "rpo_ref", "run_id"])
 }
 
-fn check_connection(claims: &Map<String, Value>) -> Result<(), String> {
-    check_subject(claims, CONNECTION, "a service connection's")
-}
-
 /// `KIND://ORGANIZATION/PROJECT/NAME`: no part may hold a slash, or names could pose as others.
 fn check_subject(claims: &Map<String, Value>, kind: &str, whose: &str) -> Result<(), String> {
-    require_texts(claims, &["sub"])?;
     let parts: Option<Vec<&str>> =
         text(claims, "sub").strip_prefix(kind).map(|rest| rest.split('/').collect());
     match parts {
@@ -164,34 +134,31 @@ fn check_subject(claims: &Map<String, Value>, kind: &str, whose: &str) -> Result
     }
 }
 
-fn describe(server: &str, claims: &Map<String, Value>) -> Provenance {
+fn describe(_: &str, claims: &Map<String, Value>) -> Provenance {
     let of = |name: &str| text(claims, name).to_owned();
     let (sub, run) = (of("sub"), of("run_id"));
     let named = sub.split_once("://").map_or(sub.as_str(), |(_, named)| named);
     let project = named.rsplit_once('/').map_or(named, |(project, _)| project);
     let at = if of("rpo_ref").is_empty() { String::new() } else { format!("@{}", of("rpo_ref")) };
-    Provenance {
-        line: shown(&format!("azure-devops:{named}{at} run {run}")),
-        fulcio: extensions([
+    let page = match run.as_str() {
+        "" => String::new(),
+        run => format!("{SERVER}/{project}/_build/results?buildId={run}"),
+    };
+    Provenance::new(
+        &format!("azure-devops:{named}{at} run {run}"),
+        [
             (8, of("iss")),
             (12, of("rpo_uri")),
             (13, of("rpo_ver")),
             (14, of("rpo_ref")),
             (15, of("rpo_id")),
-            (
-                21,
-                if run.is_empty() {
-                    String::new()
-                } else {
-                    format!("{server}/{project}/_build/results?buildId={run}")
-                },
-            ),
-        ]),
-    }
+            (21, page),
+        ],
+    )
 }
 
 /// Asks Azure DevOps for a token; its audience is not ours to choose.
-async fn mint(job: &Job<'_>) -> Result<Secret> {
+async fn prove(job: &Job<'_>) -> Result<Presented> {
     let Some(url) = job.env.get(URL_VARIABLE) else {
         return Err(Error::new(
             Kind::Proof,
@@ -200,10 +167,12 @@ async fn mint(job: &Job<'_>) -> Result<Secret> {
         .hint("choose another --join-method, or run this in a pipeline")
         .hint("in a container or with `env -i`, pass it on"));
     };
-    let Some(token) = job.env.get(TOKEN_VARIABLE) else {
+    let Some(token) = job.env.get(ACCESS_TOKEN_VARIABLE) else {
         return Err(Error::new(
             Kind::Proof,
-            format!("this job may not ask Azure DevOps for an OIDC token: {TOKEN_VARIABLE} is not set"),
+            format!(
+                "this job may not ask Azure DevOps for an OIDC token: {ACCESS_TOKEN_VARIABLE} is not set"
+            ),
         )
         .hint("pass it to the step:\n    env:\n      SYSTEM_ACCESSTOKEN: $(System.AccessToken)"));
     };
@@ -220,39 +189,28 @@ async fn mint(job: &Job<'_>) -> Result<Secret> {
         untrusted: "a proxy that inspects TLS: point SSL_CERT_FILE at a bundle that holds its CA",
         status_page: "Azure DevOps' own troubles are on https://status.dev.azure.com",
     };
-    #[derive(serde::Deserialize)]
-    struct Minted {
-        #[serde(rename = "oidcToken")]
-        token: Secret,
-    }
     let request = |client: &reqwest::Client| {
         let post = client.post(url.clone()).bearer_auth(token).header("Content-Type", "application/json");
         // Without these, a length is missing and a refusal is a page to sign in on.
         post.header("Content-Length", "0").header("X-TFS-FedAuthRedirect", "Suppress")
     };
-    endpoint.ask(job, &url, request, |minted: Minted| minted.token).await
+    endpoint.ask(job, &url, request).await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document;
 
     const ORG: &str = "0a1b2c3d-0000-4000-8000-00000000abcd";
 
-    fn configure(section: &str) -> Result<Box<dyn Verifier>, Mistake> {
-        let nodes = document::parse(section).unwrap();
-        AzureDevOps.configure(nodes[0].mapping("azure-devops").unwrap())
-    }
-
-    fn allow(rules: &str) -> Result<Box<dyn Verifier>, Mistake> {
-        configure(&format!("{{organization_id: {ORG}, allow: [{rules}]}}"))
+    fn allow(rules: &str) -> Configured {
+        METHOD.configured(&format!("{{organization_id: {ORG}, allow: [{rules}]}}"))
     }
 
     #[test]
     fn mistakes_are_told() {
         assert_eq!(
-            configure("allow: [{project_id: x}]").unwrap_err().message,
+            METHOD.configured("allow: [{project_id: x}]").unwrap_err().message,
             "azure-devops lacks `organization_id`"
         );
         for (rules, message) in [
@@ -278,7 +236,7 @@ mod tests {
             let claims = serde_json::json!({"sub": sub, "org_id": ORG, "prj_id": "p", "def_id": "1", "rpo_ref": "r", "run_id": "1"});
             (
                 check_pipeline(claims.as_object().unwrap()).is_ok(),
-                check_connection(claims.as_object().unwrap()).is_ok(),
+                (CONNECTIONS.check)(claims.as_object().unwrap()).is_ok(),
             )
         };
         assert_eq!(check("p://o/p/n"), (true, false));

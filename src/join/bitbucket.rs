@@ -2,18 +2,15 @@
 
 use serde_json::{Map, Value};
 
-use super::oidc::{Audience, Common, Describe, Oidc, audience, extensions, issuer_url, require_texts, text};
+use super::handed_over::HandedOver;
+use super::jwt::text;
+use super::method::{Configured, Method};
+use super::oidc::{Common, Oidc, TokenProfile, audience, issuer_url};
 use super::rules::{self, Condition, Field, ONE_RUN, Says, Want};
-use super::source::{self, Source};
-use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Verifier};
+use super::source::TokenSource;
+use super::verify::Provenance;
 use crate::document::{Mapping, Mistake};
-use crate::environment::Environment;
-use crate::error::Result;
 use crate::text::shown;
-
-/// The join method `bitbucket`.
-#[derive(Debug)]
-pub struct Bitbucket;
 
 /// The variable with a step's token.
 const VARIABLE: &str = "BITBUCKET_STEP_OIDC_TOKEN";
@@ -39,70 +36,62 @@ static FIELDS: &[Field] = &[
     Field::glob("sub"),
 ];
 
-impl JoinMethod for Bitbucket {
-    fn name(&self) -> &'static str {
-        "bitbucket"
-    }
+/// The join method `bitbucket`.
+pub(super) static METHOD: Method = Method {
+    detects: |env| env.get(MARKER).is_some(),
+    source: |env| TokenSource::in_variable(env, &[VARIABLE]),
+    telling: &[
+        "workspaceUuid",
+        "repositoryUuid",
+        "deploymentEnvironmentUuid",
+        "branchName",
+        "pipelineUuid",
+        "stepUuid",
+    ],
+    fields: FIELDS,
+    ..Method::new("bitbucket", "Bitbucket Pipelines", |job| HANDED_OVER.none(job), configure)
+};
 
-    fn summary(&self) -> &'static str {
-        "Bitbucket Pipelines"
-    }
-
-    fn detects(&self, env: &Environment) -> bool {
-        env.get(MARKER).is_some()
-    }
-
-    fn source(&self, env: &Environment) -> Option<Source> {
-        env.get(VARIABLE).map(|_| Source::variable(VARIABLE))
-    }
-
-    fn prove<'a>(&'a self, job: &'a Job<'a>) -> BoxFuture<'a, Result<Presented>> {
-        let hints = [format!(
+static HANDED_OVER: HandedOver = HandedOver {
+    job: "a Bitbucket step",
+    marker: MARKER,
+    is_one: METHOD.detects,
+    variable: VARIABLE,
+    hints: |job| {
+        vec![format!(
             "give the step one in bitbucket-pipelines.yml:\n    - step:\n        oidc:\n          audiences: ['{}']",
-            shown(job.authority())
-        )];
-        let error = source::gave_none("a Bitbucket step", (self.detects(job.env), MARKER), VARIABLE, hints);
-        Box::pin(async move { Err(error) })
-    }
+            shown(job.authority)
+        )]
+    },
+};
 
-    fn telling(&self) -> &'static [&'static str] {
-        &[
-            "workspaceUuid",
-            "repositoryUuid",
-            "deploymentEnvironmentUuid",
-            "branchName",
-            "pipelineUuid",
-            "stepUuid",
-        ]
-    }
+/// A step may name several audiences; the claim is then a list, of which one is taken alone.
+static PROFILE: TokenProfile = TokenProfile {
+    audience_in_list: true,
+    ..TokenProfile::rs256(
+        MAX_LIFETIME,
+        &["sub", "workspaceUuid", "repositoryUuid", "pipelineUuid", "stepUuid"],
+        describe,
+    )
+};
 
-    fn fields(&self) -> &'static [Field] {
-        FIELDS
-    }
-
-    fn configure(&self, mut section: Mapping<'_>) -> Result<Box<dyn Verifier>, Mistake> {
-        let issuer = issuer_url(section.need("identity_provider_url")?, "identity_provider_url")?;
-        let beside = section.take("audience").map(audience).transpose()?;
-        let common = Common::read(section, FIELDS, &[])?;
-        for rule in &common.rules {
-            if let Some(bare) = rule.conditions.iter().find(|condition| is_bare(condition)) {
-                let message = format!("`{}` is not in braces", bare.field);
-                return Err(
-                    Mistake::new(rule.place, message).hint("Bitbucket writes them so: '{1d397906-…}'")
-                );
-            }
+fn configure(mut section: Mapping<'_>) -> Configured {
+    let issuer = issuer_url(section.need("identity_provider_url")?, "identity_provider_url")?;
+    let other_audience = audience(&mut section)?;
+    let common = Common::read(section, FIELDS, &[])?;
+    for rule in &common.rules {
+        if let Some(bare) = rule.conditions.iter().find(|condition| is_bare(condition)) {
+            let message = format!("`{}` is not in braces", bare.field);
+            return Err(Mistake::new(rule.place, message).hint("Bitbucket writes them so: '{1d397906-…}'"));
         }
-        rules::anchor(
-            &common.rules,
-            |condition| matches!(condition.field.as_str(), "workspace_uuid" | "repository_uuid"),
-            "a rule does not say whose repositories may join",
-            "add `repository_uuid` or `workspace_uuid`",
-        )?;
-        let provenance = Describe { server: String::new(), describe };
-        // A step may name several; the claim is then a list, of which one is taken alone.
-        let audience = Audience { beside, in_list: true, ..Audience::default() };
-        Ok(Box::new(Oidc { audience, ..common.rs256(issuer, MAX_LIFETIME, check, provenance) }))
     }
+    rules::anchor(
+        &common.rules,
+        |condition| matches!(condition.field.as_str(), "workspace_uuid" | "repository_uuid"),
+        "a rule does not say whose repositories may join",
+        "add `repository_uuid` or `workspace_uuid`",
+    )?;
+    Ok(Box::new(Oidc { other_audience, ..Oidc::new(&PROFILE, issuer, common) }))
 }
 
 /// Without its braces, a UUID would match nothing.
@@ -110,34 +99,25 @@ fn is_bare(condition: &Condition) -> bool {
     matches!(&condition.want, Want::Exact(uuid) if condition.field.ends_with("_uuid") && !uuid.starts_with('{'))
 }
 
-fn check(claims: &Map<String, Value>) -> Result<(), String> {
-    require_texts(claims, &["sub", "workspaceUuid", "repositoryUuid", "pipelineUuid", "stepUuid"])
-}
-
 fn describe(_: &str, claims: &Map<String, Value>) -> Provenance {
     let of = |name: &str| text(claims, name).to_owned();
     let branch = of("branchName");
     let at = if branch.is_empty() { String::new() } else { format!("@refs/heads/{branch}") };
-    Provenance {
-        line: shown(&format!(
-            "bitbucket:{}{at} pipeline {} step {}",
-            of("repositoryUuid"),
-            of("pipelineUuid"),
-            of("stepUuid")
-        )),
-        fulcio: extensions([
+    let (repository, pipeline, step) = (of("repositoryUuid"), of("pipelineUuid"), of("stepUuid"));
+    Provenance::new(
+        &format!("bitbucket:{repository}{at} pipeline {pipeline} step {step}"),
+        [
             (8, of("iss")),
             (14, at.trim_start_matches('@').to_owned()),
-            (15, of("repositoryUuid")),
+            (15, repository.clone()),
             (17, of("workspaceUuid")),
-        ]),
-    }
+        ],
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document;
 
     #[test]
     fn mistakes_are_told() {
@@ -164,9 +144,7 @@ mod tests {
                 "`repository_uuid` takes no wildcards",
             ),
         ] {
-            let nodes = document::parse(&section).unwrap();
-            let mistake = Bitbucket.configure(nodes[0].mapping("bitbucket").unwrap()).unwrap_err();
-            assert_eq!(mistake.message, message, "{section}");
+            assert_eq!(METHOD.configured(&section).unwrap_err().message, message, "{section}");
         }
     }
 

@@ -2,22 +2,19 @@
 
 use std::time::Duration;
 
+use futures_util::future::FutureExt as _;
 use serde_json::{Map, Value};
 
 use super::command::{self, Minter};
-use super::oidc::{Common, Describe, extensions, require_texts, text};
+use super::jwt::text;
+use super::method::{Configured, Method};
+use super::oidc::{Common, Oidc, TokenProfile};
+use super::prove::{Job, Presented};
 use super::rules::{self, Condition, Field, ONE_RUN, Says, Test, Want};
-use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Verifier};
-use crate::document::{Mapping, Mistake};
-use crate::environment::Environment;
+use super::verify::Provenance;
+use crate::document::Mapping;
 use crate::error::{Error, Kind, Result};
-use crate::secret::Secret;
-use crate::text::shown;
 use crate::wire::Proof;
-
-/// The join method `buildkite`.
-#[derive(Debug)]
-pub struct Buildkite;
 
 /// The issuer that every organisation shares.
 const ISSUER: &str = "https://agent.buildkite.com";
@@ -75,62 +72,43 @@ static FIELDS: &[Field] = &[
     ]),
 ];
 
-impl JoinMethod for Buildkite {
-    fn name(&self) -> &'static str {
-        "buildkite"
-    }
+/// The join method `buildkite`.
+pub(super) static METHOD: Method = Method {
+    detects: |env| env.is_true("BUILDKITE"),
+    renews: |env| match command::is_there(env, AGENT) {
+        true => Ok(()),
+        false => Err(format!("there is no `{AGENT}` command")),
+    },
+    telling: &[
+        "organization_slug",
+        "organization_id",
+        "pipeline_slug",
+        "pipeline_id",
+        "build_branch",
+        "build_tag",
+        "build_commit",
+        "build_source",
+        "step_key",
+        "runner_environment",
+        "job_id",
+    ],
+    fields: FIELDS,
+    can_bind: true,
+    ..Method::new("buildkite", "Buildkite: agents of version 3", |job| prove(job).boxed(), configure)
+};
 
-    fn summary(&self) -> &'static str {
-        "Buildkite: agents of version 3"
-    }
+static PROFILE: TokenProfile =
+    TokenProfile::rs256(MAX_LIFETIME, &["sub", "organization_slug", "pipeline_slug", "job_id"], describe);
 
-    fn detects(&self, env: &Environment) -> bool {
-        env.is_true("BUILDKITE")
-    }
-
-    fn prove<'a>(&'a self, job: &'a Job<'a>) -> BoxFuture<'a, Result<Presented>> {
-        Box::pin(async move { Ok(Proof::id_token(mint(job).await?).into()) })
-    }
-
-    fn renews(&self, env: &Environment) -> Result<(), String> {
-        if command::is_there(env, AGENT) { Ok(()) } else { Err(format!("there is no `{AGENT}` command")) }
-    }
-
-    fn telling(&self) -> &'static [&'static str] {
-        &[
-            "organization_slug",
-            "organization_id",
-            "pipeline_slug",
-            "pipeline_id",
-            "build_branch",
-            "build_tag",
-            "build_commit",
-            "build_source",
-            "step_key",
-            "runner_environment",
-            "job_id",
-        ]
-    }
-
-    fn fields(&self) -> &'static [Field] {
-        FIELDS
-    }
-
-    fn can_bind(&self) -> bool {
-        true
-    }
-
-    fn configure(&self, section: Mapping<'_>) -> Result<Box<dyn Verifier>, Mistake> {
-        let common = Common::read(section, FIELDS, &[])?;
-        rules::anchor(
-            &common.rules,
-            anchors,
-            "a rule does not say whose pipelines may join",
-            "add `organization_slug`, `organization_id`, `pipeline_id` or `sub: organization:SLUG:…`",
-        )?;
-        let provenance = Describe { server: SERVER.to_owned(), describe };
-        Ok(Box::new(common.rs256(ISSUER.to_owned(), MAX_LIFETIME, check, provenance)))
-    }
+fn configure(section: Mapping<'_>) -> Configured {
+    let common = Common::read(section, FIELDS, &[])?;
+    rules::anchor(
+        &common.rules,
+        anchors,
+        "a rule does not say whose pipelines may join",
+        "add `organization_slug`, `organization_id`, `pipeline_id` or `sub: organization:SLUG:…`",
+    )?;
+    Ok(Box::new(Oidc { server: SERVER.to_owned(), ..Oidc::new(&PROFILE, ISSUER.to_owned(), common) }))
 }
 
 /// All organisations have the same issuer.
@@ -145,10 +123,6 @@ fn anchors(condition: &Condition) -> bool {
     }
 }
 
-fn check(claims: &Map<String, Value>) -> Result<(), String> {
-    require_texts(claims, &["sub", "organization_slug", "pipeline_slug", "job_id"])
-}
-
 fn describe(server: &str, claims: &Map<String, Value>) -> Provenance {
     let of = |name: &str| text(claims, name);
     let build = claims.get("build_number").map(Value::to_string).unwrap_or_default();
@@ -159,20 +133,20 @@ fn describe(server: &str, claims: &Map<String, Value>) -> Provenance {
         (tag, _) => format!("refs/tags/{tag}"),
     };
     let at = if git_ref.is_empty() { String::new() } else { format!("@{git_ref}") };
-    Provenance {
-        line: shown(&format!("buildkite:{pipeline}{at} build {build} job {}", of("job_id"))),
-        fulcio: extensions([
+    Provenance::new(
+        &format!("buildkite:{pipeline}{at} build {build} job {}", of("job_id")),
+        [
             (8, of("iss").to_owned()),
             (11, of("runner_environment").to_owned()),
             (13, of("build_commit").to_owned()),
             (20, of("build_source").to_owned()),
             (21, format!("{server}/{pipeline}/builds/{build}#{}", of("job_id"))),
-        ]),
-    }
+        ],
+    )
 }
 
 /// Has the agent mint a token with our audience, and with the ids in it.
-async fn mint(job: &Job<'_>) -> Result<Secret> {
+async fn prove(job: &Job<'_>) -> Result<Presented> {
     if !job.env.is_true("BUILDKITE") {
         return Err(Error::new(Kind::Proof, "this is not a Buildkite job: BUILDKITE is not `true`")
             .hint("choose another --join-method, or run this in a pipeline"));
@@ -191,23 +165,18 @@ async fn mint(job: &Job<'_>) -> Result<Secret> {
         longest: MINT_TIMEOUT,
         secrets: &["BUILDKITE_AGENT_ACCESS_TOKEN", "BUILDKITE_AGENT_TOKEN", "BUILDKITE_AGENT_JOB_API_TOKEN"],
     };
-    minter.mint(job).await.map_err(|failed| {
+    let minted = minter.mint(job).await.map_err(|failed| {
         let (kind, cause) = (if failed.late { Kind::Unreachable } else { Kind::Proof }, failed.why);
         Error::new(kind, format!("this Buildkite job has no OIDC token: {cause}"))
             .hint("in a container, mount the agent (the docker plugin's `mount-buildkite-agent: true`) and pass BUILDKITE, BUILDKITE_JOB_ID, BUILDKITE_AGENT_ACCESS_TOKEN and BUILDKITE_AGENT_ENDPOINT on")
             .hint("an agent too old for `--claim` must be updated")
-    })
+    })?;
+    Ok(Proof::id_token(minted).into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document;
-
-    fn configure(section: &str) -> Result<Box<dyn Verifier>, Mistake> {
-        let nodes = document::parse(section).unwrap();
-        Buildkite.configure(nodes[0].mapping("buildkite").unwrap())
-    }
 
     #[test]
     fn a_rule_says_whose_pipelines() {
@@ -217,12 +186,12 @@ mod tests {
             "pipeline_id: x",
             "sub: 'organization:acme:pipeline:*'",
         ] {
-            assert!(configure(&format!("allow: [{{{good}}}]")).is_ok(), "{good}");
+            assert!(METHOD.configured(&format!("allow: [{{{good}}}]")).is_ok(), "{good}");
         }
         for bad in
             ["pipeline_slug: app", "sub: '*'", "sub: 'organization:*'", "sub: 'organization:acme*'", "sub: x"]
         {
-            let mistake = configure(&format!("allow: [{{{bad}}}]")).unwrap_err();
+            let mistake = METHOD.configured(&format!("allow: [{{{bad}}}]")).unwrap_err();
             assert_eq!(mistake.message, "a rule does not say whose pipelines may join", "{bad}");
         }
     }
@@ -234,7 +203,7 @@ mod tests {
             ("allow: [{organization_slug: 'a*'}]", "`organization_slug` takes no wildcards"),
             ("{organization_slug: a, allow: [{pipeline_id: x}]}", "buildkite has no `organization_slug`"),
         ] {
-            assert_eq!(configure(section).unwrap_err().message, message, "{section}");
+            assert_eq!(METHOD.configured(section).unwrap_err().message, message, "{section}");
         }
     }
 

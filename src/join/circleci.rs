@@ -3,23 +3,21 @@
 
 use std::time::Duration;
 
-use jsonwebtoken::Algorithm;
+use futures_util::future::FutureExt as _;
 use serde_json::{Map, Value};
 
 use super::command::{self, Minter};
-use super::oidc::{Audience, Common, Describe, Oidc, extensions, is_uuid, issuer_url, require_texts, text};
+use super::jwt::text;
+use super::method::{Configured, Method};
+use super::oidc::{Common, Oidc, TokenProfile, issuer_url, organization_id};
+use super::prove::{Job, Presented};
 use super::rules::{self, Field, Guard, ONE_RUN, Says, Test};
-use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Verifier};
-use crate::document::{Mapping, Mistake};
+use super::verify::Provenance;
+use crate::document::Mapping;
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
-use crate::text::shown;
 use crate::wire::Proof;
-
-/// The join method `circleci`.
-#[derive(Debug)]
-pub struct CircleCi;
 
 /// The issuer that every organisation shares; an organisation's own is below it.
 const ROOT_ISSUER: &str = "https://oidc.circleci.com";
@@ -32,10 +30,11 @@ const MINT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long to wait before it is run again.
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
 const ORGANIZATION: &str = "oidc.circleci.com/org-id";
+const PROJECT: &str = "oidc.circleci.com/project-id";
 const SSH_RERUN: &str = "oidc.circleci.com/ssh-rerun";
 
 static FIELDS: &[Field] = &[
-    Field::new("project_id", Test::Exact).claim("oidc.circleci.com/project-id"),
+    Field::new("project_id", Test::Exact).claim(PROJECT),
     // Who may use a context is said in the context's own settings.
     Field::new("context_id", Test::Member)
         .claim("oidc.circleci.com/context-ids")
@@ -67,105 +66,62 @@ static GUARDS: &[Guard] = &[Guard {
     risk: "somebody sits at a shell in the job",
 }];
 
-impl JoinMethod for CircleCi {
-    fn name(&self) -> &'static str {
-        "circleci"
-    }
+/// The join method `circleci`.
+pub(super) static METHOD: Method = Method {
+    detects: |env| env.is_true("CIRCLECI"),
+    renews: |env| match command::is_there(env, "circleci") {
+        true => Ok(()),
+        false => Err("there is no `circleci` command, and CIRCLE_OIDC_TOKEN stays the same".to_owned()),
+    },
+    telling: &[
+        ORGANIZATION,
+        PROJECT,
+        "oidc.circleci.com/context-ids",
+        "oidc.circleci.com/vcs-origin",
+        "oidc.circleci.com/vcs-ref",
+        SSH_RERUN,
+    ],
+    fields: FIELDS,
+    guards: GUARDS,
+    can_bind: true,
+    ..Method::new("circleci", "CircleCI: cloud and server", |job| prove(job).boxed(), configure)
+};
 
-    fn summary(&self) -> &'static str {
-        "CircleCI: cloud and server"
-    }
-
-    fn detects(&self, env: &Environment) -> bool {
-        env.is_true("CIRCLECI")
-    }
-
-    fn prove<'a>(&'a self, job: &'a Job<'a>) -> BoxFuture<'a, Result<Presented>> {
-        Box::pin(async move {
-            let why = match mint(job).await {
-                Ok(token) => return Ok(Proof::id_token(token).into()),
-                Err(why) => why,
-            };
-            for name in VARIABLES {
-                if let Some(token) = job.env.get(name) {
-                    (job.warn)(&format!(
-                        "{why}; taking {name}, whose audience CircleCI chose: the join token must have `accept_default_audience`"
-                    ));
-                    return Ok(Proof::id_token(Secret::new(token.to_owned())).into());
-                }
-            }
-            Err(no_token(job.env, &why))
-        })
-    }
-
-    fn renews(&self, env: &Environment) -> Result<(), String> {
-        if command::is_there(env, "circleci") {
-            Ok(())
-        } else {
-            Err("there is no `circleci` command, and CIRCLE_OIDC_TOKEN stays the same".to_owned())
-        }
-    }
-
-    fn telling(&self) -> &'static [&'static str] {
-        &[
-            ORGANIZATION,
-            "oidc.circleci.com/project-id",
-            "oidc.circleci.com/context-ids",
-            "oidc.circleci.com/vcs-origin",
-            "oidc.circleci.com/vcs-ref",
-            SSH_RERUN,
-        ]
-    }
-
-    fn fields(&self) -> &'static [Field] {
-        FIELDS
-    }
-
-    fn guards(&self) -> &'static [Guard] {
-        GUARDS
-    }
-
-    fn can_bind(&self) -> bool {
-        true
-    }
-
-    fn configure(&self, mut section: Mapping<'_>) -> Result<Box<dyn Verifier>, Mistake> {
-        let node = section.need("organization_id")?;
-        let organization = node.text("organization_id")?.to_owned();
-        if !is_uuid(&organization) {
-            return Err(Mistake::new(node.place, "`organization_id` is not a UUID")
-                .hint("it stands in the organization's settings, under Overview"));
-        }
-        let issuer = match section.take("issuer") {
-            // CircleCI server, or the issuer that all organisations share.
-            Some(node) => issuer_url(node, "issuer")?,
-            None => format!("{ROOT_ISSUER}/org/{organization}"),
-        };
-        let beside = section.boolean("accept_default_audience")?.then(|| organization.clone());
-        let common = Common::read(section, FIELDS, GUARDS)?;
-        Ok(Box::new(Oidc {
-            issuer,
-            static_keys: common.static_keys,
-            algorithms: vec![Algorithm::RS256],
-            max_lifetime: MAX_LIFETIME,
-            require_key_binding: common.require_key_binding,
-            audience: Audience { beside, ..Audience::default() },
-            check,
-            // An issuer may be shared, so the organisation is checked whichever it is.
-            pinned: vec![(ORGANIZATION, organization)],
-            provenance: Describe { server: String::new(), describe },
-            rules: common.rules,
-        }))
-    }
-}
-
-fn check(claims: &Map<String, Value>) -> Result<(), String> {
-    require_texts(claims, &["sub", "oidc.circleci.com/project-id", ORGANIZATION])?;
+static PROFILE: TokenProfile = TokenProfile {
     // It is guarded, so it must be there.
-    match claims.get(SSH_RERUN) {
+    check: |claims| match claims.get(SSH_RERUN) {
         Some(Value::Bool(_)) => Ok(()),
         _ => Err(format!("{SSH_RERUN} is missing or not a boolean")),
-    }
+    },
+    ..TokenProfile::rs256(MAX_LIFETIME, &["sub", PROJECT, ORGANIZATION], describe)
+};
+
+fn configure(mut section: Mapping<'_>) -> Configured {
+    let organization =
+        organization_id(&mut section, "it stands in the organization's settings, under Overview")?;
+    let issuer = match section.take("issuer") {
+        // CircleCI server, or the issuer that all organisations share.
+        Some(node) => issuer_url(node, "issuer")?,
+        None => format!("{ROOT_ISSUER}/org/{organization}"),
+    };
+    let other_audience = section.boolean("accept_default_audience")?.then(|| organization.clone());
+    let common = Common::read(section, FIELDS, GUARDS)?;
+    // An issuer may be shared, so the organisation is checked whichever it is.
+    let pinned = Some((ORGANIZATION, organization));
+    Ok(Box::new(Oidc { other_audience, pinned, ..Oidc::new(&PROFILE, issuer, common) }))
+}
+
+async fn prove(job: &Job<'_>) -> Result<Presented> {
+    let why = match mint(job).await {
+        Ok(token) => return Ok(Proof::id_token(token).into()),
+        Err(why) => why,
+    };
+    let given = VARIABLES.into_iter().find_map(|name| Some((name, job.env.get(name)?)));
+    let (name, token) = given.ok_or_else(|| no_token(job.env, &why))?;
+    (job.warn)(&format!(
+        "{why}; taking {name}, whose audience CircleCI chose: the join token must have `accept_default_audience`"
+    ));
+    Ok(Proof::id_token(Secret::new(token.to_owned())).into())
 }
 
 fn describe(_: &str, claims: &Map<String, Value>) -> Provenance {
@@ -175,11 +131,10 @@ fn describe(_: &str, claims: &Map<String, Value>) -> Provenance {
     let at = if of("vcs-ref").is_empty() { String::new() } else { format!("@{}", of("vcs-ref")) };
     let source =
         if of("vcs-origin").is_empty() { String::new() } else { format!("https://{}", of("vcs-origin")) };
-    let fulcio = [(8, text(claims, "iss").to_owned()), (12, source), (14, of("vcs-ref"))];
-    Provenance {
-        line: shown(&format!("circleci:{origin}{at} workflow {} job {}", of("workflow-id"), of("job-id"))),
-        fulcio: extensions(fulcio),
-    }
+    Provenance::new(
+        &format!("circleci:{origin}{at} workflow {} job {}", of("workflow-id"), of("job-id")),
+        [(8, text(claims, "iss").to_owned()), (12, source), (14, of("vcs-ref"))],
+    )
 }
 
 /// Has CircleCI's own command mint a token with our audience. It finds what
@@ -231,14 +186,8 @@ fn no_token(env: &Environment, why: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document;
 
     const ORG: &str = "0a1b2c3d-0000-4000-8000-00000000abcd";
-
-    fn configure(section: &str) -> Result<Box<dyn Verifier>, Mistake> {
-        let nodes = document::parse(section).unwrap();
-        CircleCi.configure(nodes[0].mapping("circleci").unwrap())
-    }
 
     #[test]
     fn mistakes_are_told() {
@@ -255,10 +204,13 @@ mod tests {
             (format!("{{organization_id: {ORG}, allow: [{{project: x}}]}}"), "a rule has no `project`"),
             (format!("{{organization_id: {ORG}}}"), "circleci lacks `allow`"),
         ] {
-            assert_eq!(configure(&section).unwrap_err().message, message, "{section}");
+            assert_eq!(METHOD.configured(&section).unwrap_err().message, message, "{section}");
         }
         assert!(
-            configure(&format!("{{organization_id: {ORG}, allow: [{{project_id: x, ssh_rerun: true}}]}}"))
+            METHOD
+                .configured(&format!(
+                    "{{organization_id: {ORG}, allow: [{{project_id: x, ssh_rerun: true}}]}}"
+                ))
                 .is_ok()
         );
     }

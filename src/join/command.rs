@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::Job;
+use super::prove::Job;
 use crate::environment::Environment;
 use crate::secret::Secret;
 use crate::text::shown_unless_secret;

@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use reqwest::{Client, RequestBuilder, StatusCode, Url};
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
 use tokio::time::{sleep, timeout};
 
-use super::Job;
+use super::prove::{Job, Presented};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::net::{self, RequestError};
 use crate::retry::Attempts;
 use crate::secret::Secret;
 use crate::text::shown_unless_secret;
+use crate::wire::Proof;
 
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER: usize = 64 << 10;
@@ -34,6 +35,14 @@ pub(super) struct Endpoint<'a> {
     pub status_page: &'a str,
 }
 
+/// What an endpoint answers, whatever else is in it.
+#[derive(Deserialize)]
+struct Minted {
+    /// The token, as GitHub has it and as Azure DevOps has it.
+    #[serde(alias = "oidcToken")]
+    value: Secret,
+}
+
 /// Why there is no token: for good, or for now.
 enum NoToken {
     Refused(Error),
@@ -52,13 +61,12 @@ pub(super) fn url(text: &str, variable: &str) -> Result<Url> {
 
 impl Endpoint<'_> {
     /// Asks for a token, again while the platform says that it is not ready.
-    pub(super) async fn ask<T: DeserializeOwned>(
+    pub(super) async fn ask(
         &self,
         job: &Job<'_>,
         url: &Url,
         request: impl Fn(&Client) -> RequestBuilder,
-        token: fn(T) -> Secret,
-    ) -> Result<Secret> {
+    ) -> Result<Presented> {
         let platform = self.platform;
         let client = job.platform.client()?;
         let mut attempts = Attempts::until(job.deadline);
@@ -66,8 +74,8 @@ impl Endpoint<'_> {
         while let Some(time) = attempts.next() {
             (job.say)(&format!("asking {platform} for an OIDC token"));
             // One request that hangs must not take the time of the next, which may be answered.
-            why = match timeout(time.min(ATTEMPT), self.answer(request(client), token)).await {
-                Ok(Ok(token)) => return Ok(token),
+            why = match timeout(time.min(ATTEMPT), self.answer(request(client))).await {
+                Ok(Ok(token)) => return Ok(Proof::id_token(token).into()),
                 Ok(Err(NoToken::Refused(error))) => return Err(error),
                 Ok(Err(NoToken::NotNow(why))) => why,
                 Err(_) => "no answer in time".to_owned(),
@@ -83,11 +91,7 @@ impl Endpoint<'_> {
             .hint(self.status_page))
     }
 
-    async fn answer<T: DeserializeOwned>(
-        &self,
-        request: RequestBuilder,
-        token: fn(T) -> Secret,
-    ) -> Result<Secret, NoToken> {
+    async fn answer(&self, request: RequestBuilder) -> Result<Secret, NoToken> {
         let platform = self.platform;
         let response = request.send().await.map_err(|error| match error.into() {
             RequestError::Untrusted(why) => NoToken::Refused(
@@ -100,7 +104,9 @@ impl Endpoint<'_> {
             error => NoToken::NotNow(error.to_string()),
         })?;
         let status = response.status();
-        let body = zeroize::Zeroizing::new(net::body(response, MAX_ANSWER).await.map_err(NoToken::NotNow)?);
+        let body = zeroize::Zeroizing::new(
+            net::body(response, MAX_ANSWER).await.map_err(|error| NoToken::NotNow(error.to_string()))?,
+        );
         let not_now = || Err(NoToken::NotNow(format!("status {}", status.as_u16())));
         let pending = || (self.pending)(&String::from_utf8_lossy(&body).to_ascii_lowercase());
         match status {
@@ -121,8 +127,8 @@ impl Endpoint<'_> {
         }
         // What the answer holds may be secret, so the parser's words stay out.
         let without = format!("{platform}'s token endpoint answered without a token");
-        let minted =
-            serde_json::from_slice(&body).map_err(|_| NoToken::Refused(Error::new(Kind::Proof, without)))?;
-        Ok(token(minted))
+        serde_json::from_slice(&body)
+            .map(|minted: Minted| minted.value)
+            .map_err(|_| NoToken::Refused(Error::new(Kind::Proof, without)))
     }
 }

@@ -1,26 +1,22 @@
 //! GitHub Actions: github.com, an enterprise's own issuer, GitHub Enterprise
 //! Server and `*.ghe.com`.
 
-use jsonwebtoken::Algorithm;
+use futures_util::future::FutureExt as _;
 use serde_json::{Map, Value};
 
 use super::endpoint::{self, Endpoint};
-use super::oidc::{Audience, Common, Describe, Oidc, extensions, require_texts, text};
-use super::rules::{self, Condition, Field, Guard, Rule, Says, Test, Want};
-use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Verifier};
+use super::jwt::text;
+use super::method::{Configured, Method};
+use super::oidc::{Common, Oidc, TokenProfile};
+use super::prove::{Job, Presented};
+use super::rules::{self, Condition, Field, Guard, Says, Test, Want};
+use super::verify::Provenance;
 use crate::document::{Mapping, Mistake};
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
-use crate::secret::Secret;
-use crate::text::shown;
-use crate::wire::Proof;
-
-/// The join method `github`.
-#[derive(Debug)]
-pub struct GitHub;
 
 const URL_VARIABLE: &str = "ACTIONS_ID_TOKEN_REQUEST_URL";
-const TOKEN_VARIABLE: &str = "ACTIONS_ID_TOKEN_REQUEST_TOKEN";
+const REQUEST_TOKEN_VARIABLE: &str = "ACTIONS_ID_TOKEN_REQUEST_TOKEN";
 /// The issuer of github.com; an enterprise's own has its slug behind it.
 const ISSUER: &str = "https://token.actions.githubusercontent.com";
 /// GitHub's tokens live for five minutes, in seconds; anything over an hour is not one.
@@ -96,76 +92,55 @@ static GUARDS: &[Guard] = &[Guard {
     risk: "the job has the rights of the repository and may run the code or data of strangers",
 }];
 
-impl JoinMethod for GitHub {
-    fn name(&self) -> &'static str {
-        "github"
-    }
+/// The join method `github`.
+pub(super) static METHOD: Method = Method {
+    detects: |env| env.is_true("GITHUB_ACTIONS"),
+    telling: &[
+        "repository",
+        "repository_id",
+        "repository_owner",
+        "repository_owner_id",
+        "ref",
+        "ref_protected",
+        "environment",
+        "event_name",
+        "job_workflow_ref",
+        "workflow_ref",
+        "runner_environment",
+        "run_id",
+        "run_attempt",
+    ],
+    fields: FIELDS,
+    guards: GUARDS,
+    can_bind: true,
+    ..Method::new(
+        "github",
+        "GitHub Actions: github.com, GitHub Enterprise Cloud and Server",
+        |job| prove(job).boxed(),
+        configure,
+    )
+};
 
-    fn summary(&self) -> &'static str {
-        "GitHub Actions: github.com, GitHub Enterprise Cloud and Server"
-    }
+/// `event_name` is guarded, so it must be there; the others make the provenance.
+static PROFILE: TokenProfile = TokenProfile::rs256(
+    MAX_LIFETIME,
+    &["sub", "repository", "repository_owner", "event_name", "run_id"],
+    describe,
+);
 
-    fn detects(&self, env: &Environment) -> bool {
-        env.is_true("GITHUB_ACTIONS")
-    }
-
-    fn prove<'a>(&'a self, job: &'a Job<'a>) -> BoxFuture<'a, Result<Presented>> {
-        Box::pin(async move { Ok(Proof::id_token(mint(job).await?).into()) })
-    }
-
-    fn telling(&self) -> &'static [&'static str] {
-        &[
-            "repository",
-            "repository_id",
-            "repository_owner",
-            "repository_owner_id",
-            "ref",
-            "ref_protected",
-            "environment",
-            "event_name",
-            "job_workflow_ref",
-            "workflow_ref",
-            "runner_environment",
-            "run_id",
-            "run_attempt",
-        ]
-    }
-
-    fn fields(&self) -> &'static [Field] {
-        FIELDS
-    }
-
-    fn guards(&self) -> &'static [Guard] {
-        GUARDS
-    }
-
-    fn can_bind(&self) -> bool {
-        true
-    }
-
-    fn configure(&self, mut section: Mapping<'_>) -> Result<Box<dyn Verifier>, Mistake> {
-        let place = section.place;
-        let host = section.text("enterprise_server_host")?;
-        let slug = section.text("enterprise_slug")?;
-        let common = Common::read(section, FIELDS, GUARDS)?;
-        common.rules.iter().try_for_each(anchored)?;
-        let (issuer, server) = issuer(host, slug).map_err(|why| Mistake::new(place, why))?;
-        Ok(Box::new(Oidc {
-            issuer,
-            static_keys: common.static_keys,
-            algorithms: vec![Algorithm::RS256],
-            max_lifetime: MAX_LIFETIME,
-            require_key_binding: common.require_key_binding,
-            audience: Audience::default(),
-            check: |claims| {
-                // `event_name` is guarded, so it must be there; the others make the provenance.
-                require_texts(claims, &["sub", "repository", "repository_owner", "event_name", "run_id"])
-            },
-            pinned: Vec::new(),
-            provenance: Describe { server, describe },
-            rules: common.rules,
-        }))
-    }
+fn configure(mut section: Mapping<'_>) -> Configured {
+    let place = section.place;
+    let host = section.text("enterprise_server_host")?;
+    let slug = section.text("enterprise_slug")?;
+    let common = Common::read(section, FIELDS, GUARDS)?;
+    rules::anchor(
+        &common.rules,
+        anchors,
+        "a rule does not say whose repositories may join",
+        "add `repository: OWNER/NAME`, `repository_owner: OWNER`, `repository_id`, `repository_owner_id` or `sub`; wildcards only behind `OWNER/`",
+    )?;
+    let (issuer, server) = issuer(host, slug).map_err(|why| Mistake::new(place, why))?;
+    Ok(Box::new(Oidc { server, ..Oidc::new(&PROFILE, issuer, common) }))
 }
 
 /// The issuer's URL, and where its pages are.
@@ -194,19 +169,14 @@ fn issuer(host: Option<&str>, slug: Option<&str>) -> Result<(String, String), St
 
 /// A rule must say whose repositories it is about: github.com has one issuer
 /// for everybody, and anybody may have a `refs/heads/main`.
-fn anchored(rule: &Rule) -> Result<(), Mistake> {
-    let anchors = |condition: &Condition| match (condition.field.as_str(), &condition.want) {
+fn anchors(condition: &Condition) -> bool {
+    match (condition.field.as_str(), &condition.want) {
         ("repository_id" | "repository_owner_id", Want::Exact(_)) => true,
         ("repository_owner", Want::Glob(pattern)) => rules::literal_prefix(pattern) == pattern,
         ("repository", Want::Glob(pattern)) => rules::literal_prefix(pattern).contains('/'),
         ("sub", Want::Glob(pattern)) => names_owner(rules::literal_prefix(pattern)),
         _ => false,
-    };
-    if rule.conditions.iter().any(anchors) {
-        return Ok(());
     }
-    Err(Mistake::new(rule.place, "a rule does not say whose repositories may join")
-        .hint("add `repository: OWNER/NAME`, `repository_owner: OWNER`, `repository_id`, `repository_owner_id` or `sub`; wildcards only behind `OWNER/`"))
 }
 
 /// Whether a subject's beginning says whose it is. Anybody can have their
@@ -253,20 +223,13 @@ fn describe(server: &str, claims: &Map<String, Value>) -> Provenance {
         (21, run),
         (22, of("repository_visibility").to_owned()),
     ];
-    Provenance {
-        line: shown(&format!(
-            "github:{}@{} run {} attempt {attempt}",
-            of("repository"),
-            of("ref"),
-            of("run_id")
-        )),
-        fulcio: extensions(fulcio),
-    }
+    let line = format!("github:{}@{} run {} attempt {attempt}", of("repository"), of("ref"), of("run_id"));
+    Provenance::new(&line, fulcio)
 }
 
 /// Asks GitHub for a token with our audience.
-async fn mint(job: &Job<'_>) -> Result<Secret> {
-    let (Some(url), Some(token)) = (job.env.get(URL_VARIABLE), job.env.get(TOKEN_VARIABLE)) else {
+async fn prove(job: &Job<'_>) -> Result<Presented> {
+    let (Some(url), Some(token)) = (job.env.get(URL_VARIABLE), job.env.get(REQUEST_TOKEN_VARIABLE)) else {
         return Err(no_endpoint(job.env));
     };
     let mut url = endpoint::url(url, URL_VARIABLE)?;
@@ -279,14 +242,10 @@ async fn mint(job: &Job<'_>) -> Result<Secret> {
         untrusted: "GitHub Enterprise Server behind a private CA: point SSL_CERT_FILE at a bundle that holds it",
         status_page: "github.com's own troubles are on https://www.githubstatus.com",
     };
-    #[derive(serde::Deserialize)]
-    struct Minted {
-        value: Secret,
-    }
     let accept = "application/json; api-version=2.0";
     let request =
         |client: &reqwest::Client| client.get(url.clone()).bearer_auth(token).header("Accept", accept);
-    endpoint.ask(job, &url, request, |minted: Minted| minted.value).await
+    endpoint.ask(job, &url, request).await
 }
 
 fn no_endpoint(env: &Environment) -> Error {
@@ -307,12 +266,6 @@ fn no_endpoint(env: &Environment) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document;
-
-    fn configure(section: &str) -> Result<Box<dyn Verifier>, Mistake> {
-        let nodes = document::parse(section).unwrap();
-        GitHub.configure(nodes[0].mapping("github").unwrap())
-    }
 
     #[test]
     fn issuers() {
@@ -344,7 +297,9 @@ mod tests {
             "{sub: 'environment:production', repository: o/r}",
         ] {
             assert!(
-                configure(&format!("allow: [{{{}}}]", good.trim_matches(|c| c == '{' || c == '}'))).is_ok(),
+                METHOD
+                    .configured(&format!("allow: [{{{}}}]", good.trim_matches(|c| c == '{' || c == '}')))
+                    .is_ok(),
                 "{good}"
             );
         }
@@ -364,7 +319,7 @@ mod tests {
             "sub: 'job_workflow_ref:o/r/.github/workflows/x.yml@refs/heads/main'",
             "job_workflow_ref: o/r/.github/workflows/x.yml@refs/heads/main",
         ] {
-            let mistake = configure(&format!("allow: [{{{bad}}}]")).unwrap_err();
+            let mistake = METHOD.configured(&format!("allow: [{{{bad}}}]")).unwrap_err();
             assert_eq!(mistake.message, "a rule does not say whose repositories may join", "{bad}");
         }
     }
@@ -385,7 +340,7 @@ mod tests {
                 "`static_jwks` is not a key set: it has no list `keys`",
             ),
         ] {
-            assert_eq!(configure(section).unwrap_err().message, message, "{section}");
+            assert_eq!(METHOD.configured(section).unwrap_err().message, message, "{section}");
         }
     }
 

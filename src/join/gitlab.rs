@@ -2,18 +2,15 @@
 
 use serde_json::{Map, Value};
 
-use super::oidc::{Common, Describe, extensions, host, require_texts, text};
+use super::handed_over::HandedOver;
+use super::jwt::text;
+use super::method::{Configured, Method};
+use super::oidc::{Common, Oidc, TokenProfile, host};
 use super::rules::{self, Condition, Field, Guard, ONE_RUN, Says, Test, Want};
-use super::source::{self, Source};
-use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Verifier};
-use crate::document::{Mapping, Mistake};
-use crate::environment::Environment;
-use crate::error::Result;
+use super::source::TokenSource;
+use super::verify::Provenance;
+use crate::document::Mapping;
 use crate::text::shown;
-
-/// The join method `gitlab`.
-#[derive(Debug)]
-pub struct GitLab;
 
 /// The host of GitLab's own service.
 const HOST: &str = "gitlab.com";
@@ -84,77 +81,67 @@ static GUARDS: &[Guard] = &[Guard {
     risk: "the job may run code that nobody has merged, of a fork even, with the rights of the project",
 }];
 
-impl JoinMethod for GitLab {
-    fn name(&self) -> &'static str {
-        "gitlab"
-    }
+/// The join method `gitlab`.
+pub(super) static METHOD: Method = Method {
+    detects: |env| env.is_true(MARKER),
+    source: |env| TokenSource::in_variable(env, &[VARIABLE]),
+    telling: &[
+        "project_path",
+        "project_id",
+        "namespace_path",
+        "namespace_id",
+        "ref",
+        "ref_type",
+        "ref_protected",
+        "pipeline_source",
+        "environment",
+        "environment_protected",
+        "ci_config_ref_uri",
+        "runner_environment",
+        "user_login",
+        "pipeline_id",
+        "job_id",
+    ],
+    fields: FIELDS,
+    guards: GUARDS,
+    ..Method::new("gitlab", "GitLab CI: gitlab.com and self-managed", |job| HANDED_OVER.none(job), configure)
+};
 
-    fn summary(&self) -> &'static str {
-        "GitLab CI: gitlab.com and self-managed"
-    }
-
-    fn detects(&self, env: &Environment) -> bool {
-        env.is_true(MARKER)
-    }
-
-    fn source(&self, env: &Environment) -> Option<Source> {
-        env.get(VARIABLE).map(|_| Source::variable(VARIABLE))
-    }
-
-    fn prove<'a>(&'a self, job: &'a Job<'a>) -> BoxFuture<'a, Result<Presented>> {
-        let hints = [
+static HANDED_OVER: HandedOver = HandedOver {
+    job: "a GitLab job",
+    marker: MARKER,
+    is_one: METHOD.detects,
+    variable: VARIABLE,
+    hints: |job| {
+        vec![
             format!(
                 "give the job one in .gitlab-ci.yml:\n    id_tokens:\n      {VARIABLE}:\n        aud: {}",
-                shown(job.authority())
+                shown(job.authority)
             ),
             "a token under another name is handed over with --id-token-env NAME".to_owned(),
-        ];
-        let error = source::gave_none("a GitLab job", (self.detects(job.env), MARKER), VARIABLE, hints);
-        Box::pin(async move { Err(error) })
-    }
-
-    fn telling(&self) -> &'static [&'static str] {
-        &[
-            "project_path",
-            "project_id",
-            "namespace_path",
-            "namespace_id",
-            "ref",
-            "ref_type",
-            "ref_protected",
-            "pipeline_source",
-            "environment",
-            "environment_protected",
-            "ci_config_ref_uri",
-            "runner_environment",
-            "user_login",
-            "pipeline_id",
-            "job_id",
         ]
-    }
+    },
+};
 
-    fn fields(&self) -> &'static [Field] {
-        FIELDS
-    }
+/// `pipeline_source` is guarded, so it must be there; the others make the provenance.
+static PROFILE: TokenProfile = TokenProfile::rs256(
+    MAX_LIFETIME,
+    &["sub", "project_path", "project_id", "namespace_path", "pipeline_source", "pipeline_id", "job_id"],
+    describe,
+);
 
-    fn guards(&self) -> &'static [Guard] {
-        GUARDS
-    }
-
-    fn configure(&self, mut section: Mapping<'_>) -> Result<Box<dyn Verifier>, Mistake> {
-        let host = section.take("domain").map_or(Ok(HOST), |node| host(node, "domain"))?;
-        let issuer = format!("https://{host}");
-        let common = Common::read(section, FIELDS, GUARDS)?;
-        rules::anchor(
-            &common.rules,
-            anchors,
-            "a rule does not say whose projects may join",
-            "add `project_path: GROUP/PROJECT`, `namespace_path: GROUP`, `project_id`, `namespace_id` or \
-             `sub: project_path:GROUP/…`; wildcards only behind `GROUP/`",
-        )?;
-        let server = issuer.clone();
-        Ok(Box::new(common.rs256(issuer, MAX_LIFETIME, check, Describe { server, describe })))
-    }
+fn configure(mut section: Mapping<'_>) -> Configured {
+    let host = section.take("domain").map_or(Ok(HOST), |node| host(node, "domain"))?;
+    let issuer = format!("https://{host}");
+    let common = Common::read(section, FIELDS, GUARDS)?;
+    rules::anchor(
+        &common.rules,
+        anchors,
+        "a rule does not say whose projects may join",
+        "add `project_path: GROUP/PROJECT`, `namespace_path: GROUP`, `project_id`, `namespace_id` or \
+         `sub: project_path:GROUP/…`; wildcards only behind `GROUP/`",
+    )?;
+    Ok(Box::new(Oidc::new(&PROFILE, issuer, common)))
 }
 
 /// Everybody may have a project on gitlab.com, and a branch `main` in it.
@@ -172,14 +159,6 @@ fn anchors(condition: &Condition) -> bool {
     }
 }
 
-/// `pipeline_source` is guarded, so it must be there; the others make the provenance.
-fn check(claims: &Map<String, Value>) -> Result<(), String> {
-    require_texts(
-        claims,
-        &["sub", "project_path", "project_id", "namespace_path", "pipeline_source", "pipeline_id", "job_id"],
-    )
-}
-
 /// The job, as text and in the extensions that Fulcio defines for GitLab.
 fn describe(server: &str, claims: &Map<String, Value>) -> Provenance {
     let of = |name: &str| text(claims, name);
@@ -192,14 +171,15 @@ fn describe(server: &str, claims: &Map<String, Value>) -> Provenance {
         "" => String::new(),
         uri => format!("https://{uri}"),
     };
-    Provenance {
-        line: shown(&format!(
-            "gitlab:{}@{git_ref} pipeline {} job {}",
-            of("project_path"),
-            of("pipeline_id"),
-            of("job_id")
-        )),
-        fulcio: extensions([
+    let line = format!(
+        "gitlab:{}@{git_ref} pipeline {} job {}",
+        of("project_path"),
+        of("pipeline_id"),
+        of("job_id")
+    );
+    Provenance::new(
+        &line,
+        [
             (8, of("iss").to_owned()),
             (9, config.clone()),
             (10, of("ci_config_sha").to_owned()),
@@ -215,19 +195,13 @@ fn describe(server: &str, claims: &Map<String, Value>) -> Provenance {
             (20, of("pipeline_source").to_owned()),
             (21, format!("{server}/{}/-/jobs/{}", of("project_path"), of("job_id"))),
             (22, of("project_visibility").to_owned()),
-        ]),
-    }
+        ],
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document;
-
-    fn configure(section: &str) -> Result<Box<dyn Verifier>, Mistake> {
-        let nodes = document::parse(section).unwrap();
-        GitLab.configure(nodes[0].mapping("gitlab").unwrap())
-    }
 
     #[test]
     fn a_rule_says_whose_projects() {
@@ -240,7 +214,7 @@ mod tests {
             "namespace_id: '7'",
             "sub: 'project_path:g/p:ref_type:branch:ref:*'",
         ] {
-            assert!(configure(&format!("allow: [{{{good}}}]")).is_ok(), "{good}");
+            assert!(METHOD.configured(&format!("allow: [{{{good}}}]")).is_ok(), "{good}");
         }
         for bad in [
             "ref: main",
@@ -256,7 +230,7 @@ mod tests {
             "job_project_id: '7'",
             "ci_config_ref_uri: 'gitlab.com/g/p//.gitlab-ci.yml@refs/heads/main'",
         ] {
-            let mistake = configure(&format!("allow: [{{{bad}}}]")).unwrap_err();
+            let mistake = METHOD.configured(&format!("allow: [{{{bad}}}]")).unwrap_err();
             assert_eq!(mistake.message, "a rule does not say whose projects may join", "{bad}");
         }
     }
@@ -274,7 +248,7 @@ mod tests {
             ("allow: [{project_path: g/p, ref_type: 'b*'}]", "`ref_type` takes no wildcards"),
             ("allow: [{project_path: g/p, project: 7}]", "a rule has no `project`"),
         ] {
-            assert_eq!(configure(section).unwrap_err().message, message, "{section}");
+            assert_eq!(METHOD.configured(section).unwrap_err().message, message, "{section}");
         }
     }
 

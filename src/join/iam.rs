@@ -5,135 +5,77 @@
 //! AWS's answer. The request carries the hash of the job's keys in a header
 //! that is signed too, so it is good for those keys and this authority alone.
 
-use std::sync::LazyLock;
-
-use ring::digest::{SHA256, digest};
+use futures_util::future::{BoxFuture, FutureExt as _};
 use serde_json::{Map, Value};
 
-use super::oidc::text;
+use super::jwt::text;
+use super::method::{Configured, Method};
 use super::rules::{self, Condition, Field, Rule, Test, Want};
-use super::{
-    BoxFuture, Desk, Failure, Identity, Job, JoinMethod, Presented, Provenance, Replay, Supposed, Verifier,
-};
+use super::verify::{Failure, Identity, Provenance, Replay, Verifier, VerifyContext};
 use crate::denial::{Denial, Reason};
 use crate::document::{Mapping, Mistake};
-use crate::environment::Environment;
-use crate::error::Result;
-use crate::text::{hex, shown};
 use crate::wire::Proof;
 
 mod credentials;
 mod endpoint;
+mod proof;
 mod request;
 mod sts;
 
 use endpoint::{PARTITIONS, Partition};
-use request::Signed;
+use request::StsRequest;
 
-/// The join method `iam`.
-#[derive(Debug)]
-pub struct Iam;
-
-/// The field of its proofs.
-const PROOF: &str = "sts_request";
-/// The body that is signed, and sent.
-const ACTION: &str = "Action=GetCallerIdentity&Version=2011-06-15";
-/// The header that says whom the request is for, and for which keys.
-const AUDIENCE_HEADER: &str = "x-machine-id-audience";
-/// How old a signature may be, in seconds; AWS itself takes them for a quarter of an hour.
-const MAX_AGE: i64 = 300;
 /// Who speaks for AWS, in the records of used proofs.
 const ISSUER: &str = "https://sts.amazonaws.com";
 
-/// The SHA-256 of [`ACTION`], in hexadecimal digits.
-fn body_hash() -> &'static str {
-    static HASH: LazyLock<String> = LazyLock::new(|| hex(digest(&SHA256, ACTION.as_bytes()).as_ref()));
-    &HASH
-}
-
 static FIELDS: &[Field] = &[Field::new("aws_account", Test::Exact), Field::new("aws_arn", Test::Glob)];
 
-impl JoinMethod for Iam {
-    fn name(&self) -> &'static str {
-        "iam"
-    }
+/// The join method `iam`. Nothing says for sure that a job is of AWS: jobs of
+/// other platforms run on EC2, and have AWS variables for their own work.
+pub(super) static METHOD: Method = Method {
+    takes_id_token: false,
+    unverified: |proof| Ok(StsRequest::read(proof)?.claims()),
+    telling: &["aws_account", "aws_arn", "aws_access_key_id", "aws_sts_host", "signed_at"],
+    fields: FIELDS,
+    can_bind: true,
+    takes_rules_beside: true,
+    is_ci: false,
+    ..Method::new(
+        "iam",
+        "AWS: whatever has credentials of an IAM role or user (EC2, ECS, EKS, Lambda, CodeBuild)",
+        |job| credentials::sign(job).boxed(),
+        configure,
+    )
+};
 
-    fn summary(&self) -> &'static str {
-        "AWS: whatever has credentials of an IAM role or user (EC2, ECS, EKS, Lambda, CodeBuild)"
-    }
-
-    /// Nothing says so for sure: jobs of other platforms run on EC2, and have AWS variables for their own work.
-    fn detects(&self, _: &Environment) -> bool {
-        false
-    }
-
-    fn takes_id_token(&self) -> bool {
-        false
-    }
-
-    fn prove<'a>(&'a self, job: &'a Job<'a>) -> BoxFuture<'a, Result<Presented>> {
-        Box::pin(async move { Ok(credentials::sign(job).await?.into()) })
-    }
-
-    fn unverified(&self, proof: &Proof) -> Result<Map<String, Value>, Denial> {
-        Ok(Signed::read(proof)?.claims())
-    }
-
-    fn telling(&self) -> &'static [&'static str] {
-        &["aws_account", "aws_arn", "aws_access_key_id", "aws_sts_host", "signed_at"]
-    }
-
-    fn fields(&self) -> &'static [Field] {
-        FIELDS
-    }
-
-    fn can_bind(&self) -> bool {
-        true
-    }
-
-    fn is_ci(&self) -> bool {
-        false
-    }
-
-    fn takes_rules_beside(&self) -> bool {
-        true
-    }
-
-    fn configure(&self, mut section: Mapping<'_>) -> Result<Box<dyn Verifier>, Mistake> {
-        let partition = match section.take("partition") {
-            None => PARTITIONS.first(),
-            Some(node) => {
-                let unknown = || {
-                    let names: Vec<&str> = PARTITIONS.iter().map(|partition| partition.name).collect();
-                    Mistake::new(node.place, "`partition` is not one of AWS's")
-                        .hint(format!("there are: {}", names.join(", ")))
-                };
-                Some(Partition::of_name(node.text("partition")?).ok_or_else(unknown)?)
-            }
-        };
-        let rules = rules::read(section.need("allow")?, FIELDS, &[])?;
-        let place = section.place;
-        section.finish()?;
-        let partition = partition.ok_or_else(|| Mistake::new(place, "there is no partition"))?;
-        rules.iter().try_for_each(|rule| anchored(rule, partition))?;
-        Ok(Box::new(Caller { partition, rules }))
-    }
-}
-
-/// A rule must name its account: anybody can have one, with a role of any name in it.
-fn anchored(rule: &Rule, partition: &Partition) -> Result<(), Mistake> {
+fn configure(mut section: Mapping<'_>) -> Configured {
+    let partition = match section.take("partition") {
+        None => PARTITIONS.first(),
+        Some(node) => {
+            let unknown = || {
+                let names: Vec<&str> = PARTITIONS.iter().map(|partition| partition.name).collect();
+                Mistake::new(node.place, "`partition` is not one of AWS's")
+                    .hint(format!("there are: {}", names.join(", ")))
+            };
+            Some(Partition::of_name(node.text("partition")?).ok_or_else(unknown)?)
+        }
+    };
+    let rules = rules::read(section.need("allow")?, FIELDS, &[])?;
+    let place = section.place;
+    section.finish()?;
+    let partition = partition.ok_or_else(|| Mistake::new(place, "there is no partition"))?;
+    // Anybody can have an account, with a role of any name in it.
     let anchors = |condition: &Condition| match (condition.field.as_str(), &condition.want) {
         ("aws_account", Want::Exact(account)) => sts::is_account(account),
         ("aws_arn", Want::Glob(pattern)) => account_of(rules::literal_prefix(pattern), partition).is_some(),
         _ => false,
     };
-    if rule.conditions.iter().any(anchors) {
-        return Ok(());
-    }
-    Err(Mistake::new(rule.place, "a rule does not say whose AWS account may join").hint(format!(
+    let hint = format!(
         "add `aws_account: \"123456789012\"`, or begin `aws_arn` with `arn:{}:sts::123456789012:`",
         partition.name
-    )))
+    );
+    rules::anchor(&rules, anchors, "a rule does not say whose AWS account may join", &hint)?;
+    Ok(Box::new(IamVerifier { partition, rules }))
 }
 
 /// The account that an ARN begins with.
@@ -145,30 +87,35 @@ fn account_of<'a>(arn: &'a str, partition: &Partition) -> Option<&'a str> {
 
 /// The authority's half.
 #[derive(Debug)]
-struct Caller {
+struct IamVerifier {
     partition: &'static Partition,
     rules: Vec<Rule>,
 }
 
-impl Verifier for Caller {
-    fn verify<'a>(&'a self, proof: &'a Proof, at: &'a Desk<'a>) -> BoxFuture<'a, Result<Identity, Failure>> {
-        Box::pin(async move {
-            let signed = Signed::read(proof)?;
+impl Verifier for IamVerifier {
+    fn verify<'a>(
+        &'a self,
+        proof: &'a Proof,
+        context: &'a VerifyContext<'a>,
+    ) -> BoxFuture<'a, Result<Identity, Failure>> {
+        async move {
+            let request = StsRequest::read(proof)?;
             // Whatever can be judged here is: AWS is asked about nobody's request but ours.
-            signed.check(self.partition, at).map_err(|denial| denial.with_claims(&signed.claims(), false))?;
-            let caller = sts::ask(at.issuers.client(), &signed, self.partition).await?;
-            // The authority's time may have passed while AWS was thinking.
-            let replay =
-                Replay { issuer: ISSUER.to_owned(), id: signed.id.clone(), held_until: signed.good_until() };
-            let provenance = Provenance { line: shown(&format!("iam:{}", caller.arn)), fulcio: Vec::new() };
+            let held_until = request
+                .check(self.partition, context)
+                .map_err(|denial| denial.with_claims(&request.claims(), false))?;
+            let caller = sts::ask(context.issuers.client(), &request, self.partition).await?;
+            let replay = Replay { issuer: ISSUER.to_owned(), id: request.id.clone(), held_until };
+            let provenance = Provenance::new(&format!("iam:{}", caller.arn), []);
             Ok(Identity {
-                claims: caller.claims(signed.claims()),
+                claims: caller.claims(request.claims()),
                 bound: true,
                 replay,
                 provenance,
-                membership: None,
+                join: None,
             })
-        })
+        }
+        .boxed()
     }
 
     fn rules(&self) -> &[Rule] {
@@ -179,23 +126,15 @@ impl Verifier for Caller {
         false
     }
 
-    fn suppose(&self, claims: Map<String, Value>) -> Result<Supposed, Denial> {
-        match sts::check_arn(text(&claims, "aws_arn"), text(&claims, "aws_account"), self.partition) {
-            Ok(()) => Ok(Supposed { claims }),
-            Err(why) => Err(Denial::new(Reason::ClaimInvalid, why).with_claims(&claims, false)),
-        }
+    fn check_claims(&self, claims: &Map<String, Value>) -> Result<(), Denial> {
+        sts::check_arn(text(claims, "aws_arn"), text(claims, "aws_account"), self.partition)
+            .map_err(|why| Denial::new(Reason::ClaimInvalid, why))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document;
-
-    fn configure(section: &str) -> Result<Box<dyn Verifier>, Mistake> {
-        let nodes = document::parse(section).unwrap();
-        Iam.configure(nodes[0].mapping("iam").unwrap())
-    }
 
     #[test]
     fn a_rule_says_whose_account() {
@@ -205,7 +144,7 @@ mod tests {
             "aws_arn: 'arn:aws:iam::123456789012:*'",
             "aws_account: '123456789012', aws_arn: '*/deploy/*'",
         ] {
-            assert!(configure(&format!("allow: [{{{good}}}]")).is_ok(), "{good}");
+            assert!(METHOD.configured(&format!("allow: [{{{good}}}]")).is_ok(), "{good}");
         }
         for bad in [
             "aws_arn: '*'",
@@ -217,11 +156,13 @@ mod tests {
             "aws_account: '12345'",
             "aws_account: abcdefghijkl",
         ] {
-            let mistake = configure(&format!("allow: [{{{bad}}}]")).unwrap_err();
+            let mistake = METHOD.configured(&format!("allow: [{{{bad}}}]")).unwrap_err();
             assert_eq!(mistake.message, "a rule does not say whose AWS account may join", "{bad}");
         }
         assert!(
-            configure("{partition: aws-cn, allow: [{aws_arn: 'arn:aws-cn:sts::123456789012:*'}]}").is_ok()
+            METHOD
+                .configured("{partition: aws-cn, allow: [{aws_arn: 'arn:aws-cn:sts::123456789012:*'}]}")
+                .is_ok()
         );
     }
 
@@ -242,19 +183,19 @@ mod tests {
                 "iam has no `require_key_binding`",
             ),
         ] {
-            assert_eq!(configure(section).unwrap_err().message, message, "{section}");
+            assert_eq!(METHOD.configured(section).unwrap_err().message, message, "{section}");
         }
     }
 
     #[test]
-    fn supposed_callers_are_whole() {
-        let verifier = configure("allow: [{aws_account: '123456789012'}]").unwrap();
+    fn assumed_callers_are_whole() {
+        let verifier = METHOD.configured("allow: [{aws_account: '123456789012'}]").unwrap();
         let claims = |account: &str, arn: &str| {
             serde_json::json!({"aws_account": account, "aws_arn": arn}).as_object().unwrap().clone()
         };
         let arn = "arn:aws:sts::123456789012:assumed-role/deploy/x";
-        assert!(verifier.suppose(claims("123456789012", arn)).is_ok());
-        assert!(verifier.suppose(claims("210987654321", arn)).is_err());
-        assert!(verifier.suppose(Map::new()).is_err());
+        assert!(verifier.assume(claims("123456789012", arn)).is_ok());
+        assert!(verifier.assume(claims("210987654321", arn)).is_err());
+        assert!(verifier.assume(Map::new()).is_err());
     }
 }

@@ -1,5 +1,5 @@
-//! Workers that stay: what an authority remembers of each, and which of its
-//! joins are honest.
+//! Instances: workers that stay. What an authority remembers of each, and which
+//! of its joins are honest.
 //!
 //! A worker's storage holds its key and a generation, which every join moves
 //! on. Of two copies of a storage, the one that joins second presents a
@@ -10,35 +10,41 @@
 //!
 //! Clocks decide nothing here: whoever copied a storage could set theirs.
 //! Instead every request names those that its worker made before it and that
-//! may have been accepted without its knowing ([`Join::earlier`]). Only the
+//! may have been accepted without its knowing ([`JoinClaims::earlier`]). Only the
 //! storage that made a request can name it, since each has a random id.
 
 use std::fmt;
 
-use super::BoxFuture;
+use futures_util::future::BoxFuture;
+
 use crate::error::Result;
 
 /// The most requests that a join names as made before it. Where more went
-/// unanswered, their number has to do (see [`Last::judge`]).
+/// unanswered, their number has to do (see [`LastJoin::judge`]).
 pub const MAX_EARLIER: usize = 256;
 
 /// The largest generation, and number of requests: what JSON numbers hold everywhere.
 pub const MAX_COUNT: i64 = (1 << 53) - 1;
 
 /// What verifiers may look up of what the authority remembers.
-pub trait Registry: Send + Sync + fmt::Debug {
+pub trait Instances: Send + Sync + fmt::Debug {
     /// The instance of that id.
     fn instance<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Instance>>>;
 
     /// Whether a secret of that SHA-256 could register a worker with the join token now.
-    fn admits<'a>(&'a self, secret: &'a [u8; 32], token: &'a str, now: i64) -> BoxFuture<'a, Result<bool>>;
+    fn admits<'a>(
+        &'a self,
+        secret: &'a [u8; 32],
+        join_token: &'a str,
+        now: i64,
+    ) -> BoxFuture<'a, Result<bool>>;
 }
 
-/// A registered worker.
+/// A registered instance, as the authority knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
     /// The join token that it registered with.
-    pub token: String,
+    pub join_token: String,
     /// Its public key.
     pub key: Vec<u8>,
 }
@@ -46,7 +52,7 @@ pub struct Instance {
 /// A verified join of an instance, to be judged and recorded in the
 /// transaction that uses its proof up.
 #[derive(Clone, Debug)]
-pub struct Membership {
+pub struct InstanceJoin {
     /// The instance's id.
     pub instance: String,
     /// The public key that the proof was verified with.
@@ -56,14 +62,14 @@ pub struct Membership {
     /// The instance that has agreed to give it its place, once it has heard of its registration.
     pub replaces: Option<String>,
     /// What it presents.
-    pub join: Join,
+    pub claims: JoinClaims,
     /// Until when the requests before it must be remembered as used, in seconds since 1970.
     pub held_until: i64,
 }
 
 /// What a request says of its worker's past.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Join {
+pub struct JoinClaims {
     /// The request's own id, random.
     pub id: String,
     /// The worker's generation.
@@ -78,7 +84,7 @@ pub struct Join {
 
 /// What the last accepted join left.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Last {
+pub struct LastJoin {
     /// The generation that the next join must present.
     pub expected: i64,
     /// The generation that the last one presented.
@@ -93,22 +99,22 @@ pub struct Last {
 
 /// What is to become of a join.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Judgement {
     /// It is accepted, and leaves this.
-    Accepted(Last),
+    Accepted(LastJoin),
     /// Two storages claim to be the instance.
     Forked,
     /// The worker knows more than the authority: the store is older than the worker.
     Ahead,
 }
 
-impl Last {
+impl LastJoin {
     /// Judges a join whose request was not seen before, and that no accepted
     /// request named as one before it.
     #[must_use]
-    pub fn judge(&self, join: &Join) -> Verdict {
+    pub fn judge(&self, join: &JoinClaims) -> Judgement {
         if join.generation > self.expected {
-            return Verdict::Ahead;
+            return Judgement::Ahead;
         }
         // The reply to the last accepted one was lost, and this is the same
         // worker again: it knows that it made it. Where it had to forget ids
@@ -120,7 +126,7 @@ impl Last {
         let again = of_attempt && join.tries > self.tries && (named || forgot);
         if join.generation == self.expected || again {
             // Moving on each time makes a copy of the pending storage collide too.
-            return Verdict::Accepted(Self {
+            return Judgement::Accepted(Self {
                 expected: self.expected.saturating_add(1),
                 base: join.generation,
                 attempt: join.attempt.clone(),
@@ -128,7 +134,7 @@ impl Last {
                 id: join.id.clone(),
             });
         }
-        Verdict::Forked
+        Judgement::Forked
     }
 }
 

@@ -19,7 +19,7 @@ struct Storage {
 /// The authority: what the store does in one transaction.
 #[derive(Default)]
 struct Authority {
-    last: Last,
+    last: LastJoin,
     used: HashSet<String>,
     answered: Vec<(String, i64)>,
     locked: bool,
@@ -33,7 +33,7 @@ impl Authority {
     }
 
     /// The generation of the answer, if there is one.
-    fn join(&mut self, join: &Join) -> Option<i64> {
+    fn join(&mut self, join: &JoinClaims) -> Option<i64> {
         if self.locked {
             return None;
         }
@@ -44,27 +44,27 @@ impl Authority {
             return None;
         }
         match self.last.judge(join) {
-            Verdict::Accepted(last) => {
+            Judgement::Accepted(last) => {
                 self.last = last;
                 self.used.extend(join.earlier.iter().cloned());
                 self.answered.push((join.id.clone(), self.last.expected));
                 Some(self.last.expected)
             }
-            Verdict::Forked => {
+            Judgement::Forked => {
                 self.locked = true;
                 None
             }
-            Verdict::Ahead => panic!("nobody is ahead"),
+            Judgement::Ahead => panic!("nobody is ahead"),
         }
     }
 }
 
 impl Storage {
     /// What the client writes before it sends.
-    fn ask(&mut self, authority: &mut Authority, most: usize) -> Join {
+    fn ask(&mut self, authority: &mut Authority, most: usize) -> JoinClaims {
         let attempt = self.attempt.get_or_insert_with(|| authority.fresh()).clone();
         let id = authority.fresh();
-        let join = Join {
+        let join = JoinClaims {
             id: id.clone(),
             generation: self.generation,
             attempt,
@@ -116,8 +116,8 @@ fn fate() -> impl Strategy<Value = Fate> {
 }
 
 /// Runs a worker through these fates; what is still under way at the end.
-fn run(worker: &mut Storage, authority: &mut Authority, fates: &[Fate], most: usize) -> Vec<Join> {
-    let mut under_way: Vec<(usize, Join)> = Vec::new();
+fn run(worker: &mut Storage, authority: &mut Authority, fates: &[Fate], most: usize) -> Vec<JoinClaims> {
+    let mut under_way: Vec<(usize, JoinClaims)> = Vec::new();
     for fate in fates {
         for (left, _) in &mut under_way {
             *left = left.saturating_sub(1);
@@ -223,12 +223,12 @@ proptest! {
 
 #[test]
 fn what_is_not_next_is_judged() {
-    let last = Last { expected: 7, base: 5, attempt: "a".into(), tries: 2, id: "r3".into() };
+    let last = LastJoin { expected: 7, base: 5, attempt: "a".into(), tries: 2, id: "r3".into() };
     let join = |generation, attempt: &str, tries, earlier: &[&str]| {
         let earlier = earlier.iter().map(|id| (*id).to_owned()).collect();
-        last.judge(&Join { id: "r9".into(), generation, attempt: attempt.into(), tries, earlier })
+        last.judge(&JoinClaims { id: "r9".into(), generation, attempt: attempt.into(), tries, earlier })
     };
-    let accepted = |verdict| matches!(verdict, Verdict::Accepted(Last { expected: 8, .. }));
+    let accepted = |verdict| matches!(verdict, Judgement::Accepted(LastJoin { expected: 8, .. }));
     assert!(accepted(join(7, "b", 0, &[])));
     assert!(accepted(join(5, "a", 3, &["r1", "r2", "r3"])));
     assert!(accepted(join(5, "a", 9, &["r7", "r8"])), "it had to forget");
@@ -240,7 +240,7 @@ fn what_is_not_next_is_judged() {
         ("an old one", join(4, "a", 3, &["r1", "r2", "r3"])),
         ("a negative one", join(-1, "a", 3, &["r3"])),
     ] {
-        assert_eq!(verdict, Verdict::Forked, "{what}");
+        assert_eq!(verdict, Judgement::Forked, "{what}");
     }
-    assert_eq!(join(8, "b", 0, &[]), Verdict::Ahead);
+    assert_eq!(join(8, "b", 0, &[]), Judgement::Ahead);
 }

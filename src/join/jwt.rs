@@ -5,13 +5,22 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::Algorithm;
+use jsonwebtoken::{Algorithm, DecodingKey};
 use ring::digest::{Context, SHA256};
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::denial::{Denial, Reason};
+use crate::jws;
+use crate::secret::Secret;
 use crate::wire::{ID_TOKEN, Proof};
+
+mod claims;
+
+pub use claims::{
+    AudienceRules, MAX_JTI, TimeRules, audience, check_audience, check_end, check_start, check_times,
+    need_number, need_text, require_texts, text,
+};
 
 /// The longest token that is read, in bytes. GitHub's are about 2 KB.
 pub const MAX_TOKEN: usize = 16 << 10;
@@ -81,6 +90,21 @@ impl<'t> Jwt<'t> {
         Ok(Self { message, signature, algorithm, kid, header: header_object, claims, content: hash })
     }
 
+    /// The one in that field of a proof.
+    ///
+    /// # Errors
+    /// Where there is none, or it is none.
+    pub fn of_proof(proof: &'t Proof, field: &str) -> Result<Self, Denial> {
+        let missing = || Denial::new(Reason::TokenMalformed, format!("the proof has no `{field}`"));
+        Self::parse(proof.field(field).map(Secret::expose).ok_or_else(missing)?)
+    }
+
+    /// Whether the key has signed it.
+    #[must_use]
+    pub fn is_signed_by(&self, key: &DecodingKey) -> bool {
+        jws::verify(self.signature, self.message.as_bytes(), key, self.algorithm)
+    }
+
     /// A name for the token's content, where it has no `jti`: a hash over the
     /// decoded header and payload, which no re-encoding changes.
     #[must_use]
@@ -94,16 +118,7 @@ impl<'t> Jwt<'t> {
 /// # Errors
 /// Where it is none; the claims are in it where they could be read all the same.
 pub fn unverified(proof: &Proof) -> Result<Map<String, Value>, Denial> {
-    Ok(Jwt::parse(token_of(proof)?)?.claims)
-}
-
-/// The token of a proof that is one.
-///
-/// # Errors
-/// Where it has none.
-pub fn token_of(proof: &Proof) -> Result<&str, Denial> {
-    let missing = || Denial::new(Reason::TokenMalformed, "the proof has no `id_token`");
-    proof.field(ID_TOKEN).map(crate::secret::Secret::expose).ok_or_else(missing)
+    Ok(Jwt::of_proof(proof, ID_TOKEN)?.claims)
 }
 
 fn check_header(header: &Map<String, Value>) -> Result<(Algorithm, Option<String>), Denial> {

@@ -3,20 +3,21 @@
 
 use std::path::Path;
 
+use futures_util::future::{FutureExt as _, ready};
 use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
-use super::oidc::{Audience, Common, Describe, KeySet, Oidc, issuer_url, key_set, text};
-use super::rules::{Field, Rule, Test, Want, claim};
-use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Source, Verifier};
+use super::issuers::KeySet;
+use super::jwt::text;
+use super::method::{Configured, Method};
+use super::oidc::{Common, Oidc, TokenProfile, issuer_url, key_set};
+use super::rules::{self, Field, Rule, Test, Want, claim};
+use super::source::TokenSource;
+use super::verify::Provenance;
 use crate::document::{self, Mapping, Mistake, Node};
 use crate::environment::Environment;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind};
 use crate::text::shown;
-
-/// The join method `kubernetes`.
-#[derive(Debug)]
-pub struct Kubernetes;
 
 /// Where the projected volume's token is, unless [`PATH_VARIABLE`] says otherwise.
 const TOKEN_PATH: &str = "/var/run/secrets/tokens/machine-id";
@@ -58,69 +59,59 @@ const SERVICE_ACCOUNT: &str = "service_account";
 /// namespace has a token of this issuer.
 const ANCHORS: [&str; 3] = [SERVICE_ACCOUNT, "service_account_uid", "namespace"];
 
-impl JoinMethod for Kubernetes {
-    fn name(&self) -> &'static str {
-        "kubernetes"
-    }
+/// The join method `kubernetes`.
+pub(super) static METHOD: Method = Method {
+    detects: |env| env.get(HOST_VARIABLE).is_some() && source(env).is_some(),
+    source,
+    telling: &["kubernetes.io"],
+    fields: FIELDS,
+    is_ci: false,
+    ..Method::new(
+        "kubernetes",
+        "Kubernetes: pods with a projected service account token",
+        |job| ready(Err(no_token(job.env))).boxed(),
+        configure,
+    )
+};
 
-    fn summary(&self) -> &'static str {
-        "Kubernetes: pods with a projected service account token"
-    }
+static PROFILE: TokenProfile = TokenProfile {
+    // What kube-apiserver signs with, but for ES512.
+    algorithms: &[Algorithm::RS256, Algorithm::ES256, Algorithm::ES384],
+    // kube-apiserver writes a list, of one where one was asked for.
+    audience_in_list: true,
+    check,
+    ..TokenProfile::rs256(MAX_LIFETIME, &[], describe)
+};
 
-    fn detects(&self, env: &Environment) -> bool {
-        env.get(HOST_VARIABLE).is_some() && self.source(env).is_some()
-    }
+fn source(env: &Environment) -> Option<TokenSource> {
+    let path = path(env);
+    Path::new(path).exists().then(|| TokenSource::file(path))
+}
 
-    fn source(&self, env: &Environment) -> Option<Source> {
-        let path = path(env);
-        Path::new(path).exists().then(|| Source::file(path))
+fn no_token(env: &Environment) -> Error {
+    if env.get(HOST_VARIABLE).is_none() {
+        return Error::new(Kind::Proof, format!("this is no pod of a cluster: {HOST_VARIABLE} is not set"))
+            .hint(
+                "choose another --join-method, or run this in a pod with a projected service account token",
+            );
     }
+    Error::new(Kind::Proof, format!("this pod has no service account token at {}", shown(path(env))))
+        .hint("give the pod a projected volume with `serviceAccountToken: {path: machine-id, audience: AUTHORITY_URL, expirationSeconds: 3600}`, mounted at /var/run/secrets/tokens")
+        .hint(format!("{PATH_VARIABLE} or --id-token-file say where it is, where it is elsewhere"))
+        .hint("the token in /var/run/secrets/kubernetes.io is for the cluster's API server, and no authority takes it")
+}
 
-    fn prove<'a>(&'a self, job: &'a Job<'a>) -> BoxFuture<'a, Result<Presented>> {
-        Box::pin(async {
-            if job.env.get(HOST_VARIABLE).is_none() {
-                return Err(Error::new(Kind::Proof, format!("this is no pod of a cluster: {HOST_VARIABLE} is not set"))
-                    .hint("choose another --join-method, or run this in a pod with a projected service account token"));
-            }
-            let path = shown(path(job.env));
-            Err(Error::new(Kind::Proof, format!("this pod has no service account token at {path}"))
-                .hint("give the pod a projected volume with `serviceAccountToken: {path: machine-id, audience: AUTHORITY_URL, expirationSeconds: 3600}`, mounted at /var/run/secrets/tokens")
-                .hint(format!("{PATH_VARIABLE} or --id-token-file say where it is, where it is elsewhere"))
-                .hint("the token in /var/run/secrets/kubernetes.io is for the cluster's API server, and no authority takes it"))
-        })
-    }
-
-    fn telling(&self) -> &'static [&'static str] {
-        &["kubernetes.io"]
-    }
-
-    fn fields(&self) -> &'static [Field] {
-        FIELDS
-    }
-
-    fn is_ci(&self) -> bool {
-        false
-    }
-
-    fn configure(&self, mut section: Mapping<'_>) -> Result<Box<dyn Verifier>, Mistake> {
-        let (issuer, static_keys) = cluster(&mut section)?;
-        let mut common = Common::with_keys(static_keys, section, FIELDS, &[])?;
-        common.rules.iter_mut().try_for_each(anchored)?;
-        Ok(Box::new(Oidc {
-            issuer,
-            static_keys: common.static_keys,
-            // What kube-apiserver signs with, but for ES512.
-            algorithms: vec![Algorithm::RS256, Algorithm::ES256, Algorithm::ES384],
-            max_lifetime: MAX_LIFETIME,
-            require_key_binding: common.require_key_binding,
-            // kube-apiserver writes a list, of one where one was asked for.
-            audience: Audience { in_list: true, ..Audience::default() },
-            check,
-            pinned: Vec::new(),
-            provenance: Describe { server: String::new(), describe },
-            rules: common.rules,
-        }))
-    }
+fn configure(mut section: Mapping<'_>) -> Configured {
+    let (issuer, static_keys) = cluster(&mut section)?;
+    let mut common = Common::with_keys(static_keys, section, FIELDS, &[])?;
+    name_subjects(&mut common.rules)?;
+    rules::anchor(
+        &common.rules,
+        |condition| ANCHORS.contains(&condition.field.as_str()),
+        "a rule does not say whose pods may join",
+        "add `service_account: NAMESPACE:NAME`, or `namespace`",
+    )?;
+    Ok(Box::new(Oidc::new(&PROFILE, issuer, common)))
 }
 
 fn path(env: &Environment) -> &str {
@@ -189,12 +180,11 @@ fn given_issuer(node: &Node) -> Result<&str, Mistake> {
     }
 }
 
-/// A rule must say which service account or namespace it is about; a service
-/// account's name becomes the subject that it stands for.
-fn anchored(rule: &mut Rule) -> Result<(), Mistake> {
-    for condition in &mut rule.conditions {
-        let Want::Exact(name) = &condition.want else { continue };
-        if condition.field == SERVICE_ACCOUNT {
+/// A service account's name becomes the subject that it stands for.
+fn name_subjects(rules: &mut [Rule]) -> Result<(), Mistake> {
+    for rule in rules {
+        for condition in rule.conditions.iter_mut().filter(|condition| condition.field == SERVICE_ACCOUNT) {
+            let Want::Exact(name) = &condition.want else { continue };
             match name.split_once(':') {
                 Some((namespace, account)) if is_name(namespace) && is_name(account) => {}
                 _ => {
@@ -205,11 +195,7 @@ fn anchored(rule: &mut Rule) -> Result<(), Mistake> {
             condition.want = Want::Exact(format!("{SUBJECT}{name}"));
         }
     }
-    if rule.conditions.iter().any(|condition| ANCHORS.contains(&condition.field.as_str())) {
-        return Ok(());
-    }
-    Err(Mistake::new(rule.place, "a rule does not say whose pods may join")
-        .hint("add `service_account: NAMESPACE:NAME`, or `namespace`"))
+    Ok(())
 }
 
 /// A name as Kubernetes has them (RFC 1123): no colon above all.
@@ -244,10 +230,8 @@ fn check(claims: &Map<String, Value>) -> Result<(), String> {
 fn describe(_: &str, claims: &Map<String, Value>) -> Provenance {
     let of = |pointer: &str| claim(claims, pointer).and_then(Value::as_str).unwrap_or_default();
     let node = if of(NODE).is_empty() { String::new() } else { format!(" node {}", of(NODE)) };
-    Provenance {
-        line: shown(&format!("kubernetes:{}:{} pod {}{node}", of(NAMESPACE), of(ACCOUNT), of(POD))),
-        fulcio: vec![(8, text(claims, "iss").to_owned())],
-    }
+    let line = format!("kubernetes:{}:{} pod {}{node}", of(NAMESPACE), of(ACCOUNT), of(POD));
+    Provenance::new(&line, [(8, text(claims, "iss").to_owned())])
 }
 
 #[cfg(test)]
@@ -257,19 +241,16 @@ mod tests {
 
     const JWKS: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"k","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}"#;
 
-    fn configure(section: &str) -> Result<Box<dyn Verifier>, Mistake> {
-        let nodes = document::parse(section).unwrap();
-        Kubernetes.configure(nodes[0].mapping("kubernetes").unwrap())
-    }
-
-    fn with_allow(allow: &str) -> Result<Box<dyn Verifier>, Mistake> {
-        configure(&format!("{{type: static_jwks, static_jwks: {{jwks: '{JWKS}'}}, allow: [{{{allow}}}]}}"))
+    fn with_allow(allow: &str) -> Configured {
+        METHOD.configured(&format!(
+            "{{type: static_jwks, static_jwks: {{jwks: '{JWKS}'}}, allow: [{{{allow}}}]}}"
+        ))
     }
 
     #[test]
     fn it_is_the_last_to_be_detected() {
         // Jobs of any CI system may run in pods.
-        assert_eq!(METHODS.last().unwrap().name(), Kubernetes.name());
+        assert_eq!(METHODS.last().unwrap().name, METHOD.name);
     }
 
     #[test]
@@ -321,9 +302,11 @@ mod tests {
                 "`kubernetes/serviceaccount` issues tokens without an end, which are not taken",
             ),
         ] {
-            assert_eq!(configure(&section).unwrap_err().message, message, "{section}");
+            assert_eq!(METHOD.configured(&section).unwrap_err().message, message, "{section}");
         }
-        assert!(configure(&format!("{{type: oidc, oidc: {{issuer: 'https://i'}}, {allow}}}")).is_ok());
+        assert!(
+            METHOD.configured(&format!("{{type: oidc, oidc: {{issuer: 'https://i'}}, {allow}}}")).is_ok()
+        );
     }
 
     #[test]

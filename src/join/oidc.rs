@@ -1,231 +1,101 @@
 //! The engine that every OIDC method shares: is this token its issuer's, for
 //! us, now, and for these keys?
 //!
-//! A method describes its tokens as an [`Oidc`]; nothing here knows a platform.
+//! A method describes its tokens as a [`TokenProfile`]; nothing here knows a platform.
 
+use std::borrow::Cow;
+
+use futures_util::future::{BoxFuture, FutureExt as _};
 use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
-use super::jwt::{self, Jwt};
-use super::rules::{self, Field, Guard, Rule};
-use super::{BoxFuture, Desk, Failure, Identity, Provenance, Replay, Supposed, Verifier};
-use crate::clock::{LEEWAY, rfc3339};
+use super::jwt::{self, AudienceRules, Jwt, MAX_JTI, TimeRules, need_text, require_texts, text};
+use super::rules::Rule;
+use super::verify::{Failure, Identity, Provenance, Replay, Verifier, VerifyContext};
 use crate::denial::{Denial, Reason};
-use crate::document::{Mapping, Mistake, Node};
 use crate::text::shown;
-use crate::wire::{Proof, bound_audience};
+use crate::wire::{ID_TOKEN, Proof};
 
-mod keys;
+mod section;
 
-pub use keys::{Issuers, KeySet};
+pub use section::{Common, audience, host, issuer_url, key_set, organization_id};
 
-/// How one issuer's tokens look and what a join token asks of them.
+/// How a platform's tokens look, whichever its issuer.
 #[derive(Debug)]
-pub struct Oidc {
-    /// The issuer, compared whole.
-    pub issuer: String,
-    /// Keys given in the policy; without them the issuer is asked.
-    pub static_keys: Option<KeySet>,
-    /// The algorithms it signs with.
-    pub algorithms: Vec<Algorithm>,
-    /// The longest that its tokens live, in seconds.
+pub struct TokenProfile {
+    /// The algorithms that they are signed with.
+    pub algorithms: &'static [Algorithm],
+    /// The longest that they live, in seconds.
     pub max_lifetime: i64,
-    /// Whether a token must be bound to the request's keys.
-    pub require_key_binding: bool,
-    /// Which audiences are accepted.
-    pub audience: Audience,
-    /// What the method checks of the claims.
-    pub check: Check,
-    /// Claims that must have a value: the organisation of a shared issuer.
-    pub pinned: Vec<(&'static str, String)>,
-    /// Which run the claims are of.
-    pub provenance: Describe,
-    /// The join token's rules.
-    pub rules: Vec<Rule>,
-}
-
-/// Which audiences a method's tokens may have. By default, this authority's
-/// URL as one text, plain or with the hash of the request's keys behind a `#`.
-#[derive(Debug, Default)]
-pub struct Audience {
-    /// The one that is accepted in place of this authority's own.
-    pub only: Option<String>,
-    /// One that is accepted beside it.
-    pub beside: Option<String>,
-    /// Whether the claim may also be a list, with nothing else in it.
-    pub in_list: bool,
-}
-
-/// What every OIDC method's section of a join token has.
-#[derive(Debug)]
-pub struct Common {
-    /// `static_jwks`: the issuer's keys, so that it is never asked.
-    pub static_keys: Option<KeySet>,
-    /// `require_key_binding`.
-    pub require_key_binding: bool,
-    /// `allow`.
-    pub rules: Vec<Rule>,
-}
-
-impl Common {
-    /// Reads it, the last of the section: nothing may be left.
-    ///
-    /// # Errors
-    /// The first mistake.
-    pub fn read(
-        mut section: Mapping<'_>,
-        fields: &'static [Field],
-        guards: &[Guard],
-    ) -> Result<Self, Mistake> {
-        let static_keys = section.take("static_jwks").map(|node| key_set(node, "static_jwks")).transpose()?;
-        Self::with_keys(static_keys, section, fields, guards)
-    }
-
-    /// The same, where the method says in its own way which keys are given.
-    ///
-    /// # Errors
-    /// The first mistake.
-    pub fn with_keys(
-        static_keys: Option<KeySet>,
-        mut section: Mapping<'_>,
-        fields: &'static [Field],
-        guards: &[Guard],
-    ) -> Result<Self, Mistake> {
-        let require_key_binding = section.boolean("require_key_binding")?;
-        let rules = rules::read(section.need("allow")?, fields, guards)?;
-        section.finish()?;
-        Ok(Self { static_keys, require_key_binding, rules })
-    }
-}
-
-/// A key set as a policy holds it: the text of its JSON.
-///
-/// # Errors
-/// Where it is none, or has no usable key.
-pub fn key_set(node: &Node, key: &str) -> Result<KeySet, Mistake> {
-    KeySet::parse(node.text(key)?.as_bytes())
-        .map_err(|why| Mistake::new(node.place, format!("`{key}` is not a key set: {why}")))
-}
-
-/// An issuer's URL as a policy names it, compared whole with `iss`.
-///
-/// # Errors
-/// Where it is no https URL with nothing but a path behind its host.
-pub fn issuer_url(node: &Node, key: &str) -> Result<String, Mistake> {
-    let text = node.text(key)?;
-    let wrong = || {
-        Mistake::new(node.place, format!("`{key}` is not an https URL")).hint(
-            "write it as tokens have it in `iss`: https://HOST, with :PORT and /PATH where they have those",
-        )
-    };
-    if !text.starts_with("https://") || text.contains(['?', '#', ' ', '@']) {
-        return Err(wrong());
-    }
-    reqwest::Url::parse(text).ok().filter(reqwest::Url::has_host).ok_or_else(wrong)?;
-    Ok(text.to_owned())
-}
-
-/// An audience as a policy names it.
-///
-/// # Errors
-/// Where it is empty: a token of no audience is for nobody.
-pub fn audience(node: &Node) -> Result<String, Mistake> {
-    match node.text("audience")? {
-        "" => Err(Mistake::new(node.place, "`audience` is empty")
-            .hint("leave it out where tokens are for this authority's own URL")),
-        text => Ok(text.to_owned()),
-    }
-}
-
-/// A host as a policy names it: `HOST` or `HOST:PORT`.
-///
-/// # Errors
-/// Where it is something else.
-pub fn host<'n>(node: &'n Node, key: &str) -> Result<&'n str, Mistake> {
-    let text = node.text(key)?;
-    let letters = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.:[]".contains(&b));
-    // Nobody could ever be asked at another, and that would be told to jobs alone.
-    let is_host = reqwest::Url::parse(&format!("https://{text}")).is_ok_and(|url| url.has_host());
-    if !letters || !is_host || text.ends_with(':') {
-        return Err(Mistake::new(node.place, format!("`{key}` must be HOST or HOST:PORT")));
-    }
-    Ok(text)
-}
-
-/// Whether that is a UUID as platforms write them, in small letters.
-#[must_use]
-pub fn is_uuid(text: &str) -> bool {
-    let groups: Vec<usize> = text.split('-').map(str::len).collect();
-    groups == [8, 4, 4, 4, 12]
-        && text.bytes().all(|b| b == b'-' || b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-}
-
-/// What a method asks of claims beyond what every token must have.
-pub type Check = fn(&Map<String, Value>) -> Result<(), String>;
-
-impl Common {
-    /// A verifier of tokens that are signed with RS256, as nearly all platforms do.
-    #[must_use]
-    pub fn rs256(self, issuer: String, max_lifetime: i64, check: Check, provenance: Describe) -> Oidc {
-        Oidc {
-            issuer,
-            static_keys: self.static_keys,
-            algorithms: vec![Algorithm::RS256],
-            max_lifetime,
-            require_key_binding: self.require_key_binding,
-            audience: Audience::default(),
-            check,
-            pinned: Vec::new(),
-            provenance,
-            rules: self.rules,
-        }
-    }
-}
-
-/// Turns claims into a [`Provenance`]; the text is the platform's URL.
-#[derive(Debug)]
-pub struct Describe {
-    /// Where the platform's pages are: `https://github.com`.
-    pub server: String,
-    /// Does it.
+    /// Whether the audience may also be a list, with nothing else in it.
+    pub audience_in_list: bool,
+    /// Claims that must be text that is not empty.
+    pub required: &'static [&'static str],
+    /// What is asked of the claims beyond that.
+    pub check: fn(&Map<String, Value>) -> Result<(), String>,
+    /// Which run the claims are of; the text is the URL of the platform's pages.
     pub describe: fn(&str, &Map<String, Value>) -> Provenance,
 }
 
-impl Verifier for Oidc {
-    fn verify<'a>(&'a self, proof: &'a Proof, at: &'a Desk<'a>) -> BoxFuture<'a, Result<Identity, Failure>> {
-        Box::pin(async move {
-            let jwt = Jwt::parse(jwt::token_of(proof)?)?;
-            // What costs nothing comes first: another issuer's token, or an old
-            // one, never makes us ask for keys.
-            self.precheck(&jwt, at).map_err(|denial| denial.with_claims(&jwt.claims, false))?;
-            self.check_signature(&jwt, at).await?;
-            // What depends on the join token is told to those alone who hold a token of its issuer.
-            let bound = self
-                .check_audience(&jwt.claims, at)
-                .map_err(|denial| denial.with_claims(&jwt.claims, true))?;
-            self.identity(jwt, bound).map_err(Failure::Denied)
-        })
-    }
-
-    fn rules(&self) -> &[Rule] {
-        &self.rules
-    }
-
-    fn takes_unbound(&self) -> bool {
-        !self.require_key_binding
-    }
-
-    fn suppose(&self, claims: Map<String, Value>) -> Result<Supposed, Denial> {
-        match self.check_issuer(&claims).and_then(|()| self.check_claims(&claims)) {
-            Ok(()) => Ok(Supposed { claims }),
-            Err(denial) => Err(denial.with_claims(&claims, false)),
+impl TokenProfile {
+    /// Tokens that are signed with RS256, as nearly all platforms do.
+    #[must_use]
+    pub const fn rs256(
+        max_lifetime: i64,
+        required: &'static [&'static str],
+        describe: fn(&str, &Map<String, Value>) -> Provenance,
+    ) -> Self {
+        Self {
+            algorithms: &[Algorithm::RS256],
+            max_lifetime,
+            audience_in_list: false,
+            required,
+            check: |_| Ok(()),
+            describe,
         }
     }
 }
 
+/// One issuer's tokens, and what a join token asks of them.
+#[derive(Debug)]
+pub struct Oidc {
+    /// How they look.
+    pub profile: &'static TokenProfile,
+    /// The issuer, compared whole.
+    pub issuer: String,
+    /// Where the platform's pages are: `https://github.com`.
+    pub server: String,
+    /// The algorithms that it signs with.
+    pub algorithms: Cow<'static, [Algorithm]>,
+    /// The audience that is accepted in place of this authority's own URL.
+    pub only_audience: Option<String>,
+    /// One that is accepted beside it.
+    pub other_audience: Option<String>,
+    /// A claim that must have a value: the organisation of a shared issuer.
+    pub pinned: Option<(&'static str, String)>,
+    /// What every OIDC method's section has.
+    pub common: Common,
+}
+
 impl Oidc {
-    /// Algorithm, issuer and times.
-    fn precheck(&self, jwt: &Jwt<'_>, at: &Desk<'_>) -> Result<(), Denial> {
+    /// An issuer that has its pages at the same URL, and tokens for this
+    /// authority's own.
+    #[must_use]
+    pub fn new(profile: &'static TokenProfile, issuer: String, common: Common) -> Self {
+        Self {
+            profile,
+            server: issuer.clone(),
+            issuer,
+            algorithms: Cow::Borrowed(profile.algorithms),
+            only_audience: None,
+            other_audience: None,
+            pinned: None,
+            common,
+        }
+    }
+
+    /// Algorithm, issuer and times; until when the token is good.
+    fn precheck(&self, jwt: &Jwt<'_>, context: &VerifyContext<'_>) -> Result<i64, Denial> {
         if !self.algorithms.contains(&jwt.algorithm) {
             let detail = format!("signed with {:?}, this issuer uses {:?}", jwt.algorithm, self.algorithms);
             return Err(Denial::new(Reason::AlgorithmRefused, detail));
@@ -234,11 +104,12 @@ impl Oidc {
             return Err(Denial::new(Reason::HeaderRefused, "the header has no `kid`"));
         }
         self.check_issuer(&jwt.claims)?;
-        self.check_times(&jwt.claims, at)
+        let times = TimeRules { lifetime: i64::MIN..=self.profile.max_lifetime, not_before: true };
+        jwt::check_times(&jwt.claims, &times, context.clock.now())
     }
 
     fn check_issuer(&self, claims: &Map<String, Value>) -> Result<(), Denial> {
-        let issuer = text_claim(claims, "iss")?;
+        let issuer = need_text(claims, "iss")?;
         if issuer == self.issuer {
             return Ok(());
         }
@@ -246,11 +117,13 @@ impl Oidc {
         Err(Denial::new(Reason::IssuerWrong, detail))
     }
 
-    /// What the method asks of every token, whichever rule it is for.
-    fn check_claims(&self, claims: &Map<String, Value>) -> Result<(), Denial> {
-        // What a method wants of its platform's tokens is in the documentation, and no secret.
-        (self.check)(claims).map_err(|why| Denial::new(Reason::ClaimInvalid, why.clone()).tell(why))?;
-        match self.pinned.iter().find(|(claim, value)| text(claims, claim) != value) {
+    /// What the method asks of every token, whichever rule it is for. That is
+    /// in the documentation, and no secret.
+    fn check_platform(&self, claims: &Map<String, Value>) -> Result<(), Denial> {
+        require_texts(claims, self.profile.required)
+            .and_then(|()| (self.profile.check)(claims))
+            .map_err(|why| Denial::new(Reason::ClaimInvalid, why.clone()).tell(why))?;
+        match self.pinned.as_ref().filter(|(claim, value)| text(claims, claim) != value) {
             Some((claim, value)) => {
                 Err(Denial::new(Reason::NoRuleMatches, format!("{claim} is not {value}")))
             }
@@ -258,80 +131,30 @@ impl Oidc {
         }
     }
 
-    /// The audience is one text: a list could hold somebody else's beside ours.
-    fn check_audience(&self, claims: &Map<String, Value>, at: &Desk<'_>) -> Result<bool, Denial> {
-        let audience = match claims.get("aud") {
-            // RFC 7519, section 4.1.3: a list of one says the same as that one.
-            Some(Value::Array(list)) if self.audience.in_list && list.len() == 1 => {
-                list.first().and_then(Value::as_str).ok_or_else(|| {
-                    Denial::new(Reason::AudienceWrong, "aud is a list of something else than text")
-                })?
-            }
-            _ => text_claim(claims, "aud")
-                .map_err(|denial| Denial { reason: Reason::AudienceWrong, ..denial })?,
-        };
-        let ours = self.audience.only.as_deref().unwrap_or(at.public_url);
-        if audience == bound_audience(ours, at.binding) {
-            Ok(true)
-        } else if audience == ours || self.audience.beside.as_deref() == Some(audience) {
-            if self.require_key_binding {
-                return Err(Denial::new(
-                    Reason::BindingRequired,
-                    "the token is not bound to the request's keys",
-                ));
-            }
-            Ok(false)
-        } else if audience.strip_prefix(ours).is_some_and(|rest| rest.starts_with('#')) {
-            Err(Denial::new(Reason::BindingWrong, "the audience carries the hash of other keys"))
-        } else {
-            let detail = format!("audience is {}, expected {ours}", shown(audience));
-            let denial = Denial::new(Reason::AudienceWrong, detail);
+    /// Whether the token is for us, and bound to the request's keys.
+    fn check_audience(
+        &self,
+        claims: &Map<String, Value>,
+        context: &VerifyContext<'_>,
+    ) -> Result<bool, Denial> {
+        let rules = AudienceRules {
+            ours: self.only_audience.as_deref().unwrap_or(context.public_url),
             // Another than this authority's own is the policy's business.
-            match self.audience.only {
-                None => Err(denial.tell(format!("the audience must be {ours}"))),
-                Some(_) => Err(denial),
-            }
-        }
-    }
-
-    /// `exp` and `iat` must be there, `nbf` is heeded; all whole numbers.
-    fn check_times(&self, claims: &Map<String, Value>, at: &Desk<'_>) -> Result<(), Denial> {
-        let now = at.clock.now();
-        let (expires, issued) = (time_claim(claims, "exp")?, time_claim(claims, "iat")?);
-        let told = |what: &str, time: i64| {
-            format!("{what} {}, the authority's clock says {}", rfc3339(time), rfc3339(now))
+            is_public: self.only_audience.is_none(),
+            beside: self.other_audience.as_deref(),
+            binding: Some(context.binding),
+            requires_binding: self.common.require_key_binding,
         };
-        if expires.saturating_add(LEEWAY) <= now {
-            let told = told("it expired at", expires);
-            return Err(Denial::new(Reason::TokenExpired, told.clone()).tell(told));
-        }
-        if issued > now.saturating_add(LEEWAY) {
-            let told = told("it was issued at", issued);
-            return Err(Denial::new(Reason::TokenNotYetValid, told.clone()).tell(told));
-        }
-        if claims.contains_key("nbf") {
-            let from = time_claim(claims, "nbf")?;
-            if from > now.saturating_add(LEEWAY) {
-                let told = told("it is valid from", from);
-                return Err(Denial::new(Reason::TokenNotYetValid, told.clone()).tell(told));
-            }
-        }
-        // Both ends of an i64 can be claimed.
-        let lifetime = expires.saturating_sub(issued);
-        if lifetime > self.max_lifetime {
-            let detail = format!("lives {lifetime} s, at most {} s are accepted", self.max_lifetime);
-            return Err(Denial::new(Reason::LifetimeTooLong, detail));
-        }
-        Ok(())
+        jwt::check_audience(jwt::audience(claims, self.profile.audience_in_list)?, &rules)
     }
 
-    async fn check_signature(&self, jwt: &Jwt<'_>, at: &Desk<'_>) -> Result<(), Failure> {
+    async fn check_signature(&self, jwt: &Jwt<'_>, context: &VerifyContext<'_>) -> Result<(), Failure> {
         let kid = jwt.kid.as_deref().unwrap_or_default();
         let discovered;
-        let keys = match &self.static_keys {
+        let keys = match &self.common.static_keys {
             Some(keys) => keys,
             None => {
-                discovered = at.issuers.keys(&self.issuer, kid).await.map_err(Failure::Unavailable)?;
+                discovered = context.issuers.keys(&self.issuer, kid).await.map_err(Failure::Unavailable)?;
                 &discovered
             }
         };
@@ -344,63 +167,58 @@ impl Oidc {
             return Err(denied(Reason::KeyUnknown, detail));
         }
         // An issuer that publishes two keys under one `kid` means either.
-        if !found.any(|key| crate::jws::verify(jwt.signature, jwt.message.as_bytes(), key, jwt.algorithm)) {
+        if !found.any(|key| jwt.is_signed_by(key)) {
             return Err(denied(Reason::SignatureInvalid, "the signature does not verify".to_owned()));
         }
         Ok(())
     }
+}
 
-    /// The claims are the issuer's from here on.
-    fn identity(&self, jwt: Jwt<'_>, bound: bool) -> Result<Identity, Box<Denial>> {
-        let invalid = |detail: String| {
-            Box::new(Denial::new(Reason::ClaimInvalid, detail).with_claims(&jwt.claims, true))
-        };
-        self.check_claims(&jwt.claims).map_err(|denial| Box::new(denial.with_claims(&jwt.claims, true)))?;
-        let id = match jwt.claims.get("jti") {
-            None => jwt.content_id(),
-            Some(Value::String(jti)) if !jti.is_empty() && jti.len() <= 256 => format!("jti:{jti}"),
-            Some(_) => return Err(invalid("jti is not text of 1 to 256 bytes".to_owned())),
-        };
-        let expires = time_claim(&jwt.claims, "exp")?;
-        let replay = Replay { issuer: self.issuer.clone(), id, held_until: expires.saturating_add(LEEWAY) };
-        let provenance = (self.provenance.describe)(&self.provenance.server, &jwt.claims);
-        Ok(Identity { claims: jwt.claims, bound, replay, provenance, membership: None })
+impl Verifier for Oidc {
+    fn verify<'a>(
+        &'a self,
+        proof: &'a Proof,
+        context: &'a VerifyContext<'a>,
+    ) -> BoxFuture<'a, Result<Identity, Failure>> {
+        async move {
+            let jwt = Jwt::of_proof(proof, ID_TOKEN)?;
+            // What costs nothing comes first: another issuer's token, or an old
+            // one, never makes us ask for keys.
+            let held_until =
+                self.precheck(&jwt, context).map_err(|denial| denial.with_claims(&jwt.claims, false))?;
+            self.check_signature(&jwt, context).await?;
+            // What depends on the join token is told to those alone who hold a token of its issuer.
+            let believed = self.check_audience(&jwt.claims, context).and_then(|bound| {
+                self.check_platform(&jwt.claims)?;
+                Ok((bound, replay_id(&jwt)?))
+            });
+            let (bound, id) = believed.map_err(|denial| denial.with_claims(&jwt.claims, true))?;
+            let replay = Replay { issuer: self.issuer.clone(), id, held_until };
+            let provenance = (self.profile.describe)(&self.server, &jwt.claims);
+            Ok(Identity { claims: jwt.claims, bound, replay, provenance, join: None })
+        }
+        .boxed()
+    }
+
+    fn rules(&self) -> &[Rule] {
+        &self.common.rules
+    }
+
+    fn takes_unbound(&self) -> bool {
+        !self.common.require_key_binding
+    }
+
+    fn check_claims(&self, claims: &Map<String, Value>) -> Result<(), Denial> {
+        self.check_issuer(claims)?;
+        self.check_platform(claims)
     }
 }
 
-fn text_claim<'c>(claims: &'c Map<String, Value>, name: &str) -> Result<&'c str, Denial> {
-    match claims.get(name) {
-        Some(Value::String(text)) => Ok(text),
-        Some(_) => Err(Denial::new(Reason::ClaimInvalid, format!("{name} is not text"))),
-        None => Err(Denial::new(Reason::ClaimInvalid, format!("{name} is missing"))),
-    }
-}
-
-fn time_claim(claims: &Map<String, Value>, name: &str) -> Result<i64, Denial> {
-    claims.get(name).and_then(Value::as_i64).ok_or_else(|| {
-        Denial::new(Reason::ClaimInvalid, format!("{name} is missing or not a whole number of seconds"))
-    })
-}
-
-/// A claim as text for a [`Provenance`]; missing ones are empty.
-#[must_use]
-pub fn text<'c>(claims: &'c Map<String, Value>, name: &str) -> &'c str {
-    claims.get(name).and_then(Value::as_str).unwrap_or_default()
-}
-
-/// The extensions of a [`Provenance`] that have a text.
-#[must_use]
-pub fn extensions<const N: usize>(all: [(u64, String); N]) -> Vec<(u64, String)> {
-    all.into_iter().filter(|(_, text)| !text.is_empty()).collect()
-}
-
-/// Every one of `names` must be text that is not empty.
-///
-/// # Errors
-/// Names the first that is not.
-pub fn require_texts(claims: &Map<String, Value>, names: &[&str]) -> Result<(), String> {
-    match names.iter().find(|name| text(claims, name).is_empty()) {
-        Some(name) => Err(format!("{name} is missing or not text")),
-        None => Ok(()),
+/// What names a token among its issuer's.
+fn replay_id(jwt: &Jwt<'_>) -> Result<String, Denial> {
+    match jwt.claims.get("jti") {
+        None => Ok(jwt.content_id()),
+        Some(Value::String(jti)) if (1..=MAX_JTI).contains(&jti.len()) => Ok(format!("jti:{jti}")),
+        Some(_) => Err(Denial::new(Reason::ClaimInvalid, format!("jti is not text of 1 to {MAX_JTI} bytes"))),
     }
 }

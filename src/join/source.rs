@@ -19,27 +19,33 @@ const MAX_TOKEN_BYTES: usize = 64 << 10;
 /// Where a job finds its token. It is read anew for each proof, since files
 /// are refreshed by whoever put them there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
-    place: Place,
+pub struct TokenSource {
+    location: Location,
     /// The option that named it; none where it is where the platform puts it.
     option: Option<&'static str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
+enum Location {
     Variable(String),
     File(PathBuf),
 }
 
-impl Source {
+impl TokenSource {
     /// The variable in which a platform hands its token over.
     pub fn variable(name: impl Into<String>) -> Self {
-        Self { place: Place::Variable(name.into()), option: None }
+        Self { location: Location::Variable(name.into()), option: None }
     }
 
     /// The file in which a platform hands its token over.
     pub fn file(path: impl Into<PathBuf>) -> Self {
-        Self { place: Place::File(path.into()), option: None }
+        Self { location: Location::File(path.into()), option: None }
+    }
+
+    /// The first of those variables that is set.
+    #[must_use]
+    pub fn in_variable(env: &Environment, names: &[&str]) -> Option<Self> {
+        names.iter().find(|name| env.get(name).is_some()).map(|name| Self::variable(*name))
     }
 
     /// As named by the user with that option.
@@ -53,12 +59,12 @@ impl Source {
     /// # Errors
     /// Why not, in words that follow "cannot renew: ".
     pub fn renews(&self) -> Result<(), String> {
-        match &self.place {
-            Place::File(path) if read::is_pipe(path) => {
+        match &self.location {
+            Location::File(path) if read::is_pipe(path) => {
                 Err(format!("the token came through a pipe, {}", shown(&path.to_string_lossy())))
             }
-            Place::File(_) => Ok(()),
-            Place::Variable(name) => {
+            Location::File(_) => Ok(()),
+            Location::Variable(name) => {
                 Err(format!("the token in {} stays the same for the whole job", shown(name)))
             }
         }
@@ -70,17 +76,17 @@ impl Source {
     /// Where there is none: `Kind::Usage` where the user named it, `Kind::Proof` where nobody did.
     pub async fn read(&self, env: &Environment, deadline: Instant) -> Result<Secret> {
         let kind = if self.option.is_some() { Kind::Usage } else { Kind::Proof };
-        let named = match &self.place {
-            Place::Variable(name) => shown(name),
-            Place::File(path) => shown(&path.to_string_lossy()),
+        let named = match &self.location {
+            Location::Variable(name) => shown(name),
+            Location::File(path) => shown(&path.to_string_lossy()),
         };
         let from = self.option.map_or_else(|| named.clone(), |option| format!("{option} {named}"));
-        let bytes = match &self.place {
-            Place::Variable(name) => env
+        let bytes = match &self.location {
+            Location::Variable(name) => env
                 .get(name)
                 .map(|text| Zeroizing::new(text.as_bytes().to_vec()))
                 .ok_or_else(|| Error::new(kind, format!("{from}: the variable is not set, or empty")))?,
-            Place::File(path) => match read::before(deadline, path, MAX_TOKEN_BYTES).await {
+            Location::File(path) => match read::before(deadline, path, MAX_TOKEN_BYTES).await {
                 Err(error) if error.kind() == ErrorKind::FileTooLarge => Zeroizing::default(),
                 read => read.map_err(|error| Error::new(kind, error).context(from.clone()))?,
             },
@@ -105,23 +111,6 @@ impl Source {
     }
 }
 
-/// Why a platform that puts its token into a variable has none there: this is
-/// no job of it, as `marker` tells, or one that was not given a token.
-pub(super) fn gave_none<const N: usize>(
-    job: &str,
-    (is_one, marker): (bool, &str),
-    variable: &str,
-    hints: [String; N],
-) -> Error {
-    if !is_one {
-        return Error::new(Kind::Proof, format!("this is not {job}: {marker} is not set"))
-            .hint("choose another --join-method, or run this in such a job");
-    }
-    let error =
-        Error::new(Kind::Proof, format!("this is {job} without an OIDC token: {variable} is not set"));
-    hints.into_iter().fold(error, Error::hint)
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::File;
@@ -131,19 +120,19 @@ mod tests {
 
     use super::*;
 
-    async fn read(source: &Source, env: &Environment) -> Result<Secret> {
+    async fn read(source: &TokenSource, env: &Environment) -> Result<Secret> {
         source.read(env, Instant::now() + Duration::from_millis(100)).await
     }
 
     #[tokio::test]
     async fn a_token_is_one_word() {
         let env = Environment::from_pairs([("GOOD", " a.b.c\n"), ("BAD", "a b")]);
-        assert_eq!(read(&Source::variable("GOOD"), &env).await.unwrap().expose(), "a.b.c");
+        assert_eq!(read(&TokenSource::variable("GOOD"), &env).await.unwrap().expose(), "a.b.c");
         for (source, kind, message) in [
-            (Source::variable("BAD"), Kind::Proof, "BAD: that is no token"),
-            (Source::variable("NONE"), Kind::Proof, "NONE: the variable is not set, or empty"),
+            (TokenSource::variable("BAD"), Kind::Proof, "BAD: that is no token"),
+            (TokenSource::variable("NONE"), Kind::Proof, "NONE: the variable is not set, or empty"),
             (
-                Source::variable("BAD").by("--id-token-env"),
+                TokenSource::variable("BAD").by("--id-token-env"),
                 Kind::Usage,
                 "--id-token-env BAD: that is no token",
             ),
@@ -151,8 +140,8 @@ mod tests {
             let error = read(&source, &env).await.unwrap_err();
             assert_eq!((error.kind(), error.to_string().as_str()), (kind, message));
         }
-        assert_eq!(read(&Source::file("/no/where"), &env).await.unwrap_err().kind(), Kind::Proof);
-        assert!(Source::file("/x").renews().is_ok() && Source::variable("X").renews().is_err());
+        assert_eq!(read(&TokenSource::file("/no/where"), &env).await.unwrap_err().kind(), Kind::Proof);
+        assert!(TokenSource::file("/x").renews().is_ok() && TokenSource::variable("X").renews().is_err());
     }
 
     #[tokio::test]
@@ -166,7 +155,7 @@ mod tests {
         std::fs::write(path("binary"), b"\xff\xfe").unwrap();
         rustix::fs::mkfifoat(CWD, path("pipe"), Mode::RWXU).unwrap();
         let said = async |path: PathBuf| {
-            let found = read(&Source::file(&path), &Environment::default()).await;
+            let found = read(&TokenSource::file(&path), &Environment::default()).await;
             found.map(|token| token.expose().to_owned()).map_err(|error| error.to_string())
         };
         for good in ["good", "link"] {
@@ -179,7 +168,10 @@ mod tests {
         assert!(said("/dev/zero".into()).await.unwrap_err().ends_with(": that is no token"));
         assert!(said(folder.path().to_owned()).await.unwrap_err().contains("directory"));
         assert!(
-            Source::file(path("pipe")).renews().unwrap_err().starts_with("the token came through a pipe")
+            TokenSource::file(path("pipe"))
+                .renews()
+                .unwrap_err()
+                .starts_with("the token came through a pipe")
         );
         // Nobody writes into it.
         assert!(said(path("pipe")).await.unwrap_err().ends_with("nothing was written into it in time"));

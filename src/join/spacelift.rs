@@ -2,18 +2,14 @@
 
 use serde_json::{Map, Value};
 
-use super::oidc::{Audience, Common, Describe, Oidc, extensions, host, require_texts, text};
+use super::handed_over::HandedOver;
+use super::jwt::text;
+use super::method::{Configured, Method};
+use super::oidc::{Common, Oidc, TokenProfile, host};
 use super::rules::{self, Field, Guard, Says};
-use super::source::{self, Source};
-use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Verifier};
+use super::source::TokenSource;
+use super::verify::Provenance;
 use crate::document::{Mapping, Mistake};
-use crate::environment::Environment;
-use crate::error::Result;
-use crate::text::shown;
-
-/// The join method `spacelift`.
-#[derive(Debug)]
-pub struct Spacelift;
 
 /// The variable with a run's token.
 const VARIABLE: &str = "SPACELIFT_OIDC_TOKEN";
@@ -45,79 +41,69 @@ static GUARDS: &[Guard] = &[Guard {
     risk: "the run may be of a pull request that nobody has merged",
 }];
 
-impl JoinMethod for Spacelift {
-    fn name(&self) -> &'static str {
-        "spacelift"
-    }
+/// The join method `spacelift`.
+pub(super) static METHOD: Method = Method {
+    detects: |env| env.get(MARKER).is_some() || env.get(VARIABLE).is_some(),
+    source: |env| TokenSource::in_variable(env, &[VARIABLE]),
+    telling: &["spaceId", "callerType", "callerId", "runType", "runId", "scope"],
+    fields: FIELDS,
+    guards: GUARDS,
+    ..Method::new("spacelift", "Spacelift: stacks and modules", |job| HANDED_OVER.none(job), configure)
+};
 
-    fn summary(&self) -> &'static str {
-        "Spacelift: stacks and modules"
-    }
-
-    fn detects(&self, env: &Environment) -> bool {
-        env.get(MARKER).is_some() || self.source(env).is_some()
-    }
-
-    fn source(&self, env: &Environment) -> Option<Source> {
-        env.get(VARIABLE).map(|_| Source::variable(VARIABLE))
-    }
-
-    fn prove<'a>(&'a self, job: &'a Job<'a>) -> BoxFuture<'a, Result<Presented>> {
-        let hints = [
+static HANDED_OVER: HandedOver = HandedOver {
+    job: "a Spacelift run",
+    marker: MARKER,
+    is_one: |env| env.get(MARKER).is_some(),
+    variable: VARIABLE,
+    hints: |_| {
+        vec![
             "runs of paid accounts have it; a container or `env -i` must pass it on".to_owned(),
             "the same token is in /mnt/workspace/spacelift.oidc, for --id-token-file".to_owned(),
-        ];
-        let is_one = job.env.get(MARKER).is_some();
-        let error = source::gave_none("a Spacelift run", (is_one, MARKER), VARIABLE, hints);
-        Box::pin(async move { Err(error) })
-    }
+        ]
+    },
+};
 
-    fn telling(&self) -> &'static [&'static str] {
-        &["spaceId", "callerType", "callerId", "runType", "runId", "scope"]
-    }
+static PROFILE: TokenProfile = TokenProfile {
+    // Documented as one text; Go's libraries write a list of one as readily.
+    audience_in_list: true,
+    // The type of run is guarded, so it must be there.
+    ..TokenProfile::rs256(
+        MAX_LIFETIME,
+        &["sub", "spaceId", "callerType", "callerId", "runType", "runId", "scope"],
+        describe,
+    )
+};
 
-    fn fields(&self) -> &'static [Field] {
-        FIELDS
-    }
-
-    fn guards(&self) -> &'static [Guard] {
-        GUARDS
-    }
-
-    fn configure(&self, mut section: Mapping<'_>) -> Result<Box<dyn Verifier>, Mistake> {
-        let host = host(section.need("hostname")?, "hostname")?.to_owned();
-        // Spacelift's tokens have the account's host for an audience and no other:
-        // what the run's other services are shown is the same token.
-        let beside = section.boolean("accept_default_audience")?.then(|| host.clone());
-        let globs = section.boolean("enable_glob_matching")?;
-        let common = Common::read(section, FIELDS, GUARDS)?;
-        rules::anchor(
-            &common.rules,
-            |condition| match condition.field.as_str() {
-                "space_id" | "caller_id" => !rules::is_open(&condition.want.shown()),
-                "sub" => names_space(&condition.want.shown()),
-                _ => false,
-            },
-            "a rule does not say which space or stack may join",
-            "add `space_id`, `caller_id` or `sub: space:SPACE:…`",
-        )?;
-        for rule in common.rules.iter().filter(|_| !globs) {
-            let wild = |field: &str| matches!(field, "space_id" | "caller_id");
-            let found =
-                rule.conditions.iter().find(|c| wild(&c.field) && c.want.shown().contains(['*', '?']));
-            if let Some(condition) = found {
-                let message =
-                    format!("`{}` takes no wildcards without `enable_glob_matching`", condition.field);
-                return Err(Mistake::new(rule.place, message)
-                    .hint("write `enable_glob_matching: true` beside `allow`"));
-            }
+fn configure(mut section: Mapping<'_>) -> Configured {
+    let host = host(section.need("hostname")?, "hostname")?.to_owned();
+    // Spacelift's tokens have the account's host for an audience and no other:
+    // what the run's other services are shown is the same token.
+    let other_audience = section.boolean("accept_default_audience")?.then(|| host.clone());
+    let globs = section.boolean("enable_glob_matching")?;
+    let common = Common::read(section, FIELDS, GUARDS)?;
+    rules::anchor(
+        &common.rules,
+        |condition| match condition.field.as_str() {
+            "space_id" | "caller_id" => !rules::is_open(&condition.want.shown()),
+            "sub" => names_space(&condition.want.shown()),
+            _ => false,
+        },
+        "a rule does not say which space or stack may join",
+        "add `space_id`, `caller_id` or `sub: space:SPACE:…`",
+    )?;
+    for rule in common.rules.iter().filter(|_| !globs) {
+        let wild = |field: &str| matches!(field, "space_id" | "caller_id");
+        let found = rule.conditions.iter().find(|c| wild(&c.field) && c.want.shown().contains(['*', '?']));
+        if let Some(condition) = found {
+            let message = format!("`{}` takes no wildcards without `enable_glob_matching`", condition.field);
+            return Err(
+                Mistake::new(rule.place, message).hint("write `enable_glob_matching: true` beside `allow`")
+            );
         }
-        let issuer = format!("https://{host}");
-        let provenance = Describe { server: issuer.clone(), describe };
-        // Documented as one text; Go's libraries write a list of one as readily.
-        let audience = Audience { beside, in_list: true, ..Audience::default() };
-        Ok(Box::new(Oidc { audience, ..common.rs256(issuer, MAX_LIFETIME, check, provenance) }))
     }
+    let issuer = format!("https://{host}");
+    Ok(Box::new(Oidc { other_audience, ..Oidc::new(&PROFILE, issuer, common) }))
 }
 
 /// Whether it is a subject that begins with a whole space.
@@ -126,33 +112,19 @@ fn names_space(pattern: &str) -> bool {
     behind.and_then(|rest| rest.split_once(':')).is_some_and(|(space, _)| !space.is_empty())
 }
 
-/// The type of run is guarded, so it must be there.
-fn check(claims: &Map<String, Value>) -> Result<(), String> {
-    require_texts(claims, &["sub", "spaceId", "callerType", "callerId", "runType", "runId", "scope"])
-}
-
 fn describe(server: &str, claims: &Map<String, Value>) -> Provenance {
     let of = |name: &str| text(claims, name);
     let caller = format!("{}/{}", of("callerType"), of("callerId"));
     let account = server.trim_start_matches("https://");
-    Provenance {
-        line: shown(&format!("spacelift:{account}/{caller} run {} {}", of("runId"), of("runType"))),
-        fulcio: extensions([
-            (8, of("iss").to_owned()),
-            (21, format!("{server}/{caller}/run/{}", of("runId"))),
-        ]),
-    }
+    Provenance::new(
+        &format!("spacelift:{account}/{caller} run {} {}", of("runId"), of("runType")),
+        [(8, of("iss").to_owned()), (21, format!("{server}/{caller}/run/{}", of("runId")))],
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document;
-
-    fn configure(section: &str) -> Result<Box<dyn Verifier>, Mistake> {
-        let nodes = document::parse(section).unwrap();
-        Spacelift.configure(nodes[0].mapping("spacelift").unwrap())
-    }
 
     #[test]
     fn mistakes_are_told() {
@@ -169,17 +141,17 @@ mod tests {
                 "`scope` takes no wildcards",
             ),
         ] {
-            assert_eq!(configure(section).unwrap_err().message, message, "{section}");
+            assert_eq!(METHOD.configured(section).unwrap_err().message, message, "{section}");
         }
         for good in ["space_id: 'r*'", "caller_id: '*-prod'", "sub: 'space:root:*'"] {
             let section = format!("{{hostname: a, enable_glob_matching: true, allow: [{{{good}}}]}}");
-            assert!(configure(&section).is_ok(), "{good}");
+            assert!(METHOD.configured(&section).is_ok(), "{good}");
         }
         for bad in
             ["space_id: '*'", "caller_id: '?*'", "sub: '*'", "sub: 'space:*'", "sub: 'space:ro*'", "sub: x"]
         {
             let section = format!("{{hostname: a, enable_glob_matching: true, allow: [{{{bad}}}]}}");
-            let message = configure(&section).unwrap_err().message;
+            let message = METHOD.configured(&section).unwrap_err().message;
             assert_eq!(message, "a rule does not say which space or stack may join", "{bad}");
         }
     }

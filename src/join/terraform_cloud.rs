@@ -2,18 +2,15 @@
 
 use serde_json::{Map, Value};
 
-use super::oidc::{Audience, Common, Describe, Oidc, audience, extensions, host, require_texts, text};
+use super::handed_over::HandedOver;
+use super::jwt::text;
+use super::method::{Configured, Method};
+use super::oidc::{Common, Oidc, TokenProfile, audience, host};
 use super::rules::{self, Condition, Field, Guard, Says, Want};
-use super::source::{self, Source};
-use super::{BoxFuture, Job, JoinMethod, Presented, Provenance, Verifier};
-use crate::document::{Mapping, Mistake};
-use crate::environment::Environment;
-use crate::error::Result;
+use super::source::TokenSource;
+use super::verify::Provenance;
+use crate::document::Mapping;
 use crate::text::shown;
-
-/// The join method `terraform_cloud`.
-#[derive(Debug)]
-pub struct TerraformCloud;
 
 /// The host of HCP Terraform.
 const HOST: &str = "app.terraform.io";
@@ -67,85 +64,78 @@ static GUARDS: &[Guard] = &[Guard {
     risk: "the run may be a speculative plan, of a pull request that nobody has merged",
 }];
 
-impl JoinMethod for TerraformCloud {
-    fn name(&self) -> &'static str {
-        "terraform_cloud"
-    }
+/// The join method `terraform_cloud`.
+pub(super) static METHOD: Method = Method {
+    detects: |env| env.get(MARKER).is_some() || VARIABLES.iter().any(|name| env.get(name).is_some()),
+    source: |env| TokenSource::in_variable(env, &VARIABLES),
+    telling: &[
+        ORGANIZATION_ID,
+        ORGANIZATION_NAME,
+        "terraform_project_id",
+        "terraform_project_name",
+        "terraform_workspace_id",
+        "terraform_workspace_name",
+        RUN_PHASE,
+        "terraform_run_id",
+    ],
+    fields: FIELDS,
+    guards: GUARDS,
+    ..Method::new(
+        "terraform_cloud",
+        "HCP Terraform and Terraform Enterprise",
+        |job| HANDED_OVER.none(job),
+        configure,
+    )
+};
 
-    fn summary(&self) -> &'static str {
-        "HCP Terraform and Terraform Enterprise"
-    }
-
-    fn detects(&self, env: &Environment) -> bool {
-        env.get(MARKER).is_some() || self.source(env).is_some()
-    }
-
-    fn source(&self, env: &Environment) -> Option<Source> {
-        VARIABLES.into_iter().find(|name| env.get(name).is_some()).map(Source::variable)
-    }
-
-    fn prove<'a>(&'a self, job: &'a Job<'a>) -> BoxFuture<'a, Result<Presented>> {
-        let hints = [
+static HANDED_OVER: HandedOver = HandedOver {
+    job: "an HCP Terraform run",
+    marker: MARKER,
+    is_one: |env| env.get(MARKER).is_some(),
+    variable: VARIABLES[0],
+    hints: |job| {
+        vec![
             format!(
                 "set the workspace's environment variable TFC_WORKLOAD_IDENTITY_AUDIENCE_MACHINE_ID to {}",
-                shown(job.authority())
+                shown(job.authority)
             ),
             "agents of your own must be of version 1.12 or later".to_owned(),
-        ];
-        let is_one = job.env.get(MARKER).is_some();
-        let error = source::gave_none("an HCP Terraform run", (is_one, MARKER), VARIABLES[0], hints);
-        Box::pin(async move { Err(error) })
-    }
-
-    fn telling(&self) -> &'static [&'static str] {
-        &[
-            ORGANIZATION_ID,
-            ORGANIZATION_NAME,
-            "terraform_project_id",
-            "terraform_project_name",
-            "terraform_workspace_id",
-            "terraform_workspace_name",
-            RUN_PHASE,
-            "terraform_run_id",
         ]
-    }
+    },
+};
 
-    fn fields(&self) -> &'static [Field] {
-        FIELDS
-    }
+/// The phase is guarded, so it must be there.
+static PROFILE: TokenProfile = TokenProfile::rs256(
+    MAX_LIFETIME,
+    &["sub", ORGANIZATION_ID, ORGANIZATION_NAME, RUN_PHASE, "terraform_run_id"],
+    describe,
+);
 
-    fn guards(&self) -> &'static [Guard] {
-        GUARDS
-    }
-
-    fn configure(&self, mut section: Mapping<'_>) -> Result<Box<dyn Verifier>, Mistake> {
-        let host = section.take("hostname").map_or(Ok(HOST), |node| host(node, "hostname"))?;
-        let issuer = format!("https://{host}");
-        let beside = section.take("audience").map(audience).transpose()?;
-        let common = Common::read(section, FIELDS, GUARDS)?;
-        rules::anchor(
-            &common.rules,
-            |condition| {
-                matches!(condition.field.as_str(), "organization_id" | "organization_name")
-                    || names_place(condition)
-            },
-            "a rule does not say whose runs may join",
-            "add `organization_id` or `organization_name`, or `sub: organization:ORG:project:PROJECT:…`",
-        )?;
-        rules::anchor(
-            &common.rules,
-            |condition| {
-                let named = ["project_id", "project_name", "workspace_id", "workspace_name"];
-                named.contains(&condition.field.as_str()) && !rules::is_open(&condition.want.shown())
-                    || names_place(condition)
-            },
-            "a rule does not say which project or workspace may join",
-            "add `workspace_id`, `workspace_name`, `project_id` or `project_name`",
-        )?;
-        let provenance = Describe { server: issuer.clone(), describe };
-        let audience = Audience { beside, ..Audience::default() };
-        Ok(Box::new(Oidc { audience, ..common.rs256(issuer, MAX_LIFETIME, check, provenance) }))
-    }
+fn configure(mut section: Mapping<'_>) -> Configured {
+    let host = section.take("hostname").map_or(Ok(HOST), |node| host(node, "hostname"))?;
+    let issuer = format!("https://{host}");
+    let other_audience = audience(&mut section)?;
+    let common = Common::read(section, FIELDS, GUARDS)?;
+    rules::anchor(
+        &common.rules,
+        |condition| {
+            matches!(condition.field.as_str(), "organization_id" | "organization_name")
+                || names_place(condition)
+        },
+        "a rule does not say whose runs may join",
+        "add `organization_id` or `organization_name`, or `sub: organization:ORG:project:PROJECT:…`",
+    )?;
+    rules::anchor(
+        &common.rules,
+        |condition| {
+            let named = ["project_id", "project_name", "workspace_id", "workspace_name"];
+            named.contains(&condition.field.as_str()) && !rules::is_open(&condition.want.shown())
+                || names_place(condition)
+        },
+        "a rule does not say which project or workspace may join",
+        "add `workspace_id`, `workspace_name`, `project_id` or `project_name`",
+    )?;
+    Ok(Box::new(Oidc { other_audience, ..Oidc::new(&PROFILE, issuer, common) }))
 }
 
 /// Whether it is a subject that begins with a whole organisation and project.
@@ -158,32 +148,22 @@ fn names_place(condition: &Condition) -> bool {
         && field == "sub"
 }
 
-/// The phase is guarded, so it must be there.
-fn check(claims: &Map<String, Value>) -> Result<(), String> {
-    require_texts(claims, &["sub", ORGANIZATION_ID, ORGANIZATION_NAME, RUN_PHASE, "terraform_run_id"])
-}
-
 fn describe(server: &str, claims: &Map<String, Value>) -> Provenance {
     let of = |name: &str| text(claims, &format!("terraform_{name}")).to_owned();
     let (organization, workspace, run) = (of("organization_name"), of("workspace_name"), of("run_id"));
-    Provenance {
-        line: shown(&format!("terraform_cloud:{organization}/{workspace} run {run} {}", of("run_phase"))),
-        fulcio: extensions([
+    Provenance::new(
+        &format!("terraform_cloud:{organization}/{workspace} run {run} {}", of("run_phase")),
+        [
             (8, text(claims, "iss").to_owned()),
             (21, format!("{server}/app/{organization}/workspaces/{workspace}/runs/{run}")),
-        ]),
-    }
+        ],
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document;
-
-    fn configure(section: &str) -> Result<Box<dyn Verifier>, Mistake> {
-        let nodes = document::parse(section).unwrap();
-        TerraformCloud.configure(nodes[0].mapping("terraform_cloud").unwrap())
-    }
+    use crate::environment::Environment;
 
     #[test]
     fn a_rule_says_whose_runs_and_which() {
@@ -194,7 +174,7 @@ mod tests {
             "sub: 'organization:o:project:Default Project:workspace:w:run_phase:apply'",
             "sub: 'organization:o:*', organization_name: o, project_id: p",
         ] {
-            assert!(configure(&format!("allow: [{{{good}}}]")).is_ok(), "{good}");
+            assert!(METHOD.configured(&format!("allow: [{{{good}}}]")).is_ok(), "{good}");
         }
         for (bad, message) in [
             ("workspace_id: ws-x", "a rule does not say whose runs may join"),
@@ -208,18 +188,22 @@ mod tests {
             ),
             ("organization_id: 'o*', workspace_id: w", "`organization_id` takes no wildcards"),
         ] {
-            assert_eq!(configure(&format!("allow: [{{{bad}}}]")).unwrap_err().message, message, "{bad}");
+            assert_eq!(
+                METHOD.configured(&format!("allow: [{{{bad}}}]")).unwrap_err().message,
+                message,
+                "{bad}"
+            );
         }
     }
 
     #[test]
     fn a_tagged_token_goes_first() {
         let source = |pairs: &[(&'static str, &'static str)]| {
-            TerraformCloud.source(&Environment::from_pairs(pairs.iter().copied()))
+            (METHOD.source)(&Environment::from_pairs(pairs.iter().copied()))
         };
         let both = [(VARIABLES[0], "a"), (VARIABLES[1], "b")];
-        assert_eq!(source(&both), Some(Source::variable(VARIABLES[0])));
-        assert_eq!(source(&both[1..]), Some(Source::variable(VARIABLES[1])));
+        assert_eq!(source(&both), Some(TokenSource::variable(VARIABLES[0])));
+        assert_eq!(source(&both[1..]), Some(TokenSource::variable(VARIABLES[1])));
         assert_eq!(source(&[]), None);
     }
 

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::clock::Clock;
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
-use crate::join::Source;
+use crate::join::source::TokenSource;
 use crate::once::command::signals::{Signals, exit_status, in_foreground};
 use crate::once::delivery::Places;
 use crate::once::delivery::bash_env;
@@ -309,7 +309,7 @@ impl<'a> Wrapped<'a> {
 
     fn renews(&self) -> Result<(), String> {
         let method = self.settings.method;
-        self.settings.source.as_ref().map_or_else(|| method.renews(self.env), Source::renews)
+        self.settings.source.as_ref().map_or_else(|| (method.renews)(self.env), TokenSource::renews)
     }
 
     async fn renew(&self) -> Result<i64> {

@@ -6,9 +6,8 @@ use zeroize::Zeroizing;
 
 use crate::destination::directory::Directory;
 use crate::destination::manifest::{self, Manifest};
-use crate::destination::{
-    self, AGENT_SOCKET, File, HostMaterial, Material, SshMaterial, TlsMaterial, Written, wipe,
-};
+use crate::destination::material::{File, HostMaterial, Material, SshMaterial, TlsMaterial, WrittenOutput};
+use crate::destination::{self, AGENT_SOCKET, wipe};
 use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::once::command::agent::Agent;
@@ -210,7 +209,7 @@ fn empty_manifest(settings: &Settings, destination: &Destination, issuance: &Iss
         ca_pin: settings.trust.ca_pin.clone(),
         cluster: response.cluster.clone(),
         bot: response.bot.clone(),
-        join_method: settings.method.name().to_owned(),
+        join_method: settings.method.name.to_owned(),
         token: settings.token.clone(),
         issuance_id: response.issuance_id.clone(),
         expires_at: response.expires_at.clone(),
@@ -227,7 +226,7 @@ fn output_entry(output: &Output, answer: &OutputResponse, folder: &str, files: &
     };
     manifest::Output {
         name: output.name.clone(),
-        kind: output.kind.name().to_owned(),
+        kind: output.kind.declaration.name.to_owned(),
         files: files.iter().map(path).collect(),
         serial: answer.serial.clone(),
         tls_serial: answer.tls_serial.clone(),
@@ -245,7 +244,7 @@ fn files(
     issuance: &Issuance,
 ) -> Result<Vec<File>> {
     let tls_key = keys.tls.as_ref().map_or_else(Zeroizing::default, |key| key.pem());
-    output.kind.files(&Material {
+    (output.kind.files)(&Material {
         folder,
         ssh: keys.ssh.as_ref().zip(answer.ssh_certificate.as_deref()).map(|(key, certificate)| SshMaterial {
             private_key: &key.openssh,
@@ -305,7 +304,7 @@ pub fn report(settings: &Settings, manifests: &[Manifest]) -> Report {
     ];
     for (destination, manifest) in settings.destinations.iter().zip(manifests) {
         for (output, written) in destination.outputs.iter().zip(&manifest.outputs) {
-            let own = output.kind.variables(&Written {
+            let own = (output.kind.variables)(&WrittenOutput {
                 folder: &folder_path(&destination.path, &destination.folder(output)),
                 options: &output.options,
                 subject: written.principals.first().map(String::as_str),

@@ -9,7 +9,8 @@ use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use crate::clock::Clock;
 use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::join::{Job, Presented, Source, Storage};
+use crate::join::prove::{Job, Presented, Storage};
+use crate::join::source::TokenSource;
 use crate::net::{self, Platform, RequestError};
 use crate::once::exchange::check::{Issuance, check};
 use crate::once::exchange::keys::OutputKeys;
@@ -102,7 +103,7 @@ impl<'a> Exchanger<'a> {
     /// Of every kind that an exchange has: proof, refused, unreachable.
     pub async fn exchange(&self) -> Result<Issuance> {
         let deadline = Instant::now() + self.settings.timeout;
-        let Presented { proof, pending } = self.proof(deadline).await?;
+        let Presented { proof, on_accepted } = self.proof(deadline).await?;
         for signature in proof.0.values().filter_map(|value| signature_of(value.expose())) {
             self.progress.mask(signature);
         }
@@ -119,8 +120,8 @@ impl<'a> Exchanger<'a> {
             let cause = "the proof is the one of before, and buys the same certificates";
             return Err(Error::new(Kind::Proof, cause).hint("the platform gives this job no other just now"));
         }
-        if let Some(pending) = pending {
-            pending.accepted(&issuance.response)?;
+        if let Some(on_accepted) = on_accepted {
+            on_accepted.accepted(&issuance.response)?;
         }
         if let Some(warning) = refusal::clock_warning(self.authority_time(), self.clock.now()) {
             self.progress.warning(&warning);
@@ -134,7 +135,7 @@ impl<'a> Exchanger<'a> {
     async fn proof(&self, deadline: Instant) -> Result<Presented> {
         if let Some(source) = &self.settings.source {
             let token = source.read(self.env, deadline).await?;
-            self.handed.set(Some(Source::fingerprint(&token)));
+            self.handed.set(Some(TokenSource::fingerprint(&token)));
             return Ok(Proof::id_token(token).into());
         }
         let say = |text: &str| self.progress.step(text);
@@ -142,7 +143,7 @@ impl<'a> Exchanger<'a> {
         let job = Job {
             env: self.env,
             authority: &self.settings.authority,
-            token: &self.settings.token,
+            join_token: &self.settings.token,
             storage: self.settings.storage.folder.as_ref().map(|folder| {
                 let storage: &dyn Storage = folder;
                 storage
@@ -156,9 +157,9 @@ impl<'a> Exchanger<'a> {
         };
         let method = self.settings.method;
         let prove = async {
-            tokio::time::timeout_at(deadline.into(), method.prove(&job)).await.unwrap_or_else(|_| {
+            tokio::time::timeout_at(deadline.into(), (method.prove)(&job)).await.unwrap_or_else(|_| {
                 let error = Error::new(Kind::Unreachable, "time is up")
-                    .context(format!("{} gave no proof", method.name()));
+                    .context(format!("{} gave no proof", method.name));
                 Err(error.hint("--timeout waits longer"))
             })
         };
@@ -185,7 +186,7 @@ impl<'a> Exchanger<'a> {
     pub async fn has_another_proof(&self) -> bool {
         let Some(source) = &self.settings.source else { return true };
         let token = source.read(self.env, Instant::now()).await;
-        token.is_ok_and(|token| self.handed.get() != Some(Source::fingerprint(&token)))
+        token.is_ok_and(|token| self.handed.get() != Some(TokenSource::fingerprint(&token)))
     }
 
     /// Opens the connection that the request will use. Whether it works, the
@@ -211,7 +212,7 @@ impl<'a> Exchanger<'a> {
     fn request(&self, proof: Proof) -> ExchangeRequest {
         let output = |(output, keys): (&Output, &OutputKeys)| OutputRequest {
             name: output.name.clone(),
-            kind: output.kind.name().to_owned(),
+            kind: output.kind.declaration.name.to_owned(),
             roles: output.roles.clone(),
             options: output.asked(),
             ssh: keys.ssh_line().map(|line| SshRequest { public_key: line.to_owned() }),
@@ -219,7 +220,7 @@ impl<'a> Exchanger<'a> {
         };
         ExchangeRequest {
             token: self.settings.token.clone(),
-            join_method: self.settings.method.name().to_owned(),
+            join_method: self.settings.method.name.to_owned(),
             proof,
             ttl_seconds: self.settings.ttl_seconds,
             outputs: self.settings.outputs().zip(self.keys).map(output).collect(),
@@ -265,7 +266,7 @@ impl<'a> Exchanger<'a> {
             response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let body = net::body(response, MAX_ANSWER)
             .await
-            .map_err(|why| (self.unreachable(&RequestError::Other(why)), Verdict::Again(None)))?;
+            .map_err(|why| (self.unreachable(&why), Verdict::Again(None)))?;
         if status == 200 {
             // The parser's words may repeat what was sent, which is none of a log's business.
             return serde_json::from_slice(&body).map_err(|_| {
@@ -299,7 +300,7 @@ impl<'a> Exchanger<'a> {
                 audience: self.settings.source.is_none().then_some(self.audience.as_str()),
                 one_token: !self.settings.by_hand
                     && self.settings.source.as_ref().is_some_and(|source| source.renews().is_err()),
-                telling: self.settings.method.telling(),
+                telling: self.settings.method.telling,
             }),
         };
         Err((error, verdict))

@@ -12,7 +12,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::clock::{Clock, LEEWAY};
-use crate::destination::TYPES;
+use crate::destination::OUTPUTS;
 use crate::destination::manifest::Manifest;
 use crate::destination::wipe::Found;
 use crate::environment::Environment;
@@ -40,7 +40,7 @@ pub struct Revocable {
 
 /// A private key and its certificate, as the assertion's header has it.
 enum Key {
-    Tls { pkcs8: Zeroizing<Vec<u8>>, chain: Vec<Vec<u8>> },
+    Tls { pkcs8: Zeroizing<Vec<u8>>, chain: Vec<Zeroizing<Vec<u8>>> },
     Ssh { seed: Zeroizing<[u8; 32]>, certificate: String },
 }
 
@@ -64,7 +64,6 @@ impl Revocable {
     pub fn of_answer(issuance_id: &str, outputs: &[OutputResponse], keys: &[OutputKeys]) -> Option<Self> {
         let tls = outputs.iter().zip(keys).find_map(|(output, keys)| {
             let chain = pem::decode_all(output.tls_certificate_chain.as_deref()?, "CERTIFICATE")?;
-            let chain = chain.into_iter().map(|block| block.to_vec()).collect();
             Some(Key::Tls { pkcs8: keys.tls.as_ref()?.pkcs8.clone(), chain })
         });
         let ssh = || {
@@ -92,11 +91,9 @@ impl Revocable {
         };
         let tls = plan.iter().find_map(|(folder, names)| {
             let read = |name: &str| text(folder, name);
-            let both = TYPES.iter().find_map(|kind| kind.tls_pem(names, &read))?;
+            let both = OUTPUTS.iter().find_map(|output| (output.tls_pem)(names, &read))?;
             let pkcs8 = pem::decode_all(&both, "PRIVATE KEY")?.pop()?;
-            let chain =
-                pem::decode_all(&both, "CERTIFICATE")?.into_iter().map(|block| block.to_vec()).collect();
-            Some(Key::Tls { pkcs8, chain })
+            Some(Key::Tls { pkcs8, chain: pem::decode_all(&both, "CERTIFICATE")? })
         });
         let ssh = || {
             let pairs = [("key", "key-cert.pub"), ("ssh_host", "ssh_host-cert.pub")];
@@ -262,7 +259,7 @@ fn certificate_line(line: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::destination::Keys;
+    use crate::output::KeyKinds;
 
     fn parts(assertion: &Secret) -> (serde_json::Value, serde_json::Value) {
         let part = |index: usize| {
@@ -276,7 +273,7 @@ mod tests {
     #[test]
     fn assertions_are_as_the_contract_says() {
         net::install_crypto();
-        let keys = OutputKeys::generate(Keys { ssh: true, tls: true, host: false }, None).unwrap();
+        let keys = OutputKeys::generate(KeyKinds { ssh: true, tls: true, host: false }, None).unwrap();
         let output = |ssh: bool, tls: bool| OutputResponse {
             name: "x".into(),
             ssh_certificate: ssh.then(|| "ssh-ed25519-cert-v01@openssh.com AAAA comment\n".into()),

@@ -12,7 +12,8 @@ use crate::document::parse_duration;
 use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::folder::absolute;
-use crate::join::{self, JoinMethod, Source};
+use crate::join::source::TokenSource;
+use crate::join::{self, Method};
 use crate::net::{AuthorityTrust, authority_url, timeout};
 use crate::once::settings::config_file::ConfigFile;
 use crate::once::settings::destinations::{CommonDestination, Destination, destinations};
@@ -39,9 +40,9 @@ pub struct Settings {
     /// How its certificate is judged.
     pub trust: AuthorityTrust,
     /// How the job proves who it is.
-    pub method: &'static dyn JoinMethod,
+    pub method: &'static Method,
     /// Where the job's token is, if the method does not ask for one.
-    pub source: Option<Source>,
+    pub source: Option<TokenSource>,
     /// Whether the user said so.
     pub by_hand: bool,
     /// What the method keeps between runs, and the secret that registers it.
@@ -107,7 +108,7 @@ impl Settings {
             trust,
             method,
             by_hand: by_hand.is_some(),
-            source: by_hand.or_else(|| method.source(env)),
+            source: by_hand.or_else(|| (method.source)(env)),
             storage,
             token: join_token(token)?,
             ttl_seconds: ttl_seconds(&ttl)?,
@@ -131,7 +132,7 @@ fn missing(what: &str, flag: &str, variable: &str) -> Error {
     Error::usage(format!("{what} is not given")).hint(format!("give {flag}, or set {variable}"))
 }
 
-fn method(name: Option<&str>, env: &Environment) -> Result<&'static dyn JoinMethod> {
+fn method(name: Option<&str>, env: &Environment) -> Result<&'static Method> {
     let known = join::names();
     let Some(name) = name else {
         return join::detect(env).ok_or_else(|| {
@@ -148,16 +149,12 @@ fn method(name: Option<&str>, env: &Environment) -> Result<&'static dyn JoinMeth
 }
 
 /// A token that the user says where to find.
-fn by_hand(
-    method: &dyn JoinMethod,
-    variable: Option<String>,
-    file: Option<String>,
-) -> Result<Option<Source>> {
+fn by_hand(method: &Method, variable: Option<String>, file: Option<String>) -> Result<Option<TokenSource>> {
     let source = variable
-        .map(|name| Source::variable(name).by("--id-token-env"))
-        .or_else(|| file.map(|path| Source::file(path).by("--id-token-file")));
-    if source.is_some() && !method.takes_id_token() {
-        return Err(Error::usage(format!("the join method `{}` takes no token by hand", method.name()))
+        .map(|name| TokenSource::variable(name).by("--id-token-env"))
+        .or_else(|| file.map(|path| TokenSource::file(path).by("--id-token-file")));
+    if source.is_some() && !method.takes_id_token {
+        return Err(Error::usage(format!("the join method `{}` takes no token by hand", method.name))
             .hint("leave --id-token-env and --id-token-file out, or choose another --join-method"));
     }
     Ok(source)
@@ -195,7 +192,7 @@ fn agent_socket(destinations: &[Destination], command: &[OsString]) -> Result<St
         return Err(Error::usage("--agent serves the SSH key to COMMAND, and there is none")
             .hint("put `-- COMMAND` behind the options, or leave --agent out"));
     }
-    if !destinations.iter().flat_map(|one| &one.outputs).any(|output| output.kind.keys().ssh) {
+    if !destinations.iter().flat_map(|one| &one.outputs).any(|output| output.kind.declaration.keys.ssh) {
         return Err(Error::usage("--agent serves SSH keys, and no output has one")
             .hint("ask for an output `ssh` or `identity`, or leave --agent out"));
     }

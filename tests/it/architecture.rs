@@ -4,8 +4,10 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use machine_id::authority::policy;
 use machine_id::denial::REASONS;
 use machine_id::error::EXIT_CODES;
+use machine_id::{destination, output};
 
 /// The longest that a file may be, its unit tests included.
 const MAX_LINES: usize = 500;
@@ -35,6 +37,7 @@ const WALLS: &[Wall] = &[
     Wall { module: "crate::environment", forbidden: BOTH_SIDES, but: &[] },
     Wall { module: "crate::net", forbidden: BOTH_SIDES, but: &[] },
     Wall { module: "crate::jws", forbidden: BOTH_SIDES, but: &[] },
+    Wall { module: "crate::output", forbidden: BOTH_SIDES, but: &[] },
     Wall { module: "crate::principal", forbidden: BOTH_SIDES, but: &[] },
     Wall { module: "crate::rfc4251", forbidden: BOTH_SIDES, but: &[] },
     // A server's side knows the authority by its API alone.
@@ -101,7 +104,7 @@ const WALLS: &[Wall] = &[
             "crate::authority::store::NewCertificate",
             "crate::authority::store::PlanRecord",
             "crate::authority::store::record",
-            "crate::join::Provenance",
+            "crate::join::verify::Provenance",
         ],
     },
     // The store keeps what it is given.
@@ -381,6 +384,15 @@ fn reasons_are_documented() {
         .collect();
     let real: BTreeSet<(String, u16)> = REASONS.iter().map(|row| (row.code.to_owned(), row.status)).collect();
     assert_eq!(documented, real);
+}
+
+/// Each type of output is declared once, and has a half on each side.
+#[test]
+fn every_output_type_has_both_halves() {
+    let client: Vec<&str> = destination::OUTPUTS.iter().map(|half| half.declaration.name).collect();
+    let authority: Vec<&str> = policy::OUTPUTS.iter().map(|half| half.name).collect();
+    assert_eq!(client, output::names());
+    assert_eq!(authority, output::names());
 }
 
 #[test]

@@ -76,7 +76,7 @@ fn every_method_has_fixtures_and_no_fixtures_lack_a_method() {
         .filter(|entry| entry.path().is_dir())
         .map(|entry| entry.file_name().into_string().unwrap())
         .collect();
-    let mut methods: Vec<&str> = METHODS.iter().map(|method| method.name()).collect();
+    let mut methods: Vec<&str> = METHODS.iter().map(|method| method.name).collect();
     folders.sort_unstable();
     methods.sort_unstable();
     assert_eq!(folders, methods);
@@ -86,11 +86,11 @@ fn every_method_has_fixtures_and_no_fixtures_lack_a_method() {
 fn every_method_refuses_hostile_proofs() {
     std::thread::scope(|scope| {
         for method in METHODS {
-            scope.spawn(|| match suite_of(method.name()).as_str() {
-                "oidc" => Suite::load(method.name()).refuses(),
+            scope.spawn(|| match suite_of(method.name).as_str() {
+                "oidc" => Suite::load(method.name).refuses(),
                 "iam" => iam::refuses(),
                 "token" => token::refuses(),
-                other => panic!("{}: there is no suite {other}", method.name()),
+                other => panic!("{}: there is no suite {other}", method.name),
             });
         }
     });
@@ -100,11 +100,11 @@ fn every_method_refuses_hostile_proofs() {
 fn every_method_accepts_what_its_fixtures_say() {
     std::thread::scope(|scope| {
         for method in METHODS {
-            scope.spawn(|| match suite_of(method.name()).as_str() {
-                "oidc" => Suite::load(method.name()).accepts(),
+            scope.spawn(|| match suite_of(method.name).as_str() {
+                "oidc" => Suite::load(method.name).accepts(),
                 "iam" => iam::accepts(),
                 "token" => token::accepts(),
-                other => panic!("{}: there is no suite {other}", method.name()),
+                other => panic!("{}: there is no suite {other}", method.name),
             });
         }
     });
@@ -459,7 +459,7 @@ fn denial_of(response: &Response, status: u16) -> Result<String, String> {
 #[test]
 fn the_tables_name_reasons_that_there_are() {
     let mut files = vec!["join/hostile-oidc.yaml".to_owned()];
-    let names = METHODS.iter().map(|method| method.name()).filter(|name| suite_of(name) == "oidc");
+    let names = METHODS.iter().map(|method| method.name).filter(|name| suite_of(name) == "oidc");
     files.extend(names.map(|name| format!("join/{name}/hostile.yaml")));
     for file in files {
         for case in yaml::<Vec<Case>>(&file) {

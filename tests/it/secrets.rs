@@ -5,10 +5,11 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use machine_id::destination::{File, Keys};
+use machine_id::destination::material::File;
 use machine_id::environment::Environment;
 use machine_id::once::exchange::keys::OutputKeys;
 use machine_id::once::revoke::Revocable;
+use machine_id::output::KeyKinds;
 use machine_id::secret::Secret;
 use machine_id::wire::{ExchangeRequest, OutputResponse, Proof, RevokeRequest};
 
@@ -293,7 +294,7 @@ fn processes_have_no_secret_in_their_arguments_or_environment() {
 
 #[test]
 fn secret_values_do_not_print() {
-    let keys = OutputKeys::generate(Keys { ssh: true, tls: true, host: true }, None).unwrap();
+    let keys = OutputKeys::generate(KeyKinds { ssh: true, tls: true, host: true }, None).unwrap();
     let (ssh, tls) = (keys.ssh.as_ref().unwrap(), keys.tls.as_ref().unwrap());
     let proof = Proof::id_token(Secret::new("hunter2-hunter2".into()));
     let request = ExchangeRequest {
@@ -313,7 +314,7 @@ fn secret_values_do_not_print() {
         principals: Vec::new(),
         roles: Vec::new(),
     };
-    let only_ssh = OutputKeys::generate(Keys { ssh: true, tls: false, host: false }, None).unwrap();
+    let only_ssh = OutputKeys::generate(KeyKinds { ssh: true, tls: false, host: false }, None).unwrap();
     let seed = *only_ssh.ssh.as_ref().unwrap().seed;
     let revocable = Revocable::of_answer("i", &[output], std::slice::from_ref(&only_ssh)).unwrap();
     let environment = Environment::from_pairs([("JWT", "hunter2-hunter2")]);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use ssh_key::certificate::{Builder, CertType};
 
 use super::{RequestContext, record, valid_from};
@@ -62,8 +63,7 @@ impl Plan {
 
     /// What makes two requests the same.
     pub(super) fn fingerprinted(&self) -> String {
-        let kind = if self.host { "host " } else { "" };
-        format!("{kind}{} {:?} {:?} {:?}", self.key, self.principals, self.extensions, self.critical)
+        json!([self.host, self.key, self.principals, self.extensions, self.critical]).to_string()
     }
 
     /// For the store, but for the output that it is of.

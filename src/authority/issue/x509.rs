@@ -10,6 +10,7 @@ use rcgen::{
     KeyUsagePurpose, SanType, SerialNumber,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::{RequestContext, record, validity};
 use crate::authority::keys::CaKeys;
@@ -59,7 +60,7 @@ impl Plan {
 
     /// What makes two requests the same.
     pub(super) fn fingerprinted(&self) -> String {
-        format!("{} {:?} {:?} {}", self.key, self.common_name, self.organizations, self.uri)
+        json!([self.key, self.common_name, self.organizations, self.uri]).to_string()
     }
 
     /// For the store, but for the output that it is of.

@@ -9,7 +9,7 @@ use super::output::OutputKind;
 use super::role::{self, Role};
 use super::{Asked, JoinToken, Policy, matching, output};
 use crate::denial::{Denial, Reason};
-use crate::join::Identity;
+use crate::join::verify::Identity;
 use crate::text::shown;
 use crate::wire::OutputRequest;
 
@@ -27,7 +27,7 @@ pub(super) fn decide(
     Ok(Grant {
         bot,
         token: token.name.clone(),
-        join_method: token.method.name(),
+        join_method: token.method.name,
         provenance: identity.provenance().clone(),
         outputs,
         warnings,

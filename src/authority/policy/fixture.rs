@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Asked, Grant, OUTPUTS, Policy, Source};
 use crate::denial::Denial;
-use crate::join::Identity;
+use crate::join::verify::Identity;
 use crate::wire::{OutputRequest, SshRequest, TlsRequest};
 
 /// A token that lets in `octo-org/app` as the bot `deployer`, for policies that are about something else.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::join::Provenance;
+use crate::join::verify::Provenance;
 
 /// All that one request is granted.
 #[derive(Debug)]

@@ -145,20 +145,31 @@ fn kind(value: &Value) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::future::BoxFuture;
+
     use crate::document::Place;
-    use crate::join::{self, BoxFuture, Desk, Failure, Identity, Verifier};
+    use crate::join;
+    use crate::join::verify::{Failure, Identity, Verifier, VerifyContext};
     use crate::wire::Proof;
 
     #[derive(Debug)]
     struct Rules(Vec<Rule>);
 
     impl Verifier for Rules {
-        fn verify<'a>(&'a self, _: &'a Proof, _: &'a Desk<'a>) -> BoxFuture<'a, Result<Identity, Failure>> {
+        fn verify<'a>(
+            &'a self,
+            _: &'a Proof,
+            _: &'a VerifyContext<'a>,
+        ) -> BoxFuture<'a, Result<Identity, Failure>> {
             Box::pin(async { Err(Failure::Unavailable("not asked".to_owned())) })
         }
 
         fn rules(&self) -> &[Rule] {
             &self.0
+        }
+
+        fn check_claims(&self, _: &Map<String, Value>) -> Result<(), Denial> {
+            Ok(())
         }
     }
 

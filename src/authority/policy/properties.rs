@@ -11,7 +11,7 @@ use serde_json::json;
 use super::Asked;
 use super::fixture::{bot, decide, output, parse, policy, role};
 use crate::denial::Reason;
-use crate::join::Identity;
+use crate::join::verify::Identity;
 
 const ROLES: &[&str] = &["r0", "r1", "r2", "r3"];
 /// What roles allow; the model knows what each can become.
@@ -263,7 +263,7 @@ proptest! {
         let claims = claims.as_object().unwrap().clone();
         let outputs = [output("ssh", &model.asked), output("identity", &[])];
         let asked = Asked { outputs: &outputs, ttl_seconds: model.asked_ttl };
-        let foreseen = policy.foresee(token, &token.verifier.suppose(claims.clone()).unwrap(), &asked);
+        let foreseen = policy.foresee(token, &token.verifier.assume(claims.clone()).unwrap(), &asked);
         match (policy.decide(token, &Identity::for_test(claims), &asked), foreseen) {
             (Ok(grant), Ok(prospect)) => {
                 prop_assert_eq!(format!("{:?}", grant.outputs()), format!("{:?}", prospect.outputs));

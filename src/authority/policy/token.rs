@@ -4,7 +4,8 @@ use super::JoinToken;
 use super::origin::Origin;
 use super::section::Section;
 use crate::document::{self, Mistake, Node, Value};
-use crate::join::{self, JoinMethod};
+use crate::join::verify::Verifier;
+use crate::join::{self, Method};
 use crate::text::shown;
 
 /// The most requests that may use one proof.
@@ -40,19 +41,19 @@ pub(super) fn read<'a>(
     let method = spec.need("join_method").and_then(|node| spec.keep(find_method(node)));
     let mut verifier = None;
     // Teleport's tokens of some methods have their rules directly in the `spec`.
-    let beside = method.filter(|method| method.takes_rules_beside()).and_then(|_| spec.take("allow"));
+    let beside = method.filter(|method| method.takes_rules_beside).and_then(|_| spec.take("allow"));
     let beside = beside.map(|rules| {
         let key = document::Key { place: rules.place, text: "allow".to_owned() };
         Node { place: rules.place, value: Value::Map(vec![(key, rules.clone())]) }
     });
     for other in join::METHODS {
-        let section = spec.take(other.name());
+        let section = spec.take(other.name);
         match (section, method) {
-            (section, Some(method)) if method.name() == other.name() => {
+            (section, Some(method)) if method.name == other.name => {
                 let place = spec.place();
                 verifier = match (section, &beside) {
                     (Some(_), Some(rules)) => {
-                        let both = format!("the token has both `allow` and `{}`", method.name());
+                        let both = format!("the token has both `allow` and `{}`", method.name);
                         spec.mistake(Mistake::new(rules.place, both).hint("keep one of them"));
                         None
                     }
@@ -61,8 +62,8 @@ pub(super) fn read<'a>(
             }
             // Rules that somebody wrote and that nobody would apply.
             (Some(section), Some(method)) => spec.mistake(
-                Mistake::new(section.place, format!("`{}` is not the section of this token", other.name()))
-                    .hint(format!("its `join_method` is `{0}`, so its section is `{0}`", method.name())),
+                Mistake::new(section.place, format!("`{}` is not the section of this token", other.name))
+                    .hint(format!("its `join_method` is `{0}`, so its section is `{0}`", method.name)),
             ),
             _ => {}
         }
@@ -80,7 +81,7 @@ pub(super) fn read<'a>(
 
 /// How many requests may use one proof. Where proofs are bound to the request's
 /// keys, a job gets another for each, and there is nothing to count.
-fn max_uses(node: &Node, verifier: Option<&dyn join::Verifier>) -> Result<u32, Mistake> {
+fn max_uses(node: &Node, verifier: Option<&dyn Verifier>) -> Result<u32, Mistake> {
     let most = i64::from(MAX_USES);
     let uses = match node.value {
         Value::Int(uses) if (1..=most).contains(&uses) => u32::try_from(uses).unwrap_or(1),
@@ -102,22 +103,22 @@ fn max_uses(node: &Node, verifier: Option<&dyn join::Verifier>) -> Result<u32, M
 }
 
 fn configure(
-    method: &'static dyn JoinMethod,
+    method: &'static Method,
     section: Option<&Node>,
     place: document::Place,
-) -> Result<Box<dyn join::Verifier>, Mistake> {
-    let name = method.name();
+) -> Result<Box<dyn Verifier>, Mistake> {
+    let name = method.name;
     if let Some(section) = section {
-        return method.configure(section.mapping(&format!("`{name}`"))?);
+        return (method.configure)(section.mapping(&format!("`{name}`"))?);
     }
     // A method that needs no fields needs no section; any other says what is missing.
     let empty = Node { place, value: Value::Null };
-    method.configure(empty.mapping(&format!("`{name}`"))?).map_err(|mistake| {
+    (method.configure)(empty.mapping(&format!("`{name}`"))?).map_err(|mistake| {
         Mistake::new(place, format!("the token lacks its section `{name}`")).hint(mistake.message)
     })
 }
 
-fn find_method(node: &Node) -> Result<&'static dyn JoinMethod, Mistake> {
+fn find_method(node: &Node) -> Result<&'static Method, Mistake> {
     let name = node.text("join_method")?;
     join::method(name).ok_or_else(|| {
         let names = join::names();

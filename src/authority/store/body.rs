@@ -9,7 +9,7 @@ use super::roster::NewSecret;
 use super::{CertificateKind, NewCertificate, NewIssuance, NewRefusal, NewRevocation, NewSigned};
 use crate::clock::rfc3339;
 use crate::error::{Context as _, Kind, Result};
-use crate::join::instance::Membership;
+use crate::join::instance::InstanceJoin;
 
 /// One event. Serials are decimal text: they exceed what JSON numbers hold elsewhere.
 #[derive(Default, Serialize)]
@@ -179,7 +179,7 @@ fn of_worker<'a>(entry: &'a NewIssuance, name: &'a str, instance: &'a str) -> Bo
 }
 
 /// The `registered` event of a worker whose first issuance is `entry`.
-pub(super) fn registered(entry: &NewIssuance, member: &Membership, secret_id: &str) -> Result<String> {
+pub(super) fn registered(entry: &NewIssuance, member: &InstanceJoin, secret_id: &str) -> Result<String> {
     let body = Body {
         secret_id: Some(secret_id),
         replaces: member.replaces.as_deref(),
@@ -196,12 +196,12 @@ pub(super) fn replaced(entry: &NewIssuance, instance: &str, old: &str) -> Result
 /// The `locked` event of a worker, caused by the join that `entry` would have recorded.
 pub(super) fn locked(
     entry: &NewIssuance,
-    member: &Membership,
+    member: &InstanceJoin,
     expected: i64,
     serials: &[i64],
     reason: &'static str,
 ) -> Result<String> {
-    let presented = member.join.generation;
+    let presented = member.claims.generation;
     let why = if presented > expected {
         "the storage is newer than what the authority remembers"
     } else {

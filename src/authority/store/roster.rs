@@ -1,7 +1,8 @@
 //! The roster of registered workers, as commands see it.
 
+use futures_util::future::BoxFuture;
+
 use crate::error::Result;
-use crate::join::BoxFuture;
 
 /// What commands do with the workers that stay.
 pub trait Roster {

@@ -6,14 +6,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use futures_util::future::BoxFuture;
+
 use super::roster::{NewSecret, Roster, Worker};
 use super::{
     CertificateRecord, Event, EventFilter, Issued, NewIssuance, NewRefusal, NewRevocation, NewSigned,
     RevocationList, Revoked, Store, body, sealed,
 };
 use crate::error::{Context as _, Kind, Result};
-use crate::join::BoxFuture;
-use crate::join::instance::{Instance, Registry};
+use crate::join::instance::{Instance, Instances};
 
 mod reads;
 mod roster;
@@ -126,7 +127,7 @@ impl Store for Sqlite {
     }
 }
 
-impl Registry for Sqlite {
+impl Instances for Sqlite {
     fn instance<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Instance>>> {
         let id = id.to_owned();
         Box::pin(self.reader.read(move |connection| roster::instance(connection, &id)))

@@ -5,15 +5,15 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::authority::policy::{Asked, JoinToken, OUTPUTS, Policy, Prospect, RuleTrial};
+use crate::authority::policy::{Asked, JoinToken, Policy, Prospect, RuleTrial};
 use crate::cli::authority::Check;
 use crate::denial::{Denial, Reason};
-use crate::destination::{Used, output_type};
 use crate::document::{nearest, parse_duration};
 use crate::error::{Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
 use crate::join::jwt::{self, Jwt};
 use crate::once::settings::output::{RawOutput, parse_output};
+use crate::output::{self, UsedBy};
 use crate::text::{shown, shown_long};
 use crate::wire::{OutputRequest, SshRequest, TlsRequest};
 
@@ -52,13 +52,13 @@ pub(super) fn ask(policy: &Policy, file: &Path, args: &Check) -> Result<Answer> 
         args.outputs.iter().map(|text| output(text, &args.roles)).collect::<Result<_>>()?;
     let ttl = parse_duration(&args.ttl).map_err(|why| Error::usage(format!("`--ttl`: {why}")))?;
     let ttl_seconds = i64::try_from(ttl).unwrap_or(i64::MAX);
-    let method = token.method.name();
+    let method = token.method.name;
     if let Some(other) = args.join_method.as_deref().filter(|other| *other != method) {
         let detail = format!("the join token is for {method}, not for {}", shown(other));
         let denial = Denial::new(Reason::MethodMismatch, detail);
         return Ok(Answer {
             token: token.name.clone(),
-            registers: token.method.registers(),
+            registers: token.method.registers,
             rules: Vec::new(),
             result: Err(denial),
         });
@@ -74,26 +74,22 @@ pub(super) fn judge(
     asked: &Asked<'_>,
 ) -> Answer {
     let rules = Policy::trial(token, &claims);
-    let result = token.verifier.suppose(claims).and_then(|supposed| policy.foresee(token, &supposed, asked));
-    Answer { token: token.name.clone(), registers: token.method.registers(), rules, result }
+    let result = token.verifier.assume(claims).and_then(|assumed| policy.foresee(token, &assumed, asked));
+    Answer { token: token.name.clone(), registers: token.method.registers, rules, result }
 }
 
 /// An output as `once` reads it, `TYPE[,KEY=VALUE…]`, and asks for it: without
 /// what the job does with it there. Its keys are never looked at.
 pub(super) fn output(text: &str, roles: &[String]) -> Result<OutputRequest> {
     let RawOutput { kind, name, roles: own, mut options, .. } = parse_output(text)?;
-    if let Some(written) = output_type(&kind) {
-        let asked = |name: &String| {
-            written.options().iter().all(|option| option.name != name || option.used == Used::There)
-        };
-        options.retain(|name, _| asked(name));
-    }
-    let known = OUTPUTS.iter().find(|known| known.name == kind);
+    let declared = output::find(&kind);
+    let option = |name: &String| declared.and_then(|declared| declared.option(name));
+    options.retain(|name, _| option(name).is_none_or(|option| option.used_by == UsedBy::Authority));
     Ok(OutputRequest {
         name: name.unwrap_or_else(|| kind.clone()),
         roles: if own.is_empty() { roles.to_vec() } else { own },
-        ssh: known.filter(|known| known.ssh).map(|_| SshRequest { public_key: String::new() }),
-        tls: known.filter(|known| known.tls).map(|_| TlsRequest { csr: String::new() }),
+        ssh: declared.filter(|declared| declared.has_ssh()).map(|_| SshRequest { public_key: String::new() }),
+        tls: declared.filter(|declared| declared.keys.tls).map(|_| TlsRequest { csr: String::new() }),
         kind,
         options,
     })

@@ -74,11 +74,8 @@ fn today(config: &config::Config, token: &str, method: &str, claims: &Map<String
     let Some(token) = policy.token(token) else {
         return "such a job is denied: token_unknown: there is no join token of that name".to_owned();
     };
-    if token.method.name() != method {
-        return format!(
-            "such a job is denied: method_mismatch: the join token is for {}",
-            token.method.name()
-        );
+    if token.method.name != method {
+        return format!("such a job is denied: method_mismatch: the join token is for {}", token.method.name);
     }
     let Ok(identity) = answer::output(OUTPUTS.first().map_or("", |kind| kind.name), &[]) else {
         return String::new();

@@ -2,6 +2,7 @@
 
 use crate::authority::{config, keys};
 use crate::cli::authority::{Export, Exported};
+use crate::destination::ssh::known_hosts;
 use crate::error::Result;
 use crate::net;
 use crate::terminal::print;
@@ -19,11 +20,7 @@ pub(super) fn run(args: &Export) -> Result<()> {
         Exported::SshHostCa => trust.ssh_host_cas.join("\n"),
         Exported::TlsCa => trust.tls_cas.concat().trim_end().to_owned(),
         Exported::TlsCaPin => net::pin_of(keys.tls_certificate())?,
-        // Patterns without a port do not cover other ports; `*` does (sshd(8)).
-        Exported::KnownHosts => {
-            let line = |ca: &String| format!("@cert-authority * {ca}");
-            trust.ssh_host_cas.iter().map(line).collect::<Vec<_>>().join("\n")
-        }
+        Exported::KnownHosts => known_hosts(&trust).trim_end().to_owned(),
     };
     print(&format!("{text}\n"))
 }

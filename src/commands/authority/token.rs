@@ -81,7 +81,7 @@ pub(super) fn add(args: &AddToken) -> Result<()> {
 }
 
 fn join_token<'p>(policy: &'p Policy, name: &str) -> Result<&'p JoinToken> {
-    let registering = |token: &&JoinToken| token.method.registers();
+    let registering = |token: &&JoinToken| token.method.registers;
     let token = policy.token(name).ok_or_else(|| {
         let mut names: Vec<&str> =
             policy.tokens().filter(registering).map(|token| token.name.as_str()).collect();
@@ -93,14 +93,13 @@ fn join_token<'p>(policy: &'p Policy, name: &str) -> Result<&'p JoinToken> {
             None => error.hint(format!("there is: {}", names.join(", "))),
         }
     })?;
-    if token.method.registers() {
+    if token.method.registers {
         return Ok(token);
     }
-    let methods: Vec<&str> = METHODS.iter().filter(|one| one.registers()).map(|one| one.name()).collect();
+    let methods: Vec<&str> = METHODS.iter().filter(|one| one.registers).map(|one| one.name).collect();
     Err(Error::usage(format!(
         "`--token`: join token `{}` is of method `{}`, whose jobs do not register",
-        token.name,
-        token.method.name()
+        token.name, token.method.name
     ))
     .hint(format!("secrets are for join tokens with `join_method: {}`", methods.join("` or `"))))
 }
@@ -115,8 +114,6 @@ fn command(config: &Config, token: &JoinToken) -> Result<String> {
     };
     Ok(format!(
         "machine-id once --authority {}{pin} --join-method {} --token {} --storage DIR",
-        config.public_url,
-        token.method.name(),
-        token.name
+        config.public_url, token.method.name, token.name
     ))
 }

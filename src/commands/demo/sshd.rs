@@ -1,14 +1,11 @@
 //! A login to the real `sshd` of this machine, on a free port of loopback,
 //! as the user who runs the demo.
 
-use std::ffi::OsStr;
 use std::fs;
-use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
-use super::{Server, Stage, write};
+use super::{Server, Stage, free_port, words, write};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
 use crate::terminal::print;
@@ -32,15 +29,12 @@ pub(super) fn login(stage: &Stage, program: &Path, destination: &Path, login: &s
     let (host_key, log) = (dir.join("host_key"), dir.join("log"));
     run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&host_key))?;
     let public = host_key.with_extension("pub");
-    let sign = ["authority", "sign-host", "--principal", "127.0.0.1", "--data-dir"].map(OsStr::new);
-    let sign = [&sign[..], &[stage.data.as_os_str(), public.as_os_str()]].concat();
+    let sign = ["authority", "sign-host", "--principal", "127.0.0.1", "--data-dir"];
+    let sign = words(&sign, &[&stage.data, &public]);
     write(&dir.join("host_key-cert.pub"), &stage.quietly(&sign)?)?;
     write(&dir.join("user_ca.pub"), &stage.quietly(&stage.export("ssh-user-ca"))?)?;
 
-    let port = TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .context(Kind::Internal, "no free port")?
-        .port();
+    let port = free_port()?;
     let config = dir.join("sshd_config");
     let dir = dir.display();
     write(
@@ -68,23 +62,7 @@ fn serve_and_log_in(
     destination: &Path,
     login: &str,
 ) -> Result<()> {
-    let file = fs::File::create(log).context(Kind::Destination, "sshd's log")?;
-    let child = Command::new(program)
-        .args(["-D", "-e", "-f"])
-        .arg(config)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(file)
-        .spawn();
-    let _server = Server(child.context(Kind::Internal, "cannot start sshd")?);
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        if Instant::now() > deadline {
-            let said = read::text(log, Trust::Anyone, Limit::FILE).unwrap_or_default();
-            return Err(Error::internal(format!("sshd did not start: {}", said.trim())));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let _server = Server::start(Command::new(program).args(["-D", "-e", "-f"]).arg(config), port, log)?;
     let config = destination.join("ssh_config");
     let target = format!("{login}@127.0.0.1");
     let greeting = "echo \"hello from $(id -un) on a host that was verified by its certificate\"";

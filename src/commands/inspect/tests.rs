@@ -3,9 +3,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
 use super::*;
-use crate::destination::Keys;
 use crate::destination::manifest::tests::manifest;
 use crate::once::exchange::keys::OutputKeys;
+use crate::output::KeyKinds;
 
 fn both(text: &str) -> (String, String) {
     let items = files::inspect(text, 1000).unwrap();
@@ -41,7 +41,7 @@ fn a_token_without_its_signature() {
 
 #[test]
 fn keys_by_type_and_fingerprint_alone() {
-    let keys = OutputKeys::generate(Keys { ssh: true, tls: true, host: false }, None).unwrap();
+    let keys = OutputKeys::generate(KeyKinds { ssh: true, tls: true, host: false }, None).unwrap();
     let (ssh, tls) = (keys.ssh.unwrap(), keys.tls.unwrap());
     let identity = format!(
         "{}{}\n{}@cert-authority * {}\n",

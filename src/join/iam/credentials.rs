@@ -18,11 +18,12 @@ use reqsign_core::{
     CommandExecute, CommandOutput, Context, Env, FileRead, HttpSend, ProvideCredentialDyn, SignRequest as _,
 };
 
-use super::{ACTION, AUDIENCE_HEADER, PROOF, endpoint};
+use super::super::prove::{Job, Presented};
+use super::endpoint;
+use super::proof::{ACTION, AUDIENCE_HEADER, FIELD, body_hash};
 use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
-use crate::join::Job;
 use crate::net::{self, RequestError};
 use crate::retry::Backoff;
 use crate::secret::Secret;
@@ -42,13 +43,28 @@ const METADATA: &str = "http://169.254.169.254";
 const METADATA_V6: &str = "http://[fd00:ec2::254]";
 
 /// A place where credentials may be.
-type Place = (&'static str, Box<dyn ProvideCredentialDyn<Credential = Credential>>);
+struct Place {
+    /// What it is called.
+    name: &'static str,
+    provider: Box<dyn ProvideCredentialDyn<Credential = Credential>>,
+    /// Whether it is the instance's own, which nobody has to set up.
+    is_instance: bool,
+}
+
+impl Place {
+    fn new(
+        name: &'static str,
+        provider: impl ProvideCredentialDyn<Credential = Credential> + 'static,
+    ) -> Self {
+        Self { name, provider: Box::new(provider), is_instance: false }
+    }
+}
 
 /// Signs `GetCallerIdentity` for the authority and the job's keys.
-pub(super) async fn sign(job: &Job<'_>) -> Result<Proof> {
+pub(super) async fn sign(job: &Job<'_>) -> Result<Presented> {
     let context = context(job)?;
     let (place, credential) = find(job, &context).await?;
-    let region = region(job.env, &context, place == INSTANCE).await;
+    let region = region(job.env, &context, place.is_instance).await;
     let host = match &region {
         Some(region) => {
             endpoint::host_of(region, job.env.is_true("AWS_USE_FIPS_ENDPOINT")).ok_or_else(|| {
@@ -58,12 +74,12 @@ pub(super) async fn sign(job: &Job<'_>) -> Result<Proof> {
         }
         None => "sts.amazonaws.com".to_owned(),
     };
-    (job.say)(&format!("signing a request to {host} with the AWS credentials of {place}"));
+    (job.say)(&format!("signing a request to {host} with the AWS credentials of {}", place.name));
     let url = format!("https://{host}/");
     let request = Request::post(&url)
         .header(header::ACCEPT, "application/json")
         .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-        .header("x-amz-content-sha256", super::body_hash())
+        .header("x-amz-content-sha256", body_hash())
         .header(AUDIENCE_HEADER, job.audience)
         .body(())
         .context(Kind::Internal, "cannot make the request to sign")?;
@@ -79,19 +95,16 @@ pub(super) async fn sign(job: &Job<'_>) -> Result<Proof> {
         .collect();
     // Not through `serde_json::Value`, which would leave copies of the session token behind.
     #[derive(serde::Serialize)]
-    struct Signed<'s> {
+    struct SignedRequest<'s> {
         method: &'s str,
         url: &'s str,
         headers: HashMap<&'s str, &'s str>,
         body: &'s str,
     }
-    let signed = Signed { method: "POST", url: &url, headers, body: ACTION };
+    let signed = SignedRequest { method: "POST", url: &url, headers, body: ACTION };
     let text = serde_json::to_string(&signed).context(Kind::Internal, "cannot write the signed request")?;
-    Ok(Proof([(PROOF.to_owned(), Secret::new(text))].into()))
+    Ok(Proof([(FIELD.to_owned(), Secret::new(text))].into()).into())
 }
-
-/// The last of the places.
-const INSTANCE: &str = "the instance metadata service";
 
 /// In the order of the SDKs.
 fn places(env: &Environment, region: Option<&str>) -> Vec<Place> {
@@ -107,29 +120,29 @@ fn places(env: &Environment, region: Option<&str>) -> Vec<Place> {
     }
     let instance = IMDSv2CredentialProvider::new().with_endpoint(metadata(env));
     vec![
-        ("the environment", Box::new(EnvCredentialProvider::new())),
-        ("the shared files", Box::new(ProfileCredentialProvider::new())),
-        ("the profile's credential process", Box::new(ProcessCredentialProvider::new())),
-        ("a web identity", Box::new(web_identity)),
-        ("the container endpoint", Box::new(container)),
-        (INSTANCE, Box::new(instance)),
+        Place::new("the environment", EnvCredentialProvider::new()),
+        Place::new("the shared files", ProfileCredentialProvider::new()),
+        Place::new("the profile's credential process", ProcessCredentialProvider::new()),
+        Place::new("a web identity", web_identity),
+        Place::new("the container endpoint", container),
+        Place { is_instance: true, ..Place::new("the instance metadata service", instance) },
     ]
 }
 
-async fn find(job: &Job<'_>, context: &Context) -> Result<(&'static str, Credential)> {
+async fn find(job: &Job<'_>, context: &Context) -> Result<(Place, Credential)> {
     let region = region(job.env, context, false).await;
-    for (place, provider) in places(job.env, region.as_deref()) {
-        (job.say)(&format!("looking for AWS credentials in {place}"));
-        match provider.provide_credential_dyn(context).await {
+    for place in places(job.env, region.as_deref()) {
+        (job.say)(&format!("looking for AWS credentials in {}", place.name));
+        match place.provider.provide_credential_dyn(context).await {
             Ok(Some(credential)) => return Ok((place, credential)),
             Ok(None) => {}
-            Err(error) if place == INSTANCE => return Err(none_found(&words(job.env, &error))),
+            Err(error) if place.is_instance => return Err(none_found(&words(job.env, &error))),
             // Whoever set a place up means that one.
             Err(error) => {
                 let later = error.is_retryable() && !is_misconfigured(&error);
                 let kind = if later { Kind::Unreachable } else { Kind::Proof };
                 return Err(Error::new(kind, words(job.env, &error))
-                    .context(format!("{place} gave no AWS credentials"))
+                    .context(format!("{} gave no AWS credentials", place.name))
                     .hint("in AWS_PROFILE, AWS_WEB_IDENTITY_TOKEN_FILE and AWS_CONTAINER_CREDENTIALS_* stands where this job looks"));
             }
         }

@@ -1,19 +1,20 @@
 //! The signed request of a proof: read more strictly than AWS reads it, so
 //! that what is forwarded is one request to one host and nothing else.
 
-use ring::digest::{SHA256, digest};
 use serde_json::{Map, Value, json};
 
+use super::super::jwt::{self, AudienceRules, strict_object};
+use super::super::verify::VerifyContext;
 use super::endpoint::Partition;
-use super::{ACTION, AUDIENCE_HEADER, MAX_AGE, PROOF};
-use crate::clock::{LEEWAY, parse_rfc3339, rfc3339};
+use super::proof::{ACTION, AUDIENCE_HEADER, FIELD, body_hash, hex_hash};
+use crate::clock::{parse_rfc3339, rfc3339};
 use crate::denial::{Denial, Reason};
-use crate::join::Desk;
-use crate::join::jwt::strict_object;
 use crate::secret::Secret;
-use crate::text::{hex, shown};
-use crate::wire::{Proof, bound_audience};
+use crate::text::shown;
+use crate::wire::Proof;
 
+/// How old a signature may be, in seconds; AWS itself takes them for a quarter of an hour.
+const MAX_AGE: i64 = 300;
 /// The longest proof, in bytes. Session tokens are one to four KiB long.
 const MAX_PROOF: usize = 16 << 10;
 
@@ -60,7 +61,7 @@ static HEADERS: &[Header] = &[
 ];
 
 /// A request that may be forwarded, but for what a join token asks of it.
-pub(super) struct Signed {
+pub(super) struct StsRequest {
     /// The STS that it is for.
     pub(super) host: String,
     /// Every header, the signature too.
@@ -68,7 +69,7 @@ pub(super) struct Signed {
     /// The region that it is signed for.
     region: String,
     /// When it was signed, in seconds since 1970.
-    pub(super) signed_at: i64,
+    signed_at: i64,
     /// Whom it is for.
     audience: String,
     /// The id of the access key that signed it.
@@ -82,16 +83,16 @@ fn malformed(detail: impl Into<String>) -> Denial {
     Denial::new(Reason::ProofMalformed, detail.clone()).tell(detail)
 }
 
-impl Signed {
+impl StsRequest {
     /// Reads a proof.
     ///
     /// # Errors
     /// Anything but `POST https://HOST/` with the body of `GetCallerIdentity`
     /// and the headers that we know, all of them signed.
     pub(super) fn read(proof: &Proof) -> Result<Self, Denial> {
-        let text = match proof.field(PROOF) {
+        let text = match proof.field(FIELD) {
             Some(text) if proof.0.len() == 1 => text.expose(),
-            _ => return Err(malformed(format!("the proof has not the one field `{PROOF}`"))),
+            _ => return Err(malformed(format!("the proof has not the one field `{FIELD}`"))),
         };
         if text.len() > MAX_PROOF {
             return Err(malformed("the signed request is longer than 16 KiB"));
@@ -149,7 +150,6 @@ impl Signed {
             return Err(malformed("not every header of the request is signed, each once and in order"));
         }
         let named = [authorization.access_key, authorization.scope, date, authorization.signature].join("\n");
-        let id = hex(digest(&SHA256, named.as_bytes()).as_ref());
         Ok(Self {
             host: host.to_owned(),
             headers: headers.iter().map(|(name, value)| (*name, Secret::new((*value).to_owned()))).collect(),
@@ -157,7 +157,7 @@ impl Signed {
             signed_at,
             audience: of(AUDIENCE_HEADER).to_owned(),
             access_key: authorization.access_key.to_owned(),
-            id: format!("sigv4:{id}"),
+            id: format!("sigv4:{}", hex_hash(&named)),
         })
     }
 
@@ -172,12 +172,12 @@ impl Signed {
         claims.as_object().cloned().unwrap_or_default()
     }
 
-    /// All that can be judged before AWS is asked.
+    /// All that can be judged before AWS is asked; until when it is taken.
     ///
     /// # Errors
     /// Where it is for another partition or region, for another authority or
     /// other keys, too old, or of the future.
-    pub(super) fn check(&self, partition: &Partition, at: &Desk<'_>) -> Result<(), Denial> {
+    pub(super) fn check(&self, partition: &Partition, context: &VerifyContext<'_>) -> Result<i64, Denial> {
         let Some(region) = partition.region_of(&self.host) else {
             // Which partition is the rules' affair, and told to nobody.
             return Err(Denial::new(
@@ -191,43 +191,18 @@ impl Signed {
                 self.region
             )));
         }
-        let now = at.clock.now();
-        let told = format!(
-            "it was signed at {}, the authority's clock says {}",
-            rfc3339(self.signed_at),
-            rfc3339(now)
-        );
-        if self.signed_at > now.saturating_add(LEEWAY) {
-            return Err(Denial::new(Reason::TokenNotYetValid, told.clone()).tell(told));
-        }
-        if self.good_until() <= now {
-            return Err(Denial::new(Reason::TokenExpired, told.clone()).tell(told));
-        }
-        self.check_audience(at)
-    }
-
-    /// Until when it is taken; clocks may differ.
-    pub(super) fn good_until(&self) -> i64 {
-        self.signed_at.saturating_add(MAX_AGE).saturating_add(LEEWAY)
-    }
-
-    fn check_audience(&self, at: &Desk<'_>) -> Result<(), Denial> {
-        if self.audience == bound_audience(at.public_url, at.binding) {
-            return Ok(());
-        }
-        match self.audience.strip_prefix(at.public_url) {
-            Some("") => {
-                Err(Denial::new(Reason::BindingRequired, "the request is not bound to the exchange's keys"))
-            }
-            Some(rest) if rest.starts_with('#') => {
-                Err(Denial::new(Reason::BindingWrong, "the header carries the hash of other keys"))
-            }
-            _ => {
-                let detail = format!("audience is {}, expected {}", shown(&self.audience), at.public_url);
-                let told = format!("the audience must be {}", at.public_url);
-                Err(Denial::new(Reason::AudienceWrong, detail).tell(told))
-            }
-        }
+        let (now, named) = (context.clock.now(), ("it was signed at", self.signed_at));
+        jwt::check_start(named, now)?;
+        let good_until = jwt::check_end(self.signed_at.saturating_add(MAX_AGE), named, now)?;
+        let rules = AudienceRules {
+            ours: context.public_url,
+            is_public: true,
+            beside: None,
+            binding: Some(context.binding),
+            requires_binding: true,
+        };
+        jwt::check_audience(&self.audience, &rules)?;
+        Ok(good_until)
     }
 }
 
@@ -258,7 +233,7 @@ impl Header {
             Wanted::OneOf(texts) => texts.contains(&value),
             Wanted::Any => true,
             Wanted::SessionToken => value.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=_-".contains(&b)),
-            Wanted::BodyHash => value == super::body_hash(),
+            Wanted::BodyHash => value == body_hash(),
         }
     }
 }
@@ -368,8 +343,8 @@ mod tests {
         fn nothing_panics(text in ".{0,200}") {
             let _ = Authorization::parse(&text);
             let _ = parse_date(&text);
-            let proof = Proof([(PROOF.to_owned(), Secret::new(text))].into());
-            prop_assert!(Signed::read(&proof).is_err());
+            let proof = Proof([(FIELD.to_owned(), Secret::new(text))].into());
+            prop_assert!(StsRequest::read(&proof).is_err());
         }
     }
 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::ACTION;
+use super::super::jwt::strict_object;
+use super::super::verify::Failure;
 use super::endpoint::Partition;
-use super::request::Signed;
+use super::proof::ACTION;
+use super::request::StsRequest;
 use crate::denial::{Denial, Reason};
-use crate::join::Failure;
-use crate::join::jwt::strict_object;
 use crate::net;
 
 /// How long AWS may take.
@@ -52,13 +52,13 @@ struct Hosts {
 }
 
 /// One place among those that wait.
-struct Place<'w> {
+struct Slot<'w> {
     waiting: &'w Waiting,
     host: &'w str,
 }
 
 impl Waiting {
-    fn enter<'w>(&'w self, host: &'w str) -> Option<Place<'w>> {
+    fn enter<'w>(&'w self, host: &'w str) -> Option<Slot<'w>> {
         let mut hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let here = hosts.places.get(host).copied().unwrap_or(0);
         let unknown = || hosts.places.iter().filter(|(name, _)| !hosts.answering.contains(*name));
@@ -68,7 +68,7 @@ impl Waiting {
             return None;
         }
         hosts.places.insert(host.to_owned(), here + 1);
-        Some(Place { waiting: self, host })
+        Some(Slot { waiting: self, host })
     }
 
     /// The host is one that answers.
@@ -80,7 +80,7 @@ impl Waiting {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Slot<'_> {
     fn drop(&mut self) {
         let mut hosts = self.waiting.0.lock().unwrap_or_else(PoisonError::into_inner);
         match hosts.places.get_mut(self.host) {
@@ -93,22 +93,22 @@ impl Drop for Place<'_> {
 /// Asks the STS that the request is for, over TLS, with the parts that were checked.
 pub(super) async fn ask(
     client: &reqwest::Client,
-    signed: &Signed,
+    request: &StsRequest,
     partition: &Partition,
 ) -> Result<Caller, Failure> {
     let unavailable =
-        |why: String| Failure::Unavailable(format!("AWS cannot be asked at {}: {why}", signed.host));
-    let Some(_place) = WAITING.enter(&signed.host) else {
+        |why: String| Failure::Unavailable(format!("AWS cannot be asked at {}: {why}", request.host));
+    let Some(_place) = WAITING.enter(&request.host) else {
         return Err(unavailable("too many wait for it already".to_owned()));
     };
-    let (status, body) = match tokio::time::timeout(TIMEOUT, send(client, signed)).await {
+    let (status, body) = match tokio::time::timeout(TIMEOUT, send(client, request)).await {
         Ok(answer) => answer.map_err(unavailable)?,
         Err(_) => return Err(unavailable("no answer in time".to_owned())),
     };
     if status == 200 {
         let caller = read(&body, partition)
             .map_err(|why| unavailable(format!("its answer is not one of STS: {why}")))?;
-        WAITING.answers(&signed.host);
+        WAITING.answers(&request.host);
         return Ok(caller);
     }
     let code = error_code(&body);
@@ -121,11 +121,11 @@ pub(super) async fn ask(
     let said = format!("AWS does not take it: {status} {code}").trim_end().to_owned();
     Err(Denial::new(Reason::SignatureInvalid, said.clone())
         .tell(said)
-        .with_claims(&signed.claims(), false)
+        .with_claims(&request.claims(), false)
         .into())
 }
 
-async fn send(client: &reqwest::Client, signed: &Signed) -> Result<(u16, Vec<u8>), String> {
+async fn send(client: &reqwest::Client, signed: &StsRequest) -> Result<(u16, Vec<u8>), String> {
     let mut request = client.post(format!("https://{}/", signed.host)).body(ACTION);
     // reqwest writes `host` itself, from the URL of the same host.
     for (name, value) in signed.headers.iter().filter(|(name, _)| *name != "host") {
@@ -136,7 +136,8 @@ async fn send(client: &reqwest::Client, signed: &Signed) -> Result<(u16, Vec<u8>
     }
     let response = request.send().await.map_err(|error| net::RequestError::from(error).to_string())?;
     let status = response.status().as_u16();
-    Ok((status, net::body(response, MAX_ANSWER).await?))
+    let body = net::body(response, MAX_ANSWER).await.map_err(|error| error.to_string())?;
+    Ok((status, body))
 }
 
 /// `Code` of an error, where it is a word.

@@ -1,36 +1,11 @@
-//! Rules over claims that nobody knows beforehand: found by name or by JSON
-//! pointer, compared by type.
+//! Rules over claims that nobody knows beforehand: compared by type.
 
-use serde_json::{Map, Value};
-
-use super::{Condition, Field, Want};
+use super::rule::{Condition, Field, Want};
 use crate::document::{Mistake, Node, Value as Yaml};
 use crate::text::shown;
 
 /// What every token has and what says nothing of its job (RFC 7519, section 4.1, without `sub`).
 const ABOUT_THE_TOKEN: [&str; 6] = ["iss", "aud", "exp", "nbf", "iat", "jti"];
-
-/// The claim of that name. A name that begins with `/` is a JSON pointer (RFC
-/// 6901) into the claims: `/kubernetes.io/namespace`; any other is the
-/// literal name of a claim, dots and slashes included: `oidc.example.com/org`.
-/// A claim whose own name begins with `/` is `/~1…`.
-#[must_use]
-pub fn claim<'c>(claims: &'c Map<String, Value>, name: &str) -> Option<&'c Value> {
-    let Some(pointer) = name.strip_prefix('/') else { return claims.get(name) };
-    let mut steps = pointer.split('/').map(|step| step.replace("~1", "/").replace("~0", "~"));
-    let first = claims.get(&steps.next()?)?;
-    steps.try_fold(first, |value, step| match value {
-        Value::Object(members) => members.get(&step),
-        Value::Array(items) => items.get(index(&step)?),
-        _ => None,
-    })
-}
-
-/// An index as RFC 6901 writes it: no sign, no zeros in front.
-fn index(step: &str) -> Option<usize> {
-    let plain = step == "0" || (!step.starts_with('0') && step.bytes().all(|byte| byte.is_ascii_digit()));
-    if plain { step.parse().ok() } else { None }
-}
 
 /// The conditions of a mapping from names to values.
 pub(super) fn read(field: &Field, node: &Node) -> Result<Vec<Condition>, Mistake> {
@@ -86,7 +61,12 @@ fn wants(name: &str, node: &Node) -> Result<Vec<Want>, Mistake> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Rule, Says, Test, is_open, read as read_rules};
+    use serde_json::{Map, Value};
+
+    use super::super::claim::claim;
+    use super::super::glob::is_open;
+    use super::super::read::read as read_rules;
+    use super::super::rule::{Rule, Says, Test};
     use super::*;
     use crate::document;
 

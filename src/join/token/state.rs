@@ -1,4 +1,4 @@
-//! What a worker keeps between two runs, and how a join changes it.
+//! What an instance keeps between two runs, and how a join changes it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -6,8 +6,8 @@ use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::super::instance::{Join, MAX_EARLIER};
-use super::instance_id;
+use super::super::instance::{JoinClaims, MAX_EARLIER};
+use super::proof::{hash_of, instance_id};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::random;
 use crate::secret::Secret;
@@ -24,16 +24,17 @@ const MAX_SPENT: usize = 64;
 /// The file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct State {
+pub(super) struct StorageState {
     version: u32,
     /// The authority that it is registered with.
     pub(super) authority: String,
     /// The join token that it is registered with.
-    pub(super) token: String,
+    #[serde(rename = "token")]
+    pub(super) join_token: String,
     /// The instance that joins.
-    pub(super) current: Option<Instance>,
+    pub(super) current: Option<KeptInstance>,
     /// One that is being registered.
-    pub(super) next: Option<Instance>,
+    pub(super) next: Option<KeptInstance>,
     /// SHA-256 of the secrets that registered this worker, in base64url, newest last.
     spent: Vec<String>,
 }
@@ -41,7 +42,7 @@ pub(super) struct State {
 /// An instance's own half.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Instance {
+pub(super) struct KeptInstance {
     /// Its id.
     pub(super) id: String,
     /// The seed of its Ed25519 key, in base64url.
@@ -60,23 +61,23 @@ pub(super) struct Instance {
 struct Attempt {
     id: String,
     tries: i64,
-    recent: Vec<Request>,
+    recent: Vec<SentRequest>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Request {
+struct SentRequest {
     id: String,
     time: i64,
 }
 
-impl State {
+impl StorageState {
     /// Of a worker that was never registered.
-    pub(super) fn new(authority: &str, token: &str) -> Self {
+    pub(super) fn new(authority: &str, join_token: &str) -> Self {
         Self {
             version: VERSION,
             authority: authority.to_owned(),
-            token: token.to_owned(),
+            join_token: join_token.to_owned(),
             current: None,
             next: None,
             spent: Vec::new(),
@@ -92,7 +93,7 @@ impl State {
         if state.version != VERSION {
             return Err(format!("it is of version {}, this machine-id knows {VERSION}", state.version));
         }
-        let whole = |instance: &Instance| instance.seed().is_ok() && instance.generation >= 0;
+        let whole = |instance: &KeptInstance| instance.seed().is_ok() && instance.generation >= 0;
         if !state.current.iter().chain(&state.next).all(whole) {
             return Err("an instance in it is broken".to_owned());
         }
@@ -111,10 +112,10 @@ impl State {
     }
 
     /// The instance that this secret registers: the one that is waiting for it, or a new one.
-    pub(super) fn registering(&mut self, secret: &Secret) -> Result<&mut Instance> {
+    pub(super) fn registering(&mut self, secret: &Secret) -> Result<&mut KeptInstance> {
         let fingerprint = fingerprint(secret);
         let waiting = self.next.take().filter(|next| next.secret == fingerprint);
-        let instance = waiting.map_or_else(|| Instance::new(fingerprint), Ok)?;
+        let instance = waiting.map_or_else(|| KeptInstance::new(fingerprint), Ok)?;
         Ok(self.next.insert(instance))
     }
 
@@ -137,7 +138,7 @@ impl State {
     }
 }
 
-impl Instance {
+impl KeptInstance {
     fn new(secret: String) -> Result<Self> {
         let mut seed = Zeroizing::new([0; 32]);
         random::fill(seed.as_mut())?;
@@ -164,13 +165,13 @@ impl Instance {
     }
 
     /// The next request; to be written before it is sent.
-    pub(super) fn ask(&mut self, now: i64) -> Result<Join> {
+    pub(super) fn ask(&mut self, now: i64) -> Result<JoinClaims> {
         if self.attempt.is_none() {
             self.attempt = Some(Attempt { id: name()?, tries: 0, recent: Vec::new() });
         }
         let id = name()?;
         let Some(attempt) = &mut self.attempt else { return Err(Error::internal("no attempt")) };
-        let join = Join {
+        let join = JoinClaims {
             id: id.clone(),
             generation: self.generation,
             attempt: attempt.id.clone(),
@@ -178,7 +179,7 @@ impl Instance {
             earlier: attempt.recent.iter().map(|request| request.id.clone()).collect(),
         };
         attempt.tries = attempt.tries.saturating_add(1);
-        attempt.recent.push(Request { id, time: now });
+        attempt.recent.push(SentRequest { id, time: now });
         if attempt.recent.len() > MAX_EARLIER {
             // What is forgotten must not arrive any more: it would look like a copy's.
             let oldest = attempt.recent.remove(0);
@@ -196,7 +197,7 @@ impl Instance {
 
 /// What tells one secret from another; it is random enough for a plain hash.
 fn fingerprint(secret: &Secret) -> String {
-    URL_SAFE_NO_PAD.encode(super::hash_of(secret.expose()))
+    URL_SAFE_NO_PAD.encode(hash_of(secret.expose()))
 }
 
 /// 128 random bits as text.
@@ -208,8 +209,8 @@ fn name() -> Result<String> {
 mod tests {
     use super::*;
 
-    fn registered() -> State {
-        let mut state = State::new("https://a", "t");
+    fn registered() -> StorageState {
+        let mut state = StorageState::new("https://a", "t");
         let id = state.registering(&Secret::new("one".into())).unwrap().id.clone();
         state.settle(&id, 1).unwrap();
         state
@@ -220,7 +221,7 @@ mod tests {
         let mut state = registered();
         state.current.as_mut().unwrap().ask(7).unwrap();
         let text = state.text().unwrap();
-        let read = State::parse(&Secret::new(text.to_string())).unwrap();
+        let read = StorageState::parse(&Secret::new(text.to_string())).unwrap();
         assert_eq!(read.text().unwrap(), text);
         let seed = state.current.as_ref().unwrap().key.expose().to_owned();
         assert!(text.contains(&seed) && !format!("{state:?}").contains(&seed));
@@ -231,7 +232,7 @@ mod tests {
             &text.replace(&seed, &URL_SAFE_NO_PAD.encode([1; 32])),
             &text.replace("\"version\": 1", "\"version\": 2"),
         ] {
-            let why = State::parse(&Secret::new(broken.to_owned())).unwrap_err();
+            let why = StorageState::parse(&Secret::new(broken.to_owned())).unwrap_err();
             assert!(!why.contains(&seed), "{why}");
         }
     }

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jsonwebtoken::signature::Signer as _;
+use signature::Signer as _;
 use ssh_key::certificate::CertType;
 use ssh_key::private::{Ed25519Keypair, PrivateKey};
 use ssh_key::{Certificate, Signature};
@@ -213,7 +213,7 @@ async fn read_message(first: u8, stream: &mut UnixStream) -> io::Result<Vec<u8>>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::destination::Keys;
+    use crate::output::KeyKinds;
     use ssh_key::certificate::Builder;
 
     fn issued(key: &SshKey, kind: CertType, serial: u64) -> OutputResponse {
@@ -252,7 +252,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("agent.sock");
         std::fs::write(&path, "left by a dead run").unwrap();
-        let keys = [OutputKeys::generate(Keys { ssh: true, tls: false, host: false }, None).unwrap()];
+        let keys = [OutputKeys::generate(KeyKinds { ssh: true, tls: false, host: false }, None).unwrap()];
         let key = keys[0].ssh.as_ref().unwrap();
         let agent = Agent::listen(&path).unwrap();
         let first = issued(key, CertType::User, 1);
@@ -274,7 +274,7 @@ mod tests {
             public.verify(b"data", &answer[answer.len() - 64..]).unwrap();
         }
         let other =
-            OutputKeys::generate(Keys { ssh: true, tls: false, host: false }, None).unwrap().ssh.unwrap();
+            OutputKeys::generate(KeyKinds { ssh: true, tls: false, host: false }, None).unwrap().ssh.unwrap();
         for refused in
             [sign_request(&other.blob, b"data"), sign_request(b"", b""), vec![19], vec![17, 1], vec![]]
         {
@@ -289,7 +289,7 @@ mod tests {
     async fn keys_of_hosts_are_not_served_and_long_messages_end_the_connection() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("agent.sock");
-        let keys = [OutputKeys::generate(Keys { ssh: true, tls: false, host: false }, None).unwrap()];
+        let keys = [OutputKeys::generate(KeyKinds { ssh: true, tls: false, host: false }, None).unwrap()];
         let agent = Agent::listen(&path).unwrap();
         agent.hold(&keys, &[issued(keys[0].ssh.as_ref().unwrap(), CertType::Host, 1)]);
         let mut stream = UnixStream::connect(&path).await.unwrap();

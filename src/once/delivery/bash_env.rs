@@ -10,7 +10,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::destination::{self, File};
+use crate::destination;
+use crate::destination::material::File;
 use crate::environment::Environment;
 use crate::error::Result;
 use crate::folder::read::{self, Limit, Trust};

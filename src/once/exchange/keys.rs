@@ -10,8 +10,8 @@ use ssh_key::public::Ed25519PublicKey;
 use ssh_key::{LineEnding, PrivateKey};
 use zeroize::Zeroizing;
 
-use crate::destination::Keys as Wanted;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::output::KeyKinds;
 use crate::wire::BoundKeys;
 use crate::{pem, random};
 
@@ -85,7 +85,7 @@ impl OutputKeys {
     ///
     /// # Errors
     /// `Kind::Internal` where the system gives no random numbers.
-    pub fn generate(wanted: Wanted, given: Option<&str>) -> Result<Self> {
+    pub fn generate(wanted: KeyKinds, given: Option<&str>) -> Result<Self> {
         let host = || given.map_or_else(|| SshKey::generate().map(HostKey::New), HostKey::given);
         Ok(Self {
             ssh: wanted.ssh.then(SshKey::generate).transpose()?,
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn keys_read_back_and_do_not_print() {
-        let keys = OutputKeys::generate(Wanted { ssh: true, tls: true, host: true }, None).unwrap();
+        let keys = OutputKeys::generate(KeyKinds { ssh: true, tls: true, host: true }, None).unwrap();
         let (ssh, tls) = (keys.ssh.as_ref().unwrap(), keys.tls.as_ref().unwrap());
         let read = PrivateKey::from_openssh(&*ssh.openssh).unwrap();
         assert_eq!(read.public_key().to_bytes().unwrap(), ssh.blob);

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::destination::{OutputType, Texts, Used, manifest, output_type, type_names};
+use crate::destination::material::OptionValues;
+use crate::destination::output_files::OutputFiles;
+use crate::destination::{self, manifest};
 use crate::document::nearest;
 use crate::error::{Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
+use crate::output::{self, OutputType, UsedBy};
 use crate::text::shown;
 use crate::wire::is_name;
 
@@ -17,27 +20,27 @@ pub struct Output {
     /// Its name, unique.
     pub name: String,
     /// Its type.
-    pub kind: &'static dyn OutputType,
+    pub kind: &'static OutputFiles,
     /// The roles it asks for; none means all.
     pub roles: Vec<String>,
     /// The type's own options.
-    pub options: Texts,
+    pub options: OptionValues,
     /// The texts of the files that some of them name.
-    pub files: Texts,
+    pub files: OptionValues,
 }
 
 impl Output {
     /// The options that the authority decides on; the others say what is done here.
     #[must_use]
-    pub fn asked(&self) -> Texts {
-        let there = |name: &str| self.kind.options().iter().any(|o| o.name == name && o.used == Used::There);
-        self.options.iter().filter(|(name, _)| there(name)).map(|(n, v)| (n.clone(), v.clone())).collect()
+    pub fn asked(&self) -> OptionValues {
+        let value = |name: &str| Some((name.to_owned(), self.options.get(name)?.clone()));
+        self.kind.declaration.asked().filter_map(|option| value(option.name)).collect()
     }
 
     /// The public key that is certified in place of a new one.
     #[must_use]
     pub fn given_key(&self) -> Option<&str> {
-        self.kind.given_key(&self.files)
+        self.files.get(self.kind.key_option?).map(|text| text.trim())
     }
 }
 
@@ -45,7 +48,7 @@ impl std::fmt::Debug for Output {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Output")
             .field("name", &self.name)
-            .field("kind", &self.kind.name())
+            .field("kind", &self.kind.declaration.name)
             .finish_non_exhaustive()
     }
 }
@@ -104,23 +107,25 @@ pub fn check_output(
     roles: &[String],
     patience: Duration,
 ) -> Result<(Output, Option<String>)> {
-    let kind = output_type(&raw.kind).ok_or_else(|| unknown("output type", &raw.kind, &type_names()))?;
+    let kind = destination::output_files(&raw.kind)
+        .ok_or_else(|| unknown("output type", &raw.kind, &output::names()))?;
+    let declared = kind.declaration;
     let name = raw.name.unwrap_or_else(|| raw.kind.clone());
     if !is_name(&name) || name == manifest::FILE_NAME {
         return Err(Error::usage(format!("`{}` cannot be the name of an output", shown(&name)))
             .hint("names are small letters, digits, `-`, `_` and `.`, at most 64 of them"));
     }
     let mut known = vec!["name", "roles", "destination"];
-    known.extend(kind.options().iter().map(|option| option.name));
+    known.extend(declared.options.iter().map(|option| option.name));
     if let Some(option) = raw.options.keys().find(|option| !known.contains(&option.as_str())) {
-        return Err(unknown(&format!("option of `{}`", kind.name()), option, &known));
+        return Err(unknown(&format!("option of `{}`", declared.name), option, &known));
     }
-    if let Some(missing) = kind.options().iter().find(|o| o.needed && !raw.options.contains_key(o.name)) {
-        let (kind, missing) = (kind.name(), missing.name);
+    if let Some(missing) = declared.options.iter().find(|o| o.required && !raw.options.contains_key(o.name)) {
+        let (kind, missing) = (declared.name, missing.name);
         return Err(Error::usage(format!("output `{name}`: type `{kind}` needs `{missing}=…`")));
     }
-    let files = option_files(kind, &raw.options, &name, patience)?;
-    kind.check(&raw.options, &files).map_err(|why| Error::usage(format!("output `{name}`: {why}")))?;
+    let files = option_files(declared, &raw.options, &name, patience)?;
+    (kind.check)(&raw.options, &files).map_err(|why| Error::usage(format!("output `{name}`: {why}")))?;
     let roles = if raw.roles.is_empty() { roles.to_vec() } else { raw.roles };
     if let Some(role) =
         roles.iter().find(|role| role.is_empty() || role.len() > 128 || role.chars().any(char::is_control))
@@ -131,9 +136,14 @@ pub fn check_output(
 }
 
 /// Reads the files that options name, before anything is asked for.
-fn option_files(kind: &dyn OutputType, options: &Texts, name: &str, patience: Duration) -> Result<Texts> {
-    let mut files = Texts::new();
-    for option in kind.options().iter().filter(|option| option.used == Used::File) {
+fn option_files(
+    declared: &OutputType,
+    options: &OptionValues,
+    name: &str,
+    patience: Duration,
+) -> Result<OptionValues> {
+    let mut files = OptionValues::new();
+    for option in declared.options.iter().filter(|option| option.used_by == UsedBy::ClientFile) {
         let Some(path) = options.get(option.name) else { continue };
         let limit = Limit::FILE.within(patience);
         let text =

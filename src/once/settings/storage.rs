@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use rustix::io::Errno;
 
 use crate::cli::once::Args;
@@ -13,7 +14,9 @@ use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::lock::{Lock, NotLocked};
 use crate::folder::trust::{self, Standing};
 use crate::folder::{Folder, Made, NotMade, PRIVATE_FILE, PRIVATE_FOLDER, absolute, read, replace};
-use crate::join::{BoxFuture, Held, JoinMethod, Source, Storage};
+use crate::join::Method;
+use crate::join::prove::{LockedStorage, Storage};
+use crate::join::source::TokenSource;
 use crate::secret::Secret;
 
 /// The variable with the secret that registers a worker.
@@ -34,7 +37,7 @@ pub struct StorageOptions {
     /// The storage.
     pub folder: Option<StorageFolder>,
     /// Where the registration secret is.
-    pub secret: Option<Source>,
+    pub secret: Option<TokenSource>,
     /// What to say about it, for `-v`.
     pub note: Option<String>,
 }
@@ -45,36 +48,31 @@ impl StorageOptions {
     ///
     /// # Errors
     /// `Kind::Usage`.
-    pub fn join(
-        method: &dyn JoinMethod,
-        args: &Args,
-        env: &Environment,
-        file: Option<String>,
-    ) -> Result<Self> {
+    pub fn join(method: &Method, args: &Args, env: &Environment, file: Option<String>) -> Result<Self> {
         const VARIABLE: &str = "MACHINE_ID_STORAGE";
         const SECRET_OPTION: &str = "--registration-secret-file";
         let around = env.get(VARIABLE).map(str::to_owned).or(file);
-        if !method.registers() {
+        if !method.registers {
             let typed = [("--storage", &args.storage), (SECRET_OPTION, &args.registration_secret_file)];
             if let Some((option, _)) = typed.iter().find(|(_, value)| value.is_some()) {
                 return Err(Error::usage(format!(
                     "{option}: the join method `{}` keeps nothing between runs",
-                    method.name()
+                    method.name
                 ))
                 .hint(format!("leave {option} out, or choose another --join-method")));
             }
             let note = around
-                .map(|_| format!("no storage is used: the join method `{}` keeps nothing", method.name()));
+                .map(|_| format!("no storage is used: the join method `{}` keeps nothing", method.name));
             return Ok(Self { note, ..Self::default() });
         }
         let path = args.storage.clone().or(around).ok_or_else(|| {
-            Error::usage(format!("the join method `{}` needs a storage", method.name())).hint(format!(
+            Error::usage(format!("the join method `{}` needs a storage", method.name)).hint(format!(
                 "give --storage DIR, or set {VARIABLE}: a directory of this worker's own, which stays"
             ))
         })?;
         let secret = match &args.registration_secret_file {
-            Some(path) => Some(Source::file(path).by(SECRET_OPTION)),
-            None => env.get(REGISTRATION_SECRET).map(|_| Source::variable(REGISTRATION_SECRET)),
+            Some(path) => Some(TokenSource::file(path).by(SECRET_OPTION)),
+            None => env.get(REGISTRATION_SECRET).map(|_| TokenSource::variable(REGISTRATION_SECRET)),
         };
         Ok(Self { folder: Some(StorageFolder { path: absolute(&path)? }), secret, note: None })
     }
@@ -105,13 +103,13 @@ pub struct StorageFolder {
 }
 
 impl Storage for StorageFolder {
-    fn hold(&self, deadline: Instant) -> BoxFuture<'_, Result<Box<dyn Held>>> {
+    fn acquire(&self, deadline: Instant) -> BoxFuture<'_, Result<Box<dyn LockedStorage>>> {
         Box::pin(async move {
             let folder = self.open()?;
             let locked = folder.lock(LOCK, deadline.checked_sub(TO_SAY_SO).unwrap_or(deadline)).await;
             let lock = locked.map_err(|why| self.not_locked(why))?;
             folder.remove_temporaries(0);
-            let held: Box<dyn Held> = Box::new(Open { folder, _lock: lock });
+            let held: Box<dyn LockedStorage> = Box::new(Open { folder, _lock: lock });
             Ok(held)
         })
     }
@@ -181,7 +179,7 @@ struct Open {
     _lock: Lock,
 }
 
-impl Held for Open {
+impl LockedStorage for Open {
     fn read(&self) -> Result<Option<Secret>> {
         let path = self.path().join(STATE);
         let refuse = |why: String| Error::usage(format!("cannot use {}: {why}", path.display()));
@@ -237,17 +235,17 @@ mod tests {
     async fn what_is_written_is_there_and_nobody_else_uses_it() {
         let temp = tempfile::tempdir().unwrap();
         let path = std::fs::canonicalize(temp.path()).unwrap().join("storage");
-        let mut held = folder(&path).hold(soon()).await.unwrap();
+        let mut held = folder(&path).acquire(soon()).await.unwrap();
         assert!(held.read().unwrap().is_none());
         held.write("one").unwrap();
         held.write("two").unwrap();
         assert_eq!(held.read().unwrap().unwrap().expose(), "two");
-        let error = folder(&path).hold(soon()).await.err().unwrap();
+        let error = folder(&path).acquire(soon()).await.err().unwrap();
         assert_eq!(error.kind(), Kind::Proof);
         assert!(error.to_string().contains("is in use by another machine-id"), "{error}");
         std::fs::write(path.join(".machine-id-0123456789abcdef.tmp"), "left by a crash").unwrap();
         drop(held);
-        let held = folder(&path).hold(soon()).await.unwrap();
+        let held = folder(&path).acquire(soon()).await.unwrap();
         assert_eq!(held.read().unwrap().unwrap().expose(), "two");
         let mut names: Vec<_> =
             std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -297,7 +295,7 @@ mod tests {
             (read, "others can read it (mode 644)"),
             (linked, "it is a symbolic link"),
         ] {
-            let tried = match folder(&path).hold(soon()).await {
+            let tried = match folder(&path).acquire(soon()).await {
                 Ok(held) => held.read().map(drop),
                 Err(error) => Err(error),
             };

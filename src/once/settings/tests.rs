@@ -39,7 +39,7 @@ fn a_flag_beats_the_environment_which_beats_the_file() {
     assert_eq!(plain.authority, "https://env.example.com");
     assert_eq!(plain.ttl_seconds, 1200);
     assert_eq!(plain.destinations[0].path, Path::new("/f"));
-    assert_eq!(plain.destinations[0].outputs[0].kind.name(), "ssh");
+    assert_eq!(plain.destinations[0].outputs[0].kind.declaration.name, "ssh");
     assert_eq!(plain.trust.ca_file.as_deref(), Some(Path::new("/f.pem")));
     let flags = "--authority https://flag.example.com/ --ttl 5m --destination /g --output identity --ca-pin sha256:00";
     let flagged = settings(
@@ -48,7 +48,7 @@ fn a_flag_beats_the_environment_which_beats_the_file() {
     )
     .unwrap();
     assert_eq!((flagged.authority.as_str(), flagged.ttl_seconds), ("https://flag.example.com", 300));
-    assert_eq!(flagged.destinations[0].outputs[0].kind.name(), "identity");
+    assert_eq!(flagged.destinations[0].outputs[0].kind.declaration.name, "identity");
     assert!(flagged.trust.ca_file.is_none() && flagged.trust.ca_pin.is_some());
     assert_eq!(settings("", &[("MACHINE_ID_TTL", "7m")]).unwrap().ttl_seconds, 420);
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use machine_id::join::METHODS;
+use machine_id::join::{METHODS, Method};
 
 use crate::support::repository;
 
@@ -20,28 +20,23 @@ const HOMONYMS: &[(&str, &str)] = &[
 const EXCEPTIONS: &[(&str, &str, &str)] =
     &[("commands/demo", "github", "the demo shows one platform's loop from end to end, and says which")];
 
-/// A method, and the module and type that the registry has for it.
+/// A method, and the module that the registry has for it.
 struct Entry {
     name: &'static str,
     module: String,
-    type_name: String,
 }
 
 /// The registry's line as it is written.
 fn entries() -> Vec<Entry> {
     let text = std::fs::read_to_string(repository("src/join.rs")).unwrap();
-    let (_, line) = text.split_once("pub static METHODS: &[&dyn JoinMethod] =").unwrap();
+    let (_, line) = text.split_once("pub static METHODS: &[&Method] =").unwrap();
     let (line, _) = line.split_once("];").unwrap();
-    let written: Vec<(&str, &str)> = line
+    let written: Vec<&str> = line
         .split(',')
-        .filter_map(|one| one.trim_start_matches(['&', '[', ' ', '\n']).split_once("::"))
+        .filter_map(|one| one.trim_start_matches(['&', '[', ' ', '\n']).strip_suffix("::METHOD"))
         .collect();
-    assert_eq!(written.len(), METHODS.len(), "an entry is `&module::Type`: {written:?}");
-    let entry = |(method, (module, type_name)): (&&dyn machine_id::join::JoinMethod, (&str, &str))| Entry {
-        name: method.name(),
-        module: module.to_owned(),
-        type_name: type_name.to_owned(),
-    };
+    assert_eq!(written.len(), METHODS.len(), "an entry is `&module::METHOD`: {written:?}");
+    let entry = |(method, module): (&&Method, &str)| Entry { name: method.name, module: module.to_owned() };
     METHODS.iter().zip(written).map(entry).collect()
 }
 
@@ -110,9 +105,6 @@ fn words(code: &str) -> BTreeSet<&str> {
 fn names(entry: &Entry, code: &str) -> Option<String> {
     let words = words(code);
     let is_homonym = HOMONYMS.iter().any(|(name, _)| *name == entry.name);
-    if !is_homonym && words.contains(entry.type_name.as_str()) {
-        return Some(format!("the type {}", entry.type_name));
-    }
     // `join::{a, b}` and `join::a`, but not a module of that name elsewhere.
     let in_join = code.split("join::").skip(1).any(|behind| {
         let end = behind.find(if behind.starts_with('{') { ';' } else { ')' }).unwrap_or(behind.len());
@@ -159,19 +151,19 @@ fn nothing_else_names_a_method() {
 
 #[test]
 fn a_file_that_names_one_would_be_noticed() {
-    let entry = Entry { name: "github", module: "github".to_owned(), type_name: "GitHub".to_owned() };
+    let entry = Entry { name: "github", module: "github".to_owned() };
     for bad in [
-        "if method.name() == \"github\" {",
+        "if method.name == \"github\" {",
         "use crate::join::github;",
-        "use crate::join::{self, github::GitHub};",
+        "use crate::join::{self, github::METHOD};",
         "match name { \"gitlab\" | \"github\" => 1 }",
         "println!(\"one of github, circleci\");",
-        "let x: GitHub = y;",
+        "let x = &github::METHOD;",
     ] {
         assert!(names(&entry, bad).is_some(), "{bad}");
     }
-    let homonym = Entry { name: "oidc", module: "any_issuer".to_owned(), type_name: "AnyIssuer".to_owned() };
-    assert!(names(&homonym, "use crate::join::oidc::Issuers; fn f() { \"oidc\" }").is_none());
+    let homonym = Entry { name: "oidc", module: "any_issuer".to_owned() };
+    assert!(names(&homonym, "use crate::join::oidc::Oidc; fn f() { \"oidc\" }").is_none());
     assert!(names(&homonym, "crate::join::any_issuer::X").is_some());
     assert_eq!(code("// github\nfn f() {}\n#[cfg(test)]\nmod tests {\n\"github\"\n}"), "fn f() {}\n");
 }
@@ -180,7 +172,7 @@ fn a_file_that_names_one_would_be_noticed() {
 fn every_method_has_its_page() {
     let page = std::fs::read_to_string(repository("docs/join-methods.md")).unwrap();
     for method in METHODS {
-        let name = method.name();
+        let name = method.name;
         assert!(page.lines().any(|line| line.starts_with(&format!("| `{name}` |"))), "{name} has no row");
         let section = page.split("\n## ").find(|section| section.starts_with(&format!("`{name}`\n")));
         let section = section.unwrap_or_else(|| panic!("{name} has no section"));
@@ -189,7 +181,7 @@ fn every_method_has_its_page() {
             block.split("```").next().unwrap_or_default().contains(&format!("join_method: {name}\n"))
         });
         assert!(example, "{name} has no policy in its section");
-        for field in method.fields() {
+        for field in method.fields {
             assert!(
                 section.contains(&format!("`{}`", field.name)),
                 "{name}: nothing is said of `{}`",

@@ -122,7 +122,7 @@ fn the_page_names_every_key() {
             keys(&text)
         };
         // The sections of join methods have a page of their own.
-        let is_method = |key: &String| METHODS.iter().any(|method| method.name() == key);
+        let is_method = |key: &String| METHODS.iter().any(|method| method.name == key);
         for key in keys.into_iter().filter(|key| !is_method(key)) {
             let whole = format!("`{prefix}{key}");
             let named = [format!("{whole}`"), format!("{whole}."), format!("`{key}`")];
@@ -137,10 +137,10 @@ fn the_page_names_every_key() {
 fn every_field_of_a_rule_is_documented() {
     let page = std::fs::read_to_string(repository("docs/join-methods.md")).unwrap();
     for method in METHODS {
-        let (_, section) = page.split_once(&format!("\n## `{}`", method.name())).expect("a section");
+        let (_, section) = page.split_once(&format!("\n## `{}`", method.name)).expect("a section");
         let section = section.split("\n## `").next().unwrap();
-        for field in method.fields() {
-            assert!(section.contains(&format!("| `{}` |", field.name)), "{}: {}", method.name(), field.name);
+        for field in method.fields {
+            assert!(section.contains(&format!("| `{}` |", field.name)), "{}: {}", method.name, field.name);
         }
     }
 }

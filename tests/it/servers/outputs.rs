@@ -4,9 +4,6 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use machine_id::authority::policy::OUTPUTS;
-use machine_id::destination::{TYPES, Used};
-
 use crate::support::nginx::Nginx;
 use crate::support::once::{Job, World, heredocs, manifest};
 use crate::support::page;
@@ -249,22 +246,4 @@ fn options_are_checked_before_anything_is_asked() {
         job.once(["--output", output]).failed(2).says(&[says]);
     }
     assert_eq!(exchanges(&world), 0);
-}
-
-#[test]
-fn both_sides_know_the_same_types() {
-    for (kind, there) in TYPES.iter().zip(OUTPUTS) {
-        assert_eq!((kind.name(), TYPES.len()), (there.name, OUTPUTS.len()));
-        assert_eq!(
-            (kind.keys().ssh || kind.keys().host, kind.keys().tls),
-            (there.ssh, there.tls),
-            "{}",
-            there.name
-        );
-        let sent = kind.options().iter().filter(|option| option.used == Used::There);
-        let sent: Vec<_> = sent.map(|option| (option.name, option.needed)).collect();
-        let taken: Vec<_> = there.options.iter().map(|name| (*name, there.needs.contains(name))).collect();
-        assert_eq!(sent, taken, "{}", there.name);
-        assert!(kind.options().iter().all(|option| !option.needed || option.used == Used::There));
-    }
 }

@@ -22,7 +22,7 @@ fn each_usable<'p>(policy: &'p Policy, mut look: impl FnMut(&'p Bot, &'p Role)) 
 
 pub(super) fn long_ttl(policy: &Policy, findings: &mut Findings<'_>) {
     let ci: HashSet<&str> =
-        policy.tokens().filter(|token| token.method.is_ci()).map(|token| token.bot.as_str()).collect();
+        policy.tokens().filter(|token| token.method.is_ci).map(|token| token.bot.as_str()).collect();
     // Each role once, however many bots hold it, and by the first of their names.
     let mut long: Vec<(&Role, &Bot)> = Vec::new();
     each_usable(policy, |bot, role| {

@@ -2,7 +2,7 @@
 
 use super::{Findings, Subject};
 use crate::authority::policy::{JoinToken, Policy};
-use crate::join::JoinMethod;
+use crate::join::Method;
 use crate::join::rules::{Condition, Rule, Says};
 
 /// The most fields that a hint names.
@@ -20,8 +20,8 @@ fn each_rule<'p>(policy: &'p Policy, mut look: impl FnMut(&'p JoinToken, &'p Rul
 }
 
 /// Which of a method's fields say something, in the order of its table.
-fn fields_that(method: &dyn JoinMethod, says: Aspect) -> Vec<String> {
-    let fields = method.fields().iter().filter(|field| field.says.iter().any(|one| says(one).is_some()));
+fn fields_that(method: &Method, says: Aspect) -> Vec<String> {
+    let fields = method.fields.iter().filter(|field| field.says.iter().any(|one| says(one).is_some()));
     fields.take(MOST_FIELDS).map(|field| format!("`{}`", field.name)).collect()
 }
 
@@ -120,7 +120,7 @@ fn left_open(policy: &Policy, findings: &mut Findings<'_>, says: Aspect, what: &
 
 pub(super) fn risky_event(policy: &Policy, findings: &mut Findings<'_>) {
     each_rule(policy, |token, rule| {
-        for guard in token.method.guards() {
+        for guard in token.method.guards {
             for condition in rule.conditions.iter().filter(|condition| guard.is_named_by(condition)) {
                 let message = format!(
                     "the rule of join token `{}` lets in `{}: {}`, and then {}",
@@ -139,19 +139,19 @@ pub(super) fn risky_event(policy: &Policy, findings: &mut Findings<'_>) {
 }
 
 pub(super) fn no_key_binding(policy: &Policy, findings: &mut Findings<'_>) {
-    for token in policy.tokens().filter(|token| token.method.can_bind() && token.verifier.takes_unbound()) {
+    for token in policy.tokens().filter(|token| token.method.can_bind && token.verifier.takes_unbound()) {
         let message = format!(
             "join token `{}` takes proofs that are not bound to the job's keys, so one read out of a log can be used by whoever has it",
             token.name
         );
-        let hint = format!("set `require_key_binding: true` under `{}`", token.method.name());
+        let hint = format!("set `require_key_binding: true` under `{}`", token.method.name);
         findings.add(Subject::Token(token), token.origin.clone(), message, hint);
     }
 }
 
 pub(super) fn cannot_bind(policy: &Policy, findings: &mut Findings<'_>) {
-    for token in policy.tokens().filter(|token| !token.method.can_bind() && !token.verifier.takes_unbound()) {
-        let (name, method) = (&token.name, token.method.name());
+    for token in policy.tokens().filter(|token| !token.method.can_bind && !token.verifier.takes_unbound()) {
+        let (name, method) = (&token.name, token.method.name);
         let message = format!(
             "join token `{name}` takes no proofs but those that are bound to the job's keys, and `once` cannot bind those of `{method}`: nobody can join"
         );

@@ -13,7 +13,7 @@ struct Through<'p> {
     role: &'p Role,
     template: &'p Template,
     /// What it goes with: whole, as a message says it, and as a role does.
-    whole: String,
+    whole: Vec<String>,
     with: String,
     written: String,
 }
@@ -31,7 +31,10 @@ pub(super) fn leak(policy: &Policy, findings: &mut Findings<'_>) {
             let through = |template| Through {
                 role,
                 template,
-                whole: format!("{:?}", role.reach),
+                whole: match &role.reach {
+                    Reach::Labelled(sets) => sets.clone(),
+                    Reach::Everywhere | Reach::Nowhere => Vec::new(),
+                },
                 with: format!("on {}", hosts(&role.reach)),
                 written: format!("node_labels: {}", labels(&role.reach)),
             };
@@ -116,7 +119,7 @@ fn beside_each<'p>(bot: &Bot, role: &'p Role, of: &Field, beside: &Field) -> Vec
     let through = |template| Through {
         role,
         template,
-        whole: names.join(","),
+        whole: names.clone(),
         with: with.clone(),
         written: format!("{}: [{}]", beside.key, names.join(", ")),
     };

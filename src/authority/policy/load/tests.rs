@@ -58,7 +58,7 @@ fn the_contract_is_read() {
     let policy = parse(EXAMPLE).unwrap();
     let token = policy.token("github-deploy").unwrap();
     assert_eq!(
-        (token.name.as_str(), token.bot.as_str(), token.method.name()),
+        (token.name.as_str(), token.bot.as_str(), token.method.name),
         ("github-deploy", "deployer", "github")
     );
     assert_eq!(token.origin.to_string(), "p.yaml:34:18");

@@ -8,15 +8,15 @@ use super::super::roster::{AHEAD, Barred, COPIED, NewSecret, REPLACED, Worker};
 use super::super::{Issued, NewIssuance};
 use super::rows::{self, Columns, Row};
 use crate::clock::LEEWAY;
-use crate::join::Replay;
-use crate::join::instance::{Instance, Last, Membership, Verdict};
+use crate::join::instance::{Instance, InstanceJoin, Judgement, LastJoin};
+use crate::join::verify::Replay;
 
 /// An instance as its row has it.
 struct Known {
     number: i64,
     token: String,
     key: Vec<u8>,
-    last: Last,
+    last: LastJoin,
     locked: bool,
     replaces: Option<String>,
 }
@@ -32,7 +32,7 @@ fn known(connection: &Connection, id: &str) -> rusqlite::Result<Option<Known>> {
                 number: row.get(0)?,
                 token: row.get(1)?,
                 key: row.get(2)?,
-                last: Last {
+                last: LastJoin {
                     expected: row.get(3)?,
                     base: row.get(4)?,
                     attempt: row.get(5)?,
@@ -53,7 +53,7 @@ pub(super) fn join(
     entry: &NewIssuance,
     rows: &[Row],
     body: &str,
-    member: &Membership,
+    member: &InstanceJoin,
 ) -> rusqlite::Result<Issued> {
     let found = known(connection, &member.instance)?;
     if found.as_ref().is_some_and(|known| known.locked) {
@@ -81,24 +81,24 @@ pub(super) fn join(
         }
         Some(known) => (known.number, known.last.clone()),
         None => match register(connection, entry, member)? {
-            Ok(number) => (number, Last::default()),
+            Ok(number) => (number, LastJoin::default()),
             Err(barred) => return Ok(Issued::Barred(barred)),
         },
     };
     let expected = last.expected;
-    let accepted = match last.judge(&member.join) {
-        Verdict::Accepted(accepted) => accepted,
+    let accepted = match last.judge(&member.claims) {
+        Judgement::Accepted(accepted) => accepted,
         // A new worker that begins anywhere but at the start is none; what registering it did is undone.
         _ if found.is_none() => {
-            return Err(rusqlite::Error::IntegralValueOutOfRange(0, member.join.generation));
+            return Err(rusqlite::Error::IntegralValueOutOfRange(0, member.claims.generation));
         }
         // The store was put back from a copy, or somebody holds the key and tries. An older copy of the storage
         // would be let in from here on, and the worker itself never again.
-        Verdict::Ahead => {
+        Judgement::Ahead => {
             lock(connection, entry, member, number, expected, AHEAD)?;
             return Ok(Issued::Barred(Barred::Ahead { expected }));
         }
-        Verdict::Forked => {
+        Judgement::Forked => {
             lock(connection, entry, member, number, expected, COPIED)?;
             return Ok(Issued::Barred(Barred::LockedNow { expected }));
         }
@@ -120,7 +120,7 @@ pub(super) fn join(
             entry.time,
             entry.bot
         ])?;
-    if let Some(old) = found.and_then(|known| known.replaces).filter(|_| member.join.generation > 0) {
+    if let Some(old) = found.and_then(|known| known.replaces).filter(|_| member.claims.generation > 0) {
         replace(connection, entry, number, &member.instance, &old)?;
     }
     let issuance = rows::record(connection, entry, rows, body)?;
@@ -140,12 +140,12 @@ fn used(connection: &Connection, key: &[u8]) -> rusqlite::Result<Option<([u8; 32
 
 /// The requests that the worker made before this one are used up with it: one
 /// that arrives late does not look like a copy's.
-fn overtake(connection: &Connection, entry: &NewIssuance, member: &Membership) -> rusqlite::Result<()> {
+fn overtake(connection: &Connection, entry: &NewIssuance, member: &InstanceJoin) -> rusqlite::Result<()> {
     let mut insert = connection.prepare_cached(
         "INSERT INTO proofs (key, fingerprint, certificate, held_until, plan) VALUES (?1, ?2, 0, ?3, '')
          ON CONFLICT (key) DO NOTHING",
     )?;
-    for id in &member.join.earlier {
+    for id in &member.claims.earlier {
         let replay = Replay { id: id.clone(), ..entry.replay.clone() };
         let key = rows::proof_key(&replay, 0);
         // A fingerprint that no request has.
@@ -158,10 +158,10 @@ fn overtake(connection: &Connection, entry: &NewIssuance, member: &Membership) -
 fn register(
     connection: &Connection,
     entry: &NewIssuance,
-    member: &Membership,
+    member: &InstanceJoin,
 ) -> rusqlite::Result<Result<i64, Barred>> {
     let Some(secret) = member.secret else { return Ok(Err(Barred::Unknown)) };
-    if member.join.generation != 0 {
+    if member.claims.generation != 0 {
         return Ok(Err(Barred::Ahead { expected: 0 }));
     }
     let id: Option<String> = connection
@@ -210,7 +210,7 @@ fn replace(
 fn lock(
     connection: &Connection,
     entry: &NewIssuance,
-    member: &Membership,
+    member: &InstanceJoin,
     number: i64,
     expected: i64,
     reason: &'static str,
@@ -258,7 +258,7 @@ pub(super) fn prune(connection: &Connection, now: i64) -> rusqlite::Result<()> {
 
 /// The instance of that id.
 pub(super) fn instance(connection: &Connection, id: &str) -> rusqlite::Result<Option<Instance>> {
-    Ok(known(connection, id)?.map(|known| Instance { token: known.token, key: known.key }))
+    Ok(known(connection, id)?.map(|known| Instance { join_token: known.token, key: known.key }))
 }
 
 /// Whether a secret could register a worker now.

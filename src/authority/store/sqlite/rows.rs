@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::super::{CertificateKind, NewCertificate, NewIssuance};
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::join::Replay;
+use crate::join::verify::Replay;
 
 /// A certificate as its columns want it.
 pub(super) struct Row {

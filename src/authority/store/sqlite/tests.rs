@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::super::{CertificateKind, NewCertificate, PlanRecord};
 use super::*;
 use crate::clock::LEEWAY;
-use crate::join::Replay;
+use crate::join::verify::Replay;
 
 mod files;
 mod roster;

@@ -3,11 +3,11 @@ use ssh_key::certificate::Builder;
 use ssh_key::{Algorithm, PrivateKey, private::Ed25519Keypair};
 
 use super::*;
-use crate::destination::Keys;
+use crate::output::KeyKinds;
 use crate::wire::Trust;
 
 fn keys() -> OutputKeys {
-    OutputKeys::generate(Keys { ssh: true, tls: true, host: false }, None).unwrap()
+    OutputKeys::generate(KeyKinds { ssh: true, tls: true, host: false }, None).unwrap()
 }
 
 fn ssh_certificate(keys: &OutputKeys, kind: CertType, principals: &[&str]) -> String {

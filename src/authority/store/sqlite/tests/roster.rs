@@ -3,7 +3,7 @@
 use super::*;
 use crate::authority::store::roster::{AHEAD, Barred, COPIED, NewSecret, REPLACED};
 use crate::authority::store::sqlite::schema;
-use crate::join::instance::{Instance, Join, Membership};
+use crate::join::instance::{Instance, InstanceJoin, JoinClaims};
 
 const SECRET: [u8; 32] = [5; 32];
 
@@ -14,13 +14,14 @@ fn secret(hash: [u8; 32], token: &str) -> NewSecret {
 
 /// Issuance `n` for a join of a worker at that generation.
 fn join(n: u64, instance: &str, generation: i64) -> NewIssuance {
-    let join = Join { id: format!("r{n}"), generation, attempt: format!("a{n}"), ..Join::default() };
-    let membership = Membership {
+    let claims =
+        JoinClaims { id: format!("r{n}"), generation, attempt: format!("a{n}"), ..JoinClaims::default() };
+    let membership = InstanceJoin {
         instance: instance.into(),
         key: instance.as_bytes().to_vec(),
         secret: None,
         replaces: None,
-        join,
+        claims,
         held_until: NOW + 300,
     };
     let replay = Replay { issuer: instance.into(), id: format!("r{n}"), held_until: NOW + 300 };
@@ -93,7 +94,7 @@ fn a_lock_is_of_one_instance_and_takes_its_certificates() {
     assert_eq!(bench.issue(other_key), Issued::Barred(Barred::Unknown));
     assert_eq!(bench.issue(join(5, "w-nobody", 0)), Issued::Barred(Barred::Unknown));
     let known = bench.wait(bench.store.instance("w-a")).unwrap();
-    assert_eq!(known, Instance { token: "github-deploy".into(), key: b"w-a".to_vec() });
+    assert_eq!(known, Instance { join_token: "github-deploy".into(), key: b"w-a".to_vec() });
     // The copy.
     assert_eq!(bench.issue(join(6, "w-a", 1)), Issued::Barred(Barred::LockedNow { expected: 2 }));
     for entry in [join(7, "w-a", 2), first] {
@@ -119,8 +120,8 @@ fn a_late_request_is_used_up_by_those_after_it() {
     let late = join(2, "w-a", 1);
     let mut after = join(3, "w-a", 1);
     let member = after.membership.as_mut().unwrap();
-    member.join.attempt = "a2".into();
-    (member.join.tries, member.join.earlier) = (1, vec!["r2".into()]);
+    member.claims.attempt = "a2".into();
+    (member.claims.tries, member.claims.earlier) = (1, vec!["r2".into()]);
     assert_eq!(bench.issue(after), joined(2));
     assert_eq!(bench.issue(late), Issued::Used);
     assert_eq!(bench.issue(join(4, "w-a", 2)), joined(3));

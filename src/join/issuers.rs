@@ -10,7 +10,7 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind};
 use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 
-use crate::net;
+use crate::net::{self, RequestError};
 
 /// Keys older than this are fetched anew while the old ones serve.
 const REFRESH_AFTER: Duration = Duration::from_secs(600);
@@ -34,10 +34,10 @@ const MAX_WAITING_IN_ALL: usize = 1024;
 
 /// An issuer's usable keys.
 #[derive(Clone, Debug, Default)]
-pub struct KeySet(Vec<Key>);
+pub struct KeySet(Vec<UsableKey>);
 
 #[derive(Clone)]
-struct Key {
+struct UsableKey {
     kid: String,
     /// The one algorithm that the key is for, where it says so.
     algorithm: Option<KeyAlgorithm>,
@@ -45,7 +45,7 @@ struct Key {
     key: DecodingKey,
 }
 
-impl std::fmt::Debug for Key {
+impl std::fmt::Debug for UsableKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.kid)
     }
@@ -60,7 +60,7 @@ impl KeySet {
     pub fn parse(json: &[u8]) -> Result<Self, String> {
         let set: Value = serde_json::from_slice(json).map_err(|error| format!("not JSON: {error}"))?;
         let keys = set.get("keys").and_then(Value::as_array).ok_or("it has no list `keys`")?;
-        let usable: Vec<Key> = keys.iter().take(MAX_KEYS).filter_map(usable).collect();
+        let usable: Vec<UsableKey> = keys.iter().take(MAX_KEYS).filter_map(usable).collect();
         if usable.is_empty() {
             return Err("it has no usable key".to_owned());
         }
@@ -69,10 +69,10 @@ impl KeySet {
 
     /// The keys of that `kid` that may be used with that algorithm.
     pub fn find<'k>(&'k self, kid: &'k str, algorithm: Algorithm) -> impl Iterator<Item = &'k DecodingKey> {
-        let fits = move |key: &&Key| {
+        let fits = move |key: &&UsableKey| {
             key.kid == kid
                 && key.family == algorithm.family()
-                && key.algorithm.is_none_or(|named| format!("{named:?}") == format!("{algorithm:?}"))
+                && key.algorithm.is_none_or(|named| named == KeyAlgorithm::from(algorithm))
         };
         self.0.iter().filter(fits).map(|key| &key.key)
     }
@@ -83,7 +83,7 @@ impl KeySet {
 }
 
 /// The key, if it may verify signatures (RFC 7517, sections 4.2 to 4.5).
-fn usable(json: &Value) -> Option<Key> {
+fn usable(json: &Value) -> Option<UsableKey> {
     let jwk: Jwk = serde_json::from_value(json.clone()).ok()?;
     let common = &jwk.common;
     let for_signatures = common.public_key_use.as_ref().is_none_or(|used| *used == PublicKeyUse::Signature)
@@ -97,7 +97,7 @@ fn usable(json: &Value) -> Option<Key> {
         }
         DecodingKeyKind::SecretOrDer(_) => key.family() != AlgorithmFamily::Hmac,
     };
-    (for_signatures && strong).then(|| Key {
+    (for_signatures && strong).then(|| UsableKey {
         kid,
         algorithm: common.key_algorithm,
         family: key.family(),
@@ -109,19 +109,19 @@ fn usable(json: &Value) -> Option<Key> {
 #[derive(Debug)]
 pub struct Issuers {
     client: reqwest::Client,
-    issuers: Mutex<HashMap<String, Arc<Issuer>>>,
+    issuers: Mutex<HashMap<String, Arc<CachedIssuer>>>,
     waiting: Semaphore,
 }
 
 /// One issuer's cache.
 #[derive(Debug)]
-struct Issuer {
-    state: Mutex<State>,
+struct CachedIssuer {
+    state: Mutex<CacheState>,
     waiting: Semaphore,
 }
 
 #[derive(Clone, Debug, Default)]
-struct State {
+struct CacheState {
     keys: Option<(Arc<KeySet>, Instant)>,
     asked: Option<Instant>,
     /// The question under way, if any: it ends when its sender goes.
@@ -130,7 +130,7 @@ struct State {
     failure: Option<String>,
 }
 
-impl State {
+impl CacheState {
     fn serving(&self) -> Option<(&Arc<KeySet>, Duration)> {
         let (keys, since) = self.keys.as_ref()?;
         Some((keys, since.elapsed())).filter(|(_, age)| *age < SERVE_AT_MOST)
@@ -201,7 +201,7 @@ impl Issuers {
     /// answer is for everybody. Otherwise a stranger could start the cool-down
     /// and take the question away. The cool-down starts before the answer, so
     /// that a slow or dead issuer is not asked more often.
-    fn ask(&self, issuer: &Arc<Issuer>, url: &str) -> Option<watch::Receiver<()>> {
+    fn ask(&self, issuer: &Arc<CachedIssuer>, url: &str) -> Option<watch::Receiver<()>> {
         let (asking, answer) = watch::channel(());
         {
             let mut state = issuer.state();
@@ -224,18 +224,18 @@ impl Issuers {
     }
 }
 
-impl Default for Issuer {
+impl Default for CachedIssuer {
     fn default() -> Self {
         Self { state: Mutex::default(), waiting: Semaphore::new(MAX_WAITING) }
     }
 }
 
-impl Issuer {
-    fn snapshot(&self) -> State {
+impl CachedIssuer {
+    fn snapshot(&self) -> CacheState {
         self.state().clone()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, CacheState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -266,12 +266,11 @@ async fn fetch(client: &reqwest::Client, issuer: &str) -> Result<KeySet, String>
 }
 
 async fn get(client: &reqwest::Client, url: &str, limit: usize) -> Result<Vec<u8>, String> {
-    let said = |why: String| format!("{url}: {why}");
-    let response =
-        client.get(url).send().await.map_err(|error| said(net::RequestError::from(error).to_string()))?;
+    let said = |why: RequestError| format!("{url}: {why}");
+    let response = client.get(url).send().await.map_err(|error| said(error.into()))?;
     if response.status() != reqwest::StatusCode::OK {
         // A redirect too: nobody else speaks for an issuer.
-        return Err(said(format!("status {}", response.status().as_u16())));
+        return Err(format!("{url}: status {}", response.status().as_u16()));
     }
     net::body(response, limit).await.map_err(said)
 }
@@ -315,6 +314,50 @@ mod tests {
         assert_eq!(set.find("good", Algorithm::ES384).count(), 0);
         assert_eq!(set.find("good", Algorithm::HS256).count(), 0);
         assert_eq!(set.find("other", Algorithm::ES256).count(), 0);
+    }
+
+    /// A key that names its algorithm is for that one, by its name in RFC 7518
+    /// and 8037, and for no other of its family.
+    #[test]
+    fn a_key_is_for_the_algorithm_that_it_names() {
+        let rsa = format!(r#""kty":"RSA","n":"{}","e":"AQAB""#, "u".repeat(341) + "w");
+        let p256 = r#""kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM""#;
+        let ed25519 = r#""kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo""#;
+        let all = [
+            ("HS256", Algorithm::HS256),
+            ("HS384", Algorithm::HS384),
+            ("HS512", Algorithm::HS512),
+            ("RS256", Algorithm::RS256),
+            ("RS384", Algorithm::RS384),
+            ("RS512", Algorithm::RS512),
+            ("PS256", Algorithm::PS256),
+            ("PS384", Algorithm::PS384),
+            ("PS512", Algorithm::PS512),
+            ("ES256", Algorithm::ES256),
+            ("ES384", Algorithm::ES384),
+            ("EdDSA", Algorithm::EdDSA),
+        ];
+        for (key, family) in [
+            (rsa.as_str(), AlgorithmFamily::Rsa),
+            (p256, AlgorithmFamily::Ec),
+            (ed25519, AlgorithmFamily::Ed),
+        ] {
+            for (name, named) in all {
+                let set = set(&[format!(r#"{{{key},"kid":"k","alg":"{name}"}}"#)]).unwrap();
+                for (_, algorithm) in all {
+                    let fits = algorithm == named && algorithm.family() == family;
+                    assert_eq!(set.find("k", algorithm).count(), usize::from(fits), "{name} {algorithm:?}");
+                }
+            }
+            let other = |alg: &str| {
+                let set = set(&[format!(r#"{{{key},"kid":"k"{alg}}}"#)]).unwrap();
+                all.iter().filter(|(_, algorithm)| set.find("k", *algorithm).count() == 1).count()
+            };
+            assert_eq!(other(""), family.algorithms().len(), "one that names none is for its whole family");
+            for unknown in ["RSA-OAEP", "RSA1_5", "ES512", "none", "rs256"] {
+                assert_eq!(other(&format!(r#","alg":"{unknown}""#)), 0, "{unknown}");
+            }
+        }
     }
 
     /// An issuer that takes connections and says nothing.

@@ -1,4 +1,4 @@
-//! The worker's half: signs an assertion, once it is written down that it does.
+//! The instance's half: signs an assertion, once it is written down that it does.
 
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,10 @@ use jsonwebtoken::{Algorithm, Header};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde::Serialize;
 
-use super::super::instance::Join;
-use super::super::{Held, Job, Pending, Presented};
-use super::state::{Instance, State};
-use super::{ASSERTION, MAX_LIFETIME, REPLACES, SECRET};
+use super::super::instance::JoinClaims;
+use super::super::prove::{Job, LockedStorage, OnAccepted, Presented};
+use super::proof::{ASSERTION, MAX_LIFETIME, REPLACES, SECRET};
+use super::state::{KeptInstance, StorageState};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::jws;
@@ -27,7 +27,7 @@ const MARGIN: i64 = 5;
 
 /// What the assertion says.
 #[derive(Serialize)]
-struct Claims<'a> {
+struct AssertionClaims<'a> {
     iss: &'a str,
     sub: &'a str,
     aud: &'a str,
@@ -54,8 +54,8 @@ struct Replaced<'a> {
 /// Gets a proof: the next assertion of the worker's key.
 pub(super) async fn prove(job: &Job<'_>) -> Result<Presented> {
     let storage = job.storage.ok_or_else(|| Error::usage("the join method needs a storage"))?;
-    let mut held = storage.hold(job.deadline).await?;
-    let mut state = read(held.as_ref(), job)?;
+    let mut storage = storage.acquire(job.deadline).await?;
+    let mut state = read(storage.as_ref(), job)?;
     let secret = registration_secret(&state, job).await?;
     let now = Clock::system().now();
     let (instance, is_new) = match (&secret, state.current.is_some()) {
@@ -64,14 +64,14 @@ pub(super) async fn prove(job: &Job<'_>) -> Result<Presented> {
         // Its registration may have been accepted, and the answer lost.
         (None, false) => (state.next.as_mut(), true),
     };
-    let instance = instance.ok_or_else(|| not_registered(held.as_ref()))?;
+    let instance = instance.ok_or_else(|| not_registered(storage.as_ref()))?;
     let join = instance.ask(now)?;
     let assertion = sign(instance, &join, job, now, is_new)?;
     let id = instance.id.clone();
     let what = if is_new { "registering" } else { "joining" };
     (job.say)(&format!("{what} as instance {id}, generation {}", join.generation));
     // Whatever happens to the request, this worker knows that it made it.
-    held.write(&state.text()?)?;
+    storage.write(&state.text()?)?;
     let mut proof = Proof::default();
     proof.0.insert(ASSERTION.to_owned(), assertion);
     if let (Some(old), true) = (&state.current, secret.is_some()) {
@@ -82,19 +82,19 @@ pub(super) async fn prove(job: &Job<'_>) -> Result<Presented> {
     if let Some(secret) = secret {
         proof.0.insert(SECRET.to_owned(), secret);
     }
-    Ok(Presented { proof, pending: Some(Box::new(Joined { held, state, id })) })
+    Ok(Presented { proof, on_accepted: Some(Box::new(KeepState { storage, state, id })) })
 }
 
-fn read(held: &dyn Held, job: &Job<'_>) -> Result<State> {
-    let Some(text) = held.read()? else { return Ok(State::new(job.authority, job.token)) };
-    let path = held.path().display();
-    let state = State::parse(&text).map_err(|why| {
+fn read(storage: &dyn LockedStorage, job: &Job<'_>) -> Result<StorageState> {
+    let Some(text) = storage.read()? else { return Ok(StorageState::new(job.authority, job.join_token)) };
+    let path = storage.path().display();
+    let state = StorageState::parse(&text).map_err(|why| {
         Error::usage(format!("cannot use the storage {path}: {why}")).hint(
             "move it away, and register the worker anew with a secret from `machine-id authority token add`",
         )
     })?;
     for (what, kept, asked) in
-        [("authority", &state.authority, job.authority), ("join token", &state.token, job.token)]
+        [("authority", &state.authority, job.authority), ("join token", &state.join_token, job.join_token)]
     {
         if kept != asked {
             return Err(Error::usage(format!(
@@ -110,7 +110,7 @@ fn read(held: &dyn Held, job: &Job<'_>) -> Result<State> {
 
 /// A secret that has not registered this worker yet. One that has may lie
 /// around for as long as it likes, and its file may be gone.
-async fn registration_secret(state: &State, job: &Job<'_>) -> Result<Option<Secret>> {
+async fn registration_secret(state: &StorageState, job: &Job<'_>) -> Result<Option<Secret>> {
     let Some(source) = job.registration_secret else { return Ok(None) };
     match source.read(job.env, job.deadline).await {
         Ok(secret) if state.has_spent(&secret) => {
@@ -126,13 +126,13 @@ async fn registration_secret(state: &State, job: &Job<'_>) -> Result<Option<Secr
     }
 }
 
-fn not_registered(held: &dyn Held) -> Error {
-    Error::new(Kind::Proof, format!("no worker is registered in {}", held.path().display()))
+fn not_registered(storage: &dyn LockedStorage) -> Error {
+    Error::new(Kind::Proof, format!("no worker is registered in {}", storage.path().display()))
         .hint("ask the authority's operator for a registration secret (`machine-id authority token add`)")
         .hint("the first time, give it in MACHINE_ID_REGISTRATION_SECRET or with --registration-secret-file")
 }
 
-fn sign(instance: &Instance, join: &Join, job: &Job<'_>, now: i64, is_new: bool) -> Result<Secret> {
+fn sign(instance: &KeptInstance, join: &JoinClaims, job: &Job<'_>, now: i64, is_new: bool) -> Result<Secret> {
     let seed = instance.seed()?;
     let mut header = header(&instance.id);
     if is_new {
@@ -147,7 +147,7 @@ fn sign(instance: &Instance, join: &Join, job: &Job<'_>, now: i64, is_new: bool)
             }),
         });
     }
-    let claims = Claims {
+    let claims = AssertionClaims {
         iss: &instance.id,
         sub: &instance.id,
         aud: job.audience,
@@ -176,19 +176,19 @@ fn expiry(job: &Job<'_>, now: i64) -> i64 {
 }
 
 /// A join that is under way; the storage is nobody else's until it ends.
-struct Joined {
-    held: Box<dyn Held>,
-    state: State,
+struct KeepState {
+    storage: Box<dyn LockedStorage>,
+    state: StorageState,
     id: String,
 }
 
-impl Pending for Joined {
+impl OnAccepted for KeepState {
     fn accepted(mut self: Box<Self>, response: &ExchangeResponse) -> Result<()> {
         let wrong =
             |why: String| Error::new(Kind::Unreachable, why).context("the authority's answer is no good");
         let joined = response.instance.as_ref().filter(|joined| joined.id == self.id);
         let joined = joined.ok_or_else(|| wrong("it is about another worker".to_owned()))?;
         self.state.settle(&joined.id, joined.generation).map_err(wrong)?;
-        self.held.write(&self.state.text()?)
+        self.storage.write(&self.state.text()?)
     }
 }

@@ -1,0 +1,144 @@
+//! What the files of outputs are made from, and what they are.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Result};
+use crate::wire::Trust;
+
+/// Values of options, or the texts of the files that they name, by option.
+pub type OptionValues = BTreeMap<String, String>;
+
+/// What the files of one output are made from.
+#[derive(Clone, Copy)]
+pub struct Material<'a> {
+    /// The absolute path of the folder that they will stand in.
+    pub folder: &'a str,
+    /// The SSH key and its certificate.
+    pub ssh: Option<SshMaterial<'a>>,
+    /// The TLS key and its certificate.
+    pub tls: Option<TlsMaterial<'a>>,
+    /// The SSH host key and its certificate.
+    pub host: Option<HostMaterial<'a>>,
+    /// The output's options.
+    pub options: &'a OptionValues,
+    /// The texts of the files that its options name.
+    pub files: &'a OptionValues,
+    /// Whom its certificate names first: a common name, where it is X.509.
+    pub subject: Option<&'a str>,
+    /// Whom to trust.
+    pub trust: &'a Trust,
+    /// The socket of the agent that holds the SSH key, which is in no file then.
+    pub agent: Option<&'a str>,
+}
+
+impl<'a> Material<'a> {
+    /// The TLS half.
+    ///
+    /// # Errors
+    /// `Kind::Internal` where there is none.
+    pub fn tls(&self) -> Result<TlsMaterial<'a>> {
+        self.tls.ok_or_else(|| Error::internal("an output without its TLS key"))
+    }
+
+    /// `tls.key`, `tls.crt` and `ca.crt`.
+    ///
+    /// # Errors
+    /// `Kind::Internal` where there is no TLS key.
+    pub fn tls_files(&self) -> Result<Vec<File>> {
+        let tls = self.tls()?;
+        Ok(vec![
+            File::key("tls.key", &Zeroizing::new(line(tls.private_key))),
+            File::new("tls.crt", line(tls.chain)),
+            File::new("ca.crt", self.server_cas()),
+        ])
+    }
+
+    /// The CAs that the server is verified with: those of `server-ca`, else the authority's.
+    #[must_use]
+    pub fn server_cas(&self) -> String {
+        match self.files.get("server-ca") {
+            Some(given) => line(given),
+            None => self.trust.tls_cas.iter().map(|ca| line(ca)).collect(),
+        }
+    }
+}
+
+/// An SSH host key and its certificate, each as OpenSSH writes it.
+#[derive(Clone, Copy)]
+pub struct HostMaterial<'a> {
+    /// The private key, where it was made here.
+    pub private_key: Option<&'a str>,
+    /// The certificate's line.
+    pub certificate: &'a str,
+}
+
+/// An SSH key and its certificate, each as OpenSSH writes it.
+#[derive(Clone, Copy)]
+pub struct SshMaterial<'a> {
+    /// The private key in OpenSSH's own format.
+    pub private_key: &'a str,
+    /// The public key's line.
+    pub public_key: &'a str,
+    /// The certificate's line.
+    pub certificate: &'a str,
+}
+
+/// A TLS key and its certificate in PEM.
+#[derive(Clone, Copy)]
+pub struct TlsMaterial<'a> {
+    /// The private key (PKCS#8).
+    pub private_key: &'a str,
+    /// The certificate, leaf first.
+    pub chain: &'a str,
+}
+
+/// A file to be written.
+pub struct File {
+    /// Its name in the output's folder.
+    pub name: Cow<'static, str>,
+    /// What is in it; wiped from memory afterwards, since it may be a key.
+    pub content: Zeroizing<Vec<u8>>,
+    /// Whether it holds a key alone, so that a renewal leaves it as it is.
+    pub is_key: bool,
+}
+
+impl File {
+    /// A file that a renewal writes again.
+    #[must_use]
+    pub fn new(name: impl Into<Cow<'static, str>>, content: String) -> Self {
+        Self { name: name.into(), content: Zeroizing::new(content.into_bytes()), is_key: false }
+    }
+
+    /// A file that stays as it is.
+    #[must_use]
+    pub fn key(name: impl Into<Cow<'static, str>>, content: &str) -> Self {
+        Self { name: name.into(), content: Zeroizing::new(content.as_bytes().to_vec()), is_key: true }
+    }
+}
+
+impl fmt::Debug for File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("File").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// `text` with exactly one line end behind it.
+#[must_use]
+pub fn line(text: &str) -> String {
+    format!("{}\n", text.trim_end())
+}
+
+/// An output that has been written.
+#[derive(Clone, Copy, Debug)]
+pub struct WrittenOutput<'a> {
+    /// The absolute path of its folder.
+    pub folder: &'a str,
+    /// Its options.
+    pub options: &'a OptionValues,
+    /// Whom its certificate names first: a common name, where it is X.509.
+    pub subject: Option<&'a str>,
+}

@@ -1,0 +1,108 @@
+//! What there is to know of a join method: data, and a function for each side.
+
+use futures_util::future::BoxFuture;
+use serde_json::{Map, Value};
+
+use super::jwt;
+use super::prove::{Job, Presented};
+use super::rules::{Field, Guard};
+use super::source::TokenSource;
+use super::verify::Verifier;
+use crate::denial::Denial;
+use crate::document::{Mapping, Mistake};
+use crate::environment::Environment;
+use crate::error::Result;
+use crate::wire::Proof;
+
+/// The client's half: gets a fresh proof, where there is no [`Method::source`].
+///
+/// # Errors
+/// `Kind::Proof` where the platform gives none or refuses,
+/// `Kind::Unreachable` where it did not answer in time.
+pub type Prove = for<'a> fn(&'a Job<'a>) -> BoxFuture<'a, Result<Presented>>;
+
+/// The authority's half: reads the method's section of a join token.
+///
+/// # Errors
+/// The first mistake in it.
+pub type Configure = fn(Mapping<'_>) -> Configured;
+
+/// What a section configures.
+pub type Configured = Result<Box<dyn Verifier>, Mistake>;
+
+/// A way for a job to prove who it is. [`Method::new`] has what most methods
+/// have; each names only what differs.
+#[derive(Debug)]
+pub struct Method {
+    /// Its name: `--join-method NAME`, `join_method: NAME`, and the key of its section in a join token.
+    pub name: &'static str,
+    /// What it is for, for help and the documentation.
+    pub summary: &'static str,
+    /// Whether this environment is a job of the platform.
+    pub detects: fn(&Environment) -> bool,
+    /// Where the platform put a token for this job, where that is how it
+    /// hands them out. The token is the proof then, and nothing is asked for.
+    pub source: fn(&Environment) -> Option<TokenSource>,
+    /// Whether its proof is an OIDC token, so that one can be handed over by hand.
+    pub takes_id_token: bool,
+    /// See [`Prove`].
+    pub prove: Prove,
+    /// Whether [`Method::prove`] can get another proof later in the same job;
+    /// if not, why, in words that follow "cannot renew: ".
+    pub renews: fn(&Environment) -> Result<(), String>,
+    /// What a proof says of its job, believed by nobody: to show callers their
+    /// own. An error where it is no proof of this method at all.
+    pub unverified: fn(&Proof) -> Result<Map<String, Value>, Denial>,
+    /// The claims that tell a job's author most, beside `iss`, `aud` and `sub`.
+    pub telling: &'static [&'static str],
+    /// The fields that its rules may have: what of a job's claims matters.
+    pub fields: &'static [Field],
+    /// Values of claims that let nobody in unless a rule names them.
+    pub guards: &'static [Guard],
+    /// Whether a job can have its proof bound to its keys, so that a join
+    /// token may require it.
+    pub can_bind: bool,
+    /// Whether its rules may also stand as `allow` beside the section, as
+    /// Teleport's tokens of this method have them.
+    pub takes_rules_beside: bool,
+    /// Whether its jobs are instances that stay: each registers once, with a
+    /// secret that the authority gives out, and keeps a
+    /// [`Storage`](super::prove::Storage) from then on.
+    pub registers: bool,
+    /// Whether its jobs are runs of a CI system, which end, and not machines that stay.
+    pub is_ci: bool,
+    /// See [`Configure`].
+    pub configure: Configure,
+}
+
+impl Method {
+    /// One whose proofs are OIDC tokens of a CI system that has to be asked for them.
+    #[must_use]
+    pub const fn new(name: &'static str, summary: &'static str, prove: Prove, configure: Configure) -> Self {
+        Self {
+            name,
+            summary,
+            detects: |_| false,
+            source: |_| None,
+            takes_id_token: true,
+            prove,
+            renews: |_| Ok(()),
+            unverified: jwt::unverified,
+            telling: &[],
+            fields: &[],
+            guards: &[],
+            can_bind: false,
+            takes_rules_beside: false,
+            registers: false,
+            is_ci: true,
+            configure,
+        }
+    }
+
+    /// Configured with a section of YAML.
+    #[cfg(test)]
+    pub(super) fn configured(&self, section: &str) -> Configured {
+        let nodes = crate::document::parse(section).unwrap();
+        (self.configure)(nodes[0].mapping(self.name).unwrap())
+    }
+}

@@ -1,0 +1,103 @@
+//! The client's half of a join method: what it is told about the job, and
+//! what it presents for it.
+
+use std::fmt;
+use std::path::Path;
+use std::time::Instant;
+
+use futures_util::future::BoxFuture;
+
+use super::source::TokenSource;
+use crate::environment::Environment;
+use crate::error::Result;
+use crate::net::Platform;
+use crate::secret::Secret;
+use crate::wire::{ExchangeResponse, Proof};
+
+/// What a client presents to the authority.
+pub struct Presented {
+    /// The proof.
+    pub proof: Proof,
+    /// What is to be done once it is accepted; dropped where it is not.
+    pub on_accepted: Option<Box<dyn OnAccepted>>,
+}
+
+impl fmt::Debug for Presented {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Presented").field("proof", &self.proof).finish_non_exhaustive()
+    }
+}
+
+impl From<Proof> for Presented {
+    fn from(proof: Proof) -> Self {
+        Self { proof, on_accepted: None }
+    }
+}
+
+/// What a client has still to do when it proved who it is.
+pub trait OnAccepted: Send {
+    /// The authority believed the proof; before anything is done with its answer.
+    ///
+    /// # Errors
+    /// Where what must be kept for the next time cannot be.
+    fn accepted(self: Box<Self>, response: &ExchangeResponse) -> Result<()>;
+}
+
+/// A private directory that an instance keeps from one run to the next.
+pub trait Storage: Sync + fmt::Debug {
+    /// Takes it for one exchange; others wait until the value goes.
+    ///
+    /// # Errors
+    /// `Kind::Usage` where it is none that can be used, `Kind::Proof` where it
+    /// is not free before the deadline or cannot be read or written.
+    fn acquire(&self, deadline: Instant) -> BoxFuture<'_, Result<Box<dyn LockedStorage>>>;
+}
+
+/// A [`Storage`] that nobody else uses now.
+pub trait LockedStorage: Send {
+    /// What is kept in it; nothing in a new one.
+    ///
+    /// # Errors
+    /// `Kind::Usage` where it is somebody else's or others could read it, `Kind::Proof` where it cannot be read.
+    fn read(&self) -> Result<Option<Secret>>;
+
+    /// Replaces what is kept, whole: when this returns it is there whatever
+    /// happens next, a power cut included; before, what was kept is.
+    ///
+    /// # Errors
+    /// `Kind::Proof`.
+    fn write(&mut self, content: &str) -> Result<()>;
+
+    /// Its path, for messages.
+    fn path(&self) -> &Path;
+}
+
+/// What a client tells a method about the job's request.
+pub struct Job<'a> {
+    /// The job's environment.
+    pub env: &'a Environment,
+    /// The authority's URL.
+    pub authority: &'a str,
+    /// The join token's name.
+    pub join_token: &'a str,
+    /// Where a method whose jobs [register](super::method::Method::registers) keeps its state.
+    pub storage: Option<&'a dyn Storage>,
+    /// Where its registration secret is, if the user says so.
+    pub registration_secret: Option<&'a TokenSource>,
+    /// The audience that the proof must carry where it can: `PUBLIC_URL#BINDING`.
+    pub audience: &'a str,
+    /// The way to the platform's endpoints.
+    pub platform: &'a Platform,
+    /// When to give up.
+    pub deadline: Instant,
+    /// Says a step, for `-v`.
+    pub say: &'a (dyn Fn(&str) + Sync),
+    /// Says what the user should know even where it works.
+    pub warn: &'a (dyn Fn(&str) + Sync),
+}
+
+impl fmt::Debug for Job<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job").field("env", self.env).field("audience", &self.audience).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,156 @@
+//! Globs, and what a pattern leaves open.
+
+/// Whether a pattern leaves everything open: for [`Says`].
+#[must_use]
+pub fn is_open(pattern: &str) -> bool {
+    pattern.bytes().all(|b| matches!(b, b'*' | b'?'))
+}
+
+/// Refs that nobody means when a pattern is written: Git takes no `~` in a name.
+const UNMEANT_REFS: &[&str] =
+    &["refs/heads/~~~", "refs/tags/~~~", "refs/pull/~~~/merge", "refs/pull/~~~/head"];
+
+/// Whether a pattern leaves every ref open, or every branch, tag or pull request: for [`Says`].
+#[must_use]
+pub fn is_open_ref(pattern: &str) -> bool {
+    is_open(pattern) || UNMEANT_REFS.iter().any(|unmeant| glob(pattern, unmeant))
+}
+
+/// Whether the whole of `text` matches `pattern`: `*` stands for any run of
+/// characters, `?` for any one, everything else for itself. Linear in the
+/// product of the lengths at worst.
+#[must_use]
+pub fn glob(pattern: &str, text: &str) -> bool {
+    let mut pattern = pattern.chars();
+    let mut text = text.chars();
+    // Where to go on when what followed the last `*` did not fit: that `*`
+    // then takes one character more.
+    let mut retry: Option<(std::str::Chars<'_>, std::str::Chars<'_>)> = None;
+    loop {
+        let rest = text.clone();
+        match (pattern.next(), text.next()) {
+            (None, None) => return true,
+            (Some('*'), _) => {
+                retry = Some((pattern.clone(), rest.clone()));
+                text = rest;
+                continue;
+            }
+            (Some('?'), Some(_)) => continue,
+            (Some(wanted), Some(found)) if wanted == found => continue,
+            _ => {}
+        }
+        let Some((after_star, taken)) = &mut retry else { return false };
+        if taken.next().is_none() {
+            return false;
+        }
+        pattern = after_star.clone();
+        text = taken.clone();
+    }
+}
+
+/// The part of a glob before its first wildcard.
+#[must_use]
+pub fn literal_prefix(pattern: &str) -> &str {
+    pattern.split(['*', '?']).next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn globs() {
+        for (pattern, text, fits) in [
+            ("", "", true),
+            ("", "a", false),
+            ("*", "", true),
+            ("a*", "a/b/c", true),
+            ("a?c", "abc", true),
+            ("a?c", "ac", false),
+            ("*b*d", "abcbd", true),
+            ("*b*d", "abcbx", false),
+            ("octo-org/*", "octo-organisation/x", false),
+            ("octo-org/*", "octo-org/x", true),
+            ("refs/heads/main", "refs/heads/main2", false),
+            ("refs/heads/main", "xrefs/heads/main", false),
+            ("a|b", "a", false),
+            ("[ab]", "a", false),
+            ("**", "x", true),
+        ] {
+            assert_eq!(glob(pattern, text), fits, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_of_wildcards_alone_leaves_everything_open() {
+        for open in ["*", "**", "?*", "*?", "*?*", "???"] {
+            assert!(is_open(open), "{open}");
+        }
+        for bound in ["a", "a*", "*a", "?-*"] {
+            assert!(!is_open(bound), "{bound}");
+        }
+    }
+
+    #[test]
+    fn refs_that_are_left_open() {
+        for open in [
+            "*",
+            "**",
+            "refs/*",
+            "refs/*/*",
+            "refs/heads/*",
+            "refs/heads/**",
+            "refs/heads/?*",
+            "refs/tags/*",
+            "refs/pull/*",
+            "refs/pull/*/merge",
+            "*a*",
+            "?*",
+        ] {
+            assert!(is_open_ref(open), "{open}");
+        }
+        for bound in [
+            "refs/heads/main",
+            "refs/heads/release/*",
+            "refs/tags/v*",
+            "refs/pull/7/merge",
+            "refs/*/main",
+            "main",
+            "",
+        ] {
+            assert_eq!(is_open_ref(bound), bound.is_empty(), "{bound}");
+        }
+    }
+
+    #[test]
+    fn globs_do_not_explode() {
+        assert!(!glob(&format!("{}b", "*a".repeat(100)), &"a".repeat(2_000)));
+    }
+
+    /// The plainest definition there is.
+    fn model(pattern: &[char], text: &[char]) -> bool {
+        match (pattern.split_first(), text.split_first()) {
+            (None, None) => true,
+            (Some(('*', rest)), _) => {
+                model(rest, text) || text.split_first().is_some_and(|(_, t)| model(pattern, t))
+            }
+            (Some(('?', rest)), Some((_, t))) => model(rest, t),
+            (Some((p, rest)), Some((c, t))) => p == c && model(rest, t),
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn glob_agrees_with_its_model(pattern in "[ab*?]{0,8}", text in "[ab]{0,10}") {
+            let chars = |s: &str| s.chars().collect::<Vec<_>>();
+            prop_assert_eq!(glob(&pattern, &text), model(&chars(&pattern), &chars(&text)));
+        }
+
+        #[test]
+        fn a_text_without_wildcards_matches_itself_alone(a in "[a-z/:@]{0,12}", b in "[a-z/:@]{0,12}") {
+            prop_assert_eq!(glob(&a, &b), a == b);
+        }
+    }
+}

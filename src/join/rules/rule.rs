@@ -1,0 +1,249 @@
+//! Fields that a rule may have, and the rules that policies make of them.
+
+use serde_json::{Map, Value};
+
+use super::claim::claim;
+use super::glob::{glob, is_open};
+use crate::document::Place;
+
+/// A field that a rule of some method may have.
+#[derive(Debug)]
+pub struct Field {
+    /// The key in the policy.
+    pub name: &'static str,
+    /// The claim it is compared with: a name, or a JSON pointer (see [`claim()`]).
+    pub claim: &'static str,
+    /// How it is compared.
+    pub test: Test,
+    /// What a condition on it says, for whoever judges a rule as a whole.
+    pub says: &'static [Says],
+}
+
+/// What a condition on a [`Field`] says. The methods know; the lints ask.
+#[derive(Clone, Copy, Debug)]
+pub enum Says {
+    /// Whose or which it is, by a name that somebody else can have one day.
+    Name {
+        /// The fields whose ids pin it; one of them is enough.
+        pinned_by: &'static [&'static str],
+        /// Whether that value holds such an id itself.
+        pins_itself: fn(&str) -> bool,
+    },
+    /// Which branch or tag.
+    Ref {
+        /// Whether that value leaves it open after all.
+        open: fn(&str) -> bool,
+    },
+    /// Which workflow, or a place with rules of its own about that.
+    Workflow {
+        /// Whether that value leaves it open after all.
+        open: fn(&str) -> bool,
+    },
+    /// Whose job it is at all, at an issuer that others may use too.
+    Whose {
+        /// Whether that value leaves it open after all.
+        open: fn(&str) -> bool,
+    },
+}
+
+impl Field {
+    /// A field of the claim of the same name.
+    #[must_use]
+    pub const fn new(name: &'static str, test: Test) -> Self {
+        Self { name, claim: name, test, says: &[] }
+    }
+
+    /// A field whose value is a pattern, of the claim of the same name.
+    #[must_use]
+    pub const fn glob(name: &'static str) -> Self {
+        Self::new(name, Test::Glob)
+    }
+
+    /// A field whose value is the claim's, of the claim of the same name.
+    #[must_use]
+    pub const fn exact(name: &'static str) -> Self {
+        Self::new(name, Test::Exact)
+    }
+
+    /// The claim, where it has another name.
+    #[must_use]
+    pub const fn claim(mut self, claim: &'static str) -> Self {
+        self.claim = claim;
+        self
+    }
+
+    /// Whether that key of a rule is this field.
+    #[must_use]
+    pub fn names(&self, key: &str) -> bool {
+        match self.name.strip_suffix('*') {
+            Some(prefix) => key.len() > prefix.len() && key.starts_with(prefix),
+            None => self.name == key,
+        }
+    }
+
+    /// What a condition on it says.
+    #[must_use]
+    pub const fn says(mut self, says: &'static [Says]) -> Self {
+        self.says = says;
+        self
+    }
+}
+
+/// One run is of one ref and one workflow: for a field that names it.
+pub const ONE_RUN: &[Says] = &[Says::Ref { open: is_open }, Says::Workflow { open: is_open }];
+
+/// How a field's value is compared with the claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Test {
+    /// The claim is text that matches a glob.
+    Glob,
+    /// The claim is exactly that text.
+    Exact,
+    /// The claim is text of this form with exactly the field's value in place of `{}`.
+    Within(&'static str),
+    /// The claim is that boolean, or its name as text (GitHub's `ref_protected`).
+    Boolean,
+    /// The claim is a list with a text in it that matches a glob.
+    Member,
+    /// The field's name ends in `*` and stands for every claim that begins
+    /// so: a custom property, text or a list, as [`Test::Glob`] or [`Test::Member`].
+    Property,
+    /// The field is a mapping from names of claims to what they must be, of
+    /// the claim's own type: text as [`Test::Glob`], a boolean or whole number
+    /// as it is, a list of texts each as [`Test::Member`].
+    Claims,
+}
+
+/// One entry of a join token's `allow`: all its conditions must hold.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Where it stands in the policy.
+    pub place: Place,
+    /// Its conditions, at least one.
+    pub conditions: Vec<Condition>,
+    /// Values of claims that need a condition of their own and have none here.
+    pub guards: Vec<Guard>,
+}
+
+/// One condition of a [`Rule`].
+#[derive(Clone, Debug)]
+pub struct Condition {
+    /// The field's name in the policy.
+    pub field: String,
+    /// The claim's name, or a JSON pointer to it.
+    pub claim: String,
+    /// What it must be.
+    pub want: Want,
+    /// What it says, for whoever judges the rule as a whole.
+    pub says: &'static [Says],
+}
+
+/// What a claim must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// Text that matches.
+    Glob(String),
+    /// That text.
+    Exact(String),
+    /// That boolean.
+    Boolean(bool),
+    /// A list with a text in it that matches.
+    Member(String),
+    /// Text that matches, or a list with such a text in it.
+    Property(String),
+    /// That value: a boolean or a whole number, of that type.
+    Value(Value),
+}
+
+/// A value of a claim that a rule must name to let it in, such as
+/// `event_name: pull_request_target`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guard {
+    /// The field that would name it.
+    pub field: &'static str,
+    /// The claim.
+    pub claim: &'static str,
+    /// The values that need naming, as globs; booleans by name.
+    pub values: &'static [&'static str],
+    /// What is risky about them, in words that follow "then".
+    pub risk: &'static str,
+}
+
+impl Guard {
+    /// Whether that condition names one of the values, and so lets it in.
+    #[must_use]
+    pub fn is_named_by(&self, condition: &Condition) -> bool {
+        condition.field == self.field && self.has(&condition.want.shown())
+    }
+
+    /// Whether the claims have one of the values.
+    #[must_use]
+    pub fn strikes(&self, claims: &Map<String, Value>) -> bool {
+        match claims.get(self.claim) {
+            Some(Value::String(text)) => self.has(text),
+            Some(Value::Bool(value)) => self.has(if *value { "true" } else { "false" }),
+            _ => false,
+        }
+    }
+
+    fn has(&self, value: &str) -> bool {
+        self.values.iter().any(|pattern| glob(pattern, value))
+    }
+}
+
+impl Condition {
+    /// Whether the claims meet it. A claim that is missing or of another type does not.
+    #[must_use]
+    pub fn holds(&self, claims: &Map<String, Value>) -> bool {
+        match (&self.want, claim(claims, &self.claim)) {
+            (Want::Glob(pattern), Some(Value::String(text))) => glob(pattern, text),
+            (Want::Exact(wanted), Some(Value::String(text))) => wanted == text,
+            (Want::Boolean(wanted), Some(Value::Bool(value))) => wanted == value,
+            (Want::Boolean(wanted), Some(Value::String(text))) => {
+                text == if *wanted { "true" } else { "false" }
+            }
+            (Want::Member(pattern), Some(Value::Array(list))) => {
+                list.iter().any(|item| item.as_str().is_some_and(|text| glob(pattern, text)))
+            }
+            (Want::Property(pattern), Some(Value::String(text))) => glob(pattern, text),
+            (Want::Property(pattern), Some(Value::Array(list))) => {
+                list.iter().any(|item| item.as_str().is_some_and(|text| glob(pattern, text)))
+            }
+            // A number with a fraction or an exponent is no whole number here, whatever its value.
+            (Want::Value(wanted), Some(value)) => wanted == value,
+            _ => false,
+        }
+    }
+}
+
+impl Want {
+    /// As text, for `authority explain`.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Glob(text) | Self::Exact(text) | Self::Member(text) | Self::Property(text) => text.clone(),
+            Self::Boolean(value) => value.to_string(),
+            Self::Value(value) => value.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guards_strike_by_pattern() {
+        let guard = Guard { field: "ref", claim: "ref", values: &["refs/pull/*", "true"], risk: "" };
+        let strikes = |value: Value| guard.strikes(&Map::from_iter([("ref".to_owned(), value)]));
+        for (value, struck) in [
+            ("refs/pull/7/merge".into(), true),
+            ("refs/heads/refs/pull/7".into(), false),
+            (true.into(), true),
+            (false.into(), false),
+            (7.into(), false),
+        ] {
+            assert_eq!(strikes(value), struck);
+        }
+    }
+}
