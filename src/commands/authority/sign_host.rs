@@ -1,6 +1,6 @@
 //! `machine-id authority sign-host`: a host certificate for an `sshd`.
 
-use super::{open, record, ttl};
+use super::data_dir::{open, record, ttl};
 use crate::authority::issue::ssh::HostPlan;
 use crate::cli::authority::SignHost;
 use crate::clock::Clock;

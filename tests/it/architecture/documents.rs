@@ -1,0 +1,66 @@
+//! Tables that must agree: those in the documents with those in the code, and these with one another.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use machine_id::authority::policy;
+use machine_id::denial::REASONS;
+use machine_id::error::EXIT_CODES;
+use machine_id::{destination, output};
+
+use super::files;
+use crate::support::repository;
+
+/// The rows of every table in a document: their cells, without Markdown's backquotes.
+fn rows(document: &str) -> Vec<Vec<String>> {
+    let path = repository("docs").join(document);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let row = |line: &str| -> Vec<String> {
+        line.trim().trim_matches('|').split('|').map(|cell| cell.trim().replace('`', "")).collect()
+    };
+    text.lines().filter(|line| line.trim_start().starts_with('|')).map(row).collect()
+}
+
+#[test]
+fn exit_codes_are_documented() {
+    let documented: BTreeSet<(u8, String)> = rows("exit-codes.md")
+        .into_iter()
+        .filter_map(|row| Some((row.first()?.parse().ok()?, row.get(1)?.clone())))
+        .filter(|(code, _)| (1..=6).contains(code))
+        .collect();
+    let real: BTreeSet<(u8, String)> =
+        EXIT_CODES.iter().map(|(_, code, text)| (*code, (*text).to_owned())).collect();
+    assert_eq!(documented, real);
+}
+
+#[test]
+fn reasons_are_documented() {
+    let is_code =
+        |cell: &str| cell.contains('_') && cell.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let documented: BTreeSet<(String, u16)> = rows("protocol.md")
+        .into_iter()
+        .filter_map(|row| Some((row.first()?.clone(), row.get(1)?.parse().ok()?)))
+        .filter(|(code, _): &(String, u16)| is_code(code))
+        .collect();
+    let real: BTreeSet<(String, u16)> = REASONS.iter().map(|row| (row.code.to_owned(), row.status)).collect();
+    assert_eq!(documented, real);
+}
+
+#[test]
+fn every_reason_is_provoked_by_a_test() {
+    let mut tests: Vec<PathBuf> = files(&repository("tests/fixtures"), "yaml");
+    tests.extend(files(&repository("tests"), "rs"));
+    let all: String = tests.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    for row in REASONS {
+        assert!(all.contains(row.code), "no test provokes {}", row.code);
+    }
+}
+
+/// Each type of output is declared once, and has a half on each side.
+#[test]
+fn every_output_type_has_both_halves() {
+    let client: Vec<&str> = destination::OUTPUTS.iter().map(|half| half.declaration.name).collect();
+    let authority: Vec<&str> = policy::OUTPUTS.iter().map(|half| half.name).collect();
+    assert_eq!(client, output::names());
+    assert_eq!(authority, output::names());
+}

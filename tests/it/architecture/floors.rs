@@ -1,0 +1,128 @@
+//! The architecture: every room of the product from the ground up, and what it
+//! may name. What is not listed is a violation. A room is a module with
+//! everything below it that is no room of its own.
+
+/// `ROOM: what it may name`, which stands above it in this list: rooms, whole
+/// (`join`), or a module or an item of them (`join::verify`, `join::Provenance`).
+pub const FLOORS: &str = "
+# words, bytes, times: known to all, knowing nothing
+clock:
+environment:
+error:
+pem:
+rfc4251:
+secret:
+text:
+jws: error secret
+krl: rfc4251
+principal: text
+random: error text
+wire: secret
+denial: clock wire
+
+# the ground floor: files, documents, the network, the terminal
+document: error text
+folder: clock error random text
+net: clock document environment error folder jws pem text
+runtime: error
+retry: net random
+terminal: environment error
+
+# what can be asked for, and who a job is: the registries
+output:
+join: clock denial document environment error folder jws net random retry secret text wire
+
+# the client
+cli:
+destination: error folder output pem random text wire
+once::settings: cli destination document environment error folder join::detect join::method
+    join::names join::prove join::source net output random secret terminal text wire
+once::exchange: clock denial destination environment error join::method join::prove join::source net
+    once::settings output pem random retry secret terminal text wire
+once::revoke: clock destination environment error jws net once::exchange pem random secret terminal
+    wire
+once::delivery: destination environment error folder join::method net once::exchange once::revoke
+    once::settings output random text wire
+once::command: clock destination environment error folder join::method join::source once::delivery
+    once::exchange once::revoke once::settings random retry rfc4251 terminal text wire
+once: cli destination environment error join::method net once::command once::delivery once::exchange
+    once::revoke once::settings output runtime terminal text wire
+
+# a server's side: it knows the authority by its API alone
+host: clock destination::known_hosts error folder krl net pem principal text wire
+
+# the authority
+authority::limits:
+authority::store: clock error folder join::instance join::verify random
+# Of the store, only the proof that something is recorded.
+authority::keys: authority::store::Recorded clock error folder random wire
+authority::policy: denial document error join::method join::METHODS join::names join::rules
+    join::verify principal text wire
+authority::config: authority::policy document error folder net
+# A grant, and nothing else of the policy or of who the job is; of the store what is recorded.
+authority::issue: authority::keys authority::policy::Grant authority::policy::OutputGrant
+    authority::policy::SshGrant authority::policy::TlsGrant authority::store::CertificateKind
+    authority::store::CommandPlan authority::store::ExchangePlan authority::store::Kept
+    authority::store::NewCertificate authority::store::PlanRecord authority::store::Recorded clock
+    error join::Provenance pem random text wire
+authority::audit: authority::store clock error text
+authority::revocation: authority::store krl
+authority::revoke: authority::config authority::revocation authority::store denial error join::jwt
+    secret wire
+authority: authority::config authority::keys authority::limits authority::policy authority::revoke
+    authority::store clock error join::issuers net
+authority::tls: authority authority::config authority::issue authority::store error folder
+authority::enroll: authority authority::config authority::issue authority::policy authority::store
+    clock denial error join::instance join::issuers join::method join::verify random wire
+authority::http: authority authority::enroll authority::revoke error terminal wire
+authority::serve: authority authority::config authority::http authority::limits authority::policy
+    authority::tls error terminal
+
+# the commands
+commands: authority authority::audit authority::config authority::issue authority::keys
+    authority::policy authority::serve authority::store cli clock denial destination document
+    environment error folder host join net once once::command::runs once::revoke once::settings
+    output pem random runtime terminal text wire
+main: cli commands environment net terminal
+";
+
+/// Names that go up, against the order above. One that is gone leaves this list.
+pub const UP: &[(&str, &str)] = &[("authority::revoke", "authority"), ("once::delivery", "once::command")];
+
+/// What has a home: only these rooms may name it. A room's name covers those in it.
+pub const HOMES: &[(&str, &[&str])] = &[
+    ("axum", &["authority::http", "authority::serve", "commands"]),
+    ("clap", &["cli", "commands", "main"]),
+    ("hyper", &["authority::serve", "commands"]),
+    ("rusqlite", &["authority::store"]),
+    ("rustls_native_certs", &["net"]),
+    ("serde_saphyr", &["document"]),
+    ("std::env", &["environment", "commands", "join", "once::command"]),
+    ("std::io::stderr", &["terminal"]),
+    ("std::io::stdout", &["terminal"]),
+    ("eprint!", &[]),
+    ("std::eprint!", &[]),
+    ("eprintln!", &[]),
+    ("std::eprintln!", &[]),
+    ("print!", &[]),
+    ("std::print!", &[]),
+    ("println!", &[]),
+    ("std::println!", &[]),
+];
+
+/// Rooms without I/O: of the standard library and of other crates they name this and nothing else.
+pub const PURE: &[(&str, &[&str])] = &[(
+    "authority::policy",
+    &[
+        "humantime::format_duration",
+        "serde_json",
+        "std::cmp",
+        "std::collections",
+        "std::fmt",
+        "std::mem",
+        "std::net::IpAddr",
+        "std::ops",
+        "std::sync::Arc",
+        "std::time::Duration",
+    ],
+)];
