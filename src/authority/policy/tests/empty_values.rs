@@ -4,7 +4,7 @@
 use super::fixture::parse;
 use crate::document::emptied::emptied;
 use crate::join::METHODS;
-use crate::join::rules::Test;
+use crate::join::rules::Match;
 
 /// Every kind of resource with every field, and a token of each join method
 /// with every field of its section and of its rules.
@@ -71,10 +71,10 @@ spec: {require_session_mfa: false}
         let rule: String = method
             .fields
             .iter()
-            .filter(|field| field.test != Test::Claims)
+            .filter(|field| field.matches != Match::Claims)
             .map(|field| {
-                let value = match (field.test, field.name) {
-                    (Test::Boolean, _) => "true",
+                let value = match (field.matches, field.name) {
+                    (Match::Boolean, _) => "true",
                     (_, "aws_account") => "'123456789012'",
                     (_, "aws_arn") => "arn:aws:sts::123456789012:*",
                     (_, "service_account") => "ci:deploy",
