@@ -1,12 +1,11 @@
 //! Giving certificates back: `POST /v1/revoke`, signed with a key of the issuance.
 
 use std::fmt;
-use std::future::{Future as _, poll_fn};
-use std::task::Poll;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::future::join_all;
 use jsonwebtoken::{Algorithm, Header};
 use serde::Serialize;
 use zeroize::Zeroizing;
@@ -180,24 +179,10 @@ pub async fn revoke_all(
 ) {
     let now = Clock::system().now();
     let valid = issued.iter().filter(|issuance| !issuance.is_over(now));
-    let mut under_way: Vec<_> =
-        valid.map(|issuance| Box::pin(issuance.revoke(client, authority, time))).collect();
-    let mut failed = None;
-    poll_fn(|context| {
-        under_way.retain_mut(|revocation| match revocation.as_mut().poll(context) {
-            Poll::Ready(Ok(())) => {
-                progress.step("revoked the certificates");
-                false
-            }
-            Poll::Ready(Err(error)) => {
-                failed.get_or_insert(error);
-                false
-            }
-            Poll::Pending => true,
-        });
-        if under_way.is_empty() { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
+    let revocations = join_all(valid.map(async |issuance| {
+        issuance.revoke(client, authority, time).await.inspect(|()| progress.step("revoked the certificates"))
+    }));
+    let failed = revocations.await.into_iter().find_map(Result::err);
     if let Some(error) = failed {
         progress.warning(&format!("{NOT_REVOKED}: {error}"));
     }
