@@ -1,19 +1,21 @@
 //! `authority.yaml` and the policy's files: read strictly, resolved against
 //! the data directory, checked before anything starts.
 
-use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::policy::{Policy, Source};
 use crate::document::{self, Mistake, Mistakes, Node};
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::folder::read::{self, Limit, Trust};
+use crate::folder::{self, trust};
 use crate::net::authority_origin;
 
 /// The configuration's name in the data directory.
 pub const FILE: &str = "authority.yaml";
-/// The most files that a policy folder may hold.
+/// The largest file of a policy that is read.
+const POLICY_FILE: Limit = Limit::bytes(16 << 20);
+/// The most entries that a policy folder may hold.
 const MAX_POLICY_FILES: usize = 20_000;
 
 /// A checked configuration; every path is absolute or below the data directory.
@@ -44,15 +46,16 @@ impl Config {
     /// `Kind::Usage` with the place of each mistake.
     pub fn load(data_dir: &Path) -> Result<Self> {
         let path = data_dir.join(FILE);
-        check_private(data_dir)?;
-        let text = fs::read_to_string(&path).map_err(|error| {
-            let cannot = Error::usage(format!("cannot read {}: {error}", path.display()));
-            if error.kind() == std::io::ErrorKind::NotFound {
+        let text = read::raw(&path, Trust::Operators, Limit::FILE).and_then(read::utf8).map_err(|unfit| {
+            let is_missing = unfit.is_missing();
+            let cannot = unfit.error(Kind::Usage, format!("cannot read {}", path.display()));
+            if is_missing {
                 cannot.hint("`machine-id authority init` creates a data directory")
             } else {
                 cannot
             }
         })?;
+        check_folder(data_dir, "the data directory")?;
         Self::parse(&text, data_dir).map_err(|mistakes| mistakes.in_file(&path.display().to_string()))
     }
 
@@ -93,7 +96,7 @@ impl Config {
     /// # Errors
     /// Every mistake.
     pub fn load_policy(&self) -> Result<Policy, Vec<Error>> {
-        let sources = policy_sources(&self.policy).map_err(|error| vec![error])?;
+        let sources = policy_sources(&self.policy, Trust::Operators).map_err(|error| vec![error])?;
         Policy::parse(&sources)
     }
 
@@ -108,56 +111,44 @@ impl Config {
     /// # Errors
     /// `Kind::Usage` where the file or folder cannot be read.
     pub fn policy_files(&self) -> Result<Vec<PathBuf>> {
-        policy_files(&self.policy)
+        policy_files(&self.policy, Trust::Anyone)
     }
 }
 
 /// Reads a policy, a file or a folder.
 ///
 /// # Errors
-/// `Kind::Usage` where one of its files cannot be read.
-pub fn policy_sources(policy: &Path) -> Result<Vec<Source>> {
+/// `Kind::Usage` where one of its files cannot be read, or is not trusted.
+pub fn policy_sources(policy: &Path, trust: Trust) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
-    for path in policy_files(policy)? {
-        let text =
-            fs::read_to_string(&path).context(Kind::Usage, format!("cannot read {}", path.display()))?;
-        sources.push(Source { name: path.display().to_string(), text });
+    for path in policy_files(policy, trust)? {
+        let text = read::text(&path, trust, POLICY_FILE)?;
+        sources.push(Source { name: path.display().to_string(), text: text.to_string() });
     }
     Ok(sources)
 }
 
-fn policy_files(policy: &Path) -> Result<Vec<PathBuf>> {
+fn policy_files(policy: &Path, trust: Trust) -> Result<Vec<PathBuf>> {
     let cannot = || format!("cannot read the policy {}", policy.display());
-    check_private(policy)?;
-    if !fs::metadata(policy).context(Kind::Usage, cannot())?.is_dir() {
+    if !std::fs::metadata(policy).context(Kind::Usage, cannot())?.is_dir() {
         return Ok(vec![policy.to_owned()]);
     }
-    let mut files = Vec::new();
-    for entry in fs::read_dir(policy).context(Kind::Usage, cannot())? {
-        let path = entry.context(Kind::Usage, cannot())?.path();
-        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        let yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
-        if yaml && !hidden {
-            files.push(path);
-        }
-        if files.len() > MAX_POLICY_FILES {
-            return Err(Error::usage(format!("{}: more than {MAX_POLICY_FILES} files", cannot())));
-        }
+    if trust != Trust::Anyone {
+        check_folder(policy, "the policy")?;
     }
-    files.sort();
-    Ok(files)
+    let names = folder::names(policy, MAX_POLICY_FILES).context(Kind::Usage, cannot())?;
+    let hidden = |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    let yaml = |path: &Path| path.extension().is_some_and(|ext| ext == "yaml" || ext == "yml");
+    let paths = names.into_iter().map(|name| policy.join(name));
+    Ok(paths.filter(|path| yaml(path) && !hidden(path)).collect())
 }
 
-/// Whoever may write there decides who gets in; a file that is missing is told later.
-fn check_private(path: &Path) -> Result<()> {
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.permissions().mode() & 0o002 != 0 => {
-            let mode = metadata.permissions().mode() & 0o7777;
-            Err(Error::usage(format!("{}: anybody may write to it (mode {mode:o})", path.display()))
-                .hint(format!("chmod o-w {}", path.display())))
-        }
-        _ => Ok(()),
-    }
+/// Whoever may write there decides who gets in.
+fn check_folder(path: &Path, what: &str) -> Result<()> {
+    let checked = trust::operators(path);
+    checked
+        .map(drop)
+        .map_err(|unfit| unfit.error(Kind::Usage, format!("cannot use {what} {}", path.display())))
 }
 
 fn check(node: &Node, key: &str, check: fn(&str) -> Result<String, &'static str>) -> Result<String, Mistake> {

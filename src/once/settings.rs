@@ -71,8 +71,9 @@ impl Settings {
     /// # Errors
     /// `Kind::Usage`, naming the flag and the variable.
     pub fn new(args: Args, env: &Environment) -> Result<Self> {
+        let timeout = timeout(&args.timeout)?;
         let file = match args.config.as_deref().or_else(|| env.get("MACHINE_ID_CONFIG")) {
-            Some(path) => ConfigFile::read(Path::new(path))?,
+            Some(path) => ConfigFile::read(Path::new(path), timeout)?,
             None => ConfigFile::default(),
         };
         let pick = |flag: &Option<String>, variable: &str, file: &Option<String>| {
@@ -93,7 +94,7 @@ impl Settings {
         } else {
             args.outputs.iter().map(|text| parse_output(text)).collect::<Result<_>>()?
         };
-        let destinations = destinations(raw_outputs, &args.roles, &mut common, env)?;
+        let destinations = destinations(raw_outputs, &args.roles, &mut common, env, timeout)?;
         let storage = StorageOptions::join(method, &args, env, file.storage.clone())?;
         storage.stands_apart(destinations.iter().map(|destination| destination.path.as_path()))?;
         common.notes.extend(storage.note.clone());
@@ -109,7 +110,7 @@ impl Settings {
             storage,
             token: join_token(token)?,
             ttl_seconds: ttl_seconds(&ttl)?,
-            timeout: timeout(&args.timeout)?,
+            timeout,
             destinations,
             agent,
             notes: common.notes,

@@ -1,7 +1,6 @@
 //! "Would this job get in?", from claims that nobody verified: each rule's
 //! conditions with what was got and wanted, then what the job would have.
 
-use std::io::Read as _;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -10,7 +9,8 @@ use crate::authority::policy::{JoinToken, Policy, PolicyRequest, Preview, RuleTr
 use crate::cli::authority::Check;
 use crate::denial::{Denial, Reason};
 use crate::document::parse_duration;
-use crate::error::{Context as _, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
+use crate::folder::read::{self, Limit, Trust};
 use crate::join::jwt::{self, Jwt};
 use crate::once::settings::output::{RawOutput, parse_output};
 use crate::output::{self, UsedBy};
@@ -94,14 +94,14 @@ pub(super) fn output(text: &str, roles: &[String]) -> Result<OutputRequest> {
 
 /// Claims as JSON, or a token whose claims are read.
 fn read_claims(file: &Path) -> Result<Map<String, Value>> {
-    let mut text = String::new();
-    let most = 2 * u64::try_from(jwt::MAX_TOKEN).unwrap_or(u64::MAX);
-    let read = if file == Path::new("-") {
-        std::io::stdin().lock().take(most).read_to_string(&mut text)
+    let limit = Limit::bytes(2 * jwt::MAX_TOKEN);
+    let text = if file == Path::new("-") {
+        read::stdin(limit)
     } else {
-        std::fs::File::open(file).and_then(|file| file.take(most).read_to_string(&mut text))
+        read::raw(file, Trust::Anyone, limit).and_then(read::utf8)
     };
-    read.context(Kind::Usage, format!("cannot read the claims in {}", file.display()))?;
+    let text = text
+        .map_err(|unfit| unfit.error(Kind::Usage, format!("cannot read the claims in {}", file.display())))?;
     let text = text.trim();
     let wrong = |why: String| {
         Error::usage(format!("{} holds neither claims nor a token: {why}", file.display()))

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::document::{self, Mistake, Mistakes, Node, Value};
-use crate::error::{Error, Result};
+use crate::error::{Kind, Result};
+use crate::folder::read::{self, Limit, Trust};
 use crate::once::settings::output::RawOutput;
 
 /// What the file says, by the names of the options; nothing of it checked beyond its shape.
@@ -31,14 +33,14 @@ pub struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// Reads it.
+    /// Reads it; `patience` is for a pipe.
     ///
     /// # Errors
     /// `Kind::Usage`, with line and column.
-    pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Error::usage(error).context(format!("cannot read the configuration {}", path.display()))
-        })?;
+    pub fn read(path: &Path, patience: Duration) -> Result<Self> {
+        let text = read::raw(path, Trust::Anyone, Limit::FILE.within(patience)).and_then(read::utf8);
+        let cannot = || format!("cannot read the configuration {}", path.display());
+        let text = text.map_err(|unfit| unfit.error(Kind::Usage, cannot()))?;
         Self::parse(&text).map_err(|mistakes| mistakes.in_file(&path.display().to_string()))
     }
 
