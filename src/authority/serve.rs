@@ -109,11 +109,11 @@ async fn accept(
                 continue;
             }
         };
-        let Some(place) = sources.enter(limits::network(peer.ip())) else { continue };
+        let Some(slot) = sources.enter(limits::network(peer.ip())) else { continue };
         let (acceptor, app, stopping) = (acceptor.clone(), app.clone(), stopping.clone());
         let peer = Peer(peer.ip());
         tokio::spawn(async move {
-            let _held = (permit, place);
+            let _held = (permit, slot);
             let _ = timeout(CONNECTION_TIMEOUT, connection(stream, peer, acceptor, app, stopping)).await;
         });
     }
@@ -150,25 +150,25 @@ async fn connection(
 #[derive(Clone, Debug, Default)]
 struct Sources(Arc<Mutex<HashMap<IpAddr, usize>>>);
 
-/// A connection's place among those of its address.
-struct Place {
+/// A connection, counted among those of its address.
+struct Slot {
     sources: Sources,
     address: IpAddr,
 }
 
 impl Sources {
-    fn enter(&self, address: IpAddr) -> Option<Place> {
+    fn enter(&self, address: IpAddr) -> Option<Slot> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(address).or_default();
         if *count >= MAX_FROM_ADDRESS {
             return None;
         }
         *count += 1;
-        Some(Place { sources: self.clone(), address })
+        Some(Slot { sources: self.clone(), address })
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         let mut counts = self.sources.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(&self.address) {

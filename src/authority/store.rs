@@ -174,7 +174,7 @@ pub struct NewRefusal {
     pub join_method: String,
     /// The bot, where one was found.
     pub bot: Option<String>,
-    /// [`crate::denial::Row::code`].
+    /// [`crate::denial::ReasonRow::code`].
     pub reason: &'static str,
     /// The whole story.
     pub detail: String,

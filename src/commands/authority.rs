@@ -1,24 +1,16 @@
 //! `machine-id authority …`. These commands open the data directory; there is
 //! no administration over the network.
 
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
 use std::process::ExitCode;
 
-use crate::authority::store::record::{self, CommandPlan, Recorded};
-use crate::authority::store::sqlite::Sqlite;
-use crate::authority::{config, keys};
 use crate::cli::authority::{Command, TokenCommand};
-use crate::clock::Clock;
-use crate::document;
 use crate::environment::Environment;
-use crate::error::{Error, Result};
-use crate::runtime::block_on;
+use crate::error::Result;
 
 mod answer;
 mod audit;
 mod check;
+mod data_dir;
 mod explain;
 mod export;
 mod init;
@@ -46,40 +38,4 @@ pub fn run(command: Command, env: &Environment) -> Result<ExitCode> {
         Command::Instances(args) => instances::run(&args),
     }?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Opens what a signing command needs: keys, and the store that records it first.
-fn open(data_dir: &Path) -> Result<(keys::CaKeys, Sqlite)> {
-    let config = config::Config::load(data_dir)?;
-    Ok((keys::file::load(&config.keys)?, Sqlite::open(&config.store)?))
-}
-
-/// Records what is going to be signed.
-fn record<P: CommandPlan>(store: &Sqlite, by: &'static str, plan: P) -> Result<Recorded<P>> {
-    block_on(record::command(store, by, Clock::system().now(), plan))?
-}
-
-/// The value of a `--ttl`.
-fn ttl(text: &str) -> Result<i64> {
-    let seconds = document::parse_duration(text).map_err(|why| Error::usage(format!("`--ttl`: {why}")))?;
-    match i64::try_from(seconds) {
-        // Ten years, which is how long the CA itself lives.
-        Ok(seconds) if seconds <= 3650 * 86_400 => Ok(seconds),
-        _ => Err(Error::usage("`--ttl` is longer than ten years")),
-    }
-}
-
-/// Writes a file that was not there.
-fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
-    let write = || -> std::io::Result<()> {
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    write().map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => {
-            Error::usage(format!("{} exists already", path.display())).hint("move it away first")
-        }
-        _ => Error::usage(format!("cannot write {}: {error}", path.display())),
-    })
 }

@@ -33,7 +33,7 @@ fn print_principals(args: &Principals) -> Result<ExitCode> {
 
 /// Prints the path of each file that changed, so that a script knows what to reload.
 fn run_refresh(args: Refresh, env: &Environment) -> Result<ExitCode> {
-    let settings = refresh::Settings {
+    let settings = refresh::RefreshSettings {
         authority: authority_url(&args.authority)?,
         trust: AuthorityTrust { ca_file: args.ca_file, ca_pin: args.ca_pin }
             .or(AuthorityTrust::of_environment(env)),

@@ -14,18 +14,18 @@ pub struct Crl {
     pub made: i64,
     /// Until when it is good; servers refuse everybody afterwards.
     pub until: i64,
-    issuer: Issuer,
+    issuer: CrlIssuer,
     serials: BTreeSet<Vec<u8>>,
 }
 
 /// Which CA a list is of: its name, and its key's identifier.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Issuer {
+pub struct CrlIssuer {
     name: Vec<u8>,
     key: Option<Vec<u8>>,
 }
 
-impl Issuer {
+impl CrlIssuer {
     fn of(list: &CertificateRevocationList<'_>) -> Self {
         let key = list.extensions().iter().find_map(|extension| match extension.parsed_extension() {
             ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| id.0.to_vec()),
@@ -40,9 +40,9 @@ impl Crl {
     ///
     /// # Errors
     /// Where it is no list.
-    pub fn issuer(der: &[u8]) -> Result<Issuer, String> {
+    pub fn issuer(der: &[u8]) -> Result<CrlIssuer, String> {
         let (_, list) = CertificateRevocationList::from_der(der).map_err(|error| error.to_string())?;
-        Ok(Issuer::of(&list))
+        Ok(CrlIssuer::of(&list))
     }
 
     /// Reads a list in DER that one of these CAs (certificates in DER) signed.
@@ -67,7 +67,7 @@ impl Crl {
         });
         Ok(Self {
             number: number.ok_or("it has no number")?,
-            issuer: Issuer::of(&list),
+            issuer: CrlIssuer::of(&list),
             made: list.last_update().timestamp(),
             until: list.next_update().ok_or("it does not say until when it is good")?.timestamp(),
             serials: list.iter_revoked_certificates().map(|one| one.raw_serial().to_vec()).collect(),
@@ -76,7 +76,7 @@ impl Crl {
 
     /// Whether it is of that CA.
     #[must_use]
-    pub fn is_of(&self, issuer: &Issuer) -> bool {
+    pub fn is_of(&self, issuer: &CrlIssuer) -> bool {
         self.issuer == *issuer
     }
 

@@ -33,7 +33,7 @@ const CRL_PATH: &str = "/v1/revoked/tls.crl";
 
 /// What is to be fetched, and where it is kept.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct RefreshSettings {
     /// The authority's URL, without a slash at the end.
     pub authority: String,
     /// How its certificate is judged.
@@ -63,90 +63,80 @@ pub struct Refreshed {
 /// [`Refreshed::errors`]: `Kind::Unreachable` where the authority cannot be
 /// asked, or gives an answer that is no good; `Kind::Destination` where a file
 /// cannot be read or written.
-pub async fn run(settings: &Settings) -> Result<Refreshed> {
+pub async fn run(settings: &RefreshSettings) -> Result<Refreshed> {
     let store = Store::open(&settings.directory)?;
     let (client, start) = (net::authority_client(&settings.trust)?, Instant::now());
     // Before anything is asked for: what is fetched under it is no older than what is there.
     let _lock = store.lock(start + settings.timeout.min(lock::PATIENCE)).await?;
-    let source = Source { client, settings, deadline: start + settings.timeout };
+    let fetcher = Fetcher { client, settings, deadline: start + settings.timeout };
     let trust = async {
-        let json = source.get(TRUST_PATH, MAX_TRUST).await?;
+        let json = fetcher.get(TRUST_PATH, MAX_TRUST).await?;
         read_trust(&json).map_err(|why| useless(TRUST_PATH, &why))
     };
-    let (mut done, trust, crl) = tokio::join!(source.krl_into(&store), trust, source.get(CRL_PATH, MAX_LIST));
+    let (krl, trust, crl) = tokio::join!(fetcher.krl_into(&store), trust, fetcher.get(CRL_PATH, MAX_LIST));
+    let mut done = Refreshed::default();
+    let mut ssh_is_good = done.add(krl);
     let trust = match trust {
         Ok(trust) => trust,
         Err(error) => {
-            return Ok(done.join(Refreshed::failed(error)).join(put(&store, CRL, crl.map(|_| None))));
+            done.add(Err(error));
+            done.add(crl.map(|_| None));
+            return Ok(done);
         }
     };
     let wire = &trust.wire;
     let user_ca = fresh(&store, USER_CA, lines(&wire.ssh_user_cas));
-    if done.is_good() && user_ca.is_some() {
+    if ssh_is_good && user_ca.is_some() {
         // The list may be from before this CA, and then says nothing of what it signed.
-        done = done.join(source.krl_into(&store).await);
+        ssh_is_good = done.add(fetcher.krl_into(&store).await);
     }
-    if done.is_good() {
-        for (name, content) in [
-            (USER_CA, user_ca),
-            (HOST_CA, fresh(&store, HOST_CA, lines(&wire.ssh_host_cas))),
-            (KNOWN_HOSTS, fresh(&store, KNOWN_HOSTS, ssh::known_hosts(wire))),
-        ] {
-            done = done.join(put(&store, name, Ok(content)));
-        }
+    if ssh_is_good {
+        done.add(put(&store, USER_CA, user_ca));
+        done.add(put(&store, HOST_CA, fresh(&store, HOST_CA, lines(&wire.ssh_host_cas))));
+        done.add(put(&store, KNOWN_HOSTS, fresh(&store, KNOWN_HOSTS, ssh::known_hosts(wire))));
     }
     let now = Clock::system().now();
     let crl = crl.and_then(|new| fresh_crl(&store, &new, &trust.tls_ders, now, CRL_PATH));
-    let mut tls = put(&store, CRL, crl);
-    if tls.is_good() {
-        tls = tls.join(put(&store, TLS_CA, Ok(fresh(&store, TLS_CA, wire.tls_cas.concat()))));
+    if done.add(crl.and_then(|crl| put(&store, CRL, crl))) {
+        done.add(put(&store, TLS_CA, fresh(&store, TLS_CA, wire.tls_cas.concat())));
     }
-    Ok(done.join(tls))
+    Ok(done)
 }
 
-/// Replaces a file, if there is something to put in its place.
-fn put(store: &Store, name: &str, content: Result<Option<Vec<u8>>>) -> Refreshed {
-    match content.and_then(|content| content.map(|content| store.write(name, &content)).transpose()) {
-        Ok(changed) => Refreshed { changed: changed.into_iter().collect(), errors: Vec::new() },
-        Err(error) => Refreshed::failed(error),
-    }
+/// Replaces a file, if there is something to put in its place; returns its path then.
+fn put(store: &Store, name: &str, content: Option<Vec<u8>>) -> Result<Option<PathBuf>> {
+    content.map(|content| store.write(name, &content)).transpose()
 }
 
 impl Refreshed {
-    fn failed(error: Error) -> Self {
-        Self { changed: Vec::new(), errors: vec![error] }
-    }
-
-    fn is_good(&self) -> bool {
-        self.errors.is_empty()
-    }
-
-    fn join(mut self, other: Self) -> Self {
-        for path in other.changed {
-            if !self.changed.contains(&path) {
-                self.changed.push(path);
+    /// Adds what came of a file, each thing once; returns whether it is good.
+    fn add(&mut self, put: Result<Option<PathBuf>>) -> bool {
+        match put {
+            Ok(path) => {
+                self.changed.extend(path.filter(|path| !self.changed.contains(path)));
+                true
+            }
+            Err(error) => {
+                // The files are fetched one by one, and may all meet the same.
+                if self.errors.iter().all(|known| known.to_string() != error.to_string()) {
+                    self.errors.push(error);
+                }
+                false
             }
         }
-        for error in other.errors {
-            // The lists are fetched one by one, and may all meet the same.
-            if self.errors.iter().all(|known| known.to_string() != error.to_string()) {
-                self.errors.push(error);
-            }
-        }
-        self
     }
 }
 
-struct Source<'s> {
+struct Fetcher<'s> {
     client: reqwest::Client,
-    settings: &'s Settings,
+    settings: &'s RefreshSettings,
     deadline: Instant,
 }
 
-impl Source<'_> {
-    async fn krl_into(&self, store: &Store) -> Refreshed {
-        let new = self.get(KRL_PATH, MAX_LIST).await;
-        put(store, KRL, new.and_then(|new| fresh_krl(store, new, KRL_PATH)))
+impl Fetcher<'_> {
+    async fn krl_into(&self, store: &Store) -> Result<Option<PathBuf>> {
+        let new = self.get(KRL_PATH, MAX_LIST).await?;
+        put(store, KRL, fresh_krl(store, new, KRL_PATH)?)
     }
 
     async fn get(&self, path: &str, limit: usize) -> Result<Vec<u8>> {

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::jwt::text;
 use super::method::{Configured, Method};
 use super::oidc::{Common, Oidc, TokenProfile, audience, issuer_url};
-use super::rules::{self, Field, Says, Test};
+use super::rules::{self, Constraint, Field, Match};
 use super::source::TokenSource;
 use super::verify::Provenance;
 use crate::document::{Mapping, Mistake, Node};
@@ -37,8 +37,8 @@ const ALGORITHMS: [(&str, Algorithm); 9] = [
 ];
 
 /// Whose job it is can be said by any claim; what begins with a wildcard leaves it open.
-static FIELDS: &[Field] = &[Field::new("claims", Test::Claims)
-    .says(&[Says::Whose { open: |pattern| rules::literal_prefix(pattern).is_empty() }])];
+static FIELDS: &[Field] = &[Field::new("claims", Match::Claims)
+    .constrains(&[Constraint::Owner(|pattern| rules::literal_prefix(pattern).is_empty())])];
 
 /// The join method `oidc`.
 pub(super) static METHOD: Method = Method {

@@ -8,7 +8,7 @@ use super::jwt::{require_texts, text};
 use super::method::{Configured, Method};
 use super::oidc::{Common, Oidc, TokenProfile, organization_id};
 use super::prove::{Job, Presented};
-use super::rules::{self, Condition, Field, Guard, ONE_RUN, Says, Test};
+use super::rules::{self, Condition, Constraint, Field, Guard, Match, ONE_RUN, REF, REF_PATH, WORKFLOW};
 use super::verify::Provenance;
 use crate::document::{Mapping, Mistake};
 use crate::error::{Error, Kind, Result};
@@ -30,30 +30,28 @@ const ORGANIZATION: &str = "org_id";
 /// How the subject of a service connection begins; a pipeline's begins with `p://`.
 const CONNECTION: &str = "sc://";
 
-const WORKFLOW: Says = Says::Workflow { open: rules::is_open };
-const REF: Says = Says::Ref { open: rules::is_open };
-const PROJECT: Says = Says::Name { pinned_by: &["project_id"], pins_itself: |_| false };
+const PROJECT: Constraint = Constraint::name(&["project_id"]);
 /// Its approvals and checks say which branches and pipelines may use a service connection.
 const IF_PIPELINE: fn(&str) -> bool = |sub| !sub.starts_with(CONNECTION);
 
 static FIELDS: &[Field] = &[
     // `p://ORGANIZATION/PROJECT/PIPELINE`, with their names.
-    Field::glob("sub").says(&[
+    Field::glob("sub").constrains(&[
         PROJECT,
-        Says::Ref { open: IF_PIPELINE },
-        Says::Workflow { open: |sub| rules::literal_prefix(sub).split('/').nth(4).is_none_or(str::is_empty) },
+        Constraint::Ref(IF_PIPELINE),
+        Constraint::Workflow(|sub| rules::literal_prefix(sub).split('/').nth(4).is_none_or(str::is_empty)),
     ]),
-    Field::new("project_name", Test::Within("*://*/{}/*")).claim("sub").says(&[PROJECT]),
-    Field::new("pipeline_name", Test::Within("p://*/*/{}"))
+    Field::new("project_name", Match::Within("*://*/{}/*")).claim("sub").constrains(&[PROJECT]),
+    Field::new("pipeline_name", Match::Within("p://*/*/{}"))
         .claim("sub")
-        .says(&[Says::Name { pinned_by: &["definition_id"], pins_itself: |_| false }, WORKFLOW]),
+        .constrains(&[Constraint::name(&["definition_id"]), WORKFLOW]),
     Field::exact("project_id").claim("prj_id"),
-    Field::exact("definition_id").claim("def_id").says(&[WORKFLOW]),
+    Field::exact("definition_id").claim("def_id").constrains(&[WORKFLOW]),
     Field::glob("repository_uri").claim("rpo_uri"),
     Field::exact("repository_id").claim("rpo_id"),
-    Field::exact("repository_version").claim("rpo_ver").says(&[REF]),
-    Field::glob("repository_ref").claim("rpo_ref").says(&[Says::Ref { open: rules::is_open_ref }]),
-    Field::exact("run_id").says(ONE_RUN),
+    Field::exact("repository_version").claim("rpo_ver").constrains(&[REF]),
+    Field::glob("repository_ref").claim("rpo_ref").constrains(&[REF_PATH]),
+    Field::exact("run_id").constrains(ONE_RUN),
 ];
 
 /// Builds of pull requests, forks' among them where the pipeline takes those.

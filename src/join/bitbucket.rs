@@ -6,7 +6,7 @@ use super::handed_over::HandedOver;
 use super::jwt::text;
 use super::method::{Configured, Method};
 use super::oidc::{Common, Oidc, TokenProfile, audience, issuer_url};
-use super::rules::{self, Condition, Field, ONE_RUN, Says, Want};
+use super::rules::{self, Condition, Field, ONE_RUN, REF, WORKFLOW, Want};
 use super::source::TokenSource;
 use super::verify::Provenance;
 use crate::document::{Mapping, Mistake};
@@ -19,8 +19,6 @@ const MARKER: &str = "BITBUCKET_BUILD_NUMBER";
 /// A token lives no longer than a step can run: twelve hours, in seconds.
 const MAX_LIFETIME: i64 = 12 * 3600;
 
-const REF: Says = Says::Ref { open: rules::is_open };
-
 /// Nothing here is a name that somebody else could have: workspaces and repositories are told by ids.
 static FIELDS: &[Field] = &[
     Field::exact("workspace_uuid").claim("workspaceUuid"),
@@ -28,10 +26,10 @@ static FIELDS: &[Field] = &[
     // An environment has rules of its own about branches and who may deploy.
     Field::exact("deployment_environment_uuid")
         .claim("deploymentEnvironmentUuid")
-        .says(&[REF, Says::Workflow { open: rules::is_open }]),
-    Field::glob("branch_name").claim("branchName").says(&[REF]),
-    Field::exact("pipeline_uuid").claim("pipelineUuid").says(ONE_RUN),
-    Field::exact("step_uuid").claim("stepUuid").says(ONE_RUN),
+        .constrains(&[REF, WORKFLOW]),
+    Field::glob("branch_name").claim("branchName").constrains(&[REF]),
+    Field::exact("pipeline_uuid").claim("pipelineUuid").constrains(ONE_RUN),
+    Field::exact("step_uuid").claim("stepUuid").constrains(ONE_RUN),
     // `{REPOSITORY}:{STEP}`, or `{REPOSITORY}:{ENVIRONMENT}:{STEP}`.
     Field::glob("sub"),
 ];

@@ -10,7 +10,7 @@ use super::jwt::text;
 use super::method::{Configured, Method};
 use super::oidc::{Common, Oidc, TokenProfile};
 use super::prove::{Job, Presented};
-use super::rules::{self, Condition, Field, ONE_RUN, Says, Test, Want};
+use super::rules::{self, Condition, Constraint, Field, Match, ONE_RUN, REF, WORKFLOW, Want};
 use super::verify::Provenance;
 use crate::document::Mapping;
 use crate::error::{Error, Kind, Result};
@@ -30,45 +30,37 @@ const MAX_LIFETIME: i64 = 3600;
 /// How long the agent may take. It asks Buildkite up to five times.
 const MINT_TIMEOUT: Duration = Duration::from_secs(40);
 
-const PIPELINE: Says = Says::Name { pinned_by: &["pipeline_id"], pins_itself: |_| false };
-const REF: Says = Says::Ref { open: rules::is_open };
-const WORKFLOW: Says = Says::Workflow { open: rules::is_open };
+const PIPELINE: Constraint = Constraint::name(&["pipeline_id"]);
 
 static FIELDS: &[Field] = &[
-    Field::exact("organization_slug")
-        .says(&[Says::Name { pinned_by: &["organization_id", "pipeline_id"], pins_itself: |_| false }]),
+    Field::exact("organization_slug").constrains(&[Constraint::name(&["organization_id", "pipeline_id"])]),
     Field::exact("organization_id"),
-    Field::glob("pipeline_slug").says(&[PIPELINE, WORKFLOW]),
-    Field::exact("pipeline_id").says(&[WORKFLOW]),
-    Field::glob("build_branch").says(&[REF]),
-    Field::glob("build_tag").says(&[REF]),
-    Field::exact("build_commit").says(&[REF]),
+    Field::glob("pipeline_slug").constrains(&[PIPELINE, WORKFLOW]),
+    Field::exact("pipeline_id").constrains(&[WORKFLOW]),
+    Field::glob("build_branch").constrains(&[REF]),
+    Field::glob("build_tag").constrains(&[REF]),
+    Field::exact("build_commit").constrains(&[REF]),
     Field::exact("build_source"),
     Field::glob("step_key"),
-    Field::exact("job_id").says(ONE_RUN),
+    Field::exact("job_id").constrains(ONE_RUN),
     Field::exact("agent_id"),
     Field::exact("runner_environment"),
     Field::exact("cluster_id"),
     Field::glob("cluster_name"),
     Field::exact("queue_id"),
     Field::glob("queue_key"),
-    Field::new("agent_tag:*", Test::Property),
+    Field::new("agent_tag:*", Match::Property),
     // `organization:SLUG:pipeline:SLUG:ref:REF:commit:SHA:step:KEY`, or one id alone.
-    Field::glob("sub").says(&[
-        Says::Name { pinned_by: &IDS, pins_itself: |sub| !sub.contains(':') },
-        Says::Ref {
-            open: |sub| {
-                let of = sub
-                    .split_once(":ref:")
-                    .map(|(_, rest)| rest.split(":commit:").next().unwrap_or_default());
-                of.is_none_or(rules::is_open_ref)
-            },
-        },
-        Says::Workflow {
-            open: |sub| {
-                sub.split_once(":pipeline:").is_none_or(|(_, of)| rules::literal_prefix(of).is_empty())
-            },
-        },
+    Field::glob("sub").constrains(&[
+        Constraint::Name { pinned_by: &IDS, pins_itself: |sub| !sub.contains(':') },
+        Constraint::Ref(|sub| {
+            let of =
+                sub.split_once(":ref:").map(|(_, rest)| rest.split(":commit:").next().unwrap_or_default());
+            of.is_none_or(rules::is_open_ref)
+        }),
+        Constraint::Workflow(|sub| {
+            sub.split_once(":pipeline:").is_none_or(|(_, of)| rules::literal_prefix(of).is_empty())
+        }),
     ]),
 ];
 

@@ -11,7 +11,7 @@ use super::jwt::text;
 use super::method::{Configured, Method};
 use super::oidc::{Common, Oidc, TokenProfile, issuer_url, organization_id};
 use super::prove::{Job, Presented};
-use super::rules::{self, Field, Guard, ONE_RUN, Says, Test};
+use super::rules::{self, Constraint, Field, Guard, Match, ONE_RUN, REF_PATH, WORKFLOW};
 use super::verify::Provenance;
 use crate::document::Mapping;
 use crate::environment::Environment;
@@ -34,28 +34,24 @@ const PROJECT: &str = "oidc.circleci.com/project-id";
 const SSH_RERUN: &str = "oidc.circleci.com/ssh-rerun";
 
 static FIELDS: &[Field] = &[
-    Field::new("project_id", Test::Exact).claim(PROJECT),
+    Field::new("project_id", Match::Exact).claim(PROJECT),
     // Who may use a context is said in the context's own settings.
-    Field::new("context_id", Test::Member)
-        .claim("oidc.circleci.com/context-ids")
-        .says(&[Says::Workflow { open: rules::is_open }]),
-    Field::new("vcs_origin", Test::Glob)
+    Field::new("context_id", Match::Member).claim("oidc.circleci.com/context-ids").constrains(&[WORKFLOW]),
+    Field::new("vcs_origin", Match::Glob)
         .claim("oidc.circleci.com/vcs-origin")
-        .says(&[Says::Name { pinned_by: &["project_id", "pipeline_definition_id"], pins_itself: |_| false }]),
-    Field::new("vcs_ref", Test::Glob)
-        .claim("oidc.circleci.com/vcs-ref")
-        .says(&[Says::Ref { open: rules::is_open_ref }]),
-    Field::new("pipeline_definition_id", Test::Exact)
+        .constrains(&[Constraint::name(&["project_id", "pipeline_definition_id"])]),
+    Field::new("vcs_ref", Match::Glob).claim("oidc.circleci.com/vcs-ref").constrains(&[REF_PATH]),
+    Field::new("pipeline_definition_id", Match::Exact)
         .claim("oidc.circleci.com/pipeline-definition-id")
-        .says(&[Says::Workflow { open: rules::is_open }]),
-    Field::new("pipeline_id", Test::Exact).claim("oidc.circleci.com/pipeline-id").says(ONE_RUN),
-    Field::new("workflow_id", Test::Exact).claim("oidc.circleci.com/workflow-id").says(ONE_RUN),
-    Field::new("job_id", Test::Exact).claim("oidc.circleci.com/job-id").says(ONE_RUN),
-    Field::new("ssh_rerun", Test::Boolean).claim(SSH_RERUN),
+        .constrains(&[WORKFLOW]),
+    Field::new("pipeline_id", Match::Exact).claim("oidc.circleci.com/pipeline-id").constrains(ONE_RUN),
+    Field::new("workflow_id", Match::Exact).claim("oidc.circleci.com/workflow-id").constrains(ONE_RUN),
+    Field::new("job_id", Match::Exact).claim("oidc.circleci.com/job-id").constrains(ONE_RUN),
+    Field::new("ssh_rerun", Match::Boolean).claim(SSH_RERUN),
     // One of the newer form ends in `/vcs-ref/REF`.
-    Field::new("sub", Test::Glob).says(&[Says::Ref {
-        open: |sub| sub.split_once("/vcs-ref/").is_none_or(|(_, of)| rules::is_open_ref(of)),
-    }]),
+    Field::new("sub", Match::Glob).constrains(&[Constraint::Ref(|sub| {
+        sub.split_once("/vcs-ref/").is_none_or(|(_, of)| rules::is_open_ref(of))
+    })]),
 ];
 
 /// In a job that was rerun with SSH somebody sits at a shell.

@@ -9,7 +9,7 @@ use super::jwt::text;
 use super::method::{Configured, Method};
 use super::oidc::{Common, Oidc, TokenProfile};
 use super::prove::{Job, Presented};
-use super::rules::{self, Condition, Field, Guard, Says, Test, Want};
+use super::rules::{self, Condition, Constraint, Field, Guard, Match, REF, REF_PATH, WORKFLOW, Want};
 use super::verify::Provenance;
 use crate::document::{Mapping, Mistake};
 use crate::environment::Environment;
@@ -22,23 +22,19 @@ const ISSUER: &str = "https://token.actions.githubusercontent.com";
 /// GitHub's tokens live for five minutes, in seconds; anything over an hour is not one.
 const MAX_LIFETIME: i64 = 3600;
 
-const REPOSITORY: Says =
-    Says::Name { pinned_by: &["repository_id", "repository_owner_id"], pins_itself: |_| false };
-const WORKFLOW: Says = Says::Workflow { open: rules::is_open };
+const REPOSITORY: Constraint = Constraint::name(&["repository_id", "repository_owner_id"]);
 /// A workflow's file, with the ref that it is of: `OWNER/NAME/.github/workflows/FILE@REF`.
-const WORKFLOW_FILE: Says = Says::Workflow {
-    open: |path| rules::literal_prefix(path).split("/.github/workflows/").nth(1).is_none_or(str::is_empty),
-};
-const WORKFLOW_REF: Says =
-    Says::Ref { open: |path| path.rsplit_once('@').is_none_or(|(_, of)| rules::is_open_ref(of)) };
-const REF: Says = Says::Ref { open: rules::is_open_ref };
-const COMMIT: Says = Says::Ref { open: rules::is_open };
+const WORKFLOW_FILE: Constraint = Constraint::Workflow(|path| {
+    rules::literal_prefix(path).split("/.github/workflows/").nth(1).is_none_or(str::is_empty)
+});
+const WORKFLOW_REF: Constraint =
+    Constraint::Ref(|path| path.rsplit_once('@').is_none_or(|(_, of)| rules::is_open_ref(of)));
 
 /// Every claim that GitHub documents, as a field of a rule. Wildcards where
 /// Teleport has them and in names and refs of our own; ids, kinds and hashes are exact.
 static FIELDS: &[Field] = &[
-    Field::glob("sub").says(&[
-        Says::Name {
+    Field::glob("sub").constrains(&[
+        Constraint::Name {
             pinned_by: &["repository_id", "repository_owner_id"],
             // `repo:OWNER@ID/…`, or a template with an id in it.
             pins_itself: |sub| {
@@ -46,42 +42,42 @@ static FIELDS: &[Field] = &[
                 owner.contains('@') || sub.contains("repository_id:") || sub.contains("repository_owner_id:")
             },
         },
-        Says::Ref { open: |sub| sub.ends_with('*') },
-        Says::Workflow { open: |sub| !["environment:", "workflow"].iter().any(|part| sub.contains(part)) },
+        Constraint::Ref(|sub| sub.ends_with('*')),
+        Constraint::Workflow(|sub| !["environment:", "workflow"].iter().any(|part| sub.contains(part))),
     ]),
-    Field::glob("repository").says(&[REPOSITORY]),
+    Field::glob("repository").constrains(&[REPOSITORY]),
     Field::exact("repository_id"),
     Field::glob("repository_owner")
-        .says(&[Says::Name { pinned_by: &["repository_owner_id", "repository_id"], pins_itself: |_| false }]),
+        .constrains(&[Constraint::name(&["repository_owner_id", "repository_id"])]),
     Field::exact("repository_owner_id"),
     Field::exact("repository_visibility"),
     // The name that a file gives itself: any other can give itself the same.
     Field::glob("workflow"),
-    Field::glob("workflow_ref").says(&[WORKFLOW_FILE, WORKFLOW_REF]),
-    Field::exact("workflow_sha").says(&[WORKFLOW, COMMIT]),
+    Field::glob("workflow_ref").constrains(&[WORKFLOW_FILE, WORKFLOW_REF]),
+    Field::exact("workflow_sha").constrains(&[WORKFLOW, REF]),
     // A reusable workflow is of its own repository's ref, not of the caller's.
-    Field::glob("job_workflow_ref").says(&[WORKFLOW_FILE]),
-    Field::exact("job_workflow_sha").says(&[WORKFLOW]),
+    Field::glob("job_workflow_ref").constrains(&[WORKFLOW_FILE]),
+    Field::exact("job_workflow_sha").constrains(&[WORKFLOW]),
     // An environment has rules of its own about refs and reviewers.
-    Field::glob("environment").says(&[REF, WORKFLOW]),
-    Field::glob("actor").says(&[Says::Name { pinned_by: &["actor_id"], pins_itself: |_| false }]),
+    Field::glob("environment").constrains(&[REF_PATH, WORKFLOW]),
+    Field::glob("actor").constrains(&[Constraint::name(&["actor_id"])]),
     Field::exact("actor_id"),
-    Field::glob("ref").says(&[REF]),
+    Field::glob("ref").constrains(&[REF_PATH]),
     Field::exact("ref_type"),
-    Field::new("ref_protected", Test::Boolean).says(&[Says::Ref { open: |value| value != "true" }]),
-    Field::exact("sha").says(&[COMMIT]),
-    Field::glob("head_ref").says(&[REF]),
+    Field::new("ref_protected", Match::Boolean).constrains(&[Constraint::Ref(|value| value != "true")]),
+    Field::exact("sha").constrains(&[REF]),
+    Field::glob("head_ref").constrains(&[REF_PATH]),
     // Who opens a pull request chooses the base, not what is in it.
     Field::glob("base_ref"),
     Field::exact("event_name"),
     Field::exact("runner_environment"),
-    Field::glob("enterprise").says(&[Says::Name { pinned_by: &["enterprise_id"], pins_itself: |_| false }]),
+    Field::glob("enterprise").constrains(&[Constraint::name(&["enterprise_id"])]),
     Field::exact("enterprise_id"),
-    Field::exact("run_id").says(&[WORKFLOW, COMMIT]),
+    Field::exact("run_id").constrains(&[WORKFLOW, REF]),
     Field::exact("run_number"),
     Field::exact("run_attempt"),
-    Field::exact("check_run_id").says(&[WORKFLOW, COMMIT]),
-    Field::new("repo_property_*", Test::Property),
+    Field::exact("check_run_id").constrains(&[WORKFLOW, REF]),
+    Field::new("repo_property_*", Match::Property),
 ];
 
 /// Events that run with the repository's rights on code or data of strangers.

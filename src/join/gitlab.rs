@@ -6,7 +6,9 @@ use super::handed_over::HandedOver;
 use super::jwt::text;
 use super::method::{Configured, Method};
 use super::oidc::{Common, Oidc, TokenProfile, host};
-use super::rules::{self, Condition, Field, Guard, ONE_RUN, Says, Test, Want};
+use super::rules::{
+    self, Condition, Constraint, Field, Guard, Match, ONE_RUN, REF, REF_PATH, WORKFLOW, Want,
+};
 use super::source::TokenSource;
 use super::verify::Provenance;
 use crate::document::Mapping;
@@ -21,55 +23,52 @@ const MARKER: &str = "GITLAB_CI";
 /// A token lives as long as its job may run, by the project's timeout: a day at most, in seconds.
 const MAX_LIFETIME: i64 = 86_400;
 
-const PROJECT: Says = Says::Name { pinned_by: &["project_id", "namespace_id"], pins_itself: |_| false };
-const JOB_PROJECT: Says =
-    Says::Name { pinned_by: &["job_project_id", "job_namespace_id"], pins_itself: |_| false };
-const USER: Says = Says::Name { pinned_by: &["user_id"], pins_itself: |_| false };
-const WORKFLOW: Says = Says::Workflow { open: rules::is_open };
-const REF: Says = Says::Ref { open: rules::is_open };
-const IF_PROTECTED: Says = Says::Ref { open: |value| value != "true" };
+const PROJECT: Constraint = Constraint::name(&["project_id", "namespace_id"]);
+const JOB_PROJECT: Constraint = Constraint::name(&["job_project_id", "job_namespace_id"]);
+const USER: Constraint = Constraint::name(&["user_id"]);
+const IF_PROTECTED: Constraint = Constraint::Ref(|value| value != "true");
 
 /// Wildcards where Teleport has them and in names and refs; ids, kinds and hashes are exact.
 static FIELDS: &[Field] = &[
-    Field::glob("sub").says(&[
+    Field::glob("sub").constrains(&[
         PROJECT,
         // `project_path:GROUP/PROJECT:ref_type:branch:ref:main`, or with more or other parts.
-        Says::Ref { open: |sub| sub.split_once(":ref:").is_none_or(|(_, of)| rules::is_open(of)) },
+        Constraint::Ref(|sub| sub.split_once(":ref:").is_none_or(|(_, of)| rules::is_open(of))),
     ]),
-    Field::glob("project_path").says(&[PROJECT]),
+    Field::glob("project_path").constrains(&[PROJECT]),
     Field::exact("project_id"),
-    Field::glob("namespace_path").says(&[PROJECT]),
+    Field::glob("namespace_path").constrains(&[PROJECT]),
     Field::exact("namespace_id"),
     Field::exact("project_visibility"),
-    Field::glob("ref").says(&[REF]),
+    Field::glob("ref").constrains(&[REF]),
     Field::exact("ref_type"),
-    Field::glob("ref_path").says(&[Says::Ref { open: rules::is_open_ref }]),
-    Field::new("ref_protected", Test::Boolean).says(&[IF_PROTECTED]),
-    Field::exact("sha").says(&[REF]),
+    Field::glob("ref_path").constrains(&[REF_PATH]),
+    Field::new("ref_protected", Match::Boolean).constrains(&[IF_PROTECTED]),
+    Field::exact("sha").constrains(&[REF]),
     Field::exact("pipeline_source"),
-    Field::exact("pipeline_id").says(ONE_RUN),
-    Field::exact("job_id").says(ONE_RUN),
+    Field::exact("pipeline_id").constrains(ONE_RUN),
+    Field::exact("job_id").constrains(ONE_RUN),
     Field::exact("job_source"),
     // Anybody who can push a branch can name an environment, unless it is protected.
-    Field::glob("environment").says(&[WORKFLOW]),
-    Field::new("environment_protected", Test::Boolean).says(&[IF_PROTECTED]),
+    Field::glob("environment").constrains(&[WORKFLOW]),
+    Field::new("environment_protected", Match::Boolean).constrains(&[IF_PROTECTED]),
     Field::exact("environment_action"),
     Field::exact("deployment_tier"),
-    Field::glob("user_login").says(&[USER]),
+    Field::glob("user_login").constrains(&[USER]),
     Field::exact("user_id"),
-    Field::exact("user_email").says(&[USER]),
+    Field::exact("user_email").constrains(&[USER]),
     Field::exact("user_access_level"),
     // `HOST/GROUP/PROJECT//FILE@REF`.
-    Field::glob("ci_config_ref_uri").says(&[
-        Says::Workflow { open: |uri| !rules::literal_prefix(uri).contains("//") },
-        Says::Ref { open: |uri| uri.rsplit_once('@').is_none_or(|(_, of)| rules::is_open_ref(of)) },
+    Field::glob("ci_config_ref_uri").constrains(&[
+        Constraint::Workflow(|uri| !rules::literal_prefix(uri).contains("//")),
+        Constraint::Ref(|uri| uri.rsplit_once('@').is_none_or(|(_, of)| rules::is_open_ref(of))),
     ]),
-    Field::exact("ci_config_sha").says(&[WORKFLOW, REF]),
+    Field::exact("ci_config_sha").constrains(&[WORKFLOW, REF]),
     Field::exact("runner_environment"),
     // Where the job runs, which for a fork's merge request is not whose code it is.
-    Field::glob("job_project_path").says(&[JOB_PROJECT]),
+    Field::glob("job_project_path").constrains(&[JOB_PROJECT]),
     Field::exact("job_project_id"),
-    Field::glob("job_namespace_path").says(&[JOB_PROJECT]),
+    Field::glob("job_namespace_path").constrains(&[JOB_PROJECT]),
     Field::exact("job_namespace_id"),
 ];
 

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::jwt::text;
 use super::method::{Configured, Method};
-use super::rules::{self, Condition, Field, Rule, Test, Want};
+use super::rules::{self, Condition, Field, Match, Rule, Want};
 use super::verify::{Failure, Identity, Provenance, Replay, Verifier, VerifyContext};
 use crate::denial::{Denial, Reason};
 use crate::document::{Mapping, Mistake};
@@ -28,7 +28,7 @@ use request::StsRequest;
 /// Who speaks for AWS, in the records of used proofs.
 const ISSUER: &str = "https://sts.amazonaws.com";
 
-static FIELDS: &[Field] = &[Field::new("aws_account", Test::Exact), Field::new("aws_arn", Test::Glob)];
+static FIELDS: &[Field] = &[Field::new("aws_account", Match::Exact), Field::new("aws_arn", Match::Glob)];
 
 /// The join method `iam`. Nothing says for sure that a job is of AWS: jobs of
 /// other platforms run on EC2, and have AWS variables for their own work.

@@ -11,7 +11,7 @@ use super::issuers::KeySet;
 use super::jwt::text;
 use super::method::{Configured, Method};
 use super::oidc::{Common, Oidc, TokenProfile, issuer_url, key_set};
-use super::rules::{self, Field, Rule, Test, Want, claim};
+use super::rules::{self, Field, Match, Rule, Want, claim};
 use super::source::TokenSource;
 use super::verify::Provenance;
 use crate::document::{self, Mapping, Mistake, Node};
@@ -45,14 +45,14 @@ const NODE_UID: &str = "/kubernetes.io/node/uid";
 /// Names of pods end at random and nodes come in pools, so these take wildcards.
 static FIELDS: &[Field] = &[
     // `NAMESPACE:NAME`, as Teleport has it; compared with the whole subject.
-    Field::new(SERVICE_ACCOUNT, Test::Exact).claim("sub"),
-    Field::new("service_account_uid", Test::Exact).claim(ACCOUNT_UID),
-    Field::new("namespace", Test::Exact).claim(NAMESPACE),
-    Field::new("pod_name", Test::Glob).claim(POD),
-    Field::new("pod_uid", Test::Exact).claim(POD_UID),
+    Field::new(SERVICE_ACCOUNT, Match::Exact).claim("sub"),
+    Field::new("service_account_uid", Match::Exact).claim(ACCOUNT_UID),
+    Field::new("namespace", Match::Exact).claim(NAMESPACE),
+    Field::new("pod_name", Match::Glob).claim(POD),
+    Field::new("pod_uid", Match::Exact).claim(POD_UID),
     // Since Kubernetes 1.30.
-    Field::new("node_name", Test::Glob).claim(NODE),
-    Field::new("node_uid", Test::Exact).claim(NODE_UID),
+    Field::new("node_name", Match::Glob).claim(NODE),
+    Field::new("node_uid", Match::Exact).claim(NODE_UID),
 ];
 const SERVICE_ACCOUNT: &str = "service_account";
 /// Fields one of which a rule must have: whoever may run a pod in any

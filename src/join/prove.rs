@@ -90,9 +90,9 @@ pub struct Job<'a> {
     pub platform: &'a Platform,
     /// When to give up.
     pub deadline: Instant,
-    /// Says a step, for `-v`.
+    /// Constraint a step, for `-v`.
     pub say: &'a (dyn Fn(&str) + Sync),
-    /// Says what the user should know even where it works.
+    /// Constraint what the user should know even where it works.
     pub warn: &'a (dyn Fn(&str) + Sync),
 }
 

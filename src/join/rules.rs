@@ -9,4 +9,6 @@ mod rule;
 pub use claim::claim;
 pub use glob::{glob, is_open, is_open_ref, literal_prefix};
 pub use read::{anchor, read};
-pub use rule::{Condition, Field, Guard, ONE_RUN, Rule, Says, Test, Want};
+pub use rule::{
+    Condition, Constraint, Field, Guard, Match, ONE_RUN, Open, REF, REF_PATH, Rule, WORKFLOW, Want,
+};

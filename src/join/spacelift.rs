@@ -6,7 +6,7 @@ use super::handed_over::HandedOver;
 use super::jwt::text;
 use super::method::{Configured, Method};
 use super::oidc::{Common, Oidc, TokenProfile, host};
-use super::rules::{self, Field, Guard, Says};
+use super::rules::{self, Constraint, Field, Guard, WORKFLOW};
 use super::source::TokenSource;
 use super::verify::Provenance;
 use crate::document::{Mapping, Mistake};
@@ -18,19 +18,17 @@ const MARKER: &str = "TF_VAR_spacelift_run_id";
 /// Spacelift's tokens live for an hour; two at most, in seconds.
 const MAX_LIFETIME: i64 = 2 * 3600;
 
-const WHICH: Says = Says::Workflow { open: rules::is_open };
-
 /// An account's own people alone name its spaces and stacks.
 static FIELDS: &[Field] = &[
     Field::glob("space_id").claim("spaceId"),
-    Field::glob("caller_id").claim("callerId").says(&[WHICH]),
+    Field::glob("caller_id").claim("callerId").constrains(&[WORKFLOW]),
     Field::exact("caller_type").claim("callerType"),
     Field::exact("scope"),
     Field::exact("run_type").claim("runType"),
-    Field::exact("run_id").claim("runId").says(&[WHICH]),
+    Field::exact("run_id").claim("runId").constrains(&[WORKFLOW]),
     // `space:SPACE:stack:STACK:run_type:TYPE:scope:SCOPE`.
     Field::glob("sub")
-        .says(&[Says::Workflow { open: |sub| rules::literal_prefix(sub).split(':').count() < 4 }]),
+        .constrains(&[Constraint::Workflow(|sub| rules::literal_prefix(sub).split(':').count() < 4)]),
 ];
 
 /// Runs of what nobody has merged.

@@ -6,7 +6,7 @@ use super::handed_over::HandedOver;
 use super::jwt::text;
 use super::method::{Configured, Method};
 use super::oidc::{Common, Oidc, TokenProfile, audience, host};
-use super::rules::{self, Condition, Field, Guard, Says, Want};
+use super::rules::{self, Condition, Constraint, Field, Guard, WORKFLOW, Want};
 use super::source::TokenSource;
 use super::verify::Provenance;
 use crate::document::Mapping;
@@ -27,32 +27,28 @@ const RUN_PHASE: &str = "terraform_run_phase";
 
 const PROJECT: &[&str] = &["project_id", "workspace_id"];
 const WORKSPACE: &[&str] = &["workspace_id"];
-const WHICH: Says = Says::Workflow { open: rules::is_open };
 
 static FIELDS: &[Field] = &[
     Field::exact("organization_id").claim(ORGANIZATION_ID),
-    Field::exact("organization_name").claim(ORGANIZATION_NAME).says(&[Says::Name {
-        pinned_by: &["organization_id", "project_id", "workspace_id"],
-        pins_itself: |_| false,
-    }]),
+    Field::exact("organization_name").claim(ORGANIZATION_NAME).constrains(&[Constraint::name(&[
+        "organization_id",
+        "project_id",
+        "workspace_id",
+    ])]),
     Field::exact("project_id").claim("terraform_project_id"),
-    Field::glob("project_name")
-        .claim("terraform_project_name")
-        .says(&[Says::Name { pinned_by: PROJECT, pins_itself: |_| false }]),
-    Field::exact("workspace_id").claim("terraform_workspace_id").says(&[WHICH]),
+    Field::glob("project_name").claim("terraform_project_name").constrains(&[Constraint::name(PROJECT)]),
+    Field::exact("workspace_id").claim("terraform_workspace_id").constrains(&[WORKFLOW]),
     Field::glob("workspace_name")
         .claim("terraform_workspace_name")
-        .says(&[Says::Name { pinned_by: WORKSPACE, pins_itself: |_| false }, WHICH]),
+        .constrains(&[Constraint::name(WORKSPACE), WORKFLOW]),
     Field::exact("run_phase").claim(RUN_PHASE),
-    Field::exact("run_id").claim("terraform_run_id").says(&[WHICH]),
+    Field::exact("run_id").claim("terraform_run_id").constrains(&[WORKFLOW]),
     // `organization:ORG:project:PROJECT:workspace:WORKSPACE:run_phase:PHASE`.
-    Field::glob("sub").says(&[
-        Says::Name { pinned_by: WORKSPACE, pins_itself: |_| false },
-        Says::Workflow {
-            open: |sub| {
-                sub.split_once(":workspace:").is_none_or(|(_, of)| rules::literal_prefix(of).is_empty())
-            },
-        },
+    Field::glob("sub").constrains(&[
+        Constraint::name(WORKSPACE),
+        Constraint::Workflow(|sub| {
+            sub.split_once(":workspace:").is_none_or(|(_, of)| rules::literal_prefix(of).is_empty())
+        }),
     ]),
 ];
 

@@ -4,8 +4,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::client::{client, client_of, roots_of_file, system_roots};
+use super::error::{RequestError, Untrusted};
 use super::pin::{self, Pinned};
-use super::{RequestError, Untrusted, client, client_of, roots_of_file, system_roots};
 use crate::clock::rfc3339;
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
@@ -176,5 +177,15 @@ mod tests {
             assert_eq!(authority_url(bad).unwrap_err().kind(), Kind::Usage, "{bad}");
         }
         assert!(!authority_url("https://user:hunter2@x").unwrap_err().to_string().contains("hunter2"));
+    }
+
+    #[test]
+    fn ca_files_must_hold_a_certificate() {
+        crate::net::install_crypto();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let trust = |path| AuthorityTrust { ca_file: Some(path), ca_pin: None };
+        let error = authority_client(&trust(file.path().into())).unwrap_err();
+        assert!(error.to_string().ends_with("it holds no certificate"), "{error}");
+        assert_eq!(authority_client(&trust("/nowhere/ca.pem".into())).unwrap_err().kind(), Kind::Usage);
     }
 }

@@ -291,7 +291,7 @@ impl<'a> Exchanger<'a> {
                 )
                 .hint("it may be busy or in trouble: see its log and GET /readyz, or run the job again")
             }
-            Verdict::Final => refusal::refused(&refusal::Refused {
+            Verdict::Final => refusal::refused(&refusal::Refusal {
                 authority: &self.settings.authority,
                 status,
                 problem: problem.as_ref(),

@@ -33,13 +33,13 @@ const LIFETIME: i64 = 60;
 /// An issuance, with what proves that it is ours.
 pub struct Revocable {
     issuance_id: String,
-    key: Key,
+    key: AssertionKey,
     /// When the last of its certificates expires, in seconds since 1970; later than any where that is not known.
     ends_at: i64,
 }
 
 /// A private key and its certificate, as the assertion's header has it.
-enum Key {
+enum AssertionKey {
     Tls { pkcs8: Zeroizing<Vec<u8>>, chain: Vec<Zeroizing<Vec<u8>>> },
     Ssh { seed: Zeroizing<[u8; 32]>, certificate: String },
 }
@@ -64,19 +64,17 @@ impl Revocable {
     pub fn of_answer(issuance_id: &str, outputs: &[OutputResponse], keys: &[OutputKeys]) -> Option<Self> {
         let tls = outputs.iter().zip(keys).find_map(|(output, keys)| {
             let chain = pem::decode_all(output.tls_certificate_chain.as_deref()?, "CERTIFICATE")?;
-            Some(Key::Tls { pkcs8: keys.tls.as_ref()?.pkcs8.clone(), chain })
+            Some(AssertionKey::Tls { pkcs8: keys.tls.as_ref()?.pkcs8.clone(), chain })
         });
         let ssh = || {
             outputs.iter().zip(keys).find_map(|(output, keys)| {
                 let certificate = certificate_line(output.ssh_certificate.as_deref()?)?;
-                Some(Key::Ssh { seed: keys.ssh_private()?.seed.clone(), certificate })
+                Some(AssertionKey::Ssh { seed: keys.ssh_private()?.seed.clone(), certificate })
             })
         };
         let ends = outputs.iter().flat_map(|output| {
-            [
-                output.ssh_certificate.as_deref().map(ssh_end),
-                output.tls_certificate_chain.as_deref().map(tls_end),
-            ]
+            let (ssh, tls) = (&output.ssh_certificate, &output.tls_certificate_chain);
+            [ssh.as_deref().map(ssh_end), tls.as_deref().map(tls_end)]
         });
         let ends_at = ends.flatten().max().unwrap_or(i64::MAX);
         Some(Self { issuance_id: issuance_id.to_owned(), key: tls.or_else(ssh)?, ends_at })
@@ -93,7 +91,7 @@ impl Revocable {
             let read = |name: &str| text(folder, name);
             let both = OUTPUTS.iter().find_map(|output| (output.tls_pem)(names, &read))?;
             let pkcs8 = pem::decode_all(&both, "PRIVATE KEY")?.pop()?;
-            Some(Key::Tls { pkcs8, chain: pem::decode_all(&both, "CERTIFICATE")? })
+            Some(AssertionKey::Tls { pkcs8, chain: pem::decode_all(&both, "CERTIFICATE")? })
         });
         let ssh = || {
             let pairs = [("key", "key-cert.pub"), ("ssh_host", "ssh_host-cert.pub")];
@@ -101,15 +99,13 @@ impl Revocable {
                 let key = text(folder, pair.0)?;
                 let key = ssh_key::PrivateKey::from_openssh(key.as_bytes()).ok()?;
                 let seed = Zeroizing::new(key.key_data().ed25519()?.private.to_bytes());
-                Some(Key::Ssh { seed, certificate: certificate_line(&text(folder, pair.1)?)? })
+                Some(AssertionKey::Ssh { seed, certificate: certificate_line(&text(folder, pair.1)?)? })
             })
         };
         let read = |folder: &str, name: &str| String::from_utf8(found.read(folder, name)?).ok();
         let ends = plan.keys().flat_map(|folder| {
-            [
-                read(folder, "key-cert.pub").as_deref().map(ssh_end),
-                read(folder, "tls.crt").as_deref().map(tls_end),
-            ]
+            let (ssh, tls) = (read(folder, "key-cert.pub"), read(folder, "tls.crt"));
+            [ssh.as_deref().map(ssh_end), tls.as_deref().map(tls_end)]
         });
         // Another destination may hold others of the same issuance.
         let all = found.manifest.also.is_empty();
@@ -158,12 +154,12 @@ impl Revocable {
         let claims =
             Claims { aud: audience.to_owned(), iat: now, exp: now + LIFETIME, jti: random::hex::<16>()? };
         match &self.key {
-            Key::Tls { pkcs8, chain } => {
+            AssertionKey::Tls { pkcs8, chain } => {
                 let mut header = Header::new(Algorithm::ES256);
                 header.x5c = Some(chain.iter().map(|certificate| STANDARD.encode(certificate)).collect());
                 jws::sign_es256(pkcs8, header, &claims)
             }
-            Key::Ssh { seed, certificate } => {
+            AssertionKey::Ssh { seed, certificate } => {
                 let mut header = Header::new(Algorithm::EdDSA);
                 header.extras.insert("ssh_certificate", certificate.as_str());
                 jws::sign_eddsa(seed.as_ref(), header, &claims)
@@ -306,7 +302,7 @@ mod tests {
     fn the_last_certificate_counts_with_leeway() {
         let revocable = |ends_at| Revocable {
             issuance_id: "i".into(),
-            key: Key::Tls { pkcs8: Zeroizing::default(), chain: vec![] },
+            key: AssertionKey::Tls { pkcs8: Zeroizing::default(), chain: vec![] },
             ends_at,
         };
         assert!(!revocable(1000).is_over(1000 + LEEWAY) && revocable(1000).is_over(1001 + LEEWAY));
@@ -328,7 +324,7 @@ mod tests {
         let over = Revocable {
             issuance_id: "i".into(),
             // Nothing to sign with, so that asking would fail at once.
-            key: Key::Tls { pkcs8: Zeroizing::default(), chain: vec![] },
+            key: AssertionKey::Tls { pkcs8: Zeroizing::default(), chain: vec![] },
             ends_at: 0,
         };
         let progress = Progress::new(crate::terminal::Level::Quiet, &Environment::default());

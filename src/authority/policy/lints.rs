@@ -4,7 +4,7 @@
 //! Each is a line of [`LINTS`], a function in a file below, a section of
 //! `docs/lints.md` and two policies under `tests/fixtures/lints/NAME/`: one that
 //! it finds something in, and one that it does not. No lint names a join method
-//! or a claim: methods say what their fields mean ([`Says`](crate::join::rules::Says)).
+//! or a claim: methods say what their fields mean ([`Constraint`](crate::join::rules::Constraint)).
 
 use std::collections::HashMap;
 

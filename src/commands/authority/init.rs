@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
-use super::write_new;
+use super::data_dir::write_new;
 use crate::authority::{config, keys};
 use crate::cli::authority::Init;
 use crate::clock::Clock;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{open, record, ttl};
+use super::data_dir::{open, record, ttl};
 use crate::authority::issue::ssh::HostPlan;
 use crate::cli::authority::SignHost;
 use crate::clock::Clock;

@@ -5,7 +5,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 
 use rcgen::PublicKeyData as _;
 
-use super::{open, record, ttl, write_new};
+use super::data_dir::{open, record, ttl, write_new};
 use crate::authority::issue::{request, x509::ServerPlan};
 use crate::cli::authority::SignServer;
 use crate::clock::Clock;

@@ -35,7 +35,7 @@ pub(super) const REQUEST_TOKEN: &str = "demo-request-token";
 const KEY: &str = include_str!("issuer_key.pem");
 
 /// A running issuer; it ends with the process.
-pub(super) struct Issuer {
+pub(super) struct DemoIssuer {
     /// `127.0.0.1:PORT`.
     pub(super) host: String,
     /// Its CA in PEM.
@@ -48,7 +48,7 @@ struct Signer {
     key: RsaKeyPair,
 }
 
-impl Issuer {
+impl DemoIssuer {
     pub(super) fn start(dir: &Path) -> Result<Self> {
         let (acceptor, ca) = tls().context(Kind::Internal, "the demo's issuer")?;
         let ca_file = dir.join("issuer-ca.crt");

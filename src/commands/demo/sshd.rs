@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{Server, Stage, free_port, words, write};
+use super::stage::{Server, Stage, free_port, words, write};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::terminal::print;
 

@@ -22,8 +22,8 @@ pub(super) fn read(field: &Field, node: &Node) -> Result<Vec<Condition>, Mistake
         let whose = !ABOUT_THE_TOKEN.contains(&name.trim_start_matches('/'));
         for want in wants(name, node)? {
             let is_text = matches!(want, Want::Glob(_) | Want::Member(_));
-            let says = if whose && is_text { field.says } else { &[] };
-            conditions.push(Condition { field: name.clone(), claim: name.clone(), want, says });
+            let constrains = if whose && is_text { field.constrains } else { &[] };
+            conditions.push(Condition { field: name.clone(), claim: name.clone(), want, constrains });
         }
     }
     Ok(conditions)
@@ -66,11 +66,12 @@ mod tests {
     use super::super::claim::claim;
     use super::super::glob::is_open;
     use super::super::read::read as read_rules;
-    use super::super::rule::{Rule, Says, Test};
+    use super::super::rule::{Constraint, Match, Rule};
     use super::*;
     use crate::document;
 
-    static FIELDS: &[Field] = &[Field::new("claims", Test::Claims).says(&[Says::Whose { open: is_open }])];
+    static FIELDS: &[Field] =
+        &[Field::new("claims", Match::Claims).constrains(&[Constraint::Owner(is_open)])];
 
     fn rules(claims: &str) -> Result<Vec<Rule>, Mistake> {
         let nodes = document::parse(&format!("[{{claims: {claims}}}]")).unwrap();
@@ -215,7 +216,7 @@ mod tests {
             ("{email_verified: true, n: 7}", false),
         ] {
             let rules = rules(claims).unwrap();
-            assert_eq!(rules[0].conditions.iter().any(|one| !one.says.is_empty()), says, "{claims}");
+            assert_eq!(rules[0].conditions.iter().any(|one| !one.constrains.is_empty()), says, "{claims}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Globs, and what a pattern leaves open.
 
-/// Whether a pattern leaves everything open: for [`Says`].
+/// Whether a pattern leaves everything open: for [`Constraint`].
 #[must_use]
 pub fn is_open(pattern: &str) -> bool {
     pattern.bytes().all(|b| matches!(b, b'*' | b'?'))
@@ -10,7 +10,7 @@ pub fn is_open(pattern: &str) -> bool {
 const UNMEANT_REFS: &[&str] =
     &["refs/heads/~~~", "refs/tags/~~~", "refs/pull/~~~/merge", "refs/pull/~~~/head"];
 
-/// Whether a pattern leaves every ref open, or every branch, tag or pull request: for [`Says`].
+/// Whether a pattern leaves every ref open, or every branch, tag or pull request: for [`Constraint`].
 #[must_use]
 pub fn is_open_ref(pattern: &str) -> bool {
     is_open(pattern) || UNMEANT_REFS.iter().any(|unmeant| glob(pattern, unmeant))

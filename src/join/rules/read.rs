@@ -1,7 +1,7 @@
 //! Reading the rules of a join token.
 
 use super::claims;
-use super::rule::{Condition, Field, Guard, Rule, Test, Want};
+use super::rule::{Condition, Field, Guard, Match, Rule, Want};
 use crate::document::{self, Mapping, Mistake, Node};
 
 /// Reads the `allow` list of a join token: at least one entry, each with at
@@ -26,14 +26,14 @@ fn read_rule(entry: &Node, fields: &'static [Field], guards: &[Guard]) -> Result
             .iter()
             .find(|field| field.names(&key.text))
             .ok_or_else(|| document::unknown(key, "a rule", &known))?;
-        if field.test == Test::Claims {
+        if field.matches == Match::Claims {
             conditions.extend(claims::read(field, node)?);
             continue;
         }
         let want = read_want(field, node)?;
-        let claim = if field.test == Test::Property { &key.text } else { field.claim };
-        let (field, claim, says) = (key.text.clone(), claim.to_owned(), field.says);
-        conditions.push(Condition { field, claim, want, says });
+        let claim = if field.matches == Match::Property { &key.text } else { field.claim };
+        let (field, claim, constrains) = (key.text.clone(), claim.to_owned(), field.constrains);
+        conditions.push(Condition { field, claim, want, constrains });
     }
     if conditions.is_empty() {
         return Err(Mistake::new(entry.place, "a rule without conditions would let everybody in"));
@@ -49,19 +49,19 @@ fn read_want(field: &Field, node: &Node) -> Result<Want, Mistake> {
             .hint("leave the field out where it does not matter")),
         other => other.map(str::to_owned),
     };
-    Ok(match field.test {
+    Ok(match field.matches {
         // Claims have names of their own, so `read_rule` takes them apart.
-        Test::Glob | Test::Claims => Want::Glob(text()?),
-        Test::Member => Want::Member(text()?),
-        Test::Property => Want::Property(text()?),
-        Test::Boolean => Want::Boolean(match node.text(field.name) {
+        Match::Glob | Match::Claims => Want::Glob(text()?),
+        Match::Member => Want::Member(text()?),
+        Match::Property => Want::Property(text()?),
+        Match::Boolean => Want::Boolean(match node.text(field.name) {
             // GitHub's own spelling of these claims is text.
             Ok("true") => true,
             Ok("false") => false,
             _ => node.boolean(field.name)?,
         }),
-        Test::Exact => Want::Exact(literal(field, node, text()?)?),
-        Test::Within(form) => Want::Glob(form.replace("{}", &literal(field, node, text()?)?)),
+        Match::Exact => Want::Exact(literal(field, node, text()?)?),
+        Match::Within(form) => Want::Glob(form.replace("{}", &literal(field, node, text()?)?)),
     })
 }
 
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_part_of_a_claim_is_compared_whole() {
-        static FIELDS: &[Field] = &[Field::new("project", Test::Within("p://*/{}/*")).claim("sub")];
+        static FIELDS: &[Field] = &[Field::new("project", Match::Within("p://*/{}/*")).claim("sub")];
         let rules = |text: &str| read(&crate::document::parse(text).unwrap()[0], FIELDS, &[]);
         let rules_of_app = rules("[{project: app}]").unwrap();
         for (sub, fits) in

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::claim::claim;
-use super::glob::{glob, is_open};
+use super::glob::{glob, is_open, is_open_ref};
 use crate::document::Place;
 
 /// A field that a rule of some method may have.
@@ -14,14 +14,17 @@ pub struct Field {
     /// The claim it is compared with: a name, or a JSON pointer (see [`claim()`]).
     pub claim: &'static str,
     /// How it is compared.
-    pub test: Test,
-    /// What a condition on it says, for whoever judges a rule as a whole.
-    pub says: &'static [Says],
+    pub matches: Match,
+    /// What a condition on it constrains, for whoever judges a rule as a whole.
+    pub constrains: &'static [Constraint],
 }
 
-/// What a condition on a [`Field`] says. The methods know; the lints ask.
+/// Whether a value leaves open after all what its field could constrain.
+pub type Open = fn(&str) -> bool;
+
+/// What a condition on a [`Field`] constrains. The methods know; the lints ask.
 #[derive(Clone, Copy, Debug)]
-pub enum Says {
+pub enum Constraint {
     /// Whose or which it is, by a name that somebody else can have one day.
     Name {
         /// The fields whose ids pin it; one of them is enough.
@@ -30,39 +33,47 @@ pub enum Says {
         pins_itself: fn(&str) -> bool,
     },
     /// Which branch or tag.
-    Ref {
-        /// Whether that value leaves it open after all.
-        open: fn(&str) -> bool,
-    },
+    Ref(Open),
     /// Which workflow, or a place with rules of its own about that.
-    Workflow {
-        /// Whether that value leaves it open after all.
-        open: fn(&str) -> bool,
-    },
+    Workflow(Open),
     /// Whose job it is at all, at an issuer that others may use too.
-    Whose {
-        /// Whether that value leaves it open after all.
-        open: fn(&str) -> bool,
-    },
+    Owner(Open),
 }
+
+impl Constraint {
+    /// A name that no value of its own pins.
+    #[must_use]
+    pub const fn name(pinned_by: &'static [&'static str]) -> Self {
+        Self::Name { pinned_by, pins_itself: |_| false }
+    }
+}
+
+/// Which branch or tag, unless it is a pattern that leaves that open.
+pub const REF: Constraint = Constraint::Ref(is_open);
+/// The same of a full ref, such as `refs/heads/main`.
+pub const REF_PATH: Constraint = Constraint::Ref(is_open_ref);
+/// Which workflow, unless it is a pattern that leaves that open.
+pub const WORKFLOW: Constraint = Constraint::Workflow(is_open);
+/// One run is of one ref and one workflow: for a field that names it.
+pub const ONE_RUN: &[Constraint] = &[REF, WORKFLOW];
 
 impl Field {
     /// A field of the claim of the same name.
     #[must_use]
-    pub const fn new(name: &'static str, test: Test) -> Self {
-        Self { name, claim: name, test, says: &[] }
+    pub const fn new(name: &'static str, matches: Match) -> Self {
+        Self { name, claim: name, matches, constrains: &[] }
     }
 
     /// A field whose value is a pattern, of the claim of the same name.
     #[must_use]
     pub const fn glob(name: &'static str) -> Self {
-        Self::new(name, Test::Glob)
+        Self::new(name, Match::Glob)
     }
 
     /// A field whose value is the claim's, of the claim of the same name.
     #[must_use]
     pub const fn exact(name: &'static str) -> Self {
-        Self::new(name, Test::Exact)
+        Self::new(name, Match::Exact)
     }
 
     /// The claim, where it has another name.
@@ -81,20 +92,17 @@ impl Field {
         }
     }
 
-    /// What a condition on it says.
+    /// What a condition on it constrains.
     #[must_use]
-    pub const fn says(mut self, says: &'static [Says]) -> Self {
-        self.says = says;
+    pub const fn constrains(mut self, constrains: &'static [Constraint]) -> Self {
+        self.constrains = constrains;
         self
     }
 }
 
-/// One run is of one ref and one workflow: for a field that names it.
-pub const ONE_RUN: &[Says] = &[Says::Ref { open: is_open }, Says::Workflow { open: is_open }];
-
 /// How a field's value is compared with the claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Test {
+pub enum Match {
     /// The claim is text that matches a glob.
     Glob,
     /// The claim is exactly that text.
@@ -106,11 +114,11 @@ pub enum Test {
     /// The claim is a list with a text in it that matches a glob.
     Member,
     /// The field's name ends in `*` and stands for every claim that begins
-    /// so: a custom property, text or a list, as [`Test::Glob`] or [`Test::Member`].
+    /// so: a custom property, text or a list, as [`Match::Glob`] or [`Match::Member`].
     Property,
     /// The field is a mapping from names of claims to what they must be, of
-    /// the claim's own type: text as [`Test::Glob`], a boolean or whole number
-    /// as it is, a list of texts each as [`Test::Member`].
+    /// the claim's own type: text as [`Match::Glob`], a boolean or whole number
+    /// as it is, a list of texts each as [`Match::Member`].
     Claims,
 }
 
@@ -134,8 +142,8 @@ pub struct Condition {
     pub claim: String,
     /// What it must be.
     pub want: Want,
-    /// What it says, for whoever judges the rule as a whole.
-    pub says: &'static [Says],
+    /// What it constrains, for whoever judges the rule as a whole.
+    pub constrains: &'static [Constraint],
 }
 
 /// What a claim must be.

@@ -14,7 +14,7 @@ const TELLING: &[&str] = &["iss", "aud", "sub"];
 
 /// The authority's answer when it is no `200`, and what is known of the request.
 #[derive(Debug)]
-pub struct Refused<'a> {
+pub struct Refusal<'a> {
     /// The authority's URL.
     pub authority: &'a str,
     /// The status.
@@ -36,7 +36,7 @@ pub struct Refused<'a> {
 
 /// The error of an answer that is final.
 #[must_use]
-pub fn refused(answer: &Refused<'_>) -> Error {
+pub fn refused(answer: &Refusal<'_>) -> Error {
     let Some(problem) = answer.problem else {
         return Error::new(
             Kind::Unreachable,
@@ -78,7 +78,7 @@ pub fn words(problem: &Problem) -> String {
     }
 }
 
-fn audience(error: Error, answer: &Refused<'_>, problem: &Problem) -> Error {
+fn audience(error: Error, answer: &Refusal<'_>, problem: &Problem) -> Error {
     let claim = problem.claims.as_ref().and_then(|claims| claims.get("aud"));
     let chosen = claim.filter(|claim| answer.audience.is_some() && !is_for_an_authority(claim));
     if let Some(chosen) = chosen {
@@ -121,7 +121,7 @@ fn is_for_an_authority(audience: &Value) -> bool {
 }
 
 /// Both clocks, where time may be what failed.
-fn clocks(error: Error, answer: &Refused<'_>, problem: &Problem, of_time: bool) -> Error {
+fn clocks(error: Error, answer: &Refusal<'_>, problem: &Problem, of_time: bool) -> Error {
     let theirs = problem.authority_time.as_deref().and_then(parse_rfc3339).or(answer.date);
     match theirs {
         Some(theirs)
@@ -189,8 +189,8 @@ mod tests {
         serde_json::from_slice(&serde_json::to_vec(&sent).unwrap()).unwrap()
     }
 
-    fn answer(problem: Option<&Problem>) -> Refused<'_> {
-        Refused {
+    fn answer(problem: Option<&Problem>) -> Refusal<'_> {
+        Refusal {
             authority: "https://a",
             status: 403,
             problem,
@@ -202,7 +202,7 @@ mod tests {
         }
     }
 
-    fn hints(answer: &Refused<'_>) -> String {
+    fn hints(answer: &Refusal<'_>) -> String {
         refused(answer).hints().join("\n")
     }
 
@@ -226,7 +226,7 @@ mod tests {
         let problem = problem(Reason::AudienceWrong, json!({"aud": "https://b"}));
         let said = hints(&answer(Some(&problem)));
         assert!(said.contains("https://a#x was asked for, and this token has https://b"), "{said}");
-        let by_hand = Refused { audience: None, ..answer(Some(&problem)) };
+        let by_hand = Refusal { audience: None, ..answer(Some(&problem)) };
         assert!(refused(&by_hand).hints()[0].contains("such as https://a, and this token has https://b"));
     }
 
@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn a_job_with_one_token_is_told_what_to_do_with_it() {
         let used = problem(Reason::TokenUsed, json!({}));
-        let hints = |one_token| hints(&Refused { one_token, ..answer(Some(&used)) });
+        let hints = |one_token| hints(&Refusal { one_token, ..answer(Some(&used)) });
         assert!(hints(true).contains("`max_uses`") && !hints(true).contains("fresh"), "{}", hints(true));
         assert!(hints(false).contains("fresh") && !hints(false).contains("max_uses"));
     }

@@ -3,15 +3,13 @@
 use super::{Findings, Subject};
 use crate::authority::policy::{JoinToken, Policy};
 use crate::join::Method;
-use crate::join::rules::{Condition, Rule, Says};
+use crate::join::rules::{Condition, Constraint, Open, Rule};
 
 /// The most fields that a hint names.
 const MOST_FIELDS: usize = 5;
 
-/// Whether a value leaves open what its field could say.
-type Open = fn(&str) -> bool;
-/// One thing that fields can say, where they say it.
-type Aspect = fn(&Says) -> Option<Open>;
+/// One thing that fields can constrain, where they do.
+type Aspect = fn(&Constraint) -> Option<Open>;
 
 fn each_rule<'p>(policy: &'p Policy, mut look: impl FnMut(&'p JoinToken, &'p Rule)) {
     for token in policy.tokens() {
@@ -20,28 +18,29 @@ fn each_rule<'p>(policy: &'p Policy, mut look: impl FnMut(&'p JoinToken, &'p Rul
 }
 
 /// Which of a method's fields say something, in the order of its table.
-fn fields_that(method: &Method, says: Aspect) -> Vec<String> {
-    let fields = method.fields.iter().filter(|field| field.says.iter().any(|one| says(one).is_some()));
+fn fields_of(method: &Method, aspect: Aspect) -> Vec<String> {
+    let fields =
+        method.fields.iter().filter(|field| field.constrains.iter().any(|one| aspect(one).is_some()));
     fields.take(MOST_FIELDS).map(|field| format!("`{}`", field.name)).collect()
 }
 
-fn ref_of(says: &Says) -> Option<Open> {
-    match says {
-        Says::Ref { open } => Some(*open),
+fn ref_of(constraint: &Constraint) -> Option<Open> {
+    match constraint {
+        Constraint::Ref(open) => Some(*open),
         _ => None,
     }
 }
 
-fn workflow_of(says: &Says) -> Option<Open> {
-    match says {
-        Says::Workflow { open } => Some(*open),
+fn workflow_of(constraint: &Constraint) -> Option<Open> {
+    match constraint {
+        Constraint::Workflow(open) => Some(*open),
         _ => None,
     }
 }
 
-fn whose_of(says: &Says) -> Option<Open> {
-    match says {
-        Says::Whose { open } => Some(*open),
+fn owner_of(constraint: &Constraint) -> Option<Open> {
+    match constraint {
+        Constraint::Owner(open) => Some(*open),
         _ => None,
     }
 }
@@ -51,9 +50,9 @@ fn whose_of(says: &Says) -> Option<Open> {
 pub(super) fn anybody(policy: &Policy, findings: &mut Findings<'_>) {
     each_rule(policy, |token, rule| {
         let closes = |condition: &Condition| {
-            condition.says.iter().filter_map(whose_of).any(|open| !open(&condition.want.shown()))
+            condition.constrains.iter().filter_map(owner_of).any(|open| !open(&condition.want.shown()))
         };
-        if fields_that(token.method, whose_of).is_empty() || rule.conditions.iter().any(closes) {
+        if fields_of(token.method, owner_of).is_empty() || rule.conditions.iter().any(closes) {
             return;
         }
         let message = format!(
@@ -71,8 +70,8 @@ pub(super) fn mutable_names(policy: &Policy, findings: &mut Findings<'_>) {
         let mut loose = Vec::new();
         let mut ids: Vec<&str> = Vec::new();
         for condition in &rule.conditions {
-            for says in condition.says {
-                if let Says::Name { pinned_by, pins_itself } = says
+            for constraint in condition.constrains {
+                if let Constraint::Name { pinned_by, pins_itself } = constraint
                     && !pinned_by.iter().any(|id| binds(id))
                     && !pins_itself(&condition.want.shown())
                 {
@@ -103,12 +102,12 @@ pub(super) fn any_workflow(policy: &Policy, findings: &mut Findings<'_>) {
 }
 
 /// Rules none of whose conditions says a thing that the method's fields could say.
-fn left_open(policy: &Policy, findings: &mut Findings<'_>, says: Aspect, what: &str) {
+fn left_open(policy: &Policy, findings: &mut Findings<'_>, aspect: Aspect, what: &str) {
     each_rule(policy, |token, rule| {
         let closes = |condition: &Condition| {
-            condition.says.iter().filter_map(says).any(|open| !open(&condition.want.shown()))
+            condition.constrains.iter().filter_map(aspect).any(|open| !open(&condition.want.shown()))
         };
-        let could = fields_that(token.method, says);
+        let could = fields_of(token.method, aspect);
         if could.is_empty() || rule.conditions.iter().any(closes) {
             return;
         }

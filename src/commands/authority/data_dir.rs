@@ -1,0 +1,49 @@
+//! What commands do with a data directory: open it to sign, and write new files.
+
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use crate::authority::store::record::{self, CommandPlan, Recorded};
+use crate::authority::store::sqlite::Sqlite;
+use crate::authority::{config, keys};
+use crate::clock::Clock;
+use crate::document;
+use crate::error::{Error, Result};
+use crate::runtime::block_on;
+
+/// Opens what a signing command needs: keys, and the store that records it first.
+pub(super) fn open(data_dir: &Path) -> Result<(keys::CaKeys, Sqlite)> {
+    let config = config::Config::load(data_dir)?;
+    Ok((keys::file::load(&config.keys)?, Sqlite::open(&config.store)?))
+}
+
+/// Records what is going to be signed.
+pub(super) fn record<P: CommandPlan>(store: &Sqlite, by: &'static str, plan: P) -> Result<Recorded<P>> {
+    block_on(record::command(store, by, Clock::system().now(), plan))?
+}
+
+/// The value of a `--ttl`.
+pub(super) fn ttl(text: &str) -> Result<i64> {
+    let seconds = document::parse_duration(text).map_err(|why| Error::usage(format!("`--ttl`: {why}")))?;
+    match i64::try_from(seconds) {
+        // Ten years, which is how long the CA itself lives.
+        Ok(seconds) if seconds <= 3650 * 86_400 => Ok(seconds),
+        _ => Err(Error::usage("`--ttl` is longer than ten years")),
+    }
+}
+
+/// Writes a file that was not there.
+pub(super) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let write = || -> std::io::Result<()> {
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    write().map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => {
+            Error::usage(format!("{} exists already", path.display())).hint("move it away first")
+        }
+        _ => Error::usage(format!("cannot write {}: {error}", path.display())),
+    })
+}

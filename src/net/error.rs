@@ -1,0 +1,135 @@
+//! Why a request got no answer, as a value that decisions are made by.
+
+use std::fmt;
+
+use rustls::CertificateError;
+
+use crate::text::shown;
+
+/// Why a request did not get an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RequestError {
+    /// The server's certificate is not trusted.
+    Untrusted(Untrusted),
+    /// It took too long.
+    Timeout,
+    /// No connection.
+    Connect(String),
+    /// Anything else, such as an answer that broke off.
+    Other(String),
+}
+
+/// Why a server's certificate is not trusted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Untrusted {
+    /// No CA that we trust signed it.
+    UnknownIssuer,
+    /// It has expired, by our clock.
+    Expired,
+    /// It is not valid yet, by our clock.
+    NotValidYet,
+    /// It is for another name than that of the URL.
+    OtherName,
+    /// Anything else, in the words of the TLS library.
+    Other(String),
+}
+
+impl fmt::Display for RequestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Untrusted(why) => write!(f, "its certificate is not trusted: {why}"),
+            Self::Timeout => f.write_str("no answer in time"),
+            Self::Connect(why) | Self::Other(why) => f.write_str(&shown(why)),
+        }
+    }
+}
+
+impl fmt::Display for Untrusted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UnknownIssuer => "it is signed by an unknown authority",
+            Self::Expired => "it has expired",
+            Self::NotValidYet => "it is not valid yet by this machine's clock",
+            Self::OtherName => "it is for another name",
+            Self::Other(why) => return f.write_str(&shown(why)),
+        })
+    }
+}
+
+impl From<&CertificateError> for Untrusted {
+    fn from(error: &CertificateError) -> Self {
+        use CertificateError as E;
+        match error {
+            E::UnknownIssuer => Self::UnknownIssuer,
+            E::Expired | E::ExpiredContext { .. } => Self::Expired,
+            E::NotValidYet | E::NotValidYetContext { .. } => Self::NotValidYet,
+            E::NotValidForName | E::NotValidForNameContext { .. } => Self::OtherName,
+            other => Self::Other(other.to_string()),
+        }
+    }
+}
+
+impl From<reqwest::Error> for RequestError {
+    fn from(error: reqwest::Error) -> Self {
+        type Cause<'e> = &'e (dyn std::error::Error + 'static);
+        let mut next: Option<Cause<'_>> = Some(&error);
+        let mut deepest = String::new();
+        while let Some(current) = next {
+            if let Some(rustls::Error::InvalidCertificate(why)) = current.downcast_ref() {
+                return Self::Untrusted(why.into());
+            }
+            deepest = current.to_string();
+            // An `io::Error` hides what it wraps from `source`.
+            next = match current.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+                Some(inner) => Some(inner),
+                None => current.source(),
+            };
+        }
+        if error.is_timeout() {
+            Self::Timeout
+        } else if error.is_connect() {
+            Self::Connect(deepest)
+        } else {
+            Self::Other(deepest)
+        }
+    }
+}
+
+/// Reads an answer's body, at most `limit` bytes of it.
+///
+/// # Errors
+/// Where it is longer, or breaks off.
+pub async fn body(mut response: reqwest::Response, limit: usize) -> Result<Vec<u8>, RequestError> {
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() > limit => {
+                return Err(RequestError::Other(format!("the answer is longer than {limit} bytes")));
+            }
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => return Ok(body),
+            Err(error) => {
+                let why = RequestError::from(error);
+                return Err(RequestError::Other(format!("the answer broke off: {why}")));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_certificate_is_not_trusted_for_is_told_apart() {
+        for (error, untrusted) in [
+            (CertificateError::UnknownIssuer, Untrusted::UnknownIssuer),
+            (CertificateError::Expired, Untrusted::Expired),
+            (CertificateError::NotValidYet, Untrusted::NotValidYet),
+            (CertificateError::NotValidForName, Untrusted::OtherName),
+            (CertificateError::Revoked, Untrusted::Other(CertificateError::Revoked.to_string())),
+        ] {
+            assert_eq!(Untrusted::from(&error), untrusted);
+        }
+    }
+}
