@@ -206,7 +206,7 @@ pub async fn revoke_by_manifest(
         .or(AuthorityTrust::new(manifest.ca_file.as_deref(), manifest.ca_pin.as_deref()))
         .or(AuthorityTrust::of_environment(env));
     let at = net::authority_url(authority.unwrap_or(&manifest.authority))
-        .and_then(|authority| Ok((net::authority_client(&trust)?, authority)));
+        .and_then(|authority| Ok((net::authority_client(&trust, time)?, authority)));
     match at {
         Ok((client, authority)) => {
             revoke_all(std::slice::from_ref(revocable), &client, &authority, progress, time).await;
@@ -302,10 +302,8 @@ mod tests {
     #[tokio::test]
     async fn what_has_ended_is_not_asked_about() {
         net::install_crypto();
-        let client = net::authority_client(&AuthorityTrust {
-            ca_file: None,
-            ca_pin: Some(format!("sha256:{}", "00".repeat(32))),
-        });
+        let trust = AuthorityTrust { ca_file: None, ca_pin: Some(format!("sha256:{}", "00".repeat(32))) };
+        let client = net::authority_client(&trust, Duration::ZERO);
         let over = Revocable {
             issuance_id: "i".into(),
             // Nothing to sign with, so that asking would fail at once.
