@@ -55,7 +55,7 @@ host: clock destination::known_hosts error folder krl net pem principal text wir
 authority::limits:
 authority::store: clock error folder join::instance join::verify random
 # Of the store, only the proof that something is recorded.
-authority::keys: authority::store::Recorded clock error folder random wire
+authority::keys: authority::store::Recorded clock error folder pem random wire
 authority::policy: denial document error join::method join::METHODS join::names join::rules
     join::verify principal text wire
 authority::config: authority::policy document error folder net
@@ -70,7 +70,7 @@ authority::revoke: authority::config authority::revocation authority::store deni
     secret wire
 authority: authority::config authority::keys authority::limits authority::policy authority::revoke
     authority::store clock error join::issuers net
-authority::tls: authority authority::config authority::issue authority::store error folder
+authority::tls: authority authority::config authority::issue authority::store error folder pem
 authority::enroll: authority authority::config authority::issue authority::policy authority::store
     clock denial error join::instance join::issuers join::method join::verify random wire
 authority::http: authority authority::enroll authority::revoke error terminal wire
