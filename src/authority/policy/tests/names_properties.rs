@@ -296,3 +296,18 @@ proptest! {
         }
     }
 }
+
+/// Which database it is must be said before it is known that nothing is given: a property above missed that once.
+#[test]
+fn a_database_is_to_be_named_where_a_role_denies_some() {
+    let nothing = || RoleModel {
+        allows: vec![Vec::new(); FIELDS.len()],
+        denies: vec![Vec::new(); FIELDS.len()],
+        pin: false,
+    };
+    let mut roles = vec![nothing(), nothing(), nothing()];
+    roles[1].denies[2] = vec!["u?"];
+    let model = Model { roles, traits: Vec::new(), held: 2, asked: Vec::new() };
+    let decided = model.decide("database", &[("service", "orders"), ("user", "a")]);
+    assert_eq!(subject(decided), Err(Reason::OutputInvalid));
+}
