@@ -34,7 +34,7 @@ join: clock denial document environment error folder jws net random retry secret
 
 # the client
 cli:
-destination: error folder output pem random text wire
+destination: error folder output pem text wire
 once::settings: cli destination document environment error folder join::detect join::method
     join::names join::prove join::source net output random secret terminal text wire
 once::exchange: clock denial destination environment error join::method join::prove join::source net
@@ -55,7 +55,7 @@ host: clock destination::known_hosts error folder krl net pem principal text wir
 authority::limits:
 authority::store: clock error folder join::instance join::verify random
 # Of the store, only the proof that something is recorded.
-authority::keys: authority::store::Recorded clock error folder random wire
+authority::keys: authority::store::Recorded clock error folder pem random wire
 authority::policy: denial document error join::method join::METHODS join::names join::rules
     join::verify principal text wire
 authority::config: authority::policy document error folder net
@@ -68,7 +68,7 @@ authority::audit: authority::store clock error text
 authority::revocation: authority::keys authority::store error krl
 authority: authority::config authority::keys authority::limits authority::policy
     authority::revocation authority::store clock error join::issuers net
-authority::tls: authority authority::config authority::issue authority::store error folder
+authority::tls: authority authority::config authority::issue authority::store error folder pem
 authority::enroll: authority authority::config authority::issue authority::policy authority::store
     clock denial error join::instance join::issuers join::method join::verify random wire
 authority::revoke: authority authority::config authority::store denial error join::jwt
