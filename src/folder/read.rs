@@ -15,8 +15,9 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
+use super::open::Folder;
 use super::trust::{self, Standing};
-use super::{Folder, Unfit};
+use super::unfit::Unfit;
 use crate::error::{Kind, Result};
 
 /// How often a pipe is looked at for what is written into it.

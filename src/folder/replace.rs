@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
-use super::{Folder, PRIVATE_FILE, PRIVATE_FOLDER};
+use super::open::{Folder, PRIVATE_FILE, PRIVATE_FOLDER};
 use crate::random;
 
 /// Begins and ends the name of a file that is not yet renamed to its own.
@@ -107,15 +107,7 @@ pub fn write_new(path: &Path, bytes: &[u8], mode: Mode) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Creates a folder for this user alone.
-///
-/// # Errors
-/// `AlreadyExists`, and what the system says.
-pub fn create_private(path: &Path) -> io::Result<()> {
-    DirBuilder::new().mode(PRIVATE_FOLDER.as_raw_mode()).create(path)
-}
-
-/// Creates a folder for this user alone, and those that are missing above it.
+/// Creates a folder for this user alone, and those that are missing above it, if need be.
 ///
 /// # Errors
 /// What the system says.
