@@ -34,9 +34,6 @@ pub fn absolute(path: &str) -> Result<PathBuf> {
 }
 
 /// The names in a folder that the operator named, in order.
-///
-/// # Errors
-/// Where it cannot be read, or holds more than that many.
 pub fn names(path: &Path, most: usize) -> io::Result<Vec<OsString>> {
     let names: io::Result<Vec<_>> =
         std::fs::read_dir(path)?.take(most + 1).map(|entry| Ok(entry?.file_name())).collect();

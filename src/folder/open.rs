@@ -51,9 +51,6 @@ impl Folder {
     /// Opens the folder, creates it if need be, below folders in which nobody
     /// but this user and root can put another in its place. Whose it is
     /// itself, and what its mode is, is for the caller to judge.
-    ///
-    /// # Errors
-    /// At what it failed.
     pub fn make(path: &Path, mode: Mode) -> Result<Made, NotMade> {
         let (above, name) = trust::stands_in(path).map_err(NotMade::Above)?;
         // Nobody else can change what this leads to any more.
@@ -81,17 +78,11 @@ impl Folder {
     }
 
     /// Opens a folder of this user's in this one, as [`Folder::open`] does.
-    ///
-    /// # Errors
-    /// As there.
     pub fn below(&self, name: &str) -> rustix::io::Result<Self> {
         Ok(Self { fd: mine(open(&self.fd, name)?)?, path: self.path.join(name) })
     }
 
     /// Opens a folder in this one, creates it if need be, and makes it private.
-    ///
-    /// # Errors
-    /// As [`Folder::below`].
     pub fn make_below(&self, name: &str) -> rustix::io::Result<Self> {
         match rustix::fs::mkdirat(&self.fd, name, PRIVATE_FOLDER) {
             Ok(()) | Err(Errno::EXIST) => {}
@@ -109,33 +100,21 @@ impl Folder {
     }
 
     /// Whose it is.
-    ///
-    /// # Errors
-    /// Where the system does not say.
     pub fn standing(&self) -> rustix::io::Result<Standing> {
         Standing::of(&self.fd)
     }
 
     /// Changes who may use it.
-    ///
-    /// # Errors
-    /// Where the system does not let us.
     pub fn set_mode(&self, mode: Mode) -> rustix::io::Result<()> {
         rustix::fs::fchmod(&self.fd, mode)
     }
 
     /// Another descriptor of it.
-    ///
-    /// # Errors
-    /// Where there are too many.
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(Self { fd: self.fd.try_clone()?, path: self.path.clone() })
     }
 
     /// The names in it, without `.` and `..`; one that is not UTF-8 is not ours, but counts.
-    ///
-    /// # Errors
-    /// Where it cannot be read.
     pub fn entries(&self) -> rustix::io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in Dir::read_from(&self.fd)? {
