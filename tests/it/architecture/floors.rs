@@ -34,7 +34,7 @@ join: clock denial document environment error folder jws net random retry secret
 
 # the client
 cli:
-destination: error folder output pem random text wire
+destination: error folder output pem text wire
 once::settings: cli destination document environment error folder join::detect join::method
     join::names join::prove join::source net output random secret terminal text wire
 once::exchange: clock denial destination environment error join::method join::prove join::source net
