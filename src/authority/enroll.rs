@@ -4,10 +4,11 @@
 use std::net::IpAddr;
 
 use super::Authority;
+use super::issue::leaf::RequestContext;
 use super::issue::request::{OutputKeys, binding_of};
-use super::issue::{Prepared, RequestContext, Signed};
+use super::issue::{Prepared, Signed};
 use super::policy::{JoinToken, Policy, PolicyRequest};
-use super::store::roster::Barred;
+use super::store::instances::InstanceRefusal;
 use super::store::{Issued, NewIssuance, NewRefusal, record};
 use crate::clock::rfc3339;
 use crate::denial::{Denial, Reason};
@@ -162,11 +163,11 @@ async fn decide(
     let (recorded, generation) = match record::exchange(authority.store.as_ref(), entry).await? {
         Issued::Accepted { plan, generation } => (plan, generation),
         Issued::Used => return Err(used("used before for other keys or outputs, or revoked since").into()),
-        Issued::Barred(barred) => {
-            if matches!(barred, Barred::LockedNow { .. } | Barred::Ahead { .. }) {
+        Issued::Refused(refusal) => {
+            if matches!(refusal, InstanceRefusal::LockedNow { .. } | InstanceRefusal::Ahead { .. }) {
                 authority.lists.forget();
             }
-            return Err(denial_of(barred).with_claims(identity.claims(), true).into());
+            return Err(denial_of(refusal).with_claims(identity.claims(), true).into());
         }
     };
 
@@ -187,21 +188,21 @@ async fn decide(
     Ok((signed, instance.zip(generation).map(|(id, generation)| JoinedInstance { id, generation })))
 }
 
-fn denial_of(barred: Barred) -> Denial {
-    match barred {
-        Barred::Unknown => {
+fn denial_of(refusal: InstanceRefusal) -> Denial {
+    match refusal {
+        InstanceRefusal::Unknown => {
             Denial::new(Reason::InstanceUnknown, "no such instance with this key and join token")
         }
-        Barred::Secret => Denial::new(
+        InstanceRefusal::Secret => Denial::new(
             Reason::RegistrationRefused,
             "the secret is unknown, used up, expired, or of another join token",
         ),
-        Barred::Ahead { expected } => {
+        InstanceRefusal::Ahead { expected } => {
             let detail = format!("the generation expected is {expected}, and this one was never given out");
             Denial::new(Reason::GenerationAhead, detail)
         }
-        Barred::Locked => Denial::new(Reason::InstanceLocked, "it was locked before"),
-        Barred::LockedNow { expected } => {
+        InstanceRefusal::Locked => Denial::new(Reason::InstanceLocked, "it was locked before"),
+        InstanceRefusal::LockedNow { expected } => {
             let told = format!(
                 "it presents an old generation ({expected} was expected), as a copy of its storage would"
             );
@@ -243,7 +244,7 @@ fn entry(
         replay: identity.replay().clone(),
         // A proof that is bound to keys is for one request; a platform that binds gives another for another.
         max_uses: if identity.is_bound() { 1 } else { token.max_uses },
-        membership: identity.join().cloned(),
+        join: identity.join().cloned(),
         plan,
     }
 }

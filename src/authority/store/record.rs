@@ -39,8 +39,8 @@
 //! fn read(json: &str) { drop(serde_json::from_str::<Prepared>(json)); }
 //! ```
 //! ```compile_fail
-//! use machine_id::authority::store::record::Kept;
-//! fn kept(json: String) -> Kept { Kept(json) }
+//! use machine_id::authority::store::record::KeptPlan;
+//! fn kept(json: String) -> KeptPlan { KeptPlan(json) }
 //! ```
 //! No other store than those of this crate is believed:
 //!
@@ -83,9 +83,9 @@ impl<P> Recorded<P> {
 
 /// A plan as the store kept it for a retry. Only the store has one.
 #[derive(Debug)]
-pub struct Kept(String);
+pub struct KeptPlan(String);
 
-impl Kept {
+impl KeptPlan {
     /// Reads it.
     ///
     /// # Errors
@@ -107,7 +107,7 @@ pub trait ExchangePlan: Sized {
     ///
     /// # Errors
     /// `Kind::Internal` where it cannot be read.
-    fn read(kept: &Kept) -> Result<Self>;
+    fn read(kept: &KeptPlan) -> Result<Self>;
 }
 
 /// A certificate that a command signs, before it is recorded.
@@ -129,7 +129,7 @@ pub async fn exchange<P: ExchangePlan>(
     entry: NewIssuance<P>,
 ) -> Result<Issued<Recorded<P>>> {
     let NewIssuance { time, bot, token, join_method, provenance, claims, peer, replay, max_uses, .. } = entry;
-    let NewIssuance { membership, plan, .. } = entry;
+    let NewIssuance { join, plan, .. } = entry;
     let record = plan.record()?;
     let entry = NewIssuance {
         time,
@@ -141,18 +141,19 @@ pub async fn exchange<P: ExchangePlan>(
         peer,
         replay,
         max_uses,
-        membership,
+        join,
         plan: record,
     };
     Ok(match store.issue(entry).await? {
         Issued::Accepted { plan: None, generation } => {
             Issued::Accepted { plan: Recorded { plan, is_retry: false }, generation }
         }
-        Issued::Accepted { plan: Some(kept), generation } => {
-            Issued::Accepted { plan: Recorded { plan: P::read(&Kept(kept))?, is_retry: true }, generation }
-        }
+        Issued::Accepted { plan: Some(kept), generation } => Issued::Accepted {
+            plan: Recorded { plan: P::read(&KeptPlan(kept))?, is_retry: true },
+            generation,
+        },
         Issued::Used => Issued::Used,
-        Issued::Barred(barred) => Issued::Barred(barred),
+        Issued::Refused(refusal) => Issued::Refused(refusal),
     })
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::authority::config::Config;
-use crate::authority::store::roster::{Roster as _, Worker};
+use crate::authority::store::instances::{InstanceAdmin as _, RegisteredInstance};
 use crate::authority::store::sqlite::Sqlite;
 use crate::cli::Format;
 use crate::cli::authority::Instances;
@@ -28,7 +28,7 @@ pub(super) fn run(args: &Instances) -> Result<()> {
     print(&page)
 }
 
-fn json(worker: &Worker) -> Value {
+fn json(worker: &RegisteredInstance) -> Value {
     json!({
         "instance": worker.instance,
         "bot": worker.bot,
@@ -43,12 +43,12 @@ fn json(worker: &Worker) -> Value {
 }
 
 /// A table.
-fn text(workers: &[Worker]) -> String {
+fn text(workers: &[RegisteredInstance]) -> String {
     if workers.is_empty() {
         return "no worker is registered\n".to_owned();
     }
     let head = ["INSTANCE", "BOT", "TOKEN", "GENERATION", "LAST SEEN", "LOCKED"].map(str::to_owned);
-    let row = |worker: &Worker| {
+    let row = |worker: &RegisteredInstance| {
         let locked = worker.locked.as_ref().map(|(time, why)| format!("{} {}", rfc3339(*time), shown(why)));
         [
             worker.instance.clone(),
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn workers_are_a_table_and_a_list() {
-        let worker = |instance: &str, locked| Worker {
+        let worker = |instance: &str, locked| RegisteredInstance {
             instance: instance.into(),
             token: "jenkins".into(),
             bot: "deployer".into(),
