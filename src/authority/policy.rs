@@ -31,7 +31,7 @@ mod tests;
 pub use decide::grant::{Grant, OutputGrant, Preview, SshGrant, TlsGrant};
 pub use decide::matching::{RuleTrial, Trial};
 pub use lints::{Finding, LINTS, Lint, Report};
-pub use output::{MAX_OUTPUTS, OUTPUTS, OutputKind};
+pub use output::{MAX_OUTPUTS, OUTPUTS, OutputPolicy};
 pub use request::PolicyRequest;
 pub use resources::{JoinToken, Origin, Policy};
 pub use source::Source;
