@@ -61,7 +61,7 @@ authority::store: clock error folder join::instance join::verify random
 # Of the store, only the proof that something is recorded.
 authority::keys: authority::store::Recorded clock error folder pem random wire
 authority::policy: denial document error join::method join::METHODS join::names join::rules
-    join::verify principal text wire
+    join::verify output principal text wire
 authority::config: authority::policy document error folder net
 # A grant, and nothing else of the policy or of who the job is; of the store what is recorded.
 authority::issue: authority::keys authority::policy::decide::grant authority::store::CertificateKind
