@@ -7,7 +7,7 @@ use super::Authority;
 use super::issue::request::{OutputKeys, binding_of};
 use super::issue::{Prepared, RequestContext, Signed};
 use super::policy::{Asked, JoinToken, Policy};
-use super::store::roster::Barred;
+use super::store::instances::JoinRefusal;
 use super::store::{Issued, NewIssuance, NewRefusal, record};
 use crate::clock::rfc3339;
 use crate::denial::{Denial, Reason};
@@ -164,11 +164,11 @@ async fn decide(
     let (recorded, generation) = match record::exchange(authority.store.as_ref(), entry).await? {
         Issued::Accepted { plan, generation } => (plan, generation),
         Issued::Used => return Err(used("used before for other keys or outputs, or revoked since").into()),
-        Issued::Barred(barred) => {
-            if matches!(barred, Barred::LockedNow { .. } | Barred::Ahead { .. }) {
+        Issued::Refused(refusal) => {
+            if matches!(refusal, JoinRefusal::LockedNow { .. } | JoinRefusal::Ahead { .. }) {
                 authority.lists.forget();
             }
-            return Err(denial_of(barred).with_claims(identity.claims(), true).into());
+            return Err(denial_of(refusal).with_claims(identity.claims(), true).into());
         }
     };
 
@@ -189,21 +189,21 @@ async fn decide(
     Ok((signed, instance.zip(generation).map(|(id, generation)| JoinedInstance { id, generation })))
 }
 
-fn denial_of(barred: Barred) -> Denial {
-    match barred {
-        Barred::Unknown => {
+fn denial_of(refusal: JoinRefusal) -> Denial {
+    match refusal {
+        JoinRefusal::Unknown => {
             Denial::new(Reason::InstanceUnknown, "no such instance with this key and join token")
         }
-        Barred::Secret => Denial::new(
+        JoinRefusal::Secret => Denial::new(
             Reason::RegistrationRefused,
             "the secret is unknown, used up, expired, or of another join token",
         ),
-        Barred::Ahead { expected } => {
+        JoinRefusal::Ahead { expected } => {
             let detail = format!("the generation expected is {expected}, and this one was never given out");
             Denial::new(Reason::GenerationAhead, detail)
         }
-        Barred::Locked => Denial::new(Reason::InstanceLocked, "it was locked before"),
-        Barred::LockedNow { expected } => {
+        JoinRefusal::Locked => Denial::new(Reason::InstanceLocked, "it was locked before"),
+        JoinRefusal::LockedNow { expected } => {
             let told = format!(
                 "it presents an old generation ({expected} was expected), as a copy of its storage would"
             );
@@ -221,7 +221,7 @@ fn join_token<'p>(policy: &'p Policy, request: &ExchangeRequest) -> Result<&'p J
         None => Denial::new(Reason::TokenUnknown, "no join token of that name"),
     };
     // Garbage is told so whether there is such a join token or not.
-    if let Some(method) = join::method(&request.join_method) {
+    if let Some(method) = join::find(&request.join_method) {
         (method.unverified)(&request.proof)?;
     }
     Err(denial)
@@ -245,7 +245,7 @@ fn entry(
         replay: identity.replay().clone(),
         // A proof that is bound to keys is for one request; a platform that binds gives another for another.
         max_uses: if identity.is_bound() { 1 } else { token.max_uses },
-        membership: identity.join().cloned(),
+        join: identity.join().cloned(),
         plan,
     }
 }
@@ -263,7 +263,7 @@ async fn refuse(
     }
     // A refusal before the proof was read says the same as one after it.
     if denial.claims.is_none()
-        && let Some(method) = join::method(&request.join_method)
+        && let Some(method) = join::find(&request.join_method)
     {
         denial.claims = (method.unverified)(&request.proof).map_or_else(|no| no.claims, Some);
     }

@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 
 use crate::denial::Denial;
 use crate::error::Error;
-use crate::join::Method;
+use crate::join::method::Method;
 use crate::join::verify::{AssumedIdentity, Identity, Verifier};
 use crate::wire::OutputRequest;
 

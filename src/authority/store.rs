@@ -11,11 +11,11 @@ use crate::join::instance::{InstanceJoin, Instances};
 use crate::join::verify::Replay;
 
 mod body;
+pub mod instances;
 pub mod record;
-pub mod roster;
 pub mod sqlite;
 
-use roster::Barred;
+use instances::JoinRefusal;
 
 /// What a [`Store`] must be beside its methods: one of this folder.
 mod sealed {
@@ -127,7 +127,7 @@ pub struct NewIssuance<P = PlanRecord> {
     /// How many requests may use it, each with keys or outputs of its own; at least one.
     pub max_uses: u32,
     /// Which registered worker it is for, if one.
-    pub membership: Option<InstanceJoin>,
+    pub join: Option<InstanceJoin>,
     /// What will be signed.
     pub plan: P,
 }
@@ -145,7 +145,7 @@ pub enum Issued<P = Option<String>> {
     /// The proof was used for something else, or what it was used for is revoked.
     Used,
     /// A registered worker's join is not accepted.
-    Barred(Barred),
+    Refused(JoinRefusal),
 }
 
 /// A certificate that a command is about to sign.

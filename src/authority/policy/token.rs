@@ -5,7 +5,7 @@ use super::origin::Origin;
 use super::section::Section;
 use crate::document::{self, Mistake, Node, Value};
 use crate::join::verify::Verifier;
-use crate::join::{self, Method};
+use crate::join::{self, method::Method};
 use crate::text::shown;
 
 /// The most requests that may use one proof.
@@ -120,7 +120,7 @@ fn configure(
 
 fn find_method(node: &Node) -> Result<&'static Method, Mistake> {
     let name = node.text("join_method")?;
-    join::method(name).ok_or_else(|| {
+    join::find(name).ok_or_else(|| {
         let names = join::names();
         let mistake = Mistake::new(node.place, format!("there is no join method `{}`", shown(name)));
         match document::nearest(name, &names) {

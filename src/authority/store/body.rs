@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::roster::NewSecret;
+use super::instances::NewSecret;
 use super::{CertificateKind, NewCertificate, NewIssuance, NewRefusal, NewRevocation, NewSigned};
 use crate::clock::rfc3339;
 use crate::error::{Context as _, Kind, Result};
@@ -96,7 +96,7 @@ const GIVEN_BACK: &str = "given_back";
 pub(super) fn issued(entry: &NewIssuance) -> Result<String> {
     let mut body = Body {
         issuance_id: Some(&entry.plan.id),
-        instance: entry.membership.as_ref().map(|member| member.instance.as_str()),
+        instance: entry.join.as_ref().map(|join| join.instance.as_str()),
         bot: Some(&entry.bot),
         token: Some(&entry.token),
         join_method: Some(&entry.join_method),
@@ -167,7 +167,7 @@ pub(super) fn secret_added(entry: &NewSecret) -> Result<String> {
 }
 
 /// What the events of a worker have in common.
-fn of_worker<'a>(entry: &'a NewIssuance, name: &'a str, instance: &'a str) -> Body<'a> {
+fn of_instance<'a>(entry: &'a NewIssuance, name: &'a str, instance: &'a str) -> Body<'a> {
     Body {
         instance: Some(instance),
         bot: Some(&entry.bot),
@@ -179,29 +179,29 @@ fn of_worker<'a>(entry: &'a NewIssuance, name: &'a str, instance: &'a str) -> Bo
 }
 
 /// The `registered` event of a worker whose first issuance is `entry`.
-pub(super) fn registered(entry: &NewIssuance, member: &InstanceJoin, secret_id: &str) -> Result<String> {
+pub(super) fn registered(entry: &NewIssuance, join: &InstanceJoin, secret_id: &str) -> Result<String> {
     let body = Body {
         secret_id: Some(secret_id),
-        replaces: member.replaces.as_deref(),
-        ..of_worker(entry, "registered", &member.instance)
+        replaces: join.replaces.as_deref(),
+        ..of_instance(entry, "registered", &join.instance)
     };
     text(&body, None)
 }
 
 /// The `replaced` event of a worker whose place `instance` has taken.
 pub(super) fn replaced(entry: &NewIssuance, instance: &str, old: &str) -> Result<String> {
-    text(&Body { replaced_by: Some(instance), ..of_worker(entry, "replaced", old) }, None)
+    text(&Body { replaced_by: Some(instance), ..of_instance(entry, "replaced", old) }, None)
 }
 
 /// The `locked` event of a worker, caused by the join that `entry` would have recorded.
 pub(super) fn locked(
     entry: &NewIssuance,
-    member: &InstanceJoin,
+    join: &InstanceJoin,
     expected: i64,
     serials: &[i64],
     reason: &'static str,
 ) -> Result<String> {
-    let presented = member.claims.generation;
+    let presented = join.claims.generation;
     let why = if presented > expected {
         "the storage is newer than what the authority remembers"
     } else {
@@ -213,7 +213,7 @@ pub(super) fn locked(
         reason: Some(reason),
         detail: Some(&detail),
         serials: Some(serials.iter().map(ToString::to_string).collect()),
-        ..of_worker(entry, "locked", &member.instance)
+        ..of_instance(entry, "locked", &join.instance)
     };
     text(&body, None)
 }

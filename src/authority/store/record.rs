@@ -129,7 +129,7 @@ pub async fn exchange<P: ExchangePlan>(
     entry: NewIssuance<P>,
 ) -> Result<Issued<Recorded<P>>> {
     let NewIssuance { time, bot, token, join_method, provenance, claims, peer, replay, max_uses, .. } = entry;
-    let NewIssuance { membership, plan, .. } = entry;
+    let NewIssuance { join, plan, .. } = entry;
     let record = plan.record()?;
     let entry = NewIssuance {
         time,
@@ -141,7 +141,7 @@ pub async fn exchange<P: ExchangePlan>(
         peer,
         replay,
         max_uses,
-        membership,
+        join,
         plan: record,
     };
     Ok(match store.issue(entry).await? {
@@ -152,7 +152,7 @@ pub async fn exchange<P: ExchangePlan>(
             Issued::Accepted { plan: Recorded { plan: P::read(&Kept(kept))?, is_retry: true }, generation }
         }
         Issued::Used => Issued::Used,
-        Issued::Barred(barred) => Issued::Barred(barred),
+        Issued::Refused(refusal) => Issued::Refused(refusal),
     })
 }
 

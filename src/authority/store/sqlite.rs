@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::BoxFuture;
 
-use super::roster::{NewSecret, Roster, Worker};
+use super::instances::{InstanceRecord, InstanceStore, NewSecret};
 use super::{
     CertificateRecord, Event, EventFilter, Issued, NewIssuance, NewRefusal, NewRevocation, NewSigned,
     RevocationList, Revoked, Store, body, sealed,
@@ -16,8 +16,8 @@ use super::{
 use crate::error::{Context as _, Kind, Result};
 use crate::join::instance::{Instance, Instances};
 
+mod instances;
 mod reads;
-mod roster;
 mod rows;
 mod schema;
 mod threads;
@@ -130,24 +130,24 @@ impl Store for Sqlite {
 impl Instances for Sqlite {
     fn instance<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Instance>>> {
         let id = id.to_owned();
-        Box::pin(self.reader.read(move |connection| roster::instance(connection, &id)))
+        Box::pin(self.reader.read(move |connection| instances::instance(connection, &id)))
     }
 
     fn admits<'a>(&'a self, secret: &'a [u8; 32], token: &'a str, now: i64) -> BoxFuture<'a, Result<bool>> {
         let (secret, token) = (*secret, token.to_owned());
-        Box::pin(self.reader.read(move |connection| roster::admits(connection, &secret, &token, now)))
+        Box::pin(self.reader.read(move |connection| instances::admits(connection, &secret, &token, now)))
     }
 }
 
-impl Roster for Sqlite {
+impl InstanceStore for Sqlite {
     fn add_secret(&self, entry: NewSecret) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             let body = body::secret_added(&entry)?;
-            self.writer.write(move |connection| roster::add_secret(connection, &entry, &body)).await
+            self.writer.write(move |connection| instances::add_secret(connection, &entry, &body)).await
         })
     }
 
-    fn instances(&self) -> BoxFuture<'_, Result<Vec<Worker>>> {
-        Box::pin(self.reader.read(roster::instances))
+    fn instances(&self) -> BoxFuture<'_, Result<Vec<InstanceRecord>>> {
+        Box::pin(self.reader.read(instances::instances))
     }
 }

@@ -17,7 +17,7 @@ use crate::destination::directory::{TEMPORARY, entries, is_temporary, open_at};
 use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::{absolute, trust};
-use crate::join::Method;
+use crate::join::method::Method;
 use crate::join::prove::{LockedStorage, Storage};
 use crate::join::source::TokenSource;
 use crate::random;

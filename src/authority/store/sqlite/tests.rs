@@ -14,7 +14,7 @@ use crate::clock::LEEWAY;
 use crate::join::verify::Replay;
 
 mod files;
-mod roster;
+mod instances;
 
 const NOW: i64 = 1_795_348_800;
 
@@ -117,7 +117,7 @@ fn issuance(n: u64) -> NewIssuance {
         peer: "192.0.2.7".into(),
         replay: Replay { issuer: "https://issuer".into(), id: format!("jti-{n}"), held_until: NOW + 300 },
         max_uses: 1,
-        membership: None,
+        join: None,
         plan: PlanRecord {
             id: format!("i{n}"),
             fingerprint: [7; 32],

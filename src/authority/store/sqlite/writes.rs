@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::super::body::{self, Origin};
 use super::super::{Issued, NewIssuance, NewRefusal, NewRevocation, NewSigned, Revoked};
-use super::roster;
+use super::instances;
 use super::rows::{self, Columns, Row, certificates, event};
 
 /// Uses the proof up and records the issuance. The insert under the unique
@@ -18,8 +18,8 @@ pub(super) fn issue(
     rows: &[Row],
     body: &str,
 ) -> rusqlite::Result<Issued> {
-    if let Some(member) = &entry.membership {
-        return roster::join(connection, entry, rows, body, member);
+    if let Some(join) = &entry.join {
+        return instances::join(connection, entry, rows, body, join);
     }
     let mut free = false;
     for nth in 0..entry.max_uses.max(1) {
@@ -119,7 +119,7 @@ pub(super) fn prune(connection: &Connection, now: i64, step: usize) -> rusqlite:
                 SELECT issuance, id FROM assertions WHERE held_until < ?1 LIMIT ?2)",
         )?
         .execute([now, limit])?;
-    roster::prune(connection, now)?;
+    instances::prune(connection, now)?;
     Ok(proofs.max(assertions) >= step)
 }
 

@@ -4,7 +4,7 @@
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::super::body;
-use super::super::roster::{AHEAD, Barred, COPIED, NewSecret, REPLACED, Worker};
+use super::super::instances::{AHEAD, COPIED, InstanceRecord, JoinRefusal, NewSecret, REPLACED};
 use super::super::{Issued, NewIssuance};
 use super::rows::{self, Columns, Row};
 use crate::clock::LEEWAY;
@@ -53,11 +53,11 @@ pub(super) fn join(
     entry: &NewIssuance,
     rows: &[Row],
     body: &str,
-    member: &InstanceJoin,
+    join: &InstanceJoin,
 ) -> rusqlite::Result<Issued> {
-    let found = known(connection, &member.instance)?;
+    let found = known(connection, &join.instance)?;
     if found.as_ref().is_some_and(|known| known.locked) {
-        return Ok(Issued::Barred(Barred::Locked));
+        return Ok(Issued::Refused(JoinRefusal::Locked));
     }
     let key = rows::proof_key(&entry.replay, 0);
     // The same request again is answered again, and so is one that a later one has overtaken refused,
@@ -76,35 +76,35 @@ pub(super) fn join(
         });
     }
     let (number, last) = match &found {
-        Some(known) if known.token != entry.token || known.key != member.key => {
-            return Ok(Issued::Barred(Barred::Unknown));
+        Some(known) if known.token != entry.token || known.key != join.key => {
+            return Ok(Issued::Refused(JoinRefusal::Unknown));
         }
         Some(known) => (known.number, known.last.clone()),
-        None => match register(connection, entry, member)? {
+        None => match register(connection, entry, join)? {
             Ok(number) => (number, LastJoin::default()),
-            Err(barred) => return Ok(Issued::Barred(barred)),
+            Err(refusal) => return Ok(Issued::Refused(refusal)),
         },
     };
     let expected = last.expected;
-    let accepted = match last.judge(&member.claims) {
+    let accepted = match last.judge(&join.claims) {
         Judgement::Accepted(accepted) => accepted,
         // A new worker that begins anywhere but at the start is none; what registering it did is undone.
         _ if found.is_none() => {
-            return Err(rusqlite::Error::IntegralValueOutOfRange(0, member.claims.generation));
+            return Err(rusqlite::Error::IntegralValueOutOfRange(0, join.claims.generation));
         }
         // The store was put back from a copy, or somebody holds the key and tries. An older copy of the storage
         // would be let in from here on, and the worker itself never again.
         Judgement::Ahead => {
-            lock(connection, entry, member, number, expected, AHEAD)?;
-            return Ok(Issued::Barred(Barred::Ahead { expected }));
+            lock(connection, entry, join, number, expected, AHEAD)?;
+            return Ok(Issued::Refused(JoinRefusal::Ahead { expected }));
         }
         Judgement::Forked => {
-            lock(connection, entry, member, number, expected, COPIED)?;
-            return Ok(Issued::Barred(Barred::LockedNow { expected }));
+            lock(connection, entry, join, number, expected, COPIED)?;
+            return Ok(Issued::Refused(JoinRefusal::LockedNow { expected }));
         }
     };
     rows::use_up(connection, entry, key.as_ref(), rows, Some(accepted.expected))?;
-    overtake(connection, entry, member)?;
+    overtake(connection, entry, join)?;
     connection
         .prepare_cached(
             "UPDATE instances SET generation = ?2, base = ?3, attempt = ?4, tries = ?5, last = ?6, seen = ?7, bot = ?8
@@ -120,8 +120,8 @@ pub(super) fn join(
             entry.time,
             entry.bot
         ])?;
-    if let Some(old) = found.and_then(|known| known.replaces).filter(|_| member.claims.generation > 0) {
-        replace(connection, entry, number, &member.instance, &old)?;
+    if let Some(old) = found.and_then(|known| known.replaces).filter(|_| join.claims.generation > 0) {
+        replace(connection, entry, number, &join.instance, &old)?;
     }
     let issuance = rows::record(connection, entry, rows, body)?;
     connection
@@ -140,16 +140,16 @@ fn used(connection: &Connection, key: &[u8]) -> rusqlite::Result<Option<([u8; 32
 
 /// The requests that the worker made before this one are used up with it: one
 /// that arrives late does not look like a copy's.
-fn overtake(connection: &Connection, entry: &NewIssuance, member: &InstanceJoin) -> rusqlite::Result<()> {
+fn overtake(connection: &Connection, entry: &NewIssuance, join: &InstanceJoin) -> rusqlite::Result<()> {
     let mut insert = connection.prepare_cached(
         "INSERT INTO proofs (key, fingerprint, certificate, held_until, plan) VALUES (?1, ?2, 0, ?3, '')
          ON CONFLICT (key) DO NOTHING",
     )?;
-    for id in &member.claims.earlier {
+    for id in &join.claims.earlier {
         let replay = Replay { id: id.clone(), ..entry.replay.clone() };
         let key = rows::proof_key(&replay, 0);
         // A fingerprint that no request has.
-        insert.execute(params![key.as_ref(), [0_u8; 32], member.held_until])?;
+        insert.execute(params![key.as_ref(), [0_u8; 32], join.held_until])?;
     }
     Ok(())
 }
@@ -158,28 +158,28 @@ fn overtake(connection: &Connection, entry: &NewIssuance, member: &InstanceJoin)
 fn register(
     connection: &Connection,
     entry: &NewIssuance,
-    member: &InstanceJoin,
-) -> rusqlite::Result<Result<i64, Barred>> {
-    let Some(secret) = member.secret else { return Ok(Err(Barred::Unknown)) };
-    if member.claims.generation != 0 {
-        return Ok(Err(Barred::Ahead { expected: 0 }));
+    join: &InstanceJoin,
+) -> rusqlite::Result<Result<i64, JoinRefusal>> {
+    let Some(secret) = join.secret else { return Ok(Err(JoinRefusal::Unknown)) };
+    if join.claims.generation != 0 {
+        return Ok(Err(JoinRefusal::Ahead { expected: 0 }));
     }
     let id: Option<String> = connection
         .prepare_cached(
             "UPDATE secrets SET instance = ?2 WHERE hash = ?1 AND token = ?3 AND expires > ?4 AND instance IS NULL
              RETURNING id",
         )?
-        .query_row(params![secret, member.instance, entry.token, entry.time], |row| row.get(0))
+        .query_row(params![secret, join.instance, entry.token, entry.time], |row| row.get(0))
         .optional()?;
-    let Some(secret_id) = id else { return Ok(Err(Barred::Secret)) };
+    let Some(secret_id) = id else { return Ok(Err(JoinRefusal::Secret)) };
     let number = connection
         .prepare_cached(
             "INSERT INTO instances (id, token, bot, key, generation, base, attempt, tries, last, replaces, registered, seen)
              VALUES (?1, ?2, ?3, ?4, 0, 0, '', 0, '', ?6, ?5, ?5)",
         )?
-        .insert(params![member.instance, entry.token, entry.bot, member.key, entry.time, member.replaces])?;
-    let body = body::registered(entry, member, &secret_id).map_err(rows::told)?;
-    rows::event(connection, &columns(entry, "registered", &member.instance), &body)?;
+        .insert(params![join.instance, entry.token, entry.bot, join.key, entry.time, join.replaces])?;
+    let body = body::registered(entry, join, &secret_id).map_err(rows::told)?;
+    rows::event(connection, &columns(entry, "registered", &join.instance), &body)?;
     Ok(Ok(number))
 }
 
@@ -210,7 +210,7 @@ fn replace(
 fn lock(
     connection: &Connection,
     entry: &NewIssuance,
-    member: &InstanceJoin,
+    join: &InstanceJoin,
     number: i64,
     expected: i64,
     reason: &'static str,
@@ -228,8 +228,8 @@ fn lock(
     if !serials.is_empty() {
         connection.prepare_cached("UPDATE state SET revocations = revocations + 1")?.execute([])?;
     }
-    let body = body::locked(entry, member, expected, &serials, reason).map_err(rows::told)?;
-    rows::event(connection, &columns(entry, "locked", &member.instance), &body).map(drop)
+    let body = body::locked(entry, join, expected, &serials, reason).map_err(rows::told)?;
+    rows::event(connection, &columns(entry, "locked", &join.instance), &body).map(drop)
 }
 
 fn columns<'a>(entry: &'a NewIssuance, event: &'a str, id: &'a str) -> Columns<'a> {
@@ -276,14 +276,14 @@ pub(super) fn admits(
 }
 
 /// Every instance.
-pub(super) fn instances(connection: &Connection) -> rusqlite::Result<Vec<Worker>> {
+pub(super) fn instances(connection: &Connection) -> rusqlite::Result<Vec<InstanceRecord>> {
     connection
         .prepare_cached(
             "SELECT id, token, bot, generation, registered, seen, locked, reason FROM instances ORDER BY number",
         )?
         .query_map([], |row| {
             let (locked, reason): (Option<i64>, Option<String>) = (row.get(6)?, row.get(7)?);
-            Ok(Worker {
+            Ok(InstanceRecord {
                 instance: row.get(0)?,
                 token: row.get(1)?,
                 bot: row.get(2)?,

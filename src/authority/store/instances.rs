@@ -1,16 +1,16 @@
-//! The roster of registered workers, as commands see it.
+//! Registered instances, as commands see them.
 
 use futures_util::future::BoxFuture;
 
 use crate::error::Result;
 
 /// What commands do with the workers that stay.
-pub trait Roster {
+pub trait InstanceStore {
     /// Keeps a registration secret, by its hash, with an event.
     fn add_secret(&self, entry: NewSecret) -> BoxFuture<'_, Result<()>>;
 
     /// Every registered worker, in the order of registration.
-    fn instances(&self) -> BoxFuture<'_, Result<Vec<Worker>>>;
+    fn instances(&self) -> BoxFuture<'_, Result<Vec<InstanceRecord>>>;
 }
 
 /// A secret that may register one worker.
@@ -32,7 +32,7 @@ pub struct NewSecret {
 
 /// A registered worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Worker {
+pub struct InstanceRecord {
     /// Its id.
     pub instance: String,
     /// The join token that it registered with.
@@ -51,7 +51,7 @@ pub struct Worker {
 
 /// Why a join of an instance was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Barred {
+pub enum JoinRefusal {
     /// There is none of that id with that key and join token, or no longer.
     Unknown,
     /// The secret does not register it, or not any more.
@@ -70,9 +70,9 @@ pub enum Barred {
     },
 }
 
-/// The reason of a lock by [`Barred::LockedNow`].
+/// The reason of a lock by [`JoinRefusal::LockedNow`].
 pub const COPIED: &str = "generation_used";
-/// The reason of a lock by [`Barred::Ahead`].
+/// The reason of a lock by [`JoinRefusal::Ahead`].
 pub const AHEAD: &str = "generation_ahead";
 /// The reason of a lock of a worker that registered anew: its old key is good for nothing.
 pub const REPLACED: &str = "replaced";
