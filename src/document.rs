@@ -1,213 +1,27 @@
-//! YAML read strictly: every value knows its place, every key must be known.
+//! YAML read strictly: every value knows its place, every key must be known,
+//! and no value may be empty.
 //!
-//! Policies, `authority.yaml` and `--config` files all come through here: the
-//! text becomes [`Node`]s, and a [`Mapping`] is taken apart key by key; what
-//! is left over at [`Mapping::finish`] is a mistake with a suggestion.
+//! Policies, the sections of join methods, `authority.yaml` and `--config`
+//! files all come through here: the text becomes [`Node`]s, and a [`Mapping`]
+//! is taken apart key by key. It collects its mistakes; what nobody took is one
+//! of them at [`Mapping::finish`].
+//!
+//! A key whose value is nothing, `''`, `[]` or `{}` is never as if it were not
+//! there: the empty variable of a template would take a restriction away.
 
-use std::fmt;
+#[cfg(test)]
+pub(crate) mod emptied;
+mod mistake;
+mod yaml;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::Spanned;
+pub use mistake::{Mistake, Mistakes, Place};
+pub use yaml::{Key, MAX_BYTES, Node, Value, parse};
 
-use crate::error::Error;
-use crate::text::shown;
-
-/// The largest file that is read, in bytes: a policy of 10,000 tokens is about 4 MB.
-pub const MAX_BYTES: usize = 64 << 20;
-
-/// Where something stands in its file; lines and columns count from one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Place {
-    /// The line.
-    pub line: u64,
-    /// The column, in characters.
-    pub column: u64,
-}
-
-/// A mistake in a document: where, what, and what to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mistake {
-    /// Where.
-    pub place: Place,
-    /// What is wrong.
-    pub message: String,
-    /// What to do about it, where that is known.
-    pub hint: Option<String>,
-}
-
-impl Mistake {
-    /// A mistake at `place`.
-    pub fn new(place: Place, message: impl Into<String>) -> Self {
-        Self { place, message: message.into(), hint: None }
-    }
-
-    /// With what to do about it.
-    #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-
-    /// As an error of `file`.
-    #[must_use]
-    pub fn in_file(&self, file: &str) -> Error {
-        let error = Error::usage(format!("{file}:{self}"));
-        match &self.hint {
-            Some(hint) => error.hint(hint.clone()),
-            None => error,
-        }
-    }
-}
-
-/// `LINE:COLUMN: message`.
-impl fmt::Display for Mistake {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: {}", self.place.line, self.place.column, self.message)
-    }
-}
-
-/// A value and its place.
-#[derive(Clone, Debug)]
-pub struct Node {
-    /// Where it stands.
-    pub place: Place,
-    /// What it is.
-    pub value: Value,
-}
-
-/// What YAML can say.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Value {
-    /// Nothing.
-    Null,
-    /// `true`, `false` and, as YAML 1.1 has it, `yes`, `no`, `on`, `off` where a boolean is wanted.
-    Bool(bool),
-    /// A whole number.
-    Int(i64),
-    /// Any other number.
-    Float(f64),
-    /// Text.
-    Text(String),
-    /// A list.
-    List(Vec<Node>),
-    /// A mapping, in the order of the file.
-    Map(Vec<(Key, Node)>),
-}
-
-/// A mapping's key and its place.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Key {
-    /// Where it stands.
-    pub place: Place,
-    /// Its text.
-    pub text: String,
-}
-
-impl PartialEq for Node {
-    fn eq(&self, other: &Self) -> bool {
-        self.value == other.value
-    }
-}
-
-/// Reads every document of `text`; empty ones are left out.
-///
-/// # Errors
-/// The first mistake: not YAML, a duplicate key, too deep, too large.
-pub fn parse(text: &str) -> Result<Vec<Node>, Mistake> {
-    if text.len() > MAX_BYTES {
-        return Err(Mistake::new(Place::default(), format!("larger than {MAX_BYTES} bytes")));
-    }
-    let options = serde_saphyr::options! {
-        with_snippet: false,
-        budget: serde_saphyr::budget! {
-            max_documents: 100_000,
-            max_events: 20_000_000,
-            max_nodes: 10_000_000,
-            max_depth: 32,
-            max_anchors: 64,
-            max_aliases: 1_000,
-            max_total_scalar_bytes: MAX_BYTES,
-        },
-    };
-    let documents: Vec<Spanned<Value>> =
-        serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
-            let place = error.location().map_or_else(Place::default, place);
-            let message = error.without_snippet().to_string();
-            // The place is told once, in front.
-            let message = message.split(" at line ").next().unwrap_or_default().replace('\n', " ");
-            Mistake::new(place, message)
-        })?;
-    Ok(documents.into_iter().map(node).filter(|node| node.value != Value::Null).collect())
-}
-
-fn place(location: serde_saphyr::Location) -> Place {
-    Place { line: location.line(), column: location.column() }
-}
-
-fn node(spanned: Spanned<Value>) -> Node {
-    Node { place: place(spanned.referenced), value: spanned.value }
-}
-
-impl<'de> Deserialize<'de> for Value {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct AnyValue;
-        impl<'de> Visitor<'de> for AnyValue {
-            type Value = Value;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a YAML value")
-            }
-            fn visit_unit<E>(self) -> Result<Value, E> {
-                Ok(Value::Null)
-            }
-            fn visit_none<E>(self) -> Result<Value, E> {
-                Ok(Value::Null)
-            }
-            fn visit_some<D: Deserializer<'de>>(self, inner: D) -> Result<Value, D::Error> {
-                Value::deserialize(inner)
-            }
-            fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-                Ok(Value::Bool(value))
-            }
-            fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-                Ok(Value::Int(value))
-            }
-            fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Value, E> {
-                i64::try_from(value).map(Value::Int).map_err(|_| E::custom("number too large"))
-            }
-            fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-                Ok(Value::Float(value))
-            }
-            fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-                Ok(Value::Text(value.to_owned()))
-            }
-            fn visit_string<E>(self, value: String) -> Result<Value, E> {
-                Ok(Value::Text(value))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-                let mut list = Vec::new();
-                while let Some(item) = seq.next_element::<Spanned<Value>>()? {
-                    list.push(node(item));
-                }
-                Ok(Value::List(list))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-                let mut pairs = Vec::new();
-                while let Some(key) = map.next_key::<Spanned<String>>()? {
-                    let value = node(map.next_value::<Spanned<Value>>()?);
-                    pairs.push((Key { place: place(key.referenced), text: key.value }, value));
-                }
-                Ok(Value::Map(pairs))
-            }
-        }
-        deserializer.deserialize_any(AnyValue)
-    }
-}
+use crate::text::{did_you_mean, shown};
 
 impl Node {
     /// What kind of thing it is, for a message.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
+    fn kind(&self) -> &'static str {
         match self.value {
             Value::Null => "nothing",
             Value::Bool(_) => "a boolean",
@@ -218,21 +32,37 @@ impl Node {
         }
     }
 
+    /// A mistake where it is nothing or empty, and otherwise that it is not what is `wanted`.
     fn wrong(&self, what: &str, wanted: &str) -> Mistake {
-        Mistake::new(self.place, format!("`{what}` must be {wanted}, not {}", self.kind()))
+        let message = match &self.value {
+            Value::Null => format!("{what} has no value"),
+            _ if self.is_empty() => format!("{what} is empty"),
+            _ => return Mistake::new(self.place, format!("{what} must be {wanted}, not {}", self.kind())),
+        };
+        Mistake::new(self.place, message).hint("give it a value, or leave it out")
+    }
+
+    fn is_empty(&self) -> bool {
+        match &self.value {
+            Value::Null => true,
+            Value::Text(text) => text.is_empty(),
+            Value::List(list) => list.is_empty(),
+            Value::Map(pairs) => pairs.is_empty(),
+            _ => false,
+        }
     }
 
     /// Text; `what` names it in a mistake.
     ///
     /// # Errors
-    /// Where it is anything else. A number or boolean gets the hint to quote it.
+    /// Where it is empty or anything else. A number or boolean gets the hint to quote it.
     pub fn text(&self, what: &str) -> Result<&str, Mistake> {
         match &self.value {
-            Value::Text(text) => Ok(text),
-            Value::Int(_) | Value::Float(_) | Value::Bool(_) => {
-                Err(self.wrong(what, "text").hint(format!("put the value of `{what}` in quotes")))
-            }
-            _ => Err(self.wrong(what, "text")),
+            Value::Text(text) if !text.is_empty() => Ok(text),
+            Value::Int(_) | Value::Float(_) | Value::Bool(_) => Err(self
+                .wrong(&format!("`{what}`"), "text")
+                .hint(format!("put the value of `{what}` in quotes"))),
+            _ => Err(self.wrong(&format!("`{what}`"), "text")),
         }
     }
 
@@ -245,7 +75,7 @@ impl Node {
             Value::Bool(value) => Ok(*value),
             Value::Text(text) if matches!(text.as_str(), "yes" | "on") => Ok(true),
             Value::Text(text) if matches!(text.as_str(), "no" | "off") => Ok(false),
-            _ => Err(self.wrong(what, "true or false")),
+            _ => Err(self.wrong(&format!("`{what}`"), "true or false")),
         }
     }
 
@@ -257,40 +87,45 @@ impl Node {
         parse_duration(self.text(what)?).map_err(|why| Mistake::new(self.place, format!("`{what}`: {why}")))
     }
 
-    /// A list; nothing is an empty one.
+    /// A list.
     ///
     /// # Errors
-    /// Where it is anything else.
+    /// Where it is empty or anything else.
     pub fn list(&self, what: &str) -> Result<&[Node], Mistake> {
         match &self.value {
-            Value::List(list) => Ok(list),
-            Value::Null => Ok(&[]),
-            _ => Err(self.wrong(what, "a list")),
+            Value::List(list) if !list.is_empty() => Ok(list),
+            _ => Err(self.wrong(&format!("`{what}`"), "a list")),
         }
     }
 
     /// A list of texts.
     ///
     /// # Errors
-    /// Where it, or an item, is anything else.
+    /// Where it is empty, or it or an item is anything else.
     pub fn texts(&self, what: &str) -> Result<Vec<String>, Mistake> {
         self.list(what)?.iter().map(|item| item.text(what).map(str::to_owned)).collect()
     }
 
-    /// A mapping, to be taken apart; nothing is an empty one.
+    /// A mapping, to be taken apart; `what` names it in mistakes as it is.
+    ///
+    /// # Errors
+    /// Where it is empty or anything else.
+    pub fn mapping(&self, what: &str) -> Result<Mapping<'_>, Mistake> {
+        match &self.value {
+            Value::Map(pairs) if !pairs.is_empty() => Ok(Mapping::of(pairs, self.place, what)),
+            _ => Err(self.wrong(what, "a mapping")),
+        }
+    }
+
+    /// The same, for the few that may have nothing in them.
     ///
     /// # Errors
     /// Where it is anything else.
-    pub fn mapping(&self, what: &str) -> Result<Mapping<'_>, Mistake> {
-        let entries = match &self.value {
-            Value::Map(pairs) => pairs.iter().map(|pair| (pair, false)).collect(),
-            Value::Null => Vec::new(),
-            _ => {
-                let message = format!("{what} must be a mapping, not {}", self.kind());
-                return Err(Mistake::new(self.place, message));
-            }
-        };
-        Ok(Mapping { place: self.place, what: what.to_owned(), entries, known: Vec::new() })
+    pub fn mapping_or_empty(&self, what: &str) -> Result<Mapping<'_>, Mistake> {
+        match &self.value {
+            Value::Map(pairs) if pairs.is_empty() => Ok(Mapping::of(pairs, self.place, what)),
+            _ => self.mapping(what),
+        }
     }
 }
 
@@ -308,23 +143,48 @@ pub fn parse_duration(text: &str) -> Result<u64, String> {
     }
 }
 
-/// A mapping that is taken apart key by key, so that what nobody asked for is noticed.
+/// The one document of `text`.
+///
+/// # Errors
+/// The first mistake of [`parse`], or where there are none or several.
+pub fn parse_one(text: &str) -> Result<Node, Mistake> {
+    let mut nodes = parse(text)?;
+    match (nodes.pop(), nodes.is_empty()) {
+        (Some(node), true) => Ok(node),
+        _ => Err(Mistake::new(Place { line: 1, column: 1 }, "a configuration is one YAML document")),
+    }
+}
+
+/// A mapping that is taken apart key by key, and what is wrong with it so far.
 #[derive(Debug)]
 pub struct Mapping<'a> {
     /// Where it stands.
     pub place: Place,
+    /// The mistakes so far.
+    pub mistakes: Mistakes,
     what: String,
     entries: Vec<(&'a (Key, Node), bool)>,
     known: Vec<&'static str>,
 }
 
 impl<'a> Mapping<'a> {
-    /// The value of `key`, if it is there. An explicit nothing is not, and a mistake at the end.
+    fn of(pairs: &'a [(Key, Node)], place: Place, what: &str) -> Self {
+        let entries = pairs.iter().map(|pair| (pair, false)).collect();
+        Self { place, mistakes: Mistakes::default(), what: what.to_owned(), entries, known: Vec::new() }
+    }
+
+    /// One that has nothing in it.
+    #[must_use]
+    pub fn empty(place: Place, what: &str) -> Self {
+        Self::of(&[], place, what)
+    }
+
+    /// The value of `key`, if it is there, even where that is nothing.
     pub fn take(&mut self, key: &'static str) -> Option<&'a Node> {
         self.known.push(key);
         let (pair, taken) = self.entries.iter_mut().find(|((name, _), _)| name.text == key)?;
         *taken = true;
-        Some(&pair.1).filter(|node| node.value != Value::Null)
+        Some(&pair.1)
     }
 
     /// The value of `key`.
@@ -344,14 +204,6 @@ impl<'a> Mapping<'a> {
         self.take(key).map(|node| node.text(key)).transpose()
     }
 
-    /// The texts of `key`; none if it is absent.
-    ///
-    /// # Errors
-    /// Where it is not a list of texts.
-    pub fn texts(&mut self, key: &'static str) -> Result<Vec<String>, Mistake> {
-        self.take(key).map_or_else(|| Ok(Vec::new()), |node| node.texts(key))
-    }
-
     /// The boolean of `key`; false if it is absent.
     ///
     /// # Errors
@@ -360,12 +212,43 @@ impl<'a> Mapping<'a> {
         self.take(key).map_or(Ok(false), |node| node.boolean(key))
     }
 
-    /// The duration of `key` in seconds, if it is there.
+    /// The value of `key` as `read` has it, if it is there and as it should be.
+    pub fn read<T, E: Into<Mistakes>>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&'a Node, &'static str) -> Result<T, E>,
+    ) -> Option<T> {
+        let node = self.take(key)?;
+        self.mistakes.keep(read(node, key))
+    }
+
+    /// As [`Mapping::read`]; a mistake where it is missing.
+    pub fn require<T, E: Into<Mistakes>>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&'a Node, &'static str) -> Result<T, E>,
+    ) -> Option<T> {
+        let node = self.need(key);
+        let node = self.mistakes.keep(node)?;
+        self.mistakes.keep(read(node, key))
+    }
+
+    /// The version, which must be `v1`: another has other keys.
     ///
     /// # Errors
-    /// Where it is not a duration.
-    pub fn duration(&mut self, key: &'static str) -> Result<Option<u64>, Mistake> {
-        self.take(key).map(|node| node.duration(key)).transpose()
+    /// Where it is another or none.
+    pub fn version(&mut self) -> Result<(), Mistake> {
+        let node = self.need("version")?;
+        match node.text("version")? {
+            "v1" => Ok(()),
+            _ => Err(Mistake::new(node.place, "`version` must be v1")),
+        }
+    }
+
+    /// The texts of a list with their places, those that are text; none where `key` is absent.
+    pub fn texts(&mut self, key: &'static str) -> Vec<(&'a str, Place)> {
+        let items = self.read(key, Node::list).unwrap_or_default();
+        items.iter().filter_map(|item| Some((self.mistakes.keep(item.text(key))?, item.place))).collect()
     }
 
     /// Every key and value left, all taken: for mappings whose keys are data.
@@ -378,40 +261,24 @@ impl<'a> Mapping<'a> {
         .collect()
     }
 
-    /// Nothing may be left, and nothing may be without a value.
+    /// Nothing may be left: each key that nobody took is a mistake.
     ///
     /// # Errors
-    /// The first key that nobody took, with the nearest known one, or that has no value.
-    pub fn finish(self) -> Result<(), Mistake> {
-        if let Some(((key, _), _)) = self.entries.iter().find(|(_, taken)| !taken) {
-            return Err(unknown(key, &self.what, &self.known));
+    /// Every mistake.
+    pub fn finish(mut self) -> Result<(), Mistakes> {
+        for (key, _) in self.rest() {
+            self.mistakes.add(unknown(key, &self.what, &self.known));
         }
-        // A template's empty variable must not take a restriction away.
-        match self.entries.iter().find(|((_, node), _)| node.value == Value::Null) {
-            None => Ok(()),
-            Some(((key, _), _)) => {
-                let mistake = Mistake::new(key.place, format!("`{}` has no value", shown(&key.text)));
-                Err(mistake.hint("give it one, or leave the key out"))
-            }
-        }
+        self.mistakes.or(())
     }
 }
 
 /// The mistake of a key that `what` does not have.
 #[must_use]
 pub fn unknown(key: &Key, what: &str, known: &[&str]) -> Mistake {
-    let mistake = Mistake::new(key.place, format!("{what} has no `{}`", shown(&key.text)));
-    match nearest(&key.text, known) {
-        Some(near) => mistake.hint(format!("did you mean `{near}`?")),
-        None => mistake.hint(format!("it may have: {}", known.join(", "))),
-    }
-}
-
-/// The candidate that is most like `text`, if any is.
-#[must_use]
-pub fn nearest<'c>(text: &str, candidates: &[&'c str]) -> Option<&'c str> {
-    let scored = candidates.iter().map(|candidate| (strsim::jaro_winkler(text, candidate), *candidate));
-    scored.filter(|(score, _)| *score > 0.8).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, near)| near)
+    let hint = did_you_mean(&key.text, known);
+    let hint = hint.unwrap_or_else(|| format!("it may have: {}", known.join(", ")));
+    Mistake::new(key.place, format!("{what} has no `{}`", shown(&key.text))).hint(hint)
 }
 
 #[cfg(test)]
@@ -437,6 +304,7 @@ mod tests {
         assert!(mapping.take("roles").is_none());
         let mistake = mapping.finish().unwrap_err();
         assert_eq!(mistake.to_string(), "1:1: the bot has no `rolse`");
+        let mistake = mistake.into_iter().next().unwrap();
         assert_eq!(mistake.hint.as_deref(), Some("did you mean `roles`?"));
     }
 
@@ -444,8 +312,13 @@ mod tests {
     fn a_key_without_a_value_is_a_mistake() {
         let nodes = parse("host:\nallow: []\n").unwrap();
         let mut mapping = nodes[0].mapping("x").unwrap();
-        assert!(mapping.take("host").is_none() && mapping.take("allow").is_some());
-        assert_eq!(mapping.finish().unwrap_err().to_string(), "1:1: `host` has no value");
+        assert!(mapping.boolean("host").is_err());
+        mapping.read("host", Node::text);
+        mapping.read("allow", Node::list);
+        assert_eq!(
+            mapping.finish().unwrap_err().to_string(),
+            "1:1: `host` has no value\n2:8: `allow` is empty"
+        );
     }
 
     #[test]

@@ -4,7 +4,6 @@
 pub mod crl;
 pub mod labels;
 pub mod lists;
-pub mod lock;
 pub mod principals;
 pub mod refresh;
 pub mod store;

@@ -1,6 +1,8 @@
 //! Short-lived SSH and X.509 certificates for CI jobs, in exchange for the
 //! OIDC token of their run. `docs/architecture.md` is the map.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
+
 pub mod authority;
 pub mod cli;
 pub mod clock;

@@ -47,6 +47,21 @@ pub fn shown_unless_secret(text: &str, secrets: &[&str]) -> String {
     if suspect { "(what it said may hold a secret and is not shown)".to_owned() } else { shown(text) }
 }
 
+/// What to do about a `name` that is not among the `known`: take the one that is
+/// most like it, if any is.
+#[must_use]
+pub fn did_you_mean(name: &str, known: &[&str]) -> Option<String> {
+    let scored = known.iter().map(|known| (strsim::jaro_winkler(name, known), known));
+    let nearest = scored.filter(|(score, _)| *score > 0.8).max_by(|a, b| a.0.total_cmp(&b.0));
+    nearest.map(|(_, known)| format!("did you mean `{known}`?"))
+}
+
+/// The same, or all there are.
+#[must_use]
+pub fn which_of(name: &str, known: &[&str]) -> String {
+    did_you_mean(name, known).unwrap_or_else(|| format!("there are: {}", known.join(", ")))
+}
+
 /// Bytes in hexadecimal.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {

@@ -10,6 +10,9 @@ use serde_json::{Map, Value};
 
 use crate::secret::Secret;
 
+/// The shortest life of a certificate that can be asked for, in seconds.
+pub const MIN_TTL: u32 = 10;
+
 /// `POST /v1/exchange`: what a job asks for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

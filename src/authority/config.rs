@@ -1,19 +1,21 @@
 //! `authority.yaml` and the policy's files: read strictly, resolved against
 //! the data directory, checked before anything starts.
 
-use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::policy::{Policy, Source};
-use crate::document::{self, Mapping, Mistake};
+use crate::document::{self, Mistake, Mistakes, Node};
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::folder::read::{self, Limit, Trust};
+use crate::folder::{self, trust};
 use crate::net::authority_origin;
 
 /// The configuration's name in the data directory.
 pub const FILE: &str = "authority.yaml";
-/// The most files that a policy folder may hold.
+/// The largest file of a policy that is read.
+const POLICY_FILE: Limit = Limit::bytes(16 << 20);
+/// The most entries that a policy folder may hold.
 const MAX_POLICY_FILES: usize = 20_000;
 
 /// A checked configuration; every path is absolute or below the data directory.
@@ -41,58 +43,49 @@ impl Config {
     /// Reads `DIR/authority.yaml`.
     ///
     /// # Errors
-    /// `Kind::Usage` with the place of the first mistake.
+    /// `Kind::Usage` with the place of each mistake.
     pub fn load(data_dir: &Path) -> Result<Self> {
         let path = data_dir.join(FILE);
-        check_private(data_dir)?;
-        let text = fs::read_to_string(&path).map_err(|error| {
-            let cannot = Error::usage(format!("cannot read {}: {error}", path.display()));
-            if error.kind() == std::io::ErrorKind::NotFound {
+        let text = read::raw(&path, Trust::Operators, Limit::FILE).and_then(read::utf8).map_err(|unfit| {
+            let is_missing = unfit.is_missing();
+            let cannot = unfit.error(Kind::Usage, format!("cannot read {}", path.display()));
+            if is_missing {
                 cannot.hint("`machine-id authority init` creates a data directory")
             } else {
                 cannot
             }
         })?;
-        Self::parse(&text, data_dir).map_err(|mistake| mistake.in_file(&path.display().to_string()))
+        check_folder(data_dir, "the data directory")?;
+        Self::parse(&text, data_dir).map_err(|mistakes| mistakes.in_file(&path.display().to_string()))
     }
 
-    fn parse(text: &str, data_dir: &Path) -> Result<Self, Mistake> {
-        let nodes = document::parse(text)?;
-        let [node] = nodes.as_slice() else {
-            return Err(Mistake::new(document::Place { line: 1, column: 1 }, "it must be one YAML document"));
-        };
+    fn parse(text: &str, data_dir: &Path) -> Result<Self, Mistakes> {
+        let node = document::parse_one(text)?;
         let mut all = node.mapping("the configuration")?;
-        let version = all.need("version")?;
-        if version.text("version")? != "v1" {
-            return Err(Mistake::new(version.place, "`version` must be v1"));
-        }
-        let cluster = all.need("cluster")?;
-        let cluster = check(cluster, "cluster", check_cluster)?;
-        let public_url = check(all.need("public_url")?, "public_url", check_public_url)?;
-        let listen = match all.take("listen") {
-            Some(node) => node.text("listen")?.parse().map_err(|_| {
-                Mistake::new(node.place, "`listen` must be ADDRESS:PORT").hint("for example 0.0.0.0:8443")
-            })?,
-            None => SocketAddr::from(([127, 0, 0, 1], 8443)),
-        };
+        all.version()?;
+        let cluster = all.require("cluster", |node, key| check(node, key, check_cluster));
+        let public_url = all.require("public_url", |node, key| check(node, key, check_public_url));
+        let listen = all.read("listen", listen).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8443)));
         let below = |path: &str| data_dir.join(path);
-        let tls = all.take("tls").map(|node| read_tls(node.mapping("tls")?, data_dir)).transpose()?;
-        let store = scheme(&mut all, "store", "sqlite:", "authority.db")?;
-        let keys = scheme(&mut all, "keys", "file:", "keys")?;
-        let policy = all.text("policy")?.unwrap_or("policy");
-        let issuer_ca_file = all.text("issuer_ca_file")?.map(below);
+        let tls = all.read("tls", |node, key| read_tls(node, key, data_dir));
+        let store = all.read("store", |node, key| scheme(node, key, "sqlite:"));
+        let keys = all.read("keys", |node, key| scheme(node, key, "file:"));
+        let policy = all.read("policy", Node::text);
+        let issuer_ca_file = all.read("issuer_ca_file", Node::text).map(below);
         if let Some(node) = all.take("metrics_listen") {
-            return Err(Mistake::new(node.place, "`metrics_listen` is not supported by this version"));
+            let message = "`metrics_listen` is not supported by this version";
+            all.mistakes.add(Mistake::new(node.place, message));
         }
         all.finish()?;
         Ok(Self {
-            cluster,
-            public_url,
+            // Without one there is a mistake.
+            cluster: cluster.unwrap_or_default(),
+            public_url: public_url.unwrap_or_default(),
             listen,
             tls,
-            store: below(&store),
-            keys: below(&keys),
-            policy: below(policy),
+            store: below(store.unwrap_or("authority.db")),
+            keys: below(keys.unwrap_or("keys")),
+            policy: below(policy.unwrap_or("policy")),
             issuer_ca_file,
         })
     }
@@ -103,7 +96,7 @@ impl Config {
     /// # Errors
     /// Every mistake.
     pub fn load_policy(&self) -> Result<Policy, Vec<Error>> {
-        let sources = policy_sources(&self.policy).map_err(|error| vec![error])?;
+        let sources = policy_sources(&self.policy, Trust::Operators).map_err(|error| vec![error])?;
         Policy::parse(&sources)
     }
 
@@ -118,82 +111,67 @@ impl Config {
     /// # Errors
     /// `Kind::Usage` where the file or folder cannot be read.
     pub fn policy_files(&self) -> Result<Vec<PathBuf>> {
-        policy_files(&self.policy)
+        policy_files(&self.policy, Trust::Anyone)
     }
 }
 
 /// Reads a policy, a file or a folder.
 ///
 /// # Errors
-/// `Kind::Usage` where one of its files cannot be read.
-pub fn policy_sources(policy: &Path) -> Result<Vec<Source>> {
+/// `Kind::Usage` where one of its files cannot be read, or is not trusted.
+pub fn policy_sources(policy: &Path, trust: Trust) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
-    for path in policy_files(policy)? {
-        let text =
-            fs::read_to_string(&path).context(Kind::Usage, format!("cannot read {}", path.display()))?;
-        sources.push(Source { name: path.display().to_string(), text });
+    for path in policy_files(policy, trust)? {
+        let text = read::text(&path, trust, POLICY_FILE)?;
+        sources.push(Source { name: path.display().to_string(), text: text.to_string() });
     }
     Ok(sources)
 }
 
-fn policy_files(policy: &Path) -> Result<Vec<PathBuf>> {
+fn policy_files(policy: &Path, trust: Trust) -> Result<Vec<PathBuf>> {
     let cannot = || format!("cannot read the policy {}", policy.display());
-    check_private(policy)?;
-    if !fs::metadata(policy).context(Kind::Usage, cannot())?.is_dir() {
+    if !std::fs::metadata(policy).context(Kind::Usage, cannot())?.is_dir() {
         return Ok(vec![policy.to_owned()]);
     }
-    let mut files = Vec::new();
-    for entry in fs::read_dir(policy).context(Kind::Usage, cannot())? {
-        let path = entry.context(Kind::Usage, cannot())?.path();
-        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        let yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
-        if yaml && !hidden {
-            files.push(path);
-        }
-        if files.len() > MAX_POLICY_FILES {
-            return Err(Error::usage(format!("{}: more than {MAX_POLICY_FILES} files", cannot())));
-        }
+    if trust != Trust::Anyone {
+        check_folder(policy, "the policy")?;
     }
-    files.sort();
-    Ok(files)
+    let names = folder::names(policy, MAX_POLICY_FILES).context(Kind::Usage, cannot())?;
+    let hidden = |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    let yaml = |path: &Path| path.extension().is_some_and(|ext| ext == "yaml" || ext == "yml");
+    let paths = names.into_iter().map(|name| policy.join(name));
+    Ok(paths.filter(|path| yaml(path) && !hidden(path)).collect())
 }
 
-/// Whoever may write there decides who gets in; a file that is missing is told later.
-fn check_private(path: &Path) -> Result<()> {
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.permissions().mode() & 0o002 != 0 => {
-            let mode = metadata.permissions().mode() & 0o7777;
-            Err(Error::usage(format!("{}: anybody may write to it (mode {mode:o})", path.display()))
-                .hint(format!("chmod o-w {}", path.display())))
-        }
-        _ => Ok(()),
-    }
+/// Whoever may write there decides who gets in.
+fn check_folder(path: &Path, what: &str) -> Result<()> {
+    let checked = trust::operators(path);
+    checked
+        .map(drop)
+        .map_err(|unfit| unfit.error(Kind::Usage, format!("cannot use {what} {}", path.display())))
 }
 
-fn check(
-    node: &document::Node,
-    key: &str,
-    check: fn(&str) -> Result<String, &'static str>,
-) -> Result<String, Mistake> {
+fn check(node: &Node, key: &str, check: fn(&str) -> Result<String, &'static str>) -> Result<String, Mistake> {
     check(node.text(key)?).map_err(|why| Mistake::new(node.place, format!("`{key}` {why}")))
 }
 
-fn read_tls(mut mapping: Mapping<'_>, data_dir: &Path) -> Result<(PathBuf, PathBuf), Mistake> {
-    let certificate = mapping.need("cert_file")?.text("cert_file")?;
-    let key = mapping.need("key_file")?.text("key_file")?;
-    mapping.finish()?;
-    Ok((data_dir.join(certificate), data_dir.join(key)))
+fn listen(node: &Node, key: &str) -> Result<SocketAddr, Mistake> {
+    let wrong = || Mistake::new(node.place, "`listen` must be ADDRESS:PORT").hint("for example 0.0.0.0:8443");
+    node.text(key)?.parse().map_err(|_| wrong())
 }
 
-/// `SCHEME:PATH`, in the one scheme that this version has.
-fn scheme(all: &mut Mapping<'_>, key: &'static str, scheme: &str, default: &str) -> Result<String, Mistake> {
-    match all.take(key) {
-        None => Ok(default.to_owned()),
-        Some(node) => match node.text(key)?.strip_prefix(scheme) {
-            Some(path) if !path.is_empty() => Ok(path.to_owned()),
-            _ => Err(Mistake::new(node.place, format!("`{key}` must be `{scheme}PATH`"))),
-        },
-    }
+fn read_tls(node: &Node, key: &str, data_dir: &Path) -> Result<(PathBuf, PathBuf), Mistakes> {
+    let mut tls = node.mapping(key)?;
+    let [certificate, key] =
+        ["cert_file", "key_file"].map(|key| tls.require(key, Node::text).map(|path| data_dir.join(path)));
+    tls.finish()?;
+    Ok((certificate.unwrap_or_default(), key.unwrap_or_default()))
+}
+
+/// The path of `SCHEME:PATH`, in the one scheme that this version has.
+fn scheme<'n>(node: &'n Node, key: &str, scheme: &str) -> Result<&'n str, Mistake> {
+    let path = node.text(key)?.strip_prefix(scheme).filter(|path| !path.is_empty());
+    path.ok_or_else(|| Mistake::new(node.place, format!("`{key}` must be `{scheme}PATH`")))
 }
 
 /// A cluster's name: it stands in SPIFFE ids as the trust domain.
@@ -222,7 +200,7 @@ mod tests {
 
     const MINIMAL: &str = "version: v1\ncluster: id.example.com\npublic_url: https://id.example.com\n";
 
-    fn parse(text: &str) -> Result<Config, Mistake> {
+    fn parse(text: &str) -> Result<Config, Mistakes> {
         Config::parse(text, Path::new("/data"))
     }
 
@@ -240,7 +218,7 @@ mod tests {
     #[test]
     fn mistakes_have_a_place() {
         for (text, said) in [
-            (String::new(), "1:1: it must be one YAML document"),
+            (String::new(), "1:1: a configuration is one YAML document"),
             ("version: v2".into(), "1:10: `version` must be v1"),
             (format!("{MINIMAL}lisen: x"), "4:1: the configuration has no `lisen`"),
             (format!("{MINIMAL}listen: x"), "4:9: `listen` must be ADDRESS:PORT"),
@@ -254,6 +232,32 @@ mod tests {
         ] {
             assert_eq!(parse(&text).unwrap_err().to_string(), said);
         }
+    }
+
+    #[test]
+    fn no_value_may_be_empty() {
+        let full = format!(
+            "{MINIMAL}listen: 0.0.0.0:1\nstore: sqlite:a\nkeys: file:k\npolicy: p\nissuer_ca_file: c\n\
+             tls: {{cert_file: c, key_file: k}}\n"
+        );
+        parse(&full).unwrap();
+        for emptied in document::emptied::emptied(&full) {
+            let mistakes = parse(&emptied.text).expect_err(&emptied.path);
+            emptied.is_refused_by(&mistakes.into_iter().map(|one| one.to_string()).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn every_mistake_is_told_at_once() {
+        let error = parse("version: v1\ncluster: A\npublic_url:\nlisten: x\n").unwrap_err().in_file("f");
+        assert_eq!(
+            error.to_string(),
+            "f:2:10: `cluster` must be lower-case letters, digits, dots and dashes"
+        );
+        assert_eq!(
+            error.hints(),
+            ["also at 3:1: `public_url` has no value", "also at 4:9: `listen` must be ADDRESS:PORT"]
+        );
     }
 
     #[test]

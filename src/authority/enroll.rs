@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::Authority;
 use super::issue::request::{OutputKeys, binding_of};
 use super::issue::{Prepared, RequestContext, Signed};
-use super::policy::{Asked, JoinToken, Policy};
+use super::policy::{JoinToken, Policy, PolicyRequest};
 use super::store::instances::JoinRefusal;
 use super::store::{Issued, NewIssuance, NewRefusal, record};
 use crate::clock::rfc3339;
@@ -15,10 +15,8 @@ use crate::error::Error;
 use crate::join;
 use crate::join::verify::{Failure, Identity, VerifyContext};
 use crate::random;
-use crate::wire::{ExchangeRequest, ExchangeResponse, JoinedInstance};
+use crate::wire::{ExchangeRequest, ExchangeResponse, JoinedInstance, MIN_TTL};
 
-/// The shortest lifetime that is asked for, in seconds.
-pub const MIN_TTL: i64 = 10;
 /// The longest text of a caller's that a refusal keeps for a name, in bytes.
 const MAX_NAME: usize = 128;
 
@@ -61,7 +59,7 @@ pub async fn exchange(
     peer: IpAddr,
 ) -> Result<ExchangeResponse, Refused> {
     // 1. The request's own shape. Nothing is looked up for a malformed one.
-    if request.ttl_seconds < MIN_TTL {
+    if request.ttl_seconds < i64::from(MIN_TTL) {
         return Err(Refused::Malformed(format!("`ttl_seconds` must be at least {MIN_TTL}")));
     }
     if request.outputs.is_empty() || request.outputs.len() > super::policy::MAX_OUTPUTS {
@@ -147,7 +145,7 @@ async fn decide(
     keys.iter().try_for_each(OutputKeys::check_possession).map_err(Decision::Malformed)?;
 
     // 6. What it may have.
-    let asked = Asked { outputs: &request.outputs, ttl_seconds: request.ttl_seconds };
+    let asked = PolicyRequest { outputs: &request.outputs, ttl_seconds: request.ttl_seconds };
     let grant = policy.decide(token, &identity, &asked)?;
 
     // 7. What will be signed, with serials.

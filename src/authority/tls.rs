@@ -1,7 +1,6 @@
 //! The authority's own TLS: a certificate from its own CA, renewed by itself,
 //! or one from files, read anew on SIGHUP.
 
-use std::fs;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rcgen::PublicKeyData as _;
@@ -16,6 +15,7 @@ use super::Authority;
 use super::issue::x509::ServerPlan;
 use super::store::record;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::folder::read::{self, Limit, Trust};
 
 /// How long our own certificate is valid, in seconds.
 const LIFETIME: i64 = 7 * 86_400;
@@ -57,18 +57,16 @@ pub struct Certificate {
 pub async fn certificate(authority: &Authority) -> Result<Certificate> {
     match &authority.config.tls {
         Some((certificate, key)) => {
-            let read = |path: &std::path::Path| {
-                fs::read(path).context(Kind::Usage, format!("cannot read {}", path.display()))
-            };
+            let pem = read::text(certificate, Trust::Operators, Limit::FILE)?;
             let unfit = format!("{} is not a certificate chain in PEM", certificate.display());
-            let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&read(certificate)?)
+            let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pem.as_bytes())
                 .collect::<std::result::Result<_, _>>()
                 .context(Kind::Usage, unfit.clone())?;
             if chain.is_empty() {
                 return Err(Error::usage(unfit));
             }
-            let private = zeroize::Zeroizing::new(read(key)?);
-            let private = PrivateKeyDer::from_pem_slice(&private)
+            let private = read::text(key, Trust::Secret, Limit::FILE)?;
+            let private = PrivateKeyDer::from_pem_slice(private.as_bytes())
                 .context(Kind::Usage, format!("{} is not a private key in PEM", key.display()))?;
             Ok(Certificate { key: certified(chain, private)?, renew_at: i64::MAX })
         }

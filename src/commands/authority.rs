@@ -20,7 +20,7 @@ mod sign_host;
 mod sign_server;
 mod token;
 
-/// Runs it.
+/// Runs a command of the operator.
 ///
 /// # Errors
 /// Whatever ended it.

@@ -13,7 +13,7 @@ mod stage;
 
 use stage::{Stage, login_name, say, words};
 
-/// Runs it.
+/// Plays every step.
 ///
 /// # Errors
 /// Where a step does not do what it shows.

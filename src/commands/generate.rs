@@ -9,7 +9,7 @@ use crate::cli::{Cli, Generate, Shell};
 use crate::error::{Context as _, Kind, Result};
 use crate::terminal::print;
 
-/// Runs it.
+/// Writes the man pages, or prints the completions.
 ///
 /// # Errors
 /// Where the folder cannot be written.

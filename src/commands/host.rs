@@ -11,7 +11,7 @@ use crate::net::{AuthorityTrust, authority_url, timeout};
 use crate::runtime::block_on;
 use crate::terminal::print;
 
-/// Does what was typed.
+/// Runs a command of a server.
 ///
 /// # Errors
 /// Of the kinds in `docs/exit-codes.md`.

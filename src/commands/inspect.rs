@@ -3,7 +3,6 @@
 //! Never a private key, and never a token whole: of a private key its type
 //! and fingerprint, of a token its header and claims without the signature.
 
-use std::io::Read as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -11,7 +10,8 @@ use crate::cli::Format;
 use crate::cli::inspect::Args;
 use crate::clock::Clock;
 use crate::environment::Environment;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
+use crate::folder::read::{self, Limit, Trust};
 use crate::terminal::print;
 use crate::text::shown;
 
@@ -23,9 +23,6 @@ mod manifest;
 mod tokens;
 
 use item::{as_json, in_words};
-
-/// The largest file that is read, in bytes.
-const MAX_BYTES: u64 = 1 << 20;
 
 /// Shows what stands at the path.
 ///
@@ -51,23 +48,12 @@ fn named(path: &str) -> String {
 }
 
 fn read(path: &str) -> Result<zeroize::Zeroizing<String>> {
-    let failed = |why: &str| Error::usage(why.to_owned()).context(named(path));
-    let mut bytes = zeroize::Zeroizing::new(Vec::new());
-    let read = if path == "-" {
-        std::io::stdin().lock().take(MAX_BYTES + 1).read_to_end(&mut bytes)
+    let text = if path == "-" {
+        read::stdin(Limit::FILE)
     } else {
-        std::fs::File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
+        read::raw(Path::new(path), Trust::Anyone, Limit::FILE).and_then(read::utf8)
     };
-    read.map_err(|error| failed(&error.to_string()))?;
-    if u64::try_from(bytes.len()).is_ok_and(|length| length > MAX_BYTES) {
-        return Err(failed(&format!("it is longer than {MAX_BYTES} bytes")));
-    }
-    match std::str::from_utf8(&bytes) {
-        Ok(text) => Ok(zeroize::Zeroizing::new(text.to_owned())),
-        Err(_) => {
-            Err(failed("it is not text").hint("certificates and keys are read as PEM or in OpenSSH's format"))
-        }
-    }
+    text.map_err(|unfit| unfit.error(Kind::Usage, named(path)))
 }
 
 #[cfg(test)]

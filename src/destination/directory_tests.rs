@@ -174,14 +174,24 @@ fn a_directory_that_was_there_stays_as_it_was() {
 fn a_place_that_others_can_write_to_is_refused() {
     let temp = tempfile::tempdir().unwrap();
     let open = temp.path().join("open");
-    fs::create_dir(&open).unwrap();
+    fs::create_dir_all(open.join("below")).unwrap();
     fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
-    let error = Directory::prepare(&open.join("d")).unwrap_err();
-    assert_eq!(error.kind(), Kind::Destination);
-    assert!(error.to_string().contains("the directory above it can be written to by everybody"), "{error}");
-    assert!(!open.join("d").exists());
+    symlink(open.join("below"), temp.path().join("link")).unwrap();
+    // The parent, its parent, and where a link leads.
+    for place in [open.join("d"), open.join("below/d"), temp.path().join("link/d")] {
+        let error = Directory::prepare(&place).unwrap_err();
+        assert_eq!(error.kind(), Kind::Destination);
+        let why = format!(
+            "{} can be written to by everybody, so that another user could put something else in its place",
+            fs::canonicalize(&open).unwrap().display()
+        );
+        assert_eq!(error.to_string(), format!("cannot use {}: {why}", place.display()));
+        assert!(error.hints()[0].starts_with("leave --destination out"), "{error:?}");
+        assert!(!place.exists());
+    }
     fs::set_permissions(&open, fs::Permissions::from_mode(0o1777)).unwrap();
     drop(Directory::prepare(&open.join("d")).unwrap());
+    drop(Directory::prepare(&temp.path().join("link/d")).unwrap());
 }
 
 #[test]

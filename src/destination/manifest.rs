@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::is_file_of_ours;
+use crate::folder::Folder;
 use crate::wire::is_name;
 
 /// The manifest's file name.
@@ -18,7 +19,7 @@ pub const FILE_NAME: &str = "manifest.json";
 pub const FORMAT: &str = "machine-id/v1";
 
 /// The largest manifest that is read, in bytes.
-pub const MAX_BYTES: u64 = 1 << 20;
+const MAX_BYTES: usize = 1 << 20;
 
 /// What a destination holds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -87,6 +88,14 @@ pub struct Output {
 pub type Plan = BTreeMap<String, Vec<String>>;
 
 impl Manifest {
+    /// The one that is in a folder; a link or a device is none.
+    ///
+    /// # Errors
+    /// Why the one that is there is none of ours.
+    pub fn read(folder: &Folder) -> Result<Option<Self>, String> {
+        folder.read(FILE_NAME, MAX_BYTES)?.map(|bytes| Self::parse(&bytes)).transpose()
+    }
+
     /// Reads one.
     ///
     /// # Errors

@@ -1,21 +1,66 @@
-//! Whether a directory is fit to hold a private one: nobody but this user and
-//! root may be able to put something else in its place.
+//! Who can change what stands at a path: each folder on the way counts, and
+//! each link, those in the middle of a chain too.
 //!
-//! A destination holds an `ssh_config`, which names programs to run. Whoever
-//! can rename it away and put their own there runs them as this user.
+//! There are two answers. *Ours* is what nobody but this user and root can
+//! change or replace: a destination holds an `ssh_config`, which names
+//! programs to run, and whoever can rename it away and put their own there
+//! runs them as this user. *The operator's* is what `authority.yaml` and the
+//! like name: its owner and its group are whom the operator chose, and it is
+//! everybody else who must not be able to change it.
 
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::StatVfsMountFlags;
+
+use super::Unfit;
 
 const STICKY: u32 = 0o1000;
 const OTHERS_WRITE: u32 = 0o002;
 const GROUP_WRITES: u32 = 0o020;
 /// As many as Linux follows.
 const MOST_LINKS: u32 = 40;
+/// What the kubelet makes in a volume of its own, and leads to the files of today.
+const KUBELETS_LINK: &str = "..data";
 
-/// Whose a directory is, and who may change what is in it.
+/// What to do where others could change a place.
+const ELSEWHERE: &str = "take that from them (`chmod go-w`), or use a place below folders that nobody else can write to, or that have the sticky bit; in a pod, an `emptyDir: {medium: Memory}` has it";
+
+/// This process's user.
+#[must_use]
+pub fn me() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Who may change a place.
+#[derive(Clone, Copy, Debug)]
+struct Trusted {
+    /// This user; root always may.
+    me: u32,
+    /// Whoever owns what the operator named; then groups are the operator's choice too.
+    owner: Option<u32>,
+}
+
+impl Trusted {
+    fn ours() -> Self {
+        Self { me: me(), owner: None }
+    }
+
+    fn has(self, uid: u32) -> bool {
+        uid == self.me || uid == 0 || Some(uid) == self.owner
+    }
+
+    /// With a group that is root's, or that by the usual convention has this
+    /// user as its only member, a umask of 002 opens nothing.
+    fn has_group(self, gid: u32) -> bool {
+        gid == 0 || gid == self.me || self.owner.is_some()
+    }
+}
+
+/// Whose a folder or file is, and who may change it.
 #[derive(Clone, Copy, Debug)]
 pub struct Standing {
     /// Its owner.
@@ -28,23 +73,29 @@ pub struct Standing {
 
 impl From<&Metadata> for Standing {
     fn from(metadata: &Metadata) -> Self {
-        Self { uid: metadata.uid(), gid: metadata.gid(), mode: metadata.mode() }
+        Self { uid: metadata.uid(), gid: metadata.gid(), mode: metadata.mode() & 0o7777 }
     }
 }
 
 impl Standing {
-    /// Whether somebody else than `me` and root could replace an entry of it.
+    /// Of what is open.
     ///
     /// # Errors
-    /// Who, for a person.
-    pub fn check(self, me: u32) -> Result<(), String> {
+    /// Where the system does not say.
+    pub fn of(fd: impl AsFd) -> rustix::io::Result<Self> {
+        let stat = rustix::fs::fstat(fd)?;
+        Ok(Self { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 })
+    }
+
+    /// Whether somebody else could replace an entry of it.
+    fn check(self, trusted: Trusted) -> Result<(), String> {
         // With the sticky bit, only an entry's owner and the directory's may.
         let sticky = self.mode & STICKY != 0;
-        if self.uid != me && self.uid != 0 {
+        if !trusted.has(self.uid) {
             Err(format!("belongs to another user (uid {})", self.uid))
         } else if !sticky && self.mode & OTHERS_WRITE != 0 {
             Err("can be written to by everybody".to_owned())
-        } else if !sticky && self.mode & GROUP_WRITES != 0 && !is_private_group(self.gid, me) {
+        } else if !sticky && self.mode & GROUP_WRITES != 0 && !trusted.has_group(self.gid) {
             Err(format!("can be written to by its group (gid {})", self.gid))
         } else {
             Ok(())
@@ -53,47 +104,82 @@ impl Standing {
 
     /// The stricter test of a place that nobody chose by hand: ours alone, or
     /// the system's as `/tmp` is.
-    fn check_unasked(self, me: u32) -> Result<(), String> {
-        self.check(me)?;
-        let open = self.mode & (OTHERS_WRITE | GROUP_WRITES) != 0;
+    fn check_unasked(self, trusted: Trusted) -> Result<(), String> {
+        self.check(trusted)?;
         let system = self.uid == 0 && self.mode & STICKY != 0;
-        if open && !system { Err("can be written to by others".to_owned()) } else { Ok(()) }
+        if self.others_write() && !system { Err("can be written to by others".to_owned()) } else { Ok(()) }
     }
-}
 
-/// Root's, or one that by the usual convention has this user as its only
-/// member: with it, a umask of 002 opens nothing.
-fn is_private_group(gid: u32, me: u32) -> bool {
-    gid == 0 || gid == me
+    /// Whether its mode lets anybody but its owner write.
+    #[must_use]
+    pub fn others_write(self) -> bool {
+        self.mode & (OTHERS_WRITE | GROUP_WRITES) != 0
+    }
+
+    /// Whether its mode lets anybody but its owner do anything.
+    #[must_use]
+    pub fn others_use(self) -> bool {
+        self.mode & 0o077 != 0
+    }
+
+    /// Whether it is a file that nobody else can change.
+    pub(super) fn check_ours(self) -> Result<(), Unfit> {
+        if !Trusted::ours().has(self.uid) {
+            return Err(Unfit::new(format!("it belongs to another user (uid {})", self.uid)));
+        }
+        if self.others_write() {
+            return Err(Unfit::new(format!(
+                "others can write to it (mode {:o}); `chmod go-w` it",
+                self.mode
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether what the operator named is closed to everybody.
+    pub(super) fn check_operators(self, path: &Path) -> Result<(), Unfit> {
+        if self.mode & OTHERS_WRITE == 0 {
+            return Ok(());
+        }
+        Err(Unfit::new(format!("anybody may write to it (mode {:o})", self.mode))
+            .hint(format!("chmod o-w {}", path.display())))
+    }
+
+    /// Whether nobody else can read what the operator named. Root's may be for
+    /// a group that reads it: so are Debian's keys of servers, the credentials
+    /// of a systemd unit, and a Secret's files in a pod with an `fsGroup`.
+    pub(super) fn check_secret(self, path: &Path) -> Result<(), Unfit> {
+        let open = if self.uid == 0 { 0o037 } else { 0o077 };
+        if self.mode & open == 0 {
+            return Ok(());
+        }
+        Err(Unfit::new(format!("others than its owner may use it (mode {:o})", self.mode))
+            .hint(format!("chmod 600 {}; in a pod, give the volume `defaultMode: 0400`", path.display())))
+    }
 }
 
 /// The place that `path` names, with links resolved, if a private directory
 /// can be made there without being asked for: this user's own or the system's,
-/// and nobody else's above it.
+/// and nobody else's on the way.
 ///
 /// # Errors
-/// Why not, for a person.
-pub fn fit(path: &Path) -> Result<PathBuf, String> {
-    let me = rustix::process::geteuid().as_raw();
+/// Why not.
+pub fn fit(path: &Path) -> Result<PathBuf, Unfit> {
     if !path.is_absolute() {
-        return Err("it is not absolute".to_owned());
+        return Err(Unfit::new("it is not absolute"));
     }
     // What the links lead to now is what is used, whatever they lead to later.
-    let resolved = fs::canonicalize(path).map_err(|error| error.to_string())?;
-    let metadata = fs::metadata(&resolved).map_err(|error| error.to_string())?;
+    let resolved = fs::canonicalize(path)?;
+    let metadata = fs::metadata(&resolved)?;
     if !metadata.is_dir() {
-        return Err("it is not a directory".to_owned());
+        return Err(Unfit::new("it is not a directory"));
     }
-    Standing::from(&metadata).check_unasked(me).map_err(|why| format!("it {why}"))?;
-    check_each(resolved.ancestors().skip(1), me)?;
+    let trusted = Trusted::ours();
+    Standing::from(&metadata).check_unasked(trusted).map_err(|why| Unfit::new(format!("it {why}")))?;
+    if let Some(above) = resolved.parent() {
+        walk(above, trusted)?;
+    }
     Ok(resolved)
-}
-
-fn check_each<'p>(mut folders: impl Iterator<Item = &'p Path>, me: u32) -> Result<(), String> {
-    folders.try_for_each(|folder| {
-        let metadata = fs::metadata(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-        Standing::from(&metadata).check(me).map_err(|why| format!("{} {why}", folder.display()))
-    })
 }
 
 /// The folder that `path` stands in, with links resolved, and its name there,
@@ -102,20 +188,54 @@ fn check_each<'p>(mut folders: impl Iterator<Item = &'p Path>, me: u32) -> Resul
 /// lead through, nor in those that they lead to.
 ///
 /// # Errors
-/// Why not, for a person.
-pub fn stands_in(path: &Path) -> Result<(PathBuf, OsString), String> {
-    let path = std::path::absolute(path).map_err(|error| error.to_string())?;
+/// Why not.
+pub fn stands_in(path: &Path) -> Result<(PathBuf, OsString), Unfit> {
+    let path = std::path::absolute(path)?;
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err("it has no name".to_owned());
+        return Err(Unfit::new("it has no name"));
     };
-    Ok((follow(parent, rustix::process::geteuid().as_raw())?, name.to_owned()))
+    let parent = walk(parent, Trusted::ours())?;
+    if fs::symlink_metadata(&parent)?.is_dir() {
+        Ok((parent, name.to_owned()))
+    } else {
+        Err(Unfit::new(format!("{} is not a directory", parent.display())))
+    }
 }
 
-/// Where an absolute path of a folder leads, one step at a time: a link in the
-/// middle of a chain is in no folder that the path names or leads to.
-fn follow(path: &Path, me: u32) -> Result<PathBuf, String> {
+/// Where a path leads that the operator named, be it a file or a folder, if
+/// nobody can change it to whom the operator did not give it.
+///
+/// # Errors
+/// Why not.
+pub fn operators(path: &Path) -> Result<PathBuf, Unfit> {
+    let metadata = fs::metadata(path)?;
+    if !is_sealed(path, metadata.uid()) {
+        Standing::from(&metadata).check_operators(path)?;
+    }
+    walk(&std::path::absolute(path)?, Trusted { me: me(), owner: Some(metadata.uid()) })
+}
+
+/// A volume as the kubelet makes them of a ConfigMap or a Secret: everybody's
+/// by its mode, but root's, and mounted here for reading alone. The link tells
+/// it from what a unit with `ProtectSystem=strict` merely cannot write to
+/// while others can: there nobody else can make one of root's.
+fn is_sealed(place: &Path, uid: u32) -> bool {
+    let is_roots_link = |metadata: Metadata| metadata.is_symlink() && metadata.uid() == 0;
+    uid == 0
+        && fs::symlink_metadata(place.join(KUBELETS_LINK)).is_ok_and(is_roots_link)
+        && rustix::fs::statvfs(place).is_ok_and(|fs| fs.f_flag.contains(StatVfsMountFlags::RDONLY))
+}
+
+/// Where an absolute path leads, one step at a time: a link in the middle of a
+/// chain is in no folder that the path names or leads to. What is no folder
+/// ends the way; whether it is believed depends on what it is opened for.
+fn walk(path: &Path, trusted: Trusted) -> Result<PathBuf, Unfit> {
     let instead = |place: &Path, why: String| {
-        format!("{} {why}, so that another user could put something else in its place", place.display())
+        Unfit::new(format!(
+            "{} {why}, so that another user could put something else in its place",
+            place.display()
+        ))
+        .hint(ELSEWHERE)
     };
     let mut ahead: Vec<PathBuf> = vec![path.to_owned()];
     let (mut here, mut links) = (PathBuf::from("/"), 0);
@@ -125,145 +245,44 @@ fn follow(path: &Path, me: u32) -> Result<PathBuf, String> {
         ahead.push(steps.as_path().to_owned());
         let next = match step {
             Component::RootDir => PathBuf::from("/"),
-            // Checked on the way down.
-            Component::ParentDir => here.parent().unwrap_or(&here).to_owned(),
             Component::Normal(name) => here.join(name),
+            Component::ParentDir => {
+                // Checked on the way down.
+                here.pop();
+                continue;
+            }
             Component::CurDir | Component::Prefix(_) => continue,
         };
-        let io = |error: std::io::Error| format!("{}: {error}", next.display());
+        let io = |error: std::io::Error| {
+            Unfit::from(std::io::Error::new(error.kind(), format!("{}: {error}", next.display())))
+        };
         let metadata = fs::symlink_metadata(&next).map_err(io)?;
         if metadata.is_symlink() {
             links += 1;
             if links > MOST_LINKS {
-                return Err(format!("{}: too many symbolic links", next.display()));
+                return Err(Unfit::new(format!("{}: too many symbolic links", next.display())));
             }
             // The sticky bit keeps others from replacing it, and not its owner.
-            if metadata.uid() != me && metadata.uid() != 0 {
+            if !trusted.has(metadata.uid()) {
                 return Err(instead(&next, format!("is a link of another user (uid {})", metadata.uid())));
             }
             ahead.push(fs::read_link(&next).map_err(io)?);
             continue;
         }
         if !metadata.is_dir() {
-            return Err(format!("{} is not a directory", next.display()));
+            if ahead.iter().all(|rest| rest.as_os_str().is_empty()) {
+                return Ok(next);
+            }
+            return Err(Unfit::new(format!("{} is not a directory", next.display())));
         }
-        Standing::from(&metadata).check(me).map_err(|why| instead(&next, why))?;
-        here = next;
+        match Standing::from(&metadata).check(trusted) {
+            Err(why) if !is_sealed(&next, metadata.uid()) => return Err(instead(&next, why)),
+            _ => here = next,
+        }
     }
     Ok(here)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
-
-    const ME: u32 = 1000;
-    const OTHER: u32 = 1001;
-    const INSTEAD: &str = "so that another user could put something else in its place";
-
-    #[test]
-    fn who_could_put_something_else_there() {
-        let standing = |uid, gid, mode| Standing { uid, gid, mode };
-        for (uid, gid, mode, asked, unasked) in [
-            (ME, ME, 0o700, true, true),
-            (ME, 100, 0o755, true, true),
-            (0, 0, 0o755, true, true),
-            (0, 0, 0o1777, true, true),
-            // A user's own group, and root's.
-            (ME, ME, 0o775, true, false),
-            (0, 0, 0o775, true, false),
-            (ME, 100, 0o775, false, false),
-            (0, 100, 0o775, false, false),
-            (ME, ME, 0o777, false, false),
-            (0, 0, 0o777, false, false),
-            (ME, ME, 0o1777, true, false),
-            // The owner can always change it.
-            (OTHER, OTHER, 0o700, false, false),
-            (OTHER, OTHER, 0o1777, false, false),
-        ] {
-            let place = standing(uid, gid, mode);
-            assert_eq!(place.check(ME).is_ok(), asked, "{place:?}");
-            assert_eq!(place.check_unasked(ME).is_ok(), unasked, "{place:?}");
-        }
-        let error = standing(OTHER, OTHER, 0o700).check(0).unwrap_err();
-        assert_eq!(error, "belongs to another user (uid 1001)");
-    }
-
-    #[test]
-    fn folders_named_and_folders_led_to_count() {
-        let temp = tempfile::tempdir().unwrap();
-        let here = fs::canonicalize(temp.path()).unwrap();
-        let (open, private) = (here.join("open"), here.join("private"));
-        for path in [&open, &private, &open.join("below"), &private.join("below")] {
-            fs::create_dir(path).unwrap();
-        }
-        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
-        symlink(private.join("below"), open.join("link")).unwrap();
-        symlink(open.join("below"), private.join("link")).unwrap();
-        symlink(private.join("below"), private.join("good")).unwrap();
-        let found = (private.join("below"), OsString::from("trust"));
-        for good in [private.join("below/trust"), private.join("good/trust"), private.join("below/./trust/.")]
-        {
-            assert_eq!(stands_in(&good), Ok(found.clone()), "{good:?}");
-        }
-        for bad in ["open/trust", "open/below/trust", "open/link/trust", "private/link/trust"] {
-            let why = stands_in(&here.join(bad)).unwrap_err();
-            assert_eq!(why, format!("{} can be written to by everybody, {INSTEAD}", open.display()), "{bad}");
-        }
-        assert!(stands_in(Path::new("/")).is_err() && stands_in(&here.join("none/trust")).is_err());
-    }
-
-    /// What the first link names and what the last one leads to is all ours.
-    #[test]
-    fn folders_led_through_count() {
-        let temp = tempfile::tempdir().unwrap();
-        let here = fs::canonicalize(temp.path()).unwrap();
-        let (open, private) = (here.join("open"), here.join("private"));
-        fs::create_dir(&open).unwrap();
-        fs::create_dir_all(private.join("below")).unwrap();
-        symlink("../open/second", private.join("first")).unwrap();
-        symlink("../private/below", open.join("second")).unwrap();
-        let found = Ok((private.join("below"), OsString::from("trust")));
-        assert_eq!(stands_in(&private.join("first/trust")), found);
-        assert_eq!(stands_in(&private.join("first/../below/trust")), found);
-        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
-        let why = stands_in(&private.join("first/trust")).unwrap_err();
-        assert_eq!(why, format!("{} can be written to by everybody, {INSTEAD}", open.display()));
-        // Nobody can replace it there; whose it is can be tried as root alone.
-        fs::set_permissions(&open, fs::Permissions::from_mode(0o1777)).unwrap();
-        assert_eq!(stands_in(&private.join("first/trust")), found);
-        if rustix::process::geteuid().is_root() {
-            std::os::unix::fs::lchown(open.join("second"), Some(65534), None).unwrap();
-            let why = stands_in(&private.join("first/trust")).unwrap_err();
-            let link = open.join("second");
-            assert_eq!(why, format!("{} is a link of another user (uid 65534), {INSTEAD}", link.display()));
-        }
-        symlink(private.join("loop"), private.join("loop")).unwrap();
-        assert!(stands_in(&private.join("loop/trust")).unwrap_err().ends_with("too many symbolic links"));
-        fs::write(private.join("file"), "").unwrap();
-        assert!(stands_in(&private.join("file/trust")).unwrap_err().ends_with("is not a directory"));
-    }
-
-    #[test]
-    fn what_a_link_leads_to_counts() {
-        let temp = tempfile::tempdir().unwrap();
-        let here = fs::canonicalize(temp.path()).unwrap();
-        let (open, private) = (here.join("open"), here.join("private"));
-        for (path, mode) in [(&open, 0o777), (&private, 0o700)] {
-            fs::create_dir(path).unwrap();
-            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-        }
-        symlink(&private, open.join("link")).unwrap();
-        symlink(&open, private.join("link")).unwrap();
-        assert_eq!(fit(&open.join("link")), Ok(private.clone()));
-        assert!(fit(&private.join("link")).is_err());
-        fs::create_dir(open.join("below")).unwrap();
-        let error = fit(&open.join("below")).unwrap_err();
-        assert!(error.starts_with(open.to_str().unwrap()), "{error}");
-        fs::write(private.join("file"), "").unwrap();
-        for bad in [private.join("file"), private.join("none"), PathBuf::from("relative")] {
-            assert!(fit(&bad).is_err(), "{bad:?}");
-        }
-    }
-}
+#[path = "trust/tests.rs"]
+mod tests;

@@ -1,18 +1,12 @@
 //! A host's labels, from the command line and from files.
 
-use std::fs::File;
-use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
-
-use crate::folder::trust;
+use crate::folder::read::{self, Limit, Trust};
 use crate::principal::Labels;
 
-/// The largest file that is read, in bytes.
-const MAX_FILE: u64 = 64 << 10;
+/// The largest file that is read; it is read at each login.
+const LIMIT: Limit = Limit::bytes(64 << 10);
 
 /// The labels of texts (`k=v,…`) and of files; each key once over all of them.
 ///
@@ -34,39 +28,10 @@ pub fn read<'a>(
     Ok(labels)
 }
 
-fn text_of(path: &Path) -> Result<String, String> {
-    let (parent, name) = trust::stands_in(path)?;
-    // NONBLOCK: a pipe must not hang every login.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = rustix::fs::open(parent.join(name), flags, Mode::empty()).map_err(|error| match error {
-        Errno::LOOP => "it is a symbolic link; give the file itself".to_owned(),
-        error => std::io::Error::from(error).to_string(),
-    })?;
-    let file = File::from(file);
-    check_owner(&file)?;
-    let mut text = String::new();
-    let length = file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
-    if u64::try_from(length).is_ok_and(|length| length > MAX_FILE) {
-        return Err(format!("it is longer than {MAX_FILE} bytes"));
-    }
-    Ok(text)
-}
-
 /// Who can write to it decides who gets in, as for `sshd`'s own files.
-fn check_owner(file: &File) -> Result<(), String> {
-    let metadata = file.metadata().map_err(|error| error.to_string())?;
-    if !metadata.is_file() {
-        return Err("it is not a plain file".to_owned());
-    }
-    if metadata.uid() != 0 && metadata.uid() != rustix::process::geteuid().as_raw() {
-        return Err(
-            "it belongs to another user, who could give this host any label; it should be root's".to_owned()
-        );
-    }
-    if metadata.mode() & 0o022 != 0 {
-        return Err("others can write to it, and so give this host any label; `chmod go-w` it".to_owned());
-    }
-    Ok(())
+fn text_of(path: &Path) -> Result<String, String> {
+    let text = read::raw(path, Trust::Ours, LIMIT).and_then(read::utf8);
+    text.map(|text| text.to_string()).map_err(|unfit| unfit.to_string())
 }
 
 #[cfg(test)]

@@ -84,8 +84,7 @@ fn known_crl(old: &[u8], new: &Crl, cas: &[Vec<u8>]) -> Result<Option<Crl>, Stri
 
 fn read_old(store: &Store, name: &str) -> Result<Option<Vec<u8>>> {
     // PEM is a third longer.
-    let limit = u64::try_from(MAX_LIST).unwrap_or(u64::MAX) * 2;
-    store.read(name, limit).map_err(|why| unreadable(store, name, &why))
+    store.read(name, MAX_LIST * 2).map_err(|why| unreadable(store, name, &why))
 }
 
 fn unreadable(store: &Store, name: &str, why: &str) -> Error {

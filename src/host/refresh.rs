@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::lists::{CRL, KRL, MAX_LIST, fresh_crl, fresh_krl, useless};
-use super::lock;
 use super::store::Store;
 use crate::clock::Clock;
 use crate::destination::ssh;
@@ -30,6 +29,9 @@ const MAX_TRUST: usize = 1 << 20;
 const TRUST_PATH: &str = "/v1/trust";
 const KRL_PATH: &str = "/v1/revoked/ssh.krl";
 const CRL_PATH: &str = "/v1/revoked/tls.crl";
+
+/// How long another run is waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is to be fetched, and where it is kept.
 #[derive(Clone, Debug)]
@@ -65,9 +67,9 @@ pub struct Refreshed {
 /// cannot be read or written.
 pub async fn run(settings: &RefreshSettings) -> Result<Refreshed> {
     let store = Store::open(&settings.directory)?;
-    let (client, start) = (net::authority_client(&settings.trust)?, Instant::now());
+    let (client, start) = (net::authority_client(&settings.trust, settings.timeout)?, Instant::now());
     // Before anything is asked for: what is fetched under it is no older than what is there.
-    let _lock = store.lock(start + settings.timeout.min(lock::PATIENCE)).await?;
+    let _lock = store.lock(start + settings.timeout.min(LOCK_PATIENCE)).await?;
     let fetcher = Fetcher { client, settings, deadline: start + settings.timeout };
     let trust = async {
         let json = fetcher.get(TRUST_PATH, MAX_TRUST).await?;
@@ -210,8 +212,7 @@ fn lines(keys: &[String]) -> String {
 /// A file's new content, if it is not what is there. Whatever stands there in
 /// place of a file of keys is replaced.
 fn fresh(store: &Store, name: &str, content: String) -> Option<Vec<u8>> {
-    let limit = u64::try_from(MAX_TRUST).unwrap_or(u64::MAX);
-    let same = store.read(name, limit).is_ok_and(|old| old.as_deref() == Some(content.as_bytes()));
+    let same = store.read(name, MAX_TRUST).is_ok_and(|old| old.as_deref() == Some(content.as_bytes()));
     (!same).then(|| content.into_bytes())
 }
 

@@ -1,22 +1,20 @@
 //! The folder that servers read: files that others may read and only we
 //! write, each replaced whole, and there after a power cut.
 
-use std::fs::File;
-use std::io::Write as _;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::Mode;
 use rustix::io::Errno;
 
-use crate::clock::Clock;
-use crate::destination::directory::{TEMPORARY, entries, is_temporary, read_file};
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::folder::trust;
-use crate::random;
+use crate::folder::lock::{Lock, NotLocked};
+use crate::folder::{Folder, Made, NotMade, PUBLIC_FILE, trust};
 
-/// `sshd`, nginx and the like read them as users of their own; nothing in them is secret.
-const MODE: Mode = Mode::RUSR.union(Mode::WUSR).union(Mode::RGRP).union(Mode::ROTH);
+/// The file that is locked. Not the folder: whoever can read that, and every
+/// server does, could lock it and so keep revocations away.
+pub const LOCK: &str = ".machine-id.lock";
+/// `sshd`, nginx and the like read it as users of their own; nothing in it is secret.
 const DIRECTORY_MODE: Mode =
     Mode::RWXU.union(Mode::RGRP).union(Mode::XGRP).union(Mode::ROTH).union(Mode::XOTH);
 /// When the temporary file of a run that was killed is surely nobody's, in seconds.
@@ -24,10 +22,7 @@ const ABANDONED: i64 = 3600;
 
 /// An open folder.
 #[derive(Debug)]
-pub struct Store {
-    fd: OwnedFd,
-    path: PathBuf,
-}
+pub struct Store(Folder);
 
 impl Store {
     /// Opens it, creates it if need be.
@@ -38,67 +33,73 @@ impl Store {
     pub fn open(path: &Path) -> Result<Self> {
         let refuse =
             |why: &str| Error::new(Kind::Destination, format!("cannot use {}: {why}", path.display()));
-        let io = |error: Errno| refuse(&std::io::Error::from(error).to_string());
-        let (parent, name) = trust::stands_in(path).map_err(|why| {
-            refuse(&why).hint(
-                "give a --dir whose parent exists, below folders that only root or this user can write to",
-            )
-        })?;
-        // Nobody else can change what this leads to any more.
-        let place = parent.join(name);
-        let created = match rustix::fs::mkdirat(CWD, &place, DIRECTORY_MODE) {
-            Ok(()) => true,
-            Err(Errno::EXIST) => false,
-            Err(error) => {
-                return Err(io(error).hint("give a --dir whose parent exists, as a user who can write there"));
-            }
-        };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(&place, flags, Mode::empty()).map_err(|error| match error {
-            Errno::LOOP | Errno::NOTDIR => refuse("it is a symbolic link, or not a directory")
-                .hint("give the folder itself, and name it so in what reads it"),
-            error => io(error),
-        })?;
-        if created {
-            // The umask of a service may keep `sshd`'s helpers out.
-            rustix::fs::fchmod(&fd, DIRECTORY_MODE).map_err(io)?;
-        }
-        let stat = rustix::fs::fstat(&fd).map_err(io)?;
-        if stat.st_uid != 0 && stat.st_uid != rustix::process::geteuid().as_raw() {
+        let Made { folder, standing, .. } =
+            Folder::make(path, DIRECTORY_MODE).map_err(|failed| match failed {
+                NotMade::Above(unfit) => refuse(&unfit.to_string()).hint(
+                    "give a --dir whose parent exists, below folders that only root or this user can write to",
+                ),
+                NotMade::Create(error) => refuse(&error.to_string())
+                    .hint("give a --dir whose parent exists, as a user who can write there"),
+                NotMade::Open(Errno::LOOP | Errno::NOTDIR) => {
+                    refuse("it is a symbolic link, or not a directory")
+                        .hint("give the folder itself, and name it so in what reads it")
+                }
+                NotMade::Open(error) => refuse(&std::io::Error::from(error).to_string()),
+            })?;
+        if standing.uid != 0 && standing.uid != trust::me() {
             return Err(refuse("it belongs to another user")
                 .hint("whoever owns it can put a CA key of their own there"));
         }
-        if Mode::from_raw_mode(stat.st_mode).intersects(Mode::WGRP | Mode::WOTH) {
+        if standing.others_write() {
             return Err(refuse("others can write to it")
                 .hint("`chmod go-w` it: whoever writes there can put a CA key of their own there"));
         }
-        let store = Self { fd, path: path.to_owned() };
         // Before anything is asked for that could not be kept.
-        let (name, _) = store.create_temporary().map_err(|error| {
+        folder.try_writing().map_err(|error| {
             refuse(&error.to_string()).hint("run this as a user who can write there, or give another --dir")
         })?;
-        store.remove(&name);
-        store.remove_abandoned();
-        Ok(store)
+        folder.remove_temporaries(ABANDONED);
+        Ok(Self(folder))
+    }
+
+    /// Locks it against other runs: of two that read, compare and rename side
+    /// by side, the slower one would put its older list in place of a newer
+    /// one. Waits until `deadline`. Nothing is held where the file system has
+    /// no locks: revocations count more than one that is late by a run.
+    ///
+    /// # Errors
+    /// `Kind::Destination` where another run goes on, or the file is not ours to lock.
+    pub async fn lock(&self, deadline: Instant) -> Result<Option<Lock>> {
+        let refuse = |why: String| Error::new(Kind::Destination, why);
+        let path = self.path(LOCK);
+        match self.0.lock(LOCK, deadline).await {
+            Ok(lock) => Ok(Some(lock)),
+            Err(NotLocked::Unsupported(_)) => Ok(None),
+            Err(NotLocked::Busy) => Err(refuse(format!(
+                "another `host refresh` is at work on {}",
+                self.path("").display()
+            ))
+            .hint(format!(
+                "let one timer refresh it; if one hangs, `fuser {}` says which, and ending it frees the folder",
+                path.display()
+            ))),
+            Err(NotLocked::Refused(why)) => Err(refuse(format!("cannot lock {}: {why}", path.display()))
+                .hint("remove it: it is made anew, as a file that none but its owner can open")),
+        }
     }
 
     /// A file's content; none where there is nothing of that name.
     ///
     /// # Errors
     /// Why what is there cannot be read, for a person.
-    pub fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, String> {
-        read_file(&self.fd, name, limit)
+    pub fn read(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, String> {
+        self.0.read(name, limit)
     }
 
     /// The path of a file.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
-        self.path.join(name)
-    }
-
-    /// The folder, for what is done by name in it.
-    pub(super) fn fd(&self) -> &OwnedFd {
-        &self.fd
+        self.0.path().join(name)
     }
 
     /// Replaces a file, and returns its path.
@@ -107,47 +108,9 @@ impl Store {
     /// `Kind::Destination`; the old one stays.
     pub fn write(&self, name: &str, content: &[u8]) -> Result<PathBuf> {
         let path = self.path(name);
-        self.replace(name, content).context(Kind::Destination, format!("cannot write {}", path.display()))?;
+        let written = self.0.replace_durably(name, content, PUBLIC_FILE);
+        written.context(Kind::Destination, format!("cannot write {}", path.display()))?;
         Ok(path)
-    }
-
-    fn replace(&self, name: &str, content: &[u8]) -> std::io::Result<()> {
-        let (temporary, mut file) = self.create_temporary()?;
-        let written = file.write_all(content).and_then(|()| file.sync_all()).and_then(|()| {
-            rustix::fs::renameat(&self.fd, temporary.as_str(), &self.fd, name).map_err(Into::into)
-        });
-        if written.is_err() {
-            self.remove(&temporary);
-        }
-        written?;
-        // The new name as well.
-        Ok(rustix::fs::fsync(&self.fd)?)
-    }
-
-    fn create_temporary(&self) -> std::io::Result<(String, File)> {
-        let name = format!("{}{}{}", TEMPORARY.0, random::hex::<8>()?, TEMPORARY.1);
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.fd, name.as_str(), flags, MODE)?;
-        rustix::fs::fchmod(&file, MODE)?;
-        Ok((name, File::from(file)))
-    }
-
-    fn remove(&self, name: &str) {
-        let _ = rustix::fs::unlinkat(&self.fd, name, AtFlags::empty());
-    }
-
-    /// Temporary files of runs that were killed.
-    fn remove_abandoned(&self) {
-        let now = Clock::system().now();
-        for name in entries(&self.fd).unwrap_or_default().iter().filter(|name| is_temporary(name)) {
-            let stat = rustix::fs::statat(&self.fd, name.as_str(), AtFlags::SYMLINK_NOFOLLOW);
-            if stat.is_ok_and(|stat| {
-                FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
-                    && now.saturating_sub(stat.st_mtime) > ABANDONED
-            }) {
-                self.remove(name);
-            }
-        }
     }
 }
 
@@ -221,11 +184,29 @@ mod tests {
     }
 
     #[test]
+    fn one_run_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (Store::open(folder.path()).unwrap(), Store::open(folder.path()).unwrap());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let lock = |store: &Store| runtime.block_on(store.lock(Instant::now()));
+        let held = lock(&one).unwrap().unwrap();
+        let error = lock(&other).unwrap_err();
+        assert_eq!(error.kind(), Kind::Destination);
+        assert!(error.to_string().starts_with("another `host refresh` is at work on "), "{error}");
+        assert!(error.hints()[0].contains(LOCK), "{error:?}");
+        drop(held);
+        std::fs::remove_file(folder.path().join(LOCK)).unwrap();
+        std::os::unix::fs::symlink("/elsewhere", folder.path().join(LOCK)).unwrap();
+        let error = lock(&one).unwrap_err().to_string();
+        assert!(error.starts_with("cannot lock ") && error.ends_with(": it is a symbolic link"), "{error}");
+    }
+
+    #[test]
     fn what_a_killed_run_left_goes_after_an_hour() {
         let parent = tempfile::tempdir().unwrap();
         let temporary = |digit: &str| parent.path().join(format!(".machine-id-{}.tmp", digit.repeat(16)));
         for (digit, age) in [("1", 7200), ("2", 60)] {
-            let file = File::create(temporary(digit)).unwrap();
+            let file = std::fs::File::create(temporary(digit)).unwrap();
             file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
         }
         Store::open(parent.path()).unwrap();

@@ -324,7 +324,7 @@ mod tests {
     fn mistakes_are_told() {
         for (section, message) in [
             ("{}", "github lacks `allow`"),
-            ("allow: []", "`allow` is empty: nobody could join"),
+            ("allow: []", "`allow` is empty"),
             ("allow: [{}]", "a rule without conditions would let everybody in"),
             ("allow: [{repositry: o/r}]", "a rule has no `repositry`"),
             ("allow: [{repository: o/r, ref_type: 'b*'}]", "`ref_type` takes no wildcards"),

@@ -239,7 +239,7 @@ mod tests {
         for (section, message) in [
             ("{}", "gitlab lacks `allow`"),
             ("{domain: 'https://g', allow: [{project_id: '7'}]}", "`domain` must be HOST or HOST:PORT"),
-            ("{domain: '', allow: [{project_id: '7'}]}", "`domain` must be HOST or HOST:PORT"),
+            ("{domain: '', allow: [{project_id: '7'}]}", "`domain` is empty"),
             ("{domain: 'g:', allow: [{project_id: '7'}]}", "`domain` must be HOST or HOST:PORT"),
             ("{domain: 'g:x', allow: [{project_id: '7'}]}", "`domain` must be HOST or HOST:PORT"),
             ("{domain: 'g:99999', allow: [{project_id: '7'}]}", "`domain` must be HOST or HOST:PORT"),

@@ -170,7 +170,7 @@ mod tests {
     fn mistakes_are_told() {
         for (section, message) in [
             ("{}", "iam lacks `allow`"),
-            ("allow: []", "`allow` is empty: nobody could join"),
+            ("allow: []", "`allow` is empty"),
             ("allow: [{aws_account: 123456789012}]", "`aws_account` must be text, not a number"),
             ("allow: [{aws_account: '12345678901?'}]", "`aws_account` takes no wildcards"),
             ("allow: [{aws_acount: '123456789012'}]", "a rule has no `aws_acount`"),

@@ -14,10 +14,10 @@ use super::oidc::{Common, Oidc, TokenProfile, issuer_url, key_set};
 use super::rules::{self, Field, Match, Rule, Want, claim};
 use super::source::TokenSource;
 use super::verify::Provenance;
-use crate::document::{self, Mapping, Mistake, Node};
+use crate::document::{Mapping, Mistake, Node};
 use crate::environment::Environment;
 use crate::error::{Error, Kind};
-use crate::text::shown;
+use crate::text::{shown, which_of};
 
 /// Where the projected volume's token is, unless [`PATH_VARIABLE`] says otherwise.
 const TOKEN_PATH: &str = "/var/run/secrets/tokens/machine-id";
@@ -153,12 +153,8 @@ fn cluster(section: &mut Mapping<'_>) -> Result<(String, Option<KeySet>), Mistak
         "in_cluster" => Err(Mistake::new(kind.place, "`type: in_cluster` is not taken: the authority asks no cluster about tokens")
             .hint("write `type: static_jwks` with the output of `kubectl get --raw /openid/v1/jwks`, or `type: oidc` where the cluster's issuer can be reached")),
         other => {
-            let mistake = Mistake::new(kind.place, format!("there is no type `{}`", shown(other)));
-            let known = ["static_jwks", "oidc"];
-            Err(match document::nearest(other, &known) {
-                Some(near) => mistake.hint(format!("did you mean `{near}`?")),
-                None => mistake.hint(format!("there are: {}", known.join(", "))),
-            })
+            let hint = which_of(other, &["static_jwks", "oidc"]);
+            Err(Mistake::new(kind.place, format!("there is no type `{}`", shown(other))).hint(hint))
         }
     }
 }
@@ -170,7 +166,6 @@ fn lacks(section: &Mapping<'_>, name: &str) -> Mistake {
 /// An issuer that nobody asks: whatever text the cluster has for it.
 fn given_issuer(node: &Node) -> Result<&str, Mistake> {
     match node.text("issuer")? {
-        "" => Err(Mistake::new(node.place, "`issuer` is empty")),
         LEGACY_ISSUER => Err(Mistake::new(
             node.place,
             format!("`{LEGACY_ISSUER}` issues tokens without an end, which are not taken"),
@@ -290,7 +285,7 @@ mod tests {
                 ),
                 "`insecure_allow_http_issuer` is not taken",
             ),
-            (format!("{{type: static_jwks, static_jwks: {{}}, {allow}}}"), "`static_jwks` lacks `jwks`"),
+            (format!("{{type: static_jwks, static_jwks: {{}}, {allow}}}"), "`static_jwks` is empty"),
             (
                 format!("{{type: static_jwks, static_jwks: {{jwks: '{{}}'}}, {allow}}}"),
                 "`jwks` is not a key set: it has no list `keys`",

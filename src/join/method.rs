@@ -103,6 +103,6 @@ impl Method {
     #[cfg(test)]
     pub(super) fn configured(&self, section: &str) -> Configured {
         let nodes = crate::document::parse(section).unwrap();
-        (self.configure)(nodes[0].mapping(self.name).unwrap())
+        (self.configure)(nodes[0].mapping_or_empty(self.name).unwrap())
     }
 }

@@ -1,25 +1,20 @@
 //! A token that somebody else put there: the user, the platform, a kubelet.
 
-use std::fs::File;
-use std::io::{self, ErrorKind, Read as _};
-use std::os::unix::fs::FileTypeExt as _;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::time::Instant;
 
 use ring::digest::{SHA256, digest};
-use rustix::fs::{CWD, Mode, OFlags, openat};
-use tokio::time::sleep;
 use zeroize::Zeroizing;
 
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
+use crate::folder::read;
 use crate::secret::Secret;
 use crate::text::shown;
 
 /// The longest file or value with a token that is read, in bytes.
 const MAX_TOKEN_BYTES: usize = 64 << 10;
-/// How often a pipe is looked at for what is written into it.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Where a job finds its token. It is read anew for each proof, since files
 /// are refreshed by whoever put them there.
@@ -65,7 +60,7 @@ impl TokenSource {
     /// Why not, in words that follow "cannot renew: ".
     pub fn renews(&self) -> Result<(), String> {
         match &self.location {
-            Location::File(path) if is_pipe(path) => {
+            Location::File(path) if read::is_pipe(path) => {
                 Err(format!("the token came through a pipe, {}", shown(&path.to_string_lossy())))
             }
             Location::File(_) => Ok(()),
@@ -91,9 +86,10 @@ impl TokenSource {
                 .get(name)
                 .map(|text| Zeroizing::new(text.as_bytes().to_vec()))
                 .ok_or_else(|| Error::new(kind, format!("{from}: the variable is not set, or empty")))?,
-            Location::File(path) => read_file(path, deadline)
-                .await
-                .map_err(|error| Error::new(kind, error).context(from.clone()))?,
+            Location::File(path) => match read::before(deadline, path, MAX_TOKEN_BYTES).await {
+                Err(error) if error.kind() == ErrorKind::FileTooLarge => Zeroizing::default(),
+                read => read.map_err(|error| Error::new(kind, error).context(from.clone()))?,
+            },
         };
         let token = bytes.trim_ascii();
         match std::str::from_utf8(token) {
@@ -115,47 +111,13 @@ impl TokenSource {
     }
 }
 
-fn is_pipe(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
-}
-
-/// What a file holds, or what is written into a pipe until it is closed; no more
-/// than tells that it is too much. Neither a pipe that nobody writes into nor
-/// a device without an end may keep a job from its deadline or from a signal.
-async fn read_file(path: &Path, deadline: Instant) -> io::Result<Zeroizing<Vec<u8>>> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let mut file = File::from(openat(CWD, path, flags, Mode::empty())?);
-    let is_pipe = file.metadata()?.file_type().is_fifo();
-    // Of its full size at once, so that nothing is copied and left behind.
-    let mut bytes = Zeroizing::new(vec![0; MAX_TOKEN_BYTES + 1]);
-    let mut filled = 0;
-    loop {
-        let rest = bytes.get_mut(filled..).unwrap_or_default();
-        if rest.is_empty() {
-            break;
-        }
-        match file.read(rest) {
-            // Nobody has it open for writing: not yet, where nothing has come.
-            Ok(0) if !is_pipe || filled > 0 => break,
-            Ok(count) if count > 0 => {
-                filled += count;
-                continue;
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
-            Ok(_) | Err(_) => {}
-        }
-        if Instant::now() >= deadline {
-            return Err(io::Error::new(ErrorKind::TimedOut, "nothing was written into it in time"));
-        }
-        sleep(LOOK_AGAIN).await;
-    }
-    bytes.truncate(filled);
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::time::Duration;
+
+    use rustix::fs::{CWD, Mode};
+
     use super::*;
 
     async fn read(source: &TokenSource, env: &Environment) -> Result<Secret> {

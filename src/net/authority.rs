@@ -3,13 +3,15 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::client::{client, client_of, roots_of_file, system_roots};
+use super::client::{CA_FILE, client, client_of, roots_of_file, system_roots};
 use super::error::{RequestError, Untrusted};
 use super::pin::{self, Pinned};
 use crate::clock::rfc3339;
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
+use crate::folder::read::Trust;
 use crate::text::shown;
 
 /// How the authority's certificate is judged.
@@ -42,17 +44,17 @@ impl AuthorityTrust {
     }
 }
 
-/// A client for the authority.
+/// A client for the authority. `patience` is for a CA file that is a pipe.
 ///
 /// # Errors
 /// `Kind::Usage` for a CA file that cannot be read or holds no certificate,
 /// and for a malformed pin.
-pub fn authority_client(trust: &AuthorityTrust) -> Result<reqwest::Client> {
+pub fn authority_client(trust: &AuthorityTrust, patience: Duration) -> Result<reqwest::Client> {
     match (&trust.ca_file, &trust.ca_pin) {
         (Some(_), Some(_)) => {
             Err(Error::usage("both a CA file and a CA pin are given").hint("give one of them"))
         }
-        (Some(path), None) => client(roots_of_file(path)?),
+        (Some(path), None) => client(roots_of_file(path, Trust::Anyone, CA_FILE.within(patience))?),
         (None, Some(pin)) => client_of(Arc::new(Pinned::new(pin::parse(pin)?))),
         (None, None) => client(system_roots()?),
     }
@@ -184,8 +186,11 @@ mod tests {
         crate::net::install_crypto();
         let file = tempfile::NamedTempFile::new().unwrap();
         let trust = |path| AuthorityTrust { ca_file: Some(path), ca_pin: None };
-        let error = authority_client(&trust(file.path().into())).unwrap_err();
+        let error = authority_client(&trust(file.path().into()), Duration::ZERO).unwrap_err();
         assert!(error.to_string().ends_with("it holds no certificate"), "{error}");
-        assert_eq!(authority_client(&trust("/nowhere/ca.pem".into())).unwrap_err().kind(), Kind::Usage);
+        assert_eq!(
+            authority_client(&trust("/nowhere/ca.pem".into()), Duration::ZERO).unwrap_err().kind(),
+            Kind::Usage
+        );
     }
 }

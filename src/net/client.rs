@@ -1,6 +1,6 @@
 //! HTTPS clients. Proxies come from the environment; redirects are never followed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -11,10 +11,14 @@ use rustls::{ClientConfig, RootCertStore};
 
 use super::pin::Pinned;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::folder::read::{self, Limit, Trust};
 use crate::pem;
 
 /// How long a connection may take to be made, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A whole system's certificate authorities are a quarter of it.
+pub(super) const CA_FILE: Limit = Limit::FILE;
 
 /// What every client of ours calls itself.
 pub const USER_AGENT: &str = concat!("machine-id/", env!("CARGO_PKG_VERSION"));
@@ -53,7 +57,7 @@ pub fn issuer_client(extra: Option<&PathBuf>) -> Result<reqwest::Client> {
     // An authority with its own issuer CA, or with static key sets alone, needs no system roots.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(path) = extra {
-        roots.extend(roots_of_file(path)?.roots);
+        roots.extend(roots_of_file(path, Trust::Operators, CA_FILE)?.roots);
     }
     if roots.is_empty() {
         // Nothing can be verified, which each fetch will say.
@@ -115,9 +119,9 @@ pub(super) fn system_roots() -> Result<RootCertStore> {
         .hint("an authority with its own certificate is trusted with --ca-file or --ca-pin"))
 }
 
-pub(super) fn roots_of_file(path: &PathBuf) -> Result<RootCertStore> {
+pub(super) fn roots_of_file(path: &Path, trust: Trust, limit: Limit) -> Result<RootCertStore> {
     let cannot = format!("cannot read the CA file {}", path.display());
-    let text = std::fs::read(path).context(Kind::Usage, cannot.clone())?;
+    let text = read::raw(path, trust, limit).map_err(|unfit| unfit.error(Kind::Usage, cannot.clone()))?;
     let certificates = pem::decode_all(&String::from_utf8_lossy(&text), "CERTIFICATE")
         .ok_or_else(|| Error::usage(format!("{cannot}: its PEM is broken")))?;
     let mut roots = RootCertStore::empty();

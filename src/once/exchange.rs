@@ -71,7 +71,7 @@ impl<'a> Exchanger<'a> {
         progress: &'a Progress,
         keys: &'a [OutputKeys],
     ) -> Result<Self> {
-        let client = net::authority_client(&settings.trust)?;
+        let client = net::authority_client(&settings.trust, settings.timeout)?;
         let bound: Vec<_> =
             settings.outputs().zip(keys).map(|(output, keys)| keys.bound(&output.name)).collect();
         let audience = bound_audience(&settings.authority, &binding(&bound));

@@ -1,12 +1,11 @@
 //! Giving certificates back: `POST /v1/revoke`, signed with a key of the issuance.
 
 use std::fmt;
-use std::future::{Future as _, poll_fn};
-use std::task::Poll;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::future::join_all;
 use jsonwebtoken::{Algorithm, Header};
 use serde::Serialize;
 use zeroize::Zeroizing;
@@ -180,24 +179,10 @@ pub async fn revoke_all(
 ) {
     let now = Clock::system().now();
     let valid = issued.iter().filter(|issuance| !issuance.is_over(now));
-    let mut under_way: Vec<_> =
-        valid.map(|issuance| Box::pin(issuance.revoke(client, authority, time))).collect();
-    let mut failed = None;
-    poll_fn(|context| {
-        under_way.retain_mut(|revocation| match revocation.as_mut().poll(context) {
-            Poll::Ready(Ok(())) => {
-                progress.step("revoked the certificates");
-                false
-            }
-            Poll::Ready(Err(error)) => {
-                failed.get_or_insert(error);
-                false
-            }
-            Poll::Pending => true,
-        });
-        if under_way.is_empty() { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
+    let revocations = join_all(valid.map(async |issuance| {
+        issuance.revoke(client, authority, time).await.inspect(|()| progress.step("revoked the certificates"))
+    }));
+    let failed = revocations.await.into_iter().find_map(Result::err);
     if let Some(error) = failed {
         progress.warning(&format!("{NOT_REVOKED}: {error}"));
     }
@@ -221,7 +206,7 @@ pub async fn revoke_by_manifest(
         .or(AuthorityTrust::new(manifest.ca_file.as_deref(), manifest.ca_pin.as_deref()))
         .or(AuthorityTrust::of_environment(env));
     let at = net::authority_url(authority.unwrap_or(&manifest.authority))
-        .and_then(|authority| Ok((net::authority_client(&trust)?, authority)));
+        .and_then(|authority| Ok((net::authority_client(&trust, time)?, authority)));
     match at {
         Ok((client, authority)) => {
             revoke_all(std::slice::from_ref(revocable), &client, &authority, progress, time).await;
@@ -317,10 +302,8 @@ mod tests {
     #[tokio::test]
     async fn what_has_ended_is_not_asked_about() {
         net::install_crypto();
-        let client = net::authority_client(&AuthorityTrust {
-            ca_file: None,
-            ca_pin: Some(format!("sha256:{}", "00".repeat(32))),
-        });
+        let trust = AuthorityTrust { ca_file: None, ca_pin: Some(format!("sha256:{}", "00".repeat(32))) };
+        let client = net::authority_client(&trust, Duration::ZERO);
         let over = Revocable {
             issuance_id: "i".into(),
             // Nothing to sign with, so that asking would fail at once.

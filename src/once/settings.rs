@@ -21,14 +21,12 @@ use crate::once::settings::output::{Output, parse_output, unknown};
 use crate::once::settings::storage::StorageOptions;
 use crate::terminal::Level;
 use crate::text::shown;
+use crate::wire::MIN_TTL;
 
 pub mod config_file;
 pub mod destinations;
 pub mod output;
 pub mod storage;
-
-/// The shortest life that the authority gives a certificate, in seconds.
-pub const SHORTEST_TTL: u64 = 10;
 
 /// The longest path of a socket: `sun_path` has 104 bytes on some systems, with its end.
 const MAX_SOCKET_PATH: usize = 103;
@@ -73,8 +71,9 @@ impl Settings {
     /// # Errors
     /// `Kind::Usage`, naming the flag and the variable.
     pub fn new(args: Args, env: &Environment) -> Result<Self> {
+        let timeout = timeout(&args.timeout)?;
         let file = match args.config.as_deref().or_else(|| env.get("MACHINE_ID_CONFIG")) {
-            Some(path) => ConfigFile::read(Path::new(path))?,
+            Some(path) => ConfigFile::read(Path::new(path), timeout)?,
             None => ConfigFile::default(),
         };
         let pick = |flag: &Option<String>, variable: &str, file: &Option<String>| {
@@ -95,7 +94,7 @@ impl Settings {
         } else {
             args.outputs.iter().map(|text| parse_output(text)).collect::<Result<_>>()?
         };
-        let destinations = destinations(raw_outputs, &args.roles, &mut common, env)?;
+        let destinations = destinations(raw_outputs, &args.roles, &mut common, env, timeout)?;
         let storage = StorageOptions::join(method, &args, env, file.storage.clone())?;
         storage.stands_apart(destinations.iter().map(|destination| destination.path.as_path()))?;
         common.notes.extend(storage.note.clone());
@@ -111,7 +110,7 @@ impl Settings {
             storage,
             token: join_token(token)?,
             ttl_seconds: ttl_seconds(&ttl)?,
-            timeout: timeout(&args.timeout)?,
+            timeout,
             destinations,
             agent,
             notes: common.notes,
@@ -171,8 +170,8 @@ fn join_token(name: String) -> Result<String> {
 fn ttl_seconds(text: &str) -> Result<i64> {
     let wrong = |why: &str| Error::usage(format!("--ttl (MACHINE_ID_TTL): {why}"));
     let seconds = parse_duration(text).map_err(|why| wrong(&why))?;
-    if seconds < SHORTEST_TTL {
-        return Err(wrong(&format!("must be at least {SHORTEST_TTL}s")));
+    if seconds < u64::from(MIN_TTL) {
+        return Err(wrong(&format!("must be at least {MIN_TTL}s")));
     }
     i64::try_from(seconds).map_err(|_| wrong("is too long"))
 }

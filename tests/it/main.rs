@@ -17,6 +17,7 @@ mod support;
 
 mod architecture;
 mod cli;
+mod data_dir;
 mod exchange;
 mod instances;
 mod join_conformance;

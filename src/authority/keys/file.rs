@@ -2,9 +2,6 @@
 //! OpenSSH's format, `tls_ca.key` in PKCS#8, `tls_ca.crt` beside it. All
 //! private ones 0600, in a folder that is 0700.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use rcgen::{
@@ -21,6 +18,8 @@ use zeroize::Zeroizing;
 use super::{CaKeys, SshCa, TlsCa};
 use crate::clock::LEEWAY;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::folder::read::{self, Limit, Trust};
+use crate::folder::{PRIVATE_FILE, replace};
 use crate::random;
 
 const SSH_USER: &str = "ssh_user_ca";
@@ -35,10 +34,7 @@ const TLS_CA_DAYS: i64 = 3650;
 /// # Errors
 /// `Kind::Usage` where it exists or cannot be written.
 pub fn create(dir: &Path, cluster: &str, now: i64) -> Result<()> {
-    DirBuilder::new()
-        .mode(0o700)
-        .create(dir)
-        .context(Kind::Usage, format!("cannot create {}", dir.display()))?;
+    replace::create_private(dir).context(Kind::Usage, format!("cannot create {}", dir.display()))?;
     for name in [SSH_USER, SSH_HOST] {
         let mut seed = Zeroizing::new([0; 32]);
         random::fill(&mut *seed)?;
@@ -52,9 +48,7 @@ pub fn create(dir: &Path, cluster: &str, now: i64) -> Result<()> {
     let certificate = ca_params(cluster, now)?.self_signed(&key).context(Kind::Internal, "new TLS CA")?;
     write(&dir.join(TLS_KEY), Zeroizing::new(key.serialize_pem()).as_bytes())?;
     write(&dir.join(TLS_CERTIFICATE), certificate.pem().as_bytes())?;
-    File::open(dir)
-        .and_then(|dir| dir.sync_all())
-        .context(Kind::Usage, format!("cannot sync {}", dir.display()))
+    replace::sync(dir).context(Kind::Usage, format!("cannot sync {}", dir.display()))
 }
 
 fn ca_params(cluster: &str, now: i64) -> Result<CertificateParams> {
@@ -70,14 +64,9 @@ fn ca_params(cluster: &str, now: i64) -> Result<CertificateParams> {
     Ok(params)
 }
 
-/// Writes a file that must not exist yet, for its owner alone, safe against a power cut.
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let write = || -> std::io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    write().context(Kind::Usage, format!("cannot write {}", path.display()))
+    replace::write_new(path, bytes, PRIVATE_FILE)
+        .context(Kind::Usage, format!("cannot write {}", path.display()))
 }
 
 /// Reads every CA key from `dir`.
@@ -94,7 +83,7 @@ pub fn load(dir: &Path) -> Result<CaKeys> {
 
 fn load_ssh(path: &Path) -> Result<SshCa> {
     let cannot = format!("cannot use the CA key {}", path.display());
-    let text = read(path)?;
+    let text = read::text(path, Trust::Secret, Limit::FILE)?;
     let key = PrivateKey::from_openssh(text.as_bytes()).context(Kind::Usage, cannot.clone())?;
     let KeypairData::Ed25519(pair) = key.key_data() else {
         return Err(Error::usage(format!("{cannot}: it is not an Ed25519 key without a passphrase")));
@@ -105,8 +94,9 @@ fn load_ssh(path: &Path) -> Result<SshCa> {
 fn load_tls(dir: &Path) -> Result<TlsCa> {
     let (key_path, path) = (dir.join(TLS_KEY), dir.join(TLS_CERTIFICATE));
     let cannot = format!("cannot use the CA key {}", key_path.display());
-    let key = TlsKey::from_pem(&read(&key_path)?).context(Kind::Usage, cannot.clone())?;
-    let text = fs::read_to_string(&path).context(Kind::Usage, format!("cannot read {}", path.display()))?;
+    let key = TlsKey::from_pem(&read::text(&key_path, Trust::Secret, Limit::FILE)?)
+        .context(Kind::Usage, cannot.clone())?;
+    let text = read::text(&path, Trust::Operators, Limit::FILE)?;
     let der = CertificateDer::from_pem_slice(text.as_bytes())
         .context(Kind::Usage, format!("{} is not a certificate", path.display()))?;
     let (_, parsed) = x509_parser::parse_x509_certificate(&der)
@@ -119,22 +109,11 @@ fn load_tls(dir: &Path) -> Result<TlsCa> {
     Ok(TlsCa { issuer, der: der.to_vec(), pem })
 }
 
-/// Reads a private file; one that others may read is refused, as `ssh` does.
-fn read(path: &Path) -> Result<Zeroizing<String>> {
-    let cannot = format!("cannot read {}", path.display());
-    let mode = fs::metadata(path).context(Kind::Usage, cannot.clone())?.permissions().mode();
-    if mode & 0o077 != 0 {
-        return Err(Error::usage(format!(
-            "{cannot}: others than its owner may use it (mode {:o})",
-            mode & 0o777
-        ))
-        .hint(format!("chmod 600 {}", path.display())));
-    }
-    fs::read_to_string(path).map(Zeroizing::new).context(Kind::Usage, cannot)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]

@@ -2,28 +2,30 @@
 
 use serde_json::{Map, Value};
 
-use super::bot::Bot;
-use super::grant::{Grant, OutputGrant, Prospect};
-use super::merge::{Merged, Warnings};
-use super::output::OutputKind;
-use super::role::{self, Role};
-use super::{Asked, JoinToken, Policy, matching, output};
+use super::output::{self, OutputKind};
+use super::request::PolicyRequest;
+use super::resources::{Bot, JoinToken, Policy, Role, needs_mfa};
 use crate::denial::{Denial, Reason};
 use crate::join::verify::Identity;
 use crate::text::shown;
-use crate::wire::OutputRequest;
+use crate::wire::{MIN_TTL, OutputRequest};
 
-/// The shortest life that can be asked for, in seconds.
-const MIN_TTL: u64 = 10;
+pub(super) mod grant;
+pub(super) mod matching;
+pub(super) mod merge;
+mod select;
+
+use grant::{Grant, OutputGrant, Preview};
+use merge::{Merged, Warnings};
 
 /// Decides over a job that has proved who it is.
 pub(super) fn decide(
     policy: &Policy,
     token: &JoinToken,
     identity: &Identity,
-    asked: &Asked<'_>,
+    request: &PolicyRequest<'_>,
 ) -> Result<Grant, Denial> {
-    let Prospect { bot, outputs, warnings } = settle(policy, token, identity.claims(), asked)?;
+    let Preview { bot, outputs, warnings } = evaluate(policy, token, identity.claims(), request)?;
     Ok(Grant {
         bot,
         token: token.name.clone(),
@@ -37,12 +39,12 @@ pub(super) fn decide(
 /// What claims would get, proved or not: the one decision, for [`decide`] and
 /// for whoever only asks. The rules come first: who is not let in learns
 /// nothing about outputs, roles or bots.
-pub(super) fn settle(
+pub(super) fn evaluate(
     policy: &Policy,
     token: &JoinToken,
     claims: &Map<String, Value>,
-    asked: &Asked<'_>,
-) -> Result<Prospect, Denial> {
+    request: &PolicyRequest<'_>,
+) -> Result<Preview, Denial> {
     matching::admit(token, claims)?;
     // Always there, unless the token is of another policy than this one.
     let bot = policy.bots.get(&token.bot).ok_or_else(|| {
@@ -51,27 +53,32 @@ pub(super) fn settle(
             format!("join token `{}` is for bot `{}`, which is gone", token.name, token.bot),
         )
     })?;
-    let ttl = ttl(asked.ttl_seconds)?;
-    let kinds = output::check(asked.outputs)?;
+    let ttl = ttl(request.ttl_seconds)?;
+    let kinds = output::check(request.outputs)?;
     let mut warnings = Warnings::default();
     let mut outputs = Vec::with_capacity(kinds.len());
-    for (request, kind) in asked.outputs.iter().zip(kinds) {
-        let roles = roles(policy, bot, request, &mut warnings)?;
-        outputs.push(grant(kind, Merged { bot, request, roles, warnings: &mut warnings }, ttl)?);
+    for (output, kind) in request.outputs.iter().zip(kinds) {
+        let roles = roles(policy, bot, output, &mut warnings)?;
+        let merged = Merged { bot, request: output, roles, warnings: &mut warnings };
+        outputs.push(grant_output(kind, merged, ttl)?);
     }
-    Ok(Prospect { bot: bot.name.clone(), outputs, warnings: warnings.0 })
+    Ok(Preview { bot: bot.name.clone(), outputs, warnings: warnings.0 })
 }
 
 /// The API answers a malformed time before it comes here; this keeps what was
 /// not caught there from becoming a certificate.
 fn ttl(asked: i64) -> Result<u64, Denial> {
-    u64::try_from(asked).ok().filter(|seconds| *seconds >= MIN_TTL).ok_or_else(|| {
+    u64::try_from(asked).ok().filter(|seconds| *seconds >= u64::from(MIN_TTL)).ok_or_else(|| {
         let told = format!("certificates cannot be asked for {asked} seconds: at least {MIN_TTL}");
         Denial::new(Reason::OutputInvalid, told.clone()).tell(told)
     })
 }
 
-fn grant(kind: &'static OutputKind, mut merged: Merged<'_, '_>, ttl: u64) -> Result<OutputGrant, Denial> {
+fn grant_output(
+    kind: &'static OutputKind,
+    mut merged: Merged<'_, '_>,
+    ttl: u64,
+) -> Result<OutputGrant, Denial> {
     let (ssh, tls) = (kind.grant)(&mut merged)?;
     let options = merged.request.options.iter().filter(|(name, _)| kind.recorded.contains(&name.as_str()));
     Ok(OutputGrant {
@@ -93,15 +100,14 @@ fn roles<'p>(
     request: &OutputRequest,
     warnings: &mut Warnings,
 ) -> Result<Vec<&'p Role>, Denial> {
-    let needs_mfa = |role: &Role| policy.needs_mfa(role);
     if request.roles.is_empty() {
         let (left_out, roles): (Vec<&Role>, Vec<&Role>) =
-            bot.roles.iter().map(AsRef::as_ref).partition(|role| needs_mfa(role));
+            bot.each_role().partition(|role| policy.needs_mfa(role));
         if roles.is_empty() {
             return Err(mfa_required(bot, request, &left_out));
         }
         for role in left_out {
-            warnings.add(|| format!("{}, and is left out", role::needs_mfa(&bot.name, &[role])));
+            warnings.add(|| format!("{}, and is left out", needs_mfa(&bot.name, &[role])));
         }
         return Ok(roles);
     }
@@ -113,7 +119,7 @@ fn roles<'p>(
                 format!("output `{}`: the role `{}` is not one of this bot's", request.name, shown(name));
             Denial::new(Reason::RoleNotHeld, format!("{told} (`{}`)", bot.name)).tell(told)
         })?;
-        if needs_mfa(role) {
+        if policy.needs_mfa(role) {
             return Err(mfa_required(bot, request, &[role]));
         }
         roles.push(role);
@@ -124,7 +130,7 @@ fn roles<'p>(
 }
 
 fn mfa_required(bot: &Bot, request: &OutputRequest, roles: &[&Role]) -> Denial {
-    let told = format!("output `{}`: {}", request.name, role::needs_mfa(&bot.name, roles));
+    let told = format!("output `{}`: {}", request.name, needs_mfa(&bot.name, roles));
     Denial::new(Reason::MfaRequired, told.clone()).tell(told)
 }
 

@@ -6,18 +6,18 @@
 //! it finds something in, and one that it does not. No lint names a join method
 //! or a claim: methods say what their fields mean ([`Constraint`](crate::join::rules::Constraint)).
 
-use std::collections::HashMap;
+use super::resources::Policy;
 
-use super::bot::Bot;
-use super::origin::Origin;
-use super::role::{Reach, Role};
-use super::{JoinToken, Policy};
-
+mod findings;
 mod names;
 mod nothing;
 mod roles;
 mod rules;
 mod traits;
+
+pub use findings::{Finding, Report};
+
+use findings::Findings;
 
 /// A lint.
 #[derive(Debug)]
@@ -104,62 +104,6 @@ pub static LINTS: &[Lint] = &[
     },
 ];
 
-/// What a lint found.
-#[derive(Clone, Debug)]
-pub struct Finding {
-    /// The lint's name.
-    pub lint: &'static str,
-    /// Where.
-    pub origin: Origin,
-    /// What.
-    pub message: String,
-    /// What to do about it.
-    pub hint: String,
-}
-
-/// What all lints found, in the order of files and lines.
-#[derive(Debug, Default)]
-pub struct Report {
-    /// What nobody silenced.
-    pub findings: Vec<Finding>,
-    /// How much was silenced by `metadata.allow_lints`.
-    pub silenced: usize,
-}
-
-/// By kind and name, the lints that a resource silences.
-pub(super) type Silenced = HashMap<&'static str, HashMap<String, Vec<&'static str>>>;
-
-/// The resource that a finding is about, and that can silence it.
-#[derive(Clone, Copy)]
-enum Subject<'p> {
-    Token(&'p JoinToken),
-    Bot(&'p Bot),
-    Role(&'p Role),
-}
-
-/// Where a lint puts what it finds.
-struct Findings<'p> {
-    policy: &'p Policy,
-    lint: &'static str,
-    report: Report,
-}
-
-impl Findings<'_> {
-    fn add(&mut self, about: Subject<'_>, origin: Origin, message: String, hint: String) {
-        let (kind, name) = match about {
-            Subject::Token(token) => ("token", &token.name),
-            Subject::Bot(bot) => ("bot", &bot.name),
-            Subject::Role(role) => ("role", &role.name),
-        };
-        let silenced = self.policy.silenced.get(kind).and_then(|names| names.get(name));
-        if silenced.is_some_and(|lints| lints.contains(&self.lint)) {
-            self.report.silenced += 1;
-        } else {
-            self.report.findings.push(Finding { lint: self.lint, origin, message, hint });
-        }
-    }
-}
-
 /// Runs every lint.
 pub(super) fn run(policy: &Policy) -> Report {
     let mut findings = Findings { policy, lint: "", report: Report::default() };
@@ -180,35 +124,9 @@ pub(super) fn run(policy: &Policy) -> Report {
     report
 }
 
-/// On which hosts, in words; what separates several is "or".
-fn hosts(reach: &Reach) -> String {
-    match reach {
-        Reach::Nowhere => "no host".to_owned(),
-        Reach::Everywhere => "every host".to_owned(),
-        Reach::Labelled(sets) => {
-            let mut said =
-                format!("hosts with {}", sets.iter().take(4).cloned().collect::<Vec<_>>().join(" or "));
-            if sets.len() > 4 {
-                said.push_str(" or others");
-            }
-            said
-        }
-    }
-}
-
-/// Names for a message; not all of very many.
-fn named(names: &[String]) -> String {
-    const MOST: usize = 4;
-    let some: Vec<String> = names.iter().take(MOST).map(|name| format!("`{name}`")).collect();
-    match names.len().saturating_sub(MOST) {
-        0 => some.join(", "),
-        more => format!("{} and {more} more", some.join(", ")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{TOKEN, bot, parse, role};
+    use super::super::tests::fixture::{NOTHING, TOKEN, bot, parse, role};
     use super::*;
 
     fn found(parts: &[String]) -> Vec<(&'static str, String)> {
@@ -239,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_lint_that_is_not_is_a_mistake() {
-        let text = role("a", "{}").replace("{name: a}", "{name: a, allow_lints: [rot-login, x]}");
+        let text = role("a", NOTHING).replace("{name: a}", "{name: a, allow_lints: [rot-login, x]}");
         let mistakes = parse(&text).unwrap_err();
         assert_eq!(mistakes[0], "p.yaml:5:35: there is no lint `rot-login` | did you mean `root-login`?");
         assert!(mistakes[1].contains("there is no lint `x` | there are: anybody, "), "{}", mistakes[1]);

@@ -1,11 +1,7 @@
 //! The types of output: what each wants of a request, and what its roles become in it.
 //!
-//! A type is one file here and one line in [`OUTPUTS`]; the fields of roles
-//! that it issues stand in its file too.
+//! A type is one file here and one line in [`OUTPUTS`].
 
-use super::field::Field;
-use super::grant::{SshGrant, TlsGrant};
-use super::merge::Merged;
 use crate::denial::{Denial, Reason};
 use crate::text::shown;
 use crate::wire::{OutputRequest, is_name};
@@ -13,9 +9,12 @@ use crate::wire::{OutputRequest, is_name};
 mod application;
 mod database;
 mod identity;
+mod kind;
 mod kubernetes;
 mod ssh;
 mod ssh_host;
+
+pub use kind::OutputKind;
 
 /// Every type of output. A new one is a file and a line here.
 pub static OUTPUTS: &[&OutputKind] =
@@ -25,39 +24,6 @@ pub static OUTPUTS: &[&OutputKind] =
 pub const MAX_OUTPUTS: usize = 16;
 /// The longest value of an option, in bytes: as long as all principals of a host may be.
 const MAX_OPTION: usize = 16 << 10;
-
-/// A type of output.
-#[derive(Debug)]
-pub struct OutputKind {
-    /// Its name: `--output NAME`, `"type": "NAME"`.
-    pub name: &'static str,
-    /// What it is for, for help and the documentation.
-    pub summary: &'static str,
-    /// Whether it carries an SSH certificate, and so wants an SSH key.
-    pub ssh: bool,
-    /// Whether it carries an X.509 certificate, and so wants a CSR.
-    pub tls: bool,
-    /// The options that it takes.
-    pub options: &'static [&'static str],
-    /// Those of them that it cannot do without.
-    pub needs: &'static [&'static str],
-    /// Those of them that the record repeats: what decided the certificate and
-    /// is not on it.
-    pub recorded: &'static [&'static str],
-    /// The fields of roles that it issues: the name on the certificate first,
-    /// then what a role gives with that name.
-    pub(super) fields: &'static [&'static Field],
-    /// What its roles become.
-    pub(super) grant: fn(&mut Merged<'_, '_>) -> Result<Halves, Denial>,
-}
-
-/// The certificates of an output.
-pub(super) type Halves = (Option<SshGrant>, Option<TlsGrant>);
-
-/// Every field of roles that some output issues.
-pub(super) fn fields() -> impl Iterator<Item = &'static Field> {
-    OUTPUTS.iter().flat_map(|kind| kind.fields.iter().copied())
-}
 
 /// Checks the outputs of a request against their types, and finds these.
 pub(super) fn check(outputs: &[OutputRequest]) -> Result<Vec<&'static OutputKind>, Denial> {

@@ -1,20 +1,20 @@
 //! "Would this job get in?", from claims that nobody verified: each rule's
 //! conditions with what was got and wanted, then what the job would have.
 
-use std::io::Read as _;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::authority::policy::{Asked, JoinToken, Policy, Prospect, RuleTrial};
+use crate::authority::policy::{JoinToken, Policy, PolicyRequest, Preview, RuleTrial};
 use crate::cli::authority::Check;
 use crate::denial::{Denial, Reason};
-use crate::document::{nearest, parse_duration};
-use crate::error::{Context as _, Error, Kind, Result};
+use crate::document::parse_duration;
+use crate::error::{Error, Kind, Result};
+use crate::folder::read::{self, Limit, Trust};
 use crate::join::jwt::{self, Jwt};
 use crate::once::settings::output::{RawOutput, parse_output};
 use crate::output::{self, UsedBy};
-use crate::text::{shown, shown_long};
+use crate::text::{did_you_mean, shown, shown_long};
 use crate::wire::{OutputRequest, SshRequest, TlsRequest};
 
 /// What an answer from claims alone leaves out.
@@ -29,7 +29,7 @@ pub(super) struct Answer {
     token: String,
     registers: bool,
     rules: Vec<RuleTrial>,
-    result: Result<Prospect, Denial>,
+    result: Result<Preview, Denial>,
 }
 
 /// Asks the policy about the claims in `file`, for the join token and outputs of `args`.
@@ -42,10 +42,7 @@ pub(super) fn ask(policy: &Policy, file: &Path, args: &Check) -> Result<Answer> 
         let mut names: Vec<&str> = policy.tokens().map(|token| token.name.as_str()).collect();
         names.sort_unstable();
         let error = Error::usage(format!("`--token`: the policy has no join token `{}`", shown(name)));
-        match nearest(name, &names) {
-            Some(near) => error.hint(format!("did you mean `{near}`?")),
-            None => error,
-        }
+        did_you_mean(name, &names).into_iter().fold(error, Error::hint)
     })?;
     let claims = read_claims(file)?;
     let outputs: Vec<OutputRequest> =
@@ -63,7 +60,7 @@ pub(super) fn ask(policy: &Policy, file: &Path, args: &Check) -> Result<Answer> 
             result: Err(denial),
         });
     }
-    Ok(judge(policy, token, claims, &Asked { outputs: &outputs, ttl_seconds }))
+    Ok(judge(policy, token, claims, &PolicyRequest { outputs: &outputs, ttl_seconds }))
 }
 
 /// What a policy makes of claims now.
@@ -71,10 +68,10 @@ pub(super) fn judge(
     policy: &Policy,
     token: &JoinToken,
     claims: Map<String, Value>,
-    asked: &Asked<'_>,
+    asked: &PolicyRequest<'_>,
 ) -> Answer {
     let rules = Policy::trial(token, &claims);
-    let result = token.verifier.assume(claims).and_then(|assumed| policy.foresee(token, &assumed, asked));
+    let result = token.verifier.assume(claims).and_then(|assumed| policy.preview(token, &assumed, asked));
     Answer { token: token.name.clone(), registers: token.method.registers, rules, result }
 }
 
@@ -97,14 +94,14 @@ pub(super) fn output(text: &str, roles: &[String]) -> Result<OutputRequest> {
 
 /// Claims as JSON, or a token whose claims are read.
 fn read_claims(file: &Path) -> Result<Map<String, Value>> {
-    let mut text = String::new();
-    let most = 2 * u64::try_from(jwt::MAX_TOKEN).unwrap_or(u64::MAX);
-    let read = if file == Path::new("-") {
-        std::io::stdin().lock().take(most).read_to_string(&mut text)
+    let limit = Limit::bytes(2 * jwt::MAX_TOKEN);
+    let text = if file == Path::new("-") {
+        read::stdin(limit)
     } else {
-        std::fs::File::open(file).and_then(|file| file.take(most).read_to_string(&mut text))
+        read::raw(file, Trust::Anyone, limit).and_then(read::utf8)
     };
-    read.context(Kind::Usage, format!("cannot read the claims in {}", file.display()))?;
+    let text = text
+        .map_err(|unfit| unfit.error(Kind::Usage, format!("cannot read the claims in {}", file.display())))?;
     let text = text.trim();
     let wrong = |why: String| {
         Error::usage(format!("{} holds neither claims nor a token: {why}", file.display()))

@@ -14,6 +14,7 @@ use crate::cli::Format;
 use crate::cli::authority::Check;
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
+use crate::folder::read::Trust;
 use crate::terminal::{self, print};
 
 /// Checks.
@@ -22,8 +23,9 @@ use crate::terminal::{self, print};
 /// `Kind::Usage` where there is nothing to check or the claims cannot be read.
 pub(super) fn run(args: &Check, env: &Environment) -> Result<ExitCode> {
     let mut sources = Vec::new();
-    for path in paths(args)? {
-        sources.extend(policy_sources(&path)?);
+    let (paths, trust) = paths(args)?;
+    for path in paths {
+        sources.extend(policy_sources(&path, trust)?);
     }
     let policy = match Policy::parse(&sources) {
         Ok(policy) => policy,
@@ -55,12 +57,13 @@ pub(super) fn run(args: &Check, env: &Environment) -> Result<ExitCode> {
 }
 
 /// What to check: the arguments, or what the data directory names. Its
-/// configuration is read in any case, for the mistakes in it.
-fn paths(args: &Check) -> Result<Vec<PathBuf>> {
+/// configuration is read in any case, for the mistakes in it. Who can write to
+/// the arguments matters only where they are served, not in a job that checks them.
+fn paths(args: &Check) -> Result<(Vec<PathBuf>, Trust)> {
     let config = args.data_dir.as_deref().map(Config::load).transpose()?;
     match config {
-        Some(config) if args.policy.is_empty() => Ok(vec![config.policy]),
-        _ => Ok(args.policy.clone()),
+        Some(config) if args.policy.is_empty() => Ok((vec![config.policy], Trust::Operators)),
+        _ => Ok((args.policy.clone(), Trust::Anyone)),
     }
 }
 

@@ -1,8 +1,8 @@
 //! What commands do with a data directory: open it to sign, and write new files.
 
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+
+use rustix::fs::Mode;
 
 use crate::authority::store::record::{self, CommandPlan, Recorded};
 use crate::authority::store::sqlite::Sqlite;
@@ -10,6 +10,7 @@ use crate::authority::{config, keys};
 use crate::clock::Clock;
 use crate::document;
 use crate::error::{Error, Result};
+use crate::folder::replace;
 use crate::runtime::block_on;
 
 /// Opens what a signing command needs: keys, and the store that records it first.
@@ -34,13 +35,8 @@ pub(super) fn ttl(text: &str) -> Result<i64> {
 }
 
 /// Writes a file that was not there.
-pub(super) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
-    let write = || -> std::io::Result<()> {
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    write().map_err(|error| match error.kind() {
+pub(super) fn write_new(path: &Path, bytes: &[u8], mode: Mode) -> Result<()> {
+    replace::write_new(path, bytes, mode).map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => {
             Error::usage(format!("{} exists already", path.display())).hint("move it away first")
         }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::answer;
 use crate::authority::config;
-use crate::authority::policy::{Asked, OUTPUTS};
+use crate::authority::policy::{OUTPUTS, PolicyRequest};
 use crate::authority::store::{EventFilter, Store as _, sqlite::Sqlite};
 use crate::cli::authority::Explain;
 use crate::denial::REASONS;
@@ -80,7 +80,7 @@ fn today(config: &config::Config, token: &str, method: &str, claims: &Map<String
     let Ok(identity) = answer::output(OUTPUTS.first().map_or("", |kind| kind.name), &[]) else {
         return String::new();
     };
-    let asked = Asked { outputs: &[identity], ttl_seconds: 3600 };
+    let asked = PolicyRequest { outputs: &[identity], ttl_seconds: 3600 };
     let answer = answer::judge(&policy, token, claims.clone(), &asked);
     format!("such a job with a good proof is {}", answer.line())
 }

@@ -1,7 +1,5 @@
 //! `machine-id authority init`: a new data directory.
 
-use std::fs;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use super::data_dir::write_new;
@@ -9,6 +7,7 @@ use crate::authority::{config, keys};
 use crate::cli::authority::Init;
 use crate::clock::Clock;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::folder::{PRIVATE_FILE, replace, trust};
 use crate::terminal::print;
 
 /// Creates a data directory.
@@ -29,13 +28,12 @@ pub(super) fn run(args: &Init) -> Result<()> {
             ));
     }
     let private = |path: &Path| {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .context(Kind::Usage, format!("cannot create {}", path.display()))
+        replace::make_private(path).context(Kind::Usage, format!("cannot create {}", path.display()))
     };
     private(dir)?;
+    // One that was there may be open to others, and so may be what it stands in.
+    trust::operators(dir)
+        .map_err(|unfit| unfit.error(Kind::Usage, format!("cannot use {}", dir.display())))?;
     private(&dir.join("policy"))?;
     keys::file::create(&dir.join("keys"), &cluster, Clock::system().now())?;
     // The configuration comes last: a directory without one was not finished.
@@ -43,7 +41,7 @@ pub(super) fn run(args: &Init) -> Result<()> {
         "version: v1\ncluster: '{cluster}'\npublic_url: {public_url}  # the audience that OIDC tokens must carry\n\
          listen: 127.0.0.1:8443\nstore: sqlite:authority.db\nkeys: file:keys\npolicy: policy\n"
     );
-    write_new(&file, text.as_bytes(), 0o600)?;
+    write_new(&file, text.as_bytes(), PRIVATE_FILE)?;
     print(&format!(
         "created {}\n\nput bots, roles and join tokens into {}, then run:\n\n    machine-id authority serve --data-dir {}\n",
         dir.display(),

@@ -1,12 +1,11 @@
 //! `machine-id authority sign-host`: a host certificate for an `sshd`.
 
-use std::fs;
-
 use super::data_dir::{open, record, ttl};
 use crate::authority::issue::ssh::HostPlan;
 use crate::cli::authority::SignHost;
 use crate::clock::Clock;
-use crate::error::{Context as _, Kind, Result};
+use crate::error::Result;
+use crate::folder::read::{self, Limit, Trust};
 use crate::terminal::print;
 
 /// Signs, and prints the certificate.
@@ -14,8 +13,7 @@ use crate::terminal::print;
 /// # Errors
 /// `Kind::Usage` where the key or the names are no good.
 pub(super) fn run(args: SignHost) -> Result<()> {
-    let line =
-        fs::read_to_string(&args.key).context(Kind::Usage, format!("cannot read {}", args.key.display()))?;
+    let line = read::text(&args.key, Trust::Anyone, Limit::FILE)?;
     let plan = HostPlan::new(&line, args.principals, Clock::system().now(), ttl(&args.ttl)?)
         .map_err(|error| error.context(format!("cannot certify {}", args.key.display())))?;
     let (keys, store) = open(&args.data.data_dir)?;

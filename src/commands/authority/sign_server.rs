@@ -1,8 +1,5 @@
 //! `machine-id authority sign-server`: a certificate for a TLS server.
 
-use std::fs;
-use std::os::unix::fs::DirBuilderExt as _;
-
 use rcgen::PublicKeyData as _;
 
 use super::data_dir::{open, record, ttl, write_new};
@@ -10,6 +7,8 @@ use crate::authority::issue::{request, x509::ServerPlan};
 use crate::cli::authority::SignServer;
 use crate::clock::Clock;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::folder::read::{self, Limit, Trust};
+use crate::folder::{PRIVATE_FILE, PUBLIC_FILE, replace};
 use crate::terminal::print;
 
 /// Signs for a CSR, or for a new key; writes or prints what the server needs.
@@ -19,7 +18,7 @@ use crate::terminal::print;
 pub(super) fn run(args: SignServer) -> Result<()> {
     let (now, ttl) = (Clock::system().now(), ttl(&args.ttl)?);
     if let Some(csr) = &args.csr {
-        let text = fs::read_to_string(csr).context(Kind::Usage, format!("cannot read {}", csr.display()))?;
+        let text = read::text(csr, Trust::Anyone, Limit::FILE)?;
         let spki = request::csr_key(&text)
             .map_err(|why| Error::usage(format!("cannot certify {}: {why}", csr.display())))?;
         let plan = ServerPlan::new(spki, args.names, now, ttl)?;
@@ -30,15 +29,11 @@ pub(super) fn run(args: SignServer) -> Result<()> {
     let pair = rcgen::KeyPair::generate().context(Kind::Internal, "cannot make a TLS key")?;
     let plan = ServerPlan::new(pair.subject_public_key_info(), args.names, now, ttl)?;
     let (keys, store) = open(&args.data.data_dir)?;
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&out)
-        .context(Kind::Usage, format!("cannot create {}", out.display()))?;
+    replace::make_private(&out).context(Kind::Usage, format!("cannot create {}", out.display()))?;
     // Nothing is signed for files that cannot be written.
     let key = zeroize::Zeroizing::new(pair.serialize_pem());
-    write_new(&out.join("server.key"), key.as_bytes(), 0o600)?;
+    write_new(&out.join("server.key"), key.as_bytes(), PRIVATE_FILE)?;
     let certificate = record(&store, "sign-server", plan)?.sign(&keys)?;
-    write_new(&out.join("server.crt"), certificate.as_bytes(), 0o644)?;
-    write_new(&out.join("ca.crt"), keys.trust().tls_cas.concat().as_bytes(), 0o644)
+    write_new(&out.join("server.crt"), certificate.as_bytes(), PUBLIC_FILE)?;
+    write_new(&out.join("ca.crt"), keys.trust().tls_cas.concat().as_bytes(), PUBLIC_FILE)
 }

@@ -14,14 +14,14 @@ use crate::authority::{all_mistakes, keys};
 use crate::cli::Format;
 use crate::cli::authority::AddToken;
 use crate::clock::{Clock, rfc3339};
-use crate::document::{nearest, parse_duration};
+use crate::document::parse_duration;
 use crate::error::{Error, Result};
 use crate::join::METHODS;
 use crate::net;
 use crate::random;
 use crate::runtime::block_on;
 use crate::terminal::print;
-use crate::text::shown;
+use crate::text::{did_you_mean, shown};
 
 /// What every secret begins with, so that whoever finds one knows what it is.
 const PREFIX: &str = "mid-reg-";
@@ -87,11 +87,8 @@ fn join_token<'p>(policy: &'p Policy, name: &str) -> Result<&'p JoinToken> {
             policy.tokens().filter(registering).map(|token| token.name.as_str()).collect();
         names.sort_unstable();
         let error = Error::usage(format!("`--token`: the policy has no join token `{}`", shown(name)));
-        match nearest(name, &names) {
-            Some(near) => error.hint(format!("did you mean `{near}`?")),
-            None if names.is_empty() => error,
-            None => error.hint(format!("there is: {}", names.join(", "))),
-        }
+        let all = || (!names.is_empty()).then(|| format!("there is: {}", names.join(", ")));
+        did_you_mean(name, &names).or_else(all).into_iter().fold(error, Error::hint)
     })?;
     if token.method.registers {
         return Ok(token);

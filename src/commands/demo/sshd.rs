@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use super::stage::{Server, Stage, free_port, words, write};
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::folder::read::{self, Limit, Trust};
 use crate::terminal::print;
 
 /// Where sshd keeps its privilege separation, which it needs when root starts it.
@@ -68,7 +69,7 @@ fn serve_and_log_in(
     print(&format!("$ ssh -F {} -p {port} {target} '{greeting}'\n", config.display()))?;
     run(Command::new("ssh").arg("-F").arg(&config).args(["-p", &port.to_string(), &target, greeting]))?;
     print("and in sshd's own log, which run that was:\n")?;
-    let said = fs::read_to_string(log).context(Kind::Internal, "sshd's log")?;
+    let said = read::text(log, Trust::Anyone, Limit::FILE)?;
     let accepted = said.lines().find(|line| line.starts_with("Accepted publickey")).unwrap_or_default();
     print(&format!("{accepted}\n"))?;
     Ok(())

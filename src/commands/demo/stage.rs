@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::issuer::{DemoIssuer, REQUEST_TOKEN};
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::folder::read::{self, Limit, Trust};
 use crate::terminal::print;
 
 /// How long a server may take to answer.
@@ -27,7 +28,7 @@ impl Server {
         let deadline = Instant::now() + START_TIME;
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             if Instant::now() > deadline || !matches!(server.0.try_wait(), Ok(None)) {
-                let said = fs::read_to_string(log).unwrap_or_default();
+                let said = read::text(log, Trust::Anyone, Limit::FILE).unwrap_or_default();
                 return Err(Error::internal(format!("a server did not start: {}", said.trim())));
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -81,7 +82,7 @@ impl Stage {
         let init = [&init[..], &[&stage.authority, "--data-dir"]].concat();
         stage.show(&words(&init, &[&stage.data]))?;
         let configuration = stage.data.join("authority.yaml");
-        let text = fs::read_to_string(&configuration).context(Kind::Internal, "authority.yaml")?;
+        let text = read::text(&configuration, Trust::Operators, Limit::FILE)?;
         let text = format!(
             "{}issuer_ca_file: {}\n",
             text.replace("127.0.0.1:8443", &format!("127.0.0.1:{port}")),

@@ -129,12 +129,8 @@ fn provenance(certificate: &X509Certificate<'_>) -> Value {
         certificate.extensions().iter().filter(|extension| fulcio(&extension.oid.to_id_string()));
     let text = |value: &[u8]| {
         // The old ones are bare text, the newer ones a DER UTF8String.
-        let inner = match value {
-            [0x0c, length, rest @ ..] if usize::from(*length) == rest.len() => rest,
-            [0x0c, 0x81, length, rest @ ..] if usize::from(*length) == rest.len() => rest,
-            other => other,
-        };
-        String::from_utf8_lossy(inner).into_owned()
+        yasna::parse_der(value, |reader| reader.read_utf8string())
+            .unwrap_or_else(|_| String::from_utf8_lossy(value).into_owned())
     };
     extensions
         .map(|extension| (extension.oid.to_id_string(), Value::from(text(extension.value))))

@@ -3,9 +3,8 @@
 //! and connections are ours.
 
 use std::collections::HashMap;
-use std::io::Read as _;
 use std::net::{IpAddr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -24,6 +23,7 @@ use super::endpoint;
 use super::proof::{ACTION, AUDIENCE_HEADER, FIELD, body_hash};
 use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::folder::read::{self, Limit, Trust};
 use crate::net::{self, RequestError};
 use crate::retry::Backoff;
 use crate::secret::Secret;
@@ -258,20 +258,15 @@ impl FileRead for Files {
         let (done, read) = tokio::sync::oneshot::channel();
         // A thread that nobody waits for: a pipe without a writer, or a file system that hangs, must hold up
         // neither `--timeout` nor the end of the process.
-        std::thread::spawn(move || done.send(read_small(&path)));
+        std::thread::spawn(move || {
+            done.send(read::raw(Path::new(&path), Trust::Anyone, Limit::bytes(MAX_READ)))
+        });
         match read.await {
-            Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Ok(mut bytes)) => Ok(std::mem::take(&mut *bytes)),
             Ok(Err(error)) => Err(reqsign_core::Error::config_invalid(error.to_string())),
             Err(error) => Err(reqsign_core::Error::unexpected(error.to_string())),
         }
     }
-}
-
-fn read_small(path: &str) -> std::io::Result<Vec<u8>> {
-    let limit = u64::try_from(MAX_READ).unwrap_or(u64::MAX);
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(limit).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// Runs a profile's `credential_process`.

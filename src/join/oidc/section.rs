@@ -76,14 +76,9 @@ pub fn issuer_url(node: &Node, key: &str) -> Result<String, Mistake> {
 /// An audience, where the policy names one.
 ///
 /// # Errors
-/// Where it is empty: a token of no audience is for nobody.
+/// Where it is no text.
 pub fn audience(section: &mut Mapping<'_>) -> Result<Option<String>, Mistake> {
-    let Some(node) = section.take("audience") else { return Ok(None) };
-    match node.text("audience")? {
-        "" => Err(Mistake::new(node.place, "`audience` is empty")
-            .hint("leave it out where tokens are for this authority's own URL")),
-        text => Ok(Some(text.to_owned())),
-    }
+    Ok(section.text("audience")?.map(str::to_owned))
 }
 
 /// An organisation by its id; the hint says where that stands.

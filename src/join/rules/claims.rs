@@ -36,11 +36,7 @@ fn is_pointer(name: &str) -> bool {
 /// What a claim must be: of the type that the value has.
 fn wants(name: &str, node: &Node) -> Result<Vec<Want>, Mistake> {
     let name = shown(name);
-    let text = |node: &Node| match node.text(&name) {
-        Ok("") => Err(Mistake::new(node.place, format!("`{name}` is empty"))
-            .hint("leave the claim out where it does not matter")),
-        other => other.map(str::to_owned),
-    };
+    let text = |node: &Node| node.text(&name).map(str::to_owned);
     Ok(match &node.value {
         Yaml::Text(_) => vec![Want::Glob(text(node)?)],
         Yaml::Bool(value) => vec![Want::Value((*value).into())],
@@ -184,7 +180,7 @@ mod tests {
     fn mistakes_are_told() {
         let too_large = "number too large";
         for (claims, message) in [
-            ("{}", "a rule without conditions would let everybody in"),
+            ("{}", "`claims` is empty"),
             ("[sub]", "`claims` must be a mapping, not a list"),
             ("{sub: }", "`sub` must be text, a number, a boolean or a list of texts"),
             ("{sub: ''}", "`sub` is empty"),

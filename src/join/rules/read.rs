@@ -10,15 +10,11 @@ use crate::document::{self, Mapping, Mistake, Node};
 /// # Errors
 /// An unknown field, a value of the wrong type, an empty rule.
 pub fn read(list: &Node, fields: &'static [Field], guards: &[Guard]) -> Result<Vec<Rule>, Mistake> {
-    let entries = list.list("allow")?;
-    if entries.is_empty() {
-        return Err(Mistake::new(list.place, "`allow` is empty: nobody could join"));
-    }
-    entries.iter().map(|entry| read_rule(entry, fields, guards)).collect()
+    list.list("allow")?.iter().map(|entry| read_rule(entry, fields, guards)).collect()
 }
 
 fn read_rule(entry: &Node, fields: &'static [Field], guards: &[Guard]) -> Result<Rule, Mistake> {
-    let mut mapping: Mapping<'_> = entry.mapping("a rule")?;
+    let mut mapping: Mapping<'_> = entry.mapping_or_empty("a rule")?;
     let mut conditions = Vec::new();
     let known: Vec<&str> = fields.iter().map(|field| field.name).collect();
     for (key, node) in mapping.rest() {
@@ -44,11 +40,7 @@ fn read_rule(entry: &Node, fields: &'static [Field], guards: &[Guard]) -> Result
 }
 
 fn read_want(field: &Field, node: &Node) -> Result<Want, Mistake> {
-    let text = || match node.text(field.name) {
-        Ok("") => Err(Mistake::new(node.place, format!("`{}` is empty", field.name))
-            .hint("leave the field out where it does not matter")),
-        other => other.map(str::to_owned),
-    };
+    let text = || node.text(field.name).map(str::to_owned);
     Ok(match field.matches {
         // Claims have names of their own, so `read_rule` takes them apart.
         Match::Glob | Match::Claims => Want::Glob(text()?),

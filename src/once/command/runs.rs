@@ -6,9 +6,7 @@
 //! The kernel drops the lock with the process, whatever ended it; COMMAND
 //! does not inherit it, since the descriptor is closed on exec.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -16,10 +14,11 @@ use serde::{Deserialize, Serialize};
 use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::trust::{self, Standing};
+use crate::folder::{Folder, Unfit, read, replace};
 use crate::random;
 
 /// The largest entry that is read, in bytes.
-const MAX_ENTRY: u64 = 1 << 16;
+const MAX_ENTRY: usize = 1 << 16;
 
 #[derive(Default, Serialize, Deserialize)]
 struct Entry {
@@ -60,27 +59,19 @@ pub fn register(env: &Environment, destinations: &[&Path]) -> Result<Registered>
         match write_entry(&directory, &text) {
             Ok(registered) => return Ok(registered),
             Err(error) => {
-                failed = Error::new(Kind::Destination, error)
-                    .context(format!("cannot write to {}", directory.display()));
+                failed = error.error(Kind::Destination, format!("cannot write to {}", directory.display()));
             }
         }
     }
     Err(failed)
 }
 
-fn write_entry(directory: &Path, text: &str) -> std::io::Result<Registered> {
-    create(directory)?;
-    let name = random::hex::<8>()?;
-    let (new, path) = (directory.join(format!(".{name}")), directory.join(&name));
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+fn write_entry(directory: &Path, text: &str) -> Result<Registered, Unfit> {
+    let (folder, name) = (open(directory, true)?, random::hex::<8>().map_err(std::io::Error::from)?);
     // Locked and written under a name that `dead` passes over, or a `cleanup` at
     // the same time could take the entry for one of a dead run.
-    let ready =
-        file.lock().and_then(|()| file.write_all(text.as_bytes())).and_then(|()| fs::rename(&new, &path));
-    if ready.is_err() {
-        let _ = fs::remove_file(&new);
-    }
-    ready.map(|()| Registered { path, _file: file })
+    let file = folder.create_locked(&name, text.as_bytes())?;
+    Ok(Registered { path: directory.join(name), _file: file })
 }
 
 /// A run that died.
@@ -105,32 +96,26 @@ impl Dead {
 /// Every dead run of this user. Living ones are passed over, as is whatever is not ours.
 #[must_use]
 pub fn dead(env: &Environment) -> Vec<Dead> {
-    let directories = directories(env).into_iter().filter(|directory| check(directory).is_ok());
-    let entries = directories.filter_map(|directory| fs::read_dir(directory).ok()).flatten();
-    let visible = |entry: &fs::DirEntry| !entry.file_name().as_encoded_bytes().starts_with(b".");
-    entries
-        .filter_map(std::result::Result::ok)
-        .filter(visible)
-        .filter_map(|entry| dead_entry(&entry.path()))
-        .collect()
+    let mut all = Vec::new();
+    for directory in directories(env) {
+        let Ok(folder) = open(&directory, false) else { continue };
+        let names = folder.entries().unwrap_or_default();
+        let visible = names.iter().filter(|name| !name.starts_with('.'));
+        all.extend(visible.filter_map(|name| dead_entry(&folder, name)));
+    }
+    all
 }
 
-fn dead_entry(path: &Path) -> Option<Dead> {
-    let flags = rustix::fs::OFlags::NOFOLLOW.union(rustix::fs::OFlags::NONBLOCK).bits();
-    let mut file = OpenOptions::new().read(true).custom_flags(i32::try_from(flags).ok()?).open(path).ok()?;
-    let metadata = file.metadata().ok()?;
-    if !metadata.is_file() || metadata.uid() != rustix::process::geteuid().as_raw() {
+fn dead_entry(folder: &Folder, name: &str) -> Option<Dead> {
+    let file = folder.open_file(name).ok()??;
+    if Standing::of(&file).ok()?.uid != trust::me() {
         return None;
     }
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock | TryLockError::Error(_)) => return None,
-    }
-    let mut text = String::new();
-    (&mut file).take(MAX_ENTRY).read_to_string(&mut text).ok()?;
-    let entry: Entry = serde_json::from_str(&text).unwrap_or_default();
+    file.try_lock().ok()?;
+    let text = read::file(file.try_clone().ok()?, MAX_ENTRY).ok()?;
+    let entry: Entry = serde_json::from_slice(&text).unwrap_or_default();
     let destinations = entry.destinations.into_iter().filter(|path| path.is_absolute()).collect();
-    Some(Dead { destinations, existed: entry.existed, path: path.to_owned(), _file: file })
+    Some(Dead { destinations, existed: entry.existed, path: folder.path().join(name), _file: file })
 }
 
 /// Where a registry may be, the place for new entries first. A job's steps do
@@ -154,34 +139,33 @@ fn directories(env: &Environment) -> Vec<PathBuf> {
     all
 }
 
-fn create(directory: &Path) -> std::io::Result<()> {
+/// Opens a registry, and creates it if it is to be. Both folders must be ours
+/// and nobody else's to write, or somebody could have `cleanup` read what they like.
+fn open(directory: &Path, create: bool) -> Result<Folder, Unfit> {
     let parent = directory.parent().unwrap_or(directory);
     // The first is `~/.cache`, or there anyway.
-    for path in [parent.parent().unwrap_or(parent), parent, directory] {
-        match DirBuilder::new().mode(0o700).create(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+    for path in [parent.parent().unwrap_or(parent), parent, directory].into_iter().filter(|_| create) {
+        match replace::create_private(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error.into()),
             _ => {}
         }
     }
-    check(directory)
-}
-
-/// Both folders must be ours and nobody else's to write, or somebody could have `cleanup` read what they like.
-fn check(directory: &Path) -> std::io::Result<()> {
-    let parent = directory.parent().unwrap_or(directory);
-    let above = fs::metadata(parent.parent().unwrap_or(parent))?;
-    Standing::from(&above).check(rustix::process::geteuid().as_raw()).map_err(std::io::Error::other)?;
-    for path in [parent, directory] {
-        let metadata = fs::symlink_metadata(path)?;
-        let ours = metadata.is_dir() && metadata.uid() == rustix::process::geteuid().as_raw();
-        if !ours || metadata.mode() & 0o022 != 0 {
+    trust::stands_in(parent)?;
+    let parent = Folder::open(parent)?;
+    let folder = match directory.file_name().and_then(|name| name.to_str()) {
+        Some(name) => parent.below(name)?,
+        None => return Err(Unfit::from(rustix::io::Errno::INVAL)),
+    };
+    for folder in [&parent, &folder] {
+        if folder.standing()?.others_write() {
             return Err(std::io::Error::other(format!(
                 "{} is not a private directory of this user",
-                path.display()
-            )));
+                folder.path().display()
+            ))
+            .into());
         }
     }
-    Ok(())
+    Ok(folder)
 }
 
 #[cfg(test)]

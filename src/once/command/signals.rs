@@ -5,12 +5,14 @@
 //! `&` ignores it without meaning that keys should stay behind.
 
 use std::future::poll_fn;
+use std::path::Path;
 use std::task::Poll;
 
 use rustix::process::Signal;
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
 use crate::error::{Context as _, Kind, Result};
+use crate::folder::read::{self, Limit, Trust};
 
 /// Those that end an exchange.
 pub const ENDING: &[Signal] = &[Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT];
@@ -70,8 +72,8 @@ pub fn exit_status(signal: i32) -> u8 {
 
 /// The mask of signals that this process was started with as ignored; only Linux tells.
 fn ignored() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let status = read::raw(Path::new("/proc/self/status"), Trust::Anyone, Limit::FILE).and_then(read::utf8);
+    let mask = status.iter().flat_map(|status| status.lines()).find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
@@ -84,8 +86,9 @@ fn is_in(signal: Signal, mask: u64) -> bool {
 /// are in the foreground of our terminal, and COMMAND is in our process group.
 #[must_use]
 pub fn in_foreground() -> bool {
-    let Ok(terminal) = std::fs::File::open("/dev/tty") else { return false };
-    rustix::termios::tcgetpgrp(&terminal).is_ok_and(|group| group == rustix::process::getpgrp())
+    let terminal = read::open(Path::new("/dev/tty"));
+    let group = terminal.and_then(rustix::termios::tcgetpgrp);
+    group.is_ok_and(|group| group == rustix::process::getpgrp())
 }
 
 #[cfg(test)]

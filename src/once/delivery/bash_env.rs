@@ -7,21 +7,25 @@
 //! gets one in the destination, which reads the old one and then exports ours.
 //! What COMMAND appends for later steps is carried over when it ends.
 
-use std::fs::OpenOptions;
-use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::destination;
 use crate::destination::material::File;
 use crate::environment::Environment;
 use crate::error::Result;
+use crate::folder::read::{self, Limit, Trust};
+use crate::folder::replace;
 use crate::once::delivery::ci::{exports, shell_quoted};
 
 /// The variable.
 pub const VARIABLE: &str = "BASH_ENV";
 
 /// The most that COMMAND may leave for later steps, in bytes.
-const MAX_APPENDED: u64 = 1 << 20;
+const MAX_APPENDED: usize = 1 << 20;
+
+/// How long a pipe is waited for that COMMAND has put in its place.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// COMMAND's file, and the one that it stands for.
 #[derive(Debug)]
@@ -64,16 +68,16 @@ impl BashEnv {
     /// # Errors
     /// Why it could not be, for a person.
     pub fn carry_over(&self) -> Result<(), String> {
-        let mut text = String::new();
-        let limit = MAX_APPENDED + u64::try_from(self.text.len()).unwrap_or(0);
-        let read =
-            std::fs::File::open(&self.path).and_then(|file| file.take(limit).read_to_string(&mut text));
-        let Some(appended) = text.strip_prefix(&self.text).filter(|rest| !rest.is_empty()) else {
-            return Ok(());
+        let limit = Limit::bytes(self.text.len().saturating_add(MAX_APPENDED)).within(PATIENCE);
+        let read = read::raw(&self.path, Trust::Anyone, limit).and_then(read::utf8);
+        let text = match read {
+            Ok(text) => text,
+            Err(unfit) if unfit.is_missing() => return Ok(()),
+            Err(unfit) => return Err(unfit.to_string()),
         };
-        read.and_then(|_| OpenOptions::new().append(true).create(true).open(&self.old))
-            .and_then(|mut file| file.write_all(appended.as_bytes()))
-            .map_err(|error| error.to_string())
+        let appended = text.strip_prefix(&self.text).filter(|rest| !rest.is_empty());
+        let carried = appended.map_or(Ok(()), |appended| replace::append(Path::new(&self.old), appended));
+        carried.map_err(|error| error.to_string())
     }
 }
 

@@ -3,11 +3,11 @@
 //! The formats are those of GitHub's runner (heredocs with a delimiter that
 //! nobody can guess) and CircleCI's `$BASH_ENV` (lines of shell).
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
+use std::path::Path;
 
 use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::folder::replace;
 use crate::random;
 
 /// What is told.
@@ -40,13 +40,8 @@ pub fn tell(report: &Report, env: &Environment) -> Result<()> {
 
 fn append(env: &Environment, variable: &str, text: &str) -> Result<()> {
     let Some(path) = env.get(variable) else { return Ok(()) };
-    let mut file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(path)
-        .context(Kind::Destination, format!("cannot write to ${variable} ({})", crate::text::shown(path)))?;
-    // Whole, so that a line of another process does not end up inside.
-    file.write_all(text.as_bytes()).context(Kind::Destination, format!("cannot write to ${variable}"))
+    replace::append(Path::new(path), text)
+        .context(Kind::Destination, format!("cannot write to ${variable} ({})", crate::text::shown(path)))
 }
 
 fn delimiter() -> Result<String> {

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
-use crate::document::{self, Mapping, Mistake, Node};
-use crate::error::{Error, Result};
+use crate::document::{self, Mistake, Mistakes, Node, Value};
+use crate::error::{Kind, Result};
+use crate::folder::read::{self, Limit, Trust};
 use crate::once::settings::output::RawOutput;
 
 /// What the file says, by the names of the options; nothing of it checked beyond its shape.
@@ -31,78 +33,73 @@ pub struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// Reads it.
+    /// Reads it; `patience` is for a pipe.
     ///
     /// # Errors
     /// `Kind::Usage`, with line and column.
-    pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Error::usage(error).context(format!("cannot read the configuration {}", path.display()))
-        })?;
-        Self::parse(&text).map_err(|mistake| mistake.in_file(&path.display().to_string()))
+    pub fn read(path: &Path, patience: Duration) -> Result<Self> {
+        let text = read::raw(path, Trust::Anyone, Limit::FILE.within(patience)).and_then(read::utf8);
+        let cannot = || format!("cannot read the configuration {}", path.display());
+        let text = text.map_err(|unfit| unfit.error(Kind::Usage, cannot()))?;
+        Self::parse(&text).map_err(|mistakes| mistakes.in_file(&path.display().to_string()))
     }
 
-    fn parse(text: &str) -> Result<Self, Mistake> {
-        let nodes = document::parse(text)?;
-        let [node] = nodes.as_slice() else {
-            return Err(Mistake::new(
-                document::Place { line: 1, column: 1 },
-                "a configuration is one YAML document",
-            ));
-        };
-        let mut file = node.mapping("the configuration")?;
-        let version = file.need("version")?;
-        if version.text("version")? != "v1" {
-            return Err(Mistake::new(version.place, "`version` must be v1"));
-        }
-        let (join_method, token) = match file.take("join") {
-            Some(node) => {
-                let mut join = node.mapping("`join`")?;
-                let pair = (text_of(&mut join, "method")?, text_of(&mut join, "token")?);
-                join.finish()?;
-                pair
-            }
-            None => (None, None),
-        };
-        let config = Self {
-            authority: text_of(&mut file, "authority")?,
-            ca_file: text_of(&mut file, "ca_file")?,
-            ca_pin: text_of(&mut file, "ca_pin")?,
+    fn parse(text: &str) -> Result<Self, Mistakes> {
+        let node = document::parse_one(text)?;
+        let mut all = node.mapping("the configuration")?;
+        all.version()?;
+        let (join_method, token) = all.read("join", join).unwrap_or_default();
+        let mut text = |key| all.read(key, owned);
+        let mut config = Self {
+            authority: text("authority"),
+            ca_file: text("ca_file"),
+            ca_pin: text("ca_pin"),
             join_method,
             token,
-            storage: text_of(&mut file, "storage")?,
-            ttl: text_of(&mut file, "ttl")?,
-            destination: text_of(&mut file, "destination")?,
-            outputs: match file.take("outputs") {
-                Some(list) => list.list("outputs")?.iter().map(output).collect::<Result<_, _>>()?,
-                None => Vec::new(),
-            },
+            storage: text("storage"),
+            ttl: text("ttl"),
+            destination: text("destination"),
+            outputs: Vec::new(),
         };
-        file.finish()?;
+        for node in all.read("outputs", Node::list).unwrap_or_default() {
+            config.outputs.extend(all.mistakes.keep(output(node)));
+        }
+        all.finish()?;
         Ok(config)
     }
 }
 
-fn text_of(mapping: &mut Mapping<'_>, key: &'static str) -> Result<Option<String>, Mistake> {
-    Ok(mapping.text(key)?.map(str::to_owned))
+fn owned(node: &Node, key: &str) -> Result<String, Mistake> {
+    node.text(key).map(str::to_owned)
 }
 
-fn output(node: &Node) -> Result<RawOutput, Mistake> {
-    let mut mapping = node.mapping("an output")?;
-    let kind = mapping.need("type")?.text("type")?.to_owned();
-    let name = text_of(&mut mapping, "name")?;
-    let destination = text_of(&mut mapping, "destination")?;
-    let roles = mapping.texts("roles")?;
-    let mut options = BTreeMap::new();
-    for (key, value) in mapping.rest() {
+/// `join`: the method and the token.
+fn join(node: &Node, key: &str) -> Result<(Option<String>, Option<String>), Mistakes> {
+    let mut join = node.mapping(&format!("`{key}`"))?;
+    let pair = (join.read("method", owned), join.read("token", owned));
+    join.finish()?;
+    Ok(pair)
+}
+
+fn output(node: &Node) -> Result<RawOutput, Mistakes> {
+    let mut output = node.mapping("an output")?;
+    let mut raw = RawOutput {
+        kind: output.require("type", owned).unwrap_or_default(),
+        name: output.read("name", owned),
+        destination: output.read("destination", owned),
+        roles: output.read("roles", Node::texts).unwrap_or_default(),
+        options: BTreeMap::new(),
+    };
+    for (key, value) in output.rest() {
         // A list stands for what the command line separates with `+`.
-        let text = match value.list(&key.text) {
-            Ok(_) => value.texts(&key.text)?.join("+"),
-            Err(_) => value.text(&key.text)?.to_owned(),
+        let text = match value.value {
+            Value::List(_) => value.texts(&key.text).map(|items| items.join("+")),
+            _ => owned(value, &key.text),
         };
-        options.insert(key.text.clone(), text);
+        raw.options.extend(output.mistakes.keep(text).map(|text| (key.text.clone(), text)));
     }
-    Ok(RawOutput { kind, name, roles, destination, options })
+    output.finish()?;
+    Ok(raw)
 }
 
 #[cfg(test)]
@@ -121,6 +118,20 @@ mod tests {
         assert_eq!(file.storage.as_deref(), Some("/s"));
         assert_eq!(file.outputs[0].roles, ["a", "b"]);
         assert_eq!(file.outputs[1].destination.as_deref(), Some("/e"));
+    }
+
+    #[test]
+    fn no_value_may_be_empty() {
+        let full = "version: v1\nauthority: https://a\nca_file: c\nca_pin: p\njoin: {method: github, token: t}\n\
+            ttl: 30m\nstorage: /s\ndestination: /d\noutputs:\n  - {type: ssh, name: x, destination: /e, roles: [a, b]}\n  \
+            - {type: ssh-host, principals: [a.x, b.x], host_key: /k}\n";
+        ConfigFile::parse(full).unwrap();
+        for emptied in document::emptied::emptied(full) {
+            let mistakes = ConfigFile::parse(&emptied.text).expect_err(&emptied.path);
+            emptied.is_refused_by(&mistakes.into_iter().map(|one| one.to_string()).collect::<Vec<_>>());
+        }
+        let mistake = ConfigFile::parse("version: v1\noutputs: [{type: ssh, roles: }]\n").unwrap_err();
+        assert_eq!(mistake.to_string(), "2:23: `roles` has no value");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! can stand in `ssh_config`.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::destination::{ssh, wipe};
 use crate::environment::Environment;
@@ -66,7 +67,8 @@ impl CommonDestination {
     }
 }
 
-/// Groups the outputs by destination, the common one first: it is printed and handed on.
+/// Groups the outputs by destination, the common one first: it is printed and
+/// handed on. `patience` is for a pipe that an output's option names.
 ///
 /// # Errors
 /// `Kind::Usage`; `Kind::Destination` where there is no place for a new directory.
@@ -75,6 +77,7 @@ pub fn destinations(
     roles: &[String],
     asked: &mut CommonDestination,
     env: &Environment,
+    patience: Duration,
 ) -> Result<Vec<Destination>> {
     if raw.is_empty() {
         raw.push(RawOutput { kind: "identity".to_owned(), ..RawOutput::default() });
@@ -83,7 +86,7 @@ pub fn destinations(
     let mut names: Vec<String> = Vec::new();
     let mut common: Option<PathBuf> = None;
     for raw in raw {
-        let (output, own) = check_output(raw, roles)?;
+        let (output, own) = check_output(raw, roles, patience)?;
         if names.contains(&output.name) {
             return Err(Error::usage(format!("two outputs are named `{}`", output.name))
                 .hint("give one of them another with name=…"));
@@ -124,12 +127,13 @@ fn default_parent(env: &Environment, notes: &mut Vec<String>) -> Result<String> 
         match trust::fit(Path::new(place)).map(|fit| fit.to_str().map(str::to_owned)) {
             Ok(Some(fit)) => return Ok(fit.trim_end_matches('/').to_owned()),
             Ok(None) => notes.push(format!("not in {name} ({}): its path is not UTF-8", shown(place))),
-            Err(why) => notes.push(format!("not in {name} ({}): {}", shown(place), shown(&why))),
+            Err(why) => notes.push(format!("not in {name} ({}): {}", shown(place), shown(&why.to_string()))),
         }
     }
     Err(Error::new(Kind::Destination, notes.join("; "))
         .context("there is no place for a new destination")
-        .hint("give --destination, below a directory that only this user can write to"))
+        .hint("give --destination, below a directory that only this user can write to")
+        .hint("in a pod, mount an `emptyDir: {medium: Memory}` at /tmp: unlike other volumes it keeps users apart"))
 }
 
 /// An absolute path that can stand in `ssh_config`, in a variable and on a line of its own.

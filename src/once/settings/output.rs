@@ -1,19 +1,17 @@
 //! Outputs as asked for with `--output` or `--config`, and as checked.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
+use std::path::Path;
+use std::time::Duration;
 
 use crate::destination::material::OptionValues;
 use crate::destination::output_files::OutputFiles;
 use crate::destination::{self, manifest};
-use crate::document::nearest;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
+use crate::folder::read::{self, Limit, Trust};
 use crate::output::{self, OutputType, UsedBy};
-use crate::text::shown;
+use crate::text::{did_you_mean, shown};
 use crate::wire::is_name;
-
-/// The largest file that an option names, in bytes.
-const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// One output.
 #[derive(Clone)]
@@ -98,11 +96,16 @@ pub fn parse_output(text: &str) -> Result<RawOutput> {
     Ok(output)
 }
 
-/// Checks an output; its own destination stands beside it.
+/// Checks an output; its own destination stands beside it. `patience` is for
+/// a pipe that an option names.
 ///
 /// # Errors
 /// `Kind::Usage`.
-pub fn check_output(raw: RawOutput, roles: &[String]) -> Result<(Output, Option<String>)> {
+pub fn check_output(
+    raw: RawOutput,
+    roles: &[String],
+    patience: Duration,
+) -> Result<(Output, Option<String>)> {
     let kind = destination::output_files(&raw.kind)
         .ok_or_else(|| unknown("output type", &raw.kind, &output::names()))?;
     let declared = kind.declaration;
@@ -120,7 +123,7 @@ pub fn check_output(raw: RawOutput, roles: &[String]) -> Result<(Output, Option<
         let (kind, missing) = (declared.name, missing.name);
         return Err(Error::usage(format!("output `{name}`: type `{kind}` needs `{missing}=…`")));
     }
-    let files = option_files(declared, &raw.options, &name)?;
+    let files = option_files(declared, &raw.options, &name, patience)?;
     (kind.check)(&raw.options, &files).map_err(|why| Error::usage(format!("output `{name}`: {why}")))?;
     let roles = if raw.roles.is_empty() { roles.to_vec() } else { raw.roles };
     if let Some(role) =
@@ -132,18 +135,22 @@ pub fn check_output(raw: RawOutput, roles: &[String]) -> Result<(Output, Option<
 }
 
 /// Reads the files that options name, before anything is asked for.
-fn option_files(declared: &OutputType, options: &OptionValues, name: &str) -> Result<OptionValues> {
+fn option_files(
+    declared: &OutputType,
+    options: &OptionValues,
+    name: &str,
+    patience: Duration,
+) -> Result<OptionValues> {
     let mut files = OptionValues::new();
     for option in declared.options.iter().filter(|option| option.used_by == UsedBy::ClientFile) {
         let Some(path) = options.get(option.name) else { continue };
-        let mut text = String::new();
-        let read =
-            std::fs::File::open(path).and_then(|file| file.take(MAX_FILE_BYTES).read_to_string(&mut text));
-        read.map_err(|error| {
-            let what = format!("output `{name}`: cannot read `{}` {}", option.name, shown(path));
-            Error::usage(error).context(what)
-        })?;
-        files.insert(option.name.to_owned(), text);
+        let limit = Limit::FILE.within(patience);
+        let text =
+            read::raw(Path::new(path), Trust::Anyone, limit).and_then(read::utf8).map_err(|unfit| {
+                let what = format!("output `{name}`: cannot read `{}` {}", option.name, shown(path));
+                unfit.error(Kind::Usage, what)
+            })?;
+        files.insert(option.name.to_owned(), text.to_string());
     }
     Ok(files)
 }
@@ -151,9 +158,6 @@ fn option_files(declared: &OutputType, options: &OptionValues, name: &str) -> Re
 /// A name that is none of those that are known.
 pub(super) fn unknown(what: &str, name: &str, known: &[&str]) -> Error {
     let error = Error::usage(format!("there is no {what} `{}`", shown(name)));
-    let error = match nearest(name, known) {
-        Some(near) => error.hint(format!("did you mean `{near}`?")),
-        None => error,
-    };
+    let error = did_you_mean(name, known).into_iter().fold(error, Error::hint);
     error.hint(format!("there is: {}", known.join(", ")))
 }

@@ -2,25 +2,21 @@
 //! key from one run to the next. What is written there survives a crash at
 //! any point, and two runs never use it at once.
 
-use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::cli::once::Args;
-use crate::destination::directory::{TEMPORARY, entries, is_temporary, open_at};
 use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::folder::{absolute, trust};
+use crate::folder::lock::{Lock, NotLocked};
+use crate::folder::trust::{self, Standing};
+use crate::folder::{Folder, Made, NotMade, PRIVATE_FILE, PRIVATE_FOLDER, absolute, read, replace};
 use crate::join::method::Method;
 use crate::join::prove::{LockedStorage, Storage};
 use crate::join::source::TokenSource;
-use crate::random;
 use crate::secret::Secret;
 
 /// The variable with the secret that registers a worker.
@@ -31,17 +27,15 @@ const STATE: &str = "state.json";
 /// Locked by whoever uses the directory.
 const LOCK: &str = "lock";
 /// The largest state that is read, in bytes; one with every list full is about 30 KB.
-const MAX_BYTES: u64 = 256 << 10;
-/// How often a storage that is in use is tried again.
-const TRY_AGAIN: Duration = Duration::from_millis(20);
-const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
-const OTHERS: Mode = Mode::RWXG.union(Mode::RWXO);
+const MAX_BYTES: usize = 256 << 10;
+/// What must be left of the time to say that a storage is in use.
+const TO_SAY_SO: Duration = Duration::from_millis(60);
 
 /// What the options say of a worker that stays.
 #[derive(Debug, Default)]
 pub struct StorageOptions {
     /// The storage.
-    pub folder: Option<Folder>,
+    pub folder: Option<StorageFolder>,
     /// Where the registration secret is.
     pub secret: Option<TokenSource>,
     /// What to say about it, for `-v`.
@@ -80,7 +74,7 @@ impl StorageOptions {
             Some(path) => Some(TokenSource::file(path).by(SECRET_OPTION)),
             None => env.get(REGISTRATION_SECRET).map(|_| TokenSource::variable(REGISTRATION_SECRET)),
         };
-        Ok(Self { folder: Some(Folder { path: absolute(&path)? }), secret, note: None })
+        Ok(Self { folder: Some(StorageFolder { path: absolute(&path)? }), secret, note: None })
     }
 
     /// That no destination is the storage, in it or around it: what a job
@@ -89,7 +83,7 @@ impl StorageOptions {
     /// # Errors
     /// `Kind::Usage`.
     pub fn stands_apart<'p>(&self, mut destinations: impl Iterator<Item = &'p Path>) -> Result<()> {
-        let Some(Folder { path }) = &self.folder else { return Ok(()) };
+        let Some(StorageFolder { path }) = &self.folder else { return Ok(()) };
         let near = destinations.find(|one| one.starts_with(path) || path.starts_with(one));
         near.map_or(Ok(()), |one| {
             Err(Error::usage(format!(
@@ -104,195 +98,123 @@ impl StorageOptions {
 
 /// The directory, not looked at yet.
 #[derive(Clone, Debug)]
-pub struct Folder {
+pub struct StorageFolder {
     path: PathBuf,
 }
 
-impl Storage for Folder {
+impl Storage for StorageFolder {
     fn acquire(&self, deadline: Instant) -> BoxFuture<'_, Result<Box<dyn LockedStorage>>> {
         Box::pin(async move {
-            let directory = self.open()?;
-            loop {
-                if let Some(lock) = self.lock(&directory)? {
-                    let held = Open { directory, path: self.path.clone(), _lock: lock };
-                    held.tidy()?;
-                    let held: Box<dyn LockedStorage> = Box::new(held);
-                    return Ok(held);
-                }
-                // Some time must be left to say so.
-                if Instant::now() + TRY_AGAIN * 3 >= deadline {
-                    return Err(Error::new(
-                        Kind::Proof,
-                        format!("the storage {} is in use by another machine-id", self.path.display()),
-                    )
-                    .hint("--timeout waits longer; a worker with many jobs at once can have several storages, each registered on its own"));
-                }
-                tokio::time::sleep(TRY_AGAIN).await;
-            }
+            let folder = self.open()?;
+            let locked = folder.lock(LOCK, deadline.checked_sub(TO_SAY_SO).unwrap_or(deadline)).await;
+            let lock = locked.map_err(|why| self.not_locked(why))?;
+            folder.remove_temporaries(0);
+            let held: Box<dyn LockedStorage> = Box::new(Open { folder, _lock: lock });
+            Ok(held)
         })
     }
 }
 
-impl Folder {
+impl StorageFolder {
     fn refuse(&self, why: &str) -> Error {
         Error::usage(format!("cannot use the storage {}: {why}", self.path.display()))
     }
 
-    /// Opens it, creates it if need be, and makes sure that it is ours and private.
-    fn open(&self) -> Result<OwnedFd> {
-        let io = |error: std::io::Error| self.refuse(&error.to_string());
-        let parent = self.path.parent().ok_or_else(|| self.refuse("it has no name"))?;
-        std::fs::metadata(parent).map_err(|error| {
-            self.refuse(&format!("the directory above it: {error}"))
-                .hint("create it, or choose another --storage")
-        })?;
-        // What it stands in, and every folder that links on the way lead through.
-        let (parent, name) = trust::stands_in(&self.path).map_err(|why| {
-            self.refuse(&why)
-                .hint("choose a --storage below directories that only this user and root can write to")
-        })?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let above =
-            rustix::fs::openat(CWD, &parent, flags, Mode::empty()).map_err(|error| io(error.into()))?;
-        match rustix::fs::mkdirat(&above, &name, Mode::RWXU) {
-            // It must be there after a power cut, as what is in it must.
-            Ok(()) => rustix::fs::fsync(&above).map_err(|error| io(error.into()))?,
-            Err(Errno::EXIST) => {}
-            Err(error) => {
-                return Err(io(error.into()).hint("choose a --storage that this user can write to"));
-            }
+    fn not_locked(&self, why: NotLocked) -> Error {
+        match why {
+            NotLocked::Busy => Error::new(
+                Kind::Proof,
+                format!("the storage {} is in use by another machine-id", self.path.display()),
+            )
+            .hint("--timeout waits longer; a worker with many jobs at once can have several storages, each registered on its own"),
+            // Without locks two runs could present the same generation.
+            NotLocked::Unsupported(error) => self
+                .refuse(&format!("cannot lock it: {error}"))
+                .hint("put it on a file system that has locks"),
+            NotLocked::Refused(why) => self.refuse(&format!("cannot lock it: {why}")),
         }
-        let directory = open_at(&above, &name).map_err(|error| match error {
-            Errno::LOOP | Errno::NOTDIR => self.refuse("it is a symbolic link, or not a directory"),
-            Errno::PERM => self.refuse("it belongs to another user"),
-            error => io(error.into()),
-        })?;
-        let stat = rustix::fs::fstat(&directory).map_err(|error| io(error.into()))?;
-        if Mode::from_raw_mode(stat.st_mode).intersects(OTHERS) {
-            return Err(self
-                .refuse(&format!("others can look into it (mode {:o})", stat.st_mode & 0o7777))
-                .hint(format!("if nobody has: chmod 700 {}", self.path.display())));
-        }
-        let names = entries(&directory).map_err(|error| io(error.into()))?;
-        let foreign = |name: &&String| !is_temporary(name) && name.as_str() != LOCK && name.as_str() != STATE;
-        if !names.iter().any(|name| name == STATE) && names.iter().any(|name| foreign(&name)) {
-            return Err(self.refuse("it holds something else").hint("choose a new or empty --storage"));
-        }
-        Ok(directory)
     }
 
-    /// Locks it; nothing where somebody else has. The kernel drops the lock
-    /// with the process, and COMMAND does not inherit it.
-    fn lock(&self, directory: &OwnedFd) -> Result<Option<OwnedFd>> {
-        let io = |error: Errno| self.refuse(&format!("cannot lock it: {}", std::io::Error::from(error)));
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let lock = rustix::fs::openat(directory, LOCK, flags, PRIVATE_FILE).map_err(io)?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Ok(None),
-            // Without locks two runs could present the same generation.
-            Err(error) => return Err(io(error).hint("put it on a file system that has locks")),
+    /// Opens it, creates it if need be, and makes sure that it is ours and private.
+    fn open(&self) -> Result<Folder> {
+        let io = |error: std::io::Error| self.refuse(&error.to_string());
+        let Made { folder, created, standing } =
+            Folder::make(&self.path, PRIVATE_FOLDER).map_err(|failed| match failed {
+                NotMade::Above(unfit) if unfit.is_missing() => self
+                    .refuse(&format!("the directory above it: {}", std::io::Error::from(Errno::NOENT)))
+                    .hint("create it, or choose another --storage"),
+                NotMade::Above(unfit) => self
+                    .refuse(&unfit.to_string())
+                    .hint("choose a --storage below directories that only this user and root can write to"),
+                NotMade::Create(error) => io(error).hint("choose a --storage that this user can write to"),
+                NotMade::Open(Errno::LOOP | Errno::NOTDIR) => {
+                    self.refuse("it is a symbolic link, or not a directory")
+                }
+                NotMade::Open(error) => io(error.into()),
+            })?;
+        if created {
+            // It must be there after a power cut, as what is in it must.
+            self.path.parent().map_or(Ok(()), replace::sync).map_err(io)?;
         }
-        // Somebody may have put another file in its place meanwhile.
-        let (locked, there) =
-            (rustix::fs::fstat(&lock), rustix::fs::statat(directory, LOCK, AtFlags::SYMLINK_NOFOLLOW));
-        let same =
-            matches!((&locked, &there), (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino));
-        Ok(same.then_some(lock))
+        if standing.uid != trust::me() {
+            return Err(self.refuse("it belongs to another user"));
+        }
+        if standing.others_use() {
+            return Err(self
+                .refuse(&format!("others can look into it (mode {:o})", standing.mode))
+                .hint(format!("if nobody has: chmod 700 {}", self.path.display())));
+        }
+        let names = folder.entries().map_err(|error| io(error.into()))?;
+        let foreign = |name: &String| name != LOCK && !replace::is_temporary(name);
+        if !names.iter().any(|name| name == STATE) && names.iter().any(foreign) {
+            return Err(self.refuse("it holds something else").hint("choose a new or empty --storage"));
+        }
+        Ok(folder)
     }
 }
 
 /// The directory, open and locked.
 struct Open {
-    directory: OwnedFd,
-    path: PathBuf,
-    _lock: OwnedFd,
-}
-
-impl Open {
-    /// Removes what a run that was killed has left: it may hold a key.
-    fn tidy(&self) -> Result<()> {
-        let cannot = || format!("cannot read the storage {}", self.path.display());
-        for name in
-            entries(&self.directory).context(Kind::Proof, cannot())?.iter().filter(|name| is_temporary(name))
-        {
-            let _ = rustix::fs::unlinkat(&self.directory, name.as_str(), AtFlags::empty());
-        }
-        Ok(())
-    }
-
-    fn read_state(&self) -> Result<Option<Secret>> {
-        let path = self.path.join(STATE);
-        let refuse = |why: &str| Error::usage(format!("cannot use {}: {why}", path.display()));
-        // NONBLOCK: opening a pipe that somebody put there must not hang.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = match rustix::fs::openat(&self.directory, STATE, flags, Mode::empty()) {
-            Ok(file) => file,
-            Err(Errno::NOENT) => return Ok(None),
-            Err(Errno::LOOP) => return Err(refuse("it is a symbolic link")),
-            Err(error) => {
-                return Err(std::io::Error::from(error))
-                    .context(Kind::Proof, format!("cannot read {}", path.display()));
-            }
-        };
-        let stat = rustix::fs::fstat(&file).map_err(|error| refuse(&error.to_string()))?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(refuse("it is not a plain file"));
-        }
-        if stat.st_uid != rustix::process::geteuid().as_raw() {
-            return Err(refuse("it belongs to another user"));
-        }
-        if Mode::from_raw_mode(stat.st_mode).intersects(OTHERS) {
-            return Err(refuse(&format!("others can read it (mode {:o})", stat.st_mode & 0o7777))
-                .hint("its key may be known: register the worker anew, in another --storage")
-                .hint(format!("if nobody has read it: chmod 600 {}", path.display())));
-        }
-        // Room for more than it is: text that grows leaves copies of the key behind.
-        let mut text = zeroize::Zeroizing::new(String::with_capacity(64 << 10));
-        File::from(file)
-            .take(MAX_BYTES)
-            .read_to_string(&mut text)
-            .context(Kind::Proof, format!("cannot read {}", path.display()))?;
-        Ok(Some(Secret::from(text)))
-    }
-
-    fn replace(&self, content: &str) -> std::io::Result<()> {
-        let temporary = format!("{}{}{}", TEMPORARY.0, random::hex::<8>()?, TEMPORARY.1);
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.directory, temporary.as_str(), flags, PRIVATE_FILE)?;
-        rustix::fs::fchmod(&file, PRIVATE_FILE)?;
-        let mut file = File::from(file);
-        let written = file.write_all(content.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| {
-            rustix::fs::renameat(&self.directory, temporary.as_str(), &self.directory, STATE)
-                .map_err(Into::into)
-        });
-        if written.is_err() {
-            let _ = rustix::fs::unlinkat(&self.directory, temporary.as_str(), AtFlags::empty());
-        }
-        written?;
-        // The new name as well.
-        Ok(rustix::fs::fsync(&self.directory)?)
-    }
+    folder: Folder,
+    _lock: Lock,
 }
 
 impl LockedStorage for Open {
     fn read(&self) -> Result<Option<Secret>> {
-        self.read_state()
+        let path = self.path().join(STATE);
+        let refuse = |why: String| Error::usage(format!("cannot use {}: {why}", path.display()));
+        let cannot = || format!("cannot read {}", path.display());
+        let file = match self.folder.open_file(STATE) {
+            Ok(Some(file)) => file,
+            Ok(None) => return Ok(None),
+            Err(unfit) if unfit.is_of_system() => return Err(unfit.error(Kind::Proof, cannot())),
+            Err(unfit) => return Err(refuse(unfit.to_string())),
+        };
+        let standing = Standing::of(&file).context(Kind::Proof, cannot())?;
+        if standing.uid != trust::me() {
+            return Err(refuse("it belongs to another user".to_owned()));
+        }
+        if standing.others_use() {
+            return Err(refuse(format!("others can read it (mode {:o})", standing.mode))
+                .hint("its key may be known: register the worker anew, in another --storage")
+                .hint(format!("if nobody has read it: chmod 600 {}", path.display())));
+        }
+        let text = read::file(file, MAX_BYTES).map_err(Into::into).and_then(read::utf8);
+        text.map(|text| Some(Secret::from(text))).map_err(|unfit| unfit.error(Kind::Proof, cannot()))
     }
 
     fn write(&mut self, content: &str) -> Result<()> {
-        let path = self.path.join(STATE);
-        self.replace(content).context(Kind::Proof, format!("cannot write {}", path.display())).map_err(
-            |error| {
-                error.hint(
-                    "nothing is lost: what was kept is still there; make room, or let this user write there",
-                )
-            },
-        )
+        let path = self.path().join(STATE);
+        let written = self.folder.replace_durably(STATE, content.as_bytes(), PRIVATE_FILE);
+        written.context(Kind::Proof, format!("cannot write {}", path.display())).map_err(|error| {
+            error.hint(
+                "nothing is lost: what was kept is still there; make room, or let this user write there",
+            )
+        })
     }
 
     fn path(&self) -> &Path {
-        &self.path
+        self.folder.path()
     }
 }
 
@@ -305,8 +227,8 @@ mod tests {
         Instant::now() + Duration::from_millis(200)
     }
 
-    fn folder(path: &Path) -> Folder {
-        Folder { path: path.to_owned() }
+    fn folder(path: &Path) -> StorageFolder {
+        StorageFolder { path: path.to_owned() }
     }
 
     #[tokio::test]

@@ -22,15 +22,15 @@ denial: clock wire
 
 # the ground floor: files, documents, the network, the terminal
 document: error text
-folder: error text
-net: clock document environment error jws pem text
+folder: clock error random text
+net: clock document environment error folder jws pem text
 runtime: error
 retry: net random
 terminal: environment error
 
 # what can be asked for, and who a job is: the registries
 output:
-join::source: environment error secret text
+join::source: environment error folder secret text
 # The client's half of a join method, and the authority's: neither names the other.
 join::prove: environment error join::source net secret wire
 join::command: environment join::prove secret text
@@ -44,7 +44,7 @@ join::verify: clock denial error join::instance join::issuers join::rules text w
 join::method: denial document environment error join::jwt join::prove join::rules join::source
     join::verify wire
 join::oidc: clock denial document join::issuers join::jwt join::rules join::verify text wire
-join: clock denial document environment error join::command join::endpoint join::handed_over
+join: clock denial document environment error folder join::command join::endpoint join::handed_over
     join::instance join::issuers join::jwt join::method join::oidc join::prove join::rules
     join::source join::verify jws net random retry secret text wire
 
@@ -57,7 +57,7 @@ once::exchange: clock denial destination environment error join::method join::pr
     once::settings output pem random retry secret terminal text wire
 once::revoke: clock destination environment error jws net once::exchange pem random secret terminal
     wire
-once::delivery: destination environment error join::method net once::exchange once::revoke
+once::delivery: destination environment error folder join::method net once::exchange once::revoke
     once::settings output random text wire
 once::command: clock destination environment error folder join::method join::source once::delivery
     once::exchange once::revoke once::settings random retry rfc4251 terminal text wire
@@ -65,21 +65,18 @@ once: cli destination environment error join::method net once::command once::del
     once::revoke once::settings output runtime terminal text wire
 
 # a server's side: it knows the authority by its API alone
-host: clock destination::entries destination::is_temporary destination::known_hosts
-    destination::read_file destination::TEMPORARY error folder krl net pem principal random text
-    wire
+host: clock destination::known_hosts error folder krl net pem principal text wire
 
 # the authority
 authority::limits:
-authority::store: clock error join::instance join::verify random
+authority::store: clock error folder join::instance join::verify random
 # Of the store, only the proof that something is recorded.
-authority::keys: authority::store::Recorded clock error random wire
+authority::keys: authority::store::Recorded clock error folder random wire
 authority::policy: denial document error join::find join::method join::METHODS join::names join::rules
     join::verify principal text wire
-authority::config: authority::policy document error net
+authority::config: authority::policy document error folder net
 # A grant, and nothing else of the policy or of who the job is; of the store what is recorded.
-authority::issue: authority::keys authority::policy::Grant authority::policy::OutputGrant
-    authority::policy::SshGrant authority::policy::TlsGrant authority::store::CertificateKind
+authority::issue: authority::keys authority::policy::decide::grant authority::store::CertificateKind
     authority::store::CommandPlan authority::store::ExchangePlan authority::store::Kept
     authority::store::NewCertificate authority::store::PlanRecord authority::store::Recorded clock
     error join::verify::Provenance pem random text wire
@@ -89,7 +86,7 @@ authority::revoke: authority::config authority::revocation authority::store deni
     secret wire
 authority: authority::config authority::keys authority::limits authority::policy authority::revoke
     authority::store clock error join::issuers net
-authority::tls: authority authority::config authority::issue authority::store error
+authority::tls: authority authority::config authority::issue authority::store error folder
 authority::enroll: authority authority::config authority::issue authority::policy authority::store
     clock denial error join::find join::instance join::issuers join::method join::verify random wire
 authority::http: authority authority::enroll authority::revoke error terminal wire

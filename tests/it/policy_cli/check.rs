@@ -34,6 +34,22 @@ fn a_good_policy() {
     assert_eq!(stdout, "policy loads: 1 file, 1 bot, 1 role, 1 join token\nlints: 0 warnings\n");
 }
 
+/// A template whose variables were empty took the restrictions away.
+#[test]
+fn an_empty_restriction_does_not_load() {
+    let folder = folder(&[("p.yaml", &fixture("empty-values.yaml"))]);
+    let (code, stdout, stderr) = check(folder.path(), &["p.yaml"]);
+    assert_eq!((code, stdout.as_str()), (2, ""));
+    for place in [
+        "p.yaml:13:5: `require_session_mfa` has no value",
+        "p.yaml:14:5: `force_command` has no value",
+        "p.yaml:15:5: `pin_source_ip` has no value",
+        "p.yaml:20:5: `logins` has no value",
+    ] {
+        assert!(stderr.contains(place), "{stderr}");
+    }
+}
+
 #[test]
 fn lints_warn_and_fail_only_where_that_is_asked_for() {
     let folder = folder(&[("p.yaml", &fixture("lints/root-login/bad.yaml"))]);

@@ -39,7 +39,11 @@ fn completed(block: &str) -> String {
         names.dedup();
         for name in names {
             let name = name.trim_end_matches('`');
-            let (version, spec) = if kind == "bot" { ("v1", "{roles: [stub]}") } else { ("v7", "{}") };
+            let (version, spec) = if kind == "bot" {
+                ("v1", "{roles: [stub]}")
+            } else {
+                ("v7", "{options: {permit_pty: true}}")
+            };
             text.push_str(&format!(
                 "---\nkind: {kind}\nversion: {version}\nmetadata: {{name: {name}}}\nspec: {spec}\n"
             ));

@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
-use crate::authority::policy::fixture::{bot, decide, identity, output, parse, policy, role};
-use crate::authority::policy::{Asked, MAX_OUTPUTS, OUTPUTS, Policy};
+use crate::authority::policy::tests::fixture::{bot, decide, identity, output, parse, policy, role};
+use crate::authority::policy::{MAX_OUTPUTS, OUTPUTS, Policy, PolicyRequest};
 use crate::denial::{Denial, Reason};
 use crate::wire::OutputRequest;
 
@@ -46,7 +46,7 @@ fn with_rules(allow: &str, claims: Value) -> Result<(), Denial> {
     );
     let policy = parse(&format!("{}{}{token}", bot("{roles: [x]}"), role("x", OPEN))).unwrap();
     let outputs = [output("ssh", &[])];
-    let asked = Asked { outputs: &outputs, ttl_seconds: 3600 };
+    let asked = PolicyRequest { outputs: &outputs, ttl_seconds: 3600 };
     policy.decide(policy.token("t").unwrap(), &identity(claims), &asked).map(|_| ())
 }
 
@@ -122,7 +122,7 @@ fn risky_events_need_naming() {
 #[test]
 fn rules_come_before_anything_else() {
     let policy = simple();
-    let asked = Asked { outputs: &[], ttl_seconds: -1 };
+    let asked = PolicyRequest { outputs: &[], ttl_seconds: -1 };
     let stranger = identity(json!({"repository": "evil/app"}));
     let denial = policy.decide(policy.token("ci").unwrap(), &stranger, &asked).unwrap_err();
     assert_eq!((denial.reason, denial.told), (Reason::NoRuleMatches, None));
@@ -131,7 +131,7 @@ fn rules_come_before_anything_else() {
 #[test]
 fn a_token_of_another_policy_gives_nothing() {
     let outputs = [output("ssh", &[])];
-    let asked = Asked { outputs: &outputs, ttl_seconds: 3600 };
+    let asked = PolicyRequest { outputs: &outputs, ttl_seconds: 3600 };
     let old = simple();
     let denial =
         Policy::default().decide(old.token("ci").unwrap(), &identity(json!({})), &asked).unwrap_err();
@@ -368,7 +368,9 @@ fn the_shortest_time_wins() {
             bot(&format!("{{roles: [x, z]{bot_ttl}}}")),
             role(
                 "x",
-                &format!("{{options: {{{role_ttl}}}, allow: {{logins: [a], node_labels: {{'*': '*'}}}}}}"),
+                &format!(
+                    "{{options: {{permit_pty: true{role_ttl}}}, allow: {{logins: [a], node_labels: {{'*': '*'}}}}}}"
+                ),
             ),
             role("z", "{options: {max_session_ttl: 168h}, allow: {logins: [b], node_labels: {'*': '*'}}}"),
         ])
@@ -380,8 +382,8 @@ fn the_shortest_time_wins() {
         ("", "", &["z"], 86_400, 12 * 3600),
         (", max_session_ttl: 30m", "", &[], 86_400, 1800),
         (", max_session_ttl: 168h", "", &["z"], i64::MAX, 7 * 86_400),
-        (", max_session_ttl: 168h", "max_session_ttl: 20s", &[], 3600, 20),
-        (", max_session_ttl: 168h", "max_session_ttl: 20s", &["z"], 3600, 3600),
+        (", max_session_ttl: 168h", ", max_session_ttl: 20s", &[], 3600, 20),
+        (", max_session_ttl: 168h", ", max_session_ttl: 20s", &["z"], 3600, 3600),
     ] {
         let grant = decide(&policy(bot_ttl, role_ttl), &[output("ssh", asked_roles)], asked).unwrap();
         assert_eq!(grant.outputs()[0].ttl, granted, "{bot_ttl} {role_ttl} {asked_roles:?} {asked}");

@@ -3,13 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Findings, Subject, named};
-use crate::authority::policy::Policy;
-use crate::authority::policy::bot::Bot;
-use crate::authority::policy::field::{self, Field, has_wildcard};
-use crate::authority::policy::login::Template;
-use crate::authority::policy::output::{self, OUTPUTS};
-use crate::authority::policy::role::{Role, listed};
+use super::findings::{Findings, Subject, named};
+use crate::authority::policy::output::{OUTPUTS, OutputKind};
+use crate::authority::policy::resources::{Bot, FIELDS, Field, Policy, Role, Template, has_wildcard, listed};
 
 /// Every bot and each of its roles, and whether the names of that role are
 /// issued: not where it needs MFA, or pins the source address.
@@ -30,7 +26,7 @@ pub(super) fn superuser(policy: &Policy, findings: &mut Findings<'_>) {
     // By what is said of: a role, whose own names they are, or a bot through its traits.
     let mut given = Given::new();
     each_role(policy, |bot, role, issued| {
-        let with_user = |kind: &&&output::OutputKind| {
+        let with_user = |kind: &&&OutputKind| {
             issued && kind.fields.first().is_some_and(|user| role.names.allow_any(user))
         };
         for field in OUTPUTS.iter().filter(with_user).flat_map(|kind| kind.fields.iter().copied()) {
@@ -39,9 +35,12 @@ pub(super) fn superuser(policy: &Policy, findings: &mut Findings<'_>) {
                     |allowed| matches!(allowed, Template::Literal(pattern) if (field.covers)(pattern, name)),
                 )
             };
-            for name in field.superusers.iter().copied().filter(|name| {
-                field::allows(bot, role, field, name) && field::denier(bot, field, name).is_none()
-            }) {
+            for name in field
+                .superusers
+                .iter()
+                .copied()
+                .filter(|name| bot.allows(role, field, name) && bot.denier(field, name).is_none())
+            {
                 let (subject, by) = if literal(name) {
                     (Subject::Role(role), None)
                 } else {
@@ -98,15 +97,15 @@ pub(super) fn no_user(policy: &Policy, findings: &mut Findings<'_>) {
 /// is not asked where another gives the same name.
 pub(super) fn shared_user(policy: &Policy, findings: &mut Findings<'_>) {
     // Of two fields whose names are the same, the first.
-    let pairs = output::fields().filter_map(|one| Some((one, one.same_as?)));
+    let pairs = FIELDS.iter().copied().filter_map(|one| Some((one, one.same_as?)));
     for (one, other) in pairs.filter(|(one, other)| one.key < other.key) {
         let known = holders(policy, other);
         let mut shared: BTreeMap<&str, (&Role, BTreeSet<&String>)> = BTreeMap::new();
         each_role(policy, |bot, role, issued| {
             let given = known.iter().filter(|(name, holders)| {
                 (issued || holders.iter().any(|(_, issued)| *issued))
-                    && field::allows(bot, role, one, name)
-                    && field::denier(bot, one, name).is_none()
+                    && bot.allows(role, one, name)
+                    && bot.denier(one, name).is_none()
             });
             for (name, _) in given {
                 shared.entry(&role.name).or_insert_with(|| (role, BTreeSet::new())).1.insert(name);
@@ -141,8 +140,8 @@ pub(super) fn shared_user(policy: &Policy, findings: &mut Findings<'_>) {
 fn holders<'p>(policy: &'p Policy, field: &Field) -> BTreeMap<String, Vec<(&'p Role, bool)>> {
     let mut known: BTreeMap<String, Vec<(&Role, bool)>> = BTreeMap::new();
     each_role(policy, |bot, role, issued| {
-        field::each(bot, role, field, |name| {
-            if !has_wildcard(name) && field::denier(bot, field, name).is_none() {
+        bot.each_name(role, field, |name| {
+            if !has_wildcard(name) && bot.denier(field, name).is_none() {
                 known.entry(name.to_owned()).or_default().push((role, issued));
             }
         });
@@ -152,7 +151,9 @@ fn holders<'p>(policy: &'p Policy, field: &Field) -> BTreeMap<String, Vec<(&'p R
 
 pub(super) fn source_pin(policy: &Policy, findings: &mut Findings<'_>) {
     for role in policy.roles.values().filter(|role| role.options.pin_source_ip) {
-        let keys: Vec<String> = output::fields()
+        let keys: Vec<String> = FIELDS
+            .iter()
+            .copied()
             .filter(|field| role.names.allow_any(field))
             .map(|field| field.key.to_owned())
             .collect();
@@ -168,7 +169,7 @@ pub(super) fn source_pin(policy: &Policy, findings: &mut Findings<'_>) {
         }
     }
     for bot in policy.bots.values() {
-        let usable = bot.roles.iter().map(AsRef::as_ref).filter(|role| !policy.needs_mfa(role));
+        let usable = bot.each_role().filter(|role| !policy.needs_mfa(role));
         let (pinned, others): (Vec<&Role>, Vec<&Role>) = usable.partition(|role| role.options.pin_source_ip);
         if pinned.is_empty() {
             continue;

@@ -1,12 +1,7 @@
 //! The lint over parts of roles that give nothing.
 
-use super::{Findings, Subject, named};
-use crate::authority::policy::Policy;
-use crate::authority::policy::bot::Bot;
-use crate::authority::policy::field;
-use crate::authority::policy::login::Template;
-use crate::authority::policy::output;
-use crate::authority::policy::role::{Reach, Role, listed};
+use super::findings::{Findings, Subject, named};
+use crate::authority::policy::resources::{Bot, FIELDS, Policy, Reach, Role, Template, listed};
 
 /// What is allowed and never comes of it: what is written for something else
 /// than names here, what is denied to the bot that has it, and what is made of
@@ -14,8 +9,8 @@ use crate::authority::policy::role::{Reach, Role, listed};
 /// hosts or no user have lints of their own.
 pub(super) fn gives_nothing(policy: &Policy, findings: &mut Findings<'_>) {
     for role in policy.roles.values() {
-        for field in output::fields() {
-            let said = role.names.hollow(field);
+        for field in FIELDS.iter().copied() {
+            let said = role.names.giving_nothing(field);
             if !said.is_empty() {
                 let message = format!(
                     "role `{}` gives no {}: its `{}` say {}",
@@ -56,17 +51,17 @@ fn denied(bot: &Bot, role: &Role, findings: &mut Findings<'_>) {
     if role.reach != Reach::Nowhere {
         let mut logins = Vec::new();
         bot.each_login(role, |login| logins.push(login.to_owned()));
-        let denier = |login: &String| bot.roles.iter().map(AsRef::as_ref).find(|role| role.denies(login));
+        let denier = |login: &String| bot.login_denier(login);
         let deniers = logins.iter().map(denier).collect();
         tell("login", logins, deniers, String::new());
     }
     if role.options.pin_source_ip {
         return;
     }
-    for field in output::fields() {
+    for field in FIELDS.iter().copied() {
         let mut names = Vec::new();
-        field::each(bot, role, field, |name| names.push(name.to_owned()));
-        let deniers = names.iter().map(|name| field::denier_of_all(bot, field, name)).collect();
+        bot.each_name(role, field, |name| names.push(name.to_owned()));
+        let deniers = names.iter().map(|name| bot.denier_of_all(field, name)).collect();
         let too = field
             .same_as
             .map_or_else(String::new, |same| format!("; what `deny.{}` names is denied here too", same.key));
@@ -78,7 +73,7 @@ fn denied(bot: &Bot, role: &Role, findings: &mut Findings<'_>) {
 /// trait for. Where it gives something, the others may be for other bots.
 fn without_traits(bot: &Bot, role: &Role, findings: &mut Findings<'_>) {
     let mut lacking: Vec<String> = Vec::new();
-    let fields = output::fields().flat_map(|field| role.names.allowed(field));
+    let fields = FIELDS.iter().copied().flat_map(|field| role.names.allowed(field));
     for template in role.logins.iter().chain(fields) {
         match template {
             Template::Trait { name, .. } if bot.trait_values(name).is_empty() => lacking.push(name.clone()),

@@ -2,11 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::{Findings, Subject};
-use crate::authority::policy::Policy;
-use crate::authority::policy::bot::Bot;
-use crate::authority::policy::login::Template;
-use crate::authority::policy::role::{Reach, Role, needs_mfa};
+use super::findings::{Findings, Subject, hosts};
+use crate::authority::policy::resources::{Bot, Policy, Reach, Role, Template, needs_mfa};
 
 /// The longest that a CI job's certificates should live, in seconds: `--ttl`'s default.
 const LONG: u64 = 3600;
@@ -48,10 +45,10 @@ pub(super) fn root_login(policy: &Policy, findings: &mut Findings<'_>) {
     each_usable(policy, |bot, role| {
         let mut is_root = false;
         bot.each_login(role, |login| is_root |= login == ROOT);
-        if !is_root || bot.denies(ROOT) || role.reach == Reach::Nowhere {
+        if !is_root || bot.login_denier(ROOT).is_some() || role.reach == Reach::Nowhere {
             return;
         }
-        let on = super::hosts(&role.reach);
+        let on = hosts(&role.reach);
         let literal = role.logins.contains(&Template::Literal(ROOT.to_owned()));
         let hint =
             "log in as a user of its own, with sudo rules for what it does, or `deny: {logins: [root]}`"

@@ -1,7 +1,7 @@
 //! Lints over the rules of join tokens.
 
-use super::{Findings, Subject};
-use crate::authority::policy::{JoinToken, Policy};
+use super::findings::{Findings, Subject};
+use crate::authority::policy::resources::{JoinToken, Policy};
 use crate::join::method::Method;
 use crate::join::rules::{Condition, Constraint, Open, Rule};
 

@@ -1,18 +1,14 @@
 //! The lint over traits that reach further than one role.
 
-use super::{Findings, Subject, hosts, named};
-use crate::authority::policy::Policy;
-use crate::authority::policy::bot::Bot;
-use crate::authority::policy::field::{self, Field};
-use crate::authority::policy::login::Template;
+use super::findings::{Findings, Subject, hosts, named};
 use crate::authority::policy::output::OUTPUTS;
-use crate::authority::policy::role::{Reach, Role};
+use crate::authority::policy::resources::{Bot, Field, Policy, Reach, Role, Template, Trait};
 
 /// What a template of a role makes, and what it goes with there.
 struct Through<'p> {
     role: &'p Role,
     template: &'p Template,
-    /// What it goes with: whole, as a message says it, and as a role does.
+    /// What it goes with: whole, as a message says it, and as a role does behind the template.
     whole: Vec<String>,
     with: String,
     written: String,
@@ -24,8 +20,7 @@ struct Through<'p> {
 /// roles that differ in these, a value meant for one opens the other.
 pub(super) fn leak(policy: &Policy, findings: &mut Findings<'_>) {
     for bot in policy.bots.values() {
-        let usable: Vec<&Role> =
-            bot.roles.iter().map(AsRef::as_ref).filter(|role| !policy.needs_mfa(role)).collect();
+        let usable: Vec<&Role> = bot.each_role().filter(|role| !policy.needs_mfa(role)).collect();
         across(bot, &usable, findings);
         let on_hosts = usable.iter().filter(|role| role.reach != Reach::Nowhere).flat_map(|role| {
             let through = |template| Through {
@@ -36,11 +31,11 @@ pub(super) fn leak(policy: &Policy, findings: &mut Findings<'_>) {
                     Reach::Everywhere | Reach::Nowhere => Vec::new(),
                 },
                 with: format!("on {}", hosts(&role.reach)),
-                written: format!("node_labels: {}", labels(&role.reach)),
+                written: format!(", node_labels: {}", labels(&role.reach)),
             };
             role.logins.iter().map(through)
         });
-        let denied = |login: &str| bot.denies(login);
+        let denied = |login: &str| bot.login_denier(login).is_some();
         apart(bot, ("", "login", "logins"), on_hosts.collect(), &denied, findings);
         for kind in OUTPUTS {
             let [user, along] = kind.fields else { continue };
@@ -48,7 +43,7 @@ pub(super) fn leak(policy: &Policy, findings: &mut Findings<'_>) {
                 let through = usable.iter().flat_map(|role| beside_each(bot, role, of, beside));
                 // Without a user, what goes with one is never issued.
                 let issued = through.filter(|one| of.key == user.key || one.role.names.allow_any(user));
-                let denied = |name: &str| field::denier(bot, of, name).is_some();
+                let denied = |name: &str| bot.denier(of, name).is_some();
                 let noun = format!("the {} ", of.noun);
                 apart(bot, (&noun, of.noun, of.key), issued.collect(), &denied, findings);
             }
@@ -59,19 +54,14 @@ pub(super) fn leak(policy: &Policy, findings: &mut Findings<'_>) {
 /// A trait that names who a job is in outputs of several types: a value meant
 /// for a login is a database user too.
 fn across(bot: &Bot, usable: &[&Role], findings: &mut Findings<'_>) {
-    for (name, values) in bot.traits() {
+    for Trait { name, values } in &bot.traits {
         let Some((_, place)) = values.first() else { continue };
         let mut nouns: Vec<&str> = Vec::new();
         let mut given: Vec<String> = Vec::new();
         let mut add =
             |noun: &'static str, role: &Role, templates: &[Template], denied: &dyn Fn(&str) -> bool| {
-                let made = templates.iter().filter_map(|template| match template {
-                    Template::Trait { prefix, name: used, suffix } if used == name => Some((prefix, suffix)),
-                    _ => None,
-                });
-                let made = made.flat_map(|(prefix, suffix)| {
-                    values.iter().map(move |(value, _)| Template::fill(prefix, value, suffix))
-                });
+                let made = templates.iter().filter(|template| template.trait_name() == Some(name));
+                let made = made.flat_map(|template| values.iter().map(|(value, _)| template.filled(value)));
                 let made: Vec<String> = made.filter(|made| !denied(made)).collect();
                 if !made.is_empty() {
                     given.push(format!("the {noun} {} through role `{}`", named(&made), role.name));
@@ -82,12 +72,12 @@ fn across(bot: &Bot, usable: &[&Role], findings: &mut Findings<'_>) {
             };
         for role in usable {
             if role.reach != Reach::Nowhere {
-                add("login", role, &role.logins, &|login| bot.denies(login));
+                add("login", role, &role.logins, &|login| bot.login_denier(login).is_some());
             }
             // Nothing else can be pinned, and so none of it is issued.
             for field in OUTPUTS.iter().filter_map(|kind| kind.fields.first()) {
                 if !role.options.pin_source_ip {
-                    let denied = |name: &str| field::denier(bot, field, name).is_some();
+                    let denied = |name: &str| bot.denier(field, name).is_some();
                     add(field.noun, role, role.names.allowed(field), &denied);
                 }
             }
@@ -105,23 +95,26 @@ fn across(bot: &Bot, usable: &[&Role], findings: &mut Findings<'_>) {
 /// pins the source address gives none of it.
 fn beside_each<'p>(bot: &Bot, role: &'p Role, of: &Field, beside: &Field) -> Vec<Through<'p>> {
     let mut names = Vec::new();
-    field::each(bot, role, beside, |name| {
-        if field::denier(bot, beside, name).is_none() {
+    bot.each_name(role, beside, |name| {
+        if bot.denier(beside, name).is_none() {
             names.push(name.to_owned());
         }
     });
     names.sort_unstable();
     names.dedup();
-    let with = match names.as_slice() {
-        [] => format!("with no {}", beside.noun),
-        names => format!("with the {} {}", beside.noun, named(names)),
+    let (with, written) = match names.as_slice() {
+        [] => (format!("with no {}", beside.noun), String::new()),
+        names => (
+            format!("with the {} {}", beside.noun, named(names)),
+            format!(", {}: [{}]", beside.key, names.join(", ")),
+        ),
     };
     let through = |template| Through {
         role,
         template,
         whole: names.clone(),
         with: with.clone(),
-        written: format!("{}: [{}]", beside.key, names.join(", ")),
+        written: written.clone(),
     };
     let templates = if role.options.pin_source_ip { &[] } else { role.names.allowed(of) };
     templates.iter().map(through).collect()
@@ -137,7 +130,7 @@ fn apart(
 ) {
     let mut seen: Vec<&Template> = Vec::new();
     for one in &all {
-        if !matches!(one.template, Template::Trait { .. }) || seen.contains(&one.template) {
+        if one.template.trait_name().is_none() || seen.contains(&one.template) {
             continue;
         }
         seen.push(one.template);
@@ -156,13 +149,11 @@ fn tell(
     denied: &dyn Fn(&str) -> bool,
     findings: &mut Findings<'_>,
 ) {
-    let Some(Through { template: Template::Trait { prefix, name, suffix }, written, .. }) = through.first()
-    else {
-        return;
-    };
+    let Some(Through { template, written, .. }) = through.first() else { return };
+    let Some(name) = template.trait_name() else { return };
     let values = bot.trait_values(name);
     let Some((_, place)) = values.first() else { return };
-    let made = values.iter().map(|(value, _)| Template::fill(prefix, value, suffix));
+    let made = values.iter().map(|(value, _)| template.filled(value));
     let made: Vec<String> = made.filter(|made| !denied(made)).collect();
     let Some(first) = made.first() else { return };
     let places: Vec<String> =
@@ -175,7 +166,7 @@ fn tell(
     );
     let hint = format!(
         "if that is not meant, write each {noun} into a role of its own, such as \
-         `allow: {{{key}: [{first}], {written}}}`, and take it out of the trait"
+         `allow: {{{key}: [{first}]{written}}}`, and take it out of the trait"
     );
     findings.add(Subject::Bot(bot), bot.origin.at(*place), message, hint);
 }
@@ -194,10 +185,11 @@ fn labels(reach: &Reach) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::authority::policy::fixture::{TOKEN, bot, parse, role};
+    use crate::authority::policy::tests::fixture::{TOKEN, bot, parse, role};
 
     fn leaks(traits: &str, one: &str, other: &str) -> Vec<(String, String)> {
-        let bot = bot(&format!("{{roles: [a, b], traits: [{traits}]}}"));
+        let traits = if traits.is_empty() { String::new() } else { format!(", traits: [{traits}]") };
+        let bot = bot(&format!("{{roles: [a, b]{traits}}}"));
         let text = [bot, role("a", one), role("b", other), TOKEN.to_owned()].concat();
         let found = parse(&text).unwrap().lint().findings.into_iter().filter(|one| one.lint == "trait-leak");
         found.map(|finding| (finding.message, finding.hint)).collect()
@@ -224,11 +216,11 @@ mod tests {
             ),
             (
                 "kubernetes_users",
-                "kubernetes_groups: []",
+                "db_names: [other]",
                 "kubernetes_groups: [admins]",
                 "the trait `kubernetes_users` of bot `deployer` gives the Kubernetes user `x` through role `a` \
                  with no Kubernetes group and through role `b` with the Kubernetes group `admins`",
-                "`allow: {kubernetes_users: [x], kubernetes_groups: []}`",
+                "`allow: {kubernetes_users: [x]}`",
             ),
             (
                 "kubernetes_groups",

@@ -1,12 +1,10 @@
 //! The output `database`: a certificate whose common name is a database user.
 
-use super::{Halves, OutputKind, kubernetes};
-use crate::authority::policy::field::{Field, Wildcard, list, plain};
-use crate::authority::policy::grant::TlsGrant;
-use crate::authority::policy::merge::Merged;
-use crate::authority::policy::role::Role;
+use super::kind::{Certificates, OutputKind};
+use crate::authority::policy::decide::grant::TlsGrant;
+use crate::authority::policy::decide::merge::Merged;
+use crate::authority::policy::resources::{DB_NAMES, DB_USERS, Role};
 use crate::denial::Denial;
-use crate::join::rules::glob;
 use crate::wire::is_name;
 
 /// The type.
@@ -18,62 +16,36 @@ pub(super) static KIND: OutputKind = OutputKind {
     options: &["service", "user", "database"],
     needs: &["service"],
     recorded: &["service", "database"],
-    fields: &[&USERS, &NAMES],
+    fields: &[&DB_USERS, &DB_NAMES],
     grant,
 };
 
-/// The longest name that PostgreSQL keeps whole; others take more.
-const MAX_NAME: usize = 63;
-
-pub(super) static USERS: Field = Field {
-    key: "db_users",
-    noun: "database user",
-    shape,
-    hint: "letters, digits, `.`, `_` and `-`, beginning with a letter, a digit or `_`, at most 63",
-    wildcard: Wildcard::Alone,
-    covers: glob,
-    same_as: Some(&kubernetes::USERS),
-    hollow: |_| false,
-    // Whom PostgreSQL; MariaDB, MySQL and CockroachDB; and Redis come with.
-    superusers: &["postgres", "root", "default"],
-    literal_only: None,
-    entries: list,
-};
-
-static NAMES: Field =
-    Field { key: "db_names", noun: "database name", same_as: None, superusers: &[], ..USERS };
-
-/// No `:`, so that no database user is ever another kind's common name (`bot:…`, `app:…`).
-fn shape(text: &str) -> bool {
-    plain(text, "._-", MAX_NAME)
-}
-
-fn grant(merged: &mut Merged<'_, '_>) -> Result<Halves, Denial> {
+fn grant(merged: &mut Merged<'_, '_>) -> Result<Certificates, Denial> {
     if !merged.option("service").is_some_and(is_name) {
         return Err(
             merged.invalid("`service` is lower-case letters, digits, `_`, `.` and `-`, at most 64 of them")
         );
     }
     merged.leave_out_pinned();
-    let user = merged.named(&USERS, "user")?;
+    let user = merged.named(&DB_USERS, "user")?;
     // One role must give both: what one gives on its databases, another does
     // not give on these.
-    let roles = match merged.named(&NAMES, "database")? {
+    let roles = match merged.named(&DB_NAMES, "database")? {
         // The certificate is good for every database that the server lets its
         // user into. A job that names none does not even say that it stays out.
-        None => match merged.restricted(&NAMES) {
+        None => match merged.restricted(&DB_NAMES) {
             Some(role) => return Err(unnamed(merged, role)),
             None => merged.roles.clone(),
         },
         Some(database) => {
-            let givers = merged.givers(&NAMES, &database);
+            let givers = merged.granting(&DB_NAMES, &database);
             if givers.is_empty() {
-                return Err(merged.refused(&NAMES, &database));
+                return Err(merged.refused(&DB_NAMES, &database));
             }
             givers
         }
     };
-    let common_name = merged.choose(&USERS, "user", user, &roles)?;
+    let common_name = merged.choose(&DB_USERS, "user", user, &roles)?;
     Ok((None, Some(TlsGrant { common_name, organizations: Vec::new() })))
 }
 

@@ -1,8 +1,8 @@
 //! The output `identity`: SSH logins, and a certificate that says which bot it is.
 
-use super::{Halves, OutputKind};
-use crate::authority::policy::grant::TlsGrant;
-use crate::authority::policy::merge::Merged;
+use super::kind::{Certificates, OutputKind};
+use crate::authority::policy::decide::grant::TlsGrant;
+use crate::authority::policy::decide::merge::Merged;
 use crate::denial::Denial;
 
 /// The type.
@@ -18,7 +18,7 @@ pub(super) static KIND: OutputKind = OutputKind {
     grant,
 };
 
-fn grant(merged: &mut Merged<'_, '_>) -> Result<Halves, Denial> {
+fn grant(merged: &mut Merged<'_, '_>) -> Result<Certificates, Denial> {
     // X.509 cannot say from where. The certificate names the bot, whichever of
     // its roles are in the output, so a role that is not pinned gives it; where
     // there is none, nobody does.

@@ -1,7 +1,7 @@
 //! The output `ssh`: logins alone.
 
-use super::{Halves, OutputKind};
-use crate::authority::policy::merge::Merged;
+use super::kind::{Certificates, OutputKind};
+use crate::authority::policy::decide::merge::Merged;
 use crate::denial::Denial;
 
 /// The type.
@@ -17,7 +17,7 @@ pub(super) static KIND: OutputKind = OutputKind {
     grant,
 };
 
-fn grant(merged: &mut Merged<'_, '_>) -> Result<Halves, Denial> {
+fn grant(merged: &mut Merged<'_, '_>) -> Result<Certificates, Denial> {
     match merged.ssh()? {
         Some(ssh) => Ok((Some(ssh), None)),
         None => Err(merged.nothing_granted("SSH login")),

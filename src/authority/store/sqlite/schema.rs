@@ -1,14 +1,13 @@
 //! The tables, and how a file comes to have them.
 
-use std::fs::OpenOptions;
 use std::io::ErrorKind;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::folder::{PRIVATE_FILE, replace, trust};
 
 /// Marks the file as an authority's store ("mida").
 pub(super) const APPLICATION_ID: i64 = 0x6d69_6461;
@@ -134,10 +133,21 @@ pub(super) const MIGRATIONS: &[&str] = &[
 /// missing, and brings its schema up to date.
 pub(super) fn open(path: &Path) -> Result<Connection> {
     // SQLite gives its `-wal` and `-shm` files the mode of this one.
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(_) => {}
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(error).context(Kind::Usage, "cannot create the file"),
+    match replace::write_new(path, b"", PRIVATE_FILE) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            return Err(error).context(Kind::Usage, "cannot create the file");
+        }
+        _ => {}
+    }
+    for end in ["", "-wal", "-shm"] {
+        let mut file = path.as_os_str().to_owned();
+        file.push(end);
+        match trust::operators(Path::new(&file)) {
+            Err(unfit) if !unfit.is_missing() => {
+                return Err(unfit.error(Kind::Usage, Path::new(&file).display().to_string()));
+            }
+            _ => {}
+        }
     }
     let mut connection = connect(path).context(Kind::Usage, "cannot open the database")?;
     migrate(&mut connection)?;

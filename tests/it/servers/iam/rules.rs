@@ -24,7 +24,7 @@ fn rules_stand_in_the_section_or_as_teleport_has_them() {
     for (spec, message) in [
         (format!("join_method: iam, {rules}, iam: {{{rules}}}"), "the token has both `allow` and `iam`"),
         ("join_method: iam".to_owned(), "the token lacks its section `iam`"),
-        ("join_method: iam, allow: []".to_owned(), "`allow` is empty: nobody could join"),
+        ("join_method: iam, allow: []".to_owned(), "`allow` is empty"),
         (
             "join_method: iam, allow: [{aws_arn: '*'}]".to_owned(),
             "a rule does not say whose AWS account may join",

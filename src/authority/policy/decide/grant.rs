@@ -1,0 +1,114 @@
+//! What a job gets: the one thing that certificates are made from.
+//!
+//! Only [`Policy::decide`](crate::authority::policy::Policy::decide) makes a [`Grant`]; what is in
+//! it can be read and not changed.
+
+use std::collections::BTreeMap;
+
+use crate::join::verify::Provenance;
+
+/// All that one request is granted.
+#[derive(Debug)]
+pub struct Grant {
+    pub(super) bot: String,
+    pub(super) token: String,
+    pub(super) join_method: &'static str,
+    pub(super) provenance: Provenance,
+    pub(super) outputs: Vec<OutputGrant>,
+    pub(super) warnings: Vec<String>,
+}
+
+impl Grant {
+    /// The bot that the job is now.
+    #[must_use]
+    pub fn bot(&self) -> &str {
+        &self.bot
+    }
+
+    /// The join token that let it in.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// The token's join method.
+    #[must_use]
+    pub fn join_method(&self) -> &'static str {
+        self.join_method
+    }
+
+    /// Which run it is.
+    #[must_use]
+    pub fn provenance(&self) -> &Provenance {
+        &self.provenance
+    }
+
+    /// One for each output asked for, in the same order.
+    #[must_use]
+    pub fn outputs(&self) -> &[OutputGrant] {
+        &self.outputs
+    }
+
+    /// What the job should know, each once: a role that was left out, say.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+}
+
+/// What claims that nobody verified would be granted. Nothing is issued for
+/// it: certificates are made from a [`Grant`] alone.
+#[derive(Debug)]
+pub struct Preview {
+    /// The bot that the job would be.
+    pub bot: String,
+    /// One for each output asked for, in the same order.
+    pub outputs: Vec<OutputGrant>,
+    /// What the job would be told.
+    pub warnings: Vec<String>,
+}
+
+/// What one output is granted: at least one of [`OutputGrant::ssh`] and
+/// [`OutputGrant::tls`]. Outside a [`Grant`] it is good for nothing.
+#[derive(Debug)]
+pub struct OutputGrant {
+    /// The output's name in the request.
+    pub name: String,
+    /// Its type.
+    pub kind: &'static str,
+    /// Those of its options that the record repeats, as they were asked for.
+    pub options: BTreeMap<String, String>,
+    /// The roles in it, by name; at least one.
+    pub roles: Vec<String>,
+    /// How long its certificates live, in seconds.
+    pub ttl: u64,
+    /// The SSH certificate, if it gets one.
+    pub ssh: Option<SshGrant>,
+    /// The X.509 certificate, if it gets one.
+    pub tls: Option<TlsGrant>,
+}
+
+/// An SSH certificate.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SshGrant {
+    /// Whether it is a host's: signed by the host CA, its principals host names.
+    pub host: bool,
+    /// The principals: sorted, each once, at least one (a certificate without
+    /// principals would be good for every login).
+    pub principals: Vec<String>,
+    /// The extensions, sorted as OpenSSH wants them.
+    pub extensions: Vec<&'static str>,
+    /// The one command that it can run, if it is bound to one.
+    pub force_command: Option<String>,
+    /// Whether it holds only at the address that it was asked for from.
+    pub pin_source_ip: bool,
+}
+
+/// An X.509 client certificate.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TlsGrant {
+    /// The subject's common name.
+    pub common_name: String,
+    /// The subject's organizations, in order.
+    pub organizations: Vec<String>,
+}

@@ -1,0 +1,239 @@
+//! From the text of all files to a [`Policy`]: each document is a resource;
+//! names are unique over files, and what a resource names must be there.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::resources::{Bot, JoinToken, Origin, Policy, Role, Silenced};
+use super::source::Source;
+use crate::document::{self, Mistake, Mistakes, Node, Place};
+use crate::error::Error;
+use crate::text::{did_you_mean, shown, which_of};
+
+mod bot;
+mod metadata;
+mod names;
+mod role;
+mod token;
+mod ttl;
+
+use bot::RoleNames;
+use metadata::Metadata;
+
+/// After so many mistakes none is told what it may have meant.
+const MOST_SUGGESTIONS: usize = 100;
+
+/// Reads all files.
+pub(super) fn read(sources: &[Source]) -> Result<Policy, Vec<Error>> {
+    let mut reading = Reading::default();
+    for (index, source) in sources.iter().enumerate() {
+        reading.source(index, source);
+    }
+    reading.finish(sources)
+}
+
+/// A kind of resource.
+struct ResourceKind {
+    kind: &'static str,
+    version: &'static str,
+    /// The one name that a resource of this kind has, where it is not its author's choice.
+    fixed_name: Option<&'static str>,
+    read: fn(&mut Reading, Head, &Node) -> Result<(), Mistakes>,
+}
+
+/// Every kind of resource. A new one is a line here and the function in it.
+static KINDS: &[ResourceKind] = &[
+    ResourceKind { kind: "bot", version: "v1", fixed_name: None, read: Reading::bot },
+    ResourceKind { kind: "role", version: "v7", fixed_name: None, read: Reading::role },
+    ResourceKind { kind: "token", version: "v2", fixed_name: None, read: Reading::token },
+    ResourceKind {
+        kind: "cluster_auth_preference",
+        version: "v2",
+        fixed_name: Some("cluster-auth-preference"),
+        read: Reading::preference,
+    },
+    // Known, so that its author is told more than that it is not.
+    ResourceKind { kind: "trusted_cluster", version: "v2", fixed_name: None, read: Reading::trusted_cluster },
+];
+
+/// What every resource begins with.
+struct Head {
+    name: String,
+    origin: Origin,
+    source: usize,
+}
+
+#[derive(Default)]
+struct Reading {
+    /// By the source's place in the list.
+    mistakes: Vec<(usize, Mistake)>,
+    /// Every name of every kind, readable resource or not, so that one mistake
+    /// does not make others of all that name it.
+    names: HashMap<(&'static str, String), Origin>,
+    roles: HashMap<String, Arc<Role>>,
+    bots: Vec<(usize, Bot, RoleNames)>,
+    tokens: HashMap<String, JoinToken>,
+    /// Which bot each token names: source, place, name.
+    bot_names: Vec<(usize, Place, String)>,
+    mfa_everywhere: bool,
+    silenced: Silenced,
+}
+
+impl Reading {
+    fn source(&mut self, index: usize, source: &Source) {
+        let documents = match document::parse(&source.text) {
+            Ok(documents) => documents,
+            Err(mistake) => return self.mistakes.push((index, mistake)),
+        };
+        let file: Arc<str> = Arc::from(source.name.as_str());
+        for node in &documents {
+            let read = self.resource(index, &file, node);
+            self.told(index, read);
+        }
+    }
+
+    fn told(&mut self, source: usize, read: Result<(), Mistakes>) {
+        let mistakes = read.err().into_iter().flatten();
+        self.mistakes.extend(mistakes.map(|mistake| (source, mistake)));
+    }
+
+    fn resource(&mut self, source: usize, file: &Arc<str>, node: &Node) -> Result<(), Mistakes> {
+        let mut top = node.mapping("a resource")?;
+        let Some(kind) = top.require("kind", find_kind) else { return Err(top.mistakes) };
+        top.require("version", |node, _| check_version(node, kind));
+        // Without a name it is still read, for the mistakes in it.
+        let mut metadata = Metadata { place: node.place, ..Metadata::default() };
+        top.require("metadata", |node, _| metadata.read(node, kind.kind, kind.fixed_name));
+        let spec = top.require("spec", |node, _| Ok::<_, Mistake>(node));
+        let mut mistakes = top.finish().err().unwrap_or_default();
+        let Metadata { name, place, allow_lints } = metadata;
+        let origin = Origin { file: Arc::clone(file), place };
+        if !allow_lints.is_empty() {
+            self.silenced.entry(kind.kind).or_default().insert(name.clone(), allow_lints);
+        }
+        if !name.is_empty() {
+            match self.names.get(&(kind.kind, name.clone())) {
+                Some(first) => mistakes.add(
+                    Mistake::new(place, format!("the {} `{name}` is defined twice", kind.kind))
+                        .hint(format!("it is also at {first}; rename or remove one")),
+                ),
+                None => drop(self.names.insert((kind.kind, name.clone()), origin.clone())),
+            }
+        }
+        if let Some(spec) = spec {
+            mistakes.keep((kind.read)(self, Head { name, origin, source }, spec));
+        }
+        mistakes.or(())
+    }
+
+    fn bot(&mut self, head: Head, spec: &Node) -> Result<(), Mistakes> {
+        let mut bot = Bot::new(head.name, head.origin);
+        let mut roles = RoleNames::new();
+        let read = bot::read(&mut bot, &mut roles, spec);
+        self.bots.push((head.source, bot, roles));
+        read
+    }
+
+    fn role(&mut self, head: Head, spec: &Node) -> Result<(), Mistakes> {
+        let mut role = Role::new(head.name, head.origin);
+        let read = role::read(&mut role, spec);
+        self.roles.insert(role.name.clone(), Arc::new(role));
+        read
+    }
+
+    fn token(&mut self, head: Head, spec: &Node) -> Result<(), Mistakes> {
+        let mut bot = None;
+        let read = token::read(head.name, head.origin, spec, &mut bot);
+        self.bot_names.extend(bot.map(|(name, place)| (head.source, place, name)));
+        let token = read?;
+        self.tokens.insert(token.name.clone(), token);
+        Ok(())
+    }
+
+    fn preference(&mut self, _head: Head, spec: &Node) -> Result<(), Mistakes> {
+        let mut spec = spec.mapping("the `spec` of `cluster_auth_preference`")?;
+        self.mfa_everywhere |= spec.read("require_session_mfa", Node::boolean).unwrap_or_default();
+        spec.finish()
+    }
+
+    fn trusted_cluster(&mut self, head: Head, _spec: &Node) -> Result<(), Mistakes> {
+        let mistake = Mistake::new(head.origin.place, "trusted clusters are not supported yet");
+        Err(mistake.hint("remove the resource; an authority trusts no other one").into())
+    }
+
+    /// Resolves what resources name, and gives the policy if there was no mistake.
+    fn finish(mut self, sources: &[Source]) -> Result<Policy, Vec<Error>> {
+        for (source, place, name) in std::mem::take(&mut self.bot_names) {
+            if !self.is_known("bot", &name) {
+                let mistake = self.missing("bot", &name, place);
+                self.mistakes.push((source, mistake));
+            }
+        }
+        let mut bots = HashMap::with_capacity(self.bots.len());
+        for (source, mut bot, names) in std::mem::take(&mut self.bots) {
+            for (name, place) in names {
+                match self.roles.get(&name) {
+                    Some(role) => bot.roles.push(Arc::clone(role)),
+                    // It is there, and has mistakes of its own.
+                    None if self.is_known("role", &name) => {}
+                    None => {
+                        let mistake = self.missing("role", &name, place);
+                        self.mistakes.push((source, mistake));
+                    }
+                }
+            }
+            bot.roles.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+            self.told(source, bot::check(&bot));
+            bots.insert(bot.name.clone(), bot);
+        }
+        if self.mistakes.is_empty() {
+            return Ok(Policy {
+                tokens: self.tokens,
+                bots,
+                roles: self.roles,
+                mfa_everywhere: self.mfa_everywhere,
+                silenced: self.silenced,
+            });
+        }
+        self.mistakes.sort_by_key(|(source, Mistake { place, .. })| (*source, place.line, place.column));
+        let file = |index: usize| sources.get(index).map_or("", |source| source.name.as_str());
+        Err(self.mistakes.iter().map(|(source, mistake)| mistake.in_file(file(*source))).collect())
+    }
+
+    fn is_known(&self, kind: &'static str, name: &str) -> bool {
+        self.names.contains_key(&(kind, name.to_owned()))
+    }
+
+    fn missing(&self, kind: &'static str, name: &str, place: Place) -> Mistake {
+        let mut names: Vec<&str> = Vec::new();
+        // Likeness is dear: a bot renamed under thousands of tokens is told soon enough.
+        if self.mistakes.len() < MOST_SUGGESTIONS {
+            names.extend(self.names.keys().filter(|(k, _)| *k == kind).map(|(_, name)| name.as_str()));
+        }
+        // So that of two as near, it is always the same.
+        names.sort_unstable();
+        let hint = did_you_mean(name, &names).unwrap_or_else(|| format!("define it: `kind: {kind}`"));
+        Mistake::new(place, format!("there is no {kind} `{}`", shown(name))).hint(hint)
+    }
+}
+
+fn find_kind(node: &Node, key: &str) -> Result<&'static ResourceKind, Mistake> {
+    let text = node.text(key)?;
+    KINDS.iter().find(|kind| kind.kind == text).ok_or_else(|| {
+        let kinds: Vec<&str> = KINDS.iter().map(|kind| kind.kind).collect();
+        Mistake::new(node.place, format!("there is no kind of resource `{}`", shown(text)))
+            .hint(which_of(text, &kinds))
+    })
+}
+
+fn check_version(node: &Node, kind: &ResourceKind) -> Result<(), Mistake> {
+    let text = node.text("version")?;
+    if text == kind.version {
+        return Ok(());
+    }
+    let message = format!("a {} of version `{}` is not known here", kind.kind, shown(text));
+    Err(Mistake::new(node.place, message).hint(format!("write `version: {}`", kind.version)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+//! A join token's `spec`: which join method, configured how, makes a job which bot.
+
+use crate::authority::policy::resources::{JoinToken, Origin};
+use crate::document::{Key, Mapping, Mistake, Mistakes, Node, Place, Value};
+use crate::join::verify::Verifier;
+use crate::join::{self, method::Method};
+use crate::text::{shown, which_of};
+
+/// The most requests that may use one proof.
+const MAX_USES: u32 = 100;
+
+/// Reads `spec`; the name of the bot and its place are found even where the rest is a mistake.
+pub(super) fn read(
+    name: String,
+    origin: Origin,
+    spec: &Node,
+    bot: &mut Option<(String, Place)>,
+) -> Result<JoinToken, Mistakes> {
+    let mut spec = spec.mapping("the token's `spec`")?;
+    spec.require("roles", |node, key| match node.texts(key)?.as_slice() {
+        [role] if role == "Bot" => Ok(()),
+        // Teleport's tokens admit nodes and proxies too; here there are bots alone.
+        _ => Err(Mistake::new(node.place, "`roles` of a token must be [Bot]")),
+    });
+    *bot = spec.require("bot_name", |node, key| Ok::<_, Mistake>((node.text(key)?.to_owned(), node.place)));
+    let method = spec.require("join_method", find_method);
+    let verifier = match method {
+        Some(method) => read_method(method, &mut spec),
+        None => {
+            for method in join::METHODS {
+                spec.take(method.name);
+            }
+            None
+        }
+    };
+    let max_uses = spec.read("max_uses", |node, _| max_uses(node, verifier.as_deref())).unwrap_or(1);
+    let place = spec.place;
+    spec.finish()?;
+    let (Some(method), Some(verifier), Some((bot, _))) = (method, verifier, bot) else {
+        return Err(Mistake::new(place, "the token cannot be read").into());
+    };
+    Ok(JoinToken { name, origin, bot: bot.clone(), method, verifier, max_uses })
+}
+
+/// The section of the token's method; any other is a mistake.
+fn read_method(method: &'static Method, spec: &mut Mapping<'_>) -> Option<Box<dyn Verifier>> {
+    // Teleport's tokens of some methods have their rules directly in the `spec`.
+    let beside = if method.takes_rules_beside { spec.take("allow") } else { None };
+    let mut section = None;
+    for other in join::METHODS {
+        match spec.take(other.name) {
+            found if other.name == method.name => section = found,
+            // Rules that somebody wrote and that nobody would apply.
+            Some(stray) => spec.mistakes.add(
+                Mistake::new(stray.place, format!("`{}` is not the section of this token", other.name))
+                    .hint(format!("its `join_method` is `{0}`, so its section is `{0}`", method.name)),
+            ),
+            None => {}
+        }
+    }
+    let configured = configure(method, section, beside, spec.place);
+    spec.mistakes.keep(configured)
+}
+
+fn configure(
+    method: &'static Method,
+    section: Option<&Node>,
+    beside: Option<&Node>,
+    place: Place,
+) -> Result<Box<dyn Verifier>, Mistakes> {
+    let what = format!("`{}`", method.name);
+    match (section, beside) {
+        (Some(_), Some(rules)) => {
+            let both = format!("the token has both `allow` and {what}");
+            Err(Mistake::new(rules.place, both).hint("keep one of them").into())
+        }
+        (Some(section), None) => Ok((method.configure)(section.mapping_or_empty(&what)?)?),
+        (None, Some(rules)) => {
+            let key = Key { place: rules.place, text: "allow".to_owned() };
+            let section = Node { place: rules.place, value: Value::Map(vec![(key, rules.clone())]) };
+            Ok((method.configure)(section.mapping(&what)?)?)
+        }
+        // A method that needs no fields needs no section; any other says what is missing.
+        (None, None) => Ok((method.configure)(Mapping::empty(place, &what)).map_err(|mistake| {
+            Mistake::new(place, format!("the token lacks its section {what}")).hint(mistake.message)
+        })?),
+    }
+}
+
+/// How many requests may use one proof. Where proofs are bound to the request's
+/// keys, a job gets another for each, and there is nothing to count.
+fn max_uses(node: &Node, verifier: Option<&dyn Verifier>) -> Result<u32, Mistake> {
+    let most = i64::from(MAX_USES);
+    let uses = match node.value {
+        Value::Int(uses) if (1..=most).contains(&uses) => u32::try_from(uses).unwrap_or(1),
+        _ => {
+            return Err(Mistake::new(
+                node.place,
+                format!("`max_uses` must be a number from 1 to {MAX_USES}"),
+            ));
+        }
+    };
+    if uses > 1 && verifier.is_some_and(|verifier| !verifier.takes_unbound()) {
+        return Err(Mistake::new(
+            node.place,
+            "`max_uses` is for proofs that are not bound to keys, and this token takes no others",
+        )
+        .hint("leave it out: each request of a job brings a proof of its own"));
+    }
+    Ok(uses)
+}
+
+fn find_method(node: &Node, key: &str) -> Result<&'static Method, Mistake> {
+    let name = node.text(key)?;
+    join::find(name).ok_or_else(|| {
+        Mistake::new(node.place, format!("there is no join method `{}`", shown(name)))
+            .hint(which_of(name, &join::names()))
+    })
+}

@@ -1,0 +1,136 @@
+//! Bots: who a job becomes; the roles it holds and the traits that fill their templates.
+
+use std::sync::Arc;
+
+use super::field::{Field, has_wildcard};
+use super::origin::Origin;
+use super::role::Role;
+use super::template::Template;
+use crate::document::Place;
+
+/// The `max_session_ttl` of a bot that has none, in seconds.
+const DEFAULT_TTL: u64 = 12 * 3600;
+
+/// A bot.
+#[derive(Debug)]
+pub(crate) struct Bot {
+    /// Its name.
+    pub(crate) name: String,
+    /// Where it stands.
+    pub(crate) origin: Origin,
+    /// The roles that it holds, by name; filled once all files are read.
+    pub(crate) roles: Vec<Arc<Role>>,
+    /// The longest life of its certificates, in seconds.
+    pub(crate) max_ttl: u64,
+    /// Its traits, each name once.
+    pub(crate) traits: Vec<Trait>,
+}
+
+/// A trait: what stands in for its name in templates.
+#[derive(Debug)]
+pub(crate) struct Trait {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its values and their places.
+    pub(crate) values: Vec<(String, Place)>,
+}
+
+impl Bot {
+    /// One with nothing yet.
+    pub(crate) fn new(name: String, origin: Origin) -> Self {
+        Self { name, origin, roles: Vec::new(), max_ttl: DEFAULT_TTL, traits: Vec::new() }
+    }
+
+    /// The role of that name, if the bot holds it.
+    pub(crate) fn role(&self, name: &str) -> Option<&Role> {
+        let index = self.roles.binary_search_by(|role| role.name.as_str().cmp(name)).ok()?;
+        self.roles.get(index).map(AsRef::as_ref)
+    }
+
+    /// Each role that it holds, by name.
+    pub(crate) fn each_role(&self) -> impl Iterator<Item = &Role> {
+        self.roles.iter().map(AsRef::as_ref)
+    }
+
+    /// The values of a trait and their places; none where the bot does not have it.
+    pub(crate) fn trait_values(&self, name: &str) -> &[(String, Place)] {
+        self.traits.iter().find(|one| one.name == name).map_or(&[], |one| &one.values)
+    }
+
+    /// The logins that a role gives this bot, before anything is denied. A
+    /// trait that the bot does not have gives none.
+    pub(crate) fn each_login(&self, role: &Role, mut found: impl FnMut(&str)) {
+        for template in &role.logins {
+            match template {
+                Template::Literal(login) => found(login),
+                Template::Trait { name, .. } => {
+                    self.trait_values(name).iter().for_each(|(value, _)| found(&template.filled(value)));
+                }
+            }
+        }
+    }
+
+    /// The role that denies a login. Any role of the bot counts, asked for or
+    /// not: if only those asked for did, a job could shed a deny by not asking
+    /// for its role.
+    pub(crate) fn login_denier(&self, login: &str) -> Option<&Role> {
+        self.each_role().find(|role| role.denies(login))
+    }
+
+    /// The names and patterns that a role gives this bot in a field, before
+    /// anything is denied. A trait that the bot does not have gives none.
+    pub(crate) fn each_name(&self, role: &Role, field: &Field, mut found: impl FnMut(&str)) {
+        for template in role.names.allowed(field) {
+            match template {
+                Template::Literal(name) => found(name),
+                Template::Trait { name, .. } => {
+                    for (value, _) in self.trait_values(name) {
+                        // Checked when the policy was read; once more where it counts.
+                        if let Some(made) = field.filled(template, value) {
+                            found(&made);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a role gives this bot that name, denied or not.
+    pub(crate) fn allows(&self, role: &Role, field: &Field, name: &str) -> bool {
+        let mut allowed = false;
+        // The shape once more: a name that is none of its kind matches no pattern.
+        if (field.shape)(name) {
+            self.each_name(role, field, |pattern| allowed |= (field.covers)(pattern, name));
+        }
+        allowed
+    }
+
+    /// The role that denies this bot a name; any of its roles, as for logins.
+    pub(crate) fn denier(&self, field: &Field, name: &str) -> Option<&Role> {
+        self.each_role().find(|role| role.names.denies(field, name))
+    }
+
+    /// The role that denies this bot all of a name or pattern that a role allows.
+    pub(crate) fn denier_of_all(&self, field: &Field, allowed: &str) -> Option<&Role> {
+        if !has_wildcard(allowed) {
+            return self.denier(field, allowed);
+        }
+        self.each_role().find(|role| role.names.denies_all(field, allowed))
+    }
+
+    /// Every plain name that these roles give this bot: sorted, each once. What
+    /// a pattern would match is not among them.
+    pub(crate) fn names(&self, roles: &[&Role], field: &Field) -> Vec<String> {
+        let mut names = Vec::new();
+        for role in roles {
+            self.each_name(role, field, |name| {
+                if !has_wildcard(name) && (field.shape)(name) && self.denier(field, name).is_none() {
+                    names.push(name.to_owned());
+                }
+            });
+        }
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}

@@ -1,0 +1,113 @@
+//! Fields of a role that list names: database users, Kubernetes groups, hosts
+//! and what else an output's certificate can carry.
+//!
+//! All of them are read, checked and denied in the same way.
+
+use super::template::Template;
+use crate::document::{Mistake, Mistakes, Node, Place};
+use crate::text::shown;
+
+/// A field under `allow` and `deny`.
+#[derive(Debug)]
+pub(crate) struct Field {
+    /// Its key.
+    pub(crate) key: &'static str,
+    /// What one of its names is: `database user`.
+    pub(crate) noun: &'static str,
+    /// Whether a text can be such a name. Strict, since the names go into
+    /// certificates, files and variables; never true of one with `*` or `?`.
+    pub(crate) shape: fn(&str) -> bool,
+    /// What the shape wants, for hints.
+    pub(crate) hint: &'static str,
+    /// Which patterns `allow` takes.
+    pub(crate) wildcard: Wildcard,
+    /// Whether a pattern of `allow` covers a name: a glob, or narrower.
+    pub(crate) covers: fn(&str, &str) -> bool,
+    /// The field whose names are the same to a server, since one CA signs both:
+    /// what is denied there is denied here.
+    pub(crate) same_as: Option<&'static Field>,
+    /// Whether an entry of `allow` is well formed and yet no such name: it gives nothing.
+    pub(crate) gives_nothing: fn(&str) -> bool,
+    /// Names that may do anything on the servers that know them.
+    pub(crate) superusers: &'static [&'static str],
+    /// Names that begin like this must stand in the role itself; no trait makes one.
+    pub(crate) literal_only: Option<&'static str>,
+    /// Reads the entries at `key`.
+    pub(crate) entries: fn(&Node, &'static str) -> Result<Entries, Mistakes>,
+}
+
+/// What stands in a field, with its places.
+pub(crate) type Entries = Vec<(String, Place)>;
+
+/// Patterns in `allow`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wildcard {
+    /// None.
+    Never,
+    /// `*` alone: any name that is asked for.
+    Alone,
+    /// Globs.
+    Globs,
+}
+
+impl Field {
+    /// The noun with its article.
+    pub(crate) fn a_noun(&self) -> String {
+        let article = if self.noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+        format!("{article} {}", self.noun)
+    }
+
+    /// Reads an entry of `allow`.
+    pub(crate) fn parse(&self, text: &str, place: Place) -> Result<Template, Mistake> {
+        let parsed = Template::parse(text, self.key, place)?;
+        let wrong = |why: String| {
+            Err(Mistake::new(place, format!("`{}`: `{}` {why}", self.key, shown(text))).hint(self.hint))
+        };
+        let fits = match &parsed {
+            Template::Literal(name) if has_wildcard(name) => match self.wildcard {
+                Wildcard::Alone if name == "*" => true,
+                Wildcard::Globs => self.can_match(name),
+                Wildcard::Alone => return wrong("is a pattern; the only one here is `*` alone".to_owned()),
+                Wildcard::Never => {
+                    return wrong(format!("has a wildcard, which {} cannot have", self.a_noun()));
+                }
+            },
+            Template::Literal(name) => (self.shape)(name),
+            // Some value must be able to make a name of it.
+            Template::Trait { .. } => {
+                let made = parsed.filled("x");
+                (self.wildcard == Wildcard::Globs || !has_wildcard(&made)) && self.can_match(&made)
+            }
+        };
+        if fits { Ok(parsed) } else { wrong(format!("cannot be {}", self.a_noun())) }
+    }
+
+    /// Whether a pattern could match some name. What stands for a wildcard
+    /// here is enough for each of the shapes, IPv6 addresses included.
+    pub(crate) fn can_match(&self, pattern: &str) -> bool {
+        ["", "x", "1", ":1"].into_iter().any(|run| {
+            let one = if run.is_empty() { "x" } else { run };
+            (self.shape)(&pattern.replace('*', run).replace('?', one))
+        })
+    }
+
+    /// What a template makes of a trait's value: a name, or a pattern where
+    /// the role itself has one around it. None where that may not be.
+    pub(crate) fn filled(&self, template: &Template, value: &str) -> Option<String> {
+        let made = template.filled(value);
+        let reserved = self.literal_only.is_some_and(|start| made.starts_with(start));
+        (!has_wildcard(value) && !reserved && self.can_match(&made)).then_some(made)
+    }
+}
+
+/// Whether a text is a pattern; no name is one.
+pub(crate) fn has_wildcard(text: &str) -> bool {
+    text.contains(['*', '?'])
+}
+
+/// Letters, digits and these, beginning with a letter, a digit or `_`, at most so many.
+pub(crate) fn plain(text: &str, others: &str, most: usize) -> bool {
+    text.len() <= most
+        && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c))
+}

@@ -1,0 +1,9 @@
+//! Tests of the policy as a whole, and what they share.
+
+pub(super) mod fixture;
+
+mod empty_values;
+mod names;
+mod names_properties;
+mod properties;
+mod separation;

@@ -1,0 +1,144 @@
+//! Files are put in place whole: written under a name that nobody can foresee,
+//! and renamed. What stood there, be it a link, is replaced and not followed.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+
+use super::{Folder, PRIVATE_FILE, PRIVATE_FOLDER};
+use crate::random;
+
+/// Begins and ends the name of a file that is not yet renamed to its own.
+const TEMPORARY: (&str, &str) = (".machine-id-", ".tmp");
+
+impl Folder {
+    /// Puts a file in place.
+    ///
+    /// # Errors
+    /// Why not; the old one stays.
+    pub fn replace(&self, name: &str, content: &[u8], mode: Mode) -> io::Result<()> {
+        self.put(name, content, mode, |_| Ok(()))
+    }
+
+    /// The same, to be there after a power cut.
+    ///
+    /// # Errors
+    /// Why not; the old one stays.
+    pub fn replace_durably(&self, name: &str, content: &[u8], mode: Mode) -> io::Result<()> {
+        self.put(name, content, mode, File::sync_all)?;
+        // The new name as well.
+        Ok(rustix::fs::fsync(&self.fd)?)
+    }
+
+    fn put(
+        &self,
+        name: &str,
+        content: &[u8],
+        mode: Mode,
+        settle: impl FnOnce(&File) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let (temporary, mut file) = self.create_temporary(mode)?;
+        let written = file
+            .write_all(content)
+            .and_then(|()| settle(&file))
+            .and_then(|()| Ok(rustix::fs::renameat(&self.fd, temporary.as_str(), &self.fd, name)?));
+        if written.is_err() {
+            let _ = self.unlink(&temporary);
+        }
+        written
+    }
+
+    /// Whether files can be made in it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn try_writing(&self) -> io::Result<()> {
+        let (name, _) = self.create_temporary(PRIVATE_FILE)?;
+        Ok(self.unlink(&name)?)
+    }
+
+    /// A new file, written whole and locked before it has that name.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn create_locked(&self, name: &str, content: &[u8]) -> io::Result<File> {
+        let (temporary, mut file) = self.create_temporary(PRIVATE_FILE)?;
+        let ready = file
+            .lock()
+            .and_then(|()| file.write_all(content))
+            .and_then(|()| Ok(rustix::fs::renameat(&self.fd, temporary.as_str(), &self.fd, name)?));
+        if ready.is_err() {
+            let _ = self.unlink(&temporary);
+        }
+        ready.map(|()| file)
+    }
+
+    fn create_temporary(&self, mode: Mode) -> io::Result<(String, File)> {
+        let name = format!("{}{}{}", TEMPORARY.0, random::hex::<8>()?, TEMPORARY.1);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.fd, name.as_str(), flags, mode)?;
+        // The umask may have taken more away than it should.
+        rustix::fs::fchmod(&file, mode)?;
+        Ok((name, File::from(file)))
+    }
+
+    pub(super) fn unlink(&self, name: &str) -> rustix::io::Result<()> {
+        rustix::fs::unlinkat(&self.fd, name, AtFlags::empty())
+    }
+}
+
+/// Whether that is the name of a temporary file of ours.
+#[must_use]
+pub fn is_temporary(name: &str) -> bool {
+    let middle = name.strip_prefix(TEMPORARY.0).and_then(|rest| rest.strip_suffix(TEMPORARY.1));
+    middle.is_some_and(|hex| hex.len() == 16 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// Writes a file that must not exist yet, safe against a power cut.
+///
+/// # Errors
+/// `AlreadyExists`, and what the system says.
+pub fn write_new(path: &Path, bytes: &[u8], mode: Mode) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode.as_raw_mode()).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Creates a folder for this user alone.
+///
+/// # Errors
+/// `AlreadyExists`, and what the system says.
+pub fn create_private(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(PRIVATE_FOLDER.as_raw_mode()).create(path)
+}
+
+/// Creates a folder for this user alone, and those that are missing above it.
+///
+/// # Errors
+/// What the system says.
+pub fn make_private(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(PRIVATE_FOLDER.as_raw_mode()).create(path)
+}
+
+/// Makes what was created or renamed in a folder last.
+///
+/// # Errors
+/// What the system says.
+pub fn sync(path: &Path) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::fsync(rustix::fs::openat(CWD, path, flags, Mode::empty())?)?)
+}
+
+/// Appends to a file, whole, so that a line of another process does not end up
+/// inside; creates it if need be. A pipe that nobody reads is an error.
+///
+/// # Errors
+/// What the system says.
+pub fn append(path: &Path, text: &str) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let mode = PRIVATE_FILE | Mode::RGRP | Mode::WGRP | Mode::ROTH | Mode::WOTH;
+    File::from(rustix::fs::openat(CWD, path, flags, mode)?).write_all(text.as_bytes())
+}

@@ -1,0 +1,61 @@
+//! Taking files away, never through a link.
+//!
+//! Overwriting does nothing on file systems that copy on write, so files are
+//! cut to nothing and unlinked. One with another name elsewhere (a hard link)
+//! is unlinked only: its content is not ours alone.
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::Folder;
+use super::replace::is_temporary;
+use crate::clock::Clock;
+
+impl Folder {
+    /// Cuts a file to nothing and unlinks it; fine where it is gone.
+    ///
+    /// # Errors
+    /// Why it is still there, for a person.
+    pub fn remove(&self, name: &str) -> Result<(), String> {
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        if let Ok(file) = rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
+            let alone = rustix::fs::fstat(&file).is_ok_and(|stat| {
+                FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_nlink == 1
+            });
+            if alone {
+                let _ = rustix::fs::ftruncate(&file, 0);
+            }
+        }
+        match self.unlink(name) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(format!("{name}: {}", std::io::Error::from(error))),
+        }
+    }
+
+    /// Removes the temporary files of runs that were killed: those of that age
+    /// in seconds, when they are surely nobody's. They may hold a key.
+    pub fn remove_temporaries(&self, age: i64) {
+        let now = Clock::system().now();
+        for name in self.entries().unwrap_or_default().iter().filter(|name| is_temporary(name)) {
+            let stat = rustix::fs::statat(&self.fd, name.as_str(), AtFlags::SYMLINK_NOFOLLOW);
+            if age == 0 || stat.is_ok_and(|stat| now.saturating_sub(stat.st_mtime) > age) {
+                let _ = self.remove(name);
+            }
+        }
+    }
+
+    /// Removes a folder in it, if that is empty.
+    pub fn remove_empty_below(&self, name: &str) {
+        let _ = rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR);
+    }
+
+    /// Removes the folder itself if it is empty and still the one that is open.
+    pub fn remove_if_empty(&self) {
+        let here = rustix::fs::statat(CWD, &self.path, AtFlags::SYMLINK_NOFOLLOW);
+        if let (Ok(here), Ok(open)) = (here, rustix::fs::fstat(&self.fd))
+            && (here.st_dev, here.st_ino) == (open.st_dev, open.st_ino)
+        {
+            let _ = rustix::fs::unlinkat(CWD, &self.path, AtFlags::REMOVEDIR);
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Which files an authority believes: those that nobody can change to whom the
+//! operator did not give them.
+
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::support::process::{command, machine_id, read, run, succeed};
+
+const POLICY: &str = "kind: role\nversion: v7\nmetadata: {name: deploy}\nspec:\n  options: {max_session_ttl: 1h}\n  allow: {logins: [ubuntu], node_labels: {'*': '*'}}\n";
+
+/// A data directory that nothing serves.
+struct Data(TempDir);
+
+impl Data {
+    fn new() -> Self {
+        let data = Self(TempDir::new().unwrap());
+        let init =
+            ["authority", "init", "--cluster", "id.test", "--public-url", "https://id.test", "--data-dir"];
+        succeed(machine_id(init).arg(data.path("")));
+        std::fs::write(data.path("policy/p.yaml"), POLICY).unwrap();
+        data.config("");
+        data
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join("data").join(name)
+    }
+
+    fn config(&self, more: &str) {
+        let base = "version: v1\ncluster: id.test\npublic_url: https://id.test\nlisten: 127.0.0.1:1\n";
+        std::fs::write(self.path("authority.yaml"), format!("{base}{more}")).unwrap();
+    }
+
+    /// Serving ends where everything was read, since nobody may listen there.
+    fn serve(&self) -> String {
+        let mut serve = machine_id(["authority", "serve", "--listen", "192.0.2.1:1", "--data-dir"]);
+        said(&run(serve.arg(self.path(""))))
+    }
+
+    fn export(&self) -> String {
+        said(&run(machine_id(["authority", "export", "tls-ca", "--data-dir"]).arg(self.path(""))))
+    }
+
+    #[track_caller]
+    fn is_good(&self) {
+        let said = self.serve();
+        assert!(said.contains("192.0.2.1:1"), "{said}");
+    }
+
+    #[track_caller]
+    fn is_refused(&self, words: &[&str]) {
+        let said = self.serve();
+        assert!(!said.contains("192.0.2.1:1") && words.iter().all(|word| said.contains(word)), "{said}");
+    }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn chmod(path: impl AsRef<Path>, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn what_everybody_can_write_to_is_not_believed() {
+    let data = Data::new();
+    data.is_good();
+    let own_tls = "tls: {cert_file: server.crt, key_file: server.key}\nissuer_ca_file: issuers.pem\n";
+    data.config(own_tls);
+    let ca = run(machine_id(["authority", "export", "tls-ca", "--data-dir"]).arg(data.path(""))).stdout;
+    std::fs::write(data.path("issuers.pem"), &ca).unwrap();
+    std::fs::copy(data.path("keys/tls_ca.crt"), data.path("server.crt")).unwrap();
+    std::fs::copy(data.path("keys/tls_ca.key"), data.path("server.key")).unwrap();
+    data.is_good();
+    for (name, mode, bad, why) in [
+        ("authority.yaml", 0o644, 0o666, "anybody may write to it (mode 666)"),
+        ("policy/p.yaml", 0o644, 0o666, "anybody may write to it (mode 666)"),
+        ("policy", 0o755, 0o777, "anybody may write to it (mode 777)"),
+        ("policy", 0o755, 0o1777, "anybody may write to it (mode 1777)"),
+        ("keys", 0o700, 0o777, "can be written to by everybody"),
+        ("keys/ssh_user_ca", 0o600, 0o644, "others than its owner may use it (mode 644)"),
+        ("keys/tls_ca.crt", 0o644, 0o666, "anybody may write to it (mode 666)"),
+        ("authority.db", 0o600, 0o666, "anybody may write to it (mode 666)"),
+        ("issuers.pem", 0o644, 0o666, "anybody may write to it (mode 666)"),
+        ("server.crt", 0o644, 0o666, "anybody may write to it (mode 666)"),
+        ("server.key", 0o600, 0o644, "others than its owner may use it (mode 644)"),
+        ("", 0o755, 0o777, "can be written to by everybody, so that another user"),
+    ] {
+        chmod(data.path(name), bad);
+        data.is_refused(&[data.path(name).to_str().unwrap().trim_end_matches('/'), why, "hint: "]);
+        chmod(data.path(name), mode);
+        data.is_good();
+    }
+    // And what it stands in.
+    chmod(data.0.path(), 0o777);
+    data.is_refused(&[
+        "can be written to by everybody, so that another user could put something else in its place",
+    ]);
+    assert!(data.export().contains("can be written to by everybody"));
+    chmod(data.0.path(), 0o1777);
+    data.is_good();
+}
+
+#[test]
+fn init_makes_everything_so_that_it_is_believed() {
+    let temp = TempDir::new().unwrap();
+    let init = |umask: &str, path: &str| {
+        let line = format!(
+            "umask {umask}; exec \"$0\" authority init --cluster id.test --public-url https://id.test --data-dir \"$1\""
+        );
+        let program = crate::support::process::MACHINE_ID;
+        run(command("sh").args(["-c", &line, program]).arg(temp.path().join(path)))
+    };
+    for (umask, path) in [("000", "a/b/data"), ("022", "c"), ("077", "d")] {
+        let made = init(umask, path);
+        assert!(made.status.success(), "{}", said(&made));
+        let data = temp.path().join(path);
+        for (name, mode) in [("", 0o700), ("policy", 0o700), ("keys", 0o700), ("authority.yaml", 0o600)] {
+            let found = std::fs::metadata(data.join(name)).unwrap().permissions().mode() & 0o7777;
+            assert_eq!(found, mode, "{umask}: {name}");
+        }
+        succeed(machine_id(["authority", "export", "tls-ca", "--data-dir"]).arg(&data));
+        succeed(machine_id(["authority", "audit", "--data-dir"]).arg(&data));
+    }
+    std::fs::create_dir(temp.path().join("open")).unwrap();
+    chmod(temp.path().join("open"), 0o777);
+    for path in ["open", "open/data"] {
+        let refused = init("022", path);
+        assert!(!refused.status.success() && said(&refused).contains("cannot use "), "{}", said(&refused));
+        assert!(!temp.path().join(path).join("keys").exists());
+    }
+}
+
+/// A folder that a group of operators writes to, whatever their umask is.
+#[test]
+fn a_group_can_share_the_policy() {
+    let data = Data::new();
+    chmod(data.path("policy"), 0o2775);
+    chmod(data.path("policy/p.yaml"), 0o664);
+    data.is_good();
+    if rustix::process::geteuid().is_root() {
+        let alice = |name: &str| std::os::unix::fs::chown(data.path(name), Some(4242), Some(4343)).unwrap();
+        alice("policy/p.yaml");
+        data.is_good();
+        alice("policy");
+        data.is_good();
+    }
+    // Everybody is no group.
+    chmod(data.path("policy/p.yaml"), 0o666);
+    data.is_refused(&["p.yaml", "anybody may write to it (mode 666)", "hint: chmod o-w "]);
+}
+
+#[test]
+fn keys_may_be_where_systemd_and_debian_put_them() {
+    let data = Data::new();
+    let credentials = data.path("credentials");
+    std::fs::create_dir(&credentials).unwrap();
+    for name in ["ssh_user_ca", "ssh_host_ca", "tls_ca.key", "tls_ca.crt"] {
+        std::fs::copy(data.path("keys").join(name), credentials.join(name)).unwrap();
+        chmod(credentials.join(name), 0o400);
+    }
+    chmod(&credentials, 0o500);
+    data.config("keys: file:credentials\ntls: {cert_file: credentials/tls_ca.crt, key_file: credentials/tls_ca.key}\n");
+    data.is_good();
+    // Root's, for whom the ACL's mask or `ssl-cert` stands; nobody else's.
+    let root = rustix::process::geteuid().is_root();
+    for mode in [0o440, 0o640] {
+        chmod(credentials.join("tls_ca.key"), mode);
+        let said = data.serve();
+        assert_eq!(said.contains("192.0.2.1:1"), root, "{said}");
+    }
+    chmod(credentials.join("tls_ca.key"), 0o644);
+    data.is_refused(&[
+        "others than its owner may use it (mode 644)",
+        "hint: chmod 600 ",
+        "`defaultMode: 0400`",
+    ]);
+    chmod(&credentials, 0o700);
+}
+
+/// What a kubelet mounts of a ConfigMap or a Secret: root's, everybody's by its
+/// mode, the files through `..data`.
+fn volume(at: &Path) {
+    std::fs::create_dir_all(at.join("..2026_11_26")).unwrap();
+    std::fs::write(at.join("..2026_11_26/p.yaml"), POLICY).unwrap();
+    symlink("..2026_11_26", at.join("..data")).unwrap();
+    symlink("..data/p.yaml", at.join("p.yaml")).unwrap();
+    chmod(at, 0o777);
+}
+
+#[test]
+fn a_volume_of_a_pod_is_believed_as_it_is_mounted() {
+    let data = Data::new();
+    volume(&data.path("config"));
+    data.config("policy: config\n");
+    // What others can write to is none, whatever its links are called.
+    data.is_refused(&["config: anybody may write to it (mode 777)", "hint: "]);
+    // A Secret's `tmpfs` has the sticky bit, and so has an `emptyDir` in memory; its folder is still everybody's.
+    chmod(data.path("config"), 0o1777);
+    data.config("policy: config/p.yaml\n");
+    data.is_good();
+    // Mounted for reading alone; only root can try.
+    chmod(data.path("config"), 0o777);
+    data.config("policy: config\n");
+    let script = "mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\" && exec \"$0\" authority serve --listen 192.0.2.1:1 --data-dir \"$2\"";
+    let mut mounted = command("unshare");
+    mounted.args(["--mount", "sh", "-c", script, crate::support::process::MACHINE_ID]);
+    mounted.arg(data.path("config")).arg(data.path(""));
+    if rustix::process::geteuid().is_root()
+        && run(command("unshare").args(["--mount", "true"])).status.success()
+    {
+        let believed = said(&run(&mut mounted));
+        assert!(believed.contains("192.0.2.1:1"), "{believed}");
+        // Not what merely cannot be written to from here, as with `ProtectSystem=strict`.
+        std::fs::remove_file(data.path("config/..data")).unwrap();
+        std::fs::remove_file(data.path("config/p.yaml")).unwrap();
+        let refused = said(&run(&mut mounted));
+        assert!(refused.contains("config: anybody may write to it (mode 777)"), "{refused}");
+    }
+}
+
+#[test]
+fn a_pipe_in_the_policy_holds_nobody_up() {
+    let data = Data::new();
+    let pipe = data.path("policy/x.yaml");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+    let started = Instant::now();
+    data.is_refused(&["x.yaml: it is not a plain file"]);
+    assert!(started.elapsed() < Duration::from_secs(8));
+    std::fs::remove_file(&pipe).unwrap();
+    std::fs::write(&pipe, "#".repeat((16 << 20) + 1)).unwrap();
+    data.is_refused(&["x.yaml: it is longer than 16777216 bytes"]);
+    std::fs::remove_file(&pipe).unwrap();
+    data.is_good();
+}
+
+/// A job that checks a policy serves none; GitLab's checkouts are everybody's.
+#[test]
+fn a_policy_is_checked_wherever_it_is() {
+    let temp = TempDir::new().unwrap();
+    let policy = temp.path().join("policy");
+    std::fs::create_dir(&policy).unwrap();
+    std::fs::write(policy.join("p.yaml"), POLICY).unwrap();
+    for path in [temp.path(), &policy, &policy.join("p.yaml")] {
+        chmod(path, if path.is_dir() { 0o777 } else { 0o666 });
+    }
+    succeed(machine_id(["authority", "check"]).arg(&policy));
+    let line = format!("exec \"$0\" authority check <(cat '{}')", policy.join("p.yaml").display());
+    succeed(command("bash").args(["-c", &line, crate::support::process::MACHINE_ID]));
+    assert_eq!(read(policy.join("p.yaml")), POLICY);
+}
