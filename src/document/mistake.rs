@@ -92,7 +92,7 @@ impl From<Mistake> for Mistakes {
     }
 }
 
-/// The first, for readers that go no further.
+/// The first, where there is room for one.
 impl From<Mistakes> for Mistake {
     fn from(mistakes: Mistakes) -> Self {
         mistakes.into_iter().next().unwrap_or_else(|| Self::new(Place::default(), "cannot be read"))

@@ -106,7 +106,8 @@ fn configure(mut section: Mapping<'_>) -> Configured {
         all if all == common.rules.len() => (&CONNECTIONS, None),
         _ => {
             return Err(Mistake::new(place, "some rules are for pipelines and some for service connections")
-                .hint("write a join token for each"));
+                .hint("write a join token for each")
+                .into());
         }
     };
     Ok(Box::new(Oidc { other_audience, pinned, ..Oidc::new(profile, issuer, common) }))
@@ -198,10 +199,11 @@ async fn prove(job: &Job<'_>) -> Result<Presented> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::join::verify::Verifier;
 
     const ORG: &str = "0a1b2c3d-0000-4000-8000-00000000abcd";
 
-    fn allow(rules: &str) -> Configured {
+    fn allow(rules: &str) -> Result<Box<dyn Verifier>, Mistake> {
         METHOD.configured(&format!("{{organization_id: {ORG}, allow: [{rules}]}}"))
     }
 

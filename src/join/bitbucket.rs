@@ -80,7 +80,9 @@ fn configure(mut section: Mapping<'_>) -> Configured {
     for rule in &common.rules {
         if let Some(bare) = rule.conditions.iter().find(|condition| is_bare(condition)) {
             let message = format!("`{}` is not in braces", bare.field);
-            return Err(Mistake::new(rule.place, message).hint("Bitbucket writes them so: '{1d397906-…}'"));
+            return Err(Mistake::new(rule.place, message)
+                .hint("Bitbucket writes them so: '{1d397906-…}'")
+                .into());
         }
     }
     rules::anchor(

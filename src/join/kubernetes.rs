@@ -233,10 +233,11 @@ fn describe(_: &str, claims: &Map<String, Value>) -> Provenance {
 mod tests {
     use super::super::METHODS;
     use super::*;
+    use crate::join::verify::Verifier;
 
     const JWKS: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"k","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}"#;
 
-    fn with_allow(allow: &str) -> Configured {
+    fn with_allow(allow: &str) -> Result<Box<dyn Verifier>, Mistake> {
         METHOD.configured(&format!(
             "{{type: static_jwks, static_jwks: {{jwks: '{JWKS}'}}, allow: [{{{allow}}}]}}"
         ))

@@ -9,7 +9,7 @@ use super::rules::{Field, Guard};
 use super::source::TokenSource;
 use super::verify::Verifier;
 use crate::denial::Denial;
-use crate::document::{Mapping, Mistake};
+use crate::document::{Mapping, Mistakes};
 use crate::environment::Environment;
 use crate::error::Result;
 use crate::wire::Proof;
@@ -28,7 +28,7 @@ pub type Prove = for<'a> fn(&'a Job<'a>) -> BoxFuture<'a, Result<Presented>>;
 pub type Configure = fn(Mapping<'_>) -> Configured;
 
 /// What a section configures.
-pub type Configured = Result<Box<dyn Verifier>, Mistake>;
+pub type Configured = Result<Box<dyn Verifier>, Mistakes>;
 
 /// A way for a job to prove who it is. [`Method::new`] has what most methods
 /// have; each names only what differs.
@@ -101,8 +101,8 @@ impl Method {
 
     /// Configured with a section of YAML.
     #[cfg(test)]
-    pub(super) fn configured(&self, section: &str) -> Configured {
+    pub(super) fn configured(&self, section: &str) -> Result<Box<dyn Verifier>, crate::document::Mistake> {
         let nodes = crate::document::parse(section).unwrap();
-        (self.configure)(nodes[0].mapping_or_empty(self.name).unwrap())
+        Ok((self.configure)(nodes[0].mapping_or_empty(self.name).unwrap())?)
     }
 }

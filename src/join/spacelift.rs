@@ -95,9 +95,9 @@ fn configure(mut section: Mapping<'_>) -> Configured {
         let found = rule.conditions.iter().find(|c| wild(&c.field) && c.want.shown().contains(['*', '?']));
         if let Some(condition) = found {
             let message = format!("`{}` takes no wildcards without `enable_glob_matching`", condition.field);
-            return Err(
-                Mistake::new(rule.place, message).hint("write `enable_glob_matching: true` beside `allow`")
-            );
+            return Err(Mistake::new(rule.place, message)
+                .hint("write `enable_glob_matching: true` beside `allow`")
+                .into());
         }
     }
     let issuer = format!("https://{host}");

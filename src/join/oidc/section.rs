@@ -2,7 +2,7 @@
 
 use super::super::issuers::KeySet;
 use super::super::rules::{self, Field, Guard, Rule};
-use crate::document::{Mapping, Mistake, Node};
+use crate::document::{Mapping, Mistake, Mistakes, Node};
 
 /// What every OIDC method's section of a join token has.
 #[derive(Debug)]
@@ -19,28 +19,28 @@ impl Common {
     /// Reads it, the last of the section: nothing may be left.
     ///
     /// # Errors
-    /// The first mistake.
+    /// Every mistake.
     pub fn read(
         mut section: Mapping<'_>,
         fields: &'static [Field],
         guards: &[Guard],
-    ) -> Result<Self, Mistake> {
-        let static_keys = section.take("static_jwks").map(|node| key_set(node, "static_jwks")).transpose()?;
+    ) -> Result<Self, Mistakes> {
+        let static_keys = section.read("static_jwks", key_set);
         Self::with_keys(static_keys, section, fields, guards)
     }
 
     /// The same, where the method says in its own way which keys are given.
     ///
     /// # Errors
-    /// The first mistake.
+    /// Every mistake.
     pub fn with_keys(
         static_keys: Option<KeySet>,
         mut section: Mapping<'_>,
         fields: &'static [Field],
         guards: &[Guard],
-    ) -> Result<Self, Mistake> {
-        let require_key_binding = section.boolean("require_key_binding")?;
-        let rules = rules::read(section.need("allow")?, fields, guards)?;
+    ) -> Result<Self, Mistakes> {
+        let require_key_binding = section.read("require_key_binding", Node::boolean).unwrap_or_default();
+        let rules = section.require("allow", |node, _| rules::read(node, fields, guards)).unwrap_or_default();
         section.finish()?;
         Ok(Self { static_keys, require_key_binding, rules })
     }

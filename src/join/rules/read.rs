@@ -2,41 +2,47 @@
 
 use super::claims;
 use super::rule::{Condition, Field, Guard, Match, Rule, Want};
-use crate::document::{self, Mapping, Mistake, Node};
+use crate::document::{self, Key, Mistake, Mistakes, Node};
 
 /// Reads the `allow` list of a join token: at least one entry, each with at
 /// least one condition.
 ///
 /// # Errors
-/// An unknown field, a value of the wrong type, an empty rule.
-pub fn read(list: &Node, fields: &'static [Field], guards: &[Guard]) -> Result<Vec<Rule>, Mistake> {
-    list.list("allow")?.iter().map(|entry| read_rule(entry, fields, guards)).collect()
+/// Unknown fields, values of the wrong type, empty rules.
+pub fn read(list: &Node, fields: &'static [Field], guards: &[Guard]) -> Result<Vec<Rule>, Mistakes> {
+    let mut mistakes = Mistakes::default();
+    let entries = list.list("allow")?.iter();
+    let rules = entries.filter_map(|entry| mistakes.keep(read_rule(entry, fields, guards))).collect();
+    mistakes.or(rules)
 }
 
-fn read_rule(entry: &Node, fields: &'static [Field], guards: &[Guard]) -> Result<Rule, Mistake> {
-    let mut mapping: Mapping<'_> = entry.mapping_or_empty("a rule")?;
+fn read_rule(entry: &Node, fields: &'static [Field], guards: &[Guard]) -> Result<Rule, Mistakes> {
+    let mut mapping = entry.mapping_or_empty("a rule")?;
     let mut conditions = Vec::new();
-    let known: Vec<&str> = fields.iter().map(|field| field.name).collect();
     for (key, node) in mapping.rest() {
-        let field = fields
-            .iter()
-            .find(|field| field.names(&key.text))
-            .ok_or_else(|| document::unknown(key, "a rule", &known))?;
-        if field.matches == Match::Claims {
-            conditions.extend(claims::read(field, node)?);
-            continue;
-        }
-        let want = read_want(field, node)?;
-        let claim = if field.matches == Match::Property { &key.text } else { field.claim };
-        let (field, claim, constrains) = (key.text.clone(), claim.to_owned(), field.constrains);
-        conditions.push(Condition { field, claim, want, constrains });
+        let read = read_conditions(key, node, fields);
+        conditions.extend(mapping.mistakes.keep(read).unwrap_or_default());
     }
+    mapping.finish()?;
     if conditions.is_empty() {
-        return Err(Mistake::new(entry.place, "a rule without conditions would let everybody in"));
+        return Err(Mistake::new(entry.place, "a rule without conditions would let everybody in").into());
     }
     let unnamed = |guard: &&Guard| conditions.iter().all(|condition| condition.field != guard.field);
     let guards = guards.iter().filter(unnamed).copied().collect();
     Ok(Rule { place: entry.place, conditions, guards })
+}
+
+fn read_conditions(key: &Key, node: &Node, fields: &'static [Field]) -> Result<Vec<Condition>, Mistake> {
+    let known = || fields.iter().map(|field| field.name).collect::<Vec<_>>();
+    let field = fields.iter().find(|field| field.names(&key.text));
+    let field = field.ok_or_else(|| document::unknown(key, "a rule", &known()))?;
+    if field.matches == Match::Claims {
+        return claims::read(field, node);
+    }
+    let want = read_want(field, node)?;
+    let claim = if field.matches == Match::Property { &key.text } else { field.claim };
+    let (field, claim, constrains) = (key.text.clone(), claim.to_owned(), field.constrains);
+    Ok(vec![Condition { field, claim, want, constrains }])
 }
 
 fn read_want(field: &Field, node: &Node) -> Result<Want, Mistake> {
@@ -96,6 +102,7 @@ mod tests {
             let claims = serde_json::json!({"sub": sub});
             assert_eq!(rules_of_app[0].conditions[0].holds(claims.as_object().unwrap()), fits, "{sub}");
         }
-        assert_eq!(rules("[{project: 'a*'}]").unwrap_err().message, "`project` takes no wildcards");
+        let mistakes = rules("[{project: 'a*'}, {projekt: x}]").unwrap_err().to_string();
+        assert_eq!(mistakes, "1:12: `project` takes no wildcards\n1:20: a rule has no `projekt`");
     }
 }

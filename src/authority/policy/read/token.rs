@@ -81,8 +81,9 @@ fn configure(
             Ok((method.configure)(section.mapping(&what)?)?)
         }
         // A method that needs no fields needs no section; any other says what is missing.
-        (None, None) => Ok((method.configure)(Mapping::empty(place, &what)).map_err(|mistake| {
-            Mistake::new(place, format!("the token lacks its section {what}")).hint(mistake.message)
+        (None, None) => Ok((method.configure)(Mapping::empty(place, &what)).map_err(|mistakes| {
+            let lacks = Mistake::new(place, format!("the token lacks its section {what}"));
+            lacks.hint(Mistake::from(mistakes).message)
         })?),
     }
 }
