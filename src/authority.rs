@@ -35,7 +35,7 @@ pub struct Authority {
     issuers: Issuers,
     clock: Clock,
     refusals: limits::Refusals,
-    lists: revoke::Lists,
+    lists: revocation::ListCache,
     /// When the store was last seen to take a write.
     ready: tokio::sync::Mutex<Option<std::time::Instant>>,
 }
@@ -74,7 +74,7 @@ impl Authority {
             issuers,
             clock,
             refusals: limits::Refusals::default(),
-            lists: revoke::Lists::default(),
+            lists: revocation::ListCache::default(),
             ready: tokio::sync::Mutex::default(),
         })
     }
@@ -89,6 +89,14 @@ impl Authority {
     #[must_use]
     pub fn policy(&self) -> Arc<policy::Policy> {
         Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What was revoked, as servers read it.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn revocation_lists(&self) -> Result<Arc<revocation::Lists>> {
+        self.lists.lists(self.store.as_ref(), &self.keys, self.clock.now()).await
     }
 
     /// Reads the policy anew; the old one stays where that fails.

@@ -4,7 +4,7 @@
 /// What a message that ends too early is.
 pub const CUT: &str = "it breaks off";
 
-/// Takes values off the front of bytes.
+/// Takes values off the front of bytes; each is an error, [`CUT`], where too few are left.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'b>(&'b [u8]);
 
@@ -22,9 +22,6 @@ impl<'b> Reader<'b> {
     }
 
     /// So many bytes.
-    ///
-    /// # Errors
-    /// [`CUT`].
     pub fn take(&mut self, length: usize) -> Result<&'b [u8], &'static str> {
         let (head, tail) = self.0.split_at_checked(length).ok_or(CUT)?;
         self.0 = tail;
@@ -36,33 +33,21 @@ impl<'b> Reader<'b> {
     }
 
     /// A `byte`.
-    ///
-    /// # Errors
-    /// [`CUT`].
     pub fn u8(&mut self) -> Result<u8, &'static str> {
         Ok(u8::from_be_bytes(self.array()?))
     }
 
     /// A `uint32`.
-    ///
-    /// # Errors
-    /// [`CUT`].
     pub fn u32(&mut self) -> Result<u32, &'static str> {
         Ok(u32::from_be_bytes(self.array()?))
     }
 
     /// A `uint64`.
-    ///
-    /// # Errors
-    /// [`CUT`].
     pub fn u64(&mut self) -> Result<u64, &'static str> {
         Ok(u64::from_be_bytes(self.array()?))
     }
 
     /// A `string`.
-    ///
-    /// # Errors
-    /// [`CUT`].
     pub fn string(&mut self) -> Result<&'b [u8], &'static str> {
         let length = usize::try_from(self.u32()?).map_err(|_| CUT)?;
         self.take(length)

@@ -4,10 +4,11 @@
 use std::net::IpAddr;
 
 use super::Authority;
+use super::issue::leaf::RequestContext;
 use super::issue::request::{OutputKeys, binding_of};
-use super::issue::{Prepared, RequestContext, Signed};
+use super::issue::{Prepared, Signed};
 use super::policy::{JoinToken, Policy, PolicyRequest};
-use super::store::instances::JoinRefusal;
+use super::store::instances::InstanceRefusal;
 use super::store::{Issued, NewIssuance, NewRefusal, record};
 use crate::clock::rfc3339;
 use crate::denial::{Denial, Reason};
@@ -163,7 +164,7 @@ async fn decide(
         Issued::Accepted { plan, generation } => (plan, generation),
         Issued::Used => return Err(used("used before for other keys or outputs, or revoked since").into()),
         Issued::Refused(refusal) => {
-            if matches!(refusal, JoinRefusal::LockedNow { .. } | JoinRefusal::Ahead { .. }) {
+            if matches!(refusal, InstanceRefusal::LockedNow { .. } | InstanceRefusal::Ahead { .. }) {
                 authority.lists.forget();
             }
             return Err(denial_of(refusal).with_claims(identity.claims(), true).into());
@@ -187,21 +188,21 @@ async fn decide(
     Ok((signed, instance.zip(generation).map(|(id, generation)| JoinedInstance { id, generation })))
 }
 
-fn denial_of(refusal: JoinRefusal) -> Denial {
+fn denial_of(refusal: InstanceRefusal) -> Denial {
     match refusal {
-        JoinRefusal::Unknown => {
+        InstanceRefusal::Unknown => {
             Denial::new(Reason::InstanceUnknown, "no such instance with this key and join token")
         }
-        JoinRefusal::Secret => Denial::new(
+        InstanceRefusal::Secret => Denial::new(
             Reason::RegistrationRefused,
             "the secret is unknown, used up, expired, or of another join token",
         ),
-        JoinRefusal::Ahead { expected } => {
+        InstanceRefusal::Ahead { expected } => {
             let detail = format!("the generation expected is {expected}, and this one was never given out");
             Denial::new(Reason::GenerationAhead, detail)
         }
-        JoinRefusal::Locked => Denial::new(Reason::InstanceLocked, "it was locked before"),
-        JoinRefusal::LockedNow { expected } => {
+        InstanceRefusal::Locked => Denial::new(Reason::InstanceLocked, "it was locked before"),
+        InstanceRefusal::LockedNow { expected } => {
             let told = format!(
                 "it presents an old generation ({expected} was expected), as a copy of its storage would"
             );

@@ -95,12 +95,12 @@ async fn trust(State(authority): Shared) -> Response {
 }
 
 async fn ssh_krl(State(authority): Shared) -> Result<Response, ProblemResponse> {
-    let lists = revoke::lists(&authority).await.map_err(|error| broken(&error))?;
+    let lists = authority.revocation_lists().await.map_err(|error| broken(&error))?;
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], lists.krl.clone()).into_response())
 }
 
 async fn tls_crl(State(authority): Shared) -> Result<Response, ProblemResponse> {
-    let lists = revoke::lists(&authority).await.map_err(|error| broken(&error))?;
+    let lists = authority.revocation_lists().await.map_err(|error| broken(&error))?;
     Ok(([(header::CONTENT_TYPE, "application/pkix-crl")], lists.crl.clone()).into_response())
 }
 

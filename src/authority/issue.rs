@@ -6,22 +6,21 @@ use std::collections::BTreeMap;
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use time::OffsetDateTime;
 
 use super::keys::CaKeys;
 use super::policy::Grant;
-use super::store::record::{ExchangePlan, Kept, Recorded};
-use super::store::{CertificateKind, NewCertificate, PlanRecord};
-use crate::clock::LEEWAY;
+use super::store::record::{ExchangePlan, KeptPlan, Recorded};
+use super::store::{NewCertificate, PlanRecord};
 use crate::error::{Context as _, Kind, Result};
-use crate::join::verify::Provenance;
 use crate::random;
 use crate::wire::OutputResponse;
 
+pub mod leaf;
 pub mod request;
 pub mod ssh;
 pub mod x509;
 
+use leaf::RequestContext;
 use request::OutputKeys;
 
 /// Certificates that may be signed once they are recorded. Whoever holds one
@@ -76,19 +75,6 @@ pub struct Signed {
     pub outputs: Vec<OutputResponse>,
     /// What the job should know.
     pub warnings: Vec<String>,
-}
-
-/// Who asks, and when.
-#[derive(Debug)]
-pub struct RequestContext<'a> {
-    /// The cluster, for names in certificates.
-    pub cluster: &'a str,
-    /// Which run it is for.
-    pub provenance: &'a Provenance,
-    /// The address that asks, for roles that pin it.
-    pub peer: std::net::IpAddr,
-    /// The time.
-    pub now: i64,
 }
 
 impl Prepared {
@@ -146,7 +132,7 @@ impl ExchangePlan for Prepared {
         })
     }
 
-    fn read(kept: &Kept) -> Result<Self> {
+    fn read(kept: &KeptPlan) -> Result<Self> {
         kept.read().map(Self)
     }
 }
@@ -225,44 +211,6 @@ impl Recorded<Prepared> {
             warnings: plan.warnings.clone(),
         })
     }
-}
-
-/// One certificate for the store, of no output yet and in no group.
-fn record(
-    serial: u64,
-    kind: CertificateKind,
-    principals: &[String],
-    expires: i64,
-    key: &[u8],
-) -> NewCertificate {
-    let mut key_hash = [0; 32];
-    key_hash.copy_from_slice(ring::digest::digest(&SHA256, key).as_ref());
-    NewCertificate {
-        serial,
-        kind,
-        output: String::new(),
-        output_type: None,
-        options: BTreeMap::new(),
-        principals: principals.to_vec(),
-        groups: Vec::new(),
-        expires,
-        key_hash,
-    }
-}
-
-/// Valid from a minute back, since clocks differ.
-#[must_use]
-pub fn valid_from(now: i64) -> i64 {
-    now.saturating_sub(LEEWAY)
-}
-
-/// Both ends of an X.509 validity that begins a minute before `now`.
-///
-/// # Errors
-/// `Kind::Internal` for times that X.509 cannot say.
-pub fn validity(now: i64, until: i64) -> Result<(OffsetDateTime, OffsetDateTime)> {
-    let time = |unix| OffsetDateTime::from_unix_timestamp(unix).context(Kind::Internal, "validity");
-    Ok((time(valid_from(now))?, time(until)?))
 }
 
 #[cfg(test)]

@@ -21,21 +21,21 @@ struct Rate {
     each_second: f64,
 }
 
-/// A bucket of tokens that fills by itself.
+/// What is left of a rate; it fills by itself.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
-    tokens: f64,
+    left: f64,
     since: Instant,
 }
 
 impl Bucket {
     fn full(rate: Rate, now: Instant) -> Self {
-        Self { tokens: rate.burst, since: now }
+        Self { left: rate.burst, since: now }
     }
 
     fn fill(&mut self, rate: Rate, now: Instant) {
         let gained = now.saturating_duration_since(self.since).as_secs_f64() * rate.each_second;
-        self.tokens = (self.tokens + gained).min(rate.burst);
+        self.left = (self.left + gained).min(rate.burst);
         self.since = now;
     }
 }
@@ -75,7 +75,7 @@ impl Refusals {
         if addresses.len() >= MAX_ADDRESSES && !addresses.contains_key(&peer) {
             addresses.retain(|_, bucket| {
                 bucket.fill(PER_ADDRESS, now);
-                bucket.tokens < PER_ADDRESS.burst
+                bucket.left < PER_ADDRESS.burst
             });
             if addresses.len() >= MAX_ADDRESSES {
                 return Err(60);
@@ -84,11 +84,11 @@ impl Refusals {
         let one = addresses.entry(peer).or_insert_with(|| Bucket::full(PER_ADDRESS, now));
         one.fill(PER_ADDRESS, now);
         all.fill(rate, now);
-        if one.tokens < 1.0 || all.tokens < 1.0 {
+        if one.left < 1.0 || all.left < 1.0 {
             return Err(5);
         }
-        one.tokens -= 1.0;
-        all.tokens -= 1.0;
+        one.left -= 1.0;
+        all.left -= 1.0;
         Ok(())
     }
 }

@@ -2,15 +2,22 @@
 //! revocation list (`PROTOCOL.krl` of OpenSSH) for `RevokedKeys`, and the
 //! X.509 list (RFC 5280, section 5) for TLS servers.
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, SerialNumber, date_time_ymd};
 
-use super::store::{CertificateKind, RevocationList, RevokedCertificate};
+use super::keys::CaKeys;
+use super::store::{CertificateKind, RevocationList, RevokedCertificate, Store};
+use crate::error::Result;
 use crate::krl;
 
 /// The last second that X.509 can say, 9999-12-31T23:59:59Z (RFC 5280, section 4.1.2.5).
 const LAST_SECOND: i64 = 253_402_300_799;
+/// How long a list serves before the store is asked again; a revocation here ends it at once.
+const LIST_AGE: Duration = Duration::from_secs(5);
+/// How long a TLS list says that it is good for, in seconds.
+const CRL_VALID: i64 = 24 * 3600;
 
 /// The SSH certificates of the list as a KRL of the moment `now`, in seconds
 /// since 1970. Revoked for each of the CAs: which of them signed is not
@@ -52,6 +59,66 @@ fn of_kind(list: &RevocationList, kind: CertificateKind) -> impl Iterator<Item =
 /// What to add to 1970 without leaving the years that X.509 has.
 fn since_1970(unix: i64) -> Duration {
     Duration::from_secs(u64::try_from(unix.clamp(0, LAST_SECOND)).unwrap_or(0))
+}
+
+/// Both lists as they are served.
+#[derive(Debug)]
+pub struct Lists {
+    /// OpenSSH's key revocation list.
+    pub krl: Vec<u8>,
+    /// The X.509 revocation list in DER (RFC 5280, section 5).
+    pub crl: Vec<u8>,
+    since: Instant,
+}
+
+/// Keeps the lists for a moment: anybody may ask for them.
+#[derive(Debug, Default)]
+pub struct ListCache(Mutex<Cached>);
+
+#[derive(Debug, Default)]
+struct Cached {
+    built: Option<Arc<Lists>>,
+    /// Grows with each revocation, so that lists read before one are not kept after it.
+    generation: u64,
+}
+
+impl ListCache {
+    /// The lists as of `now`.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn lists(&self, store: &dyn Store, keys: &CaKeys, now: i64) -> Result<Arc<Lists>> {
+        let generation = {
+            let cached = self.cached();
+            if let Some(built) = cached.built.as_ref().filter(|built| built.since.elapsed() < LIST_AGE) {
+                return Ok(Arc::clone(built));
+            }
+            cached.generation
+        };
+        let since = Instant::now();
+        let list = store.revoked(now).await?;
+        let built = Arc::new(Lists {
+            krl: ssh_krl(&keys.ssh_blobs()?, &list, now),
+            crl: keys.sign_crl(&tls_crl(&list, now, CRL_VALID))?,
+            since,
+        });
+        let mut cached = self.cached();
+        if cached.generation == generation {
+            cached.built = Some(Arc::clone(&built));
+        }
+        Ok(built)
+    }
+
+    /// To be called when something was revoked.
+    pub(super) fn forget(&self) {
+        let mut cached = self.cached();
+        cached.built = None;
+        cached.generation += 1;
+    }
+
+    fn cached(&self) -> MutexGuard<'_, Cached> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,10 @@
-//! Giving certificates back, and the lists of those that were.
+//! Giving certificates back.
 //!
 //! `POST /v1/revoke` takes a JWS by a key of the issuance, with the
 //! certificate of that key in its header: whoever could use a certificate can
 //! end it, and nobody else. A serial alone buys nothing.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -17,7 +15,6 @@ use ssh_key::public::KeyData;
 use x509_parser::public_key::PublicKey as SubjectKey;
 
 use super::Authority;
-use super::revocation;
 use super::store::{CertificateKind, NewRevocation, Revoked};
 use crate::denial::{Denial, Reason};
 use crate::error::{Error, Result};
@@ -26,10 +23,6 @@ use crate::wire::RevokeRequest;
 
 /// The longest that an assertion lives, in seconds.
 const MAX_LIFETIME: i64 = 60;
-/// How long a list serves before the store is asked again; a revocation here ends it at once.
-const LIST_AGE: Duration = Duration::from_secs(5);
-/// How long a TLS list says that it is good for, in seconds.
-const CRL_VALID: i64 = 24 * 3600;
 
 /// Why nothing was revoked.
 #[derive(Debug)]
@@ -171,64 +164,4 @@ fn hash(bytes: &[u8]) -> [u8; 32] {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
     hash
-}
-
-/// Both lists as they are served.
-#[derive(Debug)]
-pub struct Built {
-    /// OpenSSH's key revocation list.
-    pub krl: Vec<u8>,
-    /// The X.509 revocation list in DER (RFC 5280, section 5).
-    pub crl: Vec<u8>,
-    since: Instant,
-}
-
-/// Keeps the lists for a moment: anybody may ask for them.
-#[derive(Debug, Default)]
-pub struct Lists(Mutex<Kept>);
-
-#[derive(Debug, Default)]
-struct Kept {
-    built: Option<Arc<Built>>,
-    /// Grows with each revocation, so that lists read before one are not kept after it.
-    generation: u64,
-}
-
-impl Lists {
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn forget(&self) {
-        let mut kept = self.kept();
-        kept.built = None;
-        kept.generation += 1;
-    }
-}
-
-/// The lists as of now.
-///
-/// # Errors
-/// Where the store cannot be read.
-pub async fn lists(authority: &Authority) -> Result<Arc<Built>> {
-    let generation = {
-        let kept = authority.lists.kept();
-        if let Some(built) = kept.built.as_ref().filter(|built| built.since.elapsed() < LIST_AGE) {
-            return Ok(Arc::clone(built));
-        }
-        kept.generation
-    };
-    let since = Instant::now();
-    let now = authority.clock.now();
-    let list = authority.store.revoked(now).await?;
-    let built = Arc::new(Built {
-        krl: revocation::ssh_krl(&authority.keys.ssh_blobs()?, &list, now),
-        crl: authority.keys.sign_crl(&revocation::tls_crl(&list, now, CRL_VALID))?,
-        since,
-    });
-    let mut kept = authority.lists.kept();
-    if kept.generation == generation {
-        kept.built = Some(Arc::clone(&built));
-    }
-    Ok(built)
 }

@@ -15,7 +15,7 @@ pub mod instances;
 pub mod record;
 pub mod sqlite;
 
-use instances::JoinRefusal;
+use instances::InstanceRefusal;
 
 /// What a [`Store`] must be beside its methods: one of this folder.
 mod sealed {
@@ -27,7 +27,7 @@ mod sealed {
 /// wrote is durable. What is to be signed is recorded through [`record`].
 pub trait Store: sealed::Engine + Instances + Send + Sync + fmt::Debug {
     /// Uses the proof up and records the issuance with its serials, in one
-    /// transaction, before anything is signed. A registered worker is judged,
+    /// transaction, before anything is signed. A registered instance is judged,
     /// and moved on or locked, in the same transaction.
     fn issue(&self, entry: NewIssuance) -> BoxFuture<'_, Result<Issued>>;
 
@@ -126,7 +126,7 @@ pub struct NewIssuance<P = PlanRecord> {
     pub replay: Replay,
     /// How many requests may use it, each with keys or outputs of its own; at least one.
     pub max_uses: u32,
-    /// Which registered worker it is for, if one.
+    /// Which registered instance it is for, if one.
     pub join: Option<InstanceJoin>,
     /// What will be signed.
     pub plan: P,
@@ -139,13 +139,13 @@ pub enum Issued<P = Option<String>> {
     Accepted {
         /// The plan as it was recorded then, where the same request was accepted before.
         plan: P,
-        /// The generation that a registered worker's next join must present.
+        /// The generation that a registered instance's next join must present.
         generation: Option<i64>,
     },
     /// The proof was used for something else, or what it was used for is revoked.
     Used,
-    /// A registered worker's join is not accepted.
-    Refused(JoinRefusal),
+    /// A registered instance's join is not accepted.
+    Refused(InstanceRefusal),
 }
 
 /// A certificate that a command is about to sign.

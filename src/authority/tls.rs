@@ -16,6 +16,7 @@ use super::issue::x509::ServerPlan;
 use super::store::record;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
+use crate::pem;
 
 /// How long our own certificate is valid, in seconds.
 const LIFETIME: i64 = 7 * 86_400;
@@ -57,14 +58,12 @@ pub struct Certificate {
 pub async fn certificate(authority: &Authority) -> Result<Certificate> {
     match &authority.config.tls {
         Some((certificate, key)) => {
-            let pem = read::text(certificate, Trust::Operators, Limit::FILE)?;
-            let unfit = format!("{} is not a certificate chain in PEM", certificate.display());
-            let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pem.as_bytes())
-                .collect::<std::result::Result<_, _>>()
-                .context(Kind::Usage, unfit.clone())?;
-            if chain.is_empty() {
-                return Err(Error::usage(unfit));
-            }
+            let text = read::text(certificate, Trust::Operators, Limit::FILE)?;
+            let chain = pem::decode_all(&text, "CERTIFICATE").filter(|chain| !chain.is_empty());
+            let chain = chain.ok_or_else(|| {
+                Error::usage(format!("{} is not a certificate chain in PEM", certificate.display()))
+            })?;
+            let chain = chain.into_iter().map(|der| CertificateDer::from(der.to_vec())).collect();
             let private = read::text(key, Trust::Secret, Limit::FILE)?;
             let private = PrivateKeyDer::from_pem_slice(private.as_bytes())
                 .context(Kind::Usage, format!("{} is not a private key in PEM", key.display()))?;
@@ -83,8 +82,11 @@ async fn own(authority: &Authority) -> Result<Certificate> {
     let now = authority.clock.now();
     let plan = ServerPlan::new(pair.subject_public_key_info(), vec![host], now, LIFETIME)?;
     let leaf = record::command(authority.store.as_ref(), "serve", now, plan).await?.sign(&authority.keys)?;
-    let leaf = CertificateDer::from_pem_slice(leaf.as_bytes()).context(Kind::Internal, "own certificate")?;
-    let chain = vec![leaf, CertificateDer::from(authority.keys.tls_certificate().to_vec())];
+    let leaf = pem::decode(&leaf).ok_or_else(|| Error::internal("own certificate"))?;
+    let chain = vec![
+        CertificateDer::from(leaf.to_vec()),
+        CertificateDer::from(authority.keys.tls_certificate().to_vec()),
+    ];
     let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(pair.serialize_der()));
     Ok(Certificate { key: certified(chain, private)?, renew_at: now + LIFETIME - RENEW_BEFORE })
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use ssh_key::certificate::{Builder, CertType};
 
-use super::{RequestContext, record, valid_from};
+use super::leaf::{RequestContext, record, valid_from};
 use crate::authority::keys::CaKeys;
 use crate::authority::policy::{Grant, SshGrant};
 use crate::authority::store::record::{CommandPlan, Recorded};

@@ -12,7 +12,7 @@ use rcgen::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{RequestContext, record, validity};
+use super::leaf::{RequestContext, record, validity};
 use crate::authority::keys::CaKeys;
 use crate::authority::policy::{Grant, TlsGrant};
 use crate::authority::store::record::{CommandPlan, Recorded};

@@ -9,7 +9,6 @@ use rcgen::{
     KeyUsagePurpose, SerialNumber,
 };
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use ssh_key::private::{Ed25519Keypair, KeypairData};
 use ssh_key::{LineEnding, PrivateKey};
 use time::OffsetDateTime;
@@ -20,6 +19,7 @@ use crate::clock::LEEWAY;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
 use crate::folder::{PRIVATE_FILE, replace};
+use crate::pem;
 use crate::random;
 
 const SSH_USER: &str = "ssh_user_ca";
@@ -97,10 +97,10 @@ fn load_tls(dir: &Path) -> Result<TlsCa> {
     let key = TlsKey::from_pem(&read::text(&key_path, Trust::Secret, Limit::FILE)?)
         .context(Kind::Usage, cannot.clone())?;
     let text = read::text(&path, Trust::Operators, Limit::FILE)?;
-    let der = CertificateDer::from_pem_slice(text.as_bytes())
-        .context(Kind::Usage, format!("{} is not a certificate", path.display()))?;
-    let (_, parsed) = x509_parser::parse_x509_certificate(&der)
-        .context(Kind::Usage, format!("{} is not a certificate", path.display()))?;
+    let unfit = format!("{} is not a certificate", path.display());
+    let der = pem::decode_all(&text, "CERTIFICATE").and_then(|all| all.into_iter().next());
+    let der = CertificateDer::from(der.ok_or_else(|| Error::usage(unfit.clone()))?.to_vec());
+    let (_, parsed) = x509_parser::parse_x509_certificate(&der).context(Kind::Usage, unfit)?;
     if parsed.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
         return Err(Error::usage(format!("{cannot}: {} is of another key", path.display())));
     }

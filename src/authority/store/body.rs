@@ -13,20 +13,20 @@ use crate::join::instance::InstanceJoin;
 
 /// One event. Serials are decimal text: they exceed what JSON numbers hold elsewhere.
 #[derive(Default, Serialize)]
-struct Body<'a> {
+struct EventBody<'a> {
     time: String,
     event: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     issuance_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     denial_id: Option<&'a str>,
-    /// A registered worker.
+    /// A registered instance.
     #[serde(skip_serializing_if = "Option::is_none")]
     instance: Option<&'a str>,
-    /// The worker whose place a registered one takes.
+    /// The instance whose place a registered one takes.
     #[serde(skip_serializing_if = "Option::is_none")]
     replaces: Option<&'a str>,
-    /// The worker that took this one's place.
+    /// The instance that took this one's place.
     #[serde(skip_serializing_if = "Option::is_none")]
     replaced_by: Option<&'a str>,
     /// The id of a registration secret.
@@ -82,7 +82,7 @@ struct Output<'a> {
 /// What an event of an issuance says that its revocation repeats.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Origin {
+pub(super) struct IssuanceOrigin {
     join_method: Option<String>,
     by: Option<String>,
     serials: Vec<String>,
@@ -94,7 +94,7 @@ const GIVEN_BACK: &str = "given_back";
 
 /// The `issued` event.
 pub(super) fn issued(entry: &NewIssuance) -> Result<String> {
-    let mut body = Body {
+    let mut body = EventBody {
         issuance_id: Some(&entry.plan.id),
         instance: entry.join.as_ref().map(|join| join.instance.as_str()),
         bot: Some(&entry.bot),
@@ -110,14 +110,15 @@ pub(super) fn issued(entry: &NewIssuance) -> Result<String> {
 
 /// The `signed` event.
 pub(super) fn signed(entry: &NewSigned) -> Result<String> {
-    let mut body = Body { issuance_id: Some(&entry.id), by: Some(entry.by), ..event("signed", entry.time) };
+    let mut body =
+        EventBody { issuance_id: Some(&entry.id), by: Some(entry.by), ..event("signed", entry.time) };
     body.carry(std::slice::from_ref(&entry.certificate));
     text(&body, None)
 }
 
 /// The `refused` event.
 pub(super) fn refused(entry: &NewRefusal) -> Result<String> {
-    let body = Body {
+    let body = EventBody {
         denial_id: Some(&entry.id),
         bot: entry.bot.as_deref(),
         token: Some(&entry.token),
@@ -136,9 +137,9 @@ pub(super) fn revoked(
     entry: &NewRevocation,
     bot: Option<&str>,
     token: Option<&str>,
-    origin: Origin,
+    origin: IssuanceOrigin,
 ) -> Result<String> {
-    let body = Body {
+    let body = EventBody {
         issuance_id: Some(&entry.issuance_id),
         bot,
         token,
@@ -155,7 +156,7 @@ pub(super) fn revoked(
 
 /// The `secret_added` event.
 pub(super) fn secret_added(entry: &NewSecret) -> Result<String> {
-    let body = Body {
+    let body = EventBody {
         secret_id: Some(&entry.id),
         bot: Some(&entry.bot),
         token: Some(&entry.token),
@@ -166,9 +167,9 @@ pub(super) fn secret_added(entry: &NewSecret) -> Result<String> {
     text(&body, None)
 }
 
-/// What the events of a worker have in common.
-fn of_instance<'a>(entry: &'a NewIssuance, name: &'a str, instance: &'a str) -> Body<'a> {
-    Body {
+/// What the events of an instance have in common.
+fn of_instance<'a>(entry: &'a NewIssuance, name: &'a str, instance: &'a str) -> EventBody<'a> {
+    EventBody {
         instance: Some(instance),
         bot: Some(&entry.bot),
         token: Some(&entry.token),
@@ -178,9 +179,9 @@ fn of_instance<'a>(entry: &'a NewIssuance, name: &'a str, instance: &'a str) -> 
     }
 }
 
-/// The `registered` event of a worker whose first issuance is `entry`.
+/// The `registered` event of an instance whose first issuance is `entry`.
 pub(super) fn registered(entry: &NewIssuance, join: &InstanceJoin, secret_id: &str) -> Result<String> {
-    let body = Body {
+    let body = EventBody {
         secret_id: Some(secret_id),
         replaces: join.replaces.as_deref(),
         ..of_instance(entry, "registered", &join.instance)
@@ -188,12 +189,12 @@ pub(super) fn registered(entry: &NewIssuance, join: &InstanceJoin, secret_id: &s
     text(&body, None)
 }
 
-/// The `replaced` event of a worker whose place `instance` has taken.
+/// The `replaced` event of an instance whose place `instance` has taken.
 pub(super) fn replaced(entry: &NewIssuance, instance: &str, old: &str) -> Result<String> {
-    text(&Body { replaced_by: Some(instance), ..of_instance(entry, "replaced", old) }, None)
+    text(&EventBody { replaced_by: Some(instance), ..of_instance(entry, "replaced", old) }, None)
 }
 
-/// The `locked` event of a worker, caused by the join that `entry` would have recorded.
+/// The `locked` event of an instance, caused by the join that `entry` would have recorded.
 pub(super) fn locked(
     entry: &NewIssuance,
     join: &InstanceJoin,
@@ -208,7 +209,7 @@ pub(super) fn locked(
         "two copies of its storage have joined"
     };
     let detail = format!("presented generation {presented}, {expected} was expected: {why}");
-    let body = Body {
+    let body = EventBody {
         provenance: Some(&entry.provenance),
         reason: Some(reason),
         detail: Some(&detail),
@@ -218,11 +219,11 @@ pub(super) fn locked(
     text(&body, None)
 }
 
-fn event(name: &str, time: i64) -> Body<'_> {
-    Body { time: rfc3339(time), event: name, ..Body::default() }
+fn event(name: &str, time: i64) -> EventBody<'_> {
+    EventBody { time: rfc3339(time), event: name, ..EventBody::default() }
 }
 
-impl<'a> Body<'a> {
+impl<'a> EventBody<'a> {
     fn carry(&mut self, certificates: &'a [NewCertificate]) {
         let serials = certificates.iter().map(|certificate| certificate.serial.to_string());
         self.serials = Some(serials.collect());
@@ -247,7 +248,7 @@ impl<'a> Body<'a> {
 /// The object as text, with the claims, which are JSON already, as its last
 /// member. Claims that are no JSON object are kept as text: a refusal is
 /// recorded whatever was sent.
-fn text(body: &Body<'_>, claims: Option<&str>) -> Result<String> {
+fn text(body: &EventBody<'_>, claims: Option<&str>) -> Result<String> {
     let failed = "cannot write an event as JSON";
     let mut text = serde_json::to_string(body).context(Kind::Internal, failed)?;
     if let Some(claims) = claims {

@@ -4,16 +4,16 @@ use futures_util::future::BoxFuture;
 
 use crate::error::Result;
 
-/// What commands do with the workers that stay.
-pub trait InstanceStore {
+/// What commands do with the registered instances.
+pub trait InstanceAdmin {
     /// Keeps a registration secret, by its hash, with an event.
     fn add_secret(&self, entry: NewSecret) -> BoxFuture<'_, Result<()>>;
 
-    /// Every registered worker, in the order of registration.
-    fn instances(&self) -> BoxFuture<'_, Result<Vec<InstanceRecord>>>;
+    /// Every registered instance, in the order of registration.
+    fn instances(&self) -> BoxFuture<'_, Result<Vec<RegisteredInstance>>>;
 }
 
-/// A secret that may register one worker.
+/// A secret that may register one instance.
 #[derive(Clone, Debug)]
 pub struct NewSecret {
     /// Names it in the audit trail; no secret.
@@ -22,7 +22,7 @@ pub struct NewSecret {
     pub hash: [u8; 32],
     /// The join token that it is for.
     pub token: String,
-    /// The bot that the worker will be.
+    /// The bot that the instance will be.
     pub bot: String,
     /// When it was made, in seconds since 1970.
     pub time: i64,
@@ -30,9 +30,9 @@ pub struct NewSecret {
     pub expires: i64,
 }
 
-/// A registered worker.
+/// A registered instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InstanceRecord {
+pub struct RegisteredInstance {
     /// Its id.
     pub instance: String,
     /// The join token that it registered with.
@@ -51,7 +51,7 @@ pub struct InstanceRecord {
 
 /// Why a join of an instance was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum JoinRefusal {
+pub enum InstanceRefusal {
     /// There is none of that id with that key and join token, or no longer.
     Unknown,
     /// The secret does not register it, or not any more.
@@ -70,9 +70,9 @@ pub enum JoinRefusal {
     },
 }
 
-/// The reason of a lock by [`JoinRefusal::LockedNow`].
+/// The reason of a lock by [`InstanceRefusal::LockedNow`].
 pub const COPIED: &str = "generation_used";
-/// The reason of a lock by [`JoinRefusal::Ahead`].
+/// The reason of a lock by [`InstanceRefusal::Ahead`].
 pub const AHEAD: &str = "generation_ahead";
-/// The reason of a lock of a worker that registered anew: its old key is good for nothing.
+/// The reason of a lock of an instance that registered anew: its old key is good for nothing.
 pub const REPLACED: &str = "replaced";

@@ -39,8 +39,8 @@
 //! fn read(json: &str) { drop(serde_json::from_str::<Prepared>(json)); }
 //! ```
 //! ```compile_fail
-//! use machine_id::authority::store::record::Kept;
-//! fn kept(json: String) -> Kept { Kept(json) }
+//! use machine_id::authority::store::record::KeptPlan;
+//! fn kept(json: String) -> KeptPlan { KeptPlan(json) }
 //! ```
 //! No other store than those of this crate is believed:
 //!
@@ -83,9 +83,9 @@ impl<P> Recorded<P> {
 
 /// A plan as the store kept it for a retry. Only the store has one.
 #[derive(Debug)]
-pub struct Kept(String);
+pub struct KeptPlan(String);
 
-impl Kept {
+impl KeptPlan {
     /// Reads it.
     ///
     /// # Errors
@@ -107,7 +107,7 @@ pub trait ExchangePlan: Sized {
     ///
     /// # Errors
     /// `Kind::Internal` where it cannot be read.
-    fn read(kept: &Kept) -> Result<Self>;
+    fn read(kept: &KeptPlan) -> Result<Self>;
 }
 
 /// A certificate that a command signs, before it is recorded.
@@ -148,9 +148,10 @@ pub async fn exchange<P: ExchangePlan>(
         Issued::Accepted { plan: None, generation } => {
             Issued::Accepted { plan: Recorded { plan, is_retry: false }, generation }
         }
-        Issued::Accepted { plan: Some(kept), generation } => {
-            Issued::Accepted { plan: Recorded { plan: P::read(&Kept(kept))?, is_retry: true }, generation }
-        }
+        Issued::Accepted { plan: Some(kept), generation } => Issued::Accepted {
+            plan: Recorded { plan: P::read(&KeptPlan(kept))?, is_retry: true },
+            generation,
+        },
         Issued::Used => Issued::Used,
         Issued::Refused(refusal) => Issued::Refused(refusal),
     })

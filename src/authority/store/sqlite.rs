@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::BoxFuture;
 
-use super::instances::{InstanceRecord, InstanceStore, NewSecret};
+use super::instances::{InstanceAdmin, NewSecret, RegisteredInstance};
 use super::{
     CertificateRecord, Event, EventFilter, Issued, NewIssuance, NewRefusal, NewRevocation, NewSigned,
     RevocationList, Revoked, Store, body, sealed,
@@ -139,7 +139,7 @@ impl Instances for Sqlite {
     }
 }
 
-impl InstanceStore for Sqlite {
+impl InstanceAdmin for Sqlite {
     fn add_secret(&self, entry: NewSecret) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             let body = body::secret_added(&entry)?;
@@ -147,7 +147,7 @@ impl InstanceStore for Sqlite {
         })
     }
 
-    fn instances(&self) -> BoxFuture<'_, Result<Vec<InstanceRecord>>> {
+    fn instances(&self) -> BoxFuture<'_, Result<Vec<RegisteredInstance>>> {
         Box::pin(self.reader.read(instances::instances))
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::authority::config::Config;
-use crate::authority::store::instances::{InstanceRecord, InstanceStore as _};
+use crate::authority::store::instances::{InstanceAdmin as _, RegisteredInstance};
 use crate::authority::store::sqlite::Sqlite;
 use crate::cli::Format;
 use crate::cli::authority::Instances;
@@ -28,7 +28,7 @@ pub(super) fn run(args: &Instances) -> Result<()> {
     print(&page)
 }
 
-fn json(instance: &InstanceRecord) -> Value {
+fn json(instance: &RegisteredInstance) -> Value {
     json!({
         "instance": instance.instance,
         "bot": instance.bot,
@@ -43,12 +43,12 @@ fn json(instance: &InstanceRecord) -> Value {
 }
 
 /// A table.
-fn text(instances: &[InstanceRecord]) -> String {
+fn text(instances: &[RegisteredInstance]) -> String {
     if instances.is_empty() {
         return "no worker is registered\n".to_owned();
     }
     let head = ["INSTANCE", "BOT", "TOKEN", "GENERATION", "LAST SEEN", "LOCKED"].map(str::to_owned);
-    let row = |instance: &InstanceRecord| {
+    let row = |instance: &RegisteredInstance| {
         let locked = instance.locked.as_ref().map(|(time, why)| format!("{} {}", rfc3339(*time), shown(why)));
         [
             instance.instance.clone(),
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn workers_are_a_table_and_a_list() {
-        let record = |instance: &str, locked| InstanceRecord {
+        let record = |instance: &str, locked| RegisteredInstance {
             instance: instance.into(),
             token: "jenkins".into(),
             bot: "deployer".into(),

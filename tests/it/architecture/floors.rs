@@ -50,7 +50,7 @@ join: clock denial document environment error folder join::command join::endpoin
 
 # the client
 cli:
-destination: error folder output pem random text wire
+destination: error folder output pem text wire
 once::settings: cli destination document environment error folder join::detect join::find join::method
     join::names join::prove join::source net output random secret terminal text wire
 once::exchange: clock denial destination environment error join::method join::prove join::source net
@@ -71,25 +71,25 @@ host: clock destination::known_hosts error folder krl net pem principal text wir
 authority::limits:
 authority::store: clock error folder join::instance join::verify random
 # Of the store, only the proof that something is recorded.
-authority::keys: authority::store::Recorded clock error folder random wire
+authority::keys: authority::store::Recorded clock error folder pem random wire
 authority::policy: denial document error join::find join::method join::METHODS join::names join::rules
     join::verify principal text wire
 authority::config: authority::policy document error folder net
 # A grant, and nothing else of the policy or of who the job is; of the store what is recorded.
 authority::issue: authority::keys authority::policy::decide::grant authority::store::CertificateKind
-    authority::store::CommandPlan authority::store::ExchangePlan authority::store::Kept
+    authority::store::CommandPlan authority::store::ExchangePlan authority::store::KeptPlan
     authority::store::NewCertificate authority::store::PlanRecord authority::store::Recorded clock
     error join::verify::Provenance pem random text wire
 authority::audit: authority::store clock error text
-authority::revocation: authority::store krl
-authority::revoke: authority::config authority::revocation authority::store denial error join::jwt
-    secret wire
-authority: authority::config authority::keys authority::limits authority::policy authority::revoke
-    authority::store clock error join::issuers net
-authority::tls: authority authority::config authority::issue authority::store error folder
+authority::revocation: authority::keys authority::store error krl
+authority: authority::config authority::keys authority::limits authority::policy
+    authority::revocation authority::store clock error join::issuers net
+authority::tls: authority authority::config authority::issue authority::store error folder pem
 authority::enroll: authority authority::config authority::issue authority::policy authority::store
     clock denial error join::find join::instance join::issuers join::method join::verify random wire
-authority::http: authority authority::enroll authority::revoke error terminal wire
+authority::revoke: authority authority::config authority::store denial error join::jwt
+    secret wire
+authority::http: authority authority::enroll authority::revocation authority::revoke error terminal wire
 authority::serve: authority authority::config authority::http authority::limits authority::policy
     authority::tls error terminal
 
@@ -102,7 +102,7 @@ main: cli commands environment net terminal
 ";
 
 /// Names that go up, against the order above. One that is gone leaves this list.
-pub const UP: &[(&str, &str)] = &[("authority::revoke", "authority"), ("once::delivery", "once::command")];
+pub const UP: &[(&str, &str)] = &[("once::delivery", "once::command")];
 
 /// What has a home: only these rooms may name it. A room's name covers those in it.
 pub const HOMES: &[(&str, &[&str])] = &[

@@ -1,10 +1,10 @@
-//! Registered workers. What is written runs inside a savepoint of the
+//! Registered instances. What is written runs inside a savepoint of the
 //! writer's transaction, as in `writes`.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::super::body;
-use super::super::instances::{AHEAD, COPIED, InstanceRecord, JoinRefusal, NewSecret, REPLACED};
+use super::super::instances::{AHEAD, COPIED, InstanceRefusal, NewSecret, REPLACED, RegisteredInstance};
 use super::super::{Issued, NewIssuance};
 use super::rows::{self, Columns, Row};
 use crate::clock::LEEWAY;
@@ -12,7 +12,7 @@ use crate::join::instance::{Instance, InstanceJoin, Judgement, LastJoin};
 use crate::join::verify::Replay;
 
 /// An instance as its row has it.
-struct Known {
+struct InstanceRow {
     number: i64,
     token: String,
     key: Vec<u8>,
@@ -21,14 +21,14 @@ struct Known {
     replaces: Option<String>,
 }
 
-fn known(connection: &Connection, id: &str) -> rusqlite::Result<Option<Known>> {
+fn known(connection: &Connection, id: &str) -> rusqlite::Result<Option<InstanceRow>> {
     connection
         .prepare_cached(
             "SELECT number, token, key, generation, base, attempt, tries, last, locked, replaces
              FROM instances WHERE id = ?1",
         )?
         .query_row([id], |row| {
-            Ok(Known {
+            Ok(InstanceRow {
                 number: row.get(0)?,
                 token: row.get(1)?,
                 key: row.get(2)?,
@@ -57,7 +57,7 @@ pub(super) fn join(
 ) -> rusqlite::Result<Issued> {
     let found = known(connection, &join.instance)?;
     if found.as_ref().is_some_and(|known| known.locked) {
-        return Ok(Issued::Refused(JoinRefusal::Locked));
+        return Ok(Issued::Refused(InstanceRefusal::Locked));
     }
     let key = rows::proof_key(&entry.replay, 0);
     // The same request again is answered again, and so is one that a later one has overtaken refused,
@@ -77,7 +77,7 @@ pub(super) fn join(
     }
     let (number, last) = match &found {
         Some(known) if known.token != entry.token || known.key != join.key => {
-            return Ok(Issued::Refused(JoinRefusal::Unknown));
+            return Ok(Issued::Refused(InstanceRefusal::Unknown));
         }
         Some(known) => (known.number, known.last.clone()),
         None => match register(connection, entry, join)? {
@@ -88,19 +88,19 @@ pub(super) fn join(
     let expected = last.expected;
     let accepted = match last.judge(&join.claims) {
         Judgement::Accepted(accepted) => accepted,
-        // A new worker that begins anywhere but at the start is none; what registering it did is undone.
+        // A new instance that begins anywhere but at the start is none; what registering it did is undone.
         _ if found.is_none() => {
             return Err(rusqlite::Error::IntegralValueOutOfRange(0, join.claims.generation));
         }
         // The store was put back from a copy, or somebody holds the key and tries. An older copy of the storage
-        // would be let in from here on, and the worker itself never again.
+        // would be let in from here on, and the instance itself never again.
         Judgement::Ahead => {
             lock(connection, entry, join, number, expected, AHEAD)?;
-            return Ok(Issued::Refused(JoinRefusal::Ahead { expected }));
+            return Ok(Issued::Refused(InstanceRefusal::Ahead { expected }));
         }
         Judgement::Forked => {
             lock(connection, entry, join, number, expected, COPIED)?;
-            return Ok(Issued::Refused(JoinRefusal::LockedNow { expected }));
+            return Ok(Issued::Refused(InstanceRefusal::LockedNow { expected }));
         }
     };
     rows::use_up(connection, entry, key.as_ref(), rows, Some(accepted.expected))?;
@@ -138,7 +138,7 @@ fn used(connection: &Connection, key: &[u8]) -> rusqlite::Result<Option<([u8; 32
         .optional()
 }
 
-/// The requests that the worker made before this one are used up with it: one
+/// The requests that the instance made before this one are used up with it: one
 /// that arrives late does not look like a copy's.
 fn overtake(connection: &Connection, entry: &NewIssuance, join: &InstanceJoin) -> rusqlite::Result<()> {
     let mut insert = connection.prepare_cached(
@@ -154,15 +154,15 @@ fn overtake(connection: &Connection, entry: &NewIssuance, join: &InstanceJoin) -
     Ok(())
 }
 
-/// A new worker, for a secret that is good; its number.
+/// A new instance, for a secret that is good; its number.
 fn register(
     connection: &Connection,
     entry: &NewIssuance,
     join: &InstanceJoin,
-) -> rusqlite::Result<Result<i64, JoinRefusal>> {
-    let Some(secret) = join.secret else { return Ok(Err(JoinRefusal::Unknown)) };
+) -> rusqlite::Result<Result<i64, InstanceRefusal>> {
+    let Some(secret) = join.secret else { return Ok(Err(InstanceRefusal::Unknown)) };
     if join.claims.generation != 0 {
-        return Ok(Err(JoinRefusal::Ahead { expected: 0 }));
+        return Ok(Err(InstanceRefusal::Ahead { expected: 0 }));
     }
     let id: Option<String> = connection
         .prepare_cached(
@@ -171,20 +171,20 @@ fn register(
         )?
         .query_row(params![secret, join.instance, entry.token, entry.time], |row| row.get(0))
         .optional()?;
-    let Some(secret_id) = id else { return Ok(Err(JoinRefusal::Secret)) };
+    let Some(secret_id) = id else { return Ok(Err(InstanceRefusal::Secret)) };
     let number = connection
         .prepare_cached(
             "INSERT INTO instances (id, token, bot, key, generation, base, attempt, tries, last, replaces, registered, seen)
              VALUES (?1, ?2, ?3, ?4, 0, 0, '', 0, '', ?6, ?5, ?5)",
         )?
         .insert(params![join.instance, entry.token, entry.bot, join.key, entry.time, join.replaces])?;
-    let body = body::registered(entry, join, &secret_id).map_err(rows::told)?;
+    let body = body::registered(entry, join, &secret_id).map_err(rows::sql_error)?;
     rows::event(connection, &columns(entry, "registered", &join.instance), &body)?;
     Ok(Ok(number))
 }
 
-/// Ends the worker whose place this one takes. Only now, since this join tells
-/// that the worker has heard of its registration: until then it may go on as
+/// Ends the instance whose place this one takes. Only now, since this join tells
+/// that the instance has heard of its registration: until then it may go on as
 /// what it was. The old one's certificates are its own, and stay good.
 fn replace(
     connection: &Connection,
@@ -202,7 +202,7 @@ fn replace(
     if locked == 0 {
         return Ok(());
     }
-    let body = body::replaced(entry, instance, old).map_err(rows::told)?;
+    let body = body::replaced(entry, instance, old).map_err(rows::sql_error)?;
     rows::event(connection, &columns(entry, "replaced", old), &body).map(drop)
 }
 
@@ -228,7 +228,7 @@ fn lock(
     if !serials.is_empty() {
         connection.prepare_cached("UPDATE state SET revocations = revocations + 1")?.execute([])?;
     }
-    let body = body::locked(entry, join, expected, &serials, reason).map_err(rows::told)?;
+    let body = body::locked(entry, join, expected, &serials, reason).map_err(rows::sql_error)?;
     rows::event(connection, &columns(entry, "locked", &join.instance), &body).map(drop)
 }
 
@@ -261,7 +261,7 @@ pub(super) fn instance(connection: &Connection, id: &str) -> rusqlite::Result<Op
     Ok(known(connection, id)?.map(|known| Instance { join_token: known.token, key: known.key }))
 }
 
-/// Whether a secret could register a worker now.
+/// Whether a secret could register an instance now.
 pub(super) fn admits(
     connection: &Connection,
     secret: &[u8; 32],
@@ -276,14 +276,14 @@ pub(super) fn admits(
 }
 
 /// Every instance.
-pub(super) fn instances(connection: &Connection) -> rusqlite::Result<Vec<InstanceRecord>> {
+pub(super) fn instances(connection: &Connection) -> rusqlite::Result<Vec<RegisteredInstance>> {
     connection
         .prepare_cached(
             "SELECT id, token, bot, generation, registered, seen, locked, reason FROM instances ORDER BY number",
         )?
         .query_map([], |row| {
             let (locked, reason): (Option<i64>, Option<String>) = (row.get(6)?, row.get(7)?);
-            Ok(InstanceRecord {
+            Ok(RegisteredInstance {
                 instance: row.get(0)?,
                 token: row.get(1)?,
                 bot: row.get(2)?,

@@ -81,7 +81,7 @@ pub(super) fn proof_key(replay: &Replay, nth: u32) -> Digest {
     hash.finish()
 }
 
-/// Uses a proof up under that key, unless it was before; `generation` is what a registered worker is answered.
+/// Uses a proof up under that key, unless it was before; `generation` is what a registered instance is answered.
 pub(super) fn use_up(
     connection: &Connection,
     entry: &NewIssuance,
@@ -143,11 +143,11 @@ pub(super) fn repeat(
 }
 
 /// Another library's error on the way through SQLite's.
-pub(super) fn foreign(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+pub(super) fn other_error(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
     rusqlite::Error::ToSqlConversionFailure(Box::new(error))
 }
 
 /// One of our own errors on the same way.
-pub(super) fn told(error: Error) -> rusqlite::Error {
-    foreign(std::io::Error::other(error.to_string()))
+pub(super) fn sql_error(error: Error) -> rusqlite::Error {
+    other_error(std::io::Error::other(error.to_string()))
 }

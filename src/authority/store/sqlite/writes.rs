@@ -3,7 +3,7 @@
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::super::body::{self, Origin};
+use super::super::body::{self, IssuanceOrigin};
 use super::super::{Issued, NewIssuance, NewRefusal, NewRevocation, NewSigned, Revoked};
 use super::instances;
 use super::rows::{self, Columns, Row, certificates, event};
@@ -91,8 +91,8 @@ pub(super) fn revoke(connection: &Connection, entry: &NewRevocation) -> rusqlite
         return Ok(Revoked::Before);
     }
     connection.prepare_cached("UPDATE state SET revocations = revocations + 1")?.execute([])?;
-    let origin: Origin = serde_json::from_str(&begun).map_err(rows::foreign)?;
-    let body = body::revoked(entry, bot.as_deref(), token.as_deref(), origin).map_err(rows::told)?;
+    let origin: IssuanceOrigin = serde_json::from_str(&begun).map_err(rows::other_error)?;
+    let body = body::revoked(entry, bot.as_deref(), token.as_deref(), origin).map_err(rows::sql_error)?;
     let of = Columns {
         time: entry.time,
         event: "revoked",

@@ -1,7 +1,7 @@
 //! Registered workers in the store: one secret, one worker; one transaction.
 
 use super::*;
-use crate::authority::store::instances::{AHEAD, COPIED, JoinRefusal, NewSecret, REPLACED};
+use crate::authority::store::instances::{AHEAD, COPIED, InstanceRefusal, NewSecret, REPLACED};
 use crate::authority::store::sqlite::schema;
 use crate::join::instance::{Instance, InstanceJoin, JoinClaims};
 
@@ -58,7 +58,7 @@ fn a_secret_registers_one_worker_however_many_race() {
     let answers = bench.issue_all((0..20).map(|n| registration(n, &format!("w-{n}"), SECRET)).collect());
     let answers: Vec<Issued> = answers.into_iter().map(Result::unwrap).collect();
     assert_eq!(answers.iter().filter(|answer| **answer == joined(1)).count(), 1);
-    let refusal = |answer: &&Issued| **answer == Issued::Refused(JoinRefusal::Secret);
+    let refusal = |answer: &&Issued| **answer == Issued::Refused(InstanceRefusal::Secret);
     assert_eq!(answers.iter().filter(refusal).count(), 19);
     assert!(!bench.wait(bench.store.admits(&SECRET, "github-deploy", NOW)));
     let list = bench.wait(bench.store.instances());
@@ -91,14 +91,14 @@ fn a_lock_is_of_one_instance_and_takes_its_certificates() {
         }),
         Issued::Used
     );
-    assert_eq!(bench.issue(other_key), Issued::Refused(JoinRefusal::Unknown));
-    assert_eq!(bench.issue(join(5, "w-nobody", 0)), Issued::Refused(JoinRefusal::Unknown));
+    assert_eq!(bench.issue(other_key), Issued::Refused(InstanceRefusal::Unknown));
+    assert_eq!(bench.issue(join(5, "w-nobody", 0)), Issued::Refused(InstanceRefusal::Unknown));
     let known = bench.wait(bench.store.instance("w-a")).unwrap();
     assert_eq!(known, Instance { join_token: "github-deploy".into(), key: b"w-a".to_vec() });
     // The copy.
-    assert_eq!(bench.issue(join(6, "w-a", 1)), Issued::Refused(JoinRefusal::LockedNow { expected: 2 }));
+    assert_eq!(bench.issue(join(6, "w-a", 1)), Issued::Refused(InstanceRefusal::LockedNow { expected: 2 }));
     for entry in [join(7, "w-a", 2), first] {
-        assert_eq!(bench.issue(entry), Issued::Refused(JoinRefusal::Locked));
+        assert_eq!(bench.issue(entry), Issued::Refused(InstanceRefusal::Locked));
     }
     let locked = events_named(&bench, "locked");
     assert_eq!((locked.len(), &locked[0]["reason"]), (1, &json!(COPIED)));
@@ -107,8 +107,8 @@ fn a_lock_is_of_one_instance_and_takes_its_certificates() {
     assert_eq!((revoked.number, revoked.certificates.len()), (1, 4));
     assert_eq!(bench.issue(join(8, "w-b", 1)), joined(2));
     // One that knows more than the store.
-    assert_eq!(bench.issue(join(4, "w-b", 7)), Issued::Refused(JoinRefusal::Ahead { expected: 2 }));
-    assert_eq!(bench.issue(join(10, "w-b", 2)), Issued::Refused(JoinRefusal::Locked));
+    assert_eq!(bench.issue(join(4, "w-b", 7)), Issued::Refused(InstanceRefusal::Ahead { expected: 2 }));
+    assert_eq!(bench.issue(join(10, "w-b", 2)), Issued::Refused(InstanceRefusal::Locked));
     assert_eq!(events_named(&bench, "locked")[1]["reason"], json!(AHEAD));
 }
 
@@ -119,9 +119,9 @@ fn a_late_request_is_used_up_by_those_after_it() {
     assert_eq!(bench.issue(registration(1, "w-a", SECRET)), joined(1));
     let late = join(2, "w-a", 1);
     let mut after = join(3, "w-a", 1);
-    let claims = &mut after.join.as_mut().unwrap().claims;
-    claims.attempt = "a2".into();
-    (claims.tries, claims.earlier) = (1, vec!["r2".into()]);
+    let member = after.join.as_mut().unwrap();
+    member.claims.attempt = "a2".into();
+    (member.claims.tries, member.claims.earlier) = (1, vec!["r2".into()]);
     assert_eq!(bench.issue(after), joined(2));
     assert_eq!(bench.issue(late), Issued::Used);
     assert_eq!(bench.issue(join(4, "w-a", 2)), joined(3));
@@ -140,7 +140,7 @@ fn who_registers_anew_gives_up_the_old_place() {
     // Whether the answer arrived, nobody knows yet.
     assert_eq!(bench.issue(join(5, "w-old", 1)), joined(2));
     assert_eq!(bench.issue(join(6, "w-new", 1)), joined(2));
-    assert_eq!(bench.issue(join(3, "w-old", 2)), Issued::Refused(JoinRefusal::Locked));
+    assert_eq!(bench.issue(join(3, "w-old", 2)), Issued::Refused(InstanceRefusal::Locked));
     let list = bench.wait(bench.store.instances());
     assert_eq!(list[0].locked, Some((NOW, REPLACED.to_owned())));
     assert_eq!(bench.wait(bench.store.revoked(NOW)).number, 0, "its certificates are the worker's own");
