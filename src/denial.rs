@@ -177,6 +177,12 @@ impl Denial {
         Self { reason, detail: detail.into(), told: None, claims: None, verified: false }
     }
 
+    /// A denial of which the caller is told all.
+    #[must_use]
+    pub fn open(reason: Reason, told: String) -> Self {
+        Self::new(reason, told.clone()).tell(told)
+    }
+
     /// Tells the caller more than the reason's words.
     #[must_use]
     pub fn tell(mut self, told: impl Into<String>) -> Self {

@@ -62,6 +62,17 @@ pub fn which_of(name: &str, known: &[&str]) -> String {
     did_you_mean(name, known).unwrap_or_else(|| format!("there are: {}", known.join(", ")))
 }
 
+/// Names for a message, at most so many of them.
+#[must_use]
+pub fn listed<'n>(names: impl ExactSizeIterator<Item = &'n str>, most: usize) -> String {
+    let more = names.len().saturating_sub(most);
+    let some: Vec<String> = names.take(most).map(|name| format!("`{name}`")).collect();
+    match more {
+        0 => some.join(", "),
+        _ => format!("{} and {more} more", some.join(", ")),
+    }
+}
+
 /// Bytes in hexadecimal.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {

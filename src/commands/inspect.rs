@@ -11,7 +11,7 @@ use crate::cli::inspect::Args;
 use crate::clock::Clock;
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
-use crate::folder::read::{self, Limit, Trust};
+use crate::folder::read::{self, Limit};
 use crate::terminal::print;
 use crate::text::shown;
 
@@ -33,7 +33,8 @@ pub fn run(args: Args, _env: &Environment) -> Result<ExitCode> {
     let items = if args.path != "-" && Path::new(&args.path).is_dir() {
         destinations::inspect(Path::new(&args.path), now)?
     } else {
-        let text = read(&args.path)?;
+        let text = read::input(Path::new(&args.path), Limit::FILE)
+            .map_err(|unfit| unfit.error(Kind::Usage, named(&args.path)))?;
         files::inspect(&text, now).map_err(|why| Error::usage(why).context(named(&args.path)))?
     };
     print(&match args.format {
@@ -45,15 +46,6 @@ pub fn run(args: Args, _env: &Environment) -> Result<ExitCode> {
 
 fn named(path: &str) -> String {
     if path == "-" { "cannot inspect stdin".to_owned() } else { format!("cannot inspect {}", shown(path)) }
-}
-
-fn read(path: &str) -> Result<zeroize::Zeroizing<String>> {
-    let text = if path == "-" {
-        read::stdin(Limit::FILE)
-    } else {
-        read::raw(Path::new(path), Trust::Anyone, Limit::FILE).and_then(read::utf8)
-    };
-    text.map_err(|unfit| unfit.error(Kind::Usage, named(path)))
 }
 
 #[cfg(test)]

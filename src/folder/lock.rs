@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Folder, PRIVATE_FILE};
+use super::open::{Folder, PRIVATE_FILE};
 
 /// How often it is looked whether another run has ended.
 const PAUSE: Duration = Duration::from_millis(20);

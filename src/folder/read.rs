@@ -15,8 +15,9 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
+use super::open::Folder;
 use super::trust::{self, Standing};
-use super::{Folder, Unfit};
+use super::unfit::Unfit;
 use crate::error::{Kind, Result};
 
 /// How often a pipe is looked at for what is written into it.
@@ -70,9 +71,6 @@ pub fn text(path: &Path, trust: Trust, limit: Limit) -> Result<Zeroizing<String>
 }
 
 /// The same, for words of one's own.
-///
-/// # Errors
-/// Why not.
 pub fn raw(path: &Path, trust: Trust, limit: Limit) -> Result<Zeroizing<Vec<u8>>, Unfit> {
     let file = match trust {
         Trust::Anyone => open(path)?,
@@ -117,11 +115,11 @@ pub async fn before(deadline: Instant, path: &Path, bytes: usize) -> io::Result<
     Ok(reading.bytes)
 }
 
-/// What is written to stdin, for as long as whoever does takes for it.
-///
-/// # Errors
-/// Where it is too long, or no text.
-pub fn stdin(limit: Limit) -> Result<Zeroizing<String>, Unfit> {
+/// What a file holds, or stdin for `-`, for as long as whoever writes there takes for it.
+pub fn input(path: &Path, limit: Limit) -> Result<Zeroizing<String>, Unfit> {
+    if path != Path::new("-") {
+        return raw(path, Trust::Anyone, limit).and_then(utf8);
+    }
     let mut bytes = Zeroizing::new(Vec::new());
     let most = u64::try_from(limit.bytes).unwrap_or(u64::MAX).saturating_add(1);
     io::stdin().lock().take(most).read_to_end(&mut bytes)?;
@@ -129,9 +127,6 @@ pub fn stdin(limit: Limit) -> Result<Zeroizing<String>, Unfit> {
 }
 
 /// Bytes as text.
-///
-/// # Errors
-/// Where they are none.
 pub fn utf8(mut bytes: Zeroizing<Vec<u8>>) -> Result<Zeroizing<String>, Unfit> {
     String::from_utf8(std::mem::take(&mut *bytes)).map(Zeroizing::new).map_err(|error| {
         drop(Zeroizing::new(error.into_bytes()));
@@ -156,9 +151,6 @@ impl Folder {
     }
 
     /// A plain file, not through a link; none where there is nothing of that name.
-    ///
-    /// # Errors
-    /// Why what is there cannot be opened.
     pub fn open_file(&self, name: &str) -> Result<Option<File>, Unfit> {
         match open_at(&self.fd, name, OFlags::NOFOLLOW) {
             Ok(file) => plain(file).map(Some),
@@ -186,9 +178,6 @@ pub fn file(file: File, bytes: usize) -> io::Result<Zeroizing<Vec<u8>>> {
 }
 
 /// Opens a file, a pipe or a device; nothing is waited for.
-///
-/// # Errors
-/// What the system says.
 pub fn open(path: &Path) -> rustix::io::Result<File> {
     open_at(CWD, path, OFlags::empty())
 }

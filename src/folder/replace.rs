@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
-use super::{Folder, PRIVATE_FILE, PRIVATE_FOLDER};
+use super::open::{Folder, PRIVATE_FILE, PRIVATE_FOLDER};
 use crate::random;
 
 /// Begins and ends the name of a file that is not yet renamed to its own.
@@ -16,17 +16,11 @@ const TEMPORARY: (&str, &str) = (".machine-id-", ".tmp");
 
 impl Folder {
     /// Puts a file in place.
-    ///
-    /// # Errors
-    /// Why not; the old one stays.
     pub fn replace(&self, name: &str, content: &[u8], mode: Mode) -> io::Result<()> {
         self.put(name, content, mode, |_| Ok(()))
     }
 
     /// The same, to be there after a power cut.
-    ///
-    /// # Errors
-    /// Why not; the old one stays.
     pub fn replace_durably(&self, name: &str, content: &[u8], mode: Mode) -> io::Result<()> {
         self.put(name, content, mode, File::sync_all)?;
         // The new name as well.
@@ -52,18 +46,12 @@ impl Folder {
     }
 
     /// Whether files can be made in it.
-    ///
-    /// # Errors
-    /// Why not.
     pub fn try_writing(&self) -> io::Result<()> {
         let (name, _) = self.create_temporary(PRIVATE_FILE)?;
         Ok(self.unlink(&name)?)
     }
 
     /// A new file, written whole and locked before it has that name.
-    ///
-    /// # Errors
-    /// Why not.
     pub fn create_locked(&self, name: &str, content: &[u8]) -> io::Result<File> {
         let (temporary, mut file) = self.create_temporary(PRIVATE_FILE)?;
         let ready = file
@@ -98,35 +86,18 @@ pub fn is_temporary(name: &str) -> bool {
 }
 
 /// Writes a file that must not exist yet, safe against a power cut.
-///
-/// # Errors
-/// `AlreadyExists`, and what the system says.
 pub fn write_new(path: &Path, bytes: &[u8], mode: Mode) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode.as_raw_mode()).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
 
-/// Creates a folder for this user alone.
-///
-/// # Errors
-/// `AlreadyExists`, and what the system says.
-pub fn create_private(path: &Path) -> io::Result<()> {
-    DirBuilder::new().mode(PRIVATE_FOLDER.as_raw_mode()).create(path)
-}
-
-/// Creates a folder for this user alone, and those that are missing above it.
-///
-/// # Errors
-/// What the system says.
+/// Creates a folder for this user alone, and those that are missing above it, if need be.
 pub fn make_private(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(PRIVATE_FOLDER.as_raw_mode()).create(path)
 }
 
 /// Makes what was created or renamed in a folder last.
-///
-/// # Errors
-/// What the system says.
 pub fn sync(path: &Path) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::fsync(rustix::fs::openat(CWD, path, flags, Mode::empty())?)?)
@@ -134,9 +105,6 @@ pub fn sync(path: &Path) -> io::Result<()> {
 
 /// Appends to a file, whole, so that a line of another process does not end up
 /// inside; creates it if need be. A pipe that nobody reads is an error.
-///
-/// # Errors
-/// What the system says.
 pub fn append(path: &Path, text: &str) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let mode = PRIVATE_FILE | Mode::RGRP | Mode::WGRP | Mode::ROTH | Mode::WOTH;

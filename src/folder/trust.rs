@@ -16,7 +16,7 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::StatVfsMountFlags;
 
-use super::Unfit;
+use super::unfit::Unfit;
 
 const STICKY: u32 = 0o1000;
 const OTHERS_WRITE: u32 = 0o002;
@@ -79,9 +79,6 @@ impl From<&Metadata> for Standing {
 
 impl Standing {
     /// Of what is open.
-    ///
-    /// # Errors
-    /// Where the system does not say.
     pub fn of(fd: impl AsFd) -> rustix::io::Result<Self> {
         let stat = rustix::fs::fstat(fd)?;
         Ok(Self { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 })
@@ -161,9 +158,6 @@ impl Standing {
 /// The place that `path` names, with links resolved, if a private directory
 /// can be made there without being asked for: this user's own or the system's,
 /// and nobody else's on the way.
-///
-/// # Errors
-/// Why not.
 pub fn fit(path: &Path) -> Result<PathBuf, Unfit> {
     if !path.is_absolute() {
         return Err(Unfit::new("it is not absolute"));
@@ -186,9 +180,6 @@ pub fn fit(path: &Path) -> Result<PathBuf, Unfit> {
 /// if nobody but this user and root can put something else in the place of
 /// either: not in the folders that `path` names, nor in those that its links
 /// lead through, nor in those that they lead to.
-///
-/// # Errors
-/// Why not.
 pub fn stands_in(path: &Path) -> Result<(PathBuf, OsString), Unfit> {
     let path = std::path::absolute(path)?;
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
@@ -204,9 +195,6 @@ pub fn stands_in(path: &Path) -> Result<(PathBuf, OsString), Unfit> {
 
 /// Where a path leads that the operator named, be it a file or a folder, if
 /// nobody can change it to whom the operator did not give it.
-///
-/// # Errors
-/// Why not.
 pub fn operators(path: &Path) -> Result<PathBuf, Unfit> {
     let metadata = fs::metadata(path)?;
     if !is_sealed(path, metadata.uid()) {

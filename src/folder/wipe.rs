@@ -7,7 +7,7 @@
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::Folder;
+use super::open::Folder;
 use super::replace::is_temporary;
 use crate::clock::Clock;
 
@@ -51,11 +51,11 @@ impl Folder {
 
     /// Removes the folder itself if it is empty and still the one that is open.
     pub fn remove_if_empty(&self) {
-        let here = rustix::fs::statat(CWD, &self.path, AtFlags::SYMLINK_NOFOLLOW);
+        let here = rustix::fs::statat(CWD, self.path(), AtFlags::SYMLINK_NOFOLLOW);
         if let (Ok(here), Ok(open)) = (here, rustix::fs::fstat(&self.fd))
             && (here.st_dev, here.st_ino) == (open.st_dev, open.st_ino)
         {
-            let _ = rustix::fs::unlinkat(CWD, &self.path, AtFlags::REMOVEDIR);
+            let _ = rustix::fs::unlinkat(CWD, self.path(), AtFlags::REMOVEDIR);
         }
     }
 }

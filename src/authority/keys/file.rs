@@ -34,7 +34,7 @@ const TLS_CA_DAYS: i64 = 3650;
 /// # Errors
 /// `Kind::Usage` where it exists or cannot be written.
 pub fn create(dir: &Path, cluster: &str, now: i64) -> Result<()> {
-    replace::create_private(dir).context(Kind::Usage, format!("cannot create {}", dir.display()))?;
+    replace::make_private(dir).context(Kind::Usage, format!("cannot create {}", dir.display()))?;
     for name in [SSH_USER, SSH_HOST] {
         let mut seed = Zeroizing::new([0; 32]);
         random::fill(&mut *seed)?;

@@ -13,6 +13,7 @@ use crate::wire::{MIN_TTL, OutputRequest};
 pub(super) mod grant;
 pub(super) mod matching;
 pub(super) mod merge;
+mod refusals;
 mod select;
 
 use grant::{Grant, OutputGrant, Preview};
@@ -70,7 +71,7 @@ pub(super) fn evaluate(
 fn ttl(asked: i64) -> Result<u64, Denial> {
     u64::try_from(asked).ok().filter(|seconds| *seconds >= u64::from(MIN_TTL)).ok_or_else(|| {
         let told = format!("certificates cannot be asked for {asked} seconds: at least {MIN_TTL}");
-        Denial::new(Reason::OutputInvalid, told.clone()).tell(told)
+        Denial::open(Reason::OutputInvalid, told)
     })
 }
 
@@ -131,7 +132,7 @@ fn roles<'p>(
 
 fn mfa_required(bot: &Bot, request: &OutputRequest, roles: &[&Role]) -> Denial {
     let told = format!("output `{}`: {}", request.name, needs_mfa(&bot.name, roles));
-    Denial::new(Reason::MfaRequired, told.clone()).tell(told)
+    Denial::open(Reason::MfaRequired, told)
 }
 
 #[cfg(test)]

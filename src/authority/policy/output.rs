@@ -27,7 +27,7 @@ const MAX_OPTION: usize = 16 << 10;
 
 /// Checks the outputs of a request against their types, and finds these.
 pub(super) fn check(outputs: &[OutputRequest]) -> Result<Vec<&'static OutputKind>, Denial> {
-    let invalid = |told: String| Err(Denial::new(Reason::OutputInvalid, told.clone()).tell(told));
+    let invalid = |told: String| Err(Denial::open(Reason::OutputInvalid, told));
     if outputs.is_empty() {
         return invalid("no output is asked for".to_owned());
     }

@@ -24,7 +24,7 @@ pub(crate) use fields::{
 };
 pub(crate) use labels::Reach;
 pub(crate) use names::Names;
-pub(crate) use role::{MAX_PRINCIPALS, Options, Role, listed, needs_mfa};
+pub(crate) use role::{MAX_PRINCIPALS, Options, Role, needs_mfa, role_names};
 pub(crate) use template::{LOGIN_SHAPE, Template, is_trait_name};
 
 /// Every resource of every file, checked as a whole. It does not change; a new

@@ -10,7 +10,7 @@ use crate::cli::authority::Check;
 use crate::denial::{Denial, Reason};
 use crate::document::parse_duration;
 use crate::error::{Error, Kind, Result};
-use crate::folder::read::{self, Limit, Trust};
+use crate::folder::read::{self, Limit};
 use crate::join::jwt::{self, Jwt};
 use crate::once::settings::output::{RawOutput, parse_output};
 use crate::output::{self, UsedBy};
@@ -94,13 +94,7 @@ pub(super) fn output(text: &str, roles: &[String]) -> Result<OutputRequest> {
 
 /// Claims as JSON, or a token whose claims are read.
 fn read_claims(file: &Path) -> Result<Map<String, Value>> {
-    let limit = Limit::bytes(2 * jwt::MAX_TOKEN);
-    let text = if file == Path::new("-") {
-        read::stdin(limit)
-    } else {
-        read::raw(file, Trust::Anyone, limit).and_then(read::utf8)
-    };
-    let text = text
+    let text = read::input(file, Limit::bytes(2 * jwt::MAX_TOKEN))
         .map_err(|unfit| unfit.error(Kind::Usage, format!("cannot read the claims in {}", file.display())))?;
     let text = text.trim();
     let wrong = |why: String| {

@@ -107,7 +107,7 @@ pub fn check_start(named: (&str, i64), now: i64) -> Result<(), Denial> {
 
 fn untimely(reason: Reason, (what, time): (&str, i64), now: i64) -> Denial {
     let told = format!("{what} {}, the authority's clock says {}", rfc3339(time), rfc3339(now));
-    Denial::new(reason, told.clone()).tell(told)
+    Denial::open(reason, told)
 }
 
 /// What an audience must be.

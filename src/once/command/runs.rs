@@ -143,27 +143,19 @@ fn directories(env: &Environment) -> Vec<PathBuf> {
 /// and nobody else's to write, or somebody could have `cleanup` read what they like.
 fn open(directory: &Path, create: bool) -> Result<Folder, Unfit> {
     let parent = directory.parent().unwrap_or(directory);
-    // The first is `~/.cache`, or there anyway.
-    for path in [parent.parent().unwrap_or(parent), parent, directory].into_iter().filter(|_| create) {
-        match replace::create_private(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error.into()),
-            _ => {}
-        }
+    if create {
+        // With `~/.cache`, if need be.
+        replace::make_private(directory)?;
     }
     trust::stands_in(parent)?;
-    let parent = Folder::open(parent)?;
-    let folder = match directory.file_name().and_then(|name| name.to_str()) {
-        Some(name) => parent.below(name)?,
-        None => return Err(Unfit::from(rustix::io::Errno::INVAL)),
-    };
-    for folder in [&parent, &folder] {
-        if folder.standing()?.others_write() {
-            return Err(std::io::Error::other(format!(
-                "{} is not a private directory of this user",
-                folder.path().display()
-            ))
-            .into());
-        }
+    private(parent)?;
+    private(directory)
+}
+
+fn private(path: &Path) -> Result<Folder, Unfit> {
+    let folder = Folder::open(path)?;
+    if folder.standing()?.others_write() {
+        return Err(Unfit::new(format!("{} is not a private directory of this user", path.display())));
     }
     Ok(folder)
 }

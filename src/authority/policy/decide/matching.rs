@@ -9,10 +9,7 @@ use crate::text::shown;
 
 /// One rule of the token must match: all its conditions hold and none of its
 /// guards strikes. What the denial tells says nothing of the rules.
-pub(in crate::authority::policy) fn admit(
-    token: &JoinToken,
-    claims: &Map<String, Value>,
-) -> Result<(), Denial> {
+pub(crate) fn admit(token: &JoinToken, claims: &Map<String, Value>) -> Result<(), Denial> {
     if token.verifier.admits_all() {
         return Ok(());
     }
@@ -59,7 +56,7 @@ pub struct Trial {
 }
 
 /// Every rule against the claims, in the order of the file.
-pub(in crate::authority::policy) fn trials(token: &JoinToken, claims: &Map<String, Value>) -> Vec<RuleTrial> {
+pub(crate) fn trials(token: &JoinToken, claims: &Map<String, Value>) -> Vec<RuleTrial> {
     let one = |rule: &Rule| RuleTrial {
         origin: token.origin.at(rule.place),
         admits: holds(rule, claims) && !guarded(rule, claims),

@@ -2,13 +2,13 @@
 //! the strictest of their restrictions.
 
 use super::grant::SshGrant;
-use crate::authority::policy::resources::{Bot, Options, Reach, Role, listed};
-use crate::denial::{Denial, Reason};
+use crate::authority::policy::resources::{Bot, Options, Reach, Role};
+use crate::denial::Denial;
 use crate::wire::OutputRequest;
 
 /// The most principals that OpenSSH reads in a certificate
 /// (`SSHKEY_CERT_MAX_PRINCIPALS`); with more, the whole certificate is refused.
-pub(in crate::authority::policy) const MAX_CERTIFICATE_PRINCIPALS: usize = 256;
+pub(crate) const MAX_CERTIFICATE_PRINCIPALS: usize = 256;
 
 /// The extensions that a role can grant and where it says so, sorted as
 /// OpenSSH wants them (PROTOCOL.certkeys). `permit-user-rc` is not among them:
@@ -22,24 +22,24 @@ static EXTENSIONS: &[Extension] = &[
 ];
 
 /// The roles of one output, together.
-pub(in crate::authority::policy) struct Merged<'p, 'r> {
+pub(crate) struct Merged<'p, 'r> {
     /// The bot.
-    pub(in crate::authority::policy) bot: &'p Bot,
+    pub(crate) bot: &'p Bot,
     /// What is asked for.
-    pub(in crate::authority::policy) request: &'r OutputRequest,
+    pub(crate) request: &'r OutputRequest,
     /// The roles, by name; none that needs MFA.
-    pub(in crate::authority::policy) roles: Vec<&'p Role>,
+    pub(crate) roles: Vec<&'p Role>,
     /// What the job should know.
-    pub(in crate::authority::policy) warnings: &'r mut Warnings,
+    pub(crate) warnings: &'r mut Warnings,
 }
 
 /// Warnings, each once however many outputs give rise to it.
 #[derive(Debug, Default)]
-pub(in crate::authority::policy) struct Warnings(pub(in crate::authority::policy) Vec<String>);
+pub(crate) struct Warnings(pub(crate) Vec<String>);
 
 impl Warnings {
     /// Adds one.
-    pub(in crate::authority::policy) fn add(&mut self, warning: impl FnOnce() -> String) {
+    pub(crate) fn add(&mut self, warning: impl FnOnce() -> String) {
         let warning = warning();
         if !self.0.contains(&warning) {
             self.0.push(warning);
@@ -49,12 +49,12 @@ impl Warnings {
 
 impl Merged<'_, '_> {
     /// The shortest of what was asked for, the bot's limit and each role's.
-    pub(in crate::authority::policy) fn ttl(&self, asked: u64) -> u64 {
+    pub(crate) fn ttl(&self, asked: u64) -> u64 {
         self.roles.iter().map(|role| role.options.max_ttl).fold(asked.min(self.bot.max_ttl), u64::min)
     }
 
     /// The SSH certificate; none where no login is left.
-    pub(in crate::authority::policy) fn ssh(&mut self) -> Result<Option<SshGrant>, Denial> {
+    pub(crate) fn ssh(&mut self) -> Result<Option<SshGrant>, Denial> {
         let mut principals = Vec::new();
         let mut givers: Vec<&Role> = Vec::new();
         for role in &self.roles {
@@ -129,46 +129,6 @@ impl Merged<'_, '_> {
             }
         }
         Ok(forced.map(|(_, command)| command))
-    }
-
-    /// The refusal of an output whose roles give no `what`.
-    pub(in crate::authority::policy) fn nothing_granted(&self, what: &str) -> Denial {
-        let names = listed(&self.roles);
-        let mut told =
-            format!("output `{}`: no {what} is granted by its roles ({})", self.request.name, names);
-        for warning in &self.warnings.0 {
-            told.push_str("; ");
-            told.push_str(warning);
-        }
-        let mut detail = told.clone();
-        for role in &self.roles {
-            self.bot.each_login(role, |login| {
-                if let Some(denier) = self.bot.login_denier(login) {
-                    let (role, denier, origin) = (&role.name, &denier.name, &denier.origin);
-                    let denied = format!(
-                        "; login `{login}` of role `{role}` is denied by role `{denier}` at {origin}"
-                    );
-                    detail.push_str(&denied);
-                }
-            });
-        }
-        Denial::new(Reason::NothingGranted, detail).tell(told)
-    }
-
-    /// The refusal of an X.509 certificate whose roles all pin the source address.
-    pub(in crate::authority::policy) fn unpinnable(&self) -> Denial {
-        let (output, roles) = (&self.request.name, listed(&self.roles));
-        let told = format!(
-            "output `{output}`: its roles ({roles}) pin the source address, which its X.509 certificate \
-             cannot; ask for the output `ssh` instead"
-        );
-        Denial::new(Reason::NothingGranted, told.clone()).tell(told)
-    }
-
-    /// The refusal of an output that cannot be issued as it is asked for.
-    pub(in crate::authority::policy) fn invalid(&self, why: &str) -> Denial {
-        let told = format!("output `{}`: {why}", self.request.name);
-        Denial::new(Reason::OutputInvalid, told.clone()).tell(told)
     }
 }
 

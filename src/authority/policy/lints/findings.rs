@@ -1,6 +1,8 @@
 //! What lints find, and the words that they share.
 
 use crate::authority::policy::resources::{Bot, JoinToken, Origin, Policy, Reach, Role};
+use crate::document::Place;
+use crate::text::listed;
 
 /// What a lint found.
 #[derive(Clone, Debug)]
@@ -24,14 +26,6 @@ pub struct Report {
     pub silenced: usize,
 }
 
-/// The resource that a finding is about, and that can silence it.
-#[derive(Clone, Copy)]
-pub(super) enum Subject<'p> {
-    Token(&'p JoinToken),
-    Bot(&'p Bot),
-    Role(&'p Role),
-}
-
 /// Where a lint puts what it finds.
 pub(super) struct Findings<'p> {
     pub(super) policy: &'p Policy,
@@ -40,12 +34,34 @@ pub(super) struct Findings<'p> {
 }
 
 impl Findings<'_> {
-    pub(super) fn add(&mut self, about: Subject<'_>, origin: Origin, message: String, hint: String) {
-        let (kind, name) = match about {
-            Subject::Token(token) => ("token", &token.name),
-            Subject::Bot(bot) => ("bot", &bot.name),
-            Subject::Role(role) => ("role", &role.name),
-        };
+    /// Something in a join token.
+    pub(super) fn token(
+        &mut self,
+        token: &JoinToken,
+        place: Place,
+        message: String,
+        hint: impl Into<String>,
+    ) {
+        self.add("token", &token.name, token.origin.at(place), message, hint.into());
+    }
+
+    /// Something about a bot.
+    pub(super) fn bot(&mut self, bot: &Bot, message: String, hint: impl Into<String>) {
+        self.bot_at(bot, bot.origin.place, message, hint);
+    }
+
+    /// Something in a bot.
+    pub(super) fn bot_at(&mut self, bot: &Bot, place: Place, message: String, hint: impl Into<String>) {
+        self.add("bot", &bot.name, bot.origin.at(place), message, hint.into());
+    }
+
+    /// Something about a role.
+    pub(super) fn role(&mut self, role: &Role, message: String, hint: impl Into<String>) {
+        self.add("role", &role.name, role.origin.clone(), message, hint.into());
+    }
+
+    /// Each resource can silence what is about it.
+    fn add(&mut self, kind: &str, name: &str, origin: Origin, message: String, hint: String) {
         let silenced = self.policy.silenced.get(kind).and_then(|names| names.get(name));
         if silenced.is_some_and(|lints| lints.contains(&self.lint)) {
             self.report.silenced += 1;
@@ -73,10 +89,5 @@ pub(super) fn hosts(reach: &Reach) -> String {
 
 /// Names for a message; not all of very many.
 pub(super) fn named(names: &[String]) -> String {
-    const MOST: usize = 4;
-    let some: Vec<String> = names.iter().take(MOST).map(|name| format!("`{name}`")).collect();
-    match names.len().saturating_sub(MOST) {
-        0 => some.join(", "),
-        more => format!("{} and {more} more", some.join(", ")),
-    }
+    listed(names.iter().map(String::as_str), 4)
 }

@@ -3,9 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::findings::{Findings, Subject, named};
+use super::findings::{Findings, named};
 use crate::authority::policy::output::{OUTPUTS, OutputKind};
-use crate::authority::policy::resources::{Bot, FIELDS, Field, Policy, Role, Template, has_wildcard, listed};
+use crate::authority::policy::resources::{
+    Bot, FIELDS, Field, Policy, Role, Template, has_wildcard, role_names,
+};
 
 /// Every bot and each of its roles, and whether the names of that role are
 /// issued: not where it needs MFA, or pins the source address.
@@ -17,9 +19,10 @@ fn each_role<'p>(policy: &'p Policy, mut look: impl FnMut(&'p Bot, &'p Role, boo
     }
 }
 
-/// Names that may do anything, by what gives them: a role, its field, and the
-/// bot where they come by its traits.
-type Given<'p> = BTreeMap<(&'p str, &'p str, Option<&'p str>), (Subject<'p>, &'p Field, BTreeSet<&'p str>)>;
+/// Names that may do anything, by what gives them: the names of a role, of its
+/// field, and of the bot where they come by its traits.
+type Given<'p> =
+    BTreeMap<(&'p str, &'p str, Option<&'p str>), (&'p Role, Option<&'p Bot>, &'p Field, BTreeSet<&'p str>)>;
 
 /// Like `root` on a host. What goes with a user is issued with one alone.
 pub(super) fn superuser(policy: &Policy, findings: &mut Findings<'_>) {
@@ -41,35 +44,32 @@ pub(super) fn superuser(policy: &Policy, findings: &mut Findings<'_>) {
                 .copied()
                 .filter(|name| bot.allows(role, field, name) && bot.denier(field, name).is_none())
             {
-                let (subject, by) = if literal(name) {
-                    (Subject::Role(role), None)
-                } else {
-                    (Subject::Bot(bot), Some(&*bot.name))
-                };
-                let key = (role.name.as_str(), field.key, by);
-                given.entry(key).or_insert_with(|| (subject, field, BTreeSet::new())).2.insert(name);
+                let through = if literal(name) { None } else { Some(bot) };
+                let key = (role.name.as_str(), field.key, through.map(|bot| bot.name.as_str()));
+                given.entry(key).or_insert_with(|| (role, through, field, BTreeSet::new())).3.insert(name);
             }
         }
     });
-    for ((role, key, _), (subject, field, names)) in given {
+    for (role, through, field, names) in given.into_values() {
         let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
         let (noun, s, they) =
             if names.len() == 1 { (field.noun, "", "it is") } else { (field.noun, "s", "they are") };
         let what = format!("the {noun}{s} {}, which may do anything where {they} known", named(&names));
-        let (message, origin) = match subject {
-            Subject::Bot(bot) => {
-                (format!("a trait of bot `{}` makes role `{role}` give {what}", bot.name), bot.origin.clone())
-            }
-            Subject::Role(one) => (format!("role `{role}` gives {what}"), one.origin.clone()),
-            Subject::Token(_) => continue,
-        };
         let denied: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
         let hint = format!(
-            "give {} that may do what the job does and no more, or `deny: {{{key}: [{}]}}`",
+            "give {} that may do what the job does and no more, or `deny: {{{}: [{}]}}`",
             field.a_noun(),
+            field.key,
             denied.join(", ")
         );
-        findings.add(subject, origin, message, hint);
+        let role_name = &role.name;
+        match through {
+            Some(bot) => {
+                let message = format!("a trait of bot `{}` makes role `{role_name}` give {what}", bot.name);
+                findings.bot(bot, message, hint);
+            }
+            None => findings.role(role, format!("role `{role_name}` gives {what}"), hint),
+        }
     }
 }
 
@@ -86,7 +86,7 @@ pub(super) fn no_user(policy: &Policy, findings: &mut Findings<'_>) {
                 "name in the same role each {noun} that they go with: what one role gives is not added \
                  to another's {noun}"
             );
-            findings.add(Subject::Role(role), role.origin.clone(), message, hint);
+            findings.role(role, message, hint);
         }
     }
 }
@@ -124,13 +124,13 @@ pub(super) fn shared_user(policy: &Policy, findings: &mut Findings<'_>) {
                 "the {noun}{s} {} of role `{}` {is} {same}{same_s} (role {}), and a certificate for one is good for the other",
                 named(&names),
                 role.name,
-                listed(&roles)
+                role_names(&roles)
             );
             let first = names.first().map_or("", String::as_str);
             let hint = format!(
                 "give the {same} a name with `:`, such as `ci:{first}`, which no {noun} can have, or deny that name to one of them"
             );
-            findings.add(Subject::Role(role), role.origin.clone(), message, hint);
+            findings.role(role, message, hint);
         }
     }
 }
@@ -165,7 +165,7 @@ pub(super) fn source_pin(policy: &Policy, findings: &mut Findings<'_>) {
             );
             let hint = "nothing but an SSH user certificate can be bound to an address: move the rest to a role \
                         without `pin_source_ip`";
-            findings.add(Subject::Role(role), role.origin.clone(), message, hint.to_owned());
+            findings.role(role, message, hint);
         }
     }
     for bot in policy.bots.values() {
@@ -174,7 +174,7 @@ pub(super) fn source_pin(policy: &Policy, findings: &mut Findings<'_>) {
         if pinned.is_empty() {
             continue;
         }
-        let (name, roles) = (&bot.name, listed(&pinned));
+        let (name, roles) = (&bot.name, role_names(&pinned));
         let (message, hint) = if others.is_empty() {
             (
                 format!(
@@ -190,6 +190,6 @@ pub(super) fn source_pin(policy: &Policy, findings: &mut Findings<'_>) {
                 "if servers let it in by that certificate, make a bot of its own of the roles that pin, whose jobs ask for the output `ssh`",
             )
         };
-        findings.add(Subject::Bot(bot), bot.origin.clone(), message, hint.to_owned());
+        findings.bot(bot, message, hint);
     }
 }

@@ -1,7 +1,7 @@
 //! The lint over parts of roles that give nothing.
 
-use super::findings::{Findings, Subject, named};
-use crate::authority::policy::resources::{Bot, FIELDS, Policy, Reach, Role, Template, listed};
+use super::findings::{Findings, named};
+use crate::authority::policy::resources::{Bot, FIELDS, Policy, Reach, Role, Template, role_names};
 
 /// What is allowed and never comes of it: what is written for something else
 /// than names here, what is denied to the bot that has it, and what is made of
@@ -19,7 +19,7 @@ pub(super) fn gives_nothing(policy: &Policy, findings: &mut Findings<'_>) {
                     field.key,
                     named(&said)
                 );
-                findings.add(Subject::Role(role), role.origin.clone(), message, field.hint.to_owned());
+                findings.role(role, message, field.hint);
             }
         }
     }
@@ -43,10 +43,10 @@ fn denied(bot: &Bot, role: &Role, findings: &mut Findings<'_>) {
             role.name,
             bot.name,
             named(&names),
-            listed(&deniers)
+            role_names(&deniers)
         );
         let hint = format!("take them out of the role, or deny less{too}");
-        findings.add(Subject::Bot(bot), bot.origin.clone(), message, hint);
+        findings.bot(bot, message, hint);
     };
     if role.reach != Reach::Nowhere {
         let mut logins = Vec::new();
@@ -91,6 +91,6 @@ fn without_traits(bot: &Bot, role: &Role, findings: &mut Findings<'_>) {
             named(&lacking)
         );
         let hint = format!("give the bot {them} in `traits`, or write names into the role");
-        findings.add(Subject::Bot(bot), bot.origin.clone(), message, hint);
+        findings.bot(bot, message, hint);
     }
 }

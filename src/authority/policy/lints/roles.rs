@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::findings::{Findings, Subject, hosts};
+use super::findings::{Findings, hosts};
 use crate::authority::policy::resources::{Bot, Policy, Reach, Role, Template, needs_mfa};
 
 /// The longest that a CI job's certificates should live, in seconds: `--ttl`'s default.
@@ -34,9 +34,8 @@ pub(super) fn long_ttl(policy: &Policy, findings: &mut Findings<'_>) {
             humantime::format_duration(std::time::Duration::from_secs(role.options.max_ttl.min(bot.max_ttl)));
         let message =
             format!("role `{}` gives CI jobs of bot `{}` certificates of up to {hours}", role.name, bot.name);
-        let hint =
-            "set `max_session_ttl: 1h` or less: `once -- COMMAND` renews as long as its job runs".to_owned();
-        findings.add(Subject::Role(role), role.origin.clone(), message, hint);
+        let hint = "set `max_session_ttl: 1h` or less: `once -- COMMAND` renews as long as its job runs";
+        findings.role(role, message, hint);
     }
 }
 
@@ -51,15 +50,14 @@ pub(super) fn root_login(policy: &Policy, findings: &mut Findings<'_>) {
         let on = hosts(&role.reach);
         let literal = role.logins.contains(&Template::Literal(ROOT.to_owned()));
         let hint =
-            "log in as a user of its own, with sudo rules for what it does, or `deny: {logins: [root]}`"
-                .to_owned();
+            "log in as a user of its own, with sudo rules for what it does, or `deny: {logins: [root]}`";
         if !literal {
             let message =
                 format!("a trait of bot `{}` makes role `{}` log in as root on {on}", bot.name, role.name);
-            findings.add(Subject::Bot(bot), bot.origin.clone(), message, hint);
+            findings.bot(bot, message, hint);
         } else if roles.insert(&role.name) {
             let message = format!("role `{}` logs in as root on {on}", role.name);
-            findings.add(Subject::Role(role), role.origin.clone(), message, hint);
+            findings.role(role, message, hint);
         }
     });
 }
@@ -68,9 +66,8 @@ pub(super) fn no_hosts(policy: &Policy, findings: &mut Findings<'_>) {
     for role in policy.roles.values() {
         if role.reach == Reach::Nowhere && !role.logins.is_empty() {
             let message = format!("role `{}` has no node_labels, so its logins open nothing", role.name);
-            let hint =
-                "say where they hold: `node_labels: {env: prod}`, or `{'*': '*'}` for every host".to_owned();
-            findings.add(Subject::Role(role), role.origin.clone(), message, hint);
+            let hint = "say where they hold: `node_labels: {env: prod}`, or `{'*': '*'}` for every host";
+            findings.role(role, message, hint);
         }
     }
 }
@@ -80,12 +77,7 @@ pub(super) fn unused_role(policy: &Policy, findings: &mut Findings<'_>) {
         policy.bots.values().flat_map(|bot| &bot.roles).map(|role| role.name.as_str()).collect();
     for role in policy.roles.values().filter(|role| !held.contains(role.name.as_str())) {
         let message = format!("no bot has the role `{}`", role.name);
-        findings.add(
-            Subject::Role(role),
-            role.origin.clone(),
-            message,
-            "give it to a bot, or remove it".to_owned(),
-        );
+        findings.role(role, message, "give it to a bot, or remove it");
     }
 }
 
@@ -93,8 +85,8 @@ pub(super) fn unused_bot(policy: &Policy, findings: &mut Findings<'_>) {
     let made: HashSet<&str> = policy.tokens().map(|token| token.bot.as_str()).collect();
     for bot in policy.bots.values().filter(|bot| !made.contains(bot.name.as_str())) {
         let message = format!("no join token makes a job the bot `{}`", bot.name);
-        let hint = "write a join token with its name in `bot_name`, or remove it".to_owned();
-        findings.add(Subject::Bot(bot), bot.origin.clone(), message, hint);
+        let hint = "write a join token with its name in `bot_name`, or remove it";
+        findings.bot(bot, message, hint);
     }
 }
 
@@ -107,9 +99,8 @@ pub(super) fn session_mfa(policy: &Policy, findings: &mut Findings<'_>) {
                 " (`cluster_auth_preference` asks it of every role)"
             };
             let message = format!("{}, and is never issued{why}", needs_mfa(&bot.name, &[role]));
-            let hint =
-                "take the role from the bot, or give the bot one without `require_session_mfa`".to_owned();
-            findings.add(Subject::Bot(bot), bot.origin.clone(), message, hint);
+            let hint = "take the role from the bot, or give the bot one without `require_session_mfa`";
+            findings.bot(bot, message, hint);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Lints over the rules of join tokens.
 
-use super::findings::{Findings, Subject};
+use super::findings::Findings;
 use crate::authority::policy::resources::{JoinToken, Policy};
 use crate::join::method::Method;
 use crate::join::rules::{Condition, Constraint, Open, Rule};
@@ -60,7 +60,7 @@ pub(super) fn anybody(policy: &Policy, findings: &mut Findings<'_>) {
             token.name
         );
         let hint = "bind the subject, or another claim that your jobs alone have, by text that does not begin with a wildcard";
-        findings.add(Subject::Token(token), token.origin.at(rule.place), message, hint.to_owned());
+        findings.token(token, rule.place, message, hint);
     });
 }
 
@@ -88,7 +88,7 @@ pub(super) fn mutable_names(policy: &Policy, findings: &mut Findings<'_>) {
             );
             let ids: Vec<String> = ids.iter().map(|id| format!("`{id}`")).collect();
             let hint = format!("add {}, which nobody else ever gets", ids.join(" or "));
-            findings.add(Subject::Token(token), token.origin.at(rule.place), message, hint);
+            findings.token(token, rule.place, message, hint);
         }
     });
 }
@@ -113,7 +113,7 @@ fn left_open(policy: &Policy, findings: &mut Findings<'_>, aspect: Aspect, what:
         }
         let message = format!("the rule of join token `{}` lets in jobs {what}", token.name);
         let hint = format!("bind one of {}", could.join(", "));
-        findings.add(Subject::Token(token), token.origin.at(rule.place), message, hint);
+        findings.token(token, rule.place, message, hint);
     });
 }
 
@@ -131,7 +131,7 @@ pub(super) fn risky_event(policy: &Policy, findings: &mut Findings<'_>) {
                 let hint = "split what needs certificates from what strangers can influence, \
                             or silence the lint where that is done"
                     .to_owned();
-                findings.add(Subject::Token(token), token.origin.at(rule.place), message, hint);
+                findings.token(token, rule.place, message, hint);
             }
         }
     });
@@ -144,7 +144,7 @@ pub(super) fn no_key_binding(policy: &Policy, findings: &mut Findings<'_>) {
             token.name
         );
         let hint = format!("set `require_key_binding: true` under `{}`", token.method.name);
-        findings.add(Subject::Token(token), token.origin.clone(), message, hint);
+        findings.token(token, token.origin.place, message, hint);
     }
 }
 
@@ -157,6 +157,6 @@ pub(super) fn cannot_bind(policy: &Policy, findings: &mut Findings<'_>) {
         let hint = format!(
             "leave `require_key_binding` out under `{method}`: a proof is used up with its first use all the same"
         );
-        findings.add(Subject::Token(token), token.origin.clone(), message, hint);
+        findings.token(token, token.origin.place, message, hint);
     }
 }

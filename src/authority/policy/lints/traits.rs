@@ -1,11 +1,11 @@
 //! The lint over traits that reach further than one role.
 
-use super::findings::{Findings, Subject, hosts, named};
+use super::findings::{Findings, hosts, named};
 use crate::authority::policy::output::OUTPUTS;
 use crate::authority::policy::resources::{Bot, Field, Policy, Reach, Role, Template, Trait};
 
 /// What a template of a role makes, and what it goes with there.
-struct Through<'p> {
+struct TemplateUse<'p> {
     role: &'p Role,
     template: &'p Template,
     /// What it goes with: whole, as a message says it, and as a role does behind the template.
@@ -21,9 +21,9 @@ struct Through<'p> {
 pub(super) fn leak(policy: &Policy, findings: &mut Findings<'_>) {
     for bot in policy.bots.values() {
         let usable: Vec<&Role> = bot.each_role().filter(|role| !policy.needs_mfa(role)).collect();
-        across(bot, &usable, findings);
+        across_types(bot, &usable, findings);
         let on_hosts = usable.iter().filter(|role| role.reach != Reach::Nowhere).flat_map(|role| {
-            let through = |template| Through {
+            let through = |template| TemplateUse {
                 role,
                 template,
                 whole: match &role.reach {
@@ -36,7 +36,7 @@ pub(super) fn leak(policy: &Policy, findings: &mut Findings<'_>) {
             role.logins.iter().map(through)
         });
         let denied = |login: &str| bot.login_denier(login).is_some();
-        apart(bot, ("", "login", "logins"), on_hosts.collect(), &denied, findings);
+        across_roles(bot, ("", "login", "logins"), on_hosts.collect(), &denied, findings);
         for kind in OUTPUTS {
             let [user, along] = kind.fields else { continue };
             for (of, beside) in [(user, along), (along, user)] {
@@ -45,7 +45,7 @@ pub(super) fn leak(policy: &Policy, findings: &mut Findings<'_>) {
                 let issued = through.filter(|one| of.key == user.key || one.role.names.allow_any(user));
                 let denied = |name: &str| bot.denier(of, name).is_some();
                 let noun = format!("the {} ", of.noun);
-                apart(bot, (&noun, of.noun, of.key), issued.collect(), &denied, findings);
+                across_roles(bot, (&noun, of.noun, of.key), issued.collect(), &denied, findings);
             }
         }
     }
@@ -53,7 +53,7 @@ pub(super) fn leak(policy: &Policy, findings: &mut Findings<'_>) {
 
 /// A trait that names who a job is in outputs of several types: a value meant
 /// for a login is a database user too.
-fn across(bot: &Bot, usable: &[&Role], findings: &mut Findings<'_>) {
+fn across_types(bot: &Bot, usable: &[&Role], findings: &mut Findings<'_>) {
     for Trait { name, values } in &bot.traits {
         let Some((_, place)) = values.first() else { continue };
         let mut nouns: Vec<&str> = Vec::new();
@@ -86,14 +86,14 @@ fn across(bot: &Bot, usable: &[&Role], findings: &mut Findings<'_>) {
             let message = format!("the trait `{name}` of bot `{}` gives {}", bot.name, given.join(" and "));
             let hint = "if a value that is meant for the one is not meant for the other, use a trait of its own \
                         for each, or write the names into the roles";
-            findings.add(Subject::Bot(bot), bot.origin.at(*place), message, hint.to_owned());
+            findings.bot_at(bot, *place, message, hint);
         }
     }
 }
 
 /// What a role allows in a field, with what it gives beside it. A role that
 /// pins the source address gives none of it.
-fn beside_each<'p>(bot: &Bot, role: &'p Role, of: &Field, beside: &Field) -> Vec<Through<'p>> {
+fn beside_each<'p>(bot: &Bot, role: &'p Role, of: &Field, beside: &Field) -> Vec<TemplateUse<'p>> {
     let mut names = Vec::new();
     bot.each_name(role, beside, |name| {
         if bot.denier(beside, name).is_none() {
@@ -109,7 +109,7 @@ fn beside_each<'p>(bot: &Bot, role: &'p Role, of: &Field, beside: &Field) -> Vec
             format!(", {}: [{}]", beside.key, names.join(", ")),
         ),
     };
-    let through = |template| Through {
+    let through = |template| TemplateUse {
         role,
         template,
         whole: names.clone(),
@@ -121,10 +121,10 @@ fn beside_each<'p>(bot: &Bot, role: &'p Role, of: &Field, beside: &Field) -> Vec
 }
 
 /// Tells of each template that several roles have which differ in what it goes with.
-fn apart(
+fn across_roles(
     bot: &Bot,
     words: (&str, &str, &str),
-    all: Vec<Through<'_>>,
+    all: Vec<TemplateUse<'_>>,
     denied: &dyn Fn(&str) -> bool,
     findings: &mut Findings<'_>,
 ) {
@@ -134,22 +134,23 @@ fn apart(
             continue;
         }
         seen.push(one.template);
-        let through: Vec<&Through<'_>> = all.iter().filter(|other| other.template == one.template).collect();
+        let through: Vec<&TemplateUse<'_>> =
+            all.iter().filter(|other| other.template == one.template).collect();
         if through.iter().any(|other| other.whole != one.whole) {
-            tell(bot, words, &through, denied, findings);
+            report(bot, words, &through, denied, findings);
         }
     }
 }
 
 /// `words`: what stands before a name, what one is, and the key of their list.
-fn tell(
+fn report(
     bot: &Bot,
     (the, noun, key): (&str, &str, &str),
-    through: &[&Through<'_>],
+    through: &[&TemplateUse<'_>],
     denied: &dyn Fn(&str) -> bool,
     findings: &mut Findings<'_>,
 ) {
-    let Some(Through { template, written, .. }) = through.first() else { return };
+    let Some(TemplateUse { template, written, .. }) = through.first() else { return };
     let Some(name) = template.trait_name() else { return };
     let values = bot.trait_values(name);
     let Some((_, place)) = values.first() else { return };
@@ -168,7 +169,7 @@ fn tell(
         "if that is not meant, write each {noun} into a role of its own, such as \
          `allow: {{{key}: [{first}]{written}}}`, and take it out of the trait"
     );
-    findings.add(Subject::Bot(bot), bot.origin.at(*place), message, hint);
+    findings.bot_at(bot, *place, message, hint);
 }
 
 /// Labels as they are written in a role.

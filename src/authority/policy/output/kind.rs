@@ -25,10 +25,10 @@ pub struct OutputKind {
     pub recorded: &'static [&'static str],
     /// The fields of roles that it issues: the name on the certificate first,
     /// then what a role gives with that name.
-    pub(in crate::authority::policy) fields: &'static [&'static Field],
+    pub(crate) fields: &'static [&'static Field],
     /// What its roles become.
-    pub(in crate::authority::policy) grant: fn(&mut Merged<'_, '_>) -> Result<Certificates, Denial>,
+    pub(crate) grant: fn(&mut Merged<'_, '_>) -> Result<Certificates, Denial>,
 }
 
 /// The certificates of an output.
-pub(in crate::authority::policy) type Certificates = (Option<SshGrant>, Option<TlsGrant>);
+pub(crate) type Certificates = (Option<SshGrant>, Option<TlsGrant>);

@@ -20,6 +20,6 @@ pub(super) static KIND: OutputKind = OutputKind {
 fn grant(merged: &mut Merged<'_, '_>) -> Result<Certificates, Denial> {
     match merged.ssh()? {
         Some(ssh) => Ok((Some(ssh), None)),
-        None => Err(merged.nothing_granted("SSH login")),
+        None => Err(merged.no_login()),
     }
 }

@@ -5,6 +5,7 @@ use super::names::Names;
 use super::origin::Origin;
 use super::template::Template;
 use crate::join::rules::glob;
+use crate::text::listed;
 
 /// The `max_session_ttl` of a role that has none, in seconds.
 const DEFAULT_TTL: u64 = 3600;
@@ -89,19 +90,14 @@ impl Role {
 }
 
 /// Roles by name, for a message; not all of very many.
-pub(crate) fn listed(roles: &[&Role]) -> String {
-    const MOST: usize = 8;
-    let names: Vec<String> = roles.iter().take(MOST).map(|role| format!("`{}`", role.name)).collect();
-    match roles.len().saturating_sub(MOST) {
-        0 => names.join(", "),
-        more => format!("{} and {more} more", names.join(", ")),
-    }
+pub(crate) fn role_names(roles: &[&Role]) -> String {
+    listed(roles.iter().map(|role| role.name.as_str()), 8)
 }
 
 /// What every refusal and warning says of roles that need MFA: an operator
 /// reads the same words in `check` as the job does.
 pub(crate) fn needs_mfa(bot: &str, roles: &[&Role]) -> String {
     let (needs, noun) = if roles.len() == 1 { ("needs", "role") } else { ("need", "roles") };
-    let names = listed(roles);
+    let names = role_names(roles);
     format!("{noun} {names} of bot `{bot}` {needs} per-session MFA, which a machine cannot pass")
 }
