@@ -156,12 +156,6 @@ impl From<Problem> for ProblemResponse {
     }
 }
 
-impl ProblemResponse {
-    fn retry_after(self, seconds: u64) -> Self {
-        Self { retry_after: Some(seconds), ..self }
-    }
-}
-
 impl IntoResponse for ProblemResponse {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -192,12 +186,13 @@ fn refused(authority: &Authority, why: Refused) -> ProblemResponse {
             denial.problem(id, authority.clock.now()).into()
         }
         Refused::TooMany(seconds) => {
-            problem(429, "too-many", "too many refusals lately").retry_after(seconds)
+            let problem = problem(429, "too-many", "too many refusals lately");
+            ProblemResponse { retry_after: Some(seconds), ..problem }
         }
         Refused::Unavailable(detail) => {
             terminal::log_rarely(&format!("issuer unavailable: {detail}"));
-            problem(503, "issuer-unavailable", "whoever vouches for this proof cannot be asked just now")
-                .retry_after(2)
+            let why = "whoever vouches for this proof cannot be asked just now";
+            ProblemResponse { retry_after: Some(2), ..problem(503, "issuer-unavailable", why) }
         }
         Refused::Broken(error) => broken(&error),
     }

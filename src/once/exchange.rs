@@ -256,35 +256,24 @@ impl<'a> Exchanger<'a> {
             .header("Content-Type", "application/json")
             .body(body.to_vec())
             .timeout(time);
-        let response = request.send().await.map_err(|error| {
-            let error = RequestError::from(error);
-            (self.unreachable(&error), retry::of_error(&error))
-        })?;
+        let failed = |why: RequestError| (self.unreachable(&why), retry::of_error(&why));
+        let response = request.send().await.map_err(|error| failed(error.into()))?;
         self.note_clock(response.headers());
         let status = response.status().as_u16();
         let retry_after =
             response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let body = net::body(response, MAX_ANSWER)
-            .await
-            .map_err(|why| (self.unreachable(&why), Verdict::Again(None)))?;
+        let body = net::body(response, MAX_ANSWER).await.map_err(failed)?;
         if status == 200 {
             // The parser's words may repeat what was sent, which is none of a log's business.
-            return serde_json::from_slice(&body).map_err(|_| {
-                (
-                    self.unreachable(&RequestError::Other(
-                        "its answer is not one of an authority".to_owned(),
-                    )),
-                    Verdict::Final,
-                )
-            });
+            let why = RequestError::Other("its answer is not one of an authority".to_owned());
+            return serde_json::from_slice(&body).map_err(|_| (self.unreachable(&why), Verdict::Final));
         }
         let problem = serde_json::from_slice::<Problem>(&body).ok();
         let verdict = retry::of_status(status, retry_after.as_deref(), self.clock.now());
         let error = match verdict {
             Verdict::Again(_) => {
-                let said = problem
-                    .as_ref()
-                    .map_or_else(String::new, |problem| format!(": {}", refusal::words(problem)));
+                let words = problem.as_ref().map(refusal::words);
+                let said = words.map_or_else(String::new, |words| format!(": {words}"));
                 Error::new(
                     Kind::Unreachable,
                     format!("the authority {} answers with status {status}{said}", self.settings.authority),

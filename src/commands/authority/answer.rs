@@ -186,7 +186,7 @@ impl Answer {
                 .collect();
             json!({"at": rule.origin.to_string(), "admits": rule.admits, "conditions": conditions})
         };
-        let common = json!({
+        let mut all = json!({
             "token": self.token,
             "allowed": self.is_allowed(),
             "rules": self.rules.iter().map(rule).collect::<Vec<_>>(),
@@ -211,10 +211,9 @@ impl Answer {
             }
             Err(denial) => json!({"reason": denial.reason.row().code, "detail": denial.detail}),
         };
-        let members = [common, more].into_iter().filter_map(|part| match part {
-            Value::Object(members) => Some(members),
-            _ => None,
-        });
-        Value::Object(members.flatten().collect())
+        if let (Some(all), Value::Object(more)) = (all.as_object_mut(), more) {
+            all.extend(more);
+        }
+        all
     }
 }

@@ -162,7 +162,7 @@ fn mistrust_of_folders() {
     assert_eq!(tree.ours("a/b/c"), tree.open("a"));
     chmod(&tree.path("a"), 0o1777);
     assert_eq!(tree.ours("a/b/c"), Ok(tree.path("a/b/c")));
-    assert_eq!(STICKY, u32::from(rustix::fs::Mode::SVTX.as_raw_mode()));
+    assert_eq!(u64::from(STICKY), u64::from(rustix::fs::Mode::SVTX.as_raw_mode()));
 }
 
 /// `trust_gid`: a group that an operator gave it to, and no other.

@@ -87,9 +87,9 @@ authority: authority::config authority::keys authority::limits authority::policy
 authority::tls: authority authority::config authority::issue authority::store error folder pem
 authority::enroll: authority authority::config authority::issue authority::policy authority::store
     clock denial error join::find join::instance join::issuers join::method join::verify random wire
-authority::revoke: authority authority::config authority::store denial error join::jwt
-    secret wire
-authority::http: authority authority::enroll authority::revocation authority::revoke error terminal wire
+authority::revoke: authority authority::config authority::store denial error join::jwt secret wire
+authority::http: authority authority::enroll authority::revocation authority::revoke error terminal
+    wire
 authority::serve: authority authority::config authority::http authority::limits authority::policy
     authority::tls error terminal
 
