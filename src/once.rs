@@ -2,7 +2,6 @@
 //! writes them, and takes them away again.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -18,6 +17,7 @@ pub mod command;
 pub mod delivery;
 pub mod exchange;
 pub mod revoke;
+pub mod run;
 pub mod settings;
 
 use crate::terminal::{self, Progress};
@@ -25,13 +25,10 @@ use command::signals::{self, Signals};
 use command::{Wrapped, runs};
 use delivery::{Places, ci};
 use exchange::Exchanger;
-use exchange::check::Issuance;
 use exchange::keys::OutputKeys;
-use revoke::{Revocable, revoke_all, revoke_by_manifest};
+use revoke::{REVOKE_TIME, Revocable, revoke_by_manifest, revoke_own};
+use run::Run;
 use settings::Settings;
-
-/// How long revocations may take.
-const REVOKE_TIME: Duration = Duration::from_secs(5);
 
 /// Does what the settings say. What can fail without the network comes first,
 /// so that nobody is asked for certificates that could not be used.
@@ -50,13 +47,13 @@ pub fn run(settings: &Settings, env: &Environment, progress: &Progress) -> Resul
         .outputs()
         .map(|output| OutputKeys::generate(output.kind.declaration.keys, output.given_key()))
         .collect::<Result<_>>()?;
-    let exchanger = Exchanger::new(settings, env, progress, &keys)?;
+    let run = Run { settings, env, progress, keys: &keys };
+    let exchanger = Exchanger::new(run)?;
     for note in &settings.notes {
         progress.step(note);
     }
-    let _registered = register(settings, env, progress);
-    let client = Client { settings, env, progress, keys: &keys, exchanger: &exchanger };
-    block_on(client.run())?
+    let _registered = register(run);
+    block_on(exchange_and_deliver(run, &exchanger))?
 }
 
 /// A crash must not write the keys to a disk. COMMAND is not touched by this.
@@ -68,7 +65,7 @@ fn keep_out_of_core_dumps() {
 }
 
 /// Before the destination is there, so that `cleanup` finds it whenever this process is killed.
-fn register(settings: &Settings, env: &Environment, progress: &Progress) -> Option<runs::Registered> {
+fn register(Run { settings, env, progress, .. }: Run<'_>) -> Option<runs::Registered> {
     if settings.command.is_empty() {
         return None;
     }
@@ -83,116 +80,84 @@ fn register(settings: &Settings, env: &Environment, progress: &Progress) -> Opti
         .ok()
 }
 
-struct Client<'a> {
-    settings: &'a Settings,
-    env: &'a Environment,
-    progress: &'a Progress,
-    keys: &'a [OutputKeys],
-    exchanger: &'a Exchanger<'a>,
+async fn exchange_and_deliver(run: Run<'_>, exchanger: &Exchanger<'_>) -> Result<ExitCode> {
+    let Run { settings, progress, .. } = run;
+    let wrapped = !settings.command.is_empty();
+    // Before there is anything that a signal could leave behind.
+    let mut signals = Signals::listen(if wrapped { signals::FORWARDED } else { signals::ENDING })?;
+    let mut places = Places::prepare(&settings.destinations)?;
+    progress.group("machine-id: certificates for this job");
+    progress.step(&format!("proving this job with {} to {}", settings.method.name, settings.authority));
+    let issuance = tokio::select! {
+        biased;
+        signal = ending(&mut signals) => return Ok(ended_by(signal, progress)),
+        issuance = exchanger.exchange() => issuance?,
+    };
+    let response = &issuance.response;
+    let revocable = Revocable::of_answer(&response.issuance_id, &response.outputs, run.keys);
+    revoke_replaced(run, &places).await;
+    let delivered = match places.write(run, &issuance) {
+        Ok(manifests) if wrapped => {
+            say_result(run, &manifests);
+            progress.end_group();
+            let command = Wrapped::new(run, exchanger, places, revocable);
+            let report = delivery::report(settings, &manifests);
+            return Ok(command.run(&report, issuance.expires_at, &mut signals).await);
+        }
+        Ok(manifests) => deliver(run, places, &manifests, &mut signals).await,
+        Err(error) => {
+            drop(places);
+            Err(error)
+        }
+    };
+    progress.end_group();
+    if !matches!(delivered, Ok(None)) {
+        // Nothing of it is left here, so nobody can use it.
+        revoke_own(revocable.as_slice(), exchanger.client(), run).await;
+    }
+    delivered.map(|ended| ended.map_or(ExitCode::SUCCESS, |signal| ended_by(signal, progress)))
 }
 
-impl Client<'_> {
-    async fn run(&self) -> Result<ExitCode> {
-        let wrapped = !self.settings.command.is_empty();
-        // Before there is anything that a signal could leave behind.
-        let mut signals = Signals::listen(if wrapped { signals::FORWARDED } else { signals::ENDING })?;
-        let places = Places::prepare(&self.settings.destinations)?;
-        self.progress.group("machine-id: certificates for this job");
-        self.progress.step(&format!(
-            "proving this job with {} to {}",
-            self.settings.method.name, self.settings.authority
-        ));
-        let issuance = tokio::select! {
-            biased;
-            signal = ending(&mut signals) => return Ok(self.ended_by(signal)),
-            issuance = self.exchanger.exchange() => issuance?,
-        };
-        let response = &issuance.response;
-        let revocable = Revocable::of_answer(&response.issuance_id, &response.outputs, self.keys);
-        self.revoke_replaced(&places).await;
-        if wrapped {
-            return self.run_command(places, &issuance, revocable, &mut signals).await;
-        }
-        let delivered = self.deliver(places, &issuance, &mut signals).await;
-        self.progress.end_group();
-        if !matches!(delivered, Ok(None)) {
-            // Nothing of it is left here, so nobody can use it.
-            self.revoke(revocable).await;
-        }
-        delivered.map(|ended_by| ended_by.map_or(ExitCode::SUCCESS, |signal| self.ended_by(signal)))
+/// Tells the CI system and prints; all of it or nothing. Returns the signal that ended it.
+async fn deliver(
+    run: Run<'_>,
+    places: Places,
+    manifests: &[Manifest],
+    signals: &mut Signals,
+) -> Result<Option<Signal>> {
+    if let Some(signal) = signals.pending().await {
+        return Ok(Some(signal));
     }
+    ci::tell(&delivery::report(run.settings, manifests), run.env)?;
+    say_result(run, manifests);
+    terminal::print(&printed(run.settings.format, manifests))?;
+    places.keep();
+    Ok(None)
+}
 
-    async fn run_command(
-        &self,
-        mut places: Places,
-        issuance: &Issuance,
-        revocable: Option<Revocable>,
-        signals: &mut Signals,
-    ) -> Result<ExitCode> {
-        let manifests = match places.write(self.settings, self.keys, issuance, self.env) {
-            Ok(manifests) => manifests,
-            Err(error) => {
-                drop(places);
-                self.revoke(revocable).await;
-                return Err(error);
-            }
-        };
-        self.say_result(&manifests);
-        self.progress.end_group();
-        let report = delivery::report(self.settings, &manifests);
-        let (settings, env, progress, keys) = (self.settings, self.env, self.progress, self.keys);
-        let wrapped = Wrapped::new(settings, env, progress, self.exchanger, keys, places, revocable);
-        Ok(wrapped.run(&report, issuance.expires_at, signals).await)
+fn say_result(run: Run<'_>, manifests: &[Manifest]) {
+    if let Some(manifest) = manifests.first() {
+        run.progress.line(&delivery::summary_line(manifest));
     }
+    for manifest in manifests {
+        run.progress.step(&format!("wrote {}", manifest.destination));
+    }
+}
 
-    /// Writes, tells the CI system, prints; all of it or nothing. Returns the signal that ended it.
-    async fn deliver(
-        &self,
-        mut places: Places,
-        issuance: &Issuance,
-        signals: &mut Signals,
-    ) -> Result<Option<Signal>> {
-        let manifests = places.write(self.settings, self.keys, issuance, self.env)?;
-        if let Some(signal) = signals.pending().await {
-            return Ok(Some(signal));
-        }
-        ci::tell(&delivery::report(self.settings, &manifests), self.env)?;
-        self.say_result(&manifests);
-        terminal::print(&printed(self.settings.format, &manifests))?;
-        places.keep();
-        Ok(None)
+/// Gives back what is about to be overwritten, while its keys are there to do it with.
+async fn revoke_replaced(Run { env, progress, .. }: Run<'_>, places: &Places) {
+    for (manifest, revocable) in places.replaced() {
+        let said = shown(&manifest.destination);
+        progress.step(&format!("{said} holds certificates of an earlier run, which are revoked"));
+        let typed = (None, AuthorityTrust::default());
+        revoke_by_manifest(&revocable, &manifest, typed, env, progress, REVOKE_TIME).await;
     }
+}
 
-    fn say_result(&self, manifests: &[Manifest]) {
-        if let Some(manifest) = manifests.first() {
-            self.progress.line(&delivery::summary_line(manifest));
-        }
-        for manifest in manifests {
-            self.progress.step(&format!("wrote {}", manifest.destination));
-        }
-    }
-
-    /// Gives back what is about to be overwritten, while its keys are there to do it with.
-    async fn revoke_replaced(&self, places: &Places) {
-        for (manifest, revocable) in places.replaced() {
-            let said = shown(&manifest.destination);
-            self.progress.step(&format!("{said} holds certificates of an earlier run, which are revoked"));
-            let typed = (None, AuthorityTrust::default());
-            revoke_by_manifest(&revocable, &manifest, typed, self.env, self.progress, REVOKE_TIME).await;
-        }
-    }
-
-    async fn revoke(&self, revocable: Option<Revocable>) {
-        let issued: Vec<_> = revocable.into_iter().collect();
-        let (client, authority) = (self.exchanger.client(), &self.settings.authority);
-        revoke_all(&issued, client, authority, self.progress, REVOKE_TIME).await;
-    }
-
-    fn ended_by(&self, signal: Signal) -> ExitCode {
-        self.progress.end_group();
-        self.progress.line(&format!("ended by signal {}", signal.as_raw()));
-        ExitCode::from(signals::exit_status(signal.as_raw()))
-    }
+fn ended_by(signal: Signal, progress: &Progress) -> ExitCode {
+    progress.end_group();
+    progress.line(&format!("ended by signal {}", signal.as_raw()));
+    ExitCode::from(signals::exit_status(signal.as_raw()))
 }
 
 /// The next signal that ends an exchange.

@@ -25,12 +25,10 @@ use crate::once::delivery::Places;
 use crate::once::delivery::bash_env;
 use crate::once::delivery::ci::Report;
 use crate::once::exchange::Exchanger;
-use crate::once::exchange::keys::OutputKeys;
-use crate::once::revoke::{Revocable, revoke_all};
-use crate::once::settings::Settings;
+use crate::once::revoke::{Revocable, revoke_own};
+use crate::once::run::Run;
 use crate::once::settings::storage::REGISTRATION_SECRET;
 use crate::retry::Backoff;
-use crate::terminal::Progress;
 use crate::text::shown;
 
 pub mod agent;
@@ -44,9 +42,6 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Two interrupts within this time are meant: a program at a terminal may take
 /// one for its own use, and goes on.
 const INSISTING: Duration = Duration::from_secs(1);
-
-/// How long all revocations together may take.
-const REVOKE_TIME: Duration = Duration::from_secs(5);
 
 /// How long a renewal under way may take to end once COMMAND has.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -105,11 +100,8 @@ pub fn find(program: &OsStr, env: &Environment) -> Result<(), NotRunnable> {
 /// A run of COMMAND.
 #[derive(Debug)]
 pub struct Wrapped<'a> {
-    settings: &'a Settings,
-    env: &'a Environment,
-    progress: &'a Progress,
+    run: Run<'a>,
     exchanger: &'a Exchanger<'a>,
-    keys: &'a [OutputKeys],
     /// Nothing once wiped.
     places: RefCell<Option<Places>>,
     /// Every issuance of the run.
@@ -122,17 +114,13 @@ impl<'a> Wrapped<'a> {
     /// With certificates in place.
     #[must_use]
     pub fn new(
-        settings: &'a Settings,
-        env: &'a Environment,
-        progress: &'a Progress,
+        run: Run<'a>,
         exchanger: &'a Exchanger<'a>,
-        keys: &'a [OutputKeys],
         places: Places,
         issued: Option<Revocable>,
     ) -> Self {
         let issued = RefCell::new(issued.into_iter().collect());
-        let (places, renewing) = (RefCell::new(Some(places)), Cell::new(false));
-        Self { settings, env, progress, exchanger, keys, places, issued, renewing }
+        Self { run, exchanger, places: RefCell::new(Some(places)), issued, renewing: Cell::new(false) }
     }
 
     /// Runs COMMAND to its end, wipes, revokes, and returns COMMAND's status as ours.
@@ -140,7 +128,7 @@ impl<'a> Wrapped<'a> {
         let status = match self.spawn(report) {
             Ok(mut child) => self.watch(&mut child, expires_at, signals).await,
             Err(failed) => {
-                self.progress.failure(&failed.why);
+                self.run.progress.failure(&failed.why);
                 failed.code
             }
         };
@@ -151,7 +139,7 @@ impl<'a> Wrapped<'a> {
 
     fn spawn(&self, report: &Report) -> Result<Child, NotRunnable> {
         let (program, arguments) =
-            self.settings.command.split_first().ok_or_else(|| NotRunnable::new(OsStr::new(""), true))?;
+            self.run.settings.command.split_first().ok_or_else(|| NotRunnable::new(OsStr::new(""), true))?;
         let mut command = Command::new(program);
         // It has registered this worker, and is none of COMMAND's business.
         command.env_remove(REGISTRATION_SECRET);
@@ -230,8 +218,7 @@ impl<'a> Wrapped<'a> {
 
     /// Revokes what is not yet revoked.
     async fn revoke(&self) {
-        let (issued, client) = (self.issued.take(), self.exchanger.client());
-        revoke_all(&issued, client, &self.settings.authority, self.progress, REVOKE_TIME).await;
+        revoke_own(&self.issued.take(), self.exchanger.client(), self.run).await;
     }
 
     fn status(&self, status: std::io::Result<ExitStatus>) -> u8 {
@@ -241,7 +228,7 @@ impl<'a> Wrapped<'a> {
                 (None, signal) => exit_status(signal.unwrap_or(0)),
             },
             Err(error) => {
-                self.progress.failure(&format!("cannot wait for COMMAND: {error}"));
+                self.run.progress.failure(&format!("cannot wait for COMMAND: {error}"));
                 1
             }
         }
@@ -250,7 +237,7 @@ impl<'a> Wrapped<'a> {
     /// Renews at two thirds of the certificates' life, as long as this is polled; never ends.
     async fn renewals(&self, mut expires_at: i64) {
         if let Err(why) = self.renews() {
-            self.progress.warning(&format!(
+            self.run.progress.warning(&format!(
                 "cannot renew: {why}; the certificates end at {}",
                 crate::clock::rfc3339(expires_at)
             ));
@@ -273,7 +260,7 @@ impl<'a> Wrapped<'a> {
                         if matches!(error.kind(), Kind::Refused | Kind::Usage)
                             || (error.kind() == Kind::Proof && Clock::system().now() >= expires_at) =>
                     {
-                        self.progress.warning(&format!(
+                        self.run.progress.warning(&format!(
                             "cannot renew the certificates, which end at {}: {error}",
                             crate::clock::rfc3339(expires_at)
                         ));
@@ -281,7 +268,7 @@ impl<'a> Wrapped<'a> {
                     }
                     Err(error) => {
                         let pause = backoff.pause();
-                        self.progress.warning(&format!(
+                        self.run.progress.warning(&format!(
                             "cannot renew the certificates, trying again in {:.1} s: {error}",
                             pause.as_secs_f64()
                         ));
@@ -298,7 +285,7 @@ impl<'a> Wrapped<'a> {
         let mut said = false;
         while !self.exchanger.has_another_proof().await {
             if !std::mem::replace(&mut said, true) {
-                self.progress.line(&format!(
+                self.run.progress.line(&format!(
                     "waiting for another token to renew the certificates, which end at {}",
                     crate::clock::rfc3339(expires_at)
                 ));
@@ -308,8 +295,8 @@ impl<'a> Wrapped<'a> {
     }
 
     fn renews(&self) -> Result<(), String> {
-        let method = self.settings.method;
-        self.settings.source.as_ref().map_or_else(|| (method.renews)(self.env), TokenSource::renews)
+        let method = self.run.settings.method;
+        self.run.settings.source.as_ref().map_or_else(|| (method.renews)(self.run.env), TokenSource::renews)
     }
 
     async fn renew(&self) -> Result<i64> {
@@ -323,21 +310,21 @@ impl<'a> Wrapped<'a> {
         self.issued.borrow_mut().extend(Revocable::of_answer(
             &response.issuance_id,
             &response.outputs,
-            self.keys,
+            self.run.keys,
         ));
         if let Some(places) = self.places.borrow_mut().as_mut() {
-            places.renew(self.settings, self.keys, &issuance)?;
+            places.renew(self.run, &issuance)?;
         }
         if issuance.expires_at <= Clock::system().now() {
             return Err(Error::internal("the new certificates have expired by this machine's clock"));
         }
-        self.progress.line(&format!("renewed the certificates, valid until {}", response.expires_at));
+        self.run.progress.line(&format!("renewed the certificates, valid until {}", response.expires_at));
         Ok(issuance.expires_at)
     }
 
     fn wipe(&self) {
         if let Some(Err(left)) = self.places.take().map(Places::wipe) {
-            self.progress.warning(&format!("could not wipe all of the destination: {}", shown(&left)));
+            self.run.progress.warning(&format!("could not wipe all of the destination: {}", shown(&left)));
         }
     }
 }

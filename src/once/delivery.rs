@@ -16,6 +16,7 @@ use crate::once::delivery::ci::Report;
 use crate::once::exchange::check::Issuance;
 use crate::once::exchange::keys::OutputKeys;
 use crate::once::revoke::Revocable;
+use crate::once::run::Run;
 use crate::once::settings::Settings;
 use crate::once::settings::destinations::Destination;
 use crate::once::settings::output::Output;
@@ -82,16 +83,11 @@ impl Places {
     ///
     /// # Errors
     /// `Kind::Destination`.
-    pub fn write(
-        &mut self,
-        settings: &Settings,
-        keys: &[OutputKeys],
-        issuance: &Issuance,
-        env: &Environment,
-    ) -> Result<Vec<Manifest>> {
-        let mut all = self.contents(settings, keys, issuance)?;
+    pub fn write(&mut self, run: Run<'_>, issuance: &Issuance) -> Result<Vec<Manifest>> {
+        let settings = run.settings;
+        let mut all = self.contents(run, issuance)?;
         if !settings.command.is_empty() {
-            self.add_bash_env(settings, &mut all, env)?;
+            self.add_bash_env(settings, &mut all, run.env)?;
         }
         for (directory, contents) in self.directories.iter_mut().zip(&all) {
             directory.write(&contents.manifest, &contents.folders)?;
@@ -99,7 +95,7 @@ impl Places {
         // Behind the manifest, by which `cleanup` finds the socket.
         if let Some(socket) = &settings.agent {
             let agent = self.agent.insert(Agent::listen(Path::new(socket))?);
-            agent.hold(keys, &issuance.response.outputs);
+            agent.hold(run.keys, &issuance.response.outputs);
         }
         Ok(all.into_iter().map(|contents| contents.manifest).collect())
     }
@@ -108,11 +104,11 @@ impl Places {
     ///
     /// # Errors
     /// `Kind::Destination`.
-    pub fn renew(&mut self, settings: &Settings, keys: &[OutputKeys], issuance: &Issuance) -> Result<()> {
+    pub fn renew(&mut self, run: Run<'_>, issuance: &Issuance) -> Result<()> {
         if let Some(agent) = &self.agent {
-            agent.hold(keys, &issuance.response.outputs);
+            agent.hold(run.keys, &issuance.response.outputs);
         }
-        let mut all = self.contents(settings, keys, issuance)?;
+        let mut all = self.contents(run, issuance)?;
         if let (Some(_), Some(first)) = (&self.bash_env, all.first_mut()) {
             first.manifest.files.push(destination::BASH_ENV.to_owned());
         }
@@ -122,13 +118,8 @@ impl Places {
         Ok(())
     }
 
-    fn contents(
-        &self,
-        settings: &Settings,
-        keys: &[OutputKeys],
-        issuance: &Issuance,
-    ) -> Result<Vec<Contents>> {
-        let mut all = contents(settings, keys, issuance)?;
+    fn contents(&self, run: Run<'_>, issuance: &Issuance) -> Result<Vec<Contents>> {
+        let mut all = contents(run, issuance)?;
         for (directory, contents) in self.directories.iter().zip(&mut all) {
             contents.manifest.keep_directory = directory.stays();
         }
@@ -173,7 +164,7 @@ impl Places {
     }
 }
 
-fn contents(settings: &Settings, keys: &[OutputKeys], issuance: &Issuance) -> Result<Vec<Contents>> {
+fn contents(Run { settings, keys, .. }: Run<'_>, issuance: &Issuance) -> Result<Vec<Contents>> {
     let mut issued = keys.iter().zip(&issuance.response.outputs);
     let mut all = Vec::new();
     for destination in &settings.destinations {

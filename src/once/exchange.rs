@@ -7,17 +7,15 @@ use std::time::{Duration, Instant};
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 
 use crate::clock::Clock;
-use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::join::prove::{Job, Presented, Storage};
 use crate::join::source::TokenSource;
 use crate::net::{self, Platform, RequestError};
 use crate::once::exchange::check::{Issuance, check};
 use crate::once::exchange::keys::OutputKeys;
-use crate::once::settings::Settings;
+use crate::once::run::Run;
 use crate::once::settings::output::Output;
 use crate::retry::{self, Attempts, Verdict, parse_http_date};
-use crate::terminal::Progress;
 use crate::text::shown_long;
 use crate::wire::{
     ExchangeRequest, ExchangeResponse, OutputRequest, Problem, Proof, SshRequest, TlsRequest, binding,
@@ -38,10 +36,7 @@ const MAX_ANSWER: usize = 1 << 20;
 /// Everything that exchanges of one run share.
 #[derive(Debug)]
 pub struct Exchanger<'a> {
-    settings: &'a Settings,
-    env: &'a Environment,
-    progress: &'a Progress,
-    keys: &'a [OutputKeys],
+    run: Run<'a>,
     client: reqwest::Client,
     platform: Platform,
     clock: Clock,
@@ -54,37 +49,22 @@ pub struct Exchanger<'a> {
     issued: RefCell<Option<String>>,
 }
 
-impl std::fmt::Debug for Settings {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Settings").field("authority", &self.authority).finish_non_exhaustive()
-    }
-}
-
 impl<'a> Exchanger<'a> {
-    /// For these settings and keys, one set of keys for each output.
+    /// For a run.
     ///
     /// # Errors
     /// `Kind::Usage` for a CA file or pin that is no good.
-    pub fn new(
-        settings: &'a Settings,
-        env: &'a Environment,
-        progress: &'a Progress,
-        keys: &'a [OutputKeys],
-    ) -> Result<Self> {
+    pub fn new(run: Run<'a>) -> Result<Self> {
+        let Run { settings, keys, .. } = run;
         let client = net::authority_client(&settings.trust, settings.timeout)?;
         let bound: Vec<_> =
             settings.outputs().zip(keys).map(|(output, keys)| keys.bound(&output.name)).collect();
-        let audience = bound_audience(&settings.authority, &binding(&bound));
-        let (platform, clock) = (Platform::new(), Clock::system());
         Ok(Self {
-            settings,
-            env,
-            progress,
-            keys,
+            run,
             client,
-            platform,
-            clock,
-            audience,
+            platform: Platform::new(),
+            clock: Clock::system(),
+            audience: bound_audience(&settings.authority, &binding(&bound)),
             clock_offset: Cell::new(None),
             handed: Cell::new(None),
             issued: RefCell::new(None),
@@ -102,10 +82,10 @@ impl<'a> Exchanger<'a> {
     /// # Errors
     /// Of every kind that an exchange has: proof, refused, unreachable.
     pub async fn exchange(&self) -> Result<Issuance> {
-        let deadline = Instant::now() + self.settings.timeout;
+        let deadline = Instant::now() + self.run.settings.timeout;
         let Presented { proof, on_accepted } = self.proof(deadline).await?;
         for signature in proof.0.values().filter_map(|value| signature_of(value.expose())) {
-            self.progress.mask(signature);
+            self.run.progress.mask(signature);
         }
         let request = self.request(proof);
         // Not `serde_json::Value`, which would leave copies of the token behind.
@@ -124,38 +104,38 @@ impl<'a> Exchanger<'a> {
             on_accepted.accepted(&issuance.response)?;
         }
         if let Some(warning) = refusal::clock_warning(self.authority_time(), self.clock.now()) {
-            self.progress.warning(&warning);
+            self.run.progress.warning(&warning);
         }
         for warning in &issuance.response.warnings {
-            self.progress.warning(&shown_long(warning));
+            self.run.progress.warning(&shown_long(warning));
         }
         Ok(issuance)
     }
 
     async fn proof(&self, deadline: Instant) -> Result<Presented> {
-        if let Some(source) = &self.settings.source {
-            let token = source.read(self.env, deadline).await?;
+        if let Some(source) = &self.run.settings.source {
+            let token = source.read(self.run.env, deadline).await?;
             self.handed.set(Some(TokenSource::fingerprint(&token)));
             return Ok(Proof::id_token(token).into());
         }
-        let say = |text: &str| self.progress.step(text);
-        let warn = |text: &str| self.progress.warning(text);
+        let say = |text: &str| self.run.progress.step(text);
+        let warn = |text: &str| self.run.progress.warning(text);
         let job = Job {
-            env: self.env,
-            authority: &self.settings.authority,
-            join_token: &self.settings.token,
-            storage: self.settings.storage.folder.as_ref().map(|folder| {
+            env: self.run.env,
+            authority: &self.run.settings.authority,
+            join_token: &self.run.settings.token,
+            storage: self.run.settings.storage.folder.as_ref().map(|folder| {
                 let storage: &dyn Storage = folder;
                 storage
             }),
-            registration_secret: self.settings.storage.secret.as_ref(),
+            registration_secret: self.run.settings.storage.secret.as_ref(),
             audience: &self.audience,
             platform: &self.platform,
             deadline,
             say: &say,
             warn: &warn,
         };
-        let method = self.settings.method;
+        let method = self.run.settings.method;
         let prove = async {
             tokio::time::timeout_at(deadline.into(), (method.prove)(&job)).await.unwrap_or_else(|_| {
                 let error = Error::new(Kind::Unreachable, "time is up")
@@ -184,8 +164,8 @@ impl<'a> Exchanger<'a> {
     /// handed over in a file may still be the one that was used.
     #[must_use]
     pub async fn has_another_proof(&self) -> bool {
-        let Some(source) = &self.settings.source else { return true };
-        let token = source.read(self.env, Instant::now()).await;
+        let Some(source) = &self.run.settings.source else { return true };
+        let token = source.read(self.run.env, Instant::now()).await;
         token.is_ok_and(|token| self.handed.get() != Some(TokenSource::fingerprint(&token)))
     }
 
@@ -193,17 +173,17 @@ impl<'a> Exchanger<'a> {
     /// request itself will tell.
     async fn open_connection(&self, deadline: Instant) {
         let Some(time) = Attempts::until(deadline).next() else { return };
-        let request = self.client.get(format!("{}/healthz", self.settings.authority)).timeout(time);
+        let request = self.client.get(format!("{}/healthz", self.run.settings.authority)).timeout(time);
         match request.send().await {
             // Only a connection whose answer was read is used again.
             Ok(response) => {
                 self.note_clock(response.headers());
                 let _ = net::body(response, MAX_ANSWER).await;
-                self.progress.step(&format!("connected to {}", self.settings.authority));
+                self.run.progress.step(&format!("connected to {}", self.run.settings.authority));
             }
-            Err(error) => self.progress.step(&format!(
+            Err(error) => self.run.progress.step(&format!(
                 "no connection yet to {}: {}",
-                self.settings.authority,
+                self.run.settings.authority,
                 RequestError::from(error)
             )),
         }
@@ -219,11 +199,11 @@ impl<'a> Exchanger<'a> {
             tls: keys.tls.as_ref().map(|key| TlsRequest { csr: key.csr.clone() }),
         };
         ExchangeRequest {
-            token: self.settings.token.clone(),
-            join_method: self.settings.method.name.to_owned(),
+            token: self.run.settings.token.clone(),
+            join_method: self.run.settings.method.name.to_owned(),
             proof,
-            ttl_seconds: self.settings.ttl_seconds,
-            outputs: self.settings.outputs().zip(self.keys).map(output).collect(),
+            ttl_seconds: self.run.settings.ttl_seconds,
+            outputs: self.run.settings.outputs().zip(self.run.keys).map(output).collect(),
         }
     }
 
@@ -233,15 +213,20 @@ impl<'a> Exchanger<'a> {
         while let Some(time) = attempts.next() {
             let (error, verdict) = match self.attempt(body, time).await {
                 Ok(response) => {
-                    let asked: Vec<_> =
-                        self.settings.outputs().map(|output| output.name.as_str()).zip(self.keys).collect();
+                    let asked: Vec<_> = self
+                        .run
+                        .settings
+                        .outputs()
+                        .map(|output| output.name.as_str())
+                        .zip(self.run.keys)
+                        .collect();
                     return check(response, &asked);
                 }
                 Err(failed) => failed,
             };
             let Verdict::Again(at_least) = verdict else { return Err(error) };
             let Some(pause) = attempts.pause(at_least) else { return Err(error) };
-            self.progress.line(&format!("{error}; trying again in {:.1} s", pause.as_secs_f64()));
+            self.run.progress.line(&format!("{error}; trying again in {:.1} s", pause.as_secs_f64()));
             last = Some(error);
             tokio::time::sleep(pause).await;
         }
@@ -249,10 +234,10 @@ impl<'a> Exchanger<'a> {
     }
 
     async fn attempt(&self, body: &[u8], time: Duration) -> Result<ExchangeResponse, (Error, Verdict)> {
-        self.progress.step(&format!("asking {} for certificates", self.settings.authority));
+        self.run.progress.step(&format!("asking {} for certificates", self.run.settings.authority));
         let request = self
             .client
-            .post(format!("{}/v1/exchange", self.settings.authority))
+            .post(format!("{}/v1/exchange", self.run.settings.authority))
             .header("Content-Type", "application/json")
             .body(body.to_vec())
             .timeout(time);
@@ -276,27 +261,30 @@ impl<'a> Exchanger<'a> {
                 let said = words.map_or_else(String::new, |words| format!(": {words}"));
                 Error::new(
                     Kind::Unreachable,
-                    format!("the authority {} answers with status {status}{said}", self.settings.authority),
+                    format!(
+                        "the authority {} answers with status {status}{said}",
+                        self.run.settings.authority
+                    ),
                 )
                 .hint("it may be busy or in trouble: see its log and GET /readyz, or run the job again")
             }
             Verdict::Final => refusal::refused(&refusal::Refusal {
-                authority: &self.settings.authority,
+                authority: &self.run.settings.authority,
                 status,
                 problem: problem.as_ref(),
                 date: self.authority_time(),
                 now: self.clock.now(),
-                audience: self.settings.source.is_none().then_some(self.audience.as_str()),
-                one_token: !self.settings.by_hand
-                    && self.settings.source.as_ref().is_some_and(|source| source.renews().is_err()),
-                telling: self.settings.method.telling,
+                audience: self.run.settings.source.is_none().then_some(self.audience.as_str()),
+                one_token: !self.run.settings.by_hand
+                    && self.run.settings.source.as_ref().is_some_and(|source| source.renews().is_err()),
+                telling: self.run.settings.method.telling,
             }),
         };
         Err((error, verdict))
     }
 
     fn unreachable(&self, why: &RequestError) -> Error {
-        net::unreachable(&self.settings.authority, why, &self.settings.trust, self.clock.now())
+        net::unreachable(&self.run.settings.authority, why, &self.run.settings.trust, self.clock.now())
     }
 
     fn note_clock(&self, headers: &HeaderMap) {

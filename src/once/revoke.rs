@@ -20,11 +20,15 @@ use crate::jws;
 use crate::net::{self, AuthorityTrust, RequestError};
 use crate::once::exchange::keys::OutputKeys;
 use crate::once::exchange::refusal;
+use crate::once::run::Run;
 use crate::pem;
 use crate::random;
 use crate::secret::Secret;
 use crate::terminal::Progress;
 use crate::wire::{OutputResponse, Problem, RevokeRequest};
+
+/// How long all revocations of a run together may take.
+pub const REVOKE_TIME: Duration = Duration::from_secs(5);
 
 /// How long an assertion holds, in seconds; the authority takes no more than 60.
 const LIFETIME: i64 = 60;
@@ -186,6 +190,11 @@ pub async fn revoke_all(
     if let Some(error) = failed {
         progress.warning(&format!("{NOT_REVOKED}: {error}"));
     }
+}
+
+/// The same for issuances of this run, over a connection that is there already.
+pub async fn revoke_own(issued: &[Revocable], client: &reqwest::Client, run: Run<'_>) {
+    revoke_all(issued, client, &run.settings.authority, run.progress, REVOKE_TIME).await;
 }
 
 /// What is said where a revocation fails.

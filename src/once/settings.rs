@@ -65,6 +65,12 @@ pub struct Settings {
     pub command: Vec<OsString>,
 }
 
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings").field("authority", &self.authority).finish_non_exhaustive()
+    }
+}
+
 impl Settings {
     /// Joins and checks them; a flag beats the environment, which beats the file.
     ///

@@ -3,7 +3,6 @@
 use serde_json::{Map, Value};
 
 use super::output::{self, OutputKind};
-use super::request::PolicyRequest;
 use super::resources::{Bot, JoinToken, Policy, Role, needs_mfa};
 use crate::denial::{Denial, Reason};
 use crate::join::verify::Identity;
@@ -18,6 +17,15 @@ mod select;
 
 use grant::{Grant, OutputGrant, Preview};
 use merge::{Merged, Warnings};
+
+/// What a job asks a policy for.
+#[derive(Clone, Copy, Debug)]
+pub struct PolicyRequest<'a> {
+    /// The outputs.
+    pub outputs: &'a [OutputRequest],
+    /// How long the certificates should live, in seconds.
+    pub ttl_seconds: i64,
+}
 
 /// Decides over a job that has proved who it is.
 pub(super) fn decide(
