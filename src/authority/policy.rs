@@ -30,7 +30,7 @@ pub use decide::PolicyRequest;
 pub use decide::grant::{Grant, OutputGrant, Preview, SshGrant, TlsGrant};
 pub use decide::matching::{RuleTrial, Trial};
 pub use lints::{Finding, LINTS, Lint, Report};
-pub use output::{MAX_OUTPUTS, OUTPUTS, OutputKind};
+pub use output::{MAX_OUTPUTS, OUTPUTS, OutputPolicy};
 pub use read::Source;
 pub use resources::{JoinToken, Origin, Policy};
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::output::{self, OutputKind};
+use super::output::{self, OutputPolicy};
 use super::resources::{Bot, JoinToken, Policy, Role, needs_mfa};
 use crate::denial::{Denial, Reason};
 use crate::join::verify::Identity;
@@ -84,16 +84,16 @@ fn ttl(asked: i64) -> Result<u64, Denial> {
 }
 
 fn grant_output(
-    kind: &'static OutputKind,
+    policy: &'static OutputPolicy,
     mut merged: Merged<'_, '_>,
     ttl: u64,
 ) -> Result<OutputGrant, Denial> {
-    let (ssh, tls) = (kind.grant)(&mut merged)?;
-    let options = merged.request.options.iter().filter(|(name, _)| kind.recorded.contains(&name.as_str()));
+    let (ssh, tls) = (policy.grant)(&mut merged)?;
+    let options = merged.request.options.iter().filter(|(name, _)| policy.recorded.contains(&name.as_str()));
     Ok(OutputGrant {
         options: options.map(|(name, value)| (name.clone(), value.clone())).collect(),
         name: merged.request.name.clone(),
-        kind: kind.name,
+        kind: policy.declaration.name,
         roles: merged.roles.iter().map(|role| role.name.clone()).collect(),
         ttl: merged.ttl(ttl),
         ssh,

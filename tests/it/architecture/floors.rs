@@ -53,16 +53,20 @@ cli:
 destination: error folder output pem text wire
 once::settings: cli destination document environment error folder join::detect join::find join::method
     join::names join::prove join::source net output random secret terminal text wire
+once::exchange::keys: error output pem random wire
+# What every stage is given.
+once::run: environment once::exchange::keys once::settings terminal
 once::exchange: clock denial destination environment error join::method join::prove join::source net
-    once::settings output pem random retry secret terminal text wire
-once::revoke: clock destination environment error jws net once::exchange pem random secret terminal
-    wire
-once::delivery: destination environment error folder join::method net once::exchange once::revoke
-    once::settings output random text wire
+    once::exchange::keys once::run once::settings output pem retry secret terminal text wire
+once::revoke: clock destination environment error jws net once::exchange once::exchange::keys
+    once::run once::settings pem random secret terminal wire
+once::delivery: destination environment error folder join::method net once::exchange
+    once::exchange::keys once::revoke once::run once::settings output random text wire
 once::command: clock destination environment error folder join::method join::source once::delivery
-    once::exchange once::revoke once::settings random retry rfc4251 terminal text wire
+    once::exchange once::exchange::keys once::revoke once::run once::settings random retry rfc4251
+    terminal text wire
 once: cli destination environment error join::method net once::command once::delivery once::exchange
-    once::revoke once::settings output runtime terminal text wire
+    once::exchange::keys once::revoke once::run once::settings output runtime terminal text wire
 
 # a server's side: it knows the authority by its API alone
 host: clock destination::known_hosts error folder krl net pem principal text wire
@@ -72,8 +76,8 @@ authority::limits:
 authority::store: clock error folder join::instance join::verify random
 # Of the store, only the proof that something is recorded.
 authority::keys: authority::store::Recorded clock error folder pem random wire
-authority::policy: denial document error join::find join::method join::METHODS join::names join::rules
-    join::verify principal text wire
+authority::policy: denial document error join::find join::method join::METHODS join::names
+    join::rules join::verify output principal text wire
 authority::config: authority::policy document error folder net
 # A grant, and nothing else of the policy or of who the job is; of the store what is recorded.
 authority::issue: authority::keys authority::policy::decide::grant authority::store::CertificateKind

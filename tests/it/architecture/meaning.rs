@@ -140,6 +140,10 @@ impl Meaning {
             return vec![Target::Outside(path.join("::"))];
         }
         for segment in rest {
+            // A function may have a module's name, and leads nowhere.
+            if found.iter().any(|target| matches!(target, Target::Module(_))) {
+                found.retain(|target| !matches!(target, Target::Item(..)));
+            }
             let step = |target: Target| match target {
                 Target::Module(module) if segment == "super" => vec![Target::Module(parent(&module))],
                 Target::Module(module) => {
