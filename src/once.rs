@@ -37,7 +37,7 @@ use settings::Settings;
 ///
 /// # Errors
 /// Of every kind; nothing is left of the destination then.
-pub(crate) fn run(settings: &Settings, env: &Environment, progress: &Progress) -> Result<ExitCode> {
+pub(crate) fn execute(settings: &Settings, env: &Environment, progress: &Progress) -> Result<ExitCode> {
     keep_out_of_core_dumps();
     if let Some(program) = settings.command.first()
         && let Err(error) = command::find(program, env)

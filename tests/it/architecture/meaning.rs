@@ -73,7 +73,11 @@ impl Meaning {
     fn follow(&self, from: &str, path: &Written, member: &str) -> Vec<Named> {
         let is_reached = !member.is_empty();
         let mut through = BTreeSet::new();
-        let targets = self.resolve(from, path, &mut through, DEPTH);
+        let mut targets = self.resolve(from, path, &mut through, DEPTH);
+        // A function of a module's name; what is in the module is named by a path of its own.
+        if targets.iter().any(|target| matches!(target, Target::Item(..))) {
+            targets.retain(|target| !matches!(target, Target::Module(_)));
+        }
         let written = path.join("::") + member;
         let mut found: Vec<Named> = Vec::new();
         for target in targets {

@@ -1,7 +1,7 @@
 //! Join tokens: how jobs of one kind prove who they are, and which bot they become.
 
 use super::origin::Origin;
-use crate::join::Method;
+use crate::join::method::Method;
 use crate::join::verify::Verifier;
 
 /// A join token.
