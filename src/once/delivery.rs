@@ -2,11 +2,9 @@
 
 use std::path::Path;
 
-use ssh_key::certificate::CertType;
-
 use crate::destination::directory::Directory;
 use crate::destination::manifest::{self, Manifest};
-use crate::destination::material::{File, HostMaterial, Material, SshMaterial, TlsMaterial, WrittenOutput};
+use crate::destination::material::{File, Material, SshMaterial, TlsMaterial, WrittenOutput};
 use crate::destination::{self, AGENT_SOCKET, wipe};
 use crate::error::{Error, Result};
 use crate::once::delivery::agent::Agent;
@@ -49,7 +47,7 @@ impl OpenDestinations {
     /// once; not one that another destination still holds.
     pub(crate) fn replaced(&self) -> Vec<(Manifest, Revocable)> {
         let mut all: Vec<(Manifest, Revocable)> = Vec::new();
-        for found in self.directories.iter().filter_map(|directory| directory.earlier().ok().flatten()) {
+        for found in self.directories.iter().filter_map(Directory::earlier) {
             let id = &found.manifest.issuance_id;
             let is_ours = |path: &Path| self.directories.iter().any(|directory| directory.path() == path);
             let is_held = |path: &Path| {
@@ -61,7 +59,7 @@ impl OpenDestinations {
             if known || elsewhere.any(|path| !is_ours(path) && is_held(path)) {
                 continue;
             }
-            let revocable = Revocable::of_destination(&found);
+            let revocable = Revocable::of_destination(found);
             all.extend(revocable.map(|revocable| (found.manifest.clone(), revocable)));
         }
         all
@@ -201,21 +199,19 @@ fn files(
     trust: &Trust,
 ) -> Result<Vec<File>> {
     let private = keys.ssh.as_ref().map_or(Ok(None), SshKey::openssh)?;
-    let private = private.as_ref().map(|key| key.as_str());
     let tls_key = keys.tls.as_ref().map(TlsKey::pem);
     let ssh = keys.ssh.as_ref().zip(answer.ssh_certificate.as_deref());
-    let of_type = |wanted| ssh.filter(|_| keys.ssh_type == wanted);
     (output.kind.files)(&Material {
         folder,
-        ssh: of_type(CertType::User).and_then(|(key, certificate)| {
-            Some(SshMaterial { private_key: private?, public_key: &key.public_line, certificate })
+        ssh: ssh.map(|(key, certificate)| SshMaterial {
+            private_key: private.as_ref().map(|key| key.as_str()),
+            public_key: &key.public_line,
+            certificate,
         }),
         tls: tls_key
             .as_ref()
             .zip(answer.tls_certificate_chain.as_deref())
             .map(|(key, chain)| TlsMaterial { private_key: key, chain }),
-        host: of_type(CertType::Host)
-            .map(|(_, certificate)| HostMaterial { private_key: private, certificate }),
         options: &output.options,
         files: &output.files,
         subject: answer.principals.first().map(String::as_str),
