@@ -55,9 +55,6 @@ impl Authority {
     }
 
     /// From its parts, as [`Authority::open`] puts them together.
-    ///
-    /// # Errors
-    /// Where the issuers' CA file cannot be read.
     pub fn assemble(
         config: config::Config,
         keys: keys::CaKeys,
@@ -80,29 +77,21 @@ impl Authority {
     }
 
     /// The configuration.
-    #[must_use]
     pub fn config(&self) -> &config::Config {
         &self.config
     }
 
     /// The policy as it is now.
-    #[must_use]
     pub fn policy(&self) -> Arc<policy::Policy> {
         Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What was revoked, as servers read it.
-    ///
-    /// # Errors
-    /// Where the store cannot be read.
     pub async fn revocation_lists(&self) -> Result<Arc<revocation::Lists>> {
         self.lists.lists(self.store.as_ref(), &self.keys, self.clock.now()).await
     }
 
     /// Reads the policy anew; the old one stays where that fails.
-    ///
-    /// # Errors
-    /// Every mistake of the new one.
     pub fn reload_policy(&self) -> Result<()> {
         let policy = self.config.load_policy().map_err(all_mistakes)?;
         *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);

@@ -15,9 +15,6 @@ pub mod inspect;
 pub mod once;
 
 /// Runs a command.
-///
-/// # Errors
-/// Whatever ended it.
 pub fn run(cli: Cli, env: &Environment) -> Result<ExitCode> {
     match cli.command {
         Command::Once(args) => once::run(args, env),

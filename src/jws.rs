@@ -26,18 +26,12 @@ pub(crate) fn install() {
 }
 
 /// Signs a compact JWS (RFC 7515) with ES256; the key is PKCS#8 in DER.
-///
-/// # Errors
-/// `Kind::Internal` where the key is not one of P-256.
 pub fn sign_es256(pkcs8: &[u8], mut header: Header, claims: &impl Serialize) -> Result<Secret> {
     header.alg = Algorithm::ES256;
     sign(&header, claims, &EncodingKey::from_ec_der(pkcs8))
 }
 
 /// Signs a compact JWS with EdDSA (RFC 8037); the key is an Ed25519 seed of 32 bytes.
-///
-/// # Errors
-/// `Kind::Internal` where the key is not one.
 pub fn sign_eddsa(seed: &[u8], mut header: Header, claims: &impl Serialize) -> Result<Secret> {
     header.alg = Algorithm::EdDSA;
     sign(&header, claims, &EncodingKey::from_ed_der(seed))
@@ -48,7 +42,6 @@ fn sign(header: &Header, claims: &impl Serialize, key: &EncodingKey) -> Result<S
 }
 
 /// Whether `signature` (base64url) is that of `message` by the key.
-#[must_use]
 pub fn verify(signature: &str, message: &[u8], key: &DecodingKey, algorithm: Algorithm) -> bool {
     matches!(jsonwebtoken::crypto::verify(signature, message, key, algorithm), Ok(true))
 }

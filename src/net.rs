@@ -27,9 +27,6 @@ pub fn install_crypto() {
 }
 
 /// The value of a `--timeout`.
-///
-/// # Errors
-/// `Kind::Usage`.
 pub fn timeout(text: &str) -> Result<Duration> {
     // Beyond a day, sums of it with the clock might not hold.
     match parse_duration(text) {

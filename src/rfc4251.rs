@@ -10,13 +10,11 @@ pub struct Reader<'b>(&'b [u8]);
 
 impl<'b> Reader<'b> {
     /// Over these bytes.
-    #[must_use]
     pub fn new(bytes: &'b [u8]) -> Self {
         Self(bytes)
     }
 
     /// Whether nothing is left.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -94,7 +94,6 @@ impl Refusals {
 }
 
 /// An IPv6 customer has a whole /64.
-#[must_use]
 pub fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => {

@@ -22,7 +22,6 @@ const CRL_VALID: i64 = 24 * 3600;
 /// The SSH certificates of the list as a KRL of the moment `now`, in seconds
 /// since 1970. Revoked for each of the CAs: which of them signed is not
 /// recorded, and no serial is used twice.
-#[must_use]
 pub fn ssh_krl(ca_blobs: &[Vec<u8>], list: &RevocationList, now: i64) -> Vec<u8> {
     let serials = of_kind(list, CertificateKind::Ssh).map(|revoked| revoked.serial).collect();
     krl::write(list.number, u64::try_from(now).unwrap_or(0), ca_blobs, serials)
@@ -30,7 +29,6 @@ pub fn ssh_krl(ca_blobs: &[Vec<u8>], list: &RevocationList, now: i64) -> Vec<u8>
 
 /// The X.509 certificates of the list as a CRL, which their CA is to sign, of
 /// the moment `now` and good for `valid_for` seconds.
-#[must_use]
 pub fn tls_crl(list: &RevocationList, now: i64, valid_for: i64) -> CertificateRevocationListParams {
     let revoked_certs = of_kind(list, CertificateKind::Tls)
         .map(|revoked| RevokedCertParams {
@@ -84,9 +82,6 @@ struct Cached {
 
 impl ListCache {
     /// The lists as of `now`.
-    ///
-    /// # Errors
-    /// Where the store cannot be read.
     pub async fn lists(&self, store: &dyn Store, keys: &CaKeys, now: i64) -> Result<Arc<Lists>> {
         let generation = {
             let cached = self.cached();

@@ -53,9 +53,6 @@ fn log_lints(authority: &Authority) {
 }
 
 /// Serves until SIGTERM or SIGINT, then lets what is under way end.
-///
-/// # Errors
-/// Where it cannot listen, or has no usable certificate.
 pub async fn serve(authority: Arc<Authority>, listen: SocketAddr) -> Result<()> {
     raise_descriptor_limit();
     let certificate = tls::certificate(&authority).await?;

@@ -105,9 +105,6 @@ fn provider() -> CryptoProvider {
 
 /// TLS 1.2 and 1.3 with that certificate. Nothing is kept between connections:
 /// a job comes once.
-///
-/// # Errors
-/// Never in practice.
 pub fn server_config(certificate: Certificate) -> Result<(ServerConfig, Arc<Served>)> {
     let served = Arc::new(Served { key: RwLock::new(Arc::new(certificate.key)) });
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))

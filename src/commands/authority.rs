@@ -21,9 +21,6 @@ mod sign_server;
 mod token;
 
 /// Runs a command of the operator.
-///
-/// # Errors
-/// Whatever ended it.
 pub fn run(command: Command, env: &Environment) -> Result<ExitCode> {
     match command {
         Command::Check(args) => return check::run(&args, env),

@@ -10,9 +10,6 @@ use crate::error::{Context as _, Kind, Result};
 use crate::terminal::print;
 
 /// Writes the man pages, or prints the completions.
-///
-/// # Errors
-/// Where the folder cannot be written.
 pub fn run(what: &Generate) -> Result<ExitCode> {
     let mut command = Cli::command();
     match what {

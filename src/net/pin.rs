@@ -29,9 +29,6 @@ pub(super) fn parse(pin: &str) -> Result<[u8; 32]> {
 }
 
 /// `sha256:HEX` of a certificate's SubjectPublicKeyInfo.
-///
-/// # Errors
-/// Where it is not a certificate.
 pub fn pin_of(certificate: &[u8]) -> Result<String> {
     let hash = spki_hash(certificate).ok_or_else(|| Error::internal("not a certificate"))?;
     Ok(format!("sha256:{}", hex(&hash)))

@@ -8,9 +8,6 @@ use crate::net;
 use crate::terminal::print;
 
 /// Prints it.
-///
-/// # Errors
-/// Where the configuration or the CA keys cannot be read.
 pub(super) fn run(args: &Export) -> Result<()> {
     let config = config::Config::load(&args.data.data_dir)?;
     let keys = keys::file::load(&config.keys)?;

@@ -14,9 +14,6 @@ use crate::terminal::print;
 use crate::text::shown;
 
 /// Prints them, in the order of their registration.
-///
-/// # Errors
-/// Where the store cannot be read.
 pub(super) fn run(args: &Instances) -> Result<()> {
     let config = Config::load(&args.data.data_dir)?;
     let store = Sqlite::open(&config.store)?;

@@ -8,9 +8,6 @@ use crate::clock::Clock;
 use crate::error::{Context as _, Kind, Result};
 
 /// Serves until it is told to stop.
-///
-/// # Errors
-/// Where it cannot begin.
 pub(super) fn run(args: &Serve) -> Result<()> {
     let authority = Arc::new(Authority::open(&args.data.data_dir, Clock::system())?);
     let listen = args.listen.unwrap_or(authority.config().listen);
