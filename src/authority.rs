@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::clock::Clock;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::join::issuers::Issuers;
 use crate::net;
 
@@ -50,7 +50,7 @@ impl Authority {
         let config = config::Config::load(data_dir)?;
         let keys = keys::file::load(&config.keys)?;
         let store = Box::new(store::sqlite::Sqlite::open(&config.store)?);
-        let policy = config.load_policy().map_err(all_mistakes)?;
+        let policy = config.load_policy()?;
         Self::assemble(config, keys, store, policy, clock)
     }
 
@@ -93,15 +93,8 @@ impl Authority {
 
     /// Reads the policy anew; the old one stays where that fails.
     pub fn reload_policy(&self) -> Result<()> {
-        let policy = self.config.load_policy().map_err(all_mistakes)?;
+        let policy = self.config.load_policy()?;
         *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
         Ok(())
     }
-}
-
-/// Several mistakes as one error: the first in full, the others as hints.
-pub(crate) fn all_mistakes(mistakes: Vec<Error>) -> Error {
-    let mut mistakes = mistakes.into_iter();
-    let first = mistakes.next().unwrap_or_else(|| Error::internal("a policy was refused without a reason"));
-    mistakes.fold(first, |all, mistake| all.hint(format!("also: {mistake}")))
 }

@@ -170,7 +170,7 @@ pub struct RevokeRequest {
 const PROBLEM_TYPE: &str = "urn:machine-id:";
 
 /// An error's body: `application/problem+json` (RFC 9457).
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Problem {
     /// `urn:machine-id:` and the kind of problem.
     #[serde(rename = "type")]
@@ -194,21 +194,16 @@ pub struct Problem {
     /// The authority's clock (RFC 3339), where time was what failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority_time: Option<String>,
+    /// After how many seconds to ask again: the header `Retry-After`.
+    #[serde(skip)]
+    pub retry_after: Option<u64>,
 }
 
 impl Problem {
     /// A problem of that kind, with nothing beside it.
     pub fn new(kind: &str, status: u16, title: &str) -> Self {
-        Self {
-            kind: format!("{PROBLEM_TYPE}{kind}"),
-            title: title.to_owned(),
-            status,
-            detail: String::new(),
-            hint: String::new(),
-            denial_id: None,
-            claims: None,
-            authority_time: None,
-        }
+        let kind = format!("{PROBLEM_TYPE}{kind}");
+        Self { kind, title: title.to_owned(), status, ..Self::default() }
     }
 
     /// Whether it is of that kind.

@@ -92,9 +92,16 @@ impl Config {
 
     /// Reads and parses the policy. A folder's `*.yaml` and `*.yml` files are
     /// read in the order of their names; hidden ones are passed over.
-    pub fn load_policy(&self) -> Result<Policy, Vec<Error>> {
-        let sources = policy_sources(&self.policy, Trust::Operators).map_err(|error| vec![error])?;
-        Policy::parse(&sources)
+    ///
+    /// # Errors
+    /// The first mistake in full, the others as hints.
+    pub fn load_policy(&self) -> Result<Policy> {
+        Policy::parse(&policy_sources(&self.policy, Trust::Operators)?).map_err(|mistakes| {
+            let mut mistakes = mistakes.into_iter();
+            let first =
+                mistakes.next().unwrap_or_else(|| Error::internal("a policy was refused without a reason"));
+            mistakes.fold(first, |all, mistake| all.hint(format!("also: {mistake}")))
+        })
     }
 
     /// The files of a TLS certificate that is not our own.

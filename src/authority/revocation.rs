@@ -2,10 +2,11 @@
 //! revocation list (`PROTOCOL.krl` of OpenSSH) for `RevokedKeys`, and the
 //! X.509 list (RFC 5280, section 5) for TLS servers.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, SerialNumber, date_time_ymd};
+use tokio::sync::Mutex;
 
 use super::keys::CaKeys;
 use super::store::{CertificateKind, RevocationList, RevokedCertificate, Store};
@@ -71,48 +72,26 @@ pub struct Lists {
 
 /// Keeps the lists for a moment: anybody may ask for them.
 #[derive(Debug, Default)]
-pub struct ListCache(Mutex<Cached>);
-
-#[derive(Debug, Default)]
-struct Cached {
-    built: Option<Arc<Lists>>,
-    /// Grows with each revocation, so that lists read before one are not kept after it.
-    generation: u64,
-}
+pub struct ListCache(Mutex<Option<Arc<Lists>>>);
 
 impl ListCache {
     /// The lists as of `now`.
     pub async fn lists(&self, store: &dyn Store, keys: &CaKeys, now: i64) -> Result<Arc<Lists>> {
-        let generation = {
-            let cached = self.cached();
-            if let Some(built) = cached.built.as_ref().filter(|built| built.since.elapsed() < LIST_AGE) {
-                return Ok(Arc::clone(built));
-            }
-            cached.generation
-        };
+        // Held while they are built, so that lists read before a revocation are not kept after it.
+        let mut cached = self.0.lock().await;
+        if let Some(built) = cached.as_ref().filter(|built| built.since.elapsed() < LIST_AGE) {
+            return Ok(Arc::clone(built));
+        }
         let since = Instant::now();
         let list = store.revoked(now).await?;
-        let built = Arc::new(Lists {
-            krl: ssh_krl(&keys.ssh_blobs()?, &list, now),
-            crl: keys.sign_crl(&tls_crl(&list, now, CRL_VALID))?,
-            since,
-        });
-        let mut cached = self.cached();
-        if cached.generation == generation {
-            cached.built = Some(Arc::clone(&built));
-        }
-        Ok(built)
+        let krl = ssh_krl(&keys.ssh_blobs()?, &list, now);
+        let crl = keys.sign_crl(&tls_crl(&list, now, CRL_VALID))?;
+        Ok(Arc::clone(cached.insert(Arc::new(Lists { krl, crl, since }))))
     }
 
     /// To be called when something was revoked.
-    pub(super) fn forget(&self) {
-        let mut cached = self.cached();
-        cached.built = None;
-        cached.generation += 1;
-    }
-
-    fn cached(&self) -> MutexGuard<'_, Cached> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) async fn forget(&self) {
+        *self.0.lock().await = None;
     }
 }
 

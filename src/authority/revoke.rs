@@ -89,7 +89,7 @@ pub async fn revoke(authority: &Authority, request: &RevokeRequest, peer: IpAddr
     };
     match authority.store.revoke(entry).await? {
         Revoked::Now => {
-            authority.lists.forget();
+            authority.lists.forget().await;
             Ok(())
         }
         Revoked::Before => Ok(()),

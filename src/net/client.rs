@@ -54,7 +54,7 @@ pub fn issuer_client(extra: Option<&PathBuf>) -> Result<reqwest::Client> {
     }
     if roots.is_empty() {
         // Nothing can be verified, which each fetch will say.
-        return client_of(Arc::new(Pinned::new([0; 32])));
+        return client_of(Arc::new(Pinned::new(String::new())));
     }
     client(roots)
 }
@@ -66,7 +66,7 @@ const MACHINE_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// cloud's metadata service: no proxy is asked for them, whatever the
 /// environment says, and no server is trusted over TLS.
 pub fn machine_client() -> Result<reqwest::Client> {
-    build(builder(Arc::new(Pinned::new([0; 32]))).no_proxy().connect_timeout(MACHINE_CONNECT_TIMEOUT))
+    build(builder(Arc::new(Pinned::new(String::new()))).no_proxy().connect_timeout(MACHINE_CONNECT_TIMEOUT))
 }
 
 pub(super) fn client(roots: RootCertStore) -> Result<reqwest::Client> {
