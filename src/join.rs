@@ -5,6 +5,8 @@
 //! The registry [`METHODS`] is all that names them; nothing here knows the
 //! client or the authority.
 
+use method::Method;
+
 use crate::environment::Environment;
 
 mod any_issuer;
@@ -32,8 +34,6 @@ mod terraform_cloud;
 mod token;
 pub mod verify;
 
-pub use method::Method;
-
 /// Every join method. A new one is a file and a line here. The first that an
 /// environment is of is taken: a CI system's job in a pod is that CI system's.
 pub static METHODS: &[&Method] = &[
@@ -53,7 +53,7 @@ pub static METHODS: &[&Method] = &[
 
 /// The method of that name.
 #[must_use]
-pub fn method(name: &str) -> Option<&'static Method> {
+pub fn find(name: &str) -> Option<&'static Method> {
     METHODS.iter().copied().find(|method| method.name == name)
 }
 

@@ -220,7 +220,7 @@ fn join_token<'p>(policy: &'p Policy, request: &ExchangeRequest) -> Result<&'p J
         None => Denial::new(Reason::TokenUnknown, "no join token of that name"),
     };
     // Garbage is told so whether there is such a join token or not.
-    if let Some(method) = join::method(&request.join_method) {
+    if let Some(method) = join::find(&request.join_method) {
         (method.unverified)(&request.proof)?;
     }
     Err(denial)
@@ -262,7 +262,7 @@ async fn refuse(
     }
     // A refusal before the proof was read says the same as one after it.
     if denial.claims.is_none()
-        && let Some(method) = join::method(&request.join_method)
+        && let Some(method) = join::find(&request.join_method)
     {
         denial.claims = (method.unverified)(&request.proof).map_or_else(|no| no.claims, Some);
     }

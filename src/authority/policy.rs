@@ -21,20 +21,18 @@ mod decide;
 mod lints;
 mod output;
 mod read;
-mod request;
 mod resources;
-mod source;
 
 #[cfg(test)]
 mod tests;
 
+pub use decide::PolicyRequest;
 pub use decide::grant::{Grant, OutputGrant, Preview, SshGrant, TlsGrant};
 pub use decide::matching::{RuleTrial, Trial};
 pub use lints::{Finding, LINTS, Lint, Report};
-pub use output::{MAX_OUTPUTS, OUTPUTS, OutputKind};
-pub use request::PolicyRequest;
+pub use output::{MAX_OUTPUTS, OUTPUTS, OutputPolicy};
+pub use read::Source;
 pub use resources::{JoinToken, Origin, Policy};
-pub use source::Source;
 
 impl Policy {
     /// Reads policy files: every document of each is one resource.

@@ -13,7 +13,7 @@ use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::folder::absolute;
 use crate::join::source::TokenSource;
-use crate::join::{self, Method};
+use crate::join::{self, method::Method};
 use crate::net::{AuthorityTrust, authority_url, timeout};
 use crate::once::settings::config_file::ConfigFile;
 use crate::once::settings::destinations::{CommonDestination, Destination, destinations};
@@ -149,7 +149,7 @@ fn method(name: Option<&str>, env: &Environment) -> Result<&'static Method> {
             ))
         });
     };
-    join::method(name).ok_or_else(|| unknown("join method", name, &known))
+    join::find(name).ok_or_else(|| unknown("join method", name, &known))
 }
 
 /// A token that the user says where to find.

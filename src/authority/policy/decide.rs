@@ -2,8 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::output::{self, OutputKind};
-use super::request::PolicyRequest;
+use super::output::{self, OutputPolicy};
 use super::resources::{Bot, JoinToken, Policy, Role, needs_mfa};
 use crate::denial::{Denial, Reason};
 use crate::join::verify::Identity;
@@ -18,6 +17,15 @@ mod select;
 
 use grant::{Grant, OutputGrant, Preview};
 use merge::{Merged, Warnings};
+
+/// What a job asks a policy for.
+#[derive(Clone, Copy, Debug)]
+pub struct PolicyRequest<'a> {
+    /// The outputs.
+    pub outputs: &'a [OutputRequest],
+    /// How long the certificates should live, in seconds.
+    pub ttl_seconds: i64,
+}
 
 /// Decides over a job that has proved who it is.
 pub(super) fn decide(
@@ -76,16 +84,16 @@ fn ttl(asked: i64) -> Result<u64, Denial> {
 }
 
 fn grant_output(
-    kind: &'static OutputKind,
+    policy: &'static OutputPolicy,
     mut merged: Merged<'_, '_>,
     ttl: u64,
 ) -> Result<OutputGrant, Denial> {
-    let (ssh, tls) = (kind.grant)(&mut merged)?;
-    let options = merged.request.options.iter().filter(|(name, _)| kind.recorded.contains(&name.as_str()));
+    let (ssh, tls) = (policy.grant)(&mut merged)?;
+    let options = merged.request.options.iter().filter(|(name, _)| policy.recorded.contains(&name.as_str()));
     Ok(OutputGrant {
         options: options.map(|(name, value)| (name.clone(), value.clone())).collect(),
         name: merged.request.name.clone(),
-        kind: kind.name,
+        kind: policy.declaration.name,
         roles: merged.roles.iter().map(|role| role.name.clone()).collect(),
         ttl: merged.ttl(ttl),
         ssh,

@@ -1,24 +1,31 @@
-//! The types of output: what each wants of a request, and what its roles become in it.
+//! The authority's half of each type of output: what its roles become.
 //!
 //! A type is one file here and one line in [`OUTPUTS`].
 
 use crate::denial::{Denial, Reason};
+use crate::output::{self as declared, OutputOption};
 use crate::text::shown;
 use crate::wire::{OutputRequest, is_name};
 
 mod application;
 mod database;
 mod identity;
-mod kind;
 mod kubernetes;
+mod output_policy;
 mod ssh;
 mod ssh_host;
 
-pub use kind::OutputKind;
+pub use output_policy::OutputPolicy;
 
-/// Every type of output. A new one is a file and a line here.
-pub static OUTPUTS: &[&OutputKind] =
-    &[&identity::KIND, &ssh::KIND, &application::KIND, &database::KIND, &kubernetes::KIND, &ssh_host::KIND];
+/// Every type of output, in the order of [`crate::output::TYPES`]. A new one is a file and a line here.
+pub static OUTPUTS: &[&OutputPolicy] = &[
+    &identity::POLICY,
+    &ssh::POLICY,
+    &application::POLICY,
+    &database::POLICY,
+    &kubernetes::POLICY,
+    &ssh_host::POLICY,
+];
 
 /// The most outputs that one request can ask for.
 pub const MAX_OUTPUTS: usize = 16;
@@ -26,7 +33,7 @@ pub const MAX_OUTPUTS: usize = 16;
 const MAX_OPTION: usize = 16 << 10;
 
 /// Checks the outputs of a request against their types, and finds these.
-pub(super) fn check(outputs: &[OutputRequest]) -> Result<Vec<&'static OutputKind>, Denial> {
+pub(super) fn check(outputs: &[OutputRequest]) -> Result<Vec<&'static OutputPolicy>, Denial> {
     let invalid = |told: String| Err(Denial::open(Reason::OutputInvalid, told));
     if outputs.is_empty() {
         return invalid("no output is asked for".to_owned());
@@ -34,7 +41,7 @@ pub(super) fn check(outputs: &[OutputRequest]) -> Result<Vec<&'static OutputKind
     if outputs.len() > MAX_OUTPUTS {
         return invalid(format!("{} outputs are asked for; at most {MAX_OUTPUTS} can be", outputs.len()));
     }
-    let mut kinds = Vec::with_capacity(outputs.len());
+    let mut policies = Vec::with_capacity(outputs.len());
     for (index, output) in outputs.iter().enumerate() {
         let name = shown(&output.name);
         if !is_name(&output.name) {
@@ -46,42 +53,39 @@ pub(super) fn check(outputs: &[OutputRequest]) -> Result<Vec<&'static OutputKind
         if outputs.iter().take(index).any(|other| other.name == output.name) {
             return invalid(format!("two outputs are named `{name}`"));
         }
-        let Some(kind) = OUTPUTS.iter().copied().find(|kind| kind.name == output.kind) else {
-            let names: Vec<&str> = OUTPUTS.iter().map(|kind| kind.name).collect();
-            let (kind, names) = (shown(&output.kind), names.join(", "));
+        let Some(policy) = OUTPUTS.iter().copied().find(|policy| policy.declaration.name == output.kind)
+        else {
+            let (kind, names) = (shown(&output.kind), declared::names().join(", "));
             return invalid(format!("output `{name}`: there is no type `{kind}`; there are: {names}"));
         };
-        if let Some(option) = output.options.keys().find(|option| !kind.options.contains(&option.as_str())) {
-            let takes = match kind.options {
+        let declaration = policy.declaration;
+        let kind = declaration.name;
+        let known: Vec<&str> = declaration.asked().map(|option| option.name).collect();
+        if let Some(option) = output.options.keys().find(|option| !known.contains(&option.as_str())) {
+            let takes = match known.as_slice() {
                 [] => "it takes none".to_owned(),
-                options => format!("it takes: {}", options.join(", ")),
+                known => format!("it takes: {}", known.join(", ")),
             };
-            return invalid(format!(
-                "output `{name}`: type `{}` has no option `{}`; {takes}",
-                kind.name,
-                shown(option)
-            ));
+            let option = shown(option);
+            return invalid(format!("output `{name}`: type `{kind}` has no option `{option}`; {takes}"));
         }
-        if let Some(option) = kind.needs.iter().find(|option| !output.options.contains_key(**option)) {
-            return invalid(format!("output `{name}`: type `{}` needs the option `{option}`", kind.name));
+        let missing = |option: &&OutputOption| option.required && !output.options.contains_key(option.name);
+        if let Some(option) = declaration.asked().find(missing) {
+            return invalid(format!("output `{name}`: type `{kind}` needs the option `{}`", option.name));
         }
         if let Some(option) = output.options.iter().find(|(_, value)| value.len() > MAX_OPTION) {
             return invalid(format!("output `{name}`: the option `{}` is too long", shown(option.0)));
         }
-        for (key, wanted, given) in
-            [("ssh", kind.ssh, output.ssh.is_some()), ("tls", kind.tls, output.tls.is_some())]
-        {
-            match (wanted, given) {
-                (true, false) => {
-                    return invalid(format!("output `{name}`: type `{}` needs a key in `{key}`", kind.name));
-                }
-                (false, true) => {
-                    return invalid(format!("output `{name}`: type `{}` takes no key in `{key}`", kind.name));
-                }
-                _ => {}
+        for (key, wanted, given) in [
+            ("ssh", declaration.has_ssh(), output.ssh.is_some()),
+            ("tls", declaration.keys.tls, output.tls.is_some()),
+        ] {
+            if wanted != given {
+                let takes = if wanted { "needs a key" } else { "takes no key" };
+                return invalid(format!("output `{name}`: type `{kind}` {takes} in `{key}`"));
             }
         }
-        kinds.push(kind);
+        policies.push(policy);
     }
-    Ok(kinds)
+    Ok(policies)
 }

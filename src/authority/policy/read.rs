@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::resources::{Bot, JoinToken, Origin, Policy, Role, Silenced};
-use super::source::Source;
 use crate::document::{self, Mistake, Mistakes, Node, Place};
 use crate::error::Error;
 use crate::text::{did_you_mean, shown, which_of};
@@ -22,6 +21,15 @@ use metadata::Metadata;
 
 /// After so many mistakes none is told what it may have meant.
 const MOST_SUGGESTIONS: usize = 100;
+
+/// A policy file's text.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The file's name, for messages.
+    pub name: String,
+    /// What is in it.
+    pub text: String,
+}
 
 /// Reads all files.
 pub(super) fn read(sources: &[Source]) -> Result<Policy, Vec<Error>> {

@@ -7,10 +7,11 @@ use serde_json::{Map, Value};
 
 use super::answer;
 use crate::authority::config;
-use crate::authority::policy::{OUTPUTS, PolicyRequest};
+use crate::authority::policy::PolicyRequest;
 use crate::authority::store::{EventFilter, Store as _, sqlite::Sqlite};
 use crate::denial::REASONS;
 use crate::error::{Error, Result};
+use crate::output;
 use crate::runtime::block_on;
 use crate::terminal::print;
 use crate::text::{shown, shown_long};
@@ -72,7 +73,7 @@ fn today(config: &config::Config, token: &str, method: &str, claims: &Map<String
     if token.method.name != method {
         return format!("such a job is denied: method_mismatch: the join token is for {}", token.method.name);
     }
-    let Ok(identity) = answer::output(OUTPUTS.first().map_or("", |kind| kind.name), &[]) else {
+    let Ok(identity) = answer::output(output::IDENTITY.name, &[]) else {
         return String::new();
     };
     let asked = PolicyRequest { outputs: &[identity], ttl_seconds: 3600 };

@@ -1,4 +1,4 @@
-//! `machine-id authority instances`: the workers that are registered.
+//! `machine-id authority instances`: the instances that are registered.
 
 use std::path::Path;
 
@@ -18,46 +18,46 @@ use crate::text::shown;
 pub(super) fn run(data_dir: &Path, format: Format) -> Result<()> {
     let config = Config::load(data_dir)?;
     let store = Sqlite::open(&config.store)?;
-    let workers = block_on(store.instances())??;
+    let instances = block_on(store.instances())??;
     let page = match format {
-        Format::Text => text(&workers),
-        Format::Json => format!("{:#}\n", Value::from(workers.iter().map(json).collect::<Vec<_>>())),
+        Format::Text => text(&instances),
+        Format::Json => format!("{:#}\n", Value::from(instances.iter().map(json).collect::<Vec<_>>())),
     };
     print(&page)
 }
 
-fn json(worker: &RegisteredInstance) -> Value {
+fn json(instance: &RegisteredInstance) -> Value {
     json!({
-        "instance": worker.instance,
-        "bot": worker.bot,
-        "token": worker.token,
-        "generation": worker.generation,
-        "registered_at": rfc3339(worker.registered),
-        "last_seen": rfc3339(worker.seen),
-        "locked": worker.locked.is_some(),
-        "locked_at": worker.locked.as_ref().map(|(time, _)| rfc3339(*time)),
-        "reason": worker.locked.as_ref().map(|(_, reason)| reason),
+        "instance": instance.instance,
+        "bot": instance.bot,
+        "token": instance.token,
+        "generation": instance.generation,
+        "registered_at": rfc3339(instance.registered),
+        "last_seen": rfc3339(instance.seen),
+        "locked": instance.locked.is_some(),
+        "locked_at": instance.locked.as_ref().map(|(time, _)| rfc3339(*time)),
+        "reason": instance.locked.as_ref().map(|(_, reason)| reason),
     })
 }
 
 /// A table.
-fn text(workers: &[RegisteredInstance]) -> String {
-    if workers.is_empty() {
+fn text(instances: &[RegisteredInstance]) -> String {
+    if instances.is_empty() {
         return "no worker is registered\n".to_owned();
     }
     let head = ["INSTANCE", "BOT", "TOKEN", "GENERATION", "LAST SEEN", "LOCKED"].map(str::to_owned);
-    let row = |worker: &RegisteredInstance| {
-        let locked = worker.locked.as_ref().map(|(time, why)| format!("{} {}", rfc3339(*time), shown(why)));
+    let row = |instance: &RegisteredInstance| {
+        let locked = instance.locked.as_ref().map(|(time, why)| format!("{} {}", rfc3339(*time), shown(why)));
         [
-            worker.instance.clone(),
-            shown(&worker.bot),
-            shown(&worker.token),
-            worker.generation.to_string(),
-            rfc3339(worker.seen),
+            instance.instance.clone(),
+            shown(&instance.bot),
+            shown(&instance.token),
+            instance.generation.to_string(),
+            rfc3339(instance.seen),
             locked.unwrap_or_else(|| "no".to_owned()),
         ]
     };
-    let rows: Vec<[String; 6]> = std::iter::once(head).chain(workers.iter().map(row)).collect();
+    let rows: Vec<[String; 6]> = std::iter::once(head).chain(instances.iter().map(row)).collect();
     let mut widths = [0; 6];
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn workers_are_a_table_and_a_list() {
-        let worker = |instance: &str, locked| RegisteredInstance {
+        let record = |instance: &str, locked| RegisteredInstance {
             instance: instance.into(),
             token: "jenkins".into(),
             bot: "deployer".into(),
@@ -86,17 +86,17 @@ mod tests {
             seen: 1_795_348_860,
             locked,
         };
-        let workers =
-            [worker("w-1", None), worker("w-22", Some((1_795_348_861, "generation_used".to_owned())))];
+        let instances =
+            [record("w-1", None), record("w-22", Some((1_795_348_861, "generation_used".to_owned())))];
         assert_eq!(
-            text(&workers),
+            text(&instances),
             "INSTANCE  BOT       TOKEN    GENERATION  LAST SEEN             LOCKED\n\
              w-1       deployer  jenkins  7           2026-11-22T12:01:00Z  no\n\
              w-22      deployer  jenkins  7           2026-11-22T12:01:00Z  2026-11-22T12:01:01Z generation_used\n"
         );
         assert_eq!(text(&[]), "no worker is registered\n");
-        let locked = json(&workers[1]);
+        let locked = json(&instances[1]);
         assert_eq!((&locked["locked"], &locked["last_seen"]), (&json!(true), &json!("2026-11-22T12:01:00Z")));
-        assert_eq!(json(&workers[0])["locked"], json!(false));
+        assert_eq!(json(&instances[0])["locked"], json!(false));
     }
 }

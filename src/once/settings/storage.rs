@@ -14,7 +14,7 @@ use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::lock::{Lock, NotLocked};
 use crate::folder::trust::{self, Standing};
 use crate::folder::{Folder, Made, NotMade, PRIVATE_FILE, PRIVATE_FOLDER, absolute, read, replace};
-use crate::join::Method;
+use crate::join::method::Method;
 use crate::join::prove::{LockedStorage, Storage};
 use crate::join::source::TokenSource;
 use crate::secret::Secret;

@@ -60,7 +60,7 @@ fn every_reason_is_provoked_by_a_test() {
 #[test]
 fn every_output_type_has_both_halves() {
     let client: Vec<&str> = destination::OUTPUTS.iter().map(|half| half.declaration.name).collect();
-    let authority: Vec<&str> = policy::OUTPUTS.iter().map(|half| half.name).collect();
+    let authority: Vec<&str> = policy::OUTPUTS.iter().map(|half| half.declaration.name).collect();
     assert_eq!(client, output::names());
     assert_eq!(authority, output::names());
 }

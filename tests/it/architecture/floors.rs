@@ -30,23 +30,43 @@ terminal: environment error
 
 # what can be asked for, and who a job is: the registries
 output:
-join: clock denial document environment error folder jws net random retry secret text wire
+join::source: environment error folder secret text
+# The client's half of a join method, and the authority's: neither names the other.
+join::prove: environment error join::source net secret wire
+join::command: environment join::prove secret text
+join::endpoint: error join::prove net retry secret text wire
+join::handed_over: environment error join::prove
+join::issuers: net
+join::jwt: clock denial jws secret text wire
+join::instance: error
+join::rules: document text
+join::verify: clock denial error join::instance join::issuers join::rules text wire
+join::method: denial document environment error join::jwt join::prove join::rules join::source
+    join::verify wire
+join::oidc: clock denial document join::issuers join::jwt join::rules join::verify text wire
+join: clock denial document environment error folder join::command join::endpoint join::handed_over
+    join::instance join::issuers join::jwt join::method join::oidc join::prove join::rules
+    join::source join::verify jws net random retry secret text wire
 
 # the client
 cli:
 destination: error folder output pem text wire
-once::settings: cli destination document environment error folder join::detect join::method
+once::settings: cli destination document environment error folder join::detect join::find join::method
     join::names join::prove join::source net output random secret terminal text wire
+once::exchange::keys: error output pem random wire
+# What every stage is given.
+once::run: environment once::exchange::keys once::settings terminal
 once::exchange: clock denial destination environment error join::method join::prove join::source net
-    once::settings output pem random retry secret terminal text wire
-once::revoke: clock destination environment error jws net once::exchange pem random secret terminal
-    wire
-once::delivery: destination environment error folder join::method net once::exchange once::revoke
-    once::settings output random text wire
+    once::exchange::keys once::run once::settings output pem retry secret terminal text wire
+once::revoke: clock destination environment error jws net once::exchange once::exchange::keys
+    once::run once::settings pem random secret terminal wire
+once::delivery: destination environment error folder join::method net once::exchange
+    once::exchange::keys once::revoke once::run once::settings output random text wire
 once::command: clock destination environment error folder join::method join::source once::delivery
-    once::exchange once::revoke once::settings random retry rfc4251 terminal text wire
+    once::exchange once::exchange::keys once::revoke once::run once::settings random retry rfc4251
+    terminal text wire
 once: cli destination environment error join::method net once::command once::delivery once::exchange
-    once::revoke once::settings output runtime terminal text wire
+    once::exchange::keys once::revoke once::run once::settings output runtime terminal text wire
 
 # a server's side: it knows the authority by its API alone
 host: clock destination::known_hosts error folder krl net pem principal text wire
@@ -56,21 +76,21 @@ authority::limits:
 authority::store: clock error folder join::instance join::verify random
 # Of the store, only the proof that something is recorded.
 authority::keys: authority::store::Recorded clock error folder pem random wire
-authority::policy: denial document error join::method join::METHODS join::names join::rules
-    join::verify principal text wire
+authority::policy: denial document error join::find join::method join::METHODS join::names
+    join::rules join::verify output principal text wire
 authority::config: authority::policy document error folder net
 # A grant, and nothing else of the policy or of who the job is; of the store what is recorded.
 authority::issue: authority::keys authority::policy::decide::grant authority::store::CertificateKind
     authority::store::CommandPlan authority::store::ExchangePlan authority::store::KeptPlan
     authority::store::NewCertificate authority::store::PlanRecord authority::store::Recorded clock
-    error join::Provenance pem random text wire
+    error join::verify::Provenance pem random text wire
 authority::audit: authority::store clock error text
 authority::revocation: authority::keys authority::store error krl
 authority: authority::config authority::keys authority::limits authority::policy
     authority::revocation authority::store clock error join::issuers net
 authority::tls: authority authority::config authority::issue authority::store error folder pem
 authority::enroll: authority authority::config authority::issue authority::policy authority::store
-    clock denial error join::instance join::issuers join::method join::verify random wire
+    clock denial error join::find join::instance join::issuers join::method join::verify random wire
 authority::revoke: authority authority::config authority::store denial error join::jwt secret wire
 authority::http: authority authority::enroll authority::revocation authority::revoke error terminal
     wire
@@ -80,8 +100,8 @@ authority::serve: authority authority::config authority::http authority::limits 
 # the commands
 commands: authority authority::audit authority::config authority::issue authority::keys
     authority::policy authority::serve authority::store cli clock denial destination document
-    environment error folder host join net once once::command::runs once::revoke once::settings
-    output pem random runtime terminal text wire
+    environment error folder host join join::jwt join::method join::verify net once
+    once::command::runs once::revoke once::settings output pem random runtime terminal text wire
 main: cli commands environment net terminal
 ";
 

@@ -73,7 +73,11 @@ impl Meaning {
     fn follow(&self, from: &str, path: &Written, member: &str) -> Vec<Named> {
         let is_reached = !member.is_empty();
         let mut through = BTreeSet::new();
-        let targets = self.resolve(from, path, &mut through, DEPTH);
+        let mut targets = self.resolve(from, path, &mut through, DEPTH);
+        // A function of a module's name; what is in the module is named by a path of its own.
+        if targets.iter().any(|target| matches!(target, Target::Item(..))) {
+            targets.retain(|target| !matches!(target, Target::Module(_)));
+        }
         let written = path.join("::") + member;
         let mut found: Vec<Named> = Vec::new();
         for target in targets {
@@ -140,6 +144,10 @@ impl Meaning {
             return vec![Target::Outside(path.join("::"))];
         }
         for segment in rest {
+            // A function may have a module's name, and leads nowhere.
+            if found.iter().any(|target| matches!(target, Target::Module(_))) {
+                found.retain(|target| !matches!(target, Target::Item(..)));
+            }
             let step = |target: Target| match target {
                 Target::Module(module) if segment == "super" => vec![Target::Module(parent(&module))],
                 Target::Module(module) => {

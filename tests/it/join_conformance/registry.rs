@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use machine_id::join::{METHODS, Method};
+use machine_id::join::{METHODS, method::Method};
 
 use crate::support::repository;
 

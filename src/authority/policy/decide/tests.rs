@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use crate::authority::policy::tests::fixture::{bot, decide, identity, output, parse, policy, role};
-use crate::authority::policy::{MAX_OUTPUTS, OUTPUTS, Policy, PolicyRequest};
+use crate::authority::policy::{MAX_OUTPUTS, Policy, PolicyRequest};
 use crate::denial::{Denial, Reason};
 use crate::wire::OutputRequest;
 
@@ -139,14 +139,6 @@ fn a_token_of_another_policy_gives_nothing() {
 }
 
 // Outputs.
-
-#[test]
-fn every_type_is_unique_and_described() {
-    for (index, kind) in OUTPUTS.iter().enumerate() {
-        assert!(OUTPUTS.iter().skip(index + 1).all(|other| other.name != kind.name));
-        assert!(!kind.summary.is_empty() && (kind.ssh || kind.tls));
-    }
-}
 
 #[test]
 fn outputs_are_as_their_type_wants() {

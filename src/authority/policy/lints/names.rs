@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::findings::{Findings, named};
-use crate::authority::policy::output::{OUTPUTS, OutputKind};
+use crate::authority::policy::output::{OUTPUTS, OutputPolicy};
 use crate::authority::policy::resources::{
     Bot, FIELDS, Field, Policy, Role, Template, has_wildcard, role_names,
 };
@@ -29,7 +29,7 @@ pub(super) fn superuser(policy: &Policy, findings: &mut Findings<'_>) {
     // By what is said of: a role, whose own names they are, or a bot through its traits.
     let mut given = Given::new();
     each_role(policy, |bot, role, issued| {
-        let with_user = |kind: &&&OutputKind| {
+        let with_user = |kind: &&&OutputPolicy| {
             issued && kind.fields.first().is_some_and(|user| role.names.allow_any(user))
         };
         for field in OUTPUTS.iter().filter(with_user).flat_map(|kind| kind.fields.iter().copied()) {

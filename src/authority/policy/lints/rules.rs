@@ -2,7 +2,7 @@
 
 use super::findings::Findings;
 use crate::authority::policy::resources::{JoinToken, Policy};
-use crate::join::Method;
+use crate::join::method::Method;
 use crate::join::rules::{Condition, Constraint, Open, Rule};
 
 /// The most fields that a hint names.

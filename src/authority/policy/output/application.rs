@@ -4,24 +4,16 @@
 //! their name alone: `{name: orders}`, `{name: [orders, billing]}`, or
 //! `{'*': '*'}` for all of them.
 
-use super::kind::{Certificates, OutputKind};
+use super::output_policy::{Certificates, OutputPolicy};
 use crate::authority::policy::decide::grant::TlsGrant;
 use crate::authority::policy::decide::merge::Merged;
 use crate::authority::policy::resources::APPLICATIONS;
 use crate::denial::Denial;
+use crate::output::APPLICATION;
 
-/// The type.
-pub(super) static KIND: OutputKind = OutputKind {
-    name: "application",
-    summary: "mTLS to a named application",
-    ssh: false,
-    tls: true,
-    options: &["app"],
-    needs: &["app"],
-    recorded: &["app"],
-    fields: &[&APPLICATIONS],
-    grant,
-};
+/// What its roles become.
+pub(super) static POLICY: OutputPolicy =
+    OutputPolicy { declaration: &APPLICATION, recorded: &["app"], fields: &[&APPLICATIONS], grant };
 
 fn grant(merged: &mut Merged<'_, '_>) -> Result<Certificates, Denial> {
     merged.leave_out_pinned();

@@ -1,20 +1,16 @@
 //! The output `database`: a certificate whose common name is a database user.
 
-use super::kind::{Certificates, OutputKind};
+use super::output_policy::{Certificates, OutputPolicy};
 use crate::authority::policy::decide::grant::TlsGrant;
 use crate::authority::policy::decide::merge::Merged;
 use crate::authority::policy::resources::{DB_NAMES, DB_USERS, Role};
 use crate::denial::Denial;
+use crate::output::DATABASE;
 use crate::wire::is_name;
 
-/// The type.
-pub(super) static KIND: OutputKind = OutputKind {
-    name: "database",
-    summary: "databases with certificate login: PostgreSQL, MariaDB, Redis, MongoDB, CockroachDB",
-    ssh: false,
-    tls: true,
-    options: &["service", "user", "database"],
-    needs: &["service"],
+/// What its roles become.
+pub(super) static POLICY: OutputPolicy = OutputPolicy {
+    declaration: &DATABASE,
     recorded: &["service", "database"],
     fields: &[&DB_USERS, &DB_NAMES],
     grant,

@@ -1,22 +1,14 @@
 //! The output `identity`: SSH logins, and a certificate that says which bot it is.
 
-use super::kind::{Certificates, OutputKind};
+use super::output_policy::{Certificates, OutputPolicy};
 use crate::authority::policy::decide::grant::TlsGrant;
 use crate::authority::policy::decide::merge::Merged;
 use crate::denial::Denial;
+use crate::output::IDENTITY;
 
-/// The type.
-pub(super) static KIND: OutputKind = OutputKind {
-    name: "identity",
-    summary: "SSH and mTLS: logins, Git over SSH, Ansible, any service that takes client certificates",
-    ssh: true,
-    tls: true,
-    options: &[],
-    needs: &[],
-    recorded: &[],
-    fields: &[],
-    grant,
-};
+/// What its roles become.
+pub(super) static POLICY: OutputPolicy =
+    OutputPolicy { declaration: &IDENTITY, recorded: &[], fields: &[], grant };
 
 fn grant(merged: &mut Merged<'_, '_>) -> Result<Certificates, Denial> {
     // X.509 cannot say from where. The certificate names the bot, whichever of

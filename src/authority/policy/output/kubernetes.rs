@@ -1,21 +1,17 @@
 //! The output `kubernetes`: a certificate whose common name is a user and whose
 //! organizations are its groups, as kube-apiserver reads them.
 
-use super::kind::{Certificates, OutputKind};
+use super::output_policy::{Certificates, OutputPolicy};
 use crate::authority::policy::decide::grant::TlsGrant;
 use crate::authority::policy::decide::merge::Merged;
 use crate::authority::policy::resources::{KUBERNETES_GROUPS, KUBERNETES_USERS, Role};
 use crate::denial::Denial;
+use crate::output::KUBERNETES;
 use crate::wire::is_name;
 
-/// The type.
-pub(super) static KIND: OutputKind = OutputKind {
-    name: "kubernetes",
-    summary: "kubectl and other clients of a Kubernetes API server",
-    ssh: false,
-    tls: true,
-    options: &["cluster", "user"],
-    needs: &["cluster"],
+/// What its roles become.
+pub(super) static POLICY: OutputPolicy = OutputPolicy {
+    declaration: &KUBERNETES,
     recorded: &["cluster"],
     fields: &[&KUBERNETES_USERS, &KUBERNETES_GROUPS],
     grant,

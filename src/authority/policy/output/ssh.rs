@@ -1,21 +1,13 @@
 //! The output `ssh`: logins alone.
 
-use super::kind::{Certificates, OutputKind};
+use super::output_policy::{Certificates, OutputPolicy};
 use crate::authority::policy::decide::merge::Merged;
 use crate::denial::Denial;
+use crate::output::SSH;
 
-/// The type.
-pub(super) static KIND: OutputKind = OutputKind {
-    name: "ssh",
-    summary: "SSH alone",
-    ssh: true,
-    tls: false,
-    options: &[],
-    needs: &[],
-    recorded: &[],
-    fields: &[],
-    grant,
-};
+/// What its roles become.
+pub(super) static POLICY: OutputPolicy =
+    OutputPolicy { declaration: &SSH, recorded: &[], fields: &[], grant };
 
 fn grant(merged: &mut Merged<'_, '_>) -> Result<Certificates, Denial> {
     match merged.ssh()? {

@@ -1,24 +1,16 @@
 //! The output `ssh-host`: a host certificate for an `sshd`.
 
-use super::kind::{Certificates, OutputKind};
+use super::output_policy::{Certificates, OutputPolicy};
 use crate::authority::policy::decide::grant::SshGrant;
 use crate::authority::policy::decide::merge::{MAX_CERTIFICATE_PRINCIPALS, Merged};
 use crate::authority::policy::resources::HOSTS;
 use crate::denial::Denial;
+use crate::output::SSH_HOST;
 use crate::text::shown;
 
-/// The type.
-pub(super) static KIND: OutputKind = OutputKind {
-    name: "ssh-host",
-    summary: "a host certificate for an sshd",
-    ssh: true,
-    tls: false,
-    options: &["principals"],
-    needs: &["principals"],
-    recorded: &[],
-    fields: &[&HOSTS],
-    grant,
-};
+/// What its roles become.
+pub(super) static POLICY: OutputPolicy =
+    OutputPolicy { declaration: &SSH_HOST, recorded: &[], fields: &[&HOSTS], grant };
 
 fn grant(merged: &mut Merged<'_, '_>) -> Result<Certificates, Denial> {
     merged.leave_out_pinned();

@@ -1,12 +1,11 @@
 //! Join tokens: how jobs of one kind prove who they are, and which bot they become.
 
-use std::fmt;
-
 use super::origin::Origin;
-use crate::join::Method;
+use crate::join::method::Method;
 use crate::join::verify::Verifier;
 
 /// A join token.
+#[derive(Debug)]
 pub struct JoinToken {
     /// Its name.
     pub name: String,
@@ -20,17 +19,4 @@ pub struct JoinToken {
     pub verifier: Box<dyn Verifier>,
     /// How many requests may use one proof that is not bound to their keys.
     pub max_uses: u32,
-}
-
-impl fmt::Debug for JoinToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JoinToken")
-            .field("name", &self.name)
-            .field("origin", &self.origin)
-            .field("bot", &self.bot)
-            .field("method", &self.method.name)
-            .field("verifier", &self.verifier)
-            .field("max_uses", &self.max_uses)
-            .finish()
-    }
 }

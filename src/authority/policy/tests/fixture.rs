@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::authority::policy::{Grant, OUTPUTS, Policy, PolicyRequest, Source};
+use crate::authority::policy::{Grant, Policy, PolicyRequest, Source};
 use crate::denial::Denial;
 use crate::join::verify::Identity;
 use crate::wire::{OutputRequest, SshRequest, TlsRequest};
@@ -62,8 +62,8 @@ pub(in crate::authority::policy) fn identity(more: Value) -> Identity {
 
 /// An output with the keys that its type wants, without options.
 pub(in crate::authority::policy) fn output(kind: &str, roles: &[&str]) -> OutputRequest {
-    let known = OUTPUTS.iter().find(|known| known.name == kind);
-    let (ssh, tls) = known.map_or((true, false), |known| (known.ssh, known.tls));
+    let known = crate::output::find(kind);
+    let (ssh, tls) = known.map_or((true, false), |known| (known.has_ssh(), known.keys.tls));
     OutputRequest {
         name: kind.to_owned(),
         kind: kind.to_owned(),

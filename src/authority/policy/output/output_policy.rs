@@ -1,26 +1,17 @@
-//! What a type of output is.
+//! The authority's half of a type of output.
 
 use crate::authority::policy::decide::grant::{SshGrant, TlsGrant};
 use crate::authority::policy::decide::merge::Merged;
 use crate::authority::policy::resources::Field;
 use crate::denial::Denial;
+use crate::output::OutputType;
 
-/// A type of output.
+/// What a type of output is to the policy.
 #[derive(Debug)]
-pub struct OutputKind {
-    /// Its name: `--output NAME`, `"type": "NAME"`.
-    pub name: &'static str,
-    /// What it is for, for help and the documentation.
-    pub summary: &'static str,
-    /// Whether it carries an SSH certificate, and so wants an SSH key.
-    pub ssh: bool,
-    /// Whether it carries an X.509 certificate, and so wants a CSR.
-    pub tls: bool,
-    /// The options that it takes.
-    pub options: &'static [&'static str],
-    /// Those of them that it cannot do without.
-    pub needs: &'static [&'static str],
-    /// Those of them that the record repeats: what decided the certificate and
+pub struct OutputPolicy {
+    /// The type.
+    pub declaration: &'static OutputType,
+    /// Those of its options that the record repeats: what decided the certificate and
     /// is not on it.
     pub recorded: &'static [&'static str],
     /// The fields of roles that it issues: the name on the certificate first,
