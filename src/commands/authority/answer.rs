@@ -166,24 +166,22 @@ impl Answer {
                 "organizations": tls.map(|tls| &tls.organizations),
             })
         };
-        let mut all = json!({
+        let asked = json!({
             "token": self.token,
             "allowed": self.is_allowed(),
             "rules": self.rules.iter().map(rule).collect::<Vec<_>>(),
             "not_judged": ["signature", "audience", "key_binding", "time", "single_use"],
         });
-        match &self.result {
+        let answer = match &self.result {
             Ok(preview) => {
-                all["bot"] = preview.bot.as_str().into();
-                all["outputs"] = preview.outputs.iter().map(output).collect();
-                all["warnings"] = preview.warnings.clone().into();
+                let outputs: Vec<Value> = preview.outputs.iter().map(output).collect();
+                json!({"bot": preview.bot, "outputs": outputs, "warnings": preview.warnings})
             }
-            Err(denial) => {
-                all["reason"] = denial.reason.row().code.into();
-                all["detail"] = denial.detail.as_str().into();
-            }
-        }
-        all
+            Err(denial) => json!({"reason": denial.reason.row().code, "detail": denial.detail}),
+        };
+        let parts = [asked, answer];
+        let members = parts.iter().filter_map(Value::as_object).flatten();
+        members.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 }
 
