@@ -21,7 +21,7 @@ pub fn run(command: Command, env: &Environment) -> Result<ExitCode> {
 
 fn print_principals(args: &Principals) -> Result<ExitCode> {
     let texts = args.labels.iter().map(String::as_str);
-    let host = labels::read(texts, args.labels_file.iter().map(PathBuf::as_path)).map_err(Error::usage)?;
+    let host = labels::read(texts, args.labels_file.iter().map(PathBuf::as_path))?;
     let found = principals::of_certificate(&args.cert_base64, &args.user, &host)
         .map_err(|why| Error::usage(format!("CERT_BASE64 is no user certificate: {why}")))?;
     print(&found.iter().map(|principal| format!("{principal}\n")).collect::<String>())?;
