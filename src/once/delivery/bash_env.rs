@@ -54,7 +54,7 @@ impl BashEnv {
     /// The file; it stays as it is when certificates are renewed, since COMMAND may have added to it.
     #[must_use]
     pub fn file(&self) -> File {
-        File::key(destination::BASH_ENV, &self.text)
+        File::key(destination::BASH_ENV, self.text.clone())
     }
 
     /// Its path.
