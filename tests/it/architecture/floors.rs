@@ -23,7 +23,7 @@ denial: clock wire
 # the ground floor: files, documents, the network, the terminal
 document: error text
 folder: clock error random text
-net: clock document environment error folder jws pem text
+net: clock document environment error folder pem text
 runtime: error
 retry: net random
 terminal: environment error
