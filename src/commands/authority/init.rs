@@ -1,5 +1,7 @@
 //! `machine-id authority init`: a new data directory.
 
+use std::path::Path;
+
 use crate::authority::{config, keys};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
