@@ -1,6 +1,6 @@
 //! The output `ssh`: a key, its certificate, and what `ssh -F` needs.
 
-use super::material::{File, Material, line};
+use super::material::{File, Material, lines};
 use super::output_files::OutputFiles;
 use crate::error::Result;
 use crate::output::SSH;
@@ -13,10 +13,11 @@ pub(super) static FILES: OutputFiles =
 /// The SSH files, in the order of their names.
 pub(super) fn ssh_files(material: &Material<'_>) -> Result<Vec<File>> {
     let ssh = material.ssh()?;
-    let private = ssh.private_key.filter(|_| material.agent.is_none()).map(|key| File::key("key", key));
+    let private =
+        ssh.private_key.filter(|_| material.agent.is_none()).map(|key| File::key("key", lines(&[key])));
     let others = [
-        File::key("key.pub", &line(ssh.public_key)),
-        File::new("key-cert.pub", line(ssh.certificate)),
+        File::key("key.pub", lines(&[ssh.public_key])),
+        File::new("key-cert.pub", lines(&[ssh.certificate])),
         File::new("ssh_config", ssh_config(material.folder, material.agent)),
         File::new("known_hosts", known_hosts(material.trust)),
     ];

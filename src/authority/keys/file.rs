@@ -34,7 +34,7 @@ const TLS_CA_DAYS: i64 = 3650;
 /// # Errors
 /// `Kind::Usage` where it exists or cannot be written.
 pub fn create(dir: &Path, cluster: &str, now: i64) -> Result<()> {
-    replace::make_private(dir).context(Kind::Usage, format!("cannot create {}", dir.display()))?;
+    replace::make_private(dir)?;
     for name in [SSH_USER, SSH_HOST] {
         let mut seed = Zeroizing::new([0; 32]);
         random::fill(&mut *seed)?;
@@ -66,7 +66,6 @@ fn ca_params(cluster: &str, now: i64) -> Result<CertificateParams> {
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     replace::write_new(path, bytes, PRIVATE_FILE)
-        .context(Kind::Usage, format!("cannot write {}", path.display()))
 }
 
 /// Reads every CA key from `dir`.

@@ -1,8 +1,6 @@
-//! What commands do with a data directory: open it to sign, and write new files.
+//! What commands do with a data directory: open it to sign.
 
 use std::path::Path;
-
-use rustix::fs::Mode;
 
 use crate::authority::store::record::{self, CommandPlan, Recorded};
 use crate::authority::store::sqlite::Sqlite;
@@ -10,7 +8,6 @@ use crate::authority::{config, keys};
 use crate::clock::Clock;
 use crate::document;
 use crate::error::{Error, Result};
-use crate::folder::replace;
 use crate::runtime::block_on;
 
 /// Opens what a signing command needs: keys, and the store that records it first.
@@ -32,14 +29,4 @@ pub(super) fn ttl(text: &str) -> Result<i64> {
         Ok(seconds) if seconds <= 3650 * 86_400 => Ok(seconds),
         _ => Err(Error::usage("`--ttl` is longer than ten years")),
     }
-}
-
-/// Writes a file that was not there.
-pub(super) fn write_new(path: &Path, bytes: &[u8], mode: Mode) -> Result<()> {
-    replace::write_new(path, bytes, mode).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => {
-            Error::usage(format!("{} exists already", path.display())).hint("move it away first")
-        }
-        _ => Error::usage(format!("cannot write {}: {error}", path.display())),
-    })
 }
