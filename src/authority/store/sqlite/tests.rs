@@ -13,6 +13,7 @@ use super::*;
 use crate::clock::LEEWAY;
 use crate::join::verify::Replay;
 
+mod bytes;
 mod files;
 mod instances;
 
