@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::authority::config::Config;
-use crate::authority::store::instances::{InstanceAdmin as _, RegisteredInstance};
+use crate::authority::store::instances::RegisteredInstance;
 use crate::authority::store::sqlite::Sqlite;
 use crate::cli::Format;
 use crate::cli::authority::Instances;

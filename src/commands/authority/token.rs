@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::authority::config::Config;
 use crate::authority::policy::{JoinToken, Policy};
-use crate::authority::store::instances::{InstanceAdmin as _, NewSecret};
+use crate::authority::store::instances::NewSecret;
 use crate::authority::store::sqlite::Sqlite;
 use crate::authority::{all_mistakes, keys};
 use crate::cli::Format;

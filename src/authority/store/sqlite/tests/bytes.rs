@@ -4,8 +4,9 @@ use super::*;
 use crate::authority::store::instances::NewSecret;
 use crate::join::instance::{InstanceJoin, JoinClaims};
 
-fn join(n: u64, instance: &str, generation: i64, secret: Option<[u8; 32]>) -> NewIssuance {
-    let claims = JoinClaims { id: format!("r{n}"), generation, attempt: format!("a{n}"), ..Default::default() };
+fn join(n: u64, instance: &str, generation: i64, secret: Option<[u8; 32]>) -> Entry {
+    let claims =
+        JoinClaims { id: format!("r{n}"), generation, attempt: format!("a{n}"), ..Default::default() };
     let join = InstanceJoin {
         instance: instance.into(),
         key: b"key".to_vec(),
@@ -14,7 +15,7 @@ fn join(n: u64, instance: &str, generation: i64, secret: Option<[u8; 32]>) -> Ne
         claims,
         held_until: NOW + 300,
     };
-    NewIssuance { join: Some(join), ..issuance(n) }
+    issuance(n).with(|entry| entry.join = Some(join))
 }
 
 #[test]
@@ -27,11 +28,17 @@ fn the_trail_is_as_it_was() {
     first.plan.certificates[1].expires = NOW + 60;
     bench.issue(first);
     bench.wait(bench.store.refuse(refusal("d-1", Some(r#" {"sub":"other"} "#))));
-    let found = NewRefusal { bot: Some("deployer".into()), verified: false, ..refusal("d-2", Some("7")) };
+    let found =
+        NewRefusal { bot: Some("deployer".into()), verified: false, ..refusal("d-2", Some(r#"{"a":[7]}"#)) };
     bench.wait(bench.store.refuse(found));
     bench.wait(bench.store.refuse(refusal("d-3", None)));
     let certificate = issuance(7).plan.certificates.remove(0);
-    bench.wait(bench.store.record_signed(NewSigned { id: "s-1".into(), time: NOW, by: "sign-host", certificate }));
+    bench.wait(bench.store.record_signed(NewSigned {
+        id: "s-1".into(),
+        time: NOW,
+        by: "sign-host",
+        certificate,
+    }));
     bench.revoke(1, "a");
     bench.wait(bench.store.revoke(NewRevocation { issuance_id: "s-1".into(), ..revocation(1, "b") }));
     for (n, name) in [(21, "w-old"), (22, "w-new")] {
