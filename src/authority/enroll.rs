@@ -143,7 +143,7 @@ impl Exchange<'_> {
             Issued::Used => return used("used before for other keys or outputs, or revoked since"),
             Issued::Refused(refusal) => {
                 if matches!(refusal, InstanceRefusal::LockedNow { .. } | InstanceRefusal::Ahead { .. }) {
-                    authority.lists.forget();
+                    authority.lists.forget().await;
                 }
                 return denied(denial_of(refusal));
             }

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 
 use crate::error::Result;
-use crate::join::instance::{InstanceJoin, Instances};
+use crate::join::instance::{InstanceJoin, InstanceLookup};
 use crate::join::verify::Replay;
 
 mod event;
@@ -26,7 +26,7 @@ mod sealed {
 
 /// The authority's memory. Every method that writes returns once what it
 /// wrote is durable. What is to be signed is recorded through [`record`].
-pub trait Store: sealed::Engine + Instances + Send + Sync + fmt::Debug {
+pub trait Store: sealed::Engine + InstanceLookup + Send + Sync + fmt::Debug {
     /// Uses the proof up and records the issuance with its serials, in one
     /// transaction, before anything is signed. A registered instance is judged,
     /// and moved on or locked, in the same transaction.

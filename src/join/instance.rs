@@ -27,7 +27,7 @@ pub const MAX_EARLIER: usize = 256;
 pub const MAX_COUNT: i64 = (1 << 53) - 1;
 
 /// What verifiers may look up of what the authority remembers.
-pub trait Instances: Send + Sync + fmt::Debug {
+pub trait InstanceLookup: Send + Sync + fmt::Debug {
     /// The instance of that id.
     fn instance<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Instance>>>;
 

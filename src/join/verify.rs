@@ -6,7 +6,7 @@ use std::fmt;
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 
-use super::instance::{InstanceJoin, Instances};
+use super::instance::{InstanceJoin, InstanceLookup};
 use super::issuers::Issuers;
 use super::rules::Rule;
 use crate::clock::Clock;
@@ -86,7 +86,7 @@ pub struct VerifyContext<'a> {
     /// The issuers' key sets.
     pub issuers: &'a Issuers,
     /// The registered instances.
-    pub instances: &'a dyn Instances,
+    pub instances: &'a dyn InstanceLookup,
 }
 
 /// Why there is no [`Identity`].

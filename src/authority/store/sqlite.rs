@@ -12,7 +12,7 @@ use super::{
     PlanRecord, RevocationList, Revoked, Store, event, sealed,
 };
 use crate::error::{Context as _, Kind, Result};
-use crate::join::instance::{Instance, Instances};
+use crate::join::instance::{Instance, InstanceLookup};
 
 mod instances;
 mod reads;
@@ -117,7 +117,7 @@ impl Store for Sqlite {
     }
 }
 
-impl Instances for Sqlite {
+impl InstanceLookup for Sqlite {
     fn instance<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Instance>>> {
         let id = id.to_owned();
         Box::pin(self.reader.read(move |connection| instances::instance(connection, &id)))

@@ -43,7 +43,7 @@ const METADATA: &str = "http://169.254.169.254";
 const METADATA_V6: &str = "http://[fd00:ec2::254]";
 
 /// A place where credentials may be.
-struct Place {
+struct CredentialPlace {
     /// What it is called.
     name: &'static str,
     provider: Box<dyn ProvideCredentialDyn<Credential = Credential>>,
@@ -51,7 +51,7 @@ struct Place {
     is_instance: bool,
 }
 
-impl Place {
+impl CredentialPlace {
     fn new(
         name: &'static str,
         provider: impl ProvideCredentialDyn<Credential = Credential> + 'static,
@@ -107,7 +107,7 @@ pub(super) async fn sign(job: &Job<'_>) -> Result<Presented> {
 }
 
 /// In the order of the SDKs.
-fn places(env: &Environment, region: Option<&str>) -> Vec<Place> {
+fn places(env: &Environment, region: Option<&str>) -> Vec<CredentialPlace> {
     let mut web_identity = AssumeRoleWithWebIdentityCredentialProvider::new();
     if let Some(region) = region {
         // As the SDKs do by now; the one without a region is far, and not reached from every network.
@@ -120,16 +120,19 @@ fn places(env: &Environment, region: Option<&str>) -> Vec<Place> {
     }
     let instance = IMDSv2CredentialProvider::new().with_endpoint(metadata(env));
     vec![
-        Place::new("the environment", EnvCredentialProvider::new()),
-        Place::new("the shared files", ProfileCredentialProvider::new()),
-        Place::new("the profile's credential process", ProcessCredentialProvider::new()),
-        Place::new("a web identity", web_identity),
-        Place::new("the container endpoint", container),
-        Place { is_instance: true, ..Place::new("the instance metadata service", instance) },
+        CredentialPlace::new("the environment", EnvCredentialProvider::new()),
+        CredentialPlace::new("the shared files", ProfileCredentialProvider::new()),
+        CredentialPlace::new("the profile's credential process", ProcessCredentialProvider::new()),
+        CredentialPlace::new("a web identity", web_identity),
+        CredentialPlace::new("the container endpoint", container),
+        CredentialPlace {
+            is_instance: true,
+            ..CredentialPlace::new("the instance metadata service", instance)
+        },
     ]
 }
 
-async fn find(job: &Job<'_>, context: &Context) -> Result<(Place, Credential)> {
+async fn find(job: &Job<'_>, context: &Context) -> Result<(CredentialPlace, Credential)> {
     let region = region(job.env, context, false).await;
     for place in places(job.env, region.as_deref()) {
         (job.say)(&format!("looking for AWS credentials in {}", place.name));

@@ -52,13 +52,13 @@ struct Hosts {
 }
 
 /// One place among those that wait.
-struct Slot<'w> {
+struct HostSlot<'w> {
     waiting: &'w Waiting,
     host: &'w str,
 }
 
 impl Waiting {
-    fn enter<'w>(&'w self, host: &'w str) -> Option<Slot<'w>> {
+    fn enter<'w>(&'w self, host: &'w str) -> Option<HostSlot<'w>> {
         let mut hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let here = hosts.places.get(host).copied().unwrap_or(0);
         let unknown = || hosts.places.iter().filter(|(name, _)| !hosts.answering.contains(*name));
@@ -68,7 +68,7 @@ impl Waiting {
             return None;
         }
         hosts.places.insert(host.to_owned(), here + 1);
-        Some(Slot { waiting: self, host })
+        Some(HostSlot { waiting: self, host })
     }
 
     /// The host is one that answers.
@@ -80,7 +80,7 @@ impl Waiting {
     }
 }
 
-impl Drop for Slot<'_> {
+impl Drop for HostSlot<'_> {
     fn drop(&mut self) {
         let mut hosts = self.waiting.0.lock().unwrap_or_else(PoisonError::into_inner);
         match hosts.places.get_mut(self.host) {
