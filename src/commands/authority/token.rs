@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use crate::authority::config::Config;
 use crate::authority::keys;
 use crate::authority::policy::{JoinToken, Policy};
-use crate::authority::store::instances::{InstanceAdmin as _, NewSecret};
+use crate::authority::store::instances::NewSecret;
 use crate::authority::store::sqlite::Sqlite;
 use crate::cli::Format;
 use crate::cli::authority::AddToken;
