@@ -16,7 +16,7 @@ use ssh_key::{Algorithm, Signature};
 
 use super::store::record::Recorded;
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::wire::Trust;
+use crate::wire::TrustAnchors;
 
 pub mod file;
 mod subject;
@@ -32,8 +32,8 @@ pub struct CaKeys {
 impl CaKeys {
     /// What others need to trust these CAs.
     #[must_use]
-    pub fn trust(&self) -> Trust {
-        Trust {
+    pub fn trust(&self) -> TrustAnchors {
+        TrustAnchors {
             ssh_host_cas: vec![self.ssh_host.openssh()],
             ssh_user_cas: vec![self.ssh_user.openssh()],
             tls_cas: vec![self.tls.pem.clone()],

@@ -62,7 +62,7 @@ impl<'a> Exchanger<'a> {
         Ok(Self {
             run,
             client,
-            platform: Platform::new(),
+            platform: Platform::default(),
             clock: Clock::system(),
             audience: bound_audience(&settings.authority, &binding(&bound)),
             clock_offset: Cell::new(None),
