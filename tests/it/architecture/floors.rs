@@ -135,6 +135,7 @@ pub const PURE: &[(&str, &[&str])] = &[(
     &[
         "humantime::format_duration",
         "serde_json",
+        "std::borrow::Cow",
         "std::cmp",
         "std::collections",
         "std::fmt",
