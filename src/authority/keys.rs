@@ -20,7 +20,7 @@ use super::store::record::Recorded;
 use crate::clock::LEEWAY;
 use crate::error::{Context as _, Kind, Result};
 use crate::pem;
-use crate::wire::Trust;
+use crate::wire::TrustAnchors;
 
 pub mod file;
 mod subject;
@@ -40,8 +40,8 @@ impl fmt::Debug for CaKeys {
 
 impl CaKeys {
     /// What others need to trust these CAs.
-    pub fn trust(&self) -> Trust {
-        Trust {
+    pub fn trust(&self) -> TrustAnchors {
+        TrustAnchors {
             ssh_host_cas: vec![self.ssh_host.openssh()],
             ssh_user_cas: vec![self.ssh_user.openssh()],
             tls_cas: vec![self.tls.pem.clone()],

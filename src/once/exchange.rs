@@ -53,7 +53,7 @@ impl<'a> Exchanger<'a> {
         let bound: Vec<_> = run.keys.iter().map(JobKeys::bound).collect();
         Self {
             run,
-            platform: Platform::new(),
+            platform: Platform::default(),
             clock: Clock::system(),
             audience: bound_audience(&run.settings.authority, &binding(&bound)),
             clock_offset: Cell::new(None),

@@ -40,7 +40,6 @@ fn json(instance: &RegisteredInstance) -> Value {
     })
 }
 
-/// A table.
 fn text(instances: &[RegisteredInstance]) -> String {
     if instances.is_empty() {
         return "no worker is registered\n".to_owned();
