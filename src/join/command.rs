@@ -67,9 +67,12 @@ impl Minter<'_> {
     }
 }
 
-/// Whether the job has a command of that name.
-pub(super) fn is_there(env: &Environment, program: &str) -> bool {
+/// Whether the job has a command of that name; if not, in words that follow "cannot renew: ".
+pub(super) fn find(env: &Environment, program: &str) -> Result<(), String> {
     // An empty list of folders would be the current one.
-    env.get("PATH")
-        .is_some_and(|path| std::env::split_paths(path).any(|folder| folder.join(program).is_file()))
+    let has = |path: &str| std::env::split_paths(path).any(|folder| folder.join(program).is_file());
+    match env.get("PATH").is_some_and(has) {
+        true => Ok(()),
+        false => Err(format!("there is no `{program}` command")),
+    }
 }

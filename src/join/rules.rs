@@ -10,5 +10,5 @@ pub use claim::claim;
 pub use glob::{glob, is_open, is_open_ref, literal_prefix};
 pub use read::{anchor, read};
 pub use rule::{
-    Condition, Constraint, Field, Guard, Match, ONE_RUN, Open, REF, REF_PATH, Rule, WORKFLOW, Want,
+    Condition, Constraint, Field, Guard, Match, ONE_RUN, OWNER, Open, REF, REF_PATH, Rule, WORKFLOW, Want,
 };

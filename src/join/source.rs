@@ -42,12 +42,6 @@ impl TokenSource {
         Self { location: Location::File(path.into()), option: None }
     }
 
-    /// The first of those variables that is set.
-    #[must_use]
-    pub fn in_variable(env: &Environment, names: &[&str]) -> Option<Self> {
-        names.iter().find(|name| env.get(name).is_some()).map(|name| Self::variable(*name))
-    }
-
     /// As named by the user with that option.
     #[must_use]
     pub fn by(self, option: &'static str) -> Self {

@@ -54,6 +54,8 @@ pub const REF: Constraint = Constraint::Ref(is_open);
 pub const REF_PATH: Constraint = Constraint::Ref(is_open_ref);
 /// Which workflow, unless it is a pattern that leaves that open.
 pub const WORKFLOW: Constraint = Constraint::Workflow(is_open);
+/// Whose job it is, unless it is a pattern that leaves that open.
+pub const OWNER: Constraint = Constraint::Owner(is_open);
 /// One run is of one ref and one workflow: for a field that names it.
 pub const ONE_RUN: &[Constraint] = &[REF, WORKFLOW];
 
