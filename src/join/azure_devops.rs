@@ -8,9 +8,7 @@ use super::jwt::text;
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, organization_id};
 use super::prove::{Job, Presented};
-use super::rules::{
-    self, Condition, Constraint, Field, Guard, Match, ONE_RUN, OWNER, REF, REF_PATH, WORKFLOW,
-};
+use super::rules::{self, Condition, Constraint, Field, Match, ONE_RUN, OWNER, REF, REF_PATH, WORKFLOW};
 use crate::document::{Mapping, Mistake};
 use crate::error::{Error, Kind, Result};
 
@@ -49,24 +47,19 @@ static FIELDS: &[Field] = &[
     Field::glob("repository_uri").claim("rpo_uri"),
     Field::exact("repository_id").claim("rpo_id"),
     Field::exact("repository_version").claim("rpo_ver").constrains(&[REF]),
-    Field::glob("repository_ref").claim("rpo_ref").constrains(&[REF_PATH]),
+    // Builds of pull requests, forks' among them where the pipeline takes those.
+    Field::glob("repository_ref")
+        .claim("rpo_ref")
+        .constrains(&[REF_PATH])
+        .guarded(&["refs/pull/*"], "the job runs the code of a pull request that nobody has merged"),
     Field::exact("run_id").constrains(ONE_RUN),
 ];
-
-/// Builds of pull requests, forks' among them where the pipeline takes those.
-static GUARDS: &[Guard] = &[Guard {
-    field: "repository_ref",
-    claim: "rpo_ref",
-    values: &["refs/pull/*"],
-    risk: "the job runs the code of a pull request that nobody has merged",
-}];
 
 /// The join method `azure-devops`.
 pub(super) static METHOD: Method = Method {
     detects: |env| env.is_true("TF_BUILD"),
     telling: &[ORGANIZATION, "prj_id", "def_id", "rpo_id", "rpo_uri", "rpo_ref", "rpo_ver", "run_id"],
     fields: FIELDS,
-    guards: GUARDS,
     ..Method::new("azure-devops", "Azure DevOps pipelines", |job| prove(job).boxed(), configure)
 };
 

@@ -23,8 +23,6 @@ const AGENT: &str = "buildkite-agent";
 const IDS: [&str; 2] = ["organization_id", "pipeline_id"];
 /// More of them, as the agent itself takes them.
 const CLAIMS_VARIABLE: &str = "BUILDKITE_OIDC_TOKEN_CLAIMS";
-/// How long the agent may take. It asks Buildkite up to five times.
-const MINT_TIMEOUT: Duration = Duration::from_secs(40);
 
 const PIPELINE: Constraint = Constraint::name(&["pipeline_id"]);
 
@@ -58,7 +56,7 @@ static FIELDS: &[Field] = &[
         Constraint::Workflow(|sub| {
             sub.split_once(":pipeline:").is_none_or(|(_, of)| rules::literal_prefix(of).is_empty())
         }),
-        Constraint::Owner(|sub| !names_organization(sub)),
+        Constraint::Owner(|sub| !rules::names(sub, "organization:", ':')),
     ]),
 ];
 
@@ -111,12 +109,6 @@ fn configure(section: Mapping<'_>) -> Configured {
     Ok(Box::new(oidc.read(&METHOD, section)?))
 }
 
-/// Whether it is a subject that begins with a whole organisation.
-fn names_organization(pattern: &str) -> bool {
-    let behind = rules::literal_prefix(pattern).strip_prefix("organization:");
-    behind.and_then(|rest| rest.split_once(':')).is_some_and(|(slug, _)| !slug.is_empty())
-}
-
 /// Has the agent mint a token with our audience, and with the ids in it.
 async fn prove(job: &Job<'_>) -> Result<Presented> {
     if !job.env.is_true("BUILDKITE") {
@@ -134,12 +126,13 @@ async fn prove(job: &Job<'_>) -> Result<Presented> {
         options,
         // The authority is to be asked afterwards.
         share: 1,
-        longest: MINT_TIMEOUT,
+        // It asks Buildkite up to five times.
+        longest: Duration::from_secs(40),
         secrets: &["BUILDKITE_AGENT_ACCESS_TOKEN", "BUILDKITE_AGENT_TOKEN", "BUILDKITE_AGENT_JOB_API_TOKEN"],
     };
-    let minted = minter.mint(job).await.map_err(|failed| {
-        let (kind, cause) = (if failed.late { Kind::Unreachable } else { Kind::Proof }, failed.why);
-        Error::new(kind, format!("this Buildkite job has no OIDC token: {cause}"))
+    let minted = minter.mint(job).await.map_err(|error| {
+        error
+            .context("this Buildkite job has no OIDC token")
             .hint("in a container, mount the agent (the docker plugin's `mount-buildkite-agent: true`) and pass BUILDKITE, BUILDKITE_JOB_ID, BUILDKITE_AGENT_ACCESS_TOKEN and BUILDKITE_AGENT_ENDPOINT on")
             .hint("an agent too old for `--claim` must be updated")
     })?;

@@ -10,7 +10,7 @@ use super::command::{self, Minter};
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, issuer_url, organization_id};
 use super::prove::{Job, Presented};
-use super::rules::{self, Constraint, Field, Guard, Match, ONE_RUN, REF_PATH, WORKFLOW};
+use super::rules::{self, Constraint, Field, Match, ONE_RUN, REF_PATH, WORKFLOW};
 use crate::document::Mapping;
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
@@ -21,8 +21,6 @@ use crate::wire::Proof;
 const ROOT_ISSUER: &str = "https://oidc.circleci.com";
 /// The tokens of a job, newest form first.
 const VARIABLES: [&str; 2] = ["CIRCLE_OIDC_TOKEN_V2", "CIRCLE_OIDC_TOKEN"];
-/// How long `circleci run oidc get` may take.
-const MINT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long to wait before it is run again.
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
 const COMMAND: &str = "circleci";
@@ -31,33 +29,27 @@ const PROJECT: &str = "oidc.circleci.com/project-id";
 const SSH_RERUN: &str = "oidc.circleci.com/ssh-rerun";
 
 static FIELDS: &[Field] = &[
-    Field::new("project_id", Match::Exact).claim(PROJECT),
+    Field::exact("project_id").claim(PROJECT),
     // Who may use a context is said in the context's own settings.
     Field::new("context_id", Match::Member).claim("oidc.circleci.com/context-ids").constrains(&[WORKFLOW]),
-    Field::new("vcs_origin", Match::Glob)
+    Field::glob("vcs_origin")
         .claim("oidc.circleci.com/vcs-origin")
         .constrains(&[Constraint::name(&["project_id", "pipeline_definition_id"])]),
-    Field::new("vcs_ref", Match::Glob).claim("oidc.circleci.com/vcs-ref").constrains(&[REF_PATH]),
-    Field::new("pipeline_definition_id", Match::Exact)
+    Field::glob("vcs_ref").claim("oidc.circleci.com/vcs-ref").constrains(&[REF_PATH]),
+    Field::exact("pipeline_definition_id")
         .claim("oidc.circleci.com/pipeline-definition-id")
         .constrains(&[WORKFLOW]),
-    Field::new("pipeline_id", Match::Exact).claim("oidc.circleci.com/pipeline-id").constrains(ONE_RUN),
-    Field::new("workflow_id", Match::Exact).claim("oidc.circleci.com/workflow-id").constrains(ONE_RUN),
-    Field::new("job_id", Match::Exact).claim("oidc.circleci.com/job-id").constrains(ONE_RUN),
-    Field::new("ssh_rerun", Match::Boolean).claim(SSH_RERUN),
+    Field::exact("pipeline_id").claim("oidc.circleci.com/pipeline-id").constrains(ONE_RUN),
+    Field::exact("workflow_id").claim("oidc.circleci.com/workflow-id").constrains(ONE_RUN),
+    Field::exact("job_id").claim("oidc.circleci.com/job-id").constrains(ONE_RUN),
+    Field::new("ssh_rerun", Match::Boolean)
+        .claim(SSH_RERUN)
+        .guarded(&["true"], "somebody sits at a shell in the job"),
     // One of the newer form ends in `/vcs-ref/REF`.
-    Field::new("sub", Match::Glob).constrains(&[Constraint::Ref(|sub| {
+    Field::glob("sub").constrains(&[Constraint::Ref(|sub| {
         sub.split_once("/vcs-ref/").is_none_or(|(_, of)| rules::is_open_ref(of))
     })]),
 ];
-
-/// In a job that was rerun with SSH somebody sits at a shell.
-static GUARDS: &[Guard] = &[Guard {
-    field: "ssh_rerun",
-    claim: SSH_RERUN,
-    values: &["true"],
-    risk: "somebody sits at a shell in the job",
-}];
 
 /// The join method `circleci`.
 pub(super) static METHOD: Method = Method {
@@ -74,7 +66,6 @@ pub(super) static METHOD: Method = Method {
         SSH_RERUN,
     ],
     fields: FIELDS,
-    guards: GUARDS,
     can_bind: true,
     ..Method::new("circleci", "CircleCI: cloud and server", |job| prove(job).boxed(), configure)
 };
@@ -135,20 +126,21 @@ async fn mint(job: &Job<'_>) -> Result<Secret, String> {
             options: vec!["--claims".to_owned(), claims.clone()],
             // A command that hangs must leave time for the job's other tokens.
             share: 3,
-            longest: MINT_TIMEOUT,
+            longest: Duration::from_secs(15),
             secrets: &VARIABLES,
         };
-        let failed = match minter.mint(job).await {
+        let error = match minter.mint(job).await {
             Ok(token) => return Ok(token),
-            Err(failed) => failed,
+            Err(error) => error,
         };
+        let is_late = error.kind() == Kind::Unreachable;
         // What it cannot do now it may do in a moment, and what comes in its place is worth less.
-        match pauses.next().filter(|_| !failed.late && command::find(job.env, COMMAND).is_ok()) {
+        match pauses.next().filter(|_| !is_late && command::find(job.env, COMMAND).is_ok()) {
             Some(pause) => {
-                (job.say)(&format!("{}, trying again", failed.why));
+                (job.say)(&format!("{error}, trying again"));
                 tokio::time::sleep(*pause).await;
             }
-            None => return Err(failed.why),
+            None => return Err(error.to_string()),
         }
     }
 }

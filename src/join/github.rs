@@ -7,7 +7,7 @@ use super::endpoint::{self, Endpoint};
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, host};
 use super::prove::{Job, Presented};
-use super::rules::{self, Constraint, Field, Guard, Match, OWNER, REF, REF_PATH, WORKFLOW};
+use super::rules::{self, Constraint, Field, Match, OWNER, REF, REF_PATH, WORKFLOW};
 use crate::document::{Mapping, Mistake};
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
@@ -39,10 +39,10 @@ static FIELDS: &[Field] = &[
         },
         Constraint::Ref(|sub| sub.ends_with('*')),
         Constraint::Workflow(|sub| !["environment:", "workflow"].iter().any(|part| sub.contains(part))),
-        Constraint::Owner(|sub| !names_owner(rules::literal_prefix(sub))),
+        Constraint::Owner(|sub| !names_owner(sub)),
     ]),
     Field::glob("repository")
-        .constrains(&[REPOSITORY, Constraint::Owner(|name| !rules::literal_prefix(name).contains('/'))]),
+        .constrains(&[REPOSITORY, Constraint::Owner(|name| !rules::names(name, "", '/'))]),
     Field::exact("repository_id").constrains(&[OWNER]),
     Field::glob("repository_owner").constrains(&[
         Constraint::name(&["repository_owner_id", "repository_id"]),
@@ -68,7 +68,11 @@ static FIELDS: &[Field] = &[
     Field::glob("head_ref").constrains(&[REF_PATH]),
     // Who opens a pull request chooses the base, not what is in it.
     Field::glob("base_ref"),
-    Field::exact("event_name"),
+    // These run with the repository's rights.
+    Field::exact("event_name").guarded(
+        &["pull_request_target", "workflow_run"],
+        "the job has the rights of the repository and may run the code or data of strangers",
+    ),
     Field::exact("runner_environment"),
     Field::glob("enterprise").constrains(&[Constraint::name(&["enterprise_id"])]),
     Field::exact("enterprise_id"),
@@ -78,14 +82,6 @@ static FIELDS: &[Field] = &[
     Field::exact("check_run_id").constrains(&[WORKFLOW, REF]),
     Field::new("repo_property_*", Match::Property),
 ];
-
-/// Events that run with the repository's rights on code or data of strangers.
-static GUARDS: &[Guard] = &[Guard {
-    field: "event_name",
-    claim: "event_name",
-    values: &["pull_request_target", "workflow_run"],
-    risk: "the job has the rights of the repository and may run the code or data of strangers",
-}];
 
 /// The join method `github`.
 pub(super) static METHOD: Method = Method {
@@ -106,7 +102,6 @@ pub(super) static METHOD: Method = Method {
         "run_attempt",
     ],
     fields: FIELDS,
-    guards: GUARDS,
     can_bind: true,
     ..Method::new(
         "github",
@@ -177,17 +172,13 @@ fn issuer(host: Option<&str>, slug: Option<&str>) -> Result<(String, String), &'
 /// repository's subjects made by a template, such as `ref:refs/heads/main`; each
 /// part begins with its key, and `:` in values is escaped, so a subject that
 /// begins with an owner or repository is that owner's or repository's.
-fn names_owner(prefix: &str) -> bool {
-    let Some((key, value)) = prefix.split_once(':') else { return false };
-    match key {
-        // `OWNER/…`, or with ids `OWNER@ID/…`.
-        "repo" | "repository" => value.split_once('/').is_some_and(|(owner, _)| !owner.is_empty()),
-        // Whole, that is, up to the next part: `octo` is not `octo-org`.
-        "repository_owner" | "repository_owner_id" | "repository_id" => {
-            value.split_once(':').is_some_and(|(owner, _)| !owner.is_empty())
-        }
-        _ => false,
-    }
+fn names_owner(sub: &str) -> bool {
+    // `OWNER/…`, or with ids `OWNER@ID/…`; the others whole, that is, up to the
+    // next part: `octo` is not `octo-org`.
+    ["repo:", "repository:"].iter().any(|key| rules::names(sub, key, '/'))
+        || ["repository_owner:", "repository_owner_id:", "repository_id:"]
+            .iter()
+            .any(|key| rules::names(sub, key, ':'))
 }
 
 /// Asks GitHub for a token with our audience.

@@ -6,7 +6,7 @@ use super::handed_over::HandedOver;
 use super::jwt::text;
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, host};
-use super::rules::{self, Constraint, Field, Guard, Match, ONE_RUN, OWNER, REF, REF_PATH, WORKFLOW};
+use super::rules::{self, Constraint, Field, Match, ONE_RUN, OWNER, REF, REF_PATH, WORKFLOW};
 use crate::document::Mapping;
 
 /// The host of GitLab's own service.
@@ -23,13 +23,14 @@ static FIELDS: &[Field] = &[
         PROJECT,
         // `project_path:GROUP/PROJECT:ref_type:branch:ref:main`, or with more or other parts.
         Constraint::Ref(|sub| sub.split_once(":ref:").is_none_or(|(_, of)| rules::is_open(of))),
-        Constraint::Owner(|sub| !sub.strip_prefix("project_path:").is_some_and(is_below_group)),
+        Constraint::Owner(|sub| !rules::names(sub, "project_path:", '/')),
     ]),
-    Field::glob("project_path").constrains(&[PROJECT, Constraint::Owner(|path| !is_below_group(path))]),
+    Field::glob("project_path")
+        .constrains(&[PROJECT, Constraint::Owner(|path| !rules::names(path, "", '/'))]),
     Field::exact("project_id").constrains(&[OWNER]),
     Field::glob("namespace_path").constrains(&[
         PROJECT,
-        Constraint::Owner(|path| rules::literal_prefix(path) != path && !is_below_group(path)),
+        Constraint::Owner(|path| rules::literal_prefix(path) != path && !rules::names(path, "", '/')),
     ]),
     Field::exact("namespace_id").constrains(&[OWNER]),
     Field::exact("project_visibility"),
@@ -38,7 +39,10 @@ static FIELDS: &[Field] = &[
     Field::glob("ref_path").constrains(&[REF_PATH]),
     Field::new("ref_protected", Match::Boolean).constrains(&[IF_PROTECTED]),
     Field::exact("sha").constrains(&[REF]),
-    Field::exact("pipeline_source"),
+    Field::exact("pipeline_source").guarded(
+        &["merge_request_event", "external_pull_request_event"],
+        "the job may run code that nobody has merged, of a fork even, with the rights of the project",
+    ),
     Field::exact("pipeline_id").constrains(ONE_RUN),
     Field::exact("job_id").constrains(ONE_RUN),
     Field::exact("job_source"),
@@ -65,14 +69,6 @@ static FIELDS: &[Field] = &[
     Field::exact("job_namespace_id"),
 ];
 
-/// Pipelines that run what a fork or an outside repository brought.
-static GUARDS: &[Guard] = &[Guard {
-    field: "pipeline_source",
-    claim: "pipeline_source",
-    values: &["merge_request_event", "external_pull_request_event"],
-    risk: "the job may run code that nobody has merged, of a fork even, with the rights of the project",
-}];
-
 /// The join method `gitlab`.
 pub(super) static METHOD: Method = Method {
     detects: |env| env.is_true("GITLAB_CI"),
@@ -95,7 +91,6 @@ pub(super) static METHOD: Method = Method {
         "job_id",
     ],
     fields: FIELDS,
-    guards: GUARDS,
     ..Method::new("gitlab", "GitLab CI: gitlab.com and self-managed", |job| HANDED_OVER.none(job), configure)
 };
 
@@ -152,10 +147,6 @@ static PROFILE: TokenProfile = TokenProfile {
 fn configure(mut section: Mapping<'_>) -> Configured {
     let host = section.take("domain").map_or(Ok(HOST), |node| host(node, "domain"))?;
     Ok(Box::new(Oidc::new(&PROFILE, format!("https://{host}")).read(&METHOD, section)?))
-}
-
-fn is_below_group(path: &str) -> bool {
-    rules::literal_prefix(path).split_once('/').is_some_and(|(group, _)| !group.is_empty())
 }
 
 fn git_ref(claims: &Map<String, Value>) -> String {

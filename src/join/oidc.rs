@@ -127,27 +127,20 @@ impl Oidc {
     }
 
     /// Reads what every OIDC method's section has, the last of it: nothing may be left.
-    ///
-    /// # Errors
-    /// Every mistake.
     pub fn read(mut self, method: &Method, mut section: Mapping<'_>) -> Result<Self, Mistakes> {
         self.static_keys = section.read("static_jwks", key_set);
         self.read_rules(method, section)
     }
 
     /// The same, where the method says in its own way which keys are given.
-    ///
-    /// # Errors
-    /// Every mistake.
     pub fn read_rules(mut self, method: &Method, mut section: Mapping<'_>) -> Result<Self, Mistakes> {
         self.require_key_binding = section.read("require_key_binding", Node::boolean).unwrap_or_default();
-        let read = |node: &Node, _| rules::read(node, method.fields, method.guards);
+        let read = |node: &Node, _| rules::read(node, method.fields);
         self.rules = section.require("allow", read).unwrap_or_default();
         section.finish()?;
         let names_owner = |condition: &Condition| {
-            let closes =
-                |one: &Constraint| matches!(one, Constraint::Owner(open) if !open(&condition.want.shown()));
-            condition.constrains.iter().any(closes)
+            let value = condition.want.shown();
+            condition.constrains.iter().any(|one| matches!(one, Constraint::Owner(open) if !open(&value)))
         };
         if let Some((message, hint)) = self.profile.ownerless {
             rules::anchor(&self.rules, names_owner, message, hint)?;

@@ -3,7 +3,7 @@
 use super::handed_over::HandedOver;
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, host};
-use super::rules::{self, Constraint, Field, Guard, OWNER, WORKFLOW};
+use super::rules::{self, Constraint, Field, OWNER, WORKFLOW};
 use crate::document::{Mapping, Mistake};
 
 /// An account's own people alone name its spaces and stacks.
@@ -12,22 +12,16 @@ static FIELDS: &[Field] = &[
     Field::glob("caller_id").claim("callerId").constrains(&[WORKFLOW, OWNER]),
     Field::exact("caller_type").claim("callerType"),
     Field::exact("scope"),
-    Field::exact("run_type").claim("runType"),
+    Field::exact("run_type")
+        .claim("runType")
+        .guarded(&["PROPOSED", "TESTING"], "the run may be of a pull request that nobody has merged"),
     Field::exact("run_id").claim("runId").constrains(&[WORKFLOW]),
     // `space:SPACE:stack:STACK:run_type:TYPE:scope:SCOPE`.
     Field::glob("sub").constrains(&[
         Constraint::Workflow(|sub| rules::literal_prefix(sub).split(':').count() < 4),
-        Constraint::Owner(|sub| !names_space(sub)),
+        Constraint::Owner(|sub| !rules::names(sub, "space:", ':')),
     ]),
 ];
-
-/// Runs of what nobody has merged.
-static GUARDS: &[Guard] = &[Guard {
-    field: "run_type",
-    claim: "runType",
-    values: &["PROPOSED", "TESTING"],
-    risk: "the run may be of a pull request that nobody has merged",
-}];
 
 /// The join method `spacelift`.
 pub(super) static METHOD: Method = Method {
@@ -35,7 +29,6 @@ pub(super) static METHOD: Method = Method {
     source: |env| HANDED_OVER.source(env),
     telling: &["spaceId", "callerType", "callerId", "runType", "runId", "scope"],
     fields: FIELDS,
-    guards: GUARDS,
     ..Method::new("spacelift", "Spacelift: stacks and modules", |job| HANDED_OVER.none(job), configure)
 };
 
@@ -83,12 +76,6 @@ fn configure(mut section: Mapping<'_>) -> Configured {
         }
     }
     Ok(Box::new(oidc))
-}
-
-/// Whether it is a subject that begins with a whole space.
-fn names_space(pattern: &str) -> bool {
-    let behind = rules::literal_prefix(pattern).strip_prefix("space:");
-    behind.and_then(|rest| rest.split_once(':')).is_some_and(|(space, _)| !space.is_empty())
 }
 
 #[cfg(test)]

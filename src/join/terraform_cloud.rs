@@ -3,7 +3,7 @@
 use super::handed_over::HandedOver;
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, host};
-use super::rules::{self, Condition, Constraint, Field, Guard, OWNER, WORKFLOW};
+use super::rules::{self, Condition, Constraint, Field, OWNER, WORKFLOW};
 use crate::document::Mapping;
 
 /// The host of HCP Terraform.
@@ -25,7 +25,10 @@ static FIELDS: &[Field] = &[
     Field::glob("project_name").claim("terraform_project_name").constrains(&[PROJECT]),
     Field::exact("workspace_id").claim("terraform_workspace_id").constrains(&[WORKFLOW]),
     Field::glob("workspace_name").claim("terraform_workspace_name").constrains(&[WORKSPACE, WORKFLOW]),
-    Field::exact("run_phase").claim(RUN_PHASE),
+    // Anybody who opens a pull request has its code planned.
+    Field::exact("run_phase")
+        .claim(RUN_PHASE)
+        .guarded(&["plan"], "the run may be a speculative plan, of a pull request that nobody has merged"),
     Field::exact("run_id").claim("terraform_run_id").constrains(&[WORKFLOW]),
     // `organization:ORG:project:PROJECT:workspace:WORKSPACE:run_phase:PHASE`.
     Field::glob("sub").constrains(&[
@@ -36,14 +39,6 @@ static FIELDS: &[Field] = &[
         Constraint::Owner(|sub| !names_project(sub)),
     ]),
 ];
-
-/// Anybody who opens a pull request has its code planned.
-static GUARDS: &[Guard] = &[Guard {
-    field: "run_phase",
-    claim: RUN_PHASE,
-    values: &["plan"],
-    risk: "the run may be a speculative plan, of a pull request that nobody has merged",
-}];
 
 /// The join method `terraform_cloud`.
 pub(super) static METHOD: Method = Method {
@@ -60,7 +55,6 @@ pub(super) static METHOD: Method = Method {
         "terraform_run_id",
     ],
     fields: FIELDS,
-    guards: GUARDS,
     ..Method::new(
         "terraform_cloud",
         "HCP Terraform and Terraform Enterprise",

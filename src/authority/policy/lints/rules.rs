@@ -119,7 +119,7 @@ fn left_open(policy: &Policy, findings: &mut Findings<'_>, aspect: Aspect, what:
 
 pub(super) fn risky_event(policy: &Policy, findings: &mut Findings<'_>) {
     each_rule(policy, |token, rule| {
-        for guard in token.method.guards {
+        for guard in token.method.fields.iter().filter_map(|field| field.guard) {
             for condition in rule.conditions.iter().filter(|condition| guard.is_named_by(condition)) {
                 let message = format!(
                     "the rule of join token `{}` lets in `{}: {}`, and then {}",
