@@ -1,7 +1,7 @@
 //! Key revocation lists (`PROTOCOL.krl` of OpenSSH), written by the authority,
 //! and read before `sshd` does: with one that it cannot read, it refuses every key.
 
-use crate::rfc4251::{Reader, put_string};
+use crate::rfc4251::{Decoder, put_string};
 
 /// The head of every list.
 const MAGIC: &[u8] = b"SSHKRL\n\0";
@@ -20,7 +20,7 @@ const CERT_KEY_ID: u8 = 0x23;
 
 /// Reads a list to its end as OpenSSH would; its number, which grows with each revocation.
 pub fn number(list: &[u8]) -> Result<u64, &'static str> {
-    let mut reader = Reader::new(list);
+    let mut reader = Decoder::new(list);
     if reader.take(MAGIC.len())? != MAGIC {
         return Err("it does not begin like a key revocation list");
     }
@@ -32,7 +32,7 @@ pub fn number(list: &[u8]) -> Result<u64, &'static str> {
     let (_reserved, _comment) = (reader.string()?, reader.string()?);
     while !reader.is_empty() {
         let kind = reader.u8()?;
-        let section = Reader::new(reader.string()?);
+        let section = Decoder::new(reader.string()?);
         match kind {
             SECTION_CERTIFICATES => certificates(section)?,
             SECTION_EXPLICIT_KEY => entries(section, |key| !key.is_empty())?,
@@ -82,7 +82,7 @@ pub fn same(one: &[u8], other: &[u8]) -> bool {
     undated(one) == undated(other)
 }
 
-fn certificates(mut section: Reader<'_>) -> Result<(), &'static str> {
+fn certificates(mut section: Decoder<'_>) -> Result<(), &'static str> {
     let (ca, _reserved) = (section.string()?, section.string()?);
     // An empty one stands for every CA.
     if !ca.is_empty() && ssh_key::PublicKey::from_bytes(ca).is_err() {
@@ -90,7 +90,7 @@ fn certificates(mut section: Reader<'_>) -> Result<(), &'static str> {
     }
     while !section.is_empty() {
         let kind = section.u8()?;
-        let mut part = Reader::new(section.string()?);
+        let mut part = Decoder::new(section.string()?);
         match kind {
             CERT_SERIAL_LIST => {
                 while !part.is_empty() {
@@ -118,7 +118,7 @@ fn certificates(mut section: Reader<'_>) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn entries(mut section: Reader<'_>, fits: impl Fn(&[u8]) -> bool) -> Result<(), &'static str> {
+fn entries(mut section: Decoder<'_>, fits: impl Fn(&[u8]) -> bool) -> Result<(), &'static str> {
     while !section.is_empty() {
         if !fits(section.string()?) {
             return Err("it has a key or hash of the wrong length");

@@ -12,9 +12,6 @@ use crate::runtime::block_on;
 use crate::terminal::print;
 
 /// Runs a command of a server.
-///
-/// # Errors
-/// Of the kinds in `docs/exit-codes.md`.
 pub fn run(command: Command, env: &Environment) -> Result<ExitCode> {
     match command {
         Command::Principals(args) => print_principals(&args),
