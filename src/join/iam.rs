@@ -60,7 +60,7 @@ fn configure(mut section: Mapping<'_>) -> Configured {
             Some(Partition::of_name(node.text("partition")?).ok_or_else(unknown)?)
         }
     };
-    let rules = rules::read(section.need("allow")?, FIELDS, &[])?;
+    let rules = rules::read(section.need("allow")?, FIELDS)?;
     let place = section.place;
     section.finish()?;
     let partition = partition.ok_or_else(|| Mistake::new(place, "there is no partition"))?;

@@ -54,6 +54,12 @@ pub fn literal_prefix(pattern: &str) -> &str {
     pattern.split(['*', '?']).next().unwrap_or_default()
 }
 
+/// Whether a pattern's matches all begin with `start` and the same text up to `end`, which is not empty.
+pub fn names(pattern: &str, start: &str, end: char) -> bool {
+    let behind = literal_prefix(pattern).strip_prefix(start);
+    behind.and_then(|rest| rest.split_once(end)).is_some_and(|(named, _)| !named.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

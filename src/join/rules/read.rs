@@ -9,14 +9,14 @@ use crate::document::{self, Key, Mistake, Mistakes, Node};
 ///
 /// # Errors
 /// Unknown fields, values of the wrong type, empty rules.
-pub fn read(list: &Node, fields: &'static [Field], guards: &[Guard]) -> Result<Vec<Rule>, Mistakes> {
+pub fn read(list: &Node, fields: &'static [Field]) -> Result<Vec<Rule>, Mistakes> {
     let mut mistakes = Mistakes::default();
     let entries = list.list("allow")?.iter();
-    let rules = entries.filter_map(|entry| mistakes.keep(read_rule(entry, fields, guards))).collect();
+    let rules = entries.filter_map(|entry| mistakes.keep(read_rule(entry, fields))).collect();
     mistakes.or(rules)
 }
 
-fn read_rule(entry: &Node, fields: &'static [Field], guards: &[Guard]) -> Result<Rule, Mistakes> {
+fn read_rule(entry: &Node, fields: &'static [Field]) -> Result<Rule, Mistakes> {
     let mut mapping = entry.mapping_or_empty("a rule")?;
     let mut conditions = Vec::new();
     for (key, node) in mapping.rest() {
@@ -27,8 +27,8 @@ fn read_rule(entry: &Node, fields: &'static [Field], guards: &[Guard]) -> Result
     if conditions.is_empty() {
         return Err(Mistake::new(entry.place, "a rule without conditions would let everybody in").into());
     }
-    let unnamed = |guard: &&Guard| conditions.iter().all(|condition| condition.field != guard.field);
-    let guards = guards.iter().filter(unnamed).copied().collect();
+    let unnamed = |guard: &Guard| conditions.iter().all(|condition| condition.field != guard.field);
+    let guards = fields.iter().filter_map(|field| field.guard).filter(unnamed).collect();
     Ok(Rule { place: entry.place, conditions, guards })
 }
 
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn a_part_of_a_claim_is_compared_whole() {
         static FIELDS: &[Field] = &[Field::new("project", Match::Within("p://*/{}/*")).claim("sub")];
-        let rules = |text: &str| read(&crate::document::parse(text).unwrap()[0], FIELDS, &[]);
+        let rules = |text: &str| read(&crate::document::parse(text).unwrap()[0], FIELDS);
         let rules_of_app = rules("[{project: app}]").unwrap();
         for (sub, fits) in
             [("p://o/app/x", true), ("p://o/app2/x", false), ("p://app/o/x", false), ("app", false)]

@@ -17,6 +17,8 @@ pub struct Field {
     pub matches: Match,
     /// What a condition on it constrains, for whoever judges a rule as a whole.
     pub constrains: &'static [Constraint],
+    /// Values of the claim that let nobody in unless a rule names them.
+    pub guard: Option<Guard>,
 }
 
 /// Whether a value leaves open after all what its field could constrain.
@@ -54,6 +56,8 @@ pub const REF: Constraint = Constraint::Ref(is_open);
 pub const REF_PATH: Constraint = Constraint::Ref(is_open_ref);
 /// Which workflow, unless it is a pattern that leaves that open.
 pub const WORKFLOW: Constraint = Constraint::Workflow(is_open);
+/// Whose job it is, unless it is a pattern that leaves that open.
+pub const OWNER: Constraint = Constraint::Owner(is_open);
 /// One run is of one ref and one workflow: for a field that names it.
 pub const ONE_RUN: &[Constraint] = &[REF, WORKFLOW];
 
@@ -61,7 +65,7 @@ impl Field {
     /// A field of the claim of the same name.
     #[must_use]
     pub const fn new(name: &'static str, matches: Match) -> Self {
-        Self { name, claim: name, matches, constrains: &[] }
+        Self { name, claim: name, matches, constrains: &[], guard: None }
     }
 
     /// A field whose value is a pattern, of the claim of the same name.
@@ -96,6 +100,13 @@ impl Field {
     #[must_use]
     pub const fn constrains(mut self, constrains: &'static [Constraint]) -> Self {
         self.constrains = constrains;
+        self
+    }
+
+    /// Values of its claim that need naming; see [`Guard`].
+    #[must_use]
+    pub const fn guarded(mut self, values: &'static [&'static str], risk: &'static str) -> Self {
+        self.guard = Some(Guard { field: self.name, claim: self.claim, values, risk });
         self
     }
 }

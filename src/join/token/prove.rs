@@ -12,7 +12,7 @@ use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde::Serialize;
 
 use super::super::instance::JoinClaims;
-use super::super::prove::{Job, LockedStorage, OnAccepted, Presented};
+use super::super::prove::{Job, LockedStorage, Presented};
 use super::proof::{ASSERTION, MAX_LIFETIME, REPLACES, SECRET};
 use super::state::{KeptInstance, StorageState};
 use crate::clock::Clock;
@@ -82,7 +82,8 @@ pub(super) async fn prove(job: &Job<'_>) -> Result<Presented> {
     if let Some(secret) = secret {
         proof.0.insert(SECRET.to_owned(), secret);
     }
-    Ok(Presented { proof, on_accepted: Some(Box::new(KeepState { storage, state, id })) })
+    let on_accepted = Box::new(move |response: &ExchangeResponse| keep(storage, state, &id, response));
+    Ok(Presented { proof, on_accepted: Some(on_accepted) })
 }
 
 fn read(storage: &dyn LockedStorage, job: &Job<'_>) -> Result<StorageState> {
@@ -175,20 +176,16 @@ fn expiry(job: &Job<'_>, now: i64) -> i64 {
     now.saturating_add(lifetime.min(MAX_LIFETIME))
 }
 
-/// A join that is under way; the storage is nobody else's until it ends.
-struct KeepState {
-    storage: Box<dyn LockedStorage>,
-    state: StorageState,
-    id: String,
-}
-
-impl OnAccepted for KeepState {
-    fn accepted(mut self: Box<Self>, response: &ExchangeResponse) -> Result<()> {
-        let wrong =
-            |why: String| Error::new(Kind::Unreachable, why).context("the authority's answer is no good");
-        let joined = response.instance.as_ref().filter(|joined| joined.id == self.id);
-        let joined = joined.ok_or_else(|| wrong("it is about another worker".to_owned()))?;
-        self.state.settle(&joined.id, joined.generation).map_err(wrong)?;
-        self.storage.write(&self.state.text()?)
-    }
+/// Keeps what a join came to; the storage is nobody else's until then.
+fn keep(
+    mut storage: Box<dyn LockedStorage>,
+    mut state: StorageState,
+    id: &str,
+    response: &ExchangeResponse,
+) -> Result<()> {
+    let wrong = |why: String| Error::new(Kind::Unreachable, why).context("the authority's answer is no good");
+    let joined = response.instance.as_ref().filter(|joined| joined.id == id);
+    let joined = joined.ok_or_else(|| wrong("it is about another worker".to_owned()))?;
+    state.settle(&joined.id, joined.generation).map_err(wrong)?;
+    storage.write(&state.text()?)
 }
