@@ -16,6 +16,7 @@
 use std::fmt;
 
 use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 
@@ -67,10 +68,11 @@ pub struct InstanceJoin {
     pub held_until: i64,
 }
 
-/// What a request says of its worker's past.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What a request says of its worker's past, as its assertion's claims.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinClaims {
     /// The request's own id, random.
+    #[serde(rename = "jti")]
     pub id: String,
     /// The worker's generation.
     pub generation: i64,
@@ -111,7 +113,6 @@ pub enum Judgement {
 impl LastJoin {
     /// Judges a join whose request was not seen before, and that no accepted
     /// request named as one before it.
-    #[must_use]
     pub fn judge(&self, join: &JoinClaims) -> Judgement {
         if join.generation > self.expected {
             return Judgement::Ahead;

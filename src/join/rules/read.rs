@@ -6,9 +6,6 @@ use crate::document::{self, Key, Mistake, Mistakes, Node};
 
 /// Reads the `allow` list of a join token: at least one entry, each with at
 /// least one condition.
-///
-/// # Errors
-/// Unknown fields, values of the wrong type, empty rules.
 pub fn read(list: &Node, fields: &'static [Field], guards: &[Guard]) -> Result<Vec<Rule>, Mistakes> {
     let mut mistakes = Mistakes::default();
     let entries = list.list("allow")?.iter();
@@ -71,10 +68,7 @@ fn literal(field: &Field, node: &Node, text: String) -> Result<String, Mistake> 
     Ok(text)
 }
 
-/// Holds every rule to a condition that says whose jobs it is about.
-///
-/// # Errors
-/// The first rule without one, in these words.
+/// Holds every rule to a condition that says whose jobs it is about; a mistake in these words.
 pub fn anchor(
     rules: &[Rule],
     anchors: impl Fn(&Condition) -> bool,

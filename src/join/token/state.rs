@@ -93,7 +93,7 @@ impl StorageState {
         if state.version != VERSION {
             return Err(format!("it is of version {}, this machine-id knows {VERSION}", state.version));
         }
-        let whole = |instance: &KeptInstance| instance.seed().is_ok() && instance.generation >= 0;
+        let whole = |instance: &KeptInstance| instance.key().is_ok() && instance.generation >= 0;
         if !state.current.iter().chain(&state.next).all(whole) {
             return Err("an instance in it is broken".to_owned());
         }
@@ -153,24 +153,22 @@ impl KeptInstance {
         })
     }
 
-    /// The seed of its key.
-    pub(super) fn seed(&self) -> Result<Zeroizing<Vec<u8>>> {
+    /// The seed of its key, and its public key.
+    pub(super) fn key(&self) -> Result<(Zeroizing<Vec<u8>>, Vec<u8>)> {
         let broken = || Error::new(Kind::Usage, "the instance's key is broken");
         let seed = Zeroizing::new(URL_SAFE_NO_PAD.decode(self.key.expose()).map_err(|_| broken())?);
         let pair = Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|_| broken())?;
-        if instance_id(pair.public_key().as_ref()) != self.id {
-            return Err(broken());
-        }
-        Ok(seed)
+        let public = pair.public_key().as_ref().to_vec();
+        if instance_id(&public) == self.id { Ok((seed, public)) } else { Err(broken()) }
     }
 
     /// The next request; to be written before it is sent.
     pub(super) fn ask(&mut self, now: i64) -> Result<JoinClaims> {
-        if self.attempt.is_none() {
-            self.attempt = Some(Attempt { id: name()?, tries: 0, recent: Vec::new() });
-        }
+        let attempt = match &mut self.attempt {
+            Some(attempt) => attempt,
+            none => none.insert(Attempt { id: name()?, tries: 0, recent: Vec::new() }),
+        };
         let id = name()?;
-        let Some(attempt) = &mut self.attempt else { return Err(Error::internal("no attempt")) };
         let join = JoinClaims {
             id: id.clone(),
             generation: self.generation,
