@@ -16,6 +16,7 @@
 use std::fmt;
 
 use futures_util::future::BoxFuture;
+use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
@@ -26,6 +27,11 @@ pub const MAX_EARLIER: usize = 256;
 
 /// The largest generation, and number of requests: what JSON numbers hold everywhere.
 pub const MAX_COUNT: i64 = (1 << 53) - 1;
+
+/// The SHA-256 of a registration secret, by which it is known.
+pub fn secret_hash(secret: &str) -> [u8; 32] {
+    digest(&SHA256, secret.as_bytes()).as_ref().try_into().unwrap_or_default()
+}
 
 /// What verifiers may look up of what the authority remembers.
 pub trait InstanceLookup: Send + Sync + fmt::Debug {

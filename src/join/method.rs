@@ -22,9 +22,6 @@ use crate::wire::Proof;
 pub type Prove = for<'a> fn(&'a Job<'a>) -> BoxFuture<'a, Result<Presented>>;
 
 /// The authority's half: reads the method's section of a join token.
-///
-/// # Errors
-/// The first mistake in it.
 pub type Configure = fn(Mapping<'_>) -> Configured;
 
 /// What a section configures.
@@ -77,7 +74,6 @@ pub struct Method {
 
 impl Method {
     /// One whose proofs are OIDC tokens of a CI system that has to be asked for them.
-    #[must_use]
     pub const fn new(name: &'static str, summary: &'static str, prove: Prove, configure: Configure) -> Self {
         Self {
             name,

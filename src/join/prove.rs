@@ -18,29 +18,15 @@ use crate::wire::{ExchangeResponse, Proof};
 pub struct Presented {
     /// The proof.
     pub proof: Proof,
-    /// What is to be done once it is accepted; dropped where it is not.
-    pub on_accepted: Option<Box<dyn OnAccepted>>,
-}
-
-impl fmt::Debug for Presented {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Presented").field("proof", &self.proof).finish_non_exhaustive()
-    }
+    /// What is still to be done once it is accepted, before anything is done with the authority's answer;
+    /// dropped where it is not. It fails where what must be kept for the next time cannot be.
+    pub on_accepted: Option<Box<dyn FnOnce(&ExchangeResponse) -> Result<()> + Send>>,
 }
 
 impl From<Proof> for Presented {
     fn from(proof: Proof) -> Self {
         Self { proof, on_accepted: None }
     }
-}
-
-/// What a client has still to do when it proved who it is.
-pub trait OnAccepted: Send {
-    /// The authority believed the proof; before anything is done with its answer.
-    ///
-    /// # Errors
-    /// Where what must be kept for the next time cannot be.
-    fn accepted(self: Box<Self>, response: &ExchangeResponse) -> Result<()>;
 }
 
 /// A private directory that an instance keeps from one run to the next.
@@ -63,9 +49,6 @@ pub trait LockedStorage: Send {
 
     /// Replaces what is kept, whole: when this returns it is there whatever
     /// happens next, a power cut included; before, what was kept is.
-    ///
-    /// # Errors
-    /// `Kind::Proof`.
     fn write(&mut self, content: &str) -> Result<()>;
 
     /// Its path, for messages.
@@ -94,10 +77,4 @@ pub struct Job<'a> {
     pub say: &'a (dyn Fn(&str) + Sync),
     /// Constraint what the user should know even where it works.
     pub warn: &'a (dyn Fn(&str) + Sync),
-}
-
-impl fmt::Debug for Job<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Job").field("env", self.env).field("audience", &self.audience).finish_non_exhaustive()
-    }
 }

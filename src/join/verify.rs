@@ -26,7 +26,9 @@ pub trait Verifier: Send + Sync + fmt::Debug {
     ) -> BoxFuture<'a, Result<Identity, Failure>>;
 
     /// The join token's rules: one of them must match.
-    fn rules(&self) -> &[Rule];
+    fn rules(&self) -> &[Rule] {
+        &[]
+    }
 
     /// Whether everybody whom it believes is let in, and it has no rules.
     fn admits_all(&self) -> bool {
@@ -44,10 +46,8 @@ pub trait Verifier: Send + Sync + fmt::Debug {
 
     /// Assumes that the claims are of a proof that is good in itself.
     fn assume(&self, claims: Map<String, Value>) -> Result<AssumedIdentity, Denial> {
-        match self.check_claims(&claims) {
-            Ok(()) => Ok(AssumedIdentity { claims }),
-            Err(denial) => Err(denial.with_claims(&claims, false)),
-        }
+        self.check_claims(&claims).map_err(|denial| denial.with_claims(&claims, false))?;
+        Ok(AssumedIdentity(claims))
     }
 }
 
@@ -55,14 +55,12 @@ pub trait Verifier: Send + Sync + fmt::Debug {
 /// one: it answers "would this job get in?" and no more. Only
 /// [`Verifier::assume`] makes one.
 #[derive(Clone, Debug)]
-pub struct AssumedIdentity {
-    claims: Map<String, Value>,
-}
+pub struct AssumedIdentity(Map<String, Value>);
 
 impl AssumedIdentity {
     /// The claims.
     pub fn claims(&self) -> &Map<String, Value> {
-        &self.claims
+        &self.0
     }
 }
 

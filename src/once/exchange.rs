@@ -101,7 +101,7 @@ impl<'a> Exchanger<'a> {
             return Err(Error::new(Kind::Proof, cause).hint("the platform gives this job no other just now"));
         }
         if let Some(on_accepted) = on_accepted {
-            on_accepted.accepted(&issuance.response)?;
+            on_accepted(&issuance.response)?;
         }
         if let Some(warning) = refusal::clock_warning(self.authority_time(), self.clock.now()) {
             self.run.progress.warning(&warning);

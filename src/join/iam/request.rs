@@ -98,15 +98,10 @@ impl StsRequest {
             return Err(malformed(format!("the signed request's body is not `{ACTION}`")));
         }
         // Not parsed as a URL: there is one way to write the right one.
-        let url = member("url")?;
-        let host = url
-            .strip_prefix("https://")
-            .and_then(|rest| rest.strip_suffix('/'))
-            .filter(|host| !host.is_empty() && host.len() <= 64)
-            .filter(|host| {
-                host.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-".contains(&b))
-            })
-            .ok_or_else(|| malformed("the signed request's URL is not `https://HOST/`"))?;
+        let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-".contains(&b);
+        let host = member("url")?.strip_prefix("https://").and_then(|rest| rest.strip_suffix('/'));
+        let host = host.filter(|host| (1..=64).contains(&host.len()) && host.bytes().all(letter));
+        let host = host.ok_or_else(|| malformed("the signed request's URL is not `https://HOST/`"))?;
         let headers = request.get("headers").and_then(Value::as_object);
         let headers = headers.ok_or_else(|| malformed("the signed request has no object `headers`"))?;
         Self::of_headers(host, &read_headers(headers)?)

@@ -55,12 +55,13 @@ fn read_want(field: &Field, node: &Node) -> Result<Want, Mistake> {
             Ok("false") => false,
             _ => node.boolean(field.name)?,
         }),
-        Match::Exact => Want::Exact(literal(field, node, text()?)?),
-        Match::Within(form) => Want::Glob(form.replace("{}", &literal(field, node, text()?)?)),
+        Match::Exact => Want::Exact(literal(field, node)?.to_owned()),
+        Match::Within(form) => Want::Glob(form.replace("{}", literal(field, node)?)),
     })
 }
 
-fn literal(field: &Field, node: &Node, text: String) -> Result<String, Mistake> {
+fn literal<'n>(field: &Field, node: &'n Node) -> Result<&'n str, Mistake> {
+    let text = node.text(field.name)?;
     if text.contains(['*', '?']) {
         return Err(Mistake::new(node.place, format!("`{}` takes no wildcards", field.name))
             .hint("write one rule for each value"));

@@ -25,8 +25,3 @@ pub(super) fn instance_id(key: &[u8]) -> String {
     // As all ids here: a letter, and 128 bits that read the same in any case of letters.
     format!("w-{}", hex(hash.as_ref().get(..16).unwrap_or_default()))
 }
-
-/// The SHA-256 of a registration secret, by which it is known.
-pub(super) fn hash_of(secret: &str) -> [u8; 32] {
-    digest(&SHA256, secret.as_bytes()).as_ref().try_into().unwrap_or_default()
-}

@@ -8,7 +8,7 @@ use jsonwebtoken::{Algorithm, Header};
 use serde::Serialize;
 use serde_json::json;
 
-use super::super::prove::{Job, LockedStorage, OnAccepted, Presented};
+use super::super::prove::{Job, LockedStorage, Presented};
 use super::proof::{ASSERTION, MAX_LIFETIME, REPLACED_BY, REPLACES, SECRET};
 use super::state::{KeptInstance, StorageState};
 use crate::clock::Clock;
@@ -63,7 +63,15 @@ pub(super) async fn prove(job: &Job<'_>) -> Result<Presented> {
     if let Some(secret) = secret {
         proof.0.insert(SECRET.to_owned(), secret);
     }
-    Ok(Presented { proof, on_accepted: Some(Box::new(KeepState { storage, state, id })) })
+    let on_accepted = move |response: &ExchangeResponse| {
+        let wrong =
+            |why: String| Error::new(Kind::Unreachable, why).context("the authority's answer is no good");
+        let joined = response.instance.as_ref().filter(|joined| joined.id == id);
+        let joined = joined.ok_or_else(|| wrong("it is about another worker".to_owned()))?;
+        state.settle(&joined.id, joined.generation).map_err(wrong)?;
+        storage.write(&state.text()?)
+    };
+    Ok(Presented { proof, on_accepted: Some(Box::new(on_accepted)) })
 }
 
 fn read(storage: &dyn LockedStorage, job: &Job<'_>) -> Result<StorageState> {
@@ -137,22 +145,4 @@ fn expiry(job: &Job<'_>, now: i64) -> i64 {
     let left = job.deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
     let lifetime = i64::try_from(left.as_secs()).unwrap_or(MAX_LIFETIME).saturating_add(MARGIN);
     now.saturating_add(lifetime.min(MAX_LIFETIME))
-}
-
-/// A join that is under way; the storage is nobody else's until it ends.
-struct KeepState {
-    storage: Box<dyn LockedStorage>,
-    state: StorageState,
-    id: String,
-}
-
-impl OnAccepted for KeepState {
-    fn accepted(mut self: Box<Self>, response: &ExchangeResponse) -> Result<()> {
-        let wrong =
-            |why: String| Error::new(Kind::Unreachable, why).context("the authority's answer is no good");
-        let joined = response.instance.as_ref().filter(|joined| joined.id == self.id);
-        let joined = joined.ok_or_else(|| wrong("it is about another worker".to_owned()))?;
-        self.state.settle(&joined.id, joined.generation).map_err(wrong)?;
-        self.storage.write(&self.state.text()?)
-    }
 }

@@ -6,8 +6,8 @@ use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::super::instance::{JoinClaims, MAX_EARLIER};
-use super::proof::{hash_of, instance_id};
+use super::super::instance::{JoinClaims, MAX_EARLIER, secret_hash};
+use super::proof::instance_id;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::random;
 use crate::secret::Secret;
@@ -22,7 +22,7 @@ const UNDER_WAY: i64 = 300;
 const MAX_SPENT: usize = 64;
 
 /// The file.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StorageState {
     version: u32,
@@ -78,9 +78,7 @@ impl StorageState {
             version: VERSION,
             authority: authority.to_owned(),
             join_token: join_token.to_owned(),
-            current: None,
-            next: None,
-            spent: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -195,7 +193,7 @@ impl KeptInstance {
 
 /// What tells one secret from another; it is random enough for a plain hash.
 fn fingerprint(secret: &Secret) -> String {
-    URL_SAFE_NO_PAD.encode(hash_of(secret.expose()))
+    URL_SAFE_NO_PAD.encode(secret_hash(secret.expose()))
 }
 
 /// 128 random bits as text.

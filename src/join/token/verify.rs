@@ -8,11 +8,10 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
-use super::super::instance::{InstanceJoin, JoinClaims, MAX_COUNT, MAX_EARLIER};
+use super::super::instance::{InstanceJoin, JoinClaims, MAX_COUNT, MAX_EARLIER, secret_hash};
 use super::super::jwt::{self, Jwt, TimeRules, need_text};
-use super::super::rules::Rule;
 use super::super::verify::{Failure, Identity, Provenance, Replay, Verifier, VerifyContext};
-use super::proof::{ASSERTION, MAX_LIFETIME, REPLACED_BY, REPLACES, SECRET, hash_of, instance_id};
+use super::proof::{ASSERTION, MAX_LIFETIME, REPLACED_BY, REPLACES, SECRET, instance_id};
 use crate::clock::LEEWAY;
 use crate::denial::{Denial, Reason};
 use crate::text::shown;
@@ -33,19 +32,14 @@ impl Verifier for InstanceVerifier {
     ) -> BoxFuture<'a, Result<Identity, Failure>> {
         async move {
             let jwt = Jwt::of_proof(proof, ASSERTION)?;
-            verify(&jwt, proof, context).await.map_err(|failure| match failure {
-                Failure::Denied(denial) if denial.claims.is_none() => {
-                    let verified = denial.verified;
-                    Failure::Denied(Box::new(denial.with_claims(&jwt.claims, verified)))
+            verify(&jwt, proof, context).await.map_err(|mut failure| {
+                if let Failure::Denied(denial) = &mut failure {
+                    denial.claims.get_or_insert_with(|| jwt.claims.clone());
                 }
-                other => other,
+                failure
             })
         }
         .boxed()
-    }
-
-    fn rules(&self) -> &[Rule] {
-        &[]
     }
 
     fn admits_all(&self) -> bool {
@@ -67,24 +61,24 @@ async fn verify(jwt: &Jwt<'_>, proof: &Proof, context: &VerifyContext<'_>) -> Re
     let id = signer(jwt)?;
     let good_until = check_times(&jwt.claims, context)?;
     let shown_key = shown_key(jwt, id)?;
-    let secret = proof.field(SECRET).map(|secret| hash_of(secret.expose()));
+    let secret = proof.field(SECRET).map(|secret| secret_hash(secret.expose()));
     // Before the instance is looked up: an earlier request of the same worker may be using the secret up just
     // now. And before the signature is checked, so that only who has one makes us write.
     let admitted = match &secret {
         Some(secret) => context.instances.admits(secret, context.join_token, context.clock.now()).await?,
         None => false,
     };
-    let (key, secret) = match context.instances.instance(id).await? {
+    let (key, secret) = match (context.instances.instance(id).await?, secret) {
         // A worker that never heard of its registration presents the secret again, which is used up by now.
-        Some(known) if known.join_token == context.join_token => (known.key, None),
-        Some(known) => {
+        (Some(known), _) if known.join_token == context.join_token => (known.key, None),
+        (Some(known), _) => {
             let detail = format!("registered with the join token `{}`", shown(&known.join_token));
             return Err(Denial::new(Reason::InstanceUnknown, detail).into());
         }
-        None => {
-            let Some(secret) = secret else {
-                return Err(Denial::new(Reason::InstanceUnknown, "no such instance, and no secret").into());
-            };
+        (None, None) => {
+            return Err(Denial::new(Reason::InstanceUnknown, "no such instance, and no secret").into());
+        }
+        (None, Some(secret)) => {
             let key = shown_key.ok_or_else(|| {
                 Denial::new(Reason::HeaderRefused, "the header has no `jwk` of the worker to be registered")
             })?;
