@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::clock::Clock;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::join::issuers::Issuers;
 use crate::net;
 
@@ -50,14 +50,11 @@ impl Authority {
         let config = config::Config::load(data_dir)?;
         let keys = keys::file::load(&config.keys)?;
         let store = Box::new(store::sqlite::Sqlite::open(&config.store)?);
-        let policy = config.load_policy().map_err(all_mistakes)?;
+        let policy = config.load_policy()?;
         Self::assemble(config, keys, store, policy, clock)
     }
 
     /// From its parts, as [`Authority::open`] puts them together.
-    ///
-    /// # Errors
-    /// Where the issuers' CA file cannot be read.
     pub fn assemble(
         config: config::Config,
         keys: keys::CaKeys,
@@ -80,39 +77,24 @@ impl Authority {
     }
 
     /// The configuration.
-    #[must_use]
     pub fn config(&self) -> &config::Config {
         &self.config
     }
 
     /// The policy as it is now.
-    #[must_use]
     pub fn policy(&self) -> Arc<policy::Policy> {
         Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What was revoked, as servers read it.
-    ///
-    /// # Errors
-    /// Where the store cannot be read.
     pub async fn revocation_lists(&self) -> Result<Arc<revocation::Lists>> {
         self.lists.lists(self.store.as_ref(), &self.keys, self.clock.now()).await
     }
 
     /// Reads the policy anew; the old one stays where that fails.
-    ///
-    /// # Errors
-    /// Every mistake of the new one.
     pub fn reload_policy(&self) -> Result<()> {
-        let policy = self.config.load_policy().map_err(all_mistakes)?;
+        let policy = self.config.load_policy()?;
         *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
         Ok(())
     }
-}
-
-/// Several mistakes as one error: the first in full, the others as hints.
-pub(crate) fn all_mistakes(mistakes: Vec<Error>) -> Error {
-    let mut mistakes = mistakes.into_iter();
-    let first = mistakes.next().unwrap_or_else(|| Error::internal("a policy was refused without a reason"));
-    mistakes.fold(first, |all, mistake| all.hint(format!("also: {mistake}")))
 }

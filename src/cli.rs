@@ -1,7 +1,7 @@
 //! The command line, as types: no I/O, no defaults that the environment or a
 //! file could change.
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
 pub mod authority;
 pub mod cleanup;
@@ -54,23 +54,8 @@ pub enum Generate {
     /// Completions for a shell, on stdout.
     Completions {
         /// The shell.
-        shell: Shell,
+        shell: clap_complete::Shell,
     },
-}
-
-/// A shell that completions are made for.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Shell {
-    /// GNU bash.
-    Bash,
-    /// Elvish.
-    Elvish,
-    /// fish.
-    Fish,
-    /// PowerShell.
-    Powershell,
-    /// Z shell.
-    Zsh,
 }
 
 #[cfg(test)]

@@ -15,13 +15,11 @@ pub struct Clock(Option<Arc<AtomicI64>>);
 
 impl Clock {
     /// The system's clock.
-    #[must_use]
     pub const fn system() -> Self {
         Self(None)
     }
 
     /// A clock that stands at `unix` seconds until [`Clock::set`] moves it.
-    #[must_use]
     pub fn held(unix: i64) -> Self {
         Self(Some(Arc::new(AtomicI64::new(unix))))
     }
@@ -34,7 +32,6 @@ impl Clock {
     }
 
     /// Seconds since 1970, UTC.
-    #[must_use]
     pub fn now(&self) -> i64 {
         match &self.0 {
             Some(held) => held.load(Ordering::Relaxed),
@@ -46,7 +43,6 @@ impl Clock {
 }
 
 /// `2026-11-22T12:00:00Z` for seconds since 1970 (RFC 3339); times before 1970 read as 1970.
-#[must_use]
 pub fn rfc3339(unix: i64) -> String {
     let since = Duration::from_secs(u64::try_from(unix).unwrap_or(0));
     // humantime ends at the year 9999.
@@ -56,7 +52,6 @@ pub fn rfc3339(unix: i64) -> String {
 }
 
 /// Seconds since 1970 of an RFC 3339 time.
-#[must_use]
 pub fn parse_rfc3339(text: &str) -> Option<i64> {
     let time = humantime::parse_rfc3339(text).ok()?;
     i64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_secs()).ok()

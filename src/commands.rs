@@ -15,14 +15,11 @@ pub mod inspect;
 pub mod once;
 
 /// Runs a command.
-///
-/// # Errors
-/// Whatever ended it.
 pub fn run(cli: Cli, env: &Environment) -> Result<ExitCode> {
     match cli.command {
         Command::Once(args) => once::run(args, env),
         Command::Cleanup(args) => cleanup::run(args, env),
-        Command::Inspect(args) => inspect::run(args, env),
+        Command::Inspect(args) => inspect::run(&args),
         Command::Authority(command) => authority::run(command, env),
         Command::Host(command) => host::run(command, env),
         Command::Demo => demo::run(),

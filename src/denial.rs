@@ -36,7 +36,6 @@ macro_rules! reasons {
 
         impl Reason {
             /// What is to be said of it.
-            #[must_use]
             pub const fn row(self) -> &'static ReasonRow {
                 match self {
                     $(Self::$name => {
@@ -117,14 +116,12 @@ impl ReasonRow {
 
 impl Reason {
     /// The reason that a problem tells; none where it is no denial, or one that keeps its reason.
-    #[must_use]
     pub fn of_problem(problem: &Problem) -> Option<Self> {
         let tells = |row: &&ReasonRow| row.told != NOT_ALLOWED && problem.is(&row.problem_kind());
         REASONS.iter().find(tells).map(|row| row.reason)
     }
 
     /// Whether a clock may be what is wrong.
-    #[must_use]
     pub fn is_of_time(self) -> bool {
         matches!(self, Self::TokenExpired | Self::TokenNotYetValid)
     }
@@ -178,7 +175,6 @@ impl Denial {
     }
 
     /// A denial of which the caller is told all.
-    #[must_use]
     pub fn open(reason: Reason, told: String) -> Self {
         Self::new(reason, told.clone()).tell(told)
     }
@@ -199,7 +195,6 @@ impl Denial {
     }
 
     /// What the caller is told of it: `id` names its record, and `now` is the authority's time.
-    #[must_use]
     pub fn problem(&self, id: String, now: i64) -> Problem {
         let row = self.reason.row();
         Problem {

@@ -29,7 +29,6 @@ pub static OUTPUTS: &[&OutputFiles] = &[
 ];
 
 /// The files of the type of that name.
-#[must_use]
 pub fn output_files(name: &str) -> Option<&'static OutputFiles> {
     OUTPUTS.iter().copied().find(|files| files.declaration.name == name)
 }
@@ -41,14 +40,13 @@ pub const BASH_ENV: &str = "bash_env";
 pub const AGENT_SOCKET: &str = "agent.sock";
 
 /// Whether some output type writes a file of that name, or every destination may have it.
-#[must_use]
 pub fn is_file_of_ours(name: &str) -> bool {
     [BASH_ENV, AGENT_SOCKET].contains(&name) || OUTPUTS.iter().any(|output| output.writes(name))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::material::{HostMaterial, Material, OptionValues, SshMaterial, TlsMaterial};
+    use super::material::{Material, OptionValues, SshMaterial, TlsMaterial};
     use super::*;
     use crate::wire::Trust;
 
@@ -68,9 +66,8 @@ mod tests {
         };
         let material = Material {
             folder: "/d",
-            ssh: Some(SshMaterial { private_key: "PRIVATE", public_key: "PUB", certificate: "CERT" }),
+            ssh: Some(SshMaterial { private_key: Some("PRIVATE"), public_key: "PUB", certificate: "CERT" }),
             tls: Some(TlsMaterial { private_key: "TLSKEY", chain: "CHAIN" }),
-            host: Some(HostMaterial { private_key: Some("PRIVATE"), certificate: "CERT" }),
             options: &OptionValues::from([("cluster".into(), "c".into())]),
             files: &OptionValues::new(),
             subject: Some("deploy"),
@@ -93,10 +90,9 @@ mod tests {
         let trust = Trust::default();
         let material = Material {
             folder: "/d",
-            ssh: Some(SshMaterial { private_key: "PRIVATE", public_key: "PUB", certificate: "CERT" }),
+            ssh: Some(SshMaterial { private_key: Some("PRIVATE"), public_key: "PUB", certificate: "CERT" }),
             tls: Some(TlsMaterial { private_key: "TLSKEY", chain: "CHAIN" }),
             trust: &trust,
-            host: None,
             options: &OptionValues::new(),
             files: &OptionValues::new(),
             subject: None,

@@ -246,9 +246,9 @@ impl<'a> Mapping<'a> {
     }
 
     /// The texts of a list with their places, those that are text; none where `key` is absent.
-    pub fn texts(&mut self, key: &'static str) -> Vec<(&'a str, Place)> {
-        let items = self.read(key, Node::list).unwrap_or_default();
-        items.iter().filter_map(|item| Some((self.mistakes.keep(item.text(key))?, item.place))).collect()
+    pub fn texts(&mut self, key: &'static str) -> Vec<(String, Place)> {
+        let items = self.read(key, Node::list).unwrap_or_default().iter();
+        items.filter_map(|item| Some((self.mistakes.keep(item.text(key))?.to_owned(), item.place))).collect()
     }
 
     /// Every key and value left, all taken: for mappings whose keys are data.

@@ -10,7 +10,6 @@ pub struct Environment(BTreeMap<OsString, OsString>);
 
 impl Environment {
     /// This process's.
-    #[must_use]
     pub fn of_process() -> Self {
         Self(std::env::vars_os().collect())
     }
@@ -21,7 +20,6 @@ impl Environment {
     }
 
     /// The value of `name`; an empty one, or one that is not UTF-8, counts as absent.
-    #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(std::ffi::OsStr::new(name))?.to_str().filter(|value| !value.is_empty())
     }
@@ -33,7 +31,6 @@ impl Environment {
     }
 
     /// Whether `name` is `true` or `1`, as CI platforms mark their jobs.
-    #[must_use]
     pub fn is_true(&self, name: &str) -> bool {
         matches!(self.get(name), Some("true" | "1" | "True"))
     }

@@ -34,7 +34,6 @@ pub const EXIT_CODES: &[(Kind, u8, &str)] = &[
 
 impl Kind {
     /// The process's exit code for this kind.
-    #[must_use]
     pub fn code(self) -> u8 {
         EXIT_CODES.iter().find(|(kind, ..)| *kind == self).map_or(1, |(_, code, _)| *code)
     }
@@ -87,7 +86,6 @@ impl Error {
     }
 
     /// Several errors as one of the first's kind, with every hint once.
-    #[must_use]
     pub fn together(errors: Vec<Self>) -> Option<Self> {
         errors.into_iter().reduce(|all, next| {
             let mut hints = all.hints;
@@ -98,19 +96,16 @@ impl Error {
     }
 
     /// The kind.
-    #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
     /// What to do about it, most likely first.
-    #[must_use]
     pub fn hints(&self) -> &[String] {
         &self.hints
     }
 
     /// The code that the process ends with.
-    #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.kind.code())
     }
@@ -138,9 +133,6 @@ impl fmt::Debug for Error {
 /// Turns a foreign error into one of ours, with what was being done.
 pub trait Context<T> {
     /// Wraps the error as `kind`, saying what was being done.
-    ///
-    /// # Errors
-    /// The wrapped error, where `self` is one.
     fn context(self, kind: Kind, what: impl Message) -> Result<T>;
 }
 

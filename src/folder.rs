@@ -21,13 +21,10 @@ pub mod trust;
 mod unfit;
 mod wipe;
 
-pub use open::{Folder, Made, NotMade, PRIVATE_FILE, PRIVATE_FOLDER, PUBLIC_FILE, not_mine};
+pub use open::{Folder, Made, PRIVATE_FILE, PRIVATE_FOLDER, PUBLIC_FILE};
 pub use unfit::Unfit;
 
 /// The absolute form of a path.
-///
-/// # Errors
-/// `Kind::Usage` where there is none.
 pub fn absolute(path: &str) -> Result<PathBuf> {
     std::path::absolute(path)
         .map_err(|error| Error::usage(error).context(format!("cannot use the path `{}`", shown(path))))

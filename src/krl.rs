@@ -1,7 +1,7 @@
 //! Key revocation lists (`PROTOCOL.krl` of OpenSSH), written by the authority,
 //! and read before `sshd` does: with one that it cannot read, it refuses every key.
 
-use crate::rfc4251::{Reader, put_string};
+use crate::rfc4251::{Decoder, put_string};
 
 /// The head of every list.
 const MAGIC: &[u8] = b"SSHKRL\n\0";
@@ -18,48 +18,35 @@ const CERT_SERIAL_RANGE: u8 = 0x21;
 const CERT_SERIAL_BITMAP: u8 = 0x22;
 const CERT_KEY_ID: u8 = 0x23;
 
-/// What a list says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Krl {
-    /// Its number, which grows with each revocation.
-    pub number: u64,
-}
-
-impl Krl {
-    /// Reads a list to its end.
-    ///
-    /// # Errors
-    /// What OpenSSH would not read.
-    pub fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
-        let mut reader = Reader::new(bytes);
-        if reader.take(MAGIC.len())? != MAGIC {
-            return Err("it does not begin like a key revocation list");
-        }
-        if reader.u32()? != FORMAT_VERSION {
-            return Err("it is of another format version");
-        }
-        let number = reader.u64()?;
-        let (_date, _flags) = (reader.u64()?, reader.u64()?);
-        let (_reserved, _comment) = (reader.string()?, reader.string()?);
-        while !reader.is_empty() {
-            let kind = reader.u8()?;
-            let section = Reader::new(reader.string()?);
-            match kind {
-                SECTION_CERTIFICATES => certificates(section)?,
-                SECTION_EXPLICIT_KEY => entries(section, |key| !key.is_empty())?,
-                SECTION_FINGERPRINT_SHA1 => entries(section, |hash| hash.len() == 20)?,
-                SECTION_FINGERPRINT_SHA256 => entries(section, |hash| hash.len() == 32)?,
-                _ => return Err("it has a section of an unknown kind"),
-            }
-        }
-        Ok(Self { number })
+/// Reads a list to its end as OpenSSH would; its number, which grows with each revocation.
+pub fn number(list: &[u8]) -> Result<u64, &'static str> {
+    let mut reader = Decoder::new(list);
+    if reader.take(MAGIC.len())? != MAGIC {
+        return Err("it does not begin like a key revocation list");
     }
+    if reader.u32()? != FORMAT_VERSION {
+        return Err("it is of another format version");
+    }
+    let number = reader.u64()?;
+    let (_date, _flags) = (reader.u64()?, reader.u64()?);
+    let (_reserved, _comment) = (reader.string()?, reader.string()?);
+    while !reader.is_empty() {
+        let kind = reader.u8()?;
+        let section = Decoder::new(reader.string()?);
+        match kind {
+            SECTION_CERTIFICATES => certificates(section)?,
+            SECTION_EXPLICIT_KEY => entries(section, |key| !key.is_empty())?,
+            SECTION_FINGERPRINT_SHA1 => entries(section, |hash| hash.len() == 20)?,
+            SECTION_FINGERPRINT_SHA256 => entries(section, |hash| hash.len() == 32)?,
+            _ => return Err("it has a section of an unknown kind"),
+        }
+    }
+    Ok(number)
 }
 
 /// A list of that number, made at `date` (seconds since 1970), which revokes
 /// the serials for each of the CAs, given as public key blobs (RFC 4253,
 /// section 6.6). Not signed, as OpenSSH has no use for that.
-#[must_use]
 pub fn write(number: u64, date: u64, ca_blobs: &[Vec<u8>], mut serials: Vec<u64>) -> Vec<u8> {
     let mut list = MAGIC.to_vec();
     list.extend(FORMAT_VERSION.to_be_bytes());
@@ -87,17 +74,15 @@ pub fn write(number: u64, date: u64, ca_blobs: &[Vec<u8>], mut serials: Vec<u64>
 }
 
 /// Whether two lists differ in nothing but the date of their making.
-#[must_use]
 pub fn same(one: &[u8], other: &[u8]) -> bool {
     let undated = |list: &[u8]| {
-        let mut list = list.to_vec();
-        list.drain(DATE.start.min(list.len())..DATE.end.min(list.len()));
-        list
+        let (head, rest) = list.split_at(DATE.start.min(list.len()));
+        [head, rest.get(DATE.len()..).unwrap_or_default()].concat()
     };
     undated(one) == undated(other)
 }
 
-fn certificates(mut section: Reader<'_>) -> Result<(), &'static str> {
+fn certificates(mut section: Decoder<'_>) -> Result<(), &'static str> {
     let (ca, _reserved) = (section.string()?, section.string()?);
     // An empty one stands for every CA.
     if !ca.is_empty() && ssh_key::PublicKey::from_bytes(ca).is_err() {
@@ -105,7 +90,7 @@ fn certificates(mut section: Reader<'_>) -> Result<(), &'static str> {
     }
     while !section.is_empty() {
         let kind = section.u8()?;
-        let mut part = Reader::new(section.string()?);
+        let mut part = Decoder::new(section.string()?);
         match kind {
             CERT_SERIAL_LIST => {
                 while !part.is_empty() {
@@ -133,7 +118,7 @@ fn certificates(mut section: Reader<'_>) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn entries(mut section: Reader<'_>, fits: impl Fn(&[u8]) -> bool) -> Result<(), &'static str> {
+fn entries(mut section: Decoder<'_>, fits: impl Fn(&[u8]) -> bool) -> Result<(), &'static str> {
     while !section.is_empty() {
         if !fits(section.string()?) {
             return Err("it has a key or hash of the wrong length");
@@ -172,7 +157,7 @@ mod tests {
 
     #[test]
     fn what_openssh_reads_is_read() {
-        assert_eq!(Krl::parse(&head(7, 1)), Ok(Krl { number: 7 }));
+        assert_eq!(number(&head(7, 1)), Ok(7));
         let serials = [1_u64.to_be_bytes(), u64::MAX.to_be_bytes()].concat();
         let bitmap = [1_u64.to_be_bytes().to_vec(), string(b"\x03")].concat();
         for list in [
@@ -184,10 +169,10 @@ mod tests {
             with(SECTION_FINGERPRINT_SHA1, &string(&[0; 20])),
             with(SECTION_FINGERPRINT_SHA256, &string(&[0; 32])),
         ] {
-            assert_eq!(Krl::parse(&list), Ok(Krl { number: 7 }));
+            assert_eq!(number(&list), Ok(7));
             for length in 0..list.len() {
                 let cut = &list[..length];
-                assert!(cut.len() == head(7, 1).len() || Krl::parse(cut).is_err(), "{length}");
+                assert!(cut.len() == head(7, 1).len() || number(cut).is_err(), "{length}");
             }
         }
     }
@@ -200,7 +185,7 @@ mod tests {
         let expected =
             [write(7, 1, &[], vec![1]), revoking(CERT_SERIAL_LIST, &serials)[head(7, 1).len()..].to_vec()];
         assert_eq!(list, expected.concat());
-        assert_eq!(Krl::parse(&list), Ok(Krl { number: 7 }));
+        assert_eq!(number(&list), Ok(7));
     }
 
     #[test]
@@ -222,7 +207,7 @@ mod tests {
             revoking(CERT_SERIAL_RANGE, &backwards),
             revoking(0x40, b""),
         ] {
-            assert!(Krl::parse(&list).is_err(), "{list:?}");
+            assert!(number(&list).is_err(), "{list:?}");
         }
     }
 
@@ -235,12 +220,12 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_panics(bytes in proptest::collection::vec(any::<u8>(), 0..100), at in any::<prop::sample::Index>(), byte: u8) {
-            let _ = Krl::parse(&bytes);
-            let _ = Krl::parse(&[head(1, 1), bytes].concat());
+            let _ = number(&bytes);
+            let _ = number(&[head(1, 1), bytes].concat());
             let mut damaged = revoking(CERT_SERIAL_LIST, &[1; 16]);
             let place = at.index(damaged.len());
             damaged[place] = byte;
-            let _ = Krl::parse(&damaged);
+            let _ = number(&damaged);
         }
     }
 }

@@ -19,17 +19,13 @@ pub use client::{Platform, USER_AGENT, issuer_client, machine_client};
 pub use error::{RequestError, Untrusted, body};
 pub use pin::pin_of;
 
-/// The one provider of cryptography, for rustls and for JWTs. To be called
-/// before anything else; calling it again does nothing.
+/// The one provider of cryptography for rustls. To be called before anything
+/// else; calling it again does nothing.
 pub fn install_crypto() {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    crate::jws::install();
 }
 
 /// The value of a `--timeout`.
-///
-/// # Errors
-/// `Kind::Usage`.
 pub fn timeout(text: &str) -> Result<Duration> {
     // Beyond a day, sums of it with the clock might not hold.
     match parse_duration(text) {

@@ -130,26 +130,22 @@ impl OutputType {
     }
 
     /// The option of that name.
-    #[must_use]
     pub fn option(&self, name: &str) -> Option<&'static OutputOption> {
         self.options.iter().find(|option| option.name == name)
     }
 
     /// Whether it carries an SSH certificate, a user's or a host's.
-    #[must_use]
     pub fn has_ssh(&self) -> bool {
         self.keys.ssh || self.keys.host
     }
 }
 
 /// The type of that name.
-#[must_use]
 pub fn find(name: &str) -> Option<&'static OutputType> {
     TYPES.iter().copied().find(|known| known.name == name)
 }
 
 /// Every type's name, in the order of the table.
-#[must_use]
 pub fn names() -> Vec<&'static str> {
     TYPES.iter().map(|known| known.name).collect()
 }

@@ -5,7 +5,6 @@ use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 /// DER as a PEM block of that label.
-#[must_use]
 pub fn encode(label: &str, der: &[u8]) -> Zeroizing<String> {
     let body = Zeroizing::new(STANDARD.encode(der));
     let mut pem = Zeroizing::new(String::with_capacity(body.len() + body.len() / 64 + 2 * label.len() + 40));
@@ -31,7 +30,6 @@ pub enum Piece<'a> {
 }
 
 /// A file's blocks and the lines between them. A block that does not end is left out.
-#[must_use]
 pub fn pieces(text: &str) -> Vec<Piece<'_>> {
     let mut pieces = Vec::new();
     let mut rest = text;
@@ -54,7 +52,6 @@ pub fn pieces(text: &str) -> Vec<Piece<'_>> {
 }
 
 /// The DER inside a block's text.
-#[must_use]
 pub fn decode(block: &str) -> Option<Zeroizing<Vec<u8>>> {
     let mut body = Zeroizing::new(String::with_capacity(block.len()));
     for line in block.lines().skip(1).take_while(|line| !line.starts_with("-----END ")) {
@@ -64,7 +61,6 @@ pub fn decode(block: &str) -> Option<Zeroizing<Vec<u8>>> {
 }
 
 /// The DER of every block of that label, in order; none where one of them is broken.
-#[must_use]
 pub fn decode_all(text: &str, label: &str) -> Option<Vec<Zeroizing<Vec<u8>>>> {
     let of_label = |piece: &Piece<'_>| matches!(piece, Piece::Block(found, _) if *found == label);
     let blocks = pieces(text).into_iter().filter(of_label);
@@ -72,9 +68,6 @@ pub fn decode_all(text: &str, label: &str) -> Option<Vec<Zeroizing<Vec<u8>>>> {
 }
 
 /// The certificates of a PEM text, at least one and nothing else.
-///
-/// # Errors
-/// What is wrong with it.
 pub fn certificates(text: &str) -> Result<Vec<Vec<u8>>, String> {
     let pieces = pieces(text);
     if pieces.is_empty() || !pieces.iter().all(|piece| matches!(piece, Piece::Block("CERTIFICATE", _))) {

@@ -17,7 +17,6 @@ const MAX_LABEL: usize = 128;
 
 /// Whether `text` can be a login: letters, digits, `.`, `_`, `-`, not led by a
 /// dash, which would be an option, or a dot.
-#[must_use]
 pub fn is_login(text: &str) -> bool {
     let mut bytes = text.bytes();
     text.len() <= MAX_LOGIN
@@ -30,7 +29,6 @@ fn is_login_byte(b: u8) -> bool {
 }
 
 /// Whether `text` can be a label's key or value.
-#[must_use]
 pub fn is_label(text: &str) -> bool {
     (1..=MAX_LABEL).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'/' | b':' | b'-'))
@@ -43,9 +41,6 @@ pub struct Labels(BTreeMap<String, String>);
 impl Labels {
     /// Adds the labels of `k=v,k2=v2`; white space around them does not count,
     /// and an empty text adds none.
-    ///
-    /// # Errors
-    /// What is wrong with one of them.
     pub fn add(&mut self, text: &str) -> Result<(), String> {
         if text.trim().is_empty() {
             return Ok(());
@@ -69,9 +64,6 @@ impl Labels {
 
     /// Adds the labels of a file: lines of `k=v,k2=v2`, empty ones, and
     /// comments behind `#`.
-    ///
-    /// # Errors
-    /// The line, and what is wrong with it.
     pub fn add_lines(&mut self, text: &str) -> Result<(), String> {
         for (number, line) in (1_usize..).zip(text.lines()) {
             let line = line.split('#').next().unwrap_or_default();
@@ -95,7 +87,6 @@ impl Labels {
 
 /// Whether a principal lets `user` in on a host with these labels. True only
 /// for a principal in the grammar of this module, whatever else the text is.
-#[must_use]
 pub fn holds(principal: &str, user: &str, host: &Labels) -> bool {
     let (login, set) = match principal.split_once('@') {
         Some((login, set)) => (login, Some(set)),

@@ -23,7 +23,6 @@ pub enum Verdict {
 
 /// Judges an answer that is not 200. The same token with the same keys gets
 /// the same answer, so whatever may pass is tried again; a refusal is final.
-#[must_use]
 pub fn of_status(status: u16, retry_after: Option<&str>, now: i64) -> Verdict {
     match status {
         408 | 425 | 429 | 500..=599 => {
@@ -34,7 +33,6 @@ pub fn of_status(status: u16, retry_after: Option<&str>, now: i64) -> Verdict {
 }
 
 /// Judges a request without an answer. A certificate that is not trusted stays so.
-#[must_use]
 pub fn of_error(error: &RequestError) -> Verdict {
     match error {
         RequestError::Untrusted(_) => Verdict::Final,
@@ -52,7 +50,6 @@ fn parse_retry_after(text: &str, now: i64) -> Option<Duration> {
 }
 
 /// Seconds since 1970 of an HTTP date (RFC 9110, section 5.6.7).
-#[must_use]
 pub fn parse_http_date(text: &str) -> Option<i64> {
     let since = httpdate::parse_http_date(text.trim()).ok()?.duration_since(UNIX_EPOCH).ok()?;
     i64::try_from(since.as_secs()).ok()
@@ -67,20 +64,17 @@ pub struct Attempts {
 
 impl Attempts {
     /// Attempts until `deadline`.
-    #[must_use]
     pub fn until(deadline: Instant) -> Self {
         Self { deadline, backoff: Backoff::new(SHORTEST_PAUSE, LONGEST_PAUSE) }
     }
 
     /// How long the next attempt may take; nothing when time is up.
-    #[must_use]
     pub fn next(&self) -> Option<Duration> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         (left > Duration::from_millis(1)).then_some(left.min(LONGEST_ATTEMPT))
     }
 
     /// How long to pause before the next attempt; nothing where it would come too late.
-    #[must_use]
     pub fn pause(&mut self, at_least: Option<Duration>) -> Option<Duration> {
         let pause = self.backoff.pause().max(at_least.unwrap_or_default());
         let left = self.deadline.saturating_duration_since(Instant::now());
@@ -98,13 +92,11 @@ pub struct Backoff {
 
 impl Backoff {
     /// With pauses between these two.
-    #[must_use]
     pub fn new(first: Duration, longest: Duration) -> Self {
         Self { next: first, longest }
     }
 
     /// The next pause.
-    #[must_use]
     pub fn pause(&mut self) -> Duration {
         // Without random numbers, the whole of it.
         self.after(random::bytes().map_or(u32::MAX, u32::from_le_bytes))

@@ -6,17 +6,15 @@ pub const CUT: &str = "it breaks off";
 
 /// Takes values off the front of bytes; each is an error, [`CUT`], where too few are left.
 #[derive(Clone, Copy, Debug)]
-pub struct Reader<'b>(&'b [u8]);
+pub struct Decoder<'b>(&'b [u8]);
 
-impl<'b> Reader<'b> {
+impl<'b> Decoder<'b> {
     /// Over these bytes.
-    #[must_use]
     pub fn new(bytes: &'b [u8]) -> Self {
         Self(bytes)
     }
 
     /// Whether nothing is left.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -69,9 +67,9 @@ mod tests {
     fn what_is_written_is_read() {
         let mut bytes = vec![7];
         put_string(&mut bytes, b"abc");
-        let mut reader = Reader::new(&bytes);
+        let mut reader = Decoder::new(&bytes);
         assert_eq!((reader.u8(), reader.string()), (Ok(7), Ok(b"abc".as_slice())));
         assert!(reader.is_empty() && reader.u8() == Err(CUT) && reader.u64() == Err(CUT));
-        assert_eq!(Reader::new(&[0xff; 8]).string(), Err(CUT));
+        assert_eq!(Decoder::new(&[0xff; 8]).string(), Err(CUT));
     }
 }

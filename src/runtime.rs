@@ -8,9 +8,6 @@ use crate::error::{Context as _, Kind, Result};
 /// enough. What is left then is not waited for: the system's resolver cannot
 /// be interrupted, and a name server that does not answer would hold up the
 /// exit for longer than any `--timeout`.
-///
-/// # Errors
-/// `Kind::Internal`.
 pub fn block_on<T>(work: impl Future<Output = T>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

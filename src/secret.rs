@@ -14,13 +14,11 @@ pub struct Secret(Zeroizing<String>);
 
 impl Secret {
     /// Takes the text over.
-    #[must_use]
     pub fn new(text: String) -> Self {
         Self(Zeroizing::new(text))
     }
 
     /// The text itself: for the wire, a signature or a private file, never for a message.
-    #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }

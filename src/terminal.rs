@@ -22,7 +22,6 @@ pub enum Level {
 
 impl Level {
     /// Of the flags `-v` and `-q`.
-    #[must_use]
     pub fn of_flags(verbose: bool, quiet: bool) -> Self {
         match (verbose, quiet) {
             (_, true) => Self::Quiet,
@@ -44,7 +43,6 @@ pub struct Progress {
 
 impl Progress {
     /// For this environment: workflow commands in a GitHub job, colour on a terminal alone.
-    #[must_use]
     pub fn new(level: Level, env: &Environment) -> Self {
         let commands = env.is_true("GITHUB_ACTIONS");
         let colour = !commands
@@ -167,9 +165,6 @@ pub fn print(text: &str) -> Result<()> {
 }
 
 /// A part of the result; returns whether anybody still reads.
-///
-/// # Errors
-/// As [`print`].
 pub fn print_part(text: &str) -> Result<bool> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {

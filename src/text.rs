@@ -10,14 +10,12 @@ const MAX_LONG: usize = 8192;
 /// nothing in it acts; long text is cut. GitHub's workflow commands need a line
 /// of their own, which this cannot start, but for the old form `##[command]`,
 /// which is broken up.
-#[must_use]
 pub fn shown(text: &str) -> String {
     cut(text, MAX_SHOWN)
 }
 
 /// The same for what is long without being foreign: reasons and warnings, which
 /// end with what is to be done, and lists, whose last name may be the one that counts.
-#[must_use]
 pub fn shown_long(text: &str) -> String {
     cut(text, MAX_LONG)
 }
@@ -37,7 +35,6 @@ fn cut(text: &str, most: usize) -> String {
 
 /// Foreign words for a message, as [`shown`], but nothing of them where they
 /// may hold a secret: a service that echoes a request echoes its token.
-#[must_use]
 pub fn shown_unless_secret(text: &str, secrets: &[&str]) -> String {
     let lower = text.to_ascii_lowercase();
     // A JWT begins with `eyJ`, which is `{"` in base64.
@@ -49,7 +46,6 @@ pub fn shown_unless_secret(text: &str, secrets: &[&str]) -> String {
 
 /// What to do about a `name` that is not among the `known`: take the one that is
 /// most like it, if any is.
-#[must_use]
 pub fn did_you_mean(name: &str, known: &[&str]) -> Option<String> {
     let scored = known.iter().map(|known| (strsim::jaro_winkler(name, known), known));
     let nearest = scored.filter(|(score, _)| *score > 0.8).max_by(|a, b| a.0.total_cmp(&b.0));
@@ -57,13 +53,11 @@ pub fn did_you_mean(name: &str, known: &[&str]) -> Option<String> {
 }
 
 /// The same, or all there are.
-#[must_use]
 pub fn which_of(name: &str, known: &[&str]) -> String {
     did_you_mean(name, known).unwrap_or_else(|| format!("there are: {}", known.join(", ")))
 }
 
 /// Names for a message, at most so many of them.
-#[must_use]
 pub fn listed<'n>(names: impl ExactSizeIterator<Item = &'n str>, most: usize) -> String {
     let more = names.len().saturating_sub(most);
     let some: Vec<String> = names.take(most).map(|name| format!("`{name}`")).collect();
@@ -74,7 +68,6 @@ pub fn listed<'n>(names: impl ExactSizeIterator<Item = &'n str>, most: usize) ->
 }
 
 /// Bytes in hexadecimal.
-#[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().map_or('0', char::from);

@@ -40,13 +40,11 @@ pub const ID_TOKEN: &str = "id_token";
 
 impl Proof {
     /// A proof that is one OIDC token.
-    #[must_use]
     pub fn id_token(token: Secret) -> Self {
         Self(BTreeMap::from([(ID_TOKEN.to_owned(), token)]))
     }
 
     /// A field, where there is one.
-    #[must_use]
     pub fn field(&self, name: &str) -> Option<&Secret> {
         self.0.get(name)
     }
@@ -172,7 +170,7 @@ pub struct RevokeRequest {
 const PROBLEM_TYPE: &str = "urn:machine-id:";
 
 /// An error's body: `application/problem+json` (RFC 9457).
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Problem {
     /// `urn:machine-id:` and the kind of problem.
     #[serde(rename = "type")]
@@ -196,26 +194,19 @@ pub struct Problem {
     /// The authority's clock (RFC 3339), where time was what failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority_time: Option<String>,
+    /// After how many seconds to ask again: the header `Retry-After`.
+    #[serde(skip)]
+    pub retry_after: Option<u64>,
 }
 
 impl Problem {
     /// A problem of that kind, with nothing beside it.
-    #[must_use]
     pub fn new(kind: &str, status: u16, title: &str) -> Self {
-        Self {
-            kind: format!("{PROBLEM_TYPE}{kind}"),
-            title: title.to_owned(),
-            status,
-            detail: String::new(),
-            hint: String::new(),
-            denial_id: None,
-            claims: None,
-            authority_time: None,
-        }
+        let kind = format!("{PROBLEM_TYPE}{kind}");
+        Self { kind, title: title.to_owned(), status, ..Self::default() }
     }
 
     /// Whether it is of that kind.
-    #[must_use]
     pub fn is(&self, kind: &str) -> bool {
         self.kind.strip_prefix(PROBLEM_TYPE) == Some(kind)
     }
@@ -235,7 +226,6 @@ pub struct BoundKeys<'a> {
 /// The key binding: a hash over all public keys of a request, in its order,
 /// that a token carries in its audience behind a `#`. Base64url without
 /// padding of the SHA-256 of the lines that `docs/protocol.md` shows.
-#[must_use]
 pub fn binding(outputs: &[BoundKeys<'_>]) -> String {
     let hash = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(digest(&SHA256, bytes));
     let mut lines = String::from("machine-id-binding-v1\n");
@@ -250,13 +240,11 @@ pub fn binding(outputs: &[BoundKeys<'_>]) -> String {
 }
 
 /// The audience of a token bound to keys: `PUBLIC_URL#BINDING`.
-#[must_use]
 pub fn bound_audience(public_url: &str, binding: &str) -> String {
     format!("{public_url}#{binding}")
 }
 
 /// An output's or a role's name that can stand in a path, a binding line and a log.
-#[must_use]
 pub fn is_name(text: &str) -> bool {
     let mut bytes = text.bytes();
     text.len() <= 64

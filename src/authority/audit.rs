@@ -36,9 +36,6 @@ const FIELDS: &[(&str, &str)] = &[
 /// Prints every event that the filter lets through, oldest first, each as
 /// `line` puts it ([`text`] or [`json`]), without holding them all. `print`
 /// says whether anybody still reads (`| head` does not), which ends it.
-///
-/// # Errors
-/// Where the store cannot be read, or nothing be printed.
 pub async fn write(
     store: &dyn Store,
     filter: &EventFilter,
@@ -62,7 +59,6 @@ pub async fn write(
 
 /// An event as one line of words: `TIME EVENT ID name=value …`. Values with
 /// spaces are quoted; nothing in them acts on a terminal.
-#[must_use]
 pub fn text(event: &Event) -> String {
     let body = &event.body;
     let id =
@@ -89,7 +85,6 @@ pub fn text(event: &Event) -> String {
 
 /// An event as one line of JSON. What acts on a terminal is escaped as JSON
 /// escapes it, so that the value stays the same.
-#[must_use]
 pub fn json(event: &Event) -> String {
     let text = Value::from(event.body.clone()).to_string();
     let mut out = String::with_capacity(text.len());

@@ -94,22 +94,22 @@ impl Config {
     /// read in the order of their names; hidden ones are passed over.
     ///
     /// # Errors
-    /// Every mistake.
-    pub fn load_policy(&self) -> Result<Policy, Vec<Error>> {
-        let sources = policy_sources(&self.policy, Trust::Operators).map_err(|error| vec![error])?;
-        Policy::parse(&sources)
+    /// The first mistake in full, the others as hints.
+    pub fn load_policy(&self) -> Result<Policy> {
+        Policy::parse(&policy_sources(&self.policy, Trust::Operators)?).map_err(|mistakes| {
+            let mut mistakes = mistakes.into_iter();
+            let first =
+                mistakes.next().unwrap_or_else(|| Error::internal("a policy was refused without a reason"));
+            mistakes.fold(first, |all, mistake| all.hint(format!("also: {mistake}")))
+        })
     }
 
     /// The files of a TLS certificate that is not our own.
-    #[must_use]
     pub fn tls_files(&self) -> Vec<PathBuf> {
         self.tls.iter().flat_map(|(certificate, key)| [certificate.clone(), key.clone()]).collect()
     }
 
     /// The policy's files, in order.
-    ///
-    /// # Errors
-    /// `Kind::Usage` where the file or folder cannot be read.
     pub fn policy_files(&self) -> Result<Vec<PathBuf>> {
         policy_files(&self.policy, Trust::Anyone)
     }
@@ -175,9 +175,6 @@ fn scheme<'n>(node: &'n Node, key: &str, scheme: &str) -> Result<&'n str, Mistak
 }
 
 /// A cluster's name: it stands in SPIFFE ids as the trust domain.
-///
-/// # Errors
-/// Says what is wrong with it.
 pub fn check_cluster(name: &str) -> Result<String, &'static str> {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
     let fits =
@@ -187,9 +184,6 @@ pub fn check_cluster(name: &str) -> Result<String, &'static str> {
 
 /// A public URL: https, a host, perhaps a port, and nothing else, since every
 /// character of it is part of the audience. A trailing slash is dropped.
-///
-/// # Errors
-/// Says what is wrong with it.
 pub fn check_public_url(text: &str) -> Result<String, &'static str> {
     authority_origin(text).map_err(|_| "must be https://HOST or https://HOST:PORT")
 }

@@ -165,7 +165,7 @@ async fn decide(
         Issued::Used => return Err(used("used before for other keys or outputs, or revoked since").into()),
         Issued::Refused(refusal) => {
             if matches!(refusal, InstanceRefusal::LockedNow { .. } | InstanceRefusal::Ahead { .. }) {
-                authority.lists.forget();
+                authority.lists.forget().await;
             }
             return Err(denial_of(refusal).with_claims(identity.claims(), true).into());
         }

@@ -85,7 +85,7 @@ impl Prepared {
     pub fn new(grant: Grant, keys: Vec<OutputKeys>, at: &RequestContext<'_>) -> Result<Self> {
         let mut outputs = Vec::with_capacity(keys.len());
         let mut expires = i64::MAX;
-        for (granted, keys) in grant.outputs().iter().zip(keys) {
+        for (granted, keys) in grant.outputs.iter().zip(keys) {
             let until = at.now + i64::try_from(granted.ttl).unwrap_or(0);
             expires = expires.min(until);
             let ssh = match (&granted.ssh, keys.ssh) {
@@ -107,11 +107,11 @@ impl Prepared {
         }
         Ok(Self(Plan {
             issuance_id: random::id("i")?,
-            bot: grant.bot().to_owned(),
-            token: grant.token().to_owned(),
+            bot: grant.bot.clone(),
+            token: grant.token.clone(),
             expires,
             outputs,
-            warnings: grant.warnings().to_vec(),
+            warnings: grant.warnings.clone(),
         }))
     }
 

@@ -24,19 +24,22 @@ struct Rate {
 /// What is left of a rate; it fills by itself.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
+    rate: Rate,
     left: f64,
     since: Instant,
 }
 
 impl Bucket {
     fn full(rate: Rate, now: Instant) -> Self {
-        Self { left: rate.burst, since: now }
+        Self { rate, left: rate.burst, since: now }
     }
 
-    fn fill(&mut self, rate: Rate, now: Instant) {
-        let gained = now.saturating_duration_since(self.since).as_secs_f64() * rate.each_second;
-        self.left = (self.left + gained).min(rate.burst);
+    /// Whether it is full.
+    fn fill(&mut self, now: Instant) -> bool {
+        let gained = now.saturating_duration_since(self.since).as_secs_f64() * self.rate.each_second;
+        self.left = (self.left + gained).min(self.rate.burst);
         self.since = now;
+        self.left >= self.rate.burst
     }
 }
 
@@ -71,19 +74,16 @@ impl Refusals {
     fn admit_at(&self, peer: IpAddr, verified: bool, now: Instant) -> Result<(), u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let State { verified: of_verified, unverified: of_unverified, addresses } = &mut *state;
-        let (all, rate) = if verified { (of_verified, VERIFIED) } else { (of_unverified, UNVERIFIED) };
+        let all = if verified { of_verified } else { of_unverified };
         if addresses.len() >= MAX_ADDRESSES && !addresses.contains_key(&peer) {
-            addresses.retain(|_, bucket| {
-                bucket.fill(PER_ADDRESS, now);
-                bucket.left < PER_ADDRESS.burst
-            });
+            addresses.retain(|_, bucket| !bucket.fill(now));
             if addresses.len() >= MAX_ADDRESSES {
                 return Err(60);
             }
         }
         let one = addresses.entry(peer).or_insert_with(|| Bucket::full(PER_ADDRESS, now));
-        one.fill(PER_ADDRESS, now);
-        all.fill(rate, now);
+        one.fill(now);
+        all.fill(now);
         if one.left < 1.0 || all.left < 1.0 {
             return Err(5);
         }
@@ -94,7 +94,6 @@ impl Refusals {
 }
 
 /// An IPv6 customer has a whole /64.
-#[must_use]
 pub fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => {

@@ -2,10 +2,11 @@
 //! revocation list (`PROTOCOL.krl` of OpenSSH) for `RevokedKeys`, and the
 //! X.509 list (RFC 5280, section 5) for TLS servers.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, SerialNumber, date_time_ymd};
+use tokio::sync::Mutex;
 
 use super::keys::CaKeys;
 use super::store::{CertificateKind, RevocationList, RevokedCertificate, Store};
@@ -22,7 +23,6 @@ const CRL_VALID: i64 = 24 * 3600;
 /// The SSH certificates of the list as a KRL of the moment `now`, in seconds
 /// since 1970. Revoked for each of the CAs: which of them signed is not
 /// recorded, and no serial is used twice.
-#[must_use]
 pub fn ssh_krl(ca_blobs: &[Vec<u8>], list: &RevocationList, now: i64) -> Vec<u8> {
     let serials = of_kind(list, CertificateKind::Ssh).map(|revoked| revoked.serial).collect();
     krl::write(list.number, u64::try_from(now).unwrap_or(0), ca_blobs, serials)
@@ -30,7 +30,6 @@ pub fn ssh_krl(ca_blobs: &[Vec<u8>], list: &RevocationList, now: i64) -> Vec<u8>
 
 /// The X.509 certificates of the list as a CRL, which their CA is to sign, of
 /// the moment `now` and good for `valid_for` seconds.
-#[must_use]
 pub fn tls_crl(list: &RevocationList, now: i64, valid_for: i64) -> CertificateRevocationListParams {
     let revoked_certs = of_kind(list, CertificateKind::Tls)
         .map(|revoked| RevokedCertParams {
@@ -73,51 +72,26 @@ pub struct Lists {
 
 /// Keeps the lists for a moment: anybody may ask for them.
 #[derive(Debug, Default)]
-pub struct ListCache(Mutex<Cached>);
-
-#[derive(Debug, Default)]
-struct Cached {
-    built: Option<Arc<Lists>>,
-    /// Grows with each revocation, so that lists read before one are not kept after it.
-    generation: u64,
-}
+pub struct ListCache(Mutex<Option<Arc<Lists>>>);
 
 impl ListCache {
     /// The lists as of `now`.
-    ///
-    /// # Errors
-    /// Where the store cannot be read.
     pub async fn lists(&self, store: &dyn Store, keys: &CaKeys, now: i64) -> Result<Arc<Lists>> {
-        let generation = {
-            let cached = self.cached();
-            if let Some(built) = cached.built.as_ref().filter(|built| built.since.elapsed() < LIST_AGE) {
-                return Ok(Arc::clone(built));
-            }
-            cached.generation
-        };
+        // Held while they are built, so that lists read before a revocation are not kept after it.
+        let mut cached = self.0.lock().await;
+        if let Some(built) = cached.as_ref().filter(|built| built.since.elapsed() < LIST_AGE) {
+            return Ok(Arc::clone(built));
+        }
         let since = Instant::now();
         let list = store.revoked(now).await?;
-        let built = Arc::new(Lists {
-            krl: ssh_krl(&keys.ssh_blobs()?, &list, now),
-            crl: keys.sign_crl(&tls_crl(&list, now, CRL_VALID))?,
-            since,
-        });
-        let mut cached = self.cached();
-        if cached.generation == generation {
-            cached.built = Some(Arc::clone(&built));
-        }
-        Ok(built)
+        let krl = ssh_krl(&keys.ssh_blobs()?, &list, now);
+        let crl = keys.sign_crl(&tls_crl(&list, now, CRL_VALID))?;
+        Ok(Arc::clone(cached.insert(Arc::new(Lists { krl, crl, since }))))
     }
 
     /// To be called when something was revoked.
-    pub(super) fn forget(&self) {
-        let mut cached = self.cached();
-        cached.built = None;
-        cached.generation += 1;
-    }
-
-    fn cached(&self) -> MutexGuard<'_, Cached> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) async fn forget(&self) {
+        *self.0.lock().await = None;
     }
 }
 

@@ -60,9 +60,6 @@ struct Shown {
 }
 
 /// Revokes every certificate of the issuance.
-///
-/// # Errors
-/// [`Unrevoked`].
 pub async fn revoke(authority: &Authority, request: &RevokeRequest, peer: IpAddr) -> Result<(), Unrevoked> {
     let jwt = Jwt::parse(request.assertion.expose())?;
     if !matches!(jwt.algorithm, Algorithm::ES256 | Algorithm::EdDSA) {
@@ -92,7 +89,7 @@ pub async fn revoke(authority: &Authority, request: &RevokeRequest, peer: IpAddr
     };
     match authority.store.revoke(entry).await? {
         Revoked::Now => {
-            authority.lists.forget();
+            authority.lists.forget().await;
             Ok(())
         }
         Revoked::Before => Ok(()),

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use hyper::server::conn::http1;
@@ -18,7 +18,8 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::http::{Peer, router};
-use super::{Authority, limits, tls};
+use super::tls::{self, CurrentCertificate};
+use super::{Authority, limits};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::terminal::log;
 
@@ -53,15 +54,11 @@ fn log_lints(authority: &Authority) {
 }
 
 /// Serves until SIGTERM or SIGINT, then lets what is under way end.
-///
-/// # Errors
-/// Where it cannot listen, or has no usable certificate.
 pub async fn serve(authority: Arc<Authority>, listen: SocketAddr) -> Result<()> {
     raise_descriptor_limit();
-    let certificate = tls::certificate(&authority).await?;
-    let renew_at = certificate.renew_at;
-    let (config, served) = tls::server_config(certificate)?;
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let (certificate, renew_at) = tls::certificate(&authority).await?;
+    let current = Arc::new(CurrentCertificate::new(certificate));
+    let acceptor = TlsAcceptor::from(Arc::new(tls::server_config(Arc::clone(&current))?));
     let listener =
         TcpListener::bind(listen).await.context(Kind::Usage, format!("cannot listen on {listen}"))?;
     let address = listener.local_addr().context(Kind::Internal, "the listening address")?;
@@ -71,7 +68,7 @@ pub async fn serve(authority: Arc<Authority>, listen: SocketAddr) -> Result<()> 
     log_lints(&authority);
     log(&format!("listening on https://{address}"));
 
-    let keeper = tokio::spawn(keep_current(Arc::clone(&authority), served, renew_at, hangup));
+    let keeper = tokio::spawn(keep_current(Arc::clone(&authority), current, renew_at, hangup));
     let (stop, stopping) = watch::channel(false);
     let accepting = accept(Arc::clone(&authority), listener, acceptor, stopping);
     tokio::select! {
@@ -95,7 +92,7 @@ async fn accept(
     stopping: watch::Receiver<bool>,
 ) {
     let all = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let sources = Sources::default();
+    let mut held = HashMap::new();
     let app = TowerToHyperService::new(router(authority));
     loop {
         // Beyond the limit, connections wait in the kernel's queue.
@@ -109,11 +106,11 @@ async fn accept(
                 continue;
             }
         };
-        let Some(slot) = sources.enter(limits::network(peer.ip())) else { continue };
+        let Some(place) = place(&mut held, limits::network(peer.ip())) else { continue };
         let (acceptor, app, stopping) = (acceptor.clone(), app.clone(), stopping.clone());
         let peer = Peer(peer.ip());
         tokio::spawn(async move {
-            let _held = (permit, slot);
+            let _held = (permit, place);
             let _ = timeout(CONNECTION_TIMEOUT, connection(stream, peer, acceptor, app, stopping)).await;
         });
     }
@@ -146,45 +143,20 @@ async fn connection(
     }
 }
 
-/// How many connections each address has.
-#[derive(Clone, Debug, Default)]
-struct Sources(Arc<Mutex<HashMap<IpAddr, usize>>>);
-
-/// A connection, counted among those of its address.
-struct Slot {
-    sources: Sources,
-    address: IpAddr,
-}
-
-impl Sources {
-    fn enter(&self, address: IpAddr) -> Option<Slot> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(address).or_default();
-        if *count >= MAX_FROM_ADDRESS {
-            return None;
-        }
-        *count += 1;
-        Some(Slot { sources: self.clone(), address })
+/// A place among the connections of an address: as many are taken as there are clones of its counter.
+fn place(held: &mut HashMap<IpAddr, Arc<()>>, address: IpAddr) -> Option<Arc<()>> {
+    if held.len() >= MAX_CONNECTIONS {
+        held.retain(|_, counter| Arc::strong_count(counter) > 1);
     }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let mut counts = self.sources.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.address);
-            }
-        }
-    }
+    let counter = held.entry(address).or_default();
+    (Arc::strong_count(counter) <= MAX_FROM_ADDRESS).then(|| Arc::clone(counter))
 }
 
 /// Reads the policy anew when its files change or on SIGHUP, renews the
 /// certificate, and forgets what has expired.
 async fn keep_current(
     authority: Arc<Authority>,
-    served: Arc<tls::Served>,
+    current: Arc<CurrentCertificate>,
     mut renew_at: i64,
     mut hangup: tokio::signal::unix::Signal,
 ) {
@@ -218,9 +190,9 @@ async fn keep_current(
         }
         if authority.clock.now() >= renew_at || from_files {
             match tls::certificate(&authority).await {
-                Ok(certificate) => {
-                    renew_at = certificate.renew_at;
-                    served.replace(certificate.key);
+                Ok((certificate, until)) => {
+                    renew_at = until;
+                    current.replace(certificate);
                     log("certificate replaced");
                 }
                 Err(error) => log(&format!("certificate not renewed: {error}")),

@@ -25,37 +25,32 @@ const RENEW_BEFORE: i64 = LIFETIME / 3;
 
 /// The certificate that is served now.
 #[derive(Debug)]
-pub struct Served {
-    key: RwLock<Arc<CertifiedKey>>,
-}
+pub struct CurrentCertificate(RwLock<Arc<CertifiedKey>>);
 
-impl ResolvesServerCert for Served {
+impl ResolvesServerCert for CurrentCertificate {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.key.read().unwrap_or_else(PoisonError::into_inner)))
+        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
     }
 }
 
-impl Served {
+impl CurrentCertificate {
+    /// Serves this one to begin with.
+    pub fn new(key: CertifiedKey) -> Self {
+        Self(RwLock::new(Arc::new(key)))
+    }
+
     /// Serves another one from now on.
     pub fn replace(&self, key: CertifiedKey) {
-        *self.key.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
     }
 }
 
-/// A certificate to serve, and when to get the next one.
-#[derive(Debug)]
-pub struct Certificate {
-    /// The key and its chain.
-    pub key: CertifiedKey,
-    /// When to renew it, in seconds since 1970; never for one from files.
-    pub renew_at: i64,
-}
-
-/// The certificate from the configured files, or a new one of our own.
+/// The certificate from the configured files, or a new one of our own; and when
+/// to renew it, in seconds since 1970: never one from files.
 ///
 /// # Errors
 /// Where the files cannot be used, or the store does not take the record.
-pub async fn certificate(authority: &Authority) -> Result<Certificate> {
+pub async fn certificate(authority: &Authority) -> Result<(CertifiedKey, i64)> {
     match &authority.config.tls {
         Some((certificate, key)) => {
             let text = read::text(certificate, Trust::Operators, Limit::FILE)?;
@@ -67,7 +62,7 @@ pub async fn certificate(authority: &Authority) -> Result<Certificate> {
             let private = read::text(key, Trust::Secret, Limit::FILE)?;
             let private = PrivateKeyDer::from_pem_slice(private.as_bytes())
                 .context(Kind::Usage, format!("{} is not a private key in PEM", key.display()))?;
-            Ok(Certificate { key: certified(chain, private)?, renew_at: i64::MAX })
+            Ok((certified(chain, private)?, i64::MAX))
         }
         None => own(authority).await,
     }
@@ -75,7 +70,7 @@ pub async fn certificate(authority: &Authority) -> Result<Certificate> {
 
 /// A certificate from our own CA for the public URL's host. The CA's follows
 /// it in the chain, so that `--ca-pin` has something to be compared with.
-async fn own(authority: &Authority) -> Result<Certificate> {
+async fn own(authority: &Authority) -> Result<(CertifiedKey, i64)> {
     let url = reqwest::Url::parse(&authority.config.public_url).context(Kind::Usage, "public_url")?;
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     let pair = rcgen::KeyPair::generate().context(Kind::Internal, "cannot make a TLS key")?;
@@ -88,7 +83,7 @@ async fn own(authority: &Authority) -> Result<Certificate> {
         CertificateDer::from(authority.keys.tls_certificate().to_vec()),
     ];
     let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(pair.serialize_der()));
-    Ok(Certificate { key: certified(chain, private)?, renew_at: now + LIFETIME - RENEW_BEFORE })
+    Ok((certified(chain, private)?, now + LIFETIME - RENEW_BEFORE))
 }
 
 fn certified(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<CertifiedKey> {
@@ -105,19 +100,15 @@ fn provider() -> CryptoProvider {
 
 /// TLS 1.2 and 1.3 with that certificate. Nothing is kept between connections:
 /// a job comes once.
-///
-/// # Errors
-/// Never in practice.
-pub fn server_config(certificate: Certificate) -> Result<(ServerConfig, Arc<Served>)> {
-    let served = Arc::new(Served { key: RwLock::new(Arc::new(certificate.key)) });
+pub fn server_config(current: Arc<CurrentCertificate>) -> Result<ServerConfig> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
         .with_safe_default_protocol_versions()
         .context(Kind::Internal, "TLS")?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::<Served>::clone(&served));
+        .with_cert_resolver(current);
     config.ignore_client_order = true;
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok((config, served))
+    Ok(config)
 }

@@ -11,13 +11,36 @@ use super::format::Format;
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Create a data directory: configuration, CA keys, an empty policy.
-    Init(Init),
+    Init {
+        /// Where its data will be.
+        #[command(flatten)]
+        data: DataDir,
+        /// The cluster's name, such as id.example.com.
+        #[arg(long, value_name = "NAME")]
+        cluster: String,
+        /// Where jobs reach it: the audience of their tokens.
+        #[arg(long, value_name = "URL")]
+        public_url: String,
+    },
     /// Serve HTTPS.
-    Serve(Serve),
+    Serve {
+        /// Where its data is.
+        #[command(flatten)]
+        data: DataDir,
+        /// Where to listen, in place of the configuration's `listen`.
+        #[arg(long, value_name = "ADDR")]
+        listen: Option<SocketAddr>,
+    },
     /// Check a policy: mistakes, lints, and whether a job with given claims would get in.
     Check(Check),
     /// Print what servers and clients need to trust this authority.
-    Export(Export),
+    Export {
+        /// Where its data is.
+        #[command(flatten)]
+        data: DataDir,
+        /// What to print.
+        what: Exported,
+    },
     /// Sign a host certificate for an sshd, on stdout.
     SignHost(SignHost),
     /// Sign a TLS server certificate.
@@ -25,12 +48,26 @@ pub enum Command {
     /// Show what was issued, refused and revoked, and for which run.
     Audit(Audit),
     /// Say why a job was refused, by the denial id that it printed.
-    Explain(Explain),
+    Explain {
+        /// Where its data is.
+        #[command(flatten)]
+        data: DataDir,
+        /// What the refused job printed: d-….
+        #[arg(value_name = "DENIAL_ID")]
+        id: String,
+    },
     /// Let workers register that stay, such as a self-hosted Jenkins.
     #[command(subcommand)]
     Token(TokenCommand),
     /// List the registered workers.
-    Instances(Instances),
+    Instances {
+        /// Where its data is.
+        #[command(flatten)]
+        data: DataDir,
+        /// How to print them.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
 }
 
 /// `authority token`.
@@ -57,48 +94,12 @@ pub struct AddToken {
     pub format: Format,
 }
 
-/// `authority instances`.
-#[derive(Debug, Args)]
-pub struct Instances {
-    /// Where its data is.
-    #[command(flatten)]
-    pub data: DataDir,
-    /// How to print them.
-    #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
-}
-
 /// Where an authority's data is.
 #[derive(Debug, Args)]
 pub struct DataDir {
     /// The authority's data directory.
     #[arg(long, value_name = "DIR", env = "MACHINE_ID_DATA_DIR")]
     pub data_dir: PathBuf,
-}
-
-/// `authority init`.
-#[derive(Debug, Args)]
-pub struct Init {
-    /// Where its data will be.
-    #[command(flatten)]
-    pub data: DataDir,
-    /// The cluster's name, such as id.example.com.
-    #[arg(long, value_name = "NAME")]
-    pub cluster: String,
-    /// Where jobs reach it: the audience of their tokens.
-    #[arg(long, value_name = "URL")]
-    pub public_url: String,
-}
-
-/// `authority serve`.
-#[derive(Debug, Args)]
-pub struct Serve {
-    /// Where its data is.
-    #[command(flatten)]
-    pub data: DataDir,
-    /// Where to listen, in place of the configuration's `listen`.
-    #[arg(long, value_name = "ADDR")]
-    pub listen: Option<SocketAddr>,
 }
 
 /// `authority check`.
@@ -139,16 +140,6 @@ pub struct Check {
     /// How to print it.
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
-}
-
-/// `authority export`.
-#[derive(Debug, Args)]
-pub struct Export {
-    /// Where its data is.
-    #[command(flatten)]
-    pub data: DataDir,
-    /// What to print.
-    pub what: Exported,
 }
 
 /// What `authority export` prints.
@@ -227,15 +218,4 @@ pub struct Audit {
     /// How to print it.
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
-}
-
-/// `authority explain`.
-#[derive(Debug, Args)]
-pub struct Explain {
-    /// Where its data is.
-    #[command(flatten)]
-    pub data: DataDir,
-    /// What the refused job printed: d-….
-    #[arg(value_name = "DENIAL_ID")]
-    pub id: String,
 }

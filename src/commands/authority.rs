@@ -21,21 +21,18 @@ mod sign_server;
 mod token;
 
 /// Runs a command of the operator.
-///
-/// # Errors
-/// Whatever ended it.
 pub fn run(command: Command, env: &Environment) -> Result<ExitCode> {
     match command {
         Command::Check(args) => return check::run(&args, env),
-        Command::Init(args) => init::run(&args),
-        Command::Serve(args) => serve::run(&args),
-        Command::Export(args) => export::run(&args),
+        Command::Init { data, cluster, public_url } => init::run(&data.data_dir, &cluster, &public_url),
+        Command::Serve { data, listen } => serve::run(&data.data_dir, listen),
+        Command::Export { data, what } => export::run(&data.data_dir, what),
         Command::SignHost(args) => sign_host::run(args),
         Command::SignServer(args) => sign_server::run(args),
         Command::Audit(args) => audit::run(&args),
-        Command::Explain(args) => explain::run(&args),
+        Command::Explain { data, id } => explain::run(&data.data_dir, &id),
         Command::Token(TokenCommand::Add(args)) => token::add(&args),
-        Command::Instances(args) => instances::run(&args),
+        Command::Instances { data, format } => instances::run(&data.data_dir, format),
     }?;
     Ok(ExitCode::SUCCESS)
 }

@@ -14,9 +14,6 @@ mod stage;
 use stage::{Stage, login_name, say, words};
 
 /// Plays every step.
-///
-/// # Errors
-/// Where a step does not do what it shows.
 pub fn run() -> Result<ExitCode> {
     let began = Instant::now();
     let temporary = tempfile::Builder::new()

@@ -12,9 +12,6 @@ use crate::runtime::block_on;
 use crate::terminal::print;
 
 /// Runs a command of a server.
-///
-/// # Errors
-/// Of the kinds in `docs/exit-codes.md`.
 pub fn run(command: Command, env: &Environment) -> Result<ExitCode> {
     match command {
         Command::Principals(args) => print_principals(&args),
@@ -24,7 +21,7 @@ pub fn run(command: Command, env: &Environment) -> Result<ExitCode> {
 
 fn print_principals(args: &Principals) -> Result<ExitCode> {
     let texts = args.labels.iter().map(String::as_str);
-    let host = labels::read(texts, args.labels_file.iter().map(PathBuf::as_path)).map_err(Error::usage)?;
+    let host = labels::read(texts, args.labels_file.iter().map(PathBuf::as_path))?;
     let found = principals::of_certificate(&args.cert_base64, &args.user, &host)
         .map_err(|why| Error::usage(format!("CERT_BASE64 is no user certificate: {why}")))?;
     print(&found.iter().map(|principal| format!("{principal}\n")).collect::<String>())?;

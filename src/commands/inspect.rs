@@ -9,7 +9,6 @@ use std::process::ExitCode;
 use crate::cli::Format;
 use crate::cli::inspect::Args;
 use crate::clock::Clock;
-use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
 use crate::folder::read::{self, Limit};
 use crate::terminal::print;
@@ -28,7 +27,7 @@ use item::{as_json, in_words};
 ///
 /// # Errors
 /// `Kind::Usage` where it cannot be read, or holds nothing that is known.
-pub fn run(args: Args, _env: &Environment) -> Result<ExitCode> {
+pub fn run(args: &Args) -> Result<ExitCode> {
     let now = Clock::system().now();
     let items = if args.path != "-" && Path::new(&args.path).is_dir() {
         destinations::inspect(Path::new(&args.path), now)?

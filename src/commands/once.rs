@@ -9,9 +9,6 @@ use crate::once::settings::Settings;
 use crate::terminal::{Level, Progress};
 
 /// Gets certificates for this job, and runs COMMAND with them where there is one.
-///
-/// # Errors
-/// Of every kind; see `docs/exit-codes.md`.
 pub fn run(args: Args, env: &Environment) -> Result<ExitCode> {
     let progress = Progress::new(Level::of_flags(args.verbose, args.quiet), env);
     let settings = Settings::new(args, env);

@@ -3,6 +3,5 @@
 use super::output_files::OutputFiles;
 use crate::output::APPLICATION;
 
-/// Its files.
 pub(super) static FILES: OutputFiles =
     OutputFiles::new(&APPLICATION, &["tls.key", "tls.crt", "ca.crt"], |material| material.tls_files());

@@ -8,7 +8,6 @@ use crate::error::{Error, Result};
 use crate::output::DATABASE;
 use crate::pem;
 
-/// Its files.
 pub(super) static FILES: OutputFiles = OutputFiles {
     writes_also: |name| client_file(name).is_some(),
     check,
@@ -17,31 +16,19 @@ pub(super) static FILES: OutputFiles = OutputFiles {
     ..OutputFiles::new(&DATABASE, &["tls.key", "tls.crt", "ca.crt", "mongo.crt"], files)
 };
 
-/// Which files a client wants.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Format {
-    /// `tls.key`, `tls.crt`, `ca.crt`: libpq, MariaDB's and Redis' clients.
-    Tls,
-    /// Key and certificate in one file: `mongosh --tlsCertificateKeyFile`.
-    Mongo,
-    /// `client.USER.key` and `.crt` beside `ca.crt`: `cockroach --certs-dir`.
-    Cockroach,
-}
+/// Which files a client wants: `tls.key`, `tls.crt` and `ca.crt` (libpq,
+/// MariaDB's and Redis' clients); key and certificate in one (`mongosh
+/// --tlsCertificateKeyFile`); `client.USER.key` and `.crt` beside `ca.crt`
+/// (`cockroach --certs-dir`).
+const FORMATS: [&str; 3] = ["tls", "mongo", "cockroach"];
 
-const FORMATS: &[(&str, Format)] =
-    &[("tls", Format::Tls), ("mongo", Format::Mongo), ("cockroach", Format::Cockroach)];
-
-impl Format {
-    fn of(options: &OptionValues) -> Option<Self> {
-        let name = options.get("format").map_or("tls", String::as_str);
-        FORMATS.iter().find(|(known, _)| *known == name).map(|(_, format)| *format)
-    }
+fn format(options: &OptionValues) -> &str {
+    options.get("format").map_or("tls", String::as_str)
 }
 
 fn check(options: &OptionValues, files: &OptionValues) -> Result<(), String> {
-    if Format::of(options).is_none() {
-        let known: Vec<&str> = FORMATS.iter().map(|(name, _)| *name).collect();
-        return Err(format!("`format` must be one of: {}", known.join(", ")));
+    if !FORMATS.contains(&format(options)) {
+        return Err(format!("`format` must be one of: {}", FORMATS.join(", ")));
     }
     check_server_ca(files)
 }
@@ -52,9 +39,8 @@ fn files(material: &Material<'_>) -> Result<Vec<File>> {
     if material.options.get("user").is_some_and(|asked| asked != subject) {
         return Err(Error::internal("a certificate for another database user than was asked for"));
     }
-    Ok(match Format::of(material.options).unwrap_or(Format::Tls) {
-        Format::Tls => material.tls_files()?,
-        Format::Mongo => {
+    Ok(match format(material.options) {
+        "mongo" => {
             // Half a key file is none: it is written anew with each certificate.
             let (key, chain) = (Zeroizing::new(line(tls.private_key)), line(tls.chain));
             let mut both = String::with_capacity(key.len() + chain.len());
@@ -62,29 +48,28 @@ fn files(material: &Material<'_>) -> Result<Vec<File>> {
             both.push_str(&chain);
             vec![File::new("mongo.crt", both), File::new("ca.crt", material.server_cas())]
         }
-        Format::Cockroach => vec![
+        "cockroach" => vec![
             File::key(format!("client.{subject}.key"), &Zeroizing::new(line(tls.private_key))),
             File::new(format!("client.{subject}.crt"), line(tls.chain)),
             File::new("ca.crt", material.server_cas()),
         ],
+        _ => material.tls_files()?,
     })
 }
 
 /// libpq's own. Other databases' clients take no files from variables.
 fn variables(written: &WrittenOutput<'_>) -> Vec<(&'static str, String)> {
-    let (Some(format), Some(user)) = (Format::of(written.options), written.subject) else {
-        return Vec::new();
+    let Some(user) = written.subject else { return Vec::new() };
+    let pair = match format(written.options) {
+        "mongo" => return Vec::new(),
+        "cockroach" => format!("client.{user}"),
+        _ => "tls".to_owned(),
     };
-    let (certificate, key) = match format {
-        Format::Tls => ("tls.crt".to_owned(), "tls.key".to_owned()),
-        Format::Cockroach => (format!("client.{user}.crt"), format!("client.{user}.key")),
-        Format::Mongo => return Vec::new(),
-    };
-    let path = |name: &str| format!("{}/{name}", written.folder);
+    let folder = written.folder;
     let mut variables = vec![
-        ("PGSSLCERT", path(&certificate)),
-        ("PGSSLKEY", path(&key)),
-        ("PGSSLROOTCERT", path("ca.crt")),
+        ("PGSSLCERT", format!("{folder}/{pair}.crt")),
+        ("PGSSLKEY", format!("{folder}/{pair}.key")),
+        ("PGSSLROOTCERT", format!("{folder}/ca.crt")),
         ("PGSSLMODE", "verify-full".to_owned()),
         ("PGUSER", user.to_owned()),
     ];
@@ -124,17 +109,16 @@ fn user(subject: Option<&str>) -> Result<&str> {
 /// Whether `server-ca`, where it is given, holds certificates.
 pub(super) fn check_server_ca(files: &OptionValues) -> Result<(), String> {
     let Some(text) = files.get("server-ca") else { return Ok(()) };
-    let only = |piece: &pem::Piece<'_>| matches!(piece, pem::Piece::Block(..));
-    match pem::decode_all(text, "CERTIFICATE") {
-        // A key in it would be copied to where nobody takes it for one.
-        Some(blocks)
-            if !blocks.is_empty()
-                && pem::pieces(text).iter().filter(|piece| only(piece)).count() == blocks.len() =>
-        {
-            Ok(())
-        }
-        _ => Err("`server-ca` must name a file of certificates in PEM".to_owned()),
+    // A key in it would be copied to where nobody takes it for one.
+    let is_good = |piece: pem::Piece<'_>| match piece {
+        pem::Piece::Block(label, block) => label == "CERTIFICATE" && pem::decode(block).is_some(),
+        pem::Piece::Line(_) => true,
+    };
+    let has_any = pem::decode_all(text, "CERTIFICATE").is_some_and(|all| !all.is_empty());
+    if has_any && pem::pieces(text).into_iter().all(is_good) {
+        return Ok(());
     }
+    Err("`server-ca` must name a file of certificates in PEM".to_owned())
 }
 
 #[cfg(test)]

@@ -7,14 +7,14 @@
 use std::path::Path;
 
 use rustix::fs::Mode;
-use rustix::io::Errno;
 
 use super::manifest::{self, Manifest, Plan};
 use super::material::File;
-use super::wipe;
+use super::wipe::{self, Found};
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::folder::trust::{self, Standing};
-use crate::folder::{self, Folder, Made, NotMade, PRIVATE_FILE, PRIVATE_FOLDER, replace::is_temporary};
+use crate::folder::replace::is_temporary;
+use crate::folder::trust::Standing;
+use crate::folder::{Folder, Made, PRIVATE_FILE, PRIVATE_FOLDER, Unfit};
 
 /// What to do where another user could swap the destination: where it is made unasked is checked, too.
 const ELSEWHERE: &str = "leave --destination out, and a new one is made in the first of $RUNNER_TEMP, $XDG_RUNTIME_DIR, $TMPDIR and /tmp that others cannot change; or choose one below folders that only this user and root can write to";
@@ -24,9 +24,9 @@ const ELSEWHERE: &str = "leave --destination out, and a new one is made in the f
 #[derive(Debug)]
 pub struct Directory {
     folder: Folder,
+    earlier: Option<Found>,
     /// What was or will be written, and so is to be wiped.
     plan: Plan,
-    created: bool,
     /// Whether the directory stays when it is wiped, since it is not one that we made.
     stays: bool,
     /// The permissions of one that was there before, and empty.
@@ -46,32 +46,21 @@ impl Directory {
     /// use, or not writable, and where another user could put something else
     /// in its place.
     pub fn prepare(path: &Path) -> Result<Self> {
-        let refuse =
-            |why: &str| Error::new(Kind::Destination, format!("cannot use {}: {why}", path.display()));
+        let cannot = |unfit: Unfit| unfit.error(Kind::Destination, format!("cannot use {}", path.display()));
         let Made { folder, created, standing } =
-            Folder::make(path, PRIVATE_FOLDER).map_err(|failed| match failed {
-                NotMade::Above(unfit) if unfit.is_missing() => {
-                    refuse("the directory above it does not exist")
-                        .hint("create it, or choose another --destination")
-                }
-                NotMade::Above(unfit) => refuse(&unfit.to_string()).hint(ELSEWHERE),
-                NotMade::Create(error) => {
-                    refuse(&error.to_string()).hint("choose a --destination that this user can write to")
-                }
-                NotMade::Open(error) => refuse(&folder::not_mine(error)).hint("choose another --destination"),
-            })?;
-        if standing.uid != trust::me() {
-            return Err(refuse(&folder::not_mine(Errno::PERM)).hint("choose another --destination"));
-        }
+            Folder::make(path, PRIVATE_FOLDER, "--destination", ELSEWHERE).map_err(cannot)?;
         folder.lock_itself().map_err(|_| {
-            refuse("another machine-id that is running uses it")
-                .hint("give each its own --destination; `once -- COMMAND` without one makes a new directory")
+            cannot(
+                Unfit::new("another machine-id that is running uses it").hint(
+                    "give each its own --destination; `once -- COMMAND` without one makes a new directory",
+                ),
+            )
         })?;
         let mut directory = Self {
             folder,
+            earlier: None,
             plan: Plan::new(),
-            created,
-            stays: !created,
+            stays: false,
             mode_before: None,
             written: false,
             kept: false,
@@ -79,11 +68,13 @@ impl Directory {
         if !created {
             directory
                 .check_existing(standing)
-                .map_err(|why| refuse(&why).hint("choose a new or empty --destination"))?;
+                .map_err(|why| cannot(Unfit::new(why).hint("choose a new or empty --destination")))?;
             // One that could be created just now can be written to.
             directory.folder.try_writing().map_err(|error| {
-                refuse(&format!("cannot write to it: {error}"))
-                    .hint("choose a --destination that this user can write to")
+                cannot(
+                    Unfit::new(format!("cannot write to it: {error}"))
+                        .hint("choose a --destination that this user can write to"),
+                )
             })?;
         }
         Ok(directory)
@@ -91,49 +82,40 @@ impl Directory {
 
     /// A directory that was there must be empty or hold a manifest of ours.
     fn check_existing(&mut self, standing: Standing) -> Result<(), String> {
-        let ours = match self.manifest() {
-            Ok(found) => found,
-            Err(why) => return Err(format!("its {} is not one of machine-id: {why}", manifest::FILE_NAME)),
-        };
-        let io = |error: Errno| std::io::Error::from(error).to_string();
-        match ours {
-            Some(manifest) => self.stays = manifest.keep_directory,
-            None if !self.folder.entries().map_err(io)?.iter().all(|name| is_temporary(name)) => {
-                return Err("it holds something else".to_owned());
-            }
-            None => self.mode_before = Some(Mode::from_raw_mode(standing.mode)),
+        let io = |error: std::io::Error| error.to_string();
+        // Until that is known, nothing of it is taken away.
+        self.stays = true;
+        let manifest = Manifest::read(&self.folder)
+            .map_err(|why| format!("its {} is not one of machine-id: {why}", manifest::FILE_NAME))?;
+        if let Some(manifest) = manifest {
+            self.stays = manifest.keep_directory;
+            self.plan = manifest.plan();
+            self.earlier = Some(Found { manifest, folder: self.folder.try_clone().map_err(io)? });
+        } else if self
+            .folder
+            .entries()
+            .map_err(|error| io(error.into()))?
+            .iter()
+            .all(|name| is_temporary(name))
+        {
+            self.mode_before = Some(Mode::from_raw_mode(standing.mode));
+        } else {
+            return Err("it holds something else".to_owned());
         }
-        self.folder.set_mode(PRIVATE_FOLDER).map_err(io)
+        self.folder.set_mode(PRIVATE_FOLDER).map_err(|error| io(error.into()))
     }
 
     /// Its absolute path.
-    #[must_use]
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The manifest that is in it now.
-    ///
-    /// # Errors
-    /// Why the one that is there is none of ours.
-    pub fn manifest(&self) -> Result<Option<Manifest>, String> {
-        Manifest::read(&self.folder)
-    }
-
     /// What an earlier issuance left in it.
-    ///
-    /// # Errors
-    /// `Kind::Destination` where it cannot be looked at any more.
-    pub fn earlier(&self) -> Result<Option<wipe::Found>> {
-        let failed = || format!("cannot read {}", self.path().display());
-        let manifest = self.manifest().map_err(|why| Error::new(Kind::Destination, why).context(failed()))?;
-        let Some(manifest) = manifest else { return Ok(None) };
-        let folder = self.folder.try_clone().context(Kind::Destination, failed())?;
-        Ok(Some(wipe::Found::new(manifest, folder)))
+    pub fn earlier(&self) -> Option<&Found> {
+        self.earlier.as_ref()
     }
 
     /// Whether the directory stays when it is wiped, for the manifest.
-    #[must_use]
     pub fn stays(&self) -> bool {
         self.stays
     }
@@ -148,54 +130,33 @@ impl Directory {
     /// # Errors
     /// `Kind::Destination`. What is there then is wiped when this value goes.
     pub fn write(&mut self, manifest: &Manifest, folders: &[(String, Vec<File>)]) -> Result<()> {
-        self.plan = self.manifest().ok().flatten().map(|earlier| earlier.plan()).unwrap_or_default();
         self.written = true;
-        let left = wipe::remove_files(&self.folder, &self.plan);
-        if !left.is_empty() {
+        wipe::remove_files(&self.folder, &self.plan).map_err(|left| {
             let failed = format!("cannot remove what an earlier issuance left in {}", self.path().display());
-            return Err(Error::new(Kind::Destination, left.join(", ")).context(failed));
-        }
+            Error::new(Kind::Destination, left).context(failed)
+        })?;
         self.plan = manifest.plan();
         self.write_manifest(manifest)?;
-        for (folder, files) in folders {
-            for file in files {
-                self.write_file(folder, file)?;
-            }
-        }
-        Ok(())
+        folders.iter().try_for_each(|(folder, files)| self.write_files(folder, files.iter()))
     }
 
     /// Replaces what a renewal changes; the keys stay, so that key and
     /// certificate always fit.
-    ///
-    /// # Errors
-    /// `Kind::Destination`.
     pub fn renew(&mut self, manifest: &Manifest, folders: &[(String, Vec<File>)]) -> Result<()> {
         for (folder, files) in folders {
-            for file in files.iter().filter(|file| !file.is_key) {
-                self.write_file(folder, file)?;
-            }
+            self.write_files(folder, files.iter().filter(|file| !file.is_key))?;
         }
         self.write_manifest(manifest)
     }
 
     fn write_manifest(&self, manifest: &Manifest) -> Result<()> {
-        let text = manifest.to_json();
-        self.folder.replace(manifest::FILE_NAME, text.as_bytes(), PRIVATE_FILE).context(
-            Kind::Destination,
-            format!("cannot write {}", self.path().join(manifest::FILE_NAME).display()),
-        )
+        put(&self.folder, &File::new(manifest::FILE_NAME, manifest.to_json()))
     }
 
-    fn write_file(&self, folder: &str, file: &File) -> Result<()> {
-        let written = if folder.is_empty() {
-            self.folder.replace(&file.name, &file.content, PRIVATE_FILE)
-        } else {
-            let below = self.folder.make_below(folder).map_err(Into::into);
-            below.and_then(|below| below.replace(&file.name, &file.content, PRIVATE_FILE))
-        };
-        let path = self.path().join(folder).join(file.name.as_ref());
-        written.context(Kind::Destination, format!("cannot write {}", path.display()))
+    fn write_files<'f>(&self, folder: &str, mut files: impl Iterator<Item = &'f File>) -> Result<()> {
+        let cannot = || format!("cannot write {}", self.path().join(folder).display());
+        let below = self.folder.make_below(folder).context(Kind::Destination, cannot())?;
+        files.try_for_each(|file| put(&below, file))
     }
 
     /// Leaves everything where it is.
@@ -204,27 +165,28 @@ impl Directory {
     }
 
     /// Wipes it now.
-    ///
-    /// # Errors
-    /// What could not be removed, for a person.
     pub fn wipe(mut self) -> Result<(), String> {
         self.kept = true;
         self.take_away()
     }
 
     fn take_away(&self) -> Result<(), String> {
-        let leftovers = if self.written { wipe::remove_all(&self.folder, &self.plan) } else { Vec::new() };
-        if self.created || (self.written && !self.stays) {
+        let wiped = if self.written { wipe::remove_all(&self.folder, &self.plan) } else { Ok(()) };
+        if !self.stays {
             self.folder.remove_if_empty();
         }
-        if !leftovers.is_empty() {
-            return Err(leftovers.join(", "));
-        }
-        if let Some(mode) = self.mode_before {
-            let _ = self.folder.set_mode(mode);
-        }
-        Ok(())
+        wiped.map(|()| {
+            if let Some(mode) = self.mode_before {
+                let _ = self.folder.set_mode(mode);
+            }
+        })
     }
+}
+
+fn put(folder: &Folder, file: &File) -> Result<()> {
+    let path = folder.path().join(file.name.as_ref());
+    let written = folder.replace(&file.name, &file.content, PRIVATE_FILE);
+    written.context(Kind::Destination, format!("cannot write {}", path.display()))
 }
 
 impl Drop for Directory {

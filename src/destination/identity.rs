@@ -1,14 +1,11 @@
 //! The output `identity`: everything that SSH and mTLS clients want, and all of it in one file.
 
-use zeroize::Zeroizing;
-
-use super::material::{File, Material, line};
+use super::material::{File, Material};
 use super::output_files::OutputFiles;
 use super::ssh::{known_hosts, ssh_files};
 use crate::error::Result;
 use crate::output::IDENTITY;
 
-/// Its files.
 pub(super) static FILES: OutputFiles = OutputFiles::new(
     &IDENTITY,
     &[
@@ -35,17 +32,14 @@ fn files(material: &Material<'_>) -> Result<Vec<File>> {
 
 /// The SSH key stands first, since `ssh -i` wants it there; OpenSSL skips what it does not know.
 fn bundle(material: &Material<'_>) -> String {
-    let mut parts = Vec::new();
-    if let Some(ssh) = material.ssh {
-        parts.extend(material.agent.is_none().then(|| Zeroizing::new(line(ssh.private_key))));
-        parts.push(Zeroizing::new(line(ssh.certificate)));
-    }
-    if let Some(tls) = material.tls {
-        parts.extend([Zeroizing::new(line(tls.private_key)), Zeroizing::new(line(tls.chain))]);
-    }
+    let private = material.ssh.and_then(|ssh| ssh.private_key).filter(|_| material.agent.is_none());
+    let tls = material.tls.map(|tls| [tls.private_key, tls.chain]);
+    let parts =
+        private.into_iter().chain(material.ssh.map(|ssh| ssh.certificate)).chain(tls.into_iter().flatten());
     let mut all = String::with_capacity(64 * 1024);
     for part in parts {
-        all.push_str(&part);
+        all.push_str(part.trim_end());
+        all.push('\n');
     }
     all.push_str(&known_hosts(material.trust));
     all.push_str(&material.server_cas());

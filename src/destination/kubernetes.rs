@@ -14,7 +14,6 @@ const FILE: &str = "kubeconfig.yaml";
 const CERTIFICATE: &str = "client-certificate-data: ";
 const KEY: &str = "client-key-data: ";
 
-/// Its file.
 pub(super) static FILES: OutputFiles =
     OutputFiles { check, variables, tls_pem, ..OutputFiles::new(&KUBERNETES, &[FILE], files) };
 

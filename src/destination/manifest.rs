@@ -89,17 +89,11 @@ pub type Plan = BTreeMap<String, Vec<String>>;
 
 impl Manifest {
     /// The one that is in a folder; a link or a device is none.
-    ///
-    /// # Errors
-    /// Why the one that is there is none of ours.
     pub fn read(folder: &Folder) -> Result<Option<Self>, String> {
         folder.read(FILE_NAME, MAX_BYTES)?.map(|bytes| Self::parse(&bytes)).transpose()
     }
 
     /// Reads one.
-    ///
-    /// # Errors
-    /// Why it is none of ours.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let manifest: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         if manifest.format != FORMAT {
@@ -109,7 +103,6 @@ impl Manifest {
     }
 
     /// As it stands in the file and on stdout.
-    #[must_use]
     pub fn to_json(&self) -> String {
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
         text.push('\n');
@@ -117,7 +110,6 @@ impl Manifest {
     }
 
     /// The files to wipe: known names, in the destination or in one folder of it.
-    #[must_use]
     pub fn plan(&self) -> Plan {
         let mut plan = Plan::new();
         for path in self.outputs.iter().flat_map(|output| &output.files).chain(&self.files) {

@@ -17,12 +17,10 @@ pub type OptionValues = BTreeMap<String, String>;
 pub struct Material<'a> {
     /// The absolute path of the folder that they will stand in.
     pub folder: &'a str,
-    /// The SSH key and its certificate.
+    /// The SSH key and its certificate, a user's or a host's.
     pub ssh: Option<SshMaterial<'a>>,
     /// The TLS key and its certificate.
     pub tls: Option<TlsMaterial<'a>>,
-    /// The SSH host key and its certificate.
-    pub host: Option<HostMaterial<'a>>,
     /// The output's options.
     pub options: &'a OptionValues,
     /// The texts of the files that its options name.
@@ -36,18 +34,17 @@ pub struct Material<'a> {
 }
 
 impl<'a> Material<'a> {
+    /// The SSH half.
+    pub fn ssh(&self) -> Result<SshMaterial<'a>> {
+        self.ssh.ok_or_else(|| Error::internal("an output without its SSH key"))
+    }
+
     /// The TLS half.
-    ///
-    /// # Errors
-    /// `Kind::Internal` where there is none.
     pub fn tls(&self) -> Result<TlsMaterial<'a>> {
         self.tls.ok_or_else(|| Error::internal("an output without its TLS key"))
     }
 
     /// `tls.key`, `tls.crt` and `ca.crt`.
-    ///
-    /// # Errors
-    /// `Kind::Internal` where there is no TLS key.
     pub fn tls_files(&self) -> Result<Vec<File>> {
         let tls = self.tls()?;
         Ok(vec![
@@ -58,7 +55,6 @@ impl<'a> Material<'a> {
     }
 
     /// The CAs that the server is verified with: those of `server-ca`, else the authority's.
-    #[must_use]
     pub fn server_cas(&self) -> String {
         match self.files.get("server-ca") {
             Some(given) => line(given),
@@ -67,20 +63,11 @@ impl<'a> Material<'a> {
     }
 }
 
-/// An SSH host key and its certificate, each as OpenSSH writes it.
-#[derive(Clone, Copy)]
-pub struct HostMaterial<'a> {
-    /// The private key, where it was made here.
-    pub private_key: Option<&'a str>,
-    /// The certificate's line.
-    pub certificate: &'a str,
-}
-
 /// An SSH key and its certificate, each as OpenSSH writes it.
 #[derive(Clone, Copy)]
 pub struct SshMaterial<'a> {
-    /// The private key in OpenSSH's own format.
-    pub private_key: &'a str,
+    /// The private key in OpenSSH's own format; none of a host whose key is its own.
+    pub private_key: Option<&'a str>,
     /// The public key's line.
     pub public_key: &'a str,
     /// The certificate's line.
@@ -108,13 +95,11 @@ pub struct File {
 
 impl File {
     /// A file that a renewal writes again.
-    #[must_use]
     pub fn new(name: impl Into<Cow<'static, str>>, content: String) -> Self {
         Self { name: name.into(), content: Zeroizing::new(content.into_bytes()), is_key: false }
     }
 
     /// A file that stays as it is.
-    #[must_use]
     pub fn key(name: impl Into<Cow<'static, str>>, content: &str) -> Self {
         Self { name: name.into(), content: Zeroizing::new(content.as_bytes().to_vec()), is_key: true }
     }
@@ -127,7 +112,6 @@ impl fmt::Debug for File {
 }
 
 /// `text` with exactly one line end behind it.
-#[must_use]
 pub fn line(text: &str) -> String {
     format!("{}\n", text.trim_end())
 }

@@ -16,14 +16,8 @@ pub struct OutputFiles {
     /// Whether it may write a file of that name too.
     pub(super) writes_also: fn(&str) -> bool,
     /// Its files.
-    ///
-    /// # Errors
-    /// Where the material lacks what the type needs.
     pub files: fn(&Material<'_>) -> Result<Vec<File>>,
     /// Checks the options' values, and the texts of the files that they name.
-    ///
-    /// # Errors
-    /// What is wrong with them, for a person.
     pub check: fn(&OptionValues, &OptionValues) -> Result<(), String>,
     /// The option whose file holds the public key that is certified in place
     /// of a new one, on one line.
@@ -58,7 +52,6 @@ impl OutputFiles {
     }
 
     /// Whether it may ever write a file of that name.
-    #[must_use]
     pub fn writes(&self, name: &str) -> bool {
         self.file_names.contains(&name) || (self.writes_also)(name)
     }

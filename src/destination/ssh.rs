@@ -2,7 +2,7 @@
 
 use super::material::{File, Material, line};
 use super::output_files::OutputFiles;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::output::SSH;
 use crate::wire::Trust;
 
@@ -12,8 +12,8 @@ pub(super) static FILES: OutputFiles =
 
 /// The SSH files, in the order of their names.
 pub(super) fn ssh_files(material: &Material<'_>) -> Result<Vec<File>> {
-    let ssh = material.ssh.ok_or_else(|| Error::internal("an SSH output without an SSH key"))?;
-    let private = material.agent.is_none().then(|| File::key("key", ssh.private_key));
+    let ssh = material.ssh()?;
+    let private = ssh.private_key.filter(|_| material.agent.is_none()).map(|key| File::key("key", key));
     let others = [
         File::key("key.pub", &line(ssh.public_key)),
         File::new("key-cert.pub", line(ssh.certificate)),
@@ -25,7 +25,6 @@ pub(super) fn ssh_files(material: &Material<'_>) -> Result<Vec<File>> {
 
 /// Lines that trust the authority's host CAs for every host. `*` also matches
 /// `[host]:2222`, the form that a port other than 22 gives a name.
-#[must_use]
 pub fn known_hosts(trust: &Trust) -> String {
     trust.ssh_host_cas.iter().map(|ca| format!("@cert-authority * {}\n", ca.trim())).collect()
 }
@@ -33,7 +32,6 @@ pub fn known_hosts(trust: &Trust) -> String {
 /// For `ssh -F`: with this key and this trust alone, whatever else this
 /// machine has (an agent, other keys, other known hosts). With an agent of
 /// ours, the public key says which of its keys is meant.
-#[must_use]
 pub fn ssh_config(folder: &str, agent: Option<&str>) -> String {
     let file = |name| quoted(&format!("{folder}/{name}"));
     format!(
@@ -64,7 +62,6 @@ fn quoted(path: &str) -> String {
 
 /// Whether `ssh_config` can name this path: older versions of OpenSSH know no
 /// escape for `"` and `\`, and none has one for `${`.
-#[must_use]
 pub fn is_quotable(path: &str) -> bool {
     !path.contains(['"', '\\']) && !path.contains("${") && !path.chars().any(char::is_control)
 }

@@ -4,12 +4,11 @@ use zeroize::Zeroizing;
 
 use super::material::{File, Material, OptionValues, line};
 use super::output_files::OutputFiles;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::output::SSH_HOST;
 
 const PUBLIC_KEY: &str = "public-key";
 
-/// Its files.
 pub(super) static FILES: OutputFiles = OutputFiles {
     check,
     key_option: Some(PUBLIC_KEY),
@@ -29,7 +28,7 @@ fn check(_options: &OptionValues, files: &OptionValues) -> Result<(), String> {
 }
 
 fn files(material: &Material<'_>) -> Result<Vec<File>> {
-    let host = material.host.ok_or_else(|| Error::internal("a host output without a host key"))?;
+    let host = material.ssh()?;
     let mut files = vec![
         File::new("ssh_host-cert.pub", line(host.certificate)),
         File::new("ssh_user_ca.pub", material.trust.ssh_user_cas.iter().map(|ca| line(ca)).collect()),

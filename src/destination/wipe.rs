@@ -8,19 +8,17 @@ use rustix::io::Errno;
 
 use super::manifest::{self, Manifest, Plan};
 use crate::error::{Error, Result};
-use crate::folder::{self, Folder};
+use crate::folder::Folder;
 
 /// A destination that holds a manifest of ours.
 #[derive(Debug)]
 pub struct Found {
     /// Its manifest, not to be believed (see [`Manifest::plan`]).
     pub manifest: Manifest,
-    folder: Folder,
+    pub(super) folder: Folder,
 }
 
-/// Looks for a destination: nothing where there is no directory.
-///
-/// # Errors
+/// Looks for a destination: nothing where there is no directory, and
 /// `Kind::Usage` where there is something that is not ours to touch.
 pub fn find(path: &Path) -> Result<Option<Found>> {
     let refuse = |why: &str| {
@@ -34,7 +32,7 @@ pub fn find(path: &Path) -> Result<Option<Found>> {
         }
         _ => {}
     }
-    let folder = Folder::open(path).map_err(|error| refuse(&folder::not_mine(error)))?;
+    let folder = Folder::open(path).map_err(|unfit| refuse(&unfit.to_string()))?;
     match Manifest::read(&folder) {
         Ok(Some(manifest)) => Ok(Some(Found { manifest, folder })),
         // What `once` was given, and never wrote to.
@@ -45,31 +43,18 @@ pub fn find(path: &Path) -> Result<Option<Found>> {
 }
 
 impl Found {
-    /// One that is open already.
-    pub(super) fn new(manifest: Manifest, folder: Folder) -> Self {
-        Self { manifest, folder }
-    }
-
     /// Reads a file of ours in it; nothing where it is not plainly there.
-    #[must_use]
     pub fn read(&self, folder: &str, name: &str) -> Option<Vec<u8>> {
-        const LIMIT: usize = 1 << 20;
-        if folder.is_empty() {
-            return self.folder.read(name, LIMIT).ok()?;
-        }
-        self.folder.below(folder).ok()?.read(name, LIMIT).ok()?
+        self.folder.below(folder).ok()?.read(name, 1 << 20).ok()?
     }
 
     /// Wipes what its manifest names.
-    ///
-    /// # Errors
-    /// What could not be removed, for a person.
     pub fn wipe(self) -> Result<(), String> {
-        let leftovers = remove_all(&self.folder, &self.manifest.plan());
+        let left = remove_all(&self.folder, &self.manifest.plan());
         if !self.manifest.keep_directory {
             self.folder.remove_if_empty();
         }
-        if leftovers.is_empty() { Ok(()) } else { Err(leftovers.join(", ")) }
+        left
     }
 }
 
@@ -83,24 +68,18 @@ pub fn remove_empty(path: &Path) {
 
 /// Removes everything of the plan, temporary files, folders, and last the
 /// manifest, so that a wiping that was interrupted, or could not remove
-/// everything, can be taken up again. Returns what could not be removed.
-pub(super) fn remove_all(folder: &Folder, plan: &Plan) -> Vec<String> {
-    let mut left = remove_files(folder, plan);
+/// everything, can be taken up again.
+pub(super) fn remove_all(folder: &Folder, plan: &Plan) -> Result<(), String> {
+    let removed = remove_files(folder, plan);
     folder.remove_temporaries(0);
-    if left.is_empty() {
-        left.extend(folder.remove(manifest::FILE_NAME).err());
-    }
-    left
+    removed?;
+    folder.remove(manifest::FILE_NAME)
 }
 
 /// Removes the plan's files and the folders that are empty then.
-pub(super) fn remove_files(folder: &Folder, plan: &Plan) -> Vec<String> {
+pub(super) fn remove_files(folder: &Folder, plan: &Plan) -> Result<(), String> {
     let mut left = Vec::new();
     for (name, files) in plan {
-        if name.is_empty() {
-            left.extend(files.iter().filter_map(|file| folder.remove(file).err()));
-            continue;
-        }
         match folder.below(name) {
             Ok(inner) => {
                 left.extend(files.iter().filter_map(|file| inner.remove(file).err()));
@@ -112,5 +91,5 @@ pub(super) fn remove_files(folder: &Folder, plan: &Plan) -> Vec<String> {
             Err(error) => left.push(format!("{name}: {}", std::io::Error::from(error))),
         }
     }
-    left
+    if left.is_empty() { Ok(()) } else { Err(left.join(", ")) }
 }

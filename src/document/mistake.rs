@@ -5,7 +5,7 @@ use std::fmt;
 use crate::error::Error;
 
 /// Where something stands in its file; lines and columns count from one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// The line.
     pub line: u64,
@@ -78,7 +78,7 @@ impl Mistakes {
     /// As one error of `file`: the first in the file, and then where the others are.
     #[must_use]
     pub fn in_file(mut self, file: &str) -> Error {
-        self.0.sort_by_key(|mistake| (mistake.place.line, mistake.place.column));
+        self.0.sort_by_key(|mistake| mistake.place);
         let mut mistakes = self.0.iter();
         let first =
             mistakes.next().map_or_else(|| Error::usage(file.to_owned()), |first| first.in_file(file));

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::open::{Folder, PRIVATE_FILE};
+use super::open::{Folder, PRIVATE_FILE, stands_at};
+use super::read::open_plain;
+use super::unfit::Unfit;
 
 /// How often it is looked whether another run has ended.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -27,16 +29,13 @@ pub enum NotLocked {
     /// This file system has none.
     Unsupported(io::Error),
     /// What stands there cannot be locked, for a person.
-    Refused(String),
+    Refused(Unfit),
 }
 
 impl Folder {
     /// Locks a file in it, made if need be; waits until `deadline` for whoever
     /// has it. The file stays: if it were removed, two runs could each have
     /// locked one.
-    ///
-    /// # Errors
-    /// Why not.
     pub async fn lock(&self, name: &str, deadline: Instant) -> Result<Lock, NotLocked> {
         loop {
             match self.try_lock(name) {
@@ -47,19 +46,9 @@ impl Folder {
     }
 
     fn try_lock(&self, name: &str) -> Result<Lock, NotLocked> {
-        let refuse = |error: Errno| {
-            NotLocked::Refused(match error {
-                Errno::LOOP => "it is a symbolic link".to_owned(),
-                error => io::Error::from(error).to_string(),
-            })
-        };
-        // NONBLOCK: opening a pipe that stands there must not hang.
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = File::from(rustix::fs::openat(&self.fd, name, flags, PRIVATE_FILE).map_err(refuse)?);
+        let refuse = |error: Errno| NotLocked::Refused(error.into());
+        let file = open_plain(&self.fd, name, OFlags::RDWR | OFlags::CREATE).map_err(NotLocked::Refused)?;
         let stat = rustix::fs::fstat(&file).map_err(refuse)?;
-        if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
-            return Err(NotLocked::Refused("it is not a plain file".to_owned()));
-        }
         if Mode::from_raw_mode(stat.st_mode) != PRIVATE_FILE {
             // Whoever may open it may lock it.
             rustix::fs::fchmod(&file, PRIVATE_FILE).map_err(refuse)?;
@@ -73,14 +62,11 @@ impl Folder {
             Err(error) => return Err(refuse(error)),
         }
         // Somebody may have removed it meanwhile.
-        if self.is_there(name, &file) { Ok(Lock { _file: file }) } else { Err(NotLocked::Busy) }
+        if stands_at(&file, &self.fd, name) { Ok(Lock { _file: file }) } else { Err(NotLocked::Busy) }
     }
 
     /// Locks the folder itself, for as long as it is open. Where the file
     /// system has no locks, there is nothing to hold.
-    ///
-    /// # Errors
-    /// [`NotLocked::Busy`] where another run has it.
     pub fn lock_itself(&self) -> Result<(), NotLocked> {
         match rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => Err(NotLocked::Busy),
@@ -151,7 +137,7 @@ mod tests {
         let elsewhere = temp.path().join("elsewhere");
         symlink(&elsewhere, &path).unwrap();
         let why = || match lock(&folder, Duration::ZERO) {
-            Err(NotLocked::Refused(why)) => why,
+            Err(NotLocked::Refused(why)) => why.to_string(),
             other => panic!("{other:?}"),
         };
         assert_eq!(why(), "it is a symbolic link");

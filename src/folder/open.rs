@@ -1,11 +1,12 @@
 //! An open folder.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Dir, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::path::Arg;
 
 use super::trust::{self, Standing};
 use super::unfit::Unfit;
@@ -36,57 +37,65 @@ pub struct Made {
     pub standing: Standing,
 }
 
-/// At what opening or creating a folder failed.
-#[derive(Debug)]
-pub enum NotMade {
-    /// At what it stands in: that is not there, or others could change it.
-    Above(Unfit),
-    /// At creating it.
-    Create(io::Error),
-    /// At what is there: `LOOP` and `NOTDIR` for a link or a file.
-    Open(Errno),
-}
-
 impl Folder {
     /// Opens the folder, creates it if need be, below folders in which nobody
-    /// but this user and root can put another in its place. Whose it is
-    /// itself, and what its mode is, is for the caller to judge.
-    pub fn make(path: &Path, mode: Mode) -> Result<Made, NotMade> {
-        let (above, name) = trust::stands_in(path).map_err(NotMade::Above)?;
+    /// but this user and root can put another in its place. A private one must
+    /// be this user's own, another may be root's; the mode of one that was
+    /// there is for the caller to judge. What to do where it fails is told of
+    /// the `option` that named it, and is `elsewhere` where others could
+    /// replace it.
+    pub fn make(path: &Path, mode: Mode, option: &str, elsewhere: &str) -> Result<Made, Unfit> {
+        let another = format!("choose another {option}");
+        let (above, name) = trust::stands_in(path).map_err(|unfit| match unfit.is_missing() {
+            true => Unfit::from(io::Error::new(ErrorKind::NotFound, "the directory above it does not exist"))
+                .hint(format!("create it, or {another}")),
+            false => unfit.hint(elsewhere),
+        })?;
         // Nobody else can change what this leads to any more.
         let place = above.join(name);
         let created = match rustix::fs::mkdirat(CWD, &place, mode) {
-            Ok(()) => true,
             Err(Errno::EXIST) => false,
-            Err(error) => return Err(NotMade::Create(error.into())),
+            made => made.map(|()| true).map_err(|error| {
+                Unfit::from(error).hint(format!("choose a {option} that this user can write to"))
+            })?,
         };
-        let fd = open(CWD, place).map_err(NotMade::Open)?;
+        let not_ours = |error| not_ours(error).hint(another.as_str());
+        let fd = open(CWD, place).map_err(&not_ours)?;
         if created {
             // The umask may have taken more away than it should.
-            rustix::fs::fchmod(&fd, mode).map_err(NotMade::Open)?;
+            rustix::fs::fchmod(&fd, mode)?;
         }
-        let standing = Standing::of(&fd).map_err(NotMade::Open)?;
+        let standing = Standing::of(&fd)?;
+        if standing.uid != trust::me() && (standing.uid != 0 || mode == PRIVATE_FOLDER) {
+            return Err(not_ours(Errno::PERM));
+        }
         Ok(Made { folder: Self { fd, path: path.to_owned() }, created, standing })
     }
 
     /// Opens a folder of this user's, not through a link.
-    ///
-    /// # Errors
-    /// `PERM` where it is another user's; `LOOP` or `NOTDIR` where it is no folder.
-    pub fn open(path: &Path) -> rustix::io::Result<Self> {
-        Ok(Self { fd: mine(open(CWD, path)?)?, path: path.to_owned() })
+    pub fn open(path: &Path) -> Result<Self, Unfit> {
+        Self::open_at(CWD, path, path.to_owned()).map_err(not_ours)
     }
 
-    /// Opens a folder of this user's in this one, as [`Folder::open`] does.
+    /// Opens a folder of this user's in this one, or for `` this one itself,
+    /// not through a link: `PERM` where it is another user's, `LOOP` or
+    /// `NOTDIR` where it is no folder.
     pub fn below(&self, name: &str) -> rustix::io::Result<Self> {
-        Ok(Self { fd: mine(open(&self.fd, name)?)?, path: self.path.join(name) })
+        Self::open_at(&self.fd, if name.is_empty() { "." } else { name }, self.path.join(name))
+    }
+
+    fn open_at(at: impl AsFd, name: impl Arg, path: PathBuf) -> rustix::io::Result<Self> {
+        let fd = open(at, name)?;
+        if Standing::of(&fd)?.uid == trust::me() { Ok(Self { fd, path }) } else { Err(Errno::PERM) }
     }
 
     /// Opens a folder in this one, creates it if need be, and makes it private.
     pub fn make_below(&self, name: &str) -> rustix::io::Result<Self> {
-        match rustix::fs::mkdirat(&self.fd, name, PRIVATE_FOLDER) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(error),
+        if !name.is_empty()
+            && let Err(error) = rustix::fs::mkdirat(&self.fd, name, PRIVATE_FOLDER)
+            && error != Errno::EXIST
+        {
+            return Err(error);
         }
         let folder = self.below(name)?;
         folder.set_mode(PRIVATE_FOLDER)?;
@@ -94,7 +103,6 @@ impl Folder {
     }
 
     /// The path that it was opened by.
-    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -127,22 +135,23 @@ impl Folder {
     }
 }
 
-fn open(at: impl AsFd, path: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
+fn open(at: impl AsFd, path: impl Arg) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(at, path, flags, Mode::empty())
 }
 
-fn mine(fd: OwnedFd) -> rustix::io::Result<OwnedFd> {
-    if Standing::of(fd.as_fd())?.uid == trust::me() { Ok(fd) } else { Err(Errno::PERM) }
+/// Why what stands there is no folder of this user's, for a person.
+fn not_ours(error: Errno) -> Unfit {
+    match error {
+        Errno::LOOP => Unfit::new("it is a symbolic link"),
+        Errno::NOTDIR => Unfit::new("it is not a directory, or a symbolic link"),
+        Errno::PERM => Unfit::new("it belongs to another user"),
+        other => other.into(),
+    }
 }
 
-/// Why what stands there cannot be opened as a folder of this user's, for a person.
-#[must_use]
-pub fn not_mine(error: Errno) -> String {
-    match error {
-        Errno::LOOP => "it is a symbolic link".to_owned(),
-        Errno::NOTDIR => "it is not a directory, or a symbolic link".to_owned(),
-        Errno::PERM => "it belongs to another user".to_owned(),
-        other => std::io::Error::from(other).to_string(),
-    }
+/// Whether what is open still stands there under that name.
+pub(super) fn stands_at(open: impl AsFd, at: impl AsFd, name: impl Arg) -> bool {
+    let there = rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW);
+    matches!((rustix::fs::fstat(open), there), (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
 }

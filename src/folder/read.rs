@@ -7,21 +7,26 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{CWD, OFlags};
 use rustix::io::Errno;
+use rustix::path::Arg;
 use zeroize::Zeroizing;
 
-use super::open::Folder;
+use super::open::{Folder, PRIVATE_FILE};
 use super::trust::{self, Standing};
 use super::unfit::Unfit;
 use crate::error::{Kind, Result};
 
 /// How often a pipe is looked at for what is written into it.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// How much is made room for where it is not known how much there is, in bytes.
+const FIRST: usize = 8 << 10;
 
 /// How far what stands at a path is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +53,6 @@ impl Limit {
     pub const FILE: Self = Self::bytes(1 << 20);
 
     /// At most that many, within ten seconds.
-    #[must_use]
     pub const fn bytes(bytes: usize) -> Self {
         Self { bytes, time: Duration::from_secs(10) }
     }
@@ -61,9 +65,6 @@ impl Limit {
 }
 
 /// What a file holds, with what to say where it cannot be read: `cannot read PATH: …`.
-///
-/// # Errors
-/// `Kind::Usage`.
 pub fn text(path: &Path, trust: Trust, limit: Limit) -> Result<Zeroizing<String>> {
     raw(path, trust, limit)
         .and_then(utf8)
@@ -74,23 +75,17 @@ pub fn text(path: &Path, trust: Trust, limit: Limit) -> Result<Zeroizing<String>
 pub fn raw(path: &Path, trust: Trust, limit: Limit) -> Result<Zeroizing<Vec<u8>>, Unfit> {
     let file = match trust {
         Trust::Anyone => open(path)?,
-        Trust::Operators | Trust::Secret => plain(open_at(CWD, trust::operators(path)?, OFlags::NOFOLLOW)?)?,
+        Trust::Operators | Trust::Secret => open_plain(CWD, trust::operators(path)?, OFlags::RDONLY)?,
         Trust::Ours => {
             let (above, name) = trust::stands_in(path)?;
-            let file = open_at(CWD, above.join(name), OFlags::NOFOLLOW).map_err(|error| match error {
-                Errno::LOOP => Unfit::new("it is a symbolic link; give the file itself"),
-                error => error.into(),
-            })?;
-            plain(file)?
+            open_plain(CWD, above.join(name), OFlags::RDONLY)?
         }
     };
-    if trust != Trust::Anyone {
-        let standing = Standing::of(&file)?;
-        match trust {
-            Trust::Secret => standing.check_secret(path)?,
-            Trust::Ours => standing.check_ours()?,
-            _ => standing.check_operators(path)?,
-        }
+    match trust {
+        Trust::Anyone => {}
+        Trust::Operators => Standing::of(&file)?.check_operators(path)?,
+        Trust::Secret => Standing::of(&file)?.check_secret(path)?,
+        Trust::Ours => Standing::of(&file)?.check_ours()?,
     }
     let (mut reading, deadline) = (Reading::new(file, limit.bytes)?, Instant::now() + limit.time);
     while !reading.go_on()? {
@@ -120,10 +115,13 @@ pub fn input(path: &Path, limit: Limit) -> Result<Zeroizing<String>, Unfit> {
     if path != Path::new("-") {
         return raw(path, Trust::Anyone, limit).and_then(utf8);
     }
-    let mut bytes = Zeroizing::new(Vec::new());
-    let most = u64::try_from(limit.bytes).unwrap_or(u64::MAX).saturating_add(1);
-    io::stdin().lock().take(most).read_to_end(&mut bytes)?;
-    if bytes.len() > limit.bytes { Err(too_long(limit.bytes).into()) } else { utf8(bytes) }
+    let stdin = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    // Where nothing comes, nothing will.
+    let mut reading = Reading { is_pipe: false, ..Reading::new(stdin, limit.bytes)? };
+    while !reading.go_on()? {
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    utf8(reading.bytes)
 }
 
 /// Bytes as text.
@@ -135,16 +133,12 @@ pub fn utf8(mut bytes: Zeroizing<Vec<u8>>) -> Result<Zeroizing<String>, Unfit> {
 }
 
 /// Whether a pipe stands there, which gives what it holds once.
-#[must_use]
 pub fn is_pipe(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
 }
 
 impl Folder {
     /// A plain file's content, not through a link; none where there is nothing of that name.
-    ///
-    /// # Errors
-    /// Why what is there cannot be read, for a person.
     pub fn read(&self, name: &str, bytes: usize) -> Result<Option<Vec<u8>>, String> {
         let read = |file| Ok(std::mem::take(&mut *self::file(file, bytes)?));
         self.open_file(name).and_then(|file| file.map(read).transpose()).map_err(|unfit| unfit.to_string())
@@ -152,25 +146,14 @@ impl Folder {
 
     /// A plain file, not through a link; none where there is nothing of that name.
     pub fn open_file(&self, name: &str) -> Result<Option<File>, Unfit> {
-        match open_at(&self.fd, name, OFlags::NOFOLLOW) {
-            Ok(file) => plain(file).map(Some),
-            Err(Errno::NOENT) => Ok(None),
-            Err(Errno::LOOP) => Err(Unfit::new("it is a symbolic link")),
-            Err(error) => Err(error.into()),
+        match open_plain(&self.fd, name, OFlags::RDONLY) {
+            Err(unfit) if unfit.is_missing() => Ok(None),
+            opened => opened.map(Some),
         }
-    }
-
-    /// Whether what is open still stands there under that name.
-    pub(super) fn is_there(&self, name: &str, file: &File) -> bool {
-        let there = rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW);
-        matches!((rustix::fs::fstat(file), there), (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
     }
 }
 
 /// What a plain file holds that is open.
-///
-/// # Errors
-/// Where it is longer than that many bytes, or cannot be read.
 pub fn file(file: File, bytes: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut reading = Reading::new(file, bytes)?;
     while !reading.go_on()? {}
@@ -179,21 +162,22 @@ pub fn file(file: File, bytes: usize) -> io::Result<Zeroizing<Vec<u8>>> {
 
 /// Opens a file, a pipe or a device; nothing is waited for.
 pub fn open(path: &Path) -> rustix::io::Result<File> {
-    open_at(CWD, path, OFlags::empty())
+    open_at(CWD, path, OFlags::RDONLY)
 }
 
-fn open_at(
-    at: impl std::os::fd::AsFd,
-    path: impl rustix::path::Arg,
-    more: OFlags,
-) -> rustix::io::Result<File> {
-    // NONBLOCK: opening a pipe that somebody put there must not hang.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY | more;
-    rustix::fs::openat(at, path, flags, Mode::empty()).map(File::from)
-}
-
-fn plain(file: File) -> Result<File, Unfit> {
+/// Opens a plain file, not through a link.
+pub(super) fn open_plain(at: impl AsFd, path: impl Arg, flags: OFlags) -> Result<File, Unfit> {
+    let file = open_at(at, path, flags | OFlags::NOFOLLOW).map_err(|error| match error {
+        Errno::LOOP => Unfit::new("it is a symbolic link").hint("give the file itself"),
+        error => error.into(),
+    })?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(Unfit::new("it is not a plain file")) }
+}
+
+fn open_at(at: impl AsFd, path: impl Arg, flags: OFlags) -> rustix::io::Result<File> {
+    // NONBLOCK: opening a pipe that somebody put there must not hang.
+    let flags = flags | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    rustix::fs::openat(at, path, flags, PRIVATE_FILE).map(File::from)
 }
 
 fn too_long(bytes: usize) -> io::Error {
@@ -213,9 +197,9 @@ impl Reading {
     fn new(file: File, limit: usize) -> io::Result<Self> {
         let metadata = file.metadata()?;
         let length = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
-        // Of its full size at once, so that nothing is copied and left behind; one more tells that it is too much.
-        let room = if metadata.is_file() && length > 0 { length.min(limit) } else { limit };
-        let bytes = Zeroizing::new(vec![0; room.saturating_add(1)]);
+        let room = if metadata.is_file() && length > 0 { length } else { FIRST };
+        // One more tells that it is too much.
+        let bytes = Zeroizing::new(vec![0; room.min(limit).saturating_add(1)]);
         Ok(Self { file, is_pipe: metadata.file_type().is_fifo(), limit, bytes, filled: 0 })
     }
 
@@ -226,8 +210,7 @@ impl Reading {
                 return Err(too_long(self.limit));
             }
             if self.filled == self.bytes.len() {
-                // It has grown meanwhile.
-                self.bytes.resize(self.limit.saturating_add(1), 0);
+                self.grow();
             }
             match self.file.read(self.bytes.get_mut(self.filled..).unwrap_or_default()) {
                 // Nobody has it open for writing: not yet, where nothing has come.
@@ -242,6 +225,15 @@ impl Reading {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Takes another buffer, since one that grows in its place leaves what it held behind.
+    fn grow(&mut self) {
+        let size = self.bytes.len().saturating_mul(2).min(self.limit.saturating_add(1));
+        let mut larger = Zeroizing::new(Vec::with_capacity(size));
+        larger.extend_from_slice(&self.bytes);
+        larger.resize(size, 0);
+        self.bytes = larger;
     }
 
     fn check_time(&self, deadline: Instant) -> io::Result<()> {
@@ -259,8 +251,11 @@ impl Reading {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use rustix::fs::Mode;
+
+    use super::*;
 
     fn soon(bytes: usize) -> Limit {
         Limit::bytes(bytes).within(Duration::from_millis(100))
@@ -324,6 +319,28 @@ mod tests {
         let writer = std::thread::spawn(move || std::fs::write(into, "a.b").unwrap());
         assert_eq!(&*text(&path, Trust::Anyone, Limit::bytes(9)).unwrap(), "a.b");
         writer.join().unwrap();
+    }
+
+    /// A client's run reads files that have no length, and is over in a moment.
+    #[test]
+    fn what_has_no_length_takes_little_room_and_is_read_whole() {
+        let limit = Limit::FILE.bytes;
+        let reading = Reading::new(File::open("/dev/null").unwrap(), limit).unwrap();
+        assert_eq!(reading.bytes.len(), FIRST + 1);
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("pipe");
+        rustix::fs::mkfifoat(CWD, &path, Mode::RWXU).unwrap();
+        let content: String = ('a'..='z').cycle().take(5 * FIRST).collect();
+        for (most, whole) in [(limit, true), (content.len(), true), (content.len() - 1, false)] {
+            let (into, written) = (path.clone(), content.clone());
+            let writer = std::thread::spawn(move || std::fs::write(into, written));
+            let read = text(&path, Trust::Anyone, Limit::bytes(most));
+            let _ = writer.join().unwrap();
+            match read {
+                Ok(read) => assert!(whole && *read == content),
+                Err(error) => assert!(!whole && error.to_string().contains("it is longer than"), "{error}"),
+            }
+        }
     }
 
     #[test]

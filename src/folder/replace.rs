@@ -17,7 +17,7 @@ const TEMPORARY: (&str, &str) = (".machine-id-", ".tmp");
 impl Folder {
     /// Puts a file in place.
     pub fn replace(&self, name: &str, content: &[u8], mode: Mode) -> io::Result<()> {
-        self.put(name, content, mode, |_| Ok(()))
+        self.put(name, content, mode, |_| Ok(())).map(drop)
     }
 
     /// The same, to be there after a power cut.
@@ -27,13 +27,18 @@ impl Folder {
         Ok(rustix::fs::fsync(&self.fd)?)
     }
 
+    /// A new file, written whole and locked before it has that name.
+    pub fn create_locked(&self, name: &str, content: &[u8]) -> io::Result<File> {
+        self.put(name, content, PRIVATE_FILE, File::lock)
+    }
+
     fn put(
         &self,
         name: &str,
         content: &[u8],
         mode: Mode,
         settle: impl FnOnce(&File) -> io::Result<()>,
-    ) -> io::Result<()> {
+    ) -> io::Result<File> {
         let (temporary, mut file) = self.create_temporary(mode)?;
         let written = file
             .write_all(content)
@@ -42,26 +47,13 @@ impl Folder {
         if written.is_err() {
             let _ = self.unlink(&temporary);
         }
-        written
+        written.map(|()| file)
     }
 
     /// Whether files can be made in it.
     pub fn try_writing(&self) -> io::Result<()> {
         let (name, _) = self.create_temporary(PRIVATE_FILE)?;
         Ok(self.unlink(&name)?)
-    }
-
-    /// A new file, written whole and locked before it has that name.
-    pub fn create_locked(&self, name: &str, content: &[u8]) -> io::Result<File> {
-        let (temporary, mut file) = self.create_temporary(PRIVATE_FILE)?;
-        let ready = file
-            .lock()
-            .and_then(|()| file.write_all(content))
-            .and_then(|()| Ok(rustix::fs::renameat(&self.fd, temporary.as_str(), &self.fd, name)?));
-        if ready.is_err() {
-            let _ = self.unlink(&temporary);
-        }
-        ready.map(|()| file)
     }
 
     fn create_temporary(&self, mode: Mode) -> io::Result<(String, File)> {
@@ -79,7 +71,6 @@ impl Folder {
 }
 
 /// Whether that is the name of a temporary file of ours.
-#[must_use]
 pub fn is_temporary(name: &str) -> bool {
     let middle = name.strip_prefix(TEMPORARY.0).and_then(|rest| rest.strip_suffix(TEMPORARY.1));
     middle.is_some_and(|hex| hex.len() == 16 && hex.bytes().all(|b| b.is_ascii_hexdigit()))

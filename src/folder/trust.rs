@@ -30,7 +30,6 @@ const KUBELETS_LINK: &str = "..data";
 const ELSEWHERE: &str = "take that from them (`chmod go-w`), or use a place below folders that nobody else can write to, or that have the sticky bit; in a pod, an `emptyDir: {medium: Memory}` has it";
 
 /// This process's user.
-#[must_use]
 pub fn me() -> u32 {
     rustix::process::geteuid().as_raw()
 }
@@ -108,13 +107,11 @@ impl Standing {
     }
 
     /// Whether its mode lets anybody but its owner write.
-    #[must_use]
     pub fn others_write(self) -> bool {
         self.mode & (OTHERS_WRITE | GROUP_WRITES) != 0
     }
 
     /// Whether its mode lets anybody but its owner do anything.
-    #[must_use]
     pub fn others_use(self) -> bool {
         self.mode & 0o077 != 0
     }

@@ -19,24 +19,23 @@ impl Unfit {
         io::Error::other(why.into()).into()
     }
 
-    pub(super) fn hint(self, hint: impl Into<String>) -> Self {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
 
     /// Whether there is nothing of that name.
-    #[must_use]
     pub fn is_missing(&self) -> bool {
         self.error.kind() == io::ErrorKind::NotFound
     }
 
     /// Whether the system says so, and nothing is wrong with the place itself.
-    #[must_use]
     pub fn is_of_system(&self) -> bool {
         self.error.raw_os_error().is_some()
     }
 
     /// As what ends a command: what failed, and what to do about it.
-    #[must_use]
     pub fn error(self, kind: Kind, what: impl Message) -> Error {
         let error = Error::new(kind, self.error).context(what);
         self.hint.into_iter().fold(error, Error::hint)

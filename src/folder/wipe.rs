@@ -7,15 +7,12 @@
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::open::Folder;
+use super::open::{Folder, stands_at};
 use super::replace::is_temporary;
 use crate::clock::Clock;
 
 impl Folder {
     /// Cuts a file to nothing and unlinks it; fine where it is gone.
-    ///
-    /// # Errors
-    /// Why it is still there, for a person.
     pub fn remove(&self, name: &str) -> Result<(), String> {
         let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         if let Ok(file) = rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
@@ -51,10 +48,7 @@ impl Folder {
 
     /// Removes the folder itself if it is empty and still the one that is open.
     pub fn remove_if_empty(&self) {
-        let here = rustix::fs::statat(CWD, self.path(), AtFlags::SYMLINK_NOFOLLOW);
-        if let (Ok(here), Ok(open)) = (here, rustix::fs::fstat(&self.fd))
-            && (here.st_dev, here.st_ino) == (open.st_dev, open.st_ino)
-        {
+        if stands_at(&self.fd, CWD, self.path()) {
             let _ = rustix::fs::unlinkat(CWD, self.path(), AtFlags::REMOVEDIR);
         }
     }

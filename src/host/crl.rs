@@ -37,9 +37,6 @@ impl CrlIssuer {
 
 impl Crl {
     /// Which CA a list in DER says that it is of, whether it is or not.
-    ///
-    /// # Errors
-    /// Where it is no list.
     pub fn issuer(der: &[u8]) -> Result<CrlIssuer, String> {
         let (_, list) = CertificateRevocationList::from_der(der).map_err(|error| error.to_string())?;
         Ok(CrlIssuer::of(&list))
@@ -75,21 +72,18 @@ impl Crl {
     }
 
     /// Whether it is of that CA.
-    #[must_use]
     pub fn is_of(&self, issuer: &CrlIssuer) -> bool {
         self.issuer == *issuer
     }
 
     /// Whether this one was made before the other of the same CA. Each CA
     /// counts on its own (RFC 5280, section 5.2.3), so of lists of two, neither is.
-    #[must_use]
     pub fn is_before(&self, other: &Self) -> bool {
         self.issuer == other.issuer && (self.number.len(), &self.number) < (other.number.len(), &other.number)
     }
 
     /// Whether this one still serves in place of a newer one: it revokes the
     /// same, and less than half of its time is over.
-    #[must_use]
     pub fn serves_like(&self, newer: &Self, now: i64) -> bool {
         self.issuer == newer.issuer
             && self.number == newer.number

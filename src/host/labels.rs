@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::error::{Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
 use crate::principal::Labels;
 
@@ -9,29 +10,23 @@ use crate::principal::Labels;
 const LIMIT: Limit = Limit::bytes(64 << 10);
 
 /// The labels of texts (`k=v,…`) and of files; each key once over all of them.
-///
-/// # Errors
-/// Which of them is wrong, and why.
 pub fn read<'a>(
     texts: impl IntoIterator<Item = &'a str>,
     files: impl IntoIterator<Item = &'a Path>,
-) -> Result<Labels, String> {
+) -> Result<Labels> {
     let mut labels = Labels::default();
     for text in texts {
-        labels.add(text).map_err(|why| format!("--labels: {why}"))?;
+        labels.add(text).map_err(|why| Error::usage(why).context("--labels"))?;
     }
     for path in files {
-        text_of(path)
-            .and_then(|text| labels.add_lines(&text))
-            .map_err(|why| format!("--labels-file {}: {why}", path.display()))?;
+        let what = format!("--labels-file {}", path.display());
+        // Who can write to it decides who gets in, as for `sshd`'s own files.
+        let text = read::raw(path, Trust::Ours, LIMIT)
+            .and_then(read::utf8)
+            .map_err(|unfit| unfit.error(Kind::Usage, what.clone()))?;
+        labels.add_lines(&text).map_err(|why| Error::usage(why).context(what))?;
     }
     Ok(labels)
-}
-
-/// Who can write to it decides who gets in, as for `sshd`'s own files.
-fn text_of(path: &Path) -> Result<String, String> {
-    let text = read::raw(path, Trust::Ours, LIMIT).and_then(read::utf8);
-    text.map(|text| text.to_string()).map_err(|unfit| unfit.to_string())
 }
 
 #[cfg(test)]
@@ -39,6 +34,10 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+
+    fn refused<'a>(texts: impl IntoIterator<Item = &'a str>, file: &'a Path) -> String {
+        format!("{:?}", read(texts, [file]).unwrap_err())
+    }
 
     #[test]
     fn files_are_read_if_nobody_else_writes_to_them() {
@@ -49,18 +48,16 @@ mod tests {
         mode(0o644);
         let labels = read(["team=web"], [path.as_path()]).unwrap();
         assert!(crate::principal::holds("a@env=prod,team=web", "a", &labels));
-        assert!(
-            read(["env=prod"], [path.as_path()]).unwrap_err().ends_with("the label `env` is given twice")
-        );
+        assert!(refused(["env=prod"], &path).contains("the label `env` is given twice"));
         for open in [0o664, 0o646] {
             mode(open);
-            assert!(read([], [path.as_path()]).unwrap_err().contains("others can write to it"));
+            assert!(refused([], &path).contains("others can write to it"));
         }
-        assert!(read([], [directory.path()]).unwrap_err().contains("not a plain file"));
+        assert!(refused([], directory.path()).contains("not a plain file"));
         assert!(read([], [Path::new("/dev/null")]).is_err() && read([], [Path::new("/no/such")]).is_err());
         mode(0o644);
         std::fs::write(&path, "#".repeat(70_000)).unwrap();
-        assert!(read([], [path.as_path()]).unwrap_err().contains("longer than"));
+        assert!(refused([], &path).contains("longer than"));
     }
 
     #[test]
@@ -71,10 +68,10 @@ mod tests {
         std::fs::write(open.join("below/labels"), "env=prod\n").unwrap();
         std::os::unix::fs::symlink(open.join("below/labels"), &link).unwrap();
         assert!(read([], [open.join("below/labels").as_path()]).is_ok());
-        let why = read([], [link.as_path()]).unwrap_err();
-        assert!(why.ends_with("/link: it is a symbolic link; give the file itself"), "{why}");
+        let why = refused([], &link);
+        assert!(why.contains("/link: it is a symbolic link (hints: [\"give the file itself\"])"), "{why}");
         std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
-        let why = read([], [open.join("below/labels").as_path()]).unwrap_err();
+        let why = refused([], &open.join("below/labels"));
         assert!(why.contains("/open can be written to by everybody"), "{why}");
     }
 }

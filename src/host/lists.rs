@@ -5,7 +5,7 @@
 use super::crl::Crl;
 use super::store::Store;
 use crate::error::{Error, Kind, Result};
-use crate::krl::{self, Krl};
+use crate::krl;
 use crate::pem;
 use crate::text::shown;
 
@@ -32,11 +32,11 @@ pub(super) fn useless(path: &str, why: &str) -> Error {
 /// `Kind::Unreachable` where `sshd` would not take it, or it is from before;
 /// `Kind::Destination` where the old one cannot be read.
 pub fn fresh_krl(store: &Store, new: Vec<u8>, path: &str) -> Result<Option<Vec<u8>>> {
-    let read = Krl::parse(&new).map_err(|why| useless(path, why))?;
+    let number = krl::number(&new).map_err(|why| useless(path, why))?;
     let Some(old) = read_old(store, KRL)? else { return Ok(Some(new)) };
-    let known = Krl::parse(&old).map_err(|why| unreadable(store, KRL, why))?;
-    if read.number < known.number {
-        let why = format!("its number is {}, and that of the list here is {}", read.number, known.number);
+    let known = krl::number(&old).map_err(|why| unreadable(store, KRL, why))?;
+    if number < known {
+        let why = format!("its number is {number}, and that of the list here is {known}");
         return Err(useless(path, &older(KRL, &why)));
     }
     Ok((!krl::same(&old, &new)).then_some(new))

@@ -18,9 +18,6 @@ const MAX_CERTIFICATE: usize = 256 << 10;
 
 /// The principals of the certificate that hold for `user` on a host with
 /// these labels, each once, in the certificate's order.
-///
-/// # Errors
-/// Why it is no user certificate.
 pub fn of_certificate(base64: &str, user: &str, host: &Labels) -> Result<Vec<String>, String> {
     if base64.len() > MAX_CERTIFICATE {
         return Err(format!("it is longer than {MAX_CERTIFICATE} bytes"));

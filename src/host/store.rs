@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use rustix::fs::Mode;
-use rustix::io::Errno;
 
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::lock::{Lock, NotLocked};
-use crate::folder::{Folder, Made, NotMade, PUBLIC_FILE, trust};
+use crate::folder::{Folder, Made, PUBLIC_FILE, Unfit};
 
 /// The file that is locked. Not the folder: whoever can read that, and every
 /// server does, could lock it and so keep revocations away.
@@ -17,6 +16,9 @@ pub const LOCK: &str = ".machine-id.lock";
 /// `sshd`, nginx and the like read it as users of their own; nothing in it is secret.
 const DIRECTORY_MODE: Mode =
     Mode::RWXU.union(Mode::RGRP).union(Mode::XGRP).union(Mode::ROTH).union(Mode::XOTH);
+/// What to do where others could put another folder in its place: a CA key of their own would be in it.
+const ELSEWHERE: &str =
+    "give a --dir whose parent exists, below folders that only root or this user can write to";
 /// When the temporary file of a run that was killed is surely nobody's, in seconds.
 const ABANDONED: i64 = 3600;
 
@@ -31,32 +33,18 @@ impl Store {
     /// `Kind::Destination` where it cannot be written to, or others could put
     /// CA keys of their own there.
     pub fn open(path: &Path) -> Result<Self> {
-        let refuse =
-            |why: &str| Error::new(Kind::Destination, format!("cannot use {}: {why}", path.display()));
+        let cannot = |unfit: Unfit| unfit.error(Kind::Destination, format!("cannot use {}", path.display()));
         let Made { folder, standing, .. } =
-            Folder::make(path, DIRECTORY_MODE).map_err(|failed| match failed {
-                NotMade::Above(unfit) => refuse(&unfit.to_string()).hint(
-                    "give a --dir whose parent exists, below folders that only root or this user can write to",
-                ),
-                NotMade::Create(error) => refuse(&error.to_string())
-                    .hint("give a --dir whose parent exists, as a user who can write there"),
-                NotMade::Open(Errno::LOOP | Errno::NOTDIR) => {
-                    refuse("it is a symbolic link, or not a directory")
-                        .hint("give the folder itself, and name it so in what reads it")
-                }
-                NotMade::Open(error) => refuse(&std::io::Error::from(error).to_string()),
-            })?;
-        if standing.uid != 0 && standing.uid != trust::me() {
-            return Err(refuse("it belongs to another user")
-                .hint("whoever owns it can put a CA key of their own there"));
-        }
+            Folder::make(path, DIRECTORY_MODE, "--dir", ELSEWHERE).map_err(cannot)?;
         if standing.others_write() {
-            return Err(refuse("others can write to it")
-                .hint("`chmod go-w` it: whoever writes there can put a CA key of their own there"));
+            return Err(cannot(
+                Unfit::new("others can write to it")
+                    .hint("`chmod go-w` it: whoever writes there can put a CA key of their own there"),
+            ));
         }
         // Before anything is asked for that could not be kept.
         folder.try_writing().map_err(|error| {
-            refuse(&error.to_string()).hint("run this as a user who can write there, or give another --dir")
+            cannot(Unfit::from(error).hint("run this as a user who can write there, or give another --dir"))
         })?;
         folder.remove_temporaries(ABANDONED);
         Ok(Self(folder))
@@ -89,15 +77,11 @@ impl Store {
     }
 
     /// A file's content; none where there is nothing of that name.
-    ///
-    /// # Errors
-    /// Why what is there cannot be read, for a person.
     pub fn read(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, String> {
         self.0.read(name, limit)
     }
 
     /// The path of a file.
-    #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
@@ -179,7 +163,7 @@ mod tests {
         assert!(!open.join("trust").exists(), "nothing is made there");
         std::os::unix::fs::symlink(&trust, parent.path().join("link")).unwrap();
         let error = Store::open(&parent.path().join("link")).unwrap_err();
-        assert!(error.to_string().ends_with("it is a symbolic link, or not a directory"), "{error}");
+        assert!(error.to_string().ends_with("it is not a directory, or a symbolic link"), "{error}");
         assert!(Store::open(&trust).is_ok());
     }
 

@@ -25,13 +25,11 @@ pub struct AuthorityTrust {
 
 impl AuthorityTrust {
     /// By what was said, if anything.
-    #[must_use]
     pub fn new(ca_file: Option<&str>, ca_pin: Option<&str>) -> Self {
         Self { ca_file: ca_file.map(PathBuf::from), ca_pin: ca_pin.map(str::to_owned) }
     }
 
     /// As the environment says.
-    #[must_use]
     pub fn of_environment(env: &Environment) -> Self {
         Self::new(env.get("MACHINE_ID_CA_FILE"), env.get("MACHINE_ID_CA_PIN"))
     }
@@ -62,9 +60,6 @@ pub fn authority_client(trust: &AuthorityTrust, patience: Duration) -> Result<re
 
 /// The one form of an authority's URL, which is the audience of its tokens:
 /// https, a host, perhaps a port.
-///
-/// # Errors
-/// Why it is none.
 pub fn authority_origin(text: &str) -> Result<String, String> {
     let url = reqwest::Url::parse(text).map_err(|error| {
         if text.contains("://") { error.to_string() } else { "it does not begin with https://".to_owned() }
@@ -83,9 +78,6 @@ pub fn authority_origin(text: &str) -> Result<String, String> {
 }
 
 /// An authority's URL as typed, in its one form.
-///
-/// # Errors
-/// `Kind::Usage`.
 pub fn authority_url(text: &str) -> Result<String> {
     authority_origin(text).map_err(|why| {
         // What stands before an `@` may be a password.
@@ -97,7 +89,6 @@ pub fn authority_url(text: &str) -> Result<String> {
 }
 
 /// The error of a request to an authority that got no answer.
-#[must_use]
 pub fn unreachable(authority: &str, why: &RequestError, trust: &AuthorityTrust, now: i64) -> Error {
     let error = Error::new(Kind::Unreachable, why.to_string());
     let error = match why {

@@ -30,15 +30,11 @@ pub struct Platform(OnceLock<reqwest::Client>);
 
 impl Platform {
     /// Not connected yet, nothing read yet.
-    #[must_use]
     pub const fn new() -> Self {
         Self(OnceLock::new())
     }
 
     /// The client.
-    ///
-    /// # Errors
-    /// Where the system has no trust store.
     pub fn client(&self) -> Result<&reqwest::Client> {
         if let Some(client) = self.0.get() {
             return Ok(client);
@@ -49,9 +45,6 @@ impl Platform {
 }
 
 /// A client for the issuers of an authority: the system's roots and those of `extra`.
-///
-/// # Errors
-/// `Kind::Usage` where `extra` cannot be read.
 pub fn issuer_client(extra: Option<&PathBuf>) -> Result<reqwest::Client> {
     let mut roots = RootCertStore::empty();
     // An authority with its own issuer CA, or with static key sets alone, needs no system roots.
@@ -61,7 +54,7 @@ pub fn issuer_client(extra: Option<&PathBuf>) -> Result<reqwest::Client> {
     }
     if roots.is_empty() {
         // Nothing can be verified, which each fetch will say.
-        return client_of(Arc::new(Pinned::new([0; 32])));
+        return client_of(Arc::new(Pinned::new(String::new())));
     }
     client(roots)
 }
@@ -72,11 +65,8 @@ const MACHINE_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A client for plain HTTP to endpoints of this very machine, such as a
 /// cloud's metadata service: no proxy is asked for them, whatever the
 /// environment says, and no server is trusted over TLS.
-///
-/// # Errors
-/// Where it cannot be set up.
 pub fn machine_client() -> Result<reqwest::Client> {
-    build(builder(Arc::new(Pinned::new([0; 32]))).no_proxy().connect_timeout(MACHINE_CONNECT_TIMEOUT))
+    build(builder(Arc::new(Pinned::new(String::new()))).no_proxy().connect_timeout(MACHINE_CONNECT_TIMEOUT))
 }
 
 pub(super) fn client(roots: RootCertStore) -> Result<reqwest::Client> {

@@ -96,9 +96,6 @@ impl From<reqwest::Error> for RequestError {
 }
 
 /// Reads an answer's body, at most `limit` bytes of it.
-///
-/// # Errors
-/// Where it is longer, or breaks off.
 pub async fn body(mut response: reqwest::Response, limit: usize) -> Result<Vec<u8>, RequestError> {
     let mut body = Vec::new();
     loop {

@@ -8,51 +8,37 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use crate::error::{Error, Result};
+use crate::error::{Context as _, Error, Kind, Result};
 use crate::text::hex;
 
-/// The hash in `sha256:HEX`.
-pub(super) fn parse(pin: &str) -> Result<[u8; 32]> {
-    let wrong = || {
-        Error::usage("the CA pin is not `sha256:` and 64 hexadecimal digits")
-            .hint("`machine-id authority export tls-ca-pin` prints the authority's")
-    };
-    let hex =
-        pin.strip_prefix("sha256:").filter(|hex| hex.len() == 64 && hex.is_ascii()).ok_or_else(wrong)?;
-    let mut bytes = [0; 32];
-    for (byte, digits) in bytes.iter_mut().zip(hex.as_bytes().chunks(2)) {
-        let digits = std::str::from_utf8(digits).map_err(|_| wrong())?;
-        // `from_str_radix` takes a sign.
-        *byte = u8::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with('+')).ok_or_else(wrong)?;
+/// A pin as [`pin_of`] writes it.
+pub(super) fn parse(pin: &str) -> Result<String> {
+    let is_hash = |hex: &str| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit());
+    if pin.strip_prefix("sha256:").is_some_and(is_hash) {
+        return Ok(pin.to_ascii_lowercase());
     }
-    Ok(bytes)
+    Err(Error::usage("the CA pin is not `sha256:` and 64 hexadecimal digits")
+        .hint("`machine-id authority export tls-ca-pin` prints the authority's"))
 }
 
 /// `sha256:HEX` of a certificate's SubjectPublicKeyInfo.
-///
-/// # Errors
-/// Where it is not a certificate.
 pub fn pin_of(certificate: &[u8]) -> Result<String> {
-    let hash = spki_hash(certificate).ok_or_else(|| Error::internal("not a certificate"))?;
-    Ok(format!("sha256:{}", hex(&hash)))
+    let (_, parsed) =
+        x509_parser::parse_x509_certificate(certificate).context(Kind::Internal, "not a certificate")?;
+    Ok(format!("sha256:{}", hex(digest(&SHA256, parsed.public_key().raw).as_ref())))
 }
 
-fn spki_hash(certificate: &[u8]) -> Option<[u8; 32]> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    digest(&SHA256, parsed.public_key().raw).as_ref().try_into().ok()
-}
-
-/// Trusts the one CA whose public key has this hash, as found in the chain
-/// that the server sends; name, time and signatures are verified as ever.
+/// Trusts the one CA with this pin, as found in the chain that the server
+/// sends; name, time and signatures are verified as ever. No CA has the empty one.
 #[derive(Debug)]
 pub(super) struct Pinned {
-    hash: [u8; 32],
+    pin: String,
     schemes: rustls::crypto::WebPkiSupportedAlgorithms,
 }
 
 impl Pinned {
-    pub(super) fn new(hash: [u8; 32]) -> Self {
-        Self { hash, schemes: rustls::crypto::ring::default_provider().signature_verification_algorithms }
+    pub(super) fn new(pin: String) -> Self {
+        Self { pin, schemes: rustls::crypto::ring::default_provider().signature_verification_algorithms }
     }
 }
 
@@ -65,7 +51,9 @@ impl ServerCertVerifier for Pinned {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let pinned = intermediates.iter().find(|certificate| spki_hash(certificate) == Some(self.hash));
+        let has_pin =
+            |certificate: &&CertificateDer<'_>| pin_of(certificate).is_ok_and(|pin| pin == self.pin);
+        let pinned = intermediates.iter().find(has_pin);
         let unknown = || rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
         let mut roots = RootCertStore::empty();
         roots.add(pinned.ok_or_else(unknown)?.clone().into_owned())?;
@@ -104,11 +92,12 @@ impl ServerCertVerifier for Pinned {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Kind;
 
     #[test]
     fn pins_are_exact() {
-        assert_eq!(parse(&format!("sha256:{}", "0f".repeat(32))).unwrap(), [15; 32]);
+        let pin = format!("sha256:{}", "0f".repeat(32));
+        assert_eq!(parse(&pin).unwrap(), pin);
+        assert_eq!(parse(&format!("sha256:{}", "0F".repeat(32))).unwrap(), pin);
         for bad in [
             "",
             "sha256:",

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use crate::destination::directory::Directory;
 use crate::destination::manifest::{self, Manifest};
-use crate::destination::material::{File, HostMaterial, Material, SshMaterial, TlsMaterial, WrittenOutput};
+use crate::destination::material::{File, Material, SshMaterial, TlsMaterial, WrittenOutput};
 use crate::destination::{self, AGENT_SOCKET, wipe};
 use crate::environment::Environment;
 use crate::error::{Error, Result};
@@ -60,7 +60,7 @@ impl Places {
     #[must_use]
     pub fn replaced(&self) -> Vec<(Manifest, Revocable)> {
         let mut all: Vec<(Manifest, Revocable)> = Vec::new();
-        for found in self.directories.iter().filter_map(|directory| directory.earlier().ok().flatten()) {
+        for found in self.directories.iter().filter_map(Directory::earlier) {
             let id = &found.manifest.issuance_id;
             let is_ours = |path: &Path| self.directories.iter().any(|directory| directory.path() == path);
             let is_held = |path: &Path| {
@@ -72,7 +72,7 @@ impl Places {
             if known || elsewhere.any(|path| !is_ours(path) && is_held(path)) {
                 continue;
             }
-            let revocable = Revocable::of_destination(&found);
+            let revocable = Revocable::of_destination(found);
             all.extend(revocable.map(|revocable| (found.manifest.clone(), revocable)));
         }
         all
@@ -237,19 +237,15 @@ fn files(
     let tls_key = keys.tls.as_ref().map_or_else(Zeroizing::default, |key| key.pem());
     (output.kind.files)(&Material {
         folder,
-        ssh: keys.ssh.as_ref().zip(answer.ssh_certificate.as_deref()).map(|(key, certificate)| SshMaterial {
-            private_key: &key.openssh,
-            public_key: &key.public_line,
-            certificate,
+        ssh: keys.ssh_line().zip(answer.ssh_certificate.as_deref()).map(|(public_key, certificate)| {
+            let private_key = keys.ssh_private().map(|key| key.openssh.as_str());
+            SshMaterial { private_key, public_key, certificate }
         }),
         tls: answer
             .tls_certificate_chain
             .as_deref()
             .filter(|_| keys.tls.is_some())
             .map(|chain| TlsMaterial { private_key: &tls_key, chain }),
-        host: keys.host.as_ref().zip(answer.ssh_certificate.as_deref()).map(|(key, certificate)| {
-            HostMaterial { private_key: key.private().map(|key| key.openssh.as_str()), certificate }
-        }),
         options: &output.options,
         files: &output.files,
         subject: answer.principals.first().map(String::as_str),

@@ -52,7 +52,7 @@ impl Plan {
             serial: serial()?,
             host: granted.host,
             key: STANDARD.encode(key),
-            key_id: format!("{} {} {}", grant.bot(), grant.token(), at.provenance.line),
+            key_id: format!("{} {} {}", grant.bot, grant.token, at.provenance.line),
             principals: granted.principals.clone(),
             extensions: granted.extensions.iter().map(ToString::to_string).collect(),
             critical,

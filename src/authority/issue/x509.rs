@@ -51,7 +51,7 @@ impl Plan {
             key: STANDARD.encode(spki),
             common_name: granted.common_name.clone(),
             organizations: granted.organizations.clone(),
-            uri: format!("spiffe://{}/bot/{}", at.cluster, grant.bot()),
+            uri: format!("spiffe://{}/bot/{}", at.cluster, grant.bot),
             fulcio: at.provenance.fulcio.clone(),
             now: at.now,
             until,

@@ -11,12 +11,10 @@ use crate::wire::{MIN_TTL, OutputRequest};
 
 pub(super) mod grant;
 pub(super) mod matching;
-pub(super) mod merge;
-mod refusals;
-mod select;
+pub(super) mod role_set;
 
 use grant::{Grant, OutputGrant, Preview};
-use merge::{Merged, Warnings};
+use role_set::{RoleSet, Warnings};
 
 /// What a job asks a policy for.
 #[derive(Clone, Copy, Debug)]
@@ -34,15 +32,7 @@ pub(super) fn decide(
     identity: &Identity,
     request: &PolicyRequest<'_>,
 ) -> Result<Grant, Denial> {
-    let Preview { bot, outputs, warnings } = evaluate(policy, token, identity.claims(), request)?;
-    Ok(Grant {
-        bot,
-        token: token.name.clone(),
-        join_method: token.method.name,
-        provenance: identity.provenance().clone(),
-        outputs,
-        warnings,
-    })
+    evaluate(policy, token, identity.claims(), request).map(Grant)
 }
 
 /// What claims would get, proved or not: the one decision, for [`decide`] and
@@ -57,21 +47,20 @@ pub(super) fn evaluate(
     matching::admit(token, claims)?;
     // Always there, unless the token is of another policy than this one.
     let bot = policy.bots.get(&token.bot).ok_or_else(|| {
-        Denial::new(
-            Reason::NoRuleMatches,
-            format!("join token `{}` is for bot `{}`, which is gone", token.name, token.bot),
-        )
+        let detail = format!("join token `{}` is for bot `{}`, which is gone", token.name, token.bot);
+        Denial::new(Reason::NoRuleMatches, detail)
     })?;
     let ttl = ttl(request.ttl_seconds)?;
-    let kinds = output::check(request.outputs)?;
+    let types = output::check(request.outputs)?;
     let mut warnings = Warnings::default();
-    let mut outputs = Vec::with_capacity(kinds.len());
-    for (output, kind) in request.outputs.iter().zip(kinds) {
+    let mut outputs = Vec::with_capacity(types.len());
+    for (output, output_policy) in request.outputs.iter().zip(types) {
         let roles = roles(policy, bot, output, &mut warnings)?;
-        let merged = Merged { bot, request: output, roles, warnings: &mut warnings };
-        outputs.push(grant_output(kind, merged, ttl)?);
+        let set = RoleSet { bot, request: output, roles, warnings: &mut warnings };
+        outputs.push(grant_output(output_policy, set, ttl)?);
     }
-    Ok(Preview { bot: bot.name.clone(), outputs, warnings: warnings.0 })
+    let (bot, token) = (bot.name.clone(), token.name.clone());
+    Ok(Preview { bot, token, outputs, warnings: warnings.0 })
 }
 
 /// The API answers a malformed time before it comes here; this keeps what was
@@ -85,17 +74,17 @@ fn ttl(asked: i64) -> Result<u64, Denial> {
 
 fn grant_output(
     policy: &'static OutputPolicy,
-    mut merged: Merged<'_, '_>,
+    mut set: RoleSet<'_, '_>,
     ttl: u64,
 ) -> Result<OutputGrant, Denial> {
-    let (ssh, tls) = (policy.grant)(&mut merged)?;
-    let options = merged.request.options.iter().filter(|(name, _)| policy.recorded.contains(&name.as_str()));
+    let (ssh, tls) = (policy.grant)(&mut set)?;
+    let options = set.request.options.iter().filter(|(name, _)| policy.recorded.contains(&name.as_str()));
     Ok(OutputGrant {
         options: options.map(|(name, value)| (name.clone(), value.clone())).collect(),
-        name: merged.request.name.clone(),
+        name: set.request.name.clone(),
         kind: policy.declaration.name,
-        roles: merged.roles.iter().map(|role| role.name.clone()).collect(),
-        ttl: merged.ttl(ttl),
+        roles: set.roles.iter().map(|role| role.name.clone()).collect(),
+        ttl: set.ttl(ttl),
         ssh,
         tls,
     })
@@ -116,7 +105,7 @@ fn roles<'p>(
             return Err(mfa_required(bot, request, &left_out));
         }
         for role in left_out {
-            warnings.add(|| format!("{}, and is left out", needs_mfa(&bot.name, &[role])));
+            warnings.add(format!("{}, and is left out", needs_mfa(&bot.name, &[role])));
         }
         return Ok(roles);
     }

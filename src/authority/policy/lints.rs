@@ -24,84 +24,30 @@ use findings::Findings;
 pub struct Lint {
     /// Its name, for `metadata.allow_lints`; also its heading in `docs/lints.md`.
     pub name: &'static str,
-    /// What it finds, in words that follow "finds".
-    pub summary: &'static str,
     run: fn(&Policy, &mut Findings<'_>),
 }
 
 /// Every lint. A new one is a line here, its function, its page and its two policies.
 pub static LINTS: &[Lint] = &[
-    Lint {
-        name: "anybody",
-        summary: "rules that do not say whose jobs they let in, at an issuer that others may use too",
-        run: rules::anybody,
-    },
-    Lint {
-        name: "mutable-names",
-        summary: "rules that bind a name which somebody else can have one day, and no id",
-        run: rules::mutable_names,
-    },
-    Lint { name: "any-ref", summary: "rules that every branch and tag meets", run: rules::any_ref },
-    Lint { name: "any-workflow", summary: "rules that every workflow meets", run: rules::any_workflow },
-    Lint {
-        name: "risky-event",
-        summary: "rules that let in runs which strangers can influence",
-        run: rules::risky_event,
-    },
-    Lint {
-        name: "no-key-binding",
-        summary: "join tokens that take a stolen proof, where the platform can bind it to the job's keys",
-        run: rules::no_key_binding,
-    },
-    Lint {
-        name: "cannot-bind",
-        summary: "join tokens that take bound proofs alone, where the platform cannot bind them",
-        run: rules::cannot_bind,
-    },
-    Lint {
-        name: "long-ttl",
-        summary: "roles whose certificates outlive the CI job by hours",
-        run: roles::long_ttl,
-    },
-    Lint { name: "root-login", summary: "roles and traits that log in as root", run: roles::root_login },
-    Lint {
-        name: "superuser",
-        summary: "roles and traits that give a database user or a Kubernetes group which may do anything",
-        run: names::superuser,
-    },
-    Lint {
-        name: "trait-leak",
-        summary: "traits that give a login on more hosts than one role's, a user with more than one role's databases or groups, or names in outputs of several types",
-        run: traits::leak,
-    },
-    Lint { name: "no-hosts", summary: "roles whose logins open nothing", run: roles::no_hosts },
-    Lint {
-        name: "gives-nothing",
-        summary: "parts of roles that give nothing, since no name is meant by them or each is denied",
-        run: nothing::gives_nothing,
-    },
-    Lint {
-        name: "no-user",
-        summary: "roles whose Kubernetes groups or databases come with no user",
-        run: names::no_user,
-    },
-    Lint {
-        name: "shared-user",
-        summary: "database users that are Kubernetes users too, by the one CA that signs both",
-        run: names::shared_user,
-    },
-    Lint {
-        name: "source-pin",
-        summary: "roles that pin the source address, and what of them no certificate can pin",
-        run: names::source_pin,
-    },
-    Lint { name: "unused-role", summary: "roles that no bot has", run: roles::unused_role },
-    Lint { name: "unused-bot", summary: "bots that no join token makes", run: roles::unused_bot },
-    Lint {
-        name: "session-mfa",
-        summary: "bots that hold a role which is never issued to a machine",
-        run: roles::session_mfa,
-    },
+    Lint { name: "anybody", run: rules::anybody },
+    Lint { name: "mutable-names", run: rules::mutable_names },
+    Lint { name: "any-ref", run: rules::any_ref },
+    Lint { name: "any-workflow", run: rules::any_workflow },
+    Lint { name: "risky-event", run: rules::risky_event },
+    Lint { name: "no-key-binding", run: rules::no_key_binding },
+    Lint { name: "cannot-bind", run: rules::cannot_bind },
+    Lint { name: "long-ttl", run: roles::long_ttl },
+    Lint { name: "root-login", run: roles::root_login },
+    Lint { name: "superuser", run: names::superuser },
+    Lint { name: "trait-leak", run: traits::leak },
+    Lint { name: "no-hosts", run: roles::no_hosts },
+    Lint { name: "gives-nothing", run: nothing::gives_nothing },
+    Lint { name: "no-user", run: names::no_user },
+    Lint { name: "shared-user", run: names::shared_user },
+    Lint { name: "source-pin", run: names::source_pin },
+    Lint { name: "unused-role", run: roles::unused_role },
+    Lint { name: "unused-bot", run: roles::unused_bot },
+    Lint { name: "session-mfa", run: roles::session_mfa },
 ];
 
 /// Runs every lint.
@@ -113,14 +59,7 @@ pub(super) fn run(policy: &Policy) -> Report {
     }
     let Findings { mut report, .. } = findings;
     // The policy's maps have no order of their own.
-    report.findings.sort_by(|a, b| {
-        let key = |finding: &Finding| (finding.origin.place.line, finding.origin.place.column, finding.lint);
-        a.origin
-            .file
-            .cmp(&b.origin.file)
-            .then_with(|| key(a).cmp(&key(b)))
-            .then_with(|| a.message.cmp(&b.message))
-    });
+    report.findings.sort_by(|a, b| (&a.origin, a.lint, &a.message).cmp(&(&b.origin, b.lint, &b.message)));
     report
 }
 

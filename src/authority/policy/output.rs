@@ -2,6 +2,8 @@
 //!
 //! A type is one file here and one line in [`OUTPUTS`].
 
+use std::collections::HashSet;
+
 use crate::denial::{Denial, Reason};
 use crate::output::{self as declared, OutputOption};
 use crate::text::shown;
@@ -34,58 +36,61 @@ const MAX_OPTION: usize = 16 << 10;
 
 /// Checks the outputs of a request against their types, and finds these.
 pub(super) fn check(outputs: &[OutputRequest]) -> Result<Vec<&'static OutputPolicy>, Denial> {
-    let invalid = |told: String| Err(Denial::open(Reason::OutputInvalid, told));
-    if outputs.is_empty() {
-        return invalid("no output is asked for".to_owned());
+    let invalid = |told: String| Denial::open(Reason::OutputInvalid, told);
+    match outputs.len() {
+        0 => return Err(invalid("no output is asked for".to_owned())),
+        1..=MAX_OUTPUTS => {}
+        count => {
+            return Err(invalid(format!("{count} outputs are asked for; at most {MAX_OUTPUTS} can be")));
+        }
     }
-    if outputs.len() > MAX_OUTPUTS {
-        return invalid(format!("{} outputs are asked for; at most {MAX_OUTPUTS} can be", outputs.len()));
-    }
-    let mut policies = Vec::with_capacity(outputs.len());
-    for (index, output) in outputs.iter().enumerate() {
+    let mut names = HashSet::new();
+    let one = |output: &OutputRequest| {
         let name = shown(&output.name);
         if !is_name(&output.name) {
-            return invalid(format!(
+            return Err(invalid(format!(
                 "`{name}` cannot be the name of an output: lower-case letters, digits, `_`, `.` and `-`, \
                  beginning with a letter or digit, at most 64"
-            ));
+            )));
         }
-        if outputs.iter().take(index).any(|other| other.name == output.name) {
-            return invalid(format!("two outputs are named `{name}`"));
+        if !names.insert(name.clone()) {
+            return Err(invalid(format!("two outputs are named `{name}`")));
         }
-        let Some(policy) = OUTPUTS.iter().copied().find(|policy| policy.declaration.name == output.kind)
-        else {
-            let (kind, names) = (shown(&output.kind), declared::names().join(", "));
-            return invalid(format!("output `{name}`: there is no type `{kind}`; there are: {names}"));
+        policy_of(output).map_err(|why| invalid(format!("output `{name}`: {why}")))
+    };
+    outputs.iter().map(one).collect()
+}
+
+/// The type of an output, where it has what that wants; or what is wrong.
+fn policy_of(output: &OutputRequest) -> Result<&'static OutputPolicy, String> {
+    let policy = OUTPUTS.iter().copied().find(|policy| policy.declaration.name == output.kind);
+    let policy = policy.ok_or_else(|| {
+        format!("there is no type `{}`; there are: {}", shown(&output.kind), declared::names().join(", "))
+    })?;
+    let (declaration, kind) = (policy.declaration, policy.declaration.name);
+    let known: Vec<&str> = declaration.asked().map(|option| option.name).collect();
+    if let Some(option) = output.options.keys().find(|option| !known.contains(&option.as_str())) {
+        let takes = match known.as_slice() {
+            [] => "it takes none".to_owned(),
+            known => format!("it takes: {}", known.join(", ")),
         };
-        let declaration = policy.declaration;
-        let kind = declaration.name;
-        let known: Vec<&str> = declaration.asked().map(|option| option.name).collect();
-        if let Some(option) = output.options.keys().find(|option| !known.contains(&option.as_str())) {
-            let takes = match known.as_slice() {
-                [] => "it takes none".to_owned(),
-                known => format!("it takes: {}", known.join(", ")),
-            };
-            let option = shown(option);
-            return invalid(format!("output `{name}`: type `{kind}` has no option `{option}`; {takes}"));
-        }
-        let missing = |option: &&OutputOption| option.required && !output.options.contains_key(option.name);
-        if let Some(option) = declaration.asked().find(missing) {
-            return invalid(format!("output `{name}`: type `{kind}` needs the option `{}`", option.name));
-        }
-        if let Some(option) = output.options.iter().find(|(_, value)| value.len() > MAX_OPTION) {
-            return invalid(format!("output `{name}`: the option `{}` is too long", shown(option.0)));
-        }
-        for (key, wanted, given) in [
-            ("ssh", declaration.has_ssh(), output.ssh.is_some()),
-            ("tls", declaration.keys.tls, output.tls.is_some()),
-        ] {
-            if wanted != given {
-                let takes = if wanted { "needs a key" } else { "takes no key" };
-                return invalid(format!("output `{name}`: type `{kind}` {takes} in `{key}`"));
-            }
-        }
-        policies.push(policy);
+        return Err(format!("type `{kind}` has no option `{}`; {takes}", shown(option)));
     }
-    Ok(policies)
+    let missing = |option: &&OutputOption| option.required && !output.options.contains_key(option.name);
+    if let Some(option) = declaration.asked().find(missing) {
+        return Err(format!("type `{kind}` needs the option `{}`", option.name));
+    }
+    if let Some((option, _)) = output.options.iter().find(|(_, value)| value.len() > MAX_OPTION) {
+        return Err(format!("the option `{}` is too long", shown(option)));
+    }
+    for (key, wanted, given) in [
+        ("ssh", declaration.has_ssh(), output.ssh.is_some()),
+        ("tls", declaration.keys.tls, output.tls.is_some()),
+    ] {
+        if wanted != given {
+            let takes = if wanted { "needs a key" } else { "takes no key" };
+            return Err(format!("type `{kind}` {takes} in `{key}`"));
+        }
+    }
+    Ok(policy)
 }

@@ -1,20 +1,18 @@
 //! From the text of all files to a [`Policy`]: each document is a resource;
 //! names are unique over files, and what a resource names must be there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::resources::{Bot, JoinToken, Origin, Policy, Role, Silenced};
+use super::resources::{Bot, JoinToken, Origin, Policy, Role};
 use crate::document::{self, Mistake, Mistakes, Node, Place};
 use crate::error::Error;
 use crate::text::{did_you_mean, shown, which_of};
 
 mod bot;
 mod metadata;
-mod names;
 mod role;
 mod token;
-mod ttl;
 
 use bot::RoleNames;
 use metadata::Metadata;
@@ -84,7 +82,7 @@ struct Reading {
     /// Which bot each token names: source, place, name.
     bot_names: Vec<(usize, Place, String)>,
     mfa_everywhere: bool,
-    silenced: Silenced,
+    silenced: HashSet<(&'static str, String, &'static str)>,
 }
 
 impl Reading {
@@ -116,9 +114,7 @@ impl Reading {
         let mut mistakes = top.finish().err().unwrap_or_default();
         let Metadata { name, place, allow_lints } = metadata;
         let origin = Origin { file: Arc::clone(file), place };
-        if !allow_lints.is_empty() {
-            self.silenced.entry(kind.kind).or_default().insert(name.clone(), allow_lints);
-        }
+        self.silenced.extend(allow_lints.into_iter().map(|lint| (kind.kind, name.clone(), lint)));
         if !name.is_empty() {
             match self.names.get(&(kind.kind, name.clone())) {
                 Some(first) => mistakes.add(
@@ -203,7 +199,7 @@ impl Reading {
                 silenced: self.silenced,
             });
         }
-        self.mistakes.sort_by_key(|(source, Mistake { place, .. })| (*source, place.line, place.column));
+        self.mistakes.sort_by_key(|(source, mistake)| (*source, mistake.place));
         let file = |index: usize| sources.get(index).map_or("", |source| source.name.as_str());
         Err(self.mistakes.iter().map(|(source, mistake)| mistake.in_file(file(*source))).collect())
     }

@@ -1,31 +1,30 @@
 //! What a policy consists of: its resources, read and checked, and what can be
 //! asked of them without deciding anything.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 mod bot;
 mod field;
 mod fields;
 mod labels;
-mod names;
 mod origin;
 mod role;
 mod template;
-mod token;
 
 pub use origin::Origin;
-pub use token::JoinToken;
 
 pub(crate) use bot::{Bot, Trait};
 pub(crate) use field::{Field, has_wildcard};
 pub(crate) use fields::{
-    APPLICATIONS, DB_NAMES, DB_USERS, FIELDS, HOSTS, KUBERNETES_GROUPS, KUBERNETES_USERS,
+    APPLICATIONS, DB_NAMES, DB_USERS, FIELDS, HOSTS, KUBERNETES_GROUPS, KUBERNETES_USERS, LOGINS,
 };
 pub(crate) use labels::Reach;
-pub(crate) use names::Names;
 pub(crate) use role::{MAX_PRINCIPALS, Options, Role, needs_mfa, role_names};
-pub(crate) use template::{LOGIN_SHAPE, Template, is_trait_name};
+pub(crate) use template::{Template, is_trait_name};
+
+use crate::join::method::Method;
+use crate::join::verify::Verifier;
 
 /// Every resource of every file, checked as a whole. It does not change; a new
 /// policy is another value.
@@ -37,21 +36,34 @@ pub struct Policy {
     pub(super) roles: HashMap<String, Arc<Role>>,
     /// `require_session_mfa` of `cluster_auth_preference`.
     pub(super) mfa_everywhere: bool,
-    pub(super) silenced: Silenced,
+    /// The lints that resources silence in their `metadata`: kind, name, lint.
+    pub(super) silenced: HashSet<(&'static str, String, &'static str)>,
 }
 
-/// The lints that resources silence in their `metadata`, by kind and name.
-pub(super) type Silenced = HashMap<&'static str, HashMap<String, Vec<&'static str>>>;
+/// A join token: how jobs of one kind prove who they are, and which bot they become.
+#[derive(Debug)]
+pub struct JoinToken {
+    /// Its name.
+    pub name: String,
+    /// Where it stands.
+    pub origin: Origin,
+    /// The bot that a job becomes.
+    pub bot: String,
+    /// Its join method.
+    pub method: &'static Method,
+    /// The method, configured by this token's section; holds the rules.
+    pub verifier: Box<dyn Verifier>,
+    /// How many requests may use one proof that is not bound to their keys.
+    pub max_uses: u32,
+}
 
 impl Policy {
     /// The join token of that name.
-    #[must_use]
     pub fn token(&self, name: &str) -> Option<&JoinToken> {
         self.tokens.get(name)
     }
 
     /// How many bots, roles and join tokens there are.
-    #[must_use]
     pub fn counts(&self) -> [usize; 3] {
         [self.bots.len(), self.roles.len(), self.tokens.len()]
     }
@@ -59,6 +71,16 @@ impl Policy {
     /// Every join token, in no particular order.
     pub fn tokens(&self) -> impl Iterator<Item = &JoinToken> {
         self.tokens.values()
+    }
+
+    /// Every bot with each of its roles.
+    pub(super) fn held(&self) -> impl Iterator<Item = (&Bot, &Role)> {
+        self.bots.values().flat_map(|bot| bot.each_role().map(move |role| (bot, role)))
+    }
+
+    /// Every bot with each of its roles that a machine can use.
+    pub(super) fn usable(&self) -> impl Iterator<Item = (&Bot, &Role)> {
+        self.held().filter(|(_, role)| !self.needs_mfa(role))
     }
 
     /// Whether no machine can use that role.

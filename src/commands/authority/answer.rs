@@ -2,10 +2,11 @@
 //! conditions with what was got and wanted, then what the job would have.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::authority::policy::{JoinToken, Policy, PolicyRequest, Preview, RuleTrial};
+use crate::authority::policy::{JoinToken, OutputGrant, Policy, PolicyRequest, Preview, RuleTrial, Trial};
 use crate::cli::authority::Check;
 use crate::denial::{Denial, Reason};
 use crate::document::parse_duration;
@@ -116,7 +117,7 @@ impl Answer {
     /// One line: allowed, or why not.
     pub(super) fn line(&self) -> String {
         match &self.result {
-            Ok(prospect) => format!("allowed: the job would be bot `{}`", prospect.bot),
+            Ok(preview) => format!("allowed: the job would be bot `{}`", preview.bot),
             Err(denial) => {
                 let why = denial.detail.lines().next().unwrap_or_default();
                 format!("denied: {}: {}", denial.reason.row().code, shown_long(why))
@@ -126,94 +127,80 @@ impl Answer {
 
     /// For people.
     pub(super) fn text(&self) -> String {
-        let mut page = format!("join token `{}`\n", self.token);
-        for rule in &self.rules {
-            let verdict = if rule.admits { "lets the job in" } else { "does not" };
-            page.push_str(&format!("  rule at {}: {verdict}\n", rule.origin));
-            for trial in &rule.trials {
-                let mark = if trial.met { "yes" } else { "no " };
-                page.push_str(&format!(
-                    "    {mark} `{}`: got {}, wanted {}\n",
-                    trial.field, trial.got, trial.wanted
-                ));
-            }
+        let mut page = vec![format!("join token `{}`", self.token)];
+        for RuleTrial { origin, admits, trials } in &self.rules {
+            let verdict = if *admits { "lets the job in" } else { "does not" };
+            page.push(format!("  rule at {origin}: {verdict}"));
+            page.extend(trials.iter().map(|Trial { field, got, wanted, met }| {
+                let mark = if *met { "yes" } else { "no " };
+                format!("    {mark} `{field}`: got {got}, wanted {wanted}")
+            }));
         }
-        page.push_str(&format!("{}\n", self.line()));
-        for output in self.result.iter().flat_map(|prospect| &prospect.outputs) {
-            let ttl = humantime::format_duration(std::time::Duration::from_secs(output.ttl));
-            page.push_str(&format!(
-                "  output `{}`: roles {}, for {ttl}\n",
-                shown(&output.name),
-                output.roles.join(", ")
-            ));
-            if let Some(ssh) = &output.ssh {
-                page.push_str(&format!("    SSH principals: {}\n", ssh.principals.join(" ")));
-                page.push_str(&format!("    SSH extensions: {}\n", ssh.extensions.join(" ")));
-                if let Some(command) = &ssh.force_command {
-                    page.push_str(&format!("    SSH command: {}\n", shown_long(command)));
-                }
-                if ssh.pin_source_ip {
-                    page.push_str("    SSH only from the address that asks\n");
-                }
-            }
-            if let Some(tls) = &output.tls {
-                page.push_str(&format!("    TLS common name: {}\n", shown(&tls.common_name)));
-                if !tls.organizations.is_empty() {
-                    page.push_str(&format!(
-                        "    TLS organizations: {}\n",
-                        shown_long(&tls.organizations.join(" "))
-                    ));
-                }
-            }
+        page.push(self.line());
+        for preview in self.result.iter() {
+            preview.outputs.iter().for_each(|output| granted(output, &mut page));
+            page.extend(preview.warnings.iter().map(|warning| format!("  warning: {}", shown_long(warning))));
         }
-        for warning in self.result.iter().flat_map(|prospect| &prospect.warnings) {
-            page.push_str(&format!("  warning: {}\n", shown_long(warning)));
-        }
-        page.push_str(&format!("{NOT_JUDGED}\n"));
-        if self.registers {
-            page.push_str(&format!("{NOT_JUDGED_EITHER}\n"));
-        }
-        page
+        page.push(NOT_JUDGED.to_owned());
+        page.extend(self.registers.then(|| NOT_JUDGED_EITHER.to_owned()));
+        page.join("\n") + "\n"
     }
 
     /// For programs.
     pub(super) fn json(&self) -> Value {
+        let condition = |trial: &Trial| json!({"field": trial.field, "got": trial.got, "wanted": trial.wanted, "met": trial.met});
         let rule = |rule: &RuleTrial| {
-            let conditions: Vec<Value> = rule
-                .trials
-                .iter()
-                .map(|trial| json!({"field": trial.field, "got": trial.got, "wanted": trial.wanted, "met": trial.met}))
-                .collect();
+            let conditions: Vec<Value> = rule.trials.iter().map(condition).collect();
             json!({"at": rule.origin.to_string(), "admits": rule.admits, "conditions": conditions})
         };
-        let mut all = json!({
+        let output = |output: &OutputGrant| {
+            let (ssh, tls) = (output.ssh.as_ref(), output.tls.as_ref());
+            json!({
+                "name": output.name,
+                "type": output.kind,
+                "roles": output.roles,
+                "ttl_seconds": output.ttl,
+                "principals": ssh.map(|ssh| &ssh.principals),
+                "extensions": ssh.map(|ssh| &ssh.extensions),
+                "common_name": tls.map(|tls| &tls.common_name),
+                "organizations": tls.map(|tls| &tls.organizations),
+            })
+        };
+        let asked = json!({
             "token": self.token,
             "allowed": self.is_allowed(),
             "rules": self.rules.iter().map(rule).collect::<Vec<_>>(),
             "not_judged": ["signature", "audience", "key_binding", "time", "single_use"],
         });
-        let more = match &self.result {
-            Ok(prospect) => {
-                let outputs = prospect.outputs.iter().map(|output| {
-                    json!({
-                        "name": output.name,
-                        "type": output.kind,
-                        "roles": output.roles,
-                        "ttl_seconds": output.ttl,
-                        "principals": output.ssh.as_ref().map(|ssh| &ssh.principals),
-                        "extensions": output.ssh.as_ref().map(|ssh| &ssh.extensions),
-                        "common_name": output.tls.as_ref().map(|tls| &tls.common_name),
-                        "organizations": output.tls.as_ref().map(|tls| &tls.organizations),
-                    })
-                });
-                let outputs: Vec<Value> = outputs.collect();
-                json!({"bot": prospect.bot, "outputs": outputs, "warnings": prospect.warnings})
+        let answer = match &self.result {
+            Ok(preview) => {
+                let outputs: Vec<Value> = preview.outputs.iter().map(output).collect();
+                json!({"bot": preview.bot, "outputs": outputs, "warnings": preview.warnings})
             }
             Err(denial) => json!({"reason": denial.reason.row().code, "detail": denial.detail}),
         };
-        if let (Some(all), Value::Object(more)) = (all.as_object_mut(), more) {
-            all.extend(more);
+        let parts = [asked, answer];
+        let members = parts.iter().filter_map(Value::as_object).flatten();
+        members.map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+}
+
+/// What an output would hold, line by line.
+fn granted(output: &OutputGrant, page: &mut Vec<String>) {
+    let ttl = humantime::format_duration(Duration::from_secs(output.ttl));
+    page.push(format!("  output `{}`: roles {}, for {ttl}", shown(&output.name), output.roles.join(", ")));
+    if let Some(ssh) = &output.ssh {
+        page.push(format!("    SSH principals: {}", ssh.principals.join(" ")));
+        page.push(format!("    SSH extensions: {}", ssh.extensions.join(" ")));
+        page.extend(
+            ssh.force_command.iter().map(|command| format!("    SSH command: {}", shown_long(command))),
+        );
+        page.extend(ssh.pin_source_ip.then(|| "    SSH only from the address that asks".to_owned()));
+    }
+    if let Some(tls) = &output.tls {
+        page.push(format!("    TLS common name: {}", shown(&tls.common_name)));
+        if !tls.organizations.is_empty() {
+            page.push(format!("    TLS organizations: {}", shown_long(&tls.organizations.join(" "))));
         }
-        all
     }
 }

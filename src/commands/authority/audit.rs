@@ -10,9 +10,6 @@ use crate::runtime::block_on;
 use crate::terminal::print_part;
 
 /// Prints the events that match, oldest first.
-///
-/// # Errors
-/// Where the store cannot be read.
 pub(super) fn run(args: &Audit) -> Result<()> {
     let config = config::Config::load(&args.data.data_dir)?;
     let since = args.since.as_deref().map(|since| audit::since(since, Clock::system().now())).transpose()?;

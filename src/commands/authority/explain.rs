@@ -1,13 +1,14 @@
 //! `machine-id authority explain`: the whole story of one refusal. It tells the
 //! rules, so it is for whoever may read the data directory.
 
+use std::path::Path;
+
 use serde_json::{Map, Value};
 
 use super::answer;
 use crate::authority::config;
 use crate::authority::policy::PolicyRequest;
 use crate::authority::store::{EventFilter, Store as _, sqlite::Sqlite};
-use crate::cli::authority::Explain;
 use crate::denial::REASONS;
 use crate::error::{Error, Result};
 use crate::output;
@@ -19,17 +20,14 @@ use crate::text::{shown, shown_long};
 ///
 /// # Errors
 /// `Kind::Usage` where there is no refusal of that id.
-pub(super) fn run(args: &Explain) -> Result<()> {
-    let config = config::Config::load(&args.data.data_dir)?;
+pub(super) fn run(data_dir: &Path, id: &str) -> Result<()> {
+    let config = config::Config::load(data_dir)?;
     let store = Sqlite::open(&config.store)?;
-    let filter = EventFilter {
-        id: Some(args.id.clone()),
-        event: Some("refused".to_owned()),
-        ..EventFilter::default()
-    };
+    let filter =
+        EventFilter { id: Some(id.to_owned()), event: Some("refused".to_owned()), ..EventFilter::default() };
     let events = block_on(store.events(filter, 0, 1))??;
     let Some(event) = events.first() else {
-        return Err(Error::usage(format!("there is no refusal `{}`", shown(&args.id)))
+        return Err(Error::usage(format!("there is no refusal `{}`", shown(id)))
             .hint("a refused job prints its denial id, d- and 32 digits; `authority audit --event refused` lists them"));
     };
     let text = |name: &str| event.body.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -67,10 +65,7 @@ pub(super) fn run(args: &Explain) -> Result<()> {
 fn today(config: &config::Config, token: &str, method: &str, claims: &Map<String, Value>) -> String {
     let policy = match config.load_policy() {
         Ok(policy) => policy,
-        Err(mistakes) => {
-            let first = mistakes.first().map(ToString::to_string).unwrap_or_default();
-            return format!("nothing can be said: it does not load: {first}");
-        }
+        Err(error) => return format!("nothing can be said: it does not load: {error}"),
     };
     let Some(token) = policy.token(token) else {
         return "such a job is denied: token_unknown: there is no join token of that name".to_owned();

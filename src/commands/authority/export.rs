@@ -1,21 +1,20 @@
 //! `machine-id authority export`: what others need to trust this authority.
 
+use std::path::Path;
+
 use crate::authority::{config, keys};
-use crate::cli::authority::{Export, Exported};
+use crate::cli::authority::Exported;
 use crate::destination::ssh::known_hosts;
 use crate::error::Result;
 use crate::net;
 use crate::terminal::print;
 
 /// Prints it.
-///
-/// # Errors
-/// Where the configuration or the CA keys cannot be read.
-pub(super) fn run(args: &Export) -> Result<()> {
-    let config = config::Config::load(&args.data.data_dir)?;
+pub(super) fn run(data_dir: &Path, what: Exported) -> Result<()> {
+    let config = config::Config::load(data_dir)?;
     let keys = keys::file::load(&config.keys)?;
     let trust = keys.trust();
-    let text = match args.what {
+    let text = match what {
         Exported::SshUserCa => trust.ssh_user_cas.join("\n"),
         Exported::SshHostCa => trust.ssh_host_cas.join("\n"),
         Exported::TlsCa => trust.tls_cas.concat().trim_end().to_owned(),

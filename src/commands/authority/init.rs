@@ -4,7 +4,6 @@ use std::path::Path;
 
 use super::data_dir::write_new;
 use crate::authority::{config, keys};
-use crate::cli::authority::Init;
 use crate::clock::Clock;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::{PRIVATE_FILE, replace, trust};
@@ -14,12 +13,11 @@ use crate::terminal::print;
 ///
 /// # Errors
 /// `Kind::Usage` where there is one already, or it cannot be written.
-pub(super) fn run(args: &Init) -> Result<()> {
-    let cluster = config::check_cluster(&args.cluster)
+pub(super) fn run(dir: &Path, cluster: &str, public_url: &str) -> Result<()> {
+    let cluster = config::check_cluster(cluster)
         .map_err(|why| Error::usage(format!("`--cluster` {why}")).hint("for example id.example.com"))?;
-    let public_url = config::check_public_url(&args.public_url)
-        .map_err(|why| Error::usage(format!("`--public-url` {why}")))?;
-    let dir = &args.data.data_dir;
+    let public_url =
+        config::check_public_url(public_url).map_err(|why| Error::usage(format!("`--public-url` {why}")))?;
     let file = dir.join(config::FILE);
     if file.exists() || dir.join("keys").exists() {
         return Err(Error::usage(format!("{} is an authority's data directory already", dir.display()))

@@ -1,12 +1,13 @@
 //! `machine-id authority instances`: the instances that are registered.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use crate::authority::config::Config;
 use crate::authority::store::instances::{InstanceAdmin as _, RegisteredInstance};
 use crate::authority::store::sqlite::Sqlite;
 use crate::cli::Format;
-use crate::cli::authority::Instances;
 use crate::clock::rfc3339;
 use crate::error::Result;
 use crate::runtime::block_on;
@@ -14,14 +15,11 @@ use crate::terminal::print;
 use crate::text::shown;
 
 /// Prints them, in the order of their registration.
-///
-/// # Errors
-/// Where the store cannot be read.
-pub(super) fn run(args: &Instances) -> Result<()> {
-    let config = Config::load(&args.data.data_dir)?;
+pub(super) fn run(data_dir: &Path, format: Format) -> Result<()> {
+    let config = Config::load(data_dir)?;
     let store = Sqlite::open(&config.store)?;
     let instances = block_on(store.instances())??;
-    let page = match args.format {
+    let page = match format {
         Format::Text => text(&instances),
         Format::Json => format!("{:#}\n", Value::from(instances.iter().map(json).collect::<Vec<_>>())),
     };

@@ -1,19 +1,17 @@
 //! `machine-id authority serve`.
 
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::authority::{Authority, serve};
-use crate::cli::authority::Serve;
 use crate::clock::Clock;
 use crate::error::{Context as _, Kind, Result};
 
 /// Serves until it is told to stop.
-///
-/// # Errors
-/// Where it cannot begin.
-pub(super) fn run(args: &Serve) -> Result<()> {
-    let authority = Arc::new(Authority::open(&args.data.data_dir, Clock::system())?);
-    let listen = args.listen.unwrap_or(authority.config().listen);
+pub(super) fn run(data_dir: &Path, listen: Option<SocketAddr>) -> Result<()> {
+    let authority = Arc::new(Authority::open(data_dir, Clock::system())?);
+    let listen = listen.unwrap_or(authority.config().listen);
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -9,9 +9,6 @@ use crate::folder::read::{self, Limit, Trust};
 use crate::terminal::print;
 
 /// Signs, and prints the certificate.
-///
-/// # Errors
-/// `Kind::Usage` where the key or the names are no good.
 pub(super) fn run(args: SignHost) -> Result<()> {
     let line = read::text(&args.key, Trust::Anyone, Limit::FILE)?;
     let plan = HostPlan::new(&line, args.principals, Clock::system().now(), ttl(&args.ttl)?)

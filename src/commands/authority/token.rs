@@ -6,10 +6,10 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::authority::config::Config;
+use crate::authority::keys;
 use crate::authority::policy::{JoinToken, Policy};
 use crate::authority::store::instances::{InstanceAdmin as _, NewSecret};
 use crate::authority::store::sqlite::Sqlite;
-use crate::authority::{all_mistakes, keys};
 use crate::cli::Format;
 use crate::cli::authority::AddToken;
 use crate::clock::{Clock, rfc3339};
@@ -34,7 +34,7 @@ const MAX_TTL: i64 = 30 * 86_400;
 /// `Kind::Usage` where there is no such join token, or its workers do not register.
 pub(super) fn add(args: &AddToken) -> Result<()> {
     let config = Config::load(&args.data.data_dir)?;
-    let policy = config.load_policy().map_err(all_mistakes)?;
+    let policy = config.load_policy()?;
     let token = join_token(&policy, &args.token)?;
     let ttl = parse_duration(&args.ttl).map_err(|why| Error::usage(format!("`--ttl`: {why}")))?;
     let ttl = i64::try_from(ttl).ok().filter(|ttl| *ttl <= MAX_TTL);

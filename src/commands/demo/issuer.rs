@@ -40,16 +40,11 @@ pub(super) struct DemoIssuer {
     pub(super) host: String,
     /// Its CA in PEM.
     pub(super) ca_file: PathBuf,
-    signer: Arc<Signer>,
-}
-
-struct Signer {
-    issuer: String,
     key: RsaKeyPair,
 }
 
 impl DemoIssuer {
-    pub(super) fn start(dir: &Path) -> Result<Self> {
+    pub(super) fn start(dir: &Path) -> Result<Arc<Self>> {
         let (acceptor, ca) = tls().context(Kind::Internal, "the demo's issuer")?;
         let ca_file = dir.join("issuer-ca.crt");
         std::fs::write(&ca_file, ca).context(Kind::Destination, "cannot write the issuer's CA")?;
@@ -58,10 +53,15 @@ impl DemoIssuer {
         let der = PrivatePkcs8KeyDer::from_pem_slice(KEY.as_bytes()).context(Kind::Internal, "demo key")?;
         let key = RsaKeyPair::from_pkcs8(der.secret_pkcs8_der())
             .map_err(|_| Error::internal("the demo's key cannot be used"))?;
-        let signer = Arc::new(Signer { issuer: format!("https://{host}/_services/token"), key });
-        let app = router(Arc::clone(&signer));
+        let issuer = Arc::new(Self { host, ca_file, key });
+        let app = router(Arc::clone(&issuer));
         std::thread::spawn(move || serve(listener, acceptor, app));
-        Ok(Self { host, ca_file, signer })
+        Ok(issuer)
+    }
+
+    /// The `iss` of its tokens.
+    fn url(&self) -> String {
+        format!("https://{}/_services/token", self.host)
     }
 
     /// Where a job asks for its tokens.
@@ -69,9 +69,28 @@ impl DemoIssuer {
         format!("https://{}/request?api-version=2.0", self.host)
     }
 
-    /// A token, as somebody might find it in a log.
+    /// A token, as it might be found in a log.
     pub(super) fn mint(&self, audience: &str) -> Result<String> {
-        self.signer.mint(audience)
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let claims = json!({
+            "iss": self.url(), "aud": audience, "sub": "repo:octo-org/app:ref:refs/heads/main",
+            "jti": random::id("jti")?, "iat": now, "nbf": now.saturating_sub(300), "exp": now + 300,
+            "repository": "octo-org/app", "repository_id": "74", "repository_owner": "octo-org",
+            "repository_owner_id": "65", "repository_visibility": "private", "ref": "refs/heads/main",
+            "ref_type": "branch", "ref_protected": "true", "event_name": "push", "actor": "octocat",
+            "actor_id": "12", "run_id": "20143266074", "run_number": "2", "run_attempt": "1",
+            "runner_environment": "github-hosted", "workflow": "deploy",
+            "workflow_ref": "octo-org/app/.github/workflows/deploy.yml@refs/heads/main",
+            "job_workflow_ref": "octo-org/app/.github/workflows/deploy.yml@refs/heads/main",
+        });
+        let header = json!({"alg": "RS256", "kid": "demo", "typ": "JWT"});
+        let text = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let message = format!("{}.{}", text(&header), text(&claims));
+        let mut signature = vec![0; self.key.public().modulus_len()];
+        self.key
+            .sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message.as_bytes(), &mut signature)
+            .map_err(|_| Error::internal("the demo's issuer cannot sign"))?;
+        Ok(format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature)))
     }
 }
 
@@ -103,20 +122,20 @@ fn serve(listener: std::net::TcpListener, acceptor: TlsAcceptor, app: Router) {
     let _: std::io::Result<()> = runtime.block_on(accept);
 }
 
-fn router(signer: Arc<Signer>) -> Router {
+fn router(issuer: Arc<DemoIssuer>) -> Router {
     Router::new()
         .route("/_services/token/.well-known/openid-configuration", get(discovery))
         .route("/_services/token/jwks", get(key_set))
         .route("/request", get(request))
-        .with_state(signer)
+        .with_state(issuer)
 }
 
-async fn discovery(State(signer): State<Arc<Signer>>) -> Json<Value> {
-    Json(json!({"issuer": signer.issuer, "jwks_uri": format!("{}/jwks", signer.issuer)}))
+async fn discovery(State(issuer): State<Arc<DemoIssuer>>) -> Json<Value> {
+    Json(json!({"issuer": issuer.url(), "jwks_uri": format!("{}/jwks", issuer.url())}))
 }
 
-async fn key_set(State(signer): State<Arc<Signer>>) -> Json<Value> {
-    let PublicKeyComponents::<Vec<u8>> { n, e } = signer.key.public().into();
+async fn key_set(State(issuer): State<Arc<DemoIssuer>>) -> Json<Value> {
+    let PublicKeyComponents::<Vec<u8>> { n, e } = issuer.key.public().into();
     let text = |bytes| URL_SAFE_NO_PAD.encode::<Vec<u8>>(bytes);
     Json(
         json!({"keys": [{"kty": "RSA", "use": "sig", "alg": "RS256", "kid": "demo", "n": text(n), "e": text(e)}]}),
@@ -125,7 +144,7 @@ async fn key_set(State(signer): State<Arc<Signer>>) -> Json<Value> {
 
 /// GitHub's token endpoint: the job says for which audience.
 async fn request(
-    State(signer): State<Arc<Signer>>,
+    State(issuer): State<Arc<DemoIssuer>>,
     request: Request,
 ) -> std::result::Result<Json<Value>, StatusCode> {
     let wanted = format!("bearer {REQUEST_TOKEN}");
@@ -136,31 +155,6 @@ async fn request(
     let url = reqwest::Url::parse(&format!("https://issuer{}", request.uri()))
         .map_err(|_| StatusCode::BAD_REQUEST)?;
     let audience = url.query_pairs().find(|(name, _)| name == "audience").ok_or(StatusCode::BAD_REQUEST)?.1;
-    let token = signer.mint(&audience).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    let token = issuer.mint(&audience).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     Ok(Json(json!({"value": token})))
-}
-
-impl Signer {
-    fn mint(&self, audience: &str) -> Result<String> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let claims = json!({
-            "iss": self.issuer, "aud": audience, "sub": "repo:octo-org/app:ref:refs/heads/main",
-            "jti": random::id("jti")?, "iat": now, "nbf": now.saturating_sub(300), "exp": now + 300,
-            "repository": "octo-org/app", "repository_id": "74", "repository_owner": "octo-org",
-            "repository_owner_id": "65", "repository_visibility": "private", "ref": "refs/heads/main",
-            "ref_type": "branch", "ref_protected": "true", "event_name": "push", "actor": "octocat",
-            "actor_id": "12", "run_id": "20143266074", "run_number": "2", "run_attempt": "1",
-            "runner_environment": "github-hosted", "workflow": "deploy",
-            "workflow_ref": "octo-org/app/.github/workflows/deploy.yml@refs/heads/main",
-            "job_workflow_ref": "octo-org/app/.github/workflows/deploy.yml@refs/heads/main",
-        });
-        let header = json!({"alg": "RS256", "kid": "demo", "typ": "JWT"});
-        let text = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let message = format!("{}.{}", text(&header), text(&claims));
-        let mut signature = vec![0; self.key.public().modulus_len()];
-        self.key
-            .sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message.as_bytes(), &mut signature)
-            .map_err(|_| Error::internal("the demo's issuer cannot sign"))?;
-        Ok(format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature)))
-    }
 }

@@ -6,6 +6,7 @@ use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::issuer::{DemoIssuer, REQUEST_TOKEN};
@@ -51,7 +52,7 @@ pub(super) struct Stage {
     pub(super) data: PathBuf,
     authority: String,
     port: u16,
-    issuer: DemoIssuer,
+    issuer: Arc<DemoIssuer>,
 }
 
 /// A command's words, and the paths behind them.
@@ -137,6 +138,14 @@ impl Stage {
     /// This binary, in a job's environment.
     fn command(&self, arguments: &[&OsStr]) -> Command {
         let mut command = Command::new(&self.binary);
+        // The demo may itself run in a job and behind a proxy, and what it shows is for people.
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy().to_ascii_uppercase();
+            let is_of_a_job = text.starts_with("GITHUB_") || text.starts_with("MACHINE_ID_");
+            if is_of_a_job || text.ends_with("_PROXY") || text == "BASH_ENV" || text == "CIRCLECI" {
+                command.env_remove(name);
+            }
+        }
         command
             .args(arguments)
             .stdin(Stdio::null())
@@ -145,25 +154,6 @@ impl Stage {
             .env("SSL_CERT_FILE", &self.issuer.ca_file)
             .env("MACHINE_ID_CA_FILE", self.dir.join("ca.crt"))
             .env("RUNNER_TEMP", &self.dir);
-        // The demo may itself run in a job and behind a proxy, and what it shows is for people.
-        for name in [
-            "GITHUB_ACTIONS",
-            "HTTPS_PROXY",
-            "https_proxy",
-            "ALL_PROXY",
-            "all_proxy",
-            "MACHINE_ID_CONFIG",
-            "MACHINE_ID_TTL",
-            "MACHINE_ID_DESTINATION",
-            "GITHUB_OUTPUT",
-            "GITHUB_ENV",
-            "GITHUB_STEP_SUMMARY",
-            "BASH_ENV",
-            "CIRCLECI",
-            "MACHINE_ID_CA_PIN",
-        ] {
-            command.env_remove(name);
-        }
         command
     }
 

@@ -61,12 +61,15 @@ pub(super) fn private(label: &str, block: &str) -> Item {
         rcgen::KeyPair::try_from(&der).ok()
     });
     match read {
-        Some(key) => item.with("type", algorithm(key.algorithm())).with(
-            "fingerprint",
-            format!("sha256:{}", hex(digest(&SHA256, &key.subject_public_key_info()).as_ref())),
-        ),
+        Some(key) => item
+            .with("type", algorithm(key.algorithm()))
+            .with("fingerprint", fingerprint(&key.subject_public_key_info())),
         None => item.with("type", shown(label)),
     }
+}
+
+fn fingerprint(der: &[u8]) -> String {
+    format!("sha256:{}", hex(digest(&SHA256, der).as_ref()))
 }
 
 fn algorithm(algorithm: &rcgen::SignatureAlgorithm) -> &'static str {
@@ -83,7 +86,6 @@ pub(super) fn x509(block: &str, now: i64) -> Result<Item, String> {
     let (_, certificate) =
         x509_parser::parse_x509_certificate(&der).map_err(|error| format!("a certificate: {error}"))?;
     let validity = certificate.validity();
-    let public_key = certificate.public_key();
     Ok(Item::new("X.509 certificate")
         .with("subject", certificate.subject().to_string())
         .with("issuer", certificate.issuer().to_string())
@@ -93,8 +95,8 @@ pub(super) fn x509(block: &str, now: i64) -> Result<Item, String> {
         .with("names", names(&certificate))
         .with("uses", uses(&certificate))
         .with("is_ca", certificate.is_ca())
-        .with("key_fingerprint", format!("sha256:{}", hex(digest(&SHA256, public_key.raw).as_ref())))
-        .with("fingerprint", format!("sha256:{}", hex(digest(&SHA256, &der).as_ref())))
+        .with("key_fingerprint", fingerprint(certificate.public_key().raw))
+        .with("fingerprint", fingerprint(&der))
         .with("provenance", provenance(&certificate)))
 }
 

@@ -105,11 +105,7 @@ fn destinations_and_paths() {
     let path = temp.path().to_str().unwrap();
     let args = |path: &str| Args { path: path.into(), format: Format::Json };
     for bad in [path, "/no/such/file", "/dev/null"] {
-        assert_eq!(
-            run(args(bad), &Environment::default()).unwrap_err().kind(),
-            crate::error::Kind::Usage,
-            "{bad}"
-        );
+        assert_eq!(run(&args(bad)).unwrap_err().kind(), Kind::Usage, "{bad}");
     }
     std::fs::write(temp.path().join("manifest.json"), manifest(&["key-cert.pub"]).to_json()).unwrap();
     let items = destinations::inspect(temp.path(), 0).unwrap();

@@ -13,7 +13,7 @@ use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::lock::{Lock, NotLocked};
 use crate::folder::trust::{self, Standing};
-use crate::folder::{Folder, Made, NotMade, PRIVATE_FILE, PRIVATE_FOLDER, absolute, read, replace};
+use crate::folder::{Folder, Made, PRIVATE_FILE, PRIVATE_FOLDER, Unfit, absolute, read, replace};
 use crate::join::method::Method;
 use crate::join::prove::{LockedStorage, Storage};
 use crate::join::source::TokenSource;
@@ -22,6 +22,8 @@ use crate::secret::Secret;
 /// The variable with the secret that registers a worker.
 pub const REGISTRATION_SECRET: &str = "MACHINE_ID_REGISTRATION_SECRET";
 
+/// What to do where others could put another directory in its place.
+const ELSEWHERE: &str = "choose a --storage below directories that only this user and root can write to";
 /// What is kept.
 const STATE: &str = "state.json";
 /// Locked by whoever uses the directory.
@@ -117,7 +119,11 @@ impl Storage for StorageFolder {
 
 impl StorageFolder {
     fn refuse(&self, why: &str) -> Error {
-        Error::usage(format!("cannot use the storage {}: {why}", self.path.display()))
+        self.cannot(Unfit::new(why))
+    }
+
+    fn cannot(&self, unfit: Unfit) -> Error {
+        unfit.error(Kind::Usage, format!("cannot use the storage {}", self.path.display()))
     }
 
     fn not_locked(&self, why: NotLocked) -> Error {
@@ -137,34 +143,25 @@ impl StorageFolder {
 
     /// Opens it, creates it if need be, and makes sure that it is ours and private.
     fn open(&self) -> Result<Folder> {
-        let io = |error: std::io::Error| self.refuse(&error.to_string());
         let Made { folder, created, standing } =
-            Folder::make(&self.path, PRIVATE_FOLDER).map_err(|failed| match failed {
-                NotMade::Above(unfit) if unfit.is_missing() => self
+            Folder::make(&self.path, PRIVATE_FOLDER, "--storage", ELSEWHERE).map_err(|unfit| match unfit
+                .is_missing()
+            {
+                true => self
                     .refuse(&format!("the directory above it: {}", std::io::Error::from(Errno::NOENT)))
                     .hint("create it, or choose another --storage"),
-                NotMade::Above(unfit) => self
-                    .refuse(&unfit.to_string())
-                    .hint("choose a --storage below directories that only this user and root can write to"),
-                NotMade::Create(error) => io(error).hint("choose a --storage that this user can write to"),
-                NotMade::Open(Errno::LOOP | Errno::NOTDIR) => {
-                    self.refuse("it is a symbolic link, or not a directory")
-                }
-                NotMade::Open(error) => io(error.into()),
+                false => self.cannot(unfit),
             })?;
         if created {
             // It must be there after a power cut, as what is in it must.
-            self.path.parent().map_or(Ok(()), replace::sync).map_err(io)?;
-        }
-        if standing.uid != trust::me() {
-            return Err(self.refuse("it belongs to another user"));
+            self.path.parent().map_or(Ok(()), replace::sync).map_err(|error| self.cannot(error.into()))?;
         }
         if standing.others_use() {
             return Err(self
                 .refuse(&format!("others can look into it (mode {:o})", standing.mode))
                 .hint(format!("if nobody has: chmod 700 {}", self.path.display())));
         }
-        let names = folder.entries().map_err(|error| io(error.into()))?;
+        let names = folder.entries().map_err(|error| self.cannot(error.into()))?;
         let foreign = |name: &String| name != LOCK && !replace::is_temporary(name);
         if !names.iter().any(|name| name == STATE) && names.iter().any(foreign) {
             return Err(self.refuse("it holds something else").hint("choose a new or empty --storage"));
@@ -285,7 +282,7 @@ mod tests {
         let linked = make("linked", 0o700);
         symlink(read.join(STATE), linked.join(STATE)).unwrap();
         for (path, says) in [
-            (here.join("link"), "it is a symbolic link"),
+            (here.join("link"), "it is not a directory, or a symbolic link"),
             (here.join("file"), "not a directory"),
             (make("open", 0o755), "others can look into it (mode 755)"),
             (full, "it holds something else"),

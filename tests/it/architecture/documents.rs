@@ -64,3 +64,25 @@ fn every_output_type_has_both_halves() {
     assert_eq!(client, output::names());
     assert_eq!(authority, output::names());
 }
+
+/// What a document says is where it says. `NAME`, `METHOD` and `*` stand for more than one.
+#[test]
+fn documents_name_paths_that_are_there() {
+    let mut pages = files(&repository("docs"), "md");
+    pages.extend(["README.md", "CONTRIBUTING.md", "SECURITY.md"].map(repository));
+    let mut missing = Vec::new();
+    for page in pages {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for path in text.split('`').filter(|word| word.starts_with("src/") || word.starts_with("tests/")) {
+            let path = path.split([' ', ':']).next().unwrap_or_default();
+            let stands_for_more = path.contains(['*', '{', '…'])
+                || path.split('/').any(|part| {
+                    part.trim_end_matches(".rs").chars().all(|c| c.is_ascii_uppercase()) && !part.is_empty()
+                });
+            if !stands_for_more && !repository(path).exists() {
+                missing.push(format!("{}: {path}", page.display()));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+}

@@ -23,7 +23,7 @@ denial: clock wire
 # the ground floor: files, documents, the network, the terminal
 document: error text
 folder: clock error random text
-net: clock document environment error folder jws pem text
+net: clock document environment error folder pem text
 runtime: error
 retry: net random
 terminal: environment error
@@ -135,6 +135,7 @@ pub const PURE: &[(&str, &[&str])] = &[(
     &[
         "humantime::format_duration",
         "serde_json",
+        "std::borrow::Cow",
         "std::cmp",
         "std::collections",
         "std::fmt",

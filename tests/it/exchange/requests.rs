@@ -1,9 +1,11 @@
 //! Requests that are wrong, and what a role allows.
 
+use std::io::{self, Read};
+
 use serde_json::{Value, json};
 
 use super::Bench;
-use crate::support::client::Keys;
+use crate::support::client::{Keys, Response};
 use crate::support::{client, now, token};
 
 /// A body that is wrong in one way, made from a good one.
@@ -309,4 +311,28 @@ fn too_many_refusals_are_not_written() {
     );
     // An honest job from the same address is not held up.
     bench.grant(&Keys::fresh());
+}
+
+/// A reader that a signal interrupts before every part.
+struct Interrupted<'b> {
+    left: &'b [u8],
+    is_next: bool,
+}
+
+impl Read for Interrupted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.is_next = !self.is_next;
+        if self.is_next {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let part = buffer.len().min(7);
+        self.left.read(&mut buffer[..part])
+    }
+}
+
+#[test]
+fn a_signal_breaks_no_answer_to_these_tests() {
+    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+    let response = Response::read(&mut Interrupted { left: answer, is_next: false }).unwrap();
+    assert_eq!((response.status, response.text().as_str()), (200, "{}"));
 }

@@ -28,7 +28,7 @@ fn a_storage_that_others_could_have_touched_is_refused() {
     let state =
         |text: &'static str| move |path: &Path| std::fs::write(path.join("state.json"), text).unwrap();
     for (storage, says) in [
-        (job.text_path("link"), "it is a symbolic link"),
+        (job.text_path("link"), "it is not a directory, or a symbolic link"),
         (job.text_path("file"), "not a directory"),
         (job.text_path("none/storage"), "the directory above it"),
         (make("open", &|path| mode(path, 0o755)), "others can look into it (mode 755)"),

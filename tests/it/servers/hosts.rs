@@ -287,7 +287,7 @@ fn a_failure_leaves_the_files_as_they_are() {
     std::fs::set_permissions(&trust, std::fs::Permissions::from_mode(0o755)).unwrap();
     let link = estate.path("link");
     std::os::unix::fs::symlink(&trust, &link).unwrap();
-    failed(&run(&mut estate.refresh(&link)), 6, "it is a symbolic link, or not a directory");
+    failed(&run(&mut estate.refresh(&link)), 6, "it is not a directory, or a symbolic link");
     let open = estate.path("open");
     std::fs::create_dir(&open).unwrap();
     std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();

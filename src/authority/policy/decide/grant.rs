@@ -4,67 +4,31 @@
 //! it can be read and not changed.
 
 use std::collections::BTreeMap;
-
-use crate::join::verify::Provenance;
+use std::ops::Deref;
 
 /// All that one request is granted.
 #[derive(Debug)]
-pub struct Grant {
-    pub(super) bot: String,
-    pub(super) token: String,
-    pub(super) join_method: &'static str,
-    pub(super) provenance: Provenance,
-    pub(super) outputs: Vec<OutputGrant>,
-    pub(super) warnings: Vec<String>,
-}
+pub struct Grant(pub(super) Preview);
 
-impl Grant {
-    /// The bot that the job is now.
-    #[must_use]
-    pub fn bot(&self) -> &str {
-        &self.bot
-    }
+impl Deref for Grant {
+    type Target = Preview;
 
-    /// The join token that let it in.
-    #[must_use]
-    pub fn token(&self) -> &str {
-        &self.token
-    }
-
-    /// The token's join method.
-    #[must_use]
-    pub fn join_method(&self) -> &'static str {
-        self.join_method
-    }
-
-    /// Which run it is.
-    #[must_use]
-    pub fn provenance(&self) -> &Provenance {
-        &self.provenance
-    }
-
-    /// One for each output asked for, in the same order.
-    #[must_use]
-    pub fn outputs(&self) -> &[OutputGrant] {
-        &self.outputs
-    }
-
-    /// What the job should know, each once: a role that was left out, say.
-    #[must_use]
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
+    fn deref(&self) -> &Preview {
+        &self.0
     }
 }
 
-/// What claims that nobody verified would be granted. Nothing is issued for
-/// it: certificates are made from a [`Grant`] alone.
+/// What claims would be granted, verified or not. Nothing is issued for it:
+/// certificates are made from a [`Grant`] alone.
 #[derive(Debug)]
 pub struct Preview {
-    /// The bot that the job would be.
+    /// The bot that the job is.
     pub bot: String,
+    /// The join token that lets it in.
+    pub token: String,
     /// One for each output asked for, in the same order.
     pub outputs: Vec<OutputGrant>,
-    /// What the job would be told.
+    /// What the job should know, each once: a role that was left out, say.
     pub warnings: Vec<String>,
 }
 

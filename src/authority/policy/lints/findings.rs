@@ -1,7 +1,9 @@
 //! What lints find, and the words that they share.
 
-use crate::authority::policy::resources::{Bot, JoinToken, Origin, Policy, Reach, Role};
-use crate::document::Place;
+use std::fmt::Display;
+
+use crate::authority::policy::resources::{Bot, JoinToken, Origin, Policy, Reach, Role, Trait};
+use crate::join::rules::Rule;
 use crate::text::listed;
 
 /// What a lint found.
@@ -34,36 +36,48 @@ pub(super) struct Findings<'p> {
 }
 
 impl Findings<'_> {
-    /// Something in a join token.
-    pub(super) fn token(
+    /// Of a rule; `what` follows its name in the message.
+    pub(super) fn rule(
         &mut self,
-        token: &JoinToken,
-        place: Place,
-        message: String,
+        (token, rule): (&JoinToken, &Rule),
+        what: impl Display,
         hint: impl Into<String>,
     ) {
-        self.add("token", &token.name, token.origin.at(place), message, hint.into());
+        let message = format!("the rule of join token `{}` {what}", token.name);
+        self.add("token", &token.name, token.origin.at(rule.place), message, hint.into());
     }
 
-    /// Something about a bot.
+    /// Of a join token; `what` follows its name in the message.
+    pub(super) fn token(&mut self, token: &JoinToken, what: impl Display, hint: impl Into<String>) {
+        let message = format!("join token `{}` {what}", token.name);
+        self.add("token", &token.name, token.origin.clone(), message, hint.into());
+    }
+
+    /// Of a bot.
     pub(super) fn bot(&mut self, bot: &Bot, message: String, hint: impl Into<String>) {
-        self.bot_at(bot, bot.origin.place, message, hint);
+        self.add("bot", &bot.name, bot.origin.clone(), message, hint.into());
     }
 
-    /// Something in a bot.
-    pub(super) fn bot_at(&mut self, bot: &Bot, place: Place, message: String, hint: impl Into<String>) {
+    /// Of a bot, by one of its traits; `what` follows that in the message.
+    pub(super) fn bots_trait(&mut self, bot: &Bot, of: &Trait, what: impl Display, hint: impl Into<String>) {
+        let place = of.values.first().map_or(bot.origin.place, |(_, place)| *place);
+        let message = format!("the trait `{}` of bot `{}` {what}", of.name, bot.name);
         self.add("bot", &bot.name, bot.origin.at(place), message, hint.into());
     }
 
-    /// Something about a role.
-    pub(super) fn role(&mut self, role: &Role, message: String, hint: impl Into<String>) {
+    /// Of a role; `what` follows its name in the message.
+    pub(super) fn role(&mut self, role: &Role, what: impl Display, hint: impl Into<String>) {
+        self.about_role(role, format!("role `{}` {what}", role.name), hint);
+    }
+
+    /// Of a role, in words of their own.
+    pub(super) fn about_role(&mut self, role: &Role, message: String, hint: impl Into<String>) {
         self.add("role", &role.name, role.origin.clone(), message, hint.into());
     }
 
     /// Each resource can silence what is about it.
-    fn add(&mut self, kind: &str, name: &str, origin: Origin, message: String, hint: String) {
-        let silenced = self.policy.silenced.get(kind).and_then(|names| names.get(name));
-        if silenced.is_some_and(|lints| lints.contains(&self.lint)) {
+    fn add(&mut self, kind: &'static str, name: &str, origin: Origin, message: String, hint: String) {
+        if self.policy.silenced.contains(&(kind, name.to_owned(), self.lint)) {
             self.report.silenced += 1;
         } else {
             self.report.findings.push(Finding { lint: self.lint, origin, message, hint });
@@ -77,17 +91,14 @@ pub(super) fn hosts(reach: &Reach) -> String {
         Reach::Nowhere => "no host".to_owned(),
         Reach::Everywhere => "every host".to_owned(),
         Reach::Labelled(sets) => {
-            let mut said =
-                format!("hosts with {}", sets.iter().take(4).cloned().collect::<Vec<_>>().join(" or "));
-            if sets.len() > 4 {
-                said.push_str(" or others");
-            }
-            said
+            let some: Vec<&str> = sets.iter().take(4).map(String::as_str).collect();
+            let others = if sets.len() > 4 { " or others" } else { "" };
+            format!("hosts with {}{others}", some.join(" or "))
         }
     }
 }
 
 /// Names for a message; not all of very many.
-pub(super) fn named(names: &[String]) -> String {
-    listed(names.iter().map(String::as_str), 4)
+pub(super) fn named(names: &[impl AsRef<str>]) -> String {
+    listed(names.iter().map(AsRef::as_ref), 4)
 }

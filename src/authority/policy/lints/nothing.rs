@@ -1,7 +1,9 @@
 //! The lint over parts of roles that give nothing.
 
+use std::collections::BTreeSet;
+
 use super::findings::{Findings, named};
-use crate::authority::policy::resources::{Bot, FIELDS, Policy, Reach, Role, Template, role_names};
+use crate::authority::policy::resources::{Bot, FIELDS, Policy, Role, role_names};
 
 /// What is allowed and never comes of it: what is written for something else
 /// than names here, what is denied to the bot that has it, and what is made of
@@ -9,81 +11,55 @@ use crate::authority::policy::resources::{Bot, FIELDS, Policy, Reach, Role, Temp
 /// hosts or no user have lints of their own.
 pub(super) fn gives_nothing(policy: &Policy, findings: &mut Findings<'_>) {
     for role in policy.roles.values() {
-        for field in FIELDS.iter().copied() {
-            let said = role.names.giving_nothing(field);
-            if !said.is_empty() {
-                let message = format!(
-                    "role `{}` gives no {}: its `{}` say {}",
-                    role.name,
-                    field.noun,
-                    field.key,
-                    named(&said)
-                );
-                findings.role(role, message, field.hint);
+        for field in FIELDS {
+            if let Some(said) = role.gives_nothing.get(field.key) {
+                let (noun, key) = (field.noun, field.key);
+                findings.role(role, format!("gives no {noun}: its `{key}` say {}", named(said)), field.hint);
             }
         }
     }
-    for bot in policy.bots.values() {
-        for role in bot.roles.iter().filter(|role| !policy.needs_mfa(role)) {
-            denied(bot, role, findings);
-            without_traits(bot, role, findings);
-        }
+    for (bot, role) in policy.usable() {
+        denied(bot, role, findings);
+        without_traits(bot, role, findings);
     }
 }
 
 /// Tells of each part whose every name some role of the bot denies.
 fn denied(bot: &Bot, role: &Role, findings: &mut Findings<'_>) {
-    let mut tell = |noun: &str, names: Vec<String>, deniers: Option<Vec<&Role>>, too: String| {
+    for field in FIELDS.iter().filter(|field| role.issues(field)) {
+        let names = bot.given(role, field);
+        let deniers: Option<Vec<&Role>> = names.iter().map(|name| bot.denier_of_all(field, name)).collect();
         // Where one is not denied, there are none.
-        let Some(mut deniers) = deniers.filter(|_| !names.is_empty()) else { return };
-        deniers.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        deniers.dedup_by(|a, b| a.name == b.name);
+        let Some(deniers) = deniers.filter(|deniers| !deniers.is_empty()) else { continue };
         let message = format!(
-            "role `{}` gives bot `{}` no {noun}: all that it allows ({}) is denied (role {})",
+            "role `{}` gives bot `{}` no {}: all that it allows ({}) is denied (role {})",
             role.name,
             bot.name,
+            field.noun,
             named(&names),
             role_names(&deniers)
         );
-        let hint = format!("take them out of the role, or deny less{too}");
+        let mut hint = "take them out of the role, or deny less".to_owned();
+        if let Some(same) = field.same_as {
+            hint.push_str(&format!("; what `deny.{}` names is denied here too", same.key));
+        }
         findings.bot(bot, message, hint);
-    };
-    if role.reach != Reach::Nowhere {
-        let mut logins = Vec::new();
-        bot.each_login(role, |login| logins.push(login.to_owned()));
-        let denier = |login: &String| bot.login_denier(login);
-        let deniers = logins.iter().map(denier).collect();
-        tell("login", logins, deniers, String::new());
-    }
-    if role.options.pin_source_ip {
-        return;
-    }
-    for field in FIELDS.iter().copied() {
-        let mut names = Vec::new();
-        bot.each_name(role, field, |name| names.push(name.to_owned()));
-        let deniers = names.iter().map(|name| bot.denier_of_all(field, name)).collect();
-        let too = field
-            .same_as
-            .map_or_else(String::new, |same| format!("; what `deny.{}` names is denied here too", same.key));
-        tell(field.noun, names, deniers, too);
     }
 }
 
 /// Tells of a role that is nothing but templates, none of which the bot has a
 /// trait for. Where it gives something, the others may be for other bots.
 fn without_traits(bot: &Bot, role: &Role, findings: &mut Findings<'_>) {
-    let mut lacking: Vec<String> = Vec::new();
-    let fields = FIELDS.iter().copied().flat_map(|field| role.names.allowed(field));
-    for template in role.logins.iter().chain(fields) {
-        match template {
-            Template::Trait { name, .. } if bot.trait_values(name).is_empty() => lacking.push(name.clone()),
+    let mut lacking: BTreeSet<&str> = BTreeSet::new();
+    for template in role.allow.values().flatten() {
+        match template.trait_name() {
+            Some(name) if bot.trait_values(name).is_empty() => lacking.insert(name),
             _ => return,
-        }
+        };
     }
-    lacking.sort_unstable();
-    lacking.dedup();
     if !lacking.is_empty() {
         let (s, them) = if lacking.len() == 1 { ("", "it") } else { ("s", "them") };
+        let lacking: Vec<&str> = lacking.into_iter().collect();
         let message = format!(
             "role `{}` gives bot `{}` nothing: the bot has no values of the trait{s} {}",
             role.name,

@@ -1,19 +1,23 @@
 //! The lint over traits that reach further than one role.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
 use super::findings::{Findings, hosts, named};
 use crate::authority::policy::output::OUTPUTS;
-use crate::authority::policy::resources::{Bot, Field, Policy, Reach, Role, Template, Trait};
+use crate::authority::policy::resources::{Bot, Field, LOGINS, Policy, Reach, Role, Template, Trait};
 
-/// What a template of a role makes, and what it goes with there.
-struct TemplateUse<'p> {
-    role: &'p Role,
-    template: &'p Template,
-    /// What it goes with: whole, as a message says it, and as a role does behind the template.
+/// What a role gives beside the names of a field: whole, as a message says it,
+/// and as it stands in a role behind them.
+struct Beside {
     whole: Vec<String>,
     with: String,
     written: String,
 }
 
+/// Traits that give a login on more hosts than one role's, a user with more
+/// than one role's databases or groups, or names in outputs of several types.
+///
 /// A trait belongs to the bot, not to a role: each of its values becomes a
 /// login through every role that has the template, on that role's hosts, or a
 /// user through every such role, with that role's databases or groups. With two
@@ -22,30 +26,15 @@ pub(super) fn leak(policy: &Policy, findings: &mut Findings<'_>) {
     for bot in policy.bots.values() {
         let usable: Vec<&Role> = bot.each_role().filter(|role| !policy.needs_mfa(role)).collect();
         across_types(bot, &usable, findings);
-        let on_hosts = usable.iter().filter(|role| role.reach != Reach::Nowhere).flat_map(|role| {
-            let through = |template| TemplateUse {
-                role,
-                template,
-                whole: match &role.reach {
-                    Reach::Labelled(sets) => sets.clone(),
-                    Reach::Everywhere | Reach::Nowhere => Vec::new(),
-                },
-                with: format!("on {}", hosts(&role.reach)),
-                written: format!(", node_labels: {}", labels(&role.reach)),
-            };
-            role.logins.iter().map(through)
-        });
-        let denied = |login: &str| bot.login_denier(login).is_some();
-        across_roles(bot, ("", "login", "logins"), on_hosts.collect(), &denied, findings);
+        let on_hosts = usable.iter().filter(|role| role.issues(&LOGINS));
+        across_roles(bot, &LOGINS, on_hosts.map(|role| (*role, on_its_hosts(role))).collect(), findings);
         for kind in OUTPUTS {
             let [user, along] = kind.fields else { continue };
             for (of, beside) in [(user, along), (along, user)] {
-                let through = usable.iter().flat_map(|role| beside_each(bot, role, of, beside));
                 // Without a user, what goes with one is never issued.
-                let issued = through.filter(|one| of.key == user.key || one.role.names.allow_any(user));
-                let denied = |name: &str| bot.denier(of, name).is_some();
-                let noun = format!("the {} ", of.noun);
-                across_roles(bot, (&noun, of.noun, of.key), issued.collect(), &denied, findings);
+                let issued = usable.iter().filter(|role| role.issues(of) && role.issues(user));
+                let issued = issued.map(|role| (*role, with_its_names(bot, role, beside)));
+                across_roles(bot, of, issued.collect(), findings);
             }
         }
     }
@@ -54,133 +43,90 @@ pub(super) fn leak(policy: &Policy, findings: &mut Findings<'_>) {
 /// A trait that names who a job is in outputs of several types: a value meant
 /// for a login is a database user too.
 fn across_types(bot: &Bot, usable: &[&Role], findings: &mut Findings<'_>) {
-    for Trait { name, values } in &bot.traits {
-        let Some((_, place)) = values.first() else { continue };
+    for of in &bot.traits {
         let mut nouns: Vec<&str> = Vec::new();
         let mut given: Vec<String> = Vec::new();
-        let mut add =
-            |noun: &'static str, role: &Role, templates: &[Template], denied: &dyn Fn(&str) -> bool| {
-                let made = templates.iter().filter(|template| template.trait_name() == Some(name));
-                let made = made.flat_map(|template| values.iter().map(|(value, _)| template.filled(value)));
-                let made: Vec<String> = made.filter(|made| !denied(made)).collect();
-                if !made.is_empty() {
-                    given.push(format!("the {noun} {} through role `{}`", named(&made), role.name));
-                    if !nouns.contains(&noun) {
-                        nouns.push(noun);
-                    }
-                }
-            };
         for role in usable {
-            if role.reach != Reach::Nowhere {
-                add("login", role, &role.logins, &|login| bot.login_denier(login).is_some());
-            }
-            // Nothing else can be pinned, and so none of it is issued.
-            for field in OUTPUTS.iter().filter_map(|kind| kind.fields.first()) {
-                if !role.options.pin_source_ip {
-                    let denied = |name: &str| bot.denier(field, name).is_some();
-                    add(field.noun, role, role.names.allowed(field), &denied);
+            let users = OUTPUTS.iter().filter_map(|kind| kind.fields.first().copied());
+            for field in [&LOGINS].into_iter().chain(users).filter(|field| role.issues(field)) {
+                let templates = role.allowed(field).iter();
+                let templates = templates.filter(|template| template.trait_name() == Some(&of.name));
+                let made: Vec<String> =
+                    templates.flat_map(|template| made(bot, field, template, of)).collect();
+                if !made.is_empty() {
+                    given.push(format!("the {} {} through role `{}`", field.noun, named(&made), role.name));
+                    nouns.push(field.noun);
                 }
             }
         }
+        nouns.dedup();
         if nouns.len() > 1 {
-            let message = format!("the trait `{name}` of bot `{}` gives {}", bot.name, given.join(" and "));
             let hint = "if a value that is meant for the one is not meant for the other, use a trait of its own \
                         for each, or write the names into the roles";
-            findings.bot_at(bot, *place, message, hint);
+            findings.bots_trait(bot, of, format!("gives {}", given.join(" and ")), hint);
         }
     }
 }
 
-/// What a role allows in a field, with what it gives beside it. A role that
-/// pins the source address gives none of it.
-fn beside_each<'p>(bot: &Bot, role: &'p Role, of: &Field, beside: &Field) -> Vec<TemplateUse<'p>> {
-    let mut names = Vec::new();
-    bot.each_name(role, beside, |name| {
-        if bot.denier(beside, name).is_none() {
-            names.push(name.to_owned());
-        }
-    });
-    names.sort_unstable();
-    names.dedup();
-    let (with, written) = match names.as_slice() {
-        [] => (format!("with no {}", beside.noun), String::new()),
-        names => (
-            format!("with the {} {}", beside.noun, named(names)),
-            format!(", {}: [{}]", beside.key, names.join(", ")),
-        ),
-    };
-    let through = |template| TemplateUse {
-        role,
-        template,
-        whole: names.clone(),
-        with: with.clone(),
-        written: written.clone(),
-    };
-    let templates = if role.options.pin_source_ip { &[] } else { role.names.allowed(of) };
-    templates.iter().map(through).collect()
+/// Every name that a template makes of a trait, but for those that are denied.
+fn made(bot: &Bot, field: &Field, template: &Template, of: &Trait) -> Vec<String> {
+    let made = of.values.iter().map(|(value, _)| template.filled(value));
+    made.filter(|made| bot.denier(field, made).is_none()).collect()
 }
 
-/// Tells of each template that several roles have which differ in what it goes with.
-fn across_roles(
-    bot: &Bot,
-    words: (&str, &str, &str),
-    all: Vec<TemplateUse<'_>>,
-    denied: &dyn Fn(&str) -> bool,
-    findings: &mut Findings<'_>,
-) {
-    let mut seen: Vec<&Template> = Vec::new();
-    for one in &all {
-        if one.template.trait_name().is_none() || seen.contains(&one.template) {
-            continue;
-        }
-        seen.push(one.template);
-        let through: Vec<&TemplateUse<'_>> =
-            all.iter().filter(|other| other.template == one.template).collect();
-        if through.iter().any(|other| other.whole != one.whole) {
-            report(bot, words, &through, denied, findings);
-        }
-    }
-}
-
-/// `words`: what stands before a name, what one is, and the key of their list.
-fn report(
-    bot: &Bot,
-    (the, noun, key): (&str, &str, &str),
-    through: &[&TemplateUse<'_>],
-    denied: &dyn Fn(&str) -> bool,
-    findings: &mut Findings<'_>,
-) {
-    let Some(TemplateUse { template, written, .. }) = through.first() else { return };
-    let Some(name) = template.trait_name() else { return };
-    let values = bot.trait_values(name);
-    let Some((_, place)) = values.first() else { return };
-    let made = values.iter().map(|(value, _)| template.filled(value));
-    let made: Vec<String> = made.filter(|made| !denied(made)).collect();
-    let Some(first) = made.first() else { return };
-    let places: Vec<String> =
-        through.iter().map(|one| format!("through role `{}` {}", one.role.name, one.with)).collect();
-    let message = format!(
-        "the trait `{name}` of bot `{}` gives {the}{} {}",
-        bot.name,
-        named(&made),
-        places.join(" and ")
-    );
-    let hint = format!(
-        "if that is not meant, write each {noun} into a role of its own, such as \
-         `allow: {{{key}: [{first}]{written}}}`, and take it out of the trait"
-    );
-    findings.bot_at(bot, *place, message, hint);
-}
-
-/// Labels as they are written in a role.
-fn labels(reach: &Reach) -> String {
-    match reach {
+fn on_its_hosts(role: &Role) -> Beside {
+    let (whole, labels) = match &role.reach {
         Reach::Labelled(sets) => {
             let first = sets.first().map_or("", String::as_str);
             let pairs: Vec<String> = first.split(',').map(|pair| pair.replacen('=', ": ", 1)).collect();
-            format!("{{{}}}", pairs.join(", "))
+            (sets.clone(), pairs.join(", "))
         }
-        _ => "{'*': '*'}".to_owned(),
+        Reach::Everywhere | Reach::Nowhere => (Vec::new(), "'*': '*'".to_owned()),
+    };
+    let with = format!("on {}", hosts(&role.reach));
+    Beside { whole, with, written: format!(", node_labels: {{{labels}}}") }
+}
+
+fn with_its_names(bot: &Bot, role: &Role, beside: &Field) -> Beside {
+    let names = bot.given(role, beside).into_iter().filter(|name| bot.denier(beside, name).is_none());
+    let whole: BTreeSet<String> = names.map(Cow::into_owned).collect();
+    let whole: Vec<String> = whole.into_iter().collect();
+    let (noun, key) = (beside.noun, beside.key);
+    let (with, written) = match whole.as_slice() {
+        [] => (format!("with no {noun}"), String::new()),
+        names => (format!("with the {noun} {}", named(names)), format!(", {key}: [{}]", names.join(", "))),
+    };
+    Beside { whole, with, written }
+}
+
+/// Tells of each template that several roles have which differ in what it goes with.
+fn across_roles(bot: &Bot, field: &Field, roles: Vec<(&Role, Beside)>, findings: &mut Findings<'_>) {
+    let templates: BTreeSet<&Template> = roles.iter().flat_map(|(role, _)| role.allowed(field)).collect();
+    for template in templates {
+        let through = roles.iter().filter(|(role, _)| role.allowed(field).contains(template));
+        let through: Vec<&(&Role, Beside)> = through.collect();
+        let Some((_, first)) = through.first() else { continue };
+        let Some(of) = bot.traits.iter().find(|of| Some(of.name.as_str()) == template.trait_name()) else {
+            continue;
+        };
+        let made = made(bot, field, template, of);
+        let Some(example) =
+            made.first().filter(|_| through.iter().any(|(_, other)| other.whole != first.whole))
+        else {
+            continue;
+        };
+        let (noun, key) = (field.noun, field.key);
+        let the = if field.key == LOGINS.key { String::new() } else { format!("the {noun} ") };
+        let places =
+            through.iter().map(|(role, beside)| format!("through role `{}` {}", role.name, beside.with));
+        let places: Vec<String> = places.collect();
+        let what = format!("gives {the}{} {}", named(&made), places.join(" and "));
+        let hint = format!(
+            "if that is not meant, write each {noun} into a role of its own, such as \
+             `allow: {{{key}: [{example}]{}}}`, and take it out of the trait",
+            first.written
+        );
+        findings.bots_trait(bot, of, what, hint);
     }
 }
 

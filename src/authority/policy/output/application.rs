@@ -6,7 +6,7 @@
 
 use super::output_policy::{Certificates, OutputPolicy};
 use crate::authority::policy::decide::grant::TlsGrant;
-use crate::authority::policy::decide::merge::Merged;
+use crate::authority::policy::decide::role_set::RoleSet;
 use crate::authority::policy::resources::APPLICATIONS;
 use crate::denial::Denial;
 use crate::output::APPLICATION;
@@ -15,10 +15,10 @@ use crate::output::APPLICATION;
 pub(super) static POLICY: OutputPolicy =
     OutputPolicy { declaration: &APPLICATION, recorded: &["app"], fields: &[&APPLICATIONS], grant };
 
-fn grant(merged: &mut Merged<'_, '_>) -> Result<Certificates, Denial> {
-    merged.leave_out_pinned();
-    let app = merged.named(&APPLICATIONS, "app")?;
-    let app = merged.choose(&APPLICATIONS, "app", app, &merged.roles.clone())?;
+fn grant(set: &mut RoleSet<'_, '_>) -> Result<Certificates, Denial> {
+    set.leave_out_pinned();
+    let app = set.named(&APPLICATIONS, "app")?;
+    let app = set.choose(&APPLICATIONS, "app", app, &set.roles)?;
     // Never the name of a database user or of a Kubernetes user.
     Ok((None, Some(TlsGrant { common_name: format!("app:{app}"), organizations: Vec::new() })))
 }

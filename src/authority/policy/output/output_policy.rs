@@ -1,7 +1,7 @@
 //! The authority's half of a type of output.
 
 use crate::authority::policy::decide::grant::{SshGrant, TlsGrant};
-use crate::authority::policy::decide::merge::Merged;
+use crate::authority::policy::decide::role_set::RoleSet;
 use crate::authority::policy::resources::Field;
 use crate::denial::Denial;
 use crate::output::OutputType;
@@ -18,7 +18,7 @@ pub struct OutputPolicy {
     /// then what a role gives with that name.
     pub(crate) fields: &'static [&'static Field],
     /// What its roles become.
-    pub(crate) grant: fn(&mut Merged<'_, '_>) -> Result<Certificates, Denial>,
+    pub(crate) grant: fn(&mut RoleSet<'_, '_>) -> Result<Certificates, Denial>,
 }
 
 /// The certificates of an output.

@@ -1,7 +1,8 @@
 //! The output `ssh`: logins alone.
 
 use super::output_policy::{Certificates, OutputPolicy};
-use crate::authority::policy::decide::merge::Merged;
+use crate::authority::policy::decide::role_set::RoleSet;
+use crate::authority::policy::resources::LOGINS;
 use crate::denial::Denial;
 use crate::output::SSH;
 
@@ -9,9 +10,9 @@ use crate::output::SSH;
 pub(super) static POLICY: OutputPolicy =
     OutputPolicy { declaration: &SSH, recorded: &[], fields: &[], grant };
 
-fn grant(merged: &mut Merged<'_, '_>) -> Result<Certificates, Denial> {
-    match merged.ssh()? {
+fn grant(set: &mut RoleSet<'_, '_>) -> Result<Certificates, Denial> {
+    match set.ssh()? {
         Some(ssh) => Ok((Some(ssh), None)),
-        None => Err(merged.no_login()),
+        None => Err(set.nothing_of(&LOGINS, "SSH login", &set.roles)),
     }
 }

@@ -1,11 +1,8 @@
 //! A bot's `spec`, and whether its traits and roles fit together.
 
-use super::ttl;
-use crate::authority::policy::resources::{
-    Bot, FIELDS, LOGIN_SHAPE, MAX_PRINCIPALS, Role, Template, Trait, is_trait_name,
-};
+use super::role::read_ttl;
+use crate::authority::policy::resources::{Bot, FIELDS, LOGINS, MAX_PRINCIPALS, Trait, is_trait_name};
 use crate::document::{Mistake, Mistakes, Node, Place};
-use crate::principal::is_login;
 use crate::text::shown;
 
 /// The longest value of a trait.
@@ -28,7 +25,7 @@ pub(super) fn read(bot: &mut Bot, roles: &mut RoleNames, spec: &Node) -> Result<
             roles.push((role.to_owned(), node.place));
         }
     }
-    bot.max_ttl = spec.read("max_session_ttl", ttl::read).unwrap_or(bot.max_ttl);
+    bot.max_ttl = spec.read("max_session_ttl", read_ttl).unwrap_or(bot.max_ttl);
     for node in spec.read("traits", Node::list).unwrap_or_default() {
         let Some(one) = spec.mistakes.keep(read_trait(node)) else { continue };
         if bot.traits.iter().any(|other| other.name == one.name) {
@@ -46,11 +43,11 @@ fn read_trait(node: &Node) -> Result<Trait, Mistakes> {
     let mut values: Vec<(String, Place)> = Vec::new();
     for (value, place) in mapping.texts("values") {
         if value.len() > MAX_VALUE || value.chars().any(char::is_control) {
-            let message = format!("`{}` cannot be the value of a trait", shown(value));
+            let message = format!("`{}` cannot be the value of a trait", shown(&value));
             let hint = format!("1 to {MAX_VALUE} bytes without control characters");
             mapping.mistakes.add(Mistake::new(place, message).hint(hint));
-        } else if !values.iter().any(|(other, _)| other == value) {
-            values.push((value.to_owned(), place));
+        } else if !values.iter().any(|(other, _)| *other == value) {
+            values.push((value, place));
         }
     }
     mapping.finish()?;
@@ -67,56 +64,29 @@ fn trait_name(node: &Node, key: &str) -> Result<String, Mistake> {
 }
 
 /// Checks what each role makes of the traits, once the roles are known: after
-/// that every login is one, and every name fits its field.
+/// that every name fits its field.
 pub(super) fn check(bot: &Bot) -> Result<(), Mistakes> {
     let mut mistakes = Mistakes::default();
     for role in bot.each_role() {
-        check_names(bot, role, &mut mistakes);
-        let mut logins = 0_usize;
-        for (template, name, value, place) in filled(bot, &role.logins) {
-            logins += 1;
-            if !is_login(&template.filled(value)) {
-                let made = format!("the trait `{name}` makes a login of `{}`", shown(value));
-                let message = format!("{made} in role `{}`, which cannot be one", role.name);
-                mistakes.add(Mistake::new(place, message).hint(LOGIN_SHAPE));
+        for field in FIELDS {
+            let templates = role.allowed(field).iter();
+            for (template, name) in templates.filter_map(|template| Some((template, template.trait_name()?)))
+            {
+                let wrong = |(value, _): &&(String, _)| field.filled(template, value).is_none();
+                for (value, place) in bot.trait_values(name).iter().filter(wrong) {
+                    let made = format!("the trait `{name}` makes {} of `{}`", field.a_noun(), shown(value));
+                    let message = format!("{made} in role `{}`, which cannot be one", role.name);
+                    mistakes.add(Mistake::new(*place, message).hint(field.hint));
+                }
             }
         }
-        logins += role.logins.iter().filter(|login| login.trait_name().is_none()).count();
-        if logins.saturating_mul(role.reach.width()) > MAX_PRINCIPALS {
-            let message = format!(
-                "the role `{}` gives the bot `{}` more than {MAX_PRINCIPALS} principals",
-                role.name, bot.name
-            );
+        if bot.given(role, &LOGINS).len().saturating_mul(role.reach.width()) > MAX_PRINCIPALS {
+            let (role, name) = (&role.name, &bot.name);
+            let message =
+                format!("the role `{role}` gives the bot `{name}` more than {MAX_PRINCIPALS} principals");
             let hint = "a certificate holds few: use fewer logins or labels, or split the role";
             mistakes.add(Mistake::new(bot.origin.place, message).hint(hint));
         }
     }
     mistakes.or(())
-}
-
-fn check_names(bot: &Bot, role: &Role, mistakes: &mut Mistakes) {
-    for field in FIELDS {
-        for (template, name, value, place) in filled(bot, role.names.allowed(field)) {
-            if field.filled(template, value).is_none() {
-                let message = format!(
-                    "the trait `{name}` makes {} of `{}` in role `{}`, which cannot be one",
-                    field.a_noun(),
-                    shown(value),
-                    role.name
-                );
-                mistakes.add(Mistake::new(place, message).hint(field.hint));
-            }
-        }
-    }
-}
-
-/// Each template with a trait in it, and each value that the bot has for that.
-fn filled<'b>(
-    bot: &'b Bot,
-    templates: &'b [Template],
-) -> impl Iterator<Item = (&'b Template, &'b str, &'b str, Place)> {
-    templates.iter().flat_map(move |template| {
-        let name = template.trait_name().unwrap_or_default();
-        bot.trait_values(name).iter().map(move |(value, place)| (template, name, value.as_str(), *place))
-    })
 }

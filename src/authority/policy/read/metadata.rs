@@ -12,11 +12,10 @@ const MAX_BOT_NAME: usize = 60;
 /// What a resource's `metadata` says.
 #[derive(Default)]
 pub(super) struct Metadata {
-    /// The resource's name; empty where it cannot be read.
+    /// Empty where it cannot be read.
     pub(super) name: String,
-    /// Where that stands.
+    /// Where the name stands.
     pub(super) place: Place,
-    /// The lints that the resource silences.
     pub(super) allow_lints: Vec<&'static str>,
 }
 
@@ -24,15 +23,13 @@ impl Metadata {
     /// Reads it for a resource of this kind, whose names may all be the one that is fixed.
     pub(super) fn read(&mut self, node: &Node, kind: &str, fixed_name: Option<&str>) -> Result<(), Mistakes> {
         let mut metadata = node.mapping("`metadata`")?;
-        if let Some(node) = metadata.require("name", |node, _| Ok::<_, Mistake>(node))
-            && let Some(name) = metadata.mistakes.keep(read_name(node, kind, fixed_name))
-        {
-            (self.name, self.place) = (name, node.place);
+        if let Some(named) = metadata.require("name", |node, _| read_name(node, kind, fixed_name)) {
+            (self.name, self.place) = named;
         }
         metadata.read("description", Node::text);
         metadata.read("labels", read_labels);
         for (lint, place) in metadata.texts("allow_lints") {
-            self.allow_lints.extend(metadata.mistakes.keep(find_lint(lint, place)));
+            self.allow_lints.extend(metadata.mistakes.keep(find_lint(&lint, place)));
         }
         if kind == "bot" && self.name.len() > MAX_BOT_NAME {
             let message = format!("the name of a bot has at most {MAX_BOT_NAME} bytes");
@@ -43,7 +40,7 @@ impl Metadata {
     }
 }
 
-fn read_name(node: &Node, kind: &str, fixed_name: Option<&str>) -> Result<String, Mistake> {
+fn read_name(node: &Node, kind: &str, fixed_name: Option<&str>) -> Result<(String, Place), Mistake> {
     let name = node.text("name")?;
     match fixed_name {
         Some(fixed) if name != fixed => {
@@ -54,7 +51,7 @@ fn read_name(node: &Node, kind: &str, fixed_name: Option<&str>) -> Result<String
                 "lower-case letters, digits, `_`, `.` and `-`, beginning with a letter or digit, at most 64",
             ))
         }
-        _ => Ok(name.to_owned()),
+        _ => Ok((name.to_owned(), node.place)),
     }
 }
 

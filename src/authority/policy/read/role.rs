@@ -1,13 +1,14 @@
 //! A role's `spec`.
 
-use super::names::{self, denies_nothing};
-use super::ttl;
-use crate::authority::policy::resources::{Reach, Role, Template};
+use crate::authority::policy::resources::{FIELDS, Reach, Role};
 use crate::document::{Mistake, Mistakes, Node};
-use crate::principal::is_login;
+use crate::text::shown;
+use crate::wire::MIN_TTL;
 
 /// The longest `force_command`.
 const MAX_COMMAND: usize = 1024;
+/// The longest `max_session_ttl`, in seconds: beyond it nothing is short-lived.
+const MAX_TTL: u64 = 7 * 24 * 3600;
 
 /// Reads it; what cannot be read is as if it were not there, and a mistake.
 pub(super) fn read(role: &mut Role, spec: &Node) -> Result<(), Mistakes> {
@@ -21,7 +22,7 @@ pub(super) fn read(role: &mut Role, spec: &Node) -> Result<(), Mistakes> {
 fn read_options(role: &mut Role, node: &Node) -> Result<(), Mistakes> {
     let options = &mut role.options;
     let mut mapping = node.mapping("`options`")?;
-    options.max_ttl = mapping.read("max_session_ttl", ttl::read).unwrap_or(options.max_ttl);
+    options.max_ttl = mapping.read("max_session_ttl", read_ttl).unwrap_or(options.max_ttl);
     options.force_command = mapping.read("force_command", read_command);
     for (key, option) in [
         ("require_session_mfa", &mut options.session_mfa),
@@ -49,37 +50,48 @@ fn read_command(node: &Node, key: &str) -> Result<String, Mistake> {
 
 fn read_allow(role: &mut Role, node: &Node) -> Result<(), Mistakes> {
     let mut allow = node.mapping("`allow`")?;
-    for (text, place) in allow.texts("logins") {
-        role.logins.extend(allow.mistakes.keep(Template::parse_login(text, "logins", place)));
-    }
     role.reach = allow.read("node_labels", Reach::read).unwrap_or(Reach::Nowhere);
-    names::read_allow(&mut role.names, &mut allow);
+    for field in FIELDS {
+        for (text, place) in (field.entries)(&mut allow, field.key) {
+            if (field.gives_nothing)(&text) {
+                role.gives_nothing.entry(field.key).or_default().push(text);
+            } else if let Some(template) = allow.mistakes.keep(field.parse(&text, place)) {
+                role.allow.entry(field.key).or_default().push(template);
+            }
+        }
+    }
     allow.finish()
 }
 
 fn read_deny(role: &mut Role, node: &Node) -> Result<(), Mistakes> {
     let mut deny = node.mapping("`deny`")?;
-    for (text, place) in deny.texts("logins") {
-        // With anything else in it, it would match no login and so deny
-        // nothing, whatever its author meant.
-        if is_login_glob(text) {
-            role.denied_logins.push(text.to_owned());
-        } else {
-            deny.mistakes.add(denies_nothing(text, "logins", "login", place));
-        }
-    }
     // A certificate cannot say "not on these hosts" to plain OpenSSH:
     // better no policy than one that seems to deny.
     if let Some(labels) = deny.take("node_labels") {
         let hint = "say in `allow.node_labels` where the role holds, and leave out the rest";
         deny.mistakes.add(Mistake::new(labels.place, "`deny.node_labels` is not supported").hint(hint));
     }
-    names::read_deny(&mut role.names, &mut deny);
+    for field in FIELDS {
+        for (text, place) in (field.entries)(&mut deny, field.key) {
+            // What could match nothing would deny nothing, whatever its author meant.
+            if field.can_match(&text) {
+                role.deny.entry(field.key).or_default().push(text);
+            } else {
+                let (key, noun) = (field.key, field.noun);
+                let message = format!("`{}` in `deny.{key}` can match no {noun}", shown(&text));
+                let hint = format!("deny takes {noun}s and globs (`*`, `?`), one an entry, and no templates");
+                deny.mistakes.add(Mistake::new(place, message).hint(hint));
+            }
+        }
+    }
     deny.finish()
 }
 
-/// Whether a pattern could match some login.
-fn is_login_glob(text: &str) -> bool {
-    let shortest = text.replace('*', "").replace('?', "x");
-    is_login(&shortest) || (text.starts_with('*') && is_login(&format!("x{shortest}")))
+/// A `max_session_ttl`, in seconds: no shorter than what can be asked for.
+pub(super) fn read_ttl(node: &Node, key: &'static str) -> Result<u64, Mistake> {
+    let seconds = node.duration(key)?;
+    if (u64::from(MIN_TTL)..=MAX_TTL).contains(&seconds) {
+        return Ok(seconds);
+    }
+    Err(Mistake::new(node.place, format!("`{key}` must be between {MIN_TTL}s and 7 days")))
 }

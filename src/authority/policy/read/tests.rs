@@ -201,7 +201,8 @@ fn every_mistake_of_every_file_is_told_in_order() {
 fn mistakes_of_a_bot() {
     let x = role("x", "{allow: {logins: ['{{internal.logins}}'], node_labels: {'*': '*'}}}");
     let give = "give it a value, or leave it out";
-    let shape = "a login has letters, digits, `.`, `_` and `-`, and begins with a letter, a digit or `_`";
+    let shape =
+        "a login has letters, digits, `.`, `_` and `-`, and begins with a letter, a digit or `_`, at most 64";
     for (spec, wanted) in [
         ("[a]", "p.yaml:6:7: the bot's `spec` must be a mapping, not a list".to_owned()),
         ("{max_session_ttl: 1h}", "p.yaml:6:7: the bot's `spec` lacks `roles`".to_owned()),

@@ -74,39 +74,33 @@ fn configure(
             let both = format!("the token has both `allow` and {what}");
             Err(Mistake::new(rules.place, both).hint("keep one of them").into())
         }
-        (Some(section), None) => Ok((method.configure)(section.mapping_or_empty(&what)?)?),
+        (Some(section), None) => (method.configure)(section.mapping_or_empty(&what)?),
         (None, Some(rules)) => {
             let key = Key { place: rules.place, text: "allow".to_owned() };
             let section = Node { place: rules.place, value: Value::Map(vec![(key, rules.clone())]) };
-            Ok((method.configure)(section.mapping(&what)?)?)
+            (method.configure)(section.mapping(&what)?)
         }
         // A method that needs no fields needs no section; any other says what is missing.
-        (None, None) => Ok((method.configure)(Mapping::empty(place, &what)).map_err(|mistakes| {
+        (None, None) => (method.configure)(Mapping::empty(place, &what)).map_err(|mistakes| {
             let lacks = Mistake::new(place, format!("the token lacks its section {what}"));
-            lacks.hint(Mistake::from(mistakes).message)
-        })?),
+            lacks.hint(Mistake::from(mistakes).message).into()
+        }),
     }
 }
 
 /// How many requests may use one proof. Where proofs are bound to the request's
 /// keys, a job gets another for each, and there is nothing to count.
 fn max_uses(node: &Node, verifier: Option<&dyn Verifier>) -> Result<u32, Mistake> {
-    let most = i64::from(MAX_USES);
     let uses = match node.value {
-        Value::Int(uses) if (1..=most).contains(&uses) => u32::try_from(uses).unwrap_or(1),
-        _ => {
-            return Err(Mistake::new(
-                node.place,
-                format!("`max_uses` must be a number from 1 to {MAX_USES}"),
-            ));
-        }
+        Value::Int(uses) => u32::try_from(uses).ok().filter(|uses| (1..=MAX_USES).contains(uses)),
+        _ => None,
     };
+    let wrong = |message: String| Mistake::new(node.place, format!("`max_uses` {message}"));
+    let uses = uses.ok_or_else(|| wrong(format!("must be a number from 1 to {MAX_USES}")))?;
     if uses > 1 && verifier.is_some_and(|verifier| !verifier.takes_unbound()) {
-        return Err(Mistake::new(
-            node.place,
-            "`max_uses` is for proofs that are not bound to keys, and this token takes no others",
-        )
-        .hint("leave it out: each request of a job brings a proof of its own"));
+        let why = "is for proofs that are not bound to keys, and this token takes no others";
+        let hint = "leave it out: each request of a job brings a proof of its own";
+        return Err(wrong(why.to_owned()).hint(hint));
     }
     Ok(uses)
 }

@@ -1,5 +1,6 @@
 //! Bots: who a job becomes; the roles it holds and the traits that fill their templates.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::field::{Field, has_wildcard};
@@ -14,9 +15,7 @@ const DEFAULT_TTL: u64 = 12 * 3600;
 /// A bot.
 #[derive(Debug)]
 pub(crate) struct Bot {
-    /// Its name.
     pub(crate) name: String,
-    /// Where it stands.
     pub(crate) origin: Origin,
     /// The roles that it holds, by name; filled once all files are read.
     pub(crate) roles: Vec<Arc<Role>>,
@@ -29,9 +28,7 @@ pub(crate) struct Bot {
 /// A trait: what stands in for its name in templates.
 #[derive(Debug)]
 pub(crate) struct Trait {
-    /// Its name.
     pub(crate) name: String,
-    /// Its values and their places.
     pub(crate) values: Vec<(String, Place)>,
 }
 
@@ -57,57 +54,38 @@ impl Bot {
         self.traits.iter().find(|one| one.name == name).map_or(&[], |one| &one.values)
     }
 
-    /// The logins that a role gives this bot, before anything is denied. A
-    /// trait that the bot does not have gives none.
-    pub(crate) fn each_login(&self, role: &Role, mut found: impl FnMut(&str)) {
-        for template in &role.logins {
-            match template {
-                Template::Literal(login) => found(login),
-                Template::Trait { name, .. } => {
-                    self.trait_values(name).iter().for_each(|(value, _)| found(&template.filled(value)));
-                }
-            }
-        }
-    }
-
-    /// The role that denies a login. Any role of the bot counts, asked for or
-    /// not: if only those asked for did, a job could shed a deny by not asking
-    /// for its role.
-    pub(crate) fn login_denier(&self, login: &str) -> Option<&Role> {
-        self.each_role().find(|role| role.denies(login))
-    }
-
     /// The names and patterns that a role gives this bot in a field, before
     /// anything is denied. A trait that the bot does not have gives none.
-    pub(crate) fn each_name(&self, role: &Role, field: &Field, mut found: impl FnMut(&str)) {
-        for template in role.names.allowed(field) {
+    pub(crate) fn given<'b>(&'b self, role: &'b Role, field: &Field) -> Vec<Cow<'b, str>> {
+        let mut given = Vec::new();
+        for template in role.allowed(field) {
             match template {
-                Template::Literal(name) => found(name),
+                Template::Literal(name) => given.push(Cow::Borrowed(name.as_str())),
                 Template::Trait { name, .. } => {
-                    for (value, _) in self.trait_values(name) {
-                        // Checked when the policy was read; once more where it counts.
-                        if let Some(made) = field.filled(template, value) {
-                            found(&made);
-                        }
-                    }
+                    let values = self.trait_values(name).iter();
+                    // Checked when the policy was read; once more where it counts.
+                    given.extend(
+                        values.filter_map(|(value, _)| field.filled(template, value)).map(Cow::Owned),
+                    );
                 }
             }
         }
+        given
     }
 
-    /// Whether a role gives this bot that name, denied or not.
-    pub(crate) fn allows(&self, role: &Role, field: &Field, name: &str) -> bool {
-        let mut allowed = false;
+    /// Whether a role gives this bot that name, which none of its roles denies.
+    pub(crate) fn gets(&self, role: &Role, field: &Field, name: &str) -> bool {
         // The shape once more: a name that is none of its kind matches no pattern.
-        if (field.shape)(name) {
-            self.each_name(role, field, |pattern| allowed |= (field.covers)(pattern, name));
-        }
-        allowed
+        (field.shape)(name)
+            && self.given(role, field).iter().any(|pattern| (field.covers)(pattern, name))
+            && self.denier(field, name).is_none()
     }
 
-    /// The role that denies this bot a name; any of its roles, as for logins.
+    /// The role that denies this bot a name. Any of its roles counts, asked for
+    /// or not: if only those asked for did, a job could shed a deny by not
+    /// asking for its role.
     pub(crate) fn denier(&self, field: &Field, name: &str) -> Option<&Role> {
-        self.each_role().find(|role| role.names.denies(field, name))
+        self.each_role().find(|role| role.denies(field, name))
     }
 
     /// The role that denies this bot all of a name or pattern that a role allows.
@@ -115,20 +93,16 @@ impl Bot {
         if !has_wildcard(allowed) {
             return self.denier(field, allowed);
         }
-        self.each_role().find(|role| role.names.denies_all(field, allowed))
+        self.each_role().find(|role| role.denies_all(field, allowed))
     }
 
     /// Every plain name that these roles give this bot: sorted, each once. What
     /// a pattern would match is not among them.
     pub(crate) fn names(&self, roles: &[&Role], field: &Field) -> Vec<String> {
-        let mut names = Vec::new();
-        for role in roles {
-            self.each_name(role, field, |name| {
-                if !has_wildcard(name) && (field.shape)(name) && self.denier(field, name).is_none() {
-                    names.push(name.to_owned());
-                }
-            });
-        }
+        let given = roles.iter().flat_map(|role| self.given(role, field));
+        let issued = given
+            .filter(|name| !has_wildcard(name) && (field.shape)(name) && self.denier(field, name).is_none());
+        let mut names: Vec<String> = issued.map(Cow::into_owned).collect();
         names.sort_unstable();
         names.dedup();
         names

@@ -1,16 +1,16 @@
-//! Fields of a role that list names: database users, Kubernetes groups, hosts
-//! and what else an output's certificate can carry.
+//! Fields of a role that list names: logins, database users, Kubernetes groups,
+//! hosts and what else an output's certificate can carry.
 //!
 //! All of them are read, checked and denied in the same way.
 
 use super::template::Template;
-use crate::document::{Mistake, Mistakes, Node, Place};
+use crate::document::{Mapping, Mistake, Place};
+use crate::join::rules::glob;
 use crate::text::shown;
 
 /// A field under `allow` and `deny`.
 #[derive(Debug)]
 pub(crate) struct Field {
-    /// Its key.
     pub(crate) key: &'static str,
     /// What one of its names is: `database user`.
     pub(crate) noun: &'static str,
@@ -32,21 +32,31 @@ pub(crate) struct Field {
     pub(crate) superusers: &'static [&'static str],
     /// Names that begin like this must stand in the role itself; no trait makes one.
     pub(crate) literal_only: Option<&'static str>,
-    /// Reads the entries at `key`.
-    pub(crate) entries: fn(&Node, &'static str) -> Result<Entries, Mistakes>,
+    /// Reads the entries at the key, with their places.
+    pub(crate) entries: fn(&mut Mapping<'_>, &'static str) -> Vec<(String, Place)>,
 }
 
-/// What stands in a field, with its places.
-pub(crate) type Entries = Vec<(String, Place)>;
+/// A list of names without wildcards; each field says how it differs.
+pub(crate) const NAMES: Field = Field {
+    key: "",
+    noun: "",
+    shape: |_| false,
+    hint: "",
+    wildcard: Wildcard::Never,
+    covers: glob,
+    same_as: None,
+    gives_nothing: |_| false,
+    superusers: &[],
+    literal_only: None,
+    entries: |mapping, key| mapping.texts(key),
+};
 
 /// Patterns in `allow`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wildcard {
-    /// None.
     Never,
     /// `*` alone: any name that is asked for.
     Alone,
-    /// Globs.
     Globs,
 }
 
@@ -61,15 +71,19 @@ impl Field {
     pub(crate) fn parse(&self, text: &str, place: Place) -> Result<Template, Mistake> {
         let parsed = Template::parse(text, self.key, place)?;
         let wrong = |why: String| {
-            Err(Mistake::new(place, format!("`{}`: `{}` {why}", self.key, shown(text))).hint(self.hint))
+            Mistake::new(place, format!("`{}`: `{}` {why}", self.key, shown(text))).hint(self.hint)
         };
         let fits = match &parsed {
             Template::Literal(name) if has_wildcard(name) => match self.wildcard {
                 Wildcard::Alone if name == "*" => true,
                 Wildcard::Globs => self.can_match(name),
-                Wildcard::Alone => return wrong("is a pattern; the only one here is `*` alone".to_owned()),
+                Wildcard::Alone => {
+                    return Err(wrong("is a pattern; the only one here is `*` alone".to_owned()));
+                }
                 Wildcard::Never => {
-                    return wrong(format!("has a wildcard, which {} cannot have", self.a_noun()));
+                    let noun = self.noun;
+                    return Err(wrong(format!("has a wildcard, which {} cannot have", self.a_noun()))
+                        .hint(format!("name each {noun}; no certificate can say \"any {noun}\"")));
                 }
             },
             Template::Literal(name) => (self.shape)(name),
@@ -79,7 +93,7 @@ impl Field {
                 (self.wildcard == Wildcard::Globs || !has_wildcard(&made)) && self.can_match(&made)
             }
         };
-        if fits { Ok(parsed) } else { wrong(format!("cannot be {}", self.a_noun())) }
+        if fits { Ok(parsed) } else { Err(wrong(format!("cannot be {}", self.a_noun()))) }
     }
 
     /// Whether a pattern could match some name. What stands for a wildcard

@@ -2,15 +2,16 @@
 
 use std::net::IpAddr;
 
-use super::field::{Entries, Field, Wildcard, has_wildcard, plain};
+use super::field::{Field, NAMES, Wildcard, has_wildcard, plain};
 use super::labels::Reach;
-use crate::document::{Mistakes, Node};
+use crate::document::{Mapping, Mistakes, Place};
 use crate::join::rules::glob;
+use crate::principal::is_login;
 use crate::wire::is_name;
 
 /// Every field under `allow` and `deny` that lists names. A new one is a line here.
 pub(crate) static FIELDS: &[&Field] =
-    &[&APPLICATIONS, &DB_USERS, &DB_NAMES, &KUBERNETES_USERS, &KUBERNETES_GROUPS, &HOSTS];
+    &[&LOGINS, &APPLICATIONS, &DB_USERS, &DB_NAMES, &KUBERNETES_USERS, &KUBERNETES_GROUPS, &HOSTS];
 
 /// With `app:` in front an application's must fit a common name.
 const MAX_APPLICATION: usize = 60;
@@ -21,6 +22,15 @@ const MAX_KUBERNETES: usize = 64;
 /// How Kubernetes' own users and groups begin, `system:masters` the first of them.
 const SYSTEM: &str = "system:";
 
+/// Logins, on the hosts of `node_labels`.
+pub(crate) static LOGINS: Field = Field {
+    key: "logins",
+    noun: "login",
+    shape: is_login,
+    hint: "a login has letters, digits, `.`, `_` and `-`, and begins with a letter, a digit or `_`, at most 64",
+    ..NAMES
+};
+
 /// Applications are not resources here, so labels can be about their name
 /// alone: `{name: orders}`, `{name: [orders, billing]}`, or `{'*': '*'}` for all of them.
 pub(crate) static APPLICATIONS: Field = Field {
@@ -29,35 +39,32 @@ pub(crate) static APPLICATIONS: Field = Field {
     shape: |text| text.len() <= MAX_APPLICATION && is_name(text),
     hint: "an application is known by its `name` alone: lower-case letters, digits, `_`, `.` and `-`, at most 60",
     wildcard: Wildcard::Alone,
-    covers: glob,
-    same_as: None,
     // A set of labels; no name has a `=`.
     gives_nothing: |set| set.contains('='),
-    superusers: &[],
-    literal_only: None,
     entries: applications,
+    ..NAMES
 };
 
 /// Users of databases.
 pub(crate) static DB_USERS: Field = Field {
     key: "db_users",
     noun: "database user",
-    // No `:`, so that none is ever another kind's common name (`bot:…`, `app:…`).
-    shape: |text| plain(text, "._-", MAX_DATABASE),
-    hint: "letters, digits, `.`, `_` and `-`, beginning with a letter, a digit or `_`, at most 63",
-    wildcard: Wildcard::Alone,
-    covers: glob,
     same_as: Some(&KUBERNETES_USERS),
-    gives_nothing: |_| false,
     // Whom PostgreSQL; MariaDB, MySQL and CockroachDB; and Redis come with.
     superusers: &["postgres", "root", "default"],
-    literal_only: None,
-    entries: texts,
+    ..DB_NAMES
 };
 
 /// Databases.
-pub(crate) static DB_NAMES: Field =
-    Field { key: "db_names", noun: "database name", same_as: None, superusers: &[], ..DB_USERS };
+pub(crate) static DB_NAMES: Field = Field {
+    key: "db_names",
+    noun: "database name",
+    // No `:`, so that no user is ever another kind's common name (`bot:…`, `app:…`).
+    shape: |text| plain(text, "._-", MAX_DATABASE),
+    hint: "letters, digits, `.`, `_` and `-`, beginning with a letter, a digit or `_`, at most 63",
+    wildcard: Wildcard::Alone,
+    ..NAMES
+};
 
 /// Users of Kubernetes.
 pub(crate) static KUBERNETES_USERS: Field = Field {
@@ -67,13 +74,9 @@ pub(crate) static KUBERNETES_USERS: Field = Field {
     shape: |text| kubernetes(text) && !text.starts_with("bot:") && !text.starts_with("app:"),
     hint: "letters, digits, `.`, `_`, `-`, `:`, `@` and `/`, at most 64; not `bot:…` or `app:…`; \
            `system:…` only where the role says so itself",
-    wildcard: Wildcard::Never,
-    covers: glob,
     same_as: Some(&DB_USERS),
-    gives_nothing: |_| false,
-    superusers: &[],
     literal_only: Some(SYSTEM),
-    entries: texts,
+    ..NAMES
 };
 
 /// Groups of Kubernetes.
@@ -83,10 +86,10 @@ pub(crate) static KUBERNETES_GROUPS: Field = Field {
     shape: kubernetes,
     hint: "letters, digits, `.`, `_`, `-`, `:`, `@` and `/`, at most 64; \
            `system:…` only where the role says so itself",
-    same_as: None,
     // The one that no rule of RBAC binds, and kubeadm's for `cluster-admin`.
     superusers: &["system:masters", "kubeadm:cluster-admins"],
-    ..KUBERNETES_USERS
+    literal_only: Some(SYSTEM),
+    ..NAMES
 };
 
 /// Names of hosts.
@@ -97,35 +100,23 @@ pub(crate) static HOSTS: Field = Field {
     hint: "a DNS name in lower case without a dot at its end, or an IP address in its usual form",
     wildcard: Wildcard::Globs,
     covers: covers_host,
-    same_as: None,
-    gives_nothing: |_| false,
-    superusers: &[],
-    literal_only: None,
-    entries: texts,
+    ..NAMES
 };
-
-/// The entries of a list of texts.
-fn texts(node: &Node, key: &'static str) -> Result<Entries, Mistakes> {
-    let mut mistakes = Mistakes::default();
-    let items = node.list(key)?.iter();
-    let entries =
-        items.filter_map(|item| Some((mistakes.keep(item.text(key))?.to_owned(), item.place))).collect();
-    mistakes.or(entries)
-}
 
 /// The names that labels stand for. A set with other labels than `name` is no
 /// application's and stays as it is; in `deny` that is a mistake, in `allow` it gives nothing.
-fn applications(node: &Node, key: &'static str) -> Result<Entries, Mistakes> {
-    let sets = match Reach::read(node, key)? {
-        Reach::Nowhere => Vec::new(),
-        Reach::Everywhere => vec!["*".to_owned()],
-        Reach::Labelled(sets) => sets,
+fn applications(mapping: &mut Mapping<'_>, key: &'static str) -> Vec<(String, Place)> {
+    let read = mapping.read(key, |node, key| Ok::<_, Mistakes>((Reach::read(node, key)?, node.place)));
+    let (sets, place) = match read {
+        None | Some((Reach::Nowhere, _)) => return Vec::new(),
+        Some((Reach::Everywhere, place)) => (vec!["*".to_owned()], place),
+        Some((Reach::Labelled(sets), place)) => (sets, place),
     };
     let name = |set: String| match set.strip_prefix("name=").filter(|name| !name.contains(',')) {
-        Some(name) => (name.to_owned(), node.place),
-        None => (set, node.place),
+        Some(name) => (name.to_owned(), place),
+        None => (set, place),
     };
-    Ok(sets.into_iter().map(name).collect())
+    sets.into_iter().map(name).collect()
 }
 
 fn kubernetes(text: &str) -> bool {
@@ -158,4 +149,94 @@ fn covers_host(pattern: &str, name: &str) -> bool {
         && pattern.contains(|c: char| c.is_ascii_digit())
         && pattern.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | ':' | '*' | '?'));
     glob(pattern, name) && (!of_addresses || name.parse::<IpAddr>().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authority::policy::resources::template::Template;
+
+    #[test]
+    fn logins_are_plain() {
+        for good in ["root", "a", "_apt", "Deploy.prod-1", "0", &"x".repeat(64)] {
+            assert!(is_login(good), "{good}");
+        }
+        for bad in [
+            "",
+            "-x",
+            ".x",
+            "a b",
+            "a,b",
+            "a\n",
+            "a@b",
+            "a=b",
+            "*",
+            "a?",
+            "é",
+            "a/b",
+            "a:b",
+            "a$",
+            "\0",
+            &"x".repeat(65),
+        ] {
+            assert!(!is_login(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn templates() {
+        let filled = |prefix: &str, name: &str, suffix: &str| Template::Trait {
+            prefix: prefix.into(),
+            name: name.into(),
+            suffix: suffix.into(),
+        };
+        for (text, template) in [
+            ("deploy", Template::Literal("deploy".into())),
+            ("{{internal.logins}}", filled("", "logins", "")),
+            ("{{ internal.logins }}", filled("", "logins", "")),
+            ("ci-{{external.team}}.x", filled("ci-", "team", ".x")),
+            ("{{external.logins}}", filled("", "logins", "")),
+        ] {
+            assert_eq!(LOGINS.parse(text, Place::default()), Ok(template), "{text}");
+        }
+    }
+
+    #[test]
+    fn other_forms_are_mistakes() {
+        for (text, message) in [
+            ("a\tb", "`a\\u{9}b` has a control character"),
+            ("*", "`*` has a wildcard, which a login cannot have"),
+            ("web*", "`web*` has a wildcard, which a login cannot have"),
+            ("a b", "`a b` cannot be a login"),
+            ("a,b", "`a,b` cannot be a login"),
+            ("{x}", "`{x}` cannot be a login"),
+            ("@{{internal.logins}}", "`@{{internal.logins}}` cannot be a login"),
+            ("{{internal.logins}}*", "`{{internal.logins}}*` cannot be a login"),
+            ("-{{internal.logins}}", "`-{{internal.logins}}` cannot be a login"),
+            ("{{internal.logins", "`{{internal.logins` opens a template and does not close it"),
+            ("internal.logins}}", "`internal.logins}}` closes a template that it does not open"),
+            (
+                "{{internal.logins}}{{external.x}}",
+                "`{{internal.logins}}{{external.x}}` has more than one template",
+            ),
+            ("{{internal.login}}", "there is no internal trait `login`"),
+            ("{{internal.windows}}", "there is no internal trait `windows`"),
+            ("{{internal[\"logins\"]}}", "`{{internal[\"logins\"]}}` is not a template that is known here"),
+            ("{{logins}}", "`{{logins}}` is not a template that is known here"),
+            ("{{user.name}}", "`{{user.name}}` is not a template that is known here"),
+            (
+                "{{email.local(external.email)}}",
+                "`{{email.local(external.email)}}` is not a template that is known here",
+            ),
+            ("{{external.}}", "`{{external.}}` is not a template that is known here"),
+            ("{{}}", "`{{}}` is not a template that is known here"),
+            ("{{{internal.logins}}}", "`{{{internal.logins}}}` is not a template that is known here"),
+        ] {
+            let mistake = LOGINS.parse(text, Place::default()).unwrap_err();
+            assert_eq!(mistake.message, format!("`logins`: {message}"), "{text}");
+        }
+        let hint = |text: &str| LOGINS.parse(text, Place::default()).unwrap_err().hint.unwrap();
+        assert_eq!(hint("{{internal.login}}"), "did you mean `logins`?");
+        assert!(hint("{{internal.windows}}").contains("{{external.windows}}"));
+    }
 }

@@ -1,5 +1,7 @@
 //! Labels of hosts: on which of them a role's logins hold.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::document::{Mistake, Mistakes, Node, Place, Value};
 use crate::principal::is_label;
 use crate::text::shown;
@@ -34,7 +36,7 @@ impl Reach {
     pub(crate) fn read(node: &Node, what: &'static str) -> Result<Self, Mistakes> {
         let mut mapping = node.mapping(&format!("`{what}`"))?;
         let entries = mapping.rest();
-        let mut labels: Vec<(&str, Vec<&str>)> = Vec::new();
+        let mut labels: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         let mut everywhere = false;
         for (key, node) in &entries {
             let Some(values) = mapping.mistakes.keep(label_values(node, &key.text)) else { continue };
@@ -53,19 +55,15 @@ impl Reach {
             for (value, place) in values.iter().filter(|(value, _)| !is_label(value)) {
                 mapping.mistakes.add(not_a_label("value", value, what, *place));
             }
-            let mut values: Vec<&str> = values.into_iter().map(|(value, _)| value).collect();
-            values.sort_unstable();
-            values.dedup();
-            labels.push((&key.text, values));
+            labels.insert(&key.text, values.into_iter().map(|(value, _)| value).collect());
         }
-        let sets = labels.iter().try_fold(1_usize, |sets, (_, values)| sets.checked_mul(values.len()));
+        let sets = labels.values().try_fold(1_usize, |sets, values| sets.checked_mul(values.len()));
         if sets.is_none_or(|sets| sets > MAX_SETS) {
             let message = format!("`{what}` stands for more than {MAX_SETS} sets of labels");
             let hint = "split the role, or use one label for them";
             mapping.mistakes.add(Mistake::new(node.place, message).hint(hint));
         }
         mapping.finish()?;
-        labels.sort_unstable();
         Ok(if everywhere { Self::Everywhere } else { Self::Labelled(label_sets(&labels)) })
     }
 }
@@ -88,7 +86,7 @@ fn not_a_label(which: &str, text: &str, what: &str, place: Place) -> Mistake {
 }
 
 /// Every combination of one value of each label.
-fn label_sets(labels: &[(&str, Vec<&str>)]) -> Vec<String> {
+fn label_sets(labels: &BTreeMap<&str, BTreeSet<&str>>) -> Vec<String> {
     labels.iter().fold(vec![String::new()], |sets, (key, values)| {
         let longer = |set: &String, value: &&str| match set.as_str() {
             "" => format!("{key}={value}"),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::document::Place;
 
 /// A place in a file; displayed `FILE:LINE:COL`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Origin {
     /// The file's name.
     pub file: Arc<str>,
@@ -16,7 +16,6 @@ pub struct Origin {
 
 impl Origin {
     /// Another place of the same file.
-    #[must_use]
     pub fn at(&self, place: Place) -> Self {
         Self { file: Arc::clone(&self.file), place }
     }

@@ -1,7 +1,10 @@
-//! Roles: what a bot that holds one may log in as, where, for how long and with which rights.
+//! Roles: what a bot that holds one may be called, where, for how long and with which rights.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::field::Field;
+use super::fields::LOGINS;
 use super::labels::Reach;
-use super::names::Names;
 use super::origin::Origin;
 use super::template::Template;
 use crate::join::rules::glob;
@@ -15,23 +18,20 @@ pub(crate) const MAX_PRINCIPALS: usize = 64;
 /// A role.
 #[derive(Debug)]
 pub(crate) struct Role {
-    /// Its name.
     pub(crate) name: String,
-    /// Where it stands.
     pub(crate) origin: Origin,
-    /// `spec.options`.
     pub(crate) options: Options,
-    /// `spec.allow.logins`.
-    pub(crate) logins: Vec<Template>,
     /// `spec.allow.node_labels`.
     pub(crate) reach: Reach,
-    /// `spec.deny.logins`: globs.
-    pub(crate) denied_logins: Vec<String>,
-    /// The fields of other outputs, under `allow` and `deny`.
-    pub(crate) names: Names,
+    /// `spec.allow`: what stands in each [`Field`], by its key.
+    pub(crate) allow: BTreeMap<&'static str, Vec<Template>>,
+    /// Entries of `spec.allow` that give nothing.
+    pub(crate) gives_nothing: BTreeMap<&'static str, Vec<String>>,
+    /// `spec.deny`: globs, by the key of their [`Field`].
+    pub(crate) deny: BTreeMap<&'static str, Vec<String>>,
 }
 
-/// A role's options.
+/// `spec.options`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Options {
     /// The longest life of a certificate, in seconds.
@@ -42,13 +42,9 @@ pub(crate) struct Options {
     pub(crate) pin_source_ip: bool,
     /// The one command that the certificate can run.
     pub(crate) force_command: Option<String>,
-    /// Whether the agent may be forwarded.
     pub(crate) forward_agent: bool,
-    /// Whether ports may be forwarded.
     pub(crate) port_forwarding: bool,
-    /// Whether there may be a terminal.
     pub(crate) pty: bool,
-    /// Whether X11 may be forwarded.
     pub(crate) x11: bool,
 }
 
@@ -76,22 +72,53 @@ impl Role {
             name,
             origin,
             options: Options::default(),
-            logins: Vec::new(),
             reach: Reach::Nowhere,
-            denied_logins: Vec::new(),
-            names: Names::default(),
+            allow: BTreeMap::new(),
+            gives_nothing: BTreeMap::new(),
+            deny: BTreeMap::new(),
         }
     }
 
-    /// Whether this role denies that login.
-    pub(crate) fn denies(&self, login: &str) -> bool {
-        self.denied_logins.iter().any(|pattern| glob(pattern, login))
+    /// What this role allows in a field, before any trait is put in.
+    pub(crate) fn allowed(&self, field: &Field) -> &[Template] {
+        self.allow.get(field.key).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether certificates can carry what this role allows in a field, if it
+    /// allows anything: logins open nothing without hosts, and nothing but an
+    /// SSH user certificate can be bound to an address.
+    pub(crate) fn issues(&self, field: &Field) -> bool {
+        let is_login = field.key == LOGINS.key;
+        let can_be = if is_login { self.reach != Reach::Nowhere } else { !self.options.pin_source_ip };
+        can_be && !self.allowed(field).is_empty()
+    }
+
+    /// Whether this role denies that name, here or where it is the same. A
+    /// deny is as wide as it is written.
+    pub(crate) fn denies(&self, field: &Field, name: &str) -> bool {
+        // What cannot be a name there is nothing that a deny there is about.
+        let same = field.same_as.filter(|same| (same.shape)(name));
+        let mut globs = self.globs(field).chain(same.into_iter().flat_map(|same| self.globs(same)));
+        globs.any(|pattern| glob(pattern, name))
+    }
+
+    /// Whether this role denies all that a pattern of `allow` covers. Patterns
+    /// stand in `db_users` and in fields that are the same as no other, and each
+    /// database user could be a Kubernetes user: `*` denies them there too.
+    pub(crate) fn denies_all(&self, field: &Field, pattern: &str) -> bool {
+        let mut globs = self.globs(field).chain(field.same_as.into_iter().flat_map(|same| self.globs(same)));
+        globs.any(|denied| denied == "*" || denied == pattern)
+    }
+
+    fn globs(&self, field: &Field) -> impl Iterator<Item = &String> {
+        self.deny.get(field.key).into_iter().flatten()
     }
 }
 
-/// Roles by name, for a message; not all of very many.
-pub(crate) fn role_names(roles: &[&Role]) -> String {
-    listed(roles.iter().map(|role| role.name.as_str()), 8)
+/// Roles by name, each once, for a message; not all of very many.
+pub(crate) fn role_names<'r>(roles: impl IntoIterator<Item = &'r &'r Role>) -> String {
+    let names: BTreeSet<&str> = roles.into_iter().map(|role| role.name.as_str()).collect();
+    listed(names.into_iter(), 8)
 }
 
 /// What every refusal and warning says of roles that need MFA: an operator

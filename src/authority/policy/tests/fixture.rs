@@ -97,5 +97,5 @@ pub(in crate::authority::policy) fn decide(
 /// The principals of one `ssh` output with all roles.
 pub(in crate::authority::policy) fn principals(policy: &Policy) -> Vec<String> {
     let grant = decide(policy, &[output("ssh", &[])], 3600).unwrap();
-    grant.outputs()[0].ssh.as_ref().unwrap().principals.clone()
+    grant.outputs[0].ssh.as_ref().unwrap().principals.clone()
 }

@@ -16,7 +16,7 @@ fn ask(policy: &Policy, kind: &str, options: &[(&str, &str)]) -> Result<Grant, D
 #[track_caller]
 fn subject(policy: &Policy, kind: &str, options: &[(&str, &str)]) -> (String, Vec<String>) {
     let grant = ask(policy, kind, options).unwrap();
-    let tls = grant.outputs()[0].tls.as_ref().unwrap();
+    let tls = grant.outputs[0].tls.as_ref().unwrap();
     (tls.common_name.clone(), tls.organizations.clone())
 }
 
@@ -99,7 +99,7 @@ fn kubernetes_groups_are_added_up() {
     );
     let request = [output_with("kubernetes", &["x"], &[("cluster", "prod")])];
     let grant = decide(&policy, &request, 3600).unwrap();
-    assert_eq!(grant.outputs()[0].tls.as_ref().unwrap().organizations, ["team:dev", "viewers"]);
+    assert_eq!(grant.outputs[0].tls.as_ref().unwrap().organizations, ["team:dev", "viewers"]);
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn hosts_have_one_spelling() {
     );
     let ask = |names: &str| ask(&policy, "ssh-host", &[("principals", names)]);
     let grant = ask("web.example.com+10.0.0.7+2001:db8::1+web.example.com").unwrap();
-    let ssh = grant.outputs()[0].ssh.as_ref().unwrap();
+    let ssh = grant.outputs[0].ssh.as_ref().unwrap();
     assert_eq!(ssh.principals, ["10.0.0.7", "2001:db8::1", "web.example.com"]);
     for refused in ["db.example.com", "web.example.com+db.example.com", "example.com", "10.0.1.1"] {
         assert_eq!(ask(refused).unwrap_err().reason, Reason::NothingGranted, "{refused}");
@@ -156,10 +156,10 @@ fn a_pinned_role_gives_nothing_that_cannot_be_pinned() {
         "{options: {max_session_ttl: 5m}, allow: {db_users: [b]}}",
     );
     let grant = ask(&policy, "database", &[("service", "s")]).unwrap();
-    let output = &grant.outputs()[0];
+    let output = &grant.outputs[0];
     assert_eq!((output.tls.as_ref().unwrap().common_name.as_str(), output.ttl), ("b", 300));
     assert_eq!(output.roles, ["z"]);
-    assert!(grant.warnings()[0].starts_with("role `x` is left out"), "{:?}", grant.warnings());
+    assert!(grant.warnings[0].starts_with("role `x` is left out"), "{:?}", grant.warnings);
     let (reason, said) = told(&policy, "database", &[("service", "s"), ("user", "a")]);
     assert_eq!(reason, Reason::NothingGranted);
     assert!(said.contains("role `x` is left out"), "{said}");

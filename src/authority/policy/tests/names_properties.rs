@@ -192,7 +192,7 @@ impl Model {
 /// The common name and the organizations, or why there are none.
 fn subject(decided: Result<Grant, Denial>) -> Result<(String, Vec<String>), Reason> {
     let grant = decided.map_err(|denial| denial.reason)?;
-    let [output] = grant.outputs() else { panic!("{grant:?}") };
+    let [output] = grant.outputs.as_slice() else { panic!("{grant:?}") };
     assert!(output.ssh.is_none());
     let tls = output.tls.as_ref().unwrap();
     Ok((tls.common_name.clone(), tls.organizations.clone()))
@@ -264,10 +264,10 @@ proptest! {
             return Ok(());
         }
         let grant = decided.unwrap();
-        let ssh = grant.outputs()[0].ssh.as_ref().unwrap();
+        let ssh = grant.outputs[0].ssh.as_ref().unwrap();
         let mut sorted = names.clone();
         sorted.sort_unstable();
-        prop_assert!(ssh.host && ssh.extensions.is_empty() && grant.outputs()[0].tls.is_none());
+        prop_assert!(ssh.host && ssh.extensions.is_empty() && grant.outputs[0].tls.is_none());
         prop_assert_eq!(&ssh.principals, &sorted);
     }
 
@@ -285,7 +285,7 @@ proptest! {
             ("ssh-host", vec![("principals", &text)]),
         ] {
             let Ok(grant) = decide(&policy, &[output_with(kind, &[], &options)], 3600) else { continue };
-            let output = &grant.outputs()[0];
+            let output = &grant.outputs[0];
             let mut names: Vec<&str> = output.ssh.iter().flat_map(|ssh| &ssh.principals).map(String::as_str).collect();
             names.extend(output.tls.iter().map(|tls| tls.common_name.as_str()));
             for name in names {

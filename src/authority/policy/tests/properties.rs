@@ -253,7 +253,7 @@ proptest! {
             return Ok(());
         }
         let grant = decided.unwrap();
-        let granted = &grant.outputs()[0];
+        let granted = &grant.outputs[0];
         let ssh = granted.ssh.as_ref().unwrap();
         prop_assert_eq!(&ssh.principals, &principals);
         prop_assert_eq!(&ssh.extensions, &model.extensions(&merged));
@@ -280,9 +280,9 @@ proptest! {
         let foreseen = policy.preview(token, &token.verifier.assume(claims.clone()).unwrap(), &asked);
         match (policy.decide(token, &Identity::for_test(claims), &asked), foreseen) {
             (Ok(grant), Ok(prospect)) => {
-                prop_assert_eq!(format!("{:?}", grant.outputs()), format!("{:?}", prospect.outputs));
-                prop_assert_eq!(grant.warnings(), &prospect.warnings);
-                prop_assert_eq!(grant.bot(), &prospect.bot);
+                prop_assert_eq!(format!("{:?}", grant.outputs), format!("{:?}", prospect.outputs));
+                prop_assert_eq!(&grant.warnings, &prospect.warnings);
+                prop_assert_eq!(&grant.bot, &prospect.bot);
             }
             (Err(decided), Err(foreseen)) => {
                 prop_assert_eq!((decided.reason, decided.detail), (foreseen.reason, foreseen.detail));
@@ -298,7 +298,7 @@ proptest! {
     fn another_deny_never_gives_more(model in model(), role in 0_usize..4, deny in select(DENIES)) {
         let principals = |model: &Model| {
             let grant = decide(&policy(&model.parts()), &[output("ssh", &model.asked)], model.asked_ttl);
-            grant.map_or(Vec::new(), |grant| grant.outputs()[0].ssh.as_ref().unwrap().principals.clone())
+            grant.map_or(Vec::new(), |grant| grant.outputs[0].ssh.as_ref().unwrap().principals.clone())
         };
         let mut stricter = model.clone();
         stricter.roles[role].denies.push(deny);

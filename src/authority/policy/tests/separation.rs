@@ -19,7 +19,7 @@ fn ask(policy: &Policy, kind: &str, options: &[(&str, &str)]) -> Result<Grant, D
 #[track_caller]
 fn subject(policy: &Policy, kind: &str, options: &[(&str, &str)]) -> (String, Vec<String>) {
     let grant = ask(policy, kind, options).unwrap();
-    let tls = grant.outputs()[0].tls.as_ref().unwrap();
+    let tls = grant.outputs[0].tls.as_ref().unwrap();
     (tls.common_name.clone(), tls.organizations.clone())
 }
 
@@ -41,21 +41,21 @@ fn an_identity_of_pinned_roles_alone_is_refused() {
                  certificate cannot; ask for the output `ssh` instead";
     assert_eq!(denial.told.unwrap(), words);
     let ssh = decide(&all, &[output("ssh", &[])], 3600).unwrap();
-    assert!(ssh.outputs()[0].ssh.as_ref().unwrap().pin_source_ip && ssh.warnings().is_empty());
+    assert!(ssh.outputs[0].ssh.as_ref().unwrap().pin_source_ip && ssh.warnings.is_empty());
     // Asked for by name, one pinned role is all of them.
     let some = two(&pinned, &format!("{{{SSH}}}"));
     assert!(decide(&some, &[output("identity", &["x"])], 3600).is_err());
-    assert!(decide(&some, &[output("identity", &["z"])], 3600).unwrap().warnings().is_empty());
+    assert!(decide(&some, &[output("identity", &["z"])], 3600).unwrap().warnings.is_empty());
 }
 
 #[test]
 fn an_identity_of_some_pinned_roles_says_what_is_not_pinned() {
     let policy = two(&format!("{{options: {{pin_source_ip: true}}, {SSH}}}"), &format!("{{{SSH}}}"));
     let grant = decide(&policy, &[output("identity", &[])], 3600).unwrap();
-    let output = &grant.outputs()[0];
+    let output = &grant.outputs[0];
     assert!(output.ssh.as_ref().unwrap().pin_source_ip && output.tls.is_some());
     assert_eq!(
-        grant.warnings(),
+        grant.warnings,
         ["role `x` pins the source address, which holds for the SSH certificate of output `identity` \
           and not for its X.509 certificate"]
     );
@@ -136,7 +136,7 @@ fn groups_come_with_the_user_of_their_role() {
     assert_eq!(groups("shared"), ["admins", "viewers"]);
     let grant = ask(&policy, "kubernetes", &[("cluster", "c"), ("user", "reader")]).unwrap();
     assert_eq!(
-        grant.warnings(),
+        grant.warnings,
         ["the Kubernetes groups of role `z` are left out: it does not grant the user `reader`"]
     );
     let alone = two("{allow: {kubernetes_users: [reader]}}", "{allow: {kubernetes_groups: [admins]}}");

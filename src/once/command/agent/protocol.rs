@@ -1,7 +1,7 @@
 //! The two messages of the SSH agent protocol (draft-ietf-sshm-ssh-agent) that
 //! are answered; every other one fails.
 
-use crate::rfc4251::{Reader, put_string};
+use crate::rfc4251::{Decoder, put_string};
 
 const FAILURE: u8 = 5;
 const REQUEST_IDENTITIES: u8 = 11;
@@ -29,10 +29,10 @@ impl<'b> Request<'b> {
     /// Reads a message without its length.
     #[must_use]
     pub(super) fn parse(message: &'b [u8]) -> Self {
-        Self::read(Reader::new(message)).unwrap_or(Self::Other)
+        Self::read(Decoder::new(message)).unwrap_or(Self::Other)
     }
 
-    fn read(mut message: Reader<'b>) -> Result<Self, &'static str> {
+    fn read(mut message: Decoder<'b>) -> Result<Self, &'static str> {
         let request = match message.u8()? {
             REQUEST_IDENTITIES => Self::List,
             SIGN_REQUEST => {

@@ -33,7 +33,7 @@ fn deny_wins_from_whichever_role_of_the_bot() {
     // Not asking for the role that denies does not shed the deny.
     let policy = policy(&[bot(both), role("x", x), role("z", "{deny: {logins: [root]}}")]);
     let grant = decide(&policy, &[output("ssh", &["x"])], 3600).unwrap();
-    assert_eq!(grant.outputs()[0].ssh.as_ref().unwrap().principals, ["admin", "deploy"]);
+    assert_eq!(grant.outputs[0].ssh.as_ref().unwrap().principals, ["admin", "deploy"]);
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn without_labels_a_login_opens_nothing() {
     ]);
     assert_eq!(principals(&policy), ["c"]);
     let grant = decide(&policy, &[output("ssh", &[]), output("identity", &[])], 3600).unwrap();
-    assert_eq!(grant.warnings(), ["role `x` has no node_labels, so its logins open nothing"]);
+    assert_eq!(grant.warnings, ["role `x` has no node_labels, so its logins open nothing"]);
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn a_certificate_holds_only_so_many_principals() {
     }));
     let policy = policy(&parts);
     let four = decide(&policy, &[output("ssh", &names[..4])], 3600).unwrap();
-    assert_eq!(four.outputs()[0].ssh.as_ref().unwrap().principals.len(), 256);
+    assert_eq!(four.outputs[0].ssh.as_ref().unwrap().principals.len(), 256);
     let denial = decide(&policy, &[output("ssh", &[])], 3600).unwrap_err();
     assert_eq!(denial.reason, Reason::OutputInvalid);
     assert_eq!(
@@ -101,7 +101,7 @@ fn with_options(x: &str, y: &str) -> Policy {
 fn ssh(policy: &Policy, roles: &[&str]) -> SshGrant {
     let request = [output("ssh", roles)];
     let grant = decide(policy, &request, 3600).unwrap();
-    let ssh = grant.outputs()[0].ssh.as_ref().unwrap();
+    let ssh = grant.outputs[0].ssh.as_ref().unwrap();
     SshGrant {
         host: ssh.host,
         principals: ssh.principals.clone(),
