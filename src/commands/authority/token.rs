@@ -4,7 +4,6 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::digest::{SHA256, digest};
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -18,6 +17,7 @@ use crate::cli::Format;
 use crate::clock::{Clock, rfc3339};
 use crate::error::{Error, Result};
 use crate::join::METHODS;
+use crate::join::instance::secret_hash;
 use crate::net;
 use crate::random;
 use crate::runtime::block_on;
@@ -36,13 +36,11 @@ pub(super) fn add(data_dir: &Path, token: &str, ttl: &str, format: Format) -> Re
     let mut bytes = Zeroizing::new([0; 32]);
     random::fill(bytes.as_mut())?;
     let secret = Zeroizing::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes.as_ref())));
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest(&SHA256, secret.as_bytes()).as_ref());
     let time = Clock::system().now();
     let expires = time.saturating_add(ttl);
     let entry = NewSecret {
         id: random::id("k")?,
-        hash,
+        hash: secret_hash(&secret),
         token: token.name.clone(),
         bot: token.bot.clone(),
         time,

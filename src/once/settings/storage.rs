@@ -76,7 +76,7 @@ impl StorageOptions {
         })?;
         let secret = match &args.registration_secret_file {
             Some(path) => Some(TokenSource::file(path).by(SECRET_OPTION)),
-            None => TokenSource::in_variable(env, &[REGISTRATION_SECRET]),
+            None => env.get(REGISTRATION_SECRET).map(|_| TokenSource::variable(REGISTRATION_SECRET)),
         };
         Ok(Self { folder: Some(StorageFolder { path: absolute(&path)? }), secret })
     }
