@@ -36,27 +36,17 @@ const MAX_WAITING_IN_ALL: usize = 1024;
 #[derive(Clone, Debug, Default)]
 pub struct KeySet(Vec<UsableKey>);
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct UsableKey {
     kid: String,
     /// The one algorithm that the key is for, where it says so.
     algorithm: Option<KeyAlgorithm>,
-    family: AlgorithmFamily,
     key: DecodingKey,
 }
 
-impl std::fmt::Debug for UsableKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.kid)
-    }
-}
-
 impl KeySet {
-    /// Reads a JWK set (RFC 7517, section 5). Keys that cannot be read, are
+    /// Reads a JWK set (RFC 7517, section 5) with a usable key at least. Keys that cannot be read, are
     /// not for signatures, have no `kid`, or are too weak are left out.
-    ///
-    /// # Errors
-    /// Where it is no key set, or none of its keys is usable.
     pub fn parse(json: &[u8]) -> Result<Self, String> {
         let set: Value = serde_json::from_slice(json).map_err(|error| format!("not JSON: {error}"))?;
         let keys = set.get("keys").and_then(Value::as_array).ok_or("it has no list `keys`")?;
@@ -71,7 +61,7 @@ impl KeySet {
     pub fn find<'k>(&'k self, kid: &'k str, algorithm: Algorithm) -> impl Iterator<Item = &'k DecodingKey> {
         let fits = move |key: &&UsableKey| {
             key.kid == kid
-                && key.family == algorithm.family()
+                && key.key.family() == algorithm.family()
                 && key.algorithm.is_none_or(|named| named == KeyAlgorithm::from(algorithm))
         };
         self.0.iter().filter(fits).map(|key| &key.key)
@@ -97,12 +87,7 @@ fn usable(json: &Value) -> Option<UsableKey> {
         }
         DecodingKeyKind::SecretOrDer(_) => key.family() != AlgorithmFamily::Hmac,
     };
-    (for_signatures && strong).then(|| UsableKey {
-        kid,
-        algorithm: common.key_algorithm,
-        family: key.family(),
-        key,
-    })
+    (for_signatures && strong).then(|| UsableKey { kid, algorithm: common.key_algorithm, key })
 }
 
 /// Every issuer's keys. Only issuers that a join token names are ever asked.
@@ -147,14 +132,12 @@ impl CacheState {
 
 impl Issuers {
     /// With the client that asks them.
-    #[must_use]
     pub fn new(client: reqwest::Client) -> Self {
         let waiting = Semaphore::new(MAX_WAITING_IN_ALL);
         Self { client, issuers: Mutex::default(), waiting }
     }
 
     /// The client that asks them, for methods that ask something else.
-    #[must_use]
     pub fn client(&self) -> &reqwest::Client {
         &self.client
     }

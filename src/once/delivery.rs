@@ -18,7 +18,7 @@ use crate::once::settings::Settings;
 use crate::once::settings::destinations::Destination;
 use crate::once::settings::output::Output;
 use crate::text::shown;
-use crate::wire::{OutputResponse, Trust};
+use crate::wire::{OutputResponse, TrustAnchors};
 
 mod agent;
 pub(crate) mod bash_env;
@@ -195,7 +195,7 @@ fn files(
     output: &Output,
     keys: &JobKeys,
     answer: &OutputResponse,
-    trust: &Trust,
+    trust: &TrustAnchors,
 ) -> Result<Vec<File>> {
     let private = keys.ssh.as_ref().map_or(Ok(None), SshKey::openssh)?;
     let tls_key = keys.tls.as_ref().map(TlsKey::pem);

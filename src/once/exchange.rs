@@ -53,7 +53,7 @@ impl<'a> Exchanger<'a> {
         let bound: Vec<_> = run.keys.iter().map(JobKeys::bound).collect();
         Self {
             run,
-            platform: Platform::new(),
+            platform: Platform::default(),
             clock: Clock::system(),
             audience: bound_audience(&run.settings.authority, &binding(&bound)),
             clock_offset: Cell::new(None),
@@ -84,7 +84,7 @@ impl<'a> Exchanger<'a> {
             return Err(Error::new(Kind::Proof, cause).hint("the platform gives this job no other just now"));
         }
         if let Some(on_accepted) = on_accepted {
-            on_accepted.accepted(&issuance.response)?;
+            on_accepted(&issuance.response)?;
         }
         let clock_warning = refusal::clock_warning(self.authority_time(), self.clock.now());
         let warnings = issuance.response.warnings.iter().map(|warning| shown_long(warning));

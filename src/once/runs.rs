@@ -18,7 +18,7 @@ use crate::folder::{Folder, Unfit, read, replace};
 use crate::random;
 
 /// The largest entry that is read, in bytes.
-const MAX_ENTRY: usize = 1 << 16;
+const MAX_ENTRY: read::Limit = read::Limit::bytes(1 << 16);
 
 #[derive(Default, Serialize, Deserialize)]
 struct RunEntry {
@@ -142,7 +142,7 @@ fn open(directory: &Path, create: bool) -> Result<Folder, Unfit> {
     let parent = directory.parent().unwrap_or(directory);
     if create {
         // With `~/.cache`, if need be.
-        replace::make_private(directory)?;
+        replace::make_private(directory).map_err(std::io::Error::from)?;
     }
     trust::stands_in(parent)?;
     private(parent)?;

@@ -321,7 +321,8 @@ fn secret_values_do_not_print() {
     let openssh = ssh.openssh().unwrap().unwrap();
     let revocable = Revocable::of_answer("i", &[output], std::slice::from_ref(&only_ssh)).unwrap();
     let environment = Environment::from_pairs([("JWT", "hunter2-hunter2")]);
-    let (file, tls_file) = (File::key("key", &openssh), File::key("tls.key", &tls.pem()));
+    let (file, tls_file) =
+        (File::key("key", openssh.to_string()), File::key("tls.key", tls.pem().to_string()));
     let printed = format!(
         "{keys:?} {keys:#?} {only_ssh:?} {ssh:?} {tls:?} {proof:?} {proof:#?} {request:?} {request:#?} {revoke:?} {revocable:?} {revocable:#?} \
          {environment:?} {file:?} {tls_file:?}"

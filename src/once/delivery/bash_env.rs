@@ -48,7 +48,7 @@ impl BashEnv {
 
     /// The file; it stays as it is when certificates are renewed, since COMMAND may have added to it.
     pub(super) fn file(&self) -> File {
-        File::key(destination::BASH_ENV, &self.text)
+        File::key(destination::BASH_ENV, self.text.clone())
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -30,7 +30,7 @@ const STATE: &str = "state.json";
 /// Locked by whoever uses the directory.
 const LOCK: &str = "lock";
 /// The largest state that is read, in bytes; one with every list full is about 30 KB.
-const MAX_BYTES: usize = 256 << 10;
+const MAX_STATE: read::Limit = read::Limit::bytes(256 << 10);
 /// What must be left of the time to say that a storage is in use.
 const TO_SAY_SO: Duration = Duration::from_millis(60);
 
@@ -76,7 +76,7 @@ impl StorageOptions {
         })?;
         let secret = match &args.registration_secret_file {
             Some(path) => Some(TokenSource::file(path).by(SECRET_OPTION)),
-            None => TokenSource::in_variable(env, &[REGISTRATION_SECRET]),
+            None => env.get(REGISTRATION_SECRET).map(|_| TokenSource::variable(REGISTRATION_SECRET)),
         };
         Ok(Self { folder: Some(StorageFolder { path: absolute(&path)? }), secret })
     }
@@ -196,7 +196,7 @@ impl LockedStorage for LockedFolder {
                 .hint("its key may be known: register the worker anew, in another --storage")
                 .hint(format!("if nobody has read it: chmod 600 {}", path.display())));
         }
-        let text = read::file(file, MAX_BYTES).map_err(Into::into).and_then(read::utf8);
+        let text = read::file(file, MAX_STATE).map_err(Into::into).and_then(read::utf8);
         text.map(|text| Some(Secret::from(text))).map_err(|unfit| unfit.error(Kind::Proof, cannot()))
     }
 

@@ -85,7 +85,7 @@ authority::config: authority::policy document error folder net
 authority::issue: authority::keys authority::policy::decide::grant authority::store::CertificateKind
     authority::store::CommandPlan authority::store::ExchangePlan authority::store::KeptPlan
     authority::store::NewCertificate authority::store::PlanRecord authority::store::Recorded clock
-    error join::verify::Provenance pem random text wire
+    error join::verify::Provenance random text wire
 authority::audit: authority::store clock error text
 authority::revocation: authority::keys authority::store error krl
 authority: authority::config authority::keys authority::limits authority::policy

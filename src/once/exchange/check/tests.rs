@@ -4,7 +4,7 @@ use ssh_key::{Algorithm, PrivateKey, private::Ed25519Keypair};
 
 use super::*;
 use crate::output::KeyKinds;
-use crate::wire::Trust;
+use crate::wire::TrustAnchors;
 
 fn keys() -> JobKeys {
     JobKeys::generate("identity", KeyKinds { ssh: true, tls: true, host: false }, None).unwrap()
@@ -50,7 +50,7 @@ fn answer(keys: &JobKeys) -> ExchangeResponse {
             principals: vec!["root".into()],
             roles: vec![],
         }],
-        trust: Trust {
+        trust: TrustAnchors {
             ssh_host_cas: vec![keys.ssh.as_ref().unwrap().public_line.clone()],
             ssh_user_cas: vec![],
             tls_cas: vec![chain(keys, true)],
