@@ -32,9 +32,8 @@ pub fn absolute(path: &str) -> Result<PathBuf> {
 
 /// The names in a folder that the operator named, in order.
 pub fn names(path: &Path, most: usize) -> io::Result<Vec<OsString>> {
-    let names: io::Result<Vec<_>> =
-        std::fs::read_dir(path)?.take(most + 1).map(|entry| Ok(entry?.file_name())).collect();
-    let mut names = names?;
+    let entries = std::fs::read_dir(path)?.take(most + 1);
+    let mut names = entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()?;
     if names.len() > most {
         return Err(io::Error::other(format!("more than {most} files")));
     }

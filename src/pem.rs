@@ -9,12 +9,9 @@ pub fn encode(label: &str, der: &[u8]) -> Zeroizing<String> {
     let body = Zeroizing::new(STANDARD.encode(der));
     let mut pem = Zeroizing::new(String::with_capacity(body.len() + body.len() / 64 + 2 * label.len() + 40));
     pem.push_str(&format!("-----BEGIN {label}-----\n"));
-    let mut rest = body.as_str();
-    while !rest.is_empty() {
-        let (head, tail) = rest.split_at(rest.len().min(64));
-        pem.push_str(head);
+    for line in body.as_bytes().chunks(64) {
+        pem.push_str(std::str::from_utf8(line).unwrap_or_default());
         pem.push('\n');
-        rest = tail;
     }
     pem.push_str(&format!("-----END {label}-----\n"));
     pem
@@ -62,9 +59,11 @@ pub fn decode(block: &str) -> Option<Zeroizing<Vec<u8>>> {
 
 /// The DER of every block of that label, in order; none where one of them is broken.
 pub fn decode_all(text: &str, label: &str) -> Option<Vec<Zeroizing<Vec<u8>>>> {
-    let of_label = |piece: &Piece<'_>| matches!(piece, Piece::Block(found, _) if *found == label);
-    let blocks = pieces(text).into_iter().filter(of_label);
-    blocks.map(|piece| if let Piece::Block(_, block) = piece { decode(block) } else { None }).collect()
+    let der = |piece| match piece {
+        Piece::Block(found, block) if found == label => Some(decode(block)),
+        _ => None,
+    };
+    pieces(text).into_iter().filter_map(der).collect()
 }
 
 /// The certificates of a PEM text, at least one and nothing else.

@@ -47,13 +47,9 @@ impl Config {
     pub fn load(data_dir: &Path) -> Result<Self> {
         let path = data_dir.join(FILE);
         let text = read::raw(&path, Trust::Operators, Limit::FILE).and_then(read::utf8).map_err(|unfit| {
-            let is_missing = unfit.is_missing();
+            let hint = unfit.is_missing().then_some("`machine-id authority init` creates a data directory");
             let cannot = unfit.error(Kind::Usage, format!("cannot read {}", path.display()));
-            if is_missing {
-                cannot.hint("`machine-id authority init` creates a data directory")
-            } else {
-                cannot
-            }
+            hint.into_iter().fold(cannot, Error::hint)
         })?;
         check_folder(data_dir, "the data directory")?;
         Self::parse(&text, data_dir).map_err(|mistakes| mistakes.in_file(&path.display().to_string()))
@@ -145,10 +141,8 @@ fn policy_files(policy: &Path, trust: Trust) -> Result<Vec<PathBuf>> {
 
 /// Whoever may write there decides who gets in.
 fn check_folder(path: &Path, what: &str) -> Result<()> {
-    let checked = trust::operators(path);
-    checked
-        .map(drop)
-        .map_err(|unfit| unfit.error(Kind::Usage, format!("cannot use {what} {}", path.display())))
+    let cannot = || format!("cannot use {what} {}", path.display());
+    trust::operators(path).map(drop).map_err(|unfit| unfit.error(Kind::Usage, cannot()))
 }
 
 fn check(node: &Node, key: &str, check: fn(&str) -> Result<String, &'static str>) -> Result<String, Mistake> {

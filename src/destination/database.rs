@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-use super::material::{File, Material, OptionValues, WrittenOutput, line};
+use super::material::{File, Material, OptionValues, WrittenOutput, lines};
 use super::output_files::{OutputFiles, ReadFile, concatenated};
 use crate::error::{Error, Result};
 use crate::output::DATABASE;
@@ -42,15 +42,12 @@ fn files(material: &Material<'_>) -> Result<Vec<File>> {
     Ok(match format(material.options) {
         "mongo" => {
             // Half a key file is none: it is written anew with each certificate.
-            let (key, chain) = (Zeroizing::new(line(tls.private_key)), line(tls.chain));
-            let mut both = String::with_capacity(key.len() + chain.len());
-            both.push_str(&key);
-            both.push_str(&chain);
+            let both = lines(&[tls.private_key, tls.chain]);
             vec![File::new("mongo.crt", both), File::new("ca.crt", material.server_cas())]
         }
         "cockroach" => vec![
-            File::key(format!("client.{subject}.key"), &Zeroizing::new(line(tls.private_key))),
-            File::new(format!("client.{subject}.crt"), line(tls.chain)),
+            File::key(format!("client.{subject}.key"), lines(&[tls.private_key])),
+            File::new(format!("client.{subject}.crt"), lines(&[tls.chain])),
             File::new("ca.crt", material.server_cas()),
         ],
         _ => material.tls_files()?,

@@ -1,8 +1,4 @@
 //! A private directory that is written through its descriptor.
-//!
-//! Everything is done relative to descriptors that were opened without
-//! following links and found to be ours, so that nobody can put another
-//! directory, link or file in the way between a check and a use.
 
 use std::path::Path;
 
@@ -38,23 +34,19 @@ pub struct Directory {
 impl Directory {
     /// Opens the directory of that absolute path, creating it if need be, and
     /// makes sure that it is ours, private, writable, and in no other run's
-    /// use: it is locked as long as this value lives. The kernel drops the lock
-    /// with the process, and COMMAND does not inherit it.
-    ///
-    /// # Errors
-    /// `Kind::Destination` where it is a link, not a directory, not ours, in
-    /// use, or not writable, and where another user could put something else
-    /// in its place.
+    /// use: it is locked as long as this value lives. `Kind::Destination` where
+    /// it is not, or another user could put something else in its place.
     pub fn prepare(path: &Path) -> Result<Self> {
-        let cannot = |unfit: Unfit| unfit.error(Kind::Destination, format!("cannot use {}", path.display()));
+        Self::open(path)
+            .map_err(|unfit| unfit.error(Kind::Destination, format!("cannot use {}", path.display())))
+    }
+
+    fn open(path: &Path) -> Result<Self, Unfit> {
         let Made { folder, created, standing } =
-            Folder::make(path, PRIVATE_FOLDER, "--destination", ELSEWHERE).map_err(cannot)?;
+            Folder::make(path, PRIVATE_FOLDER, "--destination", ELSEWHERE)?;
         folder.lock_itself().map_err(|_| {
-            cannot(
-                Unfit::new("another machine-id that is running uses it").hint(
-                    "give each its own --destination; `once -- COMMAND` without one makes a new directory",
-                ),
-            )
+            Unfit::new("another machine-id that is running uses it")
+                .hint("give each its own --destination; `once -- COMMAND` without one makes a new directory")
         })?;
         let mut directory = Self {
             folder,
@@ -68,13 +60,11 @@ impl Directory {
         if !created {
             directory
                 .check_existing(standing)
-                .map_err(|why| cannot(Unfit::new(why).hint("choose a new or empty --destination")))?;
+                .map_err(|why| Unfit::new(why).hint("choose a new or empty --destination"))?;
             // One that could be created just now can be written to.
             directory.folder.try_writing().map_err(|error| {
-                cannot(
-                    Unfit::new(format!("cannot write to it: {error}"))
-                        .hint("choose a --destination that this user can write to"),
-                )
+                Unfit::new(format!("cannot write to it: {error}"))
+                    .hint("choose a --destination that this user can write to")
             })?;
         }
         Ok(directory)
@@ -125,10 +115,7 @@ impl Directory {
     /// destination itself). What an earlier issuance left goes before that,
     /// while its own manifest still stands: `cleanup` finds it too whatever
     /// happens, and nothing of it is in the way, such as a file where a folder
-    /// is to be.
-    ///
-    /// # Errors
-    /// `Kind::Destination`. What is there then is wiped when this value goes.
+    /// is to be. Where it fails, what is there is wiped when this value goes.
     pub fn write(&mut self, manifest: &Manifest, folders: &[(String, Vec<File>)]) -> Result<()> {
         self.written = true;
         wipe::remove_files(&self.folder, &self.plan).map_err(|left| {

@@ -255,7 +255,7 @@ fn a_renewal_leaves_the_keys() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("d");
     let mut directory = filled(&path, &["key", "key-cert.pub"]);
-    let renewed = vec![File::key("key", "other"), File::new("key-cert.pub", "new".into())];
+    let renewed = vec![File::key("key", "other".into()), File::new("key-cert.pub", "new".into())];
     directory.renew(&manifest(&["key", "key-cert.pub"]), &[(String::new(), renewed)]).unwrap();
     assert_eq!(fs::read_to_string(path.join("key")).unwrap(), "key content");
     assert_eq!(fs::read_to_string(path.join("key-cert.pub")).unwrap(), "new");

@@ -1,6 +1,6 @@
 //! The output `identity`: everything that SSH and mTLS clients want, and all of it in one file.
 
-use super::material::{File, Material};
+use super::material::{File, Material, lines};
 use super::output_files::OutputFiles;
 use super::ssh::{known_hosts, ssh_files};
 use crate::error::Result;
@@ -33,15 +33,9 @@ fn files(material: &Material<'_>) -> Result<Vec<File>> {
 /// The SSH key stands first, since `ssh -i` wants it there; OpenSSL skips what it does not know.
 fn bundle(material: &Material<'_>) -> String {
     let private = material.ssh.and_then(|ssh| ssh.private_key).filter(|_| material.agent.is_none());
+    let certificate = material.ssh.map(|ssh| ssh.certificate);
     let tls = material.tls.map(|tls| [tls.private_key, tls.chain]);
-    let parts =
-        private.into_iter().chain(material.ssh.map(|ssh| ssh.certificate)).chain(tls.into_iter().flatten());
-    let mut all = String::with_capacity(64 * 1024);
-    for part in parts {
-        all.push_str(part.trim_end());
-        all.push('\n');
-    }
-    all.push_str(&known_hosts(material.trust));
-    all.push_str(&material.server_cas());
-    all
+    let trust = [known_hosts(material.trust), material.server_cas()];
+    let parts = private.into_iter().chain(certificate).chain(tls.into_iter().flatten());
+    lines(&parts.chain(trust.iter().map(String::as_str)).collect::<Vec<_>>())
 }

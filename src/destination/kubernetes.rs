@@ -1,13 +1,15 @@
 //! The output `kubernetes`: a kubeconfig with the certificate inside.
 
+use std::fmt::Write as _;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use super::database::check_server_ca;
-use super::material::{File, Material, OptionValues, WrittenOutput, line};
+use super::material::{File, Material, OptionValues, WrittenOutput, lines};
 use super::output_files::{OutputFiles, ReadFile};
-use crate::error::{Error, Result};
+use crate::error::{Context as _, Error, Kind, Result};
 use crate::output::KUBERNETES;
 
 const FILE: &str = "kubeconfig.yaml";
@@ -34,38 +36,21 @@ fn files(material: &Material<'_>) -> Result<Vec<File>> {
     let cluster = material.options.get("cluster").ok_or_else(|| Error::internal("no `cluster`"))?;
     let user = material.subject.ok_or_else(|| Error::internal("the certificate names no user"))?;
     let (cluster, user) = (quoted(cluster), quoted(user));
-    let cas = STANDARD.encode(material.server_cas());
-    let chain = STANDARD.encode(line(tls.chain));
+    let (cas, chain) = (STANDARD.encode(material.server_cas()), STANDARD.encode(lines(&[tls.chain])));
     let key = Zeroizing::new(STANDARD.encode(tls.private_key));
-    let mut text = String::with_capacity(cas.len() + chain.len() + key.len() + 4096);
     let server = material.options.get("server");
-    for part in [
-        "apiVersion: v1\nkind: Config\nclusters:\n- name: ",
-        &cluster,
-        "\n  cluster:\n",
-        &server.map_or_else(String::new, |server| format!("    server: {}\n", quoted(server))),
-        "    certificate-authority-data: ",
-        &cas,
-        "\ncontexts:\n- name: ",
-        &cluster,
-        "\n  context:\n    cluster: ",
-        &cluster,
-        "\n    user: ",
-        &user,
-        "\ncurrent-context: ",
-        &cluster,
-        "\nusers:\n- name: ",
-        &user,
-        "\n  user:\n    ",
-        CERTIFICATE,
-        &chain,
-        "\n    ",
-        KEY,
-        &key,
-        "\n",
-    ] {
-        text.push_str(part);
-    }
+    let server = server.map_or_else(String::new, |server| format!("    server: {}\n", quoted(server)));
+    // Of its whole length at once, so that no copy of the key is left behind by growing.
+    let mut text = String::with_capacity(cas.len() + chain.len() + key.len() + 4096);
+    let written = write!(
+        text,
+        "apiVersion: v1\nkind: Config\nclusters:\n- name: {cluster}\n  cluster:\n{server}    \
+         certificate-authority-data: {cas}\ncontexts:\n- name: {cluster}\n  context:\n    cluster: {cluster}\n    \
+         user: {user}\ncurrent-context: {cluster}\nusers:\n- name: {user}\n  user:\n    \
+         {CERTIFICATE}{chain}\n    {KEY}{}\n",
+        &*key
+    );
+    written.context(Kind::Internal, "kubeconfig")?;
     Ok(vec![File::new(FILE, text)])
 }
 

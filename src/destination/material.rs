@@ -7,7 +7,7 @@ use std::fmt;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
-use crate::wire::Trust;
+use crate::wire::TrustAnchors;
 
 /// Values of options, or the texts of the files that they name, by option.
 pub type OptionValues = BTreeMap<String, String>;
@@ -28,7 +28,7 @@ pub struct Material<'a> {
     /// Whom its certificate names first: a common name, where it is X.509.
     pub subject: Option<&'a str>,
     /// Whom to trust.
-    pub trust: &'a Trust,
+    pub trust: &'a TrustAnchors,
     /// The socket of the agent that holds the SSH key, which is in no file then.
     pub agent: Option<&'a str>,
 }
@@ -48,8 +48,8 @@ impl<'a> Material<'a> {
     pub fn tls_files(&self) -> Result<Vec<File>> {
         let tls = self.tls()?;
         Ok(vec![
-            File::key("tls.key", &Zeroizing::new(line(tls.private_key))),
-            File::new("tls.crt", line(tls.chain)),
+            File::key("tls.key", lines(&[tls.private_key])),
+            File::new("tls.crt", lines(&[tls.chain])),
             File::new("ca.crt", self.server_cas()),
         ])
     }
@@ -57,8 +57,8 @@ impl<'a> Material<'a> {
     /// The CAs that the server is verified with: those of `server-ca`, else the authority's.
     pub fn server_cas(&self) -> String {
         match self.files.get("server-ca") {
-            Some(given) => line(given),
-            None => self.trust.tls_cas.iter().map(|ca| line(ca)).collect(),
+            Some(given) => lines(&[given]),
+            None => lines(&self.trust.tls_cas),
         }
     }
 }
@@ -100,8 +100,8 @@ impl File {
     }
 
     /// A file that stays as it is.
-    pub fn key(name: impl Into<Cow<'static, str>>, content: &str) -> Self {
-        Self { name: name.into(), content: Zeroizing::new(content.as_bytes().to_vec()), is_key: true }
+    pub fn key(name: impl Into<Cow<'static, str>>, content: String) -> Self {
+        Self { is_key: true, ..Self::new(name, content) }
     }
 }
 
@@ -111,9 +111,15 @@ impl fmt::Debug for File {
     }
 }
 
-/// `text` with exactly one line end behind it.
-pub fn line(text: &str) -> String {
-    format!("{}\n", text.trim_end())
+/// Texts, those that there are, each with exactly one line end behind it. Of its whole length at
+/// once, so that no copy of a key is left behind by growing.
+pub(super) fn lines<T: AsRef<str>>(texts: &[T]) -> String {
+    let mut all = String::with_capacity(texts.iter().map(|text| text.as_ref().len() + 1).sum());
+    for text in texts.iter().map(AsRef::as_ref).filter(|text| !text.is_empty()) {
+        all.push_str(text.trim_end());
+        all.push('\n');
+    }
+    all
 }
 
 /// An output that has been written.

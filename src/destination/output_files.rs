@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-use super::material::{File, Material, OptionValues, WrittenOutput};
+use super::material::{File, Material, OptionValues, WrittenOutput, lines};
 use crate::error::Result;
 use crate::output::OutputType;
 
@@ -60,11 +60,5 @@ impl OutputFiles {
 /// Files of a folder as one text; none where one of them is missing.
 pub(super) fn concatenated(read: ReadFile<'_>, names: &[&str]) -> Option<Zeroizing<String>> {
     let parts: Vec<_> = names.iter().map(|name| read(name)).collect::<Option<_>>()?;
-    // At once at its whole length, so that no copy is left behind by growing.
-    let mut all = Zeroizing::new(String::with_capacity(parts.iter().map(|part| part.len() + 1).sum()));
-    for part in parts {
-        all.push_str(&part);
-        all.push('\n');
-    }
-    Some(all)
+    Some(Zeroizing::new(lines(&parts.iter().map(|part| part.as_str()).collect::<Vec<_>>())))
 }

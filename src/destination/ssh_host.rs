@@ -1,8 +1,6 @@
 //! The output `ssh-host`: a host certificate in the files that `sshd` wants.
 
-use zeroize::Zeroizing;
-
-use super::material::{File, Material, OptionValues, line};
+use super::material::{File, Material, OptionValues, lines};
 use super::output_files::OutputFiles;
 use crate::error::Result;
 use crate::output::SSH_HOST;
@@ -30,9 +28,9 @@ fn check(_options: &OptionValues, files: &OptionValues) -> Result<(), String> {
 fn files(material: &Material<'_>) -> Result<Vec<File>> {
     let host = material.ssh()?;
     let mut files = vec![
-        File::new("ssh_host-cert.pub", line(host.certificate)),
-        File::new("ssh_user_ca.pub", material.trust.ssh_user_cas.iter().map(|ca| line(ca)).collect()),
+        File::new("ssh_host-cert.pub", lines(&[host.certificate])),
+        File::new("ssh_user_ca.pub", lines(&material.trust.ssh_user_cas)),
     ];
-    files.extend(host.private_key.map(|key| File::key("ssh_host", &Zeroizing::new(line(key)))));
+    files.extend(host.private_key.map(|key| File::key("ssh_host", lines(&[key]))));
     Ok(files)
 }

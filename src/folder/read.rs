@@ -87,12 +87,7 @@ pub fn raw(path: &Path, trust: Trust, limit: Limit) -> Result<Zeroizing<Vec<u8>>
         Trust::Secret => Standing::of(&file)?.check_secret(path)?,
         Trust::Ours => Standing::of(&file)?.check_ours()?,
     }
-    let (mut reading, deadline) = (Reading::new(file, limit.bytes)?, Instant::now() + limit.time);
-    while !reading.go_on()? {
-        reading.check_time(deadline)?;
-        std::thread::sleep(LOOK_AGAIN);
-    }
-    Ok(reading.bytes)
+    Ok(self::file(file, limit)?)
 }
 
 /// What a file holds, or what is written into a pipe until it is closed, while
@@ -140,7 +135,7 @@ pub fn is_pipe(path: &Path) -> bool {
 impl Folder {
     /// A plain file's content, not through a link; none where there is nothing of that name.
     pub fn read(&self, name: &str, bytes: usize) -> Result<Option<Vec<u8>>, String> {
-        let read = |file| Ok(std::mem::take(&mut *self::file(file, bytes)?));
+        let read = |file| Ok(std::mem::take(&mut *self::file(file, Limit::bytes(bytes))?));
         self.open_file(name).and_then(|file| file.map(read).transpose()).map_err(|unfit| unfit.to_string())
     }
 
@@ -153,10 +148,13 @@ impl Folder {
     }
 }
 
-/// What a plain file holds that is open.
-pub fn file(file: File, bytes: usize) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut reading = Reading::new(file, bytes)?;
-    while !reading.go_on()? {}
+/// What a file holds that is open.
+pub fn file(file: File, limit: Limit) -> io::Result<Zeroizing<Vec<u8>>> {
+    let (mut reading, deadline) = (Reading::new(file, limit.bytes)?, Instant::now() + limit.time);
+    while !reading.go_on()? {
+        reading.check_time(deadline)?;
+        std::thread::sleep(LOOK_AGAIN);
+    }
     Ok(reading.bytes)
 }
 

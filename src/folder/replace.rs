@@ -2,13 +2,14 @@
 //! and renamed. What stood there, be it a link, is replaced and not followed.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 use super::open::{Folder, PRIVATE_FILE, PRIVATE_FOLDER};
+use crate::error::{Context as _, Error, Kind, Result};
 use crate::random;
 
 /// Begins and ends the name of a file that is not yet renamed to its own.
@@ -76,22 +77,33 @@ pub fn is_temporary(name: &str) -> bool {
     middle.is_some_and(|hex| hex.len() == 16 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
-/// Writes a file that must not exist yet, safe against a power cut.
-pub fn write_new(path: &Path, bytes: &[u8], mode: Mode) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode.as_raw_mode()).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+/// Writes a file that must not exist yet, safe against a power cut; `Kind::Usage` where it cannot.
+pub fn write_new(path: &Path, bytes: &[u8], mode: Mode) -> Result<()> {
+    create_new(path, mode).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all())).map_err(
+        |error| match error.kind() {
+            ErrorKind::AlreadyExists => {
+                Error::usage(format!("{} exists already", path.display())).hint("move it away first")
+            }
+            _ => Error::usage(error).context(format!("cannot write {}", path.display())),
+        },
+    )
 }
 
-/// Creates a folder for this user alone, and those that are missing above it, if need be.
-pub fn make_private(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(PRIVATE_FOLDER.as_raw_mode()).create(path)
+/// Creates a file that must not exist yet.
+pub fn create_new(path: &Path, mode: Mode) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(mode.as_raw_mode()).open(path)
+}
+
+/// Creates a folder for this user alone, and those that are missing above it,
+/// if need be; `Kind::Usage` where it cannot.
+pub fn make_private(path: &Path) -> Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(PRIVATE_FOLDER.as_raw_mode()).create(path);
+    made.context(Kind::Usage, format!("cannot create {}", path.display()))
 }
 
 /// Makes what was created or renamed in a folder last.
 pub fn sync(path: &Path) -> io::Result<()> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(rustix::fs::fsync(rustix::fs::openat(CWD, path, flags, Mode::empty())?)?)
+    File::open(path)?.sync_all()
 }
 
 /// Appends to a file, whole, so that a line of another process does not end up

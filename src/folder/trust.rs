@@ -118,16 +118,11 @@ impl Standing {
 
     /// Whether it is a file that nobody else can change.
     pub(super) fn check_ours(self) -> Result<(), Unfit> {
-        if !Trusted::ours().has(self.uid) {
-            return Err(Unfit::new(format!("it belongs to another user (uid {})", self.uid)));
-        }
         if self.others_write() {
-            return Err(Unfit::new(format!(
-                "others can write to it (mode {:o}); `chmod go-w` it",
-                self.mode
-            )));
+            let why = format!("others can write to it (mode {:o}); `chmod go-w` it", self.mode);
+            return Err(Unfit::new(why));
         }
-        Ok(())
+        self.check(Trusted::ours()).map_err(|why| Unfit::new(format!("it {why}")))
     }
 
     /// Whether what the operator named is closed to everybody.

@@ -20,7 +20,7 @@ pub struct Crl {
 
 /// Which CA a list is of: its name, and its key's identifier.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CrlIssuer {
+struct CrlIssuer {
     name: Vec<u8>,
     key: Option<Vec<u8>>,
 }
@@ -36,16 +36,8 @@ impl CrlIssuer {
 }
 
 impl Crl {
-    /// Which CA a list in DER says that it is of, whether it is or not.
-    pub fn issuer(der: &[u8]) -> Result<CrlIssuer, String> {
-        let (_, list) = CertificateRevocationList::from_der(der).map_err(|error| error.to_string())?;
-        Ok(CrlIssuer::of(&list))
-    }
-
-    /// Reads a list in DER that one of these CAs (certificates in DER) signed.
-    ///
-    /// # Errors
-    /// Why a server would not take it.
+    /// Reads a list in DER that one of these CAs (certificates in DER) signed,
+    /// or says why a server would not take it.
     pub fn parse(der: &[u8], cas: &[Vec<u8>]) -> Result<Self, String> {
         let (rest, list) = CertificateRevocationList::from_der(der).map_err(|error| error.to_string())?;
         if !rest.is_empty() {
@@ -71,9 +63,10 @@ impl Crl {
         })
     }
 
-    /// Whether it is of that CA.
-    pub fn is_of(&self, issuer: &CrlIssuer) -> bool {
-        self.issuer == *issuer
+    /// Whether a list in DER says that it is of the same CA, be it or not.
+    pub fn is_of_same(&self, der: &[u8]) -> Result<bool, String> {
+        let (_, list) = CertificateRevocationList::from_der(der).map_err(|error| error.to_string())?;
+        Ok(self.issuer == CrlIssuer::of(&list))
     }
 
     /// Whether this one was made before the other of the same CA. Each CA
@@ -170,9 +163,10 @@ pub(super) mod tests {
         assert!(!other.is_before(&old) && !old.is_before(&other));
         let same_number = Crl::parse(&list(&theirs, 255, &[5]), std::slice::from_ref(&theirs.2)).unwrap();
         assert!(!old.serves_like(&same_number, young));
-        let of = |der: &[u8]| Crl::issuer(der).unwrap();
-        assert_eq!(of(&list(&ours, 1, &[])), of(&list(&ours, 2, &[7])));
-        assert_ne!(of(&list(&ours, 1, &[])), of(&list(&theirs, 1, &[])));
-        assert!(Crl::issuer(b"nothing").is_err());
+        assert!(
+            old.is_of_same(&list(&ours, 2, &[7])).unwrap()
+                && !old.is_of_same(&list(&theirs, 1, &[])).unwrap()
+        );
+        assert!(old.is_of_same(b"nothing").is_err());
     }
 }

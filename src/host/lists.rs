@@ -1,6 +1,9 @@
 //! Whether a revocation list that was fetched is to replace the one that is
 //! there: it must be one that servers take, and none from before. Without the
 //! old one nothing tells, so only where there is none is any list good.
+//!
+//! `Kind::Unreachable` is that the new one is no good, or from before;
+//! `Kind::Destination`, that the old one cannot be read.
 
 use super::crl::Crl;
 use super::store::Store;
@@ -27,10 +30,6 @@ pub(super) fn useless(path: &str, why: &str) -> Error {
 }
 
 /// The new list, if it is to replace the one that is there.
-///
-/// # Errors
-/// `Kind::Unreachable` where `sshd` would not take it, or it is from before;
-/// `Kind::Destination` where the old one cannot be read.
 pub fn fresh_krl(store: &Store, new: Vec<u8>, path: &str) -> Result<Option<Vec<u8>>> {
     let number = krl::number(&new).map_err(|why| useless(path, why))?;
     let Some(old) = read_old(store, KRL)? else { return Ok(Some(new)) };
@@ -44,10 +43,6 @@ pub fn fresh_krl(store: &Store, new: Vec<u8>, path: &str) -> Result<Option<Vec<u
 
 /// The new list in PEM, if it is to replace the one that is there; `cas` are
 /// the TLS CAs in DER.
-///
-/// # Errors
-/// `Kind::Unreachable` where a server would not take it, or it is from before;
-/// `Kind::Destination` where the old one cannot be read.
 pub fn fresh_crl(
     store: &Store,
     new: &[u8],
@@ -77,7 +72,7 @@ fn known_crl(old: &[u8], new: &Crl, cas: &[Vec<u8>]) -> Result<Option<Crl>, Stri
     let der = text.and_then(|old| pem::decode_all(old, ARMOUR)?.pop()).ok_or("it is no list in PEM")?;
     match Crl::parse(&der, cas) {
         Ok(known) => Ok(Some(known)),
-        Err(why) if new.is_of(&Crl::issuer(&der)?) => Err(why),
+        Err(why) if new.is_of_same(&der)? => Err(why),
         Err(_) => Ok(None),
     }
 }

@@ -12,7 +12,7 @@ use crate::destination::ssh;
 use crate::error::{Error, Kind, Result};
 use crate::net::{self, AuthorityTrust, RequestError};
 use crate::pem;
-use crate::wire::Trust;
+use crate::wire::TrustAnchors;
 
 /// `TrustedUserCAKeys` of `sshd`.
 pub const USER_CA: &str = "ssh_user_ca.pub";
@@ -78,7 +78,7 @@ pub async fn run(settings: &RefreshSettings) -> Result<Refreshed> {
     let (krl, trust, crl) = tokio::join!(fetcher.krl_into(&store), trust, fetcher.get(CRL_PATH, MAX_LIST));
     let mut done = Refreshed::default();
     let mut ssh_is_good = done.add(krl);
-    let trust = match trust {
+    let (wire, tls_ders) = match trust {
         Ok(trust) => trust,
         Err(error) => {
             done.add(Err(error));
@@ -86,21 +86,20 @@ pub async fn run(settings: &RefreshSettings) -> Result<Refreshed> {
             return Ok(done);
         }
     };
-    let wire = &trust.wire;
-    let user_ca = fresh(&store, USER_CA, lines(&wire.ssh_user_cas));
-    if ssh_is_good && user_ca.is_some() {
+    let user_cas = wire.ssh_user_cas.concat();
+    if ssh_is_good && !holds(&store, USER_CA, &user_cas) {
         // The list may be from before this CA, and then says nothing of what it signed.
         ssh_is_good = done.add(fetcher.krl_into(&store).await);
     }
     if ssh_is_good {
-        done.add(put(&store, USER_CA, user_ca));
-        done.add(put(&store, HOST_CA, fresh(&store, HOST_CA, lines(&wire.ssh_host_cas))));
-        done.add(put(&store, KNOWN_HOSTS, fresh(&store, KNOWN_HOSTS, ssh::known_hosts(wire))));
+        done.add(update(&store, USER_CA, user_cas));
+        done.add(update(&store, HOST_CA, wire.ssh_host_cas.concat()));
+        done.add(update(&store, KNOWN_HOSTS, ssh::known_hosts(&wire)));
     }
     let now = Clock::system().now();
-    let crl = crl.and_then(|new| fresh_crl(&store, &new, &trust.tls_ders, now, CRL_PATH));
+    let crl = crl.and_then(|new| fresh_crl(&store, &new, &tls_ders, now, CRL_PATH));
     if done.add(crl.and_then(|crl| put(&store, CRL, crl))) {
-        done.add(put(&store, TLS_CA, fresh(&store, TLS_CA, wire.tls_cas.concat())));
+        done.add(update(&store, TLS_CA, wire.tls_cas.concat()));
     }
     Ok(done)
 }
@@ -154,11 +153,8 @@ impl Fetcher<'_> {
         let response = sent.map_err(|error| unreachable(&error.into()))?;
         let status = response.status().as_u16();
         if status != 200 {
-            return Err(Error::new(
-                Kind::Unreachable,
-                format!("the authority {authority} answers {path} with status {status}"),
-            )
-            .hint(
+            let answers = format!("the authority {authority} answers {path} with status {status}");
+            return Err(Error::new(Kind::Unreachable, answers).hint(
                 "it may be busy or in trouble: see its log and GET /readyz; the files of it stay as they are",
             ));
         }
@@ -166,19 +162,18 @@ impl Fetcher<'_> {
     }
 }
 
-/// The CAs, checked and brought into one form.
-struct Checked {
-    /// Without comments, each with one line end.
-    wire: Trust,
-    tls_ders: Vec<Vec<u8>>,
-}
-
-fn read_trust(json: &[u8]) -> Result<Checked, String> {
-    let trust: Trust = serde_json::from_slice(json).map_err(|_| "it is not the JSON of an authority")?;
+/// The CAs, checked and brought into one form, without comments and each with
+/// one line end; and those of TLS in DER.
+fn read_trust(json: &[u8]) -> Result<(TrustAnchors, Vec<Vec<u8>>), String> {
+    let trust: TrustAnchors =
+        serde_json::from_slice(json).map_err(|_| "it is not the JSON of an authority")?;
     let keys = |what: &str, lines: &[String]| match lines {
         // A file without keys locks everybody out.
         [] => Err(format!("it has no {what}")),
-        lines => lines.iter().map(|line| plain_key(line).map_err(|why| format!("{what}: {why}"))).collect(),
+        lines => lines
+            .iter()
+            .map(|line| Ok(plain_key(line).map_err(|why| format!("{what}: {why}"))? + "\n"))
+            .collect(),
     };
     let mut tls_ders = Vec::new();
     for ca in &trust.tls_cas {
@@ -188,12 +183,12 @@ fn read_trust(json: &[u8]) -> Result<Checked, String> {
     if tls_ders.is_empty() || !tls_ders.iter().all(is_ca) {
         return Err("it has no TLS CA, or one that is not a CA's certificate".to_owned());
     }
-    let wire = Trust {
+    let wire = TrustAnchors {
         ssh_host_cas: keys("SSH host CA", &trust.ssh_host_cas)?,
         ssh_user_cas: keys("SSH user CA", &trust.ssh_user_cas)?,
         tls_cas: tls_ders.iter().map(|der| pem::encode("CERTIFICATE", der).to_string()).collect(),
     };
-    Ok(Checked { wire, tls_ders })
+    Ok((wire, tls_ders))
 }
 
 /// Type and key alone: what stands before or behind them in `sshd`'s files has meaning.
@@ -205,15 +200,13 @@ fn plain_key(line: &str) -> Result<String, String> {
     ssh_key::PublicKey::from(key.key_data().clone()).to_openssh().map_err(|error| error.to_string())
 }
 
-fn lines(keys: &[String]) -> String {
-    keys.iter().map(|key| format!("{key}\n")).collect()
+/// Whatever stands there in place of a file of keys is replaced.
+fn update(store: &Store, name: &str, content: String) -> Result<Option<PathBuf>> {
+    put(store, name, (!holds(store, name, &content)).then(|| content.into_bytes()))
 }
 
-/// A file's new content, if it is not what is there. Whatever stands there in
-/// place of a file of keys is replaced.
-fn fresh(store: &Store, name: &str, content: String) -> Option<Vec<u8>> {
-    let same = store.read(name, MAX_TRUST).is_ok_and(|old| old.as_deref() == Some(content.as_bytes()));
-    (!same).then(|| content.into_bytes())
+fn holds(store: &Store, name: &str, content: &str) -> bool {
+    store.read(name, MAX_TRUST).is_ok_and(|old| old.as_deref() == Some(content.as_bytes()))
 }
 
 #[cfg(test)]

@@ -27,35 +27,32 @@ const ABANDONED: i64 = 3600;
 pub struct Store(Folder);
 
 impl Store {
-    /// Opens it, creates it if need be.
-    ///
-    /// # Errors
-    /// `Kind::Destination` where it cannot be written to, or others could put
-    /// CA keys of their own there.
+    /// Opens it, creates it if need be; `Kind::Destination` where it cannot be
+    /// written to, or others could put CA keys of their own there.
     pub fn open(path: &Path) -> Result<Self> {
-        let cannot = |unfit: Unfit| unfit.error(Kind::Destination, format!("cannot use {}", path.display()));
-        let Made { folder, standing, .. } =
-            Folder::make(path, DIRECTORY_MODE, "--dir", ELSEWHERE).map_err(cannot)?;
+        Self::open_folder(path)
+            .map(Self)
+            .map_err(|unfit| unfit.error(Kind::Destination, format!("cannot use {}", path.display())))
+    }
+
+    fn open_folder(path: &Path) -> Result<Folder, Unfit> {
+        let Made { folder, standing, .. } = Folder::make(path, DIRECTORY_MODE, "--dir", ELSEWHERE)?;
         if standing.others_write() {
-            return Err(cannot(
-                Unfit::new("others can write to it")
-                    .hint("`chmod go-w` it: whoever writes there can put a CA key of their own there"),
-            ));
+            return Err(Unfit::new("others can write to it")
+                .hint("`chmod go-w` it: whoever writes there can put a CA key of their own there"));
         }
         // Before anything is asked for that could not be kept.
         folder.try_writing().map_err(|error| {
-            cannot(Unfit::from(error).hint("run this as a user who can write there, or give another --dir"))
+            Unfit::from(error).hint("run this as a user who can write there, or give another --dir")
         })?;
         folder.remove_temporaries(ABANDONED);
-        Ok(Self(folder))
+        Ok(folder)
     }
 
     /// Locks it against other runs: of two that read, compare and rename side
     /// by side, the slower one would put its older list in place of a newer
     /// one. Waits until `deadline`. Nothing is held where the file system has
     /// no locks: revocations count more than one that is late by a run.
-    ///
-    /// # Errors
     /// `Kind::Destination` where another run goes on, or the file is not ours to lock.
     pub async fn lock(&self, deadline: Instant) -> Result<Option<Lock>> {
         let refuse = |why: String| Error::new(Kind::Destination, why);
@@ -86,10 +83,8 @@ impl Store {
         self.0.path().join(name)
     }
 
-    /// Replaces a file, and returns its path.
-    ///
-    /// # Errors
-    /// `Kind::Destination`; the old one stays.
+    /// Replaces a file, and returns its path; `Kind::Destination` where it
+    /// cannot, and the old one stays.
     pub fn write(&self, name: &str, content: &[u8]) -> Result<PathBuf> {
         let path = self.path(name);
         let written = self.0.replace_durably(name, content, PUBLIC_FILE);

@@ -18,8 +18,9 @@ use crate::wire::{ExchangeResponse, Proof};
 pub struct Presented {
     /// The proof.
     pub proof: Proof,
-    /// What is to be done once it is accepted; dropped where it is not.
-    pub on_accepted: Option<OnAccepted>,
+    /// What is still to be done once it is accepted, before anything is done with the authority's answer;
+    /// dropped where it is not. It fails where what must be kept for the next time cannot be.
+    pub on_accepted: Option<Box<dyn FnOnce(&ExchangeResponse) -> Result<()> + Send>>,
 }
 
 impl From<Proof> for Presented {
@@ -27,10 +28,6 @@ impl From<Proof> for Presented {
         Self { proof, on_accepted: None }
     }
 }
-
-/// What a client has still to do once the authority believed the proof, before
-/// anything is done with its answer.
-pub type OnAccepted = Box<dyn FnOnce(&ExchangeResponse) -> Result<()> + Send>;
 
 /// A private directory that an instance keeps from one run to the next.
 pub trait Storage: Sync + fmt::Debug {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::instance::{InstanceJoin, InstanceLookup};
 use super::issuers::Issuers;
+use super::jwt::{self, AudienceRules};
 use super::rules::Rule;
 use crate::clock::Clock;
 use crate::denial::Denial;
@@ -25,7 +26,9 @@ pub trait Verifier: Send + Sync + fmt::Debug {
     ) -> BoxFuture<'a, Result<Identity, Failure>>;
 
     /// The join token's rules: one of them must match.
-    fn rules(&self) -> &[Rule];
+    fn rules(&self) -> &[Rule] {
+        &[]
+    }
 
     /// Whether everybody whom it believes is let in, and it has no rules.
     fn admits_all(&self) -> bool {
@@ -39,20 +42,12 @@ pub trait Verifier: Send + Sync + fmt::Debug {
 
     /// What [`Verifier::verify`] asks of claims, beside the rules: all that can
     /// be told without the proof's signature, audience and time.
-    ///
-    /// # Errors
-    /// Why no job with these claims is believed.
     fn check_claims(&self, claims: &Map<String, Value>) -> Result<(), Denial>;
 
     /// Assumes that the claims are of a proof that is good in itself.
-    ///
-    /// # Errors
-    /// As [`Verifier::check_claims`].
     fn assume(&self, claims: Map<String, Value>) -> Result<AssumedIdentity, Denial> {
-        match self.check_claims(&claims) {
-            Ok(()) => Ok(AssumedIdentity { claims }),
-            Err(denial) => Err(denial.with_claims(&claims, false)),
-        }
+        self.check_claims(&claims).map_err(|denial| denial.with_claims(&claims, false))?;
+        Ok(AssumedIdentity(claims))
     }
 }
 
@@ -60,15 +55,12 @@ pub trait Verifier: Send + Sync + fmt::Debug {
 /// one: it answers "would this job get in?" and no more. Only
 /// [`Verifier::assume`] makes one.
 #[derive(Clone, Debug)]
-pub struct AssumedIdentity {
-    claims: Map<String, Value>,
-}
+pub struct AssumedIdentity(Map<String, Value>);
 
 impl AssumedIdentity {
     /// The claims.
-    #[must_use]
     pub fn claims(&self) -> &Map<String, Value> {
-        &self.claims
+        &self.0
     }
 }
 
@@ -87,6 +79,20 @@ pub struct VerifyContext<'a> {
     pub issuers: &'a Issuers,
     /// The registered instances.
     pub instances: &'a dyn InstanceLookup,
+}
+
+impl VerifyContext<'_> {
+    /// Holds a proof to the audience that is this authority's URL with the hash of the request's keys.
+    pub(super) fn check_bound(&self, audience: &str) -> Result<(), Denial> {
+        let rules = AudienceRules {
+            ours: self.public_url,
+            is_public: true,
+            beside: None,
+            binding: Some(self.binding),
+            requires_binding: true,
+        };
+        jwt::check_audience(audience, &rules).map(drop)
+    }
 }
 
 /// Why there is no [`Identity`].
@@ -152,32 +158,27 @@ impl Provenance {
 
 impl Identity {
     /// The verified claims.
-    #[must_use]
     pub fn claims(&self) -> &Map<String, Value> {
         &self.claims
     }
 
     /// Whether the proof is bound to the request's keys.
-    #[must_use]
     pub fn is_bound(&self) -> bool {
         self.bound
     }
 
     /// What keeps it from being used twice.
-    #[must_use]
     pub fn replay(&self) -> &Replay {
         &self.replay
     }
 
     /// Which run it is of.
-    #[must_use]
     pub fn provenance(&self) -> &Provenance {
         &self.provenance
     }
 
     /// Which registered instance it is, where it is one, and what of it must
     /// hold in the transaction that uses the proof up.
-    #[must_use]
     pub fn join(&self) -> Option<&InstanceJoin> {
         self.join.as_ref()
     }

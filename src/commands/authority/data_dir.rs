@@ -1,8 +1,6 @@
-//! What commands do with a data directory: open it to sign, and write new files.
+//! What commands do with a data directory: open it to sign.
 
 use std::path::Path;
-
-use rustix::fs::Mode;
 
 use crate::authority::store::record::{self, CommandPlan, Recorded};
 use crate::authority::store::sqlite::Sqlite;
@@ -10,7 +8,6 @@ use crate::authority::{config, keys};
 use crate::clock::Clock;
 use crate::document;
 use crate::error::{Error, Result};
-use crate::folder::replace;
 use crate::runtime::block_on;
 
 /// Opens what a signing command needs: keys, and the store that records it first.
@@ -24,22 +21,14 @@ pub(super) fn record<P: CommandPlan>(store: &Sqlite, by: &'static str, plan: P) 
     block_on(record::command(store, by, Clock::system().now(), plan))?
 }
 
-/// The value of a `--ttl`.
-pub(super) fn ttl(text: &str) -> Result<i64> {
-    let seconds = document::parse_duration(text).map_err(|why| Error::usage(format!("`--ttl`: {why}")))?;
-    match i64::try_from(seconds) {
-        // Ten years, which is how long the CA itself lives.
-        Ok(seconds) if seconds <= 3650 * 86_400 => Ok(seconds),
-        _ => Err(Error::usage("`--ttl` is longer than ten years")),
-    }
+/// The value of a certificate's `--ttl`: at most as long as the CA itself lives.
+pub(super) fn certificate_ttl(text: &str) -> Result<i64> {
+    ttl(text, 3650, "ten years")
 }
 
-/// Writes a file that was not there.
-pub(super) fn write_new(path: &Path, bytes: &[u8], mode: Mode) -> Result<()> {
-    replace::write_new(path, bytes, mode).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => {
-            Error::usage(format!("{} exists already", path.display())).hint("move it away first")
-        }
-        _ => Error::usage(format!("cannot write {}: {error}", path.display())),
-    })
+/// The value of a `--ttl` of at most so many days.
+pub(super) fn ttl(text: &str, days: i64, most: &str) -> Result<i64> {
+    let seconds = document::parse_duration(text).map_err(|why| Error::usage(format!("`--ttl`: {why}")))?;
+    let seconds = i64::try_from(seconds).ok().filter(|seconds| *seconds <= days * 86_400);
+    seconds.ok_or_else(|| Error::usage(format!("`--ttl` is longer than {most}")))
 }

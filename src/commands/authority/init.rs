@@ -2,17 +2,13 @@
 
 use std::path::Path;
 
-use super::data_dir::write_new;
 use crate::authority::{config, keys};
 use crate::clock::Clock;
-use crate::error::{Context as _, Error, Kind, Result};
-use crate::folder::{PRIVATE_FILE, replace, trust};
+use crate::error::{Error, Kind, Result};
+use crate::folder::replace::{make_private, write_new};
+use crate::folder::{PRIVATE_FILE, trust};
 use crate::terminal::print;
 
-/// Creates a data directory.
-///
-/// # Errors
-/// `Kind::Usage` where there is one already, or it cannot be written.
 pub(super) fn run(dir: &Path, cluster: &str, public_url: &str) -> Result<()> {
     let cluster = config::check_cluster(cluster)
         .map_err(|why| Error::usage(format!("`--cluster` {why}")).hint("for example id.example.com"))?;
@@ -25,14 +21,11 @@ pub(super) fn run(dir: &Path, cluster: &str, public_url: &str) -> Result<()> {
                 "nothing was changed; choose another --data-dir, or delete that one if its CA keys may go",
             ));
     }
-    let private = |path: &Path| {
-        replace::make_private(path).context(Kind::Usage, format!("cannot create {}", path.display()))
-    };
-    private(dir)?;
+    make_private(dir)?;
     // One that was there may be open to others, and so may be what it stands in.
     trust::operators(dir)
         .map_err(|unfit| unfit.error(Kind::Usage, format!("cannot use {}", dir.display())))?;
-    private(&dir.join("policy"))?;
+    make_private(&dir.join("policy"))?;
     keys::file::create(&dir.join("keys"), &cluster, Clock::system().now())?;
     // The configuration comes last: a directory without one was not finished.
     let text = format!(

@@ -2,21 +2,19 @@
 
 use rcgen::PublicKeyData as _;
 
-use super::data_dir::{open, record, ttl, write_new};
+use super::data_dir::{certificate_ttl, open, record};
 use crate::authority::issue::{request, x509::ServerPlan};
 use crate::cli::authority::SignServer;
 use crate::clock::Clock;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
-use crate::folder::{PRIVATE_FILE, PUBLIC_FILE, replace};
+use crate::folder::replace::{make_private, write_new};
+use crate::folder::{PRIVATE_FILE, PUBLIC_FILE};
 use crate::terminal::print;
 
 /// Signs for a CSR, or for a new key; writes or prints what the server needs.
-///
-/// # Errors
-/// `Kind::Usage` where the CSR or the names are no good, or a file cannot be written.
 pub(super) fn run(args: SignServer) -> Result<()> {
-    let (now, ttl) = (Clock::system().now(), ttl(&args.ttl)?);
+    let (now, ttl) = (Clock::system().now(), certificate_ttl(&args.ttl)?);
     if let Some(csr) = &args.csr {
         let text = read::text(csr, Trust::Anyone, Limit::FILE)?;
         let spki = request::csr_key(&text)
@@ -29,7 +27,7 @@ pub(super) fn run(args: SignServer) -> Result<()> {
     let pair = rcgen::KeyPair::generate().context(Kind::Internal, "cannot make a TLS key")?;
     let plan = ServerPlan::new(pair.subject_public_key_info(), args.names, now, ttl)?;
     let (keys, store) = open(&args.data.data_dir)?;
-    replace::make_private(&out).context(Kind::Usage, format!("cannot create {}", out.display()))?;
+    make_private(&out)?;
     // Nothing is signed for files that cannot be written.
     let key = zeroize::Zeroizing::new(pair.serialize_pem());
     write_new(&out.join("server.key"), key.as_bytes(), PRIVATE_FILE)?;

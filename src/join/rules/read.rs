@@ -6,9 +6,6 @@ use crate::document::{self, Key, Mistake, Mistakes, Node};
 
 /// Reads the `allow` list of a join token: at least one entry, each with at
 /// least one condition.
-///
-/// # Errors
-/// Unknown fields, values of the wrong type, empty rules.
 pub fn read(list: &Node, fields: &'static [Field]) -> Result<Vec<Rule>, Mistakes> {
     let mut mistakes = Mistakes::default();
     let entries = list.list("allow")?.iter();
@@ -58,12 +55,13 @@ fn read_want(field: &Field, node: &Node) -> Result<Want, Mistake> {
             Ok("false") => false,
             _ => node.boolean(field.name)?,
         }),
-        Match::Exact => Want::Exact(literal(field, node, text()?)?),
-        Match::Within(form) => Want::Glob(form.replace("{}", &literal(field, node, text()?)?)),
+        Match::Exact => Want::Exact(literal(field, node)?.to_owned()),
+        Match::Within(form) => Want::Glob(form.replace("{}", literal(field, node)?)),
     })
 }
 
-fn literal(field: &Field, node: &Node, text: String) -> Result<String, Mistake> {
+fn literal<'n>(field: &Field, node: &'n Node) -> Result<&'n str, Mistake> {
+    let text = node.text(field.name)?;
     if text.contains(['*', '?']) {
         return Err(Mistake::new(node.place, format!("`{}` takes no wildcards", field.name))
             .hint("write one rule for each value"));
@@ -71,10 +69,7 @@ fn literal(field: &Field, node: &Node, text: String) -> Result<String, Mistake> 
     Ok(text)
 }
 
-/// Holds every rule to a condition that says whose jobs it is about.
-///
-/// # Errors
-/// The first rule without one, in these words.
+/// Holds every rule to a condition that says whose jobs it is about; a mistake in these words.
 pub fn anchor(
     rules: &[Rule],
     anchors: impl Fn(&Condition) -> bool,

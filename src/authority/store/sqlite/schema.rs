@@ -133,7 +133,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
 /// missing, and brings its schema up to date.
 pub(super) fn open(path: &Path) -> Result<Connection> {
     // SQLite gives its `-wal` and `-shm` files the mode of this one.
-    match replace::write_new(path, b"", PRIVATE_FILE) {
+    match replace::create_new(path, PRIVATE_FILE) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
             return Err(error).context(Kind::Usage, "cannot create the file");
         }
