@@ -103,8 +103,9 @@ authority::serve: authority authority::config authority::http authority::limits 
 # the commands
 commands: authority authority::audit authority::config authority::issue authority::keys
     authority::policy authority::serve authority::store cli clock denial destination document
-    environment error folder host join join::instance join::jwt join::method join::verify net once
-    once::revoke once::runs once::settings output pem random runtime terminal text wire
+    environment error folder host join join::instance::secret_hash join::jwt join::method
+    join::verify net once once::revoke once::runs once::settings output pem random runtime terminal
+    text wire
 main: cli commands environment net terminal
 ";
 
