@@ -41,7 +41,7 @@ pub(crate) struct Manifest {
     pub(crate) issuance_id: String,
     /// When the first certificate expires (RFC 3339).
     pub(crate) expires_at: String,
-    pub(crate) outputs: Vec<Output>,
+    pub(crate) outputs: Vec<ManifestOutput>,
     /// Files of no output, relative to the destination.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) files: Vec<String>,
@@ -55,7 +55,7 @@ pub(crate) struct Manifest {
 
 /// One output in a [`Manifest`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Output {
+pub(crate) struct ManifestOutput {
     pub(crate) name: String,
     #[serde(rename = "type")]
     pub(crate) kind: String,
@@ -127,7 +127,7 @@ pub(crate) mod tests {
             token: "t".into(),
             issuance_id: "i".into(),
             expires_at: "2026-11-22T12:00:00Z".into(),
-            outputs: vec![Output {
+            outputs: vec![ManifestOutput {
                 name: "identity".into(),
                 kind: "identity".into(),
                 files: files.iter().map(|&file| file.into()).collect(),

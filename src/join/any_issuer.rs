@@ -3,8 +3,6 @@
 //!
 //! The method is called `oidc`; the engine that all share has that file.
 
-use std::borrow::Cow;
-
 use futures_util::future::{FutureExt as _, ready};
 use jsonwebtoken::Algorithm;
 
@@ -59,11 +57,10 @@ fn no_token() -> Error {
 fn configure(mut section: Mapping<'_>) -> Configured {
     let issuer = issuer_url(section.need("issuer")?, "issuer")?;
     let only_audience = section.text("audience")?.map(str::to_owned);
-    let algorithms = match section.take("algorithms") {
-        Some(list) => Cow::Owned(algorithms(list)?),
-        None => Cow::Borrowed(PROFILE.algorithms),
-    };
-    let oidc = Oidc { only_audience, algorithms, ..Oidc::new(&PROFILE, issuer) };
+    let mut oidc = Oidc { only_audience, ..Oidc::new(&PROFILE, issuer) };
+    if let Some(list) = section.take("algorithms") {
+        oidc.algorithms = algorithms(list)?;
+    }
     Ok(Box::new(oidc.read(&METHOD, section)?))
 }
 

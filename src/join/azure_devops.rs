@@ -12,8 +12,6 @@ use super::rules::{self, Condition, Constraint, Field, Match, ONE_RUN, OWNER, RE
 use crate::document::{Mapping, Mistake};
 use crate::error::{Error, Kind, Result};
 
-/// The issuer, with an organisation's id behind it.
-const ISSUER: &str = "https://vstoken.dev.azure.com";
 /// The audience of every token; the platform lets nobody choose another.
 const AUDIENCE: &str = "api://AzureADTokenExchange";
 const URL_VARIABLE: &str = "SYSTEM_OIDCREQUESTURI";
@@ -102,9 +100,10 @@ fn configure(mut section: Mapping<'_>) -> Configured {
         "https://dev.azure.com/ORGANIZATION/_apis/connectionData shows it as `instanceId`; in small letters",
     )?;
     let other_audience = section.boolean("accept_default_audience")?.then(|| AUDIENCE.to_owned());
-    let issuer = format!("{ISSUER}/{organization}");
+    let issuer = format!("https://vstoken.dev.azure.com/{organization}");
     let pinned = Some((ORGANIZATION, organization));
     let oidc = Oidc { other_audience, pinned, ..Oidc::new(&PIPELINES, issuer) }.read(&METHOD, section)?;
+    let of_connection = |c: &Condition| c.field == "sub" && c.want.shown().starts_with(CONNECTION);
     match oidc.rules.iter().filter(|rule| rule.conditions.iter().any(of_connection)).count() {
         0 => Ok(Box::new(oidc)),
         // A service connection's token may lack the claim, and has the same issuer.
@@ -115,17 +114,12 @@ fn configure(mut section: Mapping<'_>) -> Configured {
     }
 }
 
-fn of_connection(condition: &Condition) -> bool {
-    condition.field == "sub" && condition.want.shown().starts_with(CONNECTION)
-}
-
 /// `KIND://ORGANIZATION/PROJECT/NAME`: no part may hold a slash, or names could pose as others.
 fn check_subject(claims: &Map<String, Value>, kind: &str, whose: &str) -> Result<(), String> {
-    let parts: Option<Vec<&str>> =
-        text(claims, "sub").strip_prefix(kind).map(|rest| rest.split('/').collect());
-    match parts {
-        Some(parts) if parts.len() == 3 && !parts.contains(&"") => Ok(()),
-        _ => Err(format!("sub is not {whose}: {kind}ORGANIZATION/PROJECT/NAME")),
+    let parts: Vec<&str> = text(claims, "sub").strip_prefix(kind).unwrap_or_default().split('/').collect();
+    match parts.len() == 3 && !parts.contains(&"") {
+        true => Ok(()),
+        false => Err(format!("sub is not {whose}: {kind}ORGANIZATION/PROJECT/NAME")),
     }
 }
 

@@ -4,7 +4,7 @@ use super::handed_over::HandedOver;
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, issuer_url};
 use super::rules::{Condition, Field, ONE_RUN, OWNER, REF, WORKFLOW};
-use crate::document::{Mapping, Mistake};
+use crate::document::Mapping;
 
 /// Nothing here is a name that somebody else could have: workspaces and repositories are told by ids.
 static FIELDS: &[Field] = &[
@@ -65,14 +65,7 @@ fn configure(mut section: Mapping<'_>) -> Configured {
     let issuer = issuer_url(section.need("identity_provider_url")?, "identity_provider_url")?;
     let other_audience = section.text("audience")?.map(str::to_owned);
     let oidc = Oidc { other_audience, ..Oidc::new(&PROFILE, issuer) }.read(&METHOD, section)?;
-    for rule in &oidc.rules {
-        if let Some(bare) = rule.conditions.iter().find(|condition| is_bare(condition)) {
-            let message = format!("`{}` is not in braces", bare.field);
-            let hint = "Bitbucket writes them so: '{1d397906-…}'";
-            return Err(Mistake::new(rule.place, message).hint(hint).into());
-        }
-    }
-    Ok(Box::new(oidc))
+    Ok(Box::new(oidc.refuse(is_bare, "is not in braces", "Bitbucket writes them so: '{1d397906-…}'")?))
 }
 
 /// Without its braces, a UUID would match nothing.

@@ -16,8 +16,6 @@ use crate::wire::Proof;
 
 /// The issuer that every organisation shares.
 const ISSUER: &str = "https://agent.buildkite.com";
-/// Where its pages are.
-const SERVER: &str = "https://buildkite.com";
 const AGENT: &str = "buildkite-agent";
 /// Claims that a token has only if they are asked for: the ids behind the names.
 const IDS: [&str; 2] = ["organization_id", "pipeline_id"];
@@ -97,7 +95,7 @@ static PROFILE: TokenProfile = TokenProfile {
         (11, "{runner_environment}"),
         (13, "{build_commit}"),
         (20, "{build_source}"),
-        (21, "{server}/{organization_slug}/{pipeline_slug}/builds/{build}#{job_id}"),
+        (21, "https://buildkite.com/{organization_slug}/{pipeline_slug}/builds/{build}#{job_id}"),
     ],
     // It is a number.
     derived: |claims| vec![("build", claims.get("build_number").map(Value::to_string).unwrap_or_default())],
@@ -105,8 +103,7 @@ static PROFILE: TokenProfile = TokenProfile {
 };
 
 fn configure(section: Mapping<'_>) -> Configured {
-    let oidc = Oidc { server: SERVER.to_owned(), ..Oidc::new(&PROFILE, ISSUER.to_owned()) };
-    Ok(Box::new(oidc.read(&METHOD, section)?))
+    Ok(Box::new(Oidc::new(&PROFILE, ISSUER.to_owned()).read(&METHOD, section)?))
 }
 
 /// Has the agent mint a token with our audience, and with the ids in it.
@@ -176,7 +173,7 @@ mod tests {
     fn provenance_names_the_build() {
         let claims = serde_json::json!({"iss": ISSUER, "organization_slug": "acme", "pipeline_slug": "app",
             "build_branch": "main", "build_number": 7, "job_id": "j"});
-        let provenance = PROFILE.provenance(SERVER, claims.as_object().unwrap());
+        let provenance = PROFILE.provenance("", claims.as_object().unwrap());
         assert_eq!(provenance.line, "buildkite:acme/app@refs/heads/main build 7 job j");
         assert!(provenance.fulcio.contains(&(21, "https://buildkite.com/acme/app/builds/7#j".to_owned())));
     }

@@ -12,17 +12,12 @@ use super::oidc::{Oidc, TokenProfile, issuer_url, organization_id};
 use super::prove::{Job, Presented};
 use super::rules::{self, Constraint, Field, Match, ONE_RUN, REF_PATH, WORKFLOW};
 use crate::document::Mapping;
-use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
 use crate::wire::Proof;
 
-/// The issuer that every organisation shares; an organisation's own is below it.
-const ROOT_ISSUER: &str = "https://oidc.circleci.com";
 /// The tokens of a job, newest form first.
 const VARIABLES: [&str; 2] = ["CIRCLE_OIDC_TOKEN_V2", "CIRCLE_OIDC_TOKEN"];
-/// How long to wait before it is run again.
-const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
 const COMMAND: &str = "circleci";
 const ORGANIZATION: &str = "oidc.circleci.com/org-id";
 const PROJECT: &str = "oidc.circleci.com/project-id";
@@ -91,7 +86,7 @@ fn configure(mut section: Mapping<'_>) -> Configured {
     let issuer = match section.take("issuer") {
         // CircleCI server, or the issuer that all organisations share.
         Some(node) => issuer_url(node, "issuer")?,
-        None => format!("{ROOT_ISSUER}/org/{organization}"),
+        None => format!("https://oidc.circleci.com/org/{organization}"),
     };
     let other_audience = section.boolean("accept_default_audience")?.then(|| organization.clone());
     // An issuer may be shared, so the organisation is checked whichever it is.
@@ -104,12 +99,21 @@ async fn prove(job: &Job<'_>) -> Result<Presented> {
         Ok(token) => return Ok(Proof::id_token(token).into()),
         Err(why) => why,
     };
-    let given = VARIABLES.into_iter().find_map(|name| Some((name, job.env.get(name)?)));
-    let (name, token) = given.ok_or_else(|| no_token(job.env, &why))?;
-    (job.warn)(&format!(
-        "{why}; taking {name}, whose audience CircleCI chose: the join token must have `accept_default_audience`"
-    ));
-    Ok(Proof::id_token(Secret::new(token.to_owned())).into())
+    if let Some((name, token)) = VARIABLES.into_iter().find_map(|name| Some((name, job.env.get(name)?))) {
+        (job.warn)(&format!(
+            "{why}; taking {name}, whose audience CircleCI chose: the join token must have `accept_default_audience`"
+        ));
+        return Ok(Proof::id_token(Secret::new(token.to_owned())).into());
+    }
+    if !job.env.is_true("CIRCLECI") {
+        return Err(Error::new(Kind::Proof, "this is not a CircleCI job: CIRCLECI is not `true`")
+            .hint("choose another --join-method, or run this in a pipeline"));
+    }
+    let cause = format!("this CircleCI job has no OIDC token: {why}, and {} is not set", VARIABLES[0]);
+    Err(Error::new(Kind::Proof, cause)
+        .hint("CircleCI server, and some plans, give tokens to jobs with a context alone (`context: NAME` in the workflow)")
+        .hint("a build of a forked pull request gets no token unless the project passes secrets to forks")
+        .hint("on CircleCI server, OIDC needs version 4.4 or later"))
 }
 
 /// Has CircleCI's own command mint a token with our audience. It finds what
@@ -119,7 +123,7 @@ async fn mint(job: &Job<'_>) -> Result<Secret, String> {
         return Err("this is not a CircleCI job".to_owned());
     }
     let claims = serde_json::json!({"aud": job.audience}).to_string();
-    let mut pauses = PAUSES.iter();
+    let mut pauses = [200, 1000].map(Duration::from_millis).into_iter();
     loop {
         let minter = Minter {
             words: &[COMMAND, "run", "oidc", "get"],
@@ -138,25 +142,11 @@ async fn mint(job: &Job<'_>) -> Result<Secret, String> {
         match pauses.next().filter(|_| !is_late && command::find(job.env, COMMAND).is_ok()) {
             Some(pause) => {
                 (job.say)(&format!("{error}, trying again"));
-                tokio::time::sleep(*pause).await;
+                tokio::time::sleep(pause).await;
             }
             None => return Err(error.to_string()),
         }
     }
-}
-
-fn no_token(env: &Environment, why: &str) -> Error {
-    if !env.is_true("CIRCLECI") {
-        return Error::new(Kind::Proof, "this is not a CircleCI job: CIRCLECI is not `true`")
-            .hint("choose another --join-method, or run this in a pipeline");
-    }
-    Error::new(
-        Kind::Proof,
-        format!("this CircleCI job has no OIDC token: {why}, and {} is not set", VARIABLES[0]),
-    )
-    .hint("CircleCI server, and some plans, give tokens to jobs with a context alone (`context: NAME` in the workflow)")
-    .hint("a build of a forked pull request gets no token unless the project passes secrets to forks")
-    .hint("on CircleCI server, OIDC needs version 4.4 or later")
 }
 
 #[cfg(test)]

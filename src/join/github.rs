@@ -17,7 +17,6 @@ const REQUEST_TOKEN_VARIABLE: &str = "ACTIONS_ID_TOKEN_REQUEST_TOKEN";
 /// The issuer of github.com; an enterprise's own has its slug behind it.
 const ISSUER: &str = "https://token.actions.githubusercontent.com";
 
-const REPOSITORY: Constraint = Constraint::name(&["repository_id", "repository_owner_id"]);
 /// A workflow's file, with the ref that it is of: `OWNER/NAME/.github/workflows/FILE@REF`.
 const WORKFLOW_FILE: Constraint = Constraint::Workflow(|path| {
     rules::literal_prefix(path).split("/.github/workflows/").nth(1).is_none_or(str::is_empty)
@@ -41,8 +40,10 @@ static FIELDS: &[Field] = &[
         Constraint::Workflow(|sub| !["environment:", "workflow"].iter().any(|part| sub.contains(part))),
         Constraint::Owner(|sub| !names_owner(sub)),
     ]),
-    Field::glob("repository")
-        .constrains(&[REPOSITORY, Constraint::Owner(|name| !rules::names(name, "", '/'))]),
+    Field::glob("repository").constrains(&[
+        Constraint::name(&["repository_id", "repository_owner_id"]),
+        Constraint::Owner(|name| !rules::names(name, "", '/')),
+    ]),
     Field::exact("repository_id").constrains(&[OWNER]),
     Field::glob("repository_owner").constrains(&[
         Constraint::name(&["repository_owner_id", "repository_id"]),

@@ -120,14 +120,6 @@ impl CacheState {
         let (keys, since) = self.keys.as_ref()?;
         Some((keys, since.elapsed())).filter(|(_, age)| *age < SERVE_AT_MOST)
     }
-
-    fn may_ask(&self) -> bool {
-        self.asked.is_none_or(|asked| asked.elapsed() >= COOL_DOWN)
-    }
-
-    fn under_way(&self) -> Option<watch::Receiver<()>> {
-        self.answer.clone().filter(|answer| answer.has_changed().is_ok())
-    }
 }
 
 impl Issuers {
@@ -153,7 +145,7 @@ impl Issuers {
             let mut issuers = self.issuers.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(issuers.entry(url.to_owned()).or_default())
         };
-        let state = issuer.snapshot();
+        let state = issuer.state().clone();
         if let Some((keys, age)) = state.serving()
             && keys.has(kid)
             && age < AWAIT_AFTER
@@ -172,7 +164,7 @@ impl Issuers {
             // Nothing is ever sent: it ends when the question has.
             let _ = answer.changed().await;
         }
-        let state = issuer.snapshot();
+        let state = issuer.state().clone();
         match state.serving() {
             Some((keys, _)) if keys.has(kid) || state.failure.is_none() => Ok(Arc::clone(keys)),
             _ => Err(unavailable(state.failure.as_deref().unwrap_or("it was not asked"))),
@@ -188,10 +180,10 @@ impl Issuers {
         let (asking, answer) = watch::channel(());
         {
             let mut state = issuer.state();
-            if let Some(answer) = state.under_way() {
-                return Some(answer);
+            if let Some(answer) = state.answer.as_ref().filter(|answer| answer.has_changed().is_ok()) {
+                return Some(answer.clone());
             }
-            if !state.may_ask() {
+            if state.asked.is_some_and(|asked| asked.elapsed() < COOL_DOWN) {
                 return None;
             }
             state.asked = Some(Instant::now());
@@ -214,10 +206,6 @@ impl Default for CachedIssuer {
 }
 
 impl CachedIssuer {
-    fn snapshot(&self) -> CacheState {
-        self.state().clone()
-    }
-
     fn state(&self) -> MutexGuard<'_, CacheState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -2,6 +2,7 @@
 //! their projected volumes.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use futures_util::future::{FutureExt as _, ready};
 use jsonwebtoken::Algorithm;
@@ -13,7 +14,7 @@ use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, issuer_url, key_set};
 use super::rules::{Condition, Field, Match, OWNER, claim};
 use super::source::TokenSource;
-use crate::document::{Mapping, Mistake, Node};
+use crate::document::{Mapping, Mistake};
 use crate::environment::Environment;
 use crate::error::{Error, Kind};
 use crate::text::{shown, which_of};
@@ -105,12 +106,8 @@ fn no_token(env: &Environment) -> Error {
 fn configure(mut section: Mapping<'_>) -> Configured {
     let (issuer, static_keys) = cluster(&mut section)?;
     let oidc = Oidc { static_keys, ..Oidc::new(&PROFILE, issuer) }.read_rules(&METHOD, section)?;
-    match oidc.rules.iter().find(|rule| rule.conditions.iter().any(names_no_account)) {
-        Some(rule) => {
-            Err(Mistake::new(rule.place, format!("`{SERVICE_ACCOUNT}` must be NAMESPACE:NAME")).into())
-        }
-        None => Ok(Box::new(oidc)),
-    }
+    let hint = "write it as in `service_account: ci:deploy`";
+    Ok(Box::new(oidc.refuse(names_no_account, "must be NAMESPACE:NAME", hint)?))
 }
 
 fn path(env: &Environment) -> &str {
@@ -118,7 +115,7 @@ fn path(env: &Environment) -> &str {
 }
 
 /// The cluster's issuer, and its keys where the policy has them.
-fn cluster(section: &mut Mapping<'_>) -> Result<(String, Option<KeySet>), Mistake> {
+fn cluster(section: &mut Mapping<'_>) -> Result<(String, Option<Arc<KeySet>>), Mistake> {
     let kind = section.need("type")?;
     let (keys, discovered) = (section.take("static_jwks"), section.take("oidc"));
     let name = kind.text("type")?;
@@ -148,23 +145,17 @@ fn cluster(section: &mut Mapping<'_>) -> Result<(String, Option<KeySet>), Mistak
         (issuer_url(given.need("issuer")?, "issuer")?, None)
     } else {
         let keys = key_set(given.need("jwks")?, "jwks")?;
-        let issuer = given.take("issuer").map_or(Ok(DEFAULT_ISSUER), given_issuer)?;
-        (issuer.to_owned(), Some(keys))
+        // Nobody asks it: whatever text the cluster has for it.
+        let issuer = given.text("issuer")?.unwrap_or(DEFAULT_ISSUER).to_owned();
+        if issuer == LEGACY_ISSUER {
+            let message = format!("`{LEGACY_ISSUER}` issues tokens without an end, which are not taken");
+            return Err(Mistake::new(given.place, message)
+                .hint("`kubectl get --raw /.well-known/openid-configuration` shows the cluster's issuer"));
+        }
+        (issuer, Some(Arc::new(keys)))
     };
     given.finish()?;
     Ok(cluster)
-}
-
-/// An issuer that nobody asks: whatever text the cluster has for it.
-fn given_issuer(node: &Node) -> Result<&str, Mistake> {
-    match node.text("issuer")? {
-        LEGACY_ISSUER => Err(Mistake::new(
-            node.place,
-            format!("`{LEGACY_ISSUER}` issues tokens without an end, which are not taken"),
-        )
-        .hint("`kubectl get --raw /.well-known/openid-configuration` shows the cluster's issuer")),
-        other => Ok(other),
-    }
 }
 
 /// Whether it is a service account's name that none can have.

@@ -3,7 +3,7 @@
 //!
 //! A method describes its tokens as a [`TokenProfile`]; nothing here knows a platform.
 
-use std::borrow::Cow;
+use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt as _};
 use jsonwebtoken::Algorithm;
@@ -15,7 +15,7 @@ use super::method::Method;
 use super::rules::{self, Condition, Constraint, Rule, claim};
 use super::verify::{Failure, Identity, Provenance, Replay, Verifier, VerifyContext};
 use crate::denial::{Denial, Reason};
-use crate::document::{Mapping, Mistakes, Node};
+use crate::document::{Mapping, Mistake, Mistakes, Node};
 use crate::text::shown;
 use crate::wire::{ID_TOKEN, Proof};
 
@@ -93,7 +93,7 @@ pub struct Oidc {
     /// Where the platform's pages are: `https://github.com`.
     pub server: String,
     /// The algorithms that it signs with.
-    pub algorithms: Cow<'static, [Algorithm]>,
+    pub algorithms: Vec<Algorithm>,
     /// The audience that is accepted in place of this authority's own URL.
     pub only_audience: Option<String>,
     /// One that is accepted beside it.
@@ -101,7 +101,7 @@ pub struct Oidc {
     /// A claim that must have a value: the organisation of a shared issuer.
     pub pinned: Option<(&'static str, String)>,
     /// The issuer's keys, where it is never asked for them.
-    pub static_keys: Option<KeySet>,
+    pub static_keys: Option<Arc<KeySet>>,
     /// `require_key_binding`.
     pub require_key_binding: bool,
     /// `allow`.
@@ -116,7 +116,7 @@ impl Oidc {
             profile,
             server: issuer.clone(),
             issuer,
-            algorithms: Cow::Borrowed(profile.algorithms),
+            algorithms: profile.algorithms.to_vec(),
             only_audience: None,
             other_audience: None,
             pinned: None,
@@ -128,7 +128,7 @@ impl Oidc {
 
     /// Reads what every OIDC method's section has, the last of it: nothing may be left.
     pub fn read(mut self, method: &Method, mut section: Mapping<'_>) -> Result<Self, Mistakes> {
-        self.static_keys = section.read("static_jwks", key_set);
+        self.static_keys = section.read("static_jwks", key_set).map(Arc::new);
         self.read_rules(method, section)
     }
 
@@ -146,6 +146,20 @@ impl Oidc {
             rules::anchor(&self.rules, names_owner, message, hint)?;
         }
         Ok(self)
+    }
+
+    /// Refuses a condition that its field takes and the platform never means.
+    pub fn refuse(self, wrong: impl Fn(&Condition) -> bool, why: &str, hint: &str) -> Result<Self, Mistake> {
+        let mut conditions = self
+            .rules
+            .iter()
+            .flat_map(|rule| rule.conditions.iter().map(|condition| (rule.place, condition)));
+        match conditions.find(|(_, condition)| wrong(condition)) {
+            Some((place, Condition { field, .. })) => {
+                Err(Mistake::new(place, format!("`{field}` {why}")).hint(hint))
+            }
+            None => Ok(self),
+        }
     }
 
     /// Algorithm, issuer and times; until when the token is good.
@@ -204,13 +218,9 @@ impl Oidc {
 
     async fn check_signature(&self, jwt: &Jwt<'_>, context: &VerifyContext<'_>) -> Result<(), Failure> {
         let kid = jwt.kid.as_deref().unwrap_or_default();
-        let discovered;
         let keys = match &self.static_keys {
-            Some(keys) => keys,
-            None => {
-                discovered = context.issuers.keys(&self.issuer, kid).await.map_err(Failure::Unavailable)?;
-                &discovered
-            }
+            Some(keys) => Arc::clone(keys),
+            None => context.issuers.keys(&self.issuer, kid).await.map_err(Failure::Unavailable)?,
         };
         let denied = |reason, detail: String| {
             Failure::from(Denial::new(reason, detail).with_claims(&jwt.claims, false))

@@ -81,17 +81,11 @@ impl TokenSource {
                 read => read.map_err(|error| Error::new(kind, error).context(from.clone()))?,
             },
         };
-        let token = bytes.trim_ascii();
-        match std::str::from_utf8(token) {
-            Ok(text)
-                if !text.is_empty()
-                    && bytes.len() <= MAX_TOKEN_BYTES
-                    && token.iter().all(u8::is_ascii_graphic) =>
-            {
-                Ok(Secret::new(text.to_owned()))
-            }
-            _ => Err(Error::new(kind, format!("{from}: that is no token"))),
+        let token = std::str::from_utf8(bytes.trim_ascii()).unwrap_or_default();
+        if token.is_empty() || bytes.len() > MAX_TOKEN_BYTES || !token.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(Error::new(kind, format!("{from}: that is no token")));
         }
+        Ok(Secret::new(token.to_owned()))
     }
 
     /// A hash that tells the token that is there now from another.

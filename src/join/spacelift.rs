@@ -3,8 +3,8 @@
 use super::handed_over::HandedOver;
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, host};
-use super::rules::{self, Constraint, Field, OWNER, WORKFLOW};
-use crate::document::{Mapping, Mistake};
+use super::rules::{self, Condition, Constraint, Field, OWNER, WORKFLOW};
+use crate::document::Mapping;
 
 /// An account's own people alone name its spaces and stacks.
 static FIELDS: &[Field] = &[
@@ -65,17 +65,15 @@ fn configure(mut section: Mapping<'_>) -> Configured {
     let other_audience = section.boolean("accept_default_audience")?.then(|| host.to_owned());
     let globs = section.boolean("enable_glob_matching")?;
     let oidc = Oidc { other_audience, ..Oidc::new(&PROFILE, format!("https://{host}")) };
-    let oidc = oidc.read(&METHOD, section)?;
-    for rule in oidc.rules.iter().filter(|_| !globs) {
-        let wild = |field: &str| matches!(field, "space_id" | "caller_id");
-        let found = rule.conditions.iter().find(|c| wild(&c.field) && c.want.shown().contains(['*', '?']));
-        if let Some(condition) = found {
-            let message = format!("`{}` takes no wildcards without `enable_glob_matching`", condition.field);
-            let hint = "write `enable_glob_matching: true` beside `allow`";
-            return Err(Mistake::new(rule.place, message).hint(hint).into());
-        }
-    }
-    Ok(Box::new(oidc))
+    let wild = |condition: &Condition| {
+        matches!(condition.field.as_str(), "space_id" | "caller_id")
+            && condition.want.shown().contains(['*', '?'])
+    };
+    Ok(Box::new(oidc.read(&METHOD, section)?.refuse(
+        |condition| !globs && wild(condition),
+        "takes no wildcards without `enable_glob_matching`",
+        "write `enable_glob_matching: true` beside `allow`",
+    )?))
 }
 
 #[cfg(test)]
