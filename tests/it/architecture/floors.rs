@@ -33,9 +33,9 @@ output:
 join::source: environment error folder secret text
 # The client's half of a join method, and the authority's: neither names the other.
 join::prove: environment error join::source net secret wire
-join::command: environment join::prove secret text
+join::command: environment error join::prove secret text
 join::endpoint: error join::prove net retry secret text wire
-join::handed_over: environment error join::prove
+join::handed_over: environment error join::prove join::source text
 join::issuers: net
 join::jwt: clock denial jws secret text wire
 join::instance: error
