@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rustix::fs::Mode;
 
-use super::manifest::{self, Manifest, Plan};
+use super::manifest::{self, Manifest, WipePlan};
 use super::material::File;
 use super::wipe::{self, Found};
 use crate::error::{Context as _, Error, Kind, Result};
@@ -22,7 +22,7 @@ pub(crate) struct Directory {
     /// What an earlier issuance left in it.
     pub(crate) earlier: Option<Found>,
     /// What was or will be written, and so is to be wiped.
-    plan: Plan,
+    plan: WipePlan,
     /// Whether the directory stays when it is wiped, since it is not one that we made.
     pub(crate) stays: bool,
     /// The permissions of one that was there before, and empty.
@@ -51,7 +51,7 @@ impl Directory {
         let mut directory = Self {
             folder,
             earlier: None,
-            plan: Plan::new(),
+            plan: WipePlan::new(),
             stays: false,
             mode_before: None,
             written: false,

@@ -73,7 +73,7 @@ pub(crate) struct ManifestOutput {
 }
 
 /// Files by folder; the destination itself is the folder ``.
-pub(crate) type Plan = BTreeMap<String, Vec<String>>;
+pub(crate) type WipePlan = BTreeMap<String, Vec<String>>;
 
 impl Manifest {
     /// The one that is in a folder; a link or a device is none.
@@ -98,8 +98,8 @@ impl Manifest {
     }
 
     /// The files to wipe: known names, in the destination or in one folder of it.
-    pub(crate) fn plan(&self) -> Plan {
-        let mut plan = Plan::new();
+    pub(crate) fn plan(&self) -> WipePlan {
+        let mut plan = WipePlan::new();
         for path in self.outputs.iter().flat_map(|output| &output.files).chain(&self.files) {
             let (folder, name) = path.split_once('/').unwrap_or(("", path));
             if (folder.is_empty() || is_name(folder)) && !path.starts_with('/') && is_file_of_ours(name) {

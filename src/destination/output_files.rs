@@ -9,7 +9,7 @@ use crate::output::OutputType;
 /// What a type of output becomes in a destination.
 #[derive(Debug)]
 pub struct OutputFiles {
-    /// The type.
+    /// What both sides know of the type.
     pub declaration: &'static OutputType,
     /// The file names that it may ever write; nothing else is ever wiped.
     pub file_names: &'static [&'static str],

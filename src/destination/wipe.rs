@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, FileType};
 use rustix::io::Errno;
 
-use super::manifest::{self, Manifest, Plan};
+use super::manifest::{self, Manifest, WipePlan};
 use crate::error::{Error, Result};
 use crate::folder::Folder;
 
@@ -69,7 +69,7 @@ pub(crate) fn remove_empty(path: &Path) {
 /// Removes everything of the plan, temporary files, folders, and last the
 /// manifest, so that a wiping that was interrupted, or could not remove
 /// everything, can be taken up again.
-pub(super) fn remove_all(folder: &Folder, plan: &Plan) -> Result<(), String> {
+pub(super) fn remove_all(folder: &Folder, plan: &WipePlan) -> Result<(), String> {
     let removed = remove_files(folder, plan);
     folder.remove_temporaries(0);
     removed?;
@@ -77,7 +77,7 @@ pub(super) fn remove_all(folder: &Folder, plan: &Plan) -> Result<(), String> {
 }
 
 /// Removes the plan's files and the folders that are empty then.
-pub(super) fn remove_files(folder: &Folder, plan: &Plan) -> Result<(), String> {
+pub(super) fn remove_files(folder: &Folder, plan: &WipePlan) -> Result<(), String> {
     let mut left = Vec::new();
     for (name, files) in plan {
         match folder.below(name) {
