@@ -14,6 +14,7 @@ use super::{
     RevocationList, Revoked, Store, body, sealed,
 };
 use crate::error::{Context as _, Kind, Result};
+use crate::folder::trust::Owner;
 use crate::join::instance::{Instance, InstanceLookup};
 
 mod instances;
@@ -40,20 +41,21 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// Opens the store at `path`, creates it (mode 0600) if it is missing, and
+    /// Opens the authority's store at `path`, creates it (mode 0600) if it is missing, and
     /// brings its schema up to date.
     ///
     /// # Errors
     /// `Kind::Usage` where the file cannot be opened, is something else, or is
     /// of a newer schema; `Kind::Internal` where setting it up fails.
-    pub fn open(path: &Path) -> Result<Self> {
-        Self::start(path).map_err(|error| error.context(format!("cannot open the store {}", path.display())))
+    pub fn open(path: &Path, owner: Owner) -> Result<Self> {
+        Self::start(path, owner)
+            .map_err(|error| error.context(format!("cannot open the store {}", path.display())))
     }
 
-    fn start(path: &Path) -> Result<Self> {
+    fn start(path: &Path, owner: Owner) -> Result<Self> {
         // Absolute, so that no path means something special to SQLite (`:memory:`).
         let path = std::path::absolute(path).context(Kind::Usage, "not a path")?;
-        let writing = schema::open(&path)?;
+        let writing = schema::open(&path, owner)?;
         let reading = schema::open_for_reading(&path)?;
         let commits = Arc::new(AtomicU64::new(0));
         Ok(Self {

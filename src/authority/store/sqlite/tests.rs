@@ -36,7 +36,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = Arc::new(Sqlite::open(&dir.path().join("authority.db")).unwrap());
+        let store = Arc::new(Sqlite::open(&dir.path().join("authority.db"), Owner::me()).unwrap());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(8).build().unwrap();
         Self { dir, store, runtime }
     }
@@ -213,7 +213,7 @@ fn a_proof_is_of_its_issuer_and_lives_until_it_is_pruned() {
     assert_eq!(bench.issue(elsewhere), FRESH);
     // Until and at its time it holds, restarted or not.
     bench.wait(bench.store.prune(NOW + 300));
-    let again = Sqlite::open(&bench.path()).unwrap();
+    let again = Sqlite::open(&bench.path(), Owner::me()).unwrap();
     assert_eq!(bench.wait(again.issue(other(1, 3))), Issued::Used);
     assert_eq!(bench.issue(issuance(1)), retry("plan 1"));
     bench.wait(bench.store.prune(NOW + 301));
