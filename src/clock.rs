@@ -44,11 +44,9 @@ impl Clock {
 
 /// `2026-11-22T12:00:00Z` for seconds since 1970 (RFC 3339); times before 1970 read as 1970.
 pub fn rfc3339(unix: i64) -> String {
-    let since = Duration::from_secs(u64::try_from(unix).unwrap_or(0));
     // humantime ends at the year 9999.
-    UNIX_EPOCH
-        .checked_add(since.min(Duration::from_secs(253_402_300_799)))
-        .map_or_else(String::new, |time| humantime::format_rfc3339_seconds(time).to_string())
+    let since = Duration::from_secs(u64::try_from(unix).unwrap_or(0).min(253_402_300_799));
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
 }
 
 /// Seconds since 1970 of an RFC 3339 time.

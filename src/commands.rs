@@ -17,12 +17,13 @@ pub mod once;
 /// Runs a command.
 pub fn run(cli: Cli, env: &Environment) -> Result<ExitCode> {
     match cli.command {
-        Command::Once(args) => once::run(args, env),
+        Command::Once(args) => return once::run(args, env),
+        Command::Authority(command) => return authority::run(command, env),
         Command::Cleanup(args) => cleanup::run(args, env),
         Command::Inspect(args) => inspect::run(&args),
-        Command::Authority(command) => authority::run(command, env),
         Command::Host(command) => host::run(command, env),
         Command::Demo => demo::run(),
         Command::Generate(what) => generate::run(&what),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }

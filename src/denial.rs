@@ -1,8 +1,6 @@
 //! Why a job is refused: a code for the audit trail, the whole story for
 //! `authority explain`, and as much as the caller may hear.
 
-use std::borrow::Cow;
-
 use serde_json::{Map, Value};
 
 use crate::clock::rfc3339;
@@ -108,9 +106,8 @@ reasons! {
 impl ReasonRow {
     /// The kind of its problem. Reasons that are told in the same words are of
     /// the same kind, so that it tells no more than the words.
-    fn problem_kind(&self) -> Cow<'static, str> {
-        let shared = self.told == NOT_ALLOWED;
-        if shared { "not-allowed".into() } else { self.code.replace('_', "-").into() }
+    fn problem_kind(&self) -> String {
+        if self.told == NOT_ALLOWED { "not-allowed".to_owned() } else { self.code.replace('_', "-") }
     }
 }
 

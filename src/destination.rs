@@ -48,7 +48,7 @@ pub fn is_file_of_ours(name: &str) -> bool {
 mod tests {
     use super::material::{Material, OptionValues, SshMaterial, TlsMaterial};
     use super::*;
-    use crate::wire::Trust;
+    use crate::wire::TrustAnchors;
 
     #[test]
     fn file_names_stay_in_their_folder() {
@@ -59,10 +59,10 @@ mod tests {
 
     #[test]
     fn a_type_writes_only_the_files_that_it_names() {
-        let trust = Trust {
+        let trust = TrustAnchors {
             ssh_host_cas: vec!["ssh-ed25519 AAAA".into()],
             tls_cas: vec!["CA".into()],
-            ..Trust::default()
+            ..TrustAnchors::default()
         };
         let material = Material {
             folder: "/d",
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn with_an_agent_no_file_holds_the_ssh_key() {
-        let trust = Trust::default();
+        let trust = TrustAnchors::default();
         let material = Material {
             folder: "/d",
             ssh: Some(SshMaterial { private_key: Some("PRIVATE"), public_key: "PUB", certificate: "CERT" }),

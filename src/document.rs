@@ -52,10 +52,7 @@ impl Node {
         }
     }
 
-    /// Text; `what` names it in a mistake.
-    ///
-    /// # Errors
-    /// Where it is empty or anything else. A number or boolean gets the hint to quote it.
+    /// Text, and not empty; `what` names it in a mistake. A number or boolean gets the hint to quote it.
     pub fn text(&self, what: &str) -> Result<&str, Mistake> {
         match &self.value {
             Value::Text(text) if !text.is_empty() => Ok(text),
@@ -67,9 +64,6 @@ impl Node {
     }
 
     /// A boolean; `yes`, `no`, `on` and `off` are taken as Teleport's files use them.
-    ///
-    /// # Errors
-    /// Where it is anything else.
     pub fn boolean(&self, what: &str) -> Result<bool, Mistake> {
         match &self.value {
             Value::Bool(value) => Ok(*value),
@@ -80,17 +74,11 @@ impl Node {
     }
 
     /// A duration in whole seconds, above zero: `90s`, `30m`, `1h30m`, `12h`.
-    ///
-    /// # Errors
-    /// Where it is anything else.
     pub fn duration(&self, what: &str) -> Result<u64, Mistake> {
         parse_duration(self.text(what)?).map_err(|why| Mistake::new(self.place, format!("`{what}`: {why}")))
     }
 
-    /// A list.
-    ///
-    /// # Errors
-    /// Where it is empty or anything else.
+    /// A list, and not empty.
     pub fn list(&self, what: &str) -> Result<&[Node], Mistake> {
         match &self.value {
             Value::List(list) if !list.is_empty() => Ok(list),
@@ -98,18 +86,12 @@ impl Node {
         }
     }
 
-    /// A list of texts.
-    ///
-    /// # Errors
-    /// Where it is empty, or it or an item is anything else.
+    /// A list of texts, none of them empty.
     pub fn texts(&self, what: &str) -> Result<Vec<String>, Mistake> {
         self.list(what)?.iter().map(|item| item.text(what).map(str::to_owned)).collect()
     }
 
-    /// A mapping, to be taken apart; `what` names it in mistakes as it is.
-    ///
-    /// # Errors
-    /// Where it is empty or anything else.
+    /// A mapping, and not empty, to be taken apart; `what` names it in mistakes as it is.
     pub fn mapping(&self, what: &str) -> Result<Mapping<'_>, Mistake> {
         match &self.value {
             Value::Map(pairs) if !pairs.is_empty() => Ok(Mapping::of(pairs, self.place, what)),
@@ -118,9 +100,6 @@ impl Node {
     }
 
     /// The same, for the few that may have nothing in them.
-    ///
-    /// # Errors
-    /// Where it is anything else.
     pub fn mapping_or_empty(&self, what: &str) -> Result<Mapping<'_>, Mistake> {
         match &self.value {
             Value::Map(pairs) if pairs.is_empty() => Ok(Mapping::of(pairs, self.place, what)),
@@ -129,10 +108,7 @@ impl Node {
     }
 }
 
-/// A duration in whole seconds, above zero.
-///
-/// # Errors
-/// Says what is wrong, for a person.
+/// A duration in whole seconds, above zero; or what is wrong, for a person.
 pub fn parse_duration(text: &str) -> Result<u64, String> {
     let wanted = "a duration such as 90s, 30m or 1h30m";
     match humantime::parse_duration(text) {
@@ -143,10 +119,7 @@ pub fn parse_duration(text: &str) -> Result<u64, String> {
     }
 }
 
-/// The one document of `text`.
-///
-/// # Errors
-/// The first mistake of [`parse`], or where there are none or several.
+/// The one document of `text`: none or several are a mistake.
 pub fn parse_one(text: &str) -> Result<Node, Mistake> {
     let mut nodes = parse(text)?;
     match (nodes.pop(), nodes.is_empty()) {
@@ -174,7 +147,6 @@ impl<'a> Mapping<'a> {
     }
 
     /// One that has nothing in it.
-    #[must_use]
     pub fn empty(place: Place, what: &str) -> Self {
         Self::of(&[], place, what)
     }
@@ -187,27 +159,18 @@ impl<'a> Mapping<'a> {
         Some(&pair.1)
     }
 
-    /// The value of `key`.
-    ///
-    /// # Errors
-    /// Where it is missing.
+    /// The value of `key`, which must be there.
     pub fn need(&mut self, key: &'static str) -> Result<&'a Node, Mistake> {
         let mistake = Mistake::new(self.place, format!("{} lacks `{key}`", self.what));
         self.take(key).ok_or(mistake)
     }
 
     /// The text of `key`, if it is there.
-    ///
-    /// # Errors
-    /// Where it is not text.
     pub fn text(&mut self, key: &'static str) -> Result<Option<&'a str>, Mistake> {
         self.take(key).map(|node| node.text(key)).transpose()
     }
 
     /// The boolean of `key`; false if it is absent.
-    ///
-    /// # Errors
-    /// Where it is not a boolean.
     pub fn boolean(&mut self, key: &'static str) -> Result<bool, Mistake> {
         self.take(key).map_or(Ok(false), |node| node.boolean(key))
     }
@@ -234,9 +197,6 @@ impl<'a> Mapping<'a> {
     }
 
     /// The version, which must be `v1`: another has other keys.
-    ///
-    /// # Errors
-    /// Where it is another or none.
     pub fn version(&mut self) -> Result<(), Mistake> {
         let node = self.need("version")?;
         match node.text("version")? {
@@ -262,9 +222,6 @@ impl<'a> Mapping<'a> {
     }
 
     /// Nothing may be left: each key that nobody took is a mistake.
-    ///
-    /// # Errors
-    /// Every mistake.
     pub fn finish(mut self) -> Result<(), Mistakes> {
         for (key, _) in self.rest() {
             self.mistakes.add(unknown(key, &self.what, &self.known));
@@ -274,7 +231,6 @@ impl<'a> Mapping<'a> {
 }
 
 /// The mistake of a key that `what` does not have.
-#[must_use]
 pub fn unknown(key: &Key, what: &str, known: &[&str]) -> Mistake {
     let hint = did_you_mean(&key.text, known);
     let hint = hint.unwrap_or_else(|| format!("it may have: {}", known.join(", ")));

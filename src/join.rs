@@ -52,19 +52,16 @@ pub static METHODS: &[&Method] = &[
 ];
 
 /// The method of that name.
-#[must_use]
 pub fn find(name: &str) -> Option<&'static Method> {
     METHODS.iter().copied().find(|method| method.name == name)
 }
 
 /// Every method's name, in the order of the registry.
-#[must_use]
 pub fn names() -> Vec<&'static str> {
     METHODS.iter().map(|method| method.name).collect()
 }
 
 /// The method whose platform this environment is.
-#[must_use]
 pub fn detect(env: &Environment) -> Option<&'static Method> {
     METHODS.iter().copied().find(|method| (method.detects)(env))
 }

@@ -9,25 +9,27 @@ use crate::cli::Format;
 use crate::destination::manifest::Manifest;
 use crate::environment::Environment;
 use crate::error::Result;
-use crate::net::AuthorityTrust;
+use crate::net::{self, AuthorityTrust};
 use crate::runtime::block_on;
 use crate::text::shown;
 
-pub mod command;
-pub mod delivery;
+mod command;
+mod delivery;
 pub mod exchange;
 pub mod revoke;
-pub mod run;
-pub mod settings;
+mod run;
+pub(crate) mod runs;
+pub(crate) mod settings;
 
 use crate::terminal::{self, Progress};
+use command::WrappedCommand;
 use command::signals::{self, Signals};
-use command::{Wrapped, runs};
-use delivery::{Places, ci};
+use delivery::{OpenDestinations, ci};
 use exchange::Exchanger;
-use exchange::keys::OutputKeys;
+use exchange::keys::JobKeys;
 use revoke::{REVOKE_TIME, Revocable, revoke_by_manifest, revoke_own};
 use run::Run;
+use runs::RegisteredRun;
 use settings::Settings;
 
 /// Does what the settings say. What can fail without the network comes first,
@@ -35,25 +37,24 @@ use settings::Settings;
 ///
 /// # Errors
 /// Of every kind; nothing is left of the destination then.
-pub fn run(settings: &Settings, env: &Environment, progress: &Progress) -> Result<ExitCode> {
+pub(crate) fn execute(settings: &Settings, env: &Environment, progress: &Progress) -> Result<ExitCode> {
     keep_out_of_core_dumps();
     if let Some(program) = settings.command.first()
-        && let Err(not_runnable) = command::find(program, env)
+        && let Err(error) = command::find(program, env)
     {
-        progress.failure(&not_runnable.why);
-        return Ok(ExitCode::from(not_runnable.code));
+        return Ok(ExitCode::from(command::not_runnable(program, &error, progress)));
     }
-    let keys: Vec<OutputKeys> = settings
+    let keys = settings
         .outputs()
-        .map(|output| OutputKeys::generate(output.kind.declaration.keys, output.given_key()))
-        .collect::<Result<_>>()?;
-    let run = Run { settings, env, progress, keys: &keys };
-    let exchanger = Exchanger::new(run)?;
+        .map(|output| JobKeys::generate(&output.name, output.kind.declaration.keys, output.given_key()));
+    let keys: Vec<JobKeys> = keys.collect::<Result<_>>()?;
+    let client = net::authority_client(&settings.trust, settings.timeout)?;
+    let run = Run { settings, env, progress, keys: &keys, client: &client };
     for note in &settings.notes {
         progress.step(note);
     }
     let _registered = register(run);
-    block_on(exchange_and_deliver(run, &exchanger))?
+    block_on(exchange_and_deliver(run, &Exchanger::new(run)))?
 }
 
 /// A crash must not write the keys to a disk. COMMAND is not touched by this.
@@ -65,7 +66,7 @@ fn keep_out_of_core_dumps() {
 }
 
 /// Before the destination is there, so that `cleanup` finds it whenever this process is killed.
-fn register(Run { settings, env, progress, .. }: Run<'_>) -> Option<runs::Registered> {
+fn register(Run { settings, env, progress, .. }: Run<'_>) -> Option<RegisteredRun> {
     if settings.command.is_empty() {
         return None;
     }
@@ -85,7 +86,7 @@ async fn exchange_and_deliver(run: Run<'_>, exchanger: &Exchanger<'_>) -> Result
     let wrapped = !settings.command.is_empty();
     // Before there is anything that a signal could leave behind.
     let mut signals = Signals::listen(if wrapped { signals::FORWARDED } else { signals::ENDING })?;
-    let mut places = Places::prepare(&settings.destinations)?;
+    let mut destinations = OpenDestinations::prepare(&settings.destinations)?;
     progress.group("machine-id: certificates for this job");
     progress.step(&format!("proving this job with {} to {}", settings.method.name, settings.authority));
     let issuance = tokio::select! {
@@ -95,25 +96,25 @@ async fn exchange_and_deliver(run: Run<'_>, exchanger: &Exchanger<'_>) -> Result
     };
     let response = &issuance.response;
     let revocable = Revocable::of_answer(&response.issuance_id, &response.outputs, run.keys);
-    revoke_replaced(run, &places).await;
-    let delivered = match places.write(run, &issuance) {
+    revoke_replaced(run, &destinations).await;
+    let delivered = match destinations.write(run, &issuance) {
         Ok(manifests) if wrapped => {
             say_result(run, &manifests);
             progress.end_group();
-            let command = Wrapped::new(run, exchanger, places, revocable);
+            let command = WrappedCommand::new(run, exchanger, destinations, revocable);
             let report = delivery::report(settings, &manifests);
             return Ok(command.run(&report, issuance.expires_at, &mut signals).await);
         }
-        Ok(manifests) => deliver(run, places, &manifests, &mut signals).await,
+        Ok(manifests) => deliver(run, destinations, &manifests, &mut signals).await,
         Err(error) => {
-            drop(places);
+            drop(destinations);
             Err(error)
         }
     };
     progress.end_group();
     if !matches!(delivered, Ok(None)) {
         // Nothing of it is left here, so nobody can use it.
-        revoke_own(revocable.as_slice(), exchanger.client(), run).await;
+        revoke_own(revocable.as_slice(), run).await;
     }
     delivered.map(|ended| ended.map_or(ExitCode::SUCCESS, |signal| ended_by(signal, progress)))
 }
@@ -121,7 +122,7 @@ async fn exchange_and_deliver(run: Run<'_>, exchanger: &Exchanger<'_>) -> Result
 /// Tells the CI system and prints; all of it or nothing. Returns the signal that ended it.
 async fn deliver(
     run: Run<'_>,
-    places: Places,
+    destinations: OpenDestinations,
     manifests: &[Manifest],
     signals: &mut Signals,
 ) -> Result<Option<Signal>> {
@@ -131,7 +132,7 @@ async fn deliver(
     ci::tell(&delivery::report(run.settings, manifests), run.env)?;
     say_result(run, manifests);
     terminal::print(&printed(run.settings.format, manifests))?;
-    places.keep();
+    destinations.keep();
     Ok(None)
 }
 
@@ -145,8 +146,8 @@ fn say_result(run: Run<'_>, manifests: &[Manifest]) {
 }
 
 /// Gives back what is about to be overwritten, while its keys are there to do it with.
-async fn revoke_replaced(Run { env, progress, .. }: Run<'_>, places: &Places) {
-    for (manifest, revocable) in places.replaced() {
+async fn revoke_replaced(Run { env, progress, .. }: Run<'_>, destinations: &OpenDestinations) {
+    for (manifest, revocable) in destinations.replaced() {
         let said = shown(&manifest.destination);
         progress.step(&format!("{said} holds certificates of an earlier run, which are revoked"));
         let typed = (None, AuthorityTrust::default());

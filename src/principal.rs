@@ -21,11 +21,7 @@ pub fn is_login(text: &str) -> bool {
     let mut bytes = text.bytes();
     text.len() <= MAX_LOGIN
         && bytes.next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_')
-        && bytes.all(is_login_byte)
-}
-
-fn is_login_byte(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')
+        && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
 /// Whether `text` can be a label's key or value.
@@ -88,10 +84,8 @@ impl Labels {
 /// Whether a principal lets `user` in on a host with these labels. True only
 /// for a principal in the grammar of this module, whatever else the text is.
 pub fn holds(principal: &str, user: &str, host: &Labels) -> bool {
-    let (login, set) = match principal.split_once('@') {
-        Some((login, set)) => (login, Some(set)),
-        None => (principal, None),
-    };
+    let parts = principal.split_once('@').map(|(login, set)| (login, Some(set)));
+    let (login, set) = parts.unwrap_or((principal, None));
     is_login(login) && login == user && set.is_none_or(|set| host.have(set))
 }
 

@@ -103,7 +103,7 @@ pub struct ExchangeResponse {
     /// One for each output asked for, in the same order.
     pub outputs: Vec<OutputResponse>,
     /// Whom to trust.
-    pub trust: Trust,
+    pub trust: TrustAnchors,
     /// What the job should know: a role that was left out, say.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -147,7 +147,7 @@ pub struct OutputResponse {
 
 /// `GET /v1/trust`: the authority's CAs. More than one of a kind while one is rotated.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Trust {
+pub struct TrustAnchors {
     /// CAs of host certificates, one OpenSSH public key each.
     pub ssh_host_cas: Vec<String>,
     /// CAs of user certificates, one OpenSSH public key each.

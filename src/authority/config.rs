@@ -51,13 +51,9 @@ impl Config {
         let path = data_dir.join(FILE);
         let read = |owner| Ok((owner, read::utf8(read::raw(&path, Trust::Operators(owner), Limit::FILE)?)?));
         let (owner, text) = Owner::of(data_dir).and_then(read).map_err(|unfit| {
-            let is_missing = unfit.is_missing();
+            let hint = unfit.is_missing().then_some("`machine-id authority init` creates a data directory");
             let cannot = unfit.error(Kind::Usage, format!("cannot read {}", path.display()));
-            if is_missing {
-                cannot.hint("`machine-id authority init` creates a data directory")
-            } else {
-                cannot
-            }
+            hint.into_iter().fold(cannot, Error::hint)
         })?;
         check_folder(data_dir, "the data directory", owner)?;
         Self::parse(&text, data_dir, owner).map_err(|mistakes| mistakes.in_file(&path.display().to_string()))
@@ -150,10 +146,8 @@ fn policy_files(policy: &Path, trust: Trust) -> Result<Vec<PathBuf>> {
 
 /// Whoever may write there decides who gets in.
 fn check_folder(path: &Path, what: &str, owner: Owner) -> Result<()> {
-    let checked = trust::operators(path, owner);
-    checked
-        .map(drop)
-        .map_err(|unfit| unfit.error(Kind::Usage, format!("cannot use {what} {}", path.display())))
+    let cannot = || format!("cannot use {what} {}", path.display());
+    trust::operators(path, owner).map(drop).map_err(|unfit| unfit.error(Kind::Usage, cannot()))
 }
 
 fn check(node: &Node, key: &str, check: fn(&str) -> Result<String, &'static str>) -> Result<String, Mistake> {

@@ -1,5 +1,5 @@
 //! From a [`Grant`] to certificates, in steps that cannot be skipped:
-//! [`Grant`] → [`Prepared`] → [`Recorded`], which the store alone makes → [`Signed`].
+//! [`Grant`] → [`Prepared`] → [`Recorded`], which the store alone makes → [`ExchangeResponse`].
 
 use std::collections::BTreeMap;
 
@@ -11,9 +11,10 @@ use super::keys::CaKeys;
 use super::policy::Grant;
 use super::store::record::{ExchangePlan, KeptPlan, Recorded};
 use super::store::{NewCertificate, PlanRecord};
+use crate::clock::rfc3339;
 use crate::error::{Context as _, Kind, Result};
 use crate::random;
-use crate::wire::OutputResponse;
+use crate::wire::{ExchangeResponse, JoinedInstance, OutputResponse};
 
 pub mod leaf;
 pub mod request;
@@ -62,47 +63,22 @@ impl PreparedOutput {
     }
 }
 
-/// Signed certificates, ready to be handed over.
-#[derive(Debug)]
-pub struct Signed {
-    /// The issuance.
-    pub issuance_id: String,
-    /// The bot.
-    pub bot: String,
-    /// When the first of them expires.
-    pub expires: i64,
-    /// The certificates.
-    pub outputs: Vec<OutputResponse>,
-    /// What the job should know.
-    pub warnings: Vec<String>,
-}
-
 impl Prepared {
     /// Turns what is granted into what will be signed.
-    ///
-    /// # Errors
-    /// `Kind::Internal` where there are no random numbers.
     pub fn new(grant: Grant, keys: Vec<OutputKeys>, at: &RequestContext<'_>) -> Result<Self> {
         let mut outputs = Vec::with_capacity(keys.len());
         let mut expires = i64::MAX;
         for (granted, keys) in grant.outputs.iter().zip(keys) {
             let until = at.now + i64::try_from(granted.ttl).unwrap_or(0);
             expires = expires.min(until);
-            let ssh = match (&granted.ssh, keys.ssh) {
-                (Some(ssh), Some(key)) => Some(ssh::Plan::new(ssh, key, &grant, at, until)?),
-                _ => None,
-            };
-            let tls = match (&granted.tls, keys.tls) {
-                (Some(tls), Some(spki)) => Some(x509::Plan::new(tls, spki, &grant, at, until)?),
-                _ => None,
-            };
+            let (ssh, tls) = (granted.ssh.as_ref().zip(keys.ssh), granted.tls.as_ref().zip(keys.tls));
             outputs.push(PreparedOutput {
                 name: granted.name.clone(),
                 kind: Some(granted.kind.to_owned()),
                 options: granted.options.clone(),
                 roles: granted.roles.clone(),
-                ssh,
-                tls,
+                ssh: ssh.map(|(ssh, key)| ssh::Plan::new(ssh, key, &grant, at, until)).transpose()?,
+                tls: tls.map(|(tls, spki)| x509::Plan::new(tls, spki, &grant, at, until)).transpose()?,
             });
         }
         Ok(Self(Plan {
@@ -116,7 +92,6 @@ impl Prepared {
     }
 
     /// When the first of its certificates expires.
-    #[must_use]
     pub fn expires(&self) -> i64 {
         self.0.expires
     }
@@ -155,9 +130,7 @@ impl Plan {
             part(&output.ssh.as_ref().map_or_else(String::new, ssh::Plan::fingerprinted));
             part(&output.tls.as_ref().map_or_else(String::new, x509::Plan::fingerprinted));
         }
-        let mut fingerprint = [0; 32];
-        fingerprint.copy_from_slice(hash.finish().as_ref());
-        fingerprint
+        hash.finish().as_ref().try_into().unwrap_or_default()
     }
 
     /// Every certificate, for the store.
@@ -178,11 +151,13 @@ impl Plan {
 }
 
 impl Recorded<Prepared> {
-    /// Signs.
-    ///
-    /// # Errors
-    /// `Kind::Internal` where a signature fails.
-    pub fn sign(self, keys: &CaKeys) -> Result<Signed> {
+    /// Signs, and answers as this cluster, to a registered instance where it is one.
+    pub fn sign(
+        self,
+        keys: &CaKeys,
+        cluster: &str,
+        instance: Option<JoinedInstance>,
+    ) -> Result<ExchangeResponse> {
         let Prepared(plan) = self.plan();
         let output = |output: &PreparedOutput| {
             let (ssh, tls) = (output.ssh.as_ref(), output.tls.as_ref());
@@ -203,12 +178,15 @@ impl Recorded<Prepared> {
                 roles: output.roles.clone(),
             })
         };
-        Ok(Signed {
+        Ok(ExchangeResponse {
             issuance_id: plan.issuance_id.clone(),
+            cluster: cluster.to_owned(),
             bot: plan.bot.clone(),
-            expires: plan.expires,
+            expires_at: rfc3339(plan.expires),
             outputs: plan.outputs.iter().map(output).collect::<Result<_>>()?,
+            trust: keys.trust(),
             warnings: plan.warnings.clone(),
+            instance,
         })
     }
 }

@@ -5,7 +5,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, SerialNumber, date_time_ymd};
+use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, SerialNumber};
+use time::OffsetDateTime;
 use tokio::sync::Mutex;
 
 use super::keys::CaKeys;
@@ -34,16 +35,15 @@ pub fn tls_crl(list: &RevocationList, now: i64, valid_for: i64) -> CertificateRe
     let revoked_certs = of_kind(list, CertificateKind::Tls)
         .map(|revoked| RevokedCertParams {
             serial_number: SerialNumber::from(revoked.serial),
-            // `time`'s type, which only rcgen names here.
-            revocation_time: date_time_ymd(1970, 1, 1) + since_1970(revoked.revoked),
+            revocation_time: x509_time(revoked.revoked),
             // RFC 5280 wants no reason rather than "unspecified".
             reason_code: None,
             invalidity_date: None,
         })
         .collect();
     CertificateRevocationListParams {
-        this_update: date_time_ymd(1970, 1, 1) + since_1970(now),
-        next_update: date_time_ymd(1970, 1, 1) + since_1970(now.saturating_add(valid_for)),
+        this_update: x509_time(now),
+        next_update: x509_time(now.saturating_add(valid_for)),
         crl_number: SerialNumber::from(list.number),
         issuing_distribution_point: None,
         revoked_certs,
@@ -55,9 +55,9 @@ fn of_kind(list: &RevocationList, kind: CertificateKind) -> impl Iterator<Item =
     list.certificates.iter().filter(move |revoked| revoked.kind == kind)
 }
 
-/// What to add to 1970 without leaving the years that X.509 has.
-fn since_1970(unix: i64) -> Duration {
-    Duration::from_secs(u64::try_from(unix.clamp(0, LAST_SECOND)).unwrap_or(0))
+/// The time, or the nearest that X.509 has.
+fn x509_time(unix: i64) -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp(unix.clamp(0, LAST_SECOND)).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
 /// Both lists as they are served.
@@ -68,6 +68,7 @@ pub struct Lists {
     /// The X.509 revocation list in DER (RFC 5280, section 5).
     pub crl: Vec<u8>,
     since: Instant,
+    revocations: u64,
 }
 
 /// Keeps the lists for a moment: anybody may ask for them.
@@ -77,21 +78,18 @@ pub struct ListCache(Mutex<Option<Arc<Lists>>>);
 impl ListCache {
     /// The lists as of `now`.
     pub async fn lists(&self, store: &dyn Store, keys: &CaKeys, now: i64) -> Result<Arc<Lists>> {
-        // Held while they are built, so that lists read before a revocation are not kept after it.
         let mut cached = self.0.lock().await;
-        if let Some(built) = cached.as_ref().filter(|built| built.since.elapsed() < LIST_AGE) {
+        // Taken first, so that lists read before a revocation are not kept after it.
+        let (since, revocations) = (Instant::now(), store.revocations());
+        let is_current =
+            |built: &&Arc<Lists>| built.revocations == revocations && built.since.elapsed() < LIST_AGE;
+        if let Some(built) = cached.as_ref().filter(is_current) {
             return Ok(Arc::clone(built));
         }
-        let since = Instant::now();
         let list = store.revoked(now).await?;
         let krl = ssh_krl(&keys.ssh_blobs()?, &list, now);
         let crl = keys.sign_crl(&tls_crl(&list, now, CRL_VALID))?;
-        Ok(Arc::clone(cached.insert(Arc::new(Lists { krl, crl, since }))))
-    }
-
-    /// To be called when something was revoked.
-    pub(super) async fn forget(&self) {
-        *self.0.lock().await = None;
+        Ok(Arc::clone(cached.insert(Arc::new(Lists { krl, crl, since, revocations }))))
     }
 }
 

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jsonwebtoken::{Algorithm, DecodingKey};
-use ring::digest::{SHA256, digest};
+use ring::digest::{Digest, SHA256, digest};
 use serde_json::{Map, Value};
 use ssh_key::public::KeyData;
 use x509_parser::public_key::PublicKey as SubjectKey;
@@ -55,7 +55,7 @@ impl From<Denial> for Unrevoked {
 struct Shown {
     kind: CertificateKind,
     serial: u64,
-    key_hash: [u8; 32],
+    key_hash: Digest,
     key: DecodingKey,
 }
 
@@ -70,7 +70,7 @@ pub async fn revoke(authority: &Authority, request: &RevokeRequest, peer: IpAddr
     // certificate that somebody made up, or of another issuance, gets nowhere.
     let recorded = authority.store.certificate(shown.serial).await?.ok_or("no such certificate")?;
     let fits = recorded.issuance_id == request.issuance_id
-        && recorded.key_hash == shown.key_hash
+        && recorded.key_hash == shown.key_hash.as_ref()
         && recorded.kind == shown.kind;
     if !fits {
         return Err("the certificate is not of that issuance".into());
@@ -88,11 +88,7 @@ pub async fn revoke(authority: &Authority, request: &RevokeRequest, peer: IpAddr
         peer: peer.to_canonical().to_string(),
     };
     match authority.store.revoke(entry).await? {
-        Revoked::Now => {
-            authority.lists.forget().await;
-            Ok(())
-        }
-        Revoked::Before => Ok(()),
+        Revoked::Now | Revoked::Before => Ok(()),
         Revoked::AssertionUsed => Err("the assertion was used before".into()),
         Revoked::Unknown => Err("no such issuance".into()),
     }
@@ -142,7 +138,7 @@ fn shown_x509(der: &[u8], algorithm: Algorithm) -> Option<Shown> {
         .raw_serial()
         .iter()
         .try_fold(0_u64, |serial, byte| serial.checked_mul(256).map(|serial| serial + u64::from(*byte)))?;
-    let key_hash = hash(spki.raw);
+    let key_hash = digest(&SHA256, spki.raw);
     rest.is_empty().then_some(Shown { kind: CertificateKind::Tls, serial, key_hash, key })
 }
 
@@ -154,11 +150,10 @@ fn shown_ssh(line: &str, algorithm: Algorithm) -> Option<Shown> {
         _ => return None,
     };
     let blob = ssh_key::PublicKey::from(certificate.public_key().clone()).to_bytes().ok()?;
-    Some(Shown { kind: CertificateKind::Ssh, serial: certificate.serial(), key_hash: hash(&blob), key })
-}
-
-fn hash(bytes: &[u8]) -> [u8; 32] {
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
-    hash
+    Some(Shown {
+        kind: CertificateKind::Ssh,
+        serial: certificate.serial(),
+        key_hash: digest(&SHA256, &blob),
+        key,
+    })
 }

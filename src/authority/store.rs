@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use futures_util::future::BoxFuture;
+use serde_json::{Map, Value};
 
 use crate::error::Result;
 use crate::join::instance::{InstanceJoin, InstanceLookup};
 use crate::join::verify::Replay;
 
-mod body;
+mod event;
 pub mod instances;
 pub mod record;
 pub mod sqlite;
@@ -29,7 +30,7 @@ pub trait Store: sealed::Engine + InstanceLookup + Send + Sync + fmt::Debug {
     /// Uses the proof up and records the issuance with its serials, in one
     /// transaction, before anything is signed. A registered instance is judged,
     /// and moved on or locked, in the same transaction.
-    fn issue(&self, entry: NewIssuance) -> BoxFuture<'_, Result<Issued>>;
+    fn issue(&self, entry: NewIssuance, plan: PlanRecord) -> BoxFuture<'_, Result<Issued>>;
 
     /// Records a certificate that a command is about to sign.
     fn record_signed(&self, entry: NewSigned) -> BoxFuture<'_, Result<()>>;
@@ -48,6 +49,10 @@ pub trait Store: sealed::Engine + InstanceLookup + Send + Sync + fmt::Debug {
     /// of `now` could still take for valid, by ascending serial, with a number
     /// that grows with each revocation.
     fn revoked(&self, now: i64) -> BoxFuture<'_, Result<RevocationList>>;
+
+    /// A number that is another once something was revoked, whether or not
+    /// whoever asked for that still waits.
+    fn revocations(&self) -> u64;
 
     /// Events of the audit trail, oldest first, with `after < sequence`, at
     /// most `limit` of them.
@@ -107,7 +112,7 @@ pub struct PlanRecord {
 
 /// An exchange that is about to be answered.
 #[derive(Clone, Debug)]
-pub struct NewIssuance<P = PlanRecord> {
+pub struct NewIssuance {
     /// When, in seconds since 1970.
     pub time: i64,
     /// The bot.
@@ -118,8 +123,8 @@ pub struct NewIssuance<P = PlanRecord> {
     pub join_method: String,
     /// Which run it is for.
     pub provenance: String,
-    /// The verified claims, as JSON.
-    pub claims: String,
+    /// The verified claims.
+    pub claims: Map<String, Value>,
     /// The address that asked.
     pub peer: String,
     /// What keeps the proof from being used twice.
@@ -128,8 +133,6 @@ pub struct NewIssuance<P = PlanRecord> {
     pub max_uses: u32,
     /// Which registered instance it is for, if one.
     pub join: Option<InstanceJoin>,
-    /// What will be signed.
-    pub plan: P,
 }
 
 /// What became of [`Store::issue`], and of [`record::exchange`].
@@ -178,8 +181,8 @@ pub struct NewRefusal {
     pub reason: &'static str,
     /// The whole story.
     pub detail: String,
-    /// The claims as read, as JSON.
-    pub claims: Option<String>,
+    /// The claims as read.
+    pub claims: Option<Map<String, Value>>,
     /// Whether they were verified.
     pub verified: bool,
     /// The address that asked.
@@ -271,5 +274,5 @@ pub struct Event {
     pub sequence: i64,
     /// The object of `audit --format json`: `time`, `event`, `issuance_id` or
     /// `denial_id`, `bot`, `token`, `join_method`, `serials`, `provenance`, `reason`, ….
-    pub body: serde_json::Map<String, serde_json::Value>,
+    pub body: Map<String, Value>,
 }

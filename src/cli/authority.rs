@@ -42,7 +42,20 @@ pub enum Command {
         what: Exported,
     },
     /// Sign a host certificate for an sshd, on stdout.
-    SignHost(SignHost),
+    SignHost {
+        /// Where its data is.
+        #[command(flatten)]
+        data: DataDir,
+        /// A name or address of the host; may repeat.
+        #[arg(long = "principal", value_name = "NAME", required = true)]
+        principals: Vec<String>,
+        /// How long it is valid.
+        #[arg(long, value_name = "DURATION", default_value = "90d")]
+        ttl: String,
+        /// The host's public key.
+        #[arg(value_name = "KEY.pub")]
+        key: PathBuf,
+    },
     /// Sign a TLS server certificate.
     SignServer(SignServer),
     /// Show what was issued, refused and revoked, and for which run.
@@ -74,24 +87,20 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
     /// Print a secret that registers one worker, once.
-    Add(AddToken),
-}
-
-/// `authority token add`.
-#[derive(Debug, Args)]
-pub struct AddToken {
-    /// Where its data is.
-    #[command(flatten)]
-    pub data: DataDir,
-    /// The join token that the worker will name.
-    #[arg(long, value_name = "NAME")]
-    pub token: String,
-    /// How long the secret is good.
-    #[arg(long, value_name = "DURATION", default_value = "1h")]
-    pub ttl: String,
-    /// How to print it.
-    #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    Add {
+        /// Where its data is.
+        #[command(flatten)]
+        data: DataDir,
+        /// The join token that the worker will name.
+        #[arg(long, value_name = "NAME")]
+        token: String,
+        /// How long the secret is good.
+        #[arg(long, value_name = "DURATION", default_value = "1h")]
+        ttl: String,
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
 }
 
 /// Where an authority's data is.
@@ -155,23 +164,6 @@ pub enum Exported {
     TlsCaPin,
     /// A line for known_hosts.
     KnownHosts,
-}
-
-/// `authority sign-host`.
-#[derive(Debug, Args)]
-pub struct SignHost {
-    /// Where its data is.
-    #[command(flatten)]
-    pub data: DataDir,
-    /// A name or address of the host; may repeat.
-    #[arg(long = "principal", value_name = "NAME", required = true)]
-    pub principals: Vec<String>,
-    /// How long it is valid.
-    #[arg(long, value_name = "DURATION", default_value = "90d")]
-    pub ttl: String,
-    /// The host's public key.
-    #[arg(value_name = "KEY.pub")]
-    pub key: PathBuf,
 }
 
 /// `authority sign-server`.

@@ -27,11 +27,15 @@ pub fn run(command: Command, env: &Environment) -> Result<ExitCode> {
         Command::Init { data, cluster, public_url } => init::run(&data.data_dir, &cluster, &public_url),
         Command::Serve { data, listen } => serve::run(&data.data_dir, listen),
         Command::Export { data, what } => export::run(&data.data_dir, what),
-        Command::SignHost(args) => sign_host::run(args),
+        Command::SignHost { data, principals, ttl, key } => {
+            sign_host::run(&data.data_dir, principals, &ttl, &key)
+        }
         Command::SignServer(args) => sign_server::run(args),
-        Command::Audit(args) => audit::run(&args),
+        Command::Audit(args) => audit::run(args),
         Command::Explain { data, id } => explain::run(&data.data_dir, &id),
-        Command::Token(TokenCommand::Add(args)) => token::add(&args),
+        Command::Token(TokenCommand::Add { data, token, ttl, format }) => {
+            token::add(&data.data_dir, &token, &ttl, format)
+        }
         Command::Instances { data, format } => instances::run(&data.data_dir, format),
     }?;
     Ok(ExitCode::SUCCESS)

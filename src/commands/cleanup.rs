@@ -5,7 +5,6 @@
 //! something of somebody else is an error.
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::cli::cleanup::Args;
@@ -15,8 +14,8 @@ use crate::environment::Environment;
 use crate::error::Result;
 use crate::folder;
 use crate::net::{AuthorityTrust, authority_url, timeout};
-use crate::once::command::runs;
 use crate::once::revoke::{NOT_REVOKED, Revocable, revoke_by_manifest};
+use crate::once::runs;
 use crate::runtime::block_on;
 use crate::terminal::{Level, Progress};
 use crate::text::shown;
@@ -25,7 +24,7 @@ use crate::text::shown;
 ///
 /// # Errors
 /// `Kind::Usage` for bad options, and for an argument that is no destination of ours.
-pub fn run(args: Args, env: &Environment) -> Result<ExitCode> {
+pub fn run(args: Args, env: &Environment) -> Result<()> {
     let progress = Progress::new(Level::of_flags(args.verbose, args.quiet), env);
     let time = timeout(&args.timeout)?;
     if let Some(authority) = &args.authority {
@@ -36,7 +35,7 @@ pub fn run(args: Args, env: &Environment) -> Result<ExitCode> {
         Some(path) => cleanup.destination(&absolute(path)?)?,
         None => cleanup.everything(),
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn absolute(path: &str) -> Result<PathBuf> {

@@ -1,7 +1,6 @@
 //! `machine-id host …`.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use crate::cli::host::{Command, Principals, Refresh};
 use crate::environment::Environment;
@@ -12,24 +11,23 @@ use crate::runtime::block_on;
 use crate::terminal::print;
 
 /// Runs a command of a server.
-pub fn run(command: Command, env: &Environment) -> Result<ExitCode> {
+pub fn run(command: Command, env: &Environment) -> Result<()> {
     match command {
         Command::Principals(args) => print_principals(&args),
         Command::Refresh(args) => run_refresh(args, env),
     }
 }
 
-fn print_principals(args: &Principals) -> Result<ExitCode> {
+fn print_principals(args: &Principals) -> Result<()> {
     let texts = args.labels.iter().map(String::as_str);
     let host = labels::read(texts, args.labels_file.iter().map(PathBuf::as_path))?;
     let found = principals::of_certificate(&args.cert_base64, &args.user, &host)
         .map_err(|why| Error::usage(format!("CERT_BASE64 is no user certificate: {why}")))?;
-    print(&found.iter().map(|principal| format!("{principal}\n")).collect::<String>())?;
-    Ok(ExitCode::SUCCESS)
+    print(&found.iter().map(|principal| format!("{principal}\n")).collect::<String>())
 }
 
 /// Prints the path of each file that changed, so that a script knows what to reload.
-fn run_refresh(args: Refresh, env: &Environment) -> Result<ExitCode> {
+fn run_refresh(args: Refresh, env: &Environment) -> Result<()> {
     let settings = refresh::RefreshSettings {
         authority: authority_url(&args.authority)?,
         trust: AuthorityTrust { ca_file: args.ca_file, ca_pin: args.ca_pin }
@@ -40,5 +38,5 @@ fn run_refresh(args: Refresh, env: &Environment) -> Result<ExitCode> {
     let refresh::Refreshed { changed, errors } = block_on(refresh::run(&settings))??;
     // What changed must be said now: the next run finds it as it is.
     print(&changed.iter().map(|path| format!("{}\n", path.display())).collect::<String>())?;
-    Error::together(errors).map_or(Ok(ExitCode::SUCCESS), Err)
+    Error::together(errors).map_or(Ok(()), Err)
 }

@@ -4,7 +4,6 @@
 //! and fingerprint, of a token its header and claims without the signature.
 
 use std::path::Path;
-use std::process::ExitCode;
 
 use crate::cli::Format;
 use crate::cli::inspect::Args;
@@ -27,7 +26,7 @@ use item::{as_json, in_words};
 ///
 /// # Errors
 /// `Kind::Usage` where it cannot be read, or holds nothing that is known.
-pub fn run(args: &Args) -> Result<ExitCode> {
+pub fn run(args: &Args) -> Result<()> {
     let now = Clock::system().now();
     let items = if args.path != "-" && Path::new(&args.path).is_dir() {
         destinations::inspect(Path::new(&args.path), now)?
@@ -39,8 +38,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     print(&match args.format {
         Format::Text => in_words(&items),
         Format::Json => as_json(&items),
-    })?;
-    Ok(ExitCode::SUCCESS)
+    })
 }
 
 fn named(path: &str) -> String {

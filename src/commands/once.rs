@@ -12,7 +12,7 @@ use crate::terminal::{Level, Progress};
 pub fn run(args: Args, env: &Environment) -> Result<ExitCode> {
     let progress = Progress::new(Level::of_flags(args.verbose, args.quiet), env);
     let settings = Settings::new(args, env);
-    let done = settings.and_then(|settings| crate::once::run(&settings, env, &progress));
+    let done = settings.and_then(|settings| crate::once::execute(&settings, env, &progress));
     progress.end_group();
     done
 }

@@ -7,7 +7,7 @@ use std::fmt;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
-use crate::wire::Trust;
+use crate::wire::TrustAnchors;
 
 /// Values of options, or the texts of the files that they name, by option.
 pub type OptionValues = BTreeMap<String, String>;
@@ -28,7 +28,7 @@ pub struct Material<'a> {
     /// Whom its certificate names first: a common name, where it is X.509.
     pub subject: Option<&'a str>,
     /// Whom to trust.
-    pub trust: &'a Trust,
+    pub trust: &'a TrustAnchors,
     /// The socket of the agent that holds the SSH key, which is in no file then.
     pub agent: Option<&'a str>,
 }

@@ -4,7 +4,7 @@ use super::material::{File, Material, lines};
 use super::output_files::OutputFiles;
 use crate::error::Result;
 use crate::output::SSH;
-use crate::wire::Trust;
+use crate::wire::TrustAnchors;
 
 /// Its files, which `identity` has as well.
 pub(super) static FILES: OutputFiles =
@@ -26,7 +26,7 @@ pub(super) fn ssh_files(material: &Material<'_>) -> Result<Vec<File>> {
 
 /// Lines that trust the authority's host CAs for every host. `*` also matches
 /// `[host]:2222`, the form that a port other than 22 gives a name.
-pub fn known_hosts(trust: &Trust) -> String {
+pub fn known_hosts(trust: &TrustAnchors) -> String {
     trust.ssh_host_cas.iter().map(|ca| format!("@cert-authority * {}\n", ca.trim())).collect()
 }
 
@@ -85,9 +85,9 @@ mod tests {
 
     #[test]
     fn every_host_ca_has_a_line() {
-        let trust = Trust {
+        let trust = TrustAnchors {
             ssh_host_cas: vec!["ssh-ed25519 A\n".into(), "ssh-ed25519 B".into()],
-            ..Trust::default()
+            ..TrustAnchors::default()
         };
         assert_eq!(known_hosts(&trust), "@cert-authority * ssh-ed25519 A\n@cert-authority * ssh-ed25519 B\n");
     }

@@ -38,7 +38,6 @@ impl Mistake {
     }
 
     /// As an error of `file`.
-    #[must_use]
     pub fn in_file(&self, file: &str) -> Error {
         let error = Error::usage(format!("{file}:{self}"));
         self.hint.iter().fold(error, Error::hint)
@@ -67,16 +66,12 @@ impl Mistakes {
         result.map_err(|mistakes| self.add(mistakes)).ok()
     }
 
-    /// `value`, if there is no mistake.
-    ///
-    /// # Errors
-    /// All mistakes.
+    /// `value`, if there is no mistake; or all of them.
     pub fn or<T>(self, value: T) -> Result<T, Self> {
         if self.0.is_empty() { Ok(value) } else { Err(self) }
     }
 
     /// As one error of `file`: the first in the file, and then where the others are.
-    #[must_use]
     pub fn in_file(mut self, file: &str) -> Error {
         self.0.sort_by_key(|mistake| mistake.place);
         let mut mistakes = self.0.iter();

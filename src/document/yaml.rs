@@ -104,12 +104,6 @@ impl<'de> Deserialize<'de> for Value {
             fn visit_unit<E>(self) -> Result<Value, E> {
                 Ok(Value::Null)
             }
-            fn visit_none<E>(self) -> Result<Value, E> {
-                Ok(Value::Null)
-            }
-            fn visit_some<D: Deserializer<'de>>(self, inner: D) -> Result<Value, D::Error> {
-                Value::deserialize(inner)
-            }
             fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
                 Ok(Value::Bool(value))
             }
@@ -124,9 +118,6 @@ impl<'de> Deserialize<'de> for Value {
             }
             fn visit_str<E>(self, value: &str) -> Result<Value, E> {
                 Ok(Value::Text(value.to_owned()))
-            }
-            fn visit_string<E>(self, value: String) -> Result<Value, E> {
-                Ok(Value::Text(value))
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
                 let mut list = Vec::new();

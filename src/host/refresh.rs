@@ -12,7 +12,7 @@ use crate::destination::ssh;
 use crate::error::{Error, Kind, Result};
 use crate::net::{self, AuthorityTrust, RequestError};
 use crate::pem;
-use crate::wire::Trust;
+use crate::wire::TrustAnchors;
 
 /// `TrustedUserCAKeys` of `sshd`.
 pub const USER_CA: &str = "ssh_user_ca.pub";
@@ -164,8 +164,9 @@ impl Fetcher<'_> {
 
 /// The CAs, checked and brought into one form, without comments and each with
 /// one line end; and those of TLS in DER.
-fn read_trust(json: &[u8]) -> Result<(Trust, Vec<Vec<u8>>), String> {
-    let trust: Trust = serde_json::from_slice(json).map_err(|_| "it is not the JSON of an authority")?;
+fn read_trust(json: &[u8]) -> Result<(TrustAnchors, Vec<Vec<u8>>), String> {
+    let trust: TrustAnchors =
+        serde_json::from_slice(json).map_err(|_| "it is not the JSON of an authority")?;
     let keys = |what: &str, lines: &[String]| match lines {
         // A file without keys locks everybody out.
         [] => Err(format!("it has no {what}")),
@@ -182,7 +183,7 @@ fn read_trust(json: &[u8]) -> Result<(Trust, Vec<Vec<u8>>), String> {
     if tls_ders.is_empty() || !tls_ders.iter().all(is_ca) {
         return Err("it has no TLS CA, or one that is not a CA's certificate".to_owned());
     }
-    let wire = Trust {
+    let wire = TrustAnchors {
         ssh_host_cas: keys("SSH host CA", &trust.ssh_host_cas)?,
         ssh_user_cas: keys("SSH user CA", &trust.ssh_user_cas)?,
         tls_cas: tls_ders.iter().map(|der| pem::encode("CERTIFICATE", der).to_string()).collect(),

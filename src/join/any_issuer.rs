@@ -3,38 +3,22 @@
 //!
 //! The method is called `oidc`; the engine that all share has that file.
 
-use std::borrow::Cow;
-
 use futures_util::future::{FutureExt as _, ready};
 use jsonwebtoken::Algorithm;
-use serde_json::{Map, Value};
 
-use super::jwt::text;
 use super::method::{Configured, Method};
-use super::oidc::{Common, Oidc, TokenProfile, audience, issuer_url};
+use super::oidc::{Oidc, TokenProfile, issuer_url};
 use super::rules::{self, Constraint, Field, Match};
 use super::source::TokenSource;
-use super::verify::Provenance;
 use crate::document::{Mapping, Mistake, Node};
 use crate::error::{Error, Kind};
 use crate::text::shown;
 
 /// Where a token is handed over unless an option says otherwise.
 const VARIABLE: &str = "MACHINE_ID_ID_TOKEN";
-/// The longest that tokens may live, in seconds: a job that waits long for its turn still gets in.
-const MAX_LIFETIME: i64 = 12 * 3600;
 /// What an issuer may sign with. Keys that both sides share (HS256) prove nothing.
-const ALGORITHMS: [(&str, Algorithm); 9] = [
-    ("RS256", Algorithm::RS256),
-    ("RS384", Algorithm::RS384),
-    ("RS512", Algorithm::RS512),
-    ("PS256", Algorithm::PS256),
-    ("PS384", Algorithm::PS384),
-    ("PS512", Algorithm::PS512),
-    ("ES256", Algorithm::ES256),
-    ("ES384", Algorithm::ES384),
-    ("EdDSA", Algorithm::EdDSA),
-];
+const ALGORITHMS: [&str; 9] =
+    ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
 
 /// Whose job it is can be said by any claim; what begins with a wildcard leaves it open.
 static FIELDS: &[Field] = &[Field::new("claims", Match::Claims)
@@ -43,7 +27,7 @@ static FIELDS: &[Field] = &[Field::new("claims", Match::Claims)
 /// The join method `oidc`.
 pub(super) static METHOD: Method = Method {
     detects: |env| env.get(VARIABLE).is_some(),
-    source: |env| TokenSource::in_variable(env, &[VARIABLE]),
+    source: |env| env.get(VARIABLE).map(|_| TokenSource::variable(VARIABLE)),
     fields: FIELDS,
     ..Method::new(
         "oidc",
@@ -54,8 +38,13 @@ pub(super) static METHOD: Method = Method {
 };
 
 /// What OpenID Connect Core 1.0, section 2, wants.
-static PROFILE: TokenProfile =
-    TokenProfile { audience_in_list: true, ..TokenProfile::rs256(MAX_LIFETIME, &["sub"], describe) };
+static PROFILE: TokenProfile = TokenProfile {
+    // A job that waits long for its turn still gets in.
+    max_lifetime: 12 * 3600,
+    audience_in_list: true,
+    run: "oidc:{iss} {sub}",
+    ..TokenProfile::RS256
+};
 
 fn no_token() -> Error {
     Error::new(Kind::Proof, "there is no OIDC token: nobody knows how any issuer gives one to a job")
@@ -67,31 +56,23 @@ fn no_token() -> Error {
 
 fn configure(mut section: Mapping<'_>) -> Configured {
     let issuer = issuer_url(section.need("issuer")?, "issuer")?;
-    let only_audience = audience(&mut section)?;
-    let algorithms = match section.take("algorithms") {
-        Some(list) => Cow::Owned(algorithms(list)?),
-        None => Cow::Borrowed(PROFILE.algorithms),
-    };
-    let common = Common::read(section, FIELDS, &[])?;
-    Ok(Box::new(Oidc { only_audience, algorithms, ..Oidc::new(&PROFILE, issuer, common) }))
+    let only_audience = section.text("audience")?.map(str::to_owned);
+    let mut oidc = Oidc { only_audience, ..Oidc::new(&PROFILE, issuer) };
+    if let Some(list) = section.take("algorithms") {
+        oidc.algorithms = algorithms(list)?;
+    }
+    Ok(Box::new(oidc.read(&METHOD, section)?))
 }
 
 fn algorithms(list: &Node) -> Result<Vec<Algorithm>, Mistake> {
-    let names = ALGORITHMS.map(|(name, _)| name).join(", ");
     let one = |node: &Node| {
         let name = node.text("algorithms")?;
-        let found = ALGORITHMS.iter().find(|(known, _)| *known == name);
-        found.map(|(_, algorithm)| *algorithm).ok_or_else(|| {
+        name.parse().ok().filter(|_| ALGORITHMS.contains(&name)).ok_or_else(|| {
             let message = format!("`{}` is no algorithm for an issuer's signatures", shown(name));
-            Mistake::new(node.place, message).hint(format!("there are: {names}"))
+            Mistake::new(node.place, message).hint(format!("there are: {}", ALGORITHMS.join(", ")))
         })
     };
     list.list("algorithms")?.iter().map(one).collect()
-}
-
-fn describe(_: &str, claims: &Map<String, Value>) -> Provenance {
-    let issuer = text(claims, "iss");
-    Provenance::new(&format!("oidc:{issuer} {}", text(claims, "sub")), [(8, issuer.to_owned())])
 }
 
 #[cfg(test)]
@@ -165,7 +146,8 @@ mod tests {
             rsa.sign(padding, &random, b"message", &mut signature).unwrap();
             ("rsa", signature)
         };
-        for (name, algorithm) in ALGORITHMS {
+        let all = ALGORITHMS.map(|name| (name, name.parse::<Algorithm>().unwrap()));
+        for (name, algorithm) in all {
             let (kid, signature) = match name {
                 "RS256" => by_rsa(&by::RSA_PKCS1_SHA256),
                 "RS384" => by_rsa(&by::RSA_PKCS1_SHA384),
@@ -178,7 +160,7 @@ mod tests {
                 _ => ("ed25519", ed25519.sign(b"message").as_ref().to_vec()),
             };
             // Under its own name, and under no other of the list.
-            for (other, tried) in ALGORITHMS {
+            for (other, tried) in all {
                 let verified = ["rsa", "p256", "p384", "ed25519"].iter().any(|kid| {
                     keys.find(kid, tried)
                         .any(|key| crate::jws::verify(&base64url(&signature), b"message", key, tried))
@@ -192,7 +174,7 @@ mod tests {
     #[test]
     fn provenance_names_the_subject() {
         let claims = serde_json::json!({"iss": "https://i", "sub": "job\n7"});
-        let provenance = describe("", claims.as_object().unwrap());
+        let provenance = PROFILE.provenance("", claims.as_object().unwrap());
         assert_eq!(provenance.line, "oidc:https://i job\\u{a}7");
     }
 

@@ -4,19 +4,14 @@ use futures_util::future::FutureExt as _;
 use serde_json::{Map, Value};
 
 use super::endpoint::{self, Endpoint};
-use super::jwt::{require_texts, text};
+use super::jwt::text;
 use super::method::{Configured, Method};
-use super::oidc::{Common, Oidc, TokenProfile, organization_id};
+use super::oidc::{Oidc, TokenProfile, organization_id};
 use super::prove::{Job, Presented};
-use super::rules::{self, Condition, Constraint, Field, Guard, Match, ONE_RUN, REF, REF_PATH, WORKFLOW};
-use super::verify::Provenance;
+use super::rules::{self, Condition, Constraint, Field, Match, ONE_RUN, OWNER, REF, REF_PATH, WORKFLOW};
 use crate::document::{Mapping, Mistake};
 use crate::error::{Error, Kind, Result};
 
-/// Where its pages are.
-const SERVER: &str = "https://dev.azure.com";
-/// The issuer, with an organisation's id behind it.
-const ISSUER: &str = "https://vstoken.dev.azure.com";
 /// The audience of every token; the platform lets nobody choose another.
 const AUDIENCE: &str = "api://AzureADTokenExchange";
 const URL_VARIABLE: &str = "SYSTEM_OIDCREQUESTURI";
@@ -24,8 +19,6 @@ const ACCESS_TOKEN_VARIABLE: &str = "SYSTEM_ACCESSTOKEN";
 /// The id of a service connection to have the token of, in place of the pipeline's own. Not
 /// AZURESUBSCRIPTION_SERVICE_CONNECTION_ID, which some tasks set: who asks for it should mean it.
 const CONNECTION_VARIABLE: &str = "MACHINE_ID_SERVICE_CONNECTION_ID";
-/// Tokens live for five to ten minutes: an hour at most, in seconds.
-const MAX_LIFETIME: i64 = 3600;
 const ORGANIZATION: &str = "org_id";
 /// How the subject of a service connection begins; a pipeline's begins with `p://`.
 const CONNECTION: &str = "sc://";
@@ -40,43 +33,64 @@ static FIELDS: &[Field] = &[
         PROJECT,
         Constraint::Ref(IF_PIPELINE),
         Constraint::Workflow(|sub| rules::literal_prefix(sub).split('/').nth(4).is_none_or(str::is_empty)),
+        // As far as the project's end.
+        Constraint::Owner(|sub| rules::literal_prefix(sub).split('/').count() <= 4),
     ]),
-    Field::new("project_name", Match::Within("*://*/{}/*")).claim("sub").constrains(&[PROJECT]),
+    Field::new("project_name", Match::Within("*://*/{}/*")).claim("sub").constrains(&[PROJECT, OWNER]),
     Field::new("pipeline_name", Match::Within("p://*/*/{}"))
         .claim("sub")
         .constrains(&[Constraint::name(&["definition_id"]), WORKFLOW]),
-    Field::exact("project_id").claim("prj_id"),
+    Field::exact("project_id").claim("prj_id").constrains(&[OWNER]),
     Field::exact("definition_id").claim("def_id").constrains(&[WORKFLOW]),
     Field::glob("repository_uri").claim("rpo_uri"),
     Field::exact("repository_id").claim("rpo_id"),
     Field::exact("repository_version").claim("rpo_ver").constrains(&[REF]),
-    Field::glob("repository_ref").claim("rpo_ref").constrains(&[REF_PATH]),
+    // Builds of pull requests, forks' among them where the pipeline takes those.
+    Field::glob("repository_ref")
+        .claim("rpo_ref")
+        .constrains(&[REF_PATH])
+        .guarded(&["refs/pull/*"], "the job runs the code of a pull request that nobody has merged"),
     Field::exact("run_id").constrains(ONE_RUN),
 ];
-
-/// Builds of pull requests, forks' among them where the pipeline takes those.
-static GUARDS: &[Guard] = &[Guard {
-    field: "repository_ref",
-    claim: "rpo_ref",
-    values: &["refs/pull/*"],
-    risk: "the job runs the code of a pull request that nobody has merged",
-}];
 
 /// The join method `azure-devops`.
 pub(super) static METHOD: Method = Method {
     detects: |env| env.is_true("TF_BUILD"),
     telling: &[ORGANIZATION, "prj_id", "def_id", "rpo_id", "rpo_uri", "rpo_ref", "rpo_ver", "run_id"],
     fields: FIELDS,
-    guards: GUARDS,
     ..Method::new("azure-devops", "Azure DevOps pipelines", |job| prove(job).boxed(), configure)
 };
 
 /// A pipeline's own tokens. Those of service connections are what Azure's own tasks carry about.
-static PIPELINES: TokenProfile =
-    TokenProfile { check: check_pipeline, ..TokenProfile::rs256(MAX_LIFETIME, &["sub"], describe) };
-static CONNECTIONS: TokenProfile = TokenProfile {
-    check: |claims| check_subject(claims, CONNECTION, "a service connection's"),
-    ..TokenProfile::rs256(MAX_LIFETIME, &["sub"], describe)
+static PIPELINES: TokenProfile = TokenProfile {
+    // The ref is guarded, so it must be there.
+    required: &["sub", ORGANIZATION, "prj_id", "def_id", "rpo_ref", "run_id"],
+    check: |claims| check_subject(claims, "p://", "a pipeline's"),
+    ..TOKENS
+};
+static CONNECTIONS: TokenProfile =
+    TokenProfile { check: |claims| check_subject(claims, CONNECTION, "a service connection's"), ..TOKENS };
+const TOKENS: TokenProfile = TokenProfile {
+    // They live for five to ten minutes.
+    max_lifetime: 3600,
+    ownerless: Some((
+        "a rule does not say which project may join",
+        "add `project_id`, `project_name` or `sub`",
+    )),
+    run: "azure-devops:{project}/{name}[@{rpo_ref}] run {run_id}",
+    fulcio: &[
+        (12, "{rpo_uri}"),
+        (13, "{rpo_ver}"),
+        (14, "{rpo_ref}"),
+        (15, "{rpo_id}"),
+        (21, "https://dev.azure.com/{project}/_build/results?buildId={run_id}"),
+    ],
+    derived: |claims| {
+        let (_, named) = text(claims, "sub").split_once("://").unwrap_or_default();
+        let (project, name) = named.rsplit_once('/').unwrap_or_default();
+        vec![("project", project.to_owned()), ("name", name.to_owned())]
+    },
+    ..TokenProfile::RS256
 };
 
 fn configure(mut section: Mapping<'_>) -> Configured {
@@ -86,74 +100,27 @@ fn configure(mut section: Mapping<'_>) -> Configured {
         "https://dev.azure.com/ORGANIZATION/_apis/connectionData shows it as `instanceId`; in small letters",
     )?;
     let other_audience = section.boolean("accept_default_audience")?.then(|| AUDIENCE.to_owned());
-    let common = Common::read(section, FIELDS, GUARDS)?;
-    rules::anchor(
-        &common.rules,
-        |condition| match condition.field.as_str() {
-            "project_id" | "project_name" => true,
-            // As far as the project's end.
-            "sub" => rules::literal_prefix(&condition.want.shown()).split('/').count() > 4,
-            _ => false,
-        },
-        "a rule does not say which project may join",
-        "add `project_id`, `project_name` or `sub`",
-    )?;
-    let connections = common.rules.iter().filter(|rule| rule.conditions.iter().any(of_connection)).count();
-    let issuer = format!("{ISSUER}/{organization}");
-    // A service connection's token may lack the claim, and has the same issuer.
-    let (profile, pinned) = match connections {
-        0 => (&PIPELINES, Some((ORGANIZATION, organization))),
-        all if all == common.rules.len() => (&CONNECTIONS, None),
-        _ => {
-            return Err(Mistake::new(place, "some rules are for pipelines and some for service connections")
-                .hint("write a join token for each")
-                .into());
-        }
-    };
-    Ok(Box::new(Oidc { other_audience, pinned, ..Oidc::new(profile, issuer, common) }))
-}
-
-fn of_connection(condition: &Condition) -> bool {
-    condition.field == "sub" && condition.want.shown().starts_with(CONNECTION)
-}
-
-fn check_pipeline(claims: &Map<String, Value>) -> Result<(), String> {
-    check_subject(claims, "p://", "a pipeline's")?;
-    // The ref is guarded, so it must be there.
-    require_texts(claims, &[ORGANIZATION, "prj_id", "def_id", "rpo_ref", "run_id"])
+    let issuer = format!("https://vstoken.dev.azure.com/{organization}");
+    let pinned = Some((ORGANIZATION, organization));
+    let oidc = Oidc { other_audience, pinned, ..Oidc::new(&PIPELINES, issuer) }.read(&METHOD, section)?;
+    let of_connection = |c: &Condition| c.field == "sub" && c.want.shown().starts_with(CONNECTION);
+    match oidc.rules.iter().filter(|rule| rule.conditions.iter().any(of_connection)).count() {
+        0 => Ok(Box::new(oidc)),
+        // A service connection's token may lack the claim, and has the same issuer.
+        all if all == oidc.rules.len() => Ok(Box::new(Oidc { profile: &CONNECTIONS, pinned: None, ..oidc })),
+        _ => Err(Mistake::new(place, "some rules are for pipelines and some for service connections")
+            .hint("write a join token for each")
+            .into()),
+    }
 }
 
 /// `KIND://ORGANIZATION/PROJECT/NAME`: no part may hold a slash, or names could pose as others.
 fn check_subject(claims: &Map<String, Value>, kind: &str, whose: &str) -> Result<(), String> {
-    let parts: Option<Vec<&str>> =
-        text(claims, "sub").strip_prefix(kind).map(|rest| rest.split('/').collect());
-    match parts {
-        Some(parts) if parts.len() == 3 && !parts.contains(&"") => Ok(()),
-        _ => Err(format!("sub is not {whose}: {kind}ORGANIZATION/PROJECT/NAME")),
+    let parts: Vec<&str> = text(claims, "sub").strip_prefix(kind).unwrap_or_default().split('/').collect();
+    match parts.len() == 3 && !parts.contains(&"") {
+        true => Ok(()),
+        false => Err(format!("sub is not {whose}: {kind}ORGANIZATION/PROJECT/NAME")),
     }
-}
-
-fn describe(_: &str, claims: &Map<String, Value>) -> Provenance {
-    let of = |name: &str| text(claims, name).to_owned();
-    let (sub, run) = (of("sub"), of("run_id"));
-    let named = sub.split_once("://").map_or(sub.as_str(), |(_, named)| named);
-    let project = named.rsplit_once('/').map_or(named, |(project, _)| project);
-    let at = if of("rpo_ref").is_empty() { String::new() } else { format!("@{}", of("rpo_ref")) };
-    let page = match run.as_str() {
-        "" => String::new(),
-        run => format!("{SERVER}/{project}/_build/results?buildId={run}"),
-    };
-    Provenance::new(
-        &format!("azure-devops:{named}{at} run {run}"),
-        [
-            (8, of("iss")),
-            (12, of("rpo_uri")),
-            (13, of("rpo_ver")),
-            (14, of("rpo_ref")),
-            (15, of("rpo_id")),
-            (21, page),
-        ],
-    )
 }
 
 /// Asks Azure DevOps for a token; its audience is not ours to choose.
@@ -235,7 +202,7 @@ mod tests {
         let check = |sub: &str| {
             let claims = serde_json::json!({"sub": sub, "org_id": ORG, "prj_id": "p", "def_id": "1", "rpo_ref": "r", "run_id": "1"});
             (
-                check_pipeline(claims.as_object().unwrap()).is_ok(),
+                (PIPELINES.check)(claims.as_object().unwrap()).is_ok(),
                 (CONNECTIONS.check)(claims.as_object().unwrap()).is_ok(),
             )
         };
@@ -251,7 +218,7 @@ mod tests {
     fn provenance_names_the_run() {
         let claims =
             serde_json::json!({"iss": "i", "sub": "p://o/p/n", "rpo_ref": "refs/heads/main", "run_id": "5"});
-        let provenance = describe("https://dev.azure.com", claims.as_object().unwrap());
+        let provenance = PIPELINES.provenance("https://dev.azure.com", claims.as_object().unwrap());
         assert_eq!(provenance.line, "azure-devops:o/p/n@refs/heads/main run 5");
         assert!(
             provenance

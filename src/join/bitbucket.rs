@@ -1,28 +1,15 @@
 //! Bitbucket Pipelines: an issuer for each workspace, a token for each step.
 
-use serde_json::{Map, Value};
-
 use super::handed_over::HandedOver;
-use super::jwt::text;
 use super::method::{Configured, Method};
-use super::oidc::{Common, Oidc, TokenProfile, audience, issuer_url};
-use super::rules::{self, Condition, Field, ONE_RUN, REF, WORKFLOW, Want};
-use super::source::TokenSource;
-use super::verify::Provenance;
-use crate::document::{Mapping, Mistake};
-use crate::text::shown;
-
-/// The variable with a step's token.
-const VARIABLE: &str = "BITBUCKET_STEP_OIDC_TOKEN";
-/// The variable that marks a step.
-const MARKER: &str = "BITBUCKET_BUILD_NUMBER";
-/// A token lives no longer than a step can run: twelve hours, in seconds.
-const MAX_LIFETIME: i64 = 12 * 3600;
+use super::oidc::{Oidc, TokenProfile, issuer_url};
+use super::rules::{Condition, Field, ONE_RUN, OWNER, REF, WORKFLOW};
+use crate::document::Mapping;
 
 /// Nothing here is a name that somebody else could have: workspaces and repositories are told by ids.
 static FIELDS: &[Field] = &[
-    Field::exact("workspace_uuid").claim("workspaceUuid"),
-    Field::exact("repository_uuid").claim("repositoryUuid"),
+    Field::exact("workspace_uuid").claim("workspaceUuid").constrains(&[OWNER]),
+    Field::exact("repository_uuid").claim("repositoryUuid").constrains(&[OWNER]),
     // An environment has rules of its own about branches and who may deploy.
     Field::exact("deployment_environment_uuid")
         .claim("deploymentEnvironmentUuid")
@@ -36,8 +23,8 @@ static FIELDS: &[Field] = &[
 
 /// The join method `bitbucket`.
 pub(super) static METHOD: Method = Method {
-    detects: |env| env.get(MARKER).is_some(),
-    source: |env| TokenSource::in_variable(env, &[VARIABLE]),
+    detects: |env| env.get(HANDED_OVER.marker).is_some(),
+    source: |env| HANDED_OVER.source(env),
     telling: &[
         "workspaceUuid",
         "repositoryUuid",
@@ -52,67 +39,38 @@ pub(super) static METHOD: Method = Method {
 
 static HANDED_OVER: HandedOver = HandedOver {
     job: "a Bitbucket step",
-    marker: MARKER,
-    is_one: METHOD.detects,
-    variable: VARIABLE,
-    hints: |job| {
-        vec![format!(
-            "give the step one in bitbucket-pipelines.yml:\n    - step:\n        oidc:\n          audiences: ['{}']",
-            shown(job.authority)
-        )]
-    },
+    marker: "BITBUCKET_BUILD_NUMBER",
+    variables: &["BITBUCKET_STEP_OIDC_TOKEN"],
+    hints: &[
+        "give the step one in bitbucket-pipelines.yml:\n    - step:\n        oidc:\n          audiences: ['{authority}']",
+    ],
 };
 
-/// A step may name several audiences; the claim is then a list, of which one is taken alone.
 static PROFILE: TokenProfile = TokenProfile {
+    // A token lives no longer than a step can run.
+    max_lifetime: 12 * 3600,
+    // A step may name several audiences; the claim is then a list, of which one is taken alone.
     audience_in_list: true,
-    ..TokenProfile::rs256(
-        MAX_LIFETIME,
-        &["sub", "workspaceUuid", "repositoryUuid", "pipelineUuid", "stepUuid"],
-        describe,
-    )
+    required: &["sub", "workspaceUuid", "repositoryUuid", "pipelineUuid", "stepUuid"],
+    ownerless: Some((
+        "a rule does not say whose repositories may join",
+        "add `repository_uuid` or `workspace_uuid`",
+    )),
+    run: "bitbucket:{repositoryUuid}[@refs/heads/{branchName}] pipeline {pipelineUuid} step {stepUuid}",
+    fulcio: &[(14, "refs/heads/{branchName}"), (15, "{repositoryUuid}"), (17, "{workspaceUuid}")],
+    ..TokenProfile::RS256
 };
 
 fn configure(mut section: Mapping<'_>) -> Configured {
     let issuer = issuer_url(section.need("identity_provider_url")?, "identity_provider_url")?;
-    let other_audience = audience(&mut section)?;
-    let common = Common::read(section, FIELDS, &[])?;
-    for rule in &common.rules {
-        if let Some(bare) = rule.conditions.iter().find(|condition| is_bare(condition)) {
-            let message = format!("`{}` is not in braces", bare.field);
-            return Err(Mistake::new(rule.place, message)
-                .hint("Bitbucket writes them so: '{1d397906-…}'")
-                .into());
-        }
-    }
-    rules::anchor(
-        &common.rules,
-        |condition| matches!(condition.field.as_str(), "workspace_uuid" | "repository_uuid"),
-        "a rule does not say whose repositories may join",
-        "add `repository_uuid` or `workspace_uuid`",
-    )?;
-    Ok(Box::new(Oidc { other_audience, ..Oidc::new(&PROFILE, issuer, common) }))
+    let other_audience = section.text("audience")?.map(str::to_owned);
+    let oidc = Oidc { other_audience, ..Oidc::new(&PROFILE, issuer) }.read(&METHOD, section)?;
+    Ok(Box::new(oidc.refuse(is_bare, "is not in braces", "Bitbucket writes them so: '{1d397906-…}'")?))
 }
 
 /// Without its braces, a UUID would match nothing.
 fn is_bare(condition: &Condition) -> bool {
-    matches!(&condition.want, Want::Exact(uuid) if condition.field.ends_with("_uuid") && !uuid.starts_with('{'))
-}
-
-fn describe(_: &str, claims: &Map<String, Value>) -> Provenance {
-    let of = |name: &str| text(claims, name).to_owned();
-    let branch = of("branchName");
-    let at = if branch.is_empty() { String::new() } else { format!("@refs/heads/{branch}") };
-    let (repository, pipeline, step) = (of("repositoryUuid"), of("pipelineUuid"), of("stepUuid"));
-    Provenance::new(
-        &format!("bitbucket:{repository}{at} pipeline {pipeline} step {step}"),
-        [
-            (8, of("iss")),
-            (14, at.trim_start_matches('@').to_owned()),
-            (15, repository.clone()),
-            (17, of("workspaceUuid")),
-        ],
-    )
+    condition.field.ends_with("_uuid") && !condition.want.shown().starts_with('{')
 }
 
 #[cfg(test)]
@@ -152,7 +110,7 @@ mod tests {
     fn provenance_names_the_step() {
         let claims = serde_json::json!({"iss": "i", "repositoryUuid": "{r}", "branchName": "main",
             "pipelineUuid": "{p}", "stepUuid": "{s}"});
-        let provenance = describe("", claims.as_object().unwrap());
+        let provenance = PROFILE.provenance("", claims.as_object().unwrap());
         assert_eq!(provenance.line, "bitbucket:{r}@refs/heads/main pipeline {p} step {s}");
         assert!(provenance.fulcio.contains(&(14, "refs/heads/main".to_owned())));
     }

@@ -3,40 +3,33 @@
 use std::time::Duration;
 
 use futures_util::future::FutureExt as _;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::command::{self, Minter};
-use super::jwt::text;
 use super::method::{Configured, Method};
-use super::oidc::{Common, Oidc, TokenProfile};
+use super::oidc::{Oidc, TokenProfile};
 use super::prove::{Job, Presented};
-use super::rules::{self, Condition, Constraint, Field, Match, ONE_RUN, REF, WORKFLOW, Want};
-use super::verify::Provenance;
+use super::rules::{self, Constraint, Field, Match, ONE_RUN, OWNER, REF, WORKFLOW};
 use crate::document::Mapping;
 use crate::error::{Error, Kind, Result};
 use crate::wire::Proof;
 
 /// The issuer that every organisation shares.
 const ISSUER: &str = "https://agent.buildkite.com";
-/// Where its pages are.
-const SERVER: &str = "https://buildkite.com";
 const AGENT: &str = "buildkite-agent";
 /// Claims that a token has only if they are asked for: the ids behind the names.
 const IDS: [&str; 2] = ["organization_id", "pipeline_id"];
 /// More of them, as the agent itself takes them.
 const CLAIMS_VARIABLE: &str = "BUILDKITE_OIDC_TOKEN_CLAIMS";
-/// Tokens live for five minutes unless somebody asks for more: an hour at most, in seconds.
-const MAX_LIFETIME: i64 = 3600;
-/// How long the agent may take. It asks Buildkite up to five times.
-const MINT_TIMEOUT: Duration = Duration::from_secs(40);
 
 const PIPELINE: Constraint = Constraint::name(&["pipeline_id"]);
 
 static FIELDS: &[Field] = &[
-    Field::exact("organization_slug").constrains(&[Constraint::name(&["organization_id", "pipeline_id"])]),
-    Field::exact("organization_id"),
+    Field::exact("organization_slug")
+        .constrains(&[Constraint::name(&["organization_id", "pipeline_id"]), OWNER]),
+    Field::exact("organization_id").constrains(&[OWNER]),
     Field::glob("pipeline_slug").constrains(&[PIPELINE, WORKFLOW]),
-    Field::exact("pipeline_id").constrains(&[WORKFLOW]),
+    Field::exact("pipeline_id").constrains(&[WORKFLOW, OWNER]),
     Field::glob("build_branch").constrains(&[REF]),
     Field::glob("build_tag").constrains(&[REF]),
     Field::exact("build_commit").constrains(&[REF]),
@@ -61,16 +54,14 @@ static FIELDS: &[Field] = &[
         Constraint::Workflow(|sub| {
             sub.split_once(":pipeline:").is_none_or(|(_, of)| rules::literal_prefix(of).is_empty())
         }),
+        Constraint::Owner(|sub| !rules::names(sub, "organization:", ':')),
     ]),
 ];
 
 /// The join method `buildkite`.
 pub(super) static METHOD: Method = Method {
     detects: |env| env.is_true("BUILDKITE"),
-    renews: |env| match command::is_there(env, AGENT) {
-        true => Ok(()),
-        false => Err(format!("there is no `{AGENT}` command")),
-    },
+    renews: |env| command::find(env, AGENT),
     telling: &[
         "organization_slug",
         "organization_id",
@@ -89,52 +80,30 @@ pub(super) static METHOD: Method = Method {
     ..Method::new("buildkite", "Buildkite: agents of version 3", |job| prove(job).boxed(), configure)
 };
 
-static PROFILE: TokenProfile =
-    TokenProfile::rs256(MAX_LIFETIME, &["sub", "organization_slug", "pipeline_slug", "job_id"], describe);
-
-fn configure(section: Mapping<'_>) -> Configured {
-    let common = Common::read(section, FIELDS, &[])?;
-    rules::anchor(
-        &common.rules,
-        anchors,
+/// All organisations have the same issuer.
+static PROFILE: TokenProfile = TokenProfile {
+    // They live for five minutes unless somebody asks for more.
+    max_lifetime: 3600,
+    required: &["sub", "organization_slug", "pipeline_slug", "job_id"],
+    ownerless: Some((
         "a rule does not say whose pipelines may join",
         "add `organization_slug`, `organization_id`, `pipeline_id` or `sub: organization:SLUG:…`",
-    )?;
-    Ok(Box::new(Oidc { server: SERVER.to_owned(), ..Oidc::new(&PROFILE, ISSUER.to_owned(), common) }))
-}
+    )),
+    run: "buildkite:{organization_slug}/{pipeline_slug}\
+        [@refs/tags/{build_tag}|@refs/heads/{build_branch}] build {build} job {job_id}",
+    fulcio: &[
+        (11, "{runner_environment}"),
+        (13, "{build_commit}"),
+        (20, "{build_source}"),
+        (21, "https://buildkite.com/{organization_slug}/{pipeline_slug}/builds/{build}#{job_id}"),
+    ],
+    // It is a number.
+    derived: |claims| vec![("build", claims.get("build_number").map(Value::to_string).unwrap_or_default())],
+    ..TokenProfile::RS256
+};
 
-/// All organisations have the same issuer.
-fn anchors(condition: &Condition) -> bool {
-    match (condition.field.as_str(), &condition.want) {
-        ("organization_slug" | "organization_id" | "pipeline_id", Want::Exact(_)) => true,
-        ("sub", Want::Glob(pattern)) => rules::literal_prefix(pattern)
-            .strip_prefix("organization:")
-            .and_then(|rest| rest.split_once(':'))
-            .is_some_and(|(slug, _)| !slug.is_empty()),
-        _ => false,
-    }
-}
-
-fn describe(server: &str, claims: &Map<String, Value>) -> Provenance {
-    let of = |name: &str| text(claims, name);
-    let build = claims.get("build_number").map(Value::to_string).unwrap_or_default();
-    let pipeline = format!("{}/{}", of("organization_slug"), of("pipeline_slug"));
-    let git_ref = match (of("build_tag"), of("build_branch")) {
-        ("", "") => String::new(),
-        ("", branch) => format!("refs/heads/{branch}"),
-        (tag, _) => format!("refs/tags/{tag}"),
-    };
-    let at = if git_ref.is_empty() { String::new() } else { format!("@{git_ref}") };
-    Provenance::new(
-        &format!("buildkite:{pipeline}{at} build {build} job {}", of("job_id")),
-        [
-            (8, of("iss").to_owned()),
-            (11, of("runner_environment").to_owned()),
-            (13, of("build_commit").to_owned()),
-            (20, of("build_source").to_owned()),
-            (21, format!("{server}/{pipeline}/builds/{build}#{}", of("job_id"))),
-        ],
-    )
+fn configure(section: Mapping<'_>) -> Configured {
+    Ok(Box::new(Oidc::new(&PROFILE, ISSUER.to_owned()).read(&METHOD, section)?))
 }
 
 /// Has the agent mint a token with our audience, and with the ids in it.
@@ -154,12 +123,13 @@ async fn prove(job: &Job<'_>) -> Result<Presented> {
         options,
         // The authority is to be asked afterwards.
         share: 1,
-        longest: MINT_TIMEOUT,
+        // It asks Buildkite up to five times.
+        longest: Duration::from_secs(40),
         secrets: &["BUILDKITE_AGENT_ACCESS_TOKEN", "BUILDKITE_AGENT_TOKEN", "BUILDKITE_AGENT_JOB_API_TOKEN"],
     };
-    let minted = minter.mint(job).await.map_err(|failed| {
-        let (kind, cause) = (if failed.late { Kind::Unreachable } else { Kind::Proof }, failed.why);
-        Error::new(kind, format!("this Buildkite job has no OIDC token: {cause}"))
+    let minted = minter.mint(job).await.map_err(|error| {
+        error
+            .context("this Buildkite job has no OIDC token")
             .hint("in a container, mount the agent (the docker plugin's `mount-buildkite-agent: true`) and pass BUILDKITE, BUILDKITE_JOB_ID, BUILDKITE_AGENT_ACCESS_TOKEN and BUILDKITE_AGENT_ENDPOINT on")
             .hint("an agent too old for `--claim` must be updated")
     })?;
@@ -203,7 +173,7 @@ mod tests {
     fn provenance_names_the_build() {
         let claims = serde_json::json!({"iss": ISSUER, "organization_slug": "acme", "pipeline_slug": "app",
             "build_branch": "main", "build_number": 7, "job_id": "j"});
-        let provenance = describe(SERVER, claims.as_object().unwrap());
+        let provenance = PROFILE.provenance("", claims.as_object().unwrap());
         assert_eq!(provenance.line, "buildkite:acme/app@refs/heads/main build 7 job j");
         assert!(provenance.fulcio.contains(&(21, "https://buildkite.com/acme/app/builds/7#j".to_owned())));
     }

@@ -4,70 +4,53 @@
 use std::time::Duration;
 
 use futures_util::future::FutureExt as _;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::command::{self, Minter};
-use super::jwt::text;
 use super::method::{Configured, Method};
-use super::oidc::{Common, Oidc, TokenProfile, issuer_url, organization_id};
+use super::oidc::{Oidc, TokenProfile, issuer_url, organization_id};
 use super::prove::{Job, Presented};
-use super::rules::{self, Constraint, Field, Guard, Match, ONE_RUN, REF_PATH, WORKFLOW};
-use super::verify::Provenance;
+use super::rules::{self, Constraint, Field, Match, ONE_RUN, REF_PATH, WORKFLOW};
 use crate::document::Mapping;
-use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
 use crate::wire::Proof;
 
-/// The issuer that every organisation shares; an organisation's own is below it.
-const ROOT_ISSUER: &str = "https://oidc.circleci.com";
 /// The tokens of a job, newest form first.
 const VARIABLES: [&str; 2] = ["CIRCLE_OIDC_TOKEN_V2", "CIRCLE_OIDC_TOKEN"];
-/// CircleCI's tokens live for an hour, in seconds.
-const MAX_LIFETIME: i64 = 2 * 3600;
-/// How long `circleci run oidc get` may take.
-const MINT_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long to wait before it is run again.
-const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
+const COMMAND: &str = "circleci";
 const ORGANIZATION: &str = "oidc.circleci.com/org-id";
 const PROJECT: &str = "oidc.circleci.com/project-id";
 const SSH_RERUN: &str = "oidc.circleci.com/ssh-rerun";
 
 static FIELDS: &[Field] = &[
-    Field::new("project_id", Match::Exact).claim(PROJECT),
+    Field::exact("project_id").claim(PROJECT),
     // Who may use a context is said in the context's own settings.
     Field::new("context_id", Match::Member).claim("oidc.circleci.com/context-ids").constrains(&[WORKFLOW]),
-    Field::new("vcs_origin", Match::Glob)
+    Field::glob("vcs_origin")
         .claim("oidc.circleci.com/vcs-origin")
         .constrains(&[Constraint::name(&["project_id", "pipeline_definition_id"])]),
-    Field::new("vcs_ref", Match::Glob).claim("oidc.circleci.com/vcs-ref").constrains(&[REF_PATH]),
-    Field::new("pipeline_definition_id", Match::Exact)
+    Field::glob("vcs_ref").claim("oidc.circleci.com/vcs-ref").constrains(&[REF_PATH]),
+    Field::exact("pipeline_definition_id")
         .claim("oidc.circleci.com/pipeline-definition-id")
         .constrains(&[WORKFLOW]),
-    Field::new("pipeline_id", Match::Exact).claim("oidc.circleci.com/pipeline-id").constrains(ONE_RUN),
-    Field::new("workflow_id", Match::Exact).claim("oidc.circleci.com/workflow-id").constrains(ONE_RUN),
-    Field::new("job_id", Match::Exact).claim("oidc.circleci.com/job-id").constrains(ONE_RUN),
-    Field::new("ssh_rerun", Match::Boolean).claim(SSH_RERUN),
+    Field::exact("pipeline_id").claim("oidc.circleci.com/pipeline-id").constrains(ONE_RUN),
+    Field::exact("workflow_id").claim("oidc.circleci.com/workflow-id").constrains(ONE_RUN),
+    Field::exact("job_id").claim("oidc.circleci.com/job-id").constrains(ONE_RUN),
+    Field::new("ssh_rerun", Match::Boolean)
+        .claim(SSH_RERUN)
+        .guarded(&["true"], "somebody sits at a shell in the job"),
     // One of the newer form ends in `/vcs-ref/REF`.
-    Field::new("sub", Match::Glob).constrains(&[Constraint::Ref(|sub| {
+    Field::glob("sub").constrains(&[Constraint::Ref(|sub| {
         sub.split_once("/vcs-ref/").is_none_or(|(_, of)| rules::is_open_ref(of))
     })]),
 ];
 
-/// In a job that was rerun with SSH somebody sits at a shell.
-static GUARDS: &[Guard] = &[Guard {
-    field: "ssh_rerun",
-    claim: SSH_RERUN,
-    values: &["true"],
-    risk: "somebody sits at a shell in the job",
-}];
-
 /// The join method `circleci`.
 pub(super) static METHOD: Method = Method {
     detects: |env| env.is_true("CIRCLECI"),
-    renews: |env| match command::is_there(env, "circleci") {
-        true => Ok(()),
-        false => Err("there is no `circleci` command, and CIRCLE_OIDC_TOKEN stays the same".to_owned()),
+    renews: |env| {
+        command::find(env, COMMAND).map_err(|why| format!("{why}, and CIRCLE_OIDC_TOKEN stays the same"))
     },
     telling: &[
         ORGANIZATION,
@@ -78,18 +61,23 @@ pub(super) static METHOD: Method = Method {
         SSH_RERUN,
     ],
     fields: FIELDS,
-    guards: GUARDS,
     can_bind: true,
     ..Method::new("circleci", "CircleCI: cloud and server", |job| prove(job).boxed(), configure)
 };
 
 static PROFILE: TokenProfile = TokenProfile {
+    // They live for one.
+    max_lifetime: 2 * 3600,
+    required: &["sub", PROJECT, ORGANIZATION],
     // It is guarded, so it must be there.
     check: |claims| match claims.get(SSH_RERUN) {
         Some(Value::Bool(_)) => Ok(()),
         _ => Err(format!("{SSH_RERUN} is missing or not a boolean")),
     },
-    ..TokenProfile::rs256(MAX_LIFETIME, &["sub", PROJECT, ORGANIZATION], describe)
+    run: "circleci:[{oidc.circleci.com/vcs-origin}|project {oidc.circleci.com/project-id}]\
+        [@{oidc.circleci.com/vcs-ref}] workflow {oidc.circleci.com/workflow-id} job {oidc.circleci.com/job-id}",
+    fulcio: &[(12, "https://{oidc.circleci.com/vcs-origin}"), (14, "{oidc.circleci.com/vcs-ref}")],
+    ..TokenProfile::RS256
 };
 
 fn configure(mut section: Mapping<'_>) -> Configured {
@@ -98,13 +86,12 @@ fn configure(mut section: Mapping<'_>) -> Configured {
     let issuer = match section.take("issuer") {
         // CircleCI server, or the issuer that all organisations share.
         Some(node) => issuer_url(node, "issuer")?,
-        None => format!("{ROOT_ISSUER}/org/{organization}"),
+        None => format!("https://oidc.circleci.com/org/{organization}"),
     };
     let other_audience = section.boolean("accept_default_audience")?.then(|| organization.clone());
-    let common = Common::read(section, FIELDS, GUARDS)?;
     // An issuer may be shared, so the organisation is checked whichever it is.
     let pinned = Some((ORGANIZATION, organization));
-    Ok(Box::new(Oidc { other_audience, pinned, ..Oidc::new(&PROFILE, issuer, common) }))
+    Ok(Box::new(Oidc { other_audience, pinned, ..Oidc::new(&PROFILE, issuer) }.read(&METHOD, section)?))
 }
 
 async fn prove(job: &Job<'_>) -> Result<Presented> {
@@ -112,25 +99,21 @@ async fn prove(job: &Job<'_>) -> Result<Presented> {
         Ok(token) => return Ok(Proof::id_token(token).into()),
         Err(why) => why,
     };
-    let given = VARIABLES.into_iter().find_map(|name| Some((name, job.env.get(name)?)));
-    let (name, token) = given.ok_or_else(|| no_token(job.env, &why))?;
-    (job.warn)(&format!(
-        "{why}; taking {name}, whose audience CircleCI chose: the join token must have `accept_default_audience`"
-    ));
-    Ok(Proof::id_token(Secret::new(token.to_owned())).into())
-}
-
-fn describe(_: &str, claims: &Map<String, Value>) -> Provenance {
-    let of = |name: &str| text(claims, &format!("oidc.circleci.com/{name}")).to_owned();
-    let origin =
-        if of("vcs-origin").is_empty() { format!("project {}", of("project-id")) } else { of("vcs-origin") };
-    let at = if of("vcs-ref").is_empty() { String::new() } else { format!("@{}", of("vcs-ref")) };
-    let source =
-        if of("vcs-origin").is_empty() { String::new() } else { format!("https://{}", of("vcs-origin")) };
-    Provenance::new(
-        &format!("circleci:{origin}{at} workflow {} job {}", of("workflow-id"), of("job-id")),
-        [(8, text(claims, "iss").to_owned()), (12, source), (14, of("vcs-ref"))],
-    )
+    if let Some((name, token)) = VARIABLES.into_iter().find_map(|name| Some((name, job.env.get(name)?))) {
+        (job.warn)(&format!(
+            "{why}; taking {name}, whose audience CircleCI chose: the join token must have `accept_default_audience`"
+        ));
+        return Ok(Proof::id_token(Secret::new(token.to_owned())).into());
+    }
+    if !job.env.is_true("CIRCLECI") {
+        return Err(Error::new(Kind::Proof, "this is not a CircleCI job: CIRCLECI is not `true`")
+            .hint("choose another --join-method, or run this in a pipeline"));
+    }
+    let cause = format!("this CircleCI job has no OIDC token: {why}, and {} is not set", VARIABLES[0]);
+    Err(Error::new(Kind::Proof, cause)
+        .hint("CircleCI server, and some plans, give tokens to jobs with a context alone (`context: NAME` in the workflow)")
+        .hint("a build of a forked pull request gets no token unless the project passes secrets to forks")
+        .hint("on CircleCI server, OIDC needs version 4.4 or later"))
 }
 
 /// Has CircleCI's own command mint a token with our audience. It finds what
@@ -140,43 +123,30 @@ async fn mint(job: &Job<'_>) -> Result<Secret, String> {
         return Err("this is not a CircleCI job".to_owned());
     }
     let claims = serde_json::json!({"aud": job.audience}).to_string();
-    let mut pauses = PAUSES.iter();
+    let mut pauses = [200, 1000].map(Duration::from_millis).into_iter();
     loop {
         let minter = Minter {
-            words: &["circleci", "run", "oidc", "get"],
+            words: &[COMMAND, "run", "oidc", "get"],
             options: vec!["--claims".to_owned(), claims.clone()],
             // A command that hangs must leave time for the job's other tokens.
             share: 3,
-            longest: MINT_TIMEOUT,
+            longest: Duration::from_secs(15),
             secrets: &VARIABLES,
         };
-        let failed = match minter.mint(job).await {
+        let error = match minter.mint(job).await {
             Ok(token) => return Ok(token),
-            Err(failed) => failed,
+            Err(error) => error,
         };
+        let is_late = error.kind() == Kind::Unreachable;
         // What it cannot do now it may do in a moment, and what comes in its place is worth less.
-        match pauses.next().filter(|_| !failed.late && command::is_there(job.env, "circleci")) {
+        match pauses.next().filter(|_| !is_late && command::find(job.env, COMMAND).is_ok()) {
             Some(pause) => {
-                (job.say)(&format!("{}, trying again", failed.why));
-                tokio::time::sleep(*pause).await;
+                (job.say)(&format!("{error}, trying again"));
+                tokio::time::sleep(pause).await;
             }
-            None => return Err(failed.why),
+            None => return Err(error.to_string()),
         }
     }
-}
-
-fn no_token(env: &Environment, why: &str) -> Error {
-    if !env.is_true("CIRCLECI") {
-        return Error::new(Kind::Proof, "this is not a CircleCI job: CIRCLECI is not `true`")
-            .hint("choose another --join-method, or run this in a pipeline");
-    }
-    Error::new(
-        Kind::Proof,
-        format!("this CircleCI job has no OIDC token: {why}, and {} is not set", VARIABLES[0]),
-    )
-    .hint("CircleCI server, and some plans, give tokens to jobs with a context alone (`context: NAME` in the workflow)")
-    .hint("a build of a forked pull request gets no token unless the project passes secrets to forks")
-    .hint("on CircleCI server, OIDC needs version 4.4 or later")
 }
 
 #[cfg(test)]
@@ -215,7 +185,7 @@ mod tests {
     fn provenance_names_the_job() {
         let claims = serde_json::json!({"iss": "i", "oidc.circleci.com/vcs-origin": "github.com/o/r",
             "oidc.circleci.com/vcs-ref": "refs/heads/main", "oidc.circleci.com/workflow-id": "w", "oidc.circleci.com/job-id": "j"});
-        let provenance = describe("", claims.as_object().unwrap());
+        let provenance = PROFILE.provenance("", claims.as_object().unwrap());
         assert_eq!(provenance.line, "circleci:github.com/o/r@refs/heads/main workflow w job j");
         assert_eq!(provenance.fulcio.len(), 3);
     }

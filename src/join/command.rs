@@ -7,6 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::prove::Job;
 use crate::environment::Environment;
+use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
 use crate::text::shown_unless_secret;
 
@@ -25,19 +26,11 @@ pub(super) struct Minter<'a> {
     pub secrets: &'a [&'a str],
 }
 
-/// Why there is no token.
-pub(super) struct Failed {
-    /// Why, in words that follow "no token: ".
-    pub why: String,
-    /// Whether it did not end in time.
-    pub late: bool,
-}
-
 impl Minter<'_> {
-    /// Runs it.
-    pub(super) async fn mint(self, job: &Job<'_>) -> Result<Secret, Failed> {
+    /// Runs it. `Kind::Unreachable` where it did not end in time.
+    pub(super) async fn mint(self, job: &Job<'_>) -> Result<Secret> {
         let named = self.words.join(" ");
-        let failed = |why: String| Failed { why: format!("`{named}` {why}"), late: false };
+        let failed = |why: String| Error::new(Kind::Proof, format!("`{named}` {why}"));
         (job.say)(&format!("asking `{named}` for an OIDC token"));
         let mut words = self.words.iter();
         let mut command = tokio::process::Command::new(words.next().copied().unwrap_or_default());
@@ -48,7 +41,7 @@ impl Minter<'_> {
         let output = match timeout_at(now + left.min(self.longest), command.output()).await {
             Ok(Ok(output)) => output,
             Ok(Err(error)) => return Err(failed(format!("could not be run ({error})"))),
-            Err(_) => return Err(Failed { late: true, ..failed("took too long".to_owned()) }),
+            Err(_) => return Err(Error::new(Kind::Unreachable, format!("`{named}` took too long"))),
         };
         let said = zeroize::Zeroizing::new(output.stdout);
         if !output.status.success() {
@@ -56,20 +49,20 @@ impl Minter<'_> {
             let words = shown_unless_secret(String::from_utf8_lossy(&output.stderr).trim(), &secrets);
             return Err(failed(format!("failed ({words})")));
         }
-        match std::str::from_utf8(&said).map(str::trim) {
-            Ok(token)
-                if token.split('.').count() == 3 && token.bytes().all(|byte| byte.is_ascii_graphic()) =>
-            {
-                Ok(Secret::new(token.to_owned()))
-            }
-            _ => Err(failed("printed something else than a token".to_owned())),
+        let token = std::str::from_utf8(&said).unwrap_or_default().trim();
+        if token.split('.').count() != 3 || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(failed("printed something else than a token".to_owned()));
         }
+        Ok(Secret::new(token.to_owned()))
     }
 }
 
-/// Whether the job has a command of that name.
-pub(super) fn is_there(env: &Environment, program: &str) -> bool {
+/// Whether the job has a command of that name; if not, in words that follow "cannot renew: ".
+pub(super) fn find(env: &Environment, program: &str) -> Result<(), String> {
     // An empty list of folders would be the current one.
-    env.get("PATH")
-        .is_some_and(|path| std::env::split_paths(path).any(|folder| folder.join(program).is_file()))
+    let has = |path: &str| std::env::split_paths(path).any(|folder| folder.join(program).is_file());
+    match env.get("PATH").is_some_and(has) {
+        true => Ok(()),
+        false => Err(format!("there is no `{program}` command")),
+    }
 }

@@ -2,15 +2,12 @@
 //! Server and `*.ghe.com`.
 
 use futures_util::future::FutureExt as _;
-use serde_json::{Map, Value};
 
 use super::endpoint::{self, Endpoint};
-use super::jwt::text;
 use super::method::{Configured, Method};
-use super::oidc::{Common, Oidc, TokenProfile};
+use super::oidc::{Oidc, TokenProfile, host};
 use super::prove::{Job, Presented};
-use super::rules::{self, Condition, Constraint, Field, Guard, Match, REF, REF_PATH, WORKFLOW, Want};
-use super::verify::Provenance;
+use super::rules::{self, Constraint, Field, Match, OWNER, REF, REF_PATH, WORKFLOW};
 use crate::document::{Mapping, Mistake};
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
@@ -19,10 +16,7 @@ const URL_VARIABLE: &str = "ACTIONS_ID_TOKEN_REQUEST_URL";
 const REQUEST_TOKEN_VARIABLE: &str = "ACTIONS_ID_TOKEN_REQUEST_TOKEN";
 /// The issuer of github.com; an enterprise's own has its slug behind it.
 const ISSUER: &str = "https://token.actions.githubusercontent.com";
-/// GitHub's tokens live for five minutes, in seconds; anything over an hour is not one.
-const MAX_LIFETIME: i64 = 3600;
 
-const REPOSITORY: Constraint = Constraint::name(&["repository_id", "repository_owner_id"]);
 /// A workflow's file, with the ref that it is of: `OWNER/NAME/.github/workflows/FILE@REF`.
 const WORKFLOW_FILE: Constraint = Constraint::Workflow(|path| {
     rules::literal_prefix(path).split("/.github/workflows/").nth(1).is_none_or(str::is_empty)
@@ -44,12 +38,18 @@ static FIELDS: &[Field] = &[
         },
         Constraint::Ref(|sub| sub.ends_with('*')),
         Constraint::Workflow(|sub| !["environment:", "workflow"].iter().any(|part| sub.contains(part))),
+        Constraint::Owner(|sub| !names_owner(sub)),
     ]),
-    Field::glob("repository").constrains(&[REPOSITORY]),
-    Field::exact("repository_id"),
-    Field::glob("repository_owner")
-        .constrains(&[Constraint::name(&["repository_owner_id", "repository_id"])]),
-    Field::exact("repository_owner_id"),
+    Field::glob("repository").constrains(&[
+        Constraint::name(&["repository_id", "repository_owner_id"]),
+        Constraint::Owner(|name| !rules::names(name, "", '/')),
+    ]),
+    Field::exact("repository_id").constrains(&[OWNER]),
+    Field::glob("repository_owner").constrains(&[
+        Constraint::name(&["repository_owner_id", "repository_id"]),
+        Constraint::Owner(|owner| rules::literal_prefix(owner) != owner),
+    ]),
+    Field::exact("repository_owner_id").constrains(&[OWNER]),
     Field::exact("repository_visibility"),
     // The name that a file gives itself: any other can give itself the same.
     Field::glob("workflow"),
@@ -69,7 +69,11 @@ static FIELDS: &[Field] = &[
     Field::glob("head_ref").constrains(&[REF_PATH]),
     // Who opens a pull request chooses the base, not what is in it.
     Field::glob("base_ref"),
-    Field::exact("event_name"),
+    // These run with the repository's rights.
+    Field::exact("event_name").guarded(
+        &["pull_request_target", "workflow_run"],
+        "the job has the rights of the repository and may run the code or data of strangers",
+    ),
     Field::exact("runner_environment"),
     Field::glob("enterprise").constrains(&[Constraint::name(&["enterprise_id"])]),
     Field::exact("enterprise_id"),
@@ -79,14 +83,6 @@ static FIELDS: &[Field] = &[
     Field::exact("check_run_id").constrains(&[WORKFLOW, REF]),
     Field::new("repo_property_*", Match::Property),
 ];
-
-/// Events that run with the repository's rights on code or data of strangers.
-static GUARDS: &[Guard] = &[Guard {
-    field: "event_name",
-    claim: "event_name",
-    values: &["pull_request_target", "workflow_run"],
-    risk: "the job has the rights of the repository and may run the code or data of strangers",
-}];
 
 /// The join method `github`.
 pub(super) static METHOD: Method = Method {
@@ -107,7 +103,6 @@ pub(super) static METHOD: Method = Method {
         "run_attempt",
     ],
     fields: FIELDS,
-    guards: GUARDS,
     can_bind: true,
     ..Method::new(
         "github",
@@ -117,110 +112,74 @@ pub(super) static METHOD: Method = Method {
     )
 };
 
-/// `event_name` is guarded, so it must be there; the others make the provenance.
-static PROFILE: TokenProfile = TokenProfile::rs256(
-    MAX_LIFETIME,
-    &["sub", "repository", "repository_owner", "event_name", "run_id"],
-    describe,
-);
+/// github.com has one issuer for everybody, and anybody may have a `refs/heads/main`.
+static PROFILE: TokenProfile = TokenProfile {
+    // They live for five minutes; anything over an hour is not one of them.
+    max_lifetime: 3600,
+    // `event_name` is guarded, so it must be there.
+    required: &["sub", "repository", "repository_owner", "event_name", "run_id"],
+    ownerless: Some((
+        "a rule does not say whose repositories may join",
+        "add `repository: OWNER/NAME`, `repository_owner: OWNER`, `repository_id`, `repository_owner_id` or `sub`; wildcards only behind `OWNER/`",
+    )),
+    run: "github:{repository}@{ref} run {run_id} attempt [{run_attempt}|1]",
+    fulcio: &[
+        (9, "{server}/{job_workflow_ref}"),
+        (10, "{job_workflow_sha}"),
+        (11, "{runner_environment}"),
+        (12, "{server}/{repository}"),
+        (13, "{sha}"),
+        (14, "{ref}"),
+        (15, "{repository_id}"),
+        (16, "{server}/{repository_owner}"),
+        (17, "{repository_owner_id}"),
+        (18, "{server}/{workflow_ref}"),
+        (19, "{workflow_sha}"),
+        (20, "{event_name}"),
+        (21, "{server}/{repository}/actions/runs/{run_id}/attempts/[{run_attempt}|1]"),
+        (22, "{repository_visibility}"),
+    ],
+    ..TokenProfile::RS256
+};
 
 fn configure(mut section: Mapping<'_>) -> Configured {
     let place = section.place;
-    let host = section.text("enterprise_server_host")?;
+    let host = section.take("enterprise_server_host").map(|node| host(node, "enterprise_server_host"));
     let slug = section.text("enterprise_slug")?;
-    let common = Common::read(section, FIELDS, GUARDS)?;
-    rules::anchor(
-        &common.rules,
-        anchors,
-        "a rule does not say whose repositories may join",
-        "add `repository: OWNER/NAME`, `repository_owner: OWNER`, `repository_id`, `repository_owner_id` or `sub`; wildcards only behind `OWNER/`",
-    )?;
-    let (issuer, server) = issuer(host, slug).map_err(|why| Mistake::new(place, why))?;
-    Ok(Box::new(Oidc { server, ..Oidc::new(&PROFILE, issuer, common) }))
+    let (issuer, server) = issuer(host.transpose()?, slug).map_err(|why| Mistake::new(place, why))?;
+    Ok(Box::new(Oidc { server, ..Oidc::new(&PROFILE, issuer) }.read(&METHOD, section)?))
 }
 
 /// The issuer's URL, and where its pages are.
-fn issuer(host: Option<&str>, slug: Option<&str>) -> Result<(String, String), String> {
-    let plain = |text: &str, more: &[u8]| {
-        !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || more.contains(&b))
-    };
-    match (host, slug) {
+fn issuer(host: Option<&str>, slug: Option<&str>) -> Result<(String, String), &'static str> {
+    let is_slug = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    let server = format!("https://{}", host.unwrap_or("github.com"));
+    let issuer = match (host, slug) {
+        (None, None) => ISSUER.to_owned(),
+        (None, Some(slug)) if is_slug(slug) => format!("{ISSUER}/{slug}"),
+        (None, Some(_)) => return Err("`enterprise_slug` must be the enterprise's name in URLs"),
+        (Some(host), None) => match host.strip_suffix(".ghe.com") {
+            Some(name) => format!("https://token.actions.{name}.ghe.com"),
+            None => format!("{server}/_services/token"),
+        },
         (Some(_), Some(_)) => {
-            Err("`enterprise_server_host` and `enterprise_slug` exclude each other".to_owned())
+            return Err("`enterprise_server_host` and `enterprise_slug` exclude each other");
         }
-        (Some(host), None) if !plain(host, b".:[]") => {
-            Err("`enterprise_server_host` must be HOST or HOST:PORT".to_owned())
-        }
-        (Some(host), None) => Ok(match host.strip_suffix(".ghe.com") {
-            Some(name) => (format!("https://token.actions.{name}.ghe.com"), format!("https://{host}")),
-            None => (format!("https://{host}/_services/token"), format!("https://{host}")),
-        }),
-        (None, Some(slug)) if !plain(slug, b"_") => {
-            Err("`enterprise_slug` must be the enterprise's name in URLs".to_owned())
-        }
-        (None, Some(slug)) => Ok((format!("{ISSUER}/{slug}"), "https://github.com".to_owned())),
-        (None, None) => Ok((ISSUER.to_owned(), "https://github.com".to_owned())),
-    }
-}
-
-/// A rule must say whose repositories it is about: github.com has one issuer
-/// for everybody, and anybody may have a `refs/heads/main`.
-fn anchors(condition: &Condition) -> bool {
-    match (condition.field.as_str(), &condition.want) {
-        ("repository_id" | "repository_owner_id", Want::Exact(_)) => true,
-        ("repository_owner", Want::Glob(pattern)) => rules::literal_prefix(pattern) == pattern,
-        ("repository", Want::Glob(pattern)) => rules::literal_prefix(pattern).contains('/'),
-        ("sub", Want::Glob(pattern)) => names_owner(rules::literal_prefix(pattern)),
-        _ => false,
-    }
+    };
+    Ok((issuer, server))
 }
 
 /// Whether a subject's beginning says whose it is. Anybody can have their
 /// repository's subjects made by a template, such as `ref:refs/heads/main`; each
 /// part begins with its key, and `:` in values is escaped, so a subject that
 /// begins with an owner or repository is that owner's or repository's.
-fn names_owner(prefix: &str) -> bool {
-    let Some((key, value)) = prefix.split_once(':') else { return false };
-    match key {
-        // `OWNER/…`, or with ids `OWNER@ID/…`.
-        "repo" | "repository" => value.split_once('/').is_some_and(|(owner, _)| !owner.is_empty()),
-        // Whole, that is, up to the next part: `octo` is not `octo-org`.
-        "repository_owner" | "repository_owner_id" | "repository_id" => {
-            value.split_once(':').is_some_and(|(owner, _)| !owner.is_empty())
-        }
-        _ => false,
-    }
-}
-
-/// The run, as text and in the extensions that Fulcio defines for CI
-/// (<https://github.com/sigstore/fulcio/blob/main/docs/oid-info.md>).
-fn describe(server: &str, claims: &Map<String, Value>) -> Provenance {
-    let of = |name: &str| text(claims, name);
-    let under = |name: &str| match of(name) {
-        "" => String::new(),
-        path => format!("{server}/{path}"),
-    };
-    let attempt = if of("run_attempt").is_empty() { "1" } else { of("run_attempt") };
-    let run = format!("{server}/{}/actions/runs/{}/attempts/{attempt}", of("repository"), of("run_id"));
-    let fulcio = [
-        (8, of("iss").to_owned()),
-        (9, under("job_workflow_ref")),
-        (10, of("job_workflow_sha").to_owned()),
-        (11, of("runner_environment").to_owned()),
-        (12, under("repository")),
-        (13, of("sha").to_owned()),
-        (14, of("ref").to_owned()),
-        (15, of("repository_id").to_owned()),
-        (16, under("repository_owner")),
-        (17, of("repository_owner_id").to_owned()),
-        (18, under("workflow_ref")),
-        (19, of("workflow_sha").to_owned()),
-        (20, of("event_name").to_owned()),
-        (21, run),
-        (22, of("repository_visibility").to_owned()),
-    ];
-    let line = format!("github:{}@{} run {} attempt {attempt}", of("repository"), of("ref"), of("run_id"));
-    Provenance::new(&line, fulcio)
+fn names_owner(sub: &str) -> bool {
+    // `OWNER/…`, or with ids `OWNER@ID/…`; the others whole, that is, up to the
+    // next part: `octo` is not `octo-org`.
+    ["repo:", "repository:"].iter().any(|key| rules::names(sub, key, '/'))
+        || ["repository_owner:", "repository_owner_id:", "repository_id:"]
+            .iter()
+            .any(|key| rules::names(sub, key, ':'))
 }
 
 /// Asks GitHub for a token with our audience.
@@ -273,10 +232,18 @@ mod tests {
             "https://ghes.example.com:8443/_services/token"
         );
         assert_eq!(url(Some("octo.ghe.com"), None).unwrap(), "https://token.actions.octo.ghe.com");
-        for (host, slug) in
-            [(Some("a/b"), None), (Some("https://a"), None), (None, Some("a/..")), (Some("a"), Some("b"))]
-        {
-            assert!(url(host, slug).is_err());
+        for (section, message) in [
+            ("enterprise_server_host: a/b", "`enterprise_server_host` must be HOST or HOST:PORT"),
+            ("enterprise_server_host: 'https://a'", "`enterprise_server_host` must be HOST or HOST:PORT"),
+            ("enterprise_server_host: 'a:'", "`enterprise_server_host` must be HOST or HOST:PORT"),
+            ("enterprise_slug: a/..", "`enterprise_slug` must be the enterprise's name in URLs"),
+            (
+                "enterprise_server_host: a, enterprise_slug: b",
+                "`enterprise_server_host` and `enterprise_slug` exclude each other",
+            ),
+        ] {
+            let section = format!("{{{section}, allow: [{{repository: o/r}}]}}");
+            assert_eq!(METHOD.configured(&section).unwrap_err().message, message, "{section}");
         }
     }
 
@@ -344,7 +311,7 @@ mod tests {
     fn provenance_names_the_run() {
         let claims = serde_json::json!({"iss": ISSUER, "repository": "o/r", "ref": "refs/heads/main\n", "run_id": "5",
             "run_attempt": "2", "workflow_ref": "o/r/.github/workflows/d.yml@refs/heads/main"});
-        let provenance = describe("https://github.com", claims.as_object().unwrap());
+        let provenance = PROFILE.provenance("https://github.com", claims.as_object().unwrap());
         assert_eq!(provenance.line, "github:o/r@refs/heads/main\\u{a} run 5 attempt 2");
         let url = "https://github.com/o/r/actions/runs/5/attempts/2".to_owned();
         assert!(provenance.fulcio.contains(&(21, url)));

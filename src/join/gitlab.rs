@@ -5,23 +5,12 @@ use serde_json::{Map, Value};
 use super::handed_over::HandedOver;
 use super::jwt::text;
 use super::method::{Configured, Method};
-use super::oidc::{Common, Oidc, TokenProfile, host};
-use super::rules::{
-    self, Condition, Constraint, Field, Guard, Match, ONE_RUN, REF, REF_PATH, WORKFLOW, Want,
-};
-use super::source::TokenSource;
-use super::verify::Provenance;
+use super::oidc::{Oidc, TokenProfile, host};
+use super::rules::{self, Constraint, Field, Match, ONE_RUN, OWNER, REF, REF_PATH, WORKFLOW};
 use crate::document::Mapping;
-use crate::text::shown;
 
 /// The host of GitLab's own service.
 const HOST: &str = "gitlab.com";
-/// The variable that a job's `id_tokens` are to name.
-const VARIABLE: &str = "MACHINE_ID_ID_TOKEN";
-/// The variable that marks a job.
-const MARKER: &str = "GITLAB_CI";
-/// A token lives as long as its job may run, by the project's timeout: a day at most, in seconds.
-const MAX_LIFETIME: i64 = 86_400;
 
 const PROJECT: Constraint = Constraint::name(&["project_id", "namespace_id"]);
 const JOB_PROJECT: Constraint = Constraint::name(&["job_project_id", "job_namespace_id"]);
@@ -34,18 +23,26 @@ static FIELDS: &[Field] = &[
         PROJECT,
         // `project_path:GROUP/PROJECT:ref_type:branch:ref:main`, or with more or other parts.
         Constraint::Ref(|sub| sub.split_once(":ref:").is_none_or(|(_, of)| rules::is_open(of))),
+        Constraint::Owner(|sub| !rules::names(sub, "project_path:", '/')),
     ]),
-    Field::glob("project_path").constrains(&[PROJECT]),
-    Field::exact("project_id"),
-    Field::glob("namespace_path").constrains(&[PROJECT]),
-    Field::exact("namespace_id"),
+    Field::glob("project_path")
+        .constrains(&[PROJECT, Constraint::Owner(|path| !rules::names(path, "", '/'))]),
+    Field::exact("project_id").constrains(&[OWNER]),
+    Field::glob("namespace_path").constrains(&[
+        PROJECT,
+        Constraint::Owner(|path| rules::literal_prefix(path) != path && !rules::names(path, "", '/')),
+    ]),
+    Field::exact("namespace_id").constrains(&[OWNER]),
     Field::exact("project_visibility"),
     Field::glob("ref").constrains(&[REF]),
     Field::exact("ref_type"),
     Field::glob("ref_path").constrains(&[REF_PATH]),
     Field::new("ref_protected", Match::Boolean).constrains(&[IF_PROTECTED]),
     Field::exact("sha").constrains(&[REF]),
-    Field::exact("pipeline_source"),
+    Field::exact("pipeline_source").guarded(
+        &["merge_request_event", "external_pull_request_event"],
+        "the job may run code that nobody has merged, of a fork even, with the rights of the project",
+    ),
     Field::exact("pipeline_id").constrains(ONE_RUN),
     Field::exact("job_id").constrains(ONE_RUN),
     Field::exact("job_source"),
@@ -72,18 +69,10 @@ static FIELDS: &[Field] = &[
     Field::exact("job_namespace_id"),
 ];
 
-/// Pipelines that run what a fork or an outside repository brought.
-static GUARDS: &[Guard] = &[Guard {
-    field: "pipeline_source",
-    claim: "pipeline_source",
-    values: &["merge_request_event", "external_pull_request_event"],
-    risk: "the job may run code that nobody has merged, of a fork even, with the rights of the project",
-}];
-
 /// The join method `gitlab`.
 pub(super) static METHOD: Method = Method {
-    detects: |env| env.is_true(MARKER),
-    source: |env| TokenSource::in_variable(env, &[VARIABLE]),
+    detects: |env| env.is_true("GITLAB_CI"),
+    source: |env| HANDED_OVER.source(env),
     telling: &[
         "project_path",
         "project_id",
@@ -102,100 +91,70 @@ pub(super) static METHOD: Method = Method {
         "job_id",
     ],
     fields: FIELDS,
-    guards: GUARDS,
     ..Method::new("gitlab", "GitLab CI: gitlab.com and self-managed", |job| HANDED_OVER.none(job), configure)
 };
 
 static HANDED_OVER: HandedOver = HandedOver {
     job: "a GitLab job",
-    marker: MARKER,
-    is_one: METHOD.detects,
-    variable: VARIABLE,
-    hints: |job| {
-        vec![
-            format!(
-                "give the job one in .gitlab-ci.yml:\n    id_tokens:\n      {VARIABLE}:\n        aud: {}",
-                shown(job.authority)
-            ),
-            "a token under another name is handed over with --id-token-env NAME".to_owned(),
-        ]
-    },
+    marker: "GITLAB_CI",
+    variables: &["MACHINE_ID_ID_TOKEN"],
+    hints: &[
+        "give the job one in .gitlab-ci.yml:\n    id_tokens:\n      MACHINE_ID_ID_TOKEN:\n        aud: {authority}",
+        "a token under another name is handed over with --id-token-env NAME",
+    ],
 };
 
-/// `pipeline_source` is guarded, so it must be there; the others make the provenance.
-static PROFILE: TokenProfile = TokenProfile::rs256(
-    MAX_LIFETIME,
-    &["sub", "project_path", "project_id", "namespace_path", "pipeline_source", "pipeline_id", "job_id"],
-    describe,
-);
-
-fn configure(mut section: Mapping<'_>) -> Configured {
-    let host = section.take("domain").map_or(Ok(HOST), |node| host(node, "domain"))?;
-    let issuer = format!("https://{host}");
-    let common = Common::read(section, FIELDS, GUARDS)?;
-    rules::anchor(
-        &common.rules,
-        anchors,
+/// Everybody may have a project on gitlab.com, and a branch `main` in it.
+static PROFILE: TokenProfile = TokenProfile {
+    // A token lives as long as its job may run, by the project's timeout.
+    max_lifetime: 24 * 3600,
+    // `pipeline_source` is guarded, so it must be there.
+    required: &[
+        "sub",
+        "project_path",
+        "project_id",
+        "namespace_path",
+        "pipeline_source",
+        "pipeline_id",
+        "job_id",
+    ],
+    ownerless: Some((
         "a rule does not say whose projects may join",
         "add `project_path: GROUP/PROJECT`, `namespace_path: GROUP`, `project_id`, `namespace_id` or \
          `sub: project_path:GROUP/…`; wildcards only behind `GROUP/`",
-    )?;
-    Ok(Box::new(Oidc::new(&PROFILE, issuer, common)))
+    )),
+    run: "gitlab:{project_path}@{git_ref} pipeline {pipeline_id} job {job_id}",
+    fulcio: &[
+        (9, "https://{ci_config_ref_uri}"),
+        (10, "{ci_config_sha}"),
+        (11, "{runner_environment}"),
+        (12, "{server}/{project_path}"),
+        (13, "{sha}"),
+        (14, "{git_ref}"),
+        (15, "{project_id}"),
+        (16, "{server}/{namespace_path}"),
+        (17, "{namespace_id}"),
+        (18, "https://{ci_config_ref_uri}"),
+        (19, "{ci_config_sha}"),
+        (20, "{pipeline_source}"),
+        (21, "{server}/{project_path}/-/jobs/{job_id}"),
+        (22, "{project_visibility}"),
+    ],
+    derived: |claims| vec![("git_ref", git_ref(claims))],
+    ..TokenProfile::RS256
+};
+
+fn configure(mut section: Mapping<'_>) -> Configured {
+    let host = section.take("domain").map_or(Ok(HOST), |node| host(node, "domain"))?;
+    Ok(Box::new(Oidc::new(&PROFILE, format!("https://{host}")).read(&METHOD, section)?))
 }
 
-/// Everybody may have a project on gitlab.com, and a branch `main` in it.
-fn anchors(condition: &Condition) -> bool {
-    let literal = |pattern: &str| rules::literal_prefix(pattern) == pattern;
-    let below_group = |pattern: &str| {
-        rules::literal_prefix(pattern).split_once('/').is_some_and(|(group, _)| !group.is_empty())
-    };
-    match (condition.field.as_str(), &condition.want) {
-        ("project_id" | "namespace_id", Want::Exact(_)) => true,
-        ("project_path", Want::Glob(pattern)) => below_group(pattern),
-        ("namespace_path", Want::Glob(pattern)) => literal(pattern) || below_group(pattern),
-        ("sub", Want::Glob(pattern)) => pattern.strip_prefix("project_path:").is_some_and(below_group),
-        _ => false,
+fn git_ref(claims: &Map<String, Value>) -> String {
+    match text(claims, "ref_type") {
+        "branch" => format!("refs/heads/{}", text(claims, "ref")),
+        "tag" => format!("refs/tags/{}", text(claims, "ref")),
+        _ => text(claims, "ref_path").to_owned(),
     }
-}
-
-/// The job, as text and in the extensions that Fulcio defines for GitLab.
-fn describe(server: &str, claims: &Map<String, Value>) -> Provenance {
-    let of = |name: &str| text(claims, name);
-    let git_ref = match of("ref_type") {
-        "branch" => format!("refs/heads/{}", of("ref")),
-        "tag" => format!("refs/tags/{}", of("ref")),
-        _ => of("ref_path").to_owned(),
-    };
-    let config = match of("ci_config_ref_uri") {
-        "" => String::new(),
-        uri => format!("https://{uri}"),
-    };
-    let line = format!(
-        "gitlab:{}@{git_ref} pipeline {} job {}",
-        of("project_path"),
-        of("pipeline_id"),
-        of("job_id")
-    );
-    Provenance::new(
-        &line,
-        [
-            (8, of("iss").to_owned()),
-            (9, config.clone()),
-            (10, of("ci_config_sha").to_owned()),
-            (11, of("runner_environment").to_owned()),
-            (12, format!("{server}/{}", of("project_path"))),
-            (13, of("sha").to_owned()),
-            (14, git_ref),
-            (15, of("project_id").to_owned()),
-            (16, format!("{server}/{}", of("namespace_path"))),
-            (17, of("namespace_id").to_owned()),
-            (18, config),
-            (19, of("ci_config_sha").to_owned()),
-            (20, of("pipeline_source").to_owned()),
-            (21, format!("{server}/{}/-/jobs/{}", of("project_path"), of("job_id"))),
-            (22, of("project_visibility").to_owned()),
-        ],
-    )
 }
 
 #[cfg(test)]
@@ -255,7 +214,7 @@ mod tests {
     fn provenance_names_the_job() {
         let claims = serde_json::json!({"iss": "https://gitlab.com", "project_path": "g/s/p", "ref": "v1", "ref_type": "tag",
             "pipeline_id": "5", "job_id": "6", "ci_config_ref_uri": null});
-        let provenance = describe("https://gitlab.com", claims.as_object().unwrap());
+        let provenance = PROFILE.provenance("https://gitlab.com", claims.as_object().unwrap());
         assert_eq!(provenance.line, "gitlab:g/s/p@refs/tags/v1 pipeline 5 job 6");
         assert!(provenance.fulcio.contains(&(21, "https://gitlab.com/g/s/p/-/jobs/6".to_owned())));
         assert!(provenance.fulcio.iter().all(|(arc, _)| ![9, 18, 22].contains(arc)));

@@ -13,7 +13,7 @@ use super::method::{Configured, Method};
 use super::rules::{self, Condition, Field, Match, Rule, Want};
 use super::verify::{Failure, Identity, Provenance, Replay, Verifier, VerifyContext};
 use crate::denial::{Denial, Reason};
-use crate::document::{Mapping, Mistake};
+use crate::document::{Mapping, Mistake, Node};
 use crate::wire::Proof;
 
 mod credentials;
@@ -49,25 +49,16 @@ pub(super) static METHOD: Method = Method {
 };
 
 fn configure(mut section: Mapping<'_>) -> Configured {
-    let partition = match section.take("partition") {
-        None => PARTITIONS.first(),
-        Some(node) => {
-            let unknown = || {
-                let names: Vec<&str> = PARTITIONS.iter().map(|partition| partition.name).collect();
-                Mistake::new(node.place, "`partition` is not one of AWS's")
-                    .hint(format!("there are: {}", names.join(", ")))
-            };
-            Some(Partition::of_name(node.text("partition")?).ok_or_else(unknown)?)
-        }
-    };
-    let rules = rules::read(section.need("allow")?, FIELDS, &[])?;
-    let place = section.place;
+    let [usual, ..] = &PARTITIONS;
+    let partition = section.read("partition", partition).unwrap_or(usual);
+    let rules = section.require("allow", |node, _| rules::read(node, FIELDS)).unwrap_or_default();
     section.finish()?;
-    let partition = partition.ok_or_else(|| Mistake::new(place, "there is no partition"))?;
     // Anybody can have an account, with a role of any name in it.
     let anchors = |condition: &Condition| match (condition.field.as_str(), &condition.want) {
         ("aws_account", Want::Exact(account)) => sts::is_account(account),
-        ("aws_arn", Want::Glob(pattern)) => account_of(rules::literal_prefix(pattern), partition).is_some(),
+        ("aws_arn", Want::Glob(pattern)) => {
+            sts::split_arn(rules::literal_prefix(pattern), partition).is_some()
+        }
         _ => false,
     };
     let hint = format!(
@@ -78,11 +69,13 @@ fn configure(mut section: Mapping<'_>) -> Configured {
     Ok(Box::new(IamVerifier { partition, rules }))
 }
 
-/// The account that an ARN begins with.
-fn account_of<'a>(arn: &'a str, partition: &Partition) -> Option<&'a str> {
-    let rest = arn.strip_prefix("arn:")?.strip_prefix(partition.name)?.strip_prefix(':')?;
-    let rest = rest.strip_prefix("sts::").or_else(|| rest.strip_prefix("iam::"))?;
-    rest.split_once(':').map(|(account, _)| account).filter(|account| sts::is_account(account))
+fn partition(node: &Node, key: &str) -> Result<&'static Partition, Mistake> {
+    let text = node.text(key)?;
+    let names = || PARTITIONS.each_ref().map(|partition| partition.name).join(", ");
+    PARTITIONS.iter().find(|partition| partition.name == text).ok_or_else(|| {
+        Mistake::new(node.place, format!("`{key}` is not one of AWS's"))
+            .hint(format!("there are: {}", names()))
+    })
 }
 
 /// The authority's half.
@@ -105,15 +98,11 @@ impl Verifier for IamVerifier {
                 .check(self.partition, context)
                 .map_err(|denial| denial.with_claims(&request.claims(), false))?;
             let caller = sts::ask(context.issuers.client(), &request, self.partition).await?;
-            let replay = Replay { issuer: ISSUER.to_owned(), id: request.id.clone(), held_until };
-            let provenance = Provenance::new(&format!("iam:{}", caller.arn), []);
-            Ok(Identity {
-                claims: caller.claims(request.claims()),
-                bound: true,
-                replay,
-                provenance,
-                join: None,
-            })
+            let provenance = Provenance::new(&format!("iam:{}", text(&caller, "aws_arn")), []);
+            let mut claims = request.claims();
+            claims.extend(caller);
+            let replay = Replay { issuer: ISSUER.to_owned(), id: request.id, held_until };
+            Ok(Identity { claims, bound: true, replay, provenance, join: None })
         }
         .boxed()
     }

@@ -16,6 +16,8 @@
 use std::fmt;
 
 use futures_util::future::BoxFuture;
+use ring::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 
@@ -25,6 +27,11 @@ pub const MAX_EARLIER: usize = 256;
 
 /// The largest generation, and number of requests: what JSON numbers hold everywhere.
 pub const MAX_COUNT: i64 = (1 << 53) - 1;
+
+/// The SHA-256 of a registration secret, by which it is known.
+pub fn secret_hash(secret: &str) -> [u8; 32] {
+    digest(&SHA256, secret.as_bytes()).as_ref().try_into().unwrap_or_default()
+}
 
 /// What verifiers may look up of what the authority remembers.
 pub trait InstanceLookup: Send + Sync + fmt::Debug {
@@ -67,10 +74,11 @@ pub struct InstanceJoin {
     pub held_until: i64,
 }
 
-/// What a request says of its worker's past.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What a request says of its worker's past, as its assertion's claims.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinClaims {
     /// The request's own id, random.
+    #[serde(rename = "jti")]
     pub id: String,
     /// The worker's generation.
     pub generation: i64,
@@ -111,7 +119,6 @@ pub enum Judgement {
 impl LastJoin {
     /// Judges a join whose request was not seen before, and that no accepted
     /// request named as one before it.
-    #[must_use]
     pub fn judge(&self, join: &JoinClaims) -> Judgement {
         if join.generation > self.expected {
             return Judgement::Ahead;

@@ -36,27 +36,17 @@ const MAX_WAITING_IN_ALL: usize = 1024;
 #[derive(Clone, Debug, Default)]
 pub struct KeySet(Vec<UsableKey>);
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct UsableKey {
     kid: String,
     /// The one algorithm that the key is for, where it says so.
     algorithm: Option<KeyAlgorithm>,
-    family: AlgorithmFamily,
     key: DecodingKey,
 }
 
-impl std::fmt::Debug for UsableKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.kid)
-    }
-}
-
 impl KeySet {
-    /// Reads a JWK set (RFC 7517, section 5). Keys that cannot be read, are
+    /// Reads a JWK set (RFC 7517, section 5) with a usable key at least. Keys that cannot be read, are
     /// not for signatures, have no `kid`, or are too weak are left out.
-    ///
-    /// # Errors
-    /// Where it is no key set, or none of its keys is usable.
     pub fn parse(json: &[u8]) -> Result<Self, String> {
         let set: Value = serde_json::from_slice(json).map_err(|error| format!("not JSON: {error}"))?;
         let keys = set.get("keys").and_then(Value::as_array).ok_or("it has no list `keys`")?;
@@ -71,7 +61,7 @@ impl KeySet {
     pub fn find<'k>(&'k self, kid: &'k str, algorithm: Algorithm) -> impl Iterator<Item = &'k DecodingKey> {
         let fits = move |key: &&UsableKey| {
             key.kid == kid
-                && key.family == algorithm.family()
+                && key.key.family() == algorithm.family()
                 && key.algorithm.is_none_or(|named| named == KeyAlgorithm::from(algorithm))
         };
         self.0.iter().filter(fits).map(|key| &key.key)
@@ -97,12 +87,7 @@ fn usable(json: &Value) -> Option<UsableKey> {
         }
         DecodingKeyKind::SecretOrDer(_) => key.family() != AlgorithmFamily::Hmac,
     };
-    (for_signatures && strong).then(|| UsableKey {
-        kid,
-        algorithm: common.key_algorithm,
-        family: key.family(),
-        key,
-    })
+    (for_signatures && strong).then(|| UsableKey { kid, algorithm: common.key_algorithm, key })
 }
 
 /// Every issuer's keys. Only issuers that a join token names are ever asked.
@@ -135,26 +120,16 @@ impl CacheState {
         let (keys, since) = self.keys.as_ref()?;
         Some((keys, since.elapsed())).filter(|(_, age)| *age < SERVE_AT_MOST)
     }
-
-    fn may_ask(&self) -> bool {
-        self.asked.is_none_or(|asked| asked.elapsed() >= COOL_DOWN)
-    }
-
-    fn under_way(&self) -> Option<watch::Receiver<()>> {
-        self.answer.clone().filter(|answer| answer.has_changed().is_ok())
-    }
 }
 
 impl Issuers {
     /// With the client that asks them.
-    #[must_use]
     pub fn new(client: reqwest::Client) -> Self {
         let waiting = Semaphore::new(MAX_WAITING_IN_ALL);
         Self { client, issuers: Mutex::default(), waiting }
     }
 
     /// The client that asks them, for methods that ask something else.
-    #[must_use]
     pub fn client(&self) -> &reqwest::Client {
         &self.client
     }
@@ -170,7 +145,7 @@ impl Issuers {
             let mut issuers = self.issuers.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(issuers.entry(url.to_owned()).or_default())
         };
-        let state = issuer.snapshot();
+        let state = issuer.state().clone();
         if let Some((keys, age)) = state.serving()
             && keys.has(kid)
             && age < AWAIT_AFTER
@@ -189,7 +164,7 @@ impl Issuers {
             // Nothing is ever sent: it ends when the question has.
             let _ = answer.changed().await;
         }
-        let state = issuer.snapshot();
+        let state = issuer.state().clone();
         match state.serving() {
             Some((keys, _)) if keys.has(kid) || state.failure.is_none() => Ok(Arc::clone(keys)),
             _ => Err(unavailable(state.failure.as_deref().unwrap_or("it was not asked"))),
@@ -205,10 +180,10 @@ impl Issuers {
         let (asking, answer) = watch::channel(());
         {
             let mut state = issuer.state();
-            if let Some(answer) = state.under_way() {
-                return Some(answer);
+            if let Some(answer) = state.answer.as_ref().filter(|answer| answer.has_changed().is_ok()) {
+                return Some(answer.clone());
             }
-            if !state.may_ask() {
+            if state.asked.is_some_and(|asked| asked.elapsed() < COOL_DOWN) {
                 return None;
             }
             state.asked = Some(Instant::now());
@@ -231,10 +206,6 @@ impl Default for CachedIssuer {
 }
 
 impl CachedIssuer {
-    fn snapshot(&self) -> CacheState {
-        self.state().clone()
-    }
-
     fn state(&self) -> MutexGuard<'_, CacheState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -6,7 +6,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey};
-use ring::digest::{Context, SHA256};
+use ring::digest::{Context, Digest, SHA256};
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
@@ -42,7 +42,7 @@ pub struct Jwt<'t> {
     pub header: Map<String, Value>,
     /// The payload.
     pub claims: Map<String, Value>,
-    content: [u8; 32],
+    content: Digest,
 }
 
 impl<'t> Jwt<'t> {
@@ -75,48 +75,39 @@ impl<'t> Jwt<'t> {
             strict_object(bytes).map_err(|error| malformed(&format!("the {what}: {error}")))
         };
         let claims = object(&payload_bytes, "payload")?;
-        let header_object =
-            object(&header_bytes, "header").map_err(|denial| denial.with_claims(&claims, false))?;
-        let (algorithm, kid) =
-            check_header(&header_object).map_err(|denial| denial.with_claims(&claims, false))?;
+        let header_object = object(&header_bytes, "header");
+        let checked = header_object.and_then(|header| check_header(&header).map(|parts| (header, parts)));
+        let (header_object, (algorithm, kid)) =
+            checked.map_err(|denial| denial.with_claims(&claims, false))?;
         let mut content = Context::new(&SHA256);
         // A length in front keeps header and payload from running into each other.
         content.update(&u64::try_from(header_bytes.len()).unwrap_or(u64::MAX).to_be_bytes());
         content.update(&header_bytes);
         content.update(&payload_bytes);
-        let mut hash = [0; 32];
-        hash.copy_from_slice(content.finish().as_ref());
+        let content = content.finish();
         let message = token.get(..header.len() + 1 + payload.len()).unwrap_or_default();
-        Ok(Self { message, signature, algorithm, kid, header: header_object, claims, content: hash })
+        Ok(Self { message, signature, algorithm, kid, header: header_object, claims, content })
     }
 
     /// The one in that field of a proof.
-    ///
-    /// # Errors
-    /// Where there is none, or it is none.
     pub fn of_proof(proof: &'t Proof, field: &str) -> Result<Self, Denial> {
         let missing = || Denial::new(Reason::TokenMalformed, format!("the proof has no `{field}`"));
         Self::parse(proof.field(field).map(Secret::expose).ok_or_else(missing)?)
     }
 
     /// Whether the key has signed it.
-    #[must_use]
     pub fn is_signed_by(&self, key: &DecodingKey) -> bool {
         jws::verify(self.signature, self.message.as_bytes(), key, self.algorithm)
     }
 
     /// A name for the token's content, where it has no `jti`: a hash over the
     /// decoded header and payload, which no re-encoding changes.
-    #[must_use]
     pub fn content_id(&self) -> String {
         format!("sha256:{}", URL_SAFE_NO_PAD.encode(self.content))
     }
 }
 
 /// The claims of a proof that is a JWT, believed by nobody.
-///
-/// # Errors
-/// Where it is none; the claims are in it where they could be read all the same.
 pub fn unverified(proof: &Proof) -> Result<Map<String, Value>, Denial> {
     Ok(Jwt::of_proof(proof, ID_TOKEN)?.claims)
 }
@@ -128,14 +119,12 @@ fn check_header(header: &Map<String, Value>) -> Result<(Algorithm, Option<String
             return Err(refused(format!("the header has `{name}`")));
         }
     }
-    match header.get("typ") {
-        None => {}
-        Some(Value::String(typ)) if typ.eq_ignore_ascii_case("JWT") => {}
-        Some(_) => return Err(refused("the header's `typ` is not `JWT`".to_owned())),
+    let is_jwt = |typ: &Value| typ.as_str().is_some_and(|typ| typ.eq_ignore_ascii_case("JWT"));
+    if !header.get("typ").is_none_or(is_jwt) {
+        return Err(refused("the header's `typ` is not `JWT`".to_owned()));
     }
-    let algorithm = match header.get("alg").and_then(Value::as_str).map(str::parse::<Algorithm>) {
-        Some(Ok(algorithm)) => algorithm,
-        _ => return Err(Denial::new(Reason::AlgorithmRefused, "the header's `alg` is missing or unknown")),
+    let Some(algorithm) = header.get("alg").and_then(|name| name.as_str()?.parse().ok()) else {
+        return Err(Denial::new(Reason::AlgorithmRefused, "the header's `alg` is missing or unknown"));
     };
     let kid = match header.get("kid") {
         None => None,
@@ -145,13 +134,10 @@ fn check_header(header: &Map<String, Value>) -> Result<(Algorithm, Option<String
     Ok((algorithm, kid))
 }
 
-/// A JSON object whose members are unique at every level.
-///
-/// # Errors
-/// Anything else, nesting beyond eight levels, and anything behind the object.
+/// A JSON object with nothing behind it, whose members are unique at each level, of which there are at most eight.
 pub fn strict_object(bytes: &[u8]) -> Result<Map<String, Value>, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = Strict { depth: MAX_DEPTH }.deserialize(&mut deserializer)?;
+    let value = Strict(MAX_DEPTH).deserialize(&mut deserializer)?;
     deserializer.end()?;
     match value {
         Value::Object(map) => Ok(map),
@@ -159,15 +145,13 @@ pub fn strict_object(bytes: &[u8]) -> Result<Map<String, Value>, serde_json::Err
     }
 }
 
+/// Any JSON, nested at most that deep.
 #[derive(Clone, Copy)]
-struct Strict {
-    depth: usize,
-}
+struct Strict(usize);
 
 impl Strict {
     fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
-        let depth = self.depth.checked_sub(1).ok_or_else(|| E::custom("nested too deeply"))?;
-        Ok(Self { depth })
+        self.0.checked_sub(1).map(Self).ok_or_else(|| E::custom("nested too deeply"))
     }
 }
 

@@ -2,6 +2,7 @@
 //! their projected volumes.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use futures_util::future::{FutureExt as _, ready};
 use jsonwebtoken::Algorithm;
@@ -10,11 +11,10 @@ use serde_json::{Map, Value};
 use super::issuers::KeySet;
 use super::jwt::text;
 use super::method::{Configured, Method};
-use super::oidc::{Common, Oidc, TokenProfile, issuer_url, key_set};
-use super::rules::{self, Field, Match, Rule, Want, claim};
+use super::oidc::{Oidc, TokenProfile, issuer_url, key_set};
+use super::rules::{Condition, Field, Match, OWNER, claim};
 use super::source::TokenSource;
-use super::verify::Provenance;
-use crate::document::{Mapping, Mistake, Node};
+use crate::document::{Mapping, Mistake};
 use crate::environment::Environment;
 use crate::error::{Error, Kind};
 use crate::text::{shown, which_of};
@@ -29,35 +29,26 @@ const HOST_VARIABLE: &str = "KUBERNETES_SERVICE_HOST";
 const DEFAULT_ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 /// The issuer of tokens that are kept in secrets and never end.
 const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
-/// The longest that tokens may live, in seconds. A volume's live an hour unless
-/// it says otherwise; those for the API server, that are stretched to a year,
-/// are not for us.
-const MAX_LIFETIME: i64 = 2 * 3600;
 const SUBJECT: &str = "system:serviceaccount:";
 const NAMESPACE: &str = "/kubernetes.io/namespace";
 const ACCOUNT: &str = "/kubernetes.io/serviceaccount/name";
 const ACCOUNT_UID: &str = "/kubernetes.io/serviceaccount/uid";
 const POD: &str = "/kubernetes.io/pod/name";
 const POD_UID: &str = "/kubernetes.io/pod/uid";
-const NODE: &str = "/kubernetes.io/node/name";
-const NODE_UID: &str = "/kubernetes.io/node/uid";
 
 /// Names of pods end at random and nodes come in pools, so these take wildcards.
 static FIELDS: &[Field] = &[
     // `NAMESPACE:NAME`, as Teleport has it; compared with the whole subject.
-    Field::new(SERVICE_ACCOUNT, Match::Exact).claim("sub"),
-    Field::new("service_account_uid", Match::Exact).claim(ACCOUNT_UID),
-    Field::new("namespace", Match::Exact).claim(NAMESPACE),
-    Field::new("pod_name", Match::Glob).claim(POD),
-    Field::new("pod_uid", Match::Exact).claim(POD_UID),
+    Field::new(SERVICE_ACCOUNT, Match::Within("system:serviceaccount:{}")).claim("sub").constrains(&[OWNER]),
+    Field::exact("service_account_uid").claim(ACCOUNT_UID).constrains(&[OWNER]),
+    Field::exact("namespace").claim(NAMESPACE).constrains(&[OWNER]),
+    Field::glob("pod_name").claim(POD),
+    Field::exact("pod_uid").claim(POD_UID),
     // Since Kubernetes 1.30.
-    Field::new("node_name", Match::Glob).claim(NODE),
-    Field::new("node_uid", Match::Exact).claim(NODE_UID),
+    Field::glob("node_name").claim("/kubernetes.io/node/name"),
+    Field::exact("node_uid").claim("/kubernetes.io/node/uid"),
 ];
 const SERVICE_ACCOUNT: &str = "service_account";
-/// Fields one of which a rule must have: whoever may run a pod in any
-/// namespace has a token of this issuer.
-const ANCHORS: [&str; 3] = [SERVICE_ACCOUNT, "service_account_uid", "namespace"];
 
 /// The join method `kubernetes`.
 pub(super) static METHOD: Method = Method {
@@ -74,13 +65,24 @@ pub(super) static METHOD: Method = Method {
     )
 };
 
+/// Whoever may run a pod in any namespace has a token of this issuer.
 static PROFILE: TokenProfile = TokenProfile {
     // What kube-apiserver signs with, but for ES512.
     algorithms: &[Algorithm::RS256, Algorithm::ES256, Algorithm::ES384],
+    // A volume's live an hour unless it says otherwise; those for the API server,
+    // that are stretched to a year, are not for us.
+    max_lifetime: 2 * 3600,
     // kube-apiserver writes a list, of one where one was asked for.
     audience_in_list: true,
+    required: &[],
     check,
-    ..TokenProfile::rs256(MAX_LIFETIME, &[], describe)
+    ownerless: Some((
+        "a rule does not say whose pods may join",
+        "add `service_account: NAMESPACE:NAME`, or `namespace`",
+    )),
+    run: "kubernetes:{/kubernetes.io/namespace}:{/kubernetes.io/serviceaccount/name} \
+        pod {/kubernetes.io/pod/name}[ node {/kubernetes.io/node/name}]",
+    ..TokenProfile::RS256
 };
 
 fn source(env: &Environment) -> Option<TokenSource> {
@@ -103,15 +105,9 @@ fn no_token(env: &Environment) -> Error {
 
 fn configure(mut section: Mapping<'_>) -> Configured {
     let (issuer, static_keys) = cluster(&mut section)?;
-    let mut common = Common::with_keys(static_keys, section, FIELDS, &[])?;
-    name_subjects(&mut common.rules)?;
-    rules::anchor(
-        &common.rules,
-        |condition| ANCHORS.contains(&condition.field.as_str()),
-        "a rule does not say whose pods may join",
-        "add `service_account: NAMESPACE:NAME`, or `namespace`",
-    )?;
-    Ok(Box::new(Oidc::new(&PROFILE, issuer, common)))
+    let oidc = Oidc { static_keys, ..Oidc::new(&PROFILE, issuer) }.read_rules(&METHOD, section)?;
+    let hint = "write it as in `service_account: ci:deploy`";
+    Ok(Box::new(oidc.refuse(names_no_account, "must be NAMESPACE:NAME", hint)?))
 }
 
 fn path(env: &Environment) -> &str {
@@ -119,78 +115,55 @@ fn path(env: &Environment) -> &str {
 }
 
 /// The cluster's issuer, and its keys where the policy has them.
-fn cluster(section: &mut Mapping<'_>) -> Result<(String, Option<KeySet>), Mistake> {
+fn cluster(section: &mut Mapping<'_>) -> Result<(String, Option<Arc<KeySet>>), Mistake> {
     let kind = section.need("type")?;
     let (keys, discovered) = (section.take("static_jwks"), section.take("oidc"));
-    let stray = |node: Option<&Node>, name: &str| match node {
-        None => Ok(()),
-        Some(node) => Err(Mistake::new(node.place, format!("`{name}` is not for this `type`"))
-            .hint(format!("leave it out, or write `type: {name}`"))),
-    };
-    match kind.text("type")? {
-        "static_jwks" => {
-            stray(discovered, "oidc")?;
-            let node = keys.ok_or_else(|| lacks(section, "static_jwks"))?;
-            let mut inner = node.mapping("`static_jwks`")?;
-            let keys = key_set(inner.need("jwks")?, "jwks")?;
-            let issuer = inner.take("issuer").map_or(Ok(DEFAULT_ISSUER), given_issuer)?;
-            inner.finish()?;
-            Ok((issuer.to_owned(), Some(keys)))
-        }
-        "oidc" => {
-            stray(keys, "static_jwks")?;
-            let mut inner = discovered.ok_or_else(|| lacks(section, "oidc"))?.mapping("`oidc`")?;
-            let issuer = issuer_url(inner.need("issuer")?, "issuer")?;
-            // Teleport's; an issuer is asked over https alone.
-            let place = inner.place;
-            if inner.boolean("insecure_allow_http_issuer")? {
-                return Err(Mistake::new(place, "`insecure_allow_http_issuer` is not taken")
-                    .hint("write `type: static_jwks` with the cluster's key set instead"));
-            }
-            inner.finish()?;
-            Ok((issuer, None))
-        }
-        "in_cluster" => Err(Mistake::new(kind.place, "`type: in_cluster` is not taken: the authority asks no cluster about tokens")
+    let name = kind.text("type")?;
+    let (given, stray) = match name {
+        "static_jwks" => (keys, discovered.map(|node| (node, "oidc"))),
+        "oidc" => (discovered, keys.map(|node| (node, "static_jwks"))),
+        "in_cluster" => return Err(Mistake::new(kind.place, "`type: in_cluster` is not taken: the authority asks no cluster about tokens")
             .hint("write `type: static_jwks` with the output of `kubectl get --raw /openid/v1/jwks`, or `type: oidc` where the cluster's issuer can be reached")),
         other => {
             let hint = which_of(other, &["static_jwks", "oidc"]);
-            Err(Mistake::new(kind.place, format!("there is no type `{}`", shown(other))).hint(hint))
+            return Err(Mistake::new(kind.place, format!("there is no type `{}`", shown(other))).hint(hint));
         }
+    };
+    if let Some((node, stray)) = stray {
+        return Err(Mistake::new(node.place, format!("`{stray}` is not for this `type`"))
+            .hint(format!("leave it out, or write `type: {stray}`")));
     }
-}
-
-fn lacks(section: &Mapping<'_>, name: &str) -> Mistake {
-    Mistake::new(section.place, format!("kubernetes lacks `{name}`, where its `type` is `{name}`"))
-}
-
-/// An issuer that nobody asks: whatever text the cluster has for it.
-fn given_issuer(node: &Node) -> Result<&str, Mistake> {
-    match node.text("issuer")? {
-        LEGACY_ISSUER => Err(Mistake::new(
-            node.place,
-            format!("`{LEGACY_ISSUER}` issues tokens without an end, which are not taken"),
-        )
-        .hint("`kubectl get --raw /.well-known/openid-configuration` shows the cluster's issuer")),
-        other => Ok(other),
-    }
-}
-
-/// A service account's name becomes the subject that it stands for.
-fn name_subjects(rules: &mut [Rule]) -> Result<(), Mistake> {
-    for rule in rules {
-        for condition in rule.conditions.iter_mut().filter(|condition| condition.field == SERVICE_ACCOUNT) {
-            let Want::Exact(name) = &condition.want else { continue };
-            match name.split_once(':') {
-                Some((namespace, account)) if is_name(namespace) && is_name(account) => {}
-                _ => {
-                    let message = format!("`{SERVICE_ACCOUNT}` must be NAMESPACE:NAME");
-                    return Err(Mistake::new(rule.place, message));
-                }
-            }
-            condition.want = Want::Exact(format!("{SUBJECT}{name}"));
+    let lacks =
+        || Mistake::new(section.place, format!("kubernetes lacks `{name}`, where its `type` is `{name}`"));
+    let mut given = given.ok_or_else(lacks)?.mapping(&format!("`{name}`"))?;
+    let cluster = if name == "oidc" {
+        // Teleport's; an issuer is asked over https alone.
+        if given.boolean("insecure_allow_http_issuer")? {
+            return Err(Mistake::new(given.place, "`insecure_allow_http_issuer` is not taken")
+                .hint("write `type: static_jwks` with the cluster's key set instead"));
         }
-    }
-    Ok(())
+        (issuer_url(given.need("issuer")?, "issuer")?, None)
+    } else {
+        let keys = key_set(given.need("jwks")?, "jwks")?;
+        // Nobody asks it: whatever text the cluster has for it.
+        let issuer = given.text("issuer")?.unwrap_or(DEFAULT_ISSUER).to_owned();
+        if issuer == LEGACY_ISSUER {
+            let message = format!("`{LEGACY_ISSUER}` issues tokens without an end, which are not taken");
+            return Err(Mistake::new(given.place, message)
+                .hint("`kubectl get --raw /.well-known/openid-configuration` shows the cluster's issuer"));
+        }
+        (issuer, Some(Arc::new(keys)))
+    };
+    given.finish()?;
+    Ok(cluster)
+}
+
+/// Whether it is a service account's name that none can have.
+fn names_no_account(condition: &Condition) -> bool {
+    let subject = condition.want.shown();
+    let name = subject.strip_prefix(SUBJECT).and_then(|name| name.split_once(':'));
+    condition.field == SERVICE_ACCOUNT
+        && !name.is_some_and(|(namespace, account)| is_name(namespace) && is_name(account))
 }
 
 /// A name as Kubernetes has them (RFC 1123): no colon above all.
@@ -220,13 +193,6 @@ fn check(claims: &Map<String, Value>) -> Result<(), String> {
         return Err("sub and kubernetes.io do not name the same service account".to_owned());
     }
     Ok(())
-}
-
-fn describe(_: &str, claims: &Map<String, Value>) -> Provenance {
-    let of = |pointer: &str| claim(claims, pointer).and_then(Value::as_str).unwrap_or_default();
-    let node = if of(NODE).is_empty() { String::new() } else { format!(" node {}", of(NODE)) };
-    let line = format!("kubernetes:{}:{} pod {}{node}", of(NAMESPACE), of(ACCOUNT), of(POD));
-    Provenance::new(&line, [(8, text(claims, "iss").to_owned())])
 }
 
 #[cfg(test)]
@@ -331,7 +297,7 @@ mod tests {
     fn provenance_names_the_pod() {
         let claims = serde_json::json!({"iss": DEFAULT_ISSUER, "kubernetes.io": {"namespace": "ci",
             "serviceaccount": {"name": "deploy"}, "pod": {"name": "deploy-1"}, "node": {"name": "n1"}}});
-        let provenance = describe("", claims.as_object().unwrap());
+        let provenance = PROFILE.provenance("", claims.as_object().unwrap());
         assert_eq!(provenance.line, "kubernetes:ci:deploy pod deploy-1 node n1");
     }
 }

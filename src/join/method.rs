@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::jwt;
 use super::prove::{Job, Presented};
-use super::rules::{Field, Guard};
+use super::rules::Field;
 use super::source::TokenSource;
 use super::verify::Verifier;
 use crate::denial::Denial;
@@ -15,19 +15,14 @@ use crate::error::Result;
 use crate::wire::Proof;
 
 /// The client's half: gets a fresh proof, where there is no [`Method::source`].
-///
-/// # Errors
-/// `Kind::Proof` where the platform gives none or refuses,
-/// `Kind::Unreachable` where it did not answer in time.
+/// `Kind::Proof` where the platform gives none or refuses, `Kind::Unreachable`
+/// where it did not answer in time.
 pub type Prove = for<'a> fn(&'a Job<'a>) -> BoxFuture<'a, Result<Presented>>;
 
-/// The authority's half: reads the method's section of a join token.
-///
-/// # Errors
-/// The first mistake in it.
+/// The authority's half: what the method's section of a join token configures.
 pub type Configure = fn(Mapping<'_>) -> Configured;
 
-/// What a section configures.
+/// See [`Configure`].
 pub type Configured = Result<Box<dyn Verifier>, Mistakes>;
 
 /// A way for a job to prove who it is. [`Method::new`] has what most methods
@@ -57,8 +52,6 @@ pub struct Method {
     pub telling: &'static [&'static str],
     /// The fields that its rules may have: what of a job's claims matters.
     pub fields: &'static [Field],
-    /// Values of claims that let nobody in unless a rule names them.
-    pub guards: &'static [Guard],
     /// Whether a job can have its proof bound to its keys, so that a join
     /// token may require it.
     pub can_bind: bool,
@@ -77,7 +70,6 @@ pub struct Method {
 
 impl Method {
     /// One whose proofs are OIDC tokens of a CI system that has to be asked for them.
-    #[must_use]
     pub const fn new(name: &'static str, summary: &'static str, prove: Prove, configure: Configure) -> Self {
         Self {
             name,
@@ -90,7 +82,6 @@ impl Method {
             unverified: jwt::unverified,
             telling: &[],
             fields: &[],
-            guards: &[],
             can_bind: false,
             takes_rules_beside: false,
             registers: false,

@@ -3,24 +3,28 @@
 //!
 //! A method describes its tokens as a [`TokenProfile`]; nothing here knows a platform.
 
-use std::borrow::Cow;
+use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt as _};
 use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
+use super::issuers::KeySet;
 use super::jwt::{self, AudienceRules, Jwt, MAX_JTI, TimeRules, need_text, require_texts, text};
-use super::rules::Rule;
+use super::method::Method;
+use super::rules::{self, Condition, Constraint, Rule, claim};
 use super::verify::{Failure, Identity, Provenance, Replay, Verifier, VerifyContext};
 use crate::denial::{Denial, Reason};
+use crate::document::{Mapping, Mistake, Mistakes, Node};
 use crate::text::shown;
 use crate::wire::{ID_TOKEN, Proof};
 
 mod section;
+mod template;
 
-pub use section::{Common, audience, host, issuer_url, key_set, organization_id};
+pub use section::{host, issuer_url, key_set, organization_id};
 
-/// How a platform's tokens look, whichever its issuer.
+/// How a platform's tokens look, whichever its issuer, and what they say of a run.
 #[derive(Debug)]
 pub struct TokenProfile {
     /// The algorithms that they are signed with.
@@ -33,26 +37,49 @@ pub struct TokenProfile {
     pub required: &'static [&'static str],
     /// What is asked of the claims beyond that.
     pub check: fn(&Map<String, Value>) -> Result<(), String>,
-    /// Which run the claims are of; the text is the URL of the platform's pages.
-    pub describe: fn(&str, &Map<String, Value>) -> Provenance,
+    /// The mistake of a rule that does not say whose jobs it is about (see
+    /// [`Constraint::Owner`]), with its hint; none where it need not.
+    pub ownerless: Option<(&'static str, &'static str)>,
+    /// One line about the run, made of claims: a [template](mod@template), which
+    /// may also name `{server}`, `{host}` and what is [derived](Self::derived).
+    pub run: &'static str,
+    /// Templates for the extensions that Fulcio defines for CI beside the issuer: the last arc
+    /// and the text, left out where a claim is missing
+    /// (<https://github.com/sigstore/fulcio/blob/main/docs/oid-info.md>).
+    pub fulcio: &'static [(u64, &'static str)],
+    /// What else templates may name, made of claims.
+    pub derived: fn(&Map<String, Value>) -> Vec<(&'static str, String)>,
 }
 
 impl TokenProfile {
-    /// Tokens that are signed with RS256, as nearly all platforms do.
-    #[must_use]
-    pub const fn rs256(
-        max_lifetime: i64,
-        required: &'static [&'static str],
-        describe: fn(&str, &Map<String, Value>) -> Provenance,
-    ) -> Self {
-        Self {
-            algorithms: &[Algorithm::RS256],
-            max_lifetime,
-            audience_in_list: false,
-            required,
-            check: |_| Ok(()),
-            describe,
-        }
+    /// Signed with RS256, as nearly all platforms do.
+    pub const RS256: Self = Self {
+        algorithms: &[Algorithm::RS256],
+        max_lifetime: 0,
+        audience_in_list: false,
+        required: &["sub"],
+        check: |_| Ok(()),
+        ownerless: None,
+        run: "",
+        fulcio: &[],
+        derived: |_| Vec::new(),
+    };
+
+    /// Which run the claims are of; `server` is the URL of the platform's pages.
+    pub(super) fn provenance(&self, server: &str, claims: &Map<String, Value>) -> Provenance {
+        let derived = (self.derived)(claims);
+        let of = |name: &str| match (name, derived.iter().find(|(derived, _)| *derived == name)) {
+            (_, Some((_, text))) => text.clone(),
+            ("server", _) => server.to_owned(),
+            ("host", _) => server.trim_start_matches("https://").to_owned(),
+            _ => claim(claims, name).and_then(Value::as_str).unwrap_or_default().to_owned(),
+        };
+        let extension = |(arc, template): &(u64, &str)| {
+            let (text, is_whole) = template::fill(template, &of);
+            is_whole.then_some((*arc, text))
+        };
+        let fulcio = [(8, "{iss}")].iter().chain(self.fulcio).filter_map(extension).collect();
+        Provenance { line: shown(&template::fill(self.run, &of).0), fulcio }
     }
 }
 
@@ -66,31 +93,72 @@ pub struct Oidc {
     /// Where the platform's pages are: `https://github.com`.
     pub server: String,
     /// The algorithms that it signs with.
-    pub algorithms: Cow<'static, [Algorithm]>,
+    pub algorithms: Vec<Algorithm>,
     /// The audience that is accepted in place of this authority's own URL.
     pub only_audience: Option<String>,
     /// One that is accepted beside it.
     pub other_audience: Option<String>,
     /// A claim that must have a value: the organisation of a shared issuer.
     pub pinned: Option<(&'static str, String)>,
-    /// What every OIDC method's section has.
-    pub common: Common,
+    /// The issuer's keys, where it is never asked for them.
+    pub static_keys: Option<Arc<KeySet>>,
+    /// `require_key_binding`.
+    pub require_key_binding: bool,
+    /// `allow`.
+    pub rules: Vec<Rule>,
 }
 
 impl Oidc {
     /// An issuer that has its pages at the same URL, and tokens for this
-    /// authority's own.
-    #[must_use]
-    pub fn new(profile: &'static TokenProfile, issuer: String, common: Common) -> Self {
+    /// authority's own. Its rules are still to be [read](Self::read).
+    pub fn new(profile: &'static TokenProfile, issuer: String) -> Self {
         Self {
             profile,
             server: issuer.clone(),
             issuer,
-            algorithms: Cow::Borrowed(profile.algorithms),
+            algorithms: profile.algorithms.to_vec(),
             only_audience: None,
             other_audience: None,
             pinned: None,
-            common,
+            static_keys: None,
+            require_key_binding: false,
+            rules: Vec::new(),
+        }
+    }
+
+    /// Reads what every OIDC method's section has, the last of it: nothing may be left.
+    pub fn read(mut self, method: &Method, mut section: Mapping<'_>) -> Result<Self, Mistakes> {
+        self.static_keys = section.read("static_jwks", key_set).map(Arc::new);
+        self.read_rules(method, section)
+    }
+
+    /// The same, where the method says in its own way which keys are given.
+    pub fn read_rules(mut self, method: &Method, mut section: Mapping<'_>) -> Result<Self, Mistakes> {
+        self.require_key_binding = section.read("require_key_binding", Node::boolean).unwrap_or_default();
+        let read = |node: &Node, _| rules::read(node, method.fields);
+        self.rules = section.require("allow", read).unwrap_or_default();
+        section.finish()?;
+        let names_owner = |condition: &Condition| {
+            let value = condition.want.shown();
+            condition.constrains.iter().any(|one| matches!(one, Constraint::Owner(open) if !open(&value)))
+        };
+        if let Some((message, hint)) = self.profile.ownerless {
+            rules::anchor(&self.rules, names_owner, message, hint)?;
+        }
+        Ok(self)
+    }
+
+    /// Refuses a condition that its field takes and the platform never means.
+    pub fn refuse(self, wrong: impl Fn(&Condition) -> bool, why: &str, hint: &str) -> Result<Self, Mistake> {
+        let mut conditions = self
+            .rules
+            .iter()
+            .flat_map(|rule| rule.conditions.iter().map(|condition| (rule.place, condition)));
+        match conditions.find(|(_, condition)| wrong(condition)) {
+            Some((place, Condition { field, .. })) => {
+                Err(Mistake::new(place, format!("`{field}` {why}")).hint(hint))
+            }
+            None => Ok(self),
         }
     }
 
@@ -143,20 +211,16 @@ impl Oidc {
             is_public: self.only_audience.is_none(),
             beside: self.other_audience.as_deref(),
             binding: Some(context.binding),
-            requires_binding: self.common.require_key_binding,
+            requires_binding: self.require_key_binding,
         };
         jwt::check_audience(jwt::audience(claims, self.profile.audience_in_list)?, &rules)
     }
 
     async fn check_signature(&self, jwt: &Jwt<'_>, context: &VerifyContext<'_>) -> Result<(), Failure> {
         let kid = jwt.kid.as_deref().unwrap_or_default();
-        let discovered;
-        let keys = match &self.common.static_keys {
-            Some(keys) => keys,
-            None => {
-                discovered = context.issuers.keys(&self.issuer, kid).await.map_err(Failure::Unavailable)?;
-                &discovered
-            }
+        let keys = match &self.static_keys {
+            Some(keys) => Arc::clone(keys),
+            None => context.issuers.keys(&self.issuer, kid).await.map_err(Failure::Unavailable)?,
         };
         let denied = |reason, detail: String| {
             Failure::from(Denial::new(reason, detail).with_claims(&jwt.claims, false))
@@ -194,18 +258,18 @@ impl Verifier for Oidc {
             });
             let (bound, id) = believed.map_err(|denial| denial.with_claims(&jwt.claims, true))?;
             let replay = Replay { issuer: self.issuer.clone(), id, held_until };
-            let provenance = (self.profile.describe)(&self.server, &jwt.claims);
+            let provenance = self.profile.provenance(&self.server, &jwt.claims);
             Ok(Identity { claims: jwt.claims, bound, replay, provenance, join: None })
         }
         .boxed()
     }
 
     fn rules(&self) -> &[Rule] {
-        &self.common.rules
+        &self.rules
     }
 
     fn takes_unbound(&self) -> bool {
-        !self.common.require_key_binding
+        !self.require_key_binding
     }
 
     fn check_claims(&self, claims: &Map<String, Value>) -> Result<(), Denial> {

@@ -18,14 +18,9 @@ use crate::wire::{ExchangeResponse, Proof};
 pub struct Presented {
     /// The proof.
     pub proof: Proof,
-    /// What is to be done once it is accepted; dropped where it is not.
-    pub on_accepted: Option<Box<dyn OnAccepted>>,
-}
-
-impl fmt::Debug for Presented {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Presented").field("proof", &self.proof).finish_non_exhaustive()
-    }
+    /// What is still to be done once it is accepted, before anything is done with the authority's answer;
+    /// dropped where it is not. It fails where what must be kept for the next time cannot be.
+    pub on_accepted: Option<Box<dyn FnOnce(&ExchangeResponse) -> Result<()> + Send>>,
 }
 
 impl From<Proof> for Presented {
@@ -34,38 +29,21 @@ impl From<Proof> for Presented {
     }
 }
 
-/// What a client has still to do when it proved who it is.
-pub trait OnAccepted: Send {
-    /// The authority believed the proof; before anything is done with its answer.
-    ///
-    /// # Errors
-    /// Where what must be kept for the next time cannot be.
-    fn accepted(self: Box<Self>, response: &ExchangeResponse) -> Result<()>;
-}
-
 /// A private directory that an instance keeps from one run to the next.
 pub trait Storage: Sync + fmt::Debug {
-    /// Takes it for one exchange; others wait until the value goes.
-    ///
-    /// # Errors
-    /// `Kind::Usage` where it is none that can be used, `Kind::Proof` where it
-    /// is not free before the deadline or cannot be read or written.
+    /// Takes it for one exchange; others wait until the value goes. `Kind::Usage`
+    /// where it cannot be used, `Kind::Proof` where it is not free in time.
     fn acquire(&self, deadline: Instant) -> BoxFuture<'_, Result<Box<dyn LockedStorage>>>;
 }
 
 /// A [`Storage`] that nobody else uses now.
 pub trait LockedStorage: Send {
     /// What is kept in it; nothing in a new one.
-    ///
-    /// # Errors
-    /// `Kind::Usage` where it is somebody else's or others could read it, `Kind::Proof` where it cannot be read.
+    /// `Kind::Usage` where it is somebody else's or others could read it.
     fn read(&self) -> Result<Option<Secret>>;
 
     /// Replaces what is kept, whole: when this returns it is there whatever
     /// happens next, a power cut included; before, what was kept is.
-    ///
-    /// # Errors
-    /// `Kind::Proof`.
     fn write(&mut self, content: &str) -> Result<()>;
 
     /// Its path, for messages.
@@ -90,14 +68,8 @@ pub struct Job<'a> {
     pub platform: &'a Platform,
     /// When to give up.
     pub deadline: Instant,
-    /// Constraint a step, for `-v`.
+    /// Tells a step, for `-v`.
     pub say: &'a (dyn Fn(&str) + Sync),
-    /// Constraint what the user should know even where it works.
+    /// Tells what the user should know even where it works.
     pub warn: &'a (dyn Fn(&str) + Sync),
-}
-
-impl fmt::Debug for Job<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Job").field("env", self.env).field("audience", &self.audience).finish_non_exhaustive()
-    }
 }

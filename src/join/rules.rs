@@ -7,8 +7,8 @@ mod read;
 mod rule;
 
 pub use claim::claim;
-pub use glob::{glob, is_open, is_open_ref, literal_prefix};
+pub use glob::{glob, is_open, is_open_ref, literal_prefix, names};
 pub use read::{anchor, read};
 pub use rule::{
-    Condition, Constraint, Field, Guard, Match, ONE_RUN, Open, REF, REF_PATH, Rule, WORKFLOW, Want,
+    Condition, Constraint, Field, Guard, Match, ONE_RUN, OWNER, Open, REF, REF_PATH, Rule, WORKFLOW, Want,
 };

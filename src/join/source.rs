@@ -42,22 +42,12 @@ impl TokenSource {
         Self { location: Location::File(path.into()), option: None }
     }
 
-    /// The first of those variables that is set.
-    #[must_use]
-    pub fn in_variable(env: &Environment, names: &[&str]) -> Option<Self> {
-        names.iter().find(|name| env.get(name).is_some()).map(|name| Self::variable(*name))
-    }
-
     /// As named by the user with that option.
-    #[must_use]
     pub fn by(self, option: &'static str) -> Self {
         Self { option: Some(option), ..self }
     }
 
-    /// Whether another token may be there later. A process's variables stay the same.
-    ///
-    /// # Errors
-    /// Why not, in words that follow "cannot renew: ".
+    /// Whether another token may be there later; if not, why, in words that follow "cannot renew: ".
     pub fn renews(&self) -> Result<(), String> {
         match &self.location {
             Location::File(path) if read::is_pipe(path) => {
@@ -91,21 +81,14 @@ impl TokenSource {
                 read => read.map_err(|error| Error::new(kind, error).context(from.clone()))?,
             },
         };
-        let token = bytes.trim_ascii();
-        match std::str::from_utf8(token) {
-            Ok(text)
-                if !text.is_empty()
-                    && bytes.len() <= MAX_TOKEN_BYTES
-                    && token.iter().all(u8::is_ascii_graphic) =>
-            {
-                Ok(Secret::new(text.to_owned()))
-            }
-            _ => Err(Error::new(kind, format!("{from}: that is no token"))),
+        let token = std::str::from_utf8(bytes.trim_ascii()).unwrap_or_default();
+        if token.is_empty() || bytes.len() > MAX_TOKEN_BYTES || !token.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(Error::new(kind, format!("{from}: that is no token")));
         }
+        Ok(Secret::new(token.to_owned()))
     }
 
     /// A hash that tells the token that is there now from another.
-    #[must_use]
     pub fn fingerprint(token: &Secret) -> [u8; 32] {
         digest(&SHA256, token.expose().as_bytes()).as_ref().try_into().unwrap_or_default()
     }

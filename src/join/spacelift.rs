@@ -1,123 +1,79 @@
 //! Spacelift: an issuer for each account, a token for each run.
 
-use serde_json::{Map, Value};
-
 use super::handed_over::HandedOver;
-use super::jwt::text;
 use super::method::{Configured, Method};
-use super::oidc::{Common, Oidc, TokenProfile, host};
-use super::rules::{self, Constraint, Field, Guard, WORKFLOW};
-use super::source::TokenSource;
-use super::verify::Provenance;
-use crate::document::{Mapping, Mistake};
-
-/// The variable with a run's token.
-const VARIABLE: &str = "SPACELIFT_OIDC_TOKEN";
-/// The variable that marks a run.
-const MARKER: &str = "TF_VAR_spacelift_run_id";
-/// Spacelift's tokens live for an hour; two at most, in seconds.
-const MAX_LIFETIME: i64 = 2 * 3600;
+use super::oidc::{Oidc, TokenProfile, host};
+use super::rules::{self, Condition, Constraint, Field, OWNER, WORKFLOW};
+use crate::document::Mapping;
 
 /// An account's own people alone name its spaces and stacks.
 static FIELDS: &[Field] = &[
-    Field::glob("space_id").claim("spaceId"),
-    Field::glob("caller_id").claim("callerId").constrains(&[WORKFLOW]),
+    Field::glob("space_id").claim("spaceId").constrains(&[OWNER]),
+    Field::glob("caller_id").claim("callerId").constrains(&[WORKFLOW, OWNER]),
     Field::exact("caller_type").claim("callerType"),
     Field::exact("scope"),
-    Field::exact("run_type").claim("runType"),
+    Field::exact("run_type")
+        .claim("runType")
+        .guarded(&["PROPOSED", "TESTING"], "the run may be of a pull request that nobody has merged"),
     Field::exact("run_id").claim("runId").constrains(&[WORKFLOW]),
     // `space:SPACE:stack:STACK:run_type:TYPE:scope:SCOPE`.
-    Field::glob("sub")
-        .constrains(&[Constraint::Workflow(|sub| rules::literal_prefix(sub).split(':').count() < 4)]),
+    Field::glob("sub").constrains(&[
+        Constraint::Workflow(|sub| rules::literal_prefix(sub).split(':').count() < 4),
+        Constraint::Owner(|sub| !rules::names(sub, "space:", ':')),
+    ]),
 ];
-
-/// Runs of what nobody has merged.
-static GUARDS: &[Guard] = &[Guard {
-    field: "run_type",
-    claim: "runType",
-    values: &["PROPOSED", "TESTING"],
-    risk: "the run may be of a pull request that nobody has merged",
-}];
 
 /// The join method `spacelift`.
 pub(super) static METHOD: Method = Method {
-    detects: |env| env.get(MARKER).is_some() || env.get(VARIABLE).is_some(),
-    source: |env| TokenSource::in_variable(env, &[VARIABLE]),
+    detects: |env| HANDED_OVER.detects(env),
+    source: |env| HANDED_OVER.source(env),
     telling: &["spaceId", "callerType", "callerId", "runType", "runId", "scope"],
     fields: FIELDS,
-    guards: GUARDS,
     ..Method::new("spacelift", "Spacelift: stacks and modules", |job| HANDED_OVER.none(job), configure)
 };
 
 static HANDED_OVER: HandedOver = HandedOver {
     job: "a Spacelift run",
-    marker: MARKER,
-    is_one: |env| env.get(MARKER).is_some(),
-    variable: VARIABLE,
-    hints: |_| {
-        vec![
-            "runs of paid accounts have it; a container or `env -i` must pass it on".to_owned(),
-            "the same token is in /mnt/workspace/spacelift.oidc, for --id-token-file".to_owned(),
-        ]
-    },
+    marker: "TF_VAR_spacelift_run_id",
+    variables: &["SPACELIFT_OIDC_TOKEN"],
+    hints: &[
+        "runs of paid accounts have it; a container or `env -i` must pass it on",
+        "the same token is in /mnt/workspace/spacelift.oidc, for --id-token-file",
+    ],
 };
 
 static PROFILE: TokenProfile = TokenProfile {
+    // They live for one.
+    max_lifetime: 2 * 3600,
     // Documented as one text; Go's libraries write a list of one as readily.
     audience_in_list: true,
     // The type of run is guarded, so it must be there.
-    ..TokenProfile::rs256(
-        MAX_LIFETIME,
-        &["sub", "spaceId", "callerType", "callerId", "runType", "runId", "scope"],
-        describe,
-    )
+    required: &["sub", "spaceId", "callerType", "callerId", "runType", "runId", "scope"],
+    ownerless: Some((
+        "a rule does not say which space or stack may join",
+        "add `space_id`, `caller_id` or `sub: space:SPACE:…`",
+    )),
+    run: "spacelift:{host}/{callerType}/{callerId} run {runId} {runType}",
+    fulcio: &[(21, "{server}/{callerType}/{callerId}/run/{runId}")],
+    ..TokenProfile::RS256
 };
 
 fn configure(mut section: Mapping<'_>) -> Configured {
-    let host = host(section.need("hostname")?, "hostname")?.to_owned();
+    let host = host(section.need("hostname")?, "hostname")?;
     // Spacelift's tokens have the account's host for an audience and no other:
     // what the run's other services are shown is the same token.
-    let other_audience = section.boolean("accept_default_audience")?.then(|| host.clone());
+    let other_audience = section.boolean("accept_default_audience")?.then(|| host.to_owned());
     let globs = section.boolean("enable_glob_matching")?;
-    let common = Common::read(section, FIELDS, GUARDS)?;
-    rules::anchor(
-        &common.rules,
-        |condition| match condition.field.as_str() {
-            "space_id" | "caller_id" => !rules::is_open(&condition.want.shown()),
-            "sub" => names_space(&condition.want.shown()),
-            _ => false,
-        },
-        "a rule does not say which space or stack may join",
-        "add `space_id`, `caller_id` or `sub: space:SPACE:…`",
-    )?;
-    for rule in common.rules.iter().filter(|_| !globs) {
-        let wild = |field: &str| matches!(field, "space_id" | "caller_id");
-        let found = rule.conditions.iter().find(|c| wild(&c.field) && c.want.shown().contains(['*', '?']));
-        if let Some(condition) = found {
-            let message = format!("`{}` takes no wildcards without `enable_glob_matching`", condition.field);
-            return Err(Mistake::new(rule.place, message)
-                .hint("write `enable_glob_matching: true` beside `allow`")
-                .into());
-        }
-    }
-    let issuer = format!("https://{host}");
-    Ok(Box::new(Oidc { other_audience, ..Oidc::new(&PROFILE, issuer, common) }))
-}
-
-/// Whether it is a subject that begins with a whole space.
-fn names_space(pattern: &str) -> bool {
-    let behind = rules::literal_prefix(pattern).strip_prefix("space:");
-    behind.and_then(|rest| rest.split_once(':')).is_some_and(|(space, _)| !space.is_empty())
-}
-
-fn describe(server: &str, claims: &Map<String, Value>) -> Provenance {
-    let of = |name: &str| text(claims, name);
-    let caller = format!("{}/{}", of("callerType"), of("callerId"));
-    let account = server.trim_start_matches("https://");
-    Provenance::new(
-        &format!("spacelift:{account}/{caller} run {} {}", of("runId"), of("runType")),
-        [(8, of("iss").to_owned()), (21, format!("{server}/{caller}/run/{}", of("runId")))],
-    )
+    let oidc = Oidc { other_audience, ..Oidc::new(&PROFILE, format!("https://{host}")) };
+    let wild = |condition: &Condition| {
+        matches!(condition.field.as_str(), "space_id" | "caller_id")
+            && condition.want.shown().contains(['*', '?'])
+    };
+    Ok(Box::new(oidc.read(&METHOD, section)?.refuse(
+        |condition| !globs && wild(condition),
+        "takes no wildcards without `enable_glob_matching`",
+        "write `enable_glob_matching: true` beside `allow`",
+    )?))
 }
 
 #[cfg(test)]
@@ -158,7 +114,7 @@ mod tests {
     fn provenance_names_the_run() {
         let claims = serde_json::json!({"iss": "https://demo.app.spacelift.io", "callerType": "stack", "callerId": "infra",
             "runId": "r1", "runType": "TRACKED"});
-        let provenance = describe("https://demo.app.spacelift.io", claims.as_object().unwrap());
+        let provenance = PROFILE.provenance("https://demo.app.spacelift.io", claims.as_object().unwrap());
         assert_eq!(provenance.line, "spacelift:demo.app.spacelift.io/stack/infra run r1 TRACKED");
         assert!(
             provenance.fulcio.contains(&(21, "https://demo.app.spacelift.io/stack/infra/run/r1".to_owned()))

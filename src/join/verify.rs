@@ -25,7 +25,9 @@ pub trait Verifier: Send + Sync + fmt::Debug {
     ) -> BoxFuture<'a, Result<Identity, Failure>>;
 
     /// The join token's rules: one of them must match.
-    fn rules(&self) -> &[Rule];
+    fn rules(&self) -> &[Rule] {
+        &[]
+    }
 
     /// Whether everybody whom it believes is let in, and it has no rules.
     fn admits_all(&self) -> bool {
@@ -39,20 +41,12 @@ pub trait Verifier: Send + Sync + fmt::Debug {
 
     /// What [`Verifier::verify`] asks of claims, beside the rules: all that can
     /// be told without the proof's signature, audience and time.
-    ///
-    /// # Errors
-    /// Why no job with these claims is believed.
     fn check_claims(&self, claims: &Map<String, Value>) -> Result<(), Denial>;
 
     /// Assumes that the claims are of a proof that is good in itself.
-    ///
-    /// # Errors
-    /// As [`Verifier::check_claims`].
     fn assume(&self, claims: Map<String, Value>) -> Result<AssumedIdentity, Denial> {
-        match self.check_claims(&claims) {
-            Ok(()) => Ok(AssumedIdentity { claims }),
-            Err(denial) => Err(denial.with_claims(&claims, false)),
-        }
+        self.check_claims(&claims).map_err(|denial| denial.with_claims(&claims, false))?;
+        Ok(AssumedIdentity { claims })
     }
 }
 
@@ -66,7 +60,6 @@ pub struct AssumedIdentity {
 
 impl AssumedIdentity {
     /// The claims.
-    #[must_use]
     pub fn claims(&self) -> &Map<String, Value> {
         &self.claims
     }
@@ -152,32 +145,27 @@ impl Provenance {
 
 impl Identity {
     /// The verified claims.
-    #[must_use]
     pub fn claims(&self) -> &Map<String, Value> {
         &self.claims
     }
 
     /// Whether the proof is bound to the request's keys.
-    #[must_use]
     pub fn is_bound(&self) -> bool {
         self.bound
     }
 
     /// What keeps it from being used twice.
-    #[must_use]
     pub fn replay(&self) -> &Replay {
         &self.replay
     }
 
     /// Which run it is of.
-    #[must_use]
     pub fn provenance(&self) -> &Provenance {
         &self.provenance
     }
 
     /// Which registered instance it is, where it is one, and what of it must
     /// hold in the transaction that uses the proof up.
-    #[must_use]
     pub fn join(&self) -> Option<&InstanceJoin> {
         self.join.as_ref()
     }

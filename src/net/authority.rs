@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::client::{CA_FILE, client, client_of, roots_of_file, system_roots};
+use super::client::{client, client_of, roots_of_file, system_roots};
 use super::error::{RequestError, Untrusted};
 use super::pin::{self, Pinned};
 use crate::clock::rfc3339;
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
-use crate::folder::read::Trust;
+use crate::folder::read::{Limit, Trust};
 use crate::text::shown;
 
 /// How the authority's certificate is judged.
@@ -52,7 +52,7 @@ pub fn authority_client(trust: &AuthorityTrust, patience: Duration) -> Result<re
         (Some(_), Some(_)) => {
             Err(Error::usage("both a CA file and a CA pin are given").hint("give one of them"))
         }
-        (Some(path), None) => client(roots_of_file(path, Trust::Anyone, CA_FILE.within(patience))?),
+        (Some(path), None) => client(roots_of_file(path, Trust::Anyone, Limit::FILE.within(patience))?),
         (None, Some(pin)) => client_of(Arc::new(Pinned::new(pin::parse(pin)?))),
         (None, None) => client(system_roots()?),
     }

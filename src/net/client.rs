@@ -18,9 +18,6 @@ use crate::pem;
 /// How long a connection may take to be made, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A whole system's certificate authorities are a quarter of it.
-pub(super) const CA_FILE: Limit = Limit::FILE;
-
 /// What every client of ours calls itself.
 pub const USER_AGENT: &str = concat!("machine-id/", env!("CARGO_PKG_VERSION"));
 
@@ -30,11 +27,6 @@ pub const USER_AGENT: &str = concat!("machine-id/", env!("CARGO_PKG_VERSION"));
 pub struct Platform(OnceLock<reqwest::Client>);
 
 impl Platform {
-    /// Not connected yet, nothing read yet.
-    pub const fn new() -> Self {
-        Self(OnceLock::new())
-    }
-
     /// The client.
     pub fn client(&self) -> Result<&reqwest::Client> {
         if let Some(client) = self.0.get() {
@@ -51,7 +43,7 @@ pub fn issuer_client(extra: Option<&PathBuf>, owner: Owner) -> Result<reqwest::C
     // An authority with its own issuer CA, or with static key sets alone, needs no system roots.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(path) = extra {
-        roots.extend(roots_of_file(path, Trust::Operators(owner), CA_FILE)?.roots);
+        roots.extend(roots_of_file(path, Trust::Operators(owner), Limit::FILE)?.roots);
     }
     if roots.is_empty() {
         // Nothing can be verified, which each fetch will say.

@@ -97,20 +97,16 @@ impl From<reqwest::Error> for RequestError {
 
 /// Reads an answer's body, at most `limit` bytes of it.
 pub async fn body(mut response: reqwest::Response, limit: usize) -> Result<Vec<u8>, RequestError> {
+    let broke_off =
+        |error| RequestError::Other(format!("the answer broke off: {}", RequestError::from(error)));
     let mut body = Vec::new();
-    loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) if body.len() + chunk.len() > limit => {
-                return Err(RequestError::Other(format!("the answer is longer than {limit} bytes")));
-            }
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Ok(None) => return Ok(body),
-            Err(error) => {
-                let why = RequestError::from(error);
-                return Err(RequestError::Other(format!("the answer broke off: {why}")));
-            }
+    while let Some(chunk) = response.chunk().await.map_err(broke_off)? {
+        if body.len() + chunk.len() > limit {
+            return Err(RequestError::Other(format!("the answer is longer than {limit} bytes")));
         }
+        body.extend_from_slice(&chunk);
     }
+    Ok(body)
 }
 
 #[cfg(test)]

@@ -2,10 +2,11 @@
 //! taken away when it ends, however it ends.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::future::{Future as _, pending, poll_fn};
+use std::io::{self, ErrorKind};
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus};
 use std::task::Poll;
 use std::time::Duration;
@@ -16,24 +17,23 @@ use tokio::process::{Child, Command};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, rfc3339};
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
 use crate::join::source::TokenSource;
 use crate::once::command::signals::{Signals, exit_status, in_foreground};
-use crate::once::delivery::Places;
+use crate::once::delivery::OpenDestinations;
 use crate::once::delivery::bash_env;
-use crate::once::delivery::ci::Report;
+use crate::once::delivery::ci::JobReport;
 use crate::once::exchange::Exchanger;
 use crate::once::revoke::{Revocable, revoke_own};
 use crate::once::run::Run;
 use crate::once::settings::storage::REGISTRATION_SECRET;
 use crate::retry::Backoff;
+use crate::terminal::Progress;
 use crate::text::shown;
 
-pub mod agent;
-pub mod runs;
-pub mod signals;
+pub(crate) mod signals;
 
 /// How long COMMAND may go on with its certificates once it was told to end.
 /// CI systems kill everything a few seconds later.
@@ -52,109 +52,90 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// The longest pause between attempts to renew.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// COMMAND cannot be run: its exit code and why.
-#[derive(Debug, PartialEq, Eq)]
-pub struct NotRunnable {
-    /// 126 or 127.
-    pub code: u8,
-    /// Why, for a person.
-    pub why: String,
-}
-
-impl NotRunnable {
-    fn new(program: &OsStr, not_found: bool) -> Self {
-        let name = shown(&program.to_string_lossy());
-        if not_found {
-            Self { code: 127, why: format!("cannot run `{name}`: there is no such command") }
-        } else {
-            Self { code: 126, why: format!("cannot run `{name}`: it is not executable") }
-        }
-    }
+/// Says that COMMAND cannot be run; returns the exit code.
+pub(crate) fn not_runnable(program: &OsStr, error: &io::Error, progress: &Progress) -> u8 {
+    let (code, why) = match error.kind() {
+        ErrorKind::NotFound => (127, "there is no such command".to_owned()),
+        ErrorKind::PermissionDenied => (126, "it is not executable".to_owned()),
+        _ => (126, error.to_string()),
+    };
+    progress.failure(&format!("cannot run `{}`: {why}", shown(&program.to_string_lossy())));
+    code
 }
 
 /// Looks for COMMAND as it will be run, before anything is asked for on its behalf.
 ///
 /// # Errors
-/// It is not there, or not executable.
-pub fn find(program: &OsStr, env: &Environment) -> Result<(), NotRunnable> {
+/// `NotFound`, or `PermissionDenied` where it is not executable.
+pub(crate) fn find(program: &OsStr, env: &Environment) -> io::Result<()> {
     let candidates: Vec<PathBuf> = if program.as_encoded_bytes().contains(&b'/') {
         vec![PathBuf::from(program)]
     } else {
         let path = env.get("PATH").unwrap_or("/bin:/usr/bin");
         std::env::split_paths(path).map(|directory| directory.join(program)).collect()
     };
-    let is_file = |path: &&PathBuf| std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
-    let is_executable =
-        |path: &Path| rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS).is_ok();
     let mut found = candidates.iter().filter(|path| std::fs::symlink_metadata(path).is_ok()).peekable();
     if program.is_empty() || found.peek().is_none() {
-        return Err(NotRunnable::new(program, true));
+        return Err(ErrorKind::NotFound.into());
     }
-    if found.filter(is_file).any(|path| is_executable(path)) {
-        Ok(())
-    } else {
-        Err(NotRunnable::new(program, false))
-    }
+    let is_executable = |path: &PathBuf| {
+        std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
+            && rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS).is_ok()
+    };
+    if found.any(is_executable) { Ok(()) } else { Err(ErrorKind::PermissionDenied.into()) }
 }
 
 /// A run of COMMAND.
-#[derive(Debug)]
-pub struct Wrapped<'a> {
+pub(crate) struct WrappedCommand<'a> {
     run: Run<'a>,
     exchanger: &'a Exchanger<'a>,
     /// Nothing once wiped.
-    places: RefCell<Option<Places>>,
+    destinations: RefCell<Option<OpenDestinations>>,
     /// Every issuance of the run.
     issued: RefCell<Vec<Revocable>>,
     /// Whether an exchange is under way.
     renewing: Cell<bool>,
 }
 
-impl<'a> Wrapped<'a> {
+impl<'a> WrappedCommand<'a> {
     /// With certificates in place.
-    #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         run: Run<'a>,
         exchanger: &'a Exchanger<'a>,
-        places: Places,
+        destinations: OpenDestinations,
         issued: Option<Revocable>,
     ) -> Self {
-        let issued = RefCell::new(issued.into_iter().collect());
-        Self { run, exchanger, places: RefCell::new(Some(places)), issued, renewing: Cell::new(false) }
+        Self {
+            run,
+            exchanger,
+            destinations: RefCell::new(Some(destinations)),
+            issued: RefCell::new(issued.into_iter().collect()),
+            renewing: Cell::new(false),
+        }
     }
 
     /// Runs COMMAND to its end, wipes, revokes, and returns COMMAND's status as ours.
-    pub async fn run(&self, report: &Report, expires_at: i64, signals: &mut Signals) -> ExitCode {
-        let status = match self.spawn(report) {
+    pub(crate) async fn run(&self, report: &JobReport, expires_at: i64, signals: &mut Signals) -> ExitCode {
+        let command = &self.run.settings.command;
+        let program = command.first().map(OsString::as_os_str).unwrap_or_default();
+        let status = match self.spawn(program, command.get(1..).unwrap_or_default(), report) {
             Ok(mut child) => self.watch(&mut child, expires_at, signals).await,
-            Err(failed) => {
-                self.run.progress.failure(&failed.why);
-                failed.code
-            }
+            Err(error) => not_runnable(program, &error, self.run.progress),
         };
         self.wipe();
         self.revoke().await;
         ExitCode::from(status)
     }
 
-    fn spawn(&self, report: &Report) -> Result<Child, NotRunnable> {
-        let (program, arguments) =
-            self.run.settings.command.split_first().ok_or_else(|| NotRunnable::new(OsStr::new(""), true))?;
+    fn spawn(&self, program: &OsStr, arguments: &[OsString], report: &JobReport) -> io::Result<Child> {
         let mut command = Command::new(program);
         // It has registered this worker, and is none of COMMAND's business.
         command.env_remove(REGISTRATION_SECRET);
         command.args(arguments).envs(report.variables.iter().map(|(name, value)| (name, value)));
-        if let Some(path) = self.places.borrow().as_ref().and_then(Places::bash_env) {
+        if let Some(path) = self.destinations.borrow().as_ref().and_then(OpenDestinations::bash_env) {
             command.env(bash_env::VARIABLE, path);
         }
-        command.spawn().map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => NotRunnable::new(program, true),
-            std::io::ErrorKind::PermissionDenied => NotRunnable::new(program, false),
-            _ => NotRunnable {
-                code: 126,
-                why: format!("cannot run `{}`: {error}", shown(&program.to_string_lossy())),
-            },
-        })
+        command.spawn()
     }
 
     async fn watch(&self, child: &mut Child, expires_at: i64, signals: &mut Signals) -> u8 {
@@ -187,7 +168,7 @@ impl<'a> Wrapped<'a> {
                 () = &mut taking_away, if !taken => taken = true,
             }
         };
-        let wiped = self.places.borrow().is_none();
+        let wiped = self.destinations.borrow().is_none();
         // Certificates that are on their way are to be revoked too.
         let settled = poll_fn(|context| {
             let _ = renewals.as_mut().poll(context);
@@ -218,15 +199,15 @@ impl<'a> Wrapped<'a> {
 
     /// Revokes what is not yet revoked.
     async fn revoke(&self) {
-        revoke_own(&self.issued.take(), self.exchanger.client(), self.run).await;
+        revoke_own(&self.issued.take(), self.run).await;
     }
 
-    fn status(&self, status: std::io::Result<ExitStatus>) -> u8 {
+    fn status(&self, status: io::Result<ExitStatus>) -> u8 {
         match status {
-            Ok(status) => match (status.code(), status.signal()) {
-                (Some(code), _) => u8::try_from(code & 0xff).unwrap_or(1),
-                (None, signal) => exit_status(signal.unwrap_or(0)),
-            },
+            Ok(status) => status.code().map_or_else(
+                || exit_status(status.signal().unwrap_or(0)),
+                |code| u8::try_from(code & 0xff).unwrap_or(1),
+            ),
             Err(error) => {
                 self.run.progress.failure(&format!("cannot wait for COMMAND: {error}"));
                 1
@@ -236,11 +217,11 @@ impl<'a> Wrapped<'a> {
 
     /// Renews at two thirds of the certificates' life, as long as this is polled; never ends.
     async fn renewals(&self, mut expires_at: i64) {
-        if let Err(why) = self.renews() {
-            self.run.progress.warning(&format!(
-                "cannot renew: {why}; the certificates end at {}",
-                crate::clock::rfc3339(expires_at)
-            ));
+        let Run { settings, env, progress, .. } = self.run;
+        let renews = || (settings.method.renews)(env);
+        if let Err(why) = settings.source.as_ref().map_or_else(renews, TokenSource::renews) {
+            let end = rfc3339(expires_at);
+            progress.warning(&format!("cannot renew: {why}; the certificates end at {end}"));
             return pending().await;
         }
         loop {
@@ -249,7 +230,7 @@ impl<'a> Wrapped<'a> {
             self.another_proof(expires_at).await;
             let mut backoff = Backoff::new(Duration::from_secs(1), LONGEST_PAUSE);
             expires_at = loop {
-                if self.places.borrow().is_none() {
+                if self.destinations.borrow().is_none() {
                     return pending().await;
                 }
                 match self.renew().await {
@@ -260,15 +241,14 @@ impl<'a> Wrapped<'a> {
                         if matches!(error.kind(), Kind::Refused | Kind::Usage)
                             || (error.kind() == Kind::Proof && Clock::system().now() >= expires_at) =>
                     {
-                        self.run.progress.warning(&format!(
-                            "cannot renew the certificates, which end at {}: {error}",
-                            crate::clock::rfc3339(expires_at)
-                        ));
+                        let end = rfc3339(expires_at);
+                        progress
+                            .warning(&format!("cannot renew the certificates, which end at {end}: {error}"));
                         return pending().await;
                     }
                     Err(error) => {
                         let pause = backoff.pause();
-                        self.run.progress.warning(&format!(
+                        progress.warning(&format!(
                             "cannot renew the certificates, trying again in {:.1} s: {error}",
                             pause.as_secs_f64()
                         ));
@@ -287,16 +267,11 @@ impl<'a> Wrapped<'a> {
             if !std::mem::replace(&mut said, true) {
                 self.run.progress.line(&format!(
                     "waiting for another token to renew the certificates, which end at {}",
-                    crate::clock::rfc3339(expires_at)
+                    rfc3339(expires_at)
                 ));
             }
             sleep(LOOK_AGAIN).await;
         }
-    }
-
-    fn renews(&self) -> Result<(), String> {
-        let method = self.run.settings.method;
-        self.run.settings.source.as_ref().map_or_else(|| (method.renews)(self.run.env), TokenSource::renews)
     }
 
     async fn renew(&self) -> Result<i64> {
@@ -305,15 +280,12 @@ impl<'a> Wrapped<'a> {
         self.renewing.set(false);
         let issuance = exchanged?;
         let response = &issuance.response;
+        let new = Revocable::of_answer(&response.issuance_id, &response.outputs, self.run.keys);
         let now = Clock::system().now();
         self.issued.borrow_mut().retain(|earlier| !earlier.is_over(now));
-        self.issued.borrow_mut().extend(Revocable::of_answer(
-            &response.issuance_id,
-            &response.outputs,
-            self.run.keys,
-        ));
-        if let Some(places) = self.places.borrow_mut().as_mut() {
-            places.renew(self.run, &issuance)?;
+        self.issued.borrow_mut().extend(new);
+        if let Some(destinations) = self.destinations.borrow_mut().as_mut() {
+            destinations.renew(self.run, &issuance)?;
         }
         if issuance.expires_at <= Clock::system().now() {
             return Err(Error::internal("the new certificates have expired by this machine's clock"));
@@ -323,7 +295,7 @@ impl<'a> Wrapped<'a> {
     }
 
     fn wipe(&self) {
-        if let Some(Err(left)) = self.places.take().map(Places::wipe) {
+        if let Some(Err(left)) = self.destinations.take().map(OpenDestinations::wipe) {
             self.run.progress.warning(&format!("could not wipe all of the destination: {}", shown(&left)));
         }
     }
@@ -363,6 +335,7 @@ fn forward(signal: Signal, child: &Child) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::terminal::Level;
 
     #[test]
     fn commands_are_looked_for_as_a_shell_does() {
@@ -370,7 +343,9 @@ mod tests {
         let plain = temp.path().join("plain");
         std::fs::write(&plain, "x").unwrap();
         let env = Environment::from_pairs([("PATH", "/nowhere:/bin:/usr/bin")]);
-        let code = |program: &OsStr| find(program, &env).map_err(|not| not.code);
+        let quiet = Progress::new(Level::Quiet, &env);
+        let code =
+            |program: &OsStr| find(program, &env).map_err(|error| not_runnable(program, &error, &quiet));
         assert_eq!(code(OsStr::new("sh")), Ok(()));
         assert_eq!(code(OsStr::new("/bin/sh")), Ok(()));
         assert_eq!(code(plain.as_os_str()), Err(126));

@@ -2,33 +2,30 @@
 
 use std::path::Path;
 
-use zeroize::Zeroizing;
-
 use crate::destination::directory::Directory;
-use crate::destination::manifest::{self, Manifest};
+use crate::destination::manifest::{self, Manifest, ManifestOutput};
 use crate::destination::material::{File, Material, SshMaterial, TlsMaterial, WrittenOutput};
 use crate::destination::{self, AGENT_SOCKET, wipe};
-use crate::environment::Environment;
 use crate::error::{Error, Result};
-use crate::once::command::agent::Agent;
+use crate::once::delivery::agent::Agent;
 use crate::once::delivery::bash_env::BashEnv;
-use crate::once::delivery::ci::Report;
+use crate::once::delivery::ci::JobReport;
 use crate::once::exchange::check::Issuance;
-use crate::once::exchange::keys::OutputKeys;
+use crate::once::exchange::keys::{JobKeys, SshKey, TlsKey};
 use crate::once::revoke::Revocable;
 use crate::once::run::Run;
 use crate::once::settings::Settings;
 use crate::once::settings::destinations::Destination;
 use crate::once::settings::output::Output;
 use crate::text::shown;
-use crate::wire::OutputResponse;
+use crate::wire::{OutputResponse, TrustAnchors};
 
-pub mod bash_env;
-pub mod ci;
+mod agent;
+pub(crate) mod bash_env;
+pub(crate) mod ci;
 
 /// The destinations, open; wiped when this value goes, unless they are kept.
-#[derive(Debug)]
-pub struct Places {
+pub(crate) struct OpenDestinations {
     /// Ends first, so that nothing is signed while the rest is wiped.
     agent: Option<Agent>,
     directories: Vec<Directory>,
@@ -36,29 +33,19 @@ pub struct Places {
     bash_env: Option<BashEnv>,
 }
 
-/// A destination's manifest, and its files by folder.
-struct Contents {
-    manifest: Manifest,
-    folders: Vec<(String, Vec<File>)>,
-}
+/// The files of a destination, by folder.
+type Folders = Vec<(String, Vec<File>)>;
 
-impl Places {
-    /// Opens or creates each.
-    ///
-    /// # Errors
-    /// `Kind::Destination`; those that were created are removed again.
-    pub fn prepare(destinations: &[Destination]) -> Result<Self> {
-        destinations
-            .iter()
-            .map(|destination| Directory::prepare(&destination.path))
-            .collect::<Result<_>>()
-            .map(|directories| Self { agent: None, directories, bash_env: None })
+impl OpenDestinations {
+    /// Opens or creates each; where one cannot be, those that were created are removed again.
+    pub(crate) fn prepare(destinations: &[Destination]) -> Result<Self> {
+        let prepared = destinations.iter().map(|destination| Directory::prepare(&destination.path));
+        Ok(Self { agent: None, directories: prepared.collect::<Result<_>>()?, bash_env: None })
     }
 
     /// The issuances that stand where something is about to be written, each
     /// once; not one that another destination still holds.
-    #[must_use]
-    pub fn replaced(&self) -> Vec<(Manifest, Revocable)> {
+    pub(crate) fn replaced(&self) -> Vec<(Manifest, Revocable)> {
         let mut all: Vec<(Manifest, Revocable)> = Vec::new();
         for found in self.directories.iter().filter_map(Directory::earlier) {
             let id = &found.manifest.issuance_id;
@@ -80,81 +67,82 @@ impl Places {
 
     /// Writes an issuance, starts the agent where one is wanted, and returns
     /// the manifests. To be called inside a runtime.
-    ///
-    /// # Errors
-    /// `Kind::Destination`.
-    pub fn write(&mut self, run: Run<'_>, issuance: &Issuance) -> Result<Vec<Manifest>> {
-        let settings = run.settings;
-        let mut all = self.contents(run, issuance)?;
-        if !settings.command.is_empty() {
-            self.add_bash_env(settings, &mut all, run.env)?;
+    pub(crate) fn write(&mut self, run: Run<'_>, issuance: &Issuance) -> Result<Vec<Manifest>> {
+        let (manifests, mut folders) = self.contents(run, issuance)?;
+        let first = run.settings.destinations.first().zip(folders.first_mut());
+        if let Some((destination, folders)) = first.filter(|_| !run.settings.command.is_empty()) {
+            let variables = report(run.settings, &manifests).variables;
+            self.bash_env = BashEnv::new(run.env, &destination.path, &variables)?;
+            folders.extend(self.bash_env.iter().map(|bash_env| (String::new(), vec![bash_env.file()])));
         }
-        for (directory, contents) in self.directories.iter_mut().zip(&all) {
-            directory.write(&contents.manifest, &contents.folders)?;
+        for (directory, (manifest, folders)) in
+            self.directories.iter_mut().zip(manifests.iter().zip(&folders))
+        {
+            directory.write(manifest, folders)?;
         }
         // Behind the manifest, by which `cleanup` finds the socket.
-        if let Some(socket) = &settings.agent {
+        if let Some(socket) = &run.settings.agent {
             let agent = self.agent.insert(Agent::listen(Path::new(socket))?);
             agent.hold(run.keys, &issuance.response.outputs);
         }
-        Ok(all.into_iter().map(|contents| contents.manifest).collect())
+        Ok(manifests)
     }
 
     /// Replaces the certificates by those of another issuance for the same keys.
-    ///
-    /// # Errors
-    /// `Kind::Destination`.
-    pub fn renew(&mut self, run: Run<'_>, issuance: &Issuance) -> Result<()> {
+    pub(crate) fn renew(&mut self, run: Run<'_>, issuance: &Issuance) -> Result<()> {
         if let Some(agent) = &self.agent {
             agent.hold(run.keys, &issuance.response.outputs);
         }
-        let mut all = self.contents(run, issuance)?;
-        if let (Some(_), Some(first)) = (&self.bash_env, all.first_mut()) {
-            first.manifest.files.push(destination::BASH_ENV.to_owned());
-        }
-        for (directory, contents) in self.directories.iter_mut().zip(&all) {
-            directory.renew(&contents.manifest, &contents.folders)?;
+        let (manifests, folders) = self.contents(run, issuance)?;
+        for (directory, (manifest, folders)) in
+            self.directories.iter_mut().zip(manifests.iter().zip(&folders))
+        {
+            directory.renew(manifest, folders)?;
         }
         Ok(())
     }
 
-    fn contents(&self, run: Run<'_>, issuance: &Issuance) -> Result<Vec<Contents>> {
-        let mut all = contents(run, issuance)?;
-        for (directory, contents) in self.directories.iter().zip(&mut all) {
-            contents.manifest.keep_directory = directory.stays();
+    fn contents(&self, run: Run<'_>, issuance: &Issuance) -> Result<(Vec<Manifest>, Vec<Folders>)> {
+        let Run { settings, env, keys, .. } = run;
+        let mut issued = keys.iter().zip(&issuance.response.outputs);
+        let mut all = Vec::new();
+        for (destination, directory) in settings.destinations.iter().zip(&self.directories) {
+            let mut manifest = empty_manifest(settings, destination, issuance);
+            manifest.keep_directory = directory.stays();
+            let mut folders = Vec::new();
+            for output in &destination.outputs {
+                let (keys, answer) =
+                    issued.next().ok_or_else(|| Error::internal("an output without an answer"))?;
+                let (folder, path) = (destination.folder(output), destination.folder_path(output));
+                let files = files(settings, &path, output, keys, answer, &issuance.response.trust)?;
+                manifest.outputs.push(output_entry(output, answer, &folder, &files));
+                folders.push((folder, files));
+            }
+            all.push((manifest, folders));
         }
-        Ok(all)
-    }
-
-    fn add_bash_env(&mut self, settings: &Settings, all: &mut [Contents], env: &Environment) -> Result<()> {
-        let manifests: Vec<_> = all.iter().map(|contents| contents.manifest.clone()).collect();
-        let (Some(first), Some(destination)) = (all.first_mut(), settings.destinations.first()) else {
-            return Ok(());
-        };
-        self.bash_env = BashEnv::new(env, &destination.path, &report(settings, &manifests).variables)?;
-        if let Some(bash_env) = &self.bash_env {
-            first.manifest.files.push(destination::BASH_ENV.to_owned());
-            first.folders.push((String::new(), vec![bash_env.file()]));
+        // What is wiped is what a manifest names.
+        if let Some((first, _)) = all.first_mut() {
+            let with_bash_env = !settings.command.is_empty() && env.get(bash_env::VARIABLE).is_some();
+            first.files.extend(with_bash_env.then(|| destination::BASH_ENV.to_owned()));
+            if let (Some(_), Some(output)) = (&settings.agent, first.outputs.first_mut()) {
+                output.files.push(AGENT_SOCKET.to_owned());
+            }
         }
-        Ok(())
+        Ok(all.into_iter().unzip())
     }
 
     /// `$BASH_ENV` for COMMAND, where there was one.
-    #[must_use]
-    pub fn bash_env(&self) -> Option<&Path> {
+    pub(crate) fn bash_env(&self) -> Option<&Path> {
         self.bash_env.as_ref().map(BashEnv::path)
     }
 
     /// Leaves everything where it is.
-    pub fn keep(self) {
+    pub(crate) fn keep(self) {
         self.directories.into_iter().for_each(Directory::keep);
     }
 
-    /// Wipes everything now.
-    ///
-    /// # Errors
-    /// What could not be removed or carried over, for a person.
-    pub fn wipe(self) -> Result<(), String> {
+    /// Wipes everything now; says what could not be removed or carried over.
+    pub(crate) fn wipe(self) -> Result<(), String> {
         drop(self.agent);
         let carried = self.bash_env.map_or(Ok(()), |bash_env| {
             bash_env.carry_over().map_err(|why| format!("what was added to $BASH_ENV is lost: {why}"))
@@ -162,31 +150,6 @@ impl Places {
         let wiped: Vec<_> = self.directories.into_iter().map(Directory::wipe).collect();
         wiped.into_iter().chain([carried]).collect()
     }
-}
-
-fn contents(Run { settings, keys, .. }: Run<'_>, issuance: &Issuance) -> Result<Vec<Contents>> {
-    let mut issued = keys.iter().zip(&issuance.response.outputs);
-    let mut all = Vec::new();
-    for destination in &settings.destinations {
-        let mut manifest = empty_manifest(settings, destination, issuance);
-        let mut folders = Vec::new();
-        for output in &destination.outputs {
-            let (keys, answer) =
-                issued.next().ok_or_else(|| Error::internal("an output without an answer"))?;
-            let folder = destination.folder(output);
-            let files =
-                files(settings, &folder_path(&destination.path, &folder), output, keys, answer, issuance)?;
-            manifest.outputs.push(output_entry(output, answer, &folder, &files));
-            folders.push((folder, files));
-        }
-        all.push(Contents { manifest, folders });
-    }
-    // What is wiped is what a manifest names.
-    let first = all.first_mut().and_then(|contents| contents.manifest.outputs.first_mut());
-    if let (Some(_), Some(output)) = (&settings.agent, first) {
-        output.files.push(AGENT_SOCKET.to_owned());
-    }
-    Ok(all)
 }
 
 fn empty_manifest(settings: &Settings, destination: &Destination, issuance: &Issuance) -> Manifest {
@@ -211,11 +174,11 @@ fn empty_manifest(settings: &Settings, destination: &Destination, issuance: &Iss
     }
 }
 
-fn output_entry(output: &Output, answer: &OutputResponse, folder: &str, files: &[File]) -> manifest::Output {
+fn output_entry(output: &Output, answer: &OutputResponse, folder: &str, files: &[File]) -> ManifestOutput {
     let path = |file: &File| {
         if folder.is_empty() { file.name.clone().into_owned() } else { format!("{folder}/{}", file.name) }
     };
-    manifest::Output {
+    ManifestOutput {
         name: output.name.clone(),
         kind: output.kind.declaration.name.to_owned(),
         files: files.iter().map(path).collect(),
@@ -230,32 +193,30 @@ fn files(
     settings: &Settings,
     folder: &str,
     output: &Output,
-    keys: &OutputKeys,
+    keys: &JobKeys,
     answer: &OutputResponse,
-    issuance: &Issuance,
+    trust: &TrustAnchors,
 ) -> Result<Vec<File>> {
-    let tls_key = keys.tls.as_ref().map_or_else(Zeroizing::default, |key| key.pem());
+    let private = keys.ssh.as_ref().map_or(Ok(None), SshKey::openssh)?;
+    let tls_key = keys.tls.as_ref().map(TlsKey::pem);
+    let ssh = keys.ssh.as_ref().zip(answer.ssh_certificate.as_deref());
     (output.kind.files)(&Material {
         folder,
-        ssh: keys.ssh_line().zip(answer.ssh_certificate.as_deref()).map(|(public_key, certificate)| {
-            let private_key = keys.ssh_private().map(|key| key.openssh.as_str());
-            SshMaterial { private_key, public_key, certificate }
+        ssh: ssh.map(|(key, certificate)| SshMaterial {
+            private_key: private.as_ref().map(|key| key.as_str()),
+            public_key: &key.public_line,
+            certificate,
         }),
-        tls: answer
-            .tls_certificate_chain
-            .as_deref()
-            .filter(|_| keys.tls.is_some())
-            .map(|chain| TlsMaterial { private_key: &tls_key, chain }),
+        tls: tls_key
+            .as_ref()
+            .zip(answer.tls_certificate_chain.as_deref())
+            .map(|(key, chain)| TlsMaterial { private_key: key, chain }),
         options: &output.options,
         files: &output.files,
         subject: answer.principals.first().map(String::as_str),
-        trust: &issuance.response.trust,
+        trust,
         agent: settings.agent.as_deref(),
     })
-}
-
-fn folder_path(destination: &Path, folder: &str) -> String {
-    if folder.is_empty() { text(destination) } else { text(&destination.join(folder)) }
 }
 
 /// Settings take UTF-8 paths alone.
@@ -264,22 +225,21 @@ fn text(path: &Path) -> String {
 }
 
 /// What COMMAND, later steps and the CI system are told.
-#[must_use]
-pub fn report(settings: &Settings, manifests: &[Manifest]) -> Report {
+pub(crate) fn report(settings: &Settings, manifests: &[Manifest]) -> JobReport {
     let Some(first) = manifests.first() else {
-        return Report { outputs: Vec::new(), variables: Vec::new(), summary: Vec::new() };
+        return JobReport::default();
     };
-    let path_of = |name: &str| {
-        manifests.iter().find_map(|manifest| {
-            let file =
-                manifest.outputs.iter().flat_map(|output| &output.files).find(|file| is_named(file, name))?;
-            Some(format!("{}/{file}", manifest.destination))
+    let paths: Vec<String> = manifests
+        .iter()
+        .flat_map(|manifest| {
+            let files = manifest.outputs.iter().flat_map(|output| &output.files);
+            files.map(|file| format!("{}/{file}", manifest.destination))
         })
-    };
+        .collect();
+    let path_of = |name| paths.iter().find(|path| path.rsplit('/').next() == Some(name)).cloned();
     // Without an output `identity`, the SSH key is what a client is pointed at;
     // its public half, where an agent has the other.
-    let identity =
-        path_of("identity").or_else(|| path_of("key")).or_else(|| path_of("key.pub")).unwrap_or_default();
+    let identity = ["identity", "key", "key.pub"].into_iter().find_map(path_of).unwrap_or_default();
     let mut outputs = vec![("destination", first.destination.clone()), ("identity-file", identity.clone())];
     outputs.extend(path_of("ssh_config").map(|path| ("ssh-config", path)));
     outputs.push(("expires-at", first.expires_at.clone()));
@@ -292,7 +252,7 @@ pub fn report(settings: &Settings, manifests: &[Manifest]) -> Report {
     for (destination, manifest) in settings.destinations.iter().zip(manifests) {
         for (output, written) in destination.outputs.iter().zip(&manifest.outputs) {
             let own = (output.kind.variables)(&WrittenOutput {
-                folder: &folder_path(&destination.path, &destination.folder(output)),
+                folder: &destination.folder_path(output),
                 options: &output.options,
                 subject: written.principals.first().map(String::as_str),
             });
@@ -304,21 +264,15 @@ pub fn report(settings: &Settings, manifests: &[Manifest]) -> Report {
         }
     }
     variables.extend(settings.agent.iter().map(|socket| ("SSH_AUTH_SOCK", socket.clone())));
-    Report { outputs, variables, summary: summary(manifests, first) }
-}
-
-fn is_named(path: &str, name: &str) -> bool {
-    path.rsplit('/').next() == Some(name)
+    JobReport { outputs, variables, summary: summary(manifests, first) }
 }
 
 fn summary(manifests: &[Manifest], first: &Manifest) -> Vec<(&'static str, String)> {
-    let outputs = manifests.iter().flat_map(|manifest| &manifest.outputs);
-    let outputs: Vec<String> = outputs
-        .map(|output| match output.principals.is_empty() {
-            true => output.name.clone(),
-            false => format!("{} ({})", output.name, output.principals.join(", ")),
-        })
-        .collect();
+    let name = |output: &ManifestOutput| match output.principals.is_empty() {
+        true => output.name.clone(),
+        false => format!("{} ({})", output.name, output.principals.join(", ")),
+    };
+    let outputs: Vec<String> = manifests.iter().flat_map(|manifest| &manifest.outputs).map(name).collect();
     vec![
         ("bot", first.bot.clone()),
         ("outputs", outputs.join("; ")),
@@ -329,16 +283,12 @@ fn summary(manifests: &[Manifest], first: &Manifest) -> Vec<(&'static str, Strin
 }
 
 /// The result in one line, for people.
-#[must_use]
-pub fn summary_line(manifest: &Manifest) -> String {
-    let mut principals: Vec<&str> =
-        manifest.outputs.iter().flat_map(|output| &output.principals).map(String::as_str).collect();
+pub(crate) fn summary_line(manifest: &Manifest) -> String {
+    let principals = manifest.outputs.iter().flat_map(|output| &output.principals);
+    let mut principals: Vec<&str> = principals.map(String::as_str).collect();
     principals.dedup();
-    let logins =
-        if principals.is_empty() { String::new() } else { format!(" for {}", shown(&principals.join(", "))) };
-    format!(
-        "certificates of bot {}{logins}, valid until {}",
-        shown(&manifest.bot),
-        shown(&manifest.expires_at)
-    )
+    let logins = Some(shown(&principals.join(", "))).filter(|logins| !logins.is_empty());
+    let logins = logins.map_or_else(String::new, |logins| format!(" for {logins}"));
+    let (bot, end) = (shown(&manifest.bot), shown(&manifest.expires_at));
+    format!("certificates of bot {bot}{logins}, valid until {end}")
 }

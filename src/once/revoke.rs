@@ -7,7 +7,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::future::join_all;
 use jsonwebtoken::{Algorithm, Header};
-use serde::Serialize;
+use reqwest::header::CONTENT_TYPE;
+use serde_json::json;
+use ssh_key::PrivateKey;
 use zeroize::Zeroizing;
 
 use crate::clock::{Clock, LEEWAY};
@@ -18,7 +20,7 @@ use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::jws;
 use crate::net::{self, AuthorityTrust, RequestError};
-use crate::once::exchange::keys::OutputKeys;
+use crate::once::exchange::keys::JobKeys;
 use crate::once::exchange::refusal;
 use crate::once::run::Run;
 use crate::pem;
@@ -28,7 +30,7 @@ use crate::terminal::Progress;
 use crate::wire::{OutputResponse, Problem, RevokeRequest};
 
 /// How long all revocations of a run together may take.
-pub const REVOKE_TIME: Duration = Duration::from_secs(5);
+pub(crate) const REVOKE_TIME: Duration = Duration::from_secs(5);
 
 /// How long an assertion holds, in seconds; the authority takes no more than 60.
 const LIFETIME: i64 = 60;
@@ -47,101 +49,90 @@ enum AssertionKey {
     Ssh { seed: Zeroizing<[u8; 32]>, certificate: String },
 }
 
+impl AssertionKey {
+    fn tls(pkcs8: Zeroizing<Vec<u8>>, chain: &str) -> Option<Self> {
+        Some(Self::Tls { pkcs8, chain: pem::decode_all(chain, "CERTIFICATE")? })
+    }
+
+    /// Of the certificate's line, type and base64 are sent, without its comment.
+    fn ssh(key: &PrivateKey, certificate: &str) -> Option<Self> {
+        let seed = Zeroizing::new(key.key_data().ed25519()?.private.to_bytes());
+        let mut words = certificate.split_whitespace();
+        Some(Self::Ssh { seed, certificate: format!("{} {}", words.next()?, words.next()?) })
+    }
+}
+
 impl fmt::Debug for Revocable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Revocable").field("issuance_id", &self.issuance_id).finish_non_exhaustive()
     }
 }
 
-#[derive(Serialize)]
-struct Claims {
-    aud: String,
-    iat: i64,
-    exp: i64,
-    jti: String,
-}
-
 impl Revocable {
     /// Of an answer and the keys that it is for; a TLS key where there is one.
-    #[must_use]
-    pub fn of_answer(issuance_id: &str, outputs: &[OutputResponse], keys: &[OutputKeys]) -> Option<Self> {
-        let tls = outputs.iter().zip(keys).find_map(|(output, keys)| {
-            let chain = pem::decode_all(output.tls_certificate_chain.as_deref()?, "CERTIFICATE")?;
-            Some(AssertionKey::Tls { pkcs8: keys.tls.as_ref()?.pkcs8.clone(), chain })
+    pub fn of_answer(issuance_id: &str, outputs: &[OutputResponse], keys: &[JobKeys]) -> Option<Self> {
+        let issued = || outputs.iter().zip(keys);
+        let tls = issued().find_map(|(output, keys)| {
+            AssertionKey::tls(keys.tls.as_ref()?.pkcs8.clone(), output.tls_certificate_chain.as_deref()?)
         });
         let ssh = || {
-            outputs.iter().zip(keys).find_map(|(output, keys)| {
-                let certificate = certificate_line(output.ssh_certificate.as_deref()?)?;
-                Some(AssertionKey::Ssh { seed: keys.ssh_private()?.seed.clone(), certificate })
+            issued().find_map(|(output, keys)| {
+                AssertionKey::ssh(keys.ssh.as_ref()?.private.as_ref()?, output.ssh_certificate.as_deref()?)
             })
         };
-        let ends = outputs.iter().flat_map(|output| {
-            let (ssh, tls) = (&output.ssh_certificate, &output.tls_certificate_chain);
-            [ssh.as_deref().map(ssh_end), tls.as_deref().map(tls_end)]
-        });
-        let ends_at = ends.flatten().max().unwrap_or(i64::MAX);
+        let ends_at = last_end(
+            outputs
+                .iter()
+                .map(|output| (output.ssh_certificate.as_deref(), output.tls_certificate_chain.as_deref())),
+        );
         Some(Self { issuance_id: issuance_id.to_owned(), key: tls.or_else(ssh)?, ends_at })
     }
 
     /// Of what stands in a destination.
-    #[must_use]
-    pub fn of_destination(found: &Found) -> Option<Self> {
+    pub(crate) fn of_destination(found: &Found) -> Option<Self> {
         let plan = found.manifest.plan();
-        let text = |folder: &str, name: &str| {
+        let read = |folder: &str, name: &str| {
             Some(Zeroizing::new(String::from_utf8(found.read(folder, name)?).ok()?))
         };
         let tls = plan.iter().find_map(|(folder, names)| {
-            let read = |name: &str| text(folder, name);
-            let both = OUTPUTS.iter().find_map(|output| (output.tls_pem)(names, &read))?;
-            let pkcs8 = pem::decode_all(&both, "PRIVATE KEY")?.pop()?;
-            Some(AssertionKey::Tls { pkcs8, chain: pem::decode_all(&both, "CERTIFICATE")? })
+            let both =
+                OUTPUTS.iter().find_map(|output| (output.tls_pem)(names, &|name| read(folder, name)))?;
+            AssertionKey::tls(pem::decode_all(&both, "PRIVATE KEY")?.pop()?, &both)
         });
         let ssh = || {
             let pairs = [("key", "key-cert.pub"), ("ssh_host", "ssh_host-cert.pub")];
             plan.keys().flat_map(|folder| pairs.map(|pair| (folder, pair))).find_map(|(folder, pair)| {
-                let key = text(folder, pair.0)?;
-                let key = ssh_key::PrivateKey::from_openssh(key.as_bytes()).ok()?;
-                let seed = Zeroizing::new(key.key_data().ed25519()?.private.to_bytes());
-                Some(AssertionKey::Ssh { seed, certificate: certificate_line(&text(folder, pair.1)?)? })
+                let key = PrivateKey::from_openssh(read(folder, pair.0)?.as_bytes()).ok()?;
+                AssertionKey::ssh(&key, &read(folder, pair.1)?)
             })
         };
-        let read = |folder: &str, name: &str| String::from_utf8(found.read(folder, name)?).ok();
-        let ends = plan.keys().flat_map(|folder| {
-            let (ssh, tls) = (read(folder, "key-cert.pub"), read(folder, "tls.crt"));
-            [ssh.as_deref().map(ssh_end), tls.as_deref().map(tls_end)]
-        });
         // Another destination may hold others of the same issuance.
-        let all = found.manifest.also.is_empty();
-        let ends_at = ends.flatten().max().filter(|_| all).unwrap_or(i64::MAX);
+        let ends_at = if found.manifest.also.is_empty() {
+            last_end(plan.keys().map(|folder| (read(folder, "key-cert.pub"), read(folder, "tls.crt"))))
+        } else {
+            i64::MAX
+        };
         Some(Self { issuance_id: found.manifest.issuance_id.clone(), key: tls.or_else(ssh)?, ends_at })
     }
 
     /// Whether all of its certificates have expired, by whichever clock.
-    #[must_use]
-    pub fn is_over(&self, now: i64) -> bool {
+    pub(crate) fn is_over(&self, now: i64) -> bool {
         self.ends_at < now.saturating_sub(LEEWAY)
     }
 
-    /// Has the authority revoke it.
-    ///
-    /// # Errors
-    /// Why it did not; nothing is tried twice.
-    pub async fn revoke(&self, client: &reqwest::Client, authority: &str, time: Duration) -> Result<()> {
+    /// Has the authority revoke it; nothing is tried twice.
+    async fn revoke(&self, client: &reqwest::Client, authority: &str, time: Duration) -> Result<()> {
         let url = format!("{authority}/v1/revoke");
         let request = RevokeRequest {
             issuance_id: self.issuance_id.clone(),
             assertion: self.assertion(&url, &Clock::system())?,
         };
         let body = serde_json::to_vec(&request).context(Kind::Internal, "cannot write the request")?;
-        let sent = client
-            .post(&url)
-            .header("Content-Type", "application/json")
-            .body(body)
-            .timeout(time)
+        let request = client.post(&url).header(CONTENT_TYPE, "application/json").body(body).timeout(time);
+        let response = request
             .send()
-            .await;
-        let response =
-            sent.map_err(|error| Error::new(Kind::Unreachable, RequestError::from(error).to_string()))?;
+            .await
+            .map_err(|error| Error::new(Kind::Unreachable, RequestError::from(error).to_string()))?;
         let status = response.status().as_u16();
         if status == 200 {
             return Ok(());
@@ -153,9 +144,8 @@ impl Revocable {
     }
 
     fn assertion(&self, audience: &str, clock: &Clock) -> Result<Secret> {
-        let now = clock.now();
-        let claims =
-            Claims { aud: audience.to_owned(), iat: now, exp: now + LIFETIME, jti: random::hex::<16>()? };
+        let (now, jti) = (clock.now(), random::hex::<16>()?);
+        let claims = json!({"aud": audience, "iat": now, "exp": now + LIFETIME, "jti": jti});
         match &self.key {
             AssertionKey::Tls { pkcs8, chain } => {
                 let mut header = Header::new(Algorithm::ES256);
@@ -174,7 +164,7 @@ impl Revocable {
 /// Revokes those that are still valid, all at once and each within `time`. A
 /// failure is only a warning, and one for all: the job's own work is done, and
 /// the certificates end by themselves.
-pub async fn revoke_all(
+async fn revoke_all(
     issued: &[Revocable],
     client: &reqwest::Client,
     authority: &str,
@@ -193,17 +183,17 @@ pub async fn revoke_all(
 }
 
 /// The same for issuances of this run, over a connection that is there already.
-pub async fn revoke_own(issued: &[Revocable], client: &reqwest::Client, run: Run<'_>) {
-    revoke_all(issued, client, &run.settings.authority, run.progress, REVOKE_TIME).await;
+pub(crate) async fn revoke_own(issued: &[Revocable], run: Run<'_>) {
+    revoke_all(issued, run.client, &run.settings.authority, run.progress, REVOKE_TIME).await;
 }
 
 /// What is said where a revocation fails.
-pub const NOT_REVOKED: &str = "could not revoke the certificates, which end by themselves";
+pub(crate) const NOT_REVOKED: &str = "could not revoke the certificates, which end by themselves";
 
 /// Revokes what a manifest is about, at `authority` where one was typed and
 /// else at the manifest's, trusted as was typed, or by the manifest, or by the
 /// environment. A failure is only a warning.
-pub async fn revoke_by_manifest(
+pub(crate) async fn revoke_by_manifest(
     revocable: &Revocable,
     manifest: &Manifest,
     (authority, trust): (Option<&str>, AuthorityTrust),
@@ -224,6 +214,14 @@ pub async fn revoke_by_manifest(
     }
 }
 
+/// When the last of these expires, SSH certificates and X.509 chains.
+fn last_end<T: AsRef<str>>(certificates: impl Iterator<Item = (Option<T>, Option<T>)>) -> i64 {
+    let ends = certificates.flat_map(|(ssh, tls)| {
+        [ssh.map(|line| ssh_end(line.as_ref())), tls.map(|chain| tls_end(chain.as_ref()))]
+    });
+    ends.flatten().max().unwrap_or(i64::MAX)
+}
+
 /// When an SSH certificate expires; later than any where it cannot be read.
 fn ssh_end(line: &str) -> i64 {
     let certificate = ssh_key::Certificate::from_openssh(line.trim_end());
@@ -238,12 +236,6 @@ fn tls_end(chain: &str) -> i64 {
         Some(parsed.validity().not_after.timestamp())
     });
     end.unwrap_or(i64::MAX)
-}
-
-/// Type and base64 of a certificate's line, without its comment.
-fn certificate_line(line: &str) -> Option<String> {
-    let mut words = line.split_whitespace();
-    Some(format!("{} {}", words.next()?, words.next()?))
 }
 
 #[cfg(test)]
@@ -263,7 +255,7 @@ mod tests {
     #[test]
     fn assertions_are_as_the_contract_says() {
         net::install_crypto();
-        let keys = OutputKeys::generate(KeyKinds { ssh: true, tls: true, host: false }, None).unwrap();
+        let keys = JobKeys::generate("x", KeyKinds { ssh: true, tls: true, host: false }, None).unwrap();
         let output = |ssh: bool, tls: bool| OutputResponse {
             name: "x".into(),
             ssh_certificate: ssh.then(|| "ssh-ed25519-cert-v01@openssh.com AAAA comment\n".into()),

@@ -16,34 +16,30 @@ use crate::join::source::TokenSource;
 use crate::join::{self, method::Method};
 use crate::net::{AuthorityTrust, authority_url, timeout};
 use crate::once::settings::config_file::ConfigFile;
-use crate::once::settings::destinations::{CommonDestination, Destination, destinations};
-use crate::once::settings::output::{Output, parse_output, unknown};
+use crate::once::settings::destinations::{Destination, common_destination, destinations};
+use crate::once::settings::output::{Output, check_outputs, parse_output, unknown};
 use crate::once::settings::storage::StorageOptions;
-use crate::terminal::Level;
 use crate::text::shown;
 use crate::wire::MIN_TTL;
 
-pub mod config_file;
-pub mod destinations;
-pub mod output;
-pub mod storage;
+mod config_file;
+pub(crate) mod destinations;
+pub(crate) mod output;
+pub(crate) mod storage;
 
 /// The longest path of a socket: `sun_path` has 104 bytes on some systems, with its end.
 const MAX_SOCKET_PATH: usize = 103;
 
 /// What `once` is to do.
-pub struct Settings {
+pub(crate) struct Settings {
     /// The authority's URL: scheme, host and port, without a slash at the end.
     pub authority: String,
-    /// How its certificate is judged.
     pub trust: AuthorityTrust,
-    /// How the job proves who it is.
     pub method: &'static Method,
     /// Where the job's token is, if the method does not ask for one.
     pub source: Option<TokenSource>,
     /// Whether the user said so.
     pub by_hand: bool,
-    /// What the method keeps between runs, and the secret that registers it.
     pub storage: StorageOptions,
     /// The join token's name.
     pub token: String,
@@ -55,20 +51,11 @@ pub struct Settings {
     pub destinations: Vec<Destination>,
     /// What to say about them, for `-v`.
     pub notes: Vec<String>,
-    /// What is printed.
     pub format: Format,
-    /// How much is said.
-    pub level: Level,
     /// The socket on which COMMAND is served the SSH keys, which are in no file then.
     pub agent: Option<String>,
-    /// The command to run, if any.
+    /// COMMAND; empty where there is none.
     pub command: Vec<OsString>,
-}
-
-impl std::fmt::Debug for Settings {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Settings").field("authority", &self.authority).finish_non_exhaustive()
-    }
 }
 
 impl Settings {
@@ -76,7 +63,7 @@ impl Settings {
     ///
     /// # Errors
     /// `Kind::Usage`, naming the flag and the variable.
-    pub fn new(args: Args, env: &Environment) -> Result<Self> {
+    pub(crate) fn new(args: Args, env: &Environment) -> Result<Self> {
         let timeout = timeout(&args.timeout)?;
         let file = match args.config.as_deref().or_else(|| env.get("MACHINE_ID_CONFIG")) {
             Some(path) => ConfigFile::read(Path::new(path), timeout)?,
@@ -92,19 +79,16 @@ impl Settings {
         let token = pick(&args.token, "MACHINE_ID_TOKEN", &file.token)
             .ok_or_else(|| missing("the join token", "--token NAME", "MACHINE_ID_TOKEN"))?;
         let ttl = pick(&args.ttl, "MACHINE_ID_TTL", &file.ttl).unwrap_or_else(|| "1h".to_owned());
-        let wrapped = !args.command.is_empty();
-        let mut common =
-            CommonDestination::choose(args.destination.clone(), env, file.destination.clone(), wrapped);
-        let raw_outputs = if args.outputs.is_empty() {
-            file.outputs.clone()
-        } else {
-            args.outputs.iter().map(|text| parse_output(text)).collect::<Result<_>>()?
-        };
-        let destinations = destinations(raw_outputs, &args.roles, &mut common, env, timeout)?;
-        let storage = StorageOptions::join(method, &args, env, file.storage.clone())?;
-        storage.stands_apart(destinations.iter().map(|destination| destination.path.as_path()))?;
-        common.notes.extend(storage.note.clone());
         let trust = trust(&args, env, &file)?;
+        let mut notes = Vec::new();
+        let wrapped = !args.command.is_empty();
+        let common = common_destination(args.destination.clone(), env, file.destination, wrapped, &mut notes);
+        let typed = args.outputs.iter().map(|text| parse_output(text)).collect::<Result<Vec<_>>>()?;
+        let outputs = if typed.is_empty() { file.outputs } else { typed };
+        let outputs = check_outputs(outputs, &args.roles, timeout)?;
+        let destinations = destinations(outputs, common, env, &mut notes)?;
+        let storage = StorageOptions::join(method, &args, env, file.storage, &mut notes)?;
+        storage.stands_apart(&destinations)?;
         let by_hand = by_hand(method, args.id_token_env, args.id_token_file)?;
         let agent = args.agent.then(|| agent_socket(&destinations, &args.command)).transpose()?;
         Ok(Self {
@@ -119,15 +103,14 @@ impl Settings {
             timeout,
             destinations,
             agent,
-            notes: common.notes,
+            notes,
             format: args.format,
-            level: Level::of_flags(args.verbose, args.quiet),
             command: args.command,
         })
     }
 
     /// Every output, in the order of the request.
-    pub fn outputs(&self) -> impl Iterator<Item = &Output> {
+    pub(crate) fn outputs(&self) -> impl Iterator<Item = &Output> {
         self.destinations.iter().flat_map(|destination| &destination.outputs)
     }
 }

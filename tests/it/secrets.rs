@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use machine_id::destination::material::File;
 use machine_id::environment::Environment;
-use machine_id::once::exchange::keys::OutputKeys;
+use machine_id::once::exchange::keys::{JobKeys, SshKey};
 use machine_id::once::revoke::Revocable;
 use machine_id::output::KeyKinds;
 use machine_id::secret::Secret;
@@ -294,7 +294,7 @@ fn processes_have_no_secret_in_their_arguments_or_environment() {
 
 #[test]
 fn secret_values_do_not_print() {
-    let keys = OutputKeys::generate(KeyKinds { ssh: true, tls: true, host: true }, None).unwrap();
+    let keys = JobKeys::generate("x", KeyKinds { ssh: true, tls: true, host: true }, None).unwrap();
     let (ssh, tls) = (keys.ssh.as_ref().unwrap(), keys.tls.as_ref().unwrap());
     let proof = Proof::id_token(Secret::new("hunter2-hunter2".into()));
     let request = ExchangeRequest {
@@ -314,25 +314,26 @@ fn secret_values_do_not_print() {
         principals: Vec::new(),
         roles: Vec::new(),
     };
-    let only_ssh = OutputKeys::generate(KeyKinds { ssh: true, tls: false, host: false }, None).unwrap();
-    let seed = *only_ssh.ssh.as_ref().unwrap().seed;
+    let only_ssh = JobKeys::generate("x", KeyKinds { ssh: true, tls: false, host: false }, None).unwrap();
+    let seed_of =
+        |key: &SshKey| key.private.as_ref().unwrap().key_data().ed25519().unwrap().private.to_bytes();
+    let (seed, other_seed) = (seed_of(ssh), seed_of(only_ssh.ssh.as_ref().unwrap()));
+    let openssh = ssh.openssh().unwrap().unwrap();
     let revocable = Revocable::of_answer("i", &[output], std::slice::from_ref(&only_ssh)).unwrap();
     let environment = Environment::from_pairs([("JWT", "hunter2-hunter2")]);
     let (file, tls_file) =
-        (File::key("key", ssh.openssh.to_string()), File::key("tls.key", tls.pem().to_string()));
+        (File::key("key", openssh.to_string()), File::key("tls.key", tls.pem().to_string()));
     let printed = format!(
         "{keys:?} {keys:#?} {only_ssh:?} {ssh:?} {tls:?} {proof:?} {proof:#?} {request:?} {request:#?} {revoke:?} {revocable:?} {revocable:#?} \
          {environment:?} {file:?} {tls_file:?}"
     );
     let mut secrets = vec![("a secret".to_owned(), b"hunter2-hunter2".to_vec())];
-    for (what, bytes) in [("a seed", &ssh.seed[..]), ("another seed", &seed[..]), ("a TLS key", &tls.pkcs8)] {
+    for (what, bytes) in [("a seed", &seed[..]), ("another seed", &other_seed[..]), ("a TLS key", &tls.pkcs8)]
+    {
         secrets.extend(forms(what, bytes));
     }
     secrets.extend(
-        ssh.openssh
-            .lines()
-            .chain(tls.pem().lines())
-            .map(|line| ("a line".to_owned(), line.as_bytes().to_vec())),
+        openssh.lines().chain(tls.pem().lines()).map(|line| ("a line".to_owned(), line.as_bytes().to_vec())),
     );
     for (what, secret) in secrets {
         assert!(!contains(printed.as_bytes(), &secret), "{what} in {printed}");

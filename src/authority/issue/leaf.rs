@@ -1,14 +1,10 @@
-//! What SSH and X.509 certificates have in common: for whom they are, from
-//! when on, and what is recorded of them.
+//! What SSH and X.509 certificates have in common: for whom they are, and what is recorded of them.
 
 use std::collections::BTreeMap;
 
 use ring::digest::{SHA256, digest};
-use time::OffsetDateTime;
 
 use crate::authority::store::{CertificateKind, NewCertificate};
-use crate::clock::LEEWAY;
-use crate::error::{Context as _, Kind, Result};
 use crate::join::verify::Provenance;
 
 /// Who asks, and when.
@@ -32,8 +28,6 @@ pub(super) fn record(
     expires: i64,
     key: &[u8],
 ) -> NewCertificate {
-    let mut key_hash = [0; 32];
-    key_hash.copy_from_slice(digest(&SHA256, key).as_ref());
     NewCertificate {
         serial,
         kind,
@@ -43,17 +37,6 @@ pub(super) fn record(
         principals: principals.to_vec(),
         groups: Vec::new(),
         expires,
-        key_hash,
+        key_hash: digest(&SHA256, key).as_ref().try_into().unwrap_or_default(),
     }
-}
-
-/// Valid from a minute back, since clocks differ.
-pub(super) fn valid_from(now: i64) -> i64 {
-    now.saturating_sub(LEEWAY)
-}
-
-/// Both ends of an X.509 validity that begins a minute before `now`.
-pub(super) fn validity(now: i64, until: i64) -> Result<(OffsetDateTime, OffsetDateTime)> {
-    let time = |unix| OffsetDateTime::from_unix_timestamp(unix).context(Kind::Internal, "validity");
-    Ok((time(valid_from(now))?, time(until)?))
 }

@@ -36,7 +36,7 @@ impl OutputKeys {
     /// # Errors
     /// What is wrong with them, for the caller.
     pub fn read(request: &OutputRequest) -> Result<Self, String> {
-        let said = |why: String| said_of(&request.name, &why);
+        let said = |why| said_of(&request.name, why);
         let (tls, csr) = match &request.tls {
             Some(tls) => read_csr(&tls.csr).map(|(spki, der)| (Some(spki), Some(der))).map_err(said)?,
             None => (None, None),
@@ -52,16 +52,15 @@ impl OutputKeys {
     /// That it is not so, for the caller.
     pub fn check_possession(&self) -> Result<(), String> {
         let Some(der) = &self.csr else { return Ok(()) };
-        check_signature(der).map_err(|why| said_of(&self.name, &why))
+        check_signature(der).map_err(|why| said_of(&self.name, why))
     }
 }
 
-fn said_of(output: &str, why: &str) -> String {
+fn said_of(output: &str, why: String) -> String {
     format!("output `{}`: {why}", crate::text::shown(output))
 }
 
 /// The binding of a request's keys; see [`crate::wire::binding`].
-#[must_use]
 pub fn binding_of(keys: &[OutputKeys]) -> String {
     fn bound(keys: &OutputKeys) -> BoundKeys<'_> {
         BoundKeys { name: &keys.name, ssh_blob: keys.ssh.as_deref(), tls_spki: keys.tls.as_deref() }

@@ -8,13 +8,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use ssh_key::certificate::{Builder, CertType};
 
-use super::leaf::{RequestContext, record, valid_from};
-use crate::authority::keys::CaKeys;
+use super::leaf::{RequestContext, record};
+use crate::authority::keys::{CaKeys, valid_from};
 use crate::authority::policy::{Grant, SshGrant};
 use crate::authority::store::record::{CommandPlan, Recorded};
 use crate::authority::store::{CertificateKind, NewCertificate};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::random::{self, serial};
+use crate::text::shown;
 
 /// A certificate that is about to be signed.
 #[derive(Debug, Serialize, Deserialize)]
@@ -120,10 +121,7 @@ impl HostPlan {
             !name.is_empty() && name.len() <= 253 && name.bytes().all(allowed)
         };
         if let Some(bad) = principals.iter().find(|name| !fits(name)) {
-            return Err(Error::usage(format!(
-                "`{}` is not a host's name or address",
-                crate::text::shown(bad)
-            )));
+            return Err(Error::usage(format!("`{}` is not a host's name or address", shown(bad))));
         }
         Ok(Self(Plan {
             serial: serial()?,
@@ -140,16 +138,13 @@ impl HostPlan {
 }
 
 impl CommandPlan for HostPlan {
-    fn record(&self) -> Result<NewCertificate> {
-        Ok(NewCertificate { output: "host".to_owned(), ..self.0.record() })
+    fn record(&self) -> NewCertificate {
+        NewCertificate { output: "host".to_owned(), ..self.0.record() }
     }
 }
 
 impl Recorded<HostPlan> {
     /// Signs. One line of OpenSSH.
-    ///
-    /// # Errors
-    /// `Kind::Internal` where the signature fails.
     pub fn sign(&self, keys: &CaKeys) -> Result<String> {
         self.plan().0.sign(self, keys)
     }

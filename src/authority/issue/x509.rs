@@ -6,20 +6,19 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::string::Ia5String;
 use rcgen::{
-    CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyUsagePurpose, SanType, SerialNumber,
+    CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::leaf::{RequestContext, record, validity};
-use crate::authority::keys::CaKeys;
+use super::leaf::{RequestContext, record};
+use crate::authority::keys::{self, CaKeys};
 use crate::authority::policy::{Grant, TlsGrant};
 use crate::authority::store::record::{CommandPlan, Recorded};
 use crate::authority::store::{CertificateKind, NewCertificate};
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::pem;
 use crate::random::serial;
+use crate::text::shown;
 
 /// Sigstore's arc for CI claims: <https://github.com/sigstore/fulcio/blob/main/docs/oid-info.md>.
 const FULCIO: [u64; 8] = [1, 3, 6, 1, 4, 1, 57264, 1];
@@ -90,7 +89,6 @@ impl Plan {
             organizations => Some(subject(&self.common_name, organizations)),
         };
         keys.sign_tls(recorded, &params, &spki, several.as_deref())
-            .map(|der| pem::encode("CERTIFICATE", &der).to_string())
     }
 }
 
@@ -141,19 +139,14 @@ impl ServerPlan {
 }
 
 impl CommandPlan for ServerPlan {
-    fn record(&self) -> Result<NewCertificate> {
-        Ok(NewCertificate {
-            output: "server".to_owned(),
-            ..record(self.serial, CertificateKind::Tls, &self.names, self.until, &self.spki)
-        })
+    fn record(&self) -> NewCertificate {
+        let certificate = record(self.serial, CertificateKind::Tls, &self.names, self.until, &self.spki);
+        NewCertificate { output: "server".to_owned(), ..certificate }
     }
 }
 
 impl Recorded<ServerPlan> {
     /// Signs. PEM.
-    ///
-    /// # Errors
-    /// `Kind::Internal` where the signature fails.
     pub fn sign(&self, keys: &CaKeys) -> Result<String> {
         let plan = self.plan();
         let mut params = leaf(plan.serial, plan.now, plan.until, ExtendedKeyUsagePurpose::ServerAuth)?;
@@ -163,7 +156,7 @@ impl Recorded<ServerPlan> {
         if let Some(first) = plan.names.first().filter(|name| name.len() <= 64) {
             params.distinguished_name.push(DnType::CommonName, first.clone());
         }
-        keys.sign_tls(self, &params, &plan.spki, None).map(|der| pem::encode("CERTIFICATE", &der).to_string())
+        keys.sign_tls(self, &params, &plan.spki, None)
     }
 }
 
@@ -179,20 +172,17 @@ fn server_name(name: &str) -> Result<SanType> {
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
     if name.len() > 253 || !labels.split('.').all(label) {
-        return Err(Error::usage(format!("`{}` is not a DNS name or IP address", crate::text::shown(name))));
+        return Err(Error::usage(format!("`{}` is not a DNS name or IP address", shown(name))));
     }
     Ok(SanType::DnsName(Ia5String::try_from(name).context(Kind::Usage, "DNS name")?))
 }
 
 /// What every end-entity certificate of ours has.
 fn leaf(serial: u64, now: i64, until: i64, usage: ExtendedKeyUsagePurpose) -> Result<CertificateParams> {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
+    let mut params = keys::params(serial, now, until)?;
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![usage];
-    params.serial_number = Some(SerialNumber::from_slice(&serial.to_be_bytes()));
     params.use_authority_key_identifier_extension = true;
-    (params.not_before, params.not_after) = validity(now, until)?;
     Ok(params)
 }

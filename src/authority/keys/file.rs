@@ -4,18 +4,14 @@
 
 use std::path::Path;
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair as TlsKey,
-    KeyUsagePurpose, SerialNumber,
-};
+use rcgen::{BasicConstraints, DnType, IsCa, Issuer, KeyPair as TlsKey, KeyUsagePurpose};
+use ring::signature::Ed25519KeyPair;
 use rustls::pki_types::CertificateDer;
 use ssh_key::private::{Ed25519Keypair, KeypairData};
 use ssh_key::{LineEnding, PrivateKey};
-use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::{CaKeys, SshCa, TlsCa};
-use crate::clock::LEEWAY;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
 use crate::folder::trust::Owner;
@@ -46,23 +42,15 @@ pub fn create(dir: &Path, cluster: &str, now: i64) -> Result<()> {
         write(&dir.join(name), text.as_bytes())?;
     }
     let key = TlsKey::generate().context(Kind::Internal, "new TLS CA key")?;
-    let certificate = ca_params(cluster, now)?.self_signed(&key).context(Kind::Internal, "new TLS CA")?;
-    write(&dir.join(TLS_KEY), Zeroizing::new(key.serialize_pem()).as_bytes())?;
-    write(&dir.join(TLS_CERTIFICATE), certificate.pem().as_bytes())?;
-    replace::sync(dir).context(Kind::Usage, format!("cannot sync {}", dir.display()))
-}
-
-fn ca_params(cluster: &str, now: i64) -> Result<CertificateParams> {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
+    let until = now.saturating_add(TLS_CA_DAYS * 86_400);
+    let mut params = super::params(random::serial()?, now, until)?;
     params.distinguished_name.push(DnType::CommonName, format!("{cluster} machine-id CA"));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.serial_number = Some(SerialNumber::from_slice(&random::serial()?.to_be_bytes()));
-    let time = |unix| OffsetDateTime::from_unix_timestamp(unix).context(Kind::Internal, "the time");
-    params.not_before = time(now.saturating_sub(LEEWAY))?;
-    params.not_after = time(now.saturating_add(TLS_CA_DAYS * 86_400))?;
-    Ok(params)
+    let certificate = params.self_signed(&key).context(Kind::Internal, "new TLS CA")?;
+    write(&dir.join(TLS_KEY), Zeroizing::new(key.serialize_pem()).as_bytes())?;
+    write(&dir.join(TLS_CERTIFICATE), certificate.pem().as_bytes())?;
+    replace::sync(dir).context(Kind::Usage, format!("cannot sync {}", dir.display()))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
@@ -88,7 +76,9 @@ fn load_ssh(path: &Path, owner: Owner) -> Result<SshCa> {
     let KeypairData::Ed25519(pair) = key.key_data() else {
         return Err(Error::usage(format!("{cannot}: it is not an Ed25519 key without a passphrase")));
     };
-    SshCa::new(&pair.private.to_bytes(), &pair.public.0, key.comment()).map_err(|error| error.context(cannot))
+    let pair = Ed25519KeyPair::from_seed_and_public_key(&pair.private.to_bytes(), &pair.public.0)
+        .map_err(|_| Error::usage(format!("{cannot}: private and public key do not belong together")))?;
+    Ok(SshCa { pair, public: key.public_key().clone() })
 }
 
 fn load_tls(dir: &Path, owner: Owner) -> Result<TlsCa> {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::output::{self, OutputPolicy};
 use super::resources::{Bot, JoinToken, Policy, Role, needs_mfa};
 use crate::denial::{Denial, Reason};
-use crate::join::verify::Identity;
+use crate::join::verify::{AssumedIdentity, Identity};
 use crate::text::shown;
 use crate::wire::{MIN_TTL, OutputRequest};
 
@@ -25,42 +25,63 @@ pub struct PolicyRequest<'a> {
     pub ttl_seconds: i64,
 }
 
-/// Decides over a job that has proved who it is.
-pub(super) fn decide(
-    policy: &Policy,
-    token: &JoinToken,
-    identity: &Identity,
-    request: &PolicyRequest<'_>,
-) -> Result<Grant, Denial> {
-    evaluate(policy, token, identity.claims(), request).map(Grant)
-}
-
-/// What claims would get, proved or not: the one decision, for [`decide`] and
-/// for whoever only asks. The rules come first: who is not let in learns
-/// nothing about outputs, roles or bots.
-pub(super) fn evaluate(
-    policy: &Policy,
-    token: &JoinToken,
-    claims: &Map<String, Value>,
-    request: &PolicyRequest<'_>,
-) -> Result<Preview, Denial> {
-    matching::admit(token, claims)?;
-    // Always there, unless the token is of another policy than this one.
-    let bot = policy.bots.get(&token.bot).ok_or_else(|| {
-        let detail = format!("join token `{}` is for bot `{}`, which is gone", token.name, token.bot);
-        Denial::new(Reason::NoRuleMatches, detail)
-    })?;
-    let ttl = ttl(request.ttl_seconds)?;
-    let types = output::check(request.outputs)?;
-    let mut warnings = Warnings::default();
-    let mut outputs = Vec::with_capacity(types.len());
-    for (output, output_policy) in request.outputs.iter().zip(types) {
-        let roles = roles(policy, bot, output, &mut warnings)?;
-        let set = RoleSet { bot, request: output, roles, warnings: &mut warnings };
-        outputs.push(grant_output(output_policy, set, ttl)?);
+impl Policy {
+    /// Decides what a job gets that has proved to be `identity` to `token`'s verifier.
+    ///
+    /// # Errors
+    /// Why it gets nothing; the identity's claims are in it. A request is
+    /// granted as a whole or not at all.
+    pub fn decide(
+        &self,
+        token: &JoinToken,
+        identity: &Identity,
+        request: &PolicyRequest<'_>,
+    ) -> Result<Grant, Denial> {
+        let claims = identity.claims();
+        self.evaluate(token, claims, request).map(Grant).map_err(|denial| denial.with_claims(claims, true))
     }
-    let (bot, token) = (bot.name.clone(), token.name.clone());
-    Ok(Preview { bot, token, outputs, warnings: warnings.0 })
+
+    /// What would become of a job with claims that nobody verified; see
+    /// [`Verifier::assume`](crate::join::verify::Verifier::assume). The answer is [`Policy::decide`]'s own.
+    ///
+    /// # Errors
+    /// Why it would get nothing.
+    pub fn preview(
+        &self,
+        token: &JoinToken,
+        assumed: &AssumedIdentity,
+        request: &PolicyRequest<'_>,
+    ) -> Result<Preview, Denial> {
+        let claims = assumed.claims();
+        self.evaluate(token, claims, request).map_err(|denial| denial.with_claims(claims, false))
+    }
+
+    /// The one decision, over claims that are proved or not. The rules come
+    /// first: who is not let in learns nothing about outputs, roles or bots.
+    fn evaluate(
+        &self,
+        token: &JoinToken,
+        claims: &Map<String, Value>,
+        request: &PolicyRequest<'_>,
+    ) -> Result<Preview, Denial> {
+        matching::admit(token, claims)?;
+        // Always there, unless the token is of another policy than this one.
+        let bot = self.bots.get(&token.bot).ok_or_else(|| {
+            let detail = format!("join token `{}` is for bot `{}`, which is gone", token.name, token.bot);
+            Denial::new(Reason::NoRuleMatches, detail)
+        })?;
+        let ttl = ttl(request.ttl_seconds)?;
+        let types = output::check(request.outputs)?;
+        let mut warnings = Warnings::default();
+        let mut outputs = Vec::with_capacity(types.len());
+        for (output, output_policy) in request.outputs.iter().zip(types) {
+            let roles = roles(self, bot, output, &mut warnings)?;
+            let set = RoleSet { bot, request: output, roles, warnings: &mut warnings };
+            outputs.push(grant_output(output_policy, set, ttl)?);
+        }
+        let (bot, token) = (bot.name.clone(), token.name.clone());
+        Ok(Preview { bot, token, outputs, warnings: warnings.0 })
+    }
 }
 
 /// The API answers a malformed time before it comes here; this keeps what was

@@ -50,17 +50,19 @@ pub static LINTS: &[Lint] = &[
     Lint { name: "session-mfa", run: roles::session_mfa },
 ];
 
-/// Runs every lint.
-pub(super) fn run(policy: &Policy) -> Report {
-    let mut findings = Findings { policy, lint: "", report: Report::default() };
-    for lint in LINTS {
-        findings.lint = lint.name;
-        (lint.run)(policy, &mut findings);
+impl Policy {
+    /// What is no mistake and yet seldom meant.
+    pub fn lint(&self) -> Report {
+        let mut findings = Findings { policy: self, lint: "", report: Report::default() };
+        for lint in LINTS {
+            findings.lint = lint.name;
+            (lint.run)(self, &mut findings);
+        }
+        let mut report = findings.report;
+        // The policy's maps have no order of their own.
+        report.findings.sort_by(|a, b| (&a.origin, a.lint, &a.message).cmp(&(&b.origin, b.lint, &b.message)));
+        report
     }
-    let Findings { mut report, .. } = findings;
-    // The policy's maps have no order of their own.
-    report.findings.sort_by(|a, b| (&a.origin, a.lint, &a.message).cmp(&(&b.origin, b.lint, &b.message)));
-    report
 }
 
 #[cfg(test)]

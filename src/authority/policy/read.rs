@@ -1,10 +1,10 @@
 //! From the text of all files to a [`Policy`]: each document is a resource;
 //! names are unique over files, and what a resource names must be there.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::resources::{Bot, JoinToken, Origin, Policy, Role};
+use super::resources::{Bot, Origin, Policy, Role};
 use crate::document::{self, Mistake, Mistakes, Node, Place};
 use crate::error::Error;
 use crate::text::{did_you_mean, shown, which_of};
@@ -29,13 +29,19 @@ pub struct Source {
     pub text: String,
 }
 
-/// Reads all files.
-pub(super) fn read(sources: &[Source]) -> Result<Policy, Vec<Error>> {
-    let mut reading = Reading::default();
-    for (index, source) in sources.iter().enumerate() {
-        reading.source(index, source);
+impl Policy {
+    /// Reads policy files: every document of each is one resource.
+    ///
+    /// # Errors
+    /// All mistakes of all files, each `FILE:LINE:COL: message` with what to do
+    /// about it, in the order of the files.
+    pub fn parse(sources: &[Source]) -> Result<Self, Vec<Error>> {
+        let mut reading = Reading::default();
+        for (index, source) in sources.iter().enumerate() {
+            reading.source(index, source);
+        }
+        reading.finish(sources)
     }
-    reading.finish(sources)
 }
 
 /// A kind of resource.
@@ -76,13 +82,11 @@ struct Reading {
     /// Every name of every kind, readable resource or not, so that one mistake
     /// does not make others of all that name it.
     names: HashMap<(&'static str, String), Origin>,
-    roles: HashMap<String, Arc<Role>>,
+    /// What is read so far; the bots come when their roles are known.
+    policy: Policy,
     bots: Vec<(usize, Bot, RoleNames)>,
-    tokens: HashMap<String, JoinToken>,
     /// Which bot each token names: source, place, name.
     bot_names: Vec<(usize, Place, String)>,
-    mfa_everywhere: bool,
-    silenced: HashSet<(&'static str, String, &'static str)>,
 }
 
 impl Reading {
@@ -114,7 +118,7 @@ impl Reading {
         let mut mistakes = top.finish().err().unwrap_or_default();
         let Metadata { name, place, allow_lints } = metadata;
         let origin = Origin { file: Arc::clone(file), place };
-        self.silenced.extend(allow_lints.into_iter().map(|lint| (kind.kind, name.clone(), lint)));
+        self.policy.silenced.extend(allow_lints.into_iter().map(|lint| (kind.kind, name.clone(), lint)));
         if !name.is_empty() {
             match self.names.get(&(kind.kind, name.clone())) {
                 Some(first) => mistakes.add(
@@ -141,7 +145,7 @@ impl Reading {
     fn role(&mut self, head: Head, spec: &Node) -> Result<(), Mistakes> {
         let mut role = Role::new(head.name, head.origin);
         let read = role::read(&mut role, spec);
-        self.roles.insert(role.name.clone(), Arc::new(role));
+        self.policy.roles.insert(role.name.clone(), Arc::new(role));
         read
     }
 
@@ -150,13 +154,13 @@ impl Reading {
         let read = token::read(head.name, head.origin, spec, &mut bot);
         self.bot_names.extend(bot.map(|(name, place)| (head.source, place, name)));
         let token = read?;
-        self.tokens.insert(token.name.clone(), token);
+        self.policy.tokens.insert(token.name.clone(), token);
         Ok(())
     }
 
     fn preference(&mut self, _head: Head, spec: &Node) -> Result<(), Mistakes> {
         let mut spec = spec.mapping("the `spec` of `cluster_auth_preference`")?;
-        self.mfa_everywhere |= spec.read("require_session_mfa", Node::boolean).unwrap_or_default();
+        self.policy.mfa_everywhere |= spec.read("require_session_mfa", Node::boolean).unwrap_or_default();
         spec.finish()
     }
 
@@ -168,47 +172,31 @@ impl Reading {
     /// Resolves what resources name, and gives the policy if there was no mistake.
     fn finish(mut self, sources: &[Source]) -> Result<Policy, Vec<Error>> {
         for (source, place, name) in std::mem::take(&mut self.bot_names) {
-            if !self.is_known("bot", &name) {
-                let mistake = self.missing("bot", &name, place);
-                self.mistakes.push((source, mistake));
-            }
+            self.check_known(source, "bot", name, place);
         }
-        let mut bots = HashMap::with_capacity(self.bots.len());
         for (source, mut bot, names) in std::mem::take(&mut self.bots) {
             for (name, place) in names {
-                match self.roles.get(&name) {
-                    Some(role) => bot.roles.push(Arc::clone(role)),
-                    // It is there, and has mistakes of its own.
-                    None if self.is_known("role", &name) => {}
-                    None => {
-                        let mistake = self.missing("role", &name, place);
-                        self.mistakes.push((source, mistake));
-                    }
-                }
+                bot.roles.extend(self.policy.roles.get(&name).cloned());
+                self.check_known(source, "role", name, place);
             }
             bot.roles.sort_unstable_by(|a, b| a.name.cmp(&b.name));
             self.told(source, bot::check(&bot));
-            bots.insert(bot.name.clone(), bot);
+            self.policy.bots.insert(bot.name.clone(), bot);
         }
         if self.mistakes.is_empty() {
-            return Ok(Policy {
-                tokens: self.tokens,
-                bots,
-                roles: self.roles,
-                mfa_everywhere: self.mfa_everywhere,
-                silenced: self.silenced,
-            });
+            return Ok(self.policy);
         }
         self.mistakes.sort_by_key(|(source, mistake)| (*source, mistake.place));
         let file = |index: usize| sources.get(index).map_or("", |source| source.name.as_str());
         Err(self.mistakes.iter().map(|(source, mistake)| mistake.in_file(file(*source))).collect())
     }
 
-    fn is_known(&self, kind: &'static str, name: &str) -> bool {
-        self.names.contains_key(&(kind, name.to_owned()))
-    }
-
-    fn missing(&self, kind: &'static str, name: &str, place: Place) -> Mistake {
+    /// It is enough that it is there: it may have mistakes of its own.
+    fn check_known(&mut self, source: usize, kind: &'static str, name: String, place: Place) {
+        let key = (kind, name);
+        if self.names.contains_key(&key) {
+            return;
+        }
         let mut names: Vec<&str> = Vec::new();
         // Likeness is dear: a bot renamed under thousands of tokens is told soon enough.
         if self.mistakes.len() < MOST_SUGGESTIONS {
@@ -216,8 +204,9 @@ impl Reading {
         }
         // So that of two as near, it is always the same.
         names.sort_unstable();
-        let hint = did_you_mean(name, &names).unwrap_or_else(|| format!("define it: `kind: {kind}`"));
-        Mistake::new(place, format!("there is no {kind} `{}`", shown(name))).hint(hint)
+        let hint = did_you_mean(&key.1, &names).unwrap_or_else(|| format!("define it: `kind: {kind}`"));
+        let mistake = Mistake::new(place, format!("there is no {kind} `{}`", shown(&key.1)));
+        self.mistakes.push((source, mistake.hint(hint)));
     }
 }
 

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 
 use super::*;
+use crate::authority::keys::file;
 
 const NOW: i64 = 1_795_348_800;
 
@@ -98,13 +99,18 @@ fn openssh_reads_an_empty_krl() {
     assert!(!is_revoked(dir.path(), 2));
 }
 
-/// A TLS CA in `ca.pem`, and a leaf of it for each serial in `SERIAL.pem`.
-fn tls_ca(dir: &Path, usages: Vec<KeyUsagePurpose>, serials: &[u64]) -> Issuer<'static, KeyPair> {
+/// The keys of an authority whose TLS CA, in `ca.pem`, is for these usages, and a leaf of it for
+/// each serial in `SERIAL.pem`.
+fn tls_ca(dir: &Path, usages: Vec<KeyUsagePurpose>, serials: &[u64]) -> CaKeys {
+    let keys = dir.join("keys");
+    file::create(&keys, "id.test", NOW).unwrap();
+    let key = KeyPair::from_pem(&fs::read_to_string(keys.join("tls_ca.key")).unwrap()).unwrap();
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = usages;
-    let key = KeyPair::generate().unwrap();
-    fs::write(dir.join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+    let pem = params.self_signed(&key).unwrap().pem();
+    fs::write(keys.join("tls_ca.crt"), &pem).unwrap();
+    fs::write(dir.join("ca.pem"), &pem).unwrap();
     let issuer = Issuer::new(params, key);
     for serial in serials {
         let mut leaf = CertificateParams::default();
@@ -113,7 +119,7 @@ fn tls_ca(dir: &Path, usages: Vec<KeyUsagePurpose>, serials: &[u64]) -> Issuer<'
         let leaf = leaf.signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap();
         fs::write(dir.join(format!("{serial}.pem")), leaf.pem()).unwrap();
     }
-    issuer
+    file::load(&keys, crate::folder::trust::Owner::me()).unwrap()
 }
 
 fn sign_lists() -> Vec<KeyUsagePurpose> {
@@ -127,12 +133,8 @@ fn verify(dir: &Path, serial: u64) -> String {
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 
-fn signed(
-    issuer: &Issuer<'static, KeyPair>,
-    list: &RevocationList,
-    valid_for: i64,
-) -> Result<Vec<u8>, rcgen::Error> {
-    tls_crl(list, NOW, valid_for).signed_by(issuer).map(|crl| crl.der().to_vec())
+fn signed(keys: &CaKeys, list: &RevocationList, valid_for: i64) -> Result<Vec<u8>> {
+    keys.sign_crl(&tls_crl(list, NOW, valid_for))
 }
 
 #[test]
@@ -140,10 +142,10 @@ fn openssl_reads_the_crl() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let big = u64::try_from(i64::MAX).unwrap();
-    let issuer = tls_ca(dir, sign_lists(), &[2, 3, 4, big]);
+    let keys = tls_ca(dir, sign_lists(), &[2, 3, 4, big]);
     let tls = CertificateKind::Tls;
     let list = list(300, &[(3, tls), (4, CertificateKind::Ssh), (128, tls), (big, tls)]);
-    fs::write(dir.join("crl"), signed(&issuer, &list, 3600).unwrap()).unwrap();
+    fs::write(dir.join("crl"), signed(&keys, &list, 3600).unwrap()).unwrap();
     run_well(dir, "openssl crl -inform DER -in crl -out crl.pem");
     for serial in [2, 4] {
         assert!(verify(dir, serial).contains(": OK"), "{}", verify(dir, serial));
@@ -170,8 +172,8 @@ fn openssl_reads_the_crl() {
 fn openssl_reads_an_empty_crl() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    let issuer = tls_ca(dir, sign_lists(), &[2]);
-    fs::write(dir.join("crl"), signed(&issuer, &RevocationList::default(), 3600).unwrap()).unwrap();
+    let keys = tls_ca(dir, sign_lists(), &[2]);
+    fs::write(dir.join("crl"), signed(&keys, &RevocationList::default(), 3600).unwrap()).unwrap();
     let said = run_well(dir, "openssl crl -inform DER -in crl -text -out crl.pem");
     assert!(!said.contains("Revoked Certificates:"), "{said}");
     assert!(verify(dir, 2).contains(": OK"), "{}", verify(dir, 2));
@@ -180,9 +182,14 @@ fn openssl_reads_an_empty_crl() {
 #[test]
 fn a_ca_that_may_not_sign_lists_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
-    let issuer = tls_ca(dir.path(), vec![KeyUsagePurpose::KeyCertSign], &[]);
-    assert!(signed(&issuer, &RevocationList::default(), 3600).is_err());
-    // Times that X.509 cannot say are cut, not a panic.
-    let issuer = tls_ca(dir.path(), sign_lists(), &[]);
-    signed(&issuer, &RevocationList::default(), i64::MAX).unwrap();
+    let keys = tls_ca(dir.path(), vec![KeyUsagePurpose::KeyCertSign], &[]);
+    let error = signed(&keys, &RevocationList::default(), 3600).unwrap_err();
+    assert!(error.to_string().starts_with("cannot sign the revocation list: "), "{error}");
+}
+
+#[test]
+fn times_that_x509_cannot_say_are_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = tls_ca(dir.path(), sign_lists(), &[]);
+    signed(&keys, &RevocationList::default(), i64::MAX).unwrap();
 }

@@ -1,18 +1,5 @@
 //! Registered instances, as commands see them.
 
-use futures_util::future::BoxFuture;
-
-use crate::error::Result;
-
-/// What commands do with the registered instances.
-pub trait InstanceAdmin {
-    /// Keeps a registration secret, by its hash, with an event.
-    fn add_secret(&self, entry: NewSecret) -> BoxFuture<'_, Result<()>>;
-
-    /// Every registered instance, in the order of registration.
-    fn instances(&self) -> BoxFuture<'_, Result<Vec<RegisteredInstance>>>;
-}
-
 /// A secret that may register one instance.
 #[derive(Clone, Debug)]
 pub struct NewSecret {

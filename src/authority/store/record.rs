@@ -22,7 +22,7 @@
 //! ```
 //! use machine_id::authority::{issue::x509::ServerPlan, issue::Prepared, keys::CaKeys, store::record::Recorded};
 //! fn sign(keys: &CaKeys, plan: &Recorded<ServerPlan>) { drop(plan.sign(keys)); }
-//! fn issue(keys: &CaKeys, plan: Recorded<Prepared>) { drop(plan.sign(keys)); }
+//! fn issue(keys: &CaKeys, plan: Recorded<Prepared>) { drop(plan.sign(keys, "", None)); }
 //! ```
 //! ```compile_fail
 //! use machine_id::authority::{issue::x509::ServerPlan, issue::Prepared, keys::CaKeys, store::record::Recorded};
@@ -30,7 +30,7 @@
 //! ```
 //! ```compile_fail
 //! use machine_id::authority::{issue::x509::ServerPlan, issue::Prepared, keys::CaKeys, store::record::Recorded};
-//! fn issue(keys: &CaKeys, plan: Prepared) { drop(plan.sign(keys)); }
+//! fn issue(keys: &CaKeys, plan: Prepared) { drop(plan.sign(keys, "", None)); }
 //! ```
 //! A plan is not read from JSON but by the store, from its own record:
 //!
@@ -87,9 +87,6 @@ pub struct KeptPlan(String);
 
 impl KeptPlan {
     /// Reads it.
-    ///
-    /// # Errors
-    /// `Kind::Internal` where it cannot be read.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_str(&self.0).context(Kind::Internal, "a recorded plan cannot be read")
     }
@@ -98,53 +95,26 @@ impl KeptPlan {
 /// The certificates of one exchange, before they are recorded.
 pub trait ExchangePlan: Sized {
     /// What is recorded of it.
-    ///
-    /// # Errors
-    /// Never in practice.
     fn record(&self) -> Result<PlanRecord>;
 
     /// The plan of an earlier, identical request.
-    ///
-    /// # Errors
-    /// `Kind::Internal` where it cannot be read.
     fn read(kept: &KeptPlan) -> Result<Self>;
 }
 
 /// A certificate that a command signs, before it is recorded.
 pub trait CommandPlan {
     /// What is recorded of it.
-    ///
-    /// # Errors
-    /// Never in practice.
-    fn record(&self) -> Result<NewCertificate>;
+    fn record(&self) -> NewCertificate;
 }
 
 /// Uses the proof up and records the plan; or finds what the same request was
 /// given before, and gives that.
-///
-/// # Errors
-/// Where the store does not take the record.
 pub async fn exchange<P: ExchangePlan>(
     store: &dyn Store,
-    entry: NewIssuance<P>,
+    entry: NewIssuance,
+    plan: P,
 ) -> Result<Issued<Recorded<P>>> {
-    let NewIssuance { time, bot, token, join_method, provenance, claims, peer, replay, max_uses, .. } = entry;
-    let NewIssuance { join, plan, .. } = entry;
-    let record = plan.record()?;
-    let entry = NewIssuance {
-        time,
-        bot,
-        token,
-        join_method,
-        provenance,
-        claims,
-        peer,
-        replay,
-        max_uses,
-        join,
-        plan: record,
-    };
-    Ok(match store.issue(entry).await? {
+    Ok(match store.issue(entry, plan.record()?).await? {
         Issued::Accepted { plan: None, generation } => {
             Issued::Accepted { plan: Recorded { plan, is_retry: false }, generation }
         }
@@ -158,16 +128,13 @@ pub async fn exchange<P: ExchangePlan>(
 }
 
 /// Records what the command `by` is about to sign.
-///
-/// # Errors
-/// Where the store does not take the record.
 pub async fn command<P: CommandPlan>(
     store: &dyn Store,
     by: &'static str,
     now: i64,
     plan: P,
 ) -> Result<Recorded<P>> {
-    let entry = NewSigned { id: random::id("s")?, time: now, by, certificate: plan.record()? };
+    let entry = NewSigned { id: random::id("s")?, time: now, by, certificate: plan.record() };
     store.record_signed(entry).await?;
     Ok(Recorded { plan, is_retry: false })
 }

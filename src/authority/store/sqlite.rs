@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::BoxFuture;
 
-use super::instances::{InstanceAdmin, NewSecret, RegisteredInstance};
+use super::instances::{InstanceRefusal, NewSecret, RegisteredInstance};
 use super::{
     CertificateRecord, Event, EventFilter, Issued, NewIssuance, NewRefusal, NewRevocation, NewSigned,
-    RevocationList, Revoked, Store, body, sealed,
+    PlanRecord, RevocationList, Revoked, Store, event, sealed,
 };
 use crate::error::{Context as _, Kind, Result};
 use crate::folder::trust::Owner;
@@ -37,7 +37,7 @@ pub struct Sqlite {
     // into the file, which takes one that may write.
     reader: threads::Reader,
     writer: threads::Writer,
-    commits: Arc<AtomicU64>,
+    revocations: Arc<AtomicU64>,
 }
 
 impl Sqlite {
@@ -57,45 +57,48 @@ impl Sqlite {
         let path = std::path::absolute(path).context(Kind::Usage, "not a path")?;
         let writing = schema::open(&path, owner)?;
         let reading = schema::open_for_reading(&path)?;
-        let commits = Arc::new(AtomicU64::new(0));
-        Ok(Self {
-            reader: threads::Reader::reader(reading)?,
-            writer: threads::Writer::writer(writing, Arc::clone(&commits))?,
-            commits,
-        })
+        let revocations = Arc::default();
+        let writer = threads::Writer::writer(writing, Arc::clone(&revocations))?;
+        Ok(Self { reader: threads::Reader::reader(reading)?, writer, revocations })
     }
 
-    /// How many transactions were committed since it was opened.
-    #[must_use]
-    pub fn commits(&self) -> u64 {
-        self.commits.load(Ordering::Relaxed)
+    /// Keeps a registration secret, by its hash, with an event.
+    pub async fn add_secret(&self, entry: NewSecret) -> Result<()> {
+        self.writer.write(move |connection| instances::add_secret(connection, &entry)).await
+    }
+
+    /// Every registered instance, in the order of registration.
+    pub async fn instances(&self) -> Result<Vec<RegisteredInstance>> {
+        self.reader.read(instances::instances).await
     }
 }
 
 impl sealed::Engine for Sqlite {}
 
 impl Store for Sqlite {
-    fn issue(&self, entry: NewIssuance) -> BoxFuture<'_, Result<Issued>> {
-        Box::pin(async move {
-            let body = body::issued(&entry)?;
-            let rows = rows::rows(&entry.plan.certificates)?;
-            self.writer.write(move |connection| writes::issue(connection, &entry, &rows, &body)).await
-        })
+    fn issue(&self, entry: NewIssuance, plan: PlanRecord) -> BoxFuture<'_, Result<Issued>> {
+        let event = event::issued(&entry, &plan);
+        let revocations = Arc::clone(&self.revocations);
+        Box::pin(self.writer.write(move |connection| {
+            let issued = writes::issue(connection, &entry, &plan, &event)?;
+            if let Issued::Refused(InstanceRefusal::LockedNow { .. } | InstanceRefusal::Ahead { .. }) = issued
+            {
+                revocations.fetch_add(1, Ordering::SeqCst);
+            }
+            Ok(issued)
+        }))
     }
 
     fn record_signed(&self, entry: NewSigned) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async move {
-            let body = body::signed(&entry)?;
-            let rows = rows::rows(std::slice::from_ref(&entry.certificate))?;
-            self.writer.write(move |connection| writes::sign(connection, &entry, &rows, &body)).await
-        })
+        let (event, certificates) = (event::signed(&entry), [entry.certificate]);
+        Box::pin(
+            self.writer.write(move |connection| rows::record(connection, &event, &certificates).map(drop)),
+        )
     }
 
     fn refuse(&self, entry: NewRefusal) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async move {
-            let body = body::refused(&entry)?;
-            self.writer.write(move |connection| writes::refuse(connection, &entry, &body)).await
-        })
+        let event = event::refused(&entry);
+        Box::pin(self.writer.write(move |connection| rows::append(connection, &event).map(drop)))
     }
 
     fn certificate(&self, serial: u64) -> BoxFuture<'_, Result<Option<CertificateRecord>>> {
@@ -103,7 +106,16 @@ impl Store for Sqlite {
     }
 
     fn revoke(&self, entry: NewRevocation) -> BoxFuture<'_, Result<Revoked>> {
-        Box::pin(self.writer.write(move |connection| writes::revoke(connection, &entry)))
+        let revocations = Arc::clone(&self.revocations);
+        Box::pin(self.writer.write(move |connection| {
+            let revoked = writes::revoke(connection, &entry)?;
+            revocations.fetch_add(u64::from(revoked == Revoked::Now), Ordering::SeqCst);
+            Ok(revoked)
+        }))
+    }
+
+    fn revocations(&self) -> u64 {
+        self.revocations.load(Ordering::SeqCst)
     }
 
     fn revoked(&self, now: i64) -> BoxFuture<'_, Result<RevocationList>> {
@@ -138,18 +150,5 @@ impl InstanceLookup for Sqlite {
     fn admits<'a>(&'a self, secret: &'a [u8; 32], token: &'a str, now: i64) -> BoxFuture<'a, Result<bool>> {
         let (secret, token) = (*secret, token.to_owned());
         Box::pin(self.reader.read(move |connection| instances::admits(connection, &secret, &token, now)))
-    }
-}
-
-impl InstanceAdmin for Sqlite {
-    fn add_secret(&self, entry: NewSecret) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async move {
-            let body = body::secret_added(&entry)?;
-            self.writer.write(move |connection| instances::add_secret(connection, &entry, &body)).await
-        })
-    }
-
-    fn instances(&self) -> BoxFuture<'_, Result<Vec<RegisteredInstance>>> {
-        Box::pin(self.reader.read(instances::instances))
     }
 }

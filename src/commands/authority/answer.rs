@@ -25,7 +25,6 @@ const NOT_JUDGED: &str =
 /// And where workers register.
 const NOT_JUDGED_EITHER: &str = "nor whether such a worker is registered, and not locked";
 
-/// The answer.
 pub(super) struct Answer {
     token: String,
     registers: bool,
@@ -34,9 +33,6 @@ pub(super) struct Answer {
 }
 
 /// Asks the policy about the claims in `file`, for the join token and outputs of `args`.
-///
-/// # Errors
-/// `Kind::Usage` where the claims cannot be read, or what is asked for makes no sense.
 pub(super) fn ask(policy: &Policy, file: &Path, args: &Check) -> Result<Answer> {
     let name = args.token.as_deref().unwrap_or_default();
     let token = policy.token(name).ok_or_else(|| {
@@ -50,18 +46,14 @@ pub(super) fn ask(policy: &Policy, file: &Path, args: &Check) -> Result<Answer> 
         args.outputs.iter().map(|text| output(text, &args.roles)).collect::<Result<_>>()?;
     let ttl = parse_duration(&args.ttl).map_err(|why| Error::usage(format!("`--ttl`: {why}")))?;
     let ttl_seconds = i64::try_from(ttl).unwrap_or(i64::MAX);
+    let mut answer = judge(policy, token, claims, &PolicyRequest { outputs: &outputs, ttl_seconds });
     let method = token.method.name;
     if let Some(other) = args.join_method.as_deref().filter(|other| *other != method) {
         let detail = format!("the join token is for {method}, not for {}", shown(other));
-        let denial = Denial::new(Reason::MethodMismatch, detail);
-        return Ok(Answer {
-            token: token.name.clone(),
-            registers: token.method.registers,
-            rules: Vec::new(),
-            result: Err(denial),
-        });
+        answer.rules.clear();
+        answer.result = Err(Denial::new(Reason::MethodMismatch, detail));
     }
-    Ok(judge(policy, token, claims, &PolicyRequest { outputs: &outputs, ttl_seconds }))
+    Ok(answer)
 }
 
 /// What a policy makes of claims now.
@@ -109,7 +101,6 @@ fn read_claims(file: &Path) -> Result<Map<String, Value>> {
 }
 
 impl Answer {
-    /// Whether the job would get in.
     pub(super) fn is_allowed(&self) -> bool {
         self.result.is_ok()
     }

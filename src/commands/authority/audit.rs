@@ -10,17 +10,12 @@ use crate::runtime::block_on;
 use crate::terminal::print_part;
 
 /// Prints the events that match, oldest first.
-pub(super) fn run(args: &Audit) -> Result<()> {
-    let config = config::Config::load(&args.data.data_dir)?;
-    let since = args.since.as_deref().map(|since| audit::since(since, Clock::system().now())).transpose()?;
-    let filter = EventFilter {
-        since,
-        bot: args.bot.clone(),
-        token: args.token.clone(),
-        event: args.event.clone(),
-        id: args.id.clone(),
-    };
-    let line = match args.format {
+pub(super) fn run(args: Audit) -> Result<()> {
+    let Audit { data, since, bot, token, event, id, format } = args;
+    let config = config::Config::load(&data.data_dir)?;
+    let since = since.map(|since| audit::since(&since, Clock::system().now())).transpose()?;
+    let filter = EventFilter { since, bot, token, event, id };
+    let line = match format {
         Format::Text => audit::text,
         Format::Json => audit::json,
     };

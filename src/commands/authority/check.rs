@@ -17,10 +17,6 @@ use crate::error::{Error, Kind, Result};
 use crate::folder::read::Trust;
 use crate::terminal::{self, print};
 
-/// Checks.
-///
-/// # Errors
-/// `Kind::Usage` where there is nothing to check or the claims cannot be read.
 pub(super) fn run(args: &Check, env: &Environment) -> Result<ExitCode> {
     let mut sources = Vec::new();
     let (paths, trust) = paths(args)?;
@@ -85,13 +81,9 @@ fn text(policy: &Policy, files: usize, report: &Report) -> String {
         page.push_str(&format!("{origin}: warning: {message} [{lint}]\n  hint: {hint}\n"));
     }
     let [bots, roles, tokens] = policy.counts();
-    page.push_str(&format!(
-        "policy loads: {}, {}, {}, {}\n",
-        counted(files, "file"),
-        counted(bots, "bot"),
-        counted(roles, "role"),
-        counted(tokens, "join token")
-    ));
+    let counts =
+        [counted(files, "file"), counted(bots, "bot"), counted(roles, "role"), counted(tokens, "join token")];
+    page.push_str(&format!("policy loads: {}\n", counts.join(", ")));
     let silenced = match report.silenced {
         0 => String::new(),
         silenced => format!(", {silenced} silenced"),

@@ -21,12 +21,14 @@ pub(super) fn record<P: CommandPlan>(store: &Sqlite, by: &'static str, plan: P) 
     block_on(record::command(store, by, Clock::system().now(), plan))?
 }
 
-/// The value of a `--ttl`.
-pub(super) fn ttl(text: &str) -> Result<i64> {
+/// The value of a certificate's `--ttl`: at most as long as the CA itself lives.
+pub(super) fn certificate_ttl(text: &str) -> Result<i64> {
+    ttl(text, 3650, "ten years")
+}
+
+/// The value of a `--ttl` of at most so many days.
+pub(super) fn ttl(text: &str, days: i64, most: &str) -> Result<i64> {
     let seconds = document::parse_duration(text).map_err(|why| Error::usage(format!("`--ttl`: {why}")))?;
-    match i64::try_from(seconds) {
-        // Ten years, which is how long the CA itself lives.
-        Ok(seconds) if seconds <= 3650 * 86_400 => Ok(seconds),
-        _ => Err(Error::usage("`--ttl` is longer than ten years")),
-    }
+    let seconds = i64::try_from(seconds).ok().filter(|seconds| *seconds <= days * 86_400);
+    seconds.ok_or_else(|| Error::usage(format!("`--ttl` is longer than {most}")))
 }

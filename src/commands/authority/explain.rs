@@ -17,9 +17,6 @@ use crate::terminal::print;
 use crate::text::{shown, shown_long};
 
 /// Prints why the job was refused, and its claims.
-///
-/// # Errors
-/// `Kind::Usage` where there is no refusal of that id.
 pub(super) fn run(data_dir: &Path, id: &str) -> Result<()> {
     let config = config::Config::load(data_dir)?;
     let store = Sqlite::open(&config.store, config.owner)?;

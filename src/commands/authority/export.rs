@@ -9,7 +9,6 @@ use crate::error::Result;
 use crate::net;
 use crate::terminal::print;
 
-/// Prints it.
 pub(super) fn run(data_dir: &Path, what: Exported) -> Result<()> {
     let config = config::Config::load(data_dir)?;
     let keys = keys::file::load(&config.keys, config.owner)?;

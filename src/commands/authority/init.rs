@@ -9,10 +9,6 @@ use crate::folder::replace::{make_private, write_new};
 use crate::folder::{PRIVATE_FILE, trust};
 use crate::terminal::print;
 
-/// Creates a data directory.
-///
-/// # Errors
-/// `Kind::Usage` where there is one already, or it cannot be written.
 pub(super) fn run(dir: &Path, cluster: &str, public_url: &str) -> Result<()> {
     let cluster = config::check_cluster(cluster)
         .map_err(|why| Error::usage(format!("`--cluster` {why}")).hint("for example id.example.com"))?;

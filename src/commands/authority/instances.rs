@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::authority::config::Config;
-use crate::authority::store::instances::{InstanceAdmin as _, RegisteredInstance};
+use crate::authority::store::instances::RegisteredInstance;
 use crate::authority::store::sqlite::Sqlite;
 use crate::cli::Format;
 use crate::clock::rfc3339;
@@ -40,7 +40,6 @@ fn json(instance: &RegisteredInstance) -> Value {
     })
 }
 
-/// A table.
 fn text(instances: &[RegisteredInstance]) -> String {
     if instances.is_empty() {
         return "no worker is registered\n".to_owned();

@@ -2,7 +2,7 @@
 
 use rcgen::PublicKeyData as _;
 
-use super::data_dir::{open, record, ttl};
+use super::data_dir::{certificate_ttl, open, record};
 use crate::authority::issue::{request, x509::ServerPlan};
 use crate::cli::authority::SignServer;
 use crate::clock::Clock;
@@ -13,11 +13,8 @@ use crate::folder::{PRIVATE_FILE, PUBLIC_FILE};
 use crate::terminal::print;
 
 /// Signs for a CSR, or for a new key; writes or prints what the server needs.
-///
-/// # Errors
-/// `Kind::Usage` where the CSR or the names are no good, or a file cannot be written.
 pub(super) fn run(args: SignServer) -> Result<()> {
-    let (now, ttl) = (Clock::system().now(), ttl(&args.ttl)?);
+    let (now, ttl) = (Clock::system().now(), certificate_ttl(&args.ttl)?);
     if let Some(csr) = &args.csr {
         let text = read::text(csr, Trust::Anyone, Limit::FILE)?;
         let spki = request::csr_key(&text)

@@ -1,22 +1,23 @@
 //! `machine-id authority token add`: a secret that registers one worker.
 
+use std::path::Path;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::digest::{SHA256, digest};
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use super::data_dir;
 use crate::authority::config::Config;
 use crate::authority::keys;
 use crate::authority::policy::{JoinToken, Policy};
-use crate::authority::store::instances::{InstanceAdmin as _, NewSecret};
+use crate::authority::store::instances::NewSecret;
 use crate::authority::store::sqlite::Sqlite;
 use crate::cli::Format;
-use crate::cli::authority::AddToken;
 use crate::clock::{Clock, rfc3339};
-use crate::document::parse_duration;
 use crate::error::{Error, Result};
 use crate::join::METHODS;
+use crate::join::instance::secret_hash;
 use crate::net;
 use crate::random;
 use crate::runtime::block_on;
@@ -25,30 +26,21 @@ use crate::text::{did_you_mean, shown};
 
 /// What every secret begins with, so that whoever finds one knows what it is.
 const PREFIX: &str = "mid-reg-";
-/// The longest that a secret may be good, in seconds.
-const MAX_TTL: i64 = 30 * 86_400;
 
 /// Makes the secret, keeps its hash, and shows it once.
-///
-/// # Errors
-/// `Kind::Usage` where there is no such join token, or its workers do not register.
-pub(super) fn add(args: &AddToken) -> Result<()> {
-    let config = Config::load(&args.data.data_dir)?;
+pub(super) fn add(data_dir: &Path, token: &str, ttl: &str, format: Format) -> Result<()> {
+    let config = Config::load(data_dir)?;
     let policy = config.load_policy()?;
-    let token = join_token(&policy, &args.token)?;
-    let ttl = parse_duration(&args.ttl).map_err(|why| Error::usage(format!("`--ttl`: {why}")))?;
-    let ttl = i64::try_from(ttl).ok().filter(|ttl| *ttl <= MAX_TTL);
-    let ttl = ttl.ok_or_else(|| Error::usage("`--ttl` is longer than 30 days"))?;
+    let token = join_token(&policy, token)?;
+    let ttl = data_dir::ttl(ttl, 30, "30 days")?;
     let mut bytes = Zeroizing::new([0; 32]);
     random::fill(bytes.as_mut())?;
     let secret = Zeroizing::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes.as_ref())));
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest(&SHA256, secret.as_bytes()).as_ref());
     let time = Clock::system().now();
     let expires = time.saturating_add(ttl);
     let entry = NewSecret {
         id: random::id("k")?,
-        hash,
+        hash: secret_hash(&secret),
         token: token.name.clone(),
         bot: token.bot.clone(),
         time,
@@ -57,7 +49,7 @@ pub(super) fn add(args: &AddToken) -> Result<()> {
     let command = command(&config, token)?;
     let store = Sqlite::open(&config.store, config.owner)?;
     block_on(store.add_secret(entry))??;
-    let page = Zeroizing::new(match args.format {
+    let page = Zeroizing::new(match format {
         Format::Text => format!(
             "a registration secret for join token `{}`, good for one worker until {}; it is shown this once:\n\n    {}\n\n\
              on the worker, with a directory of its own for DIR:\n\n    MACHINE_ID_REGISTRATION_SECRET={} \\\n    {command}\n\n\
@@ -67,15 +59,12 @@ pub(super) fn add(args: &AddToken) -> Result<()> {
             *secret,
             *secret
         ),
-        Format::Json => {
-            let page = json!({
-                "token": token.name,
-                "secret": *secret,
-                "expires_at": rfc3339(expires),
-                "command": command,
-            });
-            format!("{page:#}\n")
-        }
+        Format::Json => format!(
+            "{:#}\n",
+            json!({
+                "token": token.name, "secret": *secret, "expires_at": rfc3339(expires), "command": command,
+            })
+        ),
     });
     print(&page)
 }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::destination::manifest::tests::manifest;
-use crate::once::exchange::keys::OutputKeys;
+use crate::once::exchange::keys::JobKeys;
 use crate::output::KeyKinds;
 
 fn both(text: &str) -> (String, String) {
@@ -41,18 +41,14 @@ fn a_token_without_its_signature() {
 
 #[test]
 fn keys_by_type_and_fingerprint_alone() {
-    let keys = OutputKeys::generate(KeyKinds { ssh: true, tls: true, host: false }, None).unwrap();
+    let keys = JobKeys::generate("x", KeyKinds { ssh: true, tls: true, host: false }, None).unwrap();
     let (ssh, tls) = (keys.ssh.unwrap(), keys.tls.unwrap());
-    let identity = format!(
-        "{}{}\n{}@cert-authority * {}\n",
-        &*ssh.openssh,
-        ssh.public_line,
-        &*tls.pem(),
-        ssh.public_line
-    );
+    let openssh = ssh.openssh().unwrap().unwrap();
+    let identity =
+        format!("{}{}\n{}@cert-authority * {}\n", &*openssh, ssh.public_line, &*tls.pem(), ssh.public_line);
     let (words, json) = both(&identity);
     for text in [&words, &json] {
-        for line in ssh.openssh.lines().chain(tls.pem().lines()) {
+        for line in openssh.lines().chain(tls.pem().lines()) {
             assert!(!text.contains(line), "{text}");
         }
     }

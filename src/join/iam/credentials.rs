@@ -15,12 +15,13 @@ use reqsign_aws_v4::{
     IMDSv2CredentialProvider, ProcessCredentialProvider, ProfileCredentialProvider, RequestSigner,
 };
 use reqsign_core::{
-    CommandExecute, CommandOutput, Context, Env, FileRead, HttpSend, ProvideCredentialDyn, SignRequest as _,
+    CommandExecute, CommandOutput, Context, Env, FileRead, HttpSend, ProvideCredential as _,
+    ProvideCredentialDyn, SignRequest as _,
 };
 
 use super::super::prove::{Job, Presented};
 use super::endpoint;
-use super::proof::{ACTION, AUDIENCE_HEADER, FIELD, body_hash};
+use super::proof::{ACTION, ACTION_HASH, AUDIENCE_HEADER, FIELD};
 use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
@@ -43,48 +44,32 @@ const METADATA: &str = "http://169.254.169.254";
 const METADATA_V6: &str = "http://[fd00:ec2::254]";
 
 /// A place where credentials may be.
-struct CredentialPlace {
-    /// What it is called.
-    name: &'static str,
-    provider: Box<dyn ProvideCredentialDyn<Credential = Credential>>,
-    /// Whether it is the instance's own, which nobody has to set up.
-    is_instance: bool,
-}
-
-impl CredentialPlace {
-    fn new(
-        name: &'static str,
-        provider: impl ProvideCredentialDyn<Credential = Credential> + 'static,
-    ) -> Self {
-        Self { name, provider: Box::new(provider), is_instance: false }
-    }
-}
+type Provider = Box<dyn ProvideCredentialDyn<Credential = Credential>>;
 
 /// Signs `GetCallerIdentity` for the authority and the job's keys.
 pub(super) async fn sign(job: &Job<'_>) -> Result<Presented> {
     let context = context(job)?;
-    let (place, credential) = find(job, &context).await?;
-    let region = region(job.env, &context, place.is_instance).await;
-    let host = match &region {
+    let (place, credential, region) = find(job, &context).await?;
+    let (host, region) = match region {
         Some(region) => {
-            endpoint::host_of(region, job.env.is_true("AWS_USE_FIPS_ENDPOINT")).ok_or_else(|| {
-                Error::new(Kind::Proof, format!("`{}` is no AWS region that has a known STS", shown(region)))
-                    .hint("set AWS_REGION, for example to eu-west-1")
-            })?
+            let host = endpoint::host_of(&region, job.env.is_true("AWS_USE_FIPS_ENDPOINT"));
+            let unknown = format!("`{}` is no AWS region that has a known STS", shown(&region));
+            let hint = "set AWS_REGION, for example to eu-west-1";
+            (host.ok_or_else(|| Error::new(Kind::Proof, unknown).hint(hint))?, region)
         }
-        None => "sts.amazonaws.com".to_owned(),
+        None => endpoint::GLOBAL.map(str::to_owned).into(),
     };
-    (job.say)(&format!("signing a request to {host} with the AWS credentials of {}", place.name));
+    (job.say)(&format!("signing a request to {host} with the AWS credentials of {place}"));
     let url = format!("https://{host}/");
     let request = Request::post(&url)
         .header(header::ACCEPT, "application/json")
         .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-        .header("x-amz-content-sha256", body_hash())
+        .header("x-amz-content-sha256", ACTION_HASH)
         .header(AUDIENCE_HEADER, job.audience)
         .body(())
         .context(Kind::Internal, "cannot make the request to sign")?;
     let (mut parts, ()) = request.into_parts();
-    RequestSigner::new("sts", region.as_deref().unwrap_or("us-east-1"))
+    RequestSigner::new("sts", &region)
         .sign_request(&context, &mut parts, Some(&credential), None)
         .await
         .map_err(|error| Error::new(Kind::Proof, words(job.env, &error)).context("cannot sign for AWS"))?;
@@ -106,8 +91,8 @@ pub(super) async fn sign(job: &Job<'_>) -> Result<Presented> {
     Ok(Proof([(FIELD.to_owned(), Secret::new(text))].into()).into())
 }
 
-/// In the order of the SDKs.
-fn places(env: &Environment, region: Option<&str>) -> Vec<CredentialPlace> {
+/// Where somebody may have set credentials up, in the order of the SDKs.
+fn places(env: &Environment, region: Option<&str>) -> [(&'static str, Provider); 5] {
     let mut web_identity = AssumeRoleWithWebIdentityCredentialProvider::new();
     if let Some(region) = region {
         // As the SDKs do by now; the one without a region is far, and not reached from every network.
@@ -118,39 +103,44 @@ fn places(env: &Environment, region: Option<&str>) -> Vec<CredentialPlace> {
     if let Some(path) = env.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") {
         container = container.with_relative_uri(path);
     }
-    let instance = IMDSv2CredentialProvider::new().with_endpoint(metadata(env));
-    vec![
-        CredentialPlace::new("the environment", EnvCredentialProvider::new()),
-        CredentialPlace::new("the shared files", ProfileCredentialProvider::new()),
-        CredentialPlace::new("the profile's credential process", ProcessCredentialProvider::new()),
-        CredentialPlace::new("a web identity", web_identity),
-        CredentialPlace::new("the container endpoint", container),
-        CredentialPlace {
-            is_instance: true,
-            ..CredentialPlace::new("the instance metadata service", instance)
-        },
+    [
+        ("the environment", Box::new(EnvCredentialProvider::new())),
+        ("the shared files", Box::new(ProfileCredentialProvider::new())),
+        ("the profile's credential process", Box::new(ProcessCredentialProvider::new())),
+        ("a web identity", Box::new(web_identity)),
+        ("the container endpoint", Box::new(container)),
     ]
 }
 
-async fn find(job: &Job<'_>, context: &Context) -> Result<(CredentialPlace, Credential)> {
-    let region = region(job.env, context, false).await;
-    for place in places(job.env, region.as_deref()) {
-        (job.say)(&format!("looking for AWS credentials in {}", place.name));
-        match place.provider.provide_credential_dyn(context).await {
-            Ok(Some(credential)) => return Ok((place, credential)),
+/// The credentials, the place that gave them, and the region where they are to be used.
+async fn find(job: &Job<'_>, context: &Context) -> Result<(&'static str, Credential, Option<String>)> {
+    let region = region(job.env, context).await;
+    for (place, provider) in places(job.env, region.as_deref()) {
+        (job.say)(&format!("looking for AWS credentials in {place}"));
+        match provider.provide_credential_dyn(context).await {
+            Ok(Some(credential)) => return Ok((place, credential, region)),
             Ok(None) => {}
-            Err(error) if place.is_instance => return Err(none_found(&words(job.env, &error))),
             // Whoever set a place up means that one.
             Err(error) => {
                 let later = error.is_retryable() && !is_misconfigured(&error);
                 let kind = if later { Kind::Unreachable } else { Kind::Proof };
                 return Err(Error::new(kind, words(job.env, &error))
-                    .context(format!("{} gave no AWS credentials", place.name))
+                    .context(format!("{place} gave no AWS credentials"))
                     .hint("in AWS_PROFILE, AWS_WEB_IDENTITY_TOKEN_FILE and AWS_CONTAINER_CREDENTIALS_* stands where this job looks"));
             }
         }
     }
-    Err(none_found("AWS_EC2_METADATA_DISABLED is set"))
+    // Nobody has to set this one up.
+    let place = "the instance metadata service";
+    (job.say)(&format!("looking for AWS credentials in {place}"));
+    let endpoint = metadata(job.env);
+    let provider = IMDSv2CredentialProvider::new().with_endpoint(endpoint.clone());
+    match provider.provide_credential(context).await {
+        Ok(Some(credential)) if region.is_some() => Ok((place, credential, region)),
+        Ok(Some(credential)) => Ok((place, credential, instance_region(&endpoint, context).await)),
+        Ok(None) => Err(none_found("AWS_EC2_METADATA_DISABLED is set")),
+        Err(error) => Err(none_found(&words(job.env, &error))),
+    }
 }
 
 fn none_found(why: &str) -> Error {
@@ -171,38 +161,27 @@ fn is_misconfigured(error: &reqsign_core::Error) -> bool {
 
 /// What went wrong, with the causes that `reqsign` keeps apart.
 fn words(env: &Environment, error: &reqsign_core::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        text.push_str(&format!(": {cause}"));
-        next = cause.source();
-    }
+    let outermost: &dyn std::error::Error = error;
+    let causes = std::iter::successors(Some(outermost), |error| error.source());
+    let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
     let secret = ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN"];
     let secrets: Vec<&str> = secret.iter().filter_map(|name| env.get(name)).collect();
     shown_unless_secret(&text, &secrets)
 }
 
-/// The region: the environment's, the profile's, or that of the instance
-/// whose credentials these are.
-async fn region(env: &Environment, context: &Context, on_instance: bool) -> Option<String> {
+/// The region: the environment's, or the profile's.
+async fn region(env: &Environment, context: &Context) -> Option<String> {
     if let Some(region) = env.get("AWS_REGION").or_else(|| env.get("AWS_DEFAULT_REGION")) {
         return Some(region.to_owned());
     }
     // A service has no home, and is on an instance all the same.
-    let file = context.expand_home_dir(env.get("AWS_CONFIG_FILE").unwrap_or("~/.aws/config"));
-    if let Some(file) = file
-        && let Ok(text) = context.file_read_as_string(&file).await
-        && let Ok(config) = ini::Ini::load_from_str(&text)
-    {
-        let section = match env.get("AWS_PROFILE") {
-            None | Some("default") => "default".to_owned(),
-            Some(profile) => format!("profile {profile}"),
-        };
-        if let Some(region) = config.section(Some(section)).and_then(|profile| profile.get("region")) {
-            return Some(region.to_owned());
-        }
-    }
-    if on_instance { instance_region(&metadata(env), context).await } else { None }
+    let file = context.expand_home_dir(env.get("AWS_CONFIG_FILE").unwrap_or("~/.aws/config"))?;
+    let config = ini::Ini::load_from_str(&context.file_read_as_string(&file).await.ok()?).ok()?;
+    let section = match env.get("AWS_PROFILE") {
+        None | Some("default") => "default".to_owned(),
+        Some(profile) => format!("profile {profile}"),
+    };
+    config.section(Some(section))?.get("region").map(str::to_owned)
 }
 
 fn metadata(env: &Environment) -> String {
@@ -228,34 +207,31 @@ fn context(job: &Job<'_>) -> Result<Context> {
     let remote = job.platform.client().cloned().map_err(|error| error.to_string());
     let http = Http { remote, local: net::machine_client()? };
     Ok(Context::new()
-        .with_env(JobEnv(job.env.clone()))
-        .with_file_read(Files)
+        .with_env(job.env.clone())
+        .with_file_read(Machine)
         .with_http_send(http)
-        .with_command_execute(Commands))
+        .with_command_execute(Machine))
 }
 
-/// The job's environment; its `Debug` shows names alone.
-#[derive(Debug)]
-struct JobEnv(Environment);
-
-impl Env for JobEnv {
+impl Env for Environment {
     fn var(&self, key: &str) -> Option<String> {
-        self.0.get(key).map(str::to_owned)
+        self.get(key).map(str::to_owned)
     }
 
     fn vars(&self) -> HashMap<String, String> {
-        self.0.pairs().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+        self.pairs().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
     fn home_dir(&self) -> Option<PathBuf> {
-        self.0.get("HOME").map(PathBuf::from)
+        self.get("HOME").map(PathBuf::from)
     }
 }
 
+/// Reads files, and runs a profile's `credential_process`.
 #[derive(Debug)]
-struct Files;
+struct Machine;
 
-impl FileRead for Files {
+impl FileRead for Machine {
     async fn file_read(&self, path: &str) -> reqsign_core::Result<Vec<u8>> {
         let path = path.to_owned();
         let (done, read) = tokio::sync::oneshot::channel();
@@ -272,11 +248,7 @@ impl FileRead for Files {
     }
 }
 
-/// Runs a profile's `credential_process`.
-#[derive(Debug)]
-struct Commands;
-
-impl CommandExecute for Commands {
+impl CommandExecute for Machine {
     async fn command_execute<'a>(
         &'a self,
         program: &'a str,
@@ -313,21 +285,14 @@ impl HttpSend for Http {
                 ));
             }
         };
-        let mut request = reqwest::Request::try_from(request).map_err(|error| failed(error.to_string()))?;
-        *request.timeout_mut() = Some(timeout);
         let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(1));
         let mut left = ATTEMPTS;
         loop {
             left -= 1;
-            let again = request.try_clone().filter(|_| left > 0);
-            let why = match attempt(client, request, local).await {
-                Ok(response) => return Ok(response),
-                Err((why, true)) => why,
-                Err((why, false)) => return Err(failed(why)),
-            };
-            let Some(next) = again else { return Err(failed(why)) };
-            tokio::time::sleep(backoff.pause()).await;
-            request = next;
+            match attempt(client, request.clone(), timeout, local).await {
+                Err((_, true)) if left > 0 => tokio::time::sleep(backoff.pause()).await,
+                answer => return answer.map_err(|(why, _)| failed(why)),
+            }
         }
     }
 }
@@ -335,9 +300,12 @@ impl HttpSend for Http {
 /// One attempt; where it failed, whether another may help.
 async fn attempt(
     client: &reqwest::Client,
-    request: reqwest::Request,
+    request: Request<Bytes>,
+    timeout: Duration,
     local: bool,
 ) -> Result<Response<Bytes>, (String, bool)> {
+    let mut request = reqwest::Request::try_from(request).map_err(|error| (error.to_string(), false))?;
+    *request.timeout_mut() = Some(timeout);
     let host = request.url().host_str().unwrap_or_default().to_owned();
     let response = client.execute(request).await.map_err(|error| {
         let error = RequestError::from(error);

@@ -10,55 +10,44 @@ pub(super) struct Partition {
     suffix: &'static str,
     /// What its regions begin with; nothing where they begin like no other's.
     prefix: &'static str,
-    /// Its host without a region, and the region that this one signs for.
-    global: Option<(&'static str, &'static str)>,
 }
+
+/// AWS's own host without a region, and the region that it signs for.
+pub(super) const GLOBAL: [&str; 2] = ["sts.amazonaws.com", "us-east-1"];
 
 /// Every partition that is accepted. The first is AWS itself.
 pub(super) static PARTITIONS: [Partition; 4] = [
-    Partition {
-        name: "aws",
-        suffix: ".amazonaws.com",
-        prefix: "",
-        global: Some(("sts.amazonaws.com", "us-east-1")),
-    },
-    Partition { name: "aws-cn", suffix: ".amazonaws.com.cn", prefix: "cn-", global: None },
-    Partition { name: "aws-us-gov", suffix: ".amazonaws.com", prefix: "us-gov-", global: None },
-    Partition { name: "aws-eusc", suffix: ".amazonaws.eu", prefix: "eusc-", global: None },
+    Partition { name: "aws", suffix: ".amazonaws.com", prefix: "" },
+    Partition { name: "aws-cn", suffix: ".amazonaws.com.cn", prefix: "cn-" },
+    Partition { name: "aws-us-gov", suffix: ".amazonaws.com", prefix: "us-gov-" },
+    Partition { name: "aws-eusc", suffix: ".amazonaws.eu", prefix: "eusc-" },
 ];
 
 impl Partition {
-    /// The one of that name.
-    pub(super) fn of_name(name: &str) -> Option<&'static Self> {
-        PARTITIONS.iter().find(|partition| partition.name == name)
+    /// The one that a region is of; the first has those that begin like no other's.
+    fn of_region(region: &str) -> Option<&'static Self> {
+        // Isolated partitions, whose hosts end otherwise.
+        let isolated = ["us-iso", "eu-iso"].iter().any(|prefix| region.starts_with(prefix));
+        let partition = PARTITIONS.iter().rev().find(|partition| region.starts_with(partition.prefix));
+        partition.filter(|_| is_region(region) && !isolated)
     }
 
     /// The region that the STS at `host` signs for, if it is one of this
     /// partition: `sts.REGION.SUFFIX`, `sts-fips.REGION.SUFFIX`, or the one
     /// without a region. Compared as text, so that no two readers of a URL can differ.
     pub(super) fn region_of<'h>(&self, host: &'h str) -> Option<&'h str> {
-        if let Some((global, region)) = self.global
-            && host == global
-        {
+        let [global, region] = GLOBAL;
+        if self.prefix.is_empty() && host == global {
             return Some(region);
         }
         let region = host.strip_prefix("sts.").or_else(|| host.strip_prefix("sts-fips."))?;
-        region.strip_suffix(self.suffix).filter(|region| self.has(region))
-    }
-
-    fn has(&self, region: &str) -> bool {
-        let others = PARTITIONS.iter().filter(|other| !other.prefix.is_empty() && other.name != self.name);
-        is_region(region)
-            && region.starts_with(self.prefix)
-            && others.into_iter().all(|other| !region.starts_with(other.prefix))
-            // Isolated partitions, whose hosts end otherwise.
-            && !["us-iso", "eu-iso"].iter().any(|prefix| region.starts_with(prefix))
+        region.strip_suffix(self.suffix).filter(|region| Self::of_region(region) == Some(self))
     }
 }
 
 /// The STS of a region, as the SDKs call it.
 pub(super) fn host_of(region: &str, fips: bool) -> Option<String> {
-    let partition = PARTITIONS.iter().find(|partition| partition.has(region))?;
+    let partition = Partition::of_region(region)?;
     Some(format!("sts{}.{region}{}", if fips { "-fips" } else { "" }, partition.suffix))
 }
 
@@ -67,17 +56,13 @@ pub(super) fn host_of(region: &str, fips: bool) -> Option<String> {
 fn is_region(text: &str) -> bool {
     let words: Vec<&str> = text.split('-').collect();
     let letters = |word: &&str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase());
-    match words.as_slice() {
-        [first, middle @ .., number] => {
-            (first.len() == 2 || *first == "eusc")
-                && letters(first)
-                && (1..=2).contains(&middle.len())
-                && middle.iter().all(|word| letters(word) && word.len() <= 16)
-                && (1..=2).contains(&number.len())
-                && number.bytes().all(|b| b.is_ascii_digit())
-        }
-        _ => false,
-    }
+    let [first, middle @ .., number] = words.as_slice() else { return false };
+    (first.len() == 2 || *first == "eusc")
+        && letters(first)
+        && (1..=2).contains(&middle.len())
+        && middle.iter().all(|word| letters(word) && word.len() <= 16)
+        && (1..=2).contains(&number.len())
+        && number.bytes().all(|b| b.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -85,7 +70,7 @@ mod tests {
     use super::*;
 
     fn region(partition: &str, host: &'static str) -> Option<&'static str> {
-        Partition::of_name(partition).unwrap().region_of(host)
+        PARTITIONS.iter().find(|one| one.name == partition).unwrap().region_of(host)
     }
 
     #[test]

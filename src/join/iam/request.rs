@@ -1,12 +1,12 @@
 //! The signed request of a proof: read more strictly than AWS reads it, so
 //! that what is forwarded is one request to one host and nothing else.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::super::jwt::{self, AudienceRules, strict_object};
 use super::super::verify::VerifyContext;
 use super::endpoint::Partition;
-use super::proof::{ACTION, AUDIENCE_HEADER, FIELD, body_hash, hex_hash};
+use super::proof::{ACTION, ACTION_HASH, AUDIENCE_HEADER, FIELD, hex_hash};
 use crate::clock::{parse_rfc3339, rfc3339};
 use crate::denial::{Denial, Reason};
 use crate::secret::Secret;
@@ -18,46 +18,34 @@ const MAX_AGE: i64 = 300;
 /// The longest proof, in bytes. Session tokens are one to four KiB long.
 const MAX_PROOF: usize = 16 << 10;
 
-/// What a header must be.
-enum Wanted {
-    /// One of these texts.
-    OneOf(&'static [&'static str]),
-    /// Checked where it is used.
-    Any,
-    /// Characters of a session token.
-    SessionToken,
-    /// The hash of the body.
-    BodyHash,
-}
-
 /// A header that a request may have.
 struct Header {
     name: &'static str,
     required: bool,
-    wanted: Wanted,
-}
-
-const fn header(name: &'static str, required: bool, wanted: Wanted) -> Header {
-    Header { name, required, wanted }
+    /// Whether it may have that value; some are checked where they are used.
+    takes: fn(&str) -> bool,
 }
 
 /// All of them, by name: what is forwarded is these and no others.
 static HEADERS: &[Header] = &[
-    header("accept", true, Wanted::OneOf(&["application/json"])),
-    header("authorization", true, Wanted::Any),
-    header(
-        "content-type",
-        true,
-        Wanted::OneOf(&[
-            "application/x-www-form-urlencoded",
-            "application/x-www-form-urlencoded; charset=utf-8",
-        ]),
-    ),
-    header("host", true, Wanted::Any),
-    header("x-amz-content-sha256", false, Wanted::BodyHash),
-    header("x-amz-date", true, Wanted::Any),
-    header("x-amz-security-token", false, Wanted::SessionToken),
-    header(AUDIENCE_HEADER, true, Wanted::Any),
+    Header { name: "accept", required: true, takes: |value| value == "application/json" },
+    Header { name: "authorization", required: true, takes: |_| true },
+    Header {
+        name: "content-type",
+        required: true,
+        takes: |value| {
+            value.strip_suffix("; charset=utf-8").unwrap_or(value) == "application/x-www-form-urlencoded"
+        },
+    },
+    Header { name: "host", required: true, takes: |_| true },
+    Header { name: "x-amz-content-sha256", required: false, takes: |value| value == ACTION_HASH },
+    Header { name: "x-amz-date", required: true, takes: |_| true },
+    Header {
+        name: "x-amz-security-token",
+        required: false,
+        takes: |value| value.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=_-".contains(&b)),
+    },
+    Header { name: AUDIENCE_HEADER, required: true, takes: |_| true },
 ];
 
 /// A request that may be forwarded, but for what a join token asks of it.
@@ -79,15 +67,11 @@ pub(super) struct StsRequest {
 }
 
 fn malformed(detail: impl Into<String>) -> Denial {
-    let detail = detail.into();
-    Denial::new(Reason::ProofMalformed, detail.clone()).tell(detail)
+    Denial::open(Reason::ProofMalformed, detail.into())
 }
 
 impl StsRequest {
-    /// Reads a proof.
-    ///
-    /// # Errors
-    /// Anything but `POST https://HOST/` with the body of `GetCallerIdentity`
+    /// Reads a proof: `POST https://HOST/` with the body of `GetCallerIdentity`
     /// and the headers that we know, all of them signed.
     pub(super) fn read(proof: &Proof) -> Result<Self, Denial> {
         let text = match proof.field(FIELD) {
@@ -114,15 +98,10 @@ impl StsRequest {
             return Err(malformed(format!("the signed request's body is not `{ACTION}`")));
         }
         // Not parsed as a URL: there is one way to write the right one.
-        let url = member("url")?;
-        let host = url
-            .strip_prefix("https://")
-            .and_then(|rest| rest.strip_suffix('/'))
-            .filter(|host| !host.is_empty() && host.len() <= 64)
-            .filter(|host| {
-                host.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-".contains(&b))
-            })
-            .ok_or_else(|| malformed("the signed request's URL is not `https://HOST/`"))?;
+        let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-".contains(&b);
+        let host = member("url")?.strip_prefix("https://").and_then(|rest| rest.strip_suffix('/'));
+        let host = host.filter(|host| (1..=64).contains(&host.len()) && host.bytes().all(letter));
+        let host = host.ok_or_else(|| malformed("the signed request's URL is not `https://HOST/`"))?;
         let headers = request.get("headers").and_then(Value::as_object);
         let headers = headers.ok_or_else(|| malformed("the signed request has no object `headers`"))?;
         Self::of_headers(host, &read_headers(headers)?)
@@ -163,45 +142,30 @@ impl StsRequest {
 
     /// What it says of its job.
     pub(super) fn claims(&self) -> Map<String, Value> {
-        let claims = json!({
-            "aud": self.audience,
-            "aws_access_key_id": self.access_key,
-            "aws_sts_host": self.host,
-            "signed_at": rfc3339(self.signed_at),
-        });
-        claims.as_object().cloned().unwrap_or_default()
+        let claims = [
+            ("aud", self.audience.clone()),
+            ("aws_access_key_id", self.access_key.clone()),
+            ("aws_sts_host", self.host.clone()),
+            ("signed_at", rfc3339(self.signed_at)),
+        ];
+        claims.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
     }
 
     /// All that can be judged before AWS is asked; until when it is taken.
-    ///
-    /// # Errors
-    /// Where it is for another partition or region, for another authority or
-    /// other keys, too old, or of the future.
     pub(super) fn check(&self, partition: &Partition, context: &VerifyContext<'_>) -> Result<i64, Denial> {
         let Some(region) = partition.region_of(&self.host) else {
             // Which partition is the rules' affair, and told to nobody.
-            return Err(Denial::new(
-                Reason::ProofMalformed,
-                format!("{} is no STS of the partition {}", self.host, partition.name),
-            ));
+            let detail = format!("{} is no STS of the partition {}", self.host, partition.name);
+            return Err(Denial::new(Reason::ProofMalformed, detail));
         };
         if self.region != region {
-            return Err(malformed(format!(
-                "it is signed for the region {}, its host is of {region}",
-                self.region
-            )));
+            let signed = &self.region;
+            return Err(malformed(format!("it is signed for the region {signed}, its host is of {region}")));
         }
         let (now, named) = (context.clock.now(), ("it was signed at", self.signed_at));
         jwt::check_start(named, now)?;
         let good_until = jwt::check_end(self.signed_at.saturating_add(MAX_AGE), named, now)?;
-        let rules = AudienceRules {
-            ours: context.public_url,
-            is_public: true,
-            beside: None,
-            binding: Some(context.binding),
-            requires_binding: true,
-        };
-        jwt::check_audience(&self.audience, &rules)?;
+        jwt::check_audience(&self.audience, &AudienceRules::bound(context.public_url, context.binding))?;
         Ok(good_until)
     }
 }
@@ -219,23 +183,12 @@ fn read_headers(given: &Map<String, Value>) -> Result<Vec<(&'static str, &str)>,
         let value = match given.get(header.name) {
             None if !header.required => continue,
             None => return Err(malformed(format!("the signed request lacks the header `{}`", header.name))),
-            Some(value) => value.as_str().filter(|value| is_plain(value) && header.allows(value)),
+            Some(value) => value.as_str().filter(|value| is_plain(value) && (header.takes)(value)),
         };
         let wrong = || malformed(format!("the header `{}` is not one that is accepted", header.name));
         headers.push((header.name, value.ok_or_else(wrong)?));
     }
     Ok(headers)
-}
-
-impl Header {
-    fn allows(&self, value: &str) -> bool {
-        match self.wanted {
-            Wanted::OneOf(texts) => texts.contains(&value),
-            Wanted::Any => true,
-            Wanted::SessionToken => value.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=_-".contains(&b)),
-            Wanted::BodyHash => value == body_hash(),
-        }
-    }
 }
 
 /// Visible ASCII with single spaces inside: SigV4 takes others away before it signs.
@@ -280,25 +233,11 @@ impl<'a> Authorization<'a> {
 
 /// Seconds since 1970 of `20261122T120000Z`.
 fn parse_date(text: &str) -> Option<i64> {
-    let digits = text.strip_suffix('Z')?;
-    let (day, time) = digits.split_once('T')?;
-    let sound = |part: &str, length| part.len() == length && part.bytes().all(|b| b.is_ascii_digit());
-    if !sound(day, 8) || !sound(time, 6) {
-        return None;
+    let mut written = text.to_owned();
+    for (at, mark) in [(4, '-'), (7, '-'), (13, ':'), (16, ':')] {
+        written.is_char_boundary(at).then(|| written.insert(at, mark))?;
     }
-    fn part(from: &str, start: usize, end: usize) -> &str {
-        from.get(start..end).unwrap_or_default()
-    }
-    let written = format!(
-        "{}-{}-{}T{}:{}:{}Z",
-        part(day, 0, 4),
-        part(day, 4, 6),
-        part(day, 6, 8),
-        part(time, 0, 2),
-        part(time, 2, 4),
-        part(time, 4, 6)
-    );
-    // A day that there is not, such as the 31st of February, comes back as another.
+    // Anything else, and a day that there is not, such as the 31st of February, comes back as another text.
     parse_rfc3339(&written).filter(|unix| rfc3339(*unix) == written)
 }
 
@@ -323,6 +262,11 @@ mod tests {
         ] {
             assert_eq!(parse_date(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn the_hash_is_of_the_body() {
+        assert_eq!(hex_hash(ACTION), ACTION_HASH);
     }
 
     #[test]

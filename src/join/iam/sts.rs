@@ -1,7 +1,7 @@
 //! Asking AWS whose signature it is.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -26,17 +26,6 @@ const MOST_OF_A_HOST: usize = 16;
 /// places of those that answer.
 const MOST_OF_ALL: usize = 64;
 
-/// Who AWS says it is.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Caller {
-    /// The account.
-    pub(super) account: String,
-    /// The user, or the session of a role.
-    pub(super) arn: String,
-    /// The unique id of it.
-    pub(super) user_id: String,
-}
-
 /// How many questions wait, by host; of all authorities in this process.
 static WAITING: LazyLock<Waiting> = LazyLock::new(Waiting::default);
 
@@ -58,8 +47,12 @@ struct HostSlot<'w> {
 }
 
 impl Waiting {
+    fn hosts(&self) -> MutexGuard<'_, Hosts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn enter<'w>(&'w self, host: &'w str) -> Option<HostSlot<'w>> {
-        let mut hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hosts = self.hosts();
         let here = hosts.places.get(host).copied().unwrap_or(0);
         let unknown = || hosts.places.iter().filter(|(name, _)| !hosts.answering.contains(*name));
         let crowded = !hosts.answering.contains(host)
@@ -73,16 +66,13 @@ impl Waiting {
 
     /// The host is one that answers.
     fn answers(&self, host: &str) {
-        let mut hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !hosts.answering.contains(host) {
-            hosts.answering.insert(host.to_owned());
-        }
+        self.hosts().answering.insert(host.to_owned());
     }
 }
 
 impl Drop for HostSlot<'_> {
     fn drop(&mut self) {
-        let mut hosts = self.waiting.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hosts = self.waiting.hosts();
         match hosts.places.get_mut(self.host) {
             Some(here) if *here > 1 => *here -= 1,
             _ => drop(hosts.places.remove(self.host)),
@@ -90,21 +80,21 @@ impl Drop for HostSlot<'_> {
     }
 }
 
-/// Asks the STS that the request is for, over TLS, with the parts that were checked.
+/// Asks the STS that the request is for, over TLS, with the parts that were
+/// checked: what it says of the caller, as claims.
 pub(super) async fn ask(
     client: &reqwest::Client,
     request: &StsRequest,
     partition: &Partition,
-) -> Result<Caller, Failure> {
+) -> Result<Map<String, Value>, Failure> {
     let unavailable =
         |why: String| Failure::Unavailable(format!("AWS cannot be asked at {}: {why}", request.host));
     let Some(_place) = WAITING.enter(&request.host) else {
         return Err(unavailable("too many wait for it already".to_owned()));
     };
-    let (status, body) = match tokio::time::timeout(TIMEOUT, send(client, request)).await {
-        Ok(answer) => answer.map_err(unavailable)?,
-        Err(_) => return Err(unavailable("no answer in time".to_owned())),
-    };
+    let answer = tokio::time::timeout(TIMEOUT, send(client, request)).await;
+    let answer = answer.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+    let (status, body) = answer.map_err(unavailable)?;
     if status == 200 {
         let caller = read(&body, partition)
             .map_err(|why| unavailable(format!("its answer is not one of STS: {why}")))?;
@@ -119,10 +109,7 @@ pub(super) async fn ask(
         return Err(unavailable(format!("status {status} {code}").trim_end().to_owned()));
     }
     let said = format!("AWS does not take it: {status} {code}").trim_end().to_owned();
-    Err(Denial::new(Reason::SignatureInvalid, said.clone())
-        .tell(said)
-        .with_claims(&request.claims(), false)
-        .into())
+    Err(Denial::open(Reason::SignatureInvalid, said).with_claims(&request.claims(), false).into())
 }
 
 async fn send(client: &reqwest::Client, signed: &StsRequest) -> Result<(u16, Vec<u8>), String> {
@@ -148,22 +135,23 @@ fn error_code(body: &[u8]) -> String {
     code.filter(word).unwrap_or_default().to_owned()
 }
 
-fn read(body: &[u8], partition: &Partition) -> Result<Caller, String> {
+fn read(body: &[u8], partition: &Partition) -> Result<Map<String, Value>, String> {
     // The parser's words stay out of logs that others read.
     let answer = strict_object(body).map_err(|_| "not a JSON object without duplicate members")?;
     let result = answer
         .get("GetCallerIdentityResponse")
         .and_then(|response| response.get("GetCallerIdentityResult")?.as_object())
         .ok_or("no GetCallerIdentityResult")?;
-    let text = |name: &str| result.get(name).and_then(Value::as_str).map(str::to_owned);
+    let text = |name: &str| result.get(name).and_then(Value::as_str);
     let (Some(account), Some(arn), Some(user_id)) = (text("Account"), text("Arn"), text("UserId")) else {
         return Err("Account, Arn and UserId are not all there".to_owned());
     };
-    check_arn(&arn, &account, partition)?;
+    check_arn(arn, account, partition)?;
     if user_id.is_empty() || user_id.len() > 256 || !user_id.bytes().all(|b| b.is_ascii_graphic()) {
         return Err("the UserId is not one".to_owned());
     }
-    Ok(Caller { account, arn, user_id })
+    let claims = [("aws_account", account), ("aws_arn", arn), ("aws_user_id", user_id)];
+    Ok(claims.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect())
 }
 
 /// An account's number.
@@ -177,37 +165,26 @@ pub(super) fn check_arn(arn: &str, account: &str, partition: &Partition) -> Resu
     if !is_account(account) {
         return Err("the account is not twelve digits".to_owned());
     }
-    let named = |service: &str| {
-        let prefix = format!("arn:{}:{service}::{account}:", partition.name);
-        arn.strip_prefix(&prefix).map(str::to_owned)
+    let Some((service, _, resource)) = split_arn(arn, partition).filter(|(_, of, _)| *of == account) else {
+        return Err(format!("the ARN is not one of the account in the partition {}", partition.name));
     };
-    let resource = match (named("sts"), named("iam")) {
-        (Some(session), _) => ["assumed-role/", "federated-user/"]
-            .iter()
-            .find_map(|kind| session.strip_prefix(kind).map(str::to_owned)),
-        (_, Some(user)) if user == "root" => Some(user),
-        (_, Some(user)) => user.strip_prefix("user/").map(str::to_owned),
-        _ => return Err(format!("the ARN is not one of the account in the partition {}", partition.name)),
+    let named = match (service, resource.split_once('/')) {
+        ("sts", Some(("assumed-role" | "federated-user", name))) | ("iam", Some(("user", name))) => name,
+        ("iam", None) if resource == "root" => resource,
+        _ => "",
     };
-    let sound = |resource: &String| {
-        !resource.is_empty() && arn.len() <= 2048 && resource.bytes().all(|b| b.is_ascii_graphic())
-    };
-    match resource.filter(sound) {
-        Some(_) => Ok(()),
-        None => Err("the ARN is neither a user's nor a session's".to_owned()),
+    if named.is_empty() || arn.len() > 2048 || !named.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err("the ARN is neither a user's nor a session's".to_owned());
     }
+    Ok(())
 }
 
-impl Caller {
-    /// As claims, beside those of the request.
-    pub(super) fn claims(&self, mut claims: Map<String, Value>) -> Map<String, Value> {
-        for (name, value) in
-            [("aws_account", &self.account), ("aws_arn", &self.arn), ("aws_user_id", &self.user_id)]
-        {
-            claims.insert(name.to_owned(), value.as_str().into());
-        }
-        claims
-    }
+/// Service, account and resource of an ARN of the partition, as far as it goes.
+pub(super) fn split_arn<'a>(arn: &'a str, partition: &Partition) -> Option<(&'a str, &'a str, &'a str)> {
+    let rest = arn.strip_prefix("arn:")?.strip_prefix(partition.name)?.strip_prefix(':')?;
+    let (service, rest) = rest.split_once("::")?;
+    let (account, resource) = rest.split_once(':')?;
+    (matches!(service, "sts" | "iam") && is_account(account)).then_some((service, account, resource))
 }
 
 #[cfg(test)]
@@ -231,7 +208,7 @@ mod tests {
             "iam::123456789012:root",
         ] {
             let arn = format!("arn:aws:{resource}");
-            assert_eq!(read(answer(account, &arn).as_bytes(), &PARTITIONS[0]).unwrap().arn, arn);
+            assert_eq!(read(answer(account, &arn).as_bytes(), &PARTITIONS[0]).unwrap()["aws_arn"], arn);
             let elsewhere = format!("arn:aws-cn:{resource}");
             assert!(read(answer(account, &elsewhere).as_bytes(), &PARTITIONS[0]).is_err());
             assert!(read(answer(account, &elsewhere).as_bytes(), &PARTITIONS[1]).is_ok());

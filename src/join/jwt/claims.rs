@@ -14,15 +14,11 @@ use crate::wire::bound_audience;
 pub const MAX_JTI: usize = 256;
 
 /// A claim that is text; empty where it is missing or something else.
-#[must_use]
 pub fn text<'c>(claims: &'c Map<String, Value>, name: &str) -> &'c str {
     claims.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// A claim that must be text.
-///
-/// # Errors
-/// Where it is missing or something else.
 pub fn need_text<'c>(claims: &'c Map<String, Value>, name: &str) -> Result<&'c str, Denial> {
     match claims.get(name) {
         Some(Value::String(text)) => Ok(text),
@@ -32,18 +28,12 @@ pub fn need_text<'c>(claims: &'c Map<String, Value>, name: &str) -> Result<&'c s
 }
 
 /// A claim that must be a whole number.
-///
-/// # Errors
-/// Where it is missing or something else.
 pub fn need_number(claims: &Map<String, Value>, name: &str) -> Result<i64, Denial> {
     let wrong = || Denial::new(Reason::ClaimInvalid, format!("{name} is missing or not a whole number"));
     claims.get(name).and_then(Value::as_i64).ok_or_else(wrong)
 }
 
 /// Every one of `names` must be text that is not empty.
-///
-/// # Errors
-/// Names the first that is not.
 pub fn require_texts(claims: &Map<String, Value>, names: &[&str]) -> Result<(), String> {
     match names.iter().find(|name| text(claims, name).is_empty()) {
         Some(name) => Err(format!("{name} is missing or not text")),
@@ -62,9 +52,6 @@ pub struct TimeRules {
 
 /// The one check of a token's times. Until when it is good, which is how long
 /// it must be remembered where it may be used once.
-///
-/// # Errors
-/// A time that is missing, over, or yet to come; a life that is too long.
 pub fn check_times(claims: &Map<String, Value>, rules: &TimeRules, now: i64) -> Result<i64, Denial> {
     let (expires, issued) = (need_time(claims, "exp")?, need_time(claims, "iat")?);
     let good_until = check_end(expires, ("it expired at", expires), now)?;
@@ -88,18 +75,12 @@ fn need_time(claims: &Map<String, Value>, name: &str) -> Result<i64, Denial> {
 
 /// Holds a proof to its end, where clocks may differ by [`LEEWAY`]; `named` is
 /// the time that is told, and what it is. Until when it is good.
-///
-/// # Errors
-/// Where that is over.
 pub fn check_end(end: i64, named: (&str, i64), now: i64) -> Result<i64, Denial> {
     let good_until = end.saturating_add(LEEWAY);
     if good_until <= now { Err(untimely(Reason::TokenExpired, named, now)) } else { Ok(good_until) }
 }
 
 /// Holds a proof to its beginning, where clocks may differ by [`LEEWAY`].
-///
-/// # Errors
-/// Where that is yet to come.
 pub fn check_start(named: (&str, i64), now: i64) -> Result<(), Denial> {
     let has_come = named.1 <= now.saturating_add(LEEWAY);
     if has_come { Ok(()) } else { Err(untimely(Reason::TokenNotYetValid, named, now)) }
@@ -125,37 +106,32 @@ pub struct AudienceRules<'a> {
     pub requires_binding: bool,
 }
 
+impl<'a> AudienceRules<'a> {
+    /// For proofs that a job makes itself, each bound to the request's keys.
+    pub fn bound(ours: &'a str, binding: &'a str) -> Self {
+        Self { ours, is_public: true, beside: None, binding: Some(binding), requires_binding: true }
+    }
+}
+
 /// The audience of a token: one text, since a list could hold somebody else's
 /// beside ours. A list of one says the same as that one (RFC 7519, section
 /// 4.1.3), and is taken where `in_list` says so.
-///
-/// # Errors
-/// Where it is missing or something else.
 pub fn audience(claims: &Map<String, Value>, in_list: bool) -> Result<&str, Denial> {
-    let wrong = |denial: Denial| Denial { reason: Reason::AudienceWrong, ..denial };
-    match claims.get("aud") {
-        Some(Value::Array(list)) if in_list && list.len() == 1 => list
-            .first()
-            .and_then(Value::as_str)
-            .ok_or_else(|| Denial::new(Reason::AudienceWrong, "aud is a list of something else than text")),
-        _ => need_text(claims, "aud").map_err(wrong),
+    match claims.get("aud").and_then(Value::as_array).map(Vec::as_slice) {
+        Some([Value::String(audience)]) if in_list => Ok(audience),
+        _ => need_text(claims, "aud").map_err(|denial| Denial { reason: Reason::AudienceWrong, ..denial }),
     }
 }
 
 /// The one check of an audience: whether it is bound to the request's keys.
-///
-/// # Errors
-/// Where it is somebody else's, or bound to other keys, or not where it must be.
 pub fn check_audience(audience: &str, rules: &AudienceRules<'_>) -> Result<bool, Denial> {
     let ours = rules.ours;
     if rules.binding.is_some_and(|binding| audience == bound_audience(ours, binding)) {
         return Ok(true);
     }
     if audience == ours || rules.beside == Some(audience) {
-        return match rules.requires_binding {
-            true => Err(Denial::new(Reason::BindingRequired, "not bound to the request's keys")),
-            false => Ok(false),
-        };
+        let unbound = || Denial::new(Reason::BindingRequired, "not bound to the request's keys");
+        return if rules.requires_binding { Err(unbound()) } else { Ok(false) };
     }
     if audience.strip_prefix(ours).is_some_and(|rest| rest.starts_with('#')) {
         return Err(Denial::new(Reason::BindingWrong, "the audience carries the hash of other keys"));

@@ -1,64 +1,15 @@
 //! The section of a join token, as far as OIDC methods share it.
 
 use super::super::issuers::KeySet;
-use super::super::rules::{self, Field, Guard, Rule};
-use crate::document::{Mapping, Mistake, Mistakes, Node};
-
-/// What every OIDC method's section of a join token has.
-#[derive(Debug)]
-pub struct Common {
-    /// `static_jwks`: the issuer's keys, so that it is never asked.
-    pub static_keys: Option<KeySet>,
-    /// `require_key_binding`.
-    pub require_key_binding: bool,
-    /// `allow`.
-    pub rules: Vec<Rule>,
-}
-
-impl Common {
-    /// Reads it, the last of the section: nothing may be left.
-    ///
-    /// # Errors
-    /// Every mistake.
-    pub fn read(
-        mut section: Mapping<'_>,
-        fields: &'static [Field],
-        guards: &[Guard],
-    ) -> Result<Self, Mistakes> {
-        let static_keys = section.read("static_jwks", key_set);
-        Self::with_keys(static_keys, section, fields, guards)
-    }
-
-    /// The same, where the method says in its own way which keys are given.
-    ///
-    /// # Errors
-    /// Every mistake.
-    pub fn with_keys(
-        static_keys: Option<KeySet>,
-        mut section: Mapping<'_>,
-        fields: &'static [Field],
-        guards: &[Guard],
-    ) -> Result<Self, Mistakes> {
-        let require_key_binding = section.read("require_key_binding", Node::boolean).unwrap_or_default();
-        let rules = section.require("allow", |node, _| rules::read(node, fields, guards)).unwrap_or_default();
-        section.finish()?;
-        Ok(Self { static_keys, require_key_binding, rules })
-    }
-}
+use crate::document::{Mapping, Mistake, Node};
 
 /// A key set as a policy holds it: the text of its JSON.
-///
-/// # Errors
-/// Where it is none, or has no usable key.
 pub fn key_set(node: &Node, key: &str) -> Result<KeySet, Mistake> {
     KeySet::parse(node.text(key)?.as_bytes())
         .map_err(|why| Mistake::new(node.place, format!("`{key}` is not a key set: {why}")))
 }
 
-/// An issuer's URL as a policy names it, compared whole with `iss`.
-///
-/// # Errors
-/// Where it is no https URL with nothing but a path behind its host.
+/// An issuer's URL as a policy names it, compared whole with `iss`: https, and nothing but a path behind its host.
 pub fn issuer_url(node: &Node, key: &str) -> Result<String, Mistake> {
     let text = node.text(key)?;
     let wrong = || {
@@ -73,18 +24,7 @@ pub fn issuer_url(node: &Node, key: &str) -> Result<String, Mistake> {
     Ok(text.to_owned())
 }
 
-/// An audience, where the policy names one.
-///
-/// # Errors
-/// Where it is no text.
-pub fn audience(section: &mut Mapping<'_>) -> Result<Option<String>, Mistake> {
-    Ok(section.text("audience")?.map(str::to_owned))
-}
-
-/// An organisation by its id; the hint says where that stands.
-///
-/// # Errors
-/// Where it is missing or no UUID as platforms write them, in small letters.
+/// An organisation by its id, a UUID as platforms write them, in small letters; the hint says where it stands.
 pub fn organization_id(section: &mut Mapping<'_>, hint: &str) -> Result<String, Mistake> {
     let node = section.need("organization_id")?;
     let id = node.text("organization_id")?;
@@ -97,9 +37,6 @@ pub fn organization_id(section: &mut Mapping<'_>, hint: &str) -> Result<String, 
 }
 
 /// A host as a policy names it: `HOST` or `HOST:PORT`.
-///
-/// # Errors
-/// Where it is something else.
 pub fn host<'n>(node: &'n Node, key: &str) -> Result<&'n str, Mistake> {
     let text = node.text(key)?;
     let letters = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.:[]".contains(&b));

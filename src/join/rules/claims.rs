@@ -71,7 +71,7 @@ mod tests {
 
     fn rules(claims: &str) -> Result<Vec<Rule>, Mistake> {
         let nodes = document::parse(&format!("[{{claims: {claims}}}]")).unwrap();
-        Ok(read_rules(&nodes[0], FIELDS, &[])?)
+        Ok(read_rules(&nodes[0], FIELDS)?)
     }
 
     fn holds(wanted: &str, claims: &str) -> bool {

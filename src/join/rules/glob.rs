@@ -1,7 +1,6 @@
 //! Globs, and what a pattern leaves open.
 
 /// Whether a pattern leaves everything open: for [`Constraint`].
-#[must_use]
 pub fn is_open(pattern: &str) -> bool {
     pattern.bytes().all(|b| matches!(b, b'*' | b'?'))
 }
@@ -11,7 +10,6 @@ const UNMEANT_REFS: &[&str] =
     &["refs/heads/~~~", "refs/tags/~~~", "refs/pull/~~~/merge", "refs/pull/~~~/head"];
 
 /// Whether a pattern leaves every ref open, or every branch, tag or pull request: for [`Constraint`].
-#[must_use]
 pub fn is_open_ref(pattern: &str) -> bool {
     is_open(pattern) || UNMEANT_REFS.iter().any(|unmeant| glob(pattern, unmeant))
 }
@@ -19,7 +17,6 @@ pub fn is_open_ref(pattern: &str) -> bool {
 /// Whether the whole of `text` matches `pattern`: `*` stands for any run of
 /// characters, `?` for any one, everything else for itself. Linear in the
 /// product of the lengths at worst.
-#[must_use]
 pub fn glob(pattern: &str, text: &str) -> bool {
     let mut pattern = pattern.chars();
     let mut text = text.chars();
@@ -49,9 +46,14 @@ pub fn glob(pattern: &str, text: &str) -> bool {
 }
 
 /// The part of a glob before its first wildcard.
-#[must_use]
 pub fn literal_prefix(pattern: &str) -> &str {
     pattern.split(['*', '?']).next().unwrap_or_default()
+}
+
+/// Whether a pattern's matches all begin with `start` and the same text up to `end`, which is not empty.
+pub fn names(pattern: &str, start: &str, end: char) -> bool {
+    let behind = literal_prefix(pattern).strip_prefix(start);
+    behind.and_then(|rest| rest.split_once(end)).is_some_and(|(named, _)| !named.is_empty())
 }
 
 #[cfg(test)]

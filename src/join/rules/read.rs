@@ -6,17 +6,14 @@ use crate::document::{self, Key, Mistake, Mistakes, Node};
 
 /// Reads the `allow` list of a join token: at least one entry, each with at
 /// least one condition.
-///
-/// # Errors
-/// Unknown fields, values of the wrong type, empty rules.
-pub fn read(list: &Node, fields: &'static [Field], guards: &[Guard]) -> Result<Vec<Rule>, Mistakes> {
+pub fn read(list: &Node, fields: &'static [Field]) -> Result<Vec<Rule>, Mistakes> {
     let mut mistakes = Mistakes::default();
     let entries = list.list("allow")?.iter();
-    let rules = entries.filter_map(|entry| mistakes.keep(read_rule(entry, fields, guards))).collect();
+    let rules = entries.filter_map(|entry| mistakes.keep(read_rule(entry, fields))).collect();
     mistakes.or(rules)
 }
 
-fn read_rule(entry: &Node, fields: &'static [Field], guards: &[Guard]) -> Result<Rule, Mistakes> {
+fn read_rule(entry: &Node, fields: &'static [Field]) -> Result<Rule, Mistakes> {
     let mut mapping = entry.mapping_or_empty("a rule")?;
     let mut conditions = Vec::new();
     for (key, node) in mapping.rest() {
@@ -27,8 +24,8 @@ fn read_rule(entry: &Node, fields: &'static [Field], guards: &[Guard]) -> Result
     if conditions.is_empty() {
         return Err(Mistake::new(entry.place, "a rule without conditions would let everybody in").into());
     }
-    let unnamed = |guard: &&Guard| conditions.iter().all(|condition| condition.field != guard.field);
-    let guards = guards.iter().filter(unnamed).copied().collect();
+    let unnamed = |guard: &Guard| conditions.iter().all(|condition| condition.field != guard.field);
+    let guards = fields.iter().filter_map(|field| field.guard).filter(unnamed).collect();
     Ok(Rule { place: entry.place, conditions, guards })
 }
 
@@ -58,12 +55,13 @@ fn read_want(field: &Field, node: &Node) -> Result<Want, Mistake> {
             Ok("false") => false,
             _ => node.boolean(field.name)?,
         }),
-        Match::Exact => Want::Exact(literal(field, node, text()?)?),
-        Match::Within(form) => Want::Glob(form.replace("{}", &literal(field, node, text()?)?)),
+        Match::Exact => Want::Exact(literal(field, node)?.to_owned()),
+        Match::Within(form) => Want::Glob(form.replace("{}", literal(field, node)?)),
     })
 }
 
-fn literal(field: &Field, node: &Node, text: String) -> Result<String, Mistake> {
+fn literal<'n>(field: &Field, node: &'n Node) -> Result<&'n str, Mistake> {
+    let text = node.text(field.name)?;
     if text.contains(['*', '?']) {
         return Err(Mistake::new(node.place, format!("`{}` takes no wildcards", field.name))
             .hint("write one rule for each value"));
@@ -71,10 +69,7 @@ fn literal(field: &Field, node: &Node, text: String) -> Result<String, Mistake> 
     Ok(text)
 }
 
-/// Holds every rule to a condition that says whose jobs it is about.
-///
-/// # Errors
-/// The first rule without one, in these words.
+/// Holds every rule to a condition that says whose jobs it is about; a mistake in these words.
 pub fn anchor(
     rules: &[Rule],
     anchors: impl Fn(&Condition) -> bool,
@@ -94,7 +89,7 @@ mod tests {
     #[test]
     fn a_part_of_a_claim_is_compared_whole() {
         static FIELDS: &[Field] = &[Field::new("project", Match::Within("p://*/{}/*")).claim("sub")];
-        let rules = |text: &str| read(&crate::document::parse(text).unwrap()[0], FIELDS, &[]);
+        let rules = |text: &str| read(&crate::document::parse(text).unwrap()[0], FIELDS);
         let rules_of_app = rules("[{project: app}]").unwrap();
         for (sub, fits) in
             [("p://o/app/x", true), ("p://o/app2/x", false), ("p://app/o/x", false), ("app", false)]

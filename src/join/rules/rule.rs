@@ -17,6 +17,8 @@ pub struct Field {
     pub matches: Match,
     /// What a condition on it constrains, for whoever judges a rule as a whole.
     pub constrains: &'static [Constraint],
+    /// Values of the claim that let nobody in unless a rule names them.
+    pub guard: Option<Guard>,
 }
 
 /// Whether a value leaves open after all what its field could constrain.
@@ -42,7 +44,6 @@ pub enum Constraint {
 
 impl Constraint {
     /// A name that no value of its own pins.
-    #[must_use]
     pub const fn name(pinned_by: &'static [&'static str]) -> Self {
         Self::Name { pinned_by, pins_itself: |_| false }
     }
@@ -54,37 +55,34 @@ pub const REF: Constraint = Constraint::Ref(is_open);
 pub const REF_PATH: Constraint = Constraint::Ref(is_open_ref);
 /// Which workflow, unless it is a pattern that leaves that open.
 pub const WORKFLOW: Constraint = Constraint::Workflow(is_open);
+/// Whose job it is, unless it is a pattern that leaves that open.
+pub const OWNER: Constraint = Constraint::Owner(is_open);
 /// One run is of one ref and one workflow: for a field that names it.
 pub const ONE_RUN: &[Constraint] = &[REF, WORKFLOW];
 
 impl Field {
     /// A field of the claim of the same name.
-    #[must_use]
     pub const fn new(name: &'static str, matches: Match) -> Self {
-        Self { name, claim: name, matches, constrains: &[] }
+        Self { name, claim: name, matches, constrains: &[], guard: None }
     }
 
     /// A field whose value is a pattern, of the claim of the same name.
-    #[must_use]
     pub const fn glob(name: &'static str) -> Self {
         Self::new(name, Match::Glob)
     }
 
     /// A field whose value is the claim's, of the claim of the same name.
-    #[must_use]
     pub const fn exact(name: &'static str) -> Self {
         Self::new(name, Match::Exact)
     }
 
     /// The claim, where it has another name.
-    #[must_use]
     pub const fn claim(mut self, claim: &'static str) -> Self {
         self.claim = claim;
         self
     }
 
     /// Whether that key of a rule is this field.
-    #[must_use]
     pub fn names(&self, key: &str) -> bool {
         match self.name.strip_suffix('*') {
             Some(prefix) => key.len() > prefix.len() && key.starts_with(prefix),
@@ -93,9 +91,15 @@ impl Field {
     }
 
     /// What a condition on it constrains.
-    #[must_use]
     pub const fn constrains(mut self, constrains: &'static [Constraint]) -> Self {
         self.constrains = constrains;
+        self
+    }
+
+    /// Values of its claim that need naming; see [`Guard`].
+    #[must_use]
+    pub const fn guarded(mut self, values: &'static [&'static str], risk: &'static str) -> Self {
+        self.guard = Some(Guard { field: self.name, claim: self.claim, values, risk });
         self
     }
 }
@@ -179,17 +183,15 @@ pub struct Guard {
 
 impl Guard {
     /// Whether that condition names one of the values, and so lets it in.
-    #[must_use]
     pub fn is_named_by(&self, condition: &Condition) -> bool {
         condition.field == self.field && self.has(&condition.want.shown())
     }
 
     /// Whether the claims have one of the values.
-    #[must_use]
     pub fn strikes(&self, claims: &Map<String, Value>) -> bool {
         match claims.get(self.claim) {
             Some(Value::String(text)) => self.has(text),
-            Some(Value::Bool(value)) => self.has(if *value { "true" } else { "false" }),
+            Some(Value::Bool(value)) => self.has(&value.to_string()),
             _ => false,
         }
     }
@@ -201,20 +203,13 @@ impl Guard {
 
 impl Condition {
     /// Whether the claims meet it. A claim that is missing or of another type does not.
-    #[must_use]
     pub fn holds(&self, claims: &Map<String, Value>) -> bool {
         match (&self.want, claim(claims, &self.claim)) {
-            (Want::Glob(pattern), Some(Value::String(text))) => glob(pattern, text),
+            (Want::Glob(pattern) | Want::Property(pattern), Some(Value::String(text))) => glob(pattern, text),
             (Want::Exact(wanted), Some(Value::String(text))) => wanted == text,
             (Want::Boolean(wanted), Some(Value::Bool(value))) => wanted == value,
-            (Want::Boolean(wanted), Some(Value::String(text))) => {
-                text == if *wanted { "true" } else { "false" }
-            }
-            (Want::Member(pattern), Some(Value::Array(list))) => {
-                list.iter().any(|item| item.as_str().is_some_and(|text| glob(pattern, text)))
-            }
-            (Want::Property(pattern), Some(Value::String(text))) => glob(pattern, text),
-            (Want::Property(pattern), Some(Value::Array(list))) => {
+            (Want::Boolean(wanted), Some(Value::String(text))) => *text == wanted.to_string(),
+            (Want::Member(pattern) | Want::Property(pattern), Some(Value::Array(list))) => {
                 list.iter().any(|item| item.as_str().is_some_and(|text| glob(pattern, text)))
             }
             // A number with a fraction or an exponent is no whole number here, whatever its value.
@@ -226,7 +221,6 @@ impl Condition {
 
 impl Want {
     /// As text, for `authority explain`.
-    #[must_use]
     pub fn shown(&self) -> String {
         match self {
             Self::Glob(text) | Self::Exact(text) | Self::Member(text) | Self::Property(text) => text.clone(),

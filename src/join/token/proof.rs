@@ -12,6 +12,8 @@ pub(super) const ASSERTION: &str = "assertion";
 pub(super) const SECRET: &str = "registration_secret";
 /// The field of a proof that is another instance's word that the new one takes its place.
 pub(super) const REPLACES: &str = "replaces";
+/// The claim of that word that is the new one's id.
+pub(super) const REPLACED_BY: &str = "replaced_by";
 /// The longest that an assertion lives, in seconds.
 pub(super) const MAX_LIFETIME: i64 = 120;
 
@@ -22,11 +24,4 @@ pub(super) fn instance_id(key: &[u8]) -> String {
     let hash = digest(&SHA256, jwk.as_bytes());
     // As all ids here: a letter, and 128 bits that read the same in any case of letters.
     format!("w-{}", hex(hash.as_ref().get(..16).unwrap_or_default()))
-}
-
-/// The SHA-256 of a registration secret, by which it is known.
-pub(super) fn hash_of(secret: &str) -> [u8; 32] {
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest(&SHA256, secret.as_bytes()).as_ref());
-    hash
 }

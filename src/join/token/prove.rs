@@ -4,19 +4,15 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::jwk::{
-    AlgorithmParameters, CommonParameters, EllipticCurve, Jwk, OctetKeyPairParameters, OctetKeyPairType,
-};
 use jsonwebtoken::{Algorithm, Header};
-use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde::Serialize;
+use serde_json::json;
 
-use super::super::instance::JoinClaims;
-use super::super::prove::{Job, LockedStorage, OnAccepted, Presented};
-use super::proof::{ASSERTION, MAX_LIFETIME, REPLACES, SECRET};
+use super::super::prove::{Job, LockedStorage, Presented};
+use super::proof::{ASSERTION, MAX_LIFETIME, REPLACED_BY, REPLACES, SECRET};
 use super::state::{KeptInstance, StorageState};
 use crate::clock::Clock;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Context as _, Error, Kind, Result};
 use crate::jws;
 use crate::secret::Secret;
 use crate::text::shown;
@@ -25,30 +21,16 @@ use crate::wire::{ExchangeResponse, Proof};
 /// How much longer than the exchange may last an assertion is good, in seconds.
 const MARGIN: i64 = 5;
 
-/// What the assertion says.
+/// What every JWT of an instance says, and what this one says beyond that.
 #[derive(Serialize)]
-struct AssertionClaims<'a> {
+struct Claims<'a, T> {
     iss: &'a str,
     sub: &'a str,
     aud: &'a str,
     iat: i64,
     exp: i64,
-    jti: &'a str,
-    generation: i64,
-    attempt: &'a str,
-    tries: i64,
-    earlier: &'a [String],
-}
-
-/// What an instance says that gives its place to a new one.
-#[derive(Serialize)]
-struct Replaced<'a> {
-    iss: &'a str,
-    sub: &'a str,
-    aud: &'a str,
-    iat: i64,
-    exp: i64,
-    replaced_by: &'a str,
+    #[serde(flatten)]
+    more: T,
 }
 
 /// Gets a proof: the next assertion of the worker's key.
@@ -66,7 +48,7 @@ pub(super) async fn prove(job: &Job<'_>) -> Result<Presented> {
     };
     let instance = instance.ok_or_else(|| not_registered(storage.as_ref()))?;
     let join = instance.ask(now)?;
-    let assertion = sign(instance, &join, job, now, is_new)?;
+    let assertion = sign(instance, job, now, is_new, &join)?;
     let id = instance.id.clone();
     let what = if is_new { "registering" } else { "joining" };
     (job.say)(&format!("{what} as instance {id}, generation {}", join.generation));
@@ -75,14 +57,21 @@ pub(super) async fn prove(job: &Job<'_>) -> Result<Presented> {
     let mut proof = Proof::default();
     proof.0.insert(ASSERTION.to_owned(), assertion);
     if let (Some(old), true) = (&state.current, secret.is_some()) {
-        let (iat, exp) = (now, expiry(job, now));
-        let word = Replaced { iss: &old.id, sub: &old.id, aud: job.audience, iat, exp, replaced_by: &id };
-        proof.0.insert(REPLACES.to_owned(), jws::sign_eddsa(&old.seed()?, header(&old.id), &word)?);
+        let word = sign(old, job, now, false, json!({ REPLACED_BY: id }))?;
+        proof.0.insert(REPLACES.to_owned(), word);
     }
     if let Some(secret) = secret {
         proof.0.insert(SECRET.to_owned(), secret);
     }
-    Ok(Presented { proof, on_accepted: Some(Box::new(KeepState { storage, state, id })) })
+    let on_accepted = move |response: &ExchangeResponse| {
+        let wrong =
+            |why: String| Error::new(Kind::Unreachable, why).context("the authority's answer is no good");
+        let joined = response.instance.as_ref().filter(|joined| joined.id == id);
+        let joined = joined.ok_or_else(|| wrong("it is about another worker".to_owned()))?;
+        state.settle(&joined.id, joined.generation).map_err(wrong)?;
+        storage.write(&state.text()?)
+    };
+    Ok(Presented { proof, on_accepted: Some(Box::new(on_accepted)) })
 }
 
 fn read(storage: &dyn LockedStorage, job: &Job<'_>) -> Result<StorageState> {
@@ -132,40 +121,23 @@ fn not_registered(storage: &dyn LockedStorage) -> Error {
         .hint("the first time, give it in MACHINE_ID_REGISTRATION_SECRET or with --registration-secret-file")
 }
 
-fn sign(instance: &KeptInstance, join: &JoinClaims, job: &Job<'_>, now: i64, is_new: bool) -> Result<Secret> {
-    let seed = instance.seed()?;
-    let mut header = header(&instance.id);
+/// Signs a JWT of the instance, with its public key where the authority does not know it yet.
+fn sign(
+    instance: &KeptInstance,
+    job: &Job<'_>,
+    now: i64,
+    is_new: bool,
+    more: impl Serialize,
+) -> Result<Secret> {
+    let (seed, public) = instance.key()?;
+    let id = instance.id.as_str();
+    let mut header = Header { kid: Some(id.to_owned()), ..Header::new(Algorithm::EdDSA) };
     if is_new {
-        let pair = Ed25519KeyPair::from_seed_unchecked(&seed)
-            .map_err(|error| Error::internal(error.to_string()).context("the instance's key"))?;
-        header.jwk = Some(Jwk {
-            common: CommonParameters::default(),
-            algorithm: AlgorithmParameters::OctetKeyPair(OctetKeyPairParameters {
-                key_type: OctetKeyPairType::OctetKeyPair,
-                curve: EllipticCurve::Ed25519,
-                x: URL_SAFE_NO_PAD.encode(pair.public_key().as_ref()),
-            }),
-        });
+        let jwk = json!({"kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(public)});
+        header.jwk = serde_json::from_value(jwk).context(Kind::Internal, "the instance's key")?;
     }
-    let claims = AssertionClaims {
-        iss: &instance.id,
-        sub: &instance.id,
-        aud: job.audience,
-        iat: now,
-        exp: expiry(job, now),
-        jti: &join.id,
-        generation: join.generation,
-        attempt: &join.attempt,
-        tries: join.tries,
-        earlier: &join.earlier,
-    };
+    let claims = Claims { iss: id, sub: id, aud: job.audience, iat: now, exp: expiry(job, now), more };
     jws::sign_eddsa(&seed, header, &claims)
-}
-
-fn header(id: &str) -> Header {
-    let mut header = Header::new(Algorithm::EdDSA);
-    header.kid = Some(id.to_owned());
-    header
 }
 
 /// As long as the exchange may last, and no longer than is accepted.
@@ -173,22 +145,4 @@ fn expiry(job: &Job<'_>, now: i64) -> i64 {
     let left = job.deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
     let lifetime = i64::try_from(left.as_secs()).unwrap_or(MAX_LIFETIME).saturating_add(MARGIN);
     now.saturating_add(lifetime.min(MAX_LIFETIME))
-}
-
-/// A join that is under way; the storage is nobody else's until it ends.
-struct KeepState {
-    storage: Box<dyn LockedStorage>,
-    state: StorageState,
-    id: String,
-}
-
-impl OnAccepted for KeepState {
-    fn accepted(mut self: Box<Self>, response: &ExchangeResponse) -> Result<()> {
-        let wrong =
-            |why: String| Error::new(Kind::Unreachable, why).context("the authority's answer is no good");
-        let joined = response.instance.as_ref().filter(|joined| joined.id == self.id);
-        let joined = joined.ok_or_else(|| wrong("it is about another worker".to_owned()))?;
-        self.state.settle(&joined.id, joined.generation).map_err(wrong)?;
-        self.storage.write(&self.state.text()?)
-    }
 }

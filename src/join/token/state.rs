@@ -6,8 +6,8 @@ use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::super::instance::{JoinClaims, MAX_EARLIER};
-use super::proof::{hash_of, instance_id};
+use super::super::instance::{JoinClaims, MAX_EARLIER, secret_hash};
+use super::proof::instance_id;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::random;
 use crate::secret::Secret;
@@ -22,7 +22,7 @@ const UNDER_WAY: i64 = 300;
 const MAX_SPENT: usize = 64;
 
 /// The file.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StorageState {
     version: u32,
@@ -78,9 +78,7 @@ impl StorageState {
             version: VERSION,
             authority: authority.to_owned(),
             join_token: join_token.to_owned(),
-            current: None,
-            next: None,
-            spent: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -93,7 +91,7 @@ impl StorageState {
         if state.version != VERSION {
             return Err(format!("it is of version {}, this machine-id knows {VERSION}", state.version));
         }
-        let whole = |instance: &KeptInstance| instance.seed().is_ok() && instance.generation >= 0;
+        let whole = |instance: &KeptInstance| instance.key().is_ok() && instance.generation >= 0;
         if !state.current.iter().chain(&state.next).all(whole) {
             return Err("an instance in it is broken".to_owned());
         }
@@ -153,24 +151,22 @@ impl KeptInstance {
         })
     }
 
-    /// The seed of its key.
-    pub(super) fn seed(&self) -> Result<Zeroizing<Vec<u8>>> {
+    /// The seed of its key, and its public key.
+    pub(super) fn key(&self) -> Result<(Zeroizing<Vec<u8>>, Vec<u8>)> {
         let broken = || Error::new(Kind::Usage, "the instance's key is broken");
         let seed = Zeroizing::new(URL_SAFE_NO_PAD.decode(self.key.expose()).map_err(|_| broken())?);
         let pair = Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|_| broken())?;
-        if instance_id(pair.public_key().as_ref()) != self.id {
-            return Err(broken());
-        }
-        Ok(seed)
+        let public = pair.public_key().as_ref().to_vec();
+        if instance_id(&public) == self.id { Ok((seed, public)) } else { Err(broken()) }
     }
 
     /// The next request; to be written before it is sent.
     pub(super) fn ask(&mut self, now: i64) -> Result<JoinClaims> {
-        if self.attempt.is_none() {
-            self.attempt = Some(Attempt { id: name()?, tries: 0, recent: Vec::new() });
-        }
+        let attempt = match &mut self.attempt {
+            Some(attempt) => attempt,
+            none => none.insert(Attempt { id: name()?, tries: 0, recent: Vec::new() }),
+        };
         let id = name()?;
-        let Some(attempt) = &mut self.attempt else { return Err(Error::internal("no attempt")) };
         let join = JoinClaims {
             id: id.clone(),
             generation: self.generation,
@@ -197,7 +193,7 @@ impl KeptInstance {
 
 /// What tells one secret from another; it is random enough for a plain hash.
 fn fingerprint(secret: &Secret) -> String {
-    URL_SAFE_NO_PAD.encode(hash_of(secret.expose()))
+    URL_SAFE_NO_PAD.encode(secret_hash(secret.expose()))
 }
 
 /// 128 random bits as text.

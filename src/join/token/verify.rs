@@ -5,20 +5,18 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use jsonwebtoken::{Algorithm, DecodingKey};
+use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
-use super::super::instance::{InstanceJoin, JoinClaims, MAX_COUNT, MAX_EARLIER};
-use super::super::jwt::{self, AudienceRules, Jwt, TimeRules, need_number, need_text};
-use super::super::rules::Rule;
+use super::super::instance::{InstanceJoin, JoinClaims, MAX_COUNT, MAX_EARLIER, secret_hash};
+use super::super::jwt::{self, AudienceRules, Jwt, TimeRules, need_text};
 use super::super::verify::{Failure, Identity, Provenance, Replay, Verifier, VerifyContext};
-use super::proof::{ASSERTION, MAX_LIFETIME, REPLACES, SECRET, hash_of, instance_id};
+use super::proof::{ASSERTION, MAX_LIFETIME, REPLACED_BY, REPLACES, SECRET, instance_id};
 use crate::clock::LEEWAY;
 use crate::denial::{Denial, Reason};
 use crate::text::shown;
 use crate::wire::Proof;
 
-/// The claim of an instance's word for another that takes its place: the new one's id.
-const REPLACED_BY: &str = "replaced_by";
 /// The longest id of a request or an attempt, in bytes.
 const MAX_ID: usize = 64;
 
@@ -34,19 +32,14 @@ impl Verifier for InstanceVerifier {
     ) -> BoxFuture<'a, Result<Identity, Failure>> {
         async move {
             let jwt = Jwt::of_proof(proof, ASSERTION)?;
-            verify(&jwt, proof, context).await.map_err(|failure| match failure {
-                Failure::Denied(denial) if denial.claims.is_none() => {
-                    let verified = denial.verified;
-                    Failure::Denied(Box::new(denial.with_claims(&jwt.claims, verified)))
+            verify(&jwt, proof, context).await.map_err(|mut failure| {
+                if let Failure::Denied(denial) = &mut failure {
+                    denial.claims.get_or_insert_with(|| jwt.claims.clone());
                 }
-                other => other,
+                failure
             })
         }
         .boxed()
-    }
-
-    fn rules(&self) -> &[Rule] {
-        &[]
     }
 
     fn admits_all(&self) -> bool {
@@ -68,24 +61,24 @@ async fn verify(jwt: &Jwt<'_>, proof: &Proof, context: &VerifyContext<'_>) -> Re
     let id = signer(jwt)?;
     let good_until = check_times(&jwt.claims, context)?;
     let shown_key = shown_key(jwt, id)?;
-    let secret = proof.field(SECRET).map(|secret| hash_of(secret.expose()));
+    let secret = proof.field(SECRET).map(|secret| secret_hash(secret.expose()));
     // Before the instance is looked up: an earlier request of the same worker may be using the secret up just
     // now. And before the signature is checked, so that only who has one makes us write.
     let admitted = match &secret {
         Some(secret) => context.instances.admits(secret, context.join_token, context.clock.now()).await?,
         None => false,
     };
-    let (key, secret) = match context.instances.instance(id).await? {
+    let (key, secret) = match (context.instances.instance(id).await?, secret) {
         // A worker that never heard of its registration presents the secret again, which is used up by now.
-        Some(known) if known.join_token == context.join_token => (known.key, None),
-        Some(known) => {
+        (Some(known), _) if known.join_token == context.join_token => (known.key, None),
+        (Some(known), _) => {
             let detail = format!("registered with the join token `{}`", shown(&known.join_token));
             return Err(Denial::new(Reason::InstanceUnknown, detail).into());
         }
-        None => {
-            let Some(secret) = secret else {
-                return Err(Denial::new(Reason::InstanceUnknown, "no such instance, and no secret").into());
-            };
+        (None, None) => {
+            return Err(Denial::new(Reason::InstanceUnknown, "no such instance, and no secret").into());
+        }
+        (None, Some(secret)) => {
             let key = shown_key.ok_or_else(|| {
                 Denial::new(Reason::HeaderRefused, "the header has no `jwk` of the worker to be registered")
             })?;
@@ -133,11 +126,8 @@ fn signer<'j>(jwt: &'j Jwt<'_>) -> Result<&'j str, Denial> {
 }
 
 fn check_signature(jwt: &Jwt<'_>, key: &[u8]) -> Result<(), Denial> {
-    let public = DecodingKey::from_ed_der(key);
-    if jwt.is_signed_by(&public) {
-        return Ok(());
-    }
-    Err(Denial::new(Reason::SignatureInvalid, "the signature does not verify"))
+    let wrong = || Denial::new(Reason::SignatureInvalid, "the signature does not verify");
+    jwt.is_signed_by(&DecodingKey::from_ed_der(key)).then_some(()).ok_or_else(wrong)
 }
 
 /// The instance that gives its place to the worker `id`: a rotated key is good
@@ -199,43 +189,27 @@ fn check_times(claims: &Map<String, Value>, context: &VerifyContext<'_>) -> Resu
 
 /// The audience is this authority's URL with the hash of the request's keys.
 fn check_audience(claims: &Map<String, Value>, context: &VerifyContext<'_>) -> Result<(), Denial> {
-    let rules = AudienceRules {
-        ours: context.public_url,
-        is_public: true,
-        beside: None,
-        binding: Some(context.binding),
-        requires_binding: true,
-    };
+    let rules = AudienceRules::bound(context.public_url, context.binding);
     jwt::check_audience(jwt::audience(claims, false)?, &rules).map(drop)
 }
 
 /// What the claims say of the worker's past.
 fn join_claims(claims: &Map<String, Value>) -> Result<JoinClaims, Denial> {
     let invalid = |detail: String| Denial::new(Reason::ClaimInvalid, detail);
-    let id = |name: &str| {
-        let id = need_text(claims, name)?;
-        let fits = !id.is_empty() && id.len() <= MAX_ID;
-        fits.then(|| id.to_owned()).ok_or_else(|| invalid(format!("{name} is not of 1 to {MAX_ID} bytes")))
-    };
-    let count = |name: &str| {
-        let count = need_number(claims, name)?;
-        let fits = (0..=MAX_COUNT).contains(&count);
-        fits.then_some(count).ok_or_else(|| invalid(format!("{name} is out of range")))
-    };
-    let list = claims.get("earlier").and_then(Value::as_array).filter(|list| list.len() <= MAX_EARLIER);
-    let earlier: Option<Vec<String>> = list.and_then(|list| {
-        let id = |item: &Value| item.as_str().filter(|id| id.len() <= MAX_ID).map(str::to_owned);
-        list.iter().map(id).collect()
-    });
-    let earlier =
-        earlier.ok_or_else(|| invalid(format!("earlier is not a list of at most {MAX_EARLIER} ids")))?;
-    let join = JoinClaims {
-        id: id("jti")?,
-        generation: count("generation")?,
-        attempt: id("attempt")?,
-        tries: count("tries")?,
-        earlier,
-    };
+    let join = JoinClaims::deserialize(claims).map_err(|error| invalid(shown(&error.to_string())))?;
+    for (name, id) in [("jti", &join.id), ("attempt", &join.attempt)] {
+        if !(1..=MAX_ID).contains(&id.len()) {
+            return Err(invalid(format!("{name} is not of 1 to {MAX_ID} bytes")));
+        }
+    }
+    for (name, count) in [("generation", join.generation), ("tries", join.tries)] {
+        if !(0..=MAX_COUNT).contains(&count) {
+            return Err(invalid(format!("{name} is out of range")));
+        }
+    }
+    if join.earlier.len() > MAX_EARLIER || join.earlier.iter().any(|id| id.len() > MAX_ID) {
+        return Err(invalid(format!("earlier is not a list of at most {MAX_EARLIER} ids")));
+    }
     if usize::try_from(join.tries).is_ok_and(|tries| tries < join.earlier.len()) {
         return Err(invalid("tries is less than what earlier names".to_owned()));
     }

@@ -15,22 +15,18 @@ use crate::error::{Context as _, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
 
 /// Those that end an exchange.
-pub const ENDING: &[Signal] = &[Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT];
+pub(crate) const ENDING: &[Signal] = &[Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT];
 
 /// Those that are passed on to COMMAND.
-pub const FORWARDED: &[Signal] =
+pub(crate) const FORWARDED: &[Signal] =
     &[Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2];
 
 /// Signals that are listened for.
-#[derive(Debug)]
-pub struct Signals(Vec<(Signal, Stream)>);
+pub(crate) struct Signals(Vec<(Signal, Stream)>);
 
 impl Signals {
     /// Listens; from now on these signals no longer end the process.
-    ///
-    /// # Errors
-    /// `Kind::Internal`.
-    pub fn listen(signals: &[Signal]) -> Result<Self> {
+    pub(crate) fn listen(signals: &[Signal]) -> Result<Self> {
         let left_alone = |signal: Signal| signal == Signal::HUP && is_in(signal, ignored());
         let mut streams = Vec::new();
         for wanted in signals.iter().filter(|wanted| !left_alone(**wanted)) {
@@ -42,7 +38,7 @@ impl Signals {
     }
 
     /// The next one.
-    pub async fn next(&mut self) -> Signal {
+    pub(crate) async fn next(&mut self) -> Signal {
         poll_fn(|context| {
             for (signal, stream) in &mut self.0 {
                 if stream.poll_recv(context).is_ready() {
@@ -55,7 +51,7 @@ impl Signals {
     }
 
     /// One that has come already.
-    pub async fn pending(&mut self) -> Option<Signal> {
+    pub(crate) async fn pending(&mut self) -> Option<Signal> {
         tokio::select! {
             biased;
             signal = self.next() => Some(signal),
@@ -65,8 +61,7 @@ impl Signals {
 }
 
 /// The status of a process that a signal ended: 128 and its number.
-#[must_use]
-pub fn exit_status(signal: i32) -> u8 {
+pub(crate) fn exit_status(signal: i32) -> u8 {
     u8::try_from(128 + signal).unwrap_or(255)
 }
 
@@ -84,8 +79,7 @@ fn is_in(signal: Signal, mask: u64) -> bool {
 
 /// Whether the terminal's own INT and QUIT go to COMMAND as well as to us: we
 /// are in the foreground of our terminal, and COMMAND is in our process group.
-#[must_use]
-pub fn in_foreground() -> bool {
+pub(crate) fn in_foreground() -> bool {
     let terminal = read::open(Path::new("/dev/tty"));
     let group = terminal.and_then(rustix::termios::tcgetpgrp);
     group.is_ok_and(|group| group == rustix::process::getpgrp())

@@ -15,11 +15,10 @@ use crate::destination::material::File;
 use crate::environment::Environment;
 use crate::error::Result;
 use crate::folder::read::{self, Limit, Trust};
-use crate::folder::replace;
+use crate::folder::{Unfit, replace};
 use crate::once::delivery::ci::{exports, shell_quoted};
 
-/// The variable.
-pub const VARIABLE: &str = "BASH_ENV";
+pub(crate) const VARIABLE: &str = "BASH_ENV";
 
 /// The most that COMMAND may leave for later steps, in bytes.
 const MAX_APPENDED: usize = 1 << 20;
@@ -28,8 +27,7 @@ const MAX_APPENDED: usize = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// COMMAND's file, and the one that it stands for.
-#[derive(Debug)]
-pub struct BashEnv {
+pub(super) struct BashEnv {
     old: String,
     path: PathBuf,
     text: String,
@@ -37,10 +35,7 @@ pub struct BashEnv {
 
 impl BashEnv {
     /// For a destination and the variables of this run; nothing where there is no `$BASH_ENV`.
-    ///
-    /// # Errors
-    /// `Kind::Destination` where a value would not stay one.
-    pub fn new(
+    pub(super) fn new(
         env: &Environment,
         destination: &Path,
         variables: &[(&'static str, String)],
@@ -52,32 +47,25 @@ impl BashEnv {
     }
 
     /// The file; it stays as it is when certificates are renewed, since COMMAND may have added to it.
-    #[must_use]
-    pub fn file(&self) -> File {
+    pub(super) fn file(&self) -> File {
         File::key(destination::BASH_ENV, self.text.clone())
     }
 
-    /// Its path.
-    #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Appends to the old file what COMMAND appended to its own.
-    ///
-    /// # Errors
-    /// Why it could not be, for a person.
-    pub fn carry_over(&self) -> Result<(), String> {
+    pub(super) fn carry_over(&self) -> Result<(), Unfit> {
         let limit = Limit::bytes(self.text.len().saturating_add(MAX_APPENDED)).within(PATIENCE);
         let read = read::raw(&self.path, Trust::Anyone, limit).and_then(read::utf8);
         let text = match read {
             Ok(text) => text,
             Err(unfit) if unfit.is_missing() => return Ok(()),
-            Err(unfit) => return Err(unfit.to_string()),
+            Err(unfit) => return Err(unfit),
         };
         let appended = text.strip_prefix(&self.text).filter(|rest| !rest.is_empty());
-        let carried = appended.map_or(Ok(()), |appended| replace::append(Path::new(&self.old), appended));
-        carried.map_err(|error| error.to_string())
+        Ok(appended.map_or(Ok(()), |appended| replace::append(Path::new(&self.old), appended))?)
     }
 }
 

@@ -9,10 +9,11 @@ use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::replace;
 use crate::random;
+use crate::text::shown;
 
 /// What is told.
-#[derive(Clone, Debug)]
-pub struct Report {
+#[derive(Default)]
+pub(crate) struct JobReport {
     /// Outputs of the step.
     pub outputs: Vec<(&'static str, String)>,
     /// Variables for later steps.
@@ -26,7 +27,7 @@ pub struct Report {
 /// # Errors
 /// `Kind::Destination` where a file of the CI system cannot be written, or a
 /// value would not stay one.
-pub fn tell(report: &Report, env: &Environment) -> Result<()> {
+pub(crate) fn tell(report: &JobReport, env: &Environment) -> Result<()> {
     if env.is_true("GITHUB_ACTIONS") {
         append(env, "GITHUB_OUTPUT", &heredocs(&report.outputs, &delimiter()?)?)?;
         append(env, "GITHUB_ENV", &heredocs(&report.variables, &delimiter()?)?)?;
@@ -41,7 +42,7 @@ pub fn tell(report: &Report, env: &Environment) -> Result<()> {
 fn append(env: &Environment, variable: &str, text: &str) -> Result<()> {
     let Some(path) = env.get(variable) else { return Ok(()) };
     replace::append(Path::new(path), text)
-        .context(Kind::Destination, format!("cannot write to ${variable} ({})", crate::text::shown(path)))
+        .context(Kind::Destination, format!("cannot write to ${variable} ({})", shown(path)))
 }
 
 fn delimiter() -> Result<String> {
@@ -60,15 +61,11 @@ fn heredocs(pairs: &[(&'static str, String)], delimiter: &str) -> Result<String>
 }
 
 /// Lines of shell that export these.
-///
-/// # Errors
-/// `Kind::Destination` where a value would not stay one.
-pub fn exports(pairs: &[(&'static str, String)]) -> Result<String> {
-    let mut text = String::new();
-    for (name, value) in pairs {
-        text.push_str(&format!("export {name}={}\n", shell_quoted(one_line(name, value)?)));
-    }
-    Ok(text)
+pub(super) fn exports(pairs: &[(&'static str, String)]) -> Result<String> {
+    let export = |(name, value): &(&str, String)| {
+        Ok(format!("export {name}={}\n", shell_quoted(one_line(name, value)?)))
+    };
+    pairs.iter().map(export).collect()
 }
 
 fn one_line<'v>(name: &str, value: &'v str) -> Result<&'v str> {
@@ -83,8 +80,7 @@ fn unfit(name: &str) -> Error {
 }
 
 /// In single quotes, inside which only a single quote means anything.
-#[must_use]
-pub fn shell_quoted(text: &str) -> String {
+pub(super) fn shell_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
@@ -95,23 +91,20 @@ fn summary(rows: &[(&'static str, String)]) -> String {
 
 /// Everything that Markdown or HTML might take for more than text, as a character reference.
 fn markdown(text: &str) -> String {
-    let mut out = String::new();
-    for c in crate::text::shown(text).chars() {
-        if c.is_ascii_punctuation() && !matches!(c, '.' | ',' | '/' | ':' | '-' | '@' | '+' | '=') {
-            out.push_str(&format!("&#{};", u32::from(c)));
-        } else {
-            out.push(c);
-        }
-    }
-    out
+    let escape = |c: char| match c {
+        '.' | ',' | '/' | ':' | '-' | '@' | '+' | '=' => c.to_string(),
+        c if c.is_ascii_punctuation() => format!("&#{};", u32::from(c)),
+        c => c.to_string(),
+    };
+    shown(text).chars().map(escape).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn report(value: &str) -> Report {
-        Report {
+    fn report(value: &str) -> JobReport {
+        JobReport {
             outputs: vec![("destination", value.into())],
             variables: vec![("MACHINE_ID_DESTINATION", value.into())],
             summary: vec![("bot", value.into())],

@@ -1,38 +1,34 @@
 //! The authority's answer, checked before anything is written: is each
 //! certificate for our key, of the right kind, and of any use?
 
-use ring::digest;
 use ssh_key::Certificate;
 use ssh_key::certificate::CertType;
 
 use crate::clock::parse_rfc3339;
 use crate::error::{Error, Kind, Result};
-use crate::once::exchange::keys::OutputKeys;
+use crate::once::exchange::keys::JobKeys;
 use crate::pem;
 use crate::text::shown;
 use crate::wire::{ExchangeResponse, OutputResponse};
 
 /// An answer that passed.
-#[derive(Debug)]
-pub struct Issuance {
-    /// The answer.
+pub(crate) struct Issuance {
     pub response: ExchangeResponse,
     /// When the first certificate expires, in seconds since 1970.
     pub expires_at: i64,
 }
 
-/// Checks an answer against the names and keys that were asked for.
+/// Checks an answer against the keys that are to be certified.
 ///
 /// # Errors
 /// `Kind::Unreachable`: this is not how an authority answers.
-pub fn check(mut response: ExchangeResponse, asked: &[(&str, &OutputKeys)]) -> Result<Issuance> {
+pub(crate) fn check(mut response: ExchangeResponse, keys: &[JobKeys]) -> Result<Issuance> {
     let wrong = |why: String| {
         Error::new(Kind::Unreachable, why)
             .context("the authority's answer does not fit the request")
             .hint("the authority and this program may be of versions that do not fit together")
     };
-    let names: Vec<&str> = response.outputs.iter().map(|output| output.name.as_str()).collect();
-    if names != asked.iter().map(|(name, _)| *name).collect::<Vec<_>>() {
+    if !response.outputs.iter().map(|output| &output.name).eq(keys.iter().map(|keys| &keys.output)) {
         return Err(wrong("it has other outputs".to_owned()));
     }
     if !is_plain(&response.issuance_id) || !is_plain(&response.cluster) || !is_plain(&response.bot) {
@@ -40,8 +36,8 @@ pub fn check(mut response: ExchangeResponse, asked: &[(&str, &OutputKeys)]) -> R
     }
     let expires_at =
         parse_rfc3339(&response.expires_at).ok_or_else(|| wrong("`expires_at` is not a time".to_owned()))?;
-    for (output, (name, keys)) in response.outputs.iter_mut().zip(asked) {
-        check_output(output, keys).map_err(|why| wrong(format!("output `{name}`: {why}")))?;
+    for (output, keys) in response.outputs.iter_mut().zip(keys) {
+        check_output(output, keys).map_err(|why| wrong(format!("output `{}`: {why}", keys.output)))?;
     }
     for key in response.trust.ssh_host_cas.iter().chain(&response.trust.ssh_user_cas) {
         if key.trim().contains(['\n', '\r']) || ssh_key::PublicKey::from_openssh(key).is_err() {
@@ -56,41 +52,28 @@ pub fn check(mut response: ExchangeResponse, asked: &[(&str, &OutputKeys)]) -> R
 
 /// Fit for a file of one line, a log and a workflow command.
 fn is_plain(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= 256
-        && shown(text).len() == text.len()
-        && !text.chars().any(char::is_control)
+    !text.is_empty() && text.len() <= 256 && shown(text) == text
 }
 
-fn check_output(output: &mut OutputResponse, keys: &OutputKeys) -> Result<(), String> {
+fn check_output(output: &mut OutputResponse, keys: &JobKeys) -> Result<(), String> {
     match (&keys.ssh, &output.ssh_certificate) {
         // What the certificate says counts, not what is said about it.
         (Some(key), Some(certificate)) => {
-            output.principals = check_ssh(certificate, &key.blob, CertType::User)?
+            output.principals = check_ssh(certificate, &key.blob, keys.ssh_type)?;
         }
         // An identity whose roles grant no login has its X.509 half alone; the authority warns.
         (Some(_), None) if keys.tls.is_some() => output.principals.clear(),
         (Some(_), None) => return Err("there is no SSH certificate".to_owned()),
         (None, _) => {}
     }
-    match (&keys.host, &output.ssh_certificate) {
-        (Some(key), Some(certificate)) => {
-            output.principals = check_ssh(certificate, key.blob(), CertType::Host)?;
+    if let Some(key) = &keys.tls {
+        let chain = output.tls_certificate_chain.as_deref().ok_or("there is no X.509 certificate")?;
+        let common_name = check_tls(chain, &key.spki)?;
+        if keys.ssh.is_none() {
+            output.principals = common_name.into_iter().collect();
         }
-        (Some(_), None) => return Err("there is no host certificate".to_owned()),
-        (None, _) => {}
     }
-    match (&keys.tls, &output.tls_certificate_chain) {
-        (Some(key), Some(chain)) => {
-            let common_name = check_tls(chain, &key.spki)?;
-            if keys.ssh.is_none() {
-                output.principals = common_name.into_iter().collect();
-            }
-            Ok(())
-        }
-        (Some(_), None) => Err("there is no X.509 certificate".to_owned()),
-        (None, _) => Ok(()),
-    }
+    Ok(())
 }
 
 /// Returns the principals.
@@ -123,9 +106,7 @@ fn check_tls(chain: &str, spki: &[u8]) -> Result<Option<String>, String> {
     let leaf = chain.first().ok_or("there is no X.509 certificate")?;
     let (_, leaf) = x509_parser::parse_x509_certificate(leaf)
         .map_err(|error| format!("the X.509 certificate: {error}"))?;
-    if digest::digest(&digest::SHA256, leaf.public_key().raw).as_ref()
-        != digest::digest(&digest::SHA256, spki).as_ref()
-    {
+    if leaf.public_key().raw != spki {
         return Err("the X.509 certificate is for another key".to_owned());
     }
     if leaf.is_ca() {

@@ -4,10 +4,10 @@ use std::fmt;
 
 use rcgen::{CertificateParams, PublicKeyData, SigningKey};
 use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
-use ssh_key::private::{Ed25519Keypair, Ed25519PrivateKey, KeypairData};
-use ssh_key::public::Ed25519PublicKey;
-use ssh_key::{LineEnding, PrivateKey};
+use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
+use ssh_key::certificate::CertType;
+use ssh_key::private::{Ed25519Keypair, KeypairData};
+use ssh_key::{LineEnding, PrivateKey, PublicKey};
 use zeroize::Zeroizing;
 
 use crate::error::{Context as _, Error, Kind, Result};
@@ -17,105 +17,35 @@ use crate::{pem, random};
 
 /// The keys of one output.
 #[derive(Debug)]
-pub struct OutputKeys {
-    /// Ed25519, for SSH.
+pub struct JobKeys {
+    /// The output's name.
+    pub output: String,
+    /// Ed25519, a user's or a host's.
     pub ssh: Option<SshKey>,
+    /// Of which of the two.
+    pub ssh_type: CertType,
     /// P-256, for TLS.
     pub tls: Option<TlsKey>,
-    /// Of an SSH host.
-    pub host: Option<HostKey>,
 }
 
-/// The key of an SSH host: made here, or given by its public half alone.
-#[derive(Debug)]
-pub enum HostKey {
-    /// Made here.
-    New(SshKey),
-    /// Somebody else's.
-    Given {
-        /// The public key's line.
-        public_line: String,
-        /// The public key as it goes over the wire.
-        blob: Vec<u8>,
-    },
-}
-
-impl HostKey {
-    fn given(line: &str) -> Result<Self> {
-        let key = ssh_key::PublicKey::from_openssh(line).context(Kind::Usage, "the host's public key")?;
-        let failed = "cannot encode the host's public key";
-        Ok(Self::Given {
-            // Without the comment, which says where it comes from.
-            public_line: ssh_key::PublicKey::from(key.key_data().clone())
-                .to_openssh()
-                .context(Kind::Internal, failed)?,
-            blob: key.to_bytes().context(Kind::Internal, failed)?,
-        })
-    }
-
-    /// The public key's line.
-    #[must_use]
-    pub fn public_line(&self) -> &str {
-        match self {
-            Self::New(SshKey { public_line, .. }) | Self::Given { public_line, .. } => public_line,
-        }
-    }
-
-    /// The public key as it goes over the wire.
-    #[must_use]
-    pub fn blob(&self) -> &[u8] {
-        match self {
-            Self::New(SshKey { blob, .. }) | Self::Given { blob, .. } => blob,
-        }
-    }
-
-    /// The private key, where it was made here.
-    #[must_use]
-    pub fn private(&self) -> Option<&SshKey> {
-        match self {
-            Self::New(key) => Some(key),
-            Self::Given { .. } => None,
-        }
-    }
-}
-
-impl OutputKeys {
+impl JobKeys {
     /// New keys, as the output's type wants them; `given` is the public key
     /// of a host that has one.
-    ///
-    /// # Errors
-    /// `Kind::Internal` where the system gives no random numbers.
-    pub fn generate(wanted: KeyKinds, given: Option<&str>) -> Result<Self> {
-        let host = || given.map_or_else(|| SshKey::generate().map(HostKey::New), HostKey::given);
+    pub fn generate(output: &str, wanted: KeyKinds, given: Option<&str>) -> Result<Self> {
+        let ssh = || given.map_or_else(SshKey::generate, SshKey::given);
         Ok(Self {
-            ssh: wanted.ssh.then(SshKey::generate).transpose()?,
+            output: output.to_owned(),
+            ssh: (wanted.ssh || wanted.host).then(ssh).transpose()?,
+            ssh_type: if wanted.host { CertType::Host } else { CertType::User },
             tls: wanted.tls.then(TlsKey::generate).transpose()?,
-            host: wanted.host.then(host).transpose()?,
         })
-    }
-
-    /// The SSH public key that is certified, a user's or a host's.
-    #[must_use]
-    pub fn ssh_line(&self) -> Option<&str> {
-        let host = self.host.as_ref().map(HostKey::public_line);
-        self.ssh.as_ref().map(|key| key.public_line.as_str()).or(host)
-    }
-
-    /// The SSH keys of which the private half is here.
-    pub fn ssh_private(&self) -> Option<&SshKey> {
-        self.ssh.as_ref().or_else(|| self.host.as_ref()?.private())
     }
 
     /// What a proof is bound to.
-    #[must_use]
-    pub fn bound<'a>(&'a self, name: &'a str) -> BoundKeys<'a> {
+    pub fn bound(&self) -> BoundKeys<'_> {
         BoundKeys {
-            name,
-            ssh_blob: self
-                .ssh
-                .as_ref()
-                .map(|key| key.blob.as_slice())
-                .or_else(|| self.host.as_ref().map(HostKey::blob)),
+            name: &self.output,
+            ssh_blob: self.ssh.as_ref().map(|key| key.blob.as_slice()),
             tls_spki: self.tls.as_ref().map(|key| key.spki.as_slice()),
         }
     }
@@ -123,10 +53,8 @@ impl OutputKeys {
 
 /// An SSH key.
 pub struct SshKey {
-    /// The Ed25519 seed.
-    pub seed: Zeroizing<[u8; 32]>,
-    /// The private key in OpenSSH's format, which every version reads (RFC 8410's only since 9.6).
-    pub openssh: Zeroizing<String>,
+    /// The private key; none where somebody else has it.
+    pub private: Option<PrivateKey>,
     /// The public key's line.
     pub public_line: String,
     /// The public key as it goes over the wire (RFC 4253, section 6.6).
@@ -138,18 +66,27 @@ impl SshKey {
         let failed = "cannot make an SSH key";
         let mut seed = Zeroizing::new([0; 32]);
         random::fill(seed.as_mut()).map_err(|error| error.context(failed))?;
-        let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_ref()).context(Kind::Internal, failed)?;
-        let public =
-            Ed25519PublicKey::try_from(pair.public_key().as_ref()).context(Kind::Internal, failed)?;
-        let pair = Ed25519Keypair { public, private: Ed25519PrivateKey::from_bytes(&seed) };
-        let key =
-            PrivateKey::new(KeypairData::Ed25519(pair), "machine-id").context(Kind::Internal, failed)?;
-        Ok(Self {
-            openssh: key.to_openssh(LineEnding::LF).context(Kind::Internal, failed)?,
-            public_line: key.public_key().to_openssh().context(Kind::Internal, failed)?,
-            blob: key.public_key().to_bytes().context(Kind::Internal, failed)?,
-            seed,
-        })
+        let pair = KeypairData::Ed25519(Ed25519Keypair::from_seed(&seed));
+        let key = PrivateKey::new(pair, "machine-id").context(Kind::Internal, failed)?;
+        let public = Self::of_public(key.public_key()).context(Kind::Internal, failed)?;
+        Ok(Self { private: Some(key), ..public })
+    }
+
+    fn given(line: &str) -> Result<Self> {
+        let key = PublicKey::from_openssh(line).context(Kind::Usage, "the host's public key")?;
+        // Without the comment, which says where it comes from.
+        Self::of_public(&PublicKey::from(key.key_data().clone()))
+            .context(Kind::Internal, "cannot encode the host's public key")
+    }
+
+    fn of_public(key: &PublicKey) -> Result<Self, ssh_key::Error> {
+        Ok(Self { private: None, public_line: key.to_openssh()?, blob: key.to_bytes()? })
+    }
+
+    /// The private key in OpenSSH's format, which every version reads (RFC 8410's only since 9.6).
+    pub fn openssh(&self) -> Result<Option<Zeroizing<String>>> {
+        let private = self.private.as_ref().map(|key| key.to_openssh(LineEnding::LF));
+        private.transpose().context(Kind::Internal, "cannot write an SSH key")
     }
 }
 
@@ -189,7 +126,6 @@ impl TlsKey {
     }
 
     /// The private key in PEM.
-    #[must_use]
     pub fn pem(&self) -> Zeroizing<String> {
         pem::encode("PRIVATE KEY", &self.pkcs8)
     }
@@ -231,9 +167,9 @@ mod tests {
 
     #[test]
     fn keys_read_back_and_do_not_print() {
-        let keys = OutputKeys::generate(KeyKinds { ssh: true, tls: true, host: true }, None).unwrap();
+        let keys = JobKeys::generate("x", KeyKinds { ssh: true, tls: true, host: true }, None).unwrap();
         let (ssh, tls) = (keys.ssh.as_ref().unwrap(), keys.tls.as_ref().unwrap());
-        let read = PrivateKey::from_openssh(&*ssh.openssh).unwrap();
+        let read = PrivateKey::from_openssh(&*ssh.openssh().unwrap().unwrap()).unwrap();
         assert_eq!(read.public_key().to_bytes().unwrap(), ssh.blob);
         let csr = CertificateSigningRequestParams::from_pem(&tls.csr).unwrap();
         assert_eq!(csr.public_key.subject_public_key_info(), tls.spki);

@@ -13,11 +13,8 @@ use crate::wire::Problem;
 const TELLING: &[&str] = &["iss", "aud", "sub"];
 
 /// The authority's answer when it is no `200`, and what is known of the request.
-#[derive(Debug)]
-pub struct Refusal<'a> {
-    /// The authority's URL.
+pub(super) struct Refusal<'a> {
     pub authority: &'a str,
-    /// The status.
     pub status: u16,
     /// The body, where it is `application/problem+json`.
     pub problem: Option<&'a Problem>,
@@ -34,76 +31,86 @@ pub struct Refusal<'a> {
     pub telling: &'static [&'static str],
 }
 
-/// The error of an answer that is final.
-#[must_use]
-pub fn refused(answer: &Refusal<'_>) -> Error {
-    let Some(problem) = answer.problem else {
-        return Error::new(
-            Kind::Unreachable,
-            format!("{} does not answer like an authority: status {}", answer.authority, answer.status),
-        )
-        .hint("--authority (MACHINE_ID_AUTHORITY) is the `public_url` of its authority.yaml, without a path")
-        .hint("a proxy or load balancer in between may have answered in its place");
-    };
-    let reason = Reason::of_problem(problem);
-    let mut error = Error::new(Kind::Refused, words(problem)).context("the authority refused");
-    error = match reason {
-        Some(Reason::AudienceWrong) => audience(error, answer, problem),
-        Some(Reason::TokenUsed) if answer.one_token => error.hint("this job has one token for all its exchanges: ask for everything in one (several --output), or have the join token allow more with `max_uses`"),
-        _ if problem.hint.is_empty() => error,
-        _ => error.hint(shown_long(&problem.hint)),
-    };
-    error = clocks(error, answer, problem, reason.is_some_and(Reason::is_of_time));
-    if let Some(table) = problem.claims.as_ref().and_then(|claims| claims_table(claims, answer.telling)) {
-        error = error.hint(table);
+impl Refusal<'_> {
+    /// The error of an answer that may be another soon.
+    pub(super) fn trouble(&self) -> Error {
+        let said = self.problem.map_or_else(String::new, |problem| format!(": {}", words(problem)));
+        let cause = format!("the authority {} answers with status {}{said}", self.authority, self.status);
+        Error::new(Kind::Unreachable, cause)
+            .hint("it may be busy or in trouble: see its log and GET /readyz, or run the job again")
     }
-    if let Some(id) = &problem.denial_id {
-        let id = shown(id);
-        error = error.hint(format!(
-            "denial {id}: the authority's operator sees why with `machine-id authority explain {id}`"
-        ));
+
+    /// The error of an answer that is final.
+    pub(super) fn error(&self) -> Error {
+        let Some(problem) = self.problem else {
+            return Error::new(
+                Kind::Unreachable,
+                format!("{} does not answer like an authority: status {}", self.authority, self.status),
+            )
+            .hint("--authority (MACHINE_ID_AUTHORITY) is the `public_url` of its authority.yaml, without a path")
+            .hint("a proxy or load balancer in between may have answered in its place");
+        };
+        let reason = Reason::of_problem(problem);
+        let hints = match reason {
+            Some(Reason::AudienceWrong) => self.audience_hints(problem),
+            Some(Reason::TokenUsed) if self.one_token => vec!["this job has one token for all its exchanges: ask for everything in one (several --output), or have the join token allow more with `max_uses`".to_owned()],
+            _ if problem.hint.is_empty() => Vec::new(),
+            _ => vec![shown_long(&problem.hint)],
+        };
+        let table = problem.claims.as_ref().and_then(|claims| claims_table(claims, self.telling));
+        let denial = problem.denial_id.as_deref().map(shown).map(|id| {
+            format!("denial {id}: the authority's operator sees why with `machine-id authority explain {id}`")
+        });
+        let clocks = self.clocks(problem, reason.is_some_and(Reason::is_of_time));
+        let error = Error::new(Kind::Refused, words(problem)).context("the authority refused");
+        hints.into_iter().chain(clocks).chain(table).chain(denial).fold(error, Error::hint)
     }
-    error
+
+    fn audience_hints(&self, problem: &Problem) -> Vec<String> {
+        let authority = shown(self.authority);
+        let claim = problem.claims.as_ref().and_then(|claims| claims.get("aud"));
+        let has = claim.map(value_words);
+        let and_has = has.as_ref().map_or_else(String::new, |aud| format!(", and this token has {aud}"));
+        // Not an authority's: ours was not asked for, or not listened to.
+        let chosen = has.filter(|_| claim.is_some_and(|claim| !is_for_an_authority(claim)));
+        let hint = match (self.audience, &chosen) {
+            (Some(_), Some(chosen)) => format!(
+                "this token has the audience {chosen}, which the platform chose: have the platform mint one for the authority, {authority}"
+            ),
+            (Some(asked), None) => format!(
+                "the authority takes tokens for its own `public_url`, and {} was asked for{and_has}: spell --authority as in its authority.yaml",
+                shown(asked)
+            ),
+            (None, _) => format!(
+                "the authority takes tokens for its own `public_url`, such as {authority}{and_has}: have the platform mint one for it"
+            ),
+        };
+        [hint].into_iter().chain(chosen.map(|_| WHERE_IT_CANNOT.to_owned())).collect()
+    }
+
+    /// Both clocks, where time may be what failed.
+    fn clocks(&self, problem: &Problem, of_time: bool) -> Option<String> {
+        let told = problem.authority_time.as_deref();
+        let theirs = told.and_then(parse_rfc3339).or(self.date)?;
+        (of_time || told.is_some() || (theirs - self.now).abs() > LEEWAY).then(|| {
+            format!(
+                "clocks: the authority's says {}, this machine's {}{}",
+                rfc3339(theirs),
+                rfc3339(self.now),
+                apart(theirs, self.now)
+            )
+        })
+    }
 }
 
 /// The problem's title and detail, each once.
-#[must_use]
-pub fn words(problem: &Problem) -> String {
+pub(crate) fn words(problem: &Problem) -> String {
     let (title, detail) = (shown(&problem.title), shown_long(&problem.detail));
     match (title.is_empty(), detail.is_empty()) {
         (false, false) if title != detail => format!("{title}: {detail}"),
         (true, true) => format!("status {}", problem.status),
         (true, false) => detail,
         _ => title,
-    }
-}
-
-fn audience(error: Error, answer: &Refusal<'_>, problem: &Problem) -> Error {
-    let claim = problem.claims.as_ref().and_then(|claims| claims.get("aud"));
-    let chosen = claim.filter(|claim| answer.audience.is_some() && !is_for_an_authority(claim));
-    if let Some(chosen) = chosen {
-        // Ours was not asked for, or not listened to.
-        return error
-            .hint(format!(
-                "this token has the audience {}, which the platform chose: have the platform mint one for the authority, {}",
-                value_words(chosen),
-                shown(answer.authority)
-            ))
-            .hint(WHERE_IT_CANNOT);
-    }
-    let has = claim.map(value_words).map_or_else(String::new, |aud| format!(", and this token has {aud}"));
-    match answer.audience {
-        Some(asked) => error.hint(format!(
-            "the authority takes tokens for its own `public_url`, and {} was asked for{has}: spell --authority as in its authority.yaml",
-            shown(asked)
-        )),
-        None => {
-            let error = error.hint(format!(
-                "the authority takes tokens for its own `public_url`, such as {}{has}: have the platform mint one for it",
-                shown(answer.authority)
-            ));
-            if claim.is_some_and(|claim| !is_for_an_authority(claim)) { error.hint(WHERE_IT_CANNOT) } else { error }
-        }
     }
 }
 
@@ -120,24 +127,6 @@ fn is_for_an_authority(audience: &Value) -> bool {
     texts.iter().filter_map(Value::as_str).any(|text| text.starts_with("https://"))
 }
 
-/// Both clocks, where time may be what failed.
-fn clocks(error: Error, answer: &Refusal<'_>, problem: &Problem, of_time: bool) -> Error {
-    let theirs = problem.authority_time.as_deref().and_then(parse_rfc3339).or(answer.date);
-    match theirs {
-        Some(theirs)
-            if of_time || problem.authority_time.is_some() || (theirs - answer.now).abs() > LEEWAY =>
-        {
-            error.hint(format!(
-                "clocks: the authority's says {}, this machine's {}{}",
-                rfc3339(theirs),
-                rfc3339(answer.now),
-                apart(theirs, answer.now)
-            ))
-        }
-        _ => error,
-    }
-}
-
 fn apart(theirs: i64, ours: i64) -> String {
     match theirs - ours {
         off if off.abs() <= LEEWAY => String::new(),
@@ -147,8 +136,7 @@ fn apart(theirs: i64, ours: i64) -> String {
 }
 
 /// A warning where certificates were issued but the clocks are apart.
-#[must_use]
-pub fn clock_warning(theirs: Option<i64>, ours: i64) -> Option<String> {
+pub(super) fn clock_warning(theirs: Option<i64>, ours: i64) -> Option<String> {
     let theirs = theirs.filter(|theirs| (theirs - ours).abs() > LEEWAY)?;
     Some(format!(
         "this machine's clock is off: it says {}, the authority's {}{}; certificates may seem expired or not valid yet",
@@ -203,14 +191,14 @@ mod tests {
     }
 
     fn hints(answer: &Refusal<'_>) -> String {
-        refused(answer).hints().join("\n")
+        answer.error().hints().join("\n")
     }
 
     #[test]
     fn a_refusal_shows_the_jobs_claims_and_the_denial() {
         let claims = json!({"repository": "o/app\n::error::x", "x": 1, "ref": "r"});
         let problem = problem(Reason::NoRuleMatches, claims);
-        let error = refused(&answer(Some(&problem)));
+        let error = answer(Some(&problem)).error();
         assert_eq!(error.kind(), Kind::Refused);
         assert_eq!(error.to_string(), "the authority refused: no rule of this authority lets this job in");
         let hints = error.hints()[1..].join("\n");
@@ -227,7 +215,7 @@ mod tests {
         let said = hints(&answer(Some(&problem)));
         assert!(said.contains("https://a#x was asked for, and this token has https://b"), "{said}");
         let by_hand = Refusal { audience: None, ..answer(Some(&problem)) };
-        assert!(refused(&by_hand).hints()[0].contains("such as https://a, and this token has https://b"));
+        assert!(by_hand.error().hints()[0].contains("such as https://a, and this token has https://b"));
     }
 
     #[test]
@@ -279,7 +267,7 @@ mod tests {
 
     #[test]
     fn something_else_that_answers_is_not_an_authority() {
-        let error = refused(&answer(None));
+        let error = answer(None).error();
         assert_eq!(error.kind(), Kind::Unreachable);
         assert!(error.to_string().contains("does not answer like an authority: status 403"));
     }

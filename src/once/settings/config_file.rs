@@ -10,34 +10,22 @@ use crate::folder::read::{self, Limit, Trust};
 use crate::once::settings::output::RawOutput;
 
 /// What the file says, by the names of the options; nothing of it checked beyond its shape.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ConfigFile {
-    /// `authority`.
+#[derive(Debug, Default)]
+pub(super) struct ConfigFile {
     pub authority: Option<String>,
-    /// `ca_file`.
     pub ca_file: Option<String>,
-    /// `ca_pin`.
     pub ca_pin: Option<String>,
-    /// `join.method`.
     pub join_method: Option<String>,
-    /// `join.token`.
     pub token: Option<String>,
-    /// `storage`.
     pub storage: Option<String>,
-    /// `ttl`.
     pub ttl: Option<String>,
-    /// `destination`.
     pub destination: Option<String>,
-    /// `outputs`.
     pub outputs: Vec<RawOutput>,
 }
 
 impl ConfigFile {
     /// Reads it; `patience` is for a pipe.
-    ///
-    /// # Errors
-    /// `Kind::Usage`, with line and column.
-    pub fn read(path: &Path, patience: Duration) -> Result<Self> {
+    pub(super) fn read(path: &Path, patience: Duration) -> Result<Self> {
         let text = read::raw(path, Trust::Anyone, Limit::FILE.within(patience)).and_then(read::utf8);
         let cannot = || format!("cannot read the configuration {}", path.display());
         let text = text.map_err(|unfit| unfit.error(Kind::Usage, cannot()))?;
@@ -49,21 +37,17 @@ impl ConfigFile {
         let mut all = node.mapping("the configuration")?;
         all.version()?;
         let (join_method, token) = all.read("join", join).unwrap_or_default();
-        let mut text = |key| all.read(key, owned);
-        let mut config = Self {
-            authority: text("authority"),
-            ca_file: text("ca_file"),
-            ca_pin: text("ca_pin"),
+        let config = Self {
+            authority: all.read("authority", owned),
+            ca_file: all.read("ca_file", owned),
+            ca_pin: all.read("ca_pin", owned),
             join_method,
             token,
-            storage: text("storage"),
-            ttl: text("ttl"),
-            destination: text("destination"),
-            outputs: Vec::new(),
+            storage: all.read("storage", owned),
+            ttl: all.read("ttl", owned),
+            destination: all.read("destination", owned),
+            outputs: all.read("outputs", outputs).unwrap_or_default(),
         };
-        for node in all.read("outputs", Node::list).unwrap_or_default() {
-            config.outputs.extend(all.mistakes.keep(output(node)));
-        }
         all.finish()?;
         Ok(config)
     }
@@ -79,6 +63,12 @@ fn join(node: &Node, key: &str) -> Result<(Option<String>, Option<String>), Mist
     let pair = (join.read("method", owned), join.read("token", owned));
     join.finish()?;
     Ok(pair)
+}
+
+fn outputs(node: &Node, key: &str) -> Result<Vec<RawOutput>, Mistakes> {
+    let mut mistakes = Mistakes::default();
+    let outputs = node.list(key)?.iter().filter_map(|node| mistakes.keep(output(node))).collect();
+    mistakes.or(outputs)
 }
 
 fn output(node: &Node) -> Result<RawOutput, Mistakes> {

@@ -2,14 +2,13 @@
 //! can stand in `ssh_config`.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::destination::{ssh, wipe};
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
 use crate::folder::absolute;
 use crate::folder::trust;
-use crate::once::settings::output::{Output, RawOutput, check_output};
+use crate::once::settings::output::Output;
 use crate::random;
 use crate::text::shown;
 
@@ -18,84 +17,66 @@ use crate::text::shown;
 const VARIABLE: &str = "MACHINE_ID_DESTINATION";
 
 /// A destination and the outputs in it.
-#[derive(Clone, Debug)]
-pub struct Destination {
-    /// Its absolute path.
+pub(crate) struct Destination {
+    /// Absolute, and UTF-8.
     pub path: PathBuf,
-    /// Its outputs, at least one.
+    /// At least one.
     pub outputs: Vec<Output>,
 }
 
 impl Destination {
-    /// The folder of an output: the destination itself where it is alone.
-    #[must_use]
-    pub fn folder(&self, output: &Output) -> String {
+    /// The folder of an output in it; none, ``, for one that is alone.
+    pub(crate) fn folder(&self, output: &Output) -> String {
         if self.outputs.len() == 1 { String::new() } else { output.name.clone() }
     }
-}
 
-/// Where the outputs without a destination of their own go.
-#[derive(Clone, Debug, Default)]
-pub struct CommonDestination {
-    /// Where, if it was said.
-    pub path: Option<String>,
-    /// What to say about it, for `-v`.
-    pub notes: Vec<String>,
-}
-
-impl CommonDestination {
-    /// A flag beats the environment, which beats the file. For a COMMAND, a
-    /// variable that an earlier `once` has set for later steps says where
-    /// *its* certificates are, not where others are to be put: they would
-    /// replace them, and take them away when COMMAND ends.
-    #[must_use]
-    pub fn choose(flag: Option<String>, env: &Environment, file: Option<String>, wrapped: bool) -> Self {
-        let variable = env.get(VARIABLE).map(str::to_owned);
-        let earlier = |path: &String| {
-            wrapped && absolute(path).is_ok_and(|path| wipe::find(&path).is_ok_and(|found| found.is_some()))
-        };
-        match (flag, variable) {
-            (None, Some(path)) if earlier(&path) => Self {
-                path: file,
-                notes: vec![format!(
-                    "{VARIABLE} is that of an earlier `once`, which is left alone: {}",
-                    shown(&path)
-                )],
-            },
-            (flag, variable) => Self { path: flag.or(variable).or(file), notes: Vec::new() },
-        }
+    /// The path of that folder.
+    pub(crate) fn folder_path(&self, output: &Output) -> String {
+        let path: PathBuf = self.path.join(self.folder(output)).components().collect();
+        path.to_string_lossy().into_owned()
     }
 }
 
-/// Groups the outputs by destination, the common one first: it is printed and
-/// handed on. `patience` is for a pipe that an output's option names.
+/// Where the outputs without a destination of their own go, if it was said: a
+/// flag beats the environment, which beats the file. For a COMMAND, a variable
+/// that an earlier `once` has set for later steps says where *its* certificates
+/// are, not where others are to be put: they would replace them, and take them
+/// away when COMMAND ends.
+pub(super) fn common_destination(
+    flag: Option<String>,
+    env: &Environment,
+    file: Option<String>,
+    wrapped: bool,
+    notes: &mut Vec<String>,
+) -> Option<String> {
+    let earlier = |path: &str| absolute(path).is_ok_and(|path| matches!(wipe::find(&path), Ok(Some(_))));
+    match (flag, env.get(VARIABLE)) {
+        (None, Some(path)) if wrapped && earlier(path) => {
+            let path = shown(path);
+            notes.push(format!("{VARIABLE} is that of an earlier `once`, which is left alone: {path}"));
+            file
+        }
+        (flag, variable) => flag.or(variable.map(str::to_owned)).or(file),
+    }
+}
+
+/// Groups the outputs by destination, the common one first: it is printed and handed on.
 ///
 /// # Errors
 /// `Kind::Usage`; `Kind::Destination` where there is no place for a new directory.
-pub fn destinations(
-    mut raw: Vec<RawOutput>,
-    roles: &[String],
-    asked: &mut CommonDestination,
+pub(super) fn destinations(
+    outputs: Vec<(Output, Option<String>)>,
+    said: Option<String>,
     env: &Environment,
-    patience: Duration,
+    notes: &mut Vec<String>,
 ) -> Result<Vec<Destination>> {
-    if raw.is_empty() {
-        raw.push(RawOutput { kind: "identity".to_owned(), ..RawOutput::default() });
-    }
     let mut all: Vec<Destination> = Vec::new();
-    let mut names: Vec<String> = Vec::new();
     let mut common: Option<PathBuf> = None;
-    for raw in raw {
-        let (output, own) = check_output(raw, roles, patience)?;
-        if names.contains(&output.name) {
-            return Err(Error::usage(format!("two outputs are named `{}`", output.name))
-                .hint("give one of them another with name=…"));
-        }
-        names.push(output.name.clone());
-        let path = match (own, &common) {
-            (Some(own), _) => destination_path(&own)?,
+    for (output, own) in outputs {
+        let path = match (own.as_deref(), &common) {
+            (Some(own), _) => destination_path(own)?,
             (None, Some(common)) => common.clone(),
-            (None, None) => common.insert(common_path(asked, env)?).clone(),
+            (None, None) => common.insert(common_path(said.as_deref(), env, notes)?).clone(),
         };
         match all.iter_mut().find(|destination| destination.path == path) {
             Some(destination) => destination.outputs.push(output),
@@ -106,11 +87,11 @@ pub fn destinations(
     Ok(all)
 }
 
-fn common_path(asked: &mut CommonDestination, env: &Environment) -> Result<PathBuf> {
-    match &asked.path {
+fn common_path(said: Option<&str>, env: &Environment, notes: &mut Vec<String>) -> Result<PathBuf> {
+    match said {
         Some(path) => destination_path(path),
         None => {
-            let parent = default_parent(env, &mut asked.notes)?;
+            let parent = default_parent(env, notes)?;
             destination_path(&format!("{parent}/machine-id-{}", random::hex::<8>()?))
         }
     }

@@ -1,6 +1,5 @@
 //! Outputs as asked for with `--output` or `--config`, and as checked.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,11 +13,9 @@ use crate::text::{did_you_mean, shown};
 use crate::wire::is_name;
 
 /// One output.
-#[derive(Clone)]
-pub struct Output {
-    /// Its name, unique.
+pub(crate) struct Output {
+    /// Unique in the request.
     pub name: String,
-    /// Its type.
     pub kind: &'static OutputFiles,
     /// The roles it asks for; none means all.
     pub roles: Vec<String>,
@@ -30,48 +27,31 @@ pub struct Output {
 
 impl Output {
     /// The options that the authority decides on; the others say what is done here.
-    #[must_use]
-    pub fn asked(&self) -> OptionValues {
+    pub(crate) fn asked(&self) -> OptionValues {
         let value = |name: &str| Some((name.to_owned(), self.options.get(name)?.clone()));
         self.kind.declaration.asked().filter_map(|option| value(option.name)).collect()
     }
 
     /// The public key that is certified in place of a new one.
-    #[must_use]
-    pub fn given_key(&self) -> Option<&str> {
+    pub(crate) fn given_key(&self) -> Option<&str> {
         self.files.get(self.kind.key_option?).map(|text| text.trim())
-    }
-}
-
-impl std::fmt::Debug for Output {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Output")
-            .field("name", &self.name)
-            .field("kind", &self.kind.declaration.name)
-            .finish_non_exhaustive()
     }
 }
 
 /// An output as asked for, before it is checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RawOutput {
-    /// Its type.
+pub(crate) struct RawOutput {
     pub kind: String,
-    /// Its name, if not the type's.
+    /// The type's, if it has none of its own.
     pub name: Option<String>,
-    /// Its own roles.
     pub roles: Vec<String>,
-    /// Its own destination.
     pub destination: Option<String>,
     /// The type's own options.
-    pub options: BTreeMap<String, String>,
+    pub options: OptionValues,
 }
 
 /// `TYPE[,KEY=VALUE…]`.
-///
-/// # Errors
-/// `Kind::Usage`.
-pub fn parse_output(text: &str) -> Result<RawOutput> {
+pub(crate) fn parse_output(text: &str) -> Result<RawOutput> {
     let wrong = |why: String| Error::usage(format!("--output {}: {why}", shown(text)));
     let mut parts = text.split(',');
     let mut output = RawOutput { kind: parts.next().unwrap_or_default().to_owned(), ..RawOutput::default() };
@@ -96,16 +76,30 @@ pub fn parse_output(text: &str) -> Result<RawOutput> {
     Ok(output)
 }
 
-/// Checks an output; its own destination stands beside it. `patience` is for
-/// a pipe that an option names.
-///
-/// # Errors
-/// `Kind::Usage`.
-pub fn check_output(
-    raw: RawOutput,
+/// Checks the outputs; the destination of its own stands beside each. `patience`
+/// is for a pipe that an option names.
+pub(super) fn check_outputs(
+    mut raw: Vec<RawOutput>,
     roles: &[String],
     patience: Duration,
-) -> Result<(Output, Option<String>)> {
+) -> Result<Vec<(Output, Option<String>)>> {
+    if raw.is_empty() {
+        raw.push(RawOutput { kind: "identity".to_owned(), ..RawOutput::default() });
+    }
+    let mut all: Vec<(Output, Option<String>)> = Vec::new();
+    for mut raw in raw {
+        let own = raw.destination.take();
+        let output = check_output(raw, roles, patience)?;
+        if all.iter().any(|(other, _)| other.name == output.name) {
+            return Err(Error::usage(format!("two outputs are named `{}`", output.name))
+                .hint("give one of them another with name=…"));
+        }
+        all.push((output, own));
+    }
+    Ok(all)
+}
+
+fn check_output(raw: RawOutput, roles: &[String], patience: Duration) -> Result<Output> {
     let kind = destination::output_files(&raw.kind)
         .ok_or_else(|| unknown("output type", &raw.kind, &output::names()))?;
     let declared = kind.declaration;
@@ -131,7 +125,7 @@ pub fn check_output(
     {
         return Err(Error::usage(format!("`{}` cannot be the name of a role", shown(role))));
     }
-    Ok((Output { name, kind, roles, options: raw.options, files }, raw.destination))
+    Ok(Output { name, kind, roles, options: raw.options, files })
 }
 
 /// Reads the files that options name, before anything is asked for.
@@ -141,18 +135,15 @@ fn option_files(
     name: &str,
     patience: Duration,
 ) -> Result<OptionValues> {
-    let mut files = OptionValues::new();
-    for option in declared.options.iter().filter(|option| option.used_by == UsedBy::ClientFile) {
-        let Some(path) = options.get(option.name) else { continue };
-        let limit = Limit::FILE.within(patience);
-        let text =
-            read::raw(Path::new(path), Trust::Anyone, limit).and_then(read::utf8).map_err(|unfit| {
-                let what = format!("output `{name}`: cannot read `{}` {}", option.name, shown(path));
-                unfit.error(Kind::Usage, what)
-            })?;
-        files.insert(option.name.to_owned(), text.to_string());
-    }
-    Ok(files)
+    let named = declared.options.iter().filter(|option| option.used_by == UsedBy::ClientFile);
+    let named = named.filter_map(|option| Some((option.name, options.get(option.name)?)));
+    let read = |(option, path): (&str, &String)| {
+        let text = read::raw(Path::new(path), Trust::Anyone, Limit::FILE.within(patience));
+        let what = || format!("output `{name}`: cannot read `{option}` {}", shown(path));
+        let text = text.and_then(read::utf8).map_err(|unfit| unfit.error(Kind::Usage, what()))?;
+        Ok((option.to_owned(), text.to_string()))
+    };
+    named.map(read).collect()
 }
 
 /// A name that is none of those that are known.

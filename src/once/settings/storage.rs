@@ -17,10 +17,11 @@ use crate::folder::{Folder, Made, PRIVATE_FILE, PRIVATE_FOLDER, Unfit, absolute,
 use crate::join::method::Method;
 use crate::join::prove::{LockedStorage, Storage};
 use crate::join::source::TokenSource;
+use crate::once::settings::destinations::Destination;
 use crate::secret::Secret;
 
 /// The variable with the secret that registers a worker.
-pub const REGISTRATION_SECRET: &str = "MACHINE_ID_REGISTRATION_SECRET";
+pub(crate) const REGISTRATION_SECRET: &str = "MACHINE_ID_REGISTRATION_SECRET";
 
 /// What to do where others could put another directory in its place.
 const ELSEWHERE: &str = "choose a --storage below directories that only this user and root can write to";
@@ -34,41 +35,42 @@ const MAX_STATE: read::Limit = read::Limit::bytes(256 << 10);
 const TO_SAY_SO: Duration = Duration::from_millis(60);
 
 /// What the options say of a worker that stays.
-#[derive(Debug, Default)]
-pub struct StorageOptions {
-    /// The storage.
+#[derive(Default)]
+pub(crate) struct StorageOptions {
     pub folder: Option<StorageFolder>,
     /// Where the registration secret is.
     pub secret: Option<TokenSource>,
-    /// What to say about it, for `-v`.
-    pub note: Option<String>,
 }
 
 impl StorageOptions {
     /// Joins flags, environment and file. What was typed for a method that has
     /// no use for it is a mistake; what is set for the whole machine is not.
-    ///
-    /// # Errors
-    /// `Kind::Usage`.
-    pub fn join(method: &Method, args: &Args, env: &Environment, file: Option<String>) -> Result<Self> {
+    pub(super) fn join(
+        method: &Method,
+        args: &Args,
+        env: &Environment,
+        file: Option<String>,
+        notes: &mut Vec<String>,
+    ) -> Result<Self> {
         const VARIABLE: &str = "MACHINE_ID_STORAGE";
         const SECRET_OPTION: &str = "--registration-secret-file";
         let around = env.get(VARIABLE).map(str::to_owned).or(file);
+        let name = method.name;
         if !method.registers {
             let typed = [("--storage", &args.storage), (SECRET_OPTION, &args.registration_secret_file)];
             if let Some((option, _)) = typed.iter().find(|(_, value)| value.is_some()) {
-                return Err(Error::usage(format!(
-                    "{option}: the join method `{}` keeps nothing between runs",
-                    method.name
-                ))
-                .hint(format!("leave {option} out, or choose another --join-method")));
+                let cause = format!("{option}: the join method `{name}` keeps nothing between runs");
+                return Err(
+                    Error::usage(cause).hint(format!("leave {option} out, or choose another --join-method"))
+                );
             }
-            let note = around
-                .map(|_| format!("no storage is used: the join method `{}` keeps nothing", method.name));
-            return Ok(Self { note, ..Self::default() });
+            notes.extend(
+                around.map(|_| format!("no storage is used: the join method `{name}` keeps nothing")),
+            );
+            return Ok(Self::default());
         }
         let path = args.storage.clone().or(around).ok_or_else(|| {
-            Error::usage(format!("the join method `{}` needs a storage", method.name)).hint(format!(
+            Error::usage(format!("the join method `{name}` needs a storage")).hint(format!(
                 "give --storage DIR, or set {VARIABLE}: a directory of this worker's own, which stays"
             ))
         })?;
@@ -76,31 +78,29 @@ impl StorageOptions {
             Some(path) => Some(TokenSource::file(path).by(SECRET_OPTION)),
             None => env.get(REGISTRATION_SECRET).map(|_| TokenSource::variable(REGISTRATION_SECRET)),
         };
-        Ok(Self { folder: Some(StorageFolder { path: absolute(&path)? }), secret, note: None })
+        Ok(Self { folder: Some(StorageFolder { path: absolute(&path)? }), secret })
     }
 
     /// That no destination is the storage, in it or around it: what a job
     /// hands on, or wipes, must not be the worker's key.
-    ///
-    /// # Errors
-    /// `Kind::Usage`.
-    pub fn stands_apart<'p>(&self, mut destinations: impl Iterator<Item = &'p Path>) -> Result<()> {
-        let Some(StorageFolder { path }) = &self.folder else { return Ok(()) };
-        let near = destinations.find(|one| one.starts_with(path) || path.starts_with(one));
-        near.map_or(Ok(()), |one| {
-            Err(Error::usage(format!(
+    pub(super) fn stands_apart(&self, destinations: &[Destination]) -> Result<()> {
+        let Some(StorageFolder { path: storage }) = &self.folder else { return Ok(()) };
+        let mut paths = destinations.iter().map(|destination| &destination.path);
+        match paths.find(|path| path.starts_with(storage) || storage.starts_with(path)) {
+            None => Ok(()),
+            Some(path) => Err(Error::usage(format!(
                 "the destination {} and the storage {} are not apart from each other",
-                one.display(),
-                path.display()
+                path.display(),
+                storage.display()
             ))
-            .hint("give each a directory of its own, neither inside the other"))
-        })
+            .hint("give each a directory of its own, neither inside the other")),
+        }
     }
 }
 
 /// The directory, not looked at yet.
-#[derive(Clone, Debug)]
-pub struct StorageFolder {
+#[derive(Debug)]
+pub(crate) struct StorageFolder {
     path: PathBuf,
 }
 
@@ -109,10 +109,10 @@ impl Storage for StorageFolder {
         Box::pin(async move {
             let folder = self.open()?;
             let locked = folder.lock(LOCK, deadline.checked_sub(TO_SAY_SO).unwrap_or(deadline)).await;
-            let lock = locked.map_err(|why| self.not_locked(why))?;
+            let _lock = locked.map_err(|why| self.not_locked(why))?;
             folder.remove_temporaries(0);
-            let held: Box<dyn LockedStorage> = Box::new(Open { folder, _lock: lock });
-            Ok(held)
+            let locked: Box<dyn LockedStorage> = Box::new(LockedFolder { folder, _lock });
+            Ok(locked)
         })
     }
 }
@@ -171,12 +171,12 @@ impl StorageFolder {
 }
 
 /// The directory, open and locked.
-struct Open {
+struct LockedFolder {
     folder: Folder,
     _lock: Lock,
 }
 
-impl LockedStorage for Open {
+impl LockedStorage for LockedFolder {
     fn read(&self) -> Result<Option<Secret>> {
         let path = self.path().join(STATE);
         let refuse = |why: String| Error::usage(format!("cannot use {}: {why}", path.display()));

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::authority::policy::resources::{JoinToken, Origin};
+use crate::authority::policy::resources::{JoinToken, Origin, Policy};
 use crate::denial::{Denial, Reason};
 use crate::join::rules::{self, Condition, Guard, Rule, Want};
 use crate::text::shown;
@@ -14,7 +14,7 @@ pub(crate) fn admit(token: &JoinToken, claims: &Map<String, Value>) -> Result<()
         return Ok(());
     }
     let rules = token.verifier.rules();
-    if rules.iter().any(|rule| holds(rule, claims) && !guarded(rule, claims)) {
+    if rules.iter().any(|rule| admits(rule, claims)) {
         return Ok(());
     }
     // The nearest: the first of those that lack the fewest conditions, and of
@@ -55,29 +55,35 @@ pub struct Trial {
     pub met: bool,
 }
 
-/// Every rule against the claims, in the order of the file.
-pub(crate) fn trials(token: &JoinToken, claims: &Map<String, Value>) -> Vec<RuleTrial> {
-    let one = |rule: &Rule| RuleTrial {
+impl Policy {
+    /// Each rule of the token against these claims, condition by condition,
+    /// whether a job with them is believed or not; in the order of the file.
+    pub fn trial(token: &JoinToken, claims: &Map<String, Value>) -> Vec<RuleTrial> {
+        token.verifier.rules().iter().map(|rule| trial(token, rule, claims)).collect()
+    }
+}
+
+fn trial(token: &JoinToken, rule: &Rule, claims: &Map<String, Value>) -> RuleTrial {
+    let conditions = rule.conditions.iter().map(|condition| Trial {
+        field: shown(&condition.field),
+        got: got(claims, &condition.claim),
+        wanted: wanted(&condition.want),
+        met: condition.holds(claims),
+    });
+    let guards = struck(rule, claims).map(|guard| {
+        let got = got(claims, guard.claim);
+        let wanted = format!("anything but {got}, since the rule does not name it");
+        Trial { field: guard.field.to_owned(), got, wanted, met: false }
+    });
+    RuleTrial {
         origin: token.origin.at(rule.place),
-        admits: holds(rule, claims) && !guarded(rule, claims),
-        trials: rule
-            .conditions
-            .iter()
-            .map(|condition| Trial {
-                field: shown(&condition.field),
-                got: got(claims, &condition.claim),
-                wanted: wanted(&condition.want),
-                met: condition.holds(claims),
-            })
-            .chain(rule.guards.iter().filter(|guard| guard.strikes(claims)).map(|guard| Trial {
-                field: guard.field.to_owned(),
-                got: got(claims, guard.claim),
-                wanted: format!("anything but {}, since the rule does not name it", got(claims, guard.claim)),
-                met: false,
-            }))
-            .collect(),
-    };
-    token.verifier.rules().iter().map(one).collect()
+        admits: admits(rule, claims),
+        trials: conditions.chain(guards).collect(),
+    }
+}
+
+fn admits(rule: &Rule, claims: &Map<String, Value>) -> bool {
+    holds(rule, claims) && struck(rule, claims).next().is_none()
 }
 
 /// Whether all conditions hold. A rule without any would hold for everybody,
@@ -86,32 +92,32 @@ fn holds(rule: &Rule, claims: &Map<String, Value>) -> bool {
     !rule.conditions.is_empty() && rule.conditions.iter().all(|condition| condition.holds(claims))
 }
 
-fn guarded(rule: &Rule, claims: &Map<String, Value>) -> bool {
-    rule.guards.iter().any(|guard| guard.strikes(claims))
+/// The guards that strike.
+fn struck<'r>(rule: &'r Rule, claims: &Map<String, Value>) -> impl Iterator<Item = &'r Guard> {
+    rule.guards.iter().filter(|guard| guard.strikes(claims))
 }
 
-/// Which rule came nearest, and what it wanted.
+/// Which rule came nearest, and what it wanted: one thing a line. Whatever
+/// claims hold is escaped and has no line of its own.
 fn explanation(token: &JoinToken, rule: &Rule, claims: &Map<String, Value>) -> String {
-    let unmet: Vec<&Condition> =
-        rule.conditions.iter().filter(|condition| !condition.holds(claims)).collect();
-    let met = rule.conditions.len() - unmet.len();
-    let mut parts = vec![format!(
-        "no rule of join token `{}` matches; the nearest is at {}, with {met} of {} conditions met",
+    let (met, unmet): (Vec<&Condition>, Vec<&Condition>) =
+        rule.conditions.iter().partition(|condition| condition.holds(claims));
+    let mut told = format!(
+        "no rule of join token `{}` matches; the nearest is at {}, with {} of {} conditions met",
         token.name,
         token.origin.at(rule.place),
+        met.len(),
         rule.conditions.len(),
-    )];
-    parts.extend(unmet.iter().map(|condition| {
+    );
+    for condition in unmet {
         let (got, wanted) = (got(claims, &condition.claim), wanted(&condition.want));
-        format!("`{}`: got {got}, wanted {wanted}", shown(&condition.field))
-    }));
-    let strike = |guard: &&Guard| guard.strikes(claims);
-    parts.extend(rule.guards.iter().filter(strike).map(|guard| {
-        let (field, got) = (guard.field, got(claims, guard.claim));
-        format!("`{field}`: got {got}, which a rule lets in only if it names it")
-    }));
-    // One thing a line; whatever claims hold is escaped and has none.
-    parts.join("\n")
+        told.push_str(&format!("\n`{}`: got {got}, wanted {wanted}", shown(&condition.field)));
+    }
+    for Guard { field, claim, .. } in struck(rule, claims) {
+        let got = got(claims, claim);
+        told.push_str(&format!("\n`{field}`: got {got}, which a rule lets in only if it names it"));
+    }
+    told
 }
 
 fn got(claims: &Map<String, Value>, claim: &str) -> String {

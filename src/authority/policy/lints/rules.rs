@@ -94,7 +94,7 @@ pub(super) fn any_workflow(policy: &Policy, findings: &mut Findings<'_>) {
 /// Rules that let in runs which strangers can influence.
 pub(super) fn risky_event(policy: &Policy, findings: &mut Findings<'_>) {
     for (token, rule) in each_rule(policy) {
-        for guard in token.method.guards {
+        for guard in token.method.fields.iter().filter_map(|field| field.guard) {
             for condition in rule.conditions.iter().filter(|condition| guard.is_named_by(condition)) {
                 let (field, value) = (guard.field, condition.want.shown());
                 let hint = "split what needs certificates from what strangers can influence, \

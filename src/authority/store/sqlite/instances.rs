@@ -3,10 +3,10 @@
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::super::body;
+use super::super::event::{self, NewEvent};
 use super::super::instances::{AHEAD, COPIED, InstanceRefusal, NewSecret, REPLACED, RegisteredInstance};
-use super::super::{Issued, NewIssuance};
-use super::rows::{self, Columns, Row};
+use super::super::{Issued, NewIssuance, PlanRecord};
+use super::rows;
 use crate::clock::LEEWAY;
 use crate::join::instance::{Instance, InstanceJoin, Judgement, LastJoin};
 use crate::join::verify::Replay;
@@ -51,8 +51,8 @@ fn known(connection: &Connection, id: &str) -> rusqlite::Result<Option<InstanceR
 pub(super) fn join(
     connection: &Connection,
     entry: &NewIssuance,
-    rows: &[Row],
-    body: &str,
+    plan: &PlanRecord,
+    event: &NewEvent,
     join: &InstanceJoin,
 ) -> rusqlite::Result<Issued> {
     let found = known(connection, &join.instance)?;
@@ -62,16 +62,9 @@ pub(super) fn join(
     let key = rows::proof_key(&entry.replay, 0);
     // The same request again is answered again, and so is one that a later one has overtaken refused,
     // before anything is made of its generation.
-    if let Some((fingerprint, generation)) = used(connection, key.as_ref())? {
-        let plan = if fingerprint == entry.plan.fingerprint {
-            rows::repeat(connection, key.as_ref(), entry)?
-        } else {
-            None
-        };
-        return Ok(match (plan, generation) {
-            (Some(plan), Some(generation)) => {
-                Issued::Accepted { plan: Some(plan), generation: Some(generation) }
-            }
+    if connection.prepare_cached("SELECT 1 FROM proofs WHERE key = ?1")?.exists([key.as_ref()])? {
+        return Ok(match rows::repeat(connection, key.as_ref(), plan)? {
+            Some(again @ Issued::Accepted { generation: Some(_), .. }) => again,
             _ => Issued::Used,
         });
     }
@@ -103,7 +96,7 @@ pub(super) fn join(
             return Ok(Issued::Refused(InstanceRefusal::LockedNow { expected }));
         }
     };
-    rows::use_up(connection, entry, key.as_ref(), rows, Some(accepted.expected))?;
+    rows::use_up(connection, key.as_ref(), entry, plan, Some(accepted.expected))?;
     overtake(connection, entry, join)?;
     connection
         .prepare_cached(
@@ -123,19 +116,11 @@ pub(super) fn join(
     if let Some(old) = found.and_then(|known| known.replaces).filter(|_| join.claims.generation > 0) {
         replace(connection, entry, number, &join.instance, &old)?;
     }
-    let issuance = rows::record(connection, entry, rows, body)?;
+    let issuance = rows::record(connection, event, &plan.certificates)?;
     connection
         .prepare_cached("UPDATE certificates SET instance = ?2 WHERE issuance = ?1")?
         .execute(params![issuance, number])?;
     Ok(Issued::Accepted { plan: None, generation: Some(accepted.expected) })
-}
-
-/// What a proof was used for: its fingerprint, and the generation that was answered.
-fn used(connection: &Connection, key: &[u8]) -> rusqlite::Result<Option<([u8; 32], Option<i64>)>> {
-    connection
-        .prepare_cached("SELECT fingerprint, generation FROM proofs WHERE key = ?1")?
-        .query_row([key], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()
 }
 
 /// The requests that the instance made before this one are used up with it: one
@@ -178,8 +163,7 @@ fn register(
              VALUES (?1, ?2, ?3, ?4, 0, 0, '', 0, '', ?6, ?5, ?5)",
         )?
         .insert(params![join.instance, entry.token, entry.bot, join.key, entry.time, join.replaces])?;
-    let body = body::registered(entry, join, &secret_id).map_err(rows::sql_error)?;
-    rows::event(connection, &columns(entry, "registered", &join.instance), &body)?;
+    rows::append(connection, &event::registered(entry, join, &secret_id))?;
     Ok(Ok(number))
 }
 
@@ -199,11 +183,10 @@ fn replace(
             "UPDATE instances SET locked = ?3, reason = ?4 WHERE id = ?1 AND token = ?2 AND locked IS NULL",
         )?
         .execute(params![old, entry.token, entry.time, REPLACED])?;
-    if locked == 0 {
-        return Ok(());
+    if locked > 0 {
+        rows::append(connection, &event::replaced(entry, instance, old))?;
     }
-    let body = body::replaced(entry, instance, old).map_err(rows::sql_error)?;
-    rows::event(connection, &columns(entry, "replaced", old), &body).map(drop)
+    Ok(())
 }
 
 /// Locks the instance, and revokes what it still has.
@@ -228,27 +211,15 @@ fn lock(
     if !serials.is_empty() {
         connection.prepare_cached("UPDATE state SET revocations = revocations + 1")?.execute([])?;
     }
-    let body = body::locked(entry, join, expected, &serials, reason).map_err(rows::sql_error)?;
-    rows::event(connection, &columns(entry, "locked", &join.instance), &body).map(drop)
-}
-
-fn columns<'a>(entry: &'a NewIssuance, event: &'a str, id: &'a str) -> Columns<'a> {
-    Columns { time: entry.time, event, id, bot: Some(&entry.bot), token: Some(&entry.token) }
+    rows::append(connection, &event::locked(entry, join, expected, &serials, reason)).map(drop)
 }
 
 /// Keeps a secret's hash.
-pub(super) fn add_secret(connection: &Connection, entry: &NewSecret, body: &str) -> rusqlite::Result<()> {
+pub(super) fn add_secret(connection: &Connection, entry: &NewSecret) -> rusqlite::Result<()> {
     connection
         .prepare_cached("INSERT INTO secrets (hash, id, token, expires) VALUES (?1, ?2, ?3, ?4)")?
         .execute(params![entry.hash, entry.id, entry.token, entry.expires])?;
-    let of = Columns {
-        time: entry.time,
-        event: "secret_added",
-        id: &entry.id,
-        bot: Some(&entry.bot),
-        token: Some(&entry.token),
-    };
-    rows::event(connection, &of, body).map(drop)
+    rows::append(connection, &event::secret_added(entry)).map(drop)
 }
 
 /// Forgets secrets whose time is up.

@@ -1,11 +1,8 @@
 //! What is read, on a connection that cannot write.
 
-use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
+use rusqlite::{Connection, OptionalExtension as _, ToSql};
 
-use super::super::{
-    CertificateKind, CertificateRecord, Event, EventFilter, RevocationList, RevokedCertificate,
-};
+use super::super::{CertificateRecord, Event, EventFilter, RevocationList, RevokedCertificate};
 use super::rows;
 use crate::clock::LEEWAY;
 
@@ -24,7 +21,7 @@ pub(super) fn certificate(
             Ok(CertificateRecord {
                 issuance_id: row.get(0)?,
                 key_hash: row.get(1)?,
-                kind: kind(row, 2)?,
+                kind: row.get(2)?,
                 expires: row.get(3)?,
                 revoked: row.get(4)?,
             })
@@ -36,17 +33,16 @@ pub(super) fn certificate(
 pub(super) fn revoked(connection: &Connection, now: i64) -> rusqlite::Result<RevocationList> {
     // Number and list of the same moment.
     let moment = connection.unchecked_transaction()?;
-    let number: i64 = moment.query_row("SELECT revocations FROM state", [], |row| row.get(0))?;
+    let number = moment.query_row("SELECT revocations FROM state", [], |row| row.get(0))?;
     let certificates = moment
         .prepare_cached(
             "SELECT serial, kind, revoked FROM certificates
              WHERE revoked IS NOT NULL AND expires >= ?1 ORDER BY serial",
         )?
         .query_map([now.saturating_sub(LEEWAY)], |row| {
-            Ok(RevokedCertificate { serial: unsigned(row, 0)?, kind: kind(row, 1)?, revoked: row.get(2)? })
+            Ok(RevokedCertificate { serial: row.get(0)?, kind: row.get(1)?, revoked: row.get(2)? })
         })?
         .collect::<rusqlite::Result<_>>()?;
-    let number = u64::try_from(number).unwrap_or(0);
     Ok(RevocationList { number, certificates })
 }
 
@@ -76,47 +72,27 @@ pub(super) fn events(
     if let Some(since) = &filter.since {
         narrow(" AND +time >= ?", since);
     }
-    if let Some(bot) = &filter.bot {
-        narrow(" AND bot = ?", bot);
-    }
-    if let Some(token) = &filter.token {
-        narrow(" AND token = ?", token);
-    }
-    if let Some(event) = &filter.event {
-        narrow(" AND event = ?", event);
-    }
-    if let Some(id) = &filter.id {
-        narrow(" AND id = ?", id);
+    for (condition, value) in [
+        (" AND bot = ?", &filter.bot),
+        (" AND token = ?", &filter.token),
+        (" AND event = ?", &filter.event),
+        (" AND id = ?", &filter.id),
+    ] {
+        if let Some(value) = value {
+            narrow(condition, value);
+        }
     }
     narrow(" ORDER BY sequence LIMIT ?", &limit);
     connection
         .prepare_cached(&sql)?
         .query_map(values.as_slice(), |row| {
             let body: String = row.get(1)?;
-            let body = serde_json::from_str(&body)
-                .map_err(|error| rusqlite::Error::FromSqlConversionFailure(1, Type::Text, Box::new(error)))?;
-            Ok(Event { sequence: row.get(0)?, body })
+            Ok(Event { sequence: row.get(0)?, body: serde_json::from_str(&body).map_err(rows::not_json)? })
         })?
         .collect()
 }
 
 /// Whether the schema can be read.
 pub(super) fn probe(connection: &Connection) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("SELECT id FROM state WHERE id = ?1")?
-        .query_row(params![1], |row| row.get::<_, i64>(0))
-        .map(drop)
-}
-
-fn kind(row: &Row<'_>, column: usize) -> rusqlite::Result<CertificateKind> {
-    let number: i64 = row.get(column)?;
-    [CertificateKind::Ssh, CertificateKind::Tls]
-        .into_iter()
-        .find(|kind| rows::kind(*kind) == number)
-        .ok_or(rusqlite::Error::IntegralValueOutOfRange(column, number))
-}
-
-fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
-    let number: i64 = row.get(column)?;
-    u64::try_from(number).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, number))
+    connection.prepare_cached("SELECT id FROM state WHERE id = 1")?.query_row([], |_| Ok(()))
 }

@@ -1,72 +1,55 @@
 //! The rows that several writes have in common: events, certificates, used proofs.
 
 use ring::digest::{self, Digest, SHA256};
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, Type, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::super::{CertificateKind, NewCertificate, NewIssuance};
-use crate::error::{Context as _, Error, Kind, Result};
+use super::super::event::NewEvent;
+use super::super::{CertificateKind, Issued, NewCertificate, NewIssuance, PlanRecord};
 use crate::join::verify::Replay;
 
-/// A certificate as its columns want it.
-pub(super) struct Row {
-    serial: i64,
-    kind: i64,
-    expires: i64,
-    key_hash: [u8; 32],
-}
-
-/// The rows of the certificates, at least one.
-pub(super) fn rows(certificates: &[NewCertificate]) -> Result<Vec<Row>> {
-    if certificates.is_empty() {
-        return Err(Error::internal("an issuance without certificates"));
-    }
-    let row = |certificate: &NewCertificate| {
-        Ok(Row {
-            serial: i64::try_from(certificate.serial)
-                .context(Kind::Internal, "a serial of more than 63 bits")?,
-            kind: kind(certificate.kind),
-            expires: certificate.expires,
-            key_hash: certificate.key_hash,
+impl ToSql for CertificateKind {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self {
+            Self::Ssh => 0.into(),
+            Self::Tls => 1.into(),
         })
-    };
-    certificates.iter().map(row).collect()
-}
-
-/// The number of a kind.
-pub(super) fn kind(kind: CertificateKind) -> i64 {
-    match kind {
-        CertificateKind::Ssh => 0,
-        CertificateKind::Tls => 1,
     }
 }
 
-/// What an event is searched by.
-pub(super) struct Columns<'a> {
-    pub(super) time: i64,
-    pub(super) event: &'a str,
-    pub(super) id: &'a str,
-    pub(super) bot: Option<&'a str>,
-    pub(super) token: Option<&'a str>,
+impl FromSql for CertificateKind {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        match value.as_i64()? {
+            0 => Ok(Self::Ssh),
+            1 => Ok(Self::Tls),
+            other => Err(FromSqlError::OutOfRange(other)),
+        }
+    }
 }
 
 /// Appends an event; its sequence.
-pub(super) fn event(connection: &Connection, of: &Columns<'_>, body: &str) -> rusqlite::Result<i64> {
+pub(super) fn append(connection: &Connection, new: &NewEvent) -> rusqlite::Result<i64> {
     connection
         .prepare_cached(
             "INSERT INTO events (time, event, id, bot, token, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?
-        .insert(params![of.time, of.event, of.id, of.bot, of.token, body])
+        .insert(params![new.time, new.event, new.id, new.bot, new.token, new.body.0])
 }
 
-/// Records what is about to be signed for an event.
-pub(super) fn certificates(connection: &Connection, issuance: i64, rows: &[Row]) -> rusqlite::Result<()> {
+/// Records what is about to be signed, with its event, whose sequence it answers.
+pub(super) fn record(
+    connection: &Connection,
+    event: &NewEvent,
+    certificates: &[NewCertificate],
+) -> rusqlite::Result<i64> {
+    let issuance = append(connection, event)?;
     let mut insert = connection.prepare_cached(
         "INSERT INTO certificates (serial, issuance, kind, expires, key_hash) VALUES (?1, ?2, ?3, ?4, ?5)",
     )?;
-    for row in rows {
-        insert.execute(params![row.serial, issuance, row.kind, row.expires, row.key_hash])?;
+    for NewCertificate { serial, kind, expires, key_hash, .. } in certificates {
+        insert.execute(params![serial, issuance, kind, expires, key_hash])?;
     }
-    Ok(())
+    Ok(issuance)
 }
 
 /// What names one use of a proof among those of all issuers: SHA-256 over the
@@ -84,70 +67,41 @@ pub(super) fn proof_key(replay: &Replay, nth: u32) -> Digest {
 /// Uses a proof up under that key, unless it was before; `generation` is what a registered instance is answered.
 pub(super) fn use_up(
     connection: &Connection,
-    entry: &NewIssuance,
     key: &[u8],
-    rows: &[Row],
+    entry: &NewIssuance,
+    plan: &PlanRecord,
     generation: Option<i64>,
 ) -> rusqlite::Result<bool> {
-    let first = rows.first().map_or(0, |row| row.serial);
+    let first = plan.certificates.first().map(|certificate| certificate.serial);
     let used = connection
         .prepare_cached(
             "INSERT INTO proofs (key, fingerprint, certificate, held_until, plan, generation)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (key) DO NOTHING",
         )?
-        .execute(params![
-            key,
-            entry.plan.fingerprint,
-            first,
-            entry.replay.held_until,
-            entry.plan.json,
-            generation
-        ])?;
+        .execute(params![key, plan.fingerprint, first, entry.replay.held_until, plan.json, generation])?;
     Ok(used > 0)
 }
 
-/// Records the issuance and its certificates; its sequence.
-pub(super) fn record(
-    connection: &Connection,
-    entry: &NewIssuance,
-    rows: &[Row],
-    body: &str,
-) -> rusqlite::Result<i64> {
-    let of = Columns {
-        time: entry.time,
-        event: "issued",
-        id: &entry.plan.id,
-        bot: Some(&entry.bot),
-        token: Some(&entry.token),
-    };
-    let issuance = event(connection, &of, body)?;
-    certificates(connection, issuance, rows)?;
-    Ok(issuance)
-}
-
-/// The plan of that use of a proof, if this is the same request again: a
+/// The answer to that use of a proof, if this is the same request again: a
 /// retry, unless any certificate of that issuance has been revoked since.
 pub(super) fn repeat(
     connection: &Connection,
     key: &[u8],
-    entry: &NewIssuance,
-) -> rusqlite::Result<Option<String>> {
+    plan: &PlanRecord,
+) -> rusqlite::Result<Option<Issued>> {
     connection
         .prepare_cached(
-            "SELECT plan FROM proofs WHERE key = ?1 AND fingerprint = ?2 AND NOT EXISTS (
+            "SELECT plan, generation FROM proofs WHERE key = ?1 AND fingerprint = ?2 AND NOT EXISTS (
                 SELECT 1 FROM certificates AS one JOIN certificates AS other USING (issuance)
                 WHERE one.serial = proofs.certificate AND other.revoked IS NOT NULL)",
         )?
-        .query_row(params![key, entry.plan.fingerprint], |row| row.get(0))
+        .query_row(params![key, plan.fingerprint], |row| {
+            Ok(Issued::Accepted { plan: Some(row.get(0)?), generation: row.get(1)? })
+        })
         .optional()
 }
 
-/// Another library's error on the way through SQLite's.
-pub(super) fn other_error(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
-    rusqlite::Error::ToSqlConversionFailure(Box::new(error))
-}
-
-/// One of our own errors on the same way.
-pub(super) fn sql_error(error: Error) -> rusqlite::Error {
-    other_error(std::io::Error::other(error.to_string()))
+/// A body in the trail that is no JSON.
+pub(super) fn not_json(error: serde_json::Error) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(1, Type::Text, Box::new(error))
 }

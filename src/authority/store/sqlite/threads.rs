@@ -26,51 +26,17 @@ pub(super) struct Thread<J> {
     handle: Option<JoinHandle<()>>,
 }
 
-/// The thread that writes.
-pub(super) type Writer = Thread<Box<dyn Entry>>;
+/// Statements of one caller. After an error, told in words, they are to be undone.
+type Work = Box<dyn FnOnce(&Connection) -> Outcome + Send>;
+
+/// Whether it was done, or why not.
+type Outcome = std::result::Result<(), String>;
+
+/// The thread that writes; each caller hears whether what he wrote was committed.
+pub(super) type Writer = Thread<(Work, oneshot::Sender<Outcome>)>;
 
 /// The thread that reads.
 pub(super) type Reader = Thread<Box<dyn FnOnce(&Connection) + Send>>;
-
-/// Something to be written.
-pub(super) trait Entry: Send {
-    /// Runs the statements. After an error, told in words, they are to be undone.
-    fn apply(&mut self, connection: &Connection) -> std::result::Result<(), String>;
-
-    /// Answers the caller, once the transaction is committed or is not.
-    fn answer(self: Box<Self>, committed: &std::result::Result<(), String>);
-}
-
-/// The [`Entry`] of one caller.
-struct Pending<W, T> {
-    work: Option<W>,
-    done: Option<rusqlite::Result<T>>,
-    reply: oneshot::Sender<Result<T>>,
-}
-
-impl<W, T> Entry for Pending<W, T>
-where
-    W: FnOnce(&Connection) -> rusqlite::Result<T> + Send,
-    T: Send,
-{
-    fn apply(&mut self, connection: &Connection) -> std::result::Result<(), String> {
-        let done = self.work.take().map(|work| work(connection));
-        let failed = done.as_ref().and_then(|done| done.as_ref().err().map(ToString::to_string));
-        self.done = done;
-        failed.map_or(Ok(()), Err)
-    }
-
-    fn answer(self: Box<Self>, committed: &std::result::Result<(), String>) {
-        let answer = match (committed, self.done) {
-            (_, Some(Err(error))) => Err(error).context(Kind::Internal, "cannot write to the store"),
-            (Ok(()), Some(Ok(done))) => Ok(done),
-            (Ok(()), None) => Err(Error::internal("the store did not take the entry")),
-            (Err(error), _) => Err(Error::internal(error.clone()).context("cannot write to the store")),
-        };
-        // A caller that has gone away does not care.
-        drop(self.reply.send(answer));
-    }
-}
 
 impl<J: Send + 'static> Thread<J> {
     fn start(name: &str, body: impl FnOnce(mpsc::Receiver<J>) + Send + 'static) -> Result<Self> {
@@ -89,17 +55,21 @@ impl<J: Send + 'static> Thread<J> {
 }
 
 impl Writer {
-    /// Starts the thread; `commits` counts its transactions.
-    pub(super) fn writer(connection: Connection, commits: Arc<AtomicU64>) -> Result<Self> {
+    /// Starts the thread. `revocations` is what the work counts up that revokes.
+    pub(super) fn writer(connection: Connection, revocations: Arc<AtomicU64>) -> Result<Self> {
         Self::start("store-write", move |mut waiting| {
             let mut batch = Vec::with_capacity(BATCH);
             while waiting.blocking_recv_many(&mut batch, BATCH) > 0 {
-                let committed = commit(&connection, &mut batch);
-                if committed.is_ok() {
-                    commits.fetch_add(1, Ordering::Relaxed);
+                let (work, callers): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
+                let before = revocations.load(Ordering::SeqCst);
+                let committed = commit(&connection, work);
+                if revocations.load(Ordering::SeqCst) != before {
+                    // What was read since it was counted is from before the commit.
+                    revocations.fetch_add(1, Ordering::SeqCst);
                 }
-                for entry in batch.drain(..) {
-                    entry.answer(&committed);
+                for caller in callers {
+                    // One that has gone away does not care.
+                    drop(caller.send(committed.clone()));
                 }
             }
         })
@@ -111,9 +81,22 @@ impl Writer {
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Box::new(Pending { work: Some(work), done: None, reply })).await?;
-        answer.await.context(Kind::Internal, "the store has stopped")?
+        let (cannot, stopped) = ("cannot write to the store", "the store has stopped");
+        let (reply, done) = oneshot::channel();
+        let work = move |connection: &Connection| {
+            let done = work(connection);
+            let outcome = done.as_ref().map(drop).map_err(ToString::to_string);
+            drop(reply.send(done));
+            outcome
+        };
+        let (caller, committed) = oneshot::channel();
+        self.send((Box::new(work), caller)).await?;
+        let committed = committed.await.context(Kind::Internal, stopped)?;
+        match (committed, done.await) {
+            (_, Ok(Err(error))) => Err(error).context(Kind::Internal, cannot),
+            (Err(error), _) => Err(Error::internal(error).context(cannot)),
+            (Ok(()), done) => done.context(Kind::Internal, stopped)?.context(Kind::Internal, cannot),
+        }
     }
 }
 
@@ -143,7 +126,7 @@ impl Reader {
 
 /// Applies the entries in one transaction and commits it. On an error, told in
 /// words for all of them, nothing of any entry is kept.
-fn commit(connection: &Connection, batch: &mut [Box<dyn Entry>]) -> std::result::Result<(), String> {
+fn commit(connection: &Connection, batch: Vec<Work>) -> Outcome {
     let outcome = apply(connection, batch).and_then(|()| run(connection, "COMMIT"));
     if outcome.is_err() && !connection.is_autocommit() {
         // Where this fails the transaction stays open; then the next BEGIN fails, and so every entry until
@@ -153,11 +136,11 @@ fn commit(connection: &Connection, batch: &mut [Box<dyn Entry>]) -> std::result:
     outcome
 }
 
-fn apply(connection: &Connection, batch: &mut [Box<dyn Entry>]) -> std::result::Result<(), String> {
+fn apply(connection: &Connection, batch: Vec<Work>) -> Outcome {
     run(connection, "BEGIN IMMEDIATE")?;
-    for entry in batch {
+    for work in batch {
         run(connection, "SAVEPOINT entry")?;
-        if let Err(error) = entry.apply(connection) {
+        if let Err(error) = work(connection) {
             if connection.is_autocommit() {
                 // SQLite has ended the whole transaction, as it does for a full disk: the entries before
                 // are lost too.
@@ -170,7 +153,7 @@ fn apply(connection: &Connection, batch: &mut [Box<dyn Entry>]) -> std::result::
     Ok(())
 }
 
-fn run(connection: &Connection, sql: &str) -> std::result::Result<(), String> {
+fn run(connection: &Connection, sql: &str) -> Outcome {
     let done = connection.prepare_cached(sql).and_then(|mut statement| statement.execute([]));
     done.map(drop).map_err(|error| error.to_string())
 }

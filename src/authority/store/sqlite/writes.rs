@@ -2,11 +2,11 @@
 //! transaction: an error undoes all that it did.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
+use serde_json::{Map, Value};
 
-use super::super::body::{self, IssuanceOrigin};
-use super::super::{Issued, NewIssuance, NewRefusal, NewRevocation, NewSigned, Revoked};
-use super::instances;
-use super::rows::{self, Columns, Row, certificates, event};
+use super::super::event::{self, NewEvent};
+use super::super::{Issued, NewIssuance, NewRevocation, PlanRecord, Revoked};
+use super::{instances, rows};
 
 /// Uses the proof up and records the issuance. The insert under the unique
 /// index of `proofs` decides; nothing is looked up before it. Each use that
@@ -15,66 +15,32 @@ use super::rows::{self, Columns, Row, certificates, event};
 pub(super) fn issue(
     connection: &Connection,
     entry: &NewIssuance,
-    rows: &[Row],
-    body: &str,
+    plan: &PlanRecord,
+    event: &NewEvent,
 ) -> rusqlite::Result<Issued> {
     if let Some(join) = &entry.join {
-        return instances::join(connection, entry, rows, body, join);
+        return instances::join(connection, entry, plan, event, join);
     }
-    let mut free = false;
     for nth in 0..entry.max_uses.max(1) {
         let key = rows::proof_key(&entry.replay, nth);
-        if rows::use_up(connection, entry, key.as_ref(), rows, None)? {
-            free = true;
-            break;
+        if rows::use_up(connection, key.as_ref(), entry, plan, None)? {
+            rows::record(connection, event, &plan.certificates)?;
+            return Ok(Issued::Accepted { plan: None, generation: None });
         }
-        if let Some(plan) = rows::repeat(connection, key.as_ref(), entry)? {
-            return Ok(Issued::Accepted { plan: Some(plan), generation: None });
+        if let Some(again) = rows::repeat(connection, key.as_ref(), plan)? {
+            return Ok(again);
         }
     }
-    if !free {
-        return Ok(Issued::Used);
-    }
-    rows::record(connection, entry, rows, body)?;
-    Ok(Issued::Accepted { plan: None, generation: None })
-}
-
-/// Records a certificate of the command line.
-pub(super) fn sign(
-    connection: &Connection,
-    entry: &NewSigned,
-    rows: &[Row],
-    body: &str,
-) -> rusqlite::Result<()> {
-    let of = Columns { time: entry.time, event: "signed", id: &entry.id, bot: None, token: None };
-    let issuance = event(connection, &of, body)?;
-    certificates(connection, issuance, rows)
-}
-
-/// Records a refusal.
-pub(super) fn refuse(connection: &Connection, entry: &NewRefusal, body: &str) -> rusqlite::Result<()> {
-    let of = Columns {
-        time: entry.time,
-        event: "refused",
-        id: &entry.id,
-        bot: entry.bot.as_deref(),
-        token: Some(&entry.token),
-    };
-    event(connection, &of, body).map(drop)
+    Ok(Issued::Used)
 }
 
 /// Uses the assertion up, and revokes the issuance if it is not revoked yet.
 pub(super) fn revoke(connection: &Connection, entry: &NewRevocation) -> rusqlite::Result<Revoked> {
-    let found = connection
-        .prepare_cached(
-            "SELECT sequence, bot, token, body FROM events WHERE id = ?1 AND event IN ('issued', 'signed')",
-        )?
-        .query_row([&entry.issuance_id], |row| {
-            let (bot, token): (Option<String>, Option<String>) = (row.get(1)?, row.get(2)?);
-            Ok((row.get::<_, i64>(0)?, bot, token, row.get::<_, String>(3)?))
-        })
+    let found: Option<(i64, String)> = connection
+        .prepare_cached("SELECT sequence, body FROM events WHERE id = ?1 AND event IN ('issued', 'signed')")?
+        .query_row([&entry.issuance_id], |row| row.try_into())
         .optional()?;
-    let Some((issuance, bot, token, begun)) = found else { return Ok(Revoked::Unknown) };
+    let Some((issuance, begun)) = found else { return Ok(Revoked::Unknown) };
     let used = connection
         .prepare_cached(
             "INSERT INTO assertions (issuance, id, held_until) VALUES (?1, ?2, ?3)
@@ -91,16 +57,8 @@ pub(super) fn revoke(connection: &Connection, entry: &NewRevocation) -> rusqlite
         return Ok(Revoked::Before);
     }
     connection.prepare_cached("UPDATE state SET revocations = revocations + 1")?.execute([])?;
-    let origin: IssuanceOrigin = serde_json::from_str(&begun).map_err(rows::other_error)?;
-    let body = body::revoked(entry, bot.as_deref(), token.as_deref(), origin).map_err(rows::sql_error)?;
-    let of = Columns {
-        time: entry.time,
-        event: "revoked",
-        id: &entry.issuance_id,
-        bot: bot.as_deref(),
-        token: token.as_deref(),
-    };
-    event(connection, &of, &body)?;
+    let begun: Map<String, Value> = serde_json::from_str(&begun).map_err(rows::not_json)?;
+    rows::append(connection, &event::revoked(entry, &begun))?;
     Ok(Revoked::Now)
 }
 

@@ -4,13 +4,13 @@ use ssh_key::{Algorithm, PrivateKey, private::Ed25519Keypair};
 
 use super::*;
 use crate::output::KeyKinds;
-use crate::wire::Trust;
+use crate::wire::TrustAnchors;
 
-fn keys() -> OutputKeys {
-    OutputKeys::generate(KeyKinds { ssh: true, tls: true, host: false }, None).unwrap()
+fn keys() -> JobKeys {
+    JobKeys::generate("identity", KeyKinds { ssh: true, tls: true, host: false }, None).unwrap()
 }
 
-fn ssh_certificate(keys: &OutputKeys, kind: CertType, principals: &[&str]) -> String {
+fn ssh_certificate(keys: &JobKeys, kind: CertType, principals: &[&str]) -> String {
     let ca = PrivateKey::from(Ed25519Keypair::from_seed(&[7; 32]));
     let public = ssh_key::PublicKey::from_bytes(&keys.ssh.as_ref().unwrap().blob).unwrap();
     let mut builder = Builder::new([1; 16], public.key_data().clone(), 1, 4_000_000_000).unwrap();
@@ -25,7 +25,7 @@ fn ssh_certificate(keys: &OutputKeys, kind: CertType, principals: &[&str]) -> St
     builder.sign(&ca).unwrap().to_openssh().unwrap()
 }
 
-fn chain(keys: &OutputKeys, ca: bool) -> String {
+fn chain(keys: &JobKeys, ca: bool) -> String {
     let issuer = Issuer::new(CertificateParams::default(), KeyPair::generate().unwrap());
     let spki = rcgen::SubjectPublicKeyInfo::from_der(&keys.tls.as_ref().unwrap().spki).unwrap();
     let mut params = CertificateParams::default();
@@ -35,7 +35,7 @@ fn chain(keys: &OutputKeys, ca: bool) -> String {
     params.signed_by(&spki, &issuer).unwrap().pem()
 }
 
-fn answer(keys: &OutputKeys) -> ExchangeResponse {
+fn answer(keys: &JobKeys) -> ExchangeResponse {
     ExchangeResponse {
         issuance_id: "i-1".into(),
         cluster: "c".into(),
@@ -50,7 +50,7 @@ fn answer(keys: &OutputKeys) -> ExchangeResponse {
             principals: vec!["root".into()],
             roles: vec![],
         }],
-        trust: Trust {
+        trust: TrustAnchors {
             ssh_host_cas: vec![keys.ssh.as_ref().unwrap().public_line.clone()],
             ssh_user_cas: vec![],
             tls_cas: vec![chain(keys, true)],
@@ -63,7 +63,7 @@ fn answer(keys: &OutputKeys) -> ExchangeResponse {
 #[test]
 fn a_good_answer_passes_with_the_certificates_own_principals() {
     let keys = keys();
-    let issuance = check(answer(&keys), &[("identity", &keys)]).unwrap();
+    let issuance = check(answer(&keys), std::slice::from_ref(&keys)).unwrap();
     assert_eq!(issuance.response.outputs[0].principals, ["deploy"]);
 }
 
@@ -100,8 +100,10 @@ fn each_mistake_is_refused() {
     for (says, mutate) in mutations {
         let mut wrong = answer(&keys);
         mutate(&mut wrong);
-        let error =
-            check(wrong, &[("identity", &keys)]).err().unwrap_or_else(|| panic!("{says} passes")).to_string();
+        let error = check(wrong, std::slice::from_ref(&keys))
+            .err()
+            .unwrap_or_else(|| panic!("{says} passes"))
+            .to_string();
         assert!(error.contains(says), "{says}: {error}");
     }
 }
@@ -111,6 +113,6 @@ fn an_identity_without_logins_has_its_tls_half_alone() {
     let keys = keys();
     let mut half = answer(&keys);
     half.outputs[0].ssh_certificate = None;
-    let issuance = check(half, &[("identity", &keys)]).unwrap();
+    let issuance = check(half, std::slice::from_ref(&keys)).unwrap();
     assert!(issuance.response.outputs[0].principals.is_empty());
 }

@@ -113,14 +113,16 @@ fn the_file_is_private_and_opens_again() {
     }
     // Beside the server, as a command does, and after it.
     let beside = Sqlite::open(&bench.path(), Owner::me()).unwrap();
-    assert_eq!(bench.wait(beside.issue(issuance(2))), FRESH);
+    let Entry { entry, plan } = issuance(2);
+    assert_eq!(bench.wait(beside.issue(entry, plan)), FRESH);
     assert_eq!(bench.names(EventFilter::default()), ["issued i1", "issued i2"]);
     let Bench { dir, store, runtime } = bench;
     drop((beside, store));
     let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["authority.db"], "closed cleanly");
     let again = Sqlite::open(&dir.path().join("authority.db"), Owner::me()).unwrap();
-    assert_eq!(runtime.block_on(again.issue(issuance(1))).unwrap(), retry("plan 1"));
+    let Entry { entry, plan } = issuance(1);
+    assert_eq!(runtime.block_on(again.issue(entry, plan)).unwrap(), retry("plan 1"));
 }
 
 #[test]

@@ -13,7 +13,7 @@ fn secret(hash: [u8; 32], token: &str) -> NewSecret {
 }
 
 /// Issuance `n` for a join of a worker at that generation.
-fn join(n: u64, instance: &str, generation: i64) -> NewIssuance {
+fn join(n: u64, instance: &str, generation: i64) -> Entry {
     let claims =
         JoinClaims { id: format!("r{n}"), generation, attempt: format!("a{n}"), ..JoinClaims::default() };
     let join = InstanceJoin {
@@ -25,11 +25,11 @@ fn join(n: u64, instance: &str, generation: i64) -> NewIssuance {
         held_until: NOW + 300,
     };
     let replay = Replay { issuer: instance.into(), id: format!("r{n}"), held_until: NOW + 300 };
-    NewIssuance { replay, join: Some(join), ..issuance(n) }
+    issuance(n).with(|entry| (entry.replay, entry.join) = (replay, Some(join)))
 }
 
 /// The same with a secret.
-fn registration(n: u64, instance: &str, hash: [u8; 32]) -> NewIssuance {
+fn registration(n: u64, instance: &str, hash: [u8; 32]) -> Entry {
     let mut entry = join(n, instance, 0);
     entry.join.as_mut().unwrap().secret = Some(hash);
     entry
@@ -84,13 +84,7 @@ fn a_lock_is_of_one_instance_and_takes_its_certificates() {
         bench.issue(first.clone()),
         Issued::Accepted { plan: Some("plan 3".into()), generation: Some(2) }
     );
-    assert_eq!(
-        bench.issue(NewIssuance {
-            plan: PlanRecord { fingerprint: [9; 32], ..first.plan.clone() },
-            ..first.clone()
-        }),
-        Issued::Used
-    );
+    assert_eq!(bench.issue(first.clone().with(|entry| entry.plan.fingerprint = [9; 32])), Issued::Used);
     assert_eq!(bench.issue(other_key), Issued::Refused(InstanceRefusal::Unknown));
     assert_eq!(bench.issue(join(5, "w-nobody", 0)), Issued::Refused(InstanceRefusal::Unknown));
     let known = bench.wait(bench.store.instance("w-a")).unwrap();
@@ -179,6 +173,7 @@ fn a_store_of_the_version_before_is_brought_up_to_date() {
     let store = Sqlite::open(&path, Owner::me()).unwrap();
     assert_eq!(bench.wait(store.certificate(9)).unwrap().issuance_id, "i9");
     bench.wait(store.add_secret(secret(SECRET, "github-deploy")));
-    assert_eq!(bench.wait(store.issue(registration(1, "w-a", SECRET))), joined(1));
+    let Entry { entry, plan } = registration(1, "w-a", SECRET);
+    assert_eq!(bench.wait(store.issue(entry, plan)), joined(1));
     assert_eq!(bench.wait(store.instances()).len(), 1);
 }

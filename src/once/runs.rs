@@ -21,7 +21,7 @@ use crate::random;
 const MAX_ENTRY: read::Limit = read::Limit::bytes(1 << 16);
 
 #[derive(Default, Serialize, Deserialize)]
-struct Entry {
+struct RunEntry {
     destinations: Vec<PathBuf>,
     /// Those of them that were there before the run, and so are not its own to remove.
     #[serde(default)]
@@ -29,14 +29,13 @@ struct Entry {
 }
 
 /// A living run's entry; gone when this value is.
-#[derive(Debug)]
-pub struct Registered {
+pub(crate) struct RegisteredRun {
     path: PathBuf,
     /// Keeps the lock.
     _file: File,
 }
 
-impl Drop for Registered {
+impl Drop for RegisteredRun {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
@@ -48,8 +47,8 @@ impl Drop for Registered {
 ///
 /// # Errors
 /// `Kind::Destination` where no registry is ours and can be written.
-pub fn register(env: &Environment, destinations: &[&Path]) -> Result<Registered> {
-    let entry = Entry {
+pub(crate) fn register(env: &Environment, destinations: &[&Path]) -> Result<RegisteredRun> {
+    let entry = RunEntry {
         destinations: destinations.iter().map(|&path| path.to_owned()).collect(),
         existed: destinations.iter().filter(|path| path.exists()).map(|&path| path.to_owned()).collect(),
     };
@@ -66,17 +65,16 @@ pub fn register(env: &Environment, destinations: &[&Path]) -> Result<Registered>
     Err(failed)
 }
 
-fn write_entry(directory: &Path, text: &str) -> Result<Registered, Unfit> {
+fn write_entry(directory: &Path, text: &str) -> Result<RegisteredRun, Unfit> {
     let (folder, name) = (open(directory, true)?, random::hex::<8>().map_err(std::io::Error::from)?);
     // Locked and written under a name that `dead` passes over, or a `cleanup` at
     // the same time could take the entry for one of a dead run.
     let file = folder.create_locked(&name, text.as_bytes())?;
-    Ok(Registered { path: directory.join(name), _file: file })
+    Ok(RegisteredRun { path: directory.join(name), _file: file })
 }
 
 /// A run that died.
-#[derive(Debug)]
-pub struct Dead {
+pub(crate) struct DeadRun {
     /// Where it wrote.
     pub destinations: Vec<PathBuf>,
     /// Those of them that were there before it.
@@ -86,16 +84,15 @@ pub struct Dead {
     _file: File,
 }
 
-impl Dead {
+impl DeadRun {
     /// Removes its entry, once its destinations are gone.
-    pub fn forget(self) {
+    pub(crate) fn forget(self) {
         let _ = fs::remove_file(&self.path);
     }
 }
 
 /// Every dead run of this user. Living ones are passed over, as is whatever is not ours.
-#[must_use]
-pub fn dead(env: &Environment) -> Vec<Dead> {
+pub(crate) fn dead(env: &Environment) -> Vec<DeadRun> {
     let mut all = Vec::new();
     for directory in directories(env) {
         let Ok(folder) = open(&directory, false) else { continue };
@@ -106,16 +103,16 @@ pub fn dead(env: &Environment) -> Vec<Dead> {
     all
 }
 
-fn dead_entry(folder: &Folder, name: &str) -> Option<Dead> {
+fn dead_entry(folder: &Folder, name: &str) -> Option<DeadRun> {
     let file = folder.open_file(name).ok()??;
     if Standing::of(&file).ok()?.uid != trust::me() {
         return None;
     }
     file.try_lock().ok()?;
     let text = read::file(file.try_clone().ok()?, MAX_ENTRY).ok()?;
-    let entry: Entry = serde_json::from_slice(&text).unwrap_or_default();
+    let entry: RunEntry = serde_json::from_slice(&text).unwrap_or_default();
     let destinations = entry.destinations.into_iter().filter(|path| path.is_absolute()).collect();
-    Some(Dead { destinations, existed: entry.existed, path: folder.path().join(name), _file: file })
+    Some(DeadRun { destinations, existed: entry.existed, path: folder.path().join(name), _file: file })
 }
 
 /// Where a registry may be, the place for new entries first. A job's steps do
@@ -172,7 +169,7 @@ mod tests {
         ])
     }
 
-    fn dead_below(directory: &Path) -> Vec<Dead> {
+    fn dead_below(directory: &Path) -> Vec<DeadRun> {
         dead(&env(directory)).into_iter().filter(|dead| dead.path.starts_with(directory)).collect()
     }
 
@@ -190,7 +187,7 @@ mod tests {
         assert_eq!(found[0].destinations, [Path::new("/d1"), Path::new(d2)]);
         assert_eq!(found[0].existed, [Path::new(d2)]);
         assert!(dead_below(temp.path()).is_empty(), "one cleanup at a time");
-        found.into_iter().for_each(Dead::forget);
+        found.into_iter().for_each(DeadRun::forget);
         assert!(!copy.exists());
         let path = registered.path.clone();
         drop(registered);
@@ -207,7 +204,7 @@ mod tests {
         for name in ["machine-id", &of_user] {
             symlink(&elsewhere, temp.path().join(name)).unwrap();
         }
-        let outside = |registered: Registered| !registered.path.starts_with(temp.path());
+        let outside = |registered: RegisteredRun| !registered.path.starts_with(temp.path());
         assert!(outside(register(&env(temp.path()), &[Path::new("/d")]).unwrap()), "the next place");
         assert!(dead_below(temp.path()).is_empty());
         for name in ["machine-id", &of_user] {

@@ -5,7 +5,6 @@
 //! The folder keeps other users away; that whoever connects is this user is
 //! checked all the same. Sizes, connections and times are bounded.
 
-use std::fmt;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -14,16 +13,15 @@ use std::time::Duration;
 
 use signature::Signer as _;
 use ssh_key::certificate::CertType;
-use ssh_key::private::{Ed25519Keypair, PrivateKey};
+use ssh_key::private::PrivateKey;
 use ssh_key::{Certificate, Signature};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
-use zeroize::Zeroizing;
 
 use crate::error::{Context as _, Kind, Result};
-use crate::once::exchange::keys::{OutputKeys, SshKey};
+use crate::once::exchange::keys::{JobKeys, SshKey};
 use crate::wire::OutputResponse;
 
 mod protocol;
@@ -40,14 +38,14 @@ const IDLE: Duration = Duration::from_secs(600);
 const MESSAGE_TIME: Duration = Duration::from_secs(10);
 
 /// A key and its certificate.
-struct Identity {
-    seed: Zeroizing<[u8; 32]>,
+struct AgentKey {
+    key: PrivateKey,
     blob: Vec<u8>,
     certificate: Vec<u8>,
     comment: String,
 }
 
-impl Identity {
+impl AgentKey {
     /// None for a certificate that is no user's: a host's key signs for no login.
     fn new(key: &SshKey, answer: &OutputResponse) -> Option<Self> {
         let certificate = Certificate::from_openssh(answer.ssh_certificate.as_deref()?.trim_end()).ok()?;
@@ -55,7 +53,7 @@ impl Identity {
             return None;
         }
         Some(Self {
-            seed: key.seed.clone(),
+            key: key.private.clone()?,
             blob: key.blob.clone(),
             certificate: certificate.to_bytes().ok()?,
             comment: format!("machine-id {}", answer.name),
@@ -74,19 +72,18 @@ impl Identity {
     }
 
     fn sign(&self, data: &[u8]) -> Option<Vec<u8>> {
-        // Made anew each time, and wiped by its type, unlike ring's.
-        let key = PrivateKey::from(Ed25519Keypair::from_seed(&self.seed));
-        let signature: Signature = key.try_sign(data).ok()?;
-        Some(signature.as_bytes().to_vec())
+        // Wiped by its type, unlike ring's.
+        let signature: Signature = self.key.try_sign(data).ok()?;
+        signature.try_into().ok()
     }
 }
 
 /// The keys that are served; none once the agent is closed.
 #[derive(Default)]
-struct Served(Mutex<Vec<Identity>>);
+struct AgentKeys(Mutex<Vec<AgentKey>>);
 
-impl Served {
-    fn identities(&self) -> MutexGuard<'_, Vec<Identity>> {
+impl AgentKeys {
+    fn identities(&self) -> MutexGuard<'_, Vec<AgentKey>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -104,50 +101,32 @@ impl Served {
                 .iter()
                 .find(|one| one.is(key))
                 .and_then(|one| one.sign(data))
-                .map_or_else(protocol::failure, |signature| protocol::ed25519_signature(&signature)),
+                .map_or_else(protocol::failure, |signature| protocol::signed(&signature)),
             Request::Other => protocol::failure(),
         }
     }
 }
 
 /// An agent at work; it ends, and forgets its keys, with this value.
-pub struct Agent {
-    served: Arc<Served>,
+pub(super) struct Agent {
+    served: Arc<AgentKeys>,
     task: JoinHandle<()>,
-}
-
-impl fmt::Debug for Agent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Agent").finish_non_exhaustive()
-    }
 }
 
 impl Agent {
     /// Listens at this path, in a folder that is ours alone.
-    ///
-    /// # Errors
-    /// `Kind::Destination`.
-    pub fn listen(path: &Path) -> Result<Self> {
-        let cannot = || format!("cannot make the agent's socket {}", path.display());
-        // A run that was killed left it there.
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).context(Kind::Destination, cannot());
-            }
-            _ => {}
-        }
-        let listener = UnixListener::bind(path).context(Kind::Destination, cannot())?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-            .context(Kind::Destination, cannot())?;
-        let served = Arc::new(Served::default());
+    pub(super) fn listen(path: &Path) -> Result<Self> {
+        let listener = socket(path)
+            .context(Kind::Destination, format!("cannot make the agent's socket {}", path.display()))?;
+        let served = Arc::new(AgentKeys::default());
         let task = tokio::spawn(serve(listener, Arc::clone(&served)));
         Ok(Self { served, task })
     }
 
     /// Serves the keys of this issuance in place of what it served before.
-    pub fn hold(&self, keys: &[OutputKeys], answers: &[OutputResponse]) {
+    pub(super) fn hold(&self, keys: &[JobKeys], answers: &[OutputResponse]) {
         let new =
-            keys.iter().zip(answers).filter_map(|(keys, answer)| Identity::new(keys.ssh.as_ref()?, answer));
+            keys.iter().zip(answers).filter_map(|(keys, answer)| AgentKey::new(keys.ssh.as_ref()?, answer));
         *self.served.identities() = new.collect();
     }
 }
@@ -160,8 +139,19 @@ impl Drop for Agent {
     }
 }
 
+fn socket(path: &Path) -> io::Result<UnixListener> {
+    // A run that was killed left it there.
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
 /// Accepts connections until it is aborted; they end with it.
-async fn serve(listener: UnixListener, served: Arc<Served>) {
+async fn serve(listener: UnixListener, served: Arc<AgentKeys>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -187,7 +177,7 @@ fn is_ours(stream: &UnixStream) -> bool {
     stream.peer_cred().is_ok_and(|peer| peer.uid() == rustix::process::geteuid().as_raw())
 }
 
-async fn converse(mut stream: UnixStream, served: &Served) -> io::Result<()> {
+async fn converse(mut stream: UnixStream, served: &AgentKeys) -> io::Result<()> {
     loop {
         let first = timeout(IDLE, stream.read_u8()).await??;
         let message = timeout(MESSAGE_TIME, read_message(first, &mut stream)).await??;
@@ -215,6 +205,7 @@ mod tests {
     use super::*;
     use crate::output::KeyKinds;
     use ssh_key::certificate::Builder;
+    use ssh_key::private::Ed25519Keypair;
 
     fn issued(key: &SshKey, kind: CertType, serial: u64) -> OutputResponse {
         let public = ssh_key::PublicKey::from_openssh(&key.public_line).unwrap();
@@ -252,7 +243,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("agent.sock");
         std::fs::write(&path, "left by a dead run").unwrap();
-        let keys = [OutputKeys::generate(KeyKinds { ssh: true, tls: false, host: false }, None).unwrap()];
+        let keys = [JobKeys::generate("ssh", KeyKinds { ssh: true, tls: false, host: false }, None).unwrap()];
         let key = keys[0].ssh.as_ref().unwrap();
         let agent = Agent::listen(&path).unwrap();
         let first = issued(key, CertType::User, 1);
@@ -262,8 +253,9 @@ mod tests {
         let mut stream = UnixStream::connect(&path).await.unwrap();
         let listed = ask(&mut stream, &[11]).await.unwrap();
         assert_eq!(listed[..5], [12, 0, 0, 0, 2]);
+        let seed = key.private.as_ref().unwrap().key_data().ed25519().unwrap().private.to_bytes();
         let holds = |part: &[u8]| listed.windows(part.len()).any(|window| window == part);
-        assert!(holds(&key.blob) && !holds(&old) && !holds(key.seed.as_ref()));
+        assert!(holds(&key.blob) && !holds(&old) && !holds(seed.as_ref()));
         // The replaced certificate still names our key.
         for blob in [&key.blob, &old] {
             let answer = ask(&mut stream, &sign_request(blob, b"data")).await.unwrap();
@@ -273,8 +265,10 @@ mod tests {
             );
             public.verify(b"data", &answer[answer.len() - 64..]).unwrap();
         }
-        let other =
-            OutputKeys::generate(KeyKinds { ssh: true, tls: false, host: false }, None).unwrap().ssh.unwrap();
+        let other = JobKeys::generate("ssh", KeyKinds { ssh: true, tls: false, host: false }, None)
+            .unwrap()
+            .ssh
+            .unwrap();
         for refused in
             [sign_request(&other.blob, b"data"), sign_request(b"", b""), vec![19], vec![17, 1], vec![]]
         {
@@ -289,7 +283,7 @@ mod tests {
     async fn keys_of_hosts_are_not_served_and_long_messages_end_the_connection() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("agent.sock");
-        let keys = [OutputKeys::generate(KeyKinds { ssh: true, tls: false, host: false }, None).unwrap()];
+        let keys = [JobKeys::generate("ssh", KeyKinds { ssh: true, tls: false, host: false }, None).unwrap()];
         let agent = Agent::listen(&path).unwrap();
         agent.hold(&keys, &[issued(keys[0].ssh.as_ref().unwrap(), CertType::Host, 1)]);
         let mut stream = UnixStream::connect(&path).await.unwrap();

@@ -27,7 +27,6 @@ pub(super) enum Request<'b> {
 
 impl<'b> Request<'b> {
     /// Reads a message without its length.
-    #[must_use]
     pub(super) fn parse(message: &'b [u8]) -> Self {
         Self::read(Decoder::new(message)).unwrap_or(Self::Other)
     }
@@ -48,13 +47,11 @@ impl<'b> Request<'b> {
 }
 
 /// The answer to what is not done.
-#[must_use]
 pub(super) fn failure() -> Vec<u8> {
     framed(vec![FAILURE])
 }
 
 /// The answer to [`Request::List`]: blobs and comments.
-#[must_use]
 pub(super) fn identities(keys: &[(&[u8], &str)]) -> Vec<u8> {
     let mut answer = vec![IDENTITIES_ANSWER];
     answer.extend(u32::try_from(keys.len()).unwrap_or(u32::MAX).to_be_bytes());
@@ -65,14 +62,10 @@ pub(super) fn identities(keys: &[(&[u8], &str)]) -> Vec<u8> {
     framed(answer)
 }
 
-/// The answer to [`Request::Sign`]: a signature as in RFC 8709, section 6.
-#[must_use]
-pub(super) fn ed25519_signature(signature: &[u8]) -> Vec<u8> {
-    let mut blob = Vec::new();
-    put_string(&mut blob, b"ssh-ed25519");
-    put_string(&mut blob, signature);
+/// The answer to [`Request::Sign`]: a signature with its type before it (RFC 4253, section 6.6).
+pub(super) fn signed(signature: &[u8]) -> Vec<u8> {
     let mut answer = vec![SIGN_RESPONSE];
-    put_string(&mut answer, &blob);
+    put_string(&mut answer, signature);
     framed(answer)
 }
 

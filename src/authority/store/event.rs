@@ -1,0 +1,185 @@
+//! The events of the audit trail, as they are stored and as `audit --format json`
+//! shows them; built once, by the caller, so that a database's writer only copies them.
+
+use serde_json::{Map, Value, json};
+
+use super::instances::NewSecret;
+use super::{CertificateKind, NewCertificate, NewIssuance, NewRefusal, NewRevocation, NewSigned, PlanRecord};
+use crate::clock::rfc3339;
+use crate::join::instance::InstanceJoin;
+
+/// An event that is to be appended: what it is searched by, and its JSON.
+pub(super) struct NewEvent {
+    pub(super) time: i64,
+    pub(super) event: &'static str,
+    pub(super) id: String,
+    pub(super) bot: Option<String>,
+    pub(super) token: Option<String>,
+    pub(super) body: Object,
+}
+
+/// A JSON object whose members stay in the order in which they were added.
+#[derive(Default)]
+pub(super) struct Object(pub(super) String);
+
+impl Object {
+    /// Adds a member, unless its value is null.
+    fn with(self, name: &str, value: impl Into<Value>) -> Self {
+        match value.into() {
+            Value::Null => self,
+            value => self.with_json(name, &value.to_string()),
+        }
+    }
+
+    fn with_json(mut self, name: &str, json: &str) -> Self {
+        self.0.pop();
+        let before = if self.0.is_empty() { '{' } else { ',' };
+        self.0.push_str(&format!("{before}\"{name}\":{json}}}"));
+        self
+    }
+}
+
+impl NewEvent {
+    /// An event with an id, which is the member `member`.
+    fn new(event: &'static str, time: i64, member: &str, id: &str) -> Self {
+        let body = Object::default().with("time", rfc3339(time)).with("event", event).with(member, id);
+        Self { time, event, id: id.to_owned(), bot: None, token: None, body }
+    }
+
+    fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.body = self.body.with(name, value);
+        self
+    }
+
+    fn of(mut self, bot: Option<&str>, token: Option<&str>) -> Self {
+        (self.bot, self.token) = (bot.map(str::to_owned), token.map(str::to_owned));
+        self.with("bot", bot).with("token", token)
+    }
+
+    /// With what is signed, and when the first of it expires.
+    fn with_outputs(mut self, certificates: &[NewCertificate]) -> Self {
+        let outputs: Vec<String> = certificates.iter().map(|certificate| output(certificate).0).collect();
+        self.body = self.body.with_json("outputs", &format!("[{}]", outputs.join(",")));
+        let expires = certificates.iter().map(|certificate| certificate.expires).min();
+        self.with("expires_at", expires.map(rfc3339))
+    }
+}
+
+/// One certificate of an event. Its options are not on it: the database, the cluster, the application.
+fn output(certificate: &NewCertificate) -> Object {
+    let NewCertificate { options, groups, .. } = certificate;
+    let kind = match certificate.kind {
+        CertificateKind::Ssh => "ssh",
+        CertificateKind::Tls => "tls",
+    };
+    Object::default()
+        .with("name", &*certificate.output)
+        .with("type", certificate.output_type.as_deref())
+        .with("options", (!options.is_empty()).then(|| json!(options)))
+        .with("kind", kind)
+        .with("serial", certificate.serial.to_string())
+        .with("principals", &*certificate.principals)
+        .with("groups", (!groups.is_empty()).then_some(&**groups))
+        .with("expires_at", rfc3339(certificate.expires))
+}
+
+/// Serials are decimal text: they exceed what JSON numbers hold elsewhere.
+fn serials(certificates: &[NewCertificate]) -> Vec<String> {
+    certificates.iter().map(|certificate| certificate.serial.to_string()).collect()
+}
+
+/// `issued`.
+pub(super) fn issued(entry: &NewIssuance, plan: &PlanRecord) -> NewEvent {
+    NewEvent::new("issued", entry.time, "issuance_id", &plan.id)
+        .with("instance", entry.join.as_ref().map(|join| &*join.instance))
+        .of(Some(&entry.bot), Some(&entry.token))
+        .with("join_method", &*entry.join_method)
+        .with("serials", serials(&plan.certificates))
+        .with("provenance", &*entry.provenance)
+        .with_outputs(&plan.certificates)
+        .with("peer", &*entry.peer)
+        .with("claims", entry.claims.clone())
+}
+
+/// `signed`, by a command.
+pub(super) fn signed(entry: &NewSigned) -> NewEvent {
+    let certificates = std::slice::from_ref(&entry.certificate);
+    NewEvent::new("signed", entry.time, "issuance_id", &entry.id)
+        .with("by", entry.by)
+        .with("serials", serials(certificates))
+        .with_outputs(certificates)
+}
+
+/// `refused`.
+pub(super) fn refused(entry: &NewRefusal) -> NewEvent {
+    NewEvent::new("refused", entry.time, "denial_id", &entry.id)
+        .of(entry.bot.as_deref(), Some(&entry.token))
+        .with("join_method", &*entry.join_method)
+        .with("reason", entry.reason)
+        .with("detail", &*entry.detail)
+        .with("verified", entry.verified)
+        .with("peer", &*entry.peer)
+        .with("claims", entry.claims.clone())
+}
+
+/// `revoked`, by the job itself; repeats of what was issued or signed whose it is.
+pub(super) fn revoked(entry: &NewRevocation, begun: &Map<String, Value>) -> NewEvent {
+    let text = |name| begun.get(name).and_then(Value::as_str);
+    NewEvent::new("revoked", entry.time, "issuance_id", &entry.issuance_id)
+        .of(text("bot"), text("token"))
+        .with("join_method", text("join_method"))
+        .with("by", text("by"))
+        .with("serials", begun.get("serials").cloned().unwrap_or_else(|| json!([])))
+        .with("provenance", text("provenance"))
+        .with("reason", "given_back")
+        .with("peer", &*entry.peer)
+}
+
+/// `secret_added`: a secret that may register an instance.
+pub(super) fn secret_added(entry: &NewSecret) -> NewEvent {
+    NewEvent::new("secret_added", entry.time, "secret_id", &entry.id)
+        .of(Some(&entry.bot), Some(&entry.token))
+        .with("by", "token add")
+        .with("expires_at", rfc3339(entry.expires))
+}
+
+/// `registered`: an instance whose first issuance is `entry`.
+pub(super) fn registered(entry: &NewIssuance, join: &InstanceJoin, secret_id: &str) -> NewEvent {
+    let event = NewEvent::new("registered", entry.time, "instance", &join.instance)
+        .with("replaces", join.replaces.as_deref())
+        .with("secret_id", secret_id);
+    by_join(event, entry).with("peer", &*entry.peer)
+}
+
+/// `replaced`: an instance whose place `instance` has taken.
+pub(super) fn replaced(entry: &NewIssuance, instance: &str, old: &str) -> NewEvent {
+    let event = NewEvent::new("replaced", entry.time, "instance", old).with("replaced_by", instance);
+    by_join(event, entry).with("peer", &*entry.peer)
+}
+
+/// `locked`: an instance, by the join that `entry` would have recorded.
+pub(super) fn locked(
+    entry: &NewIssuance,
+    join: &InstanceJoin,
+    expected: i64,
+    serials: &[i64],
+    reason: &'static str,
+) -> NewEvent {
+    let presented = join.claims.generation;
+    let why = if presented > expected {
+        "the storage is newer than what the authority remembers"
+    } else {
+        "two copies of its storage have joined"
+    };
+    by_join(NewEvent::new("locked", entry.time, "instance", &join.instance), entry)
+        .with("serials", serials.iter().map(ToString::to_string).collect::<Vec<_>>())
+        .with("provenance", &*entry.provenance)
+        .with("reason", reason)
+        .with("detail", format!("presented generation {presented}, {expected} was expected: {why}"))
+        .with("peer", &*entry.peer)
+}
+
+/// Whose join caused it.
+fn by_join(event: NewEvent, entry: &NewIssuance) -> NewEvent {
+    event.of(Some(&entry.bot), Some(&entry.token)).with("join_method", &*entry.join_method)
+}
