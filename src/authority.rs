@@ -48,8 +48,8 @@ impl Authority {
     /// mistake of the policy is told.
     pub fn open(data_dir: &Path, clock: Clock) -> Result<Self> {
         let config = config::Config::load(data_dir)?;
-        let keys = keys::file::load(&config.keys)?;
-        let store = Box::new(store::sqlite::Sqlite::open(&config.store)?);
+        let keys = keys::file::load(&config.keys, config.owner)?;
+        let store = Box::new(store::sqlite::Sqlite::open(&config.store, config.owner)?);
         let policy = config.load_policy()?;
         Self::assemble(config, keys, store, policy, clock)
     }
@@ -62,7 +62,7 @@ impl Authority {
         policy: policy::Policy,
         clock: Clock,
     ) -> Result<Self> {
-        let issuers = Issuers::new(net::issuer_client(config.issuer_ca_file.as_ref())?);
+        let issuers = Issuers::new(net::issuer_client(config.issuer_ca_file.as_ref(), config.owner)?);
         Ok(Self {
             config,
             keys,

@@ -24,9 +24,11 @@ pub enum Piece<'a> {
     Block(&'a str, &'a str),
     /// A line outside of any block, not empty.
     Line(&'a str),
+    /// The first line of a block that does not end.
+    Broken(&'a str),
 }
 
-/// A file's blocks and the lines between them. A block that does not end is left out.
+/// A file's blocks and the lines between them.
 pub fn pieces(text: &str) -> Vec<Piece<'_>> {
     let mut pieces = Vec::new();
     let mut rest = text;
@@ -35,11 +37,16 @@ pub fn pieces(text: &str) -> Vec<Piece<'_>> {
         let label = first.trim_end().strip_prefix("-----BEGIN ").and_then(|l| l.strip_suffix("-----"));
         if let Some(label) = label {
             let end = format!("-----END {label}-----");
-            if let Some(block) = rest.find(&end).and_then(|at| rest.get(..at + end.len())) {
+            let block = rest.find(&end).and_then(|at| rest.get(..at + end.len()));
+            // The end of the next one is not its own.
+            if let Some(block) = block.filter(|block| block.rfind("-----BEGIN") == Some(0)) {
                 pieces.push(Piece::Block(label, block));
                 rest = rest.get(block.len()..).unwrap_or_default();
                 continue;
             }
+        }
+        if first.starts_with("-----BEGIN") {
+            pieces.push(Piece::Broken(first.trim()));
         } else if !first.trim().is_empty() {
             pieces.push(Piece::Line(first.trim()));
         }
@@ -57,10 +64,11 @@ pub fn decode(block: &str) -> Option<Zeroizing<Vec<u8>>> {
     STANDARD.decode(body.as_bytes()).ok().map(Zeroizing::new)
 }
 
-/// The DER of every block of that label, in order; none where one of them is broken.
+/// The DER of every block of that label, in order; none where one of them is broken, or the file breaks off.
 pub fn decode_all(text: &str, label: &str) -> Option<Vec<Zeroizing<Vec<u8>>>> {
     let der = |piece| match piece {
         Piece::Block(found, block) if found == label => Some(decode(block)),
+        Piece::Broken(_) => Some(None),
         _ => None,
     };
     pieces(text).into_iter().filter_map(der).collect()
@@ -87,9 +95,9 @@ mod tests {
     fn blocks_read_back_between_lines() {
         let der: Vec<u8> = (0..=255).collect();
         let pem = encode("X", &der);
-        let text = format!("first\n{}ssh-ed25519 A\r\n\n{}-----BEGIN Y-----\nunended", &*pem, &*pem);
+        let text = format!("first\n{}ssh-ed25519 A\r\n\n{}", &*pem, &*pem);
         let pieces = pieces(&text);
-        assert_eq!(pieces.len(), 5, "{pieces:?}");
+        assert_eq!(pieces.len(), 4, "{pieces:?}");
         assert_eq!(pieces[0], Piece::Line("first"));
         assert_eq!(pieces[2], Piece::Line("ssh-ed25519 A"));
         let all = decode_all(&text, "X").unwrap();
@@ -97,5 +105,19 @@ mod tests {
         assert_eq!(*all[1], der);
         assert!(pem.lines().all(|line| line.len() <= 64));
         assert_eq!(decode_all("-----BEGIN X-----\n!!\n-----END X-----", "X"), None);
+    }
+
+    #[test]
+    fn a_block_that_breaks_off_is_told_wherever_it_does() {
+        let block = encode("CERTIFICATE", &[7; 99]);
+        let whole = format!("{}{}", *block, *block);
+        for cut in block.len() + "-----BEGIN".len()..whole.trim_end().len() {
+            let text = &whole[..cut];
+            assert!(pieces(text).iter().any(|piece| matches!(piece, Piece::Broken(_))), "{text}");
+            assert_eq!(decode_all(text, "CERTIFICATE"), None, "{text}");
+            assert!(certificates(text).is_err(), "{text}");
+            // Another's block does not hide it.
+            assert_eq!(decode_all(&format!("{text}\n{}", *block), "CERTIFICATE"), None, "{text}");
+        }
     }
 }

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use super::policy::{Policy, Source};
 use crate::document::{self, Mistake, Mistakes, Node};
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::folder;
 use crate::folder::read::{self, Limit, Trust};
-use crate::folder::{self, trust};
+use crate::folder::trust::{self, Owner};
 use crate::net::authority_origin;
 
 /// The configuration's name in the data directory.
@@ -35,6 +36,8 @@ pub struct Config {
     pub keys: PathBuf,
     /// The policy: a file or a folder.
     pub policy: PathBuf,
+    /// Whose all of it is.
+    pub owner: Owner,
     /// Extra roots for issuers.
     pub issuer_ca_file: Option<PathBuf>,
 }
@@ -46,16 +49,17 @@ impl Config {
     /// `Kind::Usage` with the place of each mistake.
     pub fn load(data_dir: &Path) -> Result<Self> {
         let path = data_dir.join(FILE);
-        let text = read::raw(&path, Trust::Operators, Limit::FILE).and_then(read::utf8).map_err(|unfit| {
+        let read = |owner| Ok((owner, read::utf8(read::raw(&path, Trust::Operators(owner), Limit::FILE)?)?));
+        let (owner, text) = Owner::of(data_dir).and_then(read).map_err(|unfit| {
             let hint = unfit.is_missing().then_some("`machine-id authority init` creates a data directory");
             let cannot = unfit.error(Kind::Usage, format!("cannot read {}", path.display()));
             hint.into_iter().fold(cannot, Error::hint)
         })?;
-        check_folder(data_dir, "the data directory")?;
-        Self::parse(&text, data_dir).map_err(|mistakes| mistakes.in_file(&path.display().to_string()))
+        check_folder(data_dir, "the data directory", owner)?;
+        Self::parse(&text, data_dir, owner).map_err(|mistakes| mistakes.in_file(&path.display().to_string()))
     }
 
-    fn parse(text: &str, data_dir: &Path) -> Result<Self, Mistakes> {
+    fn parse(text: &str, data_dir: &Path, owner: Owner) -> Result<Self, Mistakes> {
         let node = document::parse_one(text)?;
         let mut all = node.mapping("the configuration")?;
         all.version()?;
@@ -82,6 +86,7 @@ impl Config {
             store: below(store.unwrap_or("authority.db")),
             keys: below(keys.unwrap_or("keys")),
             policy: below(policy.unwrap_or("policy")),
+            owner,
             issuer_ca_file,
         })
     }
@@ -92,7 +97,7 @@ impl Config {
     /// # Errors
     /// The first mistake in full, the others as hints.
     pub fn load_policy(&self) -> Result<Policy> {
-        Policy::parse(&policy_sources(&self.policy, Trust::Operators)?).map_err(|mistakes| {
+        Policy::parse(&policy_sources(&self.policy, Trust::Operators(self.owner))?).map_err(|mistakes| {
             let mut mistakes = mistakes.into_iter();
             let first =
                 mistakes.next().unwrap_or_else(|| Error::internal("a policy was refused without a reason"));
@@ -129,8 +134,8 @@ fn policy_files(policy: &Path, trust: Trust) -> Result<Vec<PathBuf>> {
     if !std::fs::metadata(policy).context(Kind::Usage, cannot())?.is_dir() {
         return Ok(vec![policy.to_owned()]);
     }
-    if trust != Trust::Anyone {
-        check_folder(policy, "the policy")?;
+    if let Trust::Operators(owner) = trust {
+        check_folder(policy, "the policy", owner)?;
     }
     let names = folder::names(policy, MAX_POLICY_FILES).context(Kind::Usage, cannot())?;
     let hidden = |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
@@ -140,9 +145,9 @@ fn policy_files(policy: &Path, trust: Trust) -> Result<Vec<PathBuf>> {
 }
 
 /// Whoever may write there decides who gets in.
-fn check_folder(path: &Path, what: &str) -> Result<()> {
+fn check_folder(path: &Path, what: &str, owner: Owner) -> Result<()> {
     let cannot = || format!("cannot use {what} {}", path.display());
-    trust::operators(path).map(drop).map_err(|unfit| unfit.error(Kind::Usage, cannot()))
+    trust::operators(path, owner).map(drop).map_err(|unfit| unfit.error(Kind::Usage, cannot()))
 }
 
 fn check(node: &Node, key: &str, check: fn(&str) -> Result<String, &'static str>) -> Result<String, Mistake> {
@@ -189,7 +194,7 @@ mod tests {
     const MINIMAL: &str = "version: v1\ncluster: id.example.com\npublic_url: https://id.example.com\n";
 
     fn parse(text: &str) -> Result<Config, Mistakes> {
-        Config::parse(text, Path::new("/data"))
+        Config::parse(text, Path::new("/data"), Owner::me())
     }
 
     #[test]

@@ -141,12 +141,7 @@ impl Exchange<'_> {
         let (recorded, generation) = match record::exchange(authority.store.as_ref(), entry, plan).await? {
             Issued::Accepted { plan, generation } => (plan, generation),
             Issued::Used => return used("used before for other keys or outputs, or revoked since"),
-            Issued::Refused(refusal) => {
-                if matches!(refusal, InstanceRefusal::LockedNow { .. } | InstanceRefusal::Ahead { .. }) {
-                    authority.lists.forget().await;
-                }
-                return denied(denial_of(refusal));
-            }
+            Issued::Refused(refusal) => return denied(denial_of(refusal)),
         };
 
         // A lost reply: the same certificates once more, if they would still be granted.

@@ -68,6 +68,7 @@ pub struct Lists {
     /// The X.509 revocation list in DER (RFC 5280, section 5).
     pub crl: Vec<u8>,
     since: Instant,
+    revocations: u64,
 }
 
 /// Keeps the lists for a moment: anybody may ask for them.
@@ -77,21 +78,18 @@ pub struct ListCache(Mutex<Option<Arc<Lists>>>);
 impl ListCache {
     /// The lists as of `now`.
     pub async fn lists(&self, store: &dyn Store, keys: &CaKeys, now: i64) -> Result<Arc<Lists>> {
-        // Held while they are built, so that lists read before a revocation are not kept after it.
         let mut cached = self.0.lock().await;
-        if let Some(built) = cached.as_ref().filter(|built| built.since.elapsed() < LIST_AGE) {
+        // Taken first, so that lists read before a revocation are not kept after it.
+        let (since, revocations) = (Instant::now(), store.revocations());
+        let is_current =
+            |built: &&Arc<Lists>| built.revocations == revocations && built.since.elapsed() < LIST_AGE;
+        if let Some(built) = cached.as_ref().filter(is_current) {
             return Ok(Arc::clone(built));
         }
-        let since = Instant::now();
         let list = store.revoked(now).await?;
         let krl = ssh_krl(&keys.ssh_blobs()?, &list, now);
         let crl = keys.sign_crl(&tls_crl(&list, now, CRL_VALID))?;
-        Ok(Arc::clone(cached.insert(Arc::new(Lists { krl, crl, since }))))
-    }
-
-    /// To be called when something was revoked.
-    pub(super) async fn forget(&self) {
-        *self.0.lock().await = None;
+        Ok(Arc::clone(cached.insert(Arc::new(Lists { krl, crl, since, revocations }))))
     }
 }
 

@@ -50,6 +50,10 @@ pub trait Store: sealed::Engine + InstanceLookup + Send + Sync + fmt::Debug {
     /// that grows with each revocation.
     fn revoked(&self, now: i64) -> BoxFuture<'_, Result<RevocationList>>;
 
+    /// A number that is another once something was revoked, whether or not
+    /// whoever asked for that still waits.
+    fn revocations(&self) -> u64;
+
     /// Events of the audit trail, oldest first, with `after < sequence`, at
     /// most `limit` of them.
     fn events(&self, filter: EventFilter, after: i64, limit: usize) -> BoxFuture<'_, Result<Vec<Event>>>;

@@ -53,13 +53,13 @@ impl CurrentCertificate {
 pub async fn certificate(authority: &Authority) -> Result<(CertifiedKey, i64)> {
     match &authority.config.tls {
         Some((certificate, key)) => {
-            let text = read::text(certificate, Trust::Operators, Limit::FILE)?;
+            let text = read::text(certificate, Trust::Operators(authority.config.owner), Limit::FILE)?;
             let chain = pem::decode_all(&text, "CERTIFICATE").filter(|chain| !chain.is_empty());
             let chain = chain.ok_or_else(|| {
                 Error::usage(format!("{} is not a certificate chain in PEM", certificate.display()))
             })?;
             let chain = chain.into_iter().map(|der| CertificateDer::from(der.to_vec())).collect();
-            let private = read::text(key, Trust::Secret, Limit::FILE)?;
+            let private = read::text(key, Trust::ServerKey(authority.config.owner), Limit::FILE)?;
             let private = PrivateKeyDer::from_pem_slice(private.as_bytes())
                 .context(Kind::Usage, format!("{} is not a private key in PEM", key.display()))?;
             Ok((certified(chain, private)?, i64::MAX))

@@ -110,6 +110,7 @@ pub(super) fn check_server_ca(files: &OptionValues) -> Result<(), String> {
     let is_good = |piece: pem::Piece<'_>| match piece {
         pem::Piece::Block(label, block) => label == "CERTIFICATE" && pem::decode(block).is_some(),
         pem::Piece::Line(_) => true,
+        pem::Piece::Broken(_) => false,
     };
     let has_any = pem::decode_all(text, "CERTIFICATE").is_some_and(|all| !all.is_empty());
     if has_any && pem::pieces(text).into_iter().all(is_good) {
@@ -161,7 +162,8 @@ mod tests {
         let (certificate, key) = (pem::encode("CERTIFICATE", b"x"), pem::encode("PRIVATE KEY", b"x"));
         check(&certificate).unwrap();
         check(&format!("# internal CA\n{}{}", *certificate, *certificate)).unwrap();
-        for bad in [String::new(), "junk".to_owned(), format!("{}{}", *certificate, *key)] {
+        let cut = format!("{}{}", *certificate, certificate.trim_end().trim_end_matches('-'));
+        for bad in [String::new(), "junk".to_owned(), format!("{}{}", *certificate, *key), cut] {
             assert!(check(&bad).is_err(), "{bad}");
         }
     }

@@ -18,7 +18,7 @@ use rustix::path::Arg;
 use zeroize::Zeroizing;
 
 use super::open::{Folder, PRIVATE_FILE};
-use super::trust::{self, Standing};
+use super::trust::{self, Owner, Standing};
 use super::unfit::Unfit;
 use crate::error::{Kind, Result};
 
@@ -33,10 +33,12 @@ const FIRST: usize = 8 << 10;
 pub enum Trust {
     /// Whoever named it answers for it; it may be a pipe.
     Anyone,
-    /// Nobody changes it but root, its owner and the group to whom an operator gave it.
-    Operators,
-    /// The same, and nobody else reads it.
-    Secret,
+    /// Nobody changes it but root, the authority's owner and the group to whom an operator gave it.
+    Operators(Owner),
+    /// Nobody but root and the authority's owner changes it or reads it.
+    Secret(Owner),
+    /// The same, and it may be root's for a group that reads it.
+    ServerKey(Owner),
     /// Nobody changes it but root and this user; it is no link.
     Ours,
 }
@@ -73,19 +75,24 @@ pub fn text(path: &Path, trust: Trust, limit: Limit) -> Result<Zeroizing<String>
 
 /// The same, for words of one's own.
 pub fn raw(path: &Path, trust: Trust, limit: Limit) -> Result<Zeroizing<Vec<u8>>, Unfit> {
-    let file = match trust {
-        Trust::Anyone => open(path)?,
-        Trust::Operators | Trust::Secret => open_plain(CWD, trust::operators(path)?, OFlags::RDONLY)?,
+    let place = match trust {
+        Trust::Anyone => return Ok(self::file(open(path)?, limit)?),
+        Trust::Operators(owner) | Trust::Secret(owner) | Trust::ServerKey(owner) => {
+            trust::operators(path, owner)?
+        }
         Trust::Ours => {
             let (above, name) = trust::stands_in(path)?;
-            open_plain(CWD, above.join(name), OFlags::RDONLY)?
+            above.join(name)
         }
     };
+    let file = open_plain(CWD, &place, OFlags::RDONLY)?;
+    let standing = Standing::of(&file)?;
     match trust {
         Trust::Anyone => {}
-        Trust::Operators => Standing::of(&file)?.check_operators(path)?,
-        Trust::Secret => Standing::of(&file)?.check_secret(path)?,
-        Trust::Ours => Standing::of(&file)?.check_ours()?,
+        Trust::Operators(owner) => standing.check_operators(&place, owner)?,
+        Trust::Secret(owner) => standing.check_secret(&place, owner, false)?,
+        Trust::ServerKey(owner) => standing.check_secret(&place, owner, true)?,
+        Trust::Ours => standing.check_ours()?,
     }
     Ok(self::file(file, limit)?)
 }
@@ -273,7 +280,7 @@ mod tests {
             text.map(|text| text.to_string())
                 .map_err(|error| error.to_string().split_once(": ").map(|(_, why)| why.to_owned()).unwrap())
         };
-        for trust in [Trust::Anyone, Trust::Operators, Trust::Ours] {
+        for trust in [Trust::Anyone, Trust::Operators(Owner::me()), Trust::Ours] {
             assert_eq!(said("ten", trust, 10).unwrap(), "0123456789");
             assert_eq!(said("ten", trust, 9).unwrap_err(), "it is longer than 9 bytes");
             assert_eq!(said("empty", trust, 9).unwrap(), "");
@@ -284,7 +291,7 @@ mod tests {
             assert_eq!(pipe, if trust == Trust::Anyone { late } else { "it is not a plain file" });
         }
         assert_eq!(said("link", Trust::Anyone, 10).unwrap(), "0123456789");
-        assert_eq!(said("link", Trust::Operators, 10).unwrap(), "0123456789");
+        assert_eq!(said("link", Trust::Operators(Owner::me()), 10).unwrap(), "0123456789");
         assert!(said("link", Trust::Ours, 10).unwrap_err().contains("it is a symbolic link"));
         assert_eq!(said("/dev/zero", Trust::Anyone, 99).unwrap_err(), "it is longer than 99 bytes");
         assert_eq!(said("/dev/null", Trust::Anyone, 99).unwrap(), "");
@@ -347,23 +354,25 @@ mod tests {
         let path = temp.path().join("file");
         std::fs::write(&path, "x").unwrap();
         let root = trust::me() == 0;
-        for (mode, operators, secret, ours) in [
-            (0o600, true, true, true),
-            (0o400, true, true, true),
-            // Root's keys may be for a group; nobody else's.
-            (0o640, true, root, true),
-            (0o440, true, root, true),
-            (0o644, true, false, true),
-            (0o604, true, false, true),
-            (0o660, true, false, false),
-            (0o664, true, false, false),
-            (0o602, false, false, false),
-            (0o666, false, false, false),
+        for (mode, operators, secret, server, ours) in [
+            (0o600, true, true, true, true),
+            (0o400, true, true, true, true),
+            // A server's key may be for a group where it is root's.
+            (0o640, true, false, root, true),
+            (0o440, true, false, root, true),
+            (0o644, true, false, false, true),
+            (0o604, true, false, false, true),
+            (0o660, true, false, false, false),
+            (0o664, true, false, false, false),
+            (0o602, false, false, false, false),
+            (0o666, false, false, false, false),
         ] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
             let is_read = |trust| raw(&path, trust, soon(9)).is_ok();
-            let found = (is_read(Trust::Operators), is_read(Trust::Secret), is_read(Trust::Ours));
-            assert_eq!(found, (operators, secret, ours), "{mode:o}");
+            let me = Owner::me();
+            let found =
+                [Trust::Operators(me), Trust::Secret(me), Trust::ServerKey(me), Trust::Ours].map(is_read);
+            assert_eq!(found, [operators, secret, server, ours], "{mode:o}");
             assert!(is_read(Trust::Anyone) || !root);
         }
     }

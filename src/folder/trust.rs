@@ -5,8 +5,9 @@
 //! change or replace: a destination holds an `ssh_config`, which names
 //! programs to run, and whoever can rename it away and put their own there
 //! runs them as this user. *The operator's* is what `authority.yaml` and the
-//! like name: its owner and its group are whom the operator chose, and it is
-//! everybody else who must not be able to change it.
+//! like name: groups are whom the operator chose, owners are root, this user
+//! and the [`Owner`] of the data directory. Nothing that is named there vouches
+//! for itself.
 
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
@@ -14,7 +15,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::StatVfsMountFlags;
+use rustix::fs::{Access, StatVfsMountFlags};
 
 use super::unfit::Unfit;
 
@@ -34,12 +35,35 @@ pub fn me() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
+/// Whose an authority is: whoever owns the data directory that a command was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner(u32);
+
+impl Owner {
+    /// Of that data directory; where anybody could have put it there, this user.
+    pub fn of(data_dir: &Path) -> Result<Self, Unfit> {
+        let place = fs::canonicalize(data_dir)?;
+        let is_open = |above: &Path| fs::metadata(above).is_ok_and(|above| above.mode() & OTHERS_WRITE != 0);
+        let owner = fs::metadata(&place)?.uid();
+        Ok(if place.parent().is_some_and(is_open) { Self::me() } else { Self(owner) })
+    }
+
+    /// This user.
+    pub fn me() -> Self {
+        Self(me())
+    }
+
+    fn trusted(self) -> Trusted {
+        Trusted { me: me(), owner: Some(self.0) }
+    }
+}
+
 /// Who may change a place.
 #[derive(Clone, Copy, Debug)]
 struct Trusted {
     /// This user; root always may.
     me: u32,
-    /// Whoever owns what the operator named; then groups are the operator's choice too.
+    /// The authority's; then groups are the operator's choice too.
     owner: Option<u32>,
 }
 
@@ -125,25 +149,64 @@ impl Standing {
         self.check(Trusted::ours()).map_err(|why| Unfit::new(format!("it {why}")))
     }
 
-    /// Whether what the operator named is closed to everybody.
-    pub(super) fn check_operators(self, path: &Path) -> Result<(), Unfit> {
-        if self.mode & OTHERS_WRITE == 0 {
-            return Ok(());
+    /// Whether what the operator named, and what stands there, is closed to
+    /// everybody. It may be of whoever was let into a folder by its group.
+    pub(super) fn check_operators(self, place: &Path, owner: Owner) -> Result<(), Unfit> {
+        if self.mode & OTHERS_WRITE != 0 {
+            return Err(Unfit::new(format!("anybody may write to it (mode {:o})", self.mode))
+                .hint(format!("chmod o-w {}", place.display())));
         }
-        Err(Unfit::new(format!("anybody may write to it (mode {:o})", self.mode))
-            .hint(format!("chmod o-w {}", path.display())))
+        let is_shared = |above: &Path| {
+            fs::metadata(above)
+                .is_ok_and(|above| above.mode() & (GROUP_WRITES | OTHERS_WRITE) == GROUP_WRITES)
+        };
+        if place.parent().is_some_and(is_shared) { Ok(()) } else { self.check_owner(place, owner) }
     }
 
-    /// Whether nobody else can read what the operator named. Root's may be for
-    /// a group that reads it: so are Debian's keys of servers, the credentials
-    /// of a systemd unit, and a Secret's files in a pod with an `fsGroup`.
-    pub(super) fn check_secret(self, path: &Path) -> Result<(), Unfit> {
-        let open = if self.uid == 0 { 0o037 } else { 0o077 };
+    /// Whether it is root's, this user's or the authority's.
+    fn check_owner(self, place: &Path, owner: Owner) -> Result<(), Unfit> {
+        if owner.trusted().has(self.uid) {
+            return Ok(());
+        }
+        Err(Unfit::new(format!("it belongs to another user (uid {})", self.uid)).hint(format!(
+            "chown {} {}, if what it says is right",
+            owner.0,
+            place.display()
+        )))
+    }
+
+    /// Whether it is the authority's, and nobody else can read it.
+    pub(super) fn check_secret(self, path: &Path, owner: Owner, may_share: bool) -> Result<(), Unfit> {
+        self.check_owner(path, owner)?;
+        let groups = rustix::process::getgroups().unwrap_or_default();
+        let is_in = |gid: u32| {
+            rustix::process::getegid().as_raw() == gid || groups.iter().any(|group| group.as_raw() == gid)
+        };
+        let open = if self.is_for_group(me(), is_in, may_share) { 0o037 } else { 0o077 };
         if self.mode & open == 0 {
             return Ok(());
         }
         Err(Unfit::new(format!("others than its owner may use it (mode {:o})", self.mode))
             .hint(format!("chmod 600 {}; in a pod, give the volume `defaultMode: 0400`", path.display())))
+    }
+
+    /// Whether its group's mode is how this process reads it: root's, with the
+    /// mask of a systemd credential's ACL there. A server's key may be for a
+    /// group too, as Debian's and a Secret's with an `fsGroup` are.
+    fn is_for_group(self, me: u32, is_in: impl Fn(u32) -> bool, may_share: bool) -> bool {
+        let shared = may_share && (me == 0 || is_in(self.gid));
+        self.uid == 0 && (shared || me != 0 && self.gid == 0)
+    }
+
+    /// Whether it is the machine's that this container runs on, which knows no
+    /// name for its owner; nobody in here can change it.
+    fn is_outside(self, place: &Path) -> bool {
+        let is = |file, is: &dyn Fn(&str) -> bool| fs::read_to_string(file).is_ok_and(|text| is(&text));
+        let kept = !self.others_write() && rustix::fs::access(place, Access::WRITE_OK).is_err();
+        (kept || self.mode & STICKY != 0)
+            && is("/proc/sys/kernel/overflowuid", &|uid| uid.trim().parse() == Ok(self.uid))
+            // The machine itself has names for all of them.
+            && is("/proc/self/uid_map", &|map| map.split_whitespace().nth(2) != Some("4294967295"))
     }
 }
 
@@ -187,21 +250,30 @@ pub fn stands_in(path: &Path) -> Result<(PathBuf, OsString), Unfit> {
 
 /// Where a path leads that the operator named, be it a file or a folder, if
 /// nobody can change it to whom the operator did not give it.
-pub fn operators(path: &Path) -> Result<PathBuf, Unfit> {
-    let metadata = fs::metadata(path)?;
-    if !is_sealed(path, metadata.uid()) {
-        Standing::from(&metadata).check_operators(path)?;
+pub fn operators(path: &Path, owner: Owner) -> Result<PathBuf, Unfit> {
+    let place = fs::canonicalize(path)?;
+    let metadata = fs::metadata(&place)?;
+    if !is_sealed(&place, &metadata) {
+        Standing::from(&metadata).check_operators(&place, owner)?;
     }
-    walk(&std::path::absolute(path)?, Trusted { me: me(), owner: Some(metadata.uid()) })
+    walk(&std::path::absolute(path)?, owner.trusted())
+}
+
+/// The same of a file that is the authority's alone, whoever shares its folder.
+pub fn owners(path: &Path, owner: Owner) -> Result<(), Unfit> {
+    let place = operators(path, owner)?;
+    Standing::from(&fs::symlink_metadata(&place)?).check_owner(&place, owner)
 }
 
 /// A volume as the kubelet makes them of a ConfigMap or a Secret: everybody's
-/// by its mode, but root's, and mounted here for reading alone. The link tells
-/// it from what a unit with `ProtectSystem=strict` merely cannot write to
-/// while others can: there nobody else can make one of root's.
-fn is_sealed(place: &Path, uid: u32) -> bool {
+/// by its mode, but root's, and mounted here for reading alone. The mount and
+/// the link tell it from what a unit with `ProtectSystem=strict` merely cannot
+/// write to while others can.
+fn is_sealed(place: &Path, metadata: &Metadata) -> bool {
     let is_roots_link = |metadata: Metadata| metadata.is_symlink() && metadata.uid() == 0;
-    uid == 0
+    let above = place.parent().and_then(|above| fs::metadata(above).ok());
+    metadata.uid() == 0
+        && above.is_some_and(|above| above.dev() != metadata.dev())
         && fs::symlink_metadata(place.join(KUBELETS_LINK)).is_ok_and(is_roots_link)
         && rustix::fs::statvfs(place).is_ok_and(|fs| fs.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
@@ -255,8 +327,10 @@ fn walk(path: &Path, trusted: Trusted) -> Result<PathBuf, Unfit> {
             }
             return Err(Unfit::new(format!("{} is not a directory", next.display())));
         }
-        match Standing::from(&metadata).check(trusted) {
-            Err(why) if !is_sealed(&next, metadata.uid()) => return Err(instead(&next, why)),
+        let standing = Standing::from(&metadata);
+        let is_sealed = || trusted.owner.is_some() && is_sealed(&next, &metadata);
+        match standing.check(trusted) {
+            Err(why) if !is_sealed() && !standing.is_outside(&next) => return Err(instead(&next, why)),
             _ => here = next,
         }
     }

@@ -12,6 +12,7 @@ use rustls::{ClientConfig, RootCertStore};
 use super::pin::Pinned;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
+use crate::folder::trust::Owner;
 use crate::pem;
 
 /// How long a connection may take to be made, TLS included.
@@ -37,12 +38,12 @@ impl Platform {
 }
 
 /// A client for the issuers of an authority: the system's roots and those of `extra`.
-pub fn issuer_client(extra: Option<&PathBuf>) -> Result<reqwest::Client> {
+pub fn issuer_client(extra: Option<&PathBuf>, owner: Owner) -> Result<reqwest::Client> {
     let mut roots = RootCertStore::empty();
     // An authority with its own issuer CA, or with static key sets alone, needs no system roots.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(path) = extra {
-        roots.extend(roots_of_file(path, Trust::Operators, Limit::FILE)?.roots);
+        roots.extend(roots_of_file(path, Trust::Operators(owner), Limit::FILE)?.roots);
     }
     if roots.is_empty() {
         // Nothing can be verified, which each fetch will say.

@@ -257,9 +257,9 @@ fn frame(bytes: &mut Vec<u8>, request: &str) {
 fn serve_with(store: &Path, data_dir: &Path, listen: SocketAddr) {
     machine_id::net::install_crypto();
     let config = Config::load(data_dir).unwrap();
-    let keys = keys::file::load(&config.keys).unwrap();
+    let keys = keys::file::load(&config.keys, config.owner).unwrap();
     let policy = config.load_policy().unwrap();
-    let store = Box::new(Sqlite::open(&store.join("authority.db")).unwrap());
+    let store = Box::new(Sqlite::open(&store.join("authority.db"), config.owner).unwrap());
     let authority = Authority::assemble(config, keys, store, policy, Clock::system()).unwrap();
     // As `authority serve` does it: as many threads as the process has cores.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();

@@ -1,9 +1,10 @@
 //! Which files an authority believes: those that nobody can change to whom the
 //! operator did not give them.
 
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -37,8 +38,22 @@ impl Data {
 
     /// Serving ends where everything was read, since nobody may listen there.
     fn serve(&self) -> String {
+        said(&run(&mut self.serving()))
+    }
+
+    fn serving(&self) -> Command {
         let mut serve = machine_id(["authority", "serve", "--listen", "192.0.2.1:1", "--data-dir"]);
-        said(&run(serve.arg(self.path(""))))
+        serve.arg(self.path(""));
+        serve
+    }
+
+    /// A folder like `/tmp` beside it, in which anybody may have put something.
+    fn sticky(&self) -> PathBuf {
+        let sticky = self.0.path().join("sticky");
+        std::fs::create_dir_all(&sticky).unwrap();
+        chmod(self.0.path(), 0o755);
+        chmod(&sticky, 0o1777);
+        sticky
     }
 
     fn export(&self) -> String {
@@ -144,12 +159,18 @@ fn a_group_can_share_the_policy() {
     chmod(data.path("policy/p.yaml"), 0o664);
     data.is_good();
     if rustix::process::geteuid().is_root() {
-        let alice = |name: &str| std::os::unix::fs::chown(data.path(name), Some(4242), Some(4343)).unwrap();
+        let alice = |name: &str| chown(data.path(name), Some(4242), Some(4343)).unwrap();
         alice("policy/p.yaml");
         data.is_good();
+        // Where the group cannot put one there, its owner is no member of it.
+        chmod(data.path("policy"), 0o755);
+        data.is_refused(&["p.yaml: it belongs to another user (uid 4242)", "hint: chown 0 "]);
+        chmod(data.path("policy"), 0o2775);
         alice("policy");
-        data.is_good();
+        data.is_refused(&["policy: it belongs to another user (uid 4242)", "hint: chown 0 "]);
     }
+    let data = Data::new();
+    chmod(data.path("policy"), 0o2775);
     // Everybody is no group.
     chmod(data.path("policy/p.yaml"), 0o666);
     data.is_refused(&["p.yaml", "anybody may write to it (mode 666)", "hint: chmod o-w "]);
@@ -165,22 +186,155 @@ fn keys_may_be_where_systemd_and_debian_put_them() {
         chmod(credentials.join(name), 0o400);
     }
     chmod(&credentials, 0o500);
-    data.config("keys: file:credentials\ntls: {cert_file: credentials/tls_ca.crt, key_file: credentials/tls_ca.key}\n");
+    chmod(&credentials, 0o700);
+    std::fs::copy(credentials.join("tls_ca.key"), data.path("server.key")).unwrap();
+    data.config("keys: file:credentials\ntls: {cert_file: credentials/tls_ca.crt, key_file: server.key}\n");
     data.is_good();
-    // Root's, for whom the ACL's mask or `ssl-cert` stands; nobody else's.
+    let open = ["others than its owner may use it (mode ", "hint: chmod 600 ", "`defaultMode: 0400`"];
     let root = rustix::process::geteuid().is_root();
     for mode in [0o440, 0o640] {
-        chmod(credentials.join("tls_ca.key"), mode);
+        // A server's key of root's may be for a group, nobody else's; a CA's is for none.
+        chmod(data.path("server.key"), mode);
         let said = data.serve();
         assert_eq!(said.contains("192.0.2.1:1"), root, "{said}");
+        chmod(data.path("server.key"), 0o600);
+        for ca in ["ssh_user_ca", "ssh_host_ca", "tls_ca.key"] {
+            chmod(credentials.join(ca), mode);
+            data.is_refused(&[&[ca], &open[..]].concat());
+            chmod(credentials.join(ca), 0o400);
+        }
     }
-    chmod(credentials.join("tls_ca.key"), 0o644);
-    data.is_refused(&[
-        "others than its owner may use it (mode 644)",
-        "hint: chmod 600 ",
-        "`defaultMode: 0400`",
-    ]);
-    chmod(&credentials, 0o700);
+    chmod(data.path("server.key"), 0o644);
+    data.is_refused(&open);
+}
+
+/// An authority with a user of its own, and root's commands on its directory.
+#[test]
+fn a_user_of_its_own_and_root_get_on() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let data = Data::new();
+    std::fs::copy(data.path("keys/tls_ca.crt"), data.path("server.crt")).unwrap();
+    std::fs::copy(data.path("keys/tls_ca.key"), data.path("server.key")).unwrap();
+    data.config("tls: {cert_file: server.crt, key_file: server.key}\n");
+    data.is_good();
+    data.sticky();
+    succeed(command("chown").args(["-R", "4242:4343"]).arg(data.path("")));
+    data.is_good();
+    succeed(machine_id(["authority", "audit", "--data-dir"]).arg(data.path("")));
+    assert_eq!(data.export(), "");
+    let serve = || said(&run(data.serving().uid(4242).gid(4343)));
+    assert!(serve().contains("192.0.2.1:1"), "{}", serve());
+    // Debian's `ssl-cert`, of which it is a member, and which lets it read this; and one that it is not of.
+    let (key, ca) = (data.path("server.key"), data.path("keys/tls_ca.key"));
+    for (path, gid, mode, is_good) in [
+        (&key, 4343, 0o640, true),
+        (&key, 4343, 0o660, false),
+        (&ca, 4343, 0o440, false),
+        (&ca, 4343, 0o640, false),
+    ] {
+        chown(path, Some(0), Some(gid)).unwrap();
+        chmod(path, mode);
+        assert_eq!(serve().contains("192.0.2.1:1"), is_good, "{} {mode:o}: {}", path.display(), serve());
+        chown(path, Some(4242), Some(4343)).unwrap();
+        chmod(path, 0o600);
+    }
+    // A credential of a systemd unit is root's, and its group is as its ACL.
+    chown(&ca, Some(0), Some(0)).unwrap();
+    chmod(&ca, 0o440);
+    let said = said(&run(data.serving().uid(4242).gid(0)));
+    assert!(said.contains("192.0.2.1:1"), "{said}");
+}
+
+/// Whoever made a file where anybody can does not vouch for it.
+#[test]
+fn what_another_user_put_into_a_sticky_folder_is_not_believed() {
+    let data = Data::new();
+    let sticky = data.sticky();
+    let at = |name: &str| sticky.join(name).display().to_string();
+    let ca = run(machine_id(["authority", "export", "tls-ca", "--data-dir"]).arg(data.path(""))).stdout;
+    std::fs::write(at("issuers.pem"), ca).unwrap();
+    std::fs::write(at("p.yaml"), POLICY).unwrap();
+    succeed(command("cp").arg("-r").arg(data.path("keys")).arg(at("keys")));
+    let config = format!(
+        "store: sqlite:{}\npolicy: {}\nissuer_ca_file: {}\nkeys: file:{}\n",
+        at("a.db"),
+        at("p.yaml"),
+        at("issuers.pem"),
+        at("keys")
+    );
+    data.config(&config);
+    data.is_good();
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    for name in
+        ["a.db-wal", "a.db-shm", "a.db-journal", "a.db", "p.yaml", "issuers.pem", "keys/tls_ca.key", "keys"]
+    {
+        let planted = !Path::new(&at(name)).exists();
+        if planted {
+            std::fs::write(at(name), "").unwrap();
+        }
+        chown(at(name), Some(4242), None).unwrap();
+        data.is_refused(&[&at(name), "belongs to another user (uid 4242)"]);
+        if planted {
+            std::fs::remove_file(at(name)).unwrap();
+        } else {
+            chown(at(name), Some(0), None).unwrap();
+        }
+        data.is_good();
+    }
+    // A group that shares the store's folder can still not put a log there.
+    chmod(&sticky, 0o2775);
+    std::fs::write(at("a.db-wal"), "").unwrap();
+    chown(at("a.db-wal"), Some(4242), None).unwrap();
+    data.is_refused(&["a.db-wal: it belongs to another user (uid 4242)"]);
+    // Nor is a data directory there that is another's, to begin with or later.
+    chmod(&sticky, 0o1777);
+    let auth = at("auth");
+    std::fs::create_dir(&auth).unwrap();
+    chown(&auth, Some(4242), None).unwrap();
+    let mut init =
+        machine_id(["authority", "init", "--cluster", "id.test", "--public-url", "https://id.test"]);
+    let refused = said(&run(init.args(["--data-dir", &auth])));
+    assert!(refused.contains("it belongs to another user (uid 4242)"), "{refused}");
+    assert!(!Path::new(&auth).join("keys").exists());
+    succeed(command("cp").arg("-r").arg(data.path(".")).arg(&auth));
+    succeed(command("chown").args(["-R", "4242", &auth]));
+    let refused = said(&run(&mut machine_id(["authority", "export", "ssh-user-ca", "--data-dir", &auth])));
+    assert!(refused.contains("belongs to another user (uid 4242)"), "{refused}");
+}
+
+/// What was read while it was written, or was cut on its way here.
+#[test]
+fn half_a_file_of_certificates_is_not_believed() {
+    let data = Data::new();
+    let whole = read(data.path("keys/tls_ca.crt"));
+    std::fs::copy(data.path("keys/tls_ca.key"), data.path("server.key")).unwrap();
+    data.config("tls: {cert_file: server.crt, key_file: server.key}\nissuer_ca_file: issuers.pem\n");
+    let half = format!("{whole}{}", &whole[..whole.len() / 2]);
+    let files = ["server.crt", "issuers.pem", "keys/tls_ca.crt"];
+    files.iter().for_each(|name| std::fs::write(data.path(name), &whole).unwrap());
+    data.is_good();
+    for name in files {
+        std::fs::write(data.path(name), &half).unwrap();
+        data.is_refused(&[name]);
+        std::fs::write(data.path(name), &whole).unwrap();
+    }
+    std::fs::write(data.path("half.pem"), &half).unwrap();
+    let once = [
+        "once",
+        "--authority",
+        "https://127.0.0.1:1",
+        "--token",
+        "x",
+        "--join-method",
+        "github",
+        "--ca-file",
+    ];
+    let refused = said(&run(machine_id(once).arg(data.path("half.pem"))));
+    assert!(refused.contains("half.pem: its PEM is broken"), "{refused}");
 }
 
 /// What a kubelet mounts of a ConfigMap or a Secret: root's, everybody's by its
@@ -207,19 +361,26 @@ fn a_volume_of_a_pod_is_believed_as_it_is_mounted() {
     // Mounted for reading alone; only root can try.
     chmod(data.path("config"), 0o777);
     data.config("policy: config\n");
-    let script = "mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\" && exec \"$0\" authority serve --listen 192.0.2.1:1 --data-dir \"$2\"";
-    let mut mounted = command("unshare");
-    mounted.args(["--mount", "sh", "-c", script, crate::support::process::MACHINE_ID]);
-    mounted.arg(data.path("config")).arg(data.path(""));
+    let serve = "exec \"$0\" authority serve --listen 192.0.2.1:1 --data-dir \"$2\"";
+    let mounted = |mount: &str| {
+        let script = format!("{mount} && {serve}");
+        let mut mounted = command("unshare");
+        mounted.args(["--mount", "sh", "-c", &script, crate::support::process::MACHINE_ID]);
+        said(&run(mounted.arg(data.path("config")).arg(data.path(""))))
+    };
+    let of_its_own = "cp -a \"$1\" \"$1.old\" && mount -t tmpfs -o mode=777 tmpfs \"$1\" && cp -a \"$1.old/.\" \"$1\" && rm -r \"$1.old\" && mount -o remount,ro \"$1\"";
     if rustix::process::geteuid().is_root()
         && run(command("unshare").args(["--mount", "true"])).status.success()
     {
-        let believed = said(&run(&mut mounted));
+        let believed = mounted(of_its_own);
         assert!(believed.contains("192.0.2.1:1"), "{believed}");
-        // Not what merely cannot be written to from here, as with `ProtectSystem=strict`.
+        // Not what merely cannot be written to from here, as with `ProtectSystem=strict`: somebody may have
+        // moved a link of root's there.
+        let refused = mounted("mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\"");
+        assert!(refused.contains("config: anybody may write to it (mode 777)"), "{refused}");
         std::fs::remove_file(data.path("config/..data")).unwrap();
         std::fs::remove_file(data.path("config/p.yaml")).unwrap();
-        let refused = said(&run(&mut mounted));
+        let refused = mounted(of_its_own);
         assert!(refused.contains("config: anybody may write to it (mode 777)"), "{refused}");
     }
 }

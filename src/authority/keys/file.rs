@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use super::{CaKeys, SshCa, TlsCa};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
+use crate::folder::trust::Owner;
 use crate::folder::{PRIVATE_FILE, replace};
 use crate::pem;
 use crate::random;
@@ -59,18 +60,18 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Reads every CA key from `dir`.
 ///
 /// # Errors
-/// `Kind::Usage` where one is missing, unreadable, of another kind, or open to others.
-pub fn load(dir: &Path) -> Result<CaKeys> {
+/// `Kind::Usage` where one is missing, unreadable, of another kind, another user's, or open to others.
+pub fn load(dir: &Path, owner: Owner) -> Result<CaKeys> {
     Ok(CaKeys {
-        ssh_user: load_ssh(&dir.join(SSH_USER))?,
-        ssh_host: load_ssh(&dir.join(SSH_HOST))?,
-        tls: load_tls(dir)?,
+        ssh_user: load_ssh(&dir.join(SSH_USER), owner)?,
+        ssh_host: load_ssh(&dir.join(SSH_HOST), owner)?,
+        tls: load_tls(dir, owner)?,
     })
 }
 
-fn load_ssh(path: &Path) -> Result<SshCa> {
+fn load_ssh(path: &Path, owner: Owner) -> Result<SshCa> {
     let cannot = format!("cannot use the CA key {}", path.display());
-    let text = read::text(path, Trust::Secret, Limit::FILE)?;
+    let text = read::text(path, Trust::Secret(owner), Limit::FILE)?;
     let key = PrivateKey::from_openssh(text.as_bytes()).context(Kind::Usage, cannot.clone())?;
     let KeypairData::Ed25519(pair) = key.key_data() else {
         return Err(Error::usage(format!("{cannot}: it is not an Ed25519 key without a passphrase")));
@@ -80,12 +81,12 @@ fn load_ssh(path: &Path) -> Result<SshCa> {
     Ok(SshCa { pair, public: key.public_key().clone() })
 }
 
-fn load_tls(dir: &Path) -> Result<TlsCa> {
+fn load_tls(dir: &Path, owner: Owner) -> Result<TlsCa> {
     let (key_path, path) = (dir.join(TLS_KEY), dir.join(TLS_CERTIFICATE));
     let cannot = format!("cannot use the CA key {}", key_path.display());
-    let key = TlsKey::from_pem(&read::text(&key_path, Trust::Secret, Limit::FILE)?)
+    let key = TlsKey::from_pem(&read::text(&key_path, Trust::Secret(owner), Limit::FILE)?)
         .context(Kind::Usage, cannot.clone())?;
-    let text = read::text(&path, Trust::Operators, Limit::FILE)?;
+    let text = read::text(&path, Trust::Operators(owner), Limit::FILE)?;
     let unfit = format!("{} is not a certificate", path.display());
     let der = pem::decode_all(&text, "CERTIFICATE").and_then(|all| all.into_iter().next());
     let der = CertificateDer::from(der.ok_or_else(|| Error::usage(unfit.clone()))?.to_vec());
@@ -110,7 +111,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let keys = dir.path().join("keys");
         create(&keys, "id.test", 1_800_000_000).unwrap();
-        let loaded = load(&keys).unwrap();
+        let loaded = load(&keys, Owner::me()).unwrap();
         assert!(loaded.trust().ssh_user_cas[0].ends_with("ssh_user_ca@id.test"));
         assert_ne!(loaded.trust().ssh_user_cas, loaded.trust().ssh_host_cas);
         assert!(!format!("{loaded:?}").contains("PRIVATE"));
@@ -126,6 +127,6 @@ mod tests {
         let keys = dir.path().join("keys");
         create(&keys, "id.test", 1_800_000_000).unwrap();
         fs::set_permissions(keys.join(SSH_USER), fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(load(&keys).unwrap_err().to_string().contains("others than its owner"));
+        assert!(load(&keys, Owner::me()).unwrap_err().to_string().contains("others than its owner"));
     }
 }

@@ -119,7 +119,7 @@ fn tls_ca(dir: &Path, usages: Vec<KeyUsagePurpose>, serials: &[u64]) -> CaKeys {
         let leaf = leaf.signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap();
         fs::write(dir.join(format!("{serial}.pem")), leaf.pem()).unwrap();
     }
-    file::load(&keys).unwrap()
+    file::load(&keys, crate::folder::trust::Owner::me()).unwrap()
 }
 
 fn sign_lists() -> Vec<KeyUsagePurpose> {

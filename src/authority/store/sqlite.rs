@@ -3,15 +3,18 @@
 //! answered. Commands may open the file beside a running server.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::BoxFuture;
 
-use super::instances::{NewSecret, RegisteredInstance};
+use super::instances::{InstanceRefusal, NewSecret, RegisteredInstance};
 use super::{
     CertificateRecord, Event, EventFilter, Issued, NewIssuance, NewRefusal, NewRevocation, NewSigned,
     PlanRecord, RevocationList, Revoked, Store, event, sealed,
 };
 use crate::error::{Context as _, Kind, Result};
+use crate::folder::trust::Owner;
 use crate::join::instance::{Instance, InstanceLookup};
 
 mod instances;
@@ -34,25 +37,29 @@ pub struct Sqlite {
     // into the file, which takes one that may write.
     reader: threads::Reader,
     writer: threads::Writer,
+    revocations: Arc<AtomicU64>,
 }
 
 impl Sqlite {
-    /// Opens the store at `path`, creates it (mode 0600) if it is missing, and
+    /// Opens the authority's store at `path`, creates it (mode 0600) if it is missing, and
     /// brings its schema up to date.
     ///
     /// # Errors
     /// `Kind::Usage` where the file cannot be opened, is something else, or is
     /// of a newer schema; `Kind::Internal` where setting it up fails.
-    pub fn open(path: &Path) -> Result<Self> {
-        Self::start(path).map_err(|error| error.context(format!("cannot open the store {}", path.display())))
+    pub fn open(path: &Path, owner: Owner) -> Result<Self> {
+        Self::start(path, owner)
+            .map_err(|error| error.context(format!("cannot open the store {}", path.display())))
     }
 
-    fn start(path: &Path) -> Result<Self> {
+    fn start(path: &Path, owner: Owner) -> Result<Self> {
         // Absolute, so that no path means something special to SQLite (`:memory:`).
         let path = std::path::absolute(path).context(Kind::Usage, "not a path")?;
-        let writing = schema::open(&path)?;
+        let writing = schema::open(&path, owner)?;
         let reading = schema::open_for_reading(&path)?;
-        Ok(Self { reader: threads::Reader::reader(reading)?, writer: threads::Writer::writer(writing)? })
+        let revocations = Arc::default();
+        let writer = threads::Writer::writer(writing, Arc::clone(&revocations))?;
+        Ok(Self { reader: threads::Reader::reader(reading)?, writer, revocations })
     }
 
     /// Keeps a registration secret, by its hash, with an event.
@@ -71,7 +78,15 @@ impl sealed::Engine for Sqlite {}
 impl Store for Sqlite {
     fn issue(&self, entry: NewIssuance, plan: PlanRecord) -> BoxFuture<'_, Result<Issued>> {
         let event = event::issued(&entry, &plan);
-        Box::pin(self.writer.write(move |connection| writes::issue(connection, &entry, &plan, &event)))
+        let revocations = Arc::clone(&self.revocations);
+        Box::pin(self.writer.write(move |connection| {
+            let issued = writes::issue(connection, &entry, &plan, &event)?;
+            if let Issued::Refused(InstanceRefusal::LockedNow { .. } | InstanceRefusal::Ahead { .. }) = issued
+            {
+                revocations.fetch_add(1, Ordering::SeqCst);
+            }
+            Ok(issued)
+        }))
     }
 
     fn record_signed(&self, entry: NewSigned) -> BoxFuture<'_, Result<()>> {
@@ -91,7 +106,16 @@ impl Store for Sqlite {
     }
 
     fn revoke(&self, entry: NewRevocation) -> BoxFuture<'_, Result<Revoked>> {
-        Box::pin(self.writer.write(move |connection| writes::revoke(connection, &entry)))
+        let revocations = Arc::clone(&self.revocations);
+        Box::pin(self.writer.write(move |connection| {
+            let revoked = writes::revoke(connection, &entry)?;
+            revocations.fetch_add(u64::from(revoked == Revoked::Now), Ordering::SeqCst);
+            Ok(revoked)
+        }))
+    }
+
+    fn revocations(&self) -> u64 {
+        self.revocations.load(Ordering::SeqCst)
     }
 
     fn revoked(&self, now: i64) -> BoxFuture<'_, Result<RevocationList>> {

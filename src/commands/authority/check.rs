@@ -58,7 +58,7 @@ pub(super) fn run(args: &Check, env: &Environment) -> Result<ExitCode> {
 fn paths(args: &Check) -> Result<(Vec<PathBuf>, Trust)> {
     let config = args.data_dir.as_deref().map(Config::load).transpose()?;
     match config {
-        Some(config) if args.policy.is_empty() => Ok((vec![config.policy], Trust::Operators)),
+        Some(config) if args.policy.is_empty() => Ok((vec![config.policy], Trust::Operators(config.owner))),
         _ => Ok((args.policy.clone(), Trust::Anyone)),
     }
 }

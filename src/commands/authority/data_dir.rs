@@ -13,7 +13,7 @@ use crate::runtime::block_on;
 /// Opens what a signing command needs: keys, and the store that records it first.
 pub(super) fn open(data_dir: &Path) -> Result<(keys::CaKeys, Sqlite)> {
     let config = config::Config::load(data_dir)?;
-    Ok((keys::file::load(&config.keys)?, Sqlite::open(&config.store)?))
+    Ok((keys::file::load(&config.keys, config.owner)?, Sqlite::open(&config.store, config.owner)?))
 }
 
 /// Records what is going to be signed.

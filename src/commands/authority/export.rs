@@ -11,7 +11,7 @@ use crate::terminal::print;
 
 pub(super) fn run(data_dir: &Path, what: Exported) -> Result<()> {
     let config = config::Config::load(data_dir)?;
-    let keys = keys::file::load(&config.keys)?;
+    let keys = keys::file::load(&config.keys, config.owner)?;
     let trust = keys.trust();
     let text = match what {
         Exported::SshUserCa => trust.ssh_user_cas.join("\n"),

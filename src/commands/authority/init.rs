@@ -23,7 +23,7 @@ pub(super) fn run(dir: &Path, cluster: &str, public_url: &str) -> Result<()> {
     }
     make_private(dir)?;
     // One that was there may be open to others, and so may be what it stands in.
-    trust::operators(dir)
+    trust::operators(dir, trust::Owner::me())
         .map_err(|unfit| unfit.error(Kind::Usage, format!("cannot use {}", dir.display())))?;
     make_private(&dir.join("policy"))?;
     keys::file::create(&dir.join("keys"), &cluster, Clock::system().now())?;

@@ -47,7 +47,7 @@ pub(super) fn add(data_dir: &Path, token: &str, ttl: &str, format: Format) -> Re
         expires,
     };
     let command = command(&config, token)?;
-    let store = Sqlite::open(&config.store)?;
+    let store = Sqlite::open(&config.store, config.owner)?;
     block_on(store.add_secret(entry))??;
     let page = Zeroizing::new(match format {
         Format::Text => format!(
@@ -94,7 +94,7 @@ fn join_token<'p>(policy: &'p Policy, name: &str) -> Result<&'p JoinToken> {
 fn command(config: &Config, token: &JoinToken) -> Result<String> {
     // Another certificate than our own is one that workers trust by themselves, or by a file that we do not know.
     let pin = if config.tls.is_none() {
-        format!(" --ca-pin {}", net::pin_of(keys::file::load(&config.keys)?.tls_certificate())?)
+        format!(" --ca-pin {}", net::pin_of(keys::file::load(&config.keys, config.owner)?.tls_certificate())?)
     } else {
         String::new()
     };

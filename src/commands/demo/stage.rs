@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::issuer::{DemoIssuer, REQUEST_TOKEN};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
+use crate::folder::trust::Owner;
 use crate::terminal::print;
 
 /// How long a server may take to answer.
@@ -83,7 +84,7 @@ impl Stage {
         let init = [&init[..], &[&stage.authority, "--data-dir"]].concat();
         stage.show(&words(&init, &[&stage.data]))?;
         let configuration = stage.data.join("authority.yaml");
-        let text = read::text(&configuration, Trust::Operators, Limit::FILE)?;
+        let text = read::text(&configuration, Trust::Operators(Owner::me()), Limit::FILE)?;
         let text = format!(
             "{}issuer_ca_file: {}\n",
             text.replace("127.0.0.1:8443", &format!("127.0.0.1:{port}")),

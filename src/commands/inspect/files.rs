@@ -20,6 +20,7 @@ pub(super) fn inspect(text: &str, now: i64) -> Result<Vec<Item>, String> {
         items.extend(match piece {
             Piece::Block(label, block) => block_item(label, block, now)?,
             Piece::Line(line) => line_item(line, now)?,
+            Piece::Broken(line) => return Err(format!("`{}` has no end", shown(line))),
         });
     }
     if items.is_empty() {

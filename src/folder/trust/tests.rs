@@ -140,7 +140,7 @@ impl Tree {
     }
 
     fn operators(&self, path: &str) -> Result<PathBuf, String> {
-        place(operators(&self.path(path)))
+        place(operators(&self.path(path), Owner::me()))
     }
 
     fn open(&self, path: &str) -> Result<PathBuf, String> {
@@ -178,7 +178,7 @@ fn mistrust_of_groups() {
     assert!(Standing { mode: 0o2777, ..shared }.check(Trusted { me: ME, owner: Some(ME) }).is_err());
 }
 
-/// `admin_only`: an operator's file may be anybody's; what it stands in is its owner's, ours or root's.
+/// `admin_only`: an operator's file and what it stands in is the authority's owner's, ours or root's.
 #[test]
 fn mistrust_of_owners() {
     let by_operator = Trusted { me: ME, owner: Some(OTHER) };
@@ -196,7 +196,38 @@ fn mistrust_of_owners() {
         assert_eq!(tree.ours("a/b/c"), Err(says.clone()));
         assert_eq!(tree.operators("a/b/c"), Err(says));
         own("a/b/c", 4242);
-        assert_eq!(tree.operators("a/b/c"), Ok(tree.path("a/b/c")));
+        // It does not vouch for itself; the data directory's owner does.
+        let says = "it belongs to another user (uid 4242)";
+        assert_eq!(tree.operators("a/b/c"), Err(says.to_owned()));
+        assert_eq!(place(operators(&tree.path("a/b/c"), Owner(4242))), Ok(tree.path("a/b/c")));
+        // Nor does a file, but for one that its owner's group let it be put there.
+        own("a/b", 0);
+        fs::write(tree.path("a/b/d"), "").unwrap();
+        own("a/b/d", 4242);
+        for (mode, is_in) in [(0o755, false), (0o1777, false), (0o777, false), (0o2775, true), (0o3775, true)]
+        {
+            chmod(&tree.path("a/b"), mode);
+            assert_eq!(tree.operators("a/b/d").is_ok(), is_in, "{mode:o}");
+            assert!(owners(&tree.path("a/b/d"), Owner(0)).is_err(), "{mode:o}");
+        }
+        owners(&tree.path("a/b/d"), Owner(4242)).unwrap();
+    }
+}
+
+#[test]
+fn an_authority_is_its_data_directorys_owners() {
+    let tree = Tree::new(&[("data", 0o700)]);
+    assert_eq!(Owner::of(&tree.path("data")).unwrap(), Owner::me());
+    assert!(Owner::of(&tree.path("none")).unwrap_err().is_missing());
+    if me() == 0 {
+        std::os::unix::fs::chown(tree.path("data"), Some(4242), None).unwrap();
+        symlink("data", tree.path("link")).unwrap();
+        for (mode, owner) in [(0o755, 4242), (0o1777, 0), (0o777, 0)] {
+            chmod(&tree.path(""), mode);
+            for name in ["data", "link"] {
+                assert_eq!(Owner::of(&tree.path(name)).unwrap(), Owner(owner), "{name} {mode:o}");
+            }
+        }
     }
 }
 
@@ -212,7 +243,7 @@ fn mistrust_of_what_is_no_folder() {
         format!("{} is not a directory", tree.path("b").display())
     );
     for missing in [tree.path("a/b/c"), PathBuf::new()] {
-        assert!(operators(&missing).unwrap_err().is_missing(), "{missing:?}");
+        assert!(operators(&missing, Owner::me()).unwrap_err().is_missing(), "{missing:?}");
     }
     assert!(stands_in(&tree.path("a/b/c")).unwrap_err().is_missing());
     assert!(place(stands_in(Path::new(""))).is_err());
@@ -260,15 +291,26 @@ fn mistrust_of_files() {
         (of(ME, 0o640), true, false),
         (of(ME, 0o644), true, false),
         (of(ME, 0o666), false, false),
-        // Debian's `ssl-cert`, a systemd credential with its ACL, a Secret with an `fsGroup`.
-        (of(0, 0o640), true, true),
-        (of(0, 0o440), true, true),
+        (of(0, 0o640), true, false),
         (of(0, 0o660), true, false),
         (of(0, 0o644), true, false),
         (of(0, 0o1777), false, false),
+        (of(OTHER, 0o600), me() == OTHER, me() == OTHER),
     ] {
-        assert_eq!(standing.check_operators(path).is_ok(), operators, "{standing:?}");
-        assert_eq!(standing.check_secret(path).is_ok(), secret, "{standing:?}");
+        assert_eq!(standing.check_operators(path, Owner(ME)).is_ok(), operators, "{standing:?}");
+        assert_eq!(standing.check_secret(path, Owner(ME), false).is_ok(), secret, "{standing:?}");
+    }
+    // Debian's `ssl-cert` and a Secret with an `fsGroup`; a systemd credential with its ACL.
+    for (standing, me, server, ca) in [
+        (of(0, 0o640), ME, true, false),
+        (of(0, 0o640), 0, true, false),
+        (Standing { gid: 101, ..of(0, 0o640) }, ME, false, false),
+        (Standing { gid: 0, ..of(0, 0o440) }, ME, true, true),
+        (Standing { gid: 0, ..of(0, 0o440) }, 0, true, false),
+        (of(ME, 0o640), ME, false, false),
+    ] {
+        let found = [true, false].map(|may_share| standing.is_for_group(me, |gid| gid == 100, may_share));
+        assert_eq!(found, [server, ca], "{standing:?} {me}");
     }
 }
 

@@ -1,7 +1,10 @@
 //! Where private files may lie, among other users.
 
+use std::os::unix::process::CommandExt as _;
+
 use super::{WAIT, files, set_mode};
 use crate::support::once::World;
+use crate::support::process::{MACHINE_ID, command, run};
 use crate::support::wait_for;
 
 #[test]
@@ -123,4 +126,34 @@ fn what_is_too_long_is_refused_and_not_cut() {
         refused.says(&[&many, "it is longer than 1048576 bytes"]);
         assert!(!job.path("d").exists(), "{option}");
     }
+}
+
+/// Where only this user has a name, `/` and `/tmp` are nobody's, as in a container without root.
+#[test]
+fn a_container_that_has_no_name_for_root_has_places_too() {
+    let temp = tempfile::TempDir::new().unwrap();
+    let root = rustix::process::geteuid().is_root();
+    let line = "exec unshare -U -r \"$0\" \"$@\"";
+    let inside = |args: &[&str]| {
+        let mut inside = command("sh");
+        inside.args(["-c", line]).args(args);
+        if root {
+            inside.uid(4242).gid(4242);
+        }
+        inside
+    };
+    if root {
+        std::os::unix::fs::chown(temp.path(), Some(4242), Some(4242)).unwrap();
+    }
+    if !run(&mut inside(&["true"])).status.success() {
+        return;
+    }
+    let place = temp.path().join("d").display().to_string();
+    let once = [MACHINE_ID, "once", "--authority", "https://127.0.0.1:1", "--token", "x", "--join-method"];
+    let once = [&once[..], &["github", "--destination", &place]].concat();
+    let said = || String::from_utf8_lossy(&run(&mut inside(&once)).stderr).into_owned();
+    assert!(!said().contains("could put something else in its place"), "{}", said());
+    // What others can write to is theirs all the same.
+    set_mode(temp.path(), 0o777);
+    assert!(said().contains("can be written to by everybody"), "{}", said());
 }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::folder::{PRIVATE_FILE, replace, trust};
+use crate::folder::trust::{self, Owner};
+use crate::folder::{PRIVATE_FILE, replace};
 
 /// Marks the file as an authority's store ("mida").
 pub(super) const APPLICATION_ID: i64 = 0x6d69_6461;
@@ -131,7 +132,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
 
 /// Opens the file for writing, creates it for its owner alone if it is
 /// missing, and brings its schema up to date.
-pub(super) fn open(path: &Path) -> Result<Connection> {
+pub(super) fn open(path: &Path, owner: Owner) -> Result<Connection> {
     // SQLite gives its `-wal` and `-shm` files the mode of this one.
     match replace::create_new(path, PRIVATE_FILE) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
@@ -139,10 +140,10 @@ pub(super) fn open(path: &Path) -> Result<Connection> {
         }
         _ => {}
     }
-    for end in ["", "-wal", "-shm"] {
+    for end in ["", "-journal", "-wal", "-shm"] {
         let mut file = path.as_os_str().to_owned();
         file.push(end);
-        match trust::operators(Path::new(&file)) {
+        match trust::owners(Path::new(&file), owner) {
             Err(unfit) if !unfit.is_missing() => {
                 return Err(unfit.error(Kind::Usage, Path::new(&file).display().to_string()));
             }

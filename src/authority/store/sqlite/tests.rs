@@ -40,7 +40,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = Arc::new(Sqlite::open(&dir.path().join("authority.db")).unwrap());
+        let store = Arc::new(Sqlite::open(&dir.path().join("authority.db"), Owner::me()).unwrap());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(8).build().unwrap();
         Self { dir, store, runtime }
     }
@@ -261,7 +261,7 @@ fn a_proof_is_of_its_issuer_and_lives_until_it_is_pruned() {
     assert_eq!(bench.issue(elsewhere), FRESH);
     // Until and at its time it holds, restarted or not.
     bench.wait(bench.store.prune(NOW + 300));
-    let again = Sqlite::open(&bench.path()).unwrap();
+    let again = Sqlite::open(&bench.path(), Owner::me()).unwrap();
     let other_keys = other(1, 3);
     assert_eq!(bench.wait(again.issue(other_keys.entry, other_keys.plan)), Issued::Used);
     assert_eq!(bench.issue(issuance(1)), retry("plan 1"));
@@ -456,4 +456,31 @@ fn of_twenty_revocations_at_once_one_is_now() {
     let count = |wanted| answers.iter().filter(|answer| **answer == wanted).count();
     assert_eq!((count(Revoked::Now), count(Revoked::Before), count(Revoked::AssertionUsed)), (1, 9, 10));
     assert_eq!(bench.wait(bench.store.revoked(NOW)).number, 1);
+}
+
+/// A caller that hangs up once its entry is queued does not keep the lists as they were.
+#[test]
+fn a_revocation_counts_though_nobody_waits_for_it() {
+    let bench = Bench::new();
+    bench.issue(issuance(1));
+    let dir = bench.dir.path().join("keys");
+    crate::authority::keys::file::create(&dir, "id.test", NOW).unwrap();
+    let keys = crate::authority::keys::file::load(&dir, Owner::me()).unwrap();
+    let cache = crate::authority::revocation::ListCache::default();
+    let krl = || bench.wait(cache.lists(bench.store.as_ref(), &keys, NOW)).krl.clone();
+    let before = krl();
+    assert_eq!((krl(), bench.store.revocations()), (before.clone(), 0));
+    bench.runtime.block_on(async {
+        let mut asked = bench.store.revoke(revocation(1, "a"));
+        drop(asked.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())));
+    });
+    // Whoever writes next is answered after it.
+    bench.wait(bench.store.ready());
+    let after = krl();
+    assert_ne!(after, before);
+    // Nothing is built anew where nothing was revoked.
+    let count = bench.store.revocations();
+    assert_eq!(bench.revoke(1, "a"), Revoked::AssertionUsed);
+    assert_eq!(bench.revoke(1, "b"), Revoked::Before);
+    assert_eq!(bench.store.revocations(), count);
 }

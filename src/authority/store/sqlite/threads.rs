@@ -4,6 +4,8 @@
 //! writer nor the runtime.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{Builder, JoinHandle};
 
 use rusqlite::Connection;
@@ -53,13 +55,18 @@ impl<J: Send + 'static> Thread<J> {
 }
 
 impl Writer {
-    /// Starts the thread.
-    pub(super) fn writer(connection: Connection) -> Result<Self> {
+    /// Starts the thread. `revocations` is what the work counts up that revokes.
+    pub(super) fn writer(connection: Connection, revocations: Arc<AtomicU64>) -> Result<Self> {
         Self::start("store-write", move |mut waiting| {
             let mut batch = Vec::with_capacity(BATCH);
             while waiting.blocking_recv_many(&mut batch, BATCH) > 0 {
                 let (work, callers): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
+                let before = revocations.load(Ordering::SeqCst);
                 let committed = commit(&connection, work);
+                if revocations.load(Ordering::SeqCst) != before {
+                    // What was read since it was counted is from before the commit.
+                    revocations.fetch_add(1, Ordering::SeqCst);
+                }
                 for caller in callers {
                     // One that has gone away does not care.
                     drop(caller.send(committed.clone()));

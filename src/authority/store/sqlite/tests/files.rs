@@ -112,7 +112,7 @@ fn the_file_is_private_and_opens_again() {
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
     // Beside the server, as a command does, and after it.
-    let beside = Sqlite::open(&bench.path()).unwrap();
+    let beside = Sqlite::open(&bench.path(), Owner::me()).unwrap();
     let Entry { entry, plan } = issuance(2);
     assert_eq!(bench.wait(beside.issue(entry, plan)), FRESH);
     assert_eq!(bench.names(EventFilter::default()), ["issued i1", "issued i2"]);
@@ -120,7 +120,7 @@ fn the_file_is_private_and_opens_again() {
     drop((beside, store));
     let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["authority.db"], "closed cleanly");
-    let again = Sqlite::open(&dir.path().join("authority.db")).unwrap();
+    let again = Sqlite::open(&dir.path().join("authority.db"), Owner::me()).unwrap();
     let Entry { entry, plan } = issuance(1);
     assert_eq!(runtime.block_on(again.issue(entry, plan)).unwrap(), retry("plan 1"));
 }
@@ -130,7 +130,8 @@ fn many_may_open_a_new_store_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("authority.db");
     std::thread::scope(|scope| {
-        let all: Vec<_> = (0..8).map(|_| scope.spawn(|| Sqlite::open(&path).map(drop))).collect();
+        let all: Vec<_> =
+            (0..8).map(|_| scope.spawn(|| Sqlite::open(&path, Owner::me()).map(drop))).collect();
         for one in all {
             one.join().unwrap().unwrap();
         }
@@ -142,7 +143,7 @@ fn files_of_others_are_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let refused = |path: &Path, wanted: &str| {
         let before = fs::read(path).ok();
-        let error = Sqlite::open(path).unwrap_err();
+        let error = Sqlite::open(path, Owner::me()).unwrap_err();
         assert_eq!(error.kind(), Kind::Usage, "{error}");
         assert!(
             error.to_string().starts_with("cannot open the store ") && error.to_string().contains(wanted),
@@ -151,7 +152,7 @@ fn files_of_others_are_refused_and_left_alone() {
         assert_eq!(fs::read(path).ok(), before);
     };
     let newer = dir.path().join("newer.db");
-    drop(Sqlite::open(&newer).unwrap());
+    drop(Sqlite::open(&newer, Owner::me()).unwrap());
     Connection::open(&newer).unwrap().pragma_update(None, "user_version", 99).unwrap();
     refused(&newer, "newer machine-id: its schema is version 99, this machine-id knows up to 2");
     let foreign = dir.path().join("foreign.db");
@@ -162,5 +163,5 @@ fn files_of_others_are_refused_and_left_alone() {
     refused(&text, "not a database");
     refused(dir.path(), "cannot open the database");
     refused(&dir.path().join("missing/authority.db"), "cannot create the file");
-    assert!(Sqlite::open(Path::new("/dev/full")).is_err());
+    assert!(Sqlite::open(Path::new("/dev/full"), Owner::me()).is_err());
 }
