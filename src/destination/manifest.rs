@@ -49,7 +49,7 @@ pub struct Manifest {
     /// When the first certificate expires (RFC 3339).
     pub expires_at: String,
     /// The outputs.
-    pub outputs: Vec<Output>,
+    pub outputs: Vec<ManifestOutput>,
     /// Files of no output, relative to the destination.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<String>,
@@ -63,7 +63,7 @@ pub struct Manifest {
 
 /// One output in a [`Manifest`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Output {
+pub struct ManifestOutput {
     /// Its name.
     pub name: String,
     /// Its type.
@@ -139,7 +139,7 @@ pub(crate) mod tests {
             token: "t".into(),
             issuance_id: "i".into(),
             expires_at: "2026-11-22T12:00:00Z".into(),
-            outputs: vec![Output {
+            outputs: vec![ManifestOutput {
                 name: "identity".into(),
                 kind: "identity".into(),
                 files: files.iter().map(|&file| file.into()).collect(),

@@ -8,7 +8,6 @@ use serde_json::{Map, Value};
 
 use super::instance::{InstanceJoin, InstanceLookup};
 use super::issuers::Issuers;
-use super::jwt::{self, AudienceRules};
 use super::rules::Rule;
 use crate::clock::Clock;
 use crate::denial::Denial;
@@ -47,7 +46,7 @@ pub trait Verifier: Send + Sync + fmt::Debug {
     /// Assumes that the claims are of a proof that is good in itself.
     fn assume(&self, claims: Map<String, Value>) -> Result<AssumedIdentity, Denial> {
         self.check_claims(&claims).map_err(|denial| denial.with_claims(&claims, false))?;
-        Ok(AssumedIdentity(claims))
+        Ok(AssumedIdentity { claims })
     }
 }
 
@@ -55,12 +54,14 @@ pub trait Verifier: Send + Sync + fmt::Debug {
 /// one: it answers "would this job get in?" and no more. Only
 /// [`Verifier::assume`] makes one.
 #[derive(Clone, Debug)]
-pub struct AssumedIdentity(Map<String, Value>);
+pub struct AssumedIdentity {
+    claims: Map<String, Value>,
+}
 
 impl AssumedIdentity {
     /// The claims.
     pub fn claims(&self) -> &Map<String, Value> {
-        &self.0
+        &self.claims
     }
 }
 
@@ -79,20 +80,6 @@ pub struct VerifyContext<'a> {
     pub issuers: &'a Issuers,
     /// The registered instances.
     pub instances: &'a dyn InstanceLookup,
-}
-
-impl VerifyContext<'_> {
-    /// Holds a proof to the audience that is this authority's URL with the hash of the request's keys.
-    pub(super) fn check_bound(&self, audience: &str) -> Result<(), Denial> {
-        let rules = AudienceRules {
-            ours: self.public_url,
-            is_public: true,
-            beside: None,
-            binding: Some(self.binding),
-            requires_binding: true,
-        };
-        jwt::check_audience(audience, &rules).map(drop)
-    }
 }
 
 /// Why there is no [`Identity`].

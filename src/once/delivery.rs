@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::destination::directory::Directory;
-use crate::destination::manifest::{self, Manifest};
+use crate::destination::manifest::{self, Manifest, ManifestOutput};
 use crate::destination::material::{File, Material, SshMaterial, TlsMaterial, WrittenOutput};
 use crate::destination::{self, AGENT_SOCKET, wipe};
 use crate::error::{Error, Result};
@@ -113,8 +113,7 @@ impl OpenDestinations {
             for output in &destination.outputs {
                 let (keys, answer) =
                     issued.next().ok_or_else(|| Error::internal("an output without an answer"))?;
-                let folder = destination.folder(output);
-                let path = folder_path(&destination.path, &folder);
+                let (folder, path) = (destination.folder(output), destination.folder_path(output));
                 let files = files(settings, &path, output, keys, answer, &issuance.response.trust)?;
                 manifest.outputs.push(output_entry(output, answer, &folder, &files));
                 folders.push((folder, files));
@@ -175,11 +174,11 @@ fn empty_manifest(settings: &Settings, destination: &Destination, issuance: &Iss
     }
 }
 
-fn output_entry(output: &Output, answer: &OutputResponse, folder: &str, files: &[File]) -> manifest::Output {
+fn output_entry(output: &Output, answer: &OutputResponse, folder: &str, files: &[File]) -> ManifestOutput {
     let path = |file: &File| {
         if folder.is_empty() { file.name.clone().into_owned() } else { format!("{folder}/{}", file.name) }
     };
-    manifest::Output {
+    ManifestOutput {
         name: output.name.clone(),
         kind: output.kind.declaration.name.to_owned(),
         files: files.iter().map(path).collect(),
@@ -220,10 +219,6 @@ fn files(
     })
 }
 
-fn folder_path(destination: &Path, folder: &str) -> String {
-    if folder.is_empty() { text(destination) } else { text(&destination.join(folder)) }
-}
-
 /// Settings take UTF-8 paths alone.
 fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
@@ -234,17 +229,17 @@ pub(crate) fn report(settings: &Settings, manifests: &[Manifest]) -> JobReport {
     let Some(first) = manifests.first() else {
         return JobReport::default();
     };
-    let path_of = |name: &str| {
-        manifests.iter().find_map(|manifest| {
-            let file =
-                manifest.outputs.iter().flat_map(|output| &output.files).find(|file| is_named(file, name))?;
-            Some(format!("{}/{file}", manifest.destination))
+    let paths: Vec<String> = manifests
+        .iter()
+        .flat_map(|manifest| {
+            let files = manifest.outputs.iter().flat_map(|output| &output.files);
+            files.map(|file| format!("{}/{file}", manifest.destination))
         })
-    };
+        .collect();
+    let path_of = |name| paths.iter().find(|path| path.rsplit('/').next() == Some(name)).cloned();
     // Without an output `identity`, the SSH key is what a client is pointed at;
     // its public half, where an agent has the other.
-    let identity =
-        path_of("identity").or_else(|| path_of("key")).or_else(|| path_of("key.pub")).unwrap_or_default();
+    let identity = ["identity", "key", "key.pub"].into_iter().find_map(path_of).unwrap_or_default();
     let mut outputs = vec![("destination", first.destination.clone()), ("identity-file", identity.clone())];
     outputs.extend(path_of("ssh_config").map(|path| ("ssh-config", path)));
     outputs.push(("expires-at", first.expires_at.clone()));
@@ -257,7 +252,7 @@ pub(crate) fn report(settings: &Settings, manifests: &[Manifest]) -> JobReport {
     for (destination, manifest) in settings.destinations.iter().zip(manifests) {
         for (output, written) in destination.outputs.iter().zip(&manifest.outputs) {
             let own = (output.kind.variables)(&WrittenOutput {
-                folder: &folder_path(&destination.path, &destination.folder(output)),
+                folder: &destination.folder_path(output),
                 options: &output.options,
                 subject: written.principals.first().map(String::as_str),
             });
@@ -272,18 +267,12 @@ pub(crate) fn report(settings: &Settings, manifests: &[Manifest]) -> JobReport {
     JobReport { outputs, variables, summary: summary(manifests, first) }
 }
 
-fn is_named(path: &str, name: &str) -> bool {
-    path.rsplit('/').next() == Some(name)
-}
-
 fn summary(manifests: &[Manifest], first: &Manifest) -> Vec<(&'static str, String)> {
-    let outputs = manifests.iter().flat_map(|manifest| &manifest.outputs);
-    let outputs: Vec<String> = outputs
-        .map(|output| match output.principals.is_empty() {
-            true => output.name.clone(),
-            false => format!("{} ({})", output.name, output.principals.join(", ")),
-        })
-        .collect();
+    let name = |output: &ManifestOutput| match output.principals.is_empty() {
+        true => output.name.clone(),
+        false => format!("{} ({})", output.name, output.principals.join(", ")),
+    };
+    let outputs: Vec<String> = manifests.iter().flat_map(|manifest| &manifest.outputs).map(name).collect();
     vec![
         ("bot", first.bot.clone()),
         ("outputs", outputs.join("; ")),
@@ -295,14 +284,11 @@ fn summary(manifests: &[Manifest], first: &Manifest) -> Vec<(&'static str, Strin
 
 /// The result in one line, for people.
 pub(crate) fn summary_line(manifest: &Manifest) -> String {
-    let mut principals: Vec<&str> =
-        manifest.outputs.iter().flat_map(|output| &output.principals).map(String::as_str).collect();
+    let principals = manifest.outputs.iter().flat_map(|output| &output.principals);
+    let mut principals: Vec<&str> = principals.map(String::as_str).collect();
     principals.dedup();
-    let logins =
-        if principals.is_empty() { String::new() } else { format!(" for {}", shown(&principals.join(", "))) };
-    format!(
-        "certificates of bot {}{logins}, valid until {}",
-        shown(&manifest.bot),
-        shown(&manifest.expires_at)
-    )
+    let logins = Some(shown(&principals.join(", "))).filter(|logins| !logins.is_empty());
+    let logins = logins.map_or_else(String::new, |logins| format!(" for {logins}"));
+    let (bot, end) = (shown(&manifest.bot), shown(&manifest.expires_at));
+    format!("certificates of bot {bot}{logins}, valid until {end}")
 }

@@ -16,7 +16,7 @@ use crate::join::source::TokenSource;
 use crate::join::{self, method::Method};
 use crate::net::{AuthorityTrust, authority_url, timeout};
 use crate::once::settings::config_file::ConfigFile;
-use crate::once::settings::destinations::{Destination, destinations, said};
+use crate::once::settings::destinations::{Destination, common_destination, destinations};
 use crate::once::settings::output::{Output, check_outputs, parse_output, unknown};
 use crate::once::settings::storage::StorageOptions;
 use crate::text::shown;
@@ -34,15 +34,12 @@ const MAX_SOCKET_PATH: usize = 103;
 pub(crate) struct Settings {
     /// The authority's URL: scheme, host and port, without a slash at the end.
     pub authority: String,
-    /// How its certificate is judged.
     pub trust: AuthorityTrust,
-    /// How the job proves who it is.
     pub method: &'static Method,
     /// Where the job's token is, if the method does not ask for one.
     pub source: Option<TokenSource>,
     /// Whether the user said so.
     pub by_hand: bool,
-    /// What the method keeps between runs, and the secret that registers it.
     pub storage: StorageOptions,
     /// The join token's name.
     pub token: String,
@@ -54,11 +51,10 @@ pub(crate) struct Settings {
     pub destinations: Vec<Destination>,
     /// What to say about them, for `-v`.
     pub notes: Vec<String>,
-    /// What is printed.
     pub format: Format,
     /// The socket on which COMMAND is served the SSH keys, which are in no file then.
     pub agent: Option<String>,
-    /// The command to run, if any.
+    /// COMMAND; empty where there is none.
     pub command: Vec<OsString>,
 }
 
@@ -83,19 +79,16 @@ impl Settings {
         let token = pick(&args.token, "MACHINE_ID_TOKEN", &file.token)
             .ok_or_else(|| missing("the join token", "--token NAME", "MACHINE_ID_TOKEN"))?;
         let ttl = pick(&args.ttl, "MACHINE_ID_TTL", &file.ttl).unwrap_or_else(|| "1h".to_owned());
+        let trust = trust(&args, env, &file)?;
         let mut notes = Vec::new();
         let wrapped = !args.command.is_empty();
-        let common = said(args.destination.clone(), env, file.destination.clone(), wrapped, &mut notes);
-        let raw_outputs = if args.outputs.is_empty() {
-            file.outputs.clone()
-        } else {
-            args.outputs.iter().map(|text| parse_output(text)).collect::<Result<_>>()?
-        };
-        let outputs = check_outputs(raw_outputs, &args.roles, timeout)?;
+        let common = common_destination(args.destination.clone(), env, file.destination, wrapped, &mut notes);
+        let typed = args.outputs.iter().map(|text| parse_output(text)).collect::<Result<Vec<_>>>()?;
+        let outputs = if typed.is_empty() { file.outputs } else { typed };
+        let outputs = check_outputs(outputs, &args.roles, timeout)?;
         let destinations = destinations(outputs, common, env, &mut notes)?;
-        let storage = StorageOptions::join(method, &args, env, file.storage.clone(), &mut notes)?;
+        let storage = StorageOptions::join(method, &args, env, file.storage, &mut notes)?;
         storage.stands_apart(&destinations)?;
-        let trust = trust(&args, env, &file)?;
         let by_hand = by_hand(method, args.id_token_env, args.id_token_file)?;
         let agent = args.agent.then(|| agent_socket(&destinations, &args.command)).transpose()?;
         Ok(Self {

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use super::super::jwt::{self, strict_object};
+use super::super::jwt::{self, AudienceRules, strict_object};
 use super::super::verify::VerifyContext;
 use super::endpoint::Partition;
 use super::proof::{ACTION, ACTION_HASH, AUDIENCE_HEADER, FIELD, hex_hash};
@@ -165,7 +165,7 @@ impl StsRequest {
         let (now, named) = (context.clock.now(), ("it was signed at", self.signed_at));
         jwt::check_start(named, now)?;
         let good_until = jwt::check_end(self.signed_at.saturating_add(MAX_AGE), named, now)?;
-        context.check_bound(&self.audience)?;
+        jwt::check_audience(&self.audience, &AudienceRules::bound(context.public_url, context.binding))?;
         Ok(good_until)
     }
 }

@@ -106,6 +106,13 @@ pub struct AudienceRules<'a> {
     pub requires_binding: bool,
 }
 
+impl<'a> AudienceRules<'a> {
+    /// For proofs that a job makes itself, each bound to the request's keys.
+    pub fn bound(ours: &'a str, binding: &'a str) -> Self {
+        Self { ours, is_public: true, beside: None, binding: Some(binding), requires_binding: true }
+    }
+}
+
 /// The audience of a token: one text, since a list could hold somebody else's
 /// beside ours. A list of one says the same as that one (RFC 7519, section
 /// 4.1.3), and is taken where `in_list` says so.

@@ -9,7 +9,7 @@ use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use super::super::instance::{InstanceJoin, JoinClaims, MAX_COUNT, MAX_EARLIER, secret_hash};
-use super::super::jwt::{self, Jwt, TimeRules, need_text};
+use super::super::jwt::{self, AudienceRules, Jwt, TimeRules, need_text};
 use super::super::verify::{Failure, Identity, Provenance, Replay, Verifier, VerifyContext};
 use super::proof::{ASSERTION, MAX_LIFETIME, REPLACED_BY, REPLACES, SECRET, instance_id};
 use crate::clock::LEEWAY;
@@ -91,9 +91,8 @@ async fn verify(jwt: &Jwt<'_>, proof: &Proof, context: &VerifyContext<'_>) -> Re
     };
     check_signature(jwt, &key)?;
     // The claims are the worker's own words from here on.
-    let bound = jwt::audience(&jwt.claims, false).and_then(|audience| context.check_bound(audience));
-    let join = bound.and_then(|()| join_claims(&jwt.claims));
-    let join = join.map_err(|denial| denial.with_claims(&jwt.claims, true))?;
+    let worded = check_audience(&jwt.claims, context).and_then(|()| join_claims(&jwt.claims));
+    let join = worded.map_err(|denial| denial.with_claims(&jwt.claims, true))?;
     let replaces = match (&secret, proof.field(REPLACES)) {
         (Some(_), Some(word)) => replaced(&Jwt::parse(word.expose())?, id, context).await?,
         _ => None,
@@ -142,7 +141,7 @@ async fn replaced(jwt: &Jwt<'_>, id: &str, context: &VerifyContext<'_>) -> Resul
         return Ok(None);
     };
     check_signature(jwt, &known.key)?;
-    context.check_bound(jwt::audience(&jwt.claims, false)?)?;
+    check_audience(&jwt.claims, context)?;
     if need_text(&jwt.claims, REPLACED_BY)? != id {
         return Err(Denial::new(Reason::ClaimInvalid, format!("{REPLACED_BY} is another worker")).into());
     }
@@ -186,6 +185,12 @@ fn shown_key(jwt: &Jwt<'_>, id: &str) -> Result<Option<Vec<u8>>, Denial> {
 fn check_times(claims: &Map<String, Value>, context: &VerifyContext<'_>) -> Result<i64, Denial> {
     let rules = TimeRules { lifetime: 0..=MAX_LIFETIME, not_before: false };
     jwt::check_times(claims, &rules, context.clock.now())
+}
+
+/// The audience is this authority's URL with the hash of the request's keys.
+fn check_audience(claims: &Map<String, Value>, context: &VerifyContext<'_>) -> Result<(), Denial> {
+    let rules = AudienceRules::bound(context.public_url, context.binding);
+    jwt::check_audience(jwt::audience(claims, false)?, &rules).map(drop)
 }
 
 /// What the claims say of the worker's past.

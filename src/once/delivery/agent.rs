@@ -74,7 +74,7 @@ impl AgentKey {
     fn sign(&self, data: &[u8]) -> Option<Vec<u8>> {
         // Wiped by its type, unlike ring's.
         let signature: Signature = self.key.try_sign(data).ok()?;
-        Some(signature.as_bytes().to_vec())
+        signature.try_into().ok()
     }
 }
 
@@ -101,7 +101,7 @@ impl AgentKeys {
                 .iter()
                 .find(|one| one.is(key))
                 .and_then(|one| one.sign(data))
-                .map_or_else(protocol::failure, |signature| protocol::ed25519_signature(&signature)),
+                .map_or_else(protocol::failure, |signature| protocol::signed(&signature)),
             Request::Other => protocol::failure(),
         }
     }

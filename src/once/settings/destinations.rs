@@ -25,9 +25,15 @@ pub(crate) struct Destination {
 }
 
 impl Destination {
-    /// The folder of an output: the destination itself where it is alone.
+    /// The folder of an output in it; none, ``, for one that is alone.
     pub(crate) fn folder(&self, output: &Output) -> String {
         if self.outputs.len() == 1 { String::new() } else { output.name.clone() }
+    }
+
+    /// The path of that folder.
+    pub(crate) fn folder_path(&self, output: &Output) -> String {
+        let path: PathBuf = self.path.join(self.folder(output)).components().collect();
+        path.to_string_lossy().into_owned()
     }
 }
 
@@ -36,7 +42,7 @@ impl Destination {
 /// that an earlier `once` has set for later steps says where *its* certificates
 /// are, not where others are to be put: they would replace them, and take them
 /// away when COMMAND ends.
-pub(super) fn said(
+pub(super) fn common_destination(
     flag: Option<String>,
     env: &Environment,
     file: Option<String>,

@@ -43,7 +43,8 @@ join::rules: document text
 join::verify: clock denial error join::instance join::issuers join::rules text wire
 join::method: denial document environment error join::jwt join::prove join::rules join::source
     join::verify wire
-join::oidc: clock denial document join::issuers join::jwt join::rules join::verify text wire
+join::oidc: clock denial document join::issuers join::jwt join::method join::rules join::verify secret
+    text wire
 join: clock denial document environment error folder join::command join::endpoint join::handed_over
     join::instance join::issuers join::jwt join::method join::oidc join::prove join::rules
     join::source join::verify jws net random retry secret text wire
@@ -102,8 +103,9 @@ authority::serve: authority authority::config authority::http authority::limits 
 # the commands
 commands: authority authority::audit authority::config authority::issue authority::keys
     authority::policy authority::serve authority::store cli clock denial destination document
-    environment error folder host join join::jwt join::method join::verify net once
-    once::revoke once::runs once::settings output pem random runtime terminal text wire
+    environment error folder host join join::instance::secret_hash join::jwt join::method
+    join::verify net once once::revoke once::runs once::settings output pem random runtime terminal
+    text wire
 main: cli commands environment net terminal
 ";
 

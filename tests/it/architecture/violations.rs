@@ -111,7 +111,7 @@ const VIOLATIONS: &[(&str, &str, &[Text])] = &[
     ),
     (
         "a store that names the policy, in a module inside it",
-        "crate::authority::policy::Policy",
+        "crate::authority::policy",
         &[("crate::authority::store", "mod inner { use super::super::super::policy::Policy; }")],
     ),
     (

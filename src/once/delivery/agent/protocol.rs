@@ -62,13 +62,10 @@ pub(super) fn identities(keys: &[(&[u8], &str)]) -> Vec<u8> {
     framed(answer)
 }
 
-/// The answer to [`Request::Sign`]: a signature as in RFC 8709, section 6.
-pub(super) fn ed25519_signature(signature: &[u8]) -> Vec<u8> {
-    let mut blob = Vec::new();
-    put_string(&mut blob, b"ssh-ed25519");
-    put_string(&mut blob, signature);
+/// The answer to [`Request::Sign`]: a signature with its type before it (RFC 4253, section 6.6).
+pub(super) fn signed(signature: &[u8]) -> Vec<u8> {
     let mut answer = vec![SIGN_RESPONSE];
-    put_string(&mut answer, &blob);
+    put_string(&mut answer, signature);
     framed(answer)
 }
 
