@@ -43,7 +43,7 @@ join::rules: document text
 join::verify: clock denial error join::instance join::issuers join::rules text wire
 join::method: denial document environment error join::jwt join::prove join::rules join::source
     join::verify wire
-join::oidc: clock denial document join::issuers join::jwt join::method join::rules join::verify secret
+join::oidc: clock denial document join::issuers join::jwt join::rules join::verify secret
     text wire
 join: clock denial document environment error folder join::command join::endpoint join::handed_over
     join::instance join::issuers join::jwt join::method join::oidc join::prove join::rules
