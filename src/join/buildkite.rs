@@ -54,7 +54,7 @@ static FIELDS: &[Field] = &[
         Constraint::Workflow(|sub| {
             sub.split_once(":pipeline:").is_none_or(|(_, of)| rules::literal_prefix(of).is_empty())
         }),
-        Constraint::Owner(|sub| !rules::names(sub, "organization:", ':')),
+        Constraint::Owner(|sub| !rules::names_part(sub, "organization:", ':')),
     ]),
 ];
 

@@ -42,7 +42,7 @@ static FIELDS: &[Field] = &[
     ]),
     Field::glob("repository").constrains(&[
         Constraint::name(&["repository_id", "repository_owner_id"]),
-        Constraint::Owner(|name| !rules::names(name, "", '/')),
+        Constraint::Owner(|name| !rules::names_part(name, "", '/')),
     ]),
     Field::exact("repository_id").constrains(&[OWNER]),
     Field::glob("repository_owner").constrains(&[
@@ -176,10 +176,10 @@ fn issuer(host: Option<&str>, slug: Option<&str>) -> Result<(String, String), &'
 fn names_owner(sub: &str) -> bool {
     // `OWNER/…`, or with ids `OWNER@ID/…`; the others whole, that is, up to the
     // next part: `octo` is not `octo-org`.
-    ["repo:", "repository:"].iter().any(|key| rules::names(sub, key, '/'))
+    ["repo:", "repository:"].iter().any(|key| rules::names_part(sub, key, '/'))
         || ["repository_owner:", "repository_owner_id:", "repository_id:"]
             .iter()
-            .any(|key| rules::names(sub, key, ':'))
+            .any(|key| rules::names_part(sub, key, ':'))
 }
 
 /// Asks GitHub for a token with our audience.

@@ -23,14 +23,14 @@ static FIELDS: &[Field] = &[
         PROJECT,
         // `project_path:GROUP/PROJECT:ref_type:branch:ref:main`, or with more or other parts.
         Constraint::Ref(|sub| sub.split_once(":ref:").is_none_or(|(_, of)| rules::is_open(of))),
-        Constraint::Owner(|sub| !rules::names(sub, "project_path:", '/')),
+        Constraint::Owner(|sub| !rules::names_part(sub, "project_path:", '/')),
     ]),
     Field::glob("project_path")
-        .constrains(&[PROJECT, Constraint::Owner(|path| !rules::names(path, "", '/'))]),
+        .constrains(&[PROJECT, Constraint::Owner(|path| !rules::names_part(path, "", '/'))]),
     Field::exact("project_id").constrains(&[OWNER]),
     Field::glob("namespace_path").constrains(&[
         PROJECT,
-        Constraint::Owner(|path| rules::literal_prefix(path) != path && !rules::names(path, "", '/')),
+        Constraint::Owner(|path| rules::literal_prefix(path) != path && !rules::names_part(path, "", '/')),
     ]),
     Field::exact("namespace_id").constrains(&[OWNER]),
     Field::exact("project_visibility"),

@@ -19,7 +19,7 @@ static FIELDS: &[Field] = &[
     // `space:SPACE:stack:STACK:run_type:TYPE:scope:SCOPE`.
     Field::glob("sub").constrains(&[
         Constraint::Workflow(|sub| rules::literal_prefix(sub).split(':').count() < 4),
-        Constraint::Owner(|sub| !rules::names(sub, "space:", ':')),
+        Constraint::Owner(|sub| !rules::names_part(sub, "space:", ':')),
     ]),
 ];
 

@@ -51,7 +51,7 @@ pub fn literal_prefix(pattern: &str) -> &str {
 }
 
 /// Whether a pattern's matches all begin with `start` and the same text up to `end`, which is not empty.
-pub fn names(pattern: &str, start: &str, end: char) -> bool {
+pub fn names_part(pattern: &str, start: &str, end: char) -> bool {
     let behind = literal_prefix(pattern).strip_prefix(start);
     behind.and_then(|rest| rest.split_once(end)).is_some_and(|(named, _)| !named.is_empty())
 }
