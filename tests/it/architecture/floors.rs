@@ -90,7 +90,7 @@ authority::issue: authority::keys authority::policy::decide::grant authority::st
 authority::audit: authority::store clock error text
 authority::revocation: authority::keys authority::store error krl
 authority: authority::config authority::keys authority::limits authority::policy
-    authority::revocation authority::store clock error join::issuers net
+    authority::revocation authority::store clock error folder::trust::Owner join::issuers net
 authority::tls: authority authority::config authority::issue authority::store error folder pem
 authority::enroll: authority authority::config authority::issue authority::policy authority::store
     clock denial error join::find join::instance join::issuers join::method join::verify random wire
