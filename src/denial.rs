@@ -152,7 +152,7 @@ impl Reason {
 /// A refusal: what is recorded, and what of it is told.
 #[derive(Clone, Debug)]
 pub struct Denial {
-    /// Why.
+    /// Its row in the table of reasons.
     pub reason: Reason,
     /// The whole story, for the audit trail and `authority explain` alone.
     pub detail: String,

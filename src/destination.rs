@@ -4,17 +4,17 @@
 //! it becomes. [`directory`] does the writing, [`wipe`] takes everything away
 //! again, [`manifest`] says what is there.
 
-pub mod application;
-pub mod database;
-pub mod directory;
-pub mod identity;
-pub mod kubernetes;
-pub mod manifest;
+mod application;
+mod database;
+pub(crate) mod directory;
+mod identity;
+mod kubernetes;
+pub(crate) mod manifest;
 pub mod material;
 pub mod output_files;
 pub mod ssh;
-pub mod ssh_host;
-pub mod wipe;
+pub(crate) mod ssh_host;
+pub(crate) mod wipe;
 
 use output_files::OutputFiles;
 

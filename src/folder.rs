@@ -21,7 +21,7 @@ pub mod trust;
 mod unfit;
 mod wipe;
 
-pub use open::{Folder, Made, PRIVATE_FILE, PRIVATE_FOLDER, PUBLIC_FILE};
+pub use open::{Folder, PRIVATE_FILE, PRIVATE_FOLDER, PUBLIC_FILE};
 pub use unfit::Unfit;
 
 /// The absolute form of a path.

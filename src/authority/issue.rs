@@ -49,8 +49,8 @@ struct PreparedOutput {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     options: BTreeMap<String, String>,
     roles: Vec<String>,
-    ssh: Option<ssh::Plan>,
-    tls: Option<x509::Plan>,
+    ssh: Option<ssh::SshPlan>,
+    tls: Option<x509::TlsPlan>,
 }
 
 impl PreparedOutput {
@@ -77,8 +77,8 @@ impl Prepared {
                 kind: Some(granted.kind.to_owned()),
                 options: granted.options.clone(),
                 roles: granted.roles.clone(),
-                ssh: ssh.map(|(ssh, key)| ssh::Plan::new(ssh, key, &grant, at, until)).transpose()?,
-                tls: tls.map(|(tls, spki)| x509::Plan::new(tls, spki, &grant, at, until)).transpose()?,
+                ssh: ssh.map(|(ssh, key)| ssh::SshPlan::new(ssh, key, &grant, at, until)).transpose()?,
+                tls: tls.map(|(tls, spki)| x509::TlsPlan::new(tls, spki, &grant, at, until)).transpose()?,
             });
         }
         Ok(Self(Plan {
@@ -127,8 +127,8 @@ impl Plan {
             part(&output.name);
             part(&output.type_and_options());
             part(&output.roles.join(","));
-            part(&output.ssh.as_ref().map_or_else(String::new, ssh::Plan::fingerprinted));
-            part(&output.tls.as_ref().map_or_else(String::new, x509::Plan::fingerprinted));
+            part(&output.ssh.as_ref().map_or_else(String::new, ssh::SshPlan::fingerprinted));
+            part(&output.tls.as_ref().map_or_else(String::new, x509::TlsPlan::fingerprinted));
         }
         hash.finish().as_ref().try_into().unwrap_or_default()
     }
@@ -137,8 +137,10 @@ impl Plan {
     fn certificates(&self) -> Vec<NewCertificate> {
         let mut all = Vec::new();
         for output in &self.outputs {
-            let certificates =
-                [output.ssh.as_ref().map(ssh::Plan::record), output.tls.as_ref().map(x509::Plan::record)];
+            let certificates = [
+                output.ssh.as_ref().map(ssh::SshPlan::record),
+                output.tls.as_ref().map(x509::TlsPlan::record),
+            ];
             all.extend(certificates.into_iter().flatten().map(|certificate| NewCertificate {
                 output: output.name.clone(),
                 output_type: output.kind.clone(),

@@ -75,7 +75,7 @@ pub enum CertificateKind {
 pub struct NewCertificate {
     /// Random, 63 bits, unique over both kinds.
     pub serial: u64,
-    /// Its kind.
+    /// SSH or TLS.
     pub kind: CertificateKind,
     /// The output it is for.
     pub output: String,
@@ -152,7 +152,7 @@ pub enum Issued<P = Option<String>> {
 pub struct NewSigned {
     /// The id of its record.
     pub id: String,
-    /// When.
+    /// When, in seconds since 1970.
     pub time: i64,
     /// The command: `sign-host`, `sign-server` or `serve`.
     pub by: &'static str,
@@ -165,7 +165,7 @@ pub struct NewSigned {
 pub struct NewRefusal {
     /// Its id, told to the caller.
     pub id: String,
-    /// When.
+    /// When, in seconds since 1970.
     pub time: i64,
     /// The join token asked for, as the caller wrote it.
     pub token: String,
@@ -192,7 +192,7 @@ pub struct CertificateRecord {
     pub issuance_id: String,
     /// SHA-256 of its key, as in [`NewCertificate::key_hash`].
     pub key_hash: [u8; 32],
-    /// Its kind.
+    /// SSH or TLS.
     pub kind: CertificateKind,
     /// When it expires.
     pub expires: i64,
@@ -205,7 +205,7 @@ pub struct CertificateRecord {
 pub struct NewRevocation {
     /// The id of the issuance.
     pub issuance_id: String,
-    /// When.
+    /// When, in seconds since 1970.
     pub time: i64,
     /// The assertion's `jti`.
     pub assertion_id: String,
@@ -242,7 +242,7 @@ pub struct RevocationList {
 pub struct RevokedCertificate {
     /// Its serial.
     pub serial: u64,
-    /// Its kind.
+    /// SSH or TLS.
     pub kind: CertificateKind,
     /// When it was revoked.
     pub revoked: i64,

@@ -4,13 +4,12 @@ use std::path::Path;
 
 use rustix::fs::Mode;
 
-use super::manifest::{self, Manifest, Plan};
+use super::manifest::{self, Manifest, WipePlan};
 use super::material::File;
 use super::wipe::{self, Found};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::replace::is_temporary;
-use crate::folder::trust::Standing;
-use crate::folder::{Folder, Made, PRIVATE_FILE, PRIVATE_FOLDER, Unfit};
+use crate::folder::{Folder, PRIVATE_FILE, PRIVATE_FOLDER, Unfit};
 
 /// What to do where another user could swap the destination: where it is made unasked is checked, too.
 const ELSEWHERE: &str = "leave --destination out, and a new one is made in the first of $RUNNER_TEMP, $XDG_RUNTIME_DIR, $TMPDIR and /tmp that others cannot change; or choose one below folders that only this user and root can write to";
@@ -18,13 +17,14 @@ const ELSEWHERE: &str = "leave --destination out, and a new one is made in the f
 /// A destination, open. Unless it is kept ([`Directory::keep`]), it is wiped
 /// when it goes, whatever the reason.
 #[derive(Debug)]
-pub struct Directory {
+pub(crate) struct Directory {
     folder: Folder,
-    earlier: Option<Found>,
+    /// What an earlier issuance left in it.
+    pub(crate) earlier: Option<Found>,
     /// What was or will be written, and so is to be wiped.
-    plan: Plan,
+    plan: WipePlan,
     /// Whether the directory stays when it is wiped, since it is not one that we made.
-    stays: bool,
+    pub(crate) stays: bool,
     /// The permissions of one that was there before, and empty.
     mode_before: Option<Mode>,
     written: bool,
@@ -36,31 +36,30 @@ impl Directory {
     /// makes sure that it is ours, private, writable, and in no other run's
     /// use: it is locked as long as this value lives. `Kind::Destination` where
     /// it is not, or another user could put something else in its place.
-    pub fn prepare(path: &Path) -> Result<Self> {
+    pub(crate) fn prepare(path: &Path) -> Result<Self> {
         Self::open(path)
             .map_err(|unfit| unfit.error(Kind::Destination, format!("cannot use {}", path.display())))
     }
 
     fn open(path: &Path) -> Result<Self, Unfit> {
-        let Made { folder, created, standing } =
-            Folder::make(path, PRIVATE_FOLDER, "--destination", ELSEWHERE)?;
-        folder.lock_itself().map_err(|_| {
-            Unfit::new("another machine-id that is running uses it")
-                .hint("give each its own --destination; `once -- COMMAND` without one makes a new directory")
-        })?;
+        let (folder, created) = Folder::make(path, PRIVATE_FOLDER, "--destination", ELSEWHERE)?;
+        if !folder.lock_itself() {
+            return Err(Unfit::new("another machine-id that is running uses it").hint(
+                "give each its own --destination; `once -- COMMAND` without one makes a new directory",
+            ));
+        }
         let mut directory = Self {
             folder,
             earlier: None,
-            plan: Plan::new(),
+            plan: WipePlan::new(),
             stays: false,
             mode_before: None,
             written: false,
             kept: false,
         };
         if !created {
-            directory
-                .check_existing(standing)
-                .map_err(|why| Unfit::new(why).hint("choose a new or empty --destination"))?;
+            let existing = directory.check_existing();
+            existing.map_err(|unfit| unfit.hint("choose a new or empty --destination"))?;
             // One that could be created just now can be written to.
             directory.folder.try_writing().map_err(|error| {
                 Unfit::new(format!("cannot write to it: {error}"))
@@ -71,43 +70,27 @@ impl Directory {
     }
 
     /// A directory that was there must be empty or hold a manifest of ours.
-    fn check_existing(&mut self, standing: Standing) -> Result<(), String> {
-        let io = |error: std::io::Error| error.to_string();
+    fn check_existing(&mut self) -> Result<(), Unfit> {
         // Until that is known, nothing of it is taken away.
         self.stays = true;
-        let manifest = Manifest::read(&self.folder)
-            .map_err(|why| format!("its {} is not one of machine-id: {why}", manifest::FILE_NAME))?;
+        let manifest = Manifest::read(&self.folder).map_err(|why| {
+            Unfit::new(format!("its {} is not one of machine-id: {why}", manifest::FILE_NAME))
+        })?;
         if let Some(manifest) = manifest {
             self.stays = manifest.keep_directory;
             self.plan = manifest.plan();
-            self.earlier = Some(Found { manifest, folder: self.folder.try_clone().map_err(io)? });
-        } else if self
-            .folder
-            .entries()
-            .map_err(|error| io(error.into()))?
-            .iter()
-            .all(|name| is_temporary(name))
-        {
-            self.mode_before = Some(Mode::from_raw_mode(standing.mode));
+            self.earlier = Some(Found { manifest, folder: self.folder.below("")? });
+        } else if self.folder.entries()?.iter().all(|name| is_temporary(name)) {
+            self.mode_before = Some(Mode::from_raw_mode(self.folder.standing()?.mode));
         } else {
-            return Err("it holds something else".to_owned());
+            return Err(Unfit::new("it holds something else"));
         }
-        self.folder.set_mode(PRIVATE_FOLDER).map_err(|error| io(error.into()))
+        Ok(self.folder.set_mode(PRIVATE_FOLDER)?)
     }
 
     /// Its absolute path.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
-    }
-
-    /// What an earlier issuance left in it.
-    pub fn earlier(&self) -> Option<&Found> {
-        self.earlier.as_ref()
-    }
-
-    /// Whether the directory stays when it is wiped, for the manifest.
-    pub fn stays(&self) -> bool {
-        self.stays
     }
 
     /// Writes a whole issuance: the manifest first, so that whatever happens
@@ -116,27 +99,23 @@ impl Directory {
     /// while its own manifest still stands: `cleanup` finds it too whatever
     /// happens, and nothing of it is in the way, such as a file where a folder
     /// is to be. Where it fails, what is there is wiped when this value goes.
-    pub fn write(&mut self, manifest: &Manifest, folders: &[(String, Vec<File>)]) -> Result<()> {
+    pub(crate) fn write(&mut self, manifest: &Manifest, folders: &[(String, Vec<File>)]) -> Result<()> {
         self.written = true;
         wipe::remove_files(&self.folder, &self.plan).map_err(|left| {
             let failed = format!("cannot remove what an earlier issuance left in {}", self.path().display());
             Error::new(Kind::Destination, left).context(failed)
         })?;
         self.plan = manifest.plan();
-        self.write_manifest(manifest)?;
+        put(&self.folder, &File::new(manifest::FILE_NAME, manifest.to_json()))?;
         folders.iter().try_for_each(|(folder, files)| self.write_files(folder, files.iter()))
     }
 
     /// Replaces what a renewal changes; the keys stay, so that key and
     /// certificate always fit.
-    pub fn renew(&mut self, manifest: &Manifest, folders: &[(String, Vec<File>)]) -> Result<()> {
+    pub(crate) fn renew(&mut self, manifest: &Manifest, folders: &[(String, Vec<File>)]) -> Result<()> {
         for (folder, files) in folders {
             self.write_files(folder, files.iter().filter(|file| !file.is_key))?;
         }
-        self.write_manifest(manifest)
-    }
-
-    fn write_manifest(&self, manifest: &Manifest) -> Result<()> {
         put(&self.folder, &File::new(manifest::FILE_NAME, manifest.to_json()))
     }
 
@@ -147,12 +126,12 @@ impl Directory {
     }
 
     /// Leaves everything where it is.
-    pub fn keep(mut self) {
+    pub(crate) fn keep(mut self) {
         self.kept = true;
     }
 
     /// Wipes it now.
-    pub fn wipe(mut self) -> Result<(), String> {
+    pub(crate) fn wipe(mut self) -> Result<(), String> {
         self.kept = true;
         self.take_away()
     }

@@ -156,7 +156,7 @@ fn a_directory_that_was_there_stays_as_it_was() {
     drop(Directory::prepare(&path).unwrap());
     assert_eq!(mode(&path), 0o755, "nothing was written");
     let mut directory = Directory::prepare(&path).unwrap();
-    assert!(directory.stays());
+    assert!(directory.stays);
     let kept = Manifest { keep_directory: true, ..manifest(&["key"]) };
     directory.write(&kept, &[(String::new(), files(&["key"]))]).unwrap();
     directory.wipe().unwrap();
@@ -165,7 +165,7 @@ fn a_directory_that_was_there_stays_as_it_was() {
     directory.write(&kept, &[(String::new(), files(&["key"]))]).unwrap();
     directory.keep();
     assert_eq!(mode(&path), 0o700);
-    assert!(Directory::prepare(&path).unwrap().stays(), "the manifest says so");
+    assert!(Directory::prepare(&path).unwrap().stays, "the manifest says so");
     find(&path).unwrap().unwrap().wipe().unwrap();
     assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
 }

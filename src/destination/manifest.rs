@@ -12,89 +12,77 @@ use super::is_file_of_ours;
 use crate::folder::Folder;
 use crate::wire::is_name;
 
-/// The manifest's file name.
-pub const FILE_NAME: &str = "manifest.json";
+pub(crate) const FILE_NAME: &str = "manifest.json";
 
 /// What [`Manifest::format`] says.
-pub const FORMAT: &str = "machine-id/v1";
+pub(crate) const FORMAT: &str = "machine-id/v1";
 
 /// The largest manifest that is read, in bytes.
 const MAX_BYTES: usize = 1 << 20;
 
 /// What a destination holds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Manifest {
-    /// [`FORMAT`].
-    pub format: String,
+pub(crate) struct Manifest {
+    pub(crate) format: String,
     /// The destination's absolute path when it was written.
-    pub destination: String,
-    /// The authority's URL.
-    pub authority: String,
+    pub(crate) destination: String,
+    pub(crate) authority: String,
     /// The CA file that the authority was trusted by, absolute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ca_file: Option<String>,
+    pub(crate) ca_file: Option<String>,
     /// The pin that the authority was trusted by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ca_pin: Option<String>,
-    /// The authority's cluster.
-    pub cluster: String,
-    /// The bot.
-    pub bot: String,
-    /// The join method.
-    pub join_method: String,
+    pub(crate) ca_pin: Option<String>,
+    pub(crate) cluster: String,
+    pub(crate) bot: String,
+    pub(crate) join_method: String,
     /// The join token's name.
-    pub token: String,
-    /// The issuance.
-    pub issuance_id: String,
+    pub(crate) token: String,
+    pub(crate) issuance_id: String,
     /// When the first certificate expires (RFC 3339).
-    pub expires_at: String,
-    /// The outputs.
-    pub outputs: Vec<ManifestOutput>,
+    pub(crate) expires_at: String,
+    pub(crate) outputs: Vec<ManifestOutput>,
     /// Files of no output, relative to the destination.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub files: Vec<String>,
+    pub(crate) files: Vec<String>,
     /// Other destinations of the same issuance, absolute.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub also: Vec<String>,
+    pub(crate) also: Vec<String>,
     /// Whether the directory was there before, and so stays when it is wiped.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub keep_directory: bool,
+    pub(crate) keep_directory: bool,
 }
 
 /// One output in a [`Manifest`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ManifestOutput {
-    /// Its name.
-    pub name: String,
-    /// Its type.
+pub(crate) struct ManifestOutput {
+    pub(crate) name: String,
     #[serde(rename = "type")]
-    pub kind: String,
-    /// Its files, relative to the destination.
-    pub files: Vec<String>,
+    pub(crate) kind: String,
+    pub(crate) files: Vec<String>,
     /// The serial of its SSH certificate, or of the X.509 one where there is only that; decimal.
-    pub serial: String,
+    pub(crate) serial: String,
     /// The serial of its X.509 certificate where there are both; decimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls_serial: Option<String>,
+    pub(crate) tls_serial: Option<String>,
     /// The SSH certificate's principals.
     #[serde(default)]
-    pub principals: Vec<String>,
-    /// The roles that went into it.
+    pub(crate) principals: Vec<String>,
     #[serde(default)]
-    pub roles: Vec<String>,
+    pub(crate) roles: Vec<String>,
 }
 
 /// Files by folder; the destination itself is the folder ``.
-pub type Plan = BTreeMap<String, Vec<String>>;
+pub(crate) type WipePlan = BTreeMap<String, Vec<String>>;
 
 impl Manifest {
     /// The one that is in a folder; a link or a device is none.
-    pub fn read(folder: &Folder) -> Result<Option<Self>, String> {
+    pub(crate) fn read(folder: &Folder) -> Result<Option<Self>, String> {
         folder.read(FILE_NAME, MAX_BYTES)?.map(|bytes| Self::parse(&bytes)).transpose()
     }
 
     /// Reads one.
-    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let manifest: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         if manifest.format != FORMAT {
             return Err(format!("its format is `{}`, not `{FORMAT}`", crate::text::shown(&manifest.format)));
@@ -103,15 +91,15 @@ impl Manifest {
     }
 
     /// As it stands in the file and on stdout.
-    pub fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> String {
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
         text.push('\n');
         text
     }
 
     /// The files to wipe: known names, in the destination or in one folder of it.
-    pub fn plan(&self) -> Plan {
-        let mut plan = Plan::new();
+    pub(crate) fn plan(&self) -> WipePlan {
+        let mut plan = WipePlan::new();
         for path in self.outputs.iter().flat_map(|output| &output.files).chain(&self.files) {
             let (folder, name) = path.split_once('/').unwrap_or(("", path));
             if (folder.is_empty() || is_name(folder)) && !path.starts_with('/') && is_file_of_ours(name) {

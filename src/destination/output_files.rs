@@ -9,7 +9,7 @@ use crate::output::OutputType;
 /// What a type of output becomes in a destination.
 #[derive(Debug)]
 pub struct OutputFiles {
-    /// The type.
+    /// What both sides know of the type.
     pub declaration: &'static OutputType,
     /// The file names that it may ever write; nothing else is ever wiped.
     pub file_names: &'static [&'static str],
@@ -19,9 +19,6 @@ pub struct OutputFiles {
     pub files: fn(&Material<'_>) -> Result<Vec<File>>,
     /// Checks the options' values, and the texts of the files that they name.
     pub check: fn(&OptionValues, &OptionValues) -> Result<(), String>,
-    /// The option whose file holds the public key that is certified in place
-    /// of a new one, on one line.
-    pub key_option: Option<&'static str>,
     /// Variables for later steps beside those that every output has.
     pub variables: fn(&WrittenOutput<'_>) -> Vec<(&'static str, String)>,
     /// A TLS key and its chain in PEM, from the files of these names in a
@@ -45,7 +42,6 @@ impl OutputFiles {
             writes_also: |_| false,
             files,
             check: |_, _| Ok(()),
-            key_option: None,
             variables: |_| Vec::new(),
             tls_pem: |_, read| concatenated(read, &["tls.key", "tls.crt"]),
         }

@@ -5,11 +5,11 @@ use super::output_files::OutputFiles;
 use crate::error::Result;
 use crate::output::SSH_HOST;
 
-const PUBLIC_KEY: &str = "public-key";
+/// The option whose file holds the public key that is certified in place of a new one, on one line.
+pub(crate) const PUBLIC_KEY: &str = "public-key";
 
 pub(super) static FILES: OutputFiles = OutputFiles {
     check,
-    key_option: Some(PUBLIC_KEY),
     ..OutputFiles::new(&SSH_HOST, &["ssh_host-cert.pub", "ssh_user_ca.pub", "ssh_host"], files)
 };
 

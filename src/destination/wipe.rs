@@ -6,21 +6,21 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, FileType};
 use rustix::io::Errno;
 
-use super::manifest::{self, Manifest, Plan};
+use super::manifest::{self, Manifest, WipePlan};
 use crate::error::{Error, Result};
 use crate::folder::Folder;
 
 /// A destination that holds a manifest of ours.
 #[derive(Debug)]
-pub struct Found {
+pub(crate) struct Found {
     /// Its manifest, not to be believed (see [`Manifest::plan`]).
-    pub manifest: Manifest,
+    pub(crate) manifest: Manifest,
     pub(super) folder: Folder,
 }
 
 /// Looks for a destination: nothing where there is no directory, and
 /// `Kind::Usage` where there is something that is not ours to touch.
-pub fn find(path: &Path) -> Result<Option<Found>> {
+pub(crate) fn find(path: &Path) -> Result<Option<Found>> {
     let refuse = |why: &str| {
         Error::usage(format!("{} is not touched: {why}", path.display()))
             .hint("only a destination that `machine-id once` wrote is ever wiped")
@@ -44,12 +44,12 @@ pub fn find(path: &Path) -> Result<Option<Found>> {
 
 impl Found {
     /// Reads a file of ours in it; nothing where it is not plainly there.
-    pub fn read(&self, folder: &str, name: &str) -> Option<Vec<u8>> {
+    pub(crate) fn read(&self, folder: &str, name: &str) -> Option<Vec<u8>> {
         self.folder.below(folder).ok()?.read(name, 1 << 20).ok()?
     }
 
     /// Wipes what its manifest names.
-    pub fn wipe(self) -> Result<(), String> {
+    pub(crate) fn wipe(self) -> Result<(), String> {
         let left = remove_all(&self.folder, &self.manifest.plan());
         if !self.manifest.keep_directory {
             self.folder.remove_if_empty();
@@ -59,7 +59,7 @@ impl Found {
 }
 
 /// Removes an empty directory of ours that a dead run created and never wrote to.
-pub fn remove_empty(path: &Path) {
+pub(crate) fn remove_empty(path: &Path) {
     if let Ok(folder) = Folder::open(path) {
         folder.remove_temporaries(0);
         folder.remove_if_empty();
@@ -69,7 +69,7 @@ pub fn remove_empty(path: &Path) {
 /// Removes everything of the plan, temporary files, folders, and last the
 /// manifest, so that a wiping that was interrupted, or could not remove
 /// everything, can be taken up again.
-pub(super) fn remove_all(folder: &Folder, plan: &Plan) -> Result<(), String> {
+pub(super) fn remove_all(folder: &Folder, plan: &WipePlan) -> Result<(), String> {
     let removed = remove_files(folder, plan);
     folder.remove_temporaries(0);
     removed?;
@@ -77,7 +77,7 @@ pub(super) fn remove_all(folder: &Folder, plan: &Plan) -> Result<(), String> {
 }
 
 /// Removes the plan's files and the folders that are empty then.
-pub(super) fn remove_files(folder: &Folder, plan: &Plan) -> Result<(), String> {
+pub(super) fn remove_files(folder: &Folder, plan: &WipePlan) -> Result<(), String> {
     let mut left = Vec::new();
     for (name, files) in plan {
         match folder.below(name) {

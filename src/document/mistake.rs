@@ -16,7 +16,7 @@ pub struct Place {
 /// A mistake in a document: where, what, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
-    /// Where.
+    /// Its place in the document.
     pub place: Place,
     /// What is wrong.
     pub message: String,

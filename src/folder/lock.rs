@@ -15,12 +15,6 @@ use super::unfit::Unfit;
 /// How often it is looked whether another run has ended.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A lock; free when this goes, or the process.
-#[derive(Debug)]
-pub struct Lock {
-    _file: File,
-}
-
 /// Why there is no lock.
 #[derive(Debug)]
 pub enum NotLocked {
@@ -34,9 +28,9 @@ pub enum NotLocked {
 
 impl Folder {
     /// Locks a file in it, made if need be; waits until `deadline` for whoever
-    /// has it. The file stays: if it were removed, two runs could each have
-    /// locked one.
-    pub async fn lock(&self, name: &str, deadline: Instant) -> Result<Lock, NotLocked> {
+    /// has it; it is free again when the file is closed. That stays: if it were
+    /// removed, two runs could each have locked one.
+    pub async fn lock(&self, name: &str, deadline: Instant) -> Result<File, NotLocked> {
         loop {
             match self.try_lock(name) {
                 Err(NotLocked::Busy) if Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
@@ -45,7 +39,7 @@ impl Folder {
         }
     }
 
-    fn try_lock(&self, name: &str) -> Result<Lock, NotLocked> {
+    fn try_lock(&self, name: &str) -> Result<File, NotLocked> {
         let refuse = |error: Errno| NotLocked::Refused(error.into());
         let file = open_plain(&self.fd, name, OFlags::RDWR | OFlags::CREATE).map_err(NotLocked::Refused)?;
         let stat = rustix::fs::fstat(&file).map_err(refuse)?;
@@ -62,16 +56,13 @@ impl Folder {
             Err(error) => return Err(refuse(error)),
         }
         // Somebody may have removed it meanwhile.
-        if stands_at(&file, &self.fd, name) { Ok(Lock { _file: file }) } else { Err(NotLocked::Busy) }
+        if stands_at(&file, &self.fd, name) { Ok(file) } else { Err(NotLocked::Busy) }
     }
 
-    /// Locks the folder itself, for as long as it is open. Where the file
-    /// system has no locks, there is nothing to hold.
-    pub fn lock_itself(&self) -> Result<(), NotLocked> {
-        match rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => Err(NotLocked::Busy),
-            _ => Ok(()),
-        }
+    /// Locks the folder itself, for as long as it is open; whether no other run
+    /// has it. Where the file system has no locks, there is nothing to hold.
+    pub fn lock_itself(&self) -> bool {
+        rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockExclusive) != Err(Errno::WOULDBLOCK)
     }
 }
 
@@ -88,7 +79,7 @@ mod tests {
         Folder::open(path).unwrap()
     }
 
-    fn lock(folder: &Folder, patience: Duration) -> Result<Lock, NotLocked> {
+    fn lock(folder: &Folder, patience: Duration) -> Result<File, NotLocked> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(folder.lock(NAME, Instant::now() + patience))
     }
@@ -112,8 +103,7 @@ mod tests {
         std::fs::remove_file(temp.path().join(NAME)).unwrap();
         lock(&other, Duration::ZERO).unwrap();
         drop(held);
-        one.lock_itself().unwrap();
-        assert!(matches!(other.lock_itself(), Err(NotLocked::Busy)));
+        assert!(one.lock_itself() && !other.lock_itself());
     }
 
     #[test]

@@ -26,25 +26,14 @@ pub struct Folder {
     path: PathBuf,
 }
 
-/// A folder that was opened, or created.
-#[derive(Debug)]
-pub struct Made {
-    /// The folder.
-    pub folder: Folder,
-    /// Whether it was not there before.
-    pub created: bool,
-    /// Whose it is.
-    pub standing: Standing,
-}
-
 impl Folder {
     /// Opens the folder, creates it if need be, below folders in which nobody
     /// but this user and root can put another in its place. A private one must
     /// be this user's own, another may be root's; the mode of one that was
     /// there is for the caller to judge. What to do where it fails is told of
     /// the `option` that named it, and is `elsewhere` where others could
-    /// replace it.
-    pub fn make(path: &Path, mode: Mode, option: &str, elsewhere: &str) -> Result<Made, Unfit> {
+    /// replace it. Also returns whether it was created.
+    pub fn make(path: &Path, mode: Mode, option: &str, elsewhere: &str) -> Result<(Self, bool), Unfit> {
         let another = format!("choose another {option}");
         let (above, name) = trust::stands_in(path).map_err(|unfit| match unfit.is_missing() {
             true => Unfit::from(io::Error::new(ErrorKind::NotFound, "the directory above it does not exist"))
@@ -59,17 +48,17 @@ impl Folder {
                 Unfit::from(error).hint(format!("choose a {option} that this user can write to"))
             })?,
         };
-        let not_ours = |error| not_ours(error).hint(another.as_str());
+        let not_ours = |error| not_ours(error).hint(another.clone());
         let fd = open(CWD, place).map_err(&not_ours)?;
         if created {
             // The umask may have taken more away than it should.
             rustix::fs::fchmod(&fd, mode)?;
         }
-        let standing = Standing::of(&fd)?;
-        if standing.uid != trust::me() && (standing.uid != 0 || mode == PRIVATE_FOLDER) {
+        let owner = Standing::of(&fd)?.uid;
+        if owner != trust::me() && (owner != 0 || mode == PRIVATE_FOLDER) {
             return Err(not_ours(Errno::PERM));
         }
-        Ok(Made { folder: Self { fd, path: path.to_owned() }, created, standing })
+        Ok((Self { fd, path: path.to_owned() }, created))
     }
 
     /// Opens a folder of this user's, not through a link.
@@ -115,11 +104,6 @@ impl Folder {
     /// Changes who may use it.
     pub fn set_mode(&self, mode: Mode) -> rustix::io::Result<()> {
         rustix::fs::fchmod(&self.fd, mode)
-    }
-
-    /// Another descriptor of it.
-    pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { fd: self.fd.try_clone()?, path: self.path.clone() })
     }
 
     /// The names in it, without `.` and `..`; one that is not UTF-8 is not ours, but counts.

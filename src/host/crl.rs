@@ -19,20 +19,14 @@ pub struct Crl {
 }
 
 /// Which CA a list is of: its name, and its key's identifier.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct CrlIssuer {
-    name: Vec<u8>,
-    key: Option<Vec<u8>>,
-}
+type CrlIssuer = (Vec<u8>, Option<Vec<u8>>);
 
-impl CrlIssuer {
-    fn of(list: &CertificateRevocationList<'_>) -> Self {
-        let key = list.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-            ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| id.0.to_vec()),
-            _ => None,
-        });
-        Self { name: list.issuer().as_raw().to_vec(), key }
-    }
+fn issuer(list: &CertificateRevocationList<'_>) -> CrlIssuer {
+    let key = list.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| id.0.to_vec()),
+        _ => None,
+    });
+    (list.issuer().as_raw().to_vec(), key)
 }
 
 impl Crl {
@@ -56,7 +50,7 @@ impl Crl {
         });
         Ok(Self {
             number: number.ok_or("it has no number")?,
-            issuer: CrlIssuer::of(&list),
+            issuer: issuer(&list),
             made: list.last_update().timestamp(),
             until: list.next_update().ok_or("it does not say until when it is good")?.timestamp(),
             serials: list.iter_revoked_certificates().map(|one| one.raw_serial().to_vec()).collect(),
@@ -66,7 +60,7 @@ impl Crl {
     /// Whether a list in DER says that it is of the same CA, be it or not.
     pub fn is_of_same(&self, der: &[u8]) -> Result<bool, String> {
         let (_, list) = CertificateRevocationList::from_der(der).map_err(|error| error.to_string())?;
-        Ok(self.issuer == CrlIssuer::of(&list))
+        Ok(self.issuer == issuer(&list))
     }
 
     /// Whether this one was made before the other of the same CA. Each CA

@@ -6,8 +6,8 @@
 //! `Kind::Destination`, that the old one cannot be read.
 
 use super::crl::Crl;
-use super::store::Store;
 use crate::error::{Error, Kind, Result};
+use crate::folder::Folder;
 use crate::krl;
 use crate::pem;
 use crate::text::shown;
@@ -30,7 +30,7 @@ pub(super) fn useless(path: &str, why: &str) -> Error {
 }
 
 /// The new list, if it is to replace the one that is there.
-pub fn fresh_krl(store: &Store, new: Vec<u8>, path: &str) -> Result<Option<Vec<u8>>> {
+pub fn fresh_krl(store: &Folder, new: Vec<u8>, path: &str) -> Result<Option<Vec<u8>>> {
     let number = krl::number(&new).map_err(|why| useless(path, why))?;
     let Some(old) = read_old(store, KRL)? else { return Ok(Some(new)) };
     let known = krl::number(&old).map_err(|why| unreadable(store, KRL, why))?;
@@ -44,7 +44,7 @@ pub fn fresh_krl(store: &Store, new: Vec<u8>, path: &str) -> Result<Option<Vec<u
 /// The new list in PEM, if it is to replace the one that is there; `cas` are
 /// the TLS CAs in DER.
 pub fn fresh_crl(
-    store: &Store,
+    store: &Folder,
     new: &[u8],
     cas: &[Vec<u8>],
     now: i64,
@@ -77,13 +77,13 @@ fn known_crl(old: &[u8], new: &Crl, cas: &[Vec<u8>]) -> Result<Option<Crl>, Stri
     }
 }
 
-fn read_old(store: &Store, name: &str) -> Result<Option<Vec<u8>>> {
+fn read_old(store: &Folder, name: &str) -> Result<Option<Vec<u8>>> {
     // PEM is a third longer.
     store.read(name, MAX_LIST * 2).map_err(|why| unreadable(store, name, &why))
 }
 
-fn unreadable(store: &Store, name: &str, why: &str) -> Error {
-    let path = store.path(name);
+fn unreadable(store: &Folder, name: &str, why: &str) -> Error {
+    let path = store.path().join(name);
     Error::new(Kind::Destination, why.to_owned()).context(format!("cannot read {}", path.display())).hint(
         "without it nothing tells whether the authority's list is newer: make it readable, or, if it is damaged, \
          remove it and refresh again",
@@ -101,14 +101,15 @@ fn older(name: &str, why: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::crl::tests::{ca, list};
+    use super::super::store;
     use super::*;
 
     /// 1 January 2026, 12:00.
     const NOON: i64 = 1_767_268_800;
 
-    fn store() -> (tempfile::TempDir, Store) {
+    fn store() -> (tempfile::TempDir, Folder) {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("trust")).unwrap();
+        let store = store::open(&folder.path().join("trust")).unwrap();
         (folder, store)
     }
 
@@ -124,11 +125,11 @@ mod tests {
         let (_folder, store) = store();
         let fresh = |number| fresh_krl(&store, krl(number), "/krl");
         assert_eq!(fresh(7).unwrap(), Some(krl(7)));
-        store.write(KRL, &krl(7)).unwrap();
+        store::write(&store, KRL, &krl(7)).unwrap();
         assert_eq!((fresh(7).unwrap(), fresh(8).unwrap()), (None, Some(krl(8))));
         let error = fresh(6).unwrap_err();
         assert!(error.kind() == Kind::Unreachable && error.to_string().contains("older than revoked.krl"));
-        store.write(KRL, b"damaged").unwrap();
+        store::write(&store, KRL, b"damaged").unwrap();
         let error = fresh(9).unwrap_err();
         assert_eq!(error.kind(), Kind::Destination);
         assert!(
@@ -146,7 +147,7 @@ mod tests {
         let (ours, theirs) = (ca(), ca());
         let both = [ours.2.clone(), theirs.2.clone()];
         let fresh = |der: &[u8], cas: &[Vec<u8>], now| fresh_crl(&store, der, cas, now, "/crl");
-        let put = |der: &[u8]| store.write(CRL, pem::encode(ARMOUR, der).as_bytes()).unwrap();
+        let put = |der: &[u8]| store::write(&store, CRL, pem::encode(ARMOUR, der).as_bytes()).unwrap();
         assert!(fresh(&list(&ours, 7, &[]), &both, NOON).unwrap().is_some());
         let late = fresh(&list(&ours, 7, &[]), &both, NOON + 3 * 86_400).unwrap_err();
         assert!(late.to_string().contains("by this machine's clock"), "{late}");
@@ -165,7 +166,7 @@ mod tests {
         put(&damaged);
         let error = fresh(&list(&ours, 10, &[]), &both, NOON).unwrap_err();
         assert!(error.kind() == Kind::Destination && error.to_string().contains("has signed it"), "{error}");
-        store.write(CRL, b"damaged").unwrap();
+        store::write(&store, CRL, b"damaged").unwrap();
         let error = fresh(&list(&ours, 10, &[]), &both, NOON).unwrap_err();
         assert!(error.to_string().ends_with("it is no list in PEM"), "{error}");
     }

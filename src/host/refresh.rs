@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::lists::{CRL, KRL, MAX_LIST, fresh_crl, fresh_krl, useless};
-use super::store::Store;
+use super::store;
 use crate::clock::Clock;
 use crate::destination::ssh;
 use crate::error::{Error, Kind, Result};
+use crate::folder::Folder;
 use crate::net::{self, AuthorityTrust, RequestError};
 use crate::pem;
 use crate::wire::TrustAnchors;
@@ -66,10 +67,10 @@ pub struct Refreshed {
 /// asked, or gives an answer that is no good; `Kind::Destination` where a file
 /// cannot be read or written.
 pub async fn run(settings: &RefreshSettings) -> Result<Refreshed> {
-    let store = Store::open(&settings.directory)?;
+    let store = store::open(&settings.directory)?;
     let (client, start) = (net::authority_client(&settings.trust, settings.timeout)?, Instant::now());
     // Before anything is asked for: what is fetched under it is no older than what is there.
-    let _lock = store.lock(start + settings.timeout.min(LOCK_PATIENCE)).await?;
+    let _lock = store::lock(&store, start + settings.timeout.min(LOCK_PATIENCE)).await?;
     let fetcher = Fetcher { client, settings, deadline: start + settings.timeout };
     let trust = async {
         let json = fetcher.get(TRUST_PATH, MAX_TRUST).await?;
@@ -105,8 +106,8 @@ pub async fn run(settings: &RefreshSettings) -> Result<Refreshed> {
 }
 
 /// Replaces a file, if there is something to put in its place; returns its path then.
-fn put(store: &Store, name: &str, content: Option<Vec<u8>>) -> Result<Option<PathBuf>> {
-    content.map(|content| store.write(name, &content)).transpose()
+fn put(store: &Folder, name: &str, content: Option<Vec<u8>>) -> Result<Option<PathBuf>> {
+    content.map(|content| store::write(store, name, &content)).transpose()
 }
 
 impl Refreshed {
@@ -135,7 +136,7 @@ struct Fetcher<'s> {
 }
 
 impl Fetcher<'_> {
-    async fn krl_into(&self, store: &Store) -> Result<Option<PathBuf>> {
+    async fn krl_into(&self, store: &Folder) -> Result<Option<PathBuf>> {
         let new = self.get(KRL_PATH, MAX_LIST).await?;
         put(store, KRL, fresh_krl(store, new, KRL_PATH)?)
     }
@@ -201,11 +202,11 @@ fn plain_key(line: &str) -> Result<String, String> {
 }
 
 /// Whatever stands there in place of a file of keys is replaced.
-fn update(store: &Store, name: &str, content: String) -> Result<Option<PathBuf>> {
+fn update(store: &Folder, name: &str, content: String) -> Result<Option<PathBuf>> {
     put(store, name, (!holds(store, name, &content)).then(|| content.into_bytes()))
 }
 
-fn holds(store: &Store, name: &str, content: &str) -> bool {
+fn holds(store: &Folder, name: &str, content: &str) -> bool {
     store.read(name, MAX_TRUST).is_ok_and(|old| old.as_deref() == Some(content.as_bytes()))
 }
 

@@ -1,14 +1,15 @@
 //! The folder that servers read: files that others may read and only we
 //! write, each replaced whole, and there after a power cut.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use rustix::fs::Mode;
 
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::folder::lock::{Lock, NotLocked};
-use crate::folder::{Folder, Made, PUBLIC_FILE, Unfit};
+use crate::folder::lock::NotLocked;
+use crate::folder::{Folder, PUBLIC_FILE, Unfit};
 
 /// The file that is locked. Not the folder: whoever can read that, and every
 /// server does, could lock it and so keep revocations away.
@@ -22,75 +23,59 @@ const ELSEWHERE: &str =
 /// When the temporary file of a run that was killed is surely nobody's, in seconds.
 const ABANDONED: i64 = 3600;
 
-/// An open folder.
-#[derive(Debug)]
-pub struct Store(Folder);
+/// Opens it, creates it if need be; `Kind::Destination` where it cannot be
+/// written to, or others could put CA keys of their own there.
+pub fn open(path: &Path) -> Result<Folder> {
+    open_folder(path)
+        .map_err(|unfit| unfit.error(Kind::Destination, format!("cannot use {}", path.display())))
+}
 
-impl Store {
-    /// Opens it, creates it if need be; `Kind::Destination` where it cannot be
-    /// written to, or others could put CA keys of their own there.
-    pub fn open(path: &Path) -> Result<Self> {
-        Self::open_folder(path)
-            .map(Self)
-            .map_err(|unfit| unfit.error(Kind::Destination, format!("cannot use {}", path.display())))
+fn open_folder(path: &Path) -> Result<Folder, Unfit> {
+    let (folder, _) = Folder::make(path, DIRECTORY_MODE, "--dir", ELSEWHERE)?;
+    if folder.standing()?.others_write() {
+        return Err(Unfit::new("others can write to it")
+            .hint("`chmod go-w` it: whoever writes there can put a CA key of their own there"));
     }
+    // Before anything is asked for that could not be kept.
+    folder.try_writing().map_err(|error| {
+        Unfit::from(error).hint("run this as a user who can write there, or give another --dir")
+    })?;
+    folder.remove_temporaries(ABANDONED);
+    Ok(folder)
+}
 
-    fn open_folder(path: &Path) -> Result<Folder, Unfit> {
-        let Made { folder, standing, .. } = Folder::make(path, DIRECTORY_MODE, "--dir", ELSEWHERE)?;
-        if standing.others_write() {
-            return Err(Unfit::new("others can write to it")
-                .hint("`chmod go-w` it: whoever writes there can put a CA key of their own there"));
-        }
-        // Before anything is asked for that could not be kept.
-        folder.try_writing().map_err(|error| {
-            Unfit::from(error).hint("run this as a user who can write there, or give another --dir")
-        })?;
-        folder.remove_temporaries(ABANDONED);
-        Ok(folder)
-    }
-
-    /// Locks it against other runs: of two that read, compare and rename side
-    /// by side, the slower one would put its older list in place of a newer
-    /// one. Waits until `deadline`. Nothing is held where the file system has
-    /// no locks: revocations count more than one that is late by a run.
-    /// `Kind::Destination` where another run goes on, or the file is not ours to lock.
-    pub async fn lock(&self, deadline: Instant) -> Result<Option<Lock>> {
-        let refuse = |why: String| Error::new(Kind::Destination, why);
-        let path = self.path(LOCK);
-        match self.0.lock(LOCK, deadline).await {
-            Ok(lock) => Ok(Some(lock)),
-            Err(NotLocked::Unsupported(_)) => Ok(None),
-            Err(NotLocked::Busy) => Err(refuse(format!(
-                "another `host refresh` is at work on {}",
-                self.path("").display()
-            ))
-            .hint(format!(
+/// Locks it against other runs: of two that read, compare and rename side
+/// by side, the slower one would put its older list in place of a newer
+/// one. Waits until `deadline`. Nothing is held where the file system has
+/// no locks: revocations count more than one that is late by a run.
+/// `Kind::Destination` where another run goes on, or the file is not ours to lock.
+pub async fn lock(folder: &Folder, deadline: Instant) -> Result<Option<File>> {
+    let (path, lock) = (folder.path().display(), folder.path().join(LOCK));
+    let (why, hint) = match folder.lock(LOCK, deadline).await {
+        Ok(lock) => return Ok(Some(lock)),
+        Err(NotLocked::Unsupported(_)) => return Ok(None),
+        Err(NotLocked::Busy) => (
+            format!("another `host refresh` is at work on {path}"),
+            format!(
                 "let one timer refresh it; if one hangs, `fuser {}` says which, and ending it frees the folder",
-                path.display()
-            ))),
-            Err(NotLocked::Refused(why)) => Err(refuse(format!("cannot lock {}: {why}", path.display()))
-                .hint("remove it: it is made anew, as a file that none but its owner can open")),
-        }
-    }
+                lock.display()
+            ),
+        ),
+        Err(NotLocked::Refused(why)) => (
+            format!("cannot lock {}: {why}", lock.display()),
+            "remove it: it is made anew, as a file that none but its owner can open".to_owned(),
+        ),
+    };
+    Err(Error::new(Kind::Destination, why).hint(hint))
+}
 
-    /// A file's content; none where there is nothing of that name.
-    pub fn read(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, String> {
-        self.0.read(name, limit)
-    }
-
-    /// The path of a file.
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    /// Replaces a file, and returns its path; `Kind::Destination` where it
-    /// cannot, and the old one stays.
-    pub fn write(&self, name: &str, content: &[u8]) -> Result<PathBuf> {
-        let path = self.path(name);
-        let written = self.0.replace_durably(name, content, PUBLIC_FILE);
-        written.context(Kind::Destination, format!("cannot write {}", path.display()))?;
-        Ok(path)
-    }
+/// Replaces a file, and returns its path; `Kind::Destination` where it cannot,
+/// and the old one stays.
+pub fn write(folder: &Folder, name: &str, content: &[u8]) -> Result<PathBuf> {
+    let path = folder.path().join(name);
+    let written = folder.replace_durably(name, content, PUBLIC_FILE);
+    written.context(Kind::Destination, format!("cannot write {}", path.display()))?;
+    Ok(path)
 }
 
 #[cfg(test)]
@@ -111,12 +96,12 @@ mod tests {
     fn files_are_replaced_and_readable_by_all() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("trust");
-        let store = Store::open(&path).unwrap();
+        let store = open(&path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o755);
         std::os::unix::fs::symlink("/etc/passwd", path.join("a")).unwrap();
         assert_eq!(store.read("b", 100), Ok(None));
         assert_eq!(store.read("a", 100), Err("it is a symbolic link".to_owned()));
-        assert_eq!(store.write("a", b"new").unwrap(), path.join("a"));
+        assert_eq!(write(&store, "a", b"new").unwrap(), path.join("a"));
         assert_eq!(store.read("a", 100), Ok(Some(b"new".to_vec())));
         assert_eq!(store.read("a", 2), Err("it is longer than 2 bytes".to_owned()));
         let metadata = std::fs::symlink_metadata(path.join("a")).unwrap();
@@ -131,43 +116,46 @@ mod tests {
         std::fs::create_dir(&path).unwrap();
         for mode in [0o777, 0o775, 0o1777] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            let error = Store::open(&path).unwrap_err();
+            let error = open(&path).unwrap_err();
             assert_eq!(error.kind(), Kind::Destination);
             assert!(error.to_string().ends_with("others can write to it"), "{error}");
         }
-        assert_eq!(Store::open(Path::new("/no/such/folder")).unwrap_err().kind(), Kind::Destination);
+        assert_eq!(open(Path::new("/no/such/folder")).unwrap_err().kind(), Kind::Destination);
         let file = parent.path().join("file");
         std::fs::write(&file, "x").unwrap();
-        assert_eq!(Store::open(&file).unwrap_err().kind(), Kind::Destination);
+        assert_eq!(open(&file).unwrap_err().kind(), Kind::Destination);
     }
 
     #[test]
     fn what_others_could_put_in_its_place_is_refused() {
         let parent = tempfile::tempdir().unwrap();
-        let (open, trust) = (parent.path().join("open"), parent.path().join("trust"));
-        std::fs::create_dir_all(open.join("below/trust")).unwrap();
+        let (shared, trust) = (parent.path().join("open"), parent.path().join("trust"));
+        std::fs::create_dir_all(shared.join("below/trust")).unwrap();
         std::fs::create_dir(&trust).unwrap();
-        std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
-        for bad in [open.join("trust"), open.join("below/trust")] {
-            let error = Store::open(&bad).unwrap_err();
-            let words =
-                format!("cannot use {}: {} can be written to by everybody, ", bad.display(), open.display());
+        std::fs::set_permissions(&shared, std::fs::Permissions::from_mode(0o777)).unwrap();
+        for bad in [shared.join("trust"), shared.join("below/trust")] {
+            let error = open(&bad).unwrap_err();
+            let words = format!(
+                "cannot use {}: {} can be written to by everybody, ",
+                bad.display(),
+                shared.display()
+            );
             assert_eq!(error.kind(), Kind::Destination);
             assert!(error.to_string().starts_with(&words), "{error}");
         }
-        assert!(!open.join("trust").exists(), "nothing is made there");
+        assert!(!shared.join("trust").exists(), "nothing is made there");
         std::os::unix::fs::symlink(&trust, parent.path().join("link")).unwrap();
-        let error = Store::open(&parent.path().join("link")).unwrap_err();
+        let error = open(&parent.path().join("link")).unwrap_err();
         assert!(error.to_string().ends_with("it is not a directory, or a symbolic link"), "{error}");
-        assert!(Store::open(&trust).is_ok());
+        assert!(open(&trust).is_ok());
     }
 
     #[test]
     fn one_run_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
-        let (one, other) = (Store::open(folder.path()).unwrap(), Store::open(folder.path()).unwrap());
+        let (one, other) = (open(folder.path()).unwrap(), open(folder.path()).unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let lock = |store: &Store| runtime.block_on(store.lock(Instant::now()));
+        let lock = |store: &Folder| runtime.block_on(super::lock(store, Instant::now()));
         let held = lock(&one).unwrap().unwrap();
         let error = lock(&other).unwrap_err();
         assert_eq!(error.kind(), Kind::Destination);
@@ -188,7 +176,7 @@ mod tests {
             let file = std::fs::File::create(temporary(digit)).unwrap();
             file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
         }
-        Store::open(parent.path()).unwrap();
+        open(parent.path()).unwrap();
         assert!(!temporary("1").exists() && temporary("2").exists());
     }
 }

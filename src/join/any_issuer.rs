@@ -61,7 +61,7 @@ fn configure(mut section: Mapping<'_>) -> Configured {
     if let Some(list) = section.take("algorithms") {
         oidc.algorithms = algorithms(list)?;
     }
-    Ok(Box::new(oidc.read(&METHOD, section)?))
+    Ok(Box::new(oidc.read(FIELDS, section)?))
 }
 
 fn algorithms(list: &Node) -> Result<Vec<Algorithm>, Mistake> {

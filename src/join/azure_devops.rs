@@ -102,7 +102,7 @@ fn configure(mut section: Mapping<'_>) -> Configured {
     let other_audience = section.boolean("accept_default_audience")?.then(|| AUDIENCE.to_owned());
     let issuer = format!("https://vstoken.dev.azure.com/{organization}");
     let pinned = Some((ORGANIZATION, organization));
-    let oidc = Oidc { other_audience, pinned, ..Oidc::new(&PIPELINES, issuer) }.read(&METHOD, section)?;
+    let oidc = Oidc { other_audience, pinned, ..Oidc::new(&PIPELINES, issuer) }.read(FIELDS, section)?;
     let of_connection = |c: &Condition| c.field == "sub" && c.want.shown().starts_with(CONNECTION);
     match oidc.rules.iter().filter(|rule| rule.conditions.iter().any(of_connection)).count() {
         0 => Ok(Box::new(oidc)),

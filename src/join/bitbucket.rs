@@ -64,7 +64,7 @@ static PROFILE: TokenProfile = TokenProfile {
 fn configure(mut section: Mapping<'_>) -> Configured {
     let issuer = issuer_url(section.need("identity_provider_url")?, "identity_provider_url")?;
     let other_audience = section.text("audience")?.map(str::to_owned);
-    let oidc = Oidc { other_audience, ..Oidc::new(&PROFILE, issuer) }.read(&METHOD, section)?;
+    let oidc = Oidc { other_audience, ..Oidc::new(&PROFILE, issuer) }.read(FIELDS, section)?;
     Ok(Box::new(oidc.refuse(is_bare, "is not in braces", "Bitbucket writes them so: '{1d397906-…}'")?))
 }
 

@@ -103,7 +103,7 @@ static PROFILE: TokenProfile = TokenProfile {
 };
 
 fn configure(section: Mapping<'_>) -> Configured {
-    Ok(Box::new(Oidc::new(&PROFILE, ISSUER.to_owned()).read(&METHOD, section)?))
+    Ok(Box::new(Oidc::new(&PROFILE, ISSUER.to_owned()).read(FIELDS, section)?))
 }
 
 /// Has the agent mint a token with our audience, and with the ids in it.

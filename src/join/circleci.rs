@@ -91,7 +91,7 @@ fn configure(mut section: Mapping<'_>) -> Configured {
     let other_audience = section.boolean("accept_default_audience")?.then(|| organization.clone());
     // An issuer may be shared, so the organisation is checked whichever it is.
     let pinned = Some((ORGANIZATION, organization));
-    Ok(Box::new(Oidc { other_audience, pinned, ..Oidc::new(&PROFILE, issuer) }.read(&METHOD, section)?))
+    Ok(Box::new(Oidc { other_audience, pinned, ..Oidc::new(&PROFILE, issuer) }.read(FIELDS, section)?))
 }
 
 async fn prove(job: &Job<'_>) -> Result<Presented> {

@@ -147,7 +147,7 @@ fn configure(mut section: Mapping<'_>) -> Configured {
     let host = section.take("enterprise_server_host").map(|node| host(node, "enterprise_server_host"));
     let slug = section.text("enterprise_slug")?;
     let (issuer, server) = issuer(host.transpose()?, slug).map_err(|why| Mistake::new(place, why))?;
-    Ok(Box::new(Oidc { server, ..Oidc::new(&PROFILE, issuer) }.read(&METHOD, section)?))
+    Ok(Box::new(Oidc { server, ..Oidc::new(&PROFILE, issuer) }.read(FIELDS, section)?))
 }
 
 /// The issuer's URL, and where its pages are.

@@ -146,7 +146,7 @@ static PROFILE: TokenProfile = TokenProfile {
 
 fn configure(mut section: Mapping<'_>) -> Configured {
     let host = section.take("domain").map_or(Ok(HOST), |node| host(node, "domain"))?;
-    Ok(Box::new(Oidc::new(&PROFILE, format!("https://{host}")).read(&METHOD, section)?))
+    Ok(Box::new(Oidc::new(&PROFILE, format!("https://{host}")).read(FIELDS, section)?))
 }
 
 fn git_ref(claims: &Map<String, Value>) -> String {

@@ -46,13 +46,9 @@ pub struct Jwt<'t> {
 }
 
 impl<'t> Jwt<'t> {
-    /// Takes a token apart.
-    ///
-    /// # Errors
-    /// Anything but three segments of canonical base64url without padding,
-    /// JSON objects without duplicate members, a known `alg`, a `kid` that is
-    /// text if any, a `typ` of `JWT` if any, no `crit`, no `b64`. Headers that
-    /// carry or point to keys (`jwk`, `jku`, `x5c`, `x5u`) are not looked at.
+    /// Takes a token apart: three segments of canonical base64url without padding, JSON objects without
+    /// duplicate members, a known `alg`, a `kid` that is text if any, a `typ` of `JWT` if any, no `crit`,
+    /// no `b64`. Headers that carry or point to keys (`jwk`, `jku`, `x5c`, `x5u`) are not looked at.
     pub fn parse(token: &'t str) -> Result<Self, Denial> {
         let malformed = |detail: &str| Denial::new(Reason::TokenMalformed, detail);
         if token.len() > MAX_TOKEN {

@@ -105,7 +105,7 @@ fn no_token(env: &Environment) -> Error {
 
 fn configure(mut section: Mapping<'_>) -> Configured {
     let (issuer, static_keys) = cluster(&mut section)?;
-    let oidc = Oidc { static_keys, ..Oidc::new(&PROFILE, issuer) }.read_rules(&METHOD, section)?;
+    let oidc = Oidc { static_keys, ..Oidc::new(&PROFILE, issuer) }.read_rules(FIELDS, section)?;
     let hint = "write it as in `service_account: ci:deploy`";
     Ok(Box::new(oidc.refuse(names_no_account, "must be NAMESPACE:NAME", hint)?))
 }

@@ -11,8 +11,7 @@ use serde_json::{Map, Value};
 
 use super::issuers::KeySet;
 use super::jwt::{self, AudienceRules, Jwt, MAX_JTI, TimeRules, need_text, require_texts, text};
-use super::method::Method;
-use super::rules::{self, Condition, Constraint, Rule, claim};
+use super::rules::{self, Condition, Constraint, Field, Rule, claim};
 use super::verify::{Failure, Identity, Provenance, Replay, Verifier, VerifyContext};
 use crate::denial::{Denial, Reason};
 use crate::document::{Mapping, Mistake, Mistakes, Node};
@@ -79,7 +78,8 @@ impl TokenProfile {
             is_whole.then_some((*arc, text))
         };
         let fulcio = [(8, "{iss}")].iter().chain(self.fulcio).filter_map(extension).collect();
-        Provenance { line: shown(&template::fill(self.run, &of).0), fulcio }
+        let (run, _) = template::fill(self.run, &of);
+        Provenance { line: shown(&run), fulcio }
     }
 }
 
@@ -127,15 +127,19 @@ impl Oidc {
     }
 
     /// Reads what every OIDC method's section has, the last of it: nothing may be left.
-    pub fn read(mut self, method: &Method, mut section: Mapping<'_>) -> Result<Self, Mistakes> {
+    pub fn read(mut self, fields: &'static [Field], mut section: Mapping<'_>) -> Result<Self, Mistakes> {
         self.static_keys = section.read("static_jwks", key_set).map(Arc::new);
-        self.read_rules(method, section)
+        self.read_rules(fields, section)
     }
 
     /// The same, where the method says in its own way which keys are given.
-    pub fn read_rules(mut self, method: &Method, mut section: Mapping<'_>) -> Result<Self, Mistakes> {
+    pub fn read_rules(
+        mut self,
+        fields: &'static [Field],
+        mut section: Mapping<'_>,
+    ) -> Result<Self, Mistakes> {
         self.require_key_binding = section.read("require_key_binding", Node::boolean).unwrap_or_default();
-        let read = |node: &Node, _| rules::read(node, method.fields);
+        let read = |node: &Node, _| rules::read(node, fields);
         self.rules = section.require("allow", read).unwrap_or_default();
         section.finish()?;
         let names_owner = |condition: &Condition| {

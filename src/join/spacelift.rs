@@ -69,7 +69,7 @@ fn configure(mut section: Mapping<'_>) -> Configured {
         matches!(condition.field.as_str(), "space_id" | "caller_id")
             && condition.want.shown().contains(['*', '?'])
     };
-    Ok(Box::new(oidc.read(&METHOD, section)?.refuse(
+    Ok(Box::new(oidc.read(FIELDS, section)?.refuse(
         |condition| !globs && wild(condition),
         "takes no wildcards without `enable_glob_matching`",
         "write `enable_glob_matching: true` beside `allow`",

@@ -96,7 +96,7 @@ fn configure(mut section: Mapping<'_>) -> Configured {
     let host = section.take("hostname").map_or(Ok(HOST), |node| host(node, "hostname"))?;
     let other_audience = section.text("audience")?.map(str::to_owned);
     let oidc = Oidc { other_audience, ..Oidc::new(&PROFILE, format!("https://{host}")) };
-    let oidc = oidc.read(&METHOD, section)?;
+    let oidc = oidc.read(FIELDS, section)?;
     let says_which = |condition: &Condition| match condition.field.as_str() {
         "project_id" | "project_name" | "workspace_id" | "workspace_name" => {
             !rules::is_open(&condition.want.shown())

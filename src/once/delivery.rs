@@ -47,7 +47,7 @@ impl OpenDestinations {
     /// once; not one that another destination still holds.
     pub(crate) fn replaced(&self) -> Vec<(Manifest, Revocable)> {
         let mut all: Vec<(Manifest, Revocable)> = Vec::new();
-        for found in self.directories.iter().filter_map(Directory::earlier) {
+        for found in self.directories.iter().filter_map(|directory| directory.earlier.as_ref()) {
             let id = &found.manifest.issuance_id;
             let is_ours = |path: &Path| self.directories.iter().any(|directory| directory.path() == path);
             let is_held = |path: &Path| {
@@ -108,7 +108,7 @@ impl OpenDestinations {
         let mut all = Vec::new();
         for (destination, directory) in settings.destinations.iter().zip(&self.directories) {
             let mut manifest = empty_manifest(settings, destination, issuance);
-            manifest.keep_directory = directory.stays();
+            manifest.keep_directory = directory.stays;
             let mut folders = Vec::new();
             for output in &destination.outputs {
                 let (keys, answer) =

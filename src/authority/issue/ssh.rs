@@ -19,7 +19,7 @@ use crate::text::shown;
 
 /// A certificate that is about to be signed.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Plan {
+pub(super) struct SshPlan {
     pub(super) serial: u64,
     /// Whether it is a host's. Plans that were recorded before hosts had any are users'.
     #[serde(default)]
@@ -34,7 +34,7 @@ pub(super) struct Plan {
     until: i64,
 }
 
-impl Plan {
+impl SshPlan {
     pub(super) fn new(
         granted: &SshGrant,
         key: Vec<u8>,
@@ -107,7 +107,7 @@ impl Plan {
 
 /// A host certificate that an operator asked for, about to be recorded and signed.
 #[derive(Debug)]
-pub struct HostPlan(Plan);
+pub struct HostPlan(SshPlan);
 
 impl HostPlan {
     /// For the host key on `line`, valid for `ttl` seconds.
@@ -123,7 +123,7 @@ impl HostPlan {
         if let Some(bad) = principals.iter().find(|name| !fits(name)) {
             return Err(Error::usage(format!("`{}` is not a host's name or address", shown(bad))));
         }
-        Ok(Self(Plan {
+        Ok(Self(SshPlan {
             serial: serial()?,
             host: true,
             key,

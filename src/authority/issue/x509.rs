@@ -25,7 +25,7 @@ const FULCIO: [u64; 8] = [1, 3, 6, 1, 4, 1, 57264, 1];
 
 /// A job's certificate that is about to be signed.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Plan {
+pub(super) struct TlsPlan {
     pub(super) serial: u64,
     /// The SubjectPublicKeyInfo in base64.
     key: String,
@@ -37,7 +37,7 @@ pub(super) struct Plan {
     until: i64,
 }
 
-impl Plan {
+impl TlsPlan {
     pub(super) fn new(
         granted: &TlsGrant,
         spki: Vec<u8>,

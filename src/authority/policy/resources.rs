@@ -15,7 +15,7 @@ mod template;
 pub use origin::Origin;
 
 pub(crate) use bot::{Bot, Trait};
-pub(crate) use field::{Field, has_wildcard};
+pub(crate) use field::{RoleField, has_wildcard};
 pub(crate) use fields::{
     APPLICATIONS, DB_NAMES, DB_USERS, FIELDS, HOSTS, KUBERNETES_GROUPS, KUBERNETES_USERS, LOGINS,
 };

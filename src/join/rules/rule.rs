@@ -97,7 +97,6 @@ impl Field {
     }
 
     /// Values of its claim that need naming; see [`Guard`].
-    #[must_use]
     pub const fn guarded(mut self, values: &'static [&'static str], risk: &'static str) -> Self {
         self.guard = Some(Guard { field: self.name, claim: self.claim, values, risk });
         self

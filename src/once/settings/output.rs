@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::destination::material::OptionValues;
 use crate::destination::output_files::OutputFiles;
+use crate::destination::ssh_host::PUBLIC_KEY;
 use crate::destination::{self, manifest};
 use crate::error::{Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
@@ -34,7 +35,7 @@ impl Output {
 
     /// The public key that is certified in place of a new one.
     pub(crate) fn given_key(&self) -> Option<&str> {
-        self.files.get(self.kind.key_option?).map(|text| text.trim())
+        self.files.get(PUBLIC_KEY).map(|text| text.trim())
     }
 }
 

@@ -2,6 +2,7 @@
 //! key from one run to the next. What is written there survives a crash at
 //! any point, and two runs never use it at once.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -11,9 +12,9 @@ use rustix::io::Errno;
 use crate::cli::once::Args;
 use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::folder::lock::{Lock, NotLocked};
+use crate::folder::lock::NotLocked;
 use crate::folder::trust::{self, Standing};
-use crate::folder::{Folder, Made, PRIVATE_FILE, PRIVATE_FOLDER, Unfit, absolute, read, replace};
+use crate::folder::{Folder, PRIVATE_FILE, PRIVATE_FOLDER, Unfit, absolute, read, replace};
 use crate::join::method::Method;
 use crate::join::prove::{LockedStorage, Storage};
 use crate::join::source::TokenSource;
@@ -107,7 +108,7 @@ pub(crate) struct StorageFolder {
 impl Storage for StorageFolder {
     fn acquire(&self, deadline: Instant) -> BoxFuture<'_, Result<Box<dyn LockedStorage>>> {
         Box::pin(async move {
-            let folder = self.open()?;
+            let folder = self.open().map_err(|unfit| self.refuse(unfit))?;
             let locked = folder.lock(LOCK, deadline.checked_sub(TO_SAY_SO).unwrap_or(deadline)).await;
             let _lock = locked.map_err(|why| self.not_locked(why))?;
             folder.remove_temporaries(0);
@@ -118,11 +119,7 @@ impl Storage for StorageFolder {
 }
 
 impl StorageFolder {
-    fn refuse(&self, why: &str) -> Error {
-        self.cannot(Unfit::new(why))
-    }
-
-    fn cannot(&self, unfit: Unfit) -> Error {
+    fn refuse(&self, unfit: Unfit) -> Error {
         unfit.error(Kind::Usage, format!("cannot use the storage {}", self.path.display()))
     }
 
@@ -134,37 +131,36 @@ impl StorageFolder {
             )
             .hint("--timeout waits longer; a worker with many jobs at once can have several storages, each registered on its own"),
             // Without locks two runs could present the same generation.
-            NotLocked::Unsupported(error) => self
-                .refuse(&format!("cannot lock it: {error}"))
-                .hint("put it on a file system that has locks"),
-            NotLocked::Refused(why) => self.refuse(&format!("cannot lock it: {why}")),
+            NotLocked::Unsupported(error) => self.refuse(
+                Unfit::new(format!("cannot lock it: {error}")).hint("put it on a file system that has locks"),
+            ),
+            NotLocked::Refused(why) => self.refuse(Unfit::new(format!("cannot lock it: {why}"))),
         }
     }
 
     /// Opens it, creates it if need be, and makes sure that it is ours and private.
-    fn open(&self) -> Result<Folder> {
-        let Made { folder, created, standing } =
-            Folder::make(&self.path, PRIVATE_FOLDER, "--storage", ELSEWHERE).map_err(|unfit| match unfit
-                .is_missing()
-            {
-                true => self
-                    .refuse(&format!("the directory above it: {}", std::io::Error::from(Errno::NOENT)))
-                    .hint("create it, or choose another --storage"),
-                false => self.cannot(unfit),
+    fn open(&self) -> Result<Folder, Unfit> {
+        let (folder, created) =
+            Folder::make(&self.path, PRIVATE_FOLDER, "--storage", ELSEWHERE).map_err(|unfit| {
+                if !unfit.is_missing() {
+                    return unfit;
+                }
+                Unfit::new(format!("the directory above it: {}", std::io::Error::from(Errno::NOENT)))
+                    .hint("create it, or choose another --storage")
             })?;
         if created {
             // It must be there after a power cut, as what is in it must.
-            self.path.parent().map_or(Ok(()), replace::sync).map_err(|error| self.cannot(error.into()))?;
+            self.path.parent().map_or(Ok(()), replace::sync)?;
         }
+        let standing = folder.standing()?;
         if standing.others_use() {
-            return Err(self
-                .refuse(&format!("others can look into it (mode {:o})", standing.mode))
+            return Err(Unfit::new(format!("others can look into it (mode {:o})", standing.mode))
                 .hint(format!("if nobody has: chmod 700 {}", self.path.display())));
         }
-        let names = folder.entries().map_err(|error| self.cannot(error.into()))?;
+        let names = folder.entries()?;
         let foreign = |name: &String| name != LOCK && !replace::is_temporary(name);
         if !names.iter().any(|name| name == STATE) && names.iter().any(foreign) {
-            return Err(self.refuse("it holds something else").hint("choose a new or empty --storage"));
+            return Err(Unfit::new("it holds something else").hint("choose a new or empty --storage"));
         }
         Ok(folder)
     }
@@ -173,7 +169,7 @@ impl StorageFolder {
 /// The directory, open and locked.
 struct LockedFolder {
     folder: Folder,
-    _lock: Lock,
+    _lock: File,
 }
 
 impl LockedStorage for LockedFolder {

@@ -8,7 +8,7 @@ use machine_id::denial::REASONS;
 use machine_id::error::EXIT_CODES;
 use machine_id::{destination, output};
 
-use super::files;
+use super::{files, tree};
 use crate::support::repository;
 
 /// The rows of every table in a document: their cells, without Markdown's backquotes.
@@ -85,4 +85,39 @@ fn documents_name_paths_that_are_there() {
         }
     }
     assert!(missing.is_empty(), "{}", missing.join("\n"));
+}
+
+/// The paths that the map in `docs/architecture.md` names: a line is a folder's
+/// depth, names that end in `.rs` or `/`, and what they are for.
+fn mapped() -> BTreeSet<PathBuf> {
+    let text = std::fs::read_to_string(repository("docs/architecture.md")).unwrap();
+    let map = text.split("```text\nsrc/\n").nth(1).and_then(|rest| rest.split("\ntests/").next()).unwrap();
+    let (mut folders, mut found) = (vec![PathBuf::new()], BTreeSet::new());
+    for line in map.lines() {
+        folders.truncate((line.len() - line.trim_start().len()) / 2);
+        let here =
+            folders.last().unwrap_or_else(|| panic!("the map's line `{line}` is in no folder")).clone();
+        let names = line.split_whitespace().take_while(|word| word.ends_with(".rs") || word.ends_with('/'));
+        for name in names {
+            if name.ends_with('/') {
+                folders.push(here.join(name));
+            } else {
+                assert!(found.insert(here.join(name)), "{name} is there twice");
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_file_is_on_the_map() {
+    let real: BTreeSet<PathBuf> = tree::modules().into_iter().map(|module| module.file.into()).collect();
+    let mapped = mapped();
+    let (new, gone) = (real.difference(&mapped), mapped.difference(&real));
+    assert!(
+        real == mapped,
+        "not on the map: {:?}; only there: {:?}",
+        Vec::from_iter(new),
+        Vec::from_iter(gone)
+    );
 }

@@ -3,7 +3,7 @@
 
 use super::grant::SshGrant;
 use crate::authority::policy::resources::{
-    Bot, Field, LOGINS, Options, Reach, Role, has_wildcard, role_names,
+    Bot, LOGINS, Options, Reach, Role, RoleField, has_wildcard, role_names,
 };
 use crate::denial::{Denial, Reason};
 use crate::text::shown;
@@ -129,7 +129,7 @@ impl<'p> RoleSet<'p, '_> {
     }
 
     /// An option's value that is a name of that kind, if it is asked for.
-    pub(crate) fn named(&self, field: &Field, option: &str) -> Result<Option<String>, Denial> {
+    pub(crate) fn named(&self, field: &RoleField, option: &str) -> Result<Option<String>, Denial> {
         match self.option(option) {
             Some(name) if !(field.shape)(name) => {
                 Err(self.invalid(&format!("`{}` cannot be {}: {}", shown(name), field.a_noun(), field.hint)))
@@ -156,7 +156,7 @@ impl<'p> RoleSet<'p, '_> {
     }
 
     /// The roles that give a name: allowed by that role, denied by none of the bot's.
-    pub(crate) fn granting(&self, field: &Field, name: &str) -> Vec<&'p Role> {
+    pub(crate) fn granting(&self, field: &RoleField, name: &str) -> Vec<&'p Role> {
         self.roles.iter().copied().filter(|role| self.bot.gets(role, field, name)).collect()
     }
 
@@ -164,7 +164,7 @@ impl<'p> RoleSet<'p, '_> {
     /// one, the only one that they give.
     pub(crate) fn choose(
         &self,
-        field: &Field,
+        field: &RoleField,
         option: &str,
         asked: Option<String>,
         roles: &[&Role],
@@ -197,7 +197,7 @@ impl<'p> RoleSet<'p, '_> {
     }
 
     /// A name that is asked for. Who denies it, only the operator hears.
-    pub(crate) fn refused(&self, field: &Field, name: &str) -> Denial {
+    pub(crate) fn refused(&self, field: &RoleField, name: &str) -> Denial {
         let told = format!("the {} `{name}` is not granted by {}", field.noun, self.by_roles());
         let denier = self.bot.denier(field, name);
         let denied = denier.map(|role| format!("; it is denied by role `{}` at {}", role.name, role.origin));
@@ -206,7 +206,7 @@ impl<'p> RoleSet<'p, '_> {
 
     /// An output whose roles give no `what`, since each name in the field is
     /// denied or there is none. Who denies them, only the operator hears.
-    pub(crate) fn nothing_of(&self, field: &Field, what: &str, roles: &[&Role]) -> Denial {
+    pub(crate) fn nothing_of(&self, field: &RoleField, what: &str, roles: &[&Role]) -> Denial {
         let mut denied = String::new();
         for role in roles {
             for name in self.bot.given(role, field) {

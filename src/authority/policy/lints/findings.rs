@@ -11,9 +11,9 @@ use crate::text::listed;
 pub struct Finding {
     /// The lint's name.
     pub lint: &'static str,
-    /// Where.
+    /// The place of what it is about.
     pub origin: Origin,
-    /// What.
+    /// What is seldom meant, in a sentence.
     pub message: String,
     /// What to do about it.
     pub hint: String,

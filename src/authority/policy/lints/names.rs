@@ -6,14 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::findings::{Findings, named};
 use crate::authority::policy::output::OUTPUTS;
 use crate::authority::policy::resources::{
-    DB_USERS, FIELDS, Field, KUBERNETES_USERS, LOGINS, Policy, Role, Template, role_names,
+    DB_USERS, FIELDS, KUBERNETES_USERS, LOGINS, Policy, Role, RoleField, Template, role_names,
 };
 
 /// Roles and traits that give a database user or a Kubernetes group which may
 /// do anything, like `root` on a host. What goes with a user is issued with one alone.
 pub(super) fn superuser(policy: &Policy, findings: &mut Findings<'_>) {
     // What roles say themselves, for all of their bots together.
-    let mut own: BTreeMap<(&str, &str), (&Role, &Field, BTreeSet<&str>)> = BTreeMap::new();
+    let mut own: BTreeMap<(&str, &str), (&Role, &RoleField, BTreeSet<&str>)> = BTreeMap::new();
     for (bot, role) in policy.usable() {
         let kinds = OUTPUTS.iter().filter(|kind| kind.fields.first().is_some_and(|user| role.issues(user)));
         for field in kinds.flat_map(|kind| kind.fields) {
@@ -41,7 +41,7 @@ pub(super) fn superuser(policy: &Policy, findings: &mut Findings<'_>) {
 }
 
 /// What such names are, and what to do about them.
-fn may_do_anything(field: &Field, names: &BTreeSet<&str>) -> (String, String) {
+fn may_do_anything(field: &RoleField, names: &BTreeSet<&str>) -> (String, String) {
     let names: Vec<&str> = names.iter().copied().collect();
     let (s, they) = if names.len() == 1 { ("", "it is") } else { ("s", "they are") };
     let what = format!("the {}{s} {}, which may do anything where {they} known", field.noun, named(&names));

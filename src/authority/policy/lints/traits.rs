@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::findings::{Findings, hosts, named};
 use crate::authority::policy::output::OUTPUTS;
-use crate::authority::policy::resources::{Bot, Field, LOGINS, Policy, Reach, Role, Template, Trait};
+use crate::authority::policy::resources::{Bot, LOGINS, Policy, Reach, Role, RoleField, Template, Trait};
 
 /// What a role gives beside the names of a field: whole, as a message says it,
 /// and as it stands in a role behind them.
@@ -69,7 +69,7 @@ fn across_types(bot: &Bot, usable: &[&Role], findings: &mut Findings<'_>) {
 }
 
 /// Every name that a template makes of a trait, but for those that are denied.
-fn made(bot: &Bot, field: &Field, template: &Template, of: &Trait) -> Vec<String> {
+fn made(bot: &Bot, field: &RoleField, template: &Template, of: &Trait) -> Vec<String> {
     let made = of.values.iter().map(|(value, _)| template.filled(value));
     made.filter(|made| bot.denier(field, made).is_none()).collect()
 }
@@ -87,7 +87,7 @@ fn on_its_hosts(role: &Role) -> Beside {
     Beside { whole, with, written: format!(", node_labels: {{{labels}}}") }
 }
 
-fn with_its_names(bot: &Bot, role: &Role, beside: &Field) -> Beside {
+fn with_its_names(bot: &Bot, role: &Role, beside: &RoleField) -> Beside {
     let names = bot.given(role, beside).into_iter().filter(|name| bot.denier(beside, name).is_none());
     let whole: BTreeSet<String> = names.map(Cow::into_owned).collect();
     let whole: Vec<String> = whole.into_iter().collect();
@@ -100,7 +100,7 @@ fn with_its_names(bot: &Bot, role: &Role, beside: &Field) -> Beside {
 }
 
 /// Tells of each template that several roles have which differ in what it goes with.
-fn across_roles(bot: &Bot, field: &Field, roles: Vec<(&Role, Beside)>, findings: &mut Findings<'_>) {
+fn across_roles(bot: &Bot, field: &RoleField, roles: Vec<(&Role, Beside)>, findings: &mut Findings<'_>) {
     let templates: BTreeSet<&Template> = roles.iter().flat_map(|(role, _)| role.allowed(field)).collect();
     for template in templates {
         let through = roles.iter().filter(|(role, _)| role.allowed(field).contains(template));

@@ -2,21 +2,21 @@
 
 use crate::authority::policy::decide::grant::{SshGrant, TlsGrant};
 use crate::authority::policy::decide::role_set::RoleSet;
-use crate::authority::policy::resources::Field;
+use crate::authority::policy::resources::RoleField;
 use crate::denial::Denial;
 use crate::output::OutputType;
 
 /// What a type of output is to the policy.
 #[derive(Debug)]
 pub struct OutputPolicy {
-    /// The type.
+    /// What both sides know of the type.
     pub declaration: &'static OutputType,
     /// Those of its options that the record repeats: what decided the certificate and
     /// is not on it.
     pub recorded: &'static [&'static str],
     /// The fields of roles that it issues: the name on the certificate first,
     /// then what a role gives with that name.
-    pub(crate) fields: &'static [&'static Field],
+    pub(crate) fields: &'static [&'static RoleField],
     /// What its roles become.
     pub(crate) grant: fn(&mut RoleSet<'_, '_>) -> Result<Certificates, Denial>,
 }

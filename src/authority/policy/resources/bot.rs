@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::field::{Field, has_wildcard};
+use super::field::{RoleField, has_wildcard};
 use super::origin::Origin;
 use super::role::Role;
 use super::template::Template;
@@ -56,7 +56,7 @@ impl Bot {
 
     /// The names and patterns that a role gives this bot in a field, before
     /// anything is denied. A trait that the bot does not have gives none.
-    pub(crate) fn given<'b>(&'b self, role: &'b Role, field: &Field) -> Vec<Cow<'b, str>> {
+    pub(crate) fn given<'b>(&'b self, role: &'b Role, field: &RoleField) -> Vec<Cow<'b, str>> {
         let mut given = Vec::new();
         for template in role.allowed(field) {
             match template {
@@ -74,7 +74,7 @@ impl Bot {
     }
 
     /// Whether a role gives this bot that name, which none of its roles denies.
-    pub(crate) fn gets(&self, role: &Role, field: &Field, name: &str) -> bool {
+    pub(crate) fn gets(&self, role: &Role, field: &RoleField, name: &str) -> bool {
         // The shape once more: a name that is none of its kind matches no pattern.
         (field.shape)(name)
             && self.given(role, field).iter().any(|pattern| (field.covers)(pattern, name))
@@ -84,12 +84,12 @@ impl Bot {
     /// The role that denies this bot a name. Any of its roles counts, asked for
     /// or not: if only those asked for did, a job could shed a deny by not
     /// asking for its role.
-    pub(crate) fn denier(&self, field: &Field, name: &str) -> Option<&Role> {
+    pub(crate) fn denier(&self, field: &RoleField, name: &str) -> Option<&Role> {
         self.each_role().find(|role| role.denies(field, name))
     }
 
     /// The role that denies this bot all of a name or pattern that a role allows.
-    pub(crate) fn denier_of_all(&self, field: &Field, allowed: &str) -> Option<&Role> {
+    pub(crate) fn denier_of_all(&self, field: &RoleField, allowed: &str) -> Option<&Role> {
         if !has_wildcard(allowed) {
             return self.denier(field, allowed);
         }
@@ -98,7 +98,7 @@ impl Bot {
 
     /// Every plain name that these roles give this bot: sorted, each once. What
     /// a pattern would match is not among them.
-    pub(crate) fn names(&self, roles: &[&Role], field: &Field) -> Vec<String> {
+    pub(crate) fn names(&self, roles: &[&Role], field: &RoleField) -> Vec<String> {
         let given = roles.iter().flat_map(|role| self.given(role, field));
         let issued = given
             .filter(|name| !has_wildcard(name) && (field.shape)(name) && self.denier(field, name).is_none());

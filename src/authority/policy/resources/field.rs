@@ -10,7 +10,7 @@ use crate::text::shown;
 
 /// A field under `allow` and `deny`.
 #[derive(Debug)]
-pub(crate) struct Field {
+pub(crate) struct RoleField {
     pub(crate) key: &'static str,
     /// What one of its names is: `database user`.
     pub(crate) noun: &'static str,
@@ -25,7 +25,7 @@ pub(crate) struct Field {
     pub(crate) covers: fn(&str, &str) -> bool,
     /// The field whose names are the same to a server, since one CA signs both:
     /// what is denied there is denied here.
-    pub(crate) same_as: Option<&'static Field>,
+    pub(crate) same_as: Option<&'static RoleField>,
     /// Whether an entry of `allow` is well formed and yet no such name: it gives nothing.
     pub(crate) gives_nothing: fn(&str) -> bool,
     /// Names that may do anything on the servers that know them.
@@ -37,7 +37,7 @@ pub(crate) struct Field {
 }
 
 /// A list of names without wildcards; each field says how it differs.
-pub(crate) const NAMES: Field = Field {
+pub(crate) const NAMES: RoleField = RoleField {
     key: "",
     noun: "",
     shape: |_| false,
@@ -60,7 +60,7 @@ pub(crate) enum Wildcard {
     Globs,
 }
 
-impl Field {
+impl RoleField {
     /// The noun with its article.
     pub(crate) fn a_noun(&self) -> String {
         let article = if self.noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };

@@ -1,8 +1,8 @@
-//! The table of [`Field`]s: which there are, and what a name in each is.
+//! The table of [`RoleField`]s: which there are, and what a name in each is.
 
 use std::net::IpAddr;
 
-use super::field::{Field, NAMES, Wildcard, has_wildcard, plain};
+use super::field::{NAMES, RoleField, Wildcard, has_wildcard, plain};
 use super::labels::Reach;
 use crate::document::{Mapping, Mistakes, Place};
 use crate::join::rules::glob;
@@ -10,7 +10,7 @@ use crate::principal::is_login;
 use crate::wire::is_name;
 
 /// Every field under `allow` and `deny` that lists names. A new one is a line here.
-pub(crate) static FIELDS: &[&Field] =
+pub(crate) static FIELDS: &[&RoleField] =
     &[&LOGINS, &APPLICATIONS, &DB_USERS, &DB_NAMES, &KUBERNETES_USERS, &KUBERNETES_GROUPS, &HOSTS];
 
 /// With `app:` in front an application's must fit a common name.
@@ -23,7 +23,7 @@ const MAX_KUBERNETES: usize = 64;
 const SYSTEM: &str = "system:";
 
 /// Logins, on the hosts of `node_labels`.
-pub(crate) static LOGINS: Field = Field {
+pub(crate) static LOGINS: RoleField = RoleField {
     key: "logins",
     noun: "login",
     shape: is_login,
@@ -33,7 +33,7 @@ pub(crate) static LOGINS: Field = Field {
 
 /// Applications are not resources here, so labels can be about their name
 /// alone: `{name: orders}`, `{name: [orders, billing]}`, or `{'*': '*'}` for all of them.
-pub(crate) static APPLICATIONS: Field = Field {
+pub(crate) static APPLICATIONS: RoleField = RoleField {
     key: "app_labels",
     noun: "application",
     shape: |text| text.len() <= MAX_APPLICATION && is_name(text),
@@ -46,7 +46,7 @@ pub(crate) static APPLICATIONS: Field = Field {
 };
 
 /// Users of databases.
-pub(crate) static DB_USERS: Field = Field {
+pub(crate) static DB_USERS: RoleField = RoleField {
     key: "db_users",
     noun: "database user",
     same_as: Some(&KUBERNETES_USERS),
@@ -56,7 +56,7 @@ pub(crate) static DB_USERS: Field = Field {
 };
 
 /// Databases.
-pub(crate) static DB_NAMES: Field = Field {
+pub(crate) static DB_NAMES: RoleField = RoleField {
     key: "db_names",
     noun: "database name",
     // No `:`, so that no user is ever another kind's common name (`bot:…`, `app:…`).
@@ -67,7 +67,7 @@ pub(crate) static DB_NAMES: Field = Field {
 };
 
 /// Users of Kubernetes.
-pub(crate) static KUBERNETES_USERS: Field = Field {
+pub(crate) static KUBERNETES_USERS: RoleField = RoleField {
     key: "kubernetes_users",
     noun: "Kubernetes user",
     // Never the common name of another kind of output.
@@ -80,7 +80,7 @@ pub(crate) static KUBERNETES_USERS: Field = Field {
 };
 
 /// Groups of Kubernetes.
-pub(crate) static KUBERNETES_GROUPS: Field = Field {
+pub(crate) static KUBERNETES_GROUPS: RoleField = RoleField {
     key: "kubernetes_groups",
     noun: "Kubernetes group",
     shape: kubernetes,
@@ -93,7 +93,7 @@ pub(crate) static KUBERNETES_GROUPS: Field = Field {
 };
 
 /// Names of hosts.
-pub(crate) static HOSTS: Field = Field {
+pub(crate) static HOSTS: RoleField = RoleField {
     key: "ssh_host_principals",
     noun: "host name",
     shape: is_host,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::field::Field;
+use super::field::RoleField;
 use super::fields::LOGINS;
 use super::labels::Reach;
 use super::origin::Origin;
@@ -23,11 +23,11 @@ pub(crate) struct Role {
     pub(crate) options: Options,
     /// `spec.allow.node_labels`.
     pub(crate) reach: Reach,
-    /// `spec.allow`: what stands in each [`Field`], by its key.
+    /// `spec.allow`: what stands in each [`RoleField`], by its key.
     pub(crate) allow: BTreeMap<&'static str, Vec<Template>>,
     /// Entries of `spec.allow` that give nothing.
     pub(crate) gives_nothing: BTreeMap<&'static str, Vec<String>>,
-    /// `spec.deny`: globs, by the key of their [`Field`].
+    /// `spec.deny`: globs, by the key of their [`RoleField`].
     pub(crate) deny: BTreeMap<&'static str, Vec<String>>,
 }
 
@@ -80,14 +80,14 @@ impl Role {
     }
 
     /// What this role allows in a field, before any trait is put in.
-    pub(crate) fn allowed(&self, field: &Field) -> &[Template] {
+    pub(crate) fn allowed(&self, field: &RoleField) -> &[Template] {
         self.allow.get(field.key).map_or(&[], Vec::as_slice)
     }
 
     /// Whether certificates can carry what this role allows in a field, if it
     /// allows anything: logins open nothing without hosts, and nothing but an
     /// SSH user certificate can be bound to an address.
-    pub(crate) fn issues(&self, field: &Field) -> bool {
+    pub(crate) fn issues(&self, field: &RoleField) -> bool {
         let is_login = field.key == LOGINS.key;
         let can_be = if is_login { self.reach != Reach::Nowhere } else { !self.options.pin_source_ip };
         can_be && !self.allowed(field).is_empty()
@@ -95,7 +95,7 @@ impl Role {
 
     /// Whether this role denies that name, here or where it is the same. A
     /// deny is as wide as it is written.
-    pub(crate) fn denies(&self, field: &Field, name: &str) -> bool {
+    pub(crate) fn denies(&self, field: &RoleField, name: &str) -> bool {
         // What cannot be a name there is nothing that a deny there is about.
         let same = field.same_as.filter(|same| (same.shape)(name));
         let mut globs = self.globs(field).chain(same.into_iter().flat_map(|same| self.globs(same)));
@@ -105,12 +105,12 @@ impl Role {
     /// Whether this role denies all that a pattern of `allow` covers. Patterns
     /// stand in `db_users` and in fields that are the same as no other, and each
     /// database user could be a Kubernetes user: `*` denies them there too.
-    pub(crate) fn denies_all(&self, field: &Field, pattern: &str) -> bool {
+    pub(crate) fn denies_all(&self, field: &RoleField, pattern: &str) -> bool {
         let mut globs = self.globs(field).chain(field.same_as.into_iter().flat_map(|same| self.globs(same)));
         globs.any(|denied| denied == "*" || denied == pattern)
     }
 
-    fn globs(&self, field: &Field) -> impl Iterator<Item = &String> {
+    fn globs(&self, field: &RoleField) -> impl Iterator<Item = &String> {
         self.deny.get(field.key).into_iter().flatten()
     }
 }
