@@ -88,7 +88,7 @@ fn serials(certificates: &[NewCertificate]) -> Vec<String> {
     certificates.iter().map(|certificate| certificate.serial.to_string()).collect()
 }
 
-/// `issued`.
+/// The `issued` event.
 pub(super) fn issued(entry: &NewIssuance, plan: &PlanRecord) -> NewEvent {
     NewEvent::new("issued", entry.time, "issuance_id", &plan.id)
         .with("instance", entry.join.as_ref().map(|join| &*join.instance))
@@ -101,7 +101,7 @@ pub(super) fn issued(entry: &NewIssuance, plan: &PlanRecord) -> NewEvent {
         .with("claims", entry.claims.clone())
 }
 
-/// `signed`, by a command.
+/// The `signed` event, of a command.
 pub(super) fn signed(entry: &NewSigned) -> NewEvent {
     let certificates = std::slice::from_ref(&entry.certificate);
     NewEvent::new("signed", entry.time, "issuance_id", &entry.id)
@@ -110,7 +110,7 @@ pub(super) fn signed(entry: &NewSigned) -> NewEvent {
         .with_outputs(certificates)
 }
 
-/// `refused`.
+/// The `refused` event.
 pub(super) fn refused(entry: &NewRefusal) -> NewEvent {
     NewEvent::new("refused", entry.time, "denial_id", &entry.id)
         .of(entry.bot.as_deref(), Some(&entry.token))
@@ -122,7 +122,7 @@ pub(super) fn refused(entry: &NewRefusal) -> NewEvent {
         .with("claims", entry.claims.clone())
 }
 
-/// `revoked`, by the job itself; repeats of what was issued or signed whose it is.
+/// The `revoked` event of the job itself; it repeats what the event of the issuance, `begun`, says of its origin.
 pub(super) fn revoked(entry: &NewRevocation, begun: &Map<String, Value>) -> NewEvent {
     let text = |name| begun.get(name).and_then(Value::as_str);
     NewEvent::new("revoked", entry.time, "issuance_id", &entry.issuance_id)
@@ -135,7 +135,7 @@ pub(super) fn revoked(entry: &NewRevocation, begun: &Map<String, Value>) -> NewE
         .with("peer", &*entry.peer)
 }
 
-/// `secret_added`: a secret that may register an instance.
+/// The `secret_added` event, of a secret that may register an instance.
 pub(super) fn secret_added(entry: &NewSecret) -> NewEvent {
     NewEvent::new("secret_added", entry.time, "secret_id", &entry.id)
         .of(Some(&entry.bot), Some(&entry.token))
@@ -143,7 +143,7 @@ pub(super) fn secret_added(entry: &NewSecret) -> NewEvent {
         .with("expires_at", rfc3339(entry.expires))
 }
 
-/// `registered`: an instance whose first issuance is `entry`.
+/// The `registered` event of an instance whose first issuance is `entry`.
 pub(super) fn registered(entry: &NewIssuance, join: &InstanceJoin, secret_id: &str) -> NewEvent {
     let event = NewEvent::new("registered", entry.time, "instance", &join.instance)
         .with("replaces", join.replaces.as_deref())
@@ -151,13 +151,13 @@ pub(super) fn registered(entry: &NewIssuance, join: &InstanceJoin, secret_id: &s
     by_join(event, entry).with("peer", &*entry.peer)
 }
 
-/// `replaced`: an instance whose place `instance` has taken.
+/// The `replaced` event of an instance whose place `instance` has taken.
 pub(super) fn replaced(entry: &NewIssuance, instance: &str, old: &str) -> NewEvent {
     let event = NewEvent::new("replaced", entry.time, "instance", old).with("replaced_by", instance);
     by_join(event, entry).with("peer", &*entry.peer)
 }
 
-/// `locked`: an instance, by the join that `entry` would have recorded.
+/// The `locked` event of an instance, caused by the join that `entry` would have recorded.
 pub(super) fn locked(
     entry: &NewIssuance,
     join: &InstanceJoin,
@@ -179,7 +179,7 @@ pub(super) fn locked(
         .with("peer", &*entry.peer)
 }
 
-/// Whose join caused it.
+/// With whose join caused the event.
 fn by_join(event: NewEvent, entry: &NewIssuance) -> NewEvent {
     event.of(Some(&entry.bot), Some(&entry.token)).with("join_method", &*entry.join_method)
 }

@@ -72,6 +72,7 @@ pub(super) fn use_up(
     plan: &PlanRecord,
     generation: Option<i64>,
 ) -> rusqlite::Result<bool> {
+    // Without one the column has no value, and nothing is recorded.
     let first = plan.certificates.first().map(|certificate| certificate.serial);
     let used = connection
         .prepare_cached(
