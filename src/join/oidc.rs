@@ -23,6 +23,9 @@ mod template;
 
 pub use section::{host, issuer_url, key_set, organization_id};
 
+/// Texts by the names that templates have for them.
+pub type DerivedClaims = Vec<(&'static str, String)>;
+
 /// How a platform's tokens look, whichever its issuer, and what they say of a run.
 #[derive(Debug)]
 pub struct TokenProfile {
@@ -47,7 +50,7 @@ pub struct TokenProfile {
     /// (<https://github.com/sigstore/fulcio/blob/main/docs/oid-info.md>).
     pub fulcio: &'static [(u64, &'static str)],
     /// What else templates may name, made of claims.
-    pub derived: fn(&Map<String, Value>) -> Vec<(&'static str, String)>,
+    pub derived: fn(&Map<String, Value>) -> DerivedClaims,
 }
 
 impl TokenProfile {

@@ -18,9 +18,8 @@ use crate::wire::{ExchangeResponse, Proof};
 pub struct Presented {
     /// The proof.
     pub proof: Proof,
-    /// What is still to be done once it is accepted, before anything is done with the authority's answer;
-    /// dropped where it is not. It fails where what must be kept for the next time cannot be.
-    pub on_accepted: Option<Box<dyn FnOnce(&ExchangeResponse) -> Result<()> + Send>>,
+    /// What is still to be done once it is accepted; dropped where it is not.
+    pub on_accepted: Option<OnAccepted>,
 }
 
 impl From<Proof> for Presented {
@@ -28,6 +27,10 @@ impl From<Proof> for Presented {
         Self { proof, on_accepted: None }
     }
 }
+
+/// Done before anything is done with the authority's answer. It fails where what
+/// must be kept for the next time cannot be.
+pub type OnAccepted = Box<dyn FnOnce(&ExchangeResponse) -> Result<()> + Send>;
 
 /// A private directory that an instance keeps from one run to the next.
 pub trait Storage: Sync + fmt::Debug {
