@@ -1,8 +1,8 @@
 //! Destinations: private directories with the files of each output.
 //!
 //! A type of output is one file here and one line in [`OUTPUTS`]: which files
-//! it becomes. [`directory`] does the writing, [`wipe`] takes everything away
-//! again, [`manifest`] says what is there.
+//! it becomes. `directory` does the writing, `wipe` takes everything away
+//! again, `manifest` says what is there.
 
 mod application;
 mod database;

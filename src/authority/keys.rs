@@ -2,7 +2,7 @@
 //!
 //! Three of them: for SSH users, for SSH hosts (Ed25519) and for TLS (ECDSA
 //! P-256). Certificates are signed for [`Recorded`] plans alone, lists as
-//! lists; the CA's own certificate is signed in [`file`], where it is made.
+//! lists; the CA's own certificate is signed in `keys::file`, where it is made.
 
 use std::fmt;
 

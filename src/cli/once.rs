@@ -1,4 +1,4 @@
-//! `machine-id once`: the options as typed. [`crate::once::settings`] joins
+//! `machine-id once`: the options as typed. `once::settings` joins
 //! them with the environment and the `--config` file, and checks them.
 
 use std::ffi::OsString;

@@ -42,7 +42,7 @@ pub struct TokenProfile {
     /// The mistake of a rule that does not say whose jobs it is about (see
     /// [`Constraint::Owner`]), with its hint; none where it need not.
     pub ownerless: Option<(&'static str, &'static str)>,
-    /// One line about the run, made of claims: a [template](mod@template), which
+    /// One line about the run, made of claims: a template, which
     /// may also name `{server}`, `{host}` and what is [derived](Self::derived).
     pub run: &'static str,
     /// Templates for the extensions that Fulcio defines for CI beside the issuer: the last arc

@@ -1,6 +1,6 @@
 //! Globs, and what a pattern leaves open.
 
-/// Whether a pattern leaves everything open: for [`Constraint`].
+/// Whether a pattern leaves everything open: for `Constraint`.
 pub fn is_open(pattern: &str) -> bool {
     pattern.bytes().all(|b| matches!(b, b'*' | b'?'))
 }
@@ -9,7 +9,7 @@ pub fn is_open(pattern: &str) -> bool {
 const UNMEANT_REFS: &[&str] =
     &["refs/heads/~~~", "refs/tags/~~~", "refs/pull/~~~/merge", "refs/pull/~~~/head"];
 
-/// Whether a pattern leaves every ref open, or every branch, tag or pull request: for [`Constraint`].
+/// Whether a pattern leaves every ref open, or every branch, tag or pull request: for `Constraint`.
 pub fn is_open_ref(pattern: &str) -> bool {
     is_open(pattern) || UNMEANT_REFS.iter().any(|unmeant| glob(pattern, unmeant))
 }
