@@ -69,6 +69,7 @@ fn every_output_type_has_both_halves() {
 #[test]
 fn documents_name_paths_that_are_there() {
     let mut pages = files(&repository("docs"), "md");
+    pages.extend(files(&repository("tests"), "md"));
     pages.extend(["README.md", "CONTRIBUTING.md", "SECURITY.md"].map(repository));
     let mut missing = Vec::new();
     for page in pages {
