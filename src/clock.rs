@@ -6,8 +6,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How far the clocks of runner, issuer and authority may be apart, in
 /// seconds. JWT validation accepts it, a used token is remembered for it
-/// beyond its expiry, and certificates are valid from that long back.
+/// beyond its expiry, and what is signed is valid from that long back.
 pub const LEEWAY: i64 = 60;
+
+/// The last second that X.509 and RFC 3339 can say, 9999-12-31T23:59:59Z (RFC 5280, section 4.1.2.5).
+pub const LAST_SECOND: i64 = 253_402_300_799;
 
 /// Where the time comes from.
 #[derive(Clone, Debug, Default)]
@@ -44,8 +47,7 @@ impl Clock {
 
 /// `2026-11-22T12:00:00Z` for seconds since 1970 (RFC 3339); times before 1970 read as 1970.
 pub fn rfc3339(unix: i64) -> String {
-    // humantime ends at the year 9999.
-    let since = Duration::from_secs(u64::try_from(unix).unwrap_or(0).min(253_402_300_799));
+    let since = Duration::from_secs(u64::try_from(unix.min(LAST_SECOND)).unwrap_or(0));
     humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
 }
 

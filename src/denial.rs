@@ -137,8 +137,11 @@ impl Reason {
             Self::RegistrationRefused => {
                 "a secret registers one worker, once, for a limited time: ask for another (`machine-id authority token add`)"
             }
+            Self::GenerationAhead => {
+                "the authority was put back from a backup, as it looks: tell its operator; to register anew, run once with a new secret (`machine-id authority token add`) in MACHINE_ID_REGISTRATION_SECRET and the same --storage"
+            }
             // Why it came to this, `docs/join-methods.md` tells.
-            Self::GenerationAhead | Self::InstanceLocked => {
+            Self::InstanceLocked => {
                 "to register anew, run once with a new secret (`machine-id authority token add`) in MACHINE_ID_REGISTRATION_SECRET and the same --storage; other workers are not touched"
             }
             rule if rule.row().told == NOT_ALLOWED => {

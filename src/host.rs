@@ -6,4 +6,5 @@ pub mod labels;
 pub mod lists;
 pub mod principals;
 pub mod refresh;
+pub mod seen;
 pub mod store;

@@ -6,8 +6,10 @@ use crate::rfc4251::{Decoder, put_string};
 /// The head of every list.
 const MAGIC: &[u8] = b"SSHKRL\n\0";
 const FORMAT_VERSION: u32 = 1;
-/// Where the date of its making stands: behind magic, format and number.
-const DATE: std::ops::Range<usize> = 20..28;
+/// Where number and date of its making stand: behind magic and format.
+const NUMBER_AND_DATE: std::ops::Range<usize> = 12..28;
+/// Stands for every CA.
+const EVERY_CA: &[u8] = b"";
 
 const SECTION_CERTIFICATES: u8 = 1;
 const SECTION_EXPLICIT_KEY: u8 = 2;
@@ -18,8 +20,19 @@ const CERT_SERIAL_RANGE: u8 = 0x21;
 const CERT_SERIAL_BITMAP: u8 = 0x22;
 const CERT_KEY_ID: u8 = 0x23;
 
-/// Reads a list to its end as OpenSSH would; its number, which grows with each revocation.
-pub fn number(list: &[u8]) -> Result<u64, &'static str> {
+/// What a list says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Krl {
+    /// Its number; that of a later list is higher.
+    pub number: u64,
+    /// When it was made, in seconds since 1970.
+    pub date: u64,
+    /// The serials that it lists one by one, as ours do, ascending.
+    pub serials: Vec<u64>,
+}
+
+/// Reads a list to its end as OpenSSH would.
+pub fn read(list: &[u8]) -> Result<Krl, &'static str> {
     let mut reader = Decoder::new(list);
     if reader.take(MAGIC.len())? != MAGIC {
         return Err("it does not begin like a key revocation list");
@@ -27,21 +40,23 @@ pub fn number(list: &[u8]) -> Result<u64, &'static str> {
     if reader.u32()? != FORMAT_VERSION {
         return Err("it is of another format version");
     }
-    let number = reader.u64()?;
-    let (_date, _flags) = (reader.u64()?, reader.u64()?);
+    let (number, date, _flags) = (reader.u64()?, reader.u64()?, reader.u64()?);
     let (_reserved, _comment) = (reader.string()?, reader.string()?);
+    let mut serials = Vec::new();
     while !reader.is_empty() {
         let kind = reader.u8()?;
         let section = Decoder::new(reader.string()?);
         match kind {
-            SECTION_CERTIFICATES => certificates(section)?,
+            SECTION_CERTIFICATES => certificates(section, &mut serials)?,
             SECTION_EXPLICIT_KEY => entries(section, |key| !key.is_empty())?,
             SECTION_FINGERPRINT_SHA1 => entries(section, |hash| hash.len() == 20)?,
             SECTION_FINGERPRINT_SHA256 => entries(section, |hash| hash.len() == 32)?,
             _ => return Err("it has a section of an unknown kind"),
         }
     }
-    Ok(number)
+    serials.sort_unstable();
+    serials.dedup();
+    Ok(Krl { number, date, serials })
 }
 
 /// A list of that number, made at `date` (seconds since 1970), which revokes
@@ -57,35 +72,47 @@ pub fn write(number: u64, date: u64, ca_blobs: &[Vec<u8>], mut serials: Vec<u64>
     serials.retain(|serial| *serial != 0);
     serials.sort_unstable();
     serials.dedup();
-    if serials.is_empty() {
-        return list;
-    }
-    let serials: Vec<u8> = serials.into_iter().flat_map(u64::to_be_bytes).collect();
     for blob in ca_blobs {
-        let mut section = Vec::with_capacity(serials.len() + blob.len() + 16);
-        put_string(&mut section, blob);
-        put_string(&mut section, b""); // reserved
-        section.push(CERT_SERIAL_LIST);
-        put_string(&mut section, &serials);
-        list.push(SECTION_CERTIFICATES);
-        put_string(&mut list, &section);
+        put_serials(&mut list, blob, &serials);
     }
     list
 }
 
-/// Whether two lists differ in nothing but the date of their making.
+/// The list, and behind what it holds those of the ascending `serials` that it lacks, revoked for every CA.
+pub fn adding(mut list: Vec<u8>, serials: impl Iterator<Item = u64>) -> Result<Vec<u8>, &'static str> {
+    let known = read(&list)?.serials;
+    let missing: Vec<u64> =
+        serials.filter(|serial| *serial != 0 && known.binary_search(serial).is_err()).collect();
+    put_serials(&mut list, EVERY_CA, &missing);
+    Ok(list)
+}
+
+fn put_serials(list: &mut Vec<u8>, ca: &[u8], serials: &[u64]) {
+    if serials.is_empty() {
+        return;
+    }
+    let serials: Vec<u8> = serials.iter().copied().flat_map(u64::to_be_bytes).collect();
+    let mut section = Vec::with_capacity(serials.len() + ca.len() + 16);
+    put_string(&mut section, ca);
+    put_string(&mut section, b""); // reserved
+    section.push(CERT_SERIAL_LIST);
+    put_string(&mut section, &serials);
+    list.push(SECTION_CERTIFICATES);
+    put_string(list, &section);
+}
+
+/// Whether two lists revoke the same in the same words, whenever they were made.
 pub fn same(one: &[u8], other: &[u8]) -> bool {
     let undated = |list: &[u8]| {
-        let (head, rest) = list.split_at(DATE.start.min(list.len()));
-        [head, rest.get(DATE.len()..).unwrap_or_default()].concat()
+        let (head, rest) = list.split_at(NUMBER_AND_DATE.start.min(list.len()));
+        [head, rest.get(NUMBER_AND_DATE.len()..).unwrap_or_default()].concat()
     };
     undated(one) == undated(other)
 }
 
-fn certificates(mut section: Decoder<'_>) -> Result<(), &'static str> {
+fn certificates(mut section: Decoder<'_>, serials: &mut Vec<u64>) -> Result<(), &'static str> {
     let (ca, _reserved) = (section.string()?, section.string()?);
-    // An empty one stands for every CA.
-    if !ca.is_empty() && ssh_key::PublicKey::from_bytes(ca).is_err() {
+    if ca != EVERY_CA && ssh_key::PublicKey::from_bytes(ca).is_err() {
         return Err("a CA in it is not an SSH public key");
     }
     while !section.is_empty() {
@@ -94,8 +121,9 @@ fn certificates(mut section: Decoder<'_>) -> Result<(), &'static str> {
         match kind {
             CERT_SERIAL_LIST => {
                 while !part.is_empty() {
-                    if part.u64()? == 0 {
-                        return Err("it has the serial 0, which OpenSSH does not take");
+                    match part.u64()? {
+                        0 => return Err("it has the serial 0, which OpenSSH does not take"),
+                        serial => serials.push(serial),
                     }
                 }
             }
@@ -133,6 +161,10 @@ mod tests {
     use ssh_key::private::{Ed25519Keypair, PrivateKey};
 
     use super::*;
+
+    fn number(list: &[u8]) -> Result<u64, &'static str> {
+        read(list).map(|list| list.number)
+    }
 
     fn string(bytes: &[u8]) -> Vec<u8> {
         [&u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat()
@@ -185,7 +217,19 @@ mod tests {
         let expected =
             [write(7, 1, &[], vec![1]), revoking(CERT_SERIAL_LIST, &serials)[head(7, 1).len()..].to_vec()];
         assert_eq!(list, expected.concat());
-        assert_eq!(number(&list), Ok(7));
+        assert_eq!(read(&list), Ok(Krl { number: 7, date: 1, serials: vec![1, u64::MAX] }));
+    }
+
+    #[test]
+    fn what_is_added_is_read_and_nothing_is_lost() {
+        let known = revoking(CERT_SERIAL_LIST, &[4_u64.to_be_bytes(), 2_u64.to_be_bytes()].concat());
+        let more = adding(known.clone(), [0, 1, 2, 9].into_iter()).unwrap();
+        assert!(more.starts_with(&known));
+        assert_eq!(read(&more).unwrap().serials, [1, 2, 4, 9]);
+        assert_eq!(adding(more.clone(), [1, 4].into_iter()), Ok(more));
+        let hashes = with(SECTION_FINGERPRINT_SHA256, &string(&[0; 32]));
+        assert!(adding(hashes.clone(), [1].into_iter()).unwrap().starts_with(&hashes));
+        assert!(adding(b"no list".to_vec(), [1].into_iter()).is_err());
     }
 
     #[test]
@@ -212,8 +256,8 @@ mod tests {
     }
 
     #[test]
-    fn only_the_date_may_differ() {
-        assert!(same(&head(7, 1), &head(7, 2)) && !same(&head(7, 1), &head(8, 1)));
+    fn number_and_date_may_differ() {
+        assert!(same(&head(7, 1), &head(8, 2)) && !same(&head(7, 1), &revoking(CERT_SERIAL_LIST, &[1; 8])));
         assert!(!same(&head(7, 1), b"") && same(b"", b""));
     }
 

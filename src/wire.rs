@@ -12,6 +12,8 @@ use crate::secret::Secret;
 
 /// The shortest life of a certificate that can be asked for, in seconds.
 pub const MIN_TTL: u32 = 10;
+/// The longest that a role can give one, in seconds: beyond it nothing is short-lived.
+pub const MAX_TTL: u32 = 7 * 24 * 3600;
 
 /// `POST /v1/exchange`: what a job asks for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -164,6 +166,13 @@ pub struct RevokeRequest {
     pub issuance_id: String,
     /// A JWS by a key of that issuance (see `docs/protocol.md`).
     pub assertion: Secret,
+}
+
+/// `GET /v1/revoked`: when the certificates of the revocation lists end.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RevokedEnds {
+    /// By serial, in seconds since 1970.
+    pub expires: BTreeMap<u64, i64>,
 }
 
 /// What the `type` of every [`Problem`] begins with.

@@ -234,7 +234,10 @@ fn denial_of(refusal: InstanceRefusal) -> Denial {
             "the secret is unknown, used up, expired, or of another join token",
         ),
         InstanceRefusal::Ahead { expected } => {
-            let detail = format!("the generation expected is {expected}, and this one was never given out");
+            let detail = format!(
+                "the generation expected is {expected}, and this one was never given out, unless by a store that this \
+                 one is an older copy of"
+            );
             Denial::new(Reason::GenerationAhead, detail)
         }
         InstanceRefusal::Locked => Denial::new(Reason::InstanceLocked, "it was locked before"),

@@ -45,6 +45,7 @@ pub fn router(authority: Arc<Authority>) -> Router {
         .route("/v1/exchange", post(exchange))
         .route("/v1/revoke", post(revoke))
         .route("/v1/trust", get(trust))
+        .route("/v1/revoked", get(revoked_ends))
         .route("/v1/revoked/ssh.krl", get(ssh_krl))
         .route("/v1/revoked/tls.crl", get(tls_crl))
         .route("/healthz", get(async || json_response(&json!({"status": "ok"}))))
@@ -84,6 +85,11 @@ async fn revoke(State(authority): Shared, Extension(Peer(peer)): Extension<Peer>
 
 async fn trust(State(authority): Shared) -> Answer {
     json_response(&authority.keys.trust())
+}
+
+async fn revoked_ends(State(authority): Shared) -> Answer {
+    let lists = authority.revocation_lists().await.map_err(|error| broken(&error))?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], lists.ends.clone()).into_response())
 }
 
 async fn ssh_krl(State(authority): Shared) -> Answer {

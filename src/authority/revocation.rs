@@ -1,48 +1,65 @@
 //! The lists of what was revoked, as servers read them: OpenSSH's key
 //! revocation list (`PROTOCOL.krl` of OpenSSH) for `RevokedKeys`, and the
-//! X.509 list (RFC 5280, section 5) for TLS servers.
+//! X.509 list (RFC 5280, section 5) for TLS servers. Neither says when a
+//! certificate ends, so that is told beside them.
 
+use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, SerialNumber};
 use time::OffsetDateTime;
 use tokio::sync::Mutex;
 
-use super::keys::CaKeys;
-use super::store::{CertificateKind, RevocationList, RevokedCertificate, Store};
-use crate::error::Result;
+use super::keys::{CaKeys, valid_from};
+use super::store::{CertificateKind, RevokedCertificate, Store};
+use crate::clock::{LAST_SECOND, LEEWAY};
+use crate::error::{Context as _, Kind, Result};
 use crate::krl;
+use crate::wire::RevokedEnds;
 
-/// The last second that X.509 can say, 9999-12-31T23:59:59Z (RFC 5280, section 4.1.2.5).
-const LAST_SECOND: i64 = 253_402_300_799;
-/// How long a list serves before the store is asked again; a revocation here ends it at once.
-const LIST_AGE: Duration = Duration::from_secs(5);
+/// How long the lists serve before the store is asked again, in seconds; a revocation here ends that at once.
+const ASKED: Range<i64> = 0..5;
+/// How long they are served, in seconds, where nothing was revoked.
+const SERVED: Range<i64> = 0..3600;
 /// How long a TLS list says that it is good for, in seconds.
 const CRL_VALID: i64 = 24 * 3600;
+/// How long the end of a certificate is told that is over, in seconds: for hosts that have not asked before.
+const ENDED: i64 = 3600;
+
+/// What two lists of one moment say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RevocationList {
+    /// Theirs alone.
+    pub number: u64,
+    /// The certificates, by ascending serial.
+    pub certificates: Vec<RevokedCertificate>,
+}
 
 /// The SSH certificates of the list as a KRL of the moment `now`, in seconds
 /// since 1970. Revoked for each of the CAs: which of them signed is not
 /// recorded, and no serial is used twice.
 pub fn ssh_krl(ca_blobs: &[Vec<u8>], list: &RevocationList, now: i64) -> Vec<u8> {
     let serials = of_kind(list, CertificateKind::Ssh).map(|revoked| revoked.serial).collect();
-    krl::write(list.number, u64::try_from(now).unwrap_or(0), ca_blobs, serials)
+    krl::write(list.number, u64::try_from(valid_from(now)).unwrap_or(0), ca_blobs, serials)
 }
 
 /// The X.509 certificates of the list as a CRL, which their CA is to sign, of
-/// the moment `now` and good for `valid_for` seconds.
+/// the moment `now` and good for `valid_for` seconds. It is in force from as
+/// long back as a certificate, since servers whose clocks are behind refuse everybody
+/// over one that is not.
 pub fn tls_crl(list: &RevocationList, now: i64, valid_for: i64) -> CertificateRevocationListParams {
+    let made = valid_from(now);
     let revoked_certs = of_kind(list, CertificateKind::Tls)
         .map(|revoked| RevokedCertParams {
             serial_number: SerialNumber::from(revoked.serial),
-            revocation_time: x509_time(revoked.revoked),
+            revocation_time: x509_time(revoked.revoked.min(made)),
             // RFC 5280 wants no reason rather than "unspecified".
             reason_code: None,
             invalidity_date: None,
         })
         .collect();
     CertificateRevocationListParams {
-        this_update: x509_time(now),
+        this_update: x509_time(made),
         next_update: x509_time(now.saturating_add(valid_for)),
         crl_number: SerialNumber::from(list.number),
         issuing_distribution_point: None,
@@ -60,36 +77,65 @@ fn x509_time(unix: i64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(unix.clamp(0, LAST_SECOND)).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
-/// Both lists as they are served.
+/// The lists as they are served.
 #[derive(Debug)]
 pub struct Lists {
     /// OpenSSH's key revocation list.
     pub krl: Vec<u8>,
     /// The X.509 revocation list in DER (RFC 5280, section 5).
     pub crl: Vec<u8>,
-    since: Instant,
+    /// [`RevokedEnds`] in JSON.
+    pub ends: Vec<u8>,
+}
+
+/// Keeps the lists: anybody may ask for them.
+#[derive(Debug, Default)]
+pub struct ListCache(Mutex<Option<Cached>>);
+
+#[derive(Debug)]
+struct Cached {
+    lists: Arc<Lists>,
+    serials: Vec<u64>,
+    made: i64,
+    asked: i64,
     revocations: u64,
 }
 
-/// Keeps the lists for a moment: anybody may ask for them.
-#[derive(Debug, Default)]
-pub struct ListCache(Mutex<Option<Arc<Lists>>>);
-
 impl ListCache {
-    /// The lists as of `now`.
+    /// The lists as of `now`: those that were made last, byte for byte, as long as they say what is true.
     pub async fn lists(&self, store: &dyn Store, keys: &CaKeys, now: i64) -> Result<Arc<Lists>> {
+        // A clock that was put back is asked about too: what was made before is from the future.
+        let is_within = |since: i64, age: &Range<i64>| age.contains(&now.saturating_sub(since));
         let mut cached = self.0.lock().await;
         // Taken first, so that lists read before a revocation are not kept after it.
-        let (since, revocations) = (Instant::now(), store.revocations());
-        let is_current =
-            |built: &&Arc<Lists>| built.revocations == revocations && built.since.elapsed() < LIST_AGE;
-        if let Some(built) = cached.as_ref().filter(is_current) {
-            return Ok(Arc::clone(built));
+        let revocations = store.revocations();
+        if let Some(known) = cached.as_ref()
+            && known.revocations == revocations
+            && is_within(known.asked, &ASKED)
+        {
+            return Ok(Arc::clone(&known.lists));
         }
-        let list = store.revoked(now).await?;
-        let krl = ssh_krl(&keys.ssh_blobs()?, &list, now);
-        let crl = keys.sign_crl(&tls_crl(&list, now, CRL_VALID))?;
-        Ok(Arc::clone(cached.insert(Arc::new(Lists { krl, crl, since, revocations }))))
+        let mut certificates = store.revoked(now.saturating_sub(ENDED)).await?;
+        let expires = certificates.iter().map(|revoked| (revoked.serial, revoked.expires)).collect();
+        // What a clock within the leeway may still take for valid.
+        certificates.retain(|revoked| revoked.expires >= now.saturating_sub(LEEWAY));
+        let serials: Vec<u64> = certificates.iter().map(|revoked| revoked.serial).collect();
+        if let Some(known) = cached.as_mut()
+            && known.serials == serials
+            && is_within(known.made, &SERVED)
+        {
+            (known.asked, known.revocations) = (now, revocations);
+            return Ok(Arc::clone(&known.lists));
+        }
+        let list = RevocationList { number: store.list_number(now).await?, certificates };
+        let ends = RevokedEnds { expires };
+        let lists = Arc::new(Lists {
+            krl: ssh_krl(&keys.ssh_blobs()?, &list, now),
+            crl: keys.sign_crl(&tls_crl(&list, now, CRL_VALID))?,
+            ends: serde_json::to_vec(&ends).context(Kind::Internal, "the ends of what is revoked")?,
+        });
+        *cached = Some(Cached { lists: Arc::clone(&lists), serials, made: now, asked: now, revocations });
+        Ok(lists)
     }
 }
 

@@ -45,10 +45,12 @@ pub trait Store: sealed::Engine + InstanceLookup + Send + Sync + fmt::Debug {
     /// one transaction.
     fn revoke(&self, entry: NewRevocation) -> BoxFuture<'_, Result<Revoked>>;
 
-    /// Every revoked certificate that a clock within [`crate::clock::LEEWAY`]
-    /// of `now` could still take for valid, by ascending serial, with a number
-    /// that grows with each revocation.
-    fn revoked(&self, now: i64) -> BoxFuture<'_, Result<RevocationList>>;
+    /// Every revoked certificate that ends at `since` or later, by ascending serial.
+    fn revoked(&self, since: i64) -> BoxFuture<'_, Result<Vec<RevokedCertificate>>>;
+
+    /// A number for lists that are about to be made: higher than any before,
+    /// and another than a copy of this store gives.
+    fn list_number(&self, now: i64) -> BoxFuture<'_, Result<u64>>;
 
     /// A number that is another once something was revoked, whether or not
     /// whoever asked for that still waits.
@@ -232,15 +234,6 @@ pub enum Revoked {
     Unknown,
 }
 
-/// Every revoked certificate that still matters.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RevocationList {
-    /// Grows with each revocation.
-    pub number: u64,
-    /// The certificates, by ascending serial.
-    pub certificates: Vec<RevokedCertificate>,
-}
-
 /// A revoked certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RevokedCertificate {
@@ -250,6 +243,8 @@ pub struct RevokedCertificate {
     pub kind: CertificateKind,
     /// When it was revoked.
     pub revoked: i64,
+    /// When it ends.
+    pub expires: i64,
 }
 
 /// Which events are wanted; what is absent matches everything.

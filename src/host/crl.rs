@@ -3,19 +3,23 @@
 
 use std::collections::BTreeSet;
 
+use ring::digest::{SHA256, digest};
 use x509_parser::prelude::{CertificateRevocationList, FromDer as _, ParsedExtension};
+
+use crate::text::hex;
 
 /// What a list says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Crl {
-    /// Its number, which grows with each revocation; big-endian, without leading zeros.
+    /// Its number; that of a later list is higher. Big-endian, without leading zeros.
     pub number: Vec<u8>,
     /// When it was made, in seconds since 1970.
     pub made: i64,
     /// Until when it is good; servers refuse everybody afterwards.
     pub until: i64,
+    /// What it revokes.
+    pub serials: BTreeSet<u64>,
     issuer: CrlIssuer,
-    serials: BTreeSet<Vec<u8>>,
 }
 
 /// Which CA a list is of: its name, and its key's identifier.
@@ -27,6 +31,12 @@ fn issuer(list: &CertificateRevocationList<'_>) -> CrlIssuer {
         _ => None,
     });
     (list.issuer().as_raw().to_vec(), key)
+}
+
+/// A serial (DER's `INTEGER`, which is negative with its first bit) of at most 64 bits, as all of ours are.
+fn serial(bytes: &[u8]) -> Option<u64> {
+    let positive = Some(bytes).filter(|bytes| bytes.first().is_some_and(|first| *first < 0x80))?;
+    positive.iter().try_fold(0_u64, |serial, byte| serial.checked_mul(256)?.checked_add(u64::from(*byte)))
 }
 
 impl Crl {
@@ -53,8 +63,18 @@ impl Crl {
             issuer: issuer(&list),
             made: list.last_update().timestamp(),
             until: list.next_update().ok_or("it does not say until when it is good")?.timestamp(),
-            serials: list.iter_revoked_certificates().map(|one| one.raw_serial().to_vec()).collect(),
+            serials: list
+                .iter_revoked_certificates()
+                .map(|one| serial(one.raw_serial()))
+                .collect::<Option<_>>()
+                .ok_or("it has a serial that no authority gives")?,
         })
+    }
+
+    /// Names its CA.
+    pub fn ca(&self) -> String {
+        let (name, key) = &self.issuer;
+        hex(digest(&SHA256, &[name, key.as_deref().unwrap_or_default()].concat()).as_ref())
     }
 
     /// Whether a list in DER says that it is of the same CA, be it or not.
@@ -73,7 +93,6 @@ impl Crl {
     /// same, and less than half of its time is over.
     pub fn serves_like(&self, newer: &Self, now: i64) -> bool {
         self.issuer == newer.issuer
-            && self.number == newer.number
             && self.serials == newer.serials
             && now.saturating_sub(self.made) < self.until.saturating_sub(self.made) / 2
     }
@@ -150,7 +169,7 @@ pub(super) mod tests {
         assert!(old.is_before(&read(256, &[5])) && !read(256, &[5]).is_before(&old) && !old.is_before(&old));
         let (young, aged) = (old.made + 86_399, old.made + 86_400);
         assert!(old.serves_like(&read(255, &[5]), young) && !old.serves_like(&read(255, &[5]), aged));
-        assert!(!old.serves_like(&read(256, &[5]), young) && !old.serves_like(&read(255, &[]), young));
+        assert!(old.serves_like(&read(256, &[5]), young) && !old.serves_like(&read(256, &[]), young));
         // Of another CA, though of the same name, the number says nothing.
         let theirs = ca();
         let other = Crl::parse(&list(&theirs, 3, &[5]), std::slice::from_ref(&theirs.2)).unwrap();

@@ -2,10 +2,12 @@
 //! servers would, and put in place whole. What has not changed is left alone,
 //! so that its time says when it last did.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::lists::{CRL, KRL, MAX_LIST, fresh_crl, fresh_krl, useless};
+use super::seen::Seen;
 use super::store;
 use crate::clock::Clock;
 use crate::destination::ssh;
@@ -13,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::folder::Folder;
 use crate::net::{self, AuthorityTrust, RequestError};
 use crate::pem;
-use crate::wire::TrustAnchors;
+use crate::wire::{RevokedEnds, TrustAnchors};
 
 /// `TrustedUserCAKeys` of `sshd`.
 pub const USER_CA: &str = "ssh_user_ca.pub";
@@ -30,6 +32,7 @@ const MAX_TRUST: usize = 1 << 20;
 const TRUST_PATH: &str = "/v1/trust";
 const KRL_PATH: &str = "/v1/revoked/ssh.krl";
 const CRL_PATH: &str = "/v1/revoked/tls.crl";
+const ENDS_PATH: &str = "/v1/revoked";
 
 /// How long another run is waited for.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
@@ -72,36 +75,13 @@ pub async fn run(settings: &RefreshSettings) -> Result<Refreshed> {
     // Before anything is asked for: what is fetched under it is no older than what is there.
     let _lock = store::lock(&store, start + settings.timeout.min(LOCK_PATIENCE)).await?;
     let fetcher = Fetcher { client, settings, deadline: start + settings.timeout };
-    let trust = async {
-        let json = fetcher.get(TRUST_PATH, MAX_TRUST).await?;
-        read_trust(&json).map_err(|why| useless(TRUST_PATH, &why))
-    };
-    let (krl, trust, crl) = tokio::join!(fetcher.krl_into(&store), trust, fetcher.get(CRL_PATH, MAX_LIST));
     let mut done = Refreshed::default();
-    let mut ssh_is_good = done.add(krl);
-    let (wire, tls_ders) = match trust {
-        Ok(trust) => trust,
-        Err(error) => {
-            done.add(Err(error));
-            done.add(crl.map(|_| None));
-            return Ok(done);
-        }
-    };
-    let user_cas = wire.ssh_user_cas.concat();
-    if ssh_is_good && !holds(&store, USER_CA, &user_cas) {
-        // The list may be from before this CA, and then says nothing of what it signed.
-        ssh_is_good = done.add(fetcher.krl_into(&store).await);
-    }
-    if ssh_is_good {
-        done.add(update(&store, USER_CA, user_cas));
-        done.add(update(&store, HOST_CA, wire.ssh_host_cas.concat()));
-        done.add(update(&store, KNOWN_HOSTS, ssh::known_hosts(&wire)));
-    }
-    let now = Clock::system().now();
-    let crl = crl.and_then(|new| fresh_crl(&store, &new, &tls_ders, now, CRL_PATH));
-    if done.add(crl.and_then(|crl| put(&store, CRL, crl))) {
-        done.add(update(&store, TLS_CA, wire.tls_cas.concat()));
-    }
+    let mut seen = Seen::read(&store).unwrap_or_else(|error| {
+        done.add(Err(error));
+        Seen::default()
+    });
+    fetcher.refresh(&store, &mut seen, &mut done).await;
+    done.add(seen.write(&store, Clock::system().now()).map(|()| None));
     Ok(done)
 }
 
@@ -111,6 +91,17 @@ fn put(store: &Folder, name: &str, content: Option<Vec<u8>>) -> Result<Option<Pa
 }
 
 impl Refreshed {
+    /// Adds another run's; returns whether it is good.
+    fn add_all(&mut self, other: Self) -> bool {
+        let is_good = other.errors.is_empty();
+        for done in
+            other.changed.into_iter().map(|path| Ok(Some(path))).chain(other.errors.into_iter().map(Err))
+        {
+            self.add(done);
+        }
+        is_good
+    }
+
     /// Adds what came of a file, each thing once; returns whether it is good.
     fn add(&mut self, put: Result<Option<PathBuf>>) -> bool {
         match put {
@@ -136,30 +127,97 @@ struct Fetcher<'s> {
 }
 
 impl Fetcher<'_> {
-    async fn krl_into(&self, store: &Folder) -> Result<Option<PathBuf>> {
-        let new = self.get(KRL_PATH, MAX_LIST).await?;
-        put(store, KRL, fresh_krl(store, new, KRL_PATH)?)
+    async fn refresh(&self, store: &Folder, seen: &mut Seen, done: &mut Refreshed) {
+        let trust = async {
+            let json = self.get(TRUST_PATH, MAX_TRUST).await?;
+            read_trust(&json).map_err(|why| useless(TRUST_PATH, &why))
+        };
+        // In this order, so that what the list has is told.
+        let tls = async { (self.get(CRL_PATH, MAX_LIST).await, self.ends().await) };
+        let (krl, trust, (crl, ends)) = tokio::join!(self.krl_into(store, seen), trust, tls);
+        let mut ssh_is_good = done.add_all(krl);
+        let ends = ends.unwrap_or_else(|error| {
+            done.add(Err(error));
+            Some(BTreeMap::new())
+        });
+        let (wire, tls_ders) = match trust {
+            Ok(trust) => trust,
+            Err(error) => {
+                done.add(Err(error));
+                done.add(crl.map(|_| None));
+                return;
+            }
+        };
+        let user_cas = wire.ssh_user_cas.concat();
+        if ssh_is_good && !holds(store, USER_CA, &user_cas) {
+            // The list may be from before this CA, and then says nothing of what it signed.
+            ssh_is_good = done.add_all(self.krl_into(store, seen).await);
+        }
+        if ssh_is_good {
+            done.add(update(store, USER_CA, user_cas));
+            done.add(update(store, HOST_CA, wire.ssh_host_cas.concat()));
+            done.add(update(store, KNOWN_HOSTS, ssh::known_hosts(&wire)));
+        }
+        let now = Clock::system().now();
+        let crl = crl.and_then(|new| fresh_crl(store, seen, &new, &tls_ders, ends.as_ref(), now, CRL_PATH));
+        if done.add(crl.and_then(|crl| put(store, CRL, crl))) {
+            done.add(update(store, TLS_CA, wire.tls_cas.concat()));
+        }
+    }
+
+    async fn krl_into(&self, store: &Folder, seen: &mut Seen) -> Refreshed {
+        let mut done = Refreshed::default();
+        let new = self.get(KRL_PATH, MAX_LIST).await;
+        match new.and_then(|new| fresh_krl(store, seen, new, Clock::system().now(), KRL_PATH)) {
+            Ok(fresh) => {
+                done.add(put(store, KRL, fresh.content));
+                done.add(fresh.wrong.map_or(Ok(None), Err));
+            }
+            Err(error) => drop(done.add(Err(error))),
+        }
+        done
+    }
+
+    /// When what is revoked ends; none where the authority is of a version that does not tell.
+    async fn ends(&self) -> Result<Option<BTreeMap<u64, i64>>> {
+        let response = self.ask(ENDS_PATH).await?;
+        if response.status() == 404 {
+            return Ok(None);
+        }
+        let json = self.body(response, ENDS_PATH, MAX_LIST).await?;
+        let told: RevokedEnds = serde_json::from_slice(&json)
+            .map_err(|_| useless(ENDS_PATH, "it is not the JSON of an authority"))?;
+        Ok(Some(told.expires))
     }
 
     async fn get(&self, path: &str, limit: usize) -> Result<Vec<u8>> {
-        let authority = &self.settings.authority;
-        let unreachable = |why: &RequestError| {
-            net::unreachable(authority, why, &self.settings.trust, Clock::system().now())
-        };
+        self.body(self.ask(path).await?, path, limit).await
+    }
+
+    async fn ask(&self, path: &str) -> Result<reqwest::Response> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(unreachable(&RequestError::Timeout));
+            return Err(self.unreachable(&RequestError::Timeout));
         }
-        let sent = self.client.get(format!("{authority}{path}")).timeout(left).send().await;
-        let response = sent.map_err(|error| unreachable(&error.into()))?;
+        let url = format!("{}{path}", self.settings.authority);
+        let sent = self.client.get(url).timeout(left).send().await;
+        sent.map_err(|error| self.unreachable(&error.into()))
+    }
+
+    async fn body(&self, response: reqwest::Response, path: &str, limit: usize) -> Result<Vec<u8>> {
         let status = response.status().as_u16();
         if status != 200 {
-            let answers = format!("the authority {authority} answers {path} with status {status}");
+            let answers =
+                format!("the authority {} answers {path} with status {status}", self.settings.authority);
             return Err(Error::new(Kind::Unreachable, answers).hint(
                 "it may be busy or in trouble: see its log and GET /readyz; the files of it stay as they are",
             ));
         }
-        net::body(response, limit).await.map_err(|why| unreachable(&why))
+        net::body(response, limit).await.map_err(|why| self.unreachable(&why))
+    }
+
+    fn unreachable(&self, why: &RequestError) -> Error {
+        net::unreachable(&self.settings.authority, why, &self.settings.trust, Clock::system().now())
     }
 }
 

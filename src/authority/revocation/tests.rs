@@ -11,12 +11,19 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsage
 use super::*;
 use crate::authority::keys::file;
 
+mod hosts;
+
 const NOW: i64 = 1_795_348_800;
 
 fn list(number: u64, certificates: &[(u64, CertificateKind)]) -> RevocationList {
     let certificates = certificates
         .iter()
-        .map(|(serial, kind)| RevokedCertificate { serial: *serial, kind: *kind, revoked: NOW - 60 })
+        .map(|(serial, kind)| RevokedCertificate {
+            serial: *serial,
+            kind: *kind,
+            revoked: NOW - 30,
+            expires: NOW + 3600,
+        })
         .collect();
     RevocationList { number, certificates }
 }
@@ -127,8 +134,12 @@ fn sign_lists() -> Vec<KeyUsagePurpose> {
 }
 
 fn verify(dir: &Path, serial: u64) -> String {
+    verify_at(dir, serial, NOW)
+}
+
+fn verify_at(dir: &Path, serial: u64, now: i64) -> String {
     let check =
-        format!("openssl verify -attime {NOW} -CAfile ca.pem -crl_check -CRLfile crl.pem {serial}.pem");
+        format!("openssl verify -attime {now} -CAfile ca.pem -crl_check -CRLfile crl.pem {serial}.pem");
     let output = run(dir, &check);
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
@@ -153,10 +164,13 @@ fn openssl_reads_the_crl() {
     for serial in [3, big] {
         assert!(verify(dir, serial).contains("certificate revoked"), "{}", verify(dir, serial));
     }
+    // A server whose clock is behind by as much as clocks may be apart.
+    let (good, behind) = (verify_at(dir, 2, NOW - LEEWAY), verify_at(dir, 2, NOW - LEEWAY - 1));
+    assert!(good.contains(": OK") && behind.contains("CRL is not yet valid"), "{good} {behind}");
     let said = run_well(dir, "openssl crl -in crl.pem -noout -text -CAfile ca.pem");
     for wanted in [
         "Version 2",
-        "Last Update: Nov 22 12:00:00 2026 GMT",
+        "Last Update: Nov 22 11:59:00 2026 GMT",
         "Next Update: Nov 22 13:00:00 2026 GMT",
         "Serial Number: 03\n",
         "Serial Number: 80\n",

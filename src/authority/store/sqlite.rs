@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use super::instances::{InstanceRefusal, NewSecret, RegisteredInstance};
 use super::{
     CertificateRecord, Event, EventFilter, Issued, NewIssuance, NewRefusal, NewRevocation, NewSigned,
-    PlanRecord, RevocationList, Revoked, Store, event, sealed,
+    PlanRecord, Revoked, RevokedCertificate, Store, event, sealed,
 };
 use crate::error::{Context as _, Kind, Result};
 use crate::folder::trust::Owner;
@@ -118,8 +118,12 @@ impl Store for Sqlite {
         self.revocations.load(Ordering::SeqCst)
     }
 
-    fn revoked(&self, now: i64) -> BoxFuture<'_, Result<RevocationList>> {
-        Box::pin(self.reader.read(move |connection| reads::revoked(connection, now)))
+    fn revoked(&self, since: i64) -> BoxFuture<'_, Result<Vec<RevokedCertificate>>> {
+        Box::pin(self.reader.read(move |connection| reads::revoked(connection, since)))
+    }
+
+    fn list_number(&self, now: i64) -> BoxFuture<'_, Result<u64>> {
+        Box::pin(self.writer.write(move |connection| writes::list_number(connection, now)))
     }
 
     fn events(&self, filter: EventFilter, after: i64, limit: usize) -> BoxFuture<'_, Result<Vec<Event>>> {

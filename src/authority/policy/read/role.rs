@@ -3,12 +3,10 @@
 use crate::authority::policy::resources::{FIELDS, Reach, Role};
 use crate::document::{Mistake, Mistakes, Node};
 use crate::text::shown;
-use crate::wire::MIN_TTL;
+use crate::wire::{MAX_TTL, MIN_TTL};
 
 /// The longest `force_command`.
 const MAX_COMMAND: usize = 1024;
-/// The longest `max_session_ttl`, in seconds: beyond it nothing is short-lived.
-const MAX_TTL: u64 = 7 * 24 * 3600;
 
 /// Reads it; what cannot be read is as if it were not there, and a mistake.
 pub(super) fn read(role: &mut Role, spec: &Node) -> Result<(), Mistakes> {
@@ -90,7 +88,7 @@ fn read_deny(role: &mut Role, node: &Node) -> Result<(), Mistakes> {
 /// A `max_session_ttl`, in seconds: no shorter than what can be asked for.
 pub(super) fn read_ttl(node: &Node, key: &'static str) -> Result<u64, Mistake> {
     let seconds = node.duration(key)?;
-    if (u64::from(MIN_TTL)..=MAX_TTL).contains(&seconds) {
+    if (u64::from(MIN_TTL)..=u64::from(MAX_TTL)).contains(&seconds) {
         return Ok(seconds);
     }
     Err(Mistake::new(node.place, format!("`{key}` must be between {MIN_TTL}s and 7 days")))

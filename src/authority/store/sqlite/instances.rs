@@ -208,9 +208,6 @@ fn lock(
         )?
         .query_map(params![number, entry.time, entry.time.saturating_sub(LEEWAY)], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
-    if !serials.is_empty() {
-        connection.prepare_cached("UPDATE state SET revocations = revocations + 1")?.execute([])?;
-    }
     rows::append(connection, &event::locked(entry, join, expected, &serials, reason)).map(drop)
 }
 

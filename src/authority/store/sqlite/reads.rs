@@ -2,9 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension as _, ToSql};
 
-use super::super::{CertificateRecord, Event, EventFilter, RevocationList, RevokedCertificate};
+use super::super::{CertificateRecord, Event, EventFilter, RevokedCertificate};
 use super::rows;
-use crate::clock::LEEWAY;
 
 /// The certificate of that serial.
 pub(super) fn certificate(
@@ -29,21 +28,22 @@ pub(super) fn certificate(
         .optional()
 }
 
-/// Every revoked certificate that a clock within the leeway may still take for valid.
-pub(super) fn revoked(connection: &Connection, now: i64) -> rusqlite::Result<RevocationList> {
-    // Number and list of the same moment.
-    let moment = connection.unchecked_transaction()?;
-    let number = moment.query_row("SELECT revocations FROM state", [], |row| row.get(0))?;
-    let certificates = moment
+/// Every revoked certificate that ends at `since` or later.
+pub(super) fn revoked(connection: &Connection, since: i64) -> rusqlite::Result<Vec<RevokedCertificate>> {
+    connection
         .prepare_cached(
-            "SELECT serial, kind, revoked FROM certificates
+            "SELECT serial, kind, revoked, expires FROM certificates
              WHERE revoked IS NOT NULL AND expires >= ?1 ORDER BY serial",
         )?
-        .query_map([now.saturating_sub(LEEWAY)], |row| {
-            Ok(RevokedCertificate { serial: row.get(0)?, kind: row.get(1)?, revoked: row.get(2)? })
+        .query_map([since], |row| {
+            Ok(RevokedCertificate {
+                serial: row.get(0)?,
+                kind: row.get(1)?,
+                revoked: row.get(2)?,
+                expires: row.get(3)?,
+            })
         })?
-        .collect::<rusqlite::Result<_>>()?;
-    Ok(RevocationList { number, certificates })
+        .collect()
 }
 
 /// A page of the audit trail.

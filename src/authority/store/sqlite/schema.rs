@@ -128,6 +128,10 @@ pub(super) const MIGRATIONS: &[&str] = &[
     ALTER TABLE certificates ADD COLUMN instance INTEGER REFERENCES instances (number);
     CREATE INDEX certificates_instance ON certificates (instance, expires) WHERE instance IS NOT NULL;
 ",
+    "
+    -- The number of the last revocation lists. It was how often something was revoked, which is lower.
+    ALTER TABLE state RENAME COLUMN revocations TO list_number;
+",
 ];
 
 /// Opens the file for writing, creates it for its owner alone if it is

@@ -8,6 +8,9 @@ use super::super::event::{self, NewEvent};
 use super::super::{Issued, NewIssuance, NewRevocation, PlanRecord, Revoked};
 use super::{instances, rows};
 
+/// The last second that has a list number of its own, in the year 2255: 63 bits end in 2262.
+const LAST_NUMBERED: i64 = 9_000_000_000;
+
 /// Uses the proof up and records the issuance. The insert under the unique
 /// index of `proofs` decides; nothing is looked up before it. Each use that
 /// the proof has takes a place of its own there, so nothing is counted that
@@ -56,10 +59,22 @@ pub(super) fn revoke(connection: &Connection, entry: &NewRevocation) -> rusqlite
     if revoked == 0 {
         return Ok(Revoked::Before);
     }
-    connection.prepare_cached("UPDATE state SET revocations = revocations + 1")?.execute([])?;
     let begun: Map<String, Value> = serde_json::from_str(&begun).map_err(rows::not_json)?;
     rows::append(connection, &event::revoked(entry, &begun))?;
     Ok(Revoked::Now)
+}
+
+/// The nanosecond, a random one of its second; or beyond the last one by up to ten milliseconds, if that is
+/// more. So it rises in a store that was put back too, since time has passed, and two copies of a
+/// store do not give the same.
+pub(super) fn list_number(connection: &Connection, now: i64) -> rusqlite::Result<u64> {
+    connection
+        .prepare_cached(
+            "UPDATE state SET list_number = max(
+                list_number + 1 + abs(random() % 10000000), ?1 * 1000000000 + abs(random() % 1000000000))
+             RETURNING list_number",
+        )?
+        .query_row([now.clamp(0, LAST_NUMBERED)], |row| row.get(0))
 }
 
 /// Forgets at most `step` proofs and as many assertions whose time is up;

@@ -1,0 +1,44 @@
+//! The numbers of revocation lists.
+
+use rusqlite::Connection;
+
+use super::*;
+
+/// The number of a store from before, of a clock that is put back, of a store that is.
+#[test]
+fn list_numbers_rise_and_are_drawn_once() {
+    const SECOND: u64 = 1_000_000_000;
+    let mut bench = Bench::new();
+    let now = u64::try_from(NOW).unwrap();
+    bench.wait(
+        bench.store.writer.write(|connection| connection.execute("UPDATE state SET list_number = 7", [])),
+    );
+    let draw = |bench: &Bench, now| bench.wait(bench.store.list_number(now));
+    let first = draw(&bench, NOW);
+    assert_eq!(first / SECOND, now);
+    let ahead = draw(&bench, NOW + 7200);
+    assert_eq!(ahead / SECOND, now + 7200);
+    let copy = bench.dir.path().join("copy.db");
+    let path = copy.to_str().unwrap().to_owned();
+    bench.wait(
+        bench.store.writer.write(move |connection| connection.execute("UPDATE state SET probes = 0", [])),
+    );
+    Connection::open(bench.path()).unwrap().execute("VACUUM INTO ?1", [path]).unwrap();
+    let copy = Arc::new(Sqlite::open(&copy, Owner::me()).unwrap());
+    let mut last = ahead;
+    for _ in 0..3 {
+        let next = draw(&bench, NOW);
+        assert!(next > last && next < last + SECOND / 50, "{last} {next}");
+        last = next;
+    }
+    let original = std::mem::replace(&mut bench.store, copy);
+    let put_back = draw(&bench, NOW);
+    assert!(put_back > ahead);
+    bench.store = original;
+    assert_ne!(draw(&bench, NOW), put_back);
+    for wild in [i64::MIN, 0, i64::MAX, i64::MAX] {
+        let next = draw(&bench, wild);
+        assert!(next > last && i64::try_from(next).is_ok());
+        last = next;
+    }
+}

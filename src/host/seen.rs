@@ -1,0 +1,145 @@
+//! Which certificates this host has seen revoked, and when they end.
+//!
+//! What was revoked stays so here until the certificate has ended by this
+//! machine's clock, whatever the authority's list says: one that was put back
+//! from a backup has forgotten revocations, and where its clock is ahead they
+//! leave its list early. The lists in the folder count as seen too, so that
+//! this file is missed for what it says of ends alone.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::lists::MAX_LIST;
+use crate::clock::LEEWAY;
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::folder::{Folder, PRIVATE_FILE};
+use crate::wire::MAX_TTL;
+
+/// The file's name.
+pub const SEEN: &str = "revoked.seen";
+/// What stands for the CAs of SSH, which are not told apart; each X.509 CA has an id.
+pub const SSH: &str = "ssh";
+
+/// The certificates by CA and serial.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Seen(BTreeMap<String, BTreeMap<u64, End>>);
+
+/// When a certificate ends, in seconds since 1970, and whether the authority
+/// has said so; otherwise it is the latest that can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End(pub i64, pub bool);
+
+impl Seen {
+    /// What the file says.
+    ///
+    /// # Errors
+    /// `Kind::Destination` where it cannot be read, or is damaged.
+    pub fn read(store: &Folder) -> Result<Self> {
+        let read = store.read(SEEN, MAX_LIST).and_then(|bytes| match bytes {
+            Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| format!("it is damaged: {error}")),
+            None => Ok(Self::default()),
+        });
+        read.map_err(|why| {
+            let path = store.path().join(SEEN);
+            Error::new(Kind::Destination, why)
+                .context(format!("cannot read {}", path.display()))
+                .hint("it is made anew, of the lists that are there; remove it where that fails")
+        })
+    }
+
+    /// Keeps what is not over; what has not changed is not written.
+    ///
+    /// # Errors
+    /// `Kind::Destination` where it cannot be written, or is more than is read again.
+    pub fn write(&mut self, store: &Folder, now: i64) -> Result<()> {
+        self.0.retain(|_, serials| {
+            serials.retain(|_, end| end.0 >= now);
+            !serials.is_empty()
+        });
+        if Self::read(store).is_ok_and(|kept| kept == *self) {
+            return Ok(());
+        }
+        let cannot = || format!("cannot write {}", store.path().join(SEEN).display());
+        let bytes = serde_json::to_vec(self).context(Kind::Internal, cannot())?;
+        if bytes.len() > MAX_LIST {
+            return Err(Error::new(Kind::Destination, format!("it would be longer than {MAX_LIST} bytes"))
+                .context(cannot())
+                .hint("too much is revoked: see the authority's audit trail for who does that"));
+        }
+        store.replace_durably(SEEN, &bytes, PRIVATE_FILE).context(Kind::Destination, cannot())
+    }
+
+    /// Adds certificates of a list of the moment `made`, by which each was issued; what is known of them
+    /// stays. Where nobody has told the end of one, it is what a role can give at most, and what clocks
+    /// may be apart.
+    pub fn add(&mut self, ca: &str, serials: impl IntoIterator<Item = u64>, made: i64) {
+        let latest = made.saturating_add(i64::from(MAX_TTL) + LEEWAY);
+        let known = self.0.entry(ca.to_owned()).or_default();
+        for serial in serials {
+            known.entry(serial).or_insert(End(latest, false));
+        }
+    }
+
+    /// Takes the ends that the authority tells.
+    pub fn learn(&mut self, ends: &BTreeMap<u64, i64>) {
+        for (serial, end) in self.0.values_mut().flatten() {
+            if let Some(told) = ends.get(serial) {
+                *end = End(*told, true);
+            }
+        }
+    }
+
+    /// The certificates of a CA that are not over, by ascending serial.
+    pub fn still(&self, ca: &str, now: i64) -> impl Iterator<Item = (u64, End)> {
+        let all = self.0.get(ca).into_iter().flatten().map(|(serial, end)| (*serial, *end));
+        all.filter(move |(_, end)| end.0 >= now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    const NOW: i64 = 1_767_268_800;
+
+    #[test]
+    fn what_was_seen_is_kept_until_it_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = crate::host::store::open(&folder.path().join("trust")).unwrap();
+        let read = || Seen::read(&store).unwrap();
+        let mut seen = read();
+        seen.write(&store, NOW).unwrap();
+        assert!(!store.path().join(SEEN).exists(), "there is nothing to keep");
+        seen.add(SSH, [7, u64::MAX], NOW);
+        seen.add("ca", [7], NOW);
+        seen.learn(&BTreeMap::from([(7, NOW + 10), (9, NOW + 10)]));
+        seen.write(&store, NOW).unwrap();
+        let (path, latest) = (store.path().join(SEEN), End(NOW + 7 * 86_400 + 60, false));
+        let written = std::fs::metadata(&path).unwrap();
+        assert_eq!(written.mode() & 0o7777, 0o600);
+        let all = |seen: &Seen, now| seen.still(SSH, now).collect::<Vec<_>>();
+        assert_eq!(all(&read(), NOW + 10), [(7, End(NOW + 10, true)), (u64::MAX, latest)]);
+        assert_eq!(all(&read(), NOW + 11), [(u64::MAX, latest)]);
+        assert_eq!(read().still("other", NOW).count(), 0);
+        // What is known stays as it is, and is not written again.
+        let mut seen = read();
+        seen.add(SSH, [7], NOW + 100);
+        seen.write(&store, NOW).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().ino(), written.ino());
+        seen.write(&store, NOW + 11).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap().matches("18446744073709551615").count(), 1);
+        assert_eq!(read(), seen);
+        for damaged in ["", "[]", r#"{"ssh":{"x":[1,true]}}"#, r#"{"ssh":{"7":1}}"#] {
+            std::fs::write(&path, damaged).unwrap();
+            let error = Seen::read(&store).unwrap_err();
+            assert_eq!(error.kind(), Kind::Destination);
+            assert!(error.to_string().contains("revoked.seen: it is damaged: "), "{error}");
+        }
+        seen.write(&store, NOW).unwrap();
+        assert_eq!(read(), seen);
+    }
+}
