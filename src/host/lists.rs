@@ -53,19 +53,19 @@ pub fn fresh_krl(store: &Folder, seen: &mut Seen, new: Vec<u8>, now: i64, path: 
     let made = |list: &Krl| i64::try_from(list.date).unwrap_or(i64::MAX);
     let is_early = |list: &Krl| made(list) > now.saturating_add(LEEWAY);
     let older_than = known.as_ref().filter(|known| !is_early(known) && list.number < known.number);
-    let (base, wrong) = match (is_early(&list), older_than) {
-        (true, _) => (old.clone(), Some(early(path, made(&list), now))),
-        (_, Some(known)) => {
-            let why = format!("its number is {}, and that of the list here is {}", list.number, known.number);
-            (old.clone(), Some(useless(path, &older(KRL, &why))))
-        }
-        _ => {
-            // An authority that is ahead by as much as this lets it drops a certificate that much early.
-            let (then, lists) =
-                (now.saturating_add(LEEWAY), |serial| list.serials.binary_search(&serial).is_ok());
-            (Some(new), forgotten(seen, SSH, then, lists, path))
-        }
+    let wrong = if is_early(&list) {
+        Some(early(path, made(&list), now))
+    } else {
+        // An authority that is ahead by as much as this lets it drops a certificate that much early.
+        let (then, lists) =
+            (now.saturating_add(LEEWAY), |serial| list.serials.binary_search(&serial).is_ok());
+        forgotten(seen, SSH, then, lists, path).or_else(|| {
+            let known = older_than?.number;
+            let why = format!("its number is {}, and that of the list here is {known}", list.number);
+            Some(useless(path, &older(KRL, &why)))
+        })
     };
+    let base = if is_early(&list) || older_than.is_some() { old.clone() } else { Some(new) };
     for list in known.iter().chain([&list]) {
         seen.add(SSH, list.serials.iter().copied(), made(list).min(now));
     }
@@ -270,7 +270,7 @@ mod tests {
         );
         assert_eq!(take(&store, seen, krl_of(9, NOON + 501, &[]), NOON + 501), (String::new(), vec![1, 4]));
         assert_eq!(
-            take(&store, seen, krl_of(9, NOON + week, &[]), NOON + week - 99),
+            take(&store, seen, krl_of(9, NOON + week - 99, &[]), NOON + week - 99),
             (String::new(), vec![4])
         );
         assert_eq!(take(&store, seen, krl_of(9, NOON + week, &[]), NOON + week + 1), (String::new(), vec![]));

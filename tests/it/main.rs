@@ -19,6 +19,7 @@ mod architecture;
 mod cli;
 mod data_dir;
 mod exchange;
+mod hosts;
 mod instances;
 mod join_conformance;
 mod once;

@@ -56,6 +56,8 @@ struct State {
     interfering: bool,
     /// What happens to each request beyond the troubles that are listed.
     weather: Option<fn() -> Option<Trouble>>,
+    /// What happens to each request of a path.
+    at: Option<(&'static str, Trouble)>,
 }
 
 impl Gateway {
@@ -113,6 +115,14 @@ impl Gateway {
         let mut state = self.shared.state.lock().unwrap();
         state.interfering = true;
         state.troubles = troubles.iter().rev().cloned().collect();
+    }
+
+    /// From now on each request of that path meets this.
+    #[allow(dead_code, reason = "for some of the crates")]
+    pub fn meet_at(&self, path: &'static str, trouble: Trouble) {
+        let mut state = self.shared.state.lock().unwrap();
+        state.interfering = true;
+        state.at = Some((path, trouble));
     }
 
     /// From now on this decides over each request for certificates or a revocation.
@@ -195,8 +205,9 @@ impl Shared {
                 let mut state = self.state.lock().unwrap();
                 state.requests.push((Instant::now(), path.clone()));
                 let weather = state.weather;
+                let at = state.at.as_ref().filter(|at| at.0 == path).map(|at| at.1.clone());
                 let listed = if path == "/healthz" { None } else { state.troubles.pop() };
-                listed.or_else(|| weather.filter(|_| path != "/healthz")?())
+                at.or(listed).or_else(|| weather.filter(|_| path != "/healthz")?())
             };
             let to = stream.get_mut();
             match trouble {

@@ -88,7 +88,7 @@ authority::issue: authority::keys authority::policy::decide::grant authority::st
     authority::store::NewCertificate authority::store::PlanRecord authority::store::Recorded clock
     error join::verify::Provenance random text wire
 authority::audit: authority::store clock error text
-authority::revocation: authority::keys authority::store error krl
+authority::revocation: authority::keys authority::store clock error krl wire
 authority: authority::config authority::keys authority::limits authority::policy
     authority::revocation authority::store clock error folder::trust::Owner join::issuers net
 authority::tls: authority authority::config authority::issue authority::store error folder pem

@@ -97,7 +97,12 @@ impl Lists {
             String::from_utf8_lossy(&checked.stderr).into_owned() + &String::from_utf8_lossy(&checked.stdout);
         assert!(said.contains("verify OK"), "{said}");
         let mut verify = process::command("openssl");
-        verify.args(["verify", "-crl_check", "-CAfile"]).arg(ca).arg("-CRLfile").arg(self.path("crl.pem"));
+        // The clock of a server that is behind by as much as clocks may be apart, but for the test's own time.
+        verify
+            .args(["verify", "-attime", &(now() - 20).to_string(), "-crl_check", "-CAfile"])
+            .arg(ca)
+            .arg("-CRLfile")
+            .arg(self.path("crl.pem"));
         let output =
             process::run(verify.arg("-untrusted").arg(self.path("tls.crt")).arg(self.path("tls.crt")));
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -127,6 +132,25 @@ fn a_job_gives_its_certificates_back() {
     let revoked: Vec<&Value> = audit.iter().filter(|event| event["event"] == "revoked").collect();
     assert_eq!(revoked.len(), 1, "{revoked:?}");
     assert_eq!(revoked[0]["issuance_id"], mine.id());
+}
+
+/// Neither list says it, and hosts keep what they have seen for so long.
+#[test]
+fn the_ends_of_what_is_revoked_are_told() {
+    let bench = Bench::start();
+    let (held, other) = (Held::new(&bench), Held::new(&bench));
+    let told = || bench.authority.client().get("/v1/revoked").json();
+    assert_eq!(told(), json!({"expires": {}}));
+    assert_eq!(revoke(&bench, held.id(), &held.assertion(&bench)).status, 200);
+    let output = |held: &Held, name: &str| held.granted["outputs"][0][name].as_str().unwrap().to_owned();
+    let told = told();
+    let ends = told["expires"].as_object().unwrap();
+    assert_eq!(ends.len(), 2, "{told}");
+    for serial in [output(&held, "serial"), output(&held, "tls_serial")] {
+        let left = ends[&serial].as_i64().unwrap() - now();
+        assert!((500..=600).contains(&left), "{left}");
+        assert!(!ends.contains_key(&output(&other, "serial")));
+    }
 }
 
 #[test]

@@ -351,8 +351,9 @@ fn a_generation_that_was_never_given_out_locks() {
     let mut older = worker.clone();
     let keys = Keys::fresh();
     let ahead = worker.assertion(&authority.url(), &keys).claim("generation", 1_000_000);
-    let id = authority.client().exchange(&worker.request(&keys, &ahead.mint(), None)).denial(401);
-    assert_eq!(authority.refusal(&id)["reason"], "generation_ahead");
+    let refused = authority.client().exchange(&worker.request(&keys, &ahead.mint(), None));
+    assert_eq!(authority.refusal(&refused.denial(401))["reason"], "generation_ahead");
+    assert!(refused.text().contains("put back from a backup"), "{}", refused.text());
     for side in [&mut older, &mut worker] {
         let id = side.join(&authority, None).denial(403);
         assert_eq!(authority.refusal(&id)["reason"], "instance_locked");

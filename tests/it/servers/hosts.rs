@@ -23,15 +23,17 @@ fn failed(output: &Output, code: i32, words: &str) {
 
 /// What keeps two refreshes apart.
 const LOCK: &str = ".machine-id.lock";
+/// What has been seen revoked.
+const SEEN: &str = "revoked.seen";
 
-/// Name, content and time of each file of a folder, but for the lock.
+/// Name, content and time of each file of a folder, but for the lock and what it keeps for itself.
 fn state(folder: &Path) -> BTreeMap<String, (Vec<u8>, SystemTime)> {
     let entry = |entry: std::fs::DirEntry| {
         let modified = entry.metadata().unwrap().modified().unwrap();
         (entry.file_name().into_string().unwrap(), (std::fs::read(entry.path()).unwrap(), modified))
     };
     let found = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
-    found.filter(|found| found.file_name() != LOCK).map(entry).collect()
+    found.filter(|found| found.file_name() != LOCK && found.file_name() != SEEN).map(entry).collect()
 }
 
 /// An `sshd` that forwards X11 where the certificate permits it, and whose
@@ -271,7 +273,7 @@ fn a_failure_leaves_the_files_as_they_are() {
     let list = trust.join("revoked.krl");
     let good = std::fs::read(&list).unwrap();
     let mut newer = good.clone();
-    newer[12..20].copy_from_slice(&1000_u64.to_be_bytes());
+    newer[12..20].copy_from_slice(&u64::MAX.to_be_bytes());
     std::fs::write(&list, newer).unwrap();
     let before = state(&trust);
     failed(&run(&mut estate.refresh(&trust)), 5, "it is older than revoked.krl");

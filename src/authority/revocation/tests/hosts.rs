@@ -98,10 +98,14 @@ impl World {
         self.runtime.block_on(work(self.store.as_ref().unwrap())).unwrap()
     }
 
+    fn serials(&self) -> u64 {
+        u64::try_from(self.ends.len()).unwrap()
+    }
+
     /// The SSH certificate has the lower serial of two.
     fn issue(&mut self, ttl: i64) -> u64 {
         let time = self.now + self.off;
-        let first = self.ends.len() as u64 + 1;
+        let first = self.serials() + 1;
         for (serial, kind) in [(first, CertificateKind::Ssh), (first + 1, CertificateKind::Tls)] {
             let certificate = NewCertificate {
                 serial,
@@ -180,7 +184,7 @@ impl World {
     }
 
     fn step(&mut self, step: &Step) {
-        let issued = self.ends.len() as u64 / 2;
+        let issued = self.serials() / 2;
         match *step {
             Step::Issue(ttl) => drop(self.issue(ttl)),
             Step::Revoke(before) if before < issued => self.revoke(2 * (issued - before) - 1),
