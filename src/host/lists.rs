@@ -28,9 +28,13 @@ const ARMOUR: &str = "X509 CRL";
 
 /// What the authority gives is no good.
 pub(super) fn useless(path: &str, why: &str) -> Error {
+    refused(path, why)
+        .hint("the files of it stay as they are; check that --authority is the right one, and see its log")
+}
+
+fn refused(path: &str, why: &str) -> Error {
     Error::new(Kind::Unreachable, why.to_owned())
         .context(format!("what the authority gives at {path} cannot be used"))
-        .hint("the files of it stay as they are; check that --authority is the right one, and see its log")
 }
 
 /// What is to become of a file, and what is wrong all the same.
@@ -62,7 +66,7 @@ pub fn fresh_krl(store: &Folder, seen: &mut Seen, new: Vec<u8>, now: i64, path: 
         forgotten(seen, SSH, then, lists, path).or_else(|| {
             let known = older_than?.number;
             let why = format!("its number is {}, and that of the list here is {known}", list.number);
-            Some(useless(path, &older(KRL, &why)))
+            Some(refused(path, &older(KRL, &why)).hint(format!("what it revokes is added to {KRL}")))
         })
     };
     let base = if is_early(&list) || older_than.is_some() { old.clone() } else { Some(new) };
@@ -133,7 +137,7 @@ fn forgotten(seen: &Seen, ca: &str, now: i64, lists: impl Fn(u64) -> bool, path:
         "it does not revoke the certificate {serial}{more} any more, which is good until {end}{latest}: the authority \
          has forgotten that, as one does that was put back from a backup"
     );
-    let error = useless(path, &why);
+    let error = refused(path, &why);
     Some(if ca == SSH {
         error.hint(format!("what this host has seen revoked stays so in {KRL}"))
     } else {
@@ -150,7 +154,7 @@ fn early(path: &str, made: i64, now: i64) -> Error {
         rfc3339(made),
         rfc3339(now)
     );
-    useless(path, &why).hint("check the clocks of the authority and of this machine")
+    refused(path, &why).hint("check the clocks of the authority and of this machine")
 }
 
 /// The list that is there; none where it is of a CA that is not trusted any

@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::lists::MAX_LIST;
 use crate::clock::LEEWAY;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::{Folder, PRIVATE_FILE};
@@ -18,6 +17,8 @@ use crate::wire::MAX_TTL;
 
 /// The file's name.
 pub const SEEN: &str = "revoked.seen";
+/// The most that it may be, in bytes: two million certificates.
+const MAX_SEEN: usize = 64 << 20;
 /// What stands for the CAs of SSH, which are not told apart; each X.509 CA has an id.
 pub const SSH: &str = "ssh";
 
@@ -37,7 +38,7 @@ impl Seen {
     /// # Errors
     /// `Kind::Destination` where it cannot be read, or is damaged.
     pub fn read(store: &Folder) -> Result<Self> {
-        let read = store.read(SEEN, MAX_LIST).and_then(|bytes| match bytes {
+        let read = store.read(SEEN, MAX_SEEN).and_then(|bytes| match bytes {
             Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| format!("it is damaged: {error}")),
             None => Ok(Self::default()),
         });
@@ -63,8 +64,8 @@ impl Seen {
         }
         let cannot = || format!("cannot write {}", store.path().join(SEEN).display());
         let bytes = serde_json::to_vec(self).context(Kind::Internal, cannot())?;
-        if bytes.len() > MAX_LIST {
-            return Err(Error::new(Kind::Destination, format!("it would be longer than {MAX_LIST} bytes"))
+        if bytes.len() > MAX_SEEN {
+            return Err(Error::new(Kind::Destination, format!("it would be longer than {MAX_SEEN} bytes"))
                 .context(cannot())
                 .hint("too much is revoked: see the authority's audit trail for who does that"));
         }
