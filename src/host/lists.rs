@@ -42,8 +42,10 @@ fn refused(path: &str, why: &str) -> Error {
 pub struct Fresh {
     /// What is to be put in its place, if anything.
     pub content: Option<Vec<u8>>,
-    /// Why the list that was fetched is no good, if it is not.
+    /// What is wrong with the list that was fetched, if anything.
     pub wrong: Option<Error>,
+    /// Whether it is of now all the same, and stands there with what it lacked.
+    pub is_current: bool,
 }
 
 /// The new list, or the one that is there where the new one is of another time;
@@ -69,15 +71,16 @@ pub fn fresh_krl(store: &Folder, seen: &mut Seen, new: Vec<u8>, now: i64, path: 
             Some(refused(path, &older(KRL, &why)).hint(format!("what it revokes is added to {KRL}")))
         })
     };
-    let base = if is_early(&list) || older_than.is_some() { old.clone() } else { Some(new) };
+    let is_current = !is_early(&list) && older_than.is_none();
+    let base = if is_current { Some(new) } else { old.clone() };
     for list in known.iter().chain([&list]) {
         seen.add(SSH, list.serials.iter().copied(), made(list).min(now));
     }
-    let Some(base) = base else { return Ok(Fresh { content: None, wrong }) };
+    let Some(base) = base else { return Ok(Fresh { content: None, wrong, is_current }) };
     let content = krl::adding(base, seen.still(SSH, now).map(|(serial, _)| serial))
         .map_err(|why| useless(path, why))?;
     let is_new = old.is_none_or(|old| !krl::same(&old, &content));
-    Ok(Fresh { content: is_new.then_some(content), wrong })
+    Ok(Fresh { content: is_new.then_some(content), wrong, is_current })
 }
 
 /// The new list in PEM, if it is to replace the one that is there; `cas` are
@@ -139,7 +142,9 @@ fn forgotten(seen: &Seen, ca: &str, now: i64, lists: impl Fn(u64) -> bool, path:
     );
     let error = refused(path, &why);
     Some(if ca == SSH {
-        error.hint(format!("what this host has seen revoked stays so in {KRL}"))
+        error.hint(format!(
+            "what this host has seen revoked stays so in {KRL}; with another authority in its place, remove that and {SEEN}"
+        ))
     } else {
         error.hint(format!(
             "such a list is taken once the certificate has ended; to let it in again before, remove {SEEN} and {CRL}"

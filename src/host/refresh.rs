@@ -91,17 +91,6 @@ fn put(store: &Folder, name: &str, content: Option<Vec<u8>>) -> Result<Option<Pa
 }
 
 impl Refreshed {
-    /// Adds another run's; returns whether it is good.
-    fn add_all(&mut self, other: Self) -> bool {
-        let is_good = other.errors.is_empty();
-        for done in
-            other.changed.into_iter().map(|path| Ok(Some(path))).chain(other.errors.into_iter().map(Err))
-        {
-            self.add(done);
-        }
-        is_good
-    }
-
     /// Adds what came of a file, each thing once; returns whether it is good.
     fn add(&mut self, put: Result<Option<PathBuf>>) -> bool {
         match put {
@@ -134,8 +123,8 @@ impl Fetcher<'_> {
         };
         // In this order, so that what the list has is told.
         let tls = async { (self.get(CRL_PATH, MAX_LIST).await, self.ends().await) };
-        let (krl, trust, (crl, ends)) = tokio::join!(self.krl_into(store, seen), trust, tls);
-        let mut ssh_is_good = done.add_all(krl);
+        let (mut ssh_is_good, trust, (crl, ends)) =
+            tokio::join!(self.krl_into(store, seen, done), trust, tls);
         let ends = ends.unwrap_or_else(|error| {
             done.add(Err(error));
             Some(BTreeMap::new())
@@ -151,7 +140,7 @@ impl Fetcher<'_> {
         let user_cas = wire.ssh_user_cas.concat();
         if ssh_is_good && !holds(store, USER_CA, &user_cas) {
             // The list may be from before this CA, and then says nothing of what it signed.
-            ssh_is_good = done.add_all(self.krl_into(store, seen).await);
+            ssh_is_good = self.krl_into(store, seen, done).await;
         }
         if ssh_is_good {
             done.add(update(store, USER_CA, user_cas));
@@ -165,17 +154,16 @@ impl Fetcher<'_> {
         }
     }
 
-    async fn krl_into(&self, store: &Folder, seen: &mut Seen) -> Refreshed {
-        let mut done = Refreshed::default();
+    /// Whether the list is the authority's of now.
+    async fn krl_into(&self, store: &Folder, seen: &mut Seen, done: &mut Refreshed) -> bool {
         let new = self.get(KRL_PATH, MAX_LIST).await;
         match new.and_then(|new| fresh_krl(store, seen, new, Clock::system().now(), KRL_PATH)) {
             Ok(fresh) => {
-                done.add(put(store, KRL, fresh.content));
                 done.add(fresh.wrong.map_or(Ok(None), Err));
+                done.add(put(store, KRL, fresh.content)) && fresh.is_current
             }
-            Err(error) => drop(done.add(Err(error))),
+            Err(error) => done.add(Err(error)),
         }
-        done
     }
 
     /// When what is revoked ends; none where the authority is of a version that does not tell.

@@ -88,7 +88,9 @@ fn openssh_reads_the_krl() {
             (6, CertificateKind::Ssh),
         ],
     );
-    fs::write(dir.join("krl"), ssh_krl(&blobs, &list, NOW)).unwrap();
+    let krl = ssh_krl(&blobs, &list, NOW);
+    assert_eq!(krl::read(&krl).unwrap().date, u64::try_from(NOW - LEEWAY).unwrap());
+    fs::write(dir.join("krl"), krl).unwrap();
     let revoked: Vec<u64> =
         [2, 3, 4, 5, 6, big].into_iter().filter(|serial| is_revoked(dir, *serial)).collect();
     assert_eq!(revoked, [3, big]);
