@@ -128,14 +128,15 @@ pub fn fresh_crl(
 /// That the list lacks a certificate which was revoked and is not over.
 fn forgotten(seen: &Seen, ca: &str, now: i64, lists: impl Fn(u64) -> bool, path: &str) -> Option<Error> {
     // A KRL is completed in any case. Whether it lacks what may be over long since, nobody can say.
-    let counts = |end: End| end.1 || ca != SSH;
+    let counts = |end: End| matches!(end, End::Told(_)) || ca != SSH;
     let mut missing = seen.still(ca, now).filter(|(serial, end)| counts(*end) && !lists(*serial));
     let (serial, end) = missing.next()?;
     let more = match missing.count() {
         0 => String::new(),
         count => format!(" (and {count} more)"),
     };
-    let (end, latest) = (rfc3339(end.0), if end.1 { "" } else { " at the latest" });
+    let latest = if matches!(end, End::Told(_)) { "" } else { " at the latest" };
+    let end = rfc3339(end.at());
     let why = format!(
         "it does not revoke the certificate {serial}{more} any more, which is good until {end}{latest}: the authority \
          has forgotten that, as one does that was put back from a backup"

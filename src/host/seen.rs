@@ -17,7 +17,7 @@ use crate::wire::MAX_TTL;
 
 /// The file's name.
 pub const SEEN: &str = "revoked.seen";
-/// The most that it may be, in bytes: two million certificates.
+/// The most that it may be, in bytes: a million certificates.
 const MAX_SEEN: usize = 64 << 20;
 /// What stands for the CAs of SSH, which are not told apart; each X.509 CA has an id.
 pub const SSH: &str = "ssh";
@@ -27,10 +27,24 @@ pub const SSH: &str = "ssh";
 #[serde(transparent)]
 pub struct Seen(BTreeMap<String, BTreeMap<u64, End>>);
 
-/// When a certificate ends, in seconds since 1970, and whether the authority
-/// has said so; otherwise it is the latest that can be.
+/// When a certificate ends, in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct End(pub i64, pub bool);
+#[serde(rename_all = "lowercase")]
+pub enum End {
+    /// The authority has said so.
+    Told(i64),
+    /// Nobody has said it: the latest that it can be.
+    Latest(i64),
+}
+
+impl End {
+    /// The time.
+    pub fn at(self) -> i64 {
+        match self {
+            Self::Told(at) | Self::Latest(at) => at,
+        }
+    }
+}
 
 impl Seen {
     /// What the file says.
@@ -56,7 +70,7 @@ impl Seen {
     /// `Kind::Destination` where it cannot be written, or is more than is read again.
     pub fn write(&mut self, store: &Folder, now: i64) -> Result<()> {
         self.0.retain(|_, serials| {
-            serials.retain(|_, end| end.0 >= now);
+            serials.retain(|_, end| end.at() >= now);
             !serials.is_empty()
         });
         if Self::read(store).is_ok_and(|kept| kept == *self) {
@@ -79,7 +93,7 @@ impl Seen {
         let latest = made.saturating_add(i64::from(MAX_TTL) + LEEWAY);
         let known = self.0.entry(ca.to_owned()).or_default();
         for serial in serials {
-            known.entry(serial).or_insert(End(latest, false));
+            known.entry(serial).or_insert(End::Latest(latest));
         }
     }
 
@@ -87,7 +101,7 @@ impl Seen {
     pub fn learn(&mut self, ends: &BTreeMap<u64, i64>) {
         for (serial, end) in self.0.values_mut().flatten() {
             if let Some(told) = ends.get(serial) {
-                *end = End(*told, true);
+                *end = End::Told(*told);
             }
         }
     }
@@ -95,7 +109,7 @@ impl Seen {
     /// The certificates of a CA that are not over, by ascending serial.
     pub fn still(&self, ca: &str, now: i64) -> impl Iterator<Item = (u64, End)> {
         let all = self.0.get(ca).into_iter().flatten().map(|(serial, end)| (*serial, *end));
-        all.filter(move |(_, end)| end.0 >= now)
+        all.filter(move |(_, end)| end.at() >= now)
     }
 }
 
@@ -119,11 +133,11 @@ mod tests {
         seen.add("ca", [7], NOW);
         seen.learn(&BTreeMap::from([(7, NOW + 10), (9, NOW + 10)]));
         seen.write(&store, NOW).unwrap();
-        let (path, latest) = (store.path().join(SEEN), End(NOW + 7 * 86_400 + 60, false));
+        let (path, latest) = (store.path().join(SEEN), End::Latest(NOW + 7 * 86_400 + 60));
         let written = std::fs::metadata(&path).unwrap();
         assert_eq!(written.mode() & 0o7777, 0o600);
         let all = |seen: &Seen, now| seen.still(SSH, now).collect::<Vec<_>>();
-        assert_eq!(all(&read(), NOW + 10), [(7, End(NOW + 10, true)), (u64::MAX, latest)]);
+        assert_eq!(all(&read(), NOW + 10), [(7, End::Told(NOW + 10)), (u64::MAX, latest)]);
         assert_eq!(all(&read(), NOW + 11), [(u64::MAX, latest)]);
         assert_eq!(read().still("other", NOW).count(), 0);
         // What is known stays as it is, and is not written again.
@@ -134,7 +148,7 @@ mod tests {
         seen.write(&store, NOW + 11).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap().matches("18446744073709551615").count(), 1);
         assert_eq!(read(), seen);
-        for damaged in ["", "[]", r#"{"ssh":{"x":[1,true]}}"#, r#"{"ssh":{"7":1}}"#] {
+        for damaged in ["", "[]", r#"{"ssh":{"x":{"told":1}}}"#, r#"{"ssh":{"7":1}}"#] {
             std::fs::write(&path, damaged).unwrap();
             let error = Seen::read(&store).unwrap_err();
             assert_eq!(error.kind(), Kind::Destination);
