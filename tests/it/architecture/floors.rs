@@ -40,7 +40,7 @@ join::issuers: net
 join::jwt: clock denial jws secret text wire
 join::instance: error
 join::rules: document text
-join::verify: clock denial error join::instance join::issuers join::rules text wire
+join::verify: clock denial error join::instance join::issuers join::rules wire
 join::method: denial document environment error join::jwt join::prove join::rules join::source
     join::verify wire
 join::oidc: clock denial document join::issuers join::jwt join::rules join::verify secret
