@@ -90,7 +90,7 @@ async fn verify(jwt: &Jwt<'_>, proof: &Proof, context: &VerifyContext<'_>) -> Re
                 Denial::new(Reason::HeaderRefused, "the header has no `jwk` of the worker to be registered")
             })?;
             if !admitted {
-                let detail = "unknown, used up, expired, or of another join token";
+                let detail = "unknown, used up, expired, not good yet, or of another join token";
                 return Err(Denial::new(Reason::RegistrationRefused, detail).into());
             }
             (key, Some(secret))

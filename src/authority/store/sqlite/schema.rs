@@ -128,6 +128,10 @@ pub(super) const MIGRATIONS: &[&str] = &[
     ALTER TABLE certificates ADD COLUMN instance INTEGER REFERENCES instances (number);
     CREATE INDEX certificates_instance ON certificates (instance, expires) WHERE instance IS NOT NULL;
 ",
+    "
+    -- When a secret was made: it is not good before, however long a clock that was ahead then made it.
+    ALTER TABLE secrets ADD COLUMN made INTEGER NOT NULL DEFAULT 0;
+",
 ];
 
 /// Opens the file for writing, creates it for its owner alone if it is

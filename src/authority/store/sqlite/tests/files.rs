@@ -154,7 +154,9 @@ fn files_of_others_are_refused_and_left_alone() {
     let newer = dir.path().join("newer.db");
     drop(Sqlite::open(&newer, Owner::me()).unwrap());
     Connection::open(&newer).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    refused(&newer, "newer machine-id: its schema is version 99, this machine-id knows up to 2");
+    let known = super::super::schema::MIGRATIONS.len();
+    let wanted = format!("newer machine-id: its schema is version 99, this machine-id knows up to {known}");
+    refused(&newer, &wanted);
     let foreign = dir.path().join("foreign.db");
     Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE cookies (a)").unwrap();
     refused(&foreign, "not an authority's store");
