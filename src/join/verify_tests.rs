@@ -114,7 +114,9 @@ impl RunIds {
     /// The ids, from a line.
     fn read<'l>(&self, line: &'l str) -> Vec<&'l str> {
         let words: Vec<&str> = line.split(' ').collect();
-        let word = |place: &isize| words[place.rem_euclid(words.len() as isize) as usize];
+        let behind = |place: &isize| words[words.len() - place.unsigned_abs()];
+        let word =
+            |place: &isize| usize::try_from(*place).map_or_else(|_| behind(place), |front| words[front]);
         let bare = |word: &'l str| word.strip_prefix("iam:").unwrap_or(word);
         self.places.iter().map(word).map(bare).collect()
     }
