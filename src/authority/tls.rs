@@ -18,14 +18,15 @@ mod served;
 pub use served::{CertificateWarning, CurrentCertificate, ca_warning};
 
 /// What there is to say of a data directory's certificates at `now`. The CA's
-/// key is not asked for; where the CA is not there, nothing is said of it.
+/// key is not asked for; where the CA is not there, as in a copy of the policy
+/// and its configuration, neither are the others, and nothing is said.
 ///
 /// # Errors
 /// `Kind::Usage` where a file cannot be used, and so would not be served.
 pub fn check(config: &Config, now: i64) -> Result<Vec<CertificateWarning>> {
-    let ca = keys::file::tls_certificate(&config.keys, config.owner)?.map(|ca| ca.validity);
+    let Some(ca) = keys::file::tls_certificate(&config.keys, config.owner)? else { return Ok(Vec::new()) };
     let served = files::Contents::read(config)?.map(|contents| contents.served(config)).transpose()?;
-    let warnings = ca.and_then(|ca| ca_warning(ca, now)).into_iter();
+    let warnings = ca_warning(ca.validity, now).into_iter();
     Ok(warnings.chain(served.iter().flat_map(|served| served.warnings(now))).collect())
 }
 

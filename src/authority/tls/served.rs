@@ -18,7 +18,7 @@ pub struct CertificateWarning {
     /// What it is.
     pub message: String,
     /// What to do.
-    pub hint: &'static str,
+    pub hint: String,
     /// Whether nobody can connect, or nothing be signed, because of it.
     pub is_fault: bool,
 }
@@ -69,17 +69,17 @@ impl FileFacts {
             .map(|why| untimely("the certificate in `cert_file`", &why, leaf.fault(now).is_some()));
         let other_name = self.other_name.as_ref().map(|message| CertificateWarning {
             message: message.clone(),
-            hint: "jobs that reach the authority without a proxy in between refuse it: have it issued for that name too",
+            hint: "jobs that reach the authority without a proxy in between refuse it: have it issued for that name too".to_owned(),
             is_fault: false,
         });
         let lacks_chain = self.lacks_chain.then(|| CertificateWarning {
             message: "`cert_file` holds a certificate without its issuer's".to_owned(),
-            hint: "clients that know the root alone refuse it: put the whole chain into the file, as `fullchain.pem` has it",
+            hint: "clients that know the root alone refuse it: put the whole chain into the file, as `fullchain.pem` has it".to_owned(),
             is_fault: false,
         });
         let ended = self.chain.iter().find_map(|one| one.fault(now)).map(|why| CertificateWarning {
             message: format!("a certificate in the chain of `cert_file` {why}"),
-            hint: "most clients refuse it: put its issuer's present chain into the file",
+            hint: "most clients refuse it: put its issuer's present chain into the file".to_owned(),
             is_fault: false,
         });
         [timely, other_name, lacks_chain, ended].into_iter().flatten().collect()
@@ -89,7 +89,7 @@ impl FileFacts {
 /// That a certificate to be served is good at another time, or not for long.
 fn untimely(which: &str, why: &str, is_fault: bool) -> CertificateWarning {
     let hint = "every client refuses one outside its time: have it renewed, and look at this machine's clock";
-    CertificateWarning { message: format!("{which} {why}"), hint, is_fault }
+    CertificateWarning { message: format!("{which} {why}"), hint: hint.to_owned(), is_fault }
 }
 
 /// The certificate that is served now.
@@ -130,7 +130,7 @@ pub fn ca_warning(ca: Validity, now: i64) -> Option<CertificateWarning> {
     let message = format!("the TLS CA {}", ca.warning(now)?);
     let hint = "X.509 certificates end with it at the latest: make another authority in good time, and have servers and \
                 jobs trust both; if this is too early, look at this machine's clock";
-    Some(CertificateWarning { message, hint, is_fault: ca.fault(now).is_some() })
+    Some(CertificateWarning { message, hint: hint.to_owned(), is_fault: ca.fault(now).is_some() })
 }
 
 pub(super) fn certified(
