@@ -24,6 +24,7 @@ pub mod revoke;
 pub mod serve;
 pub mod store;
 pub mod tls;
+pub mod validity;
 
 /// Everything that an authority is while it runs.
 #[derive(Debug)]

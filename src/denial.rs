@@ -76,7 +76,7 @@ reasons! {
     TokenUsed = "token_used", 401, "the token has been used before";
     /// No worker of that id is registered with the join token, and no secret registers it.
     InstanceUnknown = "instance_unknown", 401, "this worker is not registered with this join token";
-    /// The registration secret is unknown, used up, expired, or of another join token.
+    /// The registration secret is unknown, used up, expired, not good yet, or of another join token.
     RegistrationRefused = "registration_refused", 401, "the registration secret is not good, or not any more";
     /// The worker presents a generation that the authority has not given out.
     GenerationAhead = "generation_ahead", 401,

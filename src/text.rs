@@ -1,15 +1,24 @@
 //! Text from outside, made fit to be shown.
 
+use ring::digest::{SHA256, digest};
+
 /// The longest foreign text that a message repeats, in characters.
 const MAX_SHOWN: usize = 200;
+/// The longest of [`word`], in bytes: AWS's longest name of a session fits, and those of repositories and refs.
+/// Three of them and the names of bot and token leave room for a run's id in a line of `sshd`'s log, which
+/// ends after 1024 bytes.
+const MAX_WORD: usize = 192;
+/// How much of a hash stands for what was cut, in bytes; and the mark in all.
+const HASH: usize = 16;
+const MARK: usize = '…'.len_utf8() + 2 * HASH;
 /// The longest text of [`shown_long`]: all groups of a certificate fit, and all that is said of a refusal.
 const MAX_LONG: usize = 8192;
 
 /// Foreign text for a terminal, a log or a CI system's output: control
-/// characters, line ends and the marks that reverse text are escaped, so that
-/// nothing in it acts; long text is cut. GitHub's workflow commands need a line
-/// of their own, which this cannot start, but for the old form `##[command]`,
-/// which is broken up.
+/// characters, line ends, the marks that reverse text, and what only looks like
+/// a space or like nothing are escaped, so that nothing in it acts; long text
+/// is cut. GitHub's workflow commands need a line of their own, which this
+/// cannot start, but for the old form `##[command]`, which is broken up.
 pub fn shown(text: &str) -> String {
     cut(text, MAX_SHOWN)
 }
@@ -29,6 +38,30 @@ fn cut(text: &str, most: usize) -> String {
         }
         let commands = c == '[' && out.ends_with("##");
         if is_plain(c) && !commands { out.push(c) } else { out.extend(c.escape_unicode()) }
+    }
+    out
+}
+
+/// One foreign text among the words of a line that is put together: one word of ASCII, whatever is in it, so that
+/// it says nothing but itself. All else is escaped, `\` too. A long one is cut with a mark and the
+/// beginning of its SHA-256, so that two texts never read the same.
+pub fn word(text: &str) -> String {
+    let (mut out, mut end) = (String::new(), 0);
+    for c in text.chars() {
+        let commands = c == '[' && out.ends_with("##");
+        if c.is_ascii_graphic() && c != '\\' && !commands {
+            out.push(c)
+        } else {
+            out.extend(c.escape_unicode())
+        }
+        // Where an escape ends, and the mark still fits.
+        end = if out.len() <= MAX_WORD - MARK { out.len() } else { end };
+    }
+    if out.len() > MAX_WORD {
+        out.truncate(end);
+        let hash = digest(&SHA256, text.as_bytes());
+        out.push('…');
+        out.push_str(&hex(hash.as_ref().get(..HASH).unwrap_or_default()));
     }
     out
 }
@@ -74,10 +107,16 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
-/// Neither a control character nor one that changes how its neighbours read.
+/// Neither a control character nor one that changes how its neighbours read,
+/// nor a space that is none: Unicode's `White_Space` and
+/// `Default_Ignorable_Code_Point` but for the selectors of emoji, and the empty pattern of Braille.
 fn is_plain(c: char) -> bool {
-    !c.is_control()
-        && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    let ignorable = matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}'
+        | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e0fff}');
+    !c.is_control() && (c == ' ' || !c.is_whitespace()) && !ignorable
 }
 
 #[cfg(test)]
@@ -95,9 +134,29 @@ mod tests {
     }
 
     #[test]
+    fn a_word_says_nothing_but_itself() {
+        assert_eq!(word("refs/heads/main"), "refs/heads/main");
+        assert_eq!(word("{a8d2}@x:y~1"), "{a8d2}@x:y~1");
+        assert_eq!(word("x run 5"), "x\\u{20}run\\u{20}5");
+        assert_eq!(word("x\u{2003}run\u{a0}5 \\u{20}"), "x\\u{2003}run\\u{a0}5\\u{20}\\u{5c}u{20}");
+        assert_eq!(word("größe##[x"), "gr\\u{f6}\\u{df}e##\\u{5b}x");
+        assert_eq!(word(&"x".repeat(192)), "x".repeat(192));
+        let long = word(&"x".repeat(193));
+        assert!(long.starts_with(&format!("{}…", "x".repeat(157))) && long.len() == 192, "{long}");
+        assert_ne!(long, word(&"x".repeat(194)));
+        let escaped = word(&"\u{2003}".repeat(100));
+        assert!(escaped.contains("\\u{2003}…") && escaped.len() <= 192, "{escaped}");
+    }
+
+    #[test]
     fn nothing_acts() {
         assert_eq!(shown("main\n::set-output\u{1b}[31m"), "main\\u{a}::set-output\\u{1b}[31m");
         assert_eq!(shown("a\u{202e}b"), "a\\u{202e}b");
+        for hidden in
+            ["\u{a0}", "\u{2003}", "\u{3000}", "\u{2028}", "\u{feff}", "\u{ad}", "\u{3164}", "\u{e0041}"]
+        {
+            assert!(shown(hidden).starts_with("\\u{"), "{hidden:?}");
+        }
         assert_eq!(shown("x ##[error]y [z]"), "x ##\\u{5b}error]y [z]");
         assert_eq!(shown("füße 🦀"), "füße 🦀");
         assert_eq!(shown(&"x".repeat(500)).chars().count(), 201);

@@ -74,6 +74,8 @@ pub fn text(event: &Event) -> String {
             "type" | "principals" | "groups" => of_outputs(body, field),
             "options" => options(body),
             "detail" => body.get("detail").map(|detail| shown_long(&plain(detail).replace('\n', "; "))),
+            // Cut where it was put together, so that no part of it takes another away.
+            "provenance" => body.get("provenance").map(|run| shown_long(&plain(run))),
             field => body.get(field).map(listed),
         };
         if let Some(value) = value {
@@ -160,12 +162,12 @@ fn listed(value: &Value) -> String {
     }
 }
 
-/// A value as it stands in a line.
+/// A value as it stands in a line. A quoted one ends at the next quote, whatever is in it.
 fn quoted(text: String) -> String {
     if !text.is_empty() && !text.contains([' ', '"', '\\', '=']) && !text.contains(char::is_whitespace) {
         return text;
     }
-    format!("\"{}\"", text.replace('"', "\\\""))
+    format!("\"{}\"", text.replace('"', "\\u{22}"))
 }
 
 #[cfg(test)]
@@ -244,7 +246,7 @@ mod tests {
         let line = text(&event);
         assert_eq!(
             line,
-            "refused d-1 token=\"x\\u{a}2026 issued \\\"y\\\" bot=admin\\u{1b}[2J\\u{202e}\\u{7f}\\u{9b}é\\u{2028}\""
+            "refused d-1 token=\"x\\u{a}2026 issued \\u{22}y\\u{22} bot=admin\\u{1b}[2J\\u{202e}\\u{7f}\\u{9b}é\\u{2028}\""
         );
         let line = json(&event);
         assert!(line.contains("\\u202e\\u007f\\u009bé\\u2028"), "{line}");

@@ -105,9 +105,11 @@ impl Config {
         })
     }
 
-    /// The files of a TLS certificate that is not our own.
-    pub fn tls_files(&self) -> Vec<PathBuf> {
-        self.tls.iter().flat_map(|(certificate, key)| [certificate.clone(), key.clone()]).collect()
+    /// The public URL's host, as certificates name it.
+    pub fn public_host(&self) -> String {
+        let url = reqwest::Url::parse(&self.public_url).ok();
+        let host = url.as_ref().and_then(reqwest::Url::host_str).unwrap_or_default();
+        host.trim_matches(['[', ']']).to_owned()
     }
 
     /// The policy's files, in order.

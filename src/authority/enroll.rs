@@ -41,6 +41,8 @@ pub enum Refused {
     TooMany(u64),
     /// The issuer's keys cannot be had.
     Unavailable(String),
+    /// The CA that would sign is not good now.
+    CaNotValid(String),
     /// Something broke inside.
     Broken(Error),
 }
@@ -129,7 +131,12 @@ impl Exchange<'_> {
         // 7. What will be signed, with serials.
         let now = authority.clock.now();
         let cluster = &authority.config.cluster;
-        let context = RequestContext { cluster, provenance: identity.provenance(), peer, now };
+        let tls_ca = authority.keys.tls_validity();
+        let wants_tls = grant.outputs.iter().any(|output| output.tls.is_some());
+        if let Some(why) = tls_ca.fault(now).filter(|_| wants_tls) {
+            return Err(Ended::Otherwise(Refused::CaNotValid(format!("the TLS CA {why}"))));
+        }
+        let context = RequestContext { cluster, provenance: identity.provenance(), peer, now, tls_ca };
         let plan = Prepared::new(grant, keys, &context)?;
 
         // 8. The proof is used up and the record durable before anything is signed;
@@ -231,7 +238,7 @@ fn denial_of(refusal: InstanceRefusal) -> Denial {
         }
         InstanceRefusal::Secret => Denial::new(
             Reason::RegistrationRefused,
-            "the secret is unknown, used up, expired, or of another join token",
+            "the secret is unknown, used up, expired, not good yet, or of another join token",
         ),
         InstanceRefusal::Ahead { expected } => {
             let detail = format!(

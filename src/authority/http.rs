@@ -19,6 +19,7 @@ use serde_json::json;
 use super::Authority;
 use super::enroll::{self, Refused};
 use super::revoke::{self, Unrevoked};
+use super::tls::CurrentCertificate;
 use crate::error::Error;
 use crate::terminal;
 use crate::wire::{ExchangeRequest, Problem, RevokeRequest};
@@ -40,7 +41,7 @@ type Shared = State<Arc<Authority>>;
 type Answer = Result<Response, Box<Problem>>;
 
 /// Every route.
-pub fn router(authority: Arc<Authority>) -> Router {
+pub fn router(authority: Arc<Authority>, certificate: Arc<CurrentCertificate>) -> Router {
     Router::new()
         .route("/v1/exchange", post(exchange))
         .route("/v1/revoke", post(revoke))
@@ -55,6 +56,7 @@ pub fn router(authority: Arc<Authority>) -> Router {
             problem(405, "method-not-allowed", "this path takes another method")
         })
         .layer(from_fn(in_time))
+        .layer(Extension(certificate))
         .with_state(authority)
 }
 
@@ -102,7 +104,10 @@ async fn tls_crl(State(authority): Shared) -> Answer {
     Ok(([(header::CONTENT_TYPE, "application/pkix-crl")], lists.crl.clone()).into_response())
 }
 
-async fn readyz(State(authority): Shared) -> Answer {
+async fn readyz(
+    State(authority): Shared,
+    Extension(certificate): Extension<Arc<CurrentCertificate>>,
+) -> Answer {
     // The keys were read and the policy parsed before this served anything.
     // It writes to the store, and anybody may ask.
     let mut since = authority.ready.lock().await;
@@ -113,7 +118,16 @@ async fn readyz(State(authority): Shared) -> Answer {
         })?;
         *since = Some(Instant::now());
     }
-    json_response(&json!({"status": "ready"}))
+    let warnings = certificate.warnings(&authority);
+    let told = || warnings.iter().map(|warning| warning.message.as_str());
+    if warnings.iter().any(|warning| warning.is_fault) {
+        let problem = Problem::new("not-ready", 503, "a certificate is not valid now");
+        return Err(Box::new(Problem { detail: told().collect::<Vec<_>>().join("; "), ..problem }));
+    }
+    json_response(&match warnings.as_slice() {
+        [] => json!({"status": "ready"}),
+        _ => json!({"status": "ready", "warnings": told().collect::<Vec<_>>()}),
+    })
 }
 
 /// Reads a JSON body of limited size.
@@ -175,6 +189,13 @@ fn refused(authority: &Authority, why: Refused) -> Box<Problem> {
             terminal::log_rarely(&format!("issuer unavailable: {detail}"));
             let why = "whoever vouches for this proof cannot be asked just now";
             Problem { retry_after: Some(2), ..Problem::new("issuer-unavailable", 503, why) }
+        }
+        Refused::CaNotValid(detail) => {
+            terminal::log_rarely(&format!("nothing issued: {detail}"));
+            Problem {
+                detail,
+                ..Problem::new("ca-not-valid", 503, "the CA of X.509 certificates is not valid now")
+            }
         }
         Refused::Broken(error) => return broken(&error),
     })

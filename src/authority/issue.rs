@@ -67,10 +67,16 @@ impl Prepared {
     /// Turns what is granted into what will be signed.
     pub fn new(grant: Grant, keys: Vec<OutputKeys>, at: &RequestContext<'_>) -> Result<Self> {
         let mut outputs = Vec::with_capacity(keys.len());
-        let mut expires = i64::MAX;
+        let (mut expires, mut warnings) = (i64::MAX, grant.warnings.clone());
         for (granted, keys) in grant.outputs.iter().zip(keys) {
             let until = at.now + i64::try_from(granted.ttl).unwrap_or(0);
-            expires = expires.min(until);
+            let tls_until = until.min(at.tls_ca.until);
+            if granted.tls.is_some() && tls_until < until && warnings.len() == grant.warnings.len() {
+                let end = rfc3339(tls_until);
+                warnings
+                    .push(format!("the authority's TLS CA ends at {end}, and X.509 certificates with it"));
+            }
+            expires = expires.min(if granted.tls.is_some() { tls_until } else { until });
             let (ssh, tls) = (granted.ssh.as_ref().zip(keys.ssh), granted.tls.as_ref().zip(keys.tls));
             outputs.push(PreparedOutput {
                 name: granted.name.clone(),
@@ -78,7 +84,9 @@ impl Prepared {
                 options: granted.options.clone(),
                 roles: granted.roles.clone(),
                 ssh: ssh.map(|(ssh, key)| ssh::SshPlan::new(ssh, key, &grant, at, until)).transpose()?,
-                tls: tls.map(|(tls, spki)| x509::TlsPlan::new(tls, spki, &grant, at, until)).transpose()?,
+                tls: tls
+                    .map(|(tls, spki)| x509::TlsPlan::new(tls, spki, &grant, at, tls_until))
+                    .transpose()?,
             });
         }
         Ok(Self(Plan {
@@ -87,7 +95,7 @@ impl Prepared {
             token: grant.token.clone(),
             expires,
             outputs,
-            warnings: grant.warnings.clone(),
+            warnings,
         }))
     }
 

@@ -17,8 +17,9 @@ use ssh_key::{Algorithm, PublicKey, Signature};
 use time::OffsetDateTime;
 
 use super::store::record::Recorded;
+use super::validity::Validity;
 use crate::clock::LEEWAY;
-use crate::error::{Context as _, Kind, Result};
+use crate::error::{Context as _, Error, Kind, Result};
 use crate::pem;
 use crate::wire::TrustAnchors;
 
@@ -44,13 +45,18 @@ impl CaKeys {
         TrustAnchors {
             ssh_host_cas: vec![self.ssh_host.openssh()],
             ssh_user_cas: vec![self.ssh_user.openssh()],
-            tls_cas: vec![self.tls.pem.clone()],
+            tls_cas: vec![self.tls.certificate.pem.clone()],
         }
     }
 
     /// The TLS CA's certificate in DER.
     pub fn tls_certificate(&self) -> &[u8] {
-        &self.tls.der
+        &self.tls.certificate.der
+    }
+
+    /// When the TLS CA's certificate is good. The SSH CAs have no end.
+    pub fn tls_validity(&self) -> Validity {
+        self.tls.certificate.validity
     }
 
     /// The public key blobs of the SSH CAs (RFC 4253, section 6.6), as a revocation list names them.
@@ -80,6 +86,9 @@ impl CaKeys {
     /// Signs an X.509 certificate of what is recorded, made of `params` for the
     /// key; `subject`, a DER `Name`, takes the place of one that `params`
     /// cannot say. In PEM, with nothing behind it, since clients hold the root.
+    ///
+    /// # Errors
+    /// Where it would outlive the CA: whoever plans a certificate asks [`CaKeys::tls_validity`].
     pub(in crate::authority) fn sign_tls<P>(
         &self,
         _: &Recorded<P>,
@@ -87,6 +96,9 @@ impl CaKeys {
         spki: &[u8],
         subject: Option<&[u8]>,
     ) -> Result<String> {
+        if params.not_after.unix_timestamp() > self.tls_validity().until {
+            return Err(Error::internal("an X.509 certificate that would outlive its CA"));
+        }
         let key = SubjectPublicKeyInfo::from_der(spki).context(Kind::Internal, "a planned TLS key")?;
         let certificate = params
             .signed_by(&key, &self.tls.issuer)
@@ -137,8 +149,18 @@ impl signature::Signer<Signature> for SshCa {
 /// The CA of X.509 certificates.
 struct TlsCa {
     issuer: Issuer<'static, TlsKey>,
+    certificate: TlsCaCertificate,
+}
+
+/// What everybody may know of the TLS CA.
+#[derive(Debug)]
+pub struct TlsCaCertificate {
+    /// Its certificate.
     der: Vec<u8>,
+    /// The same in PEM, as it stands in the file.
     pem: String,
+    /// When it is good.
+    pub validity: Validity,
 }
 
 /// Valid from a minute back, since clocks differ.

@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::http::{Peer, router};
-use super::tls::{self, CurrentCertificate};
+use super::tls::{self, keeper::CertificateKeeper};
 use super::{Authority, limits};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::terminal::log;
@@ -56,8 +56,8 @@ fn log_lints(authority: &Authority) {
 /// Serves until SIGTERM or SIGINT, then lets what is under way end.
 pub async fn serve(authority: Arc<Authority>, listen: SocketAddr) -> Result<()> {
     raise_descriptor_limit();
-    let (certificate, renew_at) = tls::certificate(&authority).await?;
-    let current = Arc::new(CurrentCertificate::new(certificate));
+    let certificates = CertificateKeeper::start(&authority).await?;
+    let current = certificates.current();
     let acceptor = TlsAcceptor::from(Arc::new(tls::server_config(Arc::clone(&current))?));
     let listener =
         TcpListener::bind(listen).await.context(Kind::Usage, format!("cannot listen on {listen}"))?;
@@ -68,9 +68,9 @@ pub async fn serve(authority: Arc<Authority>, listen: SocketAddr) -> Result<()> 
     log_lints(&authority);
     log(&format!("listening on https://{address}"));
 
-    let keeper = tokio::spawn(keep_current(Arc::clone(&authority), current, renew_at, hangup));
+    let keeper = tokio::spawn(keep_current(Arc::clone(&authority), certificates, hangup));
     let (stop, stopping) = watch::channel(false);
-    let accepting = accept(Arc::clone(&authority), listener, acceptor, stopping);
+    let accepting = accept(router(Arc::clone(&authority), current), listener, acceptor, stopping);
     tokio::select! {
         () = accepting => {}
         _ = terminate.recv() => {}
@@ -86,14 +86,14 @@ pub async fn serve(authority: Arc<Authority>, listen: SocketAddr) -> Result<()> 
 
 /// Takes connections for ever.
 async fn accept(
-    authority: Arc<Authority>,
+    app: axum::Router,
     listener: TcpListener,
     acceptor: TlsAcceptor,
     stopping: watch::Receiver<bool>,
 ) {
     let all = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut held = HashMap::new();
-    let app = TowerToHyperService::new(router(authority));
+    let app = TowerToHyperService::new(app);
     loop {
         // Beyond the limit, connections wait in the kernel's queue.
         let Ok(permit) = Arc::clone(&all).acquire_owned().await else { return };
@@ -152,25 +152,20 @@ fn place(held: &mut HashMap<IpAddr, Arc<()>>, address: IpAddr) -> Option<Arc<()>
     (Arc::strong_count(counter) <= MAX_FROM_ADDRESS).then(|| Arc::clone(counter))
 }
 
-/// Reads the policy anew when its files change or on SIGHUP, renews the
-/// certificate, and forgets what has expired.
+/// Reads the policy anew when its files change or on SIGHUP, has the
+/// certificate looked after, and forgets what has expired.
 async fn keep_current(
     authority: Arc<Authority>,
-    current: Arc<CurrentCertificate>,
-    mut renew_at: i64,
+    mut certificates: CertificateKeeper,
     mut hangup: tokio::signal::unix::Signal,
 ) {
     let mut seen = facts(authority.config.policy_files().unwrap_or_default());
-    let mut seen_certificate = facts(authority.config.tls_files());
     let mut pruned = tokio::time::Instant::now();
     loop {
         let asked = tokio::select! {
             _ = hangup.recv() => true,
             () = sleep(WATCH_EVERY) => false,
         };
-        let certificate = facts(authority.config.tls_files());
-        let from_files = certificate != seen_certificate || (asked && !certificate.is_empty());
-        seen_certificate = certificate;
         let found = facts(authority.config.policy_files().unwrap_or_default());
         if asked || found != seen {
             seen = found;
@@ -188,16 +183,7 @@ async fn keep_current(
                 }
             }
         }
-        if authority.clock.now() >= renew_at || from_files {
-            match tls::certificate(&authority).await {
-                Ok((certificate, until)) => {
-                    renew_at = until;
-                    current.replace(certificate);
-                    log("certificate replaced");
-                }
-                Err(error) => log(&format!("certificate not renewed: {error}")),
-            }
-        }
+        certificates.look(asked).await;
         if pruned.elapsed() >= PRUNE_EVERY {
             pruned = tokio::time::Instant::now();
             if let Err(error) = authority.store.prune(authority.clock.now() - PRUNE_MARGIN).await {

@@ -114,7 +114,7 @@ pub struct DataDir {
 /// `authority check`.
 #[derive(Debug, Args)]
 pub struct Check {
-    /// The authority's data directory: its configuration is checked too.
+    /// The authority's data directory: its configuration and certificates are checked too.
     #[arg(long, value_name = "DIR", env = "MACHINE_ID_DATA_DIR", required_unless_present = "policy")]
     pub data_dir: Option<PathBuf>,
     /// Policy files or folders, read in place of the data directory's.
@@ -175,7 +175,7 @@ pub struct SignServer {
     /// A DNS name or IP address of the server; may repeat.
     #[arg(long = "name", value_name = "DNS_OR_IP", required = true)]
     pub names: Vec<String>,
-    /// How long it is valid.
+    /// How long it is valid, at most until the CA ends.
     #[arg(long, value_name = "DURATION", default_value = "90d")]
     pub ttl: String,
     /// The folder for server.key, server.crt and ca.crt.

@@ -30,12 +30,12 @@ impl Folder {
     }
 
     /// Removes the temporary files of runs that were killed: those of that age
-    /// in seconds, when they are surely nobody's. They may hold a key.
+    /// in seconds, when they are surely nobody's, by a clock that may have been ahead. They may hold a key.
     pub fn remove_temporaries(&self, age: i64) {
         let now = Clock::system().now();
         for name in self.entries().unwrap_or_default().iter().filter(|name| is_temporary(name)) {
             let stat = rustix::fs::statat(&self.fd, name.as_str(), AtFlags::SYMLINK_NOFOLLOW);
-            if age == 0 || stat.is_ok_and(|stat| now.saturating_sub(stat.st_mtime) > age) {
+            if age == 0 || stat.is_ok_and(|stat| now.abs_diff(stat.st_mtime) > age.unsigned_abs()) {
                 let _ = self.remove(name);
             }
         }

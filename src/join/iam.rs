@@ -14,6 +14,7 @@ use super::rules::{self, Condition, Field, Match, Rule, Want};
 use super::verify::{Failure, Identity, Provenance, Replay, Verifier, VerifyContext};
 use crate::denial::{Denial, Reason};
 use crate::document::{Mapping, Mistake, Node};
+use crate::text::word;
 use crate::wire::Proof;
 
 mod credentials;
@@ -98,9 +99,9 @@ impl Verifier for IamVerifier {
                 .check(self.partition, context)
                 .map_err(|denial| denial.with_claims(&request.claims(), false))?;
             let caller = sts::ask(context.issuers.client(), &request, self.partition).await?;
-            let provenance = Provenance::new(&format!("iam:{}", text(&caller, "aws_arn")), []);
             let mut claims = request.claims();
             claims.extend(caller);
+            let provenance = self.provenance(&claims, context.join_token);
             let replay = Replay { issuer: ISSUER.to_owned(), id: request.id, held_until };
             Ok(Identity { claims, bound: true, replay, provenance, join: None })
         }
@@ -113,6 +114,10 @@ impl Verifier for IamVerifier {
 
     fn takes_unbound(&self) -> bool {
         false
+    }
+
+    fn provenance(&self, claims: &Map<String, Value>, _join_token: &str) -> Provenance {
+        Provenance { line: format!("iam:{}", word(text(claims, "aws_arn"))), fulcio: Vec::new() }
     }
 
     fn check_claims(&self, claims: &Map<String, Value>) -> Result<(), Denial> {

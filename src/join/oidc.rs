@@ -15,7 +15,7 @@ use super::rules::{self, Condition, Constraint, Field, Rule, claim};
 use super::verify::{Failure, Identity, Provenance, Replay, Verifier, VerifyContext};
 use crate::denial::{Denial, Reason};
 use crate::document::{Mapping, Mistake, Mistakes, Node};
-use crate::text::shown;
+use crate::text::{shown, word};
 use crate::wire::{ID_TOKEN, Proof};
 
 mod section;
@@ -42,7 +42,7 @@ pub struct TokenProfile {
     /// The mistake of a rule that does not say whose jobs it is about (see
     /// [`Constraint::Owner`]), with its hint; none where it need not.
     pub ownerless: Option<(&'static str, &'static str)>,
-    /// One line about the run, made of claims: a template, which
+    /// One line about the run, made of claims, each a word: a template, which
     /// may also name `{server}`, `{host}` and what is [derived](Self::derived).
     pub run: &'static str,
     /// Templates for the extensions that Fulcio defines for CI beside the issuer: the last arc
@@ -81,8 +81,8 @@ impl TokenProfile {
             is_whole.then_some((*arc, text))
         };
         let fulcio = [(8, "{iss}")].iter().chain(self.fulcio).filter_map(extension).collect();
-        let (run, _) = template::fill(self.run, &of);
-        Provenance { line: shown(&run), fulcio }
+        let (line, _) = template::fill(self.run, &|name| word(&of(name)));
+        Provenance { line, fulcio }
     }
 }
 
@@ -265,7 +265,7 @@ impl Verifier for Oidc {
             });
             let (bound, id) = believed.map_err(|denial| denial.with_claims(&jwt.claims, true))?;
             let replay = Replay { issuer: self.issuer.clone(), id, held_until };
-            let provenance = self.profile.provenance(&self.server, &jwt.claims);
+            let provenance = self.provenance(&jwt.claims, context.join_token);
             Ok(Identity { claims: jwt.claims, bound, replay, provenance, join: None })
         }
         .boxed()
@@ -277,6 +277,10 @@ impl Verifier for Oidc {
 
     fn takes_unbound(&self) -> bool {
         !self.require_key_binding
+    }
+
+    fn provenance(&self, claims: &Map<String, Value>, _join_token: &str) -> Provenance {
+        self.profile.provenance(&self.server, claims)
     }
 
     fn check_claims(&self, claims: &Map<String, Value>) -> Result<(), Denial> {

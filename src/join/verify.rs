@@ -12,7 +12,6 @@ use super::rules::Rule;
 use crate::clock::Clock;
 use crate::denial::Denial;
 use crate::error::{Error, Result};
-use crate::text::shown;
 use crate::wire::Proof;
 
 /// The authority's half of a method, configured by one join token.
@@ -37,6 +36,11 @@ pub trait Verifier: Send + Sync + fmt::Debug {
     /// Whether a proof that is not bound to the request's keys is believed too.
     fn takes_unbound(&self) -> bool {
         true
+    }
+
+    /// Which run the claims of a verified proof are of; `join_token` is the one that the request names.
+    fn provenance(&self, _claims: &Map<String, Value>, _join_token: &str) -> Provenance {
+        Provenance::default()
     }
 
     /// What [`Verifier::verify`] asks of claims, beside the rules: all that can
@@ -130,17 +134,11 @@ pub struct Replay {
 /// Which run the proof is of, for certificates, logs and the audit trail.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Provenance {
-    /// One line: `github:octo-org/app@refs/heads/main run 123 attempt 1`.
+    /// One line: `github:octo-org/app@refs/heads/main run 123 attempt 1`. Each claim in it is one
+    /// [`word`](crate::text::word), so that none says anything of another.
     pub line: String,
     /// Fulcio's extensions: the last arc of 1.3.6.1.4.1.57264.1 and the text.
     pub fulcio: Vec<(u64, String)>,
-}
-
-impl Provenance {
-    /// Of a platform's words: unprintable ones escaped, extensions without a text left out.
-    pub(super) fn new<const N: usize>(line: &str, fulcio: [(u64, String); N]) -> Self {
-        Self { line: shown(line), fulcio: fulcio.into_iter().filter(|(_, text)| !text.is_empty()).collect() }
-    }
 }
 
 impl Identity {
@@ -179,3 +177,7 @@ impl Identity {
         Self { claims, bound: true, replay, provenance, join: None }
     }
 }
+
+#[cfg(test)]
+#[path = "verify_tests.rs"]
+mod tests;

@@ -225,8 +225,10 @@ impl<'a> WrappedCommand<'a> {
             return pending().await;
         }
         loop {
-            let now = Clock::system().now();
-            until(now + (expires_at - now).max(0) * 2 / 3).await;
+            // Whatever this machine's clock says, they live no longer than was asked for.
+            let left = (expires_at - Clock::system().now()).clamp(0, settings.ttl_seconds.max(0));
+            // They may end with the authority's CA, and the next no later.
+            wait((left.saturating_mul(2) / 3).max(1), &Clock::system()).await;
             self.another_proof(expires_at).await;
             let mut backoff = Backoff::new(Duration::from_secs(1), LONGEST_PAUSE);
             expires_at = loop {
@@ -301,14 +303,15 @@ impl<'a> WrappedCommand<'a> {
     }
 }
 
-/// Sleeps until that time of the clock, which may be moved or stand still while the machine sleeps.
-async fn until(unix: i64) {
-    loop {
-        let left = u64::try_from(unix - Clock::system().now()).unwrap_or(0);
-        if left == 0 {
-            return;
-        }
-        sleep(Duration::from_secs(left.min(30))).await;
+/// Sleeps for so many seconds, or until that time of the clock, whichever comes first: the clock may be moved, back
+/// too, and what counts seconds stands still while the machine sleeps.
+async fn wait(seconds: i64, clock: &Clock) {
+    let seconds = u64::try_from(seconds).unwrap_or(0);
+    let (end, unix) =
+        (Instant::now() + Duration::from_secs(seconds), clock.now().saturating_add_unsigned(seconds));
+    while clock.now() < unix && Instant::now() < end {
+        let left = u64::try_from(unix - clock.now()).unwrap_or(0);
+        sleep(Duration::from_secs(left.min(30)).min(end.saturating_duration_since(Instant::now()))).await;
     }
 }
 
@@ -356,7 +359,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_time_in_the_past_is_now() {
-        until(0).await;
+    async fn a_wait_ends_though_the_clock_goes_back() {
+        wait(-1, &Clock::held(0)).await;
+        let (clock, started) = (Clock::held(1000), Instant::now());
+        let moved = clock.clone();
+        tokio::join!(wait(1, &clock), async { moved.set(0) });
+        assert!(started.elapsed() >= Duration::from_secs(1));
     }
 }

@@ -2,6 +2,7 @@
 //! against the real authority.
 
 mod certificates;
+mod ends;
 mod floods;
 mod keys;
 mod mfa;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ring::digest::{SHA256, digest};
 
 use crate::authority::store::{CertificateKind, NewCertificate};
+use crate::authority::validity::Validity;
 use crate::join::verify::Provenance;
 
 /// Who asks, and when.
@@ -18,6 +19,8 @@ pub struct RequestContext<'a> {
     pub peer: std::net::IpAddr,
     /// The time.
     pub now: i64,
+    /// When the TLS CA is good: no X.509 certificate outlives it.
+    pub tls_ca: Validity,
 }
 
 /// One certificate for the store, of no output yet and in no group.

@@ -16,6 +16,8 @@ use crate::authority::keys::{self, CaKeys};
 use crate::authority::policy::{Grant, TlsGrant};
 use crate::authority::store::record::{CommandPlan, Recorded};
 use crate::authority::store::{CertificateKind, NewCertificate};
+use crate::authority::validity::Validity;
+use crate::clock::rfc3339;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::random::serial;
 use crate::text::shown;
@@ -125,16 +127,29 @@ pub struct ServerPlan {
     names: Vec<String>,
     now: i64,
     until: i64,
+    is_cut: bool,
 }
 
 impl ServerPlan {
-    /// For the key, valid for `ttl` seconds; names are DNS names or IP addresses.
+    /// For the key, valid for `ttl` seconds, but no longer than the `ca`; names are DNS names or IP addresses.
     ///
     /// # Errors
-    /// `Kind::Usage` for a name that is neither.
-    pub fn new(spki: Vec<u8>, names: Vec<String>, now: i64, ttl: i64) -> Result<Self> {
+    /// `Kind::Usage` for a name that is neither, and where the CA is not good at `now`.
+    pub fn new(spki: Vec<u8>, names: Vec<String>, now: i64, ttl: i64, ca: Validity) -> Result<Self> {
         names.iter().try_for_each(|name| server_name(name).map(drop))?;
-        Ok(Self { serial: serial()?, spki, names, now, until: now.saturating_add(ttl) })
+        if let Some(why) = ca.fault(now) {
+            return Err(Error::usage(format!("the TLS CA {why}, and signs nothing now"))
+                .hint(format!("this machine's clock says {}", rfc3339(now)))
+                .hint("where that is right: `machine-id authority init` makes another authority with another CA"));
+        }
+        let wanted = now.saturating_add(ttl);
+        let until = wanted.min(ca.until);
+        Ok(Self { serial: serial()?, spki, names, now, until, is_cut: until < wanted })
+    }
+
+    /// Whether the CA ends before the `ttl` does.
+    pub fn is_cut(&self) -> bool {
+        self.is_cut
     }
 }
 

@@ -11,7 +11,8 @@ use ssh_key::private::{Ed25519Keypair, KeypairData};
 use ssh_key::{LineEnding, PrivateKey};
 use zeroize::Zeroizing;
 
-use super::{CaKeys, SshCa, TlsCa};
+use super::{CaKeys, SshCa, TlsCa, TlsCaCertificate};
+use crate::authority::validity::Validity;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
 use crate::folder::trust::Owner;
@@ -86,17 +87,32 @@ fn load_tls(dir: &Path, owner: Owner) -> Result<TlsCa> {
     let cannot = format!("cannot use the CA key {}", key_path.display());
     let key = TlsKey::from_pem(&read::text(&key_path, Trust::Secret(owner), Limit::FILE)?)
         .context(Kind::Usage, cannot.clone())?;
-    let text = read::text(&path, Trust::Operators(owner), Limit::FILE)?;
-    let unfit = format!("{} is not a certificate", path.display());
-    let der = pem::decode_all(&text, "CERTIFICATE").and_then(|all| all.into_iter().next());
-    let der = CertificateDer::from(der.ok_or_else(|| Error::usage(unfit.clone()))?.to_vec());
-    let (_, parsed) = x509_parser::parse_x509_certificate(&der).context(Kind::Usage, unfit)?;
+    let certificate = read_tls(&path, owner)?;
+    let der = CertificateDer::from(certificate.der.clone());
+    let (_, parsed) = x509_parser::parse_x509_certificate(&der).context(Kind::Usage, cannot.clone())?;
     if parsed.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
         return Err(Error::usage(format!("{cannot}: {} is of another key", path.display())));
     }
-    let pem = text.trim_end().to_owned() + "\n";
     let issuer = Issuer::from_ca_cert_der(&der, key).context(Kind::Usage, cannot)?;
-    Ok(TlsCa { issuer, der: der.to_vec(), pem })
+    Ok(TlsCa { issuer, certificate })
+}
+
+/// The TLS CA's certificate in `dir`, without its key; none where it is not there.
+///
+/// # Errors
+/// `Kind::Usage` where it cannot be read, or is none.
+pub fn tls_certificate(dir: &Path, owner: Owner) -> Result<Option<TlsCaCertificate>> {
+    let path = dir.join(TLS_CERTIFICATE);
+    path.exists().then(|| read_tls(&path, owner)).transpose()
+}
+
+fn read_tls(path: &Path, owner: Owner) -> Result<TlsCaCertificate> {
+    let text = read::text(path, Trust::Operators(owner), Limit::FILE)?;
+    let unfit = |why: &str| Error::usage(format!("{} {why}", path.display()));
+    let der = pem::decode_all(&text, "CERTIFICATE").and_then(|all| all.into_iter().next());
+    let der = der.ok_or_else(|| unfit("is not a certificate"))?.to_vec();
+    let validity = Validity::of(&der).map_err(|why| unfit(&why))?;
+    Ok(TlsCaCertificate { der, pem: text.trim_end().to_owned() + "\n", validity })
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! `machine-id authority check`: what is wrong with a policy, what is seldom
-//! meant, and whether a job would get in. Nothing is asked of the network, the
-//! store or the CA keys.
+//! meant, whether a job would get in, and what is to be said of certificates. Nothing
+//! is asked of the network, the store or the CA keys.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,16 +10,19 @@ use serde_json::{Value, json};
 use super::answer;
 use crate::authority::config::{Config, policy_sources};
 use crate::authority::policy::{Finding, Policy, Report};
+use crate::authority::tls::{self, CertificateWarning};
 use crate::cli::Format;
 use crate::cli::authority::Check;
+use crate::clock::Clock;
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
 use crate::folder::read::Trust;
 use crate::terminal::{self, print};
 
 pub(super) fn run(args: &Check, env: &Environment) -> Result<ExitCode> {
+    let config = args.data_dir.as_deref().map(Config::load).transpose()?;
     let mut sources = Vec::new();
-    let (paths, trust) = paths(args)?;
+    let (paths, trust) = paths(args, config.as_ref());
     for path in paths {
         sources.extend(policy_sources(&path, trust)?);
     }
@@ -36,16 +39,20 @@ pub(super) fn run(args: &Check, env: &Environment) -> Result<ExitCode> {
         return Ok(if answer.is_allowed() { ExitCode::SUCCESS } else { Kind::Refused.code().into() });
     }
     let report = policy.lint();
+    let certificates = config.map(|config| tls::check(&config, Clock::system().now())).transpose()?;
+    let certificates = certificates.unwrap_or_default();
     match args.format {
-        Format::Text => print(&text(&policy, sources.len(), &report))?,
+        Format::Text => print(&text(&policy, sources.len(), &report, &certificates))?,
         Format::Json => print_json(&json!({
             "valid": true,
             "mistakes": [],
             "lints": report.findings.iter().map(finding_json).collect::<Vec<_>>(),
             "silenced": report.silenced,
+            "certificates": certificates.iter().map(warning_json).collect::<Vec<_>>(),
         }))?,
     }
-    Ok(if args.deny_lints && !report.findings.is_empty() {
+    let is_fault = certificates.iter().any(|warning| warning.is_fault);
+    Ok(if is_fault || args.deny_lints && !report.findings.is_empty() {
         Kind::Usage.code().into()
     } else {
         ExitCode::SUCCESS
@@ -55,11 +62,12 @@ pub(super) fn run(args: &Check, env: &Environment) -> Result<ExitCode> {
 /// What to check: the arguments, or what the data directory names. Its
 /// configuration is read in any case, for the mistakes in it. Who can write to
 /// the arguments matters only where they are served, not in a job that checks them.
-fn paths(args: &Check) -> Result<(Vec<PathBuf>, Trust)> {
-    let config = args.data_dir.as_deref().map(Config::load).transpose()?;
+fn paths(args: &Check, config: Option<&Config>) -> (Vec<PathBuf>, Trust) {
     match config {
-        Some(config) if args.policy.is_empty() => Ok((vec![config.policy], Trust::Operators(config.owner))),
-        _ => Ok((args.policy.clone(), Trust::Anyone)),
+        Some(config) if args.policy.is_empty() => {
+            (vec![config.policy.clone()], Trust::Operators(config.owner))
+        }
+        _ => (args.policy.clone(), Trust::Anyone),
     }
 }
 
@@ -75,8 +83,12 @@ fn refuse(args: &Check, mistakes: &[Error], env: &Environment) -> Result<ExitCod
     Ok(Kind::Usage.code().into())
 }
 
-fn text(policy: &Policy, files: usize, report: &Report) -> String {
+fn text(policy: &Policy, files: usize, report: &Report, certificates: &[CertificateWarning]) -> String {
     let mut page = String::new();
+    for CertificateWarning { message, hint, is_fault } in certificates {
+        let what = if *is_fault { "error" } else { "warning" };
+        page.push_str(&format!("{what}: {message}\n  hint: {hint}\n"));
+    }
     for Finding { lint, origin, message, hint } in &report.findings {
         page.push_str(&format!("{origin}: warning: {message} [{lint}]\n  hint: {hint}\n"));
     }
@@ -111,6 +123,10 @@ fn finding_json(finding: &Finding) -> Value {
         "message": finding.message,
         "hint": finding.hint,
     })
+}
+
+fn warning_json(warning: &CertificateWarning) -> Value {
+    json!({"message": warning.message, "hint": warning.hint, "fault": warning.is_fault})
 }
 
 fn print_json(value: &Value) -> Result<()> {

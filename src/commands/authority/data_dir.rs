@@ -4,16 +4,24 @@ use std::path::Path;
 
 use crate::authority::store::record::{self, CommandPlan, Recorded};
 use crate::authority::store::sqlite::Sqlite;
-use crate::authority::{config, keys};
+use crate::authority::{config, keys, tls};
 use crate::clock::Clock;
 use crate::document;
 use crate::error::{Error, Result};
 use crate::runtime::block_on;
+use crate::terminal;
 
 /// Opens what a signing command needs: keys, and the store that records it first.
 pub(super) fn open(data_dir: &Path) -> Result<(keys::CaKeys, Sqlite)> {
     let config = config::Config::load(data_dir)?;
     Ok((keys::file::load(&config.keys, config.owner)?, Sqlite::open(&config.store, config.owner)?))
+}
+
+/// Says on stderr that the TLS CA ends soon or has ended: what is signed or trusted now ends with it.
+pub(super) fn warn_of_ca(keys: &keys::CaKeys) {
+    if let Some(warning) = tls::ca_warning(keys.tls_validity(), Clock::system().now()) {
+        terminal::log(&format!("warning: {}\nhint: {}", warning.message, warning.hint));
+    }
 }
 
 /// Records what is going to be signed.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::data_dir::warn_of_ca;
 use crate::authority::{config, keys};
 use crate::cli::authority::Exported;
 use crate::destination::ssh::known_hosts;
@@ -20,5 +21,8 @@ pub(super) fn run(data_dir: &Path, what: Exported) -> Result<()> {
         Exported::TlsCaPin => net::pin_of(keys.tls_certificate())?,
         Exported::KnownHosts => known_hosts(&trust).trim_end().to_owned(),
     };
+    if matches!(what, Exported::TlsCa | Exported::TlsCaPin) {
+        warn_of_ca(&keys);
+    }
     print(&format!("{text}\n"))
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::data_dir::{certificate_ttl, open, record};
+use super::data_dir::{certificate_ttl, open, record, warn_of_ca};
 use crate::authority::issue::ssh::HostPlan;
 use crate::clock::Clock;
 use crate::error::Result;
@@ -14,5 +14,7 @@ pub(super) fn run(data_dir: &Path, principals: Vec<String>, ttl: &str, key: &Pat
     let plan = HostPlan::new(&line, principals, Clock::system().now(), certificate_ttl(ttl)?)
         .map_err(|error| error.context(format!("cannot certify {}", key.display())))?;
     let (keys, store) = open(data_dir)?;
+    // Its own CA has no end, but what fetches lists and certificates trusts the other.
+    warn_of_ca(&keys);
     print(&format!("{}\n", record(&store, "sign-host", plan)?.sign(&keys)?))
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::text::shown;
+use crate::text::{shown, shown_long};
 
 /// One thing that was found, in the order in which it is shown.
 #[derive(Debug)]
@@ -80,7 +80,8 @@ fn lines(text: &mut String, name: &str, value: &Value, indent: usize) {
 
 fn plain(value: &Value) -> String {
     match value {
-        Value::String(text) => shown(text),
+        // A key id names the run at its end.
+        Value::String(text) => shown_long(text),
         Value::Array(items) if items.is_empty() => "none".to_owned(),
         Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
         Value::Bool(true) => "yes".to_owned(),

@@ -9,12 +9,12 @@ use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use super::super::instance::{InstanceJoin, JoinClaims, MAX_COUNT, MAX_EARLIER, secret_hash};
-use super::super::jwt::{self, AudienceRules, Jwt, TimeRules, need_text};
+use super::super::jwt::{self, AudienceRules, Jwt, TimeRules, need_text, text};
 use super::super::verify::{Failure, Identity, Provenance, Replay, Verifier, VerifyContext};
 use super::proof::{ASSERTION, MAX_LIFETIME, REPLACED_BY, REPLACES, SECRET, instance_id};
 use crate::clock::LEEWAY;
 use crate::denial::{Denial, Reason};
-use crate::text::shown;
+use crate::text::{shown, word};
 use crate::wire::Proof;
 
 /// The longest id of a request or an attempt, in bytes.
@@ -50,6 +50,13 @@ impl Verifier for InstanceVerifier {
         false
     }
 
+    fn provenance(&self, claims: &Map<String, Value>, join_token: &str) -> Provenance {
+        let generation = claims.get("generation").and_then(Value::as_i64).unwrap_or_default();
+        let (token, id) = (word(join_token), word(text(claims, "iss")));
+        let line = format!("token:{token} instance {id} generation {generation}");
+        Provenance { line, fulcio: Vec::new() }
+    }
+
     fn check_claims(&self, claims: &Map<String, Value>) -> Result<(), Denial> {
         instance_of(claims)?;
         join_claims(claims).map(drop)
@@ -83,7 +90,7 @@ async fn verify(jwt: &Jwt<'_>, proof: &Proof, context: &VerifyContext<'_>) -> Re
                 Denial::new(Reason::HeaderRefused, "the header has no `jwk` of the worker to be registered")
             })?;
             if !admitted {
-                let detail = "unknown, used up, expired, or of another join token";
+                let detail = "unknown, used up, expired, not good yet, or of another join token";
                 return Err(Denial::new(Reason::RegistrationRefused, detail).into());
             }
             (key, Some(secret))
@@ -97,7 +104,6 @@ async fn verify(jwt: &Jwt<'_>, proof: &Proof, context: &VerifyContext<'_>) -> Re
         (Some(_), Some(word)) => replaced(&Jwt::parse(word.expose())?, id, context).await?,
         _ => None,
     };
-    let line = format!("token:{} instance {id} generation {}", context.join_token, join.generation);
     let held_until = context.clock.now().saturating_add(MAX_LIFETIME + 2 * LEEWAY);
     Ok(Identity {
         bound: true,
@@ -106,7 +112,7 @@ async fn verify(jwt: &Jwt<'_>, proof: &Proof, context: &VerifyContext<'_>) -> Re
             id: join.id.clone(),
             held_until: good_until.max(held_until),
         },
-        provenance: Provenance::new(&line, []),
+        provenance: InstanceVerifier.provenance(&jwt.claims, context.join_token),
         join: Some(InstanceJoin { instance: id.to_owned(), key, secret, replaces, claims: join, held_until }),
         claims: jwt.claims.clone(),
     })

@@ -40,7 +40,7 @@ join::issuers: net
 join::jwt: clock denial jws secret text wire
 join::instance: error
 join::rules: document text
-join::verify: clock denial error join::instance join::issuers join::rules text wire
+join::verify: clock denial error join::instance join::issuers join::rules wire
 join::method: denial document environment error join::jwt join::prove join::rules join::source
     join::verify wire
 join::oidc: clock denial document join::issuers join::jwt join::rules join::verify secret
@@ -76,33 +76,35 @@ host: clock destination::known_hosts error folder krl net pem principal text wir
 
 # the authority
 authority::limits:
+authority::validity: clock
 authority::store: clock error folder join::instance join::verify random
 # Of the store, only the proof that something is recorded.
-authority::keys: authority::store::Recorded clock error folder pem random wire
+authority::keys: authority::store::Recorded authority::validity clock error folder pem random wire
 authority::policy: denial document error join::find join::method join::METHODS join::names
     join::rules join::verify output principal text wire
 authority::config: authority::policy document error folder net
 # A grant, and nothing else of the policy or of who the job is; of the store what is recorded.
 authority::issue: authority::keys authority::policy::decide::grant authority::store::CertificateKind
     authority::store::CommandPlan authority::store::ExchangePlan authority::store::KeptPlan
-    authority::store::NewCertificate authority::store::PlanRecord authority::store::Recorded clock
-    error join::verify::Provenance random text wire
+    authority::store::NewCertificate authority::store::PlanRecord authority::store::Recorded
+    authority::validity clock error join::verify::Provenance random text wire
 authority::audit: authority::store clock error text
 authority::revocation: authority::keys authority::store clock error krl wire
 authority: authority::config authority::keys authority::limits authority::policy
     authority::revocation authority::store clock error folder::trust::Owner join::issuers net
-authority::tls: authority authority::config authority::issue authority::store error folder pem
+authority::tls: authority authority::config authority::issue authority::keys authority::store
+    authority::validity error folder pem terminal
 authority::enroll: authority authority::config authority::issue authority::policy authority::store
     clock denial error join::find join::instance join::issuers join::method join::verify random wire
 authority::revoke: authority authority::config authority::store denial error join::jwt secret wire
-authority::http: authority authority::enroll authority::revocation authority::revoke error terminal
-    wire
+authority::http: authority authority::enroll authority::revocation authority::revoke authority::tls
+    error terminal wire
 authority::serve: authority authority::config authority::http authority::limits authority::policy
     authority::tls error terminal
 
 # the commands
 commands: authority authority::audit authority::config authority::issue authority::keys
-    authority::policy authority::serve authority::store cli clock denial destination document
+    authority::policy authority::serve authority::store authority::tls authority::validity cli clock denial destination document
     environment error folder host join join::instance::secret_hash join::jwt join::method
     join::verify net once once::revoke once::runs once::settings output pem random runtime terminal
     text wire

@@ -236,13 +236,26 @@ fn hostile_claims_stay_text() {
     let keys = Keys::fresh();
     let token = bench
         .bound(&keys)
-        .claim("ref", "refs/heads/x\n\u{1b}[2J run 1 attempt 1")
+        .claim("ref", format!("refs/heads/x\n\u{1b}[2J run 1\u{2003}attempt\u{a0}1{}", "x".repeat(300)))
         .claim("workflow_ref", "a,b\"'`$(id)\u{0}");
     let granted = bench.present(&token.mint(), &keys).granted();
     let key_id = ssh_certificate(&granted).key_id().to_owned();
     assert!(!key_id.contains(char::is_control), "{key_id:?}");
+    // Neither written by the branch nor pushed out by it.
+    let words: Vec<&str> = key_id.split(' ').collect();
+    assert_eq!(
+        (words.len(), &words[3..]),
+        (7, ["run", "20143266074", "attempt", "1"].as_slice()),
+        "{key_id}"
+    );
     let issuance = bench.authority.issuance(text(&granted, "/issuance_id"));
     assert!(!issuance["provenance"].as_str().unwrap().contains(char::is_control), "{issuance}");
+    assert_eq!(
+        Some(issuance["provenance"].as_str().unwrap()),
+        key_id.strip_prefix("deployer github-deploy ")
+    );
+    let told = process::succeed(&mut bench.authority.command(["audit"]));
+    assert!(told.contains(" run 20143266074 attempt 1\" serials="), "{told}");
 }
 
 #[test]

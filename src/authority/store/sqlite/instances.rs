@@ -151,10 +151,10 @@ fn register(
     }
     let id: Option<String> = connection
         .prepare_cached(
-            "UPDATE secrets SET instance = ?2 WHERE hash = ?1 AND token = ?3 AND expires > ?4 AND instance IS NULL
-             RETURNING id",
+            "UPDATE secrets SET instance = ?2 WHERE hash = ?1 AND token = ?3 AND expires > ?4 AND made <= ?4 + ?5
+                AND instance IS NULL RETURNING id",
         )?
-        .query_row(params![secret, join.instance, entry.token, entry.time], |row| row.get(0))
+        .query_row(params![secret, join.instance, entry.token, entry.time, LEEWAY], |row| row.get(0))
         .optional()?;
     let Some(secret_id) = id else { return Ok(Err(InstanceRefusal::Secret)) };
     let number = connection
@@ -214,8 +214,8 @@ fn lock(
 /// Keeps a secret's hash.
 pub(super) fn add_secret(connection: &Connection, entry: &NewSecret) -> rusqlite::Result<()> {
     connection
-        .prepare_cached("INSERT INTO secrets (hash, id, token, expires) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![entry.hash, entry.id, entry.token, entry.expires])?;
+        .prepare_cached("INSERT INTO secrets (hash, id, token, expires, made) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![entry.hash, entry.id, entry.token, entry.expires, entry.time])?;
     rows::append(connection, &event::secret_added(entry)).map(drop)
 }
 
@@ -238,9 +238,10 @@ pub(super) fn admits(
 ) -> rusqlite::Result<bool> {
     connection
         .prepare_cached(
-            "SELECT 1 FROM secrets WHERE hash = ?1 AND token = ?2 AND expires > ?3 AND instance IS NULL",
+            "SELECT 1 FROM secrets WHERE hash = ?1 AND token = ?2 AND expires > ?3 AND made <= ?3 + ?4
+                AND instance IS NULL",
         )?
-        .exists(params![secret, token, now])
+        .exists(params![secret, token, now, LEEWAY])
 }
 
 /// Every instance.

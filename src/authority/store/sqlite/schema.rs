@@ -131,6 +131,8 @@ pub(super) const MIGRATIONS: &[&str] = &[
     "
     -- The number of the last revocation lists. It was how often something was revoked, which is lower.
     ALTER TABLE state RENAME COLUMN revocations TO list_number;
+    -- When a secret was made: it is not good before, however long a clock that was ahead then made it.
+    ALTER TABLE secrets ADD COLUMN made INTEGER NOT NULL DEFAULT 0;
 ",
 ];
 

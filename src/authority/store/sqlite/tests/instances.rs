@@ -3,6 +3,7 @@
 use super::*;
 use crate::authority::store::instances::{AHEAD, COPIED, InstanceRefusal, NewSecret, REPLACED};
 use crate::authority::store::sqlite::schema;
+use crate::clock::LEEWAY;
 use crate::join::instance::{Instance, InstanceJoin, JoinClaims};
 
 const SECRET: [u8; 32] = [5; 32];
@@ -52,6 +53,7 @@ fn a_secret_registers_one_worker_however_many_race() {
         ("another", [6; 32], "github-deploy", NOW),
         ("of another join token", SECRET, "other", NOW),
         ("expired", SECRET, "github-deploy", NOW + 3600),
+        ("of a clock that is ahead", SECRET, "github-deploy", NOW - LEEWAY - 1),
     ] {
         assert!(!bench.wait(bench.store.admits(&hash, token, now)), "{what}");
     }
@@ -64,6 +66,18 @@ fn a_secret_registers_one_worker_however_many_race() {
     let list = bench.wait(bench.store.instances());
     assert_eq!((list.len(), list[0].generation, list[0].locked.clone()), (1, 1, None));
     assert_eq!((events_named(&bench, "registered").len(), events_named(&bench, "issued").len()), (1, 1));
+}
+
+#[test]
+fn a_secret_of_a_clock_that_was_ahead_waits_for_its_time() {
+    let bench = Bench::new();
+    let (time, expires) = (NOW + 2 * 86_400, NOW + 2 * 86_400 + 3600);
+    bench.wait(bench.store.add_secret(NewSecret { time, expires, ..secret(SECRET, "github-deploy") }));
+    assert!(!bench.wait(bench.store.admits(&SECRET, "github-deploy", NOW)));
+    let refused = Issued::Refused(InstanceRefusal::Secret);
+    assert_eq!(bench.issue(registration(1, "w-a", SECRET)), refused);
+    let later = registration(2, "w-a", SECRET).with(|entry| entry.entry.time = time);
+    assert_eq!(bench.issue(later), joined(1));
 }
 
 #[test]

@@ -1,0 +1,47 @@
+//! A certificate from our own CA.
+
+use std::sync::Arc;
+
+use rcgen::PublicKeyData as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use super::served::{Served, certified};
+use crate::authority::Authority;
+use crate::authority::issue::x509::ServerPlan;
+use crate::authority::store::record;
+use crate::authority::validity::Validity;
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::pem;
+
+/// How long it is valid, in seconds.
+pub(super) const LIFETIME: i64 = 7 * 86_400;
+/// When it is renewed: with a third of its time left.
+pub(super) const RENEW_BEFORE: i64 = LIFETIME / 3;
+
+/// A certificate from our own CA for the public URL's host, and when to renew
+/// it, in seconds since 1970. The CA's follows it in the chain, so that
+/// `--ca-pin` has something to be compared with.
+pub(super) async fn own(authority: &Authority) -> Result<(Served, i64)> {
+    let (now, ca) = (authority.clock.now(), authority.keys.tls_validity());
+    // A clock that is not set yet, at boot: what is made then waits for its time, and is made again.
+    let from = now.max(ca.from);
+    let pair = rcgen::KeyPair::generate().context(Kind::Internal, "cannot make a TLS key")?;
+    let plan = ServerPlan::new(
+        pair.subject_public_key_info(),
+        vec![authority.config.public_host()],
+        from,
+        LIFETIME,
+        ca,
+    )?;
+    // Where it ends with the CA, another would end no later.
+    let renew_at = if plan.is_cut() { i64::MAX } else { from + LIFETIME - RENEW_BEFORE };
+    let leaf = record::command(authority.store.as_ref(), "serve", now, plan).await?.sign(&authority.keys)?;
+    let leaf = pem::decode(&leaf).ok_or_else(|| Error::internal("own certificate"))?;
+    let validity = Validity::of(&leaf).map_err(Error::internal)?;
+    let chain = vec![
+        CertificateDer::from(leaf.to_vec()),
+        CertificateDer::from(authority.keys.tls_certificate().to_vec()),
+    ];
+    let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(pair.serialize_der()));
+    Ok((Served { key: Arc::new(certified(chain, private)?), validity, files: None }, renew_at))
+}
