@@ -19,8 +19,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::http::{Peer, router};
 use super::tls::{self, CurrentCertificate};
-use super::{Authority, limits};
-use crate::error::{Context as _, Error, Kind, Result};
+use super::{Authority, limits, policy_watch};
+use crate::error::{Context as _, Kind, Result};
 use crate::terminal::log;
 
 /// Connections at once.
@@ -36,22 +36,13 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long requests under way may take to end after SIGTERM.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
-/// How often the policy's files are looked at.
+/// How often the files of the policy and the certificate are looked at.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// How much longer than they must be used proofs are held, in seconds: an
 /// exchange under way may have found its token's time good a while ago.
 const PRUNE_MARGIN: i64 = 120;
 /// How often what has expired is forgotten.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
-
-/// How much the lints find in the policy, if anything.
-fn log_lints(authority: &Authority) {
-    let found = authority.policy().lint().findings.len();
-    if found > 0 {
-        let warnings = if found == 1 { "1 warning" } else { &format!("{found} warnings") };
-        log(&format!("policy: {warnings}, which `machine-id authority check` tells"));
-    }
-}
 
 /// Serves until SIGTERM or SIGINT, then lets what is under way end.
 pub async fn serve(authority: Arc<Authority>, listen: SocketAddr) -> Result<()> {
@@ -65,7 +56,7 @@ pub async fn serve(authority: Arc<Authority>, listen: SocketAddr) -> Result<()> 
     let mut terminate = signal(SignalKind::terminate()).context(Kind::Internal, "SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context(Kind::Internal, "SIGINT")?;
     let hangup = signal(SignalKind::hangup()).context(Kind::Internal, "SIGHUP")?;
-    log_lints(&authority);
+    policy_watch::tell(&authority);
     log(&format!("listening on https://{address}"));
 
     let keeper = tokio::spawn(keep_current(Arc::clone(&authority), current, renew_at, hangup));
@@ -152,15 +143,14 @@ fn place(held: &mut HashMap<IpAddr, Arc<()>>, address: IpAddr) -> Option<Arc<()>
     (Arc::strong_count(counter) <= MAX_FROM_ADDRESS).then(|| Arc::clone(counter))
 }
 
-/// Reads the policy anew when its files change or on SIGHUP, renews the
-/// certificate, and forgets what has expired.
+/// Keeps the policy and the certificate current, by their files and on SIGHUP,
+/// and forgets what has expired.
 async fn keep_current(
     authority: Arc<Authority>,
     current: Arc<CurrentCertificate>,
     mut renew_at: i64,
     mut hangup: tokio::signal::unix::Signal,
 ) {
-    let mut seen = facts(authority.config.policy_files().unwrap_or_default());
     let mut seen_certificate = facts(authority.config.tls_files());
     let mut pruned = tokio::time::Instant::now();
     loop {
@@ -171,23 +161,7 @@ async fn keep_current(
         let certificate = facts(authority.config.tls_files());
         let from_files = certificate != seen_certificate || (asked && !certificate.is_empty());
         seen_certificate = certificate;
-        let found = facts(authority.config.policy_files().unwrap_or_default());
-        if asked || found != seen {
-            seen = found;
-            // A large policy takes a while, which must not hold up exchanges.
-            let reading = Arc::clone(&authority);
-            let read = tokio::task::spawn_blocking(move || reading.reload_policy()).await;
-            match read.unwrap_or_else(|_| Err(Error::internal("it could not be read"))) {
-                Ok(()) => {
-                    log("policy read anew");
-                    log_lints(&authority);
-                }
-                Err(error) => {
-                    log(&format!("policy not taken, the old one stays: {error}"));
-                    error.hints().iter().for_each(|hint| log(&format!("  {hint}")));
-                }
-            }
-        }
+        policy_watch::look(&authority, asked).await;
         if authority.clock.now() >= renew_at || from_files {
             match tls::certificate(&authority).await {
                 Ok((certificate, until)) => {

@@ -8,20 +8,22 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::answer;
-use crate::authority::config::{Config, policy_sources};
+use crate::authority::config::Config;
 use crate::authority::policy::{Finding, Policy, Report};
+use crate::authority::policy_files::PolicyFiles;
 use crate::cli::Format;
 use crate::cli::authority::Check;
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
 use crate::folder::read::Trust;
 use crate::terminal::{self, print};
+use crate::text::counted;
 
 pub(super) fn run(args: &Check, env: &Environment) -> Result<ExitCode> {
     let mut sources = Vec::new();
     let (paths, trust) = paths(args)?;
     for path in paths {
-        sources.extend(policy_sources(&path, trust)?);
+        sources.extend(PolicyFiles::new(path, trust).sources()?);
     }
     let policy = match Policy::parse(&sources) {
         Ok(policy) => policy,
@@ -37,7 +39,7 @@ pub(super) fn run(args: &Check, env: &Environment) -> Result<ExitCode> {
     }
     let report = policy.lint();
     match args.format {
-        Format::Text => print(&text(&policy, sources.len(), &report))?,
+        Format::Text => print(&text(&policy, &report))?,
         Format::Json => print_json(&json!({
             "valid": true,
             "mistakes": [],
@@ -75,15 +77,12 @@ fn refuse(args: &Check, mistakes: &[Error], env: &Environment) -> Result<ExitCod
     Ok(Kind::Usage.code().into())
 }
 
-fn text(policy: &Policy, files: usize, report: &Report) -> String {
+fn text(policy: &Policy, report: &Report) -> String {
     let mut page = String::new();
     for Finding { lint, origin, message, hint } in &report.findings {
         page.push_str(&format!("{origin}: warning: {message} [{lint}]\n  hint: {hint}\n"));
     }
-    let [bots, roles, tokens] = policy.counts();
-    let counts =
-        [counted(files, "file"), counted(bots, "bot"), counted(roles, "role"), counted(tokens, "join token")];
-    page.push_str(&format!("policy loads: {}\n", counts.join(", ")));
+    page.push_str(&format!("policy: {}\n", policy.summary()));
     let silenced = match report.silenced {
         0 => String::new(),
         silenced => format!(", {silenced} silenced"),
@@ -95,11 +94,6 @@ fn text(policy: &Policy, files: usize, report: &Report) -> String {
         );
     }
     page
-}
-
-fn counted(count: usize, what: &str) -> String {
-    let s = if count == 1 { "" } else { "s" };
-    format!("{count} {what}{s}")
 }
 
 fn finding_json(finding: &Finding) -> Value {
