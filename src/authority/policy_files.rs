@@ -102,7 +102,8 @@ impl PolicyFiles {
         let sources: Vec<Source> =
             paths.iter().filter(|path| is_policy(path)).map(|path| text(path)).collect::<Result<_>>()?;
         if sources.is_empty() {
-            let message = format!("no policy in {}: it holds no `*.yaml` or `*.yml` file", self.path.display());
+            let message =
+                format!("no policy in {}: it holds no `*.yaml` or `*.yml` file", self.path.display());
             return Err(Error::usage(message)
                 .hint("put bots, roles and join tokens there: docs/policy.md shows each")
                 .hint("hidden files and subfolders are passed over"));

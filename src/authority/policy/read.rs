@@ -189,7 +189,8 @@ impl Reading {
         if self.names.is_empty() && self.mistakes.is_empty() {
             // A policy that was there and is gone is not one that lets nobody in.
             let mistake = Mistake::new(BEGINNING, "no policy: no file holds a resource");
-            self.mistakes.push((0, mistake.hint("put bots, roles and join tokens there: docs/policy.md shows each")));
+            self.mistakes
+                .push((0, mistake.hint("put bots, roles and join tokens there: docs/policy.md shows each")));
         }
         if self.mistakes.is_empty() {
             self.policy.files = sources.len();

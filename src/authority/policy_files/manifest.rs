@@ -73,3 +73,83 @@ fn sha256(source: &Source) -> String {
 pub(super) fn of(sources: &[Source]) -> String {
     sources.iter().map(|source| format!("{}  {}\n", sha256(source), file_name(source))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sources() -> Vec<Source> {
+        let source = |name: &str, text: &str| Source { name: format!("p/{name}"), text: text.to_owned() };
+        vec![source("a.yaml", ""), source("b b.yml", "b\n")]
+    }
+
+    const A: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    const B: &str = "0263829989b6fd954f72baaf2fc64bc2e2f01d692d4de72986ea808f6e99813f";
+
+    fn said(text: &str) -> Vec<String> {
+        let manifest = Source { name: "p/policy.sha256".to_owned(), text: text.to_owned() };
+        check(&manifest, &sources()).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_sha256sum_writes_is_read() {
+        let upper = A.to_uppercase();
+        for text in [
+            of(&sources()),
+            format!("{A}  a.yaml\n{B}  b b.yml\n"),
+            format!("{B} *b b.yml\n{A} *a.yaml\n"),
+            format!("{upper}  ./a.yaml\n{B} *./b b.yml\n"),
+        ] {
+            assert_eq!(said(&text), [""; 0], "{text}");
+        }
+    }
+
+    #[test]
+    fn each_file_is_listed_as_it_is_and_nothing_else() {
+        let whole = format!("{A}  a.yaml\n{B}  b b.yml\n");
+        let no_line = |line: usize| {
+            format!("p/policy.sha256:{line}: this is no line of `sha256sum`, with a plain name")
+        };
+        let stranger = |name: &str| {
+            format!("p/policy.sha256:3: `{name}` is no policy file of this folder, or is listed twice")
+        };
+        for (text, wanted) in [
+            (
+                String::new(),
+                vec!["p/policy.sha256: `a.yaml` is not listed", "p/policy.sha256: `b b.yml` is not listed"],
+            ),
+            (format!("{A}  a.yaml\n"), vec!["p/policy.sha256: `b b.yml` is not listed"]),
+            (
+                whole.replace(B, A),
+                vec!["p/policy.sha256:2: `b b.yml` holds something else than is listed here"],
+            ),
+            (
+                whole.trim_end().to_owned(),
+                vec![
+                    "p/policy.sha256:2: the last line has no end",
+                    "p/policy.sha256: `b b.yml` is not listed",
+                ],
+            ),
+            (format!("{whole}{A}  c.yaml\n"), vec![&stranger("c.yaml")]),
+            (format!("{whole}{A}  policy.sha256\n"), vec![&stranger("policy.sha256")]),
+            (format!("{whole}{A}  sub/a.yaml\n"), vec![&stranger("sub/a.yaml")]),
+            (format!("{whole}{A}  a.yaml\n"), vec![&stranger("a.yaml")]),
+            (format!("{whole}\n"), vec![&no_line(3)]),
+            (format!("{whole}# all\n"), vec![&no_line(3)]),
+            (format!("{whole}SHA256 (a.yaml) = {A}\n"), vec![&no_line(3)]),
+            (format!("{whole}\\{A}  a\\n.yaml\n"), vec![&no_line(3)]),
+            (format!("{whole}{}  a.yaml\n", &A[1..]), vec![&no_line(3)]),
+            (
+                whole.replace('\n', "\r\n"),
+                vec![
+                    "p/policy.sha256:1: `a.yaml\\u{d}` is no policy file of this folder, or is listed twice",
+                    "p/policy.sha256:2: `b b.yml\\u{d}` is no policy file of this folder, or is listed twice",
+                    "p/policy.sha256: `a.yaml` is not listed",
+                    "p/policy.sha256: `b b.yml` is not listed",
+                ],
+            ),
+        ] {
+            assert_eq!(said(&text), wanted, "{text}");
+        }
+    }
+}

@@ -248,7 +248,8 @@ impl Watch {
         let latest = self.latest();
         let message = format!("the policy {} does not stand still", policy.display());
         let changing = latest.map(|path| format!("{} is still being changed", path.display()));
-        let hint = "start again when it is written; a file that is written aside and renamed is never half there";
+        let hint =
+            "start again when it is written; a file that is written aside and renamed is never half there";
         changing.into_iter().fold(Error::usage(message), Error::hint).hint(hint)
     }
 }

@@ -72,7 +72,10 @@ fn the_contract_is_read() {
 fn what_holds_nothing_is_no_policy() {
     assert!(Policy::parse(&[]).is_err());
     for text in ["---\n---\n", "# kind: bot\n"] {
-        told(text, "p.yaml:1:1: no policy: no file holds a resource | put bots, roles and join tokens there: docs/policy.md shows each");
+        told(
+            text,
+            "p.yaml:1:1: no policy: no file holds a resource | put bots, roles and join tokens there: docs/policy.md shows each",
+        );
     }
 }
 
@@ -83,10 +86,11 @@ fn a_file_that_was_cut_off_is_refused() {
         let file = |name: &str, text: String| Source { name: name.to_owned(), text };
         let whole = format!("{}{}{TOKEN}", bot("{roles: [a]}"), role("a", NOTHING));
         let errors = Policy::parse(&[file("a.yaml", whole), file("b.yaml", second.to_owned())]).map(drop);
-        errors.map_err(|errors| errors.iter().map(|error| format!("{error} | {:?}", error.hints())).collect::<Vec<_>>())
+        errors.map_err(|errors| {
+            errors.iter().map(|error| format!("{error} | {:?}", error.hints())).collect::<Vec<_>>()
+        })
     };
-    let preference =
-        "kind: cluster_auth_preference\nversion: v2\nmetadata: {name: cluster-auth-preference}\nspec: {require_session_mfa: yes}\n";
+    let preference = "kind: cluster_auth_preference\nversion: v2\nmetadata: {name: cluster-auth-preference}\nspec: {require_session_mfa: yes}\n";
     assert_eq!(two(preference), Ok(()));
     assert_eq!(two("# all of it is in a.yaml\r\n"), Ok(()));
     for (cut, place, what) in [
