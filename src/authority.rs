@@ -103,7 +103,7 @@ impl Authority {
     /// policy stays where that fails.
     pub fn look_at_policy(&self, asked: bool) -> policy_files::Look {
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
-        let look = watch.look(&self.config.policy_files(), self.begun, asked);
+        let look = self.config.policy_files().look(&mut watch, self.begun, asked);
         if let policy_files::Look::Taken(policy) = &look {
             *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(policy);
         }

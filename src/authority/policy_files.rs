@@ -12,10 +12,12 @@ use crate::folder::read::{self, Limit, Trust};
 use crate::folder::trust;
 
 mod manifest;
+mod text;
 mod watch;
 
 pub use watch::{Look, Watch};
 
+use text::PolicyText;
 use watch::{Facts, When};
 
 /// The largest file of a policy that is read.
@@ -30,13 +32,6 @@ const MAX_POLICY_FILES: usize = 20_000;
 pub struct PolicyFiles {
     path: PathBuf,
     trust: Trust,
-}
-
-/// What all files of a policy hold.
-#[derive(Clone, Debug, PartialEq)]
-struct PolicyText {
-    sources: Vec<Source>,
-    manifest: Option<Source>,
 }
 
 impl PolicyFiles {
@@ -83,6 +78,11 @@ impl PolicyFiles {
         }
     }
 
+    /// Looks at the files, `begun` being when the watch did; where it is `asked` for, even if nothing seems new.
+    pub fn look(&self, watch: &mut Watch, begun: Instant, asked: bool) -> Look {
+        watch.look(When::since(begun), asked, self.facts(), || self.read())
+    }
+
     fn read(&self) -> Result<PolicyText> {
         let text = |path: &Path| {
             let text = read::text(path, self.trust, POLICY_FILE)?;
@@ -122,28 +122,6 @@ impl PolicyFiles {
         if is_folder { &mut beside } else { &mut paths }.push(self.path.clone());
         Facts::of(paths, beside)
     }
-}
-
-impl PolicyText {
-    /// The text of each file, where the folder's manifest has them so.
-    fn verified(self) -> Result<Vec<Source>> {
-        let mistakes = self.manifest.map(|manifest| manifest::check(&manifest, &self.sources));
-        together(mistakes.unwrap_or_default()).map_or(Ok(self.sources), Err)
-    }
-
-    fn policy(self) -> Result<Policy> {
-        Policy::parse(&self.verified()?).map_err(|mistakes| {
-            let without = || Error::internal("a policy was refused without a reason");
-            together(mistakes).unwrap_or_else(without)
-        })
-    }
-}
-
-/// The first mistake in full, the others as hints.
-fn together(mistakes: Vec<Error>) -> Option<Error> {
-    let mut mistakes = mistakes.into_iter();
-    let first = mistakes.next()?;
-    Some(mistakes.fold(first, |all, mistake| all.hint(format!("also: {mistake}"))))
 }
 
 fn is_hidden(path: &Path) -> bool {

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::{PolicyText, manifest};
+use super::manifest;
+use super::text::PolicyText;
 use crate::authority::policy::Policy;
 use crate::error::{Error, Result};
 
@@ -156,13 +157,8 @@ struct Waiting {
 }
 
 impl Watch {
-    /// Looks at a policy's files; where it is `asked` for, even if nothing seems new.
-    pub fn look(&mut self, files: &super::PolicyFiles, begun: Instant, asked: bool) -> Look {
-        self.see(When::since(begun), asked, files.facts(), || files.read())
-    }
-
-    /// One look.
-    pub(super) fn see(
+    /// One look; where it is `asked` for, even if nothing seems new.
+    pub(super) fn look(
         &mut self,
         when: When,
         asked: bool,

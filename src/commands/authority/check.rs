@@ -43,6 +43,7 @@ pub(super) fn run(args: &Check, env: &Environment) -> Result<ExitCode> {
         Format::Json => print_json(&json!({
             "valid": true,
             "mistakes": [],
+            "policy": policy.summary(),
             "lints": report.findings.iter().map(finding_json).collect::<Vec<_>>(),
             "silenced": report.silenced,
         }))?,

@@ -98,7 +98,7 @@ authority::enroll: authority authority::config authority::issue authority::polic
 authority::revoke: authority authority::config authority::store denial error join::jwt secret wire
 authority::http: authority authority::enroll authority::revocation authority::revoke error terminal
     wire
-authority::policy_watch: authority authority::policy_files error terminal text
+authority::policy_watch: authority authority::policy authority::policy_files error terminal text
 authority::serve: authority authority::config authority::http authority::limits
     authority::policy_watch authority::tls error terminal
 

@@ -183,7 +183,7 @@ fn names_are_unique_over_files() {
         file("a.yaml", role("x", NOTHING)),
         file("b.yaml", format!("# again{}", role("x", NOTHING))),
         // Of another kind, it is another name.
-        file("c.yaml", "{kind: bot, version: v1, metadata: {name: x}, spec: {roles: [x]}}".to_owned()),
+        file("c.yaml", "{kind: bot, version: v1, metadata: {name: x}, spec: {roles: [x]}}\n".to_owned()),
     ])
     .unwrap_err();
     assert_eq!(errors.len(), 1);
@@ -203,7 +203,7 @@ fn every_mistake_of_every_file_is_told_in_order() {
                 role("deploy", "{x: 1, y: 2}")
             ),
         ),
-        file("b.yaml", "kind: [".to_owned()),
+        file("b.yaml", "kind: [\n".to_owned()),
         file("c.yaml", TOKEN.replace("deployer", "deplyer").replace("ci", "Ci")),
     ])
     .unwrap_err();
@@ -214,7 +214,7 @@ fn every_mistake_of_every_file_is_told_in_order() {
         "a.yaml:6:47: the bot's `spec` has no `trait`",
         "a.yaml:12:8: the role's `spec` has no `x`",
         "a.yaml:12:14: the role's `spec` has no `y`",
-        "b.yaml:1:",
+        "b.yaml:",
         "c.yaml:5:18: `Ci` cannot be the name of a token",
         "c.yaml:8:13: there is no bot `deplyer`",
     ];

@@ -346,7 +346,8 @@ fn looks(story: &Story, mut watch: Watch, plan: &[(u64, bool)], reading: u64) ->
         // Without SIGHUP it is a second and a little; with it any time before.
         time += if *asked { more * 3 } else { SECOND + more };
         let facts = story.at(time).facts();
-        if let Look::Taken(policy) = watch.see(Story::when(time), *asked, facts, || story.read(time, reading))
+        if let Look::Taken(policy) =
+            watch.look(Story::when(time), *asked, facts, || story.read(time, reading))
         {
             taken.push(policy);
         }

@@ -51,7 +51,7 @@ impl Bench {
     fn look_asked(&mut self, asked: bool) -> Look {
         self.time += 1;
         let (when, files) = (self.when(), self.files());
-        self.watch.see(when, asked, files.facts(), || files.read())
+        self.watch.look(when, asked, files.facts(), || files.read())
     }
 
     /// The roles of what is taken at the second look; or why it is not.
@@ -197,10 +197,13 @@ fn what_could_not_be_read_is_read_again_and_told_once() {
         || Ok(PolicyText { sources: vec![Source { name: "a".into(), text: ROLE.into() }], manifest: None });
     bench.time += 2;
     let when = bench.when();
-    assert!(matches!(bench.watch.see(when, false, facts.clone(), text), Look::Waits { .. }));
+    assert!(matches!(bench.watch.look(when, false, facts.clone(), text), Look::Waits { .. }));
     bench.time += 2;
     let when = bench.when();
-    assert!(matches!(bench.watch.see(when, false, facts, text), Look::Taken(_)), "nothing of it had changed");
+    assert!(
+        matches!(bench.watch.look(when, false, facts, text), Look::Taken(_)),
+        "nothing of it had changed"
+    );
 }
 
 #[test]
