@@ -55,7 +55,7 @@ fn a_bad_policy_is_refused_and_the_old_one_stays() {
     let good = policies::basic(&issuer);
     let bench = Bench { authority: Authority::trusting(&issuer, &good), issuer };
     let bad = [
-        ("syntax", "kind: [\n".to_owned(), "policy"),
+        ("syntax", "kind: [\n".to_owned(), "bracket"),
         ("an unknown field", good.replace("roles: [deploy]", "rolls: [deploy]"), "rolls"),
         ("an unknown role", good.replace("roles: [deploy]", "roles: [nobody]"), "nobody"),
         ("an unknown kind", good.replace("kind: bot", "kind: robot"), "robot"),
