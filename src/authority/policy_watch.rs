@@ -28,7 +28,9 @@ pub(super) async fn look(authority: &Arc<Authority>, asked: bool) {
     let look = tokio::task::spawn_blocking(move || looking.look_at_policy(asked)).await;
     match look.unwrap_or_else(|_| Look::Refused(Error::internal("it could not be read"))) {
         Look::Unchanged => {}
-        Look::Waits { .. } if asked => log("policy read anew once it has stood still for a second"),
+        Look::Waits { .. } if asked => {
+            log("SIGHUP: the policy is taken once it has stood still for a second")
+        }
         Look::Waits { looks, latest } if looks % TELL_AFTER == 0 => {
             let latest = latest.map_or_else(String::new, |path| format!(", {} last", path.display()));
             log(&format!("policy not taken yet: its files have changed for {looks} seconds{latest}"));

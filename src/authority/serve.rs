@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
@@ -21,6 +21,7 @@ use super::http::{Peer, router};
 use super::tls::{self, CurrentCertificate};
 use super::{Authority, limits, policy_watch};
 use crate::error::{Context as _, Kind, Result};
+use crate::folder::stamp::Stamp;
 use crate::terminal::log;
 
 /// Connections at once.
@@ -182,13 +183,8 @@ async fn keep_current(
 }
 
 /// What tells one state of files from another.
-fn facts(files: Vec<PathBuf>) -> Vec<(PathBuf, Option<SystemTime>, u64)> {
-    let facts = |path: PathBuf| {
-        let metadata = std::fs::metadata(&path).ok();
-        let modified = metadata.as_ref().and_then(|metadata| metadata.modified().ok());
-        (path, modified, metadata.map_or(0, |metadata| metadata.len()))
-    };
-    files.into_iter().map(facts).collect()
+fn facts(files: Vec<PathBuf>) -> Vec<Option<Stamp>> {
+    files.iter().map(|path| Stamp::of(path)).collect()
 }
 
 /// Takes as many descriptors as connections need, where the system lets us;

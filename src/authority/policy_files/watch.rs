@@ -4,26 +4,20 @@
 //!
 //! Nothing here reads or waits, so that a test can play every writer.
 
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::manifest;
 use super::text::PolicyText;
 use crate::authority::policy::Policy;
 use crate::error::{Error, Result};
+use crate::folder::stamp::{self, Nanos, STILL, Stamp, nanos};
 
-/// How long nothing may have changed.
-const STILL: Duration = Duration::from_secs(1);
 /// How long a policy that is being written is waited for at the start.
 pub(super) const START_PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is looked at then.
 pub(super) const START_LOOKS: Duration = Duration::from_millis(100);
-
-/// Nanoseconds since 1970.
-type Nanos = i128;
 
 /// When a look is taken.
 #[derive(Clone, Copy, Debug)]
@@ -37,37 +31,7 @@ pub(super) struct When {
 impl When {
     /// Now, so long after `begun`.
     pub(super) fn since(begun: Instant) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { at: begun.elapsed(), now: nanos(now) }
-    }
-}
-
-fn nanos(time: Duration) -> Nanos {
-    Nanos::try_from(time.as_nanos()).unwrap_or(Nanos::MAX)
-}
-
-/// What tells one state of a file from another without reading it. `rsync -t`
-/// and `cp -p` keep size and time of modification; nobody keeps that of the
-/// last change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    length: u64,
-    modified: Nanos,
-    changed: Nanos,
-}
-
-impl From<Metadata> for Stamp {
-    fn from(metadata: Metadata) -> Self {
-        let nanos = |seconds: i64, more: i64| Nanos::from(seconds) * 1_000_000_000 + Nanos::from(more);
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            length: metadata.len(),
-            modified: nanos(metadata.mtime(), metadata.mtime_nsec()),
-            changed: nanos(metadata.ctime(), metadata.ctime_nsec()),
-        }
+        Self { at: begun.elapsed(), now: stamp::now() }
     }
 }
 
@@ -85,8 +49,11 @@ pub(super) struct Facts {
 impl Facts {
     pub(super) fn of(files: Vec<PathBuf>, beside: Vec<PathBuf>) -> Self {
         let stamps = |paths: Vec<PathBuf>| -> Stamps {
-            let stamp = |path: &Path| std::fs::metadata(path).ok().map(Stamp::from);
-            paths.into_iter().map(|path| (stamp(&path), path)).map(|(stamp, path)| (path, stamp)).collect()
+            paths
+                .into_iter()
+                .map(|path| (Stamp::of(&path), path))
+                .map(|(stamp, path)| (path, stamp))
+                .collect()
         };
         Self { files: stamps(files), beside: stamps(beside) }
     }
@@ -96,19 +63,14 @@ impl Facts {
         all.filter_map(|(path, stamp)| Some((path.as_path(), (*stamp)?)))
     }
 
-    fn ages(&self, now: Nanos) -> impl Iterator<Item = Nanos> {
-        self.stamps().flat_map(move |(_, stamp)| [now - stamp.modified, now - stamp.changed])
-    }
-
-    /// Whether something has changed within the last second. A clock that is
-    /// ahead of ours says nothing, and is not waited for.
+    /// Whether something has changed within the last second.
     fn is_young(&self, now: Nanos) -> bool {
-        self.ages(now).any(|age| (0..nanos(STILL)).contains(&age))
+        self.stamps().any(|(_, stamp)| stamp.is_young(now))
     }
 
     /// Whether nothing has, for certain.
     fn is_old(&self, now: Nanos) -> bool {
-        self.ages(now).all(|age| age >= nanos(STILL))
+        self.stamps().flat_map(|(_, stamp)| stamp.ages(now)).all(|age| age >= nanos(STILL))
     }
 
     /// What changed last.

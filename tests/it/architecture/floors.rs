@@ -100,7 +100,7 @@ authority::http: authority authority::enroll authority::revocation authority::re
     wire
 authority::policy_watch: authority authority::policy authority::policy_files error terminal text
 authority::serve: authority authority::config authority::http authority::limits
-    authority::policy_watch authority::tls error terminal
+    authority::policy_watch authority::tls error folder terminal
 
 # the commands
 commands: authority authority::audit authority::config authority::issue authority::keys

@@ -61,7 +61,7 @@ fn a_policy_that_is_being_written_is_not_taken() {
         }
     });
     let said = bench.authority.stderr();
-    assert!(said.contains("policy read anew once it has stood still for a second"), "{said}");
+    assert!(said.contains("SIGHUP: the policy is taken once it has stood still for a second\n"), "{said}");
     assert!(!said.contains("policy not taken"), "{said}");
     // And then it is.
     bench.authority.wait_for_stderr("policy read anew\npolicy: 1 bot, 1 role, 2 join tokens from 1 file\n");
@@ -103,7 +103,10 @@ fn the_documents_way_to_replace_a_policy_works() {
         let news = bench.authority.stderr().get(said..).unwrap_or_default().to_owned();
         news.contains("policy not taken").then_some(news)
     });
-    assert!(refused.contains("policy.sha256:1: `deploy.yaml` holds something else than is listed here"), "{refused}");
+    assert!(
+        refused.contains("policy.sha256:1: `deploy.yaml` holds something else than is listed here"),
+        "{refused}"
+    );
     let check = bench.authority.run(["check"]);
     assert_eq!(check.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&check.stderr).contains("holds something else than is listed here"));

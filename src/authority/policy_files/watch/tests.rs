@@ -39,8 +39,7 @@ impl Bench {
     }
 
     fn when(&self) -> When {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(10);
-        When { at: Duration::from_secs(self.time), now: nanos(now) }
+        When { at: Duration::from_secs(self.time), now: stamp::now() + nanos(Duration::from_secs(10)) }
     }
 
     /// A second later.
