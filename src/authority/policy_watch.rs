@@ -1,5 +1,6 @@
 //! The policy kept current while the authority serves, and what its log says of it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Authority;
@@ -21,6 +22,11 @@ pub(super) fn tell(authority: &Authority) {
     }
 }
 
+fn still_written(latest: Option<PathBuf>) -> String {
+    let latest = latest.map_or_else(String::new, |path| format!(", {} last", path.display()));
+    format!("policy not taken yet: its files are still being changed{latest}")
+}
+
 /// Looks at the policy's files; `asked` on SIGHUP.
 pub(super) async fn look(authority: &Arc<Authority>, asked: bool) {
     let looking = Arc::clone(authority);
@@ -32,8 +38,7 @@ pub(super) async fn look(authority: &Arc<Authority>, asked: bool) {
             log("SIGHUP: the policy is taken once it has stood still for a second")
         }
         Look::Waits { looks, latest } if looks % TELL_AFTER == 0 => {
-            let latest = latest.map_or_else(String::new, |path| format!(", {} last", path.display()));
-            log(&format!("policy not taken yet: its files have changed for {looks} seconds{latest}"));
+            log(&still_written(latest));
         }
         Look::Waits { .. } => {}
         Look::Taken(_) => {
@@ -44,5 +49,17 @@ pub(super) async fn look(authority: &Arc<Authority>, asked: bool) {
             log(&format!("policy not taken, the old one stays: {error}"));
             error.hints().iter().for_each(|hint| log(&format!("  {hint}")));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_that_is_written_for_long_is_told_with_what_changes() {
+        let said = still_written(Some("/p/a.yaml".into()));
+        assert_eq!(said, "policy not taken yet: its files are still being changed, /p/a.yaml last");
+        assert_eq!(still_written(None), "policy not taken yet: its files are still being changed");
     }
 }

@@ -49,7 +49,7 @@ fn a_policy_that_is_being_written_is_not_taken() {
             for _ in 0..3 {
                 std::thread::sleep(Duration::from_millis(700));
                 // It writes on, if nothing new: whoever looks meanwhile finds a policy that loads.
-                file.write_all_at(b"\n", open.len() as u64 - 1).unwrap();
+                file.write_all_at(b"\n", u64::try_from(open.len() - 1).unwrap()).unwrap();
             }
             file.write_all(rest.as_bytes()).unwrap();
             written.store(true, Ordering::Relaxed);

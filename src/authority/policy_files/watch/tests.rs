@@ -155,6 +155,16 @@ fn what_is_younger_than_a_second_is_waited_for_and_a_clock_ahead_is_not() {
         let now = changed + nanos(age);
         assert_eq!((facts.is_young(now), facts.is_old(now)), (young, old), "{age:?}");
     }
+    // Though two looks a second apart are the same: a clock was set back, or is a little ahead.
+    let mut watch = Watch::default();
+    let mut look = |at: u64, age: Duration| {
+        let when = When { at: Duration::from_secs(at), now: changed + nanos(age) };
+        watch.look(when, false, bench.files().facts(), || bench.files().read())
+    };
+    for (at, age) in [(0, Duration::ZERO), (1, Duration::ZERO), (2, STILL / 2)] {
+        assert!(matches!(look(at, age), Look::Waits { .. }));
+    }
+    assert!(matches!(look(3, STILL * 3 / 2), Look::Taken(_)));
     let long_before = changed - nanos(Duration::from_secs(100));
     assert!(!facts.is_young(long_before) && !facts.is_old(long_before));
     let mut watch = Watch::default();
