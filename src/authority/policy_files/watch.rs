@@ -151,8 +151,8 @@ impl Watch {
         }
     }
 
-    /// A look at the start, when one is enough where all is old and has not
-    /// moved meanwhile. What cannot be read is not waited for.
+    /// A look at the start, when one is enough where nothing has moved
+    /// meanwhile and all is old. What cannot be read is not waited for.
     pub(super) fn start(
         &mut self,
         when: When,
@@ -160,7 +160,7 @@ impl Watch {
         read: Result<PolicyText>,
         unmoved: bool,
     ) -> Option<Result<Policy>> {
-        if read.is_err() || unmoved && facts.is_old(when.now) {
+        if unmoved && (read.is_err() || facts.is_old(when.now)) {
             return Some(self.judge(facts, read));
         }
         self.stands(when, facts, read).map(|(facts, read)| self.judge(facts, read))
