@@ -5,5 +5,6 @@ mod check;
 mod claims;
 mod documents;
 mod lints;
+mod parts;
 mod platforms;
 mod refusals;
