@@ -7,4 +7,5 @@ mod documents;
 mod lints;
 mod parts;
 mod platforms;
+mod pushed;
 mod refusals;

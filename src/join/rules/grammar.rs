@@ -14,6 +14,9 @@ use crate::text::shown;
 /// The most readings of a pattern that are looked at; a few are what there is.
 const MOST_READINGS: usize = 64;
 
+/// The longest claim that is taken apart, in bytes; what platforms write is far shorter.
+const LONGEST: usize = 4096;
+
 /// How a claim is put together. It may allow more than the platform writes:
 /// what it reads in one way alone has been written so.
 #[derive(Debug, PartialEq, Eq)]
@@ -119,6 +122,9 @@ impl Pattern {
     pub fn fits(&self, claim: &str) -> bool {
         if !is_pattern(&self.text) || *self.grammar == Grammar::Unknown {
             return glob(&self.text, claim);
+        }
+        if claim.len() > LONGEST {
+            return false;
         }
         let read = self.grammar.readings(Text { rest: claim, open: false }, 2);
         let [read] = read.as_slice() else { return false };
@@ -315,5 +321,102 @@ impl fmt::Display for Grammar {
             Self::Labelled(_) => f.write_str("`LABEL:VALUE:LABEL:VALUE`, labels without wildcards"),
             Self::Unknown => f.write_str("text of a form that is not known"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static PATH: Grammar = Grammar::Separated('/', 2);
+    static FILE: Grammar = Grammar::Forms(&["{owner}/{name}/w/{file}@{ref*}"]);
+    static STEPS: Grammar = Grammar::Forms(&["o:{org}:ref:{ref*}:commit:{commit}:step:{step*}", "{id}"]);
+    static LABELS: Grammar = Grammar::Labelled(Labels {
+        alone: &["pull_request"],
+        parted: &[("repo", &PATH), ("file", &FILE)],
+        unescaped: &["environment"],
+    });
+
+    #[test]
+    fn each_part_is_held_against_its_own() {
+        for (grammar, pattern, claim, fits) in [
+            (&PATH, "o/*", "o/r", true),
+            (&PATH, "o/*", "o/r/s", true),
+            (&PATH, "o/*/s", "o/r/s", true),
+            (&PATH, "o/*/s", "o/r/t/s", false),
+            (&PATH, "*/s", "o/r/s", false),
+            (&PATH, "o?r/*", "o/r/s", false),
+            (&FILE, "o/r/w/*@main", "o/r/w/x@main", true),
+            (&FILE, "o/r/w/*@main", "o/r/w/x@refs/y@main", false),
+            (&FILE, "o/r/w/*@main", "o/r/w/x@y@main", false),
+            (&FILE, "o/r/w/x@*", "o/r/w/x@y/z@main", true),
+            (&FILE, "o/r/*", "o/r/w/x@main", true),
+            (&FILE, "o/*", "o/r/w/x", false),
+            (&FILE, "o/?/w/x@main", "o/r/w/x@main", true),
+            (&STEPS, "o:x:ref:main:commit:*:step:*", "o:x:ref:main:commit:1:step:a:b", true),
+            (&STEPS, "o:x:ref:main:commit:*:step:*", "o:x:ref:main:commit:1:step:", true),
+            (&STEPS, "o:x:ref:main:commit:*:step:*", "o:x:ref:main:commit:1:step:y:commit:2:step:k", false),
+            (&STEPS, "o:x:ref:main:*", "o:x:ref:main:commit:1:step:k", true),
+            (&STEPS, "o:x:ref:main:*", "o:x:ref:main:y:commit:1:step:k", false),
+            (&STEPS, "o:x:ref:ma*", "o:x:ref:main:y:commit:1:step:k", true),
+            (&STEPS, "a*", "abc", true),
+            (&LABELS, "repo:o/*", "repo:o/r:pull_request", true),
+            (&LABELS, "repo:o/r:*", "repo:o/r:ref:main", true),
+            (&LABELS, "repo:o/r:*", "repo:o/r", false),
+            (&LABELS, "repo:*/r:ref:main", "repo:o/r:ref:main", true),
+            (&LABELS, "repo:*/r:ref:main", "repo:o/r:environment:ref:main", false),
+            (&LABELS, "repo:o/r:pull*", "repo:o/r:pull_request", true),
+            (&LABELS, "repo:o/r:environment:p*", "repo:o/r:environment:prod", true),
+            (&LABELS, "repo:o/r:environment:p*", "repo:o/r:environment:p:ref:main", false),
+            (&LABELS, "repo:o/*:file:o/r/w/*@main", "repo:o/r:file:o/r/w/x@main", true),
+            (&LABELS, "repo:o/*:file:o/r/w/*@main", "repo:o/r:file:o/r/w/x@refs/y@main", false),
+            (&Grammar::Unknown, "job/*", "job/x/y", true),
+            (&Grammar::Unknown, "job/?", "job/x", true),
+        ] {
+            let read = Pattern::read(pattern, grammar).unwrap();
+            assert_eq!(read.fits(claim), fits, "{pattern} {claim}");
+            // Without wildcards, a claim is compared as it is.
+            assert!(Pattern::read(claim, grammar).unwrap().fits(claim), "{claim}");
+        }
+        assert!(!Pattern::read("o/*", &PATH).unwrap().fits(&format!("o/{}", "r".repeat(LONGEST))));
+    }
+
+    #[test]
+    fn a_wildcard_over_several_parts_is_no_pattern() {
+        for (grammar, pattern) in [
+            (&PATH, "*r"),
+            (&FILE, "o/*@main"),
+            (&FILE, "*/x@main"),
+            (&STEPS, "o:*:step:k"),
+            (&STEPS, "*:step:k"),
+            (&LABELS, "repo:*"),
+            (&LABELS, "repo:o/r:*:main"),
+            (&LABELS, "repo:o/*main"),
+            (&LABELS, "*:ref:main"),
+            (&LABELS, "repo:o/r:environment:*:ref:main"),
+            (&Grammar::Unknown, "job/*/main"),
+            (&Grammar::Unknown, "*main"),
+        ] {
+            // But for one at the very end.
+            assert_eq!(Pattern::read(pattern, grammar).is_some(), pattern == "repo:*", "{pattern}");
+        }
+    }
+
+    #[test]
+    fn a_value_says_what_it_says_whole() {
+        for (pattern, part, said) in [
+            ("o/r/w/x@main", "file", Some("x")),
+            ("o/r/w/x@*", "file", Some("x")),
+            ("o/r/w/x*", "file", None),
+            ("o/r/w/x@main", "ref", Some("main")),
+            ("o/r/w/x@ma*", "ref", None),
+            ("o/*", "owner", Some("o")),
+            ("o*", "owner", None),
+            ("*", "owner", None),
+        ] {
+            assert_eq!(FILE.says(pattern, part).as_deref(), said, "{pattern}");
+        }
+        assert_eq!(LABELS.says("repo:o/r:ref:main", "ref").as_deref(), Some("main"));
+        assert_eq!(LABELS.says("repo:o/r:pull_request", "ref"), None);
     }
 }
