@@ -340,7 +340,7 @@ fn what_a_pushed_branch_reaches_is_told() {
     let (message, hint) = told("allow: [{repository_id: '7', ref: 'refs/heads/release/*', actor: x}]");
     assert_eq!(
         message,
-        "the rule of join token `t` lets in whoever may push a branch or tag and gives it a name for `ref: refs/heads/release/*`"
+        "the rule of join token `t` lets in whoever may push a branch or tag, or open a pull request: what fits `ref: refs/heads/release/*` is theirs to choose"
     );
     assert!(hint.ends_with("or protect such names on the platform, and silence the lint"), "{hint}");
     let (message, _) = told("allow: [{sub: 'repo:o/r:pull_request'}]");

@@ -101,7 +101,9 @@ pub(super) fn any_ref(policy: &Policy, findings: &mut Findings<'_>) {
             findings.rule((token, rule), what, format!("bind one of {could}"));
             continue;
         }
-        let what = format!("lets in whoever may push a branch or tag and gives it a name for {chosen}");
+        let what = format!(
+            "lets in whoever may push a branch or tag, or open a pull request: what fits {chosen} is theirs to choose"
+        );
         let hint = format!(
             "bind one of {could}, without wildcards, and beside a name whether it is a branch's; \
              or protect such names on the platform, and silence the lint"
