@@ -3,8 +3,11 @@
 use super::handed_over::HandedOver;
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, issuer_url};
-use super::rules::{Condition, Field, ONE_RUN, OWNER, REF, WORKFLOW};
+use super::rules::{Condition, Field, Grammar, ONE_RUN, OWNER, REF, WORKFLOW};
 use crate::document::Mapping;
+
+/// `{REPOSITORY}:{STEP}`, or `{REPOSITORY}:{ENVIRONMENT}:{STEP}`.
+static SUBJECT: Grammar = Grammar::Separated(':', 2);
 
 /// Nothing here is a name that somebody else could have: workspaces and repositories are told by ids.
 static FIELDS: &[Field] = &[
@@ -17,8 +20,7 @@ static FIELDS: &[Field] = &[
     Field::glob("branch_name").claim("branchName").constrains(&[REF]),
     Field::exact("pipeline_uuid").claim("pipelineUuid").constrains(ONE_RUN),
     Field::exact("step_uuid").claim("stepUuid").constrains(ONE_RUN),
-    // `{REPOSITORY}:{STEP}`, or `{REPOSITORY}:{ENVIRONMENT}:{STEP}`.
-    Field::glob("sub"),
+    Field::parted("sub", &SUBJECT),
 ];
 
 /// The join method `bitbucket`.
@@ -34,6 +36,7 @@ pub(super) static METHOD: Method = Method {
         "stepUuid",
     ],
     fields: FIELDS,
+    issuers: &["https://api.bitbucket.org/*"],
     ..Method::new("bitbucket", "Bitbucket Pipelines", |job| HANDED_OVER.none(job), configure)
 };
 

@@ -9,7 +9,7 @@ use super::command::{self, Minter};
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile};
 use super::prove::{Job, Presented};
-use super::rules::{self, Constraint, Field, Match, ONE_RUN, OWNER, REF, WORKFLOW};
+use super::rules::{Constraint, Field, Grammar, Match, ONE_RUN, OWNER, REF, WORKFLOW};
 use crate::document::Mapping;
 use crate::error::{Error, Kind, Result};
 use crate::wire::Proof;
@@ -23,6 +23,13 @@ const IDS: [&str; 2] = ["organization_id", "pipeline_id"];
 const CLAIMS_VARIABLE: &str = "BUILDKITE_OIDC_TOKEN_CLAIMS";
 
 const PIPELINE: Constraint = Constraint::name(&["pipeline_id"]);
+
+/// Of a build, or one id alone. Whoever creates a build by the API chooses the branch as text
+/// of any kind, and the keys of steps can hold `:`.
+static SUBJECT: Grammar = Grammar::Forms(&[
+    "organization:{organization}:pipeline:{pipeline}:ref:{ref*}:commit:{commit}:step:{step*}",
+    "{id}",
+]);
 
 static FIELDS: &[Field] = &[
     Field::exact("organization_slug")
@@ -43,18 +50,11 @@ static FIELDS: &[Field] = &[
     Field::exact("queue_id"),
     Field::glob("queue_key"),
     Field::new("agent_tag:*", Match::Property),
-    // `organization:SLUG:pipeline:SLUG:ref:REF:commit:SHA:step:KEY`, or one id alone.
-    Field::glob("sub").constrains(&[
+    Field::parted("sub", &SUBJECT).constrains(&[
         Constraint::Name { pinned_by: &IDS, pins_itself: |sub| !sub.contains(':') },
-        Constraint::Ref(|sub| {
-            let of =
-                sub.split_once(":ref:").map(|(_, rest)| rest.split(":commit:").next().unwrap_or_default());
-            of.is_none_or(rules::is_open_ref)
-        }),
-        Constraint::Workflow(|sub| {
-            sub.split_once(":pipeline:").is_none_or(|(_, of)| rules::literal_prefix(of).is_empty())
-        }),
-        Constraint::Owner(|sub| !rules::names_part(sub, "organization:", ':')),
+        Constraint::Ref(|sub| SUBJECT.says(sub, "ref").is_none()),
+        Constraint::Workflow(|sub| SUBJECT.says(sub, "pipeline").is_none()),
+        Constraint::Owner(|sub| SUBJECT.says(sub, "organization").is_none()),
     ]),
 ];
 
@@ -76,6 +76,7 @@ pub(super) static METHOD: Method = Method {
         "job_id",
     ],
     fields: FIELDS,
+    issuers: &[ISSUER],
     can_bind: true,
     ..Method::new("buildkite", "Buildkite: agents of version 3", |job| prove(job).boxed(), configure)
 };

@@ -10,7 +10,7 @@ use super::command::{self, Minter};
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, issuer_url, organization_id};
 use super::prove::{Job, Presented};
-use super::rules::{self, Constraint, Field, Match, ONE_RUN, REF_PATH, WORKFLOW};
+use super::rules::{Constraint, Field, Grammar, Guard, Match, ONE_RUN, REF, WORKFLOW};
 use crate::document::Mapping;
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
@@ -23,27 +23,35 @@ const ORGANIZATION: &str = "oidc.circleci.com/org-id";
 const PROJECT: &str = "oidc.circleci.com/project-id";
 const SSH_RERUN: &str = "oidc.circleci.com/ssh-rerun";
 
+/// Where the newer form begins, in front of repository and ref, `/` in these is not escaped.
+static SUBJECT: Grammar = Grammar::Forms(&[
+    "org/{organization}/project/{project}/user/{user}",
+    "org/{organization}/project/{project}/user/{user}/vcs-origin/{origin*}/vcs-ref/{ref*}",
+]);
+/// `HOST/OWNER/NAME`.
+static ORIGIN: Grammar = Grammar::Separated('/', 3);
+
 static FIELDS: &[Field] = &[
     Field::exact("project_id").claim(PROJECT),
     // Who may use a context is said in the context's own settings.
     Field::new("context_id", Match::Member).claim("oidc.circleci.com/context-ids").constrains(&[WORKFLOW]),
-    Field::glob("vcs_origin")
+    Field::parted("vcs_origin", &ORIGIN)
         .claim("oidc.circleci.com/vcs-origin")
         .constrains(&[Constraint::name(&["project_id", "pipeline_definition_id"])]),
-    Field::glob("vcs_ref").claim("oidc.circleci.com/vcs-ref").constrains(&[REF_PATH]),
+    Field::glob("vcs_ref").claim("oidc.circleci.com/vcs-ref").constrains(&[REF]),
     Field::exact("pipeline_definition_id")
         .claim("oidc.circleci.com/pipeline-definition-id")
         .constrains(&[WORKFLOW]),
     Field::exact("pipeline_id").claim("oidc.circleci.com/pipeline-id").constrains(ONE_RUN),
     Field::exact("workflow_id").claim("oidc.circleci.com/workflow-id").constrains(ONE_RUN),
     Field::exact("job_id").claim("oidc.circleci.com/job-id").constrains(ONE_RUN),
-    Field::new("ssh_rerun", Match::Boolean)
-        .claim(SSH_RERUN)
-        .guarded(&["true"], "somebody sits at a shell in the job"),
-    // One of the newer form ends in `/vcs-ref/REF`.
-    Field::glob("sub").constrains(&[Constraint::Ref(|sub| {
-        sub.split_once("/vcs-ref/").is_none_or(|(_, of)| rules::is_open_ref(of))
-    })]),
+    Field::new("ssh_rerun", Match::Boolean).claim(SSH_RERUN).guarded(&[Guard::new(
+        "ssh_rerun",
+        &["true"],
+        "somebody sits at a shell in the job",
+    )
+    .claim(SSH_RERUN)]),
+    Field::parted("sub", &SUBJECT).constrains(&[Constraint::Ref(|sub| SUBJECT.says(sub, "ref").is_none())]),
 ];
 
 /// The join method `circleci`.
@@ -61,6 +69,7 @@ pub(super) static METHOD: Method = Method {
         SSH_RERUN,
     ],
     fields: FIELDS,
+    issuers: &["https://oidc.circleci.com", "https://oidc.circleci.com/*"],
     can_bind: true,
     ..Method::new("circleci", "CircleCI: cloud and server", |job| prove(job).boxed(), configure)
 };

@@ -7,73 +7,117 @@ use super::endpoint::{self, Endpoint};
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, host};
 use super::prove::{Job, Presented};
-use super::rules::{self, Constraint, Field, Match, OWNER, REF, REF_PATH, WORKFLOW};
+use super::rules::{
+    self, CHOSEN_WORKFLOW, Constraint, EVENT_NAME, Field, Grammar, Labels, Match, OWNER, REF, WORKFLOW,
+};
 use crate::document::{Mapping, Mistake};
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
 
 const URL_VARIABLE: &str = "ACTIONS_ID_TOKEN_REQUEST_URL";
 const REQUEST_TOKEN_VARIABLE: &str = "ACTIONS_ID_TOKEN_REQUEST_TOKEN";
+/// How hosts of GitHub's own service end, for enterprises that choose where their data are.
+const CLOUD: &str = ".ghe.com";
 /// The issuer of github.com; an enterprise's own has its slug behind it.
 const ISSUER: &str = "https://token.actions.githubusercontent.com";
 
-/// A workflow's file, with the ref that it is of: `OWNER/NAME/.github/workflows/FILE@REF`.
-const WORKFLOW_FILE: Constraint = Constraint::Workflow(|path| {
-    rules::literal_prefix(path).split("/.github/workflows/").nth(1).is_none_or(str::is_empty)
-});
-const WORKFLOW_REF: Constraint =
-    Constraint::Ref(|path| path.rsplit_once('@').is_none_or(|(_, of)| rules::is_open_ref(of)));
+static REPOSITORY: Grammar = Grammar::Forms(&["{owner}/{name}"]);
+static WORKFLOW_REF: Grammar = Grammar::Forms(&["{owner}/{name}/.github/workflows/{file}@{ref*}"]);
+/// A reusable workflow is of its own repository's ref, not of the caller's.
+static JOB_WORKFLOW_REF: Grammar =
+    Grammar::Forms(&["{job_owner}/{job_name}/.github/workflows/{job_file}@{job_ref*}"]);
+
+/// The default, or a template of any claims; `:` in values is escaped.
+static SUBJECT: Grammar = subject(&[]);
+/// GitHub Enterprise Server escapes it since 3.19 alone, and nobody tells us its version.
+/// In names of repositories, people and refs there is none anyway.
+static SERVER_SUBJECT: Grammar = subject(&["environment", "workflow", "workflow_ref", "job_workflow_ref"]);
+
+const PARTED: &[(&str, &Grammar)] = &[
+    ("repo", &REPOSITORY),
+    ("repository", &REPOSITORY),
+    ("workflow_ref", &WORKFLOW_REF),
+    ("job_workflow_ref", &JOB_WORKFLOW_REF),
+];
+
+const fn subject(unescaped: &'static [&'static str]) -> Grammar {
+    Grammar::Labelled(Labels { alone: &["pull_request"], parted: PARTED, unescaped })
+}
+
+/// Whether a subject says none of these parts.
+fn leaves_open(subject: &str, parts: &[&str]) -> bool {
+    !parts.iter().any(|part| SUBJECT.says(subject, part).is_some())
+}
+
+static FIELDS: &[Field] = &FIELDS_OF_CLOUD;
+static SERVER_FIELDS: &[Field] = &{
+    let mut fields = FIELDS_OF_CLOUD;
+    let [subject, ..] = &mut fields;
+    subject.matches = Match::Parts(&SERVER_SUBJECT);
+    fields
+};
 
 /// Every claim that GitHub documents, as a field of a rule. Wildcards where
 /// Teleport has them and in names and refs of our own; ids, kinds and hashes are exact.
-static FIELDS: &[Field] = &[
-    Field::glob("sub").constrains(&[
+const FIELDS_OF_CLOUD: [Field; 29] = [
+    Field::parted("sub", &SUBJECT).constrains(&[
         Constraint::Name {
             pinned_by: &["repository_id", "repository_owner_id"],
             // `repo:OWNER@ID/…`, or a template with an id in it.
             pins_itself: |sub| {
-                let owner = rules::literal_prefix(sub).split('/').next().unwrap_or_default();
-                owner.contains('@') || sub.contains("repository_id:") || sub.contains("repository_owner_id:")
+                SUBJECT.says(sub, "owner").is_some_and(|owner| owner.contains('@'))
+                    || !leaves_open(sub, &["repository_id", "repository_owner_id"])
             },
         },
-        Constraint::Ref(|sub| sub.ends_with('*')),
-        Constraint::Workflow(|sub| !["environment:", "workflow"].iter().any(|part| sub.contains(part))),
-        Constraint::Owner(|sub| !names_owner(sub)),
+        // `repo:OWNER/NAME:pull_request` is of every branch that has one.
+        Constraint::Ref(|sub| {
+            leaves_open(sub, &["ref", "environment", "sha", "workflow_sha", "run_id", "check_run_id"])
+                && SUBJECT.says(sub, "ref_protected").is_none_or(|value| value != "true")
+        }),
+        Constraint::Workflow(|sub| {
+            const RUN: &[&str] =
+                &["environment", "file", "workflow_sha", "job_workflow_sha", "run_id", "check_run_id"];
+            leaves_open(sub, RUN) && !is_reusable(&SUBJECT, sub)
+        }),
+        // Anybody can have their repository's subjects made by a template, such as `ref:refs/heads/main`.
+        Constraint::Owner(|sub| {
+            leaves_open(sub, &["owner", "repository_owner", "repository_owner_id", "repository_id"])
+        }),
     ]),
-    Field::glob("repository").constrains(&[
+    Field::parted("repository", &REPOSITORY).constrains(&[
         Constraint::name(&["repository_id", "repository_owner_id"]),
-        Constraint::Owner(|name| !rules::names_part(name, "", '/')),
+        Constraint::Owner(|name| REPOSITORY.says(name, "owner").is_none()),
     ]),
     Field::exact("repository_id").constrains(&[OWNER]),
     Field::glob("repository_owner").constrains(&[
         Constraint::name(&["repository_owner_id", "repository_id"]),
-        Constraint::Owner(|owner| rules::literal_prefix(owner) != owner),
+        Constraint::Owner(rules::is_pattern),
     ]),
     Field::exact("repository_owner_id").constrains(&[OWNER]),
     Field::exact("repository_visibility"),
     // The name that a file gives itself: any other can give itself the same.
     Field::glob("workflow"),
-    Field::glob("workflow_ref").constrains(&[WORKFLOW_FILE, WORKFLOW_REF]),
+    Field::parted("workflow_ref", &WORKFLOW_REF).constrains(&[
+        Constraint::Workflow(|path| WORKFLOW_REF.says(path, "file").is_none()),
+        Constraint::Ref(|path| WORKFLOW_REF.says(path, "ref").is_none()),
+    ]),
     Field::exact("workflow_sha").constrains(&[WORKFLOW, REF]),
-    // A reusable workflow is of its own repository's ref, not of the caller's.
-    Field::glob("job_workflow_ref").constrains(&[WORKFLOW_FILE]),
+    Field::parted("job_workflow_ref", &JOB_WORKFLOW_REF)
+        .constrains(&[Constraint::Workflow(|path| !is_reusable(&JOB_WORKFLOW_REF, path))]),
     Field::exact("job_workflow_sha").constrains(&[WORKFLOW]),
-    // An environment has rules of its own about refs and reviewers.
-    Field::glob("environment").constrains(&[REF_PATH, WORKFLOW]),
+    // An environment has rules of its own about refs and reviewers; one of a name that
+    // nobody has set up is made by the workflow that names it, and has none.
+    Field::glob("environment").constrains(&[REF, CHOSEN_WORKFLOW]),
     Field::glob("actor").constrains(&[Constraint::name(&["actor_id"])]),
     Field::exact("actor_id"),
-    Field::glob("ref").constrains(&[REF_PATH]),
+    Field::glob("ref").constrains(&[REF]),
     Field::exact("ref_type"),
     Field::new("ref_protected", Match::Boolean).constrains(&[Constraint::Ref(|value| value != "true")]),
     Field::exact("sha").constrains(&[REF]),
-    Field::glob("head_ref").constrains(&[REF_PATH]),
-    // Who opens a pull request chooses the base, not what is in it.
+    // Who opens a pull request chooses these, in a fork of their own even.
+    Field::glob("head_ref"),
     Field::glob("base_ref"),
-    // These run with the repository's rights.
-    Field::exact("event_name").guarded(
-        &["pull_request_target", "workflow_run"],
-        "the job has the rights of the repository and may run the code or data of strangers",
-    ),
+    Field::exact("event_name").guarded(&[EVENT_NAME]),
     Field::exact("runner_environment"),
     Field::glob("enterprise").constrains(&[Constraint::name(&["enterprise_id"])]),
     Field::exact("enterprise_id"),
@@ -83,6 +127,11 @@ static FIELDS: &[Field] = &[
     Field::exact("check_run_id").constrains(&[WORKFLOW, REF]),
     Field::new("repo_property_*", Match::Property),
 ];
+
+/// Whether it says one reusable workflow: whose, and of which ref, for a caller chooses both.
+fn is_reusable(grammar: &'static Grammar, value: &str) -> bool {
+    ["job_owner", "job_name", "job_file", "job_ref"].iter().all(|part| grammar.says(value, part).is_some())
+}
 
 /// The join method `github`.
 pub(super) static METHOD: Method = Method {
@@ -103,6 +152,12 @@ pub(super) static METHOD: Method = Method {
         "run_attempt",
     ],
     fields: FIELDS,
+    issuers: &[
+        ISSUER,
+        "https://token.actions.githubusercontent.com/*",
+        "https://token.actions.*.ghe.com",
+        "https://*/_services/token",
+    ],
     can_bind: true,
     ..Method::new(
         "github",
@@ -146,8 +201,10 @@ fn configure(mut section: Mapping<'_>) -> Configured {
     let place = section.place;
     let host = section.take("enterprise_server_host").map(|node| host(node, "enterprise_server_host"));
     let slug = section.text("enterprise_slug")?;
-    let (issuer, server) = issuer(host.transpose()?, slug).map_err(|why| Mistake::new(place, why))?;
-    Ok(Box::new(Oidc { server, ..Oidc::new(&PROFILE, issuer) }.read(FIELDS, section)?))
+    let host = host.transpose()?;
+    let fields = if host.is_none_or(|host| host.ends_with(CLOUD)) { FIELDS } else { SERVER_FIELDS };
+    let (issuer, server) = issuer(host, slug).map_err(|why| Mistake::new(place, why))?;
+    Ok(Box::new(Oidc { server, ..Oidc::new(&PROFILE, issuer) }.read(fields, section)?))
 }
 
 /// The issuer's URL, and where its pages are.
@@ -158,7 +215,7 @@ fn issuer(host: Option<&str>, slug: Option<&str>) -> Result<(String, String), &'
         (None, None) => ISSUER.to_owned(),
         (None, Some(slug)) if is_slug(slug) => format!("{ISSUER}/{slug}"),
         (None, Some(_)) => return Err("`enterprise_slug` must be the enterprise's name in URLs"),
-        (Some(host), None) => match host.strip_suffix(".ghe.com") {
+        (Some(host), None) => match host.strip_suffix(CLOUD) {
             Some(name) => format!("https://token.actions.{name}.ghe.com"),
             None => format!("{server}/_services/token"),
         },
@@ -167,19 +224,6 @@ fn issuer(host: Option<&str>, slug: Option<&str>) -> Result<(String, String), &'
         }
     };
     Ok((issuer, server))
-}
-
-/// Whether a subject's beginning says whose it is. Anybody can have their
-/// repository's subjects made by a template, such as `ref:refs/heads/main`; each
-/// part begins with its key, and `:` in values is escaped, so a subject that
-/// begins with an owner or repository is that owner's or repository's.
-fn names_owner(sub: &str) -> bool {
-    // `OWNER/…`, or with ids `OWNER@ID/…`; the others whole, that is, up to the
-    // next part: `octo` is not `octo-org`.
-    ["repo:", "repository:"].iter().any(|key| rules::names_part(sub, key, '/'))
-        || ["repository_owner:", "repository_owner_id:", "repository_id:"]
-            .iter()
-            .any(|key| rules::names_part(sub, key, ':'))
 }
 
 /// Asks GitHub for a token with our audience.

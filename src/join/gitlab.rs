@@ -6,7 +6,9 @@ use super::handed_over::HandedOver;
 use super::jwt::text;
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, host};
-use super::rules::{self, Constraint, Field, Match, ONE_RUN, OWNER, REF, REF_PATH, WORKFLOW};
+use super::rules::{
+    self, CHOSEN_WORKFLOW, Constraint, Field, Grammar, Match, ONE_RUN, OWNER, PIPELINE_SOURCE, REF, WORKFLOW,
+};
 use crate::document::Mapping;
 
 /// The host of GitLab's own service.
@@ -17,37 +19,47 @@ const JOB_PROJECT: Constraint = Constraint::name(&["job_project_id", "job_namesp
 const USER: Constraint = Constraint::name(&["user_id"]);
 const IF_PROTECTED: Constraint = Constraint::Ref(|value| value != "true");
 
+/// As projects may have it. Git takes no `:` in a ref.
+static SUBJECT: Grammar = Grammar::Forms(&[
+    "project_path:{project/}:ref_type:{type}:ref:{ref/}",
+    "project_path:{project/}:ref:{ref/}:ref_type:{type}",
+    "project_path:{project/}:ref:{ref/}",
+    "project_path:{project/}:ref_type:{type}",
+]);
+/// The file of another host, or of another project, has other forms.
+static CONFIG: Grammar = Grammar::Forms(&["{project*}//{file/}@refs/{ref/}"]);
+/// `GROUP/…/PROJECT`.
+static PATH: Grammar = Grammar::Separated('/', 2);
+/// `GROUP/…`.
+static NAMESPACE: Grammar = Grammar::Separated('/', 1);
+
 /// Wildcards where Teleport has them and in names and refs; ids, kinds and hashes are exact.
 static FIELDS: &[Field] = &[
-    Field::glob("sub").constrains(&[
+    Field::parted("sub", &SUBJECT).constrains(&[
         PROJECT,
-        // `project_path:GROUP/PROJECT:ref_type:branch:ref:main`, or with more or other parts.
-        Constraint::Ref(|sub| sub.split_once(":ref:").is_none_or(|(_, of)| rules::is_open(of))),
+        Constraint::Ref(|sub| SUBJECT.says(sub, "ref").is_none() || SUBJECT.says(sub, "type").is_none()),
         Constraint::Owner(|sub| !rules::names_part(sub, "project_path:", '/')),
     ]),
-    Field::glob("project_path")
+    Field::parted("project_path", &PATH)
         .constrains(&[PROJECT, Constraint::Owner(|path| !rules::names_part(path, "", '/'))]),
     Field::exact("project_id").constrains(&[OWNER]),
-    Field::glob("namespace_path").constrains(&[
+    Field::parted("namespace_path", &NAMESPACE).constrains(&[
         PROJECT,
         Constraint::Owner(|path| rules::literal_prefix(path) != path && !rules::names_part(path, "", '/')),
     ]),
     Field::exact("namespace_id").constrains(&[OWNER]),
     Field::exact("project_visibility"),
-    Field::glob("ref").constrains(&[REF]),
+    Field::glob("ref").constrains(&[Constraint::RefName("ref_type")]),
     Field::exact("ref_type"),
-    Field::glob("ref_path").constrains(&[REF_PATH]),
+    Field::glob("ref_path").constrains(&[REF]),
     Field::new("ref_protected", Match::Boolean).constrains(&[IF_PROTECTED]),
     Field::exact("sha").constrains(&[REF]),
-    Field::exact("pipeline_source").guarded(
-        &["merge_request_event", "external_pull_request_event"],
-        "the job may run code that nobody has merged, of a fork even, with the rights of the project",
-    ),
+    Field::exact("pipeline_source").guarded(&[PIPELINE_SOURCE]),
     Field::exact("pipeline_id").constrains(ONE_RUN),
     Field::exact("job_id").constrains(ONE_RUN),
     Field::exact("job_source"),
     // Anybody who can push a branch can name an environment, unless it is protected.
-    Field::glob("environment").constrains(&[WORKFLOW]),
+    Field::glob("environment").constrains(&[CHOSEN_WORKFLOW]),
     Field::new("environment_protected", Match::Boolean).constrains(&[IF_PROTECTED]),
     Field::exact("environment_action"),
     Field::exact("deployment_tier"),
@@ -55,17 +67,16 @@ static FIELDS: &[Field] = &[
     Field::exact("user_id"),
     Field::exact("user_email").constrains(&[USER]),
     Field::exact("user_access_level"),
-    // `HOST/GROUP/PROJECT//FILE@REF`.
-    Field::glob("ci_config_ref_uri").constrains(&[
-        Constraint::Workflow(|uri| !rules::literal_prefix(uri).contains("//")),
-        Constraint::Ref(|uri| uri.rsplit_once('@').is_none_or(|(_, of)| rules::is_open_ref(of))),
+    Field::parted("ci_config_ref_uri", &CONFIG).constrains(&[
+        Constraint::Workflow(|uri| CONFIG.says(uri, "file").is_none()),
+        Constraint::Ref(|uri| CONFIG.says(uri, "ref").is_none()),
     ]),
     Field::exact("ci_config_sha").constrains(&[WORKFLOW, REF]),
     Field::exact("runner_environment"),
     // Where the job runs, which for a fork's merge request is not whose code it is.
-    Field::glob("job_project_path").constrains(&[JOB_PROJECT]),
+    Field::parted("job_project_path", &PATH).constrains(&[JOB_PROJECT]),
     Field::exact("job_project_id"),
-    Field::glob("job_namespace_path").constrains(&[JOB_PROJECT]),
+    Field::parted("job_namespace_path", &NAMESPACE).constrains(&[JOB_PROJECT]),
     Field::exact("job_namespace_id"),
 ];
 
@@ -91,6 +102,7 @@ pub(super) static METHOD: Method = Method {
         "job_id",
     ],
     fields: FIELDS,
+    issuers: &["https://gitlab.com"],
     ..Method::new("gitlab", "GitLab CI: gitlab.com and self-managed", |job| HANDED_OVER.none(job), configure)
 };
 

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::jwt::text;
 use super::method::{Configured, Method};
-use super::rules::{self, Condition, Field, Match, Rule, Want};
+use super::rules::{self, Condition, Field, Grammar, Rule, Want};
 use super::verify::{Failure, Identity, Provenance, Replay, Verifier, VerifyContext};
 use crate::denial::{Denial, Reason};
 use crate::document::{Mapping, Mistake, Node};
@@ -29,7 +29,15 @@ use request::StsRequest;
 /// Who speaks for AWS, in the records of used proofs.
 const ISSUER: &str = "https://sts.amazonaws.com";
 
-static FIELDS: &[Field] = &[Field::new("aws_account", Match::Exact), Field::new("aws_arn", Match::Glob)];
+/// Who may sign. A user's path can hold anything.
+static ARN: Grammar = Grammar::Forms(&[
+    "arn:{partition}:sts::{account}:assumed-role/{role}/{session}",
+    "arn:{partition}:sts::{account}:federated-user/{name}",
+    "arn:{partition}:iam::{account}:user/{path*}",
+    "arn:{partition}:iam::{account}:root",
+]);
+
+static FIELDS: &[Field] = &[Field::exact("aws_account"), Field::parted("aws_arn", &ARN)];
 
 /// The join method `iam`. Nothing says for sure that a job is of AWS: jobs of
 /// other platforms run on EC2, and have AWS variables for their own work.
@@ -57,8 +65,8 @@ fn configure(mut section: Mapping<'_>) -> Configured {
     // Anybody can have an account, with a role of any name in it.
     let anchors = |condition: &Condition| match (condition.field.as_str(), &condition.want) {
         ("aws_account", Want::Exact(account)) => sts::is_account(account),
-        ("aws_arn", Want::Glob(pattern)) => {
-            sts::split_arn(rules::literal_prefix(pattern), partition).is_some()
+        ("aws_arn", Want::Parts(pattern)) => {
+            sts::split_arn(rules::literal_prefix(pattern.text()), partition).is_some()
         }
         _ => false,
     };
@@ -136,7 +144,7 @@ mod tests {
             "aws_account: '123456789012'",
             "aws_arn: 'arn:aws:sts::123456789012:assumed-role/deploy/*'",
             "aws_arn: 'arn:aws:iam::123456789012:*'",
-            "aws_account: '123456789012', aws_arn: '*/deploy/*'",
+            "aws_account: '123456789012', aws_arn: 'arn:*:sts::*:assumed-role/deploy/*'",
         ] {
             assert!(METHOD.configured(&format!("allow: [{{{good}}}]")).is_ok(), "{good}");
         }
@@ -167,6 +175,11 @@ mod tests {
             ("allow: []", "`allow` is empty"),
             ("allow: [{aws_account: 123456789012}]", "`aws_account` must be text, not a number"),
             ("allow: [{aws_account: '12345678901?'}]", "`aws_account` takes no wildcards"),
+            (
+                // A user may have a path with that in it.
+                "allow: [{aws_account: '123456789012', aws_arn: '*:assumed-role/deploy/*'}]",
+                "`aws_arn` has a wildcard that could stand for several parts",
+            ),
             ("allow: [{aws_acount: '123456789012'}]", "a rule has no `aws_acount`"),
             (
                 "{partition: aws-mars, allow: [{aws_account: '123456789012'}]}",

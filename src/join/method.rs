@@ -52,6 +52,9 @@ pub struct Method {
     pub telling: &'static [&'static str],
     /// The fields that its rules may have: what of a job's claims matters.
     pub fields: &'static [Field],
+    /// The issuers whose tokens it knows best, as globs. No other method takes them, or
+    /// its anchors and guards could be gone round.
+    pub issuers: &'static [&'static str],
     /// Whether a job can have its proof bound to its keys, so that a join
     /// token may require it.
     pub can_bind: bool,
@@ -82,6 +85,7 @@ impl Method {
             unverified: jwt::unverified,
             telling: &[],
             fields: &[],
+            issuers: &[],
             can_bind: false,
             takes_rules_beside: false,
             registers: false,

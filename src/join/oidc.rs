@@ -275,6 +275,10 @@ impl Verifier for Oidc {
         &self.rules
     }
 
+    fn issuer(&self) -> Option<&str> {
+        Some(&self.issuer)
+    }
+
     fn takes_unbound(&self) -> bool {
         !self.require_key_binding
     }

@@ -3,12 +3,16 @@
 mod claim;
 mod claims;
 mod glob;
+mod grammar;
+mod guard;
 mod read;
 mod rule;
 
 pub use claim::claim;
-pub use glob::{glob, is_open, is_open_ref, literal_prefix, names_part};
+pub use glob::{glob, is_open, is_pattern, literal_prefix, names_part};
+pub use grammar::{Grammar, Labels, Pattern};
+pub use guard::{EVENT_NAME, Guard, PIPELINE_SOURCE, RUN_PHASE, RUN_TYPE};
 pub use read::{anchor, read};
 pub use rule::{
-    Condition, Constraint, Field, Guard, Match, ONE_RUN, OWNER, Open, REF, REF_PATH, Rule, WORKFLOW, Want,
+    CHOSEN_WORKFLOW, Condition, Constraint, Field, Match, ONE_RUN, OWNER, Open, REF, Rule, WORKFLOW, Want,
 };

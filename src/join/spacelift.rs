@@ -3,8 +3,12 @@
 use super::handed_over::HandedOver;
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, host};
-use super::rules::{self, Condition, Constraint, Field, OWNER, WORKFLOW};
+use super::rules::{self, Condition, Constraint, Field, Grammar, OWNER, RUN_TYPE, WORKFLOW};
 use crate::document::Mapping;
+
+/// Of a stack or a module.
+static SUBJECT: Grammar =
+    Grammar::Forms(&["space:{space}:{type}:{caller}:run_type:{run_type}:scope:{scope}"]);
 
 /// An account's own people alone name its spaces and stacks.
 static FIELDS: &[Field] = &[
@@ -12,14 +16,11 @@ static FIELDS: &[Field] = &[
     Field::glob("caller_id").claim("callerId").constrains(&[WORKFLOW, OWNER]),
     Field::exact("caller_type").claim("callerType"),
     Field::exact("scope"),
-    Field::exact("run_type")
-        .claim("runType")
-        .guarded(&["PROPOSED", "TESTING"], "the run may be of a pull request that nobody has merged"),
+    Field::exact("run_type").claim("runType").guarded(&[RUN_TYPE]),
     Field::exact("run_id").claim("runId").constrains(&[WORKFLOW]),
-    // `space:SPACE:stack:STACK:run_type:TYPE:scope:SCOPE`.
-    Field::glob("sub").constrains(&[
-        Constraint::Workflow(|sub| rules::literal_prefix(sub).split(':').count() < 4),
-        Constraint::Owner(|sub| !rules::names_part(sub, "space:", ':')),
+    Field::parted("sub", &SUBJECT).constrains(&[
+        Constraint::Workflow(|sub| SUBJECT.says(sub, "caller").is_none()),
+        Constraint::Owner(|sub| SUBJECT.says(sub, "space").is_none()),
     ]),
 ];
 
@@ -29,6 +30,7 @@ pub(super) static METHOD: Method = Method {
     source: |env| HANDED_OVER.source(env),
     telling: &["spaceId", "callerType", "callerId", "runType", "runId", "scope"],
     fields: FIELDS,
+    issuers: &["https://*.spacelift.io"],
     ..Method::new("spacelift", "Spacelift: stacks and modules", |job| HANDED_OVER.none(job), configure)
 };
 
@@ -67,7 +69,7 @@ fn configure(mut section: Mapping<'_>) -> Configured {
     let oidc = Oidc { other_audience, ..Oidc::new(&PROFILE, format!("https://{host}")) };
     let wild = |condition: &Condition| {
         matches!(condition.field.as_str(), "space_id" | "caller_id")
-            && condition.want.shown().contains(['*', '?'])
+            && rules::is_pattern(&condition.want.shown())
     };
     Ok(Box::new(oidc.read(FIELDS, section)?.refuse(
         |condition| !globs && wild(condition),

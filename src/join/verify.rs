@@ -28,6 +28,11 @@ pub trait Verifier: Send + Sync + fmt::Debug {
         &[]
     }
 
+    /// Whose tokens it takes, where they are OIDC tokens.
+    fn issuer(&self) -> Option<&str> {
+        None
+    }
+
     /// Whether everybody whom it believes is let in, and it has no rules.
     fn admits_all(&self) -> bool {
         false

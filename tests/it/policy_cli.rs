@@ -5,5 +5,7 @@ mod check;
 mod claims;
 mod documents;
 mod lints;
+mod parts;
 mod platforms;
+mod pushed;
 mod refusals;

@@ -81,7 +81,7 @@ authority::store: clock error folder join::instance join::verify random
 # Of the store, only the proof that something is recorded.
 authority::keys: authority::store::Recorded authority::validity clock error folder pem random wire
 authority::policy: denial document error join::find join::method join::METHODS join::names
-    join::rules join::verify output principal text wire
+    join::of_issuer join::rules join::verify output principal text wire
 authority::policy_files: authority::policy error folder text
 authority::config: authority::policy authority::policy_files document error folder net
 # A grant, and nothing else of the policy or of who the job is; of the store what is recorded.

@@ -67,7 +67,7 @@ fn trial(token: &JoinToken, rule: &Rule, claims: &Map<String, Value>) -> RuleTri
     let conditions = rule.conditions.iter().map(|condition| Trial {
         field: shown(&condition.field),
         got: got(claims, &condition.claim),
-        wanted: wanted(&condition.want),
+        wanted: wanted(condition, claims),
         met: condition.holds(claims),
     });
     let guards = struck(rule, claims).map(|guard| {
@@ -110,7 +110,7 @@ fn explanation(token: &JoinToken, rule: &Rule, claims: &Map<String, Value>) -> S
         rule.conditions.len(),
     );
     for condition in unmet {
-        let (got, wanted) = (got(claims, &condition.claim), wanted(&condition.want));
+        let (got, wanted) = (got(claims, &condition.claim), wanted(condition, claims));
         told.push_str(&format!("\n`{}`: got {got}, wanted {wanted}", shown(&condition.field)));
     }
     for Guard { field, claim, .. } in struck(rule, claims) {
@@ -130,9 +130,12 @@ fn got(claims: &Map<String, Value>, claim: &str) -> String {
 }
 
 /// What is wanted, with its type visible like what was got.
-fn wanted(want: &Want) -> String {
-    match want {
+fn wanted(condition: &Condition, claims: &Map<String, Value>) -> String {
+    match &condition.want {
         Want::Value(value) => format!("the {} `{value}`", kind(value)),
+        other if condition.stretches_over(claims) => {
+            format!("`{}`, whose wildcards each stay within one part of the claim", shown(&other.shown()))
+        }
         other => format!("`{}`", shown(&other.shown())),
     }
 }
