@@ -17,7 +17,9 @@ use crate::authority::Authority;
 use crate::authority::http::router;
 use crate::authority::issue::x509::ServerPlan;
 use crate::authority::keys::file;
+use crate::authority::policy::Policy;
 use crate::authority::store::record;
+use crate::authority::store::sqlite::Sqlite;
 use crate::authority::validity::Validity;
 use crate::clock::{Clock, LEEWAY, rfc3339};
 
@@ -83,7 +85,12 @@ impl Data {
     }
 
     fn serve(&self) -> Result<Serving<'_>> {
-        let authority = Arc::new(Authority::open(self.dir.path(), self.clock.clone())?);
+        let config = Config::load(self.dir.path())?;
+        let keys = file::load(&config.keys, config.owner)?;
+        let store = Box::new(Sqlite::open(&config.store, config.owner)?);
+        // Nothing here is about the policy, which would be waited for.
+        let authority = Authority::assemble(config, keys, store, Policy::default(), self.clock.clone())?;
+        let authority = Arc::new(authority);
         let keeper = self.runtime.block_on(CertificateKeeper::start(&authority))?;
         Ok(Serving { data: self, authority, keeper })
     }

@@ -101,8 +101,8 @@ authority::revoke: authority authority::config authority::store denial error joi
 authority::http: authority authority::enroll authority::revocation authority::revoke authority::tls
     error terminal wire
 authority::policy_watch: authority authority::policy authority::policy_files error terminal text
-authority::serve: authority authority::http authority::limits
-    authority::policy_watch authority::tls error terminal
+authority::serve: authority authority::http authority::limits authority::policy_watch
+    authority::tls error terminal
 
 # the commands
 commands: authority authority::audit authority::config authority::issue authority::keys
