@@ -11,7 +11,10 @@ fn list_numbers_rise_and_are_drawn_once() {
     let mut bench = Bench::new();
     let now = u64::try_from(NOW).unwrap();
     bench.wait(
-        bench.store.writer.write(|connection| connection.execute("UPDATE state SET list_number = 7", [])),
+        bench
+            .store
+            .writer
+            .write(Room::Any, |connection| connection.execute("UPDATE state SET list_number = 7", [])),
     );
     let draw = |bench: &Bench, now| bench.wait(bench.store.list_number(now));
     let first = draw(&bench, NOW);
