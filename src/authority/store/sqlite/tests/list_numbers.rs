@@ -24,7 +24,7 @@ fn list_numbers_rise_and_are_drawn_once() {
     let copy = bench.dir.path().join("copy.db");
     let path = copy.to_str().unwrap().to_owned();
     bench.wait(
-        bench.store.writer.write(move |connection| connection.execute("UPDATE state SET probes = 0", [])),
+        bench.store.writer.write(Room::Any, |connection| connection.execute("UPDATE state SET run = 0", [])),
     );
     Connection::open(bench.path()).unwrap().execute("VACUUM INTO ?1", [path]).unwrap();
     let copy = Arc::new(Sqlite::open(&copy, Owner::me()).unwrap());
