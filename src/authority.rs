@@ -29,6 +29,10 @@ pub mod store;
 pub mod tls;
 pub mod validity;
 
+/// How much longer than they must be used proofs are held, in seconds: an
+/// exchange under way may have found its token's time good a while ago.
+const PRUNE_MARGIN: i64 = 120;
+
 /// Everything that an authority is while it runs.
 #[derive(Debug)]
 pub struct Authority {
@@ -41,9 +45,10 @@ pub struct Authority {
     issuers: Issuers,
     clock: Clock,
     refusals: limits::Refusals,
+    issuances: limits::Issuances,
     lists: revocation::ListCache,
-    /// When the store was last seen to take a write.
-    ready: tokio::sync::Mutex<Option<Instant>>,
+    /// When it was last seen to be ready, and what was to be said then.
+    ready: tokio::sync::Mutex<Option<(Instant, Option<String>)>>,
 }
 
 impl Authority {
@@ -69,6 +74,7 @@ impl Authority {
         clock: Clock,
     ) -> Result<Self> {
         let issuers = Issuers::new(net::issuer_client(config.issuer_ca_file.as_ref(), config.owner)?);
+        let issuances = limits::Issuances::new(config.quotas);
         Ok(Self {
             config,
             keys,
@@ -79,6 +85,7 @@ impl Authority {
             issuers,
             clock,
             refusals: limits::Refusals::default(),
+            issuances,
             lists: revocation::ListCache::default(),
             ready: tokio::sync::Mutex::default(),
         })
@@ -109,5 +116,17 @@ impl Authority {
             *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(policy);
         }
         look
+    }
+
+    /// Tries what an exchange needs: a record of its size, and a key that
+    /// signs. What the operator should hear though all is well.
+    pub async fn ready(&self) -> Result<Option<String>> {
+        self.store.ready().await?;
+        Ok(self.revocation_lists().await?.alarm())
+    }
+
+    /// Forgets what was remembered for a time that is up.
+    pub async fn forget(&self) -> Result<()> {
+        self.store.prune(self.clock.now().saturating_sub(PRUNE_MARGIN)).await
     }
 }

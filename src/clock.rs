@@ -12,6 +12,16 @@ pub const LEEWAY: i64 = 60;
 /// The last second that X.509 and RFC 3339 can say, 9999-12-31T23:59:59Z (RFC 5280, section 4.1.2.5).
 pub const LAST_SECOND: i64 = 253_402_300_799;
 
+/// How long something that is good once must be remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Until when by the wall clock, in seconds since 1970.
+    pub until: i64,
+    /// The longest that it is taken for, from the first second to the last: so
+    /// long it is remembered in any case, since the wall clock may be wrong.
+    pub lasts: i64,
+}
+
 /// Where the time comes from.
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Option<Arc<AtomicI64>>);

@@ -118,6 +118,20 @@ impl Reason {
         REASONS.iter().find(tells).map(|row| row.reason)
     }
 
+    /// Whether only a job that a rule has let in is refused so.
+    pub fn is_of_admitted(self) -> bool {
+        matches!(
+            self,
+            Self::TokenUsed
+                | Self::GenerationAhead
+                | Self::InstanceLocked
+                | Self::OutputInvalid
+                | Self::RoleNotHeld
+                | Self::MfaRequired
+                | Self::NothingGranted
+        )
+    }
+
     /// Whether a clock may be what is wrong.
     pub fn is_of_time(self) -> bool {
         matches!(self, Self::TokenExpired | Self::TokenNotYetValid)
@@ -192,6 +206,11 @@ impl Denial {
         self.claims = Some(claims.clone());
         self.verified = verified;
         self
+    }
+
+    /// Whether it is of somebody whom no rule has let in.
+    pub fn is_of_stranger(&self) -> bool {
+        !(self.verified && self.reason.is_of_admitted())
     }
 
     /// What the caller is told of it: `id` names its record, and `now` is the authority's time.

@@ -100,6 +100,11 @@ impl Error {
         self.kind
     }
 
+    /// The error of that type which it began with, if it did.
+    pub fn cause<T: fmt::Display + fmt::Debug + Send + Sync + 'static>(&self) -> Option<&T> {
+        self.cause.downcast_ref()
+    }
+
     /// What to do about it, most likely first.
     pub fn hints(&self) -> &[String] {
         &self.hints

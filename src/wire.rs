@@ -15,6 +15,9 @@ pub const MIN_TTL: u32 = 10;
 /// The longest that a role can give one, in seconds: beyond it nothing is short-lived.
 pub const MAX_TTL: u32 = 7 * 24 * 3600;
 
+/// The largest revocation list that servers fetch, in bytes; it grows by tens of bytes a revocation.
+pub const MAX_LIST: usize = 64 << 20;
+
 /// `POST /v1/exchange`: what a job asks for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -213,6 +216,11 @@ impl Problem {
     pub fn new(kind: &str, status: u16, title: &str) -> Self {
         let kind = format!("{PROBLEM_TYPE}{kind}");
         Self { kind, title: title.to_owned(), status, ..Self::default() }
+    }
+
+    /// Whether an authority says it, and nobody on the way.
+    pub fn is_ours(&self) -> bool {
+        self.kind.starts_with(PROBLEM_TYPE)
     }
 
     /// Whether it is of that kind.

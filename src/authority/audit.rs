@@ -3,7 +3,7 @@
 use humantime::parse_duration;
 use serde_json::{Map, Value};
 
-use super::store::{Event, EventFilter, Store};
+use super::store::{Cursor, Event, EventFilter, Store};
 use crate::clock::parse_rfc3339;
 use crate::error::{Error, Result};
 use crate::text::{shown, shown_long};
@@ -42,12 +42,12 @@ pub async fn write(
     line: fn(&Event) -> String,
     mut print: impl FnMut(&str) -> Result<bool>,
 ) -> Result<()> {
-    let mut after = 0;
+    let mut after = Cursor::default();
     loop {
         let page = store.events(filter.clone(), after, PAGE).await?;
         let mut lines = String::new();
         for event in &page {
-            after = event.sequence;
+            after = event.cursor;
             lines.push_str(&line(event));
             lines.push('\n');
         }
@@ -178,7 +178,7 @@ mod tests {
     use crate::error::Kind;
 
     fn event(body: Value) -> Event {
-        Event { sequence: 1, body: body.as_object().unwrap().clone() }
+        Event { cursor: Cursor::default(), body: body.as_object().unwrap().clone() }
     }
 
     #[test]

@@ -2,11 +2,13 @@
 //! checked before anything starts.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use super::limits::Quotas;
 use super::policy::Policy;
 use super::policy_files::PolicyFiles;
-use crate::document::{self, Mistake, Mistakes, Node};
+use crate::document::{self, Mistake, Mistakes, Node, Value};
 use crate::error::{Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
 use crate::folder::trust::{self, Owner};
@@ -14,6 +16,9 @@ use crate::net::authority_origin;
 
 /// The configuration's name in the data directory.
 pub const FILE: &str = "authority.yaml";
+
+/// What a quota may be.
+const QUOTA: RangeInclusive<u32> = 32..=100_000_000;
 
 /// A checked configuration; every path is absolute or below the data directory.
 #[derive(Clone, Debug)]
@@ -36,6 +41,8 @@ pub struct Config {
     pub owner: Owner,
     /// Extra roots for issuers.
     pub issuer_ca_file: Option<PathBuf>,
+    /// How many certificates an hour.
+    pub quotas: Quotas,
 }
 
 impl Config {
@@ -68,6 +75,7 @@ impl Config {
         let keys = all.read("keys", |node, key| scheme(node, key, "file:"));
         let policy = all.read("policy", Node::text);
         let issuer_ca_file = all.read("issuer_ca_file", Node::text).map(below);
+        let quotas = all.read("limits", read_limits).unwrap_or_default();
         if let Some(node) = all.take("metrics_listen") {
             let message = "`metrics_listen` is not supported by this version";
             all.mistakes.add(Mistake::new(node.place, message));
@@ -84,6 +92,7 @@ impl Config {
             policy: below(policy.unwrap_or("policy")),
             owner,
             issuer_ca_file,
+            quotas,
         })
     }
 
@@ -129,6 +138,30 @@ fn read_tls(node: &Node, key: &str, data_dir: &Path) -> Result<(PathBuf, PathBuf
         ["cert_file", "key_file"].map(|key| tls.require(key, Node::text).map(|path| data_dir.join(path)));
     tls.finish()?;
     Ok((certificate.unwrap_or_default(), key.unwrap_or_default()))
+}
+
+fn read_limits(node: &Node, key: &str) -> Result<Quotas, Mistakes> {
+    let mut limits = node.mapping(key)?;
+    let usual = Quotas::default();
+    let quotas = Quotas {
+        token: limits.read("certificates_per_hour_of_token", quota).unwrap_or(usual.token),
+        run: limits.read("certificates_per_hour_of_run", quota).unwrap_or(usual.run),
+    };
+    limits.finish()?;
+    Ok(quotas)
+}
+
+/// A number of certificates: as many as one exchange may have, or more.
+fn quota(node: &Node, key: &str) -> Result<u32, Mistake> {
+    let number = match &node.value {
+        Value::Int(number) => u32::try_from(*number).ok().filter(|number| QUOTA.contains(number)),
+        _ => None,
+    };
+    let (least, most) = (QUOTA.start(), QUOTA.end());
+    number.ok_or_else(|| {
+        Mistake::new(node.place, format!("`{key}` must be a whole number from {least} to {most}"))
+            .hint("it is how many certificates may be issued at once, and then each hour")
+    })
 }
 
 /// The path of `SCHEME:PATH`, in the one scheme that this version has.
@@ -192,10 +225,36 @@ mod tests {
     }
 
     #[test]
+    fn quotas_are_whole_numbers() {
+        let quotas =
+            |limits: &str| parse(&format!("{MINIMAL}limits: {limits}\n")).map(|config| config.quotas);
+        assert_eq!(parse(MINIMAL).unwrap().quotas, Quotas::default());
+        assert_eq!(
+            quotas("{certificates_per_hour_of_run: 32, certificates_per_hour_of_token: 100000001}")
+                .unwrap_err()
+                .to_string(),
+            "4:76: `certificates_per_hour_of_token` must be a whole number from 32 to 100000000"
+        );
+        assert_eq!(
+            quotas("{certificates_per_hour_of_run: 32}").unwrap(),
+            Quotas { run: 32, ..Quotas::default() }
+        );
+        for wrong in ["31", "-1", "100000001", "1.5", "'99'", "yes", "99999999999999999999"] {
+            let mistakes = quotas(&format!("{{certificates_per_hour_of_run: {wrong}}}")).expect_err(wrong);
+            let said = "4:40: `certificates_per_hour_of_run` must be a whole number from 32 to 100000000";
+            assert_eq!(mistakes.to_string(), said, "{wrong}");
+        }
+        assert_eq!(
+            quotas("{certificates: 99}").unwrap_err().to_string(),
+            "4:10: limits has no `certificates`"
+        );
+    }
+
+    #[test]
     fn no_value_may_be_empty() {
         let full = format!(
             "{MINIMAL}listen: 0.0.0.0:1\nstore: sqlite:a\nkeys: file:k\npolicy: p\nissuer_ca_file: c\n\
-             tls: {{cert_file: c, key_file: k}}\n"
+             tls: {{cert_file: c, key_file: k}}\nlimits: {{certificates_per_hour_of_token: 99}}\n"
         );
         parse(&full).unwrap();
         for emptied in document::emptied::emptied(&full) {

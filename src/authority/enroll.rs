@@ -3,27 +3,20 @@
 
 use std::net::IpAddr;
 
-use serde_json::{Map, Value, json};
-
 use super::Authority;
 use super::issue::Prepared;
 use super::issue::leaf::RequestContext;
 use super::issue::request::{OutputKeys, binding_of};
+use super::limits::Exceeded;
 use super::policy::{JoinToken, MAX_OUTPUTS, Policy, PolicyRequest};
 use super::store::instances::InstanceRefusal;
-use super::store::{Issued, NewIssuance, NewRefusal, record};
+use super::store::{Issued, NewIssuance, NewRefusal, Stranger, record};
 use crate::denial::{Denial, Reason};
 use crate::error::{Error, Result};
 use crate::join;
 use crate::join::verify::{Failure, Identity, VerifyContext};
 use crate::random;
 use crate::wire::{ExchangeRequest, ExchangeResponse, JoinedInstance, MIN_TTL};
-
-/// The longest text of a caller's that a refusal keeps for a name, in bytes.
-const MAX_NAME: usize = 128;
-
-/// The most claims that are kept of a proof that was not verified, in bytes of JSON.
-const MAX_UNVERIFIED: usize = 4096;
 
 /// Why an exchange has no answer.
 #[derive(Debug)]
@@ -39,6 +32,8 @@ pub enum Refused {
     },
     /// Too many refusals: try again after so many seconds.
     TooMany(u64),
+    /// The join token, or the run, has been given what it may have in an hour.
+    Quota(Exceeded),
     /// The issuer's keys cannot be had.
     Unavailable(String),
     /// The CA that would sign is not good now.
@@ -126,7 +121,21 @@ impl Exchange<'_> {
 
         // 6. What it may have.
         let asked = PolicyRequest { outputs: &request.outputs, ttl_seconds: request.ttl_seconds };
-        let grant = policy.decide(token, &identity, &asked)?;
+        let run = identity.join().map_or(&identity.provenance().line, |join| &join.instance);
+        let charge = |count| {
+            let charged = authority.issuances.charge(&token.name, run, count);
+            charged.map_err(|exceeded| Ended::Otherwise(Refused::Quota(exceeded)))
+        };
+        let grant = match policy.decide(token, &identity, &asked) {
+            Ok(grant) => grant,
+            Err(denial) => {
+                // A job that is let in and refused all the same is written into the trail each time.
+                if denial.reason.is_of_admitted() {
+                    charge(1)?;
+                }
+                return Err(denial.into());
+            }
+        };
 
         // 7. What will be signed, with serials.
         let now = authority.clock.now();
@@ -138,6 +147,7 @@ impl Exchange<'_> {
         }
         let context = RequestContext { cluster, provenance: identity.provenance(), peer, now, tls_ca };
         let plan = Prepared::new(grant, keys, &context)?;
+        charge(plan.count())?;
 
         // 8. The proof is used up and the record durable before anything is signed;
         //    a registered worker moves on, or is found to be two.
@@ -211,20 +221,22 @@ impl Exchange<'_> {
         {
             denial.claims = (method.unverified)(&request.proof).map_or_else(|no| no.claims, Some);
         }
-        // A stranger's words are kept only where they are few: the trail is for ever.
-        let few = |claims: &Map<String, Value>| json!(claims).to_string().len() <= MAX_UNVERIFIED;
         let id = random::id("d")?;
         let entry = NewRefusal {
             id: id.clone(),
             time: authority.clock.now(),
-            token: cut(&request.token),
-            join_method: cut(&request.join_method),
+            token: request.token.clone(),
+            join_method: request.join_method.clone(),
             bot: policy.token(&request.token).map(|token| token.bot.clone()),
             reason: denial.reason.row().code,
             detail: denial.detail.clone(),
-            claims: denial.claims.clone().filter(|claims| denial.verified || few(claims)),
+            claims: denial.claims.clone(),
             verified: denial.verified,
             peer: peer.to_canonical().to_string(),
+            stranger: denial.is_of_stranger().then_some(match denial.verified {
+                true => Stranger::Verified,
+                false => Stranger::Unverified,
+            }),
         };
         authority.store.refuse(entry).await?;
         Ok(Refused::Denied { denial: Box::new(denial), id })
@@ -255,10 +267,4 @@ fn denial_of(refusal: InstanceRefusal) -> Denial {
             Denial::new(Reason::InstanceLocked, format!("locked now: {told}")).tell(told)
         }
     }
-}
-
-/// A caller's word for a name, short enough to keep.
-fn cut(text: &str) -> String {
-    let end = (0..=MAX_NAME.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-    text.get(..end).unwrap_or_default().to_owned()
 }

@@ -18,7 +18,9 @@ use serde_json::json;
 
 use super::Authority;
 use super::enroll::{self, Refused};
+use super::limits::Exceeded;
 use super::revoke::{self, Unrevoked};
+use super::store;
 use super::tls::CurrentCertificate;
 use crate::error::Error;
 use crate::terminal;
@@ -29,7 +31,7 @@ const MAX_BODY: usize = 96 << 10;
 /// How long a request may take, its body included.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long the store counts as writable after it was.
+/// How long the authority counts as ready after it was: anybody may ask, and each time some is written.
 const READY_AGE: Duration = Duration::from_secs(1);
 
 /// The address of whoever asks; put there by [`super::serve`].
@@ -108,25 +110,29 @@ async fn readyz(
     State(authority): Shared,
     Extension(certificate): Extension<Arc<CurrentCertificate>>,
 ) -> Answer {
-    // The keys were read and the policy parsed before this served anything.
-    // It writes to the store, and anybody may ask.
-    let mut since = authority.ready.lock().await;
-    if since.is_none_or(|since| since.elapsed() >= READY_AGE) {
-        authority.store.ready().await.map_err(|error| {
-            terminal::log_rarely(&format!("not ready: {error}"));
-            problem(503, "not-ready", "the store cannot be written to")
-        })?;
-        *since = Some(Instant::now());
-    }
+    // The policy was parsed before this served anything. It writes to the store, and anybody may ask.
+    let mut last = authority.ready.lock().await;
+    let alarm = match &*last {
+        Some((since, alarm)) if since.elapsed() < READY_AGE => alarm.clone(),
+        _ => {
+            let alarm = authority.ready().await.map_err(|error| {
+                terminal::log_rarely(&format!("not ready: {error}"));
+                let cannot = || problem(503, "not-ready", "the store or a key cannot be used");
+                disk_full(&error).unwrap_or_else(cannot)
+            })?;
+            last.insert((Instant::now(), alarm)).1.clone()
+        }
+    };
     let warnings = certificate.warnings(&authority);
     let told = || warnings.iter().map(|warning| warning.message.as_str());
     if warnings.iter().any(|warning| warning.is_fault) {
         let problem = Problem::new("not-ready", 503, "a certificate is not valid now");
         return Err(Box::new(Problem { detail: told().collect::<Vec<_>>().join("; "), ..problem }));
     }
-    json_response(&match warnings.as_slice() {
+    let told: Vec<&str> = told().chain(alarm.as_deref()).collect();
+    json_response(&match told.as_slice() {
         [] => json!({"status": "ready"}),
-        _ => json!({"status": "ready", "warnings": told().collect::<Vec<_>>()}),
+        _ => json!({"status": "ready", "warnings": told}),
     })
 }
 
@@ -165,7 +171,18 @@ impl IntoResponse for Box<Problem> {
     }
 }
 
+/// The problem of an error that is for want of room.
+fn disk_full(error: &Error) -> Option<Box<Problem>> {
+    let title = "the authority's disk is full or fails, and it signs nothing that it cannot record";
+    let problem = Problem { retry_after: Some(10), ..Problem::new("disk-full", 503, title) };
+    store::no_room(error).then(|| Box::new(problem))
+}
+
 fn broken(error: &Error) -> Box<Problem> {
+    if let Some(problem) = disk_full(error) {
+        terminal::log_rarely(&error.to_string());
+        return problem;
+    }
     // What broke inside is for the operator; the caller can only try again.
     terminal::log(&format!("internal error: {error}"));
     problem(500, "internal", "something broke inside the authority")
@@ -178,12 +195,22 @@ fn refused(authority: &Authority, why: Refused) -> Box<Problem> {
             Problem { detail, ..problem }
         }
         Refused::Denied { denial, id } => {
-            terminal::log(&format!("refused {id}: {}", denial.reason.row().code));
+            let log = if denial.is_of_stranger() { terminal::log_rarely } else { terminal::log };
+            log(&format!("refused {id}: {}", denial.reason.row().code));
             denial.problem(id, authority.clock.now())
         }
         Refused::TooMany(seconds) => {
             let problem = Problem::new("too-many", 429, "too many refusals lately");
             Problem { retry_after: Some(seconds), ..problem }
+        }
+        Refused::Quota(Exceeded { kind, whose, quota, retry_after }) => {
+            let title = format!("{whose} has been given as many certificates as it may have in an hour");
+            terminal::log_rarely(&format!("{kind}: {title}, {quota}"));
+            let detail = format!("at most {quota} at once, and then each hour");
+            let hint =
+                "ask for fewer outputs, or renew less often; the authority's operator can raise `limits`"
+                    .to_owned();
+            Problem { detail, hint, retry_after: Some(retry_after), ..Problem::new(kind, 429, &title) }
         }
         Refused::Unavailable(detail) => {
             terminal::log_rarely(&format!("issuer unavailable: {detail}"));

@@ -36,6 +36,9 @@ struct Plan {
     token: String,
     expires: i64,
     outputs: Vec<PreparedOutput>,
+    /// The extensions of all X.509 certificates that say which run they are for.
+    #[serde(default)]
+    fulcio: Vec<(u64, String)>,
     warnings: Vec<String>,
 }
 
@@ -95,8 +98,16 @@ impl Prepared {
             token: grant.token.clone(),
             expires,
             outputs,
+            fulcio: at.provenance.fulcio.clone(),
             warnings,
         }))
+    }
+
+    /// How many certificates it has.
+    pub fn count(&self) -> usize {
+        let of_output =
+            |output: &PreparedOutput| usize::from(output.ssh.is_some()) + usize::from(output.tls.is_some());
+        self.0.outputs.iter().map(of_output).sum()
     }
 
     /// When the first of its certificates expires.
@@ -176,7 +187,7 @@ impl Recorded<Prepared> {
             Ok(OutputResponse {
                 name: output.name.clone(),
                 ssh_certificate: ssh.map(|plan| plan.sign(&self, keys)).transpose()?,
-                tls_certificate_chain: tls.map(|plan| plan.sign(&self, keys)).transpose()?,
+                tls_certificate_chain: tls.map(|tls| tls.sign(&self, &plan.fulcio, keys)).transpose()?,
                 serial: serials.next().unwrap_or_default(),
                 tls_serial: serials.next(),
                 // Where there is no SSH, whoever the X.509 certificate is for.

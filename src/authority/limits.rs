@@ -1,10 +1,13 @@
-//! How many refusals may be written: a stranger can make one with each
-//! request, and each is a row in the store.
+//! How much may be written: a stranger can make a refusal with each request, and
+//! a job that is let in certificates. Each is a row in the store.
+//!
+//! What was counted is forgotten when the authority ends: the operator alone
+//! starts it anew, and each start is worth one burst more.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Refusals that one address may cause at once, and then each second.
 const PER_ADDRESS: Rate = Rate { burst: 200.0, each_second: 2.0 };
@@ -14,6 +17,26 @@ const VERIFIED: Rate = Rate { burst: 2000.0, each_second: 50.0 };
 const UNVERIFIED: Rate = Rate { burst: 2000.0, each_second: 5.0 };
 /// Addresses remembered at most; beyond it, full buckets are forgotten.
 const MAX_ADDRESSES: usize = 10_000;
+
+/// Certificates that may be issued at once, and then each hour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quotas {
+    /// To all jobs of a join token.
+    pub token: u32,
+    /// To one run, with all of its jobs that its platform counts as that run, or to one worker that stays.
+    pub run: u32,
+}
+
+impl Default for Quotas {
+    /// A matrix of 256 jobs of which each renews two certificates every two
+    /// minutes takes 15,360 an hour.
+    fn default() -> Self {
+        Self { token: 60_000, run: 20_000 }
+    }
+}
+
+/// Runs remembered at most; beyond it, those with a full bucket are forgotten.
+const MAX_RUNS: usize = 50_000;
 
 #[derive(Clone, Copy, Debug)]
 struct Rate {
@@ -93,6 +116,71 @@ impl Refusals {
     }
 }
 
+/// A quota that is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exceeded {
+    /// The kind of its problem: `quota-token` or `quota-run`.
+    pub kind: &'static str,
+    /// Whose it is, in words.
+    pub whose: &'static str,
+    /// How many certificates an hour it is.
+    pub quota: u32,
+    /// After how many seconds there is room.
+    pub retry_after: u64,
+}
+
+/// Counts certificates.
+#[derive(Debug)]
+pub struct Issuances {
+    quotas: Quotas,
+    /// By join token, and by join token and run.
+    buckets: Mutex<HashMap<(String, String), Bucket>>,
+}
+
+impl Issuances {
+    /// With these quotas.
+    pub fn new(quotas: Quotas) -> Self {
+        Self { quotas, buckets: Mutex::default() }
+    }
+
+    /// Takes so many certificates from the join token's quota and the run's, or from neither.
+    ///
+    /// # Errors
+    /// Which of them is used up.
+    pub fn charge(&self, token: &str, run: &str, certificates: usize) -> Result<(), Exceeded> {
+        self.charge_at(token, run, certificates, Instant::now())
+    }
+
+    fn charge_at(&self, token: &str, run: &str, certificates: usize, now: Instant) -> Result<(), Exceeded> {
+        let count = f64::from(u32::try_from(certificates).unwrap_or(u32::MAX));
+        let wanted = [
+            ("quota-token", "this join token", self.quotas.token, (token.to_owned(), String::new())),
+            ("quota-run", "this run", self.quotas.run, (token.to_owned(), run.to_owned())),
+        ];
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if buckets.len() >= MAX_RUNS {
+            buckets.retain(|_, bucket| !bucket.fill(now));
+        }
+        for (kind, whose, quota, key) in &wanted {
+            let rate = Rate { burst: f64::from(*quota), each_second: f64::from(*quota) / 3600.0 };
+            let bucket = buckets.entry(key.clone()).or_insert_with(|| Bucket::full(rate, now));
+            bucket.fill(now);
+            let missing = count - bucket.left;
+            if missing > 0.0 {
+                let wait =
+                    Duration::try_from_secs_f64((missing / rate.each_second).ceil()).unwrap_or(Duration::MAX);
+                return Err(Exceeded { kind, whose, quota: *quota, retry_after: wait.as_secs().max(1) });
+            }
+        }
+        for (.., key) in &wanted {
+            if let Some(bucket) = buckets.get_mut(key) {
+                bucket.left -= count;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// An IPv6 customer has a whole /64.
 pub fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
@@ -107,7 +195,6 @@ pub fn network(peer: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn a_flood_ends_and_others_go_on() {
@@ -121,6 +208,39 @@ mod tests {
         assert!(refusals.admit_at(noisy, false, now).is_err());
         refusals.admit_at(quiet, false, now).unwrap();
         refusals.admit_at(noisy, false, now + Duration::from_secs(1)).unwrap();
+    }
+
+    #[test]
+    fn a_run_is_held_to_its_quota_and_takes_nothing_from_others() {
+        let issuances = Issuances::new(Quotas { token: 1000, run: 360 });
+        let now = Instant::now();
+        let charge = |token, run, count, after| {
+            issuances
+                .charge_at(token, run, count, now + Duration::from_secs(after))
+                .map_err(|no| (no.kind, no.retry_after))
+        };
+        for _ in 0..18 {
+            charge("ci", "1", 20, 0).unwrap();
+        }
+        assert_eq!(charge("ci", "1", 20, 0), Err(("quota-run", 200)), "one each ten seconds");
+        assert_eq!(charge("ci", "1", 1, 10), Ok(()));
+        assert_eq!(charge("ci", "1", 20, 220), Ok(()));
+        charge("ci", "2", 360, 0).unwrap();
+        // What a run was refused was not taken from its join token.
+        charge("ci", "3", 240, 0).unwrap();
+        assert_eq!(charge("ci", "4", 200, 0).unwrap_err().0, "quota-token");
+        charge("other", "1", 360, 0).unwrap();
+        assert_eq!(charge("ci", "3", 360, 3600), Ok(()), "an hour later all of it is there again");
+    }
+
+    #[test]
+    fn memory_of_runs_is_bounded() {
+        let issuances = Issuances::new(Quotas::default());
+        let now = Instant::now();
+        for n in 0..u64::try_from(MAX_RUNS).unwrap() * 2 {
+            let _ = issuances.charge_at("ci", &n.to_string(), 1, now + Duration::from_secs(n / 10));
+        }
+        assert!(issuances.buckets.lock().unwrap().len() <= MAX_RUNS + 2);
     }
 
     #[test]

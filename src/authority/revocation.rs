@@ -15,7 +15,7 @@ use super::store::{CertificateKind, RevokedCertificate, Store};
 use crate::clock::{LAST_SECOND, LEEWAY};
 use crate::error::{Context as _, Kind, Result};
 use crate::krl;
-use crate::wire::RevokedEnds;
+use crate::wire::{MAX_LIST, RevokedEnds};
 
 /// How long the lists serve before the store is asked again, in seconds; a revocation here ends that at once.
 const ASKED: Range<i64> = 0..5;
@@ -99,6 +99,19 @@ struct Cached {
     made: i64,
     asked: i64,
     revocations: u64,
+}
+
+impl Lists {
+    /// What the operator must hear long before servers take the lists no more.
+    pub fn alarm(&self) -> Option<String> {
+        let largest = self.krl.len().max(self.crl.len()).max(self.ends.len());
+        (largest > MAX_LIST / 2).then(|| {
+            let [has, most] = [largest, MAX_LIST].map(|bytes| bytes >> 20);
+            format!(
+                "a revocation list has {has} MiB, and beyond {most} MiB servers keep the old one for ever: shorten `max_session_ttl`, lower `limits`, and see who gives so much back"
+            )
+        })
+    }
 }
 
 impl ListCache {

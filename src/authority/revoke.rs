@@ -16,6 +16,7 @@ use x509_parser::public_key::PublicKey as SubjectKey;
 
 use super::Authority;
 use super::store::{CertificateKind, NewRevocation, Revoked};
+use crate::clock::Held;
 use crate::denial::{Denial, Reason};
 use crate::error::{Error, Result};
 use crate::join::jwt::{self, AudienceRules, Jwt, MAX_JTI, TimeRules, need_text};
@@ -79,12 +80,12 @@ pub async fn revoke(authority: &Authority, request: &RevokeRequest, peer: IpAddr
         return Err("the signature does not verify".into());
     }
     let now = authority.clock.now();
-    let (assertion_id, held_until) = check_claims(&jwt.claims, &authority.config.public_url, now)?;
+    let (assertion_id, held) = check_claims(&jwt.claims, &authority.config.public_url, now)?;
     let entry = NewRevocation {
         issuance_id: request.issuance_id.clone(),
         time: now,
         assertion_id,
-        held_until,
+        held,
         peer: peer.to_canonical().to_string(),
     };
     match authority.store.revoke(entry).await? {
@@ -94,8 +95,8 @@ pub async fn revoke(authority: &Authority, request: &RevokeRequest, peer: IpAddr
     }
 }
 
-/// The assertion's id, and until when it must be remembered.
-fn check_claims(claims: &Map<String, Value>, public_url: &str, now: i64) -> Result<(String, i64), Denial> {
+/// The assertion's id, and how long it must be remembered.
+fn check_claims(claims: &Map<String, Value>, public_url: &str, now: i64) -> Result<(String, Held), Denial> {
     let rules = AudienceRules {
         ours: &format!("{public_url}/v1/revoke"),
         is_public: true,
@@ -105,9 +106,9 @@ fn check_claims(claims: &Map<String, Value>, public_url: &str, now: i64) -> Resu
     };
     jwt::check_audience(jwt::audience(claims, false)?, &rules)?;
     let times = TimeRules { lifetime: 0..=MAX_LIFETIME, not_before: false };
-    let held_until = jwt::check_times(claims, &times, now)?;
+    let held = jwt::check_times(claims, &times, now)?;
     match need_text(claims, "jti")? {
-        id if (1..=MAX_JTI).contains(&id.len()) => Ok((id.to_owned(), held_until)),
+        id if (1..=MAX_JTI).contains(&id.len()) => Ok((id.to_owned(), held)),
         _ => Err(Denial::new(Reason::ClaimInvalid, "no `jti`")),
     }
 }

@@ -20,7 +20,7 @@ use super::http::{Peer, router};
 use super::tls::{self, keeper::CertificateKeeper};
 use super::{Authority, limits, policy_watch};
 use crate::error::{Context as _, Kind, Result};
-use crate::terminal::log;
+use crate::terminal::{log, log_rarely};
 
 /// Connections at once.
 const MAX_CONNECTIONS: usize = 2048;
@@ -37,11 +37,22 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often the files of the policy and the certificate are looked at.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
-/// How much longer than they must be used proofs are held, in seconds: an
-/// exchange under way may have found its token's time good a while ago.
-const PRUNE_MARGIN: i64 = 120;
-/// How often what has expired is forgotten.
-const PRUNE_EVERY: Duration = Duration::from_secs(600);
+/// How often what has expired is forgotten, and how long the authority has been running is written down.
+const PRUNE_EVERY: Duration = Duration::from_secs(60);
+
+/// How often what keeps it from issuing is told anew.
+const TELL_EVERY: Duration = Duration::from_secs(3600);
+
+/// What keeps the authority from issuing, or will.
+async fn log_readiness(authority: &Authority) {
+    match authority.ready().await {
+        Ok(warning) => warning.iter().for_each(|warning| log(warning)),
+        Err(error) => {
+            log(&format!("not ready: {error}"));
+            error.hints().iter().for_each(|hint| log(&format!("  {hint}")));
+        }
+    }
+}
 
 /// Serves until SIGTERM or SIGINT, then lets what is under way end.
 pub async fn serve(authority: Arc<Authority>, listen: SocketAddr) -> Result<()> {
@@ -56,6 +67,7 @@ pub async fn serve(authority: Arc<Authority>, listen: SocketAddr) -> Result<()> 
     let mut interrupt = signal(SignalKind::interrupt()).context(Kind::Internal, "SIGINT")?;
     let hangup = signal(SignalKind::hangup()).context(Kind::Internal, "SIGHUP")?;
     policy_watch::tell(&authority);
+    log_readiness(&authority).await;
     log(&format!("listening on https://{address}"));
 
     let keeper = tokio::spawn(keep_current(Arc::clone(&authority), certificates, hangup));
@@ -91,7 +103,7 @@ async fn accept(
             Ok(accepted) => accepted,
             Err(error) => {
                 // No descriptors, say: it may pass.
-                log(&format!("cannot accept a connection: {error}"));
+                log_rarely(&format!("cannot accept a connection: {error}"));
                 sleep(Duration::from_millis(100)).await;
                 continue;
             }
@@ -150,6 +162,7 @@ async fn keep_current(
     mut hangup: tokio::signal::unix::Signal,
 ) {
     let mut pruned = tokio::time::Instant::now();
+    let mut told = pruned;
     loop {
         let asked = tokio::select! {
             _ = hangup.recv() => true,
@@ -159,9 +172,13 @@ async fn keep_current(
         certificates.look(asked).await;
         if pruned.elapsed() >= PRUNE_EVERY {
             pruned = tokio::time::Instant::now();
-            if let Err(error) = authority.store.prune(authority.clock.now() - PRUNE_MARGIN).await {
+            if let Err(error) = authority.forget().await {
                 log(&format!("nothing pruned: {error}"));
             }
+        }
+        if told.elapsed() >= TELL_EVERY {
+            told = tokio::time::Instant::now();
+            log_readiness(&authority).await;
         }
     }
 }

@@ -7,14 +7,18 @@ use std::fmt;
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 
+use crate::clock::Held;
 use crate::error::Result;
 use crate::join::instance::{InstanceJoin, InstanceLookup};
 use crate::join::verify::Replay;
 
+mod bounds;
 mod event;
 pub mod instances;
 pub mod record;
 pub mod sqlite;
+
+pub use sqlite::no_room;
 
 use instances::InstanceRefusal;
 
@@ -35,7 +39,7 @@ pub trait Store: sealed::Engine + InstanceLookup + Send + Sync + fmt::Debug {
     /// Records a certificate that a command is about to sign.
     fn record_signed(&self, entry: NewSigned) -> BoxFuture<'_, Result<()>>;
 
-    /// Records a refusal.
+    /// Records a refusal: a stranger's apart from the trail, where newer ones push it out.
     fn refuse(&self, entry: NewRefusal) -> BoxFuture<'_, Result<()>>;
 
     /// The certificate of that serial with its issuance, for a revocation.
@@ -56,14 +60,15 @@ pub trait Store: sealed::Engine + InstanceLookup + Send + Sync + fmt::Debug {
     /// whoever asked for that still waits.
     fn revocations(&self) -> u64;
 
-    /// Events of the audit trail, oldest first, with `after < sequence`, at
-    /// most `limit` of them.
-    fn events(&self, filter: EventFilter, after: i64, limit: usize) -> BoxFuture<'_, Result<Vec<Event>>>;
+    /// Events of the audit trail and strangers' refusals among them, oldest
+    /// first, behind `after`, at most `limit` of them.
+    fn events(&self, filter: EventFilter, after: Cursor, limit: usize) -> BoxFuture<'_, Result<Vec<Event>>>;
 
-    /// Whether it can be written to.
+    /// Whether it takes what an exchange writes, and can be read.
     fn ready(&self) -> BoxFuture<'_, Result<()>>;
 
-    /// Forgets proofs and assertions whose time is up.
+    /// Forgets proofs, assertions and secrets whose time is up, by the wall
+    /// clock and by how long this authority has been running since.
     fn prune(&self, now: i64) -> BoxFuture<'_, Result<()>>;
 }
 
@@ -189,6 +194,18 @@ pub struct NewRefusal {
     pub verified: bool,
     /// The address that asked.
     pub peer: String,
+    /// Where it is a stranger's, which are kept apart from the trail.
+    pub stranger: Option<Stranger>,
+}
+
+/// Somebody whom no rule has let in. What such people cause is kept within
+/// bounds, those of each kind for themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stranger {
+    /// Nobody vouches for the claims: this costs nothing to do.
+    Unverified,
+    /// An issuer does; on a public platform, anybody has an account.
+    Verified,
 }
 
 /// A certificate as recorded.
@@ -216,7 +233,7 @@ pub struct NewRevocation {
     /// The assertion's `jti`.
     pub assertion_id: String,
     /// Until when the assertion must be remembered.
-    pub held_until: i64,
+    pub held: Held,
     /// The address that asked.
     pub peer: String,
 }
@@ -262,11 +279,19 @@ pub struct EventFilter {
     pub id: Option<String>,
 }
 
+/// A place among the events: the last one of the trail, and the last refusal of
+/// a stranger, that stand before it. The first place is the default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    pub(super) event: i64,
+    pub(super) stranger: i64,
+}
+
 /// One event of the audit trail.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
-    /// Its place in the trail.
-    pub sequence: i64,
+    /// Where it stands: the next page begins behind it.
+    pub cursor: Cursor,
     /// The object of `audit --format json`: `time`, `event`, `issuance_id` or
     /// `denial_id`, `bot`, `token`, `join_method`, `serials`, `provenance`, `reason`, ….
     pub body: Map<String, Value>,

@@ -15,13 +15,12 @@ use crate::folder::Folder;
 use crate::krl::{self, Krl};
 use crate::pem;
 use crate::text::shown;
+use crate::wire::MAX_LIST;
 
 /// `RevokedKeys` of `sshd`.
 pub const KRL: &str = "revoked.krl";
 /// The revocation list of TLS servers, in PEM as nginx and PostgreSQL want it.
 pub const CRL: &str = "tls.crl";
-/// The largest list that is fetched, in bytes; it grows by tens of bytes a revocation.
-pub const MAX_LIST: usize = 64 << 20;
 
 /// The line of a CRL's armour.
 const ARMOUR: &str = "X509 CRL";

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::lists::{CRL, KRL, MAX_LIST, fresh_crl, fresh_krl, useless};
+use super::lists::{CRL, KRL, fresh_crl, fresh_krl, useless};
 use super::seen::Seen;
 use super::store;
 use crate::clock::Clock;
@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::folder::Folder;
 use crate::net::{self, AuthorityTrust, RequestError};
 use crate::pem;
-use crate::wire::{RevokedEnds, TrustAnchors};
+use crate::wire::{MAX_LIST, RevokedEnds, TrustAnchors};
 
 /// `TrustedUserCAKeys` of `sshd`.
 pub const USER_CA: &str = "ssh_user_ca.pub";

@@ -103,14 +103,14 @@ impl Verifier for IamVerifier {
         async move {
             let request = StsRequest::read(proof)?;
             // Whatever can be judged here is: AWS is asked about nobody's request but ours.
-            let held_until = request
+            let held = request
                 .check(self.partition, context)
                 .map_err(|denial| denial.with_claims(&request.claims(), false))?;
             let caller = sts::ask(context.issuers.client(), &request, self.partition).await?;
             let mut claims = request.claims();
             claims.extend(caller);
             let provenance = self.provenance(&claims, context.join_token);
-            let replay = Replay { issuer: ISSUER.to_owned(), id: request.id, held_until };
+            let replay = Replay { issuer: ISSUER.to_owned(), id: request.id, held };
             Ok(Identity { claims, bound: true, replay, provenance, join: None })
         }
         .boxed()

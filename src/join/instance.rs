@@ -19,11 +19,19 @@ use futures_util::future::BoxFuture;
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Held;
 use crate::error::Result;
 
 /// The most requests that a join names as made before it. Where more went
-/// unanswered, their number has to do (see [`LastJoin::judge`]).
+/// unanswered, it has the beginnings of the ids of those before.
 pub const MAX_EARLIER: usize = 256;
+
+/// How much of an id that is, in bytes: of base64url, 24 random bits. Whoever
+/// does not know them has one guess, and is found out where it is wrong.
+pub const BEGINNING: usize = 4;
+
+/// The most that it has of those: an assertion with all of them is as long as one may be.
+pub const MAX_OLDER: usize = 1024;
 
 /// The largest generation, and number of requests: what JSON numbers hold everywhere.
 pub const MAX_COUNT: i64 = (1 << 53) - 1;
@@ -70,8 +78,8 @@ pub struct InstanceJoin {
     pub replaces: Option<String>,
     /// What it presents.
     pub claims: JoinClaims,
-    /// Until when the requests before it must be remembered as used, in seconds since 1970.
-    pub held_until: i64,
+    /// How long the requests before it must be remembered as used.
+    pub held: Held,
 }
 
 /// What a request says of its worker's past, as its assertion's claims.
@@ -88,6 +96,28 @@ pub struct JoinClaims {
     pub tries: i64,
     /// Their ids; of more than [`MAX_EARLIER`] the newest.
     pub earlier: Vec<String>,
+    /// The [`BEGINNING`]s of the ids of those before, one after the other.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub older: String,
+}
+
+impl JoinClaims {
+    /// How many requests it names.
+    pub fn named(&self) -> usize {
+        self.earlier.len().saturating_add(self.older.len() / BEGINNING)
+    }
+
+    /// Whether it knows that the request of that id was made so many before it.
+    fn knows(&self, id: &str, before: usize) -> bool {
+        // The place counts too: it could name many that it guesses.
+        let older = || {
+            let end =
+                self.older.len().checked_sub(before.checked_sub(self.earlier.len() + 1)? * BEGINNING)?;
+            self.older.get(end.checked_sub(BEGINNING)?..end)
+        };
+        self.earlier.iter().any(|earlier| earlier == id)
+            || older().is_some_and(|begins| id.starts_with(begins))
+    }
 }
 
 /// What the last accepted join left.
@@ -124,13 +154,10 @@ impl LastJoin {
             return Judgement::Ahead;
         }
         // The reply to the last accepted one was lost, and this is the same
-        // worker again: it knows that it made it. Where it had to forget ids
-        // it knows at least the attempt, and has made more requests since;
-        // a copy that says so is found when the other moves on.
+        // worker again: it knows that it made it.
         let of_attempt = join.generation == self.base && join.attempt == self.attempt;
-        let named = join.earlier.contains(&self.id);
-        let forgot = usize::try_from(join.tries).is_ok_and(|tries| tries > join.earlier.len());
-        let again = of_attempt && join.tries > self.tries && (named || forgot);
+        let before = usize::try_from(join.tries.saturating_sub(self.tries)).unwrap_or(0);
+        let again = of_attempt && before > 0 && join.knows(&self.id, before);
         if join.generation == self.expected || again {
             // Moving on each time makes a copy of the pending storage collide too.
             return Judgement::Accepted(Self {

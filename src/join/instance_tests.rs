@@ -14,6 +14,7 @@ struct Storage {
     attempt: Option<String>,
     tries: i64,
     earlier: Vec<String>,
+    older: String,
 }
 
 /// The authority: what the store does in one transaction.
@@ -29,7 +30,7 @@ struct Authority {
 impl Authority {
     fn fresh(&mut self) -> String {
         self.ids += 1;
-        format!("r{}", self.ids)
+        format!("{:04}r", self.ids)
     }
 
     /// The generation of the answer, if there is one.
@@ -70,11 +71,14 @@ impl Storage {
             attempt,
             tries: self.tries,
             earlier: self.earlier.clone(),
+            older: self.older.clone(),
         };
         self.tries += 1;
         self.earlier.push(id);
         let surplus = self.earlier.len().saturating_sub(most);
-        self.earlier.drain(..surplus);
+        for old in self.earlier.drain(..surplus) {
+            self.older.push_str(&old[..BEGINNING]);
+        }
         join
     }
 
@@ -163,7 +167,7 @@ proptest! {
     /// However long nobody answered. Requests beyond the limit are none that
     /// could still arrive: the client makes no more than so many in that time.
     #[test]
-    fn nor_one_that_had_to_forget(outages in prop::collection::vec((0..12usize, 0..4usize), 1..8)) {
+    fn nor_one_whose_ids_are_many(outages in prop::collection::vec((0..12usize, 0..4usize), 1..8)) {
         let (mut worker, mut authority) = (Storage::default(), Authority::default());
         for (unsent, lost) in outages {
             let mut fates = vec![Fate::LostReply; lost];
@@ -211,34 +215,92 @@ proptest! {
         if !honest_first {
             sides.reverse();
         }
-        // With forgotten ids, one more round shows who is behind.
-        for _ in 0..if most == MAX_EARLIER { 1 } else { 2 } {
-            for side in &mut sides {
-                side.join(&mut authority, most);
-            }
+        for side in &mut sides {
+            side.join(&mut authority, most);
         }
         prop_assert!(authority.locked);
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// However many requests went unanswered before the copy was taken and
+    /// after, lost or never sent: of thief and worker one is accepted, and the
+    /// other locks both. An honest worker alone goes on.
+    #[test]
+    fn thief_and_worker_never_both_go_on(
+        before in 0..1200usize,
+        after in 0..80usize,
+        arrives in prop::option::of(0..1280usize),
+        thief_first: bool,
+        takes_over: bool,
+    ) {
+        let (mut worker, mut authority) = (Storage::default(), Authority::default());
+        let tries = |side: &mut Storage, authority: &mut Authority, range: std::ops::Range<usize>| {
+            for n in range {
+                let join = side.ask(authority, MAX_EARLIER);
+                if arrives == Some(n) {
+                    authority.join(&join);
+                }
+            }
+        };
+        tries(&mut worker, &mut authority, 0..before);
+        let mut thief = worker.clone();
+        tries(&mut worker, &mut authority, before..before + after);
+        if !takes_over {
+            prop_assert!(worker.join(&mut authority, MAX_EARLIER), "an honest worker goes on");
+        }
+        let sides = if thief_first { [&mut thief, &mut worker] } else { [&mut worker, &mut thief] };
+        let went_on = sides.into_iter().filter_map(|side| side.join(&mut authority, MAX_EARLIER).then_some(())).count();
+        prop_assert!(went_on <= 1 && authority.locked);
+    }
+}
+
 #[test]
 fn what_is_not_next_is_judged() {
-    let last = LastJoin { expected: 7, base: 5, attempt: "a".into(), tries: 2, id: "r3".into() };
+    let last = LastJoin { expected: 7, base: 5, attempt: "a".into(), tries: 2, id: "r3aabbcc".into() };
     let join = |generation, attempt: &str, tries, earlier: &[&str]| {
         let earlier = earlier.iter().map(|id| (*id).to_owned()).collect();
-        last.judge(&JoinClaims { id: "r9".into(), generation, attempt: attempt.into(), tries, earlier })
+        let join = JoinClaims {
+            id: "r9".into(),
+            generation,
+            attempt: attempt.into(),
+            tries,
+            earlier,
+            ..Default::default()
+        };
+        last.judge(&join)
+    };
+    let older = |tries, older: &str| {
+        let earlier = vec!["r8".to_owned()];
+        let join = JoinClaims {
+            id: "r9".into(),
+            generation: 5,
+            attempt: "a".into(),
+            tries,
+            earlier,
+            older: older.into(),
+        };
+        last.judge(&join)
     };
     let accepted = |verdict| matches!(verdict, Judgement::Accepted(LastJoin { expected: 8, .. }));
     assert!(accepted(join(7, "b", 0, &[])));
-    assert!(accepted(join(5, "a", 3, &["r1", "r2", "r3"])));
-    assert!(accepted(join(5, "a", 9, &["r7", "r8"])), "it had to forget");
+    assert!(accepted(join(5, "a", 3, &["r1", "r2", "r3aabbcc"])));
+    assert!(accepted(older(4, "r1aar2aar3aa")), "the one before the last");
+    assert!(accepted(older(6, "r1aar2aar3aar4aar5aa")), "one of those before");
     for (what, verdict) in [
         ("a copy, another attempt", join(5, "b", 0, &[])),
         ("a copy of the pending storage", join(5, "a", 3, &["r1", "r2", "r4"])),
-        ("one that claims to have forgotten", join(5, "a", 2, &[])),
-        ("one between", join(6, "a", 3, &["r1", "r2", "r3"])),
-        ("an old one", join(4, "a", 3, &["r1", "r2", "r3"])),
-        ("a negative one", join(-1, "a", 3, &["r3"])),
+        ("one that claims to have forgotten", join(5, "a", 9, &["r7", "r8"])),
+        ("one that guesses", older(4, "r1aar2aar3ab")),
+        ("one that guesses everywhere", older(4, "r3aar3aar3ab")),
+        ("one that knows it in another place", older(5, "r1aar2aar3aa")),
+        ("one that names too few", older(6, "r3aa")),
+        ("one with text that cannot be cut", older(4, "r1aar2a\u{e4}\u{e4}\u{e4}")),
+        ("one between", join(6, "a", 3, &["r1", "r2", "r3aabbcc"])),
+        ("an old one", join(4, "a", 3, &["r1", "r2", "r3aabbcc"])),
+        ("a negative one", join(-1, "a", 3, &["r3aabbcc"])),
     ] {
         assert_eq!(verdict, Judgement::Forked, "{what}");
     }

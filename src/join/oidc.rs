@@ -13,6 +13,7 @@ use super::issuers::KeySet;
 use super::jwt::{self, AudienceRules, Jwt, MAX_JTI, TimeRules, need_text, require_texts, text};
 use super::rules::{self, Condition, Constraint, Field, Rule, claim};
 use super::verify::{Failure, Identity, Provenance, Replay, Verifier, VerifyContext};
+use crate::clock::Held;
 use crate::denial::{Denial, Reason};
 use crate::document::{Mapping, Mistake, Mistakes, Node};
 use crate::text::{shown, word};
@@ -169,8 +170,8 @@ impl Oidc {
         }
     }
 
-    /// Algorithm, issuer and times; until when the token is good.
-    fn precheck(&self, jwt: &Jwt<'_>, context: &VerifyContext<'_>) -> Result<i64, Denial> {
+    /// Algorithm, issuer and times; how long the token must be remembered.
+    fn precheck(&self, jwt: &Jwt<'_>, context: &VerifyContext<'_>) -> Result<Held, Denial> {
         if !self.algorithms.contains(&jwt.algorithm) {
             let detail = format!("signed with {:?}, this issuer uses {:?}", jwt.algorithm, self.algorithms);
             return Err(Denial::new(Reason::AlgorithmRefused, detail));
@@ -255,7 +256,7 @@ impl Verifier for Oidc {
             let jwt = Jwt::of_proof(proof, ID_TOKEN)?;
             // What costs nothing comes first: another issuer's token, or an old
             // one, never makes us ask for keys.
-            let held_until =
+            let held =
                 self.precheck(&jwt, context).map_err(|denial| denial.with_claims(&jwt.claims, false))?;
             self.check_signature(&jwt, context).await?;
             // What depends on the join token is told to those alone who hold a token of its issuer.
@@ -264,7 +265,7 @@ impl Verifier for Oidc {
                 Ok((bound, replay_id(&jwt)?))
             });
             let (bound, id) = believed.map_err(|denial| denial.with_claims(&jwt.claims, true))?;
-            let replay = Replay { issuer: self.issuer.clone(), id, held_until };
+            let replay = Replay { issuer: self.issuer.clone(), id, held };
             let provenance = self.provenance(&jwt.claims, context.join_token);
             Ok(Identity { claims: jwt.claims, bound, replay, provenance, join: None })
         }

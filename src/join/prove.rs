@@ -18,19 +18,20 @@ use crate::wire::{ExchangeResponse, Proof};
 pub struct Presented {
     /// The proof.
     pub proof: Proof,
-    /// What is still to be done once it is accepted; dropped where it is not.
-    pub on_accepted: Option<OnAccepted>,
+    /// What is still to be done once it is known what became of it; dropped where it may have been accepted.
+    pub settle: Option<Settle>,
 }
 
 impl From<Proof> for Presented {
     fn from(proof: Proof) -> Self {
-        Self { proof, on_accepted: None }
+        Self { proof, settle: None }
     }
 }
 
-/// Done before anything is done with the authority's answer. It fails where what
-/// must be kept for the next time cannot be.
-pub type OnAccepted = Box<dyn FnOnce(&ExchangeResponse) -> Result<()> + Send>;
+/// Done before anything is done with the authority's answer, or with none where
+/// the proof was certainly not accepted. It fails where what must be kept for the
+/// next time cannot be.
+pub type Settle = Box<dyn FnOnce(Option<&ExchangeResponse>) -> Result<()> + Send>;
 
 /// A private directory that an instance keeps from one run to the next.
 pub trait Storage: Sync + fmt::Debug {

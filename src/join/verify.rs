@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::instance::{InstanceJoin, InstanceLookup};
 use super::issuers::Issuers;
 use super::rules::Rule;
-use crate::clock::Clock;
+use crate::clock::{Clock, Held};
 use crate::denial::Denial;
 use crate::error::{Error, Result};
 use crate::wire::Proof;
@@ -132,8 +132,8 @@ pub struct Replay {
     pub issuer: String,
     /// What names it among the issuer's: its `jti`, or a hash of its content.
     pub id: String,
-    /// Until when it must be remembered, in seconds since 1970.
-    pub held_until: i64,
+    /// How long it must be remembered.
+    pub held: Held,
 }
 
 /// Which run the proof is of, for certificates, logs and the audit trail.
@@ -176,8 +176,11 @@ impl Identity {
     /// One of given claims, for tests of what comes after verification.
     #[cfg(test)]
     pub(crate) fn for_test(claims: Map<String, Value>) -> Self {
-        let replay =
-            Replay { issuer: "https://issuer.test".to_owned(), id: "test".to_owned(), held_until: 0 };
+        let replay = Replay {
+            issuer: "https://issuer.test".to_owned(),
+            id: "test".to_owned(),
+            held: Held { until: 0, lasts: 0 },
+        };
         let provenance = Provenance { line: "test:run 1".to_owned(), fulcio: Vec::new() };
         Self { claims, bound: true, replay, provenance, join: None }
     }

@@ -46,6 +46,8 @@ pub(crate) struct Exchanger<'a> {
     handed: Cell<Option<[u8; 32]>>,
     /// The last issuance.
     issued: RefCell<Option<String>>,
+    /// Whether the request may have been accepted though there is no answer that says so.
+    may_be_accepted: Cell<bool>,
 }
 
 impl<'a> Exchanger<'a> {
@@ -59,6 +61,7 @@ impl<'a> Exchanger<'a> {
             clock_offset: Cell::new(None),
             handed: Cell::new(None),
             issued: RefCell::new(None),
+            may_be_accepted: Cell::new(false),
         }
     }
 
@@ -66,7 +69,7 @@ impl<'a> Exchanger<'a> {
     pub(crate) async fn exchange(&self) -> Result<Issuance> {
         let Run { settings, progress, .. } = self.run;
         let deadline = Instant::now() + settings.timeout;
-        let Presented { proof, on_accepted } = self.proof(deadline).await?;
+        let Presented { proof, settle } = self.proof(deadline).await?;
         for signature in proof.0.values().filter_map(|value| signature_of(value.expose())) {
             progress.mask(signature);
         }
@@ -76,15 +79,26 @@ impl<'a> Exchanger<'a> {
             serde_json::to_vec(&request).context(Kind::Internal, "cannot write the request")?,
         );
         drop(request);
-        let issuance = check(self.post(&body, deadline).await?, self.run.keys)?;
+        let answer = match self.post(&body, deadline).await {
+            Err(error) => {
+                if let Some(settle) = settle.filter(|_| !self.may_be_accepted.get())
+                    && let Err(why) = settle(None)
+                {
+                    progress.step(&format!("what was not sent stays accounted for: {why}"));
+                }
+                return Err(error);
+            }
+            Ok(answer) => answer,
+        };
+        let issuance = check(answer, self.run.keys)?;
         let id = &issuance.response.issuance_id;
         // The authority answers a request that it knows as it did then: a lost reply is asked for again so.
         if self.issued.replace(Some(id.clone())).as_ref() == Some(id) {
             let cause = "the proof is the one of before, and buys the same certificates";
             return Err(Error::new(Kind::Proof, cause).hint("the platform gives this job no other just now"));
         }
-        if let Some(on_accepted) = on_accepted {
-            on_accepted(&issuance.response)?;
+        if let Some(settle) = settle {
+            settle(Some(&issuance.response))?;
         }
         let clock_warning = refusal::clock_warning(self.authority_time(), self.clock.now());
         let warnings = issuance.response.warnings.iter().map(|warning| shown_long(warning));
@@ -185,6 +199,7 @@ impl<'a> Exchanger<'a> {
     async fn post(&self, body: &[u8], deadline: Instant) -> Result<ExchangeResponse> {
         let mut attempts = Attempts::until(deadline);
         let mut last = None;
+        self.may_be_accepted.set(false);
         while let Some(time) = attempts.next() {
             let (error, verdict) = match self.attempt(body, time).await {
                 Ok(response) => return Ok(response),
@@ -208,7 +223,14 @@ impl<'a> Exchanger<'a> {
             .header(CONTENT_TYPE, "application/json")
             .body(body.to_vec())
             .timeout(time);
-        let failed = |why: RequestError| (self.unreachable(&why), retry::of_error(&why));
+        let before = self.may_be_accepted.replace(true);
+        let failed = |why: RequestError| {
+            // Without a connection nothing was sent.
+            if matches!(why, RequestError::Connect(_) | RequestError::Untrusted(_)) {
+                self.may_be_accepted.set(before);
+            }
+            (self.unreachable(&why), retry::of_error(&why))
+        };
         let response = request.send().await.map_err(|error| failed(error.into()))?;
         self.note_clock(response.headers());
         let (status, now) = (response.status().as_u16(), self.clock.now());
@@ -220,6 +242,10 @@ impl<'a> Exchanger<'a> {
             return serde_json::from_slice(&body).map_err(|_| (self.unreachable(&why), Verdict::Final));
         }
         let problem = serde_json::from_slice::<Problem>(&body).ok();
+        // The authority itself says no: unless it gave up waiting, nothing was recorded.
+        if problem.as_ref().is_some_and(|problem| problem.is_ours() && !problem.is("timeout")) {
+            self.may_be_accepted.set(before);
+        }
         let refusal = Refusal {
             authority,
             status,

@@ -9,6 +9,7 @@ mod mfa;
 mod options;
 mod outages;
 mod policy_files;
+mod quotas;
 mod requests;
 mod revocation;
 mod serving;

@@ -5,6 +5,7 @@ mod action;
 mod agent;
 mod database;
 mod demo;
+mod disk;
 mod hosts;
 mod iam;
 mod kubernetes;

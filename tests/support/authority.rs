@@ -23,6 +23,8 @@ pub struct Builder {
     policy: String,
     issuer_ca: Option<PathBuf>,
     environment: Vec<(String, String)>,
+    config: String,
+    within: PathBuf,
 }
 
 /// A running authority.
@@ -55,6 +57,20 @@ impl Builder {
         self
     }
 
+    /// With these lines in its `authority.yaml`.
+    #[must_use]
+    pub fn config(mut self, lines: &str) -> Self {
+        self.config.push_str(lines);
+        self
+    }
+
+    /// With its data directory somewhere in this folder.
+    #[must_use]
+    pub fn within(mut self, folder: &Path) -> Self {
+        folder.clone_into(&mut self.within);
+        self
+    }
+
     /// `authority init`, then `authority serve`.
     #[track_caller]
     pub fn start(self) -> Authority {
@@ -70,7 +86,7 @@ impl Builder {
     }
 
     fn try_start(&self) -> Result<Authority, String> {
-        let directory = TempDir::new().unwrap();
+        let directory = TempDir::new_in(&self.within).unwrap();
         let address = free_port();
         let url = format!("https://{address}");
         let data = data_dir(&directory);
@@ -102,7 +118,7 @@ impl Builder {
             .filter(|line| !ours.iter().any(|key| line.starts_with(key)))
             .map(|line| format!("{line}\n"))
             .collect();
-        config.push_str(&format!("listen: {address}\n"));
+        config.push_str(&format!("listen: {address}\n{}", self.config));
         if let Some(path) = &self.issuer_ca {
             config.push_str(&format!("issuer_ca_file: {}\n", path.display()));
         }
@@ -114,7 +130,13 @@ impl Builder {
 impl Authority {
     /// An authority with this policy, not started yet.
     pub fn with_policy(policy: &str) -> Builder {
-        Builder { policy: policy.to_owned(), issuer_ca: None, environment: Vec::new() }
+        Builder {
+            policy: policy.to_owned(),
+            issuer_ca: None,
+            environment: Vec::new(),
+            config: String::new(),
+            within: std::env::temp_dir(),
+        }
     }
 
     /// One with this policy that asks no issuer (`static_jwks`).

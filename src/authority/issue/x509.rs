@@ -34,6 +34,8 @@ pub(super) struct TlsPlan {
     pub(super) common_name: String,
     organizations: Vec<String>,
     uri: String,
+    /// In plans that were recorded before it stood in the whole plan, once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     fulcio: Vec<(u64, String)>,
     now: i64,
     until: i64,
@@ -53,7 +55,7 @@ impl TlsPlan {
             common_name: granted.common_name.clone(),
             organizations: granted.organizations.clone(),
             uri: format!("spiffe://{}/bot/{}", at.cluster, grant.bot),
-            fulcio: at.provenance.fulcio.clone(),
+            fulcio: Vec::new(),
             now: at.now,
             until,
         })
@@ -74,8 +76,13 @@ impl TlsPlan {
         }
     }
 
-    /// Signs it, as a part of what is recorded.
-    pub(super) fn sign<P>(&self, recorded: &Recorded<P>, keys: &CaKeys) -> Result<String> {
+    /// Signs it, as a part of what is recorded, with the plan's Fulcio extensions.
+    pub(super) fn sign<P>(
+        &self,
+        recorded: &Recorded<P>,
+        extensions: &[(u64, String)],
+        keys: &CaKeys,
+    ) -> Result<String> {
         let spki = STANDARD.decode(&self.key).context(Kind::Internal, "a planned TLS key")?;
         let mut params = leaf(self.serial, self.now, self.until, ExtendedKeyUsagePurpose::ClientAuth)?;
         params.distinguished_name.push(DnType::CommonName, self.common_name.clone());
@@ -84,7 +91,8 @@ impl TlsPlan {
         }
         let uri = Ia5String::try_from(self.uri.clone()).context(Kind::Internal, "SPIFFE id")?;
         params.subject_alt_names.push(SanType::URI(uri));
-        params.custom_extensions = self.fulcio.iter().map(|(arc, text)| fulcio(*arc, text)).collect();
+        params.custom_extensions =
+            extensions.iter().chain(&self.fulcio).map(|(arc, text)| fulcio(*arc, text)).collect();
         let several = match self.organizations.as_slice() {
             [] | [_] => None,
             // rcgen would keep the last of them alone.

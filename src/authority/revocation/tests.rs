@@ -209,3 +209,17 @@ fn times_that_x509_cannot_say_are_cut() {
     let keys = tls_ca(dir.path(), sign_lists(), &[]);
     signed(&keys, &RevocationList::default(), i64::MAX).unwrap();
 }
+
+#[test]
+fn lists_that_grow_are_an_alarm_long_before_servers_take_them_no_more() {
+    let lists = |sizes: [usize; 3]| {
+        let [krl, crl, ends] = sizes.map(|size| vec![0; size]);
+        Lists { krl, crl, ends }
+    };
+    const HALF: usize = MAX_LIST / 2;
+    assert_eq!(lists([HALF; 3]).alarm(), None);
+    for large in [[HALF + 1, 0, 0], [0, HALF + 1, 0], [0, 0, HALF + 1]] {
+        let alarm = lists(large).alarm().unwrap();
+        assert!(alarm.starts_with("a revocation list has 32 MiB, and beyond 64 MiB servers keep"), "{alarm}");
+    }
+}

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::bounds::{Bounds, NAME, TRAIL, cut, fewer};
 use super::instances::NewSecret;
 use super::{CertificateKind, NewCertificate, NewIssuance, NewRefusal, NewRevocation, NewSigned, PlanRecord};
 use crate::clock::rfc3339;
@@ -56,6 +57,12 @@ impl NewEvent {
         self.with("bot", bot).with("token", token)
     }
 
+    /// With as many of the claims as there is room for, and how many there was none for.
+    fn with_claims(self, claims: &Map<String, Value>, bounds: &Bounds) -> Self {
+        let (kept, left_out) = fewer(claims, bounds.claims);
+        self.with("claims_left_out", (left_out > 0).then_some(left_out)).with("claims", kept)
+    }
+
     /// With what is signed, and when the first of it expires.
     fn with_outputs(mut self, certificates: &[NewCertificate]) -> Self {
         let outputs: Vec<String> = certificates.iter().map(|certificate| output(certificate).0).collect();
@@ -98,7 +105,7 @@ pub(super) fn issued(entry: &NewIssuance, plan: &PlanRecord) -> NewEvent {
         .with("provenance", &*entry.provenance)
         .with_outputs(&plan.certificates)
         .with("peer", &*entry.peer)
-        .with("claims", entry.claims.clone())
+        .with_claims(&entry.claims, &TRAIL)
 }
 
 /// The `signed` event, of a command.
@@ -112,14 +119,18 @@ pub(super) fn signed(entry: &NewSigned) -> NewEvent {
 
 /// The `refused` event.
 pub(super) fn refused(entry: &NewRefusal) -> NewEvent {
-    NewEvent::new("refused", entry.time, "denial_id", &entry.id)
-        .of(entry.bot.as_deref(), Some(&entry.token))
-        .with("join_method", &*entry.join_method)
+    let bounds = Bounds::of(entry.stranger);
+    let event = NewEvent::new("refused", entry.time, "denial_id", &entry.id)
+        .of(entry.bot.as_deref(), Some(cut(&entry.token, NAME)))
+        .with("join_method", cut(&entry.join_method, NAME))
         .with("reason", entry.reason)
-        .with("detail", &*entry.detail)
+        .with("detail", cut(&entry.detail, bounds.detail))
         .with("verified", entry.verified)
-        .with("peer", &*entry.peer)
-        .with("claims", entry.claims.clone())
+        .with("peer", &*entry.peer);
+    match &entry.claims {
+        Some(claims) => event.with_claims(claims, bounds),
+        None => event,
+    }
 }
 
 /// The `revoked` event of the job itself; it repeats what the event of the issuance, `begun`, says of its origin.

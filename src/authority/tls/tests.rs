@@ -140,7 +140,11 @@ impl Serving<'_> {
 
     /// How many certificates were recorded.
     fn made(&self) -> usize {
-        self.data.runtime.block_on(self.authority.store.events(Default::default(), 0, 100)).unwrap().len()
+        self.data
+            .runtime
+            .block_on(self.authority.store.events(Default::default(), Default::default(), 100))
+            .unwrap()
+            .len()
     }
 }
 

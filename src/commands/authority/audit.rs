@@ -7,7 +7,7 @@ use crate::cli::authority::Audit;
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::runtime::block_on;
-use crate::terminal::print_part;
+use crate::terminal::{log, print_part};
 
 /// Prints the events that match, oldest first.
 pub(super) fn run(args: Audit) -> Result<()> {
@@ -20,5 +20,10 @@ pub(super) fn run(args: Audit) -> Result<()> {
         Format::Json => audit::json,
     };
     let store = Sqlite::open(&config.store, config.owner)?;
-    block_on(audit::write(&store, &filter, line, print_part))?
+    block_on(audit::write(&store, &filter, line, print_part))??;
+    let dropped = block_on(store.dropped())??;
+    if dropped > 0 {
+        log(&format!("{dropped} older refusals of jobs that no rule let in are not kept any more"));
+    }
+    Ok(())
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::answer;
 use crate::authority::config;
 use crate::authority::policy::PolicyRequest;
-use crate::authority::store::{EventFilter, Store as _, sqlite::Sqlite};
+use crate::authority::store::{Cursor, EventFilter, Store as _, sqlite::Sqlite};
 use crate::denial::REASONS;
 use crate::error::{Error, Result};
 use crate::output;
@@ -22,10 +22,11 @@ pub(super) fn run(data_dir: &Path, id: &str) -> Result<()> {
     let store = Sqlite::open(&config.store, config.owner)?;
     let filter =
         EventFilter { id: Some(id.to_owned()), event: Some("refused".to_owned()), ..EventFilter::default() };
-    let events = block_on(store.events(filter, 0, 1))??;
+    let events = block_on(store.events(filter, Cursor::default(), 1))??;
     let Some(event) = events.first() else {
         return Err(Error::usage(format!("there is no refusal `{}`", shown(id)))
-            .hint("a refused job prints its denial id, d- and 32 digits; `authority audit --event refused` lists them"));
+            .hint("a refused job prints its denial id, d- and 32 digits; `authority audit --event refused` lists them")
+            .hint("of jobs that no rule let in, the latest refusals alone are kept"));
     };
     let text = |name: &str| event.body.get(name).and_then(Value::as_str).unwrap_or_default();
     let code = text("reason");
@@ -52,6 +53,9 @@ pub(super) fn run(data_dir: &Path, id: &str) -> Result<()> {
         for (name, value) in claims {
             let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             page.push_str(&format!("  {}: {}\n", shown(name), shown(&value)));
+        }
+        if let Some(left_out) = event.body.get("claims_left_out") {
+            page.push_str(&format!("  {left_out} more, which were too long to keep\n"));
         }
     }
     print(&page)

@@ -7,7 +7,7 @@ use super::super::jwt::{self, AudienceRules, strict_object};
 use super::super::verify::VerifyContext;
 use super::endpoint::Partition;
 use super::proof::{ACTION, ACTION_HASH, AUDIENCE_HEADER, FIELD, hex_hash};
-use crate::clock::{parse_rfc3339, rfc3339};
+use crate::clock::{Held, LEEWAY, parse_rfc3339, rfc3339};
 use crate::denial::{Denial, Reason};
 use crate::secret::Secret;
 use crate::text::shown;
@@ -152,7 +152,7 @@ impl StsRequest {
     }
 
     /// All that can be judged before AWS is asked; until when it is taken.
-    pub(super) fn check(&self, partition: &Partition, context: &VerifyContext<'_>) -> Result<i64, Denial> {
+    pub(super) fn check(&self, partition: &Partition, context: &VerifyContext<'_>) -> Result<Held, Denial> {
         let Some(region) = partition.region_of(&self.host) else {
             // Which partition is the rules' affair, and told to nobody.
             let detail = format!("{} is no STS of the partition {}", self.host, partition.name);
@@ -164,9 +164,9 @@ impl StsRequest {
         }
         let (now, named) = (context.clock.now(), ("it was signed at", self.signed_at));
         jwt::check_start(named, now)?;
-        let good_until = jwt::check_end(self.signed_at.saturating_add(MAX_AGE), named, now)?;
+        let until = jwt::check_end(self.signed_at.saturating_add(MAX_AGE), named, now)?;
         jwt::check_audience(&self.audience, &AudienceRules::bound(context.public_url, context.binding))?;
-        Ok(good_until)
+        Ok(Held { until, lasts: MAX_AGE + 2 * LEEWAY })
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
-use crate::clock::{LEEWAY, rfc3339};
+use crate::clock::{Held, LEEWAY, rfc3339};
 use crate::denial::{Denial, Reason};
 use crate::text::shown;
 use crate::wire::bound_audience;
@@ -50,11 +50,10 @@ pub struct TimeRules {
     pub not_before: bool,
 }
 
-/// The one check of a token's times. Until when it is good, which is how long
-/// it must be remembered where it may be used once.
-pub fn check_times(claims: &Map<String, Value>, rules: &TimeRules, now: i64) -> Result<i64, Denial> {
+/// The one check of a token's times. How long it must be remembered where it may be used once.
+pub fn check_times(claims: &Map<String, Value>, rules: &TimeRules, now: i64) -> Result<Held, Denial> {
     let (expires, issued) = (need_time(claims, "exp")?, need_time(claims, "iat")?);
-    let good_until = check_end(expires, ("it expired at", expires), now)?;
+    let until = check_end(expires, ("it expired at", expires), now)?;
     check_start(("it was issued at", issued), now)?;
     if rules.not_before && claims.contains_key("nbf") {
         check_start(("it is valid from", need_time(claims, "nbf")?), now)?;
@@ -65,7 +64,7 @@ pub fn check_times(claims: &Map<String, Value>, rules: &TimeRules, now: i64) -> 
         let detail = format!("lives {lifetime} s, at most {} s are accepted", rules.lifetime.end());
         return Err(Denial::new(Reason::LifetimeTooLong, detail));
     }
-    Ok(good_until)
+    Ok(Held { until, lasts: lifetime.saturating_add(2 * LEEWAY) })
 }
 
 fn need_time(claims: &Map<String, Value>, name: &str) -> Result<i64, Denial> {
@@ -153,10 +152,12 @@ mod tests {
     fn times_have_two_ends_and_a_length() {
         let of = |claims: Value| {
             let checked = check_times(claims.as_object().unwrap(), &RULES, NOW);
-            checked.map_err(|denial| denial.reason)
+            checked.map(|held| held.until).map_err(|denial| denial.reason)
         };
         let at = |iat: i64, exp: i64| json!({"iat": iat, "exp": exp});
         assert_eq!(of(at(NOW, NOW + 100)), Ok(NOW + 100 + LEEWAY));
+        let held = check_times(at(NOW - 10, NOW + 70).as_object().unwrap(), &RULES, NOW).unwrap();
+        assert_eq!(held, Held { until: NOW + 70 + LEEWAY, lasts: 80 + 2 * LEEWAY });
         assert_eq!(of(at(NOW + LEEWAY, NOW + LEEWAY)), Ok(NOW + 2 * LEEWAY));
         assert_eq!(of(at(NOW - LEEWAY, NOW - LEEWAY + 1)), Ok(NOW + 1));
         for (claims, reason) in [

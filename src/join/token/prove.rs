@@ -63,7 +63,11 @@ pub(super) async fn prove(job: &Job<'_>) -> Result<Presented> {
     if let Some(secret) = secret {
         proof.0.insert(SECRET.to_owned(), secret);
     }
-    let on_accepted = move |response: &ExchangeResponse| {
+    let settle = move |answer: Option<&ExchangeResponse>| {
+        let Some(response) = answer else {
+            state.take_back(&id, &join.id);
+            return storage.write(&state.text()?);
+        };
         let wrong =
             |why: String| Error::new(Kind::Unreachable, why).context("the authority's answer is no good");
         let joined = response.instance.as_ref().filter(|joined| joined.id == id);
@@ -71,7 +75,7 @@ pub(super) async fn prove(job: &Job<'_>) -> Result<Presented> {
         state.settle(&joined.id, joined.generation).map_err(wrong)?;
         storage.write(&state.text()?)
     };
-    Ok(Presented { proof, on_accepted: Some(Box::new(on_accepted)) })
+    Ok(Presented { proof, settle: Some(Box::new(settle)) })
 }
 
 fn read(storage: &dyn LockedStorage, job: &Job<'_>) -> Result<StorageState> {

@@ -6,7 +6,7 @@ use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::super::instance::{JoinClaims, MAX_EARLIER, secret_hash};
+use super::super::instance::{BEGINNING, JoinClaims, MAX_EARLIER, MAX_OLDER, secret_hash};
 use super::proof::instance_id;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::random;
@@ -17,6 +17,9 @@ const VERSION: u32 = 1;
 /// How long a request may still arrive after its worker gave it up, in
 /// seconds: as long as its assertion is good, and some.
 const UNDER_WAY: i64 = 300;
+/// Where half of the places for older requests are taken, the pause before the
+/// next is such a part of the time that the recent ones span.
+const SLOWLY: i64 = 64;
 /// How many used secrets are remembered, so that one left behind in some
 /// environment is known for what it is.
 const MAX_SPENT: usize = 64;
@@ -62,6 +65,10 @@ struct Attempt {
     id: String,
     tries: i64,
     recent: Vec<SentRequest>,
+    /// How the ids begin of those before the recent ones. A storage that an
+    /// earlier version wrote has forgotten them.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    older: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -117,6 +124,12 @@ impl StorageState {
         Ok(self.next.insert(instance))
     }
 
+    /// The join of that instance with that request was certainly not accepted.
+    pub(super) fn take_back(&mut self, id: &str, request: &str) {
+        let instances = self.current.iter_mut().chain(&mut self.next);
+        instances.filter(|instance| instance.id == id).for_each(|instance| instance.take_back(request));
+    }
+
     /// The join of that instance was accepted.
     pub(super) fn settle(&mut self, id: &str, generation: i64) -> Result<(), String> {
         if self.next.as_ref().is_some_and(|next| next.id == id) {
@@ -132,6 +145,38 @@ impl StorageState {
         }
         current.generation = generation;
         current.attempt = None;
+        Ok(())
+    }
+}
+
+impl Attempt {
+    /// Makes place for one more. What is not named whole any more must not
+    /// arrive: it would look like a copy's. What is not known at all any more
+    /// must not have been accepted, so that nothing is ever forgotten; where many
+    /// got no answer the pauses grow, and there is place for weeks.
+    fn make_place(&mut self, now: i64) -> Result<()> {
+        let unanswered = |how: String| Error::new(Kind::Unreachable, format!("{how} got no certificates"));
+        let (Some(oldest), Some(newest)) = (self.recent.first(), self.recent.last()) else { return Ok(()) };
+        if self.recent.len() < MAX_EARLIER {
+            return Ok(());
+        }
+        let since = |request: &SentRequest| now.saturating_sub(request.time).saturating_abs();
+        if since(oldest) < UNDER_WAY {
+            return Err(unanswered(format!("{MAX_EARLIER} attempts within minutes"))
+                .hint("wait some minutes, and let whatever runs this pause longer between its attempts"));
+        }
+        let known = self.older.len() / BEGINNING;
+        let pause = since(oldest) / SLOWLY;
+        if known >= MAX_OLDER {
+            return Err(unanswered(format!("{} attempts, more than a worker can account for,", self.tries))
+                .hint("register it anew: ask the authority's operator for another secret (`machine-id authority token add`)"));
+        }
+        if known >= MAX_OLDER / 2 && since(newest) < pause {
+            return Err(unanswered(format!("{} attempts in a row", self.tries))
+                .hint(format!("the next one may be made {pause} s after the last")));
+        }
+        self.older.extend(oldest.id.chars().take(BEGINNING));
+        self.recent.remove(0);
         Ok(())
     }
 }
@@ -164,7 +209,7 @@ impl KeptInstance {
     pub(super) fn ask(&mut self, now: i64) -> Result<JoinClaims> {
         let attempt = match &mut self.attempt {
             Some(attempt) => attempt,
-            none => none.insert(Attempt { id: name()?, tries: 0, recent: Vec::new() }),
+            none => none.insert(Attempt { id: name()?, tries: 0, recent: Vec::new(), older: String::new() }),
         };
         let id = name()?;
         let join = JoinClaims {
@@ -173,21 +218,21 @@ impl KeptInstance {
             attempt: attempt.id.clone(),
             tries: attempt.tries,
             earlier: attempt.recent.iter().map(|request| request.id.clone()).collect(),
+            older: attempt.older.clone(),
         };
+        attempt.make_place(now)?;
         attempt.tries = attempt.tries.saturating_add(1);
         attempt.recent.push(SentRequest { id, time: now });
-        if attempt.recent.len() > MAX_EARLIER {
-            // What is forgotten must not arrive any more: it would look like a copy's.
-            let oldest = attempt.recent.remove(0);
-            if now.saturating_sub(oldest.time).saturating_abs() < UNDER_WAY {
-                return Err(Error::new(
-                    Kind::Unreachable,
-                    format!("{MAX_EARLIER} attempts within minutes got no certificates"),
-                )
-                .hint("wait some minutes, and let whatever runs this pause longer between its attempts"));
-            }
-        }
         Ok(join)
+    }
+
+    /// The request of that id, the last one, was certainly not accepted: it need not be accounted for.
+    pub(super) fn take_back(&mut self, id: &str) {
+        if let Some(attempt) = &mut self.attempt
+            && attempt.recent.pop_if(|last| last.id == id).is_some()
+        {
+            attempt.tries = attempt.tries.saturating_sub(1);
+        }
     }
 }
 
@@ -269,12 +314,53 @@ mod tests {
         for time in 0..256 {
             instance.ask(time).unwrap();
         }
-        assert_eq!(instance.ask(256).unwrap_err().kind(), Kind::Unreachable);
+        let error = instance.ask(256).unwrap_err();
+        assert_eq!(error.to_string(), "256 attempts within minutes got no certificates");
+        assert_eq!(error.kind(), Kind::Unreachable);
+    }
+
+    /// A worker that tries each minute for three weeks, whose requests all get no answer.
+    #[test]
+    fn every_request_is_accounted_for_through_weeks() {
+        const WEEKS: i64 = 3 * 7 * 24 * 60;
         let mut state = registered();
         let instance = state.current.as_mut().unwrap();
-        for time in 0..2000 {
-            let join = instance.ask(time * 2).unwrap();
-            assert!(join.tries == time && join.earlier.len() <= MAX_EARLIER);
+        let mut ids: Vec<String> = Vec::new();
+        let mut longest = 0;
+        let mut last = 0;
+        for minute in 0..WEEKS {
+            let join = match instance.ask(minute * 60) {
+                Ok(join) => join,
+                Err(error) => {
+                    assert_eq!(error.kind(), Kind::Unreachable);
+                    assert!(error.to_string().ends_with(" attempts in a row got no certificates"), "{error}");
+                    continue;
+                }
+            };
+            (longest, last) = (longest.max(minute - last), minute);
+            assert_eq!(usize::try_from(join.tries).unwrap(), ids.len());
+            assert_eq!(join.named(), ids.len());
+            let split = ids.len() - join.earlier.len();
+            assert_eq!(join.earlier, ids[split..]);
+            assert_eq!(join.older, ids[..split].iter().map(|id| &id[..4]).collect::<String>());
+            ids.push(join.id);
+            // A day of it costs no pause that anybody would notice.
+            assert!(minute > 12 * 60 || longest <= 1, "{minute}: {longest}");
+        }
+        println!("{} requests, pauses up to {longest} minutes", ids.len());
+        assert!(ids.len() > 900 && longest < 12 * 60, "{} requests, {longest} minutes", ids.len());
+    }
+
+    #[test]
+    fn what_was_not_sent_is_taken_back() {
+        let mut state = registered();
+        let instance = state.current.as_mut().unwrap();
+        let first = instance.ask(1).unwrap();
+        for time in 0..5000 {
+            let join = instance.ask(time).unwrap();
+            assert_eq!((join.tries, join.earlier.as_slice()), (1, [first.id.clone()].as_slice()));
+            instance.take_back("another");
+            instance.take_back(&join.id);
         }
     }
 }

@@ -8,11 +8,13 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
-use super::super::instance::{InstanceJoin, JoinClaims, MAX_COUNT, MAX_EARLIER, secret_hash};
+use super::super::instance::{
+    BEGINNING, InstanceJoin, JoinClaims, MAX_COUNT, MAX_EARLIER, MAX_OLDER, secret_hash,
+};
 use super::super::jwt::{self, AudienceRules, Jwt, TimeRules, need_text, text};
 use super::super::verify::{Failure, Identity, Provenance, Replay, Verifier, VerifyContext};
 use super::proof::{ASSERTION, MAX_LIFETIME, REPLACED_BY, REPLACES, SECRET, instance_id};
-use crate::clock::LEEWAY;
+use crate::clock::{Held, LEEWAY};
 use crate::denial::{Denial, Reason};
 use crate::text::{shown, word};
 use crate::wire::Proof;
@@ -66,7 +68,7 @@ impl Verifier for InstanceVerifier {
 async fn verify(jwt: &Jwt<'_>, proof: &Proof, context: &VerifyContext<'_>) -> Result<Identity, Failure> {
     // What costs nothing comes first.
     let id = signer(jwt)?;
-    let good_until = check_times(&jwt.claims, context)?;
+    let good = check_times(&jwt.claims, context)?;
     let shown_key = shown_key(jwt, id)?;
     let secret = proof.field(SECRET).map(|secret| secret_hash(secret.expose()));
     // Before the instance is looked up: an earlier request of the same worker may be using the secret up just
@@ -104,16 +106,17 @@ async fn verify(jwt: &Jwt<'_>, proof: &Proof, context: &VerifyContext<'_>) -> Re
         (Some(_), Some(word)) => replaced(&Jwt::parse(word.expose())?, id, context).await?,
         _ => None,
     };
-    let held_until = context.clock.now().saturating_add(MAX_LIFETIME + 2 * LEEWAY);
+    let lasts = MAX_LIFETIME + 2 * LEEWAY;
+    let held = Held { until: context.clock.now().saturating_add(lasts), lasts };
     Ok(Identity {
         bound: true,
         replay: Replay {
             issuer: format!("urn:machine-id:instance:{id}"),
             id: join.id.clone(),
-            held_until: good_until.max(held_until),
+            held: Held { until: good.until.max(held.until), lasts },
         },
         provenance: InstanceVerifier.provenance(&jwt.claims, context.join_token),
-        join: Some(InstanceJoin { instance: id.to_owned(), key, secret, replaces, claims: join, held_until }),
+        join: Some(InstanceJoin { instance: id.to_owned(), key, secret, replaces, claims: join, held }),
         claims: jwt.claims.clone(),
     })
 }
@@ -188,7 +191,7 @@ fn shown_key(jwt: &Jwt<'_>, id: &str) -> Result<Option<Vec<u8>>, Denial> {
 }
 
 /// Until when the assertion is good.
-fn check_times(claims: &Map<String, Value>, context: &VerifyContext<'_>) -> Result<i64, Denial> {
+fn check_times(claims: &Map<String, Value>, context: &VerifyContext<'_>) -> Result<Held, Denial> {
     let rules = TimeRules { lifetime: 0..=MAX_LIFETIME, not_before: false };
     jwt::check_times(claims, &rules, context.clock.now())
 }
@@ -216,8 +219,11 @@ fn join_claims(claims: &Map<String, Value>) -> Result<JoinClaims, Denial> {
     if join.earlier.len() > MAX_EARLIER || join.earlier.iter().any(|id| id.len() > MAX_ID) {
         return Err(invalid(format!("earlier is not a list of at most {MAX_EARLIER} ids")));
     }
-    if usize::try_from(join.tries).is_ok_and(|tries| tries < join.earlier.len()) {
-        return Err(invalid("tries is less than what earlier names".to_owned()));
+    if join.older.len() > MAX_OLDER * BEGINNING || !join.older.len().is_multiple_of(BEGINNING) {
+        return Err(invalid(format!("older is not at most {MAX_OLDER} times {BEGINNING} bytes")));
+    }
+    if usize::try_from(join.tries).is_ok_and(|tries| tries < join.named()) {
+        return Err(invalid("tries is less than what earlier and older name".to_owned()));
     }
     Ok(join)
 }
@@ -251,6 +257,10 @@ mod tests {
             ("earlier", json!("c")),
             ("earlier", json!([7])),
             ("earlier", json!(vec!["x"; 257])),
+            ("older", json!("abc")),
+            ("older", json!("abcdefgh")),
+            ("older", json!("x".repeat(4100))),
+            ("older", json!(["abcd"])),
             ("jti", json!("")),
             ("attempt", json!("x".repeat(65))),
         ] {

@@ -38,7 +38,7 @@ join::endpoint: error join::prove net retry secret text wire
 join::handed_over: environment error join::prove join::source text
 join::issuers: net
 join::jwt: clock denial jws secret text wire
-join::instance: error
+join::instance: clock error
 join::rules: document text
 join::verify: clock denial error join::instance join::issuers join::rules wire
 join::method: denial document environment error join::jwt join::prove join::rules join::source
@@ -83,7 +83,7 @@ authority::keys: authority::store::Recorded authority::validity clock error fold
 authority::policy: denial document error join::find join::method join::METHODS join::names
     join::of_issuer join::rules join::verify output principal text wire
 authority::policy_files: authority::policy error folder text
-authority::config: authority::policy authority::policy_files document error folder net
+authority::config: authority::limits authority::policy authority::policy_files document error folder net
 # A grant, and nothing else of the policy or of who the job is; of the store what is recorded.
 authority::issue: authority::keys authority::policy::decide::grant authority::store::CertificateKind
     authority::store::CommandPlan authority::store::ExchangePlan authority::store::KeptPlan
@@ -95,11 +95,11 @@ authority: authority::config authority::keys authority::limits authority::policy
     authority::policy_files authority::revocation authority::store clock error folder::trust::Owner join::issuers net
 authority::tls: authority authority::config authority::issue authority::keys authority::store
     authority::validity error folder pem terminal
-authority::enroll: authority authority::config authority::issue authority::policy authority::store
-    clock denial error join::find join::instance join::issuers join::method join::verify random wire
-authority::revoke: authority authority::config authority::store denial error join::jwt secret wire
-authority::http: authority authority::enroll authority::revocation authority::revoke authority::tls
-    error terminal wire
+authority::enroll: authority authority::config authority::issue authority::limits
+    authority::policy authority::store clock denial error join::find join::instance join::issuers join::method join::verify random wire
+authority::revoke: authority authority::config authority::store clock denial error join::jwt secret wire
+authority::http: authority authority::enroll authority::limits authority::revocation
+    authority::revoke authority::store::no_room authority::tls error terminal wire
 authority::policy_watch: authority authority::policy authority::policy_files error terminal text
 authority::serve: authority authority::http authority::limits authority::policy_watch
     authority::tls error terminal

@@ -244,3 +244,57 @@ fn ten_thousand_unknown_keys_cost_no_memory_and_few_questions() {
     // Who has a good one never noticed.
     join_once(&issuer, &authority, &alive);
 }
+
+/// Whoever nobody lets in leaves little, and not for ever; whom a rule lets in, the trail keeps.
+#[test]
+fn what_strangers_leave_is_little_and_apart() {
+    const MANY: usize = 150;
+    let issuer = Issuer::start();
+    let mut authority = Authority::trusting(&issuer, &policies::basic(&issuer));
+    let keys = Keys::fresh();
+    let token = |more: usize| {
+        let token = issuer.token("github", &keys.audience(&authority.url())).claim("jti", fresh());
+        token.claim("long", "x".repeat(more))
+    };
+    // As long as a token may be; nobody's, and somebody's whom no rule lets in.
+    let mut made_up = token(3000);
+    made_up.signing = Signing::Bytes(vec![7; 256]);
+    let elsewhere = || token(9000).claim("repository", "stranger/app").mint();
+    let ask = |authority: &Authority, last: u8, token: &str| {
+        let mut stream = authority.client().connect_from(Ipv4Addr::new(127, 0, 9, last)).unwrap();
+        let request = keys.request("github-deploy", "github", token);
+        authority.client().exchange_over(&mut stream, &request).unwrap()
+    };
+    let mut denials = Vec::new();
+    for _ in 0..MANY {
+        denials.push(ask(&authority, 1, &made_up.mint()).denial(401));
+        denials.push(ask(&authority, 2, &elsewhere()).denial(403));
+    }
+    let mut admitted = keys.request("github-deploy", "github", &token(10).mint());
+    admitted["outputs"][0]["roles"] = json!(["admin"]);
+    denials.push(authority.client().exchange(&admitted).denial(403));
+    let trail = authority.audit();
+    let found: Vec<&str> = trail.iter().filter_map(|event| event["denial_id"].as_str()).collect();
+    assert_eq!(found, denials, "all of them, in the order of time");
+    let event = authority.refusal(&denials[0]);
+    assert_eq!((&event["verified"], &event["claims"]["iss"].is_string()), (&json!(false), &true), "{event}");
+    let left_out = &event["claims_left_out"];
+    assert!(event["claims"]["sub"].is_string() && event["claims"]["long"].is_null(), "{event}");
+    for (denial, said, left_out) in
+        [(&denials[0], "claims, NOT verified", left_out), (&denials[1], "claims, verified", &json!(1))]
+    {
+        let output = authority.run(["explain", denial]);
+        let story = String::from_utf8(output.stdout).unwrap();
+        assert!(story.contains(said), "{story}");
+        assert!(story.contains(&format!("  {left_out} more, which were too long to keep\n")), "{story}");
+    }
+    authority.terminate();
+    let size = std::fs::metadata(authority.data_dir().join("authority.db")).unwrap().len();
+    let store = rusqlite::Connection::open(authority.data_dir().join("authority.db")).unwrap();
+    store.execute("UPDATE strangers SET nth = nth + 100000 WHERE ring = 0", []).unwrap();
+    drop(store);
+    let said = String::from_utf8(authority.run(["audit", "--bot", "nobody"]).stderr).unwrap();
+    assert_eq!(said, "100000 older refusals of jobs that no rule let in are not kept any more\n");
+    println!("{} bytes a refusal", size / u64::try_from(2 * MANY).unwrap());
+    assert!(size < u64::try_from(2 * MANY).unwrap() * 4096, "{size} bytes");
+}

@@ -1,9 +1,15 @@
 //! A token buys one issuance; the same request is answered again.
 
+use std::net::{IpAddr, Ipv4Addr};
+
+use machine_id::authority::enroll::{Refused, exchange};
+use machine_id::clock::Clock;
+use machine_id::denial::Reason;
 use serde_json::{Value, json};
 
 use super::Bench;
 use crate::support::client::{self, Keys};
+use crate::support::now;
 use crate::support::token::Token;
 
 fn serials(granted: &Value) -> (Value, Value, Value) {
@@ -258,4 +264,34 @@ fn a_token_without_jti_is_used_up_by_its_content() {
     assert_eq!(bench.reason(&bench.present(&token.mint(), &Keys::fresh()), 401), "token_used");
     let other = token.claim("run_attempt", "2");
     bench.present(&other.mint(), &Keys::fresh()).granted();
+}
+
+/// Two days ahead for twenty minutes, and back; behind, and right again.
+#[test]
+fn a_wrong_clock_makes_no_used_token_new() {
+    let mut bench = Bench::start();
+    let now = now();
+    let (first, other) = (Keys::fresh(), Keys::fresh());
+    let token = bench.unbound().mint();
+    bench.authority.terminate();
+    let clock = Clock::held(now);
+    let authority =
+        machine_id::authority::Authority::open(&bench.authority.data_dir(), clock.clone()).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let present = |keys: &Keys| {
+        let request = serde_json::from_value(keys.request("github-deploy", "github", &token)).unwrap();
+        runtime.block_on(exchange(&authority, &request, IpAddr::V4(Ipv4Addr::LOCALHOST)))
+    };
+    let refused = |keys: &Keys, reason: Reason| match present(keys) {
+        Err(Refused::Denied { denial, .. }) => assert_eq!(denial.reason, reason),
+        other => panic!("{other:?}"),
+    };
+    present(&first).unwrap();
+    for (away, reason) in [(2 * 86_400, Reason::TokenExpired), (-2 * 86_400, Reason::TokenNotYetValid)] {
+        clock.set(now + away);
+        refused(&other, reason);
+        runtime.block_on(authority.forget()).unwrap();
+        clock.set(now);
+        refused(&other, Reason::TokenUsed);
+    }
 }

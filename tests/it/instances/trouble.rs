@@ -101,6 +101,34 @@ fn lost_replies_and_kills_never_lock() {
     job.once(["--storage", &job.text_path("copy")]).failed(4).says(&["instance is locked"]);
 }
 
+/// An outage of any length leaves nothing to account for; what may have arrived stays.
+#[test]
+fn what_was_not_sent_or_refused_is_not_accounted_for() {
+    let mut authority = Authority::start(POLICY);
+    let gateway = Gateway::with(&authority, &[]);
+    let job = registered(&authority);
+    let asked = || {
+        let state: Value = serde_json::from_str(&read(job.path("storage/state.json"))).unwrap();
+        let attempt = &state["current"]["attempt"];
+        (attempt["tries"].as_i64(), attempt["recent"].as_array().map(Vec::len))
+    };
+    authority.kill();
+    job.once(["--timeout", "1s"]).failed(5);
+    assert_eq!(asked(), (Some(0), Some(0)));
+    authority.restart();
+    job.once(["--role", "nobody"]).failed(4);
+    assert_eq!(asked(), (Some(0), Some(0)), "the authority said no");
+    let behind = job.once([]).good();
+    drop(behind);
+    let job = job.env("HTTPS_PROXY", gateway.url());
+    gateway.meet(&[const { Trouble::LostReply }; 8]);
+    job.once(["--timeout", "1s"]).failed(5);
+    let state: Value = serde_json::from_str(&read(job.path("storage/state.json"))).unwrap();
+    assert_eq!(state["current"]["attempt"]["tries"], 1, "this one may have been accepted");
+    gateway.meet(&[]);
+    job.once([]).good();
+}
+
 #[test]
 fn an_authority_that_is_killed_at_the_wrong_moment_locks_nobody() {
     let mut authority = Authority::start(POLICY);

@@ -27,6 +27,10 @@ pub struct Worker {
     earlier: Vec<String>,
 }
 
+/// The most ids that an assertion names whole, and how much it has of those before.
+const WHOLE: usize = 256;
+const BEGINNING: usize = 4;
+
 impl Worker {
     pub fn new(join_token: &'static str) -> Self {
         Self { seed: random(), join_token, generation: 0, attempt: fresh(), earlier: Vec::new() }
@@ -48,11 +52,12 @@ impl Worker {
 
     /// The next assertion, for these keys.
     fn assertion(&mut self, url: &str, keys: &Keys) -> Token {
-        let jti = fresh();
+        let (jti, older) = (fresh(), self.earlier.len().saturating_sub(WHOLE));
         let claims = json!({
             "iss": self.id(), "sub": self.id(), "aud": keys.audience(url), "iat": now(), "exp": now() + 60,
             "jti": jti, "generation": self.generation, "attempt": self.attempt,
-            "tries": self.earlier.len(), "earlier": self.earlier,
+            "tries": self.earlier.len(), "earlier": self.earlier[older..],
+            "older": self.earlier[..older].iter().map(|id| &id[..BEGINNING]).collect::<String>(),
         });
         self.earlier.push(jti);
         let mut token = Token::by(&keys::ED25519, claims.as_object().unwrap().clone());
@@ -343,6 +348,46 @@ fn a_copy_locks_its_instance_and_no_other() {
 
 /// As where the authority's store was put back from a copy: the worker knows
 /// more than it does, and an older copy of the worker's storage fits.
+/// However many requests went unanswered: who copied the storage meanwhile and the worker never both go on.
+#[test]
+fn a_copy_shows_after_any_number_of_unanswered_requests() {
+    let authority = authority();
+    for (unanswered, arrives) in
+        [(0, None), (255, None), (300, None), (300, Some(7)), (1270, None), (1270, Some(0))]
+    {
+        let mut worker = registered(&authority, "conformance");
+        for n in 0..unanswered {
+            let keys = Keys::fresh();
+            if arrives == Some(n) {
+                let assertion = worker.assertion(&authority.url(), &keys).mint();
+                authority.client().exchange(&worker.request(&keys, &assertion, None)).granted();
+            } else {
+                worker.earlier.push(base64url(random::<16>()));
+            }
+        }
+        let mut thief = worker.clone();
+        if arrives.is_none() {
+            thief.join(&authority, None).granted();
+        }
+        let answer = worker.join(&authority, None);
+        if arrives.is_some() {
+            // The worker knows which of its requests was accepted, and so does the thief.
+            answer.granted();
+            thief.join(&authority, None).denial(403);
+        } else {
+            answer.denial(403);
+        }
+        assert!(locked(&authority).contains(&worker.id()), "{unanswered}");
+    }
+    // Made up by a thief who says that there were too many to name.
+    let mut worker = registered(&authority, "conformance");
+    let mut thief = worker.clone();
+    worker.join(&authority, None).granted();
+    thief.attempt = worker.attempt.clone();
+    thief.earlier = vec!["x".repeat(22); 1280];
+    thief.join(&authority, None).denial(403);
+}
+
 #[test]
 fn a_generation_that_was_never_given_out_locks() {
     let authority = authority();

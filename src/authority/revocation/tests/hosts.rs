@@ -14,9 +14,10 @@ use tokio::runtime::Runtime;
 use super::*;
 use crate::authority::store::sqlite::Sqlite;
 use crate::authority::store::{NewCertificate, NewRevocation, NewSigned};
+use crate::clock::Held;
 use crate::folder::Folder;
 use crate::folder::trust::Owner;
-use crate::host::lists::{self, CRL, KRL, MAX_LIST};
+use crate::host::lists::{self, CRL, KRL};
 use crate::host::seen::Seen;
 use crate::host::store as host_store;
 use crate::pem;
@@ -125,7 +126,7 @@ impl World {
             issuance_id: format!("i-{serial}"),
             time,
             assertion_id: "a".into(),
-            held_until: time,
+            held: Held { until: time, lasts: 60 },
             peer: String::new(),
         };
         // One that the store has forgotten is not revoked.

@@ -54,6 +54,7 @@ pub(super) fn join(
     plan: &PlanRecord,
     event: &NewEvent,
     join: &InstanceJoin,
+    run: i64,
 ) -> rusqlite::Result<Issued> {
     let found = known(connection, &join.instance)?;
     if found.as_ref().is_some_and(|known| known.locked) {
@@ -96,8 +97,8 @@ pub(super) fn join(
             return Ok(Issued::Refused(InstanceRefusal::LockedNow { expected }));
         }
     };
-    rows::use_up(connection, key.as_ref(), entry, plan, Some(accepted.expected))?;
-    overtake(connection, entry, join)?;
+    rows::use_up(connection, key.as_ref(), entry, plan, Some(accepted.expected), run)?;
+    overtake(connection, entry, join, run)?;
     connection
         .prepare_cached(
             "UPDATE instances SET generation = ?2, base = ?3, attempt = ?4, tries = ?5, last = ?6, seen = ?7, bot = ?8
@@ -125,16 +126,22 @@ pub(super) fn join(
 
 /// The requests that the instance made before this one are used up with it: one
 /// that arrives late does not look like a copy's.
-fn overtake(connection: &Connection, entry: &NewIssuance, join: &InstanceJoin) -> rusqlite::Result<()> {
+fn overtake(
+    connection: &Connection,
+    entry: &NewIssuance,
+    join: &InstanceJoin,
+    run: i64,
+) -> rusqlite::Result<()> {
     let mut insert = connection.prepare_cached(
-        "INSERT INTO proofs (key, fingerprint, certificate, held_until, plan) VALUES (?1, ?2, 0, ?3, '')
-         ON CONFLICT (key) DO NOTHING",
+        "INSERT INTO proofs (key, fingerprint, certificate, held_until, held_to_run, plan)
+         VALUES (?1, ?2, 0, ?3, ?4, '') ON CONFLICT (key) DO NOTHING",
     )?;
+    let held_to_run = run.saturating_add(join.held.lasts);
     for id in &join.claims.earlier {
         let replay = Replay { id: id.clone(), ..entry.replay.clone() };
         let key = rows::proof_key(&replay, 0);
         // A fingerprint that no request has.
-        insert.execute(params![key.as_ref(), [0_u8; 32], join.held_until])?;
+        insert.execute(params![key.as_ref(), [0_u8; 32], join.held.until, held_to_run])?;
     }
     Ok(())
 }
@@ -211,17 +218,22 @@ fn lock(
     rows::append(connection, &event::locked(entry, join, expected, &serials, reason)).map(drop)
 }
 
-/// Keeps a secret's hash.
-pub(super) fn add_secret(connection: &Connection, entry: &NewSecret) -> rusqlite::Result<()> {
+/// Keeps a secret's hash, until the odometer says `held` at least.
+pub(super) fn add_secret(connection: &Connection, entry: &NewSecret, held: i64) -> rusqlite::Result<()> {
     connection
-        .prepare_cached("INSERT INTO secrets (hash, id, token, expires, made) VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![entry.hash, entry.id, entry.token, entry.expires, entry.time])?;
+        .prepare_cached(
+            "INSERT INTO secrets (hash, id, token, expires, made, held_to_run) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .execute(params![entry.hash, entry.id, entry.token, entry.expires, entry.time, held])?;
     rows::append(connection, &event::secret_added(entry)).map(drop)
 }
 
 /// Forgets secrets whose time is up.
-pub(super) fn prune(connection: &Connection, now: i64) -> rusqlite::Result<()> {
-    connection.prepare_cached("DELETE FROM secrets WHERE expires < ?1")?.execute([now]).map(drop)
+pub(super) fn prune(connection: &Connection, now: i64, run: i64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("DELETE FROM secrets WHERE expires < ?1 AND held_to_run < ?2")?
+        .execute([now, run])
+        .map(drop)
 }
 
 /// The instance of that id.

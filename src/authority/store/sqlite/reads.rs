@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension as _, ToSql};
 
-use super::super::{CertificateRecord, Event, EventFilter, RevokedCertificate};
+use super::super::{CertificateRecord, Cursor, Event, EventFilter, RevokedCertificate};
 use super::rows;
 
 /// The certificate of that serial.
@@ -28,14 +28,19 @@ pub(super) fn certificate(
         .optional()
 }
 
+/// A certificate that ended within so many seconds of its revocation is on no
+/// list: hardly a server would hear of it in that time. It is not listed later
+/// either, nor taken off, so that a list never lacks what one before it had.
+const NOT_LISTED: i64 = 60;
+
 /// Every revoked certificate that ends at `since` or later.
 pub(super) fn revoked(connection: &Connection, since: i64) -> rusqlite::Result<Vec<RevokedCertificate>> {
     connection
         .prepare_cached(
             "SELECT serial, kind, revoked, expires FROM certificates
-             WHERE revoked IS NOT NULL AND expires >= ?1 ORDER BY serial",
+             WHERE revoked IS NOT NULL AND expires >= ?1 AND expires - revoked > ?2 ORDER BY serial",
         )?
-        .query_map([since], |row| {
+        .query_map([since, NOT_LISTED], |row| {
             Ok(RevokedCertificate {
                 serial: row.get(0)?,
                 kind: row.get(1)?,
@@ -46,24 +51,52 @@ pub(super) fn revoked(connection: &Connection, since: i64) -> rusqlite::Result<V
         .collect()
 }
 
-/// A page of the audit trail.
+/// A page of the audit trail, with the refusals of strangers in their places.
 pub(super) fn events(
     connection: &Connection,
     filter: &EventFilter,
-    after: i64,
+    after: Cursor,
     limit: usize,
 ) -> rusqlite::Result<Vec<Event>> {
     // The first page finds its place by the index on time; from there on the trail is read in its order,
     // where times may be out of order by a little and are still compared.
-    let after = match filter.since {
-        Some(since) if after <= 0 => connection
+    let first = match filter.since {
+        Some(since) if after == Cursor::default() => connection
             .prepare_cached("SELECT min(sequence) - 1 FROM events WHERE time >= ?1")?
             .query_row([since], |row| row.get::<_, Option<i64>>(0))?
             .unwrap_or(i64::MAX),
-        _ => after,
+        _ => after.event,
     };
+    let mut rows =
+        page(connection, "sequence, 0, sequence, body FROM events WHERE sequence", first, filter, limit)?;
+    // A copy that is only read may be of a version that had none.
+    if connection.prepare_cached("SELECT 1 FROM sqlite_schema WHERE name = 'strangers'")?.exists([])? {
+        let from = "behind, 1, number, body FROM strangers WHERE number";
+        rows.extend(page(connection, from, after.stranger, filter, limit)?);
+    }
+    rows.sort_by_key(|(place, _)| *place);
+    rows.truncate(limit);
+    let mut cursor = after;
+    let event = |((_, kind, key), body): (_, String)| {
+        *(if kind == 0 { &mut cursor.event } else { &mut cursor.stranger }) = key;
+        Ok(Event { cursor, body: serde_json::from_str(&body).map_err(rows::not_json)? })
+    };
+    rows.into_iter().map(event).collect()
+}
+
+/// Where a row stands (the event before it or itself, which of the two tables, its own key), and its body.
+type Row = ((i64, i64, i64), String);
+
+/// The rows `from` a table that match, behind that key.
+fn page(
+    connection: &Connection,
+    from: &str,
+    after: i64,
+    filter: &EventFilter,
+    limit: usize,
+) -> rusqlite::Result<Vec<Row>> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let mut sql = String::from("SELECT sequence, body FROM events WHERE sequence > ?");
+    let mut sql = format!("SELECT {from} > ?");
     let mut values: Vec<&dyn ToSql> = vec![&after];
     let mut narrow = |condition: &str, value| {
         sql.push_str(condition);
@@ -82,13 +115,10 @@ pub(super) fn events(
             narrow(condition, value);
         }
     }
-    narrow(" ORDER BY sequence LIMIT ?", &limit);
+    narrow(" ORDER BY 3 LIMIT ?", &limit);
     connection
         .prepare_cached(&sql)?
-        .query_map(values.as_slice(), |row| {
-            let body: String = row.get(1)?;
-            Ok(Event { sequence: row.get(0)?, body: serde_json::from_str(&body).map_err(rows::not_json)? })
-        })?
+        .query_map(values.as_slice(), |row| Ok(((row.get(0)?, row.get(1)?, row.get(2)?), row.get(3)?)))?
         .collect()
 }
 

@@ -64,22 +64,26 @@ pub(super) fn proof_key(replay: &Replay, nth: u32) -> Digest {
     hash.finish()
 }
 
-/// Uses a proof up under that key, unless it was before; `generation` is what a registered instance is answered.
+/// Uses a proof up under that key, unless it was before; `generation` is what a
+/// registered instance is answered, `run` what the odometer says.
 pub(super) fn use_up(
     connection: &Connection,
     key: &[u8],
     entry: &NewIssuance,
     plan: &PlanRecord,
     generation: Option<i64>,
+    run: i64,
 ) -> rusqlite::Result<bool> {
     // Without one the column has no value, and nothing is recorded.
     let first = plan.certificates.first().map(|certificate| certificate.serial);
+    let held = entry.replay.held;
+    let held_to_run = run.saturating_add(held.lasts);
     let used = connection
         .prepare_cached(
-            "INSERT INTO proofs (key, fingerprint, certificate, held_until, plan, generation)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (key) DO NOTHING",
+            "INSERT INTO proofs (key, fingerprint, certificate, held_until, held_to_run, plan, generation)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (key) DO NOTHING",
         )?
-        .execute(params![key, plan.fingerprint, first, entry.replay.held_until, plan.json, generation])?;
+        .execute(params![key, plan.fingerprint, first, held.until, held_to_run, plan.json, generation])?;
     Ok(used > 0)
 }
 

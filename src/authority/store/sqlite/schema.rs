@@ -134,6 +134,41 @@ pub(super) const MIGRATIONS: &[&str] = &[
     -- When a secret was made: it is not good before, however long a clock that was ahead then made it.
     ALTER TABLE secrets ADD COLUMN made INTEGER NOT NULL DEFAULT 0;
 ",
+    "
+    -- Refusals of strangers: events, but not for ever. `ring` is 0 where the proof was not verified, 1 where it
+    -- was and no rule let it in. `nth` counts a ring's rows from 1 without a gap, and `ends` their bytes: the
+    -- oldest go first. `behind` is the newest event of the trail at that time.
+    CREATE TABLE strangers (
+        number INTEGER PRIMARY KEY,
+        ring INTEGER NOT NULL CHECK (ring IN (0, 1)),
+        nth INTEGER NOT NULL,
+        ends INTEGER NOT NULL,
+        behind INTEGER NOT NULL,
+        time INTEGER NOT NULL,
+        event TEXT NOT NULL,
+        id TEXT NOT NULL,
+        bot TEXT,
+        token TEXT,
+        body TEXT NOT NULL
+    ) STRICT;
+    CREATE UNIQUE INDEX strangers_nth ON strangers (ring, nth);
+
+    -- A place to try a write on, as large as an issuance.
+    CREATE TABLE probes (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        body BLOB NOT NULL
+    ) STRICT;
+    ALTER TABLE state DROP COLUMN probes;
+
+    -- What is forgotten by time is held until the wall clock says so and until the authority has run that long
+    -- (`Odometer`). What was there before waits for the longest life of any proof, 25 hours with the leeway.
+    ALTER TABLE state ADD COLUMN run INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE proofs ADD COLUMN held_to_run INTEGER NOT NULL DEFAULT 90120;
+    ALTER TABLE assertions ADD COLUMN held_to_run INTEGER NOT NULL DEFAULT 90120;
+    ALTER TABLE secrets ADD COLUMN held_to_run INTEGER NOT NULL DEFAULT 90120;
+    -- The latest time until which a proof was held that is forgotten by now: one that ends before may be it.
+    ALTER TABLE state ADD COLUMN forgotten INTEGER NOT NULL DEFAULT 0;
+",
 ];
 
 /// Opens the file for writing, creates it for its owner alone if it is

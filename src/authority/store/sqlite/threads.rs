@@ -11,6 +11,8 @@ use std::thread::{Builder, JoinHandle};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+use super::reserve::Reserve;
+use super::unwritten::{Unwritten, hint};
 use crate::error::{Context as _, Error, Kind, Result};
 
 /// How many entries may wait; callers beyond wait for a place.
@@ -26,14 +28,30 @@ pub(super) struct Thread<J> {
     handle: Option<JoinHandle<()>>,
 }
 
-/// Statements of one caller. After an error, told in words, they are to be undone.
+/// Statements of one caller. After an error they are to be undone.
 type Work = Box<dyn FnOnce(&Connection) -> Outcome + Send>;
 
 /// Whether it was done, or why not.
-type Outcome = std::result::Result<(), String>;
+type Outcome = std::result::Result<(), Unwritten>;
+
+/// What is done on a disk that is nearly full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    /// Nothing, unless the reserve stands: this is what jobs and strangers cause.
+    ToSpare,
+    /// What there is room for: it frees some, takes a right away, or is the operator's.
+    Any,
+}
+
+/// What one caller wants written.
+pub(super) struct Job {
+    work: Work,
+    room: Room,
+    caller: oneshot::Sender<Outcome>,
+}
 
 /// The thread that writes; each caller hears whether what he wrote was committed.
-pub(super) type Writer = Thread<(Work, oneshot::Sender<Outcome>)>;
+pub(super) type Writer = Thread<Job>;
 
 /// The thread that reads.
 pub(super) type Reader = Thread<Box<dyn FnOnce(&Connection) + Send>>;
@@ -56,16 +74,30 @@ impl<J: Send + 'static> Thread<J> {
 
 impl Writer {
     /// Starts the thread. `revocations` is what the work counts up that revokes.
-    pub(super) fn writer(connection: Connection, revocations: Arc<AtomicU64>) -> Result<Self> {
+    pub(super) fn writer(
+        connection: Connection,
+        mut reserve: Reserve,
+        revocations: Arc<AtomicU64>,
+    ) -> Result<Self> {
         Self::start("store-write", move |mut waiting| {
             let mut batch = Vec::with_capacity(BATCH);
             while waiting.blocking_recv_many(&mut batch, BATCH) > 0 {
-                let (work, callers): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
+                if batch.iter().any(|job: &Job| job.room == Room::ToSpare) && !reserve.stands() {
+                    let unwritten = Unwritten::full();
+                    for Job { caller, .. } in batch.extract_if(.., |job| job.room == Room::ToSpare) {
+                        drop(caller.send(Err(unwritten.clone())));
+                    }
+                }
+                let (work, callers): (Vec<_>, Vec<_>) =
+                    batch.drain(..).map(|job| (job.work, job.caller)).unzip();
                 let before = revocations.load(Ordering::SeqCst);
                 let committed = commit(&connection, work);
                 if revocations.load(Ordering::SeqCst) != before {
                     // What was read since it was counted is from before the commit.
                     revocations.fetch_add(1, Ordering::SeqCst);
+                }
+                if committed.as_ref().is_err_and(Unwritten::is_no_room) {
+                    reserve.give_up(Some(&connection));
                 }
                 for caller in callers {
                     // One that has gone away does not care.
@@ -79,24 +111,25 @@ impl Writer {
     /// once that is on the disk. An error of `work` undoes what it did and nothing else.
     pub(super) async fn write<T: Send + 'static>(
         &self,
+        room: Room,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
         let (cannot, stopped) = ("cannot write to the store", "the store has stopped");
         let (reply, done) = oneshot::channel();
         let work = move |connection: &Connection| {
-            let done = work(connection);
-            let outcome = done.as_ref().map(drop).map_err(ToString::to_string);
+            let done = work(connection).map_err(Unwritten::from);
+            let outcome = done.as_ref().map(drop).map_err(Clone::clone);
             drop(reply.send(done));
             outcome
         };
         let (caller, committed) = oneshot::channel();
-        self.send((Box::new(work), caller)).await?;
+        self.send(Job { work: Box::new(work), room, caller }).await?;
         let committed = committed.await.context(Kind::Internal, stopped)?;
-        match (committed, done.await) {
-            (_, Ok(Err(error))) => Err(error).context(Kind::Internal, cannot),
-            (Err(error), _) => Err(Error::internal(error).context(cannot)),
-            (Ok(()), done) => done.context(Kind::Internal, stopped)?.context(Kind::Internal, cannot),
-        }
+        let written = match (committed, done.await) {
+            (_, Ok(Err(error))) | (Err(error), _) => Err(error),
+            (Ok(()), done) => done.context(Kind::Internal, stopped)?,
+        };
+        written.context(Kind::Internal, cannot).map_err(hint)
     }
 }
 
@@ -124,8 +157,8 @@ impl Reader {
     }
 }
 
-/// Applies the entries in one transaction and commits it. On an error, told in
-/// words for all of them, nothing of any entry is kept.
+/// Applies the entries in one transaction and commits it. On an error, told to
+/// all of them, nothing of any entry is kept.
 fn commit(connection: &Connection, batch: Vec<Work>) -> Outcome {
     let outcome = apply(connection, batch).and_then(|()| run(connection, "COMMIT"));
     if outcome.is_err() && !connection.is_autocommit() {
@@ -141,9 +174,8 @@ fn apply(connection: &Connection, batch: Vec<Work>) -> Outcome {
     for work in batch {
         run(connection, "SAVEPOINT entry")?;
         if let Err(error) = work(connection) {
-            if connection.is_autocommit() {
-                // SQLite has ended the whole transaction, as it does for a full disk: the entries before
-                // are lost too.
+            if connection.is_autocommit() || error.is_no_room() {
+                // On a full disk SQLite ends the whole transaction, mostly: the entries before are lost too.
                 return Err(error);
             }
             run(connection, "ROLLBACK TO entry")?;
@@ -155,7 +187,7 @@ fn apply(connection: &Connection, batch: Vec<Work>) -> Outcome {
 
 fn run(connection: &Connection, sql: &str) -> Outcome {
     let done = connection.prepare_cached(sql).and_then(|mut statement| statement.execute([]));
-    done.map(drop).map_err(|error| error.to_string())
+    Ok(done.map(drop)?)
 }
 
 impl<J> Drop for Thread<J> {

@@ -11,7 +11,10 @@ use super::{instances, rows};
 /// The last second that has a list number of its own, in the year 2255: 63 bits end in 2262.
 const LAST_NUMBERED: i64 = 9_000_000_000;
 
-/// Uses the proof up and records the issuance. The insert under the unique
+/// The size of what is written to see whether an exchange could be: more than sixteen outputs take.
+const PROBE: i64 = 32 << 10;
+
+/// Uses the proof up and records the issuance; `run` is what the odometer says. The insert under the unique
 /// index of `proofs` decides; nothing is looked up before it. Each use that
 /// the proof has takes a place of its own there, so nothing is counted that
 /// two at once could count wrongly.
@@ -20,13 +23,20 @@ pub(super) fn issue(
     entry: &NewIssuance,
     plan: &PlanRecord,
     event: &NewEvent,
+    run: i64,
 ) -> rusqlite::Result<Issued> {
     if let Some(join) = &entry.join {
-        return instances::join(connection, entry, plan, event, join);
+        return instances::join(connection, entry, plan, event, join, run);
+    }
+    // One that may be among those that were forgotten: only where the clock went back since.
+    let forgotten: i64 =
+        connection.prepare_cached("SELECT forgotten FROM state")?.query_row([], |row| row.get(0))?;
+    if entry.replay.held.until <= forgotten {
+        return Ok(Issued::Used);
     }
     for nth in 0..entry.max_uses.max(1) {
         let key = rows::proof_key(&entry.replay, nth);
-        if rows::use_up(connection, key.as_ref(), entry, plan, None)? {
+        if rows::use_up(connection, key.as_ref(), entry, plan, None, run)? {
             rows::record(connection, event, &plan.certificates)?;
             return Ok(Issued::Accepted { plan: None, generation: None });
         }
@@ -38,19 +48,18 @@ pub(super) fn issue(
 }
 
 /// Uses the assertion up, and revokes the issuance if it is not revoked yet.
-pub(super) fn revoke(connection: &Connection, entry: &NewRevocation) -> rusqlite::Result<Revoked> {
+/// An assertion for one that is revoked does nothing and is not kept, so that an
+/// issuance takes one. `held` is until when it is, by the odometer.
+pub(super) fn revoke(connection: &Connection, entry: &NewRevocation, held: i64) -> rusqlite::Result<Revoked> {
     let found: Option<(i64, String)> = connection
         .prepare_cached("SELECT sequence, body FROM events WHERE id = ?1 AND event IN ('issued', 'signed')")?
         .query_row([&entry.issuance_id], |row| row.try_into())
         .optional()?;
     let Some((issuance, begun)) = found else { return Ok(Revoked::Unknown) };
     let used = connection
-        .prepare_cached(
-            "INSERT INTO assertions (issuance, id, held_until) VALUES (?1, ?2, ?3)
-             ON CONFLICT (issuance, id) DO NOTHING",
-        )?
-        .execute(params![issuance, entry.assertion_id, entry.held_until])?;
-    if used == 0 {
+        .prepare_cached("SELECT 1 FROM assertions WHERE issuance = ?1 AND id = ?2")?
+        .exists(params![issuance, entry.assertion_id])?;
+    if used {
         return Ok(Revoked::AssertionUsed);
     }
     let revoked = connection
@@ -59,6 +68,11 @@ pub(super) fn revoke(connection: &Connection, entry: &NewRevocation) -> rusqlite
     if revoked == 0 {
         return Ok(Revoked::Before);
     }
+    connection
+        .prepare_cached(
+            "INSERT INTO assertions (issuance, id, held_until, held_to_run) VALUES (?1, ?2, ?3, ?4)",
+        )?
+        .execute(params![issuance, entry.assertion_id, entry.held.until, held])?;
     let begun: Map<String, Value> = serde_json::from_str(&begun).map_err(rows::not_json)?;
     rows::append(connection, &event::revoked(entry, &begun))?;
     Ok(Revoked::Now)
@@ -77,26 +91,37 @@ pub(super) fn list_number(connection: &Connection, now: i64) -> rusqlite::Result
         .query_row([now.clamp(0, LAST_NUMBERED)], |row| row.get(0))
 }
 
-/// Forgets at most `step` proofs and as many assertions whose time is up;
-/// whether there may be more.
-pub(super) fn prune(connection: &Connection, now: i64, step: usize) -> rusqlite::Result<bool> {
+/// Forgets at most `step` proofs and as many assertions whose time is up, by
+/// the wall clock and by the odometer, which says `run`; whether there may be more.
+pub(super) fn prune(connection: &Connection, now: i64, run: i64, step: usize) -> rusqlite::Result<bool> {
     let limit = i64::try_from(step).unwrap_or(i64::MAX);
+    // Workers' proofs are held by their generations too, and until a time by our own clock.
     let proofs = connection
         .prepare_cached(
-            "DELETE FROM proofs WHERE number IN (SELECT number FROM proofs WHERE held_until < ?1 LIMIT ?2)",
+            "DELETE FROM proofs WHERE number IN (
+                SELECT number FROM proofs WHERE held_until < ?1 AND held_to_run < ?2 LIMIT ?3)
+             RETURNING CASE WHEN generation IS NULL AND certificate <> 0 THEN held_until ELSE 0 END",
         )?
-        .execute([now, limit])?;
+        .query_map([now, run, limit], |row| row.get(0))?
+        .collect::<rusqlite::Result<Vec<i64>>>()?;
     let assertions = connection
         .prepare_cached(
             "DELETE FROM assertions WHERE (issuance, id) IN (
-                SELECT issuance, id FROM assertions WHERE held_until < ?1 LIMIT ?2)",
+                SELECT issuance, id FROM assertions WHERE held_until < ?1 AND held_to_run < ?2 LIMIT ?3)",
         )?
-        .execute([now, limit])?;
-    instances::prune(connection, now)?;
-    Ok(proofs.max(assertions) >= step)
+        .execute([now, run, limit])?;
+    instances::prune(connection, now, run)?;
+    let latest = proofs.iter().max().copied().unwrap_or_default();
+    connection
+        .prepare_cached("UPDATE state SET run = max(run, ?1), forgotten = max(forgotten, ?2)")?
+        .execute([run, latest])?;
+    Ok(proofs.len().max(assertions) >= step)
 }
 
 /// A write that changes nothing of matter, but is one.
 pub(super) fn probe(connection: &Connection) -> rusqlite::Result<()> {
-    connection.prepare_cached("UPDATE state SET probes = probes + 1")?.execute([]).map(drop)
+    connection
+        .prepare_cached("REPLACE INTO probes (id, body) VALUES (1, zeroblob(?1))")?
+        .execute([PROBE])
+        .map(drop)
 }

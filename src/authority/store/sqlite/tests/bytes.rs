@@ -13,7 +13,7 @@ fn join(n: u64, instance: &str, generation: i64, secret: Option<[u8; 32]>) -> En
         secret,
         replaces: (instance == "w-new").then(|| "w-old".into()),
         claims,
-        held_until: NOW + 300,
+        held: HELD,
     };
     issuance(n).with(|entry| entry.join = Some(join))
 }

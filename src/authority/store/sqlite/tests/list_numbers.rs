@@ -11,7 +11,10 @@ fn list_numbers_rise_and_are_drawn_once() {
     let mut bench = Bench::new();
     let now = u64::try_from(NOW).unwrap();
     bench.wait(
-        bench.store.writer.write(|connection| connection.execute("UPDATE state SET list_number = 7", [])),
+        bench
+            .store
+            .writer
+            .write(Room::Any, |connection| connection.execute("UPDATE state SET list_number = 7", [])),
     );
     let draw = |bench: &Bench, now| bench.wait(bench.store.list_number(now));
     let first = draw(&bench, NOW);
@@ -21,7 +24,7 @@ fn list_numbers_rise_and_are_drawn_once() {
     let copy = bench.dir.path().join("copy.db");
     let path = copy.to_str().unwrap().to_owned();
     bench.wait(
-        bench.store.writer.write(move |connection| connection.execute("UPDATE state SET probes = 0", [])),
+        bench.store.writer.write(Room::Any, |connection| connection.execute("UPDATE state SET run = 0", [])),
     );
     Connection::open(bench.path()).unwrap().execute("VACUUM INTO ?1", [path]).unwrap();
     let copy = Arc::new(Sqlite::open(&copy, Owner::me()).unwrap());

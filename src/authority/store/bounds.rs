@@ -1,0 +1,98 @@
+//! How much is kept of what others say, in bytes of JSON. Each part is bounded
+//! for itself, so that no part decides what is left of another.
+
+use serde_json::{Map, Value, json};
+
+use super::Stranger;
+
+/// The longest that a join token's or method's name is kept, as a caller wrote it.
+pub(super) const NAME: usize = 128;
+
+/// Claims that are kept before others.
+const FIRST: &[&str] = &["iss", "sub", "aud", "iat", "exp"];
+
+/// The most that an event keeps of texts and claims.
+pub(super) struct Bounds {
+    pub(super) detail: usize,
+    pub(super) claims: usize,
+}
+
+/// Of events that stay.
+pub(super) const TRAIL: Bounds = Bounds { detail: 4096, claims: 8192 };
+/// Of proofs that are good and let nobody in: the nearest rule's story is in it.
+const VERIFIED: Bounds = Bounds { detail: 2048, claims: 4096 };
+/// Of proofs that anybody can make up.
+const UNVERIFIED: Bounds = Bounds { detail: 256, claims: 1024 };
+
+impl Bounds {
+    /// Those of a refusal.
+    pub(super) fn of(stranger: Option<Stranger>) -> &'static Self {
+        match stranger {
+            None => &TRAIL,
+            Some(Stranger::Verified) => &VERIFIED,
+            Some(Stranger::Unverified) => &UNVERIFIED,
+        }
+    }
+}
+
+/// The beginning of a text that takes at most so many bytes.
+pub(super) fn cut(text: &str, most: usize) -> &str {
+    let mut used = 0;
+    let end = text.char_indices().find(|(_, c)| {
+        used += match c {
+            '"' | '\\' => 2,
+            c if c.is_ascii_control() => 6,
+            c => c.len_utf8(),
+        };
+        used > most
+    });
+    end.and_then(|(end, _)| text.get(..end)).unwrap_or(text)
+}
+
+/// As many claims as take at most so many bytes, whole ones, and how many are
+/// left out: the longest, unless every token has them.
+pub(super) fn fewer(claims: &Map<String, Value>, most: usize) -> (Map<String, Value>, usize) {
+    let size = |(name, value): &(&String, &Value)| json!({ *name: value }).to_string().len();
+    let mut sized: Vec<_> = claims.iter().map(|claim| (size(&claim), claim)).collect();
+    sized.sort_by_key(|(size, (name, _))| (!FIRST.contains(&name.as_str()), *size));
+    let mut left = most;
+    sized.retain(|(size, _)| left.checked_sub(*size).map(|rest| left = rest).is_some());
+    let left_out = claims.len().saturating_sub(sized.len());
+    (sized.into_iter().map(|(_, (name, value))| (name.clone(), value.clone())).collect(), left_out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_counts_what_json_makes_of_it() {
+        assert_eq!(cut("plain", 5), "plain");
+        assert_eq!(cut("plain", 4), "plai");
+        assert_eq!(cut("äöü", 5), "äö");
+        for text in ["\u{1}\u{1}\u{1}\u{7f}", "\"\"\"\\\\", "a\n\t\"é\u{2028}x", ""] {
+            for most in 0..30 {
+                assert!(json!(cut(text, most)).to_string().len() <= most + 2, "{text:?} {most}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_longest_claims_go_and_those_of_every_token_last() {
+        let claims = json!({
+            "iss": "https://issuer", "sub": "s".repeat(300), "long": "x".repeat(400), "run": "7",
+            "nested": {"a": ["b".repeat(100)]},
+        });
+        let claims = claims.as_object().unwrap();
+        let names =
+            |claims: &Map<String, Value>| claims.keys().map(String::as_str).collect::<Vec<_>>().join(" ");
+        assert_eq!(fewer(claims, 8192), (claims.clone(), 0));
+        let (kept, left_out) = fewer(claims, 500);
+        assert_eq!((names(&kept), left_out), ("iss nested run sub".to_owned(), 1));
+        let (kept, left_out) = fewer(claims, 100);
+        assert_eq!((names(&kept), left_out), ("iss run".to_owned(), 3));
+        for most in 0..1000 {
+            assert!(json!(fewer(claims, most).0).to_string().len() <= most.max(2), "{most}");
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! How long this authority has been running, by a clock that nobody can set.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Instant;
+
+use rusqlite::Connection;
+
+/// Seconds over all runs. What a run had not written down when it ended is
+/// lost, so it never says more than was: whatever waits for it waits longer.
+#[derive(Debug)]
+pub(super) struct Odometer {
+    before: AtomicI64,
+    since: Instant,
+}
+
+impl Odometer {
+    /// As the store has it.
+    pub(super) fn read(connection: &Connection) -> rusqlite::Result<Self> {
+        let before = connection.query_row("SELECT run FROM state", [], |row| row.get(0))?;
+        Ok(Self { before: AtomicI64::new(before), since: Instant::now() })
+    }
+
+    /// What it says now, in whole seconds: what it said then and so many more are over once it says more than that.
+    pub(super) fn now(&self) -> i64 {
+        let run = i64::try_from(self.since.elapsed().as_secs()).unwrap_or(i64::MAX);
+        self.before.load(Ordering::Relaxed).saturating_add(run)
+    }
+
+    /// Runs for so many seconds.
+    #[cfg(test)]
+    pub(super) fn advance(&self, seconds: i64) {
+        self.before.fetch_add(seconds, Ordering::Relaxed);
+    }
+}
