@@ -12,6 +12,7 @@ use super::issue::request::{OutputKeys, binding_of};
 use super::policy::{JoinToken, MAX_OUTPUTS, Policy, PolicyRequest};
 use super::store::instances::InstanceRefusal;
 use super::store::{Issued, NewIssuance, NewRefusal, record};
+use crate::clock::{LEEWAY, rfc3339};
 use crate::denial::{Denial, Reason};
 use crate::error::{Error, Result};
 use crate::join;
@@ -120,6 +121,8 @@ impl Exchange<'_> {
         };
         let identity = token.verifier.verify(&request.proof, &context).await?;
 
+        self.check_remembered(&identity).map_err(|denial| denial.with_claims(identity.claims(), true))?;
+
         // 5. That it holds the keys it wants certified: dear, so not for strangers.
         let malformed = |why| Ended::Otherwise(Refused::Malformed(why));
         keys.iter().try_for_each(OutputKeys::check_possession).map_err(malformed)?;
@@ -181,6 +184,28 @@ impl Exchange<'_> {
             (method.unverified)(&self.request.proof)?;
         }
         Err(denial)
+    }
+
+    /// Whether the proof would be remembered if it had been used: not one that
+    /// was made before the store was put back. A bound one is of no use to
+    /// anybody but the job, so that clocks need not be allowed for; of a
+    /// worker's, its generation decides.
+    fn check_remembered(&self, identity: &Identity) -> Result<(), Denial> {
+        let (Some(restored), None) = (self.authority.store.restored(), identity.join()) else {
+            return Ok(());
+        };
+        // It was before this start, whatever the clock said.
+        let restored = restored.min(self.authority.started());
+        let issued = identity.claims().get("iat").and_then(Value::as_i64);
+        let from = if identity.is_bound() { restored } else { restored.saturating_add(LEEWAY) };
+        if issued.is_none_or(|issued| issued >= from) {
+            return Ok(());
+        }
+        let told = format!(
+            "it is from before the authority's store was put back at {}, which knows nothing of its use",
+            rfc3339(restored)
+        );
+        Err(Denial::new(Reason::TokenUsed, told.clone()).tell(told))
     }
 
     fn entry(&self, token: &JoinToken, identity: &Identity, now: i64) -> NewIssuance {

@@ -20,7 +20,7 @@ use super::Authority;
 use super::enroll::{self, Refused};
 use super::revoke::{self, Unrevoked};
 use super::tls::CurrentCertificate;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::terminal;
 use crate::wire::{ExchangeRequest, Problem, RevokeRequest};
 
@@ -113,20 +113,24 @@ async fn readyz(
     let mut since = authority.ready.lock().await;
     if since.is_none_or(|since| since.elapsed() >= READY_AGE) {
         authority.store.ready().await.map_err(|error| {
-            terminal::log_rarely(&format!("not ready: {error}"));
+            if error.kind() != Kind::Usage {
+                terminal::log_rarely(&format!("not ready: {error}"));
+            }
             problem(503, "not-ready", "the store cannot be written to")
         })?;
         *since = Some(Instant::now());
     }
     let warnings = certificate.warnings(&authority);
-    let told = || warnings.iter().map(|warning| warning.message.as_str());
+    let told = warnings.iter().map(|warning| warning.message.clone());
     if warnings.iter().any(|warning| warning.is_fault) {
         let problem = Problem::new("not-ready", 503, "a certificate is not valid now");
-        return Err(Box::new(Problem { detail: told().collect::<Vec<_>>().join("; "), ..problem }));
+        return Err(Box::new(Problem { detail: told.collect::<Vec<_>>().join("; "), ..problem }));
     }
-    json_response(&match warnings.as_slice() {
+    // Whoever watches it must learn that revocations may be lost.
+    let told: Vec<String> = told.chain(authority.restored_warning()).collect();
+    json_response(&match told.as_slice() {
         [] => json!({"status": "ready"}),
-        _ => json!({"status": "ready", "warnings": told().collect::<Vec<_>>()}),
+        _ => json!({"status": "ready", "warnings": told}),
     })
 }
 
@@ -166,6 +170,11 @@ impl IntoResponse for Box<Problem> {
 }
 
 fn broken(error: &Error) -> Box<Problem> {
+    if error.kind() == Kind::Usage {
+        // A store that is not in its place, which was said once.
+        let problem = Problem::new("store-unavailable", 503, "the authority's store is not in its place");
+        return Box::new(Problem { retry_after: Some(2), ..problem });
+    }
     // What broke inside is for the operator; the caller can only try again.
     terminal::log(&format!("internal error: {error}"));
     problem(500, "internal", "something broke inside the authority")

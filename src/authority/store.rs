@@ -7,9 +7,11 @@ use std::fmt;
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 
+use crate::clock::rfc3339;
 use crate::error::Result;
 use crate::join::instance::{InstanceJoin, InstanceLookup};
 use crate::join::verify::Replay;
+use crate::wire::MAX_TTL;
 
 mod event;
 pub mod instances;
@@ -63,8 +65,30 @@ pub trait Store: sealed::Engine + InstanceLookup + Send + Sync + fmt::Debug {
     /// Whether it can be written to.
     fn ready(&self) -> BoxFuture<'_, Result<()>>;
 
+    /// When it was last put back from a copy, or begun anew in the place of a
+    /// lost one: what was used, issued and revoked since that copy is not known.
+    fn restored(&self) -> Option<i64>;
+
+    /// Leaves a mark outside of it of how far it has come, by which a copy
+    /// that is put back is known; fails where it is not in its place any more.
+    fn mark(&self) -> BoxFuture<'_, Result<()>>;
+
     /// Forgets proofs and assertions whose time is up.
     fn prune(&self, now: i64) -> BoxFuture<'_, Result<()>>;
+}
+
+/// How long what was issued before a store was put back may still be good, in
+/// seconds: as long as the longest certificate of a job.
+pub const RESTORED_MATTERS: i64 = 7 * 86_400;
+
+/// What an operator must know of a store that was put back, while what was issued before may still be good.
+pub fn restored_warning(store: &dyn Store, now: i64) -> Option<String> {
+    let time = store.restored().filter(|since| now.saturating_sub(*since) <= i64::from(MAX_TTL))?;
+    Some(format!(
+        "the store was put back from a copy or begun anew at {}, and what was issued, used and revoked since that copy is not \
+         known: tokens of before are refused; `authority audit --event restored` says more",
+        rfc3339(time)
+    ))
 }
 
 /// What kind of certificate a serial is of.

@@ -11,6 +11,7 @@ use std::thread::{Builder, JoinHandle};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+use super::outside::{Outside, last_event};
 use crate::error::{Context as _, Error, Kind, Result};
 
 /// How many entries may wait; callers beyond wait for a place.
@@ -32,8 +33,11 @@ type Work = Box<dyn FnOnce(&Connection) -> Outcome + Send>;
 /// Whether it was done, or why not.
 type Outcome = std::result::Result<(), String>;
 
+/// Whether all that shared a commit is on the disk, or what for, and why not.
+type Committed = std::result::Result<(), (Kind, String)>;
+
 /// The thread that writes; each caller hears whether what he wrote was committed.
-pub(super) type Writer = Thread<(Work, oneshot::Sender<Outcome>)>;
+pub(super) type Writer = Thread<(Work, oneshot::Sender<Committed>)>;
 
 /// The thread that reads.
 pub(super) type Reader = Thread<Box<dyn FnOnce(&Connection) + Send>>;
@@ -48,6 +52,11 @@ impl<J: Send + 'static> Thread<J> {
         Ok(Self { queue: Some(queue), handle: Some(handle) })
     }
 
+    /// None at all: whatever is sent there fails.
+    pub(super) fn none() -> Self {
+        Self { queue: None, handle: None }
+    }
+
     async fn send(&self, job: J) -> Result<()> {
         let stopped = || Error::internal("the store has stopped");
         self.queue.as_ref().ok_or_else(stopped)?.send(job).await.map_err(|_| stopped())
@@ -56,13 +65,20 @@ impl<J: Send + 'static> Thread<J> {
 
 impl Writer {
     /// Starts the thread. `revocations` is what the work counts up that revokes.
-    pub(super) fn writer(connection: Connection, revocations: Arc<AtomicU64>) -> Result<Self> {
+    pub(super) fn writer(
+        connection: Connection,
+        revocations: Arc<AtomicU64>,
+        outside: Arc<Outside>,
+    ) -> Result<Self> {
         Self::start("store-write", move |mut waiting| {
             let mut batch = Vec::with_capacity(BATCH);
             while waiting.blocking_recv_many(&mut batch, BATCH) > 0 {
                 let (work, callers): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
                 let before = revocations.load(Ordering::SeqCst);
-                let committed = commit(&connection, work);
+                let committed = commit(&connection, work).map_err(|error| (Kind::Internal, error));
+                // A commit to a file that is gone is none.
+                let committed = committed
+                    .and_then(|()| outside.check().map_err(|error| (error.kind(), error.to_string())));
                 if revocations.load(Ordering::SeqCst) != before {
                     // What was read since it was counted is from before the commit.
                     revocations.fetch_add(1, Ordering::SeqCst);
@@ -72,6 +88,7 @@ impl Writer {
                     drop(caller.send(committed.clone()));
                 }
             }
+            end(connection, &outside);
         })
     }
 
@@ -94,7 +111,7 @@ impl Writer {
         let committed = committed.await.context(Kind::Internal, stopped)?;
         match (committed, done.await) {
             (_, Ok(Err(error))) => Err(error).context(Kind::Internal, cannot),
-            (Err(error), _) => Err(Error::internal(error).context(cannot)),
+            (Err((kind, error)), _) => Err(Error::new(kind, error).context(cannot)),
             (Ok(()), done) => done.context(Kind::Internal, stopped)?.context(Kind::Internal, cannot),
         }
     }
@@ -121,6 +138,18 @@ impl Reader {
             .await
             .context(Kind::Internal, "the store has stopped")?
             .context(Kind::Internal, "cannot read from the store")
+    }
+}
+
+/// Leaves the last mark, and closes the store. One that is no longer in its
+/// place stays open until the process ends: closing it would take away the log
+/// of whatever stands there now.
+fn end(connection: Connection, outside: &Outside) {
+    if !outside.stands() {
+        std::mem::forget(connection);
+    } else if let Ok(sequence) = last_event(&connection) {
+        // An older one does no harm.
+        drop(outside.mark(sequence));
     }
 }
 
