@@ -187,17 +187,13 @@ impl Exchange<'_> {
     }
 
     /// Whether the proof would be remembered if it had been used: not one that
-    /// was made before the store was put back. A bound one is of no use to
-    /// anybody but the job, so that clocks need not be allowed for; of a
-    /// worker's, its generation decides.
+    /// was made before the store was put back. Of a worker's, its generation decides.
     fn check_remembered(&self, identity: &Identity) -> Result<(), Denial> {
         let (Some(restored), None) = (self.authority.store.restored(), identity.join()) else {
             return Ok(());
         };
-        // It was before this start, whatever the clock said.
-        let restored = restored.min(self.authority.started());
+        let from = remembered_from(restored, self.authority.started(), identity.is_bound());
         let issued = identity.claims().get("iat").and_then(Value::as_i64);
-        let from = if identity.is_bound() { restored } else { restored.saturating_add(LEEWAY) };
         if issued.is_none_or(|issued| issued >= from) {
             return Ok(());
         }
@@ -256,6 +252,13 @@ impl Exchange<'_> {
     }
 }
 
+/// From when on proofs are remembered of a store that was put back: at this
+/// start at the latest, whatever the clock said then. A bound one is of no use
+/// to anybody but the job, so that other clocks need not be allowed for.
+fn remembered_from(restored: i64, started: i64, is_bound: bool) -> i64 {
+    restored.min(started).saturating_add(if is_bound { 0 } else { LEEWAY })
+}
+
 fn denial_of(refusal: InstanceRefusal) -> Denial {
     match refusal {
         InstanceRefusal::Unknown => {
@@ -286,4 +289,20 @@ fn denial_of(refusal: InstanceRefusal) -> Denial {
 fn cut(text: &str) -> String {
     let end = (0..=MAX_NAME.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     text.get(..end).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_made_after_a_store_was_put_back_is_taken_whatever_the_clock_said() {
+        let (now, two_days) = (1_795_348_800, 2 * 86_400);
+        // Put back by this start, and by one before.
+        assert_eq!(remembered_from(now, now, true), now);
+        assert_eq!(remembered_from(now - two_days, now, true), now - two_days);
+        // With a clock that was two days ahead.
+        assert_eq!(remembered_from(now + two_days, now, true), now);
+        assert_eq!(remembered_from(now, now, false), now + LEEWAY);
+    }
 }

@@ -77,10 +77,6 @@ pub trait Store: sealed::Engine + InstanceLookup + Send + Sync + fmt::Debug {
     fn prune(&self, now: i64) -> BoxFuture<'_, Result<()>>;
 }
 
-/// How long what was issued before a store was put back may still be good, in
-/// seconds: as long as the longest certificate of a job.
-pub const RESTORED_MATTERS: i64 = 7 * 86_400;
-
 /// What an operator must know of a store that was put back, while what was issued before may still be good.
 pub fn restored_warning(store: &dyn Store, now: i64) -> Option<String> {
     let time = store.restored().filter(|since| now.saturating_sub(*since) <= i64::from(MAX_TTL))?;
