@@ -18,6 +18,7 @@ use crate::authority::http::router;
 use crate::authority::issue::x509::ServerPlan;
 use crate::authority::keys::file;
 use crate::authority::store::record;
+use crate::authority::store::sqlite::Sqlite;
 use crate::authority::validity::Validity;
 use crate::clock::{Clock, LEEWAY, rfc3339};
 
@@ -46,6 +47,7 @@ impl Data {
         crate::net::install_crypto();
         let dir = tempfile::tempdir().unwrap();
         file::create(&dir.path().join("keys"), "id.test", ca_from).unwrap();
+        Sqlite::create(&dir.path().join("authority.db")).unwrap();
         std::fs::create_dir(dir.path().join("policy")).unwrap();
         let role = "kind: role\nversion: v7\nmetadata: {name: deploy}\nspec: {allow: {logins: [deploy]}}\n";
         std::fs::write(dir.path().join("policy/role.yaml"), role).unwrap();
