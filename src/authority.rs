@@ -60,7 +60,7 @@ impl Authority {
     pub fn open(data_dir: &Path, clock: Clock) -> Result<Self> {
         let config = config::Config::load(data_dir)?;
         let keys = keys::file::load(&config.keys, config.owner)?;
-        let store = Box::new(store::sqlite::Sqlite::open(&config.store, config.owner)?);
+        let store = Box::new(store::sqlite::Sqlite::open(&config.store, config.owner, clock.now())?);
         let (policy, watch) = config.policy_files().wait()?;
         Ok(Self { watch: Mutex::new(watch), ..Self::assemble(config, keys, store, policy, clock)? })
     }
@@ -99,6 +99,16 @@ impl Authority {
     /// The policy as it is now.
     pub fn policy(&self) -> Arc<policy::Policy> {
         Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// When this authority was started, by its clock as it is now: that may have been wrong then.
+    fn started(&self) -> i64 {
+        self.clock.now().saturating_sub_unsigned(self.begun.elapsed().as_secs())
+    }
+
+    /// What to say of a store that was put back from a copy, while that matters.
+    pub fn restored_warning(&self) -> Option<String> {
+        store::restored_warning(self.store.as_ref(), self.clock.now())
     }
 
     /// What was revoked, as servers read it.

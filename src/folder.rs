@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::text::shown;
 
+pub mod access;
+mod aside;
 pub mod lock;
 mod open;
 pub mod read;
@@ -22,6 +24,7 @@ pub mod trust;
 mod unfit;
 mod wipe;
 
+pub use aside::Aside;
 pub use open::{Folder, PRIVATE_FILE, PRIVATE_FOLDER, PUBLIC_FILE};
 pub use unfit::Unfit;
 

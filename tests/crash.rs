@@ -95,6 +95,7 @@ fn serials(granted: &Value) -> BTreeSet<String> {
 fn assert_recorded(authority: &Authority, attempts: &[Attempt]) {
     let mut recorded: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut all = BTreeSet::new();
+    assert!(!authority.stderr().contains("put back"), "no kill makes a store look like an old copy");
     for event in authority.audit().into_iter().filter(|event| event["event"] == "issued") {
         let mine: BTreeSet<String> = event["serials"].as_array().unwrap().iter().map(plain).collect();
         for serial in &mine {

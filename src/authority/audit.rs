@@ -61,8 +61,9 @@ pub async fn write(
 /// spaces are quoted; nothing in them acts on a terminal.
 pub fn text(event: &Event) -> String {
     let body = &event.body;
-    let id =
-        ["issuance_id", "denial_id", "instance", "secret_id", "id"].iter().find_map(|name| body.get(*name));
+    let id = ["issuance_id", "denial_id", "instance", "secret_id", "store", "id"]
+        .iter()
+        .find_map(|name| body.get(*name));
     let mut line = [body.get("time"), body.get("event"), id]
         .into_iter()
         .flatten()

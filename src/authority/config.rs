@@ -54,6 +54,11 @@ impl Config {
         let path = data_dir.join(FILE);
         let read = |owner| Ok((owner, read::utf8(read::raw(&path, Trust::Operators(owner), Limit::FILE)?)?));
         let (owner, text) = Owner::of(data_dir).and_then(read).map_err(|unfit| {
+            if unfit.is_missing()
+                && let Some(unfinished) = unfinished(data_dir)
+            {
+                return unfinished;
+            }
             let hint = unfit.is_missing().then_some("`machine-id authority init` creates a data directory");
             let cannot = unfit.error(Kind::Usage, format!("cannot read {}", path.display()));
             hint.into_iter().fold(cannot, Error::hint)
@@ -87,8 +92,8 @@ impl Config {
             public_url: public_url.unwrap_or_default(),
             listen,
             tls,
-            store: below(store.unwrap_or("authority.db")),
-            keys: below(keys.unwrap_or("keys")),
+            store: below(store.unwrap_or(STORE)),
+            keys: below(keys.unwrap_or(KEYS)),
             policy: below(policy.unwrap_or("policy")),
             owner,
             issuer_ca_file,
@@ -115,6 +120,30 @@ impl Config {
         let host = url.as_ref().and_then(reqwest::Url::host_str).unwrap_or_default();
         host.trim_matches(['[', ']']).to_owned()
     }
+}
+
+/// What makes a data directory of an authority's, beside its configuration.
+pub const KEYS: &str = "keys";
+/// The store's name, as `init` makes it.
+pub const STORE: &str = "authority.db";
+
+/// What there is to say of a directory that holds keys or a store and no
+/// configuration, which is written last: nothing tells whether they matter.
+pub fn unfinished(data_dir: &Path) -> Option<Error> {
+    let there = |name: &&str| data_dir.join(name).exists();
+    if data_dir.join(FILE).exists() {
+        return None;
+    }
+    let found = [KEYS, STORE].into_iter().filter(there).collect::<Vec<_>>();
+    let names = found.join(" and ");
+    (!found.is_empty()).then(|| {
+        Error::usage(format!(
+            "{} holds {names} and no {FILE}: `init` was interrupted there, or {FILE} was lost",
+            data_dir.display()
+        ))
+        .hint(format!("where this authority has issued anything, put {FILE} back"))
+        .hint(format!("where it has not, remove {names}, and run `machine-id authority init`"))
+    })
 }
 
 /// Whoever may write there decides who gets in.

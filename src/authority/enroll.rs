@@ -11,6 +11,7 @@ use super::limits::Exceeded;
 use super::policy::{JoinToken, MAX_OUTPUTS, Policy, PolicyRequest};
 use super::store::instances::InstanceRefusal;
 use super::store::{Issued, NewIssuance, NewRefusal, Stranger, record};
+use crate::clock::{LEEWAY, rfc3339};
 use crate::denial::{Denial, Reason};
 use crate::error::{Error, Result};
 use crate::join;
@@ -115,6 +116,8 @@ impl Exchange<'_> {
         };
         let identity = token.verifier.verify(&request.proof, &context).await?;
 
+        self.check_remembered(&identity).map_err(|denial| denial.with_claims(identity.claims(), true))?;
+
         // 5. That it holds the keys it wants certified: dear, so not for strangers.
         let malformed = |why| Ended::Otherwise(Refused::Malformed(why));
         keys.iter().try_for_each(OutputKeys::check_possession).map_err(malformed)?;
@@ -193,6 +196,24 @@ impl Exchange<'_> {
         Err(denial)
     }
 
+    /// Whether the proof would be remembered if it had been used: not one that
+    /// was made before the store was put back. Of a worker's, its generation decides.
+    fn check_remembered(&self, identity: &Identity) -> Result<(), Denial> {
+        let (Some(restored), None) = (self.authority.store.restored(), identity.join()) else {
+            return Ok(());
+        };
+        let from = remembered_from(restored, self.authority.started(), identity.is_bound());
+        let issued = identity.claims().get("iat").and_then(serde_json::Value::as_i64);
+        if issued.is_none_or(|issued| issued >= from) {
+            return Ok(());
+        }
+        let told = format!(
+            "it is from before the authority's store was put back at {}, which knows nothing of its use",
+            rfc3339(restored)
+        );
+        Err(Denial::new(Reason::TokenUsed, told.clone()).tell(told))
+    }
+
     fn entry(&self, token: &JoinToken, identity: &Identity, now: i64) -> NewIssuance {
         NewIssuance {
             time: now,
@@ -243,6 +264,13 @@ impl Exchange<'_> {
     }
 }
 
+/// From when on proofs are remembered of a store that was put back: at this
+/// start at the latest, whatever the clock said then. A bound one is of no use
+/// to anybody but the job, so that other clocks need not be allowed for.
+fn remembered_from(restored: i64, started: i64, is_bound: bool) -> i64 {
+    restored.min(started).saturating_add(if is_bound { 0 } else { LEEWAY })
+}
+
 fn denial_of(refusal: InstanceRefusal) -> Denial {
     match refusal {
         InstanceRefusal::Unknown => {
@@ -266,5 +294,21 @@ fn denial_of(refusal: InstanceRefusal) -> Denial {
             );
             Denial::new(Reason::InstanceLocked, format!("locked now: {told}")).tell(told)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_made_after_a_store_was_put_back_is_taken_whatever_the_clock_said() {
+        let (now, two_days) = (1_795_348_800, 2 * 86_400);
+        // Put back by this start, and by one before.
+        assert_eq!(remembered_from(now, now, true), now);
+        assert_eq!(remembered_from(now - two_days, now, true), now - two_days);
+        // With a clock that was two days ahead.
+        assert_eq!(remembered_from(now + two_days, now, true), now);
+        assert_eq!(remembered_from(now, now, false), now + LEEWAY);
     }
 }

@@ -22,7 +22,7 @@ use super::limits::Exceeded;
 use super::revoke::{self, Unrevoked};
 use super::store;
 use super::tls::CurrentCertificate;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::terminal;
 use crate::wire::{ExchangeRequest, Problem, RevokeRequest};
 
@@ -116,7 +116,9 @@ async fn readyz(
         Some((since, alarm)) if since.elapsed() < READY_AGE => alarm.clone(),
         _ => {
             let alarm = authority.ready().await.map_err(|error| {
-                terminal::log_rarely(&format!("not ready: {error}"));
+                if error.kind() != Kind::Usage {
+                    terminal::log_rarely(&format!("not ready: {error}"));
+                }
                 let cannot = || problem(503, "not-ready", "the store or a key cannot be used");
                 disk_full(&error).unwrap_or_else(cannot)
             })?;
@@ -124,12 +126,13 @@ async fn readyz(
         }
     };
     let warnings = certificate.warnings(&authority);
-    let told = || warnings.iter().map(|warning| warning.message.as_str());
+    let told = warnings.iter().map(|warning| warning.message.clone());
     if warnings.iter().any(|warning| warning.is_fault) {
         let problem = Problem::new("not-ready", 503, "a certificate is not valid now");
-        return Err(Box::new(Problem { detail: told().collect::<Vec<_>>().join("; "), ..problem }));
+        return Err(Box::new(Problem { detail: told.collect::<Vec<_>>().join("; "), ..problem }));
     }
-    let told: Vec<&str> = told().chain(alarm.as_deref()).collect();
+    // Whoever watches it must learn that revocations may be lost.
+    let told: Vec<String> = told.chain(alarm).chain(authority.restored_warning()).collect();
     json_response(&match told.as_slice() {
         [] => json!({"status": "ready"}),
         _ => json!({"status": "ready", "warnings": told}),
@@ -182,6 +185,11 @@ fn broken(error: &Error) -> Box<Problem> {
     if let Some(problem) = disk_full(error) {
         terminal::log_rarely(&error.to_string());
         return problem;
+    }
+    if error.kind() == Kind::Usage {
+        // A store that is not in its place, which was said once.
+        let problem = Problem::new("store-unavailable", 503, "the authority's store is not in its place");
+        return Box::new(Problem { retry_after: Some(2), ..problem });
     }
     // What broke inside is for the operator; the caller can only try again.
     terminal::log(&format!("internal error: {error}"));

@@ -7,10 +7,11 @@ use std::fmt;
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 
-use crate::clock::Held;
+use crate::clock::{Held, rfc3339};
 use crate::error::Result;
 use crate::join::instance::{InstanceJoin, InstanceLookup};
 use crate::join::verify::Replay;
+use crate::wire::MAX_TTL;
 
 mod bounds;
 mod event;
@@ -67,9 +68,27 @@ pub trait Store: sealed::Engine + InstanceLookup + Send + Sync + fmt::Debug {
     /// Whether it takes what an exchange writes, and can be read.
     fn ready(&self) -> BoxFuture<'_, Result<()>>;
 
+    /// When it was last put back from a copy, or begun anew in the place of a
+    /// lost one: what was used, issued and revoked since that copy is not known.
+    fn restored(&self) -> Option<i64>;
+
+    /// Leaves a mark outside of it of how far it has come, by which a copy
+    /// that is put back is known; fails where it is not in its place any more.
+    fn mark(&self) -> BoxFuture<'_, Result<()>>;
+
     /// Forgets proofs, assertions and secrets whose time is up, by the wall
     /// clock and by how long this authority has been running since.
     fn prune(&self, now: i64) -> BoxFuture<'_, Result<()>>;
+}
+
+/// What an operator must know of a store that was put back, while what was issued before may still be good.
+pub fn restored_warning(store: &dyn Store, now: i64) -> Option<String> {
+    let time = store.restored().filter(|since| now.saturating_sub(*since) <= i64::from(MAX_TTL))?;
+    Some(format!(
+        "the store was put back from a copy or begun anew at {}, and what was issued, used and revoked since that copy is not \
+         known: tokens of before are refused; `authority audit --event restored` says more",
+        rfc3339(time)
+    ))
 }
 
 /// What kind of certificate a serial is of.

@@ -10,7 +10,7 @@ use super::format::Format;
 /// What to do with an authority.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Create a data directory: configuration, CA keys, an empty policy.
+    /// Create a data directory: configuration, CA keys, a store, an empty policy.
     Init {
         /// Where its data will be.
         #[command(flatten)]
@@ -22,6 +22,8 @@ pub enum Command {
         #[arg(long, value_name = "URL")]
         public_url: String,
     },
+    /// Begin an empty store where the store is lost: what was issued can no longer be revoked.
+    NewStore(DataDir),
     /// Serve HTTPS.
     Serve {
         /// Where its data is.

@@ -15,6 +15,7 @@ mod explain;
 mod export;
 mod init;
 mod instances;
+mod new_store;
 mod serve;
 mod sign_host;
 mod sign_server;
@@ -25,6 +26,7 @@ pub fn run(command: Command, env: &Environment) -> Result<ExitCode> {
     match command {
         Command::Check(args) => return check::run(&args, env),
         Command::Init { data, cluster, public_url } => init::run(&data.data_dir, &cluster, &public_url),
+        Command::NewStore(data) => new_store::run(&data.data_dir),
         Command::Serve { data, listen } => serve::run(&data.data_dir, listen),
         Command::Export { data, what } => export::run(&data.data_dir, what),
         Command::SignHost { data, principals, ttl, key } => {

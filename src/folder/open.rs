@@ -73,6 +73,11 @@ impl Folder {
         Self::open_at(&self.fd, if name.is_empty() { "." } else { name }, self.path.join(name))
     }
 
+    /// Opens a folder, whosever it is: one that was judged before.
+    pub(super) fn judged(path: &Path) -> rustix::io::Result<Self> {
+        Ok(Self { fd: open(CWD, path)?, path: path.to_owned() })
+    }
+
     fn open_at(at: impl AsFd, name: impl Arg, path: PathBuf) -> rustix::io::Result<Self> {
         let fd = open(at, name)?;
         if Standing::of(&fd)?.uid == trust::me() { Ok(Self { fd, path }) } else { Err(Errno::PERM) }

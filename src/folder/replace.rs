@@ -1,14 +1,16 @@
 //! Files are put in place whole: written under a name that nobody can foresee,
 //! and renamed. What stood there, be it a link, is replaced and not followed.
 
+use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 use super::open::{Folder, PRIVATE_FILE, PRIVATE_FOLDER};
+use super::trust::me;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::random;
 
@@ -26,6 +28,21 @@ impl Folder {
         self.put(name, content, mode, File::sync_all)?;
         // The new name as well.
         Ok(rustix::fs::fsync(&self.fd)?)
+    }
+
+    /// The same of a file that stands beside `file`, for the owner of that alone.
+    pub fn replace_beside(file: &Path, name: &OsStr, content: &[u8]) -> io::Result<()> {
+        let folder = Self::judged(file.parent().unwrap_or(file))?;
+        let name = name.to_str().ok_or(ErrorKind::InvalidFilename)?;
+        folder.put(name, content, PRIVATE_FILE, |new| {
+            let whose = std::fs::metadata(file)?;
+            // Root's commands run beside the authority, which has a user of its own.
+            if whose.uid() != me() {
+                fchown(new, Some(whose.uid()), Some(whose.gid()))?;
+            }
+            new.sync_all()
+        })?;
+        Ok(rustix::fs::fsync(&folder.fd)?)
     }
 
     /// A new file, written whole and locked before it has that name.
@@ -92,6 +109,11 @@ pub fn write_new(path: &Path, bytes: &[u8], mode: Mode) -> Result<()> {
 /// Creates a file that must not exist yet.
 pub fn create_new(path: &Path, mode: Mode) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(mode.as_raw_mode()).open(path)
+}
+
+/// Copies a file to one that must not exist yet, for this user alone whatever the first one's mode is.
+pub fn copy_new(from: &Path, to: &Path) -> io::Result<()> {
+    io::copy(&mut File::open(from)?, &mut create_new(to, PRIVATE_FILE)?).map(drop)
 }
 
 /// Creates a folder for this user alone, and those that are missing above it,

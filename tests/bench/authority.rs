@@ -259,8 +259,13 @@ fn serve_with(store: &Path, data_dir: &Path, listen: SocketAddr) {
     let config = Config::load(data_dir).unwrap();
     let keys = keys::file::load(&config.keys, config.owner).unwrap();
     let policy = config.load_policy().unwrap();
-    let store = Box::new(Sqlite::open(&store.join("authority.db"), config.owner).unwrap());
-    let authority = Authority::assemble(config, keys, store, policy, Clock::system()).unwrap();
+    let store = store.join("authority.db");
+    if !store.exists() {
+        Sqlite::create(&store).unwrap();
+    }
+    let clock = Clock::system();
+    let store = Box::new(Sqlite::open(&store, config.owner, clock.now()).unwrap());
+    let authority = Authority::assemble(config, keys, store, policy, clock).unwrap();
     // As `authority serve` does it: as many threads as the process has cores.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(serve::serve(Arc::new(authority), listen)).unwrap();

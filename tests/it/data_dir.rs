@@ -1,6 +1,9 @@
 //! Which files an authority believes: those that nobody can change to whom the
 //! operator did not give them.
 
+mod init;
+mod store;
+
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -265,13 +268,22 @@ fn what_another_user_put_into_a_sticky_folder_is_not_believed() {
         at("keys")
     );
     data.config(&config);
+    succeed(machine_id(["authority", "new-store", "--data-dir"]).arg(data.path("")));
     data.is_good();
     if !rustix::process::geteuid().is_root() {
         return;
     }
-    for name in
-        ["a.db-wal", "a.db-shm", "a.db-journal", "a.db", "p.yaml", "issuers.pem", "keys/tls_ca.key", "keys"]
-    {
+    for name in [
+        "a.db-wal",
+        "a.db-shm",
+        "a.db-journal",
+        "a.db.mark",
+        "a.db",
+        "p.yaml",
+        "issuers.pem",
+        "keys/tls_ca.key",
+        "keys",
+    ] {
         let planted = !Path::new(&at(name)).exists();
         if planted {
             std::fs::write(at(name), "").unwrap();

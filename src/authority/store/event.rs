@@ -146,6 +146,11 @@ pub(super) fn revoked(entry: &NewRevocation, begun: &Map<String, Value>) -> NewE
         .with("peer", &*entry.peer)
 }
 
+/// The `restored` event, of a store that was put back from a copy or begun anew.
+pub(super) fn restored(time: i64, store: &str, reason: &'static str, detail: String) -> NewEvent {
+    NewEvent::new("restored", time, "store", store).with("reason", reason).with("detail", detail)
+}
+
 /// The `secret_added` event, of a secret that may register an instance.
 pub(super) fn secret_added(entry: &NewSecret) -> NewEvent {
     NewEvent::new("secret_added", entry.time, "secret_id", &entry.id)

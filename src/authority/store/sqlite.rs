@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::BoxFuture;
+use rusqlite::Connection;
+use tempfile::TempDir;
 
 use super::instances::{InstanceRefusal, NewSecret, RegisteredInstance};
 use super::{
@@ -17,8 +19,11 @@ use crate::error::{Context as _, Kind, Result};
 use crate::folder::trust::Owner;
 use crate::join::instance::{Instance, InstanceLookup};
 
+mod copy;
 mod instances;
 mod odometer;
+mod opening;
+mod outside;
 mod reads;
 mod reserve;
 mod rows;
@@ -28,6 +33,9 @@ mod threads;
 mod unwritten;
 mod writes;
 
+use copy::Still;
+use opening::{Opened, Opening};
+use outside::Outside;
 use threads::Room;
 pub use unwritten::no_room;
 
@@ -46,37 +54,96 @@ pub struct Sqlite {
     writer: threads::Writer,
     revocations: Arc<AtomicU64>,
     odometer: odometer::Odometer,
+    restored: Option<i64>,
+    outside: Option<Arc<Outside>>,
+    /// Of one that is only read.
+    still: Option<Still>,
+    _copy: Option<TempDir>,
 }
 
 impl Sqlite {
-    /// Opens the authority's store at `path`, creates it (mode 0600) if it is missing, and
-    /// brings its schema up to date.
+    /// Opens the authority's store at `path`, and brings its schema up to
+    /// date. One that was put back from a copy says so in its trail, at `now`.
     ///
     /// # Errors
-    /// `Kind::Usage` where the file cannot be opened, is something else, or is
-    /// of a newer schema; `Kind::Internal` where setting it up fails.
-    pub fn open(path: &Path, owner: Owner) -> Result<Self> {
-        Self::start(path, owner).map_err(|error| {
-            unwritten::hint(error.context(format!("cannot open the store {}", path.display())))
+    /// `Kind::Usage` where it is missing, another than the one that was there,
+    /// cannot be opened, is something else, or is of a newer schema;
+    /// `Kind::Internal` where setting it up fails.
+    pub fn open(path: &Path, owner: Owner, now: i64) -> Result<Self> {
+        Self::start(path, owner, Opening::Known, now)
+    }
+
+    /// Makes the first store of an authority (mode 0600).
+    pub fn create(path: &Path) -> Result<()> {
+        Self::start(path, Owner::me(), Opening::First, 0).map(drop)
+    }
+
+    /// Makes a store in the place of one that is lost, which its trail says.
+    pub fn begin_anew(path: &Path, owner: Owner, now: i64) -> Result<()> {
+        Self::start(path, owner, Opening::Anew, now).map(drop)
+    }
+
+    /// Opens the store at `path` for reading alone: nothing is made, changed
+    /// or migrated there, and it may be where nothing can be.
+    ///
+    /// # Errors
+    /// As [`Sqlite::open`]; and where it changes while it is copied.
+    pub fn read(path: &Path, owner: Owner) -> Result<Self> {
+        let read = |path: &Path| {
+            let copy::Readable { connection, still, copy } = copy::open(path, owner)?;
+            Ok(Self {
+                reader: threads::Reader::reader(connection)?,
+                writer: threads::Writer::none(),
+                revocations: Arc::default(),
+                odometer: odometer::Odometer::stopped(),
+                restored: None,
+                outside: None,
+                still,
+                _copy: copy,
+            })
+        };
+        Self::told("read", path, read)
+    }
+
+    fn start(path: &Path, owner: Owner, opening: Opening, now: i64) -> Result<Self> {
+        let start = |path: &Path| {
+            let mut reserve = reserve::Reserve::of(path);
+            let opened = opening::open(path, owner, opening, now).or_else(|error| {
+                if !no_room(&error) {
+                    return Err(error);
+                }
+                reserve.give_up(None);
+                opening::open(path, owner, opening, now)
+            });
+            let Opened { writing, reading, outside, restored } = opened?;
+            let odometer =
+                odometer::Odometer::read(&writing).context(Kind::Internal, "cannot read the store")?;
+            let (revocations, outside) = (Arc::default(), Arc::new(outside));
+            let writer =
+                threads::Writer::writer(writing, reserve, Arc::clone(&revocations), Arc::clone(&outside))?;
+            let reader = threads::Reader::reader(reading)?;
+            let outside = Some(outside);
+            Ok(Self { reader, writer, revocations, odometer, restored, outside, still: None, _copy: None })
+        };
+        Self::told(if opening == Opening::Known { "open" } else { "create" }, path, start)
+    }
+
+    /// With an absolute path, so that none means something special to SQLite (`:memory:`).
+    fn told(what: &str, path: &Path, open: impl FnOnce(&Path) -> Result<Self>) -> Result<Self> {
+        let absolute = std::path::absolute(path).context(Kind::Usage, "not a path");
+        absolute.and_then(|path| open(&path)).map_err(|error| {
+            unwritten::hint(error.context(format!("cannot {what} the store {}", path.display())))
         })
     }
 
-    fn start(path: &Path, owner: Owner) -> Result<Self> {
-        // Absolute, so that no path means something special to SQLite (`:memory:`).
-        let path = std::path::absolute(path).context(Kind::Usage, "not a path")?;
-        let mut reserve = reserve::Reserve::of(&path);
-        let writing = schema::open(&path, owner).or_else(|error| {
-            if !no_room(&error) {
-                return Err(error);
-            }
-            reserve.give_up(None);
-            schema::open(&path, owner)
-        })?;
-        let odometer = odometer::Odometer::read(&writing).context(Kind::Internal, "cannot read the store")?;
-        let reading = schema::open_for_reading(&path)?;
-        let revocations = Arc::default();
-        let writer = threads::Writer::writer(writing, reserve, Arc::clone(&revocations))?;
-        Ok(Self { reader: threads::Reader::reader(reading)?, writer, revocations, odometer })
+    /// What is read, as long as what it was read from stays as it was.
+    async fn look<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let read = self.reader.read(work).await;
+        self.still.as_ref().map_or(Ok(()), Still::check)?;
+        read
     }
 
     /// Keeps a registration secret, by its hash, with an event.
@@ -87,12 +154,12 @@ impl Sqlite {
 
     /// How many refusals of strangers newer ones have pushed out.
     pub async fn dropped(&self) -> Result<i64> {
-        self.reader.read(strangers::dropped).await
+        self.look(strangers::dropped).await
     }
 
     /// Every registered instance, in the order of registration.
     pub async fn instances(&self) -> Result<Vec<RegisteredInstance>> {
-        self.reader.read(instances::instances).await
+        self.look(instances::instances).await
     }
 }
 
@@ -154,13 +221,27 @@ impl Store for Sqlite {
     }
 
     fn events(&self, filter: EventFilter, after: Cursor, limit: usize) -> BoxFuture<'_, Result<Vec<Event>>> {
-        Box::pin(self.reader.read(move |connection| reads::events(connection, &filter, after, limit)))
+        Box::pin(self.look(move |connection| reads::events(connection, &filter, after, limit)))
     }
 
     fn ready(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async {
             self.writer.write(Room::ToSpare, writes::probe).await?;
             self.reader.read(reads::probe).await
+        })
+    }
+
+    fn restored(&self) -> Option<i64> {
+        self.restored
+    }
+
+    fn mark(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async {
+            let Some(outside) = self.outside.clone() else { return Ok(()) };
+            outside.check()?;
+            let sequence = self.reader.read(outside::last_event).await?;
+            let marked = tokio::task::spawn_blocking(move || outside.mark(sequence)).await;
+            marked.context(Kind::Internal, "cannot write the mark")?
         })
     }
 

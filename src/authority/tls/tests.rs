@@ -48,6 +48,7 @@ impl Data {
         crate::net::install_crypto();
         let dir = tempfile::tempdir().unwrap();
         file::create(&dir.path().join("keys"), "id.test", ca_from).unwrap();
+        Sqlite::create(&dir.path().join("authority.db")).unwrap();
         std::fs::create_dir(dir.path().join("policy")).unwrap();
         let role = "kind: role\nversion: v7\nmetadata: {name: deploy}\nspec: {allow: {logins: [deploy]}}\n";
         std::fs::write(dir.path().join("policy/role.yaml"), role).unwrap();
@@ -87,7 +88,7 @@ impl Data {
     fn serve(&self) -> Result<Serving<'_>> {
         let config = Config::load(self.dir.path())?;
         let keys = file::load(&config.keys, config.owner)?;
-        let store = Box::new(Sqlite::open(&config.store, config.owner)?);
+        let store = Box::new(Sqlite::open(&config.store, config.owner, NOW)?);
         // Nothing here is about the policy, which would be waited for.
         let authority = Authority::assemble(config, keys, store, Policy::default(), self.clock.clone())?;
         let authority = Arc::new(authority);

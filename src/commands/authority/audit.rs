@@ -19,7 +19,7 @@ pub(super) fn run(args: Audit) -> Result<()> {
         Format::Text => audit::text,
         Format::Json => audit::json,
     };
-    let store = Sqlite::open(&config.store, config.owner)?;
+    let store = Sqlite::read(&config.store, config.owner)?;
     block_on(audit::write(&store, &filter, line, print_part))??;
     let dropped = block_on(store.dropped())??;
     if dropped > 0 {

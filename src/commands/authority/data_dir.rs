@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::authority::store::record::{self, CommandPlan, Recorded};
+use crate::authority::store::restored_warning;
 use crate::authority::store::sqlite::Sqlite;
 use crate::authority::{config, keys, tls};
 use crate::clock::Clock;
@@ -14,7 +15,15 @@ use crate::terminal;
 /// Opens what a signing command needs: keys, and the store that records it first.
 pub(super) fn open(data_dir: &Path) -> Result<(keys::CaKeys, Sqlite)> {
     let config = config::Config::load(data_dir)?;
-    Ok((keys::file::load(&config.keys, config.owner)?, Sqlite::open(&config.store, config.owner)?))
+    Ok((keys::file::load(&config.keys, config.owner)?, open_store(&config)?))
+}
+
+/// Opens the store, for writing; says where it was put back lately.
+pub(super) fn open_store(config: &config::Config) -> Result<Sqlite> {
+    let now = Clock::system().now();
+    let store = Sqlite::open(&config.store, config.owner, now)?;
+    restored_warning(&store, now).iter().for_each(|warning| terminal::log(&format!("warning: {warning}")));
+    Ok(store)
 }
 
 /// Says on stderr that the TLS CA ends soon or has ended: what is signed or trusted now ends with it.

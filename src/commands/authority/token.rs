@@ -12,7 +12,6 @@ use crate::authority::config::Config;
 use crate::authority::keys;
 use crate::authority::policy::{JoinToken, Policy};
 use crate::authority::store::instances::NewSecret;
-use crate::authority::store::sqlite::Sqlite;
 use crate::cli::Format;
 use crate::clock::{Clock, rfc3339};
 use crate::error::{Error, Result};
@@ -47,7 +46,7 @@ pub(super) fn add(data_dir: &Path, token: &str, ttl: &str, format: Format) -> Re
         expires,
     };
     let command = command(&config, token)?;
-    let store = Sqlite::open(&config.store, config.owner)?;
+    let store = data_dir::open_store(&config)?;
     block_on(store.add_secret(entry))??;
     let page = Zeroizing::new(match format {
         Format::Text => format!(

@@ -77,7 +77,7 @@ host: clock destination::known_hosts error folder krl net pem principal text wir
 # the authority
 authority::limits:
 authority::validity: clock
-authority::store: clock error folder join::instance join::verify random
+authority::store: clock error folder join::instance join::verify random wire
 # Of the store, only the proof that something is recorded.
 authority::keys: authority::store::Recorded authority::validity clock error folder pem random wire
 authority::policy: denial document error join::find join::method join::METHODS join::names

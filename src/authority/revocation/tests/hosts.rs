@@ -90,7 +90,11 @@ impl World {
     fn start(&mut self) {
         self.cache = ListCache::default();
         self.store = None;
-        self.store = Some(Sqlite::open(&self.path("authority.db"), Owner::me()).unwrap());
+        let path = self.path("authority.db");
+        if !path.exists() {
+            Sqlite::create(&path).unwrap();
+        }
+        self.store = Some(Sqlite::open(&path, Owner::me(), self.now + self.off).unwrap());
     }
 
     fn serials(&self) -> u64 {

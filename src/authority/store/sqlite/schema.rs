@@ -1,14 +1,14 @@
 //! The tables, and how a file comes to have them.
 
-use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction};
 
+use super::outside::beside;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::folder::access;
 use crate::folder::trust::{self, Owner};
-use crate::folder::{PRIVATE_FILE, replace};
 
 /// Marks the file as an authority's store ("mida").
 pub(super) const APPLICATION_ID: i64 = 0x6d69_6461;
@@ -168,57 +168,111 @@ pub(super) const MIGRATIONS: &[&str] = &[
     ALTER TABLE secrets ADD COLUMN held_to_run INTEGER NOT NULL DEFAULT 90120;
     -- The latest time until which a proof was held that is forgotten by now: one that ends before may be it.
     ALTER TABLE state ADD COLUMN forgotten INTEGER NOT NULL DEFAULT 0;
+    -- Which store this is, as the mark beside it says too, and when it was last put back from a copy.
+    ALTER TABLE state ADD COLUMN store TEXT;
+    ALTER TABLE state ADD COLUMN restored INTEGER;
 ",
 ];
 
-/// Opens the file for writing, creates it for its owner alone if it is
-/// missing, and brings its schema up to date.
-pub(super) fn open(path: &Path, owner: Owner) -> Result<Connection> {
-    // SQLite gives its `-wal` and `-shm` files the mode of this one.
-    match replace::create_new(path, PRIVATE_FILE) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-            return Err(error).context(Kind::Usage, "cannot create the file");
-        }
-        _ => {}
-    }
+/// Whether the file is there, is a store by its looks, and nobody else can change it or what SQLite
+/// keeps beside it; and whether this process can use it.
+pub(super) fn check_files(path: &Path, owner: Owner, write: bool) -> Result<()> {
+    access::check(path, write).map_err(|unfit| unfit.error(Kind::Usage, "cannot use the file"))?;
     for end in ["", "-journal", "-wal", "-shm"] {
-        let mut file = path.as_os_str().to_owned();
-        file.push(end);
-        match trust::owners(Path::new(&file), owner) {
-            Err(unfit) if !unfit.is_missing() => {
-                return Err(unfit.error(Kind::Usage, Path::new(&file).display().to_string()));
+        let file = beside(path, end);
+        match trust::owners(&file, owner) {
+            Err(unfit) if unfit.is_missing() => {}
+            Err(unfit) => return Err(unfit.error(Kind::Usage, file.display().to_string())),
+            Ok(()) => {
+                access::check(&file, write)
+                    .map_err(|unfit| unfit.error(Kind::Usage, "cannot use the file"))?;
             }
-            _ => {}
         }
     }
-    let mut connection = connect(path).context(Kind::Usage, "cannot open the database")?;
-    migrate(&mut connection)?;
+    match std::fs::metadata(path) {
+        Ok(file) if file.len() > 0 => Ok(()),
+        Ok(_) => Err(lost("the file is empty")),
+        Err(_) => Err(lost("there is no such file")),
+    }
+}
+
+/// Where there is nothing to be opened. To begin a new one without a word would forget every revocation.
+fn lost(why: &'static str) -> Error {
+    Error::usage(why)
+        .hint("it knows what was issued, used and revoked: put it back, with the mark beside it, or a copy of it")
+        .hint("where `store` in authority.yaml names another place now, move it there, with its mark")
+        .hint(
+            "where there is none, or this authority has not issued anything yet, `machine-id authority new-store` begins an empty one",
+        )
+}
+
+/// Opens the file for writing, and brings its schema up to date; `settle` runs in the transaction that
+/// does. A database without anything in it is a store where that is `new`.
+pub(super) fn open(
+    path: &Path,
+    new: bool,
+    settle: impl FnOnce(&Transaction<'_>) -> Result<()>,
+) -> Result<Connection> {
+    let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    migrate(&mut connection, new, settle)?;
     Ok(connection)
 }
 
 /// Opens the file, which has its schema, for reading.
 pub(super) fn open_for_reading(path: &Path) -> Result<Connection> {
-    let connection = connect(path).context(Kind::Usage, "cannot open the database")?;
-    connection
-        .pragma_update(None, "query_only", true)
-        .context(Kind::Internal, "cannot set up the database")?;
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    for_reading(&connection)?;
     Ok(connection)
 }
 
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    // Without SQLITE_OPEN_URI, so that a path is nothing but a path.
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(BUSY)?;
-    connection.set_prepared_statement_cache_capacity(64);
-    connection.pragma_update(None, "foreign_keys", true)?;
-    // Each commit is on the disk before it is answered; on macOS, past the disk's cache too.
-    connection.pragma_update(None, "synchronous", "full")?;
-    connection.pragma_update(None, "fullfsync", true)?;
-    connection.pragma_update(None, "temp_store", "memory")?;
-    connection.pragma_update(None, "cache_size", CACHE)?;
-    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT)?;
-    Ok(connection)
+/// Lets nothing be written by that connection.
+pub(super) fn for_reading(connection: &Connection) -> Result<()> {
+    connection.pragma_update(None, "query_only", true).context(Kind::Internal, "cannot set up the database")
+}
+
+/// Opens the file with these flags. A path is nothing but a path, unless SQLITE_OPEN_URI is one of them.
+pub(super) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
+    let writes = flags.contains(OpenFlags::SQLITE_OPEN_READ_WRITE);
+    let connect = || -> rusqlite::Result<Connection> {
+        let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        connection.busy_timeout(BUSY)?;
+        connection.set_prepared_statement_cache_capacity(64);
+        connection.pragma_update(None, "foreign_keys", true)?;
+        // Each commit is on the disk before it is answered; on macOS, past the disk's cache too.
+        connection.pragma_update(None, "synchronous", "full")?;
+        connection.pragma_update(None, "fullfsync", true)?;
+        connection.pragma_update(None, "temp_store", "memory")?;
+        connection.pragma_update(None, "cache_size", CACHE)?;
+        if writes {
+            connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT)?;
+        }
+        Ok(connection)
+    };
+    connect().map_err(unusable)
+}
+
+/// Why the database cannot be used, and what to do. What [`access::check`] can tell it has told before.
+fn unusable(error: rusqlite::Error) -> Error {
+    let (why, hint) = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => ("the disk is full", "make room on it"),
+        Some(ErrorCode::SystemIoFailure) => ("its disk fails", "look into the system's log"),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            ("another process holds it", "wait for that, or end it")
+        }
+        Some(ErrorCode::DatabaseCorrupt) => ("it is damaged", "put it back from a backup"),
+        Some(ErrorCode::NotADatabase) => ("it is not a database", "put it back from a backup"),
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+            ("the system refuses it", "an attribute (`lsattr`), a limit, SELinux or AppArmor may")
+        }
+        _ => return because(error, Kind::Internal, "cannot set up the database"),
+    };
+    because(error, Kind::Usage, why).context("cannot open the database").hint(hint)
+}
+
+/// With the database's own error behind it.
+fn because(error: rusqlite::Error, kind: Kind, why: &'static str) -> Error {
+    let told: Result<()> = Err(error).context(kind, why);
+    told.err().unwrap_or_else(|| Error::internal(why))
 }
 
 /// Switches to the write-ahead log; the mode that is on then. Where another
@@ -238,18 +292,17 @@ fn write_ahead(connection: &Connection) -> rusqlite::Result<String> {
     }
 }
 
-/// Runs the migrations that the file lacks, in one transaction.
-fn migrate(connection: &mut Connection) -> Result<()> {
-    let failed = "cannot set up the database";
-    let transaction = connection
-        .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
-        .context(Kind::Usage, "cannot open the database")?;
-    let number = |sql: &str| {
-        transaction.query_row(sql, [], |row| row.get::<_, i64>(0)).context(Kind::Internal, failed)
-    };
+/// How many of the migrations the file has; none where it is `new`.
+///
+/// # Errors
+/// Where it is something else, or of a newer schema.
+pub(super) fn version(connection: &Connection, new: bool) -> Result<usize> {
+    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(unusable);
     let version = usize::try_from(number("PRAGMA user_version")?).unwrap_or(usize::MAX);
-    let fresh = version == 0 && number("SELECT count(*) FROM sqlite_schema")? == 0;
-    if !fresh && number("PRAGMA application_id")? != APPLICATION_ID {
+    if version == 0 && number("SELECT count(*) FROM sqlite_schema")? == 0 {
+        return if new { Ok(0) } else { Err(lost("the database is empty")) };
+    }
+    if number("PRAGMA application_id")? != APPLICATION_ID {
         return Err(Error::usage("the file is a database, but not an authority's store"));
     }
     let newest = MIGRATIONS.len();
@@ -259,18 +312,31 @@ fn migrate(connection: &mut Connection) -> Result<()> {
         ))
         .hint("use the machine-id that wrote it, or a newer one"));
     }
+    Ok(version)
+}
+
+/// Runs the migrations that the file lacks, in one transaction.
+fn migrate(
+    connection: &mut Connection,
+    new: bool,
+    settle: impl FnOnce(&Transaction<'_>) -> Result<()>,
+) -> Result<()> {
+    let newest = MIGRATIONS.len();
+    let transaction =
+        connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(unusable)?;
+    let version = version(&transaction, new)?;
     for migration in MIGRATIONS.iter().skip(version) {
-        transaction.execute_batch(migration).context(Kind::Internal, failed)?;
+        transaction.execute_batch(migration).map_err(unusable)?;
     }
     if version < newest {
-        let pragma =
-            |name, value| transaction.pragma_update(None, name, value).context(Kind::Internal, failed);
+        let pragma = |name, value| transaction.pragma_update(None, name, value).map_err(unusable);
         pragma("application_id", APPLICATION_ID)?;
         pragma("user_version", i64::try_from(newest).unwrap_or(i64::MAX))?;
     }
-    transaction.commit().context(Kind::Internal, failed)?;
+    settle(&transaction)?;
+    transaction.commit().map_err(unusable)?;
     // After the checks, so that a file of something else is left as it is; the mode stays with the file.
-    let mode = write_ahead(connection).context(Kind::Internal, failed)?;
+    let mode = write_ahead(connection).map_err(unusable)?;
     if mode != "wal" {
         return Err(Error::usage(
             "the file system of the store does not support shared memory, which it needs",

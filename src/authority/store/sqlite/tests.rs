@@ -21,6 +21,7 @@ mod files;
 mod full;
 mod instances;
 mod list_numbers;
+mod outside;
 mod strangers;
 mod time;
 
@@ -47,7 +48,8 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = Arc::new(Sqlite::open(&dir.path().join("authority.db"), Owner::me()).unwrap());
+        Sqlite::create(&dir.path().join("authority.db")).unwrap();
+        let store = Arc::new(Sqlite::open(&dir.path().join("authority.db"), Owner::me(), NOW).unwrap());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(8).build().unwrap();
         Self { dir, store, runtime }
     }
@@ -277,7 +279,7 @@ fn a_proof_is_of_its_issuer_and_lives_until_it_is_pruned() {
     assert_eq!(bench.issue(elsewhere), FRESH);
     // Until and at its time it holds, restarted or not.
     bench.wait(bench.store.prune(NOW + 300));
-    let again = Sqlite::open(&bench.path(), Owner::me()).unwrap();
+    let again = Sqlite::open(&bench.path(), Owner::me(), NOW).unwrap();
     let other_keys = other(1, 3);
     assert_eq!(bench.wait(again.issue(other_keys.entry, other_keys.plan)), Issued::Used);
     assert_eq!(bench.issue(issuance(1)), retry("plan 1"));

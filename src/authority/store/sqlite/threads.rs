@@ -11,6 +11,7 @@ use std::thread::{Builder, JoinHandle};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+use super::outside::{Outside, last_event};
 use super::reserve::Reserve;
 use super::unwritten::{Unwritten, hint};
 use crate::error::{Context as _, Error, Kind, Result};
@@ -66,6 +67,11 @@ impl<J: Send + 'static> Thread<J> {
         Ok(Self { queue: Some(queue), handle: Some(handle) })
     }
 
+    /// None at all: whatever is sent there fails.
+    pub(super) fn none() -> Self {
+        Self { queue: None, handle: None }
+    }
+
     async fn send(&self, job: J) -> Result<()> {
         let stopped = || Error::internal("the store has stopped");
         self.queue.as_ref().ok_or_else(stopped)?.send(job).await.map_err(|_| stopped())
@@ -78,6 +84,7 @@ impl Writer {
         connection: Connection,
         mut reserve: Reserve,
         revocations: Arc<AtomicU64>,
+        outside: Arc<Outside>,
     ) -> Result<Self> {
         Self::start("store-write", move |mut waiting| {
             let mut batch = Vec::with_capacity(BATCH);
@@ -92,6 +99,8 @@ impl Writer {
                     batch.drain(..).map(|job| (job.work, job.caller)).unzip();
                 let before = revocations.load(Ordering::SeqCst);
                 let committed = commit(&connection, work);
+                // A commit to a file that is gone is none.
+                let committed = outside.check().map_err(Unwritten::displaced).and(committed);
                 if revocations.load(Ordering::SeqCst) != before {
                     // What was read since it was counted is from before the commit.
                     revocations.fetch_add(1, Ordering::SeqCst);
@@ -104,6 +113,7 @@ impl Writer {
                     drop(caller.send(committed.clone()));
                 }
             }
+            end(connection, &outside);
         })
     }
 
@@ -126,10 +136,13 @@ impl Writer {
         self.send(Job { work: Box::new(work), room, caller }).await?;
         let committed = committed.await.context(Kind::Internal, stopped)?;
         let written = match (committed, done.await) {
-            (_, Ok(Err(error))) | (Err(error), _) => Err(error),
+            (Err(error @ Unwritten::Displaced(_)), _) | (_, Ok(Err(error))) | (Err(error), _) => Err(error),
             (Ok(()), done) => done.context(Kind::Internal, stopped)?,
         };
-        written.context(Kind::Internal, cannot).map_err(hint)
+        written.or_else(|why| {
+            let kind = why.kind();
+            Err(why).context(kind, cannot).map_err(hint)
+        })
     }
 }
 
@@ -154,6 +167,18 @@ impl Reader {
             .await
             .context(Kind::Internal, "the store has stopped")?
             .context(Kind::Internal, "cannot read from the store")
+    }
+}
+
+/// Leaves the last mark, and closes the store. One that is no longer in its
+/// place stays open until the process ends: closing it would take away the log
+/// of whatever stands there now.
+fn end(connection: Connection, outside: &Outside) {
+    if !outside.stands() {
+        std::mem::forget(connection);
+    } else if let Ok(sequence) = last_event(&connection) {
+        // An older one does no harm.
+        drop(outside.mark(sequence));
     }
 }
 

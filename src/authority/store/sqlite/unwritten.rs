@@ -6,11 +6,16 @@ use std::sync::Arc;
 use rusqlite::{ErrorCode, ffi};
 
 use super::reserve::RESERVE;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 
 /// Why nothing was written; shared by all whom it concerns.
 #[derive(Clone, Debug)]
-pub(super) struct Unwritten(Arc<rusqlite::Error>);
+pub(super) enum Unwritten {
+    /// The database says so.
+    Database(Arc<rusqlite::Error>),
+    /// The store is not in its place any more, in words.
+    Displaced(String),
+}
 
 impl Unwritten {
     /// Nothing was tried, since the reserve does not stand.
@@ -19,21 +24,37 @@ impl Unwritten {
         rusqlite::Error::SqliteFailure(full, Some("the disk is full".to_owned())).into()
     }
 
+    /// The store is not in its place.
+    pub(super) fn displaced(why: Error) -> Self {
+        Self::Displaced(why.to_string())
+    }
+
     /// Whether it is for want of room, or since the disk fails.
     pub(super) fn is_no_room(&self) -> bool {
-        is_no_room(&self.0)
+        matches!(self, Self::Database(error) if is_no_room(error))
+    }
+
+    /// Whose affair it is: a store that is not in its place is for the operator to put right.
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::Database(_) => Kind::Internal,
+            Self::Displaced(_) => Kind::Usage,
+        }
     }
 }
 
 impl From<rusqlite::Error> for Unwritten {
     fn from(error: rusqlite::Error) -> Self {
-        Self(Arc::new(error))
+        Self::Database(Arc::new(error))
     }
 }
 
 impl fmt::Display for Unwritten {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        match self {
+            Self::Database(error) => error.fmt(f),
+            Self::Displaced(why) => f.write_str(why),
+        }
     }
 }
 

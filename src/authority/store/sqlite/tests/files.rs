@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use rusqlite::Connection;
 
+use super::outside::old_store;
 use super::*;
 use crate::authority::audit;
 use crate::error::Kind;
@@ -112,7 +113,7 @@ fn the_file_is_private_and_opens_again() {
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
     // Beside the server, as a command does, and after it.
-    let beside = Sqlite::open(&bench.path(), Owner::me()).unwrap();
+    let beside = Sqlite::open(&bench.path(), Owner::me(), NOW).unwrap();
     let Entry { entry, plan } = issuance(2);
     assert_eq!(bench.wait(beside.issue(entry, plan)), FRESH);
     assert_eq!(bench.names(EventFilter::default()), ["issued i1", "issued i2"]);
@@ -121,23 +122,25 @@ fn the_file_is_private_and_opens_again() {
     let mut left: Vec<_> =
         fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     left.sort();
-    assert_eq!(left, ["authority.db", "authority.db-reserve"], "closed cleanly");
-    let again = Sqlite::open(&dir.path().join("authority.db"), Owner::me()).unwrap();
+    assert_eq!(left, ["authority.db", "authority.db-reserve", "authority.db.mark"], "closed cleanly");
+    let again = Sqlite::open(&dir.path().join("authority.db"), Owner::me(), NOW).unwrap();
     let Entry { entry, plan } = issuance(1);
     assert_eq!(runtime.block_on(again.issue(entry, plan)).unwrap(), retry("plan 1"));
 }
 
 #[test]
-fn many_may_open_a_new_store_at_once() {
+fn many_may_open_an_old_store_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("authority.db");
+    old_store(&path);
     std::thread::scope(|scope| {
         let all: Vec<_> =
-            (0..8).map(|_| scope.spawn(|| Sqlite::open(&path, Owner::me()).map(drop))).collect();
+            (0..8).map(|_| scope.spawn(|| Sqlite::open(&path, Owner::me(), NOW).map(drop))).collect();
         for one in all {
             one.join().unwrap().unwrap();
         }
     });
+    assert_eq!(Sqlite::open(&path, Owner::me(), NOW).unwrap().restored(), None);
 }
 
 #[test]
@@ -145,7 +148,7 @@ fn files_of_others_are_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let refused = |path: &Path, wanted: &str| {
         let before = fs::read(path).ok();
-        let error = Sqlite::open(path, Owner::me()).unwrap_err();
+        let error = Sqlite::open(path, Owner::me(), NOW).unwrap_err();
         assert_eq!(error.kind(), Kind::Usage, "{error}");
         assert!(
             error.to_string().starts_with("cannot open the store ") && error.to_string().contains(wanted),
@@ -154,7 +157,7 @@ fn files_of_others_are_refused_and_left_alone() {
         assert_eq!(fs::read(path).ok(), before);
     };
     let newer = dir.path().join("newer.db");
-    drop(Sqlite::open(&newer, Owner::me()).unwrap());
+    Sqlite::create(&newer).unwrap();
     Connection::open(&newer).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let known = schema::MIGRATIONS.len();
     let wanted = format!("newer machine-id: its schema is version 99, this machine-id knows up to {known}");
@@ -165,7 +168,7 @@ fn files_of_others_are_refused_and_left_alone() {
     let text = dir.path().join("text.db");
     fs::write(&text, "not a database at all, but long enough to be looked at as one").unwrap();
     refused(&text, "not a database");
-    refused(dir.path(), "cannot open the database");
-    refused(&dir.path().join("missing/authority.db"), "cannot create the file");
-    assert!(Sqlite::open(Path::new("/dev/full"), Owner::me()).is_err());
+    refused(dir.path(), "cannot use the file: it is not a plain file");
+    refused(&dir.path().join("missing/authority.db"), "/missing does not exist");
+    assert!(Sqlite::open(Path::new("/dev/full"), Owner::me(), NOW).is_err());
 }

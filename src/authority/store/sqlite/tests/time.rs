@@ -15,7 +15,7 @@ fn a_clock_that_is_wrong_makes_no_proof_new() {
     bench.store.odometer.advance(1200);
     bench.wait(bench.store.prune(NOW + DAYS));
     assert_eq!(bench.proofs(), 0, "it is forgotten at last");
-    for store in [&bench.store, &Arc::new(Sqlite::open(&bench.path(), Owner::me()).unwrap())] {
+    for store in [&bench.store, &Arc::new(Sqlite::open(&bench.path(), Owner::me(), NOW).unwrap())] {
         let entry = other(1, 3);
         assert_eq!(
             bench.wait(store.issue(entry.entry, entry.plan)),
@@ -33,6 +33,6 @@ fn the_odometer_goes_on_after_a_restart_and_never_says_too_much() {
     bench.store.odometer.advance(1000);
     bench.wait(bench.store.prune(NOW));
     bench.store.odometer.advance(500);
-    let again = Sqlite::open(&bench.path(), Owner::me()).unwrap();
+    let again = Sqlite::open(&bench.path(), Owner::me(), NOW).unwrap();
     assert!((1000..1400).contains(&again.odometer.now()), "{}", again.odometer.now());
 }

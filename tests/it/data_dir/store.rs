@@ -1,0 +1,308 @@
+//! The store of a running authority is the one that stands there, and one that was put back is known.
+
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::{Data, chmod, said};
+use crate::support::authority::Authority;
+use crate::support::client::{Keys, Response};
+use crate::support::issuer::Issuer;
+use crate::support::process::{command, machine_id, run, succeed};
+use crate::support::{now, policies, wait_for};
+
+struct Bench {
+    issuer: Issuer,
+    authority: Authority,
+}
+
+impl Bench {
+    fn start() -> Self {
+        let issuer = Issuer::start();
+        let authority = Authority::trusting(&issuer, &policies::basic(&issuer));
+        Self { issuer, authority }
+    }
+
+    fn store(&self, end: &str) -> PathBuf {
+        self.authority.data_dir().join(format!("authority.db{end}"))
+    }
+
+    fn token(&self, keys: &Keys) -> String {
+        self.issuer.token("github", &keys.audience(&self.authority.url())).mint()
+    }
+
+    fn present(&self, token: &str, keys: &Keys) -> Response {
+        self.authority.client().exchange(&keys.request("github-deploy", "github", token))
+    }
+
+    fn ask(&self) -> Response {
+        let keys = Keys::fresh();
+        self.present(&self.token(&keys), &keys)
+    }
+
+    fn ready(&self) -> Response {
+        self.authority.client().get("/readyz")
+    }
+
+    /// Runs `serve` on what is there now, which must end by itself.
+    fn refused(&self) -> String {
+        said(&run(&mut self.authority.command(["serve", "--listen", "192.0.2.1:1"])))
+    }
+}
+
+#[test]
+fn a_store_that_is_lost_stops_the_issuing() {
+    let mut bench = Bench::start();
+    bench.ask().granted();
+    for (end, replaced) in [("", false), ("", true), ("-wal", false)] {
+        let (file, away) = (bench.store(end), bench.store(".away"));
+        std::fs::rename(&file, &away).unwrap();
+        if replaced {
+            std::fs::copy(&away, &file).unwrap();
+        }
+        let (exchange, ready) = (bench.ask(), bench.ready());
+        assert_eq!(exchange.status, 503, "{}", exchange.text());
+        assert!(exchange.text().contains("urn:machine-id:store-unavailable"), "{}", exchange.text());
+        assert_eq!(ready.status, 503, "{}", ready.text());
+        let why = format!(
+            "the store's file {} was {} while it is open",
+            file.display(),
+            if replaced { "replaced" } else { "removed" }
+        );
+        bench.authority.wait_for_stderr(&why);
+        bench.ask();
+        assert_eq!(bench.authority.stderr().matches(&why).count(), 1, "{}", bench.authority.stderr());
+        // The same file heals it without a restart.
+        std::fs::rename(&away, &file).unwrap();
+        bench.ask().granted();
+        wait_for("a word that it is back", || {
+            bench.authority.stderr().ends_with("the store is as it should be again\n").then_some(())
+        });
+    }
+    // With a certificate that nobody would know of, nothing is served, nor signed by a command.
+    std::fs::remove_file(bench.store("")).unwrap();
+    assert_eq!(bench.ask().status, 503);
+    bench.authority.kill();
+    let lost = ["there is no such file", "authority new-store` begins an empty one"];
+    let signing = run(bench.authority.command(["token", "add", "--token", "x"]).env("X", ""));
+    assert!(!signing.status.success());
+    let refused = bench.refused();
+    assert!(lost.iter().all(|word| refused.contains(word)), "{refused}");
+    std::fs::write(bench.store(""), "").unwrap();
+    let refused = bench.refused();
+    assert!(refused.contains("the file is empty"), "{refused}");
+
+    // The operator's own word, which everybody hears of.
+    let told = succeed(&mut bench.authority.command(["new-store"]));
+    assert!(told.contains("cannot be revoked any more"), "{told}");
+    bench.authority.restart();
+    assert!(bench.ready().text().contains("was put back from a copy"), "{}", bench.ready().text());
+    assert!(bench.authority.stderr().contains("was put back from a copy or begun anew"));
+    assert_eq!(bench.authority.audit()[0]["reason"], "new_store");
+    assert!(!run(&mut bench.authority.command(["new-store"])).status.success());
+    bench.ask().granted();
+}
+
+#[test]
+fn a_store_that_was_put_back_is_known() {
+    let mut bench = Bench::start();
+    bench.ask().granted();
+    assert_eq!(bench.authority.terminate().code(), Some(0));
+    std::fs::copy(bench.store(""), bench.store(".backup")).unwrap();
+    bench.authority.restart();
+    let keys = Keys::fresh();
+    let used = bench.issuer.token("github", &bench.authority.url()).claim("iat", now() - 1);
+    let bound = bench.issuer.token("github", &keys.audience(&bench.authority.url())).claim("iat", now() - 1);
+    for token in [&used, &bound] {
+        bench.present(&token.mint(), &keys).granted();
+    }
+    // The mark is at most a second behind, so that the end of the authority need not be an orderly one.
+    let marked = || std::fs::read_to_string(bench.store(".mark")).unwrap();
+    let events = bench.authority.audit().len();
+    wait_for("the mark", || marked().contains(&format!("\"sequence\":{events},")).then_some(()));
+    bench.authority.kill();
+    // No alarm over that.
+    bench.authority.restart();
+    assert!(!bench.ready().text().contains("put back"), "{}", bench.ready().text());
+    bench.authority.kill();
+
+    for end in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(bench.store(end));
+    }
+    std::fs::copy(bench.store(".backup"), bench.store("")).unwrap();
+    bench.authority.restart();
+    assert!(
+        bench.authority.stderr().contains("warning: the store was put back"),
+        "{}",
+        bench.authority.stderr()
+    );
+    assert!(bench.ready().text().contains("was put back from a copy"), "{}", bench.ready().text());
+    let trail = bench.authority.audit();
+    let restored = trail.iter().find(|event| event["event"] == "restored").unwrap();
+    assert_eq!(restored["reason"], "put_back");
+    // Used before, which nobody remembers; and one that was not.
+    for token in [used.mint(), bound.mint(), used.claim("jti", "another").mint()] {
+        let refused = bench.present(&token, &Keys::fresh());
+        let refusal = bench.authority.refusal(&refused.denial(401));
+        assert!(
+            ["token_used", "binding_wrong"].iter().any(|reason| refusal["reason"] == *reason),
+            "{refusal}"
+        );
+    }
+    let refused = bench.present(&bound.mint(), &keys);
+    let refusal = bench.authority.refusal(&refused.denial(401));
+    assert_eq!(refusal["reason"], "token_used");
+    assert!(refused.text().contains("from before the authority's store was put back"), "{}", refused.text());
+    // What a job mints now is taken, without anybody's help.
+    bench.ask().granted();
+    bench.authority.restart();
+    assert!(bench.ready().text().contains("was put back from a copy"), "for as long as it matters");
+}
+
+fn as_another(command: &mut Command) -> String {
+    let output = run(command.uid(4242).gid(4343));
+    format!("{}{}", said(&output), String::from_utf8_lossy(&output.stdout))
+}
+
+/// What is wrong is said, with whose it is and who we are.
+#[test]
+fn a_store_that_cannot_be_opened_says_why() {
+    let data = Data::new();
+    std::fs::remove_dir_all(data.path("elsewhere")).unwrap_err();
+    data.config("store: sqlite:elsewhere/a.db\n");
+    data.is_refused(&["the folder ", "/elsewhere does not exist"]);
+    data.config("store: sqlite:policy\n");
+    data.is_refused(&["cannot open the store ", "it is not a plain file"]);
+    data.config("store: sqlite:text.db\n");
+    std::fs::write(data.path("text.db"), "text, and no database, for as long as it takes".repeat(30))
+        .unwrap();
+    data.is_refused(&["cannot open the database: it is not a database", "put it back from a backup"]);
+    data.config("");
+    data.is_good();
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    succeed(command("chown").args(["-R", "4242:4343"]).arg(data.path("")));
+    chmod(data.0.path(), 0o755);
+    let serve = || as_another(&mut data.serving());
+    assert!(serve().contains("192.0.2.1:1"), "{}", serve());
+    for (name, uid, mode, why, hint) in [
+        (
+            "authority.db",
+            0,
+            0o600,
+            "authority.db belongs to uid 0, gid 0 (mode 600), and this process, of uid 4242, may not write to it",
+            "hint: run it as the user of uid 0, or `chown 4242 /",
+        ),
+        (
+            "authority.db",
+            4242,
+            0o400,
+            "authority.db belongs to uid 4242, gid 0 (mode 400), and this process, of uid 4242, may not write to it",
+            "hint: chmod u+rwX /",
+        ),
+        (
+            "",
+            4242,
+            0o500,
+            "belongs to uid 4242, gid 0 (mode 500), and this process, of uid 4242, may not make files in it",
+            "hint: chmod u+rwX /",
+        ),
+    ] {
+        let mode_before = if name.is_empty() { 0o700 } else { 0o600 };
+        chown(data.path(name), Some(uid), Some(0)).unwrap();
+        chmod(data.path(name), mode);
+        let refused = serve();
+        assert!(refused.contains(why) && refused.contains(hint), "{refused}");
+        chmod(data.path(name), mode_before);
+        chown(data.path(name), Some(4242), Some(4343)).unwrap();
+    }
+    // Root's commands leave nothing that the authority's user cannot use.
+    std::fs::remove_file(data.path("authority.db.mark")).unwrap();
+    succeed(
+        machine_id(["authority", "sign-server", "--name", "x.test", "--out"])
+            .arg(data.path("out"))
+            .arg("--data-dir")
+            .arg(data.path("")),
+    );
+    assert!(serve().contains("192.0.2.1:1"), "{}", serve());
+}
+
+/// Everything there as it was before, by its names, sizes and times.
+fn state(path: &Path) -> String {
+    succeed(command("find").arg(path).args(["-printf", "%p %s %T@ %C@ %m %U\n"]))
+}
+
+/// A copy for an auditor, who can read it and nothing more.
+#[test]
+fn a_copy_is_read_as_it_is() {
+    let bench = Bench::start();
+    let refused = bench.present("x", &Keys::fresh());
+    let denial = refused.denial(401);
+    bench.ask().granted();
+    let data = bench.authority.data_dir();
+    let root = rustix::process::geteuid().is_root();
+    let read = |copy: &Path, state: &dyn Fn(&Path) -> String, wrap: &dyn Fn(Command) -> Command| {
+        let before = state(copy);
+        let run_ = |args: &[&str]| {
+            let mut plain = machine_id(["authority"]);
+            plain.args(args).arg("--data-dir").arg(copy);
+            let output = run(&mut wrap(plain));
+            assert!(output.status.success(), "{args:?}: {}", said(&output));
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        assert!(run_(&["audit"]).contains(" issued "));
+        assert!(run_(&["explain", &denial]).contains(&denial));
+        assert!(run_(&["instances"]).contains("no worker is registered"));
+        run_(&["check"]);
+        assert_eq!(state(copy), before);
+    };
+    let another = |mut plain: Command| {
+        if root {
+            plain.uid(4242).gid(4343);
+        }
+        plain
+    };
+    // Beside the server, and of one that was killed, with or without `-shm`.
+    read(&data, &|data| succeed(command("ls").arg("-ln").arg(data)), &|plain| plain);
+    let temp = tempfile::tempdir().unwrap();
+    chmod(temp.path(), 0o755);
+    for (name, without) in [("with", &["none"][..]), ("shm", &["authority.db-shm"])] {
+        let copy = temp.path().join(name);
+        succeed(command("cp").arg("-r").arg(&data).arg(&copy));
+        without.iter().for_each(|name| drop(std::fs::remove_file(copy.join(name))));
+        if root {
+            succeed(command("chown").args(["-R", "4242:4343"]).arg(&copy));
+        }
+        succeed(command("chmod").args(["-R", "a-w"]).arg(&copy));
+        read(&copy, &state, &another);
+        if root && run(command("unshare").args(["--mount", "true"])).status.success() {
+            read(&copy, &state, &|plain| {
+                let line =
+                    "mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\" && shift && exec \"$@\"";
+                let mut mounted = command("unshare");
+                mounted
+                    .args(["--mount", "sh", "-c", line, "sh"])
+                    .arg(&copy)
+                    .arg(plain.get_program())
+                    .args(plain.get_args());
+                mounted
+            });
+        }
+        succeed(command("chmod").args(["-R", "u+w"]).arg(&copy));
+    }
+    // What signs says that it cannot, on a disk that is read-only.
+    if root && run(command("unshare").args(["--mount", "true"])).status.success() {
+        let line = "mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\" && shift && exec \"$@\"";
+        let mut serve = command("unshare");
+        serve.args(["--mount", "sh", "-c", line, "sh"]).arg(&data).arg(crate::support::process::MACHINE_ID);
+        let refused = said(&run(serve.args(["authority", "serve", "--data-dir"]).arg(&data)));
+        assert!(refused.contains("is on a file system that is mounted read-only"), "{refused}");
+        assert!(
+            refused
+                .contains("hint: mount it for writing; `audit`, `explain` and `instances` read it as it is"),
+            "{refused}"
+        );
+    }
+}
