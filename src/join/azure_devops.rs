@@ -8,7 +8,10 @@ use super::jwt::text;
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, organization_id};
 use super::prove::{Job, Presented};
-use super::rules::{self, Condition, Constraint, Field, Match, ONE_RUN, OWNER, REF, REF_PATH, WORKFLOW};
+use super::rules::{
+    self, Condition, Constraint, FULL_REF, Field, Match, NAME, NUMBER, ONE_RUN, OWNER, REF, REF_PATH, Shape,
+    UUID, WORKFLOW,
+};
 use crate::document::{Mapping, Mistake};
 use crate::error::{Error, Kind, Result};
 
@@ -27,30 +30,41 @@ const PROJECT: Constraint = Constraint::name(&["project_id"]);
 /// Its approvals and checks say which branches and pipelines may use a service connection.
 const IF_PIPELINE: fn(&str) -> bool = |sub| !sub.starts_with(CONNECTION);
 
+const SUBJECT: Shape = Shape::new(
+    &["p://{part}/{part}/{part}", "sc://{part}/{part}/{part}"],
+    "`p://ORGANIZATION/PROJECT/PIPELINE`, or `sc://ORGANIZATION/PROJECT/CONNECTION`",
+);
+const REPOSITORY: Shape = Shape::new(&["{small}://{any}"], "the repository's URL, `https://HOST/…`");
+
 static FIELDS: &[Field] = &[
     // `p://ORGANIZATION/PROJECT/PIPELINE`, with their names.
-    Field::glob("sub").constrains(&[
-        PROJECT,
-        Constraint::Ref(IF_PIPELINE),
-        Constraint::Workflow(|sub| rules::literal_prefix(sub).split('/').nth(4).is_none_or(str::is_empty)),
-        // As far as the project's end.
-        Constraint::Owner(|sub| rules::literal_prefix(sub).split('/').count() <= 4),
-    ]),
+    Field::glob("sub")
+        .constrains(&[
+            PROJECT,
+            Constraint::Ref(IF_PIPELINE),
+            Constraint::Workflow(|sub| {
+                rules::literal_prefix(sub).split('/').nth(4).is_none_or(str::is_empty)
+            }),
+            // As far as the project's end.
+            Constraint::Owner(|sub| rules::literal_prefix(sub).split('/').count() <= 4),
+        ])
+        .shape(SUBJECT),
     Field::new("project_name", Match::Within("*://*/{}/*")).claim("sub").constrains(&[PROJECT, OWNER]),
     Field::new("pipeline_name", Match::Within("p://*/*/{}"))
         .claim("sub")
         .constrains(&[Constraint::name(&["definition_id"]), WORKFLOW]),
-    Field::exact("project_id").claim("prj_id").constrains(&[OWNER]),
-    Field::exact("definition_id").claim("def_id").constrains(&[WORKFLOW]),
-    Field::glob("repository_uri").claim("rpo_uri"),
+    Field::exact("project_id").claim("prj_id").constrains(&[OWNER]).shape(UUID),
+    Field::exact("definition_id").claim("def_id").constrains(&[WORKFLOW]).shape(NUMBER),
+    Field::glob("repository_uri").claim("rpo_uri").shape(REPOSITORY),
     Field::exact("repository_id").claim("rpo_id"),
-    Field::exact("repository_version").claim("rpo_ver").constrains(&[REF]),
+    Field::exact("repository_version").claim("rpo_ver").constrains(&[REF]).shape(NAME),
     // Builds of pull requests, forks' among them where the pipeline takes those.
     Field::glob("repository_ref")
         .claim("rpo_ref")
         .constrains(&[REF_PATH])
-        .guarded(&["refs/pull/*"], "the job runs the code of a pull request that nobody has merged"),
-    Field::exact("run_id").constrains(ONE_RUN),
+        .guarded(&["refs/pull/*"], "the job runs the code of a pull request that nobody has merged")
+        .shape(FULL_REF),
+    Field::exact("run_id").constrains(ONE_RUN).shape(NUMBER),
 ];
 
 /// The join method `azure-devops`.

@@ -10,7 +10,9 @@ use super::command::{self, Minter};
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, issuer_url, organization_id};
 use super::prove::{Job, Presented};
-use super::rules::{self, Constraint, Field, Match, ONE_RUN, REF_PATH, WORKFLOW};
+use super::rules::{
+    self, Constraint, FULL_REF, Field, Match, ONE_RUN, REF_PATH, Saying, Shape, URLS, UUID, WORKFLOW,
+};
 use crate::document::Mapping;
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
@@ -23,27 +25,42 @@ const ORGANIZATION: &str = "oidc.circleci.com/org-id";
 const PROJECT: &str = "oidc.circleci.com/project-id";
 const SSH_RERUN: &str = "oidc.circleci.com/ssh-rerun";
 
+const ORIGIN: Shape =
+    Shape::new(&["{host}/{any}"], "`HOST/OWNER/NAME`, the host in small letters").never(URLS);
+const SUBJECT: Shape = Shape::new(
+    &["org/{uuid}/project/{uuid}/user/{any}"],
+    "it as the job's token has it: `org/ORGANIZATION_ID/project/PROJECT_ID/user/…`",
+);
+
 static FIELDS: &[Field] = &[
-    Field::exact("project_id").claim(PROJECT),
+    Field::exact("project_id").claim(PROJECT).shape(UUID),
     // Who may use a context is said in the context's own settings.
-    Field::new("context_id", Match::Member).claim("oidc.circleci.com/context-ids").constrains(&[WORKFLOW]),
+    Field::new("context_id", Match::Member)
+        .claim("oidc.circleci.com/context-ids")
+        .constrains(&[WORKFLOW])
+        .shape(UUID),
     Field::glob("vcs_origin")
         .claim("oidc.circleci.com/vcs-origin")
-        .constrains(&[Constraint::name(&["project_id", "pipeline_definition_id"])]),
-    Field::glob("vcs_ref").claim("oidc.circleci.com/vcs-ref").constrains(&[REF_PATH]),
+        .constrains(&[Constraint::name(&["project_id", "pipeline_definition_id"])])
+        .shape(ORIGIN),
+    Field::glob("vcs_ref").claim("oidc.circleci.com/vcs-ref").constrains(&[REF_PATH]).shape(FULL_REF),
     Field::exact("pipeline_definition_id")
         .claim("oidc.circleci.com/pipeline-definition-id")
-        .constrains(&[WORKFLOW]),
-    Field::exact("pipeline_id").claim("oidc.circleci.com/pipeline-id").constrains(ONE_RUN),
-    Field::exact("workflow_id").claim("oidc.circleci.com/workflow-id").constrains(ONE_RUN),
-    Field::exact("job_id").claim("oidc.circleci.com/job-id").constrains(ONE_RUN),
+        .constrains(&[WORKFLOW])
+        .shape(UUID),
+    Field::exact("pipeline_id").claim("oidc.circleci.com/pipeline-id").constrains(ONE_RUN).shape(UUID),
+    Field::exact("workflow_id").claim("oidc.circleci.com/workflow-id").constrains(ONE_RUN).shape(UUID),
+    Field::exact("job_id").claim("oidc.circleci.com/job-id").constrains(ONE_RUN).shape(UUID),
     Field::new("ssh_rerun", Match::Boolean)
         .claim(SSH_RERUN)
         .guarded(&["true"], "somebody sits at a shell in the job"),
     // One of the newer form ends in `/vcs-ref/REF`.
-    Field::glob("sub").constrains(&[Constraint::Ref(|sub| {
-        sub.split_once("/vcs-ref/").is_none_or(|(_, of)| rules::is_open_ref(of))
-    })]),
+    Field::glob("sub")
+        .constrains(&[Constraint::Ref(|sub| {
+            sub.split_once("/vcs-ref/").is_none_or(|(_, of)| rules::is_open_ref(of))
+        })])
+        .shape(SUBJECT)
+        .says(of_subject),
 ];
 
 /// The join method `circleci`.
@@ -90,8 +107,19 @@ fn configure(mut section: Mapping<'_>) -> Configured {
     };
     let other_audience = section.boolean("accept_default_audience")?.then(|| organization.clone());
     // An issuer may be shared, so the organisation is checked whichever it is.
+    let fixed = Some(("sub", format!("org/{organization}/*")));
     let pinned = Some((ORGANIZATION, organization));
-    Ok(Box::new(Oidc { other_audience, pinned, ..Oidc::new(&PROFILE, issuer) }.read(FIELDS, section)?))
+    Ok(Box::new(Oidc { other_audience, pinned, fixed, ..Oidc::new(&PROFILE, issuer) }.read(FIELDS, section)?))
+}
+
+/// What a subject says: `org/ID/project/ID/user/ID`, and in the newer form
+/// `/vcs-origin/ORIGIN/vcs-ref/REF` behind that.
+fn of_subject(sub: &str) -> Vec<Saying> {
+    let Some((before, behind)) = sub.split_once("/user/") else { return Vec::new() };
+    let project = before.split_once("/project/").map(|(_, project)| Saying::new("project_id", &[project]));
+    let vcs = behind.split_once("/vcs-origin/").and_then(|(_, vcs)| vcs.split_once("/vcs-ref/"));
+    let vcs = vcs.map(|(origin, of)| [Saying::new("vcs_origin", &[origin]), Saying::new("vcs_ref", &[of])]);
+    project.into_iter().chain(vcs.into_iter().flatten()).collect()
 }
 
 async fn prove(job: &Job<'_>) -> Result<Presented> {

@@ -7,10 +7,15 @@ use super::endpoint::{self, Endpoint};
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, host};
 use super::prove::{Job, Presented};
-use super::rules::{self, Constraint, Field, Match, OWNER, REF, REF_PATH, WORKFLOW};
+use super::rules::{
+    self, COMMIT, Constraint, FULL_REF, Field, KIND, Match, NAME, NUMBER, OWNER, REF, REF_PATH, SHORT_REF,
+    Saying, Shape, URLS, WORKFLOW,
+};
 use crate::document::{Mapping, Mistake};
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
+
+mod subject;
 
 const URL_VARIABLE: &str = "ACTIONS_ID_TOKEN_REQUEST_URL";
 const REQUEST_TOKEN_VARIABLE: &str = "ACTIONS_ID_TOKEN_REQUEST_TOKEN";
@@ -24,63 +29,107 @@ const WORKFLOW_FILE: Constraint = Constraint::Workflow(|path| {
 const WORKFLOW_REF: Constraint =
     Constraint::Ref(|path| path.rsplit_once('@').is_none_or(|(_, of)| rules::is_open_ref(of)));
 
+const REPOSITORY: Shape =
+    Shape::new(&["{word}/{name}"], "`OWNER/NAME`, without the address of a server and without `.git`")
+        .never(URLS);
+/// By its commit where a reusable workflow is called so, or where the run has no ref; what GitHub runs by itself is `dynamic`.
+const FILE: Shape = Shape::new(
+    &[
+        "{word}/{name}/.github/workflows/{any}@refs/{any}",
+        "{word}/{name}/.github/workflows/{any}@{hex:40}",
+        "{word}/{name}/dynamic/{any}@refs/{any}",
+    ],
+    "`OWNER/NAME/.github/workflows/FILE@REF`, with the full ref: `…/deploy.yml@refs/heads/main`",
+);
 /// Every claim that GitHub documents, as a field of a rule. Wildcards where
 /// Teleport has them and in names and refs of our own; ids, kinds and hashes are exact.
 static FIELDS: &[Field] = &[
-    Field::glob("sub").constrains(&[
-        Constraint::Name {
-            pinned_by: &["repository_id", "repository_owner_id"],
-            // `repo:OWNER@ID/…`, or a template with an id in it.
-            pins_itself: |sub| {
-                let owner = rules::literal_prefix(sub).split('/').next().unwrap_or_default();
-                owner.contains('@') || sub.contains("repository_id:") || sub.contains("repository_owner_id:")
+    Field::glob("sub")
+        .constrains(&[
+            Constraint::Name {
+                pinned_by: &["repository_id", "repository_owner_id"],
+                // `repo:OWNER@ID/…`, or a template with an id in it.
+                pins_itself: |sub| {
+                    let owner = rules::literal_prefix(sub).split('/').next().unwrap_or_default();
+                    owner.contains('@')
+                        || sub.contains("repository_id:")
+                        || sub.contains("repository_owner_id:")
+                },
             },
-        },
-        Constraint::Ref(|sub| sub.ends_with('*')),
-        Constraint::Workflow(|sub| !["environment:", "workflow"].iter().any(|part| sub.contains(part))),
-        Constraint::Owner(|sub| !names_owner(sub)),
-    ]),
-    Field::glob("repository").constrains(&[
-        Constraint::name(&["repository_id", "repository_owner_id"]),
-        Constraint::Owner(|name| !rules::names_part(name, "", '/')),
-    ]),
-    Field::exact("repository_id").constrains(&[OWNER]),
-    Field::glob("repository_owner").constrains(&[
-        Constraint::name(&["repository_owner_id", "repository_id"]),
-        Constraint::Owner(|owner| rules::literal_prefix(owner) != owner),
-    ]),
-    Field::exact("repository_owner_id").constrains(&[OWNER]),
-    Field::exact("repository_visibility"),
+            Constraint::Ref(|sub| sub.ends_with('*')),
+            Constraint::Workflow(|sub| !["environment:", "workflow"].iter().any(|part| sub.contains(part))),
+            Constraint::Owner(|sub| !names_owner(sub)),
+        ])
+        .shape(subject::SHAPE)
+        .says(subject::says),
+    Field::glob("repository")
+        .constrains(&[
+            Constraint::name(&["repository_id", "repository_owner_id"]),
+            Constraint::Owner(|name| !rules::names_part(name, "", '/')),
+        ])
+        .shape(REPOSITORY)
+        .says(|name| {
+            name.split_once('/')
+                .map(|(owner, _)| Saying::new("repository_owner", &[owner]))
+                .into_iter()
+                .collect()
+        }),
+    Field::exact("repository_id").constrains(&[OWNER]).shape(NUMBER),
+    Field::glob("repository_owner")
+        .constrains(&[
+            Constraint::name(&["repository_owner_id", "repository_id"]),
+            Constraint::Owner(|owner| rules::literal_prefix(owner) != owner),
+        ])
+        .shape(NAME),
+    Field::exact("repository_owner_id").constrains(&[OWNER]).shape(NUMBER),
+    Field::exact("repository_visibility")
+        .shape(Shape::new(&["public", "private", "internal"], "`public`, `private` or `internal`")),
     // The name that a file gives itself: any other can give itself the same.
     Field::glob("workflow"),
-    Field::glob("workflow_ref").constrains(&[WORKFLOW_FILE, WORKFLOW_REF]),
-    Field::exact("workflow_sha").constrains(&[WORKFLOW, REF]),
+    Field::glob("workflow_ref").constrains(&[WORKFLOW_FILE, WORKFLOW_REF]).shape(FILE).says(of_workflow_ref),
+    Field::exact("workflow_sha").constrains(&[WORKFLOW, REF]).shape(COMMIT),
     // A reusable workflow is of its own repository's ref, not of the caller's.
-    Field::glob("job_workflow_ref").constrains(&[WORKFLOW_FILE]),
-    Field::exact("job_workflow_sha").constrains(&[WORKFLOW]),
+    Field::glob("job_workflow_ref").constrains(&[WORKFLOW_FILE]).shape(FILE),
+    Field::exact("job_workflow_sha").constrains(&[WORKFLOW]).shape(COMMIT),
     // An environment has rules of its own about refs and reviewers.
     Field::glob("environment").constrains(&[REF_PATH, WORKFLOW]),
-    Field::glob("actor").constrains(&[Constraint::name(&["actor_id"])]),
-    Field::exact("actor_id"),
-    Field::glob("ref").constrains(&[REF_PATH]),
-    Field::exact("ref_type"),
-    Field::new("ref_protected", Match::Boolean).constrains(&[Constraint::Ref(|value| value != "true")]),
-    Field::exact("sha").constrains(&[REF]),
-    Field::glob("head_ref").constrains(&[REF_PATH]),
+    Field::glob("actor")
+        .constrains(&[Constraint::name(&["actor_id"])])
+        .shape(Shape::new(&["{word}", "{word}[bot]"], "the login, such as `octocat` or `dependabot[bot]`")),
+    Field::exact("actor_id").shape(NUMBER),
+    Field::glob("ref").constrains(&[REF_PATH]).shape(FULL_REF),
+    Field::exact("ref_type").shape(Shape::new(&["branch", "tag"], "`branch` or `tag`")).says(|kind| {
+        // A pull request's is `branch`.
+        let refs: &[&str] = if kind == "tag" { &["refs/tags/*"] } else { &["refs/heads/*", "refs/pull/*"] };
+        vec![Saying::new("ref", refs)]
+    }),
+    Field::new("ref_protected", Match::Boolean)
+        .constrains(&[Constraint::Ref(|value| value != "true")])
+        // No rule protects what a pull request would be when merged.
+        .says(|value| match value {
+            "true" => vec![Saying::new("ref", &["refs/heads/*", "refs/tags/*"])],
+            _ => Vec::new(),
+        }),
+    Field::exact("sha").constrains(&[REF]).shape(COMMIT),
+    Field::glob("head_ref").constrains(&[REF_PATH]).shape(SHORT_REF).says(of_pull_requests),
     // Who opens a pull request chooses the base, not what is in it.
-    Field::glob("base_ref"),
+    Field::glob("base_ref").shape(SHORT_REF).says(of_pull_requests),
     // These run with the repository's rights.
-    Field::exact("event_name").guarded(
-        &["pull_request_target", "workflow_run"],
-        "the job has the rights of the repository and may run the code or data of strangers",
-    ),
-    Field::exact("runner_environment"),
-    Field::glob("enterprise").constrains(&[Constraint::name(&["enterprise_id"])]),
-    Field::exact("enterprise_id"),
-    Field::exact("run_id").constrains(&[WORKFLOW, REF]),
-    Field::exact("run_number"),
-    Field::exact("run_attempt"),
-    Field::exact("check_run_id").constrains(&[WORKFLOW, REF]),
+    Field::exact("event_name")
+        .guarded(
+            &["pull_request_target", "workflow_run"],
+            "the job has the rights of the repository and may run the code or data of strangers",
+        )
+        .shape(KIND)
+        .says(of_event),
+    Field::exact("runner_environment")
+        .shape(Shape::new(&["github-hosted", "self-hosted"], "`github-hosted` or `self-hosted`")),
+    Field::glob("enterprise").constrains(&[Constraint::name(&["enterprise_id"])]).shape(NAME),
+    Field::exact("enterprise_id").shape(NUMBER),
+    Field::exact("run_id").constrains(&[WORKFLOW, REF]).shape(NUMBER),
+    Field::exact("run_number").shape(NUMBER),
+    Field::exact("run_attempt").shape(NUMBER),
+    Field::exact("check_run_id").constrains(&[WORKFLOW, REF]).shape(NUMBER),
     Field::new("repo_property_*", Match::Property),
 ];
 
@@ -103,6 +152,7 @@ pub(super) static METHOD: Method = Method {
         "run_attempt",
     ],
     fields: FIELDS,
+    subject: subject::form,
     can_bind: true,
     ..Method::new(
         "github",
@@ -180,6 +230,33 @@ fn names_owner(sub: &str) -> bool {
         || ["repository_owner:", "repository_owner_id:", "repository_id:"]
             .iter()
             .any(|key| rules::names_part(sub, key, ':'))
+}
+
+/// The refs that events have.
+fn of_event(event: &str) -> Vec<Saying> {
+    let refs: &[&str] = match event {
+        "pull_request" | "pull_request_review" | "pull_request_review_comment" => &["refs/pull/*"],
+        "pull_request_target" | "workflow_run" | "schedule" => &["refs/heads/*"],
+        "merge_group" => &["refs/heads/gh-readonly-queue/*"],
+        "release" => &["refs/tags/*"],
+        "push" | "workflow_dispatch" => &["refs/heads/*", "refs/tags/*"],
+        _ => return Vec::new(),
+    };
+    vec![Saying::new("ref", refs)]
+}
+
+/// A workflow's file is of the run's own ref, but where an organisation requires
+/// it: then a pull request or the merge queue runs that of another repository.
+fn of_workflow_ref(path: &str) -> Vec<Saying> {
+    let of = path.rsplit_once('@').map(|(_, of)| of).filter(|of| of.starts_with("refs/"));
+    of.map(|of| Saying::new("ref", &[of, "refs/pull/*", "refs/heads/gh-readonly-queue/*"]))
+        .into_iter()
+        .collect()
+}
+
+/// Other events have no head and no base.
+fn of_pull_requests(_: &str) -> Vec<Saying> {
+    vec![Saying::new("event_name", &["pull_request*"])]
 }
 
 /// Asks GitHub for a token with our audience.

@@ -6,7 +6,10 @@ use super::handed_over::HandedOver;
 use super::jwt::text;
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, host};
-use super::rules::{self, Constraint, Field, Match, ONE_RUN, OWNER, REF, REF_PATH, WORKFLOW};
+use super::rules::{
+    self, COMMIT, Constraint, Field, KIND, Match, NUMBER, ONE_RUN, OWNER, REF, REF_PATH, SHORT_REF, Saying,
+    Shape, URLS, WORKFLOW,
+};
 use crate::document::Mapping;
 
 /// The host of GitLab's own service.
@@ -17,56 +20,102 @@ const JOB_PROJECT: Constraint = Constraint::name(&["job_project_id", "job_namesp
 const USER: Constraint = Constraint::name(&["user_id"]);
 const IF_PROTECTED: Constraint = Constraint::Ref(|value| value != "true");
 
+const PATH: Shape =
+    Shape::new(&["{name}/{path}"], "`GROUP/PROJECT`, without the address of a server and without `.git`")
+        .never(URLS);
+const NAMESPACE: Shape =
+    Shape::new(&["{path}"], "the group's path, such as `octo-group/platform`").never(&["*/", "/*"]);
+const REF_PATHS: Shape = Shape::new(&["refs/{ref}"], "the full ref: `refs/heads/main` or `refs/tags/v1`")
+    .never(&["refs/head/*", "refs/tag/*"]);
+const DEFINITION: Shape = Shape::new(
+    &["{host}/{path}//{any}@refs/{any}"],
+    "`HOST/GROUP/PROJECT//FILE@REF`, the host in small letters and the ref in full",
+)
+.never(&["*://*"]);
+/// What each part of it looks like, the fields say that the part is of.
+const SUBJECT: Shape = Shape::new(
+    &["{small}:{any}"],
+    "it as the job's token has it, such as `project_path:GROUP/PROJECT:ref_type:branch:ref:main`",
+);
+
 /// Wildcards where Teleport has them and in names and refs; ids, kinds and hashes are exact.
 static FIELDS: &[Field] = &[
-    Field::glob("sub").constrains(&[
-        PROJECT,
-        // `project_path:GROUP/PROJECT:ref_type:branch:ref:main`, or with more or other parts.
-        Constraint::Ref(|sub| sub.split_once(":ref:").is_none_or(|(_, of)| rules::is_open(of))),
-        Constraint::Owner(|sub| !rules::names_part(sub, "project_path:", '/')),
-    ]),
+    Field::glob("sub")
+        .constrains(&[
+            PROJECT,
+            // `project_path:GROUP/PROJECT:ref_type:branch:ref:main`, or with more or other parts.
+            Constraint::Ref(|sub| sub.split_once(":ref:").is_none_or(|(_, of)| rules::is_open(of))),
+            Constraint::Owner(|sub| !rules::names_part(sub, "project_path:", '/')),
+        ])
+        .shape(SUBJECT)
+        .says(|sub| {
+            rules::of_pairs(sub, |key| FIELDS.iter().map(|field| field.name).find(|name| *name == key))
+        }),
     Field::glob("project_path")
-        .constrains(&[PROJECT, Constraint::Owner(|path| !rules::names_part(path, "", '/'))]),
-    Field::exact("project_id").constrains(&[OWNER]),
-    Field::glob("namespace_path").constrains(&[
-        PROJECT,
-        Constraint::Owner(|path| rules::literal_prefix(path) != path && !rules::names_part(path, "", '/')),
-    ]),
-    Field::exact("namespace_id").constrains(&[OWNER]),
-    Field::exact("project_visibility"),
-    Field::glob("ref").constrains(&[REF]),
-    Field::exact("ref_type"),
-    Field::glob("ref_path").constrains(&[REF_PATH]),
+        .constrains(&[PROJECT, Constraint::Owner(|path| !rules::names_part(path, "", '/'))])
+        .shape(PATH)
+        .says(|path| of_path("namespace_path", path)),
+    Field::exact("project_id").constrains(&[OWNER]).shape(NUMBER),
+    Field::glob("namespace_path")
+        .constrains(&[
+            PROJECT,
+            Constraint::Owner(|path| {
+                rules::literal_prefix(path) != path && !rules::names_part(path, "", '/')
+            }),
+        ])
+        .shape(NAMESPACE),
+    Field::exact("namespace_id").constrains(&[OWNER]).shape(NUMBER),
+    Field::exact("project_visibility")
+        .shape(Shape::new(&["private", "internal", "public"], "`private`, `internal` or `public`")),
+    Field::glob("ref").constrains(&[REF]).shape(SHORT_REF),
+    Field::exact("ref_type").shape(Shape::new(&["branch", "tag"], "`branch` or `tag`")),
+    Field::glob("ref_path").constrains(&[REF_PATH]).shape(REF_PATHS).says(of_ref_path),
     Field::new("ref_protected", Match::Boolean).constrains(&[IF_PROTECTED]),
-    Field::exact("sha").constrains(&[REF]),
-    Field::exact("pipeline_source").guarded(
-        &["merge_request_event", "external_pull_request_event"],
-        "the job may run code that nobody has merged, of a fork even, with the rights of the project",
-    ),
-    Field::exact("pipeline_id").constrains(ONE_RUN),
-    Field::exact("job_id").constrains(ONE_RUN),
-    Field::exact("job_source"),
+    Field::exact("sha").constrains(&[REF]).shape(COMMIT),
+    Field::exact("pipeline_source")
+        .guarded(
+            &["merge_request_event", "external_pull_request_event"],
+            "the job may run code that nobody has merged, of a fork even, with the rights of the project",
+        )
+        .shape(KIND)
+        // Nobody merges a tag.
+        .says(|source| match source {
+            "merge_request_event" | "external_pull_request_event" => {
+                vec![Saying::new("ref_type", &["branch"])]
+            }
+            _ => Vec::new(),
+        }),
+    Field::exact("pipeline_id").constrains(ONE_RUN).shape(NUMBER),
+    Field::exact("job_id").constrains(ONE_RUN).shape(NUMBER),
+    Field::exact("job_source").shape(KIND),
     // Anybody who can push a branch can name an environment, unless it is protected.
     Field::glob("environment").constrains(&[WORKFLOW]),
     Field::new("environment_protected", Match::Boolean).constrains(&[IF_PROTECTED]),
-    Field::exact("environment_action"),
-    Field::exact("deployment_tier"),
+    Field::exact("environment_action").shape(KIND),
+    Field::exact("deployment_tier").shape(KIND),
     Field::glob("user_login").constrains(&[USER]),
-    Field::exact("user_id"),
+    Field::exact("user_id").shape(NUMBER),
     Field::exact("user_email").constrains(&[USER]),
-    Field::exact("user_access_level"),
+    Field::exact("user_access_level").shape(KIND),
     // `HOST/GROUP/PROJECT//FILE@REF`.
-    Field::glob("ci_config_ref_uri").constrains(&[
-        Constraint::Workflow(|uri| !rules::literal_prefix(uri).contains("//")),
-        Constraint::Ref(|uri| uri.rsplit_once('@').is_none_or(|(_, of)| rules::is_open_ref(of))),
-    ]),
-    Field::exact("ci_config_sha").constrains(&[WORKFLOW, REF]),
-    Field::exact("runner_environment"),
+    Field::glob("ci_config_ref_uri")
+        .constrains(&[
+            Constraint::Workflow(|uri| !rules::literal_prefix(uri).contains("//")),
+            Constraint::Ref(|uri| uri.rsplit_once('@').is_none_or(|(_, of)| rules::is_open_ref(of))),
+        ])
+        .shape(DEFINITION)
+        .says(of_definition),
+    Field::exact("ci_config_sha").constrains(&[WORKFLOW, REF]).shape(COMMIT),
+    Field::exact("runner_environment")
+        .shape(Shape::new(&["gitlab-hosted", "self-hosted"], "`gitlab-hosted` or `self-hosted`")),
     // Where the job runs, which for a fork's merge request is not whose code it is.
-    Field::glob("job_project_path").constrains(&[JOB_PROJECT]),
-    Field::exact("job_project_id"),
-    Field::glob("job_namespace_path").constrains(&[JOB_PROJECT]),
-    Field::exact("job_namespace_id"),
+    Field::glob("job_project_path")
+        .constrains(&[JOB_PROJECT])
+        .shape(PATH)
+        .says(|path| of_path("job_namespace_path", path)),
+    Field::exact("job_project_id").shape(NUMBER),
+    Field::glob("job_namespace_path").constrains(&[JOB_PROJECT]).shape(NAMESPACE),
+    Field::exact("job_namespace_id").shape(NUMBER),
 ];
 
 /// The join method `gitlab`.
@@ -146,7 +195,34 @@ static PROFILE: TokenProfile = TokenProfile {
 
 fn configure(mut section: Mapping<'_>) -> Configured {
     let host = section.take("domain").map_or(Ok(HOST), |node| host(node, "domain"))?;
-    Ok(Box::new(Oidc::new(&PROFILE, format!("https://{host}")).read(FIELDS, section)?))
+    // Where its pipelines' definitions are, with a port or without.
+    let fixed = Some(("ci_config_ref_uri", format!("{}*", host.split(':').next().unwrap_or_default())));
+    Ok(Box::new(Oidc { fixed, ..Oidc::new(&PROFILE, format!("https://{host}")) }.read(FIELDS, section)?))
+}
+
+/// Whose project it is: of one by its path, or of those that a pattern matches.
+fn of_path(field: &'static str, path: &str) -> Vec<Saying> {
+    let Some((namespace, name)) = path.rsplit_once('/') else { return Vec::new() };
+    // A wildcard stands for `/` too, and then for groups below.
+    let below = rules::opened(path).filter(|_| name.contains(rules::WILDCARDS));
+    let groups: Vec<&str> = [namespace].into_iter().chain(below.as_deref()).collect();
+    vec![Saying::new(field, &groups)]
+}
+
+fn of_ref_path(path: &str) -> Vec<Saying> {
+    let of = |kind, name| vec![Saying::new("ref_type", &[kind]), Saying::new("ref", &[name])];
+    let branch = path.strip_prefix("refs/heads/").map(|name| of("branch", name));
+    branch.or_else(|| path.strip_prefix("refs/tags/").map(|name| of("tag", name))).unwrap_or_default()
+}
+
+/// A definition of another project's has no such claim, so it is the job's own project and ref.
+fn of_definition(uri: &str) -> Vec<Saying> {
+    let project = uri.split_once("//").and_then(|(project, _)| project.split_once('/'));
+    let project = project.filter(|(host, _)| !host.contains(rules::WILDCARDS));
+    let project = project.map(|(_, path)| Saying::new("project_path", &[path]));
+    let of = uri.rsplit_once('@').map(|(_, of)| of).filter(|of| of.starts_with("refs/"));
+    let path = of.map(|of| Saying::new("ref_path", &[of]));
+    project.into_iter().chain(path).chain(of.map(of_ref_path).unwrap_or_default()).collect()
 }
 
 fn git_ref(claims: &Map<String, Value>) -> String {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::jwt::text;
 use super::method::{Configured, Method};
-use super::rules::{self, Condition, Field, Match, Rule, Want};
+use super::rules::{self, Condition, Field, Rule, Saying, Shape, Want};
 use super::verify::{Failure, Identity, Provenance, Replay, Verifier, VerifyContext};
 use crate::denial::{Denial, Reason};
 use crate::document::{Mapping, Mistake, Node};
@@ -29,7 +29,32 @@ use request::StsRequest;
 /// Who speaks for AWS, in the records of used proofs.
 const ISSUER: &str = "https://sts.amazonaws.com";
 
-static FIELDS: &[Field] = &[Field::new("aws_account", Match::Exact), Field::new("aws_arn", Match::Glob)];
+static FIELDS: &[Field] =
+    &[Field::exact("aws_account").shape(ACCOUNT), Field::glob("aws_arn").shape(CALLER).says(of_arn)];
+
+const ACCOUNT: Shape = Shape::new(&["{digit:12}"], "the account's twelve digits, in quotes");
+/// Who calls has the role's name in its ARN and not its path.
+const CALLER: Shape = Shape::new(
+    &[
+        "arn:{word}:sts::{digit:12}:assumed-role/{part}/{part}",
+        "arn:{word}:sts::{digit:12}:federated-user/{part}",
+        "arn:{word}:iam::{digit:12}:user/{any}",
+        "arn:{word}:iam::{digit:12}:root",
+    ],
+    "the caller's ARN: of a role, whatever its path, `arn:aws:sts::123456789012:assumed-role/ROLE/*`; of a user, \
+     `arn:aws:iam::123456789012:user/PATH/NAME`",
+);
+
+/// Whose account it is.
+fn of_arn(arn: &str) -> Vec<Saying> {
+    let parts: Vec<&str> = arn.split(':').collect();
+    match parts.as_slice() {
+        [before @ .., account, _] if before.len() == 4 && !before.concat().contains(rules::WILDCARDS) => {
+            vec![Saying::new("aws_account", &[account])]
+        }
+        _ => Vec::new(),
+    }
+}
 
 /// The join method `iam`. Nothing says for sure that a job is of AWS: jobs of
 /// other platforms run on EC2, and have AWS variables for their own work.
@@ -110,6 +135,10 @@ impl Verifier for IamVerifier {
 
     fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    fn fixed(&self) -> Vec<(&str, String)> {
+        vec![("aws_arn", format!("arn:{}:*", self.partition.name))]
     }
 
     fn takes_unbound(&self) -> bool {

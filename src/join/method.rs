@@ -52,6 +52,9 @@ pub struct Method {
     pub telling: &'static [&'static str],
     /// The fields that its rules may have: what of a job's claims matters.
     pub fields: &'static [Field],
+    /// Which of the platform's forms a job's `sub` has, and what a rule binds
+    /// in its place: for whoever is refused and for operators. None where there is one form.
+    pub subject: fn(&str) -> Option<String>,
     /// Whether a job can have its proof bound to its keys, so that a join
     /// token may require it.
     pub can_bind: bool,
@@ -82,6 +85,7 @@ impl Method {
             unverified: jwt::unverified,
             telling: &[],
             fields: &[],
+            subject: |_| None,
             can_bind: false,
             takes_rules_beside: false,
             registers: false,

@@ -3,24 +3,35 @@
 use super::handed_over::HandedOver;
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, host};
-use super::rules::{self, Condition, Constraint, Field, OWNER, WORKFLOW};
+use super::rules::{self, Condition, Constraint, Field, NAME, OWNER, Saying, Shape, WORKFLOW};
 use crate::document::Mapping;
+
+const SUBJECT: Shape = Shape::new(
+    &["space:{word}:{small}:{any}:run_type:{capital}:scope:{small}"],
+    "it as the run's token has it: `space:SPACE:stack:STACK:run_type:TYPE:scope:SCOPE`",
+);
 
 /// An account's own people alone name its spaces and stacks.
 static FIELDS: &[Field] = &[
-    Field::glob("space_id").claim("spaceId").constrains(&[OWNER]),
+    Field::glob("space_id").claim("spaceId").constrains(&[OWNER]).shape(NAME),
     Field::glob("caller_id").claim("callerId").constrains(&[WORKFLOW, OWNER]),
-    Field::exact("caller_type").claim("callerType"),
-    Field::exact("scope"),
+    Field::exact("caller_type")
+        .claim("callerType")
+        .shape(Shape::new(&["stack", "module"], "`stack` or `module`")),
+    Field::exact("scope").shape(Shape::new(&["read", "write"], "`read` or `write`")),
     Field::exact("run_type")
         .claim("runType")
-        .guarded(&["PROPOSED", "TESTING"], "the run may be of a pull request that nobody has merged"),
-    Field::exact("run_id").claim("runId").constrains(&[WORKFLOW]),
+        .guarded(&["PROPOSED", "TESTING"], "the run may be of a pull request that nobody has merged")
+        .shape(Shape::new(&["{capital}"], "the type in capitals, such as `TRACKED`")),
+    Field::exact("run_id").claim("runId").constrains(&[WORKFLOW]).shape(NAME),
     // `space:SPACE:stack:STACK:run_type:TYPE:scope:SCOPE`.
-    Field::glob("sub").constrains(&[
-        Constraint::Workflow(|sub| rules::literal_prefix(sub).split(':').count() < 4),
-        Constraint::Owner(|sub| !rules::names_part(sub, "space:", ':')),
-    ]),
+    Field::glob("sub")
+        .constrains(&[
+            Constraint::Workflow(|sub| rules::literal_prefix(sub).split(':').count() < 4),
+            Constraint::Owner(|sub| !rules::names_part(sub, "space:", ':')),
+        ])
+        .shape(SUBJECT)
+        .says(of_subject),
 ];
 
 /// The join method `spacelift`.
@@ -57,6 +68,21 @@ static PROFILE: TokenProfile = TokenProfile {
     fulcio: &[(21, "{server}/{callerType}/{callerId}/run/{runId}")],
     ..TokenProfile::RS256
 };
+
+/// What a subject says: `space:SPACE:stack:STACK:run_type:TYPE:scope:SCOPE`, or of a module.
+fn of_subject(sub: &str) -> Vec<Saying> {
+    let kind = sub.split(':').nth(2).filter(|kind| ["stack", "module"].contains(kind));
+    let said = rules::of_pairs(sub, |key| {
+        Some(match key {
+            "space" => "space_id",
+            "stack" | "module" => "caller_id",
+            "run_type" => "run_type",
+            "scope" => "scope",
+            _ => return None,
+        })
+    });
+    kind.map(|kind| Saying::new("caller_type", &[kind])).into_iter().chain(said).collect()
+}
 
 fn configure(mut section: Mapping<'_>) -> Configured {
     let host = host(section.need("hostname")?, "hostname")?;

@@ -3,7 +3,7 @@
 use super::handed_over::HandedOver;
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, host};
-use super::rules::{self, Condition, Constraint, Field, OWNER, WORKFLOW};
+use super::rules::{self, Condition, Constraint, Field, NAME, OWNER, Saying, Shape, WORKFLOW};
 use crate::document::Mapping;
 
 /// The host of HCP Terraform.
@@ -16,28 +16,53 @@ const RUN_PHASE: &str = "terraform_run_phase";
 const PROJECT: Constraint = Constraint::name(&["project_id", "workspace_id"]);
 const WORKSPACE: Constraint = Constraint::name(&["workspace_id"]);
 
+const PHASE: Shape = Shape::new(&["{small}"], "the phase in small letters, `plan` or `apply`");
+const SUBJECT: Shape = Shape::new(
+    &["organization:{word}:project:{any}:workspace:{word}:run_phase:{small}"],
+    "it as the run's token has it: `organization:ORG:project:PROJECT:workspace:WORKSPACE:run_phase:PHASE`",
+);
+
 static FIELDS: &[Field] = &[
-    Field::exact("organization_id").claim(ORGANIZATION_ID).constrains(&[OWNER]),
+    Field::exact("organization_id")
+        .claim(ORGANIZATION_ID)
+        .constrains(&[OWNER])
+        .shape(Shape::new(&["org-{word}"], "the id, `org-…`")),
     Field::exact("organization_name")
         .claim(ORGANIZATION_NAME)
-        .constrains(&[Constraint::name(&["organization_id", "project_id", "workspace_id"]), OWNER]),
-    Field::exact("project_id").claim("terraform_project_id"),
+        .constrains(&[Constraint::name(&["organization_id", "project_id", "workspace_id"]), OWNER])
+        .shape(NAME),
+    Field::exact("project_id")
+        .claim("terraform_project_id")
+        .shape(Shape::new(&["prj-{word}"], "the id, `prj-…`")),
     Field::glob("project_name").claim("terraform_project_name").constrains(&[PROJECT]),
-    Field::exact("workspace_id").claim("terraform_workspace_id").constrains(&[WORKFLOW]),
-    Field::glob("workspace_name").claim("terraform_workspace_name").constrains(&[WORKSPACE, WORKFLOW]),
+    Field::exact("workspace_id")
+        .claim("terraform_workspace_id")
+        .constrains(&[WORKFLOW])
+        .shape(Shape::new(&["ws-{word}"], "the id, `ws-…`")),
+    Field::glob("workspace_name")
+        .claim("terraform_workspace_name")
+        .constrains(&[WORKSPACE, WORKFLOW])
+        .shape(NAME),
     // Anybody who opens a pull request has its code planned.
     Field::exact("run_phase")
         .claim(RUN_PHASE)
-        .guarded(&["plan"], "the run may be a speculative plan, of a pull request that nobody has merged"),
-    Field::exact("run_id").claim("terraform_run_id").constrains(&[WORKFLOW]),
+        .guarded(&["plan"], "the run may be a speculative plan, of a pull request that nobody has merged")
+        .shape(PHASE),
+    Field::exact("run_id")
+        .claim("terraform_run_id")
+        .constrains(&[WORKFLOW])
+        .shape(Shape::new(&["run-{word}"], "the id, `run-…`")),
     // `organization:ORG:project:PROJECT:workspace:WORKSPACE:run_phase:PHASE`.
-    Field::glob("sub").constrains(&[
-        WORKSPACE,
-        Constraint::Workflow(|sub| {
-            sub.split_once(":workspace:").is_none_or(|(_, of)| rules::literal_prefix(of).is_empty())
-        }),
-        Constraint::Owner(|sub| !names_project(sub)),
-    ]),
+    Field::glob("sub")
+        .constrains(&[
+            WORKSPACE,
+            Constraint::Workflow(|sub| {
+                sub.split_once(":workspace:").is_none_or(|(_, of)| rules::literal_prefix(of).is_empty())
+            }),
+            Constraint::Owner(|sub| !names_project(sub)),
+        ])
+        .shape(SUBJECT)
+        .says(of_subject),
 ];
 
 /// The join method `terraform_cloud`.
@@ -111,6 +136,19 @@ fn configure(mut section: Mapping<'_>) -> Configured {
         "add `workspace_id`, `workspace_name`, `project_id` or `project_name`",
     )?;
     Ok(Box::new(oidc))
+}
+
+/// What a subject says.
+fn of_subject(sub: &str) -> Vec<Saying> {
+    rules::of_pairs(sub, |key| {
+        Some(match key {
+            "organization" => "organization_name",
+            "project" => "project_name",
+            "workspace" => "workspace_name",
+            "run_phase" => "run_phase",
+            _ => return None,
+        })
+    })
 }
 
 /// Whether it is a subject that begins with a whole organisation and project.

@@ -5,5 +5,6 @@ mod check;
 mod claims;
 mod documents;
 mod lints;
+mod never;
 mod platforms;
 mod refusals;

@@ -9,7 +9,7 @@ use crate::join::rules::{Condition, Constraint, Open, Rule};
 /// The most fields that a hint names.
 const MOST_FIELDS: usize = 5;
 
-fn each_rule(policy: &Policy) -> impl Iterator<Item = (&JoinToken, &Rule)> {
+pub(super) fn each_rule(policy: &Policy) -> impl Iterator<Item = (&JoinToken, &Rule)> {
     policy.tokens().flat_map(|token| token.verifier.rules().iter().map(move |rule| (token, rule)))
 }
 
