@@ -4,7 +4,8 @@
 //! store → keys`, and back.
 
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
 use crate::clock::Clock;
 use crate::error::Result;
@@ -19,6 +20,8 @@ pub mod issue;
 pub mod keys;
 pub mod limits;
 pub mod policy;
+pub mod policy_files;
+mod policy_watch;
 pub mod revocation;
 pub mod revoke;
 pub mod serve;
@@ -33,12 +36,14 @@ pub struct Authority {
     keys: keys::CaKeys,
     store: Box<dyn store::Store>,
     policy: RwLock<Arc<policy::Policy>>,
+    watch: Mutex<policy_files::Watch>,
+    begun: Instant,
     issuers: Issuers,
     clock: Clock,
     refusals: limits::Refusals,
     lists: revocation::ListCache,
     /// When the store was last seen to take a write.
-    ready: tokio::sync::Mutex<Option<std::time::Instant>>,
+    ready: tokio::sync::Mutex<Option<Instant>>,
 }
 
 impl Authority {
@@ -46,13 +51,13 @@ impl Authority {
     ///
     /// # Errors
     /// Where its configuration, keys, store or policy cannot be used; every
-    /// mistake of the policy is told.
+    /// mistake of the policy is told, which is waited for where it is being written.
     pub fn open(data_dir: &Path, clock: Clock) -> Result<Self> {
         let config = config::Config::load(data_dir)?;
         let keys = keys::file::load(&config.keys, config.owner)?;
         let store = Box::new(store::sqlite::Sqlite::open(&config.store, config.owner)?);
-        let policy = config.load_policy()?;
-        Self::assemble(config, keys, store, policy, clock)
+        let (policy, watch) = config.policy_files().wait()?;
+        Ok(Self { watch: Mutex::new(watch), ..Self::assemble(config, keys, store, policy, clock)? })
     }
 
     /// From its parts, as [`Authority::open`] puts them together.
@@ -69,6 +74,8 @@ impl Authority {
             keys,
             store,
             policy: RwLock::new(Arc::new(policy)),
+            watch: Mutex::default(),
+            begun: Instant::now(),
             issuers,
             clock,
             refusals: limits::Refusals::default(),
@@ -92,10 +99,15 @@ impl Authority {
         self.lists.lists(self.store.as_ref(), &self.keys, self.clock.now()).await
     }
 
-    /// Reads the policy anew; the old one stays where that fails.
-    pub fn reload_policy(&self) -> Result<()> {
-        let policy = self.config.load_policy()?;
-        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
-        Ok(())
+    /// Looks at the policy's files, and takes what is new once it stands still;
+    /// where it is `asked` for, even what seems to be what it was. The old
+    /// policy stays where that fails.
+    pub fn look_at_policy(&self, asked: bool) -> policy_files::Look {
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        let look = self.config.policy_files().look(&mut watch, self.begun, asked);
+        if let policy_files::Look::Taken(policy) = &look {
+            *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(policy);
+        }
+        look
     }
 }

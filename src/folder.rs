@@ -17,6 +17,7 @@ pub mod lock;
 mod open;
 pub mod read;
 pub mod replace;
+pub mod stamp;
 pub mod trust;
 mod unfit;
 mod wipe;

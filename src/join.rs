@@ -56,6 +56,12 @@ pub fn find(name: &str) -> Option<&'static Method> {
     METHODS.iter().copied().find(|method| method.name == name)
 }
 
+/// The method that knows that issuer's tokens best.
+pub fn of_issuer(issuer: &str) -> Option<&'static Method> {
+    let issuer = issuer.trim_end_matches('/').to_ascii_lowercase();
+    METHODS.iter().copied().find(|method| method.issuers.iter().any(|known| rules::glob(known, &issuer)))
+}
+
 /// Every method's name, in the order of the registry.
 pub fn names() -> Vec<&'static str> {
     METHODS.iter().map(|method| method.name).collect()

@@ -101,6 +101,12 @@ pub fn which_of(name: &str, known: &[&str]) -> String {
     did_you_mean(name, known).unwrap_or_else(|| format!("there are: {}", known.join(", ")))
 }
 
+/// `1 file`, `2 files`.
+pub fn counted(count: usize, what: &str) -> String {
+    let s = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{s}")
+}
+
 /// Names for a message, at most so many of them.
 pub fn listed<'n>(names: impl ExactSizeIterator<Item = &'n str>, most: usize) -> String {
     let more = names.len().saturating_sub(most);

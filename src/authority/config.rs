@@ -1,23 +1,19 @@
-//! `authority.yaml` and the policy's files: read strictly, resolved against
-//! the data directory, checked before anything starts.
+//! `authority.yaml`: read strictly, resolved against the data directory,
+//! checked before anything starts.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::policy::{Policy, Source};
+use super::policy::Policy;
+use super::policy_files::PolicyFiles;
 use crate::document::{self, Mistake, Mistakes, Node};
-use crate::error::{Context as _, Error, Kind, Result};
-use crate::folder;
+use crate::error::{Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
 use crate::folder::trust::{self, Owner};
 use crate::net::authority_origin;
 
 /// The configuration's name in the data directory.
 pub const FILE: &str = "authority.yaml";
-/// The largest file of a policy that is read.
-const POLICY_FILE: Limit = Limit::bytes(16 << 20);
-/// The most entries that a policy folder may hold.
-const MAX_POLICY_FILES: usize = 20_000;
 
 /// A checked configuration; every path is absolute or below the data directory.
 #[derive(Clone, Debug)]
@@ -55,7 +51,7 @@ impl Config {
             let cannot = unfit.error(Kind::Usage, format!("cannot read {}", path.display()));
             hint.into_iter().fold(cannot, Error::hint)
         })?;
-        check_folder(data_dir, "the data directory", owner)?;
+        check_folder(data_dir, owner)?;
         Self::parse(&text, data_dir, owner).map_err(|mistakes| mistakes.in_file(&path.display().to_string()))
     }
 
@@ -91,18 +87,17 @@ impl Config {
         })
     }
 
-    /// Reads and parses the policy. A folder's `*.yaml` and `*.yml` files are
-    /// read in the order of their names; hidden ones are passed over.
+    /// The policy's files.
+    pub fn policy_files(&self) -> PolicyFiles {
+        PolicyFiles::new(self.policy.clone(), Trust::Operators(self.owner))
+    }
+
+    /// The policy as its files have it now.
     ///
     /// # Errors
     /// The first mistake in full, the others as hints.
     pub fn load_policy(&self) -> Result<Policy> {
-        Policy::parse(&policy_sources(&self.policy, Trust::Operators(self.owner))?).map_err(|mistakes| {
-            let mut mistakes = mistakes.into_iter();
-            let first =
-                mistakes.next().unwrap_or_else(|| Error::internal("a policy was refused without a reason"));
-            mistakes.fold(first, |all, mistake| all.hint(format!("also: {mistake}")))
-        })
+        self.policy_files().policy()
     }
 
     /// The public URL's host, as certificates name it.
@@ -111,45 +106,12 @@ impl Config {
         let host = url.as_ref().and_then(reqwest::Url::host_str).unwrap_or_default();
         host.trim_matches(['[', ']']).to_owned()
     }
-
-    /// The policy's files, in order.
-    pub fn policy_files(&self) -> Result<Vec<PathBuf>> {
-        policy_files(&self.policy, Trust::Anyone)
-    }
-}
-
-/// Reads a policy, a file or a folder.
-///
-/// # Errors
-/// `Kind::Usage` where one of its files cannot be read, or is not trusted.
-pub fn policy_sources(policy: &Path, trust: Trust) -> Result<Vec<Source>> {
-    let mut sources = Vec::new();
-    for path in policy_files(policy, trust)? {
-        let text = read::text(&path, trust, POLICY_FILE)?;
-        sources.push(Source { name: path.display().to_string(), text: text.to_string() });
-    }
-    Ok(sources)
-}
-
-fn policy_files(policy: &Path, trust: Trust) -> Result<Vec<PathBuf>> {
-    let cannot = || format!("cannot read the policy {}", policy.display());
-    if !std::fs::metadata(policy).context(Kind::Usage, cannot())?.is_dir() {
-        return Ok(vec![policy.to_owned()]);
-    }
-    if let Trust::Operators(owner) = trust {
-        check_folder(policy, "the policy", owner)?;
-    }
-    let names = folder::names(policy, MAX_POLICY_FILES).context(Kind::Usage, cannot())?;
-    let hidden = |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-    let yaml = |path: &Path| path.extension().is_some_and(|ext| ext == "yaml" || ext == "yml");
-    let paths = names.into_iter().map(|name| policy.join(name));
-    Ok(paths.filter(|path| yaml(path) && !hidden(path)).collect())
 }
 
 /// Whoever may write there decides who gets in.
-fn check_folder(path: &Path, what: &str, owner: Owner) -> Result<()> {
-    let cannot = || format!("cannot use {what} {}", path.display());
-    trust::operators(path, owner).map(drop).map_err(|unfit| unfit.error(Kind::Usage, cannot()))
+fn check_folder(data_dir: &Path, owner: Owner) -> Result<()> {
+    let cannot = || format!("cannot use the data directory {}", data_dir.display());
+    trust::operators(data_dir, owner).map(drop).map_err(|unfit| unfit.error(Kind::Usage, cannot()))
 }
 
 fn check(node: &Node, key: &str, check: fn(&str) -> Result<String, &'static str>) -> Result<String, Mistake> {

@@ -3,9 +3,8 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
@@ -19,8 +18,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::http::{Peer, router};
 use super::tls::{self, keeper::CertificateKeeper};
-use super::{Authority, limits};
-use crate::error::{Context as _, Error, Kind, Result};
+use super::{Authority, limits, policy_watch};
+use crate::error::{Context as _, Kind, Result};
 use crate::terminal::log;
 
 /// Connections at once.
@@ -36,22 +35,13 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long requests under way may take to end after SIGTERM.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
-/// How often the policy's files are looked at.
+/// How often the files of the policy and the certificate are looked at.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// How much longer than they must be used proofs are held, in seconds: an
 /// exchange under way may have found its token's time good a while ago.
 const PRUNE_MARGIN: i64 = 120;
 /// How often what has expired is forgotten.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
-
-/// How much the lints find in the policy, if anything.
-fn log_lints(authority: &Authority) {
-    let found = authority.policy().lint().findings.len();
-    if found > 0 {
-        let warnings = if found == 1 { "1 warning" } else { &format!("{found} warnings") };
-        log(&format!("policy: {warnings}, which `machine-id authority check` tells"));
-    }
-}
 
 /// Serves until SIGTERM or SIGINT, then lets what is under way end.
 pub async fn serve(authority: Arc<Authority>, listen: SocketAddr) -> Result<()> {
@@ -65,7 +55,7 @@ pub async fn serve(authority: Arc<Authority>, listen: SocketAddr) -> Result<()> 
     let mut terminate = signal(SignalKind::terminate()).context(Kind::Internal, "SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context(Kind::Internal, "SIGINT")?;
     let hangup = signal(SignalKind::hangup()).context(Kind::Internal, "SIGHUP")?;
-    log_lints(&authority);
+    policy_watch::tell(&authority);
     log(&format!("listening on https://{address}"));
 
     let keeper = tokio::spawn(keep_current(Arc::clone(&authority), certificates, hangup));
@@ -152,37 +142,20 @@ fn place(held: &mut HashMap<IpAddr, Arc<()>>, address: IpAddr) -> Option<Arc<()>
     (Arc::strong_count(counter) <= MAX_FROM_ADDRESS).then(|| Arc::clone(counter))
 }
 
-/// Reads the policy anew when its files change or on SIGHUP, has the
-/// certificate looked after, and forgets what has expired.
+/// Keeps the policy and the certificate current, by their files and on SIGHUP,
+/// and forgets what has expired.
 async fn keep_current(
     authority: Arc<Authority>,
     mut certificates: CertificateKeeper,
     mut hangup: tokio::signal::unix::Signal,
 ) {
-    let mut seen = facts(authority.config.policy_files().unwrap_or_default());
     let mut pruned = tokio::time::Instant::now();
     loop {
         let asked = tokio::select! {
             _ = hangup.recv() => true,
             () = sleep(WATCH_EVERY) => false,
         };
-        let found = facts(authority.config.policy_files().unwrap_or_default());
-        if asked || found != seen {
-            seen = found;
-            // A large policy takes a while, which must not hold up exchanges.
-            let reading = Arc::clone(&authority);
-            let read = tokio::task::spawn_blocking(move || reading.reload_policy()).await;
-            match read.unwrap_or_else(|_| Err(Error::internal("it could not be read"))) {
-                Ok(()) => {
-                    log("policy read anew");
-                    log_lints(&authority);
-                }
-                Err(error) => {
-                    log(&format!("policy not taken, the old one stays: {error}"));
-                    error.hints().iter().for_each(|hint| log(&format!("  {hint}")));
-                }
-            }
-        }
+        policy_watch::look(&authority, asked).await;
         certificates.look(asked).await;
         if pruned.elapsed() >= PRUNE_EVERY {
             pruned = tokio::time::Instant::now();
@@ -191,16 +164,6 @@ async fn keep_current(
             }
         }
     }
-}
-
-/// What tells one state of files from another.
-fn facts(files: Vec<PathBuf>) -> Vec<(PathBuf, Option<SystemTime>, u64)> {
-    let facts = |path: PathBuf| {
-        let metadata = std::fs::metadata(&path).ok();
-        let modified = metadata.as_ref().and_then(|metadata| metadata.modified().ok());
-        (path, modified, metadata.map_or(0, |metadata| metadata.len()))
-    };
-    files.into_iter().map(facts).collect()
 }
 
 /// Takes as many descriptors as connections need, where the system lets us;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::error::{Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
+use crate::folder::stamp::{self, Stamp};
 use crate::principal::Labels;
 
 /// The largest file that is read; it is read at each login.
@@ -24,6 +25,12 @@ pub fn read<'a>(
         let text = read::raw(path, Trust::Ours, LIMIT)
             .and_then(read::utf8)
             .map_err(|unfit| unfit.error(Kind::Usage, what.clone()))?;
+        // Cut off within a line, `team=website` is `team=web`: another host than this.
+        let is_being_written = || Stamp::of(path).is_none_or(|stamp| stamp.is_young(stamp::now()));
+        if !text.ends_with('\n') && is_being_written() {
+            let why = "the last line has no end, and it was written within the last second";
+            return Err(Error::usage(why).context(what).hint("replace the file by renaming"));
+        }
         labels.add_lines(&text).map_err(|why| Error::usage(why).context(what))?;
     }
     Ok(labels)
@@ -58,6 +65,25 @@ mod tests {
         mode(0o644);
         std::fs::write(&path, "#".repeat(70_000)).unwrap();
         assert!(refused([], &path).contains("longer than"));
+    }
+
+    #[test]
+    fn a_file_that_is_being_written_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("labels");
+        std::fs::write(&path, "team=web").unwrap();
+        let why = refused([], &path);
+        assert!(
+            why.contains("labels: the last line has no end, and it was written within the last second"),
+            "{why}"
+        );
+        std::fs::write(&path, "team=website\n").unwrap();
+        assert!(read([], [path.as_path()]).is_ok());
+        // `touch -d` and `rsync -t` set one time back, and not the other.
+        std::fs::write(&path, "team=web").unwrap();
+        let file = std::fs::File::options().append(true).open(&path).unwrap();
+        file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        assert!(refused([], &path).contains("the last line has no end"));
     }
 
     #[test]

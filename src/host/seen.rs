@@ -6,7 +6,7 @@
 //! leave its list early. The lists in the folder count as seen too, so that
 //! this file is missed for what it says of ends alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -23,9 +23,14 @@ const MAX_SEEN: usize = 64 << 20;
 pub const SSH: &str = "ssh";
 
 /// The certificates by CA and serial.
-#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Seen(BTreeMap<String, BTreeMap<u64, End>>);
+pub struct Seen {
+    ends: BTreeMap<String, BTreeMap<u64, End>>,
+    /// Those of the lists that were read in this run.
+    #[serde(skip)]
+    listed: BTreeMap<String, BTreeSet<u64>>,
+}
 
 /// When a certificate ends, in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,16 +69,19 @@ impl Seen {
         })
     }
 
-    /// Keeps what is not over; what has not changed is not written.
+    /// Keeps what is not over or still in a list, which does not say that it is; what has not changed is
+    /// not written.
     ///
     /// # Errors
     /// `Kind::Destination` where it cannot be written, or is more than is read again.
     pub fn write(&mut self, store: &Folder, now: i64) -> Result<()> {
-        self.0.retain(|_, serials| {
-            serials.retain(|_, end| end.at() >= now);
-            !serials.is_empty()
-        });
-        if Self::read(store).is_ok_and(|kept| kept == *self) {
+        for (ca, listed) in &self.listed {
+            if let Some(serials) = self.ends.get_mut(ca) {
+                serials.retain(|serial, end| end.at() >= now || listed.contains(serial));
+            }
+        }
+        self.ends.retain(|_, serials| !serials.is_empty());
+        if Self::read(store).is_ok_and(|kept| kept.ends == self.ends) {
             return Ok(());
         }
         let cannot = || format!("cannot write {}", store.path().join(SEEN).display());
@@ -91,15 +99,17 @@ impl Seen {
     /// may be apart.
     pub fn add(&mut self, ca: &str, serials: impl IntoIterator<Item = u64>, made: i64) {
         let latest = made.saturating_add(i64::from(MAX_TTL) + LEEWAY);
-        let known = self.0.entry(ca.to_owned()).or_default();
+        let known = self.ends.entry(ca.to_owned()).or_default();
+        let listed = self.listed.entry(ca.to_owned()).or_default();
         for serial in serials {
             known.entry(serial).or_insert(End::Latest(latest));
+            listed.insert(serial);
         }
     }
 
     /// Takes the ends that the authority tells.
     pub fn learn(&mut self, ends: &BTreeMap<u64, i64>) {
-        for (serial, end) in self.0.values_mut().flatten() {
+        for (serial, end) in self.ends.values_mut().flatten() {
             if let Some(told) = ends.get(serial) {
                 *end = End::Told(*told);
             }
@@ -108,7 +118,7 @@ impl Seen {
 
     /// The certificates of a CA that are not over, by ascending serial.
     pub fn still(&self, ca: &str, now: i64) -> impl Iterator<Item = (u64, End)> {
-        let all = self.0.get(ca).into_iter().flatten().map(|(serial, end)| (*serial, *end));
+        let all = self.ends.get(ca).into_iter().flatten().map(|(serial, end)| (*serial, *end));
         all.filter(move |(_, end)| end.at() >= now)
     }
 }
@@ -145,9 +155,15 @@ mod tests {
         seen.add(SSH, [7], NOW + 100);
         seen.write(&store, NOW).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().ino(), written.ino());
-        seen.write(&store, NOW + 11).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap().matches("18446744073709551615").count(), 1);
-        assert_eq!(read(), seen);
+        // It is forgotten once it is over and no list has it; not where none was read.
+        let forget = |listed: Option<u64>| {
+            let mut seen = read();
+            listed.into_iter().for_each(|serial| seen.add(SSH, [serial], NOW));
+            seen.write(&store, NOW + 11).unwrap();
+            read().ends[SSH].len()
+        };
+        assert_eq!((forget(None), forget(Some(7)), forget(Some(u64::MAX))), (2, 2, 1));
+        let seen = &mut read();
         for damaged in ["", "[]", r#"{"ssh":{"x":{"told":1}}}"#, r#"{"ssh":{"7":1}}"#] {
             std::fs::write(&path, damaged).unwrap();
             let error = Seen::read(&store).unwrap_err();
@@ -155,6 +171,6 @@ mod tests {
             assert!(error.to_string().contains("revoked.seen: it is damaged: "), "{error}");
         }
         seen.write(&store, NOW).unwrap();
-        assert_eq!(read(), seen);
+        assert_eq!(read().ends, seen.ends);
     }
 }

@@ -8,7 +8,7 @@ use jsonwebtoken::Algorithm;
 
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, issuer_url};
-use super::rules::{self, Constraint, Field, Match};
+use super::rules::{self, Constraint, EVENT_NAME, Field, Match, PIPELINE_SOURCE, RUN_PHASE, RUN_TYPE};
 use super::source::TokenSource;
 use crate::document::{Mapping, Mistake, Node};
 use crate::error::{Error, Kind};
@@ -20,9 +20,24 @@ const VARIABLE: &str = "MACHINE_ID_ID_TOKEN";
 const ALGORITHMS: [&str; 9] =
     ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
 
-/// Whose job it is can be said by any claim; what begins with a wildcard leaves it open.
-static FIELDS: &[Field] = &[Field::new("claims", Match::Claims)
-    .constrains(&[Constraint::Owner(|pattern| rules::literal_prefix(pattern).is_empty())])];
+/// Whose job it is can be said by any claim. Platforms on hosts of one's own have methods
+/// too, and cannot be told by their issuers: what those guard is guarded here.
+static FIELDS: &[Field] =
+    &[Field::new("claims", Match::Claims).constrains(&[Constraint::Owner(is_open)]).guarded(&[
+        EVENT_NAME.by_claim(),
+        PIPELINE_SOURCE.by_claim(),
+        RUN_TYPE.by_claim(),
+        RUN_PHASE.by_claim(),
+    ])];
+
+/// Whether a pattern leaves open whose job it is: it begins with a wildcard, or with
+/// nothing but a first word, as in `repo:*`, which every subject of an issuer begins with.
+fn is_open(pattern: &str) -> bool {
+    let said = rules::literal_prefix(pattern);
+    let is_word = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+    let words = said.split(|c| !is_word(c)).filter(|word| !word.is_empty()).count();
+    said.is_empty() || said != pattern && words < 2 && !said.ends_with(is_word)
+}
 
 /// The join method `oidc`.
 pub(super) static METHOD: Method = Method {

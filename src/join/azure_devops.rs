@@ -9,7 +9,7 @@ use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, organization_id};
 use super::prove::{Job, Presented};
 use super::rules::{
-    self, Condition, Constraint, FULL_REF, Field, Match, NAME, NUMBER, ONE_RUN, OWNER, REF, REF_PATH, Shape,
+    Condition, Constraint, FULL_REF, Field, Grammar, Guard, Match, NAME, NUMBER, ONE_RUN, OWNER, REF, Shape,
     UUID, WORKFLOW,
 };
 use crate::document::{Mapping, Mistake};
@@ -26,43 +26,46 @@ const ORGANIZATION: &str = "org_id";
 /// How the subject of a service connection begins; a pipeline's begins with `p://`.
 const CONNECTION: &str = "sc://";
 
+const PULL_REQUESTS: Guard = Guard::new(
+    "repository_ref",
+    &["refs/pull/*"],
+    "the job runs the code of a pull request that nobody has merged",
+)
+.claim("rpo_ref");
 const PROJECT: Constraint = Constraint::name(&["project_id"]);
 /// Its approvals and checks say which branches and pipelines may use a service connection.
 const IF_PIPELINE: fn(&str) -> bool = |sub| !sub.starts_with(CONNECTION);
 
-const SUBJECT: Shape = Shape::new(
-    &["p://{part}/{part}/{part}", "sc://{part}/{part}/{part}"],
-    "`p://ORGANIZATION/PROJECT/PIPELINE`, or `sc://ORGANIZATION/PROJECT/CONNECTION`",
-);
-const REPOSITORY: Shape = Shape::new(&["{small}://{any}"], "the repository's URL, `https://HOST/…`");
+/// `p://ORGANIZATION/PROJECT/PIPELINE`, with their names; see [`check_subject`].
+static SUBJECT: Grammar =
+    Grammar::Forms(&["p://{organization}/{project}/{name}", "sc://{organization}/{project}/{name}"]);
+/// `https://HOST/OWNER/NAME`.
+static REPOSITORY: Grammar = Grammar::Separated('/', 5);
+const URL: Shape = Shape::new(&["{small}://{any}"], "the repository's URL, `https://HOST/…`");
 
 static FIELDS: &[Field] = &[
-    // `p://ORGANIZATION/PROJECT/PIPELINE`, with their names.
-    Field::glob("sub")
-        .constrains(&[
-            PROJECT,
-            Constraint::Ref(IF_PIPELINE),
-            Constraint::Workflow(|sub| {
-                rules::literal_prefix(sub).split('/').nth(4).is_none_or(str::is_empty)
-            }),
-            // As far as the project's end.
-            Constraint::Owner(|sub| rules::literal_prefix(sub).split('/').count() <= 4),
-        ])
-        .shape(SUBJECT),
+    Field::parted("sub", &SUBJECT).constrains(&[
+        PROJECT,
+        Constraint::Ref(IF_PIPELINE),
+        Constraint::Workflow(|sub| SUBJECT.says(sub, "name").is_none()),
+        Constraint::Owner(|sub| {
+            SUBJECT.says(sub, "organization").is_none() || SUBJECT.says(sub, "project").is_none()
+        }),
+    ]),
     Field::new("project_name", Match::Within("*://*/{}/*")).claim("sub").constrains(&[PROJECT, OWNER]),
     Field::new("pipeline_name", Match::Within("p://*/*/{}"))
         .claim("sub")
         .constrains(&[Constraint::name(&["definition_id"]), WORKFLOW]),
     Field::exact("project_id").claim("prj_id").constrains(&[OWNER]).shape(UUID),
     Field::exact("definition_id").claim("def_id").constrains(&[WORKFLOW]).shape(NUMBER),
-    Field::glob("repository_uri").claim("rpo_uri").shape(REPOSITORY),
+    Field::parted("repository_uri", &REPOSITORY).claim("rpo_uri").shape(URL),
     Field::exact("repository_id").claim("rpo_id"),
     Field::exact("repository_version").claim("rpo_ver").constrains(&[REF]).shape(NAME),
     // Builds of pull requests, forks' among them where the pipeline takes those.
     Field::glob("repository_ref")
         .claim("rpo_ref")
-        .constrains(&[REF_PATH])
-        .guarded(&["refs/pull/*"], "the job runs the code of a pull request that nobody has merged")
+        .constrains(&[REF])
+        .guarded(&[PULL_REQUESTS])
         .shape(FULL_REF),
     Field::exact("run_id").constrains(ONE_RUN).shape(NUMBER),
 ];
@@ -72,6 +75,7 @@ pub(super) static METHOD: Method = Method {
     detects: |env| env.is_true("TF_BUILD"),
     telling: &[ORGANIZATION, "prj_id", "def_id", "rpo_id", "rpo_uri", "rpo_ref", "rpo_ver", "run_id"],
     fields: FIELDS,
+    issuers: &["https://vstoken.dev.azure.com/*"],
     ..Method::new("azure-devops", "Azure DevOps pipelines", |job| prove(job).boxed(), configure)
 };
 

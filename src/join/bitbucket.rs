@@ -3,15 +3,19 @@
 use super::handed_over::HandedOver;
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, issuer_url};
-use super::rules::{self, Condition, Field, ONE_RUN, OWNER, REF, SHORT_REF, Saying, Shape, WORKFLOW};
+use super::rules::{
+    self, Condition, Field, Grammar, ONE_RUN, OWNER, REF, SHORT_REF, Saying, Shape, WORKFLOW,
+};
 use crate::document::Mapping;
 
-const BRACED: Shape =
-    Shape::new(&["{braced}"], "the UUID as Bitbucket does, in braces and small letters: `'{1d397906-…}'`");
-const SUBJECT: Shape = Shape::new(
+/// `{REPOSITORY}:{STEP}`, or `{REPOSITORY}:{ENVIRONMENT}:{STEP}`.
+static SUBJECT: Grammar = Grammar::Separated(':', 2);
+const OF_STEP: Shape = Shape::new(
     &["{braced}:{any}"],
     "it as the step's token has it: `{REPOSITORY}:{STEP}` or `{REPOSITORY}:{ENVIRONMENT}:{STEP}`",
 );
+const BRACED: Shape =
+    Shape::new(&["{braced}"], "the UUID as Bitbucket does, in braces and small letters: `'{1d397906-…}'`");
 
 /// Nothing here is a name that somebody else could have: workspaces and repositories are told by ids.
 static FIELDS: &[Field] = &[
@@ -25,8 +29,7 @@ static FIELDS: &[Field] = &[
     Field::glob("branch_name").claim("branchName").constrains(&[REF]).shape(SHORT_REF),
     Field::exact("pipeline_uuid").claim("pipelineUuid").constrains(ONE_RUN).shape(BRACED),
     Field::exact("step_uuid").claim("stepUuid").constrains(ONE_RUN).shape(BRACED),
-    // `{REPOSITORY}:{STEP}`, or `{REPOSITORY}:{ENVIRONMENT}:{STEP}`.
-    Field::glob("sub").shape(SUBJECT).says(of_subject),
+    Field::parted("sub", &SUBJECT).shape(OF_STEP).says(of_subject),
 ];
 
 /// The join method `bitbucket`.
@@ -42,6 +45,7 @@ pub(super) static METHOD: Method = Method {
         "stepUuid",
     ],
     fields: FIELDS,
+    issuers: &["https://api.bitbucket.org/*"],
     ..Method::new("bitbucket", "Bitbucket Pipelines", |job| HANDED_OVER.none(job), configure)
 };
 
@@ -84,11 +88,11 @@ fn of_subject(sub: &str) -> Vec<Saying> {
     };
     match *sub.split(':').collect::<Vec<_>>().as_slice() {
         // A wildcard may stand for an environment.
-        [repository, step] if !sub.contains(rules::WILDCARDS) => {
+        [repository, step] if !rules::is_pattern(sub) => {
             ids(repository, step).into_iter().chain([environment(&[])]).collect()
         }
         [repository, of, step] => ids(repository, step).into_iter().chain([environment(&[of])]).collect(),
-        [repository, ..] if !repository.contains(rules::WILDCARDS) => {
+        [repository, ..] if !rules::is_pattern(repository) => {
             vec![Saying::new("repository_uuid", &[repository])]
         }
         _ => Vec::new(),

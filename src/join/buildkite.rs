@@ -10,7 +10,8 @@ use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile};
 use super::prove::{Job, Presented};
 use super::rules::{
-    self, COMMIT, Constraint, Field, KIND, Match, NAME, ONE_RUN, OWNER, REF, Saying, Shape, UUID, WORKFLOW,
+    self, COMMIT, Constraint, Field, Grammar, KIND, Match, NAME, ONE_RUN, OWNER, REF, Saying, Shape, UUID,
+    WORKFLOW,
 };
 use crate::document::Mapping;
 use crate::error::{Error, Kind, Result};
@@ -26,15 +27,21 @@ const CLAIMS_VARIABLE: &str = "BUILDKITE_OIDC_TOKEN_CLAIMS";
 
 const PIPELINE: Constraint = Constraint::name(&["pipeline_id"]);
 
+/// Of a build, or one id alone. Whoever creates a build by the API chooses the branch as text
+/// of any kind, and the keys of steps can hold `:`.
+static SUBJECT: Grammar = Grammar::Forms(&[
+    "organization:{organization}:pipeline:{pipeline}:ref:{ref*}:commit:{commit}:step:{step*}",
+    "{id}",
+]);
+const OF_BUILD: Shape = Shape::new(
+    &["organization:{word}:pipeline:{word}:ref:refs/{any}:commit:{any}", "{word}"],
+    "it as the job's token has it, `organization:SLUG:pipeline:SLUG:ref:REF:commit:SHA:step:KEY`, with the full ref",
+);
 /// Of a fork's, `USER:BRANCH`.
 const BRANCH: Shape =
     Shape::new(&["{any}"], "the short name, such as `main`").never(&["refs/heads/*", "refs/tags/*"]);
 const TAG: Shape =
     Shape::new(&["{any}"], "the short name, such as `v1`").never(&["refs/heads/*", "refs/tags/*"]);
-const SUBJECT: Shape = Shape::new(
-    &["organization:{word}:pipeline:{word}:ref:refs/{any}:commit:{any}", "{word}"],
-    "it as the job's token has it, `organization:SLUG:pipeline:SLUG:ref:REF:commit:SHA:step:KEY`, with the full ref",
-);
 
 static FIELDS: &[Field] = &[
     Field::exact("organization_slug")
@@ -57,22 +64,14 @@ static FIELDS: &[Field] = &[
     Field::exact("queue_id").shape(UUID),
     Field::glob("queue_key"),
     Field::new("agent_tag:*", Match::Property),
-    // `organization:SLUG:pipeline:SLUG:ref:REF:commit:SHA:step:KEY`, or one id alone.
-    Field::glob("sub")
+    Field::parted("sub", &SUBJECT)
         .constrains(&[
             Constraint::Name { pinned_by: &IDS, pins_itself: |sub| !sub.contains(':') },
-            Constraint::Ref(|sub| {
-                let of = sub
-                    .split_once(":ref:")
-                    .map(|(_, rest)| rest.split(":commit:").next().unwrap_or_default());
-                of.is_none_or(rules::is_open_ref)
-            }),
-            Constraint::Workflow(|sub| {
-                sub.split_once(":pipeline:").is_none_or(|(_, of)| rules::literal_prefix(of).is_empty())
-            }),
-            Constraint::Owner(|sub| !rules::names_part(sub, "organization:", ':')),
+            Constraint::Ref(|sub| SUBJECT.says(sub, "ref").is_none()),
+            Constraint::Workflow(|sub| SUBJECT.says(sub, "pipeline").is_none()),
+            Constraint::Owner(|sub| SUBJECT.says(sub, "organization").is_none()),
         ])
-        .shape(SUBJECT)
+        .shape(OF_BUILD)
         .says(of_subject),
 ];
 
@@ -94,6 +93,7 @@ pub(super) static METHOD: Method = Method {
         "job_id",
     ],
     fields: FIELDS,
+    issuers: &[ISSUER],
     can_bind: true,
     ..Method::new("buildkite", "Buildkite: agents of version 3", |job| prove(job).boxed(), configure)
 };
@@ -126,16 +126,14 @@ fn configure(section: Mapping<'_>) -> Configured {
 
 /// What a subject says, but where it is one id.
 fn of_subject(sub: &str) -> Vec<Saying> {
-    let said = rules::of_pairs(sub, |key| {
-        Some(match key {
-            "organization" => "organization_slug",
-            "pipeline" => "pipeline_slug",
-            "ref" => "build_branch",
-            "commit" => "build_commit",
-            "step" => "step_key",
-            _ => return None,
-        })
-    });
+    let fields = [
+        ("organization", "organization_slug"),
+        ("pipeline", "pipeline_slug"),
+        ("ref", "build_branch"),
+        ("commit", "build_commit"),
+        ("step", "step_key"),
+    ];
+    let said = rules::of_parts(&SUBJECT, sub, &fields);
     let one = |Saying { field, one_of }| match one_of.as_slice() {
         [of] if field == "build_branch" => {
             let branch = of.strip_prefix("refs/heads/").map(|name| Saying::new(field, &[name]));

@@ -11,7 +11,7 @@ use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, issuer_url, organization_id};
 use super::prove::{Job, Presented};
 use super::rules::{
-    self, Constraint, FULL_REF, Field, Match, ONE_RUN, REF_PATH, Saying, Shape, URLS, UUID, WORKFLOW,
+    self, Constraint, FULL_REF, Field, Grammar, Guard, Match, ONE_RUN, REF, Shape, URLS, UUID, WORKFLOW,
 };
 use crate::document::Mapping;
 use crate::error::{Error, Kind, Result};
@@ -25,12 +25,15 @@ const ORGANIZATION: &str = "oidc.circleci.com/org-id";
 const PROJECT: &str = "oidc.circleci.com/project-id";
 const SSH_RERUN: &str = "oidc.circleci.com/ssh-rerun";
 
-const ORIGIN: Shape =
+/// Where the newer form begins, in front of repository and ref, `/` in these is not escaped.
+static SUBJECT: Grammar = Grammar::Forms(&[
+    "org/{organization}/project/{project}/user/{user}",
+    "org/{organization}/project/{project}/user/{user}/vcs-origin/{origin*}/vcs-ref/{ref*}",
+]);
+/// `HOST/OWNER/NAME`.
+static ORIGIN: Grammar = Grammar::Separated('/', 3);
+const ON_HOST: Shape =
     Shape::new(&["{host}/{any}"], "`HOST/OWNER/NAME`, the host in small letters").never(URLS);
-const SUBJECT: Shape = Shape::new(
-    &["org/{uuid}/project/{uuid}/user/{any}"],
-    "it as the job's token has it: `org/ORGANIZATION_ID/project/PROJECT_ID/user/…`",
-);
 
 static FIELDS: &[Field] = &[
     Field::exact("project_id").claim(PROJECT).shape(UUID),
@@ -39,11 +42,11 @@ static FIELDS: &[Field] = &[
         .claim("oidc.circleci.com/context-ids")
         .constrains(&[WORKFLOW])
         .shape(UUID),
-    Field::glob("vcs_origin")
+    Field::parted("vcs_origin", &ORIGIN)
         .claim("oidc.circleci.com/vcs-origin")
         .constrains(&[Constraint::name(&["project_id", "pipeline_definition_id"])])
-        .shape(ORIGIN),
-    Field::glob("vcs_ref").claim("oidc.circleci.com/vcs-ref").constrains(&[REF_PATH]).shape(FULL_REF),
+        .shape(ON_HOST),
+    Field::glob("vcs_ref").claim("oidc.circleci.com/vcs-ref").constrains(&[REF]).shape(FULL_REF),
     Field::exact("pipeline_definition_id")
         .claim("oidc.circleci.com/pipeline-definition-id")
         .constrains(&[WORKFLOW])
@@ -51,16 +54,21 @@ static FIELDS: &[Field] = &[
     Field::exact("pipeline_id").claim("oidc.circleci.com/pipeline-id").constrains(ONE_RUN).shape(UUID),
     Field::exact("workflow_id").claim("oidc.circleci.com/workflow-id").constrains(ONE_RUN).shape(UUID),
     Field::exact("job_id").claim("oidc.circleci.com/job-id").constrains(ONE_RUN).shape(UUID),
-    Field::new("ssh_rerun", Match::Boolean)
-        .claim(SSH_RERUN)
-        .guarded(&["true"], "somebody sits at a shell in the job"),
-    // One of the newer form ends in `/vcs-ref/REF`.
-    Field::glob("sub")
-        .constrains(&[Constraint::Ref(|sub| {
-            sub.split_once("/vcs-ref/").is_none_or(|(_, of)| rules::is_open_ref(of))
-        })])
-        .shape(SUBJECT)
-        .says(of_subject),
+    Field::new("ssh_rerun", Match::Boolean).claim(SSH_RERUN).guarded(&[Guard::new(
+        "ssh_rerun",
+        &["true"],
+        "somebody sits at a shell in the job",
+    )
+    .claim(SSH_RERUN)]),
+    Field::parted("sub", &SUBJECT)
+        .constrains(&[Constraint::Ref(|sub| SUBJECT.says(sub, "ref").is_none())])
+        .says(|sub| {
+            rules::of_parts(
+                &SUBJECT,
+                sub,
+                &[("project", "project_id"), ("origin", "vcs_origin"), ("ref", "vcs_ref")],
+            )
+        }),
 ];
 
 /// The join method `circleci`.
@@ -78,6 +86,7 @@ pub(super) static METHOD: Method = Method {
         SSH_RERUN,
     ],
     fields: FIELDS,
+    issuers: &["https://oidc.circleci.com", "https://oidc.circleci.com/*"],
     can_bind: true,
     ..Method::new("circleci", "CircleCI: cloud and server", |job| prove(job).boxed(), configure)
 };
@@ -110,16 +119,6 @@ fn configure(mut section: Mapping<'_>) -> Configured {
     let fixed = Some(("sub", format!("org/{organization}/*")));
     let pinned = Some((ORGANIZATION, organization));
     Ok(Box::new(Oidc { other_audience, pinned, fixed, ..Oidc::new(&PROFILE, issuer) }.read(FIELDS, section)?))
-}
-
-/// What a subject says: `org/ID/project/ID/user/ID`, and in the newer form
-/// `/vcs-origin/ORIGIN/vcs-ref/REF` behind that.
-fn of_subject(sub: &str) -> Vec<Saying> {
-    let Some((before, behind)) = sub.split_once("/user/") else { return Vec::new() };
-    let project = before.split_once("/project/").map(|(_, project)| Saying::new("project_id", &[project]));
-    let vcs = behind.split_once("/vcs-origin/").and_then(|(_, vcs)| vcs.split_once("/vcs-ref/"));
-    let vcs = vcs.map(|(origin, of)| [Saying::new("vcs_origin", &[origin]), Saying::new("vcs_ref", &[of])]);
-    project.into_iter().chain(vcs.into_iter().flatten()).collect()
 }
 
 async fn prove(job: &Job<'_>) -> Result<Presented> {

@@ -8,8 +8,8 @@ use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, host};
 use super::prove::{Job, Presented};
 use super::rules::{
-    self, COMMIT, Constraint, FULL_REF, Field, KIND, Match, NAME, NUMBER, OWNER, REF, REF_PATH, SHORT_REF,
-    Saying, Shape, URLS, WORKFLOW,
+    self, CHOSEN_WORKFLOW, COMMIT, Constraint, EVENT_NAME, FULL_REF, Field, Grammar, KIND, Labels, Match,
+    NAME, NUMBER, OWNER, REF, SHORT_REF, Saying, Shape, URLS, WORKFLOW,
 };
 use crate::document::{Mapping, Mistake};
 use crate::environment::Environment;
@@ -19,17 +19,48 @@ mod subject;
 
 const URL_VARIABLE: &str = "ACTIONS_ID_TOKEN_REQUEST_URL";
 const REQUEST_TOKEN_VARIABLE: &str = "ACTIONS_ID_TOKEN_REQUEST_TOKEN";
+/// How hosts of GitHub's own service end, for enterprises that choose where their data are.
+const CLOUD: &str = ".ghe.com";
 /// The issuer of github.com; an enterprise's own has its slug behind it.
 const ISSUER: &str = "https://token.actions.githubusercontent.com";
 
-/// A workflow's file, with the ref that it is of: `OWNER/NAME/.github/workflows/FILE@REF`.
-const WORKFLOW_FILE: Constraint = Constraint::Workflow(|path| {
-    rules::literal_prefix(path).split("/.github/workflows/").nth(1).is_none_or(str::is_empty)
-});
-const WORKFLOW_REF: Constraint =
-    Constraint::Ref(|path| path.rsplit_once('@').is_none_or(|(_, of)| rules::is_open_ref(of)));
+static REPOSITORY: Grammar = Grammar::Forms(&["{owner}/{name}"]);
+static WORKFLOW_REF: Grammar = Grammar::Forms(&["{owner}/{name}/.github/workflows/{file}@{ref*}"]);
+/// A reusable workflow is of its own repository's ref, not of the caller's.
+static JOB_WORKFLOW_REF: Grammar =
+    Grammar::Forms(&["{job_owner}/{job_name}/.github/workflows/{job_file}@{job_ref*}"]);
 
-const REPOSITORY: Shape =
+/// The default, or a template of any claims; `:` in values is escaped.
+static SUBJECT: Grammar = subject(&[]);
+/// GitHub Enterprise Server escapes it since 3.19 alone, and nobody tells us its version.
+/// In names of repositories, people and refs there is none anyway.
+static SERVER_SUBJECT: Grammar = subject(&["environment", "workflow", "workflow_ref", "job_workflow_ref"]);
+
+const PARTED: &[(&str, &Grammar)] = &[
+    ("repo", &REPOSITORY),
+    ("repository", &REPOSITORY),
+    ("workflow_ref", &WORKFLOW_REF),
+    ("job_workflow_ref", &JOB_WORKFLOW_REF),
+];
+
+const fn subject(unescaped: &'static [&'static str]) -> Grammar {
+    Grammar::Labelled(Labels { alone: &["pull_request"], parted: PARTED, unescaped })
+}
+
+/// Whether a subject says none of these parts.
+fn leaves_open(subject: &str, parts: &[&str]) -> bool {
+    !parts.iter().any(|part| SUBJECT.says(subject, part).is_some())
+}
+
+static FIELDS: &[Field] = &FIELDS_OF_CLOUD;
+static SERVER_FIELDS: &[Field] = &{
+    let mut fields = FIELDS_OF_CLOUD;
+    let [subject, ..] = &mut fields;
+    subject.matches = Match::Parts(&SERVER_SUBJECT);
+    fields
+};
+
+const OF_REPOSITORY: Shape =
     Shape::new(&["{word}/{name}"], "`OWNER/NAME`, without the address of a server and without `.git`")
         .never(URLS);
 /// By its commit where a reusable workflow is called so, or where the run has no ref; what GitHub runs by itself is `dynamic`.
@@ -41,44 +72,49 @@ const FILE: Shape = Shape::new(
     ],
     "`OWNER/NAME/.github/workflows/FILE@REF`, with the full ref: `…/deploy.yml@refs/heads/main`",
 );
+
 /// Every claim that GitHub documents, as a field of a rule. Wildcards where
 /// Teleport has them and in names and refs of our own; ids, kinds and hashes are exact.
-static FIELDS: &[Field] = &[
-    Field::glob("sub")
+const FIELDS_OF_CLOUD: [Field; 29] = [
+    Field::parted("sub", &SUBJECT)
         .constrains(&[
             Constraint::Name {
                 pinned_by: &["repository_id", "repository_owner_id"],
                 // `repo:OWNER@ID/…`, or a template with an id in it.
                 pins_itself: |sub| {
-                    let owner = rules::literal_prefix(sub).split('/').next().unwrap_or_default();
-                    owner.contains('@')
-                        || sub.contains("repository_id:")
-                        || sub.contains("repository_owner_id:")
+                    SUBJECT.says(sub, "owner").is_some_and(|owner| owner.contains('@'))
+                        || !leaves_open(sub, &["repository_id", "repository_owner_id"])
                 },
             },
-            Constraint::Ref(|sub| sub.ends_with('*')),
-            Constraint::Workflow(|sub| !["environment:", "workflow"].iter().any(|part| sub.contains(part))),
-            Constraint::Owner(|sub| !names_owner(sub)),
+            // `repo:OWNER/NAME:pull_request` is of every branch that has one.
+            Constraint::Ref(|sub| {
+                leaves_open(sub, &["ref", "environment", "sha", "workflow_sha", "run_id", "check_run_id"])
+                    && SUBJECT.says(sub, "ref_protected").is_none_or(|value| value != "true")
+            }),
+            Constraint::Workflow(|sub| {
+                const RUN: &[&str] =
+                    &["environment", "file", "workflow_sha", "job_workflow_sha", "run_id", "check_run_id"];
+                leaves_open(sub, RUN) && !is_reusable(&SUBJECT, sub)
+            }),
+            // Anybody can have their repository's subjects made by a template, such as `ref:refs/heads/main`.
+            Constraint::Owner(|sub| {
+                leaves_open(sub, &["owner", "repository_owner", "repository_owner_id", "repository_id"])
+            }),
         ])
         .shape(subject::SHAPE)
-        .says(subject::says),
-    Field::glob("repository")
+        .says(|sub| if SUBJECT.admits(sub) { subject::says(sub) } else { Vec::new() }),
+    Field::parted("repository", &REPOSITORY)
         .constrains(&[
             Constraint::name(&["repository_id", "repository_owner_id"]),
-            Constraint::Owner(|name| !rules::names_part(name, "", '/')),
+            Constraint::Owner(|name| REPOSITORY.says(name, "owner").is_none()),
         ])
-        .shape(REPOSITORY)
-        .says(|name| {
-            name.split_once('/')
-                .map(|(owner, _)| Saying::new("repository_owner", &[owner]))
-                .into_iter()
-                .collect()
-        }),
+        .shape(OF_REPOSITORY)
+        .says(|name| rules::of_parts(&REPOSITORY, name, &[("owner", "repository_owner")])),
     Field::exact("repository_id").constrains(&[OWNER]).shape(NUMBER),
     Field::glob("repository_owner")
         .constrains(&[
             Constraint::name(&["repository_owner_id", "repository_id"]),
-            Constraint::Owner(|owner| rules::literal_prefix(owner) != owner),
+            Constraint::Owner(rules::is_pattern),
         ])
         .shape(NAME),
     Field::exact("repository_owner_id").constrains(&[OWNER]).shape(NUMBER),
@@ -86,18 +122,26 @@ static FIELDS: &[Field] = &[
         .shape(Shape::new(&["public", "private", "internal"], "`public`, `private` or `internal`")),
     // The name that a file gives itself: any other can give itself the same.
     Field::glob("workflow"),
-    Field::glob("workflow_ref").constrains(&[WORKFLOW_FILE, WORKFLOW_REF]).shape(FILE).says(of_workflow_ref),
+    Field::parted("workflow_ref", &WORKFLOW_REF)
+        .constrains(&[
+            Constraint::Workflow(|path| WORKFLOW_REF.says(path, "file").is_none()),
+            Constraint::Ref(|path| WORKFLOW_REF.says(path, "ref").is_none()),
+        ])
+        .shape(FILE)
+        .says(of_workflow_ref),
     Field::exact("workflow_sha").constrains(&[WORKFLOW, REF]).shape(COMMIT),
-    // A reusable workflow is of its own repository's ref, not of the caller's.
-    Field::glob("job_workflow_ref").constrains(&[WORKFLOW_FILE]).shape(FILE),
+    Field::parted("job_workflow_ref", &JOB_WORKFLOW_REF)
+        .constrains(&[Constraint::Workflow(|path| !is_reusable(&JOB_WORKFLOW_REF, path))])
+        .shape(FILE),
     Field::exact("job_workflow_sha").constrains(&[WORKFLOW]).shape(COMMIT),
-    // An environment has rules of its own about refs and reviewers.
-    Field::glob("environment").constrains(&[REF_PATH, WORKFLOW]),
+    // An environment has rules of its own about refs and reviewers; one of a name that
+    // nobody has set up is made by the workflow that names it, and has none.
+    Field::glob("environment").constrains(&[REF, CHOSEN_WORKFLOW]),
     Field::glob("actor")
         .constrains(&[Constraint::name(&["actor_id"])])
         .shape(Shape::new(&["{word}", "{word}[bot]"], "the login, such as `octocat` or `dependabot[bot]`")),
     Field::exact("actor_id").shape(NUMBER),
-    Field::glob("ref").constrains(&[REF_PATH]).shape(FULL_REF),
+    Field::glob("ref").constrains(&[REF]).shape(FULL_REF),
     Field::exact("ref_type").shape(Shape::new(&["branch", "tag"], "`branch` or `tag`")).says(|kind| {
         // A pull request's is `branch`.
         let refs: &[&str] = if kind == "tag" { &["refs/tags/*"] } else { &["refs/heads/*", "refs/pull/*"] };
@@ -111,17 +155,10 @@ static FIELDS: &[Field] = &[
             _ => Vec::new(),
         }),
     Field::exact("sha").constrains(&[REF]).shape(COMMIT),
-    Field::glob("head_ref").constrains(&[REF_PATH]).shape(SHORT_REF).says(of_pull_requests),
-    // Who opens a pull request chooses the base, not what is in it.
+    // Who opens a pull request chooses these, in a fork of their own even.
+    Field::glob("head_ref").shape(SHORT_REF).says(of_pull_requests),
     Field::glob("base_ref").shape(SHORT_REF).says(of_pull_requests),
-    // These run with the repository's rights.
-    Field::exact("event_name")
-        .guarded(
-            &["pull_request_target", "workflow_run"],
-            "the job has the rights of the repository and may run the code or data of strangers",
-        )
-        .shape(KIND)
-        .says(of_event),
+    Field::exact("event_name").guarded(&[EVENT_NAME]).shape(KIND).says(of_event),
     Field::exact("runner_environment")
         .shape(Shape::new(&["github-hosted", "self-hosted"], "`github-hosted` or `self-hosted`")),
     Field::glob("enterprise").constrains(&[Constraint::name(&["enterprise_id"])]).shape(NAME),
@@ -132,6 +169,11 @@ static FIELDS: &[Field] = &[
     Field::exact("check_run_id").constrains(&[WORKFLOW, REF]).shape(NUMBER),
     Field::new("repo_property_*", Match::Property),
 ];
+
+/// Whether it says one reusable workflow: whose, and of which ref, for a caller chooses both.
+fn is_reusable(grammar: &'static Grammar, value: &str) -> bool {
+    ["job_owner", "job_name", "job_file", "job_ref"].iter().all(|part| grammar.says(value, part).is_some())
+}
 
 /// The join method `github`.
 pub(super) static METHOD: Method = Method {
@@ -153,6 +195,12 @@ pub(super) static METHOD: Method = Method {
     ],
     fields: FIELDS,
     subject: subject::form,
+    issuers: &[
+        ISSUER,
+        "https://token.actions.githubusercontent.com/*",
+        "https://token.actions.*.ghe.com",
+        "https://*/_services/token",
+    ],
     can_bind: true,
     ..Method::new(
         "github",
@@ -196,8 +244,10 @@ fn configure(mut section: Mapping<'_>) -> Configured {
     let place = section.place;
     let host = section.take("enterprise_server_host").map(|node| host(node, "enterprise_server_host"));
     let slug = section.text("enterprise_slug")?;
-    let (issuer, server) = issuer(host.transpose()?, slug).map_err(|why| Mistake::new(place, why))?;
-    Ok(Box::new(Oidc { server, ..Oidc::new(&PROFILE, issuer) }.read(FIELDS, section)?))
+    let host = host.transpose()?;
+    let fields = if host.is_none_or(|host| host.ends_with(CLOUD)) { FIELDS } else { SERVER_FIELDS };
+    let (issuer, server) = issuer(host, slug).map_err(|why| Mistake::new(place, why))?;
+    Ok(Box::new(Oidc { server, ..Oidc::new(&PROFILE, issuer) }.read(fields, section)?))
 }
 
 /// The issuer's URL, and where its pages are.
@@ -208,7 +258,7 @@ fn issuer(host: Option<&str>, slug: Option<&str>) -> Result<(String, String), &'
         (None, None) => ISSUER.to_owned(),
         (None, Some(slug)) if is_slug(slug) => format!("{ISSUER}/{slug}"),
         (None, Some(_)) => return Err("`enterprise_slug` must be the enterprise's name in URLs"),
-        (Some(host), None) => match host.strip_suffix(".ghe.com") {
+        (Some(host), None) => match host.strip_suffix(CLOUD) {
             Some(name) => format!("https://token.actions.{name}.ghe.com"),
             None => format!("{server}/_services/token"),
         },
@@ -217,19 +267,6 @@ fn issuer(host: Option<&str>, slug: Option<&str>) -> Result<(String, String), &'
         }
     };
     Ok((issuer, server))
-}
-
-/// Whether a subject's beginning says whose it is. Anybody can have their
-/// repository's subjects made by a template, such as `ref:refs/heads/main`; each
-/// part begins with its key, and `:` in values is escaped, so a subject that
-/// begins with an owner or repository is that owner's or repository's.
-fn names_owner(sub: &str) -> bool {
-    // `OWNER/…`, or with ids `OWNER@ID/…`; the others whole, that is, up to the
-    // next part: `octo` is not `octo-org`.
-    ["repo:", "repository:"].iter().any(|key| rules::names_part(sub, key, '/'))
-        || ["repository_owner:", "repository_owner_id:", "repository_id:"]
-            .iter()
-            .any(|key| rules::names_part(sub, key, ':'))
 }
 
 /// The refs that events have.
@@ -248,10 +285,13 @@ fn of_event(event: &str) -> Vec<Saying> {
 /// A workflow's file is of the run's own ref, but where an organisation requires
 /// it: then a pull request or the merge queue runs that of another repository.
 fn of_workflow_ref(path: &str) -> Vec<Saying> {
-    let of = path.rsplit_once('@').map(|(_, of)| of).filter(|of| of.starts_with("refs/"));
-    of.map(|of| Saying::new("ref", &[of, "refs/pull/*", "refs/heads/gh-readonly-queue/*"]))
-        .into_iter()
-        .collect()
+    let mut said = rules::of_parts(&WORKFLOW_REF, path, &[("ref", "ref")]);
+    // One that runs by its commit says none.
+    said.retain(|said| said.one_of.iter().all(|of| of.starts_with("refs/")));
+    for said in &mut said {
+        said.one_of.extend(["refs/pull/*", "refs/heads/gh-readonly-queue/*"].map(str::to_owned));
+    }
+    said
 }
 
 /// Other events have no head and no base.

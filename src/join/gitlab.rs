@@ -7,8 +7,8 @@ use super::jwt::text;
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, host};
 use super::rules::{
-    self, COMMIT, Constraint, Field, KIND, Match, NUMBER, ONE_RUN, OWNER, REF, REF_PATH, SHORT_REF, Saying,
-    Shape, URLS, WORKFLOW,
+    self, CHOSEN_WORKFLOW, COMMIT, Constraint, Field, Grammar, KIND, Match, NUMBER, ONE_RUN, OWNER,
+    PIPELINE_SOURCE, REF, SHORT_REF, Saying, Shape, URLS, WORKFLOW,
 };
 use crate::document::Mapping;
 
@@ -20,10 +20,24 @@ const JOB_PROJECT: Constraint = Constraint::name(&["job_project_id", "job_namesp
 const USER: Constraint = Constraint::name(&["user_id"]);
 const IF_PROTECTED: Constraint = Constraint::Ref(|value| value != "true");
 
-const PATH: Shape =
+/// As projects may have it. Git takes no `:` in a ref.
+static SUBJECT: Grammar = Grammar::Forms(&[
+    "project_path:{project/}:ref_type:{type}:ref:{ref/}",
+    "project_path:{project/}:ref:{ref/}:ref_type:{type}",
+    "project_path:{project/}:ref:{ref/}",
+    "project_path:{project/}:ref_type:{type}",
+]);
+/// The file of another host, or of another project, has other forms.
+static CONFIG: Grammar = Grammar::Forms(&["{project*}//{file/}@refs/{ref/}"]);
+/// `GROUP/…/PROJECT`.
+static PATH: Grammar = Grammar::Separated('/', 2);
+/// `GROUP/…`.
+static NAMESPACE: Grammar = Grammar::Separated('/', 1);
+
+const OF_PROJECT: Shape =
     Shape::new(&["{name}/{path}"], "`GROUP/PROJECT`, without the address of a server and without `.git`")
         .never(URLS);
-const NAMESPACE: Shape =
+const OF_GROUP: Shape =
     Shape::new(&["{path}"], "the group's path, such as `octo-group/platform`").never(&["*/", "/*"]);
 const REF_PATHS: Shape = Shape::new(&["refs/{ref}"], "the full ref: `refs/heads/main` or `refs/tags/v1`")
     .never(&["refs/head/*", "refs/tag/*"]);
@@ -32,51 +46,42 @@ const DEFINITION: Shape = Shape::new(
     "`HOST/GROUP/PROJECT//FILE@REF`, the host in small letters and the ref in full",
 )
 .never(&["*://*"]);
-/// What each part of it looks like, the fields say that the part is of.
-const SUBJECT: Shape = Shape::new(
-    &["{small}:{any}"],
-    "it as the job's token has it, such as `project_path:GROUP/PROJECT:ref_type:branch:ref:main`",
-);
 
 /// Wildcards where Teleport has them and in names and refs; ids, kinds and hashes are exact.
 static FIELDS: &[Field] = &[
-    Field::glob("sub")
+    Field::parted("sub", &SUBJECT)
         .constrains(&[
             PROJECT,
-            // `project_path:GROUP/PROJECT:ref_type:branch:ref:main`, or with more or other parts.
-            Constraint::Ref(|sub| sub.split_once(":ref:").is_none_or(|(_, of)| rules::is_open(of))),
+            Constraint::Ref(|sub| SUBJECT.says(sub, "ref").is_none() || SUBJECT.says(sub, "type").is_none()),
             Constraint::Owner(|sub| !rules::names_part(sub, "project_path:", '/')),
         ])
-        .shape(SUBJECT)
         .says(|sub| {
-            rules::of_pairs(sub, |key| FIELDS.iter().map(|field| field.name).find(|name| *name == key))
+            let fields = [("project", "project_path"), ("type", "ref_type"), ("ref", "ref")];
+            rules::of_parts(&SUBJECT, sub, &fields)
         }),
-    Field::glob("project_path")
+    Field::parted("project_path", &PATH)
         .constrains(&[PROJECT, Constraint::Owner(|path| !rules::names_part(path, "", '/'))])
-        .shape(PATH)
+        .shape(OF_PROJECT)
         .says(|path| of_path("namespace_path", path)),
     Field::exact("project_id").constrains(&[OWNER]).shape(NUMBER),
-    Field::glob("namespace_path")
+    Field::parted("namespace_path", &NAMESPACE)
         .constrains(&[
             PROJECT,
             Constraint::Owner(|path| {
                 rules::literal_prefix(path) != path && !rules::names_part(path, "", '/')
             }),
         ])
-        .shape(NAMESPACE),
+        .shape(OF_GROUP),
     Field::exact("namespace_id").constrains(&[OWNER]).shape(NUMBER),
     Field::exact("project_visibility")
         .shape(Shape::new(&["private", "internal", "public"], "`private`, `internal` or `public`")),
-    Field::glob("ref").constrains(&[REF]).shape(SHORT_REF),
+    Field::glob("ref").constrains(&[Constraint::RefName("ref_type")]).shape(SHORT_REF),
     Field::exact("ref_type").shape(Shape::new(&["branch", "tag"], "`branch` or `tag`")),
-    Field::glob("ref_path").constrains(&[REF_PATH]).shape(REF_PATHS).says(of_ref_path),
+    Field::glob("ref_path").constrains(&[REF]).shape(REF_PATHS).says(of_ref_path),
     Field::new("ref_protected", Match::Boolean).constrains(&[IF_PROTECTED]),
     Field::exact("sha").constrains(&[REF]).shape(COMMIT),
     Field::exact("pipeline_source")
-        .guarded(
-            &["merge_request_event", "external_pull_request_event"],
-            "the job may run code that nobody has merged, of a fork even, with the rights of the project",
-        )
+        .guarded(&[PIPELINE_SOURCE])
         .shape(KIND)
         // Nobody merges a tag.
         .says(|source| match source {
@@ -89,7 +94,7 @@ static FIELDS: &[Field] = &[
     Field::exact("job_id").constrains(ONE_RUN).shape(NUMBER),
     Field::exact("job_source").shape(KIND),
     // Anybody who can push a branch can name an environment, unless it is protected.
-    Field::glob("environment").constrains(&[WORKFLOW]),
+    Field::glob("environment").constrains(&[CHOSEN_WORKFLOW]),
     Field::new("environment_protected", Match::Boolean).constrains(&[IF_PROTECTED]),
     Field::exact("environment_action").shape(KIND),
     Field::exact("deployment_tier").shape(KIND),
@@ -97,11 +102,10 @@ static FIELDS: &[Field] = &[
     Field::exact("user_id").shape(NUMBER),
     Field::exact("user_email").constrains(&[USER]),
     Field::exact("user_access_level").shape(KIND),
-    // `HOST/GROUP/PROJECT//FILE@REF`.
-    Field::glob("ci_config_ref_uri")
+    Field::parted("ci_config_ref_uri", &CONFIG)
         .constrains(&[
-            Constraint::Workflow(|uri| !rules::literal_prefix(uri).contains("//")),
-            Constraint::Ref(|uri| uri.rsplit_once('@').is_none_or(|(_, of)| rules::is_open_ref(of))),
+            Constraint::Workflow(|uri| CONFIG.says(uri, "file").is_none()),
+            Constraint::Ref(|uri| CONFIG.says(uri, "ref").is_none()),
         ])
         .shape(DEFINITION)
         .says(of_definition),
@@ -109,12 +113,12 @@ static FIELDS: &[Field] = &[
     Field::exact("runner_environment")
         .shape(Shape::new(&["gitlab-hosted", "self-hosted"], "`gitlab-hosted` or `self-hosted`")),
     // Where the job runs, which for a fork's merge request is not whose code it is.
-    Field::glob("job_project_path")
+    Field::parted("job_project_path", &PATH)
         .constrains(&[JOB_PROJECT])
-        .shape(PATH)
+        .shape(OF_PROJECT)
         .says(|path| of_path("job_namespace_path", path)),
     Field::exact("job_project_id").shape(NUMBER),
-    Field::glob("job_namespace_path").constrains(&[JOB_PROJECT]).shape(NAMESPACE),
+    Field::parted("job_namespace_path", &NAMESPACE).constrains(&[JOB_PROJECT]).shape(OF_GROUP),
     Field::exact("job_namespace_id").shape(NUMBER),
 ];
 
@@ -140,6 +144,7 @@ pub(super) static METHOD: Method = Method {
         "job_id",
     ],
     fields: FIELDS,
+    issuers: &["https://gitlab.com"],
     ..Method::new("gitlab", "GitLab CI: gitlab.com and self-managed", |job| HANDED_OVER.none(job), configure)
 };
 
@@ -204,7 +209,7 @@ fn configure(mut section: Mapping<'_>) -> Configured {
 fn of_path(field: &'static str, path: &str) -> Vec<Saying> {
     let Some((namespace, name)) = path.rsplit_once('/') else { return Vec::new() };
     // A wildcard stands for `/` too, and then for groups below.
-    let below = rules::opened(path).filter(|_| name.contains(rules::WILDCARDS));
+    let below = rules::opened(path).filter(|_| rules::is_pattern(name));
     let groups: Vec<&str> = [namespace].into_iter().chain(below.as_deref()).collect();
     vec![Saying::new(field, &groups)]
 }
@@ -217,12 +222,19 @@ fn of_ref_path(path: &str) -> Vec<Saying> {
 
 /// A definition of another project's has no such claim, so it is the job's own project and ref.
 fn of_definition(uri: &str) -> Vec<Saying> {
-    let project = uri.split_once("//").and_then(|(project, _)| project.split_once('/'));
-    let project = project.filter(|(host, _)| !host.contains(rules::WILDCARDS));
-    let project = project.map(|(_, path)| Saying::new("project_path", &[path]));
-    let of = uri.rsplit_once('@').map(|(_, of)| of).filter(|of| of.starts_with("refs/"));
-    let path = of.map(|of| Saying::new("ref_path", &[of]));
-    project.into_iter().chain(path).chain(of.map(of_ref_path).unwrap_or_default()).collect()
+    let said = rules::of_parts(&CONFIG, uri, &[("project", "project_path"), ("ref", "ref_path")]);
+    let one = |said: Saying| match (said.field, said.one_of.as_slice()) {
+        ("project_path", [project]) => {
+            let named = project.split_once('/').filter(|(host, _)| !rules::is_pattern(host));
+            named.map(|(_, path)| Saying::new("project_path", &[path])).into_iter().collect()
+        }
+        (_, [of]) => {
+            let path = format!("refs/{of}");
+            [Saying::new("ref_path", &[&path])].into_iter().chain(of_ref_path(&path)).collect()
+        }
+        _ => Vec::new(),
+    };
+    said.into_iter().flat_map(one).collect()
 }
 
 fn git_ref(claims: &Map<String, Value>) -> String {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::jwt::text;
 use super::method::{Configured, Method};
-use super::rules::{self, Condition, Field, Rule, Saying, Shape, Want};
+use super::rules::{self, Condition, Field, Grammar, Rule, Shape, Want};
 use super::verify::{Failure, Identity, Provenance, Replay, Verifier, VerifyContext};
 use crate::denial::{Denial, Reason};
 use crate::document::{Mapping, Mistake, Node};
@@ -29,32 +29,19 @@ use request::StsRequest;
 /// Who speaks for AWS, in the records of used proofs.
 const ISSUER: &str = "https://sts.amazonaws.com";
 
-static FIELDS: &[Field] =
-    &[Field::exact("aws_account").shape(ACCOUNT), Field::glob("aws_arn").shape(CALLER).says(of_arn)];
-
+/// Who may sign. A user's path can hold anything.
+static ARN: Grammar = Grammar::Forms(&[
+    "arn:{partition}:sts::{account}:assumed-role/{role}/{session}",
+    "arn:{partition}:sts::{account}:federated-user/{name}",
+    "arn:{partition}:iam::{account}:user/{path*}",
+    "arn:{partition}:iam::{account}:root",
+]);
 const ACCOUNT: Shape = Shape::new(&["{digit:12}"], "the account's twelve digits, in quotes");
-/// Who calls has the role's name in its ARN and not its path.
-const CALLER: Shape = Shape::new(
-    &[
-        "arn:{word}:sts::{digit:12}:assumed-role/{part}/{part}",
-        "arn:{word}:sts::{digit:12}:federated-user/{part}",
-        "arn:{word}:iam::{digit:12}:user/{any}",
-        "arn:{word}:iam::{digit:12}:root",
-    ],
-    "the caller's ARN: of a role, whatever its path, `arn:aws:sts::123456789012:assumed-role/ROLE/*`; of a user, \
-     `arn:aws:iam::123456789012:user/PATH/NAME`",
-);
 
-/// Whose account it is.
-fn of_arn(arn: &str) -> Vec<Saying> {
-    let parts: Vec<&str> = arn.split(':').collect();
-    match parts.as_slice() {
-        [before @ .., account, _] if before.len() == 4 && !before.concat().contains(rules::WILDCARDS) => {
-            vec![Saying::new("aws_account", &[account])]
-        }
-        _ => Vec::new(),
-    }
-}
+static FIELDS: &[Field] = &[
+    Field::exact("aws_account").shape(ACCOUNT),
+    Field::parted("aws_arn", &ARN).says(|arn| rules::of_parts(&ARN, arn, &[("account", "aws_account")])),
+];
 
 /// The join method `iam`. Nothing says for sure that a job is of AWS: jobs of
 /// other platforms run on EC2, and have AWS variables for their own work.
@@ -82,8 +69,8 @@ fn configure(mut section: Mapping<'_>) -> Configured {
     // Anybody can have an account, with a role of any name in it.
     let anchors = |condition: &Condition| match (condition.field.as_str(), &condition.want) {
         ("aws_account", Want::Exact(account)) => sts::is_account(account),
-        ("aws_arn", Want::Glob(pattern)) => {
-            sts::split_arn(rules::literal_prefix(pattern), partition).is_some()
+        ("aws_arn", Want::Parts(pattern)) => {
+            sts::split_arn(rules::literal_prefix(pattern.text()), partition).is_some()
         }
         _ => false,
     };
@@ -165,7 +152,7 @@ mod tests {
             "aws_account: '123456789012'",
             "aws_arn: 'arn:aws:sts::123456789012:assumed-role/deploy/*'",
             "aws_arn: 'arn:aws:iam::123456789012:*'",
-            "aws_account: '123456789012', aws_arn: '*/deploy/*'",
+            "aws_account: '123456789012', aws_arn: 'arn:*:sts::*:assumed-role/deploy/*'",
         ] {
             assert!(METHOD.configured(&format!("allow: [{{{good}}}]")).is_ok(), "{good}");
         }
@@ -196,6 +183,11 @@ mod tests {
             ("allow: []", "`allow` is empty"),
             ("allow: [{aws_account: 123456789012}]", "`aws_account` must be text, not a number"),
             ("allow: [{aws_account: '12345678901?'}]", "`aws_account` takes no wildcards"),
+            (
+                // A user may have a path with that in it.
+                "allow: [{aws_account: '123456789012', aws_arn: '*:assumed-role/deploy/*'}]",
+                "`aws_arn` has a wildcard that could stand for several parts",
+            ),
             ("allow: [{aws_acount: '123456789012'}]", "a rule has no `aws_acount`"),
             (
                 "{partition: aws-mars, allow: [{aws_account: '123456789012'}]}",

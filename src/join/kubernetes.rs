@@ -62,6 +62,7 @@ pub(super) static METHOD: Method = Method {
     source,
     telling: &["kubernetes.io"],
     fields: FIELDS,
+    issuers: &[DEFAULT_ISSUER],
     is_ci: false,
     ..Method::new(
         "kubernetes",

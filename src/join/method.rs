@@ -55,6 +55,9 @@ pub struct Method {
     /// Which of the platform's forms a job's `sub` has, and what a rule binds
     /// in its place: for whoever is refused and for operators. None where there is one form.
     pub subject: fn(&str) -> Option<String>,
+    /// The issuers whose tokens it knows best, as globs. No other method takes them, or
+    /// its anchors and guards could be gone round.
+    pub issuers: &'static [&'static str],
     /// Whether a job can have its proof bound to its keys, so that a join
     /// token may require it.
     pub can_bind: bool,
@@ -86,6 +89,7 @@ impl Method {
             telling: &[],
             fields: &[],
             subject: |_| None,
+            issuers: &[],
             can_bind: false,
             takes_rules_beside: false,
             registers: false,

@@ -3,16 +3,20 @@
 mod claim;
 mod claims;
 mod glob;
+mod grammar;
+mod guard;
 mod read;
 mod rule;
 mod saying;
 mod shape;
 
 pub use claim::claim;
-pub use glob::{glob, is_open, is_open_ref, literal_prefix, names_part};
+pub use glob::{glob, is_open, is_pattern, literal_prefix, names_part};
+pub use grammar::{Grammar, Labels, Pattern};
+pub use guard::{EVENT_NAME, Guard, PIPELINE_SOURCE, RUN_PHASE, RUN_TYPE};
 pub use read::{anchor, read};
 pub use rule::{
-    Condition, Constraint, Field, Guard, Match, ONE_RUN, OWNER, Open, REF, REF_PATH, Rule, WORKFLOW, Want,
+    CHOSEN_WORKFLOW, Condition, Constraint, Field, Match, ONE_RUN, OWNER, Open, REF, Rule, WORKFLOW, Want,
 };
-pub use saying::{Saying, Says, WILDCARDS, of_pairs, opened};
+pub use saying::{Saying, Says, of_parts, opened};
 pub use shape::{COMMIT, FULL_REF, KIND, NAME, NUMBER, SHORT_REF, Shape, URLS, UUID, overlap};

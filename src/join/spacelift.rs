@@ -3,13 +3,12 @@
 use super::handed_over::HandedOver;
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, host};
-use super::rules::{self, Condition, Constraint, Field, NAME, OWNER, Saying, Shape, WORKFLOW};
+use super::rules::{self, Condition, Constraint, Field, Grammar, NAME, OWNER, RUN_TYPE, Shape, WORKFLOW};
 use crate::document::Mapping;
 
-const SUBJECT: Shape = Shape::new(
-    &["space:{word}:{small}:{any}:run_type:{capital}:scope:{small}"],
-    "it as the run's token has it: `space:SPACE:stack:STACK:run_type:TYPE:scope:SCOPE`",
-);
+/// Of a stack or a module.
+static SUBJECT: Grammar =
+    Grammar::Forms(&["space:{space}:{type}:{caller}:run_type:{run_type}:scope:{scope}"]);
 
 /// An account's own people alone name its spaces and stacks.
 static FIELDS: &[Field] = &[
@@ -21,17 +20,24 @@ static FIELDS: &[Field] = &[
     Field::exact("scope").shape(Shape::new(&["read", "write"], "`read` or `write`")),
     Field::exact("run_type")
         .claim("runType")
-        .guarded(&["PROPOSED", "TESTING"], "the run may be of a pull request that nobody has merged")
+        .guarded(&[RUN_TYPE])
         .shape(Shape::new(&["{capital}"], "the type in capitals, such as `TRACKED`")),
     Field::exact("run_id").claim("runId").constrains(&[WORKFLOW]).shape(NAME),
-    // `space:SPACE:stack:STACK:run_type:TYPE:scope:SCOPE`.
-    Field::glob("sub")
+    Field::parted("sub", &SUBJECT)
         .constrains(&[
-            Constraint::Workflow(|sub| rules::literal_prefix(sub).split(':').count() < 4),
-            Constraint::Owner(|sub| !rules::names_part(sub, "space:", ':')),
+            Constraint::Workflow(|sub| SUBJECT.says(sub, "caller").is_none()),
+            Constraint::Owner(|sub| SUBJECT.says(sub, "space").is_none()),
         ])
-        .shape(SUBJECT)
-        .says(of_subject),
+        .says(|sub| {
+            let fields = [
+                ("type", "caller_type"),
+                ("space", "space_id"),
+                ("caller", "caller_id"),
+                ("run_type", "run_type"),
+                ("scope", "scope"),
+            ];
+            rules::of_parts(&SUBJECT, sub, &fields)
+        }),
 ];
 
 /// The join method `spacelift`.
@@ -40,6 +46,7 @@ pub(super) static METHOD: Method = Method {
     source: |env| HANDED_OVER.source(env),
     telling: &["spaceId", "callerType", "callerId", "runType", "runId", "scope"],
     fields: FIELDS,
+    issuers: &["https://*.spacelift.io"],
     ..Method::new("spacelift", "Spacelift: stacks and modules", |job| HANDED_OVER.none(job), configure)
 };
 
@@ -69,21 +76,6 @@ static PROFILE: TokenProfile = TokenProfile {
     ..TokenProfile::RS256
 };
 
-/// What a subject says: `space:SPACE:stack:STACK:run_type:TYPE:scope:SCOPE`, or of a module.
-fn of_subject(sub: &str) -> Vec<Saying> {
-    let kind = sub.split(':').nth(2).filter(|kind| ["stack", "module"].contains(kind));
-    let said = rules::of_pairs(sub, |key| {
-        Some(match key {
-            "space" => "space_id",
-            "stack" | "module" => "caller_id",
-            "run_type" => "run_type",
-            "scope" => "scope",
-            _ => return None,
-        })
-    });
-    kind.map(|kind| Saying::new("caller_type", &[kind])).into_iter().chain(said).collect()
-}
-
 fn configure(mut section: Mapping<'_>) -> Configured {
     let host = host(section.need("hostname")?, "hostname")?;
     // Spacelift's tokens have the account's host for an audience and no other:
@@ -93,7 +85,7 @@ fn configure(mut section: Mapping<'_>) -> Configured {
     let oidc = Oidc { other_audience, ..Oidc::new(&PROFILE, format!("https://{host}")) };
     let wild = |condition: &Condition| {
         matches!(condition.field.as_str(), "space_id" | "caller_id")
-            && condition.want.shown().contains(['*', '?'])
+            && rules::is_pattern(&condition.want.shown())
     };
     Ok(Box::new(oidc.read(FIELDS, section)?.refuse(
         |condition| !globs && wild(condition),

@@ -3,7 +3,7 @@
 use super::handed_over::HandedOver;
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, host};
-use super::rules::{self, Condition, Constraint, Field, NAME, OWNER, Saying, Shape, WORKFLOW};
+use super::rules::{self, Condition, Constraint, Field, Grammar, NAME, OWNER, RUN_PHASE, Shape, WORKFLOW};
 use crate::document::Mapping;
 
 /// The host of HCP Terraform.
@@ -11,16 +11,14 @@ const HOST: &str = "app.terraform.io";
 
 const ORGANIZATION_ID: &str = "terraform_organization_id";
 const ORGANIZATION_NAME: &str = "terraform_organization_name";
-const RUN_PHASE: &str = "terraform_run_phase";
+const PHASE: &str = "terraform_run_phase";
 
 const PROJECT: Constraint = Constraint::name(&["project_id", "workspace_id"]);
 const WORKSPACE: Constraint = Constraint::name(&["workspace_id"]);
 
-const PHASE: Shape = Shape::new(&["{small}"], "the phase in small letters, `plan` or `apply`");
-const SUBJECT: Shape = Shape::new(
-    &["organization:{word}:project:{any}:workspace:{word}:run_phase:{small}"],
-    "it as the run's token has it: `organization:ORG:project:PROJECT:workspace:WORKSPACE:run_phase:PHASE`",
-);
+static SUBJECT: Grammar = Grammar::Forms(&[
+    "organization:{organization}:project:{project}:workspace:{workspace}:run_phase:{phase}",
+]);
 
 static FIELDS: &[Field] = &[
     Field::exact("organization_id")
@@ -43,26 +41,29 @@ static FIELDS: &[Field] = &[
         .claim("terraform_workspace_name")
         .constrains(&[WORKSPACE, WORKFLOW])
         .shape(NAME),
-    // Anybody who opens a pull request has its code planned.
     Field::exact("run_phase")
-        .claim(RUN_PHASE)
-        .guarded(&["plan"], "the run may be a speculative plan, of a pull request that nobody has merged")
-        .shape(PHASE),
+        .claim(PHASE)
+        .guarded(&[RUN_PHASE])
+        .shape(Shape::new(&["{small}"], "the phase in small letters, `plan` or `apply`")),
     Field::exact("run_id")
         .claim("terraform_run_id")
         .constrains(&[WORKFLOW])
         .shape(Shape::new(&["run-{word}"], "the id, `run-…`")),
-    // `organization:ORG:project:PROJECT:workspace:WORKSPACE:run_phase:PHASE`.
-    Field::glob("sub")
+    Field::parted("sub", &SUBJECT)
         .constrains(&[
             WORKSPACE,
-            Constraint::Workflow(|sub| {
-                sub.split_once(":workspace:").is_none_or(|(_, of)| rules::literal_prefix(of).is_empty())
-            }),
+            Constraint::Workflow(|sub| SUBJECT.says(sub, "workspace").is_none()),
             Constraint::Owner(|sub| !names_project(sub)),
         ])
-        .shape(SUBJECT)
-        .says(of_subject),
+        .says(|sub| {
+            let fields = [
+                ("organization", "organization_name"),
+                ("project", "project_name"),
+                ("workspace", "workspace_name"),
+                ("phase", "run_phase"),
+            ];
+            rules::of_parts(&SUBJECT, sub, &fields)
+        }),
 ];
 
 /// The join method `terraform_cloud`.
@@ -76,10 +77,11 @@ pub(super) static METHOD: Method = Method {
         "terraform_project_name",
         "terraform_workspace_id",
         "terraform_workspace_name",
-        RUN_PHASE,
+        PHASE,
         "terraform_run_id",
     ],
     fields: FIELDS,
+    issuers: &["https://app.terraform.io", "https://app.eu.terraform.io"],
     ..Method::new(
         "terraform_cloud",
         "HCP Terraform and Terraform Enterprise",
@@ -103,7 +105,7 @@ static PROFILE: TokenProfile = TokenProfile {
     // A token lives as long as its phase may take, which is a day for an apply.
     max_lifetime: 25 * 3600,
     // The phase is guarded, so it must be there.
-    required: &["sub", ORGANIZATION_ID, ORGANIZATION_NAME, RUN_PHASE, "terraform_run_id"],
+    required: &["sub", ORGANIZATION_ID, ORGANIZATION_NAME, PHASE, "terraform_run_id"],
     ownerless: Some((
         "a rule does not say whose runs may join",
         "add `organization_id` or `organization_name`, or `sub: organization:ORG:project:PROJECT:…`",
@@ -138,24 +140,9 @@ fn configure(mut section: Mapping<'_>) -> Configured {
     Ok(Box::new(oidc))
 }
 
-/// What a subject says.
-fn of_subject(sub: &str) -> Vec<Saying> {
-    rules::of_pairs(sub, |key| {
-        Some(match key {
-            "organization" => "organization_name",
-            "project" => "project_name",
-            "workspace" => "workspace_name",
-            "run_phase" => "run_phase",
-            _ => return None,
-        })
-    })
-}
-
-/// Whether it is a subject that begins with a whole organisation and project.
-fn names_project(pattern: &str) -> bool {
-    let parts: Vec<&str> = rules::literal_prefix(pattern).split(':').collect();
-    // What follows the last `:` may go on.
-    matches!(parts.as_slice(), ["organization", org, "project", project, _, ..] if !org.is_empty() && !project.is_empty())
+/// Whether it is a subject that says a whole organisation and project.
+fn names_project(subject: &str) -> bool {
+    SUBJECT.says(subject, "organization").is_some() && SUBJECT.says(subject, "project").is_some()
 }
 
 #[cfg(test)]

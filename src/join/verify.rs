@@ -28,7 +28,7 @@ pub trait Verifier: Send + Sync + fmt::Debug {
         &[]
     }
 
-    /// The issuer of the proofs that it believes, where the policy names it.
+    /// Whose tokens it takes, where they are OIDC tokens.
     fn issuer(&self) -> Option<&str> {
         None
     }

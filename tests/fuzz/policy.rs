@@ -14,9 +14,12 @@ const CLAIMS: &str = include_str!("../fixtures/join/github/claims.json");
 
 fuzz_target!(|text: &str| -> Corpus {
     let sources: Vec<Source> = text
-        .split("\n%%\n")
+        .split_inclusive("\n%%\n")
         .enumerate()
-        .map(|(index, text)| Source { name: format!("{index}.yaml"), text: text.to_owned() })
+        .map(|(index, text)| Source {
+            name: format!("{index}.yaml"),
+            text: text.strip_suffix("%%\n").unwrap_or(text).to_owned(),
+        })
         .collect();
     match Policy::parse(&sources) {
         Ok(policy) => judge(&policy),

@@ -8,6 +8,7 @@ mod keys;
 mod mfa;
 mod options;
 mod outages;
+mod policy_files;
 mod requests;
 mod revocation;
 mod serving;

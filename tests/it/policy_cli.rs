@@ -6,5 +6,7 @@ mod claims;
 mod documents;
 mod lints;
 mod never;
+mod parts;
 mod platforms;
+mod pushed;
 mod refusals;

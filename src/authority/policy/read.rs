@@ -17,11 +17,13 @@ mod token;
 use bot::RoleNames;
 use metadata::Metadata;
 
+/// Where a file begins.
+const BEGINNING: Place = Place { line: 1, column: 1 };
 /// After so many mistakes none is told what it may have meant.
 const MOST_SUGGESTIONS: usize = 100;
 
 /// A policy file's text.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// The file's name, for messages.
     pub name: String,
@@ -91,6 +93,7 @@ struct Reading {
 
 impl Reading {
     fn source(&mut self, index: usize, source: &Source) {
+        self.mistakes.extend(check_end(&source.text).err().map(|mistake| (index, mistake)));
         let documents = match document::parse(&source.text) {
             Ok(documents) => documents,
             Err(mistake) => return self.mistakes.push((index, mistake)),
@@ -183,7 +186,14 @@ impl Reading {
             self.told(source, bot::check(&bot));
             self.policy.bots.insert(bot.name.clone(), bot);
         }
+        if self.names.is_empty() && self.mistakes.is_empty() {
+            // A policy that was there and is gone is not one that lets nobody in.
+            let mistake = Mistake::new(BEGINNING, "no policy: no file holds a resource");
+            self.mistakes
+                .push((0, mistake.hint("put bots, roles and join tokens there: docs/policy.md shows each")));
+        }
         if self.mistakes.is_empty() {
+            self.policy.files = sources.len();
             return Ok(self.policy);
         }
         self.mistakes.sort_by_key(|(source, mistake)| (*source, mistake.place));
@@ -207,6 +217,20 @@ impl Reading {
         let hint = did_you_mean(&key.1, &names).unwrap_or_else(|| format!("define it: `kind: {kind}`"));
         let mistake = Mistake::new(place, format!("there is no {kind} `{}`", shown_exactly(&key.1)));
         self.mistakes.push((source, mistake.hint(hint)));
+    }
+}
+
+/// A file that was cut off as it was written mostly ends within a line.
+fn check_end(text: &str) -> Result<(), Mistake> {
+    let again = "if it was cut off while it was written, write it anew";
+    match text.split_inclusive('\n').zip(1..).last() {
+        Some((last, line)) if !last.ends_with('\n') => {
+            let column = u64::try_from(last.chars().count()).unwrap_or(u64::MAX).saturating_add(1);
+            Err(Mistake::new(Place { line, column }, "the last line has no end")
+                .hint(format!("end it with a line feed; {again}")))
+        }
+        Some(_) => Ok(()),
+        None => Err(Mistake::new(BEGINNING, "the file is empty").hint(format!("remove it; {again}"))),
     }
 }
 

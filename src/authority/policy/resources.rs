@@ -25,11 +25,14 @@ pub(crate) use template::{Template, is_trait_name};
 
 use crate::join::method::Method;
 use crate::join::verify::Verifier;
+use crate::text::counted;
 
 /// Every resource of every file, checked as a whole. It does not change; a new
 /// policy is another value.
 #[derive(Debug, Default)]
 pub struct Policy {
+    /// How many files it is from.
+    pub(super) files: usize,
     pub(super) tokens: HashMap<String, JoinToken>,
     pub(super) bots: HashMap<String, Bot>,
     /// Every role, held or not; bots share these.
@@ -63,9 +66,16 @@ impl Policy {
         self.tokens.get(name)
     }
 
-    /// How many bots, roles and join tokens there are.
-    pub fn counts(&self) -> [usize; 3] {
-        [self.bots.len(), self.roles.len(), self.tokens.len()]
+    /// How much there is: `3 bots, 4 roles, 5 join tokens from 2 files`.
+    pub fn summary(&self) -> String {
+        let [bots, roles, tokens, files] = [
+            (self.bots.len(), "bot"),
+            (self.roles.len(), "role"),
+            (self.tokens.len(), "join token"),
+            (self.files, "file"),
+        ]
+        .map(|(count, what)| counted(count, what));
+        format!("{bots}, {roles}, {tokens} from {files}")
     }
 
     /// Every join token, in no particular order.

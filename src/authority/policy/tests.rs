@@ -2,6 +2,7 @@
 
 pub(super) mod fixture;
 
+mod cut;
 mod empty_values;
 mod names;
 mod names_properties;

@@ -47,6 +47,8 @@ impl Data {
         let dir = tempfile::tempdir().unwrap();
         file::create(&dir.path().join("keys"), "id.test", ca_from).unwrap();
         std::fs::create_dir(dir.path().join("policy")).unwrap();
+        let role = "kind: role\nversion: v7\nmetadata: {name: deploy}\nspec: {allow: {logins: [deploy]}}\n";
+        std::fs::write(dir.path().join("policy/role.yaml"), role).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let data = Self { dir, clock: Clock::held(now), runtime };
         data.configure("");

@@ -8,8 +8,9 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::answer;
-use crate::authority::config::{Config, policy_sources};
+use crate::authority::config::Config;
 use crate::authority::policy::{Finding, Policy, Report};
+use crate::authority::policy_files::PolicyFiles;
 use crate::authority::tls::{self, CertificateWarning};
 use crate::cli::Format;
 use crate::cli::authority::Check;
@@ -18,13 +19,14 @@ use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
 use crate::folder::read::Trust;
 use crate::terminal::{self, print};
+use crate::text::counted;
 
 pub(super) fn run(args: &Check, env: &Environment) -> Result<ExitCode> {
     let config = args.data_dir.as_deref().map(Config::load).transpose()?;
     let mut sources = Vec::new();
     let (paths, trust) = paths(args, config.as_ref());
     for path in paths {
-        sources.extend(policy_sources(&path, trust)?);
+        sources.extend(PolicyFiles::new(path, trust).sources()?);
     }
     let policy = match Policy::parse(&sources) {
         Ok(policy) => policy,
@@ -42,10 +44,11 @@ pub(super) fn run(args: &Check, env: &Environment) -> Result<ExitCode> {
     let certificates = config.map(|config| tls::check(&config, Clock::system().now())).transpose()?;
     let certificates = certificates.unwrap_or_default();
     match args.format {
-        Format::Text => print(&text(&policy, sources.len(), &report, &certificates))?,
+        Format::Text => print(&text(&policy, &report, &certificates))?,
         Format::Json => print_json(&json!({
             "valid": true,
             "mistakes": [],
+            "policy": policy.summary(),
             "lints": report.findings.iter().map(finding_json).collect::<Vec<_>>(),
             "silenced": report.silenced,
             "certificates": certificates.iter().map(warning_json).collect::<Vec<_>>(),
@@ -83,7 +86,7 @@ fn refuse(args: &Check, mistakes: &[Error], env: &Environment) -> Result<ExitCod
     Ok(Kind::Usage.code().into())
 }
 
-fn text(policy: &Policy, files: usize, report: &Report, certificates: &[CertificateWarning]) -> String {
+fn text(policy: &Policy, report: &Report, certificates: &[CertificateWarning]) -> String {
     let mut page = String::new();
     for CertificateWarning { message, hint, is_fault } in certificates {
         let what = if *is_fault { "error" } else { "warning" };
@@ -92,10 +95,7 @@ fn text(policy: &Policy, files: usize, report: &Report, certificates: &[Certific
     for Finding { lint, origin, message, hint } in &report.findings {
         page.push_str(&format!("{origin}: warning: {message} [{lint}]\n  hint: {hint}\n"));
     }
-    let [bots, roles, tokens] = policy.counts();
-    let counts =
-        [counted(files, "file"), counted(bots, "bot"), counted(roles, "role"), counted(tokens, "join token")];
-    page.push_str(&format!("policy loads: {}\n", counts.join(", ")));
+    page.push_str(&format!("policy: {}\n", policy.summary()));
     let silenced = match report.silenced {
         0 => String::new(),
         silenced => format!(", {silenced} silenced"),
@@ -107,11 +107,6 @@ fn text(policy: &Policy, files: usize, report: &Report, certificates: &[Certific
         );
     }
     page
-}
-
-fn counted(count: usize, what: &str) -> String {
-    let s = if count == 1 { "" } else { "s" };
-    format!("{count} {what}{s}")
 }
 
 fn finding_json(finding: &Finding) -> Value {

@@ -1,11 +1,10 @@
 //! GitHub's subjects: `repo:OWNER/NAME:…`, with or without ids, and what
 //! templates make in their place.
 
-use crate::join::rules::{self, Saying, Shape};
+use crate::join::rules::{Saying, Shape, opened};
 
-/// What templates can have in a subject and rules have as a field.
-const KEYS: [&str; 16] = [
-    "repository",
+/// What templates can have in a subject and rules have as a field, beside the repository.
+const KEYS: [&str; 15] = [
     "repository_id",
     "repository_owner",
     "repository_owner_id",
@@ -48,28 +47,16 @@ pub(super) const SHAPE: Shape = Shape::new(
 /// What a subject says: `repo:OWNER/NAME:…`, with or without ids, or the
 /// `KEY:VALUE`s of a template; `:` in values is escaped.
 pub(super) fn says(sub: &str) -> Vec<Saying> {
-    let field = |key: &str| {
-        let key = if key == "repo" { "repository" } else { key };
-        KEYS.into_iter().find(|known| *known == key)
-    };
     let mut said = Vec::new();
-    for Saying { field, one_of } in rules::of_pairs(sub, field) {
-        for value in one_of {
-            let value = value.replace("%3A", ":");
-            match value.split_once('/').filter(|_| field == "repository") {
-                // An owner with an id, and a pattern for the rest.
-                None if value.contains('@') => {}
-                None => said.push(Saying::new(field, &[&value])),
-                Some((owner, name)) => {
-                    let (owner, owner_id) =
-                        owner.split_once('@').map_or((owner, None), |(o, id)| (o, Some(id)));
-                    let (name, id) = name.split_once('@').map_or((name, None), |(n, id)| (n, Some(id)));
-                    said.push(Saying::new(field, &[&format!("{owner}/{name}")]));
-                    said.push(Saying::new("repository_owner", &[owner]));
-                    said.extend(owner_id.map(|id| Saying::new("repository_owner_id", &[id])));
-                    said.extend(id.map(|id| Saying::new("repository_id", &[id])));
-                }
-            }
+    let words: Vec<&str> = sub.split(':').collect();
+    for pair in words.chunks(2) {
+        // `pull_request` stands alone, and last.
+        let [key, value] = pair else { break };
+        let value = value.replace("%3A", ":");
+        if ["repo", "repository"].contains(key) {
+            said.extend(of_repository(&value));
+        } else if let Some(field) = KEYS.into_iter().find(|known| known == key) {
+            said.push(Saying::new(field, &[&value]));
         }
     }
     // Without a template, a job with an environment has that there and nothing else.
@@ -85,6 +72,21 @@ pub(super) fn says(sub: &str) -> Vec<Saying> {
         _ => {}
     }
     said
+}
+
+/// `OWNER/NAME`, or `OWNER@ID/NAME@ID`. A wildcard may stand for an id too.
+fn of_repository(value: &str) -> Vec<Saying> {
+    let of = |text: &str| match text.split_once('@') {
+        Some((name, id)) => (name.to_owned(), Some(id.to_owned())),
+        None => (opened(text).unwrap_or_else(|| text.to_owned()), None),
+    };
+    let Some((owner, name)) = value.split_once('/') else { return Vec::new() };
+    let ((owner, owner_id), (name, id)) = (of(owner), of(name));
+    let ids = [("repository_owner_id", owner_id), ("repository_id", id)];
+    [Saying::new("repository", &[&format!("{owner}/{name}")]), Saying::new("repository_owner", &[&owner])]
+        .into_iter()
+        .chain(ids.into_iter().filter_map(|(field, id)| Some(Saying::new(field, &[&id?]))))
+        .collect()
 }
 
 fn behind_repository(sub: &str) -> Option<&str> {

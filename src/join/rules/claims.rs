@@ -1,5 +1,6 @@
 //! Rules over claims that nobody knows beforehand: compared by type.
 
+use super::grammar::{Grammar, Pattern};
 use super::rule::{Condition, Field, Want};
 use crate::document::{Mistake, Node, Value as Yaml};
 use crate::text::shown;
@@ -21,7 +22,7 @@ pub(super) fn read(field: &Field, node: &Node) -> Result<Vec<Condition>, Mistake
         }
         let whose = !ABOUT_THE_TOKEN.contains(&name.trim_start_matches('/'));
         for want in wants(name, node)? {
-            let is_text = matches!(want, Want::Glob(_) | Want::Member(_));
+            let is_text = matches!(want, Want::Parts(_) | Want::Member(_));
             let constrains = if whose && is_text { field.constrains } else { &[] };
             conditions.push(Condition { field: name.clone(), claim: name.clone(), want, constrains });
         }
@@ -36,9 +37,12 @@ fn is_pointer(name: &str) -> bool {
 /// What a claim must be: of the type that the value has.
 fn wants(name: &str, node: &Node) -> Result<Vec<Want>, Mistake> {
     let name = shown(name);
-    let text = |node: &Node| node.text(&name).map(str::to_owned);
+    // One of a list is put together like any other text.
+    let member = |name: &str, item: &Node| {
+        Pattern::of(name, item, &Grammar::Unknown).map(|it| Want::Member(it.text().to_owned()))
+    };
     Ok(match &node.value {
-        Yaml::Text(_) => vec![Want::Glob(text(node)?)],
+        Yaml::Text(_) => vec![Want::Parts(Pattern::of(&name, node, &Grammar::Unknown)?)],
         Yaml::Bool(value) => vec![Want::Value((*value).into())],
         Yaml::Int(value) => vec![Want::Value((*value).into())],
         Yaml::Float(_) => {
@@ -46,7 +50,7 @@ fn wants(name: &str, node: &Node) -> Result<Vec<Want>, Mistake> {
                 .hint("numbers with a fraction or an exponent are never compared"));
         }
         Yaml::List(items) if !items.is_empty() => {
-            items.iter().map(|item| text(item).map(Want::Member)).collect::<Result<_, _>>()?
+            items.iter().map(|item| member(&name, item)).collect::<Result<_, _>>()?
         }
         Yaml::Null | Yaml::List(_) | Yaml::Map(_) => {
             let message = format!("`{name}` must be text, a number, a boolean or a list of texts");

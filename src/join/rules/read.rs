@@ -1,7 +1,9 @@
 //! Reading the rules of a join token.
 
 use super::claims;
-use super::rule::{Condition, Field, Guard, Match, Rule, Want};
+use super::grammar::Pattern;
+use super::guard::Guard;
+use super::rule::{Condition, Field, Match, Rule, Want};
 use crate::document::{self, Key, Mistake, Mistakes, Node};
 
 /// Reads the `allow` list of a join token: at least one entry, each with at
@@ -25,7 +27,7 @@ fn read_rule(entry: &Node, fields: &'static [Field]) -> Result<Rule, Mistakes> {
         return Err(Mistake::new(entry.place, "a rule without conditions would let everybody in").into());
     }
     let unnamed = |guard: &Guard| conditions.iter().all(|condition| condition.field != guard.field);
-    let guards = fields.iter().filter_map(|field| field.guard).filter(unnamed).collect();
+    let guards = fields.iter().flat_map(|field| field.guards).copied().filter(unnamed).collect();
     Ok(Rule { place: entry.place, conditions, guards })
 }
 
@@ -47,6 +49,7 @@ fn read_want(field: &Field, node: &Node) -> Result<Want, Mistake> {
     Ok(match field.matches {
         // Claims have names of their own, so `read_rule` takes them apart.
         Match::Glob | Match::Claims => Want::Glob(text()?),
+        Match::Parts(grammar) => Want::Parts(Pattern::of(field.name, node, grammar)?),
         Match::Member => Want::Member(text()?),
         Match::Property => Want::Property(text()?),
         Match::Boolean => Want::Boolean(match node.text(field.name) {

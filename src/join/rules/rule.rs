@@ -3,7 +3,9 @@
 use serde_json::{Map, Value};
 
 use super::claim::claim;
-use super::glob::{glob, is_open, is_open_ref};
+use super::glob::{glob, is_open, is_pattern};
+use super::grammar::{Grammar, Pattern};
+use super::guard::Guard;
 use super::saying::Says;
 use super::shape::Shape;
 use crate::document::Place;
@@ -19,9 +21,9 @@ pub struct Field {
     pub matches: Match,
     /// What a condition on it constrains, for whoever judges a rule as a whole.
     pub constrains: &'static [Constraint],
-    /// Values of the claim that let nobody in unless a rule names them.
-    pub guard: Option<Guard>,
-    /// What the claim's texts look like, where the platform says.
+    /// Values of the claim that let nobody in unless a rule names them; of others, where the field has many.
+    pub guards: &'static [Guard],
+    /// What the claim's texts look like, where the platform says and [`Field::matches`] does not.
     pub shape: Option<Shape>,
     /// What the claim's texts say of other fields.
     pub says: Says,
@@ -42,6 +44,8 @@ pub enum Constraint {
     },
     /// Which branch or tag.
     Ref(Open),
+    /// The same by a name that a branch and a tag can have, unless this field stands beside it.
+    RefName(&'static str),
     /// Which workflow, or a place with rules of its own about that.
     Workflow(Open),
     /// Whose job it is at all, at an issuer that others may use too.
@@ -55,12 +59,12 @@ impl Constraint {
     }
 }
 
-/// Which branch or tag, unless it is a pattern that leaves that open.
-pub const REF: Constraint = Constraint::Ref(is_open);
-/// The same of a full ref, such as `refs/heads/main`.
-pub const REF_PATH: Constraint = Constraint::Ref(is_open_ref);
-/// Which workflow, unless it is a pattern that leaves that open.
+/// Which branch or tag. A pattern does not say it: whoever may push one chooses a name that fits.
+pub const REF: Constraint = Constraint::Ref(is_pattern);
+/// Which workflow, by a name that the platform's administrators give, unless a pattern leaves that open.
 pub const WORKFLOW: Constraint = Constraint::Workflow(is_open);
+/// Which workflow, by a name that the job's author chooses, and so no pattern.
+pub const CHOSEN_WORKFLOW: Constraint = Constraint::Workflow(is_pattern);
 /// Whose job it is, unless it is a pattern that leaves that open.
 pub const OWNER: Constraint = Constraint::Owner(is_open);
 /// One run is of one ref and one workflow: for a field that names it.
@@ -69,12 +73,17 @@ pub const ONE_RUN: &[Constraint] = &[REF, WORKFLOW];
 impl Field {
     /// A field of the claim of the same name.
     pub const fn new(name: &'static str, matches: Match) -> Self {
-        Self { name, claim: name, matches, constrains: &[], guard: None, shape: None, says: |_| Vec::new() }
+        Self { name, claim: name, matches, constrains: &[], guards: &[], shape: None, says: |_| Vec::new() }
     }
 
     /// A field whose value is a pattern, of the claim of the same name.
     pub const fn glob(name: &'static str) -> Self {
         Self::new(name, Match::Glob)
+    }
+
+    /// A field whose value is a pattern over parts, of the claim of the same name.
+    pub const fn parted(name: &'static str, grammar: &'static Grammar) -> Self {
+        Self::new(name, Match::Parts(grammar))
     }
 
     /// A field whose value is the claim's, of the claim of the same name.
@@ -122,9 +131,9 @@ impl Field {
         self
     }
 
-    /// Values of its claim that need naming; see [`Guard`].
-    pub const fn guarded(mut self, values: &'static [&'static str], risk: &'static str) -> Self {
-        self.guard = Some(Guard { field: self.name, claim: self.claim, values, risk });
+    /// Values that need naming; see [`Guard`].
+    pub const fn guarded(mut self, guards: &'static [Guard]) -> Self {
+        self.guards = guards;
         self
     }
 }
@@ -134,6 +143,8 @@ impl Field {
 pub enum Match {
     /// The claim is text that matches a glob.
     Glob,
+    /// The claim is text that matches a [`Pattern`] of that grammar.
+    Parts(&'static Grammar),
     /// The claim is exactly that text.
     Exact,
     /// The claim is text of this form with exactly the field's value in place of `{}`.
@@ -146,8 +157,8 @@ pub enum Match {
     /// so: a custom property, text or a list, as [`Match::Glob`] or [`Match::Member`].
     Property,
     /// The field is a mapping from names of claims to what they must be, of
-    /// the claim's own type: text as [`Match::Glob`], a boolean or whole number
-    /// as it is, a list of texts each as [`Match::Member`].
+    /// the claim's own type: text as [`Match::Parts`] that nobody knows, a boolean or
+    /// whole number as it is, a list of texts each as [`Match::Member`].
     Claims,
 }
 
@@ -180,6 +191,8 @@ pub struct Condition {
 pub enum Want {
     /// Text that matches.
     Glob(String),
+    /// Text whose parts match.
+    Parts(Pattern),
     /// That text.
     Exact(String),
     /// That boolean.
@@ -192,45 +205,17 @@ pub enum Want {
     Value(Value),
 }
 
-/// A value of a claim that a rule must name to let it in, such as
-/// `event_name: pull_request_target`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Guard {
-    /// The field that would name it.
-    pub field: &'static str,
-    /// The claim.
-    pub claim: &'static str,
-    /// The values that need naming, as globs; booleans by name.
-    pub values: &'static [&'static str],
-    /// What is risky about them, in words that follow "then".
-    pub risk: &'static str,
-}
-
-impl Guard {
-    /// Whether that condition names one of the values, and so lets it in.
-    pub fn is_named_by(&self, condition: &Condition) -> bool {
-        condition.field == self.field && self.has(&condition.want.shown())
-    }
-
-    /// Whether the claims have one of the values.
-    pub fn strikes(&self, claims: &Map<String, Value>) -> bool {
-        match claims.get(self.claim) {
-            Some(Value::String(text)) => self.has(text),
-            Some(Value::Bool(value)) => self.has(&value.to_string()),
-            _ => false,
-        }
-    }
-
-    fn has(&self, value: &str) -> bool {
-        self.values.iter().any(|pattern| glob(pattern, value))
-    }
-}
-
 impl Condition {
+    /// Whether it names one of the guard's values, and so lets it in.
+    pub fn names(&self, guard: &Guard) -> bool {
+        self.field == guard.field && guard.has(&self.want.shown())
+    }
+
     /// Whether the claims meet it. A claim that is missing or of another type does not.
     pub fn holds(&self, claims: &Map<String, Value>) -> bool {
         match (&self.want, claim(claims, &self.claim)) {
             (Want::Glob(pattern) | Want::Property(pattern), Some(Value::String(text))) => glob(pattern, text),
+            (Want::Parts(pattern), Some(Value::String(text))) => pattern.fits(text),
             (Want::Exact(wanted), Some(Value::String(text))) => wanted == text,
             (Want::Boolean(wanted), Some(Value::Bool(value))) => wanted == value,
             (Want::Boolean(wanted), Some(Value::String(text))) => *text == wanted.to_string(),
@@ -244,11 +229,22 @@ impl Condition {
     }
 }
 
+impl Condition {
+    /// Whether it would hold if its wildcards stood for several parts of the claim.
+    pub fn stretches_over(&self, claims: &Map<String, Value>) -> bool {
+        match (&self.want, claim(claims, &self.claim)) {
+            (Want::Parts(pattern), Some(Value::String(text))) => pattern.stretches_over(text),
+            _ => false,
+        }
+    }
+}
+
 impl Want {
     /// The text or pattern that the claim is compared with, where it is text.
     pub fn text(&self) -> Option<&str> {
         match self {
             Self::Glob(text) | Self::Exact(text) | Self::Member(text) | Self::Property(text) => Some(text),
+            Self::Parts(pattern) => Some(pattern.text()),
             Self::Boolean(_) | Self::Value(_) => None,
         }
     }
@@ -257,28 +253,9 @@ impl Want {
     pub fn shown(&self) -> String {
         match self {
             Self::Glob(text) | Self::Exact(text) | Self::Member(text) | Self::Property(text) => text.clone(),
+            Self::Parts(pattern) => pattern.text().to_owned(),
             Self::Boolean(value) => value.to_string(),
             Self::Value(value) => value.to_string(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn guards_strike_by_pattern() {
-        let guard = Guard { field: "ref", claim: "ref", values: &["refs/pull/*", "true"], risk: "" };
-        let strikes = |value: Value| guard.strikes(&Map::from_iter([("ref".to_owned(), value)]));
-        for (value, struck) in [
-            ("refs/pull/7/merge".into(), true),
-            ("refs/heads/refs/pull/7".into(), false),
-            (true.into(), true),
-            (false.into(), false),
-            (7.into(), false),
-        ] {
-            assert_eq!(strikes(value), struck);
         }
     }
 }

@@ -2,6 +2,9 @@
 //! event has refs of one kind. The methods know; the lints ask which
 //! conditions of a rule no job meets together.
 
+use super::glob::{is_pattern, literal_prefix};
+use super::grammar::Grammar;
+
 /// What is said of a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Saying {
@@ -21,37 +24,20 @@ impl Saying {
     }
 }
 
-/// What a text of the form `KEY:VALUE:KEY:VALUE…` says, whose values hold no `:`, as far as its keys are fields (by
-/// `field`). In a pattern a wildcard may stand for several of them: what is in front of the first and behind the last
-/// is sure.
-pub fn of_pairs(text: &str, field: impl Fn(&str) -> Option<&'static str>) -> Vec<Saying> {
-    let parts: Vec<&str> = text.split(':').collect();
-    let mut said = Vec::new();
-    for pair in parts.chunks(2) {
-        let [key, value] = pair else { break };
-        let Some(field) = field(key) else { break };
-        let open = opened(value);
-        said.push(Saying::new(field, &[open.as_deref().unwrap_or(value)]));
-        if open.is_some() {
-            break;
-        }
-    }
-    let behind =
-        parts.iter().rposition(|part| part.contains(WILDCARDS)).and_then(|last| parts.get(last + 1..));
-    for pair in behind.unwrap_or_default().rchunks(2) {
-        let [key, value] = pair else { break };
-        let Some(field) = field(key) else { break };
-        said.push(Saying::new(field, &[value]));
-    }
-    said
+/// What a text of that grammar says, or a pattern over it, whose wildcards stay within its parts: of each of these
+/// fields, by the name of the part that is the field's.
+pub fn of_parts(grammar: &'static Grammar, text: &str, fields: &[(&str, &'static str)]) -> Vec<Saying> {
+    let parts = grammar.parts(text);
+    let of = |(part, field): &(&str, &'static str)| {
+        let (_, said) = parts.iter().find(|(name, _)| name == part)?;
+        Some(Saying::new(field, &[said]))
+    };
+    fields.iter().filter_map(of).collect()
 }
-
-/// What stands for other characters, separators among them.
-pub const WILDCARDS: [char; 2] = ['*', '?'];
 
 /// A part of a pattern that ends with its first wildcard, if it has one: what that stands for may go on behind the part.
 pub fn opened(part: &str) -> Option<String> {
-    part.find(WILDCARDS).and_then(|at| part.get(..at)).map(|sure| format!("{sure}*"))
+    is_pattern(part).then(|| format!("{}*", literal_prefix(part)))
 }
 
 #[cfg(test)]
@@ -59,22 +45,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pairs_say_what_is_sure() {
-        let field = |key: &str| ["a", "b", "c"].into_iter().find(|known| *known == key);
+    fn parts_say_what_is_sure() {
+        static GRAMMAR: Grammar = Grammar::Forms(&["a:{one}:b:{two*}:c:{three*}"]);
+        let fields = [("one", "a"), ("two", "b"), ("three", "c")];
         for (text, said) in [
             ("a:1:b:2:c:3", &[("a", "1"), ("b", "2"), ("c", "3")][..]),
-            ("a:1:x:2:c:3", &[("a", "1")]),
-            ("a:1:b", &[("a", "1")]),
-            ("a:1*2:b:2:c:3", &[("a", "1*"), ("c", "3"), ("b", "2")]),
-            ("a:1?2:b:2", &[("a", "1*"), ("b", "2")]),
-            ("a:*", &[("a", "*")]),
-            ("*:b:2:c:3", &[("c", "3"), ("b", "2")]),
-            ("a:1:*:c:3:x", &[("a", "1")]),
-            ("a:1:*2:c:3", &[("a", "1"), ("c", "3")]),
+            ("a:1:b:*:c:3", &[("a", "1"), ("b", "*"), ("c", "3")]),
+            ("a:1?2:b:2*", &[("a", "1?2"), ("b", "2*")]),
+            ("a:1:*", &[("a", "1")]),
+            // In two ways.
+            ("a:1:b:2:c:3:c:4", &[]),
+            ("*:b:2:c:3", &[]),
             ("x", &[]),
-            ("", &[]),
         ] {
-            let found = of_pairs(text, field);
+            let found = of_parts(&GRAMMAR, text, &fields);
             let wanted: Vec<Saying> =
                 said.iter().map(|(field, value)| Saying::new(field, &[value])).collect();
             assert_eq!(found, wanted, "{text}");

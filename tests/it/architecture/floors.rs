@@ -81,8 +81,9 @@ authority::store: clock error folder join::instance join::verify random
 # Of the store, only the proof that something is recorded.
 authority::keys: authority::store::Recorded authority::validity clock error folder pem random wire
 authority::policy: denial document error join::find join::method join::METHODS join::names
-    join::rules join::verify output principal text wire
-authority::config: authority::policy document error folder net
+    join::of_issuer join::rules join::verify output principal text wire
+authority::policy_files: authority::policy error folder text
+authority::config: authority::policy authority::policy_files document error folder net
 # A grant, and nothing else of the policy or of who the job is; of the store what is recorded.
 authority::issue: authority::keys authority::policy::decide::grant authority::store::CertificateKind
     authority::store::CommandPlan authority::store::ExchangePlan authority::store::KeptPlan
@@ -91,7 +92,7 @@ authority::issue: authority::keys authority::policy::decide::grant authority::st
 authority::audit: authority::store clock error text
 authority::revocation: authority::keys authority::store clock error krl wire
 authority: authority::config authority::keys authority::limits authority::policy
-    authority::revocation authority::store clock error folder::trust::Owner join::issuers net
+    authority::policy_files authority::revocation authority::store clock error folder::trust::Owner join::issuers net
 authority::tls: authority authority::config authority::issue authority::keys authority::store
     authority::validity error folder pem terminal
 authority::enroll: authority authority::config authority::issue authority::policy authority::store
@@ -99,12 +100,13 @@ authority::enroll: authority authority::config authority::issue authority::polic
 authority::revoke: authority authority::config authority::store denial error join::jwt secret wire
 authority::http: authority authority::enroll authority::revocation authority::revoke authority::tls
     error terminal wire
-authority::serve: authority authority::config authority::http authority::limits authority::policy
-    authority::tls error terminal
+authority::policy_watch: authority authority::policy authority::policy_files error terminal text
+authority::serve: authority authority::http authority::limits
+    authority::policy_watch authority::tls error terminal
 
 # the commands
 commands: authority authority::audit authority::config authority::issue authority::keys
-    authority::policy authority::serve authority::store authority::tls authority::validity cli clock denial destination document
+    authority::policy authority::policy_files authority::serve authority::store authority::tls authority::validity cli clock denial destination document
     environment error folder host join join::instance::secret_hash join::jwt join::method
     join::verify net once once::revoke once::runs once::settings output pem random runtime terminal
     text wire

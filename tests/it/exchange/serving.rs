@@ -38,14 +38,15 @@ fn the_policy_is_read_anew_when_its_file_changes() {
     wait_for("the new policy", || (bench.ask("github-deploy", &Keys::fresh()).status == 403).then_some(()));
     bench.authority.write_policy(&policies::basic(&bench.issuer));
     wait_for("the old policy", || (bench.ask("github-deploy", &Keys::fresh()).status == 200).then_some(()));
-    // Another file, and none at all.
+    // Another file, and none at all: that is no policy.
     let folder = bench.authority.data_dir().join("policy");
     std::fs::rename(folder.join("test.yaml"), folder.join("renamed.yml")).unwrap();
     bench.authority.hup();
     wait_for("the renamed file", || bench.authority.stderr().contains("anew").then_some(()));
     assert_eq!(bench.ask("github-deploy", &Keys::fresh()).status, 200);
     std::fs::remove_file(folder.join("renamed.yml")).unwrap();
-    wait_for("the policy to go", || (bench.ask("github-deploy", &Keys::fresh()).status == 403).then_some(()));
+    bench.authority.wait_for_stderr("policy not taken, the old one stays: no policy in ");
+    assert_eq!(bench.ask("github-deploy", &Keys::fresh()).status, 200);
 }
 
 #[test]
@@ -54,7 +55,7 @@ fn a_bad_policy_is_refused_and_the_old_one_stays() {
     let good = policies::basic(&issuer);
     let bench = Bench { authority: Authority::trusting(&issuer, &good), issuer };
     let bad = [
-        ("syntax", "kind: [".to_owned(), "policy"),
+        ("syntax", "kind: [\n".to_owned(), "bracket"),
         ("an unknown field", good.replace("roles: [deploy]", "rolls: [deploy]"), "rolls"),
         ("an unknown role", good.replace("roles: [deploy]", "roles: [nobody]"), "nobody"),
         ("an unknown kind", good.replace("kind: bot", "kind: robot"), "robot"),
@@ -64,16 +65,30 @@ fn a_bad_policy_is_refused_and_the_old_one_stays() {
         ("a trait with a space", good.replace("values: [ubuntu]", "values: ['a b']"), "a b"),
         ("a rule for everybody", good.replace("- repository: octo-org/octo-repo", "- {}"), "everybody"),
     ];
-    for (what, policy, named) in bad {
-        bench.authority.write_policy(&policy);
+    let aside = bench.authority.data_dir().join("aside");
+    std::fs::create_dir(&aside).unwrap();
+    for (what, policy, named) in &bad {
+        std::fs::write(aside.join("test.yaml"), policy).unwrap();
+        let output = process::run(process::machine_id(["authority", "check"]).arg(&aside));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{what}: {said}");
+        assert!(said.contains("test.yaml") && said.contains(named), "{what}: {said}");
+    }
+    // Both ways in which it is looked at.
+    for (asked, (what, policy, named)) in [false, true].into_iter().zip(&bad) {
         let said = bench.authority.stderr().len();
-        bench.authority.hup();
+        bench.authority.write_policy(policy);
+        if asked {
+            bench.authority.hup();
+        }
         let heard = wait_for(what, || {
-            let stderr = bench.authority.stderr();
-            let news = stderr.get(said..).unwrap_or_default().to_owned();
+            let news = bench.authority.stderr().get(said..).unwrap_or_default().to_owned();
             news.contains("test.yaml").then_some(news)
         });
-        assert!(heard.contains(named), "{what}: {heard}");
+        assert!(
+            heard.contains("policy not taken, the old one stays: ") && heard.contains(named),
+            "{what}: {heard}"
+        );
         assert_eq!(bench.ask("github-deploy", &Keys::fresh()).status, 200, "{what}");
     }
     bench.authority.write_policy(&good.replace("octo-org/octo-repo", "octo-org/moved"));

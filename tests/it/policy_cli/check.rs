@@ -31,7 +31,7 @@ fn a_good_policy() {
     let folder = folder(&[("p.yaml", &fixture("lints/any-ref/good.yaml"))]);
     let (code, stdout, stderr) = check(folder.path(), &["p.yaml", "--deny-lints"]);
     assert_eq!((code, stderr.as_str()), (0, ""));
-    assert_eq!(stdout, "policy loads: 1 file, 1 bot, 1 role, 1 join token\nlints: 0 warnings\n");
+    assert_eq!(stdout, "policy: 1 bot, 1 role, 1 join token from 1 file\nlints: 0 warnings\n");
 }
 
 /// A template whose variables were empty took the restrictions away.
@@ -59,7 +59,7 @@ fn lints_warn_and_fail_only_where_that_is_asked_for() {
         stdout,
         "./p.yaml:9:18: warning: role `deploy` logs in as root on hosts with env=prod [root-login]\n  \
          hint: log in as a user of its own, with sudo rules for what it does, or `deny: {logins: [root]}`\n\
-         policy loads: 1 file, 1 bot, 1 role, 1 join token\n\
+         policy: 1 bot, 1 role, 1 join token from 1 file\n\
          lints: 1 warning\n\
          docs/lints.md explains each; `metadata: {allow_lints: [NAME]}` silences one where it is meant\n"
     );
@@ -130,13 +130,14 @@ fn a_data_directory() {
     process::succeed(
         machine_id(["authority", "init", "--data-dir", "data"]).args(url).current_dir(folder.path()),
     );
-    let (code, stdout, _) = check(folder.path(), &["--data-dir", "data"]);
-    assert_eq!(
-        (code, stdout.lines().next()),
-        (0, Some("policy loads: 0 files, 0 bots, 0 roles, 0 join tokens"))
+    let (code, stdout, stderr) = check(folder.path(), &["--data-dir", "data"]);
+    assert_eq!((code, stdout.as_str()), (2, ""));
+    assert!(
+        stderr.starts_with("error: no policy in data/policy: it holds no `*.yaml` or `*.yml` file\n"),
+        "{stderr}"
     );
     let (code, stdout, _) = check(folder.path(), &["--data-dir", "data", "new.yaml"]);
-    assert_eq!((code, stdout.lines().next()), (0, Some("policy loads: 1 file, 1 bot, 1 role, 1 join token")));
+    assert_eq!((code, stdout.lines().next()), (0, Some("policy: 1 bot, 1 role, 1 join token from 1 file")));
     std::fs::write(folder.path().join("data/authority.yaml"), "version: v3\n").unwrap();
     let (code, _, stderr) = check(folder.path(), &["--data-dir", "data", "new.yaml"]);
     assert_eq!(code, 2);

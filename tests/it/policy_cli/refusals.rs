@@ -147,8 +147,9 @@ fn serve_says_how_much_the_lints_find() {
     let authority = Authority::trusting(&issuer, &policy);
     let start = authority.stderr();
     let count = |said: &str| said.lines().filter(|line| line.starts_with("policy: ")).count();
-    assert_eq!(count(&start), 1, "{start}");
+    assert!(start.starts_with("policy: 1 bot, 1 role, 2 join tokens from 1 file\n"), "{start}");
+    assert_eq!(count(&start), 2, "{start}");
     assert!(start.contains(" warnings, which `machine-id authority check` tells\nlistening on "), "{start}");
     std::fs::write(authority.data_dir().join("policy/test.yaml"), format!("{policy}# changed\n")).unwrap();
-    wait_for("the policy to be read anew", || (count(&authority.stderr()) == 2).then_some(()));
+    wait_for("the policy to be read anew", || (count(&authority.stderr()) == 4).then_some(()));
 }

@@ -69,7 +69,7 @@ fn trial(token: &JoinToken, rule: &Rule, claims: &Map<String, Value>) -> RuleTri
     let conditions = rule.conditions.iter().map(|condition| Trial {
         field: shown_exactly(&condition.field),
         got: got(claims, &condition.claim),
-        wanted: wanted(&condition.want),
+        wanted: wanted(condition, claims),
         met: condition.holds(claims),
         form: form(token, condition, claims),
     });
@@ -113,7 +113,7 @@ fn explanation(token: &JoinToken, rule: &Rule, claims: &Map<String, Value>) -> S
         rule.conditions.len(),
     );
     for condition in unmet {
-        let (got, wanted) = (got(claims, &condition.claim), wanted(&condition.want));
+        let (got, wanted) = (got(claims, &condition.claim), wanted(condition, claims));
         told.push_str(&format!("\n`{}`: got {got}, wanted {wanted}", shown_exactly(&condition.field)));
         told.extend(form(token, condition, claims).map(|form| format!("\n{form}")));
     }
@@ -141,9 +141,13 @@ fn got(claims: &Map<String, Value>, claim: &str) -> String {
 }
 
 /// What is wanted, with its type visible like what was got.
-fn wanted(want: &Want) -> String {
-    match want {
+fn wanted(condition: &Condition, claims: &Map<String, Value>) -> String {
+    match &condition.want {
         Want::Value(value) => format!("the {} `{value}`", kind(value)),
+        other if condition.stretches_over(claims) => {
+            let wanted = shown_exactly(&other.shown());
+            format!("`{wanted}`, whose wildcards each stay within one part of the claim")
+        }
         other => format!("`{}`", shown_exactly(&other.shown())),
     }
 }

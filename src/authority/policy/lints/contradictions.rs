@@ -76,7 +76,9 @@ impl Statement<'_> {
             return !neither && !agree;
         }
         // Two fields of one claim, which is one text.
-        let whole = |one: &Self| one.is_own() && matches!(one.by.want, Want::Glob(_) | Want::Exact(_));
+        let whole = |one: &Self| {
+            one.is_own() && matches!(one.by.want, Want::Glob(_) | Want::Parts(_) | Want::Exact(_))
+        };
         whole(self)
             && whole(other)
             && one.claim == two.claim

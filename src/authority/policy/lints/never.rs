@@ -4,7 +4,7 @@ use super::findings::Findings;
 use super::rules::each_rule;
 use crate::authority::policy::resources::Policy;
 use crate::join::method::Method;
-use crate::join::rules::{Condition, Field, Saying, Shape};
+use crate::join::rules::{Condition, Field, Match, Saying};
 use crate::text::{shown, shown_exactly};
 
 /// What is wrong with a text, in words that follow it; and what to do about it.
@@ -111,7 +111,14 @@ fn is_regular_expression(text: &str, knows: bool) -> bool {
 
 /// What no claim of the field looks like.
 fn misfit(field: &Field, text: &str) -> Option<Wrong> {
-    let shape: &Shape = field.shape.as_ref().filter(|shape| !shape.admits(text))?;
+    let Some(shape) = field.shape else {
+        let Match::Parts(grammar) = field.matches else { return None };
+        let no_form = || (format!("which is no `{}` of any job", field.name), format!("write {grammar}"));
+        return (!grammar.admits(text)).then(no_form);
+    };
+    if shape.admits(text) {
+        return None;
+    }
     let foreign = text.chars().find(|c| !c.is_ascii()).filter(|_| shape.is_ascii());
     let what = match foreign {
         Some(c) => format!("with `{}`, where the platform has ASCII alone", c.escape_unicode()),

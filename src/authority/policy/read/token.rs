@@ -58,8 +58,34 @@ fn read_method(method: &'static Method, spec: &mut Mapping<'_>) -> Option<Box<dy
             None => {}
         }
     }
+    // What its rules say is judged by the method that knows them.
+    let written = section.and_then(|section| section.mapping(method.name).ok()?.take("issuer"));
+    if let Some(node) = written
+        && let Ok(issuer) = node.text("issuer")
+    {
+        spec.mistakes.keep(check_issuer(method, issuer, node.place))?;
+    }
+    let place = section.map_or(spec.place, |section| section.place);
     let configured = configure(method, section, beside, spec.place);
-    spec.mistakes.keep(configured)
+    let verifier = spec.mistakes.keep(configured)?;
+    // One that the section has under another name, as a host perhaps.
+    if let (None, Some(issuer)) = (written, verifier.issuer()) {
+        spec.mistakes.keep(check_issuer(method, issuer, place))?;
+    }
+    Some(verifier)
+}
+
+/// An issuer that another method knows is that method's: it knows which claims say whose
+/// a job is, and what strangers can start.
+fn check_issuer(method: &Method, issuer: &str, place: Place) -> Result<(), Mistake> {
+    let Some(other) = join::of_issuer(issuer).filter(|other| other.name != method.name) else {
+        return Ok(());
+    };
+    let message = format!("`{}` is an issuer of the join method `{}`", shown_exactly(issuer), other.name);
+    Err(Mistake::new(place, message).hint(format!(
+        "write `join_method: {0}` with a section `{0}`: it knows whose jobs its claims name, and which events strangers can start",
+        other.name
+    )))
 }
 
 fn configure(

@@ -35,9 +35,9 @@ pub(in crate::authority::policy) fn bot(spec: &str) -> String {
     format!("\n---\nkind: bot\nversion: v1\nmetadata: {{name: deployer}}\nspec: {spec}\n")
 }
 
-/// What `parse` makes of one file, `p.yaml`.
+/// What `parse` makes of one file, `p.yaml`, whose last line it ends.
 pub(in crate::authority::policy) fn parse(text: &str) -> Result<Policy, Vec<String>> {
-    let sources = [Source { name: "p.yaml".to_owned(), text: text.to_owned() }];
+    let sources = [Source { name: "p.yaml".to_owned(), text: format!("{text}\n") }];
     Policy::parse(&sources).map_err(|errors| {
         let with_hints = |error: &crate::error::Error| {
             assert_eq!(error.kind(), crate::error::Kind::Usage);

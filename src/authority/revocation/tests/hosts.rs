@@ -331,3 +331,16 @@ fn lists_are_made_anew_when_what_they_say_is_another() {
     world.now -= 10;
     assert!(number(&mut world) > last);
 }
+
+/// Its end is known here, though the list that is there does not say it and the authority has long since ceased to.
+#[test]
+fn what_ended_while_nobody_asked_holds_up_nothing() {
+    let mut world = World::new(-11);
+    let one = world.issue(60);
+    world.revoke(one);
+    world.now += 50;
+    assert_eq!(world.refresh(0), "");
+    world.now += 5 * HOUR;
+    assert_eq!(world.refresh(0), "");
+    assert!(revoked_at(&world.hosts[0].store).is_empty());
+}

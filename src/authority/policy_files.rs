@@ -1,0 +1,137 @@
+//! A policy's files: which they are, what they hold, and whether they are
+//! whole. Half of a rule is a wider rule, so what is being written is waited
+//! for, and what a `policy.sha256` does not list is refused.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::policy::{Policy, Source};
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::folder;
+use crate::folder::read::{self, Limit, Trust};
+use crate::folder::trust;
+
+mod manifest;
+mod text;
+mod watch;
+
+pub use watch::{Look, Watch};
+
+use text::PolicyText;
+use watch::{Facts, When};
+
+/// The largest file of a policy that is read.
+const POLICY_FILE: Limit = Limit::bytes(16 << 20);
+/// The most entries that a policy folder may hold.
+const MAX_POLICY_FILES: usize = 20_000;
+
+/// Where a policy is, a file or a folder, and who may change it. A folder's
+/// `*.yaml` and `*.yml` files are read in the order of their names; hidden ones
+/// are passed over.
+#[derive(Clone, Debug)]
+pub struct PolicyFiles {
+    path: PathBuf,
+    trust: Trust,
+}
+
+impl PolicyFiles {
+    /// The policy at `path`.
+    pub fn new(path: PathBuf, trust: Trust) -> Self {
+        Self { path, trust }
+    }
+
+    /// The text of each file, as it is now.
+    ///
+    /// # Errors
+    /// `Kind::Usage` where there is no file, one cannot be read or is not
+    /// trusted, or is another than `policy.sha256` lists.
+    pub fn sources(&self) -> Result<Vec<Source>> {
+        self.read()?.verified()
+    }
+
+    /// The policy as the files have it now.
+    ///
+    /// # Errors
+    /// The first mistake in full, the others as hints.
+    pub fn policy(&self) -> Result<Policy> {
+        self.read()?.policy()
+    }
+
+    /// The policy once it stands still, and the watch over what becomes of it.
+    ///
+    /// # Errors
+    /// As [`PolicyFiles::policy`]; and where it is still being written after ten seconds.
+    pub fn wait(&self) -> Result<(Policy, Watch)> {
+        let (mut watch, begun) = (Watch::default(), Instant::now());
+        loop {
+            let when = When::since(begun);
+            let facts = self.facts();
+            let read = self.read();
+            let unmoved = self.facts() == facts;
+            if let Some(policy) = watch.start(when, facts, read, unmoved) {
+                return policy.map(|policy| (policy, watch));
+            }
+            if when.at > watch::START_PATIENCE {
+                return Err(watch.still_written(&self.path));
+            }
+            std::thread::sleep(watch::START_LOOKS);
+        }
+    }
+
+    /// Looks at the files, `begun` being when the watch did; where it is `asked` for, even if nothing seems new.
+    pub fn look(&self, watch: &mut Watch, begun: Instant, asked: bool) -> Look {
+        watch.look(When::since(begun), asked, self.facts(), || self.read())
+    }
+
+    fn read(&self) -> Result<PolicyText> {
+        let text = |path: &Path| {
+            let text = read::text(path, self.trust, POLICY_FILE)?;
+            Ok(Source { name: path.display().to_string(), text: text.to_string() })
+        };
+        let cannot = || format!("cannot read the policy {}", self.path.display());
+        if !std::fs::metadata(&self.path).context(Kind::Usage, cannot())?.is_dir() {
+            return Ok(PolicyText { sources: vec![text(&self.path)?], manifest: None });
+        }
+        // Whoever may write there decides who gets in.
+        if let Trust::Operators(owner) = self.trust {
+            let cannot = || format!("cannot use the policy {}", self.path.display());
+            trust::operators(&self.path, owner).map_err(|unfit| unfit.error(Kind::Usage, cannot()))?;
+        }
+        let names = folder::names(&self.path, MAX_POLICY_FILES).context(Kind::Usage, cannot())?;
+        let paths: Vec<PathBuf> = names.into_iter().map(|name| self.path.join(name)).collect();
+        let sources: Vec<Source> =
+            paths.iter().filter(|path| is_policy(path)).map(|path| text(path)).collect::<Result<_>>()?;
+        if sources.is_empty() {
+            let message =
+                format!("no policy in {}: it holds no `*.yaml` or `*.yml` file", self.path.display());
+            return Err(Error::usage(message)
+                .hint("put bots, roles and join tokens there: docs/policy.md shows each")
+                .hint("hidden files and subfolders are passed over"));
+        }
+        let manifest = paths.iter().find(|path| is_manifest(path)).map(|path| text(path)).transpose()?;
+        Ok(PolicyText { sources, manifest })
+    }
+
+    /// What can be told of the files without reading them.
+    fn facts(&self) -> Facts {
+        let names = folder::names(&self.path, MAX_POLICY_FILES).unwrap_or_default();
+        let mut paths: Vec<PathBuf> = names.into_iter().map(|name| self.path.join(name)).collect();
+        let is_folder = self.path.is_dir();
+        let beside = paths.extract_if(.., |path| !is_policy(path) && !is_manifest(path));
+        let mut beside: Vec<PathBuf> = beside.filter(|path| is_hidden(path)).collect();
+        if is_folder { &mut beside } else { &mut paths }.push(self.path.clone());
+        Facts::of(paths, beside)
+    }
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
+fn is_policy(path: &Path) -> bool {
+    path.extension().is_some_and(|ext| ext == "yaml" || ext == "yml") && !is_hidden(path)
+}
+
+fn is_manifest(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == manifest::NAME)
+}
