@@ -17,7 +17,7 @@ mod yaml;
 pub use mistake::{Mistake, Mistakes, Place};
 pub use yaml::{Key, MAX_BYTES, Node, Value, parse};
 
-use crate::text::{did_you_mean, shown};
+use crate::text::{did_you_mean, shown_exactly};
 
 impl Node {
     /// What kind of thing it is, for a message.
@@ -115,7 +115,7 @@ pub fn parse_duration(text: &str) -> Result<u64, String> {
         Ok(duration) if duration.as_secs() > 0 && duration.subsec_nanos() == 0 => Ok(duration.as_secs()),
         Ok(duration) if duration.is_zero() => Err("must be longer than zero".to_owned()),
         Ok(_) => Err(format!("`{text}` is not in whole seconds")),
-        Err(_) => Err(format!("`{}` is not {wanted}", shown(text))),
+        Err(_) => Err(format!("`{}` is not {wanted}", shown_exactly(text))),
     }
 }
 
@@ -234,7 +234,7 @@ impl<'a> Mapping<'a> {
 pub fn unknown(key: &Key, what: &str, known: &[&str]) -> Mistake {
     let hint = did_you_mean(&key.text, known);
     let hint = hint.unwrap_or_else(|| format!("it may have: {}", known.join(", ")));
-    Mistake::new(key.place, format!("{what} has no `{}`", shown(&key.text))).hint(hint)
+    Mistake::new(key.place, format!("{what} has no `{}`", shown_exactly(&key.text))).hint(hint)
 }
 
 #[cfg(test)]

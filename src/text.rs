@@ -20,16 +20,27 @@ const MAX_LONG: usize = 8192;
 /// is cut. GitHub's workflow commands need a line of their own, which this
 /// cannot start, but for the old form `##[command]`, which is broken up.
 pub fn shown(text: &str) -> String {
-    cut(text, MAX_SHOWN)
+    cut(text, MAX_SHOWN, is_plain)
 }
 
 /// The same for what is long without being foreign: reasons and warnings, which
 /// end with what is to be done, and lists, whose last name may be the one that counts.
 pub fn shown_long(text: &str) -> String {
-    cut(text, MAX_LONG)
+    cut(text, MAX_LONG, is_plain)
 }
 
-fn cut(text: &str, most: usize) -> String {
+/// Foreign text in ASCII alone, so that two which look alike (`main` and one
+/// with a Cyrillic `а`) can be told apart; what has been escaped before stays as it is.
+pub fn shown_ascii(text: &str) -> String {
+    cut(text, MAX_SHOWN, |c| c.is_ascii() && is_plain(c))
+}
+
+/// The same for what is compared with other text: what looks as if it had been escaped is told apart too.
+pub fn shown_exactly(text: &str) -> String {
+    shown_ascii(&text.replace("\\u{", "\\u{5c}u{"))
+}
+
+fn cut(text: &str, most: usize, plain: fn(char) -> bool) -> String {
     let mut out = String::new();
     for (count, c) in text.chars().enumerate() {
         if count == most {
@@ -37,7 +48,7 @@ fn cut(text: &str, most: usize) -> String {
             break;
         }
         let commands = c == '[' && out.ends_with("##");
-        if is_plain(c) && !commands { out.push(c) } else { out.extend(c.escape_unicode()) }
+        if plain(c) && !commands { out.push(c) } else { out.extend(c.escape_unicode()) }
     }
     out
 }
@@ -152,6 +163,24 @@ mod tests {
         assert_ne!(long, word(&"x".repeat(194)));
         let escaped = word(&"\u{2003}".repeat(100));
         assert!(escaped.contains("\\u{2003}…") && escaped.len() <= 192, "{escaped}");
+    }
+
+    #[test]
+    fn what_looks_alike_can_be_told_apart() {
+        for (text, exactly) in [
+            ("refs/heads/main", "refs/heads/main"),
+            ("refs/heads/m\u{430}in", "refs/heads/m\\u{430}in"),
+            ("refs/heads/m\\u{430}in", "refs/heads/m\\u{5c}u{430}in"),
+            ("caf\u{e9}", "caf\\u{e9}"),
+            ("cafe\u{301}", "cafe\\u{301}"),
+            ("a\u{a0}b\u{3164}c…", "a\\u{a0}b\\u{3164}c\\u{2026}"),
+            ("main\n", "main\\u{a}"),
+            (r"^main\.x$", r"^main\.x$"),
+        ] {
+            assert_eq!(shown_exactly(text), exactly);
+        }
+        assert!(shown_exactly(&"x".repeat(500)).ends_with("x…"));
+        assert_eq!(shown_ascii("m\\u{a}\u{430}"), "m\\u{a}\\u{430}");
     }
 
     #[test]

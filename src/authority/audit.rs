@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::store::{Cursor, Event, EventFilter, Store};
 use crate::clock::parse_rfc3339;
 use crate::error::{Error, Result};
-use crate::text::{shown, shown_long};
+use crate::text::{shown, shown_ascii, shown_long};
 
 /// How many events are in memory at a time.
 const PAGE: usize = 500;
@@ -67,7 +67,7 @@ pub fn text(event: &Event) -> String {
     let mut line = [body.get("time"), body.get("event"), id]
         .into_iter()
         .flatten()
-        .map(|value| quoted(shown(&plain(value))))
+        .map(|value| quoted(shown_ascii(&plain(value))))
         .collect::<Vec<_>>()
         .join(" ");
     for (field, name) in FIELDS {
@@ -136,7 +136,7 @@ fn of_outputs(body: &Map<String, Value>, field: &str) -> Option<String> {
             names.extend(name.as_str().filter(|name| !names.contains(name)));
         }
     }
-    let names: Vec<String> = names.into_iter().map(shown).collect();
+    let names: Vec<String> = names.into_iter().map(shown_ascii).collect();
     (!names.is_empty()).then(|| names.join(","))
 }
 
@@ -145,7 +145,7 @@ fn options(body: &Map<String, Value>) -> Option<String> {
     let mut all: Vec<String> = Vec::new();
     let outputs = body.get("outputs")?.as_array()?;
     for options in outputs.iter().filter_map(|output| output.get("options")?.as_object()) {
-        let pairs = options.iter().map(|(name, value)| shown(&format!("{name}={}", plain(value))));
+        let pairs = options.iter().map(|(name, value)| shown_ascii(&format!("{name}={}", plain(value))));
         let pairs = pairs.collect::<Vec<_>>().join("+");
         if !all.contains(&pairs) {
             all.push(pairs);
@@ -158,8 +158,10 @@ fn options(body: &Map<String, Value>) -> Option<String> {
 /// names would hide the one that it is after.
 fn listed(value: &Value) -> String {
     match value {
-        Value::Array(values) => values.iter().map(|value| shown(&plain(value))).collect::<Vec<_>>().join(","),
-        value => shown(&plain(value)),
+        Value::Array(values) => {
+            values.iter().map(|value| shown_ascii(&plain(value))).collect::<Vec<_>>().join(",")
+        }
+        value => shown_ascii(&plain(value)),
     }
 }
 
@@ -247,7 +249,7 @@ mod tests {
         let line = text(&event);
         assert_eq!(
             line,
-            "refused d-1 token=\"x\\u{a}2026 issued \\u{22}y\\u{22} bot=admin\\u{1b}[2J\\u{202e}\\u{7f}\\u{9b}é\\u{2028}\""
+            "refused d-1 token=\"x\\u{a}2026 issued \\u{22}y\\u{22} bot=admin\\u{1b}[2J\\u{202e}\\u{7f}\\u{9b}\\u{e9}\\u{2028}\""
         );
         let line = json(&event);
         assert!(line.contains("\\u202e\\u007f\\u009bé\\u2028"), "{line}");

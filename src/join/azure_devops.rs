@@ -8,7 +8,10 @@ use super::jwt::text;
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, organization_id};
 use super::prove::{Job, Presented};
-use super::rules::{Condition, Constraint, Field, Grammar, Guard, Match, ONE_RUN, OWNER, REF, WORKFLOW};
+use super::rules::{
+    Condition, Constraint, FULL_REF, Field, Grammar, Guard, Match, NAME, NUMBER, ONE_RUN, OWNER, REF, Shape,
+    UUID, WORKFLOW,
+};
 use crate::document::{Mapping, Mistake};
 use crate::error::{Error, Kind, Result};
 
@@ -38,6 +41,7 @@ static SUBJECT: Grammar =
     Grammar::Forms(&["p://{organization}/{project}/{name}", "sc://{organization}/{project}/{name}"]);
 /// `https://HOST/OWNER/NAME`.
 static REPOSITORY: Grammar = Grammar::Separated('/', 5);
+const URL: Shape = Shape::new(&["{small}://{any}"], "the repository's URL, `https://HOST/…`");
 
 static FIELDS: &[Field] = &[
     Field::parted("sub", &SUBJECT).constrains(&[
@@ -52,14 +56,18 @@ static FIELDS: &[Field] = &[
     Field::new("pipeline_name", Match::Within("p://*/*/{}"))
         .claim("sub")
         .constrains(&[Constraint::name(&["definition_id"]), WORKFLOW]),
-    Field::exact("project_id").claim("prj_id").constrains(&[OWNER]),
-    Field::exact("definition_id").claim("def_id").constrains(&[WORKFLOW]),
-    Field::parted("repository_uri", &REPOSITORY).claim("rpo_uri"),
+    Field::exact("project_id").claim("prj_id").constrains(&[OWNER]).shape(UUID),
+    Field::exact("definition_id").claim("def_id").constrains(&[WORKFLOW]).shape(NUMBER),
+    Field::parted("repository_uri", &REPOSITORY).claim("rpo_uri").shape(URL),
     Field::exact("repository_id").claim("rpo_id"),
-    Field::exact("repository_version").claim("rpo_ver").constrains(&[REF]),
+    Field::exact("repository_version").claim("rpo_ver").constrains(&[REF]).shape(NAME),
     // Builds of pull requests, forks' among them where the pipeline takes those.
-    Field::glob("repository_ref").claim("rpo_ref").constrains(&[REF]).guarded(&[PULL_REQUESTS]),
-    Field::exact("run_id").constrains(ONE_RUN),
+    Field::glob("repository_ref")
+        .claim("rpo_ref")
+        .constrains(&[REF])
+        .guarded(&[PULL_REQUESTS])
+        .shape(FULL_REF),
+    Field::exact("run_id").constrains(ONE_RUN).shape(NUMBER),
 ];
 
 /// The join method `azure-devops`.

@@ -3,24 +3,33 @@
 use super::handed_over::HandedOver;
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, issuer_url};
-use super::rules::{Condition, Field, Grammar, ONE_RUN, OWNER, REF, WORKFLOW};
+use super::rules::{
+    self, Condition, Field, Grammar, ONE_RUN, OWNER, REF, SHORT_REF, Saying, Shape, WORKFLOW,
+};
 use crate::document::Mapping;
 
 /// `{REPOSITORY}:{STEP}`, or `{REPOSITORY}:{ENVIRONMENT}:{STEP}`.
 static SUBJECT: Grammar = Grammar::Separated(':', 2);
+const OF_STEP: Shape = Shape::new(
+    &["{braced}:{any}"],
+    "it as the step's token has it: `{REPOSITORY}:{STEP}` or `{REPOSITORY}:{ENVIRONMENT}:{STEP}`",
+);
+const BRACED: Shape =
+    Shape::new(&["{braced}"], "the UUID as Bitbucket does, in braces and small letters: `'{1d397906-…}'`");
 
 /// Nothing here is a name that somebody else could have: workspaces and repositories are told by ids.
 static FIELDS: &[Field] = &[
-    Field::exact("workspace_uuid").claim("workspaceUuid").constrains(&[OWNER]),
-    Field::exact("repository_uuid").claim("repositoryUuid").constrains(&[OWNER]),
+    Field::exact("workspace_uuid").claim("workspaceUuid").constrains(&[OWNER]).shape(BRACED),
+    Field::exact("repository_uuid").claim("repositoryUuid").constrains(&[OWNER]).shape(BRACED),
     // An environment has rules of its own about branches and who may deploy.
     Field::exact("deployment_environment_uuid")
         .claim("deploymentEnvironmentUuid")
-        .constrains(&[REF, WORKFLOW]),
-    Field::glob("branch_name").claim("branchName").constrains(&[REF]),
-    Field::exact("pipeline_uuid").claim("pipelineUuid").constrains(ONE_RUN),
-    Field::exact("step_uuid").claim("stepUuid").constrains(ONE_RUN),
-    Field::parted("sub", &SUBJECT),
+        .constrains(&[REF, WORKFLOW])
+        .shape(BRACED),
+    Field::glob("branch_name").claim("branchName").constrains(&[REF]).shape(SHORT_REF),
+    Field::exact("pipeline_uuid").claim("pipelineUuid").constrains(ONE_RUN).shape(BRACED),
+    Field::exact("step_uuid").claim("stepUuid").constrains(ONE_RUN).shape(BRACED),
+    Field::parted("sub", &SUBJECT).shape(OF_STEP).says(of_subject),
 ];
 
 /// The join method `bitbucket`.
@@ -69,6 +78,25 @@ fn configure(mut section: Mapping<'_>) -> Configured {
     let other_audience = section.text("audience")?.map(str::to_owned);
     let oidc = Oidc { other_audience, ..Oidc::new(&PROFILE, issuer) }.read(FIELDS, section)?;
     Ok(Box::new(oidc.refuse(is_bare, "is not in braces", "Bitbucket writes them so: '{1d397906-…}'")?))
+}
+
+/// What a subject says: `{REPOSITORY}:{STEP}`, or `{REPOSITORY}:{ENVIRONMENT}:{STEP}`.
+fn of_subject(sub: &str) -> Vec<Saying> {
+    let environment = |ids: &[&str]| Saying::new("deployment_environment_uuid", ids);
+    let ids = |repository: &str, step: &str| {
+        [Saying::new("repository_uuid", &[repository]), Saying::new("step_uuid", &[step])]
+    };
+    match *sub.split(':').collect::<Vec<_>>().as_slice() {
+        // A wildcard may stand for an environment.
+        [repository, step] if !rules::is_pattern(sub) => {
+            ids(repository, step).into_iter().chain([environment(&[])]).collect()
+        }
+        [repository, of, step] => ids(repository, step).into_iter().chain([environment(&[of])]).collect(),
+        [repository, ..] if !rules::is_pattern(repository) => {
+            vec![Saying::new("repository_uuid", &[repository])]
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// Without its braces, a UUID would match nothing.

@@ -9,7 +9,10 @@ use super::command::{self, Minter};
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile};
 use super::prove::{Job, Presented};
-use super::rules::{Constraint, Field, Grammar, Match, ONE_RUN, OWNER, REF, WORKFLOW};
+use super::rules::{
+    self, COMMIT, Constraint, Field, Grammar, KIND, Match, NAME, ONE_RUN, OWNER, REF, Saying, Shape, UUID,
+    WORKFLOW,
+};
 use crate::document::Mapping;
 use crate::error::{Error, Kind, Result};
 use crate::wire::Proof;
@@ -30,32 +33,46 @@ static SUBJECT: Grammar = Grammar::Forms(&[
     "organization:{organization}:pipeline:{pipeline}:ref:{ref*}:commit:{commit}:step:{step*}",
     "{id}",
 ]);
+const OF_BUILD: Shape = Shape::new(
+    &["organization:{word}:pipeline:{word}:ref:refs/{any}:commit:{any}", "{word}"],
+    "it as the job's token has it, `organization:SLUG:pipeline:SLUG:ref:REF:commit:SHA:step:KEY`, with the full ref",
+);
+/// Of a fork's, `USER:BRANCH`.
+const BRANCH: Shape =
+    Shape::new(&["{any}"], "the short name, such as `main`").never(&["refs/heads/*", "refs/tags/*"]);
+const TAG: Shape =
+    Shape::new(&["{any}"], "the short name, such as `v1`").never(&["refs/heads/*", "refs/tags/*"]);
 
 static FIELDS: &[Field] = &[
     Field::exact("organization_slug")
-        .constrains(&[Constraint::name(&["organization_id", "pipeline_id"]), OWNER]),
-    Field::exact("organization_id").constrains(&[OWNER]),
-    Field::glob("pipeline_slug").constrains(&[PIPELINE, WORKFLOW]),
-    Field::exact("pipeline_id").constrains(&[WORKFLOW, OWNER]),
-    Field::glob("build_branch").constrains(&[REF]),
-    Field::glob("build_tag").constrains(&[REF]),
-    Field::exact("build_commit").constrains(&[REF]),
-    Field::exact("build_source"),
+        .constrains(&[Constraint::name(&["organization_id", "pipeline_id"]), OWNER])
+        .shape(NAME),
+    Field::exact("organization_id").constrains(&[OWNER]).shape(UUID),
+    Field::glob("pipeline_slug").constrains(&[PIPELINE, WORKFLOW]).shape(NAME),
+    Field::exact("pipeline_id").constrains(&[WORKFLOW, OWNER]).shape(UUID),
+    Field::glob("build_branch").constrains(&[REF]).shape(BRANCH),
+    Field::glob("build_tag").constrains(&[REF]).shape(TAG),
+    Field::exact("build_commit").constrains(&[REF]).shape(COMMIT),
+    Field::exact("build_source").shape(KIND),
     Field::glob("step_key"),
-    Field::exact("job_id").constrains(ONE_RUN),
-    Field::exact("agent_id"),
-    Field::exact("runner_environment"),
-    Field::exact("cluster_id"),
+    Field::exact("job_id").constrains(ONE_RUN).shape(UUID),
+    Field::exact("agent_id").shape(UUID),
+    Field::exact("runner_environment")
+        .shape(Shape::new(&["buildkite-hosted", "self-hosted"], "`buildkite-hosted` or `self-hosted`")),
+    Field::exact("cluster_id").shape(UUID),
     Field::glob("cluster_name"),
-    Field::exact("queue_id"),
+    Field::exact("queue_id").shape(UUID),
     Field::glob("queue_key"),
     Field::new("agent_tag:*", Match::Property),
-    Field::parted("sub", &SUBJECT).constrains(&[
-        Constraint::Name { pinned_by: &IDS, pins_itself: |sub| !sub.contains(':') },
-        Constraint::Ref(|sub| SUBJECT.says(sub, "ref").is_none()),
-        Constraint::Workflow(|sub| SUBJECT.says(sub, "pipeline").is_none()),
-        Constraint::Owner(|sub| SUBJECT.says(sub, "organization").is_none()),
-    ]),
+    Field::parted("sub", &SUBJECT)
+        .constrains(&[
+            Constraint::Name { pinned_by: &IDS, pins_itself: |sub| !sub.contains(':') },
+            Constraint::Ref(|sub| SUBJECT.says(sub, "ref").is_none()),
+            Constraint::Workflow(|sub| SUBJECT.says(sub, "pipeline").is_none()),
+            Constraint::Owner(|sub| SUBJECT.says(sub, "organization").is_none()),
+        ])
+        .shape(OF_BUILD)
+        .says(of_subject),
 ];
 
 /// The join method `buildkite`.
@@ -105,6 +122,28 @@ static PROFILE: TokenProfile = TokenProfile {
 
 fn configure(section: Mapping<'_>) -> Configured {
     Ok(Box::new(Oidc::new(&PROFILE, ISSUER.to_owned()).read(FIELDS, section)?))
+}
+
+/// What a subject says, but where it is one id.
+fn of_subject(sub: &str) -> Vec<Saying> {
+    let fields = [
+        ("organization", "organization_slug"),
+        ("pipeline", "pipeline_slug"),
+        ("ref", "build_branch"),
+        ("commit", "build_commit"),
+        ("step", "step_key"),
+    ];
+    let said = rules::of_parts(&SUBJECT, sub, &fields);
+    let one = |Saying { field, one_of }| match one_of.as_slice() {
+        [of] if field == "build_branch" => {
+            let branch = of.strip_prefix("refs/heads/").map(|name| Saying::new(field, &[name]));
+            branch.or_else(|| of.strip_prefix("refs/tags/").map(|name| Saying::new("build_tag", &[name])))
+        }
+        // A step without a key.
+        [empty] if empty.is_empty() => None,
+        _ => Some(Saying { field, one_of }),
+    };
+    said.into_iter().filter_map(one).collect()
 }
 
 /// Has the agent mint a token with our audience, and with the ids in it.

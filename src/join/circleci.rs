@@ -10,7 +10,9 @@ use super::command::{self, Minter};
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, issuer_url, organization_id};
 use super::prove::{Job, Presented};
-use super::rules::{Constraint, Field, Grammar, Guard, Match, ONE_RUN, REF, WORKFLOW};
+use super::rules::{
+    self, Constraint, FULL_REF, Field, Grammar, Guard, Match, ONE_RUN, REF, Shape, URLS, UUID, WORKFLOW,
+};
 use crate::document::Mapping;
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
@@ -30,28 +32,43 @@ static SUBJECT: Grammar = Grammar::Forms(&[
 ]);
 /// `HOST/OWNER/NAME`.
 static ORIGIN: Grammar = Grammar::Separated('/', 3);
+const ON_HOST: Shape =
+    Shape::new(&["{host}/{any}"], "`HOST/OWNER/NAME`, the host in small letters").never(URLS);
 
 static FIELDS: &[Field] = &[
-    Field::exact("project_id").claim(PROJECT),
+    Field::exact("project_id").claim(PROJECT).shape(UUID),
     // Who may use a context is said in the context's own settings.
-    Field::new("context_id", Match::Member).claim("oidc.circleci.com/context-ids").constrains(&[WORKFLOW]),
+    Field::new("context_id", Match::Member)
+        .claim("oidc.circleci.com/context-ids")
+        .constrains(&[WORKFLOW])
+        .shape(UUID),
     Field::parted("vcs_origin", &ORIGIN)
         .claim("oidc.circleci.com/vcs-origin")
-        .constrains(&[Constraint::name(&["project_id", "pipeline_definition_id"])]),
-    Field::glob("vcs_ref").claim("oidc.circleci.com/vcs-ref").constrains(&[REF]),
+        .constrains(&[Constraint::name(&["project_id", "pipeline_definition_id"])])
+        .shape(ON_HOST),
+    Field::glob("vcs_ref").claim("oidc.circleci.com/vcs-ref").constrains(&[REF]).shape(FULL_REF),
     Field::exact("pipeline_definition_id")
         .claim("oidc.circleci.com/pipeline-definition-id")
-        .constrains(&[WORKFLOW]),
-    Field::exact("pipeline_id").claim("oidc.circleci.com/pipeline-id").constrains(ONE_RUN),
-    Field::exact("workflow_id").claim("oidc.circleci.com/workflow-id").constrains(ONE_RUN),
-    Field::exact("job_id").claim("oidc.circleci.com/job-id").constrains(ONE_RUN),
+        .constrains(&[WORKFLOW])
+        .shape(UUID),
+    Field::exact("pipeline_id").claim("oidc.circleci.com/pipeline-id").constrains(ONE_RUN).shape(UUID),
+    Field::exact("workflow_id").claim("oidc.circleci.com/workflow-id").constrains(ONE_RUN).shape(UUID),
+    Field::exact("job_id").claim("oidc.circleci.com/job-id").constrains(ONE_RUN).shape(UUID),
     Field::new("ssh_rerun", Match::Boolean).claim(SSH_RERUN).guarded(&[Guard::new(
         "ssh_rerun",
         &["true"],
         "somebody sits at a shell in the job",
     )
     .claim(SSH_RERUN)]),
-    Field::parted("sub", &SUBJECT).constrains(&[Constraint::Ref(|sub| SUBJECT.says(sub, "ref").is_none())]),
+    Field::parted("sub", &SUBJECT)
+        .constrains(&[Constraint::Ref(|sub| SUBJECT.says(sub, "ref").is_none())])
+        .says(|sub| {
+            rules::of_parts(
+                &SUBJECT,
+                sub,
+                &[("project", "project_id"), ("origin", "vcs_origin"), ("ref", "vcs_ref")],
+            )
+        }),
 ];
 
 /// The join method `circleci`.
@@ -99,8 +116,9 @@ fn configure(mut section: Mapping<'_>) -> Configured {
     };
     let other_audience = section.boolean("accept_default_audience")?.then(|| organization.clone());
     // An issuer may be shared, so the organisation is checked whichever it is.
+    let fixed = Some(("sub", format!("org/{organization}/*")));
     let pinned = Some((ORGANIZATION, organization));
-    Ok(Box::new(Oidc { other_audience, pinned, ..Oidc::new(&PROFILE, issuer) }.read(FIELDS, section)?))
+    Ok(Box::new(Oidc { other_audience, pinned, fixed, ..Oidc::new(&PROFILE, issuer) }.read(FIELDS, section)?))
 }
 
 async fn prove(job: &Job<'_>) -> Result<Presented> {

@@ -8,11 +8,14 @@ use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, host};
 use super::prove::{Job, Presented};
 use super::rules::{
-    self, CHOSEN_WORKFLOW, Constraint, EVENT_NAME, Field, Grammar, Labels, Match, OWNER, REF, WORKFLOW,
+    self, CHOSEN_WORKFLOW, COMMIT, Constraint, EVENT_NAME, FULL_REF, Field, Grammar, KIND, Labels, Match,
+    NAME, NUMBER, OWNER, REF, SHORT_REF, Saying, Shape, URLS, WORKFLOW,
 };
 use crate::document::{Mapping, Mistake};
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
+
+mod subject;
 
 const URL_VARIABLE: &str = "ACTIONS_ID_TOKEN_REQUEST_URL";
 const REQUEST_TOKEN_VARIABLE: &str = "ACTIONS_ID_TOKEN_REQUEST_TOKEN";
@@ -57,74 +60,113 @@ static SERVER_FIELDS: &[Field] = &{
     fields
 };
 
+const OF_REPOSITORY: Shape =
+    Shape::new(&["{word}/{name}"], "`OWNER/NAME`, without the address of a server and without `.git`")
+        .never(URLS);
+/// By its commit where a reusable workflow is called so, or where the run has no ref; what GitHub runs by itself is `dynamic`.
+const FILE: Shape = Shape::new(
+    &[
+        "{word}/{name}/.github/workflows/{any}@refs/{any}",
+        "{word}/{name}/.github/workflows/{any}@{hex:40}",
+        "{word}/{name}/dynamic/{any}@refs/{any}",
+    ],
+    "`OWNER/NAME/.github/workflows/FILE@REF`, with the full ref: `…/deploy.yml@refs/heads/main`",
+);
+
 /// Every claim that GitHub documents, as a field of a rule. Wildcards where
 /// Teleport has them and in names and refs of our own; ids, kinds and hashes are exact.
 const FIELDS_OF_CLOUD: [Field; 29] = [
-    Field::parted("sub", &SUBJECT).constrains(&[
-        Constraint::Name {
-            pinned_by: &["repository_id", "repository_owner_id"],
-            // `repo:OWNER@ID/…`, or a template with an id in it.
-            pins_itself: |sub| {
-                SUBJECT.says(sub, "owner").is_some_and(|owner| owner.contains('@'))
-                    || !leaves_open(sub, &["repository_id", "repository_owner_id"])
+    Field::parted("sub", &SUBJECT)
+        .constrains(&[
+            Constraint::Name {
+                pinned_by: &["repository_id", "repository_owner_id"],
+                // `repo:OWNER@ID/…`, or a template with an id in it.
+                pins_itself: |sub| {
+                    SUBJECT.says(sub, "owner").is_some_and(|owner| owner.contains('@'))
+                        || !leaves_open(sub, &["repository_id", "repository_owner_id"])
+                },
             },
-        },
-        // `repo:OWNER/NAME:pull_request` is of every branch that has one.
-        Constraint::Ref(|sub| {
-            leaves_open(sub, &["ref", "environment", "sha", "workflow_sha", "run_id", "check_run_id"])
-                && SUBJECT.says(sub, "ref_protected").is_none_or(|value| value != "true")
-        }),
-        Constraint::Workflow(|sub| {
-            const RUN: &[&str] =
-                &["environment", "file", "workflow_sha", "job_workflow_sha", "run_id", "check_run_id"];
-            leaves_open(sub, RUN) && !is_reusable(&SUBJECT, sub)
-        }),
-        // Anybody can have their repository's subjects made by a template, such as `ref:refs/heads/main`.
-        Constraint::Owner(|sub| {
-            leaves_open(sub, &["owner", "repository_owner", "repository_owner_id", "repository_id"])
-        }),
-    ]),
-    Field::parted("repository", &REPOSITORY).constrains(&[
-        Constraint::name(&["repository_id", "repository_owner_id"]),
-        Constraint::Owner(|name| REPOSITORY.says(name, "owner").is_none()),
-    ]),
-    Field::exact("repository_id").constrains(&[OWNER]),
-    Field::glob("repository_owner").constrains(&[
-        Constraint::name(&["repository_owner_id", "repository_id"]),
-        Constraint::Owner(rules::is_pattern),
-    ]),
-    Field::exact("repository_owner_id").constrains(&[OWNER]),
-    Field::exact("repository_visibility"),
+            // `repo:OWNER/NAME:pull_request` is of every branch that has one.
+            Constraint::Ref(|sub| {
+                leaves_open(sub, &["ref", "environment", "sha", "workflow_sha", "run_id", "check_run_id"])
+                    && SUBJECT.says(sub, "ref_protected").is_none_or(|value| value != "true")
+            }),
+            Constraint::Workflow(|sub| {
+                const RUN: &[&str] =
+                    &["environment", "file", "workflow_sha", "job_workflow_sha", "run_id", "check_run_id"];
+                leaves_open(sub, RUN) && !is_reusable(&SUBJECT, sub)
+            }),
+            // Anybody can have their repository's subjects made by a template, such as `ref:refs/heads/main`.
+            Constraint::Owner(|sub| {
+                leaves_open(sub, &["owner", "repository_owner", "repository_owner_id", "repository_id"])
+            }),
+        ])
+        .shape(subject::SHAPE)
+        .says(|sub| if SUBJECT.admits(sub) { subject::says(sub) } else { Vec::new() }),
+    Field::parted("repository", &REPOSITORY)
+        .constrains(&[
+            Constraint::name(&["repository_id", "repository_owner_id"]),
+            Constraint::Owner(|name| REPOSITORY.says(name, "owner").is_none()),
+        ])
+        .shape(OF_REPOSITORY)
+        .says(|name| rules::of_parts(&REPOSITORY, name, &[("owner", "repository_owner")])),
+    Field::exact("repository_id").constrains(&[OWNER]).shape(NUMBER),
+    Field::glob("repository_owner")
+        .constrains(&[
+            Constraint::name(&["repository_owner_id", "repository_id"]),
+            Constraint::Owner(rules::is_pattern),
+        ])
+        .shape(NAME),
+    Field::exact("repository_owner_id").constrains(&[OWNER]).shape(NUMBER),
+    Field::exact("repository_visibility")
+        .shape(Shape::new(&["public", "private", "internal"], "`public`, `private` or `internal`")),
     // The name that a file gives itself: any other can give itself the same.
     Field::glob("workflow"),
-    Field::parted("workflow_ref", &WORKFLOW_REF).constrains(&[
-        Constraint::Workflow(|path| WORKFLOW_REF.says(path, "file").is_none()),
-        Constraint::Ref(|path| WORKFLOW_REF.says(path, "ref").is_none()),
-    ]),
-    Field::exact("workflow_sha").constrains(&[WORKFLOW, REF]),
+    Field::parted("workflow_ref", &WORKFLOW_REF)
+        .constrains(&[
+            Constraint::Workflow(|path| WORKFLOW_REF.says(path, "file").is_none()),
+            Constraint::Ref(|path| WORKFLOW_REF.says(path, "ref").is_none()),
+        ])
+        .shape(FILE)
+        .says(of_workflow_ref),
+    Field::exact("workflow_sha").constrains(&[WORKFLOW, REF]).shape(COMMIT),
     Field::parted("job_workflow_ref", &JOB_WORKFLOW_REF)
-        .constrains(&[Constraint::Workflow(|path| !is_reusable(&JOB_WORKFLOW_REF, path))]),
-    Field::exact("job_workflow_sha").constrains(&[WORKFLOW]),
+        .constrains(&[Constraint::Workflow(|path| !is_reusable(&JOB_WORKFLOW_REF, path))])
+        .shape(FILE),
+    Field::exact("job_workflow_sha").constrains(&[WORKFLOW]).shape(COMMIT),
     // An environment has rules of its own about refs and reviewers; one of a name that
     // nobody has set up is made by the workflow that names it, and has none.
     Field::glob("environment").constrains(&[REF, CHOSEN_WORKFLOW]),
-    Field::glob("actor").constrains(&[Constraint::name(&["actor_id"])]),
-    Field::exact("actor_id"),
-    Field::glob("ref").constrains(&[REF]),
-    Field::exact("ref_type"),
-    Field::new("ref_protected", Match::Boolean).constrains(&[Constraint::Ref(|value| value != "true")]),
-    Field::exact("sha").constrains(&[REF]),
+    Field::glob("actor")
+        .constrains(&[Constraint::name(&["actor_id"])])
+        .shape(Shape::new(&["{word}", "{word}[bot]"], "the login, such as `octocat` or `dependabot[bot]`")),
+    Field::exact("actor_id").shape(NUMBER),
+    Field::glob("ref").constrains(&[REF]).shape(FULL_REF),
+    Field::exact("ref_type").shape(Shape::new(&["branch", "tag"], "`branch` or `tag`")).says(|kind| {
+        // A pull request's is `branch`.
+        let refs: &[&str] = if kind == "tag" { &["refs/tags/*"] } else { &["refs/heads/*", "refs/pull/*"] };
+        vec![Saying::new("ref", refs)]
+    }),
+    Field::new("ref_protected", Match::Boolean)
+        .constrains(&[Constraint::Ref(|value| value != "true")])
+        // No rule protects what a pull request would be when merged.
+        .says(|value| match value {
+            "true" => vec![Saying::new("ref", &["refs/heads/*", "refs/tags/*"])],
+            _ => Vec::new(),
+        }),
+    Field::exact("sha").constrains(&[REF]).shape(COMMIT),
     // Who opens a pull request chooses these, in a fork of their own even.
-    Field::glob("head_ref"),
-    Field::glob("base_ref"),
-    Field::exact("event_name").guarded(&[EVENT_NAME]),
-    Field::exact("runner_environment"),
-    Field::glob("enterprise").constrains(&[Constraint::name(&["enterprise_id"])]),
-    Field::exact("enterprise_id"),
-    Field::exact("run_id").constrains(&[WORKFLOW, REF]),
-    Field::exact("run_number"),
-    Field::exact("run_attempt"),
-    Field::exact("check_run_id").constrains(&[WORKFLOW, REF]),
+    Field::glob("head_ref").shape(SHORT_REF).says(of_pull_requests),
+    Field::glob("base_ref").shape(SHORT_REF).says(of_pull_requests),
+    Field::exact("event_name").guarded(&[EVENT_NAME]).shape(KIND).says(of_event),
+    Field::exact("runner_environment")
+        .shape(Shape::new(&["github-hosted", "self-hosted"], "`github-hosted` or `self-hosted`")),
+    Field::glob("enterprise").constrains(&[Constraint::name(&["enterprise_id"])]).shape(NAME),
+    Field::exact("enterprise_id").shape(NUMBER),
+    Field::exact("run_id").constrains(&[WORKFLOW, REF]).shape(NUMBER),
+    Field::exact("run_number").shape(NUMBER),
+    Field::exact("run_attempt").shape(NUMBER),
+    Field::exact("check_run_id").constrains(&[WORKFLOW, REF]).shape(NUMBER),
     Field::new("repo_property_*", Match::Property),
 ];
 
@@ -152,6 +194,7 @@ pub(super) static METHOD: Method = Method {
         "run_attempt",
     ],
     fields: FIELDS,
+    subject: subject::form,
     issuers: &[
         ISSUER,
         "https://token.actions.githubusercontent.com/*",
@@ -224,6 +267,36 @@ fn issuer(host: Option<&str>, slug: Option<&str>) -> Result<(String, String), &'
         }
     };
     Ok((issuer, server))
+}
+
+/// The refs that events have.
+fn of_event(event: &str) -> Vec<Saying> {
+    let refs: &[&str] = match event {
+        "pull_request" | "pull_request_review" | "pull_request_review_comment" => &["refs/pull/*"],
+        "pull_request_target" | "workflow_run" | "schedule" => &["refs/heads/*"],
+        "merge_group" => &["refs/heads/gh-readonly-queue/*"],
+        "release" => &["refs/tags/*"],
+        "push" | "workflow_dispatch" => &["refs/heads/*", "refs/tags/*"],
+        _ => return Vec::new(),
+    };
+    vec![Saying::new("ref", refs)]
+}
+
+/// A workflow's file is of the run's own ref, but where an organisation requires
+/// it: then a pull request or the merge queue runs that of another repository.
+fn of_workflow_ref(path: &str) -> Vec<Saying> {
+    let mut said = rules::of_parts(&WORKFLOW_REF, path, &[("ref", "ref")]);
+    // One that runs by its commit says none.
+    said.retain(|said| said.one_of.iter().all(|of| of.starts_with("refs/")));
+    for said in &mut said {
+        said.one_of.extend(["refs/pull/*", "refs/heads/gh-readonly-queue/*"].map(str::to_owned));
+    }
+    said
+}
+
+/// Other events have no head and no base.
+fn of_pull_requests(_: &str) -> Vec<Saying> {
+    vec![Saying::new("event_name", &["pull_request*"])]
 }
 
 /// Asks GitHub for a token with our audience.

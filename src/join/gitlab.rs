@@ -7,7 +7,8 @@ use super::jwt::text;
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, host};
 use super::rules::{
-    self, CHOSEN_WORKFLOW, Constraint, Field, Grammar, Match, ONE_RUN, OWNER, PIPELINE_SOURCE, REF, WORKFLOW,
+    self, CHOSEN_WORKFLOW, COMMIT, Constraint, Field, Grammar, KIND, Match, NUMBER, ONE_RUN, OWNER,
+    PIPELINE_SOURCE, REF, SHORT_REF, Saying, Shape, URLS, WORKFLOW,
 };
 use crate::document::Mapping;
 
@@ -33,51 +34,92 @@ static PATH: Grammar = Grammar::Separated('/', 2);
 /// `GROUP/…`.
 static NAMESPACE: Grammar = Grammar::Separated('/', 1);
 
+const OF_PROJECT: Shape =
+    Shape::new(&["{name}/{path}"], "`GROUP/PROJECT`, without the address of a server and without `.git`")
+        .never(URLS);
+const OF_GROUP: Shape =
+    Shape::new(&["{path}"], "the group's path, such as `octo-group/platform`").never(&["*/", "/*"]);
+const REF_PATHS: Shape = Shape::new(&["refs/{ref}"], "the full ref: `refs/heads/main` or `refs/tags/v1`")
+    .never(&["refs/head/*", "refs/tag/*"]);
+const DEFINITION: Shape = Shape::new(
+    &["{host}/{path}//{any}@refs/{any}"],
+    "`HOST/GROUP/PROJECT//FILE@REF`, the host in small letters and the ref in full",
+)
+.never(&["*://*"]);
+
 /// Wildcards where Teleport has them and in names and refs; ids, kinds and hashes are exact.
 static FIELDS: &[Field] = &[
-    Field::parted("sub", &SUBJECT).constrains(&[
-        PROJECT,
-        Constraint::Ref(|sub| SUBJECT.says(sub, "ref").is_none() || SUBJECT.says(sub, "type").is_none()),
-        Constraint::Owner(|sub| !rules::names_part(sub, "project_path:", '/')),
-    ]),
+    Field::parted("sub", &SUBJECT)
+        .constrains(&[
+            PROJECT,
+            Constraint::Ref(|sub| SUBJECT.says(sub, "ref").is_none() || SUBJECT.says(sub, "type").is_none()),
+            Constraint::Owner(|sub| !rules::names_part(sub, "project_path:", '/')),
+        ])
+        .says(|sub| {
+            let fields = [("project", "project_path"), ("type", "ref_type"), ("ref", "ref")];
+            rules::of_parts(&SUBJECT, sub, &fields)
+        }),
     Field::parted("project_path", &PATH)
-        .constrains(&[PROJECT, Constraint::Owner(|path| !rules::names_part(path, "", '/'))]),
-    Field::exact("project_id").constrains(&[OWNER]),
-    Field::parted("namespace_path", &NAMESPACE).constrains(&[
-        PROJECT,
-        Constraint::Owner(|path| rules::literal_prefix(path) != path && !rules::names_part(path, "", '/')),
-    ]),
-    Field::exact("namespace_id").constrains(&[OWNER]),
-    Field::exact("project_visibility"),
-    Field::glob("ref").constrains(&[Constraint::RefName("ref_type")]),
-    Field::exact("ref_type"),
-    Field::glob("ref_path").constrains(&[REF]),
+        .constrains(&[PROJECT, Constraint::Owner(|path| !rules::names_part(path, "", '/'))])
+        .shape(OF_PROJECT)
+        .says(|path| of_path("namespace_path", path)),
+    Field::exact("project_id").constrains(&[OWNER]).shape(NUMBER),
+    Field::parted("namespace_path", &NAMESPACE)
+        .constrains(&[
+            PROJECT,
+            Constraint::Owner(|path| {
+                rules::literal_prefix(path) != path && !rules::names_part(path, "", '/')
+            }),
+        ])
+        .shape(OF_GROUP),
+    Field::exact("namespace_id").constrains(&[OWNER]).shape(NUMBER),
+    Field::exact("project_visibility")
+        .shape(Shape::new(&["private", "internal", "public"], "`private`, `internal` or `public`")),
+    Field::glob("ref").constrains(&[Constraint::RefName("ref_type")]).shape(SHORT_REF),
+    Field::exact("ref_type").shape(Shape::new(&["branch", "tag"], "`branch` or `tag`")),
+    Field::glob("ref_path").constrains(&[REF]).shape(REF_PATHS).says(of_ref_path),
     Field::new("ref_protected", Match::Boolean).constrains(&[IF_PROTECTED]),
-    Field::exact("sha").constrains(&[REF]),
-    Field::exact("pipeline_source").guarded(&[PIPELINE_SOURCE]),
-    Field::exact("pipeline_id").constrains(ONE_RUN),
-    Field::exact("job_id").constrains(ONE_RUN),
-    Field::exact("job_source"),
+    Field::exact("sha").constrains(&[REF]).shape(COMMIT),
+    Field::exact("pipeline_source")
+        .guarded(&[PIPELINE_SOURCE])
+        .shape(KIND)
+        // Nobody merges a tag.
+        .says(|source| match source {
+            "merge_request_event" | "external_pull_request_event" => {
+                vec![Saying::new("ref_type", &["branch"])]
+            }
+            _ => Vec::new(),
+        }),
+    Field::exact("pipeline_id").constrains(ONE_RUN).shape(NUMBER),
+    Field::exact("job_id").constrains(ONE_RUN).shape(NUMBER),
+    Field::exact("job_source").shape(KIND),
     // Anybody who can push a branch can name an environment, unless it is protected.
     Field::glob("environment").constrains(&[CHOSEN_WORKFLOW]),
     Field::new("environment_protected", Match::Boolean).constrains(&[IF_PROTECTED]),
-    Field::exact("environment_action"),
-    Field::exact("deployment_tier"),
+    Field::exact("environment_action").shape(KIND),
+    Field::exact("deployment_tier").shape(KIND),
     Field::glob("user_login").constrains(&[USER]),
-    Field::exact("user_id"),
+    Field::exact("user_id").shape(NUMBER),
     Field::exact("user_email").constrains(&[USER]),
-    Field::exact("user_access_level"),
-    Field::parted("ci_config_ref_uri", &CONFIG).constrains(&[
-        Constraint::Workflow(|uri| CONFIG.says(uri, "file").is_none()),
-        Constraint::Ref(|uri| CONFIG.says(uri, "ref").is_none()),
-    ]),
-    Field::exact("ci_config_sha").constrains(&[WORKFLOW, REF]),
-    Field::exact("runner_environment"),
+    Field::exact("user_access_level").shape(KIND),
+    Field::parted("ci_config_ref_uri", &CONFIG)
+        .constrains(&[
+            Constraint::Workflow(|uri| CONFIG.says(uri, "file").is_none()),
+            Constraint::Ref(|uri| CONFIG.says(uri, "ref").is_none()),
+        ])
+        .shape(DEFINITION)
+        .says(of_definition),
+    Field::exact("ci_config_sha").constrains(&[WORKFLOW, REF]).shape(COMMIT),
+    Field::exact("runner_environment")
+        .shape(Shape::new(&["gitlab-hosted", "self-hosted"], "`gitlab-hosted` or `self-hosted`")),
     // Where the job runs, which for a fork's merge request is not whose code it is.
-    Field::parted("job_project_path", &PATH).constrains(&[JOB_PROJECT]),
-    Field::exact("job_project_id"),
-    Field::parted("job_namespace_path", &NAMESPACE).constrains(&[JOB_PROJECT]),
-    Field::exact("job_namespace_id"),
+    Field::parted("job_project_path", &PATH)
+        .constrains(&[JOB_PROJECT])
+        .shape(OF_PROJECT)
+        .says(|path| of_path("job_namespace_path", path)),
+    Field::exact("job_project_id").shape(NUMBER),
+    Field::parted("job_namespace_path", &NAMESPACE).constrains(&[JOB_PROJECT]).shape(OF_GROUP),
+    Field::exact("job_namespace_id").shape(NUMBER),
 ];
 
 /// The join method `gitlab`.
@@ -158,7 +200,41 @@ static PROFILE: TokenProfile = TokenProfile {
 
 fn configure(mut section: Mapping<'_>) -> Configured {
     let host = section.take("domain").map_or(Ok(HOST), |node| host(node, "domain"))?;
-    Ok(Box::new(Oidc::new(&PROFILE, format!("https://{host}")).read(FIELDS, section)?))
+    // Where its pipelines' definitions are, with a port or without.
+    let fixed = Some(("ci_config_ref_uri", format!("{}*", host.split(':').next().unwrap_or_default())));
+    Ok(Box::new(Oidc { fixed, ..Oidc::new(&PROFILE, format!("https://{host}")) }.read(FIELDS, section)?))
+}
+
+/// Whose project it is: of one by its path, or of those that a pattern matches.
+fn of_path(field: &'static str, path: &str) -> Vec<Saying> {
+    let Some((namespace, name)) = path.rsplit_once('/') else { return Vec::new() };
+    // A wildcard stands for `/` too, and then for groups below.
+    let below = rules::opened(path).filter(|_| rules::is_pattern(name));
+    let groups: Vec<&str> = [namespace].into_iter().chain(below.as_deref()).collect();
+    vec![Saying::new(field, &groups)]
+}
+
+fn of_ref_path(path: &str) -> Vec<Saying> {
+    let of = |kind, name| vec![Saying::new("ref_type", &[kind]), Saying::new("ref", &[name])];
+    let branch = path.strip_prefix("refs/heads/").map(|name| of("branch", name));
+    branch.or_else(|| path.strip_prefix("refs/tags/").map(|name| of("tag", name))).unwrap_or_default()
+}
+
+/// A definition of another project's has no such claim, so it is the job's own project and ref.
+fn of_definition(uri: &str) -> Vec<Saying> {
+    let said = rules::of_parts(&CONFIG, uri, &[("project", "project_path"), ("ref", "ref_path")]);
+    let one = |said: Saying| match (said.field, said.one_of.as_slice()) {
+        ("project_path", [project]) => {
+            let named = project.split_once('/').filter(|(host, _)| !rules::is_pattern(host));
+            named.map(|(_, path)| Saying::new("project_path", &[path])).into_iter().collect()
+        }
+        (_, [of]) => {
+            let path = format!("refs/{of}");
+            [Saying::new("ref_path", &[&path])].into_iter().chain(of_ref_path(&path)).collect()
+        }
+        _ => Vec::new(),
+    };
+    said.into_iter().flat_map(one).collect()
 }
 
 fn git_ref(claims: &Map<String, Value>) -> String {

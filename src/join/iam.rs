@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::jwt::text;
 use super::method::{Configured, Method};
-use super::rules::{self, Condition, Field, Grammar, Rule, Want};
+use super::rules::{self, Condition, Field, Grammar, Rule, Shape, Want};
 use super::verify::{Failure, Identity, Provenance, Replay, Verifier, VerifyContext};
 use crate::denial::{Denial, Reason};
 use crate::document::{Mapping, Mistake, Node};
@@ -36,8 +36,12 @@ static ARN: Grammar = Grammar::Forms(&[
     "arn:{partition}:iam::{account}:user/{path*}",
     "arn:{partition}:iam::{account}:root",
 ]);
+const ACCOUNT: Shape = Shape::new(&["{digit:12}"], "the account's twelve digits, in quotes");
 
-static FIELDS: &[Field] = &[Field::exact("aws_account"), Field::parted("aws_arn", &ARN)];
+static FIELDS: &[Field] = &[
+    Field::exact("aws_account").shape(ACCOUNT),
+    Field::parted("aws_arn", &ARN).says(|arn| rules::of_parts(&ARN, arn, &[("account", "aws_account")])),
+];
 
 /// The join method `iam`. Nothing says for sure that a job is of AWS: jobs of
 /// other platforms run on EC2, and have AWS variables for their own work.
@@ -118,6 +122,10 @@ impl Verifier for IamVerifier {
 
     fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    fn fixed(&self) -> Vec<(&str, String)> {
+        vec![("aws_arn", format!("arn:{}:*", self.partition.name))]
     }
 
     fn takes_unbound(&self) -> bool {

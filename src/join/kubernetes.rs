@@ -12,7 +12,7 @@ use super::issuers::KeySet;
 use super::jwt::text;
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, issuer_url, key_set};
-use super::rules::{Condition, Field, Match, OWNER, claim};
+use super::rules::{Condition, Field, Match, OWNER, Saying, Shape, UUID, claim};
 use super::source::TokenSource;
 use crate::document::{Mapping, Mistake};
 use crate::environment::Environment;
@@ -36,17 +36,23 @@ const ACCOUNT_UID: &str = "/kubernetes.io/serviceaccount/uid";
 const POD: &str = "/kubernetes.io/pod/name";
 const POD_UID: &str = "/kubernetes.io/pod/uid";
 
+/// A name of RFC 1123.
+const OBJECT: Shape = Shape::new(&["{host}"], "the object's name, in small letters");
+
 /// Names of pods end at random and nodes come in pools, so these take wildcards.
 static FIELDS: &[Field] = &[
     // `NAMESPACE:NAME`, as Teleport has it; compared with the whole subject.
-    Field::new(SERVICE_ACCOUNT, Match::Within("system:serviceaccount:{}")).claim("sub").constrains(&[OWNER]),
-    Field::exact("service_account_uid").claim(ACCOUNT_UID).constrains(&[OWNER]),
-    Field::exact("namespace").claim(NAMESPACE).constrains(&[OWNER]),
-    Field::glob("pod_name").claim(POD),
-    Field::exact("pod_uid").claim(POD_UID),
+    Field::new(SERVICE_ACCOUNT, Match::Within("system:serviceaccount:{}"))
+        .claim("sub")
+        .constrains(&[OWNER])
+        .says(of_subject),
+    Field::exact("service_account_uid").claim(ACCOUNT_UID).constrains(&[OWNER]).shape(UUID),
+    Field::exact("namespace").claim(NAMESPACE).constrains(&[OWNER]).shape(OBJECT),
+    Field::glob("pod_name").claim(POD).shape(OBJECT),
+    Field::exact("pod_uid").claim(POD_UID).shape(UUID),
     // Since Kubernetes 1.30.
-    Field::glob("node_name").claim("/kubernetes.io/node/name"),
-    Field::exact("node_uid").claim("/kubernetes.io/node/uid"),
+    Field::glob("node_name").claim("/kubernetes.io/node/name").shape(OBJECT),
+    Field::exact("node_uid").claim("/kubernetes.io/node/uid").shape(UUID),
 ];
 const SERVICE_ACCOUNT: &str = "service_account";
 
@@ -157,6 +163,12 @@ fn cluster(section: &mut Mapping<'_>) -> Result<(String, Option<Arc<KeySet>>), M
     };
     given.finish()?;
     Ok(cluster)
+}
+
+/// Whose account it is.
+fn of_subject(sub: &str) -> Vec<Saying> {
+    let name = sub.strip_prefix(SUBJECT).and_then(|name| name.split_once(':'));
+    name.map(|(namespace, _)| Saying::new("namespace", &[namespace])).into_iter().collect()
 }
 
 /// Whether it is a service account's name that none can have.

@@ -52,6 +52,9 @@ pub struct Method {
     pub telling: &'static [&'static str],
     /// The fields that its rules may have: what of a job's claims matters.
     pub fields: &'static [Field],
+    /// Which of the platform's forms a job's `sub` has, and what a rule binds
+    /// in its place: for whoever is refused and for operators. None where there is one form.
+    pub subject: fn(&str) -> Option<String>,
     /// The issuers whose tokens it knows best, as globs. No other method takes them, or
     /// its anchors and guards could be gone round.
     pub issuers: &'static [&'static str],
@@ -85,6 +88,7 @@ impl Method {
             unverified: jwt::unverified,
             telling: &[],
             fields: &[],
+            subject: |_| None,
             issuers: &[],
             can_bind: false,
             takes_rules_beside: false,

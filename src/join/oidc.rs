@@ -16,7 +16,7 @@ use super::verify::{Failure, Identity, Provenance, Replay, Verifier, VerifyConte
 use crate::clock::Held;
 use crate::denial::{Denial, Reason};
 use crate::document::{Mapping, Mistake, Mistakes, Node};
-use crate::text::{shown, word};
+use crate::text::{shown_exactly, word};
 use crate::wire::{ID_TOKEN, Proof};
 
 mod section;
@@ -104,6 +104,8 @@ pub struct Oidc {
     pub other_audience: Option<String>,
     /// A claim that must have a value: the organisation of a shared issuer.
     pub pinned: Option<(&'static str, String)>,
+    /// What the section fixes of another claim, as a glob: for the lints.
+    pub fixed: Option<(&'static str, String)>,
     /// The issuer's keys, where it is never asked for them.
     pub static_keys: Option<Arc<KeySet>>,
     /// `require_key_binding`.
@@ -124,6 +126,7 @@ impl Oidc {
             only_audience: None,
             other_audience: None,
             pinned: None,
+            fixed: None,
             static_keys: None,
             require_key_binding: false,
             rules: Vec::new(),
@@ -189,7 +192,7 @@ impl Oidc {
         if issuer == self.issuer {
             return Ok(());
         }
-        let detail = format!("issuer is {}, expected {}", shown(issuer), self.issuer);
+        let detail = format!("issuer is {}, expected {}", shown_exactly(issuer), self.issuer);
         Err(Denial::new(Reason::IssuerWrong, detail))
     }
 
@@ -235,7 +238,7 @@ impl Oidc {
         };
         let mut found = keys.find(kid, jwt.algorithm).peekable();
         if found.peek().is_none() {
-            let detail = format!("no usable {:?} key with kid {}", jwt.algorithm, shown(kid));
+            let detail = format!("no usable {:?} key with kid {}", jwt.algorithm, shown_exactly(kid));
             return Err(denied(Reason::KeyUnknown, detail));
         }
         // An issuer that publishes two keys under one `kid` means either.
@@ -278,6 +281,11 @@ impl Verifier for Oidc {
 
     fn issuer(&self) -> Option<&str> {
         Some(&self.issuer)
+    }
+
+    fn fixed(&self) -> Vec<(&str, String)> {
+        let claims = self.pinned.iter().chain(&self.fixed).map(|(claim, value)| (*claim, value.clone()));
+        claims.chain([("iss", self.issuer.clone())]).collect()
     }
 
     fn takes_unbound(&self) -> bool {

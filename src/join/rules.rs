@@ -7,6 +7,8 @@ mod grammar;
 mod guard;
 mod read;
 mod rule;
+mod saying;
+mod shape;
 
 pub use claim::claim;
 pub use glob::{glob, is_open, is_pattern, literal_prefix, names_part};
@@ -16,3 +18,5 @@ pub use read::{anchor, read};
 pub use rule::{
     CHOSEN_WORKFLOW, Condition, Constraint, Field, Match, ONE_RUN, OWNER, Open, REF, Rule, WORKFLOW, Want,
 };
+pub use saying::{Saying, Says, of_parts, opened};
+pub use shape::{COMMIT, FULL_REF, KIND, NAME, NUMBER, SHORT_REF, Shape, URLS, UUID, overlap};

@@ -3,7 +3,7 @@
 use super::handed_over::HandedOver;
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, host};
-use super::rules::{self, Condition, Constraint, Field, Grammar, OWNER, RUN_TYPE, WORKFLOW};
+use super::rules::{self, Condition, Constraint, Field, Grammar, NAME, OWNER, RUN_TYPE, Shape, WORKFLOW};
 use crate::document::Mapping;
 
 /// Of a stack or a module.
@@ -12,16 +12,32 @@ static SUBJECT: Grammar =
 
 /// An account's own people alone name its spaces and stacks.
 static FIELDS: &[Field] = &[
-    Field::glob("space_id").claim("spaceId").constrains(&[OWNER]),
+    Field::glob("space_id").claim("spaceId").constrains(&[OWNER]).shape(NAME),
     Field::glob("caller_id").claim("callerId").constrains(&[WORKFLOW, OWNER]),
-    Field::exact("caller_type").claim("callerType"),
-    Field::exact("scope"),
-    Field::exact("run_type").claim("runType").guarded(&[RUN_TYPE]),
-    Field::exact("run_id").claim("runId").constrains(&[WORKFLOW]),
-    Field::parted("sub", &SUBJECT).constrains(&[
-        Constraint::Workflow(|sub| SUBJECT.says(sub, "caller").is_none()),
-        Constraint::Owner(|sub| SUBJECT.says(sub, "space").is_none()),
-    ]),
+    Field::exact("caller_type")
+        .claim("callerType")
+        .shape(Shape::new(&["stack", "module"], "`stack` or `module`")),
+    Field::exact("scope").shape(Shape::new(&["read", "write"], "`read` or `write`")),
+    Field::exact("run_type")
+        .claim("runType")
+        .guarded(&[RUN_TYPE])
+        .shape(Shape::new(&["{capital}"], "the type in capitals, such as `TRACKED`")),
+    Field::exact("run_id").claim("runId").constrains(&[WORKFLOW]).shape(NAME),
+    Field::parted("sub", &SUBJECT)
+        .constrains(&[
+            Constraint::Workflow(|sub| SUBJECT.says(sub, "caller").is_none()),
+            Constraint::Owner(|sub| SUBJECT.says(sub, "space").is_none()),
+        ])
+        .says(|sub| {
+            let fields = [
+                ("type", "caller_type"),
+                ("space", "space_id"),
+                ("caller", "caller_id"),
+                ("run_type", "run_type"),
+                ("scope", "scope"),
+            ];
+            rules::of_parts(&SUBJECT, sub, &fields)
+        }),
 ];
 
 /// The join method `spacelift`.

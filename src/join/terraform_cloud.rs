@@ -3,7 +3,7 @@
 use super::handed_over::HandedOver;
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, host};
-use super::rules::{self, Condition, Constraint, Field, Grammar, OWNER, RUN_PHASE, WORKFLOW};
+use super::rules::{self, Condition, Constraint, Field, Grammar, NAME, OWNER, RUN_PHASE, Shape, WORKFLOW};
 use crate::document::Mapping;
 
 /// The host of HCP Terraform.
@@ -21,21 +21,49 @@ static SUBJECT: Grammar = Grammar::Forms(&[
 ]);
 
 static FIELDS: &[Field] = &[
-    Field::exact("organization_id").claim(ORGANIZATION_ID).constrains(&[OWNER]),
+    Field::exact("organization_id")
+        .claim(ORGANIZATION_ID)
+        .constrains(&[OWNER])
+        .shape(Shape::new(&["org-{word}"], "the id, `org-…`")),
     Field::exact("organization_name")
         .claim(ORGANIZATION_NAME)
-        .constrains(&[Constraint::name(&["organization_id", "project_id", "workspace_id"]), OWNER]),
-    Field::exact("project_id").claim("terraform_project_id"),
+        .constrains(&[Constraint::name(&["organization_id", "project_id", "workspace_id"]), OWNER])
+        .shape(NAME),
+    Field::exact("project_id")
+        .claim("terraform_project_id")
+        .shape(Shape::new(&["prj-{word}"], "the id, `prj-…`")),
     Field::glob("project_name").claim("terraform_project_name").constrains(&[PROJECT]),
-    Field::exact("workspace_id").claim("terraform_workspace_id").constrains(&[WORKFLOW]),
-    Field::glob("workspace_name").claim("terraform_workspace_name").constrains(&[WORKSPACE, WORKFLOW]),
-    Field::exact("run_phase").claim(PHASE).guarded(&[RUN_PHASE]),
-    Field::exact("run_id").claim("terraform_run_id").constrains(&[WORKFLOW]),
-    Field::parted("sub", &SUBJECT).constrains(&[
-        WORKSPACE,
-        Constraint::Workflow(|sub| SUBJECT.says(sub, "workspace").is_none()),
-        Constraint::Owner(|sub| !names_project(sub)),
-    ]),
+    Field::exact("workspace_id")
+        .claim("terraform_workspace_id")
+        .constrains(&[WORKFLOW])
+        .shape(Shape::new(&["ws-{word}"], "the id, `ws-…`")),
+    Field::glob("workspace_name")
+        .claim("terraform_workspace_name")
+        .constrains(&[WORKSPACE, WORKFLOW])
+        .shape(NAME),
+    Field::exact("run_phase")
+        .claim(PHASE)
+        .guarded(&[RUN_PHASE])
+        .shape(Shape::new(&["{small}"], "the phase in small letters, `plan` or `apply`")),
+    Field::exact("run_id")
+        .claim("terraform_run_id")
+        .constrains(&[WORKFLOW])
+        .shape(Shape::new(&["run-{word}"], "the id, `run-…`")),
+    Field::parted("sub", &SUBJECT)
+        .constrains(&[
+            WORKSPACE,
+            Constraint::Workflow(|sub| SUBJECT.says(sub, "workspace").is_none()),
+            Constraint::Owner(|sub| !names_project(sub)),
+        ])
+        .says(|sub| {
+            let fields = [
+                ("organization", "organization_name"),
+                ("project", "project_name"),
+                ("workspace", "workspace_name"),
+                ("phase", "run_phase"),
+            ];
+            rules::of_parts(&SUBJECT, sub, &fields)
+        }),
 ];
 
 /// The join method `terraform_cloud`.

@@ -33,6 +33,11 @@ pub trait Verifier: Send + Sync + fmt::Debug {
         None
     }
 
+    /// What every proof that it believes has in a claim, beside the rules: a claim's name, and a glob.
+    fn fixed(&self) -> Vec<(&str, String)> {
+        Vec::new()
+    }
+
     /// Whether everybody whom it believes is let in, and it has no rules.
     fn admits_all(&self) -> bool {
         false

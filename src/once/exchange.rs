@@ -255,7 +255,7 @@ impl<'a> Exchanger<'a> {
             audience: settings.source.is_none().then_some(self.audience.as_str()),
             one_token: !settings.by_hand
                 && settings.source.as_ref().is_some_and(|source| source.renews().is_err()),
-            telling: settings.method.telling,
+            method: settings.method,
         };
         let error = if verdict == Verdict::Final { refusal.error() } else { refusal.trouble() };
         Err((error, verdict))

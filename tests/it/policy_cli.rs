@@ -5,6 +5,7 @@ mod check;
 mod claims;
 mod documents;
 mod lints;
+mod never;
 mod parts;
 mod platforms;
 mod pushed;

@@ -6,7 +6,7 @@ use super::output::{self, OutputPolicy};
 use super::resources::{Bot, JoinToken, Policy, Role, needs_mfa};
 use crate::denial::{Denial, Reason};
 use crate::join::verify::{AssumedIdentity, Identity};
-use crate::text::shown;
+use crate::text::shown_exactly;
 use crate::wire::{MIN_TTL, OutputRequest};
 
 pub(super) mod grant;
@@ -134,8 +134,11 @@ fn roles<'p>(
     for name in &request.roles {
         // A role of other bots and one that nobody has read the same.
         let role = bot.role(name).ok_or_else(|| {
-            let told =
-                format!("output `{}`: the role `{}` is not one of this bot's", request.name, shown(name));
+            let told = format!(
+                "output `{}`: the role `{}` is not one of this bot's",
+                request.name,
+                shown_exactly(name)
+            );
             Denial::new(Reason::RoleNotHeld, format!("{told} (`{}`)", bot.name)).tell(told)
         })?;
         if policy.needs_mfa(role) {

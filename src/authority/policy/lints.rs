@@ -4,12 +4,15 @@
 //! Each is a line of [`LINTS`], a function in a file below, a section of
 //! `docs/lints.md` and two policies under `tests/fixtures/lints/NAME/`: one that
 //! it finds something in, and one that it does not. No lint names a join method
-//! or a claim: methods say what their fields mean ([`Constraint`](crate::join::rules::Constraint)).
+//! or a claim: methods say what their fields mean ([`Constraint`](crate::join::rules::Constraint)),
+//! what their claims look like and what they say of one another.
 
 use super::resources::Policy;
 
+mod contradictions;
 mod findings;
 mod names;
+mod never;
 mod nothing;
 mod roles;
 mod rules;
@@ -36,6 +39,8 @@ pub static LINTS: &[Lint] = &[
     Lint { name: "risky-event", run: rules::risky_event },
     Lint { name: "no-key-binding", run: rules::no_key_binding },
     Lint { name: "cannot-bind", run: rules::cannot_bind },
+    Lint { name: "never-matches", run: never::never_matches },
+    Lint { name: "contradiction", run: contradictions::contradiction },
     Lint { name: "long-ttl", run: roles::long_ttl },
     Lint { name: "root-login", run: roles::root_login },
     Lint { name: "superuser", run: names::superuser },

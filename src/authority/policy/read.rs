@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::resources::{Bot, Origin, Policy, Role};
 use crate::document::{self, Mistake, Mistakes, Node, Place};
 use crate::error::Error;
-use crate::text::{did_you_mean, shown, which_of};
+use crate::text::{did_you_mean, shown_exactly, which_of};
 
 mod bot;
 mod metadata;
@@ -215,7 +215,7 @@ impl Reading {
         // So that of two as near, it is always the same.
         names.sort_unstable();
         let hint = did_you_mean(&key.1, &names).unwrap_or_else(|| format!("define it: `kind: {kind}`"));
-        let mistake = Mistake::new(place, format!("there is no {kind} `{}`", shown(&key.1)));
+        let mistake = Mistake::new(place, format!("there is no {kind} `{}`", shown_exactly(&key.1)));
         self.mistakes.push((source, mistake.hint(hint)));
     }
 }
@@ -238,7 +238,7 @@ fn find_kind(node: &Node, key: &str) -> Result<&'static ResourceKind, Mistake> {
     let text = node.text(key)?;
     KINDS.iter().find(|kind| kind.kind == text).ok_or_else(|| {
         let kinds: Vec<&str> = KINDS.iter().map(|kind| kind.kind).collect();
-        Mistake::new(node.place, format!("there is no kind of resource `{}`", shown(text)))
+        Mistake::new(node.place, format!("there is no kind of resource `{}`", shown_exactly(text)))
             .hint(which_of(text, &kinds))
     })
 }
@@ -248,7 +248,7 @@ fn check_version(node: &Node, kind: &ResourceKind) -> Result<(), Mistake> {
     if text == kind.version {
         return Ok(());
     }
-    let message = format!("a {} of version `{}` is not known here", kind.kind, shown(text));
+    let message = format!("a {} of version `{}` is not known here", kind.kind, shown_exactly(text));
     Err(Mistake::new(node.place, message).hint(format!("write `version: {}`", kind.version)))
 }
 

@@ -15,7 +15,7 @@ use crate::folder::read::{self, Limit};
 use crate::join::jwt::{self, Jwt};
 use crate::once::settings::output::{RawOutput, parse_output};
 use crate::output::{self, UsedBy};
-use crate::text::{did_you_mean, shown, shown_long};
+use crate::text::{did_you_mean, shown, shown_exactly, shown_long};
 use crate::wire::{OutputRequest, SshRequest, TlsRequest};
 
 /// What an answer from claims alone leaves out.
@@ -38,7 +38,8 @@ pub(super) fn ask(policy: &Policy, file: &Path, args: &Check) -> Result<Answer> 
     let token = policy.token(name).ok_or_else(|| {
         let mut names: Vec<&str> = policy.tokens().map(|token| token.name.as_str()).collect();
         names.sort_unstable();
-        let error = Error::usage(format!("`--token`: the policy has no join token `{}`", shown(name)));
+        let error =
+            Error::usage(format!("`--token`: the policy has no join token `{}`", shown_exactly(name)));
         did_you_mean(name, &names).into_iter().fold(error, Error::hint)
     })?;
     let claims = read_claims(file)?;
@@ -49,7 +50,7 @@ pub(super) fn ask(policy: &Policy, file: &Path, args: &Check) -> Result<Answer> 
     let mut answer = judge(policy, token, claims, &PolicyRequest { outputs: &outputs, ttl_seconds });
     let method = token.method.name;
     if let Some(other) = args.join_method.as_deref().filter(|other| *other != method) {
-        let detail = format!("the join token is for {method}, not for {}", shown(other));
+        let detail = format!("the join token is for {method}, not for {}", shown_exactly(other));
         answer.rules.clear();
         answer.result = Err(Denial::new(Reason::MethodMismatch, detail));
     }
@@ -122,9 +123,10 @@ impl Answer {
         for RuleTrial { origin, admits, trials } in &self.rules {
             let verdict = if *admits { "lets the job in" } else { "does not" };
             page.push(format!("  rule at {origin}: {verdict}"));
-            page.extend(trials.iter().map(|Trial { field, got, wanted, met }| {
+            page.extend(trials.iter().map(|Trial { field, got, wanted, met, form }| {
                 let mark = if *met { "yes" } else { "no " };
-                format!("    {mark} `{field}`: got {got}, wanted {wanted}")
+                let form = form.iter().map(|form| format!("\n        {form}")).collect::<String>();
+                format!("    {mark} `{field}`: got {got}, wanted {wanted}{form}")
             }));
         }
         page.push(self.line());

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::output;
 use crate::runtime::block_on;
 use crate::terminal::print;
-use crate::text::{shown, shown_long};
+use crate::text::{shown, shown_exactly, shown_long};
 
 /// Prints why the job was refused, and its claims.
 pub(super) fn run(data_dir: &Path, id: &str) -> Result<()> {
@@ -35,8 +35,8 @@ pub(super) fn run(data_dir: &Path, id: &str) -> Result<()> {
         "{} at {}\nreason: {code} (the job was told: {told})\njoin token: {}, join method: {}, from {}\n",
         shown(text("denial_id")),
         text("time"),
-        shown(text("token")),
-        shown(text("join_method")),
+        shown_exactly(text("token")),
+        shown_exactly(text("join_method")),
         text("peer"),
     );
     // The story is one line for each thing that was got and wanted.
@@ -52,7 +52,7 @@ pub(super) fn run(data_dir: &Path, id: &str) -> Result<()> {
         page.push_str(if verified { "claims, verified:\n" } else { "claims, NOT verified:\n" });
         for (name, value) in claims {
             let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            page.push_str(&format!("  {}: {}\n", shown(name), shown(&value)));
+            page.push_str(&format!("  {}: {}\n", shown_exactly(name), shown_exactly(&value)));
         }
         if let Some(left_out) = event.body.get("claims_left_out") {
             page.push_str(&format!("  {left_out} more, which were too long to keep\n"));

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::clock::{Held, LEEWAY, rfc3339};
 use crate::denial::{Denial, Reason};
-use crate::text::shown;
+use crate::text::shown_exactly;
 use crate::wire::bound_audience;
 
 /// The longest `jti` that is taken, in bytes.
@@ -135,7 +135,7 @@ pub fn check_audience(audience: &str, rules: &AudienceRules<'_>) -> Result<bool,
     if audience.strip_prefix(ours).is_some_and(|rest| rest.starts_with('#')) {
         return Err(Denial::new(Reason::BindingWrong, "the audience carries the hash of other keys"));
     }
-    let detail = format!("audience is {}, expected {ours}", shown(audience));
+    let detail = format!("audience is {}, expected {ours}", shown_exactly(audience));
     let denial = Denial::new(Reason::AudienceWrong, detail);
     Err(if rules.is_public { denial.tell(format!("the audience must be {ours}")) } else { denial })
 }

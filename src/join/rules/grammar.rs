@@ -9,7 +9,7 @@ use std::fmt;
 
 use super::glob::{glob, is_pattern};
 use crate::document::{Mistake, Node};
-use crate::text::shown;
+use crate::text::shown_exactly;
 
 /// The most readings of a pattern that are looked at; a few are what there is.
 const MOST_READINGS: usize = 64;
@@ -88,7 +88,7 @@ impl Pattern {
                     ),
                 ),
             };
-            Mistake::new(node.place, format!("`{}` {message}", shown(name))).hint(hint)
+            Mistake::new(node.place, format!("`{}` {message}", shown_exactly(name))).hint(hint)
         })
     }
 
@@ -176,6 +176,20 @@ impl Grammar {
     pub fn says(&'static self, value: &str, part: &str) -> Option<String> {
         let said = Pattern::read(value, self)?.parts;
         said.into_iter().find(|one| one.name == part && !is_pattern(&one.text)).map(|one| one.text)
+    }
+
+    /// The parts of a rule's value that have names, with their texts or patterns; none where it is a
+    /// text that can be read in two ways.
+    pub fn parts(&'static self, value: &str) -> Vec<(String, String)> {
+        let is_unsure = || self.readings(Text { rest: value, open: false }, 2).len() > 1;
+        let read = Pattern::read(value, self).filter(|_| is_pattern(value) || !is_unsure());
+        let parts = read.map(|pattern| pattern.parts).unwrap_or_default().into_iter();
+        parts.filter(|part| !part.name.is_empty()).map(|part| (part.name, part.text)).collect()
+    }
+
+    /// Whether a rule's value is of its form, or a pattern over that.
+    pub fn admits(&'static self, value: &str) -> bool {
+        *self == Self::Unknown || Pattern::read(value, self).is_some_and(|read| !read.parts.is_empty())
     }
 
     /// The ways to read a text, not more than so many.

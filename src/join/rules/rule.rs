@@ -6,6 +6,8 @@ use super::claim::claim;
 use super::glob::{glob, is_open, is_pattern};
 use super::grammar::{Grammar, Pattern};
 use super::guard::Guard;
+use super::saying::Says;
+use super::shape::Shape;
 use crate::document::Place;
 
 /// A field that a rule of some method may have.
@@ -21,6 +23,10 @@ pub struct Field {
     pub constrains: &'static [Constraint],
     /// Values of the claim that let nobody in unless a rule names them; of others, where the field has many.
     pub guards: &'static [Guard],
+    /// What the claim's texts look like, where the platform says and [`Field::matches`] does not.
+    pub shape: Option<Shape>,
+    /// What the claim's texts say of other fields.
+    pub says: Says,
 }
 
 /// Whether a value leaves open after all what its field could constrain.
@@ -67,7 +73,7 @@ pub const ONE_RUN: &[Constraint] = &[REF, WORKFLOW];
 impl Field {
     /// A field of the claim of the same name.
     pub const fn new(name: &'static str, matches: Match) -> Self {
-        Self { name, claim: name, matches, constrains: &[], guards: &[] }
+        Self { name, claim: name, matches, constrains: &[], guards: &[], shape: None, says: |_| Vec::new() }
     }
 
     /// A field whose value is a pattern, of the claim of the same name.
@@ -97,6 +103,26 @@ impl Field {
             Some(prefix) => key.len() > prefix.len() && key.starts_with(prefix),
             None => self.name == key,
         }
+    }
+
+    /// What the claim's texts look like; see [`Shape`].
+    pub const fn shape(mut self, shape: Shape) -> Self {
+        self.shape = Some(shape);
+        self
+    }
+
+    /// What the claim's texts say of other fields; see [`Says`].
+    pub const fn says(mut self, says: Says) -> Self {
+        self.says = says;
+        self
+    }
+
+    /// What stands in the policy, of a text that the claim is compared with.
+    pub fn written<'t>(&self, text: &'t str) -> &'t str {
+        let Match::Within(form) = self.matches else { return text };
+        let around = form.split_once("{}");
+        let inner = around.and_then(|(before, behind)| text.strip_prefix(before)?.strip_suffix(behind));
+        inner.unwrap_or(text)
     }
 
     /// What a condition on it constrains.
@@ -214,6 +240,15 @@ impl Condition {
 }
 
 impl Want {
+    /// The text or pattern that the claim is compared with, where it is text.
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Glob(text) | Self::Exact(text) | Self::Member(text) | Self::Property(text) => Some(text),
+            Self::Parts(pattern) => Some(pattern.text()),
+            Self::Boolean(_) | Self::Value(_) => None,
+        }
+    }
+
     /// As text, for `authority explain`.
     pub fn shown(&self) -> String {
         match self {

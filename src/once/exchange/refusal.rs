@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 use crate::clock::{LEEWAY, parse_rfc3339, rfc3339};
 use crate::denial::Reason;
 use crate::error::{Error, Kind};
-use crate::text::{shown, shown_long};
+use crate::join::method::Method;
+use crate::text::{shown, shown_exactly, shown_long};
 use crate::wire::Problem;
 
 /// Claims worth showing whatever the method, before its own; the rest only fills a log.
@@ -27,8 +28,8 @@ pub(super) struct Refusal<'a> {
     pub audience: Option<&'a str>,
     /// Whether the platform gave the job one token and no way to another.
     pub one_token: bool,
-    /// The method's claims that are worth showing, the most telling first.
-    pub telling: &'static [&'static str],
+    /// The method, which knows the claims that are worth showing and the forms of a subject.
+    pub method: &'static Method,
 }
 
 impl Refusal<'_> {
@@ -57,13 +58,14 @@ impl Refusal<'_> {
             _ if problem.hint.is_empty() => Vec::new(),
             _ => vec![shown_long(&problem.hint)],
         };
-        let table = problem.claims.as_ref().and_then(|claims| claims_table(claims, self.telling));
+        let table = problem.claims.as_ref().and_then(|claims| claims_table(claims, self.method.telling));
         let denial = problem.denial_id.as_deref().map(shown).map(|id| {
             format!("denial {id}: the authority's operator sees why with `machine-id authority explain {id}`")
         });
+        let form = self.form(problem, reason);
         let clocks = self.clocks(problem, reason.is_some_and(Reason::is_of_time));
         let error = Error::new(Kind::Refused, words(problem)).context("the authority refused");
-        hints.into_iter().chain(clocks).chain(table).chain(denial).fold(error, Error::hint)
+        hints.into_iter().chain(clocks).chain(table).chain(form).chain(denial).fold(error, Error::hint)
     }
 
     fn audience_hints(&self, problem: &Problem) -> Vec<String> {
@@ -86,6 +88,13 @@ impl Refusal<'_> {
             ),
         };
         [hint].into_iter().chain(chosen.map(|_| WHERE_IT_CANNOT.to_owned())).collect()
+    }
+
+    /// Which of the platform's forms the job's own subject has, where rules let it in nowhere. Whether one of them
+    /// is about the subject, nobody is told.
+    fn form(&self, problem: &Problem, reason: Option<Reason>) -> Option<String> {
+        let subject = problem.claims.as_ref().filter(|_| reason.is_none())?.get("sub")?.as_str()?;
+        (self.method.subject)(subject)
     }
 
     /// Both clocks, where time may be what failed.
@@ -152,15 +161,16 @@ fn claims_table(claims: &Map<String, Value>, telling: &[&str]) -> Option<String>
     const MOST: usize = 20;
     let known = TELLING.iter().chain(telling).filter_map(|name| claims.get_key_value(*name));
     let others = claims.iter().filter(|(name, _)| telling.is_empty() && !TELLING.contains(&name.as_str()));
-    let line = |(name, value): (&String, &Value)| format!("\n  {}: {}", shown(name), value_words(value));
+    let line =
+        |(name, value): (&String, &Value)| format!("\n  {}: {}", shown_exactly(name), value_words(value));
     let lines: String = known.chain(others).take(MOST + TELLING.len()).map(line).collect();
     (!lines.is_empty()).then(|| format!("the token says:{lines}"))
 }
 
 fn value_words(value: &Value) -> String {
     match value {
-        Value::String(text) => shown(text),
-        other => shown(&other.to_string()),
+        Value::String(text) => shown_exactly(text),
+        other => shown_exactly(&other.to_string()),
     }
 }
 
@@ -186,7 +196,7 @@ mod tests {
             now: 1000,
             audience: Some("https://a#x"),
             one_token: false,
-            telling: &["repository", "ref"],
+            method: crate::join::find("github").unwrap(),
         }
     }
 
@@ -207,6 +217,23 @@ mod tests {
             "{hints}"
         );
         assert!(hints.contains("authority explain d-1") && !hints.contains("clocks"), "{hints}");
+    }
+
+    #[test]
+    fn a_job_that_no_rule_lets_in_is_told_which_form_its_subject_has() {
+        let sub = json!({"sub": "repo:o/r:environment:prod\u{43e}"});
+        let said = hints(&answer(Some(&problem(Reason::NoRuleMatches, sub.clone()))));
+        assert!(said.contains("  sub: repo:o/r:environment:prod\\u{43e}\n"), "{said}");
+        assert!(
+            said.contains(
+                "\nthis job's `sub` has GitHub's form for a job with an environment, which says no ref"
+            ),
+            "{said}"
+        );
+        // Whatever keeps it out, and where that is another thing, not.
+        let unknown = hints(&answer(Some(&problem(Reason::TokenUnknown, sub.clone()))));
+        assert_eq!(unknown, said);
+        assert!(!hints(&answer(Some(&problem(Reason::TokenUsed, sub)))).contains("GitHub's form"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use machine_id::join::METHODS;
 use crate::support::repository;
 
 /// Each block of a document that is marked as policy, with the line it begins at.
-fn blocks(text: &str) -> Vec<(usize, String)> {
+pub(super) fn blocks(text: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     let mut open: Option<(usize, String)> = None;
     for (index, line) in text.lines().enumerate() {
@@ -28,7 +28,7 @@ fn mistakes(text: &str) -> Vec<String> {
 }
 
 /// Bots and roles that a block names and does not define, in their shortest form.
-fn completed(block: &str) -> String {
+pub(super) fn completed(block: &str) -> String {
     let mut text = block.to_owned();
     for kind in ["bot", "role"] {
         let mut names: Vec<String> = mistakes(&text)
@@ -52,7 +52,7 @@ fn completed(block: &str) -> String {
     text
 }
 
-fn documents() -> Vec<(String, String)> {
+pub(super) fn documents() -> Vec<(String, String)> {
     let read = std::fs::read_dir(repository("docs")).unwrap();
     let mut paths: Vec<_> = read.map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "md"));

@@ -162,6 +162,8 @@ fn names_refs_and_workflows_that_are_left_open() {
     for (method, more, rule, expected) in cases {
         let comma = if more.is_empty() { "" } else { ", " };
         let mut found = lints(method, &format!("{more}{comma}allow: [{{{rule}}}]"));
+        // Short ids, which no platform has.
+        found.retain(|lint| *lint != "never-matches");
         let mut expected = expected.to_vec();
         found.sort_unstable();
         expected.sort_unstable();

@@ -75,6 +75,32 @@ fn explain_tells_the_rule_and_what_the_policy_would_say_now() {
     today("kind: x\n", "nothing can be said: it does not load: ");
 }
 
+/// Two names that look alike, in `explain`, in `audit` and to the job; and which form a subject has.
+#[test]
+fn what_looks_alike_is_told_apart_and_the_form_of_a_subject_is_said() {
+    let issuer = Issuer::start();
+    let policy = policies::basic(&issuer).replace(
+        "- repository: octo-org/octo-repo",
+        "- environment: production\n        sub: repo:octo-org/octo-repo:ref:refs/heads/main",
+    );
+    let authority = Authority::trusting(&issuer, &policy);
+    let keys = Keys::fresh();
+    let token = issuer.token("github", &keys.audience(&authority.url()));
+    let token = token.claim("environment", "pr\u{43e}duction").mint();
+    let id = authority.client().exchange(&keys.request("github-deploy", "github", &token)).denial(403);
+    let page = process::succeed(&mut authority.command(["explain", &id]));
+    let audit = process::succeed(&mut authority.command(["audit", "--id", &id]));
+    let apart = "`environment`: got `pr\\u{43e}duction`, wanted `production`";
+    assert!(page.contains(apart) && page.contains("  environment: pr\\u{43e}duction\n"), "{page}");
+    assert!(audit.contains(apart), "{audit}");
+    let form = "this job's `sub` has GitHub's form for a job with an environment, which says no ref, `repo:…:environment:…`, with ids";
+    assert!(page.contains(form) && audit.contains(form), "{page}{audit}");
+    // A join token that nobody has, however it looks.
+    let id = authority.client().exchange(&keys.request("github-d\u{435}ploy", "github", &token)).denial(403);
+    let page = process::succeed(&mut authority.command(["explain", &id]));
+    assert!(page.contains("join token: github-d\\u{435}ploy, join method: github"), "{page}");
+}
+
 #[test]
 fn explain_of_what_is_not() {
     let refused = refused();

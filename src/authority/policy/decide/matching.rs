@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::authority::policy::resources::{JoinToken, Origin, Policy};
 use crate::denial::{Denial, Reason};
 use crate::join::rules::{self, Condition, Guard, Rule, Want};
-use crate::text::shown;
+use crate::text::shown_exactly;
 
 /// One rule of the token must match: all its conditions hold and none of its
 /// guards strikes. What the denial tells says nothing of the rules.
@@ -53,6 +53,8 @@ pub struct Trial {
     pub wanted: String,
     /// Whether it holds.
     pub met: bool,
+    /// Which form the claim has, where that may be why it does not hold.
+    pub form: Option<String>,
 }
 
 impl Policy {
@@ -65,15 +67,16 @@ impl Policy {
 
 fn trial(token: &JoinToken, rule: &Rule, claims: &Map<String, Value>) -> RuleTrial {
     let conditions = rule.conditions.iter().map(|condition| Trial {
-        field: shown(&condition.field),
+        field: shown_exactly(&condition.field),
         got: got(claims, &condition.claim),
         wanted: wanted(condition, claims),
         met: condition.holds(claims),
+        form: form(token, condition, claims),
     });
     let guards = struck(rule, claims).map(|guard| {
         let got = got(claims, guard.claim);
         let wanted = format!("anything but {got}, since the rule does not name it");
-        Trial { field: guard.field.to_owned(), got, wanted, met: false }
+        Trial { field: guard.field.to_owned(), got, wanted, met: false, form: None }
     });
     RuleTrial {
         origin: token.origin.at(rule.place),
@@ -111,7 +114,8 @@ fn explanation(token: &JoinToken, rule: &Rule, claims: &Map<String, Value>) -> S
     );
     for condition in unmet {
         let (got, wanted) = (got(claims, &condition.claim), wanted(condition, claims));
-        told.push_str(&format!("\n`{}`: got {got}, wanted {wanted}", shown(&condition.field)));
+        told.push_str(&format!("\n`{}`: got {got}, wanted {wanted}", shown_exactly(&condition.field)));
+        told.extend(form(token, condition, claims).map(|form| format!("\n{form}")));
     }
     for Guard { field, claim, .. } in struck(rule, claims) {
         let got = got(claims, claim);
@@ -120,12 +124,19 @@ fn explanation(token: &JoinToken, rule: &Rule, claims: &Map<String, Value>) -> S
     told
 }
 
+/// Which form the job's subject has, where a condition wants another.
+fn form(token: &JoinToken, condition: &Condition, claims: &Map<String, Value>) -> Option<String> {
+    let unmet = condition.claim == "sub" && !condition.holds(claims);
+    let subject = claims.get("sub").and_then(Value::as_str).filter(|_| unmet)?;
+    (token.method.subject)(subject)
+}
+
 fn got(claims: &Map<String, Value>, claim: &str) -> String {
     match rules::claim(claims, claim) {
         None => "nothing".to_owned(),
-        Some(Value::String(text)) => format!("`{}`", shown(text)),
+        Some(Value::String(text)) => format!("`{}`", shown_exactly(text)),
         // With its type visible: a number is not the text of that number.
-        Some(other) => format!("the {} `{}`", kind(other), shown(&other.to_string())),
+        Some(other) => format!("the {} `{}`", kind(other), shown_exactly(&other.to_string())),
     }
 }
 
@@ -134,9 +145,10 @@ fn wanted(condition: &Condition, claims: &Map<String, Value>) -> String {
     match &condition.want {
         Want::Value(value) => format!("the {} `{value}`", kind(value)),
         other if condition.stretches_over(claims) => {
-            format!("`{}`, whose wildcards each stay within one part of the claim", shown(&other.shown()))
+            let wanted = shown_exactly(&other.shown());
+            format!("`{wanted}`, whose wildcards each stay within one part of the claim")
         }
-        other => format!("`{}`", shown(&other.shown())),
+        other => format!("`{}`", shown_exactly(&other.shown())),
     }
 }
 

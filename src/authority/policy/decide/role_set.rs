@@ -6,7 +6,7 @@ use crate::authority::policy::resources::{
     Bot, LOGINS, Options, Reach, Role, RoleField, has_wildcard, role_names,
 };
 use crate::denial::{Denial, Reason};
-use crate::text::shown;
+use crate::text::shown_exactly;
 use crate::wire::{OutputRequest, is_name};
 
 /// The most principals that OpenSSH reads in a certificate
@@ -131,9 +131,12 @@ impl<'p> RoleSet<'p, '_> {
     /// An option's value that is a name of that kind, if it is asked for.
     pub(crate) fn named(&self, field: &RoleField, option: &str) -> Result<Option<String>, Denial> {
         match self.option(option) {
-            Some(name) if !(field.shape)(name) => {
-                Err(self.invalid(&format!("`{}` cannot be {}: {}", shown(name), field.a_noun(), field.hint)))
-            }
+            Some(name) if !(field.shape)(name) => Err(self.invalid(&format!(
+                "`{}` cannot be {}: {}",
+                shown_exactly(name),
+                field.a_noun(),
+                field.hint
+            ))),
             found => Ok(found.map(str::to_owned)),
         }
     }

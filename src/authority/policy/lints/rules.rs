@@ -10,7 +10,7 @@ use crate::text::shown;
 /// The most fields that a hint names.
 const MOST_FIELDS: usize = 5;
 
-fn each_rule(policy: &Policy) -> impl Iterator<Item = (&JoinToken, &Rule)> {
+pub(super) fn each_rule(policy: &Policy) -> impl Iterator<Item = (&JoinToken, &Rule)> {
     policy.tokens().flat_map(|token| token.verifier.rules().iter().map(move |rule| (token, rule)))
 }
 

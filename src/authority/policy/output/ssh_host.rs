@@ -6,7 +6,7 @@ use crate::authority::policy::decide::role_set::{MAX_CERTIFICATE_PRINCIPALS, Rol
 use crate::authority::policy::resources::HOSTS;
 use crate::denial::Denial;
 use crate::output::SSH_HOST;
-use crate::text::shown;
+use crate::text::shown_exactly;
 
 /// What its roles become.
 pub(super) static POLICY: OutputPolicy =
@@ -23,7 +23,7 @@ fn grant(set: &mut RoleSet<'_, '_>) -> Result<Certificates, Denial> {
         return Err(set.invalid(&format!("a certificate holds at most {most} principals")));
     }
     if let Some(bad) = principals.iter().find(|name| !(HOSTS.shape)(name)) {
-        return Err(set.invalid(&format!("`{}` cannot be a host name: {}", shown(bad), HOSTS.hint)));
+        return Err(set.invalid(&format!("`{}` cannot be a host name: {}", shown_exactly(bad), HOSTS.hint)));
     }
     if let Some(name) = principals.iter().find(|name| set.granting(&HOSTS, name).is_empty()) {
         return Err(set.refused(&HOSTS, name));

@@ -3,7 +3,7 @@
 use super::role::read_ttl;
 use crate::authority::policy::resources::{Bot, FIELDS, LOGINS, MAX_PRINCIPALS, Trait, is_trait_name};
 use crate::document::{Mistake, Mistakes, Node, Place};
-use crate::text::shown;
+use crate::text::shown_exactly;
 
 /// The longest value of a trait.
 const MAX_VALUE: usize = 256;
@@ -19,7 +19,7 @@ pub(super) fn read(bot: &mut Bot, roles: &mut RoleNames, spec: &Node) -> Result<
     for node in listed {
         let Some(role) = spec.mistakes.keep(node.text("roles")) else { continue };
         if roles.iter().any(|(name, _)| name == role) {
-            let message = format!("the role `{}` is listed twice", shown(role));
+            let message = format!("the role `{}` is listed twice", shown_exactly(role));
             spec.mistakes.add(Mistake::new(node.place, message));
         } else {
             roles.push((role.to_owned(), node.place));
@@ -43,7 +43,7 @@ fn read_trait(node: &Node) -> Result<Trait, Mistakes> {
     let mut values: Vec<(String, Place)> = Vec::new();
     for (value, place) in mapping.texts("values") {
         if value.len() > MAX_VALUE || value.chars().any(char::is_control) {
-            let message = format!("`{}` cannot be the value of a trait", shown(&value));
+            let message = format!("`{}` cannot be the value of a trait", shown_exactly(&value));
             let hint = format!("1 to {MAX_VALUE} bytes without control characters");
             mapping.mistakes.add(Mistake::new(place, message).hint(hint));
         } else if !values.iter().any(|(other, _)| *other == value) {
@@ -59,7 +59,7 @@ fn trait_name(node: &Node, key: &str) -> Result<String, Mistake> {
     if is_trait_name(name) {
         return Ok(name.to_owned());
     }
-    let message = format!("`{}` cannot be the name of a trait", shown(name));
+    let message = format!("`{}` cannot be the name of a trait", shown_exactly(name));
     Err(Mistake::new(node.place, message).hint("letters, digits, `_` and `-`, at most 64"))
 }
 
@@ -74,7 +74,8 @@ pub(super) fn check(bot: &Bot) -> Result<(), Mistakes> {
             {
                 let wrong = |(value, _): &&(String, _)| field.filled(template, value).is_none();
                 for (value, place) in bot.trait_values(name).iter().filter(wrong) {
-                    let made = format!("the trait `{name}` makes {} of `{}`", field.a_noun(), shown(value));
+                    let made =
+                        format!("the trait `{name}` makes {} of `{}`", field.a_noun(), shown_exactly(value));
                     let message = format!("{made} in role `{}`, which cannot be one", role.name);
                     mistakes.add(Mistake::new(*place, message).hint(field.hint));
                 }

@@ -2,7 +2,7 @@
 
 use crate::authority::policy::lints::LINTS;
 use crate::document::{Mistake, Mistakes, Node, Place};
-use crate::text::{shown, which_of};
+use crate::text::{shown_exactly, which_of};
 use crate::wire::is_name;
 
 /// The longest name of a bot: with `bot:` in front it must fit into an X.509
@@ -43,14 +43,15 @@ impl Metadata {
 fn read_name(node: &Node, kind: &str, fixed_name: Option<&str>) -> Result<(String, Place), Mistake> {
     let name = node.text("name")?;
     match fixed_name {
-        Some(fixed) if name != fixed => {
-            Err(Mistake::new(node.place, format!("the name of a {kind} is `{fixed}`, not `{}`", shown(name))))
-        }
-        None if !is_name(name) => {
-            Err(Mistake::new(node.place, format!("`{}` cannot be the name of a {kind}", shown(name))).hint(
-                "lower-case letters, digits, `_`, `.` and `-`, beginning with a letter or digit, at most 64",
-            ))
-        }
+        Some(fixed) if name != fixed => Err(Mistake::new(
+            node.place,
+            format!("the name of a {kind} is `{fixed}`, not `{}`", shown_exactly(name)),
+        )),
+        None if !is_name(name) => Err(Mistake::new(
+            node.place,
+            format!("`{}` cannot be the name of a {kind}", shown_exactly(name)),
+        )
+        .hint("lower-case letters, digits, `_`, `.` and `-`, beginning with a letter or digit, at most 64")),
         _ => Ok((name.to_owned(), node.place)),
     }
 }
@@ -67,6 +68,7 @@ fn read_labels(node: &Node, key: &str) -> Result<(), Mistakes> {
 fn find_lint(name: &str, place: Place) -> Result<&'static str, Mistake> {
     let names: Vec<&'static str> = LINTS.iter().map(|lint| lint.name).collect();
     names.iter().copied().find(|known| *known == name).ok_or_else(|| {
-        Mistake::new(place, format!("there is no lint `{}`", shown(name))).hint(which_of(name, &names))
+        Mistake::new(place, format!("there is no lint `{}`", shown_exactly(name)))
+            .hint(which_of(name, &names))
     })
 }

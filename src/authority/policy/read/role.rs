@@ -2,7 +2,7 @@
 
 use crate::authority::policy::resources::{FIELDS, Reach, Role};
 use crate::document::{Mistake, Mistakes, Node};
-use crate::text::shown;
+use crate::text::shown_exactly;
 use crate::wire::{MAX_TTL, MIN_TTL};
 
 /// The longest `force_command`.
@@ -76,7 +76,7 @@ fn read_deny(role: &mut Role, node: &Node) -> Result<(), Mistakes> {
                 role.deny.entry(field.key).or_default().push(text);
             } else {
                 let (key, noun) = (field.key, field.noun);
-                let message = format!("`{}` in `deny.{key}` can match no {noun}", shown(&text));
+                let message = format!("`{}` in `deny.{key}` can match no {noun}", shown_exactly(&text));
                 let hint = format!("deny takes {noun}s and globs (`*`, `?`), one an entry, and no templates");
                 deny.mistakes.add(Mistake::new(place, message).hint(hint));
             }

@@ -4,7 +4,7 @@ use crate::authority::policy::resources::{JoinToken, Origin};
 use crate::document::{Key, Mapping, Mistake, Mistakes, Node, Place, Value};
 use crate::join::verify::Verifier;
 use crate::join::{self, method::Method};
-use crate::text::{shown, which_of};
+use crate::text::{shown_exactly, which_of};
 
 /// The most requests that may use one proof.
 const MAX_USES: u32 = 100;
@@ -81,7 +81,7 @@ fn check_issuer(method: &Method, issuer: &str, place: Place) -> Result<(), Mista
     let Some(other) = join::of_issuer(issuer).filter(|other| other.name != method.name) else {
         return Ok(());
     };
-    let message = format!("`{}` is an issuer of the join method `{}`", shown(issuer), other.name);
+    let message = format!("`{}` is an issuer of the join method `{}`", shown_exactly(issuer), other.name);
     Err(Mistake::new(place, message).hint(format!(
         "write `join_method: {0}` with a section `{0}`: it knows whose jobs its claims name, and which events strangers can start",
         other.name
@@ -134,7 +134,7 @@ fn max_uses(node: &Node, verifier: Option<&dyn Verifier>) -> Result<u32, Mistake
 fn find_method(node: &Node, key: &str) -> Result<&'static Method, Mistake> {
     let name = node.text(key)?;
     join::find(name).ok_or_else(|| {
-        Mistake::new(node.place, format!("there is no join method `{}`", shown(name)))
+        Mistake::new(node.place, format!("there is no join method `{}`", shown_exactly(name)))
             .hint(which_of(name, &join::names()))
     })
 }

@@ -6,7 +6,7 @@
 use super::template::Template;
 use crate::document::{Mapping, Mistake, Place};
 use crate::join::rules::glob;
-use crate::text::shown;
+use crate::text::shown_exactly;
 
 /// A field under `allow` and `deny`.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl RoleField {
     pub(crate) fn parse(&self, text: &str, place: Place) -> Result<Template, Mistake> {
         let parsed = Template::parse(text, self.key, place)?;
         let wrong = |why: String| {
-            Mistake::new(place, format!("`{}`: `{}` {why}", self.key, shown(text))).hint(self.hint)
+            Mistake::new(place, format!("`{}`: `{}` {why}", self.key, shown_exactly(text))).hint(self.hint)
         };
         let fits = match &parsed {
             Template::Literal(name) if has_wildcard(name) => match self.wildcard {

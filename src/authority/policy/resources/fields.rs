@@ -142,19 +142,60 @@ fn is_host(text: &str) -> bool {
     text.len() <= 253 && !numeric && text.split('.').all(label)
 }
 
-/// A glob of nothing but what addresses have (`10.0.0.*`) covers addresses
-/// alone: `10.0.0.evil.example` is a name that anybody can register.
+/// `*` covers every host. In a name it stays within its label, as in the names of
+/// TLS certificates: `web-*` is no `web-1.attacker.example`. A glob of nothing but
+/// what addresses have (`10.0.0.*`) covers addresses alone: `10.0.0.evil.example`
+/// is a name that anybody can register.
 fn covers_host(pattern: &str, name: &str) -> bool {
     let of_addresses = has_wildcard(pattern)
         && pattern.contains(|c: char| c.is_ascii_digit())
         && pattern.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | ':' | '*' | '?'));
-    glob(pattern, name) && (!of_addresses || name.parse::<IpAddr>().is_ok())
+    if of_addresses {
+        return glob(pattern, name) && name.parse::<IpAddr>().is_ok();
+    }
+    let same = pattern.split('.').count() == name.split('.').count();
+    pattern == "*"
+        || same && pattern.split('.').zip(name.split('.')).all(|(pattern, label)| glob(pattern, label))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::authority::policy::resources::template::Template;
+
+    #[test]
+    fn a_wildcard_covers_one_label_of_a_host() {
+        for (pattern, name, covered) in [
+            ("web-*", "web-1", true),
+            ("web-*", "web-1.attacker.example", false),
+            ("web-?", "web-1", true),
+            ("*.example.com", "web.example.com", true),
+            ("*.example.com", "a.web.example.com", false),
+            ("*.example.com", "example.com", false),
+            ("*.*.example.com", "a.web.example.com", true),
+            ("**.example.com", "a.web.example.com", false),
+            ("web*.example.com", "web.attacker.example.com", false),
+            ("*com", "example.com", false),
+            ("*", "a.web.example.com", true),
+            ("*", "10.0.0.1", true),
+            ("10.*", "10.0.0.1", true),
+            ("10.*", "10.evil", false),
+            ("2001:db8:*", "2001:db8::1", true),
+        ] {
+            assert_eq!(covers_host(pattern, name), covered, "{pattern} {name}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_pattern_covers_a_host_of_other_labels(pattern in "[a-c*?]{1,4}(\\.[a-c*?]{1,4}){0,2}", name in "[a-c]{1,4}(\\.[a-c]{1,4}){0,3}") {
+            let labels = |text: &str| text.split('.').count();
+            if covers_host(&pattern, &name) && pattern != "*" {
+                proptest::prop_assert_eq!(labels(&pattern), labels(&name));
+                proptest::prop_assert!(glob(&pattern, &name));
+            }
+        }
+    }
 
     #[test]
     fn logins_are_plain() {

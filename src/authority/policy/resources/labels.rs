@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::document::{Mistake, Mistakes, Node, Place, Value};
 use crate::principal::is_label;
-use crate::text::shown;
+use crate::text::shown_exactly;
 
 /// The most sets of labels that a role stands for: each makes a principal of each login.
 const MAX_SETS: usize = 64;
@@ -69,7 +69,7 @@ impl Reach {
 }
 
 fn label_values<'a>(node: &'a Node, key: &str) -> Result<Vec<(&'a str, Place)>, Mistakes> {
-    let key = &shown(key);
+    let key = &shown_exactly(key);
     if !matches!(node.value, Value::List(_)) {
         return Ok(vec![(node.text(key)?, node.place)]);
     }
@@ -80,7 +80,7 @@ fn label_values<'a>(node: &'a Node, key: &str) -> Result<Vec<(&'a str, Place)>, 
 }
 
 fn not_a_label(which: &str, text: &str, what: &str, place: Place) -> Mistake {
-    let message = format!("the {which} `{}` in `{what}` cannot be part of a label", shown(text));
+    let message = format!("the {which} `{}` in `{what}` cannot be part of a label", shown_exactly(text));
     Mistake::new(place, message)
         .hint("a label has letters, digits, `_`, `.`, `/`, `:` and `-`; wildcards only as `{'*': '*'}`")
 }

@@ -1,7 +1,7 @@
 //! Templates: text of a role with one of the bot's traits in it.
 
 use crate::document::{Mistake, Place};
-use crate::text::{did_you_mean, shown};
+use crate::text::{did_you_mean, shown_exactly};
 
 /// The traits that `{{internal.NAME}}` can name.
 const INTERNAL: &[&str] = &["logins", "db_users", "db_names", "kubernetes_users", "kubernetes_groups"];
@@ -27,7 +27,7 @@ pub(crate) enum Template {
 impl Template {
     /// Reads an entry of the list `key`.
     pub(crate) fn parse(text: &str, key: &str, place: Place) -> Result<Self, Mistake> {
-        let said = shown(text);
+        let said = shown_exactly(text);
         let wrong = |message: String| Mistake::new(place, format!("`{key}`: {message}"));
         let malformed = |why: &str| {
             let hint = "a template is `{{internal.NAME}}` or `{{external.NAME}}`";

@@ -157,7 +157,7 @@ fn globs_that_look_like_addresses_match_addresses_alone() {
         ("fe80::*", "fe80::1"),
         ("*", "10.0.0.7"),
         ("*", "a.example.com"),
-        ("web1*", "web10.example.com"),
+        ("web1*.example.com", "web10.example.com"),
         ("*.1.example.com", "a.1.example.com"),
     ] {
         assert!(asked(pattern, name), "{pattern} {name}");
@@ -168,6 +168,9 @@ fn globs_that_look_like_addresses_match_addresses_alone() {
         ("1*", "1.evil.example"),
         ("1?.0.0.*", "10.0.0.evil.example"),
         ("10.0.0.*", "10.0.1.7"),
+        // A label is one.
+        ("web1*", "web10.example.com"),
+        ("*.example.com", "a.web.example.com"),
     ] {
         assert!(!asked(pattern, name), "{pattern} {name}");
     }
