@@ -154,6 +154,10 @@ fn a_store_that_was_put_back_is_known() {
     let refusal = bench.authority.refusal(&refused.denial(401));
     assert_eq!(refusal["reason"], "token_used");
     assert!(refused.text().contains("from before the authority's store was put back"), "{}", refused.text());
+    // Of a job that no rule lets in, nothing is said of the store, nor kept in the trail for ever.
+    let stranger = bound.claim("repository", "stranger/app").claim("jti", "a stranger's");
+    let refused = bench.present(&stranger.mint(), &keys);
+    assert_eq!(bench.authority.refusal(&refused.denial(403))["reason"], "no_rule_matches");
     // What a job mints now is taken, without anybody's help.
     bench.ask().granted();
     bench.authority.restart();
