@@ -223,7 +223,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     /// However many requests went unanswered before the copy was taken and
     /// after, lost or never sent: of thief and worker one is accepted, and the

@@ -46,8 +46,9 @@ fn a_policy_that_is_being_written_is_not_taken() {
             let mut file = std::fs::File::create(file(&bench)).unwrap();
             let (open, rest) = new.split_at(new.find("        ref: ").unwrap());
             file.write_all(open.as_bytes()).unwrap();
-            for _ in 0..3 {
-                std::thread::sleep(Duration::from_millis(700));
+            // Far less than a second each, so that a busy machine does not make it one.
+            for _ in 0..8 {
+                std::thread::sleep(Duration::from_millis(250));
                 // It writes on, if nothing new: whoever looks meanwhile finds a policy that loads.
                 file.write_all_at(b"\n", u64::try_from(open.len() - 1).unwrap()).unwrap();
             }
@@ -137,16 +138,11 @@ fn a_start_waits_for_what_is_being_written_and_refuses_what_is_none() {
     let begun = Instant::now();
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            std::thread::sleep(Duration::from_millis(700));
+            std::thread::sleep(Duration::from_millis(300));
             std::fs::write(folder.join("a.yaml"), &shut).unwrap();
         });
         bench.authority.restart();
     });
-    assert!(begun.elapsed() > Duration::from_millis(1600), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() > Duration::from_millis(1300), "{:?}", begun.elapsed());
     assert_eq!(status(&bench), 403);
-    // What has long been there is not waited for.
-    std::thread::sleep(Duration::from_millis(1100));
-    let begun = Instant::now();
-    bench.authority.restart();
-    assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());
 }
