@@ -8,7 +8,7 @@ use ring::digest::{SHA256, digest};
 
 use crate::authority::policy::Source;
 use crate::error::Error;
-use crate::text::shown;
+use crate::text::{hex, shown};
 
 /// Its name in the policy's folder.
 pub(super) const NAME: &str = "policy.sha256";
@@ -65,8 +65,7 @@ fn file_name(source: &Source) -> String {
 }
 
 fn sha256(source: &Source) -> String {
-    let hash = digest(&SHA256, source.text.as_bytes());
-    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(digest(&SHA256, source.text.as_bytes()).as_ref())
 }
 
 #[cfg(test)]

@@ -35,6 +35,7 @@ mod writes;
 
 use copy::Still;
 use opening::{Opened, Opening};
+pub use outside::MARK;
 use outside::Outside;
 use threads::Room;
 pub use unwritten::no_room;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::authority::store::sqlite::Sqlite;
+use crate::authority::store::sqlite::{MARK, Sqlite};
 use crate::authority::{config, keys};
 use crate::clock::Clock;
 use crate::error::{Context as _, Error, Kind, Result};
@@ -11,9 +11,6 @@ use crate::folder::{Aside, PRIVATE_FILE};
 use crate::terminal::print;
 
 const POLICY: &str = "policy";
-/// What is put in place after what, where the directory itself is there. Keys
-/// are first: of two at once, only one can put them there.
-const ORDER: [&str; 5] = [config::KEYS, "authority.db.mark", config::STORE, POLICY, config::FILE];
 
 pub(super) fn run(dir: &Path, cluster: &str, public_url: &str) -> Result<()> {
     let cluster = config::check_cluster(cluster)
@@ -40,8 +37,10 @@ pub(super) fn run(dir: &Path, cluster: &str, public_url: &str) -> Result<()> {
         config::KEYS
     );
     write_new(&at(config::FILE), text.as_bytes(), PRIVATE_FILE)?;
-    // The configuration comes last: a directory without one is not finished.
-    aside.put(&ORDER, POLICY).context(Kind::Usage, cannot())?;
+    // Where the directory itself is there, keys are first: of two at once, only one can put them there. The
+    // configuration is last: a directory without one is not finished.
+    let order = [config::KEYS, &format!("{}{MARK}", config::STORE), config::STORE, POLICY, config::FILE];
+    aside.put(&order, POLICY).context(Kind::Usage, cannot())?;
     print(&format!(
         "created {}\n\nput bots, roles and join tokens into {}, then run:\n\n    machine-id authority serve --data-dir {}\n",
         dir.display(),

@@ -139,7 +139,7 @@ impl Pattern {
             })
     }
 
-    /// Why a claim that matches at first sight is none that [fits](Self::fits).
+    /// Whether a claim matches at first sight alone: a wildcard would have to stand for several parts.
     pub fn stretches_over(&self, claim: &str) -> bool {
         !self.fits(claim) && glob(&self.text, claim)
     }

@@ -227,9 +227,7 @@ impl Condition {
             _ => false,
         }
     }
-}
 
-impl Condition {
     /// Whether it would hold if its wildcards stood for several parts of the claim.
     pub fn stretches_over(&self, claims: &Map<String, Value>) -> bool {
         match (&self.want, claim(claims, &self.claim)) {

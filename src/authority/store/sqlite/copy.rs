@@ -3,7 +3,7 @@
 //! written to, a copy that lacks what SQLite keeps beside it, an older one.
 
 use std::fs::Permissions;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use super::outside::beside;
 use super::schema;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::folder::stamp::Stamp;
 use crate::folder::trust::Owner;
 use crate::folder::{PRIVATE_FOLDER, replace};
 
@@ -62,18 +63,12 @@ impl Readable {
 
 /// The files of a store as they are, which nobody has open.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Still(Vec<(PathBuf, Option<[i64; 6]>)>);
+pub(super) struct Still(Vec<(PathBuf, Option<Stamp>)>);
 
 impl Still {
     fn of(path: &Path) -> Self {
-        let facts = |path: &Path| {
-            let there = std::fs::metadata(path).ok()?;
-            let id = there.ino().cast_signed();
-            let size = there.size().cast_signed();
-            Some([id, size, there.mtime(), there.mtime_nsec(), there.ctime(), there.ctime_nsec()])
-        };
-        let paths = ["", "-wal", "-journal"].map(|end| beside(path, end));
-        Self(paths.into_iter().map(|path| (path.clone(), facts(&path))).collect())
+        let paths = [""].into_iter().chain(LOGS).map(|end| beside(path, end));
+        Self(paths.map(|path| (Stamp::of(&path), path)).map(|(stamp, path)| (path, stamp)).collect())
     }
 
     /// What was read is one state of the store only if the file itself stayed
@@ -106,10 +101,9 @@ fn copied(path: &Path) -> Result<Readable> {
         let folder = private_folder()?;
         let copy = folder.path().join("store");
         let before = Still::of(path);
-        for end in [""].into_iter().chain(LOGS) {
-            if before.0.iter().any(|(file, facts)| *file == beside(path, end) && facts.is_some()) {
-                replace::copy_new(&beside(path, end), &beside(&copy, end))
-                    .context(Kind::Usage, CANNOT_COPY)?;
+        for (end, (file, stamp)) in [""].into_iter().chain(LOGS).zip(&before.0) {
+            if stamp.is_some() {
+                replace::copy_new(file, &beside(&copy, end)).context(Kind::Usage, CANNOT_COPY)?;
             }
         }
         if Still::of(path) == before {

@@ -19,7 +19,7 @@ use crate::folder::read::{self, Limit, Trust};
 use crate::folder::trust::{self, Owner};
 
 /// What the mark's name has behind the store's.
-const MARK: &str = ".mark";
+pub const MARK: &str = ".mark";
 
 /// The file beside the store whose name ends so.
 pub(super) fn beside(store: &Path, end: &str) -> PathBuf {

@@ -69,11 +69,8 @@ pub(super) fn events(
     };
     let mut rows =
         page(connection, "sequence, 0, sequence, body FROM events WHERE sequence", first, filter, limit)?;
-    // A copy that is only read may be of a version that had none.
-    if connection.prepare_cached("SELECT 1 FROM sqlite_schema WHERE name = 'strangers'")?.exists([])? {
-        let from = "behind, 1, number, body FROM strangers WHERE number";
-        rows.extend(page(connection, from, after.stranger, filter, limit)?);
-    }
+    let from = "behind, 1, number, body FROM strangers WHERE number";
+    rows.extend(page(connection, from, after.stranger, filter, limit)?);
     rows.sort_by_key(|(place, _)| *place);
     rows.truncate(limit);
     let mut cursor = after;

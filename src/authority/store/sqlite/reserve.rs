@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
+use super::outside::beside;
 use crate::folder::PRIVATE_FILE;
 use crate::folder::replace::create_new;
 
@@ -29,9 +30,7 @@ pub(super) struct Reserve {
 impl Reserve {
     /// That of the store at `path`.
     pub(super) fn of(path: &Path) -> Self {
-        let mut file = path.as_os_str().to_owned();
-        file.push("-reserve");
-        Self { path: file.into(), stands: false, tried: None }
+        Self { path: beside(path, "-reserve"), stands: false, tried: None }
     }
 
     /// Whether it stands, or can be set aside now.
