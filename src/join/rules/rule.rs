@@ -250,10 +250,9 @@ impl Want {
     /// As text, for `authority explain`.
     pub fn shown(&self) -> String {
         match self {
-            Self::Glob(text) | Self::Exact(text) | Self::Member(text) | Self::Property(text) => text.clone(),
-            Self::Parts(pattern) => pattern.text().to_owned(),
             Self::Boolean(value) => value.to_string(),
             Self::Value(value) => value.to_string(),
+            of_text => of_text.text().unwrap_or_default().to_owned(),
         }
     }
 }

@@ -377,6 +377,19 @@ fn a_failed_commit_fails_everyone_in_it() {
 }
 
 #[test]
+fn what_ends_within_a_minute_of_its_revocation_is_on_no_list() {
+    let bench = Bench::new();
+    for (n, left) in [(1, 60), (2, 61)] {
+        let revoked = revocation(n, "a").time;
+        let ends = |one: &mut NewCertificate| one.expires = revoked + left;
+        bench.issue(issuance(n).with(|entry| entry.plan.certificates.iter_mut().for_each(ends)));
+        assert_eq!(bench.revoke(n, "a"), Revoked::Now);
+    }
+    let list = bench.wait(bench.store.revoked(NOW));
+    assert_eq!(list.iter().map(|one| one.serial).collect::<Vec<_>>(), [4, 5]);
+}
+
+#[test]
 fn an_issuance_is_revoked_whole_and_an_assertion_used_once() {
     let bench = Bench::new();
     bench.issue(issuance(1));

@@ -94,6 +94,15 @@ const WORKFLOW: &[Form] = &[&[
     ("@", "refs/heads/main", Branch),
 ]];
 
+/// Of a project, or of a group within another.
+const fn gitlab_path(field: &'static str) -> Composite {
+    let forms: &[Form] = &[
+        &[("", "octo", Set), ("/", "app", File)],
+        &[("", "octo", Set), ("/", "team", File), ("/", "app", File)],
+    ];
+    Composite { method: "gitlab", section: "", beside: "project_id: '7', ", field, claim: field, forms }
+}
+
 pub static COMPOSITES: &[Composite] = &[
     Composite { method: "github", section: GITHUB, beside: ID, field: "sub", claim: "sub", forms: SUBJECTS },
     Composite { method: "github", section: SERVER, beside: ID, field: "sub", claim: "sub", forms: UNESCAPED },
@@ -170,17 +179,10 @@ pub static COMPOSITES: &[Composite] = &[
             ("@refs/", "heads/main", Branch),
         ]],
     },
-    Composite {
-        method: "gitlab",
-        section: "",
-        beside: "project_id: '7', ",
-        field: "project_path",
-        claim: "project_path",
-        forms: &[
-            &[("", "octo", Set), ("/", "app", File)],
-            &[("", "octo", Set), ("/", "team", File), ("/", "app", File)],
-        ],
-    },
+    gitlab_path("project_path"),
+    gitlab_path("namespace_path"),
+    gitlab_path("job_project_path"),
+    gitlab_path("job_namespace_path"),
     Composite {
         method: "buildkite",
         section: "",
@@ -217,6 +219,20 @@ pub static COMPOSITES: &[Composite] = &[
         field: "sub",
         claim: "sub",
         forms: &[&[("p://", "octo", Set), ("/", "app", Set), ("/", "deploy", File)]],
+    },
+    Composite {
+        method: "azure-devops",
+        section: AZURE,
+        beside: "project_id: x, ",
+        field: "repository_uri",
+        claim: "rpo_uri",
+        forms: &[&[
+            ("", "https:", Set),
+            ("/", "", Set),
+            ("/", "github.com", Set),
+            ("/", "octo-org", Set),
+            ("/", "app", File),
+        ]],
     },
     Composite {
         method: "spacelift",
