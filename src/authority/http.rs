@@ -22,7 +22,7 @@ use super::limits::Exceeded;
 use super::revoke::{self, Unrevoked};
 use super::store;
 use super::tls::CurrentCertificate;
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::terminal;
 use crate::wire::{ExchangeRequest, Problem, RevokeRequest};
 
@@ -116,7 +116,7 @@ async fn readyz(
         Some((since, alarm)) if since.elapsed() < READY_AGE => alarm.clone(),
         _ => {
             let alarm = authority.ready().await.map_err(|error| {
-                if error.kind() != Kind::Usage {
+                if !store::is_displaced(&error) {
                     terminal::log_rarely(&format!("not ready: {error}"));
                 }
                 let cannot = || problem(503, "not-ready", "the store or a key cannot be used");
@@ -186,8 +186,8 @@ fn broken(error: &Error) -> Box<Problem> {
         terminal::log_rarely(&error.to_string());
         return problem;
     }
-    if error.kind() == Kind::Usage {
-        // A store that is not in its place, which was said once.
+    if store::is_displaced(error) {
+        // It was said once.
         let problem = Problem::new("store-unavailable", 503, "the authority's store is not in its place");
         return Box::new(Problem { retry_after: Some(2), ..problem });
     }

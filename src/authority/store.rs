@@ -19,7 +19,7 @@ pub mod instances;
 pub mod record;
 pub mod sqlite;
 
-pub use sqlite::no_room;
+pub use sqlite::{is_displaced, no_room};
 
 use instances::InstanceRefusal;
 

@@ -38,7 +38,7 @@ use opening::{Opened, Opening};
 pub use outside::MARK;
 use outside::Outside;
 use threads::Room;
-pub use unwritten::no_room;
+pub use unwritten::{is_displaced, no_room};
 
 #[cfg(test)]
 mod tests;

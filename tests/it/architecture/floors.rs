@@ -99,7 +99,7 @@ authority::enroll: authority authority::config authority::issue authority::limit
     authority::policy authority::store clock denial error join::find join::instance join::issuers join::method join::verify random wire
 authority::revoke: authority authority::config authority::store clock denial error join::jwt secret wire
 authority::http: authority authority::enroll authority::limits authority::revocation
-    authority::revoke authority::store::no_room authority::tls error terminal wire
+    authority::revoke authority::store::is_displaced authority::store::no_room authority::tls error terminal wire
 authority::policy_watch: authority authority::policy authority::policy_files error terminal text
 authority::serve: authority authority::http authority::limits authority::policy_watch
     authority::tls error terminal

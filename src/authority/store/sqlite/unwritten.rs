@@ -70,6 +70,11 @@ pub fn no_room(error: &Error) -> bool {
         || error.cause::<rusqlite::Error>().is_some_and(is_no_room)
 }
 
+/// Whether it is that the store is not in its place any more.
+pub fn is_displaced(error: &Error) -> bool {
+    matches!(error.cause(), Some(Unwritten::Displaced(_)))
+}
+
 /// With what to do about it, if it is for want of room.
 pub(super) fn hint(error: Error) -> Error {
     if !no_room(&error) {
