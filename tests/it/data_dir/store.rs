@@ -104,6 +104,42 @@ fn a_store_that_is_lost_stops_the_issuing() {
     bench.ask().granted();
 }
 
+/// `cp` and `>` leave the file that it is, and change what is in it.
+#[test]
+fn a_store_that_is_written_over_stops_the_issuing() {
+    let mut bench = Bench::start();
+    std::fs::copy(bench.store(""), bench.store(".backup")).unwrap();
+    // Until the file has grown by what its log has.
+    let length = || std::fs::metadata(bench.store("")).unwrap().len();
+    let before = length();
+    while length() == before {
+        bench.ask().granted();
+        let other = rusqlite::Connection::open(bench.store("")).unwrap();
+        other.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
+    }
+    bench.ask().granted();
+    let said = format!("\"sequence\":{},", bench.authority.audit().len());
+    let marked = || std::fs::read_to_string(bench.store(".mark")).unwrap();
+    wait_for("the mark", || marked().contains(&said).then_some(()));
+
+    let file = std::fs::File::options().write(true).open(bench.store("")).unwrap();
+    file.set_len(0).unwrap();
+    assert_eq!((bench.ask().status, bench.ready().status), (503, 503));
+    let backup = std::fs::read(bench.store(".backup")).unwrap();
+    std::io::Write::write_all(&mut &file, &backup).unwrap();
+    assert_eq!((bench.ask().status, bench.ready().status), (503, 503));
+    bench.authority.wait_for_stderr("was emptied or written over while it is open");
+    // Its end leaves what was put there as it is.
+    bench.authority.terminate();
+    assert!(std::fs::read(bench.store("")).unwrap() == backup);
+    for end in ["-wal", "-shm"] {
+        std::fs::remove_file(bench.store(end)).unwrap();
+    }
+    bench.authority.restart();
+    assert!(bench.ready().text().contains("was put back from a copy"), "{}", bench.ready().text());
+    bench.ask().granted();
+}
+
 #[test]
 fn a_store_that_was_put_back_is_known() {
     let mut bench = Bench::start();
@@ -150,6 +186,14 @@ fn a_store_that_was_put_back_is_known() {
             "{refusal}"
         );
     }
+    // Nor does one of a job that no rule lets in get into the trail so.
+    let stranger = bench
+        .issuer
+        .token("github", &bench.authority.url())
+        .claim("iat", now() - 60)
+        .claim("repository", "stranger/app");
+    let refused = bench.present(&stranger.mint(), &Keys::fresh());
+    assert_eq!(bench.authority.refusal(&refused.denial(403))["reason"], "no_rule_matches");
     let refused = bench.present(&bound.mint(), &keys);
     let refusal = bench.authority.refusal(&refused.denial(401));
     assert_eq!(refusal["reason"], "token_used");
