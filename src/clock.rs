@@ -22,6 +22,13 @@ pub struct Held {
     pub lasts: i64,
 }
 
+impl Held {
+    /// When it was made, as it says itself: it is taken from a leeway before that to one after its end.
+    pub fn made(self) -> i64 {
+        self.until.saturating_sub(self.lasts).saturating_add(LEEWAY)
+    }
+}
+
 /// Where the time comes from.
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Option<Arc<AtomicI64>>);

@@ -116,8 +116,6 @@ impl Exchange<'_> {
         };
         let identity = token.verifier.verify(&request.proof, &context).await?;
 
-        self.check_remembered(&identity).map_err(|denial| denial.with_claims(identity.claims(), true))?;
-
         // 5. That it holds the keys it wants certified: dear, so not for strangers.
         let malformed = |why| Ended::Otherwise(Refused::Malformed(why));
         keys.iter().try_for_each(OutputKeys::check_possession).map_err(malformed)?;
@@ -129,7 +127,8 @@ impl Exchange<'_> {
             let charged = authority.issuances.charge(&token.name, run, count);
             charged.map_err(|exceeded| Ended::Otherwise(Refused::Quota(exceeded)))
         };
-        let grant = match policy.decide(token, &identity, &asked) {
+        let decided = policy.decide(token, &identity, &asked);
+        let grant = match decided.and_then(|grant| self.check_remembered(&identity).map(|()| grant)) {
             Ok(grant) => grant,
             Err(denial) => {
                 // A job that is let in and refused all the same is written into the trail each time.
@@ -203,15 +202,14 @@ impl Exchange<'_> {
             return Ok(());
         };
         let from = remembered_from(restored, self.authority.started(), identity.is_bound());
-        let issued = identity.claims().get("iat").and_then(serde_json::Value::as_i64);
-        if issued.is_none_or(|issued| issued >= from) {
+        if identity.replay().held.made() >= from {
             return Ok(());
         }
         let told = format!(
             "it is from before the authority's store was put back at {}, which knows nothing of its use",
             rfc3339(restored)
         );
-        Err(Denial::new(Reason::TokenUsed, told.clone()).tell(told))
+        Err(Denial::new(Reason::TokenUsed, told.clone()).tell(told).with_claims(identity.claims(), true))
     }
 
     fn entry(&self, token: &JoinToken, identity: &Identity, now: i64) -> NewIssuance {

@@ -158,6 +158,7 @@ mod tests {
         assert_eq!(of(at(NOW, NOW + 100)), Ok(NOW + 100 + LEEWAY));
         let held = check_times(at(NOW - 10, NOW + 70).as_object().unwrap(), &RULES, NOW).unwrap();
         assert_eq!(held, Held { until: NOW + 70 + LEEWAY, lasts: 80 + 2 * LEEWAY });
+        assert_eq!(held.made(), NOW - 10);
         assert_eq!(of(at(NOW + LEEWAY, NOW + LEEWAY)), Ok(NOW + 2 * LEEWAY));
         assert_eq!(of(at(NOW - LEEWAY, NOW - LEEWAY + 1)), Ok(NOW + 1));
         for (claims, reason) in [
