@@ -204,6 +204,19 @@ fn a_store_that_was_put_back_is_known() {
     assert!(bench.ready().text().contains("was put back from a copy"), "for as long as it matters");
 }
 
+/// Whoever watches the authority learns that a copy would not be known for one.
+#[test]
+fn a_mark_that_cannot_be_written_is_told() {
+    let bench = Bench::start();
+    std::fs::remove_file(bench.store(".mark")).unwrap();
+    std::fs::create_dir_all(bench.store(".mark/in-its-place")).unwrap();
+    bench.ask().granted();
+    wait_for("a warning", || bench.ready().text().contains("cannot write the mark beside").then_some(()));
+    assert_eq!(bench.ready().status, 200);
+    std::fs::remove_dir_all(bench.store(".mark")).unwrap();
+    wait_for("that it is over", || (bench.ready().text() == "{\"status\":\"ready\"}").then_some(()));
+}
+
 fn as_another(command: &mut Command) -> String {
     let output = run(command.uid(4242).gid(4343));
     format!("{}{}", said(&output), String::from_utf8_lossy(&output.stdout))
