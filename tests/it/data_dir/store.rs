@@ -140,6 +140,28 @@ fn a_store_that_is_written_over_stops_the_issuing() {
     bench.ask().granted();
 }
 
+/// As `sqlite3 authority.db '.restore copy.db'` does it.
+#[test]
+fn a_store_that_goes_back_stops_the_issuing() {
+    let mut bench = Bench::start();
+    for _ in 0..3 {
+        bench.ask().granted();
+    }
+    let said = format!("\"sequence\":{},", bench.authority.audit().len());
+    let marked = || std::fs::read_to_string(bench.store(".mark")).unwrap();
+    wait_for("the mark", || marked().contains(&said).then_some(()));
+    let other = rusqlite::Connection::open(bench.store("")).unwrap();
+    other.pragma_update(None, "foreign_keys", false).unwrap();
+    other.execute_batch("DROP TRIGGER events_stay; DELETE FROM events WHERE sequence > 2").unwrap();
+    bench.authority.wait_for_stderr("was emptied or written over while it is open");
+    assert_eq!((bench.ask().status, bench.ready().status), (503, 503));
+    assert!(marked().contains(&said), "{}", marked());
+    drop(other);
+    bench.authority.restart();
+    assert!(bench.ready().text().contains("was put back from a copy"), "{}", bench.ready().text());
+    bench.ask().granted();
+}
+
 #[test]
 fn a_store_that_was_put_back_is_known() {
     let mut bench = Bench::start();

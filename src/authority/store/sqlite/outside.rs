@@ -92,7 +92,8 @@ pub(super) struct Outside {
     files: Vec<(PathBuf, FileId)>,
     store: String,
     marked: AtomicI64,
-    /// The most bytes that the store's file was seen to have: SQLite never takes any away.
+    /// The most bytes that the store's file was seen to have, of which SQLite never takes any away; more than it
+    /// can have where it has been written over.
     longest: AtomicU64,
 }
 
@@ -163,7 +164,15 @@ impl Outside {
     }
 
     /// Leaves the mark that the store has that event, unless it says so already.
+    ///
+    /// # Errors
+    /// Where it cannot be written; and where the store had more events before, from when on [`Outside::check`] fails.
     pub(super) fn mark(&self, sequence: i64) -> Result<()> {
+        if sequence < self.marked.load(Ordering::SeqCst) {
+            // Events never go: an older copy was written over it, page by page. The mark is to tell of it.
+            self.longest.store(u64::MAX, Ordering::SeqCst);
+            return self.check();
+        }
         let is_said = self.marked.load(Ordering::SeqCst) == sequence && beside(&self.path, MARK).exists();
         if !is_said {
             Mark { store: self.store.clone(), sequence }.write(&self.path)?;
