@@ -152,8 +152,11 @@ impl Outside {
 
     /// Whether the store's file has become shorter: `cp` and `>` leave it the file that it is.
     fn is_cut(&self) -> bool {
+        // Before it is looked at: another thread may see it grow meanwhile.
+        let longest = self.longest.load(Ordering::SeqCst);
         let length = std::fs::metadata(&self.path).map_or(0, |there| there.len());
-        self.longest.fetch_max(length, Ordering::SeqCst) > length
+        self.longest.fetch_max(length, Ordering::SeqCst);
+        length < longest
     }
 
     /// Whether the store itself is in its place, and closing it may therefore
