@@ -49,6 +49,8 @@ pub struct Authority {
     lists: revocation::ListCache,
     /// When it was last seen to be ready, and what was to be said then.
     ready: tokio::sync::Mutex<Option<(Instant, Option<String>)>>,
+    /// Why the store's mark was not left last time.
+    unmarked: Mutex<Option<String>>,
 }
 
 impl Authority {
@@ -88,6 +90,7 @@ impl Authority {
             issuances,
             lists: revocation::ListCache::default(),
             ready: tokio::sync::Mutex::default(),
+            unmarked: Mutex::default(),
         })
     }
 
@@ -109,6 +112,19 @@ impl Authority {
     /// What to say of a store that was put back from a copy, while that matters.
     pub fn restored_warning(&self) -> Option<String> {
         store::restored_warning(self.store.as_ref(), self.clock.now())
+    }
+
+    /// Leaves the store's mark, and looks whether it is in its place. What is in the way, where that is news:
+    /// nothing at all, where something was before.
+    pub async fn mark(&self) -> Option<Option<String>> {
+        let trouble = self.store.mark().await.err().map(|error| error.to_string());
+        let mut before = self.unmarked.lock().unwrap_or_else(PoisonError::into_inner);
+        (trouble != *before).then(|| before.clone_from(&trouble)).map(|()| trouble)
+    }
+
+    /// Why the store's mark says less than it should: a copy that is put back would not be known.
+    pub fn unmarked(&self) -> Option<String> {
+        self.unmarked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What was revoked, as servers read it.

@@ -149,7 +149,8 @@ impl Exchange<'_> {
         }
         let context = RequestContext { cluster, provenance: identity.provenance(), peer, now, tls_ca };
         let plan = Prepared::new(grant, keys, &context)?;
-        charge(plan.count())?;
+        let count = plan.count();
+        charge(count)?;
 
         // 8. The proof is used up and the record durable before anything is signed;
         //    a registered worker moves on, or is found to be two.
@@ -157,7 +158,9 @@ impl Exchange<'_> {
         let denied = |denial: Denial| Err(denial.with_claims(identity.claims(), true).into());
         let used = |why| denied(Denial::new(Reason::TokenUsed, why));
         let entry = self.entry(token, &identity, now);
-        let (recorded, generation) = match record::exchange(authority.store.as_ref(), entry, plan).await? {
+        let recorded = record::exchange(authority.store.as_ref(), entry, plan).await;
+        let recorded = recorded.inspect_err(|_| authority.issuances.give_back(&token.name, run, count))?;
+        let (recorded, generation) = match recorded {
             Issued::Accepted { plan, generation } => (plan, generation),
             Issued::Used => return used("used before for other keys or outputs, or revoked since"),
             Issued::Refused(refusal) => return denied(denial_of(refusal)),

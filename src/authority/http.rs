@@ -132,7 +132,8 @@ async fn readyz(
         return Err(Box::new(Problem { detail: told.collect::<Vec<_>>().join("; "), ..problem }));
     }
     // Whoever watches it must learn that revocations may be lost.
-    let told: Vec<String> = told.chain(alarm).chain(authority.restored_warning()).collect();
+    let store = [authority.restored_warning(), authority.unmarked()].into_iter().flatten();
+    let told: Vec<String> = told.chain(alarm).chain(store).collect();
     json_response(&match told.as_slice() {
         [] => json!({"status": "ready"}),
         _ => json!({"status": "ready", "warnings": told}),

@@ -151,6 +151,17 @@ impl Issuances {
         self.charge_at(token, run, certificates, Instant::now())
     }
 
+    /// Gives back what was taken for certificates that could not be issued: jobs ask again and again then.
+    pub fn give_back(&self, token: &str, run: &str, certificates: usize) {
+        let count = f64::from(u32::try_from(certificates).unwrap_or(u32::MAX));
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        for run in ["", run] {
+            if let Some(bucket) = buckets.get_mut(&(token.to_owned(), run.to_owned())) {
+                bucket.left = (bucket.left + count).min(bucket.rate.burst);
+            }
+        }
+    }
+
     fn charge_at(&self, token: &str, run: &str, certificates: usize, now: Instant) -> Result<(), Exceeded> {
         let count = f64::from(u32::try_from(certificates).unwrap_or(u32::MAX));
         let wanted = [

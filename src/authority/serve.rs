@@ -164,13 +164,14 @@ async fn keep_current(
 ) {
     let mut pruned = tokio::time::Instant::now();
     let mut told = pruned;
-    let mut trouble = None;
     loop {
         let asked = tokio::select! {
             _ = hangup.recv() => true,
             () = sleep(WATCH_EVERY) => false,
         };
-        trouble = mark(&authority, trouble).await;
+        if let Some(trouble) = authority.mark().await {
+            log(trouble.as_deref().unwrap_or("the store is as it should be again"));
+        }
         policy_watch::look(&authority, asked).await;
         certificates.look(asked).await;
         if pruned.elapsed() >= PRUNE_EVERY {
@@ -184,16 +185,6 @@ async fn keep_current(
             log_readiness(&authority).await;
         }
     }
-}
-
-/// Leaves the store's mark, and looks whether it is in its place; says once
-/// what is in the way, and that it is no longer. What is in the way now.
-async fn mark(authority: &Authority, before: Option<String>) -> Option<String> {
-    let trouble = authority.store.mark().await.err().map(|error| error.to_string());
-    if trouble != before {
-        log(trouble.as_deref().unwrap_or("the store is as it should be again"));
-    }
-    trouble
 }
 
 /// Takes as many descriptors as connections need, where the system lets us;

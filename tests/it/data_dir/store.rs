@@ -106,6 +106,64 @@ fn a_store_that_is_lost_stops_the_issuing() {
     bench.ask().granted();
 }
 
+/// `cp` and `>` leave the file that it is, and change what is in it.
+#[test]
+fn a_store_that_is_written_over_stops_the_issuing() {
+    let mut bench = Bench::start();
+    std::fs::copy(bench.store(""), bench.store(".backup")).unwrap();
+    // Until the file has grown by what its log has.
+    let length = || std::fs::metadata(bench.store("")).unwrap().len();
+    let before = length();
+    while length() == before {
+        bench.ask().granted();
+        let other = rusqlite::Connection::open(bench.store("")).unwrap();
+        other.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
+    }
+    bench.ask().granted();
+    let said = format!("\"sequence\":{},", bench.authority.audit().len());
+    let marked = || std::fs::read_to_string(bench.store(".mark")).unwrap();
+    wait_for("the mark", || marked().contains(&said).then_some(()));
+
+    let file = std::fs::File::options().write(true).open(bench.store("")).unwrap();
+    file.set_len(0).unwrap();
+    assert_eq!((bench.ask().status, bench.ready().status), (503, 503));
+    let backup = std::fs::read(bench.store(".backup")).unwrap();
+    std::io::Write::write_all(&mut &file, &backup).unwrap();
+    assert_eq!((bench.ask().status, bench.ready().status), (503, 503));
+    bench.authority.wait_for_stderr("was emptied or written over while it is open");
+    // Its end leaves what was put there as it is.
+    bench.authority.terminate();
+    assert!(std::fs::read(bench.store("")).unwrap() == backup);
+    for end in ["-wal", "-shm"] {
+        std::fs::remove_file(bench.store(end)).unwrap();
+    }
+    bench.authority.restart();
+    assert!(bench.ready().text().contains("was put back from a copy"), "{}", bench.ready().text());
+    bench.ask().granted();
+}
+
+/// As `sqlite3 authority.db '.restore copy.db'` does it.
+#[test]
+fn a_store_that_goes_back_stops_the_issuing() {
+    let mut bench = Bench::start();
+    for _ in 0..3 {
+        bench.ask().granted();
+    }
+    let said = format!("\"sequence\":{},", bench.authority.audit().len());
+    let marked = || std::fs::read_to_string(bench.store(".mark")).unwrap();
+    wait_for("the mark", || marked().contains(&said).then_some(()));
+    let other = rusqlite::Connection::open(bench.store("")).unwrap();
+    other.pragma_update(None, "foreign_keys", false).unwrap();
+    other.execute_batch("DROP TRIGGER events_stay; DELETE FROM events WHERE sequence > 2").unwrap();
+    bench.authority.wait_for_stderr("was emptied or written over while it is open");
+    assert_eq!((bench.ask().status, bench.ready().status), (503, 503));
+    assert!(marked().contains(&said), "{}", marked());
+    drop(other);
+    bench.authority.restart();
+    assert!(bench.ready().text().contains("was put back from a copy"), "{}", bench.ready().text());
+    bench.ask().granted();
+}
+
 #[test]
 fn a_store_that_was_put_back_is_known() {
     let mut bench = Bench::start();
@@ -152,6 +210,14 @@ fn a_store_that_was_put_back_is_known() {
             "{refusal}"
         );
     }
+    // Nor does one of a job that no rule lets in get into the trail so.
+    let stranger = bench
+        .issuer
+        .token("github", &bench.authority.url())
+        .claim("iat", now() - 60)
+        .claim("repository", "stranger/app");
+    let refused = bench.present(&stranger.mint(), &Keys::fresh());
+    assert_eq!(bench.authority.refusal(&refused.denial(403))["reason"], "no_rule_matches");
     let refused = bench.present(&bound.mint(), &keys);
     let refusal = bench.authority.refusal(&refused.denial(401));
     assert_eq!(refusal["reason"], "token_used");
@@ -164,6 +230,19 @@ fn a_store_that_was_put_back_is_known() {
     bench.ask().granted();
     bench.authority.restart();
     assert!(bench.ready().text().contains("was put back from a copy"), "for as long as it matters");
+}
+
+/// Whoever watches the authority learns that a copy would not be known for one.
+#[test]
+fn a_mark_that_cannot_be_written_is_told() {
+    let bench = Bench::start();
+    std::fs::remove_file(bench.store(".mark")).unwrap();
+    std::fs::create_dir_all(bench.store(".mark/in-its-place")).unwrap();
+    bench.ask().granted();
+    wait_for("a warning", || bench.ready().text().contains("cannot write the mark beside").then_some(()));
+    assert_eq!(bench.ready().status, 200);
+    std::fs::remove_dir_all(bench.store(".mark")).unwrap();
+    wait_for("that it is over", || (bench.ready().text() == "{\"status\":\"ready\"}").then_some(()));
 }
 
 fn as_another(command: &mut Command) -> String {

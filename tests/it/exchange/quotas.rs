@@ -36,6 +36,20 @@ fn token(bench: &Bench, run: &str) -> Token {
 }
 
 #[test]
+fn what_could_not_be_issued_is_not_taken_from_the_quota() {
+    let bench = bench("limits: {certificates_per_hour_of_run: 32, certificates_per_hour_of_token: 32}\n");
+    let ask = || bench.authority.client().exchange(&of_run(&bench, "1", 16, &[]));
+    let [store, away] = ["authority.db", "away"].map(|name| bench.authority.data_dir().join(name));
+    std::fs::rename(&store, &away).unwrap();
+    for _ in 0..3 {
+        assert_eq!(ask().problem(503)["type"], "urn:machine-id:store-unavailable");
+    }
+    std::fs::rename(&away, &store).unwrap();
+    ask().granted();
+    assert_eq!(ask().problem(429)["type"], "urn:machine-id:quota-token");
+}
+
+#[test]
 fn a_run_has_a_quota_and_others_go_on() {
     let bench = bench("limits: {certificates_per_hour_of_run: 64, certificates_per_hour_of_token: 190}\n");
     let ask = |run: &str, outputs, roles: &[&str]| {

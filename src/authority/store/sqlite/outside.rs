@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -92,6 +92,9 @@ pub(super) struct Outside {
     files: Vec<(PathBuf, FileId)>,
     store: String,
     marked: AtomicI64,
+    /// The most bytes that the store's file was seen to have, of which SQLite never takes any away; more than it
+    /// can have where it has been written over.
+    longest: AtomicU64,
 }
 
 impl Outside {
@@ -103,7 +106,13 @@ impl Outside {
             let id = file_id(&file).context(Kind::Internal, format!("cannot find {}", file.display()))?;
             files.push((file, id));
         }
-        let outside = Self { path: path.to_owned(), files, store, marked: AtomicI64::new(-1) };
+        let outside = Self {
+            path: path.to_owned(),
+            files,
+            store,
+            marked: AtomicI64::new(-1),
+            longest: AtomicU64::new(0),
+        };
         outside.check()?;
         Ok(outside)
     }
@@ -125,21 +134,48 @@ impl Outside {
             Err(error) if error.kind() == ErrorKind::NotFound => Some((path, "was removed".to_owned())),
             Err(error) => Some((path, format!("cannot be found: {error}"))),
         });
-        let Some((path, why)) = lost else { return Ok(()) };
-        Err(Error::usage(format!(
-            "the store's file {} {why} while it is open; nothing is issued until the same file is back, or the authority is started again with the right store",
-            path.display()
-        )))
+        if let Some((path, why)) = lost {
+            return Err(Error::usage(format!(
+                "the store's file {} {why} while it is open; nothing is issued until the same file is back, or the authority is started again with the right store",
+                path.display()
+            )));
+        }
+        if self.is_cut() {
+            // Its log would make a mixture of it and of what was written over it.
+            return Err(Error::usage(format!(
+                "the store's file {} was emptied or written over while it is open; nothing is issued until the authority is ended, the right store put there without `-wal` and `-shm` beside it, and the authority started again",
+                self.path.display()
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether the store's file has become shorter: `cp` and `>` leave it the file that it is.
+    fn is_cut(&self) -> bool {
+        // Before it is looked at: another thread may see it grow meanwhile.
+        let longest = self.longest.load(Ordering::SeqCst);
+        let length = std::fs::metadata(&self.path).map_or(0, |there| there.len());
+        self.longest.fetch_max(length, Ordering::SeqCst);
+        length < longest
     }
 
     /// Whether the store itself is in its place, and closing it may therefore
     /// tidy up beside it.
     pub(super) fn stands(&self) -> bool {
         self.files.first().is_some_and(|(path, id)| file_id(path).is_ok_and(|there| there == *id))
+            && !self.is_cut()
     }
 
     /// Leaves the mark that the store has that event, unless it says so already.
+    ///
+    /// # Errors
+    /// Where it cannot be written; and where the store had more events before, from when on [`Outside::check`] fails.
     pub(super) fn mark(&self, sequence: i64) -> Result<()> {
+        if sequence < self.marked.load(Ordering::SeqCst) {
+            // Events never go: an older copy was written over it, page by page. The mark is to tell of it.
+            self.longest.store(u64::MAX, Ordering::SeqCst);
+            return self.check();
+        }
         let is_said = self.marked.load(Ordering::SeqCst) == sequence && beside(&self.path, MARK).exists();
         if !is_said {
             Mark { store: self.store.clone(), sequence }.write(&self.path)?;

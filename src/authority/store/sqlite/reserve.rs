@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::io::Errno;
 
 use super::outside::beside;
 use crate::folder::PRIVATE_FILE;
@@ -54,7 +55,8 @@ impl Reserve {
         }
         let file = create_new(&self.path, PRIVATE_FILE)?;
         let taken = match fallocate(&file, FallocateFlags::empty(), 0, RESERVE) {
-            Err(error) if error == rustix::io::Errno::OPNOTSUPP => {
+            // Not every file system can, nor every kernel or sandbox.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
                 io::copy(&mut io::Read::take(io::repeat(1), RESERVE), &mut &file).map(drop)
             }
             done => done.map_err(io::Error::from),
