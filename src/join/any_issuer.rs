@@ -6,9 +6,12 @@
 use futures_util::future::{FutureExt as _, ready};
 use jsonwebtoken::Algorithm;
 
+use super::METHODS;
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, issuer_url};
-use super::rules::{self, Constraint, EVENT_NAME, Field, Match, PIPELINE_SOURCE, RUN_PHASE, RUN_TYPE};
+use super::rules::{
+    self, Constraint, EVENT_NAME, Field, Match, PIPELINE_SOURCE, RUN_PHASE, RUN_TYPE, SSH_RERUN,
+};
 use super::source::TokenSource;
 use crate::document::{Mapping, Mistake, Node};
 use crate::error::{Error, Kind};
@@ -28,6 +31,7 @@ static FIELDS: &[Field] =
         PIPELINE_SOURCE.by_claim(),
         RUN_TYPE.by_claim(),
         RUN_PHASE.by_claim(),
+        SSH_RERUN.by_claim(),
     ])];
 
 /// Whether a pattern leaves open whose job it is: it begins with a wildcard, or with
@@ -36,7 +40,19 @@ fn is_open(pattern: &str) -> bool {
     let said = rules::literal_prefix(pattern);
     let is_word = |c: char| c.is_alphanumeric() || "-_.".contains(c);
     let words = said.split(|c| !is_word(c)).filter(|word| !word.is_empty()).count();
-    said.is_empty() || said != pattern && words < 2 && !said.ends_with(is_word)
+    said.is_empty() || said != pattern && (words < 2 && !said.ends_with(is_word) || begins_all(said))
+}
+
+/// Whether all subjects of a platform begin so.
+fn begins_all(said: &str) -> bool {
+    let subjects = METHODS.iter().flat_map(|method| method.fields).filter(|field| field.claim == "sub");
+    subjects.into_iter().any(|subject| match subject.matches {
+        Match::Parts(grammar) => grammar.begins(said),
+        Match::Within(form) => {
+            rules::literal_prefix(form).split('{').next().is_some_and(|it| it.starts_with(said))
+        }
+        _ => false,
+    })
 }
 
 /// The join method `oidc`.

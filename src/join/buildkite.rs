@@ -27,10 +27,10 @@ const CLAIMS_VARIABLE: &str = "BUILDKITE_OIDC_TOKEN_CLAIMS";
 
 const PIPELINE: Constraint = Constraint::name(&["pipeline_id"]);
 
-/// Of a build, or one id alone. Whoever creates a build by the API chooses the branch as text
-/// of any kind, and the keys of steps can hold `:`.
+/// Of a build, or one id alone. Whoever creates a build by the API or a trigger chooses branch
+/// and commit as text of any kind, and the keys of steps can hold `:`.
 static SUBJECT: Grammar = Grammar::Forms(&[
-    "organization:{organization}:pipeline:{pipeline}:ref:{ref*}:commit:{commit}:step:{step*}",
+    "organization:{organization}:pipeline:{pipeline}:ref:{ref*}:commit:{commit*}:step:{step*}",
     "{id}",
 ]);
 const OF_BUILD: Shape = Shape::new(

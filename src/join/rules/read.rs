@@ -1,6 +1,7 @@
 //! Reading the rules of a join token.
 
 use super::claims;
+use super::glob::is_pattern;
 use super::grammar::Pattern;
 use super::guard::Guard;
 use super::rule::{Condition, Field, Match, Rule, Want};
@@ -26,7 +27,11 @@ fn read_rule(entry: &Node, fields: &'static [Field]) -> Result<Rule, Mistakes> {
     if conditions.is_empty() {
         return Err(Mistake::new(entry.place, "a rule without conditions would let everybody in").into());
     }
-    let unnamed = |guard: &Guard| conditions.iter().all(|condition| condition.field != guard.field);
+    // A pattern lets in what fits it by chance, so it names a guard's values only where it fits no others.
+    let settles = |condition: &Condition, guard: &Guard| {
+        condition.names(guard) || condition.field == guard.field && !is_pattern(&condition.want.shown())
+    };
+    let unnamed = |guard: &Guard| !conditions.iter().any(|condition| settles(condition, guard));
     let guards = fields.iter().flat_map(|field| field.guards).copied().filter(unnamed).collect();
     Ok(Rule { place: entry.place, conditions, guards })
 }
