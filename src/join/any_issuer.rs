@@ -6,7 +6,6 @@
 use futures_util::future::{FutureExt as _, ready};
 use jsonwebtoken::Algorithm;
 
-use super::METHODS;
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, issuer_url};
 use super::rules::{
@@ -23,6 +22,20 @@ const VARIABLE: &str = "MACHINE_ID_ID_TOKEN";
 const ALGORITHMS: [&str; 9] =
     ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
 
+/// What all subjects of some platform begin with, wherever it runs: so much of it, or less, says nobody's jobs.
+const BEGINNINGS: [&str; 10] = [
+    "repo:",
+    "repository:",
+    "repository_owner:",
+    "project_path:",
+    "organization:",
+    "org/",
+    "space:",
+    "p://",
+    "sc://",
+    "system:serviceaccount:",
+];
+
 /// Whose job it is can be said by any claim. Platforms on hosts of one's own have methods
 /// too, and cannot be told by their issuers: what those guard is guarded here.
 static FIELDS: &[Field] =
@@ -38,21 +51,10 @@ static FIELDS: &[Field] =
 /// nothing but a first word, as in `repo:*`, which every subject of an issuer begins with.
 fn is_open(pattern: &str) -> bool {
     let said = rules::literal_prefix(pattern);
+    let begins_all = |said: &str| BEGINNINGS.iter().any(|all| all.starts_with(said));
     let is_word = |c: char| c.is_alphanumeric() || "-_.".contains(c);
     let words = said.split(|c| !is_word(c)).filter(|word| !word.is_empty()).count();
     said.is_empty() || said != pattern && (words < 2 && !said.ends_with(is_word) || begins_all(said))
-}
-
-/// Whether all subjects of a platform begin so.
-fn begins_all(said: &str) -> bool {
-    let subjects = METHODS.iter().flat_map(|method| method.fields).filter(|field| field.claim == "sub");
-    subjects.into_iter().any(|subject| match subject.matches {
-        Match::Parts(grammar) => grammar.begins(said),
-        Match::Within(form) => {
-            rules::literal_prefix(form).split('{').next().is_some_and(|it| it.starts_with(said))
-        }
-        _ => false,
-    })
 }
 
 /// The join method `oidc`.

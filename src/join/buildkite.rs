@@ -43,6 +43,10 @@ const BRANCH: Shape =
 const TAG: Shape =
     Shape::new(&["{any}"], "the short name, such as `v1`").never(&["refs/heads/*", "refs/tags/*"]);
 
+/// A tag's build has the tag's name for a branch, and whoever may push a tag may call it `main`
+/// (<https://github.com/buildkite/agent/issues/1196>).
+const OF_TAG: [&str; 2] = ["build_tag", "build_branch"];
+
 static FIELDS: &[Field] = &[
     Field::exact("organization_slug")
         .constrains(&[Constraint::name(&["organization_id", "pipeline_id"]), OWNER])
@@ -50,7 +54,7 @@ static FIELDS: &[Field] = &[
     Field::exact("organization_id").constrains(&[OWNER]).shape(UUID),
     Field::glob("pipeline_slug").constrains(&[PIPELINE, WORKFLOW]).shape(NAME),
     Field::exact("pipeline_id").constrains(&[WORKFLOW, OWNER]).shape(UUID),
-    Field::glob("build_branch").constrains(&[REF]).shape(BRANCH),
+    Field::glob("build_branch").constrains(&[REF]).shape(BRANCH).unless(OF_TAG, |_| true),
     Field::glob("build_tag").constrains(&[REF]).shape(TAG),
     Field::exact("build_commit").constrains(&[REF]).shape(COMMIT),
     Field::exact("build_source").shape(KIND),
@@ -72,6 +76,7 @@ static FIELDS: &[Field] = &[
             Constraint::Owner(|sub| SUBJECT.says(sub, "organization").is_none()),
         ])
         .shape(OF_BUILD)
+        .unless(OF_TAG, |sub| sub.contains(":ref:refs/heads/"))
         .says(of_subject),
 ];
 

@@ -192,19 +192,6 @@ impl Grammar {
         *self == Self::Unknown || Pattern::read(value, self).is_some_and(|read| !read.parts.is_empty())
     }
 
-    /// Whether all claims of one of its forms begin so.
-    pub fn begins(&self, said: &str) -> bool {
-        match self {
-            Self::Forms(forms) => {
-                forms.iter().any(|form| form.split('{').next().unwrap_or(form).starts_with(said))
-            }
-            Self::Labelled(labels) => {
-                labels.parted.iter().any(|(label, _)| format!("{label}:").starts_with(said))
-            }
-            Self::Separated(..) | Self::Unknown => false,
-        }
-    }
-
     /// The ways to read a text, not more than so many.
     fn readings(&self, text: Text<'_>, most: usize) -> Vec<Vec<Part>> {
         match self {

@@ -27,6 +27,10 @@ fn read_rule(entry: &Node, fields: &'static [Field]) -> Result<Rule, Mistakes> {
     if conditions.is_empty() {
         return Err(Mistake::new(entry.place, "a rule without conditions would let everybody in").into());
     }
+    let named: Vec<String> = conditions.iter().map(|condition| condition.field.clone()).collect();
+    for condition in &mut conditions {
+        condition.unless = condition.unless.filter(|[first, _]| !named.iter().any(|name| name == first));
+    }
     // A pattern lets in what fits it by chance, so it names a guard's values only where it fits no others.
     let settles = |condition: &Condition, guard: &Guard| {
         condition.names(guard) || condition.field == guard.field && !is_pattern(&condition.want.shown())
@@ -45,8 +49,9 @@ fn read_conditions(key: &Key, node: &Node, fields: &'static [Field]) -> Result<V
     }
     let want = read_want(field, node)?;
     let claim = if field.matches == Match::Property { &key.text } else { field.claim };
+    let unless = field.unless.and_then(|(same, means)| means(&want.shown()).then_some(same));
     let (field, claim, constrains) = (key.text.clone(), claim.to_owned(), field.constrains);
-    Ok(vec![Condition { field, claim, want, constrains }])
+    Ok(vec![Condition { field, claim, want, constrains, unless }])
 }
 
 fn read_want(field: &Field, node: &Node) -> Result<Want, Mistake> {

@@ -355,6 +355,35 @@ fn a_pattern_that_fits_more_names_no_risky_value() {
     }
 }
 
+/// Buildkite gives a tag's build the tag's name for a branch.
+#[test]
+fn a_tag_passes_for_no_branch() {
+    for (rule, tag, admitted) in [
+        ("build_branch: main", json!(null), true),
+        ("build_branch: main", json!("v1"), true),
+        ("build_branch: main", json!("main"), false),
+        ("build_branch: 'm*'", json!("main"), false),
+        ("sub: 'organization:o:pipeline:p:ref:refs/heads/main:*'", json!("main"), false),
+        ("sub: 'organization:o:pipeline:p:ref:refs/heads/main:*'", json!(null), true),
+        ("sub: 'organization:o:pipeline:p:*'", json!("main"), true),
+        ("build_tag: main", json!("main"), true),
+        ("build_branch: main, build_tag: main", json!("main"), true),
+    ] {
+        let section = format!("allow: [{{organization_slug: o, {rule}}}]");
+        let source = Source { name: "p".to_owned(), text: with_section("buildkite", &section) };
+        let policy = Policy::parse(&[source]).unwrap();
+        let sub = "organization:o:pipeline:p:ref:refs/heads/main:commit:1:step:";
+        let claims = json!({"organization_slug": "o", "build_branch": "main", "build_tag": tag, "sub": sub});
+        let trials = Policy::trial(policy.token("t").unwrap(), claims.as_object().unwrap());
+        assert_eq!(trials[0].admits, admitted, "{rule} {tag}");
+        let told = trials[0].trials.iter().find(|trial| !trial.met).map(|trial| trial.wanted.as_str());
+        assert!(
+            told.is_none_or(|told| told.ends_with(", and `build_tag` other than `build_branch`")),
+            "{told:?}"
+        );
+    }
+}
+
 /// What a refused pattern tells the operator.
 #[test]
 fn a_pattern_that_a_claim_only_seems_to_match_is_explained() {
