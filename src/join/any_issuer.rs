@@ -8,7 +8,9 @@ use jsonwebtoken::Algorithm;
 
 use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, issuer_url};
-use super::rules::{self, Constraint, EVENT_NAME, Field, Match, PIPELINE_SOURCE, RUN_PHASE, RUN_TYPE};
+use super::rules::{
+    self, Constraint, EVENT_NAME, Field, Match, PIPELINE_SOURCE, RUN_PHASE, RUN_TYPE, SSH_RERUN,
+};
 use super::source::TokenSource;
 use crate::document::{Mapping, Mistake, Node};
 use crate::error::{Error, Kind};
@@ -20,6 +22,20 @@ const VARIABLE: &str = "MACHINE_ID_ID_TOKEN";
 const ALGORITHMS: [&str; 9] =
     ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
 
+/// What all subjects of some platform begin with, wherever it runs: so much of it, or less, says nobody's jobs.
+const BEGINNINGS: [&str; 10] = [
+    "repo:",
+    "repository:",
+    "repository_owner:",
+    "project_path:",
+    "organization:",
+    "org/",
+    "space:",
+    "p://",
+    "sc://",
+    "system:serviceaccount:",
+];
+
 /// Whose job it is can be said by any claim. Platforms on hosts of one's own have methods
 /// too, and cannot be told by their issuers: what those guard is guarded here.
 static FIELDS: &[Field] =
@@ -28,15 +44,17 @@ static FIELDS: &[Field] =
         PIPELINE_SOURCE.by_claim(),
         RUN_TYPE.by_claim(),
         RUN_PHASE.by_claim(),
+        SSH_RERUN.by_claim(),
     ])];
 
 /// Whether a pattern leaves open whose job it is: it begins with a wildcard, or with
 /// nothing but a first word, as in `repo:*`, which every subject of an issuer begins with.
 fn is_open(pattern: &str) -> bool {
     let said = rules::literal_prefix(pattern);
+    let begins_all = |said: &str| BEGINNINGS.iter().any(|all| all.starts_with(said));
     let is_word = |c: char| c.is_alphanumeric() || "-_.".contains(c);
     let words = said.split(|c| !is_word(c)).filter(|word| !word.is_empty()).count();
-    said.is_empty() || said != pattern && words < 2 && !said.ends_with(is_word)
+    said.is_empty() || said != pattern && (words < 2 && !said.ends_with(is_word) || begins_all(said))
 }
 
 /// The join method `oidc`.

@@ -27,10 +27,10 @@ const CLAIMS_VARIABLE: &str = "BUILDKITE_OIDC_TOKEN_CLAIMS";
 
 const PIPELINE: Constraint = Constraint::name(&["pipeline_id"]);
 
-/// Of a build, or one id alone. Whoever creates a build by the API chooses the branch as text
-/// of any kind, and the keys of steps can hold `:`.
+/// Of a build, or one id alone. Whoever creates a build by the API or a trigger chooses branch
+/// and commit as text of any kind, and the keys of steps can hold `:`.
 static SUBJECT: Grammar = Grammar::Forms(&[
-    "organization:{organization}:pipeline:{pipeline}:ref:{ref*}:commit:{commit}:step:{step*}",
+    "organization:{organization}:pipeline:{pipeline}:ref:{ref*}:commit:{commit*}:step:{step*}",
     "{id}",
 ]);
 const OF_BUILD: Shape = Shape::new(
@@ -43,6 +43,10 @@ const BRANCH: Shape =
 const TAG: Shape =
     Shape::new(&["{any}"], "the short name, such as `v1`").never(&["refs/heads/*", "refs/tags/*"]);
 
+/// A tag's build has the tag's name for a branch, and whoever may push a tag may call it `main`
+/// (<https://github.com/buildkite/agent/issues/1196>).
+const OF_TAG: [&str; 2] = ["build_tag", "build_branch"];
+
 static FIELDS: &[Field] = &[
     Field::exact("organization_slug")
         .constrains(&[Constraint::name(&["organization_id", "pipeline_id"]), OWNER])
@@ -50,7 +54,7 @@ static FIELDS: &[Field] = &[
     Field::exact("organization_id").constrains(&[OWNER]).shape(UUID),
     Field::glob("pipeline_slug").constrains(&[PIPELINE, WORKFLOW]).shape(NAME),
     Field::exact("pipeline_id").constrains(&[WORKFLOW, OWNER]).shape(UUID),
-    Field::glob("build_branch").constrains(&[REF]).shape(BRANCH),
+    Field::glob("build_branch").constrains(&[REF]).shape(BRANCH).unless(OF_TAG, |_| true),
     Field::glob("build_tag").constrains(&[REF]).shape(TAG),
     Field::exact("build_commit").constrains(&[REF]).shape(COMMIT),
     Field::exact("build_source").shape(KIND),
@@ -72,6 +76,7 @@ static FIELDS: &[Field] = &[
             Constraint::Owner(|sub| SUBJECT.says(sub, "organization").is_none()),
         ])
         .shape(OF_BUILD)
+        .unless(OF_TAG, |sub| sub.contains(":ref:refs/heads/"))
         .says(of_subject),
 ];
 

@@ -11,7 +11,7 @@ use super::method::{Configured, Method};
 use super::oidc::{Oidc, TokenProfile, issuer_url, organization_id};
 use super::prove::{Job, Presented};
 use super::rules::{
-    self, Constraint, FULL_REF, Field, Grammar, Guard, Match, ONE_RUN, REF, Shape, URLS, UUID, WORKFLOW,
+    self, Constraint, FULL_REF, Field, Grammar, Match, ONE_RUN, REF, SSH_RERUN, Shape, URLS, UUID, WORKFLOW,
 };
 use crate::document::Mapping;
 use crate::error::{Error, Kind, Result};
@@ -23,7 +23,6 @@ const VARIABLES: [&str; 2] = ["CIRCLE_OIDC_TOKEN_V2", "CIRCLE_OIDC_TOKEN"];
 const COMMAND: &str = "circleci";
 const ORGANIZATION: &str = "oidc.circleci.com/org-id";
 const PROJECT: &str = "oidc.circleci.com/project-id";
-const SSH_RERUN: &str = "oidc.circleci.com/ssh-rerun";
 
 /// Where the newer form begins, in front of repository and ref, `/` in these is not escaped.
 static SUBJECT: Grammar = Grammar::Forms(&[
@@ -54,12 +53,7 @@ static FIELDS: &[Field] = &[
     Field::exact("pipeline_id").claim("oidc.circleci.com/pipeline-id").constrains(ONE_RUN).shape(UUID),
     Field::exact("workflow_id").claim("oidc.circleci.com/workflow-id").constrains(ONE_RUN).shape(UUID),
     Field::exact("job_id").claim("oidc.circleci.com/job-id").constrains(ONE_RUN).shape(UUID),
-    Field::new("ssh_rerun", Match::Boolean).claim(SSH_RERUN).guarded(&[Guard::new(
-        "ssh_rerun",
-        &["true"],
-        "somebody sits at a shell in the job",
-    )
-    .claim(SSH_RERUN)]),
+    Field::new("ssh_rerun", Match::Boolean).claim(SSH_RERUN.claim).guarded(&[SSH_RERUN]),
     Field::parted("sub", &SUBJECT)
         .constrains(&[Constraint::Ref(|sub| SUBJECT.says(sub, "ref").is_none())])
         .says(|sub| {
@@ -83,7 +77,7 @@ pub(super) static METHOD: Method = Method {
         "oidc.circleci.com/context-ids",
         "oidc.circleci.com/vcs-origin",
         "oidc.circleci.com/vcs-ref",
-        SSH_RERUN,
+        SSH_RERUN.claim,
     ],
     fields: FIELDS,
     issuers: &["https://oidc.circleci.com", "https://oidc.circleci.com/*"],
@@ -96,9 +90,9 @@ static PROFILE: TokenProfile = TokenProfile {
     max_lifetime: 2 * 3600,
     required: &["sub", PROJECT, ORGANIZATION],
     // It is guarded, so it must be there.
-    check: |claims| match claims.get(SSH_RERUN) {
+    check: |claims| match claims.get(SSH_RERUN.claim) {
         Some(Value::Bool(_)) => Ok(()),
-        _ => Err(format!("{SSH_RERUN} is missing or not a boolean")),
+        _ => Err(format!("{} is missing or not a boolean", SSH_RERUN.claim)),
     },
     run: "circleci:[{oidc.circleci.com/vcs-origin}|project {oidc.circleci.com/project-id}]\
         [@{oidc.circleci.com/vcs-ref}] workflow {oidc.circleci.com/workflow-id} job {oidc.circleci.com/job-id}",

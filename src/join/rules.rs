@@ -13,7 +13,7 @@ mod shape;
 pub use claim::claim;
 pub use glob::{glob, is_open, is_pattern, literal_prefix, names_part};
 pub use grammar::{Grammar, Labels, Pattern};
-pub use guard::{EVENT_NAME, Guard, PIPELINE_SOURCE, RUN_PHASE, RUN_TYPE};
+pub use guard::{EVENT_NAME, Guard, PIPELINE_SOURCE, RUN_PHASE, RUN_TYPE, SSH_RERUN};
 pub use read::{anchor, read};
 pub use rule::{
     CHOSEN_WORKFLOW, Condition, Constraint, Field, Match, ONE_RUN, OWNER, Open, REF, Rule, WORKFLOW, Want,

@@ -23,8 +23,16 @@ pub(super) fn check(manifest: &Source, sources: &[Source]) -> Vec<Error> {
         Error::usage(format!("{}:{place}: {why}", manifest.name)).hint(WRITE_IT)
     };
     let mut mistakes = Vec::new();
-    let mut unlisted: BTreeMap<String, &Source> =
-        sources.iter().map(|source| (file_name(source), source)).collect();
+    let mut unlisted: BTreeMap<String, &Source> = BTreeMap::new();
+    for source in sources {
+        // Names that are no text may be shown the same, and a list could mean either.
+        if unlisted.insert(file_name(source), source).is_some() {
+            let why = format!("two files have names that read as `{}`", shown(&file_name(source)));
+            mistakes.push(
+                Error::usage(format!("{}: {why}", manifest.name)).hint("give each a name of plain text"),
+            );
+        }
+    }
     for (line, number) in manifest.text.split_inclusive('\n').zip(1_usize..) {
         let Some(line) = line.strip_suffix('\n') else {
             mistakes.push(wrong(&number, "the last line has no end"));
@@ -101,6 +109,15 @@ mod tests {
         ] {
             assert_eq!(said(&text), [""; 0], "{text}");
         }
+    }
+
+    #[test]
+    fn two_files_of_one_name_as_text_are_not_told_apart() {
+        let source = |text: &str| Source { name: "p/\u{fffd}.yaml".to_owned(), text: text.to_owned() };
+        let manifest = Source { name: "p/policy.sha256".to_owned(), text: of(&[source("a\n")]) };
+        let said: Vec<String> =
+            check(&manifest, &[source("b\n"), source("a\n")]).iter().map(ToString::to_string).collect();
+        assert_eq!(said, ["p/policy.sha256: two files have names that read as `\u{fffd}.yaml`"]);
     }
 
     #[test]

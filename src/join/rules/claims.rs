@@ -24,7 +24,13 @@ pub(super) fn read(field: &Field, node: &Node) -> Result<Vec<Condition>, Mistake
         for want in wants(name, node)? {
             let is_text = matches!(want, Want::Parts(_) | Want::Member(_));
             let constrains = if whose && is_text { field.constrains } else { &[] };
-            conditions.push(Condition { field: name.clone(), claim: name.clone(), want, constrains });
+            conditions.push(Condition {
+                field: name.clone(),
+                claim: name.clone(),
+                want,
+                constrains,
+                unless: None,
+            });
         }
     }
     Ok(conditions)

@@ -63,6 +63,9 @@ pub const PIPELINE_SOURCE: Guard = Guard::new(
     &["merge_request_event", "external_pull_request_event"],
     "the job may run code that nobody has merged, of a fork even, with the rights of the project",
 );
+/// Jobs that were started again with SSH.
+pub const SSH_RERUN: Guard = Guard::new("ssh_rerun", &["true"], "somebody sits at a shell in the job")
+    .claim("oidc.circleci.com/ssh-rerun");
 /// Runs of pull requests, and tests of modules.
 pub const RUN_TYPE: Guard = Guard::new(
     "run_type",

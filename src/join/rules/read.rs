@@ -1,6 +1,7 @@
 //! Reading the rules of a join token.
 
 use super::claims;
+use super::glob::is_pattern;
 use super::grammar::Pattern;
 use super::guard::Guard;
 use super::rule::{Condition, Field, Match, Rule, Want};
@@ -26,7 +27,15 @@ fn read_rule(entry: &Node, fields: &'static [Field]) -> Result<Rule, Mistakes> {
     if conditions.is_empty() {
         return Err(Mistake::new(entry.place, "a rule without conditions would let everybody in").into());
     }
-    let unnamed = |guard: &Guard| conditions.iter().all(|condition| condition.field != guard.field);
+    let named: Vec<String> = conditions.iter().map(|condition| condition.field.clone()).collect();
+    for condition in &mut conditions {
+        condition.unless = condition.unless.filter(|[first, _]| !named.iter().any(|name| name == first));
+    }
+    // A pattern lets in what fits it by chance, so it names a guard's values only where it fits no others.
+    let settles = |condition: &Condition, guard: &Guard| {
+        condition.names(guard) || condition.field == guard.field && !is_pattern(&condition.want.shown())
+    };
+    let unnamed = |guard: &Guard| !conditions.iter().any(|condition| settles(condition, guard));
     let guards = fields.iter().flat_map(|field| field.guards).copied().filter(unnamed).collect();
     Ok(Rule { place: entry.place, conditions, guards })
 }
@@ -40,8 +49,9 @@ fn read_conditions(key: &Key, node: &Node, fields: &'static [Field]) -> Result<V
     }
     let want = read_want(field, node)?;
     let claim = if field.matches == Match::Property { &key.text } else { field.claim };
+    let unless = field.unless.and_then(|(same, means)| means(&want.shown()).then_some(same));
     let (field, claim, constrains) = (key.text.clone(), claim.to_owned(), field.constrains);
-    Ok(vec![Condition { field, claim, want, constrains }])
+    Ok(vec![Condition { field, claim, want, constrains, unless }])
 }
 
 fn read_want(field: &Field, node: &Node) -> Result<Want, Mistake> {

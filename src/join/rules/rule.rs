@@ -23,11 +23,16 @@ pub struct Field {
     pub constrains: &'static [Constraint],
     /// Values of the claim that let nobody in unless a rule names them; of others, where the field has many.
     pub guards: &'static [Guard],
+    /// What keeps a condition from holding; see [`Field::unless`].
+    pub unless: Option<Unless>,
     /// What the claim's texts look like, where the platform says and [`Field::matches`] does not.
     pub shape: Option<Shape>,
     /// What the claim's texts say of other fields.
     pub says: Says,
 }
+
+/// Two claims that must not be the same text for a condition to hold, and for which values that is so.
+pub type Unless = ([&'static str; 2], fn(&str) -> bool);
 
 /// Whether a value leaves open after all what its field could constrain.
 pub type Open = fn(&str) -> bool;
@@ -73,7 +78,17 @@ pub const ONE_RUN: &[Constraint] = &[REF, WORKFLOW];
 impl Field {
     /// A field of the claim of the same name.
     pub const fn new(name: &'static str, matches: Match) -> Self {
-        Self { name, claim: name, matches, constrains: &[], guards: &[], shape: None, says: |_| Vec::new() }
+        let (constrains, guards): (&[Constraint], &[Guard]) = (&[], &[]);
+        Self {
+            name,
+            claim: name,
+            matches,
+            constrains,
+            guards,
+            unless: None,
+            shape: None,
+            says: |_| Vec::new(),
+        }
     }
 
     /// A field whose value is a pattern, of the claim of the same name.
@@ -131,6 +146,13 @@ impl Field {
         self
     }
 
+    /// Two claims that are the same text where the job is of another kind than these values mean. A rule that
+    /// names the first, by the field of that name, means those.
+    pub const fn unless(mut self, same: [&'static str; 2], means: fn(&str) -> bool) -> Self {
+        self.unless = Some((same, means));
+        self
+    }
+
     /// Values that need naming; see [`Guard`].
     pub const fn guarded(mut self, guards: &'static [Guard]) -> Self {
         self.guards = guards;
@@ -184,6 +206,8 @@ pub struct Condition {
     pub want: Want,
     /// What it constrains, for whoever judges the rule as a whole.
     pub constrains: &'static [Constraint],
+    /// Two claims that must not be the same text.
+    pub unless: Option<[&'static str; 2]>,
 }
 
 /// What a claim must be.
@@ -213,6 +237,12 @@ impl Condition {
 
     /// Whether the claims meet it. A claim that is missing or of another type does not.
     pub fn holds(&self, claims: &Map<String, Value>) -> bool {
+        let same = |[one, other]: [&str; 2]| {
+            claims.get(one).is_some_and(Value::is_string) && claims.get(one) == claims.get(other)
+        };
+        if self.unless.is_some_and(same) {
+            return false;
+        }
         match (&self.want, claim(claims, &self.claim)) {
             (Want::Glob(pattern) | Want::Property(pattern), Some(Value::String(text))) => glob(pattern, text),
             (Want::Parts(pattern), Some(Value::String(text))) => pattern.fits(text),

@@ -263,6 +263,22 @@ proptest! {
     }
 }
 
+/// Two parts that somebody chooses: what the first one says passes for the rest, were the second
+/// one text that the form does not have.
+#[test]
+fn no_two_names_pass_for_other_parts() {
+    let of = COMPOSITES.iter().find(|of| of.method == "buildkite").unwrap();
+    let policy = policy(of, "organization:octo:pipeline:app:ref:refs/heads/main:commit:*:step:*").unwrap();
+    let job = |branch: &str, commit: &str| {
+        format!("organization:octo:pipeline:app:ref:refs/heads/{branch}:commit:{commit}:step:deploy")
+    };
+    assert!(admits(of, &policy, &job("main", "HEAD")));
+    assert!(admits(of, &policy, &job("main", "refs/pull/7/head")));
+    for commit in ["HEAD", "refs/pull/7/head", "a:b", "main:step:x"] {
+        assert!(!admits(of, &policy, &job("main:commit:x:step:y", commit)), "{commit}");
+    }
+}
+
 /// Each part a wildcard alone, or the claim cut off behind each part: such rules load, and take the honest job.
 #[test]
 fn honest_jobs_get_in() {

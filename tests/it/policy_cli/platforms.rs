@@ -307,11 +307,80 @@ fn patterns_that_let_in_anybody() {
         lints("oidc", &format!("issuer: 'https://i.example', allow: [{{claims: {{sub: '{sub}'}}}}]"))
             .contains(&"anybody")
     };
-    for open in ["*", "?*", "repo:*", "organization:*", "project_path:*", "job/*", "https://*"] {
+    for open in ["*", "?*", "repo:*", "organization:*", "project_path:*", "job/*", "https://*"]
+        .into_iter()
+        .chain(["repo*", "re?o:octo-org/*", "organi*", "space*", "system:serviceaccount:*", "system:serv*"])
+    {
         assert!(found(open), "{open}");
     }
-    for bound in ["repo:octo-org/*", "repo:octo-org*", "job/deploy/*", "deploy-*", "1234567890", "repo:"] {
+    for bound in ["repo:octo-org/*", "repo:octo-org*", "job/deploy/*", "deploy-*", "1234567890", "repo:"]
+        .into_iter()
+        .chain(["system:serviceaccount:ci:*", "reporter-*", "https://ci.example/*"])
+    {
         assert!(!found(bound), "{bound}");
+    }
+}
+
+/// What a guard keeps out gets in by its name, and not by a pattern that fits it too.
+#[test]
+fn a_pattern_that_fits_more_names_no_risky_value() {
+    const ID: &str = "8f1f3a5e-6a2c-4a3b-9d57-2f0d0b7e5c11";
+    let azure = |rule: &str| {
+        (format!("organization_id: {ID}, allow: [{{project_id: p, repository_ref: '{rule}'}}]"), "rpo_ref")
+    };
+    let oidc = |name: &'static str, rule: &str| {
+        (format!("issuer: 'https://i.example', allow: [{{claims: {{project_id: p, {name}: {rule}}}}}]"), name)
+    };
+    let rerun = "oidc.circleci.com/ssh-rerun";
+    for (method, (section, claim), value, admitted) in [
+        ("azure-devops", azure("refs/*"), json!("refs/pull/7/merge"), false),
+        ("azure-devops", azure("*"), json!("refs/pull/7/merge"), false),
+        ("azure-devops", azure("refs/*"), json!("refs/heads/main"), true),
+        ("azure-devops", azure("refs/pull/*"), json!("refs/pull/7/merge"), true),
+        ("azure-devops", azure("refs/pull/7?/*"), json!("refs/pull/77/merge"), true),
+        ("azure-devops", azure("refs/pull/7/merge"), json!("refs/pull/7/merge"), true),
+        ("oidc", oidc("event_name", "'pull_request*'"), json!("pull_request_target"), false),
+        ("oidc", oidc("event_name", "'pull_request*'"), json!("pull_request"), true),
+        ("oidc", oidc("event_name", "'*'"), json!("workflow_run"), false),
+        ("oidc", oidc("event_name", "workflow_run"), json!("workflow_run"), true),
+        ("oidc", oidc("ref", "main"), json!("main"), true),
+        ("oidc", oidc(rerun, "true"), json!(true), true),
+        ("oidc", oidc(rerun, "false"), json!(false), true),
+    ] {
+        let source = Source { name: "p".to_owned(), text: with_section(method, &section) };
+        let policy = Policy::parse(&[source]).unwrap();
+        let claims = json!({"project_id": "p", "prj_id": "p", claim: value});
+        let trials = Policy::trial(policy.token("t").unwrap(), claims.as_object().unwrap());
+        assert_eq!(trials[0].admits, admitted, "{section} {claims}");
+    }
+}
+
+/// Buildkite gives a tag's build the tag's name for a branch.
+#[test]
+fn a_tag_passes_for_no_branch() {
+    for (rule, tag, admitted) in [
+        ("build_branch: main", json!(null), true),
+        ("build_branch: main", json!("v1"), true),
+        ("build_branch: main", json!("main"), false),
+        ("build_branch: 'm*'", json!("main"), false),
+        ("sub: 'organization:o:pipeline:p:ref:refs/heads/main:*'", json!("main"), false),
+        ("sub: 'organization:o:pipeline:p:ref:refs/heads/main:*'", json!(null), true),
+        ("sub: 'organization:o:pipeline:p:*'", json!("main"), true),
+        ("build_tag: main", json!("main"), true),
+        ("build_branch: main, build_tag: main", json!("main"), true),
+    ] {
+        let section = format!("allow: [{{organization_slug: o, {rule}}}]");
+        let source = Source { name: "p".to_owned(), text: with_section("buildkite", &section) };
+        let policy = Policy::parse(&[source]).unwrap();
+        let sub = "organization:o:pipeline:p:ref:refs/heads/main:commit:1:step:";
+        let claims = json!({"organization_slug": "o", "build_branch": "main", "build_tag": tag, "sub": sub});
+        let trials = Policy::trial(policy.token("t").unwrap(), claims.as_object().unwrap());
+        assert_eq!(trials[0].admits, admitted, "{rule} {tag}");
+        let told = trials[0].trials.iter().find(|trial| !trial.met).map(|trial| trial.wanted.as_str());
+        assert!(
+            told.is_none_or(|told| told.ends_with(", and `build_tag` other than `build_branch`")),
+            "{told:?}"
+        );
     }
 }
 

@@ -120,7 +120,8 @@ fn claims(method: &str, name: &str, is_tag: bool, chosen: &str) -> Value {
         }),
         _ => json!({
             "organization_id": "x",
-            "build_branch": if is_tag { "of-a-tag" } else { name },
+            "build_branch": name,
+            "build_tag": if is_tag { json!(name) } else { Value::Null },
             "step_key": "deploy",
             "sub": format!("organization:octo:pipeline:app:ref:{full}:commit:1:step:{chosen}"),
         }),

@@ -148,7 +148,12 @@ fn wanted(condition: &Condition, claims: &Map<String, Value>) -> String {
             let wanted = shown_exactly(&other.shown());
             format!("`{wanted}`, whose wildcards each stay within one part of the claim")
         }
-        other => format!("`{}`", shown_exactly(&other.shown())),
+        other => match condition.unless {
+            Some([one, two]) => {
+                format!("`{}`, and `{one}` other than `{two}`", shown_exactly(&other.shown()))
+            }
+            None => format!("`{}`", shown_exactly(&other.shown())),
+        },
     }
 }
 

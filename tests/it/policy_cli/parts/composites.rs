@@ -193,9 +193,9 @@ pub static COMPOSITES: &[Composite] = &[
             &[
                 ("organization:", "octo", Set),
                 (":pipeline:", "app", Set),
-                // The API takes any text for a branch.
+                // The API and triggers take any text for a branch and for a commit.
                 (":ref:", "refs/heads/main", Name),
-                (":commit:", "9f3182061f1e2cca4702c368cbc039b7dc9d4485", Set),
+                (":commit:", "9f3182061f1e2cca4702c368cbc039b7dc9d4485", Name),
                 (":step:", "deploy", Name),
             ],
             &[("", "0184990a-4782-42b5-afc1-16715b10b1a0", Set)],
