@@ -23,13 +23,16 @@ pub struct Field {
     pub constrains: &'static [Constraint],
     /// Values of the claim that let nobody in unless a rule names them; of others, where the field has many.
     pub guards: &'static [Guard],
-    /// Two claims that must not be the same text for a condition to hold, and for which values that is so.
-    pub unless: Option<([&'static str; 2], fn(&str) -> bool)>,
+    /// What keeps a condition from holding; see [`Field::unless`].
+    pub unless: Option<Unless>,
     /// What the claim's texts look like, where the platform says and [`Field::matches`] does not.
     pub shape: Option<Shape>,
     /// What the claim's texts say of other fields.
     pub says: Says,
 }
+
+/// Two claims that must not be the same text for a condition to hold, and for which values that is so.
+pub type Unless = ([&'static str; 2], fn(&str) -> bool);
 
 /// Whether a value leaves open after all what its field could constrain.
 pub type Open = fn(&str) -> bool;
