@@ -16,7 +16,8 @@ pub use grammar::{Grammar, Labels, Pattern};
 pub use guard::{EVENT_NAME, Guard, PIPELINE_SOURCE, RUN_PHASE, RUN_TYPE, SSH_RERUN};
 pub use read::{anchor, read};
 pub use rule::{
-    CHOSEN_WORKFLOW, Condition, Constraint, Field, Match, ONE_RUN, OWNER, Open, REF, Rule, WORKFLOW, Want,
+    CHOSEN_WORKFLOW, Condition, Constraint, Field, Match, ONE_RUN, OWNER, Open, REF, Rule, Unless, WORKFLOW,
+    Want,
 };
 pub use saying::{Saying, Says, of_parts, opened};
 pub use shape::{COMMIT, FULL_REF, KIND, NAME, NUMBER, SHORT_REF, Shape, URLS, UUID, overlap};
