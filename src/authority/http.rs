@@ -228,10 +228,9 @@ fn refused(authority: &Authority, why: Refused) -> Box<Problem> {
         }
         Refused::CaNotValid(detail) => {
             terminal::log_rarely(&format!("nothing issued: {detail}"));
-            Problem {
-                detail,
-                ..Problem::new("ca-not-valid", 503, "the CA of X.509 certificates is not valid now")
-            }
+            // Nothing that a job could wait for: an operator puts it right.
+            let problem = Problem::new("ca-not-valid", 503, "the CA of X.509 certificates is not valid now");
+            Problem { detail, retry_after: Some(3600), ..problem }
         }
         Refused::Broken(error) => return broken(&error),
     })

@@ -37,6 +37,8 @@ impl Default for Quotas {
 
 /// Runs remembered at most; beyond it, those with a full bucket are forgotten.
 const MAX_RUNS: usize = 50_000;
+/// How often it is looked which runs can be forgotten.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug)]
 struct Rate {
@@ -133,14 +135,22 @@ pub struct Exceeded {
 #[derive(Debug)]
 pub struct Issuances {
     quotas: Quotas,
+    used: Mutex<Used>,
+}
+
+/// What is used of the quotas.
+#[derive(Debug)]
+struct Used {
     /// By join token, and by join token and run.
-    buckets: Mutex<HashMap<(String, String), Bucket>>,
+    buckets: HashMap<(String, String), Bucket>,
+    /// When those that are full again were last forgotten.
+    swept: Instant,
 }
 
 impl Issuances {
     /// With these quotas.
     pub fn new(quotas: Quotas) -> Self {
-        Self { quotas, buckets: Mutex::default() }
+        Self { quotas, used: Mutex::new(Used { buckets: HashMap::new(), swept: Instant::now() }) }
     }
 
     /// Takes so many certificates from the join token's quota and the run's, or from neither.
@@ -154,9 +164,9 @@ impl Issuances {
     /// Gives back what was taken for certificates that could not be issued: jobs ask again and again then.
     pub fn give_back(&self, token: &str, run: &str, certificates: usize) {
         let count = f64::from(u32::try_from(certificates).unwrap_or(u32::MAX));
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         for run in ["", run] {
-            if let Some(bucket) = buckets.get_mut(&(token.to_owned(), run.to_owned())) {
+            if let Some(bucket) = used.buckets.get_mut(&(token.to_owned(), run.to_owned())) {
                 bucket.left = (bucket.left + count).min(bucket.rate.burst);
             }
         }
@@ -168,9 +178,12 @@ impl Issuances {
             ("quota-token", "this join token", self.quotas.token, (token.to_owned(), String::new())),
             ("quota-run", "this run", self.quotas.run, (token.to_owned(), run.to_owned())),
         ];
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        if buckets.len() >= MAX_RUNS {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let Used { buckets, swept } = &mut *used;
+        // All of them are looked at, which is not for each exchange.
+        if buckets.len() >= MAX_RUNS && now.saturating_duration_since(*swept) >= SWEEP_EVERY {
             buckets.retain(|_, bucket| !bucket.fill(now));
+            *swept = now;
         }
         for (kind, whose, quota, key) in &wanted {
             let rate = Rate { burst: f64::from(*quota), each_second: f64::from(*quota) / 3600.0 };
@@ -251,7 +264,7 @@ mod tests {
         for n in 0..u64::try_from(MAX_RUNS).unwrap() * 2 {
             let _ = issuances.charge_at("ci", &n.to_string(), 1, now + Duration::from_secs(n / 10));
         }
-        assert!(issuances.buckets.lock().unwrap().len() <= MAX_RUNS + 2);
+        assert!(issuances.used.lock().unwrap().buckets.len() <= MAX_RUNS + 12);
     }
 
     #[test]

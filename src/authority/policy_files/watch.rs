@@ -193,8 +193,11 @@ impl Watch {
             return Err(Error::usage(format!("`{}` is gone from the policy's folder", manifest::NAME))
                 .hint("write it again; an authority that is restarted does without it"));
         }
-        self.listed |= text.manifest.is_some();
-        text.policy()
+        let is_listed = text.manifest.is_some();
+        let policy = text.policy()?;
+        // Of a policy that was taken: a list that never fitted binds nobody.
+        self.listed |= is_listed;
+        Ok(policy)
     }
 
     fn latest(&self) -> Option<PathBuf> {

@@ -160,7 +160,10 @@ fn a_ca_that_has_ended_signs_nothing_more() {
     bench.authority.wait_for_stderr(&format!("warning: {ended}"));
     assert_eq!(client.get("/readyz").problem(503)["detail"], ended);
     ask(&bench, &client, "ssh").granted();
-    let problem = ask(&bench, &client, "identity").problem(503);
+    let answer = ask(&bench, &client, "identity");
+    // Longer than any job waits.
+    assert_eq!(answer.header("retry-after"), Some("3600"));
+    let problem = answer.problem(503);
     assert_eq!(
         (&problem["type"], &problem["detail"]),
         (&json!("urn:machine-id:ca-not-valid"), &json!(ended))
