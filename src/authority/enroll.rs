@@ -8,7 +8,7 @@ use super::issue::Prepared;
 use super::issue::leaf::RequestContext;
 use super::issue::request::{OutputKeys, binding_of};
 use super::limits::Exceeded;
-use super::policy::{JoinToken, MAX_OUTPUTS, Policy, PolicyRequest};
+use super::policy::{Grant, JoinToken, MAX_OUTPUTS, Policy, PolicyRequest};
 use super::store::instances::InstanceRefusal;
 use super::store::{Issued, NewIssuance, NewRefusal, Stranger, record};
 use crate::clock::{LEEWAY, rfc3339};
@@ -99,7 +99,7 @@ impl<E: Into<Failure>> From<E> for Ended {
 
 impl Exchange<'_> {
     async fn decide(&self, keys: Vec<OutputKeys>) -> Result<ExchangeResponse, Ended> {
-        let Self { authority, policy, request, peer } = *self;
+        let Self { authority, request, peer, .. } = *self;
         // 3. Which rules apply. The request names its join token, and that names
         //    the method and the issuer: the proof has no say in how it is judged.
         let token = self.join_token()?;
@@ -121,23 +121,7 @@ impl Exchange<'_> {
         keys.iter().try_for_each(OutputKeys::check_possession).map_err(malformed)?;
 
         // 6. What it may have.
-        let asked = PolicyRequest { outputs: &request.outputs, ttl_seconds: request.ttl_seconds };
-        let run = identity.join().map_or(&identity.provenance().line, |join| &join.instance);
-        let charge = |count| {
-            let charged = authority.issuances.charge(&token.name, run, count);
-            charged.map_err(|exceeded| Ended::Otherwise(Refused::Quota(exceeded)))
-        };
-        let decided = policy.decide(token, &identity, &asked);
-        let grant = match decided.and_then(|grant| self.check_remembered(&identity).map(|()| grant)) {
-            Ok(grant) => grant,
-            Err(denial) => {
-                // A job that is let in and refused all the same is written into the trail each time.
-                if denial.reason.is_of_admitted() {
-                    charge(1)?;
-                }
-                return Err(denial.into());
-            }
-        };
+        let grant = self.grant(token, &identity)?;
 
         // 7. What will be signed, with serials.
         let now = authority.clock.now();
@@ -150,7 +134,7 @@ impl Exchange<'_> {
         let context = RequestContext { cluster, provenance: identity.provenance(), peer, now, tls_ca };
         let plan = Prepared::new(grant, keys, &context)?;
         let count = plan.count();
-        charge(count)?;
+        self.charge(token, &identity, count)?;
 
         // 8. The proof is used up and the record durable before anything is signed;
         //    a registered worker moves on, or is found to be two.
@@ -159,7 +143,8 @@ impl Exchange<'_> {
         let used = |why| denied(Denial::new(Reason::TokenUsed, why));
         let entry = self.entry(token, &identity, now);
         let recorded = record::exchange(authority.store.as_ref(), entry, plan).await;
-        let recorded = recorded.inspect_err(|_| authority.issuances.give_back(&token.name, run, count))?;
+        let recorded =
+            recorded.inspect_err(|_| authority.issuances.give_back(&token.name, run_of(&identity), count))?;
         let (recorded, generation) = match recorded {
             Issued::Accepted { plan, generation } => (plan, generation),
             Issued::Used => return used("used before for other keys or outputs, or revoked since"),
@@ -181,6 +166,28 @@ impl Exchange<'_> {
         let instance = identity.join().map(|join| join.instance.clone()).zip(generation);
         let instance = instance.map(|(id, generation)| JoinedInstance { id, generation });
         Ok(recorded.sign(&authority.keys, cluster, instance)?)
+    }
+
+    /// What the policy gives for this proof, if its use would be remembered.
+    fn grant(&self, token: &JoinToken, identity: &Identity) -> Result<Grant, Ended> {
+        let Self { policy, request, .. } = *self;
+        let asked = PolicyRequest { outputs: &request.outputs, ttl_seconds: request.ttl_seconds };
+        let decided = policy.decide(token, identity, &asked);
+        let denial = match decided.and_then(|grant| self.check_remembered(identity).map(|()| grant)) {
+            Ok(grant) => return Ok(grant),
+            Err(denial) => denial,
+        };
+        // A job that is let in and refused all the same is written into the trail each time.
+        if denial.reason.is_of_admitted() {
+            self.charge(token, identity, 1)?;
+        }
+        Err(denial.into())
+    }
+
+    /// Takes so many certificates from the quotas of the join token and of the run.
+    fn charge(&self, token: &JoinToken, identity: &Identity, count: usize) -> Result<(), Ended> {
+        let charged = self.authority.issuances.charge(&token.name, run_of(identity), count);
+        charged.map_err(|exceeded| Ended::Otherwise(Refused::Quota(exceeded)))
     }
 
     fn join_token(&self) -> Result<&JoinToken, Denial> {
@@ -263,6 +270,11 @@ impl Exchange<'_> {
         authority.store.refuse(entry).await?;
         Ok(Refused::Denied { denial: Box::new(denial), id })
     }
+}
+
+/// What the quota of a run counts by: the line that names it, or the worker that stays.
+fn run_of(identity: &Identity) -> &str {
+    identity.join().map_or(&identity.provenance().line, |join| &join.instance)
 }
 
 /// From when on proofs are remembered of a store that was put back: at this

@@ -49,11 +49,11 @@ pub(super) struct Facts {
 impl Facts {
     pub(super) fn of(files: Vec<PathBuf>, beside: Vec<PathBuf>) -> Self {
         let stamps = |paths: Vec<PathBuf>| -> Stamps {
-            paths
-                .into_iter()
-                .map(|path| (Stamp::of(&path), path))
-                .map(|(stamp, path)| (path, stamp))
-                .collect()
+            let stamped = |path: PathBuf| {
+                let stamp = Stamp::of(&path);
+                (path, stamp)
+            };
+            paths.into_iter().map(stamped).collect()
         };
         Self { files: stamps(files), beside: stamps(beside) }
     }
@@ -103,7 +103,7 @@ pub struct Watch {
     /// The files that were judged last, taken or not.
     judged: Option<Stamps>,
     waiting: Option<Waiting>,
-    /// Whether there has been a `policy.sha256`, without which nothing is taken any more.
+    /// Whether a policy with a `policy.sha256` was taken: none without one is any more.
     listed: bool,
     /// Why the files could not be read the last time: that may pass.
     unread: Option<String>,
