@@ -9,7 +9,7 @@ pub const FLOORS: &str = "
 clock:
 environment:
 error:
-pem:
+pem: error
 rfc4251:
 secret:
 text:
