@@ -20,7 +20,7 @@ use crate::pem;
 /// What the files of `tls:` hold.
 pub(super) struct Contents {
     files: (PathBuf, PathBuf),
-    chain: Zeroizing<String>,
+    chain: Vec<CertificateDer<'static>>,
     key: Zeroizing<String>,
 }
 
@@ -29,6 +29,8 @@ impl Contents {
     pub(super) fn read(config: &Config) -> Result<Option<Self>> {
         let read = |files: &(PathBuf, PathBuf)| {
             let chain = read::text(&files.0, Trust::Operators(config.owner), Limit::FILE)?;
+            // Before the other: where the two are exchanged, what is wrong with that is not its mode.
+            let chain = certificates(&chain).map_err(|error| unread(error, &files.0))?;
             let key = read::text(&files.1, Trust::ServerKey(config.owner), Limit::FILE)?;
             Ok(Self { files: files.clone(), chain, key })
         };
@@ -37,10 +39,8 @@ impl Contents {
 
     /// What tells them from others.
     pub(super) fn hash(&self) -> Vec<u8> {
-        [&self.chain, &self.key]
-            .iter()
-            .flat_map(|text| digest(&SHA256, text.as_bytes()).as_ref().to_vec())
-            .collect()
+        let parts = self.chain.iter().map(AsRef::as_ref).chain([self.key.as_bytes()]);
+        parts.flat_map(|part| digest(&SHA256, part).as_ref().to_vec()).collect()
     }
 
     /// As they can be served.
@@ -50,10 +50,8 @@ impl Contents {
     pub(super) fn served(&self, config: &Config) -> Result<Served> {
         let (file, key_file) = &self.files;
         let of_file = |why: String| Error::usage(format!("{} {why}", file.display()));
-        let chain = pem::decode_all(&self.chain, "CERTIFICATE").unwrap_or_default();
-        let chain: Vec<_> = chain.into_iter().map(|der| CertificateDer::from(der.to_vec())).collect();
-        let [leaf, rest @ ..] = chain.as_slice() else {
-            return Err(unread(pem::lacks(&self.chain, "certificate"), file));
+        let Some((leaf, rest)) = self.chain.split_first() else {
+            return Err(of_file("holds no certificate".to_owned()));
         };
         let keys = pem::private_keys(&self.key).map_err(|error| unread(error, key_file))?;
         let key = self.fitting(leaf, rest, keys)?;
@@ -63,7 +61,7 @@ impl Contents {
             chain_fault: chain_fault(leaf, rest).map_err(of_file)?,
             chain: rest.iter().map(|one| Validity::of(one)).collect::<Result<_, _>>().map_err(of_file)?,
         };
-        let key = Arc::new(CertifiedKey::new(chain, key));
+        let key = Arc::new(CertifiedKey::new(self.chain.clone(), key));
         Ok(Served { key, validity, files: Some(files) })
     }
 
@@ -97,6 +95,13 @@ impl Contents {
             }
         })
     }
+}
+
+/// The certificates of a PEM text, in its order, at least one.
+fn certificates(text: &str) -> Result<Vec<CertificateDer<'static>>> {
+    let chain = pem::decode_all(text, "CERTIFICATE").filter(|chain| !chain.is_empty());
+    let chain = chain.ok_or_else(|| pem::lacks(text, "certificate"))?;
+    Ok(chain.into_iter().map(|der| CertificateDer::from(der.to_vec())).collect())
 }
 
 /// A file of the two that holds something else.

@@ -84,7 +84,12 @@ impl Refusal<'_> {
                 shown(asked)
             ),
             (None, _) => format!(
-                "the authority takes tokens for its own `public_url`, such as {authority}{and_has}: have the platform mint one for it"
+                "the authority takes tokens for its own `public_url`, such as {authority}{and_has}: have the platform mint one for it{}",
+                if claim.and_then(Value::as_array).is_some_and(|list| list.len() > 1) {
+                    " alone"
+                } else {
+                    ""
+                }
             ),
         };
         [hint].into_iter().chain(chosen.map(|_| WHERE_IT_CANNOT.to_owned())).collect()
