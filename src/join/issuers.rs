@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 
 use crate::net::{self, RequestError};
+use crate::text::shown_exactly;
 
 /// Keys older than this are fetched anew while the old ones serve.
 const REFRESH_AFTER: Duration = Duration::from_secs(600);
@@ -48,7 +49,7 @@ impl KeySet {
     /// Reads a JWK set (RFC 7517, section 5) with a usable key at least. Keys that cannot be read, are
     /// not for signatures, or are too weak are left out.
     pub fn parse(json: &[u8]) -> Result<Self, String> {
-        let set: Value = serde_json::from_slice(json).map_err(|error| format!("not JSON: {error}"))?;
+        let set: Value = serde_json::from_slice(json).map_err(|_| "it is not JSON")?;
         let keys = set.get("keys").and_then(Value::as_array).ok_or("it has no list `keys`")?;
         let usable: Vec<UsableKey> = keys.iter().take(MAX_KEYS).filter_map(usable).collect();
         if usable.is_empty() {
@@ -246,8 +247,9 @@ async fn fetch(client: &reqwest::Client, issuer: &str) -> Result<KeySet, String>
     let document = get(client, &discovery, MAX_DISCOVERY).await?;
     let document: Value =
         serde_json::from_slice(&document).map_err(|error| format!("{discovery} is not JSON: {error}"))?;
-    if document.get("issuer").and_then(Value::as_str) != Some(issuer) {
-        return Err(format!("{discovery} is of another issuer"));
+    let named = document.get("issuer").and_then(Value::as_str).unwrap_or_default();
+    if named != issuer {
+        return Err(format!("{discovery} is of another issuer: `{}`", shown_exactly(named)));
     }
     let jwks = document.get("jwks_uri").and_then(Value::as_str).ok_or("the discovery has no `jwks_uri`")?;
     if !jwks.starts_with("https://") {

@@ -61,10 +61,14 @@ pub fn authority_client(trust: &AuthorityTrust, patience: Duration) -> Result<re
 /// The one form of an authority's URL, which is the audience of its tokens:
 /// https, a host in small letters and without the dot that DNS ends it with, perhaps a port.
 pub fn authority_origin(text: &str) -> Result<String, String> {
-    let mut url = reqwest::Url::parse(text).map_err(|error| {
-        if text.contains("://") { error.to_string() } else { "it does not begin with https://".to_owned() }
-    })?;
     let wrong = |why: &str| Err(why.to_owned());
+    // Quotes that a shell or a file's reader left, say, which a URL's parser takes for a path.
+    if !text.trim().split("://").next().is_some_and(|scheme| scheme.bytes().all(|b| b.is_ascii_alphabetic()))
+        || !text.contains("://")
+    {
+        return wrong("it does not begin with https://");
+    }
+    let mut url = reqwest::Url::parse(text).map_err(|error| error.to_string())?;
     if url.scheme() != "https" {
         return wrong("it is not https");
     }
@@ -172,6 +176,9 @@ mod tests {
             "http://x",
             "https://",
             "https://x/api",
+            "'https://x'",
+            "https:/x",
+            "x:8443",
             "https://x..",
             "https://.",
             "https://a..b",
