@@ -35,7 +35,8 @@ pub enum Piece<'a> {
 /// A file's blocks and the lines between them.
 pub fn pieces(text: &str) -> Vec<Piece<'_>> {
     let mut pieces = Vec::new();
-    let mut rest = text;
+    // Windows' editors begin a text with a mark of its byte order.
+    let mut rest = text.trim_start_matches('\u{feff}');
     while !rest.is_empty() {
         let (first, tail) = rest.split_once('\n').unwrap_or((rest, ""));
         let label = first.trim_end().strip_prefix("-----BEGIN ").and_then(|l| l.strip_suffix("-----"));
@@ -123,6 +124,9 @@ pub fn lacks(text: &str, what: &str) -> Error {
     labels.dedup();
     match labels.as_slice() {
         _ if is_broken => Error::usage("it breaks off within a block of PEM"),
+        [] if text.contains("-----BEGIN ") => {
+            Error::usage("its PEM does not begin at the beginning of a line")
+        }
         [] => Error::usage(format!("it holds no {what} in PEM")),
         labels => Error::usage(format!("it holds {} and no {what}", labels.join(", "))),
     }
@@ -161,6 +165,10 @@ mod tests {
         let text =
             format!("{}text\n{}{}", block("EC PARAMETERS"), block("EC PRIVATE KEY"), block("PRIVATE KEY"));
         assert_eq!(private_keys(&text).unwrap().len(), 2);
+        assert_eq!(
+            private_keys(&format!("\u{feff}{}", block("PRIVATE KEY")).replace('\n', "\r\n")).unwrap().len(),
+            1
+        );
         let legacy = block("RSA PRIVATE KEY").replacen(
             '\n',
             "\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\n",
@@ -170,6 +178,7 @@ mod tests {
         for (text, message) in [
             (String::new(), "it holds no private key in PEM"),
             ("MIIB".to_owned(), "it holds no private key in PEM"),
+            (format!("  {}", block("PRIVATE KEY")), "its PEM does not begin at the beginning of a line"),
             (block("ENCRYPTED PRIVATE KEY"), encrypted),
             (legacy.clone(), encrypted),
             (legacy.replace('\n', "\r\n"), encrypted),

@@ -69,13 +69,14 @@ pub fn check_times(claims: &Map<String, Value>, rules: &TimeRules, now: i64) -> 
 }
 
 /// A `NumericDate`, which may have a fraction (RFC 7519, section 2): the second in which it is.
+pub fn time(claims: &Map<String, Value>, name: &str) -> Option<i64> {
+    let time = claims.get(name)?;
+    time.as_i64().or_else(|| Duration::try_from_secs_f64(time.as_f64()?).ok()?.as_secs().try_into().ok())
+}
+
 fn need_time(claims: &Map<String, Value>, name: &str) -> Result<i64, Denial> {
-    let with_fraction =
-        || Duration::try_from_secs_f64(claims.get(name)?.as_f64()?).ok()?.as_secs().try_into().ok();
     let wrong = || format!("{name} is missing or not a number of seconds since 1970");
-    need_number(claims, name)
-        .or_else(|denial| with_fraction().ok_or(denial))
-        .map_err(|_| Denial::open(Reason::ClaimInvalid, wrong()))
+    time(claims, name).ok_or_else(|| Denial::open(Reason::ClaimInvalid, wrong()))
 }
 
 /// Holds a proof to its end, where clocks may differ by [`LEEWAY`]; `named` is

@@ -38,7 +38,7 @@ fn audiences_and_times_are_taken_as_the_standards_write_them() {
     // `aud: [https://…]` in .gitlab-ci.yml.
     gitlab(&world, &[("aud", json!([ours]))]).once([]).good();
     let now = now();
-    let time = |seconds: i64| json!(seconds as f64 + 0.25);
+    let time = |seconds: i64| serde_json::from_str(&format!("{seconds}.25")).unwrap();
     gitlab(&world, &[("iat", time(now)), ("nbf", time(now - 5)), ("exp", time(now + 300))]).once([]).good();
     let two = gitlab(&world, &[("aud", json!([ours, "https://vault.example.com"]))]).once([]).failed(4);
     two.says(&[
