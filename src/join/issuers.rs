@@ -259,7 +259,14 @@ async fn fetch(client: &reqwest::Client, issuer: &str) -> Result<KeySet, String>
 }
 
 async fn get(client: &reqwest::Client, url: &str, limit: usize) -> Result<Vec<u8>, String> {
-    let said = |why: RequestError| format!("{url}: {why}");
+    let said = |why: RequestError| match why {
+        RequestError::Untrusted(_) => {
+            format!(
+                "{url}: {why}; a CA that this machine does not know belongs into `issuer_ca_file` of authority.yaml"
+            )
+        }
+        why => format!("{url}: {why}"),
+    };
     let response = client.get(url).send().await.map_err(|error| said(error.into()))?;
     if response.status() != reqwest::StatusCode::OK {
         // A redirect too: nobody else speaks for an issuer.

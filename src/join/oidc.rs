@@ -236,8 +236,10 @@ impl Oidc {
         let denial = match (keys.find(kid, jwt.algorithm).is_empty(), kid) {
             (false, _) => Denial::new(Reason::SignatureInvalid, "the signature does not verify"),
             (true, Some(kid)) => {
+                let place = if self.static_keys.is_some() { " in `static_jwks`" } else { "" };
                 let named = shown_exactly(kid);
-                Denial::new(Reason::KeyUnknown, format!("no usable {:?} key with kid {named}", jwt.algorithm))
+                let detail = format!("no usable {:?} key with kid {named}{place}", jwt.algorithm);
+                Denial::new(Reason::KeyUnknown, detail)
             }
             (true, None) => Denial::open(Reason::KeyUnknown, UNNAMED.to_owned()),
         };

@@ -45,6 +45,14 @@ fn audiences_and_times_are_taken_as_the_standards_write_them() {
         "minted for another audience: aud is a list of 2, and a token must be for one audience alone",
         "have the platform mint one for it alone",
     ]);
+    // As the job's file had it, where a variable or the scheme is missing.
+    let host = ours.trim_start_matches("https://");
+    for aud in ["$MACHINE_ID_AUTHORITY", host, &format!("http://{host}"), &format!("{ours}/")] {
+        let misspelt = gitlab(&world, &[("aud", json!(aud))]).once([]).failed(4);
+        misspelt
+            .says(&[&format!("such as {ours}, and this token has {aud}: have the platform mint one for it")]);
+        assert!(!misspelt.stderr.contains("the platform chose"), "{}", misspelt.stderr);
+    }
     let text = gitlab(&world, &[("exp", json!("tomorrow"))]).once([]).failed(4);
     text.says(&["exp is missing or not a number of seconds since 1970"]);
 }
@@ -79,6 +87,18 @@ fn a_token_that_names_no_key_of_several_is_told() {
     job(&authority, &token).once([]).failed(4).says(&[
         "the token's header has no `kid`, and its issuer has not exactly one key that it can be signed with",
     ]);
+}
+
+#[test]
+fn an_issuer_behind_a_ca_of_its_own_leads_to_the_setting_for_it() {
+    let issuer = Issuer::start();
+    let authority = Authority::start(&policy(&issuer, &format!("domain: '{}'", issuer.host())));
+    let token = issuer.token("gitlab", &authority.url()).claim("iss", issuer.url(""));
+    let outcome = job(&authority, &token).once(["--timeout", "1s"]).failed(5);
+    outcome.says(&["whoever vouches for this proof cannot be asked just now"]);
+    authority.wait_for_stderr(
+        "a CA that this machine does not know belongs into `issuer_ca_file` of authority.yaml",
+    );
 }
 
 #[test]
