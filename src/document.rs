@@ -233,7 +233,10 @@ impl<'a> Mapping<'a> {
 /// The mistake of a key that `what` does not have.
 pub fn unknown(key: &Key, what: &str, known: &[&str]) -> Mistake {
     let hint = did_you_mean(&key.text, known);
-    let hint = hint.unwrap_or_else(|| format!("it may have: {}", known.join(", ")));
+    let hint = hint.unwrap_or_else(|| match known {
+        [] => "it has no fields".to_owned(),
+        known => format!("it may have: {}", known.join(", ")),
+    });
     Mistake::new(key.place, format!("{what} has no `{}`", shown_exactly(&key.text))).hint(hint)
 }
 

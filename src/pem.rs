@@ -2,7 +2,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject as _;
 use zeroize::Zeroizing;
+
+use crate::error::{Error, Result as Outcome};
 
 /// DER as a PEM block of that label.
 pub fn encode(label: &str, der: &[u8]) -> Zeroizing<String> {
@@ -31,7 +35,8 @@ pub enum Piece<'a> {
 /// A file's blocks and the lines between them.
 pub fn pieces(text: &str) -> Vec<Piece<'_>> {
     let mut pieces = Vec::new();
-    let mut rest = text;
+    // Windows' editors begin a text with a mark of its byte order.
+    let mut rest = text.trim_start_matches('\u{feff}');
     while !rest.is_empty() {
         let (first, tail) = rest.split_once('\n').unwrap_or((rest, ""));
         let label = first.trim_end().strip_prefix("-----BEGIN ").and_then(|l| l.strip_suffix("-----"));
@@ -87,6 +92,53 @@ pub fn certificates(text: &str) -> Result<Vec<Vec<u8>>, String> {
     Ok(blocks.into_iter().map(|block| block.to_vec()).collect())
 }
 
+/// The private keys of a PEM text, in its order; what else stands there, such as `EC PARAMETERS`, is passed over.
+///
+/// # Errors
+/// `Kind::Usage` where there is none that can be read, with what is there in its place.
+pub fn private_keys(text: &str) -> Outcome<Vec<PrivateKeyDer<'static>>> {
+    let read = |(_, block): (&str, &str)| PrivateKeyDer::from_pem_slice(block.as_bytes()).ok();
+    let keys: Vec<_> = blocks(text).filter_map(read).collect();
+    if !keys.is_empty() {
+        return Ok(keys);
+    }
+    let error = lacks(text, "private key");
+    // Text that OpenSSL wrote before PKCS#8 (RFC 1421, section 4.6.1.1).
+    let is_encrypted = |(label, block): (&str, &str)| {
+        label == "ENCRYPTED PRIVATE KEY" || block.contains("Proc-Type: 4,ENCRYPTED")
+    };
+    Err(if blocks(text).any(is_encrypted) {
+        Error::usage("its private key is encrypted, and nobody is asked for a passphrase")
+            .hint("decrypt it, for the authority's user alone: `(umask 077; openssl pkey -in FILE -out NEW)`")
+    } else if blocks(text).any(|(label, _)| label == "OPENSSH PRIVATE KEY") {
+        error.hint("`ssh-keygen -p -m PKCS8 -f COPY` turns a copy of it into PEM")
+    } else {
+        error
+    })
+}
+
+/// That a PEM text holds no such thing, and what it does hold.
+pub fn lacks(text: &str, what: &str) -> Error {
+    let is_broken = pieces(text).iter().any(|piece| matches!(piece, Piece::Broken(_)));
+    let mut labels: Vec<String> = blocks(text).map(|(label, _)| format!("`{label}`")).collect();
+    labels.dedup();
+    match labels.as_slice() {
+        _ if is_broken => Error::usage("it breaks off within a block of PEM"),
+        [] if text.contains("-----BEGIN ") => {
+            Error::usage("its PEM does not begin at the beginning of a line")
+        }
+        [] => Error::usage(format!("it holds no {what} in PEM")),
+        labels => Error::usage(format!("it holds {} and no {what}", labels.join(", "))),
+    }
+}
+
+fn blocks(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    pieces(text).into_iter().filter_map(|piece| match piece {
+        Piece::Block(label, block) => Some((label, block)),
+        _ => None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,6 +157,46 @@ mod tests {
         assert_eq!(*all[1], der);
         assert!(pem.lines().all(|line| line.len() <= 64));
         assert_eq!(decode_all("-----BEGIN X-----\n!!\n-----END X-----", "X"), None);
+    }
+
+    #[test]
+    fn keys_are_found_among_other_things_and_what_is_there_instead_is_told() {
+        let block = |label: &str| encode(label, b"x").to_string();
+        let text =
+            format!("{}text\n{}{}", block("EC PARAMETERS"), block("EC PRIVATE KEY"), block("PRIVATE KEY"));
+        assert_eq!(private_keys(&text).unwrap().len(), 2);
+        assert_eq!(
+            private_keys(&format!("\u{feff}{}", block("PRIVATE KEY")).replace('\n', "\r\n")).unwrap().len(),
+            1
+        );
+        let legacy = block("RSA PRIVATE KEY").replacen(
+            '\n',
+            "\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\n",
+            1,
+        );
+        let encrypted = "its private key is encrypted, and nobody is asked for a passphrase";
+        for (text, message) in [
+            (String::new(), "it holds no private key in PEM"),
+            ("MIIB".to_owned(), "it holds no private key in PEM"),
+            (format!("  {}", block("PRIVATE KEY")), "its PEM does not begin at the beginning of a line"),
+            (block("ENCRYPTED PRIVATE KEY"), encrypted),
+            (legacy.clone(), encrypted),
+            (legacy.replace('\n', "\r\n"), encrypted),
+            (block("CERTIFICATE").repeat(2), "it holds `CERTIFICATE` and no private key"),
+            (
+                block("EC PARAMETERS") + &block("PUBLIC KEY"),
+                "it holds `EC PARAMETERS`, `PUBLIC KEY` and no private key",
+            ),
+            (block("OPENSSH PRIVATE KEY"), "it holds `OPENSSH PRIVATE KEY` and no private key"),
+            ("-----BEGIN PRIVATE KEY-----\nMIIB\n".to_owned(), "it breaks off within a block of PEM"),
+        ] {
+            let error = private_keys(&text).unwrap_err();
+            assert_eq!(error.to_string(), message, "{text}");
+            assert_eq!(
+                error.hints().is_empty(),
+                !message.contains("encrypted") && !message.contains("OPENSSH")
+            );
+        }
     }
 
     #[test]

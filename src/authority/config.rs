@@ -1,6 +1,7 @@
 //! `authority.yaml`: read strictly, resolved against the data directory,
 //! checked before anything starts.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use super::policy_files::PolicyFiles;
 use crate::document::{self, Mistake, Mistakes, Node, Value};
 use crate::error::{Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
+use crate::folder::stamp::Stamp;
 use crate::folder::trust::{self, Owner};
 use crate::net::authority_origin;
 
@@ -43,6 +45,9 @@ pub struct Config {
     pub issuer_ca_file: Option<PathBuf>,
     /// How many certificates an hour.
     pub quotas: Quotas,
+    data_dir: PathBuf,
+    /// The state of the file of extra roots.
+    issuer_roots: Option<Stamp>,
 }
 
 impl Config {
@@ -96,9 +101,39 @@ impl Config {
             keys: below(keys.unwrap_or(KEYS)),
             policy: below(policy.unwrap_or("policy")),
             owner,
+            issuer_roots: issuer_ca_file.as_deref().and_then(Stamp::of),
             issuer_ca_file,
             quotas,
+            data_dir: data_dir.to_owned(),
         })
+    }
+
+    /// What to say where the file says something else by now, or nothing that can be read: it is read at the start alone.
+    pub fn outdated(&self) -> Option<Error> {
+        let again = || format!("{} is read at the start alone", self.data_dir.join(FILE).display());
+        let now = match Self::load(&self.data_dir) {
+            Ok(now) => now,
+            Err(error) => {
+                return Some(error.context(again()).hint("the authority will not start again with it"));
+            }
+        };
+        let Self { cluster, public_url, listen, tls, store, keys, policy, quotas, .. } = self;
+        let roots = |config: &Self| (config.issuer_ca_file.clone(), config.issuer_roots);
+        let changed = [
+            ("cluster", *cluster != now.cluster),
+            ("public_url", *public_url != now.public_url),
+            ("listen", *listen != now.listen),
+            ("tls", *tls != now.tls),
+            ("store", *store != now.store),
+            ("keys", *keys != now.keys),
+            ("policy", *policy != now.policy),
+            ("issuer_ca_file", roots(self) != roots(&now)),
+            ("limits", *quotas != now.quotas),
+        ];
+        let names = changed.iter().filter(|(_, is_other)| *is_other).map(|(name, _)| format!("`{name}`"));
+        let names = names.collect::<Vec<_>>().join(", ");
+        let said = || Error::usage(format!("{names} changed since")).context(again());
+        (!names.is_empty()).then(|| said().hint("restart the authority for that to count"))
     }
 
     /// The policy's files.
@@ -152,7 +187,11 @@ fn check_folder(data_dir: &Path, owner: Owner) -> Result<()> {
     trust::operators(data_dir, owner).map(drop).map_err(|unfit| unfit.error(Kind::Usage, cannot()))
 }
 
-fn check(node: &Node, key: &str, check: fn(&str) -> Result<String, &'static str>) -> Result<String, Mistake> {
+fn check<E: Display>(
+    node: &Node,
+    key: &str,
+    check: fn(&str) -> Result<String, E>,
+) -> Result<String, Mistake> {
     check(node.text(key)?).map_err(|why| Mistake::new(node.place, format!("`{key}` {why}")))
 }
 
@@ -209,8 +248,8 @@ pub fn check_cluster(name: &str) -> Result<String, &'static str> {
 
 /// A public URL: https, a host, perhaps a port, and nothing else, since every
 /// character of it is part of the audience. A trailing slash is dropped.
-pub fn check_public_url(text: &str) -> Result<String, &'static str> {
-    authority_origin(text).map_err(|_| "must be https://HOST or https://HOST:PORT")
+pub fn check_public_url(text: &str) -> Result<String, String> {
+    authority_origin(text).map_err(|why| format!("must be https://HOST or https://HOST:PORT: {why}"))
 }
 
 #[cfg(test)]
@@ -312,5 +351,7 @@ mod tests {
         for bad in ["http://x", "https://x/y", "https://x?y", "https://x#y", "https://u@x", "x", "https://"] {
             assert!(check_public_url(bad).is_err(), "{bad}");
         }
+        let refused = check_public_url("https://id.example.com/machine-id").unwrap_err();
+        assert_eq!(refused, "must be https://HOST or https://HOST:PORT: something follows the host and port");
     }
 }

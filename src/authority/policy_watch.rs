@@ -29,6 +29,10 @@ fn still_written(latest: Option<PathBuf>) -> String {
 
 /// Looks at the policy's files; `asked` on SIGHUP.
 pub(super) async fn look(authority: &Arc<Authority>, asked: bool) {
+    if let Some(outdated) = asked.then(|| authority.config().outdated()).flatten() {
+        log(&format!("SIGHUP: {outdated}"));
+        outdated.hints().iter().for_each(|hint| log(&format!("  {hint}")));
+    }
     let looking = Arc::clone(authority);
     // A large policy takes a while, which must not hold up exchanges.
     let look = tokio::task::spawn_blocking(move || looking.look_at_policy(asked)).await;

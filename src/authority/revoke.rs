@@ -104,7 +104,7 @@ fn check_claims(claims: &Map<String, Value>, public_url: &str, now: i64) -> Resu
         binding: None,
         requires_binding: false,
     };
-    jwt::check_audience(jwt::audience(claims, false)?, &rules)?;
+    jwt::check_audience(jwt::audience(claims)?, &rules)?;
     let times = TimeRules { lifetime: 0..=MAX_LIFETIME, not_before: false };
     let held = jwt::check_times(claims, &times, now)?;
     match need_text(claims, "jti")? {

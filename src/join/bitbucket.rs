@@ -62,7 +62,6 @@ static PROFILE: TokenProfile = TokenProfile {
     // A token lives no longer than a step can run.
     max_lifetime: 12 * 3600,
     // A step may name several audiences; the claim is then a list, of which one is taken alone.
-    audience_in_list: true,
     required: &["sub", "workspaceUuid", "repositoryUuid", "pipelineUuid", "stepUuid"],
     ownerless: Some((
         "a rule does not say whose repositories may join",

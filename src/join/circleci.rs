@@ -182,7 +182,7 @@ mod tests {
             ("allow: [{project_id: x}]".to_owned(), "circleci lacks `organization_id`"),
             (
                 "{organization_id: acme, allow: [{project_id: x}]}".to_owned(),
-                "`organization_id` is not a UUID",
+                "`organization_id` is not a UUID in small letters",
             ),
             (
                 format!("{{organization_id: {ORG}, issuer: 'http://x', allow: [{{project_id: x}}]}}"),

@@ -291,6 +291,10 @@ mod tests {
             ("{domain: 'g:x', allow: [{project_id: '7'}]}", "`domain` must be HOST or HOST:PORT"),
             ("{domain: 'g:99999', allow: [{project_id: '7'}]}", "`domain` must be HOST or HOST:PORT"),
             ("{domain: '::1', allow: [{project_id: '7'}]}", "`domain` must be HOST or HOST:PORT"),
+            (
+                "{static_jwks: 'https://gitlab.com/oauth/discovery/keys', allow: [{project_id: '7'}]}",
+                "`static_jwks` is not a key set: it is not JSON",
+            ),
             ("allow: [{project_path: g/p, ref_type: 'b*'}]", "`ref_type` takes no wildcards"),
             ("allow: [{project_path: g/p, project: 7}]", "a rule has no `project`"),
         ] {

@@ -78,7 +78,20 @@ fn configure(mut section: Mapping<'_>) -> Configured {
         "add `aws_account: \"123456789012\"`, or begin `aws_arn` with `arn:{}:sts::123456789012:`",
         partition.name
     );
-    rules::anchor(&rules, anchors, "a rule does not say whose AWS account may join", &hint)?;
+    rules::anchor(&rules, anchors, "a rule does not say whose AWS account may join", &hint).map_err(
+        |mistake| {
+            let is_account = |condition: &Condition| condition.field == "aws_account";
+            let names_one = rules
+                .iter()
+                .any(|rule| rule.place == mistake.place && rule.conditions.iter().any(is_account));
+            if names_one {
+                Mistake::new(mistake.place, "`aws_account` is not the twelve digits of an account")
+                    .hint("write it without dashes, in quotes: `aws_account: \"123456789012\"`")
+            } else {
+                mistake
+            }
+        },
+    )?;
     Ok(Box::new(IamVerifier { partition, rules }))
 }
 
@@ -163,8 +176,6 @@ mod tests {
             "aws_arn: 'arn:aws:sts::123456789012*'",
             "aws_arn: 'arn:*:sts::123456789012:assumed-role/deploy/*'",
             "aws_arn: 'arn:aws-cn:sts::123456789012:assumed-role/deploy/*'",
-            "aws_account: '12345'",
-            "aws_account: abcdefghijkl",
         ] {
             let mistake = METHOD.configured(&format!("allow: [{{{bad}}}]")).unwrap_err();
             assert_eq!(mistake.message, "a rule does not say whose AWS account may join", "{bad}");
@@ -188,6 +199,11 @@ mod tests {
                 "allow: [{aws_account: '123456789012', aws_arn: '*:assumed-role/deploy/*'}]",
                 "`aws_arn` has a wildcard that could stand for several parts",
             ),
+            (
+                "allow: [{aws_account: 1234-5678-9012}]",
+                "`aws_account` is not the twelve digits of an account",
+            ),
+            ("allow: [{aws_account: '12345'}]", "`aws_account` is not the twelve digits of an account"),
             ("allow: [{aws_acount: '123456789012'}]", "a rule has no `aws_acount`"),
             (
                 "{partition: aws-mars, allow: [{aws_account: '123456789012'}]}",

@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 
 use crate::net::{self, RequestError};
+use crate::text::shown_exactly;
 
 /// Keys older than this are fetched anew while the old ones serve.
 const REFRESH_AFTER: Duration = Duration::from_secs(600);
@@ -38,7 +39,7 @@ pub struct KeySet(Vec<UsableKey>);
 
 #[derive(Clone, Debug)]
 struct UsableKey {
-    kid: String,
+    kid: Option<String>,
     /// The one algorithm that the key is for, where it says so.
     algorithm: Option<KeyAlgorithm>,
     key: DecodingKey,
@@ -46,9 +47,9 @@ struct UsableKey {
 
 impl KeySet {
     /// Reads a JWK set (RFC 7517, section 5) with a usable key at least. Keys that cannot be read, are
-    /// not for signatures, have no `kid`, or are too weak are left out.
+    /// not for signatures, or are too weak are left out.
     pub fn parse(json: &[u8]) -> Result<Self, String> {
-        let set: Value = serde_json::from_slice(json).map_err(|error| format!("not JSON: {error}"))?;
+        let set: Value = serde_json::from_slice(json).map_err(|_| "it is not JSON")?;
         let keys = set.get("keys").and_then(Value::as_array).ok_or("it has no list `keys`")?;
         let usable: Vec<UsableKey> = keys.iter().take(MAX_KEYS).filter_map(usable).collect();
         if usable.is_empty() {
@@ -57,18 +58,29 @@ impl KeySet {
         Ok(Self(usable))
     }
 
-    /// The keys of that `kid` that may be used with that algorithm.
-    pub fn find<'k>(&'k self, kid: &'k str, algorithm: Algorithm) -> impl Iterator<Item = &'k DecodingKey> {
-        let fits = move |key: &&UsableKey| {
-            key.kid == kid
-                && key.key.family() == algorithm.family()
+    /// The keys of that `kid` that may be used with that algorithm: an issuer that publishes two under one means
+    /// either. Where token or key has no `kid`, which is optional (RFC 7515, section 4.1.4; RFC 7517, section 4.5),
+    /// the one that it can be, and none of several.
+    pub fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Vec<&DecodingKey> {
+        let fits = |key: &&UsableKey| {
+            key.key.family() == algorithm.family()
                 && key.algorithm.is_none_or(|named| named == KeyAlgorithm::from(algorithm))
         };
-        self.0.iter().filter(fits).map(|key| &key.key)
+        let fitting = |may_be: &dyn Fn(Option<&str>) -> bool| -> Vec<&DecodingKey> {
+            let keys = self.0.iter().filter(fits).filter(|key| may_be(key.kid.as_deref()));
+            keys.map(|key| &key.key).collect()
+        };
+        let named = fitting(&|key| key.is_some() && key == kid);
+        let unnamed = fitting(&|key| key.is_none() || kid.is_none());
+        match (named.is_empty(), unnamed.len()) {
+            (true, 1) => unnamed,
+            _ => named,
+        }
     }
 
-    fn has(&self, kid: &str) -> bool {
-        self.0.iter().any(|key| key.kid == kid)
+    /// Whether it has a key of that `kid`.
+    pub fn has(&self, kid: &str) -> bool {
+        self.0.iter().any(|key| key.kid.as_deref() == Some(kid))
     }
 }
 
@@ -78,7 +90,8 @@ fn usable(json: &Value) -> Option<UsableKey> {
     let common = &jwk.common;
     let for_signatures = common.public_key_use.as_ref().is_none_or(|used| *used == PublicKeyUse::Signature)
         && common.key_operations.as_ref().is_none_or(|ops| ops.contains(&KeyOperations::Verify));
-    let kid = common.key_id.clone().filter(|kid| !kid.is_empty() && kid.len() <= 256)?;
+    let kid = common.key_id.clone();
+    let is_named_well = kid.as_ref().is_none_or(|kid| !kid.is_empty() && kid.len() <= 256);
     let key = DecodingKey::from_jwk(&jwk).ok()?;
     let strong = match key.kind() {
         // A modulus of 2048 bits has its highest bit in the 256th byte from the end.
@@ -87,7 +100,11 @@ fn usable(json: &Value) -> Option<UsableKey> {
         }
         DecodingKeyKind::SecretOrDer(_) => key.family() != AlgorithmFamily::Hmac,
     };
-    (for_signatures && strong).then(|| UsableKey { kid, algorithm: common.key_algorithm, key })
+    (for_signatures && strong && is_named_well).then(|| UsableKey {
+        kid,
+        algorithm: common.key_algorithm,
+        key,
+    })
 }
 
 /// Every issuer's keys. Only issuers that a join token names are ever asked.
@@ -134,21 +151,25 @@ impl Issuers {
         &self.client
     }
 
-    /// The issuer's keys, with one of that `kid` if the issuer has one.
+    /// The issuer's keys, with the one that is wanted if the issuer has it.
     ///
     /// # Errors
     /// Where that cannot be told: the issuer has not answered when last asked,
-    /// and the keys of before do not have that `kid` or are too old; or too
+    /// and the keys of before do not have it or are too old; or too
     /// many wait for its answer already.
-    pub async fn keys(&self, url: &str, kid: &str) -> Result<Arc<KeySet>, String> {
+    pub async fn keys(
+        &self,
+        url: &str,
+        has_it: &(dyn Fn(&KeySet) -> bool + Sync),
+    ) -> Result<Arc<KeySet>, String> {
         let issuer = {
             let mut issuers = self.issuers.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(issuers.entry(url.to_owned()).or_default())
         };
         let state = issuer.state().clone();
         if let Some((keys, age)) = state.serving()
-            && keys.has(kid)
             && age < AWAIT_AFTER
+            && has_it(keys)
         {
             if age > REFRESH_AFTER {
                 drop(self.ask(&issuer, url));
@@ -166,7 +187,7 @@ impl Issuers {
         }
         let state = issuer.state().clone();
         match state.serving() {
-            Some((keys, _)) if keys.has(kid) || state.failure.is_none() => Ok(Arc::clone(keys)),
+            Some((keys, _)) if state.failure.is_none() || has_it(keys) => Ok(Arc::clone(keys)),
             _ => Err(unavailable(state.failure.as_deref().unwrap_or("it was not asked"))),
         }
     }
@@ -226,8 +247,9 @@ async fn fetch(client: &reqwest::Client, issuer: &str) -> Result<KeySet, String>
     let document = get(client, &discovery, MAX_DISCOVERY).await?;
     let document: Value =
         serde_json::from_slice(&document).map_err(|error| format!("{discovery} is not JSON: {error}"))?;
-    if document.get("issuer").and_then(Value::as_str) != Some(issuer) {
-        return Err(format!("{discovery} is of another issuer"));
+    let named = document.get("issuer").and_then(Value::as_str).unwrap_or_default();
+    if named != issuer {
+        return Err(format!("{discovery} is of another issuer: `{}`", shown_exactly(named)));
     }
     let jwks = document.get("jwks_uri").and_then(Value::as_str).ok_or("the discovery has no `jwks_uri`")?;
     if !jwks.starts_with("https://") {
@@ -237,7 +259,14 @@ async fn fetch(client: &reqwest::Client, issuer: &str) -> Result<KeySet, String>
 }
 
 async fn get(client: &reqwest::Client, url: &str, limit: usize) -> Result<Vec<u8>, String> {
-    let said = |why: RequestError| format!("{url}: {why}");
+    let said = |why: RequestError| match why {
+        RequestError::Untrusted(_) => {
+            format!(
+                "{url}: {why}; a CA that this machine does not know belongs into `issuer_ca_file` of authority.yaml"
+            )
+        }
+        why => format!("{url}: {why}"),
+    };
     let response = client.get(url).send().await.map_err(|error| said(error.into()))?;
     if response.status() != reqwest::StatusCode::OK {
         // A redirect too: nobody else speaks for an issuer.
@@ -268,7 +297,6 @@ mod tests {
         let weak =
             r#"{"kty":"RSA","kid":"weak","n":"sXchDaQebHnPiGvyDOAT4saGEUetSyo9MKLOoWFsueri","e":"AQAB"}"#;
         let bad = [
-            ec(""),
             ec(r#","kid":"enc","use":"enc""#),
             ec(r#","kid":"ops","key_ops":["sign"]"#),
             r#"{"kty":"oct","kid":"hmac","k":"AAAA"}"#.to_owned(),
@@ -281,10 +309,32 @@ mod tests {
         all.push(good);
         let set = set(&all).unwrap();
         assert_eq!(set.0.len(), 1);
-        assert_eq!(set.find("good", Algorithm::ES256).count(), 1);
-        assert_eq!(set.find("good", Algorithm::ES384).count(), 0);
-        assert_eq!(set.find("good", Algorithm::HS256).count(), 0);
-        assert_eq!(set.find("other", Algorithm::ES256).count(), 0);
+        assert_eq!(set.find(Some("good"), Algorithm::ES256).len(), 1);
+        assert_eq!(set.find(Some("good"), Algorithm::ES384).len(), 0);
+        assert_eq!(set.find(Some("good"), Algorithm::HS256).len(), 0);
+        assert_eq!(set.find(Some("other"), Algorithm::ES256).len(), 0);
+    }
+
+    #[test]
+    fn without_a_kid_it_is_the_only_key_that_it_can_be() {
+        let found = |keys: &[&str], kid| {
+            let keys: Vec<String> = keys.iter().map(|kid| ec(kid)).collect();
+            set(&keys).unwrap().find(kid, Algorithm::ES256).len()
+        };
+        let (a, b, none) = (r#","kid":"a""#, r#","kid":"b""#, "");
+        for (keys, of_none, of_a, of_other) in [
+            (vec![none], 1, 1, 1),
+            (vec![a], 1, 1, 0),
+            (vec![a, none], 0, 1, 1),
+            (vec![a, b], 0, 1, 0),
+            (vec![none, none], 0, 0, 0),
+            (vec![a, a], 0, 2, 0),
+            (vec![r#","alg":"ES384""#, none], 1, 1, 1),
+        ] {
+            let counts = [None, Some("a"), Some("other")].map(|kid| found(&keys, kid));
+            assert_eq!(counts, [of_none, of_a, of_other], "{keys:?}");
+        }
+        assert!(set(&[ec(r#","kid":"""#)]).is_err());
     }
 
     /// A key that names its algorithm is for that one, by its name in RFC 7518
@@ -317,12 +367,16 @@ mod tests {
                 let set = set(&[format!(r#"{{{key},"kid":"k","alg":"{name}"}}"#)]).unwrap();
                 for (_, algorithm) in all {
                     let fits = algorithm == named && algorithm.family() == family;
-                    assert_eq!(set.find("k", algorithm).count(), usize::from(fits), "{name} {algorithm:?}");
+                    assert_eq!(
+                        set.find(Some("k"), algorithm).len(),
+                        usize::from(fits),
+                        "{name} {algorithm:?}"
+                    );
                 }
             }
             let other = |alg: &str| {
                 let set = set(&[format!(r#"{{{key},"kid":"k"{alg}}}"#)]).unwrap();
-                all.iter().filter(|(_, algorithm)| set.find("k", *algorithm).count() == 1).count()
+                all.iter().filter(|(_, algorithm)| set.find(Some("k"), *algorithm).len() == 1).count()
             };
             assert_eq!(other(""), family.algorithms().len(), "one that names none is for its whole family");
             for unknown in ["RSA-OAEP", "RSA1_5", "ES512", "none", "rs256"] {
@@ -341,7 +395,7 @@ mod tests {
         let mut jobs = tokio::task::JoinSet::new();
         for _ in 0..MAX_WAITING + 50 {
             let (issuers, url) = (Arc::clone(&issuers), url.clone());
-            jobs.spawn(async move { issuers.keys(&url, "kid").await.unwrap_err() });
+            jobs.spawn(async move { issuers.keys(&url, &|keys| keys.has("kid")).await.unwrap_err() });
         }
         let (silent, _) = listener.accept().await.unwrap();
         for _ in 0..50 {

@@ -19,7 +19,7 @@ mod claims;
 
 pub use claims::{
     AudienceRules, MAX_JTI, TimeRules, audience, check_audience, check_end, check_start, check_times,
-    need_number, need_text, require_texts, text,
+    need_number, need_text, require_texts, text, time,
 };
 
 /// The longest token that is read, in bytes. GitHub's are about 2 KB.

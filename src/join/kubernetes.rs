@@ -80,7 +80,6 @@ static PROFILE: TokenProfile = TokenProfile {
     // that are stretched to a year, are not for us.
     max_lifetime: 2 * 3600,
     // kube-apiserver writes a list, of one where one was asked for.
-    audience_in_list: true,
     required: &[],
     check,
     ownerless: Some((

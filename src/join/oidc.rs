@@ -34,8 +34,6 @@ pub struct TokenProfile {
     pub algorithms: &'static [Algorithm],
     /// The longest that they live, in seconds.
     pub max_lifetime: i64,
-    /// Whether the audience may also be a list, with nothing else in it.
-    pub audience_in_list: bool,
     /// Claims that must be text that is not empty.
     pub required: &'static [&'static str],
     /// What is asked of the claims beyond that.
@@ -59,7 +57,6 @@ impl TokenProfile {
     pub const RS256: Self = Self {
         algorithms: &[Algorithm::RS256],
         max_lifetime: 0,
-        audience_in_list: false,
         required: &["sub"],
         check: |_| Ok(()),
         ownerless: None,
@@ -179,9 +176,6 @@ impl Oidc {
             let detail = format!("signed with {:?}, this issuer uses {:?}", jwt.algorithm, self.algorithms);
             return Err(Denial::new(Reason::AlgorithmRefused, detail));
         }
-        if jwt.kid.is_none() {
-            return Err(Denial::new(Reason::HeaderRefused, "the header has no `kid`"));
-        }
         self.check_issuer(&jwt.claims)?;
         let times = TimeRules { lifetime: i64::MIN..=self.profile.max_lifetime, not_before: true };
         jwt::check_times(&jwt.claims, &times, context.clock.now())
@@ -224,28 +218,32 @@ impl Oidc {
             binding: Some(context.binding),
             requires_binding: self.require_key_binding,
         };
-        jwt::check_audience(jwt::audience(claims, self.profile.audience_in_list)?, &rules)
+        jwt::check_audience(jwt::audience(claims)?, &rules)
     }
 
     async fn check_signature(&self, jwt: &Jwt<'_>, context: &VerifyContext<'_>) -> Result<(), Failure> {
-        let kid = jwt.kid.as_deref().unwrap_or_default();
+        let kid = jwt.kid.as_deref();
+        let is_signed = |keys: &KeySet| keys.find(kid, jwt.algorithm).iter().any(|key| jwt.is_signed_by(key));
+        // A key without a name may be another than it was: then only the signature tells.
+        let has_its_key = |keys: &KeySet| kid.is_some_and(|kid| keys.has(kid)) || is_signed(keys);
         let keys = match &self.static_keys {
             Some(keys) => Arc::clone(keys),
-            None => context.issuers.keys(&self.issuer, kid).await.map_err(Failure::Unavailable)?,
+            None => context.issuers.keys(&self.issuer, &has_its_key).await.map_err(Failure::Unavailable)?,
         };
-        let denied = |reason, detail: String| {
-            Failure::from(Denial::new(reason, detail).with_claims(&jwt.claims, false))
+        if is_signed(&keys) {
+            return Ok(());
+        }
+        let denial = match (keys.find(kid, jwt.algorithm).is_empty(), kid) {
+            (false, _) => Denial::new(Reason::SignatureInvalid, "the signature does not verify"),
+            (true, Some(kid)) => {
+                let place = if self.static_keys.is_some() { " in `static_jwks`" } else { "" };
+                let named = shown_exactly(kid);
+                let detail = format!("no usable {:?} key with kid {named}{place}", jwt.algorithm);
+                Denial::new(Reason::KeyUnknown, detail)
+            }
+            (true, None) => Denial::open(Reason::KeyUnknown, UNNAMED.to_owned()),
         };
-        let mut found = keys.find(kid, jwt.algorithm).peekable();
-        if found.peek().is_none() {
-            let detail = format!("no usable {:?} key with kid {}", jwt.algorithm, shown_exactly(kid));
-            return Err(denied(Reason::KeyUnknown, detail));
-        }
-        // An issuer that publishes two keys under one `kid` means either.
-        if !found.any(|key| jwt.is_signed_by(key)) {
-            return Err(denied(Reason::SignatureInvalid, "the signature does not verify".to_owned()));
-        }
-        Ok(())
+        Err(denial.with_claims(&jwt.claims, false).into())
     }
 }
 
@@ -301,6 +299,9 @@ impl Verifier for Oidc {
         self.check_platform(claims)
     }
 }
+
+const UNNAMED: &str =
+    "the token's header has no `kid`, and its issuer has not exactly one key that it can be signed with";
 
 /// What names a token among its issuer's.
 fn replay_id(jwt: &Jwt<'_>) -> Result<String, Denial> {

@@ -31,6 +31,19 @@ enum Location {
     File(PathBuf),
 }
 
+impl Location {
+    /// Whether what is to be a name or a path is the token, as it looks: that is not to be shown.
+    fn is_itself(&self) -> bool {
+        match self {
+            Self::Variable(name) => !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'),
+            // A JWT begins with `eyJ`, a registration secret with its own prefix.
+            Self::File(path) => ["eyJ", "mid-reg-"]
+                .iter()
+                .any(|start| path.as_os_str().as_encoded_bytes().starts_with(start.as_bytes())),
+        }
+    }
+}
+
 impl TokenSource {
     /// The variable in which a platform hands its token over.
     pub fn variable(name: impl Into<String>) -> Self {
@@ -70,6 +83,11 @@ impl TokenSource {
             Location::Variable(name) => shown(name),
             Location::File(path) => shown(&path.to_string_lossy()),
         };
+        if let Some(option) = self.option.filter(|_| self.location.is_itself()) {
+            return Err(Error::new(kind, format!("{option} is given something else than where the token is"))
+                .hint("it takes the name of a variable, or the path of a file, and never the token itself, which others can see there")
+                .hint("if it was the token: it is in this job's process list, and in its log where commands are shown"));
+        }
         let from = self.option.map_or_else(|| named.clone(), |option| format!("{option} {named}"));
         let bytes = match &self.location {
             Location::Variable(name) => env
@@ -122,6 +140,18 @@ mod tests {
         ] {
             let error = read(&source, &env).await.unwrap_err();
             assert_eq!((error.kind(), error.to_string().as_str()), (kind, message));
+        }
+        for itself in [
+            TokenSource::variable("eyJhbGciOiJSUzI1NiJ9.e30.c2ln").by("--id-token-env"),
+            TokenSource::variable("$TOKEN").by("--id-token-env"),
+            TokenSource::file("eyJhbGciOiJSUzI1NiJ9.e30.c2ln").by("--id-token-file"),
+            TokenSource::file("mid-reg-c2VjcmV0").by("--registration-secret-file"),
+        ] {
+            let error = read(&itself, &env).await.unwrap_err();
+            let all = format!("{error} {:?}", error.hints());
+            assert_eq!(error.kind(), Kind::Usage);
+            assert!(all.contains(" is given something else than where the token is"), "{all}");
+            assert!(!["eyJ", "c2", "$TOKEN"].iter().any(|secret| all.contains(secret)), "{all}");
         }
         assert_eq!(read(&TokenSource::file("/no/where"), &env).await.unwrap_err().kind(), Kind::Proof);
         assert!(TokenSource::file("/x").renews().is_ok() && TokenSource::variable("X").renews().is_err());

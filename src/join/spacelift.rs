@@ -64,7 +64,6 @@ static PROFILE: TokenProfile = TokenProfile {
     // They live for one.
     max_lifetime: 2 * 3600,
     // Documented as one text; Go's libraries write a list of one as readily.
-    audience_in_list: true,
     // The type of run is guarded, so it must be there.
     required: &["sub", "spaceId", "callerType", "callerId", "runType", "runId", "scope"],
     ownerless: Some((

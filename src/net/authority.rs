@@ -59,12 +59,16 @@ pub fn authority_client(trust: &AuthorityTrust, patience: Duration) -> Result<re
 }
 
 /// The one form of an authority's URL, which is the audience of its tokens:
-/// https, a host, perhaps a port.
+/// https, a host in small letters and without the dot that DNS ends it with, perhaps a port.
 pub fn authority_origin(text: &str) -> Result<String, String> {
-    let url = reqwest::Url::parse(text).map_err(|error| {
-        if text.contains("://") { error.to_string() } else { "it does not begin with https://".to_owned() }
-    })?;
     let wrong = |why: &str| Err(why.to_owned());
+    // Quotes that a shell or a file's reader left, say, which a URL's parser takes for a path.
+    if !text.trim().split("://").next().is_some_and(|scheme| scheme.bytes().all(|b| b.is_ascii_alphabetic()))
+        || !text.contains("://")
+    {
+        return wrong("it does not begin with https://");
+    }
+    let mut url = reqwest::Url::parse(text).map_err(|error| error.to_string())?;
     if url.scheme() != "https" {
         return wrong("it is not https");
     }
@@ -74,6 +78,13 @@ pub fn authority_origin(text: &str) -> Result<String, String> {
     if url.query().is_some() || url.fragment().is_some() || url.path().chars().any(|c| c != '/') {
         return wrong("something follows the host and port");
     }
+    let host = url.host_str().unwrap_or_default().to_owned();
+    let host = host.strip_suffix('.').unwrap_or(&host);
+    if host.split('.').any(str::is_empty) {
+        return wrong("a name between the dots of its host is missing");
+    }
+    // No certificate names a host with a dot at its end (RFC 6066, section 3).
+    url.set_host(Some(host)).map_err(|error| error.to_string())?;
     Ok(url.origin().ascii_serialization())
 }
 
@@ -156,12 +167,21 @@ mod tests {
     fn urls_are_plain_https() {
         assert_eq!(authority_url("https://ID.example.com:443/").unwrap(), "https://id.example.com");
         assert_eq!(authority_url("https://127.0.0.1:8443").unwrap(), "https://127.0.0.1:8443");
+        assert_eq!(authority_url("https://[::1]:8443//").unwrap(), "https://[::1]:8443");
+        assert_eq!(authority_url("https://id.Example.com.").unwrap(), "https://id.example.com");
+        assert_eq!(authority_url("https://id.example.com.:8443/").unwrap(), "https://id.example.com:8443");
         for bad in [
             "",
             "id.example.com",
             "http://x",
             "https://",
             "https://x/api",
+            "'https://x'",
+            "https:/x",
+            "x:8443",
+            "https://x..",
+            "https://.",
+            "https://a..b",
             "https://x?y",
             "https://x#y",
             "https://u:p@x",

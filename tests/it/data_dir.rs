@@ -3,6 +3,7 @@
 
 mod init;
 mod store;
+mod tls;
 
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::os::unix::process::CommandExt as _;

@@ -7,6 +7,7 @@ mod cleanup;
 mod destinations;
 mod handed;
 mod inspect;
+mod mistakes;
 mod outages;
 mod places;
 mod platforms;

@@ -3,6 +3,7 @@
 
 mod action;
 mod agent;
+mod backup;
 mod database;
 mod demo;
 mod disk;

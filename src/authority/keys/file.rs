@@ -75,7 +75,8 @@ fn load_ssh(path: &Path, owner: Owner) -> Result<SshCa> {
     let text = read::text(path, Trust::Secret(owner), Limit::FILE)?;
     let key = PrivateKey::from_openssh(text.as_bytes()).context(Kind::Usage, cannot.clone())?;
     let KeypairData::Ed25519(pair) = key.key_data() else {
-        return Err(Error::usage(format!("{cannot}: it is not an Ed25519 key without a passphrase")));
+        return Err(Error::usage(format!("{cannot}: it is not an Ed25519 key without a passphrase"))
+            .hint("where it has one, `ssh-keygen -p -f FILE` takes it away"));
     };
     let pair = Ed25519KeyPair::from_seed_and_public_key(&pair.private.to_bytes(), &pair.public.0)
         .map_err(|_| Error::usage(format!("{cannot}: private and public key do not belong together")))?;
@@ -85,8 +86,10 @@ fn load_ssh(path: &Path, owner: Owner) -> Result<SshCa> {
 fn load_tls(dir: &Path, owner: Owner) -> Result<TlsCa> {
     let (key_path, path) = (dir.join(TLS_KEY), dir.join(TLS_CERTIFICATE));
     let cannot = format!("cannot use the CA key {}", key_path.display());
-    let key = TlsKey::from_pem(&read::text(&key_path, Trust::Secret(owner), Limit::FILE)?)
-        .context(Kind::Usage, cannot.clone())?;
+    let text = read::text(&key_path, Trust::Secret(owner), Limit::FILE)?;
+    let key = pem::private_keys(&text).map_err(|error| error.context(cannot.clone()))?.into_iter().next();
+    let key = key.ok_or_else(|| Error::usage(cannot.clone()))?;
+    let key = TlsKey::try_from(&key).context(Kind::Usage, cannot.clone())?;
     let certificate = read_tls(&path, owner)?;
     let der = CertificateDer::from(certificate.der.clone());
     let (_, parsed) = x509_parser::parse_x509_certificate(&der).context(Kind::Usage, cannot.clone())?;

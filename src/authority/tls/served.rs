@@ -56,8 +56,8 @@ impl Served {
 pub(super) struct FileFacts {
     /// That it is not for the public URL's host.
     pub(super) other_name: Option<String>,
-    /// Whether its issuer ought to stand behind it, and does not.
-    pub(super) lacks_chain: bool,
+    /// That its issuer ought to stand behind it, and does not.
+    pub(super) chain_fault: Option<&'static str>,
     /// When those behind it are good.
     pub(super) chain: Vec<Validity>,
 }
@@ -72,9 +72,11 @@ impl FileFacts {
             hint: "jobs that reach the authority without a proxy in between refuse it: have it issued for that name too".to_owned(),
             is_fault: false,
         });
-        let lacks_chain = self.lacks_chain.then(|| CertificateWarning {
-            message: "`cert_file` holds a certificate without its issuer's".to_owned(),
-            hint: "clients that know the root alone refuse it: put the whole chain into the file, as `fullchain.pem` has it".to_owned(),
+        let chain_fault = self.chain_fault.map(|message| CertificateWarning {
+            message: message.to_owned(),
+            hint: "clients that know the root alone refuse it: put the whole chain into the file, each certificate \
+                   before its issuer's, as `fullchain.pem` has it"
+                .to_owned(),
             is_fault: false,
         });
         let ended = self.chain.iter().find_map(|one| one.fault(now)).map(|why| CertificateWarning {
@@ -82,7 +84,7 @@ impl FileFacts {
             hint: "most clients refuse it: put its issuer's present chain into the file".to_owned(),
             is_fault: false,
         });
-        [timely, other_name, lacks_chain, ended].into_iter().flatten().collect()
+        [timely, other_name, chain_fault, ended].into_iter().flatten().collect()
     }
 }
 
@@ -138,7 +140,7 @@ pub(super) fn certified(
     key: PrivateKeyDer<'static>,
 ) -> Result<CertifiedKey> {
     CertifiedKey::from_der(chain, key, &provider())
-        .context(Kind::Usage, "the TLS certificate and its key do not fit each other")
+        .context(Kind::Internal, "the TLS certificate and its key do not fit each other")
 }
 
 /// ring, with the cheapest of the strong suites first: a handshake is most of an exchange's cost.

@@ -333,6 +333,9 @@ fn what_clients_would_say_of_files_is_said_before() {
     };
     let in_file = "the certificate in `cert_file`";
     let year = 365 * DAY;
+    let mut disordered = Pair::issued(NOW, NOW + year, NOW + year, true);
+    let behind = disordered.chain.find("-----END CERTIFICATE-----\n").unwrap() + 26;
+    disordered.chain.insert_str(behind, &Pair::named("Root", NOW, NOW + year).chain);
     for (pair, said) in [
         (Pair::new(NOW, NOW + 90 * DAY), vec![]),
         (Pair::issued(NOW, NOW + year, NOW + year, true), vec![]),
@@ -351,6 +354,7 @@ fn what_clients_would_say_of_files_is_said_before() {
             Pair::issued(NOW, NOW + year, NOW + year, false),
             vec!["`cert_file` holds a certificate without its issuer's".to_owned()],
         ),
+        (disordered, vec!["`cert_file` does not hold its certificates in order".to_owned()]),
         (
             Pair::issued(NOW - DAY, NOW + year, NOW, true),
             vec!["a certificate in the chain of `cert_file` ended at 2026-11-22T12:00:00Z".to_owned()],

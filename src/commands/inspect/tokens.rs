@@ -5,6 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use super::item::{Item, when};
+use crate::join::jwt;
 
 /// Claims that are times.
 const TIMES: &[(&str, &str)] = &[("iat", "issued"), ("nbf", "valid_from"), ("exp", "valid_until")];
@@ -21,7 +22,7 @@ pub(super) fn jwt(line: &str, now: i64) -> Option<Item> {
     let (header, claims) = (object(header)?, object(claims)?);
     let mut item = Item::new("token (JWT)").with("signature", "not verified, not shown");
     for (claim, name) in TIMES {
-        if let Some(time) = claims.get(*claim).and_then(Value::as_i64) {
+        if let Some(time) = jwt::time(&claims, claim) {
             item = item.with(name, when(time, now));
         }
     }

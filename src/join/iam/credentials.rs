@@ -50,15 +50,7 @@ type Provider = Box<dyn ProvideCredentialDyn<Credential = Credential>>;
 pub(super) async fn sign(job: &Job<'_>) -> Result<Presented> {
     let context = context(job)?;
     let (place, credential, region) = find(job, &context).await?;
-    let (host, region) = match region {
-        Some(region) => {
-            let host = endpoint::host_of(&region, job.env.is_true("AWS_USE_FIPS_ENDPOINT"));
-            let unknown = format!("`{}` is no AWS region that has a known STS", shown(&region));
-            let hint = "set AWS_REGION, for example to eu-west-1";
-            (host.ok_or_else(|| Error::new(Kind::Proof, unknown).hint(hint))?, region)
-        }
-        None => endpoint::GLOBAL.map(str::to_owned).into(),
-    };
+    let (host, region) = sts(region, job.env.is_true("AWS_USE_FIPS_ENDPOINT"))?;
     (job.say)(&format!("signing a request to {host} with the AWS credentials of {place}"));
     let url = format!("https://{host}/");
     let request = Request::post(&url)
@@ -89,6 +81,31 @@ pub(super) async fn sign(job: &Job<'_>) -> Result<Presented> {
     let signed = SignedRequest { method: "POST", url: &url, headers, body: ACTION };
     let text = serde_json::to_string(&signed).context(Kind::Internal, "cannot write the signed request")?;
     Ok(Proof([(FIELD.to_owned(), Secret::new(text))].into()).into())
+}
+
+/// The STS that is to be asked, and the region that it signs for.
+fn sts(region: Option<String>, fips: bool) -> Result<(String, String)> {
+    let wrong = |what: String, hint: &str| Error::new(Kind::Proof, what).hint(hint);
+    match region {
+        None if fips => Err(wrong(
+            "AWS_USE_FIPS_ENDPOINT is set, and no region, which FIPS endpoints have".to_owned(),
+            &format!("set AWS_REGION to one that has such an STS: {}", endpoint::WITH_FIPS.join(", ")),
+        )),
+        None => Ok(endpoint::GLOBAL.map(str::to_owned).into()),
+        Some(region) => {
+            let Some(usual) = endpoint::host_of(&region) else {
+                let what = format!("`{}` is no AWS region that has a known STS", shown(&region));
+                return Err(wrong(what, "set AWS_REGION, for example to eu-west-1"));
+            };
+            let host = if fips { endpoint::fips_host_of(&region) } else { Some(usual) };
+            let host = host.ok_or_else(|| {
+                let hint = "unset AWS_USE_FIPS_ENDPOINT for `machine-id`, or set AWS_REGION for it to a region that has one";
+                let what = format!("AWS_USE_FIPS_ENDPOINT is set, and AWS has no FIPS endpoint of STS in {region}");
+                wrong(what, &format!("{hint}: {}", endpoint::WITH_FIPS.join(", ")))
+            })?;
+            Ok((host, region))
+        }
+    }
 }
 
 /// Where somebody may have set credentials up, in the order of the SDKs.

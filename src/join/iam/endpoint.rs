@@ -45,10 +45,22 @@ impl Partition {
     }
 }
 
+/// The regions of AWS itself whose STS has an endpoint with FIPS 140.
+pub(super) const WITH_FIPS: [&str; 4] = ["us-east-1", "us-east-2", "us-west-1", "us-west-2"];
+
 /// The STS of a region, as the SDKs call it.
-pub(super) fn host_of(region: &str, fips: bool) -> Option<String> {
-    let partition = Partition::of_region(region)?;
-    Some(format!("sts{}.{region}{}", if fips { "-fips" } else { "" }, partition.suffix))
+pub(super) fn host_of(region: &str) -> Option<String> {
+    Partition::of_region(region).map(|partition| format!("sts.{region}{}", partition.suffix))
+}
+
+/// The same with FIPS 140, where there is one; all of GovCloud is.
+pub(super) fn fips_host_of(region: &str) -> Option<String> {
+    let usual = host_of(region)?;
+    match region {
+        _ if WITH_FIPS.contains(&region) => Some(usual.replacen("sts.", "sts-fips.", 1)),
+        _ if region.starts_with("us-gov-") => Some(usual),
+        _ => None,
+    }
 }
 
 /// `eu-west-1`, `us-gov-east-1`: words of letters and a number. Not
@@ -125,17 +137,22 @@ mod tests {
 
     #[test]
     fn the_client_signs_for_hosts_that_are_accepted() {
-        for (region, fips, host) in [
-            ("eu-west-1", false, "sts.eu-west-1.amazonaws.com"),
-            ("us-gov-east-1", true, "sts-fips.us-gov-east-1.amazonaws.com"),
-            ("cn-northwest-1", false, "sts.cn-northwest-1.amazonaws.com.cn"),
+        for (region, made, host) in [
+            ("eu-west-1", host_of("eu-west-1"), "sts.eu-west-1.amazonaws.com"),
+            ("cn-northwest-1", host_of("cn-northwest-1"), "sts.cn-northwest-1.amazonaws.com.cn"),
+            ("us-east-2", fips_host_of("us-east-2"), "sts-fips.us-east-2.amazonaws.com"),
+            // As AWS has it: no `sts-fips` there.
+            ("us-gov-east-1", fips_host_of("us-gov-east-1"), "sts.us-gov-east-1.amazonaws.com"),
         ] {
-            let made = host_of(region, fips).unwrap();
+            let made = made.unwrap();
             assert_eq!(made, host);
             assert!(PARTITIONS.iter().any(|partition| partition.region_of(&made) == Some(region)));
         }
         for bad in ["", "x", "us-east-1.evil.com/", "aws-global", "us-iso-east-1"] {
-            assert_eq!(host_of(bad, false), None, "{bad}");
+            assert_eq!((host_of(bad), fips_host_of(bad)), (None, None), "{bad}");
+        }
+        for without in ["eu-central-1", "ca-central-1", "cn-north-1", "eusc-de-east-1"] {
+            assert_eq!(fips_host_of(without), None, "{without}");
         }
     }
 }

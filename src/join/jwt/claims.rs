@@ -2,6 +2,7 @@
 //! when it is good, and for whom.
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -67,9 +68,15 @@ pub fn check_times(claims: &Map<String, Value>, rules: &TimeRules, now: i64) -> 
     Ok(Held { until, lasts: lifetime.saturating_add(2 * LEEWAY) })
 }
 
+/// A `NumericDate`, which may have a fraction (RFC 7519, section 2): the second in which it is.
+pub fn time(claims: &Map<String, Value>, name: &str) -> Option<i64> {
+    let time = claims.get(name)?;
+    time.as_i64().or_else(|| Duration::try_from_secs_f64(time.as_f64()?).ok()?.as_secs().try_into().ok())
+}
+
 fn need_time(claims: &Map<String, Value>, name: &str) -> Result<i64, Denial> {
-    let of_seconds = |denial: Denial| Denial { detail: format!("{} of seconds", denial.detail), ..denial };
-    need_number(claims, name).map_err(of_seconds)
+    let wrong = || format!("{name} is missing or not a number of seconds since 1970");
+    time(claims, name).ok_or_else(|| Denial::open(Reason::ClaimInvalid, wrong()))
 }
 
 /// Holds a proof to its end, where clocks may differ by [`LEEWAY`]; `named` is
@@ -112,12 +119,18 @@ impl<'a> AudienceRules<'a> {
     }
 }
 
-/// The audience of a token: one text, since a list could hold somebody else's
-/// beside ours. A list of one says the same as that one (RFC 7519, section
-/// 4.1.3), and is taken where `in_list` says so.
-pub fn audience(claims: &Map<String, Value>, in_list: bool) -> Result<&str, Denial> {
-    match claims.get("aud").and_then(Value::as_array).map(Vec::as_slice) {
-        Some([Value::String(audience)]) if in_list => Ok(audience),
+/// The audience of a token: one, since a list could hold somebody else's
+/// beside ours. A list of one says the same as that one (RFC 7519, section 4.1.3).
+pub fn audience(claims: &Map<String, Value>) -> Result<&str, Denial> {
+    match claims.get("aud") {
+        Some(Value::Array(list)) => match list.as_slice() {
+            [Value::String(audience)] => Ok(audience),
+            list => {
+                let said =
+                    format!("aud is a list of {}, and a token must be for one audience alone", list.len());
+                Err(Denial::open(Reason::AudienceWrong, said))
+            }
+        },
         _ => need_text(claims, "aud").map_err(|denial| Denial { reason: Reason::AudienceWrong, ..denial }),
     }
 }
@@ -169,12 +182,19 @@ mod tests {
             (at(i64::MIN, i64::MAX), Reason::LifetimeTooLong),
             (json!({"iat": NOW}), Reason::ClaimInvalid),
             (json!({"exp": NOW}), Reason::ClaimInvalid),
-            (json!({"iat": NOW, "exp": 1_000_000.5}), Reason::ClaimInvalid),
+            (json!({"iat": NOW, "exp": 999_940.9}), Reason::TokenExpired),
+            (json!({"iat": NOW, "exp": -0.5}), Reason::ClaimInvalid),
+            (json!({"iat": NOW, "exp": 1e300}), Reason::ClaimInvalid),
+            (json!({"iat": NOW, "exp": u64::MAX}), Reason::ClaimInvalid),
             (json!({"iat": NOW, "exp": NOW, "nbf": NOW + LEEWAY + 1}), Reason::TokenNotYetValid),
             (json!({"iat": NOW, "exp": NOW, "nbf": "now"}), Reason::ClaimInvalid),
         ] {
             assert_eq!(of(claims.clone()), Err(reason), "{claims}");
         }
+        // RFC 7519, section 2: a time may have a fraction, and is in its second.
+        let fractions = json!({"iat": 999_999.75, "nbf": 999_999.000_001, "exp": 1_000_050.5});
+        assert_eq!(of(fractions), Ok(NOW + 50 + LEEWAY));
+        assert_eq!(of(json!({"iat": 1e6, "exp": 1_000_000.0})), Ok(NOW + LEEWAY));
         let without = TimeRules { not_before: false, ..RULES };
         let later = json!({"iat": NOW, "exp": NOW, "nbf": NOW + 1000});
         assert!(check_times(later.as_object().unwrap(), &without, NOW).is_ok());
@@ -214,17 +234,22 @@ mod tests {
 
     #[test]
     fn a_list_is_an_audience_where_it_is_one() {
-        for (aud, plain, listed) in [
-            (json!("a"), true, true),
-            (json!(["a"]), false, true),
-            (json!(["a", "b"]), false, false),
-            (json!([]), false, false),
-            (json!([7]), false, false),
-            (json!(null), false, false),
+        for (aud, is_one) in [
+            (json!("a"), true),
+            (json!(["a"]), true),
+            (json!(["a", "b"]), false),
+            (json!(["a", "a"]), false),
+            (json!([["a"]]), false),
+            (json!([]), false),
+            (json!([7]), false),
+            (json!(null), false),
         ] {
             let claims = json!({"aud": aud});
-            let claims = claims.as_object().unwrap();
-            assert_eq!((audience(claims, false).is_ok(), audience(claims, true).is_ok()), (plain, listed));
+            let found = audience(claims.as_object().unwrap()).map_err(|denial| denial.reason);
+            assert_eq!(found, if is_one { Ok("a") } else { Err(Reason::AudienceWrong) }, "{aud}");
         }
+        let two = json!({"aud": ["a", "b"]});
+        let told = audience(two.as_object().unwrap()).unwrap_err().told;
+        assert_eq!(told.as_deref(), Some("aud is a list of 2, and a token must be for one audience alone"));
     }
 }

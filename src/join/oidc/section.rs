@@ -5,8 +5,15 @@ use crate::document::{Mapping, Mistake, Node};
 
 /// A key set as a policy holds it: the text of its JSON.
 pub fn key_set(node: &Node, key: &str) -> Result<KeySet, Mistake> {
-    KeySet::parse(node.text(key)?.as_bytes())
-        .map_err(|why| Mistake::new(node.place, format!("`{key}` is not a key set: {why}")))
+    let set = || {
+        let not = |why| Mistake::new(node.place, format!("`{key}` is not a key set: {why}"));
+        KeySet::parse(node.text(key)?.as_bytes()).map_err(not)
+    };
+    set().map_err(|mistake| {
+        mistake.hint(
+            "write what the `jwks_uri` of the issuer's discovery gives, as text: '{\"keys\": [{\"kty\": …}]}'",
+        )
+    })
 }
 
 /// An issuer's URL as a policy names it, compared whole with `iss`: https, and nothing but a path behind its host.
@@ -31,7 +38,7 @@ pub fn organization_id(section: &mut Mapping<'_>, hint: &str) -> Result<String, 
     let groups: Vec<usize> = id.split('-').map(str::len).collect();
     let letters = id.bytes().all(|b| b == b'-' || b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     if groups != [8, 4, 4, 4, 12] || !letters {
-        return Err(Mistake::new(node.place, "`organization_id` is not a UUID").hint(hint));
+        return Err(Mistake::new(node.place, "`organization_id` is not a UUID in small letters").hint(hint));
     }
     Ok(id.to_owned())
 }

@@ -199,7 +199,7 @@ fn check_times(claims: &Map<String, Value>, context: &VerifyContext<'_>) -> Resu
 /// The audience is this authority's URL with the hash of the request's keys.
 fn check_audience(claims: &Map<String, Value>, context: &VerifyContext<'_>) -> Result<(), Denial> {
     let rules = AudienceRules::bound(context.public_url, context.binding);
-    jwt::check_audience(jwt::audience(claims, false)?, &rules).map(drop)
+    jwt::check_audience(jwt::audience(claims)?, &rules).map(drop)
 }
 
 /// What the claims say of the worker's past.

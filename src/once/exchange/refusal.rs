@@ -74,7 +74,7 @@ impl Refusal<'_> {
         let has = claim.map(value_words);
         let and_has = has.as_ref().map_or_else(String::new, |aud| format!(", and this token has {aud}"));
         // Not an authority's: ours was not asked for, or not listened to.
-        let chosen = has.filter(|_| claim.is_some_and(|claim| !is_for_an_authority(claim)));
+        let chosen = has.filter(|_| claim.is_some_and(|claim| !is_for_an_authority(claim, self.authority)));
         let hint = match (self.audience, &chosen) {
             (Some(_), Some(chosen)) => format!(
                 "this token has the audience {chosen}, which the platform chose: have the platform mint one for the authority, {authority}"
@@ -84,7 +84,12 @@ impl Refusal<'_> {
                 shown(asked)
             ),
             (None, _) => format!(
-                "the authority takes tokens for its own `public_url`, such as {authority}{and_has}: have the platform mint one for it"
+                "the authority takes tokens for its own `public_url`, such as {authority}{and_has}: have the platform mint one for it{}",
+                if claim.and_then(Value::as_array).is_some_and(|list| list.len() > 1) {
+                    " alone"
+                } else {
+                    ""
+                }
             ),
         };
         [hint].into_iter().chain(chosen.map(|_| WHERE_IT_CANNOT.to_owned())).collect()
@@ -126,14 +131,21 @@ pub(crate) fn words(problem: &Problem) -> String {
 /// For an audience that is no authority's.
 const WHERE_IT_CANNOT: &str = "where the platform cannot, the join token may have `accept_default_audience: true` or an `audience`, if its method knows that";
 
-/// Whether an audience is a URL, as that of an authority is. What platforms
-/// choose by themselves is the name or number of an organisation.
-fn is_for_an_authority(audience: &Value) -> bool {
+/// Whether an audience is a URL, as that of an authority is, or was to become one: it has the authority's host, or a
+/// variable that nobody put a value for. What platforms choose by themselves is the name or number of an organisation.
+fn is_for_an_authority(audience: &Value, authority: &str) -> bool {
+    let host = authority.trim_start_matches("https://");
+
     let texts: &[Value] = match audience {
         Value::Array(list) => list,
         one => std::slice::from_ref(one),
     };
-    texts.iter().filter_map(Value::as_str).any(|text| text.starts_with("https://"))
+    let is_url = |text: &str| {
+        text.starts_with("https://")
+            || text.trim_start_matches("http://").starts_with(host)
+            || text.contains('$')
+    };
+    texts.iter().filter_map(Value::as_str).any(is_url)
 }
 
 fn apart(theirs: i64, ours: i64) -> String {

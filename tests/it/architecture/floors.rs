@@ -9,7 +9,7 @@ pub const FLOORS: &str = "
 clock:
 environment:
 error:
-pem:
+pem: error
 rfc4251:
 secret:
 text:
@@ -36,7 +36,7 @@ join::prove: environment error join::source net secret wire
 join::command: environment error join::prove secret text
 join::endpoint: error join::prove net retry secret text wire
 join::handed_over: environment error join::prove join::source text
-join::issuers: net
+join::issuers: net text
 join::jwt: clock denial jws secret text wire
 join::instance: clock error
 join::rules: document text
@@ -100,7 +100,7 @@ authority::enroll: authority authority::config authority::issue authority::limit
 authority::revoke: authority authority::config authority::store clock denial error join::jwt secret wire
 authority::http: authority authority::enroll authority::limits authority::revocation
     authority::revoke authority::store::is_displaced authority::store::no_room authority::tls error terminal wire
-authority::policy_watch: authority authority::policy authority::policy_files error terminal text
+authority::policy_watch: authority authority::config authority::policy authority::policy_files error terminal text
 authority::serve: authority authority::http authority::limits authority::policy_watch
     authority::tls error terminal
 

@@ -146,3 +146,39 @@ fn a_start_waits_for_what_is_being_written_and_refuses_what_is_none() {
     assert!(begun.elapsed() > Duration::from_millis(1300), "{:?}", begun.elapsed());
     assert_eq!(status(&bench), 403);
 }
+
+#[test]
+fn what_a_reload_does_not_take_is_told() {
+    let (bench, _) = closed();
+    let file = bench.authority.data_dir().join("authority.yaml");
+    let before = process::read(&file);
+    let ca = bench.authority.data_dir().join("extra.pem");
+    let again = format!("SIGHUP: {} is read at the start alone: ", file.display());
+    bench.authority.hup();
+    bench.authority.wait_for_stderr("policy read anew");
+    assert!(!bench.authority.stderr().contains(&again), "{}", bench.authority.stderr());
+    let roots = before.lines().find_map(|line| line.strip_prefix("issuer_ca_file: ")).expect("extra roots");
+    let roots = roots.trim_matches(['\'', '"']).to_owned();
+    for (text, said) in [
+        (before.replace(&bench.authority.url(), "https://other.example.com"), "`public_url` changed since"),
+        (
+            format!("{before}limits: {{certificates_per_hour_of_run: 99}}\n")
+                .replace("listen: ", "listen: 0.0.0.0:1 # "),
+            "`listen`, `limits` changed since",
+        ),
+        (format!("{before}lisen: x\n"), "has no `lisen`"),
+        (before.clone(), "`issuer_ca_file` changed since"),
+    ] {
+        if text == before {
+            std::fs::copy(&roots, &ca).unwrap();
+            std::fs::rename(&ca, &roots).unwrap();
+        }
+        std::fs::write(&file, text).unwrap();
+        bench.authority.hup();
+        bench.authority.wait_for_stderr(said);
+    }
+    let said = bench.authority.stderr();
+    assert_eq!(said.matches(&again).count(), 4, "{said}");
+    assert_eq!(said.matches("  restart the authority for that to count\n").count(), 3, "{said}");
+    assert_eq!(said.matches("  the authority will not start again with it\n").count(), 1, "{said}");
+}

@@ -192,7 +192,9 @@ type Spoil = fn(&mut Map<String, Value>, &str);
 const BAD_CLAIMS: &[(&str, Spoil)] = &[
     ("audience of exchanges", |claims, url| set(claims, "aud", url)),
     ("audience with a slash", |claims, url| set(claims, "aud", format!("{url}/v1/revoke/"))),
-    ("audience in a list", |claims, url| set(claims, "aud", json!([format!("{url}/v1/revoke")]))),
+    ("another audience in a list", |claims, url| {
+        set(claims, "aud", json!([format!("{url}/v1/revoke"), url]))
+    }),
     ("another authority's audience", |claims, _| set(claims, "aud", "https://evil.example/v1/revoke")),
     ("no audience", |claims, _| drop(claims.remove("aud"))),
     ("no iat", |claims, _| drop(claims.remove("iat"))),

@@ -6,8 +6,9 @@ use std::process::Output;
 
 use crate::support::mariadb::Mariadb;
 use crate::support::once::{Job, World, heredocs, manifest};
+use crate::support::page;
 use crate::support::postgres::Postgres;
-use crate::support::process::{run, succeed};
+use crate::support::process::{command, run, succeed};
 use crate::support::redis::Redis;
 use crate::support::servers::world_of;
 
@@ -74,6 +75,23 @@ fn postgresql_takes_the_common_name_for_the_user() {
     let (_job, strange) = output(&stranger, "database,service=orders");
     std::fs::copy(destination.join("ca.crt"), strange.join("ca.crt")).unwrap();
     fails(&run(&mut postgres.psql_with(&strange, "deploy", "orders")), "unknown ca");
+}
+
+#[test]
+fn java_gets_the_key_in_its_own_form_and_nothing_of_it_stays() {
+    let world = world_of(&["postgresql.md"], &["orders"], "");
+    let (job, destination) = output(&world, "database,service=orders,database=orders");
+    let stub = "#!/bin/sh\nkey=${3##*&sslkey=}; key=${key%%&*}\nstat -c %a \"$key\"; openssl pkey -inform DER -in \"$key\" -pubout\necho \"$key\"\n";
+    std::fs::write(job.path("java"), stub).unwrap();
+    std::fs::set_permissions(job.path("java"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", job.path("").display(), std::env::var("PATH").unwrap());
+    let mut jdbc = command("sh");
+    jdbc.args(["-euc", &page::file("postgresql.md", "jdbc.sh")]).env("PATH", path);
+    let said = succeed(jdbc.envs(heredocs(&job.said("GITHUB_ENV"))));
+    let public =
+        succeed(command("openssl").args(["pkey", "-pubout", "-in"]).arg(destination.join("tls.key")));
+    let key = said.strip_prefix(&format!("600\n{public}")).unwrap_or_else(|| panic!("{said}")).trim_end();
+    assert!(key.starts_with('/') && !PathBuf::from(key).exists(), "{key}");
 }
 
 #[test]

@@ -25,19 +25,23 @@ pub(super) fn never_matches(policy: &Policy, findings: &mut Findings<'_>) {
     }
     for token in policy.tokens() {
         let Some(issuer) = token.verifier.issuer() else { continue };
-        let host = issuer.split('/').nth(2).unwrap_or_default();
-        if host.contains(|c: char| c.is_ascii_uppercase()) {
-            let what = format!(
-                "takes tokens of `{}` alone, and issuers write hosts in small letters",
-                shown_exactly(issuer)
-            );
-            findings.token(
-                token,
-                what,
-                format!("write `{}`, if its tokens have that in `iss`", host.to_ascii_lowercase()),
-            );
+        if let Some((what, hint)) = no_issuer(issuer) {
+            let what = format!("takes tokens of `{}` alone, {what}", shown_exactly(issuer));
+            findings.token(token, what, format!("write `{hint}`, if its tokens have that in `iss`"));
         }
     }
+}
+
+/// Why nobody is of that name, and what may have been meant.
+fn no_issuer(issuer: &str) -> Option<(&'static str, String)> {
+    if let Some(issuer) = issuer.strip_suffix("/.well-known/openid-configuration") {
+        return Some(("which is the address of an issuer's discovery", issuer.to_owned()));
+    }
+    let host = issuer.split('/').nth(2).unwrap_or_default();
+    let usual = host.strip_suffix(":443").unwrap_or(host);
+    let usual = usual.strip_suffix('.').unwrap_or(usual).to_ascii_lowercase();
+    let what = "and issuers write hosts in small letters, without a dot at the end and without the port 443";
+    (host != usual).then_some((what, usual))
 }
 
 /// What is wrong with a condition by itself, whatever stands beside it.
