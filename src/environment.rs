@@ -24,6 +24,11 @@ impl Environment {
         self.0.get(std::ffi::OsStr::new(name))?.to_str().filter(|value| !value.is_empty())
     }
 
+    /// Whether `name` has a value, in whatever encoding.
+    pub fn is_set(&self, name: &str) -> bool {
+        self.0.get(std::ffi::OsStr::new(name)).is_some_and(|value| !value.is_empty())
+    }
+
     /// Every variable that has a value in UTF-8.
     pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         let texts = self.0.iter().filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)));

@@ -2,7 +2,7 @@
 //!
 //! The authority is reached with `--ca-file` or `--ca-pin` where given;
 //! everything else with the system's trust store, which is only read when it
-//! is needed.
+//! is needed. So is a proxy, whoever it leads to.
 
 use std::time::Duration;
 
@@ -10,14 +10,18 @@ use crate::document::parse_duration;
 use crate::error::{Error, Result};
 
 mod authority;
+mod behind;
 mod client;
 mod error;
 mod pin;
+mod proxy;
+mod roots;
 
 pub use authority::{AuthorityTrust, authority_client, authority_origin, authority_url, unreachable};
-pub use client::{Platform, USER_AGENT, issuer_client, machine_client};
-pub use error::{RequestError, Untrusted, body};
+pub use client::{Platform, execute, issuer_client, machine_client, send};
+pub use error::{ByProxy, RequestError, Untrusted, body};
 pub use pin::pin_of;
+pub use roots::USER_AGENT;
 
 /// The one provider of cryptography for rustls. To be called before anything
 /// else; calling it again does nothing.

@@ -48,7 +48,7 @@ pub(crate) fn execute(settings: &Settings, env: &Environment, progress: &Progres
         .outputs()
         .map(|output| JobKeys::generate(&output.name, output.kind.declaration.keys, output.given_key()));
     let keys: Vec<JobKeys> = keys.collect::<Result<_>>()?;
-    let client = net::authority_client(&settings.trust, settings.timeout)?;
+    let client = net::authority_client(&settings.trust, &settings.authority, settings.timeout)?;
     let run = Run { settings, env, progress, keys: &keys, client: &client };
     for note in &settings.notes {
         progress.step(note);

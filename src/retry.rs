@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use crate::net::RequestError;
+use crate::net::{ByProxy, RequestError};
 use crate::random;
 
 /// The first pause, and the longest that we choose ourselves.
@@ -32,11 +32,16 @@ pub fn of_status(status: u16, retry_after: Option<&str>, now: i64) -> Verdict {
     }
 }
 
-/// Judges a request without an answer. A certificate that is not trusted stays so.
+/// Judges a request without an answer. A certificate that is not trusted stays so,
+/// and a proxy that refuses does it again.
 pub fn of_error(error: &RequestError) -> Verdict {
     match error {
-        RequestError::Untrusted(_) => Verdict::Final,
-        RequestError::Timeout | RequestError::Connect(_) | RequestError::Other(_) => Verdict::Again(None),
+        RequestError::Untrusted(_) | RequestError::Proxy { why: ByProxy::Untrusted(_), .. } => Verdict::Final,
+        RequestError::Proxy { why: ByProxy::Answered(status), .. } => of_status(*status, None, 0),
+        RequestError::Proxy { why: ByProxy::NoConnection(_), .. }
+        | RequestError::Timeout
+        | RequestError::Connect(_)
+        | RequestError::Other(_) => Verdict::Again(None),
     }
 }
 
@@ -75,10 +80,14 @@ impl Attempts {
     }
 
     /// How long to pause before the next attempt; nothing where it would come too late.
+    /// Many were told the same at the same moment, so chance adds up to a quarter to
+    /// that, where there is time.
     pub fn pause(&mut self, at_least: Option<Duration>) -> Option<Duration> {
-        let pause = self.backoff.pause().max(at_least.unwrap_or_default());
+        let told = at_least.unwrap_or_default();
+        let pause = self.backoff.pause_after(told);
         let left = self.deadline.saturating_duration_since(Instant::now());
-        (pause < left).then_some(pause)
+        let soonest = if told < SHORTEST_PAUSE { pause } else { told };
+        [pause, soonest].into_iter().find(|pause| *pause < left)
     }
 }
 
@@ -98,14 +107,21 @@ impl Backoff {
 
     /// The next pause.
     pub fn pause(&mut self) -> Duration {
-        // Without random numbers, the whole of it.
-        self.after(random::bytes().map_or(u32::MAX, u32::from_le_bytes))
+        self.pause_after(Duration::ZERO)
     }
 
-    fn after(&mut self, chance: u32) -> Duration {
+    /// The next pause, after what others were told as well.
+    pub fn pause_after(&mut self, told: Duration) -> Duration {
+        // Without random numbers, the whole of it.
+        self.after(told, random::bytes().map_or(u32::MAX, u32::from_le_bytes))
+    }
+
+    fn after(&mut self, told: Duration, chance: u32) -> Duration {
         let half = self.next / 2;
         self.next = self.next.saturating_mul(2).min(self.longest);
-        half + half.mul_f64(f64::from(chance) / f64::from(u32::MAX))
+        // What is told may be years; what is added to it is of no more than our own longest.
+        let spread = half + (told / 4).min(self.longest);
+        told.saturating_add(half + spread.mul_f64(f64::from(chance) / f64::from(u32::MAX)))
     }
 }
 
@@ -139,11 +155,46 @@ mod tests {
     fn pauses_double_up_to_a_limit() {
         let pauses = |chance| {
             let mut backoff = Backoff::new(SHORTEST_PAUSE, LONGEST_PAUSE);
-            (0..60).map(|_| backoff.after(chance)).collect::<Vec<_>>()
+            (0..60).map(|_| backoff.after(Duration::ZERO, chance)).collect::<Vec<_>>()
         };
         assert_eq!(pauses(0)[0], Duration::from_millis(125));
         assert_eq!(pauses(u32::MAX)[..3], [250, 500, 1000].map(Duration::from_millis));
         assert_eq!(pauses(u32::MAX)[59], LONGEST_PAUSE);
+    }
+
+    #[test]
+    fn those_that_were_told_the_same_do_not_come_back_together() {
+        let told = Duration::from_secs(5);
+        let after = |chance| Backoff::new(SHORTEST_PAUSE, LONGEST_PAUSE).after(told, chance);
+        assert_eq!(after(0), told + Duration::from_millis(125));
+        assert_eq!(after(u32::MAX), told + Duration::from_millis(1500));
+        assert!(Backoff::new(SHORTEST_PAUSE, LONGEST_PAUSE).after(Duration::MAX, u32::MAX) == Duration::MAX);
+        let mut attempts = Attempts::until(Instant::now() + Duration::from_secs(60));
+        let pauses: Vec<_> = (0..8).map(|_| attempts.pause(Some(told)).unwrap()).collect();
+        assert!(pauses.iter().all(|pause| *pause > told), "{pauses:?}");
+        assert!(
+            pauses.windows(2).any(|pair| pair[0].abs_diff(pair[1]) > Duration::from_millis(10)),
+            "{pauses:?}"
+        );
+        // Where there is no time for chance, at the moment that was told.
+        let mut attempts = Attempts::until(Instant::now() + Duration::from_millis(5020));
+        assert_eq!(attempts.pause(Some(told)), Some(told));
+        // And without a word of when, no pause is made shorter.
+        let mut attempts = Attempts::until(Instant::now() + Duration::from_millis(60));
+        assert_eq!((attempts.pause(None), attempts.pause(Some(Duration::ZERO))), (None, None));
+    }
+
+    #[test]
+    fn a_proxys_refusal_is_final() {
+        let by = |why| of_error(&RequestError::Proxy { proxy: "p:3128".to_owned(), why });
+        for status in [400, 401, 403, 405, 407] {
+            assert_eq!(by(ByProxy::Answered(status)), Verdict::Final, "{status}");
+        }
+        for status in [429, 502, 503, 504] {
+            assert_eq!(by(ByProxy::Answered(status)), Verdict::Again(None), "{status}");
+        }
+        assert_eq!(by(ByProxy::Untrusted(Untrusted::Expired)), Verdict::Final);
+        assert_eq!(by(ByProxy::NoConnection(String::new())), Verdict::Again(None));
     }
 
     #[test]

@@ -5,10 +5,14 @@
 import { spawn } from 'node:child_process';
 import { createHash, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import http from 'node:http';
+import https from 'node:https';
+import { isIP } from 'node:net';
 import { constants } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import tls from 'node:tls';
 
 const RELEASES = 'https://github.com/machine-id/machine-id/releases/download';
 const TARGETS = {
@@ -17,8 +21,10 @@ const TARGETS = {
   'macOS X64': 'x86_64-apple-darwin',
   'macOS ARM64': 'aarch64-apple-darwin',
 };
-const DOWNLOAD = { attempts: 3, timeout: 60_000, limit: 64 << 20 };
+const DOWNLOAD = { attempts: 3, timeout: 60_000, limit: 64 << 20, redirects: 5, pause: 60 };
 const CLEANUP_TIMEOUT = 60_000;
+// machine-id's files with a private key in them.
+const KEYS = /^(key|identity|tls\.key|mongo\.crt|client\..+\.key|ssh_host|kubeconfig\.yaml)$/;
 
 // machine-id's table of exit codes.
 const MEANING = {
@@ -56,29 +62,51 @@ async function main() {
   if (process.env.RUNNER_DEBUG === '1') args.push('-v');
 
   const binary = await obtain(folder);
-  save({ binary, destination, ...settings }); // before there are keys, so that even half of them are wiped
+  // Kept by the runner: what stands beside the binary could be changed with it.
+  save({ binary, sha256: digest(binary), destination, ...settings }); // before there are keys, so that even half of them are wiped
   const code = await run(binary, args);
   if (code !== 0) fail(`machine-id once failed with ${explain(code)}`, code);
 }
 
 /** Nothing that goes wrong here may fail a job that succeeded: it warns. */
 async function post() {
-  const { STATE_folder: folder, STATE_binary: binary, STATE_destination: destination } = process.env;
+  const { STATE_folder: folder, STATE_binary: binary, STATE_sha256: sha256, STATE_destination: destination } = process.env;
   const env = { ...process.env };
   for (const name of ['authority', 'ca-file', 'ca-pin']) {
     const value = process.env[`STATE_${name}`];
     if (value) env[`MACHINE_ID_${name.toUpperCase().replace('-', '_')}`] = value;
   }
   try {
+    // Every step since could write to it.
+    if (binary && digest(binary) !== sha256) fail(`not running ${binary}: it has changed since the job got its certificates`);
     const code = binary ? await run(binary, ['cleanup', destination], env, CLEANUP_TIMEOUT) : 0;
     if (code !== 0) fail(`machine-id cleanup failed with ${explain(code)}`);
   } catch (error) {
     tell('warning', `${reason(error)}\nthe certificates may stay valid until they expire`);
   }
   try {
+    if (destination) removeKeys(destination); // what is left where machine-id did not run, or failed
     if (folder) rmSync(folder, { recursive: true, force: true }); // ours alone: what was half-written goes with it
   } catch (error) {
     tell('warning', reason(error));
+  }
+}
+
+/** Keys go whether machine-id could be run or not: from a folder that it wrote, those files of its own that hold one. */
+function removeKeys(destination) {
+  if (!existsSync(join(destination, 'manifest.json'))) return;
+  const folders = readdirSync(destination, { withFileTypes: true }).filter((entry) => entry.isDirectory());
+  for (const folder of [destination, ...folders.map(({ name }) => join(destination, name))]) {
+    for (const name of readdirSync(folder).filter((name) => KEYS.test(name))) rmSync(join(folder, name), { force: true });
+  }
+}
+
+/** The SHA-256 of a file. */
+function digest(file) {
+  try {
+    return createHash('sha256').update(readFileSync(file)).digest('hex');
+  } catch (error) {
+    return fail(`cannot run ${file}: ${reason(error)}`, error.code === 'ENOENT' ? 127 : 126);
   }
 }
 
@@ -138,22 +166,89 @@ function source() {
 
 async function download(url, attempt = 1) {
   try {
-    const response = await fetch(url, { signal: AbortSignal.timeout(DOWNLOAD.timeout) });
-    if (!response.ok) throw Object.assign(new Error(`status ${response.status}`), { final: response.status < 429 });
+    const response = await get(url, AbortSignal.timeout(DOWNLOAD.timeout));
     const chunks = [];
     let size = 0;
-    for await (const chunk of response.body) {
+    for await (const chunk of response) {
       size += chunk.length;
-      if (size > DOWNLOAD.limit) throw Object.assign(new Error('too large'), { final: true });
+      if (size > DOWNLOAD.limit) throw final('too large');
       chunks.push(chunk);
     }
     return Buffer.concat(chunks);
   } catch (error) {
     const name = url.origin + url.pathname; // a mirror's query may hold its credentials
+    if (error instanceof Failure) throw error;
     if (error.final || attempt === DOWNLOAD.attempts) fail(`cannot download ${name}: ${reason(error)}`, 5);
-    await sleep(1000 * attempt);
+    // With chance in it, so that jobs that failed together do not come back together.
+    await sleep(1000 * ((error.after ?? 0) + attempt * (0.5 + Math.random())));
     return download(url, attempt + 1);
   }
+}
+
+/** The answer with the file, through redirects and the runner's proxy: `fetch` asks no proxy in any Node of a runner. */
+async function get(url, signal, left = DOWNLOAD.redirects) {
+  const proxy = proxyFor(url);
+  const socket = proxy && (await tunnel(proxy, url, signal));
+  // The name in the certificate is the server's; an address is not sent as one.
+  const secured = () => tls.connect({ socket, host: url.hostname, servername: isIP(bare(url)) ? '' : url.hostname });
+  const options = { signal, headers: { 'user-agent': 'machine-id' }, ...(socket && { createConnection: secured }) };
+  const request = (url.protocol === 'https:' ? https : http).get(url, options);
+  const [response] = await once(request, 'response', { signal });
+  const { statusCode: status, headers } = response;
+  if (status === 200) return response;
+  response.resume();
+  if ([301, 302, 303, 307, 308].includes(status) && left > 0 && headers.location) {
+    const next = new URL(headers.location, url);
+    if (next.protocol !== 'https:' && url.protocol === 'https:') throw final(`status ${status} to what is not https`);
+    return get(next, signal, left - 1);
+  }
+  const after = Math.min(Number(headers['retry-after']) || 0, DOWNLOAD.pause);
+  throw Object.assign(new Error(`status ${status}`), { final: status < 429, after });
+}
+
+/** A connection to the URL's host through the proxy. */
+async function tunnel(proxy, url, signal) {
+  const path = `${url.hostname}:${url.port || 443}`;
+  const credentials = [proxy.username, proxy.password].map(decodeURIComponent).join(':');
+  const headers = { host: path, 'user-agent': 'machine-id' };
+  if (credentials !== ':') headers['proxy-authorization'] = `Basic ${Buffer.from(credentials).toString('base64')}`;
+  const { protocol, port } = proxy;
+  const options = { method: 'CONNECT', host: bare(proxy), port: port || undefined, path, headers, signal, agent: false };
+  const request = (protocol === 'https:' ? https : http).request(options).end();
+  const [{ statusCode: status }, socket] = await once(request, 'connect', { signal });
+  if (status === 200) return socket;
+  socket.destroy();
+  const error = new Error(`the proxy ${proxy.host} answered with status ${status}`);
+  throw Object.assign(error, { final: status < 429 });
+}
+
+/** The proxy of the environment for this URL, read as machine-id does: what is not understood goes to nobody directly. */
+function proxyFor(url) {
+  const set = (...names) => names.find((name) => process.env[name]);
+  const name = set('HTTPS_PROXY', 'https_proxy', 'ALL_PROXY', 'all_proxy');
+  if (!name || url.protocol !== 'https:') return undefined;
+  const port = url.port || '443';
+  const spared = (process.env[set('NO_PROXY', 'no_proxy')] ?? '').toLowerCase().split(/[,\s]+/).filter(Boolean);
+  const spares = (entry) => {
+    const [, host, only] = /^\*?(\[.*\]|[^:]*|.*:.*:.*?)(?::(\d+))?$/.exec(entry) ?? [];
+    const domain = `.${(host ?? '').replace(/^\.|^\[|\]$/g, '')}`;
+    return entry === '*' || (domain !== '.' && `.${bare(url)}`.endsWith(domain) && (!only || only === port));
+  };
+  if (spared.some(spares)) return undefined;
+  const text = process.env[name].trim().replace(/^(["'])(.*)\1$/s, '$2').trim();
+  const full = text.includes('://') ? text : `http://${text}`;
+  const proxy = /[\s\p{Cc}]/u.test(full) || !URL.canParse(full) ? undefined : new URL(full);
+  // `user:pa/ss@host` is another host, to a parser; and its text may be a secret, which no message repeats.
+  const understood = ['http:', 'https:'].includes(proxy?.protocol) && !`${proxy.pathname}${proxy.search}${proxy.hash}`.includes('@');
+  return understood ? proxy : fail(`${name} is not a proxy that can be used: it must be http://HOST:PORT or https://HOST:PORT`);
+}
+
+function bare({ hostname }) {
+  return hostname.replace(/^\[|\]$/g, '');
+}
+
+function final(message) {
+  return Object.assign(new Error(message), { final: true });
 }
 
 /** `--name=value`, one argument each, so that no value can pass for an option; empty ones are left to the defaults. */

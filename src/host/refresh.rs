@@ -71,7 +71,8 @@ pub struct Refreshed {
 /// cannot be read or written.
 pub async fn run(settings: &RefreshSettings) -> Result<Refreshed> {
     let store = store::open(&settings.directory)?;
-    let (client, start) = (net::authority_client(&settings.trust, settings.timeout)?, Instant::now());
+    let client = net::authority_client(&settings.trust, &settings.authority, settings.timeout)?;
+    let start = Instant::now();
     // Before anything is asked for: what is fetched under it is no older than what is there.
     let _lock = store::lock(&store, start + settings.timeout.min(LOCK_PATIENCE)).await?;
     let fetcher = Fetcher { client, settings, deadline: start + settings.timeout };
@@ -188,8 +189,8 @@ impl Fetcher<'_> {
             return Err(self.unreachable(&RequestError::Timeout));
         }
         let url = format!("{}{path}", self.settings.authority);
-        let sent = self.client.get(url).timeout(left).send().await;
-        sent.map_err(|error| self.unreachable(&error.into()))
+        let sent = net::send(self.client.get(url).timeout(left)).await;
+        sent.map_err(|error| self.unreachable(&error))
     }
 
     async fn body(&self, response: reqwest::Response, path: &str, limit: usize) -> Result<Vec<u8>> {

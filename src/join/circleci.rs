@@ -15,12 +15,15 @@ use super::rules::{
 };
 use crate::document::Mapping;
 use crate::error::{Error, Kind, Result};
+use crate::retry::Backoff;
 use crate::secret::Secret;
 use crate::wire::Proof;
 
 /// The tokens of a job, newest form first.
 const VARIABLES: [&str; 2] = ["CIRCLE_OIDC_TOKEN_V2", "CIRCLE_OIDC_TOKEN"];
 const COMMAND: &str = "circleci";
+/// How often it is asked: what it cannot do now it may do in a moment, and what comes in its place is worth less.
+const ATTEMPTS: u32 = 3;
 const ORGANIZATION: &str = "oidc.circleci.com/org-id";
 const PROJECT: &str = "oidc.circleci.com/project-id";
 
@@ -144,7 +147,8 @@ async fn mint(job: &Job<'_>) -> Result<Secret, String> {
         return Err("this is not a CircleCI job".to_owned());
     }
     let claims = serde_json::json!({"aud": job.audience}).to_string();
-    let mut pauses = [200, 1000].map(Duration::from_millis).into_iter();
+    let mut backoff = Backoff::new(Duration::from_millis(300), Duration::from_millis(1500));
+    let mut left = ATTEMPTS;
     loop {
         let minter = Minter {
             words: &[COMMAND, "run", "oidc", "get"],
@@ -159,14 +163,12 @@ async fn mint(job: &Job<'_>) -> Result<Secret, String> {
             Err(error) => error,
         };
         let is_late = error.kind() == Kind::Unreachable;
-        // What it cannot do now it may do in a moment, and what comes in its place is worth less.
-        match pauses.next().filter(|_| !is_late && command::find(job.env, COMMAND).is_ok()) {
-            Some(pause) => {
-                (job.say)(&format!("{error}, trying again"));
-                tokio::time::sleep(pause).await;
-            }
-            None => return Err(error.to_string()),
+        left -= 1;
+        if left == 0 || is_late || command::find(job.env, COMMAND).is_err() {
+            return Err(error.to_string());
         }
+        (job.say)(&format!("{error}, trying again"));
+        tokio::time::sleep(backoff.pause()).await;
     }
 }
 

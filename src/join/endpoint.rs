@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use reqwest::header::RETRY_AFTER;
 use reqwest::{Client, RequestBuilder, StatusCode, Url};
 use serde::Deserialize;
 use tokio::time::{sleep, timeout};
 
 use super::prove::{Job, Presented};
+use crate::clock::Clock;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::net::{self, RequestError};
-use crate::retry::Attempts;
+use crate::retry::{self, Attempts, Verdict};
 use crate::secret::Secret;
 use crate::text::shown_unless_secret;
 use crate::wire::Proof;
@@ -46,7 +48,22 @@ struct Minted {
 /// Why there is no token: for good, or for now.
 enum NoToken {
     Refused(Error),
-    NotNow(String),
+    NotNow(NotNow),
+}
+
+#[derive(Default)]
+struct NotNow {
+    why: String,
+    /// When to ask again, as the platform says.
+    at_least: Option<Duration>,
+    /// What to do, where it is not the platform's trouble.
+    hint: Option<&'static str>,
+}
+
+impl NotNow {
+    fn because(why: impl ToString) -> Self {
+        Self { why: why.to_string(), ..Self::default() }
+    }
 }
 
 /// The URL in a variable; not one that would send a secret in the clear.
@@ -70,54 +87,53 @@ impl Endpoint<'_> {
         let platform = self.platform;
         let client = job.platform.client()?;
         let mut attempts = Attempts::until(job.deadline);
-        let mut why = "no answer in time".to_owned();
+        let mut last = NotNow::because(RequestError::Timeout);
         while let Some(time) = attempts.next() {
             (job.say)(&format!("asking {platform} for an OIDC token"));
             // One request that hangs must not take the time of the next, which may be answered.
-            why = match timeout(time.min(ATTEMPT), self.answer(request(client))).await {
+            last = match timeout(time.min(ATTEMPT), self.answer(request(client), url)).await {
                 Ok(Ok(token)) => return Ok(Proof::id_token(token).into()),
                 Ok(Err(NoToken::Refused(error))) => return Err(error),
                 Ok(Err(NoToken::NotNow(why))) => why,
-                Err(_) => "no answer in time".to_owned(),
+                Err(_) => NotNow::because(RequestError::Timeout),
             };
-            let Some(pause) = attempts.pause(None) else { break };
-            (job.say)(&format!("{platform} gave no token ({why}), trying again"));
+            let Some(pause) = attempts.pause(last.at_least) else { break };
+            let why = &last.why;
+            (job.say)(&format!(
+                "{platform} gave no token ({why}), trying again in {:.1} s",
+                pause.as_secs_f64()
+            ));
             sleep(pause).await;
         }
-        let host = url.host_str().unwrap_or_default();
-        Err(Error::new(Kind::Unreachable, why)
-            .context(format!("{platform}'s token endpoint at {host} gave no token in time"))
+        let asked = last.at_least.map_or_else(String::new, |time| {
+            format!(", and is to be asked again in {} s: --timeout waits longer", time.as_secs())
+        });
+        Err(Error::new(Kind::Unreachable, last.why + &asked)
+            .context(format!("{platform}'s token endpoint at {} gave no token in time", host(url)))
             .hint("check that this runner's network and proxy (HTTPS_PROXY, NO_PROXY) let it through, and run the job again")
-            .hint(self.status_page))
+            .hint(last.hint.unwrap_or(self.status_page)))
     }
 
-    async fn answer(&self, request: RequestBuilder) -> Result<Secret, NoToken> {
+    async fn answer(&self, request: RequestBuilder, url: &Url) -> Result<Secret, NoToken> {
         let platform = self.platform;
-        let response = request.send().await.map_err(|error| match error.into() {
-            RequestError::Untrusted(why) => NoToken::Refused(
-                Error::new(
-                    Kind::Unreachable,
-                    format!("the certificate of {platform}'s token endpoint is not trusted: {why}"),
-                )
-                .hint(self.untrusted),
-            ),
-            error => NoToken::NotNow(error.to_string()),
-        })?;
+        let response = net::send(request).await.map_err(|error| self.unanswered(&error, url))?;
         let status = response.status();
-        let body = zeroize::Zeroizing::new(
-            net::body(response, MAX_ANSWER).await.map_err(|error| NoToken::NotNow(error.to_string()))?,
-        );
-        let not_now = || Err(NoToken::NotNow(format!("status {}", status.as_u16())));
+        let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let verdict = retry::of_status(status.as_u16(), after, Clock::system().now());
+        let body = net::body(response, MAX_ANSWER).await;
+        let body = zeroize::Zeroizing::new(body.map_err(|error| NoToken::NotNow(NotNow::because(error)))?);
         let pending = || (self.pending)(&String::from_utf8_lossy(&body).to_ascii_lowercase());
-        match status {
-            StatusCode::OK => {}
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => return not_now(),
+        match (status, verdict) {
+            (StatusCode::OK, _) => {}
             // The platform answers so for a moment after the job has started.
-            StatusCode::FORBIDDEN if pending() => {
-                return Err(NoToken::NotNow("the job is still pending".to_owned()));
+            (StatusCode::FORBIDDEN, _) if pending() => {
+                return Err(NoToken::NotNow(NotNow::because("the job is still pending")));
             }
-            _ if status.is_server_error() => return not_now(),
-            _ => {
+            (_, Verdict::Again(at_least)) => {
+                let why = NotNow::because(format!("status {}", status.as_u16()));
+                return Err(NoToken::NotNow(NotNow { at_least, ..why }));
+            }
+            (_, Verdict::Final) => {
                 let words = shown_unless_secret(&String::from_utf8_lossy(&body), &[self.secret]);
                 let said = if status.is_client_error() { format!(": {words}") } else { String::new() };
                 let cause =
@@ -131,4 +147,26 @@ impl Endpoint<'_> {
             .map(|minted: Minted| minted.value)
             .map_err(|_| NoToken::Refused(Error::new(Kind::Proof, without)))
     }
+    fn unanswered(&self, error: &RequestError, url: &Url) -> NoToken {
+        let platform = self.platform;
+        let refused = |cause: String| Error::new(Kind::Unreachable, cause);
+        match (error, retry::of_error(error)) {
+            (RequestError::Untrusted(why), _) => {
+                let cause = format!("the certificate of {platform}'s token endpoint is not trusted: {why}");
+                NoToken::Refused(refused(cause).hint(self.untrusted))
+            }
+            (RequestError::Proxy { why, .. }, Verdict::Again(_)) => {
+                NoToken::NotNow(NotNow { hint: Some(why.hint()), ..NotNow::because(error) })
+            }
+            (RequestError::Proxy { why, .. }, Verdict::Final) => {
+                let context = format!("cannot reach {platform}'s token endpoint at {}", host(url));
+                NoToken::Refused(refused(error.to_string()).context(context).hint(why.hint()))
+            }
+            _ => NoToken::NotNow(NotNow::because(error)),
+        }
+    }
+}
+
+fn host(url: &Url) -> &str {
+    url.host_str().unwrap_or_default()
 }

@@ -328,7 +328,9 @@ fn no_endpoint(env: &Environment) -> Error {
         )
         .hint("choose another --join-method, or run this in a workflow");
     }
-    Error::new(Kind::Proof, format!("this job may not ask GitHub for an OIDC token: {URL_VARIABLE} is not set"))
+    let missing = [URL_VARIABLE, REQUEST_TOKEN_VARIABLE].into_iter().find(|name| env.get(name).is_none());
+    let missing = missing.unwrap_or(URL_VARIABLE);
+    Error::new(Kind::Proof, format!("this job may not ask GitHub for an OIDC token: {missing} is not set"))
         .hint("give the job the permission (a job's `permissions` replace the workflow's):\n    permissions:\n      id-token: write\n      contents: read")
         .hint("a pull request from a fork gets no token, whatever the workflow says")
         .hint("a reusable workflow gets one only if the job that calls it has the permission too")

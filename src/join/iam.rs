@@ -19,6 +19,7 @@ use crate::wire::Proof;
 
 mod credentials;
 mod endpoint;
+mod profile;
 mod proof;
 mod request;
 mod sts;

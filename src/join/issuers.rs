@@ -267,7 +267,7 @@ async fn get(client: &reqwest::Client, url: &str, limit: usize) -> Result<Vec<u8
         }
         why => format!("{url}: {why}"),
     };
-    let response = client.get(url).send().await.map_err(|error| said(error.into()))?;
+    let response = net::send(client.get(url)).await.map_err(said)?;
     if response.status() != reqwest::StatusCode::OK {
         // A redirect too: nobody else speaks for an issuer.
         return Err(format!("{url}: status {}", response.status().as_u16()));

@@ -3,29 +3,61 @@
 
 use std::fmt;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::BoxFuture;
+use serde::Deserialize;
+use zeroize::Zeroizing;
 
 use super::source::TokenSource;
 use crate::environment::Environment;
 use crate::error::Result;
 use crate::net::Platform;
 use crate::secret::Secret;
-use crate::wire::{ExchangeResponse, Proof};
+use crate::wire::{ExchangeResponse, ID_TOKEN, Proof};
 
 /// What a client presents to the authority.
 pub struct Presented {
     /// The proof.
     pub proof: Proof,
+    /// How long it is good from now, where that is known: another is made for an attempt that comes later.
+    pub lasts: Option<Duration>,
     /// What is still to be done once it is known what became of it; dropped where it may have been accepted.
     pub settle: Option<Settle>,
 }
 
 impl From<Proof> for Presented {
     fn from(proof: Proof) -> Self {
-        Self { proof, settle: None }
+        // It was minted just now, whatever this machine's clock says.
+        let lasts = proof.field(ID_TOKEN).and_then(times).map(|times| seconds(times.iat, times.exp));
+        Self { proof, lasts, settle: None }
     }
+}
+
+impl Presented {
+    /// A token that somebody else had minted, some time ago.
+    pub fn handed_over(token: Secret, now: i64) -> Self {
+        let lasts = times(&token).map(|times| seconds(now, times.exp));
+        Self { lasts, ..Proof::id_token(token).into() }
+    }
+}
+
+/// What a token says of itself.
+#[derive(Deserialize)]
+struct Times {
+    iat: i64,
+    exp: i64,
+}
+
+fn times(token: &Secret) -> Option<Times> {
+    let payload = URL_SAFE_NO_PAD.decode(token.expose().split('.').nth(1)?).ok()?;
+    serde_json::from_slice(&Zeroizing::new(payload)).ok()
+}
+
+fn seconds(from: i64, to: i64) -> Duration {
+    Duration::from_secs(to.saturating_sub(from).try_into().unwrap_or(0))
 }
 
 /// Done before anything is done with the authority's answer, or with none where

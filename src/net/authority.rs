@@ -5,9 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::client::{client, client_of, roots_of_file, system_roots};
+use super::behind::Behind;
+use super::client::{client, client_of};
 use super::error::{RequestError, Untrusted};
 use super::pin::{self, Pinned};
+use super::proxy::{self, Proxy};
+use super::roots::{roots_of_file, system_roots, verifier};
 use crate::clock::rfc3339;
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
@@ -42,19 +45,31 @@ impl AuthorityTrust {
     }
 }
 
-/// A client for the authority. `patience` is for a CA file that is a pipe.
+/// A client for the authority of that URL. `patience` is for a CA file that is a pipe.
 ///
 /// # Errors
 /// `Kind::Usage` for a CA file that cannot be read or holds no certificate,
 /// and for a malformed pin.
-pub fn authority_client(trust: &AuthorityTrust, patience: Duration) -> Result<reqwest::Client> {
-    match (&trust.ca_file, &trust.ca_pin) {
+pub fn authority_client(
+    trust: &AuthorityTrust,
+    authority: &str,
+    patience: Duration,
+) -> Result<reqwest::Client> {
+    let server = match (&trust.ca_file, &trust.ca_pin) {
         (Some(_), Some(_)) => {
-            Err(Error::usage("both a CA file and a CA pin are given").hint("give one of them"))
+            return Err(Error::usage("both a CA file and a CA pin are given").hint("give one of them"));
         }
-        (Some(path), None) => client(roots_of_file(path, Trust::Anyone, Limit::FILE.within(patience))?),
-        (None, Some(pin)) => client_of(Arc::new(Pinned::new(pin::parse(pin)?))),
-        (None, None) => client(system_roots()?),
+        (Some(path), None) => verifier(roots_of_file(path, Trust::Anyone, Limit::FILE.within(patience))?)?,
+        (None, Some(pin)) => Arc::new(Pinned::new(pin::parse(pin)?)),
+        (None, None) => return client(system_roots()?),
+    };
+    let url = reqwest::Url::parse(authority).ok();
+    let host = url.as_ref().and_then(reqwest::Url::host_str).unwrap_or_default();
+    match proxy::of_process()?.and_then(Proxy::tls_name) {
+        Some(name) if name.to_str() != host.trim_matches(['[', ']']) => {
+            client_of(Arc::new(Behind { proxy: (name, verifier(system_roots()?)?), server }))
+        }
+        _ => client_of(server),
     }
 }
 
@@ -108,6 +123,7 @@ pub fn unreachable(authority: &str, why: &RequestError, trust: &AuthorityTrust, 
             .hint("check --authority, and that this job's network lets it through (HTTPS_PROXY, NO_PROXY); --timeout waits longer"),
         RequestError::Connect(_) => error
             .hint("check --authority, and that this job's network lets it through (HTTPS_PROXY, NO_PROXY)"),
+        RequestError::Proxy { why, .. } => error.hint(why.hint()),
         RequestError::Other(_) => error.hint("check that --authority is an authority, and see its log"),
     };
     error.context(format!("cannot reach the authority {authority}"))
@@ -197,10 +213,12 @@ mod tests {
         crate::net::install_crypto();
         let file = tempfile::NamedTempFile::new().unwrap();
         let trust = |path| AuthorityTrust { ca_file: Some(path), ca_pin: None };
-        let error = authority_client(&trust(file.path().into()), Duration::ZERO).unwrap_err();
+        let error = authority_client(&trust(file.path().into()), "https://a", Duration::ZERO).unwrap_err();
         assert!(error.to_string().ends_with("it holds no certificate"), "{error}");
         assert_eq!(
-            authority_client(&trust("/nowhere/ca.pem".into()), Duration::ZERO).unwrap_err().kind(),
+            authority_client(&trust("/nowhere/ca.pem".into()), "https://a", Duration::ZERO)
+                .unwrap_err()
+                .kind(),
             Kind::Usage
         );
     }

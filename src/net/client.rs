@@ -1,25 +1,22 @@
-//! HTTPS clients. Proxies come from the environment; redirects are never followed.
+//! HTTPS clients. Redirects are never followed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use rustls::RootCertStore;
 use rustls::client::danger::ServerCertVerifier;
-use rustls::client::{Resumption, WebPkiServerVerifier};
-use rustls::pki_types::CertificateDer;
-use rustls::{ClientConfig, RootCertStore};
 
+use super::error::RequestError;
 use super::pin::Pinned;
-use crate::error::{Context as _, Error, Kind, Result};
-use crate::folder::read::{self, Limit, Trust};
+use super::proxy;
+use super::roots::{USER_AGENT, config, roots_of_file, system_roots, verifier};
+use crate::error::{Context as _, Kind, Result};
+use crate::folder::read::{Limit, Trust};
 use crate::folder::trust::Owner;
-use crate::pem;
 
 /// How long a connection may take to be made, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What every client of ours calls itself.
-pub const USER_AGENT: &str = concat!("machine-id/", env!("CARGO_PKG_VERSION"));
 
 /// The way to a CI platform's endpoints, made when it is first needed:
 /// reading the system's trust store costs a millisecond.
@@ -59,27 +56,44 @@ const MACHINE_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// cloud's metadata service: no proxy is asked for them, whatever the
 /// environment says, and no server is trusted over TLS.
 pub fn machine_client() -> Result<reqwest::Client> {
-    build(builder(Arc::new(Pinned::new(String::new()))).no_proxy().connect_timeout(MACHINE_CONNECT_TIMEOUT))
+    build(builder(Arc::new(Pinned::new(String::new()))).connect_timeout(MACHINE_CONNECT_TIMEOUT))
+}
+
+/// Sends a request; where the proxy is why it got no answer, that is said.
+pub async fn send(request: reqwest::RequestBuilder) -> Result<reqwest::Response, RequestError> {
+    let (client, request) = request.build_split();
+    execute(&client, request?).await
+}
+
+/// The same for a request that is made already.
+pub async fn execute(
+    client: &reqwest::Client,
+    request: reqwest::Request,
+) -> Result<reqwest::Response, RequestError> {
+    let url = request.url().clone();
+    match client.execute(request).await {
+        Ok(response) => Ok(response),
+        Err(error) => Err(proxy::blamed(error.into(), &url).await),
+    }
 }
 
 pub(super) fn client(roots: RootCertStore) -> Result<reqwest::Client> {
-    let verifier =
-        WebPkiServerVerifier::builder(Arc::new(roots)).build().context(Kind::Internal, "trust store")?;
-    client_of(verifier)
+    client_of(verifier(roots)?)
 }
 
 pub(super) fn client_of(verifier: Arc<dyn ServerCertVerifier>) -> Result<reqwest::Client> {
-    build(builder(verifier))
+    let builder = builder(verifier);
+    build(match proxy::of_process()? {
+        Some(proxy) => builder.proxy(proxy.route()),
+        None => builder,
+    })
 }
 
+/// Without a proxy: what the environment has is read by [`proxy`], more strictly.
 fn builder(verifier: Arc<dyn ServerCertVerifier>) -> reqwest::ClientBuilder {
-    let mut config = ClientConfig::builder()
-        .dangerous() // the name of the method; every verifier that is handed in verifies
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
-    config.resumption = Resumption::disabled();
     reqwest::Client::builder()
-        .tls_backend_preconfigured(config)
+        .tls_backend_preconfigured(config(verifier))
+        .no_proxy()
         .user_agent(USER_AGENT)
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_TIMEOUT)
@@ -87,33 +101,4 @@ fn builder(verifier: Arc<dyn ServerCertVerifier>) -> reqwest::ClientBuilder {
 
 fn build(builder: reqwest::ClientBuilder) -> Result<reqwest::Client> {
     builder.build().context(Kind::Internal, "cannot set up the HTTP client")
-}
-
-pub(super) fn system_roots() -> Result<RootCertStore> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(found.certs);
-    if !roots.is_empty() {
-        return Ok(roots);
-    }
-    let why = found.errors.first().map_or_else(String::new, |error| format!(": {error}"));
-    Err(Error::new(Kind::Unreachable, format!("this machine has no trusted certificate authorities{why}"))
-        .hint("install the package `ca-certificates`, or point SSL_CERT_FILE at a bundle")
-        .hint("an authority with its own certificate is trusted with --ca-file or --ca-pin"))
-}
-
-pub(super) fn roots_of_file(path: &Path, trust: Trust, limit: Limit) -> Result<RootCertStore> {
-    let cannot = format!("cannot read the CA file {}", path.display());
-    let text = read::raw(path, trust, limit).map_err(|unfit| unfit.error(Kind::Usage, cannot.clone()))?;
-    let certificates = pem::decode_all(&String::from_utf8_lossy(&text), "CERTIFICATE")
-        .ok_or_else(|| Error::usage(format!("{cannot}: its PEM is broken")))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates {
-        roots.add(CertificateDer::from(certificate.to_vec())).context(Kind::Usage, cannot.clone())?;
-    }
-    if roots.is_empty() {
-        return Err(Error::usage(format!("{cannot}: it holds no certificate"))
-            .hint("`machine-id authority export tls-ca` prints the authority's"));
-    }
-    Ok(roots)
 }

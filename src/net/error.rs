@@ -15,8 +15,46 @@ pub enum RequestError {
     Timeout,
     /// No connection.
     Connect(String),
+    /// No connection, because of the proxy.
+    Proxy {
+        /// `HOST:PORT`.
+        proxy: String,
+        /// What it did.
+        why: ByProxy,
+    },
     /// Anything else, such as an answer that broke off.
     Other(String),
+}
+
+/// What a proxy did in place of opening the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ByProxy {
+    /// It answered with this status.
+    Answered(u16),
+    /// Its own certificate is not trusted.
+    Untrusted(Untrusted),
+    /// It is not reached.
+    NoConnection(String),
+}
+
+impl ByProxy {
+    /// What to do.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Answered(407) => {
+                "HTTPS_PROXY must hold the name and password that it asks for, as in http://USER:PASSWORD@HOST:PORT; Basic is all that is spoken"
+            }
+            Self::Answered(_) => {
+                "have its operator let the host through, or name the host in NO_PROXY where it is reached without the proxy"
+            }
+            Self::Untrusted(_) => {
+                "a proxy is trusted by the system's CAs: point SSL_CERT_FILE at a bundle that holds its own; --ca-file is for the authority alone"
+            }
+            Self::NoConnection(_) => {
+                "check HTTPS_PROXY (or ALL_PROXY), and name the host in NO_PROXY where it is reached without the proxy"
+            }
+        }
+    }
 }
 
 /// Why a server's certificate is not trusted.
@@ -39,6 +77,17 @@ impl fmt::Display for RequestError {
         match self {
             Self::Untrusted(why) => write!(f, "its certificate is not trusted: {why}"),
             Self::Timeout => f.write_str("no answer in time"),
+            Self::Proxy { proxy, why } => match why {
+                ByProxy::Answered(status) => {
+                    write!(f, "the proxy {} answered with status {status}", shown(proxy))
+                }
+                ByProxy::Untrusted(why) => {
+                    write!(f, "the certificate of the proxy {} is not trusted: {why}", shown(proxy))
+                }
+                ByProxy::NoConnection(why) => {
+                    write!(f, "no connection to the proxy {}: {}", shown(proxy), shown(why))
+                }
+            },
             Self::Connect(why) | Self::Other(why) => f.write_str(&shown(why)),
         }
     }

@@ -20,7 +20,6 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::clock::{Clock, rfc3339};
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
-use crate::join::source::TokenSource;
 use crate::once::command::signals::{Signals, exit_status, in_foreground};
 use crate::once::delivery::OpenDestinations;
 use crate::once::delivery::bash_env;
@@ -217,9 +216,8 @@ impl<'a> WrappedCommand<'a> {
 
     /// Renews at two thirds of the certificates' life, as long as this is polled; never ends.
     async fn renewals(&self, mut expires_at: i64) {
-        let Run { settings, env, progress, .. } = self.run;
-        let renews = || (settings.method.renews)(env);
-        if let Err(why) = settings.source.as_ref().map_or_else(renews, TokenSource::renews) {
+        let Run { settings, progress, .. } = self.run;
+        if let Err(why) = self.exchanger.renews() {
             let end = rfc3339(expires_at);
             progress.warning(&format!("cannot renew: {why}; the certificates end at {end}"));
             return pending().await;

@@ -69,7 +69,19 @@ impl<'a> Exchanger<'a> {
     pub(crate) async fn exchange(&self) -> Result<Issuance> {
         let Run { settings, progress, .. } = self.run;
         let deadline = Instant::now() + settings.timeout;
-        let Presented { proof, settle } = self.proof(deadline).await?;
+        loop {
+            if let Some(issuance) = self.with_one_proof(deadline).await? {
+                return Ok(issuance);
+            }
+            progress.line("the proof has aged without an answer, and makes room for another");
+        }
+    }
+
+    /// Gets certificates, or nothing where the proof is too old for another attempt and there may be a newer one.
+    async fn with_one_proof(&self, deadline: Instant) -> Result<Option<Issuance>> {
+        let progress = self.run.progress;
+        let Presented { proof, lasts, settle } = self.proof(deadline).await?;
+        let good_until = lasts.and_then(|lasts| Instant::now().checked_add(lasts));
         for signature in proof.0.values().filter_map(|value| signature_of(value.expose())) {
             progress.mask(signature);
         }
@@ -79,16 +91,16 @@ impl<'a> Exchanger<'a> {
             serde_json::to_vec(&request).context(Kind::Internal, "cannot write the request")?,
         );
         drop(request);
-        let answer = match self.post(&body, deadline).await {
-            Err(error) => {
+        let answer = match self.post(&body, deadline, good_until).await {
+            Ok(Some(answer)) => answer,
+            unanswered => {
                 if let Some(settle) = settle.filter(|_| !self.may_be_accepted.get())
                     && let Err(why) = settle(None)
                 {
                     progress.step(&format!("what was not sent stays accounted for: {why}"));
                 }
-                return Err(error);
+                return unanswered.map(|_| None);
             }
-            Ok(answer) => answer,
         };
         let issuance = check(answer, self.run.keys)?;
         let id = &issuance.response.issuance_id;
@@ -103,7 +115,7 @@ impl<'a> Exchanger<'a> {
         let clock_warning = refusal::clock_warning(self.authority_time(), self.clock.now());
         let warnings = issuance.response.warnings.iter().map(|warning| shown_long(warning));
         clock_warning.into_iter().chain(warnings).for_each(|warning| progress.warning(&warning));
-        Ok(issuance)
+        Ok(Some(issuance))
     }
 
     async fn proof(&self, deadline: Instant) -> Result<Presented> {
@@ -111,7 +123,7 @@ impl<'a> Exchanger<'a> {
         if let Some(source) = &settings.source {
             let token = source.read(env, deadline).await?;
             self.handed.set(Some(TokenSource::fingerprint(&token)));
-            return Ok(Proof::id_token(token).into());
+            return Ok(Presented::handed_over(token, self.authority_time().unwrap_or(self.clock.now())));
         }
         let method = settings.method;
         let job = Job {
@@ -150,6 +162,12 @@ impl<'a> Exchanger<'a> {
         }
     }
 
+    /// Whether the platform can give this job another proof later; if not, why, in words that follow "cannot renew: ".
+    pub(crate) fn renews(&self) -> Result<(), String> {
+        let Run { settings, env, .. } = self.run;
+        settings.source.as_ref().map_or_else(|| (settings.method.renews)(env), TokenSource::renews)
+    }
+
     /// Whether another exchange would have another proof: a token that was
     /// handed over in a file may still be the one that was used.
     pub(crate) async fn has_another_proof(&self) -> bool {
@@ -164,7 +182,7 @@ impl<'a> Exchanger<'a> {
         let Run { settings, progress, client, .. } = self.run;
         let Some(time) = Attempts::until(deadline).next() else { return };
         let authority = &settings.authority;
-        match client.get(format!("{authority}/healthz")).timeout(time).send().await {
+        match net::send(client.get(format!("{authority}/healthz")).timeout(time)).await {
             // Only a connection whose answer was read is used again.
             Ok(response) => {
                 self.note_clock(response.headers());
@@ -172,7 +190,7 @@ impl<'a> Exchanger<'a> {
                 progress.step(&format!("connected to {authority}"));
             }
             Err(error) => {
-                progress.step(&format!("no connection yet to {authority}: {}", RequestError::from(error)));
+                progress.step(&format!("no connection yet to {authority}: {error}"));
             }
         }
     }
@@ -196,13 +214,33 @@ impl<'a> Exchanger<'a> {
         }
     }
 
-    async fn post(&self, body: &[u8], deadline: Instant) -> Result<ExchangeResponse> {
+    /// The authority's answer; nothing where the proof would end before another attempt does.
+    async fn post(
+        &self,
+        body: &[u8],
+        deadline: Instant,
+        good_until: Option<Instant>,
+    ) -> Result<Option<ExchangeResponse>> {
         let mut attempts = Attempts::until(deadline);
-        let mut last = None;
+        let (mut last, mut said) = (None, false);
         self.may_be_accepted.set(false);
         while let Some(time) = attempts.next() {
+            // The same proof gets the same answer, a new one new certificates: so only where the old one is of no more use.
+            let has_aged = good_until.is_some_and(|end| Instant::now() + time >= end);
+            if last.is_some() && has_aged && !said {
+                match self.renews() {
+                    Ok(()) if self.has_another_proof().await => return Ok(None),
+                    Ok(()) => {}
+                    Err(why) => {
+                        self.run.progress.line(&format!(
+                            "the proof may end before an answer comes, and there is no other: {why}"
+                        ));
+                        said = true;
+                    }
+                }
+            }
             let (error, verdict) = match self.attempt(body, time).await {
-                Ok(response) => return Ok(response),
+                Ok(response) => return Ok(Some(response)),
                 Err(failed) => failed,
             };
             let Verdict::Again(at_least) = verdict else { return Err(error) };
@@ -226,12 +264,15 @@ impl<'a> Exchanger<'a> {
         let before = self.may_be_accepted.replace(true);
         let failed = |why: RequestError| {
             // Without a connection nothing was sent.
-            if matches!(why, RequestError::Connect(_) | RequestError::Untrusted(_)) {
+            if matches!(
+                why,
+                RequestError::Connect(_) | RequestError::Untrusted(_) | RequestError::Proxy { .. }
+            ) {
                 self.may_be_accepted.set(before);
             }
             (self.unreachable(&why), retry::of_error(&why))
         };
-        let response = request.send().await.map_err(|error| failed(error.into()))?;
+        let response = net::send(request).await.map_err(failed)?;
         self.note_clock(response.headers());
         let (status, now) = (response.status().as_u16(), self.clock.now());
         let verdict = retry::of_status(status, text_of(response.headers(), RETRY_AFTER), now);

@@ -19,7 +19,7 @@ use crate::destination::wipe::Found;
 use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::jws;
-use crate::net::{self, AuthorityTrust, RequestError};
+use crate::net::{self, AuthorityTrust};
 use crate::once::exchange::keys::JobKeys;
 use crate::once::exchange::refusal;
 use crate::once::run::Run;
@@ -129,10 +129,8 @@ impl Revocable {
         };
         let body = serde_json::to_vec(&request).context(Kind::Internal, "cannot write the request")?;
         let request = client.post(&url).header(CONTENT_TYPE, "application/json").body(body).timeout(time);
-        let response = request
-            .send()
-            .await
-            .map_err(|error| Error::new(Kind::Unreachable, RequestError::from(error).to_string()))?;
+        let response =
+            net::send(request).await.map_err(|error| Error::new(Kind::Unreachable, error.to_string()))?;
         let status = response.status().as_u16();
         if status == 200 {
             return Ok(());
@@ -205,7 +203,7 @@ pub(crate) async fn revoke_by_manifest(
         .or(AuthorityTrust::new(manifest.ca_file.as_deref(), manifest.ca_pin.as_deref()))
         .or(AuthorityTrust::of_environment(env));
     let at = net::authority_url(authority.unwrap_or(&manifest.authority))
-        .and_then(|authority| Ok((net::authority_client(&trust, time)?, authority)));
+        .and_then(|authority| Ok((net::authority_client(&trust, &authority, time)?, authority)));
     match at {
         Ok((client, authority)) => {
             revoke_all(std::slice::from_ref(revocable), &client, &authority, progress, time).await;
@@ -304,7 +302,7 @@ mod tests {
     async fn what_has_ended_is_not_asked_about() {
         net::install_crypto();
         let trust = AuthorityTrust { ca_file: None, ca_pin: Some(format!("sha256:{}", "00".repeat(32))) };
-        let client = net::authority_client(&trust, Duration::ZERO);
+        let client = net::authority_client(&trust, "https://a", Duration::ZERO);
         let over = Revocable {
             issuance_id: "i".into(),
             // Nothing to sign with, so that asking would fail at once.

@@ -5,11 +5,13 @@
 // SSL_CERT_FILE).
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import * as fs from 'node:fs';
 import http from 'node:http';
+import https from 'node:https';
+import net from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
@@ -244,12 +246,48 @@ test('a cleanup that fails only warns', onlyFake, async (t) => {
 });
 
 test('a cleanup that cannot start only warns', { timeout: 20_000 }, async (t) => {
+  const never = new Job(t);
+  assert.equal((await never.main({ binary: '/gone' })).code, 127);
+  assert.deepEqual((await never.post()).commands, []);
   const job = new Job(t);
   const binary = job.path('gone');
-  assert.equal((await job.main({ binary })).code, 127);
+  fs.copyFileSync(fake, binary);
+  await job.main({ binary });
+  fs.rmSync(binary);
   const post = await job.post();
   assert.equal(post.code, 0);
-  assert.match(post.stdout, /^::warning title=machine-id::cannot run .*gone: spawn/m);
+  assert.match(post.stdout, /^::warning title=machine-id::cannot run .*gone: ENOENT/m);
+});
+
+test('a binary that has changed since is not run, and the keys go all the same', onlyFake, async (t) => {
+  for (const inputs of [{}, { sha256 }]) {
+    const job = new Job(t);
+    const binary = job.path('machine-id');
+    const destination = job.path('certificates');
+    fs.copyFileSync(fake, binary);
+    assert.equal((await job.main({ ...inputs, binary, destination })).code, 0);
+    assert.equal(job.state.sha256, sha256);
+    fs.mkdirSync(path.join(destination, 'second'));
+    for (const name of ['second/tls.key', 'second/client.o.key', 'identity', 'second/tls.crt', 'theirs']) {
+      fs.writeFileSync(path.join(destination, name), 'x');
+    }
+    fs.writeFileSync(binary, `#!/bin/sh\ntouch ${job.path('pwned')}\n`);
+    const post = await job.post();
+    assert.equal(post.code, 0);
+    assert.match(post.stdout, /^::warning title=machine-id::not running .*: it has changed .*%0Athe certificates may stay/m);
+    assert.ok(!fs.existsSync(job.path('pwned')));
+    const left = fs.readdirSync(destination, { recursive: true }).sort();
+    assert.deepEqual(left, ['manifest.json', 'second', 'second/tls.crt', 'ssh_config', 'theirs']);
+    assert.deepEqual([job.calls().map(({ argv }) => argv[0]), job.left()], [['once'], []]);
+  }
+});
+
+test('a cleanup that fails leaves no keys', onlyFake, async (t) => {
+  const job = new Job(t);
+  const destination = job.path('certificates');
+  await job.main({ destination });
+  assert.equal((await job.post({ FAKE_CLEANUP: '5' })).code, 0);
+  assert.deepEqual(fs.readdirSync(destination).sort(), ['manifest.json', 'ssh_config']);
 });
 
 test('post with nothing to undo does nothing', async (t) => {
@@ -362,6 +400,69 @@ test('a download that is not there fails at once, without its query', async (t) 
   assert.match(main.stdout, /cannot download http:\/\/127\.0\.0\.1:\d+\/machine-id: status 404/);
   assert.ok(!main.stdout.includes('secret'));
   assert.equal(requests, 1);
+});
+
+/** A mirror over TLS that only a proxy can reach, and that proxy. */
+async function behindProxy(t, job, answer) {
+  const request = ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '1'];
+  const files = ['-subj', '/CN=mirror', '-addext', 'subjectAltName=DNS:mirror.invalid', '-keyout', job.path('key'), '-out', job.path('crt')];
+  execFileSync('openssl', [...request, ...files], { stdio: 'ignore' });
+  const mirror = https.createServer({ key: fs.readFileSync(job.path('key')), cert: fs.readFileSync(job.path('crt')) }, (asked, response) => {
+    if (asked.url === '/file') response.end(fs.readFileSync(fake));
+    else response.writeHead(302, { location: '/file' }).end();
+  });
+  const seen = [];
+  const proxy = http.createServer((asked, response) => response.writeHead(400).end());
+  proxy.on('connect', (asked, socket) => {
+    seen.push([asked.url, asked.headers['proxy-authorization']]);
+    socket.on('error', () => {});
+    if (answer !== 200) return socket.end(`HTTP/1.1 ${answer} Test\r\n\r\n`);
+    const server = net.connect(mirror.address().port, '127.0.0.1', () => socket.write('HTTP/1.1 200 Test\r\n\r\n'));
+    server.on('error', () => {});
+    return socket.pipe(server).pipe(socket);
+  });
+  for (const server of [mirror, proxy]) {
+    t.after(() => (server.closeAllConnections?.(), server.close()));
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+  }
+  return { seen, host: `127.0.0.1:${proxy.address().port}`, trust: { NODE_EXTRA_CA_CERTS: job.path('crt') } };
+}
+
+const mirrored = { binary: '', sha256, 'download-url': 'https://mirror.invalid/machine-id' };
+
+test('a download goes through the proxy', onlyFake, async (t) => {
+  const { seen, host, trust } = await behindProxy(t, new Job(t), 200);
+  for (const env of [{ HTTPS_PROXY: `"http://us%65r:p%40ss@${host}"\n` }, { all_proxy: host, HTTPS_PROXY: '' }]) {
+    const main = await new Job(t).main(mirrored, { ...trust, ...env });
+    assert.equal(main.code, 0, main.stdout);
+  }
+  const credentials = `Basic ${Buffer.from('user:p@ss').toString('base64')}`;
+  assert.deepEqual(seen, [...Array(2).fill(['mirror.invalid:443', credentials]), ...Array(2).fill(['mirror.invalid:443', undefined])]);
+  // Whose certificate nobody trusts is not downloaded from.
+  const untrusted = await new Job(t).main(mirrored, { HTTPS_PROXY: host });
+  assert.match(untrusted.stdout, /cannot download https:\/\/mirror\.invalid\/machine-id: .*certificate/);
+});
+
+test('a proxy that refuses is named, and one that is not understood is not passed by', async (t) => {
+  const { seen, host } = await behindProxy(t, new Job(t), 407);
+  const main = await new Job(t).main(mirrored, { HTTPS_PROXY: `http://user:hunter2@${host}` });
+  assert.equal(main.code, 5);
+  assert.match(main.stdout, new RegExp(`the proxy ${host} answered with status 407`));
+  assert.equal(seen.length, 1);
+  for (const value of ['http://user:hunter2@pro xy:1', 'socks5://user:hunter2@127.0.0.1:1', 'http://user:1#hunter2@127.0.0.1:1', ' ']) {
+    const refused = await new Job(t).main(mirrored, { https_proxy: value });
+    assert.equal(refused.code, 2, value);
+    assert.match(refused.stdout, /https_proxy is not a proxy that can be used/);
+    assert.ok(!refused.stdout.includes('hunter2'));
+  }
+  const said = async (spared) => (await new Job(t).main(mirrored, { HTTPS_PROXY: `http://${host}`, NO_PROXY: spared })).stdout;
+  const direct = ['mirror.invalid', '.invalid', 'a *.invalid', 'mirror.invalid:443', '*', 'x,INVALID'];
+  const through = ['irror.invalid', 'mirror.invalid:444', '10.0.0.0/8', '::1', '.mirror.invalid.example'];
+  const all = await Promise.all([...direct, ...through].map(async (spared) => [spared, await said(spared)]));
+  for (const [spared, stdout] of all) {
+    assert.match(stdout, direct.includes(spared) ? /getaddrinfo/ : /answered with status 407/, spared);
+  }
 });
 
 test('where to get machine-id must be clear and safe', async (t) => {

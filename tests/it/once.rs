@@ -1,6 +1,7 @@
 //! The client end to end: the real binary, in jobs of both platforms, against
 //! the real authority and a loopback issuer.
 
+mod aws_profiles;
 mod azure_devops;
 mod buildkite;
 mod cleanup;
@@ -11,7 +12,9 @@ mod mistakes;
 mod outages;
 mod places;
 mod platforms;
+mod proxies;
 mod renewal;
+mod retries;
 mod reuse;
 mod signals;
 mod trust;

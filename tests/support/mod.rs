@@ -23,6 +23,7 @@ pub mod page;
 pub mod policies;
 pub mod postgres;
 pub mod process;
+pub mod proxy;
 pub mod redis;
 pub mod servers;
 pub mod sshd;

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, Uri, header};
 use reqsign_aws_v4::{
     AssumeRoleWithWebIdentityCredentialProvider, Credential, ECSCredentialProvider, EnvCredentialProvider,
-    IMDSv2CredentialProvider, ProcessCredentialProvider, ProfileCredentialProvider, RequestSigner,
+    IMDSv2CredentialProvider, ProcessCredentialProvider, RequestSigner,
 };
 use reqsign_core::{
     CommandExecute, CommandOutput, Context, Env, FileRead, HttpSend, ProvideCredential as _,
@@ -21,18 +21,19 @@ use reqsign_core::{
 
 use super::super::prove::{Job, Presented};
 use super::endpoint;
-use super::proof::{ACTION, ACTION_HASH, AUDIENCE_HEADER, FIELD};
+use super::profile::{self, Profile};
+use super::proof::{ACTION, ACTION_HASH, AUDIENCE_HEADER, FIELD, MAX_AGE};
+use crate::clock::Clock;
 use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::folder::read::{self, Limit, Trust};
-use crate::net::{self, RequestError};
-use crate::retry::Backoff;
+use crate::net;
+use crate::retry::{self, Backoff, Verdict};
 use crate::secret::Secret;
 use crate::text::{shown, shown_unless_secret};
 use crate::wire::Proof;
 
-/// The largest file or answer that is read, in bytes.
-const MAX_READ: usize = 1 << 20;
+/// The largest answer that is read, in bytes.
+const MAX_ANSWER: usize = 1 << 20;
 /// How long an endpoint of this machine may take; one that is not there takes the time to connect.
 const LOCAL_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long AWS's own may take.
@@ -80,7 +81,8 @@ pub(super) async fn sign(job: &Job<'_>) -> Result<Presented> {
     }
     let signed = SignedRequest { method: "POST", url: &url, headers, body: ACTION };
     let text = serde_json::to_string(&signed).context(Kind::Internal, "cannot write the signed request")?;
-    Ok(Proof([(FIELD.to_owned(), Secret::new(text))].into()).into())
+    let lasts = u64::try_from(MAX_AGE).ok().map(Duration::from_secs);
+    Ok(Presented { lasts, ..Proof([(FIELD.to_owned(), Secret::new(text))].into()).into() })
 }
 
 /// The STS that is to be asked, and the region that it signs for.
@@ -109,30 +111,68 @@ fn sts(region: Option<String>, fips: bool) -> Result<(String, String)> {
 }
 
 /// Where somebody may have set credentials up, in the order of the SDKs.
-fn places(env: &Environment, region: Option<&str>) -> [(&'static str, Provider); 5] {
+fn places(
+    env: &Environment,
+    profile: Option<&Profile>,
+    region: Option<&str>,
+) -> Vec<(&'static str, Provider)> {
+    let mut places: Vec<(&'static str, Provider)> =
+        vec![("the environment", Box::new(EnvCredentialProvider::new()))];
+    if let Some(command) = profile.and_then(|profile| profile.get("credential_process")) {
+        let process = ProcessCredentialProvider::new().with_command(command);
+        places.push(("the profile's credential process", Box::new(process)));
+    }
     let mut web_identity = AssumeRoleWithWebIdentityCredentialProvider::new();
     if let Some(region) = region {
         // As the SDKs do by now; the one without a region is far, and not reached from every network.
         web_identity = web_identity.with_region(region.to_owned()).with_regional_sts_endpoint();
     }
+    places.push(("a web identity", Box::new(web_identity)));
     let mut container = ECSCredentialProvider::new();
     // Where both are set the SDKs take this one, and reqsign the other.
     if let Some(path) = env.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") {
         container = container.with_relative_uri(path);
     }
-    [
-        ("the environment", Box::new(EnvCredentialProvider::new())),
-        ("the shared files", Box::new(ProfileCredentialProvider::new())),
-        ("the profile's credential process", Box::new(ProcessCredentialProvider::new())),
-        ("a web identity", Box::new(web_identity)),
-        ("the container endpoint", Box::new(container)),
-    ]
+    places.push(("the container endpoint", Box::new(container)));
+    places
+}
+
+/// A pair of which one is set alone was meant to be whole.
+fn check_pair(env: &Environment, pair: [&str; 2]) -> Result<bool> {
+    match pair.map(|name| env.get(name).is_some()) {
+        [first, second] if first == second => Ok(first),
+        [first, _] => {
+            let [set, unset] = if first { pair } else { [pair[1], pair[0]] };
+            Err(Error::new(Kind::Proof, format!("{set} is set, and {unset} is not or is empty"))
+                .context("the environment gave no AWS credentials")
+                .hint(format!("set both; or unset {set} for the credentials of another place")))
+        }
+    }
 }
 
 /// The credentials, the place that gave them, and the region where they are to be used.
 async fn find(job: &Job<'_>, context: &Context) -> Result<(&'static str, Credential, Option<String>)> {
-    let region = region(job.env, context).await;
-    for (place, provider) in places(job.env, region.as_deref()) {
+    let env = job.env;
+    let by_environment = check_pair(env, ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])?;
+    let said = env.get("AWS_REGION").or_else(|| env.get("AWS_DEFAULT_REGION"));
+    let profile = match by_environment {
+        true if said.is_some() => None,
+        // Of which only the region counts.
+        true => profile::read(job, context).await.ok(),
+        false => Some(profile::read(job, context).await?),
+    };
+    let region = said.or_else(|| profile.as_ref()?.get("region")).map(str::to_owned);
+    if !by_environment {
+        if let Some(profile) = &profile {
+            (job.say)("looking for AWS credentials in the shared files");
+            profile.check()?;
+            if let Some(keys) = profile.keys() {
+                return Ok(("the shared files", keys, region));
+            }
+        }
+        check_pair(env, ["AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE"])?;
+    }
+    for (place, provider) in places(env, profile.as_ref(), region.as_deref()) {
         (job.say)(&format!("looking for AWS credentials in {place}"));
         match provider.provide_credential_dyn(context).await {
             Ok(Some(credential)) => return Ok((place, credential, region)),
@@ -141,7 +181,7 @@ async fn find(job: &Job<'_>, context: &Context) -> Result<(&'static str, Credent
             Err(error) => {
                 let later = error.is_retryable() && !is_misconfigured(&error);
                 let kind = if later { Kind::Unreachable } else { Kind::Proof };
-                return Err(Error::new(kind, words(job.env, &error))
+                return Err(Error::new(kind, words(env, &error))
                     .context(format!("{place} gave no AWS credentials"))
                     .hint("in AWS_PROFILE, AWS_WEB_IDENTITY_TOKEN_FILE and AWS_CONTAINER_CREDENTIALS_* stands where this job looks"));
             }
@@ -184,21 +224,6 @@ fn words(env: &Environment, error: &reqsign_core::Error) -> String {
     let secret = ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN"];
     let secrets: Vec<&str> = secret.iter().filter_map(|name| env.get(name)).collect();
     shown_unless_secret(&text, &secrets)
-}
-
-/// The region: the environment's, or the profile's.
-async fn region(env: &Environment, context: &Context) -> Option<String> {
-    if let Some(region) = env.get("AWS_REGION").or_else(|| env.get("AWS_DEFAULT_REGION")) {
-        return Some(region.to_owned());
-    }
-    // A service has no home, and is on an instance all the same.
-    let file = context.expand_home_dir(env.get("AWS_CONFIG_FILE").unwrap_or("~/.aws/config"))?;
-    let config = ini::Ini::load_from_str(&context.file_read_as_string(&file).await.ok()?).ok()?;
-    let section = match env.get("AWS_PROFILE") {
-        None | Some("default") => "default".to_owned(),
-        Some(profile) => format!("profile {profile}"),
-    };
-    config.section(Some(section))?.get("region").map(str::to_owned)
 }
 
 fn metadata(env: &Environment) -> String {
@@ -250,18 +275,9 @@ struct Machine;
 
 impl FileRead for Machine {
     async fn file_read(&self, path: &str) -> reqsign_core::Result<Vec<u8>> {
-        let path = path.to_owned();
-        let (done, read) = tokio::sync::oneshot::channel();
-        // A thread that nobody waits for: a pipe without a writer, or a file system that hangs, must hold up
-        // neither `--timeout` nor the end of the process.
-        std::thread::spawn(move || {
-            done.send(read::raw(Path::new(&path), Trust::Anyone, Limit::bytes(MAX_READ)))
-        });
-        match read.await {
-            Ok(Ok(mut bytes)) => Ok(std::mem::take(&mut *bytes)),
-            Ok(Err(error)) => Err(reqsign_core::Error::config_invalid(error.to_string())),
-            Err(error) => Err(reqsign_core::Error::unexpected(error.to_string())),
-        }
+        let read = profile::contents(path).await;
+        read.map(|mut bytes| std::mem::take(&mut *bytes))
+            .map_err(|unfit| reqsign_core::Error::config_invalid(unfit.to_string()))
     }
 }
 
@@ -307,7 +323,10 @@ impl HttpSend for Http {
         loop {
             left -= 1;
             match attempt(client, request.clone(), timeout, local).await {
-                Err((_, true)) if left > 0 => tokio::time::sleep(backoff.pause()).await,
+                // One that wants to be left alone for longer has no time for this job.
+                Err((_, Verdict::Again(told))) if left > 0 && told.unwrap_or_default() <= timeout => {
+                    tokio::time::sleep(backoff.pause_after(told.unwrap_or_default())).await;
+                }
                 answer => return answer.map_err(|(why, _)| failed(why)),
             }
         }
@@ -320,21 +339,25 @@ async fn attempt(
     request: Request<Bytes>,
     timeout: Duration,
     local: bool,
-) -> Result<Response<Bytes>, (String, bool)> {
-    let mut request = reqwest::Request::try_from(request).map_err(|error| (error.to_string(), false))?;
+) -> Result<Response<Bytes>, (String, Verdict)> {
+    let mut request =
+        reqwest::Request::try_from(request).map_err(|error| (error.to_string(), Verdict::Final))?;
     *request.timeout_mut() = Some(timeout);
     let host = request.url().host_str().unwrap_or_default().to_owned();
-    let response = client.execute(request).await.map_err(|error| {
-        let error = RequestError::from(error);
+    let response = net::execute(client, request).await.map_err(|error| {
         // Nothing listens there, or something that swallows packets: this is no such machine.
-        let hopeless = local || matches!(error, RequestError::Untrusted(_));
-        (format!("{host}: {error}"), !hopeless)
+        let verdict = if local { Verdict::Final } else { retry::of_error(&error) };
+        (format!("{host}: {error}"), verdict)
     })?;
     let status = response.status();
-    if status.is_server_error() || status == http::StatusCode::TOO_MANY_REQUESTS {
-        return Err((format!("{host}: status {}", status.as_u16()), true));
+    let after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let verdict = retry::of_status(status.as_u16(), after, Clock::system().now());
+    if verdict != Verdict::Final {
+        return Err((format!("{host}: status {}", status.as_u16()), verdict));
     }
-    let body = net::body(response, MAX_READ).await.map_err(|why| (format!("{host}: {why}"), true))?;
+    let body = net::body(response, MAX_ANSWER)
+        .await
+        .map_err(|why| (format!("{host}: {why}"), Verdict::Again(None)))?;
     let mut answer = Response::new(Bytes::from(body));
     *answer.status_mut() = status;
     Ok(answer)

@@ -10,6 +10,8 @@ pub(super) const FIELD: &str = "sts_request";
 pub(super) const ACTION: &str = "Action=GetCallerIdentity&Version=2011-06-15";
 /// Its SHA-256, in hexadecimal digits.
 pub(super) const ACTION_HASH: &str = "ab821ae955788b0e33ebd34c208442ccfc2d406e2edc5e7a39bd6458fbb4f843";
+/// How old a signature may be, in seconds; AWS itself takes them for a quarter of an hour.
+pub(super) const MAX_AGE: i64 = 300;
 /// The header that says whom the request is for, and for which keys.
 pub(super) const AUDIENCE_HEADER: &str = "x-machine-id-audience";
 

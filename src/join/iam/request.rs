@@ -6,15 +6,13 @@ use serde_json::{Map, Value};
 use super::super::jwt::{self, AudienceRules, strict_object};
 use super::super::verify::VerifyContext;
 use super::endpoint::Partition;
-use super::proof::{ACTION, ACTION_HASH, AUDIENCE_HEADER, FIELD, hex_hash};
+use super::proof::{ACTION, ACTION_HASH, AUDIENCE_HEADER, FIELD, MAX_AGE, hex_hash};
 use crate::clock::{Held, LEEWAY, parse_rfc3339, rfc3339};
 use crate::denial::{Denial, Reason};
 use crate::secret::Secret;
 use crate::text::shown;
 use crate::wire::Proof;
 
-/// How old a signature may be, in seconds; AWS itself takes them for a quarter of an hour.
-const MAX_AGE: i64 = 300;
 /// The longest proof, in bytes. Session tokens are one to four KiB long.
 const MAX_PROOF: usize = 16 << 10;
 

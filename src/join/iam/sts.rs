@@ -121,7 +121,7 @@ async fn send(client: &reqwest::Client, signed: &StsRequest) -> Result<(u16, Vec
         value.set_sensitive(true);
         request = request.header(*name, value);
     }
-    let response = request.send().await.map_err(|error| net::RequestError::from(error).to_string())?;
+    let response = net::send(request).await.map_err(|error| error.to_string())?;
     let status = response.status().as_u16();
     let body = net::body(response, MAX_ANSWER).await.map_err(|error| error.to_string())?;
     Ok((status, body))

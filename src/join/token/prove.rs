@@ -75,7 +75,8 @@ pub(super) async fn prove(job: &Job<'_>) -> Result<Presented> {
         state.settle(&joined.id, joined.generation).map_err(wrong)?;
         storage.write(&state.text()?)
     };
-    Ok(Presented { proof, settle: Some(Box::new(settle)) })
+    let lasts = u64::try_from(MAX_LIFETIME).ok().map(Duration::from_secs);
+    Ok(Presented { proof, lasts, settle: Some(Box::new(settle)) })
 }
 
 fn read(storage: &dyn LockedStorage, job: &Job<'_>) -> Result<StorageState> {

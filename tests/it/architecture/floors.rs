@@ -34,7 +34,7 @@ join::source: environment error folder secret text
 # The client's half of a join method, and the authority's: neither names the other.
 join::prove: environment error join::source net secret wire
 join::command: environment error join::prove secret text
-join::endpoint: error join::prove net retry secret text wire
+join::endpoint: clock error join::prove net retry secret text wire
 join::handed_over: environment error join::prove join::source text
 join::issuers: net text
 join::jwt: clock denial jws secret text wire
@@ -64,8 +64,8 @@ once::revoke: clock destination environment error jws net once::exchange once::e
     once::run once::settings pem random secret terminal wire
 once::delivery: destination environment error folder join::method net once::exchange
     once::exchange::keys once::revoke once::run once::settings output random rfc4251 text wire
-once::command: clock destination environment error folder join::method join::source once::delivery
-    once::exchange once::exchange::keys once::revoke once::run once::settings retry terminal text
+once::command: clock destination environment error folder once::delivery once::exchange
+    once::exchange::keys once::revoke once::run once::settings retry terminal text
     wire
 once: cli destination environment error join::method net once::command once::delivery once::exchange
     once::exchange::keys once::revoke once::run once::runs once::settings output runtime terminal

@@ -139,7 +139,7 @@ fn credentials_are_found_where_the_sdks_find_them() {
     // The shared files: keys of a profile, its region, and a command that prints some.
     let job = aws.job().env("AWS_PROFILE", "ci");
     let home = job.text_path("");
-    let job = job.env("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent").env("HOME", home);
+    let job = job.env("AWS_SHARED_CREDENTIALS_FILE", "/no/such/file").env("HOME", home);
     std::fs::create_dir(job.path(".aws")).unwrap();
     let keys = [aws.sts.told("/user/access_key"), aws.sts.told("/user/secret_key")];
     let [id, secret] = keys;

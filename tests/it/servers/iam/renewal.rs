@@ -26,7 +26,7 @@ fn a_long_job_renews() {
     let config = format!("[default]\ncredential_process = cat {}\n", job.text_path("told"));
     std::fs::write(job.path("config"), config).unwrap();
     let config = job.text_path("config");
-    let job = job.env("AWS_CONFIG_FILE", config).env("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent");
+    let job = job.env("AWS_CONFIG_FILE", config).env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
     let script = "touch ready; while ! [ -e end ]; do sleep 0.05; done";
     let mut running = job.start(["--ttl", "12s", "--", "sh", "-c", script]);
     crate::support::wait_for("COMMAND", || job.path("ready").exists().then_some(()));
