@@ -14,14 +14,14 @@ use std::time::Duration;
 use rustix::fs::{Access, AtFlags, CWD};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
-use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::clock::{Clock, rfc3339};
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
 use crate::join::source::TokenSource;
-use crate::once::command::signals::{Signals, exit_status, in_foreground};
+use crate::once::command::signals::{Signals, Told, exit_status, in_foreground};
 use crate::once::delivery::OpenDestinations;
 use crate::once::delivery::bash_env;
 use crate::once::delivery::ci::JobReport;
@@ -34,10 +34,24 @@ use crate::terminal::Progress;
 use crate::text::shown;
 
 pub(crate) mod signals;
+pub(crate) mod tied;
 
-/// How long COMMAND may go on with its certificates once it was told to end.
-/// CI systems kill everything a few seconds later.
+/// How long COMMAND may go on with its certificates after TERM or HUP in a CI
+/// system's job: GitHub's and Azure's runners kill everything after 2.5 s.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// The same on machines that stay and in pods, to which at least 10 s are
+/// given (`docker stop`; Kubernetes 30 s, systemd 90 s); some are for revoking.
+const LONG_GRACE: Duration = Duration::from_secs(7);
+
+/// The same after INT, which asks for an orderly end, such as unlocking a
+/// state: GitHub's and Azure's runners send TERM after 7.5 s, and a container
+/// whose `STOPSIGNAL` it is has 10 s.
+const INTERRUPTED: Duration = Duration::from_secs(7);
+
+/// The same when a process that started this run has ended. COMMAND is told
+/// late, and what is left of a job is killed at any time.
+const ORPHANED: Duration = Duration::from_secs(1);
 
 /// Two interrupts within this time are meant: a program at a terminal may take
 /// one for its own use, and goes on.
@@ -128,21 +142,25 @@ impl<'a> WrappedCommand<'a> {
     }
 
     fn spawn(&self, program: &OsStr, arguments: &[OsString], report: &JobReport) -> io::Result<Child> {
-        let mut command = Command::new(program);
-        // It has registered this worker, and is none of COMMAND's business.
-        command.env_remove(REGISTRATION_SECRET);
-        command.args(arguments).envs(report.variables.iter().map(|(name, value)| (name, value)));
-        if let Some(path) = self.destinations.borrow().as_ref().and_then(OpenDestinations::bash_env) {
-            command.env(bash_env::VARIABLE, path);
-        }
-        command.spawn()
+        let spawn = |mut command: Command| {
+            // It has registered this worker, and is none of COMMAND's business.
+            command.env_remove(REGISTRATION_SECRET);
+            command.envs(report.variables.iter().map(|(name, value)| (name, value)));
+            if let Some(path) = self.destinations.borrow().as_ref().and_then(OpenDestinations::bash_env) {
+                command.env(bash_env::VARIABLE, path);
+            }
+            command.spawn()
+        };
+        let mut alone = Command::new(program);
+        alone.args(arguments);
+        tied::command(program, arguments).and_then(spawn).or_else(|_| spawn(alone))
     }
 
     async fn watch(&self, child: &mut Child, expires_at: i64, signals: &mut Signals) -> u8 {
         let renewals = self.renewals(expires_at);
         tokio::pin!(renewals);
-        let told_to_end = Notify::new();
-        let taking_away = self.taking_away(&told_to_end);
+        let (grace, end_of_grace) = watch::channel(None);
+        let taking_away = self.taking_away(end_of_grace);
         tokio::pin!(taking_away);
         let mut taken = false;
         let mut interrupted: Option<Instant> = None;
@@ -150,18 +168,18 @@ impl<'a> WrappedCommand<'a> {
             tokio::select! {
                 biased;
                 status = child.wait() => break self.status(status),
-                signal = signals.next() => {
-                    let forwarded = forward(signal, child);
-                    let ends = match signal {
-                        Signal::TERM | Signal::HUP => true,
-                        Signal::INT => {
-                            let again = interrupted.replace(Instant::now());
-                            forwarded || again.is_some_and(|first| first.elapsed() < INSISTING)
-                        }
-                        _ => false,
-                    };
-                    if ends {
-                        told_to_end.notify_one();
+                told = signals.next() => {
+                    if told == Told::Orphaned {
+                        self.run.progress.line(&format!("ending {told}"));
+                    }
+                    let forwarded = forward(told, child);
+                    if let Some(time) = self.grace(told, forwarded, &mut interrupted) {
+                        let end = Instant::now() + time;
+                        grace.send_if_modified(|until| {
+                            let sooner = until.is_none_or(|until| end < until);
+                            *until = if sooner { Some(end) } else { *until };
+                            sooner
+                        });
                     }
                 }
                 () = &mut renewals => {}
@@ -185,11 +203,32 @@ impl<'a> WrappedCommand<'a> {
         status
     }
 
-    /// Wipes and revokes a while after COMMAND was told to end, whether or not
-    /// it does. To be polled behind `renewals`.
-    async fn taking_away(&self, told_to_end: &Notify) {
-        told_to_end.notified().await;
-        sleep(GRACE).await;
+    /// How long COMMAND may go on with its certificates, if it was told to end.
+    fn grace(&self, told: Told, forwarded: bool, interrupted: &mut Option<Instant>) -> Option<Duration> {
+        let ending = if self.run.settings.method.is_ci { GRACE } else { LONG_GRACE };
+        match told {
+            Told::Orphaned => Some(ORPHANED),
+            Told::Signal(Signal::TERM | Signal::HUP) => Some(ending),
+            Told::Signal(Signal::INT) => match interrupted.replace(Instant::now()) {
+                None => forwarded.then_some(INTERRUPTED),
+                Some(before) => (forwarded || before.elapsed() < INSISTING).then_some(ending),
+            },
+            Told::Signal(_) => None,
+        }
+    }
+
+    /// Wipes and revokes when the time is up that COMMAND was given to end in,
+    /// whether or not it does. To be polled behind `renewals`.
+    async fn taking_away(&self, mut end_of_grace: watch::Receiver<Option<Instant>>) {
+        loop {
+            let end = *end_of_grace.borrow_and_update();
+            let sooner = end_of_grace.changed();
+            match end {
+                None => drop(sooner.await),
+                Some(end) if timeout_at(end, sooner).await.is_err() => break,
+                Some(_) => {}
+            }
+        }
         self.wipe();
         let settled = poll_fn(|_| if self.renewing.get() { Poll::Pending } else { Poll::Ready(()) });
         let _ = timeout(SETTLE, settled).await;
@@ -323,7 +362,8 @@ async fn wait(seconds: i64, clock: &Clock) {
 /// `kill -INT` of us alone, while we are there, does not reach COMMAND: `kill`
 /// sends TERM unless told otherwise, and two INT in a row take the
 /// certificates away all the same ([`INSISTING`]).
-fn forward(signal: Signal, child: &Child) -> bool {
+fn forward(told: Told, child: &Child) -> bool {
+    let signal = told.signal();
     if matches!(signal, Signal::INT | Signal::QUIT) && in_foreground() {
         return false;
     }

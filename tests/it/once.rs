@@ -3,6 +3,7 @@
 
 mod azure_devops;
 mod buildkite;
+mod cancelled;
 mod cleanup;
 mod destinations;
 mod handed;
