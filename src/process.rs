@@ -27,7 +27,7 @@ const MAX_ANCESTORS: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     /// Its number.
-    pub pid: i32,
+    pub pid: u32,
     /// When it was started, in ticks since the system was; nothing where that does not tell.
     started: Option<u64>,
 }
@@ -35,13 +35,12 @@ pub struct Process {
 impl Process {
     /// This one.
     pub fn this() -> Self {
-        let pid = getpid();
-        Self { pid: pid.as_raw_pid(), started: Stat::of(pid).map(|stat| stat.started) }
+        Self { pid: std::process::id(), started: Stat::of(getpid()).map(|stat| stat.started) }
     }
 
     /// Sends it a signal; whether it was there.
     pub fn signal(self, signal: Signal) -> bool {
-        let Some(pid) = Pid::from_raw(self.pid) else { return false };
+        let Some(pid) = self.number() else { return false };
         let is_it = || Stat::of(pid).map(|stat| stat.started) == self.started;
         #[cfg(target_os = "linux")]
         if let Ok(descriptor) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
@@ -53,7 +52,12 @@ impl Process {
     /// Whether this process was started by it, or by one that was.
     pub fn is_above(self) -> bool {
         let parents = std::iter::successors(getppid(), |&child| Stat::of(child)?.parent);
-        parents.take(MAX_ANCESTORS).any(|pid| pid.as_raw_pid() == self.pid)
+        parents.take(MAX_ANCESTORS).any(|pid| Some(pid) == self.number())
+    }
+
+    /// Of one process: smaller numbers than 1 are those of many.
+    fn number(self) -> Option<Pid> {
+        Pid::from_raw(i32::try_from(self.pid).ok()?)
     }
 }
 
@@ -195,14 +199,17 @@ mod tests {
     fn a_number_alone_is_no_process() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let pid = Pid::from_child(&child);
-        let it = Process { pid: pid.as_raw_pid(), started: Some(Stat::of(pid).unwrap().started) };
+        let it = Process { pid: child.id(), started: Some(Stat::of(pid).unwrap().started) };
         let later = Process { started: Some(0), ..it };
         assert!(!later.signal(Signal::KILL) && child.try_wait().unwrap().is_none());
         assert!(it.signal(Signal::KILL));
         child.wait().unwrap();
         assert!(!it.signal(Signal::KILL));
-        let parent = getppid().unwrap();
-        assert!(Process { pid: parent.as_raw_pid(), started: None }.is_above() && !it.is_above());
+        let parent = std::os::unix::process::parent_id();
+        assert!(Process { pid: parent, started: None }.is_above() && !it.is_above());
+        for many in [0, u32::MAX] {
+            assert!(!Process { pid: many, started: None }.signal(Signal::CONT));
+        }
         assert!(Process::this().signal(Signal::CONT));
     }
 }

@@ -95,10 +95,12 @@ impl Cleanup<'_> {
         }
         let mut told = Vec::new();
         for run in own {
-            // What has ended meanwhile is another `cleanup`'s.
             if run.process.signal(Signal::TERM) {
                 self.progress.line(&format!("ending {} of this job", said(&run)));
                 told.push(run);
+            } else if !run.ends_before(Instant::now()) {
+                self.progress
+                    .warning(&format!("{} goes on out of reach, as in another container", said(&run)));
             }
         }
         let deadline = Instant::now() + PATIENCE;

@@ -149,15 +149,12 @@ pub(crate) fn dead(env: &Environment) -> Vec<DeadRun> {
 
 /// Every run of this user that goes on and says of which process it is.
 pub(crate) fn living(env: &Environment) -> Vec<LivingRun> {
-    let locked = entries(env).into_iter().filter(|(_, file, _)| match file.try_lock() {
-        Ok(()) => file.unlock().is_err(),
-        Err(_) => true,
-    });
-    let living = locked.filter_map(|(_, file, entry)| {
+    let living = entries(env).into_iter().filter(|(_, file, _)| file.try_lock().is_err());
+    let known = living.filter_map(|(_, file, entry)| {
         let RunEntry { destinations, process, job, .. } = entry;
         Some(LivingRun { destinations, process: process?, job, file })
     });
-    living.collect()
+    known.collect()
 }
 
 /// Every entry of this user. Whatever is not ours is passed over.
