@@ -16,7 +16,7 @@ pub mod once;
 
 /// Becomes the COMMAND of a `once`, which starts this binary again for that.
 pub fn become_command(env: &Environment) -> Option<ExitCode> {
-    crate::once::command::tied::run(std::env::args_os().skip(1), env)
+    crate::once::command::program::become_command(std::env::args_os().skip(1), env)
 }
 
 /// Runs a command.

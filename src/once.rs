@@ -22,6 +22,7 @@ pub(crate) mod settings;
 
 use crate::terminal::{self, Progress};
 use command::WrappedCommand;
+use command::program;
 use command::signals::{self, Signals, Told};
 use delivery::{OpenDestinations, ci};
 use exchange::Exchanger;
@@ -39,9 +40,9 @@ use settings::Settings;
 pub(crate) fn execute(settings: &Settings, env: &Environment, progress: &Progress) -> Result<ExitCode> {
     keep_out_of_core_dumps();
     if let Some(program) = settings.command.first()
-        && let Err(error) = command::find(program, env)
+        && let Err(error) = program::find(program, env)
     {
-        return Ok(ExitCode::from(command::not_runnable(program, &error, progress)));
+        return Ok(ExitCode::from(program::not_runnable(program, &error, progress)));
     }
     let keys = settings
         .outputs()

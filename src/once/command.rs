@@ -4,23 +4,21 @@
 use std::cell::{Cell, RefCell};
 use std::ffi::{OsStr, OsString};
 use std::future::{Future as _, pending, poll_fn};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus};
 use std::task::Poll;
 use std::time::Duration;
 
-use rustix::fs::{Access, AtFlags, CWD};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::clock::{Clock, rfc3339};
-use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
 use crate::join::source::TokenSource;
+use crate::once::command::program::not_runnable;
 use crate::once::command::signals::{Signals, Told, exit_status, in_foreground};
 use crate::once::delivery::OpenDestinations;
 use crate::once::delivery::bash_env;
@@ -30,11 +28,10 @@ use crate::once::revoke::{Revocable, revoke_own};
 use crate::once::run::Run;
 use crate::once::settings::storage::REGISTRATION_SECRET;
 use crate::retry::Backoff;
-use crate::terminal::Progress;
 use crate::text::shown;
 
+pub(crate) mod program;
 pub(crate) mod signals;
-pub(crate) mod tied;
 
 /// How long COMMAND may go on with its certificates after TERM or HUP in a CI
 /// system's job: GitHub's and Azure's runners kill everything after 2.5 s.
@@ -65,39 +62,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The longest pause between attempts to renew.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-
-/// Says that COMMAND cannot be run; returns the exit code.
-pub(crate) fn not_runnable(program: &OsStr, error: &io::Error, progress: &Progress) -> u8 {
-    let (code, why) = match error.kind() {
-        ErrorKind::NotFound => (127, "there is no such command".to_owned()),
-        ErrorKind::PermissionDenied => (126, "it is not executable".to_owned()),
-        _ => (126, error.to_string()),
-    };
-    progress.failure(&format!("cannot run `{}`: {why}", shown(&program.to_string_lossy())));
-    code
-}
-
-/// Looks for COMMAND as it will be run, before anything is asked for on its behalf.
-///
-/// # Errors
-/// `NotFound`, or `PermissionDenied` where it is not executable.
-pub(crate) fn find(program: &OsStr, env: &Environment) -> io::Result<()> {
-    let candidates: Vec<PathBuf> = if program.as_encoded_bytes().contains(&b'/') {
-        vec![PathBuf::from(program)]
-    } else {
-        let path = env.get("PATH").unwrap_or("/bin:/usr/bin");
-        std::env::split_paths(path).map(|directory| directory.join(program)).collect()
-    };
-    let mut found = candidates.iter().filter(|path| std::fs::symlink_metadata(path).is_ok()).peekable();
-    if program.is_empty() || found.peek().is_none() {
-        return Err(ErrorKind::NotFound.into());
-    }
-    let is_executable = |path: &PathBuf| {
-        std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
-            && rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS).is_ok()
-    };
-    if found.any(is_executable) { Ok(()) } else { Err(ErrorKind::PermissionDenied.into()) }
-}
 
 /// A run of COMMAND.
 pub(crate) struct WrappedCommand<'a> {
@@ -153,7 +117,7 @@ impl<'a> WrappedCommand<'a> {
         };
         let mut alone = Command::new(program);
         alone.args(arguments);
-        tied::command(program, arguments).and_then(spawn).or_else(|_| spawn(alone))
+        program::tied(program, arguments).and_then(spawn).or_else(|_| spawn(alone))
     }
 
     async fn watch(&self, child: &mut Child, expires_at: i64, signals: &mut Signals) -> u8 {
@@ -378,25 +342,6 @@ fn forward(told: Told, child: &Child) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::terminal::Level;
-
-    #[test]
-    fn commands_are_looked_for_as_a_shell_does() {
-        let temp = tempfile::tempdir().unwrap();
-        let plain = temp.path().join("plain");
-        std::fs::write(&plain, "x").unwrap();
-        let env = Environment::from_pairs([("PATH", "/nowhere:/bin:/usr/bin")]);
-        let quiet = Progress::new(Level::Quiet, &env);
-        let code =
-            |program: &OsStr| find(program, &env).map_err(|error| not_runnable(program, &error, &quiet));
-        assert_eq!(code(OsStr::new("sh")), Ok(()));
-        assert_eq!(code(OsStr::new("/bin/sh")), Ok(()));
-        assert_eq!(code(plain.as_os_str()), Err(126));
-        assert_eq!(code(temp.path().as_os_str()), Err(126));
-        assert_eq!(code(OsStr::new("no-such-command-here")), Err(127));
-        assert_eq!(code(OsStr::new("/no/such")), Err(127));
-        assert_eq!(code(OsStr::new("")), Err(127));
-    }
 
     #[tokio::test]
     async fn a_wait_ends_though_the_clock_goes_back() {

@@ -109,7 +109,7 @@ authority::serve: authority authority::http authority::limits authority::policy_
 commands: authority authority::audit authority::config authority::issue authority::keys
     authority::policy authority::policy_files authority::serve authority::store authority::tls authority::validity cli clock denial destination document
     environment error folder host join join::instance::secret_hash join::jwt join::method
-    join::verify net once once::command once::revoke once::runs once::settings output pem random runtime terminal
+    join::verify net once once::command once::revoke once::runs once::settings output pem process random runtime terminal
     text wire
 main: cli commands environment net terminal
 ";
