@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use super::{WAIT, all_revoked, events, files, issuances, world};
 use crate::support::issuer::{Endpoint, Fault};
@@ -48,9 +48,12 @@ fn cancel(step: &mut Running, (int, term): (Duration, Duration)) {
 /// A COMMAND that says which process it is, and does as little as it can about its end.
 const COMMAND: &str = "echo $$ > pid; touch ready; sleep 60; :";
 
+fn pid(job: &Job) -> Pid {
+    job.said("pid").trim().parse().ok().and_then(Pid::from_raw).unwrap()
+}
+
 fn is_there(job: &Job) -> bool {
-    let pid = job.said("pid").trim().parse().ok().and_then(Pid::from_raw).unwrap();
-    test_kill_process(pid).is_ok()
+    test_kill_process(pid(job)).is_ok()
 }
 
 /// Asserts that no key, no certificate that is good, and no COMMAND is left.
@@ -73,23 +76,31 @@ fn with_file(world: &World) -> Job {
 fn a_step_that_githubs_runner_cancels_leaves_nothing() {
     let world = world();
     let once = format!("machine-id once -- sh -c '{COMMAND}'");
-    let scripts =
-        [once.clone(), format!("exec {once}"), "./deploy.sh".to_owned(), format!("x=$({once}); echo $x")];
+    let deaf = format!("machine-id once -- sh -c \"trap '' INT TERM; {COMMAND}\"").replace('$', "\\$");
+    let nested = [format!("x=$({once}); echo $x"), "./deploy.sh".to_owned()];
+    let scripts = [once.clone(), format!("exec {once}"), deaf.clone(), format!("exec {deaf}")]
+        .into_iter()
+        .chain(nested);
     thread::scope(|scope| {
-        for script in &scripts {
+        for script in scripts {
             let world = &world;
             scope.spawn(move || {
                 let job = with_file(world);
-                let mut step = shell(&job, &["-e"], script);
+                let mut step = shell(&job, &["-e"], &script);
                 cancel(&mut step, RUNNERS);
-                // Before anything of the job's own looks after it.
+                // Now, before anything of the job's own looks after it.
+                assert!(files(&job.path("temp")).is_empty(), "{script}: {}", step.stderr());
+                if script.contains("trap") {
+                    // What the runner does to the rest.
+                    let _ = kill_process(pid(&job), Signal::KILL);
+                    job.run(["cleanup"]).good();
+                }
                 nothing_is_left(&job);
-                let outcome = job.run(["cleanup"]).good();
-                assert_eq!(outcome.stderr, "", "{script}");
+                assert_eq!(job.run(["cleanup"]).good().stderr, "", "{script}");
             });
         }
     });
-    assert_eq!(all_revoked(&world), scripts.len());
+    assert_eq!(all_revoked(&world), 6);
 }
 
 #[test]
