@@ -55,7 +55,7 @@ impl Process {
         parents.take(MAX_ANCESTORS).any(|pid| Some(pid) == self.number())
     }
 
-    /// Of one process: smaller numbers than 1 are those of many.
+    /// Not 0, nor negative: those are many processes.
     fn number(self) -> Option<Pid> {
         Pid::from_raw(i32::try_from(self.pid).ok()?)
     }
@@ -77,7 +77,8 @@ struct Stat {
 impl Stat {
     fn of(pid: Pid) -> Option<Self> {
         let path = format!("/proc/{}/stat", pid.as_raw_pid());
-        Self::parse(&read::raw(Path::new(&path), Trust::Anyone, Limit::FILE).and_then(read::utf8).ok()?)
+        let stat = read::raw(Path::new(&path), Trust::Anyone, Limit::FILE).ok()?;
+        Self::parse(&String::from_utf8_lossy(&stat))
     }
 
     /// The name in parentheses may hold anything; what is counted here follows it.
@@ -192,6 +193,15 @@ mod tests {
         for cut in ["", "7 (a", "7 (a) S 4 7"] {
             assert!(Stat::parse(cut).is_none(), "{cut}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_parent_is_looked_for_where_nothing_tells() {
+        let mut ancestors = Ancestors { watched: Vec::new(), parent: getppid() };
+        let waits = tokio::time::timeout(2 * LOOK_AGAIN, ancestors.one_ends());
+        assert!(waits.await.is_err(), "it is there");
+        ancestors.parent = Some(getpid());
+        ancestors.one_ends().await;
     }
 
     #[test]

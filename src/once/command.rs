@@ -137,7 +137,10 @@ impl<'a> WrappedCommand<'a> {
                         self.run.progress.line(&format!("ending {told}"));
                     }
                     let forwarded = forward(told, child);
-                    if let Some(time) = self.grace(told, forwarded, &mut interrupted) {
+                    let interrupt = told == Told::Signal(Signal::INT);
+                    let before = interrupted.filter(|_| interrupt).map(|before| before.elapsed());
+                    interrupted = if interrupt { Some(Instant::now()) } else { interrupted };
+                    if let Some(time) = allowed(told, forwarded, before, self.run.settings.method.is_ci) {
                         let end = Instant::now() + time;
                         grace.send_if_modified(|until| {
                             let sooner = until.is_none_or(|until| end < until);
@@ -165,20 +168,6 @@ impl<'a> WrappedCommand<'a> {
             taking_away.await;
         }
         status
-    }
-
-    /// How long COMMAND may go on with its certificates, if it was told to end.
-    fn grace(&self, told: Told, forwarded: bool, interrupted: &mut Option<Instant>) -> Option<Duration> {
-        let ending = if self.run.settings.method.is_ci { GRACE } else { LONG_GRACE };
-        match told {
-            Told::Orphaned => Some(ORPHANED),
-            Told::Signal(Signal::TERM | Signal::HUP) => Some(ending),
-            Told::Signal(Signal::INT) => match interrupted.replace(Instant::now()) {
-                None => forwarded.then_some(INTERRUPTED),
-                Some(before) => (forwarded || before.elapsed() < INSISTING).then_some(ending),
-            },
-            Told::Signal(_) => None,
-        }
     }
 
     /// Wipes and revokes when the time is up that COMMAND was given to end in,
@@ -306,6 +295,19 @@ impl<'a> WrappedCommand<'a> {
     }
 }
 
+/// How long COMMAND may go on with its certificates, if it was told to end;
+/// `before` is how long ago it was interrupted, if this is an interrupt again.
+fn allowed(told: Told, forwarded: bool, before: Option<Duration>, in_ci: bool) -> Option<Duration> {
+    let ending = if in_ci { GRACE } else { LONG_GRACE };
+    match (told, before) {
+        (Told::Orphaned, _) => Some(ORPHANED),
+        (Told::Signal(Signal::TERM | Signal::HUP), _) => Some(ending),
+        (Told::Signal(Signal::INT), None) => forwarded.then_some(INTERRUPTED),
+        (Told::Signal(Signal::INT), Some(before)) => (forwarded || before < INSISTING).then_some(ending),
+        (Told::Signal(_), _) => None,
+    }
+}
+
 /// Sleeps for so many seconds, or until that time of the clock, whichever comes first: the clock may be moved, back
 /// too, and what counts seconds stands still while the machine sleeps.
 async fn wait(seconds: i64, clock: &Clock) {
@@ -342,6 +344,31 @@ fn forward(told: Told, child: &Child) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn command_has_the_time_that_the_platform_gives() {
+        const QUICK: Option<Duration> = Some(Duration::from_millis(999));
+        const SLOW: Option<Duration> = Some(Duration::from_secs(1));
+        let [int, term, hup, quit] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT].map(Told::Signal);
+        for (told, forwarded, before, in_ci, seconds) in [
+            (term, true, None, true, Some(2)),
+            (term, true, None, false, Some(7)),
+            (hup, true, None, true, Some(2)),
+            (int, true, None, true, Some(7)),
+            (int, true, SLOW, true, Some(2)),
+            (int, true, SLOW, false, Some(7)),
+            // At a terminal.
+            (int, false, None, false, None),
+            (int, false, SLOW, false, None),
+            (int, false, QUICK, false, Some(7)),
+            (quit, true, None, true, None),
+            (Told::Orphaned, true, None, true, Some(1)),
+            (Told::Orphaned, true, None, false, Some(1)),
+        ] {
+            let time = allowed(told, forwarded, before, in_ci);
+            assert_eq!(time.map(|time| time.as_secs()), seconds, "{told:?} {before:?} {in_ci}");
+        }
+    }
 
     #[tokio::test]
     async fn a_wait_ends_though_the_clock_goes_back() {
