@@ -14,6 +14,11 @@ pub mod host;
 pub mod inspect;
 pub mod once;
 
+/// Becomes the COMMAND of a `once`, which starts this binary again for that.
+pub fn become_command(env: &Environment) -> Option<ExitCode> {
+    crate::once::command::program::become_command(std::env::args_os().skip(1), env)
+}
+
 /// Runs a command.
 pub fn run(cli: Cli, env: &Environment) -> Result<ExitCode> {
     match cli.command {

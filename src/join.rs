@@ -72,9 +72,31 @@ pub fn detect(env: &Environment) -> Option<&'static Method> {
     METHODS.iter().copied().find(|method| (method.detects)(env))
 }
 
+/// Which job this environment is of, in the words of its platform; nothing where that has none.
+pub fn job(env: &Environment) -> Option<String> {
+    let named = |method: &&&Method| method.job.first().is_some_and(|first| env.get(first).is_some());
+    let names = METHODS.iter().filter(named).flat_map(|method| method.job);
+    let said: Vec<String> = names.filter_map(|name| Some(format!("{name}={:?}", env.get(name)?))).collect();
+    (!said.is_empty()).then(|| said.join(" "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_job_is_told_apart() {
+        let of = |pairs: &[(&str, &str)]| job(&Environment::from_pairs(pairs.iter().copied()));
+        assert_eq!(of(&[("CI", "true"), ("RUNNER_NAME", "a"), ("NODE_NAME", "a")]), None);
+        for method in METHODS.iter().filter(|method| !method.job.is_empty()) {
+            let all: Vec<_> = method.job.iter().map(|&name| (name, "1")).collect();
+            for changed in 0..all.len() {
+                let mut other = all.clone();
+                other[changed].1 = "2";
+                assert_ne!(of(&all), of(&other), "{}", method.name);
+            }
+        }
+    }
 
     #[test]
     fn names_are_unique() {

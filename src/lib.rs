@@ -22,6 +22,7 @@ pub mod once;
 pub mod output;
 pub mod pem;
 pub mod principal;
+pub mod process;
 pub mod random;
 pub mod retry;
 pub mod rfc4251;

@@ -8,13 +8,16 @@ use machine_id::environment::Environment;
 use machine_id::{commands, net, terminal};
 
 fn main() -> ExitCode {
+    let env = Environment::of_process();
+    if let Some(code) = commands::become_command(&env) {
+        return code;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         // Help goes to stdout with 0, a usage error to stderr with 2.
         Err(error) => error.exit(),
     };
     net::install_crypto();
-    let env = Environment::of_process();
     match commands::run(cli, &env) {
         Ok(code) => code,
         Err(error) => {

@@ -3,17 +3,16 @@
 
 use std::process::ExitCode;
 
-use rustix::process::Signal;
-
 use crate::cli::Format;
 use crate::destination::manifest::Manifest;
 use crate::environment::Environment;
 use crate::error::Result;
+use crate::join;
 use crate::net::{self, AuthorityTrust};
 use crate::runtime::block_on;
 use crate::text::shown;
 
-mod command;
+pub(crate) mod command;
 mod delivery;
 pub mod exchange;
 pub mod revoke;
@@ -23,7 +22,8 @@ pub(crate) mod settings;
 
 use crate::terminal::{self, Progress};
 use command::WrappedCommand;
-use command::signals::{self, Signals};
+use command::program;
+use command::signals::{self, Signals, Told};
 use delivery::{OpenDestinations, ci};
 use exchange::Exchanger;
 use exchange::keys::JobKeys;
@@ -40,9 +40,9 @@ use settings::Settings;
 pub(crate) fn execute(settings: &Settings, env: &Environment, progress: &Progress) -> Result<ExitCode> {
     keep_out_of_core_dumps();
     if let Some(program) = settings.command.first()
-        && let Err(error) = command::find(program, env)
+        && let Err(error) = program::find(program, env)
     {
-        return Ok(ExitCode::from(command::not_runnable(program, &error, progress)));
+        return Ok(ExitCode::from(program::not_runnable(program, &error, progress)));
     }
     let keys = settings
         .outputs()
@@ -71,7 +71,7 @@ fn register(Run { settings, env, progress, .. }: Run<'_>) -> Option<RegisteredRu
         return None;
     }
     let paths: Vec<_> = settings.destinations.iter().map(|destination| destination.path.as_path()).collect();
-    let registered = runs::register(env, &paths);
+    let registered = runs::register(env, &paths, join::job(env));
     registered
         .inspect_err(|error| {
             progress.warning(&format!(
@@ -91,7 +91,7 @@ async fn exchange_and_deliver(run: Run<'_>, exchanger: &Exchanger<'_>) -> Result
     progress.step(&format!("proving this job with {} to {}", settings.method.name, settings.authority));
     let issuance = tokio::select! {
         biased;
-        signal = ending(&mut signals) => return Ok(ended_by(signal, progress)),
+        told = ending(&mut signals) => return Ok(ended(told, progress)),
         issuance = exchanger.exchange() => issuance?,
     };
     let response = &issuance.response;
@@ -116,18 +116,18 @@ async fn exchange_and_deliver(run: Run<'_>, exchanger: &Exchanger<'_>) -> Result
         // Nothing of it is left here, so nobody can use it.
         revoke_own(revocable.as_slice(), run).await;
     }
-    delivered.map(|ended| ended.map_or(ExitCode::SUCCESS, |signal| ended_by(signal, progress)))
+    delivered.map(|told| told.map_or(ExitCode::SUCCESS, |told| ended(told, progress)))
 }
 
-/// Tells the CI system and prints; all of it or nothing. Returns the signal that ended it.
+/// Tells the CI system and prints; all of it or nothing. Returns what ended it.
 async fn deliver(
     run: Run<'_>,
     destinations: OpenDestinations,
     manifests: &[Manifest],
     signals: &mut Signals,
-) -> Result<Option<Signal>> {
-    if let Some(signal) = signals.pending().await {
-        return Ok(Some(signal));
+) -> Result<Option<Told>> {
+    if let Some(told) = signals.pending().await {
+        return Ok(Some(told));
     }
     ci::tell(&delivery::report(run.settings, manifests), run.env)?;
     say_result(run, manifests);
@@ -155,18 +155,18 @@ async fn revoke_replaced(Run { env, progress, .. }: Run<'_>, destinations: &Open
     }
 }
 
-fn ended_by(signal: Signal, progress: &Progress) -> ExitCode {
+fn ended(told: Told, progress: &Progress) -> ExitCode {
     progress.end_group();
-    progress.line(&format!("ended by signal {}", signal.as_raw()));
-    ExitCode::from(signals::exit_status(signal.as_raw()))
+    progress.line(&format!("ended {told}"));
+    ExitCode::from(signals::exit_status(told.signal().as_raw()))
 }
 
-/// The next signal that ends an exchange.
-async fn ending(signals: &mut Signals) -> Signal {
+/// What ends an exchange.
+async fn ending(signals: &mut Signals) -> Told {
     loop {
-        let signal = signals.next().await;
-        if signals::ENDING.contains(&signal) {
-            return signal;
+        let told = signals.next().await;
+        if signals::ENDING.contains(&told.signal()) {
+            return told;
         }
     }
 }

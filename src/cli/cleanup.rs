@@ -3,7 +3,7 @@
 /// What was typed.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Args {
-    /// What to wipe; by default $MACHINE_ID_DESTINATION and what dead wrapped runs of this user left
+    /// What to wipe; by default $MACHINE_ID_DESTINATION and what dead wrapped runs of this user left, after this job's runs that go on were ended
     #[arg(value_name = "DESTINATION")]
     pub destination: Option<String>,
 

@@ -5,7 +5,9 @@
 //! something of somebody else is an error.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
 
 use crate::cli::cleanup::Args;
 use crate::destination::manifest::Manifest;
@@ -13,12 +15,19 @@ use crate::destination::wipe::{self, Found};
 use crate::environment::Environment;
 use crate::error::Result;
 use crate::folder;
+use crate::join;
 use crate::net::{AuthorityTrust, authority_url, timeout};
 use crate::once::revoke::{NOT_REVOKED, Revocable, revoke_by_manifest};
-use crate::once::runs;
+use crate::once::runs::{self, LivingRun};
 use crate::runtime::block_on;
 use crate::terminal::{Level, Progress};
 use crate::text::shown;
+
+/// How long a run may take to tell COMMAND, to wipe and to revoke.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// How long the system may take to end a process that it kills.
+const KILLED: Duration = Duration::from_secs(2);
 
 /// Wipes a destination, or what can be found, and revokes what was in it.
 ///
@@ -51,8 +60,9 @@ struct Cleanup<'a> {
 }
 
 impl Cleanup<'_> {
-    /// The environment's destination, and what dead runs left.
+    /// This job's runs that go on, the environment's destination, and what dead runs left.
     fn everything(&self) {
+        self.end_living();
         if let Some(path) = self.env.get("MACHINE_ID_DESTINATION") {
             let done = absolute(path).and_then(|path| self.destination(&path));
             if let Err(error) = done {
@@ -69,6 +79,36 @@ impl Cleanup<'_> {
                 }
             }
             dead.forget();
+        }
+    }
+
+    /// A job that was cancelled may leave a run behind that nobody told. What it
+    /// does not take away itself is a dead run's then.
+    fn end_living(&self) {
+        let job = join::job(self.env);
+        let living = runs::living(self.env).into_iter().filter(|run| !run.process.is_above());
+        let (own, others): (Vec<_>, Vec<_>) = living.partition(|run| job.is_some() && run.job == job);
+        for run in others {
+            let whose = if run.job.is_some() { "another job" } else { "no known job" };
+            let (which, pid) = (said(&run), run.process.pid);
+            self.progress.line(&format!("left alone: {which} of {whose} (`kill {pid}` ends it)"));
+        }
+        let mut told = Vec::new();
+        for run in own {
+            if run.process.signal(Signal::TERM) {
+                self.progress.line(&format!("ending {} of this job", said(&run)));
+                told.push(run);
+            } else if !run.ends_before(Instant::now()) {
+                self.progress
+                    .warning(&format!("{} goes on out of reach, as in another container", said(&run)));
+            }
+        }
+        let deadline = Instant::now() + PATIENCE;
+        for run in told.iter().filter(|run| !run.ends_before(deadline)) {
+            run.process.signal(Signal::KILL);
+            if !run.ends_before(Instant::now() + KILLED) {
+                self.progress.warning(&format!("{} does not end", said(run)));
+            }
         }
     }
 
@@ -115,4 +155,11 @@ impl Cleanup<'_> {
             self.progress.warning(&format!("{NOT_REVOKED}: {error}"));
         }
     }
+}
+
+/// A run that goes on, in words.
+fn said(run: &LivingRun) -> String {
+    let paths: Vec<_> =
+        run.destinations.iter().map(|path| shown(&path.to_string_lossy()).to_string()).collect();
+    format!("the run of process {}, which has {},", run.process.pid, paths.join(", "))
 }

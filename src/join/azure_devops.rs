@@ -76,6 +76,7 @@ pub(super) static METHOD: Method = Method {
     telling: &[ORGANIZATION, "prj_id", "def_id", "rpo_id", "rpo_uri", "rpo_ref", "rpo_ver", "run_id"],
     fields: FIELDS,
     issuers: &["https://vstoken.dev.azure.com/*"],
+    job: &["SYSTEM_JOBID", "SYSTEM_PLANID", "SYSTEM_JOBATTEMPT"],
     ..Method::new("azure-devops", "Azure DevOps pipelines", |job| prove(job).boxed(), configure)
 };
 

@@ -100,6 +100,7 @@ pub(super) static METHOD: Method = Method {
     fields: FIELDS,
     issuers: &[ISSUER],
     can_bind: true,
+    job: &["BUILDKITE_JOB_ID"],
     ..Method::new("buildkite", "Buildkite: agents of version 3", |job| prove(job).boxed(), configure)
 };
 

@@ -85,6 +85,7 @@ pub(super) static METHOD: Method = Method {
     fields: FIELDS,
     issuers: &["https://oidc.circleci.com", "https://oidc.circleci.com/*"],
     can_bind: true,
+    job: &["CIRCLE_WORKFLOW_JOB_ID", "CIRCLE_NODE_INDEX"],
     ..Method::new("circleci", "CircleCI: cloud and server", |job| prove(job).boxed(), configure)
 };
 

@@ -202,6 +202,14 @@ pub(super) static METHOD: Method = Method {
         "https://*/_services/token",
     ],
     can_bind: true,
+    job: &[
+        "GITHUB_RUN_ID",
+        "GITHUB_RUN_ATTEMPT",
+        "GITHUB_JOB",
+        "GITHUB_SERVER_URL",
+        "RUNNER_NAME",
+        "RUNNER_TRACKING_ID",
+    ],
     ..Method::new(
         "github",
         "GitHub Actions: github.com, GitHub Enterprise Cloud and Server",

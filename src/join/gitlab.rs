@@ -145,6 +145,7 @@ pub(super) static METHOD: Method = Method {
     ],
     fields: FIELDS,
     issuers: &["https://gitlab.com"],
+    job: &["CI_JOB_ID", "CI_SERVER_URL"],
     ..Method::new("gitlab", "GitLab CI: gitlab.com and self-managed", |job| HANDED_OVER.none(job), configure)
 };
 

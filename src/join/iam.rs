@@ -54,6 +54,7 @@ pub(super) static METHOD: Method = Method {
     can_bind: true,
     takes_rules_beside: true,
     is_ci: false,
+    job: &["CODEBUILD_BUILD_ID"],
     ..Method::new(
         "iam",
         "AWS: whatever has credentials of an IAM role or user (EC2, ECS, EKS, Lambda, CodeBuild)",

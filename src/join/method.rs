@@ -70,6 +70,9 @@ pub struct Method {
     pub registers: bool,
     /// Whether its jobs are runs of a CI system, which end, and not machines that stay.
     pub is_ci: bool,
+    /// The variables that tell its jobs apart, also two at once on one machine:
+    /// the same in all steps of a job. Without the first one there is no job.
+    pub job: &'static [&'static str],
     /// See [`Configure`].
     pub configure: Configure,
 }
@@ -94,6 +97,7 @@ impl Method {
             takes_rules_beside: false,
             registers: false,
             is_ci: true,
+            job: &[],
             configure,
         }
     }

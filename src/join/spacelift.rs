@@ -47,6 +47,7 @@ pub(super) static METHOD: Method = Method {
     telling: &["spaceId", "callerType", "callerId", "runType", "runId", "scope"],
     fields: FIELDS,
     issuers: &["https://*.spacelift.io"],
+    job: &["TF_VAR_spacelift_run_id"],
     ..Method::new("spacelift", "Spacelift: stacks and modules", |job| HANDED_OVER.none(job), configure)
 };
 

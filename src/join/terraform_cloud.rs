@@ -82,6 +82,7 @@ pub(super) static METHOD: Method = Method {
     ],
     fields: FIELDS,
     issuers: &["https://app.terraform.io", "https://app.eu.terraform.io"],
+    job: &["TFC_RUN_ID"],
     ..Method::new(
         "terraform_cloud",
         "HCP Terraform and Terraform Enterprise",

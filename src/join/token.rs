@@ -23,6 +23,7 @@ pub(super) static METHOD: Method = Method {
     can_bind: true,
     registers: true,
     is_ci: false,
+    job: &["BUILD_TAG", "NODE_NAME", "EXECUTOR_NUMBER"],
     ..Method::new(
         "token",
         "workers that stay, such as a self-hosted Jenkins: registered once, with a key of their own",

@@ -4,23 +4,21 @@
 use std::cell::{Cell, RefCell};
 use std::ffi::{OsStr, OsString};
 use std::future::{Future as _, pending, poll_fn};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus};
 use std::task::Poll;
 use std::time::Duration;
 
-use rustix::fs::{Access, AtFlags, CWD};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
-use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::clock::{Clock, rfc3339};
-use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
-use crate::once::command::signals::{Signals, exit_status, in_foreground};
+use crate::once::command::program::not_runnable;
+use crate::once::command::signals::{Signals, Told, exit_status, in_foreground};
 use crate::once::delivery::OpenDestinations;
 use crate::once::delivery::bash_env;
 use crate::once::delivery::ci::JobReport;
@@ -29,14 +27,27 @@ use crate::once::revoke::{Revocable, revoke_own};
 use crate::once::run::Run;
 use crate::once::settings::storage::REGISTRATION_SECRET;
 use crate::retry::Backoff;
-use crate::terminal::Progress;
 use crate::text::shown;
 
+pub(crate) mod program;
 pub(crate) mod signals;
 
-/// How long COMMAND may go on with its certificates once it was told to end.
-/// CI systems kill everything a few seconds later.
+/// How long COMMAND may go on with its certificates after TERM or HUP in a CI
+/// system's job: GitHub's and Azure's runners kill everything after 2.5 s.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// The same on machines that stay and in pods, to which at least 10 s are
+/// given (`docker stop`; Kubernetes 30 s, systemd 90 s); some are for revoking.
+const LONG_GRACE: Duration = Duration::from_secs(7);
+
+/// The same after INT, which asks for an orderly end, such as unlocking a
+/// state: GitHub's and Azure's runners send TERM after 7.5 s, and a container
+/// whose `STOPSIGNAL` it is has 10 s.
+const INTERRUPTED: Duration = Duration::from_secs(7);
+
+/// The same when a process that started this run has ended. COMMAND is told
+/// late, and what is left of a job is killed at any time.
+const ORPHANED: Duration = Duration::from_secs(1);
 
 /// Two interrupts within this time are meant: a program at a terminal may take
 /// one for its own use, and goes on.
@@ -50,39 +61,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The longest pause between attempts to renew.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-
-/// Says that COMMAND cannot be run; returns the exit code.
-pub(crate) fn not_runnable(program: &OsStr, error: &io::Error, progress: &Progress) -> u8 {
-    let (code, why) = match error.kind() {
-        ErrorKind::NotFound => (127, "there is no such command".to_owned()),
-        ErrorKind::PermissionDenied => (126, "it is not executable".to_owned()),
-        _ => (126, error.to_string()),
-    };
-    progress.failure(&format!("cannot run `{}`: {why}", shown(&program.to_string_lossy())));
-    code
-}
-
-/// Looks for COMMAND as it will be run, before anything is asked for on its behalf.
-///
-/// # Errors
-/// `NotFound`, or `PermissionDenied` where it is not executable.
-pub(crate) fn find(program: &OsStr, env: &Environment) -> io::Result<()> {
-    let candidates: Vec<PathBuf> = if program.as_encoded_bytes().contains(&b'/') {
-        vec![PathBuf::from(program)]
-    } else {
-        let path = env.get("PATH").unwrap_or("/bin:/usr/bin");
-        std::env::split_paths(path).map(|directory| directory.join(program)).collect()
-    };
-    let mut found = candidates.iter().filter(|path| std::fs::symlink_metadata(path).is_ok()).peekable();
-    if program.is_empty() || found.peek().is_none() {
-        return Err(ErrorKind::NotFound.into());
-    }
-    let is_executable = |path: &PathBuf| {
-        std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
-            && rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS).is_ok()
-    };
-    if found.any(is_executable) { Ok(()) } else { Err(ErrorKind::PermissionDenied.into()) }
-}
 
 /// A run of COMMAND.
 pub(crate) struct WrappedCommand<'a> {
@@ -127,21 +105,25 @@ impl<'a> WrappedCommand<'a> {
     }
 
     fn spawn(&self, program: &OsStr, arguments: &[OsString], report: &JobReport) -> io::Result<Child> {
-        let mut command = Command::new(program);
-        // It has registered this worker, and is none of COMMAND's business.
-        command.env_remove(REGISTRATION_SECRET);
-        command.args(arguments).envs(report.variables.iter().map(|(name, value)| (name, value)));
-        if let Some(path) = self.destinations.borrow().as_ref().and_then(OpenDestinations::bash_env) {
-            command.env(bash_env::VARIABLE, path);
-        }
-        command.spawn()
+        let spawn = |mut command: Command| {
+            // It has registered this worker, and is none of COMMAND's business.
+            command.env_remove(REGISTRATION_SECRET);
+            command.envs(report.variables.iter().map(|(name, value)| (name, value)));
+            if let Some(path) = self.destinations.borrow().as_ref().and_then(OpenDestinations::bash_env) {
+                command.env(bash_env::VARIABLE, path);
+            }
+            command.spawn()
+        };
+        let mut alone = Command::new(program);
+        alone.args(arguments);
+        program::tied(program, arguments).and_then(spawn).or_else(|_| spawn(alone))
     }
 
     async fn watch(&self, child: &mut Child, expires_at: i64, signals: &mut Signals) -> u8 {
         let renewals = self.renewals(expires_at);
         tokio::pin!(renewals);
-        let told_to_end = Notify::new();
-        let taking_away = self.taking_away(&told_to_end);
+        let (grace, end_of_grace) = watch::channel(None);
+        let taking_away = self.taking_away(end_of_grace);
         tokio::pin!(taking_away);
         let mut taken = false;
         let mut interrupted: Option<Instant> = None;
@@ -149,18 +131,21 @@ impl<'a> WrappedCommand<'a> {
             tokio::select! {
                 biased;
                 status = child.wait() => break self.status(status),
-                signal = signals.next() => {
-                    let forwarded = forward(signal, child);
-                    let ends = match signal {
-                        Signal::TERM | Signal::HUP => true,
-                        Signal::INT => {
-                            let again = interrupted.replace(Instant::now());
-                            forwarded || again.is_some_and(|first| first.elapsed() < INSISTING)
-                        }
-                        _ => false,
-                    };
-                    if ends {
-                        told_to_end.notify_one();
+                told = signals.next() => {
+                    if told == Told::Orphaned {
+                        self.run.progress.line(&format!("ending {told}"));
+                    }
+                    let forwarded = forward(told, child);
+                    let interrupt = told == Told::Signal(Signal::INT);
+                    let before = interrupted.filter(|_| interrupt).map(|before| before.elapsed());
+                    interrupted = if interrupt { Some(Instant::now()) } else { interrupted };
+                    if let Some(time) = allowed(told, forwarded, before, self.run.settings.method.is_ci) {
+                        let end = Instant::now() + time;
+                        grace.send_if_modified(|until| {
+                            let sooner = until.is_none_or(|until| end < until);
+                            *until = if sooner { Some(end) } else { *until };
+                            sooner
+                        });
                     }
                 }
                 () = &mut renewals => {}
@@ -184,11 +169,18 @@ impl<'a> WrappedCommand<'a> {
         status
     }
 
-    /// Wipes and revokes a while after COMMAND was told to end, whether or not
-    /// it does. To be polled behind `renewals`.
-    async fn taking_away(&self, told_to_end: &Notify) {
-        told_to_end.notified().await;
-        sleep(GRACE).await;
+    /// Wipes and revokes when the time is up that COMMAND was given to end in,
+    /// whether or not it does. To be polled behind `renewals`.
+    async fn taking_away(&self, mut end_of_grace: watch::Receiver<Option<Instant>>) {
+        loop {
+            let end = *end_of_grace.borrow_and_update();
+            let sooner = end_of_grace.changed();
+            match end {
+                None => drop(sooner.await),
+                Some(end) if timeout_at(end, sooner).await.is_err() => break,
+                Some(_) => {}
+            }
+        }
         self.wipe();
         let settled = poll_fn(|_| if self.renewing.get() { Poll::Pending } else { Poll::Ready(()) });
         let _ = timeout(SETTLE, settled).await;
@@ -301,6 +293,19 @@ impl<'a> WrappedCommand<'a> {
     }
 }
 
+/// How long COMMAND may go on with its certificates, if it was told to end;
+/// `before` is how long ago it was interrupted, if this is an interrupt again.
+fn allowed(told: Told, forwarded: bool, before: Option<Duration>, in_ci: bool) -> Option<Duration> {
+    let ending = if in_ci { GRACE } else { LONG_GRACE };
+    match (told, before) {
+        (Told::Orphaned, _) => Some(ORPHANED),
+        (Told::Signal(Signal::TERM | Signal::HUP), _) => Some(ending),
+        (Told::Signal(Signal::INT), None) => forwarded.then_some(INTERRUPTED),
+        (Told::Signal(Signal::INT), Some(before)) => (forwarded || before < INSISTING).then_some(ending),
+        (Told::Signal(_), _) => None,
+    }
+}
+
 /// Sleeps for so many seconds, or until that time of the clock, whichever comes first: the clock may be moved, back
 /// too, and what counts seconds stands still while the machine sleeps.
 async fn wait(seconds: i64, clock: &Clock) {
@@ -321,7 +326,8 @@ async fn wait(seconds: i64, clock: &Clock) {
 /// `kill -INT` of us alone, while we are there, does not reach COMMAND: `kill`
 /// sends TERM unless told otherwise, and two INT in a row take the
 /// certificates away all the same ([`INSISTING`]).
-fn forward(signal: Signal, child: &Child) -> bool {
+fn forward(told: Told, child: &Child) -> bool {
+    let signal = told.signal();
     if matches!(signal, Signal::INT | Signal::QUIT) && in_foreground() {
         return false;
     }
@@ -336,24 +342,30 @@ fn forward(signal: Signal, child: &Child) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::terminal::Level;
 
     #[test]
-    fn commands_are_looked_for_as_a_shell_does() {
-        let temp = tempfile::tempdir().unwrap();
-        let plain = temp.path().join("plain");
-        std::fs::write(&plain, "x").unwrap();
-        let env = Environment::from_pairs([("PATH", "/nowhere:/bin:/usr/bin")]);
-        let quiet = Progress::new(Level::Quiet, &env);
-        let code =
-            |program: &OsStr| find(program, &env).map_err(|error| not_runnable(program, &error, &quiet));
-        assert_eq!(code(OsStr::new("sh")), Ok(()));
-        assert_eq!(code(OsStr::new("/bin/sh")), Ok(()));
-        assert_eq!(code(plain.as_os_str()), Err(126));
-        assert_eq!(code(temp.path().as_os_str()), Err(126));
-        assert_eq!(code(OsStr::new("no-such-command-here")), Err(127));
-        assert_eq!(code(OsStr::new("/no/such")), Err(127));
-        assert_eq!(code(OsStr::new("")), Err(127));
+    fn command_has_the_time_that_the_platform_gives() {
+        const QUICK: Option<Duration> = Some(Duration::from_millis(999));
+        const SLOW: Option<Duration> = Some(Duration::from_secs(1));
+        let [int, term, hup, quit] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT].map(Told::Signal);
+        for (told, forwarded, before, in_ci, seconds) in [
+            (term, true, None, true, Some(2)),
+            (term, true, None, false, Some(7)),
+            (hup, true, None, true, Some(2)),
+            (int, true, None, true, Some(7)),
+            (int, true, SLOW, true, Some(2)),
+            (int, true, SLOW, false, Some(7)),
+            // At a terminal.
+            (int, false, None, false, None),
+            (int, false, SLOW, false, None),
+            (int, false, QUICK, false, Some(7)),
+            (quit, true, None, true, None),
+            (Told::Orphaned, true, None, true, Some(1)),
+            (Told::Orphaned, true, None, false, Some(1)),
+        ] {
+            let time = allowed(told, forwarded, before, in_ci);
+            assert_eq!(time.map(|time| time.as_secs()), seconds, "{told:?} {before:?} {in_ci}");
+        }
     }
 
     #[tokio::test]

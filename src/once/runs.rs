@@ -4,10 +4,13 @@
 //! One file a run, in a private directory of this user: it holds the
 //! destinations' paths, and the run holds a lock on it as long as it lives.
 //! The kernel drops the lock with the process, whatever ended it; COMMAND
-//! does not inherit it, since the descriptor is closed on exec.
+//! does not inherit it, since the descriptor is closed on exec. It also says
+//! which process and which job that is, so that the job's own `cleanup` can end
+//! a run that nobody else told to end.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +18,11 @@ use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::trust::{self, Standing};
 use crate::folder::{Folder, Unfit, read, replace};
+use crate::process::Process;
 use crate::random;
+
+/// How often it is looked whether a run has ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// The largest entry that is read, in bytes.
 const MAX_ENTRY: read::Limit = read::Limit::bytes(1 << 16);
@@ -26,6 +33,12 @@ struct RunEntry {
     /// Those of them that were there before the run, and so are not its own to remove.
     #[serde(default)]
     existed: Vec<PathBuf>,
+    /// Nothing of a version before.
+    #[serde(default)]
+    process: Option<Process>,
+    /// As its platform tells its jobs apart.
+    #[serde(default)]
+    job: Option<String>,
 }
 
 /// A living run's entry; gone when this value is.
@@ -41,16 +54,22 @@ impl Drop for RegisteredRun {
     }
 }
 
-/// Registers this run, before anything is written to its destinations. Where
+/// Registers this run of that job, before anything is written to its destinations. Where
 /// one place cannot be used, perhaps because somebody else was there first,
 /// the next is.
 ///
 /// # Errors
 /// `Kind::Destination` where no registry is ours and can be written.
-pub(crate) fn register(env: &Environment, destinations: &[&Path]) -> Result<RegisteredRun> {
+pub(crate) fn register(
+    env: &Environment,
+    destinations: &[&Path],
+    job: Option<String>,
+) -> Result<RegisteredRun> {
     let entry = RunEntry {
         destinations: destinations.iter().map(|&path| path.to_owned()).collect(),
         existed: destinations.iter().filter(|path| path.exists()).map(|&path| path.to_owned()).collect(),
+        process: Some(Process::this()),
+        job,
     };
     let text = serde_json::to_string(&entry).context(Kind::Internal, "cannot write an entry")?;
     let mut failed = Error::new(Kind::Destination, "there is no place for the registry of runs");
@@ -91,28 +110,74 @@ impl DeadRun {
     }
 }
 
-/// Every dead run of this user. Living ones are passed over, as is whatever is not ours.
+/// A run that goes on.
+pub(crate) struct LivingRun {
+    /// Where it writes.
+    pub destinations: Vec<PathBuf>,
+    /// Which it is.
+    pub process: Process,
+    /// The job that it is of, if that is known.
+    pub job: Option<String>,
+    file: File,
+}
+
+impl LivingRun {
+    /// Waits for its end; whether that came in time.
+    pub(crate) fn ends_before(&self, deadline: Instant) -> bool {
+        while self.file.try_lock().is_err() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        let _ = self.file.unlock();
+        true
+    }
+}
+
+/// Every dead run of this user.
 pub(crate) fn dead(env: &Environment) -> Vec<DeadRun> {
+    let dead = entries(env).into_iter().filter(|(_, file, _)| file.try_lock().is_ok());
+    dead.map(|(path, file, entry)| DeadRun {
+        destinations: entry.destinations,
+        existed: entry.existed,
+        path,
+        _file: file,
+    })
+    .collect()
+}
+
+/// Every run of this user that goes on and says of which process it is.
+pub(crate) fn living(env: &Environment) -> Vec<LivingRun> {
+    let living = entries(env).into_iter().filter(|(_, file, _)| file.try_lock().is_err());
+    let known = living.filter_map(|(_, file, entry)| {
+        let RunEntry { destinations, process, job, .. } = entry;
+        Some(LivingRun { destinations, process: process?, job, file })
+    });
+    known.collect()
+}
+
+/// Every entry of this user. Whatever is not ours is passed over.
+fn entries(env: &Environment) -> Vec<(PathBuf, File, RunEntry)> {
     let mut all = Vec::new();
     for directory in directories(env) {
         let Ok(folder) = open(&directory, false) else { continue };
         let names = folder.entries().unwrap_or_default();
         let visible = names.iter().filter(|name| !name.starts_with('.'));
-        all.extend(visible.filter_map(|name| dead_entry(&folder, name)));
+        all.extend(visible.filter_map(|name| entry(&folder, name)));
     }
     all
 }
 
-fn dead_entry(folder: &Folder, name: &str) -> Option<DeadRun> {
+fn entry(folder: &Folder, name: &str) -> Option<(PathBuf, File, RunEntry)> {
     let file = folder.open_file(name).ok()??;
     if Standing::of(&file).ok()?.uid != trust::me() {
         return None;
     }
-    file.try_lock().ok()?;
     let text = read::file(file.try_clone().ok()?, MAX_ENTRY).ok()?;
-    let entry: RunEntry = serde_json::from_slice(&text).unwrap_or_default();
-    let destinations = entry.destinations.into_iter().filter(|path| path.is_absolute()).collect();
-    Some(DeadRun { destinations, existed: entry.existed, path: folder.path().join(name), _file: file })
+    let mut entry: RunEntry = serde_json::from_slice(&text).unwrap_or_default();
+    entry.destinations.retain(|path| path.is_absolute());
+    Some((folder.path().join(name), file, entry))
 }
 
 /// Where a registry may be, the place for new entries first. A job's steps do
@@ -177,7 +242,7 @@ mod tests {
     fn the_living_are_passed_over_and_the_dead_are_found() {
         let temp = tempfile::tempdir().unwrap();
         let d2 = temp.path().to_str().unwrap();
-        let registered = register(&env(temp.path()), &[Path::new("/d1"), Path::new(d2)]).unwrap();
+        let registered = register(&env(temp.path()), &[Path::new("/d1"), Path::new(d2)], None).unwrap();
         assert!(dead_below(temp.path()).is_empty());
         // What `kill -9` does: the lock goes, the file stays.
         let copy = registered.path.with_file_name("dead");
@@ -205,7 +270,7 @@ mod tests {
             symlink(&elsewhere, temp.path().join(name)).unwrap();
         }
         let outside = |registered: RegisteredRun| !registered.path.starts_with(temp.path());
-        assert!(outside(register(&env(temp.path()), &[Path::new("/d")]).unwrap()), "the next place");
+        assert!(outside(register(&env(temp.path()), &[Path::new("/d")], None).unwrap()), "the next place");
         assert!(dead_below(temp.path()).is_empty());
         for name in ["machine-id", &of_user] {
             fs::remove_file(temp.path().join(name)).unwrap();
@@ -213,7 +278,7 @@ mod tests {
             let open = fs::Permissions::from_mode(0o777);
             fs::set_permissions(temp.path().join(name).join("runs"), open).unwrap();
         }
-        assert!(outside(register(&env(temp.path()), &[Path::new("/d")]).unwrap()));
+        assert!(outside(register(&env(temp.path()), &[Path::new("/d")], None).unwrap()));
     }
 
     #[test]
@@ -243,7 +308,7 @@ mod tests {
     #[test]
     fn an_entry_that_is_a_link_or_broken_names_nothing() {
         let temp = tempfile::tempdir().unwrap();
-        let registered = register(&env(temp.path()), &[Path::new("/d")]).unwrap();
+        let registered = register(&env(temp.path()), &[Path::new("/d")], None).unwrap();
         let runs = registered.path.parent().unwrap();
         symlink("/etc/passwd", runs.join("link")).unwrap();
         fs::write(runs.join("broken"), "{").unwrap();

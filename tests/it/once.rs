@@ -4,6 +4,7 @@
 mod aws_profiles;
 mod azure_devops;
 mod buildkite;
+mod cancelled;
 mod cleanup;
 mod destinations;
 mod handed;

@@ -1,10 +1,12 @@
-//! Signals, as values that the client waits for.
+//! Signals, and the end of a process that this one was started by, as values
+//! that the client waits for.
 //!
 //! HUP stays ignored, for us and for COMMAND, where the process was started so:
 //! that is what `nohup` is for. INT is listened for even then, since a script's
 //! `&` ignores it without meaning that keys should stay behind.
 
-use std::future::poll_fn;
+use std::fmt;
+use std::future::{pending, poll_fn};
 use std::path::Path;
 use std::task::Poll;
 
@@ -12,7 +14,8 @@ use rustix::process::Signal;
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
 use crate::error::{Context as _, Kind, Result};
-use crate::folder::read::{self, Limit, Trust};
+use crate::folder::read;
+use crate::process::{self, Ancestors};
 
 /// Those that end an exchange.
 pub(crate) const ENDING: &[Signal] = &[Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT];
@@ -21,40 +24,87 @@ pub(crate) const ENDING: &[Signal] = &[Signal::TERM, Signal::INT, Signal::HUP, S
 pub(crate) const FORWARDED: &[Signal] =
     &[Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2];
 
-/// Signals that are listened for.
-pub(crate) struct Signals(Vec<(Signal, Stream)>);
+/// How this process is told something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// By a signal.
+    Signal(Signal),
+    /// By the end of a process that it was started by.
+    Orphaned,
+}
+
+impl Told {
+    /// The signal that it counts as.
+    pub(crate) fn signal(self) -> Signal {
+        match self {
+            Self::Signal(signal) => signal,
+            Self::Orphaned => Signal::TERM,
+        }
+    }
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Signal(signal) => write!(f, "by signal {}", signal.as_raw()),
+            Self::Orphaned => f.write_str(
+                "with a process that started it, such as its shell (what is to outlive that is started with `setsid` or `nohup`)",
+            ),
+        }
+    }
+}
+
+/// What is listened for.
+pub(crate) struct Signals {
+    streams: Vec<(Signal, Stream)>,
+    /// Nothing once one of them has ended.
+    ancestors: Option<Ancestors>,
+}
 
 impl Signals {
     /// Listens; from now on these signals no longer end the process.
     pub(crate) fn listen(signals: &[Signal]) -> Result<Self> {
-        let left_alone = |signal: Signal| signal == Signal::HUP && is_in(signal, ignored());
+        let left_alone = |signal: Signal| signal == Signal::HUP && process::ignores(signal);
         let mut streams = Vec::new();
         for wanted in signals.iter().filter(|wanted| !left_alone(**wanted)) {
             let stream = signal(SignalKind::from_raw(wanted.as_raw()))
                 .context(Kind::Internal, "cannot listen for signals")?;
             streams.push((*wanted, stream));
         }
-        Ok(Self(streams))
+        Ok(Self { streams, ancestors: Some(Ancestors::watch()) })
     }
 
     /// The next one.
-    pub(crate) async fn next(&mut self) -> Signal {
-        poll_fn(|context| {
-            for (signal, stream) in &mut self.0 {
+    pub(crate) async fn next(&mut self) -> Told {
+        let Self { streams, ancestors } = self;
+        let signal = poll_fn(|context| {
+            for (signal, stream) in &mut *streams {
                 if stream.poll_recv(context).is_ready() {
                     return Poll::Ready(*signal);
                 }
             }
             Poll::Pending
-        })
-        .await
+        });
+        let orphaned = async {
+            match &*ancestors {
+                Some(ancestors) => ancestors.one_ends().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            signal = signal => return Told::Signal(signal),
+            () = orphaned => {}
+        }
+        *ancestors = None;
+        Told::Orphaned
     }
 
     /// One that has come already.
-    pub(crate) async fn pending(&mut self) -> Option<Signal> {
+    pub(crate) async fn pending(&mut self) -> Option<Told> {
         tokio::select! {
             biased;
-            signal = self.next() => Some(signal),
+            told = self.next() => Some(told),
             () = tokio::task::yield_now() => None,
         }
     }
@@ -63,18 +113,6 @@ impl Signals {
 /// The status of a process that a signal ended: 128 and its number.
 pub(crate) fn exit_status(signal: i32) -> u8 {
     u8::try_from(128 + signal).unwrap_or(255)
-}
-
-/// The mask of signals that this process was started with as ignored; only Linux tells.
-fn ignored() -> u64 {
-    let status = read::raw(Path::new("/proc/self/status"), Trust::Anyone, Limit::FILE).and_then(read::utf8);
-    let mask = status.iter().flat_map(|status| status.lines()).find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
-}
-
-fn is_in(signal: Signal, mask: u64) -> bool {
-    u32::try_from(signal.as_raw() - 1)
-        .is_ok_and(|bit| mask.checked_shr(bit).is_some_and(|mask| mask & 1 == 1))
 }
 
 /// Whether the terminal's own INT and QUIT go to COMMAND as well as to us: we
@@ -89,18 +127,12 @@ pub(crate) fn in_foreground() -> bool {
 mod tests {
     use super::*;
 
-    #[test]
-    fn masks() {
-        // SIGHUP is 1, SIGINT is 2.
-        assert!(is_in(Signal::HUP, 0b01) && !is_in(Signal::INT, 0b01) && is_in(Signal::INT, 0b10));
-        assert_eq!(exit_status(15), 143);
-    }
-
     #[tokio::test]
     async fn a_signal_is_a_value() {
         let mut signals = Signals::listen(&[Signal::USR2]).unwrap();
         assert_eq!(signals.pending().await, None);
         rustix::process::kill_process(rustix::process::getpid(), Signal::USR2).unwrap();
-        assert_eq!(signals.next().await, Signal::USR2);
+        assert_eq!(signals.next().await, Told::Signal(Signal::USR2));
+        assert_eq!((exit_status(15), Told::Orphaned.signal()), (143, Signal::TERM));
     }
 }

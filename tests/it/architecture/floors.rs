@@ -24,6 +24,7 @@ denial: clock wire
 document: error text
 folder: clock error random text
 net: clock document environment error folder pem text
+process: folder
 runtime: error
 retry: net random
 terminal: environment error
@@ -57,7 +58,7 @@ once::settings: cli destination document environment error folder join::detect j
 once::exchange::keys: error output pem random wire
 # What every stage is given.
 once::run: environment once::exchange::keys once::settings terminal
-once::runs: environment error folder random
+once::runs: environment error folder process random
 once::exchange: clock denial destination environment error join::method join::prove join::source net
     once::exchange::keys once::run once::settings output pem retry secret terminal text wire
 once::revoke: clock destination environment error jws net once::exchange once::exchange::keys
@@ -65,9 +66,9 @@ once::revoke: clock destination environment error jws net once::exchange once::e
 once::delivery: destination environment error folder join::method net once::exchange
     once::exchange::keys once::revoke once::run once::settings output random rfc4251 text wire
 once::command: clock destination environment error folder once::delivery once::exchange
-    once::exchange::keys once::revoke once::run once::settings retry terminal text
+    once::exchange::keys once::revoke once::run once::settings process retry terminal text
     wire
-once: cli destination environment error join::method net once::command once::delivery once::exchange
+once: cli destination environment error join::job join::method net once::command once::delivery once::exchange
     once::exchange::keys once::revoke once::run once::runs once::settings output runtime terminal
     text wire
 
@@ -108,7 +109,7 @@ authority::serve: authority authority::http authority::limits authority::policy_
 commands: authority authority::audit authority::config authority::issue authority::keys
     authority::policy authority::policy_files authority::serve authority::store authority::tls authority::validity cli clock denial destination document
     environment error folder host join join::instance::secret_hash join::jwt join::method
-    join::verify net once once::revoke once::runs once::settings output pem random runtime terminal
+    join::verify net once once::command once::revoke once::runs once::settings output pem process random runtime terminal
     text wire
 main: cli commands environment net terminal
 ";
