@@ -65,7 +65,7 @@ once::revoke: clock destination environment error jws net once::exchange once::e
     once::run once::settings pem random secret terminal wire
 once::delivery: destination environment error folder join::method net once::exchange
     once::exchange::keys once::revoke once::run once::settings output random rfc4251 text wire
-once::command: clock destination environment error folder once::delivery once::exchange
+once::command: clock destination environment error folder join::method once::delivery once::exchange
     once::exchange::keys once::revoke once::run once::settings process retry terminal text
     wire
 once: cli destination environment error join::job join::method net once::command once::delivery once::exchange
