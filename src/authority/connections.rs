@@ -253,7 +253,7 @@ mod tests {
         let left = [&mut one, &mut site]
             .map(|some| some.iter_mut().filter_map(|one| is_there(one).then_some(())).count());
         assert_eq!(left.iter().sum::<usize>(), MAX_FROM_NETWORK);
-        assert_eq!(left[0], 1, "those of the address that has the most went first");
+        assert!(left[0] <= 1, "those of the address that has the most went first: {left:?}");
     }
 
     #[test]

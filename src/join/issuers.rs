@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::net::{self, RequestError};
 use crate::random;
+use crate::text::shown_exactly;
 
 mod key_set;
 
@@ -228,8 +229,9 @@ async fn fetch(client: &reqwest::Client, issuer: &str) -> Result<KeySet, String>
     let document = get(client, &discovery, MAX_DISCOVERY).await?;
     let document: Value =
         serde_json::from_slice(&document).map_err(|error| format!("{discovery} is not JSON: {error}"))?;
-    if document.get("issuer").and_then(Value::as_str) != Some(issuer) {
-        return Err(format!("{discovery} is of another issuer"));
+    let named = document.get("issuer").and_then(Value::as_str).unwrap_or_default();
+    if named != issuer {
+        return Err(format!("{discovery} is of another issuer: `{}`", shown_exactly(named)));
     }
     let jwks = document.get("jwks_uri").and_then(Value::as_str).ok_or("the discovery has no `jwks_uri`")?;
     if !jwks.starts_with("https://") {
