@@ -14,7 +14,9 @@ use crate::net;
 
 pub mod audit;
 pub mod config;
+pub mod connections;
 pub mod enroll;
+pub mod head;
 pub mod http;
 pub mod issue;
 pub mod keys;

@@ -5,13 +5,15 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use machine_id::cli::Cli;
 use machine_id::environment::Environment;
-use machine_id::{commands, net, terminal};
+use machine_id::{commands, net, secret, terminal};
 
 fn main() -> ExitCode {
     let env = Environment::of_process();
     if let Some(code) = commands::become_command(&env) {
         return code;
     }
+    // Whatever the command: nearly every one of them reads a key or a token.
+    secret::keep_in_memory();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         // Help goes to stdout with 0, a usage error to stderr with 2.

@@ -38,7 +38,6 @@ use settings::Settings;
 /// # Errors
 /// Of every kind; nothing is left of the destination then.
 pub(crate) fn execute(settings: &Settings, env: &Environment, progress: &Progress) -> Result<ExitCode> {
-    keep_out_of_core_dumps();
     if let Some(program) = settings.command.first()
         && let Err(error) = program::find(program, env)
     {
@@ -55,14 +54,6 @@ pub(crate) fn execute(settings: &Settings, env: &Environment, progress: &Progres
     }
     let _registered = register(run);
     block_on(exchange_and_deliver(run, &Exchanger::new(run)))?
-}
-
-/// A crash must not write the keys to a disk. COMMAND is not touched by this.
-fn keep_out_of_core_dumps() {
-    #[cfg(target_os = "linux")]
-    {
-        let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
-    }
 }
 
 /// Before the destination is there, so that `cleanup` finds it whenever this process is killed.

@@ -8,6 +8,29 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
+/// Keeps what this process holds from its disks: a crash leaves no core dump of it, other processes of its user cannot
+/// read its memory, and where locked memory has no limit (`LimitMEMLOCK=infinity`) nothing of it is swapped out. Programs
+/// that it starts are as they were, but for core dumps elsewhere than on Linux.
+pub fn keep_in_memory() {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::mm::{MlockAllFlags, mlockall};
+        use rustix::process::{DumpableBehavior, Resource, getrlimit, set_dumpable_behavior};
+        let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+        // Under a limit what is allocated later would be refused, which ends a process.
+        if getrlimit(Resource::Memlock).current.is_none() {
+            let _ = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT);
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        use rustix::process::{Resource, getrlimit, setrlimit};
+        let mut limit = getrlimit(Resource::Core);
+        limit.current = Some(0);
+        let _ = setrlimit(Resource::Core, limit);
+    }
+}
+
 /// Secret text, wiped on drop.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);

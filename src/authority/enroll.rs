@@ -15,6 +15,7 @@ use crate::clock::{LEEWAY, rfc3339};
 use crate::denial::{Denial, Reason};
 use crate::error::{Error, Result};
 use crate::join;
+use crate::join::issuers::Unavailable;
 use crate::join::verify::{Failure, Identity, VerifyContext};
 use crate::random;
 use crate::wire::{ExchangeRequest, ExchangeResponse, JoinedInstance, MIN_TTL};
@@ -35,8 +36,8 @@ pub enum Refused {
     TooMany(u64),
     /// The join token, or the run, has been given what it may have in an hour.
     Quota(Exceeded),
-    /// The issuer's keys cannot be had.
-    Unavailable(String),
+    /// Whoever vouches for the proof cannot be asked now.
+    Unavailable(Unavailable),
     /// The CA that would sign is not good now.
     CaNotValid(String),
     /// Something broke inside.

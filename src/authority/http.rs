@@ -6,28 +6,34 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, HttpBody as _, to_bytes};
 use axum::extract::{Extension, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::uri::Authority as Host;
+use axum::http::{HeaderValue, StatusCode, Version, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::Authority;
+use super::connections::Place;
 use super::enroll::{self, Refused};
 use super::limits::Exceeded;
 use super::revoke::{self, Unrevoked};
 use super::store;
 use super::tls::CurrentCertificate;
 use crate::error::Error;
+use crate::join::issuers::Unavailable;
 use crate::terminal;
 use crate::wire::{ExchangeRequest, Problem, RevokeRequest};
 
 /// The largest body that is read, in bytes: sixteen outputs with RSA keys and a token are about 60 KB.
 const MAX_BODY: usize = 96 << 10;
+/// How long its body may take to come. Our own client gives up after as long.
+const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a request may take, its body included.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -62,26 +68,64 @@ pub fn router(authority: Arc<Authority>, certificate: Arc<CurrentCertificate>) -
         .with_state(authority)
 }
 
-/// Ends a request that takes too long, so that a slow body holds nothing for long.
+/// Takes a request that is whole, and ends one that takes too long. Until it has come whole, its connection is the first to
+/// go where there is no room.
 async fn in_time(request: Request, next: Next) -> Answer {
-    let answer = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await;
-    answer.map_err(|_| problem(408, "timeout", "the request took too long"))
+    let too_long = |_| problem(408, "timeout", "the request took too long");
+    check_host(&request)?;
+    let answer = async {
+        let (parts, body) = request.into_parts();
+        if body.size_hint().lower() > u64::try_from(MAX_BODY).unwrap_or(u64::MAX) {
+            return Err(too_large());
+        }
+        let body = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY)).await.map_err(too_long)?;
+        let body = body.map_err(|_| too_large())?;
+        let _under_way = parts.extensions.get::<Arc<Place>>().cloned().map(Place::under_way);
+        Ok(next.run(Request::from_parts(parts, Body::from(body))).await)
+    };
+    tokio::time::timeout(REQUEST_TIMEOUT, answer).await.map_err(too_long)?
 }
 
-async fn exchange(State(authority): Shared, Extension(Peer(peer)): Extension<Peer>, body: Body) -> Answer {
-    let request: ExchangeRequest = read(body).await?;
+/// HTTP/1.1 wants one `Host`, and nobody is to read another out of the same request (RFC 9112, section 3.2).
+fn check_host(request: &Request) -> Result<(), Box<Problem>> {
+    let hosts: Vec<&HeaderValue> = request.headers().get_all(header::HOST).iter().collect();
+    let is_good = match hosts.as_slice() {
+        [] => request.version() < Version::HTTP_11,
+        [host] => host.to_str().is_ok_and(|host| !host.contains('@') && host.parse::<Host>().is_ok()),
+        _ => false,
+    };
+    let wrong = || problem(400, "malformed", "the request has no `Host`, several, or one that is no host");
+    is_good.then_some(()).ok_or_else(wrong)
+}
+
+fn too_many(seconds: u64) -> Box<Problem> {
+    Box::new(Problem {
+        retry_after: Some(seconds),
+        ..Problem::new("too-many", 429, "too many refusals lately")
+    })
+}
+
+fn too_large() -> Box<Problem> {
+    problem(413, "too-large", "the body is larger than this authority reads, or broke off")
+}
+
+async fn exchange(State(authority): Shared, Extension(Peer(peer)): Extension<Peer>, body: Bytes) -> Answer {
+    let request: ExchangeRequest = read(&body)?;
     let response =
         enroll::exchange(&authority, &request, peer).await.map_err(|why| refused(&authority, why))?;
     json_response(&response)
 }
 
-async fn revoke(State(authority): Shared, Extension(Peer(peer)): Extension<Peer>, body: Body) -> Answer {
-    let request: RevokeRequest = read(body).await?;
+async fn revoke(State(authority): Shared, Extension(Peer(peer)): Extension<Peer>, body: Bytes) -> Answer {
+    let request: RevokeRequest = read(&body)?;
     revoke::revoke(&authority, &request, peer).await.map_err(|why| match why {
         // Why would tell a stranger which serials there are.
-        Unrevoked::Refused(_) => {
-            problem(401, "assertion-invalid", "the assertion is not valid for this issuance")
+        Unrevoked::Refused(id) => {
+            terminal::log_rarely(&format!("refused {id}: assertion_invalid"));
+            let title = "the assertion is not valid for this issuance";
+            Box::new(Problem { denial_id: Some(id), ..Problem::new("assertion-invalid", 401, title) })
         }
+        Unrevoked::TooMany(seconds) => too_many(seconds),
         Unrevoked::Broken(error) => broken(&error),
     })?;
     json_response(&json!({"issuance_id": request.issuance_id, "revoked": true}))
@@ -140,12 +184,9 @@ async fn readyz(
     })
 }
 
-/// Reads a JSON body of limited size.
-async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Box<Problem>> {
-    let bytes = to_bytes(body, MAX_BODY).await.map_err(|_| {
-        problem(413, "too-large", "the body is larger than this authority reads, or broke off")
-    })?;
-    serde_json::from_slice(&bytes).map_err(|error| {
+/// Reads a JSON body.
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Box<Problem>> {
+    serde_json::from_slice(body).map_err(|error| {
         // A parser's words may quote the body, and a body holds a token.
         let detail = format!("line {}, column {}", error.line(), error.column());
         let problem = Problem::new("malformed", 400, "the body is not the JSON that this path takes");
@@ -208,10 +249,7 @@ fn refused(authority: &Authority, why: Refused) -> Box<Problem> {
             log(&format!("refused {id}: {}", denial.reason.row().code));
             denial.problem(id, authority.clock.now())
         }
-        Refused::TooMany(seconds) => {
-            let problem = Problem::new("too-many", 429, "too many refusals lately");
-            Problem { retry_after: Some(seconds), ..problem }
-        }
+        Refused::TooMany(seconds) => return too_many(seconds),
         Refused::Quota(Exceeded { kind, whose, quota, retry_after }) => {
             let title = format!("{whose} has been given as many certificates as it may have in an hour");
             terminal::log_rarely(&format!("{kind}: {title}, {quota}"));
@@ -221,10 +259,10 @@ fn refused(authority: &Authority, why: Refused) -> Box<Problem> {
                     .to_owned();
             Problem { detail, hint, retry_after: Some(retry_after), ..Problem::new(kind, 429, &title) }
         }
-        Refused::Unavailable(detail) => {
-            terminal::log_rarely(&format!("issuer unavailable: {detail}"));
+        Refused::Unavailable(Unavailable { why, retry_after }) => {
+            terminal::log_rarely(&format!("issuer unavailable: {why}"));
             let why = "whoever vouches for this proof cannot be asked just now";
-            Problem { retry_after: Some(2), ..Problem::new("issuer-unavailable", 503, why) }
+            Problem { retry_after: Some(retry_after), ..Problem::new("issuer-unavailable", 503, why) }
         }
         Refused::CaNotValid(detail) => {
             terminal::log_rarely(&format!("nothing issued: {detail}"));

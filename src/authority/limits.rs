@@ -11,11 +11,13 @@ use std::time::{Duration, Instant};
 
 /// Refusals that one address may cause at once, and then each second.
 const PER_ADDRESS: Rate = Rate { burst: 200.0, each_second: 2.0 };
+/// The same for the network about it.
+const PER_NETWORK: Rate = Rate { burst: 500.0, each_second: 4.0 };
 /// Refusals of verified proofs that all may cause at once, and then each second.
 const VERIFIED: Rate = Rate { burst: 2000.0, each_second: 50.0 };
 /// The same for proofs that could not be verified, which cost a stranger nothing.
 const UNVERIFIED: Rate = Rate { burst: 2000.0, each_second: 5.0 };
-/// Addresses remembered at most; beyond it, full buckets are forgotten.
+/// Addresses and networks remembered at most; beyond it, full buckets are forgotten.
 const MAX_ADDRESSES: usize = 10_000;
 
 /// Certificates that may be issued at once, and then each hour.
@@ -76,7 +78,7 @@ pub struct Refusals(Mutex<State>);
 struct State {
     verified: Bucket,
     unverified: Bucket,
-    addresses: HashMap<IpAddr, Bucket>,
+    addresses: HashMap<Network, Bucket>,
 }
 
 impl Default for Refusals {
@@ -93,27 +95,38 @@ impl Refusals {
     /// # Errors
     /// After how many seconds to try again.
     pub fn admit(&self, peer: IpAddr, verified: bool) -> Result<(), u64> {
-        self.admit_at(network(peer), verified, Instant::now())
+        self.admit_at(peer, verified, Instant::now())
     }
 
     fn admit_at(&self, peer: IpAddr, verified: bool, now: Instant) -> Result<(), u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let State { verified: of_verified, unverified: of_unverified, addresses } = &mut *state;
         let all = if verified { of_verified } else { of_unverified };
-        if addresses.len() >= MAX_ADDRESSES && !addresses.contains_key(&peer) {
+        let networks = networks(peer);
+        if addresses.len() + networks.len() > MAX_ADDRESSES
+            && networks.iter().any(|one| !addresses.contains_key(one))
+        {
             addresses.retain(|_, bucket| !bucket.fill(now));
-            if addresses.len() >= MAX_ADDRESSES {
+            if addresses.len() + networks.len() > MAX_ADDRESSES {
                 return Err(60);
             }
         }
-        let one = addresses.entry(peer).or_insert_with(|| Bucket::full(PER_ADDRESS, now));
-        one.fill(now);
         all.fill(now);
-        if one.left < 1.0 || all.left < 1.0 {
+        let mut is_left = all.left >= 1.0;
+        for (one, rate) in networks.iter().zip([PER_ADDRESS, PER_NETWORK]) {
+            let bucket = addresses.entry(*one).or_insert_with(|| Bucket::full(rate, now));
+            bucket.fill(now);
+            is_left &= bucket.left >= 1.0;
+        }
+        if !is_left {
             return Err(5);
         }
-        one.left -= 1.0;
         all.left -= 1.0;
+        for one in networks {
+            if let Some(bucket) = addresses.get_mut(&one) {
+                bucket.left -= 1.0;
+            }
+        }
         Ok(())
     }
 }
@@ -205,14 +218,21 @@ impl Issuances {
     }
 }
 
-/// An IPv6 customer has a whole /64.
-pub fn network(peer: IpAddr) -> IpAddr {
+/// The first bits of addresses, and how many they are.
+pub type Network = (IpAddr, u8);
+
+/// Whom an address counts for: itself, which with IPv6 is a whole /64, as one customer has it; and the network about
+/// it, which one customer may have as well: a /24, or a /48.
+pub fn networks(peer: IpAddr) -> [Network; 2] {
     match peer.to_canonical() {
+        IpAddr::V4(address) => {
+            let [a, b, c, _] = address.octets();
+            [(address.into(), 32), (IpAddr::from([a, b, c, 0]), 24)]
+        }
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();
-            IpAddr::V6([a, b, c, d, 0, 0, 0, 0].into())
+            [(IpAddr::from([a, b, c, d, 0, 0, 0, 0]), 64), (IpAddr::from([a, b, c, 0, 0, 0, 0, 0]), 48)]
         }
-        v4 => v4,
     }
 }
 
@@ -224,14 +244,17 @@ mod tests {
     fn a_flood_ends_and_others_go_on() {
         let refusals = Refusals::default();
         let now = Instant::now();
-        let (noisy, quiet) = (network("2001:db8::1".parse().unwrap()), network("192.0.2.1".parse().unwrap()));
-        assert_eq!(noisy, network("2001:db8::2".parse().unwrap()));
-        for _ in 0..200 {
-            refusals.admit_at(noisy, false, now).unwrap();
-        }
-        assert!(refusals.admit_at(noisy, false, now).is_err());
-        refusals.admit_at(quiet, false, now).unwrap();
-        refusals.admit_at(noisy, false, now + Duration::from_secs(1)).unwrap();
+        let from = |address: &str, after| {
+            refusals.admit_at(address.parse().unwrap(), false, now + Duration::from_secs(after)).is_ok()
+        };
+        assert!((0..200).all(|n| from(&format!("2001:db8::{n}"), 0)), "a /64 is one address");
+        assert!(!from("2001:db8::1", 0));
+        assert!(from("192.0.2.1", 0));
+        assert!(from("2001:db8::1", 1));
+        // Of a /48, however many /64 of it take part.
+        let taken = (0..1000).filter(|n| from(&format!("2001:db8:0:{n:x}::1"), 1)).count();
+        assert!((298..=306).contains(&taken), "{taken}");
+        assert!(from("2001:db8:1::1", 1));
     }
 
     #[test]

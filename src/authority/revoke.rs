@@ -15,21 +15,27 @@ use ssh_key::public::KeyData;
 use x509_parser::public_key::PublicKey as SubjectKey;
 
 use super::Authority;
-use super::store::{CertificateKind, NewRevocation, Revoked};
+use super::store::{CertificateKind, NewRefusal, NewRevocation, Revoked, Stranger};
 use crate::clock::Held;
 use crate::denial::{Denial, Reason};
 use crate::error::{Error, Result};
 use crate::join::jwt::{self, AudienceRules, Jwt, MAX_JTI, TimeRules, need_text};
+use crate::random;
+use crate::text::shown_exactly;
 use crate::wire::RevokeRequest;
 
+/// The reason of a refusal here, in the audit trail.
+const ASSERTION_INVALID: &str = "assertion_invalid";
 /// The longest that an assertion lives, in seconds.
 const MAX_LIFETIME: i64 = 60;
 
 /// Why nothing was revoked.
 #[derive(Debug)]
 pub enum Unrevoked {
-    /// The assertion is no good; the words are for tests and the debugger.
+    /// The assertion is no good; the name of the record.
     Refused(String),
+    /// Too many refusals, or repetitions: try again after so many seconds.
+    TooMany(u64),
     /// Something broke inside.
     Broken(Error),
 }
@@ -40,15 +46,22 @@ impl From<Error> for Unrevoked {
     }
 }
 
-impl From<&'static str> for Unrevoked {
-    fn from(why: &'static str) -> Self {
-        Self::Refused(why.to_owned())
+/// How a request ends that revokes nothing.
+enum Ended {
+    /// It is to be recorded yet: why, and whether the assertion is by the certificate's key.
+    Unfit(String, Stranger),
+    Broken(Error),
+}
+
+impl From<Error> for Ended {
+    fn from(error: Error) -> Self {
+        Self::Broken(error)
     }
 }
 
-impl From<Denial> for Unrevoked {
-    fn from(denial: Denial) -> Self {
-        Self::Refused(denial.detail)
+impl From<&'static str> for Ended {
+    fn from(why: &'static str) -> Self {
+        Self::Unfit(why.to_owned(), Stranger::Unverified)
     }
 }
 
@@ -61,8 +74,43 @@ struct Shown {
 }
 
 /// Revokes every certificate of the issuance.
+///
+/// # Errors
+/// [`Unrevoked`]; a refusal has been recorded when this returns, among those of strangers.
 pub async fn revoke(authority: &Authority, request: &RevokeRequest, peer: IpAddr) -> Result<(), Unrevoked> {
-    let jwt = Jwt::parse(request.assertion.expose())?;
+    let (why, stranger) = match judge(authority, request, peer).await {
+        Ok(Revoked::Before) => {
+            // It is in the trail already, and whoever repeats it for ever makes us work.
+            return authority.refusals.admit(peer, true).map_err(Unrevoked::TooMany);
+        }
+        Ok(_) => return Ok(()),
+        Err(Ended::Unfit(why, stranger)) => (why, stranger),
+        Err(Ended::Broken(error)) => return Err(error.into()),
+    };
+    authority.refusals.admit(peer, stranger == Stranger::Verified).map_err(Unrevoked::TooMany)?;
+    let id = random::id("d")?;
+    let entry = NewRefusal {
+        id: id.clone(),
+        time: authority.clock.now(),
+        token: String::new(),
+        join_method: String::new(),
+        bot: None,
+        reason: ASSERTION_INVALID,
+        detail: format!("revocation of {}: {why}", shown_exactly(&request.issuance_id)),
+        claims: None,
+        verified: stranger == Stranger::Verified,
+        peer: peer.to_canonical().to_string(),
+        stranger: Some(stranger),
+    };
+    authority.store.refuse(entry).await?;
+    Err(Unrevoked::Refused(id))
+}
+
+/// Revokes, if the assertion is one by a key of the issuance.
+async fn judge(authority: &Authority, request: &RevokeRequest, peer: IpAddr) -> Result<Revoked, Ended> {
+    let unverified = |denial: Denial| Ended::Unfit(denial.detail, Stranger::Unverified);
+    let verified = |why: &str| Ended::Unfit(why.to_owned(), Stranger::Verified);
+    let jwt = Jwt::parse(request.assertion.expose()).map_err(unverified)?;
     if !matches!(jwt.algorithm, Algorithm::ES256 | Algorithm::EdDSA) {
         return Err("not signed with ES256 or EdDSA".into());
     }
@@ -80,7 +128,8 @@ pub async fn revoke(authority: &Authority, request: &RevokeRequest, peer: IpAddr
         return Err("the signature does not verify".into());
     }
     let now = authority.clock.now();
-    let (assertion_id, held) = check_claims(&jwt.claims, &authority.config.public_url, now)?;
+    let claims = check_claims(&jwt.claims, &authority.config.public_url, now);
+    let (assertion_id, held) = claims.map_err(|denial| verified(&denial.detail))?;
     let entry = NewRevocation {
         issuance_id: request.issuance_id.clone(),
         time: now,
@@ -89,9 +138,9 @@ pub async fn revoke(authority: &Authority, request: &RevokeRequest, peer: IpAddr
         peer: peer.to_canonical().to_string(),
     };
     match authority.store.revoke(entry).await? {
-        Revoked::Now | Revoked::Before => Ok(()),
-        Revoked::AssertionUsed => Err("the assertion was used before".into()),
-        Revoked::Unknown => Err("no such issuance".into()),
+        revoked @ (Revoked::Now | Revoked::Before) => Ok(revoked),
+        Revoked::AssertionUsed => Err(verified("the assertion was used before")),
+        Revoked::Unknown => Err(verified("no such issuance")),
     }
 }
 

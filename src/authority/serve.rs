@@ -1,33 +1,35 @@
 //! Serving: connections in, bounded in number and time; the policy and the
 //! certificate kept current; an orderly end.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::body::Body as _;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{join, split};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use super::connections::{Connections, Counted, MAX_CONNECTIONS, Place};
+use super::head::{BodyLeft, StrictHead};
 use super::http::{Peer, router};
 use super::tls::{self, keeper::CertificateKeeper};
-use super::{Authority, limits, policy_watch};
+use super::{Authority, policy_watch};
 use crate::error::{Context as _, Kind, Result};
 use crate::terminal::{log, log_rarely};
 
-/// Connections at once.
-const MAX_CONNECTIONS: usize = 2048;
-/// Connections at once from one address, which may be a whole site behind NAT.
-const MAX_FROM_ADDRESS: usize = 256;
 /// Descriptors beside those of connections: store, keys, issuers.
 const OTHER_DESCRIPTORS: u64 = 256;
+/// The longest head of a request, in bytes; also how much of a body is read at once.
+const MAX_HEAD: usize = 16 << 10;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between connection and headers, and between two requests on a connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -56,7 +58,7 @@ async fn log_readiness(authority: &Authority) {
 
 /// Serves until SIGTERM or SIGINT, then lets what is under way end.
 pub async fn serve(authority: Arc<Authority>, listen: SocketAddr) -> Result<()> {
-    raise_descriptor_limit();
+    let connections = Arc::new(Connections::new(raise_descriptor_limit()));
     let certificates = CertificateKeeper::start(&authority).await?;
     let current = certificates.current();
     let acceptor = TlsAcceptor::from(Arc::new(tls::server_config(Arc::clone(&current))?));
@@ -73,7 +75,8 @@ pub async fn serve(authority: Arc<Authority>, listen: SocketAddr) -> Result<()> 
 
     let keeper = tokio::spawn(keep_current(Arc::clone(&authority), certificates, hangup));
     let (stop, stopping) = watch::channel(false);
-    let accepting = accept(router(Arc::clone(&authority), current), listener, acceptor, stopping);
+    let app = TowerToHyperService::new(router(Arc::clone(&authority), current));
+    let accepting = accept(app, listener, acceptor, connections, stopping);
     tokio::select! {
         () = accepting => {}
         _ = terminate.recv() => {}
@@ -89,17 +92,13 @@ pub async fn serve(authority: Arc<Authority>, listen: SocketAddr) -> Result<()> 
 
 /// Takes connections for ever.
 async fn accept(
-    app: axum::Router,
+    app: TowerToHyperService<axum::Router>,
     listener: TcpListener,
     acceptor: TlsAcceptor,
+    connections: Arc<Connections>,
     stopping: watch::Receiver<bool>,
 ) {
-    let all = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut held = HashMap::new();
-    let app = TowerToHyperService::new(app);
     loop {
-        // Beyond the limit, connections wait in the kernel's queue.
-        let Ok(permit) = Arc::clone(&all).acquire_owned().await else { return };
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -109,12 +108,15 @@ async fn accept(
                 continue;
             }
         };
-        let Some(place) = place(&mut held, limits::network(peer.ip())) else { continue };
+        let Some((place, taken_away)) = connections.admit(peer.ip()) else { continue };
         let (acceptor, app, stopping) = (acceptor.clone(), app.clone(), stopping.clone());
         let peer = Peer(peer.ip());
         tokio::spawn(async move {
-            let _held = (permit, place);
-            let _ = timeout(CONNECTION_TIMEOUT, connection(stream, peer, acceptor, app, stopping)).await;
+            let serving = connection(stream, peer, place, acceptor, app, stopping);
+            tokio::select! {
+                _ = timeout(CONNECTION_TIMEOUT, serving) => {}
+                _ = taken_away => {}
+            }
         });
     }
 }
@@ -123,17 +125,34 @@ async fn accept(
 async fn connection(
     stream: TcpStream,
     peer: Peer,
+    place: Arc<Place>,
     acceptor: TlsAcceptor,
     app: TowerToHyperService<axum::Router>,
     mut stopping: watch::Receiver<bool>,
 ) {
     let _ = stream.set_nodelay(true);
+    let (reader, writer) = stream.into_split();
+    let stream = join(Counted(reader, Arc::clone(&place)), writer);
     let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await else { return };
+    let (reader, writer) = split(stream);
+    let body_left = BodyLeft::default();
+    let stream = join(StrictHead::new(reader, body_left.clone()), writer);
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(64 << 10);
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_HEAD);
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        let length = request.body().size_hint().exact();
+        body_left.begin(length);
         request.extensions_mut().insert(peer);
-        app.call(request)
+        request.extensions_mut().insert(Arc::clone(&place));
+        let answer = app.call(request);
+        async move {
+            let mut answer = answer.await;
+            // Where a body in chunks ends is not known here.
+            if let (None, Ok(answer)) = (length, &mut answer) {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            answer
+        }
     });
     let connection = http.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
@@ -144,15 +163,6 @@ async fn connection(
             let _ = connection.await;
         }
     }
-}
-
-/// A place among the connections of an address: as many are taken as there are clones of its counter.
-fn place(held: &mut HashMap<IpAddr, Arc<()>>, address: IpAddr) -> Option<Arc<()>> {
-    if held.len() >= MAX_CONNECTIONS {
-        held.retain(|_, counter| Arc::strong_count(counter) > 1);
-    }
-    let counter = held.entry(address).or_default();
-    (Arc::strong_count(counter) <= MAX_FROM_ADDRESS).then(|| Arc::clone(counter))
 }
 
 /// Keeps the policy and the certificate current, by their files and on SIGHUP,
@@ -188,14 +198,17 @@ async fn keep_current(
 }
 
 /// Takes as many descriptors as connections need, where the system lets us;
-/// the usual limit of 1024 is less.
-fn raise_descriptor_limit() {
+/// the usual limit of 1024 is less. For how many connections there are some.
+fn raise_descriptor_limit() -> usize {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     let wanted = u64::try_from(MAX_CONNECTIONS).unwrap_or(u64::MAX).saturating_add(OTHER_DESCRIPTORS);
     if limit.current.is_some_and(|current| current < wanted) {
         limit.current = Some(limit.maximum.map_or(wanted, |maximum| maximum.min(wanted)));
-        // Without it connections wait in the kernel's queue a little earlier.
         let _ = setrlimit(Resource::Nofile, limit);
     }
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(wanted);
+    // Half of very few, so that there are some at all.
+    let connections = descriptors.saturating_sub(OTHER_DESCRIPTORS).max(descriptors / 2);
+    usize::try_from(connections).unwrap_or(MAX_CONNECTIONS)
 }

@@ -190,16 +190,16 @@ pub struct NewSigned {
     pub certificate: NewCertificate,
 }
 
-/// A refusal of a proof.
+/// A refusal of a proof, or of a revocation.
 #[derive(Clone, Debug)]
 pub struct NewRefusal {
     /// Its id, told to the caller.
     pub id: String,
     /// When, in seconds since 1970.
     pub time: i64,
-    /// The join token asked for, as the caller wrote it.
+    /// The join token asked for, as the caller wrote it; empty for a revocation.
     pub token: String,
-    /// The join method asked for, as the caller wrote it.
+    /// The join method asked for, as the caller wrote it; empty for a revocation.
     pub join_method: String,
     /// The bot, where one was found.
     pub bot: Option<String>,

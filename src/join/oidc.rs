@@ -228,7 +228,11 @@ impl Oidc {
         let has_its_key = |keys: &KeySet| kid.is_some_and(|kid| keys.has(kid)) || is_signed(keys);
         let keys = match &self.static_keys {
             Some(keys) => Arc::clone(keys),
-            None => context.issuers.keys(&self.issuer, &has_its_key).await.map_err(Failure::Unavailable)?,
+            None => context
+                .issuers
+                .keys(&self.issuer, &jwt.content_id(), &has_its_key)
+                .await
+                .map_err(Failure::Unavailable)?,
         };
         if is_signed(&keys) {
             return Ok(());

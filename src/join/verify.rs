@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 
 use super::instance::{InstanceJoin, InstanceLookup};
-use super::issuers::Issuers;
+use super::issuers::{Issuers, Unavailable};
 use super::rules::Rule;
 use crate::clock::{Clock, Held};
 use crate::denial::Denial;
@@ -103,7 +103,7 @@ pub enum Failure {
     Denied(Box<Denial>),
     /// It could not be judged: the issuer's keys cannot be had. Not a refusal;
     /// the job may try again.
-    Unavailable(String),
+    Unavailable(Unavailable),
     /// Something broke inside.
     Broken(Error),
 }

@@ -120,9 +120,11 @@ pub(super) fn signed(entry: &NewSigned) -> NewEvent {
 /// The `refused` event.
 pub(super) fn refused(entry: &NewRefusal) -> NewEvent {
     let bounds = Bounds::of(entry.stranger);
+    // A revocation names neither.
+    let said = |name| Some(cut(name, NAME)).filter(|name| !name.is_empty());
     let event = NewEvent::new("refused", entry.time, "denial_id", &entry.id)
-        .of(entry.bot.as_deref(), Some(cut(&entry.token, NAME)))
-        .with("join_method", cut(&entry.join_method, NAME))
+        .of(entry.bot.as_deref(), said(&entry.token))
+        .with("join_method", said(&entry.join_method))
         .with("reason", entry.reason)
         .with("detail", cut(&entry.detail, bounds.detail))
         .with("verified", entry.verified)

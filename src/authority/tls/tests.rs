@@ -124,7 +124,8 @@ impl Serving<'_> {
     /// Status and body of `GET /readyz`.
     fn readyz(&self) -> (u16, String) {
         let app = TowerToHyperService::new(router(Arc::clone(&self.authority), self.keeper.current()));
-        let request = hyper::Request::get("/readyz").body(axum::body::Body::empty()).unwrap();
+        let request =
+            hyper::Request::get("/readyz").header("host", "id.test").body(axum::body::Body::empty()).unwrap();
         self.data.runtime.block_on(async {
             let response = app.call(request).await.unwrap();
             let status = response.status().as_u16();

@@ -31,14 +31,16 @@ pub(super) fn run(data_dir: &Path, id: &str) -> Result<()> {
     let text = |name: &str| event.body.get(name).and_then(Value::as_str).unwrap_or_default();
     let code = text("reason");
     let told = REASONS.iter().find(|row| row.code == code).map_or("", |row| row.told);
-    let mut page = format!(
-        "{} at {}\nreason: {code} (the job was told: {told})\njoin token: {}, join method: {}, from {}\n",
-        shown(text("denial_id")),
-        text("time"),
-        shown_exactly(text("token")),
-        shown_exactly(text("join_method")),
-        text("peer"),
-    );
+    let (id, time, peer) = (shown(text("denial_id")), text("time"), text("peer"));
+    let mut page = match event.body.get("token") {
+        Some(_) => format!(
+            "{id} at {time}\nreason: {code} (the job was told: {told})\njoin token: {}, join method: {}, from {peer}\n",
+            shown_exactly(text("token")),
+            shown_exactly(text("join_method")),
+        ),
+        // Of a revocation.
+        None => format!("{id} at {time}\nreason: {code}, from {peer}\n"),
+    };
     // The story is one line for each thing that was got and wanted.
     for part in text("detail").lines() {
         page.push_str(&format!("  {}\n", shown_long(part)));

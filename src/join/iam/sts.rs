@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::super::issuers::Unavailable;
 use super::super::jwt::strict_object;
 use super::super::verify::Failure;
 use super::endpoint::Partition;
@@ -16,6 +17,8 @@ use crate::net;
 
 /// How long AWS may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// After how many seconds a job tries again where AWS cannot be asked.
+const RETRY_AFTER: u64 = 2;
 /// The longest answer that is read, in bytes; they are a few hundred long.
 const MAX_ANSWER: usize = 16 << 10;
 /// Questions that wait for one host at a time. Anybody can make us ask: a host
@@ -87,8 +90,10 @@ pub(super) async fn ask(
     request: &StsRequest,
     partition: &Partition,
 ) -> Result<Map<String, Value>, Failure> {
-    let unavailable =
-        |why: String| Failure::Unavailable(format!("AWS cannot be asked at {}: {why}", request.host));
+    let unavailable = |why: String| {
+        let why = format!("AWS cannot be asked at {}: {why}", request.host);
+        Failure::Unavailable(Unavailable { why, retry_after: RETRY_AFTER })
+    };
     let Some(_place) = WAITING.enter(&request.host) else {
         return Err(unavailable("too many wait for it already".to_owned()));
     };

@@ -7,7 +7,7 @@ use crate::document::{Mapping, Mistake, Node};
 pub fn key_set(node: &Node, key: &str) -> Result<KeySet, Mistake> {
     let set = || {
         let not = |why| Mistake::new(node.place, format!("`{key}` is not a key set: {why}"));
-        KeySet::parse(node.text(key)?.as_bytes()).map_err(not)
+        KeySet::given(node.text(key)?.as_bytes()).map_err(not)
     };
     set().map_err(|mistake| {
         mistake.hint(

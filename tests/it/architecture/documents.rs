@@ -122,3 +122,90 @@ fn every_file_is_on_the_map() {
         Vec::from_iter(gone)
     );
 }
+
+/// What a constant's expression says, as documents say it: 96 KiB, 30 s, 2048, or 2,048.
+fn spellings(expression: &syn::Expr) -> Vec<String> {
+    let number = |expression: &syn::Expr| value(expression).map(|value| value.to_string());
+    match expression {
+        syn::Expr::Struct(rate) => rate.fields.iter().filter_map(|field| number(&field.expr)).collect(),
+        syn::Expr::Call(call) => {
+            let seconds = call.args.first().and_then(value).unwrap_or_default();
+            vec![
+                format!("{seconds} s"),
+                format!("{} minutes", seconds / 60),
+                format!("{} hours", seconds / 3600),
+            ]
+        }
+        plain => {
+            let value = value(plain).unwrap_or_else(|| panic!("a constant that cannot be read"));
+            let thousands = format!("{},{:03}", value / 1000, value % 1000);
+            vec![value.to_string(), thousands, format!("{} KiB", value >> 10), format!("{} MiB", value >> 20)]
+        }
+    }
+}
+
+fn value(expression: &syn::Expr) -> Option<u64> {
+    match expression {
+        syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Int(number), .. }) => number.base10_parse().ok(),
+        syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Float(number), .. }) => {
+            number.base10_digits().trim_end_matches(".0").parse().ok()
+        }
+        syn::Expr::Binary(both) => {
+            let (left, right) = (value(&both.left)?, value(&both.right)?);
+            match both.op {
+                syn::BinOp::Shl(_) => Some(left << right),
+                syn::BinOp::Mul(_) => Some(left * right),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+/// Of these files, every constant that is named like a limit must be in the table.
+const LIMITED: &[&str] = &["http.rs", "serve.rs", "connections.rs"];
+
+/// The table of limits names constants and their files, and has their values.
+#[test]
+fn limits_are_documented() {
+    let rows: Vec<Vec<String>> =
+        rows("protocol.md").into_iter().filter(|row| row.len() == 3 && row[2].starts_with("src/")).collect();
+    let (mut wrong, mut named) = (Vec::new(), BTreeSet::new());
+    for row in &rows {
+        for file in row[2].split(", ") {
+            let text = std::fs::read_to_string(repository(file)).unwrap();
+            for item in syn::parse_file(&text).unwrap().items {
+                let syn::Item::Const(constant) = item else { continue };
+                let name = constant.ident.to_string();
+                let words = |text: &str| -> Vec<String> {
+                    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').map(str::to_owned).collect()
+                };
+                if words(&row[1]).contains(&name) {
+                    named.insert((file.to_owned(), name.clone()));
+                    let spellings = spellings(&constant.expr);
+                    let text = format!(" {} ", row[1].replace(['(', ')', ';'], " ").replace(", ", " "));
+                    let said = |one: &String| text.contains(&format!(" {one} "));
+                    let is_rate = matches!(*constant.expr, syn::Expr::Struct(_));
+                    let good = if is_rate { spellings.iter().all(said) } else { spellings.iter().any(said) };
+                    if !good {
+                        wrong.push(format!("{name} of {file} is {spellings:?}, the table says {}", row[1]));
+                    }
+                }
+            }
+        }
+    }
+    for file in LIMITED {
+        let file = format!("src/authority/{file}");
+        for item in syn::parse_file(&std::fs::read_to_string(repository(&file)).unwrap()).unwrap().items {
+            let syn::Item::Const(constant) = item else { continue };
+            let name = constant.ident.to_string();
+            if (name.starts_with("MAX_") || name.ends_with("_TIMEOUT"))
+                && !named.contains(&(file.clone(), name.clone()))
+            {
+                wrong.push(format!("{name} of {file} is not in the table"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(named.len() > 25, "{named:?}");
+}

@@ -37,7 +37,7 @@ join::prove: environment error join::source net secret wire
 join::command: environment error join::prove secret text
 join::endpoint: clock error join::prove net retry secret text wire
 join::handed_over: environment error join::prove join::source text
-join::issuers: net text
+join::issuers: net random text
 join::jwt: clock denial jws secret text wire
 join::instance: clock error
 join::rules: document text
@@ -77,6 +77,8 @@ host: clock destination::known_hosts error folder krl net pem principal text wir
 
 # the authority
 authority::limits:
+authority::head:
+authority::connections: authority::limits
 authority::validity: clock
 authority::store: clock error folder join::instance join::verify random wire
 # Of the store, only the proof that something is recorded.
@@ -98,11 +100,11 @@ authority::tls: authority authority::config authority::issue authority::keys aut
     authority::validity error folder pem terminal
 authority::enroll: authority authority::config authority::issue authority::limits
     authority::policy authority::store clock denial error join::find join::instance join::issuers join::method join::verify random wire
-authority::revoke: authority authority::config authority::store clock denial error join::jwt secret wire
-authority::http: authority authority::enroll authority::limits authority::revocation
-    authority::revoke authority::store::is_displaced authority::store::no_room authority::tls error terminal wire
+authority::revoke: authority authority::config authority::store clock denial error join::jwt random secret text wire
+authority::http: authority authority::connections authority::enroll authority::limits authority::revocation
+    authority::revoke authority::store::is_displaced authority::store::no_room authority::tls error join::issuers terminal wire
 authority::policy_watch: authority authority::config authority::policy authority::policy_files error terminal text
-authority::serve: authority authority::http authority::limits authority::policy_watch
+authority::serve: authority authority::connections authority::head authority::http authority::policy_watch
     authority::tls error terminal
 
 # the commands
@@ -111,7 +113,7 @@ commands: authority authority::audit authority::config authority::issue authorit
     environment error folder host join join::instance::secret_hash join::jwt join::method
     join::verify net once once::command once::revoke once::runs once::settings output pem process random runtime terminal
     text wire
-main: cli commands environment net terminal
+main: cli commands environment net secret terminal
 ";
 
 /// Names that go up, against the order above. One that is gone leaves this list.

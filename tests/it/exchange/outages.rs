@@ -157,7 +157,8 @@ fn unknown_keys_do_not_make_us_ask_and_ask() {
                 for _ in 0..5 {
                     let keys = Keys::fresh();
                     let token = token(&issuer, &authority, 0, &keys).header("kid", fresh());
-                    ask(&authority, 0, &keys, &token).problem(401);
+                    let response = ask(&authority, 0, &keys, &token);
+                    assert!(matches!(response.status, 401 | 503), "{}", response.text());
                 }
             });
         }
@@ -225,6 +226,47 @@ fn a_new_key_is_found_and_a_bad_set_does_not_replace_a_good_one() {
     issuer.set_keys(vec![json!({"kty": "EC", "kid": "unusable"}), keys::ISSUER.jwk(), keys::SECOND.jwk()]);
     wait_slowly_for("the new key", pause, || (ask_with(&keys::SECOND) == 200).then_some(()));
     assert_eq!(ask_with(&keys::ISSUER), 200);
+}
+
+/// Whoever signs with a key that the issuer has only since it was asked waits for the next question, and a stranger
+/// who has it asked all the time changes nothing in that. What is still unknown then is refused.
+#[test]
+fn a_key_that_is_newer_than_the_last_question_is_no_refusal() {
+    let issuer = Issuer::start();
+    let authority = authority(&issuer, 1);
+    let job = Keys::fresh();
+    ask(&authority, 0, &job, &token(&issuer, &authority, 0, &job)).granted();
+    let stranger = || {
+        let keys = Keys::fresh();
+        ask(&authority, 0, &keys, &token(&issuer, &authority, 0, &keys).header("kid", fresh()))
+    };
+    let waits = |response: &Response| {
+        let problem = response.problem(503);
+        assert_eq!(
+            (&problem["type"], problem["denial_id"].is_null()),
+            (&json!("urn:machine-id:issuer-unavailable"), true)
+        );
+        let wait: u64 = response.header("retry-after").unwrap().parse().unwrap();
+        assert!((1..=13).contains(&wait), "{wait}");
+    };
+    waits(&stranger());
+    issuer.set_keys(vec![keys::SECOND.jwk()]);
+    issuer.set_signer(&keys::SECOND);
+    let (job, mistaken) = (Keys::fresh(), Keys::fresh());
+    let new = token(&issuer, &authority, 0, &job);
+    let unknown = token(&issuer, &authority, 0, &mistaken).header("kid", "nobody");
+    waits(&ask(&authority, 0, &job, &new));
+    waits(&ask(&authority, 0, &mistaken, &unknown));
+    assert_eq!(issuer.count(Endpoint::Keys), 1, "once in a cool-down");
+    wait_slowly_for("the next question, by a stranger", Duration::from_millis(300), || {
+        stranger();
+        (issuer.count(Endpoint::Keys) == 2).then_some(())
+    });
+    wait_for("its answer", || (ask(&authority, 0, &job, &new).status == 200).then_some(()));
+    let id = ask(&authority, 0, &mistaken, &unknown).denial(401);
+    assert_eq!(authority.refusal(&id)["reason"], "key_unknown");
+    waits(&stranger());
+    assert_eq!(issuer.count(Endpoint::Keys), 2);
 }
 
 #[test]

@@ -134,6 +134,42 @@ fn a_job_gives_its_certificates_back() {
     assert_eq!(revoked[0]["issuance_id"], mine.id());
 }
 
+/// Who asks for a revocation is in the trail, whatever comes of it; what strangers ask is kept as their refusals are.
+#[test]
+fn refused_revocations_are_recorded_and_limited() {
+    let bench = Bench::start();
+    let held = Held::new(&bench);
+    let good = held.assertion(&bench);
+    assert_eq!(revoke(&bench, held.id(), &good).status, 200);
+    let unsigned = format!("{}.AAAA", held.assertion(&bench).rsplit_once('.').unwrap().0);
+    for (assertion, verified, detail) in [
+        (good.as_str(), true, "the assertion was used before"),
+        (&unsigned, false, "the signature does not verify"),
+        ("a.b.c", false, "base64url"),
+    ] {
+        let denial =
+            revoke(&bench, held.id(), assertion).problem(401)["denial_id"].as_str().unwrap().to_owned();
+        let record = bench.authority.refusal(&denial);
+        assert_eq!((&record["reason"], &record["verified"]), (&json!("assertion_invalid"), &json!(verified)));
+        assert_eq!((&record["peer"], &record["token"]), (&json!("127.0.0.1"), &Value::Null));
+        let said = record["detail"].as_str().unwrap();
+        assert!(said.contains(held.id()) && said.contains(detail), "{said}");
+        let story = process::succeed(&mut bench.authority.command(["explain", &denial]));
+        assert!(
+            story.contains("reason: assertion_invalid, from 127.0.0.1\n") && story.contains(detail),
+            "{story}"
+        );
+    }
+    let limited = (0..400).map(|_| revoke(&bench, "i-none", "a.b.c")).find(|response| response.status != 401);
+    let limited = limited.expect("a limit");
+    limited.problem(429);
+    assert!(limited.header("retry-after").is_some());
+    // The holder's own goes on; only to repeat it for ever is limited.
+    let other = Held::new(&bench);
+    assert_eq!(revoke(&bench, other.id(), &other.assertion(&bench)).status, 200);
+    assert_eq!(revoke(&bench, other.id(), &other.assertion(&bench)).status, 429);
+}
+
 /// Neither list says it, and hosts keep what they have seen for so long.
 #[test]
 fn the_ends_of_what_is_revoked_are_told() {

@@ -243,6 +243,124 @@ fn a_flood_of_connections_from_one_address_leaves_room_for_others() {
     bench.grant(&Keys::fresh());
 }
 
+/// Eight addresses that hold every connection there is with requests that never end: whoever comes alone is let in, at
+/// their cost, and so is one who was there before and said nothing meanwhile.
+#[test]
+fn requests_that_never_end_lock_nobody_out() {
+    let mut bench = Bench::start();
+    // With 320 descriptors there are 160 connections.
+    let (_serving, host) = (serve_after(&mut bench, "ulimit -n 320", |_| {}), bench.authority.address());
+    let mut waiting = bench.authority.client().connect_from([127, 0, 0, 3].into()).unwrap();
+    let mut flood = Vec::new();
+    for each in 0..160 {
+        let mut stream = bench.authority.client().connect_from([127, 0, 1 + each / 20, 1].into()).unwrap();
+        write!(stream, "POST /v1/exchange HTTP/1.1\r\nHost: {host}\r\nContent-Length: 90000\r\n\r\n{{")
+            .unwrap();
+        stream.flush().unwrap();
+        flood.push(stream.sock);
+    }
+    let (_, took) = timed(|| bench.grant(&Keys::fresh()));
+    // Bodies have five times as long.
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    write!(waiting, "GET /healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+    waiting.flush().unwrap();
+    assert_eq!(Response::read(&mut waiting).unwrap().status, 200);
+    let gone = |stream: &TcpStream| {
+        stream.set_nonblocking(true).unwrap();
+        // Beyond what TLS has sent already.
+        let mut all = [0; 8192];
+        let mut stream = stream;
+        loop {
+            match stream.read(&mut all) {
+                Ok(1..) => {}
+                Ok(0) => return true,
+                Err(error) => return error.kind() != std::io::ErrorKind::WouldBlock,
+            }
+        }
+    };
+    let gone: Vec<usize> = (0..flood.len()).filter(|n| gone(&flood[*n])).collect();
+    // Two at a time, of the network that has the most.
+    assert!((1..16).contains(&gone.len()) && gone.iter().all(|n| n % 20 < 10), "the oldest go: {gone:?}");
+}
+
+/// The authority, served anew by a shell that does this first.
+fn serve_after(
+    bench: &mut Bench,
+    first: &str,
+    change: impl Fn(&mut std::process::Command),
+) -> process::Running {
+    assert!(bench.authority.terminate().success());
+    let mut serve = process::command("sh");
+    serve.arg("-c").arg(format!("{first}; exec \"$1\" authority serve --data-dir \"$2\"")).arg("sh");
+    serve.arg(process::MACHINE_ID).arg(bench.authority.data_dir()).stderr(std::process::Stdio::piped());
+    change(&mut serve);
+    let serving = process::Running::start(&mut serve);
+    wait_for("it to listen", || serving.stderr().contains("listening on ").then_some(()));
+    serving
+}
+
+/// One reading of a request alone (RFC 9112, sections 2.2 and 3.2).
+#[test]
+fn lines_end_in_cr_lf_and_there_is_one_host() {
+    let bench = Bench::start();
+    let host = bench.authority.address();
+    let status = |request: &str| bench.authority.client().try_raw(request.as_bytes()).unwrap().status;
+    let good = format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    assert_eq!(status(&good), 200);
+    assert_eq!(status("GET /healthz HTTP/1.0\r\n\r\n"), 200, "which had none");
+    for (what, request) in [
+        ("LF alone", good.replace("\r\n", "\n")),
+        ("LF alone behind a header", good.replacen(&format!("{host}\r\n"), &format!("{host}\n"), 1)),
+        ("LF alone at the end", good.replace("\r\n\r\n", "\r\n\n")),
+        ("LF alone in front", format!("\n{good}")),
+        ("no host", good.replace("Host:", "Guest:")),
+        ("two hosts", good.replace("Host:", "Host: other\r\nHost:")),
+        ("a host that is none", good.replace("Host: ", "Host: user@")),
+        ("an empty host", good.replace(&format!("Host: {host}"), "Host:")),
+    ] {
+        assert_eq!(status(&request), 400, "{what}");
+    }
+    // The second request on a connection is read like the first, also where they come together; a body is left alone.
+    let body = "{\n}\n";
+    let post = |rest: &str| format!("POST /v1/revoke HTTP/1.1\r\nHost: {host}\r\n{rest}");
+    let both = post(&format!("Content-Length: {}\r\n\r\n{body}", body.len())) + &good.replace("\r\n", "\n");
+    let mut stream = bench.authority.client().connect().unwrap();
+    stream.write_all(both.as_bytes()).unwrap();
+    let mut said = Vec::new();
+    let _ = stream.read_to_end(&mut said);
+    let said = String::from_utf8(said).unwrap();
+    assert_eq!(said.matches("HTTP/1.1 400").count(), 2, "{said}");
+    assert!(said.contains("urn:machine-id:malformed"), "{said}");
+    // In chunks, whose end nobody counts here: the connection ends with the answer.
+    let chunks = post("Transfer-Encoding: chunked\r\n\r\n4\r\n{\n}\n\r\n0\r\n\r\n") + &good;
+    let mut stream = bench.authority.client().connect().unwrap();
+    stream.write_all(chunks.as_bytes()).unwrap();
+    let mut said = Vec::new();
+    let _ = stream.read_to_end(&mut said);
+    let said = String::from_utf8(said).unwrap();
+    assert!(said.contains("connection: close") && said.matches("HTTP/1.1").count() == 1, "{said}");
+}
+
+/// The CA keys are in its memory, and SIGQUIT would write that to a disk.
+#[test]
+fn no_core_is_dumped() {
+    use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+    let mut bench = Bench::start();
+    let data = bench.authority.data_dir();
+    let mut serving = serve_after(&mut bench, "ulimit -c unlimited; cd \"$2\"", |serve| {
+        if rustix::process::geteuid().is_root() {
+            // As the user that it has in its unit: what it reads of itself is root's then.
+            process::succeed(process::command("chown").args(["-R", "4242:4343"]).arg(&data));
+            process::succeed(process::command("chmod").arg("711").arg(data.parent().unwrap()));
+            serve.uid(4242).gid(4343);
+        }
+    });
+    bench.grant(&Keys::fresh());
+    serving.signal(rustix::process::Signal::QUIT);
+    let status = serving.wait();
+    assert_eq!((status.signal(), status.core_dumped()), (Some(3), false));
+}
+
 /// `GET`, from 127.0.0.2.
 fn from_another_address(bench: &Bench, path: &str) -> Response {
     let mut stream = bench.authority.client().connect_from([127, 0, 0, 2].into()).unwrap();

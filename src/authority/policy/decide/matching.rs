@@ -187,7 +187,7 @@ mod tests {
             _: &'a Proof,
             _: &'a VerifyContext<'a>,
         ) -> BoxFuture<'a, Result<Identity, Failure>> {
-            Box::pin(async { Err(Failure::Unavailable("not asked".to_owned())) })
+            Box::pin(async { Err(Denial::new(Reason::TokenUnknown, "not asked").into()) })
         }
 
         fn rules(&self) -> &[Rule] {
