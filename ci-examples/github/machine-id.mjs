@@ -14,7 +14,7 @@ import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import tls from 'node:tls';
 
-const RELEASES = 'https://github.com/machine-id/machine-id/releases/download';
+const RELEASES = 'https://github.com/your-org/machine-id/releases/download';
 const TARGETS = {
   'Linux X64': 'x86_64-unknown-linux-musl',
   'Linux ARM64': 'aarch64-unknown-linux-musl',
