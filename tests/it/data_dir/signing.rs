@@ -64,7 +64,7 @@ fn whoever_may_not_is_told_who_may() {
     let unread = as_another(&["authority", "sign-server", "--name", "db.test", "--csr", csr]);
     assert!(unread.contains("cannot read ") && unread.contains("closed.csr: Permission denied"), "{unread}");
     assert!(unread.contains("hint: hand it over on stdin: `-` for its name, and `< FILE`\n"), "{unread}");
-    chmod(&data.path("authority.yaml"), 0o000);
+    chmod(data.path("authority.yaml"), 0o000);
     let unread = as_another(&["authority", "audit"]);
     assert!(unread.contains("authority.yaml: Permission denied"), "{unread}");
     let hint = "hint: run it as the user whose directory it is: `sudo -u machine-id machine-id …`\n";
