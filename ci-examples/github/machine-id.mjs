@@ -203,7 +203,8 @@ async function get(url, signal, left = DOWNLOAD.redirects) {
     return get(next, signal, left - 1);
   }
   const after = Math.min(Number(headers['retry-after']) || 0, DOWNLOAD.pause);
-  throw Object.assign(new Error(`status ${status}`), { final: status < 429, after });
+  const why = status === 404 ? 'status 404: is there such a release, for this machine?' : `status ${status}`;
+  throw Object.assign(new Error(why), { final: status < 429, after });
 }
 
 /** A connection to the URL's host through the proxy. */
