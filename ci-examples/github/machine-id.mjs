@@ -14,7 +14,7 @@ import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import tls from 'node:tls';
 
-const RELEASES = 'https://github.com/machine-id/machine-id/releases/download';
+const RELEASES = 'https://github.com/your-org/machine-id/releases/download';
 const TARGETS = {
   'Linux X64': 'x86_64-unknown-linux-musl',
   'Linux ARM64': 'aarch64-unknown-linux-musl',
@@ -203,7 +203,8 @@ async function get(url, signal, left = DOWNLOAD.redirects) {
     return get(next, signal, left - 1);
   }
   const after = Math.min(Number(headers['retry-after']) || 0, DOWNLOAD.pause);
-  throw Object.assign(new Error(`status ${status}`), { final: status < 429, after });
+  const why = status === 404 ? 'status 404: is there such a release, for this machine?' : `status ${status}`;
+  throw Object.assign(new Error(why), { final: status < 429, after });
 }
 
 /** A connection to the URL's host through the proxy. */

@@ -64,7 +64,13 @@ impl Config {
             {
                 return unfinished;
             }
-            let hint = unfit.is_missing().then_some("`machine-id authority init` creates a data directory");
+            let hint = if unfit.is_missing() {
+                Some("`machine-id authority init` creates a data directory")
+            } else {
+                unfit
+                    .is_denied()
+                    .then_some("run it as the user whose directory it is: `sudo -u machine-id machine-id …`")
+            };
             let cannot = unfit.error(Kind::Usage, format!("cannot read {}", path.display()));
             hint.into_iter().fold(cannot, Error::hint)
         })?;

@@ -54,7 +54,7 @@ pub enum Command {
         /// How long it is valid.
         #[arg(long, value_name = "DURATION", default_value = "90d")]
         ttl: String,
-        /// The host's public key.
+        /// The host's public key, or `-` for stdin.
         #[arg(value_name = "KEY.pub")]
         key: PathBuf,
     },
@@ -183,7 +183,7 @@ pub struct SignServer {
     /// The folder for server.key, server.crt and ca.crt.
     #[arg(long, value_name = "DIR", required_unless_present = "csr", conflicts_with = "csr")]
     pub out: Option<PathBuf>,
-    /// A certificate signing request; the certificate goes to stdout.
+    /// A certificate signing request, or `-` for stdin; the certificate goes to stdout.
     #[arg(long, value_name = "FILE")]
     pub csr: Option<PathBuf>,
 }

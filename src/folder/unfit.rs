@@ -30,6 +30,11 @@ impl Unfit {
         self.error.kind() == io::ErrorKind::NotFound
     }
 
+    /// Whether this user may not.
+    pub fn is_denied(&self) -> bool {
+        self.error.kind() == io::ErrorKind::PermissionDenied
+    }
+
     /// Whether the system says so, and nothing is wrong with the place itself.
     pub fn is_of_system(&self) -> bool {
         self.error.raw_os_error().is_some()

@@ -136,7 +136,7 @@ async fn prove(job: &Job<'_>) -> Result<Presented> {
     }
     let cause = format!("this CircleCI job has no OIDC token: {why}, and {} is not set", VARIABLES[0]);
     Err(Error::new(Kind::Proof, cause)
-        .hint("CircleCI server, and some plans, give tokens to jobs with a context alone (`context: NAME` in the workflow)")
+        .hint("older versions of CircleCI server give tokens to jobs with a context alone (`context: NAME` in the workflow)")
         .hint("a build of a forked pull request gets no token unless the project passes secrets to forks")
         .hint("on CircleCI server, OIDC needs version 4.4 or later"))
 }

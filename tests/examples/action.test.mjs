@@ -397,7 +397,7 @@ test('a download that is not there fails at once, without its query', async (t) 
   const url = await serve(t, (request, response) => response.writeHead(404).end(String((requests += 1))));
   const main = await job.main({ binary: '', sha256, 'download-url': `${url}/machine-id?key=secret` });
   assert.equal(main.code, 5);
-  assert.match(main.stdout, /cannot download http:\/\/127\.0\.0\.1:\d+\/machine-id: status 404/);
+  assert.match(main.stdout, /cannot download http:\/\/127\.0\.0\.1:\d+\/machine-id: status 404: is there such a release/);
   assert.ok(!main.stdout.includes('secret'));
   assert.equal(requests, 1);
 });

@@ -68,6 +68,15 @@ test('install verifies, then puts machine-id on the PATH', (t) => {
   assert.match(job.step('machine-id --version').stdout, /fake/);
 });
 
+test('a download that is not there says so', (t) => {
+  const job = new Job(t, { installed: false });
+  fs.writeFileSync(job.path('bin/curl'), '#!/bin/bash\nexit 22\n', { mode: 0o755 });
+  const install = job.step('install.sh', { ORB_VERSION: '9.9.9', ORB_SHA256: sha256, ORB_DOWNLOAD_URL: '' });
+  assert.equal(install.status, 5);
+  assert.match(install.stderr, /cannot download https:\/\/github\.com\/your-org\/.*v9\.9\.9.*: is there such a release/);
+  assert.deepEqual(fs.readdirSync(job.path('tmp')), []);
+});
+
 test('install never runs another SHA-256', (t) => {
   for (const ORB_SHA256 of ['0'.repeat(64), '']) {
     const job = new Job(t, { installed: false });

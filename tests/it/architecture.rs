@@ -6,6 +6,7 @@ mod circles;
 mod documents;
 mod floors;
 mod meaning;
+mod pages;
 mod size;
 mod tree;
 mod violations;

@@ -2,6 +2,7 @@
 //! operator did not give them.
 
 mod init;
+mod signing;
 mod store;
 mod tls;
 

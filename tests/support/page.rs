@@ -5,8 +5,8 @@ use std::path::Path;
 use super::process::read;
 use super::repository;
 
-/// Where the pages put what a server needs.
-pub const FOLDER: &str = "/etc/machine-id";
+/// Where the pages put what a server needs. `/etc/machine-id` itself is a file of systemd's.
+const FOLDERS: [&str; 2] = ["/etc/ssl/machine-id", "/etc/ssh/machine-id-host"];
 
 /// A file of a page: the fenced block behind `<!-- file: NAME -->`.
 #[track_caller]
@@ -22,6 +22,7 @@ pub fn file(page: &str, name: &str) -> String {
 #[track_caller]
 pub fn file_in(page: &str, name: &str, folder: &Path) -> String {
     let text = file(page, name);
-    assert!(text.contains(FOLDER), "{page}: {name} does not say {FOLDER}");
-    text.replace(FOLDER, folder.to_str().unwrap())
+    let named = FOLDERS.into_iter().find(|folder| text.contains(folder));
+    let named = named.unwrap_or_else(|| panic!("{page}: {name} names none of {FOLDERS:?}"));
+    text.replace(named, folder.to_str().unwrap())
 }

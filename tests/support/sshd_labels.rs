@@ -107,11 +107,11 @@ impl LabelledSshd {
         );
         let mut sign = estate.authority.command(["sign-host", "--principal", "127.0.0.1"]);
         let certificate = process::succeed(sign.arg(path("host_key.pub")));
-        std::fs::write(path("host_key-cert.pub"), certificate).unwrap();
         process::succeed(&mut estate.refresh(&path("trust")));
+        std::fs::write(path("trust/ssh_host_ed25519_key-cert.pub"), certificate).unwrap();
         let dir = directory.path().display();
         let config = format!(
-            "{lines}\nListenAddress {address}\nHostKey {dir}/host_key\nHostCertificate {dir}/host_key-cert.pub\n\
+            "{lines}\nListenAddress {address}\nHostKey {dir}/host_key\n\
              AuthorizedKeysFile none\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\n\
              StrictModes no\nPidFile none\nLogLevel VERBOSE\nPermitRootLogin yes\n{}",
             documented(&format!("{dir}/trust"), labels)

@@ -2,13 +2,17 @@
 
 use std::path::Path;
 
+use zeroize::Zeroizing;
+
 use crate::authority::store::record::{self, CommandPlan, Recorded};
 use crate::authority::store::restored_warning;
 use crate::authority::store::sqlite::Sqlite;
 use crate::authority::{config, keys, tls};
 use crate::clock::Clock;
 use crate::document;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
+use crate::folder::Unfit;
+use crate::folder::read::{self, Limit};
 use crate::runtime::block_on;
 use crate::terminal;
 
@@ -31,6 +35,15 @@ pub(super) fn warn_of_ca(keys: &keys::CaKeys) {
     if let Some(warning) = tls::ca_warning(keys.tls_validity(), Clock::system().now()) {
         terminal::log(&format!("warning: {}\nhint: {}", warning.message, warning.hint));
     }
+}
+
+/// What is to be signed: a file, or stdin for `-`, since the authority's user cannot read what lies in an operator's folders.
+pub(super) fn read_input(path: &Path) -> Result<Zeroizing<String>> {
+    let cannot = |unfit: Unfit| unfit.error(Kind::Usage, format!("cannot read {}", path.display()));
+    read::input(path, Limit::FILE).map_err(|unfit| {
+        let hint = unfit.is_denied().then_some("hand it over on stdin: `-` for its name, and `< FILE`");
+        hint.into_iter().fold(cannot(unfit), Error::hint)
+    })
 }
 
 /// Records what is going to be signed.

@@ -2,15 +2,14 @@
 
 use std::path::Path;
 
-use super::data_dir::{certificate_ttl, open, record, warn_of_ca};
+use super::data_dir::{certificate_ttl, open, read_input, record, warn_of_ca};
 use crate::authority::issue::ssh::HostPlan;
 use crate::clock::Clock;
 use crate::error::Result;
-use crate::folder::read::{self, Limit, Trust};
 use crate::terminal::print;
 
 pub(super) fn run(data_dir: &Path, principals: Vec<String>, ttl: &str, key: &Path) -> Result<()> {
-    let line = read::text(key, Trust::Anyone, Limit::FILE)?;
+    let line = read_input(key)?;
     let plan = HostPlan::new(&line, principals, Clock::system().now(), certificate_ttl(ttl)?)
         .map_err(|error| error.context(format!("cannot certify {}", key.display())))?;
     let (keys, store) = open(data_dir)?;

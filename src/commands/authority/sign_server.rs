@@ -2,13 +2,12 @@
 
 use rcgen::PublicKeyData as _;
 
-use super::data_dir::{certificate_ttl, open, record, warn_of_ca};
+use super::data_dir::{certificate_ttl, open, read_input, record, warn_of_ca};
 use crate::authority::issue::{request, x509::ServerPlan};
 use crate::authority::keys::CaKeys;
 use crate::cli::authority::SignServer;
 use crate::clock::{Clock, rfc3339};
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::folder::read::{self, Limit, Trust};
 use crate::folder::replace::{make_private, write_new};
 use crate::folder::{PRIVATE_FILE, PUBLIC_FILE};
 use crate::terminal::{self, print};
@@ -17,7 +16,7 @@ use crate::terminal::{self, print};
 pub(super) fn run(args: SignServer) -> Result<()> {
     let (now, ttl) = (Clock::system().now(), certificate_ttl(&args.ttl)?);
     if let Some(csr) = &args.csr {
-        let text = read::text(csr, Trust::Anyone, Limit::FILE)?;
+        let text = read_input(csr)?;
         let spki = request::csr_key(&text)
             .map_err(|why| Error::usage(format!("cannot certify {}: {why}", csr.display())))?;
         let (keys, store) = open(&args.data.data_dir)?;

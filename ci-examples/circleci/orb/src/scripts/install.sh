@@ -10,12 +10,16 @@ case $machine in
   "Darwin arm64") target=aarch64-apple-darwin ;;
   *) echo "machine-id: no release for $machine; build it and put it on the PATH" >&2; exit 2 ;;
 esac
-releases=https://github.com/machine-id/machine-id/releases/download
+releases=https://github.com/your-org/machine-id/releases/download
 url=${ORB_DOWNLOAD_URL:-$releases/v${ORB_VERSION#v}/machine-id-$target}
 
 folder=$(mktemp -d)
 curl --fail --silent --show-error --location --proto '=https' --retry 3 --max-time 120 \
-  --output "$folder/machine-id" --url "$url"
+  --output "$folder/machine-id" --url "$url" || {
+  echo "machine-id: cannot download ${url%%[?]*}: is there such a release, for this machine?" >&2
+  rm -r "$folder"
+  exit 5
+}
 
 sum=$( (sha256sum "$folder/machine-id" || shasum -a 256 "$folder/machine-id") 2>/dev/null)
 if [[ ${sum%% *} != "$ORB_SHA256" ]]; then
