@@ -25,7 +25,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Prove who this job is and exchange that for short-lived certificates.
-    Once(once::Args),
+    Once(Box<once::Args>),
     /// Wipe a destination and revoke what is in it.
     Cleanup(cleanup::Args),
     /// Show what a destination, identity file, certificate or token holds.

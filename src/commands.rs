@@ -22,7 +22,7 @@ pub fn become_command(env: &Environment) -> Option<ExitCode> {
 /// Runs a command.
 pub fn run(cli: Cli, env: &Environment) -> Result<ExitCode> {
     match cli.command {
-        Command::Once(args) => return once::run(args, env),
+        Command::Once(args) => return once::run(*args, env),
         Command::Authority(command) => return authority::run(command, env),
         Command::Cleanup(args) => cleanup::run(args, env),
         Command::Inspect(args) => inspect::run(&args),

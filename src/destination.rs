@@ -11,6 +11,7 @@ mod identity;
 mod kubernetes;
 pub(crate) mod manifest;
 pub mod material;
+mod mux;
 pub mod output_files;
 pub mod ssh;
 pub(crate) mod ssh_host;

@@ -1,7 +1,7 @@
 //! The process's environment, read once and passed on as a value.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 
 /// Environment variables. Their values may be secret, so `Debug` shows names alone.
@@ -21,7 +21,7 @@ impl Environment {
 
     /// The value of `name`; an empty one, or one that is not UTF-8, counts as absent.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(std::ffi::OsStr::new(name))?.to_str().filter(|value| !value.is_empty())
+        self.0.get(OsStr::new(name))?.to_str().filter(|value| !value.is_empty())
     }
 
     /// Whether `name` has a value, in whatever encoding.
@@ -33,6 +33,11 @@ impl Environment {
     pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         let texts = self.0.iter().filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)));
         texts.filter(|(_, value)| !value.is_empty())
+    }
+
+    /// The name of every variable.
+    pub fn names(&self) -> impl Iterator<Item = &OsStr> {
+        self.0.keys().map(OsString::as_os_str)
     }
 
     /// Whether `name` is `true` or `1`, as CI platforms mark their jobs.

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::text::shown;
 
 pub mod access;
+mod append;
 mod aside;
 pub mod lock;
 mod open;
@@ -24,6 +25,7 @@ pub mod trust;
 mod unfit;
 mod wipe;
 
+pub use append::Addition;
 pub use aside::Aside;
 pub use open::{Folder, PRIVATE_FILE, PRIVATE_FOLDER, PUBLIC_FILE};
 pub use unfit::Unfit;

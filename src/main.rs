@@ -1,11 +1,17 @@
 //! The binary: parse, dispatch, print the error, exit code.
 
+use std::alloc::System;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use machine_id::cli::Cli;
 use machine_id::environment::Environment;
 use machine_id::{commands, net, secret, terminal};
+use zeroizing_alloc::ZeroAlloc;
+
+/// Wipes what is freed: a library's buffer that held a token is nobody's to find.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> ExitCode {
     let env = Environment::of_process();

@@ -1,6 +1,7 @@
 //! The client: proves who this job is, exchanges that for certificates,
 //! writes them, and takes them away again.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use crate::cli::Format;
@@ -31,6 +32,7 @@ use revoke::{REVOKE_TIME, Revocable, revoke_by_manifest, revoke_own};
 use run::Run;
 use runs::RegisteredRun;
 use settings::Settings;
+use settings::destinations::Asked;
 
 /// Does what the settings say. What can fail without the network comes first,
 /// so that nobody is asked for certificates that could not be used.
@@ -50,7 +52,7 @@ pub(crate) fn execute(settings: &Settings, env: &Environment, progress: &Progres
     let client = net::authority_client(&settings.trust, &settings.authority, settings.timeout)?;
     let run = Run { settings, env, progress, keys: &keys, client: &client };
     for note in &settings.notes {
-        progress.step(note);
+        progress.line(note);
     }
     let _registered = register(run);
     block_on(exchange_and_deliver(run, &Exchanger::new(run)))?
@@ -120,9 +122,9 @@ async fn deliver(
     if let Some(told) = signals.pending().await {
         return Ok(Some(told));
     }
-    ci::tell(&delivery::report(run.settings, manifests), run.env)?;
+    let told = ci::tell(&delivery::report(run.settings, manifests), run.env, run.progress)?;
     say_result(run, manifests);
-    terminal::print(&printed(run.settings.format, manifests))?;
+    terminal::print(&printed(run.settings.format, manifests)).inspect_err(|_| told.take_back())?;
     destinations.keep();
     Ok(None)
 }
@@ -137,10 +139,23 @@ fn say_result(run: Run<'_>, manifests: &[Manifest]) {
 }
 
 /// Gives back what is about to be overwritten, while its keys are there to do it with.
-async fn revoke_replaced(Run { env, progress, .. }: Run<'_>, destinations: &OpenDestinations) {
+async fn revoke_replaced(Run { settings, env, progress, .. }: Run<'_>, destinations: &OpenDestinations) {
+    let asked = Asked { authority: &settings.authority, token: &settings.token, wrapped: false };
     for (manifest, revocable) in destinations.replaced() {
-        let said = shown(&manifest.destination);
-        progress.step(&format!("{said} holds certificates of an earlier run, which are revoked"));
+        let text = format!(
+            "{} holds certificates of an earlier run, which are replaced and revoked",
+            shown(&manifest.destination)
+        );
+        let is_renewed = settings.destinations.iter().any(|destination| {
+            destination.path == Path::new(&manifest.destination)
+                && asked.renews(&manifest, &destination.outputs.iter().collect::<Vec<_>>())
+        });
+        // Somebody may still want the others.
+        if manifest.is_live() && !is_renewed {
+            progress.warning(&text)
+        } else {
+            progress.line(&text)
+        }
         let typed = (None, AuthorityTrust::default());
         revoke_by_manifest(&revocable, &manifest, typed, env, progress, REVOKE_TIME).await;
     }

@@ -68,6 +68,14 @@ pub struct Args {
     #[arg(long)]
     pub agent: bool,
 
+    /// Give COMMAND of this environment nothing but PATH, HOME, USER, LOGNAME, SHELL, LANG, LC_*, TERM, TZ and TMPDIR
+    #[arg(long, requires = "command")]
+    pub clear_env: bool,
+
+    /// Give COMMAND this variable all the same; may repeat
+    #[arg(long = "keep-env", value_name = "NAME", requires = "command")]
+    pub keep_env: Vec<String>,
+
     /// Give up after this long, retries included
     #[arg(long, value_name = "DURATION", default_value = "60s")]
     pub timeout: String,

@@ -19,6 +19,7 @@ use crate::join;
 use crate::net::{AuthorityTrust, authority_url, timeout};
 use crate::once::revoke::{NOT_REVOKED, Revocable, revoke_by_manifest};
 use crate::once::runs::{self, LivingRun};
+use crate::once::settings::destinations::VARIABLE;
 use crate::runtime::block_on;
 use crate::terminal::{Level, Progress};
 use crate::text::shown;
@@ -28,6 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(8);
 
 /// How long the system may take to end a process that it kills.
 const KILLED: Duration = Duration::from_secs(2);
+
+/// The most destinations that are looked for behind one.
+const MOST_EARLIER: usize = 100;
 
 /// Wipes a destination, or what can be found, and revokes what was in it.
 ///
@@ -41,7 +45,7 @@ pub fn run(args: Args, env: &Environment) -> Result<()> {
     }
     let cleanup = Cleanup { args: &args, env, progress: &progress, time };
     match &args.destination {
-        Some(path) => cleanup.destination(&absolute(path)?)?,
+        Some(path) => cleanup.with_earlier(&absolute(path)?)?,
         None => cleanup.everything(),
     }
     Ok(())
@@ -63,8 +67,8 @@ impl Cleanup<'_> {
     /// This job's runs that go on, the environment's destination, and what dead runs left.
     fn everything(&self) {
         self.end_living();
-        if let Some(path) = self.env.get("MACHINE_ID_DESTINATION") {
-            let done = absolute(path).and_then(|path| self.destination(&path));
+        if let Some(path) = self.env.get(VARIABLE) {
+            let done = absolute(path).and_then(|path| self.with_earlier(&path));
             if let Err(error) = done {
                 self.progress.warning(&format!("MACHINE_ID_DESTINATION: {error}"));
             }
@@ -112,9 +116,33 @@ impl Cleanup<'_> {
         }
     }
 
+    /// A destination, and if it is `$MACHINE_ID_DESTINATION`, those that this named before.
+    fn with_earlier(&self, path: &Path) -> Result<()> {
+        let before = |path: &Path| {
+            let earlier = PathBuf::from(wipe::find(path).ok()??.manifest.earlier?);
+            Some(earlier).filter(|earlier| earlier.is_absolute())
+        };
+        let named = self.env.get(VARIABLE).and_then(|named| absolute(named).ok());
+        let mut earlier = before(path).filter(|_| named.as_deref() == Some(path));
+        self.destination(path)?;
+        // Whoever wrote the manifests could have them name one another for ever.
+        for _ in 0..MOST_EARLIER {
+            let Some(path) = earlier else { break };
+            earlier = before(&path);
+            if let Err(error) = self.destination(&path) {
+                self.progress.warning(&error.to_string());
+            }
+        }
+        Ok(())
+    }
+
     fn destination(&self, path: &Path) -> Result<()> {
+        let said = shown(&path.to_string_lossy());
         let Some(found) = wipe::find(path)? else {
-            self.progress.step(&format!("nothing to wipe at {}", shown(&path.to_string_lossy())));
+            self.progress.step(&format!("nothing to wipe at {said}"));
+            if let Err(left) = wipe::look_again(path) {
+                self.progress.warning(&format!("{said}: {}", shown(&left)));
+            }
             return Ok(());
         };
         let revocable = Revocable::of_destination(&found);

@@ -80,7 +80,7 @@ impl Directory {
             self.stays = manifest.keep_directory;
             self.plan = manifest.plan();
             self.earlier = Some(Found { manifest, folder: self.folder.below("")? });
-        } else if self.folder.entries()?.iter().all(|name| is_temporary(name)) {
+        } else if self.folder.entries()?.iter().all(|name| is_temporary(name) || name == wipe::WIPED) {
             self.mode_before = Some(Mode::from_raw_mode(self.folder.standing()?.mode));
         } else {
             return Err(Unfit::new("it holds something else"));

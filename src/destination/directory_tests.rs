@@ -1,9 +1,11 @@
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::net::UnixListener;
 
 use super::*;
 use crate::destination::manifest::tests::manifest;
-use crate::destination::wipe::find;
+use crate::destination::wipe::{WIPED, find, look_again};
 
 fn files(names: &[&'static str]) -> Vec<File> {
     names.iter().map(|name| File::new(*name, format!("{name} content"))).collect()
@@ -241,13 +243,54 @@ fn wiping_follows_no_link_and_empties_no_shared_file() {
     let hostile =
         manifest(&["key", "tls.key", "known_hosts", "sub/key", "../victim", "../other/key", "notes"]);
     fs::write(path.join("manifest.json"), hostile.to_json()).unwrap();
-    find(&path).unwrap().unwrap().wipe().unwrap();
+    let left = find(&path).unwrap().unwrap().wipe().unwrap_err();
+    assert_eq!(left, "left, since machine-id did not write it: notes, sub");
     assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
     assert_eq!(fs::read_to_string(other.join("key")).unwrap(), "precious");
-    let mut left: Vec<_> =
-        fs::read_dir(&path).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-    left.sort();
-    assert_eq!(left, ["notes", "sub"]);
+    assert_eq!(names(&path), [".machine-id-wiped", "notes", "sub"]);
+}
+
+fn names(path: &Path) -> Vec<String> {
+    let entries = fs::read_dir(path).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_others_put_there_is_named_and_not_ours_to_take() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("d");
+    let mut directory = Directory::prepare(&path).unwrap();
+    let folders = [("sub".into(), files(&["key"]))];
+    directory.write(&manifest(&["sub/key"]), &folders).unwrap();
+    fs::copy(path.join("sub/key"), path.join("sub/copy")).unwrap();
+    for name in 0..11 {
+        fs::write(path.join(format!("file-{name}")), "").unwrap();
+    }
+    // Sockets that are no connection of ssh: of nobody, and of somebody who says something else.
+    drop(UnixListener::bind(path.join("dead")).unwrap());
+    let listener = UnixListener::bind(path.join("other")).unwrap();
+    let other = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"SSH-2.0-something else\n").unwrap();
+        let mut said = Vec::new();
+        let _ = stream.read_to_end(&mut said);
+        said
+    });
+    let left = directory.wipe().unwrap_err();
+    assert!(left.starts_with("left, since machine-id did not write it: dead, file-0, file-1, "), "{left}");
+    assert!(left.ends_with(" and 4 more"), "{left}");
+    assert!(other.join().unwrap().is_empty(), "it was told nothing");
+    // Again, and once they are gone.
+    assert!(find(&path).unwrap().is_none());
+    assert!(look_again(&path).unwrap_err().contains("dead"));
+    assert!(Directory::prepare(&path).is_err(), "it holds something else");
+    fs::remove_dir_all(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    fs::write(path.join(WIPED), "").unwrap();
+    look_again(&path).unwrap();
+    assert!(names(&path).is_empty());
 }
 
 #[test]

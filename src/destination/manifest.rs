@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::is_file_of_ours;
+use super::material::OptionValues;
+use crate::clock::{Clock, parse_rfc3339};
 use crate::folder::Folder;
 use crate::wire::is_name;
 
@@ -48,6 +50,9 @@ pub(crate) struct Manifest {
     /// Other destinations of the same issuance, absolute.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) also: Vec<String>,
+    /// The destination that `$MACHINE_ID_DESTINATION` named until this one took its place; absolute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) earlier: Option<String>,
     /// Whether the directory was there before, and so stays when it is wiped.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) keep_directory: bool,
@@ -60,6 +65,9 @@ pub(crate) struct ManifestOutput {
     #[serde(rename = "type")]
     pub(crate) kind: String,
     pub(crate) files: Vec<String>,
+    /// The type's own options.
+    #[serde(default, skip_serializing_if = "OptionValues::is_empty")]
+    pub(crate) options: OptionValues,
     /// The serial of its SSH certificate, or of the X.509 one where there is only that; decimal.
     pub(crate) serial: String,
     /// The serial of its X.509 certificate where there are both; decimal.
@@ -97,6 +105,11 @@ impl Manifest {
         text
     }
 
+    /// Whether some of its certificates may still be good.
+    pub(crate) fn is_live(&self) -> bool {
+        parse_rfc3339(&self.expires_at).is_none_or(|end| end > Clock::system().now())
+    }
+
     /// The files to wipe: known names, in the destination or in one folder of it.
     pub(crate) fn plan(&self) -> WipePlan {
         let mut plan = WipePlan::new();
@@ -131,6 +144,7 @@ pub(crate) mod tests {
                 name: "identity".into(),
                 kind: "identity".into(),
                 files: files.iter().map(|&file| file.into()).collect(),
+                options: OptionValues::new(),
                 serial: "1".into(),
                 tls_serial: None,
                 principals: vec![],
@@ -138,6 +152,7 @@ pub(crate) mod tests {
             }],
             files: vec![],
             also: vec![],
+            earlier: None,
             keep_directory: false,
         }
     }

@@ -15,8 +15,13 @@ pub(super) fn ssh_files(material: &Material<'_>) -> Result<Vec<File>> {
     let ssh = material.ssh()?;
     let private =
         ssh.private_key.filter(|_| material.agent.is_none()).map(|key| File::key("key", lines(&[key])));
+    // What the agent has is the certificate; this is what `ssh -i` and `ssh-keygen -Y sign -f` look for there.
+    let public = match material.agent {
+        Some(_) => File::new("key.pub", lines(&[ssh.certificate])),
+        None => File::key("key.pub", lines(&[ssh.public_key])),
+    };
     let others = [
-        File::key("key.pub", lines(&[ssh.public_key])),
+        public,
         File::new("key-cert.pub", lines(&[ssh.certificate])),
         File::new("ssh_config", ssh_config(material.folder, material.agent)),
         File::new("known_hosts", known_hosts(material.trust)),
@@ -32,14 +37,19 @@ pub fn known_hosts(trust: &TrustAnchors) -> String {
 
 /// For `ssh -F`: with this key and this trust alone, whatever else this
 /// machine has (an agent, other keys, other known hosts). With an agent of
-/// ours, the public key says which of its keys is meant.
+/// ours, the certificate says which of those that it offers is meant.
 pub fn ssh_config(folder: &str, agent: Option<&str>) -> String {
     let file = |name| quoted(&format!("{folder}/{name}"));
+    let certificate = file("key-cert.pub");
+    let identity = match agent {
+        // With `CertificateFile`, ssh would want the key itself.
+        Some(_) => format!("IdentityFile {certificate}"),
+        None => format!("IdentityFile {}\n    CertificateFile {certificate}", file("key")),
+    };
     format!(
         "# Written by machine-id: ssh -F {here} USER@HOST\n\
          Host *\n    \
-             IdentityFile {key}\n    \
-             CertificateFile {certificate}\n    \
+             {identity}\n    \
              IdentitiesOnly yes\n    \
              IdentityAgent {agent}\n    \
              PreferredAuthentications publickey\n    \
@@ -48,9 +58,7 @@ pub fn ssh_config(folder: &str, agent: Option<&str>) -> String {
              StrictHostKeyChecking yes\n    \
              UpdateHostKeys no\n",
         here = file("ssh_config"),
-        key = file(if agent.is_some() { "key.pub" } else { "key" }),
         agent = agent.map_or_else(|| "none".to_owned(), quoted),
-        certificate = file("key-cert.pub"),
         known_hosts = file("known_hosts"),
     )
 }

@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::open::{Folder, PRIVATE_FILE, PRIVATE_FOLDER};
 use super::trust::me;
@@ -123,15 +123,14 @@ pub fn make_private(path: &Path) -> Result<()> {
     made.context(Kind::Usage, format!("cannot create {}", path.display()))
 }
 
+/// Whether a folder can be made in this one.
+pub fn try_making(above: &Path) -> io::Result<()> {
+    let trial = above.join(format!("{}{}{}", TEMPORARY.0, random::hex::<8>()?, TEMPORARY.1));
+    DirBuilder::new().mode(PRIVATE_FOLDER.as_raw_mode()).create(&trial)?;
+    std::fs::remove_dir(trial)
+}
+
 /// Makes what was created or renamed in a folder last.
 pub fn sync(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
-}
-
-/// Appends to a file, whole, so that a line of another process does not end up
-/// inside; creates it if need be. A pipe that nobody reads is an error.
-pub fn append(path: &Path, text: &str) -> io::Result<()> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let mode = PRIVATE_FILE | Mode::RGRP | Mode::WGRP | Mode::ROTH | Mode::WOTH;
-    File::from(rustix::fs::openat(CWD, path, flags, mode)?).write_all(text.as_bytes())
 }

@@ -61,6 +61,7 @@ fn is_open(pattern: &str) -> bool {
 pub(super) static METHOD: Method = Method {
     detects: |env| env.get(VARIABLE).is_some(),
     source: |env| env.get(VARIABLE).map(|_| TokenSource::variable(VARIABLE)),
+    private_variables: &[VARIABLE],
     fields: FIELDS,
     ..Method::new(
         "oidc",

@@ -38,6 +38,8 @@ pub struct Method {
     /// Where the platform put a token for this job, where that is how it
     /// hands them out. The token is the proof then, and nothing is asked for.
     pub source: fn(&Environment) -> Option<TokenSource>,
+    /// The variables with secrets that are for machine-id alone, which COMMAND does not get.
+    pub private_variables: &'static [&'static str],
     /// Whether its proof is an OIDC token, so that one can be handed over by hand.
     pub takes_id_token: bool,
     /// See [`Prove`].
@@ -85,6 +87,7 @@ impl Method {
             summary,
             detects: |_| false,
             source: |_| None,
+            private_variables: &[],
             takes_id_token: true,
             prove,
             renews: |_| Ok(()),

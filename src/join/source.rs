@@ -16,6 +16,10 @@ use crate::text::shown;
 /// The longest file or value with a token that is read, in bytes.
 const MAX_TOKEN_BYTES: usize = 64 << 10;
 
+/// What the names of platforms' own variables begin with.
+const PLATFORMS: &[&str] =
+    &["ACTIONS_", "AWS_", "BITBUCKET_", "BUILDKITE_", "CI_", "CIRCLE_", "SPACELIFT_", "SYSTEM_", "TFC_"];
+
 /// Where a job finds its token. It is read anew for each proof, since files
 /// are refreshed by whoever put them there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +62,15 @@ impl TokenSource {
     /// As named by the user with that option.
     pub fn by(self, option: &'static str) -> Self {
         Self { option: Some(option), ..self }
+    }
+
+    /// The variable with a token that the user gave to us, and no platform to all of the job.
+    pub fn given_variable(&self) -> Option<&str> {
+        match &self.location {
+            Location::Variable(name) if self.option.is_some() => Some(name.as_str())
+                .filter(|name| !PLATFORMS.iter().any(|platform| name.starts_with(platform))),
+            _ => None,
+        }
     }
 
     /// Whether another token may be there later; if not, why, in words that follow "cannot renew: ".

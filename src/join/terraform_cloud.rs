@@ -70,6 +70,7 @@ static FIELDS: &[Field] = &[
 pub(super) static METHOD: Method = Method {
     detects: |env| HANDED_OVER.detects(env),
     source: |env| HANDED_OVER.source(env),
+    private_variables: &[TAGGED],
     telling: &[
         ORGANIZATION_ID,
         ORGANIZATION_NAME,
@@ -91,11 +92,13 @@ pub(super) static METHOD: Method = Method {
     )
 };
 
+/// The token with a tag of ours, which is for nobody else.
+const TAGGED: &str = "TFC_WORKLOAD_IDENTITY_TOKEN_MACHINE_ID";
+
 static HANDED_OVER: HandedOver = HandedOver {
     job: "an HCP Terraform run",
     marker: "TFC_RUN_ID",
-    // The one with a tag of ours is for nobody else.
-    variables: &["TFC_WORKLOAD_IDENTITY_TOKEN_MACHINE_ID", "TFC_WORKLOAD_IDENTITY_TOKEN"],
+    variables: &[TAGGED, "TFC_WORKLOAD_IDENTITY_TOKEN"],
     hints: &[
         "set the workspace's environment variable TFC_WORKLOAD_IDENTITY_AUDIENCE_MACHINE_ID to {authority}",
         "agents of your own must be of version 1.12 or later",

@@ -25,7 +25,6 @@ use crate::once::delivery::ci::JobReport;
 use crate::once::exchange::Exchanger;
 use crate::once::revoke::{Revocable, revoke_own};
 use crate::once::run::Run;
-use crate::once::settings::storage::REGISTRATION_SECRET;
 use crate::retry::Backoff;
 use crate::text::shown;
 
@@ -106,8 +105,10 @@ impl<'a> WrappedCommand<'a> {
 
     fn spawn(&self, program: &OsStr, arguments: &[OsString], report: &JobReport) -> io::Result<Child> {
         let spawn = |mut command: Command| {
-            // It has registered this worker, and is none of COMMAND's business.
-            command.env_remove(REGISTRATION_SECRET);
+            let Run { settings, env, .. } = self.run;
+            for name in env.names().filter(|name| !settings.inherited.has(name)) {
+                command.env_remove(name);
+            }
             command.envs(report.variables.iter().map(|(name, value)| (name, value)));
             if let Some(path) = self.destinations.borrow().as_ref().and_then(OpenDestinations::bash_env) {
                 command.env(bash_env::VARIABLE, path);

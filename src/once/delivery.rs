@@ -15,7 +15,7 @@ use crate::once::exchange::keys::{JobKeys, SshKey, TlsKey};
 use crate::once::revoke::Revocable;
 use crate::once::run::Run;
 use crate::once::settings::Settings;
-use crate::once::settings::destinations::Destination;
+use crate::once::settings::destinations::{self, Destination};
 use crate::once::settings::output::Output;
 use crate::text::shown;
 use crate::wire::{OutputResponse, TrustAnchors};
@@ -70,7 +70,7 @@ impl OpenDestinations {
     pub(crate) fn write(&mut self, run: Run<'_>, issuance: &Issuance) -> Result<Vec<Manifest>> {
         let (manifests, mut folders) = self.contents(run, issuance)?;
         let first = run.settings.destinations.first().zip(folders.first_mut());
-        if let Some((destination, folders)) = first.filter(|_| !run.settings.command.is_empty()) {
+        if let Some((destination, folders)) = first.filter(|_| has_bash_env(run)) {
             let variables = report(run.settings, &manifests).variables;
             self.bash_env = BashEnv::new(run.env, &destination.path, &variables)?;
             folders.extend(self.bash_env.iter().map(|bash_env| (String::new(), vec![bash_env.file()])));
@@ -103,7 +103,7 @@ impl OpenDestinations {
     }
 
     fn contents(&self, run: Run<'_>, issuance: &Issuance) -> Result<(Vec<Manifest>, Vec<Folders>)> {
-        let Run { settings, env, keys, .. } = run;
+        let Run { settings, keys, .. } = run;
         let mut issued = keys.iter().zip(&issuance.response.outputs);
         let mut all = Vec::new();
         for (destination, directory) in settings.destinations.iter().zip(&self.directories) {
@@ -122,8 +122,7 @@ impl OpenDestinations {
         }
         // What is wiped is what a manifest names.
         if let Some((first, _)) = all.first_mut() {
-            let with_bash_env = !settings.command.is_empty() && env.get(bash_env::VARIABLE).is_some();
-            first.files.extend(with_bash_env.then(|| destination::BASH_ENV.to_owned()));
+            first.files.extend(has_bash_env(run).then(|| destination::BASH_ENV.to_owned()));
             if let (Some(_), Some(output)) = (&settings.agent, first.outputs.first_mut()) {
                 output.files.push(AGENT_SOCKET.to_owned());
             }
@@ -147,9 +146,20 @@ impl OpenDestinations {
         let carried = self.bash_env.map_or(Ok(()), |bash_env| {
             bash_env.carry_over().map_err(|why| format!("what was added to $BASH_ENV is lost: {why}"))
         });
-        let wiped: Vec<_> = self.directories.into_iter().map(Directory::wipe).collect();
-        wiped.into_iter().chain([carried]).collect()
+        let wipe = |directory: Directory| {
+            let path = directory.path().to_owned();
+            directory.wipe().map_err(|left| format!("{}: {left}", path.display()))
+        };
+        let all = self.directories.into_iter().map(wipe).chain([carried]);
+        let left: Vec<String> = all.filter_map(Result::err).collect();
+        if left.is_empty() { Ok(()) } else { Err(left.join("; ")) }
     }
+}
+
+/// Whether COMMAND has a `$BASH_ENV` that ours is to stand for.
+fn has_bash_env(Run { settings, env, .. }: Run<'_>) -> bool {
+    let name = bash_env::VARIABLE;
+    !settings.command.is_empty() && env.get(name).is_some() && settings.inherited.has(name.as_ref())
 }
 
 fn empty_manifest(settings: &Settings, destination: &Destination, issuance: &Issuance) -> Manifest {
@@ -170,6 +180,7 @@ fn empty_manifest(settings: &Settings, destination: &Destination, issuance: &Iss
         outputs: Vec::new(),
         files: Vec::new(),
         also: others.map(|other| text(&other.path)).collect(),
+        earlier: settings.earlier.clone(),
         keep_directory: false,
     }
 }
@@ -182,6 +193,7 @@ fn output_entry(output: &Output, answer: &OutputResponse, folder: &str, files: &
         name: output.name.clone(),
         kind: output.kind.declaration.name.to_owned(),
         files: files.iter().map(path).collect(),
+        options: output.options.clone(),
         serial: answer.serial.clone(),
         tls_serial: answer.tls_serial.clone(),
         principals: answer.principals.clone(),
@@ -245,9 +257,9 @@ pub(crate) fn report(settings: &Settings, manifests: &[Manifest]) -> JobReport {
     outputs.push(("expires-at", first.expires_at.clone()));
     outputs.push(("issuance-id", first.issuance_id.clone()));
     let mut variables = vec![
-        ("MACHINE_ID_DESTINATION", first.destination.clone()),
+        (destinations::VARIABLE, first.destination.clone()),
         ("MACHINE_ID_IDENTITY_FILE", identity),
-        ("MACHINE_ID_EXPIRES_AT", first.expires_at.clone()),
+        (destinations::EXPIRES_AT, first.expires_at.clone()),
     ];
     for (destination, manifest) in settings.destinations.iter().zip(manifests) {
         for (output, written) in destination.outputs.iter().zip(&manifest.outputs) {

@@ -37,7 +37,6 @@ const MAX_ANSWER: usize = 1 << 20;
 /// Everything that exchanges of one run share.
 pub(crate) struct Exchanger<'a> {
     run: Run<'a>,
-    platform: Platform,
     clock: Clock,
     audience: String,
     /// The authority's clock less ours, by its last answer.
@@ -55,7 +54,6 @@ impl<'a> Exchanger<'a> {
         let bound: Vec<_> = run.keys.iter().map(JobKeys::bound).collect();
         Self {
             run,
-            platform: Platform::default(),
             clock: Clock::system(),
             audience: bound_audience(&run.settings.authority, &binding(&bound)),
             clock_offset: Cell::new(None),
@@ -126,6 +124,8 @@ impl<'a> Exchanger<'a> {
             return Ok(Presented::handed_over(token, self.authority_time().unwrap_or(self.clock.now())));
         }
         let method = settings.method;
+        // Its connections go with it, and the token that they brought.
+        let platform = Platform::default();
         let job = Job {
             env,
             authority: &settings.authority,
@@ -133,7 +133,7 @@ impl<'a> Exchanger<'a> {
             storage: settings.storage.folder.as_ref().map(|folder| -> &dyn Storage { folder }),
             registration_secret: settings.storage.secret.as_ref(),
             audience: &self.audience,
-            platform: &self.platform,
+            platform: &platform,
             deadline,
             say: &|text| progress.step(text),
             warn: &|text| progress.warning(text),

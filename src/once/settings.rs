@@ -16,7 +16,10 @@ use crate::join::source::TokenSource;
 use crate::join::{self, method::Method};
 use crate::net::{AuthorityTrust, authority_url, timeout};
 use crate::once::settings::config_file::ConfigFile;
-use crate::once::settings::destinations::{Destination, common_destination, destinations};
+use crate::once::settings::destinations::{
+    Asked, Destination, common_destination, destinations, earlier_destination,
+};
+use crate::once::settings::inherited::Inherited;
 use crate::once::settings::output::{Output, check_outputs, parse_output, unknown};
 use crate::once::settings::storage::StorageOptions;
 use crate::text::shown;
@@ -24,6 +27,7 @@ use crate::wire::MIN_TTL;
 
 mod config_file;
 pub(crate) mod destinations;
+mod inherited;
 pub(crate) mod output;
 pub(crate) mod storage;
 
@@ -49,11 +53,15 @@ pub(crate) struct Settings {
     pub timeout: Duration,
     /// What is written where; at least one, each path once.
     pub destinations: Vec<Destination>,
-    /// What to say about them, for `-v`.
+    /// The destination of an earlier `once` of this job, from which ours takes `$MACHINE_ID_DESTINATION`.
+    pub earlier: Option<String>,
+    /// What to say about them.
     pub notes: Vec<String>,
     pub format: Format,
     /// The socket on which COMMAND is served the SSH keys, which are in no file then.
     pub agent: Option<String>,
+    /// What of this process's environment COMMAND gets.
+    pub inherited: Inherited,
     /// COMMAND; empty where there is none.
     pub command: Vec<OsString>,
 }
@@ -73,36 +81,43 @@ impl Settings {
             flag.clone().or_else(|| env.get(variable).map(str::to_owned)).or_else(|| file.clone())
         };
         let authority = pick(&args.authority, "MACHINE_ID_AUTHORITY", &file.authority)
-            .ok_or_else(|| missing("the authority", "--authority URL", "MACHINE_ID_AUTHORITY"))?;
+            .ok_or_else(|| missing("the authority", "--authority URL", "MACHINE_ID_AUTHORITY"))
+            .and_then(|url| authority_url(&url))?;
         let method =
             method(pick(&args.join_method, "MACHINE_ID_JOIN_METHOD", &file.join_method).as_deref(), env)?;
         let token = pick(&args.token, "MACHINE_ID_TOKEN", &file.token)
-            .ok_or_else(|| missing("the join token", "--token NAME", "MACHINE_ID_TOKEN"))?;
+            .ok_or_else(|| missing("the join token", "--token NAME", "MACHINE_ID_TOKEN"))
+            .and_then(join_token)?;
         let ttl = pick(&args.ttl, "MACHINE_ID_TTL", &file.ttl).unwrap_or_else(|| "1h".to_owned());
         let trust = trust(&args, env, &file)?;
         let mut notes = Vec::new();
-        let wrapped = !args.command.is_empty();
-        let common = common_destination(args.destination.clone(), env, file.destination, wrapped, &mut notes);
         let typed = args.outputs.iter().map(|text| parse_output(text)).collect::<Result<Vec<_>>>()?;
         let outputs = if typed.is_empty() { file.outputs } else { typed };
         let outputs = check_outputs(outputs, &args.roles, timeout)?;
+        let asked = Asked { authority: &authority, token: &token, wrapped: !args.command.is_empty() };
+        let said = args.destination.clone();
+        let common = common_destination(said, env, file.destination, (&asked, &outputs), &mut notes);
         let destinations = destinations(outputs, common, env, &mut notes)?;
+        let earlier = earlier_destination(env, &asked, &destinations);
         let storage = StorageOptions::join(method, &args, env, file.storage, &mut notes)?;
         storage.stands_apart(&destinations)?;
         let by_hand = by_hand(method, args.id_token_env, args.id_token_file)?;
+        let inherited = Inherited::new(args.clear_env, args.keep_env, by_hand.as_ref());
         let agent = args.agent.then(|| agent_socket(&destinations, &args.command)).transpose()?;
         Ok(Self {
-            authority: authority_url(&authority)?,
+            authority,
             trust,
             method,
             by_hand: by_hand.is_some(),
-            source: by_hand.or_else(|| (method.source)(env)),
             storage,
-            token: join_token(token)?,
+            token,
             ttl_seconds: ttl_seconds(&ttl)?,
             timeout,
             destinations,
+            earlier,
+            inherited,
             agent,
+            source: by_hand.or_else(|| (method.source)(env)),
             notes,
             format: args.format,
             command: args.command,

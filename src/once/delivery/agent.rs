@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use signature::Signer as _;
 use ssh_key::certificate::CertType;
@@ -37,25 +37,32 @@ const IDLE: Duration = Duration::from_secs(600);
 /// How long a message may take, once begun.
 const MESSAGE_TIME: Duration = Duration::from_secs(10);
 
+/// How long a certificate is offered beside the one that replaced it: `ssh` has read it from its file, and asks for it
+/// once it has exchanged keys with the server.
+const LOGIN: Duration = Duration::from_secs(10);
+
 /// A key and its certificate.
 struct AgentKey {
     key: PrivateKey,
     blob: Vec<u8>,
     certificate: Vec<u8>,
+    /// The one before, and when it was replaced.
+    before: Option<(Vec<u8>, Instant)>,
     comment: String,
 }
 
 impl AgentKey {
-    /// None for a certificate that is no user's: a host's key signs for no login.
+    /// None for a certificate that logs nobody in: a host's, or one without a principal.
     fn new(key: &SshKey, answer: &OutputResponse) -> Option<Self> {
         let certificate = Certificate::from_openssh(answer.ssh_certificate.as_deref()?.trim_end()).ok()?;
-        if certificate.cert_type() != CertType::User {
+        if certificate.cert_type() != CertType::User || certificate.valid_principals().is_empty() {
             return None;
         }
         Some(Self {
             key: key.private.clone()?,
             blob: key.blob.clone(),
             certificate: certificate.to_bytes().ok()?,
+            before: None,
             comment: format!("machine-id {}", answer.name),
         })
     }
@@ -90,12 +97,14 @@ impl AgentKeys {
     fn answer(&self, message: &[u8]) -> Vec<u8> {
         let identities = self.identities();
         match Request::parse(message) {
-            // Certificates first: a server counts each key that it refuses.
+            // Certificates alone: a bare key opens nothing, and a server counts each that it refuses.
             Request::List => {
-                let certificates =
-                    identities.iter().map(|one| (one.certificate.as_slice(), one.comment.as_str()));
-                let keys = identities.iter().map(|one| (one.blob.as_slice(), one.comment.as_str()));
-                protocol::identities(&certificates.chain(keys).collect::<Vec<_>>())
+                let now = identities.iter().map(|one| (one.certificate.as_slice(), one.comment.as_str()));
+                let before = identities.iter().filter_map(|one| {
+                    let (certificate, replaced) = one.before.as_ref()?;
+                    (replaced.elapsed() < LOGIN).then_some((certificate.as_slice(), one.comment.as_str()))
+                });
+                protocol::identities(&now.chain(before).collect::<Vec<_>>())
             }
             Request::Sign { key, data } => identities
                 .iter()
@@ -125,9 +134,14 @@ impl Agent {
 
     /// Serves the keys of this issuance in place of what it served before.
     pub(super) fn hold(&self, keys: &[JobKeys], answers: &[OutputResponse]) {
-        let new =
-            keys.iter().zip(answers).filter_map(|(keys, answer)| AgentKey::new(keys.ssh.as_ref()?, answer));
-        *self.served.identities() = new.collect();
+        let mut served = self.served.identities();
+        let new = keys.iter().zip(answers).filter_map(|(keys, answer)| {
+            let new = AgentKey::new(keys.ssh.as_ref()?, answer)?;
+            let replaced = served.iter().find(|served| served.blob == new.blob);
+            let before = replaced.map(|served| (served.certificate.clone(), Instant::now()));
+            Some(AgentKey { before, ..new })
+        });
+        *served = new.collect();
     }
 }
 
@@ -238,6 +252,12 @@ mod tests {
         message
     }
 
+    fn framed(blob: &[u8]) -> Vec<u8> {
+        let mut framed = Vec::new();
+        crate::rfc4251::put_string(&mut framed, blob);
+        framed
+    }
+
     #[tokio::test]
     async fn it_lists_signs_and_forgets() {
         let folder = tempfile::tempdir().unwrap();
@@ -252,10 +272,17 @@ mod tests {
         agent.hold(&keys, &[issued(key, CertType::User, 2)]);
         let mut stream = UnixStream::connect(&path).await.unwrap();
         let listed = ask(&mut stream, &[11]).await.unwrap();
-        assert_eq!(listed[..5], [12, 0, 0, 0, 2]);
+        assert_eq!(listed[..5], [12, 0, 0, 0, 2], "the new one, and for logins under way the old one");
+        assert!(listed.ends_with(b"machine-id ssh") && listed.windows(old.len()).any(|part| part == old));
+        let of_before = Instant::now().checked_sub(LOGIN).unwrap();
+        agent.served.identities()[0].before = Some((old.clone(), of_before));
+        let listed = ask(&mut stream, &[11]).await.unwrap();
+        assert_eq!(listed[..5], [12, 0, 0, 0, 1]);
         let seed = key.private.as_ref().unwrap().key_data().ed25519().unwrap().private.to_bytes();
         let holds = |part: &[u8]| listed.windows(part.len()).any(|window| window == part);
-        assert!(holds(&key.blob) && !holds(&old) && !holds(seed.as_ref()));
+        assert!(holds(&agent.served.identities()[0].certificate) && !holds(&old) && !holds(seed.as_ref()));
+        // The blob of a certificate holds the key, but not as a string of its own.
+        assert!(!holds(&framed(&key.blob)), "the bare key opens nothing");
         // The replaced certificate still names our key.
         for blob in [&key.blob, &old] {
             let answer = ask(&mut stream, &sign_request(blob, b"data")).await.unwrap();

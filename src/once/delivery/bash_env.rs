@@ -15,7 +15,7 @@ use crate::destination::material::File;
 use crate::environment::Environment;
 use crate::error::Result;
 use crate::folder::read::{self, Limit, Trust};
-use crate::folder::{Unfit, replace};
+use crate::folder::{Addition, Unfit};
 use crate::once::delivery::ci::{exports, shell_quoted};
 
 pub(crate) const VARIABLE: &str = "BASH_ENV";
@@ -65,7 +65,10 @@ impl BashEnv {
             Err(unfit) => return Err(unfit),
         };
         let appended = text.strip_prefix(&self.text).filter(|rest| !rest.is_empty());
-        Ok(appended.map_or(Ok(()), |appended| replace::append(Path::new(&self.old), appended))?)
+        let Some(appended) = appended else { return Ok(()) };
+        // The next one to add to it may not look whether the last line has an end.
+        let end = if appended.ends_with('\n') { "" } else { "\n" };
+        Ok(Addition::open(Path::new(&self.old))?.add(&format!("{appended}{end}"))?)
     }
 }
 
@@ -94,12 +97,13 @@ mod tests {
     fn ours_come_last_and_additions_are_carried_over() {
         let temp = tempfile::tempdir().unwrap();
         let old = temp.path().join("it's old");
-        std::fs::write(&old, "export MACHINE_ID_DESTINATION=/earlier\nexport OTHER=kept\n").unwrap();
+        std::fs::write(&old, "export MACHINE_ID_DESTINATION=/earlier\nexport OTHER=kept").unwrap();
         let env = Environment::from_pairs([(VARIABLE, old.to_str().unwrap())]);
         let variables = [("MACHINE_ID_DESTINATION", "/ours".to_owned())];
         let file = BashEnv::new(&env, temp.path(), &variables).unwrap().unwrap();
         std::fs::write(file.path(), &*file.file().content).unwrap();
-        let script = "echo \"$MACHINE_ID_DESTINATION $OTHER\"; bash -c 'echo $MACHINE_ID_DESTINATION'; echo 'export NEW=1' >> \"$BASH_ENV\"";
+        // The last line has no end, neither there nor here.
+        let script = "echo \"$MACHINE_ID_DESTINATION $OTHER\"; bash -c 'echo $MACHINE_ID_DESTINATION'; printf 'export NEW=1' >> \"$BASH_ENV\"";
         assert_eq!(bash(file.path(), script), "/ours kept\n/ours\n");
         file.carry_over().unwrap();
         assert!(std::fs::read_to_string(&old).unwrap().ends_with("OTHER=kept\nexport NEW=1\n"));

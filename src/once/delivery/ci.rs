@@ -6,9 +6,10 @@
 use std::path::Path;
 
 use crate::environment::Environment;
-use crate::error::{Context as _, Error, Kind, Result};
-use crate::folder::replace;
+use crate::error::{Error, Kind, Result};
+use crate::folder::{Addition, Unfit};
 use crate::random;
+use crate::terminal::Progress;
 use crate::text::shown;
 
 /// What is told.
@@ -22,27 +23,68 @@ pub(crate) struct JobReport {
     pub summary: Vec<(&'static str, String)>,
 }
 
-/// Tells the CI system of this environment, if it is one that listens.
+/// The files of the CI system that were added to.
+#[derive(Default)]
+pub(crate) struct Told(Vec<Addition>);
+
+impl Told {
+    /// Takes it back, so that no later step is led to what is not there.
+    pub(crate) fn take_back(&self) {
+        self.0.iter().for_each(Addition::undo);
+    }
+}
+
+/// Tells the CI system of this environment, if it is one that listens: all of
+/// it or nothing, but for the summary, which nobody's job hangs on.
 ///
 /// # Errors
 /// `Kind::Destination` where a file of the CI system cannot be written, or a
 /// value would not stay one.
-pub(crate) fn tell(report: &JobReport, env: &Environment) -> Result<()> {
+pub(crate) fn tell(report: &JobReport, env: &Environment, progress: &Progress) -> Result<Told> {
+    let mut texts = Vec::new();
     if env.is_true("GITHUB_ACTIONS") {
-        append(env, "GITHUB_OUTPUT", &heredocs(&report.outputs, &delimiter()?)?)?;
-        append(env, "GITHUB_ENV", &heredocs(&report.variables, &delimiter()?)?)?;
-        append(env, "GITHUB_STEP_SUMMARY", &summary(&report.summary))?;
+        texts.push(("GITHUB_OUTPUT", heredocs(&report.outputs, &delimiter()?)?));
+        texts.push(("GITHUB_ENV", heredocs(&report.variables, &delimiter()?)?));
     }
     if env.is_true("CIRCLECI") {
-        append(env, "BASH_ENV", &exports(&report.variables)?)?;
+        texts.push(("BASH_ENV", exports(&report.variables)?));
     }
-    Ok(())
+    // All of them are opened before any is written.
+    let open = |(variable, text)| Some(open(env, variable)?.map(|file| (variable, text, file)));
+    let open: Vec<_> = texts.into_iter().filter_map(open).collect::<Result<_>>()?;
+    let mut told = Told::default();
+    for (variable, text, mut file) in open {
+        if let Err(error) = file.add(&text) {
+            told.take_back();
+            return Err(cannot(env, variable, error.into()));
+        }
+        told.0.push(file);
+    }
+    if env.is_true("GITHUB_ACTIONS") {
+        match summarize(report, env) {
+            Ok(file) => told.0.extend(file),
+            Err(error) => progress.warning(&error.to_string()),
+        }
+    }
+    Ok(told)
 }
 
-fn append(env: &Environment, variable: &str, text: &str) -> Result<()> {
-    let Some(path) = env.get(variable) else { return Ok(()) };
-    replace::append(Path::new(path), text)
-        .context(Kind::Destination, format!("cannot write to ${variable} ({})", shown(path)))
+fn summarize(report: &JobReport, env: &Environment) -> Result<Option<Addition>> {
+    const VARIABLE: &str = "GITHUB_STEP_SUMMARY";
+    let Some(mut file) = open(env, VARIABLE).transpose()? else { return Ok(None) };
+    file.add(&summary(&report.summary)).map_err(|error| cannot(env, VARIABLE, error.into()))?;
+    Ok(Some(file))
+}
+
+/// The file that a variable names, if it does.
+fn open(env: &Environment, variable: &str) -> Option<Result<Addition>> {
+    let opened = Addition::open(Path::new(env.get(variable)?));
+    Some(opened.map_err(|unfit| cannot(env, variable, unfit)))
+}
+
+fn cannot(env: &Environment, variable: &str, why: Unfit) -> Error {
+    let path = shown(env.get(variable).unwrap_or_default());
+    why.error(Kind::Destination, format!("cannot write to ${variable} ({path})"))
 }
 
 fn delimiter() -> Result<String> {
@@ -102,6 +144,7 @@ fn markdown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::terminal::Level;
 
     fn report(value: &str) -> JobReport {
         JobReport {
@@ -111,11 +154,15 @@ mod tests {
         }
     }
 
+    fn quiet() -> Progress {
+        Progress::new(Level::Quiet, &Environment::default())
+    }
+
     fn told(variable: &str, platform: &str, value: &str) -> Result<String> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "before\n").unwrap();
         let path = file.path().to_str().unwrap();
-        tell(&report(value), &Environment::from_pairs([(platform, "true"), (variable, path)]))?;
+        tell(&report(value), &Environment::from_pairs([(platform, "true"), (variable, path)]), &quiet())?;
         Ok(std::fs::read_to_string(path).unwrap())
     }
 
@@ -163,6 +210,26 @@ mod tests {
 
     #[test]
     fn nobody_listens_elsewhere() {
-        tell(&report("a\nb"), &Environment::default()).unwrap();
+        tell(&report("a\nb"), &Environment::default(), &quiet()).unwrap();
+    }
+
+    #[test]
+    fn all_is_told_or_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        // A device that is always full can be opened; what is no folder cannot.
+        for last in ["/dev/full", &path("none/env")] {
+            std::fs::write(path("output"), "a=b").unwrap();
+            let env = Environment::from_pairs([
+                ("GITHUB_ACTIONS", "true"),
+                ("GITHUB_OUTPUT", &path("output")),
+                ("GITHUB_ENV", last),
+                ("GITHUB_STEP_SUMMARY", &path("summary")),
+            ]);
+            let error = tell(&report("/d"), &env, &quiet()).err().unwrap();
+            assert!(error.to_string().starts_with("cannot write to $GITHUB_ENV ("), "{error}");
+            assert_eq!(std::fs::read_to_string(path("output")).unwrap(), "a=b", "{last}");
+            assert!(!Path::new(&path("summary")).exists());
+        }
     }
 }

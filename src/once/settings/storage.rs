@@ -22,7 +22,7 @@ use crate::once::settings::destinations::Destination;
 use crate::secret::Secret;
 
 /// The variable with the secret that registers a worker.
-pub(crate) const REGISTRATION_SECRET: &str = "MACHINE_ID_REGISTRATION_SECRET";
+pub(super) const REGISTRATION_SECRET: &str = "MACHINE_ID_REGISTRATION_SECRET";
 
 /// What to do where others could put another directory in its place.
 const ELSEWHERE: &str = "choose a --storage below directories that only this user and root can write to";

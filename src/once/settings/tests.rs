@@ -70,6 +70,42 @@ fn what_is_missing_is_named_with_flag_and_variable() {
 }
 
 #[test]
+fn a_destination_that_is_left_alone_is_so_by_whichever_way_it_was_named() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = |name: &str| temp.path().join(name).to_str().unwrap().to_owned();
+    let (config, earlier) = (path("once.yaml"), path("d"));
+    std::fs::create_dir(&earlier).unwrap();
+    let mut manifest = crate::destination::manifest::tests::manifest(&["key"]);
+    manifest.authority = "https://env.example.com".into();
+    let mut at = |destination: &str, expires_at: &str, line: &str| {
+        manifest.expires_at = expires_at.into();
+        std::fs::write(Path::new(&earlier).join("manifest.json"), manifest.to_json()).unwrap();
+        std::fs::write(&config, format!("version: v1\ndestination: {destination}\n")).unwrap();
+        let env = [
+            ("MACHINE_ID_CONFIG", config.as_str()),
+            ("MACHINE_ID_DESTINATION", &earlier),
+            ("MACHINE_ID_EXPIRES_AT", "2099-01-01T00:00:00Z"),
+            ("TMPDIR", temp.path().to_str().unwrap()),
+        ];
+        let settings = settings(line, &env).unwrap();
+        (settings.destinations[0].path.to_str().unwrap().to_owned(), settings.earlier)
+    };
+    let (soon, over) = ("2099-01-01T00:00:00Z", "2020-01-01T00:00:00Z");
+    let (own, before) = at(&earlier, soon, "--output ssh");
+    assert!(own != earlier && before.as_ref() == Some(&earlier));
+    assert_eq!(at(&path("x"), soon, "--output ssh").0, path("x"));
+    // What has ended, and what is the same, is replaced.
+    assert_eq!(at(&earlier, over, "--output ssh"), (earlier.clone(), None));
+    assert_eq!(at(&earlier, soon, ""), (earlier.clone(), None));
+    for other in ["--token other", "--authority https://x", "--output identity,name=x", "--role r"] {
+        assert_ne!(at(&earlier, soon, other).0, earlier, "{other}");
+    }
+    // COMMAND's would be taken away.
+    let (own, before) = at(&earlier, over, "-- true");
+    assert!(own != earlier && before.is_none());
+}
+
+#[test]
 fn outputs_and_roles() {
     let both =
         settings("--output identity,roles=a+b --output ssh,name=git --role c --destination /d", &[]).unwrap();

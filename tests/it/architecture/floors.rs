@@ -52,9 +52,9 @@ join: clock denial document environment error folder join::command join::endpoin
 
 # the client
 cli:
-destination: error folder output pem text wire
+destination: clock error folder output pem rfc4251 text wire
 once::settings: cli destination document environment error folder join::detect join::find join::method
-    join::names join::prove join::source net output random secret text wire
+    join::METHODS join::names join::prove join::source net output random secret text wire
 once::exchange::keys: error output pem random wire
 # What every stage is given.
 once::run: environment once::exchange::keys once::settings terminal
@@ -64,7 +64,7 @@ once::exchange: clock denial destination environment error join::method join::pr
 once::revoke: clock destination environment error jws net once::exchange once::exchange::keys
     once::run once::settings pem random secret terminal wire
 once::delivery: destination environment error folder join::method net once::exchange
-    once::exchange::keys once::revoke once::run once::settings output random rfc4251 text wire
+    once::exchange::keys once::revoke once::run once::settings output random rfc4251 terminal text wire
 once::command: clock destination environment error folder join::method once::delivery once::exchange
     once::exchange::keys once::revoke once::run once::settings process retry terminal text
     wire

@@ -59,6 +59,32 @@ fn what_is_not_ours_is_not_touched() {
 }
 
 #[test]
+fn what_others_left_there_is_named_each_time() {
+    let world = world();
+    let job = world.github();
+    let destination = job.once(["--output", "ssh", "--output", "identity"]).good().destination();
+    std::fs::copy(destination.join("ssh/key"), destination.join("ssh/copy")).unwrap();
+    std::fs::write(destination.join("notes\u{1b}.txt"), "mine").unwrap();
+    let named = destination.display().to_string();
+    for _ in 0..2 {
+        let outcome = job.run(["cleanup", &named]).good();
+        outcome.says(&["left, since machine-id did not write it: ", "notes", "ssh"]);
+        assert!(!outcome.stderr.contains('\u{1b}'));
+        assert!(destination.join("ssh/copy").is_file() && !destination.join("ssh/key").exists());
+    }
+    assert_eq!(all_revoked(&world), 1);
+    // So it is where COMMAND left something.
+    let script = "echo x >\"$MACHINE_ID_DESTINATION/mine\"";
+    let outcome = job.once(["--destination", &job.text_path("d"), "--", "sh", "-c", script]).good();
+    outcome.says(&[&job.text_path("d"), "left, since machine-id did not write it: mine"]);
+    assert!(job.path("d/mine").is_file() && !job.path("d/key").exists());
+    std::fs::remove_file(job.path("d/mine")).unwrap();
+    job.once(["--destination", &job.text_path("d")]).good();
+    job.run(["cleanup", &job.text_path("d")]).good();
+    assert!(files(&job.path("d")).is_empty());
+}
+
+#[test]
 fn hostile_manifests_wipe_nothing_else() {
     let world = world();
     let job = world.github();

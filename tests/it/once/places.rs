@@ -46,6 +46,16 @@ fn a_place_of_another_user_is_passed_over() {
 }
 
 #[test]
+fn a_place_that_cannot_be_written_to_is_passed_over() {
+    let world = World::start();
+    // Nobody's, and nobody's to write to: not root's either.
+    let job = world.github().env("RUNNER_TEMP", "/proc");
+    let outcome = job.once([]).good();
+    assert_eq!(outcome.destination().parent().unwrap(), job.path("runtime"));
+    outcome.says(&["not in RUNNER_TEMP (/proc): cannot write to it: "]);
+}
+
+#[test]
 fn a_registry_that_somebody_else_took_is_no_obstacle() {
     let world = World::start();
     let job = world.github().without("XDG_RUNTIME_DIR").without("TMPDIR");

@@ -1,5 +1,7 @@
 //! Platforms that put one token into a variable of the job.
 
+use std::collections::BTreeMap;
+
 use super::{events, joined_by};
 use crate::support::once::{Job, World, manifest};
 
@@ -127,6 +129,55 @@ fn a_token_under_another_name_is_handed_over() {
     // It goes before the one that the platform's variable holds.
     let both = gitlab.job(&world).env(gitlab.variable, "not-a-token").env("OTHER", gitlab.token(&world));
     both.once(["--id-token-env", "OTHER"]).good();
+}
+
+/// What COMMAND has of the job's variables.
+fn handed_on<const N: usize>(job: &Job, options: [&str; N]) -> BTreeMap<String, String> {
+    let arguments = ["once"].into_iter().chain(options).chain(["--", "env"]);
+    let said = job.run(arguments).good().stdout;
+    let pairs = said.lines().filter_map(|line| line.split_once('='));
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+#[test]
+fn a_token_for_us_alone_is_not_handed_on() {
+    for platform in PLATFORMS {
+        let world = platform.world("  max_uses: 3\n");
+        let job = platform.job(&world).env("MACHINE_ID_REGISTRATION_SECRET", "mid-reg-x");
+        let has = handed_on(&job, []);
+        // The platform's own is between the two of them.
+        let ours = platform.variable.contains("MACHINE_ID");
+        assert_eq!(has.contains_key(platform.variable), !ours, "{}", platform.variable);
+        assert!(has.contains_key(platform.marker.0) && !has.contains_key("MACHINE_ID_REGISTRATION_SECRET"));
+        // One that was named outright, unless the platform named it.
+        let job = job.env("DEPLOY_TOKEN", platform.token(&world));
+        let has = handed_on(&job, ["--id-token-env", "DEPLOY_TOKEN"]);
+        assert!(!has.contains_key("DEPLOY_TOKEN") && has.contains_key(platform.variable) != ours);
+        let has = handed_on(&job, ["--id-token-env", "DEPLOY_TOKEN", "--keep-env", "DEPLOY_TOKEN"]);
+        assert!(has.contains_key("DEPLOY_TOKEN"));
+    }
+    let world = PLATFORMS[1].world("");
+    let job = PLATFORMS[1].job(&world);
+    let has = handed_on(&job, ["--id-token-env", "BITBUCKET_STEP_OIDC_TOKEN"]);
+    assert!(has.contains_key("BITBUCKET_STEP_OIDC_TOKEN"));
+}
+
+#[test]
+fn a_cleared_environment_has_little_more_than_a_path() {
+    let world = World::start();
+    let job = world.github().env("LC_TIME", "C").env("KEPT", "x").env("SECRET", "y").env("USER", "me");
+    let has = handed_on(&job, ["--clear-env", "--keep-env", "KEPT"]);
+    let ours = ["MACHINE_ID_DESTINATION", "MACHINE_ID_EXPIRES_AT", "MACHINE_ID_IDENTITY_FILE"];
+    let bare = ["HOME", "KEPT", "LC_ALL", "LC_TIME", "PATH", "TMPDIR", "USER"];
+    let mut expected = [&ours[..], &bare[..]].concat();
+    expected.sort_unstable();
+    assert_eq!(has.keys().collect::<Vec<_>>(), expected);
+    // bash would read what the job's other steps have left for one another.
+    let job = world.circleci(true);
+    std::fs::write(job.path("BASH_ENV"), "export SECRET=y\n").unwrap();
+    let said = job.once(["--clear-env", "--", "bash", "-c", "echo -$SECRET-$BASH_ENV-"]).good();
+    assert_eq!(said.stdout, "---\n");
+    job.once(["--clear-env"]).failed(2).says(&["COMMAND"]);
 }
 
 #[test]

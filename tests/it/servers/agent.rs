@@ -31,6 +31,14 @@ fn waiting<const N: usize>(estate: &Estate, args: [&str; N]) -> (Running, PathBu
     (running, estate.path("job/agent.sock"))
 }
 
+/// `ssh` with nothing but an agent.
+fn plain(socket: &Path, sshd: &LabelledSshd, known_hosts: &str) -> Command {
+    let mut ssh = command("ssh");
+    ssh.env("SSH_AUTH_SOCK", socket).args(["-F", "none", "-o", "BatchMode=yes", "-p", &sshd.port()]);
+    ssh.arg("-o").arg(format!("UserKnownHostsFile={known_hosts}"));
+    ssh
+}
+
 fn ssh_add(socket: &Path, args: &[&str]) -> Command {
     let mut ssh_add = command("ssh-add");
     ssh_add.env("SSH_AUTH_SOCK", socket).args(args);
@@ -51,19 +59,31 @@ fn ssh_logs_in_with_a_key_that_is_in_no_file() {
     let (mut once, socket) = waiting(&estate, ["--output", "identity"]);
     let metadata = std::fs::symlink_metadata(&socket).unwrap();
     assert_eq!((metadata.file_type().is_socket(), metadata.mode() & 0o777), (true, 0o600));
-    // The certificate first, then its key.
+    // The certificate alone.
     let listed = succeed(&mut ssh_add(&socket, &["-L"]));
     let kinds: Vec<&str> = listed.lines().map(|line| line.split(' ').next().unwrap()).collect();
-    assert_eq!(kinds, ["ssh-ed25519-cert-v01@openssh.com", "ssh-ed25519"], "{listed}");
+    assert_eq!(kinds, ["ssh-ed25519-cert-v01@openssh.com"], "{listed}");
     let short = succeed(&mut ssh_add(&socket, &["-l"]));
     assert!(short.contains("machine-id identity (ED25519-CERT)\n"), "{short}");
     // Through its configuration, and with nothing but the socket.
     let destination = estate.path("job");
     assert_eq!(sshd.lets_in(&destination, "echo in"), "in\n");
-    let mut plain = command("ssh");
-    plain.env("SSH_AUTH_SOCK", &socket).args(["-F", "none", "-o", "BatchMode=yes", "-p", &sshd.port()]);
-    plain.arg("-o").arg(format!("UserKnownHostsFile={}", destination.join("known_hosts").display()));
-    assert_eq!(succeed(plain.arg(format!("{}@127.0.0.1", login())).arg("echo in")), "in\n");
+    let file = |name: &str| destination.join(name).display().to_string();
+    for more in [
+        vec![],
+        // As $MACHINE_ID_IDENTITY_FILE names it; as others' configurations may.
+        vec!["-i".into(), file("key.pub")],
+        vec![
+            "-oIdentitiesOnly=yes".into(),
+            "-i".into(),
+            file("key.pub"),
+            format!("-oCertificateFile={}", file("key-cert.pub")),
+        ],
+        vec!["-oIdentitiesOnly=yes".into(), "-i".into(), file("key-cert.pub")],
+    ] {
+        let mut plain = plain(&socket, &sshd, &file("known_hosts"));
+        assert_eq!(succeed(plain.args(&more).arg(format!("{}@127.0.0.1", login())).arg("echo in")), "in\n");
+    }
     let mut found = Vec::new();
     files(&destination, &mut found);
     assert!(found.contains(&destination.join("key-cert.pub")) && !found.contains(&destination.join("key")));
@@ -76,6 +96,50 @@ fn ssh_logs_in_with_a_key_that_is_in_no_file() {
     once.wait();
     assert!(!destination.exists(), "{}", once.stderr());
     assert!(!once.stderr().contains("warning"), "{}", once.stderr());
+}
+
+#[test]
+fn one_certificate_an_output_is_offered() {
+    let estate = estate();
+    let (sshd, other) =
+        (LabelledSshd::start(&estate, "env=prod", ""), LabelledSshd::start(&estate, "env=dev", ""));
+    let outputs = ["a", "b", "c", "d"].map(|name| format!("ssh,name={name}"));
+    let [a, b, c, d] = outputs.each_ref().map(String::as_str);
+    let (_once, socket) = waiting(&estate, ["--output", a, "--output", b, "--output", c, "--output", d]);
+    let listed = succeed(&mut ssh_add(&socket, &["-l"]));
+    let comments: Vec<&str> = listed.lines().filter_map(|line| line.split("machine-id ").nth(1)).collect();
+    assert_eq!(comments, ["a (ED25519-CERT)", "b (ED25519-CERT)", "c (ED25519-CERT)", "d (ED25519-CERT)"]);
+    for output in ["a", "d"] {
+        let known_hosts = estate.path("job").join(output).join("known_hosts");
+        let mut plain = plain(&socket, &sshd, known_hosts.to_str().unwrap());
+        assert_eq!(succeed(plain.arg(format!("{}@127.0.0.1", login())).arg("echo in")), "in\n");
+        assert_eq!(sshd.lets_in(&estate.path("job").join(output), "echo in"), "in\n");
+    }
+    // Where none of them opens anything, the server has not had enough before ssh is through: it takes six.
+    let known_hosts = estate.path("job/a/known_hosts");
+    let mut refused = plain(&socket, &other, known_hosts.to_str().unwrap());
+    let output = run(refused.arg(format!("{}@127.0.0.1", login())).arg("true"));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("Permission denied") && !stderr.contains("Too many"), "{stderr}");
+}
+
+/// What `ControlPersist` keeps would outlive the certificate that opened it.
+#[test]
+fn connections_that_ssh_shares_end_with_the_certificates() {
+    let estate = estate();
+    let sshd = LabelledSshd::start(&estate, "env=prod", "");
+    let script = "ssh() { command ssh -F \"$MACHINE_ID_DESTINATION/ssh_config\" -o BatchMode=yes \
+        -o ControlPath=\"$MACHINE_ID_DESTINATION/shared\" \"$@\" 2>&1; }
+        ssh -fN -o ControlMaster=yes -p \"$1\" \"$2@127.0.0.1\" >/dev/null; ssh -O check x; touch \"$MACHINE_ID_DESTINATION/mine\"";
+    let login = login();
+    let mut once = estate.once("job", ["--output", "ssh", "--", "sh", "-c", script, "sh"]);
+    let output = run(once.args([&sshd.port(), &login]));
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let pid = stdout.split_once("pid=").and_then(|(_, rest)| rest.split_once(')')).map(|(pid, _)| pid);
+    let pid = pid.unwrap_or_else(|| panic!("{stdout} {stderr}"));
+    wait_for("the master's end", || (!Path::new("/proc").join(pid).exists()).then_some(()));
+    assert!(stderr.contains("machine-id did not write it: mine\n"), "{stderr}");
+    assert!(!estate.path("job/shared").exists());
 }
 
 #[test]
@@ -179,7 +243,7 @@ fn a_destination_is_used_again() {
         "ssh-add -L; echo \"$SSH_AUTH_SOCK $MACHINE_ID_IDENTITY_FILE\"",
     ];
     let said = succeed(&mut estate.once("job", show));
-    assert_eq!(said.lines().count(), 3, "{said}");
+    assert_eq!(said.lines().count(), 2, "{said}");
     let destination = estate.path("job").display().to_string();
     assert!(said.ends_with(&format!("{destination}/agent.sock {destination}/key.pub\n")), "{said}");
     assert!(!estate.path("job").exists());

@@ -28,5 +28,6 @@ if [[ ${sum%% *} != "$ORB_SHA256" ]]; then
   exit 2
 fi
 chmod 755 "$folder/machine-id"
-printf 'export PATH=%q:%s\n' "$folder" "\$PATH" >>"$BASH_ENV"
+# On a line of its own, also where an earlier step left its last one without an end.
+printf '\nexport PATH=%q:%s\n' "$folder" "\$PATH" >>"$BASH_ENV"
 "$folder/machine-id" --version

@@ -24,7 +24,8 @@ if [[ -n ${ORB_COMMAND:-} ]]; then
 fi
 
 # What the cleanup must know is kept before there are keys, so that even half of them are wiped.
-keep() { if [[ -n $2 ]]; then printf 'export %s=%q\n' "$1" "$2" >>"$BASH_ENV"; fi; }
+# On a line of its own, also where an earlier step left its last one without an end.
+keep() { if [[ -n $2 ]]; then printf '\nexport %s=%q\n' "$1" "$2" >>"$BASH_ENV"; fi; }
 destination=$(absolute "${ORB_DESTINATION:-$(mktemp -d)/certificates}")
 keep MACHINE_ID_DESTINATION "$destination"
 keep MACHINE_ID_AUTHORITY "$ORB_AUTHORITY"
