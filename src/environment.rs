@@ -19,9 +19,22 @@ impl Environment {
         Self(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
     }
 
-    /// The value of `name`; an empty one, or one that is not UTF-8, counts as absent.
+    /// The value of `name`, without the blanks and line ends around it, which secret stores and `$(…)` leave there;
+    /// an empty one, or one that is not UTF-8, counts as absent.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(std::ffi::OsStr::new(name))?.to_str().filter(|value| !value.is_empty())
+        let value = self.0.get(std::ffi::OsStr::new(name))?.to_str()?.trim_ascii();
+        Some(value).filter(|value| !value.is_empty())
+    }
+
+    /// A setting of ours in quotes, which are part of it where no shell took them away.
+    pub fn quoted_setting(&self) -> Option<&str> {
+        let quoted = |value: &str| {
+            ['"', '\'']
+                .into_iter()
+                .any(|quote| value.len() > 1 && value.starts_with(quote) && value.ends_with(quote))
+        };
+        let settings = self.pairs().filter(|(name, _)| name.starts_with("MACHINE_ID_"));
+        settings.into_iter().find(|(_, value)| quoted(value.trim_ascii())).map(|(name, _)| name)
     }
 
     /// Whether `name` has a value, in whatever encoding.

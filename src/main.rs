@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use machine_id::cli::Cli;
 use machine_id::environment::Environment;
-use machine_id::{commands, net, terminal};
+use machine_id::{commands, net, terminal, text};
 
 fn main() -> ExitCode {
     let env = Environment::of_process();
@@ -14,9 +14,9 @@ fn main() -> ExitCode {
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        // Help goes to stdout with 0, a usage error to stderr with 2.
-        Err(error) => error.exit(),
+        Err(error) => said(error).exit(),
     };
+    std::panic::set_hook(Box::new(|panic| terminal::log(&format!("internal error: {panic}"))));
     net::install_crypto();
     match commands::run(cli, &env) {
         Ok(code) => code,
@@ -25,4 +25,11 @@ fn main() -> ExitCode {
             error.exit_code()
         }
     }
+}
+
+/// Help goes to stdout with 0, a usage error to stderr with 2. What was typed is part of its words: clap is given it as
+/// text from outside is shown.
+fn said(error: clap::Error) -> clap::Error {
+    let typed = std::env::args_os().map(|word| text::shown_long(&word.to_string_lossy()));
+    Cli::try_parse_from(typed).err().unwrap_or(error)
 }
