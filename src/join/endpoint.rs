@@ -154,8 +154,9 @@ impl Endpoint<'_> {
                     .hint(self.status_page),
             ));
         }
-        token(minted.value.expose(), Kind::Proof)
-            .map_err(|error| NoToken::Refused(error.context(format!("{platform}'s token endpoint"))))
+        token(minted.value.expose(), Kind::Proof).map_err(|error| {
+            NoToken::Refused(error.context(format!("{platform}'s token endpoint")).hint(self.status_page))
+        })
     }
     fn unanswered(&self, error: &RequestError, url: &Url) -> NoToken {
         let platform = self.platform;
