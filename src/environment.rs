@@ -19,11 +19,9 @@ impl Environment {
         Self(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
     }
 
-    /// The value of `name`, without the blanks and line ends around it, which secret stores and `$(…)` leave there;
-    /// an empty one, or one that is not UTF-8, counts as absent.
+    /// The value of `name`; an empty one, or one that is not UTF-8, counts as absent.
     pub fn get(&self, name: &str) -> Option<&str> {
-        let value = self.0.get(std::ffi::OsStr::new(name))?.to_str()?.trim_ascii();
-        Some(value).filter(|value| !value.is_empty())
+        self.0.get(std::ffi::OsStr::new(name)).and_then(text)
     }
 
     /// A setting of ours in quotes, which are part of it where no shell took them away.
@@ -34,7 +32,7 @@ impl Environment {
                 .any(|quote| value.len() > 1 && value.starts_with(quote) && value.ends_with(quote))
         };
         let settings = self.pairs().filter(|(name, _)| name.starts_with("MACHINE_ID_"));
-        settings.into_iter().find(|(_, value)| quoted(value.trim_ascii())).map(|(name, _)| name)
+        settings.into_iter().find(|(_, value)| quoted(value)).map(|(name, _)| name)
     }
 
     /// Whether `name` has a value, in whatever encoding.
@@ -44,14 +42,18 @@ impl Environment {
 
     /// Every variable that has a value in UTF-8.
     pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
-        let texts = self.0.iter().filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)));
-        texts.filter(|(_, value)| !value.is_empty())
+        self.0.iter().filter_map(|(name, value)| Some((name.to_str()?, text(value)?)))
     }
 
     /// Whether `name` is `true` or `1`, as CI platforms mark their jobs.
     pub fn is_true(&self, name: &str) -> bool {
         matches!(self.get(name), Some("true" | "1" | "True"))
     }
+}
+
+/// A value without the blanks and line ends around it, which secret stores and files leave there.
+fn text(value: &OsString) -> Option<&str> {
+    value.to_str().map(str::trim_ascii).filter(|value| !value.is_empty())
 }
 
 impl fmt::Debug for Environment {

@@ -162,6 +162,7 @@ mod tests {
         assert_eq!(error.to_string(), "cannot write x: disk on fire");
         assert_eq!(error.hints(), ["use another disk"]);
         assert_eq!(error.kind().code(), 6);
+        assert_eq!(Error::usage("cannot read a\n::b\u{1b}").to_string(), "cannot read a\\u{a}::b\\u{1b}");
     }
 
     #[test]

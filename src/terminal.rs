@@ -209,6 +209,20 @@ mod tests {
     }
 
     #[test]
+    fn each_message_is_one_line_and_begins_with_whose_it_is() {
+        let foreign = "x\n##vso[y]\r::z::";
+        assert_eq!(line(foreign), "machine-id: x\\u{a}##vso\\u{5b}y]\\u{d}::z::\n");
+        assert_eq!(log_text("warning: x\n::y::\n<0>z"), "warning: x\n  \\u{3a}:y::\n  \\u{3c}0>z\n");
+        let told = |commands: &str| {
+            let env = Environment::from_pairs([("GITHUB_ACTIONS", commands)]);
+            Progress::new(Level::Normal, &env).warning_text(foreign)
+        };
+        let shown = "x\\u{a}##vso\\u{5b}y]\\u{d}::z::\n";
+        assert_eq!(told("true"), format!("::warning title=machine-id::{shown}"));
+        assert!(told("false").ends_with(&format!(": {shown}")));
+    }
+
+    #[test]
     fn errors_are_annotated_once() {
         let hints = ["do this\nor that".to_owned()];
         assert_eq!(error_text("50%", &hints, false), "error: 50%\nhint: do this\n      or that\n");

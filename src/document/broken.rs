@@ -5,8 +5,12 @@ use serde_saphyr::Error as Broken;
 use serde_saphyr::budget::BudgetBreach;
 
 use super::mistake::{Mistake, Place};
-use super::yaml::{MAX_ANCHORS, MAX_DEPTH};
 use crate::text::shown_exactly;
+
+/// The deepest nesting.
+pub(super) const MAX_DEPTH: usize = 32;
+/// The most anchors, `&NAME`.
+pub(super) const MAX_ANCHORS: usize = 64;
 
 /// A part of the parser's words, what is wrong then, and what to do.
 const SCANNED: &[(&str, &str, &str)] = &[

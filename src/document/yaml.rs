@@ -5,16 +5,11 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
-use super::broken::broken;
+use super::broken::{MAX_ANCHORS, MAX_DEPTH, broken};
 use super::mistake::{Mistake, Place};
 
 /// The largest file that is read, in bytes: a policy of 10,000 tokens is about 4 MB.
 pub const MAX_BYTES: usize = 64 << 20;
-
-/// The deepest nesting.
-pub(super) const MAX_DEPTH: usize = 32;
-/// The most anchors, `&NAME`.
-pub(super) const MAX_ANCHORS: usize = 64;
 
 /// A value and its place.
 #[derive(Clone, Debug)]

@@ -278,6 +278,8 @@ fn claims_and_servers_say_nothing_to_a_ci_system() {
         assert!(said.contains("evil") && output.status.success(), "{said}");
         is_no_command(&said, "an operator's command");
     }
+    world.authority.write_policy(&format!("kind: bot\n{}: x\n", serde_json::to_string(&hostile).unwrap()));
+    world.authority.wait_for_stderr("policy not taken");
     is_no_command(&world.authority.stderr(), "the authority's log");
     // An authority that is another's, and a platform.
     let gateway = Gateway::start(&world.authority);

@@ -3,8 +3,11 @@
 
 use std::ops::RangeInclusive;
 
-/// A reader of logs: its name, and every command that it finds in one.
-pub const READERS: &[(&str, fn(&str) -> Vec<String>)] = &[
+/// Every command that somebody finds in a log.
+type Reader = fn(&str) -> Vec<String>;
+
+/// Who reads logs.
+const READERS: &[(&str, Reader)] = &[
     ("GitHub Actions, `::name::`", github),
     ("GitHub Actions of old, Gitea and Azure's formats, `##[name]`", |log| anywhere(log, "##[", ']')),
     ("Azure Pipelines", |log| anywhere(log, "##vso[", ']')),
@@ -76,7 +79,7 @@ pub const HONEST: &[&str] = &[
 
 /// Every command that anybody finds.
 pub fn found(log: &str) -> Vec<String> {
-    let of = |(name, read): &(&str, fn(&str) -> Vec<String>)| {
+    let of = |(name, read): &(&str, Reader)| {
         read(log).into_iter().map(move |command| format!("{name}: {command:?}")).collect::<Vec<_>>()
     };
     READERS.iter().flat_map(of).collect()
