@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::cli::{Cli, Command};
 use crate::environment::Environment;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 pub mod authority;
 pub mod cleanup;
@@ -21,6 +21,12 @@ pub fn become_command(env: &Environment) -> Option<ExitCode> {
 
 /// Runs a command.
 pub fn run(cli: Cli, env: &Environment) -> Result<ExitCode> {
+    if let Some(name) = env.quoted_setting() {
+        return Err(Error::usage(format!("the value of {name} stands in quotes, which are part of it"))
+            .hint(
+                "leave them out: `docker run --env-file` and secret stores take a value as it is written",
+            ));
+    }
     match cli.command {
         Command::Once(args) => return once::run(*args, env),
         Command::Authority(command) => return authority::run(command, env),

@@ -9,6 +9,7 @@
 //! A key whose value is nothing, `''`, `[]` or `{}` is never as if it were not
 //! there: the empty variable of a template would take a restriction away.
 
+mod broken;
 #[cfg(test)]
 pub(crate) mod emptied;
 mod mistake;

@@ -21,7 +21,18 @@ impl Environment {
 
     /// The value of `name`; an empty one, or one that is not UTF-8, counts as absent.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(OsStr::new(name))?.to_str().filter(|value| !value.is_empty())
+        self.0.get(OsStr::new(name)).and_then(text)
+    }
+
+    /// A setting of ours in quotes, which are part of it where no shell took them away.
+    pub fn quoted_setting(&self) -> Option<&str> {
+        let quoted = |value: &str| {
+            ['"', '\'']
+                .into_iter()
+                .any(|quote| value.len() > 1 && value.starts_with(quote) && value.ends_with(quote))
+        };
+        let settings = self.pairs().filter(|(name, _)| name.starts_with("MACHINE_ID_"));
+        settings.into_iter().find(|(_, value)| quoted(value)).map(|(name, _)| name)
     }
 
     /// Whether `name` has a value, in whatever encoding.
@@ -31,8 +42,7 @@ impl Environment {
 
     /// Every variable that has a value in UTF-8.
     pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
-        let texts = self.0.iter().filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)));
-        texts.filter(|(_, value)| !value.is_empty())
+        self.0.iter().filter_map(|(name, value)| Some((name.to_str()?, text(value)?)))
     }
 
     /// The name of every variable.
@@ -44,6 +54,11 @@ impl Environment {
     pub fn is_true(&self, name: &str) -> bool {
         matches!(self.get(name), Some("true" | "1" | "True"))
     }
+}
+
+/// A value without the blanks and line ends around it, which secret stores and files leave there.
+fn text(value: &OsString) -> Option<&str> {
+    value.to_str().map(str::trim_ascii).filter(|value| !value.is_empty())
 }
 
 impl fmt::Debug for Environment {

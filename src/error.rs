@@ -4,6 +4,8 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use crate::text::shown_long;
+
 /// What kind of failure ended a command; each has its own exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -116,10 +118,11 @@ impl Error {
     }
 }
 
-/// The chain on one line, without the hints.
+/// The chain on one line, without the hints. Paths, settings and the words of others stand in it as they came: here
+/// they are made fit to be shown, whoever forgot to.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#}", self.cause)
+        f.write_str(&shown_long(&format!("{:#}", self.cause)))
     }
 }
 
@@ -159,6 +162,7 @@ mod tests {
         assert_eq!(error.to_string(), "cannot write x: disk on fire");
         assert_eq!(error.hints(), ["use another disk"]);
         assert_eq!(error.kind().code(), 6);
+        assert_eq!(Error::usage("cannot read a\n::b\u{1b}").to_string(), "cannot read a\\u{a}::b\\u{1b}");
     }
 
     #[test]

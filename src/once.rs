@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::join;
 use crate::net::{self, AuthorityTrust};
 use crate::runtime::block_on;
-use crate::text::shown;
+use crate::text::{json, shown};
 
 pub(crate) mod command;
 mod delivery;
@@ -181,7 +181,9 @@ async fn ending(signals: &mut Signals) -> Told {
 fn printed(format: Format, manifests: &[Manifest]) -> String {
     match (format, manifests) {
         (Format::Text, _) => manifests.iter().map(|manifest| format!("{}\n", manifest.destination)).collect(),
-        (Format::Json, [manifest]) => manifest.to_json(),
-        (Format::Json, _) => format!("{}\n", serde_json::to_string_pretty(manifests).unwrap_or_default()),
+        (Format::Json, [manifest]) => json(&manifest.to_json()),
+        (Format::Json, _) => {
+            json(&format!("{}\n", serde_json::to_string_pretty(manifests).unwrap_or_default()))
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! What people and CI systems read on stderr, and what programs read on
-//! stdout. Nothing else prints.
+//! stdout. Nothing else prints, and nothing is printed that has not been
+//! through [`crate::text`]: no text of others becomes a command of a CI system.
 
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::text::{lines, shown_long};
 
 /// How much is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,52 +54,56 @@ impl Progress {
         Self { level, commands, colour, in_group: AtomicBool::new(false) }
     }
 
-    /// A short line; foreign text in it must have come through [`crate::text::shown`].
+    /// A short line.
     pub fn line(&self, text: &str) {
         if self.level >= Level::Normal {
-            write_stderr(&format!("machine-id: {text}\n"));
+            write_stderr(&line(text));
         }
     }
 
     /// A step, for `-v`.
     pub fn step(&self, text: &str) {
         if self.level >= Level::Verbose {
-            write_stderr(&format!("machine-id: {text}\n"));
+            write_stderr(&line(text));
         }
     }
 
     /// Something that went wrong without failing the command.
     pub fn warning(&self, text: &str) {
-        if self.level == Level::Quiet {
-            return;
+        if self.level > Level::Quiet {
+            write_stderr(&self.warning_text(text));
         }
+    }
+
+    fn warning_text(&self, text: &str) -> String {
+        let text = shown_long(text);
         if self.commands {
-            write_stderr(&format!("::warning title=machine-id::{}\n", escape(text)));
+            command("warning title=machine-id", &text)
         } else if self.colour {
-            write_stderr(&format!("machine-id: \x1b[33mwarning\x1b[0m: {text}\n"));
+            format!("machine-id: \x1b[33mwarning\x1b[0m: {text}\n")
         } else {
-            write_stderr(&format!("machine-id: warning: {text}\n"));
+            format!("machine-id: warning: {text}\n")
         }
     }
 
     /// Opens a group of lines in GitHub's log.
     pub fn group(&self, title: &str) {
         if self.commands && self.level >= Level::Normal && !self.in_group.swap(true, Ordering::Relaxed) {
-            write_stderr(&format!("::group::{}\n", escape(title)));
+            write_stderr(&command("group", title));
         }
     }
 
     /// Ends the group, if one is open.
     pub fn end_group(&self) {
         if self.in_group.swap(false, Ordering::Relaxed) {
-            write_stderr("::endgroup::\n");
+            write_stderr(&command("endgroup", ""));
         }
     }
 
     /// An error that has an exit code of its own and so does not go through `main`.
     pub fn failure(&self, text: &str) {
         self.end_group();
-        write_stderr(&error_text(text, &[], self.commands));
+        write_stderr(&error_text(&shown_long(text), &[], self.commands));
     }
 
     /// Has GitHub's log hide `text`. It must not be secret by itself: the
@@ -109,7 +115,7 @@ impl Progress {
     /// without the rest.
     pub fn mask(&self, text: &str) {
         if self.commands {
-            write_stderr(&format!("::add-mask::{}\n", escape(text)));
+            write_stderr(&command("add-mask", text));
         }
     }
 }
@@ -120,20 +126,30 @@ pub fn report(error: &Error, env: &Environment) {
 }
 
 fn error_text(message: &str, hints: &[String], commands: bool) -> String {
-    let mut text = format!("error: {message}\n");
+    let mut text = lines(&format!("error: {message}\n"));
     for hint in hints {
-        text.push_str(&format!("hint: {}\n", hint.replace('\n', "\n      ")));
+        text.push_str(&lines(&format!("hint: {}\n", hint.replace('\n', "\n      "))));
     }
     if commands {
-        let told = [&[message.to_owned()], hints].concat().join("\n");
-        text.push_str(&format!("::error title=machine-id::{}\n", escape(&told)));
+        text.push_str(&command(
+            "error title=machine-id",
+            &[&[message.to_owned()], hints].concat().join("\n"),
+        ));
     }
     text
 }
 
-/// A line of a server's log.
-pub fn log(line: &str) {
-    write_stderr(&format!("{line}\n"));
+fn line(text: &str) -> String {
+    format!("machine-id: {}\n", shown_long(text))
+}
+
+/// A line of a server's log; what it goes on with stands below it, indented.
+pub fn log(text: &str) {
+    write_stderr(&log_text(text));
+}
+
+fn log_text(text: &str) -> String {
+    format!("{}\n", lines(&text.replace('\n', "\n  ")))
 }
 
 /// A line that strangers can cause, at most one each second.
@@ -146,9 +162,9 @@ pub fn log_rarely(line: &str) {
     }
 }
 
-/// A value of a workflow command: `%` and line ends escaped, so that it stays one command.
-fn escape(text: &str) -> String {
-    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
+/// A workflow command of GitHub's runner: nothing else makes one. The runner writes the lines of `data` into its log.
+fn command(name: &str, data: &str) -> String {
+    format!("::{name}::{}\n", lines(data).replace('%', "%25").replace('\n', "%0A"))
 }
 
 /// A reader that went away is no reason to stop: the work counts, not the talk.
@@ -164,8 +180,17 @@ pub fn print(text: &str) -> Result<()> {
     print_part(text).map(drop)
 }
 
-/// A part of the result; returns whether anybody still reads.
+/// The same for what this program made alone, and shells read.
+pub fn print_as_it_is(text: &str) -> Result<()> {
+    write_stdout(text).map(drop)
+}
+
+/// A part of the result, of whole lines; returns whether anybody still reads.
 pub fn print_part(text: &str) -> Result<bool> {
+    write_stdout(&lines(text))
+}
+
+fn write_stdout(text: &str) -> Result<bool> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Ok(()) => Ok(true),
@@ -180,7 +205,21 @@ mod tests {
 
     #[test]
     fn commands_stay_one_line() {
-        assert_eq!(escape("50%\r\n::set-env x"), "50%25%0D%0A::set-env x");
+        assert_eq!(command("x", "50%\r\n ::y"), "::x::50%25\\u{d}%0A \\u{3a}:y\n");
+    }
+
+    #[test]
+    fn each_message_is_one_line_and_begins_with_whose_it_is() {
+        let foreign = "x\n##vso[y]\r::z::";
+        assert_eq!(line(foreign), "machine-id: x\\u{a}##vso\\u{5b}y]\\u{d}::z::\n");
+        assert_eq!(log_text("warning: x\n::y::\n<0>z"), "warning: x\n  \\u{3a}:y::\n  \\u{3c}0>z\n");
+        let told = |commands: &str| {
+            let env = Environment::from_pairs([("GITHUB_ACTIONS", commands)]);
+            Progress::new(Level::Normal, &env).warning_text(foreign)
+        };
+        let shown = "x\\u{a}##vso\\u{5b}y]\\u{d}::z::\n";
+        assert_eq!(told("true"), format!("::warning title=machine-id::{shown}"));
+        assert!(told("false").ends_with(&format!(": {shown}")));
     }
 
     #[test]

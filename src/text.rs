@@ -16,11 +16,71 @@ const MAX_LONG: usize = 8192;
 
 /// Foreign text for a terminal, a log or a CI system's output: control
 /// characters, line ends, the marks that reverse text, and what only looks like
-/// a space or like nothing are escaped, so that nothing in it acts; long text
-/// is cut. GitHub's workflow commands need a line of their own, which this
-/// cannot start, but for the old form `##[command]`, which is broken up.
+/// a space or like nothing are escaped, and commands that a CI system takes
+/// anywhere in a line are broken up, so that nothing in it acts; long text is
+/// cut. What acts at the beginning of a line alone is for [`lines`].
 pub fn shown(text: &str) -> String {
     cut(text, MAX_SHOWN, is_plain)
+}
+
+/// All that is printed, whoever wrote it: each line as [`shown`], but whole, and
+/// without what CI systems and logs take as a command where a line begins. What
+/// has been through here, or through [`shown`], does not change.
+pub fn lines(text: &str) -> String {
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Whether nothing in a text acts wherever it is printed, so that it may be printed as it is.
+pub fn is_inert(text: &str) -> bool {
+    line(text) == text
+}
+
+fn line(text: &str) -> String {
+    let mut line = cut(text, usize::MAX, is_plain);
+    if begins_a_command(&line)
+        && let Some((at, c)) = line.char_indices().find(|(_, c)| c.is_ascii_graphic())
+    {
+        line.replace_range(at..=at, &c.escape_unicode().to_string());
+    }
+    line
+}
+
+/// GitHub's `::name::` (blanks before it do not count), Buildkite's groups, and
+/// the priority by which journald and syslog sort a line.
+fn begins_a_command(line: &str) -> bool {
+    // Some compare text as people do, and pass over characters: only ASCII counts.
+    let ascii: String = line.chars().filter(char::is_ascii).collect();
+    let text = ascii.trim_start();
+    let is_priority =
+        |(digits, _): (&str, &str)| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    ["::", "--- ", "+++ ", "~~~ ", "^^^ +++"].iter().any(|mark| text.starts_with(mark))
+        || text.strip_prefix('<').and_then(|rest| rest.split_once('>')).is_some_and(is_priority)
+}
+
+/// Whether `c` completes, behind `before`, the mark of a command that may stand anywhere in a line: `##[`
+/// (GitHub, Gitea, Azure), `##vso[` (Azure), `##teamcity[`, `##octopus[`, `travis_fold:` and `travis_time:`.
+fn acts(before: &str, c: char) -> bool {
+    // As above: only ASCII counts.
+    let mut back = before.chars().rev().filter(char::is_ascii);
+    match c {
+        '[' => back.find(|c| !c.is_ascii_alphanumeric()) == Some('#') && back.next() == Some('#'),
+        ':' => ["dlof_sivart", "emit_sivart"].contains(&back.take(11).collect::<String>().as_str()),
+        _ => false,
+    }
+}
+
+/// JSON in which nothing acts: what would is escaped as JSON escapes it, so that every value stays the same.
+pub fn json(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c == '\n' || is_plain(c) && !acts(&out, c) {
+            out.push(c);
+        } else {
+            let mut units = [0; 2];
+            out.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    out
 }
 
 /// The same for what is long without being foreign: reasons and warnings, which
@@ -47,8 +107,7 @@ fn cut(text: &str, most: usize, plain: fn(char) -> bool) -> String {
             out.push('…');
             break;
         }
-        let commands = c == '[' && out.ends_with("##");
-        if plain(c) && !commands { out.push(c) } else { out.extend(c.escape_unicode()) }
+        if plain(c) && !acts(&out, c) { out.push(c) } else { out.extend(c.escape_unicode()) }
     }
     out
 }
@@ -59,8 +118,7 @@ fn cut(text: &str, most: usize, plain: fn(char) -> bool) -> String {
 pub fn word(text: &str) -> String {
     let (mut out, mut end) = (String::new(), 0);
     for c in text.chars() {
-        let commands = c == '[' && out.ends_with("##");
-        if c.is_ascii_graphic() && c != '\\' && !commands {
+        if c.is_ascii_graphic() && c != '\\' && !acts(&out, c) {
             out.push(c)
         } else {
             out.extend(c.escape_unicode())
@@ -126,12 +184,12 @@ pub fn hex(bytes: &[u8]) -> String {
 
 /// Neither a control character nor one that changes how its neighbours read,
 /// nor a space that is none: Unicode's `White_Space` and
-/// `Default_Ignorable_Code_Point` but for the selectors of emoji, and the empty pattern of Braille.
+/// `Default_Ignorable_Code_Point`, and the empty pattern of Braille.
 fn is_plain(c: char) -> bool {
     let ignorable = matches!(c,
         '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
         | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}'
-        | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+        | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
         | '\u{e0000}'..='\u{e0fff}');
     !c.is_control() && (c == ' ' || !c.is_whitespace()) && !ignorable
 }

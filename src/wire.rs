@@ -18,6 +18,9 @@ pub const MAX_TTL: u32 = 7 * 24 * 3600;
 /// The largest revocation list that servers fetch, in bytes; it grows by tens of bytes a revocation.
 pub const MAX_LIST: usize = 64 << 20;
 
+/// The longest token that an authority reads, in bytes. GitHub's are about 2 KB.
+pub const MAX_TOKEN: usize = 16 << 10;
+
 /// `POST /v1/exchange`: what a job asks for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

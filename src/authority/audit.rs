@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::store::{Cursor, Event, EventFilter, Store};
 use crate::clock::parse_rfc3339;
 use crate::error::{Error, Result};
-use crate::text::{shown, shown_ascii, shown_long};
+use crate::text::{self, shown, shown_ascii, shown_long};
 
 /// How many events are in memory at a time.
 const PAGE: usize = 500;
@@ -86,26 +86,13 @@ pub fn text(event: &Event) -> String {
     line
 }
 
-/// An event as one line of JSON. What acts on a terminal is escaped as JSON
-/// escapes it, so that the value stays the same.
+/// An event as one line of JSON.
 pub fn json(event: &Event) -> String {
-    let text = Value::from(event.body.clone()).to_string();
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        // Outside of strings JSON is ASCII, and inside serde_json escapes what is below a space.
-        let acts = c == '\u{7f}' || !c.is_ascii() && shown(c.encode_utf8(&mut [0; 4])).starts_with('\\');
-        if acts {
-            let mut units = [0; 2];
-            out.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
-        } else {
-            out.push(c);
-        }
-    }
-    out
+    text::json(&Value::from(event.body.clone()).to_string())
 }
 
 /// The time that `--since` means, in seconds since 1970: a duration back from
-/// `now` (`1h`, `7d`), an RFC 3339 time, or the start of a day in UTC (`2026-11-22`).
+/// `now` (`1h`, `7d`), an RFC 3339 time, in UTC or not, or the start of a day in UTC (`2026-11-22`).
 ///
 /// # Errors
 /// `Kind::Usage` where it is none of these.
@@ -113,10 +100,29 @@ pub fn since(text: &str, now: i64) -> Result<i64> {
     if let Ok(back) = parse_duration(text) {
         return Ok(now.saturating_sub(i64::try_from(back.as_secs()).unwrap_or(i64::MAX)));
     }
-    parse_rfc3339(text).or_else(|| parse_rfc3339(&format!("{text}T00:00:00Z"))).ok_or_else(|| {
+    let day = || parse_rfc3339(&format!("{text}T00:00:00Z"));
+    parse_rfc3339(text).or_else(|| with_offset(text)).or_else(day).ok_or_else(|| {
         Error::usage(format!("`{}` is not a time for --since", shown(text)))
-            .hint("give how long ago (`1h`, `7d`), a time (`2026-11-22T12:00:00Z`) or a day (`2026-11-22`)")
+            .hint("give how long ago (`1h`, `7d`), a time (`2026-11-22T12:00:00Z`, `2026-11-22T13:00:00+01:00`) or a day (`2026-11-22`)")
     })
+}
+
+/// An RFC 3339 time that is so far from UTC.
+fn with_offset(text: &str) -> Option<i64> {
+    let (time, offset) = text.split_at_checked(text.len().checked_sub("+00:00".len())?)?;
+    let (hours, minutes) = offset.get(1..)?.split_once(':')?;
+    let number = |text: &str, most: i64| {
+        let digits =
+            Some(text).filter(|text| text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit()));
+        digits?.parse().ok().filter(|number: &i64| *number <= most)
+    };
+    let seconds = number(hours, 23)? * 3600 + number(minutes, 59)? * 60;
+    let utc = parse_rfc3339(&format!("{time}Z"))?;
+    match offset.get(..1)? {
+        "+" => Some(utc - seconds),
+        "-" => Some(utc + seconds),
+        _ => None,
+    }
 }
 
 /// A value without JSON's quotes; a list with commas.
@@ -266,10 +272,22 @@ mod tests {
             ("1h 30m", now - 5400),
             ("2026-11-22T11:59:59Z", now - 1),
             ("2026-11-22", now - 12 * 3600),
+            ("2026-11-22T13:00:00+01:00", now),
+            ("2026-11-22T06:30:00.5-05:30", now),
         ] {
             assert_eq!(since(text, now).unwrap(), wanted, "{text}");
         }
-        for text in ["", "yesterday", "-1h", "7", "2026-13-01", "1h\u{1b}"] {
+        for text in [
+            "",
+            "yesterday",
+            "-1h",
+            "7",
+            "2026-13-01",
+            "1h\u{1b}",
+            "2026-11-22T13:00:00+24:00",
+            "2026-11-22+01:00",
+            "é+01:00",
+        ] {
             let error = since(text, now).unwrap_err();
             assert_eq!(error.kind(), Kind::Usage);
             assert!(!error.to_string().contains('\u{1b}'));

@@ -4,7 +4,7 @@ use clap::CommandFactory as _;
 
 use crate::cli::{Cli, Generate};
 use crate::error::{Context as _, Kind, Result};
-use crate::terminal::print;
+use crate::terminal::print_as_it_is;
 
 /// Writes the man pages, or prints the completions.
 pub fn run(what: &Generate) -> Result<()> {
@@ -15,7 +15,7 @@ pub fn run(what: &Generate) -> Result<()> {
         Generate::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut command, "machine-id", &mut script);
-            print(&String::from_utf8_lossy(&script))
+            print_as_it_is(&String::from_utf8_lossy(&script))
         }
     }
 }

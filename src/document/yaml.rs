@@ -5,6 +5,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
+use super::broken::{MAX_ANCHORS, MAX_DEPTH, broken};
 use super::mistake::{Mistake, Place};
 
 /// The largest file that is read, in bytes: a policy of 10,000 tokens is about 4 MB.
@@ -67,20 +68,14 @@ pub fn parse(text: &str) -> Result<Vec<Node>, Mistake> {
             max_documents: 100_000,
             max_events: 20_000_000,
             max_nodes: 10_000_000,
-            max_depth: 32,
-            max_anchors: 64,
+            max_depth: MAX_DEPTH,
+            max_anchors: MAX_ANCHORS,
             max_aliases: 1_000,
             max_total_scalar_bytes: MAX_BYTES,
         },
     };
-    let documents: Vec<Spanned<Value>> =
-        serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
-            let place = error.location().map_or_else(Place::default, place);
-            let message = error.without_snippet().to_string();
-            // The place is told once, in front.
-            let message = message.split(" at line ").next().unwrap_or_default().replace('\n', " ");
-            Mistake::new(place, message)
-        })?;
+    let documents: Vec<Spanned<Value>> = serde_saphyr::from_multiple_with_options(text, options)
+        .map_err(|error| broken(&error, error.location().map_or_else(Place::default, place)))?;
     Ok(documents.into_iter().map(node).filter(|node| node.value != Value::Null).collect())
 }
 

@@ -130,7 +130,8 @@ pub fn input(path: &Path, limit: Limit) -> Result<Zeroizing<String>, Unfit> {
 pub fn utf8(mut bytes: Zeroizing<Vec<u8>>) -> Result<Zeroizing<String>, Unfit> {
     String::from_utf8(std::mem::take(&mut *bytes)).map(Zeroizing::new).map_err(|error| {
         drop(Zeroizing::new(error.into_bytes()));
-        Unfit::new("it is not text").hint("certificates and keys are read as PEM or in OpenSSH's format")
+        Unfit::new("it is not text in UTF-8")
+            .hint("save it as UTF-8; certificates and keys are read as PEM or in OpenSSH's format")
     })
 }
 
@@ -284,7 +285,7 @@ mod tests {
             assert_eq!(said("ten", trust, 10).unwrap(), "0123456789");
             assert_eq!(said("ten", trust, 9).unwrap_err(), "it is longer than 9 bytes");
             assert_eq!(said("empty", trust, 9).unwrap(), "");
-            assert_eq!(said("binary", trust, 9).unwrap_err(), "it is not text");
+            assert_eq!(said("binary", trust, 9).unwrap_err(), "it is not text in UTF-8");
             assert!(said("none", trust, 9).unwrap_err().ends_with("No such file or directory (os error 2)"));
             let pipe = said("pipe", trust, 9).unwrap_err();
             let late = "nothing was written into it in time";

@@ -13,6 +13,7 @@ use super::prove::{Job, Presented};
 use super::rules::{
     self, Constraint, FULL_REF, Field, Grammar, Match, ONE_RUN, REF, SSH_RERUN, Shape, URLS, UUID, WORKFLOW,
 };
+use super::source::token as found_token;
 use crate::document::Mapping;
 use crate::error::{Error, Kind, Result};
 use crate::retry::Backoff;
@@ -128,7 +129,8 @@ async fn prove(job: &Job<'_>) -> Result<Presented> {
         (job.warn)(&format!(
             "{why}; taking {name}, whose audience CircleCI chose: the join token must have `accept_default_audience`"
         ));
-        return Ok(Proof::id_token(Secret::new(token.to_owned())).into());
+        let token = found_token(token, Kind::Proof).map_err(|error| error.context(name))?;
+        return Ok(Proof::id_token(token).into());
     }
     if !job.env.is_true("CIRCLECI") {
         return Err(Error::new(Kind::Proof, "this is not a CircleCI job: CIRCLECI is not `true`")

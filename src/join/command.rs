@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::prove::Job;
+use super::source::token;
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
@@ -49,11 +50,11 @@ impl Minter<'_> {
             let words = shown_unless_secret(String::from_utf8_lossy(&output.stderr).trim(), &secrets);
             return Err(failed(format!("failed ({words})")));
         }
-        let token = std::str::from_utf8(&said).unwrap_or_default().trim();
-        if token.split('.').count() != 3 || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let found = std::str::from_utf8(&said).unwrap_or_default();
+        if found.split('.').count() != 3 || found.trim().contains(|c: char| !c.is_ascii_graphic()) {
             return Err(failed("printed something else than a token".to_owned()));
         }
-        Ok(Secret::new(token.to_owned()))
+        token(found, Kind::Proof).map_err(|error| error.context(format!("`{named}`")))
     }
 }
 

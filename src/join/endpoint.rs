@@ -8,6 +8,7 @@ use serde::Deserialize;
 use tokio::time::{sleep, timeout};
 
 use super::prove::{Job, Presented};
+use super::source::token;
 use crate::clock::Clock;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::net::{self, RequestError};
@@ -143,9 +144,19 @@ impl Endpoint<'_> {
         }
         // What the answer holds may be secret, so the parser's words stay out.
         let without = format!("{platform}'s token endpoint answered without a token");
-        serde_json::from_slice(&body)
-            .map(|minted: Minted| minted.value)
-            .map_err(|_| NoToken::Refused(Error::new(Kind::Proof, without)))
+        let minted: Minted = serde_json::from_slice(&body)
+            .map_err(|_| NoToken::Refused(Error::new(Kind::Proof, without).hint(self.status_page)))?;
+        if minted.value.expose().trim_ascii().is_empty() {
+            let empty = format!("{platform}'s token endpoint answered with an empty token");
+            return Err(NoToken::Refused(
+                Error::new(Kind::Proof, empty)
+                    .hint("nothing is wrong with this job or its authority: run the job again")
+                    .hint(self.status_page),
+            ));
+        }
+        token(minted.value.expose(), Kind::Proof).map_err(|error| {
+            NoToken::Refused(error.context(format!("{platform}'s token endpoint")).hint(self.status_page))
+        })
     }
     fn unanswered(&self, error: &RequestError, url: &Url) -> NoToken {
         let platform = self.platform;

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use crate::denial::{Denial, Reason};
 use crate::jws;
 use crate::secret::Secret;
-use crate::wire::{ID_TOKEN, Proof};
+use crate::wire::{ID_TOKEN, MAX_TOKEN, Proof};
 
 mod claims;
 
@@ -22,8 +22,6 @@ pub use claims::{
     need_number, need_text, require_texts, text, time,
 };
 
-/// The longest token that is read, in bytes. GitHub's are about 2 KB.
-pub const MAX_TOKEN: usize = 16 << 10;
 /// The deepest nesting of a header or payload.
 const MAX_DEPTH: usize = 8;
 
@@ -52,7 +50,10 @@ impl<'t> Jwt<'t> {
     pub fn parse(token: &'t str) -> Result<Self, Denial> {
         let malformed = |detail: &str| Denial::new(Reason::TokenMalformed, detail);
         if token.len() > MAX_TOKEN {
-            return Err(malformed("longer than 16 KiB"));
+            return Err(malformed(&format!(
+                "{} bytes long, and {MAX_TOKEN} (16 KiB) are the most",
+                token.len()
+            )));
         }
         let mut segments = token.split('.');
         let (Some(header), Some(payload), Some(signature), None) =

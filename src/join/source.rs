@@ -12,6 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::folder::read;
 use crate::secret::Secret;
 use crate::text::shown;
+use crate::wire::MAX_TOKEN;
 
 /// The longest file or value with a token that is read, in bytes.
 const MAX_TOKEN_BYTES: usize = 64 << 10;
@@ -112,17 +113,30 @@ impl TokenSource {
                 read => read.map_err(|error| Error::new(kind, error).context(from.clone()))?,
             },
         };
-        let token = std::str::from_utf8(bytes.trim_ascii()).unwrap_or_default();
-        if token.is_empty() || bytes.len() > MAX_TOKEN_BYTES || !token.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(Error::new(kind, format!("{from}: that is no token")));
-        }
-        Ok(Secret::new(token.to_owned()))
+        token(std::str::from_utf8(&bytes).unwrap_or_default(), kind).map_err(|error| error.context(from))
     }
 
     /// A hash that tells the token that is there now from another.
     pub fn fingerprint(token: &Secret) -> [u8; 32] {
         digest(&SHA256, token.expose().as_bytes()).as_ref().try_into().unwrap_or_default()
     }
+}
+
+/// A token as it was found, in a place or in an answer: one word, and no longer than an authority reads.
+pub(super) fn token(found: &str, kind: Kind) -> Result<Secret> {
+    let token = found.trim_ascii();
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Error::new(kind, "that is no token"));
+    }
+    if token.len() > MAX_TOKEN {
+        let long = token.len();
+        return Err(Error::new(
+            kind,
+            format!("the token is {long} bytes long, and an authority reads {MAX_TOKEN} (16 KiB)"),
+        )
+        .hint("have the platform put less into it: fewer groups, scopes or claims of your own"));
+    }
+    Ok(Secret::new(token.to_owned()))
 }
 
 #[cfg(test)]
@@ -190,6 +204,12 @@ mod tests {
         for bad in ["huge", "empty", "binary"] {
             assert!(said(path(bad)).await.unwrap_err().ends_with(": that is no token"), "{bad}");
         }
+        std::fs::write(path("long"), "x".repeat(MAX_TOKEN + 1)).unwrap();
+        let long = said(path("long")).await.unwrap_err();
+        assert!(
+            long.ends_with(": the token is 16385 bytes long, and an authority reads 16384 (16 KiB)"),
+            "{long}"
+        );
         // It has no end.
         assert!(said("/dev/zero".into()).await.unwrap_err().ends_with(": that is no token"));
         assert!(said(folder.path().to_owned()).await.unwrap_err().contains("directory"));

@@ -59,6 +59,12 @@ pub fn authority_client(
         (Some(_), Some(_)) => {
             return Err(Error::usage("both a CA file and a CA pin are given").hint("give one of them"));
         }
+        (Some(path), None) if path.to_string_lossy().contains("-----BEGIN") => {
+            return Err(Error::usage(
+                "--ca-file (MACHINE_ID_CA_FILE) holds PEM itself, and takes the path of a file with it",
+            )
+            .hint("write it into a file first, or give the CA by its hash: --ca-pin (MACHINE_ID_CA_PIN)"));
+        }
         (Some(path), None) => verifier(roots_of_file(path, Trust::Anyone, Limit::FILE.within(patience))?)?,
         (None, Some(pin)) => Arc::new(Pinned::new(pin::parse(pin)?)),
         (None, None) => return client(system_roots()?),

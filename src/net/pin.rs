@@ -9,15 +9,16 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::text::hex;
+use crate::text::{hex, shown};
 
 /// A pin as [`pin_of`] writes it.
 pub(super) fn parse(pin: &str) -> Result<String> {
     let is_hash = |hex: &str| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit());
+    let pin = pin.trim();
     if pin.strip_prefix("sha256:").is_some_and(is_hash) {
         return Ok(pin.to_ascii_lowercase());
     }
-    Err(Error::usage("the CA pin is not `sha256:` and 64 hexadecimal digits")
+    Err(Error::usage(format!("the CA pin `{}` is not `sha256:` and 64 hexadecimal digits", shown(pin)))
         .hint("`machine-id authority export tls-ca-pin` prints the authority's"))
 }
 

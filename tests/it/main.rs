@@ -22,6 +22,7 @@ mod exchange;
 mod hosts;
 mod instances;
 mod join_conformance;
+mod logs;
 mod once;
 mod policy_cli;
 mod secrets;

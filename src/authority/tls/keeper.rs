@@ -132,7 +132,7 @@ impl CertificateKeeper {
         let warnings: Vec<_> = self.failure.iter().cloned().chain(warnings).collect();
         if self.told.is_news(&warnings, now) {
             for CertificateWarning { message, hint, .. } in &warnings {
-                log(format!("warning: {message}\n  {hint}").trim_end());
+                log(format!("warning: {message}\n{hint}").trim_end());
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::join::jwt::{self, Jwt};
 use crate::once::settings::output::{RawOutput, parse_output};
 use crate::output::{self, UsedBy};
 use crate::text::{did_you_mean, shown, shown_exactly, shown_long};
-use crate::wire::{OutputRequest, SshRequest, TlsRequest};
+use crate::wire::{MAX_TOKEN, OutputRequest, SshRequest, TlsRequest};
 
 /// What an answer from claims alone leaves out.
 const NOT_JUDGED: &str =
@@ -88,7 +88,7 @@ pub(super) fn output(text: &str, roles: &[String]) -> Result<OutputRequest> {
 
 /// Claims as JSON, or a token whose claims are read.
 fn read_claims(file: &Path) -> Result<Map<String, Value>> {
-    let text = read::input(file, Limit::bytes(2 * jwt::MAX_TOKEN))
+    let text = read::input(file, Limit::bytes(2 * MAX_TOKEN))
         .map_err(|unfit| unfit.error(Kind::Usage, format!("cannot read the claims in {}", file.display())))?;
     let text = text.trim();
     let wrong = |why: String| {

@@ -19,7 +19,7 @@ use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
 use crate::folder::read::Trust;
 use crate::terminal::{self, print};
-use crate::text::counted;
+use crate::text::{counted, json as inert_json};
 
 pub(super) fn run(args: &Check, env: &Environment) -> Result<ExitCode> {
     let config = args.data_dir.as_deref().map(Config::load).transpose()?;
@@ -125,5 +125,5 @@ fn warning_json(warning: &CertificateWarning) -> Value {
 }
 
 fn print_json(value: &Value) -> Result<()> {
-    print(&format!("{value:#}\n"))
+    print(&inert_json(&format!("{value:#}\n")))
 }

@@ -33,7 +33,8 @@ pub(super) fn open_store(config: &config::Config) -> Result<Sqlite> {
 /// Says on stderr that the TLS CA ends soon or has ended: what is signed or trusted now ends with it.
 pub(super) fn warn_of_ca(keys: &keys::CaKeys) {
     if let Some(warning) = tls::ca_warning(keys.tls_validity(), Clock::system().now()) {
-        terminal::log(&format!("warning: {}\nhint: {}", warning.message, warning.hint));
+        terminal::log(&format!("warning: {}", warning.message));
+        terminal::log(&format!("hint: {}", warning.hint));
     }
 }
 

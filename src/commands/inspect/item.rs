@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::text::{shown, shown_long};
+use crate::text::{json, shown, shown_long};
 
 /// One thing that was found, in the order in which it is shown.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub(super) fn as_json(items: &[Item]) -> String {
         [item] => object(item),
         _ => items.iter().map(object).collect(),
     };
-    format!("{}\n", serde_json::to_string_pretty(&value).unwrap_or_default())
+    json(&format!("{value:#}\n"))
 }
 
 pub(super) fn in_words(items: &[Item]) -> String {

@@ -12,7 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::folder::{Unfit, absolute, replace, trust};
 use crate::once::settings::output::Output;
 use crate::random;
-use crate::text::shown;
+use crate::text::{is_inert, shown};
 
 /// The variable that names a destination: to `once` by hand, and to later
 /// steps by `once`.
@@ -195,6 +195,9 @@ fn destination_path(text: &str) -> Result<PathBuf> {
     let Some(plain) = path.to_str() else { return Err(wrong("it is not UTF-8")) };
     if !ssh::is_quotable(plain) {
         return Err(wrong("it holds a control character, `\"`, `\\` or `${`, which ssh_config cannot quote"));
+    }
+    if !is_inert(plain) {
+        return Err(wrong("it holds what nobody sees, or what a CI system takes as a command"));
     }
     Ok(path)
 }

@@ -8,11 +8,11 @@ pub const FLOORS: &str = "
 # words, bytes, times: known to all, knowing nothing
 clock:
 environment:
-error:
-pem: error
 rfc4251:
 secret:
 text:
+error: text
+pem: error
 jws: error secret
 krl: rfc4251
 principal: text
@@ -27,15 +27,15 @@ net: clock document environment error folder pem text
 process: folder
 runtime: error
 retry: net random
-terminal: environment error
+terminal: environment error text
 
 # what can be asked for, and who a job is: the registries
 output:
-join::source: environment error folder secret text
+join::source: environment error folder secret text wire
 # The client's half of a join method, and the authority's: neither names the other.
 join::prove: environment error join::source net secret wire
-join::command: environment error join::prove secret text
-join::endpoint: clock error join::prove net retry secret text wire
+join::command: environment error join::prove join::source secret text
+join::endpoint: clock error join::prove join::source net retry secret text wire
 join::handed_over: environment error join::prove join::source text
 join::issuers: net random text
 join::jwt: clock denial jws secret text wire
@@ -113,7 +113,7 @@ commands: authority authority::audit authority::config authority::issue authorit
     environment error folder host join join::instance::secret_hash join::jwt join::method
     join::verify net once once::command once::revoke once::runs once::settings output pem process random runtime terminal
     text wire
-main: cli commands environment net secret terminal
+main: cli commands environment net secret terminal text
 ";
 
 /// Names that go up, against the order above. One that is gone leaves this list.
@@ -127,7 +127,7 @@ pub const HOMES: &[(&str, &[&str])] = &[
     ("rusqlite", &["authority::store"]),
     ("rustls_native_certs", &["net"]),
     ("serde_saphyr", &["document"]),
-    ("std::env", &["environment", "commands", "join", "once::command"]),
+    ("std::env", &["environment", "commands", "join", "main", "once::command"]),
     ("std::io::stderr", &["terminal"]),
     ("std::io::stdout", &["terminal"]),
     ("eprint!", &[]),
