@@ -1,6 +1,7 @@
 //! The command line, as types: no I/O, no defaults that the environment or a
 //! file could change.
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Parser, Subcommand};
 
 pub mod authority;
@@ -12,6 +13,8 @@ pub mod once;
 
 pub use format::Format;
 
+use crate::elsewhere;
+
 /// Short-lived SSH and X.509 certificates for CI jobs, in exchange for the OIDC token of their run.
 #[derive(Debug, Parser)]
 #[command(name = "machine-id", version, disable_help_subcommand = true, max_term_width = 100)]
@@ -19,6 +22,26 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// The command line of this process.
+    ///
+    /// # Errors
+    /// What clap says, and what an option of another tool's is here.
+    pub fn of_process() -> Result<Self, clap::Error> {
+        Self::try_parse().map_err(|mut error| {
+            let option = match error.get(ContextKind::InvalidArg) {
+                Some(ContextValue::String(option)) => elsewhere::key(option),
+                _ => None,
+            };
+            if let Some(hint) = option {
+                error.insert(ContextKind::SuggestedArg, ContextValue::None);
+                error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![hint.into()]));
+            }
+            error
+        })
+    }
 }
 
 /// What to do.

@@ -18,6 +18,7 @@ mod yaml;
 pub use mistake::{Mistake, Mistakes, Place};
 pub use yaml::{Key, MAX_BYTES, Node, Value, parse};
 
+use crate::elsewhere;
 use crate::text::{did_you_mean, shown_exactly};
 
 impl Node {
@@ -233,7 +234,7 @@ impl<'a> Mapping<'a> {
 
 /// The mistake of a key that `what` does not have.
 pub fn unknown(key: &Key, what: &str, known: &[&str]) -> Mistake {
-    let hint = did_you_mean(&key.text, known);
+    let hint = elsewhere::key(&key.text).map(str::to_owned).or_else(|| did_you_mean(&key.text, known));
     let hint = hint.unwrap_or_else(|| match known {
         [] => "it has no fields".to_owned(),
         known => format!("it may have: {}", known.join(", ")),

@@ -67,6 +67,15 @@ pub fn names() -> Vec<&'static str> {
     METHODS.iter().map(|method| method.name).collect()
 }
 
+/// What is done here by the method that other tools call so.
+pub fn elsewhere(name: &str) -> Option<String> {
+    let named = |method: &&Method| {
+        let (_, how) = method.elsewhere.iter().find(|(other, _)| *other == name)?;
+        Some(format!("write `{}`: {how}", method.name))
+    };
+    METHODS.iter().find_map(named)
+}
+
 /// The method whose platform this environment is.
 pub fn detect(env: &Environment) -> Option<&'static Method> {
     METHODS.iter().copied().find(|method| (method.detects)(env))
@@ -105,5 +114,12 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), METHODS.len());
         assert!(METHODS.iter().all(|method| !method.summary.is_empty()));
+        // Nor does a method have the name that another has elsewhere.
+        let elsewhere: Vec<_> =
+            METHODS.iter().flat_map(|method| method.elsewhere).map(|(name, _)| *name).collect();
+        let mut unique = [names, elsewhere.clone()].concat();
+        unique.sort_unstable();
+        unique.dedup();
+        assert_eq!(unique.len(), METHODS.len() + elsewhere.len());
     }
 }

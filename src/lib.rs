@@ -10,6 +10,7 @@ pub mod commands;
 pub mod denial;
 pub mod destination;
 pub mod document;
+pub mod elsewhere;
 pub mod environment;
 pub mod error;
 pub mod folder;

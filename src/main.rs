@@ -3,7 +3,6 @@
 use std::alloc::System;
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use machine_id::cli::Cli;
 use machine_id::environment::Environment;
 use machine_id::{commands, net, secret, terminal, text};
@@ -20,7 +19,7 @@ fn main() -> ExitCode {
     }
     // Whatever the command: nearly every one of them reads a key or a token.
     secret::keep_in_memory();
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::of_process() {
         Ok(cli) => cli,
         Err(error) => said(error).exit(),
     };

@@ -1,5 +1,6 @@
 //! Principals of SSH certificates: how a login, and the labels of the hosts
-//! that it holds on, are written as one text, and how that is read back.
+//! that it holds on, are written as one text, and how that is read back; and
+//! the names of hosts, which TLS servers' certificates have too.
 //!
 //! `deploy` holds on every host; `deploy@env=prod,team=web` only on hosts with
 //! all of these labels. The grammar is strict on both sides, since `sshd` and
@@ -7,13 +8,20 @@
 //! principals, white space separates options from them, `#` begins a comment.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 
-use crate::text::shown;
+use crate::text::{shown, shown_exactly};
 
 /// The longest login; Linux has 32 and other systems up to 64.
 pub const MAX_LOGIN: usize = 64;
 /// The longest key or value of a label.
 const MAX_LABEL: usize = 128;
+/// The most principals that OpenSSH reads in a certificate
+/// (`SSHKEY_CERT_MAX_PRINCIPALS`); with more, the whole certificate is refused.
+pub const MAX_CERTIFICATE_PRINCIPALS: usize = 256;
+/// What [`is_host`] wants, for hints.
+pub const HOST_FORM: &str =
+    "a DNS name in lower case without a dot at its end, or an IP address in its usual form";
 
 /// Whether `text` can be a login: letters, digits, `.`, `_`, `-`, not led by a
 /// dash, which would be an option, or a dot.
@@ -28,6 +36,61 @@ pub fn is_login(text: &str) -> bool {
 pub fn is_label(text: &str) -> bool {
     (1..=MAX_LABEL).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'/' | b':' | b'-'))
+}
+
+/// Whether `text` is a host's name: a DNS name or an IP address, in the one
+/// spelling that clients look for (`ssh` makes what it is given small), so that
+/// no other gets past a `deny` either. OpenSSH takes `*` in a host's principal
+/// for a pattern: it is none of a name's characters.
+pub fn is_host(text: &str) -> bool {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return address.to_canonical().to_string() == text;
+    }
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'))
+    };
+    // `127.1` and `0x7f000001` are addresses to some programs.
+    let last = text.rsplit('.').next().unwrap_or_default();
+    let numeric = last.bytes().all(|b| b.is_ascii_digit()) || last.starts_with("0x");
+    text.len() <= 253 && !numeric && text.split('.').all(label)
+}
+
+/// The principals of a host's certificate: sorted, each once.
+///
+/// # Errors
+/// Where one is no [host's name](is_host), or OpenSSH would not read so many.
+pub fn hosts(mut names: Vec<String>) -> Result<Vec<String>, String> {
+    names.sort_unstable();
+    names.dedup();
+    if names.len() > MAX_CERTIFICATE_PRINCIPALS {
+        return Err(format!("a certificate holds at most {MAX_CERTIFICATE_PRINCIPALS} principals"));
+    }
+    match names.iter().find(|name| !is_host(name)) {
+        Some(bad) => Err(no_host(bad)),
+        None => Ok(names),
+    }
+}
+
+/// That `text` is no [host's name](is_host), and which was meant.
+pub fn no_host(text: &str) -> String {
+    let hint = usual_host(text).map_or_else(|| HOST_FORM.to_owned(), |usual| format!("write `{usual}`"));
+    format!("`{}` cannot be a host name: {hint}", shown_exactly(text))
+}
+
+/// What is a host's name in all but its spelling: in capitals, with a dot, brackets or a port behind it.
+fn usual_host(text: &str) -> Option<String> {
+    let text = text.trim().to_ascii_lowercase();
+    let port = |port: &str| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+    let name = text.rsplit_once(':').filter(|(_, behind)| port(behind)).map_or(&*text, |(name, _)| name);
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let unbracketed = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(&text);
+    let address = text.parse().map(|address: SocketAddr| address.ip()).or_else(|_| unbracketed.parse());
+    let usual =
+        address.map_or_else(|_| name.to_owned(), |address: IpAddr| address.to_canonical().to_string());
+    is_host(&usual).then_some(usual)
 }
 
 /// The labels of a host, each key once.
@@ -143,6 +206,66 @@ mod tests {
     }
 
     #[test]
+    fn a_host_has_one_spelling() {
+        let longest = format!("{0}.{0}.{0}.{1}", "a".repeat(63), "b".repeat(61));
+        for good in
+            ["localhost", "web-1.example.com", "a_b", "x", "10.0.0.1", "2001:db8::1", "::1", "1.x", &longest]
+        {
+            assert!(is_host(good), "{good}");
+            assert_eq!(hosts(vec![good.to_owned()]).unwrap(), [good]);
+        }
+        for (bad, meant) in [
+            ("LOCALHOST", Some("localhost")),
+            ("Web.Example.com", Some("web.example.com")),
+            ("localhost.", Some("localhost")),
+            ("127.0.0.1:2299", Some("127.0.0.1")),
+            ("web.example.com:22", Some("web.example.com")),
+            ("::0001", Some("::1")),
+            ("[::1]", Some("::1")),
+            ("[::1]:22", Some("::1")),
+            ("2001:DB8::1", Some("2001:db8::1")),
+            ("::ffff:10.0.0.1", Some("10.0.0.1")),
+            ("::ffff:a00:1", Some("10.0.0.1")),
+            (" x ", Some("x")),
+            ("fe80::1%eth0", None),
+            ("127.1", None),
+            ("010.0.0.1", None),
+            ("10.0.0.256", None),
+            ("0x7f000001", None),
+            ("10.0.0.1.", Some("10.0.0.1")),
+            ("*", None),
+            ("*.example.com", None),
+            ("web?", None),
+            ("!web", None),
+            ("a..b", None),
+            (".a", None),
+            ("-a", None),
+            ("a-", None),
+            ("a,b", None),
+            ("a b", None),
+            ("", None),
+            ("https://web", None),
+            ("m\u{fc}nchen.example", None),
+            (&format!("{longest}b"), None),
+            (&"a".repeat(64), None),
+        ] {
+            assert!(!is_host(bad), "{bad}");
+            let why = hosts(vec![bad.to_owned()]).unwrap_err();
+            let hint = meant.map_or_else(|| HOST_FORM.to_owned(), |meant| format!("write `{meant}`"));
+            assert!(why.ends_with(&format!(" cannot be a host name: {hint}")), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_hosts_certificate_has_no_more_principals_than_openssh_reads() {
+        let names = |count: usize| (0..count).map(|n| format!("web-{n}")).collect::<Vec<_>>();
+        assert_eq!(hosts(names(256)).unwrap().len(), 256);
+        // Named twice is once.
+        assert_eq!(hosts([names(256), names(256)].concat()).unwrap().len(), 256);
+        assert_eq!(hosts(names(257)).unwrap_err(), "a certificate holds at most 256 principals");
+    }
+
+    #[test]
     fn labels_are_strict_and_files_have_comments() {
         let mut host = Labels::default();
         host.add_lines("# the host's\n\nenv=prod , team=web # both\r\nzone=a\n").unwrap();
@@ -170,6 +293,18 @@ mod tests {
                 if text.is_empty() { login.clone() } else { format!("{login}@{}", text.join(",")) };
             let subset = wanted.iter().all(|(k, v)| host.get(k) == Some(v));
             prop_assert_eq!(holds(&principal, &user, &Labels(host)), subset && login == user);
+        }
+
+        /// No host has two names: what is said to be meant is a name, and a name means itself.
+        #[test]
+        fn what_a_host_is_said_to_be_called_is_its_name(text in "[a-cA-C0-9.:\\[\\]%*-]{0,16}|\\PC{0,12}") {
+            match usual_host(&text) {
+                Some(usual) => prop_assert!(is_host(&usual) && usual_host(&usual) == Some(usual.clone())),
+                None => prop_assert!(!is_host(&text)),
+            }
+            if is_host(&text) {
+                prop_assert_eq!(usual_host(&text), Some(text));
+            }
         }
 
         /// Nothing panics, and whatever holds is one word that `sshd` takes for one principal.

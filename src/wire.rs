@@ -14,6 +14,8 @@ use crate::secret::Secret;
 pub const MIN_TTL: u32 = 10;
 /// The longest that a role can give one, in seconds: beyond it nothing is short-lived.
 pub const MAX_TTL: u32 = 7 * 24 * 3600;
+/// How long they live where nobody asks for anything else, in seconds.
+pub const USUAL_TTL: u32 = 3600;
 
 /// The largest revocation list that servers fetch, in bytes; it grows by tens of bytes a revocation.
 pub const MAX_LIST: usize = 64 << 20;

@@ -183,7 +183,7 @@ pub struct SignServer {
     /// The folder for server.key, server.crt and ca.crt.
     #[arg(long, value_name = "DIR", required_unless_present = "csr", conflicts_with = "csr")]
     pub out: Option<PathBuf>,
-    /// A certificate signing request, or `-` for stdin; the certificate goes to stdout.
+    /// A certificate signing request, or `-` for stdin; the certificate goes to stdout, and the CA's behind it.
     #[arg(long, value_name = "FILE")]
     pub csr: Option<PathBuf>,
 }

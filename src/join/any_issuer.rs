@@ -57,8 +57,18 @@ fn is_open(pattern: &str) -> bool {
     said.is_empty() || said != pattern && (words < 2 && !said.ends_with(is_word) || begins_all(said))
 }
 
+const FROM_METADATA: &str = "a machine asks its cloud for an identity token with this authority's URL as audience, and \
+    hands it over with --id-token-file or --id-token-env; the section names the cloud's `issuer`";
+
 /// The join method `oidc`.
 pub(super) static METHOD: Method = Method {
+    elsewhere: &[
+        ("generic_oidc", "its section has `issuer`, and in `allow` rules of `claims`"),
+        ("jwt", "its section has `issuer`, and in `allow` rules of `claims`"),
+        ("gcp", FROM_METADATA),
+        ("azure", FROM_METADATA),
+        ("env0", "its token is one of its own issuer, with this authority's URL as audience"),
+    ],
     detects: |env| env.get(VARIABLE).is_some(),
     source: |env| env.get(VARIABLE).map(|_| TokenSource::variable(VARIABLE)),
     private_variables: &[VARIABLE],

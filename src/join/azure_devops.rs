@@ -72,6 +72,7 @@ static FIELDS: &[Field] = &[
 
 /// The join method `azure-devops`.
 pub(super) static METHOD: Method = Method {
+    elsewhere: &[("azure_devops", "so is its section called; what is in that stays as it is")],
     detects: |env| env.is_true("TF_BUILD"),
     telling: &[ORGANIZATION, "prj_id", "def_id", "rpo_id", "rpo_uri", "rpo_ref", "rpo_ver", "run_id"],
     fields: FIELDS,

@@ -90,7 +90,11 @@ pub(super) static METHOD: Method = Method {
     ..Method::new("circleci", "CircleCI: cloud and server", |job| prove(job).boxed(), configure)
 };
 
-static PROFILE: TokenProfile = TokenProfile {
+/// What a pipeline is defined by: its file, and where that comes from.
+const DEFINITION: &str = "https://circleci.com/api/v2/projects/{oidc.circleci.com/project-id}/pipeline-definitions/\
+    {oidc.circleci.com/pipeline-definition-id}";
+
+const PROFILE: TokenProfile = TokenProfile {
     // They live for one.
     max_lifetime: 2 * 3600,
     required: &["sub", PROJECT, ORGANIZATION],
@@ -101,8 +105,29 @@ static PROFILE: TokenProfile = TokenProfile {
     },
     run: "circleci:[{oidc.circleci.com/vcs-origin}|project {oidc.circleci.com/project-id}]\
         [@{oidc.circleci.com/vcs-ref}] workflow {oidc.circleci.com/workflow-id} job {oidc.circleci.com/job-id}",
-    fulcio: &[(12, "https://{oidc.circleci.com/vcs-origin}"), (14, "{oidc.circleci.com/vcs-ref}")],
+    fulcio: &[
+        (9, DEFINITION),
+        (12, "https://{oidc.circleci.com/vcs-origin}"),
+        (14, "{oidc.circleci.com/vcs-ref}"),
+        (18, DEFINITION),
+        (
+            21,
+            "https://app.circleci.com/workflow/{oidc.circleci.com/workflow-id}/jobs/{oidc.circleci.com/job-id}",
+        ),
+    ],
     ..TokenProfile::RS256
+};
+
+/// Tokens of an issuer that organisations share.
+static SHARED: TokenProfile = PROFILE;
+/// Tokens of an organisation's own issuer, which says whose they are: older ones have no claim that repeats it.
+static OWN: TokenProfile = TokenProfile {
+    required: &["sub", PROJECT],
+    check: |claims| match claims.get(ORGANIZATION) {
+        None | Some(Value::String(_)) => (PROFILE.check)(claims),
+        Some(_) => Err(format!("{ORGANIZATION} is not text")),
+    },
+    ..PROFILE
 };
 
 fn configure(mut section: Mapping<'_>) -> Configured {
@@ -114,10 +139,11 @@ fn configure(mut section: Mapping<'_>) -> Configured {
         None => format!("https://oidc.circleci.com/org/{organization}"),
     };
     let other_audience = section.boolean("accept_default_audience")?.then(|| organization.clone());
-    // An issuer may be shared, so the organisation is checked whichever it is.
+    // An issuer may be shared, so the organisation is checked whichever it is; one that names it says it alone.
+    let profile = if issuer.ends_with(&format!("/org/{organization}")) { &OWN } else { &SHARED };
     let fixed = Some(("sub", format!("org/{organization}/*")));
     let pinned = Some((ORGANIZATION, organization));
-    Ok(Box::new(Oidc { other_audience, pinned, fixed, ..Oidc::new(&PROFILE, issuer) }.read(FIELDS, section)?))
+    Ok(Box::new(Oidc { other_audience, pinned, fixed, ..Oidc::new(profile, issuer) }.read(FIELDS, section)?))
 }
 
 async fn prove(job: &Job<'_>) -> Result<Presented> {
@@ -210,9 +236,21 @@ mod tests {
     #[test]
     fn provenance_names_the_job() {
         let claims = serde_json::json!({"iss": "i", "oidc.circleci.com/vcs-origin": "github.com/o/r",
-            "oidc.circleci.com/vcs-ref": "refs/heads/main", "oidc.circleci.com/workflow-id": "w", "oidc.circleci.com/job-id": "j"});
+            "oidc.circleci.com/vcs-ref": "refs/heads/main", "oidc.circleci.com/workflow-id": "w", "oidc.circleci.com/job-id": "j",
+            "oidc.circleci.com/project-id": "p", "oidc.circleci.com/pipeline-definition-id": "d"});
         let provenance = PROFILE.provenance("", claims.as_object().unwrap());
         assert_eq!(provenance.line, "circleci:github.com/o/r@refs/heads/main workflow w job j");
-        assert_eq!(provenance.fulcio.len(), 3);
+        let definition = "https://circleci.com/api/v2/projects/p/pipeline-definitions/d".to_owned();
+        assert_eq!(
+            provenance.fulcio,
+            [
+                (8, "i".to_owned()),
+                (9, definition.clone()),
+                (12, "https://github.com/o/r".to_owned()),
+                (14, "refs/heads/main".to_owned()),
+                (18, definition),
+                (21, "https://app.circleci.com/workflow/w/jobs/j".to_owned()),
+            ]
+        );
     }
 }

@@ -199,6 +199,7 @@ pub(super) static METHOD: Method = Method {
         ISSUER,
         "https://token.actions.githubusercontent.com/*",
         "https://token.actions.*.ghe.com",
+        "https://token.actions.*.ghe.com/*",
         "https://*/_services/token",
     ],
     can_bind: true,
@@ -244,6 +245,7 @@ static PROFILE: TokenProfile = TokenProfile {
         (20, "{event_name}"),
         (21, "{server}/{repository}/actions/runs/{run_id}/attempts/[{run_attempt}|1]"),
         (22, "{repository_visibility}"),
+        (23, "{environment}"),
     ],
     ..TokenProfile::RS256
 };
@@ -261,19 +263,20 @@ fn configure(mut section: Mapping<'_>) -> Configured {
 /// The issuer's URL, and where its pages are.
 fn issuer(host: Option<&str>, slug: Option<&str>) -> Result<(String, String), &'static str> {
     let is_slug = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    if !slug.is_none_or(is_slug) {
+        return Err("`enterprise_slug` must be the enterprise's name in URLs");
+    }
     let server = format!("https://{}", host.unwrap_or("github.com"));
-    let issuer = match (host, slug) {
-        (None, None) => ISSUER.to_owned(),
-        (None, Some(slug)) if is_slug(slug) => format!("{ISSUER}/{slug}"),
-        (None, Some(_)) => return Err("`enterprise_slug` must be the enterprise's name in URLs"),
-        (Some(host), None) => match host.strip_suffix(CLOUD) {
-            Some(name) => format!("https://token.actions.{name}.ghe.com"),
-            None => format!("{server}/_services/token"),
-        },
-        (Some(_), Some(_)) => {
-            return Err("`enterprise_server_host` and `enterprise_slug` exclude each other");
+    let shared = match host.map(|host| host.strip_suffix(CLOUD)) {
+        None => ISSUER.to_owned(),
+        Some(Some(name)) => format!("https://token.actions.{name}{CLOUD}"),
+        Some(None) if slug.is_none() => format!("{server}/_services/token"),
+        Some(None) => {
+            return Err("`enterprise_slug` is for github.com and `*.ghe.com`: a server is one enterprise's");
         }
     };
+    // An enterprise may have one of its own.
+    let issuer = slug.map_or_else(|| shared.clone(), |slug| format!("{shared}/{slug}"));
     Ok((issuer, server))
 }
 
@@ -359,14 +362,19 @@ mod tests {
             "https://ghes.example.com:8443/_services/token"
         );
         assert_eq!(url(Some("octo.ghe.com"), None).unwrap(), "https://token.actions.octo.ghe.com");
+        assert_eq!(url(Some("octo.ghe.com"), Some("eng")).unwrap(), "https://token.actions.octo.ghe.com/eng");
         for (section, message) in [
             ("enterprise_server_host: a/b", "`enterprise_server_host` must be HOST or HOST:PORT"),
             ("enterprise_server_host: 'https://a'", "`enterprise_server_host` must be HOST or HOST:PORT"),
             ("enterprise_server_host: 'a:'", "`enterprise_server_host` must be HOST or HOST:PORT"),
             ("enterprise_slug: a/..", "`enterprise_slug` must be the enterprise's name in URLs"),
             (
+                "enterprise_server_host: a.ghe.com, enterprise_slug: ..",
+                "`enterprise_slug` must be the enterprise's name in URLs",
+            ),
+            (
                 "enterprise_server_host: a, enterprise_slug: b",
-                "`enterprise_server_host` and `enterprise_slug` exclude each other",
+                "`enterprise_slug` is for github.com and `*.ghe.com`: a server is one enterprise's",
             ),
         ] {
             let section = format!("{{{section}, allow: [{{repository: o/r}}]}}");

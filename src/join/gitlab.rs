@@ -194,6 +194,7 @@ static PROFILE: TokenProfile = TokenProfile {
         (20, "{pipeline_source}"),
         (21, "{server}/{project_path}/-/jobs/{job_id}"),
         (22, "{project_visibility}"),
+        (23, "{environment}"),
     ],
     derived: |claims| vec![("git_ref", git_ref(claims))],
     ..TokenProfile::RS256
@@ -306,10 +307,11 @@ mod tests {
     #[test]
     fn provenance_names_the_job() {
         let claims = serde_json::json!({"iss": "https://gitlab.com", "project_path": "g/s/p", "ref": "v1", "ref_type": "tag",
-            "pipeline_id": "5", "job_id": "6", "ci_config_ref_uri": null});
+            "pipeline_id": "5", "job_id": "6", "environment": "prod", "ci_config_ref_uri": null});
         let provenance = PROFILE.provenance("https://gitlab.com", claims.as_object().unwrap());
         assert_eq!(provenance.line, "gitlab:g/s/p@refs/tags/v1 pipeline 5 job 6");
         assert!(provenance.fulcio.contains(&(21, "https://gitlab.com/g/s/p/-/jobs/6".to_owned())));
+        assert!(provenance.fulcio.contains(&(23, "prod".to_owned())));
         assert!(provenance.fulcio.iter().all(|(arc, _)| ![9, 18, 22].contains(arc)));
     }
 }

@@ -47,6 +47,10 @@ static FIELDS: &[Field] = &[
 /// The join method `iam`. Nothing says for sure that a job is of AWS: jobs of
 /// other platforms run on EC2, and have AWS variables for their own work.
 pub(super) static METHOD: Method = Method {
+    elsewhere: &[
+        ("ec2", "a machine of AWS joins by the role of its instance profile; `allow` names account and role"),
+        ("aws", "what has credentials of AWS joins by its role or user; `allow` names both"),
+    ],
     takes_id_token: false,
     unverified: |proof| Ok(StsRequest::read(proof)?.claims()),
     telling: &["aws_account", "aws_arn", "aws_access_key_id", "aws_sts_host", "signed_at"],

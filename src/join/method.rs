@@ -31,6 +31,8 @@ pub type Configured = Result<Box<dyn Verifier>, Mistakes>;
 pub struct Method {
     /// Its name: `--join-method NAME`, `join_method: NAME`, and the key of its section in a join token.
     pub name: &'static str,
+    /// What other tools call it, or what comes near it, and how that is done here.
+    pub elsewhere: &'static [(&'static str, &'static str)],
     /// What it is for, for help and the documentation.
     pub summary: &'static str,
     /// Whether this environment is a job of the platform.
@@ -84,6 +86,7 @@ impl Method {
     pub const fn new(name: &'static str, summary: &'static str, prove: Prove, configure: Configure) -> Self {
         Self {
             name,
+            elsewhere: &[],
             summary,
             detects: |_| false,
             source: |_| None,

@@ -99,7 +99,8 @@ pub struct Oidc {
     pub only_audience: Option<String>,
     /// One that is accepted beside it.
     pub other_audience: Option<String>,
-    /// A claim that must have a value: the organisation of a shared issuer.
+    /// The value that a claim must have where it is there, as the profile may [require](TokenProfile::required):
+    /// the organisation of a shared issuer.
     pub pinned: Option<(&'static str, String)>,
     /// What the section fixes of another claim, as a glob: for the lints.
     pub fixed: Option<(&'static str, String)>,
@@ -196,7 +197,9 @@ impl Oidc {
         require_texts(claims, self.profile.required)
             .and_then(|()| (self.profile.check)(claims))
             .map_err(|why| Denial::new(Reason::ClaimInvalid, why.clone()).tell(why))?;
-        match self.pinned.as_ref().filter(|(claim, value)| text(claims, claim) != value) {
+        let is_other =
+            |(name, value): &&(_, String)| claims.contains_key(*name) && text(claims, name) != value;
+        match self.pinned.as_ref().filter(is_other) {
             Some((claim, value)) => {
                 Err(Denial::new(Reason::NoRuleMatches, format!("{claim} is not {value}")))
             }

@@ -15,8 +15,20 @@ mod prove;
 mod state;
 mod verify;
 
+const REGISTERED: &str = "a worker registers once, with a secret that `machine-id authority token add` prints, and proves \
+    itself by a key that it keeps in --storage; the token has no section";
+
 /// The join method `token`.
 pub(super) static METHOD: Method = Method {
+    elsewhere: &[
+        ("bound_keypair", REGISTERED),
+        ("tpm", REGISTERED),
+        ("oracle", REGISTERED),
+        (
+            "static",
+            "no secret is good twice here: one registers a worker, which has a key of its own from then on",
+        ),
+    ],
     takes_id_token: false,
     unverified: |proof| Ok(Jwt::of_proof(proof, proof::ASSERTION)?.claims),
     telling: &["generation"],

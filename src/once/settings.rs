@@ -23,7 +23,7 @@ use crate::once::settings::inherited::Inherited;
 use crate::once::settings::output::{Output, check_outputs, parse_output, unknown};
 use crate::once::settings::storage::StorageOptions;
 use crate::text::shown;
-use crate::wire::MIN_TTL;
+use crate::wire::{MIN_TTL, USUAL_TTL};
 
 mod config_file;
 pub(crate) mod destinations;
@@ -88,7 +88,7 @@ impl Settings {
         let token = pick(&args.token, "MACHINE_ID_TOKEN", &file.token)
             .ok_or_else(|| missing("the join token", "--token NAME", "MACHINE_ID_TOKEN"))
             .and_then(join_token)?;
-        let ttl = pick(&args.ttl, "MACHINE_ID_TTL", &file.ttl).unwrap_or_else(|| "1h".to_owned());
+        let ttl = pick(&args.ttl, "MACHINE_ID_TTL", &file.ttl);
         let trust = trust(&args, env, &file)?;
         let mut notes = Vec::new();
         let typed = args.outputs.iter().map(|text| parse_output(text)).collect::<Result<Vec<_>>>()?;
@@ -111,7 +111,7 @@ impl Settings {
             by_hand: by_hand.is_some(),
             storage,
             token,
-            ttl_seconds: ttl_seconds(&ttl)?,
+            ttl_seconds: ttl.map_or(Ok(i64::from(USUAL_TTL)), |ttl| ttl_seconds(&ttl))?,
             timeout,
             destinations,
             earlier,
@@ -147,7 +147,8 @@ fn method(name: Option<&str>, env: &Environment) -> Result<&'static Method> {
             ))
         });
     };
-    join::find(name).ok_or_else(|| unknown("join method", name, &known))
+    let none = || join::elsewhere(name).into_iter().fold(unknown("join method", name, &known), Error::hint);
+    join::find(name).ok_or_else(none)
 }
 
 /// A token that the user says where to find.

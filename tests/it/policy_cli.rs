@@ -4,6 +4,7 @@
 mod check;
 mod claims;
 mod documents;
+mod elsewhere;
 mod lints;
 mod never;
 mod parts;

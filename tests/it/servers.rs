@@ -12,3 +12,4 @@ mod iam;
 mod kubernetes;
 mod logins;
 mod outputs;
+mod proxy;

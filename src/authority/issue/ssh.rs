@@ -14,8 +14,8 @@ use crate::authority::policy::{Grant, SshGrant};
 use crate::authority::store::record::{CommandPlan, Recorded};
 use crate::authority::store::{CertificateKind, NewCertificate};
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::principal;
 use crate::random::{self, serial};
-use crate::text::shown;
 
 /// A certificate that is about to be signed.
 #[derive(Debug, Serialize, Deserialize)]
@@ -75,7 +75,8 @@ impl SshPlan {
 
     /// Signs it, as a part of what is recorded.
     pub(super) fn sign<P>(&self, recorded: &Recorded<P>, keys: &CaKeys) -> Result<String> {
-        // A certificate without principals is good for every login.
+        // To `sshd`, a certificate without principals is good for every login of a file that names its
+        // CA (`cert-authority`); to `ssh`, a host's is good for every host.
         if self.principals.is_empty() || self.until <= self.from {
             return Err(Error::internal("an SSH certificate without principals or validity"));
         }
@@ -116,13 +117,7 @@ impl HostPlan {
     /// `Kind::Usage` for a key that is not certified or names that hosts do not have.
     pub fn new(line: &str, principals: Vec<String>, now: i64, ttl: i64) -> Result<Self> {
         let key = STANDARD.encode(super::request::ssh_blob(line).map_err(Error::usage)?);
-        let fits = |name: &String| {
-            let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':');
-            !name.is_empty() && name.len() <= 253 && name.bytes().all(allowed)
-        };
-        if let Some(bad) = principals.iter().find(|name| !fits(name)) {
-            return Err(Error::usage(format!("`{}` is not a host's name or address", shown(bad))));
-        }
+        let principals = principal::hosts(principals).map_err(Error::usage)?;
         Ok(Self(SshPlan {
             serial: serial()?,
             host: true,

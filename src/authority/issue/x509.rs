@@ -19,8 +19,8 @@ use crate::authority::store::{CertificateKind, NewCertificate};
 use crate::authority::validity::Validity;
 use crate::clock::rfc3339;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::principal::{is_host, no_host};
 use crate::random::serial;
-use crate::text::shown;
 
 /// Sigstore's arc for CI claims: <https://github.com/sigstore/fulcio/blob/main/docs/oid-info.md>.
 const FULCIO: [u64; 8] = [1, 3, 6, 1, 4, 1, 57264, 1];
@@ -144,6 +144,8 @@ impl ServerPlan {
     /// # Errors
     /// `Kind::Usage` for a name that is neither, and where the CA is not good at `now`.
     pub fn new(spki: Vec<u8>, names: Vec<String>, now: i64, ttl: i64, ca: Validity) -> Result<Self> {
+        // Capitals mean nothing in the names of TLS servers.
+        let names: Vec<_> = names.iter().map(|name| name.to_ascii_lowercase()).collect();
         names.iter().try_for_each(|name| server_name(name).map(drop))?;
         if let Some(why) = ca.fault(now) {
             return Err(Error::usage(format!("the TLS CA {why}, and signs nothing now"))
@@ -169,7 +171,7 @@ impl CommandPlan for ServerPlan {
 }
 
 impl Recorded<ServerPlan> {
-    /// Signs. PEM.
+    /// Signs. PEM, with the CA's certificate behind it: clients that know the CA by its pin alone find it there.
     pub fn sign(&self, keys: &CaKeys) -> Result<String> {
         let plan = self.plan();
         let mut params = leaf(plan.serial, plan.now, plan.until, ExtendedKeyUsagePurpose::ServerAuth)?;
@@ -179,25 +181,21 @@ impl Recorded<ServerPlan> {
         if let Some(first) = plan.names.first().filter(|name| name.len() <= 64) {
             params.distinguished_name.push(DnType::CommonName, first.clone());
         }
-        keys.sign_tls(self, &params, &plan.spki, None)
+        Ok(keys.sign_tls(self, &params, &plan.spki, None)? + &keys.trust().tls_cas.concat())
     }
 }
 
+/// A name of a TLS server: a host's, or with `*.` in front. Addresses are compared as numbers, so that of these any
+/// spelling will do.
 fn server_name(name: &str) -> Result<SanType> {
-    if let Ok(address) = name.parse::<IpAddr>() {
-        return Ok(SanType::IpAddress(address));
+    let address = |text: &str| text.parse::<IpAddr>().ok();
+    match (address(name), name.strip_prefix("*.").filter(|host| address(host).is_none())) {
+        (Some(address), _) => Ok(SanType::IpAddress(address)),
+        (None, host) if name.len() <= 253 && is_host(host.unwrap_or(name)) => {
+            Ok(SanType::DnsName(Ia5String::try_from(name).context(Kind::Usage, "DNS name")?))
+        }
+        _ => Err(Error::usage(no_host(name))),
     }
-    let labels = name.strip_prefix("*.").unwrap_or(name);
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-    };
-    if name.len() > 253 || !labels.split('.').all(label) {
-        return Err(Error::usage(format!("`{}` is not a DNS name or IP address", shown(name))));
-    }
-    Ok(SanType::DnsName(Ia5String::try_from(name).context(Kind::Usage, "DNS name")?))
 }
 
 /// What every end-entity certificate of ours has.

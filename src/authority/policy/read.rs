@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::resources::{Bot, Origin, Policy, Role};
 use crate::document::{self, Mistake, Mistakes, Node, Place};
+use crate::elsewhere;
 use crate::error::Error;
 use crate::text::{did_you_mean, shown_exactly, which_of};
 
@@ -49,7 +50,8 @@ impl Policy {
 /// A kind of resource.
 struct ResourceKind {
     kind: &'static str,
-    version: &'static str,
+    /// The first is the one to write; the others say the same of all that is read here.
+    versions: &'static [&'static str],
     /// The one name that a resource of this kind has, where it is not its author's choice.
     fixed_name: Option<&'static str>,
     read: fn(&mut Reading, Head, &Node) -> Result<(), Mistakes>,
@@ -57,17 +59,22 @@ struct ResourceKind {
 
 /// Every kind of resource. A new one is a line here and the function in it.
 static KINDS: &[ResourceKind] = &[
-    ResourceKind { kind: "bot", version: "v1", fixed_name: None, read: Reading::bot },
-    ResourceKind { kind: "role", version: "v7", fixed_name: None, read: Reading::role },
-    ResourceKind { kind: "token", version: "v2", fixed_name: None, read: Reading::token },
+    ResourceKind { kind: "bot", versions: &["v1"], fixed_name: None, read: Reading::bot },
+    ResourceKind { kind: "role", versions: &["v7", "v8"], fixed_name: None, read: Reading::role },
+    ResourceKind { kind: "token", versions: &["v2"], fixed_name: None, read: Reading::token },
     ResourceKind {
         kind: "cluster_auth_preference",
-        version: "v2",
+        versions: &["v2"],
         fixed_name: Some("cluster-auth-preference"),
         read: Reading::preference,
     },
     // Known, so that its author is told more than that it is not.
-    ResourceKind { kind: "trusted_cluster", version: "v2", fixed_name: None, read: Reading::trusted_cluster },
+    ResourceKind {
+        kind: "trusted_cluster",
+        versions: &["v2"],
+        fixed_name: None,
+        read: Reading::trusted_cluster,
+    },
 ];
 
 /// What every resource begins with.
@@ -239,17 +246,25 @@ fn find_kind(node: &Node, key: &str) -> Result<&'static ResourceKind, Mistake> {
     KINDS.iter().find(|kind| kind.kind == text).ok_or_else(|| {
         let kinds: Vec<&str> = KINDS.iter().map(|kind| kind.kind).collect();
         Mistake::new(node.place, format!("there is no kind of resource `{}`", shown_exactly(text)))
-            .hint(which_of(text, &kinds))
+            .hint(elsewhere::kind(text).map_or_else(|| which_of(text, &kinds), str::to_owned))
     })
 }
 
 fn check_version(node: &Node, kind: &ResourceKind) -> Result<(), Mistake> {
     let text = node.text("version")?;
-    if text == kind.version {
+    let [written, ..] = kind.versions else { return Ok(()) };
+    if kind.versions.contains(&text) {
         return Ok(());
     }
     let message = format!("a {} of version `{}` is not known here", kind.kind, shown_exactly(text));
-    Err(Mistake::new(node.place, message).hint(format!("write `version: {}`", kind.version)))
+    let other = match (kind.kind, text) {
+        // Where a role of these is silent on labels, Teleport takes that for all of them.
+        ("role", "v1" | "v2" | "v3") => {
+            ", and the labels that it holds on: where it says none, it gives nothing here"
+        }
+        _ => "",
+    };
+    Err(Mistake::new(node.place, message).hint(format!("write `version: {written}`{other}")))
 }
 
 #[cfg(test)]

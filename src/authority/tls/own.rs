@@ -35,13 +35,10 @@ pub(super) async fn own(authority: &Authority) -> Result<(Served, i64)> {
     )?;
     // Where it ends with the CA, another would end no later.
     let renew_at = if plan.is_cut() { i64::MAX } else { from + LIFETIME - RENEW_BEFORE };
-    let leaf = record::command(authority.store.as_ref(), "serve", now, plan).await?.sign(&authority.keys)?;
-    let leaf = pem::decode(&leaf).ok_or_else(|| Error::internal("own certificate"))?;
-    let validity = Validity::of(&leaf).map_err(Error::internal)?;
-    let chain = vec![
-        CertificateDer::from(leaf.to_vec()),
-        CertificateDer::from(authority.keys.tls_certificate().to_vec()),
-    ];
+    let chain = record::command(authority.store.as_ref(), "serve", now, plan).await?.sign(&authority.keys)?;
+    let chain = pem::certificates(&chain).map_err(Error::internal)?;
+    let validity = Validity::of(chain.first().map_or(&[], Vec::as_slice)).map_err(Error::internal)?;
+    let chain = chain.into_iter().map(CertificateDer::from).collect();
     let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(pair.serialize_der()));
     Ok((Served { key: Arc::new(certified(chain, private)?), validity, files: None }, renew_at))
 }

@@ -35,7 +35,8 @@ impl ConfigFile {
     fn parse(text: &str) -> Result<Self, Mistakes> {
         let node = document::parse_one(text)?;
         let mut all = node.mapping("the configuration")?;
-        all.version()?;
+        let version = all.version();
+        all.mistakes.keep(version);
         let (join_method, token) = all.read("join", join).unwrap_or_default();
         let config = Self {
             authority: all.read("authority", owned),

@@ -7,6 +7,7 @@
 pub const FLOORS: &str = "
 # words, bytes, times: known to all, knowing nothing
 clock:
+elsewhere:
 environment:
 rfc4251:
 secret:
@@ -21,7 +22,7 @@ wire: secret
 denial: clock wire
 
 # the ground floor: files, documents, the network, the terminal
-document: error text
+document: elsewhere error text
 folder: clock error random text
 net: clock document environment error folder pem text
 process: folder
@@ -51,9 +52,9 @@ join: clock denial document environment error folder join::command join::endpoin
     join::source join::verify jws net random retry secret text wire
 
 # the client
-cli:
+cli: elsewhere
 destination: clock error folder output pem rfc4251 text wire
-once::settings: cli destination document environment error folder join::detect join::find join::method
+once::settings: cli destination document environment error folder join::detect join::elsewhere join::find join::method
     join::METHODS join::names join::prove join::source net output random secret text wire
 once::exchange::keys: error output pem random wire
 # What every stage is given.
@@ -83,7 +84,7 @@ authority::validity: clock
 authority::store: clock error folder join::instance join::verify random wire
 # Of the store, only the proof that something is recorded.
 authority::keys: authority::store::Recorded authority::validity clock error folder pem random wire
-authority::policy: denial document error join::find join::method join::METHODS join::names
+authority::policy: denial document elsewhere error join::elsewhere join::find join::method join::METHODS join::names
     join::of_issuer join::rules join::verify output principal text wire
 authority::policy_files: authority::policy error folder text
 authority::config: authority::limits authority::policy authority::policy_files document error folder net
@@ -91,7 +92,7 @@ authority::config: authority::limits authority::policy authority::policy_files d
 authority::issue: authority::keys authority::policy::decide::grant authority::store::CertificateKind
     authority::store::CommandPlan authority::store::ExchangePlan authority::store::KeptPlan
     authority::store::NewCertificate authority::store::PlanRecord authority::store::Recorded
-    authority::validity clock error join::verify::Provenance random text wire
+    authority::validity clock error join::verify::Provenance principal random text wire
 authority::audit: authority::store clock error text
 authority::revocation: authority::keys authority::store clock error krl wire
 authority: authority::config authority::keys authority::limits authority::policy

@@ -164,6 +164,7 @@ fn the_tls_certificate_is_what_was_granted() {
         ("20", "push".to_owned()),
         ("21", format!("https://{host}/octo-org/octo-repo/actions/runs/20143266074/attempts/1")),
         ("22", "private".to_owned()),
+        ("23", "production".to_owned()),
     ] {
         assert!(
             fulcio.contains(&(arc.to_owned(), expected.clone())),

@@ -90,6 +90,33 @@ fn allowed() {
     );
 }
 
+/// Nobody finds out in the middle of a job.
+#[test]
+fn a_ttl_that_is_cut_is_told() {
+    let folder = folder(&claims());
+    let cut = |most: &str, of: &str| {
+        format!(
+            "certificates are good for {most}, not for the 2days that was asked for: `max_session_ttl` of {of} allows no more"
+        )
+    };
+    let (code, stdout, _) = ask(folder.path(), &["--ttl", "48h"]);
+    assert!(code == 0 && stdout.contains(&cut("1h", "role `deploy`")), "{stdout}");
+    let (_, json, _) = ask(folder.path(), &["--ttl", "48h", "--format", "json"]);
+    assert!(json.contains(&cut("1h", "role `deploy`")), "{json}");
+    let policy = POLICY.replace(
+        "spec:\n  roles: [deploy, admin]",
+        "spec:\n  max_session_ttl: 30m\n  roles: [deploy, admin]",
+    );
+    std::fs::write(folder.path().join("p.yaml"), policy).unwrap();
+    let (_, stdout, _) = ask(folder.path(), &["--ttl", "48h"]);
+    assert!(stdout.contains(&cut("30m", "bot `deployer`")), "{stdout}");
+    // Who asks for nothing, or for what is given, is not told.
+    for few in [&["--ttl", "30m"][..], &[]] {
+        let (_, stdout, _) = ask(folder.path(), few);
+        assert!(stdout.contains("for 30m") && !stdout.contains("asked for"), "{stdout}");
+    }
+}
+
 /// What is typed for `once` can be typed here: what the job does with it is not asked for.
 #[test]
 fn outputs_are_those_of_once() {

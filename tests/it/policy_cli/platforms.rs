@@ -266,6 +266,7 @@ fn issuers_belong_to_the_methods_that_know_them() {
         ("https://token.actions.GitHubUserContent.com", "github"),
         ("https://token.actions.githubusercontent.com/octo", "github"),
         ("https://token.actions.octo.ghe.com", "github"),
+        ("https://token.actions.octo.ghe.com/eng", "github"),
         ("https://git.example.com/_services/token", "github"),
         ("https://gitlab.com", "gitlab"),
         ("https://oidc.circleci.com", "circleci"),

@@ -57,8 +57,8 @@ pub struct OutputGrant {
 pub struct SshGrant {
     /// Whether it is a host's: signed by the host CA, its principals host names.
     pub host: bool,
-    /// The principals: sorted, each once, at least one (a certificate without
-    /// principals would be good for every login).
+    /// The principals: sorted, each once, at least one (to some, a certificate
+    /// without principals is good for every login, or every host).
     pub principals: Vec<String>,
     /// The extensions, sorted as OpenSSH wants them.
     pub extensions: Vec<&'static str>,

@@ -1,17 +1,18 @@
 //! The roles of one output together: the sum of what they allow, under the
 //! strictest of their restrictions; and why nothing comes of it.
 
+use std::time::Duration;
+
+use humantime::format_duration;
+
 use super::grant::SshGrant;
 use crate::authority::policy::resources::{
     Bot, LOGINS, Options, Reach, Role, RoleField, has_wildcard, role_names,
 };
 use crate::denial::{Denial, Reason};
+use crate::principal::MAX_CERTIFICATE_PRINCIPALS;
 use crate::text::shown_exactly;
-use crate::wire::{OutputRequest, is_name};
-
-/// The most principals that OpenSSH reads in a certificate
-/// (`SSHKEY_CERT_MAX_PRINCIPALS`); with more, the whole certificate is refused.
-pub(crate) const MAX_CERTIFICATE_PRINCIPALS: usize = 256;
+use crate::wire::{OutputRequest, USUAL_TTL, is_name};
 
 /// The extensions that a role can grant and where it says so, sorted as
 /// OpenSSH wants them (PROTOCOL.certkeys). `permit-user-rc` is not among them:
@@ -47,9 +48,23 @@ impl Warnings {
 }
 
 impl<'p> RoleSet<'p, '_> {
-    /// The shortest of what was asked for, the bot's limit and each role's.
-    pub(crate) fn ttl(&self, asked: u64) -> u64 {
-        self.roles.iter().map(|role| role.options.max_ttl).fold(asked.min(self.bot.max_ttl), u64::min)
+    /// The shortest of what was asked for, the bot's limit and each role's. Who asks
+    /// for more than clients do by themselves is told of what cuts it.
+    pub(crate) fn ttl(&mut self, asked: u64) -> u64 {
+        let of_roles = self.roles.iter().map(|role| (role.options.max_ttl, "role", &role.name));
+        let limits = of_roles.chain([(self.bot.max_ttl, "bot", &self.bot.name)]);
+        let Some((most, kind, name)) = limits.min_by_key(|limit| limit.0).filter(|limit| limit.0 < asked)
+        else {
+            return asked;
+        };
+        if asked > u64::from(USUAL_TTL) {
+            let [asked, most] = [asked, most].map(|seconds| format_duration(Duration::from_secs(seconds)));
+            self.warnings.add(format!(
+                "certificates are good for {most}, not for the {asked} that was asked for: `max_session_ttl` of {kind} `{name}` \
+                 allows no more"
+            ));
+        }
+        most
     }
 
     /// The SSH certificate; none where no login is left.

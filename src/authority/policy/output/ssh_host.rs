@@ -2,11 +2,11 @@
 
 use super::output_policy::{Certificates, OutputPolicy};
 use crate::authority::policy::decide::grant::SshGrant;
-use crate::authority::policy::decide::role_set::{MAX_CERTIFICATE_PRINCIPALS, RoleSet};
+use crate::authority::policy::decide::role_set::RoleSet;
 use crate::authority::policy::resources::HOSTS;
 use crate::denial::Denial;
 use crate::output::SSH_HOST;
-use crate::text::shown_exactly;
+use crate::principal;
 
 /// What its roles become.
 pub(super) static POLICY: OutputPolicy =
@@ -14,17 +14,8 @@ pub(super) static POLICY: OutputPolicy =
 
 fn grant(set: &mut RoleSet<'_, '_>) -> Result<Certificates, Denial> {
     set.leave_out_pinned();
-    let mut principals: Vec<String> =
-        set.option("principals").unwrap_or_default().split('+').map(str::to_owned).collect();
-    principals.sort_unstable();
-    principals.dedup();
-    if principals.len() > MAX_CERTIFICATE_PRINCIPALS {
-        let most = MAX_CERTIFICATE_PRINCIPALS;
-        return Err(set.invalid(&format!("a certificate holds at most {most} principals")));
-    }
-    if let Some(bad) = principals.iter().find(|name| !(HOSTS.shape)(name)) {
-        return Err(set.invalid(&format!("`{}` cannot be a host name: {}", shown_exactly(bad), HOSTS.hint)));
-    }
+    let asked = set.option("principals").unwrap_or_default().split('+').map(str::to_owned).collect();
+    let principals = principal::hosts(asked).map_err(|why| set.invalid(&why))?;
     if let Some(name) = principals.iter().find(|name| set.granting(&HOSTS, name).is_empty()) {
         return Err(set.refused(&HOSTS, name));
     }

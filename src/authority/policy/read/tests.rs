@@ -93,8 +93,8 @@ fn mistakes_of_any_resource() {
         ),
         ("kind: 7\n", "p.yaml:1:7: `kind` must be text, not a number | put the value of `kind` in quotes"),
         (
-            "{kind: role, version: v8, metadata: {name: a}, spec: {deny: {logins: [a]}}}",
-            "p.yaml:1:23: a role of version `v8` is not known here | write `version: v7`",
+            "{kind: role, version: v9, metadata: {name: a}, spec: {deny: {logins: [a]}}}",
+            "p.yaml:1:23: a role of version `v9` is not known here | write `version: v7`",
         ),
         (
             "{kind: role, metadata: {name: a}, spec: {deny: {logins: [a]}}}",
@@ -112,7 +112,7 @@ fn mistakes_of_any_resource() {
         ),
         (
             "{kind: role, version: v7, metadata: {name: a, expires: never}, spec: {deny: {logins: [a]}}}",
-            "p.yaml:1:47: `metadata` has no `expires` | it may have: name, description, labels, allow_lints",
+            "p.yaml:1:47: `metadata` has no `expires` | no resource ends by itself here: leave it out, and take the resource out of the policy in time",
         ),
         (
             "{kind: role, version: v7, metadata: {name: a, labels: {x: 1}}, spec: {deny: {logins: [a]}}}",

@@ -29,6 +29,9 @@ pub(super) fn read(
         None => {
             for method in join::METHODS {
                 spec.take(method.name);
+                for (name, _) in method.elsewhere {
+                    spec.take(name);
+                }
             }
             None
         }
@@ -135,6 +138,6 @@ fn find_method(node: &Node, key: &str) -> Result<&'static Method, Mistake> {
     let name = node.text(key)?;
     join::find(name).ok_or_else(|| {
         Mistake::new(node.place, format!("there is no join method `{}`", shown_exactly(name)))
-            .hint(which_of(name, &join::names()))
+            .hint(join::elsewhere(name).unwrap_or_else(|| which_of(name, &join::names())))
     })
 }

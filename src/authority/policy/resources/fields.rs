@@ -6,7 +6,7 @@ use super::field::{NAMES, RoleField, Wildcard, has_wildcard, plain};
 use super::labels::Reach;
 use crate::document::{Mapping, Mistakes, Place};
 use crate::join::rules::glob;
-use crate::principal::is_login;
+use crate::principal::{HOST_FORM, is_host, is_login};
 use crate::wire::is_name;
 
 /// Every field under `allow` and `deny` that lists names. A new one is a line here.
@@ -97,7 +97,7 @@ pub(crate) static HOSTS: RoleField = RoleField {
     key: "ssh_host_principals",
     noun: "host name",
     shape: is_host,
-    hint: "a DNS name in lower case without a dot at its end, or an IP address in its usual form",
+    hint: HOST_FORM,
     wildcard: Wildcard::Globs,
     covers: covers_host,
     ..NAMES
@@ -121,25 +121,6 @@ fn applications(mapping: &mut Mapping<'_>, key: &'static str) -> Vec<(String, Pl
 
 fn kubernetes(text: &str) -> bool {
     plain(text, "._-:@/", MAX_KUBERNETES)
-}
-
-/// A host has one name here, so that no other spelling of it gets past a
-/// `deny`. OpenSSH takes `*` in a host's principal for a pattern: it is none of
-/// a name's characters.
-fn is_host(text: &str) -> bool {
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return address.to_string() == text;
-    }
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'))
-    };
-    // `127.1` and `0x7f000001` are addresses to some programs.
-    let last = text.rsplit('.').next().unwrap_or_default();
-    let numeric = last.bytes().all(|b| b.is_ascii_digit()) || last.starts_with("0x");
-    text.len() <= 253 && !numeric && text.split('.').all(label)
 }
 
 /// `*` covers every host. In a name it stays within its label, as in the names of
