@@ -14,6 +14,7 @@ pub mod once;
 pub use format::Format;
 
 use crate::elsewhere;
+use crate::text;
 
 /// Short-lived SSH and X.509 certificates for CI jobs, in exchange for the OIDC token of their run.
 #[derive(Debug, Parser)]
@@ -30,7 +31,10 @@ impl Cli {
     /// # Errors
     /// What clap says, and what an option of another tool's is here.
     pub fn of_process() -> Result<Self, clap::Error> {
-        Self::try_parse().map_err(|mut error| {
+        Self::try_parse().map_err(|error| {
+            // What was typed is part of its words: clap is given it as text from outside is shown.
+            let typed = std::env::args_os().map(|word| text::shown_long(&word.to_string_lossy()));
+            let mut error = Self::try_parse_from(typed).err().unwrap_or(error);
             let option = match error.get(ContextKind::InvalidArg) {
                 Some(ContextValue::String(option)) => elsewhere::key(option),
                 _ => None,

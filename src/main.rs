@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use machine_id::cli::Cli;
 use machine_id::environment::Environment;
-use machine_id::{commands, net, secret, terminal, text};
+use machine_id::{commands, net, secret, terminal};
 use zeroizing_alloc::ZeroAlloc;
 
 /// Wipes what is freed: a library's buffer that held a token is nobody's to find.
@@ -21,7 +21,8 @@ fn main() -> ExitCode {
     secret::keep_in_memory();
     let cli = match Cli::of_process() {
         Ok(cli) => cli,
-        Err(error) => said(error).exit(),
+        // Help goes to stdout with 0, a usage error to stderr with 2.
+        Err(error) => error.exit(),
     };
     std::panic::set_hook(Box::new(|panic| terminal::log(&format!("internal error: {panic}"))));
     net::install_crypto();
@@ -32,11 +33,4 @@ fn main() -> ExitCode {
             error.exit_code()
         }
     }
-}
-
-/// Help goes to stdout with 0, a usage error to stderr with 2. What was typed is part of its words: clap is given it as
-/// text from outside is shown.
-fn said(error: clap::Error) -> clap::Error {
-    let typed = std::env::args_os().map(|word| text::shown_long(&word.to_string_lossy()));
-    Cli::try_parse_from(typed).err().unwrap_or(error)
 }

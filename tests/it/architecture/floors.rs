@@ -52,7 +52,7 @@ join: clock denial document environment error folder join::command join::endpoin
     join::source join::verify jws net random retry secret text wire
 
 # the client
-cli: elsewhere
+cli: elsewhere text
 destination: clock error folder output pem rfc4251 text wire
 once::settings: cli destination document environment error folder join::detect join::elsewhere join::find join::method
     join::METHODS join::names join::prove join::source net output random secret text wire
@@ -114,7 +114,7 @@ commands: authority authority::audit authority::config authority::issue authorit
     environment error folder host join join::instance::secret_hash join::jwt join::method
     join::verify net once once::command once::revoke once::runs once::settings output pem process random runtime terminal
     text wire
-main: cli commands environment net secret terminal text
+main: cli commands environment net secret terminal
 ";
 
 /// Names that go up, against the order above. One that is gone leaves this list.
