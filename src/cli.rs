@@ -1,6 +1,8 @@
 //! The command line, as types: no I/O, no defaults that the environment or a
 //! file could change.
 
+use std::ffi::OsString;
+
 use clap::error::{ContextKind, ContextValue};
 use clap::{Parser, Subcommand};
 
@@ -26,14 +28,14 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// The command line of this process.
+    /// The command line, the program's name first.
     ///
     /// # Errors
     /// What clap says, and what an option of another tool's is here.
-    pub fn of_process() -> Result<Self, clap::Error> {
-        Self::try_parse().map_err(|error| {
+    pub fn of(words: &[OsString]) -> Result<Self, clap::Error> {
+        Self::try_parse_from(words).map_err(|error| {
             // What was typed is part of its words: clap is given it as text from outside is shown.
-            let typed = std::env::args_os().map(|word| text::shown_long(&word.to_string_lossy()));
+            let typed = words.iter().map(|word| text::shown_long(&word.to_string_lossy()));
             let mut error = Self::try_parse_from(typed).err().unwrap_or(error);
             let option = match error.get(ContextKind::InvalidArg) {
                 Some(ContextValue::String(option)) => elsewhere::key(option),

@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     }
     // Whatever the command: nearly every one of them reads a key or a token.
     secret::keep_in_memory();
-    let cli = match Cli::of_process() {
+    let cli = match Cli::of(&std::env::args_os().collect::<Vec<_>>()) {
         Ok(cli) => cli,
         // Help goes to stdout with 0, a usage error to stderr with 2.
         Err(error) => error.exit(),
