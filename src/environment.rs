@@ -56,9 +56,12 @@ impl Environment {
     }
 }
 
-/// A value without the blanks and line ends around it, which secret stores and files leave there.
+/// A value without the blanks and line ends around it, which secret stores and files leave there. One of blanks alone
+/// stays as it is: it is a mistake, and no absent value.
 fn text(value: &OsString) -> Option<&str> {
-    value.to_str().map(str::trim_ascii).filter(|value| !value.is_empty())
+    let text = value.to_str()?;
+    let trimmed = text.trim_ascii();
+    Some(if trimmed.is_empty() { text } else { trimmed }).filter(|text| !text.is_empty())
 }
 
 impl fmt::Debug for Environment {

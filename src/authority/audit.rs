@@ -34,7 +34,7 @@ const FIELDS: &[(&str, &str)] = &[
 ];
 
 /// Prints every event that the filter lets through, oldest first, each as
-/// `line` puts it ([`text`] or [`json`]), without holding them all. `print`
+/// `line` puts it ([`text()`] or [`json`]), without holding them all. `print`
 /// says whether anybody still reads (`| head` does not), which ends it.
 pub async fn write(
     store: &dyn Store,

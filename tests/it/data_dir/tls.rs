@@ -74,8 +74,8 @@ fn each_mistake_in_the_files_of_tls_is_told_by_its_name() {
         ("trusted.crt", "server.key", "it holds `TRUSTED CERTIFICATE` and no certificate", both),
         ("request.crt", "server.key", "it holds `CERTIFICATE REQUEST` and no certificate", both),
         ("bag.crt", "server.key", "it holds `PKCS7` and no certificate", both),
-        ("der.crt", "server.key", "it is not text", "hint: certificates and keys are read as PEM"),
-        ("server.crt", "der.key", "it is not text", "hint: certificates and keys are read as PEM"),
+        ("der.crt", "server.key", "it is not text in UTF-8", "certificates and keys are read as PEM"),
+        ("server.crt", "der.key", "it is not text in UTF-8", "certificates and keys are read as PEM"),
         ("server.crt", "other.key", &is_not, "`openssl x509 -noout -pubkey -in CERTIFICATE`"),
         ("disordered.crt", "server.key", &begins, order),
         (
