@@ -86,6 +86,8 @@ fn the_documents_way_to_replace_a_policy_works() {
         std::fs::write(here.path().join("deploy.yaml"), policy).unwrap();
         let script = block.replace("/var/lib/machine-id/policy", folder.to_str().unwrap());
         assert!(script.contains(folder.to_str().unwrap()), "{block}");
+        // The tests' own user may write there, and machines of tests have no `sudo`.
+        let script = format!("sudo() {{ \"$@\"; }}\n{script}");
         process::succeed(command("bash").args(["-euc", &script]).current_dir(here.path()));
     };
     std::fs::rename(file(&bench), folder.join("deploy.yaml")).unwrap();
