@@ -107,14 +107,20 @@ const PROFILE: TokenProfile = TokenProfile {
         [@{oidc.circleci.com/vcs-ref}] workflow {oidc.circleci.com/workflow-id} job {oidc.circleci.com/job-id}",
     fulcio: &[
         (9, DEFINITION),
-        (12, "https://{oidc.circleci.com/vcs-origin}"),
+        (11, "{rerun}"),
+        (12, "{oidc.circleci.com/vcs-origin}"),
         (14, "{oidc.circleci.com/vcs-ref}"),
-        (18, DEFINITION),
+        (18, "https://circleci.com/api/v2/pipeline/{oidc.circleci.com/pipeline-id}/config"),
+        // Two slashes: Fulcio's own, which verifiers compare with.
         (
             21,
-            "https://app.circleci.com/workflow/{oidc.circleci.com/workflow-id}/jobs/{oidc.circleci.com/job-id}",
+            "https://app.circleci.com//workflow/{oidc.circleci.com/workflow-id}/job/{oidc.circleci.com/job-id}",
         ),
     ],
+    derived: |claims| {
+        let by_hand = claims.get(SSH_RERUN.claim) == Some(&Value::Bool(true));
+        vec![("rerun", if by_hand { "ssh-rerun" } else { "" }.to_owned())]
+    },
     ..TokenProfile::RS256
 };
 
@@ -234,10 +240,11 @@ mod tests {
     }
 
     #[test]
-    fn provenance_names_the_job() {
+    fn provenance_names_the_job_as_fulcio_does() {
         let claims = serde_json::json!({"iss": "i", "oidc.circleci.com/vcs-origin": "github.com/o/r",
             "oidc.circleci.com/vcs-ref": "refs/heads/main", "oidc.circleci.com/workflow-id": "w", "oidc.circleci.com/job-id": "j",
-            "oidc.circleci.com/project-id": "p", "oidc.circleci.com/pipeline-definition-id": "d"});
+            "oidc.circleci.com/project-id": "p", "oidc.circleci.com/pipeline-definition-id": "d",
+            "oidc.circleci.com/pipeline-id": "n", "oidc.circleci.com/ssh-rerun": true});
         let provenance = PROFILE.provenance("", claims.as_object().unwrap());
         assert_eq!(provenance.line, "circleci:github.com/o/r@refs/heads/main workflow w job j");
         let definition = "https://circleci.com/api/v2/projects/p/pipeline-definitions/d".to_owned();
@@ -245,11 +252,12 @@ mod tests {
             provenance.fulcio,
             [
                 (8, "i".to_owned()),
-                (9, definition.clone()),
-                (12, "https://github.com/o/r".to_owned()),
+                (9, definition),
+                (11, "ssh-rerun".to_owned()),
+                (12, "github.com/o/r".to_owned()),
                 (14, "refs/heads/main".to_owned()),
-                (18, definition),
-                (21, "https://app.circleci.com/workflow/w/jobs/j".to_owned()),
+                (18, "https://circleci.com/api/v2/pipeline/n/config".to_owned()),
+                (21, "https://app.circleci.com//workflow/w/job/j".to_owned()),
             ]
         );
     }
