@@ -6,6 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, SerialNumber};
 use time::OffsetDateTime;
 use tokio::sync::Mutex;
@@ -77,15 +78,15 @@ fn x509_time(unix: i64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(unix.clamp(0, LAST_SECOND)).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
-/// The lists as they are served.
+/// The lists as they are served: each answer shares them, since anybody may ask on many connections and read none.
 #[derive(Debug)]
 pub struct Lists {
     /// OpenSSH's key revocation list.
-    pub krl: Vec<u8>,
+    pub krl: Bytes,
     /// The X.509 revocation list in DER (RFC 5280, section 5).
-    pub crl: Vec<u8>,
+    pub crl: Bytes,
     /// [`RevokedEnds`] in JSON.
-    pub ends: Vec<u8>,
+    pub ends: Bytes,
 }
 
 /// Keeps the lists: anybody may ask for them.
@@ -143,9 +144,9 @@ impl ListCache {
         let list = RevocationList { number: store.list_number(now).await?, certificates };
         let ends = RevokedEnds { expires };
         let lists = Arc::new(Lists {
-            krl: ssh_krl(&keys.ssh_blobs()?, &list, now),
-            crl: keys.sign_crl(&tls_crl(&list, now, CRL_VALID))?,
-            ends: serde_json::to_vec(&ends).context(Kind::Internal, "the ends of what is revoked")?,
+            krl: ssh_krl(&keys.ssh_blobs()?, &list, now).into(),
+            crl: keys.sign_crl(&tls_crl(&list, now, CRL_VALID))?.into(),
+            ends: serde_json::to_vec(&ends).context(Kind::Internal, "the ends of what is revoked")?.into(),
         });
         *cached = Some(Cached { lists: Arc::clone(&lists), serials, made: now, asked: now, revocations });
         Ok(lists)

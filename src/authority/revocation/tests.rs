@@ -213,7 +213,7 @@ fn times_that_x509_cannot_say_are_cut() {
 #[test]
 fn lists_that_grow_are_an_alarm_long_before_servers_take_them_no_more() {
     let lists = |sizes: [usize; 3]| {
-        let [krl, crl, ends] = sizes.map(|size| vec![0; size]);
+        let [krl, crl, ends] = sizes.map(|size| Bytes::from(vec![0; size]));
         Lists { krl, crl, ends }
     };
     const HALF: usize = MAX_LIST / 2;

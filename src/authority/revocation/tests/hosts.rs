@@ -165,13 +165,13 @@ impl World {
             self.runtime.block_on(self.cache.lists(self.store.as_ref().unwrap(), &self.keys, self.now + off));
         let fetched = fetched.unwrap();
         let number = krl::read(&fetched.krl).unwrap().number;
-        let same = self.lists.entry(number).or_insert_with(|| fetched.crl.clone());
+        let same = self.lists.entry(number).or_insert_with(|| fetched.crl.to_vec());
         assert_eq!(*same, fetched.crl, "the number {number} is of two lists");
         let told: RevokedEnds = serde_json::from_slice(&fetched.ends).unwrap();
         let (now, Host { store, revoked, .. }) = (self.now, &mut self.hosts[host]);
         let mut seen = Seen::read(store).unwrap();
         let mut wrong = String::new();
-        let fresh = lists::fresh_krl(store, &mut seen, fetched.krl.clone(), now, "/krl").unwrap();
+        let fresh = lists::fresh_krl(store, &mut seen, fetched.krl.to_vec(), now, "/krl").unwrap();
         wrong.extend(fresh.wrong.map(|error| error.to_string()));
         fresh.content.map(|content| host_store::write(store, KRL, &content).unwrap());
         match lists::fresh_crl(store, &mut seen, &fetched.crl, &self.cas, Some(&told.expires), now, "/crl") {

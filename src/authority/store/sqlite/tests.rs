@@ -461,6 +461,7 @@ fn a_revocation_counts_though_nobody_waits_for_it() {
     let krl = || bench.wait(cache.lists(bench.store.as_ref(), &keys, NOW)).krl.clone();
     let before = krl();
     assert_eq!((krl(), bench.store.revocations()), (before.clone(), 0));
+    assert_eq!(krl().as_ptr(), before.as_ptr(), "each answer has a list of its own");
     bench.runtime.block_on(async {
         let mut asked = bench.store.revoke(revocation(1, "a"));
         drop(asked.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())));
