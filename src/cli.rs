@@ -96,4 +96,19 @@ mod tests {
     fn the_tree_is_sound() {
         Cli::command().debug_assert();
     }
+
+    /// Help would print them as they are, and they are text from outside.
+    #[test]
+    fn help_says_nothing_that_the_environment_says() {
+        let mut commands = vec![Cli::command()];
+        let mut settable = 0;
+        while let Some(command) = commands.pop() {
+            for option in command.get_arguments().filter(|option| option.get_env().is_some()) {
+                assert!(option.is_hide_env_values_set(), "{}: {option}", command.get_name());
+                settable += 1;
+            }
+            commands.extend(command.get_subcommands().cloned());
+        }
+        assert!(settable > 0);
+    }
 }

@@ -109,7 +109,7 @@ pub enum TokenCommand {
 #[derive(Debug, Args)]
 pub struct DataDir {
     /// The authority's data directory.
-    #[arg(long, value_name = "DIR", env = "MACHINE_ID_DATA_DIR")]
+    #[arg(long, value_name = "DIR", env = "MACHINE_ID_DATA_DIR", hide_env_values = true)]
     pub data_dir: PathBuf,
 }
 
@@ -117,7 +117,13 @@ pub struct DataDir {
 #[derive(Debug, Args)]
 pub struct Check {
     /// The authority's data directory: its configuration and certificates are checked too.
-    #[arg(long, value_name = "DIR", env = "MACHINE_ID_DATA_DIR", required_unless_present = "policy")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "MACHINE_ID_DATA_DIR",
+        hide_env_values = true,
+        required_unless_present = "policy"
+    )]
     pub data_dir: Option<PathBuf>,
     /// Policy files or folders, read in place of the data directory's.
     #[arg(value_name = "POLICY")]

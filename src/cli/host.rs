@@ -35,7 +35,7 @@ pub struct Principals {
 #[derive(Debug, Args)]
 pub struct Refresh {
     /// The authority's URL, such as https://id.example.com
-    #[arg(long, value_name = "URL", env = "MACHINE_ID_AUTHORITY")]
+    #[arg(long, value_name = "URL", env = "MACHINE_ID_AUTHORITY", hide_env_values = true)]
     pub authority: String,
 
     /// Where the files are kept; created if need be.
