@@ -42,7 +42,7 @@ impl Cli {
                 _ => None,
             };
             if let Some(hint) = option {
-                error.insert(ContextKind::SuggestedArg, ContextValue::None);
+                error.remove(ContextKind::SuggestedArg);
                 error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![hint.into()]));
             }
             error

@@ -109,7 +109,9 @@ impl TokenSource {
                 .map(|text| Zeroizing::new(text.as_bytes().to_vec()))
                 .ok_or_else(|| Error::new(kind, format!("{from}: the variable is not set, or empty")))?,
             Location::File(path) => match read::before(deadline, path, MAX_TOKEN_BYTES).await {
-                Err(error) if error.kind() == ErrorKind::FileTooLarge => Zeroizing::default(),
+                Err(error) if error.kind() == ErrorKind::FileTooLarge => {
+                    return Err(too_long(kind, &format!("over {MAX_TOKEN_BYTES}")).context(from));
+                }
                 read => read.map_err(|error| Error::new(kind, error).context(from.clone()))?,
             },
         };
@@ -129,14 +131,14 @@ pub(super) fn token(found: &str, kind: Kind) -> Result<Secret> {
         return Err(Error::new(kind, "that is no token"));
     }
     if token.len() > MAX_TOKEN {
-        let long = token.len();
-        return Err(Error::new(
-            kind,
-            format!("the token is {long} bytes long, and an authority reads {MAX_TOKEN} (16 KiB)"),
-        )
-        .hint("have the platform put less into it: fewer groups, scopes or claims of your own"));
+        return Err(too_long(kind, &token.len().to_string()));
     }
     Ok(Secret::new(token.to_owned()))
+}
+
+fn too_long(kind: Kind, bytes: &str) -> Error {
+    Error::new(kind, format!("the token is {bytes} bytes long, and an authority reads {MAX_TOKEN} (16 KiB)"))
+        .hint("have the platform put less into it: fewer groups, scopes or claims of your own")
 }
 
 #[cfg(test)]
@@ -201,7 +203,7 @@ mod tests {
         for good in ["good", "link"] {
             assert_eq!(said(path(good)).await.unwrap(), "a.b.c");
         }
-        for bad in ["huge", "empty", "binary"] {
+        for bad in ["empty", "binary"] {
             assert!(said(path(bad)).await.unwrap_err().ends_with(": that is no token"), "{bad}");
         }
         std::fs::write(path("long"), "x".repeat(MAX_TOKEN + 1)).unwrap();
@@ -210,8 +212,14 @@ mod tests {
             long.ends_with(": the token is 16385 bytes long, and an authority reads 16384 (16 KiB)"),
             "{long}"
         );
-        // It has no end.
-        assert!(said("/dev/zero".into()).await.unwrap_err().ends_with(": that is no token"));
+        // The second has no end.
+        for endless in [path("huge"), "/dev/zero".into()] {
+            let long = said(endless).await.unwrap_err();
+            assert!(
+                long.contains(": the token is over 65536 bytes long, and an authority reads 16384"),
+                "{long}"
+            );
+        }
         assert!(said(folder.path().to_owned()).await.unwrap_err().contains("directory"));
         assert!(
             TokenSource::file(path("pipe"))

@@ -141,7 +141,7 @@ fn options_of_another_client_are_told_what_they_are_here() {
         let refused = Outcome::of(&run(&mut machine_id(["once", option]))).failed(2);
         let name = option.split('=').next().unwrap();
         refused.says(&[&format!("unexpected argument '{name}' found"), hint]);
-        let more = refused.stderr.matches("tip: ").count();
-        assert!(more == 1 || option == "--destinaton=/x", "{}", refused.stderr);
+        let tips = refused.stderr.matches("tip:").count();
+        assert!(tips == 1 || option == "--destinaton=/x", "{}", refused.stderr);
     }
 }
