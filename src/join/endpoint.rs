@@ -158,6 +158,7 @@ impl Endpoint<'_> {
             NoToken::Refused(error.context(format!("{platform}'s token endpoint")).hint(self.status_page))
         })
     }
+
     fn unanswered(&self, error: &RequestError, url: &Url) -> NoToken {
         let platform = self.platform;
         let refused = |cause: String| Error::new(Kind::Unreachable, cause);

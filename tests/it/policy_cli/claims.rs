@@ -96,7 +96,7 @@ fn a_ttl_that_is_cut_is_told() {
     let folder = folder(&claims());
     let cut = |most: &str, of: &str| {
         format!(
-            "certificates are good for {most}, not for the 2days that was asked for: `max_session_ttl` of {of} allows no more"
+            "certificates are good for {most}, not 2days as was asked for: `max_session_ttl` of {of} allows no more"
         )
     };
     let (code, stdout, _) = ask(folder.path(), &["--ttl", "48h"]);

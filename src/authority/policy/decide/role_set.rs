@@ -60,7 +60,7 @@ impl<'p> RoleSet<'p, '_> {
         if asked > u64::from(USUAL_TTL) {
             let [asked, most] = [asked, most].map(|seconds| format_duration(Duration::from_secs(seconds)));
             self.warnings.add(format!(
-                "certificates are good for {most}, not for the {asked} that was asked for: `max_session_ttl` of {kind} `{name}` \
+                "certificates are good for {most}, not {asked} as was asked for: `max_session_ttl` of {kind} `{name}` \
                  allows no more"
             ));
         }
