@@ -63,8 +63,7 @@ fn register(Run { settings, env, progress, .. }: Run<'_>) -> Option<RegisteredRu
     if settings.command.is_empty() {
         return None;
     }
-    let paths: Vec<_> = settings.destinations.iter().map(|destination| destination.path.as_path()).collect();
-    let registered = runs::register(env, &paths, join::job(env));
+    let registered = runs::register(env, &paths(settings), join::job(env));
     registered
         .inspect_err(|error| {
             progress.warning(&format!(
@@ -72,6 +71,10 @@ fn register(Run { settings, env, progress, .. }: Run<'_>) -> Option<RegisteredRu
             ))
         })
         .ok()
+}
+
+fn paths(settings: &Settings) -> Vec<&Path> {
+    settings.destinations.iter().map(|destination| destination.path.as_path()).collect()
 }
 
 async fn exchange_and_deliver(run: Run<'_>, exchanger: &Exchanger<'_>) -> Result<ExitCode> {
@@ -90,7 +93,11 @@ async fn exchange_and_deliver(run: Run<'_>, exchanger: &Exchanger<'_>) -> Result
     let response = &issuance.response;
     let revocable = Revocable::of_answer(&response.issuance_id, &response.outputs, run.keys);
     revoke_replaced(run, &destinations).await;
-    let delivered = match destinations.write(run, &issuance) {
+    let written = destinations.write(run, &issuance);
+    if written.is_ok() {
+        runs::forget_replaced(run.env, &paths(settings));
+    }
+    let delivered = match written {
         Ok(manifests) if wrapped => {
             say_result(run, &manifests);
             progress.end_group();

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::task::Poll;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, getpid, getppid};
+use rustix::process::{Pid, Signal, getpid, getppid, test_kill_process};
 use serde::{Deserialize, Serialize};
 use tokio::net::unix::pipe::Receiver;
 
@@ -47,6 +47,13 @@ impl Process {
             return is_it() && rustix::process::pidfd_send_signal(descriptor, signal).is_ok();
         }
         is_it() && rustix::process::kill_process(pid, signal).is_ok()
+    }
+
+    /// Whether it is there, and not another of its number, as in another container.
+    pub fn is_there(self) -> bool {
+        self.number().is_some_and(|pid| {
+            test_kill_process(pid).is_ok() && Stat::of(pid).map(|stat| stat.started) == self.started
+        })
     }
 
     /// Whether this process was started by it, or by one that was.
@@ -211,6 +218,7 @@ mod tests {
         let pid = Pid::from_child(&child);
         let it = Process { pid: child.id(), started: Some(Stat::of(pid).unwrap().started) };
         let later = Process { started: Some(0), ..it };
+        assert!(it.is_there() && !later.is_there());
         assert!(!later.signal(Signal::KILL) && child.try_wait().unwrap().is_none());
         assert!(it.signal(Signal::KILL));
         child.wait().unwrap();

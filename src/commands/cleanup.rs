@@ -74,7 +74,13 @@ impl Cleanup<'_> {
             }
         }
         for dead in runs::dead(self.env) {
+            let mut held = false;
             for path in &dead.destinations {
+                // By a run that lives, which is about to replace what is there, or has.
+                if wipe::find(path).ok().flatten().is_some_and(|found| found.is_in_use()) {
+                    held = true;
+                    continue;
+                }
                 if let Err(error) = self.destination(path) {
                     self.progress.warning(&error.to_string());
                 }
@@ -82,7 +88,9 @@ impl Cleanup<'_> {
                     wipe::remove_empty(path);
                 }
             }
-            dead.forget();
+            if !held {
+                dead.forget();
+            }
         }
     }
 
@@ -94,8 +102,13 @@ impl Cleanup<'_> {
         let (own, others): (Vec<_>, Vec<_>) = living.partition(|run| job.is_some() && run.job == job);
         for run in others {
             let whose = if run.job.is_some() { "another job" } else { "no known job" };
-            let (which, pid) = (said(&run), run.process.pid);
-            self.progress.line(&format!("left alone: {which} of {whose} (`kill {pid}` ends it)"));
+            // Under that number there may be another here, which nobody is to kill.
+            let how = if run.process.is_there() {
+                format!("`kill {}` ends it", run.process.pid)
+            } else {
+                "out of reach, as in another container".to_owned()
+            };
+            self.progress.line(&format!("left alone: {} of {whose} ({how})", said(&run)));
         }
         let mut told = Vec::new();
         for run in own {

@@ -17,8 +17,8 @@ use super::unfit::Unfit;
 pub struct Addition {
     file: File,
     path: PathBuf,
-    /// How long it was before, and how much was added; none of a pipe or device.
-    added: Option<(u64, u64)>,
+    /// How long it was before, and what was added; none of a pipe or device.
+    added: Option<(u64, String)>,
 }
 
 impl Addition {
@@ -37,16 +37,26 @@ impl Addition {
         let before = self.length();
         let begin = if self.ends_within_a_line(before) { "\n" } else { "" };
         let text = format!("{begin}{lines}");
-        self.added = before.zip(u64::try_from(text.len()).ok());
-        self.file.write_all(text.as_bytes()).inspect_err(|_| self.undo())
+        let added = self.file.write_all(text.as_bytes());
+        self.added = before.map(|before| (before, text));
+        added.inspect_err(|_| self.undo())
     }
 
-    /// Takes back what was added, unless somebody has added to it since.
+    /// Takes back what was added, unless somebody has written to it since.
     pub fn undo(&self) {
-        if let (Some((before, added)), Some(length)) = (self.added, self.length())
-            && (before..=before.saturating_add(added)).contains(&length)
-        {
-            let _ = self.file.set_len(before);
+        let Some((before, added)) = &self.added else { return };
+        let length = self.length().and_then(|length| length.checked_sub(*before));
+        let Some(there) = length.and_then(|length| added.as_bytes().get(..usize::try_from(length).ok()?))
+        else {
+            return;
+        };
+        let mut found = vec![0; there.len()];
+        let read = super::read::open(&self.path).map_err(io::Error::from);
+        // Others write there too: no line of theirs goes.
+        let is_ours = read.and_then(|file| file.read_exact_at(&mut found, *before));
+        // Where nobody may read it, its length has to do.
+        if is_ours.map_or(there.len() == added.len(), |()| found == there) {
+            let _ = self.file.set_len(*before);
         }
     }
 
@@ -116,6 +126,15 @@ mod tests {
         theirs.add("theirs\n").unwrap();
         ours.undo();
         assert_eq!(std::fs::read_to_string(temp.path()).unwrap(), "ours\ntheirs\n");
+        // Nor does what somebody put in the place of ours.
+        for theirs in ["x\n", "other\n", ""] {
+            std::fs::write(temp.path(), "").unwrap();
+            let mut ours = Addition::open(temp.path()).unwrap();
+            ours.add("ours 1\n").unwrap();
+            std::fs::write(temp.path(), theirs).unwrap();
+            ours.undo();
+            assert_eq!(std::fs::read_to_string(temp.path()).unwrap(), theirs);
+        }
     }
 
     #[test]

@@ -147,6 +147,13 @@ pub(crate) fn dead(env: &Environment) -> Vec<DeadRun> {
     .collect()
 }
 
+/// Forgets the dead runs of which nothing is left, since all of their destinations
+/// have been written anew: what is there now is not theirs to take away.
+pub(crate) fn forget_replaced(env: &Environment, destinations: &[&Path]) {
+    let is_ours = |path: &PathBuf| destinations.contains(&path.as_path());
+    dead(env).into_iter().filter(|dead| dead.destinations.iter().all(is_ours)).for_each(DeadRun::forget);
+}
+
 /// Every run of this user that goes on and says of which process it is.
 pub(crate) fn living(env: &Environment) -> Vec<LivingRun> {
     let living = entries(env).into_iter().filter(|(_, file, _)| file.try_lock().is_err());

@@ -166,6 +166,9 @@ fn a_container_job_is_ended_by_its_own_cleanup() {
     wait_for("COMMAND", || job.path("ready").exists().then_some(()));
     exec.kill();
     assert!(!files(&job.path("temp")).is_empty() && events(&world, "revoked").is_empty());
+    // From outside, that number is another process's, which nobody is told to kill.
+    let outside = world.github().env("XDG_RUNTIME_DIR", job.text_path("runtime")).run(["cleanup"]).good();
+    outside.says(&["left alone: the run of process ", " (out of reach, as in another container)"]);
     let mut cleanup = inside(first, &job.path(""), MACHINE_ID);
     cleanup.arg("cleanup").envs(job.environment());
     let outcome = Outcome::of(&process::run(&mut cleanup)).good();

@@ -1,5 +1,6 @@
 //! `machine-id cleanup`: what it takes away, and what it never touches.
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::{WAIT, all_revoked, events, files, issuances, world};
@@ -193,4 +194,51 @@ fn a_run_that_is_killed_while_it_starts_leaves_nothing_that_was_not_there() {
     job.run(["cleanup"]).good();
     assert!(job.path("d").is_dir(), "it was there before");
     assert!(job.left().is_empty(), "{:?}", job.left());
+}
+
+#[test]
+fn what_a_dead_run_left_is_no_longer_its_own_when_a_living_one_has_it() {
+    let world = World::start();
+    let job = world.github();
+    let destination = job.text_path("d");
+    let mut killed = job.start(["--destination", &destination, "--", "sh", "-c", WAIT]);
+    wait_for("COMMAND", || job.path("ready").exists().then_some(()));
+    killed.kill();
+    std::fs::remove_file(job.path("ready")).unwrap();
+    let other = world.github().env("GITHUB_JOB", "other").env("XDG_RUNTIME_DIR", job.text_path("runtime"));
+    // Nor while it is about to replace that: if it does not, it is still there to be found.
+    world.issuer.fail(Endpoint::Token, Fault::Hang);
+    let asked = world.issuer.count(Endpoint::Token);
+    let mut hangs = job.start(["--destination", &destination, "--", "true"]);
+    wait_for("the request", || (world.issuer.count(Endpoint::Token) > asked).then_some(()));
+    let before = snapshot(&job.path("d"));
+    other.run(["cleanup"]).good();
+    assert!(snapshot(&job.path("d")) == before);
+    hangs.signal(Signal::TERM);
+    hangs.wait();
+    world.issuer.heal(Endpoint::Token);
+    assert!(snapshot(&job.path("d")) == before);
+    let mut living = job.start(["--destination", &destination, "--", "sh", "-c", WAIT]);
+    wait_for("COMMAND", || job.path("ready").exists().then_some(()));
+    let before = snapshot(&job.path("d"));
+    other.run(["cleanup"]).good();
+    assert!(snapshot(&job.path("d")) == before);
+    assert_eq!(issuances(&world, "revoked").len(), 1, "what was replaced");
+    std::fs::write(job.path("end"), "").unwrap();
+    assert!(living.wait().success());
+}
+
+#[test]
+fn what_a_dead_run_left_is_no_longer_its_own_when_a_later_one_wrote_it() {
+    let world = World::start();
+    let job = world.github();
+    let destination = job.text_path("d");
+    let mut killed = job.start(["--destination", &destination, "--", "sh", "-c", WAIT]);
+    wait_for("COMMAND", || job.path("ready").exists().then_some(()));
+    killed.kill();
+    job.once(["--destination", &destination]).good();
+    let other = world.github().env("GITHUB_JOB", "other").env("XDG_RUNTIME_DIR", job.text_path("runtime"));
+    let before = snapshot(&job.path("d"));
+    other.run(["cleanup"]).good();
+    assert!(snapshot(&job.path("d")) == before);
 }
