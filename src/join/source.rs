@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     async fn read(source: &TokenSource, env: &Environment) -> Result<Secret> {
-        source.read(env, Instant::now() + Duration::from_millis(100)).await
+        source.read(env, Instant::now() + Duration::from_secs(1)).await
     }
 
     #[tokio::test]
