@@ -41,19 +41,21 @@ impl Process {
     /// Sends it a signal; whether it was there.
     pub fn signal(self, signal: Signal) -> bool {
         let Some(pid) = self.number() else { return false };
-        let is_it = || Stat::of(pid).map(|stat| stat.started) == self.started;
         #[cfg(target_os = "linux")]
         if let Ok(descriptor) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
-            return is_it() && rustix::process::pidfd_send_signal(descriptor, signal).is_ok();
+            return self.has(pid) && rustix::process::pidfd_send_signal(descriptor, signal).is_ok();
         }
-        is_it() && rustix::process::kill_process(pid, signal).is_ok()
+        self.has(pid) && rustix::process::kill_process(pid, signal).is_ok()
     }
 
     /// Whether it is there, and not another of its number, as in another container.
     pub fn is_there(self) -> bool {
-        self.number().is_some_and(|pid| {
-            test_kill_process(pid).is_ok() && Stat::of(pid).map(|stat| stat.started) == self.started
-        })
+        self.number().is_some_and(|pid| test_kill_process(pid).is_ok() && self.has(pid))
+    }
+
+    /// Whether the number is its own, and of no later one.
+    fn has(self, pid: Pid) -> bool {
+        Stat::of(pid).map(|stat| stat.started) == self.started
     }
 
     /// Whether this process was started by it, or by one that was.

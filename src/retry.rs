@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use http::HeaderMap;
+use http::header::RETRY_AFTER;
+
 use crate::net::{ByProxy, RequestError};
 use crate::random;
 
@@ -21,9 +24,14 @@ pub enum Verdict {
     Final,
 }
 
-/// Judges an answer that is not 200. The same token with the same keys gets
+/// Judges an answer that is not 200, by its status and its `Retry-After`.
+pub fn of_answer(status: u16, headers: &HeaderMap, now: i64) -> Verdict {
+    of_status(status, headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()), now)
+}
+
+/// The same token with the same keys gets
 /// the same answer, so whatever may pass is tried again; a refusal is final.
-pub fn of_status(status: u16, retry_after: Option<&str>, now: i64) -> Verdict {
+fn of_status(status: u16, retry_after: Option<&str>, now: i64) -> Verdict {
     match status {
         408 | 425 | 429 | 500..=599 => {
             Verdict::Again(retry_after.and_then(|text| parse_retry_after(text, now)))

@@ -2,6 +2,8 @@
 
 use humantime::parse_duration;
 use serde_json::{Map, Value};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::store::{Cursor, Event, EventFilter, Store};
 use crate::clock::parse_rfc3339;
@@ -109,20 +111,7 @@ pub fn since(text: &str, now: i64) -> Result<i64> {
 
 /// An RFC 3339 time that is so far from UTC.
 fn with_offset(text: &str) -> Option<i64> {
-    let (time, offset) = text.split_at_checked(text.len().checked_sub("+00:00".len())?)?;
-    let (hours, minutes) = offset.get(1..)?.split_once(':')?;
-    let number = |text: &str, most: i64| {
-        let digits =
-            Some(text).filter(|text| text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit()));
-        digits?.parse().ok().filter(|number: &i64| *number <= most)
-    };
-    let seconds = number(hours, 23)? * 3600 + number(minutes, 59)? * 60;
-    let utc = parse_rfc3339(&format!("{time}Z"))?;
-    match offset.get(..1)? {
-        "+" => Some(utc - seconds),
-        "-" => Some(utc + seconds),
-        _ => None,
-    }
+    OffsetDateTime::parse(text, &Rfc3339).ok().map(OffsetDateTime::unix_timestamp)
 }
 
 /// A value without JSON's quotes; a list with commas.

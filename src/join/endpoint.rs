@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use reqwest::header::RETRY_AFTER;
 use reqwest::{Client, RequestBuilder, StatusCode, Url};
 use serde::Deserialize;
 use tokio::time::{sleep, timeout};
@@ -119,8 +118,7 @@ impl Endpoint<'_> {
         let platform = self.platform;
         let response = net::send(request).await.map_err(|error| self.unanswered(&error, url))?;
         let status = response.status();
-        let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-        let verdict = retry::of_status(status.as_u16(), after, Clock::system().now());
+        let verdict = retry::of_answer(status.as_u16(), response.headers(), Clock::system().now());
         let body = net::body(response, MAX_ANSWER).await;
         let body = zeroize::Zeroizing::new(body.map_err(|error| NoToken::NotNow(NotNow::because(error)))?);
         let pending = || (self.pending)(&String::from_utf8_lossy(&body).to_ascii_lowercase());

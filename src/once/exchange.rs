@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
-use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap};
 
 use crate::clock::Clock;
 use crate::error::{Context as _, Error, Kind, Result};
@@ -275,7 +275,7 @@ impl<'a> Exchanger<'a> {
         let response = net::send(request).await.map_err(failed)?;
         self.note_clock(response.headers());
         let (status, now) = (response.status().as_u16(), self.clock.now());
-        let verdict = retry::of_status(status, text_of(response.headers(), RETRY_AFTER), now);
+        let verdict = retry::of_answer(status, response.headers(), now);
         let body = net::body(response, MAX_ANSWER).await.map_err(failed)?;
         if status == 200 {
             // The parser's words may repeat what was sent, which is none of a log's business.
@@ -308,17 +308,13 @@ impl<'a> Exchanger<'a> {
     }
 
     fn note_clock(&self, headers: &HeaderMap) {
-        let date = text_of(headers, DATE).and_then(parse_http_date);
+        let date = headers.get(DATE).and_then(|date| parse_http_date(date.to_str().ok()?));
         self.clock_offset.set(date.map(|date| date - self.clock.now()).or(self.clock_offset.get()));
     }
 
     fn authority_time(&self) -> Option<i64> {
         Some(self.clock.now() + self.clock_offset.get()?)
     }
-}
-
-fn text_of(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
-    headers.get(name)?.to_str().ok()
 }
 
 /// The signature part of a JWT in compact form.

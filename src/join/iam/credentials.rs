@@ -350,8 +350,7 @@ async fn attempt(
         (format!("{host}: {error}"), verdict)
     })?;
     let status = response.status();
-    let after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
-    let verdict = retry::of_status(status.as_u16(), after, Clock::system().now());
+    let verdict = retry::of_answer(status.as_u16(), response.headers(), Clock::system().now());
     if verdict != Verdict::Final {
         return Err((format!("{host}: status {}", status.as_u16()), verdict));
     }

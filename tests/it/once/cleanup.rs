@@ -196,14 +196,20 @@ fn a_run_that_is_killed_while_it_starts_leaves_nothing_that_was_not_there() {
     assert!(job.left().is_empty(), "{:?}", job.left());
 }
 
-#[test]
-fn what_a_dead_run_left_is_no_longer_its_own_when_a_living_one_has_it() {
-    let world = World::start();
-    let job = world.github();
+/// Where a run wrote that was killed while COMMAND ran.
+fn killed_run(job: &Job) -> String {
     let destination = job.text_path("d");
     let mut killed = job.start(["--destination", &destination, "--", "sh", "-c", WAIT]);
     wait_for("COMMAND", || job.path("ready").exists().then_some(()));
     killed.kill();
+    destination
+}
+
+#[test]
+fn what_a_dead_run_left_is_no_longer_its_own_when_a_living_one_has_it() {
+    let world = World::start();
+    let job = world.github();
+    let destination = killed_run(&job);
     std::fs::remove_file(job.path("ready")).unwrap();
     let other = world.github().env("GITHUB_JOB", "other").env("XDG_RUNTIME_DIR", job.text_path("runtime"));
     // Nor while it is about to replace that: if it does not, it is still there to be found.
@@ -232,10 +238,7 @@ fn what_a_dead_run_left_is_no_longer_its_own_when_a_living_one_has_it() {
 fn what_a_dead_run_left_is_no_longer_its_own_when_a_later_one_wrote_it() {
     let world = World::start();
     let job = world.github();
-    let destination = job.text_path("d");
-    let mut killed = job.start(["--destination", &destination, "--", "sh", "-c", WAIT]);
-    wait_for("COMMAND", || job.path("ready").exists().then_some(()));
-    killed.kill();
+    let destination = killed_run(&job);
     job.once(["--destination", &destination]).good();
     let other = world.github().env("GITHUB_JOB", "other").env("XDG_RUNTIME_DIR", job.text_path("runtime"));
     let before = snapshot(&job.path("d"));
