@@ -61,10 +61,10 @@ impl Authority {
     /// # Errors
     /// Where its configuration, keys, store or policy cannot be used; every
     /// mistake of the policy is told, which is waited for where it is being written.
-    pub fn open(data_dir: &Path, clock: Clock) -> Result<Self> {
+    pub async fn open(data_dir: &Path, clock: Clock) -> Result<Self> {
         let config = config::Config::load(data_dir)?;
         let keys = keys::file::load(&config.keys, config.owner)?;
-        let store = Box::new(store::sqlite::Sqlite::open(&config.store, config.owner, clock.now())?);
+        let store = store::engine::open(&config.store, config.owner, clock.now()).await?;
         let (policy, watch) = config.policy_files().wait()?;
         Ok(Self { watch: Mutex::new(watch), ..Self::assemble(config, keys, store, policy, clock)? })
     }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::store::{Cursor, Event, EventFilter, Store};
+use super::store::{Cursor, Event, EventFilter, Trail};
 use crate::clock::parse_rfc3339;
 use crate::error::{Error, Result};
 use crate::text::{self, shown, shown_ascii, shown_long};
@@ -39,7 +39,7 @@ const FIELDS: &[(&str, &str)] = &[
 /// `line` puts it ([`text()`] or [`json`]), without holding them all. `print`
 /// says whether anybody still reads (`| head` does not), which ends it.
 pub async fn write(
-    store: &dyn Store,
+    store: &dyn Trail,
     filter: &EventFilter,
     line: fn(&Event) -> String,
     mut print: impl FnMut(&str) -> Result<bool>,

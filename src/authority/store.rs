@@ -1,5 +1,5 @@
 //! What an authority remembers: used proofs, serials, issuances, refusals,
-//! revocations. One trait; each database is one file.
+//! revocations. What is promised stands here, and each engine keeps it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,6 +14,7 @@ use crate::join::verify::Replay;
 use crate::wire::MAX_TTL;
 
 mod bounds;
+pub mod engine;
 mod event;
 pub mod instances;
 pub mod record;
@@ -21,7 +22,7 @@ pub mod sqlite;
 
 pub use sqlite::{is_displaced, no_room};
 
-use instances::InstanceRefusal;
+use instances::{InstanceRefusal, NewSecret, RegisteredInstance};
 
 /// What a [`Store`] must be beside its methods: one of this folder.
 mod sealed {
@@ -29,9 +30,23 @@ mod sealed {
     pub trait Engine {}
 }
 
+/// What is read of an authority's memory to see what happened, by whoever may
+/// read and nothing else.
+pub trait Trail: Send + Sync + fmt::Debug {
+    /// Events of the audit trail and strangers' refusals among them, oldest
+    /// first, behind `after`, at most `limit` of them.
+    fn events(&self, filter: EventFilter, after: Cursor, limit: usize) -> BoxFuture<'_, Result<Vec<Event>>>;
+
+    /// How many refusals of strangers newer ones have pushed out.
+    fn dropped(&self) -> BoxFuture<'_, Result<i64>>;
+
+    /// Every registered instance, in the order of registration.
+    fn instances(&self) -> BoxFuture<'_, Result<Vec<RegisteredInstance>>>;
+}
+
 /// The authority's memory. Every method that writes returns once what it
 /// wrote is durable. What is to be signed is recorded through [`record`].
-pub trait Store: sealed::Engine + InstanceLookup + Send + Sync + fmt::Debug {
+pub trait Store: sealed::Engine + Trail + InstanceLookup {
     /// Uses the proof up and records the issuance with its serials, in one
     /// transaction, before anything is signed. A registered instance is judged,
     /// and moved on or locked, in the same transaction.
@@ -61,9 +76,8 @@ pub trait Store: sealed::Engine + InstanceLookup + Send + Sync + fmt::Debug {
     /// whoever asked for that still waits.
     fn revocations(&self) -> u64;
 
-    /// Events of the audit trail and strangers' refusals among them, oldest
-    /// first, behind `after`, at most `limit` of them.
-    fn events(&self, filter: EventFilter, after: Cursor, limit: usize) -> BoxFuture<'_, Result<Vec<Event>>>;
+    /// Keeps a registration secret, by its hash, with an event.
+    fn add_secret(&self, entry: NewSecret) -> BoxFuture<'_, Result<()>>;
 
     /// Whether it takes what an exchange writes, and can be read.
     fn ready(&self) -> BoxFuture<'_, Result<()>>;

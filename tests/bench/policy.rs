@@ -117,9 +117,9 @@ struct Side {
 }
 
 impl Side {
-    fn open(config: &Config, token: String) -> Self {
+    async fn open(config: &Config, token: String) -> Self {
         let data = config.policy.parent().unwrap();
-        let authority = Authority::open(data, Clock::system()).unwrap();
+        let authority = Authority::open(data, Clock::system()).await.unwrap();
         Self { authority, token, keys: Keys::fresh(), took: Vec::new() }
     }
 
@@ -160,8 +160,8 @@ fn main() {
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (small, large) = runtime.block_on(async {
-        let mut small = Side::open(&small, "token-9".to_owned());
-        let mut large = Side::open(&large, "token-9999".to_owned());
+        let mut small = Side::open(&small, "token-9".to_owned()).await;
+        let mut large = Side::open(&large, "token-9999".to_owned()).await;
         for _ in 0..EXCHANGES {
             small.exchange(&issuer).await;
             large.exchange(&issuer).await;

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::instances::{InstanceRefusal, NewSecret, RegisteredInstance};
 use super::{
     CertificateRecord, Cursor, Event, EventFilter, Issued, NewIssuance, NewRefusal, NewRevocation, NewSigned,
-    PlanRecord, Revoked, RevokedCertificate, Store, event, sealed,
+    PlanRecord, Revoked, RevokedCertificate, Store, Trail, event, sealed,
 };
 use crate::error::{Context as _, Kind, Result};
 use crate::folder::trust::Owner;
@@ -56,8 +56,14 @@ pub struct Sqlite {
     revocations: Arc<AtomicU64>,
     odometer: odometer::Odometer,
     restored: Option<i64>,
-    outside: Option<Arc<Outside>>,
-    /// Of one that is only read.
+    outside: Arc<Outside>,
+}
+
+/// The [`Trail`] of a store in a file of SQLite, which is left as it is.
+#[derive(Debug)]
+pub struct SqliteTrail {
+    reader: threads::Reader,
+    /// What must stay as it is for what is read to be whole.
     still: Option<Still>,
     _copy: Option<TempDir>,
 }
@@ -84,28 +90,6 @@ impl Sqlite {
         Self::start(path, owner, Opening::Anew, now).map(drop)
     }
 
-    /// Opens the store at `path` for reading alone: nothing is made, changed
-    /// or migrated there, and it may be where nothing can be.
-    ///
-    /// # Errors
-    /// As [`Sqlite::open`]; and where it changes while it is copied.
-    pub fn read(path: &Path, owner: Owner) -> Result<Self> {
-        let read = |path: &Path| {
-            let copy::Readable { connection, still, copy } = copy::open(path, owner)?;
-            Ok(Self {
-                reader: threads::Reader::reader(connection)?,
-                writer: threads::Writer::none(),
-                revocations: Arc::default(),
-                odometer: odometer::Odometer::stopped(),
-                restored: None,
-                outside: None,
-                still,
-                _copy: copy,
-            })
-        };
-        Self::told("read", path, read)
-    }
-
     fn start(path: &Path, owner: Owner, opening: Opening, now: i64) -> Result<Self> {
         let start = |path: &Path| {
             let mut reserve = reserve::Reserve::of(path);
@@ -123,17 +107,22 @@ impl Sqlite {
             let writer =
                 threads::Writer::writer(writing, reserve, Arc::clone(&revocations), Arc::clone(&outside))?;
             let reader = threads::Reader::reader(reading)?;
-            let outside = Some(outside);
-            Ok(Self { reader, writer, revocations, odometer, restored, outside, still: None, _copy: None })
+            Ok(Self { reader, writer, revocations, odometer, restored, outside })
         };
-        Self::told(if opening == Opening::Known { "open" } else { "create" }, path, start)
+        told(if opening == Opening::Known { "open" } else { "create" }, path, start)
     }
+}
 
-    /// With an absolute path, so that none means something special to SQLite (`:memory:`).
-    fn told(what: &str, path: &Path, open: impl FnOnce(&Path) -> Result<Self>) -> Result<Self> {
-        let absolute = std::path::absolute(path).context(Kind::Usage, "not a path");
-        absolute.and_then(|path| open(&path)).map_err(|error| {
-            unwritten::hint(error.context(format!("cannot {what} the store {}", path.display())))
+impl SqliteTrail {
+    /// Opens the store at `path` for reading alone: nothing is made, changed
+    /// or migrated there, and it may be where nothing can be.
+    ///
+    /// # Errors
+    /// As [`Sqlite::open`]; and where it changes while it is copied.
+    pub fn open(path: &Path, owner: Owner) -> Result<Self> {
+        told("read", path, |path| {
+            let copy::Readable { connection, still, copy } = copy::open(path, owner)?;
+            Ok(Self { reader: threads::Reader::reader(connection)?, still, _copy: copy })
         })
     }
 
@@ -146,21 +135,41 @@ impl Sqlite {
         self.still.as_ref().map_or(Ok(()), Still::check)?;
         read
     }
+}
 
-    /// Keeps a registration secret, by its hash, with an event.
-    pub async fn add_secret(&self, entry: NewSecret) -> Result<()> {
-        let held = self.odometer.now().saturating_add(entry.expires.saturating_sub(entry.time));
-        self.writer.write(Room::Any, move |connection| instances::add_secret(connection, &entry, held)).await
+/// With an absolute path, so that none means something special to SQLite (`:memory:`).
+fn told<T>(what: &str, path: &Path, open: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+    let absolute = std::path::absolute(path).context(Kind::Usage, "not a path");
+    absolute.and_then(|path| open(&path)).map_err(|error| {
+        unwritten::hint(error.context(format!("cannot {what} the store {}", path.display())))
+    })
+}
+
+impl Trail for SqliteTrail {
+    fn events(&self, filter: EventFilter, after: Cursor, limit: usize) -> BoxFuture<'_, Result<Vec<Event>>> {
+        Box::pin(self.look(move |connection| reads::events(connection, &filter, after, limit)))
     }
 
-    /// How many refusals of strangers newer ones have pushed out.
-    pub async fn dropped(&self) -> Result<i64> {
-        self.look(strangers::dropped).await
+    fn dropped(&self) -> BoxFuture<'_, Result<i64>> {
+        Box::pin(self.look(strangers::dropped))
     }
 
-    /// Every registered instance, in the order of registration.
-    pub async fn instances(&self) -> Result<Vec<RegisteredInstance>> {
-        self.look(instances::instances).await
+    fn instances(&self) -> BoxFuture<'_, Result<Vec<RegisteredInstance>>> {
+        Box::pin(self.look(instances::instances))
+    }
+}
+
+impl Trail for Sqlite {
+    fn events(&self, filter: EventFilter, after: Cursor, limit: usize) -> BoxFuture<'_, Result<Vec<Event>>> {
+        Box::pin(self.reader.read(move |connection| reads::events(connection, &filter, after, limit)))
+    }
+
+    fn dropped(&self) -> BoxFuture<'_, Result<i64>> {
+        Box::pin(self.reader.read(strangers::dropped))
+    }
+
+    fn instances(&self) -> BoxFuture<'_, Result<Vec<RegisteredInstance>>> {
+        Box::pin(self.reader.read(instances::instances))
     }
 }
 
@@ -221,8 +230,10 @@ impl Store for Sqlite {
         Box::pin(self.writer.write(Room::Any, move |connection| writes::list_number(connection, now)))
     }
 
-    fn events(&self, filter: EventFilter, after: Cursor, limit: usize) -> BoxFuture<'_, Result<Vec<Event>>> {
-        Box::pin(self.look(move |connection| reads::events(connection, &filter, after, limit)))
+    fn add_secret(&self, entry: NewSecret) -> BoxFuture<'_, Result<()>> {
+        let held = self.odometer.now().saturating_add(entry.expires.saturating_sub(entry.time));
+        let add = move |connection: &_| instances::add_secret(connection, &entry, held);
+        Box::pin(self.writer.write(Room::Any, add))
     }
 
     fn ready(&self) -> BoxFuture<'_, Result<()>> {
@@ -238,7 +249,7 @@ impl Store for Sqlite {
 
     fn mark(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async {
-            let Some(outside) = self.outside.clone() else { return Ok(()) };
+            let outside = Arc::clone(&self.outside);
             outside.check()?;
             let sequence = self.reader.read(outside::last_event).await?;
             let marked = tokio::task::spawn_blocking(move || outside.mark(sequence)).await;

@@ -1,6 +1,6 @@
 //! `machine-id authority audit`.
 
-use crate::authority::store::{EventFilter, sqlite::Sqlite};
+use crate::authority::store::{EventFilter, engine};
 use crate::authority::{audit, config};
 use crate::cli::Format;
 use crate::cli::authority::Audit;
@@ -19,8 +19,8 @@ pub(super) fn run(args: Audit) -> Result<()> {
         Format::Text => audit::text,
         Format::Json => audit::json,
     };
-    let store = Sqlite::read(&config.store, config.owner)?;
-    block_on(audit::write(&store, &filter, line, print_part))??;
+    let store = block_on(engine::read(&config.store, config.owner))??;
+    block_on(audit::write(store.as_ref(), &filter, line, print_part))??;
     let dropped = block_on(store.dropped())??;
     if dropped > 0 {
         log(&format!("{dropped} older refusals of jobs that no rule let in are not kept any more"));

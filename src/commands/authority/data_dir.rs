@@ -5,8 +5,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use crate::authority::store::record::{self, CommandPlan, Recorded};
-use crate::authority::store::restored_warning;
-use crate::authority::store::sqlite::Sqlite;
+use crate::authority::store::{Store, engine, restored_warning};
 use crate::authority::{config, keys, tls};
 use crate::clock::Clock;
 use crate::document;
@@ -17,16 +16,18 @@ use crate::runtime::block_on;
 use crate::terminal;
 
 /// Opens what a signing command needs: keys, and the store that records it first.
-pub(super) fn open(data_dir: &Path) -> Result<(keys::CaKeys, Sqlite)> {
+pub(super) fn open(data_dir: &Path) -> Result<(keys::CaKeys, Box<dyn Store>)> {
     let config = config::Config::load(data_dir)?;
     Ok((keys::file::load(&config.keys, config.owner)?, open_store(&config)?))
 }
 
 /// Opens the store, for writing; says where it was put back lately.
-pub(super) fn open_store(config: &config::Config) -> Result<Sqlite> {
+pub(super) fn open_store(config: &config::Config) -> Result<Box<dyn Store>> {
     let now = Clock::system().now();
-    let store = Sqlite::open(&config.store, config.owner, now)?;
-    restored_warning(&store, now).iter().for_each(|warning| terminal::log(&format!("warning: {warning}")));
+    let store = block_on(engine::open(&config.store, config.owner, now))??;
+    restored_warning(store.as_ref(), now)
+        .iter()
+        .for_each(|warning| terminal::log(&format!("warning: {warning}")));
     Ok(store)
 }
 
@@ -48,7 +49,7 @@ pub(super) fn read_input(path: &Path) -> Result<Zeroizing<String>> {
 }
 
 /// Records what is going to be signed.
-pub(super) fn record<P: CommandPlan>(store: &Sqlite, by: &'static str, plan: P) -> Result<Recorded<P>> {
+pub(super) fn record<P: CommandPlan>(store: &dyn Store, by: &'static str, plan: P) -> Result<Recorded<P>> {
     block_on(record::command(store, by, Clock::system().now(), plan))?
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::answer;
 use crate::authority::config;
 use crate::authority::policy::PolicyRequest;
-use crate::authority::store::{Cursor, EventFilter, Store as _, sqlite::Sqlite};
+use crate::authority::store::{Cursor, EventFilter, engine};
 use crate::denial::REASONS;
 use crate::error::{Error, Result};
 use crate::output;
@@ -19,7 +19,7 @@ use crate::text::{shown, shown_exactly, shown_long};
 /// Prints why the job was refused, and its claims.
 pub(super) fn run(data_dir: &Path, id: &str) -> Result<()> {
     let config = config::Config::load(data_dir)?;
-    let store = Sqlite::read(&config.store, config.owner)?;
+    let store = block_on(engine::read(&config.store, config.owner))??;
     let filter =
         EventFilter { id: Some(id.to_owned()), event: Some("refused".to_owned()), ..EventFilter::default() };
     let events = block_on(store.events(filter, Cursor::default(), 1))??;

@@ -5,8 +5,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::authority::config::Config;
+use crate::authority::store::engine;
 use crate::authority::store::instances::RegisteredInstance;
-use crate::authority::store::sqlite::Sqlite;
 use crate::cli::Format;
 use crate::clock::rfc3339;
 use crate::error::Result;
@@ -17,7 +17,7 @@ use crate::text::shown;
 /// Prints them, in the order of their registration.
 pub(super) fn run(data_dir: &Path, format: Format) -> Result<()> {
     let config = Config::load(data_dir)?;
-    let store = Sqlite::read(&config.store, config.owner)?;
+    let store = block_on(engine::read(&config.store, config.owner))??;
     let instances = block_on(store.instances())??;
     let page = match format {
         Format::Text => text(&instances),

@@ -10,11 +10,14 @@ use crate::error::{Context as _, Kind, Result};
 
 /// Serves until it is told to stop.
 pub(super) fn run(data_dir: &Path, listen: Option<SocketAddr>) -> Result<()> {
-    let authority = Arc::new(Authority::open(data_dir, Clock::system())?);
-    let listen = listen.unwrap_or(authority.config().listen);
+    let serving = async {
+        let authority = Arc::new(Authority::open(data_dir, Clock::system()).await?);
+        let listen = listen.unwrap_or(authority.config().listen);
+        serve::serve(authority, listen).await
+    };
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context(Kind::Internal, "cannot start the runtime")?
-        .block_on(serve::serve(authority, listen))
+        .block_on(serving)
 }

@@ -15,5 +15,5 @@ pub(super) fn run(data_dir: &Path, principals: Vec<String>, ttl: &str, key: &Pat
     let (keys, store) = open(data_dir)?;
     // Its own CA has no end, but what fetches lists and certificates trusts the other.
     warn_of_ca(&keys);
-    print(&format!("{}\n", record(&store, "sign-host", plan)?.sign(&keys)?))
+    print(&format!("{}\n", record(store.as_ref(), "sign-host", plan)?.sign(&keys)?))
 }

@@ -22,7 +22,7 @@ pub(super) fn run(args: SignServer) -> Result<()> {
         let (keys, store) = open(&args.data.data_dir)?;
         let plan = ServerPlan::new(spki, args.names, now, ttl, keys.tls_validity())?;
         warn(&plan, &keys);
-        return print(&record(&store, "sign-server", plan)?.sign(&keys)?);
+        return print(&record(store.as_ref(), "sign-server", plan)?.sign(&keys)?);
     }
     let out = args.out.unwrap_or_default();
     let pair = rcgen::KeyPair::generate().context(Kind::Internal, "cannot make a TLS key")?;
@@ -33,7 +33,7 @@ pub(super) fn run(args: SignServer) -> Result<()> {
     // Nothing is signed for files that cannot be written.
     let key = zeroize::Zeroizing::new(pair.serialize_pem());
     write_new(&out.join("server.key"), key.as_bytes(), PRIVATE_FILE)?;
-    let certificate = record(&store, "sign-server", plan)?.sign(&keys)?;
+    let certificate = record(store.as_ref(), "sign-server", plan)?.sign(&keys)?;
     write_new(&out.join("server.crt"), certificate.as_bytes(), PUBLIC_FILE)?;
     write_new(&out.join("ca.crt"), keys.trust().tls_cas.concat().as_bytes(), PUBLIC_FILE)
 }

@@ -275,9 +275,10 @@ fn a_wrong_clock_makes_no_used_token_new() {
     let token = bench.unbound().mint();
     bench.authority.terminate();
     let clock = Clock::held(now);
-    let authority =
-        machine_id::authority::Authority::open(&bench.authority.data_dir(), clock.clone()).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let data_dir = bench.authority.data_dir();
+    let authority = machine_id::authority::Authority::open(&data_dir, clock.clone());
+    let authority = runtime.block_on(authority).unwrap();
     let present = |keys: &Keys| {
         let request = serde_json::from_value(keys.request("github-deploy", "github", &token)).unwrap();
         runtime.block_on(exchange(&authority, &request, IpAddr::V4(Ipv4Addr::LOCALHOST)))

@@ -14,11 +14,6 @@ pub(super) struct Odometer {
 }
 
 impl Odometer {
-    /// Of a store that is only read.
-    pub(super) fn stopped() -> Self {
-        Self { before: AtomicI64::new(0), since: Instant::now() }
-    }
-
     /// As the store has it.
     pub(super) fn read(connection: &Connection) -> rusqlite::Result<Self> {
         let before = connection.query_row("SELECT run FROM state", [], |row| row.get(0))?;

@@ -67,11 +67,6 @@ impl<J: Send + 'static> Thread<J> {
         Ok(Self { queue: Some(queue), handle: Some(handle) })
     }
 
-    /// None at all: whatever is sent there fails.
-    pub(super) fn none() -> Self {
-        Self { queue: None, handle: None }
-    }
-
     async fn send(&self, job: J) -> Result<()> {
         let stopped = || Error::internal("the store has stopped");
         self.queue.as_ref().ok_or_else(stopped)?.send(job).await.map_err(|_| stopped())

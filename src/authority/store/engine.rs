@@ -1,0 +1,26 @@
+//! Which database a store is in: the one place that chooses.
+
+use std::path::Path;
+
+use super::sqlite::{Sqlite, SqliteTrail};
+use super::{Store, Trail};
+use crate::error::Result;
+use crate::folder::trust::Owner;
+
+/// Opens an authority's store at `path`, and brings its schema up to date. One
+/// that was put back from a copy says so in its trail, at `now`.
+///
+/// # Errors
+/// As [`Sqlite::open`].
+pub async fn open(path: &Path, owner: Owner, now: i64) -> Result<Box<dyn Store>> {
+    Ok(Box::new(Sqlite::open(path, owner, now)?))
+}
+
+/// Opens the store at `path` for reading alone: nothing is made, changed or
+/// migrated there, and it may be where nothing can be.
+///
+/// # Errors
+/// As [`SqliteTrail::open`].
+pub async fn read(path: &Path, owner: Owner) -> Result<Box<dyn Trail>> {
+    Ok(Box::new(SqliteTrail::open(path, owner)?))
+}
