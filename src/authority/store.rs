@@ -14,9 +14,12 @@ use crate::join::verify::Replay;
 use crate::wire::MAX_TTL;
 
 mod bounds;
+#[cfg(test)]
+mod conformance;
 pub mod engine;
 mod event;
 pub mod instances;
+mod odometer;
 pub mod record;
 pub mod sqlite;
 
@@ -27,7 +30,11 @@ use instances::{InstanceRefusal, NewSecret, RegisteredInstance};
 /// What a [`Store`] must be beside its methods: one of this folder.
 mod sealed {
     /// A database in a file beside this one; no other is believed that it keeps what it is given.
-    pub trait Engine {}
+    pub trait Engine {
+        /// Has its authority run for so many seconds.
+        #[cfg(test)]
+        fn run_for(&self, seconds: i64);
+    }
 }
 
 /// What is read of an authority's memory to see what happened, by whoever may

@@ -11,6 +11,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::instances::{InstanceRefusal, NewSecret, RegisteredInstance};
+use super::odometer::Odometer;
 use super::{
     CertificateRecord, Cursor, Event, EventFilter, Issued, NewIssuance, NewRefusal, NewRevocation, NewSigned,
     PlanRecord, Revoked, RevokedCertificate, Store, Trail, event, sealed,
@@ -21,7 +22,6 @@ use crate::join::instance::{Instance, InstanceLookup};
 
 mod copy;
 mod instances;
-mod odometer;
 mod opening;
 mod outside;
 mod reads;
@@ -54,7 +54,7 @@ pub struct Sqlite {
     reader: threads::Reader,
     writer: threads::Writer,
     revocations: Arc<AtomicU64>,
-    odometer: odometer::Odometer,
+    odometer: Odometer,
     restored: Option<i64>,
     outside: Arc<Outside>,
 }
@@ -101,8 +101,7 @@ impl Sqlite {
                 opening::open(path, owner, opening, now)
             });
             let Opened { writing, reading, outside, restored } = opened?;
-            let odometer =
-                odometer::Odometer::read(&writing).context(Kind::Internal, "cannot read the store")?;
+            let odometer = opening::odometer(&writing).context(Kind::Internal, "cannot read the store")?;
             let (revocations, outside) = (Arc::default(), Arc::new(outside));
             let writer =
                 threads::Writer::writer(writing, reserve, Arc::clone(&revocations), Arc::clone(&outside))?;
@@ -173,7 +172,12 @@ impl Trail for Sqlite {
     }
 }
 
-impl sealed::Engine for Sqlite {}
+impl sealed::Engine for Sqlite {
+    #[cfg(test)]
+    fn run_for(&self, seconds: i64) {
+        self.odometer.advance(seconds);
+    }
+}
 
 impl Store for Sqlite {
     fn issue(&self, entry: NewIssuance, plan: PlanRecord) -> BoxFuture<'_, Result<Issued>> {

@@ -7,6 +7,7 @@ use std::path::Path;
 use rusqlite::{Connection, Transaction, params};
 
 use super::super::event;
+use super::super::odometer::Odometer;
 use super::outside::{Mark, Outside, last_event};
 use super::schema;
 use crate::error::{Context as _, Error, Kind, Result};
@@ -58,6 +59,11 @@ pub(super) fn open(path: &Path, owner: Owner, opening: Opening, now: i64) -> Res
     // A full disk must not keep an authority from starting; the server tries again, and says so.
     drop(outside.mark(last_event(&reading).context(Kind::Internal, CANNOT)?));
     Ok(Opened { writing, reading, outside, restored })
+}
+
+/// The odometer, as the store has it.
+pub(super) fn odometer(connection: &Connection) -> rusqlite::Result<Odometer> {
+    connection.query_row("SELECT run FROM state", [], |row| row.get(0)).map(Odometer::new)
 }
 
 /// Makes the file, for this user alone: SQLite gives its `-wal` and `-shm` files the mode of this one.

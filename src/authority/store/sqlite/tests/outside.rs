@@ -5,6 +5,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use rusqlite::Connection;
+use serde_json::json;
 
 use super::super::outside::{Mark, beside};
 use super::super::schema::{APPLICATION_ID, MIGRATIONS};

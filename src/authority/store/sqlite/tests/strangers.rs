@@ -4,13 +4,6 @@ use super::super::strangers::{self, MAX_BYTES, MAX_ROWS};
 use super::*;
 use crate::authority::store::Stranger;
 
-fn stranger(id: &str, kind: Stranger, claims: usize) -> NewRefusal {
-    let claims = format!(r#"{{"sub":"{}","iss":"https://issuer"}}"#, "x".repeat(claims));
-    let verified = kind == Stranger::Verified;
-    let token = "t".repeat(1000);
-    NewRefusal { stranger: Some(kind), verified, token, ..refusal(id, Some(&claims)) }
-}
-
 impl Bench {
     /// Many refusals in one transaction.
     fn refuse_all(&self, refusals: Vec<NewRefusal>) {
@@ -19,11 +12,6 @@ impl Bench {
                 |one: &NewRefusal| strangers::append(connection, one.stranger.unwrap(), &event::refused(one));
             refusals.iter().try_for_each(append)
         }));
-    }
-
-    fn number(&self, sql: &'static str) -> i64 {
-        let read = move |connection: &rusqlite::Connection| connection.query_row(sql, [], |row| row.get(0));
-        self.wait(self.store.reader.read(read))
     }
 
     /// What the file has in use, in bytes.
@@ -58,37 +46,4 @@ fn strangers_are_bounded_in_number_and_bytes_and_leave_others_alone() {
     assert!(found("d-0-0").is_empty());
     assert_eq!(found("d-verified"), ["refused d-verified"], "nobody unverified pushes it out");
     assert_eq!(bench.number("SELECT count(*) FROM events"), 1, "the trail has none of them");
-}
-
-#[test]
-fn strangers_stand_among_the_others_in_the_order_of_time() {
-    let bench = Bench::new();
-    let kinds = [Stranger::Unverified, Stranger::Verified];
-    let mut wanted = Vec::new();
-    for n in 0..60u64 {
-        let id = format!("d-{n}");
-        if n % 3 == 0 {
-            bench.issue(issuance(n));
-            wanted.push(format!("issued i{n}"));
-        } else {
-            bench.wait(bench.store.refuse(stranger(&id, kinds[usize::try_from(n % 2).unwrap()], 1)));
-            wanted.push(format!("refused {id}"));
-        }
-    }
-    assert_eq!(bench.names(EventFilter::default()), wanted);
-    for limit in [1, 2, 7, 60] {
-        let (mut names, mut after) = (Vec::new(), Cursor::default());
-        loop {
-            let page = bench.wait(bench.store.events(EventFilter::default(), after, limit));
-            let Some(last) = page.last() else { break };
-            after = last.cursor;
-            names.extend(page.iter().map(|event| {
-                let id = event.body.get("issuance_id").or(event.body.get("denial_id")).unwrap();
-                format!("{} {}", event.body["event"].as_str().unwrap(), id.as_str().unwrap())
-            }));
-        }
-        assert_eq!(names, wanted, "in pages of {limit}");
-    }
-    let since = EventFilter { since: Some(NOW + 1), ..EventFilter::default() };
-    assert_eq!(bench.names(since).len(), 40);
 }

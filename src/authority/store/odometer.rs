@@ -3,8 +3,6 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Instant;
 
-use rusqlite::Connection;
-
 /// Seconds over all runs. What a run had not written down when it ended is
 /// lost, so it never says more than was: whatever waits for it waits longer.
 #[derive(Debug)]
@@ -14,10 +12,9 @@ pub(super) struct Odometer {
 }
 
 impl Odometer {
-    /// As the store has it.
-    pub(super) fn read(connection: &Connection) -> rusqlite::Result<Self> {
-        let before = connection.query_row("SELECT run FROM state", [], |row| row.get(0))?;
-        Ok(Self { before: AtomicI64::new(before), since: Instant::now() })
+    /// Which said so much when the store last heard of it.
+    pub(super) fn new(before: i64) -> Self {
+        Self { before: AtomicI64::new(before), since: Instant::now() }
     }
 
     /// What it says now, in whole seconds: what it said then and so many more are over once it says more than that.
