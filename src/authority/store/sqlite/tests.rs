@@ -34,7 +34,8 @@ struct Open(Arc<Sqlite>, PathBuf);
 
 impl Engine for Open {
     fn open(&self) -> Result<Arc<dyn Store>> {
-        Ok(Arc::clone(&self.0) as _)
+        let store: Arc<dyn Store> = self.0.clone();
+        Ok(store)
     }
 
     fn number(&self, sql: &str) -> i64 {
