@@ -172,6 +172,35 @@ pub(super) const MIGRATIONS: &[&str] = &[
     ALTER TABLE state ADD COLUMN store TEXT;
     ALTER TABLE state ADD COLUMN restored INTEGER;
 ",
+    "
+    -- A body as it is packed (`store/packed.rs`); `body` is empty then. What was there before stays as it is.
+    ALTER TABLE events ADD COLUMN packed BLOB;
+
+    -- Nothing is signed again from what the store says: the plan is made anew for the request that comes again.
+    ALTER TABLE proofs DROP COLUMN plan;
+
+    -- What rows that grant something are sealed with.
+    ALTER TABLE proofs ADD COLUMN mac BLOB;
+    ALTER TABLE instances ADD COLUMN mac BLOB;
+    ALTER TABLE secrets ADD COLUMN mac BLOB;
+
+    -- What has been taken from limits that authorities share: `level` as of the time `at`.
+    CREATE TABLE usage (
+        key BLOB PRIMARY KEY,
+        level REAL NOT NULL,
+        at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    -- The authorities that share this store, and when each was last seen.
+    CREATE TABLE replicas (
+        id TEXT PRIMARY KEY,
+        name TEXT NOT NULL,
+        keys TEXT NOT NULL,
+        policy TEXT NOT NULL,
+        version TEXT NOT NULL,
+        seen INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// Whether the file is there, is a store by its looks, and nobody else can change it or what SQLite
