@@ -1,6 +1,8 @@
 //! Random numbers: secrets, serials, ids, nonces; names for temporary files,
 //! directories, delimiters. All fail with `Kind::Internal` where the system gives none.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::error::{Error, Result};
@@ -23,9 +25,24 @@ pub fn hex<const N: usize>() -> Result<String> {
     Ok(text::hex(&bytes::<N>()?))
 }
 
-/// A name that nobody guesses: `PREFIX-` and 128 random bits in hexadecimal.
+/// A name that nobody guesses: `PREFIX-` and 128 bits in hexadecimal. The first
+/// 48 are the time in milliseconds, as in UUIDs of version 7 (RFC 9562), so that
+/// an index of names grows at its end; 80 are random.
 pub fn id(prefix: &str) -> Result<String> {
-    Ok(format!("{prefix}-{}", hex::<16>()?))
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let time = u64::try_from(now).unwrap_or(u64::MAX) & 0xffff_ffff_ffff;
+    Ok(format!("{prefix}-{time:012x}{}", hex::<10>()?))
+}
+
+/// How many serials stand together.
+const BLOCK: u64 = 1 << 6;
+
+/// Ascending serials of 63 bits, never zero, for certificates that are issued
+/// together: at a random place, and next to one another, so that a table of
+/// serials has them on one page.
+pub fn serials() -> Result<impl Iterator<Item = u64>> {
+    let first = ((u64::from_be_bytes(bytes()?) >> 1) & !(BLOCK - 1)).max(BLOCK);
+    Ok(first..first | (BLOCK - 1))
 }
 
 /// A random serial of 63 bits, never zero.

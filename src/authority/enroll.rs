@@ -139,7 +139,7 @@ impl Exchange<'_> {
 
         // 8. The proof is used up and the record durable before anything is signed;
         //    a registered worker moves on, or is found to be two.
-        let granted_until = plan.expires();
+        let granted: Vec<i64> = plan.ends().collect();
         let denied = |denial: Denial| Err(denial.with_claims(identity.claims(), true).into());
         let used = |why| denied(Denial::new(Reason::TokenUsed, why));
         let entry = self.entry(token, &identity, now);
@@ -154,11 +154,10 @@ impl Exchange<'_> {
 
         // A lost reply: the same certificates once more, if they would still be granted.
         if recorded.is_retry() {
-            let expires = recorded.plan().expires();
-            if expires <= now {
+            if recorded.plan().expires() <= now {
                 return used("used before, for certificates that have expired since");
             }
-            if expires > granted_until {
+            if recorded.plan().ends().zip(granted).any(|(recorded, granted)| recorded > granted) {
                 return used("used before, when certificates were allowed to live longer");
             }
         }

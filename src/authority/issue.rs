@@ -4,15 +4,14 @@
 use std::collections::BTreeMap;
 
 use ring::digest::{Context, SHA256};
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::keys::CaKeys;
 use super::policy::Grant;
-use super::store::record::{ExchangePlan, KeptPlan, Recorded};
-use super::store::{NewCertificate, PlanRecord};
+use super::store::record::{ExchangePlan, Recorded};
+use super::store::{Earlier, NewCertificate, PlanRecord};
 use crate::clock::rfc3339;
-use crate::error::{Context as _, Kind, Result};
+use crate::error::{Error, Result};
 use crate::random;
 use crate::wire::{ExchangeResponse, JoinedInstance, OutputResponse};
 
@@ -25,31 +24,27 @@ use leaf::RequestContext;
 use request::OutputKeys;
 
 /// Certificates that may be signed once they are recorded. Whoever holds one
-/// has a [`Grant`] behind it, or the store's own record of such a one.
+/// has a [`Grant`] behind it.
 #[derive(Debug)]
 pub struct Prepared(Plan);
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug)]
 struct Plan {
     issuance_id: String,
     bot: String,
     token: String,
-    expires: i64,
     outputs: Vec<PreparedOutput>,
     /// The extensions of all X.509 certificates that say which run they are for.
-    #[serde(default)]
     fulcio: Vec<(u64, String)>,
     warnings: Vec<String>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug)]
 struct PreparedOutput {
     name: String,
-    /// The output's type. Plans that were recorded before it was have none.
-    #[serde(default)]
-    kind: Option<String>,
-    /// What the record repeats of its options; none in older plans either.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    /// The output's type.
+    kind: &'static str,
+    /// What the record repeats of its options.
     options: BTreeMap<String, String>,
     roles: Vec<String>,
     ssh: Option<ssh::SshPlan>,
@@ -61,8 +56,8 @@ impl PreparedOutput {
     /// record of the first would stand for both. Without options it reads as it
     /// did before they were recorded; no type has a space in its name.
     fn type_and_options(&self) -> String {
-        let kind = self.kind.as_deref().unwrap_or_default();
-        if self.options.is_empty() { kind.to_owned() } else { json!([kind, self.options]).to_string() }
+        let Self { kind, options, .. } = self;
+        if options.is_empty() { (*kind).to_owned() } else { json!([kind, options]).to_string() }
     }
 }
 
@@ -70,7 +65,10 @@ impl Prepared {
     /// Turns what is granted into what will be signed.
     pub fn new(grant: Grant, keys: Vec<OutputKeys>, at: &RequestContext<'_>) -> Result<Self> {
         let mut outputs = Vec::with_capacity(keys.len());
-        let (mut expires, mut warnings) = (i64::MAX, grant.warnings.clone());
+        let mut warnings = grant.warnings.clone();
+        let mut serials = random::serials()?;
+        let mut serial =
+            || serials.next().ok_or_else(|| Error::internal("more certificates than an exchange has"));
         for (granted, keys) in grant.outputs.iter().zip(keys) {
             let until = at.now + i64::try_from(granted.ttl).unwrap_or(0);
             let tls_until = until.min(at.tls_ca.until);
@@ -79,16 +77,17 @@ impl Prepared {
                 warnings
                     .push(format!("the authority's TLS CA ends at {end}, and X.509 certificates with it"));
             }
-            expires = expires.min(if granted.tls.is_some() { tls_until } else { until });
             let (ssh, tls) = (granted.ssh.as_ref().zip(keys.ssh), granted.tls.as_ref().zip(keys.tls));
             outputs.push(PreparedOutput {
                 name: granted.name.clone(),
-                kind: Some(granted.kind.to_owned()),
+                kind: granted.kind,
                 options: granted.options.clone(),
                 roles: granted.roles.clone(),
-                ssh: ssh.map(|(ssh, key)| ssh::SshPlan::new(ssh, key, &grant, at, until)).transpose()?,
+                ssh: ssh
+                    .map(|(ssh, key)| Ok(ssh::SshPlan::new(serial()?, ssh, key, &grant, at, until)))
+                    .transpose()?,
                 tls: tls
-                    .map(|(tls, spki)| x509::TlsPlan::new(tls, spki, &grant, at, tls_until))
+                    .map(|(tls, spki)| Ok(x509::TlsPlan::new(serial()?, tls, spki, &grant, at, tls_until)))
                     .transpose()?,
             });
         }
@@ -96,7 +95,6 @@ impl Prepared {
             issuance_id: random::id("i")?,
             bot: grant.bot.clone(),
             token: grant.token.clone(),
-            expires,
             outputs,
             fulcio: at.provenance.fulcio.clone(),
             warnings,
@@ -105,36 +103,71 @@ impl Prepared {
 
     /// How many certificates it has.
     pub fn count(&self) -> usize {
-        let of_output =
-            |output: &PreparedOutput| usize::from(output.ssh.is_some()) + usize::from(output.tls.is_some());
-        self.0.outputs.iter().map(of_output).sum()
+        self.ends().count()
     }
 
-    /// When the first of its certificates expires.
+    /// When each of its certificates ends.
+    pub fn ends(&self) -> impl Iterator<Item = i64> {
+        let of = |output: &PreparedOutput| {
+            [output.ssh.as_ref().map(|ssh| ssh.until), output.tls.as_ref().map(|tls| tls.until)]
+        };
+        self.0.outputs.iter().flat_map(of).flatten()
+    }
+
+    /// When the first of them does.
     pub fn expires(&self) -> i64 {
-        self.0.expires
+        self.ends().min().unwrap_or_default()
     }
 }
 
 impl ExchangePlan for Prepared {
-    fn record(&self) -> Result<PlanRecord> {
-        Ok(PlanRecord {
+    fn record(&self) -> PlanRecord {
+        let former_fingerprint = self.0.former_fingerprint();
+        PlanRecord {
             id: self.0.issuance_id.clone(),
-            fingerprint: self.0.fingerprint(),
+            fingerprint: self.0.fingerprint(&former_fingerprint),
+            former_fingerprint,
             certificates: self.0.certificates(),
-            json: serde_json::to_string(&self.0).context(Kind::Internal, "a plan cannot be written")?,
-        })
+        }
     }
 
-    fn read(kept: &KeptPlan) -> Result<Self> {
-        kept.read().map(Self)
+    fn again(mut self, earlier: &Earlier) -> Option<Self> {
+        let mut recorded = earlier.certificates.clone();
+        // In their order, but in records of the fourth schema, where it is not that of the serials: there by their keys.
+        let mut take = |new: NewCertificate| {
+            let same =
+                recorded.iter().position(|old| (old.kind, old.key_hash) == (new.kind, new.key_hash))?;
+            Some(recorded.remove(same))
+        };
+        for output in &mut self.0.outputs {
+            if let Some(ssh) = &mut output.ssh {
+                let old = take(ssh.record())?;
+                ssh.recorded(old.serial, earlier.time, old.expires);
+            }
+            if let Some(tls) = &mut output.tls {
+                let old = take(tls.record())?;
+                tls.recorded(old.serial, earlier.time, old.expires);
+            }
+        }
+        self.0.issuance_id.clone_from(&earlier.id);
+        recorded.is_empty().then_some(self)
     }
 }
 
 impl Plan {
-    /// Hash over who gets what for which keys, without serials and times: a
+    /// Hash over everything that will be signed, but serials and times: a
     /// request with the same hash is the same request.
-    fn fingerprint(&self) -> [u8; 32] {
+    fn fingerprint(&self, former: &[u8; 32]) -> [u8; 32] {
+        let run_of = |output: &PreparedOutput| output.ssh.as_ref().map(|ssh| ssh.key_id.clone());
+        let runs: Vec<_> = self.outputs.iter().map(run_of).collect();
+        let mut hash = Context::new(&SHA256);
+        hash.update(former);
+        hash.update(json!([runs, self.fulcio]).to_string().as_bytes());
+        hash.finish().as_ref().try_into().unwrap_or_default()
+    }
+
+    /// Its part over who gets what for which keys, which was all of it in the fourth schema.
+    fn former_fingerprint(&self) -> [u8; 32] {
         let mut hash = Context::new(&SHA256);
         let mut part = |text: &str| {
             hash.update(&u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes());
@@ -162,7 +195,7 @@ impl Plan {
             ];
             all.extend(certificates.into_iter().flatten().map(|certificate| NewCertificate {
                 output: output.name.clone(),
-                output_type: output.kind.clone(),
+                output_type: Some(output.kind.to_owned()),
                 options: output.options.clone(),
                 ..certificate
             }));
@@ -203,7 +236,7 @@ impl Recorded<Prepared> {
             issuance_id: plan.issuance_id.clone(),
             cluster: cluster.to_owned(),
             bot: plan.bot.clone(),
-            expires_at: rfc3339(plan.expires),
+            expires_at: rfc3339(self.plan().expires()),
             outputs: plan.outputs.iter().map(output).collect::<Result<_>>()?,
             trust: keys.trust(),
             warnings: plan.warnings.clone(),
@@ -216,23 +249,41 @@ impl Recorded<Prepared> {
 mod tests {
     use super::*;
 
-    fn prepared(more: &str) -> Prepared {
-        let plan = format!(
-            r#"{{"issuance_id": "i-1", "bot": "deployer", "token": "ci", "expires": 1, "warnings": [], "outputs": [
-                {{"name": "db", "kind": "database", {more} "roles": ["orders"], "ssh": null, "tls": null}}]}}"#
-        );
-        Prepared(serde_json::from_str(&plan).unwrap())
+    fn prepared(options: &[(&str, &str)]) -> Prepared {
+        let text = |text: &&str| (*text).to_owned();
+        let output = PreparedOutput {
+            name: "db".to_owned(),
+            kind: "database",
+            options: options.iter().map(|(name, value)| (text(name), text(value))).collect(),
+            roles: vec!["orders".to_owned()],
+            ssh: None,
+            tls: None,
+        };
+        Prepared(Plan {
+            issuance_id: "i-1".to_owned(),
+            bot: "deployer".to_owned(),
+            token: "ci".to_owned(),
+            outputs: vec![output],
+            fulcio: Vec::new(),
+            warnings: Vec::new(),
+        })
     }
 
     #[test]
     fn another_option_is_another_request_and_none_is_as_before() {
-        let before = prepared("");
-        assert_eq!(before.0.outputs[0].type_and_options(), "database");
-        assert!(!before.record().unwrap().json.contains("options"));
-        let with = |service: &str| prepared(&format!(r#""options": {{"service": "{service}"}},"#));
-        let again: Plan = serde_json::from_str(&with("a").record().unwrap().json).unwrap();
-        assert_eq!(again.fingerprint(), with("a").0.fingerprint());
-        assert_ne!(with("a").0.fingerprint(), with("b").0.fingerprint());
-        assert_ne!(with("a").0.fingerprint(), before.0.fingerprint());
+        assert_eq!(prepared(&[]).0.outputs[0].type_and_options(), "database");
+        let of = |options| prepared(options).record().fingerprint;
+        assert_eq!(of(&[("service", "a")]), of(&[("service", "a")]));
+        assert_ne!(of(&[("service", "a")]), of(&[("service", "b")]));
+        assert_ne!(of(&[("service", "a")]), of(&[]));
+    }
+
+    #[test]
+    fn another_run_is_another_request() {
+        let mut other = prepared(&[]);
+        other.0.fulcio.push((1, "x".to_owned()));
+        let (one, other) = (prepared(&[]).record(), other.record());
+        assert_eq!(one.former_fingerprint, other.former_fingerprint);
+        assert_ne!(one.fingerprint, other.fingerprint);
     }
 }

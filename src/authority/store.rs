@@ -20,6 +20,7 @@ pub mod engine;
 mod event;
 pub mod instances;
 mod odometer;
+mod packed;
 pub mod record;
 pub mod sqlite;
 
@@ -124,7 +125,7 @@ pub enum CertificateKind {
 /// A certificate that is about to be signed.
 #[derive(Clone, Debug)]
 pub struct NewCertificate {
-    /// Random, 63 bits, unique over both kinds.
+    /// Of 63 bits, unique over both kinds; see [`crate::random::serials`].
     pub serial: u64,
     /// SSH or TLS.
     pub kind: CertificateKind,
@@ -151,10 +152,34 @@ pub struct PlanRecord {
     pub id: String,
     /// Hash over outputs, keys and what is granted: the same again is a retry.
     pub fingerprint: [u8; 32],
-    /// What will be signed.
+    /// The same as stores of the fourth schema have it, of which there are some for a day.
+    pub former_fingerprint: [u8; 32],
+    /// What will be signed, by ascending serial.
     pub certificates: Vec<NewCertificate>,
-    /// Everything needed to sign the same certificates again, as JSON; no secret.
-    pub json: String,
+}
+
+/// What is recorded of an exchange whose request comes again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Earlier {
+    /// The id of the issuance.
+    pub id: String,
+    /// When it was, in seconds since 1970.
+    pub time: i64,
+    /// What was signed then, by ascending serial.
+    pub certificates: Vec<EarlierCertificate>,
+}
+
+/// A certificate of [`Earlier`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EarlierCertificate {
+    /// Its serial.
+    pub serial: u64,
+    /// SSH or TLS.
+    pub kind: CertificateKind,
+    /// When it expires.
+    pub expires: i64,
+    /// As [`NewCertificate::key_hash`].
+    pub key_hash: [u8; 32],
 }
 
 /// An exchange that is about to be answered.
@@ -184,10 +209,10 @@ pub struct NewIssuance {
 
 /// What became of [`Store::issue`], and of [`record::exchange`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Issued<P = Option<String>> {
+pub enum Issued<P = Option<Earlier>> {
     /// Recorded: sign.
     Accepted {
-        /// The plan as it was recorded then, where the same request was accepted before.
+        /// What was recorded then, where the same request was accepted before.
         plan: P,
         /// The generation that a registered instance's next join must present.
         generation: Option<i64>,

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use ssh_key::certificate::{Builder, CertType};
 
@@ -18,30 +17,30 @@ use crate::principal;
 use crate::random::{self, serial};
 
 /// A certificate that is about to be signed.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug)]
 pub(super) struct SshPlan {
     pub(super) serial: u64,
-    /// Whether it is a host's. Plans that were recorded before hosts had any are users'.
-    #[serde(default)]
+    /// Whether it is a host's.
     host: bool,
-    /// The public key blob in base64.
-    key: String,
-    key_id: String,
+    /// The public key blob.
+    key: Vec<u8>,
+    pub(super) key_id: String,
     pub(super) principals: Vec<String>,
     extensions: Vec<String>,
     critical: BTreeMap<String, String>,
     from: i64,
-    until: i64,
+    pub(super) until: i64,
 }
 
 impl SshPlan {
     pub(super) fn new(
+        serial: u64,
         granted: &SshGrant,
         key: Vec<u8>,
         grant: &Grant,
         at: &RequestContext<'_>,
         until: i64,
-    ) -> Result<Self> {
+    ) -> Self {
         let mut critical = BTreeMap::new();
         if let Some(command) = &granted.force_command {
             critical.insert("force-command".to_owned(), command.clone());
@@ -49,28 +48,33 @@ impl SshPlan {
         if granted.pin_source_ip {
             critical.insert("source-address".to_owned(), at.peer.to_canonical().to_string());
         }
-        Ok(Self {
-            serial: serial()?,
+        Self {
+            serial,
             host: granted.host,
-            key: STANDARD.encode(key),
+            key,
             key_id: format!("{} {} {}", grant.bot, grant.token, at.provenance.line),
             principals: granted.principals.clone(),
             extensions: granted.extensions.iter().map(ToString::to_string).collect(),
             critical,
             from: valid_from(at.now),
             until,
-        })
+        }
+    }
+
+    /// As it was recorded at `time`.
+    pub(super) fn recorded(&mut self, serial: u64, time: i64, until: i64) {
+        (self.serial, self.from, self.until) = (serial, valid_from(time), until);
     }
 
     /// What makes two requests the same.
     pub(super) fn fingerprinted(&self) -> String {
-        json!([self.host, self.key, self.principals, self.extensions, self.critical]).to_string()
+        json!([self.host, STANDARD.encode(&self.key), self.principals, self.extensions, self.critical])
+            .to_string()
     }
 
     /// For the store, but for the output that it is of.
     pub(super) fn record(&self) -> NewCertificate {
-        let key = STANDARD.decode(&self.key).unwrap_or_default();
-        record(self.serial, CertificateKind::Ssh, &self.principals, self.until, &key)
+        record(self.serial, CertificateKind::Ssh, &self.principals, self.until, &self.key)
     }
 
     /// Signs it, as a part of what is recorded.
@@ -86,8 +90,7 @@ impl SshPlan {
     }
 
     fn body(&self, kind: CertType) -> ssh_key::Result<Builder> {
-        let blob = STANDARD.decode(&self.key).map_err(|_| ssh_key::Error::Crypto)?;
-        let key = ssh_key::PublicKey::from_bytes(&blob)?;
+        let key = ssh_key::PublicKey::from_bytes(&self.key)?;
         let mut nonce = vec![0; 32];
         random::fill(&mut nonce).map_err(|_| ssh_key::Error::Crypto)?;
         let unix = |time: i64| u64::try_from(time).unwrap_or(0);
@@ -116,7 +119,7 @@ impl HostPlan {
     /// # Errors
     /// `Kind::Usage` for a key that is not certified or names that hosts do not have.
     pub fn new(line: &str, principals: Vec<String>, now: i64, ttl: i64) -> Result<Self> {
-        let key = STANDARD.encode(super::request::ssh_blob(line).map_err(Error::usage)?);
+        let key = super::request::ssh_blob(line).map_err(Error::usage)?;
         let principals = principal::hosts(principals).map_err(Error::usage)?;
         Ok(Self(SshPlan {
             serial: serial()?,

@@ -8,7 +8,6 @@ use rcgen::string::Ia5String;
 use rcgen::{
     CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType,
 };
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::leaf::{RequestContext, record};
@@ -26,53 +25,54 @@ use crate::random::serial;
 const FULCIO: [u64; 8] = [1, 3, 6, 1, 4, 1, 57264, 1];
 
 /// A job's certificate that is about to be signed.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug)]
 pub(super) struct TlsPlan {
     pub(super) serial: u64,
-    /// The SubjectPublicKeyInfo in base64.
-    key: String,
+    /// The SubjectPublicKeyInfo.
+    key: Vec<u8>,
     pub(super) common_name: String,
     organizations: Vec<String>,
     uri: String,
-    /// In plans that were recorded before it stood in the whole plan, once.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    fulcio: Vec<(u64, String)>,
     now: i64,
-    until: i64,
+    pub(super) until: i64,
 }
 
 impl TlsPlan {
     pub(super) fn new(
+        serial: u64,
         granted: &TlsGrant,
         spki: Vec<u8>,
         grant: &Grant,
         at: &RequestContext<'_>,
         until: i64,
-    ) -> Result<Self> {
-        Ok(Self {
-            serial: serial()?,
-            key: STANDARD.encode(spki),
+    ) -> Self {
+        Self {
+            serial,
+            key: spki,
             common_name: granted.common_name.clone(),
             organizations: granted.organizations.clone(),
             uri: format!("spiffe://{}/bot/{}", at.cluster, grant.bot),
-            fulcio: Vec::new(),
             now: at.now,
             until,
-        })
+        }
+    }
+
+    /// As it was recorded at `time`.
+    pub(super) fn recorded(&mut self, serial: u64, time: i64, until: i64) {
+        (self.serial, self.now, self.until) = (serial, time, until);
     }
 
     /// What makes two requests the same.
     pub(super) fn fingerprinted(&self) -> String {
-        json!([self.key, self.common_name, self.organizations, self.uri]).to_string()
+        json!([STANDARD.encode(&self.key), self.common_name, self.organizations, self.uri]).to_string()
     }
 
     /// For the store, but for the output that it is of.
     pub(super) fn record(&self) -> NewCertificate {
-        let key = STANDARD.decode(&self.key).unwrap_or_default();
         let names = [self.common_name.clone()];
         NewCertificate {
             groups: self.organizations.clone(),
-            ..record(self.serial, CertificateKind::Tls, &names, self.until, &key)
+            ..record(self.serial, CertificateKind::Tls, &names, self.until, &self.key)
         }
     }
 
@@ -83,7 +83,6 @@ impl TlsPlan {
         extensions: &[(u64, String)],
         keys: &CaKeys,
     ) -> Result<String> {
-        let spki = STANDARD.decode(&self.key).context(Kind::Internal, "a planned TLS key")?;
         let mut params = leaf(self.serial, self.now, self.until, ExtendedKeyUsagePurpose::ClientAuth)?;
         params.distinguished_name.push(DnType::CommonName, self.common_name.clone());
         if let [organization] = self.organizations.as_slice() {
@@ -91,14 +90,13 @@ impl TlsPlan {
         }
         let uri = Ia5String::try_from(self.uri.clone()).context(Kind::Internal, "SPIFFE id")?;
         params.subject_alt_names.push(SanType::URI(uri));
-        params.custom_extensions =
-            extensions.iter().chain(&self.fulcio).map(|(arc, text)| fulcio(*arc, text)).collect();
+        params.custom_extensions = extensions.iter().map(|(arc, text)| fulcio(*arc, text)).collect();
         let several = match self.organizations.as_slice() {
             [] | [_] => None,
             // rcgen would keep the last of them alone.
             organizations => Some(subject(&self.common_name, organizations)),
         };
-        keys.sign_tls(recorded, &params, &spki, several.as_deref())
+        keys.sign_tls(recorded, &params, &self.key, several.as_deref())
     }
 }
 

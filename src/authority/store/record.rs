@@ -32,15 +32,17 @@
 //! use machine_id::authority::{issue::x509::ServerPlan, issue::Prepared, keys::CaKeys, store::record::Recorded};
 //! fn issue(keys: &CaKeys, plan: Prepared) { drop(plan.sign(keys, "", None)); }
 //! ```
-//! A plan is not read from JSON but by the store, from its own record:
+//! A plan is not read from anywhere, the store's own record included: it is made
+//! for a request that is granted now, and where that was recorded before, it
+//! takes from the record what tells it from others, serials and times:
 //!
 //! ```compile_fail
 //! use machine_id::authority::issue::Prepared;
 //! fn read(json: &str) { drop(serde_json::from_str::<Prepared>(json)); }
 //! ```
 //! ```compile_fail
-//! use machine_id::authority::store::record::KeptPlan;
-//! fn kept(json: String) -> KeptPlan { KeptPlan(json) }
+//! use machine_id::authority::{issue::Prepared, keys::CaKeys, store::{Earlier, record::ExchangePlan}};
+//! fn again(keys: &CaKeys, plan: Prepared, earlier: &Earlier) { drop(plan.again(earlier).unwrap().sign(keys, "", None)); }
 //! ```
 //! No other store than those of this crate is believed:
 //!
@@ -56,10 +58,8 @@
 //! fn sign(keys: &CaKeys, builder: ssh_key::certificate::Builder) { drop(builder.sign(&keys.ssh_user)); }
 //! ```
 
-use serde::de::DeserializeOwned;
-
-use super::{Issued, NewCertificate, NewIssuance, NewSigned, PlanRecord, Store};
-use crate::error::{Context as _, Kind, Result};
+use super::{Earlier, Issued, NewCertificate, NewIssuance, NewSigned, PlanRecord, Store};
+use crate::error::Result;
 use crate::random;
 
 /// A plan whose record is durable: it may be signed.
@@ -81,24 +81,14 @@ impl<P> Recorded<P> {
     }
 }
 
-/// A plan as the store kept it for a retry. Only the store has one.
-#[derive(Debug)]
-pub struct KeptPlan(String);
-
-impl KeptPlan {
-    /// Reads it.
-    pub fn read<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_str(&self.0).context(Kind::Internal, "a recorded plan cannot be read")
-    }
-}
-
 /// The certificates of one exchange, before they are recorded.
 pub trait ExchangePlan: Sized {
     /// What is recorded of it.
-    fn record(&self) -> Result<PlanRecord>;
+    fn record(&self) -> PlanRecord;
 
-    /// The plan of an earlier, identical request.
-    fn read(kept: &KeptPlan) -> Result<Self>;
+    /// The plan as it was when the same request was recorded `earlier`: with
+    /// its id, its serials and times. None where something else was recorded.
+    fn again(self, earlier: &Earlier) -> Option<Self>;
 }
 
 /// A certificate that a command signs, before it is recorded.
@@ -114,13 +104,13 @@ pub async fn exchange<P: ExchangePlan>(
     entry: NewIssuance,
     plan: P,
 ) -> Result<Issued<Recorded<P>>> {
-    Ok(match store.issue(entry, plan.record()?).await? {
+    Ok(match store.issue(entry, plan.record()).await? {
         Issued::Accepted { plan: None, generation } => {
             Issued::Accepted { plan: Recorded { plan, is_retry: false }, generation }
         }
-        Issued::Accepted { plan: Some(kept), generation } => Issued::Accepted {
-            plan: Recorded { plan: P::read(&KeptPlan(kept))?, is_retry: true },
-            generation,
+        Issued::Accepted { plan: Some(earlier), generation } => match plan.again(&earlier) {
+            Some(plan) => Issued::Accepted { plan: Recorded { plan, is_retry: true }, generation },
+            None => Issued::Used,
         },
         Issued::Used => Issued::Used,
         Issued::Refused(refusal) => Issued::Refused(refusal),

@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 
 use super::super::instances::NewSecret;
 use super::super::{
-    CertificateKind, Issued, NewCertificate, NewIssuance, NewRefusal, NewRevocation, PlanRecord, Stranger,
+    CertificateKind, Earlier, EarlierCertificate, Issued, NewCertificate, NewIssuance, NewRefusal, NewRevocation,
+    PlanRecord, Stranger,
 };
 use crate::clock::Held;
 use crate::join::instance::{InstanceJoin, JoinClaims};
@@ -20,9 +21,20 @@ pub(in crate::authority::store) const HELD: Held = Held { until: NOW + 300, last
 /// Recorded now, for a job.
 pub(in crate::authority::store) const FRESH: Issued = Issued::Accepted { plan: None, generation: None };
 
-/// Recorded before, with that plan.
-pub(in crate::authority::store) fn retry(plan: &str) -> Issued {
-    Issued::Accepted { plan: Some(plan.to_owned()), generation: None }
+/// A fingerprint that no entry is recorded with.
+const FORMER: [u8; 32] = *b"of the fourth schema, recorded  ";
+
+/// Recorded before, as issuance `n`.
+pub(in crate::authority::store) fn retry(n: u64) -> Issued {
+    Issued::Accepted { plan: Some(earlier(n)), generation: None }
+}
+
+/// What is recorded of issuance `n`.
+pub(in crate::authority::store) fn earlier(n: u64) -> Earlier {
+    let PlanRecord { id, certificates, .. } = issuance(n).plan;
+    let certificate =
+        |NewCertificate { serial, kind, expires, key_hash, .. }| EarlierCertificate { serial, kind, expires, key_hash };
+    Earlier { id, time: NOW, certificates: certificates.into_iter().map(certificate).collect() }
 }
 
 /// An exchange, and what is recorded of its plan.
@@ -85,11 +97,11 @@ pub(in crate::authority::store) fn issuance(n: u64) -> Entry {
     let plan = PlanRecord {
         id: format!("i{n}"),
         fingerprint: [7; 32],
+        former_fingerprint: FORMER,
         certificates: vec![
             certificate(2 * n, CertificateKind::Ssh, "deploy"),
             certificate(2 * n + 1, CertificateKind::Tls, "deployer"),
         ],
-        json: format!("plan {n}"),
     };
     Entry { entry, plan }
 }

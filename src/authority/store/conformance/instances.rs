@@ -56,7 +56,7 @@ fn a_lock_is_of_one_instance_and_takes_its_certificates(bench: &Bench) {
     assert_eq!(bench.issue(first.clone()), joined(2));
     assert_eq!(
         bench.issue(first.clone()),
-        Issued::Accepted { plan: Some("plan 3".into()), generation: Some(2) }
+        Issued::Accepted { plan: Some(earlier(3)), generation: Some(2) }
     );
     assert_eq!(bench.issue(first.clone().with(|entry| entry.plan.fingerprint = [9; 32])), Issued::Used);
     assert_eq!(bench.issue(other_key), Issued::Refused(InstanceRefusal::Unknown));

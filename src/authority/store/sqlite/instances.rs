@@ -133,8 +133,8 @@ fn overtake(
     run: i64,
 ) -> rusqlite::Result<()> {
     let mut insert = connection.prepare_cached(
-        "INSERT INTO proofs (key, fingerprint, certificate, held_until, held_to_run, plan)
-         VALUES (?1, ?2, 0, ?3, ?4, '') ON CONFLICT (key) DO NOTHING",
+        "INSERT INTO proofs (key, fingerprint, certificate, held_until, held_to_run)
+         VALUES (?1, ?2, 0, ?3, ?4) ON CONFLICT (key) DO NOTHING",
     )?;
     let held_to_run = run.saturating_add(join.held.lasts);
     for id in &join.claims.earlier {

@@ -8,6 +8,7 @@ use rusqlite::{Connection, Transaction, params};
 
 use super::super::event;
 use super::super::odometer::Odometer;
+use super::super::packed::pack;
 use super::outside::{Mark, Outside, last_event};
 use super::schema;
 use crate::error::{Context as _, Error, Kind, Result};
@@ -132,8 +133,14 @@ fn settle(
     let event = event::restored(now, &store, reason, detail);
     transaction
         .execute(
-            "INSERT INTO events (sequence, time, event, id, body) VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![last.max(marked).saturating_add(1), event.time, event.event, event.id, event.body.0],
+            "INSERT INTO events (sequence, time, event, id, body, packed) VALUES (?1, ?2, ?3, ?4, '', ?5)",
+            params![
+                last.max(marked).saturating_add(1),
+                event.time,
+                event.event,
+                event.id,
+                pack(&event.body.0)
+            ],
         )
         .and_then(|_| transaction.execute("UPDATE state SET restored = ?1", [now]))
         // Some of them may have been used since.

@@ -67,8 +67,13 @@ pub(super) fn events(
             .unwrap_or(i64::MAX),
         _ => after.event,
     };
-    let mut rows =
-        page(connection, "sequence, 0, sequence, body FROM events WHERE sequence", first, filter, limit)?;
+    let mut rows = page(
+        connection,
+        "sequence, 0, sequence, ifnull(packed, body) FROM events WHERE sequence",
+        first,
+        filter,
+        limit,
+    )?;
     let from = "behind, 1, number, body FROM strangers WHERE number";
     rows.extend(page(connection, from, after.stranger, filter, limit)?);
     rows.sort_by_key(|(place, _)| *place);
@@ -76,7 +81,7 @@ pub(super) fn events(
     let mut cursor = after;
     let event = |((_, kind, key), body): (_, String)| {
         *(if kind == 0 { &mut cursor.event } else { &mut cursor.stranger }) = key;
-        Ok(Event { cursor, body: serde_json::from_str(&body).map_err(rows::not_json)? })
+        Ok(Event { cursor, body: serde_json::from_str(&body).map_err(rows::not_a_body)? })
     };
     rows.into_iter().map(event).collect()
 }
@@ -115,7 +120,9 @@ fn page(
     narrow(" ORDER BY 3 LIMIT ?", &limit);
     connection
         .prepare_cached(&sql)?
-        .query_map(values.as_slice(), |row| Ok(((row.get(0)?, row.get(1)?, row.get(2)?), row.get(3)?)))?
+        .query_map(values.as_slice(), |row| {
+            Ok(((row.get(0)?, row.get(1)?, row.get(2)?), rows::body(row, 3)?))
+        })?
         .collect()
 }
 

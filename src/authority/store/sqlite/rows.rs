@@ -1,11 +1,16 @@
 //! The rows that several writes have in common: events, certificates, used proofs.
 
+use std::error::Error;
+
 use ring::digest::{self, Digest, SHA256};
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, Type, ValueRef};
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::super::event::NewEvent;
-use super::super::{CertificateKind, Issued, NewCertificate, NewIssuance, PlanRecord};
+use super::super::packed::{pack, unpack};
+use super::super::{
+    CertificateKind, Earlier, EarlierCertificate, Issued, NewCertificate, NewIssuance, PlanRecord,
+};
 use crate::join::verify::Replay;
 
 impl ToSql for CertificateKind {
@@ -31,9 +36,17 @@ impl FromSql for CertificateKind {
 pub(super) fn append(connection: &Connection, new: &NewEvent) -> rusqlite::Result<i64> {
     connection
         .prepare_cached(
-            "INSERT INTO events (time, event, id, bot, token, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO events (time, event, id, bot, token, body, packed) VALUES (?1, ?2, ?3, ?4, ?5, '', ?6)",
         )?
-        .insert(params![new.time, new.event, new.id, new.bot, new.token, new.body.0])
+        .insert(params![new.time, new.event, new.id, new.bot, new.token, pack(&new.body.0)])
+}
+
+/// The body in that column of a row: text, or packed.
+pub(super) fn body(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
+    match row.get_ref(column)? {
+        ValueRef::Blob(packed) => unpack(packed).map_err(|error| not_a_body(error.to_string())),
+        text => Ok(text.as_str()?.to_owned()),
+    }
 }
 
 /// Records what is about to be signed, with its event, whose sequence it answers.
@@ -80,10 +93,10 @@ pub(super) fn use_up(
     let held_to_run = run.saturating_add(held.lasts);
     let used = connection
         .prepare_cached(
-            "INSERT INTO proofs (key, fingerprint, certificate, held_until, held_to_run, plan, generation)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (key) DO NOTHING",
+            "INSERT INTO proofs (key, fingerprint, certificate, held_until, held_to_run, generation)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (key) DO NOTHING",
         )?
-        .execute(params![key, plan.fingerprint, first, held.until, held_to_run, plan.json, generation])?;
+        .execute(params![key, plan.fingerprint, first, held.until, held_to_run, generation])?;
     Ok(used > 0)
 }
 
@@ -94,19 +107,42 @@ pub(super) fn repeat(
     key: &[u8],
     plan: &PlanRecord,
 ) -> rusqlite::Result<Option<Issued>> {
-    connection
+    let used: Option<(i64, Option<i64>)> = connection
         .prepare_cached(
-            "SELECT plan, generation FROM proofs WHERE key = ?1 AND fingerprint = ?2 AND NOT EXISTS (
-                SELECT 1 FROM certificates AS one JOIN certificates AS other USING (issuance)
-                WHERE one.serial = proofs.certificate AND other.revoked IS NOT NULL)",
+            "SELECT certificate, generation FROM proofs WHERE key = ?1 AND fingerprint IN (?2, ?3)",
         )?
-        .query_row(params![key, plan.fingerprint], |row| {
-            Ok(Issued::Accepted { plan: Some(row.get(0)?), generation: row.get(1)? })
-        })
-        .optional()
+        .query_row(params![key, plan.fingerprint, plan.former_fingerprint], |row| row.try_into())
+        .optional()?;
+    let Some((first, generation)) = used else { return Ok(None) };
+    let mut statement = connection.prepare_cached(
+        "SELECT id, time, all_of.serial, all_of.kind, all_of.expires, all_of.key_hash, all_of.revoked
+         FROM certificates AS one JOIN events ON sequence = issuance JOIN certificates AS all_of USING (issuance)
+         WHERE one.serial = ?1 ORDER BY all_of.serial",
+    )?;
+    let mut rows = statement.query([first])?;
+    let mut earlier: Option<Earlier> = None;
+    while let Some(row) = rows.next()? {
+        if row.get::<_, Option<i64>>(6)?.is_some() {
+            return Ok(None);
+        }
+        let certificate = EarlierCertificate {
+            serial: row.get(2)?,
+            kind: row.get(3)?,
+            expires: row.get(4)?,
+            key_hash: row.get(5)?,
+        };
+        match &mut earlier {
+            Some(earlier) => earlier.certificates.push(certificate),
+            None => {
+                earlier =
+                    Some(Earlier { id: row.get(0)?, time: row.get(1)?, certificates: vec![certificate] });
+            }
+        }
+    }
+    Ok(earlier.map(|earlier| Issued::Accepted { plan: Some(earlier), generation }))
 }
 
-/// A body in the trail that is no JSON.
-pub(super) fn not_json(error: serde_json::Error) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(1, Type::Text, Box::new(error))
+/// A body in the trail that is none.
+pub(super) fn not_a_body(error: impl Into<Box<dyn Error + Send + Sync>>) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(1, Type::Text, error.into())
 }

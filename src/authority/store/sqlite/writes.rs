@@ -52,8 +52,10 @@ pub(super) fn issue(
 /// issuance takes one. `held` is until when it is, by the odometer.
 pub(super) fn revoke(connection: &Connection, entry: &NewRevocation, held: i64) -> rusqlite::Result<Revoked> {
     let found: Option<(i64, String)> = connection
-        .prepare_cached("SELECT sequence, body FROM events WHERE id = ?1 AND event IN ('issued', 'signed')")?
-        .query_row([&entry.issuance_id], |row| row.try_into())
+        .prepare_cached(
+            "SELECT sequence, ifnull(packed, body) FROM events WHERE id = ?1 AND event IN ('issued', 'signed')",
+        )?
+        .query_row([&entry.issuance_id], |row| Ok((row.get(0)?, rows::body(row, 1)?)))
         .optional()?;
     let Some((issuance, begun)) = found else { return Ok(Revoked::Unknown) };
     let used = connection
@@ -73,7 +75,7 @@ pub(super) fn revoke(connection: &Connection, entry: &NewRevocation, held: i64) 
             "INSERT INTO assertions (issuance, id, held_until, held_to_run) VALUES (?1, ?2, ?3, ?4)",
         )?
         .execute(params![issuance, entry.assertion_id, entry.held.until, held])?;
-    let begun: Map<String, Value> = serde_json::from_str(&begun).map_err(rows::not_json)?;
+    let begun: Map<String, Value> = serde_json::from_str(&begun).map_err(rows::not_a_body)?;
     rows::append(connection, &event::revoked(entry, &begun))?;
     Ok(Revoked::Now)
 }

@@ -63,8 +63,8 @@ fn the_trail_is_as_it_was() {
 
     let stored: Vec<String> = bench.wait(bench.store.reader.read(|connection| {
         connection
-            .prepare("SELECT time || ' ' || event || ' ' || id || ' ' || coalesce(bot, '-') || ' ' || coalesce(token, '-') || ' ' || body FROM events ORDER BY sequence")?
-            .query_map([], |row| row.get(0))?
+            .prepare("SELECT time || ' ' || event || ' ' || id || ' ' || coalesce(bot, '-') || ' ' || coalesce(token, '-'), packed FROM events ORDER BY sequence")?
+            .query_map([], |row| Ok(format!("{} {}", row.get::<_, String>(0)?, rows::body(row, 1)?)))?
             .collect()
     }));
     assert_eq!(stored.join("\n") + "\n", include_str!("trail.txt"));

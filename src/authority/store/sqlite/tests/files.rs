@@ -28,7 +28,7 @@ fn the_file_is_private_and_opens_again() {
         fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     left.sort();
     assert_eq!(left, ["authority.db", "authority.db-reserve", "authority.db.mark"], "closed cleanly");
-    assert_eq!(Bench::of(dir).issue(issuance(1)), retry("plan 1"));
+    assert_eq!(Bench::of(dir).issue(issuance(1)), retry(1));
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Disks that are full, or cannot be written to.
 
+use ring::digest::{SHA256, digest};
+
 use super::*;
+use crate::text::hex;
 
 #[test]
 fn a_full_disk_is_an_error_and_leaves_no_record() {
@@ -18,7 +21,9 @@ fn a_full_disk_is_an_error_and_leaves_no_record() {
     bench.wait(pages(now));
     let mut entries: Vec<Entry> = (2..10).map(issuance).collect();
     for entry in &mut entries {
-        entry.plan.json = "x".repeat(20_000);
+        // Nothing that could be packed.
+        let noise = (0..300_u16).map(|n| hex(digest(&SHA256, &n.to_be_bytes()).as_ref()));
+        entry.plan.certificates[0].options = [("noise".to_owned(), noise.collect())].into();
     }
     for answer in bench.issue_all(entries) {
         let error = answer.unwrap_err();
