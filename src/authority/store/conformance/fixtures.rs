@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 use super::super::instances::NewSecret;
 use super::super::{
-    CertificateKind, Earlier, EarlierCertificate, Issued, NewCertificate, NewIssuance, NewRefusal, NewRevocation,
-    PlanRecord, Stranger,
+    CertificateKind, Earlier, EarlierCertificate, Issued, NewCertificate, NewIssuance, NewRefusal,
+    NewRevocation, PlanRecord, Stranger,
 };
 use crate::clock::Held;
 use crate::join::instance::{InstanceJoin, JoinClaims};
@@ -32,8 +32,12 @@ pub(in crate::authority::store) fn retry(n: u64) -> Issued {
 /// What is recorded of issuance `n`.
 pub(in crate::authority::store) fn earlier(n: u64) -> Earlier {
     let PlanRecord { id, certificates, .. } = issuance(n).plan;
-    let certificate =
-        |NewCertificate { serial, kind, expires, key_hash, .. }| EarlierCertificate { serial, kind, expires, key_hash };
+    let certificate = |NewCertificate { serial, kind, expires, key_hash, .. }| EarlierCertificate {
+        serial,
+        kind,
+        expires,
+        key_hash,
+    };
     Earlier { id, time: NOW, certificates: certificates.into_iter().map(certificate).collect() }
 }
 

@@ -54,10 +54,7 @@ fn a_lock_is_of_one_instance_and_takes_its_certificates(bench: &Bench) {
         entry
     });
     assert_eq!(bench.issue(first.clone()), joined(2));
-    assert_eq!(
-        bench.issue(first.clone()),
-        Issued::Accepted { plan: Some(earlier(3)), generation: Some(2) }
-    );
+    assert_eq!(bench.issue(first.clone()), Issued::Accepted { plan: Some(earlier(3)), generation: Some(2) });
     assert_eq!(bench.issue(first.clone().with(|entry| entry.plan.fingerprint = [9; 32])), Issued::Used);
     assert_eq!(bench.issue(other_key), Issued::Refused(InstanceRefusal::Unknown));
     assert_eq!(bench.issue(join(5, "w-nobody", 0)), Issued::Refused(InstanceRefusal::Unknown));
