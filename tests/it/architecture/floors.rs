@@ -90,7 +90,7 @@ authority::policy_files: authority::policy error folder text
 authority::config: authority::limits authority::policy authority::policy_files document error folder net
 # A grant, and nothing else of the policy or of who the job is; of the store what is recorded.
 authority::issue: authority::keys authority::policy::decide::grant authority::store::CertificateKind
-    authority::store::CommandPlan authority::store::Earlier authority::store::ExchangePlan
+    authority::store::CommandPlan authority::store::Earlier authority::store::EarlierCertificate authority::store::ExchangePlan
     authority::store::NewCertificate authority::store::PlanRecord authority::store::Recorded
     authority::validity clock error join::verify::Provenance principal random text wire
 authority::audit: authority::store clock error text
