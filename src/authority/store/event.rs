@@ -60,7 +60,9 @@ impl NewEvent {
     /// With as many of the claims as there is room for, and how many there was none for.
     fn with_claims(self, claims: &Map<String, Value>, bounds: &Bounds) -> Self {
         let (kept, left_out) = fewer(claims, bounds.claims);
-        self.with("claims_left_out", (left_out > 0).then_some(left_out)).with("claims", kept)
+        let mut event = self.with("claims_left_out", (left_out > 0).then_some(left_out));
+        event.body = event.body.with_json("claims", &kept);
+        event
     }
 
     /// With what is signed, and when the first of it expires.

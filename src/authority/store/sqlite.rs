@@ -44,7 +44,10 @@ pub use unwritten::{is_displaced, no_room};
 mod tests;
 
 /// How many rows one transaction forgets, so that pruning never holds up an exchange for long.
-const PRUNE_STEP: usize = 200;
+const PRUNE_STEP: usize = 100;
+
+/// How many rows are looked at in one go, where nobody who writes waits for it.
+const PRUNE_LOOK: usize = 1000;
 
 /// A [`Store`] in a file of SQLite.
 #[derive(Debug)]
@@ -264,6 +267,16 @@ impl Store for Sqlite {
     fn prune(&self, now: i64) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             let run = self.odometer.now();
+            let mut place = Some((i64::MIN, 0));
+            while let Some(after) = place {
+                let look = move |connection: &_| reads::forgettable(connection, now, run, after, PRUNE_LOOK);
+                let (due, next) = self.reader.read(look).await?;
+                for step in due.chunks(PRUNE_STEP) {
+                    let step = step.to_vec();
+                    self.writer.write(Room::Any, move |connection| writes::forget(connection, &step)).await?;
+                }
+                place = next;
+            }
             let prune = move |connection: &_| writes::prune(connection, now, run, PRUNE_STEP);
             while self.writer.write(Room::Any, prune).await? {}
             Ok(())

@@ -51,6 +51,33 @@ pub(super) fn revoked(connection: &Connection, since: i64) -> rusqlite::Result<V
         .collect()
 }
 
+/// Where among the proofs somebody looks for those whose time is up: behind this time and this row.
+pub(super) type Place = (i64, i64);
+
+/// Which of the next `step` proofs behind that place can be forgotten, by the
+/// wall clock and by the odometer, which says `run`; and where to look on. So
+/// each is looked at once, also where the odometer holds all of them.
+pub(super) fn forgettable(
+    connection: &Connection,
+    now: i64,
+    run: i64,
+    after: Place,
+    step: usize,
+) -> rusqlite::Result<(Vec<i64>, Option<Place>)> {
+    let limit = i64::try_from(step).unwrap_or(i64::MAX);
+    let seen = connection
+        .prepare_cached(
+            "SELECT held_until, number, held_to_run < ?2 FROM proofs
+             WHERE held_until < ?1 AND held_until >= ?3 AND (held_until > ?3 OR number > ?4)
+             ORDER BY held_until, number LIMIT ?5",
+        )?
+        .query_map([now, run, after.0, after.1, limit], |row| row.try_into())?
+        .collect::<rusqlite::Result<Vec<(i64, i64, bool)>>>()?;
+    let next = seen.last().filter(|_| seen.len() >= step).map(|(until, number, _)| (*until, *number));
+    let due = seen.into_iter().filter(|(_, _, is_due)| *is_due).map(|(_, number, _)| number);
+    Ok((due.collect(), next))
+}
+
 /// A page of the audit trail, with the refusals of strangers in their places.
 pub(super) fn events(
     connection: &Connection,

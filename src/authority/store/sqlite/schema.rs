@@ -179,6 +179,11 @@ pub(super) const MIGRATIONS: &[&str] = &[
     -- Nothing is signed again from what the store says: the plan is made anew for the request that comes again.
     ALTER TABLE proofs DROP COLUMN plan;
 
+    -- What is forgotten is found by these alone.
+    DROP INDEX proofs_held;
+    CREATE INDEX proofs_held ON proofs (held_until, held_to_run);
+    CREATE INDEX assertions_held ON assertions (held_until, held_to_run);
+
     -- What rows that grant something are sealed with.
     ALTER TABLE proofs ADD COLUMN mac BLOB;
     ALTER TABLE instances ADD COLUMN mac BLOB;

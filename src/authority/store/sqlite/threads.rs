@@ -3,6 +3,7 @@
 //! sync for all; the reader sees what was committed and holds up neither the
 //! writer nor the runtime.
 
+use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,8 +30,39 @@ pub(super) struct Thread<J> {
     handle: Option<JoinHandle<()>>,
 }
 
-/// Statements of one caller. After an error they are to be undone.
-type Work = Box<dyn FnOnce(&Connection) -> Outcome + Send>;
+/// Statements of one caller, and where he waits. After an error they are to be
+/// undone; they may be run again in another transaction.
+trait Work: Send {
+    fn run(&mut self, connection: &Connection) -> Outcome;
+
+    /// Tells the caller, once it is known what became of the transaction.
+    fn answer(self: Box<Self>, committed: Outcome);
+}
+
+/// [`Work`] whose caller wants a `T`.
+struct Writing<W, T> {
+    work: W,
+    written: Option<std::result::Result<T, Unwritten>>,
+    caller: oneshot::Sender<std::result::Result<T, Unwritten>>,
+}
+
+impl<T: Send, W: FnMut(&Connection) -> rusqlite::Result<T> + Send> Work for Writing<W, T> {
+    fn run(&mut self, connection: &Connection) -> Outcome {
+        let written = self.written.insert((self.work)(connection).map_err(Unwritten::from));
+        written.as_ref().map(drop).map_err(Clone::clone)
+    }
+
+    fn answer(self: Box<Self>, committed: Outcome) {
+        let written = match (committed, self.written) {
+            // What failed by itself says more than what failed for all.
+            (Err(Unwritten::Database(_)), Some(Err(own))) => Err(own),
+            (Err(error), _) => Err(error),
+            (Ok(()), written) => written.unwrap_or_else(|| Err(Unwritten::full())),
+        };
+        // One that has gone away does not care.
+        drop(self.caller.send(written));
+    }
+}
 
 /// Whether it was done, or why not.
 type Outcome = std::result::Result<(), Unwritten>;
@@ -46,9 +78,8 @@ pub(super) enum Room {
 
 /// What one caller wants written.
 pub(super) struct Job {
-    work: Work,
+    work: Box<dyn Work>,
     room: Room,
-    caller: oneshot::Sender<Outcome>,
 }
 
 /// The thread that writes; each caller hears whether what he wrote was committed.
@@ -86,14 +117,12 @@ impl Writer {
             while waiting.blocking_recv_many(&mut batch, BATCH) > 0 {
                 if batch.iter().any(|job: &Job| job.room == Room::ToSpare) && !reserve.stands() {
                     let unwritten = Unwritten::full();
-                    for Job { caller, .. } in batch.extract_if(.., |job| job.room == Room::ToSpare) {
-                        drop(caller.send(Err(unwritten.clone())));
+                    for Job { work, .. } in batch.extract_if(.., |job| job.room == Room::ToSpare) {
+                        work.answer(Err(unwritten.clone()));
                     }
                 }
-                let (work, callers): (Vec<_>, Vec<_>) =
-                    batch.drain(..).map(|job| (job.work, job.caller)).unzip();
                 let before = revocations.load(Ordering::SeqCst);
-                let committed = commit(&connection, work);
+                let committed = commit(&connection, &mut batch);
                 // A commit to a file that is gone is none.
                 let committed = outside.check().map_err(Unwritten::displaced).and(committed);
                 if revocations.load(Ordering::SeqCst) != before {
@@ -103,9 +132,8 @@ impl Writer {
                 if committed.as_ref().is_err_and(Unwritten::is_no_room) {
                     reserve.give_up(Some(&connection));
                 }
-                for caller in callers {
-                    // One that has gone away does not care.
-                    drop(caller.send(committed.clone()));
+                for Job { work, .. } in batch.drain(..) {
+                    work.answer(committed.clone());
                 }
             }
             end(connection, &outside);
@@ -113,27 +141,17 @@ impl Writer {
     }
 
     /// Runs `work` in a transaction, which it may share with others; answers
-    /// once that is on the disk. An error of `work` undoes what it did and nothing else.
+    /// once that is on the disk. An error of `work` undoes what it did and
+    /// nothing else; another's may have it run once more.
     pub(super) async fn write<T: Send + 'static>(
         &self,
         room: Room,
-        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        work: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
         let (cannot, stopped) = ("cannot write to the store", "the store has stopped");
-        let (reply, done) = oneshot::channel();
-        let work = move |connection: &Connection| {
-            let done = work(connection).map_err(Unwritten::from);
-            let outcome = done.as_ref().map(drop).map_err(Clone::clone);
-            drop(reply.send(done));
-            outcome
-        };
-        let (caller, committed) = oneshot::channel();
-        self.send(Job { work: Box::new(work), room, caller }).await?;
-        let committed = committed.await.context(Kind::Internal, stopped)?;
-        let written = match (committed, done.await) {
-            (Err(error @ Unwritten::Displaced(_)), _) | (_, Ok(Err(error))) | (Err(error), _) => Err(error),
-            (Ok(()), done) => done.context(Kind::Internal, stopped)?,
-        };
+        let (caller, answer) = oneshot::channel();
+        self.send(Job { work: Box::new(Writing { work, written: None, caller }), room }).await?;
+        let written = answer.await.context(Kind::Internal, stopped)?;
         written.or_else(|why| {
             let kind = why.kind();
             Err(why).context(kind, cannot).map_err(hint)
@@ -179,8 +197,26 @@ fn end(connection: Connection, outside: &Outside) {
 
 /// Applies the entries in one transaction and commits it. On an error, told to
 /// all of them, nothing of any entry is kept.
-fn commit(connection: &Connection, batch: Vec<Work>) -> Outcome {
-    let outcome = apply(connection, batch).and_then(|()| run(connection, "COMMIT"));
+///
+/// An entry that fails by itself is seldom: only then they are run again, each
+/// in a savepoint, which otherwise would cost more than what it guards.
+fn commit(connection: &Connection, batch: &mut [Job]) -> Outcome {
+    let failed = Cell::new(false);
+    let together = |connection: &_, work: &mut dyn Work| {
+        work.run(connection).inspect_err(|error| failed.set(!error.is_no_room()))
+    };
+    let outcome = transact(connection, batch, together);
+    if failed.get() && batch.len() > 1 { transact(connection, batch, by_itself) } else { outcome }
+}
+
+fn transact(
+    connection: &Connection,
+    batch: &mut [Job],
+    apply: impl Fn(&Connection, &mut dyn Work) -> Outcome,
+) -> Outcome {
+    let outcome = run(connection, "BEGIN IMMEDIATE")
+        .and_then(|()| batch.iter_mut().try_for_each(|job| apply(connection, job.work.as_mut())))
+        .and_then(|()| run(connection, "COMMIT"));
     if outcome.is_err() && !connection.is_autocommit() {
         // Where this fails the transaction stays open; then the next BEGIN fails, and so every entry until
         // the authority is restarted: nothing is signed that is not recorded.
@@ -189,20 +225,17 @@ fn commit(connection: &Connection, batch: Vec<Work>) -> Outcome {
     outcome
 }
 
-fn apply(connection: &Connection, batch: Vec<Work>) -> Outcome {
-    run(connection, "BEGIN IMMEDIATE")?;
-    for work in batch {
-        run(connection, "SAVEPOINT entry")?;
-        if let Err(error) = work(connection) {
-            if connection.is_autocommit() || error.is_no_room() {
-                // On a full disk SQLite ends the whole transaction, mostly: the entries before are lost too.
-                return Err(error);
-            }
-            run(connection, "ROLLBACK TO entry")?;
+/// Its error is its own, unless it is for want of room: on a full disk SQLite
+/// ends the whole transaction, mostly, and the entries before are lost too.
+fn by_itself(connection: &Connection, work: &mut dyn Work) -> Outcome {
+    run(connection, "SAVEPOINT entry")?;
+    if let Err(error) = work.run(connection) {
+        if connection.is_autocommit() || error.is_no_room() {
+            return Err(error);
         }
-        run(connection, "RELEASE entry")?;
+        run(connection, "ROLLBACK TO entry")?;
     }
-    Ok(())
+    run(connection, "RELEASE entry")
 }
 
 fn run(connection: &Connection, sql: &str) -> Outcome {

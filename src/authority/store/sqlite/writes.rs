@@ -93,19 +93,24 @@ pub(super) fn list_number(connection: &Connection, now: i64) -> rusqlite::Result
         .query_row([now.clamp(0, LAST_NUMBERED)], |row| row.get(0))
 }
 
-/// Forgets at most `step` proofs and as many assertions whose time is up, by
-/// the wall clock and by the odometer, which says `run`; whether there may be more.
+/// Forgets those proofs, whose time is up.
+pub(super) fn forget(connection: &Connection, numbers: &[i64]) -> rusqlite::Result<()> {
+    // Workers' proofs are held by their generations too, and until a time by our own clock.
+    let mut delete = connection.prepare_cached(
+        "DELETE FROM proofs WHERE number = ?1
+         RETURNING CASE WHEN generation IS NULL AND certificate <> 0 THEN held_until ELSE 0 END",
+    )?;
+    let mut latest = 0;
+    for number in numbers {
+        latest = latest.max(delete.query_row([number], |row| row.get(0)).optional()?.unwrap_or(0));
+    }
+    connection.prepare_cached("UPDATE state SET forgotten = max(forgotten, ?1)")?.execute([latest]).map(drop)
+}
+
+/// Forgets at most `step` assertions, and secrets, whose time is up, by the wall clock and by the odometer,
+/// which says `run`, and keeps that; whether there may be more.
 pub(super) fn prune(connection: &Connection, now: i64, run: i64, step: usize) -> rusqlite::Result<bool> {
     let limit = i64::try_from(step).unwrap_or(i64::MAX);
-    // Workers' proofs are held by their generations too, and until a time by our own clock.
-    let proofs = connection
-        .prepare_cached(
-            "DELETE FROM proofs WHERE number IN (
-                SELECT number FROM proofs WHERE held_until < ?1 AND held_to_run < ?2 LIMIT ?3)
-             RETURNING CASE WHEN generation IS NULL AND certificate <> 0 THEN held_until ELSE 0 END",
-        )?
-        .query_map([now, run, limit], |row| row.get(0))?
-        .collect::<rusqlite::Result<Vec<i64>>>()?;
     let assertions = connection
         .prepare_cached(
             "DELETE FROM assertions WHERE (issuance, id) IN (
@@ -113,11 +118,8 @@ pub(super) fn prune(connection: &Connection, now: i64, run: i64, step: usize) ->
         )?
         .execute([now, run, limit])?;
     instances::prune(connection, now, run)?;
-    let latest = proofs.iter().max().copied().unwrap_or_default();
-    connection
-        .prepare_cached("UPDATE state SET run = max(run, ?1), forgotten = max(forgotten, ?2)")?
-        .execute([run, latest])?;
-    Ok(proofs.len().max(assertions) >= step)
+    connection.prepare_cached("UPDATE state SET run = max(run, ?1)")?.execute([run])?;
+    Ok(assertions >= step)
 }
 
 /// A write that changes nothing of matter, but is one.
