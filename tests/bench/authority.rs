@@ -22,8 +22,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use machine_id::authority::store::sqlite::Sqlite;
@@ -51,6 +51,10 @@ const REQUESTS: usize = 3000;
 const ROUNDS: usize = 4;
 /// Exchanges before the first measurement: caches, the issuer's keys.
 const WARM_UP: usize = 300;
+/// For how long it is measured what forgetting costs too, which begins a minute after the start.
+const FORGETTING: Duration = Duration::from_secs(90);
+/// The store's file in its folder.
+const STORE: &str = "authority.db";
 /// Pairs of keys that the requests share.
 const KEYS: usize = 64;
 
@@ -62,6 +66,7 @@ fn main() {
             serve_with(Path::new(store), Path::new(data_dir), listen.parse().unwrap())
         }
         ["load", how, address, requests] => load(how, address.parse().unwrap(), Path::new(requests)),
+        ["millions", count, ..] => millions(count.parse().unwrap()),
         // `cargo bench` says `--bench`, `cargo test --benches` does not.
         words if words.contains(&"--bench") => bench(),
         _ => println!("authority: run with `cargo bench`"),
@@ -71,8 +76,8 @@ fn main() {
 fn bench() {
     let issuer = Issuer::start();
     let scratch = tempfile::TempDir::new().unwrap();
-    let disk = Server::start(&issuer, &std::env::temp_dir());
-    let memory = Server::start(&issuer, Path::new("/dev/shm"));
+    let disk = Server::start(&issuer, &std::env::temp_dir(), 0);
+    let memory = Server::start(&issuer, Path::new("/dev/shm"), 0);
     for server in [&disk, &memory] {
         let requests = server.mint(&issuer, WARM_UP, &scratch.path().join("warm-up"));
         server.measure("new", &requests);
@@ -97,11 +102,65 @@ fn bench() {
     println!(
         "authority, one core, {CLIENTS} clients: on disk new {disk_new}, kept {disk_kept}; \
          in memory new {memory_new}, kept {memory_kept}; handshake and GET /healthz {handshakes}; \
-         disk / memory: new {:.2}, kept {:.2}; on disk new / handshake {:.2}",
+         disk / memory: new {:.2}, kept {:.2}; on disk new / handshake {:.2}, with its store / without {:.2}",
         over(&disk_new, &memory_new),
         over(&disk_kept, &memory_kept),
         over(&disk_new, &handshakes),
+        disk_new.without_a_store(),
     );
+}
+
+/// What an exchange costs behind so many others, beside what it costs in an
+/// empty store; long enough that what has expired is forgotten meanwhile.
+fn millions(count: u64) {
+    let issuer = Issuer::start();
+    let scratch = tempfile::TempDir::new().unwrap();
+    let servers = [0, count].map(|past| Server::start(&issuer, &std::env::temp_dir(), past));
+    let mut rates = [(); 2].map(|()| Rates::default());
+    for server in &servers {
+        server.measure("new", &server.mint(&issuer, WARM_UP, &scratch.path().join("requests")));
+    }
+    let begin = Instant::now();
+    while begin.elapsed() < FORGETTING {
+        for (server, rates) in servers.iter().zip(&mut rates) {
+            rates.add(
+                server.measure("new", &server.mint(&issuer, REQUESTS, &scratch.path().join("requests"))),
+            );
+        }
+    }
+    let [none, past] = rates;
+    let cost = |rates: &Rates| {
+        let all = |of: fn(&Rate) -> f64| rates.0.iter().map(of).sum::<f64>();
+        all(|rate| rate.server.as_secs_f64()) / all(|rate| rate.requests as f64)
+    };
+    println!(
+        "authority, one core, {CLIENTS} clients: behind none {none}; behind {count} {past}; cost behind {count} / behind none {:.2}",
+        cost(&past) / cost(&none)
+    );
+}
+
+/// Past issuances as exchanges leave them, two certificates each, and as many
+/// used proofs whose time is up as are used while it is measured.
+fn fill(store: &Path, count: u64) {
+    let database = rusqlite::Connection::open(store).unwrap();
+    let now = Clock::system().now();
+    database
+        .execute_batch(&format!(
+            "PRAGMA synchronous = off; PRAGMA foreign_keys = off; PRAGMA cache_size = -4000000;
+             BEGIN;
+             CREATE TEMP TABLE numbers AS
+                 WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {count}) SELECT n FROM numbers;
+             INSERT INTO events (time, event, id, bot, token, body, packed)
+                 SELECT {now} - {count} / 100 + n / 100, 'issued', printf('i-%012x', 1700000000000 + n) || lower(hex(randomblob(10))),
+                     'deployer', 'github-deploy', '', randomblob(700) FROM numbers;
+             INSERT INTO certificates (serial, issuance, kind, expires, key_hash)
+                 SELECT (random() & 0x3fffffffffffffc0) | (n & 1), (n + 1) / 2, n & 1, {now}, randomblob(32)
+                 FROM (SELECT 2 * n - 1 AS n FROM numbers UNION ALL SELECT 2 * n FROM numbers);
+             INSERT INTO proofs (key, fingerprint, certificate, held_until, held_to_run)
+                 SELECT randomblob(32), randomblob(32), n, {now} - 100000, -1 FROM numbers WHERE n <= 10 * {REQUESTS};
+             COMMIT;"
+        ))
+        .unwrap();
 }
 
 /// Requests answered, the time that it took, and the share of it that the
@@ -111,7 +170,12 @@ struct Rate {
     requests: usize,
     wall: Duration,
     server: Duration,
+    /// The part of the server's that its store's threads take.
+    store: Duration,
     clients: Duration,
+    /// How long half of the clients waited at most, and 99 of a hundred.
+    p50: Duration,
+    p99: Duration,
 }
 
 /// Several measurements; the median counts.
@@ -129,6 +193,12 @@ impl Rates {
         f64::midpoint(all[(all.len() - 1) / 2], all[all.len() / 2])
     }
 
+    /// What is left of the processor's time without the store's threads: what
+    /// an exchange would be, over what it is, if it needed no store.
+    fn without_a_store(&self) -> f64 {
+        self.median(|rate| 1.0 - rate.store.as_secs_f64() / rate.server.as_secs_f64())
+    }
+
     fn per_second(&self) -> f64 {
         self.median(|rate| rate.requests as f64 / rate.wall.as_secs_f64())
     }
@@ -139,9 +209,12 @@ impl fmt::Display for Rates {
         let share = |part: Duration, rate: &Rate| part.as_secs_f64() / rate.wall.as_secs_f64() * 100.0;
         write!(
             f,
-            "{:.0}/s ({:.0} us cpu each, server {:.0} % busy, clients {:.0} %)",
+            "{:.0}/s ({:.0} us cpu each, {:.0} of them the store's threads, p50 {:.1} ms, p99 {:.1} ms; server {:.0} % busy, clients {:.0} %)",
             self.per_second(),
             self.median(|rate| rate.server.as_secs_f64() * 1e6 / rate.requests as f64),
+            self.median(|rate| rate.store.as_secs_f64() * 1e6 / rate.requests as f64),
+            self.median(|rate| rate.p50.as_secs_f64() * 1e3),
+            self.median(|rate| rate.p99.as_secs_f64() * 1e3),
             self.median(|rate| share(rate.server, rate)),
             self.median(|rate| share(rate.clients, rate)),
         )
@@ -159,10 +232,18 @@ struct Server {
 impl Server {
     /// The fixture makes a data directory; then the same authority, assembled
     /// here with its store in that place, takes its place.
-    fn start(issuer: &Issuer, place: &Path) -> Self {
+    fn start(issuer: &Issuer, place: &Path, past: u64) -> Self {
         let store = tempfile::TempDir::new_in(place).unwrap();
-        let mut fixture = Fixture::trusting(issuer, &policies::basic(issuer));
+        let limits =
+            "limits: {certificates_per_hour_of_run: 100000000, certificates_per_hour_of_token: 100000000}\n";
+        let fixture = Fixture::with_policy(&policies::basic(issuer)).issuer(issuer).config(limits);
+        let mut fixture = fixture.start();
         fixture.terminate();
+        let file = store.path().join(STORE);
+        Sqlite::create(&file).unwrap();
+        if past > 0 {
+            fill(&file, past);
+        }
         let mut command = pinned(AUTHORITY_CORE);
         command.arg("serve").arg(store.path()).arg(fixture.data_dir()).arg(fixture.address().to_string());
         let process = Running::start(command.stderr(Stdio::piped()));
@@ -206,16 +287,20 @@ impl Server {
     fn measure(&self, how: &str, requests: &Path) -> Rate {
         let mut command = pinned(CLIENTS_CORE);
         command.args(["load", how, &self.fixture.address().to_string()]).arg(requests);
-        let before = cpu_time(self.process.id());
+        let before = cpu_times(self.process.id());
         let said = process::succeed(&mut command);
-        let server = cpu_time(self.process.id()).saturating_sub(before);
+        let after = cpu_times(self.process.id());
+        let [server, store] = [0, 1].map(|which| after[which].saturating_sub(before[which]));
         let numbers: Vec<u64> = said.split_whitespace().map(|number| number.parse().unwrap()).collect();
-        let [requests, wall, clients] = numbers.as_slice() else { panic!("three numbers: {said}") };
+        let [requests, wall, clients, p50, p99] = numbers.as_slice() else { panic!("five numbers: {said}") };
         Rate {
             requests: usize::try_from(*requests).unwrap(),
             wall: Duration::from_nanos(*wall),
             server,
+            store,
             clients: Duration::from_nanos(*clients),
+            p50: Duration::from_nanos(*p50),
+            p99: Duration::from_nanos(*p99),
         }
     }
 }
@@ -227,14 +312,16 @@ fn pinned(core: &str) -> Command {
     command
 }
 
-/// The user and system time of a process, all its threads, in the hundredths
-/// of a second that Linux counts for programs.
-fn cpu_time(process: u32) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-    // The name before it may hold anything.
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    let ticks = |field: usize| fields[field].parse::<u64>().unwrap();
-    Duration::from_millis((ticks(11) + ticks(12)) * 10)
+/// The processor's time of all threads of a process, and of those of its store.
+fn cpu_times(process: u32) -> [Duration; 2] {
+    let mut times = [Duration::ZERO; 2];
+    for thread in std::fs::read_dir(format!("/proc/{process}/task")).unwrap() {
+        let read = |what| std::fs::read_to_string(thread.as_ref().unwrap().path().join(what)).unwrap();
+        let time = Duration::from_nanos(read("schedstat").split(' ').next().unwrap().parse().unwrap());
+        times[0] += time;
+        times[1] += if read("comm").starts_with("store-") { time } else { Duration::ZERO };
+    }
+    times
 }
 
 fn health_checks(count: usize) -> Vec<u8> {
@@ -259,10 +346,7 @@ fn serve_with(store: &Path, data_dir: &Path, listen: SocketAddr) {
     let config = Config::load(data_dir).unwrap();
     let keys = keys::file::load(&config.keys, config.owner).unwrap();
     let policy = config.load_policy().unwrap();
-    let store = store.join("authority.db");
-    if !store.exists() {
-        Sqlite::create(&store).unwrap();
-    }
+    let store = store.join(STORE);
     let clock = Clock::system();
     let store = Box::new(Sqlite::open(&store, config.owner, clock.now()).unwrap());
     let authority = Authority::assemble(config, keys, store, policy, clock).unwrap();
@@ -277,7 +361,13 @@ fn serve_with(store: &Path, data_dir: &Path, listen: SocketAddr) {
 fn load(how: &str, address: SocketAddr, requests: &Path) {
     let requests = unframe(&std::fs::read(requests).unwrap());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let work = Arc::new(Work { address, connector: connector(), requests, next: AtomicUsize::new(0) });
+    let work = Arc::new(Work {
+        address,
+        connector: connector(),
+        requests,
+        next: AtomicUsize::new(0),
+        waited: Mutex::default(),
+    });
     let before = own_cpu_time();
     let begin = Instant::now();
     let keep = how == "kept";
@@ -288,7 +378,12 @@ fn load(how: &str, address: SocketAddr, requests: &Path) {
         }
     });
     let wall = begin.elapsed();
-    println!("{} {} {}", work.requests.len(), wall.as_nanos(), (own_cpu_time() - before).as_nanos());
+    let mut waited = work.waited.lock().unwrap().clone();
+    waited.sort();
+    let cpu = own_cpu_time() - before;
+    let [p50, p99] =
+        [50, 99].map(|percent| waited[(waited.len() * percent / 100).min(waited.len() - 1)].as_nanos());
+    println!("{} {} {} {p50} {p99}", work.requests.len(), wall.as_nanos(), cpu.as_nanos());
 }
 
 fn own_cpu_time() -> Duration {
@@ -311,17 +406,20 @@ struct Work {
     connector: TlsConnector,
     requests: Vec<Vec<u8>>,
     next: AtomicUsize,
+    waited: Mutex<Vec<Duration>>,
 }
 
 impl Work {
     async fn client(self: Arc<Self>, keep: bool) {
         let mut kept = None;
         while let Some(request) = self.requests.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+            let begin = Instant::now();
             let mut stream = match kept.take() {
                 Some(stream) => stream,
                 None => self.connect().await,
             };
             exchange(&mut stream, request).await;
+            self.waited.lock().unwrap().push(begin.elapsed());
             kept = keep.then_some(stream);
         }
     }

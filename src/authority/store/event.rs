@@ -86,15 +86,24 @@ fn output(certificate: &NewCertificate) -> Object {
         .with("type", certificate.output_type.as_deref())
         .with("options", (!options.is_empty()).then(|| json!(options)))
         .with("kind", kind)
+        // Decimal text: it exceeds what JSON numbers hold elsewhere.
         .with("serial", certificate.serial.to_string())
         .with("principals", &*certificate.principals)
         .with("groups", (!groups.is_empty()).then_some(&**groups))
         .with("expires_at", rfc3339(certificate.expires))
 }
 
-/// Serials are decimal text: they exceed what JSON numbers hold elsewhere.
-fn serials(certificates: &[NewCertificate]) -> Vec<String> {
-    certificates.iter().map(|certificate| certificate.serial.to_string()).collect()
+/// Reads a body as it is stored. What is signed has its serials on its outputs, where they are stored once.
+///
+/// # Errors
+/// Where it is no JSON object.
+pub(super) fn read(body: &str) -> serde_json::Result<Map<String, Value>> {
+    let mut body: Map<String, Value> = serde_json::from_str(body)?;
+    if let (Some(Value::Array(outputs)), None) = (body.get("outputs"), body.get("serials")) {
+        let serials: Vec<Value> = outputs.iter().filter_map(|output| output.get("serial")).cloned().collect();
+        body.insert("serials".to_owned(), serials.into());
+    }
+    Ok(body)
 }
 
 /// The `issued` event.
@@ -103,7 +112,6 @@ pub(super) fn issued(entry: &NewIssuance, plan: &PlanRecord) -> NewEvent {
         .with("instance", entry.join.as_ref().map(|join| &*join.instance))
         .of(Some(&entry.bot), Some(&entry.token))
         .with("join_method", &*entry.join_method)
-        .with("serials", serials(&plan.certificates))
         .with("provenance", &*entry.provenance)
         .with_outputs(&plan.certificates)
         .with("peer", &*entry.peer)
@@ -115,7 +123,6 @@ pub(super) fn signed(entry: &NewSigned) -> NewEvent {
     let certificates = std::slice::from_ref(&entry.certificate);
     NewEvent::new("signed", entry.time, "issuance_id", &entry.id)
         .with("by", entry.by)
-        .with("serials", serials(certificates))
         .with_outputs(certificates)
 }
 

@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension as _, ToSql};
 
+use super::super::event;
 use super::super::{CertificateRecord, Cursor, Event, EventFilter, RevokedCertificate};
 use super::rows;
 
@@ -106,11 +107,11 @@ pub(super) fn events(
     rows.sort_by_key(|(place, _)| *place);
     rows.truncate(limit);
     let mut cursor = after;
-    let event = |((_, kind, key), body): (_, String)| {
+    let read = |((_, kind, key), body): (_, String)| {
         *(if kind == 0 { &mut cursor.event } else { &mut cursor.stranger }) = key;
-        Ok(Event { cursor, body: serde_json::from_str(&body).map_err(rows::not_a_body)? })
+        Ok(Event { cursor, body: event::read(&body).map_err(rows::not_a_body)? })
     };
-    rows.into_iter().map(event).collect()
+    rows.into_iter().map(read).collect()
 }
 
 /// Where a row stands (the event before it or itself, which of the two tables, its own key), and its body.

@@ -2,7 +2,6 @@
 //! transaction: an error undoes all that it did.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
-use serde_json::{Map, Value};
 
 use super::super::event::{self, NewEvent};
 use super::super::{Issued, NewIssuance, NewRevocation, PlanRecord, Revoked};
@@ -75,7 +74,7 @@ pub(super) fn revoke(connection: &Connection, entry: &NewRevocation, held: i64) 
             "INSERT INTO assertions (issuance, id, held_until, held_to_run) VALUES (?1, ?2, ?3, ?4)",
         )?
         .execute(params![issuance, entry.assertion_id, entry.held.until, held])?;
-    let begun: Map<String, Value> = serde_json::from_str(&begun).map_err(rows::not_a_body)?;
+    let begun = event::read(&begun).map_err(rows::not_a_body)?;
     rows::append(connection, &event::revoked(entry, &begun))?;
     Ok(Revoked::Now)
 }
