@@ -22,6 +22,7 @@ pub mod instances;
 mod odometer;
 mod packed;
 pub mod record;
+pub mod seal;
 pub mod sqlite;
 
 pub use sqlite::{is_displaced, no_room};
