@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use machine_id::authority::store::seal::StoreKey;
 use machine_id::authority::store::sqlite::Sqlite;
 use machine_id::authority::{Authority, config::Config, keys, serve};
 use machine_id::clock::Clock;
@@ -259,12 +260,12 @@ fn serve_with(store: &Path, data_dir: &Path, listen: SocketAddr) {
     let config = Config::load(data_dir).unwrap();
     let keys = keys::file::load(&config.keys, config.owner).unwrap();
     let policy = config.load_policy().unwrap();
-    let store = store.join("authority.db");
+    let (store, key) = (store.join("authority.db"), StoreKey::new(store, config.owner, &config.cluster));
     if !store.exists() {
-        Sqlite::create(&store).unwrap();
+        Sqlite::create(&store, &key).unwrap();
     }
     let clock = Clock::system();
-    let store = Box::new(Sqlite::open(&store, config.owner, clock.now()).unwrap());
+    let store = Box::new(Sqlite::open(&store, &key, clock.now()).unwrap());
     let authority = Authority::assemble(config, keys, store, policy, clock).unwrap();
     // As `authority serve` does it: as many threads as the process has cores.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();

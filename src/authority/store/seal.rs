@@ -48,7 +48,7 @@ pub trait Granting {
     /// What it is found by, and what it is called in the log.
     fn key(&self) -> &[u8];
 
-    /// Its other columns, always as many and in the same order.
+    /// Its other columns, and what else its meaning hangs on, always in the same order.
     fn columns(&self) -> Vec<Column<'_>>;
 }
 
@@ -130,11 +130,6 @@ impl Seal {
         Self { key, cluster: cluster.to_owned(), broken: Mutex::default() }
     }
 
-    /// By which no row holds: of a store that is read, and lets nobody in.
-    pub fn of_nobody() -> Result<Self> {
-        Ok(Self::new(&random::bytes::<LENGTH>()?, ""))
-    }
-
     /// What the row is sealed with as it is.
     pub fn of<R: Granting>(&self, row: &R) -> Mac {
         self.mac(R::TABLE, row.key(), &row.columns())
@@ -184,7 +179,8 @@ impl Seal {
             _ => hex(key.get(..8).unwrap_or(key)),
         };
         let row = format!("{table} {name}");
-        let line = format!("the store's row {row} has no good seal: no authority left it so, and it grants nothing");
+        let line =
+            format!("the store's row {row} has no good seal: no authority left it so, and it grants nothing");
         let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
         if broken.len() >= MOST_TOLD {
             terminal::log_rarely(&line);
@@ -194,26 +190,25 @@ impl Seal {
     }
 
     fn mac(&self, table: &str, key: &[u8], columns: &[Column<'_>]) -> Mac {
-        let mac = self.signed(table, key, columns).sign();
+        let mac = hmac::sign(&self.key, &self.message(table, key, columns));
         // It is that long.
         mac.as_ref().try_into().unwrap_or_default()
     }
 
     fn is_of(&self, table: &str, key: &[u8], columns: &[Column<'_>], mac: Option<&[u8]>) -> bool {
-        let Some(mac) = mac else { return false };
-        // In a time that tells nothing of where they differ.
-        ring::constant_time::verify_slices_are_equal(&self.mac(table, key, columns), mac).is_ok()
+        mac.is_some_and(|mac| hmac::verify(&self.key, &self.message(table, key, columns), mac).is_ok())
     }
 
     /// Each part with its type and length before it, so that no two rows are the same bytes.
-    fn signed(&self, table: &str, key: &[u8], columns: &[Column<'_>]) -> hmac::Context {
-        let mut context = hmac::Context::with_key(&self.key);
+    fn message(&self, table: &str, key: &[u8], columns: &[Column<'_>]) -> Vec<u8> {
+        let mut message = Vec::with_capacity(512);
         let mut part = |kind: u8, bytes: &[u8]| {
-            context.update(&[kind]);
-            context.update(&u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_be_bytes());
-            context.update(bytes);
+            message.push(kind);
+            message.extend_from_slice(&u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_be_bytes());
+            message.extend_from_slice(bytes);
         };
-        let before = [Column::Text(LABEL), Column::Text(&self.cluster), Column::Text(table), Column::Bytes(key)];
+        let before =
+            [Column::Text(LABEL), Column::Text(&self.cluster), Column::Text(table), Column::Bytes(key)];
         for column in before.iter().chain(columns) {
             match *column {
                 Column::Null => part(0, &[]),
@@ -222,7 +217,7 @@ impl Seal {
                 Column::Bytes(bytes) => part(3, bytes),
             }
         }
-        context
+        message
     }
 }
 
@@ -230,7 +225,8 @@ impl Seal {
 #[derive(Clone, Debug)]
 pub struct StoreKey {
     folder: PathBuf,
-    owner: Owner,
+    /// Whose the store is, and all beside it.
+    pub(super) owner: Owner,
     cluster: String,
 }
 
@@ -325,7 +321,8 @@ impl StoreKey {
     fn read(&self, name: &str) -> Result<Option<Seal>> {
         let path = self.folder.join(name);
         let cannot = || format!("cannot use the store's key {}", path.display());
-        let text = match read::raw(&path, Trust::Secret(self.owner), Limit::bytes(1024)).and_then(read::utf8) {
+        let text = match read::raw(&path, Trust::Secret(self.owner), Limit::bytes(1024)).and_then(read::utf8)
+        {
             Err(unfit) if unfit.is_missing() => return Ok(None),
             text => text.map_err(|unfit| unfit.error(Kind::Usage, cannot()))?,
         };

@@ -19,7 +19,7 @@ fn a_store_of_the_version_before_is_brought_up_to_date() {
     )
     .unwrap();
     drop(old);
-    let store = Sqlite::open(&path, Owner::me(), NOW).unwrap();
+    let store = Sqlite::open(&path, &StoreKey::beside(&path), NOW).unwrap();
     assert_eq!(bench.wait(store.certificate(9)).unwrap().issuance_id, "i9");
     bench.wait(store.add_secret(secret(SECRET, "github-deploy")));
     let Entry { entry, plan } = registration(1, "w-a", SECRET);

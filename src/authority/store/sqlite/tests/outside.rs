@@ -32,7 +32,7 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn open(path: &Path) -> Result<Sqlite> {
-    Sqlite::open(path, Owner::me(), NOW)
+    Sqlite::open(path, &StoreKey::beside(path), NOW)
 }
 
 fn mark(path: &Path) -> Mark {
@@ -58,7 +58,7 @@ struct Home {
 impl Home {
     fn new() -> Self {
         let home = Self { dir: tempfile::tempdir().unwrap() };
-        Sqlite::create(&home.path()).unwrap();
+        Sqlite::create(&home.path(), &StoreKey::beside(&home.path())).unwrap();
         home
     }
 
@@ -118,7 +118,7 @@ fn one_that_was_put_back_is_known_by_its_mark() {
     assert!(!wait(store.admits(&hash, "t", NOW)).unwrap(), "it may have been used since");
     drop(store);
     // Said once, and known from then on.
-    let store = Sqlite::open(&home.path(), Owner::me(), NOW + 9).unwrap();
+    let store = Sqlite::open(&home.path(), &StoreKey::beside(&home.path()), NOW + 9).unwrap();
     assert_eq!((store.restored(), all(&store).len()), (Some(NOW), 3));
     drop(store);
 
@@ -200,7 +200,7 @@ proptest! {
             let store = match opened.take() {
                 Some(store) => store,
                 None => {
-                    let store = Sqlite::open(&home.path(), Owner::me(), now).unwrap();
+                    let store = Sqlite::open(&home.path(), &StoreKey::beside(&home.path()), now).unwrap();
                     prop_assert_eq!(store.restored() == Some(now), lacks, "{:?}", fate);
                     store
                 }
@@ -286,14 +286,14 @@ fn a_store_that_is_lost_does_not_begin_anew_by_itself() {
         }
         fs::write(home.path(), "").unwrap();
     }
-    Sqlite::begin_anew(&home.path(), Owner::me(), NOW).unwrap();
+    Sqlite::begin_anew(&home.path(), &StoreKey::beside(&home.path()), NOW).unwrap();
     let store = open(&home.path()).unwrap();
     let events = all(&store);
     assert_eq!((store.restored(), events[0].cursor.event), (Some(NOW), 2));
     assert_eq!(events[0].body["reason"], "new_store");
     assert_ne!(mark(&home.path()).store, before.store);
     drop(store);
-    let error = Sqlite::begin_anew(&home.path(), Owner::me(), NOW).unwrap_err();
+    let error = Sqlite::begin_anew(&home.path(), &StoreKey::beside(&home.path()), NOW).unwrap_err();
     assert!(error.to_string().ends_with("there is a file already"), "{error}");
 }
 
