@@ -122,7 +122,8 @@ pub(super) fn repeat(
     Ok(again.map(|used| Issued::Accepted { plan: Some(used.earlier), generation: used.generation }))
 }
 
-const PROOFS: &str = "SELECT key, fingerprint, certificate, held_until, held_to_run, generation, mac FROM proofs";
+const PROOFS: &str =
+    "SELECT key, fingerprint, certificate, held_until, held_to_run, generation, mac FROM proofs";
 
 /// A used proof without what it was used for, and what it is sealed with.
 fn read_proof(row: &Row<'_>) -> rusqlite::Result<(UsedProof, Option<Vec<u8>>)> {
@@ -139,7 +140,10 @@ fn read_proof(row: &Row<'_>) -> rusqlite::Result<(UsedProof, Option<Vec<u8>>)> {
 }
 
 /// The proof with what it was used for, if there is a record of that, and whether any of it is revoked.
-fn with_earlier(connection: &Connection, mut proof: UsedProof) -> rusqlite::Result<Option<(UsedProof, bool)>> {
+fn with_earlier(
+    connection: &Connection,
+    mut proof: UsedProof,
+) -> rusqlite::Result<Option<(UsedProof, bool)>> {
     let mut statement = connection.prepare_cached(
         "SELECT id, time, all_of.serial, all_of.kind, all_of.expires, all_of.key_hash, all_of.revoked
          FROM certificates AS one JOIN events ON sequence = issuance JOIN certificates AS all_of USING (issuance)

@@ -27,7 +27,11 @@ fn the_file_is_private_and_opens_again() {
     let mut left: Vec<_> =
         fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     left.sort();
-    assert_eq!(left, ["authority.db", "authority.db-reserve", "authority.db.mark"], "closed cleanly");
+    assert_eq!(
+        left,
+        ["authority.db", "authority.db-reserve", "authority.db.mark", "store.key"],
+        "closed cleanly"
+    );
     assert_eq!(Bench::of(dir).issue(issuance(1)), retry(1));
 }
 
@@ -37,8 +41,9 @@ fn many_may_open_an_old_store_at_once() {
     let path = dir.path().join("authority.db");
     old_store(&path);
     std::thread::scope(|scope| {
-        let all: Vec<_> =
-            (0..8).map(|_| scope.spawn(|| Sqlite::open(&path, &StoreKey::beside(&path), NOW).map(drop))).collect();
+        let all: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| Sqlite::open(&path, &StoreKey::beside(&path), NOW).map(drop)))
+            .collect();
         for one in all {
             one.join().unwrap().unwrap();
         }

@@ -7,7 +7,8 @@ use crate::authority::store::sqlite::schema;
 #[test]
 fn a_store_of_the_version_before_is_brought_up_to_date() {
     let bench = Bench::new();
-    let path = bench.dir.path().join("old.db");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("old.db");
     let old = rusqlite::Connection::open(&path).unwrap();
     old.execute_batch(schema::MIGRATIONS[0]).unwrap();
     old.pragma_update(None, "application_id", schema::APPLICATION_ID).unwrap();

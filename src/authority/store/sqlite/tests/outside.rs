@@ -181,6 +181,7 @@ proptest! {
                     for end in ["", "-wal", ".mark"] {
                         fs::copy(beside(&home.path(), end), beside(&killed.path(), end)).unwrap();
                     }
+                    fs::copy(home.at("store.key"), killed.at("store.key")).unwrap();
                     drop(store);
                     home = killed;
                 }
@@ -226,6 +227,7 @@ fn whatever_ends_an_authority_is_no_alarm() {
     for end in ["", "-wal", ".mark"] {
         fs::copy(beside(&home.path(), end), beside(&path, end)).unwrap();
     }
+    fs::copy(home.at("store.key"), killed.path().join("store.key")).unwrap();
     assert_eq!(mark(&path).sequence, 0);
     let again = open(&path).unwrap();
     assert_eq!((again.restored(), all(&again).len()), (None, 2));
@@ -252,6 +254,11 @@ fn an_old_store_is_adopted_and_its_older_copies_are_known() {
     let named = mark(&path).store;
     // A backup of the time before the upgrade.
     fs::copy(dir.path().join("backup"), &path).unwrap();
+    // Whoever can put it there could have written to it: that nobody has, the operator says.
+    let error = open(&path).unwrap_err();
+    assert!(error.to_string().contains("from before its rows were sealed"), "{error}");
+    assert!(hints(&error).contains("nobody else can have written to it, remove /"), "{error:?}");
+    fs::remove_file(dir.path().join("store.key")).unwrap();
     let store = open(&path).unwrap();
     assert_eq!(store.restored(), Some(NOW));
     drop(store);
@@ -309,6 +316,12 @@ fn another_store_is_not_taken() {
     let error = open(&home.path()).unwrap_err();
     assert!(error.to_string().contains("mark: it is damaged"), "{error}");
     fs::remove_file(home.at("authority.db.mark")).unwrap();
+    let error = open(&home.path()).unwrap_err();
+    assert!(
+        error.to_string().ends_with("store.key is not the key that the store's rows are sealed with"),
+        "{error}"
+    );
+    fs::copy(other.at("store.key"), home.at("store.key")).unwrap();
     assert_eq!(open(&home.path()).unwrap().restored(), Some(NOW));
 }
 
