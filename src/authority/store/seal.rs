@@ -23,7 +23,7 @@ use crate::folder::trust::Owner;
 use crate::folder::{Folder, PRIVATE_FILE, replace};
 use crate::random;
 use crate::terminal;
-use crate::text::{counted, hex, shown};
+use crate::text::{hex, shown};
 
 /// The key's name in the data directory.
 pub const STORE_KEY: &str = "store.key";
@@ -168,8 +168,9 @@ impl Seal {
         let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
         let first = broken.first()?;
         Some(format!(
-            "something else than an authority has written to the store: {} grant nothing, {first} among them; the log names them",
-            counted(broken.len(), "row")
+            "the store has rows that no authority left so, and that grant nothing ({} seen, {first} among them): who can \
+             write to it? The log names them",
+            broken.len()
         ))
     }
 
