@@ -42,7 +42,4 @@ impl super::Engine for Database {
     fn meddle(&self, sql: &str) -> std::result::Result<(), String> {
         self.connection().execute_batch(sql).map_err(|error| error.to_string())
     }
-    fn disarm(&self) {
-        self.meddle("DROP TRIGGER events_stay; DROP TRIGGER events_stay_the_same").unwrap();
-    }
 }
