@@ -268,7 +268,7 @@ impl StoreKey {
     pub fn missing(&self) -> Error {
         Error::usage(format!("there is no {}, and the store's rows are sealed with it", self.path()))
             .hint("put it back from the backup of the data directory, or copy it from another authority of this store")
-            .hint("where it is lost, `machine-id authority new-store` begins a store with another: workers must register anew")
+            .hint("where it is lost for good, docs/backup.md says how the store goes on with another")
     }
 
     /// What there is to say where it is another store's, or another cluster's.
@@ -294,7 +294,13 @@ impl StoreKey {
     pub(super) fn begin(&self) -> Result<Seal> {
         let (text, seal) = self.draw()?;
         Folder::replace_inside(&self.folder, UNFINISHED, text.as_bytes())
-            .context(Kind::Usage, format!("cannot write {}", self.path()))?;
+            .context(Kind::Usage, format!("cannot write {}", self.path()))
+            .map_err(|error| {
+                let folder = self.folder.display();
+                error.hint(format!(
+                    "the store's rows get seals now, once: this user must be able to make files in {folder}"
+                ))
+            })?;
         Ok(seal)
     }
 

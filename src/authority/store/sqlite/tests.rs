@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::ops::Deref;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ mod full;
 mod instances;
 mod list_numbers;
 mod outside;
+mod sealing;
 mod strangers;
 mod time;
 
