@@ -19,6 +19,7 @@ mod conformance;
 pub mod engine;
 mod event;
 pub mod instances;
+pub mod joins;
 mod odometer;
 mod packed;
 pub mod proofs;

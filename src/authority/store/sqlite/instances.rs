@@ -4,9 +4,8 @@
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::super::event::{self, NewEvent};
-use super::super::instances::{
-    Accepted, Decision, Found, InstanceRow, NewSecret, RegisteredInstance, SecretRow, decide,
-};
+use super::super::instances::{NewSecret, RegisteredInstance};
+use super::super::joins::{Accepted, Decision, Found, InstanceRow, SecretRow, decide};
 use super::super::seal::{Kept, Seal};
 use super::super::{Issued, NewIssuance, PlanRecord};
 use super::rows;

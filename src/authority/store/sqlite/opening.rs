@@ -52,7 +52,7 @@ pub(super) fn open(path: &Path, key: &StoreKey, opening: Opening, now: i64) -> R
         // While nobody else can commit, so that no mark tells of what is not seen here.
         let mark = Mark::read(path, key.owner)?;
         settle(transaction, path, mark, opening, now)?;
-        sealing::settle(transaction, key, opening)
+        sealing::settle(transaction, key, opening != Opening::Known)
     };
     let (writing, sealed) = schema::open(path, opening != Opening::Known, settle)?;
     let seal = sealed.finish(key)?;

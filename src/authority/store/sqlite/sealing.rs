@@ -4,7 +4,6 @@
 use rusqlite::Transaction;
 
 use super::super::seal::{Seal, StoreKey};
-use super::opening::Opening;
 use super::{instances, rows};
 use crate::error::{Context as _, Kind, Result};
 
@@ -29,12 +28,12 @@ impl Sealed {
     }
 }
 
-/// Finds the store's key, or makes one.
+/// Finds the store's key, or makes one; `is_new` where the store is begun now.
 ///
 /// Rows without a seal get one only where the data directory has no key at all,
 /// which nobody decides who can write to the store alone: the key is in its
 /// place before anything else is answered.
-pub(super) fn settle(transaction: &Transaction<'_>, key: &StoreKey, opening: Opening) -> Result<Sealed> {
+pub(super) fn settle(transaction: &Transaction<'_>, key: &StoreKey, is_new: bool) -> Result<Sealed> {
     let (store, check): (String, Option<Vec<u8>>) = transaction
         .query_row("SELECT store, seal_check FROM state", [], |row| row.try_into())
         .context(Kind::Internal, CANNOT)?;
@@ -49,14 +48,14 @@ pub(super) fn settle(transaction: &Transaction<'_>, key: &StoreKey, opening: Ope
     match (key.find()?, check) {
         (Some(seal), Some(check)) if seal.is_known_by(&store, &check) => in_place(seal),
         (Some(_), Some(_)) => Err(key.wrong()),
-        (Some(seal), None) if opening != Opening::Known => remember(&seal).and_then(|()| in_place(seal)),
+        (Some(seal), None) if is_new => remember(&seal).and_then(|()| in_place(seal)),
         (Some(_), None) => Err(key.newer()),
         // In the middle of that, or put in place just now.
         (None, Some(check)) => match key.begun()?.map_or_else(|| key.find(), |seal| Ok(Some(seal)))? {
             Some(seal) if seal.is_known_by(&store, &check) => not_yet(seal),
             _ => Err(key.missing()),
         },
-        (None, None) if opening != Opening::Known => {
+        (None, None) if is_new => {
             let seal = key.create()?;
             remember(&seal).and_then(|()| in_place(seal))
         }
