@@ -142,7 +142,7 @@ pub(super) enum Decision {
     /// The instance is locked, what it still has is revoked, and an event says so.
     Lock {
         /// Its row now.
-        row: InstanceRow,
+        row: Box<InstanceRow>,
         /// The generation that it should have presented.
         expected: i64,
         /// Why it is locked.
@@ -210,7 +210,7 @@ pub(super) fn decide(found: Found, entry: &NewIssuance, join: &InstanceJoin) -> 
         // It has no row that could be locked.
         return refuse(InstanceRefusal::Ahead { expected });
     }
-    Decision::Lock { row: locked(row, entry.time, reason), expected, reason, refusal }
+    Decision::Lock { row: Box::new(locked(row, entry.time, reason)), expected, reason, refusal }
 }
 
 /// A new instance, for a secret that is good and is used up by it.

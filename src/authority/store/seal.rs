@@ -322,7 +322,7 @@ impl StoreKey {
     fn draw(&self) -> Result<(Zeroizing<String>, Seal)> {
         let mut key = Zeroizing::new([0; LENGTH]);
         random::fill(&mut *key)?;
-        Ok((Zeroizing::new(STANDARD.encode(&*key) + "\n"), Seal::new(&*key, &self.cluster)))
+        Ok((Zeroizing::new(STANDARD.encode(key.as_slice()) + "\n"), Seal::new(&*key, &self.cluster)))
     }
 
     fn read(&self, name: &str) -> Result<Option<Seal>> {

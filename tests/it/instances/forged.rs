@@ -86,9 +86,11 @@ fn a_store_without_its_key_is_not_served() {
     let (key, away) = (attack.key(), attack.key().with_extension("away"));
     std::fs::rename(&key, &away).unwrap();
     let refused = |why: &str, hint: &str| {
-        for args in [&["serve", "--listen", "192.0.2.1:1"][..], &["token", "add", "--token", "jenkins"]] {
-            let mut command = attack.authority.command([]);
-            let output = run(command.args(args));
+        for mut command in [
+            attack.authority.command(["serve", "--listen", "192.0.2.1:1"]),
+            attack.authority.command(["token", "add", "--token", "jenkins"]),
+        ] {
+            let output = run(&mut command);
             let said = String::from_utf8_lossy(&output.stderr);
             assert_eq!(output.status.code(), Some(2), "{said}");
             assert!(said.contains(why) && said.contains(hint), "{said}");
