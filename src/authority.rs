@@ -64,7 +64,7 @@ impl Authority {
     pub async fn open(data_dir: &Path, clock: Clock) -> Result<Self> {
         let config = config::Config::load(data_dir)?;
         let keys = keys::file::load(&config.keys, config.owner)?;
-        let store = store::engine::open(&config.store, config.owner, clock.now()).await?;
+        let store = store::engine::open(&config.store, &config.store_key(), clock.now()).await?;
         let (policy, watch) = config.policy_files().wait()?;
         Ok(Self { watch: Mutex::new(watch), ..Self::assemble(config, keys, store, policy, clock)? })
     }
@@ -114,6 +114,11 @@ impl Authority {
     /// What to say of a store that was put back from a copy, while that matters.
     pub fn restored_warning(&self) -> Option<String> {
         store::restored_warning(self.store.as_ref(), self.clock.now())
+    }
+
+    /// What to say of rows of the store that no authority left as they are.
+    pub fn tampered(&self) -> Option<String> {
+        self.store.tampered()
     }
 
     /// Leaves the store's mark, and looks whether it is in its place. What is in the way, where that is news:

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::limits::Quotas;
 use super::policy::Policy;
 use super::policy_files::PolicyFiles;
+use super::store::seal::{STORE_KEY, StoreKey};
 use crate::document::{self, Mistake, Mistakes, Node, Value};
 use crate::error::{Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
@@ -142,6 +143,11 @@ impl Config {
         (!names.is_empty()).then(|| said().hint("restart the authority for that to count"))
     }
 
+    /// Where the key is that the store's rows are sealed with.
+    pub fn store_key(&self) -> StoreKey {
+        StoreKey::new(&self.data_dir, self.owner, &self.cluster)
+    }
+
     /// The policy's files.
     pub fn policy_files(&self) -> PolicyFiles {
         PolicyFiles::new(self.policy.clone(), Trust::Operators(self.owner))
@@ -175,7 +181,7 @@ pub fn unfinished(data_dir: &Path) -> Option<Error> {
     if data_dir.join(FILE).exists() {
         return None;
     }
-    let found = [KEYS, STORE].into_iter().filter(there).collect::<Vec<_>>();
+    let found = [KEYS, STORE_KEY, STORE].into_iter().filter(there).collect::<Vec<_>>();
     let names = found.join(" and ");
     (!found.is_empty()).then(|| {
         Error::usage(format!(

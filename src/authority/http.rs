@@ -176,8 +176,8 @@ async fn readyz(
         return Err(Box::new(Problem { detail: told.collect::<Vec<_>>().join("; "), ..problem }));
     }
     // Whoever watches it must learn that revocations may be lost.
-    let store = [authority.restored_warning(), authority.unmarked()].into_iter().flatten();
-    let told: Vec<String> = told.chain(alarm).chain(store).collect();
+    let store = [authority.restored_warning(), authority.unmarked(), authority.tampered()];
+    let told: Vec<String> = told.chain(alarm).chain(store.into_iter().flatten()).collect();
     json_response(&match told.as_slice() {
         [] => json!({"status": "ready"}),
         _ => json!({"status": "ready", "warnings": told}),

@@ -19,9 +19,12 @@ mod conformance;
 pub mod engine;
 mod event;
 pub mod instances;
+pub mod joins;
 mod odometer;
 mod packed;
+pub mod proofs;
 pub mod record;
+pub mod seal;
 pub mod sqlite;
 
 pub use sqlite::{is_displaced, no_room};
@@ -93,6 +96,9 @@ pub trait Store: sealed::Engine + Trail + InstanceLookup {
     /// When it was last put back from a copy, or begun anew in the place of a
     /// lost one: what was used, issued and revoked since that copy is not known.
     fn restored(&self) -> Option<i64>;
+
+    /// What an operator must know of rows that no authority left as they are, and that therefore grant nothing.
+    fn tampered(&self) -> Option<String>;
 
     /// Leaves a mark outside of it of how far it has come, by which a copy
     /// that is put back is known; fails where it is not in its place any more.
@@ -180,6 +186,13 @@ pub struct EarlierCertificate {
     pub expires: i64,
     /// As [`NewCertificate::key_hash`].
     pub key_hash: [u8; 32],
+}
+
+impl From<&NewCertificate> for EarlierCertificate {
+    fn from(new: &NewCertificate) -> Self {
+        let NewCertificate { serial, kind, expires, key_hash, .. } = new;
+        Self { serial: *serial, kind: *kind, expires: *expires, key_hash: *key_hash }
+    }
 }
 
 /// An exchange that is about to be answered.

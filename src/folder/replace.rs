@@ -32,10 +32,19 @@ impl Folder {
 
     /// The same of a file that stands beside `file`, for the owner of that alone.
     pub fn replace_beside(file: &Path, name: &OsStr, content: &[u8]) -> io::Result<()> {
-        let folder = Self::judged(file.parent().unwrap_or(file))?;
         let name = name.to_str().ok_or(ErrorKind::InvalidFilename)?;
+        Self::replace_for(file, file.parent().unwrap_or(file), name, content)
+    }
+
+    /// The same of a file in the folder at `path`, for the owner of that alone.
+    pub fn replace_inside(path: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+        Self::replace_for(path, path, name, content)
+    }
+
+    fn replace_for(whose: &Path, path: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+        let folder = Self::judged(path)?;
         folder.put(name, content, PRIVATE_FILE, |new| {
-            let whose = std::fs::metadata(file)?;
+            let whose = std::fs::metadata(whose)?;
             // Root's commands run beside the authority, which has a user of its own.
             if whose.uid() != me() {
                 fchown(new, Some(whose.uid()), Some(whose.gid()))?;
@@ -128,6 +137,12 @@ pub fn try_making(above: &Path) -> io::Result<()> {
     let trial = above.join(format!("{}{}{}", TEMPORARY.0, random::hex::<8>()?, TEMPORARY.1));
     DirBuilder::new().mode(PRIVATE_FOLDER.as_raw_mode()).create(&trial)?;
     std::fs::remove_dir(trial)
+}
+
+/// Gives the file of that name in a folder another, durably.
+pub fn rename(folder: &Path, from: &str, to: &str) -> io::Result<()> {
+    std::fs::rename(folder.join(from), folder.join(to))?;
+    sync(folder)
 }
 
 /// Makes what was created or renamed in a folder last.

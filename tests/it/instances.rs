@@ -1,6 +1,7 @@
 //! Workers that stay, with the real client: registration, storage, copies,
 //! recovery, rotation.
 
+mod forged;
 mod mistakes;
 mod trouble;
 

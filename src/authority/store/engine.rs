@@ -2,18 +2,20 @@
 
 use std::path::Path;
 
+use super::seal::StoreKey;
 use super::sqlite::{Sqlite, SqliteTrail};
 use super::{Store, Trail};
 use crate::error::Result;
 use crate::folder::trust::Owner;
 
-/// Opens an authority's store at `path`, and brings its schema up to date. One
-/// that was put back from a copy says so in its trail, at `now`.
+/// Opens an authority's store at `path`, whose rows are sealed with that key,
+/// and brings its schema up to date. One that was put back from a copy says so
+/// in its trail, at `now`.
 ///
 /// # Errors
 /// As [`Sqlite::open`].
-pub async fn open(path: &Path, owner: Owner, now: i64) -> Result<Box<dyn Store>> {
-    Ok(Box::new(Sqlite::open(path, owner, now)?))
+pub async fn open(path: &Path, key: &StoreKey, now: i64) -> Result<Box<dyn Store>> {
+    Ok(Box::new(Sqlite::open(path, key, now)?))
 }
 
 /// Opens the store at `path` for reading alone: nothing is made, changed or

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use super::instances::{InstanceRefusal, NewSecret, RegisteredInstance};
 use super::odometer::Odometer;
+use super::seal::{Seal, StoreKey};
 use super::{
     CertificateRecord, Cursor, Event, EventFilter, Issued, NewIssuance, NewRefusal, NewRevocation, NewSigned,
     PlanRecord, Revoked, RevokedCertificate, Store, Trail, event, sealed,
@@ -28,6 +29,7 @@ mod reads;
 mod reserve;
 mod rows;
 mod schema;
+mod sealing;
 mod strangers;
 mod threads;
 mod unwritten;
@@ -60,6 +62,7 @@ pub struct Sqlite {
     odometer: Odometer,
     restored: Option<i64>,
     outside: Arc<Outside>,
+    seal: Arc<Seal>,
 }
 
 /// The [`Trail`] of a store in a file of SQLite, which is left as it is.
@@ -72,44 +75,45 @@ pub struct SqliteTrail {
 }
 
 impl Sqlite {
-    /// Opens the authority's store at `path`, and brings its schema up to
-    /// date. One that was put back from a copy says so in its trail, at `now`.
+    /// Opens the authority's store at `path`, whose rows are sealed with that
+    /// key, and brings its schema up to date. One that was put back from a copy
+    /// says so in its trail, at `now`.
     ///
     /// # Errors
     /// `Kind::Usage` where it is missing, another than the one that was there,
-    /// cannot be opened, is something else, or is of a newer schema;
-    /// `Kind::Internal` where setting it up fails.
-    pub fn open(path: &Path, owner: Owner, now: i64) -> Result<Self> {
-        Self::start(path, owner, Opening::Known, now)
+    /// sealed with another key, cannot be opened, is something else, or is of a
+    /// newer schema; `Kind::Internal` where setting it up fails.
+    pub fn open(path: &Path, key: &StoreKey, now: i64) -> Result<Self> {
+        Self::start(path, key, Opening::Known, now)
     }
 
-    /// Makes the first store of an authority (mode 0600).
-    pub fn create(path: &Path) -> Result<()> {
-        Self::start(path, Owner::me(), Opening::First, 0).map(drop)
+    /// Makes the first store of an authority (mode 0600), and its key.
+    pub fn create(path: &Path, key: &StoreKey) -> Result<()> {
+        Self::start(path, key, Opening::First, 0).map(drop)
     }
 
     /// Makes a store in the place of one that is lost, which its trail says.
-    pub fn begin_anew(path: &Path, owner: Owner, now: i64) -> Result<()> {
-        Self::start(path, owner, Opening::Anew, now).map(drop)
+    pub fn begin_anew(path: &Path, key: &StoreKey, now: i64) -> Result<()> {
+        Self::start(path, key, Opening::Anew, now).map(drop)
     }
 
-    fn start(path: &Path, owner: Owner, opening: Opening, now: i64) -> Result<Self> {
+    fn start(path: &Path, key: &StoreKey, opening: Opening, now: i64) -> Result<Self> {
         let start = |path: &Path| {
             let mut reserve = reserve::Reserve::of(path);
-            let opened = opening::open(path, owner, opening, now).or_else(|error| {
+            let opened = opening::open(path, key, opening, now).or_else(|error| {
                 if !no_room(&error) {
                     return Err(error);
                 }
                 reserve.give_up(None);
-                opening::open(path, owner, opening, now)
+                opening::open(path, key, opening, now)
             });
-            let Opened { writing, reading, outside, restored } = opened?;
+            let Opened { writing, reading, outside, restored, seal } = opened?;
             let odometer = opening::odometer(&writing).context(Kind::Internal, "cannot read the store")?;
             let (revocations, outside) = (Arc::default(), Arc::new(outside));
             let writer =
                 threads::Writer::writer(writing, reserve, Arc::clone(&revocations), Arc::clone(&outside))?;
             let reader = threads::Reader::reader(reading)?;
-            Ok(Self { reader, writer, revocations, odometer, restored, outside })
+            Ok(Self { reader, writer, revocations, odometer, restored, outside, seal: Arc::new(seal) })
         };
         told(if opening == Opening::Known { "open" } else { "create" }, path, start)
     }
@@ -187,8 +191,9 @@ impl Store for Sqlite {
         let event = event::issued(&entry, &plan);
         let revocations = Arc::clone(&self.revocations);
         let run = self.odometer.now();
+        let seal = Arc::clone(&self.seal);
         Box::pin(self.writer.write(Room::ToSpare, move |connection| {
-            let issued = writes::issue(connection, &entry, &plan, &event, run)?;
+            let issued = writes::issue(connection, &entry, &plan, &event, run, &seal)?;
             if let Issued::Refused(InstanceRefusal::LockedNow { .. } | InstanceRefusal::Ahead { .. }) = issued
             {
                 revocations.fetch_add(1, Ordering::SeqCst);
@@ -239,7 +244,8 @@ impl Store for Sqlite {
 
     fn add_secret(&self, entry: NewSecret) -> BoxFuture<'_, Result<()>> {
         let held = self.odometer.now().saturating_add(entry.expires.saturating_sub(entry.time));
-        let add = move |connection: &_| instances::add_secret(connection, &entry, held);
+        let seal = Arc::clone(&self.seal);
+        let add = move |connection: &_| instances::add_secret(connection, &entry, held, &seal);
         Box::pin(self.writer.write(Room::Any, add))
     }
 
@@ -252,6 +258,10 @@ impl Store for Sqlite {
 
     fn restored(&self) -> Option<i64> {
         self.restored
+    }
+
+    fn tampered(&self) -> Option<String> {
+        self.seal.warning()
     }
 
     fn mark(&self) -> BoxFuture<'_, Result<()>> {
@@ -286,12 +296,17 @@ impl Store for Sqlite {
 
 impl InstanceLookup for Sqlite {
     fn instance<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Instance>>> {
-        let id = id.to_owned();
-        Box::pin(self.reader.read(move |connection| instances::instance(connection, &id)))
+        let (id, seal) = (id.to_owned(), Arc::clone(&self.seal));
+        Box::pin(self.reader.read(move |connection| instances::instance(connection, &id, &seal)))
     }
 
     fn admits<'a>(&'a self, secret: &'a [u8; 32], token: &'a str, now: i64) -> BoxFuture<'a, Result<bool>> {
-        let (secret, token) = (*secret, token.to_owned());
-        Box::pin(self.reader.read(move |connection| instances::admits(connection, &secret, &token, now)))
+        let (secret, token, seal) = (*secret, token.to_owned(), Arc::clone(&self.seal));
+        let admits = move |connection: &_| {
+            Ok(instances::secret(connection, &secret, &seal)?
+                .row()
+                .is_some_and(|secret| secret.admits(&token, now)))
+        };
+        Box::pin(self.reader.read(admits))
     }
 }

@@ -19,6 +19,7 @@ use crate::authority::issue::x509::ServerPlan;
 use crate::authority::keys::file;
 use crate::authority::policy::Policy;
 use crate::authority::store::record;
+use crate::authority::store::seal::StoreKey;
 use crate::authority::store::sqlite::Sqlite;
 use crate::authority::validity::Validity;
 use crate::clock::{Clock, LEEWAY, rfc3339};
@@ -48,7 +49,8 @@ impl Data {
         crate::net::install_crypto();
         let dir = tempfile::tempdir().unwrap();
         file::create(&dir.path().join("keys"), "id.test", ca_from).unwrap();
-        Sqlite::create(&dir.path().join("authority.db")).unwrap();
+        Sqlite::create(&dir.path().join("authority.db"), &StoreKey::beside(&dir.path().join("authority.db")))
+            .unwrap();
         std::fs::create_dir(dir.path().join("policy")).unwrap();
         let role = "kind: role\nversion: v7\nmetadata: {name: deploy}\nspec: {allow: {logins: [deploy]}}\n";
         std::fs::write(dir.path().join("policy/role.yaml"), role).unwrap();
@@ -88,7 +90,7 @@ impl Data {
     fn serve(&self) -> Result<Serving<'_>> {
         let config = Config::load(self.dir.path())?;
         let keys = file::load(&config.keys, config.owner)?;
-        let store = Box::new(Sqlite::open(&config.store, config.owner, NOW)?);
+        let store = Box::new(Sqlite::open(&config.store, &StoreKey::beside(&config.store), NOW)?);
         // Nothing here is about the policy, which would be waited for.
         let authority = Authority::assemble(config, keys, store, Policy::default(), self.clock.clone())?;
         let authority = Arc::new(authority);

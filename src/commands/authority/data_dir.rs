@@ -24,7 +24,7 @@ pub(super) fn open(data_dir: &Path) -> Result<(keys::CaKeys, Box<dyn Store>)> {
 /// Opens the store, for writing; says where it was put back lately.
 pub(super) fn open_store(config: &config::Config) -> Result<Box<dyn Store>> {
     let now = Clock::system().now();
-    let store = block_on(engine::open(&config.store, config.owner, now))??;
+    let store = block_on(engine::open(&config.store, &config.store_key(), now))??;
     restored_warning(store.as_ref(), now)
         .iter()
         .for_each(|warning| terminal::log(&format!("warning: {warning}")));

@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use crate::authority::store::seal::{STORE_KEY, StoreKey};
 use crate::authority::store::sqlite::{MARK, Sqlite};
 use crate::authority::{config, keys};
 use crate::clock::Clock;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::replace::{make_private, write_new};
+use crate::folder::trust::Owner;
 use crate::folder::{Aside, PRIVATE_FILE};
 use crate::terminal::print;
 
@@ -29,7 +31,7 @@ pub(super) fn run(dir: &Path, cluster: &str, public_url: &str) -> Result<()> {
     let at = |name| aside.path().join(name);
     make_private(&at(POLICY))?;
     keys::file::create(&at(config::KEYS), &cluster, Clock::system().now())?;
-    Sqlite::create(&at(config::STORE))?;
+    Sqlite::create(&at(config::STORE), &StoreKey::new(aside.path(), Owner::me(), &cluster))?;
     let text = format!(
         "version: v1\ncluster: '{cluster}'\npublic_url: {public_url}  # the audience that OIDC tokens must carry\n\
          listen: 127.0.0.1:8443\nstore: sqlite:{}\nkeys: file:{}\npolicy: {POLICY}\n",
@@ -39,8 +41,10 @@ pub(super) fn run(dir: &Path, cluster: &str, public_url: &str) -> Result<()> {
     write_new(&at(config::FILE), text.as_bytes(), PRIVATE_FILE)?;
     // Where the directory itself is there, keys are first: of two at once, only one can put them there. The
     // configuration is last: a directory without one is not finished.
-    let order = [config::KEYS, &format!("{}{MARK}", config::STORE), config::STORE, POLICY, config::FILE];
-    aside.put(&order, POLICY).context(Kind::Usage, cannot())?;
+    let mark = format!("{}{MARK}", config::STORE);
+    aside
+        .put(&[config::KEYS, STORE_KEY, &mark, config::STORE, POLICY, config::FILE], POLICY)
+        .context(Kind::Usage, cannot())?;
     print(&format!(
         "created {}\n\nput bots, roles and join tokens into {}, then run:\n\n    machine-id authority serve --data-dir {}\n",
         dir.display(),

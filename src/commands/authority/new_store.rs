@@ -11,7 +11,7 @@ use crate::terminal::print;
 /// Begins an empty store. What was issued before stays good, and nobody can revoke it.
 pub(super) fn run(data_dir: &Path) -> Result<()> {
     let config = Config::load(data_dir)?;
-    Sqlite::begin_anew(&config.store, config.owner, Clock::system().now())?;
+    Sqlite::begin_anew(&config.store, &config.store_key(), Clock::system().now())?;
     print(&format!(
         "created {}\n\nwhat was issued before is not in it and cannot be revoked any more; tokens of before are refused, and \
          workers must register anew\n",

@@ -27,7 +27,8 @@ fn names(path: &Path) -> Vec<String> {
     names
 }
 
-const WHOLE: [&str; 5] = ["authority.db", "authority.db.mark", "authority.yaml", "keys", "policy"];
+const WHOLE: [&str; 6] =
+    ["authority.db", "authority.db.mark", "authority.yaml", "keys", "policy", "store.key"];
 
 /// The system kills it where a file grows beyond a limit: by its steps, from the first key to the last
 /// page of the store.
@@ -73,9 +74,10 @@ fn one_that_is_killed_leaves_nothing_that_passes_for_done() {
 /// As earlier versions left it, and one whose configuration was lost.
 #[test]
 fn init_and_serve_say_the_same_of_one_that_is_unfinished() {
-    for (gone, names) in
-        [(&["authority.yaml"][..], "keys and authority.db"), (&["authority.yaml", "authority.db"], "keys")]
-    {
+    for (gone, names) in [
+        (&["authority.yaml"][..], "keys and store.key and authority.db"),
+        (&["authority.yaml", "authority.db", "store.key"], "keys"),
+    ] {
         let temp = TempDir::new().unwrap();
         let data = temp.path().join("data");
         assert!(init(&data).status.success());

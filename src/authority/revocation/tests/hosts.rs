@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use super::*;
+use crate::authority::store::seal::StoreKey;
 use crate::authority::store::sqlite::Sqlite;
 use crate::authority::store::{NewCertificate, NewRevocation, NewSigned};
 use crate::clock::Held;
@@ -92,9 +93,9 @@ impl World {
         self.store = None;
         let path = self.path("authority.db");
         if !path.exists() {
-            Sqlite::create(&path).unwrap();
+            Sqlite::create(&path, &StoreKey::beside(&path)).unwrap();
         }
-        self.store = Some(Sqlite::open(&path, Owner::me(), self.now + self.off).unwrap());
+        self.store = Some(Sqlite::open(&path, &StoreKey::beside(&path), self.now + self.off).unwrap());
     }
 
     fn serials(&self) -> u64 {

@@ -6,17 +6,17 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use super::super::Store;
+use super::super::seal::StoreKey;
 use super::super::sqlite::Sqlite;
 use super::fixtures::NOW;
 use crate::error::Result;
-use crate::folder::trust::Owner;
 
 #[derive(Debug)]
 pub(super) struct Database(TempDir);
 
 pub(super) fn engine() -> Database {
     let database = Database(tempfile::tempdir().unwrap());
-    Sqlite::create(&database.path()).unwrap();
+    Sqlite::create(&database.path(), &StoreKey::beside(&database.path())).unwrap();
     database
 }
 
@@ -32,7 +32,7 @@ impl Database {
 
 impl super::Engine for Database {
     fn open(&self) -> Result<Arc<dyn Store>> {
-        Ok(Arc::new(Sqlite::open(&self.path(), Owner::me(), NOW)?))
+        Ok(Arc::new(Sqlite::open(&self.path(), &StoreKey::beside(&self.path()), NOW)?))
     }
 
     fn number(&self, sql: &str) -> i64 {

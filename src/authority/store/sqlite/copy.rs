@@ -137,7 +137,7 @@ fn with_schema(readable: Readable) -> Result<Readable> {
 }
 
 fn migrated(folder: TempDir, copy: &Path) -> Result<Readable> {
-    let connection = schema::open(copy, false, |_| Ok(()))?;
+    let (connection, ()) = schema::open(copy, false, |_| Ok(()))?;
     schema::for_reading(&connection)?;
     Ok(Readable { connection, still: None, copy: Some(folder) })
 }

@@ -1,53 +1,138 @@
-//! Registered instances. What is written runs inside a savepoint of the
-//! writer's transaction, as in `writes`.
+//! Registered instances, as rows. What is written runs inside a savepoint of
+//! the writer's transaction, as in `writes`.
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::super::event::{self, NewEvent};
-use super::super::instances::{AHEAD, COPIED, InstanceRefusal, NewSecret, REPLACED, RegisteredInstance};
+use super::super::instances::{NewSecret, RegisteredInstance};
+use super::super::joins::{Accepted, Decision, Found, InstanceRow, SecretRow, decide};
+use super::super::seal::{Kept, Seal};
 use super::super::{Issued, NewIssuance, PlanRecord};
 use super::rows;
 use crate::clock::LEEWAY;
-use crate::join::instance::{Instance, InstanceJoin, Judgement, LastJoin};
+use crate::join::instance::{Instance, InstanceJoin, LastJoin};
 use crate::join::verify::Replay;
 
-/// An instance as its row has it.
-struct InstanceRow {
-    number: i64,
-    token: String,
-    key: Vec<u8>,
-    last: LastJoin,
-    locked: bool,
-    replaces: Option<String>,
+/// A row, and what it is sealed with.
+type Sealed<R> = (R, Option<Vec<u8>>);
+
+const INSTANCES: &str =
+    "SELECT id, token, bot, key, generation, base, attempt, tries, last, replaces, registered, seen,
+    locked, reason, mac FROM instances";
+
+const SECRETS: &str = "SELECT hash, id, token, expires, made, held_to_run, instance, mac FROM secrets";
+
+fn read_instance(row: &Row<'_>) -> rusqlite::Result<Sealed<InstanceRow>> {
+    let instance = InstanceRow {
+        id: row.get(0)?,
+        token: row.get(1)?,
+        bot: row.get(2)?,
+        key: row.get(3)?,
+        last: LastJoin {
+            expected: row.get(4)?,
+            base: row.get(5)?,
+            attempt: row.get(6)?,
+            tries: row.get(7)?,
+            id: row.get(8)?,
+        },
+        replaces: row.get(9)?,
+        registered: row.get(10)?,
+        seen: row.get(11)?,
+        locked: row.get(12)?,
+        reason: row.get(13)?,
+    };
+    Ok((instance, row.get(14)?))
 }
 
-fn known(connection: &Connection, id: &str) -> rusqlite::Result<Option<InstanceRow>> {
+fn read_secret(row: &Row<'_>) -> rusqlite::Result<Sealed<SecretRow>> {
+    let secret = SecretRow {
+        hash: row.get(0)?,
+        id: row.get(1)?,
+        token: row.get(2)?,
+        expires: row.get(3)?,
+        made: row.get(4)?,
+        held_to_run: row.get(5)?,
+        instance: row.get(6)?,
+    };
+    Ok((secret, row.get(7)?))
+}
+
+fn known(connection: &Connection, id: &str, seal: &Seal) -> rusqlite::Result<Kept<InstanceRow>> {
+    let found = connection
+        .prepare_cached(&format!("{INSTANCES} WHERE id = ?1"))?
+        .query_row([id], read_instance)
+        .optional()?;
+    Ok(seal.judge(found))
+}
+
+/// The secret of that hash.
+pub(super) fn secret(
+    connection: &Connection,
+    hash: &[u8; 32],
+    seal: &Seal,
+) -> rusqlite::Result<Kept<SecretRow>> {
+    let found = connection
+        .prepare_cached(&format!("{SECRETS} WHERE hash = ?1"))?
+        .query_row([hash], read_secret)
+        .optional()?;
+    Ok(seal.judge(found))
+}
+
+/// Writes an instance's row, new or in the place of what was there.
+fn put_instance(connection: &Connection, row: &InstanceRow, seal: &Seal) -> rusqlite::Result<()> {
+    let InstanceRow { id, token, bot, key, last, replaces, registered, seen, locked, reason } = row;
     connection
         .prepare_cached(
-            "SELECT number, token, key, generation, base, attempt, tries, last, locked, replaces
-             FROM instances WHERE id = ?1",
+            "INSERT INTO instances (id, token, bot, key, generation, base, attempt, tries, last, replaces, registered,
+                seen, locked, reason, mac)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+             ON CONFLICT (id) DO UPDATE SET bot = excluded.bot, generation = excluded.generation, base = excluded.base,
+                attempt = excluded.attempt, tries = excluded.tries, last = excluded.last, replaces = excluded.replaces,
+                seen = excluded.seen, locked = excluded.locked, reason = excluded.reason, mac = excluded.mac",
         )?
-        .query_row([id], |row| {
-            Ok(InstanceRow {
-                number: row.get(0)?,
-                token: row.get(1)?,
-                key: row.get(2)?,
-                last: LastJoin {
-                    expected: row.get(3)?,
-                    base: row.get(4)?,
-                    attempt: row.get(5)?,
-                    tries: row.get(6)?,
-                    id: row.get(7)?,
-                },
-                locked: row.get::<_, Option<i64>>(8)?.is_some(),
-                replaces: row.get(9)?,
-            })
-        })
-        .optional()
+        .execute(params![
+            id,
+            token,
+            bot,
+            key,
+            last.expected,
+            last.base,
+            last.attempt,
+            last.tries,
+            last.id,
+            replaces,
+            registered,
+            seen,
+            locked,
+            reason,
+            seal.of(row)
+        ])
+        .map(drop)
+}
+
+/// Writes a secret's row, new or in the place of what was there.
+fn put_secret(connection: &Connection, row: &SecretRow, seal: &Seal) -> rusqlite::Result<()> {
+    let SecretRow { hash, id, token, expires, made, held_to_run, instance } = row;
+    connection
+        .prepare_cached(
+            "REPLACE INTO secrets (hash, id, token, expires, made, held_to_run, instance, mac)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?
+        .execute(params![hash, id, token, expires, made, held_to_run, instance, seal.of(row)])
+        .map(drop)
+}
+
+/// Seals every row as it is.
+pub(super) fn seal_all(connection: &Connection, seal: &Seal) -> rusqlite::Result<()> {
+    let all = |sql| connection.prepare(sql);
+    let instances = all(INSTANCES)?.query_map([], read_instance)?.collect::<rusqlite::Result<Vec<_>>>()?;
+    let secrets = all(SECRETS)?.query_map([], read_secret)?.collect::<rusqlite::Result<Vec<_>>>()?;
+    instances.iter().try_for_each(|(row, _)| put_instance(connection, row, seal))?;
+    secrets.iter().try_for_each(|(row, _)| put_secret(connection, row, seal))
 }
 
 /// Uses the proof up, moves the instance on or registers it, and records the
-/// issuance; or locks the instance. Nothing else is done by a join that is not accepted.
+/// issuance; or locks the instance: as [`decide`] says.
 pub(super) fn join(
     connection: &Connection,
     entry: &NewIssuance,
@@ -55,73 +140,65 @@ pub(super) fn join(
     event: &NewEvent,
     join: &InstanceJoin,
     run: i64,
+    seal: &Seal,
 ) -> rusqlite::Result<Issued> {
-    let found = known(connection, &join.instance)?;
-    if found.as_ref().is_some_and(|known| known.locked) {
-        return Ok(Issued::Refused(InstanceRefusal::Locked));
-    }
     let key = rows::proof_key(&entry.replay, 0);
-    // The same request again is answered again, and so is one that a later one has overtaken refused,
-    // before anything is made of its generation.
-    if connection.prepare_cached("SELECT 1 FROM proofs WHERE key = ?1")?.exists([key.as_ref()])? {
-        return Ok(match rows::repeat(connection, key.as_ref(), plan)? {
-            Some(again @ Issued::Accepted { generation: Some(_), .. }) => again,
-            _ => Issued::Used,
-        });
+    match decide(find(connection, key.as_ref(), plan, join, seal)?, entry, join) {
+        Decision::Answer(issued) => Ok(issued),
+        Decision::Lock { row, expected, reason, refusal } => {
+            put_instance(connection, &row, seal)?;
+            let serials = revoke_all(connection, entry, &row.id)?;
+            rows::append(connection, &event::locked(entry, join, expected, &serials, reason))?;
+            Ok(Issued::Refused(refusal))
+        }
+        Decision::Accept(accepted) => {
+            let Accepted { row, secret, replaced } = *accepted;
+            let expected = row.last.expected;
+            rows::use_up(connection, key.as_ref(), entry, plan, Some(expected), run, seal)?;
+            overtake(connection, entry, join, run)?;
+            put_instance(connection, &row, seal)?;
+            if let Some(secret) = secret {
+                put_secret(connection, &secret, seal)?;
+                rows::append(connection, &event::registered(entry, join, &secret.id))?;
+            }
+            if let Some(old) = replaced {
+                put_instance(connection, &old, seal)?;
+                rows::append(connection, &event::replaced(entry, &row.id, &old.id))?;
+            }
+            let issuance = rows::record(connection, event, &plan.certificates)?;
+            connection
+                .prepare_cached(
+                    "UPDATE certificates SET instance = (SELECT number FROM instances WHERE id = ?2) WHERE issuance = ?1",
+                )?
+                .execute(params![issuance, row.id])?;
+            Ok(Issued::Accepted { plan: None, generation: Some(expected) })
+        }
     }
-    let (number, last) = match &found {
-        Some(known) if known.token != entry.token || known.key != join.key => {
-            return Ok(Issued::Refused(InstanceRefusal::Unknown));
-        }
-        Some(known) => (known.number, known.last.clone()),
-        None => match register(connection, entry, join)? {
-            Ok(number) => (number, LastJoin::default()),
-            Err(refusal) => return Ok(Issued::Refused(refusal)),
-        },
+}
+
+/// What there is of those whom the join concerns.
+fn find(
+    connection: &Connection,
+    key: &[u8],
+    plan: &PlanRecord,
+    join: &InstanceJoin,
+    seal: &Seal,
+) -> rusqlite::Result<Found> {
+    let instance = known(connection, &join.instance, seal)?;
+    let replaced = match &instance {
+        Kept::Row(InstanceRow { replaces: Some(old), .. }) => known(connection, old, seal)?,
+        _ => Kept::Nothing,
     };
-    let expected = last.expected;
-    let accepted = match last.judge(&join.claims) {
-        Judgement::Accepted(accepted) => accepted,
-        // A new instance that begins anywhere but at the start is none; what registering it did is undone.
-        _ if found.is_none() => {
-            return Err(rusqlite::Error::IntegralValueOutOfRange(0, join.claims.generation));
-        }
-        // The store was put back from a copy, or somebody holds the key and tries. An older copy of the storage
-        // would be let in from here on, and the instance itself never again.
-        Judgement::Ahead => {
-            lock(connection, entry, join, number, expected, AHEAD)?;
-            return Ok(Issued::Refused(InstanceRefusal::Ahead { expected }));
-        }
-        Judgement::Forked => {
-            lock(connection, entry, join, number, expected, COPIED)?;
-            return Ok(Issued::Refused(InstanceRefusal::LockedNow { expected }));
-        }
+    let secret = match (&instance, &join.secret) {
+        (Kept::Nothing, Some(hash)) => secret(connection, hash, seal)?,
+        _ => Kept::Nothing,
     };
-    rows::use_up(connection, key.as_ref(), entry, plan, Some(accepted.expected), run)?;
-    overtake(connection, entry, join, run)?;
-    connection
-        .prepare_cached(
-            "UPDATE instances SET generation = ?2, base = ?3, attempt = ?4, tries = ?5, last = ?6, seen = ?7, bot = ?8
-             WHERE number = ?1",
-        )?
-        .execute(params![
-            number,
-            accepted.expected,
-            accepted.base,
-            accepted.attempt,
-            accepted.tries,
-            accepted.id,
-            entry.time,
-            entry.bot
-        ])?;
-    if let Some(old) = found.and_then(|known| known.replaces).filter(|_| join.claims.generation > 0) {
-        replace(connection, entry, number, &join.instance, &old)?;
-    }
-    let issuance = rows::record(connection, event, &plan.certificates)?;
-    connection
-        .prepare_cached("UPDATE certificates SET instance = ?2 WHERE issuance = ?1")?
-        .execute(params![issuance, number])?;
-    Ok(Issued::Accepted { plan: None, generation: Some(accepted.expected) })
+    let is_used = connection.prepare_cached("SELECT 1 FROM proofs WHERE key = ?1")?.exists([key])?;
+    let earlier = match is_used {
+        true => Some(rows::repeat(connection, key, plan, seal)?.unwrap_or(Issued::Used)),
+        false => None,
+    };
+    Ok(Found { instance, earlier, secret, replaced })
 }
 
 /// The requests that the instance made before this one are used up with it: one
@@ -146,85 +223,26 @@ fn overtake(
     Ok(())
 }
 
-/// A new instance, for a secret that is good; its number.
-fn register(
-    connection: &Connection,
-    entry: &NewIssuance,
-    join: &InstanceJoin,
-) -> rusqlite::Result<Result<i64, InstanceRefusal>> {
-    let Some(secret) = join.secret else { return Ok(Err(InstanceRefusal::Unknown)) };
-    if join.claims.generation != 0 {
-        return Ok(Err(InstanceRefusal::Ahead { expected: 0 }));
-    }
-    let id: Option<String> = connection
-        .prepare_cached(
-            "UPDATE secrets SET instance = ?2 WHERE hash = ?1 AND token = ?3 AND expires > ?4 AND made <= ?4 + ?5
-                AND instance IS NULL RETURNING id",
-        )?
-        .query_row(params![secret, join.instance, entry.token, entry.time, LEEWAY], |row| row.get(0))
-        .optional()?;
-    let Some(secret_id) = id else { return Ok(Err(InstanceRefusal::Secret)) };
-    let number = connection
-        .prepare_cached(
-            "INSERT INTO instances (id, token, bot, key, generation, base, attempt, tries, last, replaces, registered, seen)
-             VALUES (?1, ?2, ?3, ?4, 0, 0, '', 0, '', ?6, ?5, ?5)",
-        )?
-        .insert(params![join.instance, entry.token, entry.bot, join.key, entry.time, join.replaces])?;
-    rows::append(connection, &event::registered(entry, join, &secret_id))?;
-    Ok(Ok(number))
-}
-
-/// Ends the instance whose place this one takes. Only now, since this join tells
-/// that the instance has heard of its registration: until then it may go on as
-/// what it was. The old one's certificates are its own, and stay good.
-fn replace(
-    connection: &Connection,
-    entry: &NewIssuance,
-    number: i64,
-    instance: &str,
-    old: &str,
-) -> rusqlite::Result<()> {
-    connection.prepare_cached("UPDATE instances SET replaces = NULL WHERE number = ?1")?.execute([number])?;
-    let locked = connection
-        .prepare_cached(
-            "UPDATE instances SET locked = ?3, reason = ?4 WHERE id = ?1 AND token = ?2 AND locked IS NULL",
-        )?
-        .execute(params![old, entry.token, entry.time, REPLACED])?;
-    if locked > 0 {
-        rows::append(connection, &event::replaced(entry, instance, old))?;
-    }
-    Ok(())
-}
-
-/// Locks the instance, and revokes what it still has.
-fn lock(
-    connection: &Connection,
-    entry: &NewIssuance,
-    join: &InstanceJoin,
-    number: i64,
-    expected: i64,
-    reason: &'static str,
-) -> rusqlite::Result<()> {
+/// Revokes what the instance still has; the serials of that.
+fn revoke_all(connection: &Connection, entry: &NewIssuance, id: &str) -> rusqlite::Result<Vec<i64>> {
     connection
-        .prepare_cached("UPDATE instances SET locked = ?2, reason = ?3 WHERE number = ?1")?
-        .execute(params![number, entry.time, reason])?;
-    let serials: Vec<i64> = connection
         .prepare_cached(
-            "UPDATE certificates SET revoked = ?2 WHERE instance = ?1 AND expires >= ?3 AND revoked IS NULL
+            "UPDATE certificates SET revoked = ?2
+             WHERE instance = (SELECT number FROM instances WHERE id = ?1) AND expires >= ?3 AND revoked IS NULL
              RETURNING serial",
         )?
-        .query_map(params![number, entry.time, entry.time.saturating_sub(LEEWAY)], |row| row.get(0))?
-        .collect::<rusqlite::Result<_>>()?;
-    rows::append(connection, &event::locked(entry, join, expected, &serials, reason)).map(drop)
+        .query_map(params![id, entry.time, entry.time.saturating_sub(LEEWAY)], |row| row.get(0))?
+        .collect()
 }
 
 /// Keeps a secret's hash, until the odometer says `held` at least.
-pub(super) fn add_secret(connection: &Connection, entry: &NewSecret, held: i64) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached(
-            "INSERT INTO secrets (hash, id, token, expires, made, held_to_run) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        )?
-        .execute(params![entry.hash, entry.id, entry.token, entry.expires, entry.time, held])?;
+pub(super) fn add_secret(
+    connection: &Connection,
+    entry: &NewSecret,
+    held: i64,
+    seal: &Seal,
+) -> rusqlite::Result<()> {
+    put_secret(connection, &SecretRow::new(entry, held), seal)?;
     rows::append(connection, &event::secret_added(entry)).map(drop)
 }
 
@@ -237,23 +255,9 @@ pub(super) fn prune(connection: &Connection, now: i64, run: i64) -> rusqlite::Re
 }
 
 /// The instance of that id.
-pub(super) fn instance(connection: &Connection, id: &str) -> rusqlite::Result<Option<Instance>> {
-    Ok(known(connection, id)?.map(|known| Instance { join_token: known.token, key: known.key }))
-}
-
-/// Whether a secret could register an instance now.
-pub(super) fn admits(
-    connection: &Connection,
-    secret: &[u8; 32],
-    token: &str,
-    now: i64,
-) -> rusqlite::Result<bool> {
-    connection
-        .prepare_cached(
-            "SELECT 1 FROM secrets WHERE hash = ?1 AND token = ?2 AND expires > ?3 AND made <= ?3 + ?4
-                AND instance IS NULL",
-        )?
-        .exists(params![secret, token, now, LEEWAY])
+pub(super) fn instance(connection: &Connection, id: &str, seal: &Seal) -> rusqlite::Result<Option<Instance>> {
+    let row = known(connection, id, seal)?.row();
+    Ok(row.map(|row| Instance { join_token: row.token, key: row.key }))
 }
 
 /// Every instance.

@@ -9,10 +9,10 @@ use rusqlite::{Connection, Transaction, params};
 use super::super::event;
 use super::super::odometer::Odometer;
 use super::super::packed::pack;
+use super::super::seal::{Seal, StoreKey};
 use super::outside::{Mark, Outside, last_event};
-use super::schema;
+use super::{schema, sealing};
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::folder::trust::Owner;
 use crate::folder::{PRIVATE_FILE, access, replace};
 use crate::random;
 
@@ -25,6 +25,8 @@ pub(super) struct Opened {
     pub(super) outside: Outside,
     /// When it was last put back from a copy.
     pub(super) restored: Option<i64>,
+    /// What its rows are sealed with.
+    pub(super) seal: Seal,
 }
 
 /// How a store comes to be opened.
@@ -39,19 +41,21 @@ pub(super) enum Opening {
 }
 
 /// Opens the store at `path`; one that is begun is made first.
-pub(super) fn open(path: &Path, owner: Owner, opening: Opening, now: i64) -> Result<Opened> {
+pub(super) fn open(path: &Path, key: &StoreKey, opening: Opening, now: i64) -> Result<Opened> {
     if opening == Opening::Known {
-        schema::check_files(path, owner, true)?;
+        schema::check_files(path, key.owner, true)?;
     } else {
         begin(path)?;
     }
     let before = Outside::before(path)?;
     let settle = |transaction: &Transaction<'_>| {
         // While nobody else can commit, so that no mark tells of what is not seen here.
-        let mark = Mark::read(path, owner)?;
-        settle(transaction, path, mark, opening, now)
+        let mark = Mark::read(path, key.owner)?;
+        settle(transaction, path, mark, opening, now)?;
+        sealing::settle(transaction, key, opening != Opening::Known)
     };
-    let writing = schema::open(path, opening != Opening::Known, settle)?;
+    let (writing, sealed) = schema::open(path, opening != Opening::Known, settle)?;
+    let seal = sealed.finish(key)?;
     let reading = schema::open_for_reading(path)?;
     let (store, restored) = reading
         .query_row("SELECT store, restored FROM state", [], |row| row.try_into())
@@ -59,7 +63,7 @@ pub(super) fn open(path: &Path, owner: Owner, opening: Opening, now: i64) -> Res
     let outside = Outside::of(path, before, store)?;
     // A full disk must not keep an authority from starting; the server tries again, and says so.
     drop(outside.mark(last_event(&reading).context(Kind::Internal, CANNOT)?));
-    Ok(Opened { writing, reading, outside, restored })
+    Ok(Opened { writing, reading, outside, restored, seal })
 }
 
 /// The odometer, as the store has it.

@@ -8,6 +8,8 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::super::event::NewEvent;
 use super::super::packed::{pack, unpack};
+use super::super::proofs::UsedProof;
+use super::super::seal::Seal;
 use super::super::{
     CertificateKind, Earlier, EarlierCertificate, Issued, NewCertificate, NewIssuance, PlanRecord,
 };
@@ -86,60 +88,94 @@ pub(super) fn use_up(
     plan: &PlanRecord,
     generation: Option<i64>,
     run: i64,
+    seal: &Seal,
 ) -> rusqlite::Result<bool> {
-    // Without one the column has no value, and nothing is recorded.
-    let first = plan.certificates.first().map(|certificate| certificate.serial);
-    let held = entry.replay.held;
-    let held_to_run = run.saturating_add(held.lasts);
+    let used = UsedProof::new(key, entry, plan, generation, run);
+    let mac = seal.of(&used);
+    // Without a certificate the column has no value, and nothing is recorded.
+    let UsedProof { key, fingerprint, certificate, held_until, held_to_run, generation, earlier: _ } = used;
     let used = connection
         .prepare_cached(
-            "INSERT INTO proofs (key, fingerprint, certificate, held_until, held_to_run, generation)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (key) DO NOTHING",
+            "INSERT INTO proofs (key, fingerprint, certificate, held_until, held_to_run, generation, mac)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (key) DO NOTHING",
         )?
-        .execute(params![key, plan.fingerprint, first, held.until, held_to_run, generation])?;
+        .execute(params![key, fingerprint, certificate, held_until, held_to_run, generation, mac])?;
     Ok(used > 0)
 }
 
 /// The answer to that use of a proof, if this is the same request again: a
-/// retry, unless any certificate of that issuance has been revoked since.
+/// retry, unless any certificate of that issuance has been revoked since, or
+/// the record of it is not as it was left.
 pub(super) fn repeat(
     connection: &Connection,
     key: &[u8],
     plan: &PlanRecord,
+    seal: &Seal,
 ) -> rusqlite::Result<Option<Issued>> {
-    let used: Option<(i64, Option<i64>)> = connection
-        .prepare_cached(
-            "SELECT certificate, generation FROM proofs WHERE key = ?1 AND fingerprint IN (?2, ?3)",
-        )?
-        .query_row(params![key, plan.fingerprint, plan.former_fingerprint], |row| row.try_into())
+    let found = connection
+        .prepare_cached(&format!("{PROOFS} WHERE key = ?1 AND fingerprint IN (?2, ?3)"))?
+        .query_row(params![key, plan.fingerprint, plan.former_fingerprint], read_proof)
         .optional()?;
-    let Some((first, generation)) = used else { return Ok(None) };
+    let Some((proof, mac)) = found else { return Ok(None) };
+    let Some((used, false)) = with_earlier(connection, proof)? else { return Ok(None) };
+    let again = seal.judge(Some((used, mac))).row();
+    Ok(again.map(|used| Issued::Accepted { plan: Some(used.earlier), generation: used.generation }))
+}
+
+const PROOFS: &str =
+    "SELECT key, fingerprint, certificate, held_until, held_to_run, generation, mac FROM proofs";
+
+/// A used proof without what it was used for, and what it is sealed with.
+fn read_proof(row: &Row<'_>) -> rusqlite::Result<(UsedProof, Option<Vec<u8>>)> {
+    let proof = UsedProof {
+        key: row.get(0)?,
+        fingerprint: row.get(1)?,
+        certificate: row.get(2)?,
+        held_until: row.get(3)?,
+        held_to_run: row.get(4)?,
+        generation: row.get(5)?,
+        earlier: Earlier { id: String::new(), time: 0, certificates: Vec::new() },
+    };
+    Ok((proof, row.get(6)?))
+}
+
+/// The proof with what it was used for, if there is a record of that, and whether any of it is revoked.
+fn with_earlier(
+    connection: &Connection,
+    mut proof: UsedProof,
+) -> rusqlite::Result<Option<(UsedProof, bool)>> {
     let mut statement = connection.prepare_cached(
         "SELECT id, time, all_of.serial, all_of.kind, all_of.expires, all_of.key_hash, all_of.revoked
          FROM certificates AS one JOIN events ON sequence = issuance JOIN certificates AS all_of USING (issuance)
          WHERE one.serial = ?1 ORDER BY all_of.serial",
     )?;
-    let mut rows = statement.query([first])?;
-    let mut earlier: Option<Earlier> = None;
+    let mut rows = statement.query([proof.certificate])?;
+    let mut is_revoked = false;
     while let Some(row) = rows.next()? {
-        if row.get::<_, Option<i64>>(6)?.is_some() {
-            return Ok(None);
-        }
-        let certificate = EarlierCertificate {
+        let earlier = &mut proof.earlier;
+        (earlier.id, earlier.time) = (row.get(0)?, row.get(1)?);
+        earlier.certificates.push(EarlierCertificate {
             serial: row.get(2)?,
             kind: row.get(3)?,
             expires: row.get(4)?,
             key_hash: row.get(5)?,
-        };
-        match &mut earlier {
-            Some(earlier) => earlier.certificates.push(certificate),
-            None => {
-                earlier =
-                    Some(Earlier { id: row.get(0)?, time: row.get(1)?, certificates: vec![certificate] });
-            }
+        });
+        is_revoked |= row.get::<_, Option<i64>>(6)?.is_some();
+    }
+    Ok((!proof.earlier.certificates.is_empty()).then_some((proof, is_revoked)))
+}
+
+/// Seals every used proof as it is.
+pub(super) fn seal_all(connection: &Connection, seal: &Seal) -> rusqlite::Result<()> {
+    let mut proofs = connection.prepare(&format!("{PROOFS} WHERE certificate <> 0"))?;
+    let proofs = proofs.query_map([], read_proof)?.collect::<rusqlite::Result<Vec<_>>>()?;
+    let mut update = connection.prepare("UPDATE proofs SET mac = ?2 WHERE key = ?1")?;
+    for (proof, _) in proofs {
+        if let Some((used, _)) = with_earlier(connection, proof)? {
+            update.execute(params![used.key, seal.of(&used)])?;
         }
     }
-    Ok(earlier.map(|earlier| Issued::Accepted { plan: Some(earlier), generation }))
+    Ok(())
 }
 
 /// A body in the trail that is none.

@@ -184,7 +184,8 @@ pub(super) const MIGRATIONS: &[&str] = &[
     CREATE INDEX proofs_held ON proofs (held_until, held_to_run);
     CREATE INDEX assertions_held ON assertions (held_until, held_to_run);
 
-    -- What rows that grant something are sealed with.
+    -- What rows that grant something are sealed with (`store/seal.rs`), and by what the key is known.
+    ALTER TABLE state ADD COLUMN seal_check BLOB;
     ALTER TABLE proofs ADD COLUMN mac BLOB;
     ALTER TABLE instances ADD COLUMN mac BLOB;
     ALTER TABLE secrets ADD COLUMN mac BLOB;
@@ -242,14 +243,14 @@ fn lost(why: &'static str) -> Error {
 
 /// Opens the file for writing, and brings its schema up to date; `settle` runs in the transaction that
 /// does. A database without anything in it is a store where that is `new`.
-pub(super) fn open(
+pub(super) fn open<T>(
     path: &Path,
     new: bool,
-    settle: impl FnOnce(&Transaction<'_>) -> Result<()>,
-) -> Result<Connection> {
+    settle: impl FnOnce(&Transaction<'_>) -> Result<T>,
+) -> Result<(Connection, T)> {
     let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    migrate(&mut connection, new, settle)?;
-    Ok(connection)
+    let settled = migrate(&mut connection, new, settle)?;
+    Ok((connection, settled))
 }
 
 /// Opens the file, which has its schema, for reading.
@@ -350,11 +351,11 @@ pub(super) fn version(connection: &Connection, new: bool) -> Result<usize> {
 }
 
 /// Runs the migrations that the file lacks, in one transaction.
-fn migrate(
+fn migrate<T>(
     connection: &mut Connection,
     new: bool,
-    settle: impl FnOnce(&Transaction<'_>) -> Result<()>,
-) -> Result<()> {
+    settle: impl FnOnce(&Transaction<'_>) -> Result<T>,
+) -> Result<T> {
     let newest = MIGRATIONS.len();
     let transaction =
         connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(unusable)?;
@@ -367,7 +368,7 @@ fn migrate(
         pragma("application_id", APPLICATION_ID)?;
         pragma("user_version", i64::try_from(newest).unwrap_or(i64::MAX))?;
     }
-    settle(&transaction)?;
+    let settled = settle(&transaction)?;
     transaction.commit().map_err(unusable)?;
     // After the checks, so that a file of something else is left as it is; the mode stays with the file.
     let mode = write_ahead(connection).map_err(unusable)?;
@@ -377,5 +378,5 @@ fn migrate(
         )
         .hint("put the data directory on a local file system"));
     }
-    Ok(())
+    Ok(settled)
 }

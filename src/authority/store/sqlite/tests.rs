@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::ops::Deref;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ mod full;
 mod instances;
 mod list_numbers;
 mod outside;
+mod sealing;
 mod size;
 mod strangers;
 mod time;
@@ -59,13 +60,14 @@ impl Deref for Bench {
 impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Sqlite::create(&dir.path().join("authority.db")).unwrap();
+        let path = dir.path().join("authority.db");
+        Sqlite::create(&path, &StoreKey::beside(&path)).unwrap();
         Self::of(dir)
     }
 
     fn of(dir: TempDir) -> Self {
         let path = dir.path().join("authority.db");
-        let store = Arc::new(Sqlite::open(&path, Owner::me(), NOW).unwrap());
+        let store = Arc::new(Sqlite::open(&path, &StoreKey::beside(&path), NOW).unwrap());
         let shared = Shared::new(Open(Arc::clone(&store), path));
         Self { dir, store, shared }
     }

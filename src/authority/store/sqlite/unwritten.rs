@@ -1,7 +1,7 @@
 //! Why nothing was written, and whether that is for want of room.
 
-use std::fmt;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use rusqlite::{ErrorCode, ffi};
 
@@ -68,6 +68,7 @@ fn is_no_room(error: &rusqlite::Error) -> bool {
 pub fn no_room(error: &Error) -> bool {
     error.cause::<Unwritten>().is_some_and(Unwritten::is_no_room)
         || error.cause::<rusqlite::Error>().is_some_and(is_no_room)
+        || error.cause::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::StorageFull)
 }
 
 /// Whether it is that the store is not in its place any more.

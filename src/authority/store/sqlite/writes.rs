@@ -4,6 +4,7 @@
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::super::event::{self, NewEvent};
+use super::super::seal::Seal;
 use super::super::{Issued, NewIssuance, NewRevocation, PlanRecord, Revoked};
 use super::{instances, rows};
 
@@ -23,9 +24,10 @@ pub(super) fn issue(
     plan: &PlanRecord,
     event: &NewEvent,
     run: i64,
+    seal: &Seal,
 ) -> rusqlite::Result<Issued> {
     if let Some(join) = &entry.join {
-        return instances::join(connection, entry, plan, event, join, run);
+        return instances::join(connection, entry, plan, event, join, run, seal);
     }
     // One that may be among those that were forgotten: only where the clock went back since.
     let forgotten: i64 =
@@ -35,11 +37,11 @@ pub(super) fn issue(
     }
     for nth in 0..entry.max_uses.max(1) {
         let key = rows::proof_key(&entry.replay, nth);
-        if rows::use_up(connection, key.as_ref(), entry, plan, None, run)? {
+        if rows::use_up(connection, key.as_ref(), entry, plan, None, run, seal)? {
             rows::record(connection, event, &plan.certificates)?;
             return Ok(Issued::Accepted { plan: None, generation: None });
         }
-        if let Some(again) = rows::repeat(connection, key.as_ref(), plan)? {
+        if let Some(again) = rows::repeat(connection, key.as_ref(), plan, seal)? {
             return Ok(again);
         }
     }

@@ -7,7 +7,8 @@ use crate::authority::store::sqlite::schema;
 #[test]
 fn a_store_of_the_version_before_is_brought_up_to_date() {
     let bench = Bench::new();
-    let path = bench.dir.path().join("old.db");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("old.db");
     let old = rusqlite::Connection::open(&path).unwrap();
     old.execute_batch(schema::MIGRATIONS[0]).unwrap();
     old.pragma_update(None, "application_id", schema::APPLICATION_ID).unwrap();
@@ -19,7 +20,7 @@ fn a_store_of_the_version_before_is_brought_up_to_date() {
     )
     .unwrap();
     drop(old);
-    let store = Sqlite::open(&path, Owner::me(), NOW).unwrap();
+    let store = Sqlite::open(&path, &StoreKey::beside(&path), NOW).unwrap();
     assert_eq!(bench.wait(store.certificate(9)).unwrap().issuance_id, "i9");
     bench.wait(store.add_secret(secret(SECRET, "github-deploy")));
     let Entry { entry, plan } = registration(1, "w-a", SECRET);

@@ -27,7 +27,7 @@ fn list_numbers_rise_and_are_drawn_once() {
         bench.store.writer.write(Room::Any, |connection| connection.execute("UPDATE state SET run = 0", [])),
     );
     Connection::open(bench.path()).unwrap().execute("VACUUM INTO ?1", [path]).unwrap();
-    let copy = Arc::new(Sqlite::open(&copy, Owner::me(), NOW).unwrap());
+    let copy = Arc::new(Sqlite::open(&copy, &StoreKey::beside(&copy), NOW).unwrap());
     let mut last = ahead;
     for _ in 0..3 {
         let next = draw(&bench, NOW);

@@ -32,7 +32,7 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn open(path: &Path) -> Result<Sqlite> {
-    Sqlite::open(path, Owner::me(), NOW)
+    Sqlite::open(path, &StoreKey::beside(path), NOW)
 }
 
 fn mark(path: &Path) -> Mark {
@@ -58,7 +58,7 @@ struct Home {
 impl Home {
     fn new() -> Self {
         let home = Self { dir: tempfile::tempdir().unwrap() };
-        Sqlite::create(&home.path()).unwrap();
+        Sqlite::create(&home.path(), &StoreKey::beside(&home.path())).unwrap();
         home
     }
 
@@ -118,7 +118,7 @@ fn one_that_was_put_back_is_known_by_its_mark() {
     assert!(!wait(store.admits(&hash, "t", NOW)).unwrap(), "it may have been used since");
     drop(store);
     // Said once, and known from then on.
-    let store = Sqlite::open(&home.path(), Owner::me(), NOW + 9).unwrap();
+    let store = Sqlite::open(&home.path(), &StoreKey::beside(&home.path()), NOW + 9).unwrap();
     assert_eq!((store.restored(), all(&store).len()), (Some(NOW), 3));
     drop(store);
 
@@ -181,6 +181,7 @@ proptest! {
                     for end in ["", "-wal", ".mark"] {
                         fs::copy(beside(&home.path(), end), beside(&killed.path(), end)).unwrap();
                     }
+                    fs::copy(home.at("store.key"), killed.at("store.key")).unwrap();
                     drop(store);
                     home = killed;
                 }
@@ -200,7 +201,7 @@ proptest! {
             let store = match opened.take() {
                 Some(store) => store,
                 None => {
-                    let store = Sqlite::open(&home.path(), Owner::me(), now).unwrap();
+                    let store = Sqlite::open(&home.path(), &StoreKey::beside(&home.path()), now).unwrap();
                     prop_assert_eq!(store.restored() == Some(now), lacks, "{:?}", fate);
                     store
                 }
@@ -226,6 +227,7 @@ fn whatever_ends_an_authority_is_no_alarm() {
     for end in ["", "-wal", ".mark"] {
         fs::copy(beside(&home.path(), end), beside(&path, end)).unwrap();
     }
+    fs::copy(home.at("store.key"), killed.path().join("store.key")).unwrap();
     assert_eq!(mark(&path).sequence, 0);
     let again = open(&path).unwrap();
     assert_eq!((again.restored(), all(&again).len()), (None, 2));
@@ -252,6 +254,11 @@ fn an_old_store_is_adopted_and_its_older_copies_are_known() {
     let named = mark(&path).store;
     // A backup of the time before the upgrade.
     fs::copy(dir.path().join("backup"), &path).unwrap();
+    // Whoever can put it there could have written to it: that nobody has, the operator says.
+    let error = open(&path).unwrap_err();
+    assert!(error.to_string().contains("from before its rows were sealed"), "{error}");
+    assert!(hints(&error).contains("nobody else can have written to it, remove /"), "{error:?}");
+    fs::remove_file(dir.path().join("store.key")).unwrap();
     let store = open(&path).unwrap();
     assert_eq!(store.restored(), Some(NOW));
     drop(store);
@@ -286,14 +293,14 @@ fn a_store_that_is_lost_does_not_begin_anew_by_itself() {
         }
         fs::write(home.path(), "").unwrap();
     }
-    Sqlite::begin_anew(&home.path(), Owner::me(), NOW).unwrap();
+    Sqlite::begin_anew(&home.path(), &StoreKey::beside(&home.path()), NOW).unwrap();
     let store = open(&home.path()).unwrap();
     let events = all(&store);
     assert_eq!((store.restored(), events[0].cursor.event), (Some(NOW), 2));
     assert_eq!(events[0].body["reason"], "new_store");
     assert_ne!(mark(&home.path()).store, before.store);
     drop(store);
-    let error = Sqlite::begin_anew(&home.path(), Owner::me(), NOW).unwrap_err();
+    let error = Sqlite::begin_anew(&home.path(), &StoreKey::beside(&home.path()), NOW).unwrap_err();
     assert!(error.to_string().ends_with("there is a file already"), "{error}");
 }
 
@@ -309,6 +316,12 @@ fn another_store_is_not_taken() {
     let error = open(&home.path()).unwrap_err();
     assert!(error.to_string().contains("mark: it is damaged"), "{error}");
     fs::remove_file(home.at("authority.db.mark")).unwrap();
+    let error = open(&home.path()).unwrap_err();
+    assert!(
+        error.to_string().ends_with("store.key is not the key that the store's rows are sealed with"),
+        "{error}"
+    );
+    fs::copy(other.at("store.key"), home.at("store.key")).unwrap();
     assert_eq!(open(&home.path()).unwrap().restored(), Some(NOW));
 }
 
