@@ -1,6 +1,6 @@
 //! What all files of a policy hold, at one time.
 
-use super::manifest;
+use super::manifest::{self, hash};
 use crate::authority::policy::{Policy, Source};
 use crate::error::{Error, Result};
 
@@ -19,10 +19,16 @@ impl PolicyText {
     }
 
     pub(super) fn policy(self) -> Result<Policy> {
-        Policy::parse(&self.verified()?).map_err(|mistakes| {
+        let sources = self.verified()?;
+        let mut policy = Policy::parse(&sources).map_err(|mistakes| {
             let without = || Error::internal("a policy was refused without a reason");
             together(mistakes).unwrap_or_else(without)
-        })
+        })?;
+        // Whatever the files are called, and wherever they are.
+        let mut texts: Vec<String> = sources.iter().map(|source| hash(&source.text)).collect();
+        texts.sort_unstable();
+        policy.text = hash(&texts.concat());
+        Ok(policy)
     }
 }
 

@@ -135,7 +135,7 @@ fn settle(
             "INSERT INTO events (sequence, time, event, id, body) VALUES (?1, ?2, ?3, ?4, ?5)",
             params![last.max(marked).saturating_add(1), event.time, event.event, event.id, event.body.0],
         )
-        .and_then(|_| transaction.execute("UPDATE state SET restored = ?1", [now]))
+        .and_then(|_| transaction.execute("UPDATE state SET restored = ?1, list_what = NULL", [now]))
         // Some of them may have been used since.
         .and_then(|_| transaction.execute("DELETE FROM secrets WHERE instance IS NULL", []))
         .map(drop)

@@ -172,6 +172,35 @@ pub(super) const MIGRATIONS: &[&str] = &[
     ALTER TABLE state ADD COLUMN store TEXT;
     ALTER TABLE state ADD COLUMN restored INTEGER;
 ",
+    "
+    -- What has been taken from limits that authorities share: `level` is for how many seconds of its rate one is
+    -- busy, as of `at` in milliseconds of the odometer.
+    CREATE TABLE usage (
+        key BLOB PRIMARY KEY,
+        level REAL NOT NULL,
+        at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    -- The authorities that share this store, and when each was last seen.
+    CREATE TABLE replicas (
+        id TEXT PRIMARY KEY,
+        name TEXT NOT NULL,
+        keys TEXT NOT NULL,
+        policy TEXT NOT NULL,
+        version TEXT NOT NULL,
+        seen INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    -- The CA keys that they have, and since when. It lets nobody in; who has others does not start.
+    CREATE TABLE cas (
+        key TEXT PRIMARY KEY,
+        since INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    -- What the last revocation lists say, as a hash, and when they were made: whoever makes them anew gives the same.
+    ALTER TABLE state ADD COLUMN list_what BLOB;
+    ALTER TABLE state ADD COLUMN list_made INTEGER NOT NULL DEFAULT 0;
+",
 ];
 
 /// Whether the file is there, is a store by its looks, and nobody else can change it or what SQLite
