@@ -51,7 +51,7 @@ impl Shared {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
     /// However jobs come, all authorities together let in the quota, and each a sixteenth of it and a second's worth more.
     #[test]
@@ -59,7 +59,7 @@ proptest! {
         replicas in 1_usize..6,
         quota in prop::sample::select(vec![60_u32, 360, 3600, 20_000]),
         // For so many seconds, how many certificates each is asked for each tenth of a second.
-        phases in vec((1_usize..1500, vec(0_usize..30, 6)), 1..6),
+        phases in vec((1_usize..600, vec(0_usize..30, 6)), 1..6),
         // Of every second, how many tenths later each of them tells.
         late in vec(0_usize..10, 6),
         lost in vec(prop::bool::weighted(0.1), 6),

@@ -57,6 +57,7 @@ macro_rules! promises {
 mod instances;
 mod proofs;
 mod revocations;
+mod shared;
 mod time;
 mod trail;
 

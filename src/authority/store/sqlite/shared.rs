@@ -5,11 +5,12 @@ use rusqlite::{Connection, params};
 use super::super::replicas::{Announced, LIVE, Replica};
 use crate::authority::limits::{FREE, Level, Spent};
 
-/// Adds what was used, at `now` in milliseconds of the odometer, and forgets limits that are free.
+/// Adds what was used, at `now` in milliseconds of the odometer, and forgets limits that are free. Of an odometer
+/// that is behind another's no time has passed: it would else pass twice.
 pub(super) fn spend(connection: &Connection, spent: &[Spent], now: i64) -> rusqlite::Result<()> {
     let mut add = connection.prepare_cached(
         "INSERT INTO usage (key, level, at) VALUES (?1, ?2 - ?3, ?4) ON CONFLICT (key) DO UPDATE
-         SET level = ?2 + max(level - max(?4 - at, 0) / 1000.0, -?3), at = ?4",
+         SET level = ?2 + max(level - max(?4 - at, 0) / 1000.0, -?3), at = max(at, ?4)",
     )?;
     for Spent { key, seconds, age } in spent {
         add.execute(params![key, seconds, age, now])?;

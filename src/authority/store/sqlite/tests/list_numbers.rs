@@ -2,7 +2,6 @@
 
 use rusqlite::Connection;
 
-use super::super::super::LIST_SERVED;
 use super::*;
 
 /// The number of a store from before, of a clock that is put back, of a store that is.
@@ -49,28 +48,6 @@ fn list_numbers_rise_and_are_drawn_once() {
         assert!(next > last && i64::try_from(next).is_ok());
         last = next;
     }
-}
-
-/// Two authorities that share a store, and one that starts again, give the same list the same number.
-#[test]
-fn lists_that_say_the_same_have_one_number() {
-    let bench = Bench::new();
-    let other = Sqlite::open(&bench.path(), Owner::me(), NOW).unwrap();
-    let [some, more] = [[1; 32], [2; 32]];
-    let first = bench.wait(bench.store.list_number(NOW, some));
-    assert_eq!(first.made, NOW);
-    assert_eq!(bench.wait(other.list_number(NOW + LIST_SERVED - 1, some)), first);
-    let hourly = bench.wait(other.list_number(NOW + LIST_SERVED, some));
-    assert!(hourly.number > first.number && hourly.made == NOW + LIST_SERVED);
-    assert_eq!(bench.wait(bench.store.list_number(NOW + LIST_SERVED, some)), hourly);
-    let revoked = bench.wait(bench.store.list_number(NOW + LIST_SERVED, more));
-    assert!(revoked.number > hourly.number);
-    // What was taken back is another list, since that number names the one before.
-    assert!(bench.wait(other.list_number(NOW + LIST_SERVED, some)).number > revoked.number);
-    // And one from a time that is yet to come.
-    let last = bench.wait(other.list_number(NOW + LIST_SERVED, more));
-    let put_back = bench.wait(bench.store.list_number(NOW, more));
-    assert!(put_back.number > last.number && put_back.made == NOW);
 }
 
 /// A copy knows what was listed then, and not what was since.
