@@ -13,10 +13,13 @@ use crate::text::{counted, shown};
 
 /// How long policies may differ before it is told: they are changed one after the other.
 const GRACE: Duration = Duration::from_secs(30);
+/// How long one counts as running after it was last heard of: its row stays for longer.
+const RUNS: Duration = Duration::from_secs(15);
 /// What to do about CA keys that are others.
-const OTHER_KEYS: [&str; 2] = [
+const OTHER_KEYS: [&str; 3] = [
     "all authorities of a store have the same CA keys: copy the folder of the keys from one that is right",
     "where the keys are right, `store` in authority.yaml names the store of another authority",
+    "where the CA was made anew, what the old one issued is of no use to it: move the store away, and `machine-id authority new-store` begins another",
 ];
 
 /// What is known of the others.
@@ -27,8 +30,8 @@ pub struct Replicas(Mutex<Known>);
 struct Known {
     /// Why this one issues nothing.
     stopped: Option<String>,
-    /// When each was last seen when it was first heard of: one that is not seen again may have ended before.
-    first: BTreeMap<String, i64>,
+    /// When each was last seen, by the store's clock, and when that last was news here.
+    seen: BTreeMap<String, (i64, Option<Instant>)>,
     /// Since when some have another policy, and whether that was told.
     differ: Option<(Instant, bool)>,
     /// Whether it was told that there are others where one is enough.
@@ -80,13 +83,16 @@ impl Known {
             news.push(stopped.as_ref().map_or_else(goes_on, |why| format!("nothing is issued: {why}")));
             self.stopped = stopped;
         }
-        let mut alive: Vec<&Replica> = Vec::new();
-        self.first.retain(|id, _| announced.others.iter().any(|other| other.id == *id));
-        for other in &announced.others {
-            if *self.first.entry(other.id.clone()).or_insert(other.seen) != other.seen {
-                alive.push(other);
+        // One that was there before and is not seen again may have ended, or been killed.
+        self.seen.retain(|id, _| announced.others.iter().any(|other| other.id == *id));
+        let mut runs = |other: &&Replica| {
+            let (seen, news) = self.seen.entry(other.id.clone()).or_insert((other.seen, None));
+            if std::mem::replace(seen, other.seen) != other.seen {
+                *news = Some(now);
             }
-        }
+            news.is_some_and(|since| now.saturating_duration_since(since) < RUNS)
+        };
+        let mut alive: Vec<&Replica> = announced.others.iter().filter(&mut runs).collect();
         if !shared && !std::mem::replace(&mut self.crowded, !alive.is_empty()) && !alive.is_empty() {
             let names = names(&alive);
             news.push(format!("warning: {names} serves this store too, which is made for one authority"));

@@ -101,7 +101,11 @@ fn a_restart_fills_no_quota() {
     shared.share(0, 1.0);
     shared.share(1, 1.5);
     let refused = shared.replicas[1].0.charge_at("ci", "1", 10, shared.at(2.0)).unwrap_err();
-    assert_eq!((refused.kind, refused.retry_after), ("quota-run", 111), "nearly two minutes of ten certificates");
+    assert_eq!(
+        (refused.kind, refused.retry_after),
+        ("quota-run", 111),
+        "nearly two minutes of ten certificates"
+    );
     shared.replicas[0] = (Issuances::new(quotas), Refusals::default());
     shared.share(0, 3.0);
     assert!(shared.replicas[0].0.charge_at("ci", "1", 10, shared.at(3.0)).is_err());
@@ -112,7 +116,10 @@ fn a_restart_fills_no_quota() {
     shared.replicas[1].0.charge_at("ci", "3", 320, shared.at(5.0)).unwrap();
     shared.share(1, 5.5);
     shared.share(0, 6.0);
-    assert_eq!(shared.replicas[0].0.charge_at("ci", "4", 50, shared.at(6.5)).unwrap_err().kind, "quota-token");
+    assert_eq!(
+        shared.replicas[0].0.charge_at("ci", "4", 50, shared.at(6.5)).unwrap_err().kind,
+        "quota-token"
+    );
     // An hour later it is free, and forgotten a minute after that.
     shared.share(0, 3700.0);
     assert_eq!(shared.usage.0.len(), 0);
@@ -182,7 +189,6 @@ fn strangers_do_not_fill_the_store() {
     assert!(most < 100, "{most}");
 }
 
-
 #[test]
 fn a_flood_ends_and_others_go_on() {
     let refusals = Refusals::default();
@@ -238,8 +244,7 @@ fn memory_is_bounded() {
     let refusals = Refusals::default();
     let start = Instant::now();
     for n in 0..20_000u32 {
-        let _ =
-            refusals.admit_at(IpAddr::V4(n.into()), true, start + Duration::from_millis(u64::from(n)));
+        let _ = refusals.admit_at(IpAddr::V4(n.into()), true, start + Duration::from_millis(u64::from(n)));
     }
     assert!(refusals.0.lock().unwrap().len() <= MAX_ADDRESSES);
 }

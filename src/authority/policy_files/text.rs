@@ -38,3 +38,26 @@ fn together(mistakes: Vec<Error>) -> Option<Error> {
     let first = mistakes.next()?;
     Some(mistakes.fold(first, |all, mistake| all.hint(format!("also: {mistake}"))))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What replicas compare: the text, wherever it lies.
+    #[test]
+    fn the_same_text_is_known_by_the_same() {
+        let known = |files: &[(&str, &str)]| {
+            let source = |(name, text): &(&str, &str)| Source { name: (*name).into(), text: (*text).into() };
+            let text = PolicyText { sources: files.iter().map(source).collect(), manifest: None };
+            text.policy().unwrap().text
+        };
+        let role = |name: &str| {
+            format!("kind: role\nversion: v7\nmetadata: {{name: {name}}}\nspec: {{allow: {{logins: [a]}}}}\n")
+        };
+        let (one, other) = (role("one"), role("other"));
+        let here = known(&[("/a/1.yaml", &one), ("/a/2.yaml", &other)]);
+        assert_eq!(here, known(&[("/b/x.yaml", &other), ("/b/y.yaml", &one)]));
+        assert_ne!(here, known(&[("/a/1.yaml", &one)]));
+        assert_ne!(here, known(&[("/a/1.yaml", &one), ("/a/2.yaml", &role("others"))]));
+    }
+}

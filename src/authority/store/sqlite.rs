@@ -14,8 +14,8 @@ use super::instances::{InstanceRefusal, NewSecret, RegisteredInstance};
 use super::odometer::Odometer;
 use super::replicas::{Announced, Replica};
 use super::{
-    CertificateRecord, Cursor, Event, EventFilter, Issued, ListNumber, NewIssuance, NewRefusal, NewRevocation, NewSigned,
-    PlanRecord, Revoked, RevokedCertificate, Store, Trail, event, sealed,
+    CertificateRecord, Cursor, Event, EventFilter, Issued, ListNumber, NewIssuance, NewRefusal,
+    NewRevocation, NewSigned, PlanRecord, Revoked, RevokedCertificate, Store, Trail, event, sealed,
 };
 use crate::authority::limits::{FREE, Level, Spent};
 use crate::error::{Context as _, Kind, Result};
@@ -258,9 +258,10 @@ impl Store for Sqlite {
             let id = replica.id.clone();
             let announce = move |connection: &_| shared::announce(connection, &replica);
             // On a full disk it is only read who is there, which is no reason not to start.
-            self.writer.write(Room::ToSpare, announce).await.or_else(|error| {
-                if no_room(&error) { Ok(()) } else { Err(error) }
-            })?;
+            self.writer
+                .write(Room::ToSpare, announce)
+                .await
+                .or_else(|error| if no_room(&error) { Ok(()) } else { Err(error) })?;
             self.reader.read(move |connection| shared::announced(connection, &id)).await
         })
     }

@@ -113,8 +113,16 @@ fn one_with_other_ca_keys_does_not_start() {
     let (replica, other) = (Replica::of(&bench), TempDir::new().unwrap());
     let made = other.path().join("authority");
     process::succeed(
-        machine_id(["authority", "init", "--cluster", "id.test", "--public-url", &bench.authority.url(), "--data-dir"])
-            .arg(&made),
+        machine_id([
+            "authority",
+            "init",
+            "--cluster",
+            "id.test",
+            "--public-url",
+            &bench.authority.url(),
+            "--data-dir",
+        ])
+        .arg(&made),
     );
     let keys = replica.data_dir().join("keys");
     fs::remove_dir_all(&keys).unwrap();
@@ -125,7 +133,10 @@ fn one_with_other_ca_keys_does_not_start() {
     assert_eq!(ended.status.code(), Some(2), "{said}");
     let (ours, theirs) = (pin(replica.data_dir()), pin(bench.authority.data_dir()));
     assert!(said.contains("the CA keys here are others than those of the store: ssh-host SHA256:"), "{said}");
-    assert!(said.contains(&format!("tls {ours} here")) && said.contains(&format!("tls {theirs} there")), "{said}");
+    assert!(
+        said.contains(&format!("tls {ours} here")) && said.contains(&format!("tls {theirs} there")),
+        "{said}"
+    );
     let name = format!(":{} has", bench.authority.address().port());
     assert!(said.contains(&name), "{said}");
     assert!(said.contains("hint: all authorities of a store have the same CA keys"), "{said}");
@@ -160,7 +171,8 @@ fn one_that_finds_out_later_stops_issuing() {
 fn lists_are_those_of_all() {
     let bench = Bench::start();
     let replica = Replica::of(&bench).start();
-    let krls = || [bench.authority.client(), &replica.client].map(|client| client.get("/v1/revoked/ssh.krl").body);
+    let krls =
+        || [bench.authority.client(), &replica.client].map(|client| client.get("/v1/revoked/ssh.krl").body);
     let [one, other] = krls();
     assert_eq!(one, other, "one number");
     let held = Held::new(&bench);

@@ -39,9 +39,7 @@ pub(super) fn announce(connection: &Connection, replica: &Replica) -> rusqlite::
         }
     }
     // One that is from the future is of a clock that was put back.
-    connection
-        .prepare_cached("DELETE FROM replicas WHERE abs(unixepoch() - seen) > ?1")?
-        .execute([LIVE])?;
+    connection.prepare_cached("DELETE FROM replicas WHERE abs(unixepoch() - seen) > ?1")?.execute([LIVE])?;
     let Replica { id, name, keys, policy, version, .. } = replica;
     connection
         .prepare_cached(
