@@ -1,7 +1,7 @@
 //! How much may be written: a stranger can make a refusal with each request, and
 //! a job that is let in certificates. Each is a row in the store.
 //!
-//! What decides is in memory ([`meter`]). Once a second the store hears what
+//! What decides is in memory (`meter`). Once a second the store hears what
 //! was used, and tells what all authorities that share it have, so that a limit
 //! is one for all of them, and a restart does not fill it.
 
