@@ -22,9 +22,10 @@ use tokio_rustls::TlsAcceptor;
 use super::connections::{Connections, Counted, MAX_CONNECTIONS, Place};
 use super::head::{BodyLeft, StrictHead};
 use super::http::{Peer, router};
+use super::store::is_displaced;
 use super::tls::{self, keeper::CertificateKeeper};
 use super::{Authority, policy_watch};
-use crate::error::{Context as _, Kind, Result};
+use crate::error::{Context as _, Error, Kind, Result};
 use crate::terminal::{log, log_rarely};
 
 /// Descriptors beside those of connections: store, keys, issuers.
@@ -107,7 +108,14 @@ pub async fn serve(authority: Arc<Authority>, listen: SocketAddr) -> Result<()> 
 
 async fn share(authority: &Authority) {
     if let Err(error) = authority.share().await {
-        log_rarely(&format!("limits are counted here alone: {error}"));
+        alone("limits are counted here alone", &error);
+    }
+}
+
+/// Why others do not hear of this one. That the store is not in its place is said once, by who leaves its mark.
+fn alone(what: &str, error: &Error) {
+    if !is_displaced(error) {
+        log_rarely(&format!("{what}: {error}"));
     }
 }
 
@@ -120,7 +128,7 @@ async fn keep_together(authority: Arc<Authority>, name: String) {
         }
         match authority.stay(&name).await {
             Ok(news) => news.iter().for_each(|news| log(news)),
-            Err(error) => log_rarely(&format!("other replicas do not hear of this one: {error}")),
+            Err(error) => alone("other replicas do not hear of this one", &error),
         }
     }
 }

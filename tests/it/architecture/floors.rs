@@ -107,7 +107,7 @@ authority::http: authority authority::connections authority::enroll authority::l
     authority::revoke authority::store::is_displaced authority::store::no_room authority::tls error join::issuers terminal wire
 authority::policy_watch: authority authority::config authority::policy authority::policy_files error terminal text
 authority::serve: authority authority::connections authority::head authority::http authority::policy_watch
-    authority::tls error terminal
+    authority::store::is_displaced authority::tls error terminal
 
 # the commands
 commands: authority authority::audit authority::config authority::issue authority::keys
