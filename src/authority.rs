@@ -7,10 +7,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
+use store::replicas::Replica;
+
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::join::issuers::Issuers;
 use crate::net;
+use crate::random;
 
 pub mod audit;
 pub mod config;
@@ -24,6 +27,7 @@ pub mod limits;
 pub mod policy;
 pub mod policy_files;
 mod policy_watch;
+pub mod replicas;
 pub mod revocation;
 pub mod revoke;
 pub mod serve;
@@ -49,6 +53,9 @@ pub struct Authority {
     refusals: limits::Refusals,
     issuances: limits::Issuances,
     lists: revocation::ListCache,
+    /// Names this run among authorities that share the store.
+    id: String,
+    replicas: replicas::Replicas,
     /// When it was last seen to be ready, and what was to be said then.
     ready: tokio::sync::Mutex<Option<(Instant, Option<String>)>>,
     /// Why the store's mark was not left last time.
@@ -91,6 +98,8 @@ impl Authority {
             refusals: limits::Refusals::default(),
             issuances,
             lists: revocation::ListCache::default(),
+            id: random::hex::<16>()?,
+            replicas: replicas::Replicas::default(),
             ready: tokio::sync::Mutex::default(),
             unmarked: Mutex::default(),
         })
@@ -137,6 +146,44 @@ impl Authority {
     /// What was revoked, as servers read it.
     pub async fn revocation_lists(&self) -> Result<Arc<revocation::Lists>> {
         self.lists.lists(self.store.as_ref(), &self.keys, self.clock.now()).await
+    }
+
+    /// What this authority says of itself to those that share the store; `name` is its machine and where it listens.
+    fn replica(&self, name: &str) -> Result<Replica> {
+        let config::Config { cluster, public_url, quotas, .. } = &self.config;
+        let same = format!("{}\n{cluster}\n{public_url}\n{quotas:?}", self.policy().text);
+        Ok(Replica {
+            id: self.id.clone(),
+            name: name.to_owned(),
+            keys: self.keys.names()?,
+            policy: policy_files::hash(&same),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            seen: 0,
+        })
+    }
+
+    /// Takes its place among those that share the store.
+    ///
+    /// # Errors
+    /// Where it must not: its CA keys are others.
+    pub async fn join(&self, name: &str) -> Result<()> {
+        self.replicas.join(self.store.as_ref(), self.replica(name)?).await
+    }
+
+    /// Says that it is still there; what the log is to say of the others.
+    pub async fn stay(&self, name: &str) -> Result<Vec<String>> {
+        self.replicas.stay(self.store.as_ref(), self.replica(name)?).await
+    }
+
+    /// Tells what was used of limits since it did so last, and hears what all have.
+    pub async fn share(&self) -> Result<()> {
+        let now = Instant::now();
+        let spent = [self.refusals.spent(now), self.issuances.spent(now)].concat();
+        let levels = self.store.spend(spent.clone()).await?;
+        let now = Instant::now();
+        self.refusals.heard(&spent, &levels, now);
+        self.issuances.heard(&spent, &levels, now);
+        Ok(())
     }
 
     /// Looks at the policy's files, and takes what is new once it stands still;

@@ -10,7 +10,7 @@ use axum::body::{Body, HttpBody as _, to_bytes};
 use axum::extract::{Extension, Request, State};
 use axum::http::uri::Authority as Host;
 use axum::http::{HeaderValue, StatusCode, Version, header};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
@@ -40,6 +40,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the authority counts as ready after it was: anybody may ask, and each time some is written.
 const READY_AGE: Duration = Duration::from_secs(1);
 
+/// What is told of an authority that issues nothing for that; which keys, its log says.
+const OTHER_KEYS: &str = "the authority's CA keys are others than those of its store";
+
 /// The address of whoever asks; put there by [`super::serve`].
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
@@ -57,6 +60,7 @@ pub fn router(authority: Arc<Authority>, certificate: Arc<CurrentCertificate>) -
         .route("/v1/revoked", get(revoked_ends))
         .route("/v1/revoked/ssh.krl", get(ssh_krl))
         .route("/v1/revoked/tls.crl", get(tls_crl))
+        .route_layer(from_fn_with_state(Arc::clone(&authority), joined))
         .route("/healthz", get(async || json_response(&json!({"status": "ok"}))))
         .route("/readyz", get(readyz))
         .fallback(async || problem(404, "not-found", "there is nothing here"))
@@ -84,6 +88,15 @@ async fn in_time(request: Request, next: Next) -> Answer {
         Ok(next.run(Request::from_parts(parts, Body::from(body))).await)
     };
     tokio::time::timeout(REQUEST_TIMEOUT, answer).await.map_err(too_long)?
+}
+
+/// Answers nothing with CA keys that are others than those of the store.
+async fn joined(State(authority): Shared, request: Request, next: Next) -> Answer {
+    if authority.replicas.stopped().is_none() {
+        return Ok(next.run(request).await);
+    }
+    let problem = Problem::new("other-ca-keys", 503, OTHER_KEYS);
+    Err(Box::new(Problem { retry_after: Some(10), ..problem }))
 }
 
 /// HTTP/1.1 wants one `Host`, and nobody is to read another out of the same request (RFC 9112, section 3.2).
@@ -154,6 +167,10 @@ async fn readyz(
     State(authority): Shared,
     Extension(certificate): Extension<Arc<CurrentCertificate>>,
 ) -> Answer {
+    if authority.replicas.stopped().is_some() {
+        let problem = Problem::new("not-ready", 503, OTHER_KEYS);
+        return Err(Box::new(problem));
+    }
     // The policy was parsed before this served anything. It writes to the store, and anybody may ask.
     let mut last = authority.ready.lock().await;
     let alarm = match &*last {
@@ -176,8 +193,10 @@ async fn readyz(
         return Err(Box::new(Problem { detail: told.collect::<Vec<_>>().join("; "), ..problem }));
     }
     // Whoever watches it must learn that revocations may be lost.
-    let store = [authority.restored_warning(), authority.unmarked(), authority.tampered()];
-    let told: Vec<String> = told.chain(alarm).chain(store.into_iter().flatten()).collect();
+    let (restored, replicas) = (authority.restored_warning(), authority.replicas.warning());
+    let store = [restored, authority.unmarked(), authority.tampered(), replicas];
+    let store = store.into_iter().flatten();
+    let told: Vec<String> = told.chain(alarm).chain(store).collect();
     json_response(&match told.as_slice() {
         [] => json!({"status": "ready"}),
         _ => json!({"status": "ready", "warnings": told}),

@@ -13,13 +13,14 @@ use rcgen::{
 use ring::signature::Ed25519KeyPair;
 use ssh_key::certificate::{Builder, CertType};
 use ssh_key::public::KeyData;
-use ssh_key::{Algorithm, PublicKey, Signature};
+use ssh_key::{Algorithm, HashAlg, PublicKey, Signature};
 use time::OffsetDateTime;
 
 use super::store::record::Recorded;
 use super::validity::Validity;
 use crate::clock::LEEWAY;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::net::pin_of;
 use crate::pem;
 use crate::wire::TrustAnchors;
 
@@ -47,6 +48,16 @@ impl CaKeys {
             ssh_user_cas: vec![self.ssh_user.openssh()],
             tls_cas: vec![self.tls.certificate.pem.clone()],
         }
+    }
+
+    /// Names the keys for operators, sorted: as `ssh-keygen -l` does, and as `export tls-ca-pin`.
+    pub fn names(&self) -> Result<Vec<String>> {
+        let ssh = |ca: &SshCa| ca.public.fingerprint(HashAlg::Sha256);
+        Ok(vec![
+            format!("ssh-host {}", ssh(&self.ssh_host)),
+            format!("ssh-user {}", ssh(&self.ssh_user)),
+            format!("tls {}", pin_of(self.tls_certificate())?),
+        ])
     }
 
     /// The TLS CA's certificate in DER.

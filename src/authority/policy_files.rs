@@ -15,6 +15,7 @@ mod manifest;
 mod text;
 mod watch;
 
+pub use manifest::hash;
 pub use watch::{Look, Watch};
 
 use text::PolicyText;

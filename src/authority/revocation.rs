@@ -8,20 +8,22 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, SerialNumber};
+use ring::digest::{Context, SHA256, digest};
 use time::OffsetDateTime;
 use tokio::sync::Mutex;
 
 use super::keys::{CaKeys, valid_from};
-use super::store::{CertificateKind, RevokedCertificate, Store};
+use super::store::{CertificateKind, LIST_SERVED, ListNumber, RevokedCertificate, Store};
 use crate::clock::{LAST_SECOND, LEEWAY};
 use crate::error::{Context as _, Kind, Result};
 use crate::krl;
 use crate::wire::{MAX_LIST, RevokedEnds};
 
-/// How long the lists serve before the store is asked again, in seconds; a revocation here ends that at once.
-const ASKED: Range<i64> = 0..5;
+/// How long the lists serve before the store is asked again, in seconds, since others may share it; a revocation
+/// here ends that at once.
+const ASKED: Range<i64> = 0..1;
 /// How long they are served, in seconds, where nothing was revoked.
-const SERVED: Range<i64> = 0..3600;
+const SERVED: Range<i64> = 0..LIST_SERVED;
 /// How long a TLS list says that it is good for, in seconds.
 const CRL_VALID: i64 = 24 * 3600;
 /// How long the end of a certificate is told that is over, in seconds: for hosts that have not asked before.
@@ -141,16 +143,30 @@ impl ListCache {
             (known.asked, known.revocations) = (now, revocations);
             return Ok(Arc::clone(&known.lists));
         }
-        let list = RevocationList { number: store.list_number(now).await?, certificates };
+        let ListNumber { number, made } = store.list_number(now, what(keys, &certificates)?).await?;
+        let list = RevocationList { number, certificates };
         let ends = RevokedEnds { expires };
         let lists = Arc::new(Lists {
-            krl: ssh_krl(&keys.ssh_blobs()?, &list, now).into(),
-            crl: keys.sign_crl(&tls_crl(&list, now, CRL_VALID))?.into(),
+            krl: ssh_krl(&keys.ssh_blobs()?, &list, made).into(),
+            crl: keys.sign_crl(&tls_crl(&list, made, CRL_VALID))?.into(),
             ends: serde_json::to_vec(&ends).context(Kind::Internal, "the ends of what is revoked")?.into(),
         });
-        *cached = Some(Cached { lists: Arc::clone(&lists), serials, made: now, asked: now, revocations });
+        *cached = Some(Cached { lists: Arc::clone(&lists), serials, made, asked: now, revocations });
         Ok(lists)
     }
+}
+
+/// A hash of what the lists say, and of which CAs.
+fn what(keys: &CaKeys, certificates: &[RevokedCertificate]) -> Result<[u8; 32]> {
+    let mut hash = Context::new(&SHA256);
+    for ca in keys.ssh_blobs()?.iter().map(Vec::as_slice).chain([keys.tls_certificate()]) {
+        hash.update(digest(&SHA256, ca).as_ref());
+    }
+    for RevokedCertificate { serial, kind, .. } in certificates {
+        hash.update(&serial.to_be_bytes());
+        hash.update(&[u8::from(*kind == CertificateKind::Tls)]);
+    }
+    hash.finish().as_ref().try_into().context(Kind::Internal, "SHA-256")
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::system::uname;
 use tokio::io::{join, split};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,9 +22,10 @@ use tokio_rustls::TlsAcceptor;
 use super::connections::{Connections, Counted, MAX_CONNECTIONS, Place};
 use super::head::{BodyLeft, StrictHead};
 use super::http::{Peer, router};
+use super::store::is_displaced;
 use super::tls::{self, keeper::CertificateKeeper};
 use super::{Authority, policy_watch};
-use crate::error::{Context as _, Kind, Result};
+use crate::error::{Context as _, Error, Kind, Result};
 use crate::terminal::{log, log_rarely};
 
 /// Descriptors beside those of connections: store, keys, issuers.
@@ -42,6 +44,13 @@ const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// How often what has expired is forgotten, and how long the authority has been running is written down.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
+/// How often it is told to those that share the store what was used of limits.
+const SHARE_EVERY: Duration = Duration::from_secs(1);
+/// After how many times it is said that this authority is there.
+const STAY_AFTER: u32 = 5;
+/// How long that is waited for at the end.
+const LAST_SHARE: Duration = Duration::from_secs(2);
+
 /// How often what keeps it from issuing is told anew.
 const TELL_EVERY: Duration = Duration::from_secs(3600);
 
@@ -58,6 +67,10 @@ async fn log_readiness(authority: &Authority) {
 
 /// Serves until SIGTERM or SIGINT, then lets what is under way end.
 pub async fn serve(authority: Arc<Authority>, listen: SocketAddr) -> Result<()> {
+    let name = format!("{}:{}", uname().nodename().to_string_lossy(), listen.port());
+    // Before anything is signed.
+    authority.join(&name).await?;
+    share(&authority).await;
     let connections = Arc::new(Connections::new(raise_descriptor_limit()));
     let certificates = CertificateKeeper::start(&authority).await?;
     let current = certificates.current();
@@ -74,6 +87,7 @@ pub async fn serve(authority: Arc<Authority>, listen: SocketAddr) -> Result<()> 
     log(&format!("listening on https://{address}"));
 
     let keeper = tokio::spawn(keep_current(Arc::clone(&authority), certificates, hangup));
+    let together = tokio::spawn(keep_together(Arc::clone(&authority), name));
     let (stop, stopping) = watch::channel(false);
     let app = TowerToHyperService::new(router(Arc::clone(&authority), current));
     let accepting = accept(app, listener, acceptor, connections, stopping);
@@ -87,7 +101,36 @@ pub async fn serve(authority: Arc<Authority>, listen: SocketAddr) -> Result<()> 
     let _ = stop.send(true);
     // Every connection holds a receiver until it ends.
     let _ = timeout(DRAIN_TIMEOUT, stop.closed()).await;
+    together.abort();
+    let _ = timeout(LAST_SHARE, share(&authority)).await;
     Ok(())
+}
+
+async fn share(authority: &Authority) {
+    if let Err(error) = authority.share().await {
+        alone("limits are counted here alone", &error);
+    }
+}
+
+/// Why others do not hear of this one. That the store is not in its place is said once, by who leaves its mark.
+fn alone(what: &str, error: &Error) {
+    if !is_displaced(error) {
+        log_rarely(&format!("{what}: {error}"));
+    }
+}
+
+/// Keeps in touch with those that share the store. A store that does not answer holds up nothing else.
+async fn keep_together(authority: Arc<Authority>, name: String) {
+    loop {
+        for _ in 0..STAY_AFTER {
+            sleep(SHARE_EVERY).await;
+            share(&authority).await;
+        }
+        match authority.stay(&name).await {
+            Ok(news) => news.iter().for_each(|news| log(news)),
+            Err(error) => alone("other replicas do not hear of this one", &error),
+        }
+    }
 }
 
 /// Takes connections for ever.

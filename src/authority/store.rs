@@ -7,6 +7,7 @@ use std::fmt;
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 
+use super::limits::{Level, Spent};
 use crate::clock::{Held, rfc3339};
 use crate::error::Result;
 use crate::join::instance::{InstanceJoin, InstanceLookup};
@@ -24,12 +25,14 @@ mod odometer;
 mod packed;
 pub mod proofs;
 pub mod record;
+pub mod replicas;
 pub mod seal;
 pub mod sqlite;
 
 pub use sqlite::{is_displaced, no_room};
 
 use instances::{InstanceRefusal, NewSecret, RegisteredInstance};
+use replicas::{Announced, Replica};
 
 /// What a [`Store`] must be beside its methods: one of this folder.
 mod sealed {
@@ -79,13 +82,24 @@ pub trait Store: sealed::Engine + Trail + InstanceLookup {
     /// Every revoked certificate that ends at `since` or later, by ascending serial.
     fn revoked(&self, since: i64) -> BoxFuture<'_, Result<Vec<RevokedCertificate>>>;
 
-    /// A number for lists that are about to be made: higher than any before,
-    /// and another than a copy of this store gives.
-    fn list_number(&self, now: i64) -> BoxFuture<'_, Result<u64>>;
+    /// The number and the time of the lists that say `what` (a hash): those that they had where they are the last
+    /// ones and were made within [`LIST_SERVED`] before `now`, so that all who share the store give the same;
+    /// else `now`, and a number higher than any before and another than a copy of this store gives.
+    fn list_number(&self, now: i64, what: [u8; 32]) -> BoxFuture<'_, Result<ListNumber>>;
 
     /// A number that is another once something was revoked, whether or not
     /// whoever asked for that still waits.
     fn revocations(&self) -> u64;
+
+    /// Adds what was used of limits, and tells how far each that it knows is used by all. It forgets one that has
+    /// been free for [`FREE`](super::limits::FREE). Time is what passes for the store.
+    fn spend(&self, spent: Vec<Spent>) -> BoxFuture<'_, Result<Vec<Level>>>;
+
+    /// Says that this authority is there, and tells who else is. The CA keys of the first that ever says so are kept.
+    fn announce(&self, replica: Replica) -> BoxFuture<'_, Result<Announced>>;
+
+    /// Whether it is made for several authorities at once.
+    fn is_shared(&self) -> bool;
 
     /// Keeps a registration secret, by its hash, with an event.
     fn add_secret(&self, entry: NewSecret) -> BoxFuture<'_, Result<()>>;
@@ -107,6 +121,18 @@ pub trait Store: sealed::Engine + Trail + InstanceLookup {
     /// Forgets proofs, assertions and secrets whose time is up, by the wall
     /// clock and by how long this authority has been running since.
     fn prune(&self, now: i64) -> BoxFuture<'_, Result<()>>;
+}
+
+/// How long lists are served, in seconds, where nothing else was revoked.
+pub const LIST_SERVED: i64 = 3600;
+
+/// What names a pair of lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListNumber {
+    /// Higher than that of any before.
+    pub number: u64,
+    /// When they were made.
+    pub made: i64,
 }
 
 /// What an operator must know of a store that was put back, while what was issued before may still be good.

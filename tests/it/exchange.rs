@@ -10,6 +10,7 @@ mod options;
 mod outages;
 mod policy_files;
 mod quotas;
+mod replicas;
 mod requests;
 mod revocation;
 mod serving;

@@ -31,6 +31,8 @@ use crate::text::counted;
 /// policy is another value.
 #[derive(Debug, Default)]
 pub struct Policy {
+    /// What its text is known by, where it is from files: the same for the same.
+    pub text: String,
     /// How many files it is from.
     pub(super) files: usize,
     pub(super) tokens: HashMap<String, JoinToken>,

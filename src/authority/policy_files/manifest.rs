@@ -47,7 +47,7 @@ pub(super) fn check(manifest: &Source, sources: &[Source]) -> Vec<Error> {
             mistakes.push(wrong(&number, &why));
             continue;
         };
-        if !listed.eq_ignore_ascii_case(&sha256(source)) {
+        if !listed.eq_ignore_ascii_case(&hash(&source.text)) {
             let why = format!("`{}` holds something else than is listed here", shown(name));
             mistakes.push(wrong(&number, &why).hint("a writer that has not ended? it writes this file last"));
         }
@@ -72,13 +72,14 @@ fn file_name(source: &Source) -> String {
     Path::new(&source.name).file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-fn sha256(source: &Source) -> String {
-    hex(digest(&SHA256, source.text.as_bytes()).as_ref())
+/// SHA-256 in hexadecimal.
+pub fn hash(text: &str) -> String {
+    hex(digest(&SHA256, text.as_bytes()).as_ref())
 }
 
 #[cfg(test)]
 pub(super) fn of(sources: &[Source]) -> String {
-    sources.iter().map(|source| format!("{}  {}\n", sha256(source), file_name(source))).collect()
+    sources.iter().map(|source| format!("{}  {}\n", hash(&source.text), file_name(source))).collect()
 }
 
 #[cfg(test)]

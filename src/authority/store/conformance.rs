@@ -63,6 +63,7 @@ mod instances;
 mod proofs;
 mod revocations;
 mod seals;
+mod shared;
 mod time;
 mod trail;
 

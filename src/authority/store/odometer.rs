@@ -23,6 +23,12 @@ impl Odometer {
         self.before.load(Ordering::Relaxed).saturating_add(run)
     }
 
+    /// What it says now, in milliseconds.
+    pub(super) fn millis(&self) -> i64 {
+        let run = i64::try_from(self.since.elapsed().as_millis()).unwrap_or(i64::MAX);
+        self.before.load(Ordering::Relaxed).saturating_mul(1000).saturating_add(run)
+    }
+
     /// Runs for so many seconds.
     #[cfg(test)]
     pub(super) fn advance(&self, seconds: i64) {

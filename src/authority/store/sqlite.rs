@@ -12,11 +12,13 @@ use tempfile::TempDir;
 
 use super::instances::{InstanceRefusal, NewSecret, RegisteredInstance};
 use super::odometer::Odometer;
+use super::replicas::{Announced, Replica};
 use super::seal::{Seal, StoreKey};
 use super::{
-    CertificateRecord, Cursor, Event, EventFilter, Issued, NewIssuance, NewRefusal, NewRevocation, NewSigned,
-    PlanRecord, Revoked, RevokedCertificate, Store, Trail, event, sealed,
+    CertificateRecord, Cursor, Event, EventFilter, Issued, ListNumber, NewIssuance, NewRefusal,
+    NewRevocation, NewSigned, PlanRecord, Revoked, RevokedCertificate, Store, Trail, event, sealed,
 };
+use crate::authority::limits::{FREE, Level, Spent};
 use crate::error::{Context as _, Kind, Result};
 use crate::folder::trust::Owner;
 use crate::join::instance::{Instance, InstanceLookup};
@@ -30,6 +32,7 @@ mod reserve;
 mod rows;
 mod schema;
 mod sealing;
+mod shared;
 mod strangers;
 mod threads;
 mod unwritten;
@@ -238,8 +241,41 @@ impl Store for Sqlite {
         Box::pin(self.reader.read(move |connection| reads::revoked(connection, since)))
     }
 
-    fn list_number(&self, now: i64) -> BoxFuture<'_, Result<u64>> {
-        Box::pin(self.writer.write(Room::Any, move |connection| writes::list_number(connection, now)))
+    fn list_number(&self, now: i64, what: [u8; 32]) -> BoxFuture<'_, Result<ListNumber>> {
+        Box::pin(self.writer.write(Room::Any, move |connection| writes::list_number(connection, now, &what)))
+    }
+
+    fn spend(&self, spent: Vec<Spent>) -> BoxFuture<'_, Result<Vec<Level>>> {
+        Box::pin(async move {
+            let now = self.odometer.millis();
+            let levels = self.reader.read(move |connection| shared::levels(connection, now)).await?;
+            // Nothing is written while nobody asks for anything.
+            if spent.is_empty() && levels.iter().all(|level| level.seconds >= -FREE) {
+                return Ok(levels);
+            }
+            let spend = move |connection: &_| {
+                shared::spend(connection, &spent, now)?;
+                shared::levels(connection, now)
+            };
+            self.writer.write(Room::ToSpare, spend).await
+        })
+    }
+
+    fn announce(&self, replica: Replica) -> BoxFuture<'_, Result<Announced>> {
+        Box::pin(async move {
+            let id = replica.id.clone();
+            let announce = move |connection: &_| shared::announce(connection, &replica);
+            // On a full disk it is only read who is there, which is no reason not to start.
+            self.writer
+                .write(Room::ToSpare, announce)
+                .await
+                .or_else(|error| if no_room(&error) { Ok(()) } else { Err(error) })?;
+            self.reader.read(move |connection| shared::announced(connection, &id)).await
+        })
+    }
+
+    fn is_shared(&self) -> bool {
+        false
     }
 
     fn add_secret(&self, entry: NewSecret) -> BoxFuture<'_, Result<()>> {

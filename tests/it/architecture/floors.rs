@@ -81,9 +81,9 @@ authority::limits:
 authority::head:
 authority::connections: authority::limits
 authority::validity: clock
-authority::store: clock error folder join::instance join::verify random terminal text wire
+authority::store: authority::limits clock error folder join::instance join::verify random terminal text wire
 # Of the store, only the proof that something is recorded.
-authority::keys: authority::store::Recorded authority::validity clock error folder pem random wire
+authority::keys: authority::store::Recorded authority::validity clock error folder net::pin_of pem random wire
 authority::policy: denial document elsewhere error join::elsewhere join::find join::method join::METHODS join::names
     join::of_issuer join::rules join::verify output principal text wire
 authority::policy_files: authority::policy error folder text
@@ -94,9 +94,10 @@ authority::issue: authority::keys authority::policy::decide::grant authority::st
     authority::store::NewCertificate authority::store::PlanRecord authority::store::Recorded
     authority::validity clock error join::verify::Provenance principal random text wire
 authority::audit: authority::store clock error text
+authority::replicas: authority::store error text
 authority::revocation: authority::keys authority::store clock error krl wire
 authority: authority::config authority::keys authority::limits authority::policy
-    authority::policy_files authority::revocation authority::store clock error folder::trust::Owner join::issuers net
+    authority::policy_files authority::replicas authority::revocation authority::store clock error folder::trust::Owner join::issuers net random
 authority::tls: authority authority::config authority::issue authority::keys authority::store
     authority::validity error folder pem terminal
 authority::enroll: authority authority::config authority::issue authority::limits
@@ -106,7 +107,7 @@ authority::http: authority authority::connections authority::enroll authority::l
     authority::revoke authority::store::is_displaced authority::store::no_room authority::tls error join::issuers terminal wire
 authority::policy_watch: authority authority::config authority::policy authority::policy_files error terminal text
 authority::serve: authority authority::connections authority::head authority::http authority::policy_watch
-    authority::tls error terminal
+    authority::store::is_displaced authority::tls error terminal
 
 # the commands
 commands: authority authority::audit authority::config authority::issue authority::keys

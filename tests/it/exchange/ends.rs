@@ -25,6 +25,9 @@ fn stopped(left: i64) -> (Bench, i64) {
     let (keys, made) = (bench.authority.data_dir().join("keys"), now() - CA_LIFE + left);
     std::fs::remove_dir_all(&keys).unwrap();
     machine_id::authority::keys::file::create(&keys, CLUSTER, made).unwrap();
+    // It is no other authority, but for what the store knows of its keys.
+    let store = rusqlite::Connection::open(bench.authority.data_dir().join("authority.db")).unwrap();
+    store.execute("DELETE FROM cas", []).unwrap();
     (bench, made + CA_LIFE)
 }
 

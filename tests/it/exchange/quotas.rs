@@ -9,14 +9,14 @@ use crate::support::issuer::Issuer;
 use crate::support::token::Token;
 use crate::support::{base64url, fresh, policies};
 
-fn bench(limits: &str) -> Bench {
+pub(super) fn bench(limits: &str) -> Bench {
     let issuer = Issuer::start();
     let authority = Authority::with_policy(&policies::basic(&issuer)).issuer(&issuer).config(limits).start();
     Bench { issuer, authority }
 }
 
 /// A request for so many outputs of one job, through a token of this run.
-fn of_run(bench: &Bench, run: &str, outputs: usize, roles: &[&str]) -> Value {
+pub(super) fn of_run(bench: &Bench, run: &str, outputs: usize, roles: &[&str]) -> Value {
     let keys = Keys::fresh();
     let output = |n| {
         let mut output = keys.output();

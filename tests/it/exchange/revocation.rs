@@ -11,19 +11,19 @@ use crate::support::client::{self, Keys, Response, assertion_claims};
 use crate::support::{base64url, keys, now, process};
 
 /// An issuance and its keys.
-struct Held {
+pub(super) struct Held {
     keys: Keys,
     granted: Value,
 }
 
 impl Held {
-    fn new(bench: &Bench) -> Self {
+    pub(super) fn new(bench: &Bench) -> Self {
         let keys = Keys::fresh();
         let granted = bench.grant(&keys);
         Self { keys, granted }
     }
 
-    fn id(&self) -> &str {
+    pub(super) fn id(&self) -> &str {
         self.granted["issuance_id"].as_str().unwrap()
     }
 
@@ -36,12 +36,12 @@ impl Held {
     }
 
     /// A good assertion.
-    fn assertion(&self, bench: &Bench) -> String {
+    pub(super) fn assertion(&self, bench: &Bench) -> String {
         self.keys.tls_assertion(self.chain(), &assertion_claims(&bench.authority.url()))
     }
 }
 
-fn revoke(bench: &Bench, issuance: &str, assertion: &str) -> Response {
+pub(super) fn revoke(bench: &Bench, issuance: &str, assertion: &str) -> Response {
     let body = json!({"issuance_id": issuance, "assertion": assertion});
     bench.authority.client().post("/v1/revoke", body.to_string())
 }

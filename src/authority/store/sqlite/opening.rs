@@ -146,7 +146,7 @@ fn settle(
                 pack(&event.body.0)
             ],
         )
-        .and_then(|_| transaction.execute("UPDATE state SET restored = ?1", [now]))
+        .and_then(|_| transaction.execute("UPDATE state SET restored = ?1, list_what = NULL", [now]))
         // Some of them may have been used since.
         .and_then(|_| transaction.execute("DELETE FROM secrets WHERE instance IS NULL", []))
         .map(drop)

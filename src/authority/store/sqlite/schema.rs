@@ -190,7 +190,8 @@ pub(super) const MIGRATIONS: &[&str] = &[
     ALTER TABLE instances ADD COLUMN mac BLOB;
     ALTER TABLE secrets ADD COLUMN mac BLOB;
 
-    -- What has been taken from limits that authorities share: `level` as of the time `at`.
+    -- What has been taken from limits that authorities share: `level` is for how many seconds of its rate one is
+    -- busy, as of `at` in milliseconds of the odometer.
     CREATE TABLE usage (
         key BLOB PRIMARY KEY,
         level REAL NOT NULL,
@@ -206,6 +207,16 @@ pub(super) const MIGRATIONS: &[&str] = &[
         version TEXT NOT NULL,
         seen INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
+
+    -- The CA keys that they have, and since when. It lets nobody in; who has others does not start.
+    CREATE TABLE cas (
+        key TEXT PRIMARY KEY,
+        since INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    -- What the last revocation lists say, as a hash, and when they were made: whoever makes them anew gives the same.
+    ALTER TABLE state ADD COLUMN list_what BLOB;
+    ALTER TABLE state ADD COLUMN list_made INTEGER NOT NULL DEFAULT 0;
 ",
 ];
 

@@ -19,6 +19,7 @@ mod instances;
 mod list_numbers;
 mod outside;
 mod sealing;
+mod shared;
 mod size;
 mod strangers;
 mod time;

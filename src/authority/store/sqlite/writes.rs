@@ -1,11 +1,11 @@
 //! What is written. Each function runs inside a savepoint of the writer's
 //! transaction: an error undoes all that it did.
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::super::event::{self, NewEvent};
 use super::super::seal::Seal;
-use super::super::{Issued, NewIssuance, NewRevocation, PlanRecord, Revoked};
+use super::super::{Issued, LIST_SERVED, ListNumber, NewIssuance, NewRevocation, PlanRecord, Revoked};
 use super::{instances, rows};
 
 /// The last second that has a list number of its own, in the year 2255: 63 bits end in 2262.
@@ -81,17 +81,31 @@ pub(super) fn revoke(connection: &Connection, entry: &NewRevocation, held: i64) 
     Ok(Revoked::Now)
 }
 
-/// The nanosecond, a random one of its second; or beyond the last one by up to ten milliseconds, if that is
+/// That of the last lists where they say the same and are not too old. Else the nanosecond, a random one of its second; or beyond the last one by up to ten milliseconds, if that is
 /// more. So it rises in a store that was put back too, since time has passed, and two copies of a
 /// store do not give the same.
-pub(super) fn list_number(connection: &Connection, now: i64) -> rusqlite::Result<u64> {
+pub(super) fn list_number(
+    connection: &Connection,
+    now: i64,
+    what: &[u8; 32],
+) -> rusqlite::Result<ListNumber> {
+    let named = |row: &Row<'_>| Ok(ListNumber { number: row.get(0)?, made: row.get(1)? });
+    let known = connection
+        .prepare_cached(
+            "SELECT list_number, list_made FROM state WHERE list_what = ?2 AND list_made <= ?1 AND ?1 < list_made + ?3",
+        )?
+        .query_row(params![now, what, LIST_SERVED], named)
+        .optional()?;
+    if let Some(known) = known {
+        return Ok(known);
+    }
     connection
         .prepare_cached(
-            "UPDATE state SET list_number = max(
+            "UPDATE state SET list_what = ?3, list_made = ?2, list_number = max(
                 list_number + 1 + abs(random() % 10000000), ?1 * 1000000000 + abs(random() % 1000000000))
-             RETURNING list_number",
+             RETURNING list_number, list_made",
         )?
-        .query_row([now.clamp(0, LAST_NUMBERED)], |row| row.get(0))
+        .query_row(params![now.clamp(0, LAST_NUMBERED), now, what], named)
 }
 
 /// Forgets those proofs, whose time is up.

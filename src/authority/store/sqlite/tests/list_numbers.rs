@@ -16,7 +16,11 @@ fn list_numbers_rise_and_are_drawn_once() {
             .writer
             .write(Room::Any, |connection| connection.execute("UPDATE state SET list_number = 7", [])),
     );
-    let draw = |bench: &Bench, now| bench.wait(bench.store.list_number(now));
+    let mut what = [0; 32];
+    let mut draw = |bench: &Bench, now| {
+        what[0] += 1;
+        bench.wait(bench.store.list_number(now, what)).number
+    };
     let first = draw(&bench, NOW);
     assert_eq!(first / SECOND, now);
     let ahead = draw(&bench, NOW + 7200);
@@ -44,4 +48,16 @@ fn list_numbers_rise_and_are_drawn_once() {
         assert!(next > last && i64::try_from(next).is_ok());
         last = next;
     }
+}
+
+/// A copy knows what was listed then, and not what was since.
+#[test]
+fn a_store_that_is_put_back_gives_no_number_again() {
+    let mut bench = Bench::new();
+    let before = bench.wait(bench.store.list_number(NOW, [1; 32]));
+    let copy = bench.dir.path().join("copy.db");
+    Connection::open(bench.path()).unwrap().execute("VACUUM INTO ?1", [copy.to_str().unwrap()]).unwrap();
+    bench.store = Arc::new(Sqlite::open(&copy, &StoreKey::beside(&copy), NOW + 5).unwrap());
+    assert_eq!(bench.store.restored(), Some(NOW + 5));
+    assert!(bench.wait(bench.store.list_number(NOW + 5, [1; 32])).number > before.number);
 }
