@@ -11,6 +11,7 @@ mod outages;
 mod policy_files;
 mod quotas;
 mod requests;
+mod retries;
 mod revocation;
 mod serving;
 mod single_use;

@@ -21,6 +21,7 @@ mod outside;
 mod size;
 mod strangers;
 mod time;
+mod version_4;
 
 /// A store in a directory of its own, beside what is the same for every engine.
 struct Bench {
