@@ -26,7 +26,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use machine_id::authority::store::seal::StoreKey;
 use machine_id::authority::store::sqlite::Sqlite;
 use machine_id::authority::{Authority, config::Config, keys, serve};
 use machine_id::clock::Clock;
@@ -241,9 +240,7 @@ impl Server {
         let mut fixture = fixture.start();
         fixture.terminate();
         let file = store.path().join(STORE);
-        let config = Config::load(fixture.data_dir().as_ref()).unwrap();
-        let key = StoreKey::new(store.path(), config.owner, &config.cluster);
-        Sqlite::create(&file, &key).unwrap();
+        Sqlite::create(&file, &Config::load(&fixture.data_dir()).unwrap().store_key()).unwrap();
         if past > 0 {
             fill(&file, past);
         }
@@ -349,9 +346,8 @@ fn serve_with(store: &Path, data_dir: &Path, listen: SocketAddr) {
     let config = Config::load(data_dir).unwrap();
     let keys = keys::file::load(&config.keys, config.owner).unwrap();
     let policy = config.load_policy().unwrap();
-    let (store, key) = (store.join(STORE), StoreKey::new(store, config.owner, &config.cluster));
     let clock = Clock::system();
-    let store = Box::new(Sqlite::open(&store, &key, clock.now()).unwrap());
+    let store = Box::new(Sqlite::open(&store.join(STORE), &config.store_key(), clock.now()).unwrap());
     let authority = Authority::assemble(config, keys, store, policy, clock).unwrap();
     // As `authority serve` does it: as many threads as the process has cores.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();

@@ -88,9 +88,13 @@ fn a_backup_of_a_running_authority_is_put_back_as_the_page_says() {
     let copy = copies.into_iter().next().unwrap().unwrap().path();
     assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o700);
     let names = |folder: &Path| succeed(command("ls").arg(folder)).replace('\n', " ");
-    assert_eq!(names(&copy), "authority.db authority.yaml keys policy ");
+    assert_eq!(names(&copy), "authority.db authority.yaml keys policy store.key ");
     assert!(machine.run("look").contains(" issued "), "the audit trail of the copy");
-    assert_eq!(names(&copy), "authority.db authority.yaml keys policy ", "nothing was left beside it");
+    assert_eq!(
+        names(&copy),
+        "authority.db authority.yaml keys policy store.key ",
+        "nothing was left beside it"
+    );
 
     // Used after the copy was made, which does not know it.
     present(&authority, &keys, &token).granted();
@@ -120,4 +124,14 @@ fn a_backup_of_a_running_authority_is_put_back_as_the_page_says() {
     assert!(restored.contains("no mark stands beside the store"), "{restored}");
     wait_for("a token of after the start", || (ask(&authority).status == 200).then_some(()));
     assert!(run(&mut authority.command(["check"])).status.success());
+
+    // A key that is lost, where nobody kept a copy of it.
+    assert!(authority.terminate().success());
+    std::fs::remove_file(data.join("store.key")).unwrap();
+    assert!(!run(&mut authority.command(["serve"])).status.success());
+    machine.run("seal-anew");
+    authority.restart();
+    assert!(data.join("store.key").exists());
+    assert_eq!(present(&authority, &keys, &token).status, 401);
+    ask(&authority).granted();
 }
