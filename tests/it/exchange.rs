@@ -12,6 +12,7 @@ mod policy_files;
 mod quotas;
 mod replicas;
 mod requests;
+mod retries;
 mod revocation;
 mod serving;
 mod single_use;

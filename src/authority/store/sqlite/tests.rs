@@ -23,6 +23,7 @@ mod shared;
 mod size;
 mod strangers;
 mod time;
+mod version_4;
 
 /// A store in a directory of its own, beside what is the same for every engine.
 struct Bench {
