@@ -49,3 +49,30 @@ pub fn serials() -> Result<impl Iterator<Item = u64>> {
 pub fn serial() -> Result<u64> {
     Ok((u64::from_be_bytes(bytes()?) >> 1).max(1))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn serials_ascend_fit_and_are_elsewhere_each_time() {
+        let all: Vec<Vec<u64>> = (0..200).map(|_| serials().unwrap().collect()).collect();
+        for block in &all {
+            assert!(block.len() >= 32, "as many as an exchange has");
+            assert!(block.windows(2).all(|pair| pair[0] < pair[1]));
+            assert!(block[0] > 0 && i64::try_from(block[block.len() - 1]).is_ok());
+        }
+        let mut firsts: Vec<u64> = all.iter().map(|block| block[0] >> 32).collect();
+        firsts.sort_unstable();
+        firsts.dedup();
+        assert!(firsts.len() > 195, "they are random");
+    }
+
+    #[test]
+    fn ids_ascend_with_time_and_are_not_guessed() {
+        let (one, other) = (id("i").unwrap(), id("i").unwrap());
+        assert!(one[..14] <= other[..14], "{one} {other}");
+        assert_eq!((one.len(), other.len()), (34, 34));
+        assert_ne!(one[14..], other[14..]);
+    }
+}
