@@ -14,6 +14,8 @@
     reason = "a benchmark that fails ends; its figures are small"
 )]
 
+#[path = "authority/past.rs"]
+mod past;
 #[allow(dead_code, unreachable_pub, reason = "this crate uses a part of it")]
 #[path = "../support/mod.rs"]
 mod support;
@@ -139,30 +141,6 @@ fn millions(count: u64) {
     );
 }
 
-/// Past issuances as exchanges leave them, two certificates each, and as many
-/// used proofs whose time is up as are used while it is measured.
-fn fill(store: &Path, count: u64) {
-    let database = rusqlite::Connection::open(store).unwrap();
-    let now = Clock::system().now();
-    database
-        .execute_batch(&format!(
-            "PRAGMA synchronous = off; PRAGMA foreign_keys = off; PRAGMA cache_size = -4000000;
-             BEGIN;
-             CREATE TEMP TABLE numbers AS
-                 WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {count}) SELECT n FROM numbers;
-             INSERT INTO events (time, event, id, bot, token, body, packed)
-                 SELECT {now} - {count} / 100 + n / 100, 'issued', printf('i-%012x', 1700000000000 + n) || lower(hex(randomblob(10))),
-                     'deployer', 'github-deploy', '', randomblob(700) FROM numbers;
-             INSERT INTO certificates (serial, issuance, kind, expires, key_hash)
-                 SELECT (random() & 0x3fffffffffffffc0) | (n & 1), (n + 1) / 2, n & 1, {now}, randomblob(32)
-                 FROM (SELECT 2 * n - 1 AS n FROM numbers UNION ALL SELECT 2 * n FROM numbers);
-             INSERT INTO proofs (key, fingerprint, certificate, held_until, held_to_run)
-                 SELECT randomblob(32), randomblob(32), n, {now} - 100000, -1 FROM numbers WHERE n <= 10 * {REQUESTS};
-             COMMIT;"
-        ))
-        .unwrap();
-}
-
 /// Requests answered, the time that it took, and the share of it that the
 /// server's core and the clients' were at work.
 #[derive(Clone, Copy, Default)]
@@ -242,7 +220,7 @@ impl Server {
         let file = store.path().join(STORE);
         Sqlite::create(&file, &Config::load(&fixture.data_dir()).unwrap().store_key()).unwrap();
         if past > 0 {
-            fill(&file, past);
+            past::fill(&file, past, 10 * REQUESTS);
         }
         let mut command = pinned(AUTHORITY_CORE);
         command.arg("serve").arg(store.path()).arg(fixture.data_dir()).arg(fixture.address().to_string());
