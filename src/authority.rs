@@ -207,6 +207,11 @@ impl Authority {
 
     /// Forgets what was remembered for a time that is up.
     pub async fn forget(&self) -> Result<()> {
-        self.store.prune(self.clock.now().saturating_sub(PRUNE_MARGIN)).await
+        let now = self.clock.now();
+        self.store.prune(now.saturating_sub(PRUNE_MARGIN)).await?;
+        match self.config.retain {
+            Some(retain) => self.store.let_go(now.saturating_sub(retain), now, false).await.map(drop),
+            None => Ok(()),
+        }
     }
 }

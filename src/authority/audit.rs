@@ -32,6 +32,8 @@ const FIELDS: &[(&str, &str)] = &[
     ("groups", "groups"),
     ("expires_at", "expires"),
     ("peer", "peer"),
+    ("events", "events"),
+    ("until", "until"),
     ("detail", "detail"),
 ];
 

@@ -23,6 +23,9 @@ pub const FILE: &str = "authority.yaml";
 /// What a quota may be.
 const QUOTA: RangeInclusive<u32> = 32..=100_000_000;
 
+/// The shortest that records are kept, in seconds: the longest that a certificate of a job lives, and a day.
+const RETAIN: i64 = 8 * 86_400;
+
 /// A checked configuration; every path is absolute or below the data directory.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -44,6 +47,8 @@ pub struct Config {
     pub owner: Owner,
     /// Extra roots for issuers.
     pub issuer_ca_file: Option<PathBuf>,
+    /// How long what was recorded is kept, in seconds; for ever where it is not said.
+    pub retain: Option<i64>,
     /// How many certificates an hour.
     pub quotas: Quotas,
     data_dir: PathBuf,
@@ -92,6 +97,7 @@ impl Config {
         let keys = all.read("keys", |node, key| scheme(node, key, "file:"));
         let policy = all.read("policy", Node::text);
         let issuer_ca_file = all.read("issuer_ca_file", Node::text).map(below);
+        let retain = all.read("retain", read_retain);
         let quotas = all.read("limits", read_limits).unwrap_or_default();
         if let Some(node) = all.take("metrics_listen") {
             let message = "`metrics_listen` is not supported by this version";
@@ -110,6 +116,7 @@ impl Config {
             owner,
             issuer_roots: issuer_ca_file.as_deref().and_then(Stamp::of),
             issuer_ca_file,
+            retain,
             quotas,
             data_dir: data_dir.to_owned(),
         })
@@ -124,7 +131,7 @@ impl Config {
                 return Some(error.context(again()).hint("the authority will not start again with it"));
             }
         };
-        let Self { cluster, public_url, listen, tls, store, keys, policy, quotas, .. } = self;
+        let Self { cluster, public_url, listen, tls, store, keys, policy, retain, quotas, .. } = self;
         let roots = |config: &Self| (config.issuer_ca_file.clone(), config.issuer_roots);
         let changed = [
             ("cluster", *cluster != now.cluster),
@@ -135,6 +142,7 @@ impl Config {
             ("keys", *keys != now.keys),
             ("policy", *policy != now.policy),
             ("issuer_ca_file", roots(self) != roots(&now)),
+            ("retain", *retain != now.retain),
             ("limits", *quotas != now.quotas),
         ];
         let names = changed.iter().filter(|(_, is_other)| *is_other).map(|(name, _)| format!("`{name}`"));
@@ -146,6 +154,16 @@ impl Config {
     /// Where the key is that the store's rows are sealed with.
     pub fn store_key(&self) -> StoreKey {
         StoreKey::new(&self.data_dir, self.owner, &self.cluster)
+    }
+
+    /// Where a store is that is named as `store` names one.
+    ///
+    /// # Errors
+    /// `Kind::Usage` where it is not named so.
+    pub fn store_at(&self, text: &str) -> Result<PathBuf> {
+        let path = text.strip_prefix("sqlite:").filter(|path| !path.is_empty());
+        let wrong = || Error::usage(format!("`{text}` is no store: it must be `sqlite:PATH`"));
+        path.map(|path| self.data_dir.join(path)).ok_or_else(wrong)
     }
 
     /// The policy's files.
@@ -220,6 +238,14 @@ fn read_tls(node: &Node, key: &str, data_dir: &Path) -> Result<(PathBuf, PathBuf
     Ok((certificate.unwrap_or_default(), key.unwrap_or_default()))
 }
 
+/// How long what was recorded is kept.
+fn read_retain(node: &Node, key: &str) -> Result<i64, Mistake> {
+    let wrong = |why| Mistake::new(node.place, format!("`{key}` {why}")).hint("for example 400d");
+    let seconds = document::parse_duration(node.text(key)?).map_err(|why| wrong(why.to_string()))?;
+    let seconds = i64::try_from(seconds).ok().filter(|seconds| *seconds >= RETAIN);
+    seconds.ok_or_else(|| wrong(format!("must be at least {} days", RETAIN / 86_400)))
+}
+
 fn read_limits(node: &Node, key: &str) -> Result<Quotas, Mistakes> {
     let mut limits = node.mapping(key)?;
     let usual = Quotas::default();
@@ -280,9 +306,16 @@ mod tests {
         assert_eq!(config.store, Path::new("/data/authority.db"));
         assert_eq!(config.policy, Path::new("/data/policy"));
         assert_eq!(config.listen.port(), 8443);
+        assert_eq!(config.retain, None, "for ever");
+        assert_eq!(parse(&format!("{MINIMAL}retain: 400d\n")).unwrap().retain, Some(400 * 86_400));
         let config = parse(&format!("{MINIMAL}store: sqlite:/var/db\nissuer_ca_file: ca.pem\n")).unwrap();
         assert_eq!(config.store, Path::new("/var/db"));
         assert_eq!(config.issuer_ca_file.as_deref(), Some(Path::new("/data/ca.pem")));
+    }
+
+    #[test]
+    fn nothing_is_let_go_of_a_job_that_goes_on() {
+        assert!(RETAIN > i64::from(crate::wire::MAX_TTL));
     }
 
     #[test]
@@ -294,6 +327,11 @@ mod tests {
             (format!("{MINIMAL}listen: x"), "4:9: `listen` must be ADDRESS:PORT"),
             (format!("{MINIMAL}store: postgres://x"), "4:8: `store` must be `sqlite:PATH`"),
             (format!("{MINIMAL}keys: pkcs11:x"), "4:7: `keys` must be `file:PATH`"),
+            (format!("{MINIMAL}retain: 191h"), "4:9: `retain` must be at least 8 days"),
+            (
+                format!("{MINIMAL}retain: 99999999999999999999d"),
+                "4:9: `retain` `99999999999999999999d` is not a duration such as 90s, 30m or 1h30m",
+            ),
             (format!("{MINIMAL}tls: {{cert_file: x}}"), "4:6: tls lacks `key_file`"),
             (
                 MINIMAL.replace("id.example.com\np", "A b\np"),
@@ -334,7 +372,7 @@ mod tests {
     fn no_value_may_be_empty() {
         let full = format!(
             "{MINIMAL}listen: 0.0.0.0:1\nstore: sqlite:a\nkeys: file:k\npolicy: p\nissuer_ca_file: c\n\
-             tls: {{cert_file: c, key_file: k}}\nlimits: {{certificates_per_hour_of_token: 99}}\n"
+             retain: 30d\ntls: {{cert_file: c, key_file: k}}\nlimits: {{certificates_per_hour_of_token: 99}}\n"
         );
         parse(&full).unwrap();
         for emptied in document::emptied::emptied(&full) {

@@ -23,7 +23,7 @@ use super::connections::Place;
 use super::enroll::{self, Refused};
 use super::limits::Exceeded;
 use super::revoke::{self, Unrevoked};
-use super::store;
+use super::store::{self, closed};
 use super::tls::CurrentCertificate;
 use crate::error::Error;
 use crate::join::issuers::Unavailable;
@@ -181,7 +181,8 @@ async fn readyz(
                     terminal::log_rarely(&format!("not ready: {error}"));
                 }
                 let cannot = || problem(503, "not-ready", "the store or a key cannot be used");
-                disk_full(&error).unwrap_or_else(cannot)
+                let whereto = |problem| Box::new(Problem { detail: error.to_string(), ..problem });
+                moved(&error).map(whereto).or_else(|| disk_full(&error)).unwrap_or_else(cannot)
             })?;
             last.insert((Instant::now(), alarm)).1.clone()
         }
@@ -242,7 +243,19 @@ fn disk_full(error: &Error) -> Option<Box<Problem>> {
     store::no_room(error).then(|| Box::new(problem))
 }
 
+/// The problem of a store whose records are elsewhere, or on their way.
+fn moved(error: &Error) -> Option<Problem> {
+    let title =
+        "the authority's store has moved, and it issues nothing until it is started with the other one";
+    let problem = Problem { retry_after: Some(5), ..Problem::new("store-moved", 503, title) };
+    closed::closed(error).map(|_| problem)
+}
+
 fn broken(error: &Error) -> Box<Problem> {
+    if let Some(problem) = moved(error) {
+        terminal::log_rarely(&error.to_string());
+        return Box::new(problem);
+    }
     if let Some(problem) = disk_full(error) {
         terminal::log_rarely(&error.to_string());
         return problem;

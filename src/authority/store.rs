@@ -15,6 +15,7 @@ use crate::join::verify::Replay;
 use crate::wire::MAX_TTL;
 
 mod bounds;
+pub mod closed;
 #[cfg(test)]
 mod conformance;
 pub mod engine;
@@ -28,6 +29,7 @@ pub mod record;
 pub mod replicas;
 pub mod seal;
 pub mod sqlite;
+mod transfer;
 
 pub use sqlite::{is_displaced, no_room};
 
@@ -53,6 +55,9 @@ pub trait Trail: Send + Sync + fmt::Debug {
 
     /// How many refusals of strangers newer ones have pushed out.
     fn dropped(&self) -> BoxFuture<'_, Result<i64>>;
+
+    /// From when on everything is kept, in seconds since 1970: of before, `retain` let go what it may; 0 where it never did.
+    fn kept_from(&self) -> BoxFuture<'_, Result<i64>>;
 
     /// Every registered instance, in the order of registration.
     fn instances(&self) -> BoxFuture<'_, Result<Vec<RegisteredInstance>>>;
@@ -117,6 +122,11 @@ pub trait Store: sealed::Engine + Trail + InstanceLookup {
     /// Leaves a mark outside of it of how far it has come, by which a copy
     /// that is put back is known; fails where it is not in its place any more.
     fn mark(&self) -> BoxFuture<'_, Result<()>>;
+
+    /// Lets events go that are from before `before`, with all that they issued, unless one of those certificates ended
+    /// later; in small steps, beside which exchanges go on; how many went. The last event stays. That so much goes is an
+    /// event first. Without being `asked` by an operator it goes on from where one began, with time and no faster.
+    fn let_go(&self, before: i64, now: i64, asked: bool) -> BoxFuture<'_, Result<u64>>;
 
     /// Forgets proofs, assertions and secrets whose time is up, by the wall
     /// clock and by how long this authority has been running since.

@@ -24,6 +24,10 @@ pub enum Command {
     },
     /// Begin an empty store where the store is lost: what was issued can no longer be revoked.
     NewStore(DataDir),
+    /// Carry all records from one store to another, while the first is served.
+    Migrate(Migrate),
+    /// Let go what is older than `retain` in authority.yaml; `serve` goes on with that.
+    Prune(DataDir),
     /// Serve HTTPS.
     Serve {
         /// Where its data is.
@@ -111,6 +115,23 @@ pub struct DataDir {
     /// The authority's data directory.
     #[arg(long, value_name = "DIR", env = "MACHINE_ID_DATA_DIR", hide_env_values = true)]
     pub data_dir: PathBuf,
+}
+
+/// `authority migrate`.
+#[derive(Debug, Args)]
+pub struct Migrate {
+    /// Where its data is.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// The store that is served now, as `store` in authority.yaml names it.
+    #[arg(long, value_name = "STORE")]
+    pub from: String,
+    /// The one that is to be served: a new file, or an empty database.
+    #[arg(long, value_name = "STORE")]
+    pub to: String,
+    /// Give a migration up that is not finished: the new store becomes void, and the old one goes on.
+    #[arg(long)]
+    pub give_up: bool,
 }
 
 /// `authority check`.
@@ -209,7 +230,7 @@ pub struct Audit {
     /// Of this join token.
     #[arg(long, value_name = "NAME")]
     pub token: Option<String>,
-    /// Of this kind: issued, refused, revoked, signed, secret_added, registered, locked, replaced.
+    /// Of this kind: issued, refused, revoked, signed, secret_added, registered, locked, replaced, restored, pruned.
     #[arg(long, value_name = "KIND")]
     pub event: Option<String>,
     /// With this denial or issuance id.

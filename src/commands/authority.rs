@@ -15,7 +15,9 @@ mod explain;
 mod export;
 mod init;
 mod instances;
+mod migrate;
 mod new_store;
+mod prune;
 mod serve;
 mod sign_host;
 mod sign_server;
@@ -27,6 +29,8 @@ pub fn run(command: Command, env: &Environment) -> Result<ExitCode> {
         Command::Check(args) => return check::run(&args, env),
         Command::Init { data, cluster, public_url } => init::run(&data.data_dir, &cluster, &public_url),
         Command::NewStore(data) => new_store::run(&data.data_dir),
+        Command::Migrate(args) => migrate::run(&args),
+        Command::Prune(data) => prune::run(&data.data_dir),
         Command::Serve { data, listen } => serve::run(&data.data_dir, listen),
         Command::Export { data, what } => export::run(&data.data_dir, what),
         Command::SignHost { data, principals, ttl, key } => {

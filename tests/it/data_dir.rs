@@ -2,6 +2,7 @@
 //! operator did not give them.
 
 mod init;
+mod migrate;
 mod signed_names;
 mod signing;
 mod store;

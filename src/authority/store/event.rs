@@ -162,6 +162,11 @@ pub(super) fn restored(time: i64, store: &str, reason: &'static str, detail: Str
     NewEvent::new("restored", time, "store", store).with("reason", reason).with("detail", detail)
 }
 
+/// The `pruned` event: so many events from before `until` are let go.
+pub(super) fn pruned(time: i64, store: &str, events: i64, until: i64) -> NewEvent {
+    NewEvent::new("pruned", time, "store", store).with("events", events).with("until", rfc3339(until))
+}
+
 /// The `secret_added` event, of a secret that may register an instance.
 pub(super) fn secret_added(entry: &NewSecret) -> NewEvent {
     NewEvent::new("secret_added", entry.time, "secret_id", &entry.id)

@@ -23,10 +23,13 @@ use crate::error::{Context as _, Kind, Result};
 use crate::folder::trust::Owner;
 use crate::join::instance::{Instance, InstanceLookup};
 
+pub mod archive;
+mod closing;
 mod copy;
 mod instances;
 mod opening;
 mod outside;
+mod pruning;
 mod reads;
 mod reserve;
 mod rows;
@@ -53,6 +56,9 @@ const PRUNE_STEP: usize = 100;
 
 /// How many rows are looked at in one go, where nobody who writes waits for it.
 const PRUNE_LOOK: usize = 1000;
+
+/// How many such steps an authority makes at a time of what `retain` lets go, beside its other work.
+const STEPS: usize = 1000;
 
 /// A [`Store`] in a file of SQLite.
 #[derive(Debug)]
@@ -163,6 +169,10 @@ impl Trail for SqliteTrail {
         Box::pin(self.look(strangers::dropped))
     }
 
+    fn kept_from(&self) -> BoxFuture<'_, Result<i64>> {
+        Box::pin(self.look(pruning::kept_from))
+    }
+
     fn instances(&self) -> BoxFuture<'_, Result<Vec<RegisteredInstance>>> {
         Box::pin(self.look(instances::instances))
     }
@@ -175,6 +185,10 @@ impl Trail for Sqlite {
 
     fn dropped(&self) -> BoxFuture<'_, Result<i64>> {
         Box::pin(self.reader.read(strangers::dropped))
+    }
+
+    fn kept_from(&self) -> BoxFuture<'_, Result<i64>> {
+        Box::pin(self.reader.read(pruning::kept_from))
     }
 
     fn instances(&self) -> BoxFuture<'_, Result<Vec<RegisteredInstance>>> {
@@ -238,7 +252,14 @@ impl Store for Sqlite {
     }
 
     fn revoked(&self, since: i64) -> BoxFuture<'_, Result<Vec<RevokedCertificate>>> {
-        Box::pin(self.reader.read(move |connection| reads::revoked(connection, since)))
+        Box::pin(async move {
+            let read = self.reader.read(move |connection| {
+                Ok((closing::closed(connection)?, reads::revoked(connection, since)?))
+            });
+            // What was revoked since is elsewhere: a list that lacks it is worse than none.
+            let (closed, revoked) = read.await?;
+            closed.map_or(Ok(revoked), |closed| Err(closed.error()))
+        })
     }
 
     fn list_number(&self, now: i64, what: [u8; 32]) -> BoxFuture<'_, Result<ListNumber>> {
@@ -307,6 +328,30 @@ impl Store for Sqlite {
             let sequence = self.reader.read(outside::last_event).await?;
             let marked = tokio::task::spawn_blocking(move || outside.mark(sequence)).await;
             marked.context(Kind::Internal, "cannot write the mark")?
+        })
+    }
+
+    fn let_go(&self, before: i64, now: i64, asked: bool) -> BoxFuture<'_, Result<u64>> {
+        Box::pin(async move {
+            let run = self.odometer.now();
+            let further = self.reader.read(move |connection| {
+                let further = pruning::further(connection, before, run, asked)?;
+                further.map(|from| Ok((from, pruning::count(connection, from)?))).transpose()
+            });
+            if let Some((from, events)) = further.await?
+                && events > 0
+            {
+                let begin = move |connection: &_| pruning::begin(connection, from, run, now, events);
+                self.writer.write(Room::Any, begin).await?;
+            }
+            let (mut place, mut all) = (Some((i64::MIN, 0)), 0);
+            for _ in 0..if asked { usize::MAX } else { STEPS } {
+                let Some(at) = place else { break };
+                let step = move |connection: &_| pruning::step(connection, at, PRUNE_STEP);
+                let (gone, next) = self.writer.write(Room::Any, step).await?;
+                (all, place) = (all + gone, next);
+            }
+            Ok(all)
         })
     }
 

@@ -4,7 +4,7 @@ use crate::authority::store::{EventFilter, engine};
 use crate::authority::{audit, config};
 use crate::cli::Format;
 use crate::cli::authority::Audit;
-use crate::clock::Clock;
+use crate::clock::{Clock, rfc3339};
 use crate::error::Result;
 use crate::runtime::block_on;
 use crate::terminal::{log, print_part};
@@ -21,6 +21,13 @@ pub(super) fn run(args: Audit) -> Result<()> {
     };
     let store = block_on(engine::read(&config.store, config.owner))??;
     block_on(audit::write(store.as_ref(), &filter, line, print_part))??;
+    let kept_from = block_on(store.kept_from())??;
+    if kept_from > 0 {
+        log(&format!(
+            "what was recorded before {} is not kept any more, but for what had not ended then",
+            rfc3339(kept_from)
+        ));
+    }
     let dropped = block_on(store.dropped())??;
     if dropped > 0 {
         log(&format!("{dropped} older refusals of jobs that no rule let in are not kept any more"));

@@ -11,7 +11,7 @@ use super::super::odometer::Odometer;
 use super::super::packed::pack;
 use super::super::seal::{Seal, StoreKey};
 use super::outside::{Mark, Outside, last_event};
-use super::{schema, sealing};
+use super::{closing, schema, sealing};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::{PRIVATE_FILE, access, replace};
 use crate::random;
@@ -50,6 +50,7 @@ pub(super) fn open(path: &Path, key: &StoreKey, opening: Opening, now: i64) -> R
     let before = Outside::before(path)?;
     let settle = |transaction: &Transaction<'_>| {
         // While nobody else can commit, so that no mark tells of what is not seen here.
+        closing::expect(transaction, None)?;
         let mark = Mark::read(path, key.owner)?;
         settle(transaction, path, mark, opening, now)?;
         sealing::settle(transaction, key, opening != Opening::Known)

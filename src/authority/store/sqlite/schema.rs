@@ -217,6 +217,22 @@ pub(super) const MIGRATIONS: &[&str] = &[
     -- What the last revocation lists say, as a hash, and when they were made: whoever makes them anew gives the same.
     ALTER TABLE state ADD COLUMN list_what BLOB;
     ALTER TABLE state ADD COLUMN list_made INTEGER NOT NULL DEFAULT 0;
+
+    -- Why nothing is written to it, if that is so (`store/closed.rs`).
+    ALTER TABLE state ADD COLUMN closed TEXT;
+
+    -- What ended before that time may be let go, where `retain` is set; and what the odometer said when that was decided.
+    ALTER TABLE state ADD COLUMN kept_from INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE state ADD COLUMN kept_run INTEGER NOT NULL DEFAULT 0;
+    CREATE TRIGGER kept_from_rises BEFORE UPDATE OF kept_from ON state WHEN new.kept_from < old.kept_from
+        BEGIN SELECT RAISE(ABORT, 'what may be let go only grows'); END;
+    DROP TRIGGER events_stay;
+    CREATE TRIGGER events_stay BEFORE DELETE ON events
+        WHEN old.time >= (SELECT kept_from FROM state) OR old.sequence = (SELECT max(sequence) FROM events)
+            OR EXISTS (SELECT 1 FROM certificates WHERE issuance = old.sequence)
+        BEGIN SELECT RAISE(ABORT, 'the audit trail is append-only'); END;
+    CREATE TRIGGER certificates_stay BEFORE DELETE ON certificates WHEN old.expires >= (SELECT kept_from FROM state)
+        BEGIN SELECT RAISE(ABORT, 'certificates stay on record'); END;
 ",
 ];
 

@@ -18,6 +18,7 @@ mod full;
 mod instances;
 mod list_numbers;
 mod outside;
+mod pruning;
 mod sealing;
 mod shared;
 mod size;

@@ -12,6 +12,7 @@ use std::thread::{Builder, JoinHandle};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+use super::closing;
 use super::outside::{Outside, last_event};
 use super::reserve::Reserve;
 use super::unwritten::{Unwritten, hint};
@@ -153,6 +154,9 @@ impl Writer {
         self.send(Job { work: Box::new(Writing { work, written: None, caller }), room }).await?;
         let written = answer.await.context(Kind::Internal, stopped)?;
         written.or_else(|why| {
+            if let Unwritten::Closed(closed) = why {
+                return Err(closed.error());
+            }
             let kind = why.kind();
             Err(why).context(kind, cannot).map_err(hint)
         })
@@ -215,6 +219,7 @@ fn transact(
     apply: impl Fn(&Connection, &mut dyn Work) -> Outcome,
 ) -> Outcome {
     let outcome = run(connection, "BEGIN IMMEDIATE")
+        .and_then(|()| closing::closed(connection)?.map_or(Ok(()), |closed| Err(Unwritten::Closed(closed))))
         .and_then(|()| batch.iter_mut().try_for_each(|job| apply(connection, job.work.as_mut())))
         .and_then(|()| run(connection, "COMMIT"));
     if outcome.is_err() && !connection.is_autocommit() {

@@ -5,6 +5,7 @@ use std::{fmt, io};
 
 use rusqlite::{ErrorCode, ffi};
 
+use super::super::closed::Closed;
 use super::reserve::RESERVE;
 use crate::error::{Error, Kind};
 
@@ -15,6 +16,8 @@ pub(super) enum Unwritten {
     Database(Arc<rusqlite::Error>),
     /// The store is not in its place any more, in words.
     Displaced(String),
+    /// It says that nothing is written to it.
+    Closed(Closed),
 }
 
 impl Unwritten {
@@ -38,7 +41,7 @@ impl Unwritten {
     pub(super) fn kind(&self) -> Kind {
         match self {
             Self::Database(_) => Kind::Internal,
-            Self::Displaced(_) => Kind::Usage,
+            Self::Displaced(_) | Self::Closed(_) => Kind::Usage,
         }
     }
 }
@@ -54,6 +57,7 @@ impl fmt::Display for Unwritten {
         match self {
             Self::Database(error) => error.fmt(f),
             Self::Displaced(why) => f.write_str(why),
+            Self::Closed(closed) => closed.fmt(f),
         }
     }
 }

@@ -1,0 +1,134 @@
+//! A store that nothing is written to: what it had is elsewhere, or what it is
+//! to have is not all there yet. It says so itself, in `state`, and every
+//! transaction that writes looks there first; so of two stores between which
+//! records are carried, never do both issue.
+
+use std::fmt;
+
+use crate::error::{Error, Kind};
+use crate::text::shown;
+
+/// Why nothing is written to a store, as `state.closed` has it: a word, the identity of the other store, and where
+/// that is, without secrets.
+#[derive(Clone, Debug)]
+pub struct Closed {
+    why: Why,
+    store: String,
+    place: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// Its records are in the other store, which goes on.
+    Moved,
+    /// The other store's records are being brought here.
+    Filling,
+    /// They were, and the other one has gone on without them.
+    Void,
+    /// As a newer version says.
+    Unknown,
+}
+
+const WORDS: [(Why, &str); 3] = [(Why::Moved, "moved"), (Why::Filling, "filling"), (Why::Void, "void")];
+
+impl Closed {
+    /// The records are in that store now.
+    pub(super) fn moved(store: &str, place: &str) -> Self {
+        Self { why: Why::Moved, store: store.to_owned(), place: place.to_owned() }
+    }
+
+    /// That store's records are being brought here.
+    pub(super) fn filling(store: &str, place: &str) -> Self {
+        Self { why: Why::Filling, ..Self::moved(store, place) }
+    }
+
+    /// What was brought here of that store counts no more.
+    pub(super) fn void(store: &str, place: &str) -> Self {
+        Self { why: Why::Void, ..Self::moved(store, place) }
+    }
+
+    /// Whether it is for the same reason, with the same store: that may be called otherwise by now.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.why != Why::Unknown && (self.why, &self.store) == (other.why, &other.store)
+    }
+
+    /// What `state` says. Words that are not understood close it too.
+    pub(super) fn read(text: Option<String>) -> Option<Self> {
+        let text = text?;
+        let mut words = text.splitn(3, ' ');
+        let said = words.next().unwrap_or_default();
+        let why = WORDS.iter().find(|(_, word)| *word == said).map_or(Why::Unknown, |(why, _)| *why);
+        Some(match (why, words.next(), words.next()) {
+            (Why::Unknown, ..) | (_, None, _) | (.., None) => {
+                Self { why: Why::Unknown, store: String::new(), place: text }
+            }
+            (why, Some(store), Some(place)) => Self { why, store: store.to_owned(), place: place.to_owned() },
+        })
+    }
+
+    /// As `state` has it.
+    pub(super) fn text(&self) -> String {
+        let word = WORDS.iter().find(|(why, _)| *why == self.why).map_or("closed", |(_, word)| word);
+        format!("{word} {} {}", self.store, self.place)
+    }
+
+    /// For whoever wanted to write.
+    pub(super) fn error(self) -> Error {
+        let place = shown(&self.place);
+        let hint = match self.why {
+            Why::Moved => format!(
+                "where it says `store` in authority.yaml, write `store: {place}`, and start the authority again"
+            ),
+            Why::Filling => {
+                "run the same `machine-id authority migrate` again: it goes on where it was".to_owned()
+            }
+            Why::Void => "remove it".to_owned(),
+            Why::Unknown => "use the machine-id that wrote it, or a newer one".to_owned(),
+        };
+        Error::new(Kind::Usage, self).hint(hint)
+    }
+}
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = shown(&self.place);
+        match self.why {
+            Why::Moved => write!(f, "the store has moved to {place}, and issues nothing any more"),
+            Why::Filling => write!(f, "a migration into this store, from {place}, is not finished"),
+            Why::Void => write!(f, "a migration into this store, from {place}, was given up"),
+            Why::Unknown => {
+                write!(f, "the store is closed for a reason that only a newer machine-id knows: {place}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Closed {}
+
+/// Why the store is closed that an error tells of, if it does.
+pub fn closed(error: &Error) -> Option<&Closed> {
+    error.cause()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_again_and_anything_else_closes_too() {
+        for closed in
+            [Closed::moved("a1", "sqlite:a b.db"), Closed::filling("a1", "x"), Closed::void("a1", "x")]
+        {
+            let read = Closed::read(Some(closed.text())).unwrap();
+            assert!(read.is(&closed) && read.to_string() == closed.to_string());
+        }
+        assert!(Closed::read(None).is_none());
+        for text in ["", "moved", "moved a1", "sold a1 x"] {
+            let closed = Closed::read(Some(text.to_owned())).unwrap();
+            assert!(!closed.is(&closed.clone()), "it is like nothing: {text}");
+            assert!(closed.to_string().contains("newer"), "{closed}");
+        }
+        assert!(!Closed::moved("a1", "x").is(&Closed::filling("a1", "x")));
+        assert!(!Closed::moved("a1", "x").is(&Closed::moved("a2", "x")));
+    }
+}

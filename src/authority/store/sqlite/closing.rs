@@ -1,0 +1,30 @@
+//! Whether the file says that nothing may be written to it.
+
+use rusqlite::Connection;
+
+use super::super::closed::Closed;
+use crate::error::{Context as _, Error, Kind, Result};
+
+/// Why it is closed, if it is.
+pub(super) fn closed(connection: &Connection) -> rusqlite::Result<Option<Closed>> {
+    let text = connection.prepare_cached("SELECT closed FROM state")?.query_row([], |row| row.get(0))?;
+    Ok(Closed::read(text))
+}
+
+/// That it is closed as that says, or open.
+pub(super) fn expect(connection: &Connection, wanted: Option<&Closed>) -> Result<()> {
+    let found = closed(connection).context(Kind::Internal, "cannot read the store")?;
+    match (found, wanted) {
+        (None, None) => Ok(()),
+        (Some(found), Some(wanted)) if found.is(wanted) => Ok(()),
+        (Some(found), _) => Err(found.error()),
+        (None, Some(_)) => {
+            Err(Error::usage("it was opened meanwhile: is the same command running elsewhere?"))
+        }
+    }
+}
+
+/// Closes it, or opens it again.
+pub(super) fn set(connection: &Connection, closed: Option<&Closed>) -> rusqlite::Result<()> {
+    connection.execute("UPDATE state SET closed = ?1", [closed.map(Closed::text)]).map(drop)
+}
