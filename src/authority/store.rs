@@ -22,6 +22,8 @@ pub mod instances;
 mod odometer;
 pub mod record;
 pub mod sqlite;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use sqlite::{is_displaced, no_room};
 
