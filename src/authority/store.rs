@@ -20,6 +20,7 @@ pub mod engine;
 mod event;
 pub mod instances;
 mod odometer;
+pub mod postgres;
 pub mod record;
 pub mod sqlite;
 #[cfg(test)]

@@ -66,7 +66,11 @@ impl Server {
             give_away(&folder);
             let postgres = as_user("postgres");
             let mut watch = Command::new("sh");
-            watch.args(["-c", WATCH, "sh"]).arg(&folder).arg(postgres.get_program()).args(postgres.get_args());
+            watch
+                .args(["-c", WATCH, "sh"])
+                .arg(&folder)
+                .arg(postgres.get_program())
+                .args(postgres.get_args());
             watch.arg("-D").arg(folder.join("data")).stdin(Stdio::piped()).stdout(Stdio::null());
             let server = Self { folder: folder.clone(), port, watch: watch.spawn().unwrap() };
             if server.is_up() {
