@@ -18,14 +18,17 @@ pub(crate) const ADMIN: &str = "admin";
 const WATCH: &str = r#"dir=$1; shift
 "$@" </dev/null >"$dir/log" 2>&1 & pid=$!
 read -r _
-kill -QUIT $pid; kill -CONT $pid; wait $pid; rm -rf "$dir""#;
+{ kill -QUIT $pid; kill -CONT $pid; wait $pid; } 2>/dev/null; rm -rf "$dir""#;
 
 /// A server on a socket and a port of loopback.
 pub(crate) struct Server {
     folder: PathBuf,
     port: u16,
-    watch: Child,
+    _process: Watched,
 }
+
+/// A process that ends with this, and with the test process; its folder goes with it.
+pub(crate) struct Watched(Child);
 
 /// The one of this process.
 pub(crate) fn postgres() -> &'static Server {
@@ -64,15 +67,9 @@ impl Server {
             );
             std::fs::write(folder.join("data/postgresql.conf"), format!("{common}{conf}")).unwrap();
             give_away(&folder);
-            let postgres = as_user("postgres");
-            let mut watch = Command::new("sh");
-            watch
-                .args(["-c", WATCH, "sh"])
-                .arg(&folder)
-                .arg(postgres.get_program())
-                .args(postgres.get_args());
-            watch.arg("-D").arg(folder.join("data")).stdin(Stdio::piped()).stdout(Stdio::null());
-            let server = Self { folder: folder.clone(), port, watch: watch.spawn().unwrap() };
+            let mut postgres = as_user("postgres");
+            let process = Watched::start(&folder, postgres.arg("-D").arg(folder.join("data")));
+            let server = Self { folder: folder.clone(), port, _process: process };
             if server.is_up() {
                 return server;
             }
@@ -154,10 +151,19 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Watched {
+    /// Starts a command, whose output goes into `log` in its folder.
+    pub(crate) fn start(folder: &Path, command: &Command) -> Self {
+        let mut watch = Command::new("sh");
+        watch.args(["-c", WATCH, "sh"]).arg(folder).arg(command.get_program()).args(command.get_args());
+        Self(watch.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Watched {
     fn drop(&mut self) {
-        drop(self.watch.stdin.take());
-        let _ = self.watch.wait();
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
     }
 }
 
@@ -184,7 +190,7 @@ fn template() -> PathBuf {
 }
 
 /// A new folder of the server's user.
-fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     let folder = tempfile::Builder::new().prefix("machine-id-pg").tempdir().unwrap().keep();
     give_away(&folder);
     folder

@@ -47,7 +47,7 @@ pub(super) struct Tls {
     /// The system's, where there is none.
     pub(super) roots: Option<PathBuf>,
     identity: Option<(PathBuf, PathBuf)>,
-    is_direct: bool,
+    pub(super) is_direct: bool,
 }
 
 impl Tls {

@@ -176,6 +176,10 @@ impl Attempt<'_> {
             }
             io::ErrorKind::UnexpectedEof if self.has_tls => trouble
                 .hint("the server ended TLS: does it ask for a client's certificate (sslcert=, sslkey=)?"),
+            io::ErrorKind::ConnectionRefused => {
+                trouble.hint("is it running, and does it listen there (`listen_addresses`, `port`)?")
+            }
+            _ if self.settings.tls.is_direct => trouble.hint("`sslnegotiation=direct` needs PostgreSQL 17"),
             _ => trouble,
         }
     }
