@@ -20,12 +20,14 @@ pub mod engine;
 mod event;
 pub mod instances;
 mod odometer;
+mod place;
 pub mod postgres;
 pub mod record;
 pub mod sqlite;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use place::StorePlace;
 pub use sqlite::{is_displaced, no_room};
 
 use instances::{InstanceRefusal, NewSecret, RegisteredInstance};

@@ -21,6 +21,9 @@ pub enum Command {
         /// Where jobs reach it: the audience of their tokens.
         #[arg(long, value_name = "URL")]
         public_url: String,
+        /// Where its store is: `sqlite:NAME`, or `postgres://USER@HOST/DATABASE` without a password.
+        #[arg(long, value_name = "STORE", default_value = "sqlite:authority.db")]
+        store: String,
     },
     /// Begin an empty store where the store is lost: what was issued can no longer be revoked.
     NewStore(DataDir),

@@ -18,9 +18,10 @@ pub(crate) const ADMIN: &str = "admin";
 const WATCH: &str = r#"dir=$1; shift
 "$@" </dev/null >"$dir/log" 2>&1 & pid=$!
 read -r _
-{ kill -QUIT $pid; kill -CONT $pid; wait $pid; } 2>/dev/null; rm -rf "$dir""#;
+{ kill -QUIT $pid; kill -TERM $pid; kill -CONT $pid; wait $pid; } 2>/dev/null; rm -rf "$dir""#;
 
 /// A server on a socket and a port of loopback.
+#[derive(Debug)]
 pub(crate) struct Server {
     folder: PathBuf,
     port: u16,
@@ -28,6 +29,7 @@ pub(crate) struct Server {
 }
 
 /// A process that ends with this, and with the test process; its folder goes with it.
+#[derive(Debug)]
 pub(crate) struct Watched(Child);
 
 /// The one of this process.
@@ -86,17 +88,14 @@ impl Server {
             if asked.status().unwrap().success() {
                 return true;
             }
-            if std::fs::read_to_string(self.folder.join("log")).is_ok_and(|log| log.contains("FATAL")) {
+            if std::fs::read_to_string(self.folder.join("log"))
+                .is_ok_and(|log| log.contains("could not create any TCP/IP sockets"))
+            {
                 return false;
             }
             std::thread::sleep(Duration::from_millis(20));
         }
         false
-    }
-
-    /// Where its socket is.
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
     }
 
     /// Its port, of the socket too.

@@ -88,7 +88,7 @@ impl Data {
     fn serve(&self) -> Result<Serving<'_>> {
         let config = Config::load(self.dir.path())?;
         let keys = file::load(&config.keys, config.owner)?;
-        let store = Box::new(Sqlite::open(&config.store, config.owner, NOW)?);
+        let store = Box::new(Sqlite::open(config.store.file()?, config.owner, NOW)?);
         // Nothing here is about the policy, which would be waited for.
         let authority = Authority::assemble(config, keys, store, Policy::default(), self.clock.clone())?;
         let authority = Arc::new(authority);

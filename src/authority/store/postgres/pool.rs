@@ -134,10 +134,10 @@ impl Shared {
     }
 
     async fn get(self: &Arc<Self>) -> Result<Connection, Trouble> {
+        let failures = self.failures.load(Ordering::Relaxed);
         // It is never closed.
         let place =
             Arc::clone(&self.places).acquire_owned().await.map_err(|_| Trouble::new("it is closed"))?;
-        let failures = self.failures.load(Ordering::Relaxed);
         let live = match self.take_idle() {
             Some(live) => live,
             None => self.make(failures).await?,
