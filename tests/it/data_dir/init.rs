@@ -157,6 +157,7 @@ fn a_store_is_where_it_was_asked_for() {
         config.contains("store: 'postgres://machine-id@db.test/it''s?sslrootcert=db-ca.crt'\n"),
         "{config}"
     );
+    std::fs::write(shared.join("policy/p.yaml"), super::POLICY).unwrap();
     let check = || run(machine_id(["authority", "check", "--data-dir"]).arg(&shared));
     assert!(said(&check()).contains("cannot read the CA file"), "{}", said(&check()));
     let certificate = run(machine_id(["authority", "export", "tls-ca", "--data-dir"]).arg(&shared)).stdout;
@@ -170,6 +171,7 @@ fn a_store_is_where_it_was_asked_for() {
     }
     assert!(!page.contains("h4rd2gu3ss"), "{page}");
     succeed(machine_id(INIT).arg(&file).args(["--store", "sqlite:other.db"]));
+    std::fs::write(file.join("policy/p.yaml"), super::POLICY).unwrap();
     assert_eq!(names(&file), ["authority.yaml", "keys", "other.db", "other.db.mark", "policy"]);
     assert!(serve(&file).contains("192.0.2.1:1"), "{}", serve(&file));
 }

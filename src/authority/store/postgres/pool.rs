@@ -263,7 +263,12 @@ impl Connection {
     ) -> Result<T> {
         let failed = match timeout(limit, work).await {
             Ok(Ok(done)) => return Ok(done),
-            Ok(Err(error)) => trouble::in_use(&error),
+            Ok(Err(error)) => {
+                if trouble::ends(&error) {
+                    self.broken();
+                }
+                trouble::in_use(&error)
+            }
             Err(_) => {
                 self.broken();
                 Trouble::new(format!("no answer within {} seconds", limit.as_secs()))
@@ -313,5 +318,4 @@ impl fmt::Debug for Connection {
 }
 
 #[cfg(test)]
-#[path = "pool/tests.rs"]
 mod tests;

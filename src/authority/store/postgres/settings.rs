@@ -285,5 +285,4 @@ fn system_user() -> Result<String> {
 }
 
 #[cfg(test)]
-#[path = "settings/tests.rs"]
 mod tests;

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::io;
 
 use rustls::CertificateError;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{Severity, SqlState};
 
 use super::settings::{Settings, Target};
 use super::tls::Trusted;
@@ -174,15 +174,23 @@ impl Attempt<'_> {
             io::ErrorKind::PermissionDenied if self.target.is_socket() => {
                 trouble.hint("the authority's user must be in the group of the socket's folder")
             }
-            io::ErrorKind::UnexpectedEof if self.has_tls => trouble
-                .hint("the server ended TLS: does it ask for a client's certificate (sslcert=, sslkey=)?"),
             io::ErrorKind::ConnectionRefused => {
                 trouble.hint("is it running, and does it listen there (`listen_addresses`, `port`)?")
             }
             _ if self.settings.tls.is_direct => trouble.hint("`sslnegotiation=direct` needs PostgreSQL 17"),
+            io::ErrorKind::UnexpectedEof if self.has_tls => trouble
+                .hint("the server ended TLS: does it ask for a client's certificate (sslcert=, sslkey=)?"),
             _ => trouble,
         }
     }
+}
+
+/// Whether a connection is of no use any more after that: it ended, or the server takes no writes since a failover.
+pub(super) fn ends(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_none_or(|answer| {
+        answer.parsed_severity() != Some(Severity::Error)
+            || *answer.code() == SqlState::READ_ONLY_SQL_TRANSACTION
+    })
 }
 
 /// What is to be said of a statement that failed; what it held stays unsaid.

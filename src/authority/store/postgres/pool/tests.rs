@@ -2,112 +2,16 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicU32;
-
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 use super::*;
 use crate::authority::store::testing::{self, ADMIN, Server, Watched, as_user, succeed};
 use crate::environment::Environment;
 use crate::folder::trust::Owner;
 
-/// Every role's, so that it can be looked for in whatever is said.
-const MARKED: &str = "mark3d-s3cret";
+mod world;
 
-const HBA: &str = "local all all trust
-hostssl all certified 127.0.0.1/32 cert
-hostssl all scram,crowd,stranger 127.0.0.1/32 scram-sha-256
-hostnossl all plain 127.0.0.1/32 scram-sha-256
-host all clear 127.0.0.1/32 password
-host all hashed 127.0.0.1/32 md5
-";
-
-/// A server with TLS, and what its clients have.
-struct World {
-    server: Server,
-    files: tempfile::TempDir,
-}
-
-fn world() -> &'static World {
-    static WORLD: OnceLock<World> = OnceLock::new();
-    WORLD.get_or_init(|| {
-        let files = tempfile::tempdir().unwrap();
-        for ca in ["ca", "other"] {
-            certify(files.path(), ca, &[("server", "db"), ("client", "certified")]);
-        }
-        let server = Server::start(
-            "ssl = on\nssl_cert_file = 'ca-server.crt'\nssl_key_file = 'ca-server.key'\nssl_ca_file = 'ca.crt'\n",
-            HBA,
-            |folder| {
-                for name in ["ca-server.crt", "ca-server.key", "ca.crt"] {
-                    std::fs::copy(files.path().join(name), folder.join("data").join(name)).unwrap();
-                }
-            },
-        );
-        for user in ["certified", "scram", "plain", "clear", "hashed", "crowd"] {
-            let encryption = if user == "hashed" { "md5" } else { "scram-sha-256" };
-            server.sql("postgres", &format!("SET password_encryption = '{encryption}'; CREATE ROLE {user} LOGIN PASSWORD '{MARKED}'"));
-        }
-        for sql in [
-            "ALTER ROLE crowd CONNECTION LIMIT 0",
-            "CREATE DATABASE closed",
-            "REVOKE CONNECT ON DATABASE closed FROM PUBLIC",
-            "CREATE DATABASE standing",
-            "ALTER DATABASE standing SET default_transaction_read_only = on",
-        ] {
-            server.sql("postgres", sql);
-        }
-        World { server, files }
-    })
-}
-
-/// `CA.crt`, and `CA-NAME.crt` and `.key` that it signed, for 127.0.0.1 and localhost.
-fn certify(folder: &Path, ca: &str, leaves: &[(&str, &str)]) {
-    let write = |name: String, text: String| {
-        std::fs::write(folder.join(&name), text).unwrap();
-        if name.ends_with(".key") {
-            succeed(std::process::Command::new("chmod").arg("600").arg(folder.join(name)));
-        }
-    };
-    let params = |name: &str, names: &[&str]| {
-        let mut params =
-            CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params
-    };
-    let mut root = params(ca, &[]);
-    root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let root_key = KeyPair::generate().unwrap();
-    write(format!("{ca}.crt"), root.self_signed(&root_key).unwrap().pem());
-    let issuer = Issuer::from_params(&root, &root_key);
-    for (file, name) in leaves {
-        let key = KeyPair::generate().unwrap();
-        let leaf = params(name, &["localhost", "127.0.0.1"]).signed_by(&key, &issuer).unwrap();
-        write(format!("{ca}-{file}.crt"), leaf.pem());
-        write(format!("{ca}-{file}.key"), key.serialize_pem());
-    }
-}
-
-impl World {
-    /// A pool for a URL in which PORT is the server's, with paths below the folder of files.
-    fn pool(&self, url: &str) -> Result<Pool> {
-        let url = url.replace("PORT", &self.server.port().to_string()).replace("MARKED", MARKED);
-        let env = Environment::from_pairs([]);
-        Settings::parse(&url, &env, self.files.path(), Owner::me()).map(Pool::new)
-    }
-
-    /// Why there is no connection.
-    async fn trouble(&self, url: &str) -> (Kind, String, Vec<String>) {
-        let error = match self.pool(url) {
-            Ok(pool) => pool.get().await.expect_err(url),
-            Err(error) => error,
-        };
-        let (said, hints) = (error.to_string(), error.hints().to_vec());
-        assert!(!format!("{said}{hints:?}{error:?}").contains(MARKED), "{said} {hints:?}");
-        (error.kind(), said.replace(&self.server.port().to_string(), "PORT"), hints)
-    }
-}
+use world::{MARKED, closed_port, world};
 
 async fn one(connection: &Connection, sql: &str) -> String {
     let rows = connection.within(Duration::from_secs(5), connection.query_typed(sql, &[])).await.unwrap();
@@ -255,7 +159,7 @@ async fn what_is_in_the_way_is_said_with_what_to_do() {
             format!("x:MARKED@localhost:{free}/postgres?{trusted}"),
             Kind::Unreachable,
             "refused",
-            "listens there",
+            "does it listen there",
         ),
         (
             format!("x:MARKED@no-such-host.invalid/postgres?{trusted}"),
@@ -318,11 +222,6 @@ async fn what_is_in_the_way_is_said_with_what_to_do() {
     }
 }
 
-/// A port that nobody listens on.
-fn closed_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 #[tokio::test]
 async fn a_password_is_read_from_a_file_that_is_nobody_elses() {
     let world = world();
@@ -369,7 +268,8 @@ async fn a_connection_is_kept_where_it_is_given_back_and_only_there() {
     let again = pool.get().await.unwrap();
     assert_eq!(one(&again, pid).await, of_first);
     // In the middle of a transaction: the server undoes it, and nobody gets the connection.
-    again.batch_execute("CREATE TABLE t (x int); BEGIN; INSERT INTO t VALUES (1)").await.unwrap();
+    again.batch_execute("CREATE TABLE t (x int)").await.unwrap();
+    again.batch_execute("BEGIN; INSERT INTO t VALUES (1)").await.unwrap();
     drop(again);
     let other = pool.get().await.unwrap();
     assert_ne!(one(&other, pid).await, of_first);
