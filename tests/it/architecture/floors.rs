@@ -81,13 +81,15 @@ authority::limits:
 authority::head:
 authority::connections: authority::limits
 authority::validity: clock
-authority::store: authority::limits clock error folder join::instance join::verify random terminal text wire
+authority::store: authority::limits clock environment error folder join::instance join::verify net pem random secret
+    terminal text wire
 # Of the store, only the proof that something is recorded.
 authority::keys: authority::store::Recorded authority::validity clock error folder net::pin_of pem random wire
 authority::policy: denial document elsewhere error join::elsewhere join::find join::method join::METHODS join::names
     join::of_issuer join::rules join::verify output principal text wire
 authority::policy_files: authority::policy error folder text
-authority::config: authority::limits authority::policy authority::policy_files authority::store::STORE_KEY authority::store::StoreKey document error folder net
+authority::config: authority::limits authority::policy authority::policy_files authority::store::StorePlace
+    authority::store::STORE_KEY authority::store::StoreKey document environment error folder net
 # A grant, and nothing else of the policy or of who the job is; of the store what is recorded.
 authority::issue: authority::keys authority::policy::decide::grant authority::store::CertificateKind
     authority::store::CommandPlan authority::store::Earlier authority::store::EarlierCertificate authority::store::ExchangePlan
@@ -129,6 +131,7 @@ pub const HOMES: &[(&str, &[&str])] = &[
     ("rusqlite", &["authority::store"]),
     ("rustls_native_certs", &["net"]),
     ("serde_saphyr", &["document"]),
+    ("tokio_postgres", &["authority::store"]),
     ("std::env", &["environment", "commands", "join", "main", "once::command"]),
     ("std::io::stderr", &["terminal"]),
     ("std::io::stdout", &["terminal"]),

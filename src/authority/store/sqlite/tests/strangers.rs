@@ -1,6 +1,7 @@
 //! Refusals of strangers: how many, how much, and in which order.
 
-use super::super::strangers::{self, MAX_BYTES, MAX_ROWS};
+use super::super::strangers;
+use crate::authority::store::bounds::{MAX_BYTES, MAX_ROWS};
 use super::*;
 use crate::authority::store::Stranger;
 
