@@ -198,7 +198,7 @@ pub(super) async fn join(
         Decision::Lock { row, expected, reason, refusal } => {
             let serials = serials.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i64>, _>>()?;
             let event = event::locked(entry, join, expected, &serials, reason);
-            lock(client, shared, row, &serials, entry.time, &event).await?;
+            lock(client, shared, *row, &serials, entry.time, &event).await?;
             Ok(Issued::Refused(refusal))
         }
         Decision::Accept(accepted) => {
