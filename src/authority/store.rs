@@ -33,8 +33,8 @@ pub mod sqlite;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use place::StorePlace;
 pub use engine::{is_away, is_displaced, no_room};
+pub use place::StorePlace;
 
 use instances::{InstanceRefusal, NewSecret, RegisteredInstance};
 use replicas::{Announced, Replica};

@@ -42,7 +42,8 @@ pub async fn read(place: &StorePlace, key: &StoreKey) -> Result<Box<dyn Trail>> 
 /// `Kind::Usage` where waiting does not help.
 pub async fn wait(place: &StorePlace, key: &StoreKey) -> Result<()> {
     let StorePlace::Postgres(url) = place else { return Ok(()) };
-    let waited = pool(url, key)?.wait(|error| terminal::log(&format!("waiting for the database: {error}"))).await;
+    let waited =
+        pool(url, key)?.wait(|error| terminal::log(&format!("waiting for the database: {error}"))).await;
     waited.map(drop)
 }
 

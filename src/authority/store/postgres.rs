@@ -11,8 +11,8 @@ use super::instances::{NewSecret, RegisteredInstance};
 use super::replicas::{Announced, Replica};
 use super::seal::{Seal, StoreKey};
 use super::{
-    CertificateRecord, Cursor, Event, EventFilter, Issued, ListNumber, NewIssuance, NewRefusal, NewRevocation, NewSigned,
-    PlanRecord, Revoked, RevokedCertificate, Store, Trail, event, sealed,
+    CertificateRecord, Cursor, Event, EventFilter, Issued, ListNumber, NewIssuance, NewRefusal,
+    NewRevocation, NewSigned, PlanRecord, Revoked, RevokedCertificate, Store, Trail, event, sealed,
 };
 use crate::authority::limits::{Level, Spent};
 use crate::error::Result;
@@ -39,9 +39,9 @@ mod writes;
 mod tests;
 
 use failure::Failure;
+pub use failure::{is_away, is_displaced, no_room};
 use pool::{Connection, Pool};
 use transaction::Known;
-pub use failure::{is_away, is_displaced, no_room};
 pub use upgrade::Roles;
 use writer::{Entry, PATIENCE, PAUSE, Writer, Written};
 
@@ -97,7 +97,9 @@ impl Postgres {
     pub async fn open(pool: Pool, key: &StoreKey) -> Result<Self> {
         let seal = key.load()?;
         usable(&pool).await?;
-        let state = again(&pool, CANNOT_READ, PATIENCE, |client, _| async move { reads::state(&client).await }).await?;
+        let state =
+            again(&pool, CANNOT_READ, PATIENCE, |client, _| async move { reads::state(&client).await })
+                .await?;
         let known = Known::new(state.store.clone(), state.sequence, state.run);
         let shared = Arc::new(Shared { pool, known, seal });
         let kept = match state.seal_check {
@@ -156,7 +158,9 @@ async fn again<T, W: Future<Output = Result<T, Failure>> + Send>(
                     let connection = Arc::new(connection);
                     let done = work(Arc::clone(&connection), was_tried).await;
                     was_tried = true;
-                    Arc::into_inner(connection).into_iter().for_each(|connection| give_back(connection, &done));
+                    Arc::into_inner(connection)
+                        .into_iter()
+                        .for_each(|connection| give_back(connection, &done));
                     done
                 }
                 Err(error) => Err(error.into()),
@@ -212,11 +216,21 @@ impl Trail for PostgresTrail {
     }
 
     fn dropped(&self) -> BoxFuture<'_, Result<i64>> {
-        Box::pin(again(&self.0, CANNOT_READ, PATIENCE, |client, _| async move { reads::dropped(&client).await }))
+        Box::pin(again(
+            &self.0,
+            CANNOT_READ,
+            PATIENCE,
+            |client, _| async move { reads::dropped(&client).await },
+        ))
     }
 
     fn instances(&self) -> BoxFuture<'_, Result<Vec<RegisteredInstance>>> {
-        Box::pin(again(&self.0, CANNOT_READ, PATIENCE, |client, _| async move { reads::instances(&client).await }))
+        Box::pin(again(
+            &self.0,
+            CANNOT_READ,
+            PATIENCE,
+            |client, _| async move { reads::instances(&client).await },
+        ))
     }
 }
 
@@ -246,11 +260,15 @@ impl Store for Postgres {
         Box::pin(async move {
             if entry.join.is_none() {
                 let event = event::issued(&entry, &plan);
-                return Ok(match self.writer.record(Entry::Issuance(event, Box::new((entry, plan)))).await? {
-                    Written::Now => Issued::Accepted { plan: None, generation: None },
-                    Written::Before(earlier, generation) => Issued::Accepted { plan: Some(earlier), generation },
-                    Written::Used => Issued::Used,
-                });
+                return Ok(
+                    match self.writer.record(Entry::Issuance(event, Box::new((entry, plan)))).await? {
+                        Written::Now => Issued::Accepted { plan: None, generation: None },
+                        Written::Before(earlier, generation) => {
+                            Issued::Accepted { plan: Some(earlier), generation }
+                        }
+                        Written::Used => Issued::Used,
+                    },
+                );
             }
             let all = Arc::new((entry.join.clone(), entry, plan));
             self.write(PATIENCE, move |shared, client, _| {
@@ -272,7 +290,9 @@ impl Store for Postgres {
     fn refuse(&self, entry: NewRefusal) -> BoxFuture<'_, Result<()>> {
         let event = event::refused(&entry);
         Box::pin(async move {
-            let Some(stranger) = entry.stranger else { return self.writer.record(Entry::Event(event)).await.map(drop) };
+            let Some(stranger) = entry.stranger else {
+                return self.writer.record(Entry::Event(event)).await.map(drop);
+            };
             let event = Arc::new(event);
             self.write(PATIENCE, move |shared, client, _| {
                 let event = Arc::clone(&event);
@@ -353,7 +373,9 @@ impl Store for Postgres {
     }
 
     fn mark(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(again(&self.shared.pool, CANNOT_READ, Duration::ZERO, move |client, _| async move { writes::look(&client, &self.shared).await }))
+        Box::pin(again(&self.shared.pool, CANNOT_READ, Duration::ZERO, move |client, _| async move {
+            writes::look(&client, &self.shared).await
+        }))
     }
 
     fn prune(&self, now: i64) -> BoxFuture<'_, Result<()>> {
@@ -371,10 +393,16 @@ impl Store for Postgres {
 
 impl InstanceLookup for Postgres {
     fn instance<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Instance>>> {
-        Box::pin(self.read(move |client, _| async move { instances::instance(&client, &self.shared.seal, id).await }))
+        Box::pin(
+            self.read(
+                move |client, _| async move { instances::instance(&client, &self.shared.seal, id).await },
+            ),
+        )
     }
 
     fn admits<'a>(&'a self, secret: &'a [u8; 32], token: &'a str, now: i64) -> BoxFuture<'a, Result<bool>> {
-        Box::pin(self.read(move |client, _| async move { instances::admits(&client, &self.shared.seal, secret, token, now).await }))
+        Box::pin(self.read(move |client, _| async move {
+            instances::admits(&client, &self.shared.seal, secret, token, now).await
+        }))
     }
 }

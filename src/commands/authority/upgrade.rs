@@ -20,7 +20,9 @@ pub(super) fn run(data_dir: &Path, server: Option<String>, reader: Option<String
         _ if from == to => format!("the store's tables are up to date, of version {to}"),
         _ => format!("brought the store's tables from version {from} to version {to}"),
     };
-    let may = |role: &Option<String>, what| role.as_ref().map(|role| format!("`{}` may {what}\n", shown_exactly(role)));
+    let may = |role: &Option<String>, what| {
+        role.as_ref().map(|role| format!("`{}` may {what}\n", shown_exactly(role)))
+    };
     let roles = [may(&roles.server, "serve"), may(&roles.reader, "read the audit trail")];
     print(&format!("{done}\n{}", roles.into_iter().flatten().collect::<String>()))
 }

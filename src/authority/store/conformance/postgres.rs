@@ -69,9 +69,14 @@ impl Database {
     }
 
     /// What a role is answered, or told.
-    pub(in crate::authority::store) fn psql(&self, role: &str, sql: &str) -> std::result::Result<String, String> {
+    pub(in crate::authority::store) fn psql(
+        &self,
+        role: &str,
+        sql: &str,
+    ) -> std::result::Result<String, String> {
         let mut psql = Command::new("psql");
-        psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", role, "-d", &self.name, "-h"]).arg(self.server.folder());
+        psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", role, "-d", &self.name, "-h"])
+            .arg(self.server.folder());
         psql.args(["-p", &self.server.port().to_string(), "-c", "SET search_path = machine_id", "-c", sql]);
         let output = psql.output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap().trim().to_owned();

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tokio_postgres::error::SqlState;
 
-use super::transaction::{FLUSH, Known};
 use super::schema;
+use super::transaction::{FLUSH, Known};
 use crate::error::{Error, Kind, Message};
 
 /// What became of a transaction.
@@ -48,10 +48,15 @@ impl Failure {
                 "the store's schema is for servers that know version {oldest} of it, and this machine-id knows {newest}: it takes a newer one"
             )
         } else if store != known.store {
-            format!("the database holds another store, {store}, than the one that was opened, {}", known.store)
+            format!(
+                "the database holds another store, {store}, than the one that was opened, {}",
+                known.store
+            )
         } else if sequence < known.sequence() {
             let seen = known.sequence();
-            format!("the store has lost commits: its last event is {sequence}, and this authority has seen {seen}")
+            format!(
+                "the store has lost commits: its last event is {sequence}, and this authority has seen {seen}"
+            )
         } else {
             return None;
         };
@@ -104,7 +109,8 @@ pub fn is_away(error: &Error) -> bool {
 impl From<tokio_postgres::Error> for Failure {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(code) = error.code() else {
-            let error = Error::new(Kind::Unreachable, said(&error)).context("the connection to the database is lost");
+            let error =
+                Error::new(Kind::Unreachable, said(&error)).context("the connection to the database is lost");
             return Self::Away(Arc::new(error));
         };
         match code.code() {
@@ -113,7 +119,9 @@ impl From<tokio_postgres::Error> for Failure {
             code if ["08", "40", "53", "57"].contains(&code.get(..2).unwrap_or_default())
                 || ["55P03", "25P03", "25006", "0A000"].contains(&code) =>
             {
-                Self::Away(Arc::new(Error::new(Kind::Unreachable, said(&error)).context("the database refuses")))
+                Self::Away(Arc::new(
+                    Error::new(Kind::Unreachable, said(&error)).context("the database refuses"),
+                ))
             }
             _ => Self::Database(Arc::new(error)),
         }
@@ -128,7 +136,9 @@ impl From<Error> for Failure {
 
 /// In the server's words, without what the values were.
 fn said(error: &tokio_postgres::Error) -> String {
-    error.as_db_error().map_or_else(|| error.to_string(), |said| format!("{} ({})", said.message(), said.code().code()))
+    error
+        .as_db_error()
+        .map_or_else(|| error.to_string(), |said| format!("{} ({})", said.message(), said.code().code()))
 }
 
 impl fmt::Display for Failure {

@@ -33,8 +33,7 @@ const INSTANCES: &str = concat!(
         OR id = (SELECT replaces FROM machine_id.instances WHERE id = $1) ORDER BY id <> $1"
 );
 
-const SECRET: &str =
-    "SELECT hash, id, token, expires, made, held_to_run, instance, mac FROM machine_id.secrets WHERE hash = $1";
+const SECRET: &str = "SELECT hash, id, token, expires, made, held_to_run, instance, mac FROM machine_id.secrets WHERE hash = $1";
 
 /// What the instance still has: it is revoked where it is locked.
 const SERIALS: &str = "SELECT serial FROM machine_id.certificates
@@ -274,8 +273,8 @@ async fn accept(
     let owned: [Parameter<'_>; 2] = [(&join.instance, Type::TEXT), (&serials, Type::INT8_ARRAY)];
     let replaced_is = replaced.as_ref().map(Kin::parameters);
     let hash = secret.as_ref().map(|(_, secret)| secret.hash.as_slice());
-    let used: Option<[Parameter<'_>; 3]> = secret.as_ref().map(|(mac, secret)| {
-        [(&hash as _, Type::BYTEA), (&secret.instance as _, Type::TEXT), (mac as _, Type::BYTEA)]
+    let used = secret.as_ref().map(|(mac, secret)| -> [Parameter<'_>; 3] {
+        [(&hash, Type::BYTEA), (&secret.instance, Type::TEXT), (mac, Type::BYTEA)]
     });
     let mut statements: Vec<Statement<'_>> =
         vec![(KEEP_INSTANCE, &instance_is), (RECORD, &recorded), (OVERTAKE, &overtaken), (OWN, &owned)];

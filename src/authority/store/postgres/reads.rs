@@ -4,14 +4,15 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
 use super::super::instances::RegisteredInstance;
-use super::super::{NOT_LISTED, CertificateRecord, Cursor, Event, EventFilter, RevokedCertificate};
+use super::super::{CertificateRecord, Cursor, Event, EventFilter, NOT_LISTED, RevokedCertificate};
 use super::failure::Failure;
 use super::transaction::{self, Parameter};
 use super::{rows, schema, upgrade};
 use crate::error::{Error, Result};
 
 /// Used proofs with what they were used for, a row for each certificate.
-pub(super) const PROOFS: &str = "SELECT proofs.key, fingerprint, certificate, held_until, held_to_run, generation, mac,
+pub(super) const PROOFS: &str =
+    "SELECT proofs.key, fingerprint, certificate, held_until, held_to_run, generation, mac,
         events.id, events.time, other.serial, other.kind, other.expires, other.key_hash, other.revoked
     FROM machine_id.proofs
     LEFT JOIN machine_id.certificates AS one ON one.serial = certificate
@@ -57,10 +58,13 @@ pub(super) async fn usable(client: &Client) -> Result<Result<()>, Failure> {
 
 /// What it says of itself.
 pub(super) async fn state(client: &Client) -> Result<State, Failure> {
-    const SQL: &str = "SELECT store, (SELECT coalesce(max(sequence), 0) FROM machine_id.events), run, restored, seal_check
+    const SQL: &str =
+        "SELECT store, (SELECT coalesce(max(sequence), 0) FROM machine_id.events), run, restored, seal_check
         FROM machine_id.state";
     let found = rows(client, SQL, &[]).await?;
-    let row = found.first().ok_or_else(|| Failure::Unreadable("the row of `machine_id.state` is gone".to_owned()))?;
+    let row = found
+        .first()
+        .ok_or_else(|| Failure::Unreadable("the row of `machine_id.state` is gone".to_owned()))?;
     Ok(State {
         store: row.try_get(0)?,
         sequence: row.try_get(1)?,
@@ -71,7 +75,11 @@ pub(super) async fn state(client: &Client) -> Result<State, Failure> {
 }
 
 /// The rows of one statement.
-pub(super) async fn rows(client: &Client, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, Failure> {
+pub(super) async fn rows(
+    client: &Client,
+    sql: &str,
+    parameters: &[Parameter<'_>],
+) -> Result<Vec<Row>, Failure> {
     Ok(transaction::read(client, &[(sql, parameters)]).await?.into_iter().flatten().collect())
 }
 
@@ -128,8 +136,10 @@ const EVENTS: &str = concat!(
 );
 
 /// Refusals of strangers, behind the events that stood before them.
-const STRANGERS: &str =
-    concat!("SELECT behind, 1::bigint, number, body FROM machine_id.strangers WHERE number > $1", narrowed!());
+const STRANGERS: &str = concat!(
+    "SELECT behind, 1::bigint, number, body FROM machine_id.strangers WHERE number > $1",
+    narrowed!()
+);
 
 /// A page of the audit trail, with the refusals of strangers in their places.
 pub(super) async fn events(

@@ -151,7 +151,8 @@ impl Found {
     /// revoked since; and what a registered instance was answered.
     pub(super) fn again(&self, plan: &PlanRecord, seal: &Seal) -> Option<(Earlier, Option<i64>)> {
         let Self { row, mac, is_revoked } = self;
-        let is_again = [plan.fingerprint, plan.former_fingerprint].iter().any(|known| row.fingerprint == *known);
+        let is_again =
+            [plan.fingerprint, plan.former_fingerprint].iter().any(|known| row.fingerprint == *known);
         let is_again = is_again && !is_revoked && !row.earlier.certificates.is_empty();
         (is_again && seal.holds(row, mac.as_deref())).then(|| (row.earlier.clone(), row.generation))
     }

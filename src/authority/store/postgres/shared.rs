@@ -61,7 +61,11 @@ fn levels(rows: Vec<tokio_postgres::Row>) -> Result<Vec<Level>, Failure> {
 }
 
 /// Says that this authority is there, and tells who else is; the first says which CA keys the store is of.
-pub(super) async fn announce(client: &Client, shared: &Shared, replica: &Replica) -> Result<Announced, Failure> {
+pub(super) async fn announce(
+    client: &Client,
+    shared: &Shared,
+    replica: &Replica,
+) -> Result<Announced, Failure> {
     const FIRST: &str = concat!(
         "INSERT INTO machine_id.cas (key, since) SELECT key, machine_id.clock() FROM unnest($1::text[]) AS new (key)
          WHERE NOT EXISTS (SELECT FROM machine_id.cas) AND ",

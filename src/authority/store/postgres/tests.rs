@@ -19,7 +19,8 @@ struct Bench {
 
 impl Bench {
     fn of(database: Database) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
         let store = runtime.block_on(database.store()).unwrap();
         Self { database, runtime, store }
     }
@@ -156,10 +157,14 @@ fn an_upgrade_says_what_is_in_its_way() {
         assert!(!error.hints().is_empty() || why.contains("are two"), "{error}");
     }
     // What a role had beside is taken from it.
-    bench.sql("GRANT ALL ON ALL TABLES IN SCHEMA machine_id TO reader; GRANT UPDATE (body) ON events TO server");
+    bench.sql(
+        "GRANT ALL ON ALL TABLES IN SCHEMA machine_id TO reader; GRANT UPDATE (body) ON events TO server",
+    );
     bench.upgrade(ADMIN, &roles(Some(SERVER), Some(READER))).unwrap();
     assert!(bench.database.psql(READER, "DELETE FROM strangers").unwrap_err().contains("permission denied"));
-    assert!(bench.database.psql(SERVER, "UPDATE events SET body = ''").unwrap_err().contains("permission denied"));
+    assert!(
+        bench.database.psql(SERVER, "UPDATE events SET body = ''").unwrap_err().contains("permission denied")
+    );
     // Of what is there and is none, nothing is made a store.
     let server = testing::postgres();
     for (prepare, why) in [
@@ -171,7 +176,9 @@ fn an_upgrade_says_what_is_in_its_way() {
         let settings = |role| {
             let (url, folder) = (server.url_as(role, &name), std::path::Path::new("/"));
             let env = crate::environment::Environment::default();
-            Pool::new(settings::Settings::parse(&url, &env, folder, crate::folder::trust::Owner::me()).unwrap())
+            Pool::new(
+                settings::Settings::parse(&url, &env, folder, crate::folder::trust::Owner::me()).unwrap(),
+            )
         };
         let (admin, other) = (settings(ADMIN), settings(READER));
         let told = |pool| bench.runtime.block_on(upgrade(pool, &Roles::default()));
@@ -182,7 +189,10 @@ fn an_upgrade_says_what_is_in_its_way() {
         assert!(error.hints()[0].contains("authority upgrade"), "{error:?}");
     }
     let name = server.database();
-    server.sql("postgres", &format!("CREATE DATABASE {name}_latin ENCODING 'LATIN1' TEMPLATE template0 LOCALE 'C'"));
+    server.sql(
+        "postgres",
+        &format!("CREATE DATABASE {name}_latin ENCODING 'LATIN1' TEMPLATE template0 LOCALE 'C'"),
+    );
     let url = server.url(&format!("{name}_latin"));
     let env = crate::environment::Environment::default();
     let owner = crate::folder::trust::Owner::me();
@@ -198,7 +208,8 @@ fn of_two_upgrades_at_once_one_waits() {
     let bench = Bench::new();
     let env = crate::environment::Environment::default();
     let owner = crate::folder::trust::Owner::me();
-    let settings = settings::Settings::parse(&server.url(&name), &env, std::path::Path::new("/"), owner).unwrap();
+    let settings =
+        settings::Settings::parse(&server.url(&name), &env, std::path::Path::new("/"), owner).unwrap();
     let pool = Pool::new(settings);
     let done = bench.runtime.block_on(async {
         let all = (0..6).map(|_| {
@@ -344,7 +355,8 @@ fn nothing_is_lost_while(trouble: impl FnOnce(&Bench, &'static Server)) {
     let recorded = bench.sql("SELECT substr(id, 2)::bigint FROM events WHERE event = 'issued' ORDER BY 1");
     let recorded: Vec<u64> = recorded.lines().map(|line| line.parse().unwrap()).collect();
     assert_eq!(recorded, fresh, "each once, and none that was not acknowledged");
-    let (count, last) = (bench.sql("SELECT count(*) FROM proofs"), bench.sql("SELECT max(sequence) FROM events"));
+    let (count, last) =
+        (bench.sql("SELECT count(*) FROM proofs"), bench.sql("SELECT max(sequence) FROM events"));
     assert_eq!((count.parse().unwrap(), last.parse().unwrap()), (fresh.len(), fresh.len()));
 }
 
@@ -352,7 +364,9 @@ fn nothing_is_lost_while(trouble: impl FnOnce(&Bench, &'static Server)) {
 fn connections_may_be_cut_at_any_moment() {
     nothing_is_lost_while(|bench, _| {
         for _ in 0..20 {
-            bench.sql("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'server'");
+            bench.sql(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'server'",
+            );
         }
     });
 }
@@ -407,14 +421,16 @@ fn a_server_that_cannot_be_reached_is_told_within_the_time_of_a_request() {
     assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
 }
 
-/// With `cargo test --release … -- --ignored`: what the writer takes.
+/// With `cargo test --release … -- --ignored --nocapture`: what the writer takes, where commits are on the disk.
 #[test]
 #[ignore = "a measurement"]
 fn how_fast_it_writes() {
-    let bench = Bench::new();
-    let many = 20_000;
+    let conf = "fsync = on\nautovacuum = on\nshared_buffers = 128MB\n";
+    let server: &'static Server = Box::leak(Box::new(Server::start(conf, "local all all trust\n", |_| ())));
+    let bench = Bench::of(Database::on(server));
     for clients in [1_usize, 16, 64, 256] {
         let next = Arc::new(AtomicU64::new(0));
+        let done: u64 = if clients == 1 { 2000 } else { 20_000 };
         let first = u64::try_from(clients).unwrap() * 1_000_000;
         let cpu = || std::fs::read_to_string("/proc/self/stat").unwrap();
         let ticks = |stat: &str| -> u64 {
@@ -428,7 +444,7 @@ fn how_fast_it_writes() {
                 tokio::spawn(async move {
                     loop {
                         let n = next.fetch_add(1, Ordering::SeqCst);
-                        if n >= if clients == 1 { many / 10 } else { many } {
+                        if n >= done {
                             return;
                         }
                         let entry = issuance(first + n);
@@ -438,9 +454,8 @@ fn how_fast_it_writes() {
             });
             futures_util::future::join_all(all).await
         });
-        let done = if clients == 1 { many / 10 } else { many };
-        let (took, used) = (since.elapsed().as_secs_f64(), ticks(&cpu()) - before);
-        let each = used as f64 * 10_000.0 / done as f64;
-        println!("{clients} clients: {:.0} a second, {each:.0} µs of our processor each", done as f64 / took);
+        let (took, used) = (since.elapsed().as_millis(), ticks(&cpu()) - before);
+        let (rate, each) = (u128::from(done) * 1000 / took, used * 10_000 / done);
+        println!("{clients} clients: {rate} a second, {each} µs of our processor each");
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use futures_util::future::{join, join3, join4, join_all};
+use futures_util::future::{join, join_all, join3, join4};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
@@ -127,7 +127,11 @@ impl Known {
     pub(super) fn run(&self) -> i64 {
         let Ok(odometer) = self.odometer.lock() else { return 0 };
         let passed = |since: Instant| i64::try_from(since.elapsed().as_secs()).unwrap_or(i64::MAX);
-        if passed(odometer.asked) > APART { odometer.run } else { odometer.run.saturating_add(passed(odometer.since)) }
+        if passed(odometer.asked) > APART {
+            odometer.run
+        } else {
+            odometer.run.saturating_add(passed(odometer.since))
+        }
     }
 
     /// The same in milliseconds.
@@ -213,7 +217,8 @@ pub(super) async fn begin(
     statements: &[Statement<'_>],
 ) -> Result<Vec<Vec<Row>>, Failure> {
     let work = join_all(statements.iter().map(|(sql, parameters)| query(client, sql, parameters)));
-    let (begun, admitted, found) = within(join3(client.batch_execute(BEGIN), admit(client, known), work)).await?;
+    let (begun, admitted, found) =
+        within(join3(client.batch_execute(BEGIN), admit(client, known), work)).await?;
     begun?;
     let admitted = admitted?;
     let found = found.into_iter().collect::<Result<_, _>>()?;
@@ -245,7 +250,11 @@ pub(super) async fn read(client: &Client, statements: &[Statement<'_>]) -> Resul
     Ok(done)
 }
 
-async fn query(client: &Client, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, tokio_postgres::Error> {
+async fn query(
+    client: &Client,
+    sql: &str,
+    parameters: &[Parameter<'_>],
+) -> Result<Vec<Row>, tokio_postgres::Error> {
     client.query_typed(sql, parameters).await
 }
 
@@ -272,7 +281,8 @@ fn hear(known: &Known, admitted: &[Row]) -> Result<(), Failure> {
 /// # Errors
 /// Where it is not to be written to, too.
 pub(super) async fn look(client: &Client, known: &Known) -> Result<(), Failure> {
-    const WHY: &str = "SELECT oldest, store, run, revocations, (SELECT coalesce(max(sequence), 0) FROM machine_id.events)
+    const WHY: &str =
+        "SELECT oldest, store, run, revocations, (SELECT coalesce(max(sequence), 0) FROM machine_id.events)
         FROM machine_id.state";
     let rows = read(client, &[(WHY, &[])]).await?;
     let Some(row) = rows.first().and_then(|rows| rows.first()) else {

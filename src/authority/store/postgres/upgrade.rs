@@ -26,7 +26,10 @@ const SERVER: &[(&str, &str)] = &[
     ),
     ("secrets", "SELECT, INSERT, UPDATE (instance, mac), DELETE"),
     ("strangers", "SELECT, INSERT, DELETE"),
-    ("state", "SELECT, UPDATE (list_number, list_what, list_made, revocations, run, forgotten, restored, seal_check)"),
+    (
+        "state",
+        "SELECT, UPDATE (list_number, list_what, list_made, revocations, run, forgotten, restored, seal_check)",
+    ),
     ("probes", "SELECT, INSERT, UPDATE"),
     ("usage", "SELECT, INSERT, UPDATE, DELETE"),
     ("replicas", "SELECT, INSERT, UPDATE, DELETE"),
@@ -90,7 +93,8 @@ async fn run(client: &Client, roles: &Roles) -> Result<(i64, i64)> {
             )
             .await;
         made.map_err(|error| {
-            told(error).hint("`GRANT CREATE ON DATABASE … TO …` lets the owner-to-be make the schema `machine_id`")
+            told(error)
+                .hint("`GRANT CREATE ON DATABASE … TO …` lets the owner-to-be make the schema `machine_id`")
         })?;
     }
     for (version, migration) in (1_i64..).zip(MIGRATIONS).filter(|(version, _)| *version > from) {
@@ -166,8 +170,10 @@ async fn version(client: &Client) -> Result<i64> {
     }
     match there.try_get::<_, i64>(1).map_err(told)? {
         0 => Ok(0),
-        _ => Err(Error::usage("the schema `machine_id` is there, and holds something else than an authority's store")
-            .hint("nothing was changed; use another database")),
+        _ => Err(Error::usage(
+            "the schema `machine_id` is there, and holds something else than an authority's store",
+        )
+        .hint("nothing was changed; use another database")),
     }
 }
 
@@ -182,8 +188,10 @@ async fn grant(client: &Client, role: &str, may: &[(&str, &str)]) -> Result<()> 
             .hint(format!("make it first: `CREATE ROLE {} LOGIN`", quoted(role))));
     };
     if row.try_get(0).map_err(told)? || row.try_get(1).map_err(told)? {
-        return Err(Error::usage(format!("the role `{shown}` is a superuser, the owner or a member of the owner's role"))
-            .hint("nothing could be kept from it: name a role of its own, which is a member of no other"));
+        return Err(Error::usage(format!(
+            "the role `{shown}` is a superuser, the owner or a member of the owner's role"
+        ))
+        .hint("nothing could be kept from it: name a role of its own, which is a member of no other"));
     }
     let role = quoted(role);
     let mut sql = format!(

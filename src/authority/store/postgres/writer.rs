@@ -123,7 +123,7 @@ pub(super) enum Written {
 /// What waits for its turn.
 enum Turn {
     /// It shares a commit.
-    Record(Job),
+    Record(Box<Job>),
     /// It has transactions of its own.
     Work(BoxFuture<'static, ()>),
 }
@@ -153,7 +153,7 @@ impl Writer {
                 let mut works = Vec::new();
                 for turn in batch.drain(..) {
                     match turn {
-                        Turn::Record(job) => jobs.push(job),
+                        Turn::Record(job) => jobs.push(*job),
                         Turn::Work(work) => works.push(work),
                     }
                 }
@@ -170,7 +170,9 @@ impl Writer {
     pub(super) async fn record(&self, entry: Entry) -> Result<Written> {
         let (caller, written) = oneshot::channel();
         let job = Job { entry, nth: 0, in_doubt: false, since: Instant::now(), caller };
-        self.answer(Turn::Record(job), written).await?.map_err(|failure| failure.error(CANNOT_WRITE))
+        self.answer(Turn::Record(Box::new(job)), written)
+            .await?
+            .map_err(|failure| failure.error(CANNOT_WRITE))
     }
 
     /// Has the work done in its turn, whether or not anybody waits for it.
@@ -260,7 +262,8 @@ async fn record(shared: &Shared, client: &Client, jobs: &[Job]) -> Result<BTreeS
     let mut columns = Columns::default();
     for Job { entry, nth, .. } in jobs {
         let proof = entry.issuance();
-        let proof = proof.map(|(new, plan)| UsedProof::new(proof_key(&new.replay, *nth).as_ref(), new, plan, None, run));
+        let proof = proof
+            .map(|(new, plan)| UsedProof::new(proof_key(&new.replay, *nth).as_ref(), new, plan, None, run));
         columns.add(entry.event(), entry.certificates(), proof, &shared.seal);
     }
     let done = transaction::write(client, &shared.known, &[(RECORD, &columns.parameters())]).await?;

@@ -79,7 +79,9 @@ pub(super) async fn revoke(
     const REVOKE: &str = concat!(
         "WITH fresh AS (
             SELECT WHERE NOT EXISTS (SELECT FROM machine_id.assertions WHERE issuance = $1 AND id = $2)
-                AND ", locked!(), "
+                AND ",
+        locked!(),
+        "
         ), gone AS (
             UPDATE machine_id.certificates SET revoked = $3
             WHERE issuance = $1 AND revoked IS NULL AND EXISTS (SELECT FROM fresh) RETURNING serial
@@ -142,7 +144,9 @@ pub(super) async fn list_number(
             UPDATE machine_id.state SET list_what = $2, list_made = $1, list_number = greatest(
                 list_number + 1 + floor(random() * 10000000)::bigint,
                 $4 * 1000000000 + floor(random() * 1000000000)::bigint)
-            WHERE NOT EXISTS (SELECT FROM known) AND ", locked!(), " RETURNING list_number, list_made
+            WHERE NOT EXISTS (SELECT FROM known) AND ",
+        locked!(),
+        " RETURNING list_number, list_made
         )
         SELECT list_number, list_made FROM known UNION ALL SELECT list_number, list_made FROM new"
     );
@@ -162,7 +166,9 @@ pub(super) async fn prune(client: &Client, shared: &Shared, now: i64) -> Result<
     const SQL: &str = concat!(
         "WITH now AS (
             SELECT least($1, machine_id.clock()) AS time,
-                greatest(run, $2) AS run FROM machine_id.state WHERE ", locked!(), "
+                greatest(run, $2) AS run FROM machine_id.state WHERE ",
+        locked!(),
+        "
         ), proofs AS (
             DELETE FROM machine_id.proofs WHERE key IN (
                 SELECT key FROM machine_id.proofs, now

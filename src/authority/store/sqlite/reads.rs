@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension as _, ToSql};
 
 use super::super::event;
-use super::super::{NOT_LISTED, CertificateRecord, Cursor, Event, EventFilter, RevokedCertificate};
+use super::super::{CertificateRecord, Cursor, Event, EventFilter, NOT_LISTED, RevokedCertificate};
 use super::rows;
 
 /// The certificate of that serial.

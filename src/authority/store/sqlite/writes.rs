@@ -6,7 +6,9 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use super::super::event::{self, NewEvent};
 use super::super::proofs::proof_key;
 use super::super::seal::Seal;
-use super::super::{Issued, LAST_NUMBERED, LIST_SERVED, ListNumber, NewIssuance, NewRevocation, PlanRecord, Revoked};
+use super::super::{
+    Issued, LAST_NUMBERED, LIST_SERVED, ListNumber, NewIssuance, NewRevocation, PlanRecord, Revoked,
+};
 use super::{instances, rows};
 
 /// The size of what is written to see whether an exchange could be: more than sixteen outputs take.
