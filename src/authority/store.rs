@@ -32,9 +32,10 @@ pub mod seal;
 pub mod sqlite;
 #[cfg(test)]
 pub(crate) mod testing;
+mod unusable;
 
-pub use engine::{is_away, is_displaced, no_room};
 pub use place::StorePlace;
+pub use unusable::{is_away, is_displaced, no_room};
 
 use instances::{InstanceRefusal, NewSecret, RegisteredInstance};
 use replicas::{Announced, Replica};

@@ -5,7 +5,7 @@ use super::postgres::settings::Settings;
 use super::postgres::url::DatabaseUrl;
 use super::postgres::{self, Postgres, PostgresTrail, Roles};
 use super::seal::StoreKey;
-use super::sqlite::{self, Sqlite, SqliteTrail};
+use super::sqlite::{Sqlite, SqliteTrail};
 use super::{Store, StorePlace, Trail};
 use crate::environment::Environment;
 use crate::error::{Error, Result};
@@ -57,21 +57,6 @@ pub async fn upgrade(place: &StorePlace, key: &StoreKey, roles: &Roles) -> Resul
             .hint("nothing is to be done: `machine-id authority serve` brings it up to date when it starts")),
         StorePlace::Postgres(url) => postgres::upgrade(&pool(url, key)?, roles).await,
     }
-}
-
-/// Whether it is for want of room, or since the disk fails, that the store cannot be used.
-pub fn no_room(error: &Error) -> bool {
-    sqlite::no_room(error) || postgres::no_room(error)
-}
-
-/// Whether it is that the store is not the one that it was, or not in its place, any more.
-pub fn is_displaced(error: &Error) -> bool {
-    sqlite::is_displaced(error) || postgres::is_displaced(error)
-}
-
-/// Whether it is that the database cannot be reached, or does not do now what it can do at other times.
-pub fn is_away(error: &Error) -> bool {
-    postgres::is_away(error)
 }
 
 /// Connections, with files named from the data directory, as its owner.

@@ -3,13 +3,13 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
 use super::instances::{NewSecret, RegisteredInstance};
 use super::replicas::{Announced, Replica};
-use super::seal::{Seal, StoreKey};
+use super::seal::StoreKey;
 use super::{
     CertificateRecord, Cursor, Event, EventFilter, Issued, ListNumber, NewIssuance, NewRefusal,
     NewRevocation, NewSigned, PlanRecord, Revoked, RevokedCertificate, Store, Trail, event, sealed,
@@ -32,6 +32,7 @@ mod transaction;
 mod trouble;
 mod upgrade;
 pub mod url;
+mod work;
 mod writer;
 mod writes;
 
@@ -43,20 +44,11 @@ pub use failure::{is_away, is_displaced, no_room};
 use pool::{Connection, Pool};
 use transaction::Known;
 pub use upgrade::Roles;
-use writer::{Entry, PATIENCE, PAUSE, Writer, Written};
+use work::{CANNOT_READ, CANNOT_WRITE, PATIENCE, Shared, again};
+use writer::{Entry, Writer, Written};
 
 /// The longest that `ready` takes.
 const READY: Duration = Duration::from_millis(4500);
-
-const CANNOT_READ: &str = "cannot read from the store";
-const CANNOT_WRITE: &str = "cannot write to the store";
-
-/// What all that is done has in common.
-struct Shared {
-    pool: Pool,
-    known: Known,
-    seal: Seal,
-}
 
 /// A [`Store`] in PostgreSQL.
 #[derive(Clone)]
@@ -140,51 +132,6 @@ impl Postgres {
             again(&shared.pool, CANNOT_WRITE, patience, work).await
         };
         self.writer.run(work).await
-    }
-}
-
-/// Does what can be done again, with a word whether it was tried before, until it is done or the time is up.
-async fn again<T, W: Future<Output = Result<T, Failure>> + Send>(
-    pool: &Pool,
-    what: &'static str,
-    patience: Duration,
-    work: impl Fn(Arc<Connection>, bool) -> W,
-) -> Result<T> {
-    let (since, mut pause, mut was_tried) = (Instant::now(), PAUSE.0, false);
-    let done = async {
-        loop {
-            let tried = match pool.get().await {
-                Ok(connection) => {
-                    let connection = Arc::new(connection);
-                    let done = work(Arc::clone(&connection), was_tried).await;
-                    was_tried = true;
-                    Arc::into_inner(connection)
-                        .into_iter()
-                        .for_each(|connection| give_back(connection, &done));
-                    done
-                }
-                Err(error) => Err(error.into()),
-            };
-            match tried {
-                Err(failure) if failure.is_away() && since.elapsed() + pause < patience => {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(PAUSE.1);
-                }
-                tried => return tried,
-            }
-        }
-    };
-    let done = tokio::time::timeout(patience + transaction::FLUSH, done).await;
-    done.unwrap_or_else(|_| Err(Failure::silent())).map_err(|failure| failure.error(what))
-}
-
-/// Keeps the connection for the next, where nothing is left open on it.
-fn give_back<T>(connection: Connection, done: &Result<T, Failure>) {
-    match done {
-        Ok(_) => connection.give_back(),
-        // The server may be another's standby by now, or on its way down.
-        Err(failure) if failure.is_away() => connection.broken(),
-        Err(_) => {}
     }
 }
 
@@ -360,7 +307,7 @@ impl Store for Postgres {
     fn ready(&self) -> BoxFuture<'_, Result<()>> {
         let probe = self
             .write(Duration::ZERO, |shared, client, _| async move { writes::probe(&client, &shared).await });
-        let late = |_| Failure::silent().error(CANNOT_WRITE);
+        let late = |_| transaction::silent().error(CANNOT_WRITE);
         Box::pin(async move { tokio::time::timeout(READY, probe).await.map_err(late)? })
     }
 

@@ -5,8 +5,6 @@ use std::sync::Arc;
 
 use tokio_postgres::error::SqlState;
 
-use super::schema;
-use super::transaction::{FLUSH, Known};
 use crate::error::{Error, Kind, Message};
 
 /// What became of a transaction.
@@ -33,34 +31,6 @@ impl Failure {
     /// For one of our own reasons.
     pub(super) fn away(why: impl Message) -> Self {
         Self::Away(Arc::new(Error::new(Kind::Unreachable, why)))
-    }
-
-    /// The server said nothing in time.
-    pub(super) fn silent() -> Self {
-        Self::away(format!("the database has not answered within {} seconds", FLUSH.as_secs()))
-    }
-
-    /// Why a store with that schema, identity and last event is not written to, if it is not.
-    pub(super) fn refused(known: &Known, oldest: i64, store: &str, sequence: i64) -> Option<Self> {
-        let newest = schema::newest();
-        let why = if oldest > newest {
-            format!(
-                "the store's schema is for servers that know version {oldest} of it, and this machine-id knows {newest}: it takes a newer one"
-            )
-        } else if store != known.store {
-            format!(
-                "the database holds another store, {store}, than the one that was opened, {}",
-                known.store
-            )
-        } else if sequence < known.sequence() {
-            let seen = known.sequence();
-            format!(
-                "the store has lost commits: its last event is {sequence}, and this authority has seen {seen}"
-            )
-        } else {
-            return None;
-        };
-        Some(Self::Displaced(why))
     }
 
     /// As an error for whoever asked; `what` could not be done.

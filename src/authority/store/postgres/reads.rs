@@ -7,7 +7,7 @@ use super::super::instances::RegisteredInstance;
 use super::super::{CertificateRecord, Cursor, Event, EventFilter, NOT_LISTED, RevokedCertificate};
 use super::failure::Failure;
 use super::transaction::{self, Parameter};
-use super::{rows, schema, upgrade};
+use super::{rows, schema};
 use crate::error::{Error, Result};
 
 /// Used proofs with what they were used for, a row for each certificate.
@@ -48,7 +48,7 @@ pub(super) async fn usable(client: &Client) -> Result<Result<()>, Failure> {
     let (version, oldest): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
     let newest = schema::newest();
     Ok(if oldest > newest {
-        Err(upgrade::newer(version))
+        Err(schema::newer(version))
     } else if version < newest {
         Err(old("the store's tables are of an older version"))
     } else {

@@ -1,6 +1,8 @@
 //! The tables, as the owner of the database makes them: all in the schema
 //! `machine_id`, and always named with it, so that nobody's `search_path` decides which are meant.
 
+use crate::error::Error;
+
 /// One version of the schema.
 pub(super) struct Migration {
     /// The oldest version whose servers go on beside it: what they do is right on these tables too.
@@ -179,4 +181,13 @@ pub(super) const MIGRATIONS: &[Migration] = &[Migration {
 /// The version that this machine-id writes.
 pub(super) fn newest() -> i64 {
     i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+}
+
+/// The store of a newer machine-id.
+pub(super) fn newer(version: i64) -> Error {
+    let known = newest();
+    Error::usage(format!(
+        "the store was written by a newer machine-id: its schema is version {version}, this machine-id knows up to {known}"
+    ))
+    .hint("use the machine-id that wrote it, or a newer one")
 }

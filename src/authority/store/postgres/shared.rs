@@ -6,8 +6,9 @@ use tokio_postgres::types::Type;
 
 use super::super::replicas::{Announced, LIVE, Replica};
 use super::failure::Failure;
+use super::reads;
 use super::transaction::{self, Parameter, Statement, locked};
-use super::{Shared, reads};
+use super::work::Shared;
 use crate::authority::limits::{FREE, Level, Spent};
 
 const LEVELS: &str =

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::conformance::fixtures::{self, *};
 use super::super::conformance::postgres::{Database, READER, SERVER, engine};

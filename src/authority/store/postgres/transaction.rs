@@ -289,7 +289,7 @@ pub(super) async fn look(client: &Client, known: &Known) -> Result<(), Failure> 
         return Err(Failure::Displaced("the row of `machine_id.state` is gone".to_owned()));
     };
     let sequence = row.try_get(4)?;
-    if let Some(refused) = Failure::refused(known, row.try_get(0)?, row.try_get(1)?, sequence) {
+    if let Some(refused) = unfit(known, row.try_get(0)?, row.try_get(1)?, sequence) {
         return Err(refused);
     }
     known.hear(row.try_get(2)?, row.try_get(3)?, sequence);
@@ -304,5 +304,30 @@ async fn refused(client: &Client, known: &Known) -> Failure {
 }
 
 async fn within<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
-    tokio::time::timeout(FLUSH, work).await.map_err(|_| Failure::silent())
+    tokio::time::timeout(FLUSH, work).await.map_err(|_| silent())
+}
+
+/// The server said nothing in time.
+pub(super) fn silent() -> Failure {
+    Failure::away(format!("the database has not answered within {} seconds", FLUSH.as_secs()))
+}
+
+/// Why a store with that schema, identity and last event is not written to, if it is not.
+fn unfit(known: &Known, oldest: i64, store: &str, sequence: i64) -> Option<Failure> {
+    let newest = schema::newest();
+    let why = if oldest > newest {
+        format!(
+            "the store's schema is for servers that know version {oldest} of it, and this machine-id knows {newest}: it takes a newer one"
+        )
+    } else if store != known.store {
+        format!("the database holds another store, {store}, than the one that was opened, {}", known.store)
+    } else if sequence < known.sequence() {
+        let seen = known.sequence();
+        format!(
+            "the store has lost commits: its last event is {sequence}, and this authority has seen {seen}"
+        )
+    } else {
+        return None;
+    };
+    Some(Failure::Displaced(why))
 }

@@ -82,7 +82,7 @@ async fn run(client: &Client, roles: &Roles) -> Result<(i64, i64)> {
     let from = version(client).await?;
     let to = schema::newest();
     if from > to {
-        return Err(newer(from));
+        return Err(schema::newer(from));
     }
     if from == 0 {
         let made = client
@@ -210,15 +210,6 @@ async fn grant(client: &Client, role: &str, may: &[(&str, &str)]) -> Result<()> 
 /// An identifier as SQL takes it.
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// The store of a newer machine-id.
-pub(super) fn newer(version: i64) -> Error {
-    let known = schema::newest();
-    Error::usage(format!(
-        "the store was written by a newer machine-id: its schema is version {version}, this machine-id knows up to {known}"
-    ))
-    .hint("use the machine-id that wrote it, or a newer one")
 }
 
 fn told(error: tokio_postgres::Error) -> Error {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
@@ -18,9 +18,10 @@ use super::super::proofs::{UsedProof, proof_key};
 use super::super::seal::Seal;
 use super::super::{Earlier, NewCertificate, NewIssuance, PlanRecord};
 use super::failure::Failure;
+use super::reads;
 use super::rows::{self, Columns, Used};
 use super::transaction::{self, locked};
-use super::{CANNOT_WRITE, Shared, give_back, reads};
+use super::work::{CANNOT_WRITE, PATIENCE, PAUSE, Shared, give_back};
 use crate::error::{Error, Result};
 
 /// How many entries may wait; callers beyond wait for a place.
@@ -28,12 +29,6 @@ const QUEUE: usize = 1024;
 
 /// How many entries share a commit at most, which bounds how long the first of them waits.
 const BATCH: usize = 256;
-
-/// How long what can be tried again is: a request is answered within fifteen seconds.
-pub(super) const PATIENCE: Duration = Duration::from_secs(8);
-
-/// What lies between two tries, at first and at most.
-pub(super) const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// Events are appended and certificates recorded for those proofs alone that were not used before.
 pub(super) const RECORD: &str = concat!(
@@ -192,7 +187,7 @@ impl Writer {
             answer.await.map_err(|_| stopped())
         };
         // Whoever is not answered by then has gone, and nothing is recorded for him any more.
-        let late = |_| Failure::silent().error(CANNOT_WRITE);
+        let late = |_| transaction::silent().error(CANNOT_WRITE);
         tokio::time::timeout(PATIENCE + transaction::FLUSH, ask).await.map_err(late)?
     }
 }

@@ -9,9 +9,10 @@ use super::super::event::{self, NewEvent};
 use super::super::packed::pack;
 use super::super::{LAST_NUMBERED, LIST_SERVED, ListNumber, NewRevocation, Revoked, Stranger};
 use super::failure::Failure;
+use super::reads;
 use super::rows;
 use super::transaction::{self, Parameter, locked};
-use super::{Shared, reads};
+use super::work::Shared;
 
 /// How many rows one transaction forgets, so that pruning never holds up an exchange for long.
 const PRUNE_STEP: i64 = 200;
