@@ -153,7 +153,7 @@ fn a_store_is_where_it_was_asked_for() {
     let url = "postgres://machine-id@db.test/it's?sslrootcert=db-ca.crt";
     let (shared, file) = (temp.path().join("shared"), temp.path().join("file"));
     succeed(machine_id(INIT).arg(&shared).args(["--store", url]));
-    assert_eq!(names(&shared), ["authority.yaml", "keys", "policy"]);
+    assert_eq!(names(&shared), ["authority.yaml", "keys", "policy", "store.key"]);
     let config = std::fs::read_to_string(shared.join("authority.yaml")).unwrap();
     assert!(
         config.contains("store: 'postgres://machine-id@db.test/it''s?sslrootcert=db-ca.crt'\n"),
