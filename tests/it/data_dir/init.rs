@@ -174,6 +174,6 @@ fn a_store_is_where_it_was_asked_for() {
     assert!(!page.contains("h4rd2gu3ss"), "{page}");
     succeed(machine_id(INIT).arg(&file).args(["--store", "sqlite:other.db"]));
     std::fs::write(file.join("policy/p.yaml"), super::POLICY).unwrap();
-    assert_eq!(names(&file), ["authority.yaml", "keys", "other.db", "other.db.mark", "policy"]);
+    assert_eq!(names(&file), ["authority.yaml", "keys", "other.db", "other.db.mark", "policy", "store.key"]);
     assert!(serve(&file).contains("192.0.2.1:1"), "{}", serve(&file));
 }
