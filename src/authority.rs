@@ -71,6 +71,7 @@ impl Authority {
     pub async fn open(data_dir: &Path, clock: Clock) -> Result<Self> {
         let config = config::Config::load(data_dir)?;
         let keys = keys::file::load(&config.keys, config.owner)?;
+        store::engine::wait(&config.store, &config.store_key()).await?;
         let store = store::engine::open(&config.store, &config.store_key(), clock.now()).await?;
         let (policy, watch) = config.policy_files().wait()?;
         Ok(Self { watch: Mutex::new(watch), ..Self::assemble(config, keys, store, policy, clock)? })

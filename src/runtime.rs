@@ -1,21 +1,29 @@
 //! Waiting for what is asynchronous.
 
 use std::future::Future;
+use std::sync::OnceLock;
 
-use crate::error::{Context as _, Kind, Result};
+use tokio::runtime::{Builder, Runtime};
 
-/// Runs to its end what waits most of its time, for which one thread is
-/// enough. What is left then is not waited for: the system's resolver cannot
-/// be interrupted, and a name server that does not answer would hold up the
-/// exit for longer than any `--timeout`.
+use crate::error::{Context as _, Error, Kind, Result};
+
+/// The one of this process, so that what one call leaves running, such as a
+/// connection, is there for the next. It is never ended, so that what is left
+/// when the process ends is not waited for: the system's resolver cannot be
+/// interrupted, and a name server that does not answer would hold up the exit
+/// for longer than any `--timeout`.
+static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+
+/// Runs to its end what waits most of its time, for which one thread is enough.
 pub fn block_on<T>(work: impl Future<Output = T>) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context(Kind::Internal, "cannot start")?;
-    let done = runtime.block_on(work);
-    runtime.shutdown_background();
-    Ok(done)
+    if RUNTIME.get().is_none() {
+        let runtime =
+            Builder::new_current_thread().enable_all().build().context(Kind::Internal, "cannot start")?;
+        // Where another thread was faster, its own is as good.
+        drop(RUNTIME.set(runtime));
+    }
+    let runtime = RUNTIME.get().ok_or_else(|| Error::internal("cannot start"))?;
+    Ok(runtime.block_on(work))
 }
 
 #[cfg(test)]

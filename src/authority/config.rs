@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use super::limits::Quotas;
 use super::policy::Policy;
 use super::policy_files::PolicyFiles;
+use super::store::StorePlace;
 use super::store::seal::{STORE_KEY, StoreKey};
 use crate::document::{self, Mistake, Mistakes, Node, Value};
+use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
 use crate::folder::stamp::Stamp;
@@ -37,8 +39,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// A TLS certificate and its key, if not our own.
     pub tls: Option<(PathBuf, PathBuf)>,
-    /// The SQLite file.
-    pub store: PathBuf,
+    /// Where the store is.
+    pub store: StorePlace,
     /// The folder of the CA keys.
     pub keys: PathBuf,
     /// The policy: a file or a folder.
@@ -93,7 +95,7 @@ impl Config {
         let listen = all.read("listen", listen).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8443)));
         let below = |path: &str| data_dir.join(path);
         let tls = all.read("tls", |node, key| read_tls(node, key, data_dir));
-        let store = all.read("store", |node, key| scheme(node, key, "sqlite:"));
+        let store = all.read("store", |node, key| read_store(node, key, data_dir));
         let keys = all.read("keys", |node, key| scheme(node, key, "file:"));
         let policy = all.read("policy", Node::text);
         let issuer_ca_file = all.read("issuer_ca_file", Node::text).map(below);
@@ -110,7 +112,7 @@ impl Config {
             public_url: public_url.unwrap_or_default(),
             listen,
             tls,
-            store: below(store.unwrap_or(STORE)),
+            store: store.unwrap_or_else(|| StorePlace::Sqlite(below(STORE))),
             keys: below(keys.unwrap_or(KEYS)),
             policy: below(policy.unwrap_or("policy")),
             owner,
@@ -164,6 +166,14 @@ impl Config {
         let path = text.strip_prefix("sqlite:").filter(|path| !path.is_empty());
         let wrong = || Error::usage(format!("`{text}` is no store: it must be `sqlite:PATH`"));
         path.map(|path| self.data_dir.join(path)).ok_or_else(wrong)
+    }
+
+    /// What an operator should hear of where the store is, and what to do about it.
+    ///
+    /// # Errors
+    /// As [`StorePlace::warnings`].
+    pub fn store_warnings(&self, env: &Environment) -> Result<Vec<(String, &'static str)>> {
+        self.store.warnings(env, &self.data_dir, self.owner)
     }
 
     /// The policy's files.
@@ -270,6 +280,13 @@ fn quota(node: &Node, key: &str) -> Result<u32, Mistake> {
     })
 }
 
+fn read_store(node: &Node, key: &str, data_dir: &Path) -> Result<StorePlace, Mistake> {
+    StorePlace::parse(node.text(key)?, data_dir).map_err(|error| {
+        let mistake = Mistake::new(node.place, error.to_string());
+        error.hints().iter().fold(mistake, |mistake, hint| mistake.hint(hint))
+    })
+}
+
 /// The path of `SCHEME:PATH`, in the one scheme that this version has.
 fn scheme<'n>(node: &'n Node, key: &str, scheme: &str) -> Result<&'n str, Mistake> {
     let path = node.text(key)?.strip_prefix(scheme).filter(|path| !path.is_empty());
@@ -303,13 +320,13 @@ mod tests {
     #[test]
     fn defaults_are_below_the_data_directory() {
         let config = parse(MINIMAL).unwrap();
-        assert_eq!(config.store, Path::new("/data/authority.db"));
+        assert_eq!(config.store, StorePlace::Sqlite("/data/authority.db".into()));
         assert_eq!(config.policy, Path::new("/data/policy"));
         assert_eq!(config.listen.port(), 8443);
         assert_eq!(config.retain, None, "for ever");
         assert_eq!(parse(&format!("{MINIMAL}retain: 400d\n")).unwrap().retain, Some(400 * 86_400));
         let config = parse(&format!("{MINIMAL}store: sqlite:/var/db\nissuer_ca_file: ca.pem\n")).unwrap();
-        assert_eq!(config.store, Path::new("/var/db"));
+        assert_eq!(config.store, StorePlace::Sqlite("/var/db".into()));
         assert_eq!(config.issuer_ca_file.as_deref(), Some(Path::new("/data/ca.pem")));
     }
 
@@ -325,7 +342,22 @@ mod tests {
             ("version: v2".into(), "1:10: `version` must be v1"),
             (format!("{MINIMAL}lisen: x"), "4:1: the configuration has no `lisen`"),
             (format!("{MINIMAL}listen: x"), "4:9: `listen` must be ADDRESS:PORT"),
-            (format!("{MINIMAL}store: postgres://x"), "4:8: `store` must be `sqlite:PATH`"),
+            (
+                format!("{MINIMAL}store: x"),
+                "4:8: `store` must be `sqlite:PATH` or `postgres://USER@HOST/DATABASE`",
+            ),
+            (
+                format!("{MINIMAL}store: 'sqlite:'"),
+                "4:8: `store` must be `sqlite:PATH` or `postgres://USER@HOST/DATABASE`",
+            ),
+            (
+                format!("{MINIMAL}store: postgres://u@h/d?sslmod=require"),
+                "4:8: the database's URL has the unknown parameter `sslmod`",
+            ),
+            (
+                format!("{MINIMAL}store: postgres://u@h/d?sslmode=x"),
+                "4:8: the database's URL: `sslmode` must be one of: verify-full, verify-ca, require, prefer, allow, disable",
+            ),
             (format!("{MINIMAL}keys: pkcs11:x"), "4:7: `keys` must be `file:PATH`"),
             (format!("{MINIMAL}retain: 191h"), "4:9: `retain` must be at least 8 days"),
             (

@@ -265,6 +265,11 @@ fn broken(error: &Error) -> Box<Problem> {
         let problem = Problem::new("store-unavailable", 503, "the authority's store is not in its place");
         return Box::new(Problem { retry_after: Some(2), ..problem });
     }
+    if store::is_away(error) {
+        terminal::log_rarely(&error.to_string());
+        let problem = Problem::new("store-unavailable", 503, "the authority's database cannot be reached");
+        return Box::new(Problem { retry_after: Some(2), ..problem });
+    }
     // What broke inside is for the operator; the caller can only try again.
     terminal::log(&format!("internal error: {error}"));
     problem(500, "internal", "something broke inside the authority")

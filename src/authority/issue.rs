@@ -84,10 +84,14 @@ impl Prepared {
                 options: granted.options.clone(),
                 roles: granted.roles.clone(),
                 ssh: ssh
-                    .map(|(ssh, key)| Ok(ssh::SshPlan::new(serial()?, ssh, key, &grant, at, until)))
+                    .map(|(ssh, key)| {
+                        serial().map(|serial| ssh::SshPlan::new(serial, ssh, key, &grant, at, until))
+                    })
                     .transpose()?,
                 tls: tls
-                    .map(|(tls, spki)| Ok(x509::TlsPlan::new(serial()?, tls, spki, &grant, at, tls_until)))
+                    .map(|(tls, spki)| {
+                        serial().map(|serial| x509::TlsPlan::new(serial, tls, spki, &grant, at, tls_until))
+                    })
                     .transpose()?,
             });
         }

@@ -24,17 +24,31 @@ pub mod instances;
 pub mod joins;
 mod odometer;
 mod packed;
+mod place;
+pub mod postgres;
 pub mod proofs;
 pub mod record;
 pub mod replicas;
 pub mod seal;
 pub mod sqlite;
+#[cfg(test)]
+pub(crate) mod testing;
 mod transfer;
+mod unusable;
 
-pub use sqlite::{is_displaced, no_room};
+pub use place::StorePlace;
+pub use unusable::{is_away, is_displaced, no_room};
 
 use instances::{InstanceRefusal, NewSecret, RegisteredInstance};
 use replicas::{Announced, Replica};
+
+/// A certificate that ended within so many seconds of its revocation is on no
+/// list: hardly a server would hear of it in that time. It is not listed later
+/// either, nor taken off, so that a list never lacks what one before it had.
+const NOT_LISTED: i64 = 60;
+
+/// The last second that has a list number of its own, in the year 2255: 63 bits end in 2262.
+const LAST_NUMBERED: i64 = 9_000_000_000;
 
 /// What a [`Store`] must be beside its methods: one of this folder.
 mod sealed {

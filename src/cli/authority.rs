@@ -21,6 +21,9 @@ pub enum Command {
         /// Where jobs reach it: the audience of their tokens.
         #[arg(long, value_name = "URL")]
         public_url: String,
+        /// Where its store is: `sqlite:NAME`, or `postgres://USER@HOST/DATABASE` without a password.
+        #[arg(long, value_name = "STORE", default_value = "sqlite:authority.db")]
+        store: String,
     },
     /// Begin an empty store where the store is lost: what was issued can no longer be revoked.
     NewStore(DataDir),
@@ -28,6 +31,18 @@ pub enum Command {
     Migrate(Migrate),
     /// Let go what is older than `retain` in authority.yaml; `serve` goes on with that.
     Prune(DataDir),
+    /// Bring the tables of a store in PostgreSQL up to date, as its owner, and give roles what they need.
+    Upgrade {
+        /// Where its data is.
+        #[command(flatten)]
+        data: DataDir,
+        /// The role that authorities serve as: it inserts, and changes nothing that was recorded.
+        #[arg(long, value_name = "ROLE")]
+        server_role: Option<String>,
+        /// The role that reads the audit trail.
+        #[arg(long, value_name = "ROLE")]
+        reader_role: Option<String>,
+    },
     /// Serve HTTPS.
     Serve {
         /// Where its data is.

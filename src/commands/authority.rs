@@ -22,16 +22,22 @@ mod serve;
 mod sign_host;
 mod sign_server;
 mod token;
+mod upgrade;
 
 /// Runs a command of the operator.
 pub fn run(command: Command, env: &Environment) -> Result<ExitCode> {
     match command {
         Command::Check(args) => return check::run(&args, env),
-        Command::Init { data, cluster, public_url } => init::run(&data.data_dir, &cluster, &public_url),
+        Command::Init { data, cluster, public_url, store } => {
+            init::run(&data.data_dir, &cluster, &public_url, &store)
+        }
         Command::NewStore(data) => new_store::run(&data.data_dir),
         Command::Migrate(args) => migrate::run(&args),
         Command::Prune(data) => prune::run(&data.data_dir),
-        Command::Serve { data, listen } => serve::run(&data.data_dir, listen),
+        Command::Upgrade { data, server_role, reader_role } => {
+            upgrade::run(&data.data_dir, server_role, reader_role)
+        }
+        Command::Serve { data, listen } => serve::run(&data.data_dir, listen, env),
         Command::Export { data, what } => export::run(&data.data_dir, what),
         Command::SignHost { data, principals, ttl, key } => {
             sign_host::run(&data.data_dir, principals, &ttl, &key)

@@ -29,7 +29,8 @@ pub(super) fn config(verifier: Arc<dyn ServerCertVerifier>) -> ClientConfig {
     config
 }
 
-pub(super) fn system_roots() -> Result<RootCertStore> {
+/// Those of the system, or of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+pub fn system_roots() -> Result<RootCertStore> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(found.certs);
@@ -42,7 +43,8 @@ pub(super) fn system_roots() -> Result<RootCertStore> {
         .hint("an authority with its own certificate is trusted with --ca-file or --ca-pin"))
 }
 
-pub(super) fn roots_of_file(path: &Path, trust: Trust, limit: Limit) -> Result<RootCertStore> {
+/// The certificates of a file, all of them.
+pub fn roots_of_file(path: &Path, trust: Trust, limit: Limit) -> Result<RootCertStore> {
     let cannot = format!("cannot read the CA file {}", path.display());
     let text = read::raw(path, trust, limit).map_err(|unfit| unfit.error(Kind::Usage, cannot.clone()))?;
     let certificates = pem::decode_all(&String::from_utf8_lossy(&text), "CERTIFICATE")

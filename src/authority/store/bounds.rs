@@ -5,6 +5,13 @@ use serde_json::{Map, Value};
 
 use super::Stranger;
 
+/// The most that is kept of each kind of strangers, in rows and in bytes.
+pub(super) const MAX_ROWS: i64 = 10_000;
+pub(super) const MAX_BYTES: i64 = 8 << 20;
+
+/// More than any row has: what the bounds below let through, and names from the policy.
+pub(super) const MAX_ROW: i64 = 8 << 10;
+
 /// The longest that a join token's or method's name is kept, as a caller wrote it.
 pub(super) const NAME: usize = 128;
 

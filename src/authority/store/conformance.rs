@@ -12,6 +12,7 @@ use super::*;
 use fixtures::{Entry, revocation};
 
 pub(super) mod fixtures;
+pub(super) mod postgres;
 mod sqlite;
 
 /// A database of its own, for one test.
@@ -35,6 +36,7 @@ pub(super) trait Engine: Send + Sync + fmt::Debug {
 macro_rules! on_each_engine {
     ($($promise:ident)*) => {
         on_engine!(sqlite $($promise)*);
+        on_engine!(postgres $($promise)*);
     };
 }
 

@@ -10,6 +10,7 @@ use crate::clock::rfc3339;
 use crate::join::instance::InstanceJoin;
 
 /// An event that is to be appended: what it is searched by, and its JSON.
+#[derive(Debug)]
 pub(super) struct NewEvent {
     pub(super) time: i64,
     pub(super) event: &'static str,
@@ -20,7 +21,7 @@ pub(super) struct NewEvent {
 }
 
 /// A JSON object whose members stay in the order in which they were added.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Object(pub(super) String);
 
 impl Object {

@@ -1,7 +1,22 @@
 //! Used proofs, as a store has them.
 
+use ring::digest::{self, Digest, SHA256};
+
 use super::seal::{Column, Granting};
 use super::{CertificateKind, Earlier, EarlierCertificate, NewIssuance, PlanRecord};
+use crate::join::verify::Replay;
+
+/// What names one use of a proof among those of all issuers: SHA-256 over the
+/// number of the use (from 0) and the length of the issuer's name in four
+/// bytes each, the name, and the proof's id.
+pub(super) fn proof_key(replay: &Replay, nth: u32) -> Digest {
+    let mut hash = digest::Context::new(&SHA256);
+    hash.update(&nth.to_be_bytes());
+    hash.update(&u32::try_from(replay.issuer.len()).unwrap_or(u32::MAX).to_be_bytes());
+    hash.update(replay.issuer.as_bytes());
+    hash.update(replay.id.as_bytes());
+    hash.finish()
+}
 
 /// A used proof with what it was used for: the same request again is signed again, with the serials and times of this.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -237,6 +237,16 @@ impl StoreKey {
         Self { folder: folder.to_owned(), owner, cluster: cluster.to_owned() }
     }
 
+    /// The data directory.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Whose all of it is.
+    pub(super) fn owner(&self) -> Owner {
+        self.owner
+    }
+
     /// Makes the key, where there is none.
     ///
     /// # Errors

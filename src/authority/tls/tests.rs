@@ -90,7 +90,7 @@ impl Data {
     fn serve(&self) -> Result<Serving<'_>> {
         let config = Config::load(self.dir.path())?;
         let keys = file::load(&config.keys, config.owner)?;
-        let store = Box::new(Sqlite::open(&config.store, &StoreKey::beside(&config.store), NOW)?);
+        let store = Box::new(Sqlite::open(config.store.file()?, &config.store_key(), NOW)?);
         // Nothing here is about the policy, which would be waited for.
         let authority = Authority::assemble(config, keys, store, Policy::default(), self.clock.clone())?;
         let authority = Arc::new(authority);

@@ -19,7 +19,7 @@ pub(super) fn run(args: Audit) -> Result<()> {
         Format::Text => audit::text,
         Format::Json => audit::json,
     };
-    let store = block_on(engine::read(&config.store, config.owner))??;
+    let store = block_on(engine::read(&config.store, &config.store_key()))??;
     block_on(audit::write(store.as_ref(), &filter, line, print_part))??;
     let kept_from = block_on(store.kept_from())??;
     if kept_from > 0 {

@@ -41,16 +41,18 @@ pub(super) fn run(args: &Check, env: &Environment) -> Result<ExitCode> {
         return Ok(if answer.is_allowed() { ExitCode::SUCCESS } else { Kind::Refused.code().into() });
     }
     let report = policy.lint();
+    let store = config.as_ref().map(|config| config.store_warnings(env)).transpose()?.unwrap_or_default();
     let certificates = config.map(|config| tls::check(&config, Clock::system().now())).transpose()?;
     let certificates = certificates.unwrap_or_default();
     match args.format {
-        Format::Text => print(&text(&policy, &report, &certificates))?,
+        Format::Text => print(&text(&policy, &report, &store, &certificates))?,
         Format::Json => print_json(&json!({
             "valid": true,
             "mistakes": [],
             "policy": policy.summary(),
             "lints": report.findings.iter().map(finding_json).collect::<Vec<_>>(),
             "silenced": report.silenced,
+            "store": store.iter().map(|(message, hint)| json!({"message": message, "hint": hint})).collect::<Vec<_>>(),
             "certificates": certificates.iter().map(warning_json).collect::<Vec<_>>(),
         }))?,
     }
@@ -86,8 +88,16 @@ fn refuse(args: &Check, mistakes: &[Error], env: &Environment) -> Result<ExitCod
     Ok(Kind::Usage.code().into())
 }
 
-fn text(policy: &Policy, report: &Report, certificates: &[CertificateWarning]) -> String {
+fn text(
+    policy: &Policy,
+    report: &Report,
+    store: &[(String, &str)],
+    certificates: &[CertificateWarning],
+) -> String {
     let mut page = String::new();
+    for (message, hint) in store {
+        page.push_str(&format!("warning: {message}\n  hint: {hint}\n"));
+    }
     for CertificateWarning { message, hint, is_fault } in certificates {
         let what = if *is_fault { "error" } else { "warning" };
         page.push_str(&format!("{what}: {message}\n  hint: {hint}\n"));

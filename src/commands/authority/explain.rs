@@ -19,7 +19,7 @@ use crate::text::{shown, shown_exactly, shown_long};
 /// Prints why the job was refused, and its claims.
 pub(super) fn run(data_dir: &Path, id: &str) -> Result<()> {
     let config = config::Config::load(data_dir)?;
-    let store = block_on(engine::read(&config.store, config.owner))??;
+    let store = block_on(engine::read(&config.store, &config.store_key()))??;
     let filter =
         EventFilter { id: Some(id.to_owned()), event: Some("refused".to_owned()), ..EventFilter::default() };
     let events = block_on(store.events(filter, Cursor::default(), 1))??;

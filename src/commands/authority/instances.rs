@@ -17,7 +17,7 @@ use crate::text::shown;
 /// Prints them, in the order of their registration.
 pub(super) fn run(data_dir: &Path, format: Format) -> Result<()> {
     let config = Config::load(data_dir)?;
-    let store = block_on(engine::read(&config.store, config.owner))??;
+    let store = block_on(engine::read(&config.store, &config.store_key()))??;
     let instances = block_on(store.instances())??;
     let page = match format {
         Format::Text => text(&instances),

@@ -1,7 +1,7 @@
 //! `machine-id authority migrate`: from one store to another.
 
 use crate::authority::config::Config;
-use crate::authority::store::engine;
+use crate::authority::store::{StorePlace, engine};
 use crate::cli::authority::Migrate;
 use crate::clock::Clock;
 use crate::error::Result;
@@ -21,7 +21,7 @@ pub(super) fn run(args: &Migrate) -> Result<()> {
     let is_new = block_on(engine::migrate(&ways, now, &mut |line| log(&line)))??;
     let done =
         if is_new { "all records are in" } else { "the migration was finished before: all records are in" };
-    let next = if config.store == to {
+    let next = if config.store == StorePlace::Sqlite(to.clone()) {
         "start the authority again".to_owned()
     } else {
         format!("write `store: {}` into authority.yaml, and start the authority again", args.to)

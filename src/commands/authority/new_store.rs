@@ -11,10 +11,11 @@ use crate::terminal::print;
 /// Begins an empty store. What was issued before stays good, and nobody can revoke it.
 pub(super) fn run(data_dir: &Path) -> Result<()> {
     let config = Config::load(data_dir)?;
-    Sqlite::begin_anew(&config.store, &config.store_key(), Clock::system().now())?;
+    let file = config.store.file()?;
+    Sqlite::begin_anew(file, &config.store_key(), Clock::system().now())?;
     print(&format!(
         "created {}\n\nwhat was issued before is not in it and cannot be revoked any more; tokens of before are refused, and \
          workers must register anew\n",
-        config.store.display()
+        file.display()
     ))
 }

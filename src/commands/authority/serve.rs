@@ -6,12 +6,18 @@ use std::sync::Arc;
 
 use crate::authority::{Authority, serve};
 use crate::clock::Clock;
+use crate::environment::Environment;
 use crate::error::{Context as _, Kind, Result};
+use crate::terminal;
 
 /// Serves until it is told to stop.
-pub(super) fn run(data_dir: &Path, listen: Option<SocketAddr>) -> Result<()> {
+pub(super) fn run(data_dir: &Path, listen: Option<SocketAddr>, env: &Environment) -> Result<()> {
     let serving = async {
         let authority = Arc::new(Authority::open(data_dir, Clock::system()).await?);
+        for (message, hint) in authority.config().store_warnings(env)? {
+            terminal::log(&format!("warning: {message}"));
+            terminal::log(&format!("hint: {hint}"));
+        }
         let listen = listen.unwrap_or(authority.config().listen);
         serve::serve(authority, listen).await
     };

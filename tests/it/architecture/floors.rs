@@ -81,13 +81,15 @@ authority::limits:
 authority::head:
 authority::connections: authority::limits
 authority::validity: clock
-authority::store: authority::limits clock error folder join::instance join::verify random terminal text wire
+authority::store: authority::limits clock environment error folder join::instance join::verify net pem random secret
+    terminal text wire
 # Of the store, only the proof that something is recorded.
 authority::keys: authority::store::Recorded authority::validity clock error folder net::pin_of pem random wire
 authority::policy: denial document elsewhere error join::elsewhere join::find join::method join::METHODS join::names
     join::of_issuer join::rules join::verify output principal text wire
 authority::policy_files: authority::policy error folder text
-authority::config: authority::limits authority::policy authority::policy_files authority::store::STORE_KEY authority::store::StoreKey document error folder net
+authority::config: authority::limits authority::policy authority::policy_files authority::store::STORE_KEY
+    authority::store::StoreKey authority::store::StorePlace document environment error folder net
 # A grant, and nothing else of the policy or of who the job is; of the store what is recorded.
 authority::issue: authority::keys authority::policy::decide::grant authority::store::CertificateKind
     authority::store::CommandPlan authority::store::Earlier authority::store::EarlierCertificate authority::store::ExchangePlan
@@ -104,7 +106,7 @@ authority::enroll: authority authority::config authority::issue authority::limit
     authority::policy authority::store clock denial error join::find join::instance join::issuers join::method join::verify random wire
 authority::revoke: authority authority::config authority::store clock denial error join::jwt random secret text wire
 authority::http: authority authority::connections authority::enroll authority::limits authority::revocation
-    authority::revoke authority::store::closed::closed authority::store::is_displaced authority::store::no_room authority::tls error join::issuers terminal wire
+    authority::revoke authority::store::closed::closed authority::store::is_away authority::store::is_displaced authority::store::no_room authority::tls error join::issuers terminal wire
 authority::policy_watch: authority authority::config authority::policy authority::policy_files error terminal text
 authority::serve: authority authority::connections authority::head authority::http authority::policy_watch
     authority::store::is_displaced authority::tls error terminal
@@ -129,6 +131,7 @@ pub const HOMES: &[(&str, &[&str])] = &[
     ("rusqlite", &["authority::store"]),
     ("rustls_native_certs", &["net"]),
     ("serde_saphyr", &["document"]),
+    ("tokio_postgres", &["authority::store"]),
     ("std::env", &["environment", "commands", "join", "main", "once::command"]),
     ("std::io::stderr", &["terminal"]),
     ("std::io::stdout", &["terminal"]),

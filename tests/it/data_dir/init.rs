@@ -145,3 +145,35 @@ fn two_at_once_make_one() {
     }
     assert_eq!(names(temp.path()), ["a", "b"]);
 }
+
+/// The database is somebody else's to make: `init` names it, and makes no file for it.
+#[test]
+fn a_store_is_where_it_was_asked_for() {
+    let temp = TempDir::new().unwrap();
+    let url = "postgres://machine-id@db.test/it's?sslrootcert=db-ca.crt";
+    let (shared, file) = (temp.path().join("shared"), temp.path().join("file"));
+    succeed(machine_id(INIT).arg(&shared).args(["--store", url]));
+    assert_eq!(names(&shared), ["authority.yaml", "keys", "policy", "store.key"]);
+    let config = std::fs::read_to_string(shared.join("authority.yaml")).unwrap();
+    assert!(
+        config.contains("store: 'postgres://machine-id@db.test/it''s?sslrootcert=db-ca.crt'\n"),
+        "{config}"
+    );
+    std::fs::write(shared.join("policy/p.yaml"), super::POLICY).unwrap();
+    let check = || run(machine_id(["authority", "check", "--data-dir"]).arg(&shared));
+    assert!(said(&check()).contains("cannot read the CA file"), "{}", said(&check()));
+    let certificate = run(machine_id(["authority", "export", "tls-ca", "--data-dir"]).arg(&shared)).stdout;
+    std::fs::write(shared.join("db-ca.crt"), certificate).unwrap();
+    assert!(check().status.success(), "{}", said(&check()));
+    let weak = config.replace("machine-id@", "machine-id:h4rd2gu3ss@").replace("?ssl", "?sslmode=prefer&ssl");
+    std::fs::write(shared.join("authority.yaml"), weak).unwrap();
+    let page = String::from_utf8(check().stdout).unwrap();
+    for warned in ["holds the database's password", "`sslmode=prefer` believes whoever answers"] {
+        assert!(page.contains("warning: ") && page.contains(warned), "{page}");
+    }
+    assert!(!page.contains("h4rd2gu3ss"), "{page}");
+    succeed(machine_id(INIT).arg(&file).args(["--store", "sqlite:other.db"]));
+    std::fs::write(file.join("policy/p.yaml"), super::POLICY).unwrap();
+    assert_eq!(names(&file), ["authority.yaml", "keys", "other.db", "other.db.mark", "policy", "store.key"]);
+    assert!(serve(&file).contains("192.0.2.1:1"), "{}", serve(&file));
+}

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use super::super::event::{self, NewEvent};
 use super::super::instances::{NewSecret, RegisteredInstance};
 use super::super::joins::{Accepted, Decision, Found, InstanceRow, SecretRow, decide};
+use super::super::proofs::proof_key;
 use super::super::seal::{Kept, Seal};
 use super::super::{Issued, NewIssuance, PlanRecord};
 use super::rows;
@@ -142,7 +143,7 @@ pub(super) fn join(
     run: i64,
     seal: &Seal,
 ) -> rusqlite::Result<Issued> {
-    let key = rows::proof_key(&entry.replay, 0);
+    let key = proof_key(&entry.replay, 0);
     match decide(find(connection, key.as_ref(), plan, join, seal)?, entry, join) {
         Decision::Answer(issued) => Ok(issued),
         Decision::Lock { row, expected, reason, refusal } => {
@@ -216,7 +217,7 @@ fn overtake(
     let held_to_run = run.saturating_add(join.held.lasts);
     for id in &join.claims.earlier {
         let replay = Replay { id: id.clone(), ..entry.replay.clone() };
-        let key = rows::proof_key(&replay, 0);
+        let key = proof_key(&replay, 0);
         // A fingerprint that no request has.
         insert.execute(params![key.as_ref(), [0_u8; 32], join.held.until, held_to_run])?;
     }

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension as _, ToSql};
 
 use super::super::event;
-use super::super::{CertificateRecord, Cursor, Event, EventFilter, RevokedCertificate};
+use super::super::{CertificateRecord, Cursor, Event, EventFilter, NOT_LISTED, RevokedCertificate};
 use super::rows;
 
 /// The certificate of that serial.
@@ -28,11 +28,6 @@ pub(super) fn certificate(
         })
         .optional()
 }
-
-/// A certificate that ended within so many seconds of its revocation is on no
-/// list: hardly a server would hear of it in that time. It is not listed later
-/// either, nor taken off, so that a list never lacks what one before it had.
-const NOT_LISTED: i64 = 60;
 
 /// Every revoked certificate that ends at `since` or later.
 pub(super) fn revoked(connection: &Connection, since: i64) -> rusqlite::Result<Vec<RevokedCertificate>> {

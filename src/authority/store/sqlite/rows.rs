@@ -2,7 +2,6 @@
 
 use std::error::Error;
 
-use ring::digest::{self, Digest, SHA256};
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, Type, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
@@ -13,7 +12,6 @@ use super::super::seal::Seal;
 use super::super::{
     CertificateKind, Earlier, EarlierCertificate, Issued, NewCertificate, NewIssuance, PlanRecord,
 };
-use crate::join::verify::Replay;
 
 impl ToSql for CertificateKind {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
@@ -65,18 +63,6 @@ pub(super) fn record(
         insert.execute(params![serial, issuance, kind, expires, key_hash])?;
     }
     Ok(issuance)
-}
-
-/// What names one use of a proof among those of all issuers: SHA-256 over the
-/// number of the use (from 0) and the length of the issuer's name in four
-/// bytes each, the name, and the proof's id.
-pub(super) fn proof_key(replay: &Replay, nth: u32) -> Digest {
-    let mut hash = digest::Context::new(&SHA256);
-    hash.update(&nth.to_be_bytes());
-    hash.update(&u32::try_from(replay.issuer.len()).unwrap_or(u32::MAX).to_be_bytes());
-    hash.update(replay.issuer.as_bytes());
-    hash.update(replay.id.as_bytes());
-    hash.finish()
 }
 
 /// Uses a proof up under that key, unless it was before; `generation` is what a

@@ -3,14 +3,8 @@
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::super::Stranger;
+use super::super::bounds::{MAX_BYTES, MAX_ROW, MAX_ROWS};
 use super::super::event::NewEvent;
-
-/// The most that is kept of each kind of strangers, in rows and in bytes.
-pub(super) const MAX_ROWS: i64 = 10_000;
-pub(super) const MAX_BYTES: i64 = 8 << 20;
-
-/// More than any row has: what `bounds` lets through, and names from the policy.
-pub(super) const MAX_ROW: i64 = 8 << 10;
 
 /// Appends an event, and takes away what is too old for it.
 pub(super) fn append(connection: &Connection, stranger: Stranger, new: &NewEvent) -> rusqlite::Result<()> {

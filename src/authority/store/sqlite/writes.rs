@@ -4,12 +4,12 @@
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::super::event::{self, NewEvent};
+use super::super::proofs::proof_key;
 use super::super::seal::Seal;
-use super::super::{Issued, LIST_SERVED, ListNumber, NewIssuance, NewRevocation, PlanRecord, Revoked};
+use super::super::{
+    Issued, LAST_NUMBERED, LIST_SERVED, ListNumber, NewIssuance, NewRevocation, PlanRecord, Revoked,
+};
 use super::{instances, rows};
-
-/// The last second that has a list number of its own, in the year 2255: 63 bits end in 2262.
-const LAST_NUMBERED: i64 = 9_000_000_000;
 
 /// The size of what is written to see whether an exchange could be: more than sixteen outputs take.
 const PROBE: i64 = 32 << 10;
@@ -36,7 +36,7 @@ pub(super) fn issue(
         return Ok(Issued::Used);
     }
     for nth in 0..entry.max_uses.max(1) {
-        let key = rows::proof_key(&entry.replay, nth);
+        let key = proof_key(&entry.replay, nth);
         if rows::use_up(connection, key.as_ref(), entry, plan, None, run, seal)? {
             rows::record(connection, event, &plan.certificates)?;
             return Ok(Issued::Accepted { plan: None, generation: None });

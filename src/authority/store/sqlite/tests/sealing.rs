@@ -25,7 +25,7 @@ fn before_seals(path: &Path) {
         )
         .unwrap();
     }
-    let key = super::super::rows::proof_key(&entry.replay, 0);
+    let key = crate::authority::store::proofs::proof_key(&entry.replay, 0);
     old.execute(
         "INSERT INTO proofs (key, fingerprint, certificate, held_until, plan) VALUES (?1, ?2, 2, ?3, 'p')",
         rusqlite::params![key.as_ref(), plan.former_fingerprint, HELD.until],

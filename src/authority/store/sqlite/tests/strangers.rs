@@ -1,8 +1,9 @@
 //! Refusals of strangers: how many, how much, and in which order.
 
-use super::super::strangers::{self, MAX_BYTES, MAX_ROWS};
+use super::super::strangers;
 use super::*;
 use crate::authority::store::Stranger;
+use crate::authority::store::bounds::{MAX_BYTES, MAX_ROWS};
 
 impl Bench {
     /// Many refusals in one transaction.

@@ -1,0 +1,375 @@
+//! The store in PostgreSQL, which any number of authorities share. Who writes holds the lock of one row until
+//! it has committed; what waits at one authority is one commit (see `writer`).
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use super::instances::{NewSecret, RegisteredInstance};
+use super::replicas::{Announced, Replica};
+use super::seal::StoreKey;
+use super::{
+    CertificateRecord, Cursor, Event, EventFilter, Issued, ListNumber, NewIssuance, NewRefusal,
+    NewRevocation, NewSigned, PlanRecord, Revoked, RevokedCertificate, Store, Trail, event, sealed,
+};
+use crate::authority::limits::{Level, Spent};
+use crate::error::{Error, Result};
+use crate::join::instance::{Instance, InstanceLookup};
+
+mod failure;
+mod instances;
+pub mod passfile;
+pub mod pool;
+mod reads;
+mod rows;
+mod schema;
+pub mod settings;
+mod shared;
+mod tls;
+mod transaction;
+mod trouble;
+mod upgrade;
+pub mod url;
+mod work;
+mod writer;
+mod writes;
+
+#[cfg(test)]
+mod tests;
+
+use failure::Failure;
+pub use failure::{is_away, is_displaced, no_room};
+use pool::{Connection, Pool};
+use transaction::Known;
+pub use upgrade::Roles;
+use work::{CANNOT_READ, CANNOT_WRITE, PATIENCE, Shared, again};
+use writer::{Entry, Writer, Written};
+
+/// The longest that `ready` takes.
+const READY: Duration = Duration::from_millis(4500);
+
+/// A [`Store`] in PostgreSQL.
+#[derive(Clone)]
+pub struct Postgres {
+    shared: Arc<Shared>,
+    writer: Writer,
+    trail: PostgresTrail,
+    restored: Option<i64>,
+}
+
+impl fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Postgres").finish_non_exhaustive()
+    }
+}
+
+/// The [`Trail`] of a store in PostgreSQL.
+#[derive(Clone, Debug)]
+pub struct PostgresTrail(Pool);
+
+/// Makes the tables, or brings them up to this version, and gives the roles what they need and nothing else;
+/// the versions before and after.
+///
+/// # Errors
+/// `Kind::Usage` where this role is not the owner, another does not exist or could do more than it should, or
+/// the database is none that can be used; `Kind::Unreachable`.
+pub async fn upgrade(pool: &Pool, roles: &Roles) -> Result<(i64, i64)> {
+    let connection = pool.get().await?;
+    upgrade::upgrade(&connection, roles).await
+}
+
+impl Postgres {
+    /// Opens the authority's store, whose rows are sealed with that key. The schema is left as it is.
+    ///
+    /// # Errors
+    /// `Kind::Usage` where it is none, needs `authority upgrade`, is of a newer schema, or of another key;
+    /// `Kind::Unreachable`.
+    pub async fn open(pool: Pool, key: &StoreKey) -> Result<Self> {
+        let seal = key.load()?;
+        usable(&pool).await?;
+        let state =
+            again(&pool, CANNOT_READ, PATIENCE, |client, _| async move { reads::state(&client).await })
+                .await?;
+        let known = Known::new(state.store.clone(), state.sequence, state.run);
+        let shared = Arc::new(Shared { pool, known, seal });
+        let kept = match state.seal_check {
+            Some(kept) => kept,
+            None => {
+                let check = shared.seal.check(&state.store).to_vec();
+                again(&shared.pool, CANNOT_WRITE, PATIENCE, |client, _| {
+                    let (shared, check) = (&shared, &check);
+                    async move { writes::keep_check(&client, shared, check).await }
+                })
+                .await?
+            }
+        };
+        if !shared.seal.is_known_by(&state.store, &kept) {
+            return Err(key.wrong());
+        }
+        let (writer, trail) = (Writer::start(Arc::clone(&shared)), PostgresTrail(shared.pool.clone()));
+        Ok(Self { shared, writer, trail, restored: state.restored })
+    }
+
+    /// Reads.
+    async fn read<T, W: Future<Output = Result<T, Failure>> + Send>(
+        &self,
+        work: impl Fn(Arc<Connection>, bool) -> W,
+    ) -> Result<T> {
+        again(&self.shared.pool, CANNOT_READ, PATIENCE, work).await
+    }
+
+    /// Writes, in its turn, whether or not anybody waits for it.
+    async fn write<T: Send + 'static, W: Future<Output = Result<T, Failure>> + Send + 'static>(
+        &self,
+        patience: Duration,
+        work: impl Fn(Arc<Shared>, Arc<Connection>, bool) -> W + Send + Sync + 'static,
+    ) -> Result<T> {
+        let shared = Arc::clone(&self.shared);
+        let work = async move {
+            let work = |client, was_tried| work(Arc::clone(&shared), client, was_tried);
+            again(&shared.pool, CANNOT_WRITE, patience, work).await
+        };
+        self.writer.run(work).await
+    }
+}
+
+/// Whether there is a store that this machine-id can use.
+async fn usable(pool: &Pool) -> Result<()> {
+    again(pool, CANNOT_READ, PATIENCE, |client, _| async move { reads::usable(&client).await }).await?
+}
+
+impl PostgresTrail {
+    /// Opens it for reading alone.
+    ///
+    /// # Errors
+    /// As [`Postgres::open`].
+    pub async fn open(pool: Pool) -> Result<Self> {
+        usable(&pool).await?;
+        Ok(Self(pool))
+    }
+}
+
+impl Trail for PostgresTrail {
+    fn events(&self, filter: EventFilter, after: Cursor, limit: usize) -> BoxFuture<'_, Result<Vec<Event>>> {
+        Box::pin(async move {
+            let filter = &filter;
+            again(&self.0, CANNOT_READ, PATIENCE, move |client, _| async move {
+                reads::events(&client, filter, after, limit).await
+            })
+            .await
+        })
+    }
+
+    fn dropped(&self) -> BoxFuture<'_, Result<i64>> {
+        Box::pin(again(
+            &self.0,
+            CANNOT_READ,
+            PATIENCE,
+            |client, _| async move { reads::dropped(&client).await },
+        ))
+    }
+
+    fn instances(&self) -> BoxFuture<'_, Result<Vec<RegisteredInstance>>> {
+        Box::pin(again(
+            &self.0,
+            CANNOT_READ,
+            PATIENCE,
+            |client, _| async move { reads::instances(&client).await },
+        ))
+    }
+
+    fn kept_from(&self) -> BoxFuture<'_, Result<i64>> {
+        // Nothing goes there.
+        Box::pin(async { Ok(0) })
+    }
+}
+
+impl Trail for Postgres {
+    fn events(&self, filter: EventFilter, after: Cursor, limit: usize) -> BoxFuture<'_, Result<Vec<Event>>> {
+        self.trail.events(filter, after, limit)
+    }
+
+    fn dropped(&self) -> BoxFuture<'_, Result<i64>> {
+        self.trail.dropped()
+    }
+
+    fn instances(&self) -> BoxFuture<'_, Result<Vec<RegisteredInstance>>> {
+        self.trail.instances()
+    }
+
+    fn kept_from(&self) -> BoxFuture<'_, Result<i64>> {
+        self.trail.kept_from()
+    }
+}
+
+impl sealed::Engine for Postgres {
+    #[cfg(test)]
+    fn run_for(&self, seconds: i64) {
+        self.shared.known.advance(seconds);
+    }
+}
+
+impl Store for Postgres {
+    fn let_go(&self, _: i64, _: i64, asked: bool) -> BoxFuture<'_, Result<u64>> {
+        Box::pin(async move {
+            if !asked {
+                return Ok(0);
+            }
+            Err(Error::usage(
+                "what PostgreSQL holds is kept for ever by this version: `retain` is for SQLite",
+            ))
+        })
+    }
+
+    fn issue(&self, entry: NewIssuance, plan: PlanRecord) -> BoxFuture<'_, Result<Issued>> {
+        Box::pin(async move {
+            if entry.join.is_none() {
+                let event = event::issued(&entry, &plan);
+                return Ok(
+                    match self.writer.record(Entry::Issuance(event, Box::new((entry, plan)))).await? {
+                        Written::Now => Issued::Accepted { plan: None, generation: None },
+                        Written::Before(earlier, generation) => {
+                            Issued::Accepted { plan: Some(earlier), generation }
+                        }
+                        Written::Used => Issued::Used,
+                    },
+                );
+            }
+            let all = Arc::new((entry.join.clone(), entry, plan));
+            self.write(PATIENCE, move |shared, client, _| {
+                let all = Arc::clone(&all);
+                async move {
+                    let (Some(join), entry, plan) = &*all else { return Ok(Issued::Used) };
+                    instances::join(&client, &shared, entry, plan, join).await
+                }
+            })
+            .await
+        })
+    }
+
+    fn record_signed(&self, entry: NewSigned) -> BoxFuture<'_, Result<()>> {
+        let event = event::signed(&entry);
+        Box::pin(async move { self.writer.record(Entry::Signed(event, entry.certificate)).await.map(drop) })
+    }
+
+    fn refuse(&self, entry: NewRefusal) -> BoxFuture<'_, Result<()>> {
+        let event = event::refused(&entry);
+        Box::pin(async move {
+            let Some(stranger) = entry.stranger else {
+                return self.writer.record(Entry::Event(event)).await.map(drop);
+            };
+            let event = Arc::new(event);
+            self.write(PATIENCE, move |shared, client, _| {
+                let event = Arc::clone(&event);
+                async move { writes::append_stranger(&client, &shared, stranger, &event).await }
+            })
+            .await
+        })
+    }
+
+    fn certificate(&self, serial: u64) -> BoxFuture<'_, Result<Option<CertificateRecord>>> {
+        Box::pin(self.read(move |client, _| async move { reads::certificate(&client, serial).await }))
+    }
+
+    fn revoke(&self, entry: NewRevocation) -> BoxFuture<'_, Result<Revoked>> {
+        let entry = Arc::new(entry);
+        Box::pin(self.write(PATIENCE, move |shared, client, was_tried| {
+            let entry = Arc::clone(&entry);
+            async move { writes::revoke(&client, &shared, &entry, was_tried).await }
+        }))
+    }
+
+    fn revocations(&self) -> u64 {
+        self.shared.known.revocations()
+    }
+
+    fn revoked(&self, since: i64) -> BoxFuture<'_, Result<Vec<RevokedCertificate>>> {
+        Box::pin(self.read(move |client, _| async move { reads::revoked(&client, since).await }))
+    }
+
+    fn list_number(&self, now: i64, what: [u8; 32]) -> BoxFuture<'_, Result<ListNumber>> {
+        Box::pin(self.write(PATIENCE, move |shared, client, _| async move {
+            writes::list_number(&client, &shared, now, &what).await
+        }))
+    }
+
+    fn spend(&self, spent: Vec<Spent>) -> BoxFuture<'_, Result<Vec<Level>>> {
+        let spent = Arc::new(spent);
+        // Not again, since it would count twice.
+        Box::pin(self.write(Duration::ZERO, move |shared, client, _| {
+            let spent = Arc::clone(&spent);
+            async move { shared::spend(&client, &shared, &spent).await }
+        }))
+    }
+
+    fn announce(&self, replica: Replica) -> BoxFuture<'_, Result<Announced>> {
+        let replica = Arc::new(replica);
+        Box::pin(self.write(PATIENCE, move |shared, client, _| {
+            let replica = Arc::clone(&replica);
+            async move { shared::announce(&client, &shared, &replica).await }
+        }))
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn add_secret(&self, entry: NewSecret) -> BoxFuture<'_, Result<()>> {
+        let entry = Arc::new(entry);
+        Box::pin(self.write(PATIENCE, move |shared, client, _| {
+            let entry = Arc::clone(&entry);
+            async move { instances::add_secret(&client, &shared, &entry).await }
+        }))
+    }
+
+    fn ready(&self) -> BoxFuture<'_, Result<()>> {
+        let probe = self
+            .write(Duration::ZERO, |shared, client, _| async move { writes::probe(&client, &shared).await });
+        let late = |_| transaction::silent().error(CANNOT_WRITE);
+        Box::pin(async move { tokio::time::timeout(READY, probe).await.map_err(late)? })
+    }
+
+    fn restored(&self) -> Option<i64> {
+        self.restored
+    }
+
+    fn tampered(&self) -> Option<String> {
+        self.shared.seal.warning()
+    }
+
+    fn mark(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(again(&self.shared.pool, CANNOT_READ, Duration::ZERO, move |client, _| async move {
+            writes::look(&client, &self.shared).await
+        }))
+    }
+
+    fn prune(&self, now: i64) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let step = || {
+                self.write(PATIENCE, move |shared, client, _| async move {
+                    writes::prune(&client, &shared, now).await
+                })
+            };
+            while step().await? {}
+            Ok(())
+        })
+    }
+}
+
+impl InstanceLookup for Postgres {
+    fn instance<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Instance>>> {
+        Box::pin(
+            self.read(
+                move |client, _| async move { instances::instance(&client, &self.shared.seal, id).await },
+            ),
+        )
+    }
+
+    fn admits<'a>(&'a self, secret: &'a [u8; 32], token: &'a str, now: i64) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(self.read(move |client, _| async move {
+            instances::admits(&client, &self.shared.seal, secret, token, now).await
+        }))
+    }
+}

@@ -1,0 +1,207 @@
+//! What is read. Each is of one moment, in one round trip.
+
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
+
+use super::super::instances::RegisteredInstance;
+use super::super::{CertificateRecord, Cursor, Event, EventFilter, NOT_LISTED, RevokedCertificate};
+use super::failure::Failure;
+use super::transaction::{self, Parameter};
+use super::{rows, schema};
+use crate::error::{Error, Result};
+
+/// Used proofs with what they were used for, a row for each certificate.
+pub(super) const PROOFS: &str =
+    "SELECT proofs.key, fingerprint, certificate, held_until, held_to_run, generation, mac,
+        events.id, events.time, other.serial, other.kind, other.expires, other.key_hash, other.revoked
+    FROM machine_id.proofs
+    LEFT JOIN machine_id.certificates AS one ON one.serial = certificate
+    LEFT JOIN machine_id.events ON sequence = one.issuance
+    LEFT JOIN machine_id.certificates AS other ON other.issuance = one.issuance
+    WHERE proofs.key = ANY ($1) ORDER BY other.serial";
+
+/// What a store says of itself.
+pub(super) struct State {
+    pub(super) store: String,
+    pub(super) sequence: i64,
+    pub(super) run: i64,
+    pub(super) restored: Option<i64>,
+    pub(super) seal_check: Option<Vec<u8>>,
+}
+
+/// Whether there is a store that this machine-id can use.
+///
+/// # Errors
+/// `Kind::Usage` inside, where there is none, or it takes another version.
+pub(super) async fn usable(client: &Client) -> Result<Result<()>, Failure> {
+    const THERE: &str = "SELECT to_regclass('machine_id.versions') IS NOT NULL";
+    const VERSION: &str = "SELECT version, oldest FROM machine_id.versions ORDER BY version DESC LIMIT 1";
+    let old = |why: &'static str| {
+        Error::usage(why).hint("`machine-id authority upgrade`, as the database's owner, makes the tables or brings them up to date")
+    };
+    let there = rows(client, THERE, &[]).await?;
+    if !there.first().map_or(Ok(false), |row| row.try_get(0))? {
+        return Ok(Err(old("the database holds no store of an authority")));
+    }
+    let version = rows(client, VERSION, &[]).await?;
+    let Some(row) = version.first() else { return Ok(Err(old("the database's store was not finished"))) };
+    let (version, oldest): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+    let newest = schema::newest();
+    Ok(if oldest > newest {
+        Err(schema::newer(version))
+    } else if version < newest {
+        Err(old("the store's tables are of an older version"))
+    } else {
+        Ok(())
+    })
+}
+
+/// What it says of itself.
+pub(super) async fn state(client: &Client) -> Result<State, Failure> {
+    const SQL: &str =
+        "SELECT store, (SELECT coalesce(max(sequence), 0) FROM machine_id.events), run, restored, seal_check
+        FROM machine_id.state";
+    let found = rows(client, SQL, &[]).await?;
+    let row = found
+        .first()
+        .ok_or_else(|| Failure::Unreadable("the row of `machine_id.state` is gone".to_owned()))?;
+    Ok(State {
+        store: row.try_get(0)?,
+        sequence: row.try_get(1)?,
+        run: row.try_get(2)?,
+        restored: row.try_get(3)?,
+        seal_check: row.try_get(4)?,
+    })
+}
+
+/// The rows of one statement.
+pub(super) async fn rows(
+    client: &Client,
+    sql: &str,
+    parameters: &[Parameter<'_>],
+) -> Result<Vec<Row>, Failure> {
+    Ok(transaction::read(client, &[(sql, parameters)]).await?.into_iter().flatten().collect())
+}
+
+/// The certificate of that serial.
+pub(super) async fn certificate(client: &Client, serial: u64) -> Result<Option<CertificateRecord>, Failure> {
+    const SQL: &str = "SELECT id, key_hash, kind, expires, revoked
+        FROM machine_id.certificates JOIN machine_id.events ON sequence = issuance WHERE serial = $1";
+    let Ok(serial) = i64::try_from(serial) else { return Ok(None) };
+    let found = rows(client, SQL, &[(&serial, Type::INT8)]).await?;
+    let record = |row: &Row| {
+        Ok(CertificateRecord {
+            issuance_id: row.try_get(0)?,
+            key_hash: rows::hash(row, 1)?,
+            kind: rows::kind(row, 2)?,
+            expires: row.try_get(3)?,
+            revoked: row.try_get(4)?,
+        })
+    };
+    found.first().map(record).transpose()
+}
+
+/// Every revoked certificate that ends at `since` or later.
+pub(super) async fn revoked(client: &Client, since: i64) -> Result<Vec<RevokedCertificate>, Failure> {
+    const SQL: &str = "SELECT serial, kind, revoked, expires FROM machine_id.certificates
+        WHERE revoked IS NOT NULL AND expires >= $1 AND expires - revoked > $2 ORDER BY serial";
+    let found = rows(client, SQL, &[(&since, Type::INT8), (&NOT_LISTED, Type::INT8)]).await?;
+    let revoked = |row: &Row| {
+        Ok(RevokedCertificate {
+            serial: rows::read_serial(row, 0)?,
+            kind: rows::kind(row, 1)?,
+            revoked: row.try_get(2)?,
+            expires: row.try_get(3)?,
+        })
+    };
+    found.iter().map(revoked).collect()
+}
+
+/// What narrows both parts of the trail: $1 is the place, $2 the most rows.
+macro_rules! narrowed {
+    () => {
+        " AND ($3::bigint IS NULL OR time >= $3) AND ($4::text IS NULL OR bot = $4)
+          AND ($5::text IS NULL OR token = $5) AND ($6::text IS NULL OR event = $6)
+          AND ($7::text IS NULL OR id = $7) ORDER BY 3 LIMIT $2"
+    };
+}
+
+/// The trail. The first page finds its place by the index on time.
+const EVENTS: &str = concat!(
+    "SELECT sequence, 0::bigint, sequence, body FROM machine_id.events WHERE sequence > CASE
+        WHEN $1 > 0 OR $3::bigint IS NULL THEN $1
+        ELSE (SELECT coalesce(min(sequence) - 1, 9223372036854775807)
+            FROM (SELECT sequence FROM machine_id.events WHERE time >= $3 OFFSET 0) AS later) END",
+    narrowed!()
+);
+
+/// Refusals of strangers, behind the events that stood before them.
+const STRANGERS: &str = concat!(
+    "SELECT behind, 1::bigint, number, body FROM machine_id.strangers WHERE number > $1",
+    narrowed!()
+);
+
+/// A page of the audit trail, with the refusals of strangers in their places.
+pub(super) async fn events(
+    client: &Client,
+    filter: &EventFilter,
+    after: Cursor,
+    limit: usize,
+) -> Result<Vec<Event>, Failure> {
+    let most = i64::try_from(limit).unwrap_or(i64::MAX);
+    let EventFilter { since, bot, token, event, id } = filter;
+    let [bot, token, event, id] = [bot, token, event, id].map(|text| rows::text(text.as_deref()));
+    let page = |place| -> [Parameter<'_>; 7] {
+        [
+            (place, Type::INT8),
+            (&most, Type::INT8),
+            (since, Type::INT8),
+            (&bot, Type::TEXT),
+            (&token, Type::TEXT),
+            (&event, Type::TEXT),
+            (&id, Type::TEXT),
+        ]
+    };
+    let (trail, strangers) = (page(&after.event), page(&after.stranger));
+    let pages = transaction::read(client, &[(EVENTS, &trail), (STRANGERS, &strangers)]).await?;
+    let place = |row: &Row| Ok::<_, Failure>((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
+    let mut found = pages
+        .into_iter()
+        .flatten()
+        .map(|row| Ok((place(&row)?, row)))
+        .collect::<Result<Vec<((i64, i64, i64), Row)>, Failure>>()?;
+    found.sort_by_key(|(place, _)| *place);
+    found.truncate(limit);
+    let mut cursor = after;
+    let event = |((_, kind, key), row): ((i64, i64, i64), Row)| {
+        *(if kind == 0 { &mut cursor.event } else { &mut cursor.stranger }) = key;
+        Ok(Event { cursor, body: rows::body(&row, 3)? })
+    };
+    found.into_iter().map(event).collect()
+}
+
+/// How many strangers' refusals were pushed out, of all kinds together.
+pub(super) async fn dropped(client: &Client) -> Result<i64, Failure> {
+    const SQL: &str = "SELECT coalesce(sum(first - 1), 0)::bigint
+        FROM (SELECT min(nth) AS first FROM machine_id.strangers GROUP BY ring) AS rings";
+    rows(client, SQL, &[]).await?.first().map_or(Ok(0), |row| Ok(row.try_get(0)?))
+}
+
+/// Every registered instance; no column that only servers may see.
+pub(super) async fn instances(client: &Client) -> Result<Vec<RegisteredInstance>, Failure> {
+    const SQL: &str = "SELECT id, token, bot, generation, registered, seen, locked, reason
+        FROM machine_id.instances ORDER BY number";
+    let instance = |row: &Row| {
+        let (locked, reason): (Option<i64>, Option<String>) = (row.try_get(6)?, row.try_get(7)?);
+        Ok(RegisteredInstance {
+            instance: row.try_get(0)?,
+            token: row.try_get(1)?,
+            bot: row.try_get(2)?,
+            generation: row.try_get(3)?,
+            registered: row.try_get(4)?,
+            seen: row.try_get(5)?,
+            locked: locked.map(|time| (time, reason.unwrap_or_default())),
+        })
+    };
+    rows(client, SQL, &[]).await?.iter().map(instance).collect()
+}

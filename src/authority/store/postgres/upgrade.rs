@@ -1,0 +1,217 @@
+//! What the owner of the database does: makes the tables, and says which roles may do what with them.
+//!
+//! A *server* inserts, changes the columns that change, and removes what has expired; it cannot touch the
+//! trail, nor change a table or its triggers. A *reader* sees the trail and no secret. Neither is the owner,
+//! who can do everything but make rows that grant something (`store/seal.rs`).
+
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+use super::failure::Failure;
+use super::schema::{self, MIGRATIONS};
+use crate::error::{Error, Result};
+use crate::text::shown_exactly;
+
+/// What a server may do with each table.
+const SERVER: &[(&str, &str)] = &[
+    ("versions", "SELECT"),
+    ("events", "SELECT, INSERT"),
+    ("certificates", "SELECT, INSERT, UPDATE (revoked, instance)"),
+    ("proofs", "SELECT, INSERT, DELETE"),
+    ("assertions", "SELECT, INSERT, DELETE"),
+    (
+        "instances",
+        "SELECT, INSERT, UPDATE (token, bot, key, generation, base, attempt, tries, last, replaces, registered, \
+         seen, locked, reason, mac)",
+    ),
+    ("secrets", "SELECT, INSERT, UPDATE (instance, mac), DELETE"),
+    ("strangers", "SELECT, INSERT, DELETE"),
+    (
+        "state",
+        "SELECT, UPDATE (list_number, list_what, list_made, revocations, run, forgotten, restored, seal_check)",
+    ),
+    ("probes", "SELECT, INSERT, UPDATE"),
+    ("usage", "SELECT, INSERT, UPDATE, DELETE"),
+    ("replicas", "SELECT, INSERT, UPDATE, DELETE"),
+    ("cas", "SELECT, INSERT"),
+];
+
+/// What a reader may: the trail, and of instances what a list shows.
+const READER: &[(&str, &str)] = &[
+    ("versions", "SELECT"),
+    ("events", "SELECT"),
+    ("strangers", "SELECT"),
+    ("instances", "SELECT (number, id, token, bot, generation, registered, seen, locked, reason)"),
+    ("state", "SELECT (id, oldest, store)"),
+];
+
+/// Who may do what beside the owner.
+#[derive(Clone, Debug, Default)]
+pub struct Roles {
+    /// Those whom authorities serve as.
+    pub server: Option<String>,
+    /// Those who read the trail.
+    pub reader: Option<String>,
+}
+
+/// Makes the tables, or brings them up to this version, and gives the roles what they need and nothing else;
+/// the versions before and after. Where another does so too, it waits.
+///
+/// # Errors
+/// `Kind::Usage` where this role is not the owner, another does not exist or could do more than it should, or
+/// the database is none that can be used. Nothing is changed then.
+pub(super) async fn upgrade(client: &Client, roles: &Roles) -> Result<(i64, i64)> {
+    let done = run(client, roles).await;
+    match &done {
+        Ok(_) => client.batch_execute("COMMIT").await,
+        Err(_) => client.batch_execute("ROLLBACK").await,
+    }
+    .map_err(told)
+    .or_else(|error| if done.is_ok() { Err(error) } else { Ok(()) })?;
+    done
+}
+
+async fn run(client: &Client, roles: &Roles) -> Result<(i64, i64)> {
+    const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL search_path = pg_catalog, pg_temp;
+        SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0";
+    // The number is `machine_id` in ASCII, cut to eight bytes.
+    const LOCK: &str = "SELECT pg_advisory_xact_lock(7881693321889736553)";
+    client.batch_execute(BEGIN).await.map_err(told)?;
+    client.batch_execute(LOCK).await.map_err(told)?;
+    check(client).await?;
+    let from = version(client).await?;
+    let to = schema::newest();
+    if from > to {
+        return Err(schema::newer(from));
+    }
+    if from == 0 {
+        let made = client
+            .batch_execute(
+                "CREATE SCHEMA IF NOT EXISTS machine_id;
+                 CREATE TABLE machine_id.versions (version bigint PRIMARY KEY, oldest bigint NOT NULL,
+                    since timestamptz NOT NULL DEFAULT now())",
+            )
+            .await;
+        made.map_err(|error| {
+            told(error)
+                .hint("`GRANT CREATE ON DATABASE … TO …` lets the owner-to-be make the schema `machine_id`")
+        })?;
+    }
+    for (version, migration) in (1_i64..).zip(MIGRATIONS).filter(|(version, _)| *version > from) {
+        client.batch_execute(migration.sql).await.map_err(told)?;
+        let oldest = migration.oldest;
+        client
+            .batch_execute(&format!(
+                "INSERT INTO machine_id.versions (version, oldest) VALUES ({version}, {oldest});
+                 UPDATE machine_id.state SET oldest = {oldest}"
+            ))
+            .await
+            .map_err(told)?;
+    }
+    client
+        .batch_execute(
+            "REVOKE ALL ON SCHEMA machine_id FROM PUBLIC;
+             REVOKE ALL ON ALL TABLES IN SCHEMA machine_id FROM PUBLIC;
+             REVOKE ALL ON ALL FUNCTIONS IN SCHEMA machine_id FROM PUBLIC",
+        )
+        .await
+        .map_err(told)?;
+    if roles.server.is_some() && roles.server == roles.reader {
+        return Err(Error::usage("a server's role and a reader's are two"));
+    }
+    for (role, may) in [(&roles.server, SERVER), (&roles.reader, READER)] {
+        if let Some(role) = role {
+            grant(client, role, may).await?;
+        }
+    }
+    Ok((from, to))
+}
+
+/// Whether this database can hold a store, and this role is its owner.
+async fn check(client: &Client) -> Result<()> {
+    const SQL: &str = "SELECT current_setting('server_version_num')::int, current_setting('server_encoding'), current_user::text,
+        (SELECT pg_get_userbyid(nspowner)::text FROM pg_namespace WHERE nspname = 'machine_id'),
+        (SELECT pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = 'machine_id')";
+    let row = client.query_typed(SQL, &[]).await.map_err(told)?;
+    let row = row.first().ok_or_else(|| Error::internal("the database answers nothing"))?;
+    let get = |error: tokio_postgres::Error| told(error);
+    let (server, encoding): (i32, String) = (row.try_get(0).map_err(get)?, row.try_get(1).map_err(get)?);
+    if server < 130_000 {
+        return Err(Error::usage(format!("the database's server is PostgreSQL {}", server / 10_000))
+            .hint("PostgreSQL 13 or newer is needed"));
+    }
+    if encoding != "UTF8" {
+        return Err(Error::usage(format!("the database's encoding is {encoding}"))
+            .hint("make one with `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`"));
+    }
+    let (me, owner): (String, Option<String>) = (row.try_get(2).map_err(get)?, row.try_get(3).map_err(get)?);
+    let is_owner: Option<bool> = row.try_get(4).map_err(get)?;
+    match owner {
+        Some(owner) if is_owner != Some(true) => Err(Error::usage(format!(
+            "the schema `machine_id` belongs to the role `{}`, and this connection is `{}`'s",
+            shown_exactly(&owner),
+            shown_exactly(&me)
+        ))
+        .hint("run it as the owner: where `store` in authority.yaml names no user, `PGUSER` does")),
+        _ => Ok(()),
+    }
+}
+
+/// The version of the tables; 0 where there are none.
+async fn version(client: &Client) -> Result<i64> {
+    const THERE: &str = "SELECT to_regclass('machine_id.versions') IS NOT NULL,
+        (SELECT count(*) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE nspname = 'machine_id')";
+    const VERSION: &str = "SELECT coalesce(max(version), 0) FROM machine_id.versions";
+    let there = client.query_typed(THERE, &[]).await.map_err(told)?;
+    let there = there.first().ok_or_else(|| Error::internal("the database answers nothing"))?;
+    if there.try_get(0).map_err(told)? {
+        let rows = client.query_typed(VERSION, &[]).await.map_err(told)?;
+        return rows.first().map_or(Ok(0), |row| row.try_get(0).map_err(told));
+    }
+    match there.try_get::<_, i64>(1).map_err(told)? {
+        0 => Ok(0),
+        _ => Err(Error::usage(
+            "the schema `machine_id` is there, and holds something else than an authority's store",
+        )
+        .hint("nothing was changed; use another database")),
+    }
+}
+
+/// Gives the role what it may, and takes everything else of ours from it.
+async fn grant(client: &Client, role: &str, may: &[(&str, &str)]) -> Result<()> {
+    const SQL: &str = "SELECT rolsuper, pg_has_role(oid, (SELECT nspowner FROM pg_namespace WHERE nspname = 'machine_id'), 'MEMBER')
+        FROM pg_roles WHERE rolname = $1";
+    let found = client.query_typed(SQL, &[(&role, Type::TEXT)]).await.map_err(told)?;
+    let shown = shown_exactly(role);
+    let Some(row) = found.first() else {
+        return Err(Error::usage(format!("there is no role `{shown}`"))
+            .hint(format!("make it first: `CREATE ROLE {} LOGIN`", quoted(role))));
+    };
+    if row.try_get(0).map_err(told)? || row.try_get(1).map_err(told)? {
+        return Err(Error::usage(format!(
+            "the role `{shown}` is a superuser, the owner or a member of the owner's role"
+        ))
+        .hint("nothing could be kept from it: name a role of its own, which is a member of no other"));
+    }
+    let role = quoted(role);
+    let mut sql = format!(
+        "REVOKE ALL ON SCHEMA machine_id FROM {role};
+         REVOKE ALL ON ALL TABLES IN SCHEMA machine_id FROM {role};
+         REVOKE ALL ON ALL FUNCTIONS IN SCHEMA machine_id FROM {role};
+         GRANT USAGE ON SCHEMA machine_id TO {role};
+         GRANT EXECUTE ON FUNCTION machine_id.clock() TO {role};"
+    );
+    for (table, privileges) in may {
+        sql.push_str(&format!("GRANT {privileges} ON machine_id.{table} TO {role};"));
+    }
+    client.batch_execute(&sql).await.map_err(told)
+}
+
+/// An identifier as SQL takes it.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn told(error: tokio_postgres::Error) -> Error {
+    Failure::from(error).error("cannot upgrade the store")
+}

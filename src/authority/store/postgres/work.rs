@@ -1,0 +1,71 @@
+//! A piece of work: what it needs, and that it is tried again where that may help.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::super::seal::Seal;
+use super::failure::Failure;
+use super::pool::{Connection, Pool};
+use super::transaction::{FLUSH, Known, silent};
+use crate::error::Result;
+
+/// How long what can be tried again is: a request is answered within fifteen seconds.
+pub(super) const PATIENCE: Duration = Duration::from_secs(8);
+
+/// What lies between two tries, at first and at most.
+pub(super) const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+pub(super) const CANNOT_READ: &str = "cannot read from the store";
+pub(super) const CANNOT_WRITE: &str = "cannot write to the store";
+
+/// What all that is done has in common.
+pub(super) struct Shared {
+    pub(super) pool: Pool,
+    pub(super) known: Known,
+    pub(super) seal: Seal,
+}
+
+/// Does what can be done again, with a word whether it was tried before, until it is done or the time is up.
+pub(super) async fn again<T, W: Future<Output = Result<T, Failure>> + Send>(
+    pool: &Pool,
+    what: &'static str,
+    patience: Duration,
+    work: impl Fn(Arc<Connection>, bool) -> W,
+) -> Result<T> {
+    let (since, mut pause, mut was_tried) = (Instant::now(), PAUSE.0, false);
+    let done = async {
+        loop {
+            let tried = match pool.get().await {
+                Ok(connection) => {
+                    let connection = Arc::new(connection);
+                    let done = work(Arc::clone(&connection), was_tried).await;
+                    was_tried = true;
+                    Arc::into_inner(connection)
+                        .into_iter()
+                        .for_each(|connection| give_back(connection, &done));
+                    done
+                }
+                Err(error) => Err(error.into()),
+            };
+            match tried {
+                Err(failure) if failure.is_away() && since.elapsed() + pause < patience => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE.1);
+                }
+                tried => return tried,
+            }
+        }
+    };
+    let done = tokio::time::timeout(patience + FLUSH, done).await;
+    done.unwrap_or_else(|_| Err(silent())).map_err(|failure| failure.error(what))
+}
+
+/// Keeps the connection for the next, where nothing is left open on it.
+pub(super) fn give_back<T>(connection: Connection, done: &Result<T, Failure>) {
+    match done {
+        Ok(_) => connection.give_back(),
+        // The server may be another's standby by now, or on its way down.
+        Err(failure) if failure.is_away() => connection.broken(),
+        Err(_) => {}
+    }
+}

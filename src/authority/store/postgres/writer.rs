@@ -1,0 +1,297 @@
+//! What is recorded: events, with the certificates that they tell of and the proofs that they use up.
+//!
+//! A task takes all that waits and records it in one transaction, which is one flush, one round trip and one
+//! commit for all. What is recorded has names of its own (the serial of the first certificate, the id of the
+//! event), so that the same again records nothing: a commit whose answer was lost is asked again.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot};
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+use super::super::event::NewEvent;
+use super::super::proofs::{UsedProof, proof_key};
+use super::super::seal::Seal;
+use super::super::{Earlier, NewCertificate, NewIssuance, PlanRecord};
+use super::failure::Failure;
+use super::reads;
+use super::rows::{self, Columns, Used};
+use super::transaction::{self, locked};
+use super::work::{CANNOT_WRITE, PATIENCE, PAUSE, Shared, give_back};
+use crate::error::{Error, Result};
+
+/// How many entries may wait; callers beyond wait for a place.
+const QUEUE: usize = 1024;
+
+/// How many entries share a commit at most, which bounds how long the first of them waits.
+const BATCH: usize = 256;
+
+/// Events are appended and certificates recorded for those proofs alone that were not used before.
+pub(super) const RECORD: &str = concat!(
+    "WITH asked AS (
+        SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bytea[],
+            $8::bigint[], $9::text[], $10::text[], $11::text[], $12::text[], $13::bytea[])
+            WITH ORDINALITY AS asked (key, fingerprint, certificate, held_until, held_to_run, generation, mac,
+                time, event, id, bot, token, body, nth)
+        WHERE ", locked!(), "
+    ), used AS (
+        INSERT INTO machine_id.proofs (key, fingerprint, certificate, held_until, held_to_run, generation, mac)
+        SELECT key, fingerprint, certificate, held_until, held_to_run, generation, mac FROM asked
+        WHERE key IS NOT NULL
+            AND (generation IS NOT NULL OR held_until > (SELECT forgotten FROM machine_id.state))
+        ORDER BY nth ON CONFLICT (key) DO NOTHING RETURNING certificate
+    ), kept AS (
+        SELECT asked.*, row_number() OVER (ORDER BY nth)
+            + (SELECT coalesce(max(sequence), 0) FROM machine_id.events) AS sequence FROM asked
+        WHERE CASE WHEN key IS NULL
+            THEN NOT EXISTS (SELECT FROM machine_id.events AS known
+                WHERE known.id = asked.id AND known.event = asked.event AND known.time = asked.time)
+            ELSE certificate IN (SELECT certificate FROM used) END
+    ), appended AS (
+        INSERT INTO machine_id.events (sequence, time, event, id, bot, token, body)
+        SELECT sequence, time, event, id, bot, token, body FROM kept
+    ), recorded AS (
+        INSERT INTO machine_id.certificates (serial, issuance, kind, expires, key_hash)
+        SELECT serial, sequence, kind, expires, key_hash
+        FROM unnest($14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bytea[])
+            AS certificates (entry, serial, kind, expires, key_hash) JOIN kept ON nth = entry
+    )
+    SELECT nth, sequence FROM kept"
+);
+
+/// What is to be recorded, with its event.
+#[derive(Debug)]
+pub(super) enum Entry {
+    /// The event alone.
+    Event(NewEvent),
+    /// What a command signs.
+    Signed(NewEvent, NewCertificate),
+    /// An issuance, which uses its proof up.
+    Issuance(NewEvent, Box<(NewIssuance, PlanRecord)>),
+}
+
+impl Entry {
+    fn event(&self) -> &NewEvent {
+        match self {
+            Self::Event(event) | Self::Signed(event, _) | Self::Issuance(event, _) => event,
+        }
+    }
+
+    fn certificates(&self) -> &[NewCertificate] {
+        match self {
+            Self::Event(_) => &[],
+            Self::Signed(_, certificate) => std::slice::from_ref(certificate),
+            Self::Issuance(_, issuance) => &issuance.1.certificates,
+        }
+    }
+
+    /// What uses a proof up.
+    fn issuance(&self) -> Option<&(NewIssuance, PlanRecord)> {
+        match self {
+            Self::Issuance(_, issuance) => Some(issuance),
+            _ => None,
+        }
+    }
+
+    /// The keys of all uses of its proof.
+    fn keys(&self) -> Vec<Vec<u8>> {
+        let Some((entry, _)) = self.issuance() else { return Vec::new() };
+        (0..entry.max_uses.max(1)).map(|nth| proof_key(&entry.replay, nth).as_ref().to_vec()).collect()
+    }
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub(super) enum Written {
+    /// It is recorded.
+    Now,
+    /// The same request was, before.
+    Before(Earlier, Option<i64>),
+    /// Its proof was used by others, or may have been.
+    Used,
+}
+
+/// What waits for its turn.
+enum Turn {
+    /// It shares a commit.
+    Record(Box<Job>),
+    /// It has transactions of its own.
+    Work(BoxFuture<'static, ()>),
+}
+
+struct Job {
+    entry: Entry,
+    /// The use of the proof that is tried.
+    nth: u32,
+    /// Whether it may have been recorded by a try whose answer was lost.
+    in_doubt: bool,
+    since: Instant,
+    caller: oneshot::Sender<Result<Written, Failure>>,
+}
+
+/// The way to the task that writes.
+#[derive(Clone)]
+pub(super) struct Writer(mpsc::Sender<Turn>);
+
+impl Writer {
+    /// Starts the task, which ends with the last writer.
+    pub(super) fn start(shared: Arc<Shared>) -> Self {
+        let (queue, mut waiting) = mpsc::channel(QUEUE);
+        tokio::spawn(async move {
+            let mut batch = Vec::with_capacity(BATCH);
+            while waiting.recv_many(&mut batch, BATCH).await > 0 {
+                let mut jobs = Vec::with_capacity(batch.len());
+                let mut works = Vec::new();
+                for turn in batch.drain(..) {
+                    match turn {
+                        Turn::Record(job) => jobs.push(*job),
+                        Turn::Work(work) => works.push(work),
+                    }
+                }
+                write(&shared, jobs).await;
+                for work in works {
+                    work.await;
+                }
+            }
+        });
+        Self(queue)
+    }
+
+    /// Records the entry; answers once that is durable.
+    pub(super) async fn record(&self, entry: Entry) -> Result<Written> {
+        let (caller, written) = oneshot::channel();
+        let job = Job { entry, nth: 0, in_doubt: false, since: Instant::now(), caller };
+        self.answer(Turn::Record(Box::new(job)), written)
+            .await?
+            .map_err(|failure| failure.error(CANNOT_WRITE))
+    }
+
+    /// Has the work done in its turn, whether or not anybody waits for it.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let (caller, done) = oneshot::channel();
+        let work = Box::pin(async move { drop(caller.send(work.await)) });
+        self.answer(Turn::Work(work), done).await?
+    }
+
+    async fn answer<T>(&self, turn: Turn, answer: oneshot::Receiver<T>) -> Result<T> {
+        let stopped = || Error::internal("the store has stopped");
+        let ask = async {
+            self.0.send(turn).await.map_err(|_| stopped())?;
+            answer.await.map_err(|_| stopped())
+        };
+        // Whoever is not answered by then has gone, and nothing is recorded for him any more.
+        let late = |_| transaction::silent().error(CANNOT_WRITE);
+        tokio::time::timeout(PATIENCE + transaction::FLUSH, ask).await.map_err(late)?
+    }
+}
+
+/// Records the jobs, again where that may help, and answers each.
+async fn write(shared: &Shared, mut jobs: Vec<Job>) {
+    let mut pause = PAUSE.0;
+    loop {
+        jobs.retain(|job| !job.caller.is_closed());
+        if jobs.is_empty() {
+            return;
+        }
+        match once(shared, &mut jobs).await {
+            Ok(()) => pause = PAUSE.0,
+            Err(failure) if failure.is_away() => {
+                let late = jobs.extract_if(.., |job| job.since.elapsed() + pause >= PATIENCE);
+                late.for_each(|job| job.answer(Err(failure.clone())));
+                jobs.iter_mut().for_each(|job| job.in_doubt = true);
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE.1);
+            }
+            // One that the database does not take is no reason to refuse the others.
+            Err(Failure::Database(_)) if jobs.len() > 1 => {
+                for job in std::mem::take(&mut jobs) {
+                    Box::pin(write(shared, vec![job])).await;
+                }
+            }
+            Err(failure) => jobs.drain(..).for_each(|job| job.answer(Err(failure.clone()))),
+        }
+    }
+}
+
+/// Records what can be; those jobs remain whose proofs have another use to try, and all where it fails.
+async fn once(shared: &Shared, jobs: &mut Vec<Job>) -> Result<(), Failure> {
+    let connection = shared.pool.get().await?;
+    let done = on(shared, &connection, jobs).await;
+    give_back(connection, &done);
+    done
+}
+
+async fn on(shared: &Shared, connection: &Client, jobs: &mut Vec<Job>) -> Result<(), Failure> {
+    let written = record(shared, connection, jobs).await?;
+    let mut nth = 0_usize;
+    let recorded = jobs.extract_if(.., |job| {
+        nth += 1;
+        job.entry.issuance().is_none() || written.contains(&nth)
+    });
+    recorded.for_each(|job| job.answer(Ok(Written::Now)));
+    if jobs.is_empty() {
+        return Ok(());
+    }
+    let keys: Vec<_> = jobs.iter().flat_map(|job| job.entry.keys()).collect();
+    let found = reads::rows(connection, reads::PROOFS, &[(&keys, Type::BYTEA_ARRAY)]).await?;
+    let found = rows::used(&found)?;
+    for mut job in std::mem::take(jobs) {
+        match job.judge(&found, &shared.seal) {
+            Some(written) => job.answer(Ok(written)),
+            None => jobs.push(job),
+        }
+    }
+    Ok(())
+}
+
+/// Records the jobs in one transaction; which of them were recorded now, by their places from 1 on.
+async fn record(shared: &Shared, client: &Client, jobs: &[Job]) -> Result<BTreeSet<usize>, Failure> {
+    let run = shared.known.held(0);
+    let mut columns = Columns::default();
+    for Job { entry, nth, .. } in jobs {
+        let proof = entry.issuance();
+        let proof = proof
+            .map(|(new, plan)| UsedProof::new(proof_key(&new.replay, *nth).as_ref(), new, plan, None, run));
+        columns.add(entry.event(), entry.certificates(), proof, &shared.seal);
+    }
+    let done = transaction::write(client, &shared.known, &[(RECORD, &columns.parameters())]).await?;
+    let mut written = BTreeSet::new();
+    for row in done.iter().flatten() {
+        let (nth, sequence): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+        shared.known.wrote(sequence);
+        written.extend(usize::try_from(nth));
+    }
+    Ok(written)
+}
+
+impl Job {
+    fn answer(self, written: Result<Written, Failure>) {
+        // Whoever has gone away does not care.
+        drop(self.caller.send(written));
+    }
+
+    /// What became of its proof, which was not recorded just now; nothing where another of its uses is to be tried.
+    fn judge(&mut self, found: &Used, seal: &Seal) -> Option<Written> {
+        let (_, plan) = self.entry.issuance()?;
+        for (nth, key) in (0..).zip(self.entry.keys()) {
+            let Some(used) = found.get(&key) else {
+                // One that was tried may be among those that were forgotten.
+                let was_tried = nth == self.nth;
+                self.nth = nth;
+                return was_tried.then_some(Written::Used);
+            };
+            if let Some((earlier, generation)) = used.again(plan, seal) {
+                let is_ours = self.in_doubt && earlier.id == plan.id;
+                return Some(if is_ours { Written::Now } else { Written::Before(earlier, generation) });
+            }
+        }
+        Some(Written::Used)
+    }
+}

@@ -1,0 +1,28 @@
+//! `machine-id authority upgrade`: the tables of a store that authorities share.
+
+use std::path::Path;
+
+use crate::authority::config::Config;
+use crate::authority::store::engine;
+use crate::authority::store::postgres::Roles;
+use crate::error::Result;
+use crate::runtime::block_on;
+use crate::terminal::print;
+use crate::text::shown_exactly;
+
+/// Makes the tables or brings them up to date, and says which version they are of and who may do what.
+pub(super) fn run(data_dir: &Path, server: Option<String>, reader: Option<String>) -> Result<()> {
+    let config = Config::load(data_dir)?;
+    let roles = Roles { server, reader };
+    let (from, to) = block_on(engine::upgrade(&config.store, &config.store_key(), &roles))??;
+    let done = match from {
+        0 => format!("made the store's tables, of version {to}"),
+        _ if from == to => format!("the store's tables are up to date, of version {to}"),
+        _ => format!("brought the store's tables from version {from} to version {to}"),
+    };
+    let may = |role: &Option<String>, what| {
+        role.as_ref().map(|role| format!("`{}` may {what}\n", shown_exactly(role)))
+    };
+    let roles = [may(&roles.server, "serve"), may(&roles.reader, "read the audit trail")];
+    print(&format!("{done}\n{}", roles.into_iter().flatten().collect::<String>()))
+}
