@@ -62,7 +62,12 @@ fn sources() -> Vec<(String, String)> {
 fn walk(folder: &Path, into: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() { walk(&path, into) } else { into.push(path) }
+        if path.is_dir() {
+            walk(&path, into);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            // What else lies there is data: a dictionary of words that events have.
+            into.push(path);
+        }
     }
 }
 
