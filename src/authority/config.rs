@@ -158,14 +158,15 @@ impl Config {
         StoreKey::new(&self.data_dir, self.owner, &self.cluster)
     }
 
-    /// Where a store is that is named as `store` names one.
+    /// The file of a store that is named as `store` names one.
     ///
     /// # Errors
-    /// `Kind::Usage` where it is not named so.
+    /// `Kind::Usage` where it is not named so, or is no file.
     pub fn store_at(&self, text: &str) -> Result<PathBuf> {
-        let path = text.strip_prefix("sqlite:").filter(|path| !path.is_empty());
-        let wrong = || Error::usage(format!("`{text}` is no store: it must be `sqlite:PATH`"));
-        path.map(|path| self.data_dir.join(path)).ok_or_else(wrong)
+        // What may be a URL may hold a password.
+        let name = if text.contains(':') { "what is named".to_owned() } else { format!("`{text}`") };
+        let wrong = |_| Error::usage(format!("{name} is no store: it must be `sqlite:PATH`"));
+        StorePlace::parse(text, &self.data_dir).map_err(wrong)?.file().map(Path::to_owned)
     }
 
     /// What an operator should hear of where the store is, and what to do about it.

@@ -106,10 +106,18 @@ impl DatabaseUrl {
             }
         }
         url.add_hosts(hosts)?;
+        let mut had_password = false;
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) =
                 pair.split_once('=').ok_or_else(|| wrong("has a parameter that is not NAME=VALUE"))?;
-            url.add(&decode(name)?, decode(value)?)?;
+            let name = decode(name)?;
+            // What stands behind a password may be the rest of it.
+            if had_password && known(&name).is_none() {
+                return Err(wrong("has an unknown parameter behind `password`")
+                    .hint("in values `&` is written `%26`, and `=` `%3D`"));
+            }
+            had_password |= name == "password";
+            url.add(&name, decode(value)?)?;
         }
         Ok(url)
     }

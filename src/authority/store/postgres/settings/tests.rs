@@ -68,6 +68,7 @@ fn what_cannot_be_meant_is_refused_by_name() {
         ("postgres:/x", ("", ""), "does not begin with `postgres://`", ""),
         ("postgres://h?sslmod=x", ("", ""), "has the unknown parameter `sslmod`", "did you mean `sslmode`?"),
         ("postgres://h?zzz=x", ("", ""), "has the unknown parameter `zzz`", "there are: host, "),
+        ("postgres://h?password=a&b=c", ("", ""), "has an unknown parameter behind `password`", "`%26`"),
         (
             "postgres://h?service=x",
             ("", ""),
