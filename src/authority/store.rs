@@ -178,6 +178,21 @@ pub enum CertificateKind {
     Tls,
 }
 
+impl CertificateKind {
+    /// As tables have it, and seals.
+    fn number(self) -> i64 {
+        match self {
+            Self::Ssh => 0,
+            Self::Tls => 1,
+        }
+    }
+
+    /// The kind of that number, which tables have no other of.
+    fn of_number(number: i64) -> Option<Self> {
+        [Self::Ssh, Self::Tls].into_iter().find(|kind| kind.number() == number)
+    }
+}
+
 /// A certificate that is about to be signed.
 #[derive(Clone, Debug)]
 pub struct NewCertificate {
@@ -334,6 +349,16 @@ pub enum Stranger {
     Unverified,
     /// An issuer does; on a public platform, anybody has an account.
     Verified,
+}
+
+impl Stranger {
+    /// Which ring of refusals is theirs: newer ones of the same push theirs out.
+    fn ring(self) -> i64 {
+        match self {
+            Self::Unverified => 0,
+            Self::Verified => 1,
+        }
+    }
 }
 
 /// A certificate as recorded.

@@ -13,7 +13,7 @@ use fixtures::{Entry, revocation};
 
 pub(super) mod fixtures;
 pub(super) mod postgres;
-mod sqlite;
+pub(super) mod sqlite;
 
 /// A database of its own, for one test.
 pub(super) trait Engine: Send + Sync + fmt::Debug {

@@ -225,7 +225,7 @@ impl Store for Postgres {
 
     fn issue(&self, entry: NewIssuance, plan: PlanRecord) -> BoxFuture<'_, Result<Issued>> {
         Box::pin(async move {
-            if entry.join.is_none() {
+            let Some(join) = entry.join.clone() else {
                 let event = event::issued(&entry, &plan);
                 return Ok(
                     match self.writer.record(Entry::Issuance(event, Box::new((entry, plan)))).await? {
@@ -236,12 +236,12 @@ impl Store for Postgres {
                         Written::Used => Issued::Used,
                     },
                 );
-            }
-            let all = Arc::new((entry.join.clone(), entry, plan));
+            };
+            let all = Arc::new((join, entry, plan));
             self.write(PATIENCE, move |shared, client, _| {
                 let all = Arc::clone(&all);
                 async move {
-                    let (Some(join), entry, plan) = &*all else { return Ok(Issued::Used) };
+                    let (join, entry, plan) = &*all;
                     instances::join(&client, &shared, entry, plan, join).await
                 }
             })

@@ -3,7 +3,7 @@
 use ring::digest::{self, Digest, SHA256};
 
 use super::seal::{Column, Granting};
-use super::{CertificateKind, Earlier, EarlierCertificate, NewIssuance, PlanRecord};
+use super::{Earlier, EarlierCertificate, NewIssuance, PlanRecord};
 use crate::join::verify::Replay;
 
 /// What names one use of a proof among those of all issuers: SHA-256 over the
@@ -81,13 +81,9 @@ impl Granting for UsedProof {
             (*time).into(),
         ];
         for EarlierCertificate { serial, kind, expires, key_hash } in certificates {
-            let kind = match kind {
-                CertificateKind::Ssh => 0,
-                CertificateKind::Tls => 1,
-            };
             columns.extend([
                 number(*serial).into(),
-                Column::Integer(kind),
+                Column::Integer(kind.number()),
                 (*expires).into(),
                 key_hash.as_slice().into(),
             ]);

@@ -227,7 +227,7 @@ impl Seal {
 pub struct StoreKey {
     folder: PathBuf,
     /// Whose the store is, and all beside it.
-    pub(super) owner: Owner,
+    owner: Owner,
     cluster: String,
 }
 

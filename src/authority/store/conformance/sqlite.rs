@@ -1,8 +1,9 @@
 //! SQLite's database of a test.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::super::Store;
@@ -24,10 +25,16 @@ impl Database {
     fn path(&self) -> PathBuf {
         self.0.path().join("authority.db")
     }
+}
 
-    fn connection(&self) -> rusqlite::Connection {
-        rusqlite::Connection::open(self.path()).unwrap()
-    }
+/// What a query of an administrator answers, at the file.
+pub(in crate::authority::store) fn number(file: &Path, sql: &str) -> i64 {
+    Connection::open(file).unwrap().query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+/// Has an administrator meddle with the file.
+pub(in crate::authority::store) fn meddle(file: &Path, sql: &str) -> std::result::Result<(), String> {
+    Connection::open(file).unwrap().execute_batch(sql).map_err(|error| error.to_string())
 }
 
 impl super::Engine for Database {
@@ -36,10 +43,10 @@ impl super::Engine for Database {
     }
 
     fn number(&self, sql: &str) -> i64 {
-        self.connection().query_row(sql, [], |row| row.get(0)).unwrap()
+        number(&self.path(), sql)
     }
 
     fn meddle(&self, sql: &str) -> std::result::Result<(), String> {
-        self.connection().execute_batch(sql).map_err(|error| error.to_string())
+        meddle(&self.path(), sql)
     }
 }

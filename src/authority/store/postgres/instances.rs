@@ -1,4 +1,4 @@
-//! Registered instances. What becomes of a join is decided in `store/instances.rs`; here it is found and
+//! Registered instances. What becomes of a join is decided in `store/joins.rs`; here it is found and
 //! written, in one transaction of two flushes.
 
 use tokio_postgres::types::Type;

@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::future::Future;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_postgres::Client;
 
 use super::settings::{Settings, Target};
-use super::trouble::{self, Attempt, Trouble};
+use super::trouble::{Attempt, Trouble};
 use crate::error::{Error, Kind, Result};
 use crate::random;
 
@@ -250,31 +249,6 @@ impl Connection {
     /// Keeps it for the next: everything that was asked on it has been answered, and no transaction is open.
     pub fn give_back(mut self) {
         self.is_done = !self.is_broken.load(Ordering::Relaxed) && !self.live.client.is_closed();
-    }
-
-    /// What is asked on it, which has so long for its answer.
-    ///
-    /// # Errors
-    /// `Kind::Unreachable` with the server's words; where there is no answer, it is broken.
-    pub async fn within<T>(
-        &self,
-        limit: Duration,
-        work: impl Future<Output = Result<T, tokio_postgres::Error>>,
-    ) -> Result<T> {
-        let failed = match timeout(limit, work).await {
-            Ok(Ok(done)) => return Ok(done),
-            Ok(Err(error)) => {
-                if trouble::ends(&error) {
-                    self.broken();
-                }
-                trouble::in_use(&error)
-            }
-            Err(_) => {
-                self.broken();
-                Trouble::new(format!("no answer within {} seconds", limit.as_secs()))
-            }
-        };
-        Err(failed.at(&self.live.target).into())
     }
 
     /// Says that the server is not what it was: those that are kept from before end with this one.

@@ -66,7 +66,7 @@ impl<'a> Columns<'a> {
         for certificate in certificates {
             self.entry.push(self.entries);
             self.serial.push(serial(certificate.serial));
-            self.kind.push(of_kind(certificate.kind));
+            self.kind.push(certificate.kind.number());
             self.expires.push(certificate.expires);
             self.key_hash.push(&certificate.key_hash);
         }
@@ -107,16 +107,11 @@ pub(super) fn serial(serial: u64) -> i64 {
     i64::try_from(serial).unwrap_or(-1)
 }
 
-fn of_kind(kind: CertificateKind) -> i64 {
-    match kind {
-        CertificateKind::Ssh => 0,
-        CertificateKind::Tls => 1,
-    }
-}
-
 /// The kind of certificate in that column.
 pub(super) fn kind(row: &Row, column: usize) -> Result<CertificateKind, Failure> {
-    Ok(if row.try_get::<_, i64>(column)? == 0 { CertificateKind::Ssh } else { CertificateKind::Tls })
+    let number = row.try_get(column)?;
+    CertificateKind::of_number(number)
+        .ok_or_else(|| Failure::Unreadable(format!("a certificate is of the unknown kind {number}")))
 }
 
 /// The serial in that column.

@@ -1,10 +1,10 @@
-//! Why the database was not reached, or did not do what it was asked: what, where, and what to do about it.
+//! Why the database was not reached: what, where, and what to do about it. What fails later is in `failure`.
 
 use std::error::Error as StdError;
 use std::io;
 
 use rustls::CertificateError;
-use tokio_postgres::error::{Severity, SqlState};
+use tokio_postgres::error::SqlState;
 
 use super::settings::{Settings, Target};
 use super::tls::Trusted;
@@ -13,7 +13,7 @@ use crate::net::Untrusted;
 use crate::secret::Secret;
 use crate::text::{shown, shown_unless_secret};
 
-/// Why a connection or its use failed; can be told to all who waited for it.
+/// Why a connection failed; can be told to all who waited for it.
 #[derive(Clone, Debug)]
 pub(super) struct Trouble {
     /// `Unreachable` where time may help, `Usage` where somebody must change something.
@@ -182,23 +182,6 @@ impl Attempt<'_> {
                 .hint("the server ended TLS: does it ask for a client's certificate (sslcert=, sslkey=)?"),
             _ => trouble,
         }
-    }
-}
-
-/// Whether a connection is of no use any more after that: it ended, or the server takes no writes since a failover.
-pub(super) fn ends(error: &tokio_postgres::Error) -> bool {
-    error.as_db_error().is_none_or(|answer| {
-        answer.parsed_severity() != Some(Severity::Error)
-            || *answer.code() == SqlState::READ_ONLY_SQL_TRANSACTION
-    })
-}
-
-/// What is to be said of a statement that failed; what it held stays unsaid.
-pub(super) fn in_use(error: &tokio_postgres::Error) -> Trouble {
-    match (error.as_db_error(), cause(error)) {
-        (Some(answer), _) => Trouble::new(format!("{} ({})", shown(answer.message()), answer.code().code())),
-        (None, Cause::Io(error)) => Trouble::new(shown(&error.to_string())),
-        _ => Trouble::new(error.to_string()),
     }
 }
 

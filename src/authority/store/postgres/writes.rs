@@ -43,10 +43,7 @@ pub(super) async fn append_stranger(
             AND (newest.nth - strangers.nth >= $2 OR newest.ends - strangers.ends > $3) AND ",
         locked!()
     );
-    let ring: i64 = match stranger {
-        Stranger::Unverified => 0,
-        Stranger::Verified => 1,
-    };
+    let ring = stranger.ring();
     let [bot, token] = [&new.bot, &new.token].map(|name| rows::text(name.as_deref()));
     let texts = [Some(&new.id), bot.as_ref(), token.as_ref(), Some(&new.body.0)];
     let size = texts.into_iter().flatten().map(String::len).sum::<usize>();

@@ -61,7 +61,7 @@ impl SqliteArchive {
     /// As [`Sqlite::open`].
     pub fn known(path: &Path, place: &str, key: &StoreKey) -> Result<Self> {
         super::told("open", path, |path| {
-            schema::check_files(path, key.owner, true)?;
+            schema::check_files(path, key.owner(), true)?;
             let (connection, ()) = schema::open(path, false, |_| Ok(()))?;
             // Certificates come before the workers that they are of. All is compared in the end.
             connection.pragma_update(None, "foreign_keys", false).context(Kind::Internal, CANNOT)?;

@@ -43,7 +43,7 @@ pub(super) enum Opening {
 /// Opens the store at `path`; one that is begun is made first.
 pub(super) fn open(path: &Path, key: &StoreKey, opening: Opening, now: i64) -> Result<Opened> {
     if opening == Opening::Known {
-        schema::check_files(path, key.owner, true)?;
+        schema::check_files(path, key.owner(), true)?;
     } else {
         begin(path)?;
     }
@@ -51,7 +51,7 @@ pub(super) fn open(path: &Path, key: &StoreKey, opening: Opening, now: i64) -> R
     let settle = |transaction: &Transaction<'_>| {
         // While nobody else can commit, so that no mark tells of what is not seen here.
         closing::expect(transaction, None)?;
-        let mark = Mark::read(path, key.owner)?;
+        let mark = Mark::read(path, key.owner())?;
         settle(transaction, path, mark, opening, now)?;
         sealing::settle(transaction, key, opening != Opening::Known)
     };

@@ -15,20 +15,14 @@ use super::super::{
 
 impl ToSql for CertificateKind {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(match self {
-            Self::Ssh => 0.into(),
-            Self::Tls => 1.into(),
-        })
+        Ok(self.number().into())
     }
 }
 
 impl FromSql for CertificateKind {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        match value.as_i64()? {
-            0 => Ok(Self::Ssh),
-            1 => Ok(Self::Tls),
-            other => Err(FromSqlError::OutOfRange(other)),
-        }
+        let number = value.as_i64()?;
+        Self::of_number(number).ok_or(FromSqlError::OutOfRange(number))
     }
 }
 

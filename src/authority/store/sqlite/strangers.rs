@@ -8,10 +8,7 @@ use super::super::event::NewEvent;
 
 /// Appends an event, and takes away what is too old for it.
 pub(super) fn append(connection: &Connection, stranger: Stranger, new: &NewEvent) -> rusqlite::Result<()> {
-    let ring = match stranger {
-        Stranger::Unverified => 0,
-        Stranger::Verified => 1,
-    };
+    let ring = stranger.ring();
     let (nth, ends): (i64, i64) = connection
         .prepare_cached("SELECT nth, ends FROM strangers WHERE ring = ?1 ORDER BY nth DESC LIMIT 1")?
         .query_row([ring], |row| row.try_into())

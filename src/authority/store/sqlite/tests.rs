@@ -9,7 +9,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::super::conformance::fixtures::*;
-use super::super::conformance::{Bench as Shared, Engine};
+use super::super::conformance::{Bench as Shared, Engine, sqlite as administrator};
 use super::*;
 
 mod bytes;
@@ -44,11 +44,11 @@ impl Engine for Open {
     }
 
     fn number(&self, sql: &str) -> i64 {
-        rusqlite::Connection::open(&self.1).unwrap().query_row(sql, [], |row| row.get(0)).unwrap()
+        administrator::number(&self.1, sql)
     }
 
     fn meddle(&self, sql: &str) -> std::result::Result<(), String> {
-        rusqlite::Connection::open(&self.1).unwrap().execute_batch(sql).map_err(|error| error.to_string())
+        administrator::meddle(&self.1, sql)
     }
 }
 
