@@ -85,7 +85,8 @@ impl Authority {
         policy: policy::Policy,
         clock: Clock,
     ) -> Result<Self> {
-        let issuers = Issuers::new(net::issuer_client(config.issuer_ca_file.as_ref(), config.owner)?);
+        let client = net::issuer_client(config.issuer_ca_file.as_ref(), config.owner)?;
+        let issuers = Issuers::new(client, clock.clone());
         let issuances = limits::Issuances::new(config.quotas);
         Ok(Self {
             config,

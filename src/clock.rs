@@ -1,8 +1,8 @@
 //! The clock, as a value, so that tests can hold it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How far the clocks of runner, issuer and authority may be apart, in
 /// seconds. JWT validation accepts it, a used token is remembered for it
@@ -31,7 +31,15 @@ impl Held {
 
 /// Where the time comes from.
 #[derive(Clone, Debug, Default)]
-pub struct Clock(Option<Arc<AtomicI64>>);
+pub struct Clock(Option<Arc<Hand>>);
+
+/// The hand that holds a clock.
+#[derive(Debug, Default)]
+struct Hand {
+    unix: AtomicI64,
+    /// Seconds that seem to have passed beyond those that have.
+    passed: AtomicU64,
+}
 
 impl Clock {
     /// The system's clock.
@@ -41,24 +49,39 @@ impl Clock {
 
     /// A clock that stands at `unix` seconds until [`Clock::set`] moves it.
     pub fn held(unix: i64) -> Self {
-        Self(Some(Arc::new(AtomicI64::new(unix))))
+        let hand = Hand { unix: unix.into(), ..Hand::default() };
+        Self(Some(Arc::new(hand)))
     }
 
-    /// Moves a held clock, and every clone of it; the system's is left alone.
+    /// Steps a held clock, and every clone of it, as an operator or NTP does; the system's is left alone.
     pub fn set(&self, unix: i64) {
-        if let Some(held) = &self.0 {
-            held.store(unix, Ordering::Relaxed);
+        if let Some(hand) = &self.0 {
+            hand.unix.store(unix, Ordering::Relaxed);
+        }
+    }
+
+    /// So much time seems to pass for [`Clock::instant`] of a held clock; where it stands is not changed by that.
+    pub fn pass(&self, seconds: u32) {
+        if let Some(hand) = &self.0 {
+            hand.passed.fetch_add(seconds.into(), Ordering::Relaxed);
         }
     }
 
     /// Seconds since 1970, UTC.
     pub fn now(&self) -> i64 {
         match &self.0 {
-            Some(held) => held.load(Ordering::Relaxed),
+            Some(hand) => hand.unix.load(Ordering::Relaxed),
             None => SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX)),
         }
+    }
+
+    /// For how long something lasts, which no step of the clock changes.
+    pub fn instant(&self) -> Instant {
+        let passed = self.0.as_ref().map_or(0, |hand| hand.passed.load(Ordering::Relaxed));
+        let now = Instant::now();
+        now.checked_add(Duration::from_secs(passed)).unwrap_or(now)
     }
 }
 
@@ -92,5 +115,10 @@ mod tests {
         let clone = clock.clone();
         clock.set(9);
         assert_eq!(clone.now(), 9);
+        let begun = clone.instant();
+        clock.set(-9);
+        clock.pass(60);
+        assert_eq!(clone.now(), -9);
+        assert!(clone.instant() >= begun + Duration::from_secs(60));
     }
 }

@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustix::system::uname;
 use tokio::io::{join, split};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -32,6 +32,9 @@ use crate::terminal::{log, log_rarely};
 const OTHER_DESCRIPTORS: u64 = 256;
 /// The longest head of a request, in bytes; also how much of a body is read at once.
 const MAX_HEAD: usize = 16 << 10;
+/// Connections that may wait to be taken, where the system lets as many: beyond it one is dropped, and comes again only
+/// a second later, a job's as well as one of a flood.
+const BACKLOG: u32 = 4096;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between connection and headers, and between two requests on a connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -75,8 +78,7 @@ pub async fn serve(authority: Arc<Authority>, listen: SocketAddr) -> Result<()> 
     let certificates = CertificateKeeper::start(&authority).await?;
     let current = certificates.current();
     let acceptor = TlsAcceptor::from(Arc::new(tls::server_config(Arc::clone(&current))?));
-    let listener =
-        TcpListener::bind(listen).await.context(Kind::Usage, format!("cannot listen on {listen}"))?;
+    let listener = listener(listen).context(Kind::Usage, format!("cannot listen on {listen}"))?;
     let address = listener.local_addr().context(Kind::Internal, "the listening address")?;
     let mut terminate = signal(SignalKind::terminate()).context(Kind::Internal, "SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context(Kind::Internal, "SIGINT")?;
@@ -131,6 +133,14 @@ async fn keep_together(authority: Arc<Authority>, name: String) {
             Err(error) => alone("other replicas do not hear of this one", &error),
         }
     }
+}
+
+/// As `TcpListener::bind` does it, but for the backlog, which there is 128.
+fn listener(listen: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(listen)?;
+    socket.listen(BACKLOG)
 }
 
 /// Takes connections for ever.

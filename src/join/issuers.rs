@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 
+use crate::clock::Clock;
 use crate::net::{self, RequestError};
 use crate::random;
 use crate::text::shown_exactly;
@@ -44,6 +45,7 @@ const MAX_JITTER: u64 = 2;
 #[derive(Debug)]
 pub struct Issuers {
     client: reqwest::Client,
+    clock: Clock,
     issuers: Mutex<HashMap<String, Arc<CachedIssuer>>>,
     waiting: Semaphore,
 }
@@ -78,17 +80,16 @@ struct CacheState {
 }
 
 impl CacheState {
-    fn serving(&self) -> Option<(&Arc<KeySet>, Duration)> {
+    fn serving(&self, now: Instant) -> Option<(&Arc<KeySet>, Duration)> {
         let (keys, since) = self.keys.as_ref()?;
-        Some((keys, since.elapsed())).filter(|(_, age)| *age < SERVE_AT_MOST)
+        Some((keys, now.saturating_duration_since(*since))).filter(|(_, age)| *age < SERVE_AT_MOST)
     }
 
     /// When this token first came, which is now unless it is remembered; from now on it is.
-    fn came(&mut self, token: &str) -> Instant {
+    fn came(&mut self, token: &str, now: Instant) -> Instant {
         if let Some((_, when)) = self.came.iter().find(|(came, _)| came == token) {
             return *when;
         }
-        let now = Instant::now();
         self.came.push_back((token.to_owned(), now));
         if self.came.len() > MAX_CAME {
             self.came.pop_front();
@@ -97,25 +98,25 @@ impl CacheState {
     }
 
     /// The keys, and whether they say all that there is to know for a token that came then: they were asked for since.
-    fn known(&self, came: Instant) -> Option<(Arc<KeySet>, bool)> {
-        let (keys, _) = self.serving()?;
+    fn known(&self, came: Instant, now: Instant) -> Option<(Arc<KeySet>, bool)> {
+        let (keys, _) = self.serving(now)?;
         let asked_since = self.keys.as_ref().is_some_and(|(_, asked)| *asked >= came);
         Some((Arc::clone(keys), self.failure.is_none() && asked_since))
     }
 
     /// After how many seconds the issuer may be asked again, and a little more.
-    fn retry_after(&self) -> u64 {
-        let asked = self.asked.map_or(COOL_DOWN, |asked| asked.elapsed());
+    fn retry_after(&self, now: Instant) -> u64 {
+        let asked = self.asked.map_or(COOL_DOWN, |asked| now.saturating_duration_since(asked));
         let left = COOL_DOWN.saturating_sub(asked).as_secs().saturating_add(1);
         left.saturating_add(random::bytes().map_or(0, |[chance]| u64::from(chance) % (MAX_JITTER + 1)))
     }
 }
 
 impl Issuers {
-    /// With the client that asks them.
-    pub fn new(client: reqwest::Client) -> Self {
+    /// With the client that asks them, and what tells how old their answers are.
+    pub fn new(client: reqwest::Client, clock: Clock) -> Self {
         let waiting = Semaphore::new(MAX_WAITING_IN_ALL);
-        Self { client, issuers: Mutex::default(), waiting }
+        Self { client, clock, issuers: Mutex::default(), waiting }
     }
 
     /// The client that asks them, for methods that ask something else.
@@ -139,7 +140,7 @@ impl Issuers {
             let mut issuers = self.issuers.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(issuers.entry(url.to_owned()).or_default())
         };
-        let fresh = issuer.state().serving().map(|(keys, age)| (Arc::clone(keys), age));
+        let fresh = issuer.state().serving(self.clock.instant()).map(|(keys, age)| (Arc::clone(keys), age));
         if let Some((keys, age)) = fresh
             && age < AWAIT_AFTER
             && has_it(&keys)
@@ -149,10 +150,10 @@ impl Issuers {
             }
             return Ok(keys);
         }
-        let came = issuer.state().came(token);
+        let came = issuer.state().came(token, self.clock.instant());
         let unavailable = |why: &str| Unavailable {
             why: format!("the keys of {url} cannot be had: {why}"),
-            retry_after: issuer.state().retry_after(),
+            retry_after: issuer.state().retry_after(self.clock.instant()),
         };
         if let Some(mut answer) = self.ask(&issuer, url) {
             let (Ok(_of_this), Ok(_of_all)) = (issuer.waiting.try_acquire(), self.waiting.try_acquire())
@@ -164,7 +165,7 @@ impl Issuers {
         }
         let (known, failure) = {
             let state = issuer.state();
-            (state.known(came), state.failure.clone())
+            (state.known(came, self.clock.instant()), state.failure.clone())
         };
         let why = || "the token's is not among them, and came later than they".to_owned();
         match known {
@@ -180,13 +181,13 @@ impl Issuers {
     /// that a slow or dead issuer is not asked more often.
     fn ask(&self, issuer: &Arc<CachedIssuer>, url: &str) -> Option<watch::Receiver<()>> {
         let (asking, answer) = watch::channel(());
-        let asked = Instant::now();
+        let asked = self.clock.instant();
         {
             let mut state = issuer.state();
             if let Some(answer) = state.answer.as_ref().filter(|answer| answer.has_changed().is_ok()) {
                 return Some(answer.clone());
             }
-            if state.asked.is_some_and(|asked| asked.elapsed() < COOL_DOWN) {
+            if state.asked.is_some_and(|last| asked.saturating_duration_since(last) < COOL_DOWN) {
                 return None;
             }
             state.asked = Some(asked);
@@ -267,7 +268,8 @@ mod tests {
         crate::net::install_crypto();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());
-        let issuers = Arc::new(Issuers::new(reqwest::Client::builder().no_proxy().build().unwrap()));
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let issuers = Arc::new(Issuers::new(client, Clock::system()));
         let mut jobs = tokio::task::JoinSet::new();
         for _ in 0..MAX_WAITING + 50 {
             let (issuers, url) = (Arc::clone(&issuers), url.clone());

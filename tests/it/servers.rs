@@ -7,6 +7,7 @@ mod backup;
 mod database;
 mod demo;
 mod disk;
+mod faults;
 mod hosts;
 mod iam;
 mod kubernetes;

@@ -11,8 +11,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::client::Client;
+use super::cluster::Role;
 use super::issuer::Issuer;
 use super::process::{self, Running, machine_id};
+use super::replicas::{self, DONE, FORGET, PASS, SET};
 use super::{PATIENCE, wait_for};
 
 /// The cluster of every test authority.
@@ -24,6 +26,7 @@ pub struct Builder {
     issuer_ca: Option<PathBuf>,
     environment: Vec<(String, String)>,
     config: String,
+    store: Option<[String; 2]>,
     within: PathBuf,
 }
 
@@ -31,6 +34,9 @@ pub struct Builder {
 pub struct Authority {
     directory: TempDir,
     address: SocketAddr,
+    url: String,
+    /// Where its clock is held, which then stands at so many seconds since 1970 when it starts.
+    clock: Option<i64>,
     environment: Vec<(String, String)>,
     process: Option<Running>,
     client: Client,
@@ -61,6 +67,13 @@ impl Builder {
     #[must_use]
     pub fn config(mut self, lines: &str) -> Self {
         self.config.push_str(lines);
+        self
+    }
+
+    /// With its store there: its URL for the database's owner, who makes the schema, and for the authority.
+    #[must_use]
+    pub fn store(mut self, owner: &str, server: &str) -> Self {
+        self.store = Some([owner, server].map(str::to_owned));
         self
     }
 
@@ -99,9 +112,18 @@ impl Builder {
             client: Client::new(address),
             directory,
             address,
+            url,
+            clock: None,
             environment: self.environment.clone(),
             process: None,
         };
+        if let Some([owner, server]) = &self.store {
+            authority.set_store(owner);
+            let roles = [Role::Server, Role::Reader].map(Role::name);
+            let upgrade = ["upgrade", "--server-role", roles[0], "--reader-role", roles[1]];
+            process::succeed(&mut authority.command(upgrade));
+            authority.set_store(server);
+        }
         authority.serve()?;
         let ca = process::succeed(&mut authority.command(["export", "tls-ca"]));
         std::fs::write(authority.ca_file(), &ca).unwrap();
@@ -135,6 +157,7 @@ impl Authority {
             issuer_ca: None,
             environment: Vec::new(),
             config: String::new(),
+            store: None,
             within: std::env::temp_dir(),
         }
     }
@@ -151,9 +174,47 @@ impl Authority {
         Self::with_policy(policy).issuer(issuer).start()
     }
 
-    /// `https://127.0.0.1:PORT`: its public URL, and the audience of tokens.
+    /// Another that shares its store: a copy of its data directory, with an address of its own.
+    #[track_caller]
+    pub fn replica(&self) -> Self {
+        let directory = TempDir::new().unwrap();
+        process::succeed(
+            process::command("cp").arg("-a").arg(self.directory.path().join(".")).arg(directory.path()),
+        );
+        let address = free_port();
+        let mut replica = Self {
+            client: self.client.of(address),
+            directory,
+            address,
+            url: self.url(),
+            clock: None,
+            environment: self.environment.clone(),
+            process: None,
+        };
+        replica.configure("listen", &address.to_string());
+        replica.restart();
+        replica
+    }
+
+    /// Changes a line of its `authority.yaml`, or adds it; it reads it when it starts.
+    #[track_caller]
+    pub fn configure(&self, key: &str, value: &str) {
+        let file = self.data_dir().join("authority.yaml");
+        let is_other = |line: &&str| !line.starts_with(&format!("{key}:"));
+        let others: String =
+            process::read(&file).lines().filter(is_other).map(|line| format!("{line}\n")).collect();
+        std::fs::write(file, format!("{others}{key}: {value}\n")).unwrap();
+    }
+
+    /// Has its store there, from its next start on.
+    #[track_caller]
+    pub fn set_store(&self, url: &str) {
+        self.configure("store", &format!("'{url}'"));
+    }
+
+    /// Its public URL, `https://127.0.0.1:PORT` of the first of its replicas: the audience of tokens.
     pub fn url(&self) -> String {
-        format!("https://{}", self.address)
+        self.url.clone()
     }
 
     /// Where it listens.
@@ -265,6 +326,38 @@ impl Authority {
         self.process.as_mut().expect("a running authority").wait()
     }
 
+    /// Starts it again with a clock that stands at so many seconds since 1970.
+    #[track_caller]
+    pub fn restart_with_clock(&mut self, unix: i64) {
+        self.clock = Some(unix);
+        self.restart();
+    }
+
+    /// Sets its clock, which is held.
+    #[track_caller]
+    pub fn set_clock(&mut self, unix: i64) {
+        self.tell(&format!("{SET} {unix}"));
+    }
+
+    /// So many seconds seem to pass for it, whose clock is held, without a step of that.
+    #[track_caller]
+    pub fn pass(&mut self, seconds: i64) {
+        self.tell(&format!("{PASS} {seconds}"));
+    }
+
+    /// Has it forget what has expired, which it does by itself once a minute.
+    #[track_caller]
+    pub fn forget(&mut self) {
+        self.tell(FORGET);
+    }
+
+    fn tell(&mut self, line: &str) {
+        let process = self.process.as_mut().expect("a running authority");
+        let done = process.stderr().matches(DONE).count();
+        process.tell(line);
+        wait_for(line, || (process.stderr().matches(DONE).count() > done).then_some(()));
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
@@ -290,7 +383,10 @@ impl Authority {
 
     fn serve(&mut self) -> Result<(), String> {
         let listen = self.address.to_string();
-        let mut command = self.command(["serve", "--listen", &listen]);
+        let mut command = match self.clock {
+            None => self.command(["serve", "--listen", &listen]),
+            Some(unix) => replicas::with_held_clock(&self.data_dir(), self.address, unix),
+        };
         command.envs(self.environment.iter().cloned()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = Running::start(&mut command);
         let end = Instant::now() + PATIENCE;

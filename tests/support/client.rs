@@ -87,6 +87,11 @@ impl Client {
         Self { address, tls: Arc::new(tls) }
     }
 
+    /// The same of another authority with the same CA.
+    pub fn of(&self, address: SocketAddr) -> Self {
+        Self { address, tls: Arc::clone(&self.tls) }
+    }
+
     /// A TLS connection; reads and writes end after [`PATIENCE`].
     pub fn connect(&self) -> io::Result<Stream> {
         let socket = TcpStream::connect(self.address)?;

@@ -12,10 +12,14 @@
 
 pub mod authority;
 pub mod client;
+pub mod cluster;
+pub mod cut;
+pub mod disk;
 pub mod gateway;
 pub mod issuer;
 pub mod keys;
 pub mod kube;
+pub mod load;
 pub mod mariadb;
 pub mod nginx;
 pub mod once;
@@ -25,6 +29,7 @@ pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod redis;
+pub mod replicas;
 pub mod servers;
 pub mod sshd;
 pub mod sshd_labels;

@@ -14,12 +14,20 @@ use std::time::{Duration, Instant};
 /// The database's owner, who comes through the socket without a password.
 pub(crate) const ADMIN: &str = "admin";
 
-/// Who ends the server, and takes its folder away.
+/// Who ends the server, and takes its folder away: another process than the first by now where it was started again,
+/// and it may be paused; a test may have put a disk of its own under it.
 const WATCH: &str = r#"dir=$1; shift
-"$@" </dev/null >"$dir/log" 2>&1 & pid=$!
+("$@" </dev/null >"$dir/log" 2>&1 & echo $! >"$dir/pid"; wait) &
 read -r _
-restarted=$(head -n 1 "$dir/data/postmaster.pid" 2>/dev/null)
-{ kill -CONT $restarted; kill -QUIT $restarted; kill -QUIT $pid; kill -TERM $pid; kill -CONT $pid; wait $pid; } 2>/dev/null; rm -rf "$dir""#;
+exec 2>/dev/null
+for file in "$dir/pid" "$dir/data/postmaster.pid"; do
+    read -r pid <"$file" && grep -qF "$dir" "/proc/$pid/cmdline" || continue
+    kill -QUIT "$pid"; kill -TERM "$pid"; kill -CONT "$pid" $(ps -o pid= --ppid "$pid")
+    tries=300
+    while [ $tries -gt 0 ] && kill -0 "$pid"; do tries=$((tries - 1)); sleep 0.02; done
+done
+umount -l "$dir/data"
+rm -rf "$dir""#;
 
 /// A server on a socket and a port of loopback.
 #[derive(Debug)]
@@ -84,9 +92,7 @@ impl Server {
     fn is_up(&self) -> bool {
         let end = Instant::now() + Duration::from_secs(30);
         while Instant::now() < end {
-            let mut asked = Command::new(bin("pg_isready"));
-            asked.args(["-q", "-p", &self.port.to_string(), "-h"]).arg(&self.folder);
-            if asked.status().unwrap().success() {
+            if self.answers() {
                 return true;
             }
             if std::fs::read_to_string(self.folder.join("log"))
@@ -99,7 +105,7 @@ impl Server {
         false
     }
 
-    /// Where its socket is.
+    /// Where its socket is, and its data in `data`.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
@@ -143,17 +149,64 @@ impl Server {
 
     /// Stops everything that it does, or lets that go on.
     pub(crate) fn pause(&self, is_paused: bool) {
-        let pid = std::fs::read_to_string(self.folder.join("data/postmaster.pid")).unwrap();
-        let pid = pid.lines().next().unwrap();
-        let children = Command::new("ps").args(["-o", "pid=", "--ppid", pid]).output().unwrap().stdout;
-        let children = String::from_utf8(children).unwrap();
+        let (pid, children) = (self.pid(), self.children());
         let signal = if is_paused { "-STOP" } else { "-CONT" };
         // First whoever could start another.
-        for pid in std::iter::once(pid).chain(children.split_whitespace()) {
-            // One that has ended meanwhile does not matter.
-            Command::new("kill").args([signal, pid]).stderr(Stdio::null()).status().unwrap();
+        for pid in std::iter::once(&*pid).chain(children.split_whitespace()) {
+            signal_to(pid, signal);
         }
     }
+
+    /// `kill -9`, as a machine does it that has no memory left; what it started has ended afterwards.
+    pub(crate) fn kill(&self) {
+        let children = self.children();
+        signal_to(&self.pid(), "-KILL");
+        let end = Instant::now() + Duration::from_secs(30);
+        for child in children.split_whitespace() {
+            let left = PathBuf::from(format!("/proc/{child}"));
+            while left.exists() && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+
+    /// Starts it again, once it has ended.
+    pub(crate) fn start_again(&self) {
+        let log = std::fs::File::options().append(true).open(self.folder.join("log")).unwrap();
+        let mut postgres = as_user("postgres");
+        postgres.arg("-D").arg(self.folder.join("data")).stdin(Stdio::null());
+        let mut child = postgres.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        // One that nobody waits for would seem to be there after its end.
+        std::thread::spawn(move || child.wait());
+        let end = Instant::now() + Duration::from_secs(30);
+        while !self.answers() {
+            let log = || std::fs::read_to_string(self.folder.join("log")).unwrap();
+            assert!(Instant::now() < end, "PostgreSQL does not start again: {}", log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Whether it takes connections.
+    pub(crate) fn answers(&self) -> bool {
+        let mut asked = Command::new(bin("pg_isready"));
+        asked.args(["-q", "-p", &self.port.to_string(), "-h"]).arg(&self.folder);
+        asked.status().unwrap().success()
+    }
+
+    fn children(&self) -> String {
+        let listed = Command::new("ps").args(["-o", "pid=", "--ppid", &self.pid()]).output();
+        String::from_utf8(listed.unwrap().stdout).unwrap()
+    }
+
+    fn pid(&self) -> String {
+        let file = std::fs::read_to_string(self.folder.join("data/postmaster.pid")).unwrap();
+        file.lines().next().unwrap().to_owned()
+    }
+}
+
+/// One that has ended meanwhile does not matter.
+fn signal_to(pid: &str, signal: &str) {
+    Command::new("kill").args([signal, pid]).stderr(Stdio::null()).status().unwrap();
 }
 
 impl Watched {
@@ -183,7 +236,8 @@ fn template() -> PathBuf {
         let mut initdb = as_user("initdb");
         initdb.args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "-U", ADMIN, "-D"]);
         succeed(initdb.arg(folder.join("data")));
-        let begun = template.with_extension(std::process::id().to_string());
+        // Tests begin together, as threads or as processes.
+        let begun = template.with_extension(folder.file_name().unwrap());
         succeed(Command::new("cp").arg("-a").arg(folder.join("data")).arg(&begun));
         // Where another process was faster, its own is as good.
         if std::fs::rename(&begun, &template).is_err() {
@@ -240,12 +294,4 @@ pub(crate) fn succeed(command: &mut Command) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {stderr}");
     String::from_utf8(output.stdout).unwrap()
-}
-
-#[test]
-fn each_test_has_a_database_of_its_own() {
-    let server = postgres();
-    let (one, other) = (server.database(), server.database());
-    server.sql(&one, "CREATE TABLE t (x int)");
-    assert_eq!(server.sql(&other, "SELECT count(*) FROM pg_tables WHERE tablename = 't'"), "0\n");
 }

@@ -88,6 +88,35 @@ fn documents_name_paths_that_are_there() {
     assert!(missing.is_empty(), "{}", missing.join("\n"));
 }
 
+/// What is promised of a fault is shown by a test that is there, and each of those tests is a promise's.
+#[test]
+fn every_fault_has_its_test() {
+    let rows: Vec<Vec<String>> = rows("high-availability.md")
+        .into_iter()
+        .filter(|row| row.last().is_some_and(|cell| cell.contains("tests/")))
+        .collect();
+    let mut named = BTreeSet::new();
+    for row in &rows {
+        assert!(row.len() == 3 && row.iter().all(|cell| !cell.is_empty()), "fault, promise, test: {row:?}");
+        for test in row[2].split(", ") {
+            let (file, name) = test.split_once(' ').unwrap_or_else(|| panic!("a file and a test: {test}"));
+            let text =
+                std::fs::read_to_string(repository(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+            assert!(text.contains(&format!("#[test]\nfn {name}() {{\n")), "{file} has no test {name}");
+            assert!(named.insert((file.to_owned(), name.to_owned())), "{name} of {file} is there twice");
+        }
+    }
+    for file in files(&repository("tests/it/servers/faults"), "rs") {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let file = file.strip_prefix(repository("")).unwrap().display().to_string();
+        for name in text.split("#[test]\nfn ").skip(1).filter_map(|rest| rest.split('(').next()) {
+            let is_there = named.contains(&(file.clone(), name.to_owned()));
+            assert!(is_there || file.ends_with("/stage.rs"), "{name} of {file} is in no row");
+        }
+    }
+    assert!(rows.len() > 12, "{rows:?}");
+}
+
 /// The paths that the map in `docs/architecture.md` names: a line is a folder's
 /// depth, names that end in `.rs` or `/`, and what they are for.
 fn mapped() -> BTreeSet<PathBuf> {

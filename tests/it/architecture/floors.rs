@@ -38,7 +38,7 @@ join::prove: environment error join::source net secret wire
 join::command: environment error join::prove join::source secret text
 join::endpoint: clock error join::prove join::source net retry secret text wire
 join::handed_over: environment error join::prove join::source text
-join::issuers: net random text
+join::issuers: clock net random text
 join::jwt: clock denial jws secret text wire
 join::instance: clock error
 join::rules: document text

@@ -1,60 +1,13 @@
 //! A disk that is full, in earnest: a small file system of its own.
 
 use std::fs;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
-
-use tempfile::TempDir;
 
 use crate::support::authority::Authority;
 use crate::support::client::{Keys, Response, assertion_claims};
+use crate::support::disk::SmallDisk;
 use crate::support::issuer::Issuer;
 use crate::support::{policies, process, wait_slowly_for};
-
-/// A file system in memory, of so many MiB; gone with its value.
-struct SmallDisk(TempDir);
-
-impl SmallDisk {
-    fn mount(mib: u32) -> Self {
-        let disk = Self(TempDir::new().unwrap());
-        let owner =
-            fs::metadata(disk.path()).map(|folder| std::os::unix::fs::MetadataExt::uid(&folder)).unwrap();
-        let options = format!("size={mib}m,mode=0700,uid={owner}");
-        process::succeed(as_root("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(disk.path()));
-        disk
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    /// Takes all the room there is left.
-    fn fill(&self, name: &str) -> PathBuf {
-        let path = self.path().join(name);
-        let mut file = fs::File::create(&path).unwrap();
-        for size in [1 << 20, 4096, 1] {
-            while file.write_all(&vec![1; size]).is_ok() {}
-        }
-        path
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        process::run(as_root("umount").arg("-l").arg(self.path()));
-    }
-}
-
-fn as_root(program: &str) -> Command {
-    if rustix::process::geteuid().is_root() {
-        return process::command(program);
-    }
-    let mut command = process::command("sudo");
-    command.args(["-n", program]);
-    command
-}
 
 #[test]
 fn a_full_disk_stops_the_issuing_and_goes_on_by_itself() {

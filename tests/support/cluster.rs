@@ -1,0 +1,299 @@
+//! A real PostgreSQL for authorities to share: TLS, roles with passwords, a
+//! synchronous standby, PgBouncer, and everything that can happen to one.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
+use tempfile::TempDir;
+
+use super::authority::free_port;
+use super::nginx::find;
+use super::process::{self, command};
+use super::{disk, wait_for};
+
+#[path = "../../src/authority/store/testing.rs"]
+#[allow(dead_code, reason = "unit tests use the rest")]
+mod server;
+
+use server::{Server, Watched};
+
+/// The database of a store.
+pub const DATABASE: &str = "authority";
+/// What it takes for a commit to be on the disk.
+const DURABLE: &str = "fsync = on\nfull_page_writes = on\n";
+const TLS: &str = "ssl = on\nssl_cert_file = 'server.crt'\nssl_key_file = 'server.key'\n";
+/// So little is kept that a small disk fills soon.
+const SMALL: &str = "min_wal_size = 32MB\nmax_wal_size = 32MB\n";
+/// The socket is where nobody else gets in.
+const HBA: &str =
+    "local all admin trust\nlocal replication admin trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+const STANDBY: &str = "standby";
+
+/// The roles that a store has in its database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Upgrades the schema.
+    Owner,
+    /// An authority that serves.
+    Server,
+    /// Who reads the trail.
+    Reader,
+}
+
+impl Role {
+    /// Its name in the database.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Owner => "machine_id_owner",
+            Self::Server => "machine_id_server",
+            Self::Reader => "machine_id_reader",
+        }
+    }
+
+    /// Its password.
+    pub fn password(self) -> String {
+        format!("password-of-{}", self.name())
+    }
+}
+
+/// The server that takes writes, and perhaps a standby; they end with the value, and with its process.
+pub struct Cluster {
+    primary: Server,
+    standby: Option<Server>,
+    authority: Authority,
+}
+
+/// Who signed the servers' certificates.
+struct Authority {
+    folder: TempDir,
+    certificate: String,
+    key: String,
+}
+
+impl Cluster {
+    /// One server, with the roles and an empty database.
+    #[track_caller]
+    pub fn start() -> Self {
+        Self::with("", |_| ())
+    }
+
+    /// The same on a disk of so many MiB; an empty one needs 60.
+    #[track_caller]
+    pub fn on_small_disk(mib: u32) -> Self {
+        Self::with(SMALL, |folder| {
+            let (data, aside) = (folder.join("data"), folder.join("aside"));
+            std::fs::rename(&data, &aside).unwrap();
+            std::fs::create_dir(&data).unwrap();
+            disk::mount(&data, mib);
+            process::succeed(command("cp").arg("-a").arg(aside.join(".")).arg(&data));
+            std::fs::remove_dir_all(aside).unwrap();
+        })
+    }
+
+    /// The same, followed by a standby that each commit waits for.
+    #[track_caller]
+    pub fn with_standby() -> Self {
+        let mut cluster = Self::start();
+        cluster.standby =
+            Some(cluster.primary.standby(&format!("{DURABLE}{TLS}cluster_name = '{STANDBY}'\n"), |_| ()));
+        cluster.make_synchronous();
+        cluster
+    }
+
+    fn with(conf: &str, prepare: impl FnOnce(&Path)) -> Self {
+        let authority = Authority::new();
+        let primary = Server::start(&format!("{DURABLE}{TLS}{conf}"), HBA, |folder| {
+            authority.certify(&folder.join("data"));
+            prepare(folder);
+        });
+        let cluster = Self { primary, standby: None, authority };
+        for role in [Role::Owner, Role::Server, Role::Reader] {
+            cluster.sql_in(
+                "postgres",
+                &format!("CREATE ROLE {} LOGIN PASSWORD '{}'", role.name(), role.password()),
+            );
+        }
+        cluster.sql_in("postgres", &format!("CREATE DATABASE {DATABASE} OWNER {}", Role::Owner.name()));
+        cluster
+    }
+
+    /// From now on each commit waits for the standby.
+    #[track_caller]
+    fn make_synchronous(&self) {
+        self.sql_in("postgres", &format!("ALTER SYSTEM SET synchronous_standby_names = '{STANDBY}'"));
+        self.sql_in("postgres", "SELECT pg_reload_conf()");
+        wait_for("the standby", || {
+            let state = self.sql_in("postgres", "SELECT sync_state FROM pg_stat_replication");
+            (state.trim() == "sync").then_some(())
+        });
+    }
+
+    /// Where the servers listen, the one that took writes at first before the other.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let all = std::iter::once(&self.primary).chain(&self.standby);
+        all.map(|server| SocketAddr::from((Ipv4Addr::LOCALHOST, server.port()))).collect()
+    }
+
+    /// The URL of the store for a role, with TLS as a company has it.
+    pub fn url(&self, role: Role) -> String {
+        let roots = self.authority.file();
+        self.url_by(role, &self.addresses(), &format!("sslmode=verify-full&sslrootcert={}", roots.display()))
+    }
+
+    /// The same by way of what stands before the servers, without TLS.
+    pub fn plain_url(&self, role: Role, addresses: &[SocketAddr]) -> String {
+        self.url_by(role, addresses, "sslmode=disable")
+    }
+
+    fn url_by(&self, role: Role, addresses: &[SocketAddr], more: &str) -> String {
+        let hosts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        format!("postgres://{}:{}@{}/{DATABASE}?{more}", role.name(), role.password(), hosts.join(","))
+    }
+
+    /// What `psql` prints of this in the store's database, as the administrator.
+    #[track_caller]
+    pub fn sql(&self, sql: &str) -> String {
+        self.sql_in(DATABASE, sql)
+    }
+
+    fn sql_in(&self, database: &str, sql: &str) -> String {
+        self.primary.sql(database, sql)
+    }
+
+    /// `psql` as this role, with its password and TLS, to run this.
+    pub fn psql(&self, role: Role, sql: &str) -> Command {
+        let mut psql = command("psql");
+        psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", &self.url(role), "-c", sql]);
+        psql
+    }
+
+    /// Stops everything that the server does, connections and all, without closing them.
+    pub fn pause(&self) {
+        self.primary.pause(true);
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.primary.pause(false);
+    }
+
+    /// Restarts it; `mode` is `fast` or `immediate`, which is a crash.
+    pub fn restart(&self, mode: &str) {
+        self.primary.ctl(&format!("stop -m {mode}"));
+        self.primary.start_again();
+    }
+
+    /// `kill -9` of the server.
+    pub fn kill(&self) {
+        self.primary.kill();
+    }
+
+    /// Starts it again, where it has ended.
+    pub fn start_again(&self) {
+        self.primary.start_again();
+    }
+
+    /// Whether it answers.
+    pub fn is_up(&self) -> bool {
+        self.primary.answers()
+    }
+
+    /// The standby takes the place of the server, which is gone for good.
+    #[track_caller]
+    pub fn fail_over(&mut self) {
+        self.primary.kill();
+        let standby = self.standby.take().expect("a standby");
+        standby.ctl("promote");
+        // Kept, so that its port is nobody else's: it answers no more.
+        self.standby = Some(std::mem::replace(&mut self.primary, standby));
+    }
+
+    /// Takes all the room that there is on a disk of its own; removing the file gives it back.
+    #[track_caller]
+    pub fn fill_disk(&self) -> PathBuf {
+        disk::fill(&self.primary.folder().join("data/filler"))
+    }
+
+    /// PgBouncer before the server, in transaction mode.
+    #[track_caller]
+    pub fn bouncer(&self) -> Bouncer {
+        Bouncer::start(self)
+    }
+}
+
+/// A pool of connections that changes server connections between transactions; it ends with the value.
+pub struct Bouncer {
+    address: SocketAddr,
+    _process: Watched,
+}
+
+impl Bouncer {
+    #[track_caller]
+    fn start(cluster: &Cluster) -> Self {
+        let folder = server::folder();
+        let users: String = [Role::Owner, Role::Server, Role::Reader]
+            .map(|role| format!("\"{}\" \"{}\"\n", role.name(), role.password()))
+            .concat();
+        std::fs::write(folder.join("users"), users).unwrap();
+        let address = free_port();
+        let config = format!(
+            "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {}\n\
+             unix_socket_dir =\npool_mode = transaction\nauth_type = scram-sha-256\nauth_file = {}\n\
+             default_pool_size = 4\nserver_login_retry = 1\nmax_client_conn = 200\n",
+            cluster.primary.port(),
+            address.port(),
+            folder.join("users").display(),
+        );
+        std::fs::write(folder.join("pgbouncer.ini"), config).unwrap();
+        server::give_away(&folder);
+        // It refuses to be root.
+        let mut bouncer = server::as_user(find("pgbouncer").to_str().unwrap());
+        let process = Watched::start(&folder, bouncer.arg(folder.join("pgbouncer.ini")));
+        wait_for("PgBouncer", || TcpStream::connect(address).ok());
+        Self { address, _process: process }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Authority {
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let (params, key) = (Self::params(), KeyPair::generate().unwrap());
+        let certificate = params.self_signed(&key).unwrap().pem();
+        std::fs::write(folder.path().join("ca.crt"), &certificate).unwrap();
+        // libpq reads it as another user in some tests.
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        Self { folder, certificate, key: key.serialize_pem() }
+    }
+
+    fn params() -> CertificateParams {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // OpenSSL takes a certificate for self-signed whose subject is its issuer's.
+        params.distinguished_name.push(DnType::CommonName, "test database CA");
+        params
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("ca.crt")
+    }
+
+    /// A server's certificate and key, in its data directory.
+    fn certify(&self, data: &Path) {
+        let issuer = rcgen::Issuer::new(Self::params(), KeyPair::from_pem(&self.key).unwrap());
+        let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
+        let key = KeyPair::generate().unwrap();
+        let leaf = CertificateParams::new(names.to_vec()).unwrap().signed_by(&key, &issuer).unwrap();
+        std::fs::write(data.join("server.crt"), leaf.pem() + &self.certificate).unwrap();
+        let file = data.join("server.key");
+        std::fs::write(&file, key.serialize_pem()).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+}
