@@ -46,6 +46,20 @@ impl super::Engine for Database {
         number(&self.path(), sql)
     }
 
+    fn put_back(&self, last: i64) {
+        let connection = Connection::open(self.path()).unwrap();
+        connection.pragma_update(None, "foreign_keys", false).unwrap();
+        let guard: String = connection
+            .query_row("SELECT sql FROM sqlite_schema WHERE name = 'events_stay'", [], |row| row.get(0))
+            .unwrap();
+        let sql = format!(
+            "DROP TRIGGER events_stay; DELETE FROM events WHERE sequence > {last};
+             DELETE FROM proofs WHERE certificate IN (SELECT serial FROM certificates WHERE issuance > {last});
+             DELETE FROM certificates WHERE issuance > {last}; {guard};"
+        );
+        connection.execute_batch(&sql).unwrap();
+    }
+
     fn meddle(&self, sql: &str) -> std::result::Result<(), String> {
         meddle(&self.path(), sql)
     }
