@@ -193,3 +193,15 @@ fn rows_without_a_good_seal_are_named_and_stay_void() {
         carry(false);
     }
 }
+
+/// What it lacks would be missing in the other one without a word.
+#[test]
+fn a_store_that_has_lost_something_is_not_carried() {
+    for ways in WAYS {
+        let stage = Stage::new(ways);
+        stage.from.sql("UPDATE state SET lost = 'event 7'").unwrap();
+        let error = stage.migrate(usize::MAX, true).unwrap_err();
+        assert_eq!(error.to_string(), "cannot carry a store that has lost records: event 7");
+        assert!(error.hints()[0].contains("authority resume"), "{error:?}");
+    }
+}

@@ -278,6 +278,7 @@ impl Stage {
         let replica =
             Replica { id: "r".into(), keys: vec!["ssh-user SHA256:x".into()], ..Default::default() };
         stage.wait(store.announce(replica));
+        stage.wait(store.mark());
         stage
     }
 
