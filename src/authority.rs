@@ -135,9 +135,14 @@ impl Authority {
     /// Leaves the store's mark, and looks whether it is in its place. What is in the way, where that is news:
     /// nothing at all, where something was before.
     pub async fn mark(&self) -> Option<Option<String>> {
-        let trouble = self.store.mark().await.err().map(|error| error.to_string());
+        let trouble = self.store.mark().await.err();
+        // The words of one outage change: it is told as it begins.
+        let is_away = trouble.as_ref().is_some_and(store::is_away);
+        let trouble = trouble.map(|error| error.to_string());
         let mut before = self.unmarked.lock().unwrap_or_else(PoisonError::into_inner);
-        (trouble != *before).then(|| before.clone_from(&trouble)).map(|()| trouble)
+        let is_news = trouble != *before && !(is_away && before.is_some());
+        before.clone_from(&trouble);
+        is_news.then_some(trouble)
     }
 
     /// Why the store's mark says less than it should: a copy that is put back would not be known.

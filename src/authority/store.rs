@@ -22,6 +22,8 @@ pub mod engine;
 mod event;
 pub mod instances;
 pub mod joins;
+#[cfg(feature = "next-schema")]
+mod next_schema;
 mod odometer;
 mod packed;
 mod place;
@@ -36,6 +38,7 @@ pub mod sqlite;
 pub(crate) mod testing;
 mod transfer;
 mod unusable;
+mod version;
 
 pub use place::StorePlace;
 pub use unusable::{is_away, is_displaced, no_room};
