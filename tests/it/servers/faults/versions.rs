@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use crate::support::authority::Authority;
+use crate::support::client::Keys;
 use crate::support::cluster::{Cluster, Role};
 use crate::support::issuer::Issuer;
 use crate::support::neighbour::next_version;
@@ -129,7 +130,9 @@ fn an_authority_of_its_own_is_upgraded_and_goes_back() {
         // A command of the next version beside a server of this one.
         let one = replicas.one(0);
         one.set_program(next);
-        process::succeed(&mut one.command(["token", "add", "--token", "workers"]));
+        let key = one.data_dir().join("host.pub");
+        std::fs::write(&key, Keys::fresh().ssh).unwrap();
+        process::succeed(one.command(["sign-host", "--principal", "web.test"]).arg(key));
         one.set_program(this_version());
         load.goes_on(20);
         load.steal_what_was_used();
