@@ -16,7 +16,8 @@ pub fn next_version() -> &'static Path {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.args(["build", "--locked", "--quiet", "--bin", "machine-id-next", "--features", "next-schema"]);
         // What Cargo tells a test of its crate, dependencies' build scripts would take for a change.
-        let of_crate = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_", "OUT_DIR"];
+        let of_crate =
+            ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_", "OUT_DIR"];
         for (name, _) in std::env::vars_os() {
             if of_crate.iter().any(|start| name.to_string_lossy().starts_with(start)) {
                 cargo.env_remove(name);

@@ -152,7 +152,7 @@ fn an_authority_of_its_own_is_upgraded_and_goes_back() {
 
     // A version later takes away what this one needs, while it is open here.
     sql("PRAGMA user_version = 7; UPDATE state SET oldest = 6");
-    let why = "takes one that knows version 6 of them";
+    let why = "take one that knows version 6 of them";
     let ready = one.client().get("/readyz").problem(503);
     assert!(ready["detail"].as_str().unwrap().contains("a newer machine-id has changed"), "{ready}");
     assert!(ready["detail"].as_str().unwrap().contains(why), "{ready}");
