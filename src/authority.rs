@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::join::issuers::Issuers;
 use crate::net;
 use crate::random;
+use crate::wire::Problem;
 
 pub mod audit;
 pub mod config;
@@ -56,8 +57,8 @@ pub struct Authority {
     /// Names this run among authorities that share the store.
     id: String,
     replicas: replicas::Replicas,
-    /// When it was last seen to be ready, and what was to be said then.
-    ready: tokio::sync::Mutex<Option<(Instant, Option<String>)>>,
+    /// When it was last seen whether it is ready, and what was to be said then.
+    ready: tokio::sync::Mutex<Option<(Instant, Result<Option<String>, Box<Problem>>)>>,
     /// Why the store's mark was not left last time.
     unmarked: Mutex<Option<String>>,
 }

@@ -174,16 +174,9 @@ async fn readyz(
         let problem = Problem::new("not-ready", 503, OTHER_KEYS);
         return Err(Box::new(problem));
     }
-    let late = |_| {
-        Err(Error::internal(format!("the store has not answered within {} seconds", READY_WITHIN.as_secs())))
-    };
-    let alarm = timeout(READY_WITHIN, alarm(&authority)).await.unwrap_or_else(late).map_err(|error| {
-        if !store::is_displaced(&error) {
-            terminal::log_rarely(&format!("not ready: {error}"));
-        }
-        let cannot = || problem(503, "not-ready", "the store or a key cannot be used");
-        let whereto = |problem| Box::new(Problem { detail: error.to_string(), ..problem });
-        moved(&error).map(whereto).or_else(|| disk_full(&error)).unwrap_or_else(cannot)
+    let alarm = timeout(READY_WITHIN, alarm(&authority)).await.unwrap_or_else(|_| {
+        let seconds = READY_WITHIN.as_secs();
+        Err(not_ready(&Error::internal(format!("the store has not answered within {seconds} seconds"))))
     })?;
     let warnings = certificate.warnings(&authority);
     let told = warnings.iter().map(|warning| warning.message.clone());
@@ -204,13 +197,26 @@ async fn readyz(
 
 /// What whoever watches must know, where all that an exchange needs was there within the last second. The policy was
 /// parsed before this served anything.
-async fn alarm(authority: &Authority) -> Result<Option<String>, Error> {
+async fn alarm(authority: &Authority) -> Result<Option<String>, Box<Problem>> {
+    let asked = Instant::now();
     // It writes to the store, and anybody may ask.
     let mut last = authority.ready.lock().await;
     match &*last {
-        Some((since, alarm)) if since.elapsed() < READY_AGE => Ok(alarm.clone()),
-        _ => Ok(last.insert((Instant::now(), authority.ready().await?)).1.clone()),
+        Some((at, told)) if *at >= asked || told.is_ok() && at.elapsed() < READY_AGE => told.clone(),
+        _ => {
+            let told = authority.ready().await.map_err(|error| not_ready(&error));
+            last.insert((Instant::now(), told)).1.clone()
+        }
     }
+}
+
+fn not_ready(error: &Error) -> Box<Problem> {
+    if !store::is_displaced(error) {
+        terminal::log_rarely(&format!("not ready: {error}"));
+    }
+    let cannot = || problem(503, "not-ready", "the store or a key cannot be used");
+    let whereto = |problem| Box::new(Problem { detail: error.to_string(), ..problem });
+    moved(error).map(whereto).or_else(|| disk_full(error)).unwrap_or_else(cannot)
 }
 
 /// Reads a JSON body.
