@@ -10,11 +10,10 @@ use std::time::Instant;
 use store::replicas::Replica;
 
 use crate::clock::Clock;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::join::issuers::Issuers;
 use crate::net;
 use crate::random;
-use crate::wire::Problem;
 
 pub mod audit;
 pub mod config;
@@ -40,6 +39,9 @@ pub mod validity;
 /// exchange under way may have found its token's time good a while ago.
 const PRUNE_MARGIN: i64 = 120;
 
+/// What the operator should hear of one that is ready; or why it is not, for all who asked meanwhile.
+type Ready = Result<Option<String>, Arc<Error>>;
+
 /// Everything that an authority is while it runs.
 #[derive(Debug)]
 pub struct Authority {
@@ -58,7 +60,7 @@ pub struct Authority {
     id: String,
     replicas: replicas::Replicas,
     /// When it was last seen whether it is ready, and what was to be said then.
-    ready: tokio::sync::Mutex<Option<(Instant, Result<Option<String>, Box<Problem>>)>>,
+    ready: tokio::sync::Mutex<Option<(Instant, Ready)>>,
     /// Why the store's mark was not left last time.
     unmarked: Mutex<Option<String>>,
 }

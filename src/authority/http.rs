@@ -19,13 +19,13 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::Authority;
 use super::connections::Place;
 use super::enroll::{self, Refused};
 use super::limits::Exceeded;
 use super::revoke::{self, Unrevoked};
 use super::store::{self, closed};
 use super::tls::CurrentCertificate;
+use super::{Authority, Ready};
 use crate::error::Error;
 use crate::join::issuers::Unavailable;
 use crate::terminal;
@@ -174,9 +174,17 @@ async fn readyz(
         let problem = Problem::new("not-ready", 503, OTHER_KEYS);
         return Err(Box::new(problem));
     }
-    let alarm = timeout(READY_WITHIN, alarm(&authority)).await.unwrap_or_else(|_| {
+    let late = |_| {
         let seconds = READY_WITHIN.as_secs();
-        Err(not_ready(&Error::internal(format!("the store has not answered within {seconds} seconds"))))
+        Err(Arc::new(Error::internal(format!("the store has not answered within {seconds} seconds"))))
+    };
+    let alarm = timeout(READY_WITHIN, alarm(&authority)).await.unwrap_or_else(late).map_err(|error| {
+        if !store::is_displaced(&error) {
+            terminal::log_rarely(&format!("not ready: {error}"));
+        }
+        let cannot = || problem(503, "not-ready", "the store or a key cannot be used");
+        let whereto = |problem| Box::new(Problem { detail: error.to_string(), ..problem });
+        moved(&error).map(whereto).or_else(|| disk_full(&error)).unwrap_or_else(cannot)
     })?;
     let warnings = certificate.warnings(&authority);
     let told = warnings.iter().map(|warning| warning.message.clone());
@@ -197,26 +205,17 @@ async fn readyz(
 
 /// What whoever watches must know, where all that an exchange needs was there within the last second. The policy was
 /// parsed before this served anything.
-async fn alarm(authority: &Authority) -> Result<Option<String>, Box<Problem>> {
+async fn alarm(authority: &Authority) -> Ready {
     let asked = Instant::now();
     // It writes to the store, and anybody may ask.
     let mut last = authority.ready.lock().await;
     match &*last {
         Some((at, told)) if *at >= asked || told.is_ok() && at.elapsed() < READY_AGE => told.clone(),
         _ => {
-            let told = authority.ready().await.map_err(|error| not_ready(&error));
+            let told = authority.ready().await.map_err(Arc::new);
             last.insert((Instant::now(), told)).1.clone()
         }
     }
-}
-
-fn not_ready(error: &Error) -> Box<Problem> {
-    if !store::is_displaced(error) {
-        terminal::log_rarely(&format!("not ready: {error}"));
-    }
-    let cannot = || problem(503, "not-ready", "the store or a key cannot be used");
-    let whereto = |problem| Box::new(Problem { detail: error.to_string(), ..problem });
-    moved(error).map(whereto).or_else(|| disk_full(error)).unwrap_or_else(cannot)
 }
 
 /// Reads a JSON body.
