@@ -179,12 +179,14 @@ async fn readyz(
         Err(Arc::new(Error::internal(format!("the store has not answered within {seconds} seconds"))))
     };
     let alarm = timeout(READY_WITHIN, alarm(&authority)).await.unwrap_or_else(late).map_err(|error| {
-        if !store::is_displaced(&error) {
+        // What the mark is told by is told once.
+        if !store::is_displaced(&error) && store::lost(&error).is_none() {
             terminal::log_rarely(&format!("not ready: {error}"));
         }
         let cannot = || problem(503, "not-ready", "the store or a key cannot be used");
         let whereto = |problem| Box::new(Problem { detail: error.to_string(), ..problem });
-        moved(&error).map(whereto).or_else(|| disk_full(&error)).unwrap_or_else(cannot)
+        let told = moved(&error).map(whereto).or_else(|| store_lost(&error, true));
+        told.or_else(|| disk_full(&error)).unwrap_or_else(cannot)
     })?;
     let warnings = certificate.warnings(&authority);
     let told = warnings.iter().map(|warning| warning.message.clone());
@@ -271,6 +273,16 @@ fn moved(error: &Error) -> Option<Problem> {
     Some(Problem { retry_after: Some(5), ..Problem::new(kind, 503, title) })
 }
 
+/// The problem of an error that is since the store has lost something; in full for whoever watches the authority.
+fn store_lost(error: &Error, in_full: bool) -> Option<Box<Problem>> {
+    let lost = store::lost(error)?;
+    let title = "the authority's store has lost records, and nothing is issued, used up or revoked until its operator has seen to it";
+    // Nothing that a job could wait for.
+    let problem = Problem { retry_after: Some(3600), ..Problem::new("store-lost-commits", 503, title) };
+    let told = |problem| Problem { detail: lost.to_string(), hint: error.hints().join("; "), ..problem };
+    Some(Box::new(if in_full { told(problem) } else { problem }))
+}
+
 fn broken(error: &Error) -> Box<Problem> {
     if let Some(problem) = moved(error) {
         terminal::log_rarely(&error.to_string());
@@ -278,6 +290,9 @@ fn broken(error: &Error) -> Box<Problem> {
     }
     if let Some(problem) = disk_full(error) {
         terminal::log_rarely(&error.to_string());
+        return problem;
+    }
+    if let Some(problem) = store_lost(error, false) {
         return problem;
     }
     if store::is_displaced(error) {

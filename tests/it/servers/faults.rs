@@ -6,4 +6,5 @@ mod alone;
 mod connections;
 mod shared;
 mod stage;
+mod standby;
 mod versions;

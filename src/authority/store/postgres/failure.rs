@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio_postgres::error::SqlState;
 
+use super::super::loss::Loss;
 use crate::error::{Error, Kind, Message};
 
 /// What became of a transaction.
@@ -18,6 +19,8 @@ pub(super) enum Failure {
     Database(Arc<tokio_postgres::Error>),
     /// This is not, or not any more, a store that this replica may write to.
     Displaced(String),
+    /// It has lost something.
+    Lost(Loss),
     /// What it holds cannot be read.
     Unreadable(String),
 }
@@ -43,6 +46,7 @@ impl Failure {
             Self::Full(_) => Error::new(Kind::Internal, self.clone())
                 .context(what)
                 .hint("make room on the disk of the database's server"),
+            Self::Lost(loss) => loss.clone().error(what),
             Self::Displaced(_) => Error::new(Kind::Usage, self.clone()).context(what),
             Self::Unreadable(_) => Error::new(Kind::Internal, self.clone()).context(what),
             Self::Database(error) => {
@@ -98,6 +102,12 @@ impl From<tokio_postgres::Error> for Failure {
     }
 }
 
+impl From<Loss> for Failure {
+    fn from(loss: Loss) -> Self {
+        Self::Lost(loss)
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::Away(Arc::new(error))
@@ -117,6 +127,7 @@ impl fmt::Display for Failure {
             Self::Away(error) => error.fmt(f),
             Self::Full(error) | Self::Database(error) => f.write_str(&said(error)),
             Self::Displaced(why) | Self::Unreadable(why) => f.write_str(why),
+            Self::Lost(loss) => loss.fmt(f),
         }
     }
 }

@@ -24,7 +24,6 @@ pub(super) const PROOFS: &str =
 /// What a store says of itself.
 pub(super) struct State {
     pub(super) store: String,
-    pub(super) sequence: i64,
     pub(super) run: i64,
     pub(super) restored: Option<i64>,
     pub(super) seal_check: Option<Vec<u8>>,
@@ -56,8 +55,7 @@ pub(super) async fn usable(client: &Client) -> Result<Result<()>, Failure> {
 
 /// What it says of itself.
 pub(super) async fn state(client: &Client) -> Result<State, Failure> {
-    const SQL: &str =
-        "SELECT store, (SELECT coalesce(max(sequence), 0) FROM machine_id.events), run, restored, seal_check
+    const SQL: &str = "SELECT store, run, restored, seal_check
         FROM machine_id.state";
     let found = rows(client, SQL, &[]).await?;
     let row = found
@@ -65,10 +63,9 @@ pub(super) async fn state(client: &Client) -> Result<State, Failure> {
         .ok_or_else(|| Failure::Unreadable("the row of `machine_id.state` is gone".to_owned()))?;
     Ok(State {
         store: row.try_get(0)?,
-        sequence: row.try_get(1)?,
-        run: row.try_get(2)?,
-        restored: row.try_get(3)?,
-        seal_check: row.try_get(4)?,
+        run: row.try_get(1)?,
+        restored: row.try_get(2)?,
+        seal_check: row.try_get(3)?,
     })
 }
 

@@ -202,7 +202,7 @@ impl Stage {
         let new = self.open(TO).unwrap();
         let refused = |error: Error| assert!(closed::closed(&error).is_some(), "{error}");
         assert_eq!(self.events(old), self.events(&new));
-        assert_eq!(new.restored(), None);
+        assert!(new.restored().is_none());
         self.runtime.block_on(old.revoked(0)).map(drop).map_err(refused).unwrap_err();
         self.runtime.block_on(old.list_number(NOW, [1; 32])).map(drop).map_err(refused).unwrap_err();
         self.open(FROM).map(drop).map_err(refused).unwrap_err();
