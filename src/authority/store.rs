@@ -23,6 +23,8 @@ mod event;
 pub mod instances;
 pub mod joins;
 mod loss;
+#[cfg(feature = "next-schema")]
+mod next_schema;
 mod odometer;
 mod packed;
 mod place;
@@ -37,6 +39,7 @@ pub mod sqlite;
 pub(crate) mod testing;
 mod transfer;
 mod unusable;
+mod version;
 
 pub use loss::{Loss, Restored, lost};
 pub use place::StorePlace;

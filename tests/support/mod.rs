@@ -21,6 +21,7 @@ pub mod keys;
 pub mod kube;
 pub mod load;
 pub mod mariadb;
+pub mod neighbour;
 pub mod nginx;
 pub mod once;
 pub mod page;

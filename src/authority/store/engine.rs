@@ -4,7 +4,7 @@ use super::postgres::archive::PostgresArchive;
 use super::postgres::pool::Pool;
 use super::postgres::settings::Settings;
 use super::postgres::url::DatabaseUrl;
-use super::postgres::{self, Postgres, PostgresTrail, Roles};
+use super::postgres::{self, Postgres, PostgresTrail, Roles, Upgraded};
 use super::seal::StoreKey;
 use super::sqlite::archive::SqliteArchive;
 use super::sqlite::{Sqlite, SqliteTrail};
@@ -50,11 +50,11 @@ pub async fn wait(place: &StorePlace, key: &StoreKey) -> Result<()> {
     waited.map(drop)
 }
 
-/// Brings the tables of a database up to date, and gives roles what they need; the versions before and after.
+/// Brings the tables of a database up to date, and gives roles what they need.
 ///
 /// # Errors
 /// As [`postgres::upgrade`]; `Kind::Usage` for a file.
-pub async fn upgrade(place: &StorePlace, key: &StoreKey, roles: &Roles) -> Result<(i64, i64)> {
+pub async fn upgrade(place: &StorePlace, key: &StoreKey, roles: &Roles) -> Result<Upgraded> {
     match place {
         StorePlace::Sqlite(_) => Err(Error::usage("the store is a file of SQLite, which has no roles")
             .hint("nothing is to be done: `machine-id authority serve` brings it up to date when it starts")),

@@ -49,12 +49,9 @@ use failure::Failure;
 pub use failure::{is_away, is_displaced, no_room};
 use known::Known;
 use pool::{Connection, Pool};
-pub use upgrade::Roles;
+pub use upgrade::{Roles, Upgraded};
 use work::{CANNOT_READ, CANNOT_WRITE, MARK, PATIENCE, Shared, again};
 use writer::{Entry, Writer, Written};
-
-/// The longest that `ready` takes.
-const READY: Duration = Duration::from_millis(4500);
 
 /// A [`Store`] in PostgreSQL.
 #[derive(Clone)]
@@ -74,13 +71,13 @@ impl fmt::Debug for Postgres {
 #[derive(Clone, Debug)]
 pub struct PostgresTrail(Pool);
 
-/// Makes the tables, or brings them up to this version, and gives the roles what they need and nothing else;
-/// the versions before and after.
+/// Makes the tables, or brings them up to this version, and gives the roles what they need and nothing else:
+/// these, and those that had it before.
 ///
 /// # Errors
 /// `Kind::Usage` where this role is not the owner, another does not exist or could do more than it should, or
-/// the database is none that can be used; `Kind::Unreachable`.
-pub async fn upgrade(pool: &Pool, roles: &Roles) -> Result<(i64, i64)> {
+/// the database is none that can be used; `Kind::Unreachable`, too where others do not let go of the tables.
+pub async fn upgrade(pool: &Pool, roles: &Roles) -> Result<Upgraded> {
     let connection = pool.get().await?;
     upgrade::upgrade(&connection, roles).await
 }
@@ -338,9 +335,9 @@ impl Store for Postgres {
                 return self.writer.record(Entry::Event(event)).await.map(drop);
             };
             let event = Arc::new(event);
-            self.write(PATIENCE, move |shared, client, _| {
+            self.write(PATIENCE, move |shared, client, was_tried| {
                 let event = Arc::clone(&event);
-                async move { writes::append_stranger(&client, &shared, stranger, &event).await }
+                async move { writes::append_stranger(&client, &shared, stranger, &event, was_tried).await }
             })
             .await
         })
@@ -406,10 +403,10 @@ impl Store for Postgres {
     }
 
     fn ready(&self) -> BoxFuture<'_, Result<()>> {
-        let probe = self
-            .write(Duration::ZERO, |shared, client, _| async move { writes::probe(&client, &shared).await });
-        let late = |_| transaction::silent().error(CANNOT_WRITE);
-        Box::pin(async move { tokio::time::timeout(READY, probe).await.map_err(late)? })
+        // Not in its turn, for which it would wait as long as the others for a database that is away.
+        Box::pin(again(&self.shared.pool, CANNOT_WRITE, Duration::ZERO, move |client, _| async move {
+            writes::probe(&client, &self.shared).await
+        }))
     }
 
     fn restored(&self) -> Option<Restored> {

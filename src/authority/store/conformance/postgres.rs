@@ -40,7 +40,7 @@ impl Database {
             EXCEPTION WHEN duplicate_object OR unique_violation THEN END $$";
         server.sql("postgres", make);
         let database = Self { server, name, folder: tempfile::tempdir().unwrap() };
-        let roles = Roles { server: Some(SERVER.to_owned()), reader: Some(READER.to_owned()) };
+        let roles = Roles { server: vec![SERVER.to_owned()], reader: vec![READER.to_owned()] };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(upgrade(&database.pool(testing::ADMIN), &roles)).unwrap();
         // The database's clock is the tests', too.

@@ -6,6 +6,7 @@ use tokio_postgres::{Client, Row};
 use super::super::closed::Closed;
 use super::super::instances::RegisteredInstance;
 use super::super::seal::Seal;
+use super::super::version;
 use super::super::{CertificateRecord, Cursor, Event, EventFilter, NOT_LISTED, RevokedCertificate};
 use super::failure::Failure;
 use super::transaction::{self, Parameter};
@@ -65,13 +66,10 @@ pub(super) async fn usable(client: &Client) -> Result<Result<()>, Failure> {
     let Some(row) = version.first() else { return Ok(Err(old("the database's store was not finished"))) };
     let (version, oldest): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
     let newest = schema::newest();
-    Ok(if oldest > newest {
-        Err(schema::newer(version))
-    } else if version < newest {
-        Err(old("the store's tables are of an older version"))
-    } else {
-        Ok(())
-    })
+    if version < newest {
+        return Ok(Err(old("the store's tables are of an older version")));
+    }
+    Ok(version::admit(version, oldest, newest))
 }
 
 /// What it says of itself.

@@ -1,8 +1,6 @@
 //! The tables, as the owner of the database makes them: all in the schema
 //! `machine_id`, and always named with it, so that nobody's `search_path` decides which are meant.
 
-use crate::error::Error;
-
 /// One version of the schema.
 pub(super) struct Migration {
     /// The oldest version whose servers go on beside it: what they do is right on these tables too.
@@ -16,9 +14,10 @@ pub(super) struct Migration {
 /// Tables and columns are SQLite's (`sqlite/schema.rs`), which says what each is for. Nothing references
 /// another table: what would is written in one statement with what it references, and goes with it, and each
 /// check would lock the row that it looks at.
-pub(super) const MIGRATIONS: &[Migration] = &[Migration {
-    oldest: 1,
-    sql: r#"
+pub(super) const MIGRATIONS: &[Migration] = &[
+    Migration {
+        oldest: 1,
+        sql: r#"
     CREATE FUNCTION machine_id.refuse() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
         BEGIN RAISE EXCEPTION 'machine-id: %', TG_ARGV[0] USING ERRCODE = 'insufficient_privilege'; END $$;
 
@@ -201,18 +200,12 @@ pub(super) const MIGRATIONS: &[Migration] = &[Migration {
         since bigint NOT NULL
     );
     "#,
-}];
+    },
+    #[cfg(feature = "next-schema")]
+    Migration { oldest: 1, sql: super::super::next_schema::POSTGRES },
+];
 
 /// The version that this machine-id writes.
 pub(super) fn newest() -> i64 {
     i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
-}
-
-/// The store of a newer machine-id.
-pub(super) fn newer(version: i64) -> Error {
-    let known = newest();
-    Error::usage(format!(
-        "the store was written by a newer machine-id: its schema is version {version}, this machine-id knows up to {known}"
-    ))
-    .hint("use the machine-id that wrote it, or a newer one")
 }

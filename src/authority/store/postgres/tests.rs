@@ -11,6 +11,8 @@ use super::super::{StorePlace, engine as stores};
 use super::*;
 use crate::error::Kind;
 
+mod upgrades;
+
 /// A store, and what it runs on.
 struct Bench {
     database: Database,
@@ -38,14 +40,15 @@ impl Bench {
         self.runtime.block_on(self.store.issue(entry.entry, entry.plan))
     }
 
-    fn upgrade(&self, role: &str, roles: &Roles) -> Result<(i64, i64)> {
+    fn upgrade(&self, role: &str, roles: &Roles) -> Result<Upgraded> {
         let pool = self.database.pool(role);
         self.runtime.block_on(upgrade(&pool, roles))
     }
 }
 
 fn roles(server: Option<&str>, reader: Option<&str>) -> Roles {
-    Roles { server: server.map(str::to_owned), reader: reader.map(str::to_owned) }
+    let all = |role: Option<&str>| role.into_iter().map(str::to_owned).collect();
+    Roles { server: all(server), reader: all(reader) }
 }
 
 #[test]
@@ -178,7 +181,8 @@ fn nobody_s_search_path_decides_what_is_meant() {
 #[test]
 fn an_upgrade_says_what_is_in_its_way() {
     let bench = Bench::new();
-    assert_eq!(bench.upgrade(ADMIN, &roles(Some(SERVER), Some(READER))).unwrap(), (1, 1));
+    let both = roles(Some(SERVER), Some(READER));
+    assert_eq!(bench.upgrade(ADMIN, &both).unwrap(), Upgraded { from: 1, to: 1, roles: both });
     for (role, of, why) in [
         (ADMIN, roles(Some("nobody"), None), "there is no role `nobody`"),
         (ADMIN, roles(Some("x\"; DROP SCHEMA machine_id; --"), None), "there is no role"),
@@ -235,6 +239,27 @@ fn an_upgrade_says_what_is_in_its_way() {
     assert!(error.to_string().contains("encoding is LATIN1"), "{error}");
 }
 
+/// A refusal whose commit was in doubt.
+#[test]
+fn a_stranger_s_refusal_that_was_tried_before_stands_there_once() {
+    let bench = Bench::new();
+    let (client, shared) =
+        (bench.runtime.block_on(bench.database.pool(SERVER).get()).unwrap(), &bench.store.shared);
+    let refusal = fixtures::stranger("d-1", super::super::Stranger::Unverified, 1);
+    let (stranger, event) = (refusal.stranger.unwrap(), event::refused(&refusal));
+    for was_tried in [true, true, false] {
+        bench
+            .runtime
+            .block_on(writes::append_stranger(&client, shared, stranger, &event, was_tried))
+            .unwrap();
+    }
+    assert_eq!(
+        bench.sql("SELECT count(*), max(nth) FROM strangers"),
+        "2|2",
+        "only where it was tried it is looked for"
+    );
+}
+
 #[test]
 fn of_two_upgrades_at_once_one_waits() {
     let server = testing::postgres();
@@ -252,8 +277,8 @@ fn of_two_upgrades_at_once_one_waits() {
         });
         futures_util::future::join_all(all).await
     });
-    assert_eq!(done.iter().filter(|done| **done == (0, 1)).count(), 1);
-    assert_eq!(done.iter().filter(|done| **done == (1, 1)).count(), 5);
+    assert_eq!(done.iter().filter(|done| done.from == 0 && done.to == 1).count(), 1);
+    assert_eq!(done.iter().filter(|done| done.from == 1 && done.to == 1).count(), 5);
 }
 
 /// While tables are brought up to date, and afterwards.

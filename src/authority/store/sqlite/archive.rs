@@ -13,6 +13,7 @@ use super::super::packed::pack;
 use super::super::seal::{Seal, StoreKey};
 use super::super::transfer::tables::{Cell, EVENTS, Row, Table, Type};
 use super::super::transfer::{Archive, Numbers, RECORDS, Standing, Which, Write};
+use super::super::version;
 use super::outside::{reached, write_mark};
 use super::unwritten::Unwritten;
 use super::{Sqlite, closing, instances, rows, schema};
@@ -69,6 +70,7 @@ impl SqliteArchive {
         super::told("open", path, |path| {
             schema::check_files(path, key.owner(), true)?;
             let (connection, ()) = schema::open(path, false, |_| Ok(()))?;
+            version::know_all(schema::version(&connection, false)?, schema::newest())?;
             // Certificates come before the workers that they are of. All is compared in the end.
             connection.pragma_update(None, "foreign_keys", false).context(Kind::Internal, CANNOT)?;
             Ok(Self { connection, path: path.to_owned(), place: place.to_owned() })
