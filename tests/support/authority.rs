@@ -411,7 +411,9 @@ impl Authority {
                 self.process = Some(process);
                 return Ok(());
             }
-            if let Some(status) = process.ended() {
+            if process.ended().is_some() {
+                // With all that it has said.
+                let status = process.wait();
                 return Err(format!("it ended with {status}:\n{}", process.stderr()));
             }
             if Instant::now() > end {
