@@ -14,3 +14,4 @@ mod kubernetes;
 mod logins;
 mod outputs;
 mod proxy;
+mod walk;
