@@ -40,6 +40,7 @@ mod unusable;
 pub use place::StorePlace;
 pub use unusable::{is_away, is_displaced, no_room};
 
+use closed::Closed;
 use instances::{InstanceRefusal, NewSecret, RegisteredInstance};
 use replicas::{Announced, Replica};
 
@@ -73,6 +74,9 @@ pub trait Trail: Send + Sync + fmt::Debug {
 
     /// From when on everything is kept, in seconds since 1970: of before, `retain` let go what it may; 0 where it never did.
     fn kept_from(&self) -> BoxFuture<'_, Result<i64>>;
+
+    /// Why nothing is written to it, if that is so: what was recorded since is elsewhere.
+    fn closed(&self) -> BoxFuture<'_, Result<Option<Closed>>>;
 
     /// Every registered instance, in the order of registration.
     fn instances(&self) -> BoxFuture<'_, Result<Vec<RegisteredInstance>>>;

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Result};
 use crate::text::shown;
 
 /// Why nothing is written to a store, as `state.closed` has it: a word, the identity of the other store, and where
@@ -72,9 +72,21 @@ impl Closed {
         format!("{word} {} {}", self.store, self.place)
     }
 
+    /// That a store which was `found` closed or not is as it is `wanted`.
+    pub(super) fn expect(found: Option<Self>, wanted: Option<&Self>) -> Result<()> {
+        match (found, wanted) {
+            (None, None) => Ok(()),
+            (Some(found), Some(wanted)) if found.is(wanted) => Ok(()),
+            (Some(found), _) => Err(found.error()),
+            (None, Some(_)) => {
+                Err(Error::usage("it was opened meanwhile: is the same command running elsewhere?"))
+            }
+        }
+    }
+
     /// For whoever wanted to write.
-    pub(super) fn error(self) -> Error {
-        let place = shown(&self.place);
+    pub fn error(self) -> Error {
+        let place = setting(&shown(&self.place));
         let hint = match self.why {
             Why::Moved => format!(
                 "where it says `store` in authority.yaml, write `store: {place}`, and start the authority again"
@@ -104,6 +116,11 @@ impl fmt::Display for Closed {
 }
 
 impl std::error::Error for Closed {}
+
+/// A place as authority.yaml has it: there a database is named with whom authorities serve as.
+pub fn setting(place: &str) -> String {
+    place.strip_prefix("postgres://").map_or_else(|| place.to_owned(), |rest| format!("postgres://ROLE@{rest}"))
+}
 
 /// Why the store is closed that an error tells of, if it does.
 pub fn closed(error: &Error) -> Option<&Closed> {

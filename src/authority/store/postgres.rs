@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use super::closed::Closed;
 use super::instances::{NewSecret, RegisteredInstance};
 use super::replicas::{Announced, Replica};
 use super::seal::StoreKey;
@@ -15,13 +16,15 @@ use super::{
     NewRevocation, NewSigned, PlanRecord, Revoked, RevokedCertificate, Store, Trail, event, sealed,
 };
 use crate::authority::limits::{Level, Spent};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::join::instance::{Instance, InstanceLookup};
 
+pub mod archive;
 mod failure;
 mod instances;
 pub mod passfile;
 pub mod pool;
+mod pruning;
 mod reads;
 mod rows;
 mod schema;
@@ -84,7 +87,7 @@ impl Postgres {
     /// Opens the authority's store, whose rows are sealed with that key. The schema is left as it is.
     ///
     /// # Errors
-    /// `Kind::Usage` where it is none, needs `authority upgrade`, is of a newer schema, or of another key;
+    /// `Kind::Usage` where it is none, needs `authority upgrade`, is of a newer schema, closed, or of another key;
     /// `Kind::Unreachable`.
     pub async fn open(pool: Pool, key: &StoreKey) -> Result<Self> {
         let seal = key.load()?;
@@ -92,6 +95,9 @@ impl Postgres {
         let state =
             again(&pool, CANNOT_READ, PATIENCE, |client, _| async move { reads::state(&client).await })
                 .await?;
+        if let Some(closed) = state.closed {
+            return Err(closed.error());
+        }
         let known = Known::new(state.store.clone(), state.sequence, state.run);
         let shared = Arc::new(Shared { pool, known, seal });
         let kept = match state.seal_check {
@@ -149,6 +155,10 @@ impl PostgresTrail {
         usable(&pool).await?;
         Ok(Self(pool))
     }
+
+    async fn standing(&self) -> Result<(i64, Option<Closed>)> {
+        again(&self.0, CANNOT_READ, PATIENCE, |client, _| async move { reads::standing(&client).await }).await
+    }
 }
 
 impl Trail for PostgresTrail {
@@ -181,8 +191,11 @@ impl Trail for PostgresTrail {
     }
 
     fn kept_from(&self) -> BoxFuture<'_, Result<i64>> {
-        // Nothing goes there.
-        Box::pin(async { Ok(0) })
+        Box::pin(async { Ok(self.standing().await?.0) })
+    }
+
+    fn closed(&self) -> BoxFuture<'_, Result<Option<Closed>>> {
+        Box::pin(async { Ok(self.standing().await?.1) })
     }
 }
 
@@ -202,6 +215,10 @@ impl Trail for Postgres {
     fn kept_from(&self) -> BoxFuture<'_, Result<i64>> {
         self.trail.kept_from()
     }
+
+    fn closed(&self) -> BoxFuture<'_, Result<Option<Closed>>> {
+        self.trail.closed()
+    }
 }
 
 impl sealed::Engine for Postgres {
@@ -212,14 +229,30 @@ impl sealed::Engine for Postgres {
 }
 
 impl Store for Postgres {
-    fn let_go(&self, _: i64, _: i64, asked: bool) -> BoxFuture<'_, Result<u64>> {
+    fn let_go(&self, before: i64, now: i64, asked: bool) -> BoxFuture<'_, Result<u64>> {
         Box::pin(async move {
+            // No server can.
             if !asked {
                 return Ok(0);
             }
-            Err(Error::usage(
-                "what PostgreSQL holds is kept for ever by this version: `retain` is for SQLite",
-            ))
+            self.read(|client, _| async move { upgrade::check_owner(&client).await }).await??;
+            let count = move |client: Arc<Connection>, _| async move { pruning::count(&client, before).await };
+            let events = again(&self.shared.pool, CANNOT_READ, pruning::COUNT, count).await?;
+            if events > 0 {
+                self.write(PATIENCE, move |shared, client, _| async move {
+                    pruning::begin(&client, &shared, before, now, events).await
+                })
+                .await?;
+            }
+            let (mut place, mut all) = (Some((i64::MIN, 0)), 0);
+            while let Some(at) = place {
+                let step = move |shared: Arc<Shared>, client: Arc<Connection>, _| async move {
+                    pruning::step(&client, &shared, at).await
+                };
+                let (gone, next) = self.write(PATIENCE, step).await?;
+                (all, place) = (all + gone, next);
+            }
+            Ok(all)
         })
     }
 

@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
+use super::closed::Closed;
 use super::instances::{InstanceRefusal, NewSecret, RegisteredInstance};
 use super::odometer::Odometer;
 use super::replicas::{Announced, Replica};
@@ -173,6 +174,10 @@ impl Trail for SqliteTrail {
         Box::pin(self.look(pruning::kept_from))
     }
 
+    fn closed(&self) -> BoxFuture<'_, Result<Option<Closed>>> {
+        Box::pin(self.look(closing::closed))
+    }
+
     fn instances(&self) -> BoxFuture<'_, Result<Vec<RegisteredInstance>>> {
         Box::pin(self.look(instances::instances))
     }
@@ -189,6 +194,10 @@ impl Trail for Sqlite {
 
     fn kept_from(&self) -> BoxFuture<'_, Result<i64>> {
         Box::pin(self.reader.read(pruning::kept_from))
+    }
+
+    fn closed(&self) -> BoxFuture<'_, Result<Option<Closed>>> {
+        Box::pin(self.reader.read(closing::closed))
     }
 
     fn instances(&self) -> BoxFuture<'_, Result<Vec<RegisteredInstance>>> {

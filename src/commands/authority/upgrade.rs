@@ -11,8 +11,13 @@ use crate::terminal::print;
 use crate::text::shown_exactly;
 
 /// Makes the tables or brings them up to date, and says which version they are of and who may do what.
-pub(super) fn run(data_dir: &Path, server: Option<String>, reader: Option<String>) -> Result<()> {
-    let config = Config::load(data_dir)?;
+pub(super) fn run(
+    data_dir: &Path,
+    store: Option<&str>,
+    server: Option<String>,
+    reader: Option<String>,
+) -> Result<()> {
+    let config = Config::load(data_dir)?.with_store("--store", store)?;
     let roles = Roles { server, reader };
     let (from, to) = block_on(engine::upgrade(&config.store, &config.store_key(), &roles))??;
     let done = match from {

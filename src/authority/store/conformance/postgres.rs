@@ -4,6 +4,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use tempfile::TempDir;
+use tokio::runtime::Handle;
 
 use super::super::Store;
 use super::super::postgres::pool::Pool;
@@ -86,12 +87,18 @@ impl Database {
 
 impl super::Engine for Database {
     fn open(&self) -> Result<Arc<dyn Store>> {
-        let opened = || tokio::runtime::Handle::current().block_on(self.store());
+        let opened = || Handle::current().block_on(self.store());
+        Ok(Arc::new(tokio::task::block_in_place(opened)?))
+    }
+
+    fn open_as_owner(&self) -> Result<Arc<dyn Store>> {
+        let opened = || Handle::current().block_on(Postgres::open(self.pool(testing::ADMIN), &self.key()));
         Ok(Arc::new(tokio::task::block_in_place(opened)?))
     }
 
     fn disarm(&self) {
-        super::Engine::meddle(self, "DROP TRIGGER events_stay ON events").unwrap();
+        let triggers = "DROP TRIGGER events_stay ON events; DROP TRIGGER events_stay_the_same ON events";
+        super::Engine::meddle(self, triggers).unwrap();
     }
 
     fn number(&self, sql: &str) -> i64 {

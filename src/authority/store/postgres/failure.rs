@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio_postgres::error::SqlState;
 
+use super::super::closed::Closed;
 use crate::error::{Error, Kind, Message};
 
 /// What became of a transaction.
@@ -18,6 +19,8 @@ pub(super) enum Failure {
     Database(Arc<tokio_postgres::Error>),
     /// This is not, or not any more, a store that this replica may write to.
     Displaced(String),
+    /// It says itself that nothing is written to it.
+    Closed(Closed),
     /// What it holds cannot be read.
     Unreadable(String),
 }
@@ -44,6 +47,7 @@ impl Failure {
                 .context(what)
                 .hint("make room on the disk of the database's server"),
             Self::Displaced(_) => Error::new(Kind::Usage, self.clone()).context(what),
+            Self::Closed(closed) => closed.clone().error(),
             Self::Unreadable(_) => Error::new(Kind::Internal, self.clone()).context(what),
             Self::Database(error) => {
                 let told = Error::new(Kind::Internal, self.clone()).context(what);
@@ -116,6 +120,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Away(error) => error.fmt(f),
             Self::Full(error) | Self::Database(error) => f.write_str(&said(error)),
+            Self::Closed(closed) => closed.fmt(f),
             Self::Displaced(why) | Self::Unreadable(why) => f.write_str(why),
         }
     }

@@ -83,6 +83,11 @@ fn no_role_can_do_more_than_it_must() {
         "INSERT INTO versions (version, oldest) VALUES (9, 9)",
         "UPDATE secrets SET expires = 0",
         "DELETE FROM instances",
+        "UPDATE state SET kept_from = 9999999999",
+        "UPDATE state SET kept_run = 9",
+        "UPDATE state SET closed = 'moved a b'",
+        "UPDATE state SET closed = NULL",
+        "SET machine_id.locked = 'yes'; UPDATE state SET kept_from = 9999999999; DELETE FROM events",
     ];
     let of_readers = [
         "INSERT INTO events (sequence, time, event, id, body) VALUES (9, 1, 'issued', 'x', '')",
@@ -115,6 +120,34 @@ fn no_role_can_do_more_than_it_must() {
     assert_eq!(bench.runtime.block_on(events).unwrap().len(), 2);
     assert_eq!(bench.runtime.block_on(trail.dropped()).unwrap(), 0);
     assert_eq!(bench.runtime.block_on(trail.instances()).unwrap(), []);
+}
+
+/// Nor one that was given too much: what was let go is the owner's to take away.
+#[test]
+fn nobody_but_the_owner_takes_from_the_trail() {
+    let bench = Bench::new();
+    assert_eq!(bench.issue(issuance(1)).unwrap(), FRESH);
+    assert_eq!(bench.issue(issuance(2)).unwrap(), FRESH);
+    bench.sql("GRANT ALL ON ALL TABLES IN SCHEMA machine_id TO server");
+    for (sql, why) in [
+        ("DELETE FROM certificates", "certificates stay on record"),
+        ("DELETE FROM events", "append-only"),
+    ] {
+        let sql = format!("UPDATE state SET kept_from = 9999999999; {sql}");
+        assert!(bench.database.psql(SERVER, &sql).unwrap_err().contains(why), "{sql}");
+    }
+    // In words, before anything is tried.
+    let refused = bench.runtime.block_on(bench.store.let_go(NOW + 9999, NOW, true)).unwrap_err();
+    assert!(refused.to_string().contains("belongs to the role `admin`, and this connection is `server`'s"));
+    assert!(refused.hints()[0].contains("--store"), "{refused:?}");
+    assert_eq!(bench.runtime.block_on(bench.store.let_go(NOW + 9999, NOW, false)).unwrap(), 0);
+    for (role, why) in [(SERVER, "this connection is `server`'s"), (READER, "this connection is `reader`'s")] {
+        let key = bench.database.key();
+        let target = archive::PostgresArchive::target(bench.database.pool(role), "x", &key);
+        let refused = bench.runtime.block_on(target).unwrap_err();
+        assert!(refused.kind() == Kind::Usage && refused.to_string().contains(why), "{refused}");
+    }
+    assert_eq!(bench.sql("SELECT count(*) FROM events"), "2");
 }
 
 /// Who may make objects in a schema that is looked at first decides nothing.

@@ -16,6 +16,7 @@ use futures_util::future::{join, join_all, join3, join4};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
+use super::super::closed::Closed;
 use super::failure::Failure;
 use super::schema;
 
@@ -39,12 +40,12 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED;
 /// All that is read is of one moment.
 const BEGIN_READING: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     SET LOCAL search_path = pg_catalog, pg_temp;
-    SET LOCAL idle_in_transaction_session_timeout = '3s';
-    SET LOCAL statement_timeout = '4s'";
+    SET LOCAL idle_in_transaction_session_timeout = '3s'";
 
 const LOCK: &str = "SELECT 1 FROM machine_id.state WHERE id = 1 FOR UPDATE";
 
-/// Says whether this is the store that it was, with all that this replica has seen in it, and whether it may be written to. Only
+/// Says whether this is the store that it was, with all that this replica has seen in it, and whether it may be written to:
+/// one that is closed may not, by any replica. Only
 /// then is `machine_id.locked` set, without which nothing below is written: by that the statements behind it
 /// know too that they are in this transaction, with the lock. A commit waits for the disk, and for
 /// what more the server is set up to wait.
@@ -52,7 +53,7 @@ const ADMIT: &str = "SELECT run, revocations, (SELECT coalesce(max(sequence), 0)
         set_config('machine_id.locked', 'yes', true),
         set_config('synchronous_commit',
             CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)
-    FROM machine_id.state WHERE id = 1 AND oldest <= $1 AND store = $2 AND run <= $3
+    FROM machine_id.state WHERE id = 1 AND closed IS NULL AND oldest <= $1 AND store = $2 AND run <= $3
         AND (SELECT coalesce(max(sequence), 0) FROM machine_id.events) >= $4";
 
 /// What an INSERT or UPDATE adds to its conditions.
@@ -197,7 +198,7 @@ pub(super) async fn write(
     let work = join_all(statements.iter().map(|(sql, parameters)| query(client, sql, parameters)));
     // Each is sent when it is first polled, which happens in this order.
     let all = join4(client.batch_execute(BEGIN), admit, work, client.batch_execute("COMMIT"));
-    let (begun, admitted, done, committed) = within(all).await?;
+    let (begun, admitted, done, committed) = within(FLUSH, all).await?;
     begun?;
     let admitted = admitted?;
     let done = done.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -218,7 +219,7 @@ pub(super) async fn begin(
 ) -> Result<Vec<Vec<Row>>, Failure> {
     let work = join_all(statements.iter().map(|(sql, parameters)| query(client, sql, parameters)));
     let (begun, admitted, found) =
-        within(join3(client.batch_execute(BEGIN), admit(client, known), work)).await?;
+        within(FLUSH, join3(client.batch_execute(BEGIN), admit(client, known), work)).await?;
     begun?;
     let admitted = admitted?;
     let found = found.into_iter().collect::<Result<_, _>>()?;
@@ -233,17 +234,42 @@ pub(super) async fn begin(
 /// Ends what [`begin`] began, by what there is to write.
 pub(super) async fn finish(client: &Client, statements: &[Statement<'_>]) -> Result<Vec<Vec<Row>>, Failure> {
     let work = join_all(statements.iter().map(|(sql, parameters)| query(client, sql, parameters)));
-    let (done, committed) = within(join(work, client.batch_execute("COMMIT"))).await?;
+    let (done, committed) = within(FLUSH, join(work, client.batch_execute("COMMIT"))).await?;
     let done = done.into_iter().collect::<Result<_, _>>()?;
     committed?;
     Ok(done)
 }
 
+/// Begins a transaction of the owner's under the lock, with what `state` says of itself: which store it is, and
+/// whether it is closed. It ends by [`finish`], or with the connection.
+pub(super) async fn begin_as_owner(client: &Client) -> Result<Vec<Row>, Failure> {
+    const STATE: &str = "SELECT store, closed, set_config('machine_id.locked', 'yes', true), set_config('synchronous_commit',
+            CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)
+        FROM machine_id.state WHERE id = 1";
+    let locked = join(query(client, LOCK, &[]), query(client, STATE, &[]));
+    let (begun, (locked, state)) = within(FLUSH, join(client.batch_execute(BEGIN), locked)).await?;
+    begun?;
+    locked?;
+    Ok(state?)
+}
+
 /// Reads, in one transaction and one flush.
 pub(super) async fn read(client: &Client, statements: &[Statement<'_>]) -> Result<Vec<Vec<Row>>, Failure> {
+    read_within(client, FLUSH, statements).await
+}
+
+/// The same, where it may take longer.
+pub(super) async fn read_within(
+    client: &Client,
+    limit: Duration,
+    statements: &[Statement<'_>],
+) -> Result<Vec<Vec<Row>>, Failure> {
+    // The server gives up first, and says so.
+    let milliseconds = limit.saturating_sub(Duration::from_secs(1)).as_millis();
+    let begin = format!("{BEGIN_READING}; SET LOCAL statement_timeout = {milliseconds}");
     let work = join_all(statements.iter().map(|(sql, parameters)| query(client, sql, parameters)));
-    let all = join3(client.batch_execute(BEGIN_READING), work, client.batch_execute("COMMIT"));
-    let (begun, done, committed) = within(all).await?;
+    let all = join3(client.batch_execute(&begin), work, client.batch_execute("COMMIT"));
+    let (begun, done, committed) = within(limit, all).await?;
     begun?;
     let done = done.into_iter().collect::<Result<_, _>>()?;
     committed?;
@@ -282,7 +308,7 @@ fn hear(known: &Known, admitted: &[Row]) -> Result<(), Failure> {
 /// Where it is not to be written to, too.
 pub(super) async fn look(client: &Client, known: &Known) -> Result<(), Failure> {
     const WHY: &str =
-        "SELECT oldest, store, run, revocations, (SELECT coalesce(max(sequence), 0) FROM machine_id.events)
+        "SELECT oldest, store, run, revocations, (SELECT coalesce(max(sequence), 0) FROM machine_id.events), closed
         FROM machine_id.state";
     let rows = read(client, &[(WHY, &[])]).await?;
     let Some(row) = rows.first().and_then(|rows| rows.first()) else {
@@ -291,6 +317,9 @@ pub(super) async fn look(client: &Client, known: &Known) -> Result<(), Failure> 
     let sequence = row.try_get(4)?;
     if let Some(refused) = unfit(known, row.try_get(0)?, row.try_get(1)?, sequence) {
         return Err(refused);
+    }
+    if let Some(closed) = Closed::read(row.try_get(5)?) {
+        return Err(Failure::Closed(closed));
     }
     known.hear(row.try_get(2)?, row.try_get(3)?, sequence);
     Ok(())
@@ -303,8 +332,8 @@ async fn refused(client: &Client, known: &Known) -> Failure {
     heard.unwrap_or_else(|| Failure::away("this authority had not heard of its store for long"))
 }
 
-async fn within<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
-    tokio::time::timeout(FLUSH, work).await.map_err(|_| silent())
+async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, Failure> {
+    tokio::time::timeout(limit, work).await.map_err(|_| silent())
 }
 
 /// The server said nothing in time.

@@ -2,15 +2,26 @@
 //!
 //! A *server* inserts, changes the columns that change, and removes what has expired; it cannot touch the
 //! trail, nor change a table or its triggers. A *reader* sees the trail and no secret. Neither is the owner,
-//! who can do everything but make rows that grant something (`store/seal.rs`).
+//! who alone closes a store and lets go of its trail, and can do everything but make rows that grant something
+//! (`store/seal.rs`).
 
-use tokio_postgres::Client;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
 
 use super::failure::Failure;
 use super::schema::{self, MIGRATIONS};
+use super::transaction;
 use crate::error::{Error, Result};
 use crate::text::shown_exactly;
+
+/// Who asks, who is the owner, and whether that is the same.
+macro_rules! owner {
+    () => {
+        "current_user::text AS me,
+        (SELECT pg_get_userbyid(nspowner)::text FROM pg_namespace WHERE nspname = 'machine_id') AS owner,
+        (SELECT pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = 'machine_id') AS is_owner"
+    };
+}
 
 /// What a server may do with each table.
 const SERVER: &[(&str, &str)] = &[
@@ -42,7 +53,7 @@ const READER: &[(&str, &str)] = &[
     ("events", "SELECT"),
     ("strangers", "SELECT"),
     ("instances", "SELECT (number, id, token, bot, generation, registered, seen, locked, reason)"),
-    ("state", "SELECT (id, oldest, store)"),
+    ("state", "SELECT (id, oldest, store, closed, kept_from)"),
 ];
 
 /// Who may do what beside the owner.
@@ -129,9 +140,10 @@ async fn run(client: &Client, roles: &Roles) -> Result<(i64, i64)> {
 
 /// Whether this database can hold a store, and this role is its owner.
 async fn check(client: &Client) -> Result<()> {
-    const SQL: &str = "SELECT current_setting('server_version_num')::int, current_setting('server_encoding'), current_user::text,
-        (SELECT pg_get_userbyid(nspowner)::text FROM pg_namespace WHERE nspname = 'machine_id'),
-        (SELECT pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = 'machine_id')";
+    const SQL: &str = concat!(
+        "SELECT current_setting('server_version_num')::int, current_setting('server_encoding'), ",
+        owner!()
+    );
     let row = client.query_typed(SQL, &[]).await.map_err(told)?;
     let row = row.first().ok_or_else(|| Error::internal("the database answers nothing"))?;
     let get = |error: tokio_postgres::Error| told(error);
@@ -144,17 +156,31 @@ async fn check(client: &Client) -> Result<()> {
         return Err(Error::usage(format!("the database's encoding is {encoding}"))
             .hint("make one with `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`"));
     }
-    let (me, owner): (String, Option<String>) = (row.try_get(2).map_err(get)?, row.try_get(3).map_err(get)?);
-    let is_owner: Option<bool> = row.try_get(4).map_err(get)?;
-    match owner {
+    is_owner(row).map_err(told)?
+}
+
+/// Whether the role that asked is the owner; in words, where it is not.
+fn is_owner(row: &Row) -> Result<Result<()>, tokio_postgres::Error> {
+    let (me, owner, is_owner): (String, Option<String>, Option<bool>) =
+        (row.try_get("me")?, row.try_get("owner")?, row.try_get("is_owner")?);
+    Ok(match owner {
         Some(owner) if is_owner != Some(true) => Err(Error::usage(format!(
             "the schema `machine_id` belongs to the role `{}`, and this connection is `{}`'s",
             shown_exactly(&owner),
             shown_exactly(&me)
         ))
-        .hint("run it as the owner: where `store` in authority.yaml names no user, `PGUSER` does")),
+        .hint("run it as the owner, whom the URL of `--store`, `--from` or `--to` names, or else `PGUSER`")),
         _ => Ok(()),
-    }
+    })
+}
+
+/// That this role is the owner, who alone can do what is being done.
+///
+/// # Errors
+/// `Kind::Usage` inside, in words, where it is not.
+pub(super) async fn check_owner(client: &Client) -> Result<Result<()>, Failure> {
+    let rows = transaction::read(client, &[(concat!("SELECT ", owner!()), &[])]).await?;
+    rows.iter().flatten().next().map_or_else(|| Ok(Ok(())), |row| Ok(is_owner(row)?))
 }
 
 /// The version of the tables; 0 where there are none.

@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 use super::super::closed::Closed;
-use crate::error::{Context as _, Error, Kind, Result};
+use crate::error::{Context as _, Kind, Result};
 
 /// Why it is closed, if it is.
 pub(super) fn closed(connection: &Connection) -> rusqlite::Result<Option<Closed>> {
@@ -13,15 +13,7 @@ pub(super) fn closed(connection: &Connection) -> rusqlite::Result<Option<Closed>
 
 /// That it is closed as that says, or open.
 pub(super) fn expect(connection: &Connection, wanted: Option<&Closed>) -> Result<()> {
-    let found = closed(connection).context(Kind::Internal, "cannot read the store")?;
-    match (found, wanted) {
-        (None, None) => Ok(()),
-        (Some(found), Some(wanted)) if found.is(wanted) => Ok(()),
-        (Some(found), _) => Err(found.error()),
-        (None, Some(_)) => {
-            Err(Error::usage("it was opened meanwhile: is the same command running elsewhere?"))
-        }
-    }
+    Closed::expect(closed(connection).context(Kind::Internal, "cannot read the store")?, wanted)
 }
 
 /// Closes it, or opens it again.
