@@ -229,6 +229,11 @@ impl Cluster {
         self.primary.pause(false);
     }
 
+    /// The same with the standby.
+    pub fn pause_standby(&self, is_paused: bool) {
+        self.standby.as_ref().expect("a standby").pause(is_paused);
+    }
+
     /// Restarts it; `mode` is `fast` or `immediate`, which is a crash.
     pub fn restart(&self, mode: &str) {
         self.primary.ctl(&format!("stop -m {mode}"));
