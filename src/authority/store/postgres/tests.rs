@@ -183,6 +183,9 @@ fn what_is_stolen_with_a_servers_password_lets_nobody_in() {
     stolen(
         "INSERT INTO events (sequence, time, event, id, body) SELECT max(sequence) + 1, 1, 'issued', 'i-never', '' FROM events",
     );
+    let trail = runtime.block_on(PostgresTrail::open(bench.database.pool(READER))).unwrap();
+    let told = runtime.block_on(trail.events(EventFilter::default(), Cursor::default(), 10)).unwrap_err();
+    assert!(told.to_string().contains("event"), "{told}");
     let stays = "UPDATE certificates SET revoked = NULL WHERE serial = 4";
     assert!(bench.database.psql(SERVER, stays).unwrap_err().contains("what is revoked stays revoked"));
 }
