@@ -129,10 +129,9 @@ fn nobody_but_the_owner_takes_from_the_trail() {
     assert_eq!(bench.issue(issuance(1)).unwrap(), FRESH);
     assert_eq!(bench.issue(issuance(2)).unwrap(), FRESH);
     bench.sql("GRANT ALL ON ALL TABLES IN SCHEMA machine_id TO server");
-    for (sql, why) in [
-        ("DELETE FROM certificates", "certificates stay on record"),
-        ("DELETE FROM events", "append-only"),
-    ] {
+    for (sql, why) in
+        [("DELETE FROM certificates", "certificates stay on record"), ("DELETE FROM events", "append-only")]
+    {
         let sql = format!("UPDATE state SET kept_from = 9999999999; {sql}");
         assert!(bench.database.psql(SERVER, &sql).unwrap_err().contains(why), "{sql}");
     }
@@ -141,7 +140,8 @@ fn nobody_but_the_owner_takes_from_the_trail() {
     assert!(refused.to_string().contains("belongs to the role `admin`, and this connection is `server`'s"));
     assert!(refused.hints()[0].contains("--store"), "{refused:?}");
     assert_eq!(bench.runtime.block_on(bench.store.let_go(NOW + 9999, NOW, false)).unwrap(), 0);
-    for (role, why) in [(SERVER, "this connection is `server`'s"), (READER, "this connection is `reader`'s")] {
+    for (role, why) in [(SERVER, "this connection is `server`'s"), (READER, "this connection is `reader`'s")]
+    {
         let key = bench.database.key();
         let target = archive::PostgresArchive::target(bench.database.pool(role), "x", &key);
         let refused = bench.runtime.block_on(target).unwrap_err();
@@ -176,7 +176,9 @@ fn what_is_stolen_with_a_servers_password_lets_nobody_in() {
     }
     // A used proof stays used, and what it was used for is not signed for what is written beside it.
     assert_eq!(bench.issue(issuance(1)).unwrap(), retry(1));
-    stolen("INSERT INTO certificates SELECT 999999, issuance, kind, expires + 999999, NULL, key_hash, NULL FROM certificates WHERE serial = 2");
+    stolen(
+        "INSERT INTO certificates SELECT 999999, issuance, kind, expires + 999999, NULL, key_hash, NULL FROM certificates WHERE serial = 2",
+    );
     assert_eq!(bench.issue(issuance(1)).unwrap(), Issued::Used);
     // In the way: what was issued is revoked, and what was not is in the trail.
     stolen("UPDATE certificates SET revoked = 1 WHERE serial = 4");
