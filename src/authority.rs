@@ -117,11 +117,6 @@ impl Authority {
         Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// When this authority was started, by its clock as it is now: that may have been wrong then.
-    fn started(&self) -> i64 {
-        self.clock.now().saturating_sub_unsigned(self.begun.elapsed().as_secs())
-    }
-
     /// What to say of a store that was put back from a copy, while that matters.
     pub fn restored_warning(&self) -> Option<String> {
         store::restored_warning(self.store.as_ref(), self.clock.now())

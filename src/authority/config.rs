@@ -184,7 +184,8 @@ impl Config {
         let mut warnings = self.store.warnings(env, &self.data_dir, self.owner)?;
         if self.retain.is_some() && matches!(self.store, StorePlace::Postgres(_)) {
             warnings.push((
-                "`retain` does nothing by itself: no server may take anything from the trail in PostgreSQL".to_owned(),
+                "`retain` does nothing by itself: no server may take anything from the trail in PostgreSQL"
+                    .to_owned(),
                 "run `machine-id authority prune` as the database's owner, by a timer",
             ));
         }

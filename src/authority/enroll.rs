@@ -10,7 +10,7 @@ use super::issue::request::{OutputKeys, binding_of};
 use super::limits::Exceeded;
 use super::policy::{Grant, JoinToken, MAX_OUTPUTS, Policy, PolicyRequest};
 use super::store::instances::InstanceRefusal;
-use super::store::{Issued, NewIssuance, NewRefusal, Stranger, record};
+use super::store::{Issued, NewIssuance, NewRefusal, Restored, Stranger, record};
 use crate::clock::{LEEWAY, rfc3339};
 use crate::denial::{Denial, Reason};
 use crate::error::{Error, Result};
@@ -50,6 +50,8 @@ struct Exchange<'a> {
     policy: &'a Policy,
     request: &'a ExchangeRequest,
     peer: IpAddr,
+    /// When the store was last put back.
+    restored: Option<Restored>,
 }
 
 /// Answers an exchange.
@@ -73,7 +75,8 @@ pub async fn exchange(
 
     // 2. The policy as it is now, for the whole exchange.
     let policy = authority.policy();
-    let exchange = Exchange { authority, policy: &policy, request, peer };
+    let restored = authority.store.restored();
+    let exchange = Exchange { authority, policy: &policy, request, peer, restored };
     match exchange.decide(keys).await {
         Ok(response) => Ok(response),
         Err(Ended::Denied(denial)) => Err(exchange.refuse(*denial).await.unwrap_or_else(Refused::Broken)),
@@ -208,16 +211,18 @@ impl Exchange<'_> {
     /// Whether the proof would be remembered if it had been used: not one that
     /// was made before the store was put back. Of a worker's, its generation decides.
     fn check_remembered(&self, identity: &Identity) -> Result<(), Denial> {
-        let (Some(restored), None) = (self.authority.store.restored(), identity.join()) else {
+        let (Some(restored), None) = (self.restored, identity.join()) else {
             return Ok(());
         };
-        let from = remembered_from(restored, self.authority.started(), identity.is_bound());
+        // A bound one is of no use to anybody but the job, so that other clocks need not be allowed for.
+        let leeway = if identity.is_bound() { 0 } else { LEEWAY };
+        let from = restored.remembered_from(self.authority.clock.now()).saturating_add(leeway);
         if identity.replay().held.made() >= from {
             return Ok(());
         }
         let told = format!(
             "it is from before the authority's store was put back at {}, which knows nothing of its use",
-            rfc3339(restored)
+            rfc3339(restored.time)
         );
         Err(Denial::new(Reason::TokenUsed, told.clone()).tell(told).with_claims(identity.claims(), true))
     }
@@ -235,12 +240,13 @@ impl Exchange<'_> {
             // A proof that is bound to keys is for one request; a platform that binds gives another for another.
             max_uses: if identity.is_bound() { 1 } else { token.max_uses },
             join: identity.join().cloned(),
+            restored: self.restored.map(|restored| restored.time),
         }
     }
 
     /// Records a refusal and names it.
     async fn refuse(&self, mut denial: Denial) -> Result<Refused> {
-        let Self { authority, policy, request, peer } = *self;
+        let Self { authority, policy, request, peer, .. } = *self;
         if let Err(seconds) = authority.refusals.admit(peer, denial.verified) {
             return Ok(Refused::TooMany(seconds));
         }
@@ -277,13 +283,6 @@ fn run_of(identity: &Identity) -> &str {
     identity.join().map_or(&identity.provenance().line, |join| &join.instance)
 }
 
-/// From when on proofs are remembered of a store that was put back: at this
-/// start at the latest, whatever the clock said then. A bound one is of no use
-/// to anybody but the job, so that other clocks need not be allowed for.
-fn remembered_from(restored: i64, started: i64, is_bound: bool) -> i64 {
-    restored.min(started).saturating_add(if is_bound { 0 } else { LEEWAY })
-}
-
 fn denial_of(refusal: InstanceRefusal) -> Denial {
     match refusal {
         InstanceRefusal::Unknown => {
@@ -307,21 +306,5 @@ fn denial_of(refusal: InstanceRefusal) -> Denial {
             );
             Denial::new(Reason::InstanceLocked, format!("locked now: {told}")).tell(told)
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_made_after_a_store_was_put_back_is_taken_whatever_the_clock_said() {
-        let (now, two_days) = (1_795_348_800, 2 * 86_400);
-        // Put back by this start, and by one before.
-        assert_eq!(remembered_from(now, now, true), now);
-        assert_eq!(remembered_from(now - two_days, now, true), now - two_days);
-        // With a clock that was two days ahead.
-        assert_eq!(remembered_from(now + two_days, now, true), now);
-        assert_eq!(remembered_from(now, now, false), now + LEEWAY);
     }
 }

@@ -177,12 +177,14 @@ async fn readyz(
         Some((since, alarm)) if since.elapsed() < READY_AGE => alarm.clone(),
         _ => {
             let alarm = authority.ready().await.map_err(|error| {
-                if !store::is_displaced(&error) {
+                // What the mark is told by is told once.
+                if !store::is_displaced(&error) && store::lost(&error).is_none() {
                     terminal::log_rarely(&format!("not ready: {error}"));
                 }
                 let cannot = || problem(503, "not-ready", "the store or a key cannot be used");
                 let whereto = |problem| Box::new(Problem { detail: error.to_string(), ..problem });
-                moved(&error).map(whereto).or_else(|| disk_full(&error)).unwrap_or_else(cannot)
+                let told = moved(&error).map(whereto).or_else(|| store_lost(&error, true));
+                told.or_else(|| disk_full(&error)).unwrap_or_else(cannot)
             })?;
             last.insert((Instant::now(), alarm)).1.clone()
         }
@@ -251,6 +253,16 @@ fn moved(error: &Error) -> Option<Problem> {
     closed::closed(error).map(|_| problem)
 }
 
+/// The problem of an error that is since the store has lost something; in full for whoever watches the authority.
+fn store_lost(error: &Error, in_full: bool) -> Option<Box<Problem>> {
+    let lost = store::lost(error)?;
+    let title = "the authority's store has lost records, and nothing is issued, used up or revoked until its operator has seen to it";
+    // Nothing that a job could wait for.
+    let problem = Problem { retry_after: Some(3600), ..Problem::new("store-lost-commits", 503, title) };
+    let told = |problem| Problem { detail: lost.to_string(), hint: error.hints().join("; "), ..problem };
+    Some(Box::new(if in_full { told(problem) } else { problem }))
+}
+
 fn broken(error: &Error) -> Box<Problem> {
     if let Some(problem) = moved(error) {
         terminal::log_rarely(&error.to_string());
@@ -258,6 +270,9 @@ fn broken(error: &Error) -> Box<Problem> {
     }
     if let Some(problem) = disk_full(error) {
         terminal::log_rarely(&error.to_string());
+        return problem;
+    }
+    if let Some(problem) = store_lost(error, false) {
         return problem;
     }
     if store::is_displaced(error) {

@@ -133,7 +133,8 @@ fn other_keys(me: &Replica, announced: &Announced) -> Option<String> {
         some.iter().filter(|key| !others.contains(key)).map(|key| shown(key)).collect()
     };
     let (ours, theirs) = (lacks(&me.keys, &announced.keys), lacks(&announced.keys, &me.keys));
-    if ours.is_empty() && theirs.is_empty() {
+    // None are there where nothing can be written: on a full disk, or to a store that has lost something.
+    if announced.keys.is_empty() || ours.is_empty() && theirs.is_empty() {
         return None;
     }
     let holder = announced.others.iter().find(|other| other.keys == announced.keys);

@@ -23,7 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use super::connections::{Connections, Counted, MAX_CONNECTIONS, Place};
 use super::head::{BodyLeft, StrictHead};
 use super::http::{Peer, router};
-use super::store::is_displaced;
+use super::store::{is_displaced, lost};
 use super::tls::{self, keeper::CertificateKeeper};
 use super::{Authority, policy_watch};
 use crate::error::{Context as _, Error, Kind, Result};
@@ -86,10 +86,11 @@ pub async fn serve(authority: Arc<Authority>, listen: SocketAddr) -> Result<()> 
     let hangup = signal(SignalKind::hangup()).context(Kind::Internal, "SIGHUP")?;
     policy_watch::tell(&authority);
     log_readiness(&authority).await;
-    authority.restored_warning().iter().for_each(|warning| log(&format!("warning: {warning}")));
+    let warned = authority.restored_warning();
+    warned.iter().for_each(|warning| log(&format!("warning: {warning}")));
     log(&format!("listening on https://{address}"));
 
-    let keeper = tokio::spawn(keep_current(Arc::clone(&authority), certificates, hangup));
+    let keeper = tokio::spawn(keep_current(Arc::clone(&authority), certificates, hangup, warned));
     let together = tokio::spawn(keep_together(Arc::clone(&authority), name));
     let (stop, stopping) = watch::channel(false);
     let app = TowerToHyperService::new(router(Arc::clone(&authority), current));
@@ -117,7 +118,7 @@ async fn share(authority: &Authority) {
 
 /// Why others do not hear of this one. That the store is not in its place is said once, by who leaves its mark.
 fn alone(what: &str, error: &Error) {
-    if !is_displaced(error) {
+    if !is_displaced(error) && lost(error).is_none() {
         log_rarely(&format!("{what}: {error}"));
     }
 }
@@ -227,6 +228,7 @@ async fn keep_current(
     authority: Arc<Authority>,
     mut certificates: CertificateKeeper,
     mut hangup: tokio::signal::unix::Signal,
+    mut warned: Option<String>,
 ) {
     let mut pruned = tokio::time::Instant::now();
     let mut told = pruned;
@@ -238,11 +240,18 @@ async fn keep_current(
         if let Some(trouble) = authority.mark().await {
             log(trouble.as_deref().unwrap_or("the store is as it should be again"));
         }
+        let warning = authority.restored_warning();
+        if warning != warned {
+            warning.iter().for_each(|warning| log(&format!("warning: {warning}")));
+            warned = warning;
+        }
         policy_watch::look(&authority, asked).await;
         certificates.look(asked).await;
         if pruned.elapsed() >= PRUNE_EVERY {
             pruned = tokio::time::Instant::now();
-            if let Err(error) = authority.forget().await {
+            if let Err(error) = authority.forget().await
+                && authority.unmarked().is_none()
+            {
                 log(&format!("nothing pruned: {error}"));
             }
         }

@@ -22,6 +22,7 @@ pub mod engine;
 mod event;
 pub mod instances;
 pub mod joins;
+mod loss;
 mod odometer;
 mod packed;
 mod place;
@@ -37,6 +38,7 @@ pub(crate) mod testing;
 mod transfer;
 mod unusable;
 
+pub use loss::{Loss, Restored, lost};
 pub use place::StorePlace;
 pub use unusable::{is_away, is_displaced, no_room};
 
@@ -131,21 +133,26 @@ pub trait Store: sealed::Engine + Trail + InstanceLookup {
     /// Whether it takes what an exchange writes, and can be read.
     fn ready(&self) -> BoxFuture<'_, Result<()>>;
 
-    /// When it was last put back from a copy, or begun anew in the place of a
-    /// lost one: what was used, issued and revoked since that copy is not known.
-    fn restored(&self) -> Option<i64>;
+    /// When the operator last went on with it though it had lost something, or began it anew in the place of a
+    /// lost one: what was used, issued and revoked before is not known.
+    fn restored(&self) -> Option<Restored>;
 
     /// What an operator must know of rows that no authority left as they are, and that therefore grant nothing.
     fn tampered(&self) -> Option<String>;
 
     /// Leaves a mark outside of it of how far it has come, by which a copy
-    /// that is put back is known; fails where it is not in its place any more.
+    /// that is put back is known; fails where it is not in its place any more,
+    /// or has [`lost`] something: nothing is written then, and no list read.
     fn mark(&self) -> BoxFuture<'_, Result<()>>;
 
     /// Lets events go that are from before `before`, with all that they issued, unless one of those certificates ended
     /// later; in small steps, beside which exchanges go on; how many went. The last event stays. That so much goes is an
     /// event first. Without being `asked` by an operator it goes on from where one began, with time and no faster.
     fn let_go(&self, before: i64, now: i64, asked: bool) -> BoxFuture<'_, Result<u64>>;
+    /// Goes on without what it has lost, as the operator says: proofs of before
+    /// are refused from now on, unused secrets forgotten, and lists have higher
+    /// numbers than any before.
+    fn resume(&self, now: i64) -> BoxFuture<'_, Result<()>>;
 
     /// Forgets proofs, assertions and secrets whose time is up, by the wall
     /// clock and by how long this authority has been running since.
@@ -166,7 +173,8 @@ pub struct ListNumber {
 
 /// What an operator must know of a store that was put back, while what was issued before may still be good.
 pub fn restored_warning(store: &dyn Store, now: i64) -> Option<String> {
-    let time = store.restored().filter(|since| now.saturating_sub(*since) <= i64::from(MAX_TTL))?;
+    let Restored { time, .. } =
+        store.restored().filter(|restored| now.saturating_sub(restored.time) <= i64::from(MAX_TTL))?;
     Some(format!(
         "the store was put back from a copy or begun anew at {}, and what was issued, used and revoked since that copy is not \
          known: tokens of before are refused; `authority audit --event restored` says more",
@@ -288,6 +296,8 @@ pub struct NewIssuance {
     pub max_uses: u32,
     /// Which registered instance it is for, if one.
     pub join: Option<InstanceJoin>,
+    /// When the store was last put back, as far as whoever judged the proof knew.
+    pub restored: Option<i64>,
 }
 
 /// What became of [`Store::issue`], and of [`record::exchange`].

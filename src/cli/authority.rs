@@ -38,6 +38,15 @@ pub enum Command {
         #[arg(long, value_name = "STORE")]
         store: Option<String>,
     },
+    /// Go on with a store that was put back, or has lost records otherwise; says first what that means.
+    Resume {
+        /// Where its data is.
+        #[command(flatten)]
+        data: DataDir,
+        /// What was issued, used and revoked since is lost, and you go on without.
+        #[arg(long)]
+        accept_loss: bool,
+    },
     /// Bring the tables of a store in PostgreSQL up to date, as its owner, and give roles what they need.
     Upgrade {
         /// Where its data is.
@@ -255,7 +264,8 @@ pub struct Audit {
     /// Of this join token.
     #[arg(long, value_name = "NAME")]
     pub token: Option<String>,
-    /// Of this kind: issued, refused, revoked, signed, secret_added, registered, locked, replaced, restored, pruned.
+    /// Of this kind: issued, refused, revoked, signed, secret_added, registered, locked, replaced,
+    /// lost, restored, pruned.
     #[arg(long, value_name = "KIND")]
     pub event: Option<String>,
     /// With this denial or issuance id.

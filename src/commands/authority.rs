@@ -18,6 +18,7 @@ mod instances;
 mod migrate;
 mod new_store;
 mod prune;
+mod resume;
 mod serve;
 mod sign_host;
 mod sign_server;
@@ -34,6 +35,7 @@ pub fn run(command: Command, env: &Environment) -> Result<ExitCode> {
         Command::NewStore(data) => new_store::run(&data.data_dir),
         Command::Migrate(args) => migrate::run(&args),
         Command::Prune { data, store } => prune::run(&data.data_dir, store.as_deref()),
+        Command::Resume { data, accept_loss } => resume::run(&data.data_dir, accept_loss),
         Command::Upgrade { data, store, server_role, reader_role } => {
             upgrade::run(&data.data_dir, store.as_deref(), server_role, reader_role)
         }

@@ -119,7 +119,9 @@ impl std::error::Error for Closed {}
 
 /// A place as authority.yaml has it: there a database is named with whom authorities serve as.
 pub fn setting(place: &str) -> String {
-    place.strip_prefix("postgres://").map_or_else(|| place.to_owned(), |rest| format!("postgres://ROLE@{rest}"))
+    place
+        .strip_prefix("postgres://")
+        .map_or_else(|| place.to_owned(), |rest| format!("postgres://ROLE@{rest}"))
 }
 
 /// Why the store is closed that an error tells of, if it does.

@@ -28,6 +28,9 @@ pub(super) trait Engine: Send + Sync + fmt::Debug {
     /// What a query of its administrator answers.
     fn number(&self, sql: &str) -> i64;
 
+    /// Puts it back to what it was before the events behind that one, as a standby does that had not received them.
+    fn put_back(&self, last: i64);
+
     /// Has its administrator meddle with it.
     fn meddle(&self, sql: &str) -> std::result::Result<(), String>;
 
@@ -67,6 +70,7 @@ macro_rules! promises {
 }
 
 mod instances;
+mod losses;
 mod proofs;
 pub(super) mod pruning;
 mod revocations;
@@ -103,6 +107,10 @@ impl Bench {
 
     pub(super) fn number(&self, sql: &str) -> i64 {
         self.engine.number(sql)
+    }
+
+    pub(super) fn put_back(&self, last: i64) {
+        self.engine.put_back(last);
     }
 
     pub(super) fn meddle(&self, sql: &str) -> std::result::Result<(), String> {

@@ -158,7 +158,12 @@ pub(super) fn revoked(entry: &NewRevocation, begun: &Map<String, Value>) -> NewE
         .with("peer", &*entry.peer)
 }
 
-/// The `restored` event, of a store that was put back from a copy or begun anew.
+/// The `lost` event, of a store that was found to lack what it had.
+pub(super) fn lost(time: i64, store: &str, detail: &str) -> NewEvent {
+    NewEvent::new("lost", time, "store", store).with("detail", detail)
+}
+
+/// The `restored` event, of a store that the operator goes on with after it has lost something, or begins anew.
 pub(super) fn restored(time: i64, store: &str, reason: &'static str, detail: String) -> NewEvent {
     NewEvent::new("restored", time, "store", store).with("reason", reason).with("detail", detail)
 }

@@ -2,13 +2,14 @@
 //! it has committed; what waits at one authority is one commit (see `writer`).
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
 use super::closed::Closed;
 use super::instances::{NewSecret, RegisteredInstance};
+use super::loss::{self, Mark, Reached, Restored, lost};
 use super::replicas::{Announced, Replica};
 use super::seal::StoreKey;
 use super::{
@@ -16,12 +17,13 @@ use super::{
     NewRevocation, NewSigned, PlanRecord, Revoked, RevokedCertificate, Store, Trail, event, sealed,
 };
 use crate::authority::limits::{Level, Spent};
-use crate::error::Result;
+use crate::error::{Context as _, Error, Kind, Result};
 use crate::join::instance::{Instance, InstanceLookup};
 
 pub mod archive;
 mod failure;
 mod instances;
+mod known;
 pub mod passfile;
 pub mod pool;
 mod pruning;
@@ -44,10 +46,10 @@ mod tests;
 
 use failure::Failure;
 pub use failure::{is_away, is_displaced, no_room};
+use known::Known;
 use pool::{Connection, Pool};
-use transaction::Known;
 pub use upgrade::Roles;
-use work::{CANNOT_READ, CANNOT_WRITE, PATIENCE, Shared, again};
+use work::{CANNOT_READ, CANNOT_WRITE, MARK, PATIENCE, Shared, again};
 use writer::{Entry, Writer, Written};
 
 /// The longest that `ready` takes.
@@ -59,7 +61,6 @@ pub struct Postgres {
     shared: Arc<Shared>,
     writer: Writer,
     trail: PostgresTrail,
-    restored: Option<i64>,
 }
 
 impl fmt::Debug for Postgres {
@@ -98,8 +99,21 @@ impl Postgres {
         if let Some(closed) = state.closed {
             return Err(closed.error());
         }
-        let known = Known::new(state.store.clone(), state.sequence, state.run);
-        let shared = Arc::new(Shared { pool, known, seal });
+        let reached = match Mark::read(&key.folder().join(MARK), key.owner())? {
+            Some(mark) if mark.store != state.store => return Err(another(&state.store, &mark.store)),
+            Some(mark) => mark.reached,
+            // A replica that is new, to which nothing is known.
+            None => Reached { restored: state.restored, ..Reached::default() },
+        };
+        let known = Known::new(state.store.clone(), loss::Known::new(reached), state.run);
+        let (key, marked) = (key.clone(), Mutex::default());
+        let shared = Arc::new(Shared { pool, known, seal, key: key.clone(), marked });
+        let look = |client: Arc<Connection>, _| {
+            let shared = &shared;
+            async move { transaction::look(&client, &shared.known).await }
+        };
+        // What it has lost is said by whoever is asked for something.
+        again(&shared.pool, CANNOT_READ, PATIENCE, look).await.or_else(forgive)?;
         let kept = match state.seal_check {
             Some(kept) => kept,
             None => {
@@ -115,7 +129,7 @@ impl Postgres {
             return Err(key.wrong());
         }
         let (writer, trail) = (Writer::start(Arc::clone(&shared)), PostgresTrail(shared.pool.clone()));
-        Ok(Self { shared, writer, trail, restored: state.restored })
+        Ok(Self { shared, writer, trail })
     }
 
     /// Reads.
@@ -139,6 +153,19 @@ impl Postgres {
         };
         self.writer.run(work).await
     }
+}
+
+/// A store that has lost something is opened, too.
+fn forgive(error: Error) -> Result<()> {
+    if lost(&error).is_some() { Ok(()) } else { Err(error) }
+}
+
+/// Why a store is not opened that is another than the mark says.
+fn another(store: &str, marked: &str) -> Error {
+    Error::usage(format!("it is another store ({store}) than the one that {MARK} is of ({marked})"))
+        .context("cannot open the store")
+        .hint("`store` in authority.yaml names the database of another authority, or another was put in its place")
+        .hint(format!("where this one is meant, remove {MARK} from the data directory"))
 }
 
 /// Whether there is a store that this machine-id can use.
@@ -236,7 +263,8 @@ impl Store for Postgres {
                 return Ok(0);
             }
             self.read(|client, _| async move { upgrade::check_owner(&client).await }).await??;
-            let count = move |client: Arc<Connection>, _| async move { pruning::count(&client, before).await };
+            let count =
+                move |client: Arc<Connection>, _| async move { pruning::count(&client, before).await };
             let events = again(&self.shared.pool, CANNOT_READ, pruning::COUNT, count).await?;
             if events > 0 {
                 self.write(PATIENCE, move |shared, client, _| async move {
@@ -283,8 +311,8 @@ impl Store for Postgres {
     }
 
     fn record_signed(&self, entry: NewSigned) -> BoxFuture<'_, Result<()>> {
-        let event = event::signed(&entry);
-        Box::pin(async move { self.writer.record(Entry::Signed(event, entry.certificate)).await.map(drop) })
+        let entry = Entry::Signed(event::signed(&entry), entry.certificate, entry.by == "serve");
+        Box::pin(async move { self.writer.record(entry).await.map(drop) })
     }
 
     fn refuse(&self, entry: NewRefusal) -> BoxFuture<'_, Result<()>> {
@@ -319,7 +347,11 @@ impl Store for Postgres {
     }
 
     fn revoked(&self, since: i64) -> BoxFuture<'_, Result<Vec<RevokedCertificate>>> {
-        Box::pin(self.read(move |client, _| async move { reads::revoked(&client, since).await }))
+        Box::pin(self.read(move |client, _| async move {
+            // One that lacks a revocation is worse than none.
+            transaction::look(&client, &self.shared.known).await?;
+            reads::revoked(&client, since).await
+        }))
     }
 
     fn list_number(&self, now: i64, what: [u8; 32]) -> BoxFuture<'_, Result<ListNumber>> {
@@ -364,8 +396,8 @@ impl Store for Postgres {
         Box::pin(async move { tokio::time::timeout(READY, probe).await.map_err(late)? })
     }
 
-    fn restored(&self) -> Option<i64> {
-        self.restored
+    fn restored(&self) -> Option<Restored> {
+        self.shared.known.loss().restored
     }
 
     fn tampered(&self) -> Option<String> {
@@ -373,9 +405,29 @@ impl Store for Postgres {
     }
 
     fn mark(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(again(&self.shared.pool, CANNOT_READ, Duration::ZERO, move |client, _| async move {
-            writes::look(&client, &self.shared).await
-        }))
+        Box::pin(async move {
+            let looked = again(&self.shared.pool, CANNOT_READ, Duration::ZERO, move |client, _| async move {
+                writes::look(&client, &self.shared).await
+            });
+            let heard = looked.await;
+            if heard.as_ref().err().is_none_or(|error| lost(error).is_some()) {
+                // What was lost last is to be told by it, too.
+                let shared = Arc::clone(&self.shared);
+                let marked = tokio::task::spawn_blocking(move || shared.mark()).await;
+                marked.context(Kind::Internal, "cannot write the mark")??;
+            }
+            heard
+        })
+    }
+
+    fn resume(&self, now: i64) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let resume = move |client: Arc<Connection>, _| async move {
+                transaction::resume(&client, &self.shared.known, now).await
+            };
+            again(&self.shared.pool, "cannot go on with the store", PATIENCE, resume).await?;
+            self.mark().await
+        })
     }
 
     fn prune(&self, now: i64) -> BoxFuture<'_, Result<()>> {

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use super::closed::Closed;
 use super::instances::{InstanceRefusal, NewSecret, RegisteredInstance};
+use super::loss::{Loss, Restored, lost};
 use super::odometer::Odometer;
 use super::replicas::{Announced, Replica};
 use super::seal::{Seal, StoreKey};
@@ -47,6 +48,7 @@ use opening::{Opened, Opening};
 pub use outside::MARK;
 use outside::Outside;
 use threads::Room;
+use unwritten::Unwritten;
 pub use unwritten::{is_displaced, no_room};
 
 #[cfg(test)]
@@ -70,7 +72,6 @@ pub struct Sqlite {
     writer: threads::Writer,
     revocations: Arc<AtomicU64>,
     odometer: Odometer,
-    restored: Option<i64>,
     outside: Arc<Outside>,
     seal: Arc<Seal>,
 }
@@ -117,13 +118,13 @@ impl Sqlite {
                 reserve.give_up(None);
                 opening::open(path, key, opening, now)
             });
-            let Opened { writing, reading, outside, restored, seal } = opened?;
+            let Opened { writing, reading, outside, seal } = opened?;
             let odometer = opening::odometer(&writing).context(Kind::Internal, "cannot read the store")?;
             let (revocations, outside) = (Arc::default(), Arc::new(outside));
             let writer =
                 threads::Writer::writer(writing, reserve, Arc::clone(&revocations), Arc::clone(&outside))?;
             let reader = threads::Reader::reader(reading)?;
-            Ok(Self { reader, writer, revocations, odometer, restored, outside, seal: Arc::new(seal) })
+            Ok(Self { reader, writer, revocations, odometer, outside, seal: Arc::new(seal) })
         };
         told(if opening == Opening::Known { "open" } else { "create" }, path, start)
     }
@@ -217,8 +218,11 @@ impl Store for Sqlite {
         let event = event::issued(&entry, &plan);
         let revocations = Arc::clone(&self.revocations);
         let run = self.odometer.now();
-        let seal = Arc::clone(&self.seal);
-        Box::pin(self.writer.write(Room::ToSpare, move |connection| {
+        let (seal, outside) = (Arc::clone(&self.seal), Arc::clone(&self.outside));
+        Box::pin(self.writer.try_write(Room::ToSpare, move |connection| {
+            if outside.restored().map(|restored| restored.time) != entry.restored {
+                return Err(Unwritten::Lost(Loss::meanwhile()));
+            }
             let issued = writes::issue(connection, &entry, &plan, &event, run, &seal)?;
             if let Issued::Refused(InstanceRefusal::LockedNow { .. } | InstanceRefusal::Ahead { .. }) = issued
             {
@@ -231,7 +235,7 @@ impl Store for Sqlite {
     fn record_signed(&self, entry: NewSigned) -> BoxFuture<'_, Result<()>> {
         let (event, certificates) = (event::signed(&entry), [entry.certificate]);
         let record = move |connection: &_| rows::record(connection, &event, &certificates).map(drop);
-        Box::pin(self.writer.write(Room::Any, record))
+        Box::pin(self.writer.write(if entry.by == "serve" { Room::EvenLost } else { Room::Any }, record))
     }
 
     fn refuse(&self, entry: NewRefusal) -> BoxFuture<'_, Result<()>> {
@@ -261,13 +265,19 @@ impl Store for Sqlite {
     }
 
     fn revoked(&self, since: i64) -> BoxFuture<'_, Result<Vec<RevokedCertificate>>> {
+        let outside = Arc::clone(&self.outside);
         Box::pin(async move {
-            let read = self.reader.read(move |connection| {
-                Ok((closing::closed(connection)?, reads::revoked(connection, since)?))
-            });
-            // What was revoked since is elsewhere: a list that lacks it is worse than none.
-            let (closed, revoked) = read.await?;
-            closed.map_or(Ok(revoked), |closed| Err(closed.error()))
+            let read = move |connection: &Connection| {
+                // What was revoked since is elsewhere, or lost: a list that lacks it is worse than none.
+                if let Some(closed) = closing::closed(connection)? {
+                    return Ok(Err(closed.error()));
+                }
+                match outside.hear(connection)? {
+                    Ok(()) => Ok(Ok(reads::revoked(connection, since)?)),
+                    Err(loss) => Ok(Err(loss.error("cannot make a list"))),
+                }
+            };
+            self.reader.read_at_once(read).await?
         })
     }
 
@@ -295,11 +305,10 @@ impl Store for Sqlite {
         Box::pin(async move {
             let id = replica.id.clone();
             let announce = move |connection: &_| shared::announce(connection, &replica);
-            // On a full disk it is only read who is there, which is no reason not to start.
-            self.writer
-                .write(Room::ToSpare, announce)
-                .await
-                .or_else(|error| if no_room(&error) { Ok(()) } else { Err(error) })?;
+            // On a full disk, or of a store that has lost something, it is only read who is there: no reason not to start.
+            self.writer.write(Room::ToSpare, announce).await.or_else(|error| {
+                if no_room(&error) || lost(&error).is_some() { Ok(()) } else { Err(error) }
+            })?;
             self.reader.read(move |connection| shared::announced(connection, &id)).await
         })
     }
@@ -322,8 +331,8 @@ impl Store for Sqlite {
         })
     }
 
-    fn restored(&self) -> Option<i64> {
-        self.restored
+    fn restored(&self) -> Option<Restored> {
+        self.outside.restored()
     }
 
     fn tampered(&self) -> Option<String> {
@@ -334,9 +343,22 @@ impl Store for Sqlite {
         Box::pin(async {
             let outside = Arc::clone(&self.outside);
             outside.check()?;
-            let sequence = self.reader.read(outside::last_event).await?;
-            let marked = tokio::task::spawn_blocking(move || outside.mark(sequence)).await;
-            marked.context(Kind::Internal, "cannot write the mark")?
+            let hearing = Arc::clone(&outside);
+            let heard = self.reader.read(move |connection| hearing.hear(connection)).await?;
+            // What was lost last is to be told by it, too.
+            let marked = tokio::task::spawn_blocking(move || outside.mark()).await;
+            marked.context(Kind::Internal, "cannot write the mark")??;
+            heard.map_err(|loss| loss.error("the store is not as it was"))
+        })
+    }
+
+    fn resume(&self, now: i64) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let outside = Arc::clone(&self.outside);
+            outside.check()?;
+            let resumed = tokio::task::spawn_blocking(move || opening::resume(outside.path(), now)).await;
+            resumed.context(Kind::Internal, "cannot go on with the store")??;
+            self.mark().await
         })
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use crate::authority::store::record::{self, CommandPlan, Recorded};
-use crate::authority::store::{Store, Trail, engine, restored_warning};
+use crate::authority::store::{Store, Trail, engine, lost, restored_warning};
 use crate::authority::{config, keys, tls};
 use crate::clock::Clock;
 use crate::document;
@@ -21,10 +21,12 @@ pub(super) fn open(data_dir: &Path) -> Result<(keys::CaKeys, Box<dyn Store>)> {
     Ok((keys::file::load(&config.keys, config.owner)?, open_store(&config)?))
 }
 
-/// Opens the store, for writing; says where it was put back lately.
+/// Opens the store, for writing; says where it was put back lately. One that has lost something is not written to:
+/// that is found before anything else is.
 pub(super) fn open_store(config: &config::Config) -> Result<Box<dyn Store>> {
     let now = Clock::system().now();
     let store = block_on(engine::open(&config.store, &config.store_key(), now))??;
+    block_on(store.mark())?.or_else(|error| if lost(&error).is_some() { Err(error) } else { Ok(()) })?;
     restored_warning(store.as_ref(), now)
         .iter()
         .for_each(|warning| terminal::log(&format!("warning: {warning}")));

@@ -106,10 +106,11 @@ authority::enroll: authority authority::config authority::issue authority::limit
     authority::policy authority::store clock denial error join::find join::instance join::issuers join::method join::verify random wire
 authority::revoke: authority authority::config authority::store clock denial error join::jwt random secret text wire
 authority::http: authority authority::connections authority::enroll authority::limits authority::revocation
-    authority::revoke authority::store::closed::closed authority::store::is_away authority::store::is_displaced authority::store::no_room authority::tls error join::issuers terminal wire
+    authority::revoke authority::store::closed::closed authority::store::is_away authority::store::is_displaced
+    authority::store::lost authority::store::no_room authority::tls error join::issuers terminal wire
 authority::policy_watch: authority authority::config authority::policy authority::policy_files error terminal text
 authority::serve: authority authority::connections authority::head authority::http authority::policy_watch
-    authority::store::is_displaced authority::tls error terminal
+    authority::store::is_displaced authority::store::lost authority::tls error terminal
 
 # the commands
 commands: authority authority::audit authority::config authority::issue authority::keys

@@ -12,6 +12,9 @@ use crate::support::issuer::Issuer;
 use crate::support::process::{command, machine_id, run, succeed};
 use crate::support::{now, policies, wait_for};
 
+const HOST_KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0YqhzPp1iPXzqmYNcW4Q2a9ZDWCN1GjkXuYv8VZTxk a-host\n";
+
 struct Bench {
     issuer: Issuer,
     authority: Authority,
@@ -43,6 +46,69 @@ impl Bench {
 
     fn ready(&self) -> Response {
         self.authority.client().get("/readyz")
+    }
+
+    /// Nothing is given, taken or listed, and whoever asks hears why.
+    #[track_caller]
+    fn has_lost(&self) {
+        let (exchange, ready) = (self.ask(), self.ready());
+        assert_eq!((exchange.status, ready.status), (503, 503), "{} {}", exchange.text(), ready.text());
+        for told in [&exchange, &ready] {
+            assert!(told.text().contains("urn:machine-id:store-lost-commits"), "{}", told.text());
+        }
+        assert!(!exchange.text().contains("event"), "{}", exchange.text());
+        for word in ["the store ends with ", "authority resume"] {
+            assert!(ready.text().contains(word), "{}", ready.text());
+        }
+        for path in ["/v1/revoked", "/v1/revoked/ssh.krl", "/v1/revoked/tls.crl"] {
+            // One that was made before is served for as long as nobody would ask the store anyway.
+            let list = || Some(self.authority.client().get(path)).filter(|list| list.status != 200);
+            let list = wait_for("no list", list);
+            assert!(
+                list.problem(503)["type"] == "urn:machine-id:store-lost-commits",
+                "{path}: {}",
+                list.text()
+            );
+        }
+        assert_eq!(self.authority.client().get("/healthz").status, 200);
+        // Commands that sign do not, and those that read do.
+        let key = self.authority.data_dir().join("host.pub");
+        std::fs::write(&key, HOST_KEY).unwrap();
+        let (out, key) = (self.store(".out"), key.to_str().unwrap().to_owned());
+        let (host, server) = (
+            ["sign-host", "--principal", "x.test", &key],
+            ["sign-server", "--name", "x.test", "--out", out.to_str().unwrap()],
+        );
+        for output in [self.authority.run(host), self.authority.run(server)] {
+            assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+            assert!(said(&output).contains("the store ends with "), "{}", said(&output));
+            assert!(
+                said(&output).contains("hint: nothing is issued, signed or revoked"),
+                "{}",
+                said(&output)
+            );
+        }
+        assert!(!out.exists());
+        for reading in [["audit"], ["instances"], ["check"]] {
+            assert!(self.authority.run(reading).status.success(), "{reading:?}");
+        }
+        let told = self.authority.run(["resume"]);
+        assert_eq!(told.status.code(), Some(2), "{}", said(&told));
+        for word in ["the store ends with ", "cannot be revoked", "resume --accept-loss --data-dir "] {
+            assert!(said(&told).contains(word), "{}", said(&told));
+        }
+    }
+
+    /// The operator's word, which a running authority hears.
+    fn resume(&self) {
+        let told = succeed(&mut self.authority.command(["resume", "--accept-loss"]));
+        assert!(told.starts_with("resumed: "), "{told}");
+        if !self.authority.stderr().is_empty() {
+            wait_for("that it goes on", || (self.ready().status == 200).then_some(()));
+            assert!(self.ready().text().contains("was put back from a copy"), "{}", self.ready().text());
+        }
+        let told = succeed(&mut self.authority.command(["resume", "--accept-loss"]));
+        assert!(told.contains("has lost nothing"), "{told}");
     }
 
     /// Runs `serve` on what is there now, which must end by itself.
@@ -138,14 +204,15 @@ fn a_store_that_is_written_over_stops_the_issuing() {
         std::fs::remove_file(bench.store(end)).unwrap();
     }
     bench.authority.restart();
-    assert!(bench.ready().text().contains("was put back from a copy"), "{}", bench.ready().text());
+    bench.has_lost();
+    bench.resume();
     bench.ask().granted();
 }
 
 /// As `sqlite3 authority.db '.restore copy.db'` does it.
 #[test]
 fn a_store_that_goes_back_stops_the_issuing() {
-    let mut bench = Bench::start();
+    let bench = Bench::start();
     for _ in 0..3 {
         bench.ask().granted();
     }
@@ -155,13 +222,19 @@ fn a_store_that_goes_back_stops_the_issuing() {
     let other = rusqlite::Connection::open(bench.store("")).unwrap();
     other.pragma_update(None, "foreign_keys", false).unwrap();
     other.execute_batch("DROP TRIGGER events_stay; DELETE FROM events WHERE sequence > 2").unwrap();
-    bench.authority.wait_for_stderr("was emptied or written over while it is open");
-    assert_eq!((bench.ask().status, bench.ready().status), (503, 503));
-    assert!(marked().contains(&said), "{}", marked());
     drop(other);
-    bench.authority.restart();
-    assert!(bench.ready().text().contains("was put back from a copy"), "{}", bench.ready().text());
-    bench.ask().granted();
+    assert_eq!(bench.ask().problem(503)["type"], "urn:machine-id:store-lost-commits", "at once");
+    bench.authority.wait_for_stderr("the store ends with event 2 of ");
+    bench.has_lost();
+    assert!(marked().contains(&said), "{}", marked());
+    // Without a restart.
+    bench.resume();
+    bench.authority.wait_for_stderr("the store is as it should be again\nwarning: the store was put back");
+    let keys = Keys::fresh();
+    let token = bench.issuer.token("github", &keys.audience(&bench.authority.url())).claim("iat", now() - 30);
+    let refused = bench.present(&token.mint(), &keys);
+    assert_eq!(bench.authority.refusal(&refused.denial(401))["reason"], "token_used");
+    wait_for("a token of after it", || (bench.ask().status == 200).then_some(()));
 }
 
 #[test]
@@ -192,15 +265,17 @@ fn a_store_that_was_put_back_is_known() {
     }
     std::fs::copy(bench.store(".backup"), bench.store("")).unwrap();
     bench.authority.restart();
-    assert!(
-        bench.authority.stderr().contains("warning: the store was put back"),
-        "{}",
-        bench.authority.stderr()
-    );
-    assert!(bench.ready().text().contains("was put back from a copy"), "{}", bench.ready().text());
+    assert!(bench.authority.stderr().contains("not ready: "), "{}", bench.authority.stderr());
+    bench.has_lost();
+    assert_eq!(bench.present(&bound.mint(), &keys).status, 503);
+    // Nor by itself at another start.
+    bench.authority.restart();
+    bench.has_lost();
+    bench.resume();
     let trail = bench.authority.audit();
-    let restored = trail.iter().find(|event| event["event"] == "restored").unwrap();
-    assert_eq!(restored["reason"], "put_back");
+    let of = |kind: &str| trail.iter().filter(|event| event["event"] == kind).cloned().collect::<Vec<_>>();
+    assert_eq!((of("lost").len(), &of("restored")[0]["reason"]), (1, &"accepted_loss".into()));
+    assert_eq!(of("lost")[0]["detail"], of("restored")[0]["detail"]);
     // Used before, which nobody remembers; and one that was not.
     for token in [used.mint(), bound.mint(), used.claim("jti", "another").mint()] {
         let refused = bench.present(&token, &Keys::fresh());
@@ -226,8 +301,8 @@ fn a_store_that_was_put_back_is_known() {
     let stranger = bound.claim("repository", "stranger/app").claim("jti", "a stranger's");
     let refused = bench.present(&stranger.mint(), &keys);
     assert_eq!(bench.authority.refusal(&refused.denial(403))["reason"], "no_rule_matches");
-    // What a job mints now is taken, without anybody's help.
-    bench.ask().granted();
+    // What a job mints now is taken.
+    wait_for("a token of after it", || (bench.ask().status == 200).then_some(()));
     bench.authority.restart();
     assert!(bench.ready().text().contains("was put back from a copy"), "for as long as it matters");
 }
@@ -304,7 +379,6 @@ fn a_store_that_cannot_be_opened_says_why() {
         chown(data.path(name), Some(4242), Some(4343)).unwrap();
     }
     // Root's commands leave nothing that the authority's user cannot use.
-    std::fs::remove_file(data.path("authority.db.mark")).unwrap();
     succeed(
         machine_id(["authority", "sign-server", "--name", "x.test", "--out"])
             .arg(data.path("out"))

@@ -101,6 +101,9 @@ fn a_backup_of_a_running_authority_is_put_back_as_the_page_says() {
     assert!(authority.terminate().success());
     machine.run("put-back");
     authority.restart();
+    authority.wait_for_stderr("it was put back from a copy");
+    assert_eq!(ask(&authority).status, 503);
+    machine.run("resume");
     let said = "the store was put back from a copy";
     authority.wait_for_stderr(said);
     assert!(authority.client().get("/readyz").text().contains(said));
@@ -118,6 +121,9 @@ fn a_backup_of_a_running_authority_is_put_back_as_the_page_says() {
     std::fs::remove_dir_all(&data).unwrap();
     machine.run("put-all-back");
     authority.restart();
+    authority.wait_for_stderr("no mark stands beside the store");
+    assert_eq!(present(&authority, &keys, &token).status, 503);
+    machine.run("resume");
     authority.wait_for_stderr(said);
     assert_eq!(present(&authority, &keys, &token).status, 401);
     let restored = succeed(&mut authority.command(["audit", "--event", "restored"]));

@@ -157,6 +157,8 @@ impl World {
             fs::remove_file(self.path("authority.db")).unwrap();
         }
         self.start();
+        let resumed = self.store.as_ref().unwrap().resume(self.now + self.off);
+        self.runtime.block_on(resumed).unwrap();
     }
 
     /// `host refresh`; what went wrong. What was revoked on this host is so until it has ended.

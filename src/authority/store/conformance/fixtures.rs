@@ -97,6 +97,7 @@ pub(in crate::authority::store) fn issuance(n: u64) -> Entry {
         replay: Replay { issuer: "https://issuer".into(), id: format!("jti-{n}"), held: HELD },
         max_uses: 1,
         join: None,
+        restored: None,
     };
     let plan = PlanRecord {
         id: format!("i{n}"),

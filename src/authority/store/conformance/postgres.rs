@@ -105,6 +105,15 @@ impl super::Engine for Database {
         self.psql(testing::ADMIN, sql).unwrap().parse().unwrap()
     }
 
+    fn put_back(&self, last: i64) {
+        let sql = format!(
+            "SET session_replication_role = replica; DELETE FROM events WHERE sequence > {last};
+             DELETE FROM proofs WHERE certificate IN (SELECT serial FROM certificates WHERE issuance > {last});
+             DELETE FROM certificates WHERE issuance > {last}"
+        );
+        self.psql(testing::ADMIN, &sql).unwrap();
+    }
+
     fn meddle(&self, sql: &str) -> std::result::Result<(), String> {
         self.psql(testing::ADMIN, sql).map(drop)
     }

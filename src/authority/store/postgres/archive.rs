@@ -8,14 +8,16 @@ use tokio_postgres::types::{ToSql, Type as Sql};
 use tokio_postgres::{Client, Row as Found};
 
 use super::super::closed::Closed;
+use super::super::loss::{Loss, Mark, Reached};
 use super::super::packed::{pack, unpack};
 use super::super::seal::{Seal, StoreKey};
 use super::super::transfer::tables::{Cell, Row, Table, Type};
 use super::super::transfer::{Archive, Numbers, RECORDS, Standing, Which, Write};
 use super::failure::Failure;
 use super::pool::{Connection, Pool};
+use super::reads::State;
 use super::transaction::{self, Parameter, Statement};
-use super::work::{PATIENCE, again, give_back};
+use super::work::{PATIENCE, again, give_back, write_mark};
 use super::{Postgres, instances, reads, upgrade, usable};
 use crate::error::Result;
 
@@ -30,6 +32,7 @@ pub struct PostgresArchive {
     pool: Pool,
     place: String,
     store: String,
+    key: StoreKey,
 }
 
 impl PostgresArchive {
@@ -40,10 +43,14 @@ impl PostgresArchive {
     pub async fn source(pool: Pool, place: &str, key: &StoreKey) -> Result<Self> {
         let archive = Self::target(pool.clone(), place, key).await?;
         match Postgres::open(pool, key).await {
-            Err(error) if super::super::closed::closed(&error).is_none() => Err(error),
+            Err(error) if super::super::closed::closed(&error).is_none() => return Err(error),
             // Why it is closed is seen again.
-            _ => Ok(archive),
+            opened => drop(opened),
         }
+        // By its mark, too.
+        archive.state().await?.lost.map_or(Ok(archive), |words| {
+            Err(Loss::told(words).error("cannot carry a store that has lost records"))
+        })
     }
 
     /// The one that they are brought to: its tables are there.
@@ -52,15 +59,21 @@ impl PostgresArchive {
     /// `Kind::Usage` where there are none, they are of another version, this role is not the owner, or rows of another key
     /// are there.
     pub async fn target(pool: Pool, place: &str, key: &StoreKey) -> Result<Self> {
-        usable(&pool).await?;
-        again(&pool, CANNOT, PATIENCE, |client, _| async move { upgrade::check_owner(&client).await }).await??;
-        let state =
-            again(&pool, CANNOT, PATIENCE, |client, _| async move { reads::state(&client).await }).await?;
         let seal = key.load()?;
-        if state.seal_check.is_some_and(|kept| !seal.is_known_by(&state.store, &kept)) {
+        usable(&pool).await?;
+        again(&pool, CANNOT, PATIENCE, |client, _| async move { upgrade::check_owner(&client).await })
+            .await??;
+        let mut archive = Self { pool, place: place.to_owned(), store: String::new(), key: key.clone() };
+        let State { store, seal_check, .. } = archive.state().await?;
+        if seal_check.is_some_and(|kept| !seal.is_known_by(&store, &kept)) {
             return Err(key.wrong());
         }
-        Ok(Self { pool, place: place.to_owned(), store: state.store })
+        archive.store = store;
+        Ok(archive)
+    }
+
+    async fn state(&self) -> Result<State> {
+        again(&self.pool, CANNOT, PATIENCE, |client, _| async move { reads::state(&client).await }).await
     }
 
     /// Not again by itself: it may have been done.
@@ -68,7 +81,12 @@ impl PostgresArchive {
         let connection = self.pool.get().await?;
         let done = self.write_on(&connection, closed, what).await;
         give_back(connection, &done);
-        done.map_err(|failure| failure.error(CANNOT))?
+        let reached = done.map_err(|failure| failure.error(CANNOT))??;
+        // A mark that is there is the other store's.
+        match what.iter().any(|write| matches!(write, Write::Closed(None))) {
+            true => write_mark(&self.key, &Mark { store: self.store.clone(), reached }),
+            false => Ok(()),
+        }
     }
 
     async fn write_on(
@@ -76,22 +94,24 @@ impl PostgresArchive {
         client: &Client,
         closed: Option<&Closed>,
         what: &[Write],
-    ) -> Result<Result<()>, Failure> {
+    ) -> Result<Result<Reached>, Failure> {
         let state = transaction::begin_as_owner(client).await?;
         let row = state.first().ok_or_else(reads::gone)?;
         if row.try_get::<_, &str>(0)? != self.store {
             return Err(Failure::Displaced("the database holds another store by now".to_owned()));
         }
         if let Err(error) = Closed::expect(Closed::read(row.try_get(1)?), closed) {
-            transaction::finish(client, &[]).await?;
+            transaction::finish_as_owner(client, &[]).await?;
             return Ok(Err(error));
+        }
+        if let Some(words) = row.try_get(2)? {
+            return Err(Loss::told(words).into());
         }
         let puts: Vec<Put> = what.iter().map(Put::new).collect();
         let parameters: Vec<Vec<Parameter<'_>>> = puts.iter().map(Put::parameters).collect();
         let statements: Vec<Statement<'_>> =
             puts.iter().zip(&parameters).map(|(put, given)| (put.sql.as_str(), given.as_slice())).collect();
-        transaction::finish(client, &statements).await?;
-        Ok(Ok(()))
+        Ok(Ok(transaction::finish_as_owner(client, &statements).await?))
     }
 }
 
@@ -206,9 +226,8 @@ async fn read_rows(client: &Client, table: &Table, which: &Which<'_>) -> Result<
         }
     };
     let row = |found: &Found| {
-        let cell = |(nth, (column, kind)): (usize, &(&str, Type))| {
-            cell(found, nth, *kind, is_packed(table, column))
-        };
+        let cell =
+            |(nth, (column, kind)): (usize, &(&str, Type))| cell(found, nth, *kind, is_packed(table, column));
         table.columns.iter().enumerate().map(cell).collect()
     };
     found.iter().map(row).collect()
@@ -296,7 +315,9 @@ impl Archive for PostgresArchive {
             again(&self.pool, CANNOT, PATIENCE, work).await?;
             let mut after = Some(Vec::new());
             while let Some(behind) = &after {
-                let work = |client: Arc<Connection>, _| async move { reads::judge_proofs(&client, behind, seal).await };
+                let work = |client: Arc<Connection>, _| async move {
+                    reads::judge_proofs(&client, behind, seal).await
+                };
                 after = again(&self.pool, CANNOT, PATIENCE, work).await?;
             }
             Ok(())

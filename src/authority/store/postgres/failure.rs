@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio_postgres::error::SqlState;
 
 use super::super::closed::Closed;
+use super::super::loss::Loss;
 use crate::error::{Error, Kind, Message};
 
 /// What became of a transaction.
@@ -21,6 +22,8 @@ pub(super) enum Failure {
     Displaced(String),
     /// It says itself that nothing is written to it.
     Closed(Closed),
+    /// It has lost something.
+    Lost(Loss),
     /// What it holds cannot be read.
     Unreadable(String),
 }
@@ -46,6 +49,7 @@ impl Failure {
             Self::Full(_) => Error::new(Kind::Internal, self.clone())
                 .context(what)
                 .hint("make room on the disk of the database's server"),
+            Self::Lost(loss) => loss.clone().error(what),
             Self::Displaced(_) => Error::new(Kind::Usage, self.clone()).context(what),
             Self::Closed(closed) => closed.clone().error(),
             Self::Unreadable(_) => Error::new(Kind::Internal, self.clone()).context(what),
@@ -102,6 +106,12 @@ impl From<tokio_postgres::Error> for Failure {
     }
 }
 
+impl From<Loss> for Failure {
+    fn from(loss: Loss) -> Self {
+        Self::Lost(loss)
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::Away(Arc::new(error))
@@ -122,6 +132,7 @@ impl fmt::Display for Failure {
             Self::Full(error) | Self::Database(error) => f.write_str(&said(error)),
             Self::Closed(closed) => closed.fmt(f),
             Self::Displaced(why) | Self::Unreadable(why) => f.write_str(why),
+            Self::Lost(loss) => loss.fmt(f),
         }
     }
 }

@@ -171,6 +171,10 @@ pub(super) async fn join(
         ],
     )
     .await?;
+    if let Err(loss) = known.check(entry.restored) {
+        transaction::finish(client, known, &[]).await?;
+        return Err(loss.into());
+    }
     let [instances, proofs, secrets, serials] = found.as_slice() else {
         return Err(Failure::Unreadable("it does not answer what it was asked".to_owned()));
     };
@@ -192,7 +196,7 @@ pub(super) async fn join(
     };
     match decide(found, entry, join) {
         Decision::Answer(answer) => {
-            transaction::finish(client, &[]).await?;
+            transaction::finish(client, &shared.known, &[]).await?;
             Ok(answer)
         }
         Decision::Lock { row, expected, reason, refusal } => {
@@ -222,6 +226,7 @@ async fn lock(
     columns.add(event, &[], None, &shared.seal);
     let done = transaction::finish(
         client,
+        &shared.known,
         &[
             (KEEP_INSTANCE, &instance.parameters()),
             (REVOKE, &[(&serials, Type::INT8_ARRAY), (&time, Type::INT8)]),
@@ -281,7 +286,7 @@ async fn accept(
         vec![(KEEP_INSTANCE, &instance_is), (RECORD, &recorded), (OVERTAKE, &overtaken), (OWN, &owned)];
     statements.extend(replaced_is.as_ref().map(|old| (KEEP_INSTANCE, old.as_slice())));
     statements.extend(used.as_ref().map(|used| (USE_SECRET, used.as_slice())));
-    transaction::finish(client, &statements).await.map(drop)
+    transaction::finish(client, &shared.known, &statements).await.map(drop)
 }
 
 /// The instance of that id.

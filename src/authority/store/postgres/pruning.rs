@@ -81,12 +81,8 @@ pub(super) async fn step(
     shared: &Shared,
     place: Place,
 ) -> Result<(u64, Option<Place>), Failure> {
-    const CERTIFICATES: &str = concat!(
-        "DELETE FROM machine_id.certificates WHERE issuance IN (",
-        going!(),
-        ") AND ",
-        locked!()
-    );
+    const CERTIFICATES: &str =
+        concat!("DELETE FROM machine_id.certificates WHERE issuance IN (", going!(), ") AND ", locked!());
     const EVENTS: &str = concat!(
         "DELETE FROM machine_id.events WHERE sequence IN (",
         going!(),
@@ -99,6 +95,7 @@ pub(super) async fn step(
     let done = transaction::write(client, &shared.known, &statements).await?;
     let [found, _, gone] = done.as_slice() else { return Err(reads::gone()) };
     let is_full = i64::try_from(found.len()).is_ok_and(|found| found >= STEP);
-    let last = found.last().filter(|_| is_full).map(|row| Ok::<_, Failure>((row.try_get(0)?, row.try_get(1)?)));
+    let last =
+        found.last().filter(|_| is_full).map(|row| Ok::<_, Failure>((row.try_get(0)?, row.try_get(1)?)));
     Ok((u64::try_from(gone.len()).unwrap_or(u64::MAX), last.transpose()?))
 }

@@ -40,10 +40,10 @@ pub(super) async fn judge_proofs(
 /// What a store says of itself.
 pub(super) struct State {
     pub(super) store: String,
-    pub(super) sequence: i64,
     pub(super) run: i64,
     pub(super) restored: Option<i64>,
     pub(super) closed: Option<Closed>,
+    pub(super) lost: Option<String>,
     pub(super) seal_check: Option<Vec<u8>>,
 }
 
@@ -76,18 +76,17 @@ pub(super) async fn usable(client: &Client) -> Result<Result<()>, Failure> {
 
 /// What it says of itself.
 pub(super) async fn state(client: &Client) -> Result<State, Failure> {
-    const SQL: &str =
-        "SELECT store, (SELECT coalesce(max(sequence), 0) FROM machine_id.events), run, restored, seal_check, closed
+    const SQL: &str = "SELECT store, run, restored, seal_check, closed, lost
         FROM machine_id.state";
     let found = rows(client, SQL, &[]).await?;
     let row = found.first().ok_or_else(gone)?;
     Ok(State {
         store: row.try_get(0)?,
-        sequence: row.try_get(1)?,
-        run: row.try_get(2)?,
-        restored: row.try_get(3)?,
-        seal_check: row.try_get(4)?,
-        closed: Closed::read(row.try_get(5)?),
+        run: row.try_get(1)?,
+        restored: row.try_get(2)?,
+        seal_check: row.try_get(3)?,
+        closed: Closed::read(row.try_get(4)?),
+        lost: row.try_get(5)?,
     })
 }
 

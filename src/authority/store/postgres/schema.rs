@@ -160,6 +160,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[Migration {
         run bigint NOT NULL DEFAULT 0,
         forgotten bigint NOT NULL DEFAULT 0,
         restored bigint,
+        lost text,
         seal_check bytea,
         list_what bytea,
         list_made bigint NOT NULL DEFAULT 0,

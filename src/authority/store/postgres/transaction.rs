@@ -8,26 +8,22 @@
 //! Nothing outlives a transaction (no prepared statement, no setting), so that PgBouncer may give each to
 //! another session.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::{join, join_all, join3, join4};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
 use super::super::closed::Closed;
+use super::super::event;
+use super::super::loss::{LISTS_AHEAD, Loss, Reached, Said};
+use super::super::packed::pack;
 use super::failure::Failure;
+use super::known::{APART, Known};
 use super::schema;
 
 /// The longest that a flush takes: a server that is paused, or a network that is cut, says nothing.
 pub(super) const FLUSH: Duration = Duration::from_secs(5);
-
-/// How far a replica's odometer may be from the store's, in seconds.
-const APART: i64 = 30;
-
-/// So many seconds late at most is the odometer's progress written down.
-const WRITTEN: i64 = 5;
 
 /// Nobody's defaults decide: the isolation level, which functions and operators are meant, and how long a
 /// replica that is gone keeps the others waiting.
@@ -49,12 +45,25 @@ const LOCK: &str = "SELECT 1 FROM machine_id.state WHERE id = 1 FOR UPDATE";
 /// then is `machine_id.locked` set, without which nothing below is written: by that the statements behind it
 /// know too that they are in this transaction, with the lock. A commit waits for the disk, and for
 /// what more the server is set up to wait.
-const ADMIT: &str = "SELECT run, revocations, (SELECT coalesce(max(sequence), 0) FROM machine_id.events),
+const ADMIT: &str = "SELECT run, revocations,
         set_config('machine_id.locked', 'yes', true),
         set_config('synchronous_commit',
             CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)
     FROM machine_id.state WHERE id = 1 AND closed IS NULL AND oldest <= $1 AND store = $2 AND run <= $3
-        AND (SELECT coalesce(max(sequence), 0) FROM machine_id.events) >= $4";
+        AND CASE WHEN lost IS NOT NULL THEN $7
+            ELSE restored IS NOT DISTINCT FROM $4
+                AND (SELECT coalesce(max(sequence), 0) FROM machine_id.events) >= $5
+                AND ($6 = '' OR EXISTS (SELECT FROM machine_id.events WHERE sequence = $5 AND id = $6)
+                    OR $8 < kept_from) END";
+
+/// A commit waits for the disk here too.
+const DURABLE: &str = "SELECT set_config('synchronous_commit',
+    CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)";
+
+/// How far the store has come.
+const REACHED: &str = "SELECT coalesce(sequence, 0), coalesce(last.id, ''), coalesce(time, 0), list_number, restored
+    FROM machine_id.state
+    LEFT JOIN (SELECT sequence, id, time FROM machine_id.events ORDER BY sequence DESC LIMIT 1) AS last ON true";
 
 /// What an INSERT or UPDATE adds to its conditions.
 macro_rules! locked {
@@ -70,121 +79,6 @@ pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 /// A statement, with its parameters.
 pub(super) type Statement<'a> = (&'a str, &'a [Parameter<'a>]);
 
-/// What a replica knows of the store that it writes to.
-#[derive(Debug)]
-pub(super) struct Known {
-    /// Its identity.
-    pub(super) store: String,
-    /// The last event that it surely had.
-    sequence: AtomicI64,
-    /// Another once something was revoked by anybody.
-    revocations: AtomicU64,
-    odometer: Mutex<Odometer>,
-    /// By how much tests have put the odometer ahead of the time that passed.
-    #[cfg(test)]
-    ahead: AtomicI64,
-}
-
-/// How long authorities have been running with this store: what the store said, and since when it has; and
-/// when it was last asked.
-#[derive(Debug)]
-struct Odometer {
-    run: i64,
-    since: Instant,
-    asked: Instant,
-}
-
-impl Known {
-    /// A store that is only begun to be known.
-    pub(super) fn new(store: String, sequence: i64, run: i64) -> Self {
-        let now = Instant::now();
-        Self {
-            store,
-            sequence: AtomicI64::new(sequence),
-            revocations: AtomicU64::new(0),
-            odometer: Mutex::new(Odometer { run, since: now, asked: now }),
-            #[cfg(test)]
-            ahead: AtomicI64::new(0),
-        }
-    }
-
-    /// The number of revocations as last seen.
-    pub(super) fn revocations(&self) -> u64 {
-        self.revocations.load(Ordering::SeqCst)
-    }
-
-    /// The last event that was surely there.
-    pub(super) fn sequence(&self) -> i64 {
-        self.sequence.load(Ordering::SeqCst)
-    }
-
-    /// What was written: the store has that event from now on.
-    pub(super) fn wrote(&self, sequence: i64) {
-        self.sequence.fetch_max(sequence, Ordering::SeqCst);
-    }
-
-    /// What the odometer says, at least: the time since the store was last asked counts only where that is not long ago, since
-    /// others may have had none of it.
-    pub(super) fn run(&self) -> i64 {
-        let Ok(odometer) = self.odometer.lock() else { return 0 };
-        let passed = |since: Instant| i64::try_from(since.elapsed().as_secs()).unwrap_or(i64::MAX);
-        if passed(odometer.asked) > APART {
-            odometer.run
-        } else {
-            odometer.run.saturating_add(passed(odometer.since))
-        }
-    }
-
-    /// The same in milliseconds.
-    pub(super) fn millis(&self) -> i64 {
-        let Ok(odometer) = self.odometer.lock() else { return 0 };
-        let passed = i64::try_from(odometer.since.elapsed().as_millis()).unwrap_or(i64::MAX);
-        let run = odometer.run;
-        #[cfg(test)]
-        let run = run - self.ahead.load(Ordering::SeqCst);
-        run.saturating_mul(1000).saturating_add(passed)
-    }
-
-    /// Until when by the odometer something is held that is good for `lasts` seconds from now on. The
-    /// store's may be behind by as much as this one is.
-    pub(super) fn held(&self, lasts: i64) -> i64 {
-        self.run().saturating_add(lasts).saturating_add(2 * APART)
-    }
-
-    /// Whether others should hear what the odometer says.
-    pub(super) fn run_is_late(&self) -> bool {
-        let said = self.odometer.lock().map_or(0, |odometer| odometer.run);
-        self.run().saturating_sub(said) >= WRITTEN
-    }
-
-    /// Has the authority run for so many seconds.
-    #[cfg(test)]
-    pub(super) fn advance(&self, seconds: i64) {
-        // What is held is held for longer than it must be.
-        self.odometer.lock().unwrap().run += seconds + 2 * APART;
-        self.ahead.fetch_add(2 * APART, Ordering::SeqCst);
-    }
-
-    /// Something was revoked, and that was counted.
-    pub(super) fn revoked(&self, revocations: i64) {
-        self.revocations.fetch_max(u64::try_from(revocations).unwrap_or(0), Ordering::SeqCst);
-    }
-
-    /// Takes in what the store says.
-    fn hear(&self, run: i64, revocations: i64, sequence: i64) {
-        self.wrote(sequence);
-        self.revoked(revocations);
-        if let Ok(mut odometer) = self.odometer.lock() {
-            let now = Instant::now();
-            let was_away = now.duration_since(odometer.asked).as_secs() > APART.unsigned_abs();
-            if run > odometer.run || was_away {
-                (odometer.run, odometer.since) = (run, now);
-            }
-            odometer.asked = now;
-        }
-    }
-}
-
 /// Runs the statements in one transaction and one flush, under the lock.
 ///
 /// # Errors
@@ -194,20 +88,55 @@ pub(super) async fn write(
     known: &Known,
     statements: &[Statement<'_>],
 ) -> Result<Vec<Vec<Row>>, Failure> {
-    let admit = admit(client, known);
+    write_to(client, known, statements, false).await
+}
+
+/// The same; where it is so, `even_lost`: to a store that says that it has lost something.
+pub(super) async fn write_to(
+    client: &Client,
+    known: &Known,
+    statements: &[Statement<'_>],
+    even_lost: bool,
+) -> Result<Vec<Vec<Row>>, Failure> {
+    let admit = admit(client, known, even_lost);
     let work = join_all(statements.iter().map(|(sql, parameters)| query(client, sql, parameters)));
     // Each is sent when it is first polled, which happens in this order.
-    let all = join4(client.batch_execute(BEGIN), admit, work, client.batch_execute("COMMIT"));
-    let (begun, admitted, done, committed) = within(FLUSH, all).await?;
+    let end = join(query(client, REACHED, &[]), client.batch_execute("COMMIT"));
+    let all = join4(client.batch_execute(BEGIN), admit, work, end);
+    let (begun, admitted, done, (reached, committed)) = within(FLUSH, all).await?;
     begun?;
     let admitted = admitted?;
     let done = done.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let reached = reached?;
     committed?;
     if admitted.is_empty() {
         return Err(refused(client, known).await);
     }
     hear(known, &admitted)?;
+    if !even_lost {
+        wrote(known, &reached)?;
+    }
     Ok(done)
+}
+
+/// What is not to be missing any more.
+fn wrote(known: &Known, rows: &[Row]) -> Result<(), Failure> {
+    rows.iter().try_for_each(|row| {
+        let reached = reached(row, 0)?;
+        known.loss().reached.raise(&reached);
+        Ok(())
+    })
+}
+
+/// What [`REACHED`] says, from that column on.
+fn reached(row: &Row, at: usize) -> Result<Reached, tokio_postgres::Error> {
+    Ok(Reached {
+        sequence: row.try_get(at)?,
+        id: row.try_get(at + 1)?,
+        time: row.try_get(at + 2)?,
+        list_number: row.try_get(at + 3)?,
+        restored: row.try_get(at + 4)?,
+    })
 }
 
 /// Begins a transaction of two flushes under the lock, by what is to be known for it. It ends by [`finish`], or
@@ -219,12 +148,12 @@ pub(super) async fn begin(
 ) -> Result<Vec<Vec<Row>>, Failure> {
     let work = join_all(statements.iter().map(|(sql, parameters)| query(client, sql, parameters)));
     let (begun, admitted, found) =
-        within(FLUSH, join3(client.batch_execute(BEGIN), admit(client, known), work)).await?;
+        within(FLUSH, join3(client.batch_execute(BEGIN), admit(client, known, false), work)).await?;
     begun?;
     let admitted = admitted?;
     let found = found.into_iter().collect::<Result<_, _>>()?;
     if admitted.is_empty() {
-        finish(client, &[]).await?;
+        finish(client, known, &[]).await?;
         return Err(refused(client, known).await);
     }
     hear(known, &admitted)?;
@@ -232,25 +161,47 @@ pub(super) async fn begin(
 }
 
 /// Ends what [`begin`] began, by what there is to write.
-pub(super) async fn finish(client: &Client, statements: &[Statement<'_>]) -> Result<Vec<Vec<Row>>, Failure> {
+pub(super) async fn finish(
+    client: &Client,
+    known: &Known,
+    statements: &[Statement<'_>],
+) -> Result<Vec<Vec<Row>>, Failure> {
     let work = join_all(statements.iter().map(|(sql, parameters)| query(client, sql, parameters)));
-    let (done, committed) = within(FLUSH, join(work, client.batch_execute("COMMIT"))).await?;
+    let end = join3(work, query(client, REACHED, &[]), client.batch_execute("COMMIT"));
+    let (done, reached, committed) = within(FLUSH, end).await?;
     let done = done.into_iter().collect::<Result<_, _>>()?;
+    let reached = reached?;
     committed?;
+    if !statements.is_empty() {
+        wrote(known, &reached)?;
+    }
     Ok(done)
 }
 
-/// Begins a transaction of the owner's under the lock, with what `state` says of itself: which store it is, and
-/// whether it is closed. It ends by [`finish`], or with the connection.
+/// Begins a transaction of the owner's under the lock, with what `state` says of itself: which store it is, whether it
+/// is closed, and what it has lost. It ends by [`finish_as_owner`], or with the connection.
 pub(super) async fn begin_as_owner(client: &Client) -> Result<Vec<Row>, Failure> {
-    const STATE: &str = "SELECT store, closed, set_config('machine_id.locked', 'yes', true), set_config('synchronous_commit',
-            CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)
-        FROM machine_id.state WHERE id = 1";
-    let locked = join(query(client, LOCK, &[]), query(client, STATE, &[]));
-    let (begun, (locked, state)) = within(FLUSH, join(client.batch_execute(BEGIN), locked)).await?;
+    const STATE: &str = "SELECT store, closed, lost FROM machine_id.state WHERE id = 1";
+    let locked = join3(query(client, LOCK, &[]), query(client, DURABLE, &[]), query(client, STATE, &[]));
+    let (begun, (locked, durable, state)) = within(FLUSH, join(client.batch_execute(BEGIN), locked)).await?;
     begun?;
     locked?;
+    durable?;
     Ok(state?)
+}
+
+/// Ends what [`begin_as_owner`] began; how far the store has come then.
+pub(super) async fn finish_as_owner(
+    client: &Client,
+    statements: &[Statement<'_>],
+) -> Result<Reached, Failure> {
+    let work = join_all(statements.iter().map(|(sql, parameters)| query(client, sql, parameters)));
+    let end = join3(work, query(client, REACHED, &[]), client.batch_execute("COMMIT"));
+    let (done, reached, committed) = within(FLUSH, end).await?;
+    done.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let reached = reached?;
+    committed?;
+    Ok(reached.first().map(|row| self::reached(row, 0)).transpose()?.unwrap_or_default())
 }
 
 /// Reads, in one transaction and one flush.
@@ -286,10 +237,19 @@ async fn query(
 
 /// Takes the lock, and looks at what is locked: two statements, since one does not see what was committed
 /// while it waited.
-async fn admit(client: &Client, known: &Known) -> Result<Vec<Row>, tokio_postgres::Error> {
-    let (newest, run, sequence) = (schema::newest(), known.run().saturating_add(APART), known.sequence());
-    let parameters: [Parameter<'_>; 4] =
-        [(&newest, Type::INT8), (&known.store, Type::TEXT), (&run, Type::INT8), (&sequence, Type::INT8)];
+async fn admit(client: &Client, known: &Known, even_lost: bool) -> Result<Vec<Row>, tokio_postgres::Error> {
+    let (newest, run) = (schema::newest(), known.run().saturating_add(APART));
+    let Reached { sequence, id, restored, time, .. } = known.loss().reached.clone();
+    let parameters: [Parameter<'_>; 8] = [
+        (&newest, Type::INT8),
+        (&known.store, Type::TEXT),
+        (&run, Type::INT8),
+        (&restored, Type::INT8),
+        (&sequence, Type::INT8),
+        (&id, Type::TEXT),
+        (&even_lost, Type::BOOL),
+        (&time, Type::INT8),
+    ];
     let (locked, admitted) = join(query(client, LOCK, &[]), query(client, ADMIT, &parameters)).await;
     locked?;
     admitted
@@ -297,32 +257,124 @@ async fn admit(client: &Client, known: &Known) -> Result<Vec<Row>, tokio_postgre
 
 fn hear(known: &Known, admitted: &[Row]) -> Result<(), Failure> {
     for row in admitted {
-        known.hear(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        known.hear(row.try_get(0)?, row.try_get(1)?);
     }
     Ok(())
 }
 
-/// Hears what the store says, without its lock.
+/// Hears what the store says, without its lock. Where it has lost something it is made to say so, that others hear it too.
 ///
 /// # Errors
 /// Where it is not to be written to, too.
 pub(super) async fn look(client: &Client, known: &Known) -> Result<(), Failure> {
-    const WHY: &str =
-        "SELECT oldest, store, run, revocations, (SELECT coalesce(max(sequence), 0) FROM machine_id.events), closed
+    const WHY: &str = "SELECT oldest, store, run, revocations, lost,
+            (SELECT id FROM machine_id.events WHERE sequence = $1),
+            $2 < kept_from, machine_id.clock(), closed
         FROM machine_id.state";
-    let rows = read(client, &[(WHY, &[])]).await?;
-    let Some(row) = rows.first().and_then(|rows| rows.first()) else {
+    let Reached { sequence: asked, time, .. } = known.loss().reached.clone();
+    let about: [Parameter<'_>; 2] = [(&asked, Type::INT8), (&time, Type::INT8)];
+    let rows = read(client, &[(WHY, &about), (REACHED, &[])]).await?;
+    let (Some(row), Some(last)) =
+        (rows.first().and_then(|rows| rows.first()), rows.get(1).and_then(|rows| rows.first()))
+    else {
         return Err(Failure::Displaced("the row of `machine_id.state` is gone".to_owned()));
     };
-    let sequence = row.try_get(4)?;
-    if let Some(refused) = unfit(known, row.try_get(0)?, row.try_get(1)?, sequence) {
+    if let Some(refused) = unfit(known, row.try_get(0)?, row.try_get(1)?) {
         return Err(refused);
     }
-    if let Some(closed) = Closed::read(row.try_get(5)?) {
+    if let Some(closed) = Closed::read(row.try_get(8)?) {
         return Err(Failure::Closed(closed));
     }
-    known.hear(row.try_get(2)?, row.try_get(3)?, sequence);
+    let said = Said {
+        lost: row.try_get(4)?,
+        known: row.try_get(5)?,
+        is_let_go: row.try_get(6)?,
+        reached: reached(last, 0)?,
+    };
+    let heard = {
+        let mut loss = known.loss();
+        // What was heard of meanwhile is not what was asked about.
+        if loss.reached.sequence != asked {
+            return Ok(());
+        }
+        loss.hear(&said)
+    };
+    if let Err(loss) = heard {
+        if !loss.is_told() {
+            lose(client, known, &said.reached, &loss, row.try_get(7)?).await?;
+        }
+        return Err(loss.into());
+    }
+    known.hear(row.try_get(2)?, row.try_get(3)?);
     Ok(())
+}
+
+/// Has the store say that it has lost something, behind all that there ever was, unless it does by now or was gone on with.
+async fn lose(client: &Client, known: &Known, found: &Reached, loss: &Loss, now: i64) -> Result<(), Failure> {
+    const LOSE: &str = "WITH lost AS (
+            UPDATE machine_id.state SET lost = $1, list_number = greatest(list_number, $2)
+            WHERE id = 1 AND store = $3 AND lost IS NULL AND restored IS NOT DISTINCT FROM $4 RETURNING 1
+        )
+        INSERT INTO machine_id.events (sequence, time, event, id, body)
+        SELECT greatest((SELECT coalesce(max(sequence), 0) FROM machine_id.events), $5) + 1, $6, $7, $8, $9 FROM lost";
+    let before = known.loss().reached.clone();
+    let event = event::lost(before.no_earlier(now), &known.store, &loss.to_string());
+    let (words, body) = (loss.to_string(), pack(&event.body.0));
+    let parameters: [Parameter<'_>; 9] = [
+        (&words, Type::TEXT),
+        (&before.list_number, Type::INT8),
+        (&known.store, Type::TEXT),
+        (&found.restored, Type::INT8),
+        (&before.sequence, Type::INT8),
+        (&event.time, Type::INT8),
+        (&event.event, Type::TEXT),
+        (&event.id, Type::TEXT),
+        (&body, Type::BYTEA),
+    ];
+    locking(client, &[(LOSE, &parameters)]).await
+}
+
+/// Goes on without what was lost, as the operator says.
+pub(super) async fn resume(client: &Client, known: &Known, now: i64) -> Result<(), Failure> {
+    const FOUND: &str = "SELECT lost, (SELECT max(time) FROM machine_id.events), machine_id.clock()
+        FROM machine_id.state WHERE store = $1";
+    const RESUME: &str = "WITH resumed AS (
+            UPDATE machine_id.state SET lost = NULL, restored = $1, list_number = list_number + $2, list_what = NULL
+            WHERE id = 1 AND lost = $3 AND store = $4 RETURNING 1
+        ), unused AS (
+            DELETE FROM machine_id.secrets WHERE instance IS NULL AND EXISTS (SELECT FROM resumed)
+        )
+        INSERT INTO machine_id.events (sequence, time, event, id, body)
+        SELECT (SELECT max(sequence) FROM machine_id.events) + 1, $1, $5, $6, $7 FROM resumed";
+    let found = read(client, &[(FOUND, &[(&known.store, Type::TEXT)])]).await?;
+    let Some(row) = found.first().and_then(|rows| rows.first()) else { return Ok(()) };
+    let (lost, latest): (Option<String>, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
+    let Some(lost) = lost else { return Ok(()) };
+    // Not before what it knows of, where the clock is behind.
+    let time = now.max(row.try_get(2)?).max(latest.unwrap_or_default());
+    let event = event::restored(time, &known.store, "accepted_loss", lost.clone());
+    let body = pack(&event.body.0);
+    let parameters: [Parameter<'_>; 7] = [
+        (&time, Type::INT8),
+        (&LISTS_AHEAD, Type::INT8),
+        (&lost, Type::TEXT),
+        (&known.store, Type::TEXT),
+        (&event.event, Type::TEXT),
+        (&event.id, Type::TEXT),
+        (&body, Type::BYTEA),
+    ];
+    locking(client, &[(RESUME, &parameters)]).await
+}
+
+/// Runs the statements under the lock, whatever the store has lost.
+async fn locking(client: &Client, statements: &[Statement<'_>]) -> Result<(), Failure> {
+    let all = [&[(LOCK, &[][..]), (DURABLE, &[][..])], statements].concat();
+    let work = join_all(all.iter().map(|(sql, parameters)| query(client, sql, parameters)));
+    let all = join3(client.batch_execute(BEGIN), work, client.batch_execute("COMMIT"));
+    let (begun, done, committed) = within(FLUSH, all).await?;
+    begun?;
+    done.into_iter().collect::<Result<Vec<_>, _>>()?;
+    Ok(committed?)
 }
 
 /// Why a store that answers was not to be written to.
@@ -341,8 +393,8 @@ pub(super) fn silent() -> Failure {
     Failure::away(format!("the database has not answered within {} seconds", FLUSH.as_secs()))
 }
 
-/// Why a store with that schema, identity and last event is not written to, if it is not.
-fn unfit(known: &Known, oldest: i64, store: &str, sequence: i64) -> Option<Failure> {
+/// Why a store with that schema and identity is not written to, if it is not.
+fn unfit(known: &Known, oldest: i64, store: &str) -> Option<Failure> {
     let newest = schema::newest();
     let why = if oldest > newest {
         format!(
@@ -350,11 +402,6 @@ fn unfit(known: &Known, oldest: i64, store: &str, sequence: i64) -> Option<Failu
         )
     } else if store != known.store {
         format!("the database holds another store, {store}, than the one that was opened, {}", known.store)
-    } else if sequence < known.sequence() {
-        let seen = known.sequence();
-        format!(
-            "the store has lost commits: its last event is {sequence}, and this authority has seen {seen}"
-        )
     } else {
         return None;
     };

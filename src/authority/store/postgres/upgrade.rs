@@ -39,7 +39,7 @@ const SERVER: &[(&str, &str)] = &[
     ("strangers", "SELECT, INSERT, DELETE"),
     (
         "state",
-        "SELECT, UPDATE (list_number, list_what, list_made, revocations, run, forgotten, restored, seal_check)",
+        "SELECT, UPDATE (list_number, list_what, list_made, revocations, run, forgotten, restored, lost, seal_check)",
     ),
     ("probes", "SELECT, INSERT, UPDATE"),
     ("usage", "SELECT, INSERT, UPDATE, DELETE"),

@@ -1,19 +1,25 @@
 //! A piece of work: what it needs, and that it is tried again where that may help.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::super::seal::Seal;
+use super::super::loss::{Mark, Reached};
+use super::super::seal::{Seal, StoreKey};
 use super::failure::Failure;
+use super::known::Known;
 use super::pool::{Connection, Pool};
-use super::transaction::{FLUSH, Known, silent};
-use crate::error::Result;
+use super::transaction::{FLUSH, silent};
+use crate::error::{Context as _, Kind, Result};
+use crate::folder::Folder;
 
 /// How long what can be tried again is: a request is answered within fifteen seconds.
 pub(super) const PATIENCE: Duration = Duration::from_secs(8);
 
 /// What lies between two tries, at first and at most.
 pub(super) const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// The file in the data directory that says which store this is, and how far it had come, at most a second ago.
+pub(super) const MARK: &str = "store.mark";
 
 pub(super) const CANNOT_READ: &str = "cannot read from the store";
 pub(super) const CANNOT_WRITE: &str = "cannot write to the store";
@@ -23,6 +29,29 @@ pub(super) struct Shared {
     pub(super) pool: Pool,
     pub(super) known: Known,
     pub(super) seal: Seal,
+    pub(super) key: StoreKey,
+    /// What the mark says by now.
+    pub(super) marked: Mutex<Option<Reached>>,
+}
+
+impl Shared {
+    /// Leaves the mark of how far the store surely had come, unless it says so already.
+    pub(super) fn mark(&self) -> Result<()> {
+        let mut marked = self.marked.lock().unwrap_or_else(PoisonError::into_inner);
+        let reached = self.known.loss().reached.clone();
+        if marked.as_ref() != Some(&reached) || !self.key.folder().join(MARK).exists() {
+            let mark = Mark { store: self.known.store.clone(), reached };
+            write_mark(&self.key, &mark)?;
+            *marked = Some(mark.reached);
+        }
+        Ok(())
+    }
+}
+
+/// Puts a mark into the data directory, in the place of what was there.
+pub(super) fn write_mark(key: &StoreKey, mark: &Mark) -> Result<()> {
+    Folder::replace_inside(key.folder(), MARK, mark.text().as_bytes())
+        .context(Kind::Internal, format!("cannot write {MARK}"))
 }
 
 /// Does what can be done again, with a word whether it was tried before, until it is done or the time is up.

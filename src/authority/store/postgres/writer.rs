@@ -14,13 +14,14 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use super::super::event::NewEvent;
+use super::super::loss::Loss;
 use super::super::proofs::{UsedProof, proof_key};
 use super::super::seal::Seal;
 use super::super::{Earlier, NewCertificate, NewIssuance, PlanRecord};
 use super::failure::Failure;
 use super::reads;
 use super::rows::{self, Columns, Used};
-use super::transaction::{self, locked};
+use super::transaction::{self, Statement, locked};
 use super::work::{CANNOT_WRITE, PATIENCE, PAUSE, Shared, give_back};
 use crate::error::{Error, Result};
 
@@ -60,7 +61,7 @@ pub(super) const RECORD: &str = concat!(
         FROM unnest($14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bytea[])
             AS certificates (entry, serial, kind, expires, key_hash) JOIN kept ON nth = entry
     )
-    SELECT nth, sequence FROM kept"
+    SELECT nth FROM kept"
 );
 
 /// What is to be recorded, with its event.
@@ -68,8 +69,8 @@ pub(super) const RECORD: &str = concat!(
 pub(super) enum Entry {
     /// The event alone.
     Event(NewEvent),
-    /// What a command signs.
-    Signed(NewEvent, NewCertificate),
+    /// What a command signs; or the authority for itself, whatever the store has lost.
+    Signed(NewEvent, NewCertificate, bool),
     /// An issuance, which uses its proof up.
     Issuance(NewEvent, Box<(NewIssuance, PlanRecord)>),
 }
@@ -77,14 +78,14 @@ pub(super) enum Entry {
 impl Entry {
     fn event(&self) -> &NewEvent {
         match self {
-            Self::Event(event) | Self::Signed(event, _) | Self::Issuance(event, _) => event,
+            Self::Event(event) | Self::Signed(event, ..) | Self::Issuance(event, _) => event,
         }
     }
 
     fn certificates(&self) -> &[NewCertificate] {
         match self {
             Self::Event(_) => &[],
-            Self::Signed(_, certificate) => std::slice::from_ref(certificate),
+            Self::Signed(_, certificate, _) => std::slice::from_ref(certificate),
             Self::Issuance(_, issuance) => &issuance.1.certificates,
         }
     }
@@ -222,6 +223,15 @@ async fn write(shared: &Shared, mut jobs: Vec<Job>) {
 
 /// Records what can be; those jobs remain whose proofs have another use to try, and all where it fails.
 async fn once(shared: &Shared, jobs: &mut Vec<Job>) -> Result<(), Failure> {
+    // Whose proofs were judged before the store was put back, as it may have been just now.
+    for job in jobs.extract_if(.., |job| {
+        job.entry.issuance().is_some_and(|(entry, _)| shared.known.check(entry.restored).is_err())
+    }) {
+        job.answer(Err(Loss::meanwhile().into()));
+    }
+    if jobs.is_empty() {
+        return Ok(());
+    }
     let connection = shared.pool.get().await?;
     let done = on(shared, &connection, jobs).await;
     give_back(connection, &done);
@@ -261,11 +271,12 @@ async fn record(shared: &Shared, client: &Client, jobs: &[Job]) -> Result<BTreeS
             .map(|(new, plan)| UsedProof::new(proof_key(&new.replay, *nth).as_ref(), new, plan, None, run));
         columns.add(entry.event(), entry.certificates(), proof, &shared.seal);
     }
-    let done = transaction::write(client, &shared.known, &[(RECORD, &columns.parameters())]).await?;
+    let even_lost = jobs.iter().all(|job| matches!(job.entry, Entry::Signed(_, _, true)));
+    let record: &[Statement<'_>] = &[(RECORD, &columns.parameters())];
+    let done = transaction::write_to(client, &shared.known, record, even_lost).await?;
     let mut written = BTreeSet::new();
     for row in done.iter().flatten() {
-        let (nth, sequence): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
-        shared.known.wrote(sequence);
+        let nth: i64 = row.try_get(0)?;
         written.extend(usize::try_from(nth));
     }
     Ok(written)

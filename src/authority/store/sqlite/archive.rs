@@ -8,11 +8,12 @@ use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, ToSql, TransactionBehavior, params, params_from_iter};
 
 use super::super::closed::Closed;
+use super::super::loss::{Loss, Mark};
 use super::super::packed::pack;
 use super::super::seal::{Seal, StoreKey};
 use super::super::transfer::tables::{Cell, EVENTS, Row, Table, Type};
 use super::super::transfer::{Archive, Numbers, RECORDS, Standing, Which, Write};
-use super::outside::{Mark, last_event};
+use super::outside::{reached, write_mark};
 use super::unwritten::Unwritten;
 use super::{Sqlite, closing, instances, rows, schema};
 use crate::error::{Context as _, Kind, Result};
@@ -38,7 +39,15 @@ impl SqliteArchive {
             // Why it is closed is seen again.
             opened => drop(opened),
         }
-        Self::known(path, place, key)
+        let source = Self::known(path, place, key)?;
+        let lost: Option<String> = source
+            .connection
+            .query_row("SELECT lost FROM state", [], |row| row.get(0))
+            .context(Kind::Internal, CANNOT)?;
+        // What it lacks would be missing in the other one without a word.
+        lost.map_or(Ok(source), |words| {
+            Err(Loss::told(words).error("cannot carry a store that has lost records"))
+        })
     }
 
     /// The one that they are brought to, which is made where there is none.
@@ -71,7 +80,7 @@ impl SqliteArchive {
         let sql = format!(
             "SELECT store, closed, list_number, run, forgotten, restored, {empty}, kept_from, kept_run FROM state"
         );
-        let last = last_event(&self.connection)?;
+        let last = reached(&self.connection)?.sequence;
         self.connection.query_row(&sql, [], |row| {
             let numbers = Numbers {
                 list_number: row.get(2)?,
@@ -135,8 +144,8 @@ impl SqliteArchive {
         }
         if opens {
             let mark = transaction.query_row("SELECT store FROM state", [], |row| row.get(0));
-            let mark = mark.and_then(|store| Ok(Mark { store, sequence: last_event(&transaction)? }));
-            mark.context(Kind::Internal, CANNOT)?.write(&path)?;
+            let mark = mark.and_then(|store| Ok(Mark { store, reached: reached(&transaction)? }));
+            write_mark(&path, &mark.context(Kind::Internal, CANNOT)?)?;
         }
         transaction.commit().map_err(Unwritten::from).context(Kind::Internal, CANNOT)
     }

@@ -2,21 +2,21 @@
 //! while they are open; and its mark, a file beside it that says which store
 //! stands there and how far it had come, at most a second ago. The mark is
 //! written after the commit that it tells of is on the disk, so that a store
-//! that is behind its mark was put back from a copy.
+//! that is behind its mark has lost something.
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
-use serde_json::{Value, json};
 
+use super::super::loss::{Known, Loss, Mark, Reached, Restored, Said};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::Folder;
-use crate::folder::read::{self, Limit, Trust};
-use crate::folder::trust::{self, Owner};
+use crate::folder::trust::Owner;
 
 /// What the mark's name has behind the store's.
 pub const MARK: &str = ".mark";
@@ -28,54 +28,47 @@ pub(super) fn beside(store: &Path, end: &str) -> PathBuf {
     name.into()
 }
 
-/// The number of the last event.
-pub(super) fn last_event(connection: &Connection) -> rusqlite::Result<i64> {
-    connection.prepare_cached("SELECT ifnull(max(sequence), 0) FROM events")?.query_row([], |row| row.get(0))
-}
-
-/// What the mark says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Mark {
-    /// The identity of the store.
-    pub(super) store: String,
-    /// The last event that it surely had.
-    pub(super) sequence: i64,
-}
-
-impl Mark {
-    /// The mark of the store at `path`, if it has one.
-    pub(super) fn read(path: &Path, owner: Owner) -> Result<Option<Self>> {
-        let mark = beside(path, MARK);
-        let read = || {
-            trust::owners(&mark, owner)?;
-            read::utf8(read::raw(&mark, Trust::Operators(owner), Limit::bytes(1024))?)
-        };
-        let text = match read() {
-            Err(unfit) if unfit.is_missing() => return Ok(None),
-            text => text,
-        };
-        let cannot = || format!("cannot read the store's mark {}", mark.display());
-        let text = text.map_err(|unfit| unfit.error(Kind::Usage, cannot()))?;
-        let said = serde_json::from_str::<Value>(&text).ok().and_then(|said| {
-            Some(Self {
-                store: said.get("store")?.as_str()?.to_owned(),
-                sequence: said.get("sequence")?.as_i64()?,
+/// How far the store has come.
+pub(super) fn reached(connection: &Connection) -> rusqlite::Result<Reached> {
+    connection
+        .prepare_cached(
+            "SELECT ifnull(sequence, 0), ifnull(last.id, ''), ifnull(time, 0), list_number, restored
+             FROM state LEFT JOIN (SELECT sequence, id, time FROM events ORDER BY sequence DESC LIMIT 1) AS last",
+        )?
+        .query_row([], |row| {
+            Ok(Reached {
+                sequence: row.get(0)?,
+                id: row.get(1)?,
+                time: row.get(2)?,
+                list_number: row.get(3)?,
+                restored: row.get(4)?,
             })
-        });
-        said.map(Some).ok_or_else(|| {
-            Error::usage("it is damaged").context(cannot()).hint(
-                "remove it, and the store is taken for one that was put back from a copy, since nothing says otherwise",
-            )
         })
-    }
+}
 
-    /// Puts it beside the store at `path`, durably.
-    pub(super) fn write(&self, path: &Path) -> Result<()> {
-        let text = format!("{}\n", json!({"store": self.store, "sequence": self.sequence}));
-        let name: OsString = beside(path, MARK).file_name().unwrap_or_default().to_owned();
-        Folder::replace_beside(path, &name, text.as_bytes())
-            .context(Kind::Internal, format!("cannot write the mark beside {}", path.display()))
-    }
+/// What the store says of itself, and of the event `known`.
+pub(super) fn said(connection: &Connection, known: &Reached) -> rusqlite::Result<Said> {
+    let reached = reached(connection)?;
+    connection
+        .prepare_cached(
+            "SELECT lost, (SELECT id FROM events WHERE sequence = ?1),
+                ?2 < kept_from FROM state",
+        )?
+        .query_row([known.sequence, known.time], |row| {
+            Ok(Said { lost: row.get(0)?, known: row.get(1)?, is_let_go: row.get(2)?, reached })
+        })
+}
+
+/// The mark of the store at `path`, if it has one.
+pub(super) fn read_mark(path: &Path, owner: Owner) -> Result<Option<Mark>> {
+    Mark::read(&beside(path, MARK), owner)
+}
+
+/// Puts the mark beside the store at `path`, durably.
+pub(super) fn write_mark(path: &Path, mark: &Mark) -> Result<()> {
+    let name: OsString = beside(path, MARK).file_name().unwrap_or_default().to_owned();
+    Folder::replace_beside(path, &name, mark.text().as_bytes())
+        .context(Kind::Internal, format!("cannot write the mark beside {}", path.display()))
 }
 
 /// A file by which no other is: device and inode.
@@ -91,15 +84,16 @@ pub(super) struct Outside {
     path: PathBuf,
     files: Vec<(PathBuf, FileId)>,
     store: String,
-    marked: AtomicI64,
-    /// The most bytes that the store's file was seen to have, of which SQLite never takes any away; more than it
-    /// can have where it has been written over.
+    known: Mutex<Known>,
+    /// What the mark says by now.
+    marked: Mutex<Option<Reached>>,
+    /// The most bytes that the store's file was seen to have, of which SQLite never takes any away.
     longest: AtomicU64,
 }
 
 impl Outside {
-    /// Of the store `store` that is open, with the file that stood there before it was opened.
-    pub(super) fn of(path: &Path, before: FileId, store: String) -> Result<Self> {
+    /// Of the store `store` that is open, with the file that stood there before it was opened, and what is known of it.
+    pub(super) fn of(path: &Path, before: FileId, store: String, known: Known) -> Result<Self> {
         let mut files = vec![(path.to_owned(), before)];
         for end in ["-wal", "-shm"] {
             let file = beside(path, end);
@@ -110,7 +104,8 @@ impl Outside {
             path: path.to_owned(),
             files,
             store,
-            marked: AtomicI64::new(-1),
+            known: Mutex::new(known),
+            marked: Mutex::default(),
             longest: AtomicU64::new(0),
         };
         outside.check()?;
@@ -166,21 +161,44 @@ impl Outside {
             && !self.is_cut()
     }
 
-    /// Leaves the mark that the store has that event, unless it says so already.
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the store was last put back, as far as it has said.
+    pub(super) fn restored(&self) -> Option<Restored> {
+        self.known().restored
+    }
+
+    /// Takes in what the store says; what it has lost, if it has: nothing is to be made of it then.
+    pub(super) fn hear(&self, connection: &Connection) -> rusqlite::Result<Result<(), Loss>> {
+        let mut known = self.known();
+        let said = said(connection, &known.reached)?;
+        Ok(known.hear(&said))
+    }
+
+    /// Remembers what was committed.
+    pub(super) fn wrote(&self, reached: Reached) {
+        self.known().reached.raise(&reached);
+    }
+
+    /// Leaves the mark of how far the store surely had come, unless it says so already.
     ///
     /// # Errors
-    /// Where it cannot be written; and where the store had more events before, from when on [`Outside::check`] fails.
-    pub(super) fn mark(&self, sequence: i64) -> Result<()> {
-        if sequence < self.marked.load(Ordering::SeqCst) {
-            // Events never go: an older copy was written over it, page by page. The mark is to tell of it.
-            self.longest.store(u64::MAX, Ordering::SeqCst);
-            return self.check();
-        }
-        let is_said = self.marked.load(Ordering::SeqCst) == sequence && beside(&self.path, MARK).exists();
-        if !is_said {
-            Mark { store: self.store.clone(), sequence }.write(&self.path)?;
-            self.marked.store(sequence, Ordering::SeqCst);
+    /// Where it cannot be written.
+    pub(super) fn mark(&self) -> Result<()> {
+        let mut marked = self.marked.lock().unwrap_or_else(PoisonError::into_inner);
+        let reached = self.known().reached.clone();
+        if marked.as_ref() != Some(&reached) || !beside(&self.path, MARK).exists() {
+            let mark = Mark { store: self.store.clone(), reached };
+            write_mark(&self.path, &mark)?;
+            *marked = Some(mark.reached);
         }
         Ok(())
+    }
+
+    /// Where the store is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 }

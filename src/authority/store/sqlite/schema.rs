@@ -186,6 +186,8 @@ pub(super) const MIGRATIONS: &[&str] = &[
 
     -- What rows that grant something are sealed with (`store/seal.rs`), and by what the key is known.
     ALTER TABLE state ADD COLUMN seal_check BLOB;
+    -- What it lacks, in words, as long as the operator has not said that it goes on without.
+    ALTER TABLE state ADD COLUMN lost TEXT;
     ALTER TABLE proofs ADD COLUMN mac BLOB;
     ALTER TABLE instances ADD COLUMN mac BLOB;
     ALTER TABLE secrets ADD COLUMN mac BLOB;

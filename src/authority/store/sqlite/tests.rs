@@ -47,6 +47,10 @@ impl Engine for Open {
         administrator::number(&self.1, sql)
     }
 
+    fn put_back(&self, last: i64) {
+        panic!("nobody puts {self:?} back to {last}");
+    }
+
     fn meddle(&self, sql: &str) -> std::result::Result<(), String> {
         administrator::meddle(&self.1, sql)
     }

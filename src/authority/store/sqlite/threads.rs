@@ -13,9 +13,9 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::closing;
-use super::outside::{Outside, last_event};
+use super::outside::{Outside, reached};
 use super::reserve::Reserve;
-use super::unwritten::{Unwritten, hint};
+use super::unwritten::Unwritten;
 use crate::error::{Context as _, Error, Kind, Result};
 
 /// How many entries may wait; callers beyond wait for a place.
@@ -47,9 +47,9 @@ struct Writing<W, T> {
     caller: oneshot::Sender<std::result::Result<T, Unwritten>>,
 }
 
-impl<T: Send, W: FnMut(&Connection) -> rusqlite::Result<T> + Send> Work for Writing<W, T> {
+impl<T: Send, W: FnMut(&Connection) -> std::result::Result<T, Unwritten> + Send> Work for Writing<W, T> {
     fn run(&mut self, connection: &Connection) -> Outcome {
-        let written = self.written.insert((self.work)(connection).map_err(Unwritten::from));
+        let written = self.written.insert((self.work)(connection));
         written.as_ref().map(drop).map_err(Clone::clone)
     }
 
@@ -68,13 +68,15 @@ impl<T: Send, W: FnMut(&Connection) -> rusqlite::Result<T> + Send> Work for Writ
 /// Whether it was done, or why not.
 type Outcome = std::result::Result<(), Unwritten>;
 
-/// What is done on a disk that is nearly full.
+/// What is done on a disk that is nearly full, or in a store that has lost something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Room {
     /// Nothing, unless the reserve stands: this is what jobs and strangers cause.
     ToSpare,
     /// What there is room for: it frees some, takes a right away, or is the operator's.
     Any,
+    /// The same, whatever the store has lost: that an authority can say so.
+    EvenLost,
 }
 
 /// What one caller wants written.
@@ -123,7 +125,7 @@ impl Writer {
                     }
                 }
                 let before = revocations.load(Ordering::SeqCst);
-                let committed = commit(&connection, &mut batch);
+                let committed = commit(&connection, &mut batch, &outside);
                 // A commit to a file that is gone is none.
                 let committed = outside.check().map_err(Unwritten::displaced).and(committed);
                 if revocations.load(Ordering::SeqCst) != before {
@@ -147,19 +149,22 @@ impl Writer {
     pub(super) async fn write<T: Send + 'static>(
         &self,
         room: Room,
-        work: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        mut work: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.try_write(room, move |connection| Ok(work(connection)?)).await
+    }
+
+    /// The same for what has reasons of its own not to be written.
+    pub(super) async fn try_write<T: Send + 'static>(
+        &self,
+        room: Room,
+        work: impl FnMut(&Connection) -> std::result::Result<T, Unwritten> + Send + 'static,
     ) -> Result<T> {
         let (cannot, stopped) = ("cannot write to the store", "the store has stopped");
         let (caller, answer) = oneshot::channel();
         self.send(Job { work: Box::new(Writing { work, written: None, caller }), room }).await?;
         let written = answer.await.context(Kind::Internal, stopped)?;
-        written.or_else(|why| {
-            if let Unwritten::Closed(closed) = why {
-                return Err(closed.error());
-            }
-            let kind = why.kind();
-            Err(why).context(kind, cannot).map_err(hint)
-        })
+        written.map_err(|why| why.error(cannot))
     }
 }
 
@@ -171,6 +176,14 @@ impl Reader {
                 read(&connection);
             }
         })
+    }
+
+    /// Runs `work` on what is committed at one moment.
+    pub(super) async fn read_at_once<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.read(move |connection| work(&*connection.unchecked_transaction()?)).await
     }
 
     /// Runs `work` on what is committed.
@@ -193,9 +206,9 @@ impl Reader {
 fn end(connection: Connection, outside: &Outside) {
     if !outside.stands() {
         std::mem::forget(connection);
-    } else if let Ok(sequence) = last_event(&connection) {
-        // An older one does no harm.
-        drop(outside.mark(sequence));
+    } else if outside.hear(&connection).is_ok() {
+        // What was lost is told by it, too.
+        drop(outside.mark());
     }
 }
 
@@ -204,24 +217,35 @@ fn end(connection: Connection, outside: &Outside) {
 ///
 /// An entry that fails by itself is seldom: only then they are run again, each
 /// in a savepoint, which otherwise would cost more than what it guards.
-fn commit(connection: &Connection, batch: &mut [Job]) -> Outcome {
+fn commit(connection: &Connection, batch: &mut [Job], outside: &Outside) -> Outcome {
     let failed = Cell::new(false);
     let together = |connection: &_, work: &mut dyn Work| {
         work.run(connection).inspect_err(|error| failed.set(!error.is_no_room()))
     };
-    let outcome = transact(connection, batch, together);
-    if failed.get() && batch.len() > 1 { transact(connection, batch, by_itself) } else { outcome }
+    let outcome = transact(connection, batch, outside, together);
+    if failed.get() && batch.len() > 1 { transact(connection, batch, outside, by_itself) } else { outcome }
 }
 
 fn transact(
     connection: &Connection,
     batch: &mut [Job],
+    outside: &Outside,
     apply: impl Fn(&Connection, &mut dyn Work) -> Outcome,
 ) -> Outcome {
-    let outcome = run(connection, "BEGIN IMMEDIATE")
-        .and_then(|()| closing::closed(connection)?.map_or(Ok(()), |closed| Err(Unwritten::Closed(closed))))
-        .and_then(|()| batch.iter_mut().try_for_each(|job| apply(connection, job.work.as_mut())))
-        .and_then(|()| run(connection, "COMMIT"));
+    let outcome = run(connection, "BEGIN IMMEDIATE").and_then(|()| {
+        closing::closed(connection)?.map_or(Ok(()), |closed| Err(Unwritten::Closed(closed)))?;
+        // Nobody else writes from here on.
+        let loss = outside.hear(connection)?.err();
+        batch.iter_mut().try_for_each(|job| match &loss {
+            Some(loss) if job.room != Room::EvenLost || !loss.is_told() => Err(loss.clone().into()),
+            _ => apply(connection, job.work.as_mut()),
+        })?;
+        let reached = loss.is_none().then(|| reached(connection)).transpose()?;
+        run(connection, "COMMIT")?;
+        // What it must not be without from now on.
+        reached.into_iter().for_each(|reached| outside.wrote(reached));
+        Ok(())
+    });
     if outcome.is_err() && !connection.is_autocommit() {
         // Where this fails the transaction stays open; then the next BEGIN fails, and so every entry until
         // the authority is restarted: nothing is signed that is not recorded.

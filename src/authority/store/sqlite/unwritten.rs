@@ -6,8 +6,9 @@ use std::{fmt, io};
 use rusqlite::{ErrorCode, ffi};
 
 use super::super::closed::Closed;
+use super::super::loss::Loss;
 use super::reserve::RESERVE;
-use crate::error::{Error, Kind};
+use crate::error::{Context as _, Error, Kind, Result};
 
 /// Why nothing was written; shared by all whom it concerns.
 #[derive(Clone, Debug)]
@@ -18,6 +19,8 @@ pub(super) enum Unwritten {
     Displaced(String),
     /// It says that nothing is written to it.
     Closed(Closed),
+    /// The store has lost something.
+    Lost(Loss),
 }
 
 impl Unwritten {
@@ -37,12 +40,16 @@ impl Unwritten {
         matches!(self, Self::Database(error) if is_no_room(error))
     }
 
-    /// Whose affair it is: a store that is not in its place is for the operator to put right.
-    pub(super) fn kind(&self) -> Kind {
-        match self {
+    /// As an error of what could not be done. A store that is not in its place is for the operator to put right.
+    pub(super) fn error(self, what: &'static str) -> Error {
+        let kind = match self {
+            Self::Lost(loss) => return loss.error(what),
             Self::Database(_) => Kind::Internal,
-            Self::Displaced(_) | Self::Closed(_) => Kind::Usage,
-        }
+            Self::Closed(closed) => return closed.error(),
+            Self::Displaced(_) => Kind::Usage,
+        };
+        let error: Result<()> = Err(self).context(kind, what);
+        error.map_err(hint).err().unwrap_or_else(|| Error::internal(what))
     }
 }
 
@@ -52,12 +59,19 @@ impl From<rusqlite::Error> for Unwritten {
     }
 }
 
+impl From<Loss> for Unwritten {
+    fn from(loss: Loss) -> Self {
+        Self::Lost(loss)
+    }
+}
+
 impl fmt::Display for Unwritten {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Database(error) => error.fmt(f),
             Self::Displaced(why) => f.write_str(why),
             Self::Closed(closed) => closed.fmt(f),
+            Self::Lost(loss) => loss.fmt(f),
         }
     }
 }

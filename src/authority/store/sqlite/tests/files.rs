@@ -48,7 +48,7 @@ fn many_may_open_an_old_store_at_once() {
             one.join().unwrap().unwrap();
         }
     });
-    assert_eq!(Sqlite::open(&path, &StoreKey::beside(&path), NOW).unwrap().restored(), None);
+    assert!(Sqlite::open(&path, &StoreKey::beside(&path), NOW).unwrap().restored().is_none());
 }
 
 #[test]

@@ -7,11 +7,14 @@ use proptest::prelude::*;
 use rusqlite::Connection;
 use serde_json::json;
 
-use super::super::outside::{Mark, beside};
+use super::super::outside::{beside, read_mark};
 use super::super::schema::{APPLICATION_ID, MIGRATIONS};
 use super::*;
-use crate::authority::store::Event;
+use crate::authority::store::loss::Mark;
+use crate::authority::store::{Event, lost};
 use crate::error::Kind;
+
+mod lost;
 
 /// A store as the version before marks left it, with one event.
 pub(super) fn old_store(path: &Path) {
@@ -28,7 +31,7 @@ pub(super) fn old_store(path: &Path) {
 }
 
 fn wait<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
 fn open(path: &Path) -> Result<Sqlite> {
@@ -36,7 +39,7 @@ fn open(path: &Path) -> Result<Sqlite> {
 }
 
 fn mark(path: &Path) -> Mark {
-    Mark::read(path, Owner::me()).unwrap().unwrap()
+    read_mark(path, Owner::me()).unwrap().unwrap()
 }
 
 fn all(store: &dyn Trail) -> Vec<Event> {
@@ -45,6 +48,16 @@ fn all(store: &dyn Trail) -> Vec<Event> {
 
 fn refuse(store: &Sqlite, id: &str) {
     wait(store.refuse(refusal(id, None))).unwrap();
+}
+
+/// When it was last put back.
+fn restored(store: &dyn Store) -> Option<i64> {
+    store.restored().map(|restored| restored.time)
+}
+
+/// What it says that it has lost.
+fn loss(store: &dyn Store) -> Option<String> {
+    wait(store.mark()).err().map(|error| lost(&error).unwrap_or_else(|| panic!("{error}")).to_string())
 }
 
 fn hints(error: &crate::error::Error) -> String {
@@ -81,52 +94,6 @@ impl Home {
         names.sort();
         names
     }
-}
-
-#[test]
-fn one_that_was_put_back_is_known_by_its_mark() {
-    let home = Home::new();
-    let store = open(&home.path()).unwrap();
-    assert_eq!((store.restored(), mark(&home.path()).sequence), (None, 0));
-    refuse(&store, "d-1");
-    wait(store.mark()).unwrap();
-    assert_eq!(mark(&home.path()).sequence, 1);
-    let hash = [5; 32];
-    let expires = NOW + 9999;
-    let secret = NewSecret { id: "k-1".into(), hash, token: "t".into(), bot: "b".into(), time: NOW, expires };
-    wait(store.add_secret(secret)).unwrap();
-    assert!(wait(store.admits(&hash, "t", NOW)).unwrap());
-    drop(store);
-    home.copy("authority.db", "backup");
-    let store = open(&home.path()).unwrap();
-    ["d-2", "d-3"].iter().for_each(|id| refuse(&store, id));
-    drop(store);
-    assert_eq!(mark(&home.path()).sequence, 4, "left at the end");
-
-    home.copy("backup", "authority.db");
-    let store = open(&home.path()).unwrap();
-    assert_eq!(store.restored(), Some(NOW));
-    let events = all(&store);
-    // No number comes twice, so that a copy of the lost time would be noticed too.
-    assert_eq!(events.iter().map(|event| event.cursor.event).collect::<Vec<_>>(), [1, 2, 5]);
-    assert_eq!(events[2].body["event"], "restored");
-    assert_eq!(events[2].body["reason"], "put_back");
-    assert_eq!(
-        events[2].body["detail"],
-        "the store ends with event 2, and it had 4 at least: it was put back from a copy"
-    );
-    assert!(!wait(store.admits(&hash, "t", NOW)).unwrap(), "it may have been used since");
-    drop(store);
-    // Said once, and known from then on.
-    let store = Sqlite::open(&home.path(), &StoreKey::beside(&home.path()), NOW + 9).unwrap();
-    assert_eq!((store.restored(), all(&store).len()), (Some(NOW), 3));
-    drop(store);
-
-    // The copy on another machine, where nothing stands beside it.
-    home.copy("backup", "authority.db");
-    fs::remove_file(home.at("authority.db.mark")).unwrap();
-    let store = open(&home.path()).unwrap();
-    assert_eq!((store.restored(), &all(&store)[2].body["reason"]), (Some(NOW), &json!("no_mark")));
 }
 
 /// What befalls a store.
@@ -202,7 +169,11 @@ proptest! {
                 Some(store) => store,
                 None => {
                     let store = Sqlite::open(&home.path(), &StoreKey::beside(&home.path()), now).unwrap();
-                    prop_assert_eq!(store.restored() == Some(now), lacks, "{:?}", fate);
+                    prop_assert_eq!(loss(&store).is_some(), lacks, "{:?}", fate);
+                    if lacks {
+                        wait(store.resume(now)).unwrap();
+                        prop_assert_eq!((loss(&store), restored(&store)), (None, Some(now)));
+                    }
                     store
                 }
             };
@@ -228,9 +199,9 @@ fn whatever_ends_an_authority_is_no_alarm() {
         fs::copy(beside(&home.path(), end), beside(&path, end)).unwrap();
     }
     fs::copy(home.at("store.key"), killed.path().join("store.key")).unwrap();
-    assert_eq!(mark(&path).sequence, 0);
+    assert_eq!(mark(&path).reached.sequence, 0);
     let again = open(&path).unwrap();
-    assert_eq!((again.restored(), all(&again).len()), (None, 2));
+    assert_eq!((loss(&again), all(&again).len()), (None, 2));
     // Two at once, each of which leaves marks.
     let beside_it = open(&home.path()).unwrap();
     refuse(&beside_it, "d-3");
@@ -238,7 +209,7 @@ fn whatever_ends_an_authority_is_no_alarm() {
     refuse(&store, "d-4");
     drop(beside_it);
     drop(store);
-    assert_eq!(open(&home.path()).unwrap().restored(), None);
+    assert_eq!(loss(&open(&home.path()).unwrap()), None);
 }
 
 #[test]
@@ -248,7 +219,7 @@ fn an_old_store_is_adopted_and_its_older_copies_are_known() {
     old_store(&path);
     fs::copy(&path, dir.path().join("backup")).unwrap();
     let store = open(&path).unwrap();
-    assert_eq!((store.restored(), mark(&path).sequence), (None, 1));
+    assert_eq!((restored(&store), mark(&path).reached.sequence), (None, 1));
     refuse(&store, "d-2");
     drop(store);
     let named = mark(&path).store;
@@ -260,7 +231,7 @@ fn an_old_store_is_adopted_and_its_older_copies_are_known() {
     assert!(hints(&error).contains("nobody else can have written to it, remove /"), "{error:?}");
     fs::remove_file(dir.path().join("store.key")).unwrap();
     let store = open(&path).unwrap();
-    assert_eq!(store.restored(), Some(NOW));
+    assert!(loss(&store).is_some());
     drop(store);
     assert_eq!(mark(&path).store, named);
 }
@@ -296,7 +267,7 @@ fn a_store_that_is_lost_does_not_begin_anew_by_itself() {
     Sqlite::begin_anew(&home.path(), &StoreKey::beside(&home.path()), NOW).unwrap();
     let store = open(&home.path()).unwrap();
     let events = all(&store);
-    assert_eq!((store.restored(), events[0].cursor.event), (Some(NOW), 2));
+    assert_eq!((restored(&store), loss(&store), events[0].cursor.event), (Some(NOW), None, 2));
     assert_eq!(events[0].body["reason"], "new_store");
     assert_ne!(mark(&home.path()).store, before.store);
     drop(store);
@@ -322,7 +293,7 @@ fn another_store_is_not_taken() {
         "{error}"
     );
     fs::copy(other.at("store.key"), home.at("store.key")).unwrap();
-    assert_eq!(open(&home.path()).unwrap().restored(), Some(NOW));
+    assert!(loss(&open(&home.path()).unwrap()).unwrap().contains("no mark stands beside the store"));
 }
 
 #[test]

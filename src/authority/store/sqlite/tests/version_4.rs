@@ -4,7 +4,7 @@ use rusqlite::Connection;
 use serde_json::json;
 
 use super::super::super::CertificateKind;
-use super::super::outside::Mark;
+use super::super::outside::{MARK, beside};
 use super::super::schema::APPLICATION_ID;
 use super::*;
 use crate::error::Error;
@@ -18,9 +18,10 @@ fn old() -> Bench {
     connection.execute_batch(include_str!("version-4.sql")).unwrap();
     connection.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
     connection.pragma_update(None, "user_version", 4).unwrap();
-    let store = connection.query_row("SELECT store FROM state", [], |row| row.get(0)).unwrap();
+    let store: String = connection.query_row("SELECT store FROM state", [], |row| row.get(0)).unwrap();
     drop(connection);
-    Mark { store, sequence: 6 }.write(&path).unwrap();
+    let mark = format!("{}\n", json!({"store": store, "sequence": 6}));
+    std::fs::write(beside(&path, MARK), mark).unwrap();
     Bench::of(dir)
 }
 
