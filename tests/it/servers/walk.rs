@@ -145,6 +145,8 @@ fn three_authorities_take_the_place_of_one_and_no_job_fails() {
             shell.types_at("roles", &servers[0]);
             cluster.let_in(&shell.block("pg_hba.conf"));
             servers.iter().for_each(|server| shell.types_at("reload", server));
+            shell.types_at("synchronous", &servers[0]);
+            cluster.wait_for_standby();
             shell.types("tables");
             go_on();
             shell.types("records");
@@ -161,9 +163,6 @@ fn three_authorities_take_the_place_of_one_and_no_job_fails() {
             for client in &clients {
                 assert_eq!(client.get("/readyz").text(), r#"{"status":"ready"}"#);
             }
-            go_on();
-            shell.types_at("synchronous", &servers[0]);
-            cluster.wait_for_standby();
             go_on();
             cluster.kill();
             shell.types_at("promote", &servers[1]);
