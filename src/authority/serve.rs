@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::StatusCode;
 use hyper::body::Body as _;
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
@@ -223,8 +224,10 @@ async fn connection(
         let answer = app.call(request);
         async move {
             let mut answer = answer.await;
-            // Where a body in chunks ends is not known here.
-            if let (None, Ok(answer)) = (length, &mut answer) {
+            // Where a body in chunks ends is not known here; and whoever hears 503 may come to another authority next time.
+            if let Ok(answer) = &mut answer
+                && (length.is_none() || answer.status() == StatusCode::SERVICE_UNAVAILABLE)
+            {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             answer

@@ -15,3 +15,4 @@ mod logins;
 mod moves;
 mod outputs;
 mod proxy;
+mod walk;

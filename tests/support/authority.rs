@@ -184,7 +184,15 @@ impl Authority {
             process::command("cp").arg("-a").arg(self.directory.path().join(".")).arg(directory.path()),
         );
         let address = free_port();
-        let mut replica = Self {
+        let mut replica = self.replica_in(directory, address);
+        replica.configure("listen", &address.to_string());
+        replica.restart();
+        replica
+    }
+
+    /// The one whose data directory is `authority` in that folder; it is not started yet.
+    pub fn replica_in(&self, directory: TempDir, address: SocketAddr) -> Self {
+        Self {
             client: self.client.of(address),
             directory,
             address,
@@ -193,10 +201,7 @@ impl Authority {
             environment: self.environment.clone(),
             program: self.program.clone(),
             process: None,
-        };
-        replica.configure("listen", &address.to_string());
-        replica.restart();
-        replica
+        }
     }
 
     /// Changes a line of its `authority.yaml`, or adds it; it reads it when it starts.

@@ -11,6 +11,7 @@
 )]
 
 pub mod authority;
+pub mod balancer;
 pub mod client;
 pub mod cluster;
 pub mod cut;

@@ -11,6 +11,7 @@ use super::super::{StorePlace, engine as stores};
 use super::*;
 use crate::error::Kind;
 
+mod stolen;
 mod upgrades;
 
 /// A store, and what it runs on.

@@ -91,6 +91,19 @@ fn a_failover_to_a_synchronous_standby_loses_nothing() {
     });
 }
 
+/// No commit is acknowledged that one server alone has.
+#[test]
+fn a_synchronous_standby_that_is_away_holds_commits_up_and_loses_nothing() {
+    under_load(&mut Cluster::with_standby(), |cluster, replicas, load| {
+        cluster.pause_standby(true);
+        load.fails_with("urn:machine-id:");
+        assert_eq!(replicas.one(0).client().get("/readyz").status, 503);
+        cluster.pause_standby(false);
+        load.goes_on(100);
+        load.steal_what_was_used();
+    });
+}
+
 #[test]
 fn a_database_whose_disk_is_full_loses_nothing() {
     under_load(&mut Cluster::on_small_disk(128), |cluster, _, load| {
