@@ -1,5 +1,6 @@
 //! What a database keeps, and what is kept beside it.
 
+use super::super::super::seal::STORE_KEY;
 use super::super::super::{StorePlace, engine as stores};
 use super::*;
 
@@ -10,7 +11,7 @@ fn with_a_new_key_what_the_old_one_sealed_grants_nothing() {
     bench.issue(issuance(1)).unwrap();
     bench.runtime.block_on(bench.store.add_secret(fixtures::secret(fixtures::SECRET, "t"))).unwrap();
     let opened = || bench.runtime.block_on(bench.database.store());
-    let file = bench.database.key().folder().join(super::super::seal::STORE_KEY);
+    let file = bench.database.key().folder().join(STORE_KEY);
     std::fs::remove_file(&file).unwrap();
     assert!(opened().unwrap_err().hints()[1].contains("lost for good"));
     let new = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=\n";
