@@ -73,7 +73,7 @@ impl Closed {
     }
 
     /// That a store which was `found` closed or not is as it is `wanted`.
-    pub(super) fn expect(found: Option<Self>, wanted: Option<&Self>) -> Result<()> {
+    pub(super) fn must_be(found: Option<Self>, wanted: Option<&Self>) -> Result<()> {
         match (found, wanted) {
             (None, None) => Ok(()),
             (Some(found), Some(wanted)) if found.is(wanted) => Ok(()),

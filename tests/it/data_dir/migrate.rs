@@ -171,7 +171,10 @@ fn mistakes_are_told() {
             ["--from", "sqlite:authority.db", "--to", "postgres://u:h4rd2gu3ss@h/d"],
             "`--to` holds a password, which everybody on this machine can see",
         ),
-        (["--from", "postgre://u:h4rd2gu3ss@h/d", "--to", "sqlite:new.db"], "cannot use `--from`: `store` must be"),
+        (
+            ["--from", "postgre://u:h4rd2gu3ss@h/d", "--to", "sqlite:new.db"],
+            "cannot use `--from`: `store` must be",
+        ),
         (["--from", "sqlite:other.db", "--to", "sqlite:new.db"], "there is no such file"),
         (["--from", "sqlite:authority.db", "--to", "sqlite:policy"], "cannot"),
     ] {

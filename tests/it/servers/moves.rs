@@ -100,21 +100,21 @@ fn prune(authority: &crate::support::authority::Authority, cluster: &Cluster) {
     assert!(checked.contains("warning: `retain` does nothing by itself"), "{checked}");
     let told = refused(&mut authority.command(["prune"]));
     assert!(told.contains("this connection is `machine_id_server`'s"), "{told}");
-    // As if what commands signed was long ago, and over.
-    cluster.sql(
+    // As if what was signed first was long ago, and over. What replicas have heard of last stays as it is.
+    let signed = "SELECT sequence FROM events WHERE event = 'signed' AND sequence < 20";
+    cluster.sql(&format!(
         "SET search_path = machine_id; ALTER TABLE events DISABLE TRIGGER ALL; ALTER TABLE certificates DISABLE TRIGGER ALL;
-         UPDATE certificates SET expires = expires - 900000000 WHERE issuance IN
-            (SELECT sequence FROM events WHERE event = 'signed');
-         UPDATE events SET time = time - 9000000 WHERE event = 'signed';
-         ALTER TABLE events ENABLE TRIGGER ALL; ALTER TABLE certificates ENABLE TRIGGER ALL;",
-    );
+         UPDATE certificates SET expires = expires - 900000000 WHERE issuance IN ({signed});
+         UPDATE events SET time = time - 9000000 WHERE sequence IN ({signed});
+         ALTER TABLE events ENABLE TRIGGER ALL; ALTER TABLE certificates ENABLE TRIGGER ALL;"
+    ));
     let mut pruned = authority.command(["prune"]);
     as_role(&mut pruned, cluster, Role::Owner, &["--store"]);
     let told = succeed(&mut pruned);
-    assert!(told.contains("let go ") && !told.contains("let go 0 "), "{told}");
+    assert!(told.contains("let go 1 event from before "), "{told}");
     let audit = run(&mut authority.command(["audit"]));
     assert!(String::from_utf8(audit.stderr).unwrap().contains("is not kept any more"));
     let trail = authority.audit();
     assert!(trail.iter().any(|event| event["event"] == "pruned"));
-    assert!(trail.iter().all(|event| event["event"] != "signed"));
+    assert_ne!(trail[0]["event"], "signed");
 }

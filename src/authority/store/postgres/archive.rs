@@ -100,7 +100,7 @@ impl PostgresArchive {
         if row.try_get::<_, &str>(0)? != self.store {
             return Err(Failure::Displaced("the database holds another store by now".to_owned()));
         }
-        if let Err(error) = Closed::expect(Closed::read(row.try_get(1)?), closed) {
+        if let Err(error) = Closed::must_be(Closed::read(row.try_get(1)?), closed) {
             transaction::finish_as_owner(client, &[]).await?;
             return Ok(Err(error));
         }

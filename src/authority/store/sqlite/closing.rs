@@ -13,7 +13,7 @@ pub(super) fn closed(connection: &Connection) -> rusqlite::Result<Option<Closed>
 
 /// That it is closed as that says, or open.
 pub(super) fn expect(connection: &Connection, wanted: Option<&Closed>) -> Result<()> {
-    Closed::expect(closed(connection).context(Kind::Internal, "cannot read the store")?, wanted)
+    Closed::must_be(closed(connection).context(Kind::Internal, "cannot read the store")?, wanted)
 }
 
 /// Closes it, or opens it again.

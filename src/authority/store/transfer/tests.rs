@@ -4,9 +4,9 @@ use std::sync::atomic::Ordering;
 
 use proptest::prelude::*;
 
+use super::super::Issued;
 use super::super::conformance::fixtures::*;
 use super::super::seal::StoreKey;
-use super::super::Issued;
 use super::*;
 use stage::*;
 
