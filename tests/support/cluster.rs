@@ -196,6 +196,11 @@ impl Cluster {
         self.primary.start_again();
     }
 
+    /// Keeps the server to this core.
+    pub fn pin(&self, core: &str) {
+        self.primary.pin(core);
+    }
+
     /// Whether it answers.
     pub fn is_up(&self) -> bool {
         self.primary.answers()
