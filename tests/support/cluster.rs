@@ -197,6 +197,7 @@ impl Cluster {
     }
 
     /// Keeps the server to this core.
+    #[allow(dead_code, reason = "for benchmarks")]
     pub fn pin(&self, core: &str) {
         self.primary.pin(core);
     }

@@ -8,6 +8,7 @@ use super::instances::NewSecret;
 use super::{CertificateKind, NewCertificate, NewIssuance, NewRefusal, NewRevocation, NewSigned, PlanRecord};
 use crate::clock::rfc3339;
 use crate::join::instance::InstanceJoin;
+use crate::text::json_text;
 
 /// An event that is to be appended: what it is searched by, and its JSON.
 #[derive(Debug)]
@@ -29,14 +30,14 @@ impl Object {
     fn with(self, name: &str, value: impl Into<Value>) -> Self {
         match value.into() {
             Value::Null => self,
-            value => self.with_json(name, &value.to_string()),
+            value => self.with_json(name, &json_text(&value)),
         }
     }
 
     fn with_json(mut self, name: &str, json: &str) -> Self {
         self.0.pop();
-        let before = if self.0.is_empty() { '{' } else { ',' };
-        self.0.push_str(&format!("{before}\"{name}\":{json}}}"));
+        let before = if self.0.is_empty() { "{" } else { "," };
+        self.0.extend([before, "\"", name, "\":", json, "}"]);
         self
     }
 }
