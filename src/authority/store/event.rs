@@ -21,6 +21,9 @@ pub(super) struct NewEvent {
     pub(super) body: Object,
 }
 
+/// What most bodies take, in bytes: one that grows is copied and wiped each time.
+const ROOM: usize = 3 << 10;
+
 /// A JSON object whose members stay in the order in which they were added.
 #[derive(Debug, Default)]
 pub(super) struct Object(pub(super) String);
@@ -45,7 +48,7 @@ impl Object {
 impl NewEvent {
     /// An event with an id, which is the member `member`.
     fn new(event: &'static str, time: i64, member: &str, id: &str) -> Self {
-        let body = Object::default().with("time", rfc3339(time)).with("event", event).with(member, id);
+        let body = Object(String::with_capacity(ROOM)).with("time", rfc3339(time)).with("event", event).with(member, id);
         Self { time, event, id: id.to_owned(), bot: None, token: None, body }
     }
 
