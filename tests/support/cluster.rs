@@ -131,6 +131,23 @@ impl Cluster {
         });
     }
 
+    /// From now on no commit waits for the standby, which may be behind.
+    pub fn make_asynchronous(&self) {
+        self.sql_in("postgres", "ALTER SYSTEM SET synchronous_standby_names = ''");
+        self.sql_in("postgres", "SELECT pg_reload_conf()");
+        wait_for("no standby", || self.sql("SHOW synchronous_standby_names").trim().is_empty().then_some(()));
+    }
+
+    /// The standby gets nothing more of what is committed.
+    pub fn leave_standby_behind(&self) {
+        let standby = self.standby.as_ref().expect("a standby");
+        standby.sql("postgres", "ALTER SYSTEM SET primary_conninfo = ''");
+        standby.sql("postgres", "SELECT pg_reload_conf()");
+        wait_for("that nobody follows", || {
+            (self.sql("SELECT count(*) FROM pg_stat_replication").trim() == "0").then_some(())
+        });
+    }
+
     /// Where the servers listen, the one that took writes at first before the other.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         let all = std::iter::once(&self.primary).chain(&self.standby);

@@ -62,6 +62,17 @@ pub async fn upgrade(place: &StorePlace, key: &StoreKey, roles: &Roles) -> Resul
     }
 }
 
+/// What an operator should hear of how the store keeps what was committed, and what to do about it. A file is on the
+/// disk before anything of it is answered.
+pub async fn durability(place: &StorePlace, key: &StoreKey) -> Vec<(String, &'static str)> {
+    let StorePlace::Postgres(url) = place else { return Vec::new() };
+    let asked = async { postgres::durability(&pool(url, key)?).await };
+    asked.await.unwrap_or_else(|error| {
+        let cannot = format!("the database cannot be asked how it keeps what was committed: {error}");
+        vec![(cannot, "start it, or set right how it is reached: `store` in authority.yaml")]
+    })
+}
+
 /// Connections, with files named from the data directory, as its owner.
 fn pool(url: &DatabaseUrl, key: &StoreKey) -> Result<Pool> {
     Ok(Pool::new(Settings::new(url, &Environment::of_process(), key.folder(), key.owner())?))

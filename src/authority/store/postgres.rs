@@ -19,6 +19,7 @@ use crate::authority::limits::{Level, Spent};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::join::instance::{Instance, InstanceLookup};
 
+mod durability;
 mod failure;
 mod instances;
 pub mod passfile;
@@ -78,6 +79,21 @@ pub struct PostgresTrail(Pool);
 pub async fn upgrade(pool: &Pool, roles: &Roles) -> Result<(i64, i64)> {
     let connection = pool.get().await?;
     upgrade::upgrade(&connection, roles).await
+}
+
+/// What an operator should hear of how the database keeps what was committed, and what to do about it.
+///
+/// # Errors
+/// `Kind::Unreachable`, and `Kind::Usage` where the database does not let us in.
+pub async fn durability(pool: &Pool) -> Result<Vec<(String, &'static str)>> {
+    let hosts = pool.settings().targets.len();
+    again(
+        pool,
+        CANNOT_READ,
+        Duration::ZERO,
+        |client, _| async move { durability::warnings(&client, hosts).await },
+    )
+    .await
 }
 
 impl Postgres {

@@ -1,6 +1,6 @@
 //! `machine-id authority check`: what is wrong with a policy, what is seldom
-//! meant, whether a job would get in, and what is to be said of certificates. Nothing
-//! is asked of the network, the store or the CA keys.
+//! meant, whether a job would get in, and what is to be said of certificates. Of
+//! the network only a database is asked that a data directory names as its store, and never the CA keys.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,6 +11,7 @@ use super::answer;
 use crate::authority::config::Config;
 use crate::authority::policy::{Finding, Policy, Report};
 use crate::authority::policy_files::PolicyFiles;
+use crate::authority::store::engine;
 use crate::authority::tls::{self, CertificateWarning};
 use crate::cli::Format;
 use crate::cli::authority::Check;
@@ -18,6 +19,7 @@ use crate::clock::Clock;
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
 use crate::folder::read::Trust;
+use crate::runtime::block_on;
 use crate::terminal::{self, print};
 use crate::text::{counted, json as inert_json};
 
@@ -41,7 +43,10 @@ pub(super) fn run(args: &Check, env: &Environment) -> Result<ExitCode> {
         return Ok(if answer.is_allowed() { ExitCode::SUCCESS } else { Kind::Refused.code().into() });
     }
     let report = policy.lint();
-    let store = config.as_ref().map(|config| config.store_warnings(env)).transpose()?.unwrap_or_default();
+    let mut store = config.as_ref().map(|config| config.store_warnings(env)).transpose()?.unwrap_or_default();
+    if let Some(config) = &config {
+        store.extend(block_on(engine::durability(&config.store, &config.store_key()))?);
+    }
     let certificates = config.map(|config| tls::check(&config, Clock::system().now())).transpose()?;
     let certificates = certificates.unwrap_or_default();
     match args.format {

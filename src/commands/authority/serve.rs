@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::authority::store::engine;
 use crate::authority::{Authority, serve};
 use crate::clock::Clock;
 use crate::environment::Environment;
@@ -14,7 +15,9 @@ use crate::terminal;
 pub(super) fn run(data_dir: &Path, listen: Option<SocketAddr>, env: &Environment) -> Result<()> {
     let serving = async {
         let authority = Arc::new(Authority::open(data_dir, Clock::system()).await?);
-        for (message, hint) in authority.config().store_warnings(env)? {
+        let config = authority.config();
+        let kept = engine::durability(&config.store, &config.store_key()).await;
+        for (message, hint) in config.store_warnings(env)?.into_iter().chain(kept) {
             terminal::log(&format!("warning: {message}"));
             terminal::log(&format!("hint: {hint}"));
         }

@@ -6,3 +6,4 @@ mod alone;
 mod connections;
 mod shared;
 mod stage;
+mod standby;

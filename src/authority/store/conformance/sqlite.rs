@@ -49,13 +49,14 @@ impl super::Engine for Database {
     fn put_back(&self, last: i64) {
         let connection = Connection::open(self.path()).unwrap();
         connection.pragma_update(None, "foreign_keys", false).unwrap();
-        let guard: String = connection
-            .query_row("SELECT sql FROM sqlite_schema WHERE name = 'events_stay'", [], |row| row.get(0))
-            .unwrap();
+        let text = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap();
+        let guards = "FROM sqlite_schema WHERE type = 'trigger' AND tbl_name IN ('events', 'certificates')";
+        let without = text(&format!("SELECT group_concat('DROP TRIGGER ' || name, ';') {guards}"));
+        let with = text(&format!("SELECT group_concat(sql, ';') {guards}"));
         let sql = format!(
-            "DROP TRIGGER events_stay; DELETE FROM events WHERE sequence > {last};
+            "{without}; DELETE FROM events WHERE sequence > {last};
              DELETE FROM proofs WHERE certificate IN (SELECT serial FROM certificates WHERE issuance > {last});
-             DELETE FROM certificates WHERE issuance > {last}; {guard};"
+             DELETE FROM certificates WHERE issuance > {last}; {with};"
         );
         connection.execute_batch(&sql).unwrap();
     }
