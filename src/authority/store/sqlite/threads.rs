@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::{Builder, JoinHandle, yield_now};
+use std::thread::{Builder, JoinHandle};
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
@@ -118,13 +118,6 @@ impl Writer {
         Self::start("store-write", move |mut waiting| {
             let mut batch = Vec::with_capacity(BATCH);
             while waiting.blocking_recv_many(&mut batch, BATCH) > 0 {
-                // Where the cores are busy, whoever is about to ask does so first: fewer commits for as many entries.
-                yield_now();
-                while batch.len() < BATCH
-                    && let Ok(job) = waiting.try_recv()
-                {
-                    batch.push(job);
-                }
                 if batch.iter().any(|job: &Job| job.room == Room::ToSpare) && !reserve.stands() {
                     let unwritten = Unwritten::full();
                     for Job { work, .. } in batch.extract_if(.., |job| job.room == Room::ToSpare) {
