@@ -48,7 +48,10 @@ impl Object {
 impl NewEvent {
     /// An event with an id, which is the member `member`.
     fn new(event: &'static str, time: i64, member: &str, id: &str) -> Self {
-        let body = Object(String::with_capacity(ROOM)).with("time", rfc3339(time)).with("event", event).with(member, id);
+        let body = Object(String::with_capacity(ROOM))
+            .with("time", rfc3339(time))
+            .with("event", event)
+            .with(member, id);
         Self { time, event, id: id.to_owned(), bot: None, token: None, body }
     }
 
