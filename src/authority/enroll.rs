@@ -2,6 +2,7 @@
 //! and is said at each step.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::Authority;
 use super::issue::Prepared;
@@ -234,7 +235,7 @@ impl Exchange<'_> {
             token: token.name.clone(),
             join_method: token.method.name.to_owned(),
             provenance: identity.provenance().line.clone(),
-            claims: identity.claims().clone(),
+            claims: Arc::clone(identity.claims()),
             peer: self.peer.to_canonical().to_string(),
             replay: identity.replay().clone(),
             // A proof that is bound to keys is for one request; a platform that binds gives another for another.

@@ -33,6 +33,8 @@ use crate::wire::{ExchangeRequest, Problem, RevokeRequest};
 
 /// The largest body that is read, in bytes: sixteen outputs with RSA keys and a token are about 60 KB.
 const MAX_BODY: usize = 96 << 10;
+/// What an exchange's answer takes, mostly. One that grows is copied and wiped each time.
+const ANSWER: usize = 4 << 10;
 /// How long its body may take to come. Our own client gives up after as long.
 const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a request may take, its body included.
@@ -231,7 +233,8 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Box<Problem>> {
 }
 
 fn json_response(body: &impl Serialize) -> Answer {
-    let bytes = serde_json::to_vec(body).map_err(|error| broken(&Error::internal(error)))?;
+    let mut bytes = Vec::with_capacity(ANSWER);
+    serde_json::to_writer(&mut bytes, body).map_err(|error| broken(&Error::internal(error)))?;
     Ok(([(header::CONTENT_TYPE, "application/json")], bytes).into_response())
 }
 

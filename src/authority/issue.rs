@@ -13,6 +13,7 @@ use super::store::{Earlier, NewCertificate, PlanRecord};
 use crate::clock::rfc3339;
 use crate::error::{Error, Result};
 use crate::random;
+use crate::text::json_text;
 use crate::wire::{ExchangeResponse, JoinedInstance, OutputResponse};
 
 pub mod leaf;
@@ -57,7 +58,7 @@ impl PreparedOutput {
     /// did before they were recorded; no type has a space in its name.
     fn type_and_options(&self) -> String {
         let Self { kind, options, .. } = self;
-        if options.is_empty() { (*kind).to_owned() } else { json!([kind, options]).to_string() }
+        if options.is_empty() { (*kind).to_owned() } else { json_text(&json!([kind, options])) }
     }
 }
 
@@ -166,7 +167,7 @@ impl Plan {
         let runs: Vec<_> = self.outputs.iter().map(run_of).collect();
         let mut hash = Context::new(&SHA256);
         hash.update(former);
-        hash.update(json!([runs, self.fulcio]).to_string().as_bytes());
+        hash.update(json_text(&json!([runs, self.fulcio])).as_bytes());
         hash.finish().as_ref().try_into().unwrap_or_default()
     }
 

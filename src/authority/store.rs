@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
@@ -290,7 +291,7 @@ pub struct NewIssuance {
     /// Which run it is for.
     pub provenance: String,
     /// The verified claims.
-    pub claims: Map<String, Value>,
+    pub claims: Arc<Map<String, Value>>,
     /// The address that asked.
     pub peer: String,
     /// What keeps the proof from being used twice.

@@ -134,7 +134,7 @@ impl Verifier for IamVerifier {
             claims.extend(caller);
             let provenance = self.provenance(&claims, context.join_token);
             let replay = Replay { issuer: ISSUER.to_owned(), id: request.id, held };
-            Ok(Identity { claims, bound: true, replay, provenance, join: None })
+            Ok(Identity { claims: claims.into(), bound: true, replay, provenance, join: None })
         }
         .boxed()
     }

@@ -275,7 +275,7 @@ impl Verifier for Oidc {
             let (bound, id) = believed.map_err(|denial| denial.with_claims(&jwt.claims, true))?;
             let replay = Replay { issuer: self.issuer.clone(), id, held };
             let provenance = self.provenance(&jwt.claims, context.join_token);
-            Ok(Identity { claims: jwt.claims, bound, replay, provenance, join: None })
+            Ok(Identity { claims: jwt.claims.into(), bound, replay, provenance, join: None })
         }
         .boxed()
     }

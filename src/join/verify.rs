@@ -2,6 +2,7 @@
 //! request, and who it says that the job is.
 
 use std::fmt;
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
@@ -123,7 +124,7 @@ impl From<Denial> for Failure {
 /// Who a job is, once verified. Only [`Verifier::verify`] makes one.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    pub(super) claims: Map<String, Value>,
+    pub(super) claims: Arc<Map<String, Value>>,
     pub(super) bound: bool,
     pub(super) replay: Replay,
     pub(super) provenance: Provenance,
@@ -153,7 +154,7 @@ pub struct Provenance {
 
 impl Identity {
     /// The verified claims.
-    pub fn claims(&self) -> &Map<String, Value> {
+    pub fn claims(&self) -> &Arc<Map<String, Value>> {
         &self.claims
     }
 
@@ -187,7 +188,7 @@ impl Identity {
             held: Held { until: 0, lasts: 0 },
         };
         let provenance = Provenance { line: "test:run 1".to_owned(), fulcio: Vec::new() };
-        Self { claims, bound: true, replay, provenance, join: None }
+        Self { claims: claims.into(), bound: true, replay, provenance, join: None }
     }
 }
 

@@ -267,6 +267,12 @@ impl Cluster {
         self.primary.start_again();
     }
 
+    /// Keeps the server to this core.
+    #[allow(dead_code, reason = "for benchmarks")]
+    pub fn pin(&self, core: &str) {
+        self.primary.pin(core);
+    }
+
     /// Whether it answers.
     pub fn is_up(&self) -> bool {
         self.primary.answers()

@@ -15,6 +15,7 @@ use crate::authority::store::{CertificateKind, NewCertificate};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::principal;
 use crate::random::{self, serial};
+use crate::text::json_text;
 
 /// A certificate that is about to be signed.
 #[derive(Debug)]
@@ -68,8 +69,13 @@ impl SshPlan {
 
     /// What makes two requests the same.
     pub(super) fn fingerprinted(&self) -> String {
-        json!([self.host, STANDARD.encode(&self.key), self.principals, self.extensions, self.critical])
-            .to_string()
+        json_text(&json!([
+            self.host,
+            STANDARD.encode(&self.key),
+            self.principals,
+            self.extensions,
+            self.critical
+        ]))
     }
 
     /// For the store, but for the output that it is of.

@@ -20,6 +20,7 @@ use crate::clock::rfc3339;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::principal::{is_host, no_host};
 use crate::random::serial;
+use crate::text::json_text;
 
 /// Sigstore's arc for CI claims: <https://github.com/sigstore/fulcio/blob/main/docs/oid-info.md>.
 const FULCIO: [u64; 8] = [1, 3, 6, 1, 4, 1, 57264, 1];
@@ -64,7 +65,7 @@ impl TlsPlan {
 
     /// What makes two requests the same.
     pub(super) fn fingerprinted(&self) -> String {
-        json!([STANDARD.encode(&self.key), self.common_name, self.organizations, self.uri]).to_string()
+        json_text(&json!([STANDARD.encode(&self.key), self.common_name, self.organizations, self.uri]))
     }
 
     /// For the store, but for the output that it is of.

@@ -80,7 +80,8 @@ fn load_ssh(path: &Path, owner: Owner) -> Result<SshCa> {
     };
     let pair = Ed25519KeyPair::from_seed_and_public_key(&pair.private.to_bytes(), &pair.public.0)
         .map_err(|_| Error::usage(format!("{cannot}: private and public key do not belong together")))?;
-    Ok(SshCa { pair, public: key.public_key().clone() })
+    let line = key.public_key().to_openssh().context(Kind::Usage, cannot)?;
+    Ok(SshCa { pair, public: key.public_key().clone(), line })
 }
 
 fn load_tls(dir: &Path, owner: Owner) -> Result<TlsCa> {

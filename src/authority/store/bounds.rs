@@ -59,6 +59,12 @@ pub(super) fn cut(text: &str, most: usize) -> &str {
 /// As many claims as take at most so many bytes, whole ones, as JSON, and how
 /// many are left out: the longest, unless every token has them.
 pub(super) fn fewer(claims: &Map<String, Value>, most: usize) -> (String, usize) {
+    // As a rule all of them, for which each counts with the comma or the brace beside it.
+    if let Ok(all) = serde_json::to_string(claims)
+        && all.len() + claims.len() <= most + 1
+    {
+        return (all, 0);
+    }
     let member = |(name, value): (&String, &Value)| format!("{}:{value}", Value::from(name.as_str()));
     // With the braces that each would have for itself.
     let mut members: Vec<_> = claims.iter().map(|claim| (member(claim), claim.0)).collect();

@@ -8,6 +8,7 @@ use super::instances::NewSecret;
 use super::{CertificateKind, NewCertificate, NewIssuance, NewRefusal, NewRevocation, NewSigned, PlanRecord};
 use crate::clock::rfc3339;
 use crate::join::instance::InstanceJoin;
+use crate::text::json_text;
 
 /// An event that is to be appended: what it is searched by, and its JSON.
 #[derive(Debug)]
@@ -20,6 +21,9 @@ pub(super) struct NewEvent {
     pub(super) body: Object,
 }
 
+/// What most bodies take, in bytes: one that grows is copied and wiped each time.
+const ROOM: usize = 3 << 10;
+
 /// A JSON object whose members stay in the order in which they were added.
 #[derive(Debug, Default)]
 pub(super) struct Object(pub(super) String);
@@ -29,14 +33,14 @@ impl Object {
     fn with(self, name: &str, value: impl Into<Value>) -> Self {
         match value.into() {
             Value::Null => self,
-            value => self.with_json(name, &value.to_string()),
+            value => self.with_json(name, &json_text(&value)),
         }
     }
 
     fn with_json(mut self, name: &str, json: &str) -> Self {
         self.0.pop();
-        let before = if self.0.is_empty() { '{' } else { ',' };
-        self.0.push_str(&format!("{before}\"{name}\":{json}}}"));
+        let before = if self.0.is_empty() { "{" } else { "," };
+        self.0.extend([before, "\"", name, "\":", json, "}"]);
         self
     }
 }
@@ -44,7 +48,10 @@ impl Object {
 impl NewEvent {
     /// An event with an id, which is the member `member`.
     fn new(event: &'static str, time: i64, member: &str, id: &str) -> Self {
-        let body = Object::default().with("time", rfc3339(time)).with("event", event).with(member, id);
+        let body = Object(String::with_capacity(ROOM))
+            .with("time", rfc3339(time))
+            .with("event", event)
+            .with(member, id);
         Self { time, event, id: id.to_owned(), bot: None, token: None, body }
     }
 

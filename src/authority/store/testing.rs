@@ -157,6 +157,13 @@ impl Server {
         }
     }
 
+    /// Keeps it, and whatever it starts, to this core.
+    pub(crate) fn pin(&self, core: &str) {
+        for pid in std::iter::once(&*self.pid()).chain(self.children().split_whitespace()) {
+            succeed(Command::new("taskset").args(["-a", "-c", "-p", core, pid]));
+        }
+    }
+
     /// `kill -9`, as a machine does it that has no memory left; what it started has ended afterwards.
     pub(crate) fn kill(&self) {
         let children = self.children();

@@ -117,7 +117,7 @@ async fn verify(jwt: &Jwt<'_>, proof: &Proof, context: &VerifyContext<'_>) -> Re
         },
         provenance: InstanceVerifier.provenance(&jwt.claims, context.join_token),
         join: Some(InstanceJoin { instance: id.to_owned(), key, secret, replaces, claims: join, held }),
-        claims: jwt.claims.clone(),
+        claims: jwt.claims.clone().into(),
     })
 }
 

@@ -92,7 +92,7 @@ pub(in crate::authority::store) fn issuance(n: u64) -> Entry {
         token: "github-deploy".into(),
         join_method: "github".into(),
         provenance: format!("github:octo-org/app@refs/heads/main run {n} attempt 1"),
-        claims: object(r#"{"sub":"repo:octo-org/app"}"#),
+        claims: object(r#"{"sub":"repo:octo-org/app"}"#).into(),
         peer: "192.0.2.7".into(),
         replay: Replay { issuer: "https://issuer".into(), id: format!("jti-{n}"), held: HELD },
         max_uses: 1,

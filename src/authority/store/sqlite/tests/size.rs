@@ -54,7 +54,7 @@ fn realistic(n: u64, outputs: usize) -> Entry {
         (0..outputs).flat_map(|output| [certificate(&ssh, output), certificate(&tls, output)]).collect();
     entry.plan.id = random::id("i").unwrap();
     entry.plan.fingerprint = random::bytes().unwrap();
-    entry.entry.claims = claims(n);
+    entry.entry.claims = claims(n).into();
     entry
 }
 
