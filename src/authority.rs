@@ -10,7 +10,7 @@ use std::time::Instant;
 use store::replicas::Replica;
 
 use crate::clock::Clock;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::join::issuers::Issuers;
 use crate::net;
 use crate::random;
@@ -39,6 +39,9 @@ pub mod validity;
 /// exchange under way may have found its token's time good a while ago.
 const PRUNE_MARGIN: i64 = 120;
 
+/// What the operator should hear of one that is ready; or why it is not, for all who asked meanwhile.
+type Ready = Result<Option<String>, Arc<Error>>;
+
 /// Everything that an authority is while it runs.
 #[derive(Debug)]
 pub struct Authority {
@@ -56,8 +59,8 @@ pub struct Authority {
     /// Names this run among authorities that share the store.
     id: String,
     replicas: replicas::Replicas,
-    /// When it was last seen to be ready, and what was to be said then.
-    ready: tokio::sync::Mutex<Option<(Instant, Option<String>)>>,
+    /// When it was last seen whether it is ready, and what was to be said then.
+    ready: tokio::sync::Mutex<Option<(Instant, Ready)>>,
     /// Why the store's mark was not left last time.
     unmarked: Mutex<Option<String>>,
 }
@@ -130,9 +133,14 @@ impl Authority {
     /// Leaves the store's mark, and looks whether it is in its place. What is in the way, where that is news:
     /// nothing at all, where something was before.
     pub async fn mark(&self) -> Option<Option<String>> {
-        let trouble = self.store.mark().await.err().map(|error| error.to_string());
+        let trouble = self.store.mark().await.err();
+        // The words of one outage change: it is told as it begins.
+        let is_away = trouble.as_ref().is_some_and(store::is_away);
+        let trouble = trouble.map(|error| error.to_string());
         let mut before = self.unmarked.lock().unwrap_or_else(PoisonError::into_inner);
-        (trouble != *before).then(|| before.clone_from(&trouble)).map(|()| trouble)
+        let is_news = trouble != *before && !(is_away && before.is_some());
+        before.clone_from(&trouble);
+        is_news.then_some(trouble)
     }
 
     /// Why the store's mark says less than it should: a copy that is put back would not be known.

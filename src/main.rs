@@ -12,7 +12,7 @@ use zeroizing_alloc::ZeroAlloc;
 #[global_allocator]
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let env = Environment::of_process();
     if let Some(code) = commands::become_command(&env) {
         return code;

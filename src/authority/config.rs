@@ -158,15 +158,22 @@ impl Config {
         StoreKey::new(&self.data_dir, self.owner, &self.cluster)
     }
 
-    /// The file of a store that is named as `store` names one.
+    /// The store that an option names as `store` names one.
     ///
     /// # Errors
-    /// `Kind::Usage` where it is not named so, or is no file.
-    pub fn store_at(&self, text: &str) -> Result<PathBuf> {
-        // What may be a URL may hold a password.
-        let name = if text.contains(':') { "what is named".to_owned() } else { format!("`{text}`") };
-        let wrong = |_| Error::usage(format!("{name} is no store: it must be `sqlite:PATH`"));
-        StorePlace::parse(text, &self.data_dir).map_err(wrong)?.file().map(Path::to_owned)
+    /// As [`StorePlace::of_option`].
+    pub fn store_at(&self, option: &str, text: &str) -> Result<StorePlace> {
+        let named = |error: Error| error.context(format!("cannot use `{option}`"));
+        StorePlace::of_option(option, text, &self.data_dir).map_err(named)
+    }
+
+    /// With its store where that option says, if it does.
+    ///
+    /// # Errors
+    /// As [`StorePlace::of_option`].
+    pub fn with_store(self, option: &str, text: Option<&str>) -> Result<Self> {
+        let store = text.map(|text| self.store_at(option, text)).transpose()?;
+        Ok(Self { store: store.unwrap_or(self.store), ..self })
     }
 
     /// What an operator should hear of where the store is, and what to do about it.
@@ -174,7 +181,15 @@ impl Config {
     /// # Errors
     /// As [`StorePlace::warnings`].
     pub fn store_warnings(&self, env: &Environment) -> Result<Vec<(String, &'static str)>> {
-        self.store.warnings(env, &self.data_dir, self.owner)
+        let mut warnings = self.store.warnings(env, &self.data_dir, self.owner)?;
+        if self.retain.is_some() && matches!(self.store, StorePlace::Postgres(_)) {
+            warnings.push((
+                "`retain` does nothing by itself: no server may take anything from the trail in PostgreSQL"
+                    .to_owned(),
+                "run `machine-id authority prune` as the database's owner, by a timer",
+            ));
+        }
+        Ok(warnings)
     }
 
     /// The policy's files.

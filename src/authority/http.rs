@@ -17,14 +17,15 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use tokio::time::timeout;
 
-use super::Authority;
 use super::connections::Place;
 use super::enroll::{self, Refused};
 use super::limits::Exceeded;
 use super::revoke::{self, Unrevoked};
 use super::store::{self, closed};
 use super::tls::CurrentCertificate;
+use super::{Authority, Ready};
 use crate::error::Error;
 use crate::join::issuers::Unavailable;
 use crate::terminal;
@@ -41,6 +42,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long the authority counts as ready after it was: anybody may ask, and each time some is written.
 const READY_AGE: Duration = Duration::from_secs(1);
+/// How long it is waited for what is to tell whether it is: five seconds are promised, on a busy machine too.
+const READY_WITHIN: Duration = Duration::from_secs(4);
 
 /// What is told of an authority that issues nothing for that; which keys, its log says.
 const OTHER_KEYS: &str = "the authority's CA keys are others than those of its store";
@@ -173,24 +176,20 @@ async fn readyz(
         let problem = Problem::new("not-ready", 503, OTHER_KEYS);
         return Err(Box::new(problem));
     }
-    // The policy was parsed before this served anything. It writes to the store, and anybody may ask.
-    let mut last = authority.ready.lock().await;
-    let alarm = match &*last {
-        Some((since, alarm)) if since.elapsed() < READY_AGE => alarm.clone(),
-        _ => {
-            let alarm = authority.ready().await.map_err(|error| {
-                // What the mark is told by is told once.
-                if !store::is_displaced(&error) && store::lost(&error).is_none() {
-                    terminal::log_rarely(&format!("not ready: {error}"));
-                }
-                let cannot = || problem(503, "not-ready", "the store or a key cannot be used");
-                let whereto = |problem| Box::new(Problem { detail: error.to_string(), ..problem });
-                let told = moved(&error).map(whereto).or_else(|| store_lost(&error, true));
-                told.or_else(|| disk_full(&error)).unwrap_or_else(cannot)
-            })?;
-            last.insert((Instant::now(), alarm)).1.clone()
-        }
+    let late = |_| {
+        let seconds = READY_WITHIN.as_secs();
+        Err(Arc::new(Error::internal(format!("the store has not answered within {seconds} seconds"))))
     };
+    let alarm = timeout(READY_WITHIN, alarm(&authority)).await.unwrap_or_else(late).map_err(|error| {
+        // What the mark is told by is told once.
+        if !store::is_displaced(&error) && store::lost(&error).is_none() {
+            terminal::log_rarely(&format!("not ready: {error}"));
+        }
+        let cannot = || problem(503, "not-ready", "the store or a key cannot be used");
+        let whereto = |problem| Box::new(Problem { detail: error.to_string(), ..problem });
+        let told = moved(&error).map(whereto).or_else(|| store_lost(&error, true));
+        told.or_else(|| disk_full(&error)).unwrap_or_else(cannot)
+    })?;
     let warnings = certificate.warnings(&authority);
     let told = warnings.iter().map(|warning| warning.message.clone());
     if warnings.iter().any(|warning| warning.is_fault) {
@@ -206,6 +205,21 @@ async fn readyz(
         [] => json!({"status": "ready"}),
         _ => json!({"status": "ready", "warnings": told}),
     })
+}
+
+/// What whoever watches must know, where all that an exchange needs was there within the last second. The policy was
+/// parsed before this served anything.
+async fn alarm(authority: &Authority) -> Ready {
+    let asked = Instant::now();
+    // It writes to the store, and anybody may ask.
+    let mut last = authority.ready.lock().await;
+    match &*last {
+        Some((at, told)) if *at >= asked || told.is_ok() && at.elapsed() < READY_AGE => told.clone(),
+        _ => {
+            let told = authority.ready().await.map_err(Arc::new);
+            last.insert((Instant::now(), told)).1.clone()
+        }
+    }
 }
 
 /// Reads a JSON body.
@@ -248,12 +262,18 @@ fn disk_full(error: &Error) -> Option<Box<Problem>> {
     store::no_room(error).then(|| Box::new(problem))
 }
 
-/// The problem of a store whose records are elsewhere, or on their way.
+/// The problem of a store whose records are elsewhere, or on their way; or for another version of this.
 fn moved(error: &Error) -> Option<Problem> {
-    let title =
-        "the authority's store has moved, and it issues nothing until it is started with the other one";
-    let problem = Problem { retry_after: Some(5), ..Problem::new("store-moved", 503, title) };
-    closed::closed(error).map(|_| problem)
+    let (kind, title) = match closed::closed(error)? {
+        closed if closed.is_outgrown() => {
+            ("store-unavailable", "the authority's store takes a newer version of machine-id")
+        }
+        _ => (
+            "store-moved",
+            "the authority's store has moved, and it issues nothing until it is started with the other one",
+        ),
+    };
+    Some(Problem { retry_after: Some(5), ..Problem::new(kind, 503, title) })
 }
 
 /// The problem of an error that is since the store has lost something; in full for whoever watches the authority.

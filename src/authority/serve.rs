@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::StatusCode;
 use hyper::body::Body as _;
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
@@ -25,7 +26,7 @@ use super::http::{Peer, router};
 use super::store::{is_displaced, lost};
 use super::tls::{self, keeper::CertificateKeeper};
 use super::{Authority, policy_watch};
-use crate::error::{Context as _, Error, Kind, Result};
+use crate::error::{Context as _, Kind, Result};
 use crate::terminal::{log, log_rarely};
 
 /// Descriptors beside those of connections: store, keys, issuers.
@@ -73,7 +74,8 @@ pub async fn serve(authority: Arc<Authority>, listen: SocketAddr) -> Result<()> 
     let name = format!("{}:{}", uname().nodename().to_string_lossy(), listen.port());
     // Before anything is signed.
     authority.join(&name).await?;
-    share(&authority).await;
+    let mut limits = LIMITS;
+    limits.look(authority.share().await);
     let connections = Arc::new(Connections::new(raise_descriptor_limit()));
     let certificates = CertificateKeeper::start(&authority).await?;
     let current = certificates.current();
@@ -90,7 +92,7 @@ pub async fn serve(authority: Arc<Authority>, listen: SocketAddr) -> Result<()> 
     log(&format!("listening on https://{address}"));
 
     let keeper = tokio::spawn(keep_current(Arc::clone(&authority), certificates, hangup, warned));
-    let together = tokio::spawn(keep_together(Arc::clone(&authority), name));
+    let together = tokio::spawn(keep_together(Arc::clone(&authority), name, limits));
     let (stop, stopping) = watch::channel(false);
     let app = TowerToHyperService::new(router(Arc::clone(&authority), current));
     let accepting = accept(app, listener, acceptor, connections, stopping);
@@ -105,34 +107,55 @@ pub async fn serve(authority: Arc<Authority>, listen: SocketAddr) -> Result<()> 
     // Every connection holds a receiver until it ends.
     let _ = timeout(DRAIN_TIMEOUT, stop.closed()).await;
     together.abort();
-    let _ = timeout(LAST_SHARE, share(&authority)).await;
+    let _ = timeout(LAST_SHARE, authority.share()).await;
     Ok(())
 }
 
-async fn share(authority: &Authority) {
-    if let Err(error) = authority.share().await {
-        alone("limits are counted here alone", &error);
-    }
+/// What cannot be told to those that share the store: it is said once when that begins, and once when it is over.
+struct Alone {
+    begun: &'static str,
+    over: &'static str,
+    is_said: bool,
 }
 
-/// Why others do not hear of this one. That the store is not in its place is said once, by who leaves its mark.
-fn alone(what: &str, error: &Error) {
-    if !is_displaced(error) && lost(error).is_none() {
-        log_rarely(&format!("{what}: {error}"));
+/// What was used of limits.
+const LIMITS: Alone = Alone {
+    begun: "limits are counted here alone",
+    over: "limits are counted with other replicas again",
+    is_said: false,
+};
+
+/// That this one is there.
+const THERE: Alone = Alone {
+    begun: "other replicas do not hear of this one",
+    over: "other replicas hear of this one again",
+    is_said: false,
+};
+
+impl Alone {
+    /// What the log is to say of this try. What is wrong with the store itself is said by who leaves its mark.
+    fn news(&mut self, tried: Result<()>) -> Option<String> {
+        let error = tried.err().filter(|error| !is_displaced(error) && lost(error).is_none());
+        let is_news = std::mem::replace(&mut self.is_said, error.is_some()) != self.is_said;
+        let news = error.map_or_else(|| self.over.to_owned(), |error| format!("{}: {error}", self.begun));
+        is_news.then_some(news)
+    }
+
+    fn look(&mut self, tried: Result<()>) {
+        self.news(tried).iter().for_each(|news| log(news));
     }
 }
 
 /// Keeps in touch with those that share the store. A store that does not answer holds up nothing else.
-async fn keep_together(authority: Arc<Authority>, name: String) {
+async fn keep_together(authority: Arc<Authority>, name: String, mut limits: Alone) {
+    let mut there = THERE;
     loop {
         for _ in 0..STAY_AFTER {
             sleep(SHARE_EVERY).await;
-            share(&authority).await;
+            limits.look(authority.share().await);
         }
-        match authority.stay(&name).await {
-            Ok(news) => news.iter().for_each(|news| log(news)),
-            Err(error) => alone("other replicas do not hear of this one", &error),
-        }
+        let stayed = authority.stay(&name).await;
+        there.look(stayed.map(|news| news.iter().for_each(|news| log(news))));
     }
 }
 
@@ -201,8 +224,10 @@ async fn connection(
         let answer = app.call(request);
         async move {
             let mut answer = answer.await;
-            // Where a body in chunks ends is not known here.
-            if let (None, Ok(answer)) = (length, &mut answer) {
+            // Where a body in chunks ends is not known here; and whoever hears 503 may come to another authority next time.
+            if let Ok(answer) = &mut answer
+                && (length.is_none() || answer.status() == StatusCode::SERVICE_UNAVAILABLE)
+            {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             answer
@@ -273,4 +298,24 @@ fn raise_descriptor_limit() -> usize {
     // Half of very few, so that there are some at all.
     let connections = descriptors.saturating_sub(OTHER_DESCRIPTORS).max(descriptors / 2);
     usize::try_from(connections).unwrap_or(MAX_CONNECTIONS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    #[test]
+    fn an_outage_is_told_when_it_begins_and_when_it_is_over() {
+        let mut limits = LIMITS;
+        let mut news = |tried: &[bool]| -> Vec<String> {
+            let tried =
+                tried.iter().map(|is_done| if *is_done { Ok(()) } else { Err(Error::internal("gone")) });
+            tried.filter_map(|tried| limits.news(tried)).collect()
+        };
+        assert!(news(&[true, true]).is_empty());
+        assert_eq!(news(&[false, false, false]), ["limits are counted here alone: gone"]);
+        assert_eq!(news(&[true, true]), ["limits are counted with other replicas again"]);
+        assert_eq!(news(&[false, true, false]).len(), 3);
+    }
 }

@@ -24,6 +24,8 @@ mod event;
 pub mod instances;
 pub mod joins;
 mod loss;
+#[cfg(feature = "next-schema")]
+mod next_schema;
 mod odometer;
 mod packed;
 mod place;
@@ -38,11 +40,13 @@ pub mod sqlite;
 pub(crate) mod testing;
 mod transfer;
 mod unusable;
+mod version;
 
 pub use loss::{Loss, Restored, lost};
 pub use place::StorePlace;
 pub use unusable::{is_away, is_displaced, no_room};
 
+use closed::Closed;
 use instances::{InstanceRefusal, NewSecret, RegisteredInstance};
 use replicas::{Announced, Replica};
 
@@ -76,6 +80,9 @@ pub trait Trail: Send + Sync + fmt::Debug {
 
     /// From when on everything is kept, in seconds since 1970: of before, `retain` let go what it may; 0 where it never did.
     fn kept_from(&self) -> BoxFuture<'_, Result<i64>>;
+
+    /// Why nothing is written to it, if that is so: what was recorded since is elsewhere.
+    fn closed(&self) -> BoxFuture<'_, Result<Option<Closed>>>;
 
     /// Every registered instance, in the order of registration.
     fn instances(&self) -> BoxFuture<'_, Result<Vec<RegisteredInstance>>>;

@@ -29,8 +29,15 @@ pub enum Command {
     NewStore(DataDir),
     /// Carry all records from one store to another, while the first is served.
     Migrate(Migrate),
-    /// Let go what is older than `retain` in authority.yaml; `serve` goes on with that.
-    Prune(DataDir),
+    /// Let go what is older than `retain` in authority.yaml; with SQLite `serve` goes on with that.
+    Prune {
+        /// Where its data is.
+        #[command(flatten)]
+        data: DataDir,
+        /// Its store in place of the configuration's: in PostgreSQL, as the database's owner.
+        #[arg(long, value_name = "STORE")]
+        store: Option<String>,
+    },
     /// Go on with a store that was put back, or has lost records otherwise; says first what that means.
     Resume {
         /// Where its data is.
@@ -45,6 +52,9 @@ pub enum Command {
         /// Where its data is.
         #[command(flatten)]
         data: DataDir,
+        /// The store, in place of the configuration's: as the database's owner, or one that is to be migrated to.
+        #[arg(long, value_name = "STORE")]
+        store: Option<String>,
         /// The role that authorities serve as: it inserts, and changes nothing that was recorded.
         #[arg(long, value_name = "ROLE")]
         server_role: Option<String>,
@@ -147,10 +157,10 @@ pub struct Migrate {
     /// Where its data is.
     #[command(flatten)]
     pub data: DataDir,
-    /// The store that is served now, as `store` in authority.yaml names it.
+    /// The store that is served now, as `store` in authority.yaml names it; in PostgreSQL, as the database's owner.
     #[arg(long, value_name = "STORE")]
     pub from: String,
-    /// The one that is to be served: a new file, or an empty database.
+    /// The one that is to be served: a new file, or a database in which `authority upgrade` has made empty tables.
     #[arg(long, value_name = "STORE")]
     pub to: String,
     /// Give a migration up that is not finished: the new store becomes void, and the old one goes on.

@@ -34,10 +34,10 @@ pub fn run(command: Command, env: &Environment) -> Result<ExitCode> {
         }
         Command::NewStore(data) => new_store::run(&data.data_dir),
         Command::Migrate(args) => migrate::run(&args),
-        Command::Prune(data) => prune::run(&data.data_dir),
+        Command::Prune { data, store } => prune::run(&data.data_dir, store.as_deref()),
         Command::Resume { data, accept_loss } => resume::run(&data.data_dir, accept_loss),
-        Command::Upgrade { data, server_role, reader_role } => {
-            upgrade::run(&data.data_dir, server_role, reader_role)
+        Command::Upgrade { data, store, server_role, reader_role } => {
+            upgrade::run(&data.data_dir, store.as_deref(), server_role, reader_role)
         }
         Command::Serve { data, listen } => serve::run(&data.data_dir, listen, env),
         Command::Export { data, what } => export::run(&data.data_dir, what),

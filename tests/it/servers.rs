@@ -12,5 +12,7 @@ mod hosts;
 mod iam;
 mod kubernetes;
 mod logins;
+mod moves;
 mod outputs;
 mod proxy;
+mod walk;

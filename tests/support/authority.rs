@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::client::Client;
 use super::cluster::Role;
 use super::issuer::Issuer;
-use super::process::{self, Running, machine_id};
+use super::process::{self, MACHINE_ID, Running, machine_id};
 use super::replicas::{self, DONE, FORGET, PASS, SET};
 use super::{PATIENCE, wait_for};
 
@@ -38,6 +38,7 @@ pub struct Authority {
     /// Where its clock is held, which then stands at so many seconds since 1970 when it starts.
     clock: Option<i64>,
     environment: Vec<(String, String)>,
+    program: PathBuf,
     process: Option<Running>,
     client: Client,
 }
@@ -115,6 +116,7 @@ impl Builder {
             url,
             clock: None,
             environment: self.environment.clone(),
+            program: MACHINE_ID.into(),
             process: None,
         };
         if let Some([owner, server]) = &self.store {
@@ -182,18 +184,24 @@ impl Authority {
             process::command("cp").arg("-a").arg(self.directory.path().join(".")).arg(directory.path()),
         );
         let address = free_port();
-        let mut replica = Self {
+        let mut replica = self.replica_in(directory, address);
+        replica.configure("listen", &address.to_string());
+        replica.restart();
+        replica
+    }
+
+    /// The one whose data directory is `authority` in that folder; it is not started yet.
+    pub fn replica_in(&self, directory: TempDir, address: SocketAddr) -> Self {
+        Self {
             client: self.client.of(address),
             directory,
             address,
             url: self.url(),
             clock: None,
             environment: self.environment.clone(),
+            program: self.program.clone(),
             process: None,
-        };
-        replica.configure("listen", &address.to_string());
-        replica.restart();
-        replica
+        }
     }
 
     /// Changes a line of its `authority.yaml`, or adds it; it reads it when it starts.
@@ -239,8 +247,8 @@ impl Authority {
 
     /// `machine-id authority ARGS --data-dir DIR`; the first argument is the subcommand.
     pub fn command<const N: usize>(&self, args: [&str; N]) -> Command {
-        let mut command = machine_id(["authority"]);
-        command.args(args).arg("--data-dir").arg(self.data_dir());
+        let mut command = process::command(&self.program);
+        command.arg("authority").args(args).arg("--data-dir").arg(self.data_dir());
         command
     }
 
@@ -301,6 +309,18 @@ impl Authority {
         let status = process::read(format!("/proc/{id}/status"));
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
         line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Is another version of machine-id from its next start on; its commands are at once.
+    pub fn set_program(&mut self, program: &Path) {
+        program.clone_into(&mut self.program);
+    }
+
+    /// Starts it again, which must fail; what it says.
+    #[track_caller]
+    pub fn refuses_to_start(&mut self) -> String {
+        self.kill();
+        self.serve().expect_err("it starts")
     }
 
     /// SIGHUP.
@@ -396,7 +416,9 @@ impl Authority {
                 self.process = Some(process);
                 return Ok(());
             }
-            if let Some(status) = process.ended() {
+            if process.ended().is_some() {
+                // With all that it has said.
+                let status = process.wait();
                 return Err(format!("it ended with {status}:\n{}", process.stderr()));
             }
             if Instant::now() > end {

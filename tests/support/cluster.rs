@@ -28,8 +28,8 @@ const TLS: &str = "ssl = on\nssl_cert_file = 'server.crt'\nssl_key_file = 'serve
 /// So little is kept that a small disk fills soon.
 const SMALL: &str = "min_wal_size = 32MB\nmax_wal_size = 32MB\n";
 /// The socket is where nobody else gets in.
-const HBA: &str =
-    "local all admin trust\nlocal replication admin trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+const LOCAL: &str = "local all admin trust\nlocal replication admin trust\n";
+const HBA: &str = "host all all 127.0.0.1/32 scram-sha-256\n";
 const STANDBY: &str = "standby";
 
 /// The roles that a store has in its database.
@@ -97,19 +97,37 @@ impl Cluster {
     #[track_caller]
     pub fn with_standby() -> Self {
         let mut cluster = Self::start();
-        cluster.standby =
-            Some(cluster.primary.standby(&format!("{DURABLE}{TLS}cluster_name = '{STANDBY}'\n"), |_| ()));
+        cluster.follow();
         cluster.make_synchronous();
         cluster
     }
 
-    fn with(conf: &str, prepare: impl FnOnce(&Path)) -> Self {
+    /// One server and a standby, which no commit waits for, as they are before anything was done for authorities:
+    /// without roles and database, and nobody is let in.
+    #[track_caller]
+    pub fn bare() -> Self {
+        let mut cluster = Self::server("", "", |_| ());
+        cluster.follow();
+        cluster
+    }
+
+    fn follow(&mut self) {
+        let conf = format!("{DURABLE}{TLS}cluster_name = '{STANDBY}'\n");
+        self.standby = Some(self.primary.standby(&conf, |_| ()));
+    }
+
+    fn server(conf: &str, hba: &str, prepare: impl FnOnce(&Path)) -> Self {
         let authority = Authority::new();
-        let primary = Server::start(&format!("{DURABLE}{TLS}{conf}"), HBA, |folder| {
+        let conf = format!("{DURABLE}{TLS}{conf}");
+        let primary = Server::start(&conf, &format!("{LOCAL}{hba}"), |folder| {
             authority.certify(&folder.join("data"));
             prepare(folder);
         });
-        let cluster = Self { primary, standby: None, authority };
+        Self { primary, standby: None, authority }
+    }
+
+    fn with(conf: &str, prepare: impl FnOnce(&Path)) -> Self {
+        let cluster = Self::server(conf, HBA, prepare);
         for role in [Role::Owner, Role::Server, Role::Reader] {
             cluster.sql_in(
                 "postgres",
@@ -125,10 +143,42 @@ impl Cluster {
     fn make_synchronous(&self) {
         self.sql_in("postgres", &format!("ALTER SYSTEM SET synchronous_standby_names = '{STANDBY}'"));
         self.sql_in("postgres", "SELECT pg_reload_conf()");
+        self.wait_for_standby();
+    }
+
+    /// Waits until commits wait for the standby.
+    #[track_caller]
+    pub fn wait_for_standby(&self) {
         wait_for("the standby", || {
             let state = self.sql_in("postgres", "SELECT sync_state FROM pg_stat_replication");
-            (state.trim() == "sync").then_some(())
+            ["sync", "quorum"].contains(&state.trim()).then_some(())
         });
+    }
+
+    /// What each server's `pg_hba.conf` has beside what the test itself needs, once it is read again.
+    pub fn let_in(&self, hba: &str) {
+        for server in self.servers() {
+            std::fs::write(server.folder().join("data/pg_hba.conf"), format!("{LOCAL}{hba}")).unwrap();
+        }
+    }
+
+    /// Of each server, the variables by which `psql` is the administrator there.
+    pub fn administrators(&self) -> Vec<[(&'static str, String); 4]> {
+        let of = |server: &Server| {
+            let (folder, port) = (server.folder().display().to_string(), server.port().to_string());
+            let (user, database) = (server::ADMIN.to_owned(), "postgres".to_owned());
+            [("PGHOST", folder), ("PGPORT", port), ("PGUSER", user), ("PGDATABASE", database)]
+        };
+        self.servers().map(of).collect()
+    }
+
+    fn servers(&self) -> impl Iterator<Item = &Server> {
+        std::iter::once(&self.primary).chain(&self.standby)
+    }
+
+    /// The certificate of the CA that signed theirs.
+    pub fn ca_file(&self) -> PathBuf {
+        self.authority.file()
     }
 
     /// From now on no commit waits for the standby, which may be behind.
@@ -150,8 +200,7 @@ impl Cluster {
 
     /// Where the servers listen, the one that took writes at first before the other.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        let all = std::iter::once(&self.primary).chain(&self.standby);
-        all.map(|server| SocketAddr::from((Ipv4Addr::LOCALHOST, server.port()))).collect()
+        self.servers().map(|server| SocketAddr::from((Ipv4Addr::LOCALHOST, server.port()))).collect()
     }
 
     /// The URL of the store for a role, with TLS as a company has it.
@@ -195,6 +244,11 @@ impl Cluster {
     /// Lets it go on.
     pub fn resume(&self) {
         self.primary.pause(false);
+    }
+
+    /// The same with the standby.
+    pub fn pause_standby(&self, is_paused: bool) {
+        self.standby.as_ref().expect("a standby").pause(is_paused);
     }
 
     /// Restarts it; `mode` is `fast` or `immediate`, which is a crash.

@@ -11,6 +11,7 @@
 )]
 
 pub mod authority;
+pub mod balancer;
 pub mod client;
 pub mod cluster;
 pub mod cut;
@@ -21,6 +22,7 @@ pub mod keys;
 pub mod kube;
 pub mod load;
 pub mod mariadb;
+pub mod neighbour;
 pub mod nginx;
 pub mod once;
 pub mod page;

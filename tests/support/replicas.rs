@@ -71,6 +71,15 @@ impl Replicas {
         one.restart();
     }
 
+    /// Ends one of them as a service manager does, and starts it as another version of machine-id.
+    #[track_caller]
+    pub fn replace(&mut self, number: usize, program: &Path) {
+        let one = self.one(number);
+        assert!(one.terminate().success(), "{}", one.stderr());
+        one.set_program(program);
+        one.restart();
+    }
+
     /// The audit trail, which they share.
     #[track_caller]
     pub fn audit(&self) -> Vec<Value> {

@@ -5,7 +5,8 @@
 
 use std::fmt;
 
-use crate::error::{Error, Kind};
+use super::version::NEWER;
+use crate::error::{Error, Kind, Result};
 use crate::text::shown;
 
 /// Why nothing is written to a store, as `state.closed` has it: a word, the identity of the other store, and where
@@ -25,6 +26,8 @@ enum Why {
     Filling,
     /// They were, and the other one has gone on without them.
     Void,
+    /// A newer version has changed its tables.
+    Outgrown,
     /// As a newer version says.
     Unknown,
 }
@@ -45,6 +48,16 @@ impl Closed {
     /// What was brought here of that store counts no more.
     pub(super) fn void(store: &str, place: &str) -> Self {
         Self { why: Why::Void, ..Self::moved(store, place) }
+    }
+
+    /// Its tables are for a machine-id that knows that version of them.
+    pub(super) fn outgrown(version: i64) -> Self {
+        Self { why: Why::Outgrown, ..Self::moved("", &version.to_string()) }
+    }
+
+    /// Whether nothing but this version is in the way.
+    pub fn is_outgrown(&self) -> bool {
+        self.why == Why::Outgrown
     }
 
     /// Whether it is for the same reason, with the same store: that may be called otherwise by now.
@@ -72,9 +85,21 @@ impl Closed {
         format!("{word} {} {}", self.store, self.place)
     }
 
+    /// That a store which was `found` closed or not is as it is `wanted`.
+    pub(super) fn must_be(found: Option<Self>, wanted: Option<&Self>) -> Result<()> {
+        match (found, wanted) {
+            (None, None) => Ok(()),
+            (Some(found), Some(wanted)) if found.is(wanted) => Ok(()),
+            (Some(found), _) => Err(found.error()),
+            (None, Some(_)) => {
+                Err(Error::usage("it was opened meanwhile: is the same command running elsewhere?"))
+            }
+        }
+    }
+
     /// For whoever wanted to write.
-    pub(super) fn error(self) -> Error {
-        let place = shown(&self.place);
+    pub fn error(self) -> Error {
+        let place = setting(&shown(&self.place));
         let hint = match self.why {
             Why::Moved => format!(
                 "where it says `store` in authority.yaml, write `store: {place}`, and start the authority again"
@@ -83,7 +108,7 @@ impl Closed {
                 "run the same `machine-id authority migrate` again: it goes on where it was".to_owned()
             }
             Why::Void => "remove it".to_owned(),
-            Why::Unknown => "use the machine-id that wrote it, or a newer one".to_owned(),
+            Why::Outgrown | Why::Unknown => NEWER.to_owned(),
         };
         Error::new(Kind::Usage, self).hint(hint)
     }
@@ -96,6 +121,12 @@ impl fmt::Display for Closed {
             Why::Moved => write!(f, "the store has moved to {place}, and issues nothing any more"),
             Why::Filling => write!(f, "a migration into this store, from {place}, is not finished"),
             Why::Void => write!(f, "a migration into this store, from {place}, was given up"),
+            Why::Outgrown => {
+                write!(
+                    f,
+                    "a newer machine-id has changed the store's tables, which take one that knows version {place} of them"
+                )
+            }
             Why::Unknown => {
                 write!(f, "the store is closed for a reason that only a newer machine-id knows: {place}")
             }
@@ -104,6 +135,13 @@ impl fmt::Display for Closed {
 }
 
 impl std::error::Error for Closed {}
+
+/// A place as authority.yaml has it: there a database is named with whom authorities serve as.
+pub fn setting(place: &str) -> String {
+    place
+        .strip_prefix("postgres://")
+        .map_or_else(|| place.to_owned(), |rest| format!("postgres://ROLE@{rest}"))
+}
 
 /// Why the store is closed that an error tells of, if it does.
 pub fn closed(error: &Error) -> Option<&Closed> {

@@ -20,6 +20,11 @@ pub(super) trait Engine: Send + Sync + fmt::Debug {
     /// Opens its store, as one more process does.
     fn open(&self) -> Result<Arc<dyn Store>>;
 
+    /// The same as the database's owner, where there is such a role.
+    fn open_as_owner(&self) -> Result<Arc<dyn Store>> {
+        self.open()
+    }
+
     /// What a query of its administrator answers.
     fn number(&self, sql: &str) -> i64;
 
@@ -67,6 +72,7 @@ macro_rules! promises {
 mod instances;
 mod losses;
 mod proofs;
+pub(super) mod pruning;
 mod revocations;
 mod seals;
 mod shared;
@@ -92,6 +98,11 @@ impl Bench {
     /// The same database, opened once more.
     pub(super) fn again(&self) -> Arc<dyn Store> {
         self.runtime.block_on(async { self.engine.open().unwrap() })
+    }
+
+    /// The store, as the one who may let go of its trail has it.
+    pub(super) fn owner(&self) -> Arc<dyn Store> {
+        self.runtime.block_on(async { self.engine.open_as_owner().unwrap() })
     }
 
     pub(super) fn number(&self, sql: &str) -> i64 {

@@ -1,14 +1,14 @@
 //! Which database a store is in: the one place that chooses.
 
-use std::path::Path;
-
+use super::postgres::archive::PostgresArchive;
 use super::postgres::pool::Pool;
 use super::postgres::settings::Settings;
 use super::postgres::url::DatabaseUrl;
-use super::postgres::{self, Postgres, PostgresTrail, Roles};
+use super::postgres::{self, Postgres, PostgresTrail, Roles, Upgraded};
 use super::seal::StoreKey;
 use super::sqlite::archive::SqliteArchive;
 use super::sqlite::{Sqlite, SqliteTrail};
+use super::transfer::Archive;
 use super::{Store, StorePlace, Trail, transfer};
 use crate::environment::Environment;
 use crate::error::{Error, Result};
@@ -50,11 +50,11 @@ pub async fn wait(place: &StorePlace, key: &StoreKey) -> Result<()> {
     waited.map(drop)
 }
 
-/// Brings the tables of a database up to date, and gives roles what they need; the versions before and after.
+/// Brings the tables of a database up to date, and gives roles what they need.
 ///
 /// # Errors
 /// As [`postgres::upgrade`]; `Kind::Usage` for a file.
-pub async fn upgrade(place: &StorePlace, key: &StoreKey, roles: &Roles) -> Result<(i64, i64)> {
+pub async fn upgrade(place: &StorePlace, key: &StoreKey, roles: &Roles) -> Result<Upgraded> {
     match place {
         StorePlace::Sqlite(_) => Err(Error::usage("the store is a file of SQLite, which has no roles")
             .hint("nothing is to be done: `machine-id authority serve` brings it up to date when it starts")),
@@ -78,40 +78,58 @@ fn pool(url: &DatabaseUrl, key: &StoreKey) -> Result<Pool> {
     Ok(Pool::new(Settings::new(url, &Environment::of_process(), key.folder(), key.owner())?))
 }
 
-/// Two stores, each where it is and as the operator names it.
-#[derive(Clone, Copy, Debug)]
-pub struct Ways<'a> {
+/// Two stores, each where it is and as messages name it.
+#[derive(Debug)]
+pub struct Ways {
     /// The one that is served.
-    pub from: (&'a Path, &'a str),
+    pub from: (StorePlace, String),
     /// The one that is to be.
-    pub to: (&'a Path, &'a str),
+    pub to: (StorePlace, String),
     /// What the rows of both are sealed with: they are carried as they are.
-    pub key: &'a StoreKey,
+    pub key: StoreKey,
 }
 
-impl Ways<'_> {
-    fn source(&self, now: i64) -> Result<SqliteArchive> {
-        SqliteArchive::source(self.from.0, self.from.1, self.key, now)
+impl Ways {
+    async fn source(&self, now: i64) -> Result<Box<dyn Archive>> {
+        let (place, name) = &self.from;
+        Ok(match place {
+            StorePlace::Sqlite(path) => Box::new(SqliteArchive::source(path, name, &self.key, now)?),
+            StorePlace::Postgres(url) => {
+                Box::new(PostgresArchive::source(pool(url, &self.key)?, name, &self.key).await?)
+            }
+        })
+    }
+
+    /// The target; a file is made where that `makes` one.
+    async fn target(&self, makes: bool) -> Result<Box<dyn Archive>> {
+        let (place, name) = &self.to;
+        Ok(match place {
+            StorePlace::Sqlite(path) if makes => Box::new(SqliteArchive::target(path, name, &self.key)?),
+            StorePlace::Sqlite(path) => Box::new(SqliteArchive::known(path, name, &self.key)?),
+            StorePlace::Postgres(url) => {
+                Box::new(PostgresArchive::target(pool(url, &self.key)?, name, &self.key).await?)
+            }
+        })
     }
 }
 
-/// Carries all records from one store to the other, which is made where there is none; whether there was anything left
-/// to do. `say` is told how far it is.
+/// Carries all records from one store to the other; whether there was anything left to do. A file is made where there is
+/// none. `say` is told how far it is.
 ///
 /// # Errors
 /// `Kind::Usage` where a store cannot be opened, the target holds records, or one of them is closed for another reason.
-pub async fn migrate(ways: &Ways<'_>, now: i64, say: &mut (dyn FnMut(String) + Send)) -> Result<bool> {
-    let mut from = ways.source(now)?;
-    let mut to = SqliteArchive::target(ways.to.0, ways.to.1, ways.key)?;
-    transfer::migrate(&mut from, &mut to, say).await
+pub async fn migrate(ways: &Ways, now: i64, say: &mut (dyn FnMut(String) + Send)) -> Result<bool> {
+    let mut from = ways.source(now).await?;
+    let mut to = ways.target(true).await?;
+    transfer::migrate(&mut *from, &mut *to, &ways.key.load()?, say).await
 }
 
 /// Makes what was brought to the target void, and lets the source go on.
 ///
 /// # Errors
 /// `Kind::Usage` where a store cannot be opened, or the migration between them is finished.
-pub async fn give_up(ways: &Ways<'_>, now: i64) -> Result<()> {
-    let mut from = ways.source(now)?;
-    let mut to = SqliteArchive::known(ways.to.0, ways.to.1, ways.key)?;
-    transfer::give_up(&mut from, &mut to).await
+pub async fn give_up(ways: &Ways, now: i64) -> Result<()> {
+    let mut from = ways.source(now).await?;
+    let mut to = ways.target(false).await?;
+    transfer::give_up(&mut *from, &mut *to).await
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::postgres::settings::Settings;
-use super::postgres::url::{DatabaseUrl, SCHEMES};
+use super::postgres::url::{DatabaseUrl, SCHEMES, without_role};
 use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::folder::trust::Owner;
@@ -32,6 +32,28 @@ impl StorePlace {
                 Ok(Self::Postgres(Box::new(DatabaseUrl::parse(text)?)))
             }
             _ => Err(Error::usage("`store` must be `sqlite:PATH` or `postgres://USER@HOST/DATABASE`")),
+        }
+    }
+
+    /// The same on a command line, as the value of `option`: everybody on the machine can see that.
+    ///
+    /// # Errors
+    /// `Kind::Usage` for anything else, and for a password.
+    pub fn of_option(option: &str, text: &str, data_dir: &Path) -> Result<Self> {
+        match Self::parse(text, data_dir)? {
+            Self::Postgres(url) if url.warning().is_some() => Err(Error::usage(format!(
+                "`{option}` holds a password, which everybody on this machine can see"
+            ))
+            .hint("put it into a password file, which `passfile=` of the URL names, or into PGPASSWORD")),
+            place => Ok(place),
+        }
+    }
+
+    /// What messages, and the other store, call the place that was read from `text`: without whose URL it is.
+    pub fn name(&self, text: &str) -> String {
+        match self {
+            Self::Sqlite(_) => text.to_owned(),
+            Self::Postgres(_) => without_role(text),
         }
     }
 

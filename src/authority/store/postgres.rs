@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use super::closed::Closed;
 use super::instances::{NewSecret, RegisteredInstance};
 use super::loss::{self, Mark, Reached, Restored, lost};
 use super::replicas::{Announced, Replica};
@@ -19,11 +20,14 @@ use crate::authority::limits::{Level, Spent};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::join::instance::{Instance, InstanceLookup};
 
+pub mod archive;
 mod durability;
 mod failure;
 mod instances;
+mod known;
 pub mod passfile;
 pub mod pool;
+mod pruning;
 mod reads;
 mod rows;
 mod schema;
@@ -43,14 +47,11 @@ mod tests;
 
 use failure::Failure;
 pub use failure::{is_away, is_displaced, no_room};
+use known::Known;
 use pool::{Connection, Pool};
-use transaction::Known;
-pub use upgrade::Roles;
+pub use upgrade::{Roles, Upgraded};
 use work::{CANNOT_READ, CANNOT_WRITE, MARK, PATIENCE, Shared, again};
 use writer::{Entry, Writer, Written};
-
-/// The longest that `ready` takes.
-const READY: Duration = Duration::from_millis(4500);
 
 /// A [`Store`] in PostgreSQL.
 #[derive(Clone)]
@@ -70,13 +71,13 @@ impl fmt::Debug for Postgres {
 #[derive(Clone, Debug)]
 pub struct PostgresTrail(Pool);
 
-/// Makes the tables, or brings them up to this version, and gives the roles what they need and nothing else;
-/// the versions before and after.
+/// Makes the tables, or brings them up to this version, and gives the roles what they need and nothing else:
+/// these, and those that had it before.
 ///
 /// # Errors
 /// `Kind::Usage` where this role is not the owner, another does not exist or could do more than it should, or
-/// the database is none that can be used; `Kind::Unreachable`.
-pub async fn upgrade(pool: &Pool, roles: &Roles) -> Result<(i64, i64)> {
+/// the database is none that can be used; `Kind::Unreachable`, too where others do not let go of the tables.
+pub async fn upgrade(pool: &Pool, roles: &Roles) -> Result<Upgraded> {
     let connection = pool.get().await?;
     upgrade::upgrade(&connection, roles).await
 }
@@ -100,7 +101,7 @@ impl Postgres {
     /// Opens the authority's store, whose rows are sealed with that key. The schema is left as it is.
     ///
     /// # Errors
-    /// `Kind::Usage` where it is none, needs `authority upgrade`, is of a newer schema, or of another key;
+    /// `Kind::Usage` where it is none, needs `authority upgrade`, is of a newer schema, closed, or of another key;
     /// `Kind::Unreachable`.
     pub async fn open(pool: Pool, key: &StoreKey) -> Result<Self> {
         let seal = key.load()?;
@@ -108,6 +109,9 @@ impl Postgres {
         let state =
             again(&pool, CANNOT_READ, PATIENCE, |client, _| async move { reads::state(&client).await })
                 .await?;
+        if let Some(closed) = state.closed {
+            return Err(closed.error());
+        }
         let reached = match Mark::read(&key.folder().join(MARK), key.owner())? {
             Some(mark) if mark.store != state.store => return Err(another(&state.store, &mark.store)),
             Some(mark) => mark.reached,
@@ -191,6 +195,10 @@ impl PostgresTrail {
         usable(&pool).await?;
         Ok(Self(pool))
     }
+
+    async fn standing(&self) -> Result<(i64, Option<Closed>)> {
+        again(&self.0, CANNOT_READ, PATIENCE, |client, _| async move { reads::standing(&client).await }).await
+    }
 }
 
 impl Trail for PostgresTrail {
@@ -223,8 +231,11 @@ impl Trail for PostgresTrail {
     }
 
     fn kept_from(&self) -> BoxFuture<'_, Result<i64>> {
-        // Nothing goes there.
-        Box::pin(async { Ok(0) })
+        Box::pin(async { Ok(self.standing().await?.0) })
+    }
+
+    fn closed(&self) -> BoxFuture<'_, Result<Option<Closed>>> {
+        Box::pin(async { Ok(self.standing().await?.1) })
     }
 }
 
@@ -244,6 +255,10 @@ impl Trail for Postgres {
     fn kept_from(&self) -> BoxFuture<'_, Result<i64>> {
         self.trail.kept_from()
     }
+
+    fn closed(&self) -> BoxFuture<'_, Result<Option<Closed>>> {
+        self.trail.closed()
+    }
 }
 
 impl sealed::Engine for Postgres {
@@ -254,14 +269,31 @@ impl sealed::Engine for Postgres {
 }
 
 impl Store for Postgres {
-    fn let_go(&self, _: i64, _: i64, asked: bool) -> BoxFuture<'_, Result<u64>> {
+    fn let_go(&self, before: i64, now: i64, asked: bool) -> BoxFuture<'_, Result<u64>> {
         Box::pin(async move {
+            // No server can.
             if !asked {
                 return Ok(0);
             }
-            Err(Error::usage(
-                "what PostgreSQL holds is kept for ever by this version: `retain` is for SQLite",
-            ))
+            self.read(|client, _| async move { upgrade::check_owner(&client).await }).await??;
+            let count =
+                move |client: Arc<Connection>, _| async move { pruning::count(&client, before).await };
+            let events = again(&self.shared.pool, CANNOT_READ, pruning::COUNT, count).await?;
+            if events > 0 {
+                self.write(PATIENCE, move |shared, client, _| async move {
+                    pruning::begin(&client, &shared, before, now, events).await
+                })
+                .await?;
+            }
+            let (mut place, mut all) = (Some((i64::MIN, 0)), 0);
+            while let Some(at) = place {
+                let step = move |shared: Arc<Shared>, client: Arc<Connection>, _| async move {
+                    pruning::step(&client, &shared, at).await
+                };
+                let (gone, next) = self.write(PATIENCE, step).await?;
+                (all, place) = (all + gone, next);
+            }
+            Ok(all)
         })
     }
 
@@ -303,9 +335,9 @@ impl Store for Postgres {
                 return self.writer.record(Entry::Event(event)).await.map(drop);
             };
             let event = Arc::new(event);
-            self.write(PATIENCE, move |shared, client, _| {
+            self.write(PATIENCE, move |shared, client, was_tried| {
                 let event = Arc::clone(&event);
-                async move { writes::append_stranger(&client, &shared, stranger, &event).await }
+                async move { writes::append_stranger(&client, &shared, stranger, &event, was_tried).await }
             })
             .await
         })
@@ -371,10 +403,10 @@ impl Store for Postgres {
     }
 
     fn ready(&self) -> BoxFuture<'_, Result<()>> {
-        let probe = self
-            .write(Duration::ZERO, |shared, client, _| async move { writes::probe(&client, &shared).await });
-        let late = |_| transaction::silent().error(CANNOT_WRITE);
-        Box::pin(async move { tokio::time::timeout(READY, probe).await.map_err(late)? })
+        // Not in its turn, for which it would wait as long as the others for a database that is away.
+        Box::pin(again(&self.shared.pool, CANNOT_WRITE, Duration::ZERO, move |client, _| async move {
+            writes::probe(&client, &self.shared).await
+        }))
     }
 
     fn restored(&self) -> Option<Restored> {

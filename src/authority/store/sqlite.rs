@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
+use super::closed::Closed;
 use super::instances::{InstanceRefusal, NewSecret, RegisteredInstance};
 use super::loss::{Loss, Restored, lost};
 use super::odometer::Odometer;
@@ -174,6 +175,10 @@ impl Trail for SqliteTrail {
         Box::pin(self.look(pruning::kept_from))
     }
 
+    fn closed(&self) -> BoxFuture<'_, Result<Option<Closed>>> {
+        Box::pin(self.look(closing::closed))
+    }
+
     fn instances(&self) -> BoxFuture<'_, Result<Vec<RegisteredInstance>>> {
         Box::pin(self.look(instances::instances))
     }
@@ -190,6 +195,10 @@ impl Trail for Sqlite {
 
     fn kept_from(&self) -> BoxFuture<'_, Result<i64>> {
         Box::pin(self.reader.read(pruning::kept_from))
+    }
+
+    fn closed(&self) -> BoxFuture<'_, Result<Option<Closed>>> {
+        Box::pin(self.reader.read(closing::closed))
     }
 
     fn instances(&self) -> BoxFuture<'_, Result<Vec<RegisteredInstance>>> {

@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 
 use super::closed::Closed;
 use super::packed::unpack;
+use super::seal::Seal;
 use crate::error::{Context as _, Error, Kind, Result};
 
 pub(super) mod tables;
@@ -29,6 +30,9 @@ const PAGE: usize = 500;
 /// After how many events the operator hears how far it is.
 const ROUND: i64 = 100_000;
 
+/// What must be empty in a store that another's records are brought to.
+pub(super) const RECORDS: [&str; 5] = ["events", "strangers", "proofs", "instances", "secrets"];
+
 /// A store, as rows.
 pub(super) trait Archive: Send {
     /// What it is called in authority.yaml, without secrets.
@@ -42,6 +46,9 @@ pub(super) trait Archive: Send {
 
     /// What certificates come to: how many, how many are revoked, and a sum over when they were.
     fn certificates(&mut self) -> BoxFuture<'_, Result<[i64; 3]>>;
+
+    /// Has every row that grants something judged: one whose seal does not hold is named in the log.
+    fn judge<'a>(&'a mut self, seal: &'a Seal) -> BoxFuture<'a, Result<()>>;
 
     /// Writes in one transaction, under the lock that every write takes, if the store is `closed` as that says.
     fn write<'a>(&'a mut self, closed: Option<&'a Closed>, what: Vec<Write>) -> BoxFuture<'a, Result<()>>;
@@ -93,9 +100,11 @@ pub(super) struct Standing {
 }
 
 /// Carries everything from one store to the other; whether anything was left to do. What `say` is told is for the operator.
+/// Rows whose `seal` does not hold are named, and carried as they are: they grant nothing there either.
 pub(super) async fn migrate(
     from: &mut dyn Archive,
     to: &mut dyn Archive,
+    seal: &Seal,
     say: &mut (dyn FnMut(String) + Send),
 ) -> Result<bool> {
     let (source, target) = (from.standing().await?, to.standing().await?);
@@ -125,6 +134,7 @@ pub(super) async fn migrate(
         // Twice, since to compare all of it takes a while.
         compared = follow(from, to, &filling, target.last, say).await?;
         compare(from, to, (0, compared), false).await?;
+        from.judge(seal).await?;
         follow(from, to, &filling, compared, say).await?;
         from.write(None, vec![Write::Closed(Some(moved))]).await?;
         say(format!("{} issues nothing from now on", from.place()));

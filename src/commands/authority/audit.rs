@@ -1,6 +1,7 @@
 //! `machine-id authority audit`.
 
-use crate::authority::store::{EventFilter, engine};
+use super::data_dir::read_store;
+use crate::authority::store::EventFilter;
 use crate::authority::{audit, config};
 use crate::cli::Format;
 use crate::cli::authority::Audit;
@@ -19,7 +20,7 @@ pub(super) fn run(args: Audit) -> Result<()> {
         Format::Text => audit::text,
         Format::Json => audit::json,
     };
-    let store = block_on(engine::read(&config.store, &config.store_key()))??;
+    let store = read_store(&config)?;
     block_on(audit::write(store.as_ref(), &filter, line, print_part))??;
     let kept_from = block_on(store.kept_from())??;
     if kept_from > 0 {

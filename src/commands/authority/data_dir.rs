@@ -1,11 +1,11 @@
-//! What commands do with a data directory: open it to sign.
+//! What commands do with a data directory: open it to sign, or its store to read.
 
 use std::path::Path;
 
 use zeroize::Zeroizing;
 
 use crate::authority::store::record::{self, CommandPlan, Recorded};
-use crate::authority::store::{Store, engine, lost, restored_warning};
+use crate::authority::store::{Store, Trail, engine, lost, restored_warning};
 use crate::authority::{config, keys, tls};
 use crate::clock::Clock;
 use crate::document;
@@ -30,6 +30,17 @@ pub(super) fn open_store(config: &config::Config) -> Result<Box<dyn Store>> {
     restored_warning(store.as_ref(), now)
         .iter()
         .for_each(|warning| terminal::log(&format!("warning: {warning}")));
+    Ok(store)
+}
+
+/// Opens the store for reading; says where its records have gone on elsewhere.
+pub(super) fn read_store(config: &config::Config) -> Result<Box<dyn Trail>> {
+    let store = block_on(engine::read(&config.store, &config.store_key()))??;
+    if let Some(closed) = block_on(store.closed())?? {
+        let error = closed.error();
+        terminal::log(&format!("warning: {error}"));
+        error.hints().iter().for_each(|hint| terminal::log(&format!("hint: {hint}")));
+    }
     Ok(store)
 }
 

@@ -6,9 +6,10 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::answer;
+use super::data_dir::read_store;
 use crate::authority::config;
 use crate::authority::policy::PolicyRequest;
-use crate::authority::store::{Cursor, EventFilter, engine};
+use crate::authority::store::{Cursor, EventFilter};
 use crate::denial::REASONS;
 use crate::error::{Error, Result};
 use crate::output;
@@ -19,7 +20,7 @@ use crate::text::{shown, shown_exactly, shown_long};
 /// Prints why the job was refused, and its claims.
 pub(super) fn run(data_dir: &Path, id: &str) -> Result<()> {
     let config = config::Config::load(data_dir)?;
-    let store = block_on(engine::read(&config.store, &config.store_key()))??;
+    let store = read_store(&config)?;
     let filter =
         EventFilter { id: Some(id.to_owned()), event: Some("refused".to_owned()), ..EventFilter::default() };
     let events = block_on(store.events(filter, Cursor::default(), 1))??;

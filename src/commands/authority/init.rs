@@ -63,17 +63,13 @@ pub(super) fn run(dir: &Path, cluster: &str, public_url: &str, store: &str) -> R
 /// The name of the store's file, where it is one. It is put into the directory with the rest.
 fn store_file(store: &str) -> Result<Option<String>> {
     // A name and nothing else stays below any directory.
-    match StorePlace::parse(store, Path::new(""))? {
+    match StorePlace::of_option("--store", store, Path::new(""))? {
         StorePlace::Sqlite(path) => {
             let is_name = path.file_name() == Some(path.as_os_str());
             path.to_str().filter(|_| is_name).map(|name| Some(name.to_owned())).ok_or_else(|| {
                 Error::usage("`--store sqlite:NAME` is a file of the data directory, without a folder")
                     .hint("for another place, write it into authority.yaml afterwards, and run `machine-id authority new-store`")
             })
-        }
-        StorePlace::Postgres(url) if url.warning().is_some() => {
-            Err(Error::usage("`--store` holds a password, which everybody on this machine can see")
-                .hint("put it into a password file, which `passfile=` of the URL names, or into PGPASSWORD"))
         }
         StorePlace::Postgres(_) => Ok(None),
     }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::data_dir::read_store;
 use crate::authority::config::Config;
-use crate::authority::store::engine;
 use crate::authority::store::instances::RegisteredInstance;
 use crate::cli::Format;
 use crate::clock::rfc3339;
@@ -17,7 +17,7 @@ use crate::text::shown;
 /// Prints them, in the order of their registration.
 pub(super) fn run(data_dir: &Path, format: Format) -> Result<()> {
     let config = Config::load(data_dir)?;
-    let store = block_on(engine::read(&config.store, &config.store_key()))??;
+    let store = read_store(&config)?;
     let instances = block_on(store.instances())??;
     let page = match format {
         Format::Text => text(&instances),

@@ -11,8 +11,8 @@ use crate::terminal::print;
 use crate::text::counted;
 
 /// Lets go what is older than that.
-pub(super) fn run(data_dir: &Path) -> Result<()> {
-    let config = Config::load(data_dir)?;
+pub(super) fn run(data_dir: &Path, store: Option<&str>) -> Result<()> {
+    let config = Config::load(data_dir)?.with_store("--store", store)?;
     let retain = config.retain.ok_or_else(|| {
         Error::usage("`retain` is not set in authority.yaml: everything is kept for ever")
             .hint("`retain: 400d` lets go what was recorded more than 400 days ago, with certificates that had ended by then")

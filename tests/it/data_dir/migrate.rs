@@ -164,14 +164,17 @@ fn mistakes_are_told() {
     for (args, text) in [
         (
             ["--from", "authority.db", "--to", "sqlite:new.db"],
-            "`authority.db` is no store: it must be `sqlite:PATH`",
+            "cannot use `--from`: `store` must be `sqlite:PATH` or `postgres://USER@HOST/DATABASE`",
         ),
         (["--from", "sqlite:authority.db", "--to", "sqlite:authority.db"], "are the same store"),
         (
             ["--from", "sqlite:authority.db", "--to", "postgres://u:h4rd2gu3ss@h/d"],
-            "the store is in PostgreSQL, not in a file",
+            "`--to` holds a password, which everybody on this machine can see",
         ),
-        (["--from", "postgre://u:h4rd2gu3ss@h/d", "--to", "sqlite:new.db"], "what is named is no store"),
+        (
+            ["--from", "postgre://u:h4rd2gu3ss@h/d", "--to", "sqlite:new.db"],
+            "cannot use `--from`: `store` must be",
+        ),
         (["--from", "sqlite:other.db", "--to", "sqlite:new.db"], "there is no such file"),
         (["--from", "sqlite:authority.db", "--to", "sqlite:policy"], "cannot"),
     ] {

@@ -105,6 +105,8 @@ fn an_issuer_that_fails_is_no_refusal() {
         let token = token(&issuer, &authority, case, &keys);
         let response = ask(&authority, case, &keys, &token);
         assert_eq!(response.status, 503, "{what}: {}", response.text());
+        // The next attempt may come to another authority.
+        assert_eq!(response.header("connection"), Some("close"), "{what}");
         let problem = response.problem(503);
         assert!(problem["denial_id"].is_null(), "{what}: {problem}");
         assert!(response.header("retry-after").is_some(), "{what}: {:?}", response.headers);

@@ -7,3 +7,4 @@ mod connections;
 mod shared;
 mod stage;
 mod standby;
+mod versions;

@@ -4,6 +4,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use tempfile::TempDir;
+use tokio::runtime::Handle;
 
 use super::super::Store;
 use super::super::postgres::pool::Pool;
@@ -39,7 +40,7 @@ impl Database {
             EXCEPTION WHEN duplicate_object OR unique_violation THEN END $$";
         server.sql("postgres", make);
         let database = Self { server, name, folder: tempfile::tempdir().unwrap() };
-        let roles = Roles { server: Some(SERVER.to_owned()), reader: Some(READER.to_owned()) };
+        let roles = Roles { server: vec![SERVER.to_owned()], reader: vec![READER.to_owned()] };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(upgrade(&database.pool(testing::ADMIN), &roles)).unwrap();
         // The database's clock is the tests', too.
@@ -86,12 +87,18 @@ impl Database {
 
 impl super::Engine for Database {
     fn open(&self) -> Result<Arc<dyn Store>> {
-        let opened = || tokio::runtime::Handle::current().block_on(self.store());
+        let opened = || Handle::current().block_on(self.store());
+        Ok(Arc::new(tokio::task::block_in_place(opened)?))
+    }
+
+    fn open_as_owner(&self) -> Result<Arc<dyn Store>> {
+        let opened = || Handle::current().block_on(Postgres::open(self.pool(testing::ADMIN), &self.key()));
         Ok(Arc::new(tokio::task::block_in_place(opened)?))
     }
 
     fn disarm(&self) {
-        super::Engine::meddle(self, "DROP TRIGGER events_stay ON events").unwrap();
+        let triggers = "DROP TRIGGER events_stay ON events; DROP TRIGGER events_stay_the_same ON events";
+        super::Engine::meddle(self, triggers).unwrap();
     }
 
     fn number(&self, sql: &str) -> i64 {

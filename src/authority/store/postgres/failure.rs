@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio_postgres::error::SqlState;
 
+use super::super::closed::Closed;
 use super::super::loss::Loss;
 use crate::error::{Error, Kind, Message};
 
@@ -19,6 +20,8 @@ pub(super) enum Failure {
     Database(Arc<tokio_postgres::Error>),
     /// This is not, or not any more, a store that this replica may write to.
     Displaced(String),
+    /// It says itself that nothing is written to it.
+    Closed(Closed),
     /// It has lost something.
     Lost(Loss),
     /// What it holds cannot be read.
@@ -48,6 +51,7 @@ impl Failure {
                 .hint("make room on the disk of the database's server"),
             Self::Lost(loss) => loss.clone().error(what),
             Self::Displaced(_) => Error::new(Kind::Usage, self.clone()).context(what),
+            Self::Closed(closed) => closed.clone().error(),
             Self::Unreadable(_) => Error::new(Kind::Internal, self.clone()).context(what),
             Self::Database(error) => {
                 let told = Error::new(Kind::Internal, self.clone()).context(what);
@@ -126,6 +130,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Away(error) => error.fmt(f),
             Self::Full(error) | Self::Database(error) => f.write_str(&said(error)),
+            Self::Closed(closed) => closed.fmt(f),
             Self::Displaced(why) | Self::Unreadable(why) => f.write_str(why),
             Self::Lost(loss) => loss.fmt(f),
         }

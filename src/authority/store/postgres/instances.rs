@@ -297,6 +297,20 @@ pub(super) async fn instance(client: &Client, seal: &Seal, id: &str) -> Result<O
     Ok(row.map(|row| Instance { join_token: row.token, key: row.key }))
 }
 
+/// Has the seal judge every instance and every secret.
+pub(super) async fn judge_all(client: &Client, seal: &Seal) -> Result<(), Failure> {
+    const ALL: &str = concat!("SELECT ", columns!(), " FROM machine_id.instances");
+    const SECRETS: &str =
+        "SELECT hash, id, token, expires, made, held_to_run, instance, mac FROM machine_id.secrets";
+    for row in reads::rows(client, ALL, &[]).await? {
+        seal.judge(Some(instance_row(&row)?));
+    }
+    for row in reads::rows(client, SECRETS, &[]).await? {
+        seal.judge(Some(secret_row(&row)?));
+    }
+    Ok(())
+}
+
 /// Whether a secret could register an instance now.
 pub(super) async fn admits(
     client: &Client,

@@ -3,7 +3,10 @@
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
+use super::super::closed::Closed;
 use super::super::instances::RegisteredInstance;
+use super::super::seal::Seal;
+use super::super::version;
 use super::super::{CertificateRecord, Cursor, Event, EventFilter, NOT_LISTED, RevokedCertificate};
 use super::failure::Failure;
 use super::transaction::{self, Parameter};
@@ -20,11 +23,28 @@ pub(super) const PROOFS: &str =
     LEFT JOIN machine_id.certificates AS other ON other.issuance = one.issuance
     WHERE proofs.key = ANY ($1) ORDER BY other.serial";
 
+/// Has the seal judge some used proofs, behind that key; where it goes on, if there are more.
+pub(super) async fn judge_proofs(
+    client: &Client,
+    after: &[u8],
+    seal: &Seal,
+) -> Result<Option<Vec<u8>>, Failure> {
+    const NEXT: &str =
+        "SELECT key FROM machine_id.proofs WHERE key > $1 AND certificate <> 0 ORDER BY key LIMIT 500";
+    let next = rows(client, NEXT, &[(&after, Type::BYTEA)]).await?;
+    let keys = next.iter().map(|row| row.try_get(0)).collect::<Result<Vec<Vec<u8>>, _>>()?;
+    let found = rows(client, PROOFS, &[(&keys, Type::BYTEA_ARRAY)]).await?;
+    rows::used(&found)?.values().for_each(|proof| proof.judge(seal));
+    Ok(keys.into_iter().next_back())
+}
+
 /// What a store says of itself.
 pub(super) struct State {
     pub(super) store: String,
     pub(super) run: i64,
     pub(super) restored: Option<i64>,
+    pub(super) closed: Option<Closed>,
+    pub(super) lost: Option<String>,
     pub(super) seal_check: Option<Vec<u8>>,
 }
 
@@ -46,29 +66,31 @@ pub(super) async fn usable(client: &Client) -> Result<Result<()>, Failure> {
     let Some(row) = version.first() else { return Ok(Err(old("the database's store was not finished"))) };
     let (version, oldest): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
     let newest = schema::newest();
-    Ok(if oldest > newest {
-        Err(schema::newer(version))
-    } else if version < newest {
-        Err(old("the store's tables are of an older version"))
-    } else {
-        Ok(())
-    })
+    if version < newest {
+        return Ok(Err(old("the store's tables are of an older version")));
+    }
+    Ok(version::admit(version, oldest, newest))
 }
 
 /// What it says of itself.
 pub(super) async fn state(client: &Client) -> Result<State, Failure> {
-    const SQL: &str = "SELECT store, run, restored, seal_check
+    const SQL: &str = "SELECT store, run, restored, seal_check, closed, lost
         FROM machine_id.state";
     let found = rows(client, SQL, &[]).await?;
-    let row = found
-        .first()
-        .ok_or_else(|| Failure::Unreadable("the row of `machine_id.state` is gone".to_owned()))?;
+    let row = found.first().ok_or_else(gone)?;
     Ok(State {
         store: row.try_get(0)?,
         run: row.try_get(1)?,
         restored: row.try_get(2)?,
         seal_check: row.try_get(3)?,
+        closed: Closed::read(row.try_get(4)?),
+        lost: row.try_get(5)?,
     })
+}
+
+/// The one row of `state` is not there.
+pub(super) fn gone() -> Failure {
+    Failure::Unreadable("the row of `machine_id.state` is gone".to_owned())
 }
 
 /// The rows of one statement.
@@ -98,11 +120,26 @@ pub(super) async fn certificate(client: &Client, serial: u64) -> Result<Option<C
     found.first().map(record).transpose()
 }
 
-/// Every revoked certificate that ends at `since` or later.
+/// From when on everything is kept, and why it is closed, if it is: what a reader may see of `state`.
+pub(super) async fn standing(client: &Client) -> Result<(i64, Option<Closed>), Failure> {
+    const SQL: &str = "SELECT kept_from, closed FROM machine_id.state";
+    let found = rows(client, SQL, &[]).await?;
+    let row = found.first().ok_or_else(gone)?;
+    Ok((row.try_get(0)?, Closed::read(row.try_get(1)?)))
+}
+
+/// Every revoked certificate that ends at `since` or later. Of a store that is closed none: what was revoked since is
+/// elsewhere, and a list that lacks it is worse than none.
 pub(super) async fn revoked(client: &Client, since: i64) -> Result<Vec<RevokedCertificate>, Failure> {
     const SQL: &str = "SELECT serial, kind, revoked, expires FROM machine_id.certificates
         WHERE revoked IS NOT NULL AND expires >= $1 AND expires - revoked > $2 ORDER BY serial";
-    let found = rows(client, SQL, &[(&since, Type::INT8), (&NOT_LISTED, Type::INT8)]).await?;
+    const CLOSED: &str = "SELECT closed FROM machine_id.state";
+    let since: [Parameter<'_>; 2] = [(&since, Type::INT8), (&NOT_LISTED, Type::INT8)];
+    let read = transaction::read(client, &[(CLOSED, &[]), (SQL, &since)]).await?;
+    let [closed, found] = read.as_slice() else { return Err(gone()) };
+    if let Some(closed) = Closed::read(closed.first().ok_or_else(gone)?.try_get(0)?) {
+        return Err(Failure::Closed(closed));
+    }
     let revoked = |row: &Row| {
         Ok(RevokedCertificate {
             serial: rows::read_serial(row, 0)?,

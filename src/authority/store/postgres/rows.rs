@@ -142,6 +142,11 @@ pub(super) struct Found {
 }
 
 impl Found {
+    /// Has the seal judge it.
+    pub(super) fn judge(&self, seal: &Seal) {
+        seal.holds(&self.row, self.mac.as_deref());
+    }
+
     /// What was recorded for it and is to be signed again, if this is the same request and nothing of that was
     /// revoked since; and what a registered instance was answered.
     pub(super) fn again(&self, plan: &PlanRecord, seal: &Seal) -> Option<(Earlier, Option<i64>)> {

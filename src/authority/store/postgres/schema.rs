@@ -1,8 +1,6 @@
 //! The tables, as the owner of the database makes them: all in the schema
 //! `machine_id`, and always named with it, so that nobody's `search_path` decides which are meant.
 
-use crate::error::Error;
-
 /// One version of the schema.
 pub(super) struct Migration {
     /// The oldest version whose servers go on beside it: what they do is right on these tables too.
@@ -14,13 +12,31 @@ pub(super) struct Migration {
 /// Every version, from 1 on. One that was released never changes.
 ///
 /// Tables and columns are SQLite's (`sqlite/schema.rs`), which says what each is for. Nothing references
-/// another table: what would is written in one statement with what it references, events and certificates
-/// stay for ever, and each check would lock the row that it looks at.
-pub(super) const MIGRATIONS: &[Migration] = &[Migration {
-    oldest: 1,
-    sql: "
+/// another table: what would is written in one statement with what it references, and goes with it, and each
+/// check would lock the row that it looks at.
+pub(super) const MIGRATIONS: &[Migration] = &[
+    Migration {
+        oldest: 1,
+        sql: r#"
     CREATE FUNCTION machine_id.refuse() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
         BEGIN RAISE EXCEPTION 'machine-id: %', TG_ARGV[0] USING ERRCODE = 'insufficient_privilege'; END $$;
+
+    -- What `retain` lets go is what the owner has said in `state.kept_from`, and nobody else takes it away.
+    CREATE FUNCTION machine_id.stay() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+        DECLARE is_over boolean;
+        BEGIN
+            IF pg_has_role((SELECT relowner FROM pg_class WHERE oid = TG_RELID), 'USAGE') THEN
+                IF TG_TABLE_NAME = 'certificates' THEN
+                    SELECT old.expires < kept_from INTO is_over FROM machine_id.state;
+                ELSE
+                    SELECT old.time < kept_from AND old.sequence < (SELECT max(sequence) FROM machine_id.events)
+                        AND NOT EXISTS (SELECT FROM machine_id.certificates WHERE issuance = old.sequence)
+                    INTO is_over FROM machine_id.state;
+                END IF;
+                IF is_over THEN RETURN old; END IF;
+            END IF;
+            RAISE EXCEPTION 'machine-id: %', TG_ARGV[0] USING ERRCODE = 'insufficient_privilege';
+        END $$;
 
     -- The time by which things expire, in seconds since 1970.
     CREATE FUNCTION machine_id.clock() RETURNS bigint LANGUAGE sql STABLE SET search_path = pg_catalog
@@ -37,7 +53,9 @@ pub(super) const MIGRATIONS: &[Migration] = &[Migration {
     );
     CREATE INDEX events_id ON machine_id.events (id);
     CREATE INDEX events_time ON machine_id.events (time);
-    CREATE TRIGGER events_stay BEFORE UPDATE OR DELETE OR TRUNCATE ON machine_id.events
+    CREATE TRIGGER events_stay BEFORE DELETE ON machine_id.events
+        FOR EACH ROW EXECUTE FUNCTION machine_id.stay('the audit trail is append-only');
+    CREATE TRIGGER events_stay_the_same BEFORE UPDATE OR TRUNCATE ON machine_id.events
         EXECUTE FUNCTION machine_id.refuse('the audit trail is append-only');
 
     CREATE TABLE machine_id.certificates (
@@ -52,7 +70,9 @@ pub(super) const MIGRATIONS: &[Migration] = &[Migration {
     CREATE INDEX certificates_issuance ON machine_id.certificates (issuance);
     CREATE INDEX certificates_revoked ON machine_id.certificates (expires) WHERE revoked IS NOT NULL;
     CREATE INDEX certificates_instance ON machine_id.certificates (instance, expires) WHERE instance IS NOT NULL;
-    CREATE TRIGGER certificates_stay BEFORE DELETE OR TRUNCATE ON machine_id.certificates
+    CREATE TRIGGER certificates_stay BEFORE DELETE ON machine_id.certificates
+        FOR EACH ROW EXECUTE FUNCTION machine_id.stay('certificates stay on record');
+    CREATE TRIGGER certificates_stay_all BEFORE TRUNCATE ON machine_id.certificates
         EXECUTE FUNCTION machine_id.refuse('certificates stay on record');
     CREATE TRIGGER certificates_stay_revoked BEFORE UPDATE ON machine_id.certificates
         FOR EACH ROW WHEN (old.revoked IS NOT NULL AND new.revoked IS DISTINCT FROM old.revoked)
@@ -77,7 +97,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[Migration {
 
     CREATE TABLE machine_id.assertions (
         issuance bigint NOT NULL,
-        id text NOT NULL,
+        id text COLLATE "C" NOT NULL,
         held_until bigint NOT NULL,
         held_to_run bigint NOT NULL,
         PRIMARY KEY (issuance, id)
@@ -129,7 +149,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[Migration {
     );
 
     -- One row, whose lock is what serialises all writes. `oldest` says which servers may go on;
-    -- `revocations` is another once something was revoked.
+    -- `revocations` is another once something was revoked, `closed` why nothing is written (`store/closed.rs`).
     CREATE TABLE machine_id.state (
         id bigint PRIMARY KEY CHECK (id = 1),
         oldest bigint NOT NULL,
@@ -142,13 +162,16 @@ pub(super) const MIGRATIONS: &[Migration] = &[Migration {
         lost text,
         seal_check bytea,
         list_what bytea,
-        list_made bigint NOT NULL DEFAULT 0
+        list_made bigint NOT NULL DEFAULT 0,
+        closed text,
+        kept_from bigint NOT NULL DEFAULT 0,
+        kept_run bigint NOT NULL DEFAULT 0
     );
     CREATE TRIGGER state_stays BEFORE DELETE OR TRUNCATE ON machine_id.state
         EXECUTE FUNCTION machine_id.refuse('the state stays');
     CREATE TRIGGER state_rises BEFORE UPDATE ON machine_id.state
         FOR EACH ROW WHEN (new.list_number < old.list_number OR new.revocations < old.revocations
-            OR new.run < old.run OR new.forgotten < old.forgotten OR new.store IS DISTINCT FROM old.store)
+            OR new.run < old.run OR new.forgotten < old.forgotten OR new.kept_from < old.kept_from OR new.store IS DISTINCT FROM old.store)
         EXECUTE FUNCTION machine_id.refuse('these numbers only rise');
     INSERT INTO machine_id.state (id, oldest, store) VALUES (1, 1, gen_random_uuid()::text);
 
@@ -173,22 +196,16 @@ pub(super) const MIGRATIONS: &[Migration] = &[Migration {
     );
 
     CREATE TABLE machine_id.cas (
-        key text PRIMARY KEY,
+        key text COLLATE "C" PRIMARY KEY,
         since bigint NOT NULL
     );
-    ",
-}];
+    "#,
+    },
+    #[cfg(feature = "next-schema")]
+    Migration { oldest: 1, sql: super::super::next_schema::POSTGRES },
+];
 
 /// The version that this machine-id writes.
 pub(super) fn newest() -> i64 {
     i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
-}
-
-/// The store of a newer machine-id.
-pub(super) fn newer(version: i64) -> Error {
-    let known = newest();
-    Error::usage(format!(
-        "the store was written by a newer machine-id: its schema is version {version}, this machine-id knows up to {known}"
-    ))
-    .hint("use the machine-id that wrote it, or a newer one")
 }

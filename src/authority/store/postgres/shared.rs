@@ -95,9 +95,16 @@ pub(super) async fn announce(
         (version, Type::TEXT),
     ];
     let others: [Parameter<'_>; 2] = [(id, Type::TEXT), (&LIVE, Type::INT8)];
-    let statements: [Statement<'_>; 5] =
-        [(FIRST, &first), (GONE, &gone), (THERE, &there), (KEYS, &[]), (OTHERS, &others)];
-    let done = transaction::write_to(client, &shared.known, &statements, true).await?;
+    let statements: &[Statement<'_>] = &[
+        (FIRST, &first),
+        (GONE, &gone),
+        (THERE, &there),
+        (KEYS, &[]),
+        (OTHERS, &others),
+        #[cfg(feature = "next-schema")]
+        (super::super::next_schema::SEEN_POSTGRES, &[(id, Type::TEXT)]),
+    ];
+    let done = transaction::write_to(client, &shared.known, statements, true).await?;
     let mut announced = Announced::default();
     for row in done.get(3).into_iter().flatten() {
         announced.keys.push(row.try_get(0)?);

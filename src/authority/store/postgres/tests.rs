@@ -7,9 +7,12 @@ use std::time::{Duration, Instant};
 use super::super::conformance::fixtures::{self, *};
 use super::super::conformance::postgres::{Database, READER, SERVER, engine};
 use super::super::testing::{self, ADMIN, Server};
-use super::super::{StorePlace, engine as stores};
 use super::*;
 use crate::error::Kind;
+
+mod keeping;
+mod stolen;
+mod upgrades;
 
 /// A store, and what it runs on.
 struct Bench {
@@ -38,14 +41,15 @@ impl Bench {
         self.runtime.block_on(self.store.issue(entry.entry, entry.plan))
     }
 
-    fn upgrade(&self, role: &str, roles: &Roles) -> Result<(i64, i64)> {
+    fn upgrade(&self, role: &str, roles: &Roles) -> Result<Upgraded> {
         let pool = self.database.pool(role);
         self.runtime.block_on(upgrade(&pool, roles))
     }
 }
 
 fn roles(server: Option<&str>, reader: Option<&str>) -> Roles {
-    Roles { server: server.map(str::to_owned), reader: reader.map(str::to_owned) }
+    let all = |role: Option<&str>| role.into_iter().map(str::to_owned).collect();
+    Roles { server: all(server), reader: all(reader) }
 }
 
 #[test]
@@ -84,6 +88,11 @@ fn no_role_can_do_more_than_it_must() {
         "INSERT INTO versions (version, oldest) VALUES (9, 9)",
         "UPDATE secrets SET expires = 0",
         "DELETE FROM instances",
+        "UPDATE state SET kept_from = 9999999999",
+        "UPDATE state SET kept_run = 9",
+        "UPDATE state SET closed = 'moved a b'",
+        "UPDATE state SET closed = NULL",
+        "SET machine_id.locked = 'yes'; UPDATE state SET kept_from = 9999999999; DELETE FROM events",
     ];
     let of_readers = [
         "INSERT INTO events (sequence, time, event, id, body) VALUES (9, 1, 'issued', 'x', '')",
@@ -118,6 +127,34 @@ fn no_role_can_do_more_than_it_must() {
     assert_eq!(bench.runtime.block_on(trail.instances()).unwrap(), []);
 }
 
+/// Nor one that was given too much: what was let go is the owner's to take away.
+#[test]
+fn nobody_but_the_owner_takes_from_the_trail() {
+    let bench = Bench::new();
+    assert_eq!(bench.issue(issuance(1)).unwrap(), FRESH);
+    assert_eq!(bench.issue(issuance(2)).unwrap(), FRESH);
+    bench.sql("GRANT ALL ON ALL TABLES IN SCHEMA machine_id TO server");
+    for (sql, why) in
+        [("DELETE FROM certificates", "certificates stay on record"), ("DELETE FROM events", "append-only")]
+    {
+        let sql = format!("UPDATE state SET kept_from = 9999999999; {sql}");
+        assert!(bench.database.psql(SERVER, &sql).unwrap_err().contains(why), "{sql}");
+    }
+    // In words, before anything is tried.
+    let refused = bench.runtime.block_on(bench.store.let_go(NOW + 9999, NOW, true)).unwrap_err();
+    assert!(refused.to_string().contains("belongs to the role `admin`, and this connection is `server`'s"));
+    assert!(refused.hints()[0].contains("--store"), "{refused:?}");
+    assert_eq!(bench.runtime.block_on(bench.store.let_go(NOW + 9999, NOW, false)).unwrap(), 0);
+    for (role, why) in [(SERVER, "this connection is `server`'s"), (READER, "this connection is `reader`'s")]
+    {
+        let key = bench.database.key();
+        let target = archive::PostgresArchive::target(bench.database.pool(role), "x", &key);
+        let refused = bench.runtime.block_on(target).unwrap_err();
+        assert!(refused.kind() == Kind::Usage && refused.to_string().contains(why), "{refused}");
+    }
+    assert_eq!(bench.sql("SELECT count(*) FROM events"), "2");
+}
+
 /// Who may make objects in a schema that is looked at first decides nothing.
 #[test]
 fn nobody_s_search_path_decides_what_is_meant() {
@@ -145,7 +182,8 @@ fn nobody_s_search_path_decides_what_is_meant() {
 #[test]
 fn an_upgrade_says_what_is_in_its_way() {
     let bench = Bench::new();
-    assert_eq!(bench.upgrade(ADMIN, &roles(Some(SERVER), Some(READER))).unwrap(), (1, 1));
+    let both = roles(Some(SERVER), Some(READER));
+    assert_eq!(bench.upgrade(ADMIN, &both).unwrap(), Upgraded { from: 1, to: 1, roles: both });
     for (role, of, why) in [
         (ADMIN, roles(Some("nobody"), None), "there is no role `nobody`"),
         (ADMIN, roles(Some("x\"; DROP SCHEMA machine_id; --"), None), "there is no role"),
@@ -202,6 +240,27 @@ fn an_upgrade_says_what_is_in_its_way() {
     assert!(error.to_string().contains("encoding is LATIN1"), "{error}");
 }
 
+/// A refusal whose commit was in doubt.
+#[test]
+fn a_stranger_s_refusal_that_was_tried_before_stands_there_once() {
+    let bench = Bench::new();
+    let (client, shared) =
+        (bench.runtime.block_on(bench.database.pool(SERVER).get()).unwrap(), &bench.store.shared);
+    let refusal = fixtures::stranger("d-1", super::super::Stranger::Unverified, 1);
+    let (stranger, event) = (refusal.stranger.unwrap(), event::refused(&refusal));
+    for was_tried in [true, true, false] {
+        bench
+            .runtime
+            .block_on(writes::append_stranger(&client, shared, stranger, &event, was_tried))
+            .unwrap();
+    }
+    assert_eq!(
+        bench.sql("SELECT count(*), max(nth) FROM strangers"),
+        "2|2",
+        "only where it was tried it is looked for"
+    );
+}
+
 #[test]
 fn of_two_upgrades_at_once_one_waits() {
     let server = testing::postgres();
@@ -219,8 +278,8 @@ fn of_two_upgrades_at_once_one_waits() {
         });
         futures_util::future::join_all(all).await
     });
-    assert_eq!(done.iter().filter(|done| **done == (0, 1)).count(), 1);
-    assert_eq!(done.iter().filter(|done| **done == (1, 1)).count(), 5);
+    assert_eq!(done.iter().filter(|done| done.from == 0 && done.to == 1).count(), 1);
+    assert_eq!(done.iter().filter(|done| done.from == 1 && done.to == 1).count(), 5);
 }
 
 /// While tables are brought up to date, and afterwards.
@@ -248,51 +307,6 @@ fn another_store_in_its_place_is_written_to_no_more() {
     other.sql("ALTER TABLE state DISABLE TRIGGER ALL; UPDATE state SET store = 'other'");
     let error = other.issue(issuance(1)).unwrap_err();
     assert!(is_displaced(&error) && error.to_string().contains("another store"), "{error}");
-}
-
-/// As docs/backup.md has it, where no copy of the key is left.
-#[test]
-fn with_a_new_key_what_the_old_one_sealed_grants_nothing() {
-    let bench = Bench::new();
-    bench.issue(issuance(1)).unwrap();
-    bench.runtime.block_on(bench.store.add_secret(fixtures::secret(fixtures::SECRET, "t"))).unwrap();
-    let opened = || bench.runtime.block_on(bench.database.store());
-    let file = bench.database.key().folder().join(super::super::seal::STORE_KEY);
-    std::fs::remove_file(&file).unwrap();
-    assert!(opened().unwrap_err().hints()[1].contains("lost for good"));
-    let new = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=\n";
-    std::fs::write(&file, new).unwrap();
-    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    assert!(
-        opened().unwrap_err().to_string().contains("is not the key that the store's rows are sealed with")
-    );
-    bench.sql("UPDATE state SET seal_check = NULL");
-    let store = opened().unwrap();
-    let issue =
-        |entry: fixtures::Entry| bench.runtime.block_on(store.issue(entry.entry, entry.plan)).unwrap();
-    assert_eq!((issue(issuance(1)), issue(fixtures::other(1, 9))), (Issued::Used, Issued::Used));
-    assert!(!bench.runtime.block_on(store.admits(&fixtures::SECRET, "t", fixtures::NOW)).unwrap());
-    assert_eq!(issue(issuance(2)), FRESH);
-    assert!(store.tampered().is_some(), "it is said");
-}
-
-/// The tests' own server does without what costs time.
-#[test]
-fn a_database_that_may_lose_what_it_acknowledged_is_warned_of() {
-    let bench = Bench::new();
-    let told = |pool: &Pool| bench.runtime.block_on(durability(pool));
-    for role in [ADMIN, SERVER] {
-        let said = told(&bench.database.pool(role)).unwrap();
-        assert!(
-            matches!(&*said, [(what, "turn it on in postgresql.conf")] if what.contains("`fsync = off`")),
-            "{said:?}"
-        );
-    }
-    let gone = StorePlace::Postgres(Box::new(
-        url::DatabaseUrl::parse("postgres://u@127.0.0.1:1/x?sslmode=disable").unwrap(),
-    ));
-    let said = bench.runtime.block_on(stores::durability(&gone, &bench.database.key()));
-    assert!(said.len() == 1 && said[0].0.starts_with("the database cannot be asked"), "{said:?}");
 }
 
 /// One entry that the database does not take is no reason to refuse those that share its commit.

@@ -8,30 +8,22 @@
 //! Nothing outlives a transaction (no prepared statement, no setting), so that PgBouncer may give each to
 //! another session.
 
-#[cfg(test)]
-use std::sync::atomic::AtomicI64;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::{join, join_all, join3, join4};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
+use super::super::closed::Closed;
 use super::super::event;
-use super::super::loss::{self, LISTS_AHEAD, Loss, Reached, Said};
+use super::super::loss::{LISTS_AHEAD, Loss, Reached, Said};
 use super::super::packed::pack;
 use super::failure::Failure;
+use super::known::{APART, Known};
 use super::schema;
 
 /// The longest that a flush takes: a server that is paused, or a network that is cut, says nothing.
 pub(super) const FLUSH: Duration = Duration::from_secs(5);
-
-/// How far a replica's odometer may be from the store's, in seconds.
-const APART: i64 = 30;
-
-/// So many seconds late at most is the odometer's progress written down.
-const WRITTEN: i64 = 5;
 
 /// Nobody's defaults decide: the isolation level, which functions and operators are meant, and how long a
 /// replica that is gone keeps the others waiting.
@@ -44,12 +36,12 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED;
 /// All that is read is of one moment.
 const BEGIN_READING: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     SET LOCAL search_path = pg_catalog, pg_temp;
-    SET LOCAL idle_in_transaction_session_timeout = '3s';
-    SET LOCAL statement_timeout = '4s'";
+    SET LOCAL idle_in_transaction_session_timeout = '3s'";
 
 const LOCK: &str = "SELECT 1 FROM machine_id.state WHERE id = 1 FOR UPDATE";
 
-/// Says whether this is the store that it was, with all that this replica has seen in it, and whether it may be written to. Only
+/// Says whether this is the store that it was, with all that this replica has seen in it, and whether it may be written to:
+/// one that is closed may not, by any replica. Only
 /// then is `machine_id.locked` set, without which nothing below is written: by that the statements behind it
 /// know too that they are in this transaction, with the lock. A commit waits for the disk, and for
 /// what more the server is set up to wait.
@@ -57,12 +49,16 @@ const ADMIT: &str = "SELECT run, revocations,
         set_config('machine_id.locked', 'yes', true),
         set_config('synchronous_commit',
             CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)
-    FROM machine_id.state WHERE id = 1 AND oldest <= $1 AND store = $2 AND run <= $3
+    FROM machine_id.state WHERE id = 1 AND closed IS NULL AND oldest <= $1 AND store = $2 AND run <= $3
         AND CASE WHEN lost IS NOT NULL THEN $7
             ELSE restored IS NOT DISTINCT FROM $4
                 AND (SELECT coalesce(max(sequence), 0) FROM machine_id.events) >= $5
                 AND ($6 = '' OR EXISTS (SELECT FROM machine_id.events WHERE sequence = $5 AND id = $6)
-                    OR $5 < (SELECT min(sequence) FROM machine_id.events)) END";
+                    OR $8 < kept_from) END";
+
+/// A commit waits for the disk here too.
+const DURABLE: &str = "SELECT set_config('synchronous_commit',
+    CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)";
 
 /// How far the store has come.
 const REACHED: &str = "SELECT coalesce(sequence, 0), coalesce(last.id, ''), coalesce(time, 0), list_number, restored
@@ -82,120 +78,6 @@ pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// A statement, with its parameters.
 pub(super) type Statement<'a> = (&'a str, &'a [Parameter<'a>]);
-
-/// What a replica knows of the store that it writes to.
-#[derive(Debug)]
-pub(super) struct Known {
-    /// Its identity.
-    pub(super) store: String,
-    /// How far it surely had come.
-    loss: Mutex<loss::Known>,
-    /// Another once something was revoked by anybody.
-    revocations: AtomicU64,
-    odometer: Mutex<Odometer>,
-    /// By how much tests have put the odometer ahead of the time that passed.
-    #[cfg(test)]
-    ahead: AtomicI64,
-}
-
-/// How long authorities have been running with this store: what the store said, and since when it has; and
-/// when it was last asked.
-#[derive(Debug)]
-struct Odometer {
-    run: i64,
-    since: Instant,
-    asked: Instant,
-}
-
-impl Known {
-    /// A store that is only begun to be known, by its mark.
-    pub(super) fn new(store: String, known: loss::Known, run: i64) -> Self {
-        let now = Instant::now();
-        Self {
-            store,
-            loss: Mutex::new(known),
-            revocations: AtomicU64::new(0),
-            odometer: Mutex::new(Odometer { run, since: now, asked: now }),
-            #[cfg(test)]
-            ahead: AtomicI64::new(0),
-        }
-    }
-
-    /// The number of revocations as last seen.
-    pub(super) fn revocations(&self) -> u64 {
-        self.revocations.load(Ordering::SeqCst)
-    }
-
-    /// How far it surely had come, and when it was put back.
-    pub(super) fn loss(&self) -> MutexGuard<'_, loss::Known> {
-        self.loss.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether the store is the one that it was when somebody's proof was judged.
-    pub(super) fn check(&self, restored: Option<i64>) -> Result<(), Loss> {
-        if self.loss().reached.restored == restored { Ok(()) } else { Err(Loss::meanwhile()) }
-    }
-
-    /// What the odometer says, at least: the time since the store was last asked counts only where that is not long ago, since
-    /// others may have had none of it.
-    pub(super) fn run(&self) -> i64 {
-        let Ok(odometer) = self.odometer.lock() else { return 0 };
-        let passed = |since: Instant| i64::try_from(since.elapsed().as_secs()).unwrap_or(i64::MAX);
-        if passed(odometer.asked) > APART {
-            odometer.run
-        } else {
-            odometer.run.saturating_add(passed(odometer.since))
-        }
-    }
-
-    /// The same in milliseconds.
-    pub(super) fn millis(&self) -> i64 {
-        let Ok(odometer) = self.odometer.lock() else { return 0 };
-        let passed = i64::try_from(odometer.since.elapsed().as_millis()).unwrap_or(i64::MAX);
-        let run = odometer.run;
-        #[cfg(test)]
-        let run = run - self.ahead.load(Ordering::SeqCst);
-        run.saturating_mul(1000).saturating_add(passed)
-    }
-
-    /// Until when by the odometer something is held that is good for `lasts` seconds from now on. The
-    /// store's may be behind by as much as this one is.
-    pub(super) fn held(&self, lasts: i64) -> i64 {
-        self.run().saturating_add(lasts).saturating_add(2 * APART)
-    }
-
-    /// Whether others should hear what the odometer says.
-    pub(super) fn run_is_late(&self) -> bool {
-        let said = self.odometer.lock().map_or(0, |odometer| odometer.run);
-        self.run().saturating_sub(said) >= WRITTEN
-    }
-
-    /// Has the authority run for so many seconds.
-    #[cfg(test)]
-    pub(super) fn advance(&self, seconds: i64) {
-        // What is held is held for longer than it must be.
-        self.odometer.lock().unwrap().run += seconds + 2 * APART;
-        self.ahead.fetch_add(2 * APART, Ordering::SeqCst);
-    }
-
-    /// Something was revoked, and that was counted.
-    pub(super) fn revoked(&self, revocations: i64) {
-        self.revocations.fetch_max(u64::try_from(revocations).unwrap_or(0), Ordering::SeqCst);
-    }
-
-    /// Takes in what the store says.
-    fn hear(&self, run: i64, revocations: i64) {
-        self.revoked(revocations);
-        if let Ok(mut odometer) = self.odometer.lock() {
-            let now = Instant::now();
-            let was_away = now.duration_since(odometer.asked).as_secs() > APART.unsigned_abs();
-            if run > odometer.run || was_away {
-                (odometer.run, odometer.since) = (run, now);
-            }
-            odometer.asked = now;
-        }
-    }
-}
 
 /// Runs the statements in one transaction and one flush, under the lock.
 ///
@@ -221,7 +103,7 @@ pub(super) async fn write_to(
     // Each is sent when it is first polled, which happens in this order.
     let end = join(query(client, REACHED, &[]), client.batch_execute("COMMIT"));
     let all = join4(client.batch_execute(BEGIN), admit, work, end);
-    let (begun, admitted, done, (reached, committed)) = within(all).await?;
+    let (begun, admitted, done, (reached, committed)) = within(FLUSH, all).await?;
     begun?;
     let admitted = admitted?;
     let done = done.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -266,7 +148,7 @@ pub(super) async fn begin(
 ) -> Result<Vec<Vec<Row>>, Failure> {
     let work = join_all(statements.iter().map(|(sql, parameters)| query(client, sql, parameters)));
     let (begun, admitted, found) =
-        within(join3(client.batch_execute(BEGIN), admit(client, known, false), work)).await?;
+        within(FLUSH, join3(client.batch_execute(BEGIN), admit(client, known, false), work)).await?;
     begun?;
     let admitted = admitted?;
     let found = found.into_iter().collect::<Result<_, _>>()?;
@@ -286,7 +168,7 @@ pub(super) async fn finish(
 ) -> Result<Vec<Vec<Row>>, Failure> {
     let work = join_all(statements.iter().map(|(sql, parameters)| query(client, sql, parameters)));
     let end = join3(work, query(client, REACHED, &[]), client.batch_execute("COMMIT"));
-    let (done, reached, committed) = within(end).await?;
+    let (done, reached, committed) = within(FLUSH, end).await?;
     let done = done.into_iter().collect::<Result<_, _>>()?;
     let reached = reached?;
     committed?;
@@ -296,11 +178,49 @@ pub(super) async fn finish(
     Ok(done)
 }
 
+/// Begins a transaction of the owner's under the lock, with what `state` says of itself: which store it is, whether it
+/// is closed, and what it has lost. It ends by [`finish_as_owner`], or with the connection.
+pub(super) async fn begin_as_owner(client: &Client) -> Result<Vec<Row>, Failure> {
+    const STATE: &str = "SELECT store, closed, lost FROM machine_id.state WHERE id = 1";
+    let locked = join3(query(client, LOCK, &[]), query(client, DURABLE, &[]), query(client, STATE, &[]));
+    let (begun, (locked, durable, state)) = within(FLUSH, join(client.batch_execute(BEGIN), locked)).await?;
+    begun?;
+    locked?;
+    durable?;
+    Ok(state?)
+}
+
+/// Ends what [`begin_as_owner`] began; how far the store has come then.
+pub(super) async fn finish_as_owner(
+    client: &Client,
+    statements: &[Statement<'_>],
+) -> Result<Reached, Failure> {
+    let work = join_all(statements.iter().map(|(sql, parameters)| query(client, sql, parameters)));
+    let end = join3(work, query(client, REACHED, &[]), client.batch_execute("COMMIT"));
+    let (done, reached, committed) = within(FLUSH, end).await?;
+    done.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let reached = reached?;
+    committed?;
+    Ok(reached.first().map(|row| self::reached(row, 0)).transpose()?.unwrap_or_default())
+}
+
 /// Reads, in one transaction and one flush.
 pub(super) async fn read(client: &Client, statements: &[Statement<'_>]) -> Result<Vec<Vec<Row>>, Failure> {
+    read_within(client, FLUSH, statements).await
+}
+
+/// The same, where it may take longer.
+pub(super) async fn read_within(
+    client: &Client,
+    limit: Duration,
+    statements: &[Statement<'_>],
+) -> Result<Vec<Vec<Row>>, Failure> {
+    // The server gives up first, and says so.
+    let milliseconds = limit.saturating_sub(Duration::from_secs(1)).as_millis();
+    let begin = format!("{BEGIN_READING}; SET LOCAL statement_timeout = {milliseconds}");
     let work = join_all(statements.iter().map(|(sql, parameters)| query(client, sql, parameters)));
-    let all = join3(client.batch_execute(BEGIN_READING), work, client.batch_execute("COMMIT"));
-    let (begun, done, committed) = within(all).await?;
+    let all = join3(client.batch_execute(&begin), work, client.batch_execute("COMMIT"));
+    let (begun, done, committed) = within(limit, all).await?;
     begun?;
     let done = done.into_iter().collect::<Result<_, _>>()?;
     committed?;
@@ -319,8 +239,8 @@ async fn query(
 /// while it waited.
 async fn admit(client: &Client, known: &Known, even_lost: bool) -> Result<Vec<Row>, tokio_postgres::Error> {
     let (newest, run) = (schema::newest(), known.run().saturating_add(APART));
-    let Reached { sequence, id, restored, .. } = known.loss().reached.clone();
-    let parameters: [Parameter<'_>; 7] = [
+    let Reached { sequence, id, restored, time, .. } = known.loss().reached.clone();
+    let parameters: [Parameter<'_>; 8] = [
         (&newest, Type::INT8),
         (&known.store, Type::TEXT),
         (&run, Type::INT8),
@@ -328,6 +248,7 @@ async fn admit(client: &Client, known: &Known, even_lost: bool) -> Result<Vec<Ro
         (&sequence, Type::INT8),
         (&id, Type::TEXT),
         (&even_lost, Type::BOOL),
+        (&time, Type::INT8),
     ];
     let (locked, admitted) = join(query(client, LOCK, &[]), query(client, ADMIT, &parameters)).await;
     locked?;
@@ -348,10 +269,11 @@ fn hear(known: &Known, admitted: &[Row]) -> Result<(), Failure> {
 pub(super) async fn look(client: &Client, known: &Known) -> Result<(), Failure> {
     const WHY: &str = "SELECT oldest, store, run, revocations, lost,
             (SELECT id FROM machine_id.events WHERE sequence = $1),
-            $1 < coalesce((SELECT min(sequence) FROM machine_id.events), 0), machine_id.clock()
+            $2 < kept_from, machine_id.clock(), closed
         FROM machine_id.state";
-    let asked = known.loss().reached.sequence;
-    let rows = read(client, &[(WHY, &[(&asked, Type::INT8)]), (REACHED, &[])]).await?;
+    let Reached { sequence: asked, time, .. } = known.loss().reached.clone();
+    let about: [Parameter<'_>; 2] = [(&asked, Type::INT8), (&time, Type::INT8)];
+    let rows = read(client, &[(WHY, &about), (REACHED, &[])]).await?;
     let (Some(row), Some(last)) =
         (rows.first().and_then(|rows| rows.first()), rows.get(1).and_then(|rows| rows.first()))
     else {
@@ -359,6 +281,9 @@ pub(super) async fn look(client: &Client, known: &Known) -> Result<(), Failure> 
     };
     if let Some(refused) = unfit(known, row.try_get(0)?, row.try_get(1)?) {
         return Err(refused);
+    }
+    if let Some(closed) = Closed::read(row.try_get(8)?) {
+        return Err(Failure::Closed(closed));
     }
     let said = Said {
         lost: row.try_get(4)?,
@@ -443,12 +368,10 @@ pub(super) async fn resume(client: &Client, known: &Known, now: i64) -> Result<(
 
 /// Runs the statements under the lock, whatever the store has lost.
 async fn locking(client: &Client, statements: &[Statement<'_>]) -> Result<(), Failure> {
-    const DURABLE: &str = "SELECT set_config('synchronous_commit',
-        CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)";
     let all = [&[(LOCK, &[][..]), (DURABLE, &[][..])], statements].concat();
     let work = join_all(all.iter().map(|(sql, parameters)| query(client, sql, parameters)));
     let all = join3(client.batch_execute(BEGIN), work, client.batch_execute("COMMIT"));
-    let (begun, done, committed) = within(all).await?;
+    let (begun, done, committed) = within(FLUSH, all).await?;
     begun?;
     done.into_iter().collect::<Result<Vec<_>, _>>()?;
     Ok(committed?)
@@ -461,8 +384,8 @@ async fn refused(client: &Client, known: &Known) -> Failure {
     heard.unwrap_or_else(|| Failure::away("this authority had not heard of its store for long"))
 }
 
-async fn within<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
-    tokio::time::timeout(FLUSH, work).await.map_err(|_| silent())
+async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, Failure> {
+    tokio::time::timeout(limit, work).await.map_err(|_| silent())
 }
 
 /// The server said nothing in time.

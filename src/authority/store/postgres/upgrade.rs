@@ -2,15 +2,30 @@
 //!
 //! A *server* inserts, changes the columns that change, and removes what has expired; it cannot touch the
 //! trail, nor change a table or its triggers. A *reader* sees the trail and no secret. Neither is the owner,
-//! who can do everything but make rows that grant something (`store/seal.rs`).
+//! who alone closes a store and lets go of its trail, and can do everything but make rows that grant something
+//! (`store/seal.rs`).
 
-use tokio_postgres::Client;
+use std::time::{Duration, Instant};
+
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
 
+use super::super::version;
 use super::failure::Failure;
 use super::schema::{self, MIGRATIONS};
+use super::transaction;
 use crate::error::{Error, Result};
 use crate::text::shown_exactly;
+
+/// Who asks, who is the owner, and whether that is the same.
+macro_rules! owner {
+    () => {
+        "current_user::text AS me,
+        (SELECT pg_get_userbyid(nspowner)::text FROM pg_namespace WHERE nspname = 'machine_id') AS owner,
+        (SELECT pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = 'machine_id') AS is_owner"
+    };
+}
 
 /// What a server may do with each table.
 const SERVER: &[(&str, &str)] = &[
@@ -34,6 +49,8 @@ const SERVER: &[(&str, &str)] = &[
     ("usage", "SELECT, INSERT, UPDATE, DELETE"),
     ("replicas", "SELECT, INSERT, UPDATE, DELETE"),
     ("cas", "SELECT, INSERT"),
+    #[cfg(feature = "next-schema")]
+    super::super::next_schema::SERVER,
 ];
 
 /// What a reader may: the trail, and of instances what a list shows.
@@ -42,25 +59,39 @@ const READER: &[(&str, &str)] = &[
     ("events", "SELECT"),
     ("strangers", "SELECT"),
     ("instances", "SELECT (number, id, token, bot, generation, registered, seen, locked, reason)"),
-    ("state", "SELECT (id, oldest, store)"),
+    ("state", "SELECT (id, oldest, store, closed, kept_from)"),
 ];
 
+/// How long it is tried to take the tables, and what lies between two tries: in that time servers go on.
+const TAKE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(1));
+
 /// Who may do what beside the owner.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Roles {
     /// Those whom authorities serve as.
-    pub server: Option<String>,
+    pub server: Vec<String>,
     /// Those who read the trail.
-    pub reader: Option<String>,
+    pub reader: Vec<String>,
 }
 
-/// Makes the tables, or brings them up to this version, and gives the roles what they need and nothing else;
-/// the versions before and after. Where another does so too, it waits.
+/// What an upgrade has done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upgraded {
+    /// The version of the tables before; 0 where there were none.
+    pub from: i64,
+    /// The version that they are of.
+    pub to: i64,
+    /// Who may do what: those that were named, and those that were known.
+    pub roles: Roles,
+}
+
+/// Makes the tables, or brings them up to this version, and gives the roles what they need and nothing else: these,
+/// and those that had it before. Where another does so too, it waits.
 ///
 /// # Errors
 /// `Kind::Usage` where this role is not the owner, another does not exist or could do more than it should, or
 /// the database is none that can be used. Nothing is changed then.
-pub(super) async fn upgrade(client: &Client, roles: &Roles) -> Result<(i64, i64)> {
+pub(super) async fn upgrade(client: &Client, roles: &Roles) -> Result<Upgraded> {
     let done = run(client, roles).await;
     match &done {
         Ok(_) => client.batch_execute("COMMIT").await,
@@ -71,7 +102,7 @@ pub(super) async fn upgrade(client: &Client, roles: &Roles) -> Result<(i64, i64)
     done
 }
 
-async fn run(client: &Client, roles: &Roles) -> Result<(i64, i64)> {
+async fn run(client: &Client, roles: &Roles) -> Result<Upgraded> {
     const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL search_path = pg_catalog, pg_temp;
         SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0";
     // The number is `machine_id` in ASCII, cut to eight bytes.
@@ -81,8 +112,10 @@ async fn run(client: &Client, roles: &Roles) -> Result<(i64, i64)> {
     check(client).await?;
     let from = version(client).await?;
     let to = schema::newest();
-    if from > to {
-        return Err(schema::newer(from));
+    version::know_all(from, to)?;
+    let roles = with_known(client, roles).await?;
+    if from > 0 && from < to {
+        take(client).await?;
     }
     if from == 0 {
         let made = client
@@ -116,22 +149,62 @@ async fn run(client: &Client, roles: &Roles) -> Result<(i64, i64)> {
         )
         .await
         .map_err(told)?;
-    if roles.server.is_some() && roles.server == roles.reader {
-        return Err(Error::usage("a server's role and a reader's are two"));
-    }
-    for (role, may) in [(&roles.server, SERVER), (&roles.reader, READER)] {
-        if let Some(role) = role {
+    for (all, may) in [(&roles.server, SERVER), (&roles.reader, READER)] {
+        for role in all {
             grant(client, role, may).await?;
         }
     }
-    Ok((from, to))
+    Ok(Upgraded { from, to, roles })
+}
+
+/// Adds the roles that may serve or read by now. They are known by what nothing else gives: rights in columns of `state`.
+async fn with_known(client: &Client, named: &Roles) -> Result<Roles> {
+    const SQL: &str = "SELECT DISTINCT rolname::text, attname = 'run' FROM pg_attribute, aclexplode(attacl)
+        JOIN pg_roles ON pg_roles.oid = grantee
+        WHERE attrelid = to_regclass('machine_id.state') AND NOT attisdropped
+            AND (attname, privilege_type) IN (('run', 'UPDATE'), ('store', 'SELECT')) ORDER BY 1";
+    if named.server.iter().any(|role| named.reader.contains(role)) {
+        return Err(Error::usage("a server's role and a reader's are two"));
+    }
+    let mut roles = named.clone();
+    for row in client.query_typed(SQL, &[]).await.map_err(told)? {
+        let (role, serves): (String, bool) = (row.try_get(0).map_err(told)?, row.try_get(1).map_err(told)?);
+        if !roles.server.contains(&role) && !roles.reader.contains(&role) {
+            (if serves { &mut roles.server } else { &mut roles.reader }).push(role);
+        }
+    }
+    Ok(roles)
+}
+
+/// Takes all tables until the end of the transaction: `state` first, as whoever writes does. While it waits for
+/// somebody who reads them for long, servers wait behind it; so it lets go after a second, and tries again.
+pub(super) async fn take(client: &Client) -> Result<()> {
+    const LOCK: &str = "SAVEPOINT untaken; SET LOCAL lock_timeout = '1s'; DO $$ DECLARE name text; BEGIN
+        LOCK TABLE machine_id.state IN ACCESS EXCLUSIVE MODE;
+        FOR name IN SELECT relname FROM pg_class
+            WHERE relnamespace = 'machine_id'::regnamespace AND relkind = 'r' ORDER BY relname
+        LOOP EXECUTE format('LOCK TABLE machine_id.%I IN ACCESS EXCLUSIVE MODE', name); END LOOP; END $$";
+    let since = Instant::now();
+    loop {
+        let Err(error) = client.batch_execute(LOCK).await else { return Ok(()) };
+        let is_held = [&SqlState::LOCK_NOT_AVAILABLE, &SqlState::T_R_DEADLOCK_DETECTED]
+            .map(Some)
+            .contains(&error.code());
+        if !is_held || since.elapsed() > TAKE.0 {
+            return Err(told(error)
+                .hint("nothing was changed; where somebody else uses the tables, a dump or a transaction that was left open, pg_stat_activity names who"));
+        }
+        client.batch_execute("ROLLBACK TO SAVEPOINT untaken").await.map_err(told)?;
+        tokio::time::sleep(TAKE.1).await;
+    }
 }
 
 /// Whether this database can hold a store, and this role is its owner.
 async fn check(client: &Client) -> Result<()> {
-    const SQL: &str = "SELECT current_setting('server_version_num')::int, current_setting('server_encoding'), current_user::text,
-        (SELECT pg_get_userbyid(nspowner)::text FROM pg_namespace WHERE nspname = 'machine_id'),
-        (SELECT pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = 'machine_id')";
+    const SQL: &str = concat!(
+        "SELECT current_setting('server_version_num')::int, current_setting('server_encoding'), ",
+        owner!()
+    );
     let row = client.query_typed(SQL, &[]).await.map_err(told)?;
     let row = row.first().ok_or_else(|| Error::internal("the database answers nothing"))?;
     let get = |error: tokio_postgres::Error| told(error);
@@ -144,17 +217,31 @@ async fn check(client: &Client) -> Result<()> {
         return Err(Error::usage(format!("the database's encoding is {encoding}"))
             .hint("make one with `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`"));
     }
-    let (me, owner): (String, Option<String>) = (row.try_get(2).map_err(get)?, row.try_get(3).map_err(get)?);
-    let is_owner: Option<bool> = row.try_get(4).map_err(get)?;
-    match owner {
+    is_owner(row).map_err(told)?
+}
+
+/// Whether the role that asked is the owner; in words, where it is not.
+fn is_owner(row: &Row) -> Result<Result<()>, tokio_postgres::Error> {
+    let (me, owner, is_owner): (String, Option<String>, Option<bool>) =
+        (row.try_get("me")?, row.try_get("owner")?, row.try_get("is_owner")?);
+    Ok(match owner {
         Some(owner) if is_owner != Some(true) => Err(Error::usage(format!(
             "the schema `machine_id` belongs to the role `{}`, and this connection is `{}`'s",
             shown_exactly(&owner),
             shown_exactly(&me)
         ))
-        .hint("run it as the owner: where `store` in authority.yaml names no user, `PGUSER` does")),
+        .hint("run it as the owner, whom the URL of `--store`, `--from` or `--to` names, or else `PGUSER`")),
         _ => Ok(()),
-    }
+    })
+}
+
+/// That this role is the owner, who alone can do what is being done.
+///
+/// # Errors
+/// `Kind::Usage` inside, in words, where it is not.
+pub(super) async fn check_owner(client: &Client) -> Result<Result<()>, Failure> {
+    let rows = transaction::read(client, &[(concat!("SELECT ", owner!()), &[])]).await?;
+    rows.iter().flatten().next().map_or_else(|| Ok(Ok(())), |row| Ok(is_owner(row)?))
 }
 
 /// The version of the tables; 0 where there are none.

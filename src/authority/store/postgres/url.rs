@@ -194,6 +194,20 @@ impl fmt::Debug for DatabaseUrl {
     }
 }
 
+/// A URL that was read, without whose it is and what they prove it by: where the database is, for whoever serves from it.
+pub fn without_role(text: &str) -> String {
+    const OF_A_ROLE: [&str; 5] = ["user", "password", "passfile", "sslcert", "sslkey"];
+    let rest = SCHEMES.iter().find_map(|scheme| text.strip_prefix(scheme)).unwrap_or_default();
+    let rest = rest.split_once('@').map_or(rest, |(_, rest)| rest);
+    let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let is_kept = |pair: &&str| {
+        let name = pair.split_once('=').and_then(|(name, _)| decode(name).ok());
+        name.is_some_and(|name| !OF_A_ROLE.contains(&name.as_str()))
+    };
+    let query = query.split('&').filter(is_kept).collect::<Vec<_>>().join("&");
+    format!("{}{place}{}{query}", SCHEMES[0], if query.is_empty() { "" } else { "?" })
+}
+
 fn wrong(why: &str) -> Error {
     Error::usage(format!("the database's URL {why}"))
 }

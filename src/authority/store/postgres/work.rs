@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use super::super::loss::{Mark, Reached};
 use super::super::seal::{Seal, StoreKey};
 use super::failure::Failure;
+use super::known::Known;
 use super::pool::{Connection, Pool};
-use super::transaction::{FLUSH, Known, silent};
+use super::transaction::{FLUSH, silent};
 use crate::error::{Context as _, Kind, Result};
 use crate::folder::Folder;
 
@@ -40,12 +41,17 @@ impl Shared {
         let reached = self.known.loss().reached.clone();
         if marked.as_ref() != Some(&reached) || !self.key.folder().join(MARK).exists() {
             let mark = Mark { store: self.known.store.clone(), reached };
-            Folder::replace_inside(self.key.folder(), MARK, mark.text().as_bytes())
-                .context(Kind::Internal, format!("cannot write {MARK}"))?;
+            write_mark(&self.key, &mark)?;
             *marked = Some(mark.reached);
         }
         Ok(())
     }
+}
+
+/// Puts a mark into the data directory, in the place of what was there.
+pub(super) fn write_mark(key: &StoreKey, mark: &Mark) -> Result<()> {
+    Folder::replace_inside(key.folder(), MARK, mark.text().as_bytes())
+        .context(Kind::Internal, format!("cannot write {MARK}"))
 }
 
 /// Does what can be done again, with a word whether it was tried before, until it is done or the time is up.

@@ -17,13 +17,13 @@ use super::work::Shared;
 /// How many rows one transaction forgets, so that pruning never holds up an exchange for long.
 const PRUNE_STEP: i64 = 200;
 
-/// Appends a stranger's refusal, and takes away what is too old for it. One whose commit was in doubt may stand
-/// there twice.
+/// Appends a stranger's refusal, and takes away what is too old for it. Where it `was_tried`, it may be there.
 pub(super) async fn append_stranger(
     client: &Client,
     shared: &Shared,
     stranger: Stranger,
     new: &NewEvent,
+    was_tried: bool,
 ) -> Result<(), Failure> {
     const APPEND: &str = concat!(
         "INSERT INTO machine_id.strangers (number, ring, nth, ends, behind, time, event, id, bot, token, body)
@@ -31,7 +31,7 @@ pub(super) async fn append_stranger(
             coalesce(max(nth), 0) + 1, coalesce(max(ends), 0) + $2,
             (SELECT coalesce(max(sequence), 0) FROM machine_id.events), $3, $4, $5, $6, $7, $8
          FROM (SELECT nth, ends FROM machine_id.strangers WHERE ring = $1 ORDER BY nth DESC LIMIT 1) AS newest
-         HAVING ",
+         HAVING NOT ($9 AND EXISTS (SELECT FROM machine_id.strangers WHERE id = $5)) AND ",
         locked!()
     );
     // One row pushes out no more than these.
@@ -48,7 +48,7 @@ pub(super) async fn append_stranger(
     let texts = [Some(&new.id), bot.as_ref(), token.as_ref(), Some(&new.body.0)];
     let size = texts.into_iter().flatten().map(String::len).sum::<usize>();
     let (size, body) = (i64::try_from(size).unwrap_or(MAX_ROW), pack(&new.body.0));
-    let appended: [Parameter<'_>; 8] = [
+    let appended: [Parameter<'_>; 9] = [
         (&ring, Type::INT8),
         (&size, Type::INT8),
         (&new.time, Type::INT8),
@@ -57,6 +57,7 @@ pub(super) async fn append_stranger(
         (&bot, Type::TEXT),
         (&token, Type::TEXT),
         (&body, Type::BYTEA),
+        (&was_tried, Type::BOOL),
     ];
     let most = MAX_BYTES - MAX_ROW;
     let pushed: [Parameter<'_>; 3] = [(&ring, Type::INT8), (&MAX_ROWS, Type::INT8), (&most, Type::INT8)];

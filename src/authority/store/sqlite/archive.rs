@@ -10,18 +10,16 @@ use rusqlite::{Connection, ToSql, TransactionBehavior, params, params_from_iter}
 use super::super::closed::Closed;
 use super::super::loss::{Loss, Mark};
 use super::super::packed::pack;
-use super::super::seal::StoreKey;
+use super::super::seal::{Seal, StoreKey};
 use super::super::transfer::tables::{Cell, EVENTS, Row, Table, Type};
-use super::super::transfer::{Archive, Numbers, Standing, Which, Write};
+use super::super::transfer::{Archive, Numbers, RECORDS, Standing, Which, Write};
+use super::super::version;
 use super::outside::{reached, write_mark};
 use super::unwritten::Unwritten;
-use super::{Sqlite, closing, rows, schema};
+use super::{Sqlite, closing, instances, rows, schema};
 use crate::error::{Context as _, Kind, Result};
 
 const CANNOT: &str = "cannot carry the store's rows";
-
-/// What must be empty in a store that another's records are brought to.
-const RECORDS: [&str; 5] = ["events", "strangers", "proofs", "instances", "secrets"];
 
 /// A store in a file of SQLite, as rows.
 #[derive(Debug)]
@@ -72,6 +70,7 @@ impl SqliteArchive {
         super::told("open", path, |path| {
             schema::check_files(path, key.owner(), true)?;
             let (connection, ()) = schema::open(path, false, |_| Ok(()))?;
+            version::know_all(schema::version(&connection, false)?, schema::newest())?;
             // Certificates come before the workers that they are of. All is compared in the end.
             connection.pragma_update(None, "foreign_keys", false).context(Kind::Internal, CANNOT)?;
             Ok(Self { connection, path: path.to_owned(), place: place.to_owned() })
@@ -237,6 +236,12 @@ impl Archive for SqliteArchive {
         let sql = "SELECT count(*), count(revoked), ifnull(sum(revoked % 1000003), 0) FROM certificates";
         let counted = self.connection.query_row(sql, [], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]));
         ready(counted.context(Kind::Internal, CANNOT)).boxed()
+    }
+
+    fn judge<'a>(&'a mut self, seal: &'a Seal) -> BoxFuture<'a, Result<()>> {
+        let judged = instances::judge_all(&self.connection, seal)
+            .and_then(|()| rows::judge_all(&self.connection, seal));
+        ready(judged.context(Kind::Internal, CANNOT)).boxed()
     }
 
     fn write<'a>(&'a mut self, closed: Option<&'a Closed>, what: Vec<Write>) -> BoxFuture<'a, Result<()>> {

@@ -3,25 +3,19 @@
 use rusqlite::Connection;
 
 use super::super::closed::Closed;
-use crate::error::{Context as _, Error, Kind, Result};
+use super::schema;
+use crate::error::{Context as _, Kind, Result};
 
-/// Why it is closed, if it is.
+/// Why it is closed, if it is: to this version, where a newer one has changed the tables while it was open here.
 pub(super) fn closed(connection: &Connection) -> rusqlite::Result<Option<Closed>> {
-    let text = connection.prepare_cached("SELECT closed FROM state")?.query_row([], |row| row.get(0))?;
-    Ok(Closed::read(text))
+    let mut state = connection.prepare_cached("SELECT closed, oldest FROM state")?;
+    let (text, oldest) = state.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(if oldest > schema::newest() { Some(Closed::outgrown(oldest)) } else { Closed::read(text) })
 }
 
 /// That it is closed as that says, or open.
 pub(super) fn expect(connection: &Connection, wanted: Option<&Closed>) -> Result<()> {
-    let found = closed(connection).context(Kind::Internal, "cannot read the store")?;
-    match (found, wanted) {
-        (None, None) => Ok(()),
-        (Some(found), Some(wanted)) if found.is(wanted) => Ok(()),
-        (Some(found), _) => Err(found.error()),
-        (None, Some(_)) => {
-            Err(Error::usage("it was opened meanwhile: is the same command running elsewhere?"))
-        }
-    }
+    Closed::must_be(closed(connection).context(Kind::Internal, "cannot read the store")?, wanted)
 }
 
 /// Closes it, or opens it again.

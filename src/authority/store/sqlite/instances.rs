@@ -123,6 +123,17 @@ fn put_secret(connection: &Connection, row: &SecretRow, seal: &Seal) -> rusqlite
         .map(drop)
 }
 
+/// Has the seal judge every row.
+pub(super) fn judge_all(connection: &Connection, seal: &Seal) -> rusqlite::Result<()> {
+    for row in connection.prepare(INSTANCES)?.query_map([], read_instance)? {
+        seal.judge(Some(row?));
+    }
+    for row in connection.prepare(SECRETS)?.query_map([], read_secret)? {
+        seal.judge(Some(row?));
+    }
+    Ok(())
+}
+
 /// Seals every row as it is.
 pub(super) fn seal_all(connection: &Connection, seal: &Seal) -> rusqlite::Result<()> {
     let all = |sql| connection.prepare(sql);

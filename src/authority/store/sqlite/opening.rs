@@ -96,7 +96,7 @@ fn settle(
         .query_row("SELECT store FROM state", [], |row| row.get(0))
         .context(Kind::Internal, CANNOT)?;
     let mut marked = mark.as_ref().map(|mark| mark.reached.clone()).unwrap_or_default();
-    let found = said(transaction, marked.sequence).context(Kind::Internal, CANNOT)?;
+    let found = said(transaction, &marked).context(Kind::Internal, CANNOT)?;
     if marked.id.is_empty() {
         // No mark, or one of before, which does not say it.
         marked.restored = found.reached.restored;

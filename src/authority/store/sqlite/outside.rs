@@ -47,14 +47,14 @@ pub(super) fn reached(connection: &Connection) -> rusqlite::Result<Reached> {
 }
 
 /// What the store says of itself, and of the event `known`.
-pub(super) fn said(connection: &Connection, known: i64) -> rusqlite::Result<Said> {
+pub(super) fn said(connection: &Connection, known: &Reached) -> rusqlite::Result<Said> {
     let reached = reached(connection)?;
     connection
         .prepare_cached(
             "SELECT lost, (SELECT id FROM events WHERE sequence = ?1),
-                ?1 < ifnull((SELECT min(sequence) FROM events), 0) FROM state",
+                ?2 < kept_from FROM state",
         )?
-        .query_row([known], |row| {
+        .query_row([known.sequence, known.time], |row| {
             Ok(Said { lost: row.get(0)?, known: row.get(1)?, is_let_go: row.get(2)?, reached })
         })
 }
@@ -173,7 +173,7 @@ impl Outside {
     /// Takes in what the store says; what it has lost, if it has: nothing is to be made of it then.
     pub(super) fn hear(&self, connection: &Connection) -> rusqlite::Result<Result<(), Loss>> {
         let mut known = self.known();
-        let said = said(connection, known.reached.sequence)?;
+        let said = said(connection, &known.reached)?;
         Ok(known.hear(&said))
     }
 

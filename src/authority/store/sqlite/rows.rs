@@ -145,6 +145,17 @@ fn with_earlier(
     Ok((!proof.earlier.certificates.is_empty()).then_some((proof, is_revoked)))
 }
 
+/// Has the seal judge every used proof with what it was used for.
+pub(super) fn judge_all(connection: &Connection, seal: &Seal) -> rusqlite::Result<()> {
+    let mut proofs = connection.prepare(&format!("{PROOFS} WHERE certificate <> 0"))?;
+    for proof in proofs.query_map([], read_proof)? {
+        let (proof, mac) = proof?;
+        let used = with_earlier(connection, proof.clone())?.map_or(proof, |(used, _)| used);
+        seal.holds(&used, mac.as_deref());
+    }
+    Ok(())
+}
+
 /// Seals every used proof as it is.
 pub(super) fn seal_all(connection: &Connection, seal: &Seal) -> rusqlite::Result<()> {
     let mut proofs = connection.prepare(&format!("{PROOFS} WHERE certificate <> 0"))?;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction};
 
+use super::super::version;
 use super::outside::beside;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::access;
@@ -23,6 +24,9 @@ const CACHE: i64 = -16 * 1024;
 
 /// How long to wait for another process that writes to the same file.
 const BUSY: Duration = Duration::from_secs(5);
+
+/// The oldest version whose machine-id may go on with a file of the newest.
+const OLDEST: i64 = 5;
 
 /// One entry for each version of the schema: what leads to it from the one
 /// before. An entry that was released never changes.
@@ -235,8 +239,18 @@ pub(super) const MIGRATIONS: &[&str] = &[
         BEGIN SELECT RAISE(ABORT, 'the audit trail is append-only'); END;
     CREATE TRIGGER certificates_stay BEFORE DELETE ON certificates WHEN old.expires >= (SELECT kept_from FROM state)
         BEGIN SELECT RAISE(ABORT, 'certificates stay on record'); END;
+
+    -- The oldest version whose machine-id does right by these tables.
+    ALTER TABLE state ADD COLUMN oldest INTEGER NOT NULL DEFAULT 5;
 ",
+    #[cfg(feature = "next-schema")]
+    super::super::next_schema::SQLITE,
 ];
+
+/// The version that this machine-id writes.
+pub(super) fn newest() -> i64 {
+    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+}
 
 /// Whether the file is there, is a store by its looks, and nobody else can change it or what SQLite
 /// keeps beside it; and whether this process can use it.
@@ -356,25 +370,21 @@ fn write_ahead(connection: &Connection) -> rusqlite::Result<String> {
     }
 }
 
-/// How many of the migrations the file has; none where it is `new`.
+/// The version of the file's schema; 0 where it is `new`.
 ///
 /// # Errors
-/// Where it is something else, or of a newer schema.
-pub(super) fn version(connection: &Connection, new: bool) -> Result<usize> {
+/// Where it is something else, or takes a newer machine-id.
+pub(super) fn version(connection: &Connection, new: bool) -> Result<i64> {
     let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(unusable);
-    let version = usize::try_from(number("PRAGMA user_version")?).unwrap_or(usize::MAX);
+    let version = number("PRAGMA user_version")?;
     if version == 0 && number("SELECT count(*) FROM sqlite_schema")? == 0 {
         return if new { Ok(0) } else { Err(lost("the database is empty")) };
     }
     if number("PRAGMA application_id")? != APPLICATION_ID {
         return Err(Error::usage("the file is a database, but not an authority's store"));
     }
-    let newest = MIGRATIONS.len();
-    if version > newest {
-        return Err(Error::usage(format!(
-            "the store was written by a newer machine-id: its schema is version {version}, this machine-id knows up to {newest}"
-        ))
-        .hint("use the machine-id that wrote it, or a newer one"));
+    if version > newest() {
+        version::admit(version, number("SELECT oldest FROM state")?, newest())?;
     }
     Ok(version)
 }
@@ -385,17 +395,17 @@ fn migrate<T>(
     new: bool,
     settle: impl FnOnce(&Transaction<'_>) -> Result<T>,
 ) -> Result<T> {
-    let newest = MIGRATIONS.len();
     let transaction =
         connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(unusable)?;
     let version = version(&transaction, new)?;
-    for migration in MIGRATIONS.iter().skip(version) {
+    for (_, migration) in (1..).zip(MIGRATIONS).filter(|(step, _)| *step > version) {
         transaction.execute_batch(migration).map_err(unusable)?;
     }
-    if version < newest {
+    if version < newest() {
         let pragma = |name, value| transaction.pragma_update(None, name, value).map_err(unusable);
         pragma("application_id", APPLICATION_ID)?;
-        pragma("user_version", i64::try_from(newest).unwrap_or(i64::MAX))?;
+        pragma("user_version", newest())?;
+        transaction.execute("UPDATE state SET oldest = ?1", [OLDEST]).map_err(unusable)?;
     }
     let settled = settle(&transaction)?;
     transaction.commit().map_err(unusable)?;

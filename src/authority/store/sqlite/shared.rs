@@ -41,6 +41,8 @@ pub(super) fn announce(connection: &Connection, replica: &Replica) -> rusqlite::
     // One that is from the future is of a clock that was put back.
     connection.prepare_cached("DELETE FROM replicas WHERE abs(unixepoch() - seen) > ?1")?.execute([LIVE])?;
     let Replica { id, name, keys, policy, version, .. } = replica;
+    #[cfg(feature = "next-schema")]
+    connection.execute(super::super::next_schema::SEEN_SQLITE, [id])?;
     connection
         .prepare_cached(
             "REPLACE INTO replicas (id, name, keys, policy, version, seen)

@@ -15,9 +15,33 @@ pub(in super::super) enum Cell {
 
 impl Cell {
     /// The number, if it is one.
-    pub(super) fn integer(&self) -> Option<i64> {
+    pub(in super::super) fn integer(&self) -> Option<i64> {
         match self {
             Self::Integer(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// The same, of the other kind.
+    pub(in super::super) fn real(&self) -> Option<f64> {
+        match self {
+            Self::Real(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// The text.
+    pub(in super::super) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The bytes.
+    pub(in super::super) fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Self::Bytes(bytes) => Some(bytes),
             _ => None,
         }
     }

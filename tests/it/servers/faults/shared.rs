@@ -91,6 +91,19 @@ fn a_failover_to_a_synchronous_standby_loses_nothing() {
     });
 }
 
+/// No commit is acknowledged that one server alone has.
+#[test]
+fn a_synchronous_standby_that_is_away_holds_commits_up_and_loses_nothing() {
+    under_load(&mut Cluster::with_standby(), |cluster, replicas, load| {
+        cluster.pause_standby(true);
+        load.fails_with("urn:machine-id:");
+        assert_eq!(replicas.one(0).client().get("/readyz").status, 503);
+        cluster.pause_standby(false);
+        load.goes_on(100);
+        load.steal_what_was_used();
+    });
+}
+
 #[test]
 fn a_database_whose_disk_is_full_loses_nothing() {
     under_load(&mut Cluster::on_small_disk(128), |cluster, _, load| {
@@ -139,6 +152,59 @@ fn a_replica_that_is_cut_off_answers_nothing_wrong_and_the_others_go_on() {
         load.goes_on(50);
         load.steal_what_was_used();
     });
+    load.holds(|| replicas.audit());
+}
+
+/// Under load, with all that waits for the database; and each outage is told once, and that it is over.
+#[test]
+fn readyz_says_within_five_seconds_that_the_database_is_out_of_reach() {
+    let issuer = Issuer::start();
+    let cluster = Cluster::start();
+    let mut replicas = Replicas::sharing(&issuer, &cluster, 2);
+    let way = Cut::before(cluster.addresses()[0]);
+    replicas.one(1).set_store(&cluster.plain_url(Role::Server, &[way.address()]));
+    replicas.one(1).restart();
+    let load = replicas.load(&issuer);
+    let cut_off = &*replicas.one(1);
+    let ready = |_| {
+        let since = Instant::now();
+        (cut_off.client().get("/readyz").status == 200, since.elapsed())
+    };
+    // Several ask at once, as a balancer's machines do; how long the slowest answer took, and when they said so.
+    let told = || {
+        let since = Instant::now();
+        let slowest = |_| {
+            let mut answers = std::iter::repeat(()).map(ready);
+            let mut slowest = Duration::ZERO;
+            while answers.next().is_some_and(|(is_ready, took)| {
+                slowest = slowest.max(took);
+                is_ready
+            }) {}
+            slowest
+        };
+        let all: Vec<Duration> = std::thread::scope(|scope| {
+            let asking: Vec<_> = (0..4).map(|n| scope.spawn(move || slowest(n))).collect();
+            asking.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        (all.into_iter().max().unwrap(), since.elapsed())
+    };
+    load.during(JOBS, || {
+        for (bad, at_most) in [(Way::Stopped, 5000), (Way::Cut, 3000)] {
+            load.goes_on(20);
+            way.set(bad);
+            let (slowest, after) = told();
+            println!("{bad:?}: told after {after:.1?}, the slowest answer after {slowest:.1?}");
+            assert!(slowest < Duration::from_millis(at_most), "{bad:?}: {slowest:?}");
+            way.set(Way::Open);
+            wait_for("the replica to go on", || ready(()).0.then_some(()));
+        }
+    });
+    let said = |what: &str| cut_off.stderr().matches(what).count();
+    wait_for("the end of the outage", || {
+        (said("limits are counted here alone") == said("limits are counted with other replicas again"))
+            .then_some(())
+    });
+    assert!(said("limits are counted here alone") <= 2, "{}", cut_off.stderr());
     load.holds(|| replicas.audit());
 }
 

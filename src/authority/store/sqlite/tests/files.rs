@@ -51,6 +51,44 @@ fn many_may_open_an_old_store_at_once() {
     assert!(Sqlite::open(&path, &StoreKey::beside(&path), NOW).unwrap().restored().is_none());
 }
 
+/// Where the tables are such that this version does right by them; and not from the moment on when they are not.
+#[test]
+fn a_newer_schema_is_gone_on_with_where_it_says_so() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.issue(issuance(1)), FRESH);
+    let newer = |bench: &Bench, oldest: usize| {
+        let state = format!("PRAGMA user_version = 99; UPDATE state SET oldest = {oldest}");
+        Connection::open(bench.path()).unwrap().execute_batch(&state).unwrap();
+    };
+    let version =
+        |bench: &Bench| administrator::number(&bench.path(), "SELECT user_version FROM pragma_user_version");
+    let known = schema::MIGRATIONS.len();
+    newer(&bench, known);
+    assert_eq!(bench.issue(issuance(2)), FRESH);
+    bench = Bench::of(bench.close());
+    assert_eq!(bench.issue(issuance(3)), FRESH);
+    assert_eq!(bench.events(EventFilter::default()).len(), 3);
+    let read = SqliteTrail::open(&bench.path(), StoreKey::beside(&bench.path()).owner()).unwrap();
+    assert_eq!(
+        bench.runtime.block_on(read.events(EventFilter::default(), Cursor::default(), 9)).unwrap().len(),
+        3
+    );
+    // What it does not know it cannot carry.
+    let archive = archive::SqliteArchive::known(&bench.path(), "here", &StoreKey::beside(&bench.path()));
+    let error = archive.unwrap_err();
+    assert!(error.to_string().contains("its schema is version 99, this machine-id knows up to 5"), "{error}");
+    newer(&bench, known + 1);
+    let Entry { entry, plan } = issuance(4);
+    let error = bench.runtime.block_on(bench.store.issue(entry, plan)).unwrap_err();
+    assert!(error.to_string().contains("which take one that knows version 6 of them"), "{error}");
+    assert!(error.hints()[0].contains("use the machine-id that wrote it"), "{error:?}");
+    assert!(
+        bench.runtime.block_on(bench.store.revoked(0)).is_err(),
+        "no list that lacks what a newer one revoked"
+    );
+    assert_eq!((version(&bench), bench.events(EventFilter::default()).len()), (99, 3));
+}
+
 #[test]
 fn files_of_others_are_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
@@ -66,7 +104,9 @@ fn files_of_others_are_refused_and_left_alone() {
     };
     let newer = dir.path().join("newer.db");
     Sqlite::create(&newer, &StoreKey::beside(&newer)).unwrap();
-    Connection::open(&newer).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    let newest = Connection::open(&newer).unwrap();
+    newest.execute_batch("PRAGMA user_version = 99; UPDATE state SET oldest = 98").unwrap();
+    drop(newest);
     let known = schema::MIGRATIONS.len();
     let wanted = format!("newer machine-id: its schema is version 99, this machine-id knows up to {known}");
     refused(&newer, &wanted);

@@ -1,0 +1,50 @@
+//! What a database keeps, and what is kept beside it.
+
+use super::super::super::seal::STORE_KEY;
+use super::super::super::{StorePlace, engine as stores};
+use super::*;
+
+/// As docs/backup.md has it, where no copy of the key is left.
+#[test]
+fn with_a_new_key_what_the_old_one_sealed_grants_nothing() {
+    let bench = Bench::new();
+    bench.issue(issuance(1)).unwrap();
+    bench.runtime.block_on(bench.store.add_secret(fixtures::secret(fixtures::SECRET, "t"))).unwrap();
+    let opened = || bench.runtime.block_on(bench.database.store());
+    let file = bench.database.key().folder().join(STORE_KEY);
+    std::fs::remove_file(&file).unwrap();
+    assert!(opened().unwrap_err().hints()[1].contains("lost for good"));
+    let new = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=\n";
+    std::fs::write(&file, new).unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    assert!(
+        opened().unwrap_err().to_string().contains("is not the key that the store's rows are sealed with")
+    );
+    bench.sql("UPDATE state SET seal_check = NULL");
+    let store = opened().unwrap();
+    let issue =
+        |entry: fixtures::Entry| bench.runtime.block_on(store.issue(entry.entry, entry.plan)).unwrap();
+    assert_eq!((issue(issuance(1)), issue(fixtures::other(1, 9))), (Issued::Used, Issued::Used));
+    assert!(!bench.runtime.block_on(store.admits(&fixtures::SECRET, "t", fixtures::NOW)).unwrap());
+    assert_eq!(issue(issuance(2)), FRESH);
+    assert!(store.tampered().is_some(), "it is said");
+}
+
+/// The tests' own server does without what costs time.
+#[test]
+fn a_database_that_may_lose_what_it_acknowledged_is_warned_of() {
+    let bench = Bench::new();
+    let told = |pool: &Pool| bench.runtime.block_on(durability(pool));
+    for role in [ADMIN, SERVER] {
+        let said = told(&bench.database.pool(role)).unwrap();
+        assert!(
+            matches!(&*said, [(what, "turn it on in postgresql.conf")] if what.contains("`fsync = off`")),
+            "{said:?}"
+        );
+    }
+    let gone = StorePlace::Postgres(Box::new(
+        url::DatabaseUrl::parse("postgres://u@127.0.0.1:1/x?sslmode=disable").unwrap(),
+    ));
+    let said = bench.runtime.block_on(stores::durability(&gone, &bench.database.key()));
+    assert!(said.len() == 1 && said[0].0.starts_with("the database cannot be asked"), "{said:?}");
+}
