@@ -153,6 +153,7 @@ pub trait Store: sealed::Engine + Trail + InstanceLookup {
     /// later; in small steps, beside which exchanges go on; how many went. The last event stays. That so much goes is an
     /// event first. Without being `asked` by an operator it goes on from where one began, with time and no faster.
     fn let_go(&self, before: i64, now: i64, asked: bool) -> BoxFuture<'_, Result<u64>>;
+
     /// Goes on without what it has lost, as the operator says: proofs of before
     /// are refused from now on, unused secrets forgotten, and lists have higher
     /// numbers than any before.

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::authority::Authority;
 use super::cluster::{Cluster, Role};
+use super::cut::Cut;
 use super::issuer::Issuer;
 use super::load::Load;
 use super::process::command;
@@ -38,6 +39,17 @@ impl Replicas {
         let first = builder.store(&urls[0], &urls[1]).start();
         let others: Vec<Authority> = (1..count).map(|_| first.replica()).collect();
         Self(std::iter::once(first).chain(others).collect())
+    }
+
+    /// The same, the last of them by a way that can be cut.
+    #[track_caller]
+    pub fn sharing_by_a_cut(issuer: &Issuer, cluster: &Cluster, count: usize) -> (Self, Cut) {
+        let mut replicas = Self::sharing(issuer, cluster, count);
+        let way = Cut::before(cluster.addresses()[0]);
+        let last = replicas.one(count - 1);
+        last.set_store(&cluster.plain_url(Role::Server, &[way.address()]));
+        last.restart();
+        (replicas, way)
     }
 
     /// Jobs that ask all of them.

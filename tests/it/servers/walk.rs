@@ -187,7 +187,9 @@ fn three_authorities_take_the_place_of_one_and_no_job_fails() {
             load.steal_what_was_used();
         });
         load.holds(|| first.audit());
+        // Jobs still end while the trail is read.
+        let acknowledged = before + load.granted() + finished.load(Ordering::SeqCst);
         let issued = first.audit().iter().filter(|event| event["event"] == "issued").count();
-        assert!(issued >= before + load.granted() + finished.load(Ordering::SeqCst));
+        assert!(issued >= acknowledged);
     });
 }

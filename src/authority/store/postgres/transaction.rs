@@ -40,25 +40,31 @@ const BEGIN_READING: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 
 const LOCK: &str = "SELECT 1 FROM machine_id.state WHERE id = 1 FOR UPDATE";
 
+/// A commit waits for the disk, and for what more the server is set up to wait.
+macro_rules! durable {
+    () => {
+        "set_config('synchronous_commit',
+            CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)"
+    };
+}
+
+/// The same for what asks [`ADMIT`] nothing.
+const DURABLE: &str = concat!("SELECT ", durable!());
+
 /// Says whether this is the store that it was, with all that this replica has seen in it, and whether it may be written to:
 /// one that is closed may not, by any replica. Only
 /// then is `machine_id.locked` set, without which nothing below is written: by that the statements behind it
-/// know too that they are in this transaction, with the lock. A commit waits for the disk, and for
-/// what more the server is set up to wait.
-const ADMIT: &str = "SELECT run, revocations,
-        set_config('machine_id.locked', 'yes', true),
-        set_config('synchronous_commit',
-            CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)
-    FROM machine_id.state WHERE id = 1 AND closed IS NULL AND oldest <= $1 AND store = $2 AND run <= $3
+/// know too that they are in this transaction, with the lock.
+const ADMIT: &str = concat!(
+    "SELECT run, revocations, set_config('machine_id.locked', 'yes', true), ",
+    durable!(),
+    " FROM machine_id.state WHERE id = 1 AND closed IS NULL AND oldest <= $1 AND store = $2 AND run <= $3
         AND CASE WHEN lost IS NOT NULL THEN $7
             ELSE restored IS NOT DISTINCT FROM $4
                 AND (SELECT coalesce(max(sequence), 0) FROM machine_id.events) >= $5
                 AND ($6 = '' OR EXISTS (SELECT FROM machine_id.events WHERE sequence = $5 AND id = $6)
-                    OR $8 < kept_from) END";
-
-/// A commit waits for the disk here too.
-const DURABLE: &str = "SELECT set_config('synchronous_commit',
-    CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)";
+                    OR $8 < kept_from) END"
+);
 
 /// How far the store has come.
 const REACHED: &str = "SELECT coalesce(sequence, 0), coalesce(last.id, ''), coalesce(time, 0), list_number, restored
@@ -385,12 +391,12 @@ async fn refused(client: &Client, known: &Known) -> Failure {
 }
 
 async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, Failure> {
-    tokio::time::timeout(limit, work).await.map_err(|_| silent())
+    tokio::time::timeout(limit, work).await.map_err(|_| silent(limit))
 }
 
 /// The server said nothing in time.
-pub(super) fn silent() -> Failure {
-    Failure::away(format!("the database has not answered within {} seconds", FLUSH.as_secs()))
+pub(super) fn silent(limit: Duration) -> Failure {
+    Failure::away(format!("the database has not answered within {} seconds", limit.as_secs()))
 }
 
 /// Why a store with that schema and identity is not written to, if it is not.

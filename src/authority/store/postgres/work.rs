@@ -85,8 +85,9 @@ pub(super) async fn again<T, W: Future<Output = Result<T, Failure>> + Send>(
             }
         }
     };
-    let done = tokio::time::timeout(patience + FLUSH, done).await;
-    done.unwrap_or_else(|_| Err(silent())).map_err(|failure| failure.error(what))
+    let limit = patience + FLUSH;
+    let done = tokio::time::timeout(limit, done).await;
+    done.unwrap_or_else(|_| Err(silent(limit))).map_err(|failure| failure.error(what))
 }
 
 /// Keeps the connection for the next, where nothing is left open on it.

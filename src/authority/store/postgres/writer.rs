@@ -188,8 +188,9 @@ impl Writer {
             answer.await.map_err(|_| stopped())
         };
         // Whoever is not answered by then has gone, and nothing is recorded for him any more.
-        let late = |_| transaction::silent().error(CANNOT_WRITE);
-        tokio::time::timeout(PATIENCE + transaction::FLUSH, ask).await.map_err(late)?
+        let limit = PATIENCE + transaction::FLUSH;
+        let late = |_| transaction::silent(limit).error(CANNOT_WRITE);
+        tokio::time::timeout(limit, ask).await.map_err(late)?
     }
 }
 

@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use crate::support::cluster::{Cluster, Role};
-use crate::support::cut::{Cut, Way};
+use crate::support::cut::Way;
 use crate::support::issuer::Issuer;
 use crate::support::load::Load;
 use crate::support::replicas::Replicas;
-use crate::support::{now, random, wait_for};
+use crate::support::{now, wait_for};
 
 const REPLICAS: usize = 3;
 const JOBS: usize = 24;
@@ -122,10 +122,7 @@ fn a_database_whose_disk_is_full_loses_nothing() {
 fn a_replica_that_is_cut_off_answers_nothing_wrong_and_the_others_go_on() {
     let issuer = Issuer::start();
     let cluster = Cluster::start();
-    let mut replicas = Replicas::sharing(&issuer, &cluster, REPLICAS);
-    let way = Cut::before(cluster.addresses()[0]);
-    replicas.one(2).set_store(&cluster.plain_url(Role::Server, &[way.address()]));
-    replicas.one(2).restart();
+    let (mut replicas, way) = Replicas::sharing_by_a_cut(&issuer, &cluster, REPLICAS);
     let load = replicas.load(&issuer);
     load.during(JOBS, || {
         load.goes_on(50);
@@ -160,10 +157,7 @@ fn a_replica_that_is_cut_off_answers_nothing_wrong_and_the_others_go_on() {
 fn readyz_says_within_five_seconds_that_the_database_is_out_of_reach() {
     let issuer = Issuer::start();
     let cluster = Cluster::start();
-    let mut replicas = Replicas::sharing(&issuer, &cluster, 2);
-    let way = Cut::before(cluster.addresses()[0]);
-    replicas.one(1).set_store(&cluster.plain_url(Role::Server, &[way.address()]));
-    replicas.one(1).restart();
+    let (mut replicas, way) = Replicas::sharing_by_a_cut(&issuer, &cluster, 2);
     let load = replicas.load(&issuer);
     let cut_off = &*replicas.one(1);
     let ready = |_| {
@@ -246,50 +240,4 @@ fn replicas_behind_pgbouncer_lose_nothing() {
         load.steal_what_was_used();
     });
     load.holds(|| replicas.audit());
-}
-
-/// Every fault of this page at random, for as many minutes as `tests/soak` says.
-#[test]
-#[ignore = "takes as long as it is told to: `tests/soak MINUTES`"]
-fn all_of_it_for_a_long_time() {
-    let minutes: u64 = std::env::var("SOAK_MINUTES").expect("`tests/soak` says").parse().unwrap();
-    let end = Instant::now() + Duration::from_secs(minutes * 60);
-    let issuer = Issuer::start();
-    let cluster = Cluster::start();
-    let mut replicas = Replicas::sharing(&issuer, &cluster, REPLICAS);
-    let way = Cut::before(cluster.addresses()[0]);
-    replicas.one(2).set_store(&cluster.plain_url(Role::Server, &[way.address()]));
-    replicas.one(2).restart();
-    let load = replicas.load(&issuer);
-    let pause = |milliseconds: u64| std::thread::sleep(Duration::from_millis(milliseconds));
-    while Instant::now() < end {
-        load.during(64, || {
-            for _ in 0..20 {
-                load.goes_on(100);
-                match random::<1>()[0] % 10 {
-                    0 | 1 => replicas.kill_one(),
-                    2 => replicas.restart_one(),
-                    3 => cluster.restart("fast"),
-                    4 => cluster.restart("immediate"),
-                    5 => {
-                        cluster.kill();
-                        cluster.start_again();
-                    }
-                    6 => {
-                        cluster.pause();
-                        pause(3000);
-                        cluster.resume();
-                    }
-                    7 => way.lose_commits(3),
-                    bad => {
-                        way.set(if bad == 8 { Way::Cut } else { Way::Stopped });
-                        pause(3000);
-                        way.set(Way::Open);
-                    }
-                }
-            }
-            load.steal_what_was_used();
-        });
-        load.holds(|| replicas.audit());
-    }
 }

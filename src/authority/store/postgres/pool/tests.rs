@@ -288,7 +288,7 @@ async fn a_connection_is_kept_where_it_is_given_back_and_only_there() {
     // One that has no answer in time is broken.
     let slow = pool.get().await.unwrap();
     assert!(timeout(Duration::from_millis(50), slow.batch_execute("SELECT pg_sleep(9)")).await.is_err());
-    give_back::<()>(slow, &Err(silent()));
+    give_back::<()>(slow, &Err(silent(Duration::from_millis(50))));
     assert!(pool.0.idle().is_empty());
     // There are so many, and no more.
     let mut all = Vec::new();
@@ -353,7 +353,7 @@ async fn the_server_that_takes_writes_is_found_and_followed() {
     let connection = pool.get().await.unwrap();
     primary.pause(true);
     assert!(timeout(Duration::from_millis(200), connection.batch_execute("SELECT 1")).await.is_err());
-    give_back::<()>(connection, &Err(silent()));
+    give_back::<()>(connection, &Err(silent(Duration::from_millis(50))));
     let began = Instant::now();
     let error = pool.get().await.unwrap_err();
     assert_eq!(error.kind(), Kind::Unreachable);
