@@ -205,11 +205,12 @@ pub(super) async fn keep_check(client: &Client, shared: &Shared, check: &[u8]) -
     Ok(row.ok_or_else(|| Failure::away("it keeps no key"))?.try_get(0)?)
 }
 
-/// A write that changes nothing of matter, but is one; and whether the schema can be read.
+/// A write that changes nothing of matter, but is one; and whether the schema can be read, and the trail goes on.
 pub(super) async fn probe(client: &Client, shared: &Shared) -> Result<(), Failure> {
     // More than sixteen outputs take.
     const SQL: &str = concat!(
-        "INSERT INTO machine_id.probes (id, body) SELECT 1, decode(repeat('00', 8192), 'hex') WHERE ",
+        "INSERT INTO machine_id.probes (id, body) SELECT 1, decode(repeat('00', 8192), 'hex')
+         WHERE (SELECT coalesce(max(sequence), 0) + 1 FROM machine_id.events) > 0 AND ",
         locked!(),
         " ON CONFLICT (id) DO UPDATE SET body = excluded.body"
     );

@@ -43,3 +43,17 @@ fn what_is_stolen_with_a_servers_password_lets_nobody_in() {
     let stays = "UPDATE certificates SET revoked = NULL WHERE serial = 4";
     assert!(bench.database.psql(SERVER, stays).unwrap_err().contains("what is revoked stays revoked"));
 }
+
+/// One that is revoked by whoever stole the password is on the lists, at whatever time they say it was.
+#[test]
+fn nothing_makes_a_certificate_unrevocable() {
+    let bench = Bench::new();
+    assert_eq!(bench.issue(issuance(1)).unwrap(), FRESH);
+    let now = NOW + 60;
+    bench.sql(&format!(
+        "CREATE OR REPLACE FUNCTION clock() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT {now}::bigint'"
+    ));
+    bench.database.psql(SERVER, "UPDATE certificates SET revoked = expires").unwrap();
+    let listed = bench.runtime.block_on(bench.store.revoked(NOW)).unwrap();
+    assert!(listed.len() == 2 && listed.iter().all(|listed| listed.revoked == now), "{listed:?}");
+}
