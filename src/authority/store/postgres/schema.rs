@@ -223,7 +223,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         lost text CHECK (length(lost) <= 10000),
         seal_check bytea,
         list_what bytea CHECK (octet_length(list_what) = 32),
-        list_made machine_id.seconds NOT NULL DEFAULT 0,
+        list_made bigint NOT NULL DEFAULT 0,
         closed text,
         kept_from bigint NOT NULL DEFAULT 0,
         kept_run bigint NOT NULL DEFAULT 0
