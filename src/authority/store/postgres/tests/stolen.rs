@@ -138,4 +138,10 @@ fn what_is_written_with_a_servers_password_stops_nothing_for_good() {
     assert!(runtime.block_on(store.list_number(NOW, [2; 32])).unwrap().number > first.number);
     runtime.block_on(store.ready()).unwrap();
     assert_eq!(bench.issue(join(41, "w", 2)).unwrap(), joined(3));
+    bench
+        .database
+        .psql(SERVER, "UPDATE state SET lost = 'all', list_number = list_number + 20000000")
+        .unwrap();
+    runtime.block_on(store.resume(NOW)).unwrap();
+    runtime.block_on(store.ready()).unwrap();
 }
