@@ -21,6 +21,32 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     CREATE FUNCTION machine_id.refuse() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
         BEGIN RAISE EXCEPTION 'machine-id: %', TG_ARGV[0] USING ERRCODE = 'insufficient_privilege'; END $$;
 
+    -- The same to everybody but the owner, who brings rows from elsewhere.
+    CREATE FUNCTION machine_id.withhold() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+        BEGIN
+            IF pg_has_role((SELECT relowner FROM pg_class WHERE oid = TG_RELID), 'USAGE') THEN
+                IF TG_OP = 'DELETE' THEN RETURN old; END IF;
+                RETURN new;
+            END IF;
+            RAISE EXCEPTION 'machine-id: %', TG_ARGV[0] USING ERRCODE = 'insufficient_privilege';
+        END $$;
+
+    -- Numbers follow those that are there, so that there is always a next one. What was lost may lie between.
+    CREATE FUNCTION machine_id.follow() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+        DECLARE first bigint; last bigint; count bigint; before bigint; newest bigint;
+        BEGIN
+            EXECUTE format('SELECT min(%1$I), max(%1$I), count(*) FROM added', TG_ARGV[0]) INTO first, last, count;
+            EXECUTE format('SELECT coalesce(max(%1$I) FILTER (WHERE %1$I < $1), 0), max(%1$I) FROM (
+                (SELECT %1$I FROM machine_id.%2$I WHERE %1$I < $1 ORDER BY 1 DESC LIMIT 1) UNION ALL
+                (SELECT %1$I FROM machine_id.%2$I ORDER BY 1 DESC LIMIT 1)) AS known', TG_ARGV[0], TG_TABLE_NAME)
+                INTO before, newest USING first;
+            IF (newest > last OR last - before > count + TG_ARGV[1]::bigint)
+                AND NOT pg_has_role((SELECT relowner FROM pg_class WHERE oid = TG_RELID), 'USAGE') THEN
+                RAISE EXCEPTION 'machine-id: what is added follows what is there' USING ERRCODE = 'insufficient_privilege';
+            END IF;
+            RETURN NULL;
+        END $$;
+
     -- What `retain` lets go is what the owner has said in `state.kept_from`, and nobody else takes it away.
     CREATE FUNCTION machine_id.stay() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
         DECLARE is_over boolean;
@@ -42,9 +68,21 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     CREATE FUNCTION machine_id.clock() RETURNS bigint LANGUAGE sql STABLE SET search_path = pg_catalog
         AS $$ SELECT floor(extract(epoch FROM statement_timestamp()))::bigint $$;
 
+    -- One that is revoked in the future is on no list, and cannot be revoked again.
+    CREATE FUNCTION machine_id.revoke_now() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+        BEGIN
+            IF NOT pg_has_role((SELECT relowner FROM pg_class WHERE oid = TG_RELID), 'USAGE') THEN
+                new.revoked := machine_id.clock();
+            END IF;
+            RETURN new;
+        END $$;
+
+    -- Seconds since 1970, in years of four digits: sums of them are numbers, too.
+    CREATE DOMAIN machine_id.seconds AS bigint CHECK (value BETWEEN 0 AND 253402300799);
+
     CREATE TABLE machine_id.events (
         sequence bigint PRIMARY KEY CHECK (sequence > 0),
-        time bigint NOT NULL,
+        time machine_id.seconds NOT NULL,
         event text NOT NULL,
         id text NOT NULL,
         bot text,
@@ -57,13 +95,15 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         FOR EACH ROW EXECUTE FUNCTION machine_id.stay('the audit trail is append-only');
     CREATE TRIGGER events_stay_the_same BEFORE UPDATE OR TRUNCATE ON machine_id.events
         EXECUTE FUNCTION machine_id.refuse('the audit trail is append-only');
+    CREATE TRIGGER events_follow AFTER INSERT ON machine_id.events REFERENCING NEW TABLE AS added
+        EXECUTE FUNCTION machine_id.follow('sequence', '100000000');
 
     CREATE TABLE machine_id.certificates (
         serial bigint PRIMARY KEY CHECK (serial >= 0),
         issuance bigint NOT NULL,
         kind bigint NOT NULL CHECK (kind IN (0, 1)),
-        expires bigint NOT NULL,
-        revoked bigint,
+        expires machine_id.seconds NOT NULL,
+        revoked machine_id.seconds,
         key_hash bytea NOT NULL CHECK (octet_length(key_hash) = 32),
         instance bigint
     );
@@ -77,6 +117,12 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     CREATE TRIGGER certificates_stay_revoked BEFORE UPDATE ON machine_id.certificates
         FOR EACH ROW WHEN (old.revoked IS NOT NULL AND new.revoked IS DISTINCT FROM old.revoked)
         EXECUTE FUNCTION machine_id.refuse('what is revoked stays revoked');
+    CREATE TRIGGER certificates_revoked_now BEFORE UPDATE ON machine_id.certificates
+        FOR EACH ROW WHEN (old.revoked IS NULL AND new.revoked > machine_id.clock())
+        EXECUTE FUNCTION machine_id.revoke_now();
+    CREATE TRIGGER certificates_stay_theirs BEFORE UPDATE ON machine_id.certificates
+        FOR EACH ROW WHEN (old.instance IS NOT NULL AND new.instance IS DISTINCT FROM old.instance)
+        EXECUTE FUNCTION machine_id.withhold('whose a certificate is does not change');
 
     CREATE TABLE machine_id.proofs (
         key bytea PRIMARY KEY CHECK (octet_length(key) = 32),
@@ -104,7 +150,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     );
 
     CREATE TABLE machine_id.instances (
-        number bigint PRIMARY KEY,
+        number bigint PRIMARY KEY CHECK (number > 0),
         id text NOT NULL UNIQUE,
         token text NOT NULL,
         bot text NOT NULL,
@@ -121,6 +167,13 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         reason text,
         mac bytea
     );
+    CREATE TRIGGER instances_follow AFTER INSERT ON machine_id.instances REFERENCING NEW TABLE AS added
+        EXECUTE FUNCTION machine_id.follow('number', '0');
+    -- Nor is a row put back whole that has a good seal and was so once.
+    CREATE TRIGGER instances_go_on BEFORE UPDATE ON machine_id.instances
+        FOR EACH ROW WHEN (new IS DISTINCT FROM old
+            AND (old.locked IS NOT NULL OR new.generation < old.generation OR new.base < old.base))
+        EXECUTE FUNCTION machine_id.withhold('what is locked stays locked, and generations only rise');
 
     CREATE TABLE machine_id.secrets (
         hash bytea PRIMARY KEY CHECK (octet_length(hash) = 32),
@@ -132,14 +185,20 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         instance text,
         mac bytea
     );
+    CREATE TRIGGER secrets_stay_used BEFORE UPDATE ON machine_id.secrets
+        FOR EACH ROW WHEN (old.instance IS NOT NULL AND new IS DISTINCT FROM old)
+        EXECUTE FUNCTION machine_id.withhold('a secret that is used stays used');
+    CREATE TRIGGER secrets_are_held BEFORE DELETE ON machine_id.secrets
+        FOR EACH ROW WHEN (old.instance IS NOT NULL AND old.expires >= machine_id.clock())
+        EXECUTE FUNCTION machine_id.withhold('a secret that is used is kept until it has expired');
 
     CREATE TABLE machine_id.strangers (
-        number bigint PRIMARY KEY,
+        number bigint PRIMARY KEY CHECK (number > 0),
         ring bigint NOT NULL CHECK (ring IN (0, 1)),
-        nth bigint NOT NULL,
-        ends bigint NOT NULL,
+        nth bigint NOT NULL CHECK (nth BETWEEN 1 AND number),
+        ends bigint NOT NULL CHECK (ends >= 0 AND ends / 1048576 <= number),
         behind bigint NOT NULL,
-        time bigint NOT NULL,
+        time machine_id.seconds NOT NULL,
         event text NOT NULL,
         id text NOT NULL,
         bot text,
@@ -147,6 +206,8 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         body bytea NOT NULL,
         UNIQUE (ring, nth)
     );
+    CREATE TRIGGER strangers_follow AFTER INSERT ON machine_id.strangers REFERENCING NEW TABLE AS added
+        EXECUTE FUNCTION machine_id.follow('number', '0');
 
     -- One row, whose lock is what serialises all writes. `oldest` says which servers may go on;
     -- `revocations` is another once something was revoked, `closed` why nothing is written (`store/closed.rs`).
@@ -158,10 +219,10 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         revocations bigint NOT NULL DEFAULT 0,
         run bigint NOT NULL DEFAULT 0,
         forgotten bigint NOT NULL DEFAULT 0,
-        restored bigint,
-        lost text,
+        restored machine_id.seconds,
+        lost text CHECK (length(lost) <= 10000),
         seal_check bytea,
-        list_what bytea,
+        list_what bytea CHECK (octet_length(list_what) = 32),
         list_made bigint NOT NULL DEFAULT 0,
         closed text,
         kept_from bigint NOT NULL DEFAULT 0,
@@ -173,6 +234,13 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         FOR EACH ROW WHEN (new.list_number < old.list_number OR new.revocations < old.revocations
             OR new.run < old.run OR new.forgotten < old.forgotten OR new.kept_from < old.kept_from OR new.store IS DISTINCT FROM old.store)
         EXECUTE FUNCTION machine_id.refuse('these numbers only rise');
+    -- By so much as an authority has them rise, if its clock is not ten years ahead, and what it came back to not a year old.
+    CREATE TRIGGER state_rises_slowly BEFORE UPDATE ON machine_id.state
+        FOR EACH ROW WHEN (new.list_number > greatest(old.list_number + 20000000, (machine_id.clock() + 315360000) * 1000000000)
+            OR new.run > old.run + 31536000 OR new.forgotten > greatest(old.forgotten, machine_id.clock())
+            OR new.revocations > old.revocations + 1
+            OR (old.seal_check IS NOT NULL AND new.seal_check IS DISTINCT FROM old.seal_check))
+        EXECUTE FUNCTION machine_id.withhold('these numbers rise no further, and the key of the seals stays');
     INSERT INTO machine_id.state (id, oldest, store) VALUES (1, 1, gen_random_uuid()::text);
 
     CREATE TABLE machine_id.probes (
@@ -181,22 +249,22 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     );
 
     CREATE TABLE machine_id.usage (
-        key bytea PRIMARY KEY,
-        level double precision NOT NULL,
-        at bigint NOT NULL
+        key bytea PRIMARY KEY CHECK (octet_length(key) <= 64),
+        level double precision NOT NULL CHECK (level BETWEEN -1e300 AND 1e300),
+        at bigint NOT NULL CHECK (abs(at / 1000) <= 253402300799)
     );
 
     CREATE TABLE machine_id.replicas (
-        id text PRIMARY KEY,
-        name text NOT NULL,
-        keys text NOT NULL,
-        policy text NOT NULL,
-        version text NOT NULL,
-        seen bigint NOT NULL
+        id text PRIMARY KEY CHECK (length(id) <= 1000),
+        name text NOT NULL CHECK (length(name) <= 1000),
+        keys text NOT NULL CHECK (length(keys) <= 10000),
+        policy text NOT NULL CHECK (length(policy) <= 1000),
+        version text NOT NULL CHECK (length(version) <= 1000),
+        seen machine_id.seconds NOT NULL
     );
 
     CREATE TABLE machine_id.cas (
-        key text COLLATE "C" PRIMARY KEY,
+        key text COLLATE "C" PRIMARY KEY CHECK (length(key) <= 1000),
         since bigint NOT NULL
     );
     "#,

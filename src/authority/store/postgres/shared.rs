@@ -82,7 +82,7 @@ pub(super) async fn announce(
     );
     const KEYS: &str = "SELECT key FROM machine_id.cas ORDER BY key";
     const OTHERS: &str = "SELECT id, name, keys, policy, version, seen FROM machine_id.replicas
-        WHERE id <> $1 AND abs(machine_id.clock() - seen) <= $2 ORDER BY name, id";
+        WHERE id <> $1 AND abs(machine_id.clock() - seen) <= $2 ORDER BY name, id LIMIT 1000";
     let Replica { id, name, keys, policy, version, .. } = replica;
     let lines = keys.join("\n");
     let first: [Parameter<'_>; 1] = [(keys, Type::TEXT_ARRAY)];

@@ -345,7 +345,9 @@ pub(super) async fn resume(client: &Client, known: &Known, now: i64) -> Result<(
     const FOUND: &str = "SELECT lost, (SELECT max(time) FROM machine_id.events), machine_id.clock()
         FROM machine_id.state WHERE store = $1";
     const RESUME: &str = "WITH resumed AS (
-            UPDATE machine_id.state SET lost = NULL, restored = $1, list_number = list_number + $2, list_what = NULL
+            UPDATE machine_id.state SET lost = NULL, restored = $1, list_what = NULL,
+                list_number = greatest(list_number + 10000000,
+                    least(list_number + $2, (machine_id.clock() + 315000000) * 1000000000))
             WHERE id = 1 AND lost = $3 AND store = $4 RETURNING 1
         ), unused AS (
             DELETE FROM machine_id.secrets WHERE instance IS NULL AND EXISTS (SELECT FROM resumed)

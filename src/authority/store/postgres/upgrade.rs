@@ -65,6 +65,9 @@ const READER: &[(&str, &str)] = &[
 /// How long it is tried to take the tables, and what lies between two tries: in that time servers go on.
 const TAKE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(1));
 
+/// How long it is waited for another upgrade.
+const ALONE: &str = if cfg!(test) { "2s" } else { "60s" };
+
 /// Who may do what beside the owner.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Roles {
@@ -102,13 +105,39 @@ pub(super) async fn upgrade(client: &Client, roles: &Roles) -> Result<Upgraded> 
     done
 }
 
+/// Why the lock of upgrades is not to be had: anybody who may connect can hold it.
+async fn held(client: &Client, error: tokio_postgres::Error) -> Result<Error> {
+    const HOLDER: &str = "SELECT coalesce(string_agg(format('process %s of the role `%s`', pid, usename), ', '), 'nobody by now')
+        FROM pg_locks LEFT JOIN pg_stat_activity USING (pid)
+        WHERE locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            AND (classid::bigint << 32) + objid::bigint = 7881693321889736553";
+    if error.code() != Some(&SqlState::LOCK_NOT_AVAILABLE) {
+        return Ok(told(error));
+    }
+    client.batch_execute("ROLLBACK TO SAVEPOINT unlocked").await.map_err(told)?;
+    let found = client.query_typed(HOLDER, &[]).await.map_err(told)?;
+    let holder: String = found.first().map_or(Ok(String::new()), |row| row.try_get(0)).map_err(told)?;
+    Ok(Error::usage(format!(
+        "another upgrade is under way, or somebody holds its lock: {}",
+        shown_exactly(&holder)
+    ))
+    .hint("nothing was changed; where that is no upgrade, `SELECT pg_terminate_backend(…)` ends it"))
+}
+
 async fn run(client: &Client, roles: &Roles) -> Result<Upgraded> {
     const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL search_path = pg_catalog, pg_temp;
-        SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0";
+        SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0";
     // The number is `machine_id` in ASCII, cut to eight bytes.
     const LOCK: &str = "SELECT pg_advisory_xact_lock(7881693321889736553)";
     client.batch_execute(BEGIN).await.map_err(told)?;
-    client.batch_execute(LOCK).await.map_err(told)?;
+    client
+        .batch_execute(&format!("SAVEPOINT unlocked; SET LOCAL lock_timeout = '{ALONE}'"))
+        .await
+        .map_err(told)?;
+    if let Err(error) = client.batch_execute(LOCK).await {
+        return Err(held(client, error).await?);
+    }
+    client.batch_execute("SET LOCAL lock_timeout = 0").await.map_err(told)?;
     check(client).await?;
     let from = version(client).await?;
     let to = schema::newest();
@@ -266,7 +295,9 @@ async fn version(client: &Client) -> Result<i64> {
 
 /// Gives the role what it may, and takes everything else of ours from it.
 async fn grant(client: &Client, role: &str, may: &[(&str, &str)]) -> Result<()> {
-    const SQL: &str = "SELECT rolsuper, pg_has_role(oid, (SELECT nspowner FROM pg_namespace WHERE nspname = 'machine_id'), 'MEMBER')
+    const SQL: &str = "SELECT rolsuper OR rolcreaterole OR rolbypassrls OR rolreplication
+            OR EXISTS (SELECT FROM pg_auth_members WHERE member = oid)
+            OR oid = (SELECT nspowner FROM pg_namespace WHERE nspname = 'machine_id')
         FROM pg_roles WHERE rolname = $1";
     let found = client.query_typed(SQL, &[(&role, Type::TEXT)]).await.map_err(told)?;
     let shown = shown_exactly(role);
@@ -274,13 +305,13 @@ async fn grant(client: &Client, role: &str, may: &[(&str, &str)]) -> Result<()> 
         return Err(Error::usage(format!("there is no role `{shown}`"))
             .hint(format!("make it first: `CREATE ROLE {} LOGIN`", quoted(role))));
     };
-    if row.try_get(0).map_err(told)? || row.try_get(1).map_err(told)? {
+    if row.try_get(0).map_err(told)? {
         return Err(Error::usage(format!(
-            "the role `{shown}` is a superuser, the owner or a member of the owner's role"
+            "the role `{shown}` is a superuser, the owner, a member of another role, or has CREATEROLE, REPLICATION or BYPASSRLS"
         ))
-        .hint("nothing could be kept from it: name a role of its own, which is a member of no other"));
+        .hint("nothing could be kept from it: name a role of its own, which has LOGIN alone and is a member of no other"));
     }
-    let role = quoted(role);
+    let (role_name, role) = (role, quoted(role));
     let mut sql = format!(
         "REVOKE ALL ON SCHEMA machine_id FROM {role};
          REVOKE ALL ON ALL TABLES IN SCHEMA machine_id FROM {role};
@@ -291,7 +322,51 @@ async fn grant(client: &Client, role: &str, may: &[(&str, &str)]) -> Result<()> 
     for (table, privileges) in may {
         sql.push_str(&format!("GRANT {privileges} ON machine_id.{table} TO {role};"));
     }
-    client.batch_execute(&sql).await.map_err(told)
+    client.batch_execute(&sql).await.map_err(told)?;
+    compare(client, &shown, role_name, may).await
+}
+
+/// That the role can do nothing else by now: what another than this one has granted, this one does not take back.
+async fn compare(client: &Client, shown: &str, role: &str, may: &[(&str, &str)]) -> Result<()> {
+    const CAN: &str = "SELECT relname::text, privilege, '' FROM pg_class,
+            unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) AS privilege
+        WHERE relnamespace = 'machine_id'::regnamespace AND relkind IN ('r', 'v', 'm', 'f', 'p')
+            AND has_table_privilege($1, pg_class.oid, privilege)
+        UNION ALL SELECT relname::text, privilege, attname::text FROM pg_class
+            JOIN pg_attribute ON attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped,
+            unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'REFERENCES']) AS privilege
+        WHERE relnamespace = 'machine_id'::regnamespace AND relkind IN ('r', 'v', 'm', 'f', 'p')
+            AND NOT has_table_privilege($1, pg_class.oid, privilege)
+            AND has_column_privilege($1, pg_class.oid, attnum, privilege)
+        UNION ALL SELECT 'machine_id', 'CREATE', '' WHERE has_schema_privilege($1, 'machine_id', 'CREATE')";
+    for row in client.query_typed(CAN, &[(&role, Type::TEXT)]).await.map_err(told)? {
+        let [table, privilege, column] = [0, 1, 2].map(|nth| row.try_get::<_, &str>(nth));
+        let (table, privilege, column) =
+            (table.map_err(told)?, privilege.map_err(told)?, column.map_err(told)?);
+        if !may.iter().any(|(of, list)| *of == table && allows(list, privilege, column)) {
+            return Err(Error::usage(format!(
+                "the role `{shown}` can {privilege} on `machine_id.{}`, which others than this owner have granted to it or to PUBLIC",
+                shown_exactly(table)
+            ))
+            .hint("nothing was changed; have them take it back"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether such a list has the privilege, in the whole table or in that column.
+fn allows(list: &str, privilege: &str, column: &str) -> bool {
+    let (mut of, mut is_of_columns) = ("", false);
+    list.split(", ").any(|word| {
+        let mut name = word;
+        if !is_of_columns {
+            let (privilege, first) = word.split_once(" (").unwrap_or((word, ""));
+            (of, name, is_of_columns) = (privilege, first, !first.is_empty());
+        }
+        let has = of == privilege && name.trim_end_matches(')') == column;
+        is_of_columns &= !name.ends_with(')');
+        has
+    })
 }
 
 /// An identifier as SQL takes it.

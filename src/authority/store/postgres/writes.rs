@@ -128,7 +128,8 @@ pub(super) async fn revoke(
     })
 }
 
-/// That of the last lists where they say the same and are not too old, else one of its own; as in SQLite.
+/// That of the last lists where they say the same and are not too old, else one of its own; as in SQLite, but that a
+/// clock that is ten years ahead of the database's counts no more than that, as the tables have it.
 pub(super) async fn list_number(
     client: &Client,
     shared: &Shared,
@@ -138,11 +139,11 @@ pub(super) async fn list_number(
     const SQL: &str = concat!(
         "WITH known AS (
             SELECT list_number, list_made FROM machine_id.state
-            WHERE list_what = $2 AND list_made <= $1 AND $1 < list_made + $3
+            WHERE list_what = $2 AND list_made <= $1 AND list_made > $3
         ), new AS (
             UPDATE machine_id.state SET list_what = $2, list_made = $1, list_number = greatest(
                 list_number + 1 + floor(random() * 10000000)::bigint,
-                $4 * 1000000000 + floor(random() * 1000000000)::bigint)
+                least($4, machine_id.clock() + 315000000) * 1000000000 + floor(random() * 1000000000)::bigint)
             WHERE NOT EXISTS (SELECT FROM known) AND ",
         locked!(),
         " RETURNING list_number, list_made
@@ -150,8 +151,9 @@ pub(super) async fn list_number(
         SELECT list_number, list_made FROM known UNION ALL SELECT list_number, list_made FROM new"
     );
     let (what, second) = (what.as_slice(), now.clamp(0, LAST_NUMBERED));
+    let too_old = now.saturating_sub(LIST_SERVED);
     let parameters: [Parameter<'_>; 4] =
-        [(&now, Type::INT8), (&what, Type::BYTEA), (&LIST_SERVED, Type::INT8), (&second, Type::INT8)];
+        [(&now, Type::INT8), (&what, Type::BYTEA), (&too_old, Type::INT8), (&second, Type::INT8)];
     let done = transaction::write(client, &shared.known, &[(SQL, &parameters)]).await?;
     let row = done.first().and_then(|rows| rows.first());
     let row = row.ok_or_else(|| Failure::away("it gives no number"))?;
@@ -205,11 +207,12 @@ pub(super) async fn keep_check(client: &Client, shared: &Shared, check: &[u8]) -
     Ok(row.ok_or_else(|| Failure::away("it keeps no key"))?.try_get(0)?)
 }
 
-/// A write that changes nothing of matter, but is one; and whether the schema can be read.
+/// A write that changes nothing of matter, but is one; and whether the schema can be read, and the trail goes on.
 pub(super) async fn probe(client: &Client, shared: &Shared) -> Result<(), Failure> {
     // More than sixteen outputs take.
     const SQL: &str = concat!(
-        "INSERT INTO machine_id.probes (id, body) SELECT 1, decode(repeat('00', 8192), 'hex') WHERE ",
+        "INSERT INTO machine_id.probes (id, body) SELECT 1, decode(repeat('00', 8192), 'hex')
+         WHERE (SELECT coalesce(max(sequence), 0) + 1 FROM machine_id.events) > 0 AND ",
         locked!(),
         " ON CONFLICT (id) DO UPDATE SET body = excluded.body"
     );

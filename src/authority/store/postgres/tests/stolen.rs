@@ -43,3 +43,105 @@ fn what_is_stolen_with_a_servers_password_lets_nobody_in() {
     let stays = "UPDATE certificates SET revoked = NULL WHERE serial = 4";
     assert!(bench.database.psql(SERVER, stays).unwrap_err().contains("what is revoked stays revoked"));
 }
+
+/// One that is revoked by whoever stole the password is on the lists, at whatever time they say it was.
+#[test]
+fn nothing_makes_a_certificate_unrevocable() {
+    let bench = Bench::new();
+    assert_eq!(bench.issue(issuance(1)).unwrap(), FRESH);
+    let now = NOW + 60;
+    bench.sql(&format!(
+        "CREATE OR REPLACE FUNCTION clock() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT {now}::bigint'"
+    ));
+    bench.database.psql(SERVER, "UPDATE certificates SET revoked = expires").unwrap();
+    let listed = bench.runtime.block_on(bench.store.revoked(NOW)).unwrap();
+    assert!(listed.len() == 2 && listed.iter().all(|listed| listed.revoked == now), "{listed:?}");
+}
+
+/// No number leaves none to follow it, and no row that has a good seal is put back to what it was once.
+#[test]
+fn what_is_written_with_a_servers_password_stops_nothing_for_good() {
+    let bench = Bench::new();
+    assert_eq!(bench.issue(issuance(1)).unwrap(), FRESH);
+    // A worker that goes on, and one that is locked.
+    for (n, instance) in [(10, "w"), (20, "w-locked")] {
+        let secret = [u8::try_from(n).unwrap(); 32];
+        let mut kept = fixtures::secret(secret, "github-deploy");
+        kept.expires = NOW + 30 * 86_400;
+        bench.runtime.block_on(bench.store.add_secret(kept)).unwrap();
+        assert_eq!(bench.issue(registration(n, instance, secret)).unwrap(), joined(1));
+        assert_eq!(bench.issue(join(n + 1, instance, 1)).unwrap(), joined(2));
+    }
+    assert!(matches!(bench.issue(join(30, "w-locked", 0)).unwrap(), Issued::Refused(_)));
+    let refused = [
+        "INSERT INTO events (sequence, time, event, id, body) VALUES (9223372036854775807, 1, 'x', 'x', '')",
+        "INSERT INTO events (sequence, time, event, id, body) VALUES (100000099, 1, 'x', 'x', '')",
+        "INSERT INTO events (sequence, time, event, id, body) VALUES (3, -1, 'x', 'x', '')",
+        "INSERT INTO events (sequence, time, event, id, body) VALUES (3, 9223372036854775807, 'x', 'x', '')",
+        "INSERT INTO certificates SELECT 9, issuance, kind, 9223372036854775807, -1, key_hash FROM certificates LIMIT 1",
+        "INSERT INTO certificates SELECT 9, issuance, kind, expires, -1, key_hash FROM certificates LIMIT 1",
+        "UPDATE certificates SET instance = NULL WHERE serial = 20",
+        "UPDATE certificates SET instance = 2 WHERE serial = 20",
+        "INSERT INTO instances (number, id, token, bot, key, generation, base, attempt, tries, last, registered, seen)
+         VALUES (9223372036854775807, 'x', '', '', '', 1, 1, '', 0, '', 1, 1)",
+        "UPDATE instances SET locked = NULL, reason = NULL WHERE id = 'w-locked'",
+        "UPDATE instances SET generation = 9 WHERE id = 'w-locked'",
+        "UPDATE instances SET generation = generation - 1 WHERE id = 'w'",
+        "UPDATE instances SET base = base - 1 WHERE id = 'w'",
+        "UPDATE secrets SET instance = NULL, mac = ''",
+        "UPDATE secrets SET instance = 'other'",
+        "DELETE FROM secrets",
+        "INSERT INTO strangers (number, ring, nth, ends, behind, time, event, id, body)
+         VALUES (9223372036854775807, 0, 1, 1, 0, 1, 'x', 'x', '')",
+        "INSERT INTO strangers (number, ring, nth, ends, behind, time, event, id, body)
+         VALUES (1, 0, 9223372036854775807, 1, 0, 1, 'x', 'x', '')",
+        "INSERT INTO strangers (number, ring, nth, ends, behind, time, event, id, body)
+         VALUES (1, 0, 1, 9223372036854775807, 0, 1, 'x', 'x', '')",
+        "UPDATE state SET list_number = 9223372036854775000",
+        "UPDATE state SET run = 9223372036854775807",
+        "UPDATE state SET forgotten = 9223372036854775807",
+        "UPDATE state SET revocations = 9223372036854775807",
+        "UPDATE state SET restored = 9223372036854775807",
+        "UPDATE state SET lost = repeat('x', 30000000)",
+        "UPDATE state SET list_what = ''",
+        "UPDATE state SET seal_check = '\\x00'",
+        "UPDATE state SET seal_check = NULL",
+        "INSERT INTO usage (key, level, at) VALUES ('x', 1, -9223372036854775808)",
+        "INSERT INTO usage (key, level, at) VALUES ('x', 'NaN', 1)",
+        "INSERT INTO usage (key, level, at) VALUES ('x', '-Infinity', 1)",
+        "INSERT INTO replicas VALUES ('x', repeat('x', 30000000), 'x', 'x', 'x', 1)",
+        "INSERT INTO replicas VALUES ('x', 'x', 'x', 'x', 'x', -9223372036854775808)",
+        "INSERT INTO cas VALUES (repeat('x', 30000000), 1)",
+    ];
+    for sql in refused {
+        let why = bench.database.psql(SERVER, sql).expect_err(sql);
+        assert!(why.contains("machine-id: ") || why.contains("violates check"), "{sql}: {why}");
+    }
+    // As far as they come, all goes on.
+    for sql in [
+        "INSERT INTO events (sequence, time, event, id, body)
+         SELECT max(sequence) + 100000000, 253402300799, 'x', 'x', '' FROM events",
+        "UPDATE state SET list_number = (clock() + 315360000) * 1000000000, run = run + 31536000, forgotten = clock(),
+            revocations = revocations + 1, list_made = 9223372036854775807",
+        "INSERT INTO usage (key, level, at) VALUES (decode(repeat('07', 32), 'hex'), 1e300, -253402300799000)",
+        "INSERT INTO replicas VALUES ('x', 'x', 'x', 'x', 'x', 0)",
+    ] {
+        bench.database.psql(SERVER, sql).unwrap();
+    }
+    let runtime = &bench.runtime;
+    let store = runtime.block_on(bench.database.store()).unwrap();
+    let fixtures::Entry { mut entry, plan } = issuance(40);
+    entry.replay.held.until = NOW + 11 * 86_400;
+    assert_eq!(runtime.block_on(store.issue(entry, plan)).unwrap(), FRESH);
+    runtime.block_on(store.revoke(revocation(40, "a"))).unwrap();
+    let first = runtime.block_on(store.list_number(NOW, [1; 32])).unwrap();
+    assert!(runtime.block_on(store.list_number(NOW, [2; 32])).unwrap().number > first.number);
+    runtime.block_on(store.ready()).unwrap();
+    assert_eq!(bench.issue(join(41, "w", 2)).unwrap(), joined(3));
+    bench
+        .database
+        .psql(SERVER, "UPDATE state SET lost = 'all', list_number = list_number + 20000000")
+        .unwrap();
+    runtime.block_on(store.resume(NOW)).unwrap();
+    runtime.block_on(store.ready()).unwrap();
+}

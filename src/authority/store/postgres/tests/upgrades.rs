@@ -67,3 +67,52 @@ fn an_upgrade_lets_go_of_tables_that_others_hold() {
     });
     assert_eq!(bench.sql("SELECT count(*) FROM events"), "3");
 }
+
+/// What a role has by another way than ours is no less than what it was given.
+#[test]
+fn a_role_that_could_do_more_is_given_nothing() {
+    let bench = Bench::new();
+    let refused = |role: &str, why: &str| {
+        let error = bench.upgrade(ADMIN, &roles(None, Some(role))).unwrap_err();
+        assert!(error.kind() == Kind::Usage && error.to_string().contains(why), "{role}: {error}");
+        assert!(!error.hints().is_empty());
+    };
+    for (nth, more) in
+        ["CREATEROLE", "BYPASSRLS", "REPLICATION", "SUPERUSER", "IN ROLE server", "IN ROLE pg_monitor"]
+            .iter()
+            .enumerate()
+    {
+        let role = format!("{}_more_{nth}", bench.database.name);
+        bench.sql(&format!("CREATE ROLE {role} LOGIN {more}"));
+        refused(&role, "is a superuser, the owner, a member of another role");
+    }
+    // Whom the owner lets grant is another grantor.
+    let [between, role] = ["between", "reads"].map(|name| format!("{}_{name}", bench.database.name));
+    bench.sql(&format!(
+        "CREATE ROLE {between} LOGIN; CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA machine_id TO {between}"
+    ));
+    for (grant, why) in [
+        ("SELECT ON secrets", "can SELECT on `machine_id.secrets`"),
+        ("SELECT (key) ON proofs", "can SELECT on `machine_id.proofs`"),
+        ("UPDATE (lost) ON state", "can UPDATE on `machine_id.state`"),
+    ] {
+        bench.sql(&format!("GRANT {grant} TO {between} WITH GRANT OPTION"));
+        bench.database.psql(&between, &format!("GRANT {grant} TO {role}")).unwrap();
+        refused(&role, why);
+        bench.sql(&format!("REVOKE {grant} FROM {between} CASCADE"));
+    }
+    bench.upgrade(ADMIN, &roles(None, Some(&role))).unwrap();
+}
+
+#[test]
+fn an_upgrade_says_who_holds_its_lock() {
+    let bench = Bench::new();
+    bench.runtime.block_on(async {
+        let reader = bench.database.pool(READER).get().await.unwrap();
+        reader.batch_execute("SELECT pg_advisory_lock(7881693321889736553)").await.unwrap();
+        let error = upgrade(&bench.database.pool(ADMIN), &Roles::default()).await.unwrap_err();
+        assert!(error.kind() == Kind::Usage && error.to_string().contains("of the role `reader`"), "{error}");
+        assert!(error.hints()[0].contains("pg_terminate_backend"));
+    });
+    bench.upgrade(ADMIN, &Roles::default()).unwrap();
+}
