@@ -131,19 +131,28 @@ impl ListCache {
         {
             return Ok(Arc::clone(&known.lists));
         }
-        let mut certificates = store.revoked(now.saturating_sub(ENDED)).await?;
-        let expires = certificates.iter().map(|revoked| (revoked.serial, revoked.expires)).collect();
-        // What a clock within the leeway may still take for valid.
-        certificates.retain(|revoked| revoked.expires >= now.saturating_sub(LEEWAY));
-        let serials: Vec<u64> = certificates.iter().map(|revoked| revoked.serial).collect();
-        if let Some(known) = cached.as_mut()
-            && known.serials == serials
-            && is_within(known.made, &SERVED)
-        {
-            (known.asked, known.revocations) = (now, revocations);
-            return Ok(Arc::clone(&known.lists));
-        }
-        let ListNumber { number, made } = store.list_number(now, what(keys, &certificates)?).await?;
+        let mut all = store.revoked(now.saturating_sub(ENDED)).await?;
+        let (certificates, serials, ListNumber { number, made }) = loop {
+            // What a clock within the leeway may still take for valid.
+            let is_good = |revoked: &&RevokedCertificate| revoked.expires >= now.saturating_sub(LEEWAY);
+            let certificates: Vec<_> = all.iter().filter(is_good).cloned().collect();
+            let serials: Vec<u64> = certificates.iter().map(|revoked| revoked.serial).collect();
+            if let Some(known) = cached.as_mut()
+                && known.serials == serials
+                && is_within(known.made, &SERVED)
+            {
+                (known.asked, known.revocations) = (now, revocations);
+                return Ok(Arc::clone(&known.lists));
+            }
+            let number = store.list_number(now, what(keys, &certificates)?).await?;
+            // What was revoked before it had its number may be on another's list, which has a lower one.
+            let since = store.revoked(now.saturating_sub(ENDED)).await?;
+            if since == all {
+                break (certificates, serials, number);
+            }
+            all = since;
+        };
+        let expires = all.iter().map(|revoked| (revoked.serial, revoked.expires)).collect();
         let list = RevocationList { number, certificates };
         let ends = RevokedEnds { expires };
         let lists = Arc::new(Lists {

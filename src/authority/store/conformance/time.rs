@@ -10,6 +10,7 @@ fn a_clock_that_is_wrong_makes_no_proof_new(bench: &Bench) {
     // Twenty minutes are longer than it is good for, and four minutes are not.
     bench.advance(240);
     bench.wait(bench.store.prune(NOW + DAYS));
+    assert_eq!(bench.proofs(), 1, "by how long the authority has been running");
     assert_eq!(bench.issue(other(1, 2)), Issued::Used);
     bench.advance(1200);
     bench.wait(bench.store.prune(NOW + DAYS));

@@ -62,9 +62,14 @@ impl Known {
         self.loss.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// When it was put back last.
+    pub(super) fn restored(&self) -> Option<i64> {
+        self.loss().reached.restored
+    }
+
     /// Whether the store is the one that it was when somebody's proof was judged.
     pub(super) fn check(&self, restored: Option<i64>) -> Result<(), Loss> {
-        if self.loss().reached.restored == restored { Ok(()) } else { Err(Loss::meanwhile()) }
+        if self.restored() == restored { Ok(()) } else { Err(Loss::meanwhile()) }
     }
 
     /// What the odometer says, at least: the time since the store was last asked counts only where that is not long ago, since

@@ -104,7 +104,8 @@ pub(super) async fn announce(
         #[cfg(feature = "next-schema")]
         (super::super::next_schema::SEEN_POSTGRES, &[(id, Type::TEXT)]),
     ];
-    let done = transaction::write_to(client, &shared.known, statements, true).await?;
+    let done = transaction::write_as_judged(client, &shared.known, statements, shared.known.restored(), true)
+        .await?;
     let mut announced = Announced::default();
     for row in done.get(3).into_iter().flatten() {
         announced.keys.push(row.try_get(0)?);

@@ -11,6 +11,8 @@ use super::*;
 use crate::error::Kind;
 
 mod keeping;
+mod meanwhile;
+
 mod stolen;
 mod upgrades;
 

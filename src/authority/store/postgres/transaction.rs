@@ -94,17 +94,19 @@ pub(super) async fn write(
     known: &Known,
     statements: &[Statement<'_>],
 ) -> Result<Vec<Vec<Row>>, Failure> {
-    write_to(client, known, statements, false).await
+    write_as_judged(client, known, statements, known.restored(), false).await
 }
 
-/// The same; where it is so, `even_lost`: to a store that says that it has lost something.
-pub(super) async fn write_to(
+/// The same, where the store was put back last when it was `restored`: with another, what was judged before may be wrong.
+/// Where it is so, `even_lost`: to a store that says that it has lost something.
+pub(super) async fn write_as_judged(
     client: &Client,
     known: &Known,
     statements: &[Statement<'_>],
+    restored: Option<i64>,
     even_lost: bool,
 ) -> Result<Vec<Vec<Row>>, Failure> {
-    let admit = admit(client, known, even_lost);
+    let admit = admit(client, known, restored, even_lost);
     let work = join_all(statements.iter().map(|(sql, parameters)| query(client, sql, parameters)));
     // Each is sent when it is first polled, which happens in this order.
     let end = join(query(client, REACHED, &[]), client.batch_execute("COMMIT"));
@@ -153,8 +155,11 @@ pub(super) async fn begin(
     statements: &[Statement<'_>],
 ) -> Result<Vec<Vec<Row>>, Failure> {
     let work = join_all(statements.iter().map(|(sql, parameters)| query(client, sql, parameters)));
-    let (begun, admitted, found) =
-        within(FLUSH, join3(client.batch_execute(BEGIN), admit(client, known, false), work)).await?;
+    let (begun, admitted, found) = within(
+        FLUSH,
+        join3(client.batch_execute(BEGIN), admit(client, known, known.restored(), false), work),
+    )
+    .await?;
     begun?;
     let admitted = admitted?;
     let found = found.into_iter().collect::<Result<_, _>>()?;
@@ -243,9 +248,14 @@ async fn query(
 
 /// Takes the lock, and looks at what is locked: two statements, since one does not see what was committed
 /// while it waited.
-async fn admit(client: &Client, known: &Known, even_lost: bool) -> Result<Vec<Row>, tokio_postgres::Error> {
+async fn admit(
+    client: &Client,
+    known: &Known,
+    restored: Option<i64>,
+    even_lost: bool,
+) -> Result<Vec<Row>, tokio_postgres::Error> {
     let (newest, run) = (schema::newest(), known.run().saturating_add(APART));
-    let Reached { sequence, id, restored, time, .. } = known.loss().reached.clone();
+    let Reached { sequence, id, time, .. } = known.loss().reached.clone();
     let parameters: [Parameter<'_>; 8] = [
         (&newest, Type::INT8),
         (&known.store, Type::TEXT),

@@ -127,6 +127,8 @@ async fn held(client: &Client, error: tokio_postgres::Error) -> Result<Error> {
 async fn run(client: &Client, roles: &Roles) -> Result<Upgraded> {
     const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL search_path = pg_catalog, pg_temp;
         SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0";
+    const TAKEN: &str =
+        "SET LOCAL idle_in_transaction_session_timeout = '10s'; SET LOCAL statement_timeout = '10min'";
     // The number is `machine_id` in ASCII, cut to eight bytes.
     const LOCK: &str = "SELECT pg_advisory_xact_lock(7881693321889736553)";
     client.batch_execute(BEGIN).await.map_err(told)?;
@@ -145,6 +147,8 @@ async fn run(client: &Client, roles: &Roles) -> Result<Upgraded> {
     let roles = with_known(client, roles).await?;
     if from > 0 && from < to {
         take(client).await?;
+        // All servers stand still from now on, and not for longer where this machine is cut off.
+        client.batch_execute(TAKEN).await.map_err(told)?;
     }
     if from == 0 {
         let made = client
@@ -375,5 +379,10 @@ fn quoted(name: &str) -> String {
 }
 
 fn told(error: tokio_postgres::Error) -> Error {
-    Failure::from(error).error("cannot upgrade the store")
+    match error.code() {
+        Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Error::usage("this role may not do it")
+            .context("cannot upgrade the store")
+            .hint("run it as the owner, whom the URL of `--store` names, or else `PGUSER`"),
+        _ => Failure::from(error).error("cannot upgrade the store"),
+    }
 }

@@ -224,23 +224,30 @@ async fn write(shared: &Shared, mut jobs: Vec<Job>) {
 
 /// Records what can be; those jobs remain whose proofs have another use to try, and all where it fails.
 async fn once(shared: &Shared, jobs: &mut Vec<Job>) -> Result<(), Failure> {
-    // Whose proofs were judged before the store was put back, as it may have been just now.
-    for job in jobs.extract_if(.., |job| {
-        job.entry.issuance().is_some_and(|(entry, _)| shared.known.check(entry.restored).is_err())
-    }) {
+    // Whose proofs were judged before the store was put back; and where it is while a connection is waited for, it is
+    // not the one any more that the others are written to.
+    let restored = shared.known.restored();
+    for job in
+        jobs.extract_if(.., |job| job.entry.issuance().is_some_and(|(entry, _)| entry.restored != restored))
+    {
         job.answer(Err(Loss::meanwhile().into()));
     }
     if jobs.is_empty() {
         return Ok(());
     }
     let connection = shared.pool.get().await?;
-    let done = on(shared, &connection, jobs).await;
+    let done = on(shared, &connection, jobs, restored).await;
     give_back(connection, &done);
     done
 }
 
-async fn on(shared: &Shared, connection: &Client, jobs: &mut Vec<Job>) -> Result<(), Failure> {
-    let written = record(shared, connection, jobs).await?;
+async fn on(
+    shared: &Shared,
+    connection: &Client,
+    jobs: &mut Vec<Job>,
+    restored: Option<i64>,
+) -> Result<(), Failure> {
+    let written = record(shared, connection, jobs, restored).await?;
     let mut nth = 0_usize;
     let recorded = jobs.extract_if(.., |job| {
         nth += 1;
@@ -263,7 +270,12 @@ async fn on(shared: &Shared, connection: &Client, jobs: &mut Vec<Job>) -> Result
 }
 
 /// Records the jobs in one transaction; which of them were recorded now, by their places from 1 on.
-async fn record(shared: &Shared, client: &Client, jobs: &[Job]) -> Result<BTreeSet<usize>, Failure> {
+async fn record(
+    shared: &Shared,
+    client: &Client,
+    jobs: &[Job],
+    restored: Option<i64>,
+) -> Result<BTreeSet<usize>, Failure> {
     let run = shared.known.held(0);
     let mut columns = Columns::default();
     for Job { entry, nth, .. } in jobs {
@@ -274,7 +286,7 @@ async fn record(shared: &Shared, client: &Client, jobs: &[Job]) -> Result<BTreeS
     }
     let even_lost = jobs.iter().all(|job| matches!(job.entry, Entry::Signed(_, _, true)));
     let record: &[Statement<'_>] = &[(RECORD, &columns.parameters())];
-    let done = transaction::write_to(client, &shared.known, record, even_lost).await?;
+    let done = transaction::write_as_judged(client, &shared.known, record, restored, even_lost).await?;
     let mut written = BTreeSet::new();
     for row in done.iter().flatten() {
         let nth: i64 = row.try_get(0)?;

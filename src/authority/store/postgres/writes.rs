@@ -97,7 +97,8 @@ pub(super) async fn revoke(
         )
         SELECT EXISTS (SELECT FROM fresh), (SELECT revocations FROM counted)"
     );
-    // What was issued does not change.
+    // What was issued does not change, unless the store is put back.
+    let restored = shared.known.restored();
     let begun = reads::rows(client, BEGUN, &[(&entry.issuance_id, Type::TEXT)]).await?;
     let Some(row) = begun.first() else { return Ok(Revoked::Unknown) };
     let (issuance, begun): (i64, _) = (row.try_get(0)?, rows::body(row, 1)?);
@@ -115,7 +116,8 @@ pub(super) async fn revoke(
         (&event.token, Type::TEXT),
         (&body, Type::BYTEA),
     ];
-    let done = transaction::write(client, &shared.known, &[(REVOKE, &parameters)]).await?;
+    let done = transaction::write_as_judged(client, &shared.known, &[(REVOKE, &parameters)], restored, false)
+        .await?;
     let Some(row) = done.first().and_then(|rows| rows.first()) else { return Ok(Revoked::Unknown) };
     if let Some(revocations) = row.try_get(1)? {
         shared.known.revoked(revocations);

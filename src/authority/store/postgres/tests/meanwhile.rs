@@ -1,0 +1,86 @@
+//! What others do to a store while somebody asks.
+
+use super::super::super::conformance::Engine as _;
+use super::*;
+use crate::authority::keys::file;
+use crate::authority::revocation::ListCache;
+use crate::folder::trust::Owner;
+
+/// It waits for a connection when this replica hears that the store was put back.
+#[test]
+fn a_proof_that_was_judged_before_is_taken_by_none_that_is_heard_of_meanwhile() {
+    let database = engine();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (store, other) = (database.store().await.unwrap(), database.store().await.unwrap());
+        let issue = |n, restored| {
+            let fixtures::Entry { entry, plan } =
+                fixtures::other(2, n).with(|entry| entry.restored = restored);
+            store.issue(entry, plan)
+        };
+        for n in [1, 3] {
+            let fixtures::Entry { entry, plan } = issuance(n);
+            assert_eq!(store.issue(entry, plan).await.unwrap(), FRESH);
+        }
+        assert_eq!(issue(4, None).await.unwrap(), FRESH);
+        other.mark().await.unwrap();
+        database.put_back(1);
+        assert!(lost(&other.mark().await.unwrap_err()).is_some());
+        other.resume(NOW).await.unwrap();
+
+        let pool = &store.shared.pool;
+        let (mut taken, mut connection) = (Vec::new(), Some(pool.get().await.unwrap()));
+        while let Ok(more) = tokio::time::timeout(Duration::from_millis(300), pool.get()).await {
+            taken.push(more.unwrap());
+        }
+        let mut late = issue(9, None);
+        let heard = async {
+            // By now it is in the batch, which waits.
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            let connection = connection.take().unwrap();
+            transaction::look(&connection, &store.shared.known).await.unwrap();
+            connection.give_back();
+        };
+        let (issued, ()) = tokio::join!(&mut late, heard);
+        assert!(lost(&issued.unwrap_err()).is_some(), "it was used in what is lost");
+        let restored = store.restored().map(|restored| restored.time);
+        assert_eq!(issue(10, restored).await.unwrap(), FRESH, "one that is judged by now is taken");
+    });
+}
+
+/// It waits for a connection between what it reads and the number that it is given for that.
+#[test]
+fn a_list_that_lacks_a_revocation_is_not_served_with_a_higher_number() {
+    let database = engine();
+    let keys = database.key().folder().join("keys");
+    file::create(&keys, "id.test", NOW).unwrap();
+    let keys = file::load(&keys, Owner::me()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (store, other) = (database.store().await.unwrap(), database.store().await.unwrap());
+        let fixtures::Entry { entry, plan } = issuance(1);
+        store.issue(entry, plan).await.unwrap();
+        let caches = [ListCache::default(), ListCache::default()];
+        let pool = &store.shared.pool;
+        let mut taken = Vec::new();
+        for _ in 1..8 {
+            taken.push(pool.get().await.unwrap());
+        }
+        let revoke = async {
+            let _last = pool.get().await.unwrap();
+            other.revoke(revocation(1, "a")).await.unwrap();
+            let lists = caches[1].lists(&other, &keys, NOW).await.unwrap();
+            taken.clear();
+            lists
+        };
+        let (late, lists) = tokio::join!(caches[0].lists(&store, &keys, NOW), revoke);
+        // The version of a KRL stands behind its magic number and its format.
+        let number = |krl: &[u8]| u64::from_be_bytes(krl[12..20].try_into().unwrap());
+        let late = late.unwrap();
+        assert!(number(&late.krl) > number(&lists.krl), "it had to wait");
+        assert_eq!(late.ends, lists.ends);
+        assert!(lists.ends.len() > r#"{"expires":{}}"#.len(), "it is revoked");
+    });
+}
