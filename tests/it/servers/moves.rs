@@ -50,8 +50,8 @@ fn records_move_into_postgresql_and_out_of_it_under_load() {
         succeed(&mut upgrade);
         // It knows nothing of what was used: where `migrate` failed, nobody goes on with it.
         first.set_store(&cluster.url(Role::Server));
-        for command in [["serve", "--listen", "192.0.2.1:1"], ["sign-host", "--principal", "x"]] {
-            let told = refused(first.command(command).arg("-").stdin(std::process::Stdio::null()));
+        let serve = ["serve", "--listen", "192.0.2.1:1"];
+        for told in [refused(&mut first.command(serve)), refused(&mut first.command(["resume"]))] {
             assert!(told.contains("nothing was ever recorded in the store"), "{told}");
             for word in
                 ["authority.db.mark is the mark of another", "`machine-id authority migrate`", "remove /"]
