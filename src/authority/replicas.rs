@@ -16,10 +16,14 @@ const GRACE: Duration = Duration::from_secs(30);
 /// How long one counts as running after it was last heard of: its row stays for longer.
 const RUNS: Duration = Duration::from_secs(15);
 /// What to do about CA keys that are others.
-const OTHER_KEYS: [&str; 3] = [
+const OTHER_KEYS: [&str; 2] = [
     "all authorities of a store have the same CA keys: copy the folder of the keys from one that is right",
     "where the keys are right, `store` in authority.yaml names the store of another authority",
+];
+/// The same, of a file, and of a database.
+const NEW_CA: [&str; 2] = [
     "where the CA was made anew, what the old one issued is of no use to it: move the store away, and `machine-id authority new-store` begins another",
+    "where the CA was made anew, what the old one issued is of no use to it: its owner makes another store, with `machine-id authority upgrade` in another database, which `store` in authority.yaml names then; remove store.mark",
 ];
 
 /// What is known of the others.
@@ -62,7 +66,11 @@ impl Replicas {
         let announced = store.announce(me.clone()).await?;
         self.known().hear(&me, &announced, Instant::now(), store.is_shared());
         match other_keys(&me, &announced) {
-            Some(why) => Err(OTHER_KEYS.into_iter().fold(Error::usage(why), Error::hint)),
+            Some(why) => {
+                let [file, database] = NEW_CA;
+                let hints = OTHER_KEYS.into_iter().chain([if store.is_shared() { database } else { file }]);
+                Err(hints.fold(Error::usage(why), Error::hint))
+            }
             None => Ok(()),
         }
     }

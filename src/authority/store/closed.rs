@@ -34,6 +34,9 @@ enum Why {
 
 const WORDS: [(Why, &str); 3] = [(Why::Moved, "moved"), (Why::Filling, "filling"), (Why::Void, "void")];
 
+/// How one that is there is used anew.
+pub(super) const ANEW: &str = "where nothing in it is wanted, remove it: a file with its mark; of a database, as its owner, `DROP SCHEMA machine_id CASCADE`, then `machine-id authority upgrade`";
+
 impl Closed {
     /// The records are in that store now.
     pub(super) fn moved(store: &str, place: &str) -> Self {
@@ -107,7 +110,7 @@ impl Closed {
             Why::Filling => {
                 "run the same `machine-id authority migrate` again: it goes on where it was".to_owned()
             }
-            Why::Void => "remove it".to_owned(),
+            Why::Void => ANEW.to_owned(),
             Why::Outgrown | Why::Unknown => NEWER.to_owned(),
         };
         Error::new(Kind::Usage, self).hint(hint)
@@ -141,6 +144,13 @@ pub fn setting(place: &str) -> String {
     place
         .strip_prefix("postgres://")
         .map_or_else(|| place.to_owned(), |rest| format!("postgres://ROLE@{rest}"))
+}
+
+/// Why nothing of a store is let go whose records are being carried to that place.
+pub(super) fn moving(place: &str) -> Error {
+    Error::usage(format!("a migration to {} is not finished, and nothing is let go meanwhile", shown(place)))
+        .hint("run the same `machine-id authority migrate` again: it goes on where it was")
+        .hint("or give it up: the same with `--give-up`")
 }
 
 /// Why the store is closed that an error tells of, if it does.

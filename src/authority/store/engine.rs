@@ -1,5 +1,6 @@
 //! Which database a store is in: the one place that chooses.
 
+use super::loss::Mark;
 use super::postgres::archive::PostgresArchive;
 use super::postgres::pool::Pool;
 use super::postgres::settings::Settings;
@@ -7,12 +8,16 @@ use super::postgres::url::DatabaseUrl;
 use super::postgres::{self, Postgres, PostgresTrail, Roles, Upgraded};
 use super::seal::StoreKey;
 use super::sqlite::archive::SqliteArchive;
-use super::sqlite::{Sqlite, SqliteTrail};
+use super::sqlite::{MARK, Sqlite, SqliteTrail};
 use super::transfer::Archive;
-use super::{Store, StorePlace, Trail, transfer};
+use super::{Cursor, EventFilter, Store, StorePlace, Trail, transfer};
 use crate::environment::Environment;
-use crate::error::{Error, Result};
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::folder;
 use crate::terminal;
+
+/// So many files at most are looked at in a data directory.
+const MOST_FILES: usize = 10_000;
 
 /// Opens an authority's store at `place`, whose rows are sealed with that key.
 /// SQLite's schema is brought up to date, and one that was put back from a copy
@@ -21,10 +26,54 @@ use crate::terminal;
 /// # Errors
 /// As [`Sqlite::open`] and [`Postgres::open`].
 pub async fn open(place: &StorePlace, key: &StoreKey, now: i64) -> Result<Box<dyn Store>> {
-    Ok(match place {
+    let store: Box<dyn Store> = match place {
         StorePlace::Sqlite(path) => Box::new(Sqlite::open(path, key, now)?),
         StorePlace::Postgres(url) => Box::new(Postgres::open(pool(url, key)?, key).await?),
-    })
+    };
+    check_others(place, key, store.as_ref()).await?;
+    Ok(store)
+}
+
+/// Where a migration was not even begun, the store that is named by now knows nothing of what was used and revoked.
+async fn check_others(place: &StorePlace, key: &StoreKey, store: &dyn Store) -> Result<()> {
+    let own = match place {
+        StorePlace::Sqlite(path) => {
+            let mut name = path.clone().into_os_string();
+            name.push(MARK);
+            name.into()
+        }
+        StorePlace::Postgres(_) => key.folder().join(postgres::MARK),
+    };
+    let cannot = || format!("cannot look for other stores' marks in {}", key.folder().display());
+    let names = folder::names(key.folder(), MOST_FILES).context(Kind::Usage, cannot())?;
+    let marks = names.iter().filter(|name| name.as_encoded_bytes().ends_with(MARK.as_bytes()));
+    for file in marks.map(|name| key.folder().join(name)).filter(|file| *file != own) {
+        let Some(mark) = Mark::read(&file, key.owner())?.filter(|mark| mark.reached.sequence > 0) else {
+            continue;
+        };
+        if store.events(EventFilter::default(), Cursor::default(), 1).await?.is_empty() {
+            let (file, events) = (file.display(), mark.reached.sequence);
+            let why = format!(
+                "nothing was ever recorded in the store, and {file} is the mark of another, of {events} events"
+            );
+            return Err(Error::usage(why)
+                .hint("with this one, used tokens would be good again, and revocations unknown: `machine-id authority migrate` carries the records, to its end")
+                .hint("or name the other store again: `store` in authority.yaml")
+                .hint(format!("where nothing of the other one is wanted, remove {file}")));
+        }
+    }
+    Ok(())
+}
+
+/// Opens the store for [`Store::let_go`] alone, for which PostgreSQL takes its owner and no key.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_to_prune(place: &StorePlace, key: &StoreKey, now: i64) -> Result<Box<dyn Store>> {
+    match place {
+        StorePlace::Sqlite(_) => open(place, key, now).await,
+        StorePlace::Postgres(url) => Ok(Box::new(Postgres::open_unsealed(pool(url, key)?, key).await?)),
+    }
 }
 
 /// Opens the store at `place` for reading alone: nothing is made, changed or

@@ -64,7 +64,8 @@ impl StorePlace {
     pub fn file(&self) -> Result<&Path> {
         match self {
             Self::Sqlite(path) => Ok(path),
-            Self::Postgres(_) => Err(Error::usage("the store is in PostgreSQL, not in a file")),
+            Self::Postgres(_) => Err(Error::usage("the store is in PostgreSQL, not in a file")
+                .hint("its owner begins an empty one in another database: `machine-id authority upgrade`")),
         }
     }
 

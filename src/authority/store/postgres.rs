@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::closed::Closed;
+use super::closed::{self, Closed};
 use super::instances::{NewSecret, RegisteredInstance};
 use super::loss::{self, Mark, Reached, Restored, lost};
 use super::replicas::{Announced, Replica};
-use super::seal::StoreKey;
+use super::seal::{Seal, StoreKey};
 use super::{
     CertificateRecord, Cursor, Event, EventFilter, Issued, ListNumber, NewIssuance, NewRefusal,
     NewRevocation, NewSigned, PlanRecord, Revoked, RevokedCertificate, Store, Trail, event, sealed,
@@ -50,7 +50,8 @@ pub use failure::{is_away, is_displaced, no_room};
 use known::Known;
 use pool::{Connection, Pool};
 pub use upgrade::{Roles, Upgraded};
-use work::{CANNOT_READ, CANNOT_WRITE, MARK, PATIENCE, Shared, again};
+pub(super) use work::MARK;
+use work::{CANNOT_READ, CANNOT_WRITE, PATIENCE, Shared, again};
 use writer::{Entry, Writer, Written};
 
 /// A [`Store`] in PostgreSQL.
@@ -104,7 +105,20 @@ impl Postgres {
     /// `Kind::Usage` where it is none, needs `authority upgrade`, is of a newer schema, closed, or of another key;
     /// `Kind::Unreachable`.
     pub async fn open(pool: Pool, key: &StoreKey) -> Result<Self> {
-        let seal = key.load()?;
+        Self::open_with(pool, key, Some(key.load()?)).await
+    }
+
+    /// The same for what writes no row that is sealed, without the key: every such row counts as absent.
+    ///
+    /// # Errors
+    /// As [`Postgres::open`].
+    pub async fn open_unsealed(pool: Pool, key: &StoreKey) -> Result<Self> {
+        Self::open_with(pool, key, None).await
+    }
+
+    async fn open_with(pool: Pool, key: &StoreKey, found: Option<Seal>) -> Result<Self> {
+        let is_sealed = found.is_some();
+        let seal = found.map_or_else(|| key.none(), Ok)?;
         usable(&pool).await?;
         let state =
             again(&pool, CANNOT_READ, PATIENCE, |client, _| async move { reads::state(&client).await })
@@ -128,6 +142,7 @@ impl Postgres {
         // What it has lost is said by whoever is asked for something.
         again(&shared.pool, CANNOT_READ, PATIENCE, look).await.or_else(forgive)?;
         let kept = match state.seal_check {
+            _ if !is_sealed => shared.seal.check(&state.store).to_vec(),
             Some(kept) => kept,
             None => {
                 let check = shared.seal.check(&state.store).to_vec();
@@ -276,6 +291,11 @@ impl Store for Postgres {
                 return Ok(0);
             }
             self.read(|client, _| async move { upgrade::check_owner(&client).await }).await??;
+            if let Some(place) =
+                self.read(|client, _| async move { reads::state(&client).await }).await?.moving
+            {
+                return Err(closed::moving(&place));
+            }
             let count =
                 move |client: Arc<Connection>, _| async move { pruning::count(&client, before).await };
             let events = again(&self.shared.pool, CANNOT_READ, pruning::COUNT, count).await?;

@@ -274,6 +274,11 @@ impl StoreKey {
         self.find()?.ok_or_else(|| self.missing())
     }
 
+    /// A seal that no row has.
+    pub(super) fn none(&self) -> Result<Seal> {
+        self.draw().map(|(_, seal)| seal)
+    }
+
     /// What there is to say where it is missing.
     pub fn missing(&self) -> Error {
         Error::usage(format!("there is no {}, and the store's rows are sealed with it", self.path()))

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::closed::Closed;
+use super::closed::{self, Closed};
 use super::instances::{InstanceRefusal, NewSecret, RegisteredInstance};
 use super::loss::{Loss, Restored, lost};
 use super::odometer::Odometer;
@@ -364,6 +364,9 @@ impl Store for Sqlite {
 
     fn let_go(&self, before: i64, now: i64, asked: bool) -> BoxFuture<'_, Result<u64>> {
         Box::pin(async move {
+            if let Some(place) = self.reader.read(pruning::moving).await? {
+                return if asked { Err(closed::moving(&place)) } else { Ok(0) };
+            }
             let run = self.odometer.now();
             let further = self.reader.read(move |connection| {
                 let further = pruning::further(connection, before, run, asked)?;

@@ -13,7 +13,7 @@
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 
-use super::closed::Closed;
+use super::closed::{ANEW, Closed};
 use super::packed::unpack;
 use super::seal::Seal;
 use crate::error::{Context as _, Error, Kind, Result};
@@ -50,6 +50,11 @@ pub(super) trait Archive: Send {
     /// Has every row that grants something judged: one whose seal does not hold is named in the log.
     fn judge<'a>(&'a mut self, seal: &'a Seal) -> BoxFuture<'a, Result<()>>;
 
+    /// Whether the mark that authorities with this data directory would hold against it is that store's.
+    fn is_marked_as(&self, _store: &str) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Writes in one transaction, under the lock that every write takes, if the store is `closed` as that says.
     fn write<'a>(&'a mut self, closed: Option<&'a Closed>, what: Vec<Write>) -> BoxFuture<'a, Result<()>>;
 }
@@ -74,6 +79,8 @@ pub(super) enum Write {
     Numbers(Numbers),
     /// Whether it is closed from now on.
     Closed(Option<Closed>),
+    /// Where its records are being carried to, if they are.
+    Moving(Option<String>),
 }
 
 /// What `state` has beside the store's own identity.
@@ -115,9 +122,25 @@ pub(super) async fn migrate(
         return Err(Error::usage(format!("{} and {} are the same store", from.place(), to.place())));
     }
     match (source.closed, target.closed) {
-        (Some(_), None) if has_moved => return Ok(false),
+        (Some(_), None) if has_moved => {
+            // It was ended before the mark was written.
+            if to.is_marked_as(&source.store)? {
+                to.write(None, vec![Write::Closed(None)]).await?;
+            }
+            return Ok(false);
+        }
         (Some(closed), _) if !has_moved => return Err(closed.error().context(cannot("from", from))),
-        (_, Some(closed)) if !is_filling => return Err(closed.error().context(cannot("to", to))),
+        (_, Some(closed)) if !is_filling => {
+            let error = closed.error().context(cannot("to", to));
+            let is_said = error.hints().iter().any(|hint| hint == ANEW);
+            return Err(if is_said { error } else { error.hint(ANEW) });
+        }
+        // As where the two were confused.
+        (None, None) if source.is_empty => {
+            return Err(Error::usage("nothing was ever recorded in it: is it the one that is served?")
+                .context(cannot("from", from))
+                .hint("where it is, there is nothing to carry: write the other one into authority.yaml"));
+        }
         (None, None) if target.is_empty => {
             to.write(None, vec![Write::Closed(Some(filling.clone()))]).await?;
             if !to.standing().await?.is_empty {
@@ -131,6 +154,7 @@ pub(super) async fn migrate(
     }
     let mut compared = 0;
     if !has_moved {
+        from.write(None, vec![Write::Moving(Some(to.place()))]).await?;
         // Twice, since to compare all of it takes a while.
         compared = follow(from, to, &filling, target.last, say).await?;
         compare(from, to, (0, compared), false).await?;
@@ -147,7 +171,7 @@ pub(super) async fn migrate(
     compare(from, to, (compared, carried), true).await?;
     let source = from.standing().await?;
     if to.standing().await?.last != source.last {
-        return Err(differ("events"));
+        return Err(differ("events", from, true));
     }
     let open = vec![Write::Numbers(source.numbers), Write::Closed(None)];
     to.write(Some(&filling), open).await?;
@@ -172,9 +196,11 @@ pub(super) async fn give_up(from: &mut dyn Archive, to: &mut dyn Archive) -> Res
         }
     }
     match source.closed {
-        Some(closed) if closed.is(&moved) => from.write(Some(&moved), vec![Write::Closed(None)]).await,
+        Some(closed) if closed.is(&moved) => {
+            from.write(Some(&moved), vec![Write::Closed(None), Write::Moving(None)]).await
+        }
         Some(closed) => Err(closed.error().context(cannot("from", from))),
-        None => Ok(()),
+        None => from.write(None, vec![Write::Moving(None)]).await,
     }
 }
 
@@ -187,6 +213,7 @@ fn is_used(to: &dyn Archive) -> Error {
     Error::usage("records stand there already")
         .context(cannot("to", to))
         .hint("name a store that does not exist yet, or an empty one")
+        .hint(ANEW)
 }
 
 fn cannot(way: &str, archive: &dyn Archive) -> String {
@@ -280,28 +307,33 @@ async fn compare(
     is_closed: bool,
 ) -> Result<()> {
     if trail(from, events, is_closed).await? != trail(to, events, is_closed).await? {
-        return Err(differ("events and certificates"));
+        return Err(differ("events and certificates", from, is_closed));
     }
     if !is_closed {
         return Ok(());
     }
     for table in OTHERS {
         if whole(from, table).await? != whole(to, table).await? {
-            return Err(differ(table.name));
+            return Err(differ(table.name, from, is_closed));
         }
     }
     if from.certificates().await? != to.certificates().await? {
-        return Err(differ("certificates"));
+        return Err(differ("certificates", from, is_closed));
     }
     Ok(())
 }
 
-fn differ(what: &'static str) -> Error {
-    Error::internal(format!(
+fn differ(what: &'static str, from: &dyn Archive, is_closed: bool) -> Error {
+    let error = Error::internal(format!(
         "the two stores differ in {what}: something else writes to one of them, or has changed it"
-    ))
-    .hint("nothing is issued by either; run the same command again")
-    .hint("`--give-up` makes the target void, and lets the source go on")
+    ));
+    let hint = match is_closed {
+        true => "nothing is issued by either: run the same command again".to_owned(),
+        false => format!("{} goes on as before, and cannot be carried into this target", from.place()),
+    };
+    error
+        .hint(hint)
+        .hint("`--give-up` makes the target void, and lets the source go on: then name another one")
 }
 
 /// A digest over part of the trail with its certificates. When these were revoked counts only where that

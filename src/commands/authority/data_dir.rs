@@ -25,7 +25,15 @@ pub(super) fn open(data_dir: &Path) -> Result<(keys::CaKeys, Box<dyn Store>)> {
 /// that is found before anything else is.
 pub(super) fn open_store(config: &config::Config) -> Result<Box<dyn Store>> {
     let now = Clock::system().now();
-    let store = block_on(engine::open(&config.store, &config.store_key(), now))??;
+    look(block_on(engine::open(&config.store, &config.store_key(), now))??, now)
+}
+
+/// The same, to let something go.
+pub(super) fn open_to_prune(config: &config::Config, now: i64) -> Result<Box<dyn Store>> {
+    look(block_on(engine::open_to_prune(&config.store, &config.store_key(), now))??, now)
+}
+
+fn look(store: Box<dyn Store>, now: i64) -> Result<Box<dyn Store>> {
     block_on(store.mark())?.or_else(|error| if lost(&error).is_some() { Err(error) } else { Ok(()) })?;
     restored_warning(store.as_ref(), now)
         .iter()

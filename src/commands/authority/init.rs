@@ -47,16 +47,24 @@ pub(super) fn run(dir: &Path, cluster: &str, public_url: &str, store: &str) -> R
     write_new(&at(config::FILE), text.as_bytes(), PRIVATE_FILE)?;
     // Where the directory itself is there, keys are first: of two at once, only one can put them there. The
     // configuration is last: a directory without one is not finished.
+    let is_shared = file.is_none();
     let files = file.map(|file| [format!("{file}{MARK}"), file]).unwrap_or_default();
     let store_files = files.iter().map(String::as_str).filter(|name| !name.is_empty());
     let order: Vec<&str> =
         [config::KEYS, STORE_KEY].into_iter().chain(store_files).chain([POLICY, config::FILE]).collect();
     aside.put(&order, POLICY).context(Kind::Usage, cannot())?;
+    let (dir, policy) = (dir.display(), dir.join(POLICY));
+    // The tables of a database are for its owner to make.
+    let upgrade = if is_shared {
+        format!(
+            "    machine-id authority upgrade --data-dir {dir} --store postgres://OWNER@… --server-role ROLE\n"
+        )
+    } else {
+        String::new()
+    };
     print(&format!(
-        "created {}\n\nput bots, roles and join tokens into {}, then run:\n\n    machine-id authority serve --data-dir {}\n",
-        dir.display(),
-        dir.join(POLICY).display(),
-        dir.display()
+        "created {dir}\n\nput bots, roles and join tokens into {}, then run:\n\n{upgrade}    machine-id authority serve --data-dir {dir}\n",
+        policy.display()
     ))
 }
 

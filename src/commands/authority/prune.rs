@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::data_dir::open_store;
+use super::data_dir::open_to_prune;
 use crate::authority::config::Config;
 use crate::clock::{Clock, rfc3339};
 use crate::error::{Error, Result};
@@ -17,8 +17,8 @@ pub(super) fn run(data_dir: &Path, store: Option<&str>) -> Result<()> {
         Error::usage("`retain` is not set in authority.yaml: everything is kept for ever")
             .hint("`retain: 400d` lets go what was recorded more than 400 days ago, with certificates that had ended by then")
     })?;
-    let store = open_store(&config)?;
     let now = Clock::system().now();
+    let store = open_to_prune(&config, now)?;
     let before = now.saturating_sub(retain);
     let gone = block_on(store.let_go(before, now, true))??;
     let gone = usize::try_from(gone).unwrap_or(usize::MAX);

@@ -177,3 +177,18 @@ fn a_store_is_where_it_was_asked_for() {
     assert_eq!(names(&file), ["authority.yaml", "keys", "other.db", "other.db.mark", "policy", "store.key"]);
     assert!(serve(&file).contains("192.0.2.1:1"), "{}", serve(&file));
 }
+
+/// A database's tables are made by its owner, and `serve` does not start before.
+#[test]
+fn for_a_database_it_says_what_comes_before_serve() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path().join("authority");
+    let told = succeed(machine_id(INIT).arg(&data).args(["--store", "postgres://server@db.test/id"]));
+    let (upgrade, serve) =
+        (told.find("machine-id authority upgrade"), told.find("machine-id authority serve"));
+    assert!(upgrade.is_some() && upgrade < serve, "{told}");
+    let told = said(&run(machine_id(["authority", "new-store", "--data-dir"]).arg(&data)));
+    assert!(told.contains("hint: its owner begins an empty one in another database"), "{told}");
+    let files = folder.path().join("file");
+    assert!(!succeed(machine_id(INIT).arg(&files)).contains("upgrade"));
+}

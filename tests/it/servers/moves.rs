@@ -2,9 +2,11 @@
 
 use std::process::Command;
 
+use tempfile::TempDir;
+
 use crate::support::cluster::{Cluster, Role};
 use crate::support::issuer::Issuer;
-use crate::support::process::{run, succeed};
+use crate::support::process::{machine_id, run, succeed};
 use crate::support::replicas::Replicas;
 use crate::support::wait_for;
 
@@ -46,6 +48,18 @@ fn records_move_into_postgresql_and_out_of_it_under_load() {
         let mut upgrade = first.command(["upgrade", "--server-role", roles[0], "--reader-role", roles[1]]);
         as_role(&mut upgrade, &cluster, Role::Owner, &["--store"]);
         succeed(&mut upgrade);
+        // It knows nothing of what was used: where `migrate` failed, nobody goes on with it.
+        first.set_store(&cluster.url(Role::Server));
+        let serve = ["serve", "--listen", "192.0.2.1:1"];
+        for told in [refused(&mut first.command(serve)), refused(&mut first.command(["resume"]))] {
+            assert!(told.contains("nothing was ever recorded in the store"), "{told}");
+            for word in
+                ["authority.db.mark is the mark of another", "`machine-id authority migrate`", "remove /"]
+            {
+                assert!(told.contains(word), "{told}");
+            }
+        }
+        first.set_store("sqlite:authority.db");
         // No server can fill a store, nor a role that may only read.
         let told = refused(&mut into(Role::Server));
         assert!(told.contains("this connection is `machine_id_server`'s"), "{told}");
@@ -108,10 +122,19 @@ fn prune(authority: &crate::support::authority::Authority, cluster: &Cluster) {
          UPDATE events SET time = time - 9000000 WHERE sequence IN ({signed});
          ALTER TABLE events ENABLE TRIGGER ALL; ALTER TABLE certificates ENABLE TRIGGER ALL;"
     ));
+    // Where the owner's password is, there are no keys.
+    let folder = TempDir::new().unwrap();
+    let text = format!(
+        "version: v1\ncluster: id.test\npublic_url: https://id.test\nretain: 30d\nstore: '{}'\n",
+        cluster.url(Role::Owner)
+    );
+    std::fs::write(folder.path().join("authority.yaml"), text).unwrap();
+    let told = succeed(machine_id(["authority", "prune", "--data-dir"]).arg(folder.path()));
+    assert!(told.contains("let go 1 event from before "), "{told}");
+    assert!(!folder.path().join("store.key").exists());
     let mut pruned = authority.command(["prune"]);
     as_role(&mut pruned, cluster, Role::Owner, &["--store"]);
-    let told = succeed(&mut pruned);
-    assert!(told.contains("let go 1 event from before "), "{told}");
+    assert!(succeed(&mut pruned).contains("let go 0 events"));
     let audit = run(&mut authority.command(["audit"]));
     assert!(String::from_utf8(audit.stderr).unwrap().contains("is not kept any more"));
     let trail = authority.audit();

@@ -169,6 +169,7 @@ fn three_authorities_take_the_place_of_one_and_no_job_fails() {
             go_on();
             load.steal_what_was_used();
             assert!(shell.types("reader").contains(" issued "), "the trail");
+            assert!(shell.types("prune").contains("let go 0 events"));
             process::succeed(&mut first.command(["check"]));
             others
         });

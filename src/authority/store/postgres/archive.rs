@@ -17,7 +17,7 @@ use super::failure::Failure;
 use super::pool::{Connection, Pool};
 use super::reads::State;
 use super::transaction::{self, Parameter, Statement};
-use super::work::{PATIENCE, again, give_back, write_mark};
+use super::work::{MARK, PATIENCE, again, give_back, write_mark};
 use super::{Postgres, instances, reads, upgrade, usable};
 use crate::error::Result;
 
@@ -139,6 +139,10 @@ impl Put {
             Write::Closed(closed) => Self {
                 sql: "UPDATE machine_id.state SET closed = $1".to_owned(),
                 values: vec![(Box::new(closed.as_ref().map(Closed::text)), Sql::TEXT)],
+            },
+            Write::Moving(place) => Self {
+                sql: "UPDATE machine_id.state SET moving = $1".to_owned(),
+                values: vec![(Box::new(place.clone()), Sql::TEXT)],
             },
         }
     }
@@ -322,6 +326,11 @@ impl Archive for PostgresArchive {
             }
             Ok(())
         })
+    }
+
+    fn is_marked_as(&self, store: &str) -> Result<bool> {
+        let mark = Mark::read(&self.key.folder().join(MARK), self.key.owner())?;
+        Ok(mark.is_some_and(|mark| mark.store == store))
     }
 
     fn write<'a>(&'a mut self, closed: Option<&'a Closed>, what: Vec<Write>) -> BoxFuture<'a, Result<()>> {

@@ -52,11 +52,11 @@ pub(super) async fn begin(
     transaction::write(client, &shared.known, &statements).await.map(drop)
 }
 
-/// The next events behind a place, from before everything is kept.
+/// The next events behind a place, from before everything is kept; none while the records are being carried elsewhere.
 macro_rules! next {
     () => {
         "SELECT time, sequence FROM machine_id.events WHERE (time, sequence) > ($1, $2)
-            AND time < (SELECT kept_from FROM machine_id.state) ORDER BY time, sequence LIMIT $3"
+            AND time < (SELECT kept_from FROM machine_id.state WHERE moving IS NULL) ORDER BY time, sequence LIMIT $3"
     };
 }
 

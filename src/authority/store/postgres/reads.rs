@@ -46,6 +46,7 @@ pub(super) struct State {
     pub(super) closed: Option<Closed>,
     pub(super) lost: Option<String>,
     pub(super) seal_check: Option<Vec<u8>>,
+    pub(super) moving: Option<String>,
 }
 
 /// Whether there is a store that this machine-id can use.
@@ -74,7 +75,7 @@ pub(super) async fn usable(client: &Client) -> Result<Result<()>, Failure> {
 
 /// What it says of itself.
 pub(super) async fn state(client: &Client) -> Result<State, Failure> {
-    const SQL: &str = "SELECT store, run, restored, seal_check, closed, lost
+    const SQL: &str = "SELECT store, run, restored, seal_check, closed, lost, moving
         FROM machine_id.state";
     let found = rows(client, SQL, &[]).await?;
     let row = found.first().ok_or_else(gone)?;
@@ -85,6 +86,7 @@ pub(super) async fn state(client: &Client) -> Result<State, Failure> {
         seal_check: row.try_get(3)?,
         closed: Closed::read(row.try_get(4)?),
         lost: row.try_get(5)?,
+        moving: row.try_get(6)?,
     })
 }
 

@@ -210,7 +210,8 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         EXECUTE FUNCTION machine_id.follow('number', '0');
 
     -- One row, whose lock is what serialises all writes. `oldest` says which servers may go on;
-    -- `revocations` is another once something was revoked, `closed` why nothing is written (`store/closed.rs`).
+    -- `revocations` is another once something was revoked, `closed` why nothing is written (`store/closed.rs`),
+    -- `moving` where the records are being carried to.
     CREATE TABLE machine_id.state (
         id bigint PRIMARY KEY CHECK (id = 1),
         oldest bigint NOT NULL,
@@ -225,6 +226,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         list_what bytea CHECK (octet_length(list_what) = 32),
         list_made bigint NOT NULL DEFAULT 0,
         closed text,
+        moving text,
         kept_from bigint NOT NULL DEFAULT 0,
         kept_run bigint NOT NULL DEFAULT 0
     );

@@ -19,7 +19,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(8);
 pub(super) const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// The file in the data directory that says which store this is, and how far it had come, at most a second ago.
-pub(super) const MARK: &str = "store.mark";
+pub(in crate::authority::store) const MARK: &str = "store.mark";
 
 pub(super) const CANNOT_READ: &str = "cannot read from the store";
 pub(super) const CANNOT_WRITE: &str = "cannot write to the store";

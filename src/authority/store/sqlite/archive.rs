@@ -129,7 +129,7 @@ impl SqliteArchive {
     }
 
     fn write_all(&mut self, closed: Option<&Closed>, what: Vec<Write>) -> Result<()> {
-        let decides = what.iter().any(|write| matches!(write, Write::Closed(_)));
+        let decides = what.iter().any(|write| matches!(write, Write::Closed(_) | Write::Moving(_)));
         // What is carried counts only with the last commit, which waits for all before it too.
         let level = if decides { "full" } else { "normal" };
         self.connection.pragma_update(None, "synchronous", level).context(Kind::Internal, CANNOT)?;
@@ -180,6 +180,7 @@ fn put(connection: &Connection, write: Write) -> rusqlite::Result<()> {
             )?;
         }
         Write::Closed(closed) => closing::set(connection, closed.as_ref())?,
+        Write::Moving(place) => drop(connection.execute("UPDATE state SET moving = ?1", [place])?),
     }
     Ok(())
 }

@@ -15,6 +15,11 @@ pub(super) fn kept_from(connection: &Connection) -> rusqlite::Result<i64> {
     connection.prepare_cached("SELECT kept_from FROM state")?.query_row([], |row| row.get(0))
 }
 
+/// Where the records are being carried to, if they are. Nothing is let go meanwhile: it would stay there.
+pub(super) fn moving(connection: &Connection) -> rusqlite::Result<Option<String>> {
+    connection.prepare_cached("SELECT moving FROM state")?.query_row([], |row| row.get(0))
+}
+
 /// From when on everything is to be kept, where that is later than now: as far as `before`. Without being `asked` by an
 /// operator no further than as long as the authority has been running since, whatever the clock says, and not a first time.
 pub(super) fn further(
@@ -69,6 +74,9 @@ pub(super) fn step(
     place: Place,
     step: usize,
 ) -> rusqlite::Result<(u64, Option<Place>)> {
+    if moving(connection)?.is_some() {
+        return Ok((0, None));
+    }
     let from = kept_from(connection)?;
     let limit = i64::try_from(step).unwrap_or(i64::MAX);
     let found: Vec<Place> = connection

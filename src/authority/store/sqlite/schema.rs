@@ -226,6 +226,8 @@ pub(super) const MIGRATIONS: &[&str] = &[
 
     -- Why nothing is written to it, if that is so (`store/closed.rs`).
     ALTER TABLE state ADD COLUMN closed TEXT;
+    -- Where its records are being carried to, if they are: nothing is let go meanwhile.
+    ALTER TABLE state ADD COLUMN moving TEXT;
 
     -- What ended before that time may be let go, where `retain` is set; and what the odometer said when that was decided.
     ALTER TABLE state ADD COLUMN kept_from INTEGER NOT NULL DEFAULT 0;

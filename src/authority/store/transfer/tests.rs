@@ -4,9 +4,9 @@ use std::sync::atomic::Ordering;
 
 use proptest::prelude::*;
 
-use super::super::Issued;
 use super::super::conformance::fixtures::*;
 use super::super::seal::StoreKey;
+use super::super::{Issued, StorePlace, engine};
 use super::*;
 use stage::*;
 
@@ -111,6 +111,7 @@ fn a_store_with_records_or_of_another_migration_is_refused() {
         let error = migrate_to(&other.from, &other.key);
         let wanted = format!("cannot migrate to {}: records stand there already", other.from.place());
         assert_eq!(error.to_string(), wanted);
+        assert!(error.hints()[1].contains("`DROP SCHEMA machine_id CASCADE`, then"), "{error:?}");
         assert!(other.closed(&other.from).is_none(), "and it goes on");
         assert!(migrate_to(&stage.from, &stage.key).to_string().ends_with("are the same store"));
         drop(other.migrate(8, true));
@@ -155,6 +156,10 @@ fn what_is_changed_on_its_way_is_found() {
             stage.to.sql(&format!("{disarm} {meddle}")).unwrap();
             let error = stage.migrate(usize::MAX, true).unwrap_err();
             assert!(error.to_string().starts_with("the two stores differ in"), "{error}");
+            assert!(
+                error.hints()[0].starts_with(&format!("{} goes on as before", stage.from.place())),
+                "{error:?}"
+            );
             assert!(stage.closed(&stage.to).is_some() && stage.closed(&stage.from).is_none(), "{meddle}");
         }
     }
@@ -203,5 +208,111 @@ fn a_store_that_has_lost_something_is_not_carried() {
         let error = stage.migrate(usize::MAX, true).unwrap_err();
         assert_eq!(error.to_string(), "cannot carry a store that has lost records: event 7");
         assert!(error.hints()[0].contains("authority resume"), "{error:?}");
+    }
+}
+
+/// What went from the source alone would differ for ever.
+#[test]
+fn nothing_is_let_go_while_a_migration_is_under_way() {
+    const LATER: i64 = NOW + 9_000_000;
+    for ways in WAYS {
+        let stage = Stage::new(ways);
+        let owner = stage.runtime.block_on(stage.from.owner(&stage.key)).unwrap();
+        let let_go = |asked| stage.runtime.block_on(owner.let_go(LATER, LATER, asked));
+        let count = || stage.from.number("SELECT count(*) FROM events");
+        // One that was begun before goes no further, either.
+        stage.from.sql("UPDATE state SET kept_from = 2").unwrap();
+        let mut steps = 0;
+        while !stage.to.is_there() || stage.to.number("SELECT count(*) FROM certificates") == 0 {
+            drop(stage.migrate(steps, false));
+            steps += 3;
+        }
+        let before = count();
+        let error = let_go(true).unwrap_err();
+        let wanted = format!("a migration to {} is not finished, and nothing is let go", stage.to.place());
+        assert!(error.to_string().contains(&wanted) && error.hints()[1].contains("--give-up"), "{error:?}");
+        stage.from.sql(&format!("UPDATE state SET kept_from = {LATER}")).unwrap();
+        drop(let_go(false));
+        assert_eq!(count(), before);
+        assert!(stage.migrate(usize::MAX, true).unwrap());
+        // The new one goes on with it.
+        let new = stage.runtime.block_on(stage.to.owner(&stage.key)).unwrap();
+        assert!(stage.wait(new.let_go(LATER, LATER, true)) > 5);
+    }
+}
+
+#[test]
+fn once_a_migration_is_given_up_what_is_old_goes_again() {
+    for ways in WAYS {
+        let stage = Stage::new(ways);
+        assert!(stage.migrate(12, false).is_err());
+        let owner = stage.runtime.block_on(stage.from.owner(&stage.key)).unwrap();
+        let let_go = || stage.runtime.block_on(owner.let_go(NOW + 9_000_000, NOW + 9_000_000, true));
+        assert!(let_go().is_err());
+        stage.give_up().unwrap();
+        assert!(let_go().unwrap() > 5);
+    }
+}
+
+/// As where it was ended between the last commit and the mark: that of the old store would be held against the new one.
+#[test]
+fn the_same_again_puts_the_mark_right() {
+    let stage = Stage::new([Shared, Shared]);
+    let mark = stage.dir.path().join("store.mark");
+    let old = std::fs::read(&mark).unwrap();
+    assert!(stage.migrate(usize::MAX, true).unwrap());
+    let new = std::fs::read(&mark).unwrap();
+    std::fs::write(&mark, old).unwrap();
+    assert!(stage.open(&stage.to).unwrap_err().to_string().contains("it is another store"));
+    assert!(!stage.migrate(usize::MAX, true).unwrap());
+    assert_eq!(std::fs::read(&mark).unwrap(), new);
+    // No other is taken away.
+    let other = r#"{"store":"other","sequence":7}"#;
+    std::fs::write(&mark, other).unwrap();
+    assert!(!stage.migrate(usize::MAX, true).unwrap());
+    assert_eq!(std::fs::read_to_string(&mark).unwrap(), other);
+}
+
+/// As where source and target are confused.
+#[test]
+fn a_store_in_which_nothing_was_ever_recorded_is_not_carried_and_not_closed() {
+    for ways in WAYS {
+        let stage = Stage::new(ways);
+        let swapped = stage.runtime.block_on(async {
+            let mut from = stage.to.target(&stage.key).await.unwrap();
+            let mut to = stage.from.target(&stage.key).await.unwrap();
+            migrate(&mut *from, &mut *to, &stage.key.load().unwrap(), &mut |_| ()).await.unwrap_err()
+        });
+        let wanted = format!("cannot migrate from {}: nothing was ever recorded in it", stage.to.place());
+        assert!(swapped.to_string().contains(&wanted), "{swapped}");
+        assert!(stage.closed(&stage.to).is_none() && stage.closed(&stage.from).is_none());
+        assert!(stage.migrate(usize::MAX, true).unwrap());
+        stage.check();
+    }
+}
+
+/// As where `migrate` failed early, and the new store was named nevertheless: it knows nothing of what was used.
+#[test]
+fn a_store_without_records_does_not_take_the_place_of_one_that_has_some() {
+    for ways in [[InFile, InFile], [Shared, InFile]] {
+        let stage = Stage::new(ways);
+        let place = StorePlace::Sqlite(stage.dir.path().join("new.db"));
+        let opened = || stage.runtime.block_on(engine::open(&place, &stage.key, NOW));
+        drop(stage.runtime.block_on(stage.to.target(&stage.key)).unwrap());
+        let error = opened().unwrap_err();
+        let mark = stage.dir.path().join(if ways[0] == InFile { "authority.db.mark" } else { "store.mark" });
+        let wanted = format!("nothing was ever recorded in the store, and {} is", mark.display());
+        assert!(error.to_string().starts_with(&wanted), "{error}");
+        assert!(error.hints()[0].contains("authority migrate") && error.hints()[2].contains("remove /"));
+        let kept = std::fs::read(&mark).unwrap();
+        // The operator's word; and another authority's that was never used says nothing.
+        std::fs::remove_file(&mark).unwrap();
+        drop(opened().unwrap());
+        std::fs::write(&mark, r#"{"store":"other","sequence":0}"#).unwrap();
+        drop(opened().unwrap());
+        std::fs::write(&mark, kept).unwrap();
+        assert!(opened().is_err());
+        assert!(stage.migrate(usize::MAX, true).unwrap());
+        drop(opened().unwrap());
     }
 }

@@ -141,6 +141,10 @@ impl Archive for Killed {
         async move { until_killed!(self, self.inner.judge(seal)) }.boxed()
     }
 
+    fn is_marked_as(&self, store: &str) -> Result<bool> {
+        self.inner.is_marked_as(store)
+    }
+
     fn write<'a>(&'a mut self, closed: Option<&'a Closed>, what: Vec<Write>) -> BoxFuture<'a, Result<()>> {
         async move { until_killed!(self, self.inner.write(closed, what)) }.boxed()
     }
@@ -195,6 +199,14 @@ impl End {
         Ok(match self {
             Self::Sqlite(path) => Box::new(Sqlite::open(path, key, NOW)?),
             Self::Postgres(database, ..) => Box::new(Postgres::open(database.pool(SERVER), key).await?),
+        })
+    }
+
+    /// For whoever may let something go.
+    pub(super) async fn owner(&self, key: &StoreKey) -> Result<Box<dyn Store>> {
+        Ok(match self {
+            Self::Sqlite(_) => self.open(key).await?,
+            Self::Postgres(_, owner, _) => Box::new(Postgres::open(owner.clone(), key).await?),
         })
     }
 
