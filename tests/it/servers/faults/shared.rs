@@ -248,7 +248,7 @@ fn replicas_behind_pgbouncer_lose_nothing() {
     load.holds(|| replicas.audit());
 }
 
-/// Every fault of this page at random, for as many minutes as `tests/soak` says.
+/// Kills, restarts, a database that is restarted, stopped at once, killed and paused, and a way to it that is cut, at random, for as many minutes as `tests/soak` says.
 #[test]
 #[ignore = "takes as long as it is told to: `tests/soak MINUTES`"]
 fn all_of_it_for_a_long_time() {
