@@ -268,14 +268,14 @@ impl Store for Sqlite {
         let outside = Arc::clone(&self.outside);
         Box::pin(async move {
             let read = move |connection: &Connection| {
+                // First of all, so that nothing is known by then that this moment lacks.
+                let heard = outside.hear(connection)?;
                 // What was revoked since is elsewhere, or lost: a list that lacks it is worse than none.
-                if let Some(closed) = closing::closed(connection)? {
-                    return Ok(Err(closed.error()));
-                }
-                match outside.hear(connection)? {
-                    Ok(()) => Ok(Ok(reads::revoked(connection, since)?)),
-                    Err(loss) => Ok(Err(loss.error("cannot make a list"))),
-                }
+                Ok(match (closing::closed(connection)?, heard) {
+                    (Some(closed), _) => Err(closed.error()),
+                    (None, Err(loss)) => Err(loss.error("cannot make a list")),
+                    (None, Ok(())) => Ok(reads::revoked(connection, since)?),
+                })
             };
             self.reader.read_at_once(read).await?
         })

@@ -104,7 +104,36 @@ fn one_at_a_time_is_lost_again_and_gone_on_with_again(bench: &Bench) {
     }
 }
 
+/// Nor by whoever looks while others write: what one has seen is at most what there is when it looks.
+fn what_is_written_meanwhile_is_no_loss(bench: &Bench) {
+    const WRITERS: usize = 4;
+    const EACH: usize = 200;
+    bench.runtime.block_on(async {
+        let mut writers = JoinSet::new();
+        for writer in 0..WRITERS {
+            let store = Arc::clone(&bench.store);
+            writers.spawn(async move {
+                for n in 0..EACH {
+                    store.refuse(refusal(&format!("d-{writer}-{n}"), None)).await.unwrap();
+                }
+            });
+        }
+        let mut readers = JoinSet::new();
+        for _ in 0..4 {
+            let reading = Arc::clone(&bench.store);
+            readers.spawn(async move {
+                while reading.revoked(NOW).await.map(drop).map_err(|why| panic!("{why}")).is_ok() {}
+            });
+        }
+        tokio::select! {
+            () = async { while writers.join_next().await.transpose().unwrap().is_some() {} } => {}
+            ended = readers.join_next() => panic!("{ended:?}"),
+        }
+    });
+}
+
 promises! {
+    what_is_written_meanwhile_is_no_loss,
     whoever_has_seen_more_stops_at_once_and_so_do_all,
     a_store_that_has_caught_up_with_others_is_known,
     one_at_a_time_is_lost_again_and_gone_on_with_again,
