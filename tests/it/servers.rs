@@ -15,4 +15,5 @@ mod logins;
 mod moves;
 mod outputs;
 mod proxy;
+mod replicas;
 mod walk;

@@ -113,13 +113,24 @@ pub async fn upgrade(place: &StorePlace, key: &StoreKey, roles: &Roles) -> Resul
 
 /// What an operator should hear of how the store keeps what was committed, and what to do about it. A file is on the
 /// disk before anything of it is answered.
-pub async fn durability(place: &StorePlace, key: &StoreKey) -> Vec<(String, &'static str)> {
-    let StorePlace::Postgres(url) = place else { return Vec::new() };
-    let asked = async { postgres::durability(&pool(url, key)?).await };
-    asked.await.unwrap_or_else(|error| {
-        let cannot = format!("the database cannot be asked how it keeps what was committed: {error}");
-        vec![(cannot, "start it, or set right how it is reached: `store` in authority.yaml")]
-    })
+///
+/// # Errors
+/// As [`postgres::durability`].
+pub async fn durability(place: &StorePlace, key: &StoreKey) -> Result<Vec<(String, &'static str)>> {
+    match place {
+        StorePlace::Sqlite(_) => Ok(Vec::new()),
+        StorePlace::Postgres(url) => postgres::durability(&pool(url, key)?).await,
+    }
+}
+
+/// The same, of a store that must be one that can be served.
+///
+/// # Errors
+/// As [`durability`] and [`read`]; `Kind::Usage` where it is closed.
+pub async fn check(place: &StorePlace, key: &StoreKey) -> Result<Vec<(String, &'static str)>> {
+    let warnings = durability(place, key).await?;
+    let closed = read(place, key).await?.closed().await?;
+    closed.map_or(Ok(warnings), |closed| Err(closed.error()))
 }
 
 /// Connections, with files named from the data directory, as its owner.

@@ -43,10 +43,7 @@ pub(super) fn run(args: &Check, env: &Environment) -> Result<ExitCode> {
         return Ok(if answer.is_allowed() { ExitCode::SUCCESS } else { Kind::Refused.code().into() });
     }
     let report = policy.lint();
-    let mut store = config.as_ref().map(|config| config.store_warnings(env)).transpose()?.unwrap_or_default();
-    if let Some(config) = &config {
-        store.extend(block_on(engine::durability(&config.store, &config.store_key()))?);
-    }
+    let store = config.as_ref().map(|config| store(config, env)).transpose()?.unwrap_or_default();
     let certificates = config.map(|config| tls::check(&config, Clock::system().now())).transpose()?;
     let certificates = certificates.unwrap_or_default();
     match args.format {
@@ -57,16 +54,47 @@ pub(super) fn run(args: &Check, env: &Environment) -> Result<ExitCode> {
             "policy": policy.summary(),
             "lints": report.findings.iter().map(finding_json).collect::<Vec<_>>(),
             "silenced": report.silenced,
-            "store": store.iter().map(|(message, hint)| json!({"message": message, "hint": hint})).collect::<Vec<_>>(),
+            "store": store.iter().map(StoreWarning::json).collect::<Vec<_>>(),
             "certificates": certificates.iter().map(warning_json).collect::<Vec<_>>(),
         }))?,
     }
-    let is_fault = certificates.iter().any(|warning| warning.is_fault);
+    let is_fault =
+        certificates.iter().any(|warning| warning.is_fault) || store.iter().any(|warning| warning.is_fault);
     Ok(if is_fault || args.deny_lints && !report.findings.is_empty() {
         Kind::Usage.code().into()
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// What is to be said of a store.
+struct StoreWarning {
+    message: String,
+    hints: Vec<String>,
+    /// Whether it cannot be served.
+    is_fault: bool,
+}
+
+impl StoreWarning {
+    fn json(&self) -> Value {
+        json!({"message": self.message, "hint": self.hints.join("; "), "fault": self.is_fault})
+    }
+}
+
+/// Whether it can be served, and how it keeps what it holds. A database that is away may be back when it is served.
+fn store(config: &Config, env: &Environment) -> Result<Vec<StoreWarning>> {
+    let (kept, error) = match block_on(engine::check(&config.store, &config.store_key()))? {
+        Ok(kept) => (kept, None),
+        Err(error) => (Vec::new(), Some(error)),
+    };
+    let error = error.map(|error| StoreWarning {
+        message: error.to_string(),
+        hints: error.hints().to_vec(),
+        is_fault: error.kind() != Kind::Unreachable,
+    });
+    let warning =
+        |(message, hint): (_, &str)| StoreWarning { message, hints: vec![hint.to_owned()], is_fault: false };
+    Ok(error.into_iter().chain(config.store_warnings(env)?.into_iter().chain(kept).map(warning)).collect())
 }
 
 /// What to check: the arguments, or what the data directory names. Its
@@ -96,16 +124,17 @@ fn refuse(args: &Check, mistakes: &[Error], env: &Environment) -> Result<ExitCod
 fn text(
     policy: &Policy,
     report: &Report,
-    store: &[(String, &str)],
+    store: &[StoreWarning],
     certificates: &[CertificateWarning],
 ) -> String {
     let mut page = String::new();
-    for (message, hint) in store {
-        page.push_str(&format!("warning: {message}\n  hint: {hint}\n"));
+    let what = |is_fault| if is_fault { "error" } else { "warning" };
+    for StoreWarning { message, hints, is_fault } in store {
+        page.push_str(&format!("{}: {message}\n", what(*is_fault)));
+        hints.iter().for_each(|hint| page.push_str(&format!("  hint: {hint}\n")));
     }
     for CertificateWarning { message, hint, is_fault } in certificates {
-        let what = if *is_fault { "error" } else { "warning" };
-        page.push_str(&format!("{what}: {message}\n  hint: {hint}\n"));
+        page.push_str(&format!("{}: {message}\n  hint: {hint}\n", what(*is_fault)));
     }
     for Finding { lint, origin, message, hint } in &report.findings {
         page.push_str(&format!("{origin}: warning: {message} [{lint}]\n  hint: {hint}\n"));

@@ -16,7 +16,11 @@ pub(super) fn run(data_dir: &Path, listen: Option<SocketAddr>, env: &Environment
     let serving = async {
         let authority = Arc::new(Authority::open(data_dir, Clock::system()).await?);
         let config = authority.config();
-        let kept = engine::durability(&config.store, &config.store_key()).await;
+        let kept = engine::durability(&config.store, &config.store_key()).await.unwrap_or_else(|error| {
+            terminal::log(&format!("warning: it is not known what the database may lose: {error}"));
+            error.hints().iter().for_each(|hint| terminal::log(&format!("hint: {hint}")));
+            Vec::new()
+        });
         for (message, hint) in config.store_warnings(env)?.into_iter().chain(kept) {
             terminal::log(&format!("warning: {message}"));
             terminal::log(&format!("hint: {hint}"));

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::said;
+use super::store::HOST_KEY;
 use crate::support::authority::Authority;
 use crate::support::client::{Client, Keys, assertion_claims};
 use crate::support::issuer::Issuer;
-use crate::support::process::{Running, run, succeed};
+use crate::support::process::{Running, machine_id, run, succeed};
 use crate::support::{policies, wait_for};
 
 const CLIENTS: usize = 64;
@@ -70,7 +71,9 @@ fn point_at(authority: &Authority, store: &str) {
 #[test]
 fn records_move_under_load_and_through_kills_and_no_token_is_taken_twice() {
     let issuer = Issuer::start();
-    let mut authority = Authority::trusting(&issuer, &policies::basic(&issuer));
+    let jenkins = "---\nkind: token\nversion: v2\nmetadata: {name: jenkins}\n\
+                   spec: {roles: [Bot], bot_name: deployer, join_method: token, token: {}}\n";
+    let mut authority = Authority::trusting(&issuer, &(policies::basic(&issuer) + jenkins));
     let (held, over, count) = (Mutex::default(), AtomicBool::new(false), AtomicUsize::new(0));
     let (url, client) = (authority.url(), authority.client().clone());
     let (done, moved) = std::thread::scope(|scope| {
@@ -96,20 +99,24 @@ fn records_move_under_load_and_through_kills_and_no_token_is_taken_twice() {
     assert_eq!(ready["type"], "urn:machine-id:store-moved");
     assert!(ready["detail"].as_str().unwrap().contains("moved to sqlite:new.db"), "{ready}");
     wait_for("no lists", || (authority.client().get("/v1/revoked/tls.crl").status == 503).then_some(()));
-    for command in
-        [["token", "add", "--token", "x"].as_slice(), &["sign-host", "--principal", "x", "-"], &["serve"]]
-    {
-        let mut refused = authority.command([]);
-        let output = run(refused.args(command));
-        if command[0] != "token" {
-            assert_eq!(output.status.code(), Some(2), "{}", said(&output));
-        }
+    let closed = "the store has moved to sqlite:new.db, and issues nothing any more";
+    let key = authority.data_dir().join("host.pub");
+    std::fs::write(&key, HOST_KEY).unwrap();
+    for command in [
+        ["token", "add", "--token", "jenkins"].as_slice(),
+        &["sign-host", "--principal", "x", key.to_str().unwrap()],
+        &["serve"],
+        &["check"],
+    ] {
+        let mut told = machine_id(["authority"].iter().chain(command));
+        let output = run(told.arg("--data-dir").arg(authority.data_dir()));
+        assert_eq!(output.status.code(), Some(2), "{command:?}: {}", said(&output));
+        let page = String::from_utf8_lossy(&output.stdout).into_owned() + &said(&output);
+        assert!(page.contains(closed), "{command:?}: {page}");
     }
     authority.kill();
     let refused = said(&run(&mut authority.command(["serve", "--listen", "192.0.2.1:1"])));
-    for text in
-        ["the store has moved to sqlite:new.db, and issues nothing any more", "write `store: sqlite:new.db`"]
-    {
+    for text in [closed, "write `store: sqlite:new.db`"] {
         assert!(refused.contains(text), "{refused}");
     }
     point_at(&authority, "sqlite:new.db");

@@ -12,7 +12,7 @@ use crate::support::issuer::Issuer;
 use crate::support::process::{command, machine_id, run, succeed};
 use crate::support::{now, policies, wait_for};
 
-const HOST_KEY: &str =
+pub(super) const HOST_KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0YqhzPp1iPXzqmYNcW4Q2a9ZDWCN1GjkXuYv8VZTxk a-host\n";
 
 struct Bench {

@@ -128,9 +128,10 @@ fn one_with_other_ca_keys_does_not_start() {
     fs::remove_dir_all(&keys).unwrap();
     fs::rename(made.join("keys"), &keys).unwrap();
     let events = bench.authority.audit().len();
-    let ended = process::run(&mut replica.command());
-    let said = String::from_utf8(ended.stderr).unwrap();
-    assert_eq!(ended.status.code(), Some(2), "{said}");
+    let mut started = Running::start(replica.command().stdout(Stdio::null()).stderr(Stdio::piped()));
+    wait_for("its end", || started.ended().map(drop));
+    let (status, said) = (started.wait(), started.stderr());
+    assert_eq!(status.code(), Some(2), "{said}");
     let (ours, theirs) = (pin(replica.data_dir()), pin(bench.authority.data_dir()));
     assert!(said.contains("the CA keys here are others than those of the store: ssh-host SHA256:"), "{said}");
     assert!(

@@ -29,7 +29,7 @@ pub(super) async fn warnings(client: &Client, hosts: usize) -> Result<Vec<(Strin
             "no commit waits for a standby (`synchronous_standby_names` is empty): one that takes over may lack what was \
              acknowledged, and nothing is issued then until `authority resume --accept-loss`"
                 .to_owned(),
-            "name the standbys on the database's server: synchronous_standby_names = 'ANY 1 (*)'",
+            "name the standbys on the database's server: synchronous_standby_names = 'ANY 1 (NAME, NAME)'",
         ));
     }
     Ok(warnings)

@@ -14,7 +14,12 @@ use crate::secret::Secret;
 pub fn password(path: &Path, owner: Owner, fields: &[&str; 4]) -> Result<Option<Secret>> {
     let cannot = || format!("cannot use the password file {}", path.display());
     let text = read::raw(path, Trust::Secret(owner), Limit::FILE).and_then(read::utf8);
-    let text = text.map_err(|unfit| unfit.error(Kind::Usage, cannot()))?;
+    let text = text.map_err(|unfit| match unfit.is_missing() {
+        true => unfit
+            .error(Kind::Usage, cannot())
+            .hint("put it there, or name it in the store's URL: `passfile=FILE`"),
+        false => unfit.error(Kind::Usage, cannot()),
+    })?;
     Ok(text.lines().find_map(|line| of_line(line, fields)))
 }
 
