@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use super::seal::{Column, Granting};
 use crate::clock::rfc3339;
 use crate::error::{Context as _, Error, Kind, Message, Result};
 use crate::folder::read::{self, Limit, Trust};
@@ -23,6 +24,9 @@ use crate::folder::trust::{self, Owner};
 /// How far the numbers of lists go ahead where something was lost, in nanoseconds: an hour. The last ones may
 /// have been given after the last mark, by a clock that was ahead of what is now.
 pub(super) const LISTS_AHEAD: i64 = 3_600_000_000_000;
+
+/// No clock is so far ahead, in seconds: whatever is of a later time was made up.
+const AHEAD: i64 = 10 * 365 * 86_400;
 
 /// How far a store had come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,10 +54,10 @@ impl Reached {
         self.restored = self.restored.max(other.restored);
     }
 
-    /// The time `now`, or what is later than all that is known: the operator goes on with it no earlier, so that
+    /// The time `now`, or what is later than all that is known and can be: the operator goes on with it no earlier, so that
     /// each time that he does so is another.
     pub(super) fn no_earlier(&self, now: i64) -> i64 {
-        now.max(self.time).max(self.restored.map_or(0, |time| time.saturating_add(1)))
+        now.max(self.time.min(now.saturating_add(AHEAD))).max(self.restored.map_or(0, |time| time.saturating_add(1)))
     }
 
     /// An event, in words.
@@ -163,6 +167,17 @@ impl Loss {
         ))
     }
 
+    /// It says of itself what no authority said.
+    fn unsealed(now: &Reached) -> Self {
+        let when = now.restored.map_or_else(|| "was never gone on with".to_owned(), |time| {
+            format!("was gone on with at {}", rfc3339(time))
+        });
+        Self::found(format!(
+            "the store says that it {when} though records were lost, and no authority with its `store.key` has written that: \
+             who can write to the database?"
+        ))
+    }
+
     /// Nothing says how far it had come.
     pub(super) fn unmarked(now: &Reached) -> Self {
         Self::found(format!(
@@ -218,6 +233,21 @@ impl Restored {
     }
 }
 
+/// That a store was gone on with, as its state says: by that what it lacks counts no more.
+pub(super) struct GoneOnWith<'a>(pub(super) &'a str, pub(super) i64);
+
+impl Granting for GoneOnWith<'_> {
+    const TABLE: &'static str = "state";
+
+    fn key(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    fn columns(&self) -> Vec<Column<'_>> {
+        vec![self.1.into()]
+    }
+}
+
 /// What a store says of itself.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Said {
@@ -227,6 +257,8 @@ pub(super) struct Said {
     pub(super) known: Option<String>,
     /// Whether that one is older than all that are kept.
     pub(super) is_let_go: bool,
+    /// Whether it was an authority that wrote when the store was gone on with last.
+    pub(super) is_sealed: bool,
     pub(super) reached: Reached,
 }
 
@@ -247,11 +279,11 @@ impl Known {
 
     /// Takes in what the store says, having been asked about the last event that is known, unless it lacks something.
     pub(super) fn hear(&mut self, said: &Said) -> Result<(), Loss> {
-        let Said { lost, known, is_let_go, reached } = said;
+        let Said { lost, known, is_let_go, is_sealed, reached } = said;
         if let Some(lost) = lost {
             return Err(Loss::told(lost.clone()));
         }
-        if let Some(time) = reached.restored.filter(|_| reached.restored > self.reached.restored) {
+        if let Some(time) = reached.restored.filter(|_| *is_sealed && reached.restored > self.reached.restored) {
             // What was before does not count any more.
             self.restored = Some(Restored { time, heard: Instant::now(), was_running: true });
             self.reached = reached.clone();
@@ -262,6 +294,9 @@ impl Known {
         }
         if !self.reached.id.is_empty() && !is_let_go && known.as_ref() != Some(&self.reached.id) {
             return Err(Loss::another(reached, &self.reached));
+        }
+        if reached.restored != self.reached.restored {
+            return Err(Loss::unsealed(reached));
         }
         self.reached.raise(reached);
         Ok(())
@@ -307,7 +342,7 @@ mod tests {
             |sequence: i64| Some((*ids.get(usize::try_from(sequence).ok()?.checked_sub(1)?)?).to_owned());
         let sequence = i64::try_from(ids.len()).unwrap();
         let reached = Reached { sequence, id: id(sequence).unwrap_or_default(), ..Reached::default() };
-        Said { known: id(known), reached, ..Said::default() }
+        Said { known: id(known), is_sealed: true, reached, ..Said::default() }
     }
 
     #[test]
@@ -338,6 +373,11 @@ mod tests {
         };
         assert_eq!(known.hear(&at(NOW, &["a", "x"])), Ok(()));
         assert!(known.restored.unwrap().was_running);
+        // Nor does whoever writes that into the database go on with it.
+        for (time, ids) in [(NOW + 1, &["a", "x"][..]), (NOW + 1, &["a"]), (NOW - 1, &["a", "x", "y"])] {
+            let made_up = Said { is_sealed: false, ..at(time, ids) };
+            assert!(known.clone().hear(&Said { known: Some("x".to_owned()), ..made_up }).is_err());
+        }
         assert!(known.hear(&said(&["a"], 2)).is_err() && known.hear(&at(NOW, &["a"])).is_err());
     }
 }

@@ -118,7 +118,7 @@ impl Postgres {
 
     async fn open_with(pool: Pool, key: &StoreKey, found: Option<Seal>) -> Result<Self> {
         let is_sealed = found.is_some();
-        let seal = found.map_or_else(|| key.none(), Ok)?;
+        let seal = Arc::new(found.map_or_else(|| key.none(), Ok)?);
         usable(&pool).await?;
         let state =
             again(&pool, CANNOT_READ, PATIENCE, |client, _| async move { reads::state(&client).await })
@@ -126,13 +126,19 @@ impl Postgres {
         if let Some(closed) = state.closed {
             return Err(closed.error());
         }
-        let reached = match Mark::read(&key.folder().join(MARK), key.owner())? {
-            Some(mark) if mark.store != state.store => return Err(another(&state.store, &mark.store)),
-            Some(mark) => mark.reached,
-            // A replica that is new, to which nothing is known.
-            None => Reached { restored: state.restored, ..Reached::default() },
+        let known = |reached| {
+            let seal = is_sealed.then(|| Arc::clone(&seal));
+            Known::new(state.store.clone(), seal, loss::Known::new(reached), state.run)
         };
-        let known = Known::new(state.store.clone(), loss::Known::new(reached), state.run);
+        let known = match Mark::read(&key.folder().join(MARK), key.owner())? {
+            Some(mark) if mark.store != state.store => return Err(another(&state.store, &mark.store)),
+            Some(mark) => known(mark.reached),
+            // A replica that is new, to which nothing is known.
+            None if known(Reached::default()).believes(state.restored, state.restored_mac.as_deref()) => {
+                known(Reached { restored: state.restored, ..Reached::default() })
+            }
+            None => known(Reached::default()),
+        };
         let (key, marked) = (key.clone(), Mutex::default());
         let shared = Arc::new(Shared { pool, known, seal, key: key.clone(), marked });
         let look = |client: Arc<Connection>, _| {

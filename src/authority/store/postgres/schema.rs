@@ -221,6 +221,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         run bigint NOT NULL DEFAULT 0,
         forgotten bigint NOT NULL DEFAULT 0,
         restored machine_id.seconds,
+        restored_mac bytea,
         lost text CHECK (length(lost) <= 10000),
         seal_check bytea,
         list_what bytea CHECK (octet_length(list_what) = 32),

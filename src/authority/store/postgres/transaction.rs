@@ -285,7 +285,7 @@ fn hear(known: &Known, admitted: &[Row]) -> Result<(), Failure> {
 pub(super) async fn look(client: &Client, known: &Known) -> Result<(), Failure> {
     const WHY: &str = "SELECT oldest, store, run, revocations, lost,
             (SELECT id FROM machine_id.events WHERE sequence = $1),
-            $2 < kept_from, machine_id.clock(), closed
+            $2 < kept_from, machine_id.clock(), closed, restored_mac
         FROM machine_id.state";
     let Reached { sequence: asked, time, .. } = known.loss().reached.clone();
     let about: [Parameter<'_>; 2] = [(&asked, Type::INT8), (&time, Type::INT8)];
@@ -301,11 +301,13 @@ pub(super) async fn look(client: &Client, known: &Known) -> Result<(), Failure> 
     if let Some(closed) = Closed::read(row.try_get(8)?) {
         return Err(Failure::Closed(closed));
     }
+    let reached = reached(last, 0)?;
     let said = Said {
         lost: row.try_get(4)?,
         known: row.try_get(5)?,
         is_let_go: row.try_get(6)?,
-        reached: reached(last, 0)?,
+        is_sealed: known.believes(reached.restored, row.try_get(9)?),
+        reached,
     };
     let heard = {
         let mut loss = known.loss();
@@ -355,7 +357,7 @@ pub(super) async fn resume(client: &Client, known: &Known, now: i64) -> Result<(
     const FOUND: &str = "SELECT lost, (SELECT max(time) FROM machine_id.events), machine_id.clock()
         FROM machine_id.state WHERE store = $1";
     const RESUME: &str = "WITH resumed AS (
-            UPDATE machine_id.state SET lost = NULL, restored = $1, list_what = NULL,
+            UPDATE machine_id.state SET lost = NULL, restored = $1, restored_mac = $8, list_what = NULL,
                 list_number = greatest(list_number + 10000000,
                     least(list_number + $2, (machine_id.clock() + 315000000) * 1000000000))
             WHERE id = 1 AND lost = $3 AND store = $4 RETURNING 1
@@ -369,10 +371,13 @@ pub(super) async fn resume(client: &Client, known: &Known, now: i64) -> Result<(
     let (lost, latest): (Option<String>, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
     let Some(lost) = lost else { return Ok(()) };
     // Not before what it knows of, where the clock is behind.
-    let time = now.max(row.try_get(2)?).max(latest.unwrap_or_default());
+    let clock: i64 = row.try_get(2)?;
+    let reached = Reached { time: latest.unwrap_or_default(), restored: known.restored(), ..Reached::default() };
+    let time = reached.no_earlier(now.max(clock));
     let event = event::restored(time, &known.store, "accepted_loss", lost.clone());
     let body = pack(&event.body.0);
-    let parameters: [Parameter<'_>; 7] = [
+    let seal = known.gone_on_with(time);
+    let parameters: [Parameter<'_>; 8] = [
         (&time, Type::INT8),
         (&LISTS_AHEAD, Type::INT8),
         (&lost, Type::TEXT),
@@ -380,6 +385,7 @@ pub(super) async fn resume(client: &Client, known: &Known, now: i64) -> Result<(
         (&event.event, Type::TEXT),
         (&event.id, Type::TEXT),
         (&body, Type::BYTEA),
+        (&seal, Type::BYTEA),
     ];
     locking(client, &[(RESUME, &parameters)]).await
 }

@@ -43,7 +43,8 @@ const SERVER: &[(&str, &str)] = &[
     ("strangers", "SELECT, INSERT, DELETE"),
     (
         "state",
-        "SELECT, UPDATE (list_number, list_what, list_made, revocations, run, forgotten, restored, lost, seal_check)",
+        "SELECT, UPDATE (list_number, list_what, list_made, revocations, run, forgotten, restored, restored_mac, lost, \
+         seal_check)",
     ),
     ("probes", "SELECT, INSERT, UPDATE"),
     ("usage", "SELECT, INSERT, UPDATE, DELETE"),

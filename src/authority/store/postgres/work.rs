@@ -28,7 +28,7 @@ pub(super) const CANNOT_WRITE: &str = "cannot write to the store";
 pub(super) struct Shared {
     pub(super) pool: Pool,
     pub(super) known: Known,
-    pub(super) seal: Seal,
+    pub(super) seal: Arc<Seal>,
     pub(super) key: StoreKey,
     /// What the mark says by now.
     pub(super) marked: Mutex<Option<Reached>>,

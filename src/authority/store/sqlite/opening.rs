@@ -185,8 +185,8 @@ pub(super) fn resume(path: &Path, now: i64) -> Result<()> {
             transaction.query_row("SELECT store, lost FROM state", [], |row| row.try_into())?;
         let Some(lost) = lost else { return Ok(()) };
         // Not before what it knows of, where the clock is behind.
-        let latest: i64 = transaction.query_row("SELECT max(time) FROM events", [], |row| row.get(0))?;
-        let time = now.max(latest);
+        let time: i64 = transaction.query_row("SELECT max(time) FROM events", [], |row| row.get(0))?;
+        let time = Reached { time, ..Reached::default() }.no_earlier(now);
         rows::append(transaction, &event::restored(time, &store, "accepted_loss", lost))?;
         transaction.execute(
             "UPDATE state SET lost = NULL, restored = ?1, list_number = list_number + ?2, list_what = NULL",

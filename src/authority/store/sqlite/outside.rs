@@ -55,7 +55,9 @@ pub(super) fn said(connection: &Connection, known: &Reached) -> rusqlite::Result
                 ?2 < kept_from FROM state",
         )?
         .query_row([known.sequence, known.time], |row| {
-            Ok(Said { lost: row.get(0)?, known: row.get(1)?, is_let_go: row.get(2)?, reached })
+            let (lost, known, is_let_go) = row.try_into()?;
+            // The file is as near to whoever writes to it as its mark is.
+            Ok(Said { lost, known, is_let_go, is_sealed: true, reached })
         })
 }
 

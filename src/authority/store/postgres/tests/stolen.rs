@@ -1,5 +1,6 @@
 //! What a password of the database is worth to whoever has stolen it.
 
+use super::super::super::conformance::Engine as _;
 use super::*;
 
 /// As the threat model says it: whoever has the password and no `store.key` can be in the way, and no more.
@@ -144,4 +145,82 @@ fn what_is_written_with_a_servers_password_stops_nothing_for_good() {
         .unwrap();
     runtime.block_on(store.resume(NOW)).unwrap();
     runtime.block_on(store.ready()).unwrap();
+}
+
+/// What was lost stays lost until the operator says otherwise, whatever the server's role writes of it; and he can.
+#[test]
+fn nobody_goes_on_with_a_store_that_lost_something_by_a_servers_password() {
+    for meddle in [
+        "UPDATE state SET lost = NULL",
+        "UPDATE state SET lost = NULL, restored = 1900000000, restored_mac = NULL",
+        "UPDATE state SET lost = NULL, restored = 1900000000, restored_mac = decode(repeat('07', 32), 'hex')",
+        "UPDATE state SET lost = NULL, restored = 253402300799",
+        "INSERT INTO events (sequence, time, event, id, body)
+         SELECT max(sequence) + 1, 253402300799, 'x', 'x', '\\x' FROM events; UPDATE state SET lost = NULL, restored = 5",
+    ] {
+        let bench = Bench::new();
+        (1..4).for_each(|n| assert_eq!(bench.issue(issuance(n)).unwrap(), FRESH));
+        let (runtime, store) = (&bench.runtime, &bench.store);
+        let lacks = |store: &Postgres| {
+            let marked = runtime.block_on(store.mark());
+            marked.err().map(|error| lost(&error).unwrap_or_else(|| panic!("{meddle}: {error:?}")).to_string())
+        };
+        assert_eq!(lacks(store), None, "{meddle}");
+        bench.database.put_back(1);
+        assert!(lacks(store).is_some(), "{meddle}");
+        bench.database.psql(SERVER, meddle).unwrap();
+        assert!(lost(&bench.issue(issuance(5)).unwrap_err()).is_some(), "{meddle}");
+        let late = runtime.block_on(bench.database.store()).unwrap();
+        assert!(lacks(store).is_some() && lacks(&late).is_some(), "{meddle}");
+        for n in 0..2 {
+            runtime.block_on(late.resume(NOW)).unwrap();
+            assert_eq!((lacks(store), lacks(&late)), (None, None), "{meddle}");
+            let restored = store.restored().unwrap().time;
+            assert!(restored < 2_200_000_000, "{meddle}: {restored}");
+            let entry = issuance(6 + n).with(|entry| entry.restored = Some(restored));
+            assert_eq!(bench.issue(entry).unwrap(), FRESH, "{meddle}");
+            bench.database.put_back(1);
+            assert!(lacks(store).is_some() && lacks(&late).is_some(), "{meddle}");
+        }
+    }
+}
+
+/// Only who has `store.key` goes on with it, and what he has said of one store is good for no other.
+#[test]
+fn that_a_store_was_gone_on_with_is_said_of_that_one() {
+    let bench = Bench::new();
+    let (runtime, store) = (&bench.runtime, &bench.store);
+    assert_eq!(bench.issue(issuance(1)).unwrap(), FRESH);
+    bench.sql("UPDATE state SET lost = 'x'");
+    runtime.block_on(store.resume(NOW)).unwrap();
+    let good = bench.sql("SELECT encode(restored_mac, 'hex') FROM state");
+    let good = good.trim();
+    // He that runs already has heard of it; of what is made of it he hears too.
+    for (sql, holds) in [
+        ("restored = restored".to_owned(), true),
+        ("restored = restored + 1".to_owned(), false),
+        ("restored = restored - 1".to_owned(), false),
+        ("restored = NULL, restored_mac = NULL".to_owned(), false),
+    ] {
+        let restored = bench.sql("SELECT restored FROM state");
+        bench.sql(&format!("UPDATE state SET {sql}"));
+        let told = runtime.block_on(store.mark());
+        assert_eq!(told.is_ok(), holds, "{sql}");
+        bench.sql(&format!(
+            "UPDATE state SET lost = NULL, restored = {}, restored_mac = '\\x{good}'",
+            restored.trim()
+        ));
+        runtime.block_on(store.mark()).unwrap();
+    }
+    // A replica that is new knows of nothing that was lost, and does not believe it either.
+    let other = Bench::new();
+    assert_eq!(other.issue(issuance(1)).unwrap(), FRESH);
+    let restored = bench.sql("SELECT restored FROM state");
+    other.sql(&format!("UPDATE state SET restored = {}, restored_mac = '\\x{good}'", restored.trim()));
+    let late = other.runtime.block_on(other.database.store()).unwrap();
+    for store in [&late, &other.store] {
+        let error = other.runtime.block_on(store.mark()).unwrap_err();
+        let said = lost(&error).unwrap().to_string();
+        assert!(said.contains("no authority with its `store.key` has written that"), "{said}");
+    }
 }
