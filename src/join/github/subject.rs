@@ -52,7 +52,7 @@ pub(super) fn says(sub: &str) -> Vec<Saying> {
     for pair in words.chunks(2) {
         // `pull_request` stands alone, and last.
         let [key, value] = pair else { break };
-        let value = value.replace("%3A", ":");
+        let value = unescaped(value);
         if ["repo", "repository"].contains(key) {
             said.extend(of_repository(&value));
         } else if let Some(field) = KEYS.into_iter().find(|known| known == key) {
@@ -72,6 +72,18 @@ pub(super) fn says(sub: &str) -> Vec<Saying> {
         _ => {}
     }
     said
+}
+
+/// A value without its escapes. What a wildcard stands for can begin or end within one.
+fn unescaped(value: &str) -> String {
+    const WILD: [char; 2] = ['*', '?'];
+    let plain = |text: &str| text.replace("%3A", ":");
+    let (Some((begin, _)), Some((_, end))) = (value.split_once(WILD), value.rsplit_once(WILD)) else {
+        return plain(value);
+    };
+    let begin = begin.strip_suffix("%3").or_else(|| begin.strip_suffix('%')).unwrap_or(begin);
+    let end = end.strip_prefix("3A").or_else(|| end.strip_prefix('A')).unwrap_or(end);
+    format!("{}*{}", plain(begin), plain(end))
 }
 
 /// `OWNER/NAME`, or `OWNER@ID/NAME@ID`. A wildcard may stand for an id too.
@@ -118,7 +130,11 @@ pub(super) fn form(sub: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
     use super::*;
+    use crate::join::rules::overlap;
 
     #[test]
     fn each_form_is_told_with_what_to_bind() {
@@ -153,6 +169,21 @@ mod tests {
             ),
         ] {
             assert_eq!(form(sub).unwrap(), format!("this job's `sub` has GitHub's form for {told}"), "{sub}");
+        }
+    }
+
+    proptest! {
+        /// Whatever covers an escaped value covers the value without its escapes.
+        #[test]
+        fn a_wildcard_may_begin_and_end_within_an_escape(value in "[a3A:]{0,6}", from: Index, to: Index, one: bool) {
+            let escaped: Vec<char> = value.replace(':', "%3A").chars().collect();
+            let (from, to) = (from.index(escaped.len() + 1), to.index(escaped.len() + 1));
+            let (from, to) = (from.min(to), from.max(to));
+            let wild = if one { "?".repeat(to - from) } else { "*".to_owned() };
+            let pattern: String =
+                escaped[..from].iter().copied().chain(wild.chars()).chain(escaped[to..].iter().copied()).collect();
+            let read = unescaped(&pattern);
+            prop_assert!(overlap(&read, &value), "{pattern} is {read}");
         }
     }
 }
