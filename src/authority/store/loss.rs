@@ -57,7 +57,8 @@ impl Reached {
     /// The time `now`, or what is later than all that is known and can be: the operator goes on with it no earlier, so that
     /// each time that he does so is another.
     pub(super) fn no_earlier(&self, now: i64) -> i64 {
-        now.max(self.time.min(now.saturating_add(AHEAD))).max(self.restored.map_or(0, |time| time.saturating_add(1)))
+        now.max(self.time.min(now.saturating_add(AHEAD)))
+            .max(self.restored.map_or(0, |time| time.saturating_add(1)))
     }
 
     /// An event, in words.
@@ -169,9 +170,10 @@ impl Loss {
 
     /// It says of itself what no authority said.
     fn unsealed(now: &Reached) -> Self {
-        let when = now.restored.map_or_else(|| "was never gone on with".to_owned(), |time| {
-            format!("was gone on with at {}", rfc3339(time))
-        });
+        let when = now.restored.map_or_else(
+            || "was never gone on with".to_owned(),
+            |time| format!("was gone on with at {}", rfc3339(time)),
+        );
         Self::found(format!(
             "the store says that it {when} though records were lost, and no authority with its `store.key` has written that: \
              who can write to the database?"
@@ -283,7 +285,9 @@ impl Known {
         if let Some(lost) = lost {
             return Err(Loss::told(lost.clone()));
         }
-        if let Some(time) = reached.restored.filter(|_| *is_sealed && reached.restored > self.reached.restored) {
+        if let Some(time) =
+            reached.restored.filter(|_| *is_sealed && reached.restored > self.reached.restored)
+        {
             // What was before does not count any more.
             self.restored = Some(Restored { time, heard: Instant::now(), was_running: true });
             self.reached = reached.clone();

@@ -372,7 +372,8 @@ pub(super) async fn resume(client: &Client, known: &Known, now: i64) -> Result<(
     let Some(lost) = lost else { return Ok(()) };
     // Not before what it knows of, where the clock is behind.
     let clock: i64 = row.try_get(2)?;
-    let reached = Reached { time: latest.unwrap_or_default(), restored: known.restored(), ..Reached::default() };
+    let reached =
+        Reached { time: latest.unwrap_or_default(), restored: known.restored(), ..Reached::default() };
     let time = reached.no_earlier(now.max(clock));
     let event = event::restored(time, &known.store, "accepted_loss", lost.clone());
     let body = pack(&event.body.0);
