@@ -83,6 +83,8 @@ reasons! {
         "this worker's storage is newer than what the authority remembers of it";
     /// The worker is locked, since two copies of its storage have joined.
     InstanceLocked = "instance_locked", 403, "this worker's instance is locked";
+    /// An operator has locked it out.
+    Locked = "locked", 403, "an operator of this authority has locked this job out";
     /// No join token of that name.
     TokenUnknown = "token_unknown", 403, NOT_ALLOWED;
     /// The join token is for another join method.
@@ -125,6 +127,7 @@ impl Reason {
             Self::TokenUsed
                 | Self::GenerationAhead
                 | Self::InstanceLocked
+                | Self::Locked
                 | Self::OutputInvalid
                 | Self::RoleNotHeld
                 | Self::MfaRequired
@@ -157,6 +160,9 @@ impl Reason {
             // Why it came to this, `docs/join-methods.md` tells.
             Self::InstanceLocked => {
                 "to register anew, run once with a new secret (`machine-id authority token add`) in MACHINE_ID_REGISTRATION_SECRET and the same --storage; other workers are not touched"
+            }
+            Self::Locked => {
+                "ask the authority's operator about the denial id; until the lock is lifted no other try gets further"
             }
             rule if rule.row().told == NOT_ALLOWED => {
                 "check --token and --join-method, and ask the authority's operator about the denial id"

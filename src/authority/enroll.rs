@@ -11,6 +11,7 @@ use super::issue::request::{OutputKeys, binding_of};
 use super::limits::Exceeded;
 use super::policy::{Grant, JoinToken, MAX_OUTPUTS, Policy, PolicyRequest};
 use super::store::instances::InstanceRefusal;
+use super::store::locks::{self, Lock};
 use super::store::{Issued, NewIssuance, NewRefusal, Restored, Stranger, record};
 use crate::clock::{LEEWAY, rfc3339};
 use crate::denial::{Denial, Reason};
@@ -154,6 +155,14 @@ impl Exchange<'_> {
             Issued::Accepted { plan, generation } => (plan, generation),
             Issued::Used => return used("used before for other keys or outputs, or revoked since"),
             Issued::Refused(refusal) => return denied(denial_of(refusal)),
+            Issued::Locked(refused) => {
+                let locks::Refused { lock, met } = *refused;
+                // First of all, so that another name does not let it in.
+                if !met.is_empty() {
+                    authority.store.meet(lock.id.clone(), met).await?;
+                }
+                return denied(locked(&lock));
+            }
         };
 
         // A lost reply: the same certificates once more, if they would still be granted.
@@ -282,6 +291,14 @@ impl Exchange<'_> {
 /// What the quota of a run counts by: the line that names it, or the worker that stays.
 fn run_of(identity: &Identity) -> &str {
     identity.join().map_or(&identity.provenance().line, |join| &join.instance)
+}
+
+/// What the lock says is for the job; whom it is about, for the operator alone.
+fn locked(lock: &Lock) -> Denial {
+    let message = lock.message.as_deref();
+    let why = message.map_or_else(String::new, |message| format!(": {message}"));
+    let denial = Denial::new(Reason::Locked, format!("lock {} of {}{why}", lock.id, lock.words()));
+    message.map(str::to_owned).into_iter().fold(denial, Denial::tell)
 }
 
 fn denial_of(refusal: InstanceRefusal) -> Denial {

@@ -23,6 +23,7 @@ pub mod engine;
 mod event;
 pub mod instances;
 pub mod joins;
+pub mod locks;
 mod loss;
 #[cfg(feature = "next-schema")]
 mod next_schema;
@@ -48,6 +49,7 @@ pub use unusable::{is_away, is_displaced, no_room};
 
 use closed::Closed;
 use instances::{InstanceRefusal, NewSecret, RegisteredInstance};
+use locks::{Lock, LockKind, NewLock, Refused, Shut};
 use replicas::{Announced, Replica};
 
 /// A certificate that ended within so many seconds of its revocation is on no
@@ -133,6 +135,19 @@ pub trait Store: sealed::Engine + Trail + InstanceLookup {
 
     /// Keeps a registration secret, by its hash, with an event.
     fn add_secret(&self, entry: NewSecret) -> BoxFuture<'_, Result<()>>;
+
+    /// Shuts somebody out, and revokes what they hold: of an exchange that comes at the same time, either nothing is issued
+    /// or it is revoked too.
+    fn lock(&self, new: NewLock) -> BoxFuture<'_, Result<Shut>>;
+
+    /// Lifts the locks of that kind and value, which are answered; what they have revoked stays so.
+    fn unlock(&self, kind: LockKind, value: String, at: i64, by: String) -> BoxFuture<'_, Result<Vec<Lock>>>;
+
+    /// Has a lock take these ids too: it has met them under the name that it is about.
+    fn meet(&self, lock: String, ids: Vec<String>) -> BoxFuture<'_, Result<()>>;
+
+    /// The locks that hold, by when they were put.
+    fn locks(&self, now: i64) -> BoxFuture<'_, Result<Vec<Lock>>>;
 
     /// Whether it takes what an exchange writes, and can be read.
     fn ready(&self) -> BoxFuture<'_, Result<()>>;
@@ -319,6 +334,8 @@ pub enum Issued<P = Option<Earlier>> {
     Used,
     /// A registered instance's join is not accepted.
     Refused(InstanceRefusal),
+    /// A lock takes it; the proof is not used up.
+    Locked(Box<Refused>),
 }
 
 /// A certificate that a command is about to sign.

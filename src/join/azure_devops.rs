@@ -78,6 +78,9 @@ pub(super) static METHOD: Method = Method {
     fields: FIELDS,
     issuers: &["https://vstoken.dev.azure.com/*"],
     job: &["SYSTEM_JOBID", "SYSTEM_PLANID", "SYSTEM_JOBATTEMPT"],
+    repositories: &["rpo_uri"],
+    repository_ids: &["rpo_id"],
+    runs: &["run_id"],
     ..Method::new("azure-devops", "Azure DevOps pipelines", |job| prove(job).boxed(), configure)
 };
 

@@ -47,6 +47,8 @@ pub(super) static METHOD: Method = Method {
     fields: FIELDS,
     issuers: &["https://api.bitbucket.org/*"],
     job: &["BITBUCKET_STEP_UUID", "BITBUCKET_BUILD_NUMBER", "BITBUCKET_REPO_UUID"],
+    repository_ids: &["repositoryUuid"],
+    runs: &["pipelineUuid", "stepUuid"],
     ..Method::new("bitbucket", "Bitbucket Pipelines", |job| HANDED_OVER.none(job), configure)
 };
 

@@ -101,6 +101,9 @@ pub(super) static METHOD: Method = Method {
     issuers: &[ISSUER],
     can_bind: true,
     job: &["BUILDKITE_JOB_ID"],
+    repositories: &["pipeline_slug"],
+    repository_ids: &["pipeline_id"],
+    runs: &["job_id"],
     ..Method::new("buildkite", "Buildkite: agents of version 3", |job| prove(job).boxed(), configure)
 };
 

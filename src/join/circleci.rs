@@ -87,6 +87,9 @@ pub(super) static METHOD: Method = Method {
     issuers: &["https://oidc.circleci.com", "https://oidc.circleci.com/*"],
     can_bind: true,
     job: &["CIRCLE_WORKFLOW_JOB_ID", "CIRCLE_NODE_INDEX"],
+    repositories: &["oidc.circleci.com/vcs-origin"],
+    repository_ids: &[PROJECT],
+    runs: &["oidc.circleci.com/pipeline-id", "oidc.circleci.com/workflow-id", "oidc.circleci.com/job-id"],
     ..Method::new("circleci", "CircleCI: cloud and server", |job| prove(job).boxed(), configure)
 };
 

@@ -211,6 +211,9 @@ pub(super) static METHOD: Method = Method {
         "RUNNER_NAME",
         "RUNNER_TRACKING_ID",
     ],
+    repositories: &["repository"],
+    repository_ids: &["repository_id"],
+    runs: &["run_id"],
     ..Method::new(
         "github",
         "GitHub Actions: github.com, GitHub Enterprise Cloud and Server",

@@ -146,6 +146,9 @@ pub(super) static METHOD: Method = Method {
     fields: FIELDS,
     issuers: &["https://gitlab.com"],
     job: &["CI_JOB_ID", "CI_SERVER_URL"],
+    repositories: &["project_path"],
+    repository_ids: &["project_id"],
+    runs: &["pipeline_id", "job_id"],
     ..Method::new("gitlab", "GitLab CI: gitlab.com and self-managed", |job| HANDED_OVER.none(job), configure)
 };
 

@@ -64,6 +64,7 @@ pub(super) static METHOD: Method = Method {
     fields: FIELDS,
     issuers: &[DEFAULT_ISSUER],
     is_ci: false,
+    runs: &["/kubernetes.io/pod/uid"],
     ..Method::new(
         "kubernetes",
         "Kubernetes: pods with a projected service account token",

@@ -77,6 +77,12 @@ pub struct Method {
     /// The variables that tell its jobs apart, also two at once on one machine:
     /// the same in all steps of a job. Without the first one there is no job.
     pub job: &'static [&'static str],
+    /// The claims that name what a job belongs to as people call it: a repository, a project, a pipeline.
+    pub repositories: &'static [&'static str],
+    /// The claims with the ids of the same, which a new name does not change.
+    pub repository_ids: &'static [&'static str],
+    /// The claims that each name a run, or a job of one.
+    pub runs: &'static [&'static str],
     /// See [`Configure`].
     pub configure: Configure,
 }
@@ -104,6 +110,9 @@ impl Method {
             registers: false,
             is_ci: true,
             job: &[],
+            repositories: &[],
+            repository_ids: &[],
+            runs: &[],
             configure,
         }
     }

@@ -48,6 +48,8 @@ pub(super) static METHOD: Method = Method {
     fields: FIELDS,
     issuers: &["https://*.spacelift.io"],
     job: &["TF_VAR_spacelift_run_id"],
+    repositories: &["callerId"],
+    runs: &["runId"],
     ..Method::new("spacelift", "Spacelift: stacks and modules", |job| HANDED_OVER.none(job), configure)
 };
 

@@ -84,6 +84,9 @@ pub(super) static METHOD: Method = Method {
     fields: FIELDS,
     issuers: &["https://app.terraform.io", "https://app.eu.terraform.io"],
     job: &["TFC_RUN_ID"],
+    repositories: &["terraform_workspace_name"],
+    repository_ids: &["terraform_workspace_id"],
+    runs: &["terraform_run_id"],
     ..Method::new(
         "terraform_cloud",
         "HCP Terraform and Terraform Enterprise",

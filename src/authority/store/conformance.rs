@@ -70,6 +70,7 @@ macro_rules! promises {
 }
 
 mod instances;
+mod locks;
 mod losses;
 mod proofs;
 pub(super) mod pruning;

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::bounds::{Bounds, NAME, TRAIL, cut, fewer};
 use super::instances::NewSecret;
+use super::locks::{Lock, LockKind, Shut};
 use super::{CertificateKind, NewCertificate, NewIssuance, NewRefusal, NewRevocation, NewSigned, PlanRecord};
 use crate::clock::rfc3339;
 use crate::join::instance::InstanceJoin;
@@ -222,6 +223,38 @@ pub(super) fn locked(
         .with("reason", reason)
         .with("detail", format!("presented generation {presented}, {expected} was expected: {why}"))
         .with("peer", &*entry.peer)
+}
+
+/// The `locked` event of a lock that an operator has put, and how much it has revoked.
+pub(super) fn locked_by(lock: &Lock, shut: &Shut) -> NewEvent {
+    of_lock("locked", lock.at, lock)
+        .with("by", &*lock.by)
+        .with("message", lock.message.as_deref())
+        .with("until", lock.until.map(|(until, _)| rfc3339(until)))
+        .with("issuances_revoked", shut.issuances.len())
+        .with("certificates_revoked", shut.certificates)
+}
+
+/// A `revoked` event of a lock: these issuances are.
+pub(super) fn revoked_by(lock: &Lock, issuances: &[String]) -> NewEvent {
+    of_lock("revoked", lock.at, lock)
+        .with("by", &*lock.by)
+        .with("reason", "locked")
+        .with("issuance_ids", issuances)
+}
+
+/// The `unlocked` event of a lock that an operator has lifted.
+pub(super) fn unlocked(lock: &Lock, at: i64, by: &str) -> NewEvent {
+    of_lock("unlocked", at, lock).with("by", by)
+}
+
+/// With whom it is about, so that it is among the events of a bot and of a join token.
+fn of_lock(event: &'static str, time: i64, lock: &Lock) -> NewEvent {
+    let is = |kind| (lock.kind == kind).then_some(&*lock.value);
+    NewEvent::new(event, time, "lock_id", &lock.id)
+        .of(is(LockKind::Bot), is(LockKind::Token))
+        .with("kind", lock.kind.name())
+        .with("value", (lock.kind != LockKind::All).then_some(&*lock.value))
 }
 
 /// With whose join caused the event.

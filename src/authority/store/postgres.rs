@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 
 use super::closed::{self, Closed};
 use super::instances::{NewSecret, RegisteredInstance};
+use super::locks::{Lock, LockKind, NewLock, STEP, Shut};
 use super::loss::{self, Mark, Reached, Restored, lost};
 use super::replicas::{Announced, Replica};
 use super::seal::{Seal, StoreKey};
@@ -25,6 +26,7 @@ mod durability;
 mod failure;
 mod instances;
 mod known;
+mod locks;
 pub mod passfile;
 pub mod pool;
 mod pruning;
@@ -334,6 +336,7 @@ impl Store for Postgres {
                             Issued::Accepted { plan: Some(earlier), generation }
                         }
                         Written::Used => Issued::Used,
+                        Written::Locked(refused) => Issued::Locked(refused),
                     },
                 );
             };
@@ -426,6 +429,61 @@ impl Store for Postgres {
             let entry = Arc::clone(&entry);
             async move { instances::add_secret(&client, &shared, &entry).await }
         }))
+    }
+
+    fn lock(&self, mut new: NewLock) -> BoxFuture<'_, Result<Shut>> {
+        Box::pin(async move {
+            let (at, known) = (new.lock.at, &self.shared.known);
+            new.lock.until = new.lasts.map(|lasts| (at.saturating_add(lasts), known.held(lasts)));
+            let new = &new;
+            let looked = self.read(move |client, _| async move { locks::look(&client, new).await }).await?;
+            if new.dry_run {
+                return Ok(looked.1.shut);
+            }
+            let looked = Arc::new(looked);
+            let (shut, rest) = self
+                .write(PATIENCE, move |shared, client, _| {
+                    let looked = Arc::clone(&looked);
+                    async move { locks::put(&client, &shared, (*looked).clone(), STEP).await }
+                })
+                .await?;
+            for issuances in rest.chunks(STEP) {
+                let issuances = Arc::new(issuances.to_vec());
+                self.write(PATIENCE, move |shared, client, _| {
+                    let issuances = Arc::clone(&issuances);
+                    async move { locks::revoke(&client, &shared, &issuances, at).await }
+                })
+                .await?;
+            }
+            Ok(shut)
+        })
+    }
+
+    fn unlock(&self, kind: LockKind, value: String, at: i64, by: String) -> BoxFuture<'_, Result<Vec<Lock>>> {
+        let named = Arc::new((value, by));
+        Box::pin(self.write(PATIENCE, move |shared, client, _| {
+            let named = Arc::clone(&named);
+            async move { locks::lift(&client, &shared, kind, &named.0, at, &named.1).await }
+        }))
+    }
+
+    fn meet(&self, lock: String, ids: Vec<String>) -> BoxFuture<'_, Result<()>> {
+        let met = Arc::new((lock, ids));
+        Box::pin(self.write(PATIENCE, move |shared, client, _| {
+            let met = Arc::clone(&met);
+            async move { locks::meet(&client, &shared, &met.0, &met.1).await }
+        }))
+    }
+
+    fn locks(&self, now: i64) -> BoxFuture<'_, Result<Vec<Lock>>> {
+        let run = self.shared.known.run();
+        Box::pin(async move {
+            let seal = self.shared.known.seal();
+            let read = move |client: Arc<Connection>, _| async move { locks::read(&client, seal).await };
+            let mut all = self.read(read).await?.all;
+            all.retain(|lock| lock.holds(now, run));
+            Ok(all)
+        })
     }
 
     fn ready(&self) -> BoxFuture<'_, Result<()>> {

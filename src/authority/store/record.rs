@@ -114,6 +114,7 @@ pub async fn exchange<P: ExchangePlan>(
         },
         Issued::Used => Issued::Used,
         Issued::Refused(refusal) => Issued::Refused(refusal),
+        Issued::Locked(refused) => Issued::Locked(refused),
     })
 }
 

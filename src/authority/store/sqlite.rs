@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use super::closed::{self, Closed};
 use super::instances::{InstanceRefusal, NewSecret, RegisteredInstance};
+use super::locks::{Lock, LockKind, NewLock, STEP, Shut};
 use super::loss::{Loss, Restored, lost};
 use super::odometer::Odometer;
 use super::replicas::{Announced, Replica};
@@ -29,6 +30,7 @@ pub mod archive;
 mod closing;
 mod copy;
 mod instances;
+mod locks;
 mod opening;
 mod outside;
 mod pruning;
@@ -74,6 +76,7 @@ pub struct Sqlite {
     odometer: Odometer,
     outside: Arc<Outside>,
     seal: Arc<Seal>,
+    locks: Arc<locks::Known>,
 }
 
 /// The [`Trail`] of a store in a file of SQLite, which is left as it is.
@@ -124,7 +127,15 @@ impl Sqlite {
             let writer =
                 threads::Writer::writer(writing, reserve, Arc::clone(&revocations), Arc::clone(&outside))?;
             let reader = threads::Reader::reader(reading)?;
-            Ok(Self { reader, writer, revocations, odometer, outside, seal: Arc::new(seal) })
+            Ok(Self {
+                reader,
+                writer,
+                revocations,
+                odometer,
+                outside,
+                seal: Arc::new(seal),
+                locks: Arc::default(),
+            })
         };
         told(if opening == Opening::Known { "open" } else { "create" }, path, start)
     }
@@ -219,9 +230,13 @@ impl Store for Sqlite {
         let revocations = Arc::clone(&self.revocations);
         let run = self.odometer.now();
         let (seal, outside) = (Arc::clone(&self.seal), Arc::clone(&self.outside));
+        let locks = Arc::clone(&self.locks);
         Box::pin(self.writer.try_write(Room::ToSpare, move |connection| {
             if outside.restored().map(|restored| restored.time) != entry.restored {
                 return Err(Unwritten::Lost(Loss::meanwhile()));
+            }
+            if let Some(refused) = locks.refuse(connection, &entry, &plan, run, &seal)? {
+                return Ok(Issued::Locked(Box::new(refused)));
             }
             let issued = writes::issue(connection, &entry, &plan, &event, run, &seal)?;
             if let Issued::Refused(InstanceRefusal::LockedNow { .. } | InstanceRefusal::Ahead { .. }) = issued
@@ -322,6 +337,56 @@ impl Store for Sqlite {
         let seal = Arc::clone(&self.seal);
         let add = move |connection: &_| instances::add_secret(connection, &entry, held, &seal);
         Box::pin(self.writer.write(Room::Any, add))
+    }
+
+    fn lock(&self, mut new: NewLock) -> BoxFuture<'_, Result<Shut>> {
+        Box::pin(async move {
+            let (run, at, dry_run) = (self.odometer.now(), new.lock.at, new.dry_run);
+            let ends = |lasts| (at.saturating_add(lasts), run.saturating_add(lasts));
+            new.lock.until = new.lasts.map(ends);
+            let (lock, taken, last) =
+                self.reader.read(move |connection| locks::look(connection, &new)).await?;
+            if dry_run {
+                return Ok(taken.shut);
+            }
+            let (seal, revocations) = (Arc::clone(&self.seal), Arc::clone(&self.revocations));
+            let put = move |connection: &_| {
+                let put = locks::put(connection, lock.clone(), taken.clone(), last, &seal, STEP)?;
+                revocations.fetch_add(1, Ordering::SeqCst);
+                Ok(put)
+            };
+            let (shut, rest) = self.writer.write(Room::Any, put).await?;
+            for issuances in rest.chunks(STEP) {
+                let (issuances, revocations) = (issuances.to_vec(), Arc::clone(&self.revocations));
+                let revoke = move |connection: &_| {
+                    revocations.fetch_add(1, Ordering::SeqCst);
+                    locks::revoke(connection, &issuances, at)
+                };
+                self.writer.write(Room::Any, revoke).await?;
+            }
+            Ok(shut)
+        })
+    }
+
+    fn unlock(&self, kind: LockKind, value: String, at: i64, by: String) -> BoxFuture<'_, Result<Vec<Lock>>> {
+        let seal = Arc::clone(&self.seal);
+        let lift = move |connection: &_| locks::lift(connection, kind, &value, at, &by, &seal);
+        Box::pin(self.writer.write(Room::Any, lift))
+    }
+
+    fn meet(&self, lock: String, ids: Vec<String>) -> BoxFuture<'_, Result<()>> {
+        let seal = Arc::clone(&self.seal);
+        let meet = move |connection: &_| locks::meet(connection, &lock, &ids, &seal);
+        Box::pin(self.writer.write(Room::Any, meet))
+    }
+
+    fn locks(&self, now: i64) -> BoxFuture<'_, Result<Vec<Lock>>> {
+        let (seal, run) = (Arc::clone(&self.seal), self.odometer.now());
+        Box::pin(self.reader.read(move |connection| {
+            let mut all = locks::read(connection, &seal)?.all;
+            all.retain(|lock| lock.holds(now, run));
+            Ok(all)
+        }))
     }
 
     fn ready(&self) -> BoxFuture<'_, Result<()>> {

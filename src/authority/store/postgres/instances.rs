@@ -160,9 +160,19 @@ pub(super) async fn join(
     let digest = proof_key(&entry.replay, 0);
     let (key, known) = ([digest.as_ref()], &shared.known);
     let (secret, since) = (join.secret.map(|hash| hash.to_vec()), entry.time.saturating_sub(LEEWAY));
+    let mut locks = known.locks();
+    if locks.refuse(entry, plan, known.run()).is_some() {
+        // It may have been lifted.
+        transaction::look(client, known).await?;
+        locks = known.locks();
+    }
+    if let Some(refused) = locks.refuse(entry, plan, known.run()) {
+        return Ok(Issued::Locked(Box::new(refused)));
+    }
     let found = transaction::begin(
         client,
         known,
+        Some(locks.number),
         &[
             (INSTANCES, &[(&join.instance, Type::TEXT)]),
             (reads::PROOFS, &[(&key.as_slice(), Type::BYTEA_ARRAY)]),

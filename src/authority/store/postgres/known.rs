@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::super::locks::Locks;
 use super::super::loss::{self, GoneOnWith, Loss};
 use super::super::seal::Seal;
 
@@ -24,6 +25,8 @@ pub(super) struct Known {
     seal: Option<Arc<Seal>>,
     /// How far it surely had come.
     loss: Mutex<loss::Known>,
+    /// Whom operators have shut out, as last seen.
+    locks: Mutex<Arc<Locks>>,
     /// Another once something was revoked by anybody.
     revocations: AtomicU64,
     odometer: Mutex<Odometer>,
@@ -49,6 +52,8 @@ impl Known {
             store,
             seal,
             loss: Mutex::new(known),
+            // A number that no store has.
+            locks: Mutex::new(Arc::new(Locks { number: -1, ..Locks::default() })),
             revocations: AtomicU64::new(0),
             odometer: Mutex::new(Odometer { run, since: now, asked: now }),
             #[cfg(test)]
@@ -77,9 +82,24 @@ impl Known {
         seal.holds(&GoneOnWith(&self.store, time), mac)
     }
 
+    /// What rows are sealed with, if they are judged.
+    pub(super) fn seal(&self) -> Option<&Seal> {
+        self.seal.as_deref()
+    }
+
     /// The seal of that it is gone on with at that time.
     pub(super) fn gone_on_with(&self, time: i64) -> Option<Vec<u8>> {
         Some(self.seal.as_ref()?.of(&GoneOnWith(&self.store, time)).to_vec())
+    }
+
+    /// Whom operators have shut out, as last seen: what is judged by it is written where that is so still.
+    pub(super) fn locks(&self) -> Arc<Locks> {
+        Arc::clone(&self.locks.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// They have, as was read.
+    pub(super) fn hear_locks(&self, locks: Locks) {
+        *self.locks.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(locks);
     }
 
     /// Whether the store is the one that it was when somebody's proof was judged.

@@ -229,22 +229,45 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         closed text,
         moving text,
         kept_from bigint NOT NULL DEFAULT 0,
-        kept_run bigint NOT NULL DEFAULT 0
+        kept_run bigint NOT NULL DEFAULT 0,
+        locks bigint NOT NULL DEFAULT 0
     );
     CREATE TRIGGER state_stays BEFORE DELETE OR TRUNCATE ON machine_id.state
         EXECUTE FUNCTION machine_id.refuse('the state stays');
     CREATE TRIGGER state_rises BEFORE UPDATE ON machine_id.state
         FOR EACH ROW WHEN (new.list_number < old.list_number OR new.revocations < old.revocations
-            OR new.run < old.run OR new.forgotten < old.forgotten OR new.kept_from < old.kept_from OR new.store IS DISTINCT FROM old.store)
+            OR new.run < old.run OR new.forgotten < old.forgotten OR new.kept_from < old.kept_from OR new.locks < old.locks OR new.store IS DISTINCT FROM old.store)
         EXECUTE FUNCTION machine_id.refuse('these numbers only rise');
     -- By so much as an authority has them rise, if its clock is not ten years ahead, and what it came back to not a year old.
     CREATE TRIGGER state_rises_slowly BEFORE UPDATE ON machine_id.state
         FOR EACH ROW WHEN (new.list_number > greatest(old.list_number + 20000000, (machine_id.clock() + 315360000) * 1000000000)
             OR new.run > old.run + 31536000 OR new.forgotten > greatest(old.forgotten, machine_id.clock())
-            OR new.revocations > old.revocations + 1
+            OR new.revocations > old.revocations + 1 OR new.locks > old.locks + 2147483648
             OR (old.seal_check IS NOT NULL AND new.seal_check IS DISTINCT FROM old.seal_check))
         EXECUTE FUNCTION machine_id.withhold('these numbers rise no further, and the key of the seals stays');
     INSERT INTO machine_id.state (id, oldest, store) VALUES (1, 1, gen_random_uuid()::text);
+
+    CREATE TABLE machine_id.locks (
+        number bigint PRIMARY KEY CHECK (number > 0),
+        id text NOT NULL UNIQUE,
+        kind text NOT NULL,
+        value text NOT NULL,
+        until machine_id.seconds,
+        held_to_run bigint,
+        message text,
+        put_by text NOT NULL,
+        put_at machine_id.seconds NOT NULL,
+        met text NOT NULL,
+        lifted machine_id.seconds,
+        lifted_by text,
+        mac bytea
+    );
+    CREATE TRIGGER locks_follow AFTER INSERT ON machine_id.locks REFERENCING NEW TABLE AS added
+        EXECUTE FUNCTION machine_id.follow('number', '0');
+    CREATE TRIGGER locks_stay BEFORE DELETE ON machine_id.locks
+        FOR EACH ROW EXECUTE FUNCTION machine_id.withhold('locks stay, also those that were lifted');
+    CREATE TRIGGER locks_stay_all BEFORE TRUNCATE ON machine_id.locks
+        EXECUTE FUNCTION machine_id.refuse('locks stay, also those that were lifted');
 
     CREATE TABLE machine_id.probes (
         id bigint PRIMARY KEY CHECK (id = 1),

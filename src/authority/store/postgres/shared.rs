@@ -7,7 +7,7 @@ use tokio_postgres::types::Type;
 use super::super::replicas::{Announced, LIVE, Replica};
 use super::failure::Failure;
 use super::reads;
-use super::transaction::{self, Parameter, Statement, locked};
+use super::transaction::{self, Judged, Parameter, Statement, locked};
 use super::work::Shared;
 use crate::authority::limits::{FREE, Level, Spent};
 
@@ -104,8 +104,8 @@ pub(super) async fn announce(
         #[cfg(feature = "next-schema")]
         (super::super::next_schema::SEEN_POSTGRES, &[(id, Type::TEXT)]),
     ];
-    let done = transaction::write_as_judged(client, &shared.known, statements, shared.known.restored(), true)
-        .await?;
+    let judged = Judged { restored: shared.known.restored(), locks: None };
+    let done = transaction::write_as_judged(client, &shared.known, statements, judged, true).await?;
     let mut announced = Announced::default();
     for row in done.get(3).into_iter().flatten() {
         announced.keys.push(row.try_get(0)?);

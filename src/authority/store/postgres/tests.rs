@@ -455,7 +455,7 @@ fn a_lock_that_nobody_gives_back_is_taken() {
     let bench = Bench::new();
     let held = bench.runtime.block_on(async {
         let connection = bench.database.pool(SERVER).get().await.unwrap();
-        transaction::begin(&connection, &bench.store.shared.known, &[]).await.unwrap();
+        transaction::begin(&connection, &bench.store.shared.known, None, &[]).await.unwrap();
         connection
     });
     assert_eq!(bench.issue(issuance(1)).unwrap(), FRESH);

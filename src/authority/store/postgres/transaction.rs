@@ -20,6 +20,7 @@ use super::super::loss::{LISTS_AHEAD, Loss, Reached, Said};
 use super::super::packed::pack;
 use super::failure::Failure;
 use super::known::{APART, Known};
+use super::locks;
 use super::schema;
 
 /// The longest that a flush takes: a server that is paused, or a network that is cut, says nothing.
@@ -59,6 +60,7 @@ const ADMIT: &str = concat!(
     "SELECT run, revocations, set_config('machine_id.locked', 'yes', true), ",
     durable!(),
     " FROM machine_id.state WHERE id = 1 AND closed IS NULL AND oldest <= $1 AND store = $2 AND run <= $3
+        AND ($9 IS NULL OR locks = $9)
         AND CASE WHEN lost IS NOT NULL THEN $7
             ELSE restored IS NOT DISTINCT FROM $4
                 AND (SELECT coalesce(max(sequence), 0) FROM machine_id.events) >= $5
@@ -94,19 +96,29 @@ pub(super) async fn write(
     known: &Known,
     statements: &[Statement<'_>],
 ) -> Result<Vec<Vec<Row>>, Failure> {
-    write_as_judged(client, known, statements, known.restored(), false).await
+    let judged = Judged { restored: known.restored(), locks: None };
+    write_as_judged(client, known, statements, judged, false).await
 }
 
-/// The same, where the store was put back last when it was `restored`: with another, what was judged before may be wrong.
+/// What was judged by: of another store it may be wrong.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Judged {
+    /// When the store was put back last.
+    pub(super) restored: Option<i64>,
+    /// The number of its locks, where it hangs on these.
+    pub(super) locks: Option<i64>,
+}
+
+/// The same, where it was judged so.
 /// Where it is so, `even_lost`: to a store that says that it has lost something.
 pub(super) async fn write_as_judged(
     client: &Client,
     known: &Known,
     statements: &[Statement<'_>],
-    restored: Option<i64>,
+    judged: Judged,
     even_lost: bool,
 ) -> Result<Vec<Vec<Row>>, Failure> {
-    let admit = admit(client, known, restored, even_lost);
+    let admit = admit(client, known, judged, even_lost);
     let work = join_all(statements.iter().map(|(sql, parameters)| query(client, sql, parameters)));
     // Each is sent when it is first polled, which happens in this order.
     let end = join(query(client, REACHED, &[]), client.batch_execute("COMMIT"));
@@ -147,19 +159,19 @@ fn reached(row: &Row, at: usize) -> Result<Reached, tokio_postgres::Error> {
     })
 }
 
-/// Begins a transaction of two flushes under the lock, by what is to be known for it. It ends by [`finish`], or
+/// Begins a transaction of two flushes under the lock, by what is to be known for it, where `locks` is still the number of those that
+/// were judged by. It ends by [`finish`], or
 /// with the connection.
 pub(super) async fn begin(
     client: &Client,
     known: &Known,
+    locks: Option<i64>,
     statements: &[Statement<'_>],
 ) -> Result<Vec<Vec<Row>>, Failure> {
+    let judged = Judged { restored: known.restored(), locks };
     let work = join_all(statements.iter().map(|(sql, parameters)| query(client, sql, parameters)));
-    let (begun, admitted, found) = within(
-        FLUSH,
-        join3(client.batch_execute(BEGIN), admit(client, known, known.restored(), false), work),
-    )
-    .await?;
+    let admit = admit(client, known, judged, false);
+    let (begun, admitted, found) = within(FLUSH, join3(client.batch_execute(BEGIN), admit, work)).await?;
     begun?;
     let admitted = admitted?;
     let found = found.into_iter().collect::<Result<_, _>>()?;
@@ -251,12 +263,12 @@ async fn query(
 async fn admit(
     client: &Client,
     known: &Known,
-    restored: Option<i64>,
+    Judged { restored, locks }: Judged,
     even_lost: bool,
 ) -> Result<Vec<Row>, tokio_postgres::Error> {
     let (newest, run) = (schema::newest(), known.run().saturating_add(APART));
     let Reached { sequence, id, time, .. } = known.loss().reached.clone();
-    let parameters: [Parameter<'_>; 8] = [
+    let parameters: [Parameter<'_>; 9] = [
         (&newest, Type::INT8),
         (&known.store, Type::TEXT),
         (&run, Type::INT8),
@@ -265,6 +277,7 @@ async fn admit(
         (&id, Type::TEXT),
         (&even_lost, Type::BOOL),
         (&time, Type::INT8),
+        (&locks, Type::INT8),
     ];
     let (locked, admitted) = join(query(client, LOCK, &[]), query(client, ADMIT, &parameters)).await;
     locked?;
@@ -285,7 +298,7 @@ fn hear(known: &Known, admitted: &[Row]) -> Result<(), Failure> {
 pub(super) async fn look(client: &Client, known: &Known) -> Result<(), Failure> {
     const WHY: &str = "SELECT oldest, store, run, revocations, lost,
             (SELECT id FROM machine_id.events WHERE sequence = $1),
-            $2 < kept_from, machine_id.clock(), closed, restored_mac
+            $2 < kept_from, machine_id.clock(), closed, restored_mac, locks
         FROM machine_id.state";
     let Reached { sequence: asked, time, .. } = known.loss().reached.clone();
     let about: [Parameter<'_>; 2] = [(&asked, Type::INT8), (&time, Type::INT8)];
@@ -324,6 +337,9 @@ pub(super) async fn look(client: &Client, known: &Known) -> Result<(), Failure> 
         return Err(loss.into());
     }
     known.hear(row.try_get(2)?, row.try_get(3)?);
+    if row.try_get::<_, i64>(10)? != known.locks().number {
+        known.hear_locks(locks::read(client, known.seal()).await?);
+    }
     Ok(())
 }
 

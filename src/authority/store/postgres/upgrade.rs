@@ -41,10 +41,11 @@ const SERVER: &[(&str, &str)] = &[
     ),
     ("secrets", "SELECT, INSERT, UPDATE (instance, mac), DELETE"),
     ("strangers", "SELECT, INSERT, DELETE"),
+    ("locks", "SELECT, INSERT, UPDATE (until, held_to_run, message, met, lifted, lifted_by, mac)"),
     (
         "state",
         "SELECT, UPDATE (list_number, list_what, list_made, revocations, run, forgotten, restored, restored_mac, lost, \
-         seal_check)",
+         seal_check, locks)",
     ),
     ("probes", "SELECT, INSERT, UPDATE"),
     ("usage", "SELECT, INSERT, UPDATE, DELETE"),

@@ -14,6 +14,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use super::super::event::NewEvent;
+use super::super::locks::{Locks, Refused};
 use super::super::loss::Loss;
 use super::super::proofs::{UsedProof, proof_key};
 use super::super::seal::Seal;
@@ -21,7 +22,7 @@ use super::super::{Earlier, NewCertificate, NewIssuance, PlanRecord};
 use super::failure::Failure;
 use super::reads;
 use super::rows::{self, Columns, Used};
-use super::transaction::{self, Statement, locked};
+use super::transaction::{self, Judged, Statement, locked};
 use super::work::{CANNOT_WRITE, PATIENCE, PAUSE, Shared, give_back};
 use crate::error::{Error, Result};
 
@@ -114,6 +115,8 @@ pub(super) enum Written {
     Before(Earlier, Option<i64>),
     /// Its proof was used by others, or may have been.
     Used,
+    /// A lock takes it.
+    Locked(Box<Refused>),
 }
 
 /// What waits for its turn.
@@ -232,11 +235,29 @@ async fn once(shared: &Shared, jobs: &mut Vec<Job>) -> Result<(), Failure> {
     {
         job.answer(Err(Loss::meanwhile().into()));
     }
+    let connection = shared.pool.get().await?;
+    let refused = |locks: &Locks, job: &Job| {
+        job.entry.issuance().and_then(|(entry, plan)| locks.refuse(entry, plan, shared.known.run()))
+    };
+    let mut locks = shared.known.locks();
+    // Whom a lock takes hears so once it is known that it still holds; of one that is new hears the transaction.
+    if jobs.iter().any(|job| refused(&locks, job).is_some()) {
+        transaction::look(&connection, &shared.known).await?;
+        locks = shared.known.locks();
+    }
+    for job in std::mem::take(jobs) {
+        match refused(&locks, &job) {
+            Some(refused) => job.answer(Ok(Written::Locked(Box::new(refused)))),
+            None => jobs.push(job),
+        }
+    }
     if jobs.is_empty() {
+        connection.give_back();
         return Ok(());
     }
-    let connection = shared.pool.get().await?;
-    let done = on(shared, &connection, jobs, restored).await;
+    let issues = jobs.iter().any(|job| job.entry.issuance().is_some());
+    let judged = Judged { restored, locks: issues.then_some(locks.number) };
+    let done = on(shared, &connection, jobs, judged).await;
     give_back(connection, &done);
     done
 }
@@ -245,9 +266,9 @@ async fn on(
     shared: &Shared,
     connection: &Client,
     jobs: &mut Vec<Job>,
-    restored: Option<i64>,
+    judged: Judged,
 ) -> Result<(), Failure> {
-    let written = record(shared, connection, jobs, restored).await?;
+    let written = record(shared, connection, jobs, judged).await?;
     let mut nth = 0_usize;
     let recorded = jobs.extract_if(.., |job| {
         nth += 1;
@@ -274,7 +295,7 @@ async fn record(
     shared: &Shared,
     client: &Client,
     jobs: &[Job],
-    restored: Option<i64>,
+    judged: Judged,
 ) -> Result<BTreeSet<usize>, Failure> {
     let run = shared.known.held(0);
     let mut columns = Columns::default();
@@ -286,7 +307,7 @@ async fn record(
     }
     let even_lost = jobs.iter().all(|job| matches!(job.entry, Entry::Signed(_, _, true)));
     let record: &[Statement<'_>] = &[(RECORD, &columns.parameters())];
-    let done = transaction::write_as_judged(client, &shared.known, record, restored, even_lost).await?;
+    let done = transaction::write_as_judged(client, &shared.known, record, judged, even_lost).await?;
     let mut written = BTreeSet::new();
     for row in done.iter().flatten() {
         let nth: i64 = row.try_get(0)?;

@@ -11,7 +11,7 @@ use super::super::{LAST_NUMBERED, LIST_SERVED, ListNumber, NewRevocation, Revoke
 use super::failure::Failure;
 use super::reads;
 use super::rows;
-use super::transaction::{self, Parameter, locked};
+use super::transaction::{self, Judged, Parameter, locked};
 use super::work::Shared;
 
 /// How many rows one transaction forgets, so that pruning never holds up an exchange for long.
@@ -116,8 +116,9 @@ pub(super) async fn revoke(
         (&event.token, Type::TEXT),
         (&body, Type::BYTEA),
     ];
-    let done = transaction::write_as_judged(client, &shared.known, &[(REVOKE, &parameters)], restored, false)
-        .await?;
+    let judged = Judged { restored, locks: None };
+    let done =
+        transaction::write_as_judged(client, &shared.known, &[(REVOKE, &parameters)], judged, false).await?;
     let Some(row) = done.first().and_then(|rows| rows.first()) else { return Ok(Revoked::Unknown) };
     if let Some(revocations) = row.try_get(1)? {
         shared.known.revoked(revocations);

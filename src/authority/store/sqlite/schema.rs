@@ -242,6 +242,25 @@ pub(super) const MIGRATIONS: &[&str] = &[
     CREATE TRIGGER certificates_stay BEFORE DELETE ON certificates WHEN old.expires >= (SELECT kept_from FROM state)
         BEGIN SELECT RAISE(ABORT, 'certificates stay on record'); END;
 
+    -- Whom operators have shut out (`store/locks.rs`): `until` and `held_to_run` are when it ends by itself, `met` the ids, as
+    -- JSON, of those that it has taken by name. `state.locks` is another once any of them has changed.
+    CREATE TABLE locks (
+        number INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        kind TEXT NOT NULL,
+        value TEXT NOT NULL,
+        until INTEGER,
+        held_to_run INTEGER,
+        message TEXT,
+        put_by TEXT NOT NULL,
+        put_at INTEGER NOT NULL,
+        met TEXT NOT NULL,
+        lifted INTEGER,
+        lifted_by TEXT,
+        mac BLOB
+    ) STRICT;
+    ALTER TABLE state ADD COLUMN locks INTEGER NOT NULL DEFAULT 0;
+
     -- The oldest version whose machine-id does right by these tables.
     ALTER TABLE state ADD COLUMN oldest INTEGER NOT NULL DEFAULT 5;
 ",

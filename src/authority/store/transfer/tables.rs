@@ -132,6 +132,25 @@ pub(in super::super) const OTHERS: &[Table] = &[
         ],
     },
     Table {
+        name: "locks",
+        key: 1,
+        columns: &[
+            ("number", Integer),
+            ("id", Text),
+            ("kind", Text),
+            ("value", Text),
+            ("until", Integer),
+            ("held_to_run", Integer),
+            ("message", Text),
+            ("put_by", Text),
+            ("put_at", Integer),
+            ("met", Text),
+            ("lifted", Integer),
+            ("lifted_by", Text),
+            ("mac", Bytes),
+        ],
+    },
+    Table {
         name: "proofs",
         key: 1,
         columns: &[

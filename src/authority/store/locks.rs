@@ -1,0 +1,357 @@
+//! Locks: whom an operator has shut out. Nothing is issued to whoever one takes, and what they hold is revoked when it is put.
+//!
+//! Which locks there are a store knows by heart, and by a number, `state.locks`, which is another once anything of them has
+//! changed: an issuance is judged in memory, and recorded only where the number is still that one.
+
+use serde_json::{Map, Value};
+
+use super::seal::{Column, Granting, Seal};
+use super::{NewIssuance, PlanRecord};
+use crate::clock::LEEWAY;
+use crate::join;
+use crate::join::rules::claim;
+use crate::text::hex;
+use crate::wire::MAX_TTL;
+
+/// How far back issuances may be that are still good, in seconds: the longest life, and clocks that are days apart.
+pub const REACH: i64 = MAX_TTL as i64 + 3 * 86_400;
+
+/// How many issuances one transaction revokes at most; what is beyond follows it, while nothing more is issued to them.
+pub(super) const STEP: usize = 10_000;
+
+/// How many issuances are looked at in one go.
+pub(super) const PAGE: i64 = 1000;
+
+/// How many issuances one `revoked` event names at most.
+pub(super) const NAMED: usize = 500;
+
+/// What a lock is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LockKind {
+    /// Everybody.
+    All,
+    /// A bot.
+    Bot,
+    /// A join token.
+    Token,
+    /// A join method.
+    JoinMethod,
+    /// Whoever issues tokens, by its URL.
+    Issuer,
+    /// A registered worker.
+    Instance,
+    /// What was issued with a certificate, by its serial.
+    Serial,
+    /// An issuance.
+    Issuance,
+    /// A run of a CI system, by any of its ids or by the line that certificates have of it.
+    Run,
+    /// A repository or project, by its name or its id.
+    Repository,
+    /// A key, by the SHA-256 of its SSH blob or its SubjectPublicKeyInfo, in hexadecimal.
+    Key,
+}
+
+impl LockKind {
+    const ALL: [(Self, &'static str); 11] = [
+        (Self::All, "all"),
+        (Self::Bot, "bot"),
+        (Self::Token, "token"),
+        (Self::JoinMethod, "join-method"),
+        (Self::Issuer, "issuer"),
+        (Self::Instance, "instance"),
+        (Self::Serial, "serial"),
+        (Self::Issuance, "issuance"),
+        (Self::Run, "run"),
+        (Self::Repository, "repository"),
+        (Self::Key, "key"),
+    ];
+
+    /// As the option of `authority lock` is called.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(kind, _)| *kind == self).map_or("all", |(_, name)| name)
+    }
+
+    /// The kind of that name. Tables have no other, unless somebody has put it there: that one takes everybody.
+    pub(super) fn of_name(name: &str) -> Self {
+        Self::ALL.iter().find(|(_, known)| *known == name).map_or(Self::All, |(kind, _)| *kind)
+    }
+
+    /// Whether it is of what was issued before, and of nobody who may come again.
+    pub fn is_of_past(self) -> bool {
+        matches!(self, Self::Serial | Self::Issuance)
+    }
+}
+
+/// A lock, as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lock {
+    /// Its id.
+    pub id: String,
+    /// What it is about.
+    pub kind: LockKind,
+    /// Which of them; empty where it is about everybody.
+    pub value: String,
+    /// When it ends by itself, in seconds since 1970 and by the odometer: when both are over.
+    pub until: Option<(i64, i64)>,
+    /// What refused jobs are told.
+    pub message: Option<String>,
+    /// Who has put it.
+    pub by: String,
+    /// When, in seconds since 1970.
+    pub at: i64,
+    /// The ids of those that had its name, which it takes under another name too.
+    pub met: Vec<String>,
+    /// When it was lifted, and by whom.
+    pub lifted: Option<(i64, String)>,
+}
+
+impl Lock {
+    /// Whether it holds at that time, by a clock and by the odometer.
+    pub fn holds(&self, now: i64, run: i64) -> bool {
+        self.lifted.is_none()
+            && self.until.is_none_or(|(until, held_to_run)| now <= until || run <= held_to_run)
+    }
+
+    /// Whether it takes them.
+    pub fn takes(&self, subject: &Subject) -> bool {
+        match self.kind {
+            LockKind::All => true,
+            LockKind::Repository => {
+                subject.repositories.iter().any(|name| is_repository(name, &self.value))
+                    || subject.repository_ids.iter().any(|id| *id == self.value || self.met.contains(id))
+            }
+            kind => subject.facts.iter().any(|(fact, value)| *fact == kind && *value == self.value),
+        }
+    }
+
+    /// The ids that this one has and the lock has not met yet, which it is to take from now on.
+    pub fn meets(&self, subject: &Subject) -> Vec<String> {
+        let is_named = self.kind == LockKind::Repository
+            && subject.repositories.iter().any(|name| is_repository(name, &self.value));
+        let fresh = |id: &&String| is_named && !self.met.contains(id);
+        subject.repository_ids.iter().filter(fresh).cloned().collect()
+    }
+
+    /// `bot deployer`.
+    pub fn words(&self) -> String {
+        format!("{} {}", self.kind.name(), self.value).trim_end().to_owned()
+    }
+
+    /// As it is where its seal does not hold: nothing that is written beside it lifts it.
+    pub(super) fn judged(self, mac: Option<&[u8]>, seal: &Seal) -> Self {
+        if seal.holds(&self, mac) { self } else { Self { until: None, lifted: None, message: None, ..self } }
+    }
+
+    /// The column `met`.
+    pub(super) fn met_text(&self) -> String {
+        serde_json::to_string(&self.met).unwrap_or_default()
+    }
+
+    /// What that column says.
+    pub(super) fn read_met(text: &str) -> Vec<String> {
+        serde_json::from_str(text).unwrap_or_default()
+    }
+}
+
+impl Granting for Lock {
+    const TABLE: &'static str = "locks";
+
+    fn key(&self) -> &[u8] {
+        self.id.as_bytes()
+    }
+
+    fn columns(&self) -> Vec<Column<'_>> {
+        let Self { id: _, kind, value, until, message, by, at, met, lifted } = self;
+        let mut columns = vec![
+            kind.name().into(),
+            value.as_str().into(),
+            until.map(|(until, _)| until).into(),
+            until.map(|(_, run)| run).into(),
+            message.as_deref().into(),
+            by.as_str().into(),
+            (*at).into(),
+            lifted.as_ref().map(|(at, _)| *at).into(),
+            lifted.as_ref().map(|(_, by)| by.as_str()).into(),
+        ];
+        columns.extend(met.iter().map(|id| Column::from(id.as_str())));
+        columns
+    }
+}
+
+/// Whether a name, or the URL of a repository, is of what an operator calls so: platforms do not tell upper from lower case.
+fn is_repository(name: &str, called: &str) -> bool {
+    let (name, called) = (name.to_ascii_lowercase(), called.to_ascii_lowercase());
+    name == called || (called.contains('/') && name.ends_with(&format!("/{called}")))
+}
+
+/// Whom a lock may take: what is known of an exchange, or of an issuance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subject {
+    facts: Vec<(LockKind, String)>,
+    repositories: Vec<String>,
+    repository_ids: Vec<String>,
+}
+
+impl Subject {
+    /// Of what is about to be issued.
+    pub(super) fn new(entry: &NewIssuance, plan: &PlanRecord) -> Self {
+        let mut subject = Self::of(&entry.join_method, &entry.claims);
+        subject.fact(LockKind::Bot, Some(&entry.bot));
+        subject.fact(LockKind::Token, Some(&entry.token));
+        subject.fact(LockKind::Run, Some(&entry.provenance));
+        subject.fact(LockKind::Instance, entry.join.as_ref().map(|join| &*join.instance));
+        subject.keys(plan.certificates.iter().map(|certificate| certificate.key_hash.as_slice()));
+        subject
+    }
+
+    /// Of what was issued, by its event.
+    pub(super) fn issued(event: &Map<String, Value>) -> Self {
+        let text = |name: &str| event.get(name).and_then(Value::as_str);
+        let none = Map::new();
+        let claims = event.get("claims").and_then(Value::as_object).unwrap_or(&none);
+        let mut subject = Self::of(text("join_method").unwrap_or_default(), claims);
+        subject.fact(LockKind::Bot, text("bot"));
+        subject.fact(LockKind::Token, text("token"));
+        subject.fact(LockKind::Run, text("provenance"));
+        subject.fact(LockKind::Instance, text("instance"));
+        subject.fact(LockKind::Issuance, text("issuance_id"));
+        for serial in event.get("serials").and_then(Value::as_array).into_iter().flatten() {
+            subject.fact(LockKind::Serial, serial.as_str());
+        }
+        subject
+    }
+
+    /// With the keys that are certified.
+    pub(super) fn keys<'h>(&mut self, hashes: impl IntoIterator<Item = &'h [u8]>) {
+        self.facts.extend(hashes.into_iter().map(|hash| (LockKind::Key, hex(hash))));
+    }
+
+    fn of(join_method: &str, claims: &Map<String, Value>) -> Self {
+        let mut subject = Self::default();
+        subject.fact(LockKind::JoinMethod, Some(join_method));
+        subject.fact(LockKind::Issuer, claims.get("iss").and_then(Value::as_str));
+        let texts = |names: &[&str]| -> Vec<String> {
+            let text = |name: &&str| match claim(claims, name)? {
+                Value::String(text) => Some(text.clone()),
+                Value::Number(number) => Some(number.to_string()),
+                _ => None,
+            };
+            names.iter().filter_map(text).filter(|text| !text.is_empty()).collect()
+        };
+        if let Some(method) = join::find(join_method) {
+            subject.facts.extend(texts(method.runs).into_iter().map(|run| (LockKind::Run, run)));
+            subject.repositories = texts(method.repositories);
+            subject.repository_ids = texts(method.repository_ids);
+        }
+        subject
+    }
+
+    fn fact(&mut self, kind: LockKind, value: Option<&str>) {
+        self.facts.extend(value.filter(|value| !value.is_empty()).map(|value| (kind, value.to_owned())));
+    }
+}
+
+/// All locks of a store, as of a moment.
+#[derive(Clone, Debug, Default)]
+pub struct Locks {
+    /// What `state.locks` says; another with any other locks.
+    pub(super) number: i64,
+    pub(super) all: Vec<Lock>,
+}
+
+impl Locks {
+    /// The first that takes what is about to be issued, if one does.
+    pub(super) fn refuse(&self, entry: &NewIssuance, plan: &PlanRecord, run: i64) -> Option<Refused> {
+        let mut held = self.all.iter().filter(|lock| lock.holds(entry.time, run)).peekable();
+        held.peek()?;
+        let subject = Subject::new(entry, plan);
+        let lock = held.find(|lock| lock.takes(&subject))?;
+        Some(Refused { lock: lock.clone(), met: lock.meets(&subject) })
+    }
+}
+
+/// That a lock has taken somebody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Which one.
+    pub lock: Lock,
+    /// The ids that it has met now: see [`Store::meet`](super::Store::meet).
+    pub met: Vec<String>,
+}
+
+/// A lock that is to be put.
+#[derive(Clone, Debug)]
+pub struct NewLock {
+    /// As it will be, but for the odometer's part of its end.
+    pub lock: Lock,
+    /// Until when it holds from now on, in seconds.
+    pub lasts: Option<i64>,
+    /// Whether to say what it would do, and do nothing.
+    pub dry_run: bool,
+}
+
+/// What a lock has revoked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shut {
+    /// The ids of the issuances, oldest first.
+    pub issuances: Vec<String>,
+    /// How many certificates they had that were still good.
+    pub certificates: usize,
+    /// The ids of repositories that it has met.
+    pub met: Vec<String>,
+    /// Whether what it names was ever issued, where it is of what was.
+    pub is_known: bool,
+}
+
+/// A part of what is still good.
+#[derive(Debug)]
+pub(super) struct Living {
+    /// The number of its event.
+    pub(super) sequence: i64,
+    /// Its event.
+    pub(super) event: Map<String, Value>,
+    /// The hashes of the keys of its certificates that are still good.
+    pub(super) keys: Vec<Vec<u8>>,
+}
+
+/// What a lock takes of that which is still good.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Taken {
+    /// The numbers of the events of their issuances.
+    pub(super) issuances: Vec<i64>,
+    pub(super) shut: Shut,
+}
+
+impl Taken {
+    /// Adds what the lock takes of these; it meets the ids of those that have nothing good any more, too.
+    pub(super) fn add(&mut self, lock: &mut Lock, living: Vec<Living>) {
+        for Living { sequence, event, keys } in living {
+            let mut subject = Subject::issued(&event);
+            subject.keys(keys.iter().map(Vec::as_slice));
+            if !lock.takes(&subject) {
+                continue;
+            }
+            self.shut.is_known = true;
+            let met = lock.meets(&subject);
+            lock.met.extend(met.iter().cloned());
+            self.shut.met.extend(met);
+            // What is locked altogether leaves what operators have signed.
+            let is_issued = event.get("event").is_some_and(|event| event == "issued");
+            if keys.is_empty()
+                || !(is_issued || matches!(lock.kind, LockKind::Key | LockKind::Serial | LockKind::Issuance))
+            {
+                continue;
+            }
+            let id = event.get("issuance_id").and_then(Value::as_str).unwrap_or_default();
+            self.shut.certificates = self.shut.certificates.saturating_add(keys.len());
+            self.shut.issuances.push(id.to_owned());
+            self.issuances.push(sequence);
+        }
+    }
+}
+
+/// From when on certificates are looked for that are still good to a clock within the leeway.
+pub(super) fn still_good(now: i64) -> i64 {
+    now.saturating_sub(LEEWAY)
+}
