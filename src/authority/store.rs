@@ -43,13 +43,14 @@ mod transfer;
 mod unusable;
 mod version;
 
+pub use bounds::Stranger;
 pub use loss::{Loss, Restored, lost};
 pub use place::StorePlace;
 pub use unusable::{is_away, is_displaced, no_room};
 
 use closed::Closed;
 use instances::{InstanceRefusal, NewSecret, RegisteredInstance};
-use locks::{Lock, LockKind, NewLock, Refused, Shut};
+use locks::{Lock, LockKind, NewLock, Refused, Shut, Subject};
 use replicas::{Announced, Replica};
 
 /// A certificate that ended within so many seconds of its revocation is on no
@@ -135,6 +136,9 @@ pub trait Store: sealed::Engine + Trail + InstanceLookup {
 
     /// Keeps a registration secret, by its hash, with an event.
     fn add_secret(&self, entry: NewSecret) -> BoxFuture<'_, Result<()>>;
+
+    /// Forgets the registration secrets of that join token that are not used up, with an event; how many there were.
+    fn withdraw_secrets(&self, token: String, at: i64, by: String) -> BoxFuture<'_, Result<u64>>;
 
     /// Shuts somebody out, and revokes what they hold: of an exchange that comes at the same time, either nothing is issued
     /// or it is revoked too.
@@ -320,6 +324,19 @@ pub struct NewIssuance {
     pub restored: Option<i64>,
 }
 
+impl NewIssuance {
+    /// Whom a lock may take of it.
+    fn subject(&self, plan: &PlanRecord) -> Subject {
+        let mut subject = Subject::of(&self.join_method, &self.claims);
+        subject.fact(LockKind::Bot, Some(&self.bot));
+        subject.fact(LockKind::Token, Some(&self.token));
+        subject.fact(LockKind::Run, Some(&self.provenance));
+        subject.fact(LockKind::Instance, self.join.as_ref().map(|join| &*join.instance));
+        subject.keys(plan.certificates.iter().map(|certificate| certificate.key_hash.as_slice()));
+        subject
+    }
+}
+
 /// What became of [`Store::issue`], and of [`record::exchange`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Issued<P = Option<Earlier>> {
@@ -376,26 +393,6 @@ pub struct NewRefusal {
     pub peer: String,
     /// Where it is a stranger's, which are kept apart from the trail.
     pub stranger: Option<Stranger>,
-}
-
-/// Somebody whom no rule has let in. What such people cause is kept within
-/// bounds, those of each kind for themselves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stranger {
-    /// Nobody vouches for the claims: this costs nothing to do.
-    Unverified,
-    /// An issuer does; on a public platform, anybody has an account.
-    Verified,
-}
-
-impl Stranger {
-    /// Which ring of refusals is theirs: newer ones of the same push theirs out.
-    fn ring(self) -> i64 {
-        match self {
-            Self::Unverified => 0,
-            Self::Verified => 1,
-        }
-    }
 }
 
 /// A certificate as recorded.

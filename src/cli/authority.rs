@@ -109,6 +109,26 @@ pub enum Command {
         #[arg(value_name = "DENIAL_ID")]
         id: String,
     },
+    /// Shut somebody out: nothing is issued to them from now on, and what they hold is revoked, on every authority of the store.
+    Lock(Lock),
+    /// Let those in again whom a lock has shut out; what was revoked stays so.
+    Unlock {
+        /// Where its data is.
+        #[command(flatten)]
+        data: DataDir,
+        /// Whom.
+        #[command(flatten)]
+        whom: Whom,
+    },
+    /// List the locks that hold.
+    Locks {
+        /// Where its data is.
+        #[command(flatten)]
+        data: DataDir,
+        /// How to print them; in JSON one a line.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
     /// Let workers register that stay, such as a self-hosted Jenkins.
     #[command(subcommand)]
     Token(TokenCommand),
@@ -141,6 +161,74 @@ pub enum TokenCommand {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+    /// Withdraw the secrets of a join token that no worker has used yet.
+    Revoke {
+        /// Where its data is.
+        #[command(flatten)]
+        data: DataDir,
+        /// The join token, which the policy need not have any more.
+        #[arg(long, value_name = "NAME")]
+        token: String,
+    },
+}
+
+/// `authority lock`.
+#[derive(Debug, Args)]
+pub struct Lock {
+    /// Where its data is.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// Whom.
+    #[command(flatten)]
+    pub whom: Whom,
+    /// How long it holds; until it is lifted unless set.
+    #[arg(long, value_name = "DURATION")]
+    pub ttl: Option<String>,
+    /// What a job that it refuses is told: one line.
+    #[arg(long, value_name = "TEXT")]
+    pub message: Option<String>,
+    /// Say what would be refused and revoked, and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Whom a lock is about: one of these.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Whom {
+    /// A bot of the policy.
+    #[arg(long, value_name = "NAME")]
+    pub bot: Option<String>,
+    /// A join token.
+    #[arg(long, value_name = "NAME")]
+    pub token: Option<String>,
+    /// A join method.
+    #[arg(long, value_name = "METHOD")]
+    pub join_method: Option<String>,
+    /// Whoever has tokens of that issuer.
+    #[arg(long, value_name = "URL")]
+    pub issuer: Option<String>,
+    /// A registered worker, as `authority instances` lists it.
+    #[arg(long, value_name = "ID")]
+    pub instance: Option<String>,
+    /// What was issued with the certificate of that serial: digits are decimal, 0x, a colon or a letter make it hexadecimal.
+    #[arg(long, value_name = "SERIAL")]
+    pub serial: Option<String>,
+    /// What was issued at once, by the id that jobs print and the trail has: i-….
+    #[arg(long, value_name = "ID")]
+    pub issuance: Option<String>,
+    /// A run or job of a CI system, by its id or by the line that certificates have of it.
+    #[arg(long, value_name = "RUN")]
+    pub run: Option<String>,
+    /// A repository or project, by its name or its id; by name, also once it was renamed.
+    #[arg(long, value_name = "REPOSITORY")]
+    pub repository: Option<String>,
+    /// Whoever has that key: `SHA256:…` of an SSH key, or the SHA-256 of a public key in DER in hexadecimal.
+    #[arg(long, value_name = "FINGERPRINT")]
+    pub key: Option<String>,
+    /// Everybody.
+    #[arg(long)]
+    pub all: bool,
 }
 
 /// Where an authority's data is.

@@ -15,6 +15,7 @@ mod explain;
 mod export;
 mod init;
 mod instances;
+mod lock;
 mod migrate;
 mod new_store;
 mod prune;
@@ -50,6 +51,10 @@ pub fn run(command: Command, env: &Environment) -> Result<ExitCode> {
         Command::Token(TokenCommand::Add { data, token, ttl, format }) => {
             token::add(&data.data_dir, &token, &ttl, format)
         }
+        Command::Token(TokenCommand::Revoke { data, token }) => token::revoke(&data.data_dir, &token, env),
+        Command::Lock(args) => lock::lock(&args, env),
+        Command::Unlock { data, whom } => lock::unlock(&data.data_dir, &whom, env),
+        Command::Locks { data, format } => lock::list(&data.data_dir, format),
         Command::Instances { data, format } => instances::run(&data.data_dir, format),
     }?;
     Ok(ExitCode::SUCCESS)

@@ -5,6 +5,7 @@ mod certificates;
 mod ends;
 mod floods;
 mod keys;
+mod locks;
 mod mfa;
 mod options;
 mod outages;

@@ -3,7 +3,25 @@
 
 use serde_json::{Map, Value};
 
-use super::Stranger;
+/// Somebody whom no rule has let in. What such people cause is kept within
+/// bounds, those of each kind for themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stranger {
+    /// Nobody vouches for the claims: this costs nothing to do.
+    Unverified,
+    /// An issuer does; on a public platform, anybody has an account.
+    Verified,
+}
+
+impl Stranger {
+    /// Which ring of refusals is theirs: newer ones of the same push theirs out.
+    pub(super) fn ring(self) -> i64 {
+        match self {
+            Self::Unverified => 0,
+            Self::Verified => 1,
+        }
+    }
+}
 
 /// The most that is kept of each kind of strangers, in rows and in bytes.
 pub(super) const MAX_ROWS: i64 = 10_000;

@@ -189,6 +189,14 @@ pub(super) fn secret_added(entry: &NewSecret) -> NewEvent {
         .with("expires_at", rfc3339(entry.expires))
 }
 
+/// The `secrets_withdrawn` event: so many secrets of the join token register nobody any more.
+pub(super) fn secrets_withdrawn(token: &str, secrets: u64, at: i64, by: &str) -> NewEvent {
+    NewEvent::new("secrets_withdrawn", at, "join_token", token)
+        .of(None, Some(token))
+        .with("secrets", secrets)
+        .with("by", by)
+}
+
 /// The `registered` event of an instance whose first issuance is `entry`.
 pub(super) fn registered(entry: &NewIssuance, join: &InstanceJoin, secret_id: &str) -> NewEvent {
     let event = NewEvent::new("registered", entry.time, "instance", &join.instance)

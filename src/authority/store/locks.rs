@@ -6,15 +6,13 @@
 use serde_json::{Map, Value};
 
 use super::seal::{Column, Granting, Seal};
-use super::{NewIssuance, PlanRecord};
 use crate::clock::LEEWAY;
 use crate::join;
 use crate::join::rules::claim;
 use crate::text::hex;
-use crate::wire::MAX_TTL;
 
 /// How far back issuances may be that are still good, in seconds: the longest life, and clocks that are days apart.
-pub const REACH: i64 = MAX_TTL as i64 + 3 * 86_400;
+pub const REACH: i64 = 10 * 86_400;
 
 /// How many issuances one transaction revokes at most; what is beyond follows it, while nothing more is issued to them.
 pub(super) const STEP: usize = 10_000;
@@ -194,17 +192,6 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Of what is about to be issued.
-    pub(super) fn new(entry: &NewIssuance, plan: &PlanRecord) -> Self {
-        let mut subject = Self::of(&entry.join_method, &entry.claims);
-        subject.fact(LockKind::Bot, Some(&entry.bot));
-        subject.fact(LockKind::Token, Some(&entry.token));
-        subject.fact(LockKind::Run, Some(&entry.provenance));
-        subject.fact(LockKind::Instance, entry.join.as_ref().map(|join| &*join.instance));
-        subject.keys(plan.certificates.iter().map(|certificate| certificate.key_hash.as_slice()));
-        subject
-    }
-
     /// Of what was issued, by its event.
     pub(super) fn issued(event: &Map<String, Value>) -> Self {
         let text = |name: &str| event.get(name).and_then(Value::as_str);
@@ -227,7 +214,8 @@ impl Subject {
         self.facts.extend(hashes.into_iter().map(|hash| (LockKind::Key, hex(hash))));
     }
 
-    fn of(join_method: &str, claims: &Map<String, Value>) -> Self {
+    /// Of a job with these claims.
+    pub(super) fn of(join_method: &str, claims: &Map<String, Value>) -> Self {
         let mut subject = Self::default();
         subject.fact(LockKind::JoinMethod, Some(join_method));
         subject.fact(LockKind::Issuer, claims.get("iss").and_then(Value::as_str));
@@ -247,7 +235,8 @@ impl Subject {
         subject
     }
 
-    fn fact(&mut self, kind: LockKind, value: Option<&str>) {
+    /// With one thing more that a lock may be about.
+    pub(super) fn fact(&mut self, kind: LockKind, value: Option<&str>) {
         self.facts.extend(value.filter(|value| !value.is_empty()).map(|value| (kind, value.to_owned())));
     }
 }
@@ -261,11 +250,11 @@ pub struct Locks {
 }
 
 impl Locks {
-    /// The first that takes what is about to be issued, if one does.
-    pub(super) fn refuse(&self, entry: &NewIssuance, plan: &PlanRecord, run: i64) -> Option<Refused> {
-        let mut held = self.all.iter().filter(|lock| lock.holds(entry.time, run)).peekable();
+    /// The first that takes them at that time, if one does.
+    pub(super) fn refuse(&self, now: i64, run: i64, subject: impl FnOnce() -> Subject) -> Option<Refused> {
+        let mut held = self.all.iter().filter(|lock| lock.holds(now, run)).peekable();
         held.peek()?;
-        let subject = Subject::new(entry, plan);
+        let subject = subject();
         let lock = held.find(|lock| lock.takes(&subject))?;
         Some(Refused { lock: lock.clone(), met: lock.meets(&subject) })
     }

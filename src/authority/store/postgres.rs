@@ -26,6 +26,7 @@ mod durability;
 mod failure;
 mod instances;
 mod known;
+mod lock_rows;
 mod locks;
 pub mod passfile;
 pub mod pool;
@@ -36,6 +37,7 @@ mod schema;
 pub mod settings;
 mod shared;
 mod tls;
+mod trail;
 mod transaction;
 mod trouble;
 mod upgrade;
@@ -51,9 +53,11 @@ use failure::Failure;
 pub use failure::{is_away, is_displaced, no_room};
 use known::Known;
 use pool::{Connection, Pool};
+pub use trail::PostgresTrail;
+use trail::usable;
 pub use upgrade::{Roles, Upgraded};
 pub(super) use work::MARK;
-use work::{CANNOT_READ, CANNOT_WRITE, PATIENCE, Shared, again};
+use work::{CANNOT_READ, CANNOT_WRITE, PATIENCE, Shared, again, another};
 use writer::{Entry, Writer, Written};
 
 /// A [`Store`] in PostgreSQL.
@@ -69,10 +73,6 @@ impl fmt::Debug for Postgres {
         f.debug_struct("Postgres").finish_non_exhaustive()
     }
 }
-
-/// The [`Trail`] of a store in PostgreSQL.
-#[derive(Clone, Debug)]
-pub struct PostgresTrail(Pool);
 
 /// Makes the tables, or brings them up to this version, and gives the roles what they need and nothing else:
 /// these, and those that had it before.
@@ -194,72 +194,6 @@ impl Postgres {
 /// A store that has lost something is opened, too.
 fn forgive(error: Error) -> Result<()> {
     if lost(&error).is_some() { Ok(()) } else { Err(error) }
-}
-
-/// Why a store is not opened that is another than the mark says.
-fn another(store: &str, marked: &str) -> Error {
-    Error::usage(format!("it is another store ({store}) than the one that {MARK} is of ({marked})"))
-        .context("cannot open the store")
-        .hint("`store` in authority.yaml names the database of another authority, or another was put in its place")
-        .hint(format!("where this one is meant, remove {MARK} from the data directory"))
-}
-
-/// Whether there is a store that this machine-id can use.
-async fn usable(pool: &Pool) -> Result<()> {
-    again(pool, CANNOT_READ, PATIENCE, |client, _| async move { reads::usable(&client).await }).await?
-}
-
-impl PostgresTrail {
-    /// Opens it for reading alone.
-    ///
-    /// # Errors
-    /// As [`Postgres::open`].
-    pub async fn open(pool: Pool) -> Result<Self> {
-        usable(&pool).await?;
-        Ok(Self(pool))
-    }
-
-    async fn standing(&self) -> Result<(i64, Option<Closed>)> {
-        again(&self.0, CANNOT_READ, PATIENCE, |client, _| async move { reads::standing(&client).await }).await
-    }
-}
-
-impl Trail for PostgresTrail {
-    fn events(&self, filter: EventFilter, after: Cursor, limit: usize) -> BoxFuture<'_, Result<Vec<Event>>> {
-        Box::pin(async move {
-            let filter = &filter;
-            again(&self.0, CANNOT_READ, PATIENCE, move |client, _| async move {
-                reads::events(&client, filter, after, limit).await
-            })
-            .await
-        })
-    }
-
-    fn dropped(&self) -> BoxFuture<'_, Result<i64>> {
-        Box::pin(again(
-            &self.0,
-            CANNOT_READ,
-            PATIENCE,
-            |client, _| async move { reads::dropped(&client).await },
-        ))
-    }
-
-    fn instances(&self) -> BoxFuture<'_, Result<Vec<RegisteredInstance>>> {
-        Box::pin(again(
-            &self.0,
-            CANNOT_READ,
-            PATIENCE,
-            |client, _| async move { reads::instances(&client).await },
-        ))
-    }
-
-    fn kept_from(&self) -> BoxFuture<'_, Result<i64>> {
-        Box::pin(async { Ok(self.standing().await?.0) })
-    }
-
-    fn closed(&self) -> BoxFuture<'_, Result<Option<Closed>>> {
-        Box::pin(async { Ok(self.standing().await?.1) })
-    }
 }
 
 impl Trail for Postgres {
@@ -431,6 +365,14 @@ impl Store for Postgres {
         }))
     }
 
+    fn withdraw_secrets(&self, token: String, at: i64, by: String) -> BoxFuture<'_, Result<u64>> {
+        let named = Arc::new((token, by));
+        Box::pin(self.write(PATIENCE, move |shared, client, _| {
+            let named = Arc::clone(&named);
+            async move { instances::withdraw_secrets(&client, &shared, &named.0, at, &named.1).await }
+        }))
+    }
+
     fn lock(&self, mut new: NewLock) -> BoxFuture<'_, Result<Shut>> {
         Box::pin(async move {
             let (at, known) = (new.lock.at, &self.shared.known);
@@ -478,9 +420,11 @@ impl Store for Postgres {
     fn locks(&self, now: i64) -> BoxFuture<'_, Result<Vec<Lock>>> {
         let run = self.shared.known.run();
         Box::pin(async move {
-            let seal = self.shared.known.seal();
-            let read = move |client: Arc<Connection>, _| async move { locks::read(&client, seal).await };
-            let mut all = self.read(read).await?.all;
+            let known = &self.shared.known;
+            let read = move |client: Arc<Connection>, _| async move {
+                transaction::read_locks(&client, known).await
+            };
+            let mut all = self.read(read).await?.all.clone();
             all.retain(|lock| lock.holds(now, run));
             Ok(all)
         })

@@ -339,6 +339,11 @@ impl Store for Sqlite {
         Box::pin(self.writer.write(Room::Any, add))
     }
 
+    fn withdraw_secrets(&self, token: String, at: i64, by: String) -> BoxFuture<'_, Result<u64>> {
+        let withdraw = move |connection: &_| instances::withdraw_secrets(connection, &token, at, &by);
+        Box::pin(self.writer.write(Room::Any, withdraw))
+    }
+
     fn lock(&self, mut new: NewLock) -> BoxFuture<'_, Result<Shut>> {
         Box::pin(async move {
             let (run, at, dry_run) = (self.odometer.now(), new.lock.at, new.dry_run);

@@ -9,11 +9,13 @@ use crate::authority::store::{Store, Trail, engine, lost, restored_warning};
 use crate::authority::{config, keys, tls};
 use crate::clock::Clock;
 use crate::document;
+use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
 use crate::folder::Unfit;
-use crate::folder::read::{self, Limit};
+use crate::folder::read::{self, Limit, Trust};
 use crate::runtime::block_on;
 use crate::terminal;
+use crate::text::word;
 
 /// Opens what a signing command needs: keys, and the store that records it first.
 pub(super) fn open(data_dir: &Path) -> Result<(keys::CaKeys, Box<dyn Store>)> {
@@ -50,6 +52,26 @@ pub(super) fn read_store(config: &config::Config) -> Result<Box<dyn Trail>> {
         error.hints().iter().for_each(|hint| terminal::log(&format!("hint: {hint}")));
     }
     Ok(store)
+}
+
+/// The user of the operating system that this process runs as, for a record of who has done something: with whoever
+/// became it by sudo, as that says.
+pub(super) fn user(env: &Environment) -> String {
+    let uid = rustix::process::getuid().as_raw().to_string();
+    let known = read::raw(Path::new("/etc/passwd"), Trust::Ours, Limit::FILE).and_then(read::utf8);
+    let name = known.ok().and_then(|text| {
+        let of = |line: &str| -> Option<String> {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            (fields.nth(1)? == uid).then(|| word(name))
+        };
+        text.lines().find_map(of)
+    });
+    let name = name.unwrap_or_else(|| format!("uid {uid}"));
+    match env.get("SUDO_USER") {
+        Some(by) if !by.is_empty() && word(by) != name => format!("{name} (sudo: {})", word(by)),
+        _ => name,
+    }
 }
 
 /// Says on stderr that the TLS CA ends soon or has ended: what is signed or trusted now ends with it.

@@ -14,6 +14,7 @@ use crate::authority::policy::{JoinToken, Policy};
 use crate::authority::store::instances::NewSecret;
 use crate::cli::Format;
 use crate::clock::{Clock, rfc3339};
+use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::join::METHODS;
 use crate::join::instance::secret_hash;
@@ -66,6 +67,21 @@ pub(super) fn add(data_dir: &Path, token: &str, ttl: &str, format: Format) -> Re
         ),
     });
     print(&page)
+}
+
+/// Withdraws the secrets of that join token that nobody has used.
+pub(super) fn revoke(data_dir: &Path, token: &str, env: &Environment) -> Result<()> {
+    let store = data_dir::open_store(&Config::load(data_dir)?)?;
+    let (now, by) = (Clock::system().now(), data_dir::user(env));
+    let withdrawn = block_on(store.withdraw_secrets(token.to_owned(), now, by))??;
+    let token = shown(token);
+    print(&match withdrawn {
+        0 => {
+            format!("join token `{token}` has no secret that is not used up: there is nothing to withdraw\n")
+        }
+        1 => format!("a registration secret of join token `{token}` is withdrawn\n"),
+        many => format!("{many} registration secrets of join token `{token}` are withdrawn\n"),
+    })
 }
 
 fn join_token<'p>(policy: &'p Policy, name: &str) -> Result<&'p JoinToken> {

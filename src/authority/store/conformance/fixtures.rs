@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut};
 use serde_json::{Map, Value};
 
 use super::super::instances::NewSecret;
+use super::super::locks::{Lock, LockKind, NewLock};
 use super::super::{
     CertificateKind, Earlier, EarlierCertificate, Issued, NewCertificate, NewIssuance, NewRefusal,
     NewRevocation, PlanRecord, Stranger,
@@ -184,4 +185,20 @@ pub(in crate::authority::store) fn stranger(id: &str, kind: Stranger, claims: us
     let verified = kind == Stranger::Verified;
     let token = "t".repeat(1000);
     NewRefusal { stranger: Some(kind), verified, token, ..refusal(id, Some(&claims)) }
+}
+
+/// A lock without an end.
+pub(in crate::authority::store) fn lock(kind: LockKind, value: &str) -> NewLock {
+    let lock = Lock {
+        id: format!("l-{}-{value}", kind.name()),
+        kind,
+        value: value.to_owned(),
+        until: None,
+        message: Some("taken over".to_owned()),
+        by: "anna".to_owned(),
+        at: NOW,
+        met: Vec::new(),
+        lifted: None,
+    };
+    NewLock { lock, lasts: None, dry_run: false }
 }

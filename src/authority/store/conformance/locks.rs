@@ -4,21 +4,6 @@ use super::super::locks::{Lock, LockKind, NewLock, Shut};
 use super::fixtures::*;
 use super::*;
 
-fn lock(kind: LockKind, value: &str) -> NewLock {
-    let lock = Lock {
-        id: format!("l-{}-{value}", kind.name()),
-        kind,
-        value: value.to_owned(),
-        until: None,
-        message: Some("taken over".to_owned()),
-        by: "anna".to_owned(),
-        at: NOW,
-        met: Vec::new(),
-        lifted: None,
-    };
-    NewLock { lock, lasts: None, dry_run: false }
-}
-
 /// Issuance `n` of a repository.
 fn of(n: u64, name: &str, id: &str) -> Entry {
     issuance(n).with(|entry| {
@@ -204,7 +189,7 @@ fn a_lock_by_name_keeps_the_ids_that_it_has_met(bench: &Bench) {
 
 /// Whoever writes to the database lifts none.
 fn no_row_that_was_changed_lifts_a_lock(bench: &Bench) {
-    for (nth, change) in [
+    for (change, nth) in [
         "lifted = 1, lifted_by = 'x'",
         "until = 5, held_to_run = 0",
         "met = '[]'",
@@ -212,9 +197,9 @@ fn no_row_that_was_changed_lifts_a_lock(bench: &Bench) {
         "kind = 'other', value = ''",
     ]
     .into_iter()
-    .enumerate()
+    .zip(1_u64..)
     {
-        let n = 10 * (nth as u64 + 1);
+        let n = 10 * nth;
         assert_eq!(bench.issue(of(n, "octo-org/app", "74")), FRESH);
         put(bench, lock(LockKind::Repository, "octo-org/app"));
         bench.meddle(&format!("UPDATE locks SET {change}")).unwrap();

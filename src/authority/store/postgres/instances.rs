@@ -161,12 +161,12 @@ pub(super) async fn join(
     let (key, known) = ([digest.as_ref()], &shared.known);
     let (secret, since) = (join.secret.map(|hash| hash.to_vec()), entry.time.saturating_sub(LEEWAY));
     let mut locks = known.locks();
-    if locks.refuse(entry, plan, known.run()).is_some() {
+    if locks.refuse(entry.time, known.run(), || entry.subject(plan)).is_some() {
         // It may have been lifted.
         transaction::look(client, known).await?;
         locks = known.locks();
     }
-    if let Some(refused) = locks.refuse(entry, plan, known.run()) {
+    if let Some(refused) = locks.refuse(entry.time, known.run(), || entry.subject(plan)) {
         return Ok(Issued::Locked(Box::new(refused)));
     }
     let found = transaction::begin(
@@ -332,6 +332,30 @@ pub(super) async fn admits(
     let found = reads::rows(client, SECRET, &[(&hash, Type::BYTEA)]).await?;
     let secret: Kept<SecretRow> = seal.judge(found.first().map(secret_row).transpose()?);
     Ok(secret.row().is_some_and(|secret| secret.admits(token, now)))
+}
+
+/// Forgets the secrets of that join token that are not used up; how many there were.
+pub(super) async fn withdraw_secrets(
+    client: &Client,
+    shared: &Shared,
+    token: &str,
+    at: i64,
+    by: &str,
+) -> Result<u64, Failure> {
+    const UNUSED: &str = "SELECT count(*) FROM machine_id.secrets WHERE token = $1 AND instance IS NULL";
+    const FORGET: &str =
+        concat!("DELETE FROM machine_id.secrets WHERE token = $1 AND instance IS NULL AND ", locked!());
+    let of_token: [Parameter<'_>; 1] = [(&token, Type::TEXT)];
+    let found = transaction::begin(client, &shared.known, None, &[(UNUSED, &of_token)]).await?;
+    let count: i64 = found.iter().flatten().next().ok_or_else(reads::gone)?.try_get(0)?;
+    let gone = u64::try_from(count).unwrap_or(0);
+    let event = event::secrets_withdrawn(token, gone, at, by);
+    let mut columns = Columns::default();
+    columns.add(&event, &[], None, &shared.seal);
+    let recorded = columns.parameters();
+    let all: &[Statement<'_>] = &[(FORGET, &of_token), (RECORD, &recorded)];
+    transaction::finish(client, &shared.known, if gone > 0 { all } else { &[] }).await?;
+    Ok(gone)
 }
 
 /// Keeps a secret's hash, with an event.

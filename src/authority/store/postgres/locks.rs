@@ -4,20 +4,14 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
 use super::super::event::{self, NewEvent};
-use super::super::locks::{
-    Living, Lock, LockKind, Locks, NAMED, NewLock, PAGE, REACH, Shut, Taken, still_good,
-};
-use super::super::seal::Seal;
+use super::super::locks::{Living, Lock, LockKind, NAMED, NewLock, PAGE, REACH, Shut, Taken, still_good};
 use super::failure::Failure;
+use super::lock_rows::{LOCKS, read_rows};
 use super::reads;
 use super::rows::{self, Columns};
 use super::transaction::{self, Parameter, Statement, locked};
 use super::work::Shared;
 use super::writer::RECORD;
-
-const LOCKS: &str =
-    "SELECT id, kind, value, until, held_to_run, message, put_by, put_at, met, lifted, lifted_by, mac,
-        (SELECT locks FROM machine_id.state) FROM machine_id.locks ORDER BY number";
 
 /// The issuances behind the first number, up to the second, with the keys of their certificates that are still good.
 const LIVING: &str = "SELECT sequence, event, body, ARRAY(SELECT key_hash FROM machine_id.certificates
@@ -50,38 +44,6 @@ const KEEP: &str = concat!(
      WHERE id = $1 AND ",
     locked!()
 );
-
-/// All of them, by when they were put.
-pub(super) async fn read(client: &Client, seal: Option<&Seal>) -> Result<Locks, Failure> {
-    const NUMBER: &str = "SELECT locks FROM machine_id.state";
-    let found = transaction::read(client, &[(NUMBER, &[]), (LOCKS, &[])]).await?;
-    let number = found.first().and_then(|rows| rows.first()).ok_or_else(reads::gone)?.try_get(0)?;
-    Ok(Locks { number, all: read_rows(found.get(1).map(Vec::as_slice).unwrap_or_default(), seal)? })
-}
-
-fn read_rows(rows: &[Row], seal: Option<&Seal>) -> Result<Vec<Lock>, Failure> {
-    let read = |row: &Row| -> Result<Lock, Failure> {
-        let (until, run): (Option<i64>, Option<i64>) = (row.try_get(3)?, row.try_get(4)?);
-        let (lifted, lifted_by): (Option<i64>, Option<String>) = (row.try_get(9)?, row.try_get(10)?);
-        let lock = Lock {
-            id: row.try_get(0)?,
-            kind: LockKind::of_name(row.try_get(1)?),
-            value: row.try_get(2)?,
-            until: until.zip(run),
-            message: row.try_get(5)?,
-            by: row.try_get(6)?,
-            at: row.try_get(7)?,
-            met: Lock::read_met(row.try_get(8)?),
-            lifted: lifted.zip(lifted_by),
-        };
-        let mac: Option<&[u8]> = row.try_get(11)?;
-        Ok(match seal {
-            Some(seal) => lock.judged(mac, seal),
-            None => lock,
-        })
-    };
-    rows.iter().map(read).collect()
-}
 
 /// What the lock would take of what is there by now, and the last event that was looked at.
 pub(super) async fn look(client: &Client, new: &NewLock) -> Result<(Lock, Taken, i64), Failure> {

@@ -264,6 +264,9 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     );
     CREATE TRIGGER locks_follow AFTER INSERT ON machine_id.locks REFERENCING NEW TABLE AS added
         EXECUTE FUNCTION machine_id.follow('number', '0');
+    CREATE TRIGGER locks_go_on BEFORE UPDATE ON machine_id.locks
+        FOR EACH ROW WHEN (length(new.met) < length(old.met))
+        EXECUTE FUNCTION machine_id.withhold('what a lock has met it takes');
     CREATE TRIGGER locks_stay BEFORE DELETE ON machine_id.locks
         FOR EACH ROW EXECUTE FUNCTION machine_id.withhold('locks stay, also those that were lifted');
     CREATE TRIGGER locks_stay_all BEFORE TRUNCATE ON machine_id.locks

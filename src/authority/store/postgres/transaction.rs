@@ -8,6 +8,7 @@
 //! Nothing outlives a transaction (no prepared statement, no setting), so that PgBouncer may give each to
 //! another session.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{join, join_all, join3, join4};
@@ -16,11 +17,12 @@ use tokio_postgres::{Client, Row};
 
 use super::super::closed::Closed;
 use super::super::event;
+use super::super::locks::Locks;
 use super::super::loss::{LISTS_AHEAD, Loss, Reached, Said};
 use super::super::packed::pack;
 use super::failure::Failure;
 use super::known::{APART, Known};
-use super::locks;
+use super::lock_rows::{LOCKS, read_rows};
 use super::schema;
 
 /// The longest that a flush takes: a server that is paused, or a network that is cut, says nothing.
@@ -338,9 +340,20 @@ pub(super) async fn look(client: &Client, known: &Known) -> Result<(), Failure> 
     }
     known.hear(row.try_get(2)?, row.try_get(3)?);
     if row.try_get::<_, i64>(10)? != known.locks().number {
-        known.hear_locks(locks::read(client, known.seal()).await?);
+        read_locks(client, known).await?;
     }
     Ok(())
+}
+
+/// Reads whom operators have shut out.
+pub(super) async fn read_locks(client: &Client, known: &Known) -> Result<Arc<Locks>, Failure> {
+    const NUMBER: &str = "SELECT locks FROM machine_id.state";
+    let found = read(client, &[(NUMBER, &[]), (LOCKS, &[])]).await?;
+    let gone = || Failure::Displaced("the row of `machine_id.state` is gone".to_owned());
+    let number = found.first().and_then(|rows| rows.first()).ok_or_else(gone)?.try_get(0)?;
+    let all = read_rows(found.get(1).map(Vec::as_slice).unwrap_or_default(), known.seal())?;
+    known.hear_locks(Locks { number, all });
+    Ok(known.locks())
 }
 
 /// Has the store say that it has lost something, behind all that there ever was, unless it does by now or was gone on with.

@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::known::Known;
 use super::pool::{Connection, Pool};
 use super::transaction::{FLUSH, silent};
-use crate::error::{Context as _, Kind, Result};
+use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::Folder;
 
 /// How long what can be tried again is: a request is answered within fifteen seconds.
@@ -46,6 +46,14 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+/// Why a store is not opened that is another than the mark says.
+pub(super) fn another(store: &str, marked: &str) -> Error {
+    Error::usage(format!("it is another store ({store}) than the one that {MARK} is of ({marked})"))
+        .context("cannot open the store")
+        .hint("`store` in authority.yaml names the database of another authority, or another was put in its place")
+        .hint(format!("where this one is meant, remove {MARK} from the data directory"))
 }
 
 /// Puts a mark into the data directory, in the place of what was there.

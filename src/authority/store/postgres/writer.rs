@@ -237,7 +237,9 @@ async fn once(shared: &Shared, jobs: &mut Vec<Job>) -> Result<(), Failure> {
     }
     let connection = shared.pool.get().await?;
     let refused = |locks: &Locks, job: &Job| {
-        job.entry.issuance().and_then(|(entry, plan)| locks.refuse(entry, plan, shared.known.run()))
+        job.entry
+            .issuance()
+            .and_then(|(entry, plan)| locks.refuse(entry.time, shared.known.run(), || entry.subject(plan)))
     };
     let mut locks = shared.known.locks();
     // Whom a lock takes hears so once it is known that it still holds; of one that is new hears the transaction.

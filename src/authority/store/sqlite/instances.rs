@@ -79,6 +79,23 @@ pub(super) fn secret(
     Ok(seal.judge(found))
 }
 
+/// Forgets the secrets of that join token that are not used up; how many there were.
+pub(super) fn withdraw_secrets(
+    connection: &Connection,
+    token: &str,
+    at: i64,
+    by: &str,
+) -> rusqlite::Result<u64> {
+    let gone = connection
+        .prepare_cached("DELETE FROM secrets WHERE token = ?1 AND instance IS NULL")?
+        .execute([token])?;
+    let gone = u64::try_from(gone).unwrap_or(u64::MAX);
+    if gone > 0 {
+        rows::append(connection, &event::secrets_withdrawn(token, gone, at, by))?;
+    }
+    Ok(gone)
+}
+
 /// Writes an instance's row, new or in the place of what was there.
 fn put_instance(connection: &Connection, row: &InstanceRow, seal: &Seal) -> rusqlite::Result<()> {
     let InstanceRow { id, token, bot, key, last, replaces, registered, seen, locked, reason } = row;

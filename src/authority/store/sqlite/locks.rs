@@ -33,7 +33,7 @@ impl Known {
             None => Arc::clone(known.insert(Arc::new(read(connection, seal)?))),
         };
         drop(known);
-        Ok(locks.refuse(entry, plan, run))
+        Ok(locks.refuse(entry.time, run, || entry.subject(plan)))
     }
 }
 

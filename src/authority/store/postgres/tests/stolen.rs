@@ -147,6 +147,32 @@ fn what_is_written_with_a_servers_password_stops_nothing_for_good() {
     runtime.block_on(store.ready()).unwrap();
 }
 
+/// Nor does it let anybody in whom an operator has locked, nor make the lock take fewer.
+#[test]
+fn nobody_lifts_a_lock_by_a_servers_password() {
+    let bench = Bench::new();
+    let lock = fixtures::lock(LockKind::Bot, "deployer");
+    bench.runtime.block_on(bench.store.lock(lock)).unwrap();
+    for (meddle, is_refused) in [
+        ("DELETE FROM locks", true),
+        ("TRUNCATE locks", true),
+        ("UPDATE locks SET value = 'other'", true),
+        ("UPDATE locks SET kind = 'run'", true),
+        ("UPDATE locks SET met = ''", true),
+        ("UPDATE state SET locks = 0", true),
+        ("UPDATE locks SET lifted = 1, lifted_by = 'x'", false),
+        ("UPDATE locks SET until = 1, held_to_run = 0", false),
+        ("UPDATE state SET locks = locks + 1", false),
+    ] {
+        let done = bench.database.psql(SERVER, meddle);
+        assert_eq!(done.is_err(), is_refused, "{meddle}: {done:?}");
+        assert!(matches!(bench.issue(issuance(1)).unwrap(), Issued::Locked(_)), "{meddle}");
+    }
+    let unlocked = bench.store.unlock(LockKind::Bot, "deployer".to_owned(), NOW, "anna".to_owned());
+    assert_eq!(bench.runtime.block_on(unlocked).unwrap().len(), 1);
+    assert_eq!(bench.issue(issuance(1)).unwrap(), FRESH);
+}
+
 /// What was lost stays lost until the operator says otherwise, whatever the server's role writes of it; and he can.
 #[test]
 fn nobody_goes_on_with_a_store_that_lost_something_by_a_servers_password() {
