@@ -51,7 +51,7 @@ use known::Known;
 use pool::{Connection, Pool};
 pub use upgrade::{Roles, Upgraded};
 pub(super) use work::MARK;
-use work::{CANNOT_READ, CANNOT_WRITE, PATIENCE, Shared, again};
+use work::{CANNOT_READ, CANNOT_WRITE, PATIENCE, Shared, WHOLE_TRAIL, again, again_within};
 use writer::{Entry, Writer, Written};
 
 /// A [`Store`] in PostgreSQL.
@@ -174,7 +174,8 @@ impl Postgres {
         again(&self.shared.pool, CANNOT_READ, PATIENCE, work).await
     }
 
-    /// Writes, in its turn, whether or not anybody waits for it.
+    /// Writes, in its turn, whether or not anybody waits for it; but what is not tried again, whoever asked for it asks
+    /// for again.
     async fn write<T: Send + 'static, W: Future<Output = Result<T, Failure>> + Send + 'static>(
         &self,
         patience: Duration,
@@ -185,7 +186,7 @@ impl Postgres {
             let work = |client, was_tried| work(Arc::clone(&shared), client, was_tried);
             again(&shared.pool, CANNOT_WRITE, patience, work).await
         };
-        self.writer.run(work).await
+        self.writer.run(!patience.is_zero(), work).await
     }
 }
 
@@ -226,7 +227,7 @@ impl Trail for PostgresTrail {
     fn events(&self, filter: EventFilter, after: Cursor, limit: usize) -> BoxFuture<'_, Result<Vec<Event>>> {
         Box::pin(async move {
             let filter = &filter;
-            again(&self.0, CANNOT_READ, PATIENCE, move |client, _| async move {
+            again_within(&self.0, CANNOT_READ, WHOLE_TRAIL, move |client, _| async move {
                 reads::events(&client, filter, after, limit).await
             })
             .await
@@ -304,7 +305,7 @@ impl Store for Postgres {
             }
             let count =
                 move |client: Arc<Connection>, _| async move { pruning::count(&client, before).await };
-            let events = again(&self.shared.pool, CANNOT_READ, pruning::COUNT, count).await?;
+            let events = again_within(&self.shared.pool, CANNOT_READ, WHOLE_TRAIL, count).await?;
             if events > 0 {
                 self.write(PATIENCE, move |shared, client, _| async move {
                     pruning::begin(&client, &shared, before, now, events).await

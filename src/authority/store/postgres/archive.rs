@@ -9,15 +9,14 @@ use tokio_postgres::{Client, Row as Found};
 
 use super::super::closed::Closed;
 use super::super::loss::{Loss, Mark, Reached};
-use super::super::packed::{pack, unpack};
 use super::super::seal::{Seal, StoreKey};
 use super::super::transfer::tables::{Cell, Row, Table, Type};
-use super::super::transfer::{Archive, Numbers, RECORDS, Standing, Which, Write};
+use super::super::transfer::{Archive, Numbers, PAGE, RECORDS, Standing, Which, Write};
 use super::failure::Failure;
 use super::pool::{Connection, Pool};
 use super::reads::State;
 use super::transaction::{self, Parameter, Statement};
-use super::work::{MARK, PATIENCE, again, give_back, write_mark};
+use super::work::{MARK, PATIENCE, WHOLE_TRAIL, again, again_within, give_back, write_mark};
 use super::{Postgres, instances, reads, upgrade, usable};
 use crate::error::Result;
 
@@ -150,9 +149,9 @@ impl Put {
     /// All rows at once, column by column.
     fn rows(table: &Table, rows: &[Row]) -> Self {
         let (name, columns, end) = (table.name, table.list(str::to_owned), table.or_else());
-        let values = table.columns.iter().enumerate().map(|(nth, (column, kind))| {
+        let values = table.columns.iter().enumerate().map(|(nth, (_, kind))| {
             let cells = rows.iter().map(|row| row.get(nth));
-            values(cells, *kind, is_packed(table, column))
+            values(cells, *kind)
         });
         let places: Vec<String> = (1..=table.columns.len()).map(|nth| format!("${nth}")).collect();
         let places = places.join(", ");
@@ -168,7 +167,7 @@ impl Put {
 }
 
 /// The values of a column, as an array.
-fn values<'a>(cells: impl Iterator<Item = Option<&'a Cell>>, kind: Type, is_packed: bool) -> (Value, Sql) {
+fn values<'a>(cells: impl Iterator<Item = Option<&'a Cell>>, kind: Type) -> (Value, Sql) {
     fn all<'a, T>(
         cells: impl Iterator<Item = Option<&'a Cell>>,
         value: impl Fn(&Cell) -> Option<T>,
@@ -178,26 +177,16 @@ fn values<'a>(cells: impl Iterator<Item = Option<&'a Cell>>, kind: Type, is_pack
     match kind {
         Type::Integer => (Box::new(all(cells, Cell::integer)), Sql::INT8_ARRAY),
         Type::Real => (Box::new(all(cells, Cell::real)), Sql::FLOAT8_ARRAY),
-        Type::Text if is_packed => (Box::new(all(cells, |cell| cell.text().map(pack))), Sql::BYTEA_ARRAY),
         Type::Text => (Box::new(all(cells, |cell| cell.text().map(str::to_owned))), Sql::TEXT_ARRAY),
         Type::Bytes => (Box::new(all(cells, |cell| cell.bytes().map(<[u8]>::to_vec))), Sql::BYTEA_ARRAY),
     }
 }
 
-/// Bodies are packed here in every table.
-fn is_packed(table: &Table, column: &str) -> bool {
-    table.name == "strangers" && column == "body"
-}
-
 /// What stands in a column.
-fn cell(row: &Found, nth: usize, kind: Type, is_packed: bool) -> Result<Cell, Failure> {
+fn cell(row: &Found, nth: usize, kind: Type) -> Result<Cell, Failure> {
     let value = match kind {
         Type::Integer => row.try_get::<_, Option<i64>>(nth)?.map(Cell::Integer),
         Type::Real => row.try_get::<_, Option<f64>>(nth)?.map(Cell::Real),
-        Type::Text if is_packed => {
-            let body = row.try_get::<_, Option<&[u8]>>(nth)?.map(unpack).transpose();
-            body.map_err(|error| Failure::Unreadable(error.to_string()))?.map(Cell::Text)
-        }
         Type::Text => row.try_get::<_, Option<String>>(nth)?.map(Cell::Text),
         Type::Bytes => row.try_get::<_, Option<Vec<u8>>>(nth)?.map(Cell::Bytes),
     };
@@ -224,14 +213,21 @@ async fn read_rows(client: &Client, table: &Table, which: &Which<'_>) -> Result<
             let sql = format!("{select} WHERE issuance > $1 AND issuance <= $2 ORDER BY issuance, serial");
             reads::rows(client, &sql, &[(after, Sql::INT8), (last, Sql::INT8)]).await?
         }
+        Which::Strays(after) => {
+            let sql = format!(
+                "{select} WHERE serial > $1 AND NOT EXISTS (SELECT FROM machine_id.events WHERE sequence = issuance)
+                 ORDER BY serial LIMIT {PAGE}"
+            );
+            let read: [Statement<'_>; 1] = [(&sql, &[(after, Sql::INT8)])];
+            transaction::read_within(client, transaction::TRAIL, &read).await?.into_iter().flatten().collect()
+        }
         Which::Serials(serials) => {
             let sql = format!("{select} WHERE serial = ANY ($1) ORDER BY serial");
             reads::rows(client, &sql, &[(serials, Sql::INT8_ARRAY)]).await?
         }
     };
     let row = |found: &Found| {
-        let cell =
-            |(nth, (column, kind)): (usize, &(&str, Type))| cell(found, nth, *kind, is_packed(table, column));
+        let cell = |(nth, (_, kind)): (usize, &(&str, Type))| cell(found, nth, *kind);
         table.columns.iter().enumerate().map(cell).collect()
     };
     found.iter().map(row).collect()
@@ -293,7 +289,7 @@ impl Archive for PostgresArchive {
     fn rows<'a>(&'a mut self, table: &'static Table, which: Which<'a>) -> BoxFuture<'a, Result<Vec<Row>>> {
         Box::pin(async move {
             let which = &which;
-            again(&self.pool, CANNOT, PATIENCE, move |client, _| async move {
+            again_within(&self.pool, CANNOT, WHOLE_TRAIL, move |client, _| async move {
                 read_rows(&client, table, which).await
             })
             .await

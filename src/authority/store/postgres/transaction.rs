@@ -25,6 +25,9 @@ use super::schema;
 /// The longest that a flush takes: a server that is paused, or a network that is cut, says nothing.
 pub(super) const FLUSH: Duration = Duration::from_secs(5);
 
+/// The same for what goes through the whole trail, which holds nobody up.
+pub(super) const TRAIL: Duration = Duration::from_secs(600);
+
 /// Nobody's defaults decide: the isolation level, which functions and operators are meant, and how long a
 /// replica that is gone keeps the others waiting.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED;
