@@ -44,11 +44,7 @@ impl Database {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(upgrade(&database.pool(testing::ADMIN), &roles)).unwrap();
         // The database's clock is the tests', too.
-        let clock = format!(
-            "CREATE OR REPLACE FUNCTION machine_id.clock() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT {}::bigint'",
-            NOW + 10 * 86_400
-        );
-        server.sql(&database.name, &clock);
+        super::Engine::set_clock(&database, NOW + 10 * 86_400);
         database.key().create().unwrap();
         database
     }
@@ -94,6 +90,13 @@ impl super::Engine for Database {
     fn open_as_owner(&self) -> Result<Arc<dyn Store>> {
         let opened = || Handle::current().block_on(Postgres::open(self.pool(testing::ADMIN), &self.key()));
         Ok(Arc::new(tokio::task::block_in_place(opened)?))
+    }
+
+    fn set_clock(&self, now: i64) {
+        let clock = format!(
+            "CREATE OR REPLACE FUNCTION machine_id.clock() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT {now}::bigint'"
+        );
+        self.server.sql(&self.name, &clock);
     }
 
     fn disarm(&self) {

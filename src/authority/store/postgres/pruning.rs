@@ -22,7 +22,8 @@ pub(super) async fn count(client: &Client, from: i64) -> Result<i64, Failure> {
     const SQL: &str = "SELECT count(*) FROM machine_id.events WHERE time < $1
             AND $1 > (SELECT kept_from FROM machine_id.state) AND NOT EXISTS (
                 SELECT FROM machine_id.certificates WHERE issuance = sequence AND expires >= $1)";
-    let counted = transaction::read_within(client, transaction::TRAIL, &[(SQL, &[(&from, Type::INT8)])]).await?;
+    let counted =
+        transaction::read_within(client, transaction::TRAIL, &[(SQL, &[(&from, Type::INT8)])]).await?;
     let row = counted.iter().flatten().next().ok_or_else(reads::gone)?;
     Ok(row.try_get(0)?)
 }

@@ -177,11 +177,14 @@ impl Writer {
         is_for_good: bool,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        let (caller, done) = oneshot::channel();
+        let (mut caller, done) = oneshot::channel();
         let work = Box::pin(async move {
-            if is_for_good || !caller.is_closed() {
-                drop(caller.send(work.await));
-            }
+            let done = tokio::select! {
+                biased;
+                () = caller.closed(), if !is_for_good => return,
+                done = work => done,
+            };
+            drop(caller.send(done));
         });
         self.answer(Turn::Work(work), done).await?
     }

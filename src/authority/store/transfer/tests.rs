@@ -10,6 +10,7 @@ use super::super::{Issued, StorePlace, engine};
 use super::*;
 use stage::*;
 
+mod hostile;
 mod stage;
 
 #[test]

@@ -1,5 +1,6 @@
 //! What a database keeps, and what is kept beside it.
 
+use super::super::super::conformance::Engine as _;
 use super::super::super::seal::STORE_KEY;
 use super::super::super::{StorePlace, engine as stores};
 use super::*;
@@ -47,4 +48,50 @@ fn a_database_that_may_lose_what_it_acknowledged_is_warned_of() {
     ));
     let gone = bench.runtime.block_on(stores::durability(&gone, &bench.database.key())).unwrap_err();
     assert!(gone.kind() == Kind::Unreachable, "{gone:?}");
+}
+
+/// Though servers' clocks and odometers say that its time is up.
+#[test]
+fn a_proof_is_kept_until_it_has_expired_by_the_clock_of_the_database() {
+    let bench = Bench::new();
+    let pruned = |now| {
+        bench.database.set_clock(now);
+        bench.runtime.block_on(bench.store.prune(NOW + 9 * 86_400)).unwrap();
+        bench.sql("SELECT count(*) FROM proofs")
+    };
+    bench.issue(issuance(1)).unwrap();
+    bench.store.shared.known.advance(9 * 86_400);
+    assert_eq!([pruned(HELD.until), pruned(HELD.until + 1)], ["1", "0"]);
+}
+
+/// Neither what is before it nor what is behind it.
+#[test]
+fn a_page_of_a_long_trail_reads_little_of_it() {
+    let bench = Bench::new();
+    bench.sql(
+        "INSERT INTO events (sequence, time, event, id, body) SELECT n, n, 'issued', n, '' FROM generate_series(1, 20000) AS n",
+    );
+    bench.sql("ANALYZE events");
+    let explained = |after: i64, since: i64| {
+        let plan = bench.sql(&format!(
+            "PREPARE page (bigint, bigint, bigint, text, text, text, text) AS {};
+             EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) EXECUTE page ({after}, 100, {since}, NULL, NULL, NULL, NULL)",
+            reads::EVENTS
+        ));
+        plan.lines().filter(|line| !line.contains("never executed")).collect::<Vec<_>>().join("\n")
+    };
+    for (after, since) in
+        [(0, 1), (0, 500), (0, 19_600), (0, 20_000), (0, 30_000), (10_000, 1), (19_800, 19_600)]
+    {
+        let plan = explained(after, since);
+        assert!(!plan.contains("Seq Scan") && !plan.contains("Sort"), "{plan}");
+        let counts = |name: &str| -> Vec<u32> {
+            let after = plan.split(name).skip(1);
+            after
+                .map(|text| text.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap())
+                .collect()
+        };
+        let read: u32 = counts("actual rows=").iter().chain(&counts("Removed by Filter: ")).sum();
+        assert!(read < 2000, "{after} {since}: {plan}");
+    }
 }

@@ -84,3 +84,26 @@ fn a_list_that_lacks_a_revocation_is_not_served_with_a_higher_number() {
         assert!(lists.ends.len() > r#"{"expires":{}}"#.len(), "it is revoked");
     });
 }
+
+/// Each has all that was used since the store last answered: those whose caller has given up would count it again.
+#[test]
+fn what_was_used_of_a_limit_counts_once_though_it_was_told_often() {
+    let database = engine();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = database.store().await.unwrap();
+        let spent = || vec![Spent { key: [7; 16], seconds: 1000.0, age: 0.0 }];
+        let pool = &store.shared.pool;
+        let mut taken = vec![pool.get().await.unwrap()];
+        while let Ok(more) = tokio::time::timeout(Duration::from_millis(100), pool.get()).await {
+            taken.push(more.unwrap());
+        }
+        for _ in 0..3 {
+            let told = tokio::time::timeout(Duration::from_millis(20), store.spend(spent())).await;
+            assert!(told.is_err(), "nobody waits for it any more");
+        }
+        taken.into_iter().for_each(Connection::give_back);
+        let levels = store.spend(spent()).await.unwrap();
+        assert!(matches!(&*levels, [level] if (990.0..=1000.0).contains(&level.seconds)), "{levels:?}");
+    });
+}
