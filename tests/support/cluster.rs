@@ -4,7 +4,8 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
@@ -15,10 +16,9 @@ use super::process::{self, command};
 use super::{disk, wait_for};
 
 #[path = "../../src/authority/store/testing.rs"]
-#[allow(dead_code, reason = "unit tests use the rest")]
 mod server;
 
-use server::{Server, Watched};
+use server::{Server, Watched, as_user, signal_to, succeed};
 
 /// The database of a store.
 pub const DATABASE: &str = "authority";
@@ -298,6 +298,46 @@ impl Cluster {
     #[track_caller]
     pub fn bouncer(&self) -> Bouncer {
         Bouncer::start(self)
+    }
+}
+
+/// What befalls one.
+impl Server {
+    /// Keeps it, and whatever it starts, to this core.
+    #[allow(dead_code, reason = "for benchmarks")]
+    fn pin(&self, core: &str) {
+        for pid in std::iter::once(&*self.pid()).chain(self.children().split_whitespace()) {
+            succeed(command("taskset").args(["-a", "-c", "-p", core, pid]));
+        }
+    }
+
+    /// `kill -9`, as a machine does it that has no memory left; what it started has ended afterwards.
+    fn kill(&self) {
+        let children = self.children();
+        signal_to(&self.pid(), "-KILL");
+        let end = Instant::now() + Duration::from_secs(30);
+        for child in children.split_whitespace() {
+            let left = PathBuf::from(format!("/proc/{child}"));
+            while left.exists() && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+
+    /// Starts it again, once it has ended.
+    fn start_again(&self) {
+        let log = std::fs::File::options().append(true).open(self.folder().join("log")).unwrap();
+        let mut postgres = as_user("postgres");
+        postgres.arg("-D").arg(self.folder().join("data")).stdin(Stdio::null());
+        let mut child = postgres.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        // One that nobody waits for would seem to be there after its end.
+        std::thread::spawn(move || child.wait());
+        let end = Instant::now() + Duration::from_secs(30);
+        while !self.answers() {
+            let log = || std::fs::read_to_string(self.folder().join("log")).unwrap();
+            assert!(Instant::now() < end, "PostgreSQL does not start again: {}", log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 

@@ -271,8 +271,10 @@ fn what_a_role_has_set_for_itself_decides_nothing_or_is_told() {
         during(set, &|pool| {
             let told = runtime.block_on(pool.get()).unwrap_err();
             assert!(told.to_string().contains(why), "{told}");
-            let hint =
-                told.hints().last().is_some_and(|hint| hint.contains("ALTER ROLE \"server\" RESET ALL; ALTER"));
+            let hint = told
+                .hints()
+                .last()
+                .is_some_and(|hint| hint.contains("ALTER ROLE \"server\" RESET ALL; ALTER"));
             assert!(hint, "{set}: {told:?}");
         });
     }
