@@ -302,12 +302,9 @@ impl Archive for PostgresArchive {
 
     fn standing(&mut self) -> BoxFuture<'_, Result<Standing>> {
         let seal = &self.seal;
-        Box::pin(again(
-            &self.pool,
-            CANNOT,
-            PATIENCE,
-            move |client, _| async move { read_standing(&client, seal).await },
-        ))
+        Box::pin(again(&self.pool, CANNOT, PATIENCE, move |client, _| async move {
+            read_standing(&client, seal).await
+        }))
     }
 
     fn rows<'a>(&'a mut self, table: &'static Table, which: Which<'a>) -> BoxFuture<'a, Result<Vec<Row>>> {

@@ -222,9 +222,7 @@ fn one_that_was_gone_on_with_is_believed_where_it_went() {
         stage.runtime.block_on(async {
             let mut from = stage.from.source(&stage.key).await.unwrap();
             let mut to = stage.to.target(&stage.key).await.unwrap();
-            assert!(
-                migrate(&mut *from, &mut *to, &stage.key.load().unwrap(), &mut |_| ()).await.unwrap()
-            );
+            assert!(migrate(&mut *from, &mut *to, &stage.key.load().unwrap(), &mut |_| ()).await.unwrap());
         });
         let new = tempfile::tempdir().unwrap();
         let key = StoreKey::beside(&new.path().join("authority.db"));
