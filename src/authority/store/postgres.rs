@@ -126,6 +126,11 @@ impl Postgres {
         if let Some(closed) = state.closed {
             return Err(closed.error());
         }
+        let is_wrong = |kept: &Vec<u8>| is_sealed && !seal.is_known_by(&state.store, kept);
+        // Before anything is judged by it, which others would hear of.
+        if state.seal_check.as_ref().is_some_and(is_wrong) {
+            return Err(key.wrong());
+        }
         let known = |reached| {
             let seal = is_sealed.then(|| Arc::clone(&seal));
             Known::new(state.store.clone(), seal, loss::Known::new(reached), state.run)
@@ -139,28 +144,22 @@ impl Postgres {
             }
             None => known(Reached::default()),
         };
-        let (key, marked) = (key.clone(), Mutex::default());
-        let shared = Arc::new(Shared { pool, known, seal, key: key.clone(), marked });
+        let marked = Mutex::default();
+        let shared = Arc::new(Shared { pool, known, seal: Arc::clone(&seal), key: key.clone(), marked });
         let look = |client: Arc<Connection>, _| {
             let shared = &shared;
             async move { transaction::look(&client, &shared.known).await }
         };
         // What it has lost is said by whoever is asked for something.
         again(&shared.pool, CANNOT_READ, PATIENCE, look).await.or_else(forgive)?;
-        let kept = match state.seal_check {
-            _ if !is_sealed => shared.seal.check(&state.store).to_vec(),
-            Some(kept) => kept,
-            None => {
-                let check = shared.seal.check(&state.store).to_vec();
-                again(&shared.pool, CANNOT_WRITE, PATIENCE, |client, _| {
-                    let (shared, check) = (&shared, &check);
-                    async move { writes::keep_check(&client, shared, check).await }
-                })
-                .await?
+        if is_sealed && state.seal_check.is_none() {
+            let keep = |client: Arc<Connection>, _| {
+                let shared = &shared;
+                async move { writes::keep_check(&client, shared).await }
+            };
+            if is_wrong(&again(&shared.pool, CANNOT_WRITE, PATIENCE, keep).await?) {
+                return Err(key.wrong());
             }
-        };
-        if !shared.seal.is_known_by(&state.store, &kept) {
-            return Err(key.wrong());
         }
         let (writer, trail) = (Writer::start(Arc::clone(&shared)), PostgresTrail(shared.pool.clone()));
         Ok(Self { shared, writer, trail })

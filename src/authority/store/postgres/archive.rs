@@ -8,7 +8,7 @@ use tokio_postgres::types::{ToSql, Type as Sql};
 use tokio_postgres::{Client, Row as Found};
 
 use super::super::closed::Closed;
-use super::super::loss::{Loss, Mark, Reached};
+use super::super::loss::{GoneOnWith, Loss, Mark, Reached};
 use super::super::seal::{Seal, StoreKey};
 use super::super::transfer::tables::{Cell, Row, Table, Type};
 use super::super::transfer::{Archive, Numbers, PAGE, RECORDS, Standing, Which, Write};
@@ -32,6 +32,7 @@ pub struct PostgresArchive {
     place: String,
     store: String,
     key: StoreKey,
+    seal: Seal,
 }
 
 impl PostgresArchive {
@@ -62,9 +63,10 @@ impl PostgresArchive {
         usable(&pool).await?;
         again(&pool, CANNOT, PATIENCE, |client, _| async move { upgrade::check_owner(&client).await })
             .await??;
-        let mut archive = Self { pool, place: place.to_owned(), store: String::new(), key: key.clone() };
+        let mut archive =
+            Self { pool, place: place.to_owned(), store: String::new(), key: key.clone(), seal };
         let State { store, seal_check, .. } = archive.state().await?;
-        if seal_check.is_some_and(|kept| !seal.is_known_by(&store, &kept)) {
+        if seal_check.is_some_and(|kept| !archive.seal.is_known_by(&store, &kept)) {
             return Err(key.wrong());
         }
         archive.store = store;
@@ -106,7 +108,7 @@ impl PostgresArchive {
         if let Some(words) = row.try_get(2)? {
             return Err(Loss::told(words).into());
         }
-        let puts: Vec<Put> = what.iter().map(Put::new).collect();
+        let puts: Vec<Put> = what.iter().map(|write| Put::new(write, &self.store, &self.seal)).collect();
         let parameters: Vec<Vec<Parameter<'_>>> = puts.iter().map(Put::parameters).collect();
         let statements: Vec<Statement<'_>> =
             puts.iter().zip(&parameters).map(|(put, given)| (put.sql.as_str(), given.as_slice())).collect();
@@ -123,18 +125,23 @@ struct Put {
 }
 
 impl Put {
-    fn new(what: &Write) -> Self {
+    fn new(what: &Write, store: &str, seal: &Seal) -> Self {
         let number = |number: Option<i64>| -> (Value, Sql) { (Box::new(number), Sql::INT8) };
         match what {
             Write::Rows(table, rows) => Self::rows(table, rows),
-            Write::Numbers(Numbers { list_number, run, forgotten, restored, kept }) => Self {
-                sql: "UPDATE machine_id.state SET list_number = greatest(list_number, $1), run = greatest(run, $2),
-                        forgotten = greatest(forgotten, $3), restored = $4, kept_from = $5, kept_run = $6"
-                    .to_owned(),
-                values: [Some(*list_number), Some(*run), Some(*forgotten), *restored, Some(kept.0), Some(kept.1)]
-                    .map(number)
-                    .into(),
-            },
+            Write::Numbers(Numbers { list_number, run, forgotten, restored, kept }) => {
+                let numbers =
+                    [Some(*list_number), Some(*run), Some(*forgotten), *restored, Some(kept.0), Some(kept.1)];
+                let mac = restored.map(|time| seal.of(&GoneOnWith(store, time)).to_vec());
+                let mac: (Value, Sql) = (Box::new(mac), Sql::BYTEA);
+                Self {
+                    sql: "UPDATE machine_id.state SET list_number = greatest(list_number, $1), run = greatest(run, $2),
+                            forgotten = greatest(forgotten, $3), restored = $4, kept_from = $5, kept_run = $6,
+                            restored_mac = $7"
+                        .to_owned(),
+                    values: numbers.map(number).into_iter().chain([mac]).collect(),
+                }
+            }
             Write::Closed(closed) => Self {
                 sql: "UPDATE machine_id.state SET closed = $1".to_owned(),
                 values: vec![(Box::new(closed.as_ref().map(Closed::text)), Sql::TEXT)],
@@ -244,11 +251,11 @@ fn key_value(cell: &Cell) -> (Value, Sql) {
     }
 }
 
-async fn read_standing(client: &Client) -> Result<Standing, Failure> {
+async fn read_standing(client: &Client, seal: &Seal) -> Result<Standing, Failure> {
     let empty = RECORDS.map(|table| format!("NOT EXISTS (SELECT FROM machine_id.{table})")).join(" AND ");
     let sql = format!(
         "SELECT store, closed, (SELECT coalesce(max(sequence), 0) FROM machine_id.events), {empty},
-            list_number, run, forgotten, restored, kept_from, kept_run FROM machine_id.state"
+            list_number, run, forgotten, restored, kept_from, kept_run, restored_mac FROM machine_id.state"
     );
     let found = reads::rows(client, &sql, &[]).await?;
     let row = found.first().ok_or_else(reads::gone)?;
@@ -259,8 +266,15 @@ async fn read_standing(client: &Client) -> Result<Standing, Failure> {
         restored: row.try_get(7)?,
         kept: (row.try_get(8)?, row.try_get(9)?),
     };
+    let store: String = row.try_get(0)?;
+    // What is carried gets a seal there.
+    if let Some(time) = numbers.restored
+        && !seal.holds(&GoneOnWith(&store, time), row.try_get(10)?)
+    {
+        return Err(Loss::unsealed(numbers.restored).into());
+    }
     Ok(Standing {
-        store: row.try_get(0)?,
+        store,
         closed: Closed::read(row.try_get(1)?),
         last: row.try_get(2)?,
         is_empty: row.try_get(3)?,
@@ -283,7 +297,10 @@ impl Archive for PostgresArchive {
     }
 
     fn standing(&mut self) -> BoxFuture<'_, Result<Standing>> {
-        Box::pin(again(&self.pool, CANNOT, PATIENCE, |client, _| async move { read_standing(&client).await }))
+        let seal = &self.seal;
+        Box::pin(again(&self.pool, CANNOT, PATIENCE, move |client, _| async move {
+            read_standing(&client, seal).await
+        }))
     }
 
     fn rows<'a>(&'a mut self, table: &'static Table, which: Which<'a>) -> BoxFuture<'a, Result<Vec<Row>>> {

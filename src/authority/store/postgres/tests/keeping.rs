@@ -1,9 +1,10 @@
 //! What a database keeps, and what is kept beside it.
 
 use super::super::super::conformance::Engine as _;
-use super::super::super::seal::STORE_KEY;
+use super::super::super::seal::{STORE_KEY, StoreKey};
 use super::super::super::{StorePlace, engine as stores};
 use super::*;
+use crate::folder::trust::Owner;
 
 /// As docs/backup.md has it, where no copy of the key is left.
 #[test]
@@ -29,6 +30,50 @@ fn with_a_new_key_what_the_old_one_sealed_grants_nothing() {
     assert!(!bench.runtime.block_on(store.admits(&fixtures::SECRET, "t", fixtures::NOW)).unwrap());
     assert_eq!(issue(issuance(2)), FRESH);
     assert!(store.tampered().is_some(), "it is said");
+}
+
+/// Nor is one that was gone on with taken for one that lies about it: by whoever knows of it, who seals it anew, by one that is
+/// new then, or by one that was given another key.
+#[test]
+fn a_new_key_and_a_wrong_one_stop_no_store_that_was_gone_on_with() {
+    let bench = Bench::new();
+    let (runtime, key) = (&bench.runtime, bench.database.key());
+    bench.issue(issuance(1)).unwrap();
+    bench.sql("UPDATE state SET lost = 'x'");
+    runtime.block_on(bench.store.resume(NOW)).unwrap();
+    let lost = || bench.sql("SELECT lost IS NOT NULL FROM state");
+    let elsewhere = |key: &StoreKey| {
+        let folder = tempfile::tempdir().unwrap();
+        let new = StoreKey::new(folder.path(), Owner::me(), "test");
+        std::fs::copy(key.folder().join(STORE_KEY), folder.path().join(STORE_KEY)).unwrap();
+        (folder, new)
+    };
+    let open = |key: &StoreKey| runtime.block_on(Postgres::open(bench.database.pool(SERVER), key));
+    // A new machine with the key of another store.
+    let folder = tempfile::tempdir().unwrap();
+    let other = StoreKey::new(folder.path(), Owner::me(), "test");
+    drop(other.create().unwrap());
+    let error = open(&other).unwrap_err();
+    assert!(error.to_string().contains("is not the key that the store's rows are sealed with"), "{error}");
+    assert_eq!(lost(), "f", "nobody else minds");
+    // As docs/backup.md has it.
+    std::fs::copy(folder.path().join(STORE_KEY), key.folder().join(STORE_KEY)).unwrap();
+    bench.sql("UPDATE state SET seal_check = NULL");
+    let known = open(&key).unwrap();
+    let (_folder, late) = elsewhere(&key);
+    for store in [&known, &open(&late).unwrap()] {
+        runtime.block_on(store.mark()).unwrap();
+    }
+    // Where nobody who has the key by now knows of it, the operator says so once more.
+    let (_folder, late) = elsewhere(&key);
+    bench.sql("UPDATE state SET seal_check = NULL, restored_mac = NULL");
+    let late = open(&late).unwrap();
+    assert_eq!(lost(), "t");
+    runtime.block_on(late.resume(NOW)).unwrap();
+    for store in [&known, &late] {
+        runtime.block_on(store.mark()).unwrap();
+        runtime.block_on(store.ready()).unwrap();
+    }
 }
 
 /// The tests' own server does without what costs time.

@@ -50,6 +50,31 @@ fn a_proof_that_was_judged_before_is_taken_by_none_that_is_heard_of_meanwhile() 
     });
 }
 
+/// As where one connection goes to a server that was promoted, and another still to the one before: the second one's commits
+/// are no reason to believe the first.
+#[test]
+fn what_is_heard_of_meanwhile_hides_no_loss() {
+    let database = engine();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = database.store().await.unwrap();
+        for n in [1, 3, 5] {
+            let fixtures::Entry { entry, plan } = issuance(n);
+            assert_eq!(store.issue(entry, plan).await.unwrap(), FRESH);
+        }
+        database.put_back(1);
+        let known = &store.shared.known;
+        let connection = store.shared.pool.get().await.unwrap();
+        let elsewhere = async {
+            let reached = Reached { sequence: 4, id: "elsewhere".to_owned(), ..Reached::default() };
+            known.loss().reached.raise(&reached);
+        };
+        let (looked, ()) = tokio::join!(transaction::look(&connection, known), elsewhere);
+        assert!(matches!(looked, Err(Failure::Lost(_))), "{looked:?}");
+        assert!(!database.psql(ADMIN, "SELECT lost FROM state").unwrap().trim().is_empty(), "others hear it");
+    });
+}
+
 /// It waits for a connection between what it reads and the number that it is given for that.
 #[test]
 fn a_list_that_lacks_a_revocation_is_not_served_with_a_higher_number() {
