@@ -146,6 +146,13 @@ fn three_authorities_take_the_place_of_one_and_no_job_fails() {
             go_on();
             let servers = cluster.administrators();
             shell.types_at("roles", &servers[0]);
+            let password = std::fs::read(shell.folder.path().join(OWNER)).unwrap();
+            let again = process::run(shell.command("roles").envs(servers[0].clone()));
+            let kept = std::fs::read(shell.folder.path().join(OWNER)).unwrap();
+            assert!(
+                !again.status.success() && kept == password,
+                "typed twice, it makes no password that is none"
+            );
             cluster.let_in(&shell.block("pg_hba.conf"));
             servers.iter().for_each(|server| shell.types_at("reload", server));
             shell.types_at("synchronous", &servers[0]);
@@ -154,7 +161,6 @@ fn three_authorities_take_the_place_of_one_and_no_job_fails() {
             go_on();
             shell.types("records");
             restart(&mut first);
-            let password = std::fs::read(shell.folder.path().join(OWNER)).unwrap();
             shell.types("forget");
             assert!(!data.join(OWNER).exists());
             // As from where the roles were made.
