@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::authority::free_port;
 use super::nginx::find;
 use super::process::{self, command};
-use super::{disk, wait_for};
+use super::{disk, page, wait_for};
 
 #[path = "../../src/authority/store/testing.rs"]
 mod server;
@@ -205,8 +205,13 @@ impl Cluster {
 
     /// The URL of the store for a role, with TLS as a company has it.
     pub fn url(&self, role: Role) -> String {
+        self.url_through(role, &self.addresses())
+    }
+
+    /// The same by way of what stands before the servers, and ends TLS itself.
+    pub fn url_through(&self, role: Role, addresses: &[SocketAddr]) -> String {
         let roots = self.authority.file();
-        self.url_by(role, &self.addresses(), &format!("sslmode=verify-full&sslrootcert={}", roots.display()))
+        self.url_by(role, addresses, &format!("sslmode=verify-full&sslrootcert={}", roots.display()))
     }
 
     /// The same by way of what stands before the servers, without TLS.
@@ -294,7 +299,7 @@ impl Cluster {
         disk::fill(&self.primary.folder().join("data/filler"))
     }
 
-    /// PgBouncer before the server, in transaction mode.
+    /// PgBouncer before the server, with the file of `docs/high-availability.md`.
     #[track_caller]
     pub fn bouncer(&self) -> Bouncer {
         Bouncer::start(self)
@@ -351,19 +356,24 @@ impl Bouncer {
     #[track_caller]
     fn start(cluster: &Cluster) -> Self {
         let folder = server::folder();
-        let users: String = [Role::Owner, Role::Server, Role::Reader]
-            .map(|role| format!("\"{}\" \"{}\"\n", role.name(), role.password()))
-            .concat();
-        std::fs::write(folder.join("users"), users).unwrap();
+        let page = |name| page::file("../high-availability.md", name);
+        let administrator = cluster.administrators().swap_remove(0);
+        let users = page("userlist").replace("sudo -u postgres ", "");
+        let users = process::succeed(command("sh").args(["-euc", &users]).envs(administrator));
+        std::fs::write(folder.join("userlist.txt"), users).unwrap();
+        cluster.authority.certify(&folder);
         let address = free_port();
-        let config = format!(
-            "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {}\n\
-             unix_socket_dir =\npool_mode = transaction\nauth_type = scram-sha-256\nauth_file = {}\n\
-             default_pool_size = 4\nserver_login_retry = 1\nmax_client_conn = 200\n",
-            cluster.primary.port(),
-            address.port(),
-            folder.join("users").display(),
-        );
+        let config = [
+            ("machine_id =", format!("{DATABASE} =")),
+            ("port=5432", format!("port={}", cluster.primary.port())),
+            ("listen_addr = *", "listen_addr = 127.0.0.1\nunix_socket_dir =".to_owned()),
+            ("6432", address.port().to_string()),
+            ("/etc/pgbouncer", folder.display().to_string()),
+        ];
+        let config =
+            config.iter().fold(page("pgbouncer.ini"), |text, (theirs, ours)| text.replace(theirs, ours));
+        // So few that transactions of one client are on several of them.
+        let config = config + "default_pool_size = 4\n";
         std::fs::write(folder.join("pgbouncer.ini"), config).unwrap();
         server::give_away(&folder);
         // It refuses to be root.

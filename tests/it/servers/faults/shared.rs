@@ -224,7 +224,7 @@ fn a_replica_with_a_wrong_clock_makes_no_token_new() {
     });
 }
 
-/// PgBouncer in transaction mode, which gives each transaction another connection.
+/// PgBouncer as its page has it, which gives each transaction another connection.
 #[test]
 fn replicas_behind_pgbouncer_lose_nothing() {
     let issuer = Issuer::start();
@@ -232,7 +232,7 @@ fn replicas_behind_pgbouncer_lose_nothing() {
     let bouncer = cluster.bouncer();
     let mut replicas = Replicas::sharing(&issuer, &cluster, REPLICAS);
     for number in 0..REPLICAS {
-        replicas.one(number).set_store(&cluster.plain_url(Role::Server, &[bouncer.address()]));
+        replicas.one(number).set_store(&cluster.url_through(Role::Server, &[bouncer.address()]));
         replicas.one(number).restart();
     }
     let load = replicas.load(&issuer);
