@@ -84,7 +84,7 @@ reasons! {
     /// The worker is locked, since two copies of its storage have joined.
     InstanceLocked = "instance_locked", 403, "this worker's instance is locked";
     /// An operator has locked it out.
-    Locked = "locked", 403, "an operator of this authority has locked this job out";
+    Locked = "locked_out", 403, "an operator of this authority has locked this job out";
     /// No join token of that name.
     TokenUnknown = "token_unknown", 403, NOT_ALLOWED;
     /// The join token is for another join method.

@@ -37,7 +37,6 @@ pub mod replicas;
 pub mod seal;
 pub mod sqlite;
 #[cfg(test)]
-#[allow(dead_code, reason = "`tests/support/cluster.rs` uses the rest")]
 pub(crate) mod testing;
 mod transfer;
 mod unusable;

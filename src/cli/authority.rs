@@ -259,7 +259,7 @@ pub struct Migrate {
 /// `authority check`.
 #[derive(Debug, Args)]
 pub struct Check {
-    /// The authority's data directory: its configuration and certificates are checked too.
+    /// The authority's data directory: its configuration, store and certificates are checked too.
     #[arg(
         long,
         value_name = "DIR",

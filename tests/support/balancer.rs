@@ -1,56 +1,45 @@
-//! A TCP load balancer that knows nothing of what passes: each connection goes
-//! to the next server that takes it.
+//! HAProxy with the file of `docs/high-availability.md`: it knows nothing of what
+//! passes, and asks each authority whether it is ready.
 
-use std::io;
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::net::{SocketAddr, TcpStream};
+use std::process::Stdio;
+
+use tempfile::TempDir;
+
+use super::authority::free_port;
+use super::nginx::find;
+use super::process::{Running, command};
+use super::{page, wait_for};
 
 /// It ends with the value.
 pub struct Balancer {
     address: SocketAddr,
-    is_over: Arc<AtomicBool>,
+    _process: Running,
+    _folder: TempDir,
 }
 
 impl Balancer {
     /// One before these.
-    pub fn before(servers: Vec<SocketAddr>) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let (address, is_over) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
-        let ends = Arc::clone(&is_over);
-        thread::spawn(move || {
-            for (number, client) in listener.incoming().enumerate() {
-                if ends.load(Ordering::SeqCst) {
-                    return;
-                }
-                let servers = (0..servers.len()).map(|more| servers[(number + more) % servers.len()]);
-                let server = servers.filter_map(|server| TcpStream::connect(server).ok()).next();
-                // With nobody left, it is closed.
-                if let (Ok(client), Some(server)) = (client, server) {
-                    let [from, to] = [&client, &server].map(|socket| socket.try_clone().unwrap());
-                    thread::spawn(move || pass(from, server));
-                    thread::spawn(move || pass(to, client));
-                }
-            }
+    #[track_caller]
+    pub fn before(servers: [SocketAddr; 3]) -> Self {
+        let (folder, address) = (TempDir::new().unwrap(), free_port());
+        let text = page::file("../high-availability.md", "haproxy.cfg")
+            .replace("bind :443", &format!("bind {address}"))
+            // The tests have less time.
+            .replace("inter 2s", "inter 200ms");
+        let text = (1..).zip(servers).fold(text, |text, (number, server)| {
+            text.replace(&format!(" id-{number}.example.com:443"), &format!(" {server}"))
         });
-        Self { address, is_over }
+        let file = folder.path().join("haproxy.cfg");
+        std::fs::write(&file, text).unwrap();
+        let mut haproxy = command(find("haproxy"));
+        let process = Running::start(haproxy.arg("-db").arg("-f").arg(file).stderr(Stdio::piped()));
+        wait_for("HAProxy", || TcpStream::connect(address).ok());
+        Self { address, _process: process, _folder: folder }
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
-}
-
-impl Drop for Balancer {
-    fn drop(&mut self) {
-        self.is_over.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect(self.address);
-    }
-}
-
-fn pass(mut from: TcpStream, mut to: TcpStream) {
-    let _ = io::copy(&mut from, &mut to);
-    let _ = to.shutdown(Shutdown::Write);
 }

@@ -4,7 +4,8 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
@@ -12,13 +13,12 @@ use tempfile::TempDir;
 use super::authority::free_port;
 use super::nginx::find;
 use super::process::{self, command};
-use super::{disk, wait_for};
+use super::{disk, page, wait_for};
 
 #[path = "../../src/authority/store/testing.rs"]
-#[allow(dead_code, reason = "unit tests use the rest")]
 mod server;
 
-use server::{Server, Watched};
+use server::{Server, Watched, as_user, signal_to, succeed};
 
 /// The database of a store.
 pub const DATABASE: &str = "authority";
@@ -205,8 +205,13 @@ impl Cluster {
 
     /// The URL of the store for a role, with TLS as a company has it.
     pub fn url(&self, role: Role) -> String {
+        self.url_through(role, &self.addresses())
+    }
+
+    /// The same by way of what stands before the servers, and ends TLS itself.
+    pub fn url_through(&self, role: Role, addresses: &[SocketAddr]) -> String {
         let roots = self.authority.file();
-        self.url_by(role, &self.addresses(), &format!("sslmode=verify-full&sslrootcert={}", roots.display()))
+        self.url_by(role, addresses, &format!("sslmode=verify-full&sslrootcert={}", roots.display()))
     }
 
     /// The same by way of what stands before the servers, without TLS.
@@ -294,10 +299,50 @@ impl Cluster {
         disk::fill(&self.primary.folder().join("data/filler"))
     }
 
-    /// PgBouncer before the server, in transaction mode.
+    /// PgBouncer before the server, with the file of `docs/high-availability.md`.
     #[track_caller]
     pub fn bouncer(&self) -> Bouncer {
         Bouncer::start(self)
+    }
+}
+
+/// What befalls one.
+impl Server {
+    /// Keeps it, and whatever it starts, to this core.
+    #[allow(dead_code, reason = "for benchmarks")]
+    fn pin(&self, core: &str) {
+        for pid in std::iter::once(&*self.pid()).chain(self.children().split_whitespace()) {
+            succeed(command("taskset").args(["-a", "-c", "-p", core, pid]));
+        }
+    }
+
+    /// `kill -9`, as a machine does it that has no memory left; what it started has ended afterwards.
+    fn kill(&self) {
+        let children = self.children();
+        signal_to(&self.pid(), "-KILL");
+        let end = Instant::now() + Duration::from_secs(30);
+        for child in children.split_whitespace() {
+            let left = PathBuf::from(format!("/proc/{child}"));
+            while left.exists() && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+
+    /// Starts it again, once it has ended.
+    fn start_again(&self) {
+        let log = std::fs::File::options().append(true).open(self.folder().join("log")).unwrap();
+        let mut postgres = as_user("postgres");
+        postgres.arg("-D").arg(self.folder().join("data")).stdin(Stdio::null());
+        let mut child = postgres.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        // One that nobody waits for would seem to be there after its end.
+        std::thread::spawn(move || child.wait());
+        let end = Instant::now() + Duration::from_secs(30);
+        while !self.answers() {
+            let log = || std::fs::read_to_string(self.folder().join("log")).unwrap();
+            assert!(Instant::now() < end, "PostgreSQL does not start again: {}", log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
@@ -311,19 +356,24 @@ impl Bouncer {
     #[track_caller]
     fn start(cluster: &Cluster) -> Self {
         let folder = server::folder();
-        let users: String = [Role::Owner, Role::Server, Role::Reader]
-            .map(|role| format!("\"{}\" \"{}\"\n", role.name(), role.password()))
-            .concat();
-        std::fs::write(folder.join("users"), users).unwrap();
+        let page = |name| page::file("../high-availability.md", name);
+        let administrator = cluster.administrators().swap_remove(0);
+        let users = page("userlist").replace("sudo -u postgres ", "");
+        let users = process::succeed(command("sh").args(["-euc", &users]).envs(administrator));
+        std::fs::write(folder.join("userlist.txt"), users).unwrap();
+        cluster.authority.certify(&folder);
         let address = free_port();
-        let config = format!(
-            "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {}\n\
-             unix_socket_dir =\npool_mode = transaction\nauth_type = scram-sha-256\nauth_file = {}\n\
-             default_pool_size = 4\nserver_login_retry = 1\nmax_client_conn = 200\n",
-            cluster.primary.port(),
-            address.port(),
-            folder.join("users").display(),
-        );
+        let config = [
+            ("machine_id =", format!("{DATABASE} =")),
+            ("port=5432", format!("port={}", cluster.primary.port())),
+            ("listen_addr = *", "listen_addr = 127.0.0.1\nunix_socket_dir =".to_owned()),
+            ("6432", address.port().to_string()),
+            ("/etc/pgbouncer", folder.display().to_string()),
+        ];
+        let config =
+            config.iter().fold(page("pgbouncer.ini"), |text, (theirs, ours)| text.replace(theirs, ours));
+        // So few that transactions of one client are on several of them.
+        let config = config + "default_pool_size = 4\n";
         std::fs::write(folder.join("pgbouncer.ini"), config).unwrap();
         server::give_away(&folder);
         // It refuses to be root.

@@ -31,6 +31,9 @@ pub(super) trait Engine: Send + Sync + fmt::Debug {
     /// Puts it back to what it was before the events behind that one, as a standby does that had not received them.
     fn put_back(&self, last: i64);
 
+    /// What the database's own clock says from now on, where it has one.
+    fn set_clock(&self, _now: i64) {}
+
     /// Has its administrator meddle with it.
     fn meddle(&self, sql: &str) -> std::result::Result<(), String>;
 
@@ -112,6 +115,10 @@ impl Bench {
 
     pub(super) fn put_back(&self, last: i64) {
         self.engine.put_back(last);
+    }
+
+    pub(super) fn set_clock(&self, now: i64) {
+        self.engine.set_clock(now);
     }
 
     pub(super) fn meddle(&self, sql: &str) -> std::result::Result<(), String> {

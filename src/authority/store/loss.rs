@@ -169,8 +169,8 @@ impl Loss {
     }
 
     /// It says of itself what no authority said.
-    fn unsealed(now: &Reached) -> Self {
-        let when = now.restored.map_or_else(
+    pub(super) fn unsealed(restored: Option<i64>) -> Self {
+        let when = restored.map_or_else(
             || "was never gone on with".to_owned(),
             |time| format!("was gone on with at {}", rfc3339(time)),
         );
@@ -300,7 +300,7 @@ impl Known {
             return Err(Loss::another(reached, &self.reached));
         }
         if reached.restored != self.reached.restored {
-            return Err(Loss::unsealed(reached));
+            return Err(Loss::unsealed(reached.restored));
         }
         self.reached.raise(reached);
         Ok(())

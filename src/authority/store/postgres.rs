@@ -57,7 +57,7 @@ pub use trail::PostgresTrail;
 use trail::usable;
 pub use upgrade::{Roles, Upgraded};
 pub(super) use work::MARK;
-use work::{CANNOT_READ, CANNOT_WRITE, PATIENCE, Shared, again, another};
+use work::{CANNOT_READ, CANNOT_WRITE, PATIENCE, Shared, WHOLE_TRAIL, again, again_within, another};
 use writer::{Entry, Writer, Written};
 
 /// A [`Store`] in PostgreSQL.
@@ -128,6 +128,11 @@ impl Postgres {
         if let Some(closed) = state.closed {
             return Err(closed.error());
         }
+        let is_wrong = |kept: &Vec<u8>| is_sealed && !seal.is_known_by(&state.store, kept);
+        // Before anything is judged by it, which others would hear of.
+        if state.seal_check.as_ref().is_some_and(is_wrong) {
+            return Err(key.wrong());
+        }
         let known = |reached| {
             let seal = is_sealed.then(|| Arc::clone(&seal));
             Known::new(state.store.clone(), seal, loss::Known::new(reached), state.run)
@@ -141,28 +146,24 @@ impl Postgres {
             }
             None => known(Reached::default()),
         };
-        let (key, marked) = (key.clone(), Mutex::default());
-        let shared = Arc::new(Shared { pool, known, seal, key: key.clone(), marked });
+        let marked = Mutex::default();
+        let shared = Arc::new(Shared { pool, known, seal: Arc::clone(&seal), key: key.clone(), marked });
         let look = |client: Arc<Connection>, _| {
             let shared = &shared;
             async move { transaction::look(&client, &shared.known).await }
         };
         // What it has lost is said by whoever is asked for something.
-        again(&shared.pool, CANNOT_READ, PATIENCE, look).await.or_else(forgive)?;
-        let kept = match state.seal_check {
-            _ if !is_sealed => shared.seal.check(&state.store).to_vec(),
-            Some(kept) => kept,
-            None => {
-                let check = shared.seal.check(&state.store).to_vec();
-                again(&shared.pool, CANNOT_WRITE, PATIENCE, |client, _| {
-                    let (shared, check) = (&shared, &check);
-                    async move { writes::keep_check(&client, shared, check).await }
-                })
-                .await?
+        again(&shared.pool, CANNOT_READ, PATIENCE, look)
+            .await
+            .or_else(|error| if lost(&error).is_some() { Ok(()) } else { Err(error) })?;
+        if is_sealed && state.seal_check.is_none() {
+            let keep = |client: Arc<Connection>, _| {
+                let shared = &shared;
+                async move { writes::keep_check(&client, shared).await }
+            };
+            if is_wrong(&again(&shared.pool, CANNOT_WRITE, PATIENCE, keep).await?) {
+                return Err(key.wrong());
             }
-        };
-        if !shared.seal.is_known_by(&state.store, &kept) {
-            return Err(key.wrong());
         }
         let (writer, trail) = (Writer::start(Arc::clone(&shared)), PostgresTrail(shared.pool.clone()));
         Ok(Self { shared, writer, trail })
@@ -176,7 +177,8 @@ impl Postgres {
         again(&self.shared.pool, CANNOT_READ, PATIENCE, work).await
     }
 
-    /// Writes, in its turn, whether or not anybody waits for it.
+    /// Writes, in its turn, whether or not anybody waits for it; but what is not tried again, whoever asked for it asks
+    /// for again.
     async fn write<T: Send + 'static, W: Future<Output = Result<T, Failure>> + Send + 'static>(
         &self,
         patience: Duration,
@@ -187,13 +189,8 @@ impl Postgres {
             let work = |client, was_tried| work(Arc::clone(&shared), client, was_tried);
             again(&shared.pool, CANNOT_WRITE, patience, work).await
         };
-        self.writer.run(work).await
+        self.writer.run(!patience.is_zero(), work).await
     }
-}
-
-/// A store that has lost something is opened, too.
-fn forgive(error: Error) -> Result<()> {
-    if lost(&error).is_some() { Ok(()) } else { Err(error) }
 }
 
 impl Trail for Postgres {
@@ -240,7 +237,7 @@ impl Store for Postgres {
             }
             let count =
                 move |client: Arc<Connection>, _| async move { pruning::count(&client, before).await };
-            let events = again(&self.shared.pool, CANNOT_READ, pruning::COUNT, count).await?;
+            let events = again_within(&self.shared.pool, CANNOT_READ, WHOLE_TRAIL, count).await?;
             if events > 0 {
                 self.write(PATIENCE, move |shared, client, _| async move {
                     pruning::begin(&client, &shared, before, now, events).await

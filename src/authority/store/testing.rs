@@ -1,14 +1,12 @@
-//! A real PostgreSQL for unit tests: Debian's, or another that is on the path.
+//! A real PostgreSQL for tests: Debian's, or another that is on the path.
 //!
-//! A test process starts one, when it first needs it, and each test takes a
-//! database of its own. It ends with the process, also where that is killed:
-//! a shell waits at its standard input, which is then closed.
+//! It ends with the process, also where that is killed: a shell waits at its
+//! standard input, which is then closed. What unit tests alone do with it is in
+//! `conformance/postgres.rs`, and what befalls one in `tests/support/cluster.rs`.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// The database's owner, who comes through the socket without a password.
@@ -40,12 +38,6 @@ pub(crate) struct Server {
 /// A process that ends with this, and with the test process; its folder goes with it.
 #[derive(Debug)]
 pub(crate) struct Watched(Child);
-
-/// The one of this process.
-pub(crate) fn postgres() -> &'static Server {
-    static SERVER: OnceLock<Server> = OnceLock::new();
-    SERVER.get_or_init(|| Server::start("", "local all all trust\n", |_| ()))
-}
 
 impl Server {
     /// One with these lines in `postgresql.conf`, this `pg_hba.conf`, and what `prepare` puts into its folder.
@@ -115,24 +107,6 @@ impl Server {
         self.port
     }
 
-    /// A new database, with nothing in it.
-    pub(crate) fn database(&self) -> String {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        self.sql("postgres", &format!("CREATE DATABASE {name}"));
-        name
-    }
-
-    /// The URL of a database for its owner, through the socket.
-    pub(crate) fn url(&self, database: &str) -> String {
-        self.url_as(ADMIN, database)
-    }
-
-    /// The same for another role, which must be there.
-    pub(crate) fn url_as(&self, role: &str, database: &str) -> String {
-        format!("postgres://{role}@/{database}?host={}&port={}", self.folder.display(), self.port)
-    }
-
     /// What `psql` prints of this, as the owner.
     pub(crate) fn sql(&self, database: &str, sql: &str) -> String {
         let mut psql = Command::new(bin("psql"));
@@ -157,42 +131,6 @@ impl Server {
         }
     }
 
-    /// Keeps it, and whatever it starts, to this core.
-    pub(crate) fn pin(&self, core: &str) {
-        for pid in std::iter::once(&*self.pid()).chain(self.children().split_whitespace()) {
-            succeed(Command::new("taskset").args(["-a", "-c", "-p", core, pid]));
-        }
-    }
-
-    /// `kill -9`, as a machine does it that has no memory left; what it started has ended afterwards.
-    pub(crate) fn kill(&self) {
-        let children = self.children();
-        signal_to(&self.pid(), "-KILL");
-        let end = Instant::now() + Duration::from_secs(30);
-        for child in children.split_whitespace() {
-            let left = PathBuf::from(format!("/proc/{child}"));
-            while left.exists() && Instant::now() < end {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-        }
-    }
-
-    /// Starts it again, once it has ended.
-    pub(crate) fn start_again(&self) {
-        let log = std::fs::File::options().append(true).open(self.folder.join("log")).unwrap();
-        let mut postgres = as_user("postgres");
-        postgres.arg("-D").arg(self.folder.join("data")).stdin(Stdio::null());
-        let mut child = postgres.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-        // One that nobody waits for would seem to be there after its end.
-        std::thread::spawn(move || child.wait());
-        let end = Instant::now() + Duration::from_secs(30);
-        while !self.answers() {
-            let log = || std::fs::read_to_string(self.folder.join("log")).unwrap();
-            assert!(Instant::now() < end, "PostgreSQL does not start again: {}", log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
     /// Whether it takes connections.
     pub(crate) fn answers(&self) -> bool {
         let mut asked = Command::new(bin("pg_isready"));
@@ -200,19 +138,21 @@ impl Server {
         asked.status().unwrap().success()
     }
 
-    fn children(&self) -> String {
+    /// The processes that it has started.
+    pub(crate) fn children(&self) -> String {
         let listed = Command::new("ps").args(["-o", "pid=", "--ppid", &self.pid()]).output();
         String::from_utf8(listed.unwrap().stdout).unwrap()
     }
 
-    fn pid(&self) -> String {
+    /// The number of its first process.
+    pub(crate) fn pid(&self) -> String {
         let file = std::fs::read_to_string(self.folder.join("data/postmaster.pid")).unwrap();
         file.lines().next().unwrap().to_owned()
     }
 }
 
 /// One that has ended meanwhile does not matter.
-fn signal_to(pid: &str, signal: &str) {
+pub(crate) fn signal_to(pid: &str, signal: &str) {
     Command::new("kill").args([signal, pid]).stderr(Stdio::null()).status().unwrap();
 }
 

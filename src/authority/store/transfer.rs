@@ -11,12 +11,13 @@
 //! tables are small, and carried once nothing changes any more.
 
 use futures_util::future::BoxFuture;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::closed::{ANEW, Closed};
+use super::event;
 use super::packed::unpack;
 use super::seal::Seal;
-use crate::error::{Context as _, Error, Kind, Result};
+use crate::error::{Error, Result};
 
 pub(super) mod tables;
 #[cfg(test)]
@@ -25,7 +26,7 @@ mod tests;
 use tables::{CERTIFICATES, Cell, Digest, EVENTS, ISSUANCE, OTHERS, REVOKED, Row, Table};
 
 /// How many rows are carried at once, certificates apart.
-const PAGE: usize = 500;
+pub(super) const PAGE: usize = 500;
 
 /// After how many events the operator hears how far it is.
 const ROUND: i64 = 100_000;
@@ -68,6 +69,8 @@ pub(super) enum Which<'a> {
     Of(i64, i64),
     /// Certificates with these serials.
     Serials(&'a [i64]),
+    /// A page of certificates of no event, behind that serial.
+    Strays(i64),
 }
 
 /// What is written.
@@ -158,6 +161,7 @@ pub(super) async fn migrate(
         // Twice, since to compare all of it takes a while.
         compared = follow(from, to, &filling, target.last, say).await?;
         compare(from, to, (0, compared), false).await?;
+        strays(from, to, &filling, say).await?;
         from.judge(seal).await?;
         follow(from, to, &filling, compared, say).await?;
         from.write(None, vec![Write::Closed(Some(moved))]).await?;
@@ -167,6 +171,13 @@ pub(super) async fn migrate(
     let carried = follow(from, to, &filling, begun, say).await?;
     for table in OTHERS {
         carry(from, to, &filling, table).await?;
+    }
+    if from.certificates().await? != to.certificates().await? {
+        say("certificates are not as the trail has them: all are carried once more".to_owned());
+        carry(from, to, &filling, &CERTIFICATES).await?;
+        if from.certificates().await? != to.certificates().await? {
+            return Err(differ("certificates", from, true));
+        }
     }
     compare(from, to, (compared, carried), true).await?;
     let source = from.standing().await?;
@@ -233,7 +244,10 @@ async fn follow(
         let events = from.rows(&EVENTS, Which::After(&[Cell::Integer(after)], PAGE)).await?;
         let Some(last) = events.last().and_then(sequence) else { return Ok(after) };
         let (is_nearly_all, is_round) = (events.len() < PAGE, last / ROUND != after / ROUND);
-        page(from, to, filling, events, (after, last)).await?;
+        let unreadable = page(from, to, filling, events, (after, last)).await?;
+        if !unreadable.is_empty() {
+            say(format!("{} cannot be read, and are carried as they are", some("events", &unreadable)));
+        }
         if is_round {
             say(format!("{last} of {} events are carried", all.max(last)));
         }
@@ -244,19 +258,26 @@ async fn follow(
     }
 }
 
-/// Carries a page of the trail, with its certificates and those of before that it says are revoked.
+/// Carries a page of the trail, with its certificates and those of before that it says are revoked. Which of its events
+/// say nothing, since they cannot be read.
 async fn page(
     from: &mut dyn Archive,
     to: &mut dyn Archive,
     filling: &Closed,
     events: Vec<Row>,
     (after, last): (i64, i64),
-) -> Result<()> {
+) -> Result<Vec<i64>> {
     let mut certificates = from.rows(&CERTIFICATES, Which::Of(after, last)).await?;
-    let changed = events.iter().map(changed).collect::<Result<Vec<_>>>()?.concat();
+    let (mut all, mut unreadable) = (Vec::new(), Vec::new());
+    for event in &events {
+        match changed(event) {
+            Some(serials) => all.extend(serials),
+            None => unreadable.extend(sequence(event)),
+        }
+    }
     let is_before =
         |row: &Row| row.get(ISSUANCE).and_then(Cell::integer).is_some_and(|issuance| issuance <= after);
-    for serials in changed.chunks(PAGE) {
+    for serials in all.chunks(PAGE) {
         certificates
             .extend(from.rows(&CERTIFICATES, Which::Serials(serials)).await?.into_iter().filter(is_before));
     }
@@ -264,23 +285,51 @@ async fn page(
     certificates.sort_by_key(|row| row.first().and_then(Cell::integer));
     certificates.dedup_by_key(|row| row.first().and_then(Cell::integer));
     to.write(Some(filling), vec![Write::Rows(&EVENTS, events), Write::Rows(&CERTIFICATES, certificates)])
-        .await
+        .await?;
+    Ok(unreadable)
 }
 
-fn sequence(event: &Row) -> Option<i64> {
-    event.first().and_then(Cell::integer)
+/// The number that a row of the trail or a certificate is known by.
+fn sequence(row: &Row) -> Option<i64> {
+    row.first().and_then(Cell::integer)
 }
 
-/// The serials of certificates of before that an event has changed, which are those that it revoked.
-fn changed(event: &Row) -> Result<Vec<i64>> {
-    let [_, _, Cell::Text(name), .., Cell::Bytes(body)] = event.as_slice() else { return Ok(Vec::new()) };
+/// The serials of certificates of before that an event has changed, which are those that it revoked; nothing where it cannot
+/// be read.
+fn changed(event: &Row) -> Option<Vec<i64>> {
+    let [_, _, Cell::Text(name), .., Cell::Bytes(body)] = event.as_slice() else { return None };
+    let body = event::read(&unpack(body).ok()?).ok()?;
     if ["issued", "signed", "refused"].contains(&name.as_str()) {
-        return Ok(Vec::new());
+        return Some(Vec::new());
     }
-    let body: Map<String, Value> =
-        serde_json::from_str(&unpack(body)?).context(Kind::Internal, "an event of the trail is no JSON")?;
     let serials = body.get("serials").and_then(Value::as_array).into_iter().flatten();
-    Ok(serials.filter_map(|serial| serial.as_str()?.parse().ok()).collect())
+    Some(serials.filter_map(|serial| serial.as_str()?.parse().ok()).collect())
+}
+
+/// Carries certificates that the trail does not lead to: somebody made them, or took their event away. One that is revoked
+/// stays so.
+async fn strays(
+    from: &mut dyn Archive,
+    to: &mut dyn Archive,
+    filling: &Closed,
+    say: &mut (dyn FnMut(String) + Send),
+) -> Result<()> {
+    let mut after = -1;
+    loop {
+        let rows = from.rows(&CERTIFICATES, Which::Strays(after)).await?;
+        let serials: Vec<i64> = rows.iter().filter_map(sequence).collect();
+        let Some(last) = serials.last() else { return Ok(()) };
+        after = *last;
+        say(format!("{} are of no event, and are carried as they are", some("certificates", &serials)));
+        to.write(Some(filling), vec![Write::Rows(&CERTIFICATES, rows)]).await?;
+    }
+}
+
+/// How many of what, and the first of their numbers.
+fn some(what: &str, numbers: &[i64]) -> String {
+    let first: Vec<String> = numbers.iter().take(10).map(ToString::to_string).collect();
+    let more = if numbers.len() > first.len() { ", …" } else { "" };
+    format!("{} {what} ({}{more})", numbers.len(), first.join(", "))
 }
 
 /// Carries a whole table.
@@ -316,9 +365,6 @@ async fn compare(
         if whole(from, table).await? != whole(to, table).await? {
             return Err(differ(table.name, from, is_closed));
         }
-    }
-    if from.certificates().await? != to.certificates().await? {
-        return Err(differ("certificates", from, is_closed));
     }
     Ok(())
 }

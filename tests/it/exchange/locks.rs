@@ -71,12 +71,12 @@ fn a_bot_that_is_locked_is_told_why_and_loses_what_it_holds() {
     let token = bench.bound(&keys).mint();
     let refused = bench.present(&token, &keys);
     let problem = refused.problem(403);
-    assert_eq!(problem["type"], "urn:machine-id:locked", "{problem}");
+    assert_eq!(problem["type"], "urn:machine-id:locked-out", "{problem}");
     assert!(problem["detail"].as_str().unwrap().contains(told), "{problem}");
     let denial = problem["denial_id"].as_str().unwrap();
     let story = bench.operator(["explain", denial]);
     assert!(
-        story.contains("reason: locked") && story.contains("of bot deployer") && story.contains(told),
+        story.contains("reason: locked_out") && story.contains("of bot deployer") && story.contains(told),
         "{story}"
     );
     while !serials(&granted).iter().all(|serial| bench.listed().contains(serial)) {
@@ -150,7 +150,7 @@ fn a_repository_stays_locked_when_it_is_renamed() {
     assert!(said.contains(&format!("its ids are locked with it: {id}")), "{said}");
     let keys = Keys::fresh();
     let renamed = bench.bound(&keys).claim("repository", "octo-org/other-name").mint();
-    assert_eq!(bench.reason(&bench.present(&renamed, &keys), 403), "locked");
+    assert_eq!(bench.reason(&bench.present(&renamed, &keys), 403), "locked_out");
     bench.operator(["unlock", "--repository", name]);
     bench.grant_as(|token| token.claim("repository", "octo-org/other-name"));
 }

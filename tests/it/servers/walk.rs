@@ -18,6 +18,9 @@ use crate::support::{page, policies, wait_for};
 
 const JOBS: usize = 8;
 
+/// The database owner's password file.
+const OWNER: &str = "owner.password";
+
 /// A shell on the page's machines: its names and paths are the test's, and what only root may do there is done here by whoever runs it.
 struct Shell {
     folder: TempDir,
@@ -115,7 +118,7 @@ fn three_authorities_take_the_place_of_one_and_no_job_fails() {
     let mut first = Authority::trusting(&issuer, &policies::basic(&issuer));
     let folders = [TempDir::new().unwrap(), TempDir::new().unwrap()];
     let addresses = [first.address(), free_port(), free_port()];
-    let balancer = Balancer::before(addresses.to_vec());
+    let balancer = Balancer::before(addresses);
     let url = format!("https://{}", balancer.address());
     first.configure("public_url", &url);
     first.restart();
@@ -143,6 +146,13 @@ fn three_authorities_take_the_place_of_one_and_no_job_fails() {
             go_on();
             let servers = cluster.administrators();
             shell.types_at("roles", &servers[0]);
+            let password = std::fs::read(shell.folder.path().join(OWNER)).unwrap();
+            let again = process::run(shell.command("roles").envs(servers[0].clone()));
+            let kept = std::fs::read(shell.folder.path().join(OWNER)).unwrap();
+            assert!(
+                !again.status.success() && kept == password,
+                "typed twice, it makes no password that is none"
+            );
             cluster.let_in(&shell.block("pg_hba.conf"));
             servers.iter().for_each(|server| shell.types_at("reload", server));
             shell.types_at("synchronous", &servers[0]);
@@ -152,6 +162,9 @@ fn three_authorities_take_the_place_of_one_and_no_job_fails() {
             shell.types("records");
             restart(&mut first);
             shell.types("forget");
+            assert!(!data.join(OWNER).exists());
+            // As from where the roles were made.
+            std::fs::write(shell.folder.path().join(OWNER), password).unwrap();
             go_on();
             shell.types("replicas");
             let mut others = folders.into_iter().zip(&addresses[1..]).map(|(folder, address)| {

@@ -1,7 +1,8 @@
 //! PostgreSQL's database of a test, whose authority serves as a server's role.
 
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tempfile::TempDir;
 use tokio::runtime::Handle;
@@ -29,7 +30,33 @@ pub(in crate::authority::store) struct Database {
 }
 
 pub(in crate::authority::store) fn engine() -> Database {
-    Database::on(testing::postgres())
+    Database::on(server())
+}
+
+/// The server of this process, which is started when a test first needs it; each takes a database of its own.
+pub(in crate::authority::store) fn server() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(|| Server::start("", "local all all trust\n", |_| ()))
+}
+
+impl Server {
+    /// A new database, with nothing in it.
+    pub(in crate::authority::store) fn database(&self) -> String {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        self.sql("postgres", &format!("CREATE DATABASE {name}"));
+        name
+    }
+
+    /// The URL of a database for its owner, through the socket.
+    pub(in crate::authority::store) fn url(&self, database: &str) -> String {
+        self.url_as(testing::ADMIN, database)
+    }
+
+    /// The same for another role, which must be there.
+    pub(in crate::authority::store) fn url_as(&self, role: &str, database: &str) -> String {
+        format!("postgres://{role}@/{database}?host={}&port={}", self.folder().display(), self.port())
+    }
 }
 
 impl Database {
@@ -44,11 +71,7 @@ impl Database {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(upgrade(&database.pool(testing::ADMIN), &roles)).unwrap();
         // The database's clock is the tests', too.
-        let clock = format!(
-            "CREATE OR REPLACE FUNCTION machine_id.clock() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT {}::bigint'",
-            NOW + 10 * 86_400
-        );
-        server.sql(&database.name, &clock);
+        super::Engine::set_clock(&database, NOW + 10 * 86_400);
         database.key().create().unwrap();
         database
     }
@@ -94,6 +117,13 @@ impl super::Engine for Database {
     fn open_as_owner(&self) -> Result<Arc<dyn Store>> {
         let opened = || Handle::current().block_on(Postgres::open(self.pool(testing::ADMIN), &self.key()));
         Ok(Arc::new(tokio::task::block_in_place(opened)?))
+    }
+
+    fn set_clock(&self, now: i64) {
+        let clock = format!(
+            "CREATE OR REPLACE FUNCTION machine_id.clock() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT {now}::bigint'"
+        );
+        self.server.sql(&self.name, &clock);
     }
 
     fn disarm(&self) {

@@ -6,6 +6,7 @@ use super::*;
 /// The clock is ahead for as long as it likes, or goes back: a used proof stays used.
 fn a_clock_that_is_wrong_makes_no_proof_new(bench: &Bench) {
     const DAYS: i64 = 2 * 86_400;
+    bench.set_clock(NOW);
     assert_eq!(bench.issue(issuance(1)), FRESH);
     // Twenty minutes are longer than it is good for, and four minutes are not.
     bench.advance(240);
@@ -13,6 +14,7 @@ fn a_clock_that_is_wrong_makes_no_proof_new(bench: &Bench) {
     assert_eq!(bench.proofs(), 1, "by how long the authority has been running");
     assert_eq!(bench.issue(other(1, 2)), Issued::Used);
     bench.advance(1200);
+    bench.set_clock(NOW + 1440);
     bench.wait(bench.store.prune(NOW + DAYS));
     assert_eq!(bench.proofs(), 0, "it is forgotten at last");
     for store in [&bench.store, &bench.again()] {

@@ -80,6 +80,20 @@ fn the_trail_is_read_in_pages_and_each_event_once(bench: &Bench) {
     assert_eq!(ids.len(), 1235);
 }
 
+fn what_is_not_before_a_time_is_found_where_clocks_disagree(bench: &Bench) {
+    let times: Vec<i64> =
+        (0..40).map(|n| n / 2 + [0, 7, -3, 0, 1][usize::try_from(n * n % 5).unwrap()]).collect();
+    for (n, time) in times.iter().enumerate() {
+        bench.wait(bench.store.refuse(NewRefusal { time: NOW + time, ..refusal(&format!("d-{n}"), None) }));
+    }
+    for since in -5..30 {
+        let later = times.iter().enumerate().filter(|(_, time)| **time >= since);
+        let wanted: Vec<String> = later.map(|(n, _)| format!("refused d-{n}")).collect();
+        let filter = EventFilter { since: Some(NOW + since), ..EventFilter::default() };
+        assert_eq!(bench.names(filter), wanted, "{since}");
+    }
+}
+
 fn strangers_stand_among_the_others_in_the_order_of_time(bench: &Bench) {
     let kinds = [Stranger::Unverified, Stranger::Verified];
     let mut wanted = Vec::new();
@@ -125,4 +139,5 @@ promises!(
     events_say_what_the_contract_says_and_can_be_filtered,
     the_trail_is_read_in_pages_and_each_event_once,
     strangers_stand_among_the_others_in_the_order_of_time,
+    what_is_not_before_a_time_is_found_where_clocks_disagree,
 );

@@ -8,16 +8,15 @@ use tokio_postgres::types::{ToSql, Type as Sql};
 use tokio_postgres::{Client, Row as Found};
 
 use super::super::closed::Closed;
-use super::super::loss::{Loss, Mark, Reached};
-use super::super::packed::{pack, unpack};
+use super::super::loss::{GoneOnWith, Loss, Mark, Reached};
 use super::super::seal::{Seal, StoreKey};
 use super::super::transfer::tables::{Cell, Row, Table, Type};
-use super::super::transfer::{Archive, Numbers, RECORDS, Standing, Which, Write};
+use super::super::transfer::{Archive, Numbers, PAGE, RECORDS, Standing, Which, Write};
 use super::failure::Failure;
 use super::pool::{Connection, Pool};
 use super::reads::State;
 use super::transaction::{self, Parameter, Statement};
-use super::work::{MARK, PATIENCE, again, give_back, write_mark};
+use super::work::{MARK, PATIENCE, WHOLE_TRAIL, again, again_within, give_back, write_mark};
 use super::{Postgres, instances, reads, upgrade, usable};
 use crate::error::Result;
 
@@ -33,6 +32,7 @@ pub struct PostgresArchive {
     place: String,
     store: String,
     key: StoreKey,
+    seal: Seal,
 }
 
 impl PostgresArchive {
@@ -63,9 +63,10 @@ impl PostgresArchive {
         usable(&pool).await?;
         again(&pool, CANNOT, PATIENCE, |client, _| async move { upgrade::check_owner(&client).await })
             .await??;
-        let mut archive = Self { pool, place: place.to_owned(), store: String::new(), key: key.clone() };
+        let mut archive =
+            Self { pool, place: place.to_owned(), store: String::new(), key: key.clone(), seal };
         let State { store, seal_check, .. } = archive.state().await?;
-        if seal_check.is_some_and(|kept| !seal.is_known_by(&store, &kept)) {
+        if seal_check.is_some_and(|kept| !archive.seal.is_known_by(&store, &kept)) {
             return Err(key.wrong());
         }
         archive.store = store;
@@ -107,7 +108,7 @@ impl PostgresArchive {
         if let Some(words) = row.try_get(2)? {
             return Err(Loss::told(words).into());
         }
-        let puts: Vec<Put> = what.iter().map(Put::new).collect();
+        let puts: Vec<Put> = what.iter().map(|write| Put::new(write, &self.store, &self.seal)).collect();
         let parameters: Vec<Vec<Parameter<'_>>> = puts.iter().map(Put::parameters).collect();
         let statements: Vec<Statement<'_>> =
             puts.iter().zip(&parameters).map(|(put, given)| (put.sql.as_str(), given.as_slice())).collect();
@@ -124,18 +125,23 @@ struct Put {
 }
 
 impl Put {
-    fn new(what: &Write) -> Self {
+    fn new(what: &Write, store: &str, seal: &Seal) -> Self {
         let number = |number: Option<i64>| -> (Value, Sql) { (Box::new(number), Sql::INT8) };
         match what {
             Write::Rows(table, rows) => Self::rows(table, rows),
-            Write::Numbers(Numbers { list_number, run, forgotten, restored, kept }) => Self {
-                sql: "UPDATE machine_id.state SET list_number = greatest(list_number, $1), run = greatest(run, $2),
-                        forgotten = greatest(forgotten, $3), restored = $4, kept_from = $5, kept_run = $6"
-                    .to_owned(),
-                values: [Some(*list_number), Some(*run), Some(*forgotten), *restored, Some(kept.0), Some(kept.1)]
-                    .map(number)
-                    .into(),
-            },
+            Write::Numbers(Numbers { list_number, run, forgotten, restored, kept }) => {
+                let numbers =
+                    [Some(*list_number), Some(*run), Some(*forgotten), *restored, Some(kept.0), Some(kept.1)];
+                let mac = restored.map(|time| seal.of(&GoneOnWith(store, time)).to_vec());
+                let mac: (Value, Sql) = (Box::new(mac), Sql::BYTEA);
+                Self {
+                    sql: "UPDATE machine_id.state SET list_number = greatest(list_number, $1), run = greatest(run, $2),
+                            forgotten = greatest(forgotten, $3), restored = $4, kept_from = $5, kept_run = $6,
+                            restored_mac = $7"
+                        .to_owned(),
+                    values: numbers.map(number).into_iter().chain([mac]).collect(),
+                }
+            }
             Write::Closed(closed) => Self {
                 sql: "UPDATE machine_id.state SET closed = $1".to_owned(),
                 values: vec![(Box::new(closed.as_ref().map(Closed::text)), Sql::TEXT)],
@@ -150,9 +156,9 @@ impl Put {
     /// All rows at once, column by column.
     fn rows(table: &Table, rows: &[Row]) -> Self {
         let (name, columns, end) = (table.name, table.list(str::to_owned), table.or_else());
-        let values = table.columns.iter().enumerate().map(|(nth, (column, kind))| {
+        let values = table.columns.iter().enumerate().map(|(nth, (_, kind))| {
             let cells = rows.iter().map(|row| row.get(nth));
-            values(cells, *kind, is_packed(table, column))
+            values(cells, *kind)
         });
         let places: Vec<String> = (1..=table.columns.len()).map(|nth| format!("${nth}")).collect();
         let places = places.join(", ");
@@ -168,7 +174,7 @@ impl Put {
 }
 
 /// The values of a column, as an array.
-fn values<'a>(cells: impl Iterator<Item = Option<&'a Cell>>, kind: Type, is_packed: bool) -> (Value, Sql) {
+fn values<'a>(cells: impl Iterator<Item = Option<&'a Cell>>, kind: Type) -> (Value, Sql) {
     fn all<'a, T>(
         cells: impl Iterator<Item = Option<&'a Cell>>,
         value: impl Fn(&Cell) -> Option<T>,
@@ -178,26 +184,16 @@ fn values<'a>(cells: impl Iterator<Item = Option<&'a Cell>>, kind: Type, is_pack
     match kind {
         Type::Integer => (Box::new(all(cells, Cell::integer)), Sql::INT8_ARRAY),
         Type::Real => (Box::new(all(cells, Cell::real)), Sql::FLOAT8_ARRAY),
-        Type::Text if is_packed => (Box::new(all(cells, |cell| cell.text().map(pack))), Sql::BYTEA_ARRAY),
         Type::Text => (Box::new(all(cells, |cell| cell.text().map(str::to_owned))), Sql::TEXT_ARRAY),
         Type::Bytes => (Box::new(all(cells, |cell| cell.bytes().map(<[u8]>::to_vec))), Sql::BYTEA_ARRAY),
     }
 }
 
-/// Bodies are packed here in every table.
-fn is_packed(table: &Table, column: &str) -> bool {
-    table.name == "strangers" && column == "body"
-}
-
 /// What stands in a column.
-fn cell(row: &Found, nth: usize, kind: Type, is_packed: bool) -> Result<Cell, Failure> {
+fn cell(row: &Found, nth: usize, kind: Type) -> Result<Cell, Failure> {
     let value = match kind {
         Type::Integer => row.try_get::<_, Option<i64>>(nth)?.map(Cell::Integer),
         Type::Real => row.try_get::<_, Option<f64>>(nth)?.map(Cell::Real),
-        Type::Text if is_packed => {
-            let body = row.try_get::<_, Option<&[u8]>>(nth)?.map(unpack).transpose();
-            body.map_err(|error| Failure::Unreadable(error.to_string()))?.map(Cell::Text)
-        }
         Type::Text => row.try_get::<_, Option<String>>(nth)?.map(Cell::Text),
         Type::Bytes => row.try_get::<_, Option<Vec<u8>>>(nth)?.map(Cell::Bytes),
     };
@@ -224,14 +220,21 @@ async fn read_rows(client: &Client, table: &Table, which: &Which<'_>) -> Result<
             let sql = format!("{select} WHERE issuance > $1 AND issuance <= $2 ORDER BY issuance, serial");
             reads::rows(client, &sql, &[(after, Sql::INT8), (last, Sql::INT8)]).await?
         }
+        Which::Strays(after) => {
+            let sql = format!(
+                "{select} WHERE serial > $1 AND NOT EXISTS (SELECT FROM machine_id.events WHERE sequence = issuance)
+                 ORDER BY serial LIMIT {PAGE}"
+            );
+            let read: [Statement<'_>; 1] = [(&sql, &[(after, Sql::INT8)])];
+            transaction::read_within(client, transaction::TRAIL, &read).await?.into_iter().flatten().collect()
+        }
         Which::Serials(serials) => {
             let sql = format!("{select} WHERE serial = ANY ($1) ORDER BY serial");
             reads::rows(client, &sql, &[(serials, Sql::INT8_ARRAY)]).await?
         }
     };
     let row = |found: &Found| {
-        let cell =
-            |(nth, (column, kind)): (usize, &(&str, Type))| cell(found, nth, *kind, is_packed(table, column));
+        let cell = |(nth, (_, kind)): (usize, &(&str, Type))| cell(found, nth, *kind);
         table.columns.iter().enumerate().map(cell).collect()
     };
     found.iter().map(row).collect()
@@ -248,11 +251,11 @@ fn key_value(cell: &Cell) -> (Value, Sql) {
     }
 }
 
-async fn read_standing(client: &Client) -> Result<Standing, Failure> {
+async fn read_standing(client: &Client, seal: &Seal) -> Result<Standing, Failure> {
     let empty = RECORDS.map(|table| format!("NOT EXISTS (SELECT FROM machine_id.{table})")).join(" AND ");
     let sql = format!(
         "SELECT store, closed, (SELECT coalesce(max(sequence), 0) FROM machine_id.events), {empty},
-            list_number, run, forgotten, restored, kept_from, kept_run FROM machine_id.state"
+            list_number, run, forgotten, restored, kept_from, kept_run, restored_mac FROM machine_id.state"
     );
     let found = reads::rows(client, &sql, &[]).await?;
     let row = found.first().ok_or_else(reads::gone)?;
@@ -263,8 +266,15 @@ async fn read_standing(client: &Client) -> Result<Standing, Failure> {
         restored: row.try_get(7)?,
         kept: (row.try_get(8)?, row.try_get(9)?),
     };
+    let store: String = row.try_get(0)?;
+    // What is carried gets a seal there.
+    if let Some(time) = numbers.restored
+        && !seal.holds(&GoneOnWith(&store, time), row.try_get(10)?)
+    {
+        return Err(Loss::unsealed(numbers.restored).into());
+    }
     Ok(Standing {
-        store: row.try_get(0)?,
+        store,
         closed: Closed::read(row.try_get(1)?),
         last: row.try_get(2)?,
         is_empty: row.try_get(3)?,
@@ -287,13 +297,16 @@ impl Archive for PostgresArchive {
     }
 
     fn standing(&mut self) -> BoxFuture<'_, Result<Standing>> {
-        Box::pin(again(&self.pool, CANNOT, PATIENCE, |client, _| async move { read_standing(&client).await }))
+        let seal = &self.seal;
+        Box::pin(again(&self.pool, CANNOT, PATIENCE, move |client, _| async move {
+            read_standing(&client, seal).await
+        }))
     }
 
     fn rows<'a>(&'a mut self, table: &'static Table, which: Which<'a>) -> BoxFuture<'a, Result<Vec<Row>>> {
         Box::pin(async move {
             let which = &which;
-            again(&self.pool, CANNOT, PATIENCE, move |client, _| async move {
+            again_within(&self.pool, CANNOT, WHOLE_TRAIL, move |client, _| async move {
                 read_rows(&client, table, which).await
             })
             .await

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::poll_fn;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,9 +15,10 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tokio_postgres::Client;
+use tokio_postgres::{AsyncMessage, Client, Socket};
 
 use super::settings::{Settings, Target};
+use super::tls::TlsSocket;
 use super::trouble::{Attempt, Trouble};
 use crate::error::{Error, Kind, Result};
 use crate::random;
@@ -226,7 +228,7 @@ impl Shared {
             let config = self.settings.config(target, address, password.as_ref());
             match timeout(limit, config.connect(connector.clone())).await {
                 Ok(Ok((client, connection))) => {
-                    let task = tokio::spawn(async move { drop(connection.await) }).abort_handle();
+                    let task = tokio::spawn(run(connection)).abort_handle();
                     return Ok(Live { client, target: target.clone(), task });
                 }
                 Ok(Err(error)) => {
@@ -242,6 +244,17 @@ impl Shared {
             }
         }
         Err(Trouble::of_all(troubles))
+    }
+}
+
+/// Carries what is asked and answered, until the end. A commit that waits for a standby is there, and on this server alone,
+/// where somebody cancels that: the server warns of it, and says that it is done. It is asked again, as one without an answer.
+async fn run(mut connection: tokio_postgres::Connection<Socket, TlsSocket>) {
+    while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+        // Its words are in any language.
+        if matches!(message, AsyncMessage::Notice(said) if said.routine() == Some("SyncRepWaitForLSN")) {
+            return;
+        }
     }
 }
 

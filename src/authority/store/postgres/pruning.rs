@@ -1,8 +1,6 @@
 //! What is let go of the trail, where `retain` is set: by the database's owner, in small steps, between which servers
 //! write. Triggers keep all that SQLite's keep (`sqlite/pruning.rs`).
 
-use std::time::Duration;
-
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
@@ -16,9 +14,6 @@ use super::work::Shared;
 /// How many events one transaction lets go, so that servers never wait long.
 const STEP: i64 = 200;
 
-/// The longest that it takes to count what goes, which holds nobody up.
-pub(super) const COUNT: Duration = Duration::from_secs(600);
-
 /// The event that a pass is at.
 pub(super) type Place = (i64, i64);
 
@@ -27,7 +22,8 @@ pub(super) async fn count(client: &Client, from: i64) -> Result<i64, Failure> {
     const SQL: &str = "SELECT count(*) FROM machine_id.events WHERE time < $1
             AND $1 > (SELECT kept_from FROM machine_id.state) AND NOT EXISTS (
                 SELECT FROM machine_id.certificates WHERE issuance = sequence AND expires >= $1)";
-    let counted = transaction::read_within(client, COUNT, &[(SQL, &[(&from, Type::INT8)])]).await?;
+    let counted =
+        transaction::read_within(client, transaction::TRAIL, &[(SQL, &[(&from, Type::INT8)])]).await?;
     let row = counted.iter().flatten().next().ok_or_else(reads::gone)?;
     Ok(row.try_get(0)?)
 }

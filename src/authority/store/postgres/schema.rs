@@ -90,7 +90,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         body bytea NOT NULL
     );
     CREATE INDEX events_id ON machine_id.events (id);
-    CREATE INDEX events_time ON machine_id.events (time);
+    CREATE INDEX events_time ON machine_id.events (time, sequence);
     CREATE TRIGGER events_stay BEFORE DELETE ON machine_id.events
         FOR EACH ROW EXECUTE FUNCTION machine_id.stay('the audit trail is append-only');
     CREATE TRIGGER events_stay_the_same BEFORE UPDATE OR TRUNCATE ON machine_id.events

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::super::conformance::fixtures::{self, *};
-use super::super::conformance::postgres::{Database, READER, SERVER, engine};
-use super::super::testing::{self, ADMIN, Server};
+use super::super::conformance::postgres::{Database, READER, SERVER, engine, server};
+use super::super::testing::{ADMIN, Server};
 use super::*;
 use crate::error::Kind;
 
@@ -213,7 +213,7 @@ fn an_upgrade_says_what_is_in_its_way() {
         bench.database.psql(SERVER, "UPDATE events SET body = ''").unwrap_err().contains("permission denied")
     );
     // Of what is there and is none, nothing is made a store.
-    let server = testing::postgres();
+    let server = server();
     for (prepare, why) in [
         ("CREATE SCHEMA machine_id; CREATE TABLE machine_id.x (y int)", "holds something else"),
         ("CREATE SCHEMA machine_id AUTHORIZATION server", ""),
@@ -271,7 +271,7 @@ fn a_stranger_s_refusal_that_was_tried_before_stands_there_once() {
 
 #[test]
 fn of_two_upgrades_at_once_one_waits() {
-    let server = testing::postgres();
+    let server = server();
     let name = server.database();
     let bench = Bench::new();
     let env = crate::environment::Environment::default();

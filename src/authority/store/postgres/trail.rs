@@ -7,7 +7,7 @@ use super::super::instances::RegisteredInstance;
 use super::super::{Cursor, Event, EventFilter, Trail};
 use super::pool::Pool;
 use super::reads;
-use super::work::{CANNOT_READ, PATIENCE, again};
+use super::work::{CANNOT_READ, PATIENCE, WHOLE_TRAIL, again, again_within};
 use crate::error::Result;
 
 /// The [`Trail`] of a store in PostgreSQL.
@@ -33,7 +33,7 @@ impl Trail for PostgresTrail {
     fn events(&self, filter: EventFilter, after: Cursor, limit: usize) -> BoxFuture<'_, Result<Vec<Event>>> {
         Box::pin(async move {
             let filter = &filter;
-            again(&self.0, CANNOT_READ, PATIENCE, move |client, _| async move {
+            again_within(&self.0, CANNOT_READ, WHOLE_TRAIL, move |client, _| async move {
                 reads::events(&client, filter, after, limit).await
             })
             .await

@@ -28,6 +28,9 @@ use super::schema;
 /// The longest that a flush takes: a server that is paused, or a network that is cut, says nothing.
 pub(super) const FLUSH: Duration = Duration::from_secs(5);
 
+/// The same for what goes through the whole trail, which holds nobody up.
+pub(super) const TRAIL: Duration = Duration::from_secs(600);
+
 /// Nobody's defaults decide: the isolation level, which functions and operators are meant, and how long a
 /// replica that is gone keeps the others waiting.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED;
@@ -302,7 +305,8 @@ pub(super) async fn look(client: &Client, known: &Known) -> Result<(), Failure> 
             (SELECT id FROM machine_id.events WHERE sequence = $1),
             $2 < kept_from, machine_id.clock(), closed, restored_mac, locks
         FROM machine_id.state";
-    let Reached { sequence: asked, time, .. } = known.loss().reached.clone();
+    let mut before = known.loss().clone();
+    let Reached { sequence: asked, time, restored, .. } = before.reached.clone();
     let about: [Parameter<'_>; 2] = [(&asked, Type::INT8), (&time, Type::INT8)];
     let rows = read(client, &[(WHY, &about), (REACHED, &[])]).await?;
     let (Some(row), Some(last)) =
@@ -326,11 +330,12 @@ pub(super) async fn look(client: &Client, known: &Known) -> Result<(), Failure> 
     };
     let heard = {
         let mut loss = known.loss();
-        // What was heard of meanwhile is not what was asked about.
-        if loss.reached.sequence != asked {
-            return Ok(());
+        match loss.reached.sequence == asked {
+            true => loss.hear(&said),
+            // What was heard of meanwhile is not what was asked about; that must be there, too, unless it was put back.
+            false if loss.reached.restored == restored => before.hear(&said),
+            false => return Ok(()),
         }
-        loss.hear(&said)
     };
     if let Err(loss) = heard {
         if !loss.is_told() {

@@ -141,8 +141,18 @@ impl Attempt<'_> {
             SqlState::TOO_MANY_CONNECTIONS => {
                 said.hint("raise `max_connections` of the server, or put PgBouncer in front of it")
             }
+            SqlState::UNDEFINED_FILE => said.hint(self.reset("local_preload_libraries")),
             _ => said,
         }
+    }
+
+    /// What a role can have set for itself, whoever has its password.
+    fn reset(&self, setting: &str) -> String {
+        let (user, database) = (shown(&self.settings.user), shown(&self.settings.database));
+        format!(
+            "where `{setting}` was set for the role, an administrator takes that back: ALTER ROLE \"{user}\" RESET ALL; \
+             ALTER ROLE \"{user}\" IN DATABASE \"{database}\" RESET ALL"
+        )
     }
 
     fn untrusted(&self, why: &CertificateError) -> Trouble {
@@ -168,6 +178,7 @@ impl Attempt<'_> {
             io::ErrorKind::PermissionDenied if error.raw_os_error().is_none() => {
                 Trouble::new("it takes no writes: it is a standby, or is set to read only")
                     .hint("name every server in the URL, `HOST,HOST`: the one that takes writes is found")
+                    .hint(self.reset("default_transaction_read_only"))
             }
             io::ErrorKind::NotFound if self.target.is_socket() => Trouble::new("there is no socket")
                 .hint("a server that is elsewhere is named in the URL: postgres://USER@HOST/DATABASE"),

@@ -8,12 +8,15 @@ use super::super::seal::{Seal, StoreKey};
 use super::failure::Failure;
 use super::known::Known;
 use super::pool::{Connection, Pool};
-use super::transaction::{FLUSH, silent};
+use super::transaction::{FLUSH, TRAIL, silent};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::Folder;
 
 /// How long what can be tried again is: a request is answered within fifteen seconds.
 pub(super) const PATIENCE: Duration = Duration::from_secs(8);
+
+/// The same where a try may go through the whole trail, and how long that takes.
+pub(super) const WHOLE_TRAIL: (Duration, Duration) = (PATIENCE, TRAIL);
 
 /// What lies between two tries, at first and at most.
 pub(super) const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -69,6 +72,16 @@ pub(super) async fn again<T, W: Future<Output = Result<T, Failure>> + Send>(
     patience: Duration,
     work: impl Fn(Arc<Connection>, bool) -> W,
 ) -> Result<T> {
+    again_within(pool, what, (patience, FLUSH), work).await
+}
+
+/// The same, where a try may take longer than a flush.
+pub(super) async fn again_within<T, W: Future<Output = Result<T, Failure>> + Send>(
+    pool: &Pool,
+    what: &'static str,
+    (patience, longest): (Duration, Duration),
+    work: impl Fn(Arc<Connection>, bool) -> W,
+) -> Result<T> {
     let (since, mut pause, mut was_tried) = (Instant::now(), PAUSE.0, false);
     let done = async {
         loop {
@@ -93,7 +106,7 @@ pub(super) async fn again<T, W: Future<Output = Result<T, Failure>> + Send>(
             }
         }
     };
-    let limit = patience + FLUSH;
+    let limit = patience + longest;
     let done = tokio::time::timeout(limit, done).await;
     done.unwrap_or_else(|_| Err(silent(limit))).map_err(|failure| failure.error(what))
 }

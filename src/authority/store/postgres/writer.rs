@@ -174,13 +174,21 @@ impl Writer {
             .map_err(|failure| failure.error(CANNOT_WRITE))
     }
 
-    /// Has the work done in its turn, whether or not anybody waits for it.
+    /// Has the work done in its turn; also where nobody waits for it any more, if that `is_for_good`.
     pub(super) async fn run<T: Send + 'static>(
         &self,
+        is_for_good: bool,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        let (caller, done) = oneshot::channel();
-        let work = Box::pin(async move { drop(caller.send(work.await)) });
+        let (mut caller, done) = oneshot::channel();
+        let work = Box::pin(async move {
+            let done = tokio::select! {
+                biased;
+                () = caller.closed(), if !is_for_good => return,
+                done = work => done,
+            };
+            drop(caller.send(done));
+        });
         self.answer(Turn::Work(work), done).await?
     }
 

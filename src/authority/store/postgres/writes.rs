@@ -11,7 +11,7 @@ use super::super::{LAST_NUMBERED, LIST_SERVED, ListNumber, NewRevocation, Revoke
 use super::failure::Failure;
 use super::reads;
 use super::rows;
-use super::transaction::{self, Judged, Parameter, locked};
+use super::transaction::{self, Judged, Parameter, Statement, locked};
 use super::work::Shared;
 
 /// How many rows one transaction forgets, so that pruning never holds up an exchange for long.
@@ -198,14 +198,23 @@ pub(super) async fn prune(client: &Client, shared: &Shared, now: i64) -> Result<
     row.map_or(Ok(false), |row| Ok(row.try_get::<_, i64>(0)? >= PRUNE_STEP))
 }
 
-/// Keeps by what the key of the seals is known, unless the store knows one; what it knows.
-pub(super) async fn keep_check(client: &Client, shared: &Shared, check: &[u8]) -> Result<Vec<u8>, Failure> {
+/// Keeps by what the key of the seals is known, unless the store knows one, whatever it has lost; what it knows. When it was
+/// gone on with is sealed by a new one, too, where this authority knows that.
+pub(super) async fn keep_check(client: &Client, shared: &Shared) -> Result<Vec<u8>, Failure> {
     const SQL: &str = concat!(
-        "UPDATE machine_id.state SET seal_check = coalesce(seal_check, $1) WHERE ",
+        "UPDATE machine_id.state SET seal_check = coalesce(seal_check, $1), restored_mac =
+            CASE WHEN seal_check IS NULL AND restored = $2 THEN $3 ELSE restored_mac END WHERE ",
         locked!(),
         " RETURNING seal_check"
     );
-    let done = transaction::write(client, &shared.known, &[(SQL, &[(&check, Type::BYTEA)])]).await?;
+    let check = shared.seal.check(&shared.known.store).to_vec();
+    let restored = shared.known.restored();
+    let mac = restored.and_then(|time| shared.known.gone_on_with(time));
+    let parameters: [Parameter<'_>; 3] =
+        [(&check, Type::BYTEA), (&restored, Type::INT8), (&mac, Type::BYTEA)];
+    let keep: [Statement<'_>; 1] = [(SQL, &parameters)];
+    let judged = Judged { restored, locks: None };
+    let done = transaction::write_as_judged(client, &shared.known, &keep, judged, true).await?;
     let row = done.first().and_then(|rows| rows.first());
     Ok(row.ok_or_else(|| Failure::away("it keeps no key"))?.try_get(0)?)
 }

@@ -12,7 +12,7 @@ use super::super::loss::{Loss, Mark};
 use super::super::packed::pack;
 use super::super::seal::{Seal, StoreKey};
 use super::super::transfer::tables::{Cell, EVENTS, Row, Table, Type};
-use super::super::transfer::{Archive, Numbers, RECORDS, Standing, Which, Write};
+use super::super::transfer::{Archive, Numbers, PAGE, RECORDS, Standing, Which, Write};
 use super::super::version;
 use super::outside::{reached, write_mark};
 use super::unwritten::Unwritten;
@@ -103,7 +103,7 @@ impl SqliteArchive {
             let sql = format!("SELECT {columns} FROM {name} {sql}");
             let mut statement = self.connection.prepare_cached(&sql)?;
             let rows = statement.query_map(parameters, |row| {
-                let cell = |(nth, (_, kind)): (usize, &(&str, Type))| cell(row.get_ref(nth)?, *kind);
+                let cell = |(nth, (_, kind)): (usize, &(&str, Type))| Ok(cell(row.get_ref(nth)?, *kind));
                 table.columns.iter().enumerate().map(cell).collect()
             })?;
             rows.collect()
@@ -120,6 +120,10 @@ impl SqliteArchive {
             }
             Which::Of(after, last) => {
                 select("WHERE issuance > ?1 AND issuance <= ?2 ORDER BY issuance, serial", &[after, last])
+            }
+            Which::Strays(after) => {
+                let none = "NOT EXISTS (SELECT 1 FROM events WHERE sequence = issuance)";
+                select(&format!("WHERE serial > ?1 AND {none} ORDER BY serial LIMIT {PAGE}"), &[after])
             }
             Which::Serials(serials) => {
                 let serials = serials.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
@@ -191,21 +195,19 @@ fn of(table: &Table, column: &'static str) -> String {
     if is_body { "ifnull(packed, body)" } else { column }.to_owned()
 }
 
-/// What stands there, as every engine can have it: text without its one character that PostgreSQL's cannot have.
-fn cell(value: ValueRef<'_>, kind: Type) -> rusqlite::Result<Cell> {
-    Ok(match value {
+/// What stands there, as every engine can have it: text without its one character that PostgreSQL's cannot have. A body that
+/// is none stays as unreadable as it is.
+fn cell(value: ValueRef<'_>, kind: Type) -> Cell {
+    match value {
         ValueRef::Null => Cell::Null,
         ValueRef::Integer(number) => Cell::Integer(number),
         ValueRef::Real(number) => Cell::Real(number),
-        ValueRef::Text(text) => {
-            let text = std::str::from_utf8(text).map_err(rows::not_a_body)?;
-            match kind {
-                Type::Bytes => Cell::Bytes(pack(text)),
-                _ => Cell::Text(text.replace('\0', "\u{fffd}")),
-            }
+        ValueRef::Text(text) if kind == Type::Bytes => {
+            Cell::Bytes(std::str::from_utf8(text).map_or_else(|_| text.to_vec(), pack))
         }
+        ValueRef::Text(text) => Cell::Text(String::from_utf8_lossy(text).replace('\0', "\u{fffd}")),
         ValueRef::Blob(bytes) => Cell::Bytes(bytes.to_vec()),
-    })
+    }
 }
 
 impl ToSql for Cell {

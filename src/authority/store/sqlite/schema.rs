@@ -141,7 +141,8 @@ pub(super) const MIGRATIONS: &[&str] = &[
     "
     -- Refusals of strangers: events, but not for ever. `ring` is 0 where the proof was not verified, 1 where it
     -- was and no rule let it in. `nth` counts a ring's rows from 1 without a gap, and `ends` their bytes: the
-    -- oldest go first. `behind` is the newest event of the trail at that time.
+    -- oldest go first. `behind` is the newest event of the trail at that time. `body` is text, or packed as it came
+    -- from another store.
     CREATE TABLE strangers (
         number INTEGER PRIMARY KEY,
         ring INTEGER NOT NULL CHECK (ring IN (0, 1)),
@@ -153,7 +154,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
         id TEXT NOT NULL,
         bot TEXT,
         token TEXT,
-        body TEXT NOT NULL
+        body ANY NOT NULL
     ) STRICT;
     CREATE UNIQUE INDEX strangers_nth ON strangers (ring, nth);
 

@@ -70,7 +70,7 @@ pub(in super::super) struct Table {
 
 use Type::{Bytes, Integer, Real, Text};
 
-/// The audit trail. A body is packed; one that is not yet is packed on its way.
+/// The audit trail. A body is packed; one that is not yet is packed on its way, here and in `strangers`.
 pub(in super::super) const EVENTS: Table = Table {
     name: "events",
     key: 1,
@@ -196,7 +196,7 @@ pub(in super::super) const OTHERS: &[Table] = &[
             ("id", Text),
             ("bot", Text),
             ("token", Text),
-            ("body", Text),
+            ("body", Bytes),
         ],
     },
     Table { name: "cas", key: 1, columns: &[("key", Text), ("since", Integer)] },

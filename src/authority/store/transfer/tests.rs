@@ -10,6 +10,7 @@ use super::super::{Issued, StorePlace, engine};
 use super::*;
 use stage::*;
 
+mod hostile;
 mod stage;
 
 #[test]
@@ -208,6 +209,44 @@ fn a_store_that_has_lost_something_is_not_carried() {
         let error = stage.migrate(usize::MAX, true).unwrap_err();
         assert_eq!(error.to_string(), "cannot carry a store that has lost records: event 7");
         assert!(error.hints()[0].contains("authority resume"), "{error:?}");
+    }
+}
+
+/// A replica that is new there has no mark, and takes the store's word for it, by its seal.
+#[test]
+fn one_that_was_gone_on_with_is_believed_where_it_went() {
+    for ways in WAYS {
+        let stage = Stage::new(ways);
+        stage.from.sql("UPDATE state SET lost = 'event 7'").unwrap();
+        stage.wait(stage.served.store.resume(NOW));
+        let restored = stage.served.store.restored().unwrap().time;
+        stage.runtime.block_on(async {
+            let mut from = stage.from.source(&stage.key).await.unwrap();
+            let mut to = stage.to.target(&stage.key).await.unwrap();
+            assert!(migrate(&mut *from, &mut *to, &stage.key.load().unwrap(), &mut |_| ()).await.unwrap());
+        });
+        let new = tempfile::tempdir().unwrap();
+        let key = StoreKey::beside(&new.path().join("authority.db"));
+        std::fs::copy(stage.dir.path().join("store.key"), new.path().join("store.key")).unwrap();
+        let keys = if ways[1] == Shared { vec![&key, &stage.key] } else { vec![&stage.key] };
+        for key in keys {
+            let store = stage.runtime.block_on(stage.to.open(key)).unwrap();
+            stage.wait(store.mark());
+            assert_eq!(store.restored().map(|restored| restored.time), Some(restored), "{ways:?}");
+            stage.wait(store.ready());
+        }
+    }
+}
+
+/// What somebody else wrote of it is not sealed by carrying it.
+#[test]
+fn one_that_says_so_without_a_seal_is_not_carried() {
+    for engine in [InFile, Shared] {
+        let stage = Stage::new([Shared, engine]);
+        let mut from = stage.wait(stage.from.source(&stage.key));
+        stage.from.sql("UPDATE state SET restored = 1900000000").unwrap();
+        let error = stage.runtime.block_on(from.standing()).unwrap_err();
+        assert!(error.to_string().contains("no authority with its `store.key` has written that"), "{error}");
     }
 }
 

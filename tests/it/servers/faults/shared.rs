@@ -94,7 +94,10 @@ fn a_failover_to_a_synchronous_standby_loses_nothing() {
 /// No commit is acknowledged that one server alone has.
 #[test]
 fn a_synchronous_standby_that_is_away_holds_commits_up_and_loses_nothing() {
-    under_load(&mut Cluster::with_standby(), |cluster, replicas, load| {
+    let mut cluster = Cluster::with_standby();
+    // Whoever has the password can say so for all who come after.
+    cluster.sql("ALTER ROLE machine_id_server SET synchronous_commit = off");
+    under_load(&mut cluster, |cluster, replicas, load| {
         cluster.pause_standby(true);
         load.fails_with("urn:machine-id:");
         assert_eq!(replicas.one(0).client().get("/readyz").status, 503);
@@ -221,7 +224,7 @@ fn a_replica_with_a_wrong_clock_makes_no_token_new() {
     });
 }
 
-/// PgBouncer in transaction mode, which gives each transaction another connection.
+/// PgBouncer as its page has it, which gives each transaction another connection.
 #[test]
 fn replicas_behind_pgbouncer_lose_nothing() {
     let issuer = Issuer::start();
@@ -229,7 +232,7 @@ fn replicas_behind_pgbouncer_lose_nothing() {
     let bouncer = cluster.bouncer();
     let mut replicas = Replicas::sharing(&issuer, &cluster, REPLICAS);
     for number in 0..REPLICAS {
-        replicas.one(number).set_store(&cluster.plain_url(Role::Server, &[bouncer.address()]));
+        replicas.one(number).set_store(&cluster.url_through(Role::Server, &[bouncer.address()]));
         replicas.one(number).restart();
     }
     let load = replicas.load(&issuer);

@@ -12,9 +12,13 @@ use crate::support::process::{self, command, installed};
 use crate::support::replicas::Replicas;
 use crate::support::wait_for;
 
-/// `psql` through there, as the server's role, to run this within so many seconds.
+/// `psql` through there, as the server's role, to run this within two seconds.
 fn answers(cluster: &Cluster, through: std::net::SocketAddr, sql: &str) -> bool {
-    let url = format!("{}&connect_timeout=2", cluster.plain_url(Role::Server, &[through]));
+    answers_at(&cluster.plain_url(Role::Server, &[through]), sql)
+}
+
+fn answers_at(url: &str, sql: &str) -> bool {
+    let url = format!("{url}&connect_timeout=2");
     let mut psql = command("timeout");
     psql.args(["2", "psql", "-XAtq", &url, "-c", sql]);
     process::run(&mut psql).status.success()
@@ -30,7 +34,9 @@ fn a_server_can_be_reached_cut_off_paused_and_killed() {
     }
     let (bouncer, way) = (cluster.bouncer(), Cut::before(cluster.addresses()[0]));
     let through = way.address();
-    assert!(answers(&cluster, bouncer.address(), "SELECT 1") && answers(&cluster, through, "SELECT 1"));
+    assert!(answers_at(&cluster.url_through(Role::Server, &[bouncer.address()]), "SELECT 1"));
+    assert!(!answers(&cluster, bouncer.address(), "SELECT 1"), "without TLS");
+    assert!(answers(&cluster, through, "SELECT 1"));
     for bad in [Way::Stopped, Way::Cut, Way::Slow(Duration::from_secs(3))] {
         way.set(bad);
         assert!(!answers(&cluster, through, "SELECT 1"), "{bad:?}");

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::authority::Authority;
 use crate::support::client::{Client, Keys, Response};
-use crate::support::cluster::Cluster;
+use crate::support::cluster::{Cluster, Role};
 use crate::support::issuer::Issuer;
 use crate::support::process::succeed;
 use crate::support::replicas::Replicas;
@@ -106,6 +106,34 @@ fn one_that_takes_over_without_the_last_commits_issues_nothing_until_the_operato
     let events: Vec<Value> = replicas.audit();
     let of = |name: &str| events.iter().filter(|event| event["event"] == name).count();
     assert_eq!((of("issued"), of("lost"), of("restored")), (1 + REPLICAS, 1, 1), "{events:?}");
+}
+
+/// Whoever has a server's password can end that, as an administrator does who wants to get on.
+#[test]
+fn a_commit_that_was_kept_from_waiting_for_its_standby_is_not_acknowledged() {
+    let issuer = Issuer::start();
+    let cluster = Cluster::with_standby();
+    let mut replicas = Replicas::sharing(&issuer, &cluster, 1);
+    let one = replicas.one(0);
+    let (request, client) = (job(&issuer, &one.url()), one.client());
+    cluster.pause_standby(true);
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| client.try_exchange(&request).unwrap());
+        let mut ended = 0_u32;
+        wait_for("what asks again", || {
+            assert!(!asking.is_finished(), "{:?}", cluster.sql("SELECT event, id FROM machine_id.events"));
+            let end =
+                "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+            let cancelled = succeed(&mut cluster.psql(Role::Server, end));
+            ended += cancelled.trim().parse::<u32>().unwrap();
+            (ended >= 4).then_some(())
+        });
+        cluster.pause_standby(false);
+        let granted = asking.join().unwrap().granted();
+        let found = answered(client, &request).granted();
+        assert_eq!(found["issuance_id"], granted["issuance_id"]);
+    });
+    assert_eq!(replicas.audit().iter().filter(|event| event["event"] == "issued").count(), 1);
 }
 
 fn said(output: &Output) -> String {

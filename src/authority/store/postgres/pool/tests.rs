@@ -8,6 +8,7 @@ use super::super::failure::Failure;
 use super::super::transaction::silent;
 use super::super::work::give_back;
 use super::*;
+use crate::authority::store::conformance::postgres::server;
 use crate::authority::store::testing::{self, ADMIN, Server, Watched, as_user, succeed};
 use crate::environment::Environment;
 use crate::folder::trust::Owner;
@@ -60,7 +61,7 @@ async fn whoever_may_is_let_in_and_tls_is_what_was_asked_for() {
 async fn what_is_in_the_way_is_said_with_what_to_do() {
     let world = world();
     let trusted = "sslrootcert=ca.crt";
-    let (free, plain) = (closed_port(), testing::postgres());
+    let (free, plain) = (closed_port(), server());
     for (url, kind, said, hint) in [
         (
             format!("scram:wrong@localhost:PORT/postgres?{trusted}"),
@@ -256,7 +257,7 @@ async fn a_password_is_read_from_a_file_that_is_nobody_elses() {
 
 #[tokio::test]
 async fn a_connection_is_kept_where_it_is_given_back_and_only_there() {
-    let server = testing::postgres();
+    let server = server();
     let settings = Settings::parse(
         &server.url(&server.database()),
         &Environment::default(),

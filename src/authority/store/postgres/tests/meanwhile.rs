@@ -50,6 +50,31 @@ fn a_proof_that_was_judged_before_is_taken_by_none_that_is_heard_of_meanwhile() 
     });
 }
 
+/// As where one connection goes to a server that was promoted, and another still to the one before: the second one's commits
+/// are no reason to believe the first.
+#[test]
+fn what_is_heard_of_meanwhile_hides_no_loss() {
+    let database = engine();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = database.store().await.unwrap();
+        for n in [1, 3, 5] {
+            let fixtures::Entry { entry, plan } = issuance(n);
+            assert_eq!(store.issue(entry, plan).await.unwrap(), FRESH);
+        }
+        database.put_back(1);
+        let known = &store.shared.known;
+        let connection = store.shared.pool.get().await.unwrap();
+        let elsewhere = async {
+            let reached = Reached { sequence: 4, id: "elsewhere".to_owned(), ..Reached::default() };
+            known.loss().reached.raise(&reached);
+        };
+        let (looked, ()) = tokio::join!(transaction::look(&connection, known), elsewhere);
+        assert!(matches!(looked, Err(Failure::Lost(_))), "{looked:?}");
+        assert!(!database.psql(ADMIN, "SELECT lost FROM state").unwrap().trim().is_empty(), "others hear it");
+    });
+}
+
 /// It waits for a connection between what it reads and the number that it is given for that.
 #[test]
 fn a_list_that_lacks_a_revocation_is_not_served_with_a_higher_number() {
@@ -82,5 +107,28 @@ fn a_list_that_lacks_a_revocation_is_not_served_with_a_higher_number() {
         assert!(number(&late.krl) > number(&lists.krl), "it had to wait");
         assert_eq!(late.ends, lists.ends);
         assert!(lists.ends.len() > r#"{"expires":{}}"#.len(), "it is revoked");
+    });
+}
+
+/// Each has all that was used since the store last answered: those whose caller has given up would count it again.
+#[test]
+fn what_was_used_of_a_limit_counts_once_though_it_was_told_often() {
+    let database = engine();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = database.store().await.unwrap();
+        let spent = || vec![Spent { key: [7; 16], seconds: 1000.0, age: 0.0 }];
+        let pool = &store.shared.pool;
+        let mut taken = vec![pool.get().await.unwrap()];
+        while let Ok(more) = tokio::time::timeout(Duration::from_millis(100), pool.get()).await {
+            taken.push(more.unwrap());
+        }
+        for _ in 0..3 {
+            let told = tokio::time::timeout(Duration::from_millis(20), store.spend(spent())).await;
+            assert!(told.is_err(), "nobody waits for it any more");
+        }
+        taken.into_iter().for_each(Connection::give_back);
+        let levels = store.spend(spent()).await.unwrap();
+        assert!(matches!(&*levels, [level] if (990.0..=1000.0).contains(&level.seconds)), "{levels:?}");
     });
 }

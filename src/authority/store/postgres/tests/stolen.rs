@@ -250,3 +250,59 @@ fn that_a_store_was_gone_on_with_is_said_of_that_one() {
         assert!(said.contains("no authority with its `store.key` has written that"), "{said}");
     }
 }
+
+/// A role may say so of all its sessions to come: whoever has its password stops authorities, and cannot have them err.
+#[test]
+fn what_a_role_has_set_for_itself_decides_nothing_or_is_told() {
+    let bench = Bench::new();
+    let (name, runtime) = (&bench.database.name, &bench.runtime);
+    let during = |set: &str, then: &dyn Fn(Pool)| {
+        bench.database.psql(SERVER, &format!("ALTER ROLE server IN DATABASE {name} SET {set}")).unwrap();
+        then(bench.database.pool(SERVER));
+        bench.sql(&format!("ALTER ROLE server IN DATABASE {name} RESET ALL"));
+    };
+    let harmless = [
+        "search_path = public, pg_catalog",
+        "lock_timeout = '1ms'",
+        "idle_in_transaction_session_timeout = '1ms'",
+        "row_security = off",
+        "synchronous_commit = off",
+        "default_transaction_isolation = serializable",
+        "default_transaction_deferrable = on",
+        "bytea_output = escape",
+        "standard_conforming_strings = off",
+        "client_encoding = LATIN1",
+        "datestyle = 'German'",
+        "transform_null_equals = on",
+        "array_nulls = off",
+        "quote_all_identifiers = on",
+        "client_min_messages = debug5",
+        "enable_indexscan = off",
+        "work_mem = '64kB'",
+    ];
+    for (nth, set) in (10..).zip(harmless) {
+        during(set, &|pool| {
+            let store = runtime.block_on(Postgres::open(pool, &bench.database.key())).expect(set);
+            let entry = issuance(nth);
+            assert_eq!(runtime.block_on(store.issue(entry.entry, entry.plan)).expect(set), FRESH);
+            assert_eq!(runtime.block_on(store.revoke(revocation(nth, "a"))).expect(set), Revoked::Now);
+            runtime.block_on(store.ready()).expect(set);
+        });
+    }
+    let pool = bench.database.pool(SERVER);
+    for (set, why) in [
+        ("default_transaction_read_only = on", "it takes no writes: it is a standby, or is set to read only"),
+        ("local_preload_libraries = 'none'", "could not access file"),
+    ] {
+        during(set, &|pool| {
+            let told = runtime.block_on(pool.get()).unwrap_err();
+            assert!(told.to_string().contains(why), "{told}");
+            let hint = told
+                .hints()
+                .last()
+                .is_some_and(|hint| hint.contains("ALTER ROLE \"server\" RESET ALL; ALTER"));
+            assert!(hint, "{set}: {told:?}");
+        });
+    }
+    drop(runtime.block_on(pool.get()).unwrap());
+}
