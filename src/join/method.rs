@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::jwt;
 use super::prove::{Job, Presented};
-use super::rules::Field;
+use super::rules::{Field, claim};
 use super::source::TokenSource;
 use super::verify::Verifier;
 use crate::denial::Denial;
@@ -115,6 +115,16 @@ impl Method {
             runs: &[],
             configure,
         }
+    }
+
+    /// What a job says in those of its claims: texts, and numbers as texts.
+    pub fn texts(&self, names: &[&str], claims: &Map<String, Value>) -> Vec<String> {
+        let text = |name: &&str| match claim(claims, name)? {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        };
+        names.iter().filter_map(text).filter(|text| !text.is_empty()).collect()
     }
 
     /// Configured with a section of YAML.

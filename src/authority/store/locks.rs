@@ -8,7 +8,6 @@ use serde_json::{Map, Value};
 use super::seal::{Column, Granting, Seal};
 use crate::clock::LEEWAY;
 use crate::join;
-use crate::join::rules::claim;
 use crate::text::hex;
 
 /// How far back issuances may be that are still good, in seconds: the longest life, and clocks that are days apart.
@@ -219,18 +218,11 @@ impl Subject {
         let mut subject = Self::default();
         subject.fact(LockKind::JoinMethod, Some(join_method));
         subject.fact(LockKind::Issuer, claims.get("iss").and_then(Value::as_str));
-        let texts = |names: &[&str]| -> Vec<String> {
-            let text = |name: &&str| match claim(claims, name)? {
-                Value::String(text) => Some(text.clone()),
-                Value::Number(number) => Some(number.to_string()),
-                _ => None,
-            };
-            names.iter().filter_map(text).filter(|text| !text.is_empty()).collect()
-        };
         if let Some(method) = join::find(join_method) {
-            subject.facts.extend(texts(method.runs).into_iter().map(|run| (LockKind::Run, run)));
-            subject.repositories = texts(method.repositories);
-            subject.repository_ids = texts(method.repository_ids);
+            let runs = method.texts(method.runs, claims);
+            subject.facts.extend(runs.into_iter().map(|run| (LockKind::Run, run)));
+            subject.repositories = method.texts(method.repositories, claims);
+            subject.repository_ids = method.texts(method.repository_ids, claims);
         }
         subject
     }

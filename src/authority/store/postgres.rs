@@ -18,7 +18,7 @@ use super::{
     NewRevocation, NewSigned, PlanRecord, Revoked, RevokedCertificate, Store, Trail, event, sealed,
 };
 use crate::authority::limits::{Level, Spent};
-use crate::error::{Context as _, Error, Kind, Result};
+use crate::error::{Context as _, Kind, Result};
 use crate::join::instance::{Instance, InstanceLookup};
 
 pub mod archive;

@@ -81,7 +81,7 @@ authority::limits:
 authority::head:
 authority::connections: authority::limits
 authority::validity: clock
-authority::store: authority::limits clock environment error folder join::find join::instance join::rules
+authority::store: authority::limits clock environment error folder join::find join::instance
     join::verify net pem random secret terminal text wire
 # Of the store, only the proof that something is recorded.
 authority::keys: authority::store::Recorded authority::validity clock error folder net::pin_of pem random wire
