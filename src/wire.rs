@@ -156,7 +156,7 @@ pub struct OutputResponse {
 }
 
 /// `GET /v1/trust`: the authority's CAs. More than one of a kind while one is rotated.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrustAnchors {
     /// CAs of host certificates, one OpenSSH public key each.
     pub ssh_host_cas: Vec<String>,
@@ -181,6 +181,107 @@ pub struct RevokeRequest {
 pub struct RevokedEnds {
     /// By serial, in seconds since 1970.
     pub expires: BTreeMap<u64, i64>,
+}
+
+/// What the authority states of itself to servers: the claims of a JWS of type [`STATEMENT`], signed with EdDSA by its statement
+/// key. Later ones count: a higher `number`, or the same and a later `made`. Unknown members are of later versions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statement {
+    /// The cluster that it is of.
+    pub cluster: String,
+    /// The number of the revocation lists that it is about.
+    pub number: u64,
+    /// When it was made, in seconds since 1970.
+    pub made: i64,
+    /// Until when it is believed.
+    pub until: i64,
+    /// The CAs that are trusted.
+    pub trust: TrustAnchors,
+    /// For each CA that takes another's place: who says so.
+    #[serde(default)]
+    pub endorsements: Vec<Endorsement>,
+    /// The statement keys that are believed, in base64url: the raw public key of Ed25519.
+    pub statement_keys: Vec<String>,
+    /// The SHA-256 of the KRL with that number, as it is served, in hexadecimal.
+    pub krl: String,
+    /// The same of the CRL.
+    pub crl: String,
+    /// The number of the statement that `revoked` follows; none where whole lists are to be fetched.
+    #[serde(default)]
+    pub since: Option<u64>,
+    /// What is revoked in this one and was not in that.
+    #[serde(default)]
+    pub revoked: Vec<RevokedNow>,
+    /// The lowest number that has all that operators have revoked: who has a lower one is not to wait.
+    #[serde(default)]
+    pub urgent: u64,
+}
+
+/// `typ` of a [`Statement`].
+pub const STATEMENT: &str = "machine-id-statement+jwt";
+
+/// A certificate that is revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokedNow {
+    /// Its serial.
+    #[serde(with = "text_number")]
+    pub serial: u64,
+    /// Whether it is one of SSH; else it is X.509.
+    pub ssh: bool,
+    /// When it ends, in seconds since 1970.
+    pub expires: i64,
+}
+
+/// That a CA is trusted in another's place, or a statement key: said by one that is trusted already.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endorsement {
+    /// `ssh-user`, `ssh-host`, `tls` or `statement`.
+    pub kind: String,
+    /// The new one, as [`TrustAnchors`] or [`Statement::statement_keys`] have it.
+    pub new: String,
+    /// The one that says so, as [`TrustAnchors`] have it: of the same kind, or of `tls`.
+    pub by: String,
+    /// Its signature, in base64url, over [`Endorsement::message`]: of Ed25519, or of ECDSA P-256 with SHA-256 in ASN.1.
+    pub signature: String,
+}
+
+impl Endorsement {
+    /// What is signed.
+    pub fn message(cluster: &str, kind: &str, new: &str) -> String {
+        format!("machine-id-endorsement-v1\n{cluster}\n{kind}\n{}\n", new.trim_end())
+    }
+}
+
+/// A line of `GET /v1/watch?since=NUMBER`: a [`Statement`] as a JWS. The first comes at once, whatever is new at once, and else
+/// one each [`HEARTBEAT`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Watched {
+    /// The JWS.
+    pub statement: String,
+}
+
+/// How often a watcher hears something, in seconds: balancers end connections that are silent for a minute.
+pub const HEARTBEAT: u64 = 15;
+
+/// How long a statement is believed, in seconds.
+pub const STATEMENT_VALID: i64 = 600;
+
+/// The header in which whoever asks says which host it is: a JWS as in [`RevokeRequest::assertion`], by the host's key, with
+/// its certificate; its audience is the URL that is asked for.
+pub const HOST_HEADER: &str = "machine-id-host";
+
+/// Serials exceed what numbers hold elsewhere.
+mod text_number {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(number)
+    }
+
+    pub(super) fn deserialize<'d, D: Deserializer<'d>>(deserializer: D) -> Result<u64, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(|_| D::Error::custom("not a number in text"))
+    }
 }
 
 /// What the `type` of every [`Problem`] begins with.
