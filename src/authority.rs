@@ -15,11 +15,14 @@ use crate::join::issuers::Issuers;
 use crate::net;
 use crate::random;
 
+pub mod assertion;
 pub mod audit;
 pub mod config;
 pub mod connections;
 pub mod enroll;
 pub mod head;
+pub mod host_proof;
+pub mod hosts;
 pub mod http;
 pub mod issue;
 pub mod keys;
@@ -56,6 +59,8 @@ pub struct Authority {
     refusals: limits::Refusals,
     issuances: limits::Issuances,
     lists: revocation::ListCache,
+    revoked_hosts: revocation::HostListCache,
+    hosts: hosts::Heard,
     /// Names this run among authorities that share the store.
     id: String,
     replicas: replicas::Replicas,
@@ -103,6 +108,8 @@ impl Authority {
             refusals: limits::Refusals::default(),
             issuances,
             lists: revocation::ListCache::default(),
+            revoked_hosts: revocation::HostListCache::default(),
+            hosts: hosts::Heard::default(),
             id: random::hex::<16>()?,
             replicas: replicas::Replicas::default(),
             ready: tokio::sync::Mutex::default(),
@@ -151,6 +158,19 @@ impl Authority {
     /// What was revoked, as servers read it.
     pub async fn revocation_lists(&self) -> Result<Arc<revocation::Lists>> {
         self.lists.lists(self.store.as_ref(), &self.keys, self.clock.now()).await
+    }
+
+    /// The host certificates that are revoked, as jobs are given them: a KRL in base64.
+    pub async fn revoked_hosts(&self) -> Result<Arc<str>> {
+        self.revoked_hosts.list(self.store.as_ref(), self.clock.now()).await
+    }
+
+    /// Has the store hear of the hosts that have proved which they are.
+    pub async fn tell_hosts(&self) -> Result<()> {
+        match self.hosts.take() {
+            hosts if hosts.is_empty() => Ok(()),
+            hosts => self.store.hear(hosts).await,
+        }
     }
 
     /// What this authority says of itself to those that share the store; `name` is its machine and where it listens.

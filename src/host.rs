@@ -5,6 +5,7 @@ pub mod crl;
 pub mod labels;
 pub mod lists;
 pub mod principals;
+pub mod proof;
 pub mod refresh;
 pub mod seen;
 pub mod store;

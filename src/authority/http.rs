@@ -9,7 +9,7 @@ use axum::Router;
 use axum::body::{Body, HttpBody as _, to_bytes};
 use axum::extract::{Extension, Request, State};
 use axum::http::uri::Authority as Host;
-use axum::http::{HeaderValue, StatusCode, Version, header};
+use axum::http::{HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -19,17 +19,19 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::time::timeout;
 
+use super::assertion::Unproven;
 use super::connections::Place;
 use super::enroll::{self, Refused};
+use super::host_proof;
 use super::limits::Exceeded;
-use super::revoke::{self, Unrevoked};
+use super::revoke;
 use super::store::{self, closed};
 use super::tls::CurrentCertificate;
 use super::{Authority, Ready};
 use crate::error::Error;
 use crate::join::issuers::Unavailable;
 use crate::terminal;
-use crate::wire::{ExchangeRequest, Problem, RevokeRequest};
+use crate::wire::{ExchangeRequest, HOST_HEADER, Problem, RevokeRequest};
 
 /// The largest body that is read, in bytes: sixteen outputs with RSA keys and a token are about 60 KB.
 const MAX_BODY: usize = 96 << 10;
@@ -65,6 +67,7 @@ pub fn router(authority: Arc<Authority>, certificate: Arc<CurrentCertificate>) -
         .route("/v1/revoked", get(revoked_ends))
         .route("/v1/revoked/ssh.krl", get(ssh_krl))
         .route("/v1/revoked/tls.crl", get(tls_crl))
+        .route_layer(from_fn_with_state(Arc::clone(&authority), named))
         .route_layer(from_fn_with_state(Arc::clone(&authority), joined))
         .route("/healthz", get(async || json_response(&json!({"status": "ok"}))))
         .route("/readyz", get(readyz))
@@ -104,6 +107,28 @@ async fn joined(State(authority): Shared, request: Request, next: Next) -> Answe
     Err(Box::new(Problem { retry_after: Some(10), ..problem }))
 }
 
+/// Notes which host asks, where it says so. One that cannot prove it is not answered.
+async fn named(
+    State(authority): Shared,
+    Extension(Peer(peer)): Extension<Peer>,
+    request: Request,
+    next: Next,
+) -> Answer {
+    let said: Vec<&HeaderValue> = request.headers().get_all(HOST_HEADER).iter().collect();
+    if request.method() == Method::GET && !said.is_empty() {
+        // Several are no more than one that cannot be read.
+        let said = match said.as_slice() {
+            [said] => said.to_str().unwrap_or_default(),
+            _ => "",
+        };
+        let title = "the header `machine-id-host` does not prove which host asks";
+        host_proof::hear(&authority, said, request.uri().path(), peer)
+            .await
+            .map_err(|why| unproven(why, ("host-unproven", title)))?;
+    }
+    Ok(next.run(request).await)
+}
+
 /// HTTP/1.1 wants one `Host`, and nobody is to read another out of the same request (RFC 9112, section 3.2).
 fn check_host(request: &Request) -> Result<(), Box<Problem>> {
     let hosts: Vec<&HeaderValue> = request.headers().get_all(header::HOST).iter().collect();
@@ -123,6 +148,19 @@ fn too_many(seconds: u64) -> Box<Problem> {
     })
 }
 
+/// The problem of that kind and title of an assertion that is not believed.
+fn unproven(why: Unproven, (kind, title): (&str, &str)) -> Box<Problem> {
+    match why {
+        // Why would tell a stranger which serials there are.
+        Unproven::Refused(id) => {
+            terminal::log_rarely(&format!("refused {id}: {}", kind.replace('-', "_")));
+            Box::new(Problem { denial_id: Some(id), ..Problem::new(kind, 401, title) })
+        }
+        Unproven::TooMany(seconds) => too_many(seconds),
+        Unproven::Broken(error) => broken(&error),
+    }
+}
+
 fn too_large() -> Box<Problem> {
     problem(413, "too-large", "the body is larger than this authority reads, or broke off")
 }
@@ -136,16 +174,10 @@ async fn exchange(State(authority): Shared, Extension(Peer(peer)): Extension<Pee
 
 async fn revoke(State(authority): Shared, Extension(Peer(peer)): Extension<Peer>, body: Bytes) -> Answer {
     let request: RevokeRequest = read(&body)?;
-    revoke::revoke(&authority, &request, peer).await.map_err(|why| match why {
-        // Why would tell a stranger which serials there are.
-        Unrevoked::Refused(id) => {
-            terminal::log_rarely(&format!("refused {id}: assertion_invalid"));
-            let title = "the assertion is not valid for this issuance";
-            Box::new(Problem { denial_id: Some(id), ..Problem::new("assertion-invalid", 401, title) })
-        }
-        Unrevoked::TooMany(seconds) => too_many(seconds),
-        Unrevoked::Broken(error) => broken(&error),
-    })?;
+    let title = "the assertion is not valid for this issuance";
+    revoke::revoke(&authority, &request, peer)
+        .await
+        .map_err(|why| unproven(why, ("assertion-invalid", title)))?;
     json_response(&json!({"issuance_id": request.issuance_id, "revoked": true}))
 }
 

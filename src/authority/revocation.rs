@@ -4,8 +4,10 @@
 //! certificate ends, so that is told beside them.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{self, Arc, PoisonError};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, SerialNumber};
 use ring::digest::{Context, SHA256, digest};
@@ -162,6 +164,40 @@ impl ListCache {
         });
         *cached = Some(Cached { lists: Arc::clone(&lists), serials, made, asked: now, revocations });
         Ok(lists)
+    }
+}
+
+/// How many revoked host certificates a job is told of at most (64 KiB): those that last longest.
+const MAX_HOSTS: usize = 8192;
+
+/// Keeps the list of revoked host certificates, which each job is given that logs in somewhere.
+#[derive(Debug, Default)]
+pub struct HostListCache(sync::Mutex<Option<HostList>>);
+
+#[derive(Debug)]
+struct HostList {
+    krl: Arc<str>,
+    asked: i64,
+    revocations: u64,
+}
+
+impl HostListCache {
+    /// The list as of `now`, in base64: for every CA, since no serial is used twice.
+    pub async fn list(&self, store: &dyn Store, now: i64) -> Result<Arc<str>> {
+        // Not held while the store is asked: nobody waits for an answer that another does not get.
+        let cached = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let revocations = store.revocations();
+        if let Some(known) = cached().as_ref()
+            && known.revocations == revocations
+            && ASKED.contains(&now.saturating_sub(known.asked))
+        {
+            return Ok(Arc::clone(&known.krl));
+        }
+        let serials = store.revoked_hosts(now.saturating_sub(LEEWAY), MAX_HOSTS).await?;
+        let made = u64::try_from(valid_from(now)).unwrap_or(0);
+        let krl: Arc<str> = STANDARD.encode(krl::write(made, made, &[Vec::new()], serials)).into();
+        *cached() = Some(HostList { krl: Arc::clone(&krl), asked: now, revocations });
+        Ok(krl)
     }
 }
 

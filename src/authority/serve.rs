@@ -153,6 +153,9 @@ async fn keep_together(authority: Arc<Authority>, name: String, mut limits: Alon
         for _ in 0..STAY_AFTER {
             sleep(SHARE_EVERY).await;
             limits.look(authority.share().await);
+            if let Err(error) = authority.tell_hosts().await {
+                log_rarely(&format!("hosts are not noted: {error}"));
+            }
         }
         let stayed = authority.stay(&name).await;
         there.look(stayed.map(|news| news.iter().for_each(|news| log(news))));

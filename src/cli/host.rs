@@ -50,6 +50,10 @@ pub struct Refresh {
     #[arg(long, value_name = "sha256:HEX")]
     pub ca_pin: Option<String>,
 
+    /// Say which host this is, by its private key: sshd's, with FILE-cert.pub beside it, or a TLS server's, with its .crt.
+    #[arg(long, value_name = "FILE")]
+    pub host_key: Option<PathBuf>,
+
     /// Give up after this long
     #[arg(long, value_name = "DURATION", default_value = "30s")]
     pub timeout: String,

@@ -34,6 +34,7 @@ fn run_refresh(args: Refresh, env: &Environment) -> Result<()> {
             .or(AuthorityTrust::of_environment(env)),
         directory: args.dir,
         timeout: timeout(&args.timeout)?,
+        host_key: args.host_key,
     };
     let refresh::Refreshed { changed, errors } = block_on(refresh::run(&settings))??;
     // What changed must be said now: the next run finds it as it is.

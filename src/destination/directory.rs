@@ -113,8 +113,23 @@ impl Directory {
     /// Replaces what a renewal changes; the keys stay, so that key and
     /// certificate always fit.
     pub(crate) fn renew(&mut self, manifest: &Manifest, folders: &[(String, Vec<File>)]) -> Result<()> {
+        let before = std::mem::replace(&mut self.plan, manifest.plan());
         for (folder, files) in folders {
             self.write_files(folder, files.iter().filter(|file| !file.is_key))?;
+        }
+        // An authority that has another version by now may give other files.
+        let gone: WipePlan = before
+            .into_iter()
+            .map(|(folder, mut names)| {
+                names.retain(|name| self.plan.get(&folder).is_none_or(|kept| !kept.contains(name)));
+                (folder, names)
+            })
+            .filter(|(_, names)| !names.is_empty())
+            .collect();
+        if let Err(left) = wipe::remove_files(&self.folder, &gone) {
+            return Err(
+                Error::new(Kind::Destination, left).context("cannot remove what is of no use any more")
+            );
         }
         put(&self.folder, &File::new(manifest::FILE_NAME, manifest.to_json()))
     }

@@ -3,28 +3,23 @@
 //! so that its time says when it last did.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::lists::{CRL, KRL, fresh_crl, fresh_krl, useless};
+use super::proof::{self, HostHas, HostProof};
 use super::seen::Seen;
 use super::store;
+pub use super::store::{HOST_CA, KNOWN_HOSTS, TLS_CA, USER_CA};
 use crate::clock::Clock;
 use crate::destination::ssh;
 use crate::error::{Error, Kind, Result};
 use crate::folder::Folder;
 use crate::net::{self, AuthorityTrust, RequestError};
 use crate::pem;
-use crate::wire::{MAX_LIST, RevokedEnds, TrustAnchors};
-
-/// `TrustedUserCAKeys` of `sshd`.
-pub const USER_CA: &str = "ssh_user_ca.pub";
-/// The CAs of host certificates, one key a line.
-pub const HOST_CA: &str = "ssh_host_ca.pub";
-/// The same for `ssh`, as `GlobalKnownHostsFile`.
-pub const KNOWN_HOSTS: &str = "known_hosts";
-/// The CAs of client certificates, for TLS servers.
-pub const TLS_CA: &str = "tls_ca.crt";
+use crate::secret::Secret;
+use crate::text::shown;
+use crate::wire::{HOST_HEADER, MAX_LIST, Problem, RevokedEnds, TrustAnchors};
 
 /// The largest list of CAs that is read, in bytes.
 const MAX_TRUST: usize = 1 << 20;
@@ -48,6 +43,8 @@ pub struct RefreshSettings {
     pub directory: PathBuf,
     /// The time for all of it.
     pub timeout: Duration,
+    /// The key by which this host says which it is, if it does.
+    pub host_key: Option<PathBuf>,
 }
 
 /// What a run did.
@@ -77,11 +74,17 @@ pub async fn run(settings: &RefreshSettings) -> Result<Refreshed> {
     let _lock = store::lock(&store, start + settings.timeout.min(LOCK_PATIENCE)).await?;
     let fetcher = Fetcher { client, settings, deadline: start + settings.timeout };
     let mut done = Refreshed::default();
+    // A host that cannot say which it is hears of revocations all the same.
+    let named = settings.host_key.as_deref().map(|key| fetcher.named(&store, key)).transpose();
+    let named = named.unwrap_or_else(|error| {
+        done.add(Err(error));
+        None
+    });
     let mut seen = Seen::read(&store).unwrap_or_else(|error| {
         done.add(Err(error));
         Seen::default()
     });
-    fetcher.refresh(&store, &mut seen, &mut done).await;
+    fetcher.refresh(&store, named, &mut seen, &mut done).await;
     done.add(seen.write(&store, Clock::system().now()).map(|()| None));
     Ok(done)
 }
@@ -110,6 +113,9 @@ impl Refreshed {
     }
 }
 
+/// What proves which host this is, and what it says.
+type Named = (HostProof, Secret);
+
 struct Fetcher<'s> {
     client: reqwest::Client,
     settings: &'s RefreshSettings,
@@ -117,15 +123,17 @@ struct Fetcher<'s> {
 }
 
 impl Fetcher<'_> {
-    async fn refresh(&self, store: &Folder, seen: &mut Seen, done: &mut Refreshed) {
+    async fn refresh(&self, store: &Folder, named: Option<Named>, seen: &mut Seen, done: &mut Refreshed) {
+        let mut unproven = None;
         let trust = async {
-            let json = self.get(TRUST_PATH, MAX_TRUST).await?;
+            let json = self.trust(named, &mut unproven).await?;
             read_trust(&json).map_err(|why| useless(TRUST_PATH, &why))
         };
         // In this order, so that what the list has is told.
         let tls = async { (self.get(CRL_PATH, MAX_LIST).await, self.ends().await) };
         let (mut ssh_is_good, trust, (crl, ends)) =
             tokio::join!(self.krl_into(store, seen, done), trust, tls);
+        done.add(unproven.map_or(Ok(None), Err));
         let ends = ends.unwrap_or_else(|error| {
             done.add(Err(error));
             Some(BTreeMap::new())
@@ -153,6 +161,33 @@ impl Fetcher<'_> {
         if done.add(crl.and_then(|crl| put(store, CRL, crl))) {
             done.add(update(store, TLS_CA, wire.tls_cas.concat()));
         }
+    }
+
+    /// What proves which host this is, and what it says for one request: one is enough to be counted.
+    fn named(&self, store: &Folder, key: &Path) -> Result<Named> {
+        let (proof, url) = (HostProof::read(key)?, format!("{}{TRUST_PATH}", self.settings.authority));
+        let said = proof.header(&url, &HostHas::of(store), Clock::system().now())?;
+        Ok((proof, said))
+    }
+
+    /// The CAs, asked for as that host where there is one; `unproven` is why the authority does not believe it.
+    async fn trust(&self, named: Option<Named>, unproven: &mut Option<Error>) -> Result<Vec<u8>> {
+        let Some((proof, said)) = named else { return self.get(TRUST_PATH, MAX_TRUST).await };
+        let response = self.ask_with(TRUST_PATH, Some(&said)).await?;
+        if response.status() != 401 {
+            return self.body(response, TRUST_PATH, MAX_TRUST).await;
+        }
+        let problem = net::body(response, MAX_TRUST).await.unwrap_or_default();
+        let problem = serde_json::from_slice::<Problem>(&problem).ok().filter(Problem::is_ours);
+        let why = problem.map_or_else(
+            || "status 401".to_owned(),
+            |problem| {
+                let id = problem.denial_id.map_or_else(String::new, |id| format!(" ({})", shown(&id)));
+                shown(&problem.title) + &id
+            },
+        );
+        *unproven = Some(proof::unproven(&proof, &why));
+        self.get(TRUST_PATH, MAX_TRUST).await
     }
 
     /// Whether the list is the authority's of now.
@@ -184,12 +219,21 @@ impl Fetcher<'_> {
     }
 
     async fn ask(&self, path: &str) -> Result<reqwest::Response> {
+        self.ask_with(path, None).await
+    }
+
+    async fn ask_with(&self, path: &str, said: Option<&Secret>) -> Result<reqwest::Response> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(self.unreachable(&RequestError::Timeout));
         }
         let url = format!("{}{path}", self.settings.authority);
-        let sent = net::send(self.client.get(url).timeout(left)).await;
+        let request = self.client.get(url).timeout(left);
+        let request = match said {
+            Some(said) => request.header(HOST_HEADER, said.expose()),
+            None => request,
+        };
+        let sent = net::send(request).await;
         sent.map_err(|error| self.unreachable(&error))
     }
 

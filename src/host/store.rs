@@ -11,6 +11,15 @@ use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::lock::NotLocked;
 use crate::folder::{Folder, PUBLIC_FILE, Unfit};
 
+/// `TrustedUserCAKeys` of `sshd`.
+pub const USER_CA: &str = "ssh_user_ca.pub";
+/// The CAs of host certificates, one key a line.
+pub const HOST_CA: &str = "ssh_host_ca.pub";
+/// The same for `ssh`, as `GlobalKnownHostsFile`.
+pub const KNOWN_HOSTS: &str = "known_hosts";
+/// The CAs of client certificates, for TLS servers.
+pub const TLS_CA: &str = "tls_ca.crt";
+
 /// The file that is locked. Not the folder: whoever can read that, and every
 /// server does, could lock it and so keep revocations away.
 pub const LOCK: &str = ".machine-id.lock";

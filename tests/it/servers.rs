@@ -16,4 +16,5 @@ mod moves;
 mod outputs;
 mod proxy;
 mod replicas;
+mod thrown_out;
 mod walk;

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 
 use super::closed::{self, Closed};
 use super::instances::{NewSecret, RegisteredInstance};
-use super::locks::{Lock, LockKind, NewLock, STEP, Shut};
+use super::locks::{Lock, LockKind, NewLock, Refused, STEP, Shut};
 use super::loss::{self, Mark, Reached, Restored, lost};
 use super::replicas::{Announced, Replica};
 use super::seal::{Seal, StoreKey};
@@ -24,6 +24,7 @@ use crate::join::instance::{Instance, InstanceLookup};
 pub mod archive;
 mod durability;
 mod failure;
+mod hosts;
 mod instances;
 mod known;
 mod lock_rows;
@@ -283,9 +284,9 @@ impl Store for Postgres {
         })
     }
 
-    fn record_signed(&self, entry: NewSigned) -> BoxFuture<'_, Result<()>> {
-        let entry = Entry::Signed(event::signed(&entry), entry.certificate, entry.by == "serve");
-        Box::pin(async move { self.writer.record(entry).await.map(drop) })
+    fn record_signed(&self, entry: NewSigned) -> BoxFuture<'_, Result<Option<Box<Refused>>>> {
+        let entry = Entry::Signed(event::signed(&entry), Box::new(entry));
+        Box::pin(async move { Ok(self.writer.record(entry).await?.refused()) })
     }
 
     fn refuse(&self, entry: NewRefusal) -> BoxFuture<'_, Result<()>> {

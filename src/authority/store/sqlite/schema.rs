@@ -262,6 +262,23 @@ pub(super) const MIGRATIONS: &[&str] = &[
     ) STRICT;
     ALTER TABLE state ADD COLUMN locks INTEGER NOT NULL DEFAULT 0;
 
+    -- Set where a certificate is a host's: of `sign-host`, `sign-server`, or an output `ssh-host`. Of what was there before,
+    -- where it may be.
+    ALTER TABLE certificates ADD COLUMN host INTEGER;
+    UPDATE certificates SET host = 1 WHERE expires >= unixepoch() - 86400 AND EXISTS (
+        SELECT 1 FROM events WHERE sequence = issuance
+            AND (event = 'signed' AND instr(body, '\"by\":\"serve\"') = 0 OR instr(body, '\"type\":\"ssh-host\"') > 0));
+    CREATE INDEX certificates_hosts ON certificates (expires) WHERE host IS NOT NULL;
+
+    -- The hosts that have proved which they are, as each was last heard (`store/hosts.rs`). It lets nobody in.
+    CREATE TABLE hosts (
+        name TEXT PRIMARY KEY,
+        seen INTEGER NOT NULL,
+        list TEXT,
+        cas TEXT NOT NULL,
+        serial INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
     -- The oldest version whose machine-id does right by these tables.
     ALTER TABLE state ADD COLUMN oldest INTEGER NOT NULL DEFAULT 5;
 ",
