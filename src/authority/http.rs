@@ -24,7 +24,6 @@ use super::connections::Place;
 use super::enroll::{self, Refused};
 use super::host_proof;
 use super::limits::Exceeded;
-use super::revoke;
 use super::store::{self, closed};
 use super::tls::CurrentCertificate;
 use super::{Authority, Ready};
@@ -175,7 +174,7 @@ async fn exchange(State(authority): Shared, Extension(Peer(peer)): Extension<Pee
 async fn revoke(State(authority): Shared, Extension(Peer(peer)): Extension<Peer>, body: Bytes) -> Answer {
     let request: RevokeRequest = read(&body)?;
     let title = "the assertion is not valid for this issuance";
-    revoke::revoke(&authority, &request, peer)
+    super::revoke::revoke(&authority, &request, peer)
         .await
         .map_err(|why| unproven(why, ("assertion-invalid", title)))?;
     json_response(&json!({"issuance_id": request.issuance_id, "revoked": true}))

@@ -48,7 +48,7 @@ mod unwritten;
 mod writes;
 
 use copy::Still;
-use opening::{Opened, Opening};
+use opening::{Opened, Opening, told};
 pub use outside::MARK;
 use outside::Outside;
 use threads::Room;
@@ -165,14 +165,6 @@ impl SqliteTrail {
         self.still.as_ref().map_or(Ok(()), Still::check)?;
         read
     }
-}
-
-/// With an absolute path, so that none means something special to SQLite (`:memory:`).
-fn told<T>(what: &str, path: &Path, open: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
-    let absolute = std::path::absolute(path).context(Kind::Usage, "not a path");
-    absolute.and_then(|path| open(&path)).map_err(|error| {
-        unwritten::hint(error.context(format!("cannot {what} the store {}", path.display())))
-    })
 }
 
 impl Trail for SqliteTrail {

@@ -106,9 +106,9 @@ authority::tls: authority authority::config authority::issue authority::keys aut
     authority::validity error folder pem terminal
 authority::enroll: authority authority::config authority::issue authority::limits
     authority::policy authority::store clock denial error join::find join::instance join::issuers join::method join::verify random wire
-authority::assertion: authority authority::config authority::store clock denial error join::jwt random
-authority::revoke: authority authority::assertion authority::config authority::store join::jwt secret text wire
-authority::host_proof: authority authority::assertion authority::config authority::hosts authority::store clock text
+authority::assertion: authority authority::store clock denial error join::jwt random
+authority::revoke: authority authority::assertion authority::config authority::store clock error join::jwt secret text wire
+authority::host_proof: authority authority::assertion authority::config authority::store clock error text
 authority::http: authority authority::assertion authority::connections authority::enroll authority::host_proof authority::limits authority::revocation
     authority::revoke authority::store::closed::closed authority::store::is_away authority::store::is_displaced
     authority::store::lost authority::store::no_room authority::tls error join::issuers terminal wire
@@ -120,8 +120,8 @@ authority::serve: authority authority::connections authority::head authority::ht
 commands: authority authority::audit authority::config authority::issue authority::keys
     authority::policy authority::policy_files authority::serve authority::store authority::tls authority::validity cli clock denial destination document
     environment error folder host join join::instance::secret_hash join::jwt join::method
-    join::verify net once once::command once::revoke once::runs once::settings output pem process random runtime terminal
-    text wire
+    join::verify net once once::command once::revoke once::runs once::settings output pem principal process random runtime
+    terminal text wire
 main: cli commands environment net secret terminal
 ";
 

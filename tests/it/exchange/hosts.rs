@@ -47,8 +47,8 @@ impl Bench {
         put("host.csr", &keys.csr);
         put("server.key", &keys.tls.serialize_pem());
         let ssh = succeed(self.authority.command(["sign-host", "--principal", name]).arg(path("host.pub")));
-        let tls =
-            succeed(self.authority.command(["sign-server", "--name", name, "--csr"]).arg(path("host.csr")));
+        let mut sign = self.authority.command(["sign-server", "--name", name]);
+        let tls = succeed(sign.arg("--csr").arg(path("host.csr")));
         put("host-cert.pub", &ssh);
         put("server.crt", &tls);
         Host { keys, ssh: ssh.trim().to_owned(), tls, folder }
