@@ -1,4 +1,4 @@
-//! Which host asks, where it proves that: an [`Assertion`] in a header, by its host key or the key of its TLS certificate, for
+//! Which host asks, where it proves that: an assertion in a header, by its host key or the key of its TLS certificate, for
 //! the URL that it asks for. It may come again within its minute, since nothing is granted for it.
 
 use std::net::IpAddr;

@@ -1,6 +1,6 @@
 //! Giving certificates back.
 //!
-//! `POST /v1/revoke` takes an [`Assertion`] by a key of the issuance: whoever could use a certificate can end it.
+//! `POST /v1/revoke` takes an assertion by a key of the issuance: whoever could use a certificate can end it.
 
 use std::net::IpAddr;
 

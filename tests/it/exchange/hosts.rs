@@ -254,8 +254,10 @@ fn a_host_that_is_thrown_out_is_certified_by_nobody_until_it_is_let_in_again() {
         said,
         "threw out host web-1: no certificate for its name is signed, and 2 issuances with 2 certificates are revoked\n"
     );
-    let listed = bench.authority.client().get("/v1/revoked").json();
-    assert_eq!(listed["expires"].as_object().unwrap().len(), 2, "{listed}");
+    wait_for("both on the lists", || {
+        let listed = bench.authority.client().get("/v1/revoked").json();
+        (listed["expires"].as_object().unwrap().len() == 2).then_some(())
+    });
     let sign = |command: &[&str], file: &str| {
         let mut sign = bench.authority.command([command[0], command[1], command[2]]);
         sign.args(&command[3..]).arg(web.path(file));
