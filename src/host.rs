@@ -7,4 +7,5 @@ pub mod lists;
 pub mod principals;
 pub mod refresh;
 pub mod seen;
+pub mod sessions;
 pub mod store;

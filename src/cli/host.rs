@@ -11,6 +11,8 @@ pub enum Command {
     Principals(Principals),
     /// Fetch the authority's CA keys and revocation lists; for a timer.
     Refresh(Refresh),
+    /// End live sessions of what was revoked, within a second; does not end by itself.
+    Watch(Watch),
 }
 
 /// `host principals`.
@@ -23,6 +25,16 @@ pub struct Principals {
     /// Labels from a file: lines of K=V, comments behind #. Nobody but root and the user who runs this may write to it.
     #[arg(long, value_name = "FILE")]
     pub labels_file: Vec<PathBuf>,
+
+    /// Note which of sshd's processes was offered the certificate, so that `host watch` ends its session when it is
+    /// revoked. A folder of this command's user alone, in /run; who cannot be noted does not get in.
+    #[arg(long, value_name = "DIR")]
+    pub sessions: Option<PathBuf>,
+
+    /// End it when any certificate is revoked that the connection has offered, and not the last one alone: where
+    /// AuthenticationMethods wants several.
+    #[arg(long, requires = "sessions")]
+    pub every: bool,
 
     /// The user who wants in: sshd's %u.
     pub user: String,
@@ -53,4 +65,24 @@ pub struct Refresh {
     /// Give up after this long
     #[arg(long, value_name = "DURATION", default_value = "30s")]
     pub timeout: String,
+}
+
+/// `host watch`.
+#[derive(Debug, Args)]
+pub struct Watch {
+    /// Where `host refresh` keeps its files.
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+
+    /// Where `host principals --sessions` notes sessions.
+    #[arg(long, value_name = "DIR")]
+    pub sessions: PathBuf,
+
+    /// End each session of sshd's whose certificate DIR's revoked.krl refuses. Needs root, and no network.
+    #[arg(long, required = true)]
+    pub end_sessions: bool,
+
+    /// End PostgreSQL's sessions too whose certificate DIR's tls.crl has, connected to by this URL through a socket or on this machine.
+    #[arg(long, value_name = "URL")]
+    pub postgres: Option<String>,
 }

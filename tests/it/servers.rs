@@ -16,4 +16,5 @@ mod moves;
 mod outputs;
 mod proxy;
 mod replicas;
+mod sessions;
 mod walk;

@@ -74,7 +74,7 @@ once: cli destination environment error join::job join::method net once::command
     text wire
 
 # a server's side: it knows the authority by its API alone
-host: clock destination::known_hosts error folder krl net pem principal text wire
+host: clock destination::known_hosts error folder krl net pem principal process text wire
 
 # the authority
 authority::limits:
@@ -132,7 +132,7 @@ pub const HOMES: &[(&str, &[&str])] = &[
     ("rusqlite", &["authority::store"]),
     ("rustls_native_certs", &["net"]),
     ("serde_saphyr", &["document"]),
-    ("tokio_postgres", &["authority::store"]),
+    ("tokio_postgres", &["authority::store", "host"]),
     ("std::env", &["environment", "commands", "join", "main", "once::command"]),
     ("std::io::stderr", &["terminal"]),
     ("std::io::stdout", &["terminal"]),
