@@ -55,7 +55,8 @@ impl Files {
     fn certify(&self, name: &str, serial: u64, id: &str, principals: &str) {
         self.key(name);
         let mut sign = command("ssh-keygen");
-        sign.arg("-q").arg("-s").arg(self.path("ca")).args(["-I", id, "-n", principals, "-z"]);
+        sign.arg("-q").arg("-s").arg(self.path("ca"));
+        sign.args(["-V", "-1m:+1h", "-I", id, "-n", principals, "-z"]);
         succeed(sign.arg(serial.to_string()).arg(self.path(&format!("{name}.pub"))));
     }
 
@@ -451,15 +452,17 @@ fn a_lock_ends_what_is_open() {
     let (mut first, mut second) = (start(&one), start(&two));
     let serial = manifest(&one)["outputs"][0]["serial"].as_str().unwrap().to_owned();
     succeed(&mut estate.authority.command(["lock", "--serial", &serial]));
-    let since = Instant::now();
-    succeed(&mut estate.refresh(&sshd.trust()));
-    ends("the session", &mut first, since);
+    let heard = || {
+        // The lists that are served have it within a second.
+        wait_for("the list", || (!succeed(&mut estate.refresh(&sshd.trust())).is_empty()).then_some(()));
+        Instant::now()
+    };
+    ends("the session", &mut first, heard());
     assert!(second.ended().is_none());
     says(&watch, &format!("serial {serial} ("));
     // A job that gives its certificates back ends its own.
     succeed(machine_id(["cleanup"]).arg(&two));
-    succeed(&mut estate.refresh(&sshd.trust()));
-    ends("the job's", &mut second, since);
+    ends("the job's", &mut second, heard());
 }
 
 #[test]
@@ -472,7 +475,7 @@ fn sessions_of_postgresql_end_by_serial() {
     set_permissions(&sessions, Permissions::from_mode(0o700)).unwrap();
     let refresh = || {
         let mut refresh = machine_id(["host", "refresh", "--authority", &world.authority.url(), "--dir"]);
-        succeed(refresh.arg(&trust).arg("--ca-file").arg(world.authority.ca_file()));
+        succeed(refresh.arg(&trust).arg("--ca-file").arg(world.authority.ca_file()))
     };
     let job = || {
         let job = world.github();
@@ -488,7 +491,7 @@ fn sessions_of_postgresql_end_by_serial() {
     let (_two, mut second, _) = job();
     refresh();
     succeed(&mut world.authority.command(["lock", "--serial", &serial]));
-    refresh();
+    wait_for("the list", || (!refresh().is_empty()).then_some(()));
     // Who may see nobody's sessions says so.
     let blind = watch(&trust, &sessions, ["--postgres", &postgres.url("reporter")]);
     says(&blind, "GRANT pg_read_all_stats, pg_signal_backend");
