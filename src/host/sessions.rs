@@ -21,7 +21,7 @@ use tokio::time::sleep;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::Folder;
 use crate::folder::read::{self, Limit, Trust};
-use crate::folder::stamp::{self, Stamp};
+use crate::folder::stamp::{self, Nanos, Stamp};
 use crate::krl::Refusals;
 use crate::process::Process;
 use crate::text::shown;
@@ -160,13 +160,14 @@ impl Ender {
         for (name, process) in names.iter().filter_map(|name| Some((name, Process::named(name)?))) {
             let stamp = Stamp::of(&self.notes.join(name));
             if self.judged.get(name) != Some(&stamp) {
-                refused.extend(self.judge(&folder, name, process));
+                let noted = stamp.map_or(0, |stamp| stamp.modified);
+                refused.extend(self.judge(&folder, name).map(|why| ((process, noted), why)));
                 self.judged.insert(name.clone(), stamp);
             }
         }
-        let processes: Vec<Process> = refused.iter().map(|(process, ..)| *process).collect();
+        let processes: Vec<(Process, Nanos)> = refused.iter().map(|(process, _)| *process).collect();
         let ended = refused.into_iter().zip(session::end(&processes)).filter_map(
-            |((process, serial, key_id), outcome)| {
+            |(((process, _), (serial, key_id)), outcome)| {
                 let (failed, remaining) = match outcome {
                     Ok(remaining) => (None, remaining),
                     // It has ended by itself.
@@ -184,10 +185,10 @@ impl Ender {
     }
 
     /// Which certificate of a note the list refuses: its serial and key id. A note that cannot be read is nobody's.
-    fn judge(&self, folder: &Folder, name: &str, process: Process) -> Option<(Process, u64, String)> {
-        let offered = notes::read(folder, name).ok().flatten().filter(|_| !process.is_over())?;
+    fn judge(&self, folder: &Folder, name: &str) -> Option<(u64, String)> {
+        let offered = notes::read(folder, name).ok().flatten()?;
         let refused = offered.counts().find(|certificate| self.refusals.refuse(certificate))?;
-        Some((process, refused.serial(), refused.key_id().to_owned()))
+        Some((refused.serial(), refused.key_id().to_owned()))
     }
 }
 

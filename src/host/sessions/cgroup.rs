@@ -1,17 +1,26 @@
 //! What belongs to a session where systemd's logind is: the control group of
 //! its scope, which nobody but root leaves.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use crate::folder;
 use crate::folder::read::{self, Limit, Trust};
+use crate::folder::stamp::{Nanos, STILL, nanos};
 use crate::process::Process;
 
 /// Where logind keeps what it knows of a session.
 const SESSIONS: &str = "/run/systemd/sessions";
+/// More sessions than these are nowhere.
+const MOST_SESSIONS: usize = 1 << 17;
+/// How long after its last certificate somebody is let in at the latest: `LoginGraceTime`, and what a machine may be busy.
+const GRACE: Duration = Duration::from_secs(150);
 /// More groups than these stand below a session's nowhere.
 const MOST_BELOW: usize = 1000;
 
@@ -29,12 +38,21 @@ impl Scope {
     /// somebody has started within a session of their own is in that one, and no leader.
     pub(super) fn led_by(process: Process) -> Option<Self> {
         let path = path_of(process)?;
-        let session = id(&path)?;
-        let known = text(&Path::new(SESSIONS).join(session))?;
-        is_leader(&known, process.pid).then(|| {
-            let mounts = text(Path::new("/proc/self/mountinfo")).unwrap_or_default();
-            Self { folders: folders(&mounts, &path), path }
-        })
+        let known = text(&Path::new(SESSIONS).join(id(&path)?))?;
+        (field(&known, "LEADER") == Some(process.pid)).then(|| Self::at(path))
+    }
+
+    /// What is left of the session that a process led which is over: of one that began when its certificate was noted,
+    /// since a later process may have its number, and a session.
+    pub(super) fn left_by(process: Process, noted: Nanos) -> Option<Self> {
+        let later = Process::of(process.pid).and_then(path_of);
+        let mut found = sessions().into_iter().filter_map(|known| left(&known, process.pid, noted));
+        found.find(|path| Some(path) != later.as_ref()).map(Self::at)
+    }
+
+    fn at(path: String) -> Self {
+        let mounts = text(Path::new("/proc/self/mountinfo")).unwrap_or_default();
+        Self { folders: folders(&mounts, &path), path }
     }
 
     /// Ends whatever is in it until nothing is, or until the deadline; what is left.
@@ -86,11 +104,31 @@ fn id(path: &str) -> Option<&str> {
     (!id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric())).then_some(id)
 }
 
-/// Whether logind's file about a session says that it is of that process.
-fn is_leader(session: &str, pid: u32) -> bool {
-    session
-        .lines()
-        .any(|line| line.strip_prefix("LEADER=").and_then(|leader| leader.parse().ok()) == Some(pid))
+/// What logind's file about a session has for a field.
+fn field<T: FromStr>(session: &str, name: &str) -> Option<T> {
+    session.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+}
+
+/// The group of a session of `sshd`'s that a process of that number led from when its certificate was noted.
+fn left(session: &str, pid: u32, noted: Nanos) -> Option<String> {
+    let began = field::<Nanos>(session, "REALTIME")?.checked_mul(1000)?;
+    let is_its = field(session, "LEADER") == Some(pid)
+        && field::<String>(session, "SERVICE").as_deref() == Some("sshd")
+        && (noted - nanos(STILL)..noted + nanos(GRACE)).contains(&began);
+    let (uid, scope): (u32, String) = (field(session, "UID")?, field(session, "SCOPE")?);
+    let path = format!("/user.slice/user-{uid}.slice/{scope}");
+    (is_its && !scope.contains('/') && id(&path).is_some()).then_some(path)
+}
+
+/// The numbers of those that have led a session which is not over, as whatever they have left behind keeps it.
+pub(super) fn leaders() -> BTreeSet<u32> {
+    sessions().iter().filter_map(|session| field(session, "LEADER")).collect()
+}
+
+fn sessions() -> Vec<String> {
+    let names = folder::names(Path::new(SESSIONS), MOST_SESSIONS).unwrap_or_default();
+    let is_file = |name: &&OsString| name.as_bytes().iter().all(u8::is_ascii_alphanumeric);
+    names.iter().filter(is_file).filter_map(|name| text(&Path::new(SESSIONS).join(name))).collect()
 }
 
 /// Where that group stands in the hierarchies that systemd knows sessions by, and what stands below it.
@@ -150,8 +188,21 @@ mod tests {
             assert_eq!(id(path), None, "{path}");
         }
         let known = "# do not parse\nUID=1000\nLEADER=4711\nSCOPE=session-3.scope\n";
-        assert!(is_leader(known, 4711) && !is_leader(known, 471) && !is_leader("LEADER=\n", 0));
-        assert!(!is_leader("XLEADER=4711\n", 4711));
+        assert_eq!(field(known, "LEADER"), Some(4711));
+        for other in ["LEADER=\n", "XLEADER=4711\n", "LEADER 4711", "LEADER=4711x"] {
+            assert_eq!(field::<u32>(other, "LEADER"), None, "{other}");
+        }
+        // What is left when its leader is over: the one that began when it was noted.
+        let known = format!("{known}SERVICE=sshd\nREALTIME=1700000000500000\n");
+        let noted = 1_700_000_000_000_000_000;
+        assert_eq!(left(&known, 4711, noted).as_deref(), Some(PATH));
+        let (early, late) = (noted - nanos(GRACE), noted + 2 * nanos(STILL));
+        assert!(left(&known, 4711, early).is_none() && left(&known, 4711, late).is_none());
+        assert!(left(&known, 4712, noted).is_none());
+        for (had, has) in [("SERVICE=sshd", "SERVICE=login"), ("session-3.scope", "../x"), ("REALTIME", "X")]
+        {
+            assert!(left(&known.replace(had, has), 4711, noted).is_none(), "{has}");
+        }
         assert_eq!(Scope::led_by(Process::this()), None);
     }
 

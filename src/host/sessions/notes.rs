@@ -5,6 +5,7 @@
 //! process has so many certificates and no more, and what is noted of processes
 //! that are over is removed with each note.
 
+use std::cell::OnceCell;
 use std::path::Path;
 
 use base64::Engine as _;
@@ -12,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use ssh_key::Certificate;
 
+use super::cgroup;
 use crate::error::{Error, Kind, Result};
 use crate::folder::{Folder, PRIVATE_FILE, PRIVATE_FOLDER, Unfit};
 use crate::host::principals::MAX_CERTIFICATE;
@@ -69,10 +71,13 @@ pub fn note(folder: &Path, certificate: &str, every: bool) -> Result<()> {
 /// Adds a certificate to what is noted of a process.
 fn add(folder: &Folder, process: Process, certificate: &str, every: bool) -> std::result::Result<(), String> {
     folder.remove_temporaries(ABANDONED);
-    let mut there = 0;
+    let (mut there, leaders) = (0, OnceCell::new());
     for name in folder.entries().map_err(|error| error.to_string())? {
         match Process::named(&name) {
-            Some(other) if other.is_over() => folder.remove(&name)?,
+            // What it has left behind may have to end yet.
+            Some(other) if other.is_over() && !leaders.get_or_init(cgroup::leaders).contains(&other.pid) => {
+                folder.remove(&name)?;
+            }
             _ => there += 1,
         }
     }

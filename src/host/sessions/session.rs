@@ -9,6 +9,7 @@ use rustix::process::Signal;
 
 use super::cgroup::Scope;
 use crate::folder::read::{self, Limit, Trust};
+use crate::folder::stamp::Nanos;
 use crate::process::{Held, Process};
 
 /// How long a session's processes are waited for.
@@ -29,12 +30,16 @@ pub(super) type Outcome = Result<Vec<(u32, String)>, String>;
 /// Ends connections of `sshd`'s with all that belongs to them; the outcomes in the same order. Whoever notes processes
 /// is another user, and believed for one thing only: which certificate it was. So each must be `sshd`'s, root's, a
 /// connection's, and since it was noted the same.
-pub(super) fn end(processes: &[Process]) -> Vec<Outcome> {
+///
+/// Of one that is over, what it has left to logind's session ends. Each comes with the time when it was last noted.
+pub(super) fn end(processes: &[(Process, Nanos)]) -> Vec<Outcome> {
     let (mut tree, mut checked) = (Vec::new(), Vec::new());
-    for (at, process) in processes.iter().enumerate() {
-        checked.push(Checked::new(*process).map(|(checked, held)| {
-            held.signal(Signal::STOP);
-            tree.push((at, held));
+    for (at, (process, noted)) in processes.iter().enumerate() {
+        checked.push(Checked::new(*process, *noted).map(|(checked, held)| {
+            if let Some(held) = held {
+                held.signal(Signal::STOP);
+                tree.push((at, held));
+            }
             checked
         }));
     }
@@ -75,13 +80,16 @@ struct Checked {
 }
 
 impl Checked {
-    fn new(process: Process) -> Result<(Self, Held), String> {
-        let held = process.hold().ok_or("it is over")?;
+    fn new(process: Process, noted: Nanos) -> Result<(Self, Option<Held>), String> {
+        let Some(held) = process.hold().filter(|_| !process.is_over()) else {
+            let scope = Scope::left_by(process, noted).ok_or("it is over")?;
+            return Ok((Self { scope: Some(scope), trace: Trace::of(process) }, None));
+        };
         let scope = Scope::led_by(process);
         check(process, scope.is_some())?;
         let checked = Self { scope, trace: Trace::of(process) };
         // All of that was this process only if it still is there.
-        if process.is_over() { Err("it is over".to_owned()) } else { Ok((checked, held)) }
+        if process.is_over() { Err("it is over".to_owned()) } else { Ok((checked, Some(held))) }
     }
 }
 
@@ -265,7 +273,8 @@ mod tests {
         let mut disguised = Command::new(temp.path().join("sshd")).arg("60").spawn().unwrap();
         let all =
             [it, recycled, Process::of(disguised.id()).unwrap(), Process::named("999999999-1").unwrap()];
-        let whys: Vec<String> = end(&all).into_iter().map(Result::unwrap_err).collect();
+        let whys: Vec<String> =
+            end(&all.map(|process| (process, 0))).into_iter().map(Result::unwrap_err).collect();
         assert!(whys[0].ends_with("which is no `sshd`"), "{whys:?}");
         assert_eq!((whys[1].as_str(), whys[3].as_str()), ("it is over", "it is over"));
         assert!(whys[2].starts_with("others than root could have put "), "{whys:?}");
