@@ -11,6 +11,8 @@ pub enum Command {
     Principals(Principals),
     /// Fetch the authority's CA keys and revocation lists; for a timer.
     Refresh(Refresh),
+    /// Keep CA keys and revocation lists up to date within a second, over one connection.
+    Watch(Watch),
 }
 
 /// `host principals`.
@@ -23,6 +25,14 @@ pub struct Principals {
     /// Labels from a file: lines of K=V, comments behind #. Nobody but root and the user who runs this may write to it.
     #[arg(long, value_name = "FILE")]
     pub labels_file: Vec<PathBuf>,
+
+    /// Let nobody in where `host watch` or `host refresh` has heard nothing of the authority for so long; needs --dir
+    #[arg(long, value_name = "AFTER", requires = "dir")]
+    pub fail_closed: Option<String>,
+
+    /// The folder that `host watch` or `host refresh` keeps, for --fail-closed
+    #[arg(long, value_name = "DIR", requires = "fail_closed")]
+    pub dir: Option<PathBuf>,
 
     /// The user who wants in: sshd's %u.
     pub user: String,
@@ -50,7 +60,27 @@ pub struct Refresh {
     #[arg(long, value_name = "sha256:HEX")]
     pub ca_pin: Option<String>,
 
+    /// The key that must have signed the first statement that is believed, as `authority export statement-key` prints it
+    #[arg(long, value_name = "KEY")]
+    pub statement_key: Option<String>,
+
     /// Give up after this long
     #[arg(long, value_name = "DURATION", default_value = "30s")]
     pub timeout: String,
+}
+
+/// `host watch`.
+#[derive(Debug, Args)]
+pub struct Watch {
+    /// What is kept up to date, as `host refresh` does.
+    #[command(flatten)]
+    pub refresh: Refresh,
+
+    /// Run this by `sh -c` after files of TLS servers have changed, so that they read them; sshd needs none
+    #[arg(long, value_name = "COMMAND")]
+    pub reload: Option<String>,
+
+    /// Let nobody in once nothing new was heard of the authority for so long, until it is heard again
+    #[arg(long, value_name = "AFTER")]
+    pub fail_closed: Option<String>,
 }

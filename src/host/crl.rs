@@ -89,6 +89,12 @@ impl Crl {
         self.issuer == other.issuer && (self.number.len(), &self.number) < (other.number.len(), &other.number)
     }
 
+    /// Whether its number is lower than that.
+    pub fn is_below(&self, number: u64) -> bool {
+        let number: Vec<u8> = number.to_be_bytes().into_iter().skip_while(|byte| *byte == 0).collect();
+        (self.number.len(), &self.number) < (number.len(), &number)
+    }
+
     /// Whether this one still serves in place of a newer one: it revokes the
     /// same, and less than half of its time is over.
     pub fn serves_like(&self, newer: &Self, now: i64) -> bool {
@@ -167,6 +173,7 @@ pub(super) mod tests {
         };
         let old = read(255, &[5]);
         assert!(old.is_before(&read(256, &[5])) && !read(256, &[5]).is_before(&old) && !old.is_before(&old));
+        assert!(old.is_below(256) && old.is_below(u64::MAX) && !old.is_below(255) && !old.is_below(0));
         let (young, aged) = (old.made + 86_399, old.made + 86_400);
         assert!(old.serves_like(&read(255, &[5]), young) && !old.serves_like(&read(255, &[5]), aged));
         assert!(old.serves_like(&read(256, &[5]), young) && !old.serves_like(&read(256, &[]), young));

@@ -35,6 +35,7 @@ pub mod replicas;
 pub mod servers;
 pub mod sshd;
 pub mod sshd_labels;
+pub mod stated;
 pub mod sts;
 pub mod template;
 pub mod token;

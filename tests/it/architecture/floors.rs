@@ -74,7 +74,7 @@ once: cli destination environment error join::job join::method net once::command
     text wire
 
 # a server's side: it knows the authority by its API alone
-host: clock destination::known_hosts error folder krl net pem principal text wire
+host: clock destination::known_hosts error folder krl net pem principal retry terminal text wire
 
 # the authority
 authority::limits:
