@@ -36,7 +36,7 @@ pub struct RefreshSettings {
 
 /// Asks the authority, until a deadline.
 pub(super) struct Fetcher<'s> {
-    pub settings: &'s RefreshSettings,
+    pub(super) settings: &'s RefreshSettings,
     clients: Vec<Client>,
     /// By which of them the authority's certificate was verified last.
     by: Cell<usize>,
@@ -53,12 +53,12 @@ fn client(settings: &RefreshSettings, trust: AuthorityTrust) -> Result<Client> {
 
 impl<'s> Fetcher<'s> {
     /// One whose time begins now.
-    pub fn new(settings: &'s RefreshSettings) -> Result<Self> {
+    pub(super) fn new(settings: &'s RefreshSettings) -> Result<Self> {
         Self::of(settings, client(settings, settings.trust.clone())?)
     }
 
     /// Another one, whose time begins now, and which knows the CAs of now.
-    pub fn again(&self) -> Result<Self> {
+    pub(super) fn again(&self) -> Result<Self> {
         let given = self.clients.first().cloned().ok_or_else(|| Error::internal("no client"))?;
         Self::of(self.settings, given)
     }
@@ -73,12 +73,12 @@ impl<'s> Fetcher<'s> {
     }
 
     /// When its time is over.
-    pub fn deadline(&self) -> Instant {
+    pub(super) fn deadline(&self) -> Instant {
         self.deadline
     }
 
     /// When what is revoked ends; none where the authority is of a version that does not tell.
-    pub async fn ends(&self) -> Result<Option<BTreeMap<u64, i64>>> {
+    pub(super) async fn ends(&self) -> Result<Option<BTreeMap<u64, i64>>> {
         let response = self.ask(ENDS_PATH, true).await?;
         if response.status() == 404 {
             return Ok(None);
@@ -90,7 +90,7 @@ impl<'s> Fetcher<'s> {
     }
 
     /// The present statement, as a JWS; none where the authority is of a version that makes none.
-    pub async fn statement(&self) -> Result<Option<String>> {
+    pub(super) async fn statement(&self) -> Result<Option<String>> {
         let response = self.ask(STATEMENT_PATH, true).await?;
         if response.status() == 404 {
             return Ok(None);
@@ -102,12 +102,12 @@ impl<'s> Fetcher<'s> {
     }
 
     /// What is at a path.
-    pub async fn get(&self, path: &str, limit: usize) -> Result<Vec<u8>> {
+    pub(super) async fn get(&self, path: &str, limit: usize) -> Result<Vec<u8>> {
         self.body(self.ask(path, true).await?, path, limit).await
     }
 
     /// Asks for a path; where not the whole answer is to be there in time, its head is.
-    pub async fn ask(&self, path: &str, whole: bool) -> Result<reqwest::Response> {
+    pub(super) async fn ask(&self, path: &str, whole: bool) -> Result<reqwest::Response> {
         let url = format!("{}{path}", self.settings.authority);
         let mut failed = 0;
         loop {
@@ -135,7 +135,7 @@ impl<'s> Fetcher<'s> {
     }
 
     /// That it answers with what was asked for.
-    pub fn check(&self, response: &reqwest::Response, path: &str) -> Result<()> {
+    pub(super) fn check(&self, response: &reqwest::Response, path: &str) -> Result<()> {
         let status = response.status().as_u16();
         if status == 200 {
             return Ok(());
@@ -148,7 +148,7 @@ impl<'s> Fetcher<'s> {
     }
 
     /// That there was no answer.
-    pub fn unreachable(&self, why: &RequestError) -> Error {
+    pub(super) fn unreachable(&self, why: &RequestError) -> Error {
         net::unreachable(&self.settings.authority, why, &self.settings.trust, Clock::system().now())
     }
 }

@@ -27,9 +27,9 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     /// The number of the lists that are there, for what to begin with.
-    pub since: Cell<Option<u64>>,
+    pub(super) since: Cell<Option<u64>>,
     /// What came last was not believed, or is of no use: the connection is to be made anew.
-    pub refused: Notify,
+    pub(super) refused: Notify,
 }
 
 /// Makes the connection, again and again, and passes on each statement, or why there is none.

@@ -30,13 +30,13 @@ pub(super) struct Reload {
 }
 
 impl Reload {
-    pub fn new(command: Option<String>) -> Self {
+    pub(super) fn new(command: Option<String>) -> Self {
         let backoff = Backoff::new(PAUSES.0, PAUSES.1);
         Self { command, patience: PATIENCE, due: None, last: None, running: None, backoff }
     }
 
     /// It is to be run, since files have changed.
-    pub fn want(&mut self, now: bool) {
+    pub(super) fn want(&mut self, now: bool) {
         let soonest = Instant::now();
         let due = match self.last.filter(|_| !now) {
             Some(last) => soonest.max(last + SELDOM),
@@ -46,7 +46,7 @@ impl Reload {
     }
 
     /// Waits for the next thing that happens to it; why it failed, where it did. Nothing is lost where that is not waited for.
-    pub async fn step(&mut self) -> Option<String> {
+    pub(super) async fn step(&mut self) -> Option<String> {
         if let Some(running) = &mut self.running {
             let ended = running.await;
             self.running = None;

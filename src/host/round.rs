@@ -60,26 +60,26 @@ pub(super) struct Round<'r> {
     fetcher: &'r Fetcher<'r>,
     store: &'r Folder,
     /// What was heard until now; nothing of an authority that states nothing.
-    pub heard: Option<Heard>,
+    pub(super) heard: Option<Heard>,
     /// What of that is kept.
     kept: Option<Heard>,
     /// Read when it is needed.
     seen: Option<Seen>,
     /// What has come of it.
-    pub done: Refreshed,
+    pub(super) done: Refreshed,
     /// That a list is not the one which the statement is about.
     overtaken: Option<Error>,
 }
 
 impl<'r> Round<'r> {
-    pub fn begin(fetcher: &'r Fetcher<'r>, store: &'r Folder) -> Result<Self> {
+    pub(super) fn begin(fetcher: &'r Fetcher<'r>, store: &'r Folder) -> Result<Self> {
         let heard = Heard::read(store)?;
         let kept = heard.clone();
         Ok(Self { fetcher, store, heard, kept, seen: None, done: Refreshed::default(), overtaken: None })
     }
 
     /// Keeps what is to be known the next time.
-    pub fn end(mut self) -> Refreshed {
+    pub(super) fn end(mut self) -> Refreshed {
         if let Some(mut seen) = self.seen.take() {
             self.done.add(seen.write(self.store, Clock::system().now()).map(|()| None));
         }
@@ -108,7 +108,7 @@ impl<'r> Round<'r> {
     }
 
     /// Asks for the present statement; none of an authority that never made one.
-    pub async fn ask(&mut self) -> Result<Option<Statement>> {
+    pub(super) async fn ask(&mut self) -> Result<Option<Statement>> {
         match self.fetcher.statement().await? {
             Some(jws) => self.hear(&jws).map(Some),
             None if self.heard.is_none() => Ok(None),
@@ -118,7 +118,7 @@ impl<'r> Round<'r> {
     }
 
     /// Believes a statement, and keeps what it says of the authority; nobody is kept out any more for want of one.
-    pub fn hear(&mut self, jws: &str) -> Result<Statement> {
+    pub(super) fn hear(&mut self, jws: &str) -> Result<Statement> {
         let now = Moment::now(&Clock::system());
         let known = self.heard.as_ref().map(|heard| &heard.known);
         let given = self.fetcher.settings.statement_key.as_deref();
@@ -144,7 +144,7 @@ impl<'r> Round<'r> {
 
     /// Adds to the KRL what the statement says is new, where that is what it lacks; whether it is of the statement's number
     /// now.
-    pub fn step(&mut self, statement: &Statement) -> bool {
+    pub(super) fn step(&mut self, statement: &Statement) -> bool {
         let Some(lists) = self.heard.as_ref().map(|heard| &heard.lists) else { return false };
         if lists.krl == statement.number {
             return true;
@@ -171,7 +171,7 @@ impl<'r> Round<'r> {
     }
 
     /// The KRL in the folder, where it is what was put there.
-    pub fn krl(&self) -> Option<Vec<u8>> {
+    pub(super) fn krl(&self) -> Option<Vec<u8>> {
         let there = self.store.read(KRL, MAX_LIST * 2).ok()??;
         self.heard.as_ref().is_some_and(|heard| heard.has(&there)).then_some(there)
     }
@@ -186,7 +186,11 @@ impl<'r> Round<'r> {
 
     /// Brings everything up to date with the statement, or with a later one where the lists are already of that. `ends` is
     /// when what was revoked since the CRL ends, where that is known.
-    pub async fn follow(&mut self, mut statement: Option<Statement>, ends: Option<&BTreeMap<u64, i64>>) {
+    pub(super) async fn follow(
+        &mut self,
+        mut statement: Option<Statement>,
+        ends: Option<&BTreeMap<u64, i64>>,
+    ) {
         for _ in 0..ATTEMPTS {
             self.overtaken = None;
             self.bring(statement.as_ref(), ends).await;

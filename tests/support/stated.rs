@@ -1,6 +1,6 @@
 //! An authority of the test's own: what it states, lists and leaves out is the test's to say. By the wire contract alone.
 
-use std::io::{self, BufRead as _, BufReader, Write};
+use std::io::{self, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
