@@ -61,7 +61,8 @@ pub struct Refresh {
     pub ca_pin: Option<String>,
 
     /// The key that must have signed the first statement that is believed, as `authority export statement-key` prints it
-    #[arg(long, value_name = "KEY")]
+    // In base64url it may begin with a dash.
+    #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
     pub statement_key: Option<String>,
 
     /// Give up after this long

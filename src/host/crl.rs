@@ -39,6 +39,12 @@ fn serial(bytes: &[u8]) -> Option<u64> {
     positive.iter().try_fold(0_u64, |serial, byte| serial.checked_mul(256)?.checked_add(u64::from(*byte)))
 }
 
+/// What is signed of a list in DER (`TBSCertList`), which replicas have in common.
+pub fn signed_part(der: &[u8]) -> Result<Vec<u8>, String> {
+    let (_, list) = CertificateRevocationList::from_der(der).map_err(|error| error.to_string())?;
+    Ok(list.tbs_cert_list.as_ref().to_vec())
+}
+
 impl Crl {
     /// Reads a list in DER that one of these CAs (certificates in DER) signed,
     /// or says why a server would not take it.
@@ -87,12 +93,6 @@ impl Crl {
     /// counts on its own (RFC 5280, section 5.2.3), so of lists of two, neither is.
     pub fn is_before(&self, other: &Self) -> bool {
         self.issuer == other.issuer && (self.number.len(), &self.number) < (other.number.len(), &other.number)
-    }
-
-    /// Whether its number is lower than that.
-    pub fn is_below(&self, number: u64) -> bool {
-        let number: Vec<u8> = number.to_be_bytes().into_iter().skip_while(|byte| *byte == 0).collect();
-        (self.number.len(), &self.number) < (number.len(), &number)
     }
 
     /// Whether this one still serves in place of a newer one: it revokes the
@@ -173,7 +173,9 @@ pub(super) mod tests {
         };
         let old = read(255, &[5]);
         assert!(old.is_before(&read(256, &[5])) && !read(256, &[5]).is_before(&old) && !old.is_before(&old));
-        assert!(old.is_below(256) && old.is_below(u64::MAX) && !old.is_below(255) && !old.is_below(0));
+        let [one, other] = [(); 2].map(|()| signed_part(&list(&ours, 7, &[5])).unwrap());
+        assert!(one == other && one != signed_part(&list(&ours, 8, &[5])).unwrap());
+        assert!(signed_part(b"nothing").is_err());
         let (young, aged) = (old.made + 86_399, old.made + 86_400);
         assert!(old.serves_like(&read(255, &[5]), young) && !old.serves_like(&read(255, &[5]), aged));
         assert!(old.serves_like(&read(256, &[5]), young) && !old.serves_like(&read(256, &[]), young));

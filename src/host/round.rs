@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::crl::Crl;
+use super::crl::signed_part;
 use super::fetch::{Fetcher, STATEMENT_PATH};
 use super::gate;
 use super::heard::{Heard, InPlace, Moment, sha256};
@@ -23,6 +23,9 @@ use crate::wire::{MAX_LIST, Statement, TrustAnchors};
 const TRUST_PATH: &str = "/v1/trust";
 const KRL_PATH: &str = "/v1/revoked/ssh.krl";
 const CRL_PATH: &str = "/v1/revoked/tls.crl";
+
+/// That is not what was stated.
+const OTHER_LIST: &str = "it is not the list that the authority states";
 
 /// How often lists are fetched that are later than the statement, each time after a later one.
 const ATTEMPTS: usize = 3;
@@ -67,15 +70,23 @@ pub(super) struct Round<'r> {
     seen: Option<Seen>,
     /// What has come of it.
     pub(super) done: Refreshed,
-    /// That a list is not the one which the statement is about.
-    overtaken: Option<Error>,
+    /// Which lists are not those that the statement is about.
+    overtaken: Vec<Error>,
 }
 
 impl<'r> Round<'r> {
     pub(super) fn begin(fetcher: &'r Fetcher<'r>, store: &'r Folder) -> Result<Self> {
         let heard = Heard::read(store)?;
         let kept = heard.clone();
-        Ok(Self { fetcher, store, heard, kept, seen: None, done: Refreshed::default(), overtaken: None })
+        Ok(Self {
+            fetcher,
+            store,
+            heard,
+            kept,
+            seen: None,
+            done: Refreshed::default(),
+            overtaken: Vec::new(),
+        })
     }
 
     /// Keeps what is to be known the next time.
@@ -192,9 +203,9 @@ impl<'r> Round<'r> {
         ends: Option<&BTreeMap<u64, i64>>,
     ) {
         for _ in 0..ATTEMPTS {
-            self.overtaken = None;
+            self.overtaken.clear();
             self.bring(statement.as_ref(), ends).await;
-            if self.overtaken.is_none() {
+            if self.overtaken.is_empty() {
                 return;
             }
             match self.ask().await {
@@ -204,8 +215,9 @@ impl<'r> Round<'r> {
                 }
             }
         }
-        let error = self.overtaken.take();
-        self.done.add(error.map_or(Ok(None), Err));
+        for error in std::mem::take(&mut self.overtaken) {
+            self.done.add(Err(error));
+        }
     }
 
     /// What is revoked counts most, so each list is
@@ -267,7 +279,7 @@ impl<'r> Round<'r> {
             Err(error) => return self.done.add(Err(error)),
         };
         if statement.is_some_and(|statement| statement.krl != sha256(&new)) {
-            self.overtaken = Some(useless(KRL_PATH, "it is not the list that the authority states"));
+            self.overtaken.push(useless(KRL_PATH, OTHER_LIST));
             return false;
         }
         let store = self.store;
@@ -299,11 +311,10 @@ impl<'r> Round<'r> {
                 return;
             }
         };
-        // Each replica signs for itself: by its number it is the one that is stated, or a later one.
-        if let Some(statement) = statement.filter(|statement| statement.crl != sha256(&crl))
-            && Crl::parse(&crl, &ders).is_ok_and(|crl| crl.is_below(statement.number))
+        if let Some(statement) = statement
+            && signed_part(&crl).is_ok_and(|part| sha256(&part) != statement.crl)
         {
-            self.overtaken = Some(useless(CRL_PATH, "it is older than the list that the authority states"));
+            self.overtaken.push(useless(CRL_PATH, OTHER_LIST));
             return;
         }
         let fresh = fresh_crl(store, self.seen(), &crl, &ders, ends, now, CRL_PATH);

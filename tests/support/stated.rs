@@ -24,6 +24,7 @@ use ssh_key::LineEnding;
 use ssh_key::private::{Ed25519Keypair, PrivateKey};
 use tempfile::TempDir;
 use time::OffsetDateTime;
+use x509_parser::prelude::{CertificateRevocationList, FromDer as _};
 
 use super::process::{self, Running, machine_id};
 use super::{base64url, now, wait_for};
@@ -63,13 +64,13 @@ impl TlsCa {
         let time = |unix| OffsetDateTime::from_unix_timestamp(unix).unwrap();
         let revoked = |(serial, _): &(u64, i64)| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
-            revocation_time: time(now() - 60),
+            revocation_time: time(hour()),
             reason_code: None,
             invalidity_date: None,
         };
         let params = CertificateRevocationListParams {
-            this_update: time(now() - 60),
-            next_update: time(now() + 86_400),
+            this_update: time(hour()),
+            next_update: time(hour() + 86_400),
             crl_number: SerialNumber::from(number),
             issuing_distribution_point: None,
             revoked_certs: serials.iter().map(revoked).collect(),
@@ -119,6 +120,11 @@ pub fn statement_key(index: u8) -> String {
     base64url(Ed25519KeyPair::from_seed_unchecked(&[40 + index; 32]).unwrap().public_key())
 }
 
+/// When lists are made: the last full hour.
+fn hour() -> i64 {
+    (now() - 60) / 3600 * 3600
+}
+
 fn hex_hash(bytes: &[u8]) -> String {
     digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -137,7 +143,15 @@ impl State {
         let blobs: Vec<Vec<u8>> =
             self.ssh_user_cas.iter().map(|ca| ssh_ca(*ca).public_key().to_bytes().unwrap()).collect();
         let serials = self.ssh.iter().map(|(serial, _)| *serial).collect();
-        krl::write(self.number, u64::try_from(now() - 60).unwrap() / 3600 * 3600, &blobs, serials)
+        krl::write(self.number, u64::try_from(hour()).unwrap(), &blobs, serials)
+    }
+
+    /// The list in DER, signed anew as by another replica, and what is signed of it.
+    fn crl(&self) -> (Vec<u8>, Vec<u8>) {
+        let der = self.tls.last().unwrap().crl(self.number, &self.x509);
+        let (_, list) = CertificateRevocationList::from_der(&der).unwrap();
+        let signed = list.tbs_cert_list.as_ref().to_vec();
+        (der, signed)
     }
 
     /// What it states now, with what is new since a number.
@@ -152,8 +166,7 @@ impl State {
             endorsements: self.endorsements.clone(),
             statement_keys: self.keys.iter().map(|key| statement_key(*key)).collect(),
             krl: hex_hash(&self.krl()),
-            // Another replica has signed that.
-            crl: hex_hash(b"another"),
+            crl: hex_hash(&self.crl().1),
             since,
             revoked,
             urgent: self.urgent,
@@ -194,7 +207,7 @@ impl State {
             "/v1/statement" => self.line(&self.statement(None, Vec::new())),
             "/v1/trust" => serde_json::to_vec(&self.trust()).unwrap(),
             "/v1/revoked/ssh.krl" => self.krl(),
-            "/v1/revoked/tls.crl" => self.tls.last().unwrap().crl(self.number, &self.x509),
+            "/v1/revoked/tls.crl" => self.crl().0,
             "/v1/revoked" => {
                 let all: Vec<String> = self
                     .ssh
@@ -350,7 +363,7 @@ impl Stated {
             process::command("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key),
         );
         let mut sign = process::command("ssh-keygen");
-        sign.args(["-q", "-I", "job", "-n", "deploy", "-z", &serial.to_string(), "-s"]);
+        sign.args(["-q", "-I", "job", "-n", "deploy", "-V", "+1h", "-z", &serial.to_string(), "-s"]);
         process::succeed(sign.arg(self.path("user_ca")).arg(key.with_extension("pub")));
         self.path(&format!("key-{serial}-cert.pub"))
     }
