@@ -38,6 +38,7 @@ pub mod sshd_labels;
 pub mod sts;
 pub mod template;
 pub mod token;
+pub mod watcher;
 pub mod workers;
 
 use std::path::PathBuf;
