@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::heard::AUTHORITY_CA;
+use super::heard::{AUTHORITY_CA, Heard};
 use super::lists::useless;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
+use crate::folder::Folder;
 use crate::net::{self, AuthorityTrust, RequestError};
 use crate::wire::{MAX_LIST, RevokedEnds, Watched};
 
@@ -34,6 +35,14 @@ pub struct RefreshSettings {
     pub timeout: Duration,
 }
 
+impl RefreshSettings {
+    /// How the authority's certificate is judged, in words.
+    pub(super) fn given(&self) -> String {
+        let AuthorityTrust { ca_file, ca_pin } = &self.trust;
+        format!("{ca_file:?} {ca_pin:?}")
+    }
+}
+
 /// Asks the authority, until a deadline.
 pub(super) struct Fetcher<'s> {
     pub(super) settings: &'s RefreshSettings,
@@ -53,23 +62,29 @@ fn client(settings: &RefreshSettings, trust: AuthorityTrust) -> Result<Client> {
 
 impl<'s> Fetcher<'s> {
     /// One whose time begins now.
-    pub(super) fn new(settings: &'s RefreshSettings) -> Result<Self> {
-        Self::of(settings, client(settings, settings.trust.clone())?)
+    pub(super) fn new(settings: &'s RefreshSettings, store: &Folder) -> Result<Self> {
+        Self::of(settings, client(settings, settings.trust.clone())?, store)
     }
 
     /// Another one, whose time begins now, and which knows the CAs of now.
-    pub(super) fn again(&self) -> Result<Self> {
+    pub(super) fn again(&self, store: &Folder) -> Result<Self> {
         let given = self.clients.first().cloned().ok_or_else(|| Error::internal("no client"))?;
-        Self::of(self.settings, given)
+        Self::of(self.settings, given, store)
     }
 
-    fn of(settings: &'s RefreshSettings, given: Client) -> Result<Self> {
-        let kept = settings.directory.join(AUTHORITY_CA);
+    fn of(settings: &'s RefreshSettings, given: Client, store: &Folder) -> Result<Self> {
         let mut clients = vec![given];
-        if kept.exists() {
+        // Another pin or file than what was once right is one that an operator means.
+        if Heard::read(store)?.is_some_and(|heard| heard.given == settings.given()) {
+            let kept = store.path().join(AUTHORITY_CA);
             clients.push(client(settings, AuthorityTrust { ca_file: Some(kept), ca_pin: None })?);
         }
         Ok(Self { settings, clients, by: Cell::new(0), deadline: Instant::now() + settings.timeout })
+    }
+
+    /// Whether the authority was verified as was given, the last time.
+    pub(super) fn is_by_given(&self) -> bool {
+        self.by.get() == 0
     }
 
     /// When its time is over.

@@ -26,6 +26,8 @@ const MAX_HEARD: usize = 1 << 20;
 pub struct Heard {
     /// What the last statement says that was believed.
     pub known: Known,
+    /// The options that its certificate was verified by, the last time that they did it alone.
+    pub given: String,
     /// Which lists are in the folder.
     pub lists: InPlace,
     /// When one was heard that was later than those before.

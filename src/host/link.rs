@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::fetch::{Fetcher, MAX_LINE};
 use super::lists::useless;
 use crate::error::{Error, Kind, Result};
+use crate::folder::Folder;
 use crate::net::RequestError;
 use crate::retry::Backoff;
 use crate::wire::{HEARTBEAT, Watched};
@@ -23,6 +24,9 @@ const SILENCE: Duration = Duration::from_secs(3 * HEARTBEAT);
 /// The first pause before it is made anew, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
+/// A statement, as a JWS, and whether who said it was verified by the given options.
+pub(super) type Said = (String, bool);
+
 /// What both ends know.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
@@ -34,14 +38,14 @@ pub(super) struct Shared {
 
 /// Makes the connection, again and again, and passes on each statement, or why there is none.
 pub(super) async fn run(
-    first: &Fetcher<'_>,
+    (first, store): (&Fetcher<'_>, &Folder),
     shared: &Shared,
-    told: mpsc::Sender<Result<String>>,
+    told: mpsc::Sender<Result<Said>>,
 ) -> Infallible {
     let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
     loop {
         let begun = Instant::now();
-        let error = match listen(first, shared, &told).await {
+        let error = match listen((first, store), shared, &told).await {
             Ok(never) => match never {},
             Err(error) => error,
         };
@@ -58,11 +62,11 @@ pub(super) async fn run(
 
 /// Listens until that comes to an end; no error where the other half knows why.
 async fn listen(
-    first: &Fetcher<'_>,
+    (first, store): (&Fetcher<'_>, &Folder),
     shared: &Shared,
-    told: &mpsc::Sender<Result<String>>,
+    told: &mpsc::Sender<Result<Said>>,
 ) -> Result<Infallible, Option<Error>> {
-    let fetcher = first.again()?;
+    let fetcher = first.again(store)?;
     let path = match shared.since.get() {
         Some(since) => format!("{WATCH_PATH}?since={since}"),
         None => WATCH_PATH.to_owned(),
@@ -91,7 +95,7 @@ async fn listen(
         };
         let watched: Watched = serde_json::from_slice(&line)
             .map_err(|_| useless(WATCH_PATH, "a line is not the JSON of an authority"))?;
-        if told.send(Ok(watched.statement)).await.is_err() {
+        if told.send(Ok((watched.statement, fetcher.is_by_given()))).await.is_err() {
             return Err(Some(Error::new(Kind::Internal, "nobody watches")));
         }
     }

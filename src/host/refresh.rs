@@ -21,7 +21,7 @@ pub(super) const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// cannot be read or written.
 pub async fn run(settings: &RefreshSettings) -> Result<Refreshed> {
     let store = store::open(&settings.directory)?;
-    let fetcher = Fetcher::new(settings)?;
+    let fetcher = Fetcher::new(settings, &store)?;
     let patience = Instant::now() + LOCK_PATIENCE;
     // Before anything is asked for: what is fetched under it is no older than what is there.
     let _lock = store::lock(&store, patience.min(fetcher.deadline())).await?;

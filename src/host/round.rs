@@ -121,15 +121,15 @@ impl<'r> Round<'r> {
     /// Asks for the present statement; none of an authority that never made one.
     pub(super) async fn ask(&mut self) -> Result<Option<Statement>> {
         match self.fetcher.statement().await? {
-            Some(jws) => self.hear(&jws).map(Some),
+            Some(jws) => self.hear(&jws, self.fetcher.is_by_given()).map(Some),
             None if self.heard.is_none() => Ok(None),
             // Whoever leaves it out could give any lists.
             None => Err(useless(STATEMENT_PATH, "it is not there any more")),
         }
     }
 
-    /// Believes a statement, and keeps what it says of the authority; nobody is kept out any more for want of one.
-    pub(super) fn hear(&mut self, jws: &str) -> Result<Statement> {
+    /// Believes a statement that came from whom the given options verify, or else what was kept, and keeps what it says of the authority; nobody is kept out any more for want of one.
+    pub(super) fn hear(&mut self, jws: &str, by_given: bool) -> Result<Statement> {
         let now = Moment::now(&Clock::system());
         let known = self.heard.as_ref().map(|heard| &heard.known);
         let given = self.fetcher.settings.statement_key.as_deref();
@@ -139,15 +139,18 @@ impl<'r> Round<'r> {
             self.done.add(opened);
         }
         let (new, at) = (Known::of(&statement), Moment::of(&now, statement.made));
+        let given = self.fetcher.settings.given();
         match &mut self.heard {
-            Some(heard) if heard.known == new => {}
             Some(heard) => {
+                if by_given {
+                    heard.given = given;
+                }
                 if (new.number, new.made) > (heard.known.number, heard.known.made) {
                     heard.at = at;
                 }
                 heard.known = new;
             }
-            None => self.heard = Some(Heard { known: new, lists: InPlace::default(), at }),
+            None => self.heard = Some(Heard { known: new, given, lists: InPlace::default(), at }),
         }
         self.keep();
         Ok(statement)

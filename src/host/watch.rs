@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use super::fetch::{Fetcher, RefreshSettings};
 use super::gate;
 use super::heard::{Heard, Moment, silent};
-use super::link::{self, Shared};
+use super::link::{self, Said, Shared};
 use super::lists::KRL;
 use super::refresh::LOCK_PATIENCE;
 use super::reload::{Reload, SELDOM};
@@ -52,7 +52,7 @@ pub struct WatchSettings {
 /// later is told, and tried again.
 pub async fn run(settings: &WatchSettings) -> Result<()> {
     let store = store::open(&settings.refresh.directory)?;
-    let fetcher = Fetcher::new(&settings.refresh)?;
+    let fetcher = Fetcher::new(&settings.refresh, &store)?;
     let handler = |kind| signal(kind).context(Kind::Internal, "cannot wait for signals");
     let (mut ended, mut interrupted) = (handler(SignalKind::terminate())?, handler(SignalKind::interrupt())?);
     // Wherever it is: each file is whole, and what was heard is kept.
@@ -68,7 +68,7 @@ async fn watch(settings: &WatchSettings, fetcher: &Fetcher<'_>, store: &Folder) 
     let shared = Shared::default();
     let mut watcher = Watcher::new(settings, fetcher, store, &shared);
     let (told, mut lines) = mpsc::channel(1);
-    let link = link::run(fetcher, &shared, told);
+    let link = link::run((fetcher, store), &shared, told);
     tokio::pin!(link);
     loop {
         let due = watcher.due();
@@ -140,10 +140,10 @@ impl<'w> Watcher<'w> {
     }
 
     /// Takes what the connection brings.
-    async fn take(&mut self, line: Result<String>) {
+    async fn take(&mut self, line: Result<Said>) {
         let taken = match line {
             // What was not taken is to be said again.
-            Ok(jws) => self.hear(&jws).await.inspect_err(|_| self.shared.refused.notify_one()),
+            Ok(said) => self.hear(&said).await.inspect_err(|_| self.shared.refused.notify_one()),
             Err(error) => Err(error),
         };
         match taken {
@@ -154,12 +154,12 @@ impl<'w> Watcher<'w> {
     }
 
     /// Whether all is as it should be.
-    async fn hear(&mut self, jws: &str) -> Result<bool> {
-        let fetcher = self.fetcher.again()?;
+    async fn hear(&mut self, (jws, by_given): &Said) -> Result<bool> {
+        let fetcher = self.fetcher.again(self.store)?;
         let lock = store::lock(self.store, std::time::Instant::now() + LOCK_PATIENCE).await?;
         let mut round = Round::begin(&fetcher, self.store)?;
         let known = round.heard.as_ref().map(|heard| heard.known.trust.clone());
-        let statement = round.hear(jws)?;
+        let statement = round.hear(jws, *by_given)?;
         let is_current = round.step(&statement);
         let Some(heard) = &round.heard else { return Err(Error::internal("nothing was heard")) };
         let (lists, at) = (heard.lists.clone(), heard.at.clone());
@@ -224,7 +224,7 @@ impl<'w> Watcher<'w> {
 
     /// Whether all is as it should be.
     async fn try_fetch(&mut self, statement: &Statement) -> Result<bool> {
-        let fetcher = self.fetcher.again()?;
+        let fetcher = self.fetcher.again(self.store)?;
         let _lock = store::lock(self.store, std::time::Instant::now() + LOCK_PATIENCE).await?;
         let mut round = Round::begin(&fetcher, self.store)?;
         let anew = self.anew.is_none_or(|last| last.elapsed() >= ANEW);

@@ -39,6 +39,7 @@ pub mod stated;
 pub mod sts;
 pub mod template;
 pub mod token;
+pub mod watcher;
 pub mod workers;
 
 use std::path::PathBuf;
