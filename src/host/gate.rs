@@ -33,21 +33,31 @@ pub fn close(store: &Folder) -> [Put; 2] {
         put(store, KRL, Some(shut).filter(|shut| old.as_ref() != Some(shut)))
     };
     let tls = || {
-        let is_there = store.read(TLS_CA, MAX_TRUST).ok().flatten().is_some_and(|ca| is_nobodys(&ca));
-        if is_there { Ok(None) } else { put(store, TLS_CA, Some(nobody()?.into_bytes())) }
+        if has_nobodys(store) { Ok(None) } else { put(store, TLS_CA, Some(nobody()?.into_bytes())) }
     };
     [krl(), tls()]
 }
 
-/// Takes that back, so far as what was heard says how it was; what else is not as it should be is fetched whole.
-pub fn open(store: &Folder, heard: Option<&Heard>) -> Vec<Put> {
-    let Some(heard) = heard else { return Vec::new() };
-    let shut = store.read(KRL, MAX_LIST * 2).ok().flatten();
-    let was = shut.as_deref().and_then(krl::opened).filter(|krl| sha256(krl) == heard.lists.hash);
-    let is_nobodys = store.read(TLS_CA, MAX_TRUST).ok().flatten().is_some_and(|ca| is_nobodys(&ca));
-    let krl = was.map(|was| put(store, KRL, Some(was.to_vec())));
-    let tls = is_nobodys.then(|| update(store, TLS_CA, heard.known.trust.tls_cas.concat()));
+/// Whether nobody is let in, as far as what was heard says how it was before.
+pub fn is_closed(store: &Folder, heard: &Heard) -> bool {
+    has_nobodys(store) || open_krl(store, heard).is_some()
+}
+
+/// Takes that back; what else is not as it should be is fetched whole.
+pub fn open(store: &Folder, heard: &Heard) -> Vec<Put> {
+    let krl = open_krl(store, heard).map(|krl| put(store, KRL, Some(krl)));
+    let tls = has_nobodys(store).then(|| update(store, TLS_CA, heard.known.trust.tls_cas.concat()));
     krl.into_iter().chain(tls).collect()
+}
+
+/// The KRL as it was before it was closed, if it is.
+fn open_krl(store: &Folder, heard: &Heard) -> Option<Vec<u8>> {
+    let shut = store.read(KRL, MAX_LIST * 2).ok()??;
+    krl::opened(&shut).filter(|krl| sha256(krl) == heard.lists.hash).map(<[u8]>::to_vec)
+}
+
+fn has_nobodys(store: &Folder) -> bool {
+    store.read(TLS_CA, MAX_TRUST).ok().flatten().is_some_and(|ca| is_nobodys(&ca))
 }
 
 fn nobody() -> Result<String> {

@@ -76,23 +76,27 @@ async fn listen(
         return Err(Some(useless(WATCH_PATH, "it is of a version that cannot be watched")));
     }
     fetcher.check(&response, WATCH_PATH)?;
+    let lost = |why: &LineError| fetcher.unreachable(&RequestError::Other(why.to_string()));
+    let mut was_good = false;
     let mut lines = Lines { response, buffer: Vec::new(), searched: 0 };
     loop {
         let line = tokio::select! {
             line = timeout_at(Instant::now() + SILENCE, lines.next()) => line,
             () = shared.refused.notified() => return Err(None),
         };
-        let line = match line {
-            Ok(Ok(line)) => line,
-            Ok(Err(why)) => {
-                if matches!(why, LineError::TooLong) {
-                    // The next one begins with whole lists.
-                    shared.since.set(None);
-                }
-                return Err(Some(fetcher.unreachable(&RequestError::Other(why.to_string()))));
+        let why = match line {
+            Ok(Ok(line)) => Ok(line),
+            Ok(Err(LineError::TooLong)) => {
+                // The next one begins with whole lists.
+                shared.since.set(None);
+                return Err(Some(lost(&LineError::TooLong)));
             }
-            Err(_) => return Err(Some(fetcher.unreachable(&RequestError::Timeout))),
+            Ok(Err(why)) => Err(lost(&why)),
+            Err(_) => Err(fetcher.unreachable(&RequestError::Timeout)),
         };
+        // One that was good is made anew, which will tell what is wrong.
+        let line = why.map_err(|error| Some(error).filter(|_| !was_good))?;
+        was_good = true;
         let watched: Watched = serde_json::from_slice(&line)
             .map_err(|_| useless(WATCH_PATH, "a line is not the JSON of an authority"))?;
         if told.send(Ok((watched.statement, fetcher.is_by_given()))).await.is_err() {

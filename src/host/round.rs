@@ -64,6 +64,8 @@ pub(super) struct Round<'r> {
     store: &'r Folder,
     /// What was heard until now; nothing of an authority that states nothing.
     pub(super) heard: Option<Heard>,
+    /// Whether something was heard in this round that was not before.
+    is_news: bool,
     /// What of that is kept.
     kept: Option<Heard>,
     /// Read when it is needed.
@@ -112,6 +114,10 @@ impl<'r> Round<'r> {
             let read = Seen::read(self.store);
             self.seen = Some(read.unwrap_or_else(|error| {
                 self.done.add(Err(error));
+                // It is made anew of whole lists.
+                if let Some(heard) = &mut self.heard {
+                    heard.lists.hash.clear();
+                }
                 Seen::default()
             }));
         }
@@ -134,9 +140,12 @@ impl<'r> Round<'r> {
         let known = self.heard.as_ref().map(|heard| &heard.known);
         let given = self.fetcher.settings.statement_key.as_deref();
         let statement = believe(jws, known, given, Clock::system().now()).map_err(unbelievable)?;
-        let opened = gate::open(self.store, self.heard.as_ref());
-        for opened in opened {
-            self.done.add(opened);
+        if let Some(heard) = &self.heard {
+            self.is_news = (statement.number, statement.made) > (heard.known.number, heard.known.made);
+            let opened = if self.is_news { gate::open(self.store, heard) } else { Vec::new() };
+            for opened in opened {
+                self.done.add(opened);
+            }
         }
         let (new, at) = (Known::of(&statement), Moment::of(&now, statement.made));
         let given = self.fetcher.settings.given();
@@ -145,7 +154,7 @@ impl<'r> Round<'r> {
                 if by_given {
                     heard.given = given;
                 }
-                if (new.number, new.made) > (heard.known.number, heard.known.made) {
+                if self.is_news {
                     heard.at = at;
                 }
                 heard.known = new;
@@ -205,6 +214,14 @@ impl<'r> Round<'r> {
         mut statement: Option<Statement>,
         ends: Option<&BTreeMap<u64, i64>>,
     ) {
+        // Lists may pass where news does not.
+        if self.heard.as_ref().is_some_and(|heard| !self.is_news && gate::is_closed(self.store, heard)) {
+            self.done.add(Err(useless(
+                STATEMENT_PATH,
+                "it is nothing new, and nobody is let in until something is",
+            )));
+            return;
+        }
         for _ in 0..ATTEMPTS {
             self.overtaken.clear();
             self.bring(statement.as_ref(), ends).await;
@@ -271,6 +288,7 @@ impl<'r> Round<'r> {
 
     /// Whether the list is the authority's of now.
     async fn krl_into(&mut self, statement: Option<&Statement>) -> bool {
+        self.seen();
         if let (Some(statement), Some(heard)) = (statement, &self.heard)
             && heard.lists.krl == statement.number
             && self.krl().is_some()

@@ -87,7 +87,7 @@ mod tests {
         assert!(plain(&trust(&[KEY], &[leaf])).unwrap_err().contains("not a CA's"));
         let ca = pem::encode(ARMOUR, &crate::host::crl::tests::ca().2).to_string();
         assert_eq!(plain(&trust(&[], std::slice::from_ref(&ca))).unwrap_err(), "it has no SSH host CA");
-        let both = plain(&trust(&[&format!("{KEY} comment")], &[format!("x\n{ca}{ca}")])).unwrap();
+        let both = plain(&trust(&[&format!("{KEY} comment")], &[format!("{ca}{ca}")])).unwrap();
         assert_eq!((both.ssh_user_cas, both.tls_cas.len()), (vec![format!("{KEY}\n")], 2));
     }
 }

@@ -76,8 +76,10 @@ async fn watch(settings: &WatchSettings, fetcher: &Fetcher<'_>, store: &Folder) 
             never = &mut link => match never {},
             Some(line) = lines.recv() => watcher.take(line).await,
             failed = watcher.reload.step() => watcher.reloaded(failed),
-            () = sleep_until(due) => watcher.do_what_is_due().await,
+            () = sleep_until(due) => {}
         }
+        // Also where something comes all the time.
+        watcher.do_what_is_due().await;
     }
 }
 
@@ -165,7 +167,8 @@ impl<'w> Watcher<'w> {
         let (lists, at) = (heard.lists.clone(), heard.at.clone());
         let urgent = statement.urgent > lists.crl;
         self.shared.since.set(is_current.then_some(lists.krl));
-        let was_closed = std::mem::take(&mut self.closed);
+        let is_news = self.heard.as_ref() != Some(&at);
+        let was_closed = is_news && std::mem::take(&mut self.closed);
         let done = round.end();
         let is_good = done.errors.is_empty();
         self.changed(done, urgent || was_closed);

@@ -205,11 +205,11 @@ fn a_lock_refuses_within_a_second() {
     let estate = Estate::start("{env: prod}", "{max_session_ttl: 2h}");
     let sshd = LabelledSshd::start(&estate, "env=prod", "");
     let (ours, others) = (estate.certificates("ours"), estate.certificates("others"));
+    let heard = sshd.trust().join("authority.heard");
+    let before = read(&heard);
     let mut watch = estate.host("watch", &sshd.trust());
     let watch =
         Running::start(watch.args(["--fail-closed", "1m"]).stderr(Stdio::piped()).stdout(Stdio::null()));
-    let heard = sshd.trust().join("authority.heard");
-    let before = read(&heard);
     wait_for("the watcher", || (read(&heard) != before).then_some(()));
     sshd.lets_in(&ours, "true");
     let shown = succeed(process::command("ssh-keygen").arg("-L").arg("-f").arg(ours.join("key-cert.pub")));
