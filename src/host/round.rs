@@ -134,16 +134,18 @@ impl<'r> Round<'r> {
         }
     }
 
-    /// Believes a statement that came from whom the given options verify, or else what was kept, and keeps what it says of the authority; nobody is kept out any more for want of one.
+    /// Believes a statement that came from whom the given options verify, or else what was kept, and keeps what it says of the
+    /// authority. Where it is news, nobody is kept out any more for want of it.
     pub(super) fn hear(&mut self, jws: &str, by_given: bool) -> Result<Statement> {
         let now = Moment::now(&Clock::system());
         let known = self.heard.as_ref().map(|heard| &heard.known);
         let given = self.fetcher.settings.statement_key.as_deref();
         let statement = believe(jws, known, given, Clock::system().now()).map_err(unbelievable)?;
-        if let Some(heard) = &self.heard {
-            self.is_news = (statement.number, statement.made) > (heard.known.number, heard.known.made);
-            let opened = if self.is_news { gate::open(self.store, heard) } else { Vec::new() };
-            for opened in opened {
+        let is_later =
+            |heard: &Heard| (statement.number, statement.made) > (heard.known.number, heard.known.made);
+        self.is_news |= self.heard.as_ref().is_none_or(is_later);
+        if let Some(heard) = self.heard.as_ref().filter(|_| self.is_news) {
+            for opened in gate::open(self.store, heard) {
                 self.done.add(opened);
             }
         }
@@ -154,7 +156,7 @@ impl<'r> Round<'r> {
                 if by_given {
                     heard.given = given;
                 }
-                if self.is_news {
+                if (new.number, new.made) > (heard.known.number, heard.known.made) {
                     heard.at = at;
                 }
                 heard.known = new;
