@@ -81,6 +81,7 @@ impl<'r> Round<'r> {
         let heard = Heard::read(store)?;
         let kept = heard.clone();
         Ok(Self {
+            is_news: false,
             fetcher,
             store,
             heard,
