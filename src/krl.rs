@@ -7,7 +7,7 @@ use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use ssh_key::Certificate;
 use ssh_key::public::KeyData;
 
-use crate::rfc4251::{Decoder, put_string};
+use crate::rfc4251::{CUT, Decoder, put_string};
 
 /// The head of every list.
 const MAGIC: &[u8] = b"SSHKRL\n\0";
@@ -195,6 +195,45 @@ pub fn adding(mut list: Vec<u8>, serials: impl Iterator<Item = u64>) -> Result<V
     Ok(list)
 }
 
+/// The list under a later number and date, with these serials revoked for every CA besides.
+pub fn advanced(
+    mut list: Vec<u8>,
+    number: u64,
+    date: u64,
+    serials: impl Iterator<Item = u64>,
+) -> Result<Vec<u8>, &'static str> {
+    let place = list.get_mut(NUMBER_AND_DATE).ok_or(CUT)?;
+    for (byte, new) in place.iter_mut().zip([number, date].into_iter().flat_map(u64::to_be_bytes)) {
+        *byte = new;
+    }
+    adding(list, serials)
+}
+
+/// The list, in which everything is revoked as well that these CAs have signed, whenever that was.
+pub fn closed(mut list: Vec<u8>, ca_blobs: &[Vec<u8>]) -> Vec<u8> {
+    let (mut section, mut keys) = (vec![SECTION_EXPLICIT_KEY], Vec::new());
+    ca_blobs.iter().for_each(|blob| put_string(&mut keys, blob));
+    put_string(&mut section, &keys);
+    if !list.ends_with(&section) {
+        list.extend(section);
+    }
+    list
+}
+
+/// The list as it was before [`closed`], if it was: without the keys at its end.
+pub fn opened(list: &[u8]) -> Option<&[u8]> {
+    let mut last = None;
+    let mut reader = Decoder::new(list);
+    reader.take(NUMBER_AND_DATE.end + 8).ok()?;
+    let (_reserved, _comment) = (reader.string().ok()?, reader.string().ok()?);
+    while !reader.is_empty() {
+        let kind = reader.u8().ok()?;
+        last = Some((kind, reader.string().ok()?.len() + 5));
+    }
+    let (_, length) = last.filter(|(kind, _)| *kind == SECTION_EXPLICIT_KEY)?;
+    list.get(..list.len().checked_sub(length)?)
+}
+
 fn put_serials(list: &mut Vec<u8>, ca: &[u8], serials: &[u64]) {
     if serials.is_empty() {
         return;
@@ -357,6 +396,21 @@ mod tests {
     }
 
     #[test]
+    fn a_list_goes_on_and_is_closed_and_opened() {
+        let known = revoking(CERT_SERIAL_LIST, &2_u64.to_be_bytes());
+        let next = advanced(known.clone(), 9, 8, [3, 2].into_iter()).unwrap();
+        assert_eq!(read(&next), Ok(Krl { number: 9, date: 8, serials: vec![2, 3] }));
+        assert!(advanced(known[..20].to_vec(), 9, 8, [].into_iter()).is_err());
+        let blobs = [b"one".to_vec(), b"two".to_vec()];
+        for list in [head(7, 1), known, next] {
+            let shut = closed(list.clone(), &blobs);
+            assert!(read(&shut).is_ok() && closed(shut.clone(), &blobs) == shut);
+            assert_eq!((opened(&shut), opened(&list)), (Some(list.as_slice()), None));
+        }
+        assert_eq!((opened(b""), opened(&[0; 40])), (None, None));
+    }
+
+    #[test]
     fn what_openssh_does_not_read_is_refused() {
         let mut version = head(7, 1);
         version[11] = 2;
@@ -426,12 +480,12 @@ mod tests {
 
         #[test]
         fn nothing_panics(bytes in proptest::collection::vec(any::<u8>(), 0..100), at in any::<prop::sample::Index>(), byte: u8) {
-            let _ = number(&bytes);
+            let _ = (number(&bytes), opened(&bytes));
             let _ = number(&[head(1, 1), bytes].concat());
             let mut damaged = revoking(CERT_SERIAL_LIST, &[1; 16]);
             let place = at.index(damaged.len());
             damaged[place] = byte;
-            let _ = number(&damaged);
+            let _ = (number(&damaged), opened(&damaged));
         }
     }
 }

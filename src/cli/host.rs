@@ -11,7 +11,7 @@ pub enum Command {
     Principals(Principals),
     /// Fetch the authority's CA keys and revocation lists; for a timer.
     Refresh(Refresh),
-    /// End live sessions of what was revoked, within a second; does not end by itself.
+    /// Keep CA keys and revocation lists up to date within a second, over one connection; end live sessions of what was revoked.
     Watch(Watch),
 }
 
@@ -36,6 +36,14 @@ pub struct Principals {
     #[arg(long, requires = "sessions")]
     pub every: bool,
 
+    /// Let nobody in where `host watch` or `host refresh` has heard nothing of the authority for so long; needs --dir
+    #[arg(long, value_name = "AFTER", requires = "dir")]
+    pub fail_closed: Option<String>,
+
+    /// The folder that `host watch` or `host refresh` keeps, for --fail-closed
+    #[arg(long, value_name = "DIR", requires = "fail_closed")]
+    pub dir: Option<PathBuf>,
+
     /// The user who wants in: sshd's %u.
     pub user: String,
 
@@ -47,8 +55,8 @@ pub struct Principals {
 #[derive(Debug, Args)]
 pub struct Refresh {
     /// The authority's URL, such as https://id.example.com
-    #[arg(long, value_name = "URL", env = "MACHINE_ID_AUTHORITY", hide_env_values = true)]
-    pub authority: String,
+    #[arg(long, value_name = "URL", env = "MACHINE_ID_AUTHORITY", hide_env_values = true, required = true)]
+    pub authority: Option<String>,
 
     /// Where the files are kept; created if need be.
     #[arg(long, value_name = "DIR")]
@@ -62,6 +70,11 @@ pub struct Refresh {
     #[arg(long, value_name = "sha256:HEX")]
     pub ca_pin: Option<String>,
 
+    /// The key that must have signed the first statement that is believed, as `authority export statement-key` prints it
+    // In base64url it may begin with a dash.
+    #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
+    pub statement_key: Option<String>,
+
     /// Give up after this long
     #[arg(long, value_name = "DURATION", default_value = "30s")]
     pub timeout: String,
@@ -69,20 +82,30 @@ pub struct Refresh {
 
 /// `host watch`.
 #[derive(Debug, Args)]
+#[command(mut_arg("authority", |arg| arg.required(false).required_unless_present("end_sessions")))]
 pub struct Watch {
-    /// Where `host refresh` keeps its files.
-    #[arg(long, value_name = "DIR")]
-    pub dir: PathBuf,
+    /// What is kept up to date, as `host refresh` does.
+    #[command(flatten)]
+    pub refresh: Refresh,
 
-    /// Where `host principals --sessions` notes sessions.
-    #[arg(long, value_name = "DIR")]
-    pub sessions: PathBuf,
+    /// Run this by `sh -c` after files of TLS servers have changed, so that they read them; sshd needs none
+    #[arg(long, value_name = "COMMAND")]
+    pub reload: Option<String>,
 
-    /// End each session of sshd's whose certificate DIR's revoked.krl refuses. Needs root, and no network.
-    #[arg(long, required = true)]
+    /// Let nobody in once nothing new was heard of the authority for so long, until it is heard again
+    #[arg(long, value_name = "AFTER")]
+    pub fail_closed: Option<String>,
+
+    /// End each session of sshd's whose certificate --dir's revoked.krl refuses. Needs root, and no network: best without
+    /// --authority, beside a watcher that has no rights.
+    #[arg(long, requires = "sessions")]
     pub end_sessions: bool,
 
-    /// End PostgreSQL's sessions too whose certificate DIR's tls.crl has, connected to by this URL through a socket or on this machine.
-    #[arg(long, value_name = "URL")]
+    /// Where `host principals --sessions` notes sessions
+    #[arg(long, value_name = "DIR", requires = "end_sessions")]
+    pub sessions: Option<PathBuf>,
+
+    /// End PostgreSQL's sessions too whose certificate --dir's tls.crl has, reached by this URL through a socket or on this machine
+    #[arg(long, value_name = "URL", requires = "end_sessions")]
     pub postgres: Option<String>,
 }

@@ -86,6 +86,12 @@ fn one_line(name: &X509Name<'_>) -> String {
     name.iter_attributes().map(part).collect()
 }
 
+/// What is signed of a list in DER (`TBSCertList`), which replicas have in common.
+pub fn signed_part(der: &[u8]) -> Result<Vec<u8>, String> {
+    let (_, list) = CertificateRevocationList::from_der(der).map_err(|error| error.to_string())?;
+    Ok(list.tbs_cert_list.as_ref().to_vec())
+}
+
 impl Crl {
     /// Reads a list in DER that one of these CAs (certificates in DER) signed,
     /// or says why a server would not take it.
@@ -214,6 +220,9 @@ pub(super) mod tests {
         };
         let old = read(255, &[5]);
         assert!(old.is_before(&read(256, &[5])) && !read(256, &[5]).is_before(&old) && !old.is_before(&old));
+        let [one, other] = [(); 2].map(|()| signed_part(&list(&ours, 7, &[5])).unwrap());
+        assert!(one == other && one != signed_part(&list(&ours, 8, &[5])).unwrap());
+        assert!(signed_part(b"nothing").is_err());
         let (young, aged) = (old.made + 86_399, old.made + 86_400);
         assert!(old.serves_like(&read(255, &[5]), young) && !old.serves_like(&read(255, &[5]), aged));
         assert!(old.serves_like(&read(256, &[5]), young) && !old.serves_like(&read(256, &[]), young));
