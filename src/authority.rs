@@ -3,6 +3,7 @@
 //! One exchange runs through [`enroll`]: `http → join → policy → issue →
 //! store → keys`, and back.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
@@ -31,6 +32,7 @@ pub mod replicas;
 pub mod revocation;
 pub mod revoke;
 pub mod serve;
+pub mod statements;
 pub mod store;
 pub mod tls;
 pub mod validity;
@@ -56,6 +58,7 @@ pub struct Authority {
     refusals: limits::Refusals,
     issuances: limits::Issuances,
     lists: revocation::ListCache,
+    statements: statements::Statements,
     /// Names this run among authorities that share the store.
     id: String,
     replicas: replicas::Replicas,
@@ -103,6 +106,7 @@ impl Authority {
             refusals: limits::Refusals::default(),
             issuances,
             lists: revocation::ListCache::default(),
+            statements: statements::Statements::default(),
             id: random::hex::<16>()?,
             replicas: replicas::Replicas::default(),
             ready: tokio::sync::Mutex::default(),
@@ -153,6 +157,23 @@ impl Authority {
         self.lists.lists(self.store.as_ref(), &self.keys, self.clock.now()).await
     }
 
+    /// What it states of itself to its servers now.
+    pub async fn statement(&self) -> Result<Arc<statements::Stated>> {
+        self.stated(statements::PRESENT).await
+    }
+
+    async fn stated(&self, age: Range<i64>) -> Result<Arc<statements::Stated>> {
+        let of = (self.store.as_ref(), &self.keys, &self.lists);
+        self.statements.present(of, &self.config.cluster, self.clock.now(), age).await
+    }
+
+    /// Tells those who watch it what is new, and where it is `due` that nothing is; whether it did.
+    pub async fn tell_watchers(&self, due: bool) -> Result<bool> {
+        self.store.hear().await?;
+        let stated = self.stated(if due { 0..0 } else { 0..i64::MAX }).await?;
+        Ok(self.statements.tell(&stated, due))
+    }
+
     /// What this authority says of itself to those that share the store; `name` is its machine and where it listens.
     fn replica(&self, name: &str) -> Result<Replica> {
         let config::Config { cluster, public_url, quotas, .. } = &self.config;
@@ -167,12 +188,26 @@ impl Authority {
         })
     }
 
-    /// Takes its place among those that share the store.
+    /// Takes its place among those that share the store; what the log is to say of the statement key, which the first that
+    /// starts makes where all are from before there was one.
     ///
     /// # Errors
     /// Where it must not: its CA keys are others.
-    pub async fn join(&self, name: &str) -> Result<()> {
-        self.replicas.join(self.store.as_ref(), self.replica(name)?).await
+    pub async fn join(&self, name: &str) -> Result<Option<String>> {
+        self.replicas.join(self.store.as_ref(), self.replica(name)?).await?;
+        let config::Config { keys, cluster, owner, .. } = &self.config;
+        match keys::file::add_statement_key(&self.keys, keys, cluster, *owner) {
+            Ok(false) => Ok(None),
+            Ok(true) => {
+                // Of two at once, the store takes one.
+                self.replicas.join(self.store.as_ref(), self.replica(name)?).await?;
+                Ok(Some("made the key statement_key, beside the CA keys: back it up, and copy it to the other authorities of the store".to_owned()))
+            }
+            // Where keys are somebody else's to put there.
+            Err(error) => {
+                Ok(Some(format!("warning: without a statement key nothing is stated to servers: {error}")))
+            }
+        }
     }
 
     /// Says that it is still there; what the log is to say of the others.

@@ -17,6 +17,7 @@ mod retries;
 mod revocation;
 mod serving;
 mod single_use;
+mod statements;
 
 use serde_json::Value;
 

@@ -17,4 +17,5 @@ mod moves;
 mod outputs;
 mod proxy;
 mod replicas;
+mod sessions;
 mod walk;

@@ -81,8 +81,7 @@ impl fmt::Debug for Postgres {
 /// `Kind::Usage` where this role is not the owner, another does not exist or could do more than it should, or
 /// the database is none that can be used; `Kind::Unreachable`, too where others do not let go of the tables.
 pub async fn upgrade(pool: &Pool, roles: &Roles) -> Result<Upgraded> {
-    let connection = pool.get().await?;
-    upgrade::upgrade(&connection, roles).await
+    upgrade::upgrade(&*pool.get().await?, roles).await
 }
 
 /// What an operator should hear of how the database keeps what was committed, and what to do about it.
@@ -319,6 +318,10 @@ impl Store for Postgres {
         self.shared.known.revocations()
     }
 
+    fn hear(&self) -> BoxFuture<'_, Result<i64>> {
+        Box::pin(self.read(move |client, _| async move { reads::heard(&client, &self.shared.known).await }))
+    }
+
     fn revoked(&self, since: i64) -> BoxFuture<'_, Result<Vec<RevokedCertificate>>> {
         Box::pin(self.read(move |client, _| async move {
             // One that lacks a revocation is worse than none.
@@ -417,11 +420,10 @@ impl Store for Postgres {
     fn locks(&self, now: i64) -> BoxFuture<'_, Result<Vec<Lock>>> {
         let run = self.shared.known.run();
         Box::pin(async move {
-            let known = &self.shared.known;
-            let read = move |client: Arc<Connection>, _| async move {
-                transaction::read_locks(&client, known).await
-            };
-            let mut all = self.read(read).await?.all.clone();
+            let read = self.read(move |client, _| async move {
+                transaction::read_locks(&client, &self.shared.known).await
+            });
+            let mut all = read.await?.all.clone();
             all.retain(|lock| lock.holds(now, run));
             Ok(all)
         })

@@ -228,9 +228,8 @@ impl Store for Sqlite {
     fn issue(&self, entry: NewIssuance, plan: PlanRecord) -> BoxFuture<'_, Result<Issued>> {
         let event = event::issued(&entry, &plan);
         let revocations = Arc::clone(&self.revocations);
-        let run = self.odometer.now();
+        let (run, locks) = (self.odometer.now(), Arc::clone(&self.locks));
         let (seal, outside) = (Arc::clone(&self.seal), Arc::clone(&self.outside));
-        let locks = Arc::clone(&self.locks);
         Box::pin(self.writer.try_write(Room::ToSpare, move |connection| {
             if outside.restored().map(|restored| restored.time) != entry.restored {
                 return Err(Unwritten::Lost(Loss::meanwhile()));
@@ -277,6 +276,11 @@ impl Store for Sqlite {
 
     fn revocations(&self) -> u64 {
         self.revocations.load(Ordering::SeqCst)
+    }
+
+    fn hear(&self) -> BoxFuture<'_, Result<i64>> {
+        let (locks, revocations) = (Arc::clone(&self.locks), Arc::clone(&self.revocations));
+        Box::pin(self.reader.read(move |connection| locks.hear(connection, &revocations)))
     }
 
     fn revoked(&self, since: i64) -> BoxFuture<'_, Result<Vec<RevokedCertificate>>> {
@@ -356,9 +360,8 @@ impl Store for Sqlite {
             }
             let (seal, revocations) = (Arc::clone(&self.seal), Arc::clone(&self.revocations));
             let put = move |connection: &_| {
-                let put = locks::put(connection, lock.clone(), taken.clone(), last, &seal, STEP)?;
                 revocations.fetch_add(1, Ordering::SeqCst);
-                Ok(put)
+                locks::put(connection, lock.clone(), taken.clone(), last, &seal, STEP)
             };
             let (shut, rest) = self.writer.write(Room::Any, put).await?;
             for issuances in rest.chunks(STEP) {

@@ -9,6 +9,7 @@ use super::super::seal::Seal;
 use super::super::version;
 use super::super::{CertificateRecord, Cursor, Event, EventFilter, NOT_LISTED, RevokedCertificate};
 use super::failure::Failure;
+use super::known::Known;
 use super::transaction::{self, Parameter};
 use super::{rows, schema};
 use crate::error::{Error, Result};
@@ -95,6 +96,14 @@ pub(super) async fn state(client: &Client) -> Result<State, Failure> {
 /// The one row of `state` is not there.
 pub(super) fn gone() -> Failure {
     Failure::Unreadable("the row of `machine_id.state` is gone".to_owned())
+}
+
+/// The number of the locks; how much was revoked is known from then on.
+pub(super) async fn heard(client: &Client, known: &Known) -> Result<i64, Failure> {
+    let found = rows(client, "SELECT locks, revocations FROM machine_id.state", &[]).await?;
+    let row = found.first().ok_or_else(gone)?;
+    known.revoked(row.try_get(1)?);
+    Ok(row.try_get(0)?)
 }
 
 /// The rows of one statement.
