@@ -57,7 +57,7 @@ impl World {
     fn issue(&self, serial: u64) {
         let certificate = NewCertificate {
             serial,
-            kind: if serial % 2 == 0 { CertificateKind::Ssh } else { CertificateKind::Tls },
+            kind: if serial.is_multiple_of(2) { CertificateKind::Ssh } else { CertificateKind::Tls },
             output: "identity".into(),
             output_type: None,
             options: BTreeMap::new(),
