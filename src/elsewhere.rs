@@ -134,7 +134,7 @@ static KINDS: Words = &[
     ),
     (
         &["lock"],
-        "take the bot's join tokens out of the policy: what is issued ends by itself, or `machine-id cleanup` ends it",
+        "locks are no resources here: `machine-id authority lock` shuts somebody out at once, and revokes what they hold",
     ),
 ];
 

@@ -20,10 +20,17 @@ const FIELDS: &[(&str, &str)] = &[
     ("token", "token"),
     ("join_method", "method"),
     ("by", "by"),
+    ("kind", "kind"),
+    ("value", "value"),
     ("secret_id", "secret"),
+    ("secrets", "secrets"),
     ("replaces", "replaces"),
     ("replaced_by", "by"),
     ("reason", "reason"),
+    ("message", "message"),
+    ("issuances_revoked", "issuances_revoked"),
+    ("certificates_revoked", "certificates_revoked"),
+    ("issuance_ids", "issuances"),
     ("provenance", "run"),
     ("serials", "serials"),
     ("type", "types"),
@@ -65,7 +72,7 @@ pub async fn write(
 /// spaces are quoted; nothing in them acts on a terminal.
 pub fn text(event: &Event) -> String {
     let body = &event.body;
-    let id = ["issuance_id", "denial_id", "instance", "secret_id", "store", "id"]
+    let id = ["issuance_id", "denial_id", "lock_id", "instance", "secret_id", "join_token", "store", "id"]
         .iter()
         .find_map(|name| body.get(*name));
     let mut line = [body.get("time"), body.get("event"), id]

@@ -354,8 +354,8 @@ pub struct Audit {
     /// Of this join token.
     #[arg(long, value_name = "NAME")]
     pub token: Option<String>,
-    /// Of this kind: issued, refused, revoked, signed, secret_added, registered, locked, replaced,
-    /// lost, restored, pruned.
+    /// Of this kind: issued, refused, revoked, signed, secret_added, secrets_withdrawn, registered, locked,
+    /// unlocked, replaced, lost, restored, pruned.
     #[arg(long, value_name = "KIND")]
     pub event: Option<String>,
     /// With this denial or issuance id.

@@ -105,6 +105,15 @@ fn a_bot_that_is_locked_is_told_why_and_loses_what_it_holds() {
         .map(|event| event["event"].as_str().unwrap())
         .collect();
     assert_eq!(of_lock, ["locked", "revoked", "unlocked"]);
+    let page = bench.operator(["audit"]);
+    let line = page.lines().find(|line| line.contains(" locked l-")).unwrap();
+    for part in ["bot=deployer", "kind=bot", "issuances_revoked=1", "certificates_revoked=2", "#incidents"] {
+        assert!(line.contains(part), "{line}");
+    }
+    assert!(
+        page.lines().any(|line| line.contains(" revoked l-") && line.contains(&format!("issuances={id}"))),
+        "{page}"
+    );
 }
 
 #[test]

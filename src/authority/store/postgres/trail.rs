@@ -18,7 +18,7 @@ impl PostgresTrail {
     /// Opens it for reading alone.
     ///
     /// # Errors
-    /// As [`Postgres::open`].
+    /// As [`Postgres::open`](super::Postgres::open).
     pub async fn open(pool: Pool) -> Result<Self> {
         usable(&pool).await?;
         Ok(Self(pool))

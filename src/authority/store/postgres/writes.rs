@@ -236,8 +236,10 @@ pub(super) async fn look(client: &Client, shared: &Shared) -> Result<(), Failure
     const SQL: &str = concat!("UPDATE machine_id.state SET run = greatest(run, $1) WHERE ", locked!());
     let run = shared.known.run();
     let parameters: [Parameter<'_>; 1] = [(&run, Type::INT8)];
+    // First, since what is not heard of yet is no reason not to write.
+    transaction::look(client, &shared.known).await?;
     if shared.known.run_is_late() {
-        return transaction::write(client, &shared.known, &[(SQL, &parameters)]).await.map(drop);
+        transaction::write(client, &shared.known, &[(SQL, &parameters)]).await?;
     }
-    transaction::look(client, &shared.known).await
+    Ok(())
 }
