@@ -15,6 +15,8 @@ use crate::folder::read::{self, Limit, Trust};
 use crate::folder::stamp::{Nanos, STILL, nanos};
 use crate::process::Process;
 
+/// How often one looks whether processes have ended.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Where logind keeps what it knows of a session.
 const SESSIONS: &str = "/run/systemd/sessions";
 /// More sessions than these are nowhere.
@@ -75,7 +77,7 @@ impl Scope {
                     held.signal(Signal::KILL);
                 }
             }
-            std::thread::sleep(super::session::LOOK_AGAIN);
+            std::thread::sleep(LOOK_AGAIN);
         }
     }
 

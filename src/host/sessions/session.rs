@@ -7,15 +7,13 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::cgroup::Scope;
+use super::cgroup::{LOOK_AGAIN, Scope};
 use crate::folder::read::{self, Limit, Trust};
 use crate::folder::stamp::Nanos;
 use crate::process::{Held, Process};
 
 /// How long a session's processes are waited for.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How often one looks whether they have ended.
-pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// How often one looks for what it has started meanwhile.
 const MOST_LOOKS: usize = 200;
 /// What `sshd` is called: from OpenSSH 9.8 on one program listens, and another is a connection's.
@@ -227,7 +225,7 @@ mod tests {
     use super::*;
 
     fn marked(mark: &str) -> Vec<Process> {
-        let mark = format!("MACHINE_ID_TEST={mark}");
+        let mark = format!("SESSION_TEST={mark}");
         let has = |process: &Process| {
             let environment = std::fs::read(format!("/proc/{}/environ", process.pid)).unwrap_or_default();
             environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
@@ -243,7 +241,7 @@ mod tests {
         let script = "trap '' TERM; for i in 1 2 3; do (while :; do sh -c 'sleep 60 & sleep 60; :' & sleep 0.005; done) & done; wait";
         let mut shell = Command::new("sh");
         let mut shell =
-            shell.args(["-c", script]).env("MACHINE_ID_TEST", &mark).stdin(Stdio::null()).spawn().unwrap();
+            shell.args(["-c", script]).env("SESSION_TEST", &mark).stdin(Stdio::null()).spawn().unwrap();
         while marked(&mark).len() < 20 {
             std::thread::sleep(LOOK_AGAIN);
         }

@@ -21,7 +21,6 @@ use crate::support::sshd::{Sshd, login};
 use crate::support::sshd_labels::{Estate, LabelledSshd};
 use crate::support::{PATIENCE, wait_for};
 
-/// What a session does until it is ended.
 const FOR_EVER: &str = "echo up; exec sleep 600";
 
 /// A folder with a CA, a list of what it has revoked, and notes.
@@ -158,13 +157,11 @@ fn says(watch: &Running, words: &str) {
     }
 }
 
-/// Whether a process is there and runs.
 fn lives(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.starts_with(" Z") && !rest.starts_with(" T"))
 }
 
-/// The name of a process's note.
 fn note_of(pid: u32) -> String {
     let stat = process::read(format!("/proc/{pid}/stat"));
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
@@ -233,9 +230,8 @@ fn sessions_of_a_revoked_certificate_end_whatever_they_do() {
     ] {
         ends(what, session, since);
     }
-    let timeout = Some(PATIENCE);
     for forwarded in [&mut through, &mut backwards_through] {
-        forwarded.set_read_timeout(timeout).unwrap();
+        forwarded.set_read_timeout(Some(PATIENCE)).unwrap();
         let _ = forwarded.read_to_end(&mut Vec::new());
     }
     assert!(TcpStream::connect::<SocketAddr>(remote).is_err());
@@ -250,7 +246,6 @@ fn sessions_of_a_revoked_certificate_end_whatever_they_do() {
     says(&watch, "serial 6 (`job (serial 5) ID thief`), which is revoked");
 }
 
-/// Nobody has it any more but the system. With logind it would be ended, here it is told.
 #[test]
 fn what_has_left_its_session_is_named() {
     let files = Files::new();
@@ -366,7 +361,6 @@ fn who_cannot_be_noted_does_not_get_in() {
     assert_eq!(read_dir(&sessions).unwrap().count(), 1);
 }
 
-/// As those that were there before the watcher, and its list.
 #[test]
 fn what_was_revoked_before_it_started_ends_too() {
     let files = Files::new();
@@ -436,7 +430,6 @@ fn a_list_refuses_what_openssh_refuses() {
     assert!(!refusals.refuse(&ssh_key::Certificate::from_openssh(&theirs).unwrap()));
 }
 
-/// From an operator's word to the end, with the authority in between.
 #[test]
 fn a_lock_ends_what_is_open() {
     let estate = Estate::start("{env: test}", "{max_session_ttl: 2h}");
