@@ -117,6 +117,11 @@ impl Method {
         }
     }
 
+    /// Whether that claim names a job's repository or its run.
+    pub fn tells_by(&self, claim: &str) -> bool {
+        [self.repositories, self.repository_ids, self.runs].iter().any(|names| names.contains(&claim))
+    }
+
     /// What a job says in those of its claims: texts, and numbers as texts.
     pub fn texts(&self, names: &[&str], claims: &Map<String, Value>) -> Vec<String> {
         let text = |name: &&str| match claim(claims, name)? {

@@ -11,6 +11,7 @@ mod faults;
 mod hosts;
 mod iam;
 mod kubernetes;
+mod locks;
 mod logins;
 mod moves;
 mod outputs;

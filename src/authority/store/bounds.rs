@@ -3,6 +3,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::join::METHODS;
+
 /// Somebody whom no rule has let in. What such people cause is kept within
 /// bounds, those of each kind for themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +90,10 @@ pub(super) fn fewer(claims: &Map<String, Value>, most: usize) -> (String, usize)
     let mut members: Vec<_> = claims.iter().map(|claim| (member(claim), claim.0)).collect();
     if members.iter().map(|(member, _)| member.len() + 2).sum::<usize>() > most {
         let mut left = most;
-        members.sort_by_key(|(member, name)| (!FIRST.contains(&name.as_str()), member.len()));
+        // What locks take somebody by is not to be pushed out by what he says beside.
+        let is_first =
+            |name: &str| FIRST.contains(&name) || METHODS.iter().any(|method| method.tells_by(name));
+        members.sort_by_key(|(member, name)| (!is_first(name), member.len()));
         members.retain(|(member, _)| left.checked_sub(member.len() + 2).map(|rest| left = rest).is_some());
         members.sort_by_key(|(_, name)| *name);
     }
@@ -102,6 +107,19 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_a_lock_takes_somebody_by_stays() {
+        let claims = json!({"repository": "octo-org/".to_owned() + &"x".repeat(200), "repository_id": "74", "run_id": "7"});
+        let mut claims = claims.as_object().unwrap().clone();
+        claims.extend((0..500).map(|nth| (format!("a{nth}"), json!("short"))));
+        let (kept, left_out) = fewer(&claims, 1024);
+        let kept: Map<String, Value> = serde_json::from_str(&kept).unwrap();
+        assert!(
+            left_out > 0
+                && ["repository", "repository_id", "run_id"].iter().all(|name| kept.contains_key(*name))
+        );
+    }
 
     #[test]
     fn a_cut_counts_what_json_makes_of_it() {

@@ -82,7 +82,7 @@ authority::head:
 authority::connections: authority::limits
 authority::validity: clock
 authority::store: authority::limits clock environment error folder join::find join::instance
-    join::verify net pem random secret terminal text wire
+    join::METHODS join::verify net pem random secret terminal text wire
 # Of the store, only the proof that something is recorded.
 authority::keys: authority::store::Recorded authority::validity clock error folder jws net::pin_of pem random wire
 authority::policy: denial document elsewhere error join::elsewhere join::find join::method join::METHODS join::names
