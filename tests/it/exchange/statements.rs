@@ -130,8 +130,11 @@ fn watchers_that_read_nothing_hold_nobody_up() {
     let before = bench.authority.resident();
     let slow: Vec<Watcher> = (0..500)
         .map(|n: u16| {
-            let stream =
-                bench.authority.client().connect_from(Ipv4Addr::new(127, 0, 8, u8::try_from(n % 50).unwrap() + 1)).unwrap();
+            let stream = bench
+                .authority
+                .client()
+                .connect_from(Ipv4Addr::new(127, 0, 8, u8::try_from(n % 50).unwrap() + 1))
+                .unwrap();
             Watcher::over(stream, &bench.authority, None).unwrap()
         })
         .collect();
