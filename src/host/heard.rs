@@ -148,7 +148,7 @@ pub fn within(path: &Path, after: Duration, clock: &Clock) -> Result<()> {
         }
     };
     let age = heard.map(|heard| heard.at.age(&Moment::now(clock)));
-    if age.flatten().is_some_and(|age| age <= after) {
+    if age.flatten().is_some_and(|age| age < after) {
         return Ok(());
     }
     Err(Error::new(Kind::Unreachable, silent(age.flatten()))

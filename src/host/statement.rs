@@ -106,14 +106,14 @@ fn follows(statement: &Statement, known: &Known) -> Result<(), String> {
             return Err(format!("its key {key} is not known, and no TLS CA that is known vouches for it"));
         }
     }
-    let kinds: [(&str, fn(&TrustAnchors) -> &Vec<String>); 3] = [
-        ("ssh-user", |trust| &trust.ssh_user_cas),
-        ("ssh-host", |trust| &trust.ssh_host_cas),
-        ("tls", |trust| &trust.tls_cas),
-    ];
-    for (kind, of) in kinds {
-        for ca in of(&statement.trust) {
-            if !of(&known.trust).contains(ca) && !is_vouched_for(statement, known, kind, ca) {
+    let (new, old) = (&statement.trust, &known.trust);
+    for (kind, new, old) in [
+        ("ssh-user", &new.ssh_user_cas, &old.ssh_user_cas),
+        ("ssh-host", &new.ssh_host_cas, &old.ssh_host_cas),
+        ("tls", &new.tls_cas, &old.tls_cas),
+    ] {
+        for ca in new {
+            if !old.contains(ca) && !is_vouched_for(statement, known, kind, ca) {
                 return Err(format!("it has a new CA ({kind}), and none that is known vouches for it"));
             }
         }
