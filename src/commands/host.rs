@@ -75,7 +75,11 @@ fn run_watch(args: Watch, env: &Environment) -> Result<()> {
         reload: args.reload,
         fail_closed: fail_closed(args.fail_closed.as_deref())?,
     };
-    block_on(async { tokio::try_join!(watch::run(&settings), async { Ok(end.await) }).map(drop) })?
+    let end = async {
+        end.await;
+        Ok(())
+    };
+    block_on(async { tokio::try_join!(watch::run(&settings), end).map(drop) })?
 }
 
 /// Prints the path of each file that changed, so that a script knows what to reload.
