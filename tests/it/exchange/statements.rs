@@ -15,8 +15,8 @@ use crate::support::now;
 use crate::support::process::succeed;
 use crate::support::watcher::{Watcher, exported_key, number, present, revoked};
 
-/// What is new is told within that time.
-const AT_ONCE: Duration = Duration::from_secs(1);
+/// What is new is told within that time: a second, on a machine with nothing else to do, and before a heartbeat.
+const AT_ONCE: Duration = Duration::from_secs(5);
 /// Something is told within that time.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// What need not be quick.
@@ -163,7 +163,7 @@ fn strangers_who_watch_take_their_own_places_away() {
         (0..200).map(|n: u8| from([127, 0, 1 + n / 50, 1 + n % 50]).unwrap()).collect();
     let begun = Instant::now();
     bench.grant(&Keys::fresh());
-    assert!(begun.elapsed() < Duration::from_secs(3));
+    assert!(begun.elapsed() < SOON);
     let mut late = from([127, 0, 10, 1]).unwrap();
     late.next(SOON);
     succeed(&mut bench.authority.command(["lock", "--bot", "deployer"]));
