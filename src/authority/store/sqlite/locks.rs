@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, Row, params};
 
 use super::super::locks::{
     Living, Lock, LockKind, Locks, NAMED, NewLock, PAGE, REACH, Refused, Shut, Taken, still_good,
@@ -59,18 +59,18 @@ pub(super) fn read(connection: &Connection, seal: &Seal) -> rusqlite::Result<Loc
 }
 
 fn read_row(row: &Row<'_>, seal: &Seal) -> rusqlite::Result<Lock> {
-    let pair = |one: Option<i64>, two: Option<i64>| one.zip(two);
-    let lifted: (Option<i64>, Option<String>) = (row.get(9)?, row.get(10)?);
+    let (until, run): (Option<i64>, Option<i64>) = (row.get(3)?, row.get(4)?);
+    let (lifted, lifted_by): (Option<i64>, Option<String>) = (row.get(9)?, row.get(10)?);
     let lock = Lock {
         id: row.get(0)?,
         kind: LockKind::of_name(&row.get::<_, String>(1)?),
         value: row.get(2)?,
-        until: pair(row.get(3)?, row.get(4)?),
+        until: until.zip(run),
         message: row.get(5)?,
         by: row.get(6)?,
         at: row.get(7)?,
         met: Lock::read_met(&row.get::<_, String>(8)?),
-        lifted: lifted.0.zip(lifted.1),
+        lifted: lifted.zip(lifted_by),
     };
     Ok(lock.judged(row.get::<_, Option<Vec<u8>>>(11)?.as_deref(), seal))
 }
@@ -107,10 +107,9 @@ pub(super) fn look(connection: &Connection, new: &NewLock) -> rusqlite::Result<(
         return Ok((lock, taken, last));
     }
     let since = new.lock.at.saturating_sub(REACH);
-    let first: Option<i64> = connection
-        .query_row("SELECT min(sequence) FROM events WHERE time >= ?1", [since], |row| row.get(0))
-        .optional()?
-        .flatten();
+    let first: Option<i64> =
+        connection
+            .query_row("SELECT min(sequence) FROM events WHERE time >= ?1", [since], |row| row.get(0))?;
     let mut after = first.map_or(last, |first| first - 1);
     while after < last {
         let upto = after.saturating_add(PAGE).min(last);
