@@ -3,6 +3,7 @@
 //! One exchange runs through [`enroll`]: `http → join → policy → issue →
 //! store → keys`, and back.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
@@ -34,6 +35,7 @@ pub mod replicas;
 pub mod revocation;
 pub mod revoke;
 pub mod serve;
+pub mod statements;
 pub mod store;
 pub mod tls;
 pub mod validity;
@@ -61,6 +63,7 @@ pub struct Authority {
     lists: revocation::ListCache,
     revoked_hosts: revocation::HostListCache,
     hosts: hosts::Heard,
+    statements: statements::Statements,
     /// Names this run among authorities that share the store.
     id: String,
     replicas: replicas::Replicas,
@@ -110,6 +113,7 @@ impl Authority {
             lists: revocation::ListCache::default(),
             revoked_hosts: revocation::HostListCache::default(),
             hosts: hosts::Heard::default(),
+            statements: statements::Statements::default(),
             id: random::hex::<16>()?,
             replicas: replicas::Replicas::default(),
             ready: tokio::sync::Mutex::default(),
@@ -162,15 +166,33 @@ impl Authority {
 
     /// The host certificates that are revoked, as jobs are given them: a KRL in base64.
     pub async fn revoked_hosts(&self) -> Result<Arc<str>> {
-        self.revoked_hosts.list(self.store.as_ref(), self.clock.now()).await
+        self.revoked_hosts.list(self.store.as_ref(), &self.keys, self.clock.now()).await
     }
 
     /// Has the store hear of the hosts that have proved which they are.
     pub async fn tell_hosts(&self) -> Result<()> {
-        match self.hosts.take() {
-            hosts if hosts.is_empty() => Ok(()),
-            hosts => self.store.hear(hosts).await,
+        let hosts = self.hosts.take(Instant::now());
+        if hosts.is_empty() {
+            return Ok(());
         }
+        self.store.hear_of(hosts.clone()).await.inspect_err(|_| self.hosts.put_back(hosts))
+    }
+
+    /// What it states of itself to its servers now.
+    pub async fn statement(&self) -> Result<Arc<statements::Stated>> {
+        self.stated(statements::PRESENT).await
+    }
+
+    async fn stated(&self, age: Range<i64>) -> Result<Arc<statements::Stated>> {
+        let of = (self.store.as_ref(), &self.keys, &self.lists);
+        self.statements.present(of, &self.config.cluster, self.clock.now(), age).await
+    }
+
+    /// Tells those who watch it what is new, and where it is `due` that nothing is; whether it did.
+    pub async fn tell_watchers(&self, due: bool) -> Result<bool> {
+        self.store.hear().await?;
+        let stated = self.stated(if due { 0..0 } else { 0..i64::MAX }).await?;
+        Ok(self.statements.tell(&stated, due))
     }
 
     /// What this authority says of itself to those that share the store; `name` is its machine and where it listens.
@@ -187,12 +209,26 @@ impl Authority {
         })
     }
 
-    /// Takes its place among those that share the store.
+    /// Takes its place among those that share the store; what the log is to say of the statement key, which the first that
+    /// starts makes where all are from before there was one.
     ///
     /// # Errors
     /// Where it must not: its CA keys are others.
-    pub async fn join(&self, name: &str) -> Result<()> {
-        self.replicas.join(self.store.as_ref(), self.replica(name)?).await
+    pub async fn join(&self, name: &str) -> Result<Option<String>> {
+        self.replicas.join(self.store.as_ref(), self.replica(name)?).await?;
+        let config::Config { keys, cluster, owner, .. } = &self.config;
+        match keys::file::add_statement_key(&self.keys, keys, cluster, *owner) {
+            Ok(false) => Ok(None),
+            Ok(true) => {
+                // Of two at once, the store takes one.
+                self.replicas.join(self.store.as_ref(), self.replica(name)?).await?;
+                Ok(Some("made the key statement_key, beside the CA keys: back it up, and copy it to the other authorities of the store".to_owned()))
+            }
+            // Where keys are somebody else's to put there.
+            Err(error) => {
+                Ok(Some(format!("warning: without a statement key nothing is stated to servers: {error}")))
+            }
+        }
     }
 
     /// Says that it is still there; what the log is to say of the others.

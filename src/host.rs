@@ -2,10 +2,20 @@
 //! `sshd` and TLS servers need to know of the authority and of what it revoked.
 
 pub mod crl;
+pub mod fetch;
+pub mod gate;
+pub mod heard;
 pub mod labels;
+mod link;
 pub mod lists;
 pub mod principals;
 pub mod proof;
 pub mod refresh;
+mod reload;
+pub mod round;
 pub mod seen;
+pub mod sessions;
+pub mod statement;
 pub mod store;
+pub mod trust;
+pub mod watch;

@@ -64,7 +64,11 @@ fn bytes(signature: Signature) -> Result<Vec<u8>, Unspecified> {
 
 /// Signs with EdDSA (RFC 8037); the key is an Ed25519 seed of 32 bytes.
 pub fn sign_eddsa(seed: &[u8], header: Header, claims: &impl Serialize) -> Result<Secret> {
-    let pair = Ed25519KeyPair::from_seed_unchecked(seed).context(Kind::Internal, CANNOT)?;
+    sign_ed25519(&Ed25519KeyPair::from_seed_unchecked(seed).context(Kind::Internal, CANNOT)?, header, claims)
+}
+
+/// The same by a key that is read already.
+pub fn sign_ed25519(pair: &Ed25519KeyPair, header: Header, claims: &impl Serialize) -> Result<Secret> {
     sign(Algorithm::EdDSA, header, claims, |message| bytes(pair.sign(message)))
 }
 

@@ -7,6 +7,9 @@
 //! ignores HUP where its shell does not, and `setsid` begins another session.
 
 use std::future::{pending, poll_fn};
+use std::io;
+#[cfg(target_os = "linux")]
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::task::Poll;
 use std::time::Duration;
@@ -16,12 +19,16 @@ use serde::{Deserialize, Serialize};
 use tokio::net::unix::pipe::Receiver;
 
 use crate::folder::read::{self, Limit, Trust};
+use crate::folder::{self, Unfit};
 
 /// How often the parent is looked for where the system has no descriptors of processes.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// More processes than these stand one above the other nowhere.
 const MAX_ANCESTORS: usize = 64;
+
+/// No Linux has more numbers for them, and what else stands in `/proc`.
+const MAX_PROCESSES: usize = (4 << 20) + 1000;
 
 /// A process that is not taken for a later one of the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +43,56 @@ impl Process {
     /// This one.
     pub fn this() -> Self {
         Self { pid: std::process::id(), started: Stat::of(getpid()).map(|stat| stat.started) }
+    }
+
+    /// The one of that number, where it can be seen and it can be said when it was started.
+    pub fn of(pid: u32) -> Option<Self> {
+        let it = Self { pid, started: None };
+        Some(Self { started: Some(Stat::of(it.number()?)?.started), ..it })
+    }
+
+    /// The one whose child it is now.
+    pub fn parent(self) -> Option<Self> {
+        let parent = Stat::of(self.number()?)?.parent?;
+        Self::of(u32::try_from(parent.as_raw_pid()).ok()?)
+    }
+
+    /// From [`Process::name`].
+    pub fn named(name: &str) -> Option<Self> {
+        let (pid, started) = name.split_once('-')?;
+        let it = Self { pid: pid.parse().ok()?, started: Some(started.parse().ok()?) };
+        Some(it).filter(|it| it.name() == name)
+    }
+
+    /// What no other has for a name until the system is started anew.
+    pub fn name(self) -> String {
+        format!("{}-{}", self.pid, self.started.unwrap_or_default())
+    }
+
+    /// Every one that is there, with the number of the one that started it.
+    pub fn all() -> io::Result<Vec<(Self, Option<u32>)>> {
+        let pids = folder::names(Path::new("/proc"), MAX_PROCESSES)?;
+        let pids = pids.iter().filter_map(|name| Pid::from_raw(name.to_str()?.parse().ok()?));
+        // One that has ended meanwhile is none.
+        Ok(pids.filter_map(|pid| Stat::of(pid)?.with_parent(pid)).collect())
+    }
+
+    /// Whether it has ended: also where nobody has asked yet how it did. Where nothing is known, it has not.
+    pub fn is_over(self) -> bool {
+        let Some(pid) = self.number() else { return true };
+        match Stat::try_of(pid) {
+            Ok(stat) => Some(stat.started) != self.started || stat.ended,
+            Err(unfit) => unfit.is_missing(),
+        }
+    }
+
+    /// Holds on to it, so that its number is no other's; nothing where it is over.
+    #[cfg(target_os = "linux")]
+    pub fn hold(self) -> Option<Held> {
+        let pid = self.number()?;
+        let descriptor = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()?;
+        // It has the number since before it was opened, or it never had.
+        self.has(pid).then_some(Held { process: self, descriptor })
     }
 
     /// Sends it a signal; whether it was there.
@@ -70,6 +127,23 @@ impl Process {
     }
 }
 
+/// A process that keeps its number for as long as this is there.
+#[cfg(target_os = "linux")]
+#[derive(Debug)]
+pub struct Held {
+    /// Which.
+    pub process: Process,
+    descriptor: OwnedFd,
+}
+
+#[cfg(target_os = "linux")]
+impl Held {
+    /// Sends it a signal; whether it was there.
+    pub fn signal(&self, signal: Signal) -> bool {
+        rustix::process::pidfd_send_signal(&self.descriptor, signal).is_ok()
+    }
+}
+
 /// Whether this process was started with that signal ignored; only Linux tells.
 pub fn ignores(signal: Signal) -> bool {
     Stat::of(getpid()).is_some_and(|stat| stat.ignores(signal))
@@ -81,13 +155,27 @@ struct Stat {
     session: u64,
     ignored: u64,
     started: u64,
+    ended: bool,
 }
 
 impl Stat {
     fn of(pid: Pid) -> Option<Self> {
+        Self::try_of(pid).ok()
+    }
+
+    fn try_of(pid: Pid) -> Result<Self, Unfit> {
         let path = format!("/proc/{}/stat", pid.as_raw_pid());
-        let stat = read::raw(Path::new(&path), Trust::Anyone, Limit::FILE).ok()?;
-        Self::parse(&String::from_utf8_lossy(&stat))
+        let stat = read::raw(Path::new(&path), Trust::Anyone, Limit::FILE)?;
+        Self::parse(&String::from_utf8_lossy(&stat)).ok_or_else(|| Unfit::new("it is not as proc(5) says"))
+    }
+
+    fn process(&self, pid: Pid) -> Option<Process> {
+        Some(Process { pid: u32::try_from(pid.as_raw_pid()).ok()?, started: Some(self.started) })
+    }
+
+    fn with_parent(&self, pid: Pid) -> Option<(Process, Option<u32>)> {
+        let parent = self.parent.and_then(|parent| u32::try_from(parent.as_raw_pid()).ok());
+        Some((self.process(pid)?, parent))
     }
 
     /// The name in parentheses may hold anything; what is counted here follows it.
@@ -95,7 +183,8 @@ impl Stat {
         let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
         let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
         let parent = i32::try_from(number(4)?).ok().and_then(Pid::from_raw);
-        Some(Self { parent, session: number(6)?, ignored: number(33)?, started: number(22)? })
+        let ended = matches!(*fields.first()?, "Z" | "X");
+        Some(Self { parent, session: number(6)?, ignored: number(33)?, started: number(22)?, ended })
     }
 
     fn ignores(&self, signal: Signal) -> bool {
@@ -231,5 +320,32 @@ mod tests {
             assert!(!Process { pid: many, started: None }.signal(Signal::CONT));
         }
         assert!(Process::this().signal(Signal::CONT));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_ends_is_over_and_what_is_held_keeps_its_number() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let it = Process::of(child.id()).unwrap();
+        assert_eq!((Process::named(&it.name()), it.parent()), (Some(it), Some(Process::this())));
+        assert!(Process::all().unwrap().contains(&(it, Some(std::process::id()))));
+        let later = Process { started: Some(0), ..it };
+        assert!(!it.is_over() && later.is_over() && later.hold().is_none());
+        let held = it.hold().unwrap();
+        child.kill().unwrap();
+        while !it.is_over() {
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
+        assert!(
+            it.is_over()
+                && it.hold().is_none()
+                && !held.signal(Signal::KILL)
+                && Process::of(it.pid).is_none()
+        );
+        for name in ["", "-", "1", "1-", "01-1", "1-01", "+1-1", "1-1-1", "-1-1", "1-1 ", ".machine-id-0.tmp"]
+        {
+            assert_eq!(Process::named(name), None, "{name}");
+        }
     }
 }

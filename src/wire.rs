@@ -207,7 +207,8 @@ pub struct Statement {
     pub statement_keys: Vec<String>,
     /// The SHA-256 of the KRL with that number, as it is served, in hexadecimal.
     pub krl: String,
-    /// The same of the CRL.
+    /// The same of the CRL, but for its signature, which is another of each authority: of its `TBSCertList` (RFC 5280,
+    /// section 5.1).
     pub crl: String,
     /// The number of the statement that `revoked` follows; none where whole lists are to be fetched.
     #[serde(default)]

@@ -19,13 +19,60 @@ const HOST_UNPROVEN: &str = "host_unproven";
 /// The longest that a CA is called.
 const MAX_CA: usize = 128;
 
-/// Notes which host asks for that path, by what its header says.
+/// A host that has proved which it is, and what it said that it has.
+#[derive(Debug)]
+pub struct ProvenHost {
+    names: Vec<String>,
+    list: Option<u64>,
+    cas: Vec<String>,
+    serial: u64,
+}
+
+impl ProvenHost {
+    fn note(&self, authority: &Authority) {
+        let Self { names, list, cas, serial } = self;
+        for name in names {
+            authority.hosts.note(HostSeen {
+                name: name.clone(),
+                seen: authority.clock.now(),
+                list: *list,
+                cas: cas.clone(),
+                serial: *serial,
+            });
+        }
+    }
+
+    /// Notes that it is there, where its certificate is still good: it takes what it is told on a connection. What it has it
+    /// has said at the beginning, and says whenever it has fetched something else.
+    pub async fn is_there(&self, authority: &Authority) {
+        let now = Instant::now();
+        if !self.names.iter().any(|name| authority.hosts.wants(name, now)) {
+            return;
+        }
+        // Where the store cannot be asked, it is asked again with the next heartbeat.
+        if let Ok(Some(record)) = authority.store.certificate(self.serial).await
+            && is_hosts(&record, authority.clock.now()).is_ok()
+        {
+            self.note(authority);
+        }
+    }
+}
+
+/// Which host asks for that path, by what its header says; it is noted.
 ///
 /// # Errors
 /// [`Unproven`]; a refusal has been recorded when this returns, among those of strangers.
-pub async fn hear(authority: &Authority, said: &str, path: &str, peer: IpAddr) -> Result<(), Unproven> {
+pub async fn hear(
+    authority: &Authority,
+    said: &str,
+    path: &str,
+    peer: IpAddr,
+) -> Result<ProvenHost, Unproven> {
     match judge(authority, said, path).await {
-        Ok(()) => Ok(()),
+        Ok(host) => {
+            host.note(authority);
+            Ok(host)
+        }
         Err(unfit) => {
             let what = format!("a host that asks for {}", shown_exactly(path));
             Err(refuse(authority, unfit, (HOST_UNPROVEN, &what), peer).await)
@@ -33,21 +80,19 @@ pub async fn hear(authority: &Authority, said: &str, path: &str, peer: IpAddr) -
     }
 }
 
-async fn judge(authority: &Authority, said: &str, path: &str) -> Result<(), Unfit> {
+async fn judge(authority: &Authority, said: &str, path: &str) -> Result<ProvenHost, Unfit> {
     let now = authority.clock.now();
     let assertion = Assertion::read(authority, said, |record| is_hosts(record, now)).await?;
     let (claims, _) = assertion.claims(&format!("{}{path}", authority.config.public_url), now)?;
     let is_ca =
         |ca: &&str| ca.len() <= MAX_CA && ca.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
     let cas = claims.get("cas").and_then(Value::as_array).into_iter().flatten();
-    let cas: Vec<String> =
-        cas.filter_map(Value::as_str).filter(is_ca).take(MAX_CAS).map(str::to_owned).collect();
-    let list = claims.get("list").and_then(Value::as_u64);
-    let serial = assertion.serial;
-    for name in assertion.record.hosts {
-        authority.hosts.note(HostSeen { name, seen: now, list, cas: cas.clone(), serial }, Instant::now());
-    }
-    Ok(())
+    Ok(ProvenHost {
+        cas: cas.filter_map(Value::as_str).filter(is_ca).take(MAX_CAS).map(str::to_owned).collect(),
+        list: claims.get("list").and_then(Value::as_u64),
+        serial: assertion.serial,
+        names: assertion.record.hosts,
+    })
 }
 
 /// Whether it is a host's that is good.

@@ -1,6 +1,7 @@
 //! The HTTP API: routes, limits, and which error is which
 //! `application/problem+json` (RFC 9457).
 
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,11 +10,12 @@ use axum::Router;
 use axum::body::{Body, HttpBody as _, to_bytes};
 use axum::extract::{Extension, Request, State};
 use axum::http::uri::Authority as Host;
-use axum::http::{HeaderValue, Method, StatusCode, Version, header};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, Version, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
+use futures_util::stream::unfold;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -22,8 +24,10 @@ use tokio::time::timeout;
 use super::assertion::Unproven;
 use super::connections::Place;
 use super::enroll::{self, Refused};
-use super::host_proof;
+use super::host_proof::{self, ProvenHost};
 use super::limits::Exceeded;
+use super::revoke;
+use super::statements::Stated;
 use super::store::{self, closed};
 use super::tls::CurrentCertificate;
 use super::{Authority, Ready};
@@ -63,6 +67,8 @@ pub fn router(authority: Arc<Authority>, certificate: Arc<CurrentCertificate>) -
         .route("/v1/exchange", post(exchange))
         .route("/v1/revoke", post(revoke))
         .route("/v1/trust", get(trust))
+        .route("/v1/statement", get(statement))
+        .route("/v1/watch", get(watch))
         .route("/v1/revoked", get(revoked_ends))
         .route("/v1/revoked/ssh.krl", get(ssh_krl))
         .route("/v1/revoked/tls.crl", get(tls_crl))
@@ -110,7 +116,7 @@ async fn joined(State(authority): Shared, request: Request, next: Next) -> Answe
 async fn named(
     State(authority): Shared,
     Extension(Peer(peer)): Extension<Peer>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Answer {
     let said: Vec<&HeaderValue> = request.headers().get_all(HOST_HEADER).iter().collect();
@@ -121,9 +127,10 @@ async fn named(
             _ => "",
         };
         let title = "the header `machine-id-host` does not prove which host asks";
-        host_proof::hear(&authority, said, request.uri().path(), peer)
+        let host = host_proof::hear(&authority, said, request.uri().path(), peer)
             .await
             .map_err(|why| unproven(why, ("host-unproven", title)))?;
+        request.extensions_mut().insert(Arc::new(host));
     }
     Ok(next.run(request).await)
 }
@@ -174,14 +181,81 @@ async fn exchange(State(authority): Shared, Extension(Peer(peer)): Extension<Pee
 async fn revoke(State(authority): Shared, Extension(Peer(peer)): Extension<Peer>, body: Bytes) -> Answer {
     let request: RevokeRequest = read(&body)?;
     let title = "the assertion is not valid for this issuance";
-    super::revoke::revoke(&authority, &request, peer)
+    revoke::revoke(&authority, &request, peer)
         .await
         .map_err(|why| unproven(why, ("assertion-invalid", title)))?;
+    authority.statements.wake();
     json_response(&json!({"issuance_id": request.issuance_id, "revoked": true}))
 }
 
 async fn trust(State(authority): Shared) -> Answer {
     json_response(&authority.keys.trust())
+}
+
+/// `GET /v1/statement`: the present one, for whoever has no lists.
+async fn statement(State(authority): Shared) -> Answer {
+    let (_, line) = stated(&authority, None).await?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], line).into_response())
+}
+
+/// `GET /v1/watch?since=NUMBER`: the present one, each that is new, and one each heartbeat, a line each.
+async fn watch(
+    State(authority): Shared,
+    Extension(place): Extension<Arc<Place>>,
+    host: Option<Extension<Arc<ProvenHost>>>,
+    uri: Uri,
+) -> Answer {
+    let since = since(uri.query())?;
+    // First, so that it hears whatever comes after that.
+    let mut watch = authority.statements.watch();
+    let (stated, first) = stated(&authority, since).await?;
+    let watching = place.watch(host.is_some()).ok_or_else(no_room)?;
+    watch.heard(&stated);
+    let told = (authority, watch, watching, host, Some(first));
+    let lines = unfold(told, |(authority, mut watch, watching, host, first)| async move {
+        watching.takes();
+        let line = match first {
+            Some(line) => line,
+            None => {
+                // It has taken the last one: days without anything else do not mean that it is away.
+                if let Some(Extension(host)) = &host {
+                    host.is_there(&authority).await;
+                }
+                let since = watch.number();
+                watch.next().await?.line(&authority.keys, since).ok()?
+            }
+        };
+        Some((Ok::<_, Infallible>(line), (authority, watch, watching, host, None)))
+    });
+    let mut response =
+        ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response();
+    // Its place is that of a watcher until its end.
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    Ok(response)
+}
+
+/// The present statement, and as a line for whoever has the lists of that number.
+async fn stated(authority: &Authority, since: Option<u64>) -> Result<(Arc<Stated>, Bytes), Box<Problem>> {
+    if authority.keys.statement_key().is_none() {
+        return Err(problem(404, "not-found", "this authority has no statement key"));
+    }
+    let stated = authority.statement().await.map_err(|error| broken(&error))?;
+    let line = stated.line(&authority.keys, since).map_err(|error| broken(&error))?;
+    Ok((stated, line))
+}
+
+/// The number of the lists that the watcher has, if it says one.
+fn since(query: Option<&str>) -> Result<Option<u64>, Box<Problem>> {
+    let Some(query) = query else { return Ok(None) };
+    let number =
+        query.strip_prefix("since=").filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
+    let wrong = || problem(400, "malformed", "the query is no `since=NUMBER`");
+    number.and_then(|number| number.parse().ok()).map(Some).ok_or_else(wrong)
+}
+
+fn no_room() -> Box<Problem> {
+    let title = "there is no room for another watcher, but for hosts that say who they are";
+    Box::new(Problem { retry_after: Some(15), ..Problem::new("too-many-watchers", 503, title) })
 }
 
 async fn revoked_ends(State(authority): Shared) -> Answer {

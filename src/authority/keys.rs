@@ -3,14 +3,19 @@
 //! Three of them: for SSH users, for SSH hosts (Ed25519) and for TLS (ECDSA
 //! P-256). Certificates are signed for [`Recorded`] plans alone, lists as
 //! lists; the CA's own certificate is signed in `keys::file`, where it is made.
+//! A fourth key, of Ed25519, signs statements and no certificate.
 
 use std::fmt;
+use std::sync::OnceLock;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::Header;
 use rcgen::{
     CertificateParams, CertificateRevocationListParams, DistinguishedName, Issuer, KeyPair as TlsKey,
     SerialNumber, SubjectPublicKeyInfo,
 };
-use ring::signature::Ed25519KeyPair;
+use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use ssh_key::certificate::{Builder, CertType};
 use ssh_key::public::KeyData;
 use ssh_key::{Algorithm, HashAlg, PublicKey, Signature};
@@ -20,9 +25,10 @@ use super::store::record::Recorded;
 use super::validity::Validity;
 use crate::clock::LEEWAY;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::jws;
 use crate::net::pin_of;
 use crate::pem;
-use crate::wire::TrustAnchors;
+use crate::wire::{STATEMENT, Statement, TrustAnchors};
 
 pub mod file;
 mod subject;
@@ -32,6 +38,8 @@ pub struct CaKeys {
     ssh_user: SshCa,
     ssh_host: SshCa,
     tls: TlsCa,
+    /// The statement key; none in a data directory from before there were statements, until `serve` makes it.
+    statement: OnceLock<SshCa>,
 }
 
 impl fmt::Debug for CaKeys {
@@ -53,11 +61,23 @@ impl CaKeys {
     /// Names the keys for operators, sorted: as `ssh-keygen -l` does, and as `export tls-ca-pin`.
     pub fn names(&self) -> Result<Vec<String>> {
         let ssh = |ca: &SshCa| ca.public.fingerprint(HashAlg::Sha256);
-        Ok(vec![
-            format!("ssh-host {}", ssh(&self.ssh_host)),
-            format!("ssh-user {}", ssh(&self.ssh_user)),
-            format!("tls {}", pin_of(self.tls_certificate())?),
-        ])
+        let mut names =
+            vec![format!("ssh-host {}", ssh(&self.ssh_host)), format!("ssh-user {}", ssh(&self.ssh_user))];
+        names.extend(self.statement_key().map(|key| format!("statement {key}")));
+        names.push(format!("tls {}", pin_of(self.tls_certificate())?));
+        Ok(names)
+    }
+
+    /// The public key that statements are verified by, in base64url; none where there is none yet.
+    pub fn statement_key(&self) -> Option<String> {
+        Some(URL_SAFE_NO_PAD.encode(self.statement.get()?.pair.public_key()))
+    }
+
+    /// Signs a statement, and nothing else; as a JWS.
+    pub(in crate::authority) fn sign_statement(&self, statement: &Statement) -> Result<String> {
+        let key = self.statement.get().ok_or_else(|| Error::internal("there is no statement key"))?;
+        let header = Header { typ: Some(STATEMENT.to_owned()), ..Header::default() };
+        Ok(jws::sign_ed25519(&key.pair, header, statement)?.expose().to_owned())
     }
 
     /// The TLS CA's certificate in DER.
@@ -70,10 +90,10 @@ impl CaKeys {
         self.tls.certificate.validity
     }
 
-    /// The public key blobs of the SSH CAs (RFC 4253, section 6.6), as a revocation list names them.
-    pub fn ssh_blobs(&self) -> Result<Vec<Vec<u8>>> {
-        let blobs = [&self.ssh_user, &self.ssh_host].map(|ca| ca.public.to_bytes());
-        blobs.into_iter().collect::<Result<_, _>>().context(Kind::Internal, "SSH CA")
+    /// The public key blobs of the SSH CAs (RFC 4253, section 6.6), as a revocation list names them: of users, and of hosts.
+    pub fn ssh_blobs(&self) -> Result<[Vec<u8>; 2]> {
+        let blob = |ca: &SshCa| ca.public.to_bytes().context(Kind::Internal, "SSH CA");
+        Ok([blob(&self.ssh_user)?, blob(&self.ssh_host)?])
     }
 
     /// Signs an OpenSSH certificate of what is recorded, with the CA of its
@@ -129,7 +149,7 @@ impl CaKeys {
     }
 }
 
-/// A CA of SSH certificates.
+/// A CA of SSH certificates; or the statement key, which is kept as one.
 struct SshCa {
     pair: Ed25519KeyPair,
     public: PublicKey,

@@ -140,9 +140,12 @@ fn other_keys(me: &Replica, announced: &Announced) -> Option<String> {
     let lacks = |some: &[String], others: &[String]| -> Vec<String> {
         some.iter().filter(|key| !others.contains(key)).map(|key| shown(key)).collect()
     };
-    let (ours, theirs) = (lacks(&me.keys, &announced.keys), lacks(&announced.keys, &me.keys));
-    // None are there where nothing can be written: on a full disk, or to a store that has lost something.
-    if announced.keys.is_empty() || ours.is_empty() && theirs.is_empty() {
+    let kind = |key: &str| key.split(' ').next().map(str::to_owned);
+    // None of that kind is there where nothing can be written: on a full disk, or to a store that has lost something.
+    let is_known = |key: &&String| announced.keys.iter().any(|known| kind(known) == kind(key));
+    let ours: Vec<String> = me.keys.iter().filter(is_known).cloned().collect();
+    let (ours, theirs) = (lacks(&ours, &announced.keys), lacks(&announced.keys, &me.keys));
+    if ours.is_empty() && theirs.is_empty() {
         return None;
     }
     let holder = announced.others.iter().find(|other| other.keys == announced.keys);

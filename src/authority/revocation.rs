@@ -3,6 +3,7 @@
 //! X.509 list (RFC 5280, section 5) for TLS servers. Neither says when a
 //! certificate ends, so that is told beside them.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{self, Arc, PoisonError};
 
@@ -13,13 +14,15 @@ use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, Ser
 use ring::digest::{Context, SHA256, digest};
 use time::OffsetDateTime;
 use tokio::sync::Mutex;
+use x509_parser::asn1_rs::{Any, FromDer as _};
 
 use super::keys::{CaKeys, valid_from};
 use super::store::{CertificateKind, LIST_SERVED, ListNumber, RevokedCertificate, Store};
 use crate::clock::{LAST_SECOND, LEEWAY};
 use crate::error::{Context as _, Kind, Result};
 use crate::krl;
-use crate::wire::{MAX_LIST, RevokedEnds};
+use crate::text::hex;
+use crate::wire::{MAX_LIST, RevokedEnds, RevokedNow};
 
 /// How long the lists serve before the store is asked again, in seconds, since others may share it; a revocation
 /// here ends that at once.
@@ -30,6 +33,10 @@ const SERVED: Range<i64> = 0..LIST_SERVED;
 const CRL_VALID: i64 = 24 * 3600;
 /// How long the end of a certificate is told that is over, in seconds: for hosts that have not asked before.
 const ENDED: i64 = 3600;
+/// How many revocations are known as new to a list: who lacks more fetches the whole one.
+const MAX_NEW: usize = 2000;
+/// How many lists are known by what was new to them.
+const MAX_CHANGES: usize = 512;
 
 /// What two lists of one moment say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,11 +48,18 @@ pub struct RevocationList {
 }
 
 /// The SSH certificates of the list as a KRL of the moment `now`, in seconds
-/// since 1970. Revoked for each of the CAs: which of them signed is not
-/// recorded, and no serial is used twice.
-pub fn ssh_krl(ca_blobs: &[Vec<u8>], list: &RevocationList, now: i64) -> Vec<u8> {
-    let serials = of_kind(list, CertificateKind::Ssh).map(|revoked| revoked.serial).collect();
-    krl::write(list.number, u64::try_from(valid_from(now)).unwrap_or(0), ca_blobs, serials)
+/// since 1970: those of the user CA, and of the host CA.
+pub fn ssh_krl(ca_blobs: [Vec<u8>; 2], list: &RevocationList, now: i64) -> Vec<u8> {
+    let serials = |is_host| {
+        let of_ca = of_kind(list, CertificateKind::Ssh).filter(|revoked| revoked.is_host == is_host);
+        of_ca.map(|revoked| revoked.serial).collect()
+    };
+    let [user, host] = ca_blobs;
+    krl::write(list.number, krl_date(now), vec![(user, serials(false)), (host, serials(true))])
+}
+
+fn krl_date(now: i64) -> u64 {
+    u64::try_from(valid_from(now)).unwrap_or(0)
 }
 
 /// The X.509 certificates of the list as a CRL, which their CA is to sign, of
@@ -85,12 +99,25 @@ fn x509_time(unix: i64) -> OffsetDateTime {
 /// The lists as they are served: each answer shares them, since anybody may ask on many connections and read none.
 #[derive(Debug)]
 pub struct Lists {
+    /// What names them.
+    pub number: u64,
+    /// The SHA-256 of the KRL and of what the CRL's signature is over, in hexadecimal.
+    pub hashes: [String; 2],
+    /// What was new to these, and to those before them, oldest first.
+    changes: VecDeque<Arc<Change>>,
     /// OpenSSH's key revocation list.
     pub krl: Bytes,
     /// The X.509 revocation list in DER (RFC 5280, section 5).
     pub crl: Bytes,
     /// [`RevokedEnds`] in JSON.
     pub ends: Bytes,
+}
+
+/// What is on a list and was not on the one before.
+#[derive(Debug)]
+struct Change {
+    since: u64,
+    revoked: Vec<RevokedNow>,
 }
 
 /// Keeps the lists: anybody may ask for them.
@@ -107,6 +134,15 @@ struct Cached {
 }
 
 impl Lists {
+    /// What is revoked by these and was not by those of that number; none where that is not known any more.
+    pub fn since(&self, number: u64) -> Option<Vec<RevokedNow>> {
+        if number == self.number {
+            return Some(Vec::new());
+        }
+        let from = self.changes.iter().position(|change| change.since == number)?;
+        Some(self.changes.iter().skip(from).flat_map(|change| change.revoked.iter().copied()).collect())
+    }
+
     /// What the operator must hear long before servers take the lists no more.
     pub fn alarm(&self) -> Option<String> {
         let largest = self.krl.len().max(self.crl.len()).max(self.ends.len());
@@ -154,12 +190,18 @@ impl ListCache {
             }
             all = since;
         };
+        let changes = changes(cached.as_ref(), number, &certificates);
         let expires = all.iter().map(|revoked| (revoked.serial, revoked.expires)).collect();
         let list = RevocationList { number, certificates };
         let ends = RevokedEnds { expires };
+        let krl = ssh_krl(keys.ssh_blobs()?, &list, made);
+        let crl = keys.sign_crl(&tls_crl(&list, made, CRL_VALID))?;
         let lists = Arc::new(Lists {
-            krl: ssh_krl(&keys.ssh_blobs()?, &list, made).into(),
-            crl: keys.sign_crl(&tls_crl(&list, made, CRL_VALID))?.into(),
+            number,
+            hashes: [&*krl, to_be_signed(&crl)?].map(|list| hex(digest(&SHA256, list).as_ref())),
+            changes,
+            krl: krl.into(),
+            crl: crl.into(),
             ends: serde_json::to_vec(&ends).context(Kind::Internal, "the ends of what is revoked")?.into(),
         });
         *cached = Some(Cached { lists: Arc::clone(&lists), serials, made, asked: now, revocations });
@@ -182,8 +224,8 @@ struct HostList {
 }
 
 impl HostListCache {
-    /// The list as of `now`, in base64: for every CA, since no serial is used twice.
-    pub async fn list(&self, store: &dyn Store, now: i64) -> Result<Arc<str>> {
+    /// The list as of `now`, in base64: of the host CA.
+    pub async fn list(&self, store: &dyn Store, keys: &CaKeys, now: i64) -> Result<Arc<str>> {
         // Not held while the store is asked: nobody waits for an answer that another does not get.
         let cached = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let revocations = store.revocations();
@@ -194,11 +236,43 @@ impl HostListCache {
             return Ok(Arc::clone(&known.krl));
         }
         let serials = store.revoked_hosts(now.saturating_sub(LEEWAY), MAX_HOSTS).await?;
-        let made = u64::try_from(valid_from(now)).unwrap_or(0);
-        let krl: Arc<str> = STANDARD.encode(krl::write(made, made, &[Vec::new()], serials)).into();
+        let ([_, host], made) = (keys.ssh_blobs()?, krl_date(now));
+        let krl: Arc<str> = STANDARD.encode(krl::write(made, made, vec![(host, serials)])).into();
         *cached() = Some(HostList { krl: Arc::clone(&krl), asked: now, revocations });
         Ok(krl)
     }
+}
+
+/// What the signature of a CRL is over, which is the same of all who share a store. Without reading all that is on it.
+fn to_be_signed(crl: &[u8]) -> Result<&[u8]> {
+    let (_, list) = Any::from_der(crl).context(Kind::Internal, "a CRL")?;
+    let (rest, _) = Any::from_der(list.data).context(Kind::Internal, "a CRL")?;
+    Ok(list.data.strip_suffix(rest).unwrap_or(list.data))
+}
+
+/// What is known to be new to the list of that number, and to those before it.
+fn changes(
+    before: Option<&Cached>,
+    number: u64,
+    certificates: &[RevokedCertificate],
+) -> VecDeque<Arc<Change>> {
+    let Some(before) = before else { return VecDeque::new() };
+    let mut changes = before.lists.changes.clone();
+    if before.lists.number != number {
+        let fresh = certificates.iter().filter(|one| before.serials.binary_search(&one.serial).is_err());
+        let revoked = fresh.map(|one| RevokedNow {
+            serial: one.serial,
+            ssh: one.kind == CertificateKind::Ssh,
+            expires: one.expires,
+        });
+        changes.push_back(Arc::new(Change { since: before.lists.number, revoked: revoked.collect() }));
+    }
+    let count =
+        |changes: &VecDeque<Arc<Change>>| changes.iter().map(|change| change.revoked.len()).sum::<usize>();
+    while changes.len() > MAX_CHANGES || count(&changes) > MAX_NEW {
+        changes.pop_front();
+    }
+    changes
 }
 
 /// A hash of what the lists say, and of which CAs.

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 use hyper::body::Body as _;
@@ -12,6 +12,8 @@ use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+#[cfg(target_os = "linux")]
+use rustix::net::sockopt::set_tcp_user_timeout;
 use rustix::system::uname;
 use tokio::io::{join, split};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -20,7 +22,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::connections::{Connections, Counted, MAX_CONNECTIONS, Place};
+use super::connections::{Connections, Counted, MAX_CONNECTIONS, MAX_WATCHERS, Place};
 use super::head::{BodyLeft, StrictHead};
 use super::http::{Peer, router};
 use super::store::{is_displaced, lost};
@@ -28,6 +30,7 @@ use super::tls::{self, keeper::CertificateKeeper};
 use super::{Authority, policy_watch};
 use crate::error::{Context as _, Kind, Result};
 use crate::terminal::{log, log_rarely};
+use crate::wire;
 
 /// Descriptors beside those of connections: store, keys, issuers.
 const OTHER_DESCRIPTORS: u64 = 256;
@@ -39,8 +42,18 @@ const BACKLOG: u32 = 4096;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between connection and headers, and between two requests on a connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// The longest that any connection lasts.
+/// The longest that any connection lasts that does not watch.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long what was sent may not be acknowledged, in milliseconds: three heartbeats. The system would go on for a quarter of an
+/// hour, and a host that is away would look as if it were there.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: u32 = 45_000;
+/// How often it is looked whether others who share the store have revoked something, while anybody watches.
+const HEAR_EVERY: Duration = Duration::from_millis(200);
+/// How long those who watch hear nothing more after they have: what jobs give back comes together.
+const REST: Duration = Duration::from_millis(400);
+/// How often those who watch hear something.
+const HEARTBEAT: Duration = Duration::from_secs(wire::HEARTBEAT);
 /// How long requests under way may take to end after SIGTERM.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often the files of the policy and the certificate are looked at.
@@ -73,10 +86,11 @@ async fn log_readiness(authority: &Authority) {
 pub async fn serve(authority: Arc<Authority>, listen: SocketAddr) -> Result<()> {
     let name = format!("{}:{}", uname().nodename().to_string_lossy(), listen.port());
     // Before anything is signed.
-    authority.join(&name).await?;
+    authority.join(&name).await?.iter().for_each(|news| log(news));
     let mut limits = LIMITS;
     limits.look(authority.share().await);
     let connections = Arc::new(Connections::new(raise_descriptor_limit()));
+    let watched = Arc::clone(&connections);
     let certificates = CertificateKeeper::start(&authority).await?;
     let current = certificates.current();
     let acceptor = TlsAcceptor::from(Arc::new(tls::server_config(Arc::clone(&current))?));
@@ -93,6 +107,7 @@ pub async fn serve(authority: Arc<Authority>, listen: SocketAddr) -> Result<()> 
 
     let keeper = tokio::spawn(keep_current(Arc::clone(&authority), certificates, hangup, warned));
     let together = tokio::spawn(keep_together(Arc::clone(&authority), name, limits));
+    let telling = tokio::spawn(keep_told(Arc::clone(&authority), watched));
     let (stop, stopping) = watch::channel(false);
     let app = TowerToHyperService::new(router(Arc::clone(&authority), current));
     let accepting = accept(app, listener, acceptor, connections, stopping);
@@ -103,6 +118,9 @@ pub async fn serve(authority: Arc<Authority>, listen: SocketAddr) -> Result<()> 
     }
     log("stopping");
     keeper.abort();
+    telling.abort();
+    // They watch another authority from now on.
+    authority.statements.end();
     let _ = stop.send(true);
     // Every connection holds a receiver until it ends.
     let _ = timeout(DRAIN_TIMEOUT, stop.closed()).await;
@@ -162,6 +180,37 @@ async fn keep_together(authority: Arc<Authority>, name: String, mut limits: Alon
     }
 }
 
+/// Tells those who watch what is new at once, and each heartbeat that nothing is. Where the store cannot be asked they hear
+/// nothing, and know by that.
+async fn keep_told(authority: Arc<Authority>, connections: Arc<Connections>) {
+    // When they were told something, a heartbeat apart at least.
+    let mut beats = [Instant::now(); 3];
+    let mut told = Instant::now();
+    loop {
+        authority.statements.wait(HEAR_EVERY).await;
+        if !authority.statements.is_watched() || authority.replicas.stopped().is_some() {
+            continue;
+        }
+        let begun = Instant::now();
+        let is_due = told.elapsed() >= HEARTBEAT;
+        match authority.tell_watchers(is_due).await {
+            Ok(true) => {
+                told = begun;
+                let [first, second, third] = beats;
+                if third.elapsed() >= HEARTBEAT {
+                    connections.end_stuck(first);
+                    beats = [second, third, begun];
+                }
+                sleep(REST.max(begun.elapsed())).await;
+            }
+            Ok(false) => {}
+            // What the mark is told by is told once.
+            Err(error) if is_displaced(&error) || lost(&error).is_some() => {}
+            Err(error) => log_rarely(&format!("watchers hear nothing: {error}")),
+        }
+    }
+}
+
 /// As `TcpListener::bind` does it, but for the backlog, which there is 128.
 fn listener(listen: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = if listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
@@ -191,13 +240,23 @@ async fn accept(
         let Some((place, taken_away)) = connections.admit(peer.ip()) else { continue };
         let (acceptor, app, stopping) = (acceptor.clone(), app.clone(), stopping.clone());
         let peer = Peer(peer.ip());
+        let held = Arc::clone(&place);
         tokio::spawn(async move {
             let serving = connection(stream, peer, place, acceptor, app, stopping);
             tokio::select! {
-                _ = timeout(CONNECTION_TIMEOUT, serving) => {}
+                () = serving => {}
+                () = too_long(held) => {}
                 _ = taken_away => {}
             }
         });
+    }
+}
+
+/// Until a connection has lasted for as long as one may; one that watches may for ever.
+async fn too_long(place: Arc<Place>) {
+    sleep(CONNECTION_TIMEOUT).await;
+    while place.watches() {
+        sleep(CONNECTION_TIMEOUT).await;
     }
 }
 
@@ -211,6 +270,8 @@ async fn connection(
     mut stopping: watch::Receiver<bool>,
 ) {
     let _ = stream.set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let _ = set_tcp_user_timeout(&stream, UNACKNOWLEDGED);
     let (reader, writer) = stream.into_split();
     let stream = join(Counted(reader, Arc::clone(&place)), writer);
     let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await else { return };
@@ -292,7 +353,8 @@ async fn keep_current(
 fn raise_descriptor_limit() -> usize {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
-    let wanted = u64::try_from(MAX_CONNECTIONS).unwrap_or(u64::MAX).saturating_add(OTHER_DESCRIPTORS);
+    let most = MAX_CONNECTIONS + MAX_WATCHERS;
+    let wanted = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(OTHER_DESCRIPTORS);
     if limit.current.is_some_and(|current| current < wanted) {
         limit.current = Some(limit.maximum.map_or(wanted, |maximum| maximum.min(wanted)));
         let _ = setrlimit(Resource::Nofile, limit);
@@ -300,7 +362,7 @@ fn raise_descriptor_limit() -> usize {
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(wanted);
     // Half of very few, so that there are some at all.
     let connections = descriptors.saturating_sub(OTHER_DESCRIPTORS).max(descriptors / 2);
-    usize::try_from(connections).unwrap_or(MAX_CONNECTIONS)
+    usize::try_from(connections).unwrap_or(most)
 }
 
 #[cfg(test)]

@@ -127,11 +127,15 @@ pub trait Store: sealed::Engine + Trail + InstanceLookup + HostStore {
     /// whoever asked for that still waits.
     fn revocations(&self) -> u64;
 
+    /// Looks whether others who share it have revoked something, which [`Store::revocations`] tells from then on; cheap. A
+    /// number that is another once operators have.
+    fn hear(&self) -> BoxFuture<'_, Result<i64>>;
+
     /// Adds what was used of limits, and tells how far each that it knows is used by all. It forgets one that has
     /// been free for [`FREE`](super::limits::FREE). Time is what passes for the store.
     fn spend(&self, spent: Vec<Spent>) -> BoxFuture<'_, Result<Vec<Level>>>;
 
-    /// Says that this authority is there, and tells who else is. The CA keys of the first that ever says so are kept.
+    /// Says that this authority is there, and tells who else is. The CA keys of the first that ever says so are kept, of each kind.
     fn announce(&self, replica: Replica) -> BoxFuture<'_, Result<Announced>>;
 
     /// Whether it is made for several authorities at once.
@@ -469,6 +473,8 @@ pub struct RevokedCertificate {
     pub serial: u64,
     /// SSH or TLS.
     pub kind: CertificateKind,
+    /// Whether it is a host's: of SSH, the host CA's.
+    pub is_host: bool,
     /// When it was revoked.
     pub revoked: i64,
     /// When it ends.

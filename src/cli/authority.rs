@@ -344,6 +344,8 @@ pub enum Exported {
     TlsCa,
     /// For --ca-pin.
     TlsCaPin,
+    /// What an authority's statements to its servers are verified by.
+    StatementKey,
     /// A line for known_hosts.
     KnownHosts,
 }

@@ -11,6 +11,8 @@ pub enum Command {
     Principals(Principals),
     /// Fetch the authority's CA keys and revocation lists; for a timer.
     Refresh(Refresh),
+    /// Keep CA keys and revocation lists up to date within a second, over one connection; end live sessions of what was revoked.
+    Watch(Watch),
 }
 
 /// `host principals`.
@@ -24,6 +26,24 @@ pub struct Principals {
     #[arg(long, value_name = "FILE")]
     pub labels_file: Vec<PathBuf>,
 
+    /// Note which of sshd's processes was offered the certificate, so that `host watch` ends its session when it is
+    /// revoked. A folder of this command's user alone, in /run; who cannot be noted does not get in.
+    #[arg(long, value_name = "DIR")]
+    pub sessions: Option<PathBuf>,
+
+    /// End it when any certificate is revoked that the connection has offered, and not the last one alone: where
+    /// AuthenticationMethods wants several.
+    #[arg(long, requires = "sessions")]
+    pub every: bool,
+
+    /// Let nobody in where `host watch` or `host refresh` has heard nothing of the authority for so long; needs --dir
+    #[arg(long, value_name = "AFTER", requires = "dir")]
+    pub fail_closed: Option<String>,
+
+    /// The folder that `host watch` or `host refresh` keeps, for --fail-closed
+    #[arg(long, value_name = "DIR", requires = "fail_closed")]
+    pub dir: Option<PathBuf>,
+
     /// The user who wants in: sshd's %u.
     pub user: String,
 
@@ -35,8 +55,8 @@ pub struct Principals {
 #[derive(Debug, Args)]
 pub struct Refresh {
     /// The authority's URL, such as https://id.example.com
-    #[arg(long, value_name = "URL", env = "MACHINE_ID_AUTHORITY", hide_env_values = true)]
-    pub authority: String,
+    #[arg(long, value_name = "URL", env = "MACHINE_ID_AUTHORITY", hide_env_values = true, required = true)]
+    pub authority: Option<String>,
 
     /// Where the files are kept; created if need be.
     #[arg(long, value_name = "DIR")]
@@ -54,7 +74,42 @@ pub struct Refresh {
     #[arg(long, value_name = "FILE")]
     pub host_key: Option<PathBuf>,
 
+    /// The key that must have signed the first statement that is believed, as `authority export statement-key` prints it
+    // In base64url it may begin with a dash.
+    #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
+    pub statement_key: Option<String>,
+
     /// Give up after this long
     #[arg(long, value_name = "DURATION", default_value = "30s")]
     pub timeout: String,
+}
+
+/// `host watch`.
+#[derive(Debug, Args)]
+#[command(mut_arg("authority", |arg| arg.required(false).required_unless_present("end_sessions")))]
+pub struct Watch {
+    /// What is kept up to date, as `host refresh` does.
+    #[command(flatten)]
+    pub refresh: Refresh,
+
+    /// Run this by `sh -c` after files of TLS servers have changed, so that they read them; sshd needs none
+    #[arg(long, value_name = "COMMAND")]
+    pub reload: Option<String>,
+
+    /// Let nobody in once nothing new was heard of the authority for so long, until it is heard again
+    #[arg(long, value_name = "AFTER")]
+    pub fail_closed: Option<String>,
+
+    /// End each session of sshd's whose certificate --dir's revoked.krl refuses. Needs root, and no network: best without
+    /// --authority, beside a watcher that has no rights.
+    #[arg(long, requires = "sessions")]
+    pub end_sessions: bool,
+
+    /// Where `host principals --sessions` notes sessions
+    #[arg(long, value_name = "DIR", requires = "end_sessions")]
+    pub sessions: Option<PathBuf>,
+
+    /// End PostgreSQL's sessions too whose certificate --dir's tls.crl has, reached by this URL through a socket or on this machine
+    #[arg(long, value_name = "URL", requires = "end_sessions")]
+    pub postgres: Option<String>,
 }

@@ -73,6 +73,17 @@ impl Folder {
         Self::open_at(&self.fd, if name.is_empty() { "." } else { name }, self.path.join(name))
     }
 
+    /// Opens a folder that its owner alone can use, whosever that is, in a place where nobody but this user and
+    /// root can put another: what stands in it is its owner's word.
+    pub fn of_another(path: &Path) -> Result<Self, Unfit> {
+        let (above, name) = trust::stands_in(path)?;
+        let folder = Self::judged(&above.join(name)).map_err(not_ours)?;
+        match folder.standing()?.others_use() {
+            true => Err(Unfit::new("others than its owner may use it").hint("`chmod 700` it")),
+            false => Ok(folder),
+        }
+    }
+
     /// Opens a folder, whosever it is: one that was judged before.
     pub(super) fn judged(path: &Path) -> rustix::io::Result<Self> {
         Ok(Self { fd: open(CWD, path)?, path: path.to_owned() })

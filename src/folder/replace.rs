@@ -120,6 +120,11 @@ pub fn create_new(path: &Path, mode: Mode) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(mode.as_raw_mode()).open(path)
 }
 
+/// Writes to a file of the system's that is there, such as one of a control group.
+pub fn write_to(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    OpenOptions::new().write(true).open(path)?.write_all(bytes)
+}
+
 /// Copies a file to one that must not exist yet, for this user alone whatever the first one's mode is.
 pub fn copy_new(from: &Path, to: &Path) -> io::Result<()> {
     io::copy(&mut File::open(from)?, &mut create_new(to, PRIVATE_FILE)?).map(drop)

@@ -4,9 +4,17 @@
 use std::collections::BTreeSet;
 
 use ring::digest::{SHA256, digest};
-use x509_parser::prelude::{CertificateRevocationList, FromDer as _, ParsedExtension};
+use x509_parser::objects::{oid_registry, oid2abbrev};
+use x509_parser::prelude::{
+    AttributeTypeAndValue, CertificateRevocationList, FromDer as _, ParsedExtension, X509Name,
+};
+use zeroize::Zeroizing;
 
+use crate::pem;
 use crate::text::hex;
+
+/// What stands around a list in PEM.
+pub const ARMOUR: &str = "X509 CRL";
 
 /// What a list says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +45,51 @@ fn issuer(list: &CertificateRevocationList<'_>) -> CrlIssuer {
 fn serial(bytes: &[u8]) -> Option<u64> {
     let positive = Some(bytes).filter(|bytes| bytes.first().is_some_and(|first| *first < 0x80))?;
     positive.iter().try_fold(0_u64, |serial, byte| serial.checked_mul(256)?.checked_add(u64::from(*byte)))
+}
+
+/// What one CA has revoked, for a server that says who its clients are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revoked {
+    /// The CA's name as OpenSSL prints it on one line, and PostgreSQL with it: `/CN=…`.
+    pub issuer: String,
+    /// The serials.
+    pub serials: BTreeSet<u64>,
+}
+
+/// What lists in PEM revoke, which have been judged when they were put there.
+pub fn revoked(text: &[u8]) -> Result<Vec<Revoked>, String> {
+    let text = std::str::from_utf8(text).map_err(|_| "it is no list in PEM")?;
+    let lists =
+        pem::decode_all(text, ARMOUR).filter(|lists| !lists.is_empty()).ok_or("it is no list in PEM")?;
+    let revoked = |der: &Zeroizing<Vec<u8>>| {
+        let (_, list) = CertificateRevocationList::from_der(der).map_err(|error| error.to_string())?;
+        // What no authority of ours gives is no certificate of ours.
+        let serials = list.iter_revoked_certificates().filter_map(|one| serial(one.raw_serial())).collect();
+        Ok(Revoked { issuer: one_line(list.issuer()), serials })
+    };
+    lists.iter().map(revoked).collect()
+}
+
+/// As `X509_NAME_to_cstring` of PostgreSQL's, with what RFC 2253 escapes.
+fn one_line(name: &X509Name<'_>) -> String {
+    let part = |attribute: &AttributeTypeAndValue<'_>| {
+        let oid = attribute.attr_type();
+        let kind = oid2abbrev(oid, oid_registry()).map_or_else(|_| oid.to_id_string(), str::to_owned);
+        let value = attribute.as_str().unwrap_or_default();
+        let escaped = value.chars().enumerate().map(|(at, c)| {
+            let is_end = at == 0 || at + 1 == value.chars().count();
+            let escape = ",+\"\\<>;".contains(c) || c == '#' && at == 0 || c == ' ' && is_end;
+            if escape { format!("\\{c}") } else { c.to_string() }
+        });
+        format!("/{kind}={}", escaped.collect::<String>())
+    };
+    name.iter_attributes().map(part).collect()
+}
+
+/// What is signed of a list in DER (`TBSCertList`), which replicas have in common.
+pub fn signed_part(der: &[u8]) -> Result<Vec<u8>, String> {
+    let (_, list) = CertificateRevocationList::from_der(der).map_err(|error| error.to_string())?;
+    Ok(list.tbs_cert_list.as_ref().to_vec())
 }
 
 impl Crl {
@@ -167,6 +220,9 @@ pub(super) mod tests {
         };
         let old = read(255, &[5]);
         assert!(old.is_before(&read(256, &[5])) && !read(256, &[5]).is_before(&old) && !old.is_before(&old));
+        let [one, other] = [(); 2].map(|()| signed_part(&list(&ours, 7, &[5])).unwrap());
+        assert!(one == other && one != signed_part(&list(&ours, 8, &[5])).unwrap());
+        assert!(signed_part(b"nothing").is_err());
         let (young, aged) = (old.made + 86_399, old.made + 86_400);
         assert!(old.serves_like(&read(255, &[5]), young) && !old.serves_like(&read(255, &[5]), aged));
         assert!(old.serves_like(&read(256, &[5]), young) && !old.serves_like(&read(256, &[]), young));

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use super::crl::Crl;
+use super::crl::{ARMOUR, Crl};
 use super::seen::{End, SEEN, SSH, Seen};
 use crate::clock::{LEEWAY, rfc3339};
 use crate::error::{Error, Kind, Result};
@@ -21,9 +21,6 @@ use crate::wire::MAX_LIST;
 pub const KRL: &str = "revoked.krl";
 /// The revocation list of TLS servers, in PEM as nginx and PostgreSQL want it.
 pub const CRL: &str = "tls.crl";
-
-/// The line of a CRL's armour.
-const ARMOUR: &str = "X509 CRL";
 
 /// What the authority gives is no good.
 pub(super) fn useless(path: &str, why: &str) -> Error {
@@ -216,7 +213,7 @@ mod tests {
     }
 
     fn krl_of(number: u64, date: i64, serials: &[u64]) -> Vec<u8> {
-        krl::write(number, u64::try_from(date).unwrap(), &[vec![]], serials.to_vec())
+        krl::write(number, u64::try_from(date).unwrap(), vec![(vec![], serials.to_vec())])
     }
 
     #[test]

@@ -14,7 +14,7 @@ use ssh_key::certificate::CertType;
 use crate::principal::{Labels, holds};
 
 /// The longest certificate that is read, in base64; OpenSSH takes no packet above 256 KiB.
-const MAX_CERTIFICATE: usize = 256 << 10;
+pub(super) const MAX_CERTIFICATE: usize = 256 << 10;
 
 /// The principals of the certificate that hold for `user` on a host with
 /// these labels, each once, in the certificate's order.

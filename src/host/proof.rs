@@ -9,7 +9,7 @@ use ssh_key::{HashAlg, PrivateKey, PublicKey};
 use zeroize::Zeroizing;
 
 use super::lists::KRL;
-use super::store::{HOST_CA, TLS_CA, USER_CA};
+use super::store::{HOST_CA, MAX_TRUST, TLS_CA, USER_CA};
 use crate::assertion::{AssertionKey, LIFETIME};
 use crate::error::{Error, Kind, Result};
 use crate::folder::Folder;
@@ -18,10 +18,8 @@ use crate::krl;
 use crate::net::pin_of;
 use crate::pem;
 use crate::secret::Secret;
-use crate::wire::MAX_LIST;
-
-/// The largest file of CAs that is read, in bytes.
-const MAX_CAS: usize = 1 << 20;
+use crate::text::shown;
+use crate::wire::{MAX_LIST, Problem};
 
 /// A key of this host with its certificate.
 pub struct HostProof {
@@ -51,11 +49,6 @@ impl HostProof {
         let key =
             key.map_err(|error| error.context(format!("cannot use the host key {}", path.display())))?;
         Ok(Self { key, path: path.to_owned() })
-    }
-
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// What the header of a request to that URL says at that time, in seconds since 1970. What follows the path is not in it.
@@ -113,7 +106,7 @@ pub struct HostHas {
 impl HostHas {
     /// By the files in its folder. What cannot be read it has not.
     pub fn of(store: &Folder) -> Self {
-        let file = |name: &str| String::from_utf8(store.read(name, MAX_CAS).ok()??).ok();
+        let file = |name: &str| String::from_utf8(store.read(name, MAX_TRUST).ok()??).ok();
         let ssh = |(kind, name): (&str, &str)| -> Vec<String> {
             let named = |line: &str| {
                 let key = PublicKey::from_openssh(line).ok()?;
@@ -135,12 +128,16 @@ impl HostHas {
     }
 }
 
-/// That the authority does not believe it.
-pub(super) fn unproven(proof: &HostProof, title: &str) -> Error {
-    Error::new(Kind::Refused, title.to_owned())
-        .context(format!("the authority does not take {} for a host's", proof.path().display()))
-        .hint("its certificate must be a host's (`sign-host`, `sign-server`, an output `ssh-host`) of this authority, neither expired nor revoked; and this machine's clock right")
-        .hint("the files were fetched all the same, and this host was not counted")
+/// That the authority does not believe it, by its answer.
+pub(super) fn unproven(key: &Path, answer: &[u8]) -> Error {
+    let problem = serde_json::from_slice::<Problem>(answer).ok().filter(Problem::is_ours);
+    let id = problem.as_ref().and_then(|problem| problem.denial_id.as_deref());
+    let id = id.map_or_else(String::new, |id| format!(" ({})", shown(id)));
+    let why = problem.as_ref().map_or("it says no", |problem| &problem.title);
+    Error::new(Kind::Refused, shown(why) + &id)
+        .context(format!("the authority does not take {} for a host's", key.display()))
+        .hint("its certificate must be a host's (`sign-host`, `sign-server`, an output `ssh-host`) of this authority, neither expired nor revoked; --authority its `public_url`; and this machine's clock right")
+        .hint("all is fetched all the same, and this host is not counted")
 }
 
 #[cfg(test)]

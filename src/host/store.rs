@@ -19,6 +19,8 @@ pub const HOST_CA: &str = "ssh_host_ca.pub";
 pub const KNOWN_HOSTS: &str = "known_hosts";
 /// The CAs of client certificates, for TLS servers.
 pub const TLS_CA: &str = "tls_ca.crt";
+/// The largest list of CAs that is read, in bytes.
+pub const MAX_TRUST: usize = 1 << 20;
 
 /// The file that is locked. Not the folder: whoever can read that, and every
 /// server does, could lock it and so keep revocations away.
@@ -85,6 +87,21 @@ pub fn write(folder: &Folder, name: &str, content: &[u8]) -> Result<PathBuf> {
     let written = folder.replace_durably(name, content, PUBLIC_FILE);
     written.context(Kind::Destination, format!("cannot write {}", path.display()))?;
     Ok(path)
+}
+
+/// Replaces a file, if there is something to put in its place; returns its path then.
+pub fn put(folder: &Folder, name: &str, content: Option<Vec<u8>>) -> Result<Option<PathBuf>> {
+    content.map(|content| write(folder, name, &content)).transpose()
+}
+
+/// Whatever stands there in place of a file of keys is replaced.
+pub fn update(folder: &Folder, name: &str, content: String) -> Result<Option<PathBuf>> {
+    put(folder, name, (!holds(folder, name, &content)).then(|| content.into_bytes()))
+}
+
+/// Whether a file of keys is that.
+pub fn holds(folder: &Folder, name: &str, content: &str) -> bool {
+    folder.read(name, MAX_TRUST).is_ok_and(|old| old.as_deref() == Some(content.as_bytes()))
 }
 
 #[cfg(test)]

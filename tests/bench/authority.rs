@@ -27,6 +27,8 @@ mod shared;
 #[allow(dead_code, unreachable_pub, reason = "this crate uses a part of it")]
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "authority/watchers.rs"]
+mod watchers;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -60,6 +62,7 @@ fn main() {
             load::load(how, clients.parse().unwrap(), addresses, Path::new(requests))
         }
         ["millions", count, ..] => millions(count.parse().unwrap()),
+        ["watchers", count, ..] => watchers::bench(count.parse().unwrap()),
         ["beside", binary, ..] => beside(Path::new(binary)),
         // `cargo bench` says `--bench`, `cargo test --benches` does not.
         words if words.contains(&"--bench") => bench(),

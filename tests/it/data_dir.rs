@@ -250,8 +250,17 @@ fn a_user_of_its_own_and_root_get_on() {
     // A credential of a systemd unit is root's, and its group is as its ACL.
     chown(&ca, Some(0), Some(0)).unwrap();
     chmod(&ca, 0o440);
-    let said = said(&run(data.serving().uid(4242).gid(0)));
-    assert!(said.contains("192.0.2.1:1"), "{said}");
+    let serve = || said(&run(data.serving().uid(4242).gid(0)));
+    assert!(serve().contains("192.0.2.1:1"), "{}", serve());
+    // From before there was a key of statements, where it has to put none.
+    std::fs::remove_file(data.path("keys/statement_key")).unwrap();
+    chmod(data.path("keys"), 0o500);
+    let store = rusqlite::Connection::open(data.path("authority.db")).unwrap();
+    store.execute("DELETE FROM cas WHERE key LIKE 'statement %'", []).unwrap();
+    drop(store);
+    let said = serve();
+    let warning = "warning: without a statement key nothing is stated to servers: cannot write ";
+    assert!(said.contains(warning) && said.contains("192.0.2.1:1"), "{said}");
 }
 
 /// Whoever made a file where anybody can does not vouch for it.

@@ -18,6 +18,7 @@ mod retries;
 mod revocation;
 mod serving;
 mod single_use;
+mod statements;
 
 use serde_json::Value;
 

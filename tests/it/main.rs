@@ -27,3 +27,4 @@ mod once;
 mod policy_cli;
 mod secrets;
 mod servers;
+mod watch;

@@ -17,5 +17,6 @@ mod moves;
 mod outputs;
 mod proxy;
 mod replicas;
+mod sessions;
 mod thrown_out;
 mod walk;

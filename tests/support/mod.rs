@@ -35,9 +35,11 @@ pub mod replicas;
 pub mod servers;
 pub mod sshd;
 pub mod sshd_labels;
+pub mod stated;
 pub mod sts;
 pub mod template;
 pub mod token;
+pub mod watcher;
 pub mod workers;
 
 use std::path::PathBuf;

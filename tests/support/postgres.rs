@@ -13,7 +13,7 @@ use super::wait_for;
 pub struct Postgres {
     port: u16,
     process: Running,
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl Postgres {
@@ -33,7 +33,7 @@ impl Postgres {
         // The administrator comes through the socket, which nobody else reaches.
         folder.write(
             "data/pg_hba.conf",
-            &format!("local all admin trust\n{}", page::file("postgresql.md", "pg_hba.conf")),
+            &format!("local all admin,reporter trust\n{}", page::file("postgresql.md", "pg_hba.conf")),
         );
         let (address, process) = listening("postgres", |address| {
             let mut start = folder.command(bin("postgres"));
@@ -55,7 +55,7 @@ impl Postgres {
             "orders",
             "CREATE TABLE t(x int); CREATE USER deploy; CREATE USER reporter; CREATE USER other; GRANT SELECT ON t TO deploy",
         ));
-        Self { port: address.port(), process, _folder: folder }
+        Self { port: address.port(), process, folder }
     }
 
     /// Its port.
@@ -79,6 +79,11 @@ impl Postgres {
             psql.env(variable, destination.join(file));
         }
         psql
+    }
+
+    /// By which one of its users comes through its socket.
+    pub fn url(&self, user: &str) -> String {
+        format!("postgres:///orders?user={user}&host={}&port={}", self.folder.path("").display(), self.port)
     }
 
     /// What it has logged.

@@ -59,10 +59,14 @@ impl Estate {
 
     /// `machine-id host refresh` into a folder.
     pub fn refresh(&self, into: &Path) -> Command {
-        let mut refresh =
-            process::machine_id(["host", "refresh", "--authority", &self.authority.url(), "--dir"]);
-        refresh.arg(into).arg("--ca-file").arg(self.authority.ca_file());
-        refresh
+        self.host("refresh", into)
+    }
+
+    /// `machine-id host WHAT` for a folder.
+    pub fn host(&self, what: &str, into: &Path) -> Command {
+        let mut host = process::machine_id(["host", what, "--authority", &self.authority.url(), "--dir"]);
+        host.arg(into).arg("--ca-file").arg(self.authority.ca_file());
+        host
     }
 }
 

@@ -1,8 +1,9 @@
-//! CA keys in files of the data directory: `ssh_user_ca` and `ssh_host_ca` in
+//! CA keys in files of the data directory: `ssh_user_ca`, `ssh_host_ca` and `statement_key` in
 //! OpenSSH's format, `tls_ca.key` in PKCS#8, `tls_ca.crt` beside it. All
 //! private ones 0600, in a folder that is 0700.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use rcgen::{BasicConstraints, DnType, IsCa, Issuer, KeyPair as TlsKey, KeyUsagePurpose};
 use ring::signature::Ed25519KeyPair;
@@ -16,12 +17,13 @@ use crate::authority::validity::Validity;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
 use crate::folder::trust::Owner;
-use crate::folder::{PRIVATE_FILE, replace};
+use crate::folder::{Folder, PRIVATE_FILE, replace};
 use crate::pem;
 use crate::random;
 
 const SSH_USER: &str = "ssh_user_ca";
 const SSH_HOST: &str = "ssh_host_ca";
+const STATEMENT: &str = "statement_key";
 const TLS_KEY: &str = "tls_ca.key";
 const TLS_CERTIFICATE: &str = "tls_ca.crt";
 /// How long the TLS CA's own certificate is valid, in days.
@@ -33,14 +35,8 @@ const TLS_CA_DAYS: i64 = 3650;
 /// `Kind::Usage` where it exists or cannot be written.
 pub fn create(dir: &Path, cluster: &str, now: i64) -> Result<()> {
     replace::make_private(dir)?;
-    for name in [SSH_USER, SSH_HOST] {
-        let mut seed = Zeroizing::new([0; 32]);
-        random::fill(&mut *seed)?;
-        let pair = KeypairData::from(Ed25519Keypair::from_seed(&seed));
-        let key =
-            PrivateKey::new(pair, format!("{name}@{cluster}")).context(Kind::Internal, "new SSH CA key")?;
-        let text = key.to_openssh(LineEnding::LF).context(Kind::Internal, "new SSH CA key")?;
-        write(&dir.join(name), text.as_bytes())?;
+    for name in [SSH_USER, SSH_HOST, STATEMENT] {
+        write(&dir.join(name), new_ed25519(name, cluster)?.as_bytes())?;
     }
     let key = TlsKey::generate().context(Kind::Internal, "new TLS CA key")?;
     let until = now.saturating_add(TLS_CA_DAYS * 86_400);
@@ -58,15 +54,44 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     replace::write_new(path, bytes, PRIVATE_FILE)
 }
 
+/// A new key in OpenSSH's format.
+fn new_ed25519(name: &str, cluster: &str) -> Result<Zeroizing<String>> {
+    let mut seed = Zeroizing::new([0; 32]);
+    random::fill(&mut *seed)?;
+    let pair = KeypairData::from(Ed25519Keypair::from_seed(&seed));
+    PrivateKey::new(pair, format!("{name}@{cluster}"))
+        .and_then(|key| key.to_openssh(LineEnding::LF))
+        .context(Kind::Internal, format!("new {name}"))
+}
+
+/// Makes the statement key in `dir`, where these keys are from before there was one; whether that was so.
+///
+/// # Errors
+/// `Kind::Usage` where it cannot be written.
+pub fn add_statement_key(keys: &CaKeys, dir: &Path, cluster: &str, owner: Owner) -> Result<bool> {
+    let is_missing = keys.statement.get().is_none();
+    if is_missing {
+        let text = new_ed25519(STATEMENT, cluster)?;
+        Folder::replace_inside(dir, STATEMENT, text.as_bytes())
+            .context(Kind::Usage, format!("cannot write {}", dir.join(STATEMENT).display()))?;
+        // As the next start finds it.
+        let _ = keys.statement.set(load_ssh(&dir.join(STATEMENT), owner)?);
+    }
+    Ok(is_missing)
+}
+
 /// Reads every CA key from `dir`.
 ///
 /// # Errors
 /// `Kind::Usage` where one is missing, unreadable, of another kind, another user's, or open to others.
 pub fn load(dir: &Path, owner: Owner) -> Result<CaKeys> {
+    let path = dir.join(STATEMENT);
+    let statement = path.exists().then(|| load_ssh(&path, owner)).transpose()?;
     Ok(CaKeys {
         ssh_user: load_ssh(&dir.join(SSH_USER), owner)?,
         ssh_host: load_ssh(&dir.join(SSH_HOST), owner)?,
         tls: load_tls(dir, owner)?,
+        statement: statement.map_or_else(OnceLock::new, OnceLock::from),
     })
 }
 
@@ -136,9 +161,26 @@ mod tests {
         assert_ne!(loaded.trust().ssh_user_cas, loaded.trust().ssh_host_cas);
         assert!(!format!("{loaded:?}").contains("PRIVATE"));
         assert_eq!(create(&keys, "id.test", 0).unwrap_err().kind(), Kind::Usage);
-        for name in [SSH_USER, SSH_HOST, TLS_KEY] {
+        for name in [SSH_USER, SSH_HOST, STATEMENT, TLS_KEY] {
             assert_eq!(fs::metadata(keys.join(name)).unwrap().permissions().mode() & 0o777, 0o600);
         }
+    }
+
+    #[test]
+    fn a_statement_key_is_added_once_and_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = dir.path().join("keys");
+        create(&keys, "id.test", 1_800_000_000).unwrap();
+        fs::remove_file(keys.join(STATEMENT)).unwrap();
+        let before = load(&keys, Owner::me()).unwrap();
+        assert_eq!((before.statement_key(), before.names().unwrap().len()), (None, 3));
+        assert!(add_statement_key(&before, &keys, "id.test", Owner::me()).unwrap());
+        let key = before.statement_key().unwrap();
+        assert_eq!(load(&keys, Owner::me()).unwrap().statement_key().as_ref(), Some(&key));
+        assert!(!add_statement_key(&before, &keys, "id.test", Owner::me()).unwrap());
+        assert_eq!(fs::metadata(keys.join(STATEMENT)).unwrap().permissions().mode() & 0o777, 0o600);
+        let names = before.names().unwrap();
+        assert!(names.is_sorted() && names.contains(&format!("statement {key}")), "{names:?}");
     }
 
     #[test]

@@ -21,6 +21,7 @@ fn list(number: u64, certificates: &[(u64, CertificateKind)]) -> RevocationList 
         .map(|(serial, kind)| RevokedCertificate {
             serial: *serial,
             kind: *kind,
+            is_host: *serial > 4,
             revoked: NOW - 30,
             expires: NOW + 3600,
         })
@@ -72,11 +73,12 @@ fn is_revoked(dir: &Path, serial: u64) -> bool {
 fn openssh_reads_the_krl() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    let blobs = [ssh_ca(dir, "ca"), ssh_ca(dir, "next")];
+    let blobs = [ssh_ca(dir, "users"), ssh_ca(dir, "hosts")];
     ssh_ca(dir, "other");
     let big = u64::try_from(i64::MAX).unwrap();
-    ssh_certificates(dir, "ca", &[2, 3, 4]);
-    ssh_certificates(dir, "next", &[5, big]);
+    // 7 and 8 are hosts', so of the first CA 7 is none of ours.
+    ssh_certificates(dir, "users", &[2, 3, 4, 7]);
+    ssh_certificates(dir, "hosts", &[5, 8, big]);
     ssh_certificates(dir, "other", &[6]);
     // Not in order, one of them of TLS, and 6 of a CA that is not ours.
     let list = list(
@@ -86,14 +88,16 @@ fn openssh_reads_the_krl() {
             (3, CertificateKind::Ssh),
             (4, CertificateKind::Tls),
             (6, CertificateKind::Ssh),
+            (7, CertificateKind::Ssh),
+            (8, CertificateKind::Ssh),
         ],
     );
-    let krl = ssh_krl(&blobs, &list, NOW);
+    let krl = ssh_krl(blobs, &list, NOW);
     assert_eq!(krl::read(&krl).unwrap().date, u64::try_from(NOW - LEEWAY).unwrap());
     fs::write(dir.join("krl"), krl).unwrap();
     let revoked: Vec<u64> =
-        [2, 3, 4, 5, 6, big].into_iter().filter(|serial| is_revoked(dir, *serial)).collect();
-    assert_eq!(revoked, [3, big]);
+        [2, 3, 4, 5, 6, 7, 8, big].into_iter().filter(|serial| is_revoked(dir, *serial)).collect();
+    assert_eq!(revoked, [3, 8, big]);
     let said = run_well(dir, "ssh-keygen -Q -l -f krl");
     assert!(said.starts_with("# KRL version 9\n# Generated at 2026"), "{said}");
     assert!(said.contains("serial: 3\n") && said.contains(&format!("serial: {big}\n")), "{said}");
@@ -102,9 +106,9 @@ fn openssh_reads_the_krl() {
 #[test]
 fn openssh_reads_an_empty_krl() {
     let dir = tempfile::tempdir().unwrap();
-    let blobs = [ssh_ca(dir.path(), "ca")];
+    let blobs = [ssh_ca(dir.path(), "ca"), ssh_ca(dir.path(), "hosts")];
     ssh_certificates(dir.path(), "ca", &[2]);
-    fs::write(dir.path().join("krl"), ssh_krl(&blobs, &RevocationList::default(), NOW)).unwrap();
+    fs::write(dir.path().join("krl"), ssh_krl(blobs, &RevocationList::default(), NOW)).unwrap();
     assert!(!is_revoked(dir.path(), 2));
 }
 
@@ -214,7 +218,7 @@ fn times_that_x509_cannot_say_are_cut() {
 fn lists_that_grow_are_an_alarm_long_before_servers_take_them_no_more() {
     let lists = |sizes: [usize; 3]| {
         let [krl, crl, ends] = sizes.map(|size| Bytes::from(vec![0; size]));
-        Lists { krl, crl, ends }
+        Lists { krl, crl, ends, ..lists(0, VecDeque::new()) }
     };
     const HALF: usize = MAX_LIST / 2;
     assert_eq!(lists([HALF; 3]).alarm(), None);
@@ -222,4 +226,43 @@ fn lists_that_grow_are_an_alarm_long_before_servers_take_them_no_more() {
         let alarm = lists(large).alarm().unwrap();
         assert!(alarm.starts_with("a revocation list has 32 MiB, and beyond 64 MiB servers keep"), "{alarm}");
     }
+}
+
+/// Empty ones.
+fn lists(number: u64, changes: VecDeque<Arc<Change>>) -> Lists {
+    let [krl, crl, ends] = [(); 3].map(|()| Bytes::new());
+    Lists { number, hashes: Default::default(), changes, krl, crl, ends }
+}
+
+#[test]
+fn so_much_is_known_of_what_was_new_and_no_more() {
+    let certificates =
+        |upto: u64| list(0, &(1..=upto).map(|serial| (serial, CertificateKind::Ssh)).collect::<Vec<_>>());
+    let cached = |number: u64, upto: u64, before: Option<&Cached>| {
+        let list = certificates(upto).certificates;
+        let lists = lists(number, changes(before, number, &list));
+        let serials = list.iter().map(|one| one.serial).collect();
+        Cached { lists: Arc::new(lists), serials, made: NOW, asked: NOW, revocations: 0 }
+    };
+    let new = |lists: &Cached, since| lists.lists.since(since).map(|new| new.len());
+    let first = cached(10, 5, None);
+    assert_eq!((new(&first, 10), new(&first, 9)), (Some(0), None));
+    let second = cached(20, 7, Some(&first));
+    assert_eq!((new(&second, 10), new(&second, 20)), (Some(2), Some(0)));
+    // The same once more, as after another's question.
+    assert_eq!(new(&cached(20, 7, Some(&second)), 10), Some(2));
+    // Fewer, since some have ended, and then more than are kept.
+    let third = cached(30, 3, Some(&second));
+    assert_eq!((new(&third, 10), new(&third, 20)), (Some(2), Some(0)));
+    let fourth = cached(40, 2002, Some(&third));
+    assert_eq!((new(&fourth, 10), new(&fourth, 20), new(&fourth, 30)), (None, Some(1999), Some(1999)));
+    let fifth = cached(50, 2003, Some(&fourth));
+    assert_eq!((new(&fifth, 20), new(&fifth, 30)), (Some(2000), Some(2000)));
+    let sixth = cached(60, 4010, Some(&fifth));
+    assert_eq!((new(&sixth, 50), new(&sixth, 60)), (None, Some(0)));
+    let mut last = sixth;
+    for number in 0..u64::try_from(MAX_CHANGES).unwrap() + 9 {
+        last = cached(100 + number, 4010, Some(&last));
+    }
+    assert_eq!((last.lists.changes.len(), new(&last, 60), new(&last, 110)), (MAX_CHANGES, None, Some(0)));
 }

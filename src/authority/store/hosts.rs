@@ -64,7 +64,7 @@ pub trait HostTrail {
 /// What an authority keeps of hosts.
 pub trait HostStore {
     /// Notes these, each under its name; all in one transaction.
-    fn hear(&self, hosts: Vec<HostSeen>) -> BoxFuture<'_, Result<()>>;
+    fn hear_of(&self, hosts: Vec<HostSeen>) -> BoxFuture<'_, Result<()>>;
 
     /// The serials of the SSH certificates of hosts that are revoked and end at `since` or later; at most so many, of which
     /// those go first that end first.

@@ -78,6 +78,11 @@ impl LockKind {
         Self::ALL.iter().find(|(_, known)| *known == name).map_or(Self::All, |(kind, _)| *kind)
     }
 
+    /// `bot deployer`.
+    pub fn words(self, value: &str) -> String {
+        format!("{} {value}", self.name()).trim_end().to_owned()
+    }
+
     /// Whether it is of what was issued before, and of nobody who may come again.
     pub fn is_of_past(self) -> bool {
         matches!(self, Self::Serial | Self::Issuance)
@@ -136,9 +141,9 @@ impl Lock {
         subject.repository_ids.iter().filter(fresh).cloned().collect()
     }
 
-    /// `bot deployer`.
+    /// What it is about, as [`LockKind::words`] says it.
     pub fn words(&self) -> String {
-        format!("{} {}", self.kind.name(), self.value).trim_end().to_owned()
+        self.kind.words(&self.value)
     }
 
     /// As it is where its seal does not hold: nothing that is written beside it lifts it.

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::closed::{self, Closed};
-use super::instances::{NewSecret, RegisteredInstance};
+use super::closed;
+use super::instances::NewSecret;
 use super::locks::{Lock, LockKind, NewLock, Refused, STEP, Shut};
 use super::loss::{self, Mark, Reached, Restored, lost};
 use super::replicas::{Announced, Replica};
 use super::seal::{Seal, StoreKey};
 use super::{
-    CertificateRecord, Cursor, Event, EventFilter, Issued, ListNumber, NewIssuance, NewRefusal,
-    NewRevocation, NewSigned, PlanRecord, Revoked, RevokedCertificate, Store, Trail, event, sealed,
+    CertificateRecord, Issued, ListNumber, NewIssuance, NewRefusal, NewRevocation, NewSigned, PlanRecord,
+    Revoked, RevokedCertificate, Store, event, sealed,
 };
 use crate::authority::limits::{Level, Spent};
 use crate::error::{Context as _, Kind, Result};
@@ -82,8 +82,7 @@ impl fmt::Debug for Postgres {
 /// `Kind::Usage` where this role is not the owner, another does not exist or could do more than it should, or
 /// the database is none that can be used; `Kind::Unreachable`, too where others do not let go of the tables.
 pub async fn upgrade(pool: &Pool, roles: &Roles) -> Result<Upgraded> {
-    let connection = pool.get().await?;
-    upgrade::upgrade(&connection, roles).await
+    upgrade::upgrade(&*pool.get().await?, roles).await
 }
 
 /// What an operator should hear of how the database keeps what was committed, and what to do about it.
@@ -194,28 +193,6 @@ impl Postgres {
     }
 }
 
-impl Trail for Postgres {
-    fn events(&self, filter: EventFilter, after: Cursor, limit: usize) -> BoxFuture<'_, Result<Vec<Event>>> {
-        self.trail.events(filter, after, limit)
-    }
-
-    fn dropped(&self) -> BoxFuture<'_, Result<i64>> {
-        self.trail.dropped()
-    }
-
-    fn instances(&self) -> BoxFuture<'_, Result<Vec<RegisteredInstance>>> {
-        self.trail.instances()
-    }
-
-    fn kept_from(&self) -> BoxFuture<'_, Result<i64>> {
-        self.trail.kept_from()
-    }
-
-    fn closed(&self) -> BoxFuture<'_, Result<Option<Closed>>> {
-        self.trail.closed()
-    }
-}
-
 impl sealed::Engine for Postgres {
     #[cfg(test)]
     fn run_for(&self, seconds: i64) {
@@ -320,6 +297,10 @@ impl Store for Postgres {
         self.shared.known.revocations()
     }
 
+    fn hear(&self) -> BoxFuture<'_, Result<i64>> {
+        Box::pin(self.read(move |client, _| async move { reads::heard(&client, &self.shared.known).await }))
+    }
+
     fn revoked(&self, since: i64) -> BoxFuture<'_, Result<Vec<RevokedCertificate>>> {
         Box::pin(self.read(move |client, _| async move {
             // One that lacks a revocation is worse than none.
@@ -418,11 +399,10 @@ impl Store for Postgres {
     fn locks(&self, now: i64) -> BoxFuture<'_, Result<Vec<Lock>>> {
         let run = self.shared.known.run();
         Box::pin(async move {
-            let known = &self.shared.known;
-            let read = move |client: Arc<Connection>, _| async move {
-                transaction::read_locks(&client, known).await
-            };
-            let mut all = self.read(read).await?.all.clone();
+            let read = self.read(move |client, _| async move {
+                transaction::read_locks(&client, &self.shared.known).await
+            });
+            let mut all = read.await?.all.clone();
             all.retain(|lock| lock.holds(now, run));
             Ok(all)
         })

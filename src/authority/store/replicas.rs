@@ -23,7 +23,7 @@ pub struct Replica {
 /// Who is there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Announced {
-    /// The CA keys that the store was first used with, sorted.
+    /// The CA keys that the store was first used with, of each kind, sorted.
     pub keys: Vec<String>,
     /// The others that were heard of within [`LIVE`], by their names.
     pub others: Vec<Replica>,

@@ -276,6 +276,11 @@ impl Store for Sqlite {
         self.revocations.load(Ordering::SeqCst)
     }
 
+    fn hear(&self) -> BoxFuture<'_, Result<i64>> {
+        let (locks, revocations) = (Arc::clone(&self.locks), Arc::clone(&self.revocations));
+        Box::pin(self.reader.read(move |connection| locks.hear(connection, &revocations)))
+    }
+
     fn revoked(&self, since: i64) -> BoxFuture<'_, Result<Vec<RevokedCertificate>>> {
         let outside = Arc::clone(&self.outside);
         Box::pin(async move {
@@ -353,9 +358,8 @@ impl Store for Sqlite {
             }
             let (seal, revocations) = (Arc::clone(&self.seal), Arc::clone(&self.revocations));
             let put = move |connection: &_| {
-                let put = locks::put(connection, lock.clone(), taken.clone(), last, &seal, STEP)?;
                 revocations.fetch_add(1, Ordering::SeqCst);
-                Ok(put)
+                locks::put(connection, lock.clone(), taken.clone(), last, &seal, STEP)
             };
             let (shut, rest) = self.writer.write(Room::Any, put).await?;
             for issuances in rest.chunks(STEP) {

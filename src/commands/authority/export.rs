@@ -6,7 +6,7 @@ use super::data_dir::warn_of_ca;
 use crate::authority::{config, keys};
 use crate::cli::authority::Exported;
 use crate::destination::ssh::known_hosts;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net;
 use crate::terminal::print;
 
@@ -19,6 +19,10 @@ pub(super) fn run(data_dir: &Path, what: Exported) -> Result<()> {
         Exported::SshHostCa => trust.ssh_host_cas.join("\n"),
         Exported::TlsCa => trust.tls_cas.concat().trim_end().to_owned(),
         Exported::TlsCaPin => net::pin_of(keys.tls_certificate())?,
+        Exported::StatementKey => keys.statement_key().ok_or_else(|| {
+            Error::usage("this authority has no statement key yet")
+                .hint("`machine-id authority serve` makes it")
+        })?,
         Exported::KnownHosts => known_hosts(&trust).trim_end().to_owned(),
     };
     if matches!(what, Exported::TlsCa | Exported::TlsCaPin) {

@@ -86,7 +86,7 @@ pub(super) fn unlock(data_dir: &Path, whom: &Whom, env: &Environment) -> Result<
     let store = data_dir::open_store(&Config::load(data_dir)?)?;
     let (now, by) = (Clock::system().now(), data_dir::user(env));
     let lifted = block_on(store.unlock(kind, value.clone(), now, by))??;
-    let name = shown_exactly(format!("{} {value}", kind.name()).trim_end());
+    let name = shown_exactly(&kind.words(&value));
     if lifted.is_empty() {
         let held = block_on(store.locks(now))??;
         let names: Vec<String> = held.iter().map(|lock| shown_exactly(&lock.words())).collect();
@@ -210,13 +210,12 @@ fn message(text: &str) -> Result<String> {
 
 /// Says where a name is none of the policy's: it may be of one that was taken out, or mistyped.
 fn warn_of_unknown(config: &Config, kind: LockKind, value: &str) {
-    let methods = || join::METHODS.iter().map(|method| method.name.to_owned()).collect();
     let of_policy =
         |names: fn(&Policy) -> Vec<String>| config.load_policy().map(|policy| names(&policy)).ok();
     let known: Option<Vec<String>> = match kind {
         LockKind::Bot => of_policy(|policy| policy.tokens().map(|token| token.bot.clone()).collect()),
         LockKind::Token => of_policy(|policy| policy.tokens().map(|token| token.name.clone()).collect()),
-        LockKind::JoinMethod => Some(methods()),
+        LockKind::JoinMethod => Some(join::METHODS.iter().map(|method| method.name.to_owned()).collect()),
         _ => None,
     };
     let Some(known) = known.filter(|known| !known.iter().any(|name| name == value)) else { return };

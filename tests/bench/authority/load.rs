@@ -110,7 +110,7 @@ async fn exchange(stream: &mut TlsStream<TcpStream>, request: &[u8]) {
     }
 }
 
-fn connector() -> TlsConnector {
+pub(crate) fn connector() -> TlsConnector {
     let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()

@@ -48,6 +48,23 @@ impl Server {
         Self::start(self.fixture.replica(), binary, |_| ())
     }
 
+    /// The authority, for its commands and its address.
+    pub(crate) fn fixture(&self) -> &Fixture {
+        &self.fixture
+    }
+
+    /// The processor's time that it has taken.
+    pub(crate) fn cpu(&self) -> Duration {
+        cpu_times(self.process.id())[0]
+    }
+
+    /// The memory that it holds (`VmRSS`), in MiB.
+    pub(crate) fn resident(&self) -> usize {
+        let status = process::read(format!("/proc/{}/status", self.process.id()));
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() / 1024
+    }
+
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         self.process.signal(signal);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use machine_id::authority::policy;
 use machine_id::denial::REASONS;
 use machine_id::error::EXIT_CODES;
+use machine_id::join::METHODS;
 use machine_id::{destination, output};
 
 use super::{files, tree};
@@ -44,6 +45,31 @@ fn reasons_are_documented() {
         .collect();
     let real: BTreeSet<(String, u16)> = REASONS.iter().map(|row| (row.code.to_owned(), row.status)).collect();
     assert_eq!(documented, real);
+}
+
+/// Which claims a lock goes by, of each method.
+#[test]
+fn what_locks_go_by_is_documented() {
+    let named = |claims: &[&str]| -> BTreeSet<String> {
+        claims.iter().filter_map(|claim| Some(claim.rsplit('/').next()?.to_owned())).collect()
+    };
+    let real: BTreeSet<(String, [BTreeSet<String>; 3])> = METHODS
+        .iter()
+        .map(|method| (method.name.to_owned(), [method.repositories, method.repository_ids, method.runs]))
+        .filter(|(_, claims)| claims.iter().any(|claims| !claims.is_empty()))
+        .map(|(name, claims)| (name, claims.map(named)))
+        .collect();
+    let methods: BTreeSet<&str> = METHODS.iter().map(|method| method.name).collect();
+    let cell = |row: &Vec<String>, at: usize| -> BTreeSet<String> {
+        let words = row.get(at).map(String::as_str).unwrap_or_default().split([',', ' ']);
+        words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
+    };
+    let documented = rows("revocation.md")
+        .into_iter()
+        .filter(|row| row.first().is_some_and(|name| methods.contains(name.as_str())))
+        .map(|row| (row[0].clone(), [1, 2, 3].map(|at| cell(&row, at))))
+        .collect();
+    assert_eq!(real, documented);
 }
 
 #[test]

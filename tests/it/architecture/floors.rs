@@ -75,7 +75,7 @@ once: cli destination environment error join::job join::method net once::command
     text wire
 
 # a server's side: it knows the authority by its API alone
-host: assertion clock destination::known_hosts error folder krl net pem principal secret text wire
+host: assertion clock destination::known_hosts error folder krl net pem principal process retry secret terminal text wire
 
 # the authority
 authority::limits:
@@ -85,7 +85,7 @@ authority::validity: clock
 authority::store: authority::limits clock environment error folder join::find join::instance
     join::METHODS join::verify net output::SSH_HOST pem random secret terminal text wire
 # Of the store, only the proof that something is recorded.
-authority::keys: authority::store::Recorded authority::validity clock error folder net::pin_of pem random wire
+authority::keys: authority::store::Recorded authority::validity clock error folder jws net::pin_of pem random wire
 authority::policy: denial document elsewhere error join::elsewhere join::find join::method join::METHODS join::names
     join::of_issuer join::rules join::verify output principal text wire
 authority::policy_files: authority::policy error folder text
@@ -99,9 +99,11 @@ authority::issue: authority::keys authority::policy::decide::grant authority::st
 authority::audit: authority::store clock error text
 authority::replicas: authority::store error text
 authority::hosts: authority::store
-authority::revocation: authority::keys authority::store clock error krl wire
+authority::revocation: authority::keys authority::store clock error krl text wire
+authority::statements: authority::keys authority::revocation authority::store error wire
 authority: authority::config authority::hosts authority::keys authority::limits authority::policy
-    authority::policy_files authority::replicas authority::revocation authority::store clock error folder::trust::Owner join::issuers net random
+    authority::policy_files authority::replicas authority::revocation authority::statements authority::store clock error
+    folder::trust::Owner join::issuers net random
 authority::tls: authority authority::config authority::issue authority::keys authority::store
     authority::validity error folder pem terminal
 authority::enroll: authority authority::config authority::issue authority::limits
@@ -110,11 +112,11 @@ authority::assertion: authority authority::store clock denial error join::jwt ra
 authority::revoke: authority authority::assertion authority::config authority::store clock error join::jwt secret text wire
 authority::host_proof: authority authority::assertion authority::config authority::store clock error text
 authority::http: authority authority::assertion authority::connections authority::enroll authority::host_proof authority::limits authority::revocation
-    authority::revoke authority::store::closed::closed authority::store::is_away authority::store::is_displaced
+    authority::revoke authority::statements authority::store::closed::closed authority::store::is_away authority::store::is_displaced
     authority::store::lost authority::store::no_room authority::tls error join::issuers terminal wire
 authority::policy_watch: authority authority::config authority::policy authority::policy_files error terminal text
 authority::serve: authority authority::connections authority::head authority::http authority::policy_watch
-    authority::store::is_displaced authority::store::lost authority::tls error terminal
+    authority::store::is_displaced authority::store::lost authority::tls error terminal wire
 
 # the commands
 commands: authority authority::audit authority::config authority::issue authority::keys
@@ -136,7 +138,7 @@ pub const HOMES: &[(&str, &[&str])] = &[
     ("rusqlite", &["authority::store"]),
     ("rustls_native_certs", &["net"]),
     ("serde_saphyr", &["document"]),
-    ("tokio_postgres", &["authority::store"]),
+    ("tokio_postgres", &["authority::store", "host"]),
     ("std::env", &["environment", "commands", "join", "main", "once::command"]),
     ("std::io::stderr", &["terminal"]),
     ("std::io::stdout", &["terminal"]),

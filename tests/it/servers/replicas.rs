@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::support::authority::{Authority, free_port};
+use crate::support::client::{Keys, assertion_claims};
 use crate::support::cluster::{Cluster, Role};
 use crate::support::issuer::Issuer;
 use crate::support::process::{command, machine_id, succeed};
+use crate::support::watcher::{self, Watcher};
 use crate::support::{policies, wait_for};
 
 /// So long may policies differ, which is half a minute, and a word of that be on its way.
@@ -128,4 +130,57 @@ fn a_store_that_cannot_be_served_does_not_pass_the_check() {
     cluster.kill();
     wait_for("its end", || (!cluster.is_up()).then_some(()));
     check(0, &["warning: cannot read from the store: "]);
+}
+
+/// By one authority, or by a command, and watched at another: within a second, also where that one was away.
+#[test]
+fn what_is_revoked_at_one_is_told_by_all() {
+    const AT_ONCE: Duration = Duration::from_secs(1);
+    let (issuer, cluster) = (Issuer::start(), Cluster::start());
+    let first = serving(&issuer, &cluster);
+    let mut second = first.replica();
+    let key = watcher::exported_key(&first);
+    let [one, other] = [&first, &second].map(|authority| watcher::present(authority.client(), &key));
+    for same in ["number", "krl", "crl", "trust", "cluster", "statement_keys"] {
+        assert_eq!(one[same], other[same], "{same}");
+    }
+    let grant = || {
+        let keys = Keys::fresh();
+        let token = issuer.token("github", &keys.audience(&first.url())).mint();
+        let granted = first.client().exchange(&keys.request("github-deploy", "github", &token)).granted();
+        (keys, granted)
+    };
+    let granted = [grant(), grant(), grant()];
+    let give_back = |(keys, granted): &(Keys, serde_json::Value)| {
+        let chain = granted["outputs"][0]["tls_certificate_chain"].as_str().unwrap();
+        let assertion = keys.tls_assertion(chain, &assertion_claims(&first.url()));
+        let body = serde_json::json!({"issuance_id": granted["issuance_id"], "assertion": assertion});
+        first.client().post("/v1/revoke", body.to_string()).granted();
+    };
+    let mut watching = Watcher::start(&second, None);
+    let begun = watching.next(AT_ONCE);
+    give_back(&granted[0]);
+    let told = watching.wait(AT_ONCE, |told| !watcher::revoked(told).is_empty());
+    assert_eq!((&told["since"], &told["urgent"]), (&begun["number"], &begun["urgent"]));
+    succeed(&mut first.command(["lock", "--issuance", granted[1].1["issuance_id"].as_str().unwrap()]));
+    let locked = watching.wait(AT_ONCE, |told| !watcher::revoked(told).is_empty());
+    assert_eq!(locked["urgent"], locked["number"]);
+    // One that ends sends its watchers to another, which has not heard of all that they have.
+    second.term();
+    assert!(watching.try_next(AT_ONCE).is_err());
+    assert!(second.wait().success());
+    let mut watching = Watcher::start(&first, Some(watcher::number(&locked)));
+    assert_eq!(watching.next(AT_ONCE)["number"], locked["number"]);
+    give_back(&granted[2]);
+    let told = watching.wait(AT_ONCE, |told| !watcher::revoked(told).is_empty());
+    assert_eq!(told["since"], locked["number"]);
+
+    // A copy of the data directory from before there was a statement key.
+    std::fs::remove_file(second.data_dir().join("keys/statement_key")).unwrap();
+    let said = second.refuses_to_start();
+    assert!(
+        said.contains(&format!("none here, statement {key} there, as "))
+            && said.contains("hint: all authorities of a store have the same CA keys: copy the folder"),
+        "{said}"
+    );
 }

@@ -30,6 +30,29 @@ fn revoked(bench: &Bench) -> Vec<u64> {
     bench.wait(bench.store.revoked(NOW)).into_iter().map(|revoked| revoked.serial).collect()
 }
 
+/// By whomever: an authority that shares the store, or a command.
+fn whoever_listens_hears_that_something_was_revoked_and_whether_operators_did(bench: &Bench) {
+    (1..5).for_each(|n| drop(bench.issue(issuance(n))));
+    let other = bench.again();
+    let hear = |store: &Arc<dyn Store>| (bench.wait(store.hear()), store.revocations());
+    let quiet = hear(&other);
+    assert_eq!(hear(&other), quiet);
+    bench.issue(issuance(9));
+    assert_eq!(hear(&other), quiet, "that is none");
+    // Of a job's that another authority has taken, only where stores are made for several.
+    let mine = hear(&bench.store);
+    bench.revoke(1, "a");
+    let (locks, revocations) = hear(&bench.store);
+    assert!(locks == mine.0 && revocations != mine.1);
+    let heard = hear(&other);
+    assert!(heard.0 == quiet.0 && (heard.1 != quiet.1 || !other.is_shared()));
+    put(bench, lock(LockKind::Issuance, "i2"));
+    let locked = hear(&other);
+    assert!(locked.0 != heard.0 && locked.1 != heard.1);
+    bench.wait(bench.store.unlock(LockKind::Issuance, "i2".into(), NOW, "anna".into()));
+    assert_ne!(hear(&other), locked);
+}
+
 fn each_kind_of_lock_refuses_and_revokes_what_it_names_and_nothing_else(bench: &Bench) {
     let worker = |n: u64| registration(n, "w-1", SECRET);
     bench.wait(bench.store.add_secret(secret(SECRET, "github-deploy")));
@@ -227,6 +250,7 @@ fn what_is_locked_is_known_to_whoever_is_started(bench: &Bench) {
 }
 
 promises! {
+    whoever_listens_hears_that_something_was_revoked_and_whether_operators_did,
     each_kind_of_lock_refuses_and_revokes_what_it_names_and_nothing_else,
     of_an_exchange_and_a_lock_that_race_nothing_works_afterwards,
     a_locked_proof_is_not_used_up_and_what_was_revoked_stays_so,

@@ -74,6 +74,11 @@ fn replicas_hear_of_one_another_while_they_live(bench: &Bench) {
     let second = announce(replica("b", &["ssh 3"]));
     assert_eq!((&second.keys, names(&second)), (&first.keys, vec!["a:8443".into()]));
     assert_eq!(second.others[0].keys, first.keys);
+    // And of a kind that it has none of, the first that has one.
+    for (key, kept) in [("statement 1", "statement 1"), ("statement 2", "statement 1")] {
+        let keys = announce(replica("b", &["ssh 1", key])).keys;
+        assert_eq!(keys, ["ssh 1", kept, "tls 2"]);
+    }
     assert!(second.others[0].seen > NOW);
     assert_eq!(names(&announce(replica("a", &["ssh 1"]))), ["b:8443"]);
     // Neither one that was not heard of for long, nor one of a time that is yet to come.

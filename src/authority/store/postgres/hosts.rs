@@ -28,7 +28,7 @@ impl HostTrail for PostgresTrail {
 }
 
 impl HostStore for Postgres {
-    fn hear(&self, hosts: Vec<HostSeen>) -> BoxFuture<'_, Result<()>> {
+    fn hear_of(&self, hosts: Vec<HostSeen>) -> BoxFuture<'_, Result<()>> {
         let hosts = Arc::new(hosts);
         // Not again: they are heard of again.
         Box::pin(self.write(Duration::ZERO, move |shared, client, _| {
@@ -66,7 +66,8 @@ async fn hear(client: &Client, shared: &Shared, hosts: &[HostSeen]) -> Result<()
          SELECT name, seen, list, cas, serial FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::bigint[])
             AS heard (name, seen, list, cas, serial) WHERE ",
         locked!(),
-        " ON CONFLICT (name) DO UPDATE SET seen = excluded.seen, list = excluded.list, cas = excluded.cas, serial = excluded.serial"
+        " ON CONFLICT (name) DO UPDATE SET seen = excluded.seen, list = excluded.list, cas = excluded.cas, serial = excluded.serial
+            WHERE hosts.seen - excluded.seen NOT BETWEEN 1 AND 120"
     );
     const FORGET: &str = concat!(
         "DELETE FROM machine_id.hosts WHERE (SELECT count(*) FROM machine_id.hosts) > $1 AND name IN

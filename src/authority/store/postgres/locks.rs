@@ -37,8 +37,6 @@ const REVOKE: &str = concat!(
     locked!()
 );
 
-const REVOKED: &str = concat!("UPDATE machine_id.state SET revocations = revocations + 1 WHERE ", locked!());
-
 const KEEP: &str = concat!(
     "UPDATE machine_id.locks SET until = $2, held_to_run = $3, message = $4, met = $5, lifted = $6, lifted_by = $7, mac = $8
      WHERE id = $1 AND ",
@@ -167,7 +165,7 @@ pub(super) async fn revoke(
     at: i64,
 ) -> Result<(), Failure> {
     let gone: [Parameter<'_>; 2] = [(&issuances, Type::INT8_ARRAY), (&at, Type::INT8)];
-    transaction::write(client, &shared.known, &[(REVOKE, &gone), (REVOKED, &[])]).await.map(drop)
+    transaction::write(client, &shared.known, &[(REVOKE, &gone), (CHANGE, &[])]).await.map(drop)
 }
 
 /// Lifts the locks of that kind and value that have not been; which.

@@ -10,6 +10,7 @@ use super::super::seal::Seal;
 use super::super::version;
 use super::super::{CertificateRecord, Cursor, Event, EventFilter, NOT_LISTED, RevokedCertificate};
 use super::failure::Failure;
+use super::known::Known;
 use super::transaction::{self, Parameter};
 use super::{rows, schema};
 use crate::error::{Error, Result};
@@ -98,6 +99,14 @@ pub(super) fn gone() -> Failure {
     Failure::Unreadable("the row of `machine_id.state` is gone".to_owned())
 }
 
+/// The number of the locks; how much was revoked is known from then on.
+pub(super) async fn heard(client: &Client, known: &Known) -> Result<i64, Failure> {
+    let found = rows(client, "SELECT locks, revocations FROM machine_id.state", &[]).await?;
+    let row = found.first().ok_or_else(gone)?;
+    known.revoked(row.try_get(1)?);
+    Ok(row.try_get(0)?)
+}
+
 /// The rows of one statement.
 pub(super) async fn rows(
     client: &Client,
@@ -140,7 +149,7 @@ pub(super) async fn standing(client: &Client) -> Result<(i64, Option<Closed>), F
 /// Every revoked certificate that ends at `since` or later. Of a store that is closed none: what was revoked since is
 /// elsewhere, and a list that lacks it is worse than none.
 pub(super) async fn revoked(client: &Client, since: i64) -> Result<Vec<RevokedCertificate>, Failure> {
-    const SQL: &str = "SELECT serial, kind, revoked, expires FROM machine_id.certificates
+    const SQL: &str = "SELECT serial, kind, revoked, expires, host IS NOT NULL FROM machine_id.certificates
         WHERE revoked IS NOT NULL AND expires >= $1 AND expires - revoked > $2 ORDER BY serial";
     const CLOSED: &str = "SELECT closed FROM machine_id.state";
     let since: [Parameter<'_>; 2] = [(&since, Type::INT8), (&NOT_LISTED, Type::INT8)];
@@ -155,6 +164,7 @@ pub(super) async fn revoked(client: &Client, since: i64) -> Result<Vec<RevokedCe
             kind: rows::kind(row, 1)?,
             revoked: row.try_get(2)?,
             expires: row.try_get(3)?,
+            is_host: row.try_get(4)?,
         })
     };
     found.iter().map(revoked).collect()

@@ -61,7 +61,7 @@ fn levels(rows: Vec<tokio_postgres::Row>) -> Result<Vec<Level>, Failure> {
     rows.into_iter().map(level).collect()
 }
 
-/// Says that this authority is there, and tells who else is; the first says which CA keys the store is of.
+/// Says that this authority is there, and tells who else is; the first that has keys of a kind says which the store is of.
 pub(super) async fn announce(
     client: &Client,
     shared: &Shared,
@@ -69,7 +69,7 @@ pub(super) async fn announce(
 ) -> Result<Announced, Failure> {
     const FIRST: &str = concat!(
         "INSERT INTO machine_id.cas (key, since) SELECT key, machine_id.clock() FROM unnest($1::text[]) AS new (key)
-         WHERE NOT EXISTS (SELECT FROM machine_id.cas) AND ",
+         WHERE NOT EXISTS (SELECT FROM machine_id.cas WHERE split_part(cas.key, ' ', 1) = split_part(new.key, ' ', 1)) AND ",
         locked!()
     );
     const GONE: &str =

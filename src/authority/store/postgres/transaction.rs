@@ -312,7 +312,7 @@ pub(super) async fn look(client: &Client, known: &Known) -> Result<(), Failure> 
     let (Some(row), Some(last)) =
         (rows.first().and_then(|rows| rows.first()), rows.get(1).and_then(|rows| rows.first()))
     else {
-        return Err(Failure::Displaced("the row of `machine_id.state` is gone".to_owned()));
+        return Err(gone());
     };
     if let Some(refused) = unfit(known, row.try_get(0)?, row.try_get(1)?) {
         return Err(refused);
@@ -350,11 +350,15 @@ pub(super) async fn look(client: &Client, known: &Known) -> Result<(), Failure> 
     Ok(())
 }
 
+/// A store without its one row is none that may be written to.
+fn gone() -> Failure {
+    Failure::Displaced("the row of `machine_id.state` is gone".to_owned())
+}
+
 /// Reads whom operators have shut out.
 pub(super) async fn read_locks(client: &Client, known: &Known) -> Result<Arc<Locks>, Failure> {
     const NUMBER: &str = "SELECT locks FROM machine_id.state";
     let found = read(client, &[(NUMBER, &[]), (LOCKS, &[])]).await?;
-    let gone = || Failure::Displaced("the row of `machine_id.state` is gone".to_owned());
     let number = found.first().and_then(|rows| rows.first()).ok_or_else(gone)?.try_get(0)?;
     let all = read_rows(found.get(1).map(Vec::as_slice).unwrap_or_default(), known.seal())?;
     known.hear_locks(Locks { number, all });

@@ -24,7 +24,7 @@ impl HostTrail for SqliteTrail {
 }
 
 impl HostStore for Sqlite {
-    fn hear(&self, hosts: Vec<HostSeen>) -> BoxFuture<'_, Result<()>> {
+    fn hear_of(&self, hosts: Vec<HostSeen>) -> BoxFuture<'_, Result<()>> {
         Box::pin(self.writer.write(Room::ToSpare, move |connection| hear(connection, &hosts)))
     }
 
@@ -61,8 +61,12 @@ fn read(connection: &Connection) -> rusqlite::Result<Vec<HostSeen>> {
 }
 
 fn hear(connection: &Connection, hosts: &[HostSeen]) -> rusqlite::Result<()> {
-    let mut put = connection
-        .prepare_cached("REPLACE INTO hosts (name, seen, list, cas, serial) VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    // Where another authority was quicker that heard of it later, what it says stays; not so where clocks were wrong.
+    let mut put = connection.prepare_cached(
+        "INSERT INTO hosts (name, seen, list, cas, serial) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (name) DO UPDATE
+         SET seen = excluded.seen, list = excluded.list, cas = excluded.cas, serial = excluded.serial
+         WHERE seen - excluded.seen NOT BETWEEN 1 AND 120",
+    )?;
     for host in hosts {
         put.execute(params![host.name, host.seen, host.list_text(), host.cas_text(), host.serial])?;
     }

@@ -1,9 +1,10 @@
 //! Locks, as rows; what they take is found by the thread that reads, and revoked by the one that writes.
 
 use std::slice;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, Row, params};
 
 use super::super::event::NewEvent;
 use super::super::locks::{
@@ -13,11 +14,20 @@ use super::super::seal::Seal;
 use super::super::{NewSigned, event};
 use super::rows;
 
-/// The locks as they were last read.
+/// The locks as they were last read, and their number as it was last heard.
 #[derive(Debug, Default)]
-pub(super) struct Known(Mutex<Option<Arc<Locks>>>);
+pub(super) struct Known(Mutex<Option<Arc<Locks>>>, AtomicI64);
 
 impl Known {
+    /// Their number; where it is another, a command beside this process may have revoked something, which counts for itself.
+    pub(super) fn hear(&self, connection: &Connection, revocations: &AtomicU64) -> rusqlite::Result<i64> {
+        let number = number(connection)?;
+        if self.1.swap(number, Ordering::SeqCst) != number {
+            revocations.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(number)
+    }
+
     /// The lock that takes what is about to be issued, if one does; within the transaction that would record it.
     pub(super) fn refuse(
         &self,
@@ -27,8 +37,7 @@ impl Known {
         seal: &Seal,
         subject: impl FnOnce() -> Subject,
     ) -> rusqlite::Result<Option<Refused>> {
-        let number: i64 =
-            connection.prepare_cached("SELECT locks FROM state")?.query_row([], |row| row.get(0))?;
+        let number = number(connection)?;
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let locks = match known.as_ref().filter(|locks| locks.number == number) {
             Some(locks) => Arc::clone(locks),
@@ -58,7 +67,7 @@ impl Known {
 
 /// All of them, by when they were put.
 pub(super) fn read(connection: &Connection, seal: &Seal) -> rusqlite::Result<Locks> {
-    let number = connection.query_row("SELECT locks FROM state", [], |row| row.get(0))?;
+    let number = number(connection)?;
     let all = connection
         .prepare_cached(
             "SELECT id, kind, value, until, held_to_run, message, put_by, put_at, met, lifted, lifted_by, mac FROM locks ORDER BY number",
@@ -69,18 +78,18 @@ pub(super) fn read(connection: &Connection, seal: &Seal) -> rusqlite::Result<Loc
 }
 
 fn read_row(row: &Row<'_>, seal: &Seal) -> rusqlite::Result<Lock> {
-    let pair = |one: Option<i64>, two: Option<i64>| one.zip(two);
-    let lifted: (Option<i64>, Option<String>) = (row.get(9)?, row.get(10)?);
+    let (until, run): (Option<i64>, Option<i64>) = (row.get(3)?, row.get(4)?);
+    let (lifted, lifted_by): (Option<i64>, Option<String>) = (row.get(9)?, row.get(10)?);
     let lock = Lock {
         id: row.get(0)?,
         kind: LockKind::of_name(&row.get::<_, String>(1)?),
         value: row.get(2)?,
-        until: pair(row.get(3)?, row.get(4)?),
+        until: until.zip(run),
         message: row.get(5)?,
         by: row.get(6)?,
         at: row.get(7)?,
         met: Lock::read_met(&row.get::<_, String>(8)?),
-        lifted: lifted.0.zip(lifted.1),
+        lifted: lifted.zip(lifted_by),
     };
     Ok(lock.judged(row.get::<_, Option<Vec<u8>>>(11)?.as_deref(), seal))
 }
@@ -123,10 +132,9 @@ pub(super) fn look(connection: &Connection, new: &NewLock) -> rusqlite::Result<(
         return Ok((lock, taken, last));
     }
     let since = new.lock.at.saturating_sub(REACH);
-    let first: Option<i64> = connection
-        .query_row("SELECT min(sequence) FROM events WHERE time >= ?1", [since], |row| row.get(0))
-        .optional()?
-        .flatten();
+    let first: Option<i64> =
+        connection
+            .query_row("SELECT min(sequence) FROM events WHERE time >= ?1", [since], |row| row.get(0))?;
     let mut after = first.map_or(last, |first| first - 1);
     while after < last {
         let upto = after.saturating_add(PAGE).min(last);
@@ -188,7 +196,6 @@ pub(super) fn put(
             lock.met_text(),
             seal.of(&lock)
         ])?;
-    change(connection)?;
     let rest = taken.issuances.split_off(taken.issuances.len().min(step));
     revoke(connection, &taken.issuances, lock.at)?;
     rows::append(connection, &event::locked_by(&lock, &taken.shut))?;
@@ -198,11 +205,17 @@ pub(super) fn put(
     Ok((taken.shut, rest))
 }
 
-/// Revokes what is left of these issuances.
+/// Revokes what is left of these issuances, which everybody is to hear.
 pub(super) fn revoke(connection: &Connection, issuances: &[i64], at: i64) -> rusqlite::Result<()> {
     let mut revoke = connection
         .prepare_cached("UPDATE certificates SET revoked = ?2 WHERE issuance = ?1 AND revoked IS NULL")?;
-    issuances.iter().try_for_each(|issuance| revoke.execute([*issuance, at]).map(drop))
+    issuances.iter().try_for_each(|issuance| revoke.execute([*issuance, at]).map(drop))?;
+    change(connection)
+}
+
+/// The number of the locks, which is another once anything of them has changed.
+pub(super) fn number(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.prepare_cached("SELECT locks FROM state")?.query_row([], |row| row.get(0))
 }
 
 /// Lifts the locks of that kind and value that have not been; which.
@@ -248,7 +261,7 @@ fn keep(connection: &Connection, lock: &Lock, seal: &Seal) -> rusqlite::Result<(
     change(connection)
 }
 
-/// Has everybody read them anew. By some: what was undone with its transaction has a number that is given to nothing else.
+/// Has everybody read them anew, and the lists. By some: what was undone with its transaction has a number that is given to nothing else.
 fn change(connection: &Connection) -> rusqlite::Result<()> {
     connection
         .prepare_cached("UPDATE state SET locks = locks + 1 + abs(random() % 2000000000)")?

@@ -38,7 +38,7 @@ pub(super) fn certificate(
 pub(super) fn revoked(connection: &Connection, since: i64) -> rusqlite::Result<Vec<RevokedCertificate>> {
     connection
         .prepare_cached(
-            "SELECT serial, kind, revoked, expires FROM certificates
+            "SELECT serial, kind, revoked, expires, host IS NOT NULL FROM certificates
              WHERE revoked IS NOT NULL AND expires >= ?1 AND expires - revoked > ?2 ORDER BY serial",
         )?
         .query_map([since, NOT_LISTED], |row| {
@@ -47,6 +47,7 @@ pub(super) fn revoked(connection: &Connection, since: i64) -> rusqlite::Result<V
                 kind: row.get(1)?,
                 revoked: row.get(2)?,
                 expires: row.get(3)?,
+                is_host: row.get(4)?,
             })
         })?
         .collect()

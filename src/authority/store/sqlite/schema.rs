@@ -262,12 +262,15 @@ pub(super) const MIGRATIONS: &[&str] = &[
     ) STRICT;
     ALTER TABLE state ADD COLUMN locks INTEGER NOT NULL DEFAULT 0;
 
-    -- Set where a certificate is a host's: of `sign-host`, `sign-server`, or an output `ssh-host`. Of what was there before,
-    -- where it may be.
+    -- Set where a certificate is a host's: of `sign-host`, `sign-server`, or an output `ssh-host`. No other certificate of a job is,
+    -- which then would be on the list of another CA than its own.
     ALTER TABLE certificates ADD COLUMN host INTEGER;
     UPDATE certificates SET host = 1 WHERE expires >= unixepoch() - 86400 AND EXISTS (
         SELECT 1 FROM events WHERE sequence = issuance
-            AND (event = 'signed' AND instr(body, '\"by\":\"serve\"') = 0 OR instr(body, '\"type\":\"ssh-host\"') > 0));
+            AND (event = 'signed' AND instr(body, '\"by\":\"serve\"') = 0
+                OR instr(body, '\"type\":\"ssh-host\"') > 0 AND json_valid(body) AND EXISTS (
+                    SELECT 1 FROM json_each(body, '$.outputs')
+                    WHERE value ->> 'type' = 'ssh-host' AND value ->> 'serial' = CAST(certificates.serial AS TEXT))));
     CREATE INDEX certificates_hosts ON certificates (expires) WHERE host IS NOT NULL;
 
     -- The hosts that have proved which they are, as each was last heard (`store/hosts.rs`). It lets nobody in.

@@ -29,15 +29,13 @@ pub(super) fn levels(connection: &Connection, now: i64) -> rusqlite::Result<Vec<
         .collect()
 }
 
-/// Says that this authority is there; the first says which CA keys the store is of.
+/// Says that this authority is there; the first that has keys of a kind says which the store is of.
 pub(super) fn announce(connection: &Connection, replica: &Replica) -> rusqlite::Result<()> {
-    let is_first = !connection.prepare_cached("SELECT 1 FROM cas")?.exists([])?;
-    if is_first {
-        let mut add = connection.prepare_cached("INSERT INTO cas (key, since) VALUES (?1, unixepoch())")?;
-        for key in &replica.keys {
-            add.execute([key])?;
-        }
-    }
+    let mut add = connection.prepare_cached(
+        "INSERT INTO cas (key, since) SELECT ?1, unixepoch()
+         WHERE NOT EXISTS (SELECT 1 FROM cas WHERE substr(key, 1, instr(key, ' ')) = substr(?1, 1, instr(?1, ' ')))",
+    )?;
+    replica.keys.iter().try_for_each(|key| add.execute([key]).map(drop))?;
     // One that is from the future is of a clock that was put back.
     connection.prepare_cached("DELETE FROM replicas WHERE abs(unixepoch() - seen) > ?1")?.execute([LIVE])?;
     let Replica { id, name, keys, policy, version, .. } = replica;

@@ -87,6 +87,11 @@ fn hosts_of_version_4_can_be_thrown_out() {
             row(8, "signed", r#""by":"serve""#, ""),
             row(9, "issued", r#""bot":"b""#, r#""type":"ssh-host","#),
             row(10, "issued", r#""bot":"b""#, r#""type":"ssh","#),
+            // Of a job that is a host and logs in too, this is the latter's.
+            format!(
+                "INSERT INTO certificates VALUES (11, 9, 0, 4102444800, NULL, x'{}', NULL);",
+                "09".repeat(32)
+            ),
         ]
         .concat(),
     );
@@ -96,6 +101,9 @@ fn hosts_of_version_4_can_be_thrown_out() {
     let mut told = bench.wait(bench.store.revoked_hosts(NOW, 10));
     told.sort_unstable();
     assert_eq!(told, [7, 9]);
+    let listed = bench.wait(bench.store.revoked(0));
+    let hosts = listed.iter().filter(|one| [7, 9, 11].contains(&one.serial)).map(|one| one.is_host);
+    assert_eq!(hosts.collect::<Vec<_>>(), [true, true, false]);
 }
 
 /// A trail of this version is read by its body, packed or not; one that somebody damaged is an error and no more.

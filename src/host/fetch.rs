@@ -1,0 +1,215 @@
+//! Asking the authority, over TLS that is verified: as was given, or by the CAs that it was last believed to have.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::heard::{AUTHORITY_CA, Heard};
+use super::lists::useless;
+use super::proof::{self, HostHas, HostProof};
+use crate::clock::Clock;
+use crate::error::{Error, Kind, Result};
+use crate::folder::Folder;
+use crate::net::{self, AuthorityTrust, RequestError};
+use crate::secret::Secret;
+use crate::wire::{HOST_HEADER, MAX_LIST, RevokedEnds, Watched};
+
+/// The longest line of the authority that is read, in bytes: tens of thousands of revocations at once.
+pub const MAX_LINE: usize = 8 << 20;
+
+/// The longest answer that is read where a host is not believed, in bytes.
+const MAX_PROBLEM: usize = 64 << 10;
+
+const ENDS_PATH: &str = "/v1/revoked";
+/// Where the present statement is.
+pub(super) const STATEMENT_PATH: &str = "/v1/statement";
+
+/// What is to be fetched, and where it is kept.
+#[derive(Clone, Debug)]
+pub struct RefreshSettings {
+    /// The authority's URL, without a slash at the end.
+    pub authority: String,
+    /// How its certificate is judged.
+    pub trust: AuthorityTrust,
+    /// The key that must have signed the first statement that is believed.
+    pub statement_key: Option<String>,
+    /// Where the files are kept.
+    pub directory: PathBuf,
+    /// The time for all of it.
+    pub timeout: Duration,
+    /// The key by which this host says which it is, if it does.
+    pub host_key: Option<PathBuf>,
+}
+
+impl RefreshSettings {
+    /// How the authority's certificate is judged, in words.
+    pub(super) fn given(&self) -> String {
+        let AuthorityTrust { ca_file, ca_pin } = &self.trust;
+        format!("{ca_file:?} {ca_pin:?}")
+    }
+}
+
+/// Asks the authority, until a deadline.
+pub(super) struct Fetcher<'s> {
+    pub(super) settings: &'s RefreshSettings,
+    store: &'s Folder,
+    clients: Vec<Client>,
+    /// By which of them the authority's certificate was verified last.
+    by: Cell<usize>,
+    deadline: Instant,
+    /// Whether the authority believes which host this is, or why not, where that was said.
+    pub(super) proven: Cell<Option<Result<()>>>,
+}
+
+/// How a certificate is judged, and by whom.
+type Client = (AuthorityTrust, reqwest::Client);
+
+fn client(settings: &RefreshSettings, trust: AuthorityTrust) -> Result<Client> {
+    let client = net::authority_client(&trust, &settings.authority, settings.timeout)?;
+    Ok((trust, client))
+}
+
+impl<'s> Fetcher<'s> {
+    /// One whose time begins now.
+    pub(super) fn new(settings: &'s RefreshSettings, store: &'s Folder) -> Result<Self> {
+        Self::of(settings, client(settings, settings.trust.clone())?, store)
+    }
+
+    /// Another one, whose time begins now, and which knows the CAs of now.
+    pub(super) fn again(&self) -> Result<Self> {
+        let given = self.clients.first().cloned().ok_or_else(|| Error::internal("no client"))?;
+        Self::of(self.settings, given, self.store)
+    }
+
+    fn of(settings: &'s RefreshSettings, given: Client, store: &'s Folder) -> Result<Self> {
+        let mut clients = vec![given];
+        // Another pin or file than what was once right is one that an operator means.
+        if Heard::read(store)?.is_some_and(|heard| heard.given == settings.given()) {
+            let kept = store.path().join(AUTHORITY_CA);
+            clients.push(client(settings, AuthorityTrust { ca_file: Some(kept), ca_pin: None })?);
+        }
+        let (by, proven, deadline) = (Cell::new(0), Cell::new(None), Instant::now() + settings.timeout);
+        Ok(Self { settings, store, clients, by, deadline, proven })
+    }
+
+    /// Whether the authority was verified as was given, the last time.
+    pub(super) fn is_by_given(&self) -> bool {
+        self.by.get() == 0
+    }
+
+    /// When its time is over.
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// When what is revoked ends; none where the authority is of a version that does not tell.
+    pub(super) async fn ends(&self) -> Result<Option<BTreeMap<u64, i64>>> {
+        let response = self.ask(ENDS_PATH, true, None).await?;
+        if response.status() == 404 {
+            return Ok(None);
+        }
+        let json = self.body(response, ENDS_PATH, MAX_LIST).await?;
+        let told: RevokedEnds = serde_json::from_slice(&json)
+            .map_err(|_| useless(ENDS_PATH, "it is not the JSON of an authority"))?;
+        Ok(Some(told.expires))
+    }
+
+    /// The present statement, as a JWS; none where the authority is of a version that makes none.
+    pub(super) async fn statement(&self) -> Result<Option<String>> {
+        let response = self.ask_by_name(STATEMENT_PATH, true).await?;
+        if response.status() == 404 {
+            return Ok(None);
+        }
+        let json = self.body(response, STATEMENT_PATH, MAX_LINE).await?;
+        let told: Watched = serde_json::from_slice(&json)
+            .map_err(|_| useless(STATEMENT_PATH, "it is not the JSON of an authority"))?;
+        Ok(Some(told.statement))
+    }
+
+    /// What is at a path.
+    pub(super) async fn get(&self, path: &str, limit: usize) -> Result<Vec<u8>> {
+        self.body(self.ask(path, true, None).await?, path, limit).await
+    }
+
+    /// Has the authority hear what this host has by now; where that fails, it hears of it the next time.
+    pub(super) async fn tell(&self) {
+        if self.settings.host_key.is_some() {
+            let _ = self.ask_by_name(STATEMENT_PATH, true).await;
+        }
+    }
+
+    /// Asks for a path and says which host this is, where it does. It is answered where that is not believed, too.
+    pub(super) async fn ask_by_name(&self, path: &str, whole: bool) -> Result<reqwest::Response> {
+        let Some(key) = self.settings.host_key.as_deref() else { return self.ask(path, whole, None).await };
+        let url = format!("{}{path}", self.settings.authority);
+        let said = HostProof::read(key)
+            .and_then(|proof| proof.header(&url, &HostHas::of(self.store), Clock::system().now()));
+        let proven = match said {
+            Ok(said) => {
+                let response = self.ask(path, whole, Some(&said)).await?;
+                // The limit is of refusals, too.
+                if !matches!(response.status().as_u16(), 401 | 429) {
+                    self.proven.set(Some(Ok(())));
+                    return Ok(response);
+                }
+                let left = self.deadline.saturating_duration_since(Instant::now());
+                let problem = tokio::time::timeout(left, net::body(response, MAX_PROBLEM)).await;
+                Err(proof::unproven(key, &problem.ok().and_then(Result::ok).unwrap_or_default()))
+            }
+            Err(error) => Err(error),
+        };
+        self.proven.set(Some(proven));
+        self.ask(path, whole, None).await
+    }
+
+    /// Asks for a path, where something is `said` as that host; where not the whole answer is to be there in time, its head is.
+    async fn ask(&self, path: &str, whole: bool, said: Option<&Secret>) -> Result<reqwest::Response> {
+        let url = format!("{}{path}", self.settings.authority);
+        let mut failed = 0;
+        loop {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            let Some((_, client)) = self.clients.get(self.by.get()) else {
+                return Err(Error::internal("no client"));
+            };
+            let request = client.get(&url);
+            let request = if whole { request.timeout(left) } else { request };
+            let request = match said {
+                Some(said) => request.header(HOST_HEADER, said.expose()),
+                None => request,
+            };
+            let sent = tokio::time::timeout(left, net::send(request)).await;
+            match sent.unwrap_or(Err(RequestError::Timeout)) {
+                Ok(response) => return Ok(response),
+                Err(RequestError::Untrusted(_)) if failed + 1 < self.clients.len() => {
+                    failed += 1;
+                    self.by.set((self.by.get() + 1) % self.clients.len());
+                }
+                Err(error) => return Err(self.unreachable(&error)),
+            }
+        }
+    }
+
+    async fn body(&self, response: reqwest::Response, path: &str, limit: usize) -> Result<Vec<u8>> {
+        self.check(&response, path)?;
+        net::body(response, limit).await.map_err(|why| self.unreachable(&why))
+    }
+
+    /// That it answers with what was asked for.
+    pub(super) fn check(&self, response: &reqwest::Response, path: &str) -> Result<()> {
+        let status = response.status().as_u16();
+        if status == 200 {
+            return Ok(());
+        }
+        let answers =
+            format!("the authority {} answers {path} with status {status}", self.settings.authority);
+        Err(Error::new(Kind::Unreachable, answers).hint(
+            "it may be busy or in trouble: see its log and GET /readyz; the files of it stay as they are",
+        ))
+    }
+
+    /// That there was no answer.
+    pub(super) fn unreachable(&self, why: &RequestError) -> Error {
+        net::unreachable(&self.settings.authority, why, &self.settings.trust, Clock::system().now())
+    }
+}
