@@ -2,8 +2,11 @@
 //! its value.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{self as unix, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -15,7 +18,7 @@ use super::cluster::Role;
 use super::issuer::Issuer;
 use super::process::{self, MACHINE_ID, Running, machine_id};
 use super::replicas::{self, DONE, FORGET, PASS, SET};
-use super::{PATIENCE, wait_for};
+use super::{PATIENCE, random, wait_for};
 
 /// The cluster of every test authority.
 pub const CLUSTER: &str = "id.test";
@@ -88,18 +91,6 @@ impl Builder {
     /// `authority init`, then `authority serve`.
     #[track_caller]
     pub fn start(self) -> Authority {
-        // A port that was free a moment ago may be somebody else's now.
-        let mut failures = String::new();
-        for _ in 0..5 {
-            match self.try_start() {
-                Ok(authority) => return authority,
-                Err(why) => failures.push_str(&why),
-            }
-        }
-        panic!("the authority does not start:\n{failures}");
-    }
-
-    fn try_start(&self) -> Result<Authority, String> {
         let directory = TempDir::new_in(&self.within).unwrap();
         let address = free_port();
         let url = format!("https://{address}");
@@ -126,11 +117,11 @@ impl Builder {
             process::succeed(&mut authority.command(upgrade));
             authority.set_store(server);
         }
-        authority.serve()?;
+        authority.restart();
         let ca = process::succeed(&mut authority.command(["export", "tls-ca"]));
         std::fs::write(authority.ca_file(), &ca).unwrap();
         authority.client = Client::trusting(address, &ca);
-        Ok(authority)
+        authority
     }
 
     /// What `init` wrote stays, but for the keys that a test needs otherwise.
@@ -389,16 +380,7 @@ impl Authority {
     #[track_caller]
     pub fn restart(&mut self) {
         self.kill();
-        let mut failure = String::new();
-        // A connection of another test may have borrowed the port for a moment.
-        for _ in 0..20 {
-            match self.serve() {
-                Ok(()) => return,
-                Err(why) => failure = why,
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        panic!("the authority does not start again:\n{failure}");
+        self.serve().unwrap_or_else(|why| panic!("the authority does not start:\n{why}"));
     }
 
     fn serve(&mut self) -> Result<(), String> {
@@ -433,7 +415,22 @@ fn data_dir(directory: &TempDir) -> PathBuf {
     directory.path().join("authority")
 }
 
-/// An address on loopback that nobody listens on, for now.
+/// An address on loopback that nobody listens on, and that no other test is given while this process lives.
+///
+/// It is below those that the system gives to connections: one of them could have it while an authority is started again.
 pub fn free_port() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+    static GIVEN: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
+    let range = process::read("/proc/sys/net/ipv4/ip_local_port_range");
+    let lowest: u16 = range.split_whitespace().next().and_then(|port| port.parse().ok()).expect("a port");
+    loop {
+        let port = 10_000 + u16::from_le_bytes(random()) % (lowest.max(20_000) - 10_000);
+        // A name that is gone with the process, like the port itself.
+        let name = unix::SocketAddr::from_abstract_name(format!("machine-id test {port}")).unwrap();
+        let Ok(claim) = UnixListener::bind_addr(&name) else { continue };
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if TcpListener::bind(address).is_ok() {
+            GIVEN.lock().unwrap().push(claim);
+            return address;
+        }
+    }
 }
