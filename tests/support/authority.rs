@@ -1,12 +1,9 @@
 //! The real authority, in a temporary folder, on a loopback port; ended with
 //! its value.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{self as unix, UnixListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -16,9 +13,10 @@ use tempfile::TempDir;
 use super::client::Client;
 use super::cluster::Role;
 use super::issuer::Issuer;
+use super::port::free_port;
 use super::process::{self, MACHINE_ID, Running, machine_id};
 use super::replicas::{self, DONE, FORGET, PASS, SET};
-use super::{PATIENCE, random, wait_for};
+use super::{PATIENCE, wait_for};
 
 /// The cluster of every test authority.
 pub const CLUSTER: &str = "id.test";
@@ -413,24 +411,4 @@ impl Authority {
 
 fn data_dir(directory: &TempDir) -> PathBuf {
     directory.path().join("authority")
-}
-
-/// An address on loopback that nobody listens on, and that no other test is given while this process lives.
-///
-/// It is below those that the system gives to connections: one of them could have it while an authority is started again.
-pub fn free_port() -> SocketAddr {
-    static GIVEN: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
-    let range = process::read("/proc/sys/net/ipv4/ip_local_port_range");
-    let lowest: u16 = range.split_whitespace().next().and_then(|port| port.parse().ok()).expect("a port");
-    loop {
-        let port = 10_000 + u16::from_le_bytes(random()) % (lowest.max(20_000) - 10_000);
-        // A name that is gone with the process, like the port itself.
-        let name = unix::SocketAddr::from_abstract_name(format!("machine-id test {port}")).unwrap();
-        let Ok(claim) = UnixListener::bind_addr(&name) else { continue };
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        if TcpListener::bind(address).is_ok() {
-            GIVEN.lock().unwrap().push(claim);
-            return address;
-        }
-    }
 }
