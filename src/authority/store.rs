@@ -32,6 +32,9 @@ mod odometer;
 mod packed;
 mod pages;
 mod place;
+#[cfg(test)]
+#[path = "../../tests/support/port.rs"]
+mod port;
 pub mod postgres;
 pub mod proofs;
 pub mod record;
