@@ -60,7 +60,7 @@ pub(super) async fn run(
             Err(error) => error,
         };
         // One that held is not what fails now.
-        if begun.elapsed() >= SILENCE {
+        if begun.elapsed() >= PAUSES.1 {
             backoff = Backoff::new(PAUSES.0, PAUSES.1);
         }
         if let Some(error) = error {
