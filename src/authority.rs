@@ -171,7 +171,7 @@ impl Authority {
 
     /// Has the store hear of the hosts that have proved which they are.
     pub async fn tell_hosts(&self) -> Result<()> {
-        let hosts = self.hosts.take(Instant::now());
+        let hosts = self.hosts.take(self.clock.instant());
         if hosts.is_empty() {
             return Ok(());
         }

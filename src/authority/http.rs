@@ -26,7 +26,6 @@ use super::connections::Place;
 use super::enroll::{self, Refused};
 use super::host_proof::{self, ProvenHost};
 use super::limits::Exceeded;
-use super::revoke;
 use super::statements::Stated;
 use super::store::{self, closed};
 use super::tls::CurrentCertificate;
@@ -181,7 +180,7 @@ async fn exchange(State(authority): Shared, Extension(Peer(peer)): Extension<Pee
 async fn revoke(State(authority): Shared, Extension(Peer(peer)): Extension<Peer>, body: Bytes) -> Answer {
     let request: RevokeRequest = read(&body)?;
     let title = "the assertion is not valid for this issuance";
-    revoke::revoke(&authority, &request, peer)
+    super::revoke::revoke(&authority, &request, peer)
         .await
         .map_err(|why| unproven(why, ("assertion-invalid", title)))?;
     authority.statements.wake();

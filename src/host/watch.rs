@@ -3,12 +3,13 @@
 //! seldom for what jobs give back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::fetch::{Fetched, Fetcher, RefreshSettings, STATEMENT_PATH};
 use super::gate;
@@ -28,6 +29,8 @@ use crate::wire::{HEARTBEAT, Statement};
 
 /// How often the KRL is fetched whole, so that it loses what is over.
 const ANEW: Duration = Duration::from_secs(3600);
+/// How often it is said which host this is, where nothing else gives cause.
+const NAMED_EVERY: Duration = Duration::from_secs(600);
 /// The first pause after a fetch that failed, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), SELDOM);
 /// How long a watcher that begins may take to hear something, whatever was heard before.
@@ -72,15 +75,16 @@ async fn watch(settings: &WatchSettings, fetcher: &Fetcher<'_>, store: &Folder) 
     let mut watcher = Watcher::new(settings, fetcher, store, &shared);
     let (told, mut lines) = mpsc::channel(1);
     let link = link::run(fetcher, &shared, told);
-    tokio::pin!(link);
+    let naming = name_again(fetcher, &shared);
+    tokio::pin!(link, naming);
     loop {
         let due = watcher.due();
         // Nothing that the network may hold up is waited for in between.
         tokio::select! {
             never = &mut link => match never {},
+            never = &mut naming => match never {},
             Some(line) = lines.recv() => watcher.take(line).await,
             arrived = done(&mut watcher.fetching) => watcher.arrived(arrived).await,
-            proven = done(&mut watcher.saying) => watcher.heard_of_proof(proven),
             failed = watcher.reload.step() => watcher.reloaded(failed),
             () = sleep_until(due) => {}
         }
@@ -111,6 +115,17 @@ struct Arrived {
     /// When certificates end that were revoked before that began; nothing where some may be missing.
     ends: Option<BTreeMap<u64, i64>>,
     proven: Option<Result<()>>,
+/// Says again and again which host this is: its certificate may be another by now, or believed by now. At once where what
+/// it has is another thing by now.
+async fn name_again(fetcher: &Fetcher<'_>, shared: &Shared) -> Infallible {
+    loop {
+        let _ = timeout(NAMED_EVERY, shared.has_changed.notified()).await;
+        if let Ok(fetcher) = fetcher.again() {
+            fetcher.tell().await;
+            shared.heard_of_proof(&fetcher);
+        }
+    }
+}
 }
 
 struct Watcher<'w> {
@@ -130,8 +145,6 @@ struct Watcher<'w> {
     /// When lists are to be fetched.
     fetch: Option<Instant>,
     fetching: Work<'w, Arrived>,
-    /// The authority hears what this host has.
-    saying: Work<'w, Option<Result<()>>>,
     /// How often in a row lists came that are of another statement.
     overtaken: usize,
     /// Whether the last fetch has failed.
@@ -175,7 +188,6 @@ impl<'w> Watcher<'w> {
             ends: None,
             fetch: None,
             fetching: None,
-            saying: None,
             overtaken: 0,
             is_behind: false,
             fetched: None,
@@ -344,15 +356,10 @@ impl<'w> Watcher<'w> {
             round.done.join(Refreshed { errors: overtaken, ..Refreshed::default() });
         }
         let krl = round.krl().and(round.heard.as_ref()).map(|heard| heard.lists.krl.number);
-        let has_changed = !round.done.changed.is_empty();
-        let is_good = self.end(round, krl, told.statement.urgent);
-        if has_changed && self.settings.refresh.host_key.is_some() {
-            let fetcher = self.fetcher.again()?;
-            self.saying = Some(Box::pin(async move {
-                fetcher.tell().await;
-                fetcher.proven.take()
-            }));
+        if !round.done.changed.is_empty() {
+            self.shared.has_changed.notify_one();
         }
+        let is_good = self.end(round, krl, told.statement.urgent);
         Ok(is_good && is_right)
     }
 
