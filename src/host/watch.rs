@@ -84,7 +84,7 @@ async fn watch(settings: &WatchSettings, fetcher: &Fetcher<'_>, store: &Folder) 
             never = &mut link => match never {},
             never = &mut naming => match never {},
             Some(line) = lines.recv() => watcher.take(line).await,
-            arrived = done(&mut watcher.fetching) => watcher.arrived(arrived).await,
+            lists = arrived(&mut watcher.fetching) => watcher.arrived(lists).await,
             failed = watcher.reload.step() => watcher.reloaded(failed),
             () = sleep_until(due) => {}
         }
@@ -93,15 +93,15 @@ async fn watch(settings: &WatchSettings, fetcher: &Fetcher<'_>, store: &Folder) 
     }
 }
 
-/// What is under way beside other things.
-type Work<'w, T> = Option<Pin<Box<dyn Future<Output = T> + 'w>>>;
+/// Lists on their way, if any are.
+type Fetching<'w> = Option<Pin<Box<dyn Future<Output = Arrived> + 'w>>>;
 
-/// Waits until it is done, and for ever where there is none.
-async fn done<T>(work: &mut Work<'_, T>) -> T {
-    let Some(under_way) = work else { return std::future::pending().await };
-    let done = under_way.await;
-    *work = None;
-    done
+/// Waits for them.
+async fn arrived(fetching: &mut Fetching<'_>) -> Arrived {
+    let Some(on_their_way) = fetching else { return std::future::pending().await };
+    let arrived = on_their_way.await;
+    *fetching = None;
+    arrived
 }
 
 /// What was fetched of lists.
@@ -115,6 +115,8 @@ struct Arrived {
     /// When certificates end that were revoked before that began; nothing where some may be missing.
     ends: Option<BTreeMap<u64, i64>>,
     proven: Option<Result<()>>,
+}
+
 /// Says again and again which host this is: its certificate may be another by now, or believed by now. At once where what
 /// it has is another thing by now.
 async fn name_again(fetcher: &Fetcher<'_>, shared: &Shared) -> Infallible {
@@ -125,7 +127,6 @@ async fn name_again(fetcher: &Fetcher<'_>, shared: &Shared) -> Infallible {
             shared.heard_of_proof(&fetcher);
         }
     }
-}
 }
 
 struct Watcher<'w> {
@@ -144,7 +145,7 @@ struct Watcher<'w> {
     ends: Option<BTreeMap<u64, i64>>,
     /// When lists are to be fetched.
     fetch: Option<Instant>,
-    fetching: Work<'w, Arrived>,
+    fetching: Fetching<'w>,
     /// How often in a row lists came that are of another statement.
     overtaken: usize,
     /// Whether the last fetch has failed.
