@@ -155,3 +155,32 @@ fn silence_may_be_as_long_as_one_likes() {
     wait_for("the files", || authority.path("trust/tls_ca.crt").exists().then_some(()));
     assert_eq!(watch.stderr(), "");
 }
+
+/// Whatever it was at, and though there are two of them in one folder.
+#[test]
+fn killed_at_any_moment_it_takes_nothing_back() {
+    let authority = Stated::start();
+    let mut watch = authority.watch([]);
+    let mut all = Vec::new();
+    for round in 0..20 {
+        let mut other = authority.begin([]);
+        for serial in [100 + 2 * round, 101 + 2 * round] {
+            authority.revoke(true, serial, serial % 5 == 0);
+            all.push(serial);
+        }
+        std::thread::sleep(std::time::Duration::from_micros(3137 * round));
+        let before = authority.serials();
+        watch.signal(Signal::KILL);
+        watch.wait();
+        let after = authority.serials();
+        assert!(before.iter().all(|serial| after.contains(serial)), "{before:?} {after:?}");
+        std::mem::swap(&mut watch, &mut other);
+    }
+    wait_for("all", || {
+        authority.beat();
+        (authority.serials() == all).then_some(())
+    });
+    let heard: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(authority.path("trust/authority.heard")).unwrap()).unwrap();
+    assert_eq!(heard["lists"]["krl"]["number"], authority.state().number);
+}
