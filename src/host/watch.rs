@@ -146,6 +146,8 @@ struct Watcher<'w> {
     /// When lists are to be fetched.
     fetch: Option<Instant>,
     fetching: Fetching<'w>,
+    /// What was urgent when that began.
+    tried: u64,
     /// How often in a row lists came that are of another statement.
     overtaken: usize,
     /// Whether the last fetch has failed.
@@ -189,6 +191,7 @@ impl<'w> Watcher<'w> {
             ends: None,
             fetch: None,
             fetching: None,
+            tried: 0,
             overtaken: 0,
             is_behind: false,
             fetched: None,
@@ -227,14 +230,14 @@ impl<'w> Watcher<'w> {
         let trusted = round.trust();
         let told = round.hear(jws, *by_given)?;
         let is_current = round.step(&told);
-        let is_settled = self.told.is_some() && trusted == round.trust() && self.closed.is_none();
+        let is_settled = self.told.is_some() && trusted == round.trust();
         let is_good = self.end(round, is_current.then_some(told.statement.number), told.statement.urgent);
         if !is_current && self.fetching.is_some() {
             self.missed.push(told.clone());
         }
         self.learn(&told.statement);
         self.told = Some(told);
-        self.plan(!is_settled);
+        self.plan(!is_settled || self.closed.is_some() && !self.is_behind);
         Ok(is_good && !self.is_behind)
     }
 
@@ -277,8 +280,10 @@ impl<'w> Watcher<'w> {
         let Some(Statement { number, urgent, .. }) = self.told.as_ref().map(|told| &told.statement) else {
             return;
         };
-        let (crl, is_current) = (self.lists.crl.number, self.shared.since.get() == Some(*number));
-        if self.fetching.is_some() {
+        let (crl, is_current) = (self.lists.crl.number, self.shared.since.get() >= Some(*number));
+        // What fails is not tried more often for what comes meanwhile, but for what operators revoke.
+        let waits = self.is_behind && self.fetch.is_some() && *urgent <= self.tried && !at_once;
+        if self.fetching.is_some() || waits {
             return;
         }
         if at_once || !is_current || *urgent > crl {
@@ -294,8 +299,9 @@ impl<'w> Watcher<'w> {
         let Some(told) = self.told.clone() else { return Ok(()) };
         let fetcher = self.fetcher.again()?;
         let is_anew = self.anew.is_none_or(|last| last.elapsed() >= ANEW);
-        let is_current = self.shared.since.get() == Some(told.statement.number);
+        let is_current = self.shared.since.get() >= Some(told.statement.number);
         let (krl, is_late) = (is_anew || !is_current, self.overtaken > 0);
+        self.tried = told.statement.urgent;
         let ends = self.ends.replace(BTreeMap::new());
         self.missed.clear();
         self.fetching = Some(Box::pin(async move {

@@ -78,12 +78,14 @@ fn what_is_said_to_be_revoked_and_cannot_be_fetched_lets_nobody_in() {
         authority.beat();
         authority.refuses(&others).then_some(())
     });
-    // Whatever is heard meanwhile, it stays so.
+    // Whatever is heard meanwhile, it stays so, and is not asked for more often.
+    let asked = authority.asked(KRL);
     for _ in 0..20 {
         authority.beat();
         assert!(authority.refuses(&others) && !lets_in());
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
+    assert!(authority.asked(KRL) <= asked + 3, "{asked} {}", authority.asked(KRL));
     authority.state().lies.clear();
     wait_for("the list", || {
         authority.beat();
