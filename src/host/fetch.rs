@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 use super::heard::{AUTHORITY_CA, Heard};
 use super::lists::useless;
 use super::proof::{self, HostHas, HostProof};
+use super::store::MAX_TRUST;
+use super::trust;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::folder::Folder;
 use crate::net::{self, AuthorityTrust, RequestError};
 use crate::secret::Secret;
-use crate::wire::{HOST_HEADER, MAX_LIST, RevokedEnds, Watched};
+use crate::wire::{HOST_HEADER, MAX_LIST, RevokedEnds, TrustAnchors, Watched};
 
 /// The longest line of the authority that is read, in bytes: tens of thousands of revocations at once.
 pub const MAX_LINE: usize = 8 << 20;
@@ -21,9 +23,24 @@ pub const MAX_LINE: usize = 8 << 20;
 /// The longest answer that is read where a host is not believed, in bytes.
 const MAX_PROBLEM: usize = 64 << 10;
 
+const NO_JSON: &str = "it is not the JSON of an authority";
+
 const ENDS_PATH: &str = "/v1/revoked";
 /// Where the present statement is.
 pub(super) const STATEMENT_PATH: &str = "/v1/statement";
+
+pub(super) const TRUST_PATH: &str = "/v1/trust";
+pub(super) const KRL_PATH: &str = "/v1/revoked/ssh.krl";
+pub(super) const CRL_PATH: &str = "/v1/revoked/tls.crl";
+
+/// Lists, or why there are none.
+pub(super) struct Fetched {
+    /// Nothing where it was not asked for.
+    pub(super) krl: Option<Result<Vec<u8>>>,
+    pub(super) crl: Result<Vec<u8>>,
+    /// When certificates end that were revoked since the last CRL; none where the authority does not tell.
+    pub(super) ends: Result<Option<BTreeMap<u64, i64>>>,
+}
 
 /// What is to be fetched, and where it is kept.
 #[derive(Clone, Debug)]
@@ -86,8 +103,9 @@ impl<'s> Fetcher<'s> {
         let mut clients = vec![given];
         // Another pin or file than what was once right is one that an operator means.
         if Heard::read(store)?.is_some_and(|heard| heard.given == settings.given()) {
-            let kept = store.path().join(AUTHORITY_CA);
-            clients.push(client(settings, AuthorityTrust { ca_file: Some(kept), ca_pin: None })?);
+            let kept = AuthorityTrust { ca_file: Some(store.path().join(AUTHORITY_CA)), ca_pin: None };
+            // Where it is lost or damaged it is written anew with what is heard next.
+            clients.extend(client(settings, kept));
         }
         let (by, proven, deadline) = (Cell::new(0), Cell::new(None), Instant::now() + settings.timeout);
         Ok(Self { settings, store, clients, by, deadline, proven })
@@ -103,6 +121,25 @@ impl<'s> Fetcher<'s> {
         self.deadline
     }
 
+    /// The CAs of an authority that states nothing.
+    pub(super) async fn trust(&self) -> Result<TrustAnchors> {
+        let json = self.get(TRUST_PATH, MAX_TRUST).await?;
+        let cas = serde_json::from_slice(&json).map_err(|_| NO_JSON.to_owned());
+        cas.and_then(|cas| trust::plain(&cas)).map_err(|why| useless(TRUST_PATH, &why))
+    }
+
+    /// The lists: the KRL too, if it is wanted, and `ends`, unless they are known.
+    pub(super) async fn lists(&self, krl: bool, ends: Option<BTreeMap<u64, i64>>) -> Fetched {
+        let krl = async { if krl { Some(self.get(KRL_PATH, MAX_LIST).await) } else { None } };
+        // In this order, so that what the list has is told.
+        let tls = async {
+            let crl = self.get(CRL_PATH, MAX_LIST).await;
+            (crl, if ends.is_some() { Ok(ends) } else { self.ends().await })
+        };
+        let (krl, (crl, ends)) = tokio::join!(krl, tls);
+        Fetched { krl, crl, ends }
+    }
+
     /// When what is revoked ends; none where the authority is of a version that does not tell.
     pub(super) async fn ends(&self) -> Result<Option<BTreeMap<u64, i64>>> {
         let response = self.ask(ENDS_PATH, true, None).await?;
@@ -110,8 +147,7 @@ impl<'s> Fetcher<'s> {
             return Ok(None);
         }
         let json = self.body(response, ENDS_PATH, MAX_LIST).await?;
-        let told: RevokedEnds = serde_json::from_slice(&json)
-            .map_err(|_| useless(ENDS_PATH, "it is not the JSON of an authority"))?;
+        let told: RevokedEnds = serde_json::from_slice(&json).map_err(|_| useless(ENDS_PATH, NO_JSON))?;
         Ok(Some(told.expires))
     }
 
@@ -122,8 +158,7 @@ impl<'s> Fetcher<'s> {
             return Ok(None);
         }
         let json = self.body(response, STATEMENT_PATH, MAX_LINE).await?;
-        let told: Watched = serde_json::from_slice(&json)
-            .map_err(|_| useless(STATEMENT_PATH, "it is not the JSON of an authority"))?;
+        let told: Watched = serde_json::from_slice(&json).map_err(|_| useless(STATEMENT_PATH, NO_JSON))?;
         Ok(Some(told.statement))
     }
 

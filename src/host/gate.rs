@@ -5,22 +5,21 @@ use std::path::PathBuf;
 
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose};
 
-use super::heard::{Heard, sha256};
 use super::lists::KRL;
 use super::store::{MAX_TRUST, TLS_CA, USER_CA, put, update};
 use super::trust;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::Folder;
 use crate::krl;
-use crate::wire::MAX_LIST;
+use crate::wire::{MAX_LIST, TrustAnchors};
 
 /// Whom TLS servers trust then.
 const NOBODY: &str = "machine-id: nobody, until the authority is heard again";
 
 type Put = Result<Option<PathBuf>>;
 
-/// Revokes the CAs of SSH, and has TLS servers trust a CA that nobody has.
-pub fn close(store: &Folder) -> [Put; 2] {
+/// Revokes the CAs of SSH, where that is so for it too, and has TLS servers trust a CA that nobody has.
+pub fn close(store: &Folder, for_ssh: bool) -> [Put; 2] {
     let krl = || {
         let cas = store.read(USER_CA, MAX_TRUST).map_err(|why| unreadable(store, USER_CA, why))?;
         let blobs = trust::ssh_blobs(&String::from_utf8_lossy(&cas.unwrap_or_default()));
@@ -35,28 +34,21 @@ pub fn close(store: &Folder) -> [Put; 2] {
     let tls = || {
         if has_nobodys(store) { Ok(None) } else { put(store, TLS_CA, Some(nobody()?.into_bytes())) }
     };
-    [krl(), tls()]
+    [if for_ssh { krl() } else { Ok(None) }, tls()]
 }
 
-/// Whether nobody is let in, as far as what was heard says how it was before.
-pub fn is_closed(store: &Folder, heard: &Heard) -> bool {
-    has_nobodys(store) || open_krl(store, heard).is_some()
+/// Whether the KRL is one that lets nobody in.
+pub fn is_closed_to_ssh(store: &Folder) -> bool {
+    store.read(KRL, MAX_LIST * 2).ok().flatten().is_some_and(|krl| krl::opened(&krl).is_some())
 }
 
-/// Takes that back; what else is not as it should be is fetched whole.
-pub fn open(store: &Folder, heard: &Heard) -> Vec<Put> {
-    let krl = open_krl(store, heard).map(|krl| put(store, KRL, Some(krl)));
-    let tls = has_nobodys(store).then(|| update(store, TLS_CA, heard.known.trust.tls_cas.concat()));
-    krl.into_iter().chain(tls).collect()
+/// Has TLS servers trust these CAs again, if they trust nobody.
+pub fn open_tls(store: &Folder, cas: &TrustAnchors) -> Put {
+    if has_nobodys(store) { update(store, TLS_CA, cas.tls_cas.concat()) } else { Ok(None) }
 }
 
-/// The KRL as it was before it was closed, if it is.
-fn open_krl(store: &Folder, heard: &Heard) -> Option<Vec<u8>> {
-    let shut = store.read(KRL, MAX_LIST * 2).ok()??;
-    krl::opened(&shut).filter(|krl| sha256(krl) == heard.lists.hash).map(<[u8]>::to_vec)
-}
-
-fn has_nobodys(store: &Folder) -> bool {
+/// Whether TLS servers trust nobody.
+pub fn has_nobodys(store: &Folder) -> bool {
     store.read(TLS_CA, MAX_TRUST).ok().flatten().is_some_and(|ca| is_nobodys(&ca))
 }
 

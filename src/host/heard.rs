@@ -30,20 +30,54 @@ pub struct Heard {
     pub given: String,
     /// Which lists are in the folder.
     pub lists: InPlace,
-    /// When one was heard that was later than those before.
-    pub at: Moment,
 }
 
-/// The lists that are in the folder; nothing where they are to be fetched whole.
+/// The lists that are in the folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InPlace {
-    /// The number whose revocations the KRL has.
-    pub krl: u64,
+    /// Of which statement the KRL is.
+    pub krl: Current,
     /// Its SHA-256 as it was put there, in hexadecimal.
     pub hash: String,
-    /// The number whose revocations the CRL has.
-    pub crl: u64,
+    /// Of which statement the CRL is.
+    pub crl: Current,
+}
+
+/// The last statement by which a list is of now: what is heard and cannot be followed does not count.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Current {
+    /// Its number; that of nothing where there is none.
+    pub number: u64,
+    /// When it was made.
+    pub made: i64,
+    /// When it was heard.
+    pub at: Option<Moment>,
+}
+
+impl Current {
+    /// Which of two is later.
+    pub fn order(&self) -> (u64, i64) {
+        (self.number, self.made)
+    }
+
+    /// The list is of that statement, too.
+    pub fn raise(&mut self, other: Self) {
+        if self.order() < other.order() {
+            *self = other;
+        }
+    }
+
+    /// Whether the list is of a later statement too, since that has the same number.
+    pub fn goes_on(&self, later: &Self) -> bool {
+        self.number == later.number && self.order() < later.order()
+    }
+
+    /// How long ago the statement was heard; none where there is none, or the clock says that it is to come.
+    pub fn age(&self, now: &Moment) -> Option<Duration> {
+        self.at.as_ref()?.age(now)
+    }
 }
 
 /// A moment, by the clock, and by a time that no step of it changes.
@@ -71,9 +105,14 @@ impl Moment {
 
     /// How long ago it was; none where the clock says that it is to come.
     pub fn age(&self, now: &Self) -> Option<Duration> {
+        let by_clock = now.unix.saturating_sub(self.unix);
         let seconds = match (&self.boot, &now.boot) {
-            (Some((then, since)), Some((boot, now))) if then == boot => now.saturating_sub(*since),
-            _ => now.unix.saturating_sub(self.unix),
+            // A machine that was paused from outside, or goes on from a snapshot, knows of that by its clock alone.
+            (Some((then, since)), Some((boot, now))) if then == boot => {
+                let by_boot = now.saturating_sub(*since);
+                if by_boot < 0 { by_boot } else { by_boot.max(by_clock) }
+            }
+            _ => by_clock,
         };
         u64::try_from(seconds).ok().map(Duration::from_secs)
     }
@@ -147,11 +186,11 @@ pub fn within(path: &Path, after: Duration, clock: &Clock) -> Result<()> {
             Some(parsed.map_err(|why| unreadable(&path, why))?)
         }
     };
-    let age = heard.map(|heard| heard.at.age(&Moment::now(clock)));
-    if age.flatten().is_some_and(|age| age < after) {
+    let age = heard.and_then(|heard| heard.lists.krl.age(&Moment::now(clock)));
+    if age.is_some_and(|age| age < after) {
         return Ok(());
     }
-    Err(Error::new(Kind::Unreachable, silent(age.flatten()))
+    Err(Error::new(Kind::Unreachable, silent(age))
         .context("nobody gets in")
         .hint("see the log of `host watch`: is it running, and does it reach the authority?"))
 }
@@ -164,6 +203,12 @@ pub fn silent(age: Option<Duration>) -> String {
         }
         None => "nothing was heard of the authority yet".to_owned(),
     }
+}
+
+/// That the list of TLS servers is not what the authority states.
+pub fn behind(age: Option<Duration>) -> String {
+    let age = age.map_or_else(|| "yet".to_owned(), |age| format!("for {}", humantime::format_duration(age)));
+    format!("the list of TLS servers was not brought up to date {age}")
 }
 
 fn unreadable(path: &Path, why: String) -> Error {
@@ -184,9 +229,9 @@ mod tests {
     fn age_is_of_the_boot_and_of_the_clock_after_one() {
         let age = |then: &Moment, now: &Moment| then.age(now).map(|age| age.as_secs());
         let then = moment(1000, Some(("a", 50)));
-        // Whatever becomes of the clock.
-        for clock in [-7, 0, 1000, i64::MAX] {
-            assert_eq!(age(&then, &moment(clock, Some(("a", 80)))), Some(30));
+        // A clock that is put back makes nothing younger, and by one that is put forward it may be older.
+        for (clock, old) in [(-7, 30), (0, 30), (1000, 30), (1029, 30), (1031, 31), (90_000, 89_000)] {
+            assert_eq!(age(&then, &moment(clock, Some(("a", 80)))), Some(old), "{clock}");
         }
         assert_eq!(age(&then, &moment(1000, Some(("a", 49)))), None);
         for other in [Some(("b", 80)), None] {

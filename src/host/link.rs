@@ -33,6 +33,8 @@ pub(super) struct Shared {
     pub(super) since: Cell<Option<u64>>,
     /// What came last was not believed, or is of no use: the connection is to be made anew.
     pub(super) refused: Notify,
+    /// What this host has is another thing by now.
+    pub(super) has_changed: Notify,
     /// Whether the authority believes which host this is, or why not, where it was said and not told yet.
     pub(super) proven: Cell<Option<Result<()>>>,
 }
@@ -60,7 +62,7 @@ pub(super) async fn run(
             Err(error) => error,
         };
         // One that held is not what fails now.
-        if begun.elapsed() >= SILENCE {
+        if begun.elapsed() >= PAUSES.1 {
             backoff = Backoff::new(PAUSES.0, PAUSES.1);
         }
         if let Some(error) = error {

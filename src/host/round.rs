@@ -2,16 +2,18 @@
 //! that states nothing, with what it gives.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use super::crl::signed_part;
-use super::fetch::{Fetcher, STATEMENT_PATH};
+use super::fetch::{CRL_PATH, Fetched, KRL_PATH, RefreshSettings, STATEMENT_PATH};
 use super::gate;
-use super::heard::{Heard, InPlace, Moment, sha256};
+use super::heard::{Current, Heard, InPlace, Moment, sha256};
 use super::lists::{CRL, KRL, fresh_crl, fresh_krl, useless};
 use super::seen::{SSH, Seen};
 use super::statement::{Known, believe};
-use super::store::{HOST_CA, KNOWN_HOSTS, MAX_TRUST, TLS_CA, USER_CA, holds, put, update};
+use super::store::{self, HOST_CA, KNOWN_HOSTS, TLS_CA, USER_CA, put, update};
 use super::trust;
 use crate::clock::Clock;
 use crate::destination::ssh;
@@ -20,15 +22,13 @@ use crate::folder::Folder;
 use crate::krl;
 use crate::wire::{MAX_LIST, Statement, TrustAnchors};
 
-const TRUST_PATH: &str = "/v1/trust";
-const KRL_PATH: &str = "/v1/revoked/ssh.krl";
-const CRL_PATH: &str = "/v1/revoked/tls.crl";
-
 /// That is not what was stated.
 const OTHER_LIST: &str = "it is not the list that the authority states";
 
 /// How often lists are fetched that are later than the statement, each time after a later one.
-const ATTEMPTS: usize = 3;
+pub(super) const ATTEMPTS: usize = 3;
+/// How long another run is waited for.
+pub(super) const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a run did.
 #[derive(Debug, Default)]
@@ -40,6 +40,14 @@ pub struct Refreshed {
 }
 
 impl Refreshed {
+    /// Adds what another part of the run did.
+    pub fn join(&mut self, more: Self) {
+        let changed = more.changed.into_iter().map(|path| Ok(Some(path)));
+        for put in changed.chain(more.errors.into_iter().map(Err)) {
+            self.add(put);
+        }
+    }
+
     /// Adds what came of a file, each thing once; returns whether it is good.
     pub fn add(&mut self, put: Result<Option<PathBuf>>) -> bool {
         match put {
@@ -58,14 +66,28 @@ impl Refreshed {
     }
 }
 
-/// Made under the folder's lock, and ended under it.
+/// A statement that is believed, and the moment that it tells of.
+#[derive(Clone, Debug)]
+pub(super) struct Believed {
+    pub(super) statement: Statement,
+    at: Moment,
+}
+
+impl Believed {
+    /// The last statement by which a list is of now.
+    fn current(&self) -> Current {
+        let Statement { number, made, .. } = self.statement;
+        Current { number, made, at: Some(self.at.clone()) }
+    }
+}
+
+/// Holds the folder's lock, so nothing is waited for meanwhile.
 pub(super) struct Round<'r> {
-    fetcher: &'r Fetcher<'r>,
+    settings: &'r RefreshSettings,
     store: &'r Folder,
+    _lock: Option<File>,
     /// What was heard until now; nothing of an authority that states nothing.
     pub(super) heard: Option<Heard>,
-    /// Whether something was heard in this round that was not before.
-    is_news: bool,
     /// What of that is kept.
     kept: Option<Heard>,
     /// Read when it is needed.
@@ -73,23 +95,20 @@ pub(super) struct Round<'r> {
     /// What has come of it.
     pub(super) done: Refreshed,
     /// Which lists are not those that the statement is about.
-    overtaken: Vec<Error>,
+    pub(super) overtaken: Vec<Error>,
 }
 
 impl<'r> Round<'r> {
-    pub(super) fn begin(fetcher: &'r Fetcher<'r>, store: &'r Folder) -> Result<Self> {
+    pub(super) async fn begin(
+        settings: &'r RefreshSettings,
+        store: &'r Folder,
+        deadline: Instant,
+    ) -> Result<Self> {
+        let lock = store::lock(store, deadline.min(Instant::now() + LOCK_PATIENCE)).await?;
         let heard = Heard::read(store)?;
         let kept = heard.clone();
-        Ok(Self {
-            is_news: false,
-            fetcher,
-            store,
-            heard,
-            kept,
-            seen: None,
-            done: Refreshed::default(),
-            overtaken: Vec::new(),
-        })
+        let (done, overtaken) = (Refreshed::default(), Vec::new());
+        Ok(Self { settings, store, _lock: lock, heard, kept, seen: None, done, overtaken })
     }
 
     /// Keeps what is to be known the next time.
@@ -97,27 +116,10 @@ impl<'r> Round<'r> {
         if let Some(mut seen) = self.seen.take() {
             self.done.add(seen.write(self.store, Clock::system().now()).map(|()| None));
         }
-        self.keep();
-        self.done
-    }
-
-    /// The same, and the authority hears what is there by then, where that is another thing than before.
-    pub(super) async fn end_and_tell(self) -> Refreshed {
-        let fetcher = self.fetcher;
-        let done = self.end();
-        if !done.changed.is_empty() {
-            fetcher.tell().await;
-        }
-        done
-    }
-
-    fn keep(&mut self) {
         if let Some(heard) = self.heard.as_ref().filter(|heard| self.kept.as_ref() != Some(heard)) {
-            let written = heard.write(self.store);
-            if self.done.add(written.map(|()| None)) {
-                self.kept = self.heard.clone();
-            }
+            self.done.add(heard.write(self.store).map(|()| None));
         }
+        self.done
     }
 
     fn seen(&mut self) -> &mut Seen {
@@ -135,194 +137,154 @@ impl<'r> Round<'r> {
         self.seen.get_or_insert_default()
     }
 
-    /// Asks for the present statement; none of an authority that never made one.
-    pub(super) async fn ask(&mut self) -> Result<Option<Statement>> {
-        match self.fetcher.statement().await? {
-            Some(jws) => self.hear(&jws, self.fetcher.is_by_given()).map(Some),
-            None if self.heard.is_none() => Ok(None),
-            // Whoever leaves it out could give any lists.
-            None => Err(useless(STATEMENT_PATH, "it is not there any more")),
-        }
+    /// The CAs that are believed.
+    pub(super) fn trust(&self) -> TrustAnchors {
+        self.heard.as_ref().map(|heard| heard.known.trust.clone()).unwrap_or_default()
     }
 
     /// Believes a statement that came from whom the given options verify, or else what was kept, and keeps what it says of the
-    /// authority. Where it is news, nobody is kept out any more for want of it.
-    pub(super) fn hear(&mut self, jws: &str, by_given: bool) -> Result<Statement> {
+    /// authority.
+    pub(super) fn hear(&mut self, jws: &str, by_given: bool) -> Result<Believed> {
         let now = Moment::now(&Clock::system());
         let known = self.heard.as_ref().map(|heard| &heard.known);
-        let given = self.fetcher.settings.statement_key.as_deref();
-        let statement = believe(jws, known, given, Clock::system().now()).map_err(unbelievable)?;
-        let is_later =
-            |heard: &Heard| (statement.number, statement.made) > (heard.known.number, heard.known.made);
-        self.is_news |= self.heard.as_ref().is_none_or(is_later);
-        if let Some(heard) = self.heard.as_ref().filter(|_| self.is_news) {
-            for opened in gate::open(self.store, heard) {
-                self.done.add(opened);
-            }
+        let key = self.settings.statement_key.as_deref();
+        let statement = believe(jws, known, key, Clock::system().now()).map_err(unbelievable)?;
+        let (new, given) = (Known::of(&statement), self.settings.given());
+        let heard = self.heard.get_or_insert_with(|| {
+            let (known, lists) = (new.clone(), InPlace::default());
+            Heard { known, given: given.clone(), lists }
+        });
+        if by_given {
+            heard.given = given;
         }
-        let (new, at) = (Known::of(&statement), Moment::of(&now, statement.made));
-        let given = self.fetcher.settings.given();
-        match &mut self.heard {
-            Some(heard) => {
-                if by_given {
-                    heard.given = given;
-                }
-                if (new.number, new.made) > (heard.known.number, heard.known.made) {
-                    heard.at = at;
-                }
-                heard.known = new;
-            }
-            None => self.heard = Some(Heard { known: new, given, lists: InPlace::default(), at }),
+        // One of a clock that is behind is as good, and nothing new.
+        if (new.number, new.made) >= (heard.known.number, heard.known.made) {
+            heard.known = new;
         }
-        self.keep();
-        Ok(statement)
+        Ok(Believed { at: Moment::of(&now, statement.made), statement })
     }
 
-    /// Adds to the KRL what the statement says is new, where that is what it lacks; whether it is of the statement's number
-    /// now.
-    pub(super) fn step(&mut self, statement: &Statement) -> bool {
-        let Some(lists) = self.heard.as_ref().map(|heard| &heard.lists) else { return false };
-        if lists.krl == statement.number {
-            return true;
+    /// Adds to the KRL what the statement says is new, where that is what it lacks, and trusts whom it names then; whether
+    /// the KRL is of the statement's number now. Where it is, and nobody was let in for want of news, they are again.
+    pub(super) fn step(&mut self, told: &Believed) -> bool {
+        let statement = &told.statement;
+        let (current, store) = (told.current(), self.store);
+        if let Some(heard) = self.heard.as_mut().filter(|heard| heard.lists.crl.goes_on(&current)) {
+            if self.done.add(gate::open_tls(store, &heard.known.trust)) {
+                heard.lists.crl = current.clone();
+            }
         }
-        let Some(old) = self.krl().filter(|_| statement.since == Some(lists.krl)) else { return false };
-        let new = statement.revoked.iter().filter(|revoked| revoked.ssh);
+        let Some((old, is_closed)) = self.krl() else { return false };
+        let Some(krl) = self.heard.as_ref().map(|heard| heard.lists.krl.clone()) else { return false };
+        let is_news = krl.order() < current.order();
+        let follows = statement.since == Some(krl.number) && is_news;
+        if !follows && krl.number != statement.number {
+            return false;
+        }
+        let new = statement.revoked.iter().filter(|revoked| revoked.ssh && follows);
         let mut serials: Vec<u64> = new.clone().map(|revoked| revoked.serial).collect();
         serials.sort_unstable();
         serials.dedup();
-        if !serials.is_empty() {
+        let mut hash = None;
+        if is_news && (is_closed || !serials.is_empty()) {
             let made = u64::try_from(statement.made).unwrap_or(0);
-            let next = krl::advanced(old, statement.number, made, serials.iter().copied());
+            let next = match serials.as_slice() {
+                [] => Ok(old),
+                serials => krl::advanced(old, statement.number, made, serials.iter().copied()),
+            };
+            hash = next.as_deref().ok().map(sha256);
             let next = next.map_err(|why| useless(KRL_PATH, why));
-            if !self.done.add(next.and_then(|next| put(self.store, KRL, Some(next)))) {
+            if !self.done.add(next.and_then(|next| put(store, KRL, Some(next)))) {
                 return false;
             }
-            let ends = new.map(|revoked| (revoked.serial, revoked.expires)).collect();
-            let seen = self.seen();
-            seen.add(SSH, serials, statement.made);
-            seen.learn(&ends);
+            if !serials.is_empty() {
+                let ends = new.map(|revoked| (revoked.serial, revoked.expires)).collect();
+                let seen = self.seen();
+                seen.add(SSH, serials, statement.made);
+                seen.learn(&ends);
+            }
         }
-        self.has_krl(statement.number);
+        if let Some(heard) = self.heard.as_mut().filter(|_| is_news) {
+            heard.lists.krl = current;
+            heard.lists.hash = hash.unwrap_or_else(|| std::mem::take(&mut heard.lists.hash));
+        }
+        let cas = self.trust();
+        self.trust_ssh(&cas);
         true
     }
 
-    /// The KRL in the folder, where it is what was put there.
-    pub(super) fn krl(&self) -> Option<Vec<u8>> {
-        let there = self.store.read(KRL, MAX_LIST * 2).ok()??;
-        self.heard.as_ref().is_some_and(|heard| heard.has(&there)).then_some(there)
+    /// The KRL that was put in the folder, where it is there still; whether it is closed.
+    pub(super) fn krl(&self) -> Option<(Vec<u8>, bool)> {
+        let (heard, there) = (self.heard.as_ref()?, self.store.read(KRL, MAX_LIST * 2).ok()??);
+        if heard.has(&there) {
+            return Some((there, false));
+        }
+        let open = krl::opened(&there).filter(|open| heard.has(open))?;
+        Some((open.to_vec(), true))
     }
 
-    /// Notes that the KRL in the folder is of that number.
-    fn has_krl(&mut self, number: u64) {
-        let there = self.store.read(KRL, MAX_LIST * 2).ok().flatten();
-        if let (Some(heard), Some(there)) = (&mut self.heard, there) {
-            (heard.lists.krl, heard.lists.hash) = (number, sha256(&there));
-        }
+    fn trust_ssh(&mut self, cas: &TrustAnchors) {
+        self.done.add(update(self.store, USER_CA, cas.ssh_user_cas.concat()));
+        self.done.add(update(self.store, HOST_CA, cas.ssh_host_cas.concat()));
+        self.done.add(update(self.store, KNOWN_HOSTS, ssh::known_hosts(cas)));
     }
 
-    /// Brings everything up to date with the statement, or with a later one where the lists are already of that. `ends` is
-    /// when what was revoked since the CRL ends, where that is known.
-    pub(super) async fn follow(
-        &mut self,
-        mut statement: Option<Statement>,
-        ends: Option<&BTreeMap<u64, i64>>,
-    ) {
-        // Lists may pass where news does not.
-        if self.heard.as_ref().is_some_and(|heard| !self.is_news && gate::is_closed(self.store, heard)) {
-            self.done.add(Err(useless(
-                STATEMENT_PATH,
-                "it is nothing new, and nobody is let in until something is",
-            )));
-            return;
-        }
-        for _ in 0..ATTEMPTS {
-            self.overtaken.clear();
-            self.bring(statement.as_ref(), ends).await;
-            if self.overtaken.is_empty() {
-                return;
-            }
-            match self.ask().await {
-                Ok(later) => statement = later,
-                Err(error) => {
-                    self.done.add(Err(error));
-                }
-            }
-        }
-        for error in std::mem::take(&mut self.overtaken) {
-            self.done.add(Err(error));
-        }
-    }
-
+    /// Puts lists in place that were fetched after the statement was told; without one, those of an authority with these CAs,
+    /// which states nothing.
+    ///
     /// What is revoked counts most, so each list is
-    /// fetched, checked and put in place on its own: one that is no good, be it
+    /// checked and put in place on its own: one that is no good, be it
     /// its own fault or the clock's, does not hold up the other. New CAs are
     /// trusted once the list of what they signed is there.
-    async fn bring(&mut self, statement: Option<&Statement>, ends: Option<&BTreeMap<u64, i64>>) {
-        let fetcher = self.fetcher;
-        let cas = async {
-            match statement {
-                Some(statement) => Ok(statement.trust.clone()),
-                None => {
-                    let json = fetcher.get(TRUST_PATH, MAX_TRUST).await?;
-                    read_trust(&json).map_err(|why| useless(TRUST_PATH, &why))
-                }
-            }
-        };
-        // In this order, so that what the list has is told.
-        let tls = async {
-            let crl = fetcher.get(CRL_PATH, MAX_LIST).await;
-            (crl, if ends.is_some() { Ok(ends.cloned()) } else { fetcher.ends().await })
-        };
-        let (mut ssh_is_good, cas, (crl, ends)) = tokio::join!(self.krl_into(statement), cas, tls);
+    pub(super) fn put(&mut self, told: Option<&Believed>, cas: Result<TrustAnchors>, fetched: Fetched) {
+        let Fetched { krl, crl, ends } = fetched;
+        let krl_is_good = krl.is_some_and(|krl| self.krl_into(told, krl));
         let ends = ends.unwrap_or_else(|error| {
             self.done.add(Err(error));
             Some(BTreeMap::new())
         });
-        let cas = match cas {
-            Ok(cas) => cas,
+        match cas {
+            Ok(cas) => {
+                if krl_is_good {
+                    self.trust_ssh(&cas);
+                }
+                self.crl_into(told, crl, &cas, ends.as_ref());
+            }
             Err(error) => {
                 self.done.add(Err(error));
                 self.done.add(crl.map(|_| None));
-                return;
             }
-        };
-        let (store, user_cas) = (self.store, cas.ssh_user_cas.concat());
-        if ssh_is_good && statement.is_none() && !holds(store, USER_CA, &user_cas) {
-            // The list may be from before this CA, and then says nothing of what it signed.
-            ssh_is_good = self.krl_into(None).await;
         }
-        if ssh_is_good {
-            self.done.add(update(store, USER_CA, user_cas));
-            self.done.add(update(store, HOST_CA, cas.ssh_host_cas.concat()));
-            self.done.add(update(store, KNOWN_HOSTS, ssh::known_hosts(&cas)));
-        }
-        self.crl_into(statement, crl, &cas, ends.as_ref());
     }
 
     /// Whether the list is the authority's of now.
-    async fn krl_into(&mut self, statement: Option<&Statement>) -> bool {
+    fn krl_into(&mut self, told: Option<&Believed>, new: Result<Vec<u8>>) -> bool {
         self.seen();
-        if let (Some(statement), Some(heard)) = (statement, &self.heard)
-            && heard.lists.krl == statement.number
-            && self.krl().is_some()
-        {
-            return true;
-        }
-        let new = match self.fetcher.get(KRL_PATH, MAX_LIST).await {
+        let new = match new {
             Ok(new) => new,
             Err(error) => return self.done.add(Err(error)),
         };
-        if statement.is_some_and(|statement| statement.krl != sha256(&new)) {
-            self.overtaken.push(useless(KRL_PATH, OTHER_LIST));
-            return false;
-        }
         let store = self.store;
+        if let (Some(told), Some(heard)) = (told, &self.heard) {
+            if told.statement.number < heard.lists.krl.number && self.krl().is_some() {
+                return true;
+            }
+            if told.statement.krl != sha256(&new) {
+                self.overtaken.push(useless(KRL_PATH, OTHER_LIST));
+                return false;
+            }
+            if heard.lists.krl.order() >= told.current().order() && gate::is_closed_to_ssh(store) {
+                return self.done.add(Err(nothing_new()));
+            }
+        }
         match fresh_krl(store, self.seen(), new, Clock::system().now(), KRL_PATH) {
             Ok(fresh) => {
                 self.done.add(fresh.wrong.map_or(Ok(None), Err));
                 let is_good = self.done.add(put(store, KRL, fresh.content)) && fresh.is_current;
-                if let Some(statement) = statement.filter(|_| is_good) {
-                    self.has_krl(statement.number);
+                let there = store.read(KRL, MAX_LIST * 2).ok().flatten().filter(|_| is_good);
+                if let (Some(told), Some(heard), Some(there)) = (told, &mut self.heard, there) {
+                    heard.lists.hash = sha256(&there);
+                    heard.lists.krl.raise(told.current());
                 }
                 is_good
             }
@@ -332,7 +294,7 @@ impl<'r> Round<'r> {
 
     fn crl_into(
         &mut self,
-        statement: Option<&Statement>,
+        told: Option<&Believed>,
         crl: Result<Vec<u8>>,
         cas: &TrustAnchors,
         ends: Option<&BTreeMap<u64, i64>>,
@@ -345,27 +307,36 @@ impl<'r> Round<'r> {
                 return;
             }
         };
-        if let Some(statement) = statement
-            && signed_part(&crl).is_ok_and(|part| sha256(&part) != statement.crl)
-        {
-            self.overtaken.push(useless(CRL_PATH, OTHER_LIST));
-            return;
+        if let (Some(told), Some(heard)) = (told, &self.heard) {
+            if told.statement.number < heard.lists.crl.number {
+                return;
+            }
+            if signed_part(&crl).is_ok_and(|part| sha256(&part) != told.statement.crl) {
+                self.overtaken.push(useless(CRL_PATH, OTHER_LIST));
+                return;
+            }
+            let is_known = heard.lists.crl.order() >= told.current().order();
+            if gate::has_nobodys(store) && (is_known || gate::is_closed_to_ssh(store)) {
+                self.done.add(Err(nothing_new()));
+                return;
+            }
         }
         let fresh = fresh_crl(store, self.seen(), &crl, &ders, ends, now, CRL_PATH);
         if !self.done.add(fresh.and_then(|crl| put(store, CRL, crl))) {
             return;
         }
-        if let (Some(statement), Some(heard)) = (statement, &mut self.heard) {
-            heard.lists.crl = statement.number;
+        if !self.done.add(update(store, TLS_CA, cas.tls_cas.concat())) {
+            return;
         }
-        self.done.add(update(store, TLS_CA, cas.tls_cas.concat()));
+        if let (Some(told), Some(heard)) = (told, &mut self.heard) {
+            heard.lists.crl.raise(told.current());
+        }
     }
 }
 
-/// The CAs, checked and brought into one form.
-fn read_trust(json: &[u8]) -> Result<TrustAnchors, String> {
-    let cas: TrustAnchors = serde_json::from_slice(json).map_err(|_| "it is not the JSON of an authority")?;
-    trust::plain(&cas)
+/// Lists may pass where news does not.
+fn nothing_new() -> Error {
+    useless(STATEMENT_PATH, "it is nothing new, and nobody is let in until something is")
 }
 
 fn unbelievable(why: String) -> Error {

@@ -4,24 +4,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
-use super::fetch::{Fetcher, RefreshSettings};
+use super::fetch::{Fetched, Fetcher, RefreshSettings, STATEMENT_PATH};
 use super::gate;
-use super::heard::{Heard, Moment, silent};
+use super::heard::{Current, Heard, InPlace, Moment, behind, silent};
 use super::link::{self, Said, Shared};
-use super::lists::KRL;
-use super::refresh::LOCK_PATIENCE;
+use super::lists::{CRL, KRL, useless};
 use super::reload::{Reload, SELDOM};
-use super::round::{Refreshed, Round};
-use super::store;
+use super::round::{ATTEMPTS, Believed, LOCK_PATIENCE, Refreshed, Round};
+use super::store::{self, HOST_CA, KNOWN_HOSTS, TLS_CA, USER_CA};
 use crate::clock::Clock;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::Folder;
+use crate::folder::stamp::Stamp;
 use crate::retry::Backoff;
 use crate::terminal;
 use crate::wire::{HEARTBEAT, Statement};
@@ -34,6 +35,8 @@ const NAMED_EVERY: Duration = Duration::from_secs(600);
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), SELDOM);
 /// How long a watcher that begins may take to hear something, whatever was heard before.
 const BEGINNING: Duration = Duration::from_secs(5);
+/// For longer nobody waits.
+const CENTURY: Duration = Duration::from_secs(100 * 366 * 86_400);
 /// More things that are wrong at once are not told apart.
 const MAX_TOLD: usize = 64;
 
@@ -76,10 +79,12 @@ async fn watch(settings: &WatchSettings, fetcher: &Fetcher<'_>, store: &Folder) 
     tokio::pin!(link, naming);
     loop {
         let due = watcher.due();
+        // Nothing that the network may hold up is waited for in between.
         tokio::select! {
             never = &mut link => match never {},
             never = &mut naming => match never {},
             Some(line) = lines.recv() => watcher.take(line).await,
+            lists = arrived(&mut watcher.fetching) => watcher.arrived(lists).await,
             failed = watcher.reload.step() => watcher.reloaded(failed),
             () = sleep_until(due) => {}
         }
@@ -88,10 +93,35 @@ async fn watch(settings: &WatchSettings, fetcher: &Fetcher<'_>, store: &Folder) 
     }
 }
 
-/// Says again and again which host this is: its certificate may be another by now, or believed by now.
+/// Lists on their way, if any are.
+type Fetching<'w> = Option<Pin<Box<dyn Future<Output = Arrived> + 'w>>>;
+
+/// Waits for them.
+async fn arrived(fetching: &mut Fetching<'_>) -> Arrived {
+    let Some(on_their_way) = fetching else { return std::future::pending().await };
+    let arrived = on_their_way.await;
+    *fetching = None;
+    arrived
+}
+
+/// What was fetched of lists.
+struct Arrived {
+    /// What was told when that began; or what was asked for since, and whether who said it was verified by the given options.
+    told: Believed,
+    asked: Option<Result<(Option<String>, bool)>>,
+    lists: Fetched,
+    /// Whether the KRL was to lose what is over.
+    is_anew: bool,
+    /// When certificates end that were revoked before that began; nothing where some may be missing.
+    ends: Option<BTreeMap<u64, i64>>,
+    proven: Option<Result<()>>,
+}
+
+/// Says again and again which host this is: its certificate may be another by now, or believed by now. At once where what
+/// it has is another thing by now.
 async fn name_again(fetcher: &Fetcher<'_>, shared: &Shared) -> Infallible {
     loop {
-        sleep(NAMED_EVERY).await;
+        let _ = timeout(NAMED_EVERY, shared.has_changed.notified()).await;
         if let Ok(fetcher) = fetcher.again() {
             fetcher.tell().await;
             shared.heard_of_proof(&fetcher);
@@ -105,13 +135,22 @@ struct Watcher<'w> {
     store: &'w Folder,
     shared: &'w Shared,
     reload: Reload,
+    /// Files of servers that are told of them, as they were then; and what was urgent that they have.
+    reloaded: ([Option<Stamp>; 5], u64),
     /// The last that was believed by this process.
-    statement: Option<Statement>,
+    told: Option<Believed>,
+    /// Those that came while lists were on their way: they may follow them.
+    missed: Vec<Believed>,
     /// When X.509 certificates end that were revoked since the last CRL; nothing where some may be missing.
     ends: Option<BTreeMap<u64, i64>>,
     /// When lists are to be fetched.
     fetch: Option<Instant>,
-    /// Whether that has failed.
+    fetching: Fetching<'w>,
+    /// What was urgent when that began.
+    tried: u64,
+    /// How often in a row lists came that are of another statement.
+    overtaken: usize,
+    /// Whether the last fetch has failed.
     is_behind: bool,
     /// When they were last.
     fetched: Option<Instant>,
@@ -120,11 +159,12 @@ struct Watcher<'w> {
     backoff: Backoff,
     /// It is not looked before whether nobody is to get in.
     not_before: Instant,
-    heard: Option<Moment>,
-    closed: bool,
+    lists: InPlace,
+    /// Where nobody gets in, whether that is so by SSH too.
+    closed: Option<bool>,
     /// Whether the authority did not believe which host this is, the last time.
     is_unproven: bool,
-    told: BTreeSet<String>,
+    complaints: BTreeSet<String>,
 }
 
 impl<'w> Watcher<'w> {
@@ -137,27 +177,37 @@ impl<'w> Watcher<'w> {
         let heard = Heard::read(store).ok().flatten();
         let there = store.read(KRL, crate::wire::MAX_LIST * 2).ok().flatten();
         let krl = heard.as_ref().filter(|heard| there.is_some_and(|krl| heard.has(&krl)));
-        shared.since.set(krl.map(|heard| heard.lists.krl));
-        let after = settings.fail_closed.unwrap_or_default();
+        shared.since.set(krl.map(|heard| heard.lists.krl.number));
+        let after = settings.fail_closed.unwrap_or_default().min(CENTURY);
         Self {
             settings,
             fetcher,
             store,
             shared,
             reload: Reload::new(settings.reload.clone()),
-            statement: None,
+            reloaded: ([None; 5], 0),
+            told: None,
+            missed: Vec::new(),
             ends: None,
             fetch: None,
+            fetching: None,
+            tried: 0,
+            overtaken: 0,
             is_behind: false,
             fetched: None,
             anew: None,
             backoff: Backoff::new(PAUSES.0, PAUSES.1),
             not_before: Instant::now() + if heard.is_some() { BEGINNING.min(after) } else { after },
-            heard: heard.map(|heard| heard.at),
-            closed: false,
+            lists: heard.map(|heard| heard.lists).unwrap_or_default(),
+            closed: None,
             is_unproven: false,
-            told: BTreeSet::new(),
+            complaints: BTreeSet::new(),
         }
+    }
+
+    fn round(&self) -> impl Future<Output = Result<Round<'w>>> + use<'w> {
+        let settings = &self.settings.refresh;
+        Round::begin(settings, self.store, std::time::Instant::now() + settings.timeout)
     }
 
     /// Takes what the connection brings.
@@ -168,7 +218,7 @@ impl<'w> Watcher<'w> {
             Err(error) => Err(error),
         };
         match taken {
-            Ok(true) => self.told.clear(),
+            Ok(true) => self.complaints.clear(),
             Ok(false) => {}
             Err(error) => self.tell(&error),
         }
@@ -176,45 +226,47 @@ impl<'w> Watcher<'w> {
 
     /// Whether all is as it should be.
     async fn hear(&mut self, (jws, by_given): &Said) -> Result<bool> {
-        let fetcher = self.fetcher.again()?;
-        let lock = store::lock(self.store, std::time::Instant::now() + LOCK_PATIENCE).await?;
-        let mut round = Round::begin(&fetcher, self.store)?;
-        let known = round.heard.as_ref().map(|heard| heard.known.trust.clone());
-        let statement = round.hear(jws, *by_given)?;
-        let is_current = round.step(&statement);
-        let Some(heard) = &round.heard else { return Err(Error::internal("nothing was heard")) };
-        let (lists, at) = (heard.lists.clone(), heard.at.clone());
-        let urgent = statement.urgent > lists.crl;
-        self.shared.since.set(is_current.then_some(lists.krl));
-        let is_news = self.heard.as_ref() != Some(&at);
-        let was_closed = is_news && std::mem::take(&mut self.closed);
+        let mut round = self.round().await?;
+        let trusted = round.trust();
+        let told = round.hear(jws, *by_given)?;
+        let is_current = round.step(&told);
+        let is_settled = self.told.is_some() && trusted == round.trust();
+        let is_good = self.end(round, is_current.then_some(told.statement.number), told.statement.urgent);
+        if !is_current && self.fetching.is_some() {
+            self.missed.push(told.clone());
+        }
+        self.learn(&told.statement);
+        self.told = Some(told);
+        self.plan(!is_settled || self.closed.is_some() && !self.is_behind);
+        Ok(is_good && !self.is_behind)
+    }
+
+    /// Ends a round in which it was heard what is `urgent`, and after which the KRL is of the number `krl`; whether it went well.
+    fn end(&mut self, round: Round<'_>, krl: Option<u64>, urgent: u64) -> bool {
+        self.shared.since.set(krl);
+        self.lists = round.heard.as_ref().map(|heard| heard.lists.clone()).unwrap_or_default();
         let done = round.end();
         let is_good = done.errors.is_empty();
-        self.changed(done, urgent || was_closed);
-        if was_closed {
+        let now = self.closed.is_some() || urgent > self.reloaded.1;
+        self.changed(done, now);
+        if self.lists.crl.number >= urgent {
+            self.reloaded.1 = urgent.max(self.reloaded.1);
+        }
+        let [ssh, tls] = self.left().map(|left| left > Duration::ZERO);
+        self.closed = match self.closed {
+            Some(true) if ssh => Some(false),
+            closed => closed,
+        };
+        if self.closed.is_some() && tls {
+            self.closed = None;
             terminal::log("the authority is heard again: who may, gets in");
-            self.fetch = Some(Instant::now());
         }
-        self.heard = Some(at);
-        self.learn(&statement);
-        let is_first = self.statement.is_none();
-        let is_settled = is_current && !is_first && known.as_ref() == Some(&statement.trust);
-        if !is_settled || urgent {
-            self.fetch = Some(Instant::now());
-        } else if lists.crl < statement.number && self.fetch.is_none() {
-            self.fetch = self.fetched.map(|last| last + SELDOM).or_else(|| Some(Instant::now()));
-        }
-        self.statement = Some(statement);
-        drop(lock);
-        if self.fetch.is_some_and(|due| due <= Instant::now()) {
-            self.fetch().await;
-        }
-        Ok(is_good && !self.is_behind)
+        is_good
     }
 
     /// Collects when what is new ends, where nothing is missing between this one and the last.
     fn learn(&mut self, statement: &Statement) {
-        let last = self.statement.as_ref().map(|last| last.number);
+        let last = self.told.as_ref().map(|last| last.statement.number);
         let follows = last == Some(statement.number) || last.is_some() && statement.since == last;
         let tls = statement.revoked.iter().filter(|revoked| !revoked.ssh);
         match &mut self.ends {
@@ -223,60 +275,118 @@ impl<'w> Watcher<'w> {
         }
     }
 
-    /// Fetches what the last statement is about.
-    async fn fetch(&mut self) {
-        let Some(statement) = self.statement.clone() else { return };
+    /// Sets when lists are to be fetched, where they are not on their way.
+    fn plan(&mut self, at_once: bool) {
+        let Some(Statement { number, urgent, .. }) = self.told.as_ref().map(|told| &told.statement) else {
+            return;
+        };
+        let (crl, is_current) = (self.lists.crl.number, self.shared.since.get() >= Some(*number));
+        // What fails is not tried more often for what comes meanwhile, but for what operators revoke.
+        let waits = self.is_behind && self.fetch.is_some() && *urgent <= self.tried && !at_once;
+        if self.fetching.is_some() || waits {
+            return;
+        }
+        if at_once || !is_current || *urgent > crl {
+            self.fetch = Some(Instant::now());
+        } else if crl < *number && self.fetch.is_none() {
+            self.fetch = self.fetched.map(|last| last + SELDOM).or_else(|| Some(Instant::now()));
+        }
+    }
+
+    /// Begins to fetch what the last statement is about.
+    fn begin_fetch(&mut self) -> Result<()> {
         self.fetch = None;
-        let fetched = self.try_fetch(&statement).await;
-        self.is_behind = !matches!(fetched, Ok(true));
-        match fetched {
-            Ok(true) => {
-                self.backoff = Backoff::new(PAUSES.0, PAUSES.1);
-                self.fetched = Some(Instant::now());
-                self.ends = Some(BTreeMap::new());
+        let Some(told) = self.told.clone() else { return Ok(()) };
+        let fetcher = self.fetcher.again()?;
+        let is_anew = self.anew.is_none_or(|last| last.elapsed() >= ANEW);
+        let is_current = self.shared.since.get() >= Some(told.statement.number);
+        let (krl, is_late) = (is_anew || !is_current, self.overtaken > 0);
+        self.tried = told.statement.urgent;
+        let ends = self.ends.replace(BTreeMap::new());
+        self.missed.clear();
+        self.fetching = Some(Box::pin(async move {
+            let asked = match is_late {
+                true => Some(fetcher.statement().await.map(|jws| (jws, fetcher.is_by_given()))),
+                false => None,
+            };
+            let lists = fetcher.lists(krl, ends.clone().filter(|_| !is_late)).await;
+            let proven = fetcher.proven.take();
+            Arrived { told, asked, lists, is_anew, ends, proven }
+        }));
+        Ok(())
+    }
+
+    /// Takes what has arrived.
+    async fn arrived(&mut self, arrived: Arrived) {
+        let (is_anew, ends) = (arrived.is_anew, arrived.ends.clone());
+        let put = self.put(arrived).await;
+        self.is_behind = !matches!(put, Ok(true));
+        if let Ok(true) = put {
+            self.backoff = Backoff::new(PAUSES.0, PAUSES.1);
+            self.fetched = Some(Instant::now());
+            if is_anew {
+                self.anew = self.fetched;
             }
-            failed => {
-                self.fetch = Some(Instant::now() + self.backoff.pause());
-                if let Err(error) = failed {
-                    self.tell(&error);
-                }
-            }
+            self.plan(false);
+            return;
+        }
+        self.ends = ends.zip(self.ends.take()).map(|(mut before, since)| {
+            before.extend(since);
+            before
+        });
+        // Of replicas one may be late by a moment.
+        let pause = if self.overtaken == 1 { Duration::ZERO } else { self.backoff.pause() };
+        self.fetch = Some(Instant::now() + pause);
+        if let Err(error) = put {
+            self.tell(&error);
         }
     }
 
     /// Whether all is as it should be.
-    async fn try_fetch(&mut self, statement: &Statement) -> Result<bool> {
-        let fetcher = self.fetcher.again()?;
-        let _lock = store::lock(self.store, std::time::Instant::now() + LOCK_PATIENCE).await?;
-        let mut round = Round::begin(&fetcher, self.store)?;
-        let anew = self.anew.is_none_or(|last| last.elapsed() >= ANEW);
-        let Some(heard) = &mut round.heard else { return Err(Error::internal("nothing was heard")) };
-        let urgent = statement.urgent > heard.lists.crl;
-        if anew {
-            heard.lists.hash.clear();
+    async fn put(&mut self, arrived: Arrived) -> Result<bool> {
+        let Arrived { mut told, asked, lists, proven, .. } = arrived;
+        self.heard_of_proof(proven);
+        let mut round = self.round().await?;
+        if let Some((jws, by_given)) = asked.transpose()? {
+            let gone = || useless(STATEMENT_PATH, "it is not there any more");
+            told = round.hear(&jws.ok_or_else(gone)?, by_given)?;
         }
-        round.follow(Some(statement.clone()), self.ends.as_ref()).await;
-        let krl = round.krl().and(round.heard.as_ref()).map(|heard| heard.lists.krl);
-        self.shared.since.set(krl);
-        let done = round.end_and_tell().await;
-        self.shared.heard_of_proof(&fetcher);
-        let is_good = done.errors.is_empty();
-        if anew && is_good {
-            self.anew = Some(Instant::now());
+        let cas = round.trust();
+        round.put(Some(&told), Ok(cas), lists);
+        for missed in std::mem::take(&mut self.missed) {
+            round.step(&missed);
         }
-        self.changed(done, urgent);
-        Ok(is_good)
+        let overtaken = std::mem::take(&mut round.overtaken);
+        self.overtaken = if overtaken.is_empty() { 0 } else { self.overtaken + 1 };
+        let is_right = overtaken.is_empty();
+        if self.overtaken >= ATTEMPTS {
+            round.done.join(Refreshed { errors: overtaken, ..Refreshed::default() });
+        }
+        let krl = round.krl().and(round.heard.as_ref()).map(|heard| heard.lists.krl.number);
+        if !round.done.changed.is_empty() {
+            self.shared.has_changed.notify_one();
+        }
+        let is_good = self.end(round, krl, told.statement.urgent);
+        Ok(is_good && is_right)
+    }
+
+    fn heard_of_proof(&mut self, proven: Option<Result<()>>) {
+        let Some(proven) = proven else { return };
+        let was_unproven = std::mem::replace(&mut self.is_unproven, proven.is_err());
+        // Once until it is believed again: lists are there all the same.
+        proven.err().filter(|_| !was_unproven).iter().for_each(warn);
     }
 
     /// What follows from files that have changed: each is named on stdout, and servers are told, but for the KRL, which `sshd`
-    /// reads at each login. Called for the KRL as soon as it is there: what ends sessions of what it refuses belongs here.
-    fn changed(&mut self, done: Refreshed, urgent: bool) {
+    /// reads at each login. By the files, since another run may have put them there, or this one ended before it came to it.
+    fn changed(&mut self, done: Refreshed, now: bool) {
         for error in &done.errors {
             self.tell(error);
         }
-        let krl = self.store.path().join(KRL);
-        if done.changed.iter().any(|path| *path != krl) {
-            self.reload.want(urgent);
+        let files = [CRL, TLS_CA, USER_CA, HOST_CA, KNOWN_HOSTS];
+        let files = files.map(|name| Stamp::of(&self.store.path().join(name)));
+        if std::mem::replace(&mut self.reloaded.0, files) != files {
+            self.reload.want(now);
         }
         let names: String = done.changed.iter().map(|path| format!("{}\n", path.display())).collect();
         if let Err(error) = terminal::print(&names) {
@@ -294,30 +404,40 @@ impl<'w> Watcher<'w> {
     /// When there is something to do that nobody asks for.
     fn due(&self) -> Instant {
         // What was asleep did not see its time pass, so it is looked at again and again.
-        let look = Duration::from_secs(HEARTBEAT).min(self.closes_in().unwrap_or(Duration::MAX));
+        let look = Duration::from_secs(HEARTBEAT).min(self.closes_in().map_or(Duration::MAX, |[_, tls]| tls));
         let look = Instant::now() + look.max(Duration::from_millis(100));
-        self.fetch.map_or(look, |fetch| fetch.min(look))
+        self.fetch.filter(|_| self.fetching.is_none()).map_or(look, |fetch| fetch.min(look))
     }
 
-    /// In what time nobody is let in any more, where that is so.
-    fn closes_in(&self) -> Option<Duration> {
-        let after = self.settings.fail_closed?;
+    /// In what time nobody is let in any more, where that is so: by SSH, and by TLS.
+    fn closes_in(&self) -> Option<[Duration; 2]> {
+        self.settings.fail_closed?;
+        let beginning = self.not_before.saturating_duration_since(Instant::now());
+        Some(self.left().map(|left| left.max(beginning)))
+    }
+
+    /// How long what is in place is good for.
+    fn left(&self) -> [Duration; 2] {
+        let after = self.settings.fail_closed.unwrap_or(Duration::MAX);
+        let now = Moment::now(&Clock::system());
         // What was never heard, or is of a clock that was put back, is as old as can be.
-        let age = self.heard.as_ref().and_then(|heard| heard.age(&Moment::now(&Clock::system())));
-        let left = after.saturating_sub(age.unwrap_or(Duration::MAX));
-        Some(left.max(self.not_before.saturating_duration_since(Instant::now())))
+        let left =
+            |list: &Current, after: Duration| after.saturating_sub(list.age(&now).unwrap_or(Duration::MAX));
+        let ssh = left(&self.lists.krl, after);
+        // What jobs give back may be on its way for so long.
+        [ssh, left(&self.lists.crl, after.saturating_add(SELDOM)).min(ssh)]
     }
 
     async fn do_what_is_due(&mut self) {
-        if let Some(proven) = self.shared.proven.take() {
-            let was_unproven = std::mem::replace(&mut self.is_unproven, proven.is_err());
-            // Once until it is believed again: lists are there all the same.
-            proven.err().filter(|_| !was_unproven).iter().for_each(warn);
+        self.heard_of_proof(self.shared.proven.take());
+        if self.fetching.is_none()
+            && self.fetch.is_some_and(|due| due <= Instant::now())
+            && let Err(error) = self.begin_fetch()
+        {
+            self.fetch = Some(Instant::now() + self.backoff.pause());
+            self.tell(&error);
         }
-        if self.fetch.is_some_and(|due| due <= Instant::now()) {
-            self.fetch().await;
-        }
-        if self.closes_in() == Some(Duration::ZERO)
+        if self.closes_in().is_some_and(|[_, tls]| tls == Duration::ZERO)
             && let Err(error) = self.close().await
         {
             self.tell(&error);
@@ -328,23 +448,29 @@ impl<'w> Watcher<'w> {
     async fn close(&mut self) -> Result<()> {
         let _lock = store::lock(self.store, std::time::Instant::now() + LOCK_PATIENCE).await?;
         if let Ok(Some(heard)) = Heard::read(self.store) {
-            self.heard = Some(heard.at);
+            self.lists = heard.lists;
         }
-        if self.closes_in() != Some(Duration::ZERO) {
-            self.closed = false;
+        let closes = self.closes_in().map(|left| left.map(|left| left == Duration::ZERO));
+        let Some([ssh, true]) = closes else {
+            self.closed = None;
             return Ok(());
-        }
+        };
         // Whoever opens it meanwhile may fall silent too.
         self.not_before = Instant::now() + BEGINNING;
         let mut done = Refreshed::default();
-        for closed in gate::close(self.store) {
+        for closed in gate::close(self.store, ssh) {
             done.add(closed);
         }
-        let was_closed = std::mem::replace(&mut self.closed, done.errors.is_empty());
-        if self.closed && !was_closed {
-            let age = self.heard.as_ref().and_then(|heard| heard.age(&Moment::now(&Clock::system())));
-            terminal::log(&format!("warning: {}: nobody gets in until it is heard again", silent(age)));
+        let closed = done.errors.is_empty().then_some(ssh);
+        if closed.is_some() && closed != self.closed {
+            let [krl, crl] =
+                [&self.lists.krl, &self.lists.crl].map(|list| list.age(&Moment::now(&Clock::system())));
+            terminal::log(&match ssh {
+                true => format!("warning: {}: nobody gets in until it is heard again", silent(krl)),
+                false => format!("warning: {}: nobody gets in by TLS until it can be fetched", behind(crl)),
+            });
         }
+        self.closed = closed;
         self.changed(done, true);
         Ok(())
     }
@@ -353,7 +479,7 @@ impl<'w> Watcher<'w> {
     fn tell(&mut self, error: &Error) {
         // Times and counts in it are others each time.
         let words: String = error.to_string().chars().filter(|c| !c.is_ascii_digit()).collect();
-        if self.told.len() < MAX_TOLD && self.told.insert(words) {
+        if self.complaints.len() < MAX_TOLD && self.complaints.insert(words) {
             warn(error);
         }
     }

@@ -20,3 +20,4 @@ mod replicas;
 mod sessions;
 mod thrown_out;
 mod walk;
+mod watchers;

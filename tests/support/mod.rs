@@ -22,6 +22,7 @@ pub mod keys;
 pub mod kube;
 pub mod load;
 pub mod mariadb;
+pub mod middle;
 pub mod neighbour;
 pub mod nginx;
 pub mod once;

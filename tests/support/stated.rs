@@ -97,6 +97,8 @@ pub struct State {
     pub made: Option<i64>,
     /// What is given at a path in place of the truth: a status, and a body.
     pub lies: Vec<(&'static str, u16, Vec<u8>)>,
+    /// What is given byte by byte, for as long as it stands here.
+    pub slow: Vec<&'static str>,
     /// Watchers hear nothing, at first either.
     pub is_silent: bool,
     server: Arc<ServerConfig>,
@@ -244,6 +246,7 @@ impl Stated {
             urgent: 0,
             made: None,
             lies: Vec::new(),
+            slow: Vec::new(),
             is_silent: false,
             watchers: Vec::new(),
             asked: Vec::new(),
@@ -355,6 +358,14 @@ impl Stated {
             .unwrap_or_default()
     }
 
+    /// Whether `tls.crl` is the present one, whoever has signed it.
+    pub fn has_crl(&self) -> bool {
+        let there = std::fs::read(self.path("trust/tls.crl")).unwrap_or_default();
+        let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(&there) else { return false };
+        let (_, list) = CertificateRevocationList::from_der(&pem.contents).unwrap();
+        list.tbs_cert_list.as_ref() == self.state().crl().1
+    }
+
     /// A certificate by its user CA.
     pub fn certificate(&self, serial: u64) -> PathBuf {
         let key = self.path(&format!("key-{serial}"));
@@ -393,10 +404,23 @@ fn serve(socket: TcpStream, state: &Mutex<State>) {
         }
         let (status, body) = state.lock().unwrap().answer(&path);
         let head = format!("HTTP/1.1 {status} Test\r\nContent-Length: {}\r\n\r\n", body.len());
-        if to.write_all(&[head.as_bytes(), &body].concat()).and_then(|()| to.flush()).is_err() {
+        if give(to, state, &path, &[head.as_bytes(), &body].concat()).is_err() {
             return;
         }
     }
+}
+
+fn give(to: &mut impl Write, state: &Mutex<State>, path: &str, mut answer: &[u8]) -> io::Result<()> {
+    while let Some((byte, rest)) = answer.split_first()
+        && state.lock().unwrap().slow.contains(&path)
+    {
+        to.write_all(&[*byte])?;
+        to.flush()?;
+        answer = rest;
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    to.write_all(answer)?;
+    to.flush()
 }
 
 fn watched(to: &mut impl Write, state: &Mutex<State>, query: &str) -> io::Result<()> {
