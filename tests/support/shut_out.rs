@@ -161,7 +161,8 @@ impl Stage {
         std::fs::File::create(&large).unwrap().set_len(1 << 30).unwrap();
         let _ = std::fs::remove_file(&copy);
         let mut scp = command("scp");
-        scp.args(["-q", "-l", "1000", "-F"]).arg(held.join("ssh_config"));
+        // Slow enough to last, and so fast that it does not sleep through its end.
+        scp.args(["-q", "-l", "40000", "-F"]).arg(held.join("ssh_config"));
         scp.args(["-o", "BatchMode=yes", "-P", &self.sshd.port()]);
         scp.arg(large).arg(format!("{}@127.0.0.1:{}", login(), copy.display()));
         let scp = Running::start(scp.stdout(Stdio::null()).stderr(Stdio::piped()));
