@@ -8,8 +8,6 @@
 
 use std::future::{pending, poll_fn};
 use std::io;
-#[cfg(target_os = "linux")]
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::task::Poll;
 use std::time::Duration;
@@ -86,16 +84,7 @@ impl Process {
         }
     }
 
-    /// Holds on to it, so that its number is no other's; nothing where it is over.
-    #[cfg(target_os = "linux")]
-    pub fn hold(self) -> Option<Held> {
-        let pid = self.number()?;
-        let descriptor = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()?;
-        // It has the number since before it was opened, or it never had.
-        self.has(pid).then_some(Held { process: self, descriptor })
-    }
-
-    /// Sends it a signal; whether it was there.
+    /// Sends it a signal, and no later one of its number; whether it was there.
     pub fn signal(self, signal: Signal) -> bool {
         let Some(pid) = self.number() else { return false };
         #[cfg(target_os = "linux")]
@@ -124,23 +113,6 @@ impl Process {
     /// Not 0, nor negative: those are many processes.
     fn number(self) -> Option<Pid> {
         Pid::from_raw(i32::try_from(self.pid).ok()?)
-    }
-}
-
-/// A process that keeps its number for as long as this is there.
-#[cfg(target_os = "linux")]
-#[derive(Debug)]
-pub struct Held {
-    /// Which.
-    pub process: Process,
-    descriptor: OwnedFd,
-}
-
-#[cfg(target_os = "linux")]
-impl Held {
-    /// Sends it a signal; whether it was there.
-    pub fn signal(&self, signal: Signal) -> bool {
-        rustix::process::pidfd_send_signal(&self.descriptor, signal).is_ok()
     }
 }
 
@@ -324,25 +296,19 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn what_ends_is_over_and_what_is_held_keeps_its_number() {
+    fn what_ends_is_over() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let it = Process::of(child.id()).unwrap();
         assert_eq!((Process::named(&it.name()), it.parent()), (Some(it), Some(Process::this())));
         assert!(Process::all().unwrap().contains(&(it, Some(std::process::id()))));
         let later = Process { started: Some(0), ..it };
-        assert!(!it.is_over() && later.is_over() && later.hold().is_none());
-        let held = it.hold().unwrap();
+        assert!(!it.is_over() && later.is_over());
         child.kill().unwrap();
         while !it.is_over() {
             std::thread::yield_now();
         }
         child.wait().unwrap();
-        assert!(
-            it.is_over()
-                && it.hold().is_none()
-                && !held.signal(Signal::KILL)
-                && Process::of(it.pid).is_none()
-        );
+        assert!(it.is_over() && !it.signal(Signal::KILL) && Process::of(it.pid).is_none());
         for name in ["", "-", "1", "1-", "01-1", "1-01", "+1-1", "1-1-1", "-1-1", "1-1 ", ".machine-id-0.tmp"]
         {
             assert_eq!(Process::named(name), None, "{name}");

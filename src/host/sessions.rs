@@ -45,10 +45,17 @@ pub struct Ender {
     seen: (Option<Stamp>, Option<Stamp>),
     /// Notes that the list says nothing against, or that are dealt with; as they were.
     judged: BTreeMap<String, Option<Stamp>>,
+    /// Notes of sessions that were killed and are there yet, and what was said of them.
+    lasting: BTreeMap<String, Ended>,
 }
+
+/// A note by name, its process and the time when it was noted, and which certificate is refused: serial and key id.
+type Refused = (String, (Process, Nanos), (u64, String));
 
 /// How often one looks whether the list, or a note, has changed.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How long the others wait for the end of one.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Ends sessions of revoked certificates from now on, and says so.
 pub async fn run(mut ender: Ender, backends: Option<Backends>, say: impl Fn(&str)) {
@@ -86,7 +93,7 @@ fn tell(done: Result<Vec<String>>, trouble: &mut Option<String>, say: impl Fn(&s
 }
 
 /// A session that was to end.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
     /// `sshd`'s process.
     pub pid: u32,
@@ -125,6 +132,7 @@ impl Ender {
             refusals: Refusals::default(),
             seen: (None, None),
             judged: BTreeMap::new(),
+            lasting: BTreeMap::new(),
         }
     }
 
@@ -139,7 +147,7 @@ impl Ender {
     pub fn pass(&mut self) -> Result<Vec<Ended>> {
         // Before anything is read: what changes meanwhile is looked at again.
         let now = (Stamp::of(&self.list), Stamp::of(&self.notes));
-        if now == self.seen {
+        if now == self.seen && self.lasting.is_empty() {
             return Ok(Vec::new());
         }
         if now.0 != self.seen.0 || now.0.is_none() {
@@ -156,32 +164,51 @@ impl Ender {
         let names: BTreeSet<String> =
             folder.entries().context(Kind::Destination, cannot_read(&self.notes))?.into_iter().collect();
         self.judged.retain(|name, _| names.contains(name));
-        let mut refused = Vec::new();
+        self.lasting.retain(|name, _| names.contains(name));
+        let (mut fresh, mut again) = (Vec::new(), Vec::new());
         for (name, process) in names.iter().filter_map(|name| Some((name, Process::named(name)?))) {
             let stamp = Stamp::of(&self.notes.join(name));
-            if self.judged.get(name) != Some(&stamp) {
+            let lasts = self.lasting.contains_key(name);
+            if lasts || self.judged.get(name) != Some(&stamp) {
                 let noted = stamp.map_or(0, |stamp| stamp.modified);
-                refused.extend(self.judge(&folder, name).map(|why| ((process, noted), why)));
+                let refused = self.judge(&folder, name).map(|why| (name.clone(), (process, noted), why));
+                if lasts {
+                    again.extend(refused)
+                } else {
+                    fresh.extend(refused)
+                }
                 self.judged.insert(name.clone(), stamp);
             }
         }
-        let processes: Vec<(Process, Nanos)> = refused.iter().map(|(process, _)| *process).collect();
-        let ended = refused.into_iter().zip(session::end(&processes)).filter_map(
-            |(((process, _), (serial, key_id)), outcome)| {
-                let (failed, remaining) = match outcome {
-                    Ok(remaining) => (None, remaining),
-                    // It has ended by itself.
-                    Err(_) if process.is_over() => return None,
-                    Err(why) => (Some(why), Vec::new()),
-                };
-                Some(Ended { pid: process.pid, serial, key_id, failed, remaining })
-            },
-        );
-        let ended = ended.collect();
+        // What does not end holds up nobody else.
+        let ended = [self.end(fresh, PATIENCE), self.end(again, Duration::ZERO)].concat();
         // What happens within one tick of the file system's clock has one time.
         let settled = now.1.filter(|stamp| !stamp.is_young(stamp::now()));
         self.seen = (now.0, settled);
         Ok(ended)
+    }
+
+    /// Ends these: what is to be said of them.
+    fn end(&mut self, refused: Vec<Refused>, patience: Duration) -> Vec<Ended> {
+        let processes: Vec<(Process, Nanos)> = refused.iter().map(|(_, process, _)| *process).collect();
+        let mut said = Vec::new();
+        for ((name, (process, _), (serial, key_id)), outcome) in
+            refused.into_iter().zip(session::end(&processes, patience))
+        {
+            let before = self.lasting.remove(&name);
+            let (failed, remaining, lasts) = match outcome {
+                Ok(remains) => (None, remains.named, remains.lasts),
+                // It has ended by itself.
+                Err(_) if process.is_over() => continue,
+                Err(why) => (Some(why), Vec::new(), false),
+            };
+            let ended = Ended { pid: process.pid, serial, key_id, failed, remaining };
+            if lasts {
+                self.lasting.insert(name, ended.clone());
+            }
+            said.extend(Some(ended).filter(|ended| before.as_ref() != Some(ended)));
+        }
+        said
     }
 
     /// Which certificate of a note the list refuses: its serial and key id. A note that cannot be read is nobody's.

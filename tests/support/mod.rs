@@ -35,6 +35,7 @@ pub mod proxy;
 pub mod redis;
 pub mod replicas;
 pub mod servers;
+pub mod shut_out;
 pub mod sshd;
 pub mod sshd_labels;
 pub mod stated;

@@ -17,7 +17,7 @@ use super::process::command;
 use super::{policies, random};
 
 /// So many that load reaches none.
-const QUOTAS: &str =
+pub const QUOTAS: &str =
     "limits: {certificates_per_hour_of_token: 100000000, certificates_per_hour_of_run: 100000000}\n";
 
 /// The replicas; each ends with the value.

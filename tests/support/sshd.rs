@@ -159,6 +159,11 @@ impl Sshd {
         self.wait_for_log(words);
     }
 
+    /// Ends the one that listens, and no connection.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
     /// What it has logged.
     pub fn log(&self) -> String {
         self.process.stderr()

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tempfile::TempDir;
 
-use super::authority::Authority;
+use super::authority::{Authority, Builder};
 use super::issuer::Issuer;
 use super::port::free_port;
 use super::process::{self, Running, command};
@@ -32,8 +32,15 @@ impl Estate {
     /// With `allow.node_labels` and `options` of the role, as flow mappings of YAML.
     #[track_caller]
     pub fn start(labels: &str, options: &str) -> Self {
+        Self::with(labels, options, |builder| builder)
+    }
+
+    /// The same with more of its authority.
+    #[track_caller]
+    pub fn with(labels: &str, options: &str, more: impl FnOnce(Builder) -> Builder) -> Self {
         let issuer = Issuer::start();
-        let authority = Authority::trusting(&issuer, &policy(&issuer, labels, options));
+        let builder = Authority::with_policy(&policy(&issuer, labels, options)).issuer(&issuer);
+        let authority = more(builder).start();
         Self { issuer, authority, folder: TempDir::new().unwrap() }
     }
 

@@ -141,6 +141,12 @@ impl Lock {
         subject.repository_ids.iter().filter(fresh).cloned().collect()
     }
 
+    /// Whether it is about that: of repositories, upper and lower case are one.
+    pub(super) fn is_about(&self, kind: LockKind, value: &str) -> bool {
+        let is_same = kind == LockKind::Repository && self.value.eq_ignore_ascii_case(value);
+        self.kind == kind && (is_same || self.value == value)
+    }
+
     /// What it is about, as [`LockKind::words`] says it.
     pub fn words(&self) -> String {
         self.kind.words(&self.value)
@@ -308,7 +314,7 @@ pub struct Shut {
     pub certificates: usize,
     /// The ids of repositories that it has met.
     pub met: Vec<String>,
-    /// Whether what it names was ever issued, where it is of what was.
+    /// Whether what it names was ever issued, where it is of what was; of others, whether something was that is not long ago.
     pub is_known: bool,
 }
 

@@ -59,7 +59,16 @@ pub(super) fn lock(args: &Args, env: &Environment) -> Result<()> {
         }
     }
     let words = shown_exactly(&lock.words());
+    let is_named = !matches!(
+        kind,
+        LockKind::All | LockKind::Bot | LockKind::Token | LockKind::JoinMethod | LockKind::Host
+    );
     let shut = block_on(store.lock(NewLock { lock, lasts, dry_run: args.dry_run }))??;
+    if is_named && !shut.is_known {
+        // Policies name none of these: one that is written otherwise would be in nobody's way.
+        terminal::log(&format!("warning: nothing was issued to {words} in the last ten days"));
+        terminal::log("hint: `authority audit --format json` has each claim as it must be written here");
+    }
     let until =
         lasts.map(|lasts| format!(" until {}", rfc3339(at.saturating_add(lasts)))).unwrap_or_default();
     let page = match (args.dry_run, kind.is_of_past()) {
@@ -147,15 +156,15 @@ fn whom(whom: &Whom) -> Result<(LockKind, String)> {
     else {
         return Ok((LockKind::All, String::new()));
     };
-    let option = kind.name();
-    if value.trim().is_empty() || value.len() > MAX_VALUE {
+    let (option, value) = (kind.name(), value.trim());
+    if value.is_empty() || value.len() > MAX_VALUE {
         return Err(Error::usage(format!("`--{option}` is empty, or longer than {MAX_VALUE} bytes")));
     }
     let value = match kind {
         LockKind::Serial => serial(value)?.to_string(),
         LockKind::Key => key(value)?,
         LockKind::Host => host(value)?,
-        _ => value.clone(),
+        _ => value.to_owned(),
     };
     Ok((kind, value))
 }

@@ -71,10 +71,8 @@ impl Scope {
             }
             for process in left {
                 // Its number may be another's by now, who is elsewhere.
-                if let Some(held) = process.hold()
-                    && path_of(process).as_ref() == Some(&self.path)
-                {
-                    held.signal(Signal::KILL);
+                if path_of(process).as_ref() == Some(&self.path) {
+                    process.signal(Signal::KILL);
                 }
             }
             std::thread::sleep(LOOK_AGAIN);

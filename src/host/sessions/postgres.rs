@@ -20,6 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How often sessions are looked at while the list stays the same.
 const EVERY: Duration = Duration::from_secs(5);
 
+/// The longest name in PostgreSQL's statistics, in bytes (`NAMEDATALEN` less one).
+const MAX_NAME: usize = 63;
+
 /// Ends a database's sessions by a list of revoked X.509 certificates.
 #[derive(Debug)]
 pub struct Backends {
@@ -93,7 +96,11 @@ impl Backends {
         for row in rows(client, all).await? {
             let [pid, serial, issuer] = row.as_slice() else { continue };
             let (Ok(pid), Ok(serial)) = (pid.parse::<u32>(), serial.parse::<u64>()) else { continue };
-            if !self.revoked.iter().any(|list| list.issuer == *issuer && list.serials.contains(&serial)) {
+            if !self
+                .revoked
+                .iter()
+                .any(|list| is_named(&list.issuer, issuer) && list.serials.contains(&serial))
+            {
                 continue;
             }
             // Its number may be another's by now.
@@ -108,6 +115,11 @@ impl Backends {
         }
         Ok(ended)
     }
+}
+
+/// Whether PostgreSQL calls an issuer so: it has room for 63 bytes of a name.
+fn is_named(issuer: &str, told: &str) -> bool {
+    issuer == told || told.len() == MAX_NAME && issuer.starts_with(told)
 }
 
 async fn rows(client: &Client, query: &str) -> Result<Vec<Vec<String>>> {

@@ -1,6 +1,6 @@
 //! What belongs to one of `sshd`'s connections, and its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,10 +10,9 @@ use rustix::process::Signal;
 use super::cgroup::{LOOK_AGAIN, Scope};
 use crate::folder::read::{self, Limit, Trust};
 use crate::folder::stamp::Nanos;
-use crate::process::{Held, Process};
+use crate::process::Process;
+use crate::text::shown;
 
-/// How long a session's processes are waited for.
-const PATIENCE: Duration = Duration::from_secs(3);
 /// How often one looks for what it has started meanwhile.
 const MOST_LOOKS: usize = 200;
 /// What `sshd` is called: from OpenSSH 9.8 on one program listens, and another is a connection's.
@@ -22,52 +21,63 @@ const CONNECTION: &str = "sshd-session";
 /// What is named of a session's remains.
 const MOST_NAMED: usize = 32;
 
-/// What became of a connection that was to end: what is left of it or may be, by number and name, or why it was not ended.
-pub(super) type Outcome = Result<Vec<(u32, String)>, String>;
+/// What became of a connection that was to end, or why it was not ended.
+pub(super) type Outcome = Result<Remains, String>;
 
-/// Ends connections of `sshd`'s with all that belongs to them; the outcomes in the same order. Whoever notes processes
-/// is another user, and believed for one thing only: which certificate it was. So each must be `sshd`'s, root's, a
-/// connection's, and since it was noted the same.
+/// What is left of a session.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Remains {
+    /// What is there or may be of it, by number and name.
+    pub(super) named: Vec<(u32, String)>,
+    /// Whether some of that was killed and is there yet: it is to be ended again.
+    pub(super) lasts: bool,
+}
+
+/// Ends connections of `sshd`'s with all that belongs to them, and waits so long for it; the outcomes in the same order.
+/// Whoever notes processes is another user, and believed for one thing only: which certificate it was. So each must be
+/// `sshd`'s, root's, a connection's, and since it was noted the same.
 ///
 /// Of one that is over, what it has left to logind's session ends. Each comes with the time when it was last noted.
-pub(super) fn end(processes: &[(Process, Nanos)]) -> Vec<Outcome> {
+pub(super) fn end(processes: &[(Process, Nanos)], patience: Duration) -> Vec<Outcome> {
     let (mut tree, mut checked) = (Vec::new(), Vec::new());
     for (at, (process, noted)) in processes.iter().enumerate() {
-        checked.push(Checked::new(*process, *noted).map(|(checked, held)| {
-            if let Some(held) = held {
-                held.signal(Signal::STOP);
-                tree.push((at, held));
-            }
-            checked
-        }));
-    }
-    stop_children(&mut tree);
-    for (at, held) in &tree {
-        if let Some(Ok(checked)) = checked.get_mut(*at) {
-            checked.trace.learn(held.process);
+        checked.push(Checked::new(*process, *noted));
+        // All of that was this process if it has the number still.
+        if matches!(checked.last(), Some(Ok(_))) && process.signal(Signal::STOP) {
+            tree.push((at, *process));
         }
     }
-    for (_, held) in &tree {
-        held.signal(Signal::KILL);
+    stop_children(&mut tree);
+    for (at, process) in &tree {
+        if let Some(Ok(checked)) = checked.get_mut(*at) {
+            checked.trace.learn(*process);
+        }
     }
-    let deadline = Instant::now() + PATIENCE;
+    for (_, process) in &tree {
+        process.signal(Signal::KILL);
+    }
+    let deadline = Instant::now() + patience;
     let mut left: Vec<(usize, Process)> = Vec::new();
     for (at, scope) in
         checked.iter().enumerate().filter_map(|(at, one)| Some((at, one.as_ref().ok()?.scope.as_ref()?)))
     {
         left.extend(scope.empty(deadline).into_iter().map(|process| (at, process)));
     }
-    while tree.iter().any(|(_, held)| !held.process.is_over()) && Instant::now() < deadline {
+    while tree.iter().any(|(_, process)| !process.is_over()) && Instant::now() < deadline {
         std::thread::sleep(LOOK_AGAIN);
     }
-    left.extend(tree.iter().map(|(at, held)| (*at, held.process)));
-    left.extend(traced(&checked));
+    left.extend(tree);
     left.retain(|(_, process)| !process.is_over());
+    let lasting: BTreeSet<usize> = left.iter().map(|(at, _)| *at).collect();
+    left.extend(traced(&checked).into_iter().filter(|(_, process)| !process.is_over()));
     left.sort_by_key(|(at, process)| (*at, process.pid));
     left.dedup();
     let left = |at| left.iter().filter(move |(of, _)| *of == at).take(MOST_NAMED);
-    let named = |at| left(at).map(|(_, process)| (process.pid, name(*process))).collect();
-    checked.into_iter().enumerate().map(|(at, checked)| checked.map(|_| named(at))).collect()
+    let remains = |at| Remains {
+        named: left(at).map(|(_, process)| (process.pid, name(*process))).collect(),
+        lasts: lasting.contains(&at),
+    };
+    checked.into_iter().enumerate().map(|(at, checked)| checked.map(|_| remains(at))).collect()
 }
 
 /// A connection that may be ended.
@@ -78,16 +88,15 @@ struct Checked {
 }
 
 impl Checked {
-    fn new(process: Process, noted: Nanos) -> Result<(Self, Option<Held>), String> {
-        let Some(held) = process.hold().filter(|_| !process.is_over()) else {
-            let scope = Scope::left_by(process, noted).ok_or("it is over")?;
-            return Ok((Self { scope: Some(scope), trace: Trace::of(process) }, None));
+    fn new(process: Process, noted: Nanos) -> Result<Self, String> {
+        let scope = if process.is_over() {
+            Some(Scope::left_by(process, noted).ok_or("it is over")?)
+        } else {
+            let scope = Scope::led_by(process);
+            check(process, scope.is_some())?;
+            scope
         };
-        let scope = Scope::led_by(process);
-        check(process, scope.is_some())?;
-        let checked = Self { scope, trace: Trace::of(process) };
-        // All of that was this process only if it still is there.
-        if process.is_over() { Err("it is over".to_owned()) } else { Ok((checked, Some(held))) }
+        Ok(Self { scope, trace: Trace::of(process) })
     }
 }
 
@@ -103,10 +112,15 @@ fn check(process: Process, leads_session: bool) -> Result<(), String> {
     let program = sshd(process)?;
     // Whoever notes the one that listens would end it, and nobody could log in.
     let parent = process.parent().ok_or("it cannot be seen")?;
-    if program == CONNECTION || leads_session || sshd(parent).is_ok() {
+    if program == CONNECTION || leads_session || sshd(parent).is_ok() || is_titled(process) {
         return Ok(());
     }
     Err("whether it listens or is a connection's cannot be told: nothing but `sshd` starts those".to_owned())
+}
+
+/// Whether it calls itself a connection, as one does whose listener was started anew since: `sshd: USER [priv]`.
+fn is_titled(process: Process) -> bool {
+    proc(process, "cmdline").is_some_and(|title| title.starts_with("sshd: ") && !title.contains("[listener]"))
 }
 
 /// Which of `sshd`'s programs it runs; the file may have been replaced since.
@@ -118,35 +132,34 @@ fn sshd(process: Process) -> Result<&'static str, String> {
     let path = PathBuf::from(path.strip_suffix(" (deleted)").unwrap_or(&path));
     let known =
         [LISTENER, CONNECTION].into_iter().find(|name| path.file_name().is_some_and(|file| file == *name));
-    let name = known.ok_or_else(|| format!("it runs {}, which is no `sshd`", path.display()))?;
+    let name =
+        known.ok_or_else(|| format!("it runs `{}`, which is no `sshd`", shown(&path.to_string_lossy())))?;
     let is_roots = |path: &Path| {
         std::fs::metadata(path).is_ok_and(|there| there.uid() == 0 && there.mode() & 0o022 == 0)
     };
     if is_roots(Path::new(&link)) && path.ancestors().skip(1).all(is_roots) {
         return Ok(name);
     }
-    Err(format!("others than root could have put {} there", path.display()))
+    Err(format!("others than root could have put `{}` there", shown(&path.to_string_lossy())))
 }
 
 /// Stops all that stopped processes have started, however deep, so that none of them starts another or loses its parent.
-fn stop_children(tree: &mut Vec<(usize, Held)>) {
-    let mut known: BTreeMap<u32, usize> = tree.iter().map(|(at, held)| (held.process.pid, *at)).collect();
+/// No descriptor is kept: there may be more processes than this one may have.
+fn stop_children(tree: &mut Vec<(usize, Process)>) {
+    let mut known: BTreeMap<u32, usize> = tree.iter().map(|(at, process)| (process.pid, *at)).collect();
     for _ in 0..MOST_LOOKS {
         // Only children of those that are stopped: their numbers are no others'.
         let children = Process::all().unwrap_or_default().into_iter().filter_map(|(process, parent)| {
             let at = known.get(&parent?)?;
             (!known.contains_key(&process.pid) && process.pid != std::process::id()).then_some((*at, process))
         });
-        let new: Vec<(usize, Held)> =
-            children.filter_map(|(at, process)| Some((at, process.hold()?))).collect();
+        let new: Vec<(usize, Process)> =
+            children.filter(|(_, process)| process.signal(Signal::STOP)).collect();
         if new.is_empty() {
             break;
         }
-        for (at, held) in new {
-            held.signal(Signal::STOP);
-            known.insert(held.process.pid, at);
-            tree.push((at, held));
-        }
+        known.extend(new.iter().map(|(at, process)| (process.pid, *at)));
+        tree.extend(new);
     }
 }
 
@@ -245,16 +258,16 @@ mod tests {
         while marked(&mark).len() < 20 {
             std::thread::sleep(LOOK_AGAIN);
         }
-        let held = Process::of(shell.id()).unwrap().hold().unwrap();
-        held.signal(Signal::STOP);
-        let mut tree = vec![(0, held)];
+        let it = Process::of(shell.id()).unwrap();
+        it.signal(Signal::STOP);
+        let mut tree = vec![(0, it)];
         stop_children(&mut tree);
         assert!(tree.len() >= 20);
-        for (_, held) in &tree {
-            held.signal(Signal::KILL);
+        for (_, process) in &tree {
+            process.signal(Signal::KILL);
         }
         shell.wait().unwrap();
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + Duration::from_secs(3);
         while !marked(&mark).is_empty() {
             assert!(Instant::now() < end, "{:?}", marked(&mark));
             std::thread::sleep(LOOK_AGAIN);
@@ -271,8 +284,10 @@ mod tests {
         let mut disguised = Command::new(temp.path().join("sshd")).arg("60").spawn().unwrap();
         let all =
             [it, recycled, Process::of(disguised.id()).unwrap(), Process::named("999999999-1").unwrap()];
-        let whys: Vec<String> =
-            end(&all.map(|process| (process, 0))).into_iter().map(Result::unwrap_err).collect();
+        let whys: Vec<String> = end(&all.map(|process| (process, 0)), Duration::ZERO)
+            .into_iter()
+            .map(Result::unwrap_err)
+            .collect();
         assert!(whys[0].ends_with("which is no `sshd`"), "{whys:?}");
         assert_eq!((whys[1].as_str(), whys[3].as_str()), ("it is over", "it is over"));
         assert!(whys[2].starts_with("others than root could have put "), "{whys:?}");

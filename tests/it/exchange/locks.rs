@@ -10,7 +10,7 @@ use crate::support::authority::Authority;
 use crate::support::client::Keys;
 use crate::support::issuer::Issuer;
 use crate::support::policies;
-use crate::support::process::succeed;
+use crate::support::process::{run, succeed};
 use crate::support::token::Token;
 
 impl Bench {
@@ -193,4 +193,26 @@ fn what_a_lock_is_about_is_looked_at() {
             && said.contains("deployer"),
         "{said}"
     );
+}
+
+/// An operator in haste copies it from a browser.
+#[test]
+fn what_is_written_otherwise_is_told() {
+    let bench = Bench::start();
+    bench.grant(&Keys::fresh());
+    let said = |value: &str, args: &[&str]| {
+        let ended = run(bench.authority.command(["lock", "--repository", value]).args(args));
+        assert!(ended.status.success());
+        String::from_utf8(ended.stderr).unwrap()
+    };
+    for other in ["https://github.com/octo-org/octo-repo", "octo-org/octo-repo/", "octo-repo"] {
+        for args in [&["--dry-run"][..], &[]] {
+            let said = said(other, args);
+            let warning =
+                format!("warning: nothing was issued to repository {other} in the last ten days\nhint: ");
+            assert!(said.contains(&warning), "{said}");
+        }
+    }
+    assert_eq!(said(" Octo-Org/octo-repo ", &[]), "");
+    bench.operator(["unlock", "--repository", "octo-org/Octo-repo"]);
 }

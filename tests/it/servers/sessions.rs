@@ -12,14 +12,13 @@ use std::time::{Duration, Instant};
 use machine_id::krl::Refusals;
 use tempfile::TempDir;
 
-use crate::support::once::manifest;
 use crate::support::port::free_port;
-use crate::support::postgres::Postgres;
 use crate::support::process::{self, Running, command, machine_id, run, succeed};
-use crate::support::servers::world_of;
 use crate::support::sshd::{Sshd, login};
-use crate::support::sshd_labels::{Estate, LabelledSshd};
 use crate::support::{PATIENCE, wait_for};
+
+mod escapes;
+mod served;
 
 const FOR_EVER: &str = "echo up; exec sleep 600";
 
@@ -247,20 +246,6 @@ fn sessions_of_a_revoked_certificate_end_whatever_they_do() {
 }
 
 #[test]
-fn what_has_left_its_session_is_named() {
-    let files = Files::new();
-    files.certify("thief", 5, "thief", &login());
-    let (sshd, watch) = (files.sshd(), files.watch());
-    let leave = "(setsid sleep 654 </dev/null >/dev/null 2>&1 & echo $!); echo up; exec sleep 600";
-    let mut session = files.session(&sshd, &["thief"], &[], leave);
-    let left: u32 = session.stdout().lines().next().unwrap().parse().unwrap();
-    ends("the session", &mut session, files.revoke("id: thief"));
-    says(&watch, &format!("still there: {left} (`sleep`)"));
-    assert!(lives(left));
-    succeed(command("kill").arg(left.to_string()));
-}
-
-#[test]
 fn what_is_merely_offered_is_not_what_lets_in() {
     let files = Files::new();
     files.certify("first", 5, "first", "nobody-here");
@@ -428,73 +413,4 @@ fn a_list_refuses_what_openssh_refuses() {
     files.certify("theirs", 5, "five", "root");
     let theirs = process::read(files.path("theirs-cert.pub"));
     assert!(!refusals.refuse(&ssh_key::Certificate::from_openssh(&theirs).unwrap()));
-}
-
-#[test]
-fn a_lock_ends_what_is_open() {
-    let estate = Estate::start("{env: test}", "{max_session_ttl: 2h}");
-    let sessions = estate.path("sessions");
-    create_dir(&sessions).unwrap();
-    set_permissions(&sessions, Permissions::from_mode(0o700)).unwrap();
-    let sshd = LabelledSshd::start(&estate, &format!("env=test --sessions {}", sessions.display()), "");
-    let watch = watch(&sshd.trust(), &sessions, []);
-    let (one, two) = (estate.certificates("one"), estate.certificates("two"));
-    let start = |destination| begun(&mut sshd.ssh(destination, [], FOR_EVER), || sshd.log());
-    let (mut first, mut second) = (start(&one), start(&two));
-    let serial = manifest(&one)["outputs"][0]["serial"].as_str().unwrap().to_owned();
-    succeed(&mut estate.authority.command(["lock", "--serial", &serial]));
-    let heard = || {
-        // The lists that are served have it within a second.
-        wait_for("the list", || (!succeed(&mut estate.refresh(&sshd.trust())).is_empty()).then_some(()));
-        Instant::now()
-    };
-    ends("the session", &mut first, heard());
-    assert!(second.ended().is_none());
-    says(&watch, &format!("serial {serial} ("));
-    // A job that gives its certificates back ends its own.
-    succeed(machine_id(["cleanup"]).arg(&two));
-    ends("the job's", &mut second, heard());
-}
-
-#[test]
-fn sessions_of_postgresql_end_by_serial() {
-    let world = world_of(&["postgresql.md"], &["orders"], "");
-    let postgres = Postgres::start(&world.authority);
-    let folder = TempDir::new().unwrap();
-    let (trust, sessions) = (folder.path().join("trust"), folder.path().join("sessions"));
-    create_dir(&sessions).unwrap();
-    set_permissions(&sessions, Permissions::from_mode(0o700)).unwrap();
-    let refresh = || {
-        let mut refresh = machine_id(["host", "refresh", "--authority", &world.authority.url(), "--dir"]);
-        succeed(refresh.arg(&trust).arg("--ca-file").arg(world.authority.ca_file()))
-    };
-    let job = || {
-        let job = world.github();
-        let destination =
-            job.once(["--output", "database,service=orders,database=orders"]).good().destination();
-        let mut psql = postgres.psql_with(&destination, "deploy", "orders");
-        psql.args(["-c", r"\echo up", "-c", "SELECT pg_sleep(600)"]);
-        let session = begun(&mut psql, || postgres.log());
-        let serial = manifest(&destination)["outputs"][0]["serial"].as_str().unwrap().to_owned();
-        (job, session, serial)
-    };
-    let (_one, mut first, serial) = job();
-    let (_two, mut second, _) = job();
-    refresh();
-    succeed(&mut world.authority.command(["lock", "--serial", &serial]));
-    wait_for("the list", || (!refresh().is_empty()).then_some(()));
-    // Who may see nobody's sessions says so.
-    let blind = watch(&trust, &sessions, ["--postgres", &postgres.url("reporter")]);
-    says(&blind, "GRANT pg_read_all_stats, pg_signal_backend");
-    drop(blind);
-    assert!(first.ended().is_none());
-    let watch = watch(&trust, &sessions, ["--postgres", &postgres.url("admin")]);
-    ends("the session", &mut first, Instant::now());
-    says(&watch, &format!("serial {serial}, which is revoked"));
-    assert!(
-        first.stderr().contains("terminating connection due to administrator command"),
-        "{}",
-        first.stderr()
-    );
-    assert!(second.ended().is_none(), "{}", second.stderr());
 }

@@ -179,9 +179,8 @@ pub(super) async fn lift(
 ) -> Result<Vec<Lock>, Failure> {
     let lifted = Some((at, by.to_owned()));
     // Those too that a try before this one has lifted, whose answer was lost.
-    let is_meant = |lock: &Lock| {
-        (lock.lifted.is_none() || lock.lifted == lifted) && lock.kind == kind && lock.value == value
-    };
+    let is_meant =
+        |lock: &Lock| (lock.lifted.is_none() || lock.lifted == lifted) && lock.is_about(kind, value);
     let change = |mut lock: Lock| {
         lock.lifted.clone_from(&lifted);
         lock

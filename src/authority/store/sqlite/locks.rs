@@ -227,7 +227,7 @@ pub(super) fn lift(
     by: &str,
     seal: &Seal,
 ) -> rusqlite::Result<Vec<Lock>> {
-    let is_meant = |lock: &Lock| lock.lifted.is_none() && lock.kind == kind && lock.value == value;
+    let is_meant = |lock: &Lock| lock.lifted.is_none() && lock.is_about(kind, value);
     let mut lifted: Vec<Lock> = read(connection, seal)?.all.into_iter().filter(is_meant).collect();
     for lock in &mut lifted {
         lock.lifted = Some((at, by.to_owned()));
