@@ -192,7 +192,9 @@ fn killed_at_any_moment_it_takes_nothing_back() {
         authority.beat();
         (authority.serials() == all).then_some(())
     });
-    let heard: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(authority.path("trust/authority.heard")).unwrap()).unwrap();
-    assert_eq!(heard["lists"]["krl"]["number"], authority.state().number);
+    wait_for("that it is kept", || {
+        let heard = std::fs::read(authority.path("trust/authority.heard")).unwrap();
+        let heard: serde_json::Value = serde_json::from_slice(&heard).unwrap();
+        (heard["lists"]["krl"]["number"] == authority.state().number).then_some(())
+    });
 }
