@@ -169,10 +169,10 @@ impl<'r> Round<'r> {
     pub(super) fn step(&mut self, told: &Believed) -> bool {
         let statement = &told.statement;
         let (current, store) = (told.current(), self.store);
-        if let Some(heard) = self.heard.as_mut().filter(|heard| heard.lists.crl.goes_on(&current)) {
-            if self.done.add(gate::open_tls(store, &heard.known.trust)) {
-                heard.lists.crl = current.clone();
-            }
+        if let Some(heard) = self.heard.as_mut().filter(|heard| heard.lists.crl.goes_on(&current))
+            && self.done.add(gate::open_tls(store, &heard.known.trust))
+        {
+            heard.lists.crl = current.clone();
         }
         let Some((old, is_closed)) = self.krl() else { return false };
         let Some(krl) = self.heard.as_ref().map(|heard| heard.lists.krl.clone()) else { return false };
