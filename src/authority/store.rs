@@ -30,6 +30,9 @@ mod next_schema;
 mod odometer;
 mod packed;
 mod place;
+#[cfg(test)]
+#[path = "../../tests/support/port.rs"]
+mod port;
 pub mod postgres;
 pub mod proofs;
 pub mod record;

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::authority::free_port;
+use super::port::free_port;
 use super::process::{self, Running, command};
 use super::{PATIENCE, wait_for};
 

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::authority::{Authority, free_port};
+use super::authority::Authority;
 use super::cluster::{Cluster, Role};
 use super::once::manifest;
+use super::port::free_port;
 use super::process::{self, Running, command, machine_id, succeed};
 use super::replicas::QUOTAS;
 use super::sshd_labels::{Estate, LabelledSshd, login};

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use machine_id::krl::Refusals;
 use tempfile::TempDir;
 
-use crate::support::authority::free_port;
+use crate::support::port::free_port;
 use crate::support::process::{self, Running, command, machine_id, run, succeed};
 use crate::support::sshd::{Sshd, login};
 use crate::support::{PATIENCE, wait_for};
