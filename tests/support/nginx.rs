@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::port::free_port;
@@ -36,11 +37,21 @@ impl Nginx {
     /// With what `site` puts inside `http { … }` for an address.
     #[track_caller]
     pub fn with_site(site: impl Fn(SocketAddr) -> String) -> Self {
+        Self::with("master_process off", site)
+    }
+
+    /// The same as services run it: with workers, which a reload replaces.
+    #[track_caller]
+    pub fn with_workers(site: impl Fn(SocketAddr) -> String) -> Self {
+        Self::with("worker_processes 1", site)
+    }
+
+    fn with(how: &str, site: impl Fn(SocketAddr) -> String) -> Self {
         let program = process::installed("nginx").then(|| find("nginx"));
         let program = program.unwrap_or_else(|| panic!("nginx is not installed; tests/run installs it"));
         let mut failures = String::new();
         for _ in 0..5 {
-            match Self::try_start(&program, &site) {
+            match Self::try_start(&program, how, &site) {
                 Ok(nginx) => return nginx,
                 Err(why) => failures.push_str(&why),
             }
@@ -48,7 +59,7 @@ impl Nginx {
         panic!("nginx does not start:\n{failures}");
     }
 
-    fn try_start(program: &Path, site: &impl Fn(SocketAddr) -> String) -> Result<Self, String> {
+    fn try_start(program: &Path, how: &str, site: &impl Fn(SocketAddr) -> String) -> Result<Self, String> {
         let (directory, address) = (TempDir::new().unwrap(), free_port());
         let dir = directory.path().display();
         let folders: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -56,7 +67,7 @@ impl Nginx {
             .map(|name| format!("  {name}_temp_path {dir}/{name};\n"))
             .collect();
         let config = format!(
-            "daemon off;\nmaster_process off;\npid {dir}/pid;\nerror_log stderr info;\nevents {{}}\nhttp {{\n  access_log off;\n{folders}{}}}\n",
+            "daemon off;\n{how};\npid {dir}/pid;\nerror_log stderr info;\nevents {{}}\nhttp {{\n  access_log off;\n{folders}{}}}\n",
             site(address)
         );
         let file = directory.path().join("nginx.conf");
@@ -74,6 +85,16 @@ impl Nginx {
         Ok(Self { address, process, _directory: directory })
     }
 
+    /// Has it read its files anew.
+    pub fn reload(&self) {
+        self.process.signal(Signal::HUP);
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// `https://127.0.0.1:PORT/`.
     pub fn url(&self) -> String {
         format!("https://{}/", self.address)
@@ -88,6 +109,14 @@ impl Nginx {
     #[track_caller]
     pub fn wait_for_log(&self, text: &str) {
         wait_for(&format!("{text:?} in nginx's log"), || self.log().contains(text).then_some(()));
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // It takes its workers with it, which a kill would leave behind.
+        self.process.signal(Signal::TERM);
+        self.process.wait_at_most(PATIENCE);
     }
 }
 

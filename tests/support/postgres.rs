@@ -81,6 +81,11 @@ impl Postgres {
         psql
     }
 
+    /// Where its socket is.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path("")
+    }
+
     /// By which one of its users comes through its socket.
     pub fn url(&self, user: &str) -> String {
         format!("postgres:///orders?user={user}&host={}&port={}", self.folder.path("").display(), self.port)

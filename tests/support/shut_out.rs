@@ -106,8 +106,10 @@ impl Stage {
                 Way::LockAtOther => succeed(&mut self.other.command(["lock", "--serial", &serial])),
             };
             let revoked = Instant::now();
+            // Whoever begins from then on is refused.
             let refused = wait_for("a login to be refused", || {
-                (self.sshd.run(&stolen, [], "true").status.code() == Some(255)).then(Instant::now)
+                let begun = Instant::now();
+                (self.sshd.run(&stolen, [], "true").status.code() == Some(255)).then_some(begun)
             });
             let mut took = vec![("a new login", refused - revoked)];
             for waiting in waiting {

@@ -132,3 +132,23 @@ async fn rows(client: &Client, query: &str) -> Result<Vec<Vec<String>>> {
     };
     Ok(messages.into_iter().filter_map(row).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_name_is_known_by_its_beginning() {
+        let long = format!("/CN={}.example.com machine-id CA", "x".repeat(60));
+        for (told, is_named) in [
+            (long.as_str(), true),
+            (&long[..MAX_NAME], true),
+            (&long[..MAX_NAME - 1], false),
+            (&long[..MAX_NAME + 1], false),
+            ("", false),
+        ] {
+            assert_eq!(super::is_named(&long, told), is_named, "{told}");
+        }
+        assert!(super::is_named("/CN=id", "/CN=id") && !super::is_named("/CN=id.example.com", "/CN=id"));
+    }
+}

@@ -280,8 +280,11 @@ mod tests {
         let it = Process::of(child.id()).unwrap();
         let recycled = Process::named(&format!("{}-1", it.pid)).unwrap();
         let temp = tempfile::tempdir().unwrap();
-        std::fs::copy("/bin/sleep", temp.path().join("sshd")).unwrap();
-        let mut disguised = Command::new(temp.path().join("sshd")).arg("60").spawn().unwrap();
+        // What is said of it is one line, whatever it is called.
+        let theirs = temp.path().join("a\nended the session");
+        std::fs::create_dir(&theirs).unwrap();
+        std::fs::copy("/bin/sleep", theirs.join("sshd")).unwrap();
+        let mut disguised = Command::new(theirs.join("sshd")).arg("60").spawn().unwrap();
         let all =
             [it, recycled, Process::of(disguised.id()).unwrap(), Process::named("999999999-1").unwrap()];
         let whys: Vec<String> = end(&all.map(|process| (process, 0)), Duration::ZERO)
@@ -291,6 +294,7 @@ mod tests {
         assert!(whys[0].ends_with("which is no `sshd`"), "{whys:?}");
         assert_eq!((whys[1].as_str(), whys[3].as_str()), ("it is over", "it is over"));
         assert!(whys[2].starts_with("others than root could have put "), "{whys:?}");
+        assert!(!whys[2].contains('\n'), "{whys:?}");
         for child in [&mut child, &mut disguised] {
             assert!(child.try_wait().unwrap().is_none());
             child.kill().unwrap();

@@ -18,6 +18,7 @@ use crate::support::sshd::{Sshd, login};
 use crate::support::{PATIENCE, wait_for};
 
 mod escapes;
+mod others;
 mod served;
 
 const FOR_EVER: &str = "echo up; exec sleep 600";
