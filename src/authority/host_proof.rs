@@ -98,7 +98,7 @@ async fn judge(authority: &Authority, said: &str, path: &str) -> Result<ProvenHo
 /// Whether it is a host's that is good.
 fn is_hosts(record: &CertificateRecord, now: i64) -> Result<(), &'static str> {
     if record.hosts.is_empty() {
-        return Err("the certificate is not a host's");
+        return Err("the certificate is neither a host's nor a worker's");
     }
     if record.revoked.is_some() {
         return Err("the certificate is revoked");

@@ -437,7 +437,7 @@ pub struct CertificateRecord {
     pub expires: i64,
     /// When it was revoked, if it was.
     pub revoked: Option<i64>,
-    /// The names of the host that it is for, where it is a host's.
+    /// The names of the host that it is for, where it is a host's; of a worker that stays and is not locked its id.
     pub hosts: Vec<String>,
 }
 

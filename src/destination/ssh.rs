@@ -14,7 +14,7 @@ pub(super) static FILES: OutputFiles = OutputFiles::new(
 );
 
 /// The list of revoked host certificates, a KRL.
-pub(super) const REVOKED_HOSTS: &str = "revoked_hosts.krl";
+pub const REVOKED_HOSTS: &str = "revoked_hosts.krl";
 
 /// The SSH files, in the order of their names.
 pub(super) fn ssh_files(material: &Material<'_>) -> Result<Vec<File>> {

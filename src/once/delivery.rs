@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::destination::directory::Directory;
 use crate::destination::manifest::{self, Manifest, ManifestOutput};
 use crate::destination::material::{File, Material, SshMaterial, TlsMaterial, WrittenOutput};
+use crate::destination::ssh::REVOKED_HOSTS;
 use crate::destination::{self, AGENT_SOCKET, wipe};
 use crate::error::{Error, Result};
 use crate::once::delivery::agent::Agent;
@@ -69,6 +70,7 @@ impl OpenDestinations {
     /// the manifests. To be called inside a runtime.
     pub(crate) fn write(&mut self, run: Run<'_>, issuance: &Issuance) -> Result<Vec<Manifest>> {
         let (manifests, mut folders) = self.contents(run, issuance)?;
+        unlisted(&manifests).iter().for_each(|warning| run.progress.warning(warning));
         let first = run.settings.destinations.first().zip(folders.first_mut());
         if let Some((destination, folders)) = first.filter(|_| has_bash_env(run)) {
             let variables = report(run.settings, &manifests).variables;
@@ -230,6 +232,19 @@ fn files(
         revoked_hosts: issuance.revoked_hosts.as_deref(),
         agent: settings.agent.as_deref(),
     })
+}
+
+/// That somewhere no `ssh` hears of hosts that were thrown out.
+fn unlisted(manifests: &[Manifest]) -> Option<String> {
+    let has_list = |manifest: &&Manifest| {
+        let mut files = manifest.outputs.iter().flat_map(|output| &output.files);
+        manifest.destination.contains('%') && files.any(|file| file.ends_with(REVOKED_HOSTS))
+    };
+    let destination = shown(&manifests.iter().find(has_list)?.destination);
+    Some(format!(
+        "no ssh_config can name the list of revoked hosts in {destination}: there `ssh` believes hosts that were thrown \
+         out; choose a destination without % in its path"
+    ))
 }
 
 /// Settings take UTF-8 paths alone.

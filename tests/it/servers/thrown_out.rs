@@ -46,6 +46,15 @@ fn a_job_does_not_believe_a_host_that_was_thrown_out() {
     refuses(&estate.certificates("after"), "revoked");
     succeed(&mut estate.once("identity", ["--output", "identity"]));
     refuses(&estate.path("identity"), "revoked");
+    // Where no spelling of the list's path is read by every version of `ssh`, it is told.
+    let percent = estate.path("50%");
+    let said = crate::support::process::run(&mut estate.once("50%", ["--output", "ssh"]));
+    let stderr = String::from_utf8_lossy(&said.stderr);
+    assert!(
+        said.status.success() && stderr.contains("no ssh_config can name the list of revoked hosts"),
+        "{stderr}"
+    );
+    assert_eq!(sshd.lets_in(&percent, "echo in"), "in\n");
     // A host without its list is believed by nobody.
     std::fs::remove_file(before.join("revoked_hosts.krl")).unwrap();
     refuses(&before, "Error checking host key");

@@ -15,7 +15,8 @@ pub(super) fn certificate(
     let Ok(serial) = i64::try_from(serial) else { return Ok(None) };
     connection
         .prepare_cached(
-            "SELECT id, key_hash, kind, expires, revoked, CASE WHEN host IS NOT NULL THEN ifnull(packed, body) END
+            "SELECT id, key_hash, kind, expires, revoked, CASE WHEN host IS NOT NULL THEN ifnull(packed, body) END,
+                (SELECT id FROM instances WHERE number = certificates.instance AND locked IS NULL)
              FROM certificates JOIN events ON sequence = issuance WHERE serial = ?1",
         )?
         .query_row([serial], |row| {
@@ -26,7 +27,7 @@ pub(super) fn certificate(
                 expires: row.get(3)?,
                 revoked: row.get(4)?,
                 hosts: match row.get_ref(5)? {
-                    ValueRef::Null => Vec::new(),
+                    ValueRef::Null => row.get::<_, Option<String>>(6)?.into_iter().collect(),
                     _ => hosts::names(&event::read(&rows::body(row, 5)?).map_err(rows::not_a_body)?, serial),
                 },
             })
