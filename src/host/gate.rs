@@ -5,13 +5,13 @@ use std::path::PathBuf;
 
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose};
 
-use super::lists::KRL;
+use super::lists::{KRL, MAX_FILE};
 use super::store::{MAX_TRUST, TLS_CA, USER_CA, put, update};
 use super::trust;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::Folder;
 use crate::krl;
-use crate::wire::{MAX_LIST, TrustAnchors};
+use crate::wire::TrustAnchors;
 
 /// Whom TLS servers trust then.
 const NOBODY: &str = "machine-id: nobody, until the authority is heard again";
@@ -26,7 +26,7 @@ pub fn close(store: &Folder, for_ssh: bool) -> [Put; 2] {
         if blobs.is_empty() {
             return Ok(None);
         }
-        let old = store.read(KRL, MAX_LIST * 2).map_err(|why| unreadable(store, KRL, why))?;
+        let old = store.read(KRL, MAX_FILE).map_err(|why| unreadable(store, KRL, why))?;
         let open = old.clone().unwrap_or_else(|| krl::write(0, 0, Vec::new()));
         let shut = krl::closed(open, &blobs);
         put(store, KRL, Some(shut).filter(|shut| old.as_ref() != Some(shut)))
@@ -39,7 +39,7 @@ pub fn close(store: &Folder, for_ssh: bool) -> [Put; 2] {
 
 /// Whether the KRL is one that lets nobody in.
 pub fn is_closed_to_ssh(store: &Folder) -> bool {
-    store.read(KRL, MAX_LIST * 2).ok().flatten().is_some_and(|krl| krl::opened(&krl).is_some())
+    store.read(KRL, MAX_FILE).ok().flatten().is_some_and(|krl| krl::opened(&krl).is_some())
 }
 
 /// Has TLS servers trust these CAs again, if they trust nobody.

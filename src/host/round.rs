@@ -10,7 +10,7 @@ use super::crl::signed_part;
 use super::fetch::{CRL_PATH, Fetched, KRL_PATH, RefreshSettings, STATEMENT_PATH};
 use super::gate;
 use super::heard::{Current, Heard, InPlace, Moment, sha256};
-use super::lists::{CRL, KRL, fresh_crl, fresh_krl, useless};
+use super::lists::{CRL, KRL, MAX_FILE, fresh_crl, fresh_krl, useless};
 use super::seen::{SSH, Seen};
 use super::statement::{Known, believe};
 use super::store::{self, HOST_CA, KNOWN_HOSTS, TLS_CA, USER_CA, put, update};
@@ -20,7 +20,7 @@ use crate::destination::ssh;
 use crate::error::{Error, Kind, Result};
 use crate::folder::Folder;
 use crate::krl;
-use crate::wire::{MAX_LIST, Statement, TrustAnchors};
+use crate::wire::{Statement, TrustAnchors};
 
 /// That is not what was stated.
 const OTHER_LIST: &str = "it is not the list that the authority states";
@@ -166,6 +166,7 @@ impl<'r> Round<'r> {
 
     /// Adds to the KRL what the statement says is new, where that is what it lacks, and trusts whom it names then; whether
     /// the KRL is of the statement's number now. Where it is, and nobody was let in for want of news, they are again.
+    /// What is added counts as seen with the next list that is fetched: what was seen may be a million, and this is for each.
     pub(super) fn step(&mut self, told: &Believed) -> bool {
         let statement = &told.statement;
         let (current, store) = (told.current(), self.store);
@@ -182,7 +183,7 @@ impl<'r> Round<'r> {
             return false;
         }
         let new = statement.revoked.iter().filter(|revoked| revoked.ssh && follows);
-        let mut serials: Vec<u64> = new.clone().map(|revoked| revoked.serial).collect();
+        let mut serials: Vec<u64> = new.map(|revoked| revoked.serial).collect();
         serials.sort_unstable();
         serials.dedup();
         let mut hash = None;
@@ -197,12 +198,6 @@ impl<'r> Round<'r> {
             if !self.done.add(next.and_then(|next| put(store, KRL, Some(next)))) {
                 return false;
             }
-            if !serials.is_empty() {
-                let ends = new.map(|revoked| (revoked.serial, revoked.expires)).collect();
-                let seen = self.seen();
-                seen.add(SSH, serials, statement.made);
-                seen.learn(&ends);
-            }
         }
         if let Some(heard) = self.heard.as_mut().filter(|_| is_news) {
             heard.lists.krl = current;
@@ -215,7 +210,7 @@ impl<'r> Round<'r> {
 
     /// The KRL that was put in the folder, where it is there still; whether it is closed.
     pub(super) fn krl(&self) -> Option<(Vec<u8>, bool)> {
-        let (heard, there) = (self.heard.as_ref()?, self.store.read(KRL, MAX_LIST * 2).ok()??);
+        let (heard, there) = (self.heard.as_ref()?, self.store.read(KRL, MAX_FILE).ok()??);
         if heard.has(&there) {
             return Some((there, false));
         }
@@ -238,6 +233,10 @@ impl<'r> Round<'r> {
     /// trusted once the list of what they signed is there.
     pub(super) fn put(&mut self, told: Option<&Believed>, cas: Result<TrustAnchors>, fetched: Fetched) {
         let Fetched { krl, crl, ends } = fetched;
+        let there = self.krl().filter(|_| krl.is_none()).and_then(|(krl, _)| krl::read(&krl).ok());
+        if let (Some(told), Some(there)) = (told, there) {
+            self.seen().add(SSH, there.serials, told.statement.made);
+        }
         let krl_is_good = krl.is_some_and(|krl| self.krl_into(told, krl));
         let ends = ends.unwrap_or_else(|error| {
             self.done.add(Err(error));
@@ -281,7 +280,7 @@ impl<'r> Round<'r> {
             Ok(fresh) => {
                 self.done.add(fresh.wrong.map_or(Ok(None), Err));
                 let is_good = self.done.add(put(store, KRL, fresh.content)) && fresh.is_current;
-                let there = store.read(KRL, MAX_LIST * 2).ok().flatten().filter(|_| is_good);
+                let there = store.read(KRL, MAX_FILE).ok().flatten().filter(|_| is_good);
                 if let (Some(told), Some(heard), Some(there)) = (told, &mut self.heard, there) {
                     heard.lists.hash = sha256(&there);
                     heard.lists.krl.raise(told.current());

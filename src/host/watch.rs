@@ -15,7 +15,7 @@ use super::fetch::{Fetched, Fetcher, RefreshSettings, STATEMENT_PATH};
 use super::gate;
 use super::heard::{Current, Heard, InPlace, Moment, behind, silent};
 use super::link::{self, Said, Shared};
-use super::lists::{CRL, KRL, useless};
+use super::lists::{CRL, KRL, MAX_FILE, useless};
 use super::reload::{Reload, SELDOM};
 use super::round::{ATTEMPTS, Believed, LOCK_PATIENCE, Refreshed, Round};
 use super::store::{self, HOST_CA, KNOWN_HOSTS, TLS_CA, USER_CA};
@@ -141,7 +141,7 @@ struct Watcher<'w> {
     told: Option<Believed>,
     /// Those that came while lists were on their way: they may follow them.
     missed: Vec<Believed>,
-    /// When X.509 certificates end that were revoked since the last CRL; nothing where some may be missing.
+    /// When certificates end that were revoked since the last CRL; nothing where some may be missing.
     ends: Option<BTreeMap<u64, i64>>,
     /// When lists are to be fetched.
     fetch: Option<Instant>,
@@ -175,7 +175,7 @@ impl<'w> Watcher<'w> {
         shared: &'w Shared,
     ) -> Self {
         let heard = Heard::read(store).ok().flatten();
-        let there = store.read(KRL, crate::wire::MAX_LIST * 2).ok().flatten();
+        let there = store.read(KRL, MAX_FILE).ok().flatten();
         let krl = heard.as_ref().filter(|heard| there.is_some_and(|krl| heard.has(&krl)));
         shared.since.set(krl.map(|heard| heard.lists.krl.number));
         let after = settings.fail_closed.unwrap_or_default().min(CENTURY);
@@ -268,9 +268,9 @@ impl<'w> Watcher<'w> {
     fn learn(&mut self, statement: &Statement) {
         let last = self.told.as_ref().map(|last| last.statement.number);
         let follows = last == Some(statement.number) || last.is_some() && statement.since == last;
-        let tls = statement.revoked.iter().filter(|revoked| !revoked.ssh);
+        let new = statement.revoked.iter().map(|revoked| (revoked.serial, revoked.expires));
         match &mut self.ends {
-            Some(ends) if follows => ends.extend(tls.map(|revoked| (revoked.serial, revoked.expires))),
+            Some(ends) if follows => ends.extend(new),
             ends => *ends = None,
         }
     }

@@ -102,6 +102,48 @@ fn what_is_said_to_be_revoked_and_cannot_be_fetched_lets_nobody_in() {
     });
 }
 
+/// Nor is `sshd` to wait for a list that is none of its own.
+#[test]
+fn where_the_list_of_tls_servers_alone_cannot_be_fetched_they_alone_let_nobody_in() {
+    let authority = Stated::start();
+    let ours = authority.certificate(8);
+    drop(authority.watch([]));
+    wait_for("the lists", || (authority.asked(CRL) == 1).then_some(()));
+    let [heard, ca] = ["trust/authority.heard", "trust/tls_ca.crt"].map(|name| authority.path(name));
+    wait_for("that it is kept", || heard.exists().then_some(()));
+    // Time passes, and something is revoked.
+    let mut aged: serde_json::Value = serde_json::from_slice(&std::fs::read(&heard).unwrap()).unwrap();
+    let at = &mut aged["lists"]["crl"]["at"];
+    at["unix"] = (at["unix"].as_i64().unwrap() - 600).into();
+    at["boot"][1] = (at["boot"][1].as_i64().unwrap() - 600).into();
+    std::fs::write(&heard, aged.to_string()).unwrap();
+    let before = std::fs::read(&ca).unwrap();
+    authority.state().lies.push((CRL, 503, Vec::new()));
+    authority.revoke(false, 9, true);
+    let watch = authority.begin(["--fail-closed", "3s"]);
+    wait_for("nobody's CA", || {
+        authority.beat();
+        (std::fs::read(&ca).unwrap() != before).then_some(())
+    });
+    let words = "warning: the list of TLS servers was not brought up to date for 10m";
+    wait_for("a warning", || watch.stderr().contains(words).then_some(()));
+    assert!(
+        watch.stderr().contains(": nobody gets in by TLS until it can be fetched\n"),
+        "{}",
+        watch.stderr()
+    );
+    authority.beat();
+    let trust = authority.path("trust");
+    assert!(!authority.refuses(&ours) && principals(&trust, &ours, "3s").status.success());
+    authority.state().lies.clear();
+    wait_for("the CA", || {
+        authority.beat();
+        (std::fs::read(&ca).unwrap() == before && authority.has_crl()).then_some(())
+    });
+    let again = || watch.stderr().contains("the authority is heard again: who may, gets in");
+    wait_for("that it is told", || again().then_some(()));
+}
+
 #[test]
 fn servers_are_told_of_files_that_another_run_has_put_there() {
     let authority = Stated::start();
