@@ -16,7 +16,7 @@ use super::port::free_port;
 use super::process::{self, Running, command, machine_id, succeed};
 use super::replicas::QUOTAS;
 use super::sshd_labels::{Estate, LabelledSshd, login};
-use super::{PATIENCE, wait_for};
+use super::{PATIENCE, wait_for, wait_slowly_for};
 
 /// Who revokes what a session was let in by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,12 +106,17 @@ impl Stage {
                 Way::LockAtOther => succeed(&mut self.other.command(["lock", "--serial", &serial])),
             };
             let revoked = Instant::now();
-            // Whoever begins from then on is refused.
-            let refused = wait_for("a login to be refused", || {
-                let begun = Instant::now();
-                (self.sshd.run(&stolen, [], "true").status.code() == Some(255)).then_some(begun)
+            let list = self.sshd.trust().join("revoked.krl");
+            let number: u64 = serial.parse().unwrap();
+            let listed = wait_slowly_for("sshd's list", Duration::from_millis(5), || {
+                let list = machine_id::krl::read(&std::fs::read(&list).unwrap()).unwrap();
+                list.serials.contains(&number).then(Instant::now)
             });
-            let mut took = vec![("a new login", refused - revoked)];
+            // Whoever begins from then on is refused; it takes as long as a login does.
+            let refused = self.sshd.run(&stolen, [], "true");
+            assert_eq!(refused.status.code(), Some(255), "{}", self.sshd.log());
+            let mut took =
+                vec![("sshd's list", listed - revoked), ("a login that is refused", revoked.elapsed())];
             for waiting in waiting {
                 let (what, ended) = waiting.join().unwrap();
                 let ended = ended.unwrap_or_else(|| panic!("{what} goes on\n{}", self.watch.stderr()));
