@@ -111,8 +111,19 @@ pub trait Store: sealed::Engine + Trail + InstanceLookup {
     /// one transaction.
     fn revoke(&self, entry: NewRevocation) -> BoxFuture<'_, Result<Revoked>>;
 
-    /// Every revoked certificate that ends at `since` or later, by ascending serial.
-    fn revoked(&self, since: i64) -> BoxFuture<'_, Result<Vec<RevokedCertificate>>>;
+    /// The revoked certificates that end at `since` or later: those that were revoked since so many were known, whoever did
+    /// it and whatever their serials and the clocks are; all of them where that was none of this store as it is now.
+    fn revoked_since(&self, since: i64, known: Option<RevokedUpto>) -> BoxFuture<'_, Result<RevokedSince>>;
+
+    /// All of them, by ascending serial.
+    #[cfg(test)]
+    fn revoked(&self, since: i64) -> BoxFuture<'_, Result<Vec<RevokedCertificate>>> {
+        Box::pin(async move {
+            let mut all = self.revoked_since(since, None).await?.certificates;
+            all.sort_by_key(|one| one.serial);
+            Ok(all)
+        })
+    }
 
     /// The number and the time of the lists that say `what` (a hash): those that they had where they are the last
     /// ones and were made within [`LIST_SERVED`] before `now`, so that all who share the store give the same;
@@ -452,6 +463,26 @@ pub struct RevokedCertificate {
     pub revoked: i64,
     /// When it ends.
     pub expires: i64,
+}
+
+/// How much was revoked by some moment: what [`Store::revoked_since`] was asked for then is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RevokedUpto {
+    /// When the store was put back last.
+    restored: Option<i64>,
+    /// The highest number of a revocation.
+    revocations: i64,
+}
+
+/// What [`Store::revoked_since`] finds.
+#[derive(Clone, Debug)]
+pub struct RevokedSince {
+    /// The certificates, in no order.
+    pub certificates: Vec<RevokedCertificate>,
+    /// How far that goes.
+    pub upto: RevokedUpto,
+    /// Whether it is all of them.
+    pub is_all: bool,
 }
 
 /// Which events are wanted; what is absent matches everything.

@@ -19,7 +19,7 @@ use super::replicas::{Announced, Replica};
 use super::seal::{Seal, StoreKey};
 use super::{
     CertificateRecord, Cursor, Event, EventFilter, Issued, ListNumber, NewIssuance, NewRefusal,
-    NewRevocation, NewSigned, PlanRecord, Revoked, RevokedCertificate, Store, Trail, event, sealed,
+    NewRevocation, NewSigned, PlanRecord, Revoked, RevokedSince, RevokedUpto, Store, Trail, event, sealed,
 };
 use crate::authority::limits::{FREE, Level, Spent};
 use crate::error::{Context as _, Kind, Result};
@@ -283,7 +283,7 @@ impl Store for Sqlite {
         Box::pin(self.reader.read(move |connection| locks.hear(connection, &revocations)))
     }
 
-    fn revoked(&self, since: i64) -> BoxFuture<'_, Result<Vec<RevokedCertificate>>> {
+    fn revoked_since(&self, since: i64, known: Option<RevokedUpto>) -> BoxFuture<'_, Result<RevokedSince>> {
         let outside = Arc::clone(&self.outside);
         Box::pin(async move {
             let read = move |connection: &Connection| {
@@ -293,7 +293,13 @@ impl Store for Sqlite {
                 Ok(match (closing::closed(connection)?, heard) {
                     (Some(closed), _) => Err(closed.error()),
                     (None, Err(loss)) => Err(loss.error("cannot make a list")),
-                    (None, Ok(())) => Ok(reads::revoked(connection, since)?),
+                    (None, Ok(())) => {
+                        let restored = outside.restored().map(|restored| restored.time);
+                        let known = known.filter(|known| known.restored == restored);
+                        let known = known.map(|known| known.revocations);
+                        let (certificates, revocations, is_all) = reads::revoked(connection, since, known)?;
+                        Ok(RevokedSince { certificates, upto: RevokedUpto { restored, revocations }, is_all })
+                    }
                 })
             };
             self.reader.read_at_once(read).await?

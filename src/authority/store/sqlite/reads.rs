@@ -29,14 +29,27 @@ pub(super) fn certificate(
         .optional()
 }
 
-/// Every revoked certificate that ends at `since` or later.
-pub(super) fn revoked(connection: &Connection, since: i64) -> rusqlite::Result<Vec<RevokedCertificate>> {
-    connection
-        .prepare_cached(
+/// The revoked certificates that end at `since` or later, behind the revocation of that number where there was such a one, at
+/// one moment; the number of the last, and whether it is all of them.
+pub(super) fn revoked(
+    connection: &Connection,
+    since: i64,
+    known: Option<i64>,
+) -> rusqlite::Result<(Vec<RevokedCertificate>, i64, bool)> {
+    let last: i64 =
+        connection.prepare_cached("SELECT revocations FROM state")?.query_row([], |row| row.get(0))?;
+    let known = known.filter(|known| *known <= last);
+    // Each is led to by an index.
+    let (which, after) = match known {
+        Some(known) => ("revocation > ?3", known),
+        None => ("revoked IS NOT NULL AND ?3 = 0", 0),
+    };
+    let found = connection
+        .prepare_cached(&format!(
             "SELECT serial, kind, revoked, expires FROM certificates
-             WHERE revoked IS NOT NULL AND expires >= ?1 AND expires - revoked > ?2 ORDER BY serial",
-        )?
-        .query_map([since, NOT_LISTED], |row| {
+             WHERE {which} AND expires >= ?1 AND expires - revoked > ?2"
+        ))?
+        .query_map([since, NOT_LISTED, after], |row| {
             Ok(RevokedCertificate {
                 serial: row.get(0)?,
                 kind: row.get(1)?,
@@ -44,7 +57,8 @@ pub(super) fn revoked(connection: &Connection, since: i64) -> rusqlite::Result<V
                 expires: row.get(3)?,
             })
         })?
-        .collect()
+        .collect::<rusqlite::Result<_>>()?;
+    Ok((found, last, known.is_none()))
 }
 
 /// Where among the proofs somebody looks for those whose time is up: behind this time and this row.
