@@ -16,11 +16,14 @@ use crate::join::issuers::Issuers;
 use crate::net;
 use crate::random;
 
+pub mod assertion;
 pub mod audit;
 pub mod config;
 pub mod connections;
 pub mod enroll;
 pub mod head;
+pub mod host_proof;
+pub mod hosts;
 pub mod http;
 pub mod issue;
 pub mod keys;
@@ -58,6 +61,8 @@ pub struct Authority {
     refusals: limits::Refusals,
     issuances: limits::Issuances,
     lists: revocation::ListCache,
+    revoked_hosts: revocation::HostListCache,
+    hosts: hosts::Heard,
     statements: statements::Statements,
     /// Names this run among authorities that share the store.
     id: String,
@@ -106,6 +111,8 @@ impl Authority {
             refusals: limits::Refusals::default(),
             issuances,
             lists: revocation::ListCache::default(),
+            revoked_hosts: revocation::HostListCache::default(),
+            hosts: hosts::Heard::default(),
             statements: statements::Statements::default(),
             id: random::hex::<16>()?,
             replicas: replicas::Replicas::default(),
@@ -155,6 +162,20 @@ impl Authority {
     /// What was revoked, as servers read it.
     pub async fn revocation_lists(&self) -> Result<Arc<revocation::Lists>> {
         self.lists.lists(self.store.as_ref(), &self.keys, self.clock.now()).await
+    }
+
+    /// The host certificates that are revoked, as jobs are given them: a KRL in base64.
+    pub async fn revoked_hosts(&self) -> Result<Arc<str>> {
+        self.revoked_hosts.list(self.store.as_ref(), &self.keys, self.clock.now()).await
+    }
+
+    /// Has the store hear of the hosts that have proved which they are.
+    pub async fn tell_hosts(&self) -> Result<()> {
+        let hosts = self.hosts.take(Instant::now());
+        if hosts.is_empty() {
+            return Ok(());
+        }
+        self.store.hear_of(hosts.clone()).await.inspect_err(|_| self.hosts.put_back(hosts))
     }
 
     /// What it states of itself to its servers now.

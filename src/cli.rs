@@ -61,7 +61,7 @@ pub enum Command {
     Inspect(inspect::Args),
     /// Create, run and manage an authority.
     #[command(subcommand)]
-    Authority(authority::Command),
+    Authority(Box<authority::Command>),
     /// For the servers that trust an authority.
     #[command(subcommand)]
     Host(host::Command),

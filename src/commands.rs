@@ -29,7 +29,7 @@ pub fn run(cli: Cli, env: &Environment) -> Result<ExitCode> {
     }
     match cli.command {
         Command::Once(args) => return once::run(*args, env),
-        Command::Authority(command) => return authority::run(command, env),
+        Command::Authority(command) => return authority::run(*command, env),
         Command::Cleanup(args) => cleanup::run(args, env),
         Command::Inspect(args) => inspect::run(&args),
         Command::Host(command) => host::run(command, env),

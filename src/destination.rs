@@ -73,6 +73,7 @@ mod tests {
             files: &OptionValues::new(),
             subject: Some("deploy"),
             trust: &trust,
+            revoked_hosts: None,
             agent: None,
         };
         for kind in OUTPUTS {
@@ -94,6 +95,7 @@ mod tests {
             ssh: Some(SshMaterial { private_key: Some("PRIVATE"), public_key: "PUB", certificate: "CERT" }),
             tls: Some(TlsMaterial { private_key: "TLSKEY", chain: "CHAIN" }),
             trust: &trust,
+            revoked_hosts: None,
             options: &OptionValues::new(),
             files: &OptionValues::new(),
             subject: None,

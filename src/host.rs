@@ -9,6 +9,7 @@ pub mod labels;
 mod link;
 pub mod lists;
 pub mod principals;
+pub mod proof;
 pub mod refresh;
 mod reload;
 pub mod round;

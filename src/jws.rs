@@ -6,8 +6,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, Header};
 use ring::error::Unspecified;
 use ring::rand::SystemRandom;
-use ring::signature::{self as algorithms, EcdsaKeyPair, Ed25519KeyPair, RsaPublicKeyComponents};
-use ring::signature::{Signature, UnparsedPublicKey, VerificationAlgorithm};
+use ring::signature::{
+    self as algorithms, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, RsaKeyPair,
+    RsaPublicKeyComponents, Signature, UnparsedPublicKey, VerificationAlgorithm,
+};
 use serde::Serialize;
 
 use crate::error::{Context as _, Kind, Result};
@@ -16,12 +18,48 @@ use crate::secret::Secret;
 /// What a failure to sign was.
 const CANNOT: &str = "cannot sign a JWS";
 
-/// Signs with ES256; the key is one of P-256, PKCS#8 in DER.
-pub fn sign_es256(pkcs8: &[u8], header: Header, claims: &impl Serialize) -> Result<Secret> {
+/// The curves of ECDSA, and how each signs.
+static ECDSA: [(Algorithm, &EcdsaSigningAlgorithm); 2] = [
+    (Algorithm::ES256, &algorithms::ECDSA_P256_SHA256_FIXED_SIGNING),
+    (Algorithm::ES384, &algorithms::ECDSA_P384_SHA384_FIXED_SIGNING),
+];
+
+/// Signs with the algorithm that the key is for: ES256, ES384, EdDSA or PS256; the key is PKCS#8 in DER.
+pub fn sign_pkcs8(pkcs8: &[u8], header: Header, claims: &impl Serialize) -> Result<Secret> {
     let random = SystemRandom::new();
-    let pair = EcdsaKeyPair::from_pkcs8(&algorithms::ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8, &random)
+    for (algorithm, curve) in ECDSA {
+        if let Ok(pair) = EcdsaKeyPair::from_pkcs8(curve, pkcs8, &random) {
+            return sign(algorithm, header, claims, |message| bytes(pair.sign(&random, message)?));
+        }
+    }
+    if let Ok(pair) = Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8) {
+        return sign(Algorithm::EdDSA, header, claims, |message| bytes(pair.sign(message)));
+    }
+    let pair = RsaKeyPair::from_pkcs8(pkcs8).context(Kind::Internal, CANNOT)?;
+    sign(Algorithm::PS256, header, claims, |message| {
+        let mut signature = vec![0; pair.public().modulus_len()];
+        pair.sign(&algorithms::RSA_PSS_SHA256, &random, message, &mut signature)?;
+        Ok(signature)
+    })
+}
+
+/// Signs with ECDSA, ES256 or ES384; the key is its scalar and its public point.
+pub fn sign_ecdsa(
+    algorithm: Algorithm,
+    (private, public): (&[u8], &[u8]),
+    header: Header,
+    claims: &impl Serialize,
+) -> Result<Secret> {
+    let random = SystemRandom::new();
+    let curve = ECDSA.iter().find(|(known, _)| *known == algorithm).map(|(_, curve)| *curve);
+    let curve = curve.ok_or(Unspecified).context(Kind::Internal, CANNOT)?;
+    let pair = EcdsaKeyPair::from_private_key_and_public_key(curve, private, public, &random)
         .context(Kind::Internal, CANNOT)?;
-    sign(Algorithm::ES256, header, claims, |message| pair.sign(&random, message))
+    sign(algorithm, header, claims, |message| bytes(pair.sign(&random, message)?))
+}
+
+fn bytes(signature: Signature) -> Result<Vec<u8>, Unspecified> {
+    Ok(signature.as_ref().to_vec())
 }
 
 /// Signs with EdDSA (RFC 8037); the key is an Ed25519 seed of 32 bytes.
@@ -31,14 +69,14 @@ pub fn sign_eddsa(seed: &[u8], header: Header, claims: &impl Serialize) -> Resul
 
 /// The same by a key that is read already.
 pub fn sign_ed25519(pair: &Ed25519KeyPair, header: Header, claims: &impl Serialize) -> Result<Secret> {
-    sign(Algorithm::EdDSA, header, claims, |message| Ok(pair.sign(message)))
+    sign(Algorithm::EdDSA, header, claims, |message| bytes(pair.sign(message)))
 }
 
 fn sign(
     algorithm: Algorithm,
     header: Header,
     claims: &impl Serialize,
-    by_key: impl FnOnce(&[u8]) -> Result<Signature, Unspecified>,
+    by_key: impl FnOnce(&[u8]) -> Result<Vec<u8>, Unspecified>,
 ) -> Result<Secret> {
     let part = |json: serde_json::Result<Vec<u8>>| {
         json.map(|json| URL_SAFE_NO_PAD.encode(json)).context(Kind::Internal, CANNOT)
@@ -93,7 +131,7 @@ mod tests {
         let fixed = &algorithms::ECDSA_P256_SHA256_FIXED_SIGNING;
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(fixed, &random).unwrap();
         let public = EcdsaKeyPair::from_pkcs8(fixed, pkcs8.as_ref(), &random).unwrap();
-        let token = sign_es256(pkcs8.as_ref(), Header::default(), &serde_json::json!({"a": 1})).unwrap();
+        let token = sign_pkcs8(pkcs8.as_ref(), Header::default(), &serde_json::json!({"a": 1})).unwrap();
         let (message, signature) = token.expose().rsplit_once('.').unwrap();
         let key = DecodingKey::from_ec_der(public.public_key().as_ref());
         assert!(verify(signature, message.as_bytes(), &key, Algorithm::ES256));

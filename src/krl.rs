@@ -168,20 +168,20 @@ fn walk(list: &[u8], mut revoked: impl FnMut(Revoked<'_>)) -> Result<(u64, u64),
 }
 
 /// A list of that number, made at `date` (seconds since 1970), which revokes
-/// the serials for each of the CAs, given as public key blobs (RFC 4253,
+/// the serials of each CA, which is given as a public key blob (RFC 4253,
 /// section 6.6). Not signed, as OpenSSH has no use for that.
-pub fn write(number: u64, date: u64, ca_blobs: &[Vec<u8>], mut serials: Vec<u64>) -> Vec<u8> {
+pub fn write(number: u64, date: u64, of_cas: Vec<(Vec<u8>, Vec<u64>)>) -> Vec<u8> {
     let mut list = MAGIC.to_vec();
     list.extend(FORMAT_VERSION.to_be_bytes());
     list.extend([number, date, 0].into_iter().flat_map(u64::to_be_bytes)); // 0: flags
     put_string(&mut list, b""); // reserved
     put_string(&mut list, b"machine-id"); // comment
-    // OpenSSH takes no serial 0, and we never issue it.
-    serials.retain(|serial| *serial != 0);
-    serials.sort_unstable();
-    serials.dedup();
-    for blob in ca_blobs {
-        put_serials(&mut list, blob, &serials);
+    for (blob, mut serials) in of_cas {
+        // OpenSSH takes no serial 0, and we never issue it.
+        serials.retain(|serial| *serial != 0);
+        serials.sort_unstable();
+        serials.dedup();
+        put_serials(&mut list, &blob, &serials);
     }
     list
 }
@@ -375,10 +375,10 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let ca = PrivateKey::from(Ed25519Keypair::from_seed(&[7; 32])).public_key().to_bytes().unwrap();
-        let list = write(7, 1, &[ca], vec![u64::MAX, 0, 1, 1]);
+        let list = write(7, 1, vec![(ca, vec![u64::MAX, 0, 1, 1])]);
         let serials = [1_u64.to_be_bytes(), u64::MAX.to_be_bytes()].concat();
         let expected =
-            [write(7, 1, &[], vec![1]), revoking(CERT_SERIAL_LIST, &serials)[head(7, 1).len()..].to_vec()];
+            [write(7, 1, vec![]), revoking(CERT_SERIAL_LIST, &serials)[head(7, 1).len()..].to_vec()];
         assert_eq!(list, expected.concat());
         assert_eq!(read(&list), Ok(Krl { number: 7, date: 1, serials: vec![1, u64::MAX] }));
     }

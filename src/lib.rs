@@ -3,6 +3,7 @@
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
+pub mod assertion;
 pub mod authority;
 pub mod cli;
 pub mod clock;

@@ -117,6 +117,9 @@ pub struct ExchangeResponse {
     /// What the job should know: a role that was left out, say.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// The host certificates that are revoked, as a KRL of OpenSSH in base64; where a user's SSH certificate is issued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_hosts: Option<String>,
     /// Which registered worker joined, where it was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<JoinedInstance>,

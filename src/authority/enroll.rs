@@ -11,7 +11,7 @@ use super::issue::request::{OutputKeys, binding_of};
 use super::limits::Exceeded;
 use super::policy::{Grant, JoinToken, MAX_OUTPUTS, Policy, PolicyRequest};
 use super::store::instances::InstanceRefusal;
-use super::store::locks::{self, Lock};
+use super::store::locks::{self, Lock, LockKind};
 use super::store::{Issued, NewIssuance, NewRefusal, Restored, Stranger, record};
 use crate::clock::{LEEWAY, rfc3339};
 use crate::denial::{Denial, Reason};
@@ -134,12 +134,18 @@ impl Exchange<'_> {
         let cluster = &authority.config.cluster;
         let tls_ca = authority.keys.tls_validity();
         let wants_tls = grant.outputs.iter().any(|output| output.tls.is_some());
+        let logs_in = grant.outputs.iter().any(|output| output.ssh.as_ref().is_some_and(|ssh| !ssh.host));
         if let Some(why) = tls_ca.fault(now).filter(|_| wants_tls) {
             return Err(Ended::Otherwise(Refused::CaNotValid(format!("the TLS CA {why}"))));
         }
         let context = RequestContext { cluster, provenance: identity.provenance(), peer, now, tls_ca };
         let plan = Prepared::new(grant, keys, &context)?;
         let count = plan.count();
+        // What a job that logs in somewhere is not to believe; where that cannot be told, nothing is used up.
+        let revoked_hosts = match logs_in {
+            true => Some(authority.revoked_hosts().await?.as_ref().to_owned()),
+            false => None,
+        };
         self.charge(token, &identity, count)?;
 
         // 8. The proof is used up and the record durable before anything is signed;
@@ -178,7 +184,8 @@ impl Exchange<'_> {
         // 9. Signatures, at last.
         let instance = identity.join().map(|join| join.instance.clone()).zip(generation);
         let instance = instance.map(|(id, generation)| JoinedInstance { id, generation });
-        Ok(recorded.sign(&authority.keys, cluster, instance)?)
+        let response = recorded.sign(&authority.keys, cluster, instance)?;
+        Ok(ExchangeResponse { revoked_hosts, ..response })
     }
 
     /// What the policy gives for this proof, if its use would be remembered.
@@ -293,11 +300,14 @@ fn run_of(identity: &Identity) -> &str {
     identity.join().map_or(&identity.provenance().line, |join| &join.instance)
 }
 
-/// What the lock says is for the job; whom it is about, for the operator alone.
+/// What the lock says is for the job; whom it is about, for the operator alone, unless that is what the job asked for.
 fn locked(lock: &Lock) -> Denial {
     let message = lock.message.as_deref();
     let why = message.map_or_else(String::new, |message| format!(": {message}"));
     let denial = Denial::new(Reason::Locked, format!("lock {} of {}{why}", lock.id, lock.words()));
+    if lock.kind == LockKind::Host {
+        return denial.tell(format!("the host {} was thrown out, and gets no certificate{why}", lock.value));
+    }
     message.map(str::to_owned).into_iter().fold(denial, Denial::tell)
 }
 

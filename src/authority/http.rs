@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::{Body, HttpBody as _, to_bytes};
 use axum::extract::{Extension, Request, State};
 use axum::http::uri::Authority as Host;
-use axum::http::{HeaderValue, StatusCode, Uri, Version, header};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, Version, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -21,10 +21,12 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::time::timeout;
 
+use super::assertion::Unproven;
 use super::connections::Place;
 use super::enroll::{self, Refused};
+use super::host_proof::{self, ProvenHost};
 use super::limits::Exceeded;
-use super::revoke::{self, Unrevoked};
+use super::revoke;
 use super::statements::Stated;
 use super::store::{self, closed};
 use super::tls::CurrentCertificate;
@@ -32,7 +34,7 @@ use super::{Authority, Ready};
 use crate::error::Error;
 use crate::join::issuers::Unavailable;
 use crate::terminal;
-use crate::wire::{ExchangeRequest, Problem, RevokeRequest};
+use crate::wire::{ExchangeRequest, HOST_HEADER, Problem, RevokeRequest};
 
 /// The largest body that is read, in bytes: sixteen outputs with RSA keys and a token are about 60 KB.
 const MAX_BODY: usize = 96 << 10;
@@ -70,6 +72,7 @@ pub fn router(authority: Arc<Authority>, certificate: Arc<CurrentCertificate>) -
         .route("/v1/revoked", get(revoked_ends))
         .route("/v1/revoked/ssh.krl", get(ssh_krl))
         .route("/v1/revoked/tls.crl", get(tls_crl))
+        .route_layer(from_fn_with_state(Arc::clone(&authority), named))
         .route_layer(from_fn_with_state(Arc::clone(&authority), joined))
         .route("/healthz", get(async || json_response(&json!({"status": "ok"}))))
         .route("/readyz", get(readyz))
@@ -109,6 +112,29 @@ async fn joined(State(authority): Shared, request: Request, next: Next) -> Answe
     Err(Box::new(Problem { retry_after: Some(10), ..problem }))
 }
 
+/// Notes which host asks, where it says so. One that cannot prove it is not answered.
+async fn named(
+    State(authority): Shared,
+    Extension(Peer(peer)): Extension<Peer>,
+    mut request: Request,
+    next: Next,
+) -> Answer {
+    let said: Vec<&HeaderValue> = request.headers().get_all(HOST_HEADER).iter().collect();
+    if request.method() == Method::GET && !said.is_empty() {
+        // Several are no more than one that cannot be read.
+        let said = match said.as_slice() {
+            [said] => said.to_str().unwrap_or_default(),
+            _ => "",
+        };
+        let title = "the header `machine-id-host` does not prove which host asks";
+        let host = host_proof::hear(&authority, said, request.uri().path(), peer)
+            .await
+            .map_err(|why| unproven(why, ("host-unproven", title)))?;
+        request.extensions_mut().insert(Arc::new(host));
+    }
+    Ok(next.run(request).await)
+}
+
 /// HTTP/1.1 wants one `Host`, and nobody is to read another out of the same request (RFC 9112, section 3.2).
 fn check_host(request: &Request) -> Result<(), Box<Problem>> {
     let hosts: Vec<&HeaderValue> = request.headers().get_all(header::HOST).iter().collect();
@@ -128,6 +154,19 @@ fn too_many(seconds: u64) -> Box<Problem> {
     })
 }
 
+/// The problem of that kind and title of an assertion that is not believed.
+fn unproven(why: Unproven, (kind, title): (&str, &str)) -> Box<Problem> {
+    match why {
+        // Why would tell a stranger which serials there are.
+        Unproven::Refused(id) => {
+            terminal::log_rarely(&format!("refused {id}: {}", kind.replace('-', "_")));
+            Box::new(Problem { denial_id: Some(id), ..Problem::new(kind, 401, title) })
+        }
+        Unproven::TooMany(seconds) => too_many(seconds),
+        Unproven::Broken(error) => broken(&error),
+    }
+}
+
 fn too_large() -> Box<Problem> {
     problem(413, "too-large", "the body is larger than this authority reads, or broke off")
 }
@@ -141,16 +180,10 @@ async fn exchange(State(authority): Shared, Extension(Peer(peer)): Extension<Pee
 
 async fn revoke(State(authority): Shared, Extension(Peer(peer)): Extension<Peer>, body: Bytes) -> Answer {
     let request: RevokeRequest = read(&body)?;
-    revoke::revoke(&authority, &request, peer).await.map_err(|why| match why {
-        // Why would tell a stranger which serials there are.
-        Unrevoked::Refused(id) => {
-            terminal::log_rarely(&format!("refused {id}: assertion_invalid"));
-            let title = "the assertion is not valid for this issuance";
-            Box::new(Problem { denial_id: Some(id), ..Problem::new("assertion-invalid", 401, title) })
-        }
-        Unrevoked::TooMany(seconds) => too_many(seconds),
-        Unrevoked::Broken(error) => broken(&error),
-    })?;
+    let title = "the assertion is not valid for this issuance";
+    revoke::revoke(&authority, &request, peer)
+        .await
+        .map_err(|why| unproven(why, ("assertion-invalid", title)))?;
     authority.statements.wake();
     json_response(&json!({"issuance_id": request.issuance_id, "revoked": true}))
 }
@@ -166,25 +199,33 @@ async fn statement(State(authority): Shared) -> Answer {
 }
 
 /// `GET /v1/watch?since=NUMBER`: the present one, each that is new, and one each heartbeat, a line each.
-async fn watch(State(authority): Shared, Extension(place): Extension<Arc<Place>>, uri: Uri) -> Answer {
+async fn watch(
+    State(authority): Shared,
+    Extension(place): Extension<Arc<Place>>,
+    host: Option<Extension<Arc<ProvenHost>>>,
+    uri: Uri,
+) -> Answer {
     let since = since(uri.query())?;
     // First, so that it hears whatever comes after that.
     let mut watch = authority.statements.watch();
     let (stated, first) = stated(&authority, since).await?;
-    // One that says who it is (`HOST_HEADER`) would be named.
-    let watching = place.watch(false).ok_or_else(no_room)?;
+    let watching = place.watch(host.is_some()).ok_or_else(no_room)?;
     watch.heard(&stated);
-    let told = (authority, watch, watching, Some(first));
-    let lines = unfold(told, |(authority, mut watch, watching, first)| async move {
+    let told = (authority, watch, watching, host, Some(first));
+    let lines = unfold(told, |(authority, mut watch, watching, host, first)| async move {
         watching.takes();
         let line = match first {
             Some(line) => line,
             None => {
+                // It has taken the last one: days without anything else do not mean that it is away.
+                if let Some(Extension(host)) = &host {
+                    host.is_there(&authority).await;
+                }
                 let since = watch.number();
                 watch.next().await?.line(&authority.keys, since).ok()?
             }
         };
-        Some((Ok::<_, Infallible>(line), (authority, watch, watching, None)))
+        Some((Ok::<_, Infallible>(line), (authority, watch, watching, host, None)))
     });
     let mut response =
         ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response();

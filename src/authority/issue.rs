@@ -245,6 +245,7 @@ impl Recorded<Prepared> {
             outputs: plan.outputs.iter().map(output).collect::<Result<_>>()?,
             trust: keys.trust(),
             warnings: plan.warnings.clone(),
+            revoked_hosts: None,
             instance,
         })
     }

@@ -90,10 +90,10 @@ impl CaKeys {
         self.tls.certificate.validity
     }
 
-    /// The public key blobs of the SSH CAs (RFC 4253, section 6.6), as a revocation list names them.
-    pub fn ssh_blobs(&self) -> Result<Vec<Vec<u8>>> {
-        let blobs = [&self.ssh_user, &self.ssh_host].map(|ca| ca.public.to_bytes());
-        blobs.into_iter().collect::<Result<_, _>>().context(Kind::Internal, "SSH CA")
+    /// The public key blobs of the SSH CAs (RFC 4253, section 6.6), as a revocation list names them: of users, and of hosts.
+    pub fn ssh_blobs(&self) -> Result<[Vec<u8>; 2]> {
+        let blob = |ca: &SshCa| ca.public.to_bytes().context(Kind::Internal, "SSH CA");
+        Ok([blob(&self.ssh_user)?, blob(&self.ssh_host)?])
     }
 
     /// Signs an OpenSSH certificate of what is recorded, with the CA of its

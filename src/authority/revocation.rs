@@ -5,8 +5,10 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{self, Arc, PoisonError};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, SerialNumber};
 use ring::digest::{Context, SHA256, digest};
@@ -46,11 +48,18 @@ pub struct RevocationList {
 }
 
 /// The SSH certificates of the list as a KRL of the moment `now`, in seconds
-/// since 1970. Revoked for each of the CAs: which of them signed is not
-/// recorded, and no serial is used twice.
-pub fn ssh_krl(ca_blobs: &[Vec<u8>], list: &RevocationList, now: i64) -> Vec<u8> {
-    let serials = of_kind(list, CertificateKind::Ssh).map(|revoked| revoked.serial).collect();
-    krl::write(list.number, u64::try_from(valid_from(now)).unwrap_or(0), ca_blobs, serials)
+/// since 1970: those of the user CA, and of the host CA.
+pub fn ssh_krl(ca_blobs: [Vec<u8>; 2], list: &RevocationList, now: i64) -> Vec<u8> {
+    let serials = |is_host| {
+        let of_ca = of_kind(list, CertificateKind::Ssh).filter(|revoked| revoked.is_host == is_host);
+        of_ca.map(|revoked| revoked.serial).collect()
+    };
+    let [user, host] = ca_blobs;
+    krl::write(list.number, krl_date(now), vec![(user, serials(false)), (host, serials(true))])
+}
+
+fn krl_date(now: i64) -> u64 {
+    u64::try_from(valid_from(now)).unwrap_or(0)
 }
 
 /// The X.509 certificates of the list as a CRL, which their CA is to sign, of
@@ -185,7 +194,7 @@ impl ListCache {
         let expires = all.iter().map(|revoked| (revoked.serial, revoked.expires)).collect();
         let list = RevocationList { number, certificates };
         let ends = RevokedEnds { expires };
-        let krl = ssh_krl(&keys.ssh_blobs()?, &list, made);
+        let krl = ssh_krl(keys.ssh_blobs()?, &list, made);
         let crl = keys.sign_crl(&tls_crl(&list, made, CRL_VALID))?;
         let lists = Arc::new(Lists {
             number,
@@ -197,6 +206,40 @@ impl ListCache {
         });
         *cached = Some(Cached { lists: Arc::clone(&lists), serials, made, asked: now, revocations });
         Ok(lists)
+    }
+}
+
+/// How many revoked host certificates a job is told of at most (64 KiB): those that last longest.
+const MAX_HOSTS: usize = 8192;
+
+/// Keeps the list of revoked host certificates, which each job is given that logs in somewhere.
+#[derive(Debug, Default)]
+pub struct HostListCache(sync::Mutex<Option<HostList>>);
+
+#[derive(Debug)]
+struct HostList {
+    krl: Arc<str>,
+    asked: i64,
+    revocations: u64,
+}
+
+impl HostListCache {
+    /// The list as of `now`, in base64: of the host CA.
+    pub async fn list(&self, store: &dyn Store, keys: &CaKeys, now: i64) -> Result<Arc<str>> {
+        // Not held while the store is asked: nobody waits for an answer that another does not get.
+        let cached = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let revocations = store.revocations();
+        if let Some(known) = cached().as_ref()
+            && known.revocations == revocations
+            && ASKED.contains(&now.saturating_sub(known.asked))
+        {
+            return Ok(Arc::clone(&known.krl));
+        }
+        let serials = store.revoked_hosts(now.saturating_sub(LEEWAY), MAX_HOSTS).await?;
+        let ([_, host], made) = (keys.ssh_blobs()?, krl_date(now));
+        let krl: Arc<str> = STANDARD.encode(krl::write(made, made, vec![(host, serials)])).into();
+        *cached() = Some(HostList { krl: Arc::clone(&krl), asked: now, revocations });
+        Ok(krl)
     }
 }
 

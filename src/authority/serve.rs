@@ -12,6 +12,8 @@ use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+#[cfg(target_os = "linux")]
+use rustix::net::sockopt::set_tcp_user_timeout;
 use rustix::system::uname;
 use tokio::io::{join, split};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -42,6 +44,10 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest that any connection lasts that does not watch.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long what was sent may not be acknowledged, in milliseconds: three heartbeats. The system would go on for a quarter of an
+/// hour, and a host that is away would look as if it were there.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: u32 = 45_000;
 /// How often it is looked whether others who share the store have revoked something, while anybody watches.
 const HEAR_EVERY: Duration = Duration::from_millis(200);
 /// How long those who watch hear nothing more after they have: what jobs give back comes together.
@@ -165,6 +171,9 @@ async fn keep_together(authority: Arc<Authority>, name: String, mut limits: Alon
         for _ in 0..STAY_AFTER {
             sleep(SHARE_EVERY).await;
             limits.look(authority.share().await);
+            if let Err(error) = authority.tell_hosts().await {
+                log_rarely(&format!("hosts are not noted: {error}"));
+            }
         }
         let stayed = authority.stay(&name).await;
         there.look(stayed.map(|news| news.iter().for_each(|news| log(news))));
@@ -261,6 +270,8 @@ async fn connection(
     mut stopping: watch::Receiver<bool>,
 ) {
     let _ = stream.set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let _ = set_tcp_user_timeout(&stream, UNACKNOWLEDGED);
     let (reader, writer) = stream.into_split();
     let stream = join(Counted(reader, Arc::clone(&place)), writer);
     let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await else { return };

@@ -21,6 +21,7 @@ pub mod closed;
 mod conformance;
 pub mod engine;
 mod event;
+pub mod hosts;
 pub mod instances;
 pub mod joins;
 pub mod locks;
@@ -29,6 +30,7 @@ mod loss;
 mod next_schema;
 mod odometer;
 mod packed;
+mod pages;
 mod place;
 pub mod postgres;
 pub mod proofs;
@@ -44,10 +46,12 @@ mod version;
 
 pub use bounds::Stranger;
 pub use loss::{Loss, Restored, lost};
+pub use pages::{Cursor, Event, EventFilter};
 pub use place::StorePlace;
 pub use unusable::{is_away, is_displaced, no_room};
 
 use closed::Closed;
+use hosts::{HostStore, HostTrail, SERVE};
 use instances::{InstanceRefusal, NewSecret, RegisteredInstance};
 use locks::{Lock, LockKind, NewLock, Refused, Shut, Subject};
 use replicas::{Announced, Replica};
@@ -72,7 +76,7 @@ mod sealed {
 
 /// What is read of an authority's memory to see what happened, by whoever may
 /// read and nothing else.
-pub trait Trail: Send + Sync + fmt::Debug {
+pub trait Trail: HostTrail + Send + Sync + fmt::Debug {
     /// Events of the audit trail and strangers' refusals among them, oldest
     /// first, behind `after`, at most `limit` of them.
     fn events(&self, filter: EventFilter, after: Cursor, limit: usize) -> BoxFuture<'_, Result<Vec<Event>>>;
@@ -92,14 +96,14 @@ pub trait Trail: Send + Sync + fmt::Debug {
 
 /// The authority's memory. Every method that writes returns once what it
 /// wrote is durable. What is to be signed is recorded through [`record`].
-pub trait Store: sealed::Engine + Trail + InstanceLookup {
+pub trait Store: sealed::Engine + Trail + InstanceLookup + HostStore {
     /// Uses the proof up and records the issuance with its serials, in one
     /// transaction, before anything is signed. A registered instance is judged,
     /// and moved on or locked, in the same transaction.
     fn issue(&self, entry: NewIssuance, plan: PlanRecord) -> BoxFuture<'_, Result<Issued>>;
 
-    /// Records a certificate that a command is about to sign.
-    fn record_signed(&self, entry: NewSigned) -> BoxFuture<'_, Result<()>>;
+    /// Records a certificate that a command is about to sign; or which lock takes it, and then it does not.
+    fn record_signed(&self, entry: NewSigned) -> BoxFuture<'_, Result<Option<Box<Refused>>>>;
 
     /// Records a refusal: a stranger's apart from the trail, where newer ones push it out.
     fn refuse(&self, entry: NewRefusal) -> BoxFuture<'_, Result<()>>;
@@ -265,6 +269,16 @@ pub struct NewCertificate {
     pub expires: i64,
     /// SHA-256 of the SSH public key blob or of the SubjectPublicKeyInfo.
     pub key_hash: [u8; 32],
+    /// Whether it is for a host, whose names its principals are.
+    pub is_host: bool,
+}
+
+impl NewCertificate {
+    /// What a lock may be about of it.
+    fn told(&self, subject: &mut Subject) {
+        subject.keys([self.key_hash.as_slice()]);
+        subject.hosts(self.principals.iter().filter(|_| self.is_host).map(String::as_str));
+    }
 }
 
 /// What is recorded of the plan of an exchange.
@@ -346,7 +360,7 @@ impl NewIssuance {
         subject.fact(LockKind::Token, Some(&self.token));
         subject.fact(LockKind::Run, Some(&self.provenance));
         subject.fact(LockKind::Instance, self.join.as_ref().map(|join| &*join.instance));
-        subject.keys(plan.certificates.iter().map(|certificate| certificate.key_hash.as_slice()));
+        plan.certificates.iter().for_each(|certificate| certificate.told(&mut subject));
         subject
     }
 }
@@ -380,6 +394,15 @@ pub struct NewSigned {
     pub by: &'static str,
     /// The certificate.
     pub certificate: NewCertificate,
+}
+
+impl NewSigned {
+    /// Whom a lock may take of it: none where the authority signs for itself.
+    fn subject(&self) -> Option<Subject> {
+        let mut subject = Subject::of_operator();
+        self.certificate.told(&mut subject);
+        (self.by != SERVE).then_some(subject)
+    }
 }
 
 /// A refusal of a proof, or of a revocation.
@@ -422,6 +445,8 @@ pub struct CertificateRecord {
     pub expires: i64,
     /// When it was revoked, if it was.
     pub revoked: Option<i64>,
+    /// The names of the host that it is for, where it is a host's.
+    pub hosts: Vec<String>,
 }
 
 /// A revocation by the job itself.
@@ -459,6 +484,8 @@ pub struct RevokedCertificate {
     pub serial: u64,
     /// SSH or TLS.
     pub kind: CertificateKind,
+    /// Whether it is a host's: of SSH, the host CA's.
+    pub is_host: bool,
     /// When it was revoked.
     pub revoked: i64,
     /// When it ends.
@@ -483,37 +510,4 @@ pub struct RevokedSince {
     pub upto: RevokedUpto,
     /// Whether it is all of them.
     pub is_all: bool,
-}
-
-/// Which events are wanted; what is absent matches everything.
-#[derive(Clone, Debug, Default)]
-pub struct EventFilter {
-    /// Not before, in seconds since 1970.
-    pub since: Option<i64>,
-    /// Of this bot.
-    pub bot: Option<String>,
-    /// Of this join token.
-    pub token: Option<String>,
-    /// `issued`, `refused`, `revoked`, …
-    pub event: Option<String>,
-    /// A denial or issuance id.
-    pub id: Option<String>,
-}
-
-/// A place among the events: the last one of the trail, and the last refusal of
-/// a stranger, that stand before it. The first place is the default.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cursor {
-    pub(super) event: i64,
-    pub(super) stranger: i64,
-}
-
-/// One event of the audit trail.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Event {
-    /// Where it stands: the next page begins behind it.
-    pub cursor: Cursor,
-    /// The object of `audit --format json`: `time`, `event`, `issuance_id` or
-    /// `denial_id`, `bot`, `token`, `join_method`, `serials`, `provenance`, `reason`, ….
-    pub body: Map<String, Value>,
 }

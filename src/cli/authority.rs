@@ -129,6 +129,17 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+    /// List the hosts that have proved which they are: when each was last heard, and what it had then.
+    Hosts {
+        /// Where its data is.
+        #[command(flatten)]
+        data: DataDir,
+        /// How to print them; in JSON one a line.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Throw a host out: its certificates are revoked, and none is signed for its name until `unlock --host NAME`.
+    RevokeHost(RevokeHost),
     /// Let workers register that stay, such as a self-hosted Jenkins.
     #[command(subcommand)]
     Token(TokenCommand),
@@ -192,8 +203,25 @@ pub struct Lock {
     pub dry_run: bool,
 }
 
-/// Whom a lock is about: one of these.
+/// `authority revoke-host`.
 #[derive(Debug, Args)]
+pub struct RevokeHost {
+    /// Where its data is.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// The host's name, as its certificates have it; those for `*.` and the domain that it is in are its own too.
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// What whoever wants a certificate for it is told: one line.
+    #[arg(long, value_name = "TEXT")]
+    pub message: Option<String>,
+    /// Say what would be revoked, and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Whom a lock is about: one of these.
+#[derive(Debug, Default, Args)]
 #[group(required = true, multiple = false)]
 pub struct Whom {
     /// A bot of the policy.
@@ -226,6 +254,9 @@ pub struct Whom {
     /// Whoever has that key: `SHA256:…` of an SSH key, or the SHA-256 of a public key in DER in hexadecimal.
     #[arg(long, value_name = "FINGERPRINT")]
     pub key: Option<String>,
+    /// A host that was thrown out: `revoke-host` does that.
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
     /// Everybody.
     #[arg(long)]
     pub all: bool,

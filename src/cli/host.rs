@@ -70,6 +70,10 @@ pub struct Refresh {
     #[arg(long, value_name = "sha256:HEX")]
     pub ca_pin: Option<String>,
 
+    /// Say which host this is, by its private key: sshd's, with FILE-cert.pub beside it, or a TLS server's, with its .crt.
+    #[arg(long, value_name = "FILE")]
+    pub host_key: Option<PathBuf>,
+
     /// The key that must have signed the first statement that is believed, as `authority export statement-key` prints it
     // In base64url it may begin with a dash.
     #[arg(long, value_name = "KEY", allow_hyphen_values = true)]

@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use crate::cli::authority::{Command, TokenCommand};
+use crate::cli::authority::{Command, Lock, RevokeHost, TokenCommand, Whom};
 use crate::environment::Environment;
 use crate::error::Result;
 
@@ -13,6 +13,7 @@ mod check;
 mod data_dir;
 mod explain;
 mod export;
+mod hosts;
 mod init;
 mod instances;
 mod lock;
@@ -55,6 +56,11 @@ pub fn run(command: Command, env: &Environment) -> Result<ExitCode> {
         Command::Lock(args) => lock::lock(&args, env),
         Command::Unlock { data, whom } => lock::unlock(&data.data_dir, &whom, env),
         Command::Locks { data, format } => lock::list(&data.data_dir, format),
+        Command::Hosts { data, format } => hosts::run(&data.data_dir, format),
+        Command::RevokeHost(RevokeHost { data, name, message, dry_run }) => {
+            let whom = Whom { host: Some(name), ..Whom::default() };
+            lock::lock(&Lock { data, whom, ttl: None, message, dry_run }, env)
+        }
         Command::Instances { data, format } => instances::run(&data.data_dir, format),
     }?;
     Ok(ExitCode::SUCCESS)

@@ -53,6 +53,7 @@ fn settings(args: Refresh, env: &Environment) -> Result<RefreshSettings> {
             .or(AuthorityTrust::of_environment(env)),
         statement_key: args.statement_key,
         directory: args.dir,
+        host_key: args.host_key,
         timeout: timeout(&args.timeout)?,
     })
 }

@@ -304,6 +304,23 @@ fn a_renewal_leaves_the_keys() {
     assert_eq!(fs::read_to_string(path.join("key-cert.pub")).unwrap(), "new");
 }
 
+/// Of an authority that has another version by now.
+#[test]
+fn a_renewal_may_bring_a_file_and_take_one_away() {
+    let temp = tempfile::tempdir().unwrap();
+    let (path, list) = (temp.path().join("d"), temp.path().join("d/revoked_hosts.krl"));
+    let (few, more) = (["key", "ssh_config"], ["key", "ssh_config", "revoked_hosts.krl"]);
+    let mut directory = filled(&path, &few);
+    let mut renew = |names: &[&'static str]| {
+        directory.renew(&manifest(names), &[(String::new(), files(names))]).unwrap();
+        list.exists()
+    };
+    assert_eq!([renew(&more), renew(&few), renew(&few), renew(&more)], [true, false, false, true]);
+    assert!(path.join("key").exists());
+    directory.wipe().unwrap();
+    assert!(!path.exists(), "it goes with the rest");
+}
+
 #[test]
 fn a_manifest_that_is_a_pipe_does_not_hang() {
     let temp = tempfile::tempdir().unwrap();

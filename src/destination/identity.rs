@@ -2,7 +2,7 @@
 
 use super::material::{File, Material, lines};
 use super::output_files::OutputFiles;
-use super::ssh::{known_hosts, ssh_files};
+use super::ssh::{REVOKED_HOSTS, known_hosts, ssh_files};
 use crate::error::Result;
 use crate::output::IDENTITY;
 
@@ -18,6 +18,7 @@ pub(super) static FILES: OutputFiles = OutputFiles::new(
         "tls.crt",
         "ca.crt",
         "identity",
+        REVOKED_HOSTS,
     ],
     files,
 );

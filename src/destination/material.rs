@@ -29,6 +29,8 @@ pub struct Material<'a> {
     pub subject: Option<&'a str>,
     /// Whom to trust.
     pub trust: &'a TrustAnchors,
+    /// The revoked host certificates, as a KRL; none where the authority is of a version that does not tell.
+    pub revoked_hosts: Option<&'a [u8]>,
     /// The socket of the agent that holds the SSH key, which is in no file then.
     pub agent: Option<&'a str>,
 }
@@ -97,6 +99,11 @@ impl File {
     /// A file that a renewal writes again.
     pub fn new(name: impl Into<Cow<'static, str>>, content: String) -> Self {
         Self { name: name.into(), content: Zeroizing::new(content.into_bytes()), is_key: false }
+    }
+
+    /// The same, of what is no text.
+    pub fn of_bytes(name: &'static str, content: &[u8]) -> Self {
+        Self { name: name.into(), content: Zeroizing::new(content.to_vec()), is_key: false }
     }
 
     /// A file that stays as it is.

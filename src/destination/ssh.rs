@@ -7,8 +7,14 @@ use crate::output::SSH;
 use crate::wire::TrustAnchors;
 
 /// Its files, which `identity` has as well.
-pub(super) static FILES: OutputFiles =
-    OutputFiles::new(&SSH, &["key", "key.pub", "key-cert.pub", "ssh_config", "known_hosts"], ssh_files);
+pub(super) static FILES: OutputFiles = OutputFiles::new(
+    &SSH,
+    &["key", "key.pub", "key-cert.pub", "ssh_config", "known_hosts", REVOKED_HOSTS],
+    ssh_files,
+);
+
+/// The list of revoked host certificates, a KRL.
+pub(super) const REVOKED_HOSTS: &str = "revoked_hosts.krl";
 
 /// The SSH files, in the order of their names.
 pub(super) fn ssh_files(material: &Material<'_>) -> Result<Vec<File>> {
@@ -23,10 +29,14 @@ pub(super) fn ssh_files(material: &Material<'_>) -> Result<Vec<File>> {
     let others = [
         public,
         File::new("key-cert.pub", lines(&[ssh.certificate])),
-        File::new("ssh_config", ssh_config(material.folder, material.agent)),
+        File::new(
+            "ssh_config",
+            ssh_config(material.folder, material.agent, material.revoked_hosts.is_some()),
+        ),
         File::new("known_hosts", known_hosts(material.trust)),
     ];
-    Ok(private.into_iter().chain(others).collect())
+    let revoked = material.revoked_hosts.map(|krl| File::of_bytes(REVOKED_HOSTS, krl));
+    Ok(private.into_iter().chain(others).chain(revoked).collect())
 }
 
 /// Lines that trust the authority's host CAs for every host. `*` also matches
@@ -37,14 +47,24 @@ pub fn known_hosts(trust: &TrustAnchors) -> String {
 
 /// For `ssh -F`: with this key and this trust alone, whatever else this
 /// machine has (an agent, other keys, other known hosts). With an agent of
-/// ours, the certificate says which of those that it offers is meant.
-pub fn ssh_config(folder: &str, agent: Option<&str>) -> String {
+/// ours, the certificate says which of those that it offers is meant. Where there is a list of revoked hosts, `ssh` believes
+/// none that is on it, and none at all once it is gone.
+pub fn ssh_config(folder: &str, agent: Option<&str>, revoked_hosts: bool) -> String {
     let file = |name| quoted(&format!("{folder}/{name}"));
     let certificate = file("key-cert.pub");
     let identity = match agent {
         // With `CertificateFile`, ssh would want the key itself.
         Some(_) => format!("IdentityFile {certificate}"),
         None => format!("IdentityFile {}\n    CertificateFile {certificate}", file("key")),
+    };
+    let revoked = match (revoked_hosts, folder.contains('%')) {
+        (false, _) => String::new(),
+        (true, false) => format!("    RevokedHostKeys {}\n", file(REVOKED_HOSTS)),
+        // Some versions of OpenSSH read `%%` here as `%`, others as it stands.
+        (true, true) => {
+            "    # No RevokedHostKeys: no spelling of a folder with % in its path is read by every ssh.\n"
+                .to_owned()
+        }
     };
     format!(
         "# Written by machine-id: ssh -F {here} USER@HOST\n\
@@ -56,7 +76,7 @@ pub fn ssh_config(folder: &str, agent: Option<&str>) -> String {
              UserKnownHostsFile {known_hosts}\n    \
              GlobalKnownHostsFile none\n    \
              StrictHostKeyChecking yes\n    \
-             UpdateHostKeys no\n",
+             UpdateHostKeys no\n{revoked}",
         here = file("ssh_config"),
         agent = agent.map_or_else(|| "none".to_owned(), quoted),
         known_hosts = file("known_hosts"),
@@ -81,10 +101,16 @@ mod tests {
 
     #[test]
     fn paths_are_quoted() {
-        let config = ssh_config("/tmp/a b/100%", None);
+        let config = ssh_config("/tmp/a b/100%", None, true);
         assert!(config.contains("    IdentityFile \"/tmp/a b/100%%/key\"\n"), "{config}");
         assert!(config.contains("\nHost *\n    IdentityFile"), "{config}");
         assert!(config.contains("GlobalKnownHostsFile none\n"));
+        assert!(config.ends_with(
+            "    # No RevokedHostKeys: no spelling of a folder with % in its path is read by every ssh.\n"
+        ));
+        let config = ssh_config("/tmp/a b", None, true);
+        assert!(config.ends_with("    RevokedHostKeys \"/tmp/a b/revoked_hosts.krl\"\n"), "{config}");
+        assert!(!ssh_config("/tmp/a b", None, false).contains("Revoked"));
         for bad in ["/a\"b", "/a\\b", "/${HOME}", "/a\nb"] {
             assert!(!is_quotable(bad), "{bad}");
         }

@@ -7,14 +7,19 @@ use std::time::{Duration, Instant};
 
 use super::heard::{AUTHORITY_CA, Heard};
 use super::lists::useless;
+use super::proof::{self, HostHas, HostProof};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::folder::Folder;
 use crate::net::{self, AuthorityTrust, RequestError};
-use crate::wire::{MAX_LIST, RevokedEnds, Watched};
+use crate::secret::Secret;
+use crate::wire::{HOST_HEADER, MAX_LIST, RevokedEnds, Watched};
 
 /// The longest line of the authority that is read, in bytes: tens of thousands of revocations at once.
 pub const MAX_LINE: usize = 8 << 20;
+
+/// The longest answer that is read where a host is not believed, in bytes.
+const MAX_PROBLEM: usize = 64 << 10;
 
 const ENDS_PATH: &str = "/v1/revoked";
 /// Where the present statement is.
@@ -33,6 +38,8 @@ pub struct RefreshSettings {
     pub directory: PathBuf,
     /// The time for all of it.
     pub timeout: Duration,
+    /// The key by which this host says which it is, if it does.
+    pub host_key: Option<PathBuf>,
 }
 
 impl RefreshSettings {
@@ -46,10 +53,13 @@ impl RefreshSettings {
 /// Asks the authority, until a deadline.
 pub(super) struct Fetcher<'s> {
     pub(super) settings: &'s RefreshSettings,
+    store: &'s Folder,
     clients: Vec<Client>,
     /// By which of them the authority's certificate was verified last.
     by: Cell<usize>,
     deadline: Instant,
+    /// Whether the authority believes which host this is, or why not, where that was said.
+    pub(super) proven: Cell<Option<Result<()>>>,
 }
 
 /// How a certificate is judged, and by whom.
@@ -62,24 +72,25 @@ fn client(settings: &RefreshSettings, trust: AuthorityTrust) -> Result<Client> {
 
 impl<'s> Fetcher<'s> {
     /// One whose time begins now.
-    pub(super) fn new(settings: &'s RefreshSettings, store: &Folder) -> Result<Self> {
+    pub(super) fn new(settings: &'s RefreshSettings, store: &'s Folder) -> Result<Self> {
         Self::of(settings, client(settings, settings.trust.clone())?, store)
     }
 
     /// Another one, whose time begins now, and which knows the CAs of now.
-    pub(super) fn again(&self, store: &Folder) -> Result<Self> {
+    pub(super) fn again(&self) -> Result<Self> {
         let given = self.clients.first().cloned().ok_or_else(|| Error::internal("no client"))?;
-        Self::of(self.settings, given, store)
+        Self::of(self.settings, given, self.store)
     }
 
-    fn of(settings: &'s RefreshSettings, given: Client, store: &Folder) -> Result<Self> {
+    fn of(settings: &'s RefreshSettings, given: Client, store: &'s Folder) -> Result<Self> {
         let mut clients = vec![given];
         // Another pin or file than what was once right is one that an operator means.
         if Heard::read(store)?.is_some_and(|heard| heard.given == settings.given()) {
             let kept = store.path().join(AUTHORITY_CA);
             clients.push(client(settings, AuthorityTrust { ca_file: Some(kept), ca_pin: None })?);
         }
-        Ok(Self { settings, clients, by: Cell::new(0), deadline: Instant::now() + settings.timeout })
+        let (by, proven, deadline) = (Cell::new(0), Cell::new(None), Instant::now() + settings.timeout);
+        Ok(Self { settings, store, clients, by, deadline, proven })
     }
 
     /// Whether the authority was verified as was given, the last time.
@@ -94,7 +105,7 @@ impl<'s> Fetcher<'s> {
 
     /// When what is revoked ends; none where the authority is of a version that does not tell.
     pub(super) async fn ends(&self) -> Result<Option<BTreeMap<u64, i64>>> {
-        let response = self.ask(ENDS_PATH, true).await?;
+        let response = self.ask(ENDS_PATH, true, None).await?;
         if response.status() == 404 {
             return Ok(None);
         }
@@ -106,7 +117,7 @@ impl<'s> Fetcher<'s> {
 
     /// The present statement, as a JWS; none where the authority is of a version that makes none.
     pub(super) async fn statement(&self) -> Result<Option<String>> {
-        let response = self.ask(STATEMENT_PATH, true).await?;
+        let response = self.ask_by_name(STATEMENT_PATH, true).await?;
         if response.status() == 404 {
             return Ok(None);
         }
@@ -118,11 +129,42 @@ impl<'s> Fetcher<'s> {
 
     /// What is at a path.
     pub(super) async fn get(&self, path: &str, limit: usize) -> Result<Vec<u8>> {
-        self.body(self.ask(path, true).await?, path, limit).await
+        self.body(self.ask(path, true, None).await?, path, limit).await
     }
 
-    /// Asks for a path; where not the whole answer is to be there in time, its head is.
-    pub(super) async fn ask(&self, path: &str, whole: bool) -> Result<reqwest::Response> {
+    /// Has the authority hear what this host has by now; where that fails, it hears of it the next time.
+    pub(super) async fn tell(&self) {
+        if self.settings.host_key.is_some() {
+            let _ = self.ask_by_name(STATEMENT_PATH, true).await;
+        }
+    }
+
+    /// Asks for a path and says which host this is, where it does. It is answered where that is not believed, too.
+    pub(super) async fn ask_by_name(&self, path: &str, whole: bool) -> Result<reqwest::Response> {
+        let Some(key) = self.settings.host_key.as_deref() else { return self.ask(path, whole, None).await };
+        let url = format!("{}{path}", self.settings.authority);
+        let said = HostProof::read(key)
+            .and_then(|proof| proof.header(&url, &HostHas::of(self.store), Clock::system().now()));
+        let proven = match said {
+            Ok(said) => {
+                let response = self.ask(path, whole, Some(&said)).await?;
+                // The limit is of refusals, too.
+                if !matches!(response.status().as_u16(), 401 | 429) {
+                    self.proven.set(Some(Ok(())));
+                    return Ok(response);
+                }
+                let left = self.deadline.saturating_duration_since(Instant::now());
+                let problem = tokio::time::timeout(left, net::body(response, MAX_PROBLEM)).await;
+                Err(proof::unproven(key, &problem.ok().and_then(Result::ok).unwrap_or_default()))
+            }
+            Err(error) => Err(error),
+        };
+        self.proven.set(Some(proven));
+        self.ask(path, whole, None).await
+    }
+
+    /// Asks for a path, where something is `said` as that host; where not the whole answer is to be there in time, its head is.
+    async fn ask(&self, path: &str, whole: bool, said: Option<&Secret>) -> Result<reqwest::Response> {
         let url = format!("{}{path}", self.settings.authority);
         let mut failed = 0;
         loop {
@@ -132,6 +174,10 @@ impl<'s> Fetcher<'s> {
             };
             let request = client.get(&url);
             let request = if whole { request.timeout(left) } else { request };
+            let request = match said {
+                Some(said) => request.header(HOST_HEADER, said.expose()),
+                None => request,
+            };
             let sent = tokio::time::timeout(left, net::send(request)).await;
             match sent.unwrap_or(Err(RequestError::Timeout)) {
                 Ok(response) => return Ok(response),

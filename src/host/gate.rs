@@ -28,7 +28,7 @@ pub fn close(store: &Folder) -> [Put; 2] {
             return Ok(None);
         }
         let old = store.read(KRL, MAX_LIST * 2).map_err(|why| unreadable(store, KRL, why))?;
-        let open = old.clone().unwrap_or_else(|| krl::write(0, 0, &[], Vec::new()));
+        let open = old.clone().unwrap_or_else(|| krl::write(0, 0, Vec::new()));
         let shut = krl::closed(open, &blobs);
         put(store, KRL, Some(shut).filter(|shut| old.as_ref() != Some(shut)))
     };

@@ -11,7 +11,6 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::fetch::{Fetcher, MAX_LINE};
 use super::lists::useless;
 use crate::error::{Error, Kind, Result};
-use crate::folder::Folder;
 use crate::net::RequestError;
 use crate::retry::Backoff;
 use crate::wire::{HEARTBEAT, Watched};
@@ -28,24 +27,35 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 pub(super) type Said = (String, bool);
 
 /// What both ends know.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Shared {
     /// The number of the lists that are there, for what to begin with.
     pub(super) since: Cell<Option<u64>>,
     /// What came last was not believed, or is of no use: the connection is to be made anew.
     pub(super) refused: Notify,
+    /// Whether the authority believes which host this is, or why not, where it was said and not told yet.
+    pub(super) proven: Cell<Option<Result<()>>>,
+}
+
+impl Shared {
+    /// Passes on whether it was believed.
+    pub(super) fn heard_of_proof(&self, fetcher: &Fetcher<'_>) {
+        if let Some(proven) = fetcher.proven.take() {
+            self.proven.set(Some(proven));
+        }
+    }
 }
 
 /// Makes the connection, again and again, and passes on each statement, or why there is none.
 pub(super) async fn run(
-    (first, store): (&Fetcher<'_>, &Folder),
+    first: &Fetcher<'_>,
     shared: &Shared,
     told: mpsc::Sender<Result<Said>>,
 ) -> Infallible {
     let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
     loop {
         let begun = Instant::now();
-        let error = match listen((first, store), shared, &told).await {
+        let error = match listen(first, shared, &told).await {
             Ok(never) => match never {},
             Err(error) => error,
         };
@@ -62,16 +72,18 @@ pub(super) async fn run(
 
 /// Listens until that comes to an end; no error where the other half knows why.
 async fn listen(
-    (first, store): (&Fetcher<'_>, &Folder),
+    first: &Fetcher<'_>,
     shared: &Shared,
     told: &mpsc::Sender<Result<Said>>,
 ) -> Result<Infallible, Option<Error>> {
-    let fetcher = first.again(store)?;
+    let fetcher = first.again()?;
     let path = match shared.since.get() {
         Some(since) => format!("{WATCH_PATH}?since={since}"),
         None => WATCH_PATH.to_owned(),
     };
-    let response = fetcher.ask(&path, false).await?;
+    let response = fetcher.ask_by_name(&path, false).await;
+    shared.heard_of_proof(&fetcher);
+    let response = response?;
     if response.status() == 404 {
         return Err(Some(useless(WATCH_PATH, "it is of a version that cannot be watched")));
     }

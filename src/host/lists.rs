@@ -213,7 +213,7 @@ mod tests {
     }
 
     fn krl_of(number: u64, date: i64, serials: &[u64]) -> Vec<u8> {
-        krl::write(number, u64::try_from(date).unwrap(), &[vec![]], serials.to_vec())
+        krl::write(number, u64::try_from(date).unwrap(), vec![(vec![], serials.to_vec())])
     }
 
     #[test]

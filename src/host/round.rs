@@ -101,6 +101,16 @@ impl<'r> Round<'r> {
         self.done
     }
 
+    /// The same, and the authority hears what is there by then, where that is another thing than before.
+    pub(super) async fn end_and_tell(self) -> Refreshed {
+        let fetcher = self.fetcher;
+        let done = self.end();
+        if !done.changed.is_empty() {
+            fetcher.tell().await;
+        }
+        done
+    }
+
     fn keep(&mut self) {
         if let Some(heard) = self.heard.as_ref().filter(|heard| self.kept.as_ref() != Some(heard)) {
             let written = heard.write(self.store);

@@ -68,7 +68,7 @@ async fn watch(settings: &WatchSettings, fetcher: &Fetcher<'_>, store: &Folder) 
     let shared = Shared::default();
     let mut watcher = Watcher::new(settings, fetcher, store, &shared);
     let (told, mut lines) = mpsc::channel(1);
-    let link = link::run((fetcher, store), &shared, told);
+    let link = link::run(fetcher, &shared, told);
     tokio::pin!(link);
     loop {
         let due = watcher.due();
@@ -106,6 +106,8 @@ struct Watcher<'w> {
     not_before: Instant,
     heard: Option<Moment>,
     closed: bool,
+    /// Whether the authority did not believe which host this is, the last time.
+    is_unproven: bool,
     told: BTreeSet<String>,
 }
 
@@ -137,6 +139,7 @@ impl<'w> Watcher<'w> {
             not_before: Instant::now() + if heard.is_some() { BEGINNING.min(after) } else { after },
             heard: heard.map(|heard| heard.at),
             closed: false,
+            is_unproven: false,
             told: BTreeSet::new(),
         }
     }
@@ -157,7 +160,7 @@ impl<'w> Watcher<'w> {
 
     /// Whether all is as it should be.
     async fn hear(&mut self, (jws, by_given): &Said) -> Result<bool> {
-        let fetcher = self.fetcher.again(self.store)?;
+        let fetcher = self.fetcher.again()?;
         let lock = store::lock(self.store, std::time::Instant::now() + LOCK_PATIENCE).await?;
         let mut round = Round::begin(&fetcher, self.store)?;
         let known = round.heard.as_ref().map(|heard| heard.known.trust.clone());
@@ -227,7 +230,7 @@ impl<'w> Watcher<'w> {
 
     /// Whether all is as it should be.
     async fn try_fetch(&mut self, statement: &Statement) -> Result<bool> {
-        let fetcher = self.fetcher.again(self.store)?;
+        let fetcher = self.fetcher.again()?;
         let _lock = store::lock(self.store, std::time::Instant::now() + LOCK_PATIENCE).await?;
         let mut round = Round::begin(&fetcher, self.store)?;
         let anew = self.anew.is_none_or(|last| last.elapsed() >= ANEW);
@@ -239,7 +242,8 @@ impl<'w> Watcher<'w> {
         round.follow(Some(statement.clone()), self.ends.as_ref()).await;
         let krl = round.krl().and(round.heard.as_ref()).map(|heard| heard.lists.krl);
         self.shared.since.set(krl);
-        let done = round.end();
+        let done = round.end_and_tell().await;
+        self.shared.heard_of_proof(&fetcher);
         let is_good = done.errors.is_empty();
         if anew && is_good {
             self.anew = Some(Instant::now());
@@ -289,6 +293,11 @@ impl<'w> Watcher<'w> {
     }
 
     async fn do_what_is_due(&mut self) {
+        if let Some(proven) = self.shared.proven.take() {
+            let was_unproven = std::mem::replace(&mut self.is_unproven, proven.is_err());
+            // Once until it is believed again: lists are there all the same.
+            proven.err().filter(|_| !was_unproven).iter().for_each(warn);
+        }
         if self.fetch.is_some_and(|due| due <= Instant::now()) {
             self.fetch().await;
         }
@@ -329,8 +338,12 @@ impl<'w> Watcher<'w> {
         // Times and counts in it are others each time.
         let words: String = error.to_string().chars().filter(|c| !c.is_ascii_digit()).collect();
         if self.told.len() < MAX_TOLD && self.told.insert(words) {
-            let hints: String = error.hints().iter().map(|hint| format!("\nhint: {hint}")).collect();
-            terminal::log(&format!("warning: {error}{hints}"));
+            warn(error);
         }
     }
+}
+
+fn warn(error: &Error) {
+    let hints: String = error.hints().iter().map(|hint| format!("\nhint: {hint}")).collect();
+    terminal::log(&format!("warning: {error}{hints}"));
 }

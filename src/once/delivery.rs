@@ -18,7 +18,7 @@ use crate::once::settings::Settings;
 use crate::once::settings::destinations::{self, Destination};
 use crate::once::settings::output::Output;
 use crate::text::shown;
-use crate::wire::{OutputResponse, TrustAnchors};
+use crate::wire::OutputResponse;
 
 mod agent;
 pub(crate) mod bash_env;
@@ -114,7 +114,7 @@ impl OpenDestinations {
                 let (keys, answer) =
                     issued.next().ok_or_else(|| Error::internal("an output without an answer"))?;
                 let (folder, path) = (destination.folder(output), destination.folder_path(output));
-                let files = files(settings, &path, output, keys, answer, &issuance.response.trust)?;
+                let files = files(settings, &path, output, keys, answer, issuance)?;
                 manifest.outputs.push(output_entry(output, answer, &folder, &files));
                 folders.push((folder, files));
             }
@@ -207,7 +207,7 @@ fn files(
     output: &Output,
     keys: &JobKeys,
     answer: &OutputResponse,
-    trust: &TrustAnchors,
+    issuance: &Issuance,
 ) -> Result<Vec<File>> {
     let private = keys.ssh.as_ref().map_or(Ok(None), SshKey::openssh)?;
     let tls_key = keys.tls.as_ref().map(TlsKey::pem);
@@ -226,7 +226,8 @@ fn files(
         options: &output.options,
         files: &output.files,
         subject: answer.principals.first().map(String::as_str),
-        trust,
+        trust: &issuance.response.trust,
+        revoked_hosts: issuance.revoked_hosts.as_deref(),
         agent: settings.agent.as_deref(),
     })
 }

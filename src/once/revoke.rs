@@ -3,22 +3,19 @@
 use std::fmt;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use futures_util::future::join_all;
-use jsonwebtoken::{Algorithm, Header};
 use reqwest::header::CONTENT_TYPE;
 use serde_json::json;
 use ssh_key::PrivateKey;
 use zeroize::Zeroizing;
 
+use crate::assertion::{AssertionKey, LIFETIME};
 use crate::clock::{Clock, LEEWAY};
 use crate::destination::OUTPUTS;
 use crate::destination::manifest::Manifest;
 use crate::destination::wipe::Found;
 use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::jws;
 use crate::net::{self, AuthorityTrust};
 use crate::once::exchange::keys::JobKeys;
 use crate::once::exchange::refusal;
@@ -32,34 +29,12 @@ use crate::wire::{OutputResponse, Problem, RevokeRequest};
 /// How long all revocations of a run together may take.
 pub(crate) const REVOKE_TIME: Duration = Duration::from_secs(5);
 
-/// How long an assertion holds, in seconds; the authority takes no more than 60.
-const LIFETIME: i64 = 60;
-
 /// An issuance, with what proves that it is ours.
 pub struct Revocable {
     issuance_id: String,
     key: AssertionKey,
     /// When the last of its certificates expires, in seconds since 1970; later than any where that is not known.
     ends_at: i64,
-}
-
-/// A private key and its certificate, as the assertion's header has it.
-enum AssertionKey {
-    Tls { pkcs8: Zeroizing<Vec<u8>>, chain: Vec<Zeroizing<Vec<u8>>> },
-    Ssh { seed: Zeroizing<[u8; 32]>, certificate: String },
-}
-
-impl AssertionKey {
-    fn tls(pkcs8: Zeroizing<Vec<u8>>, chain: &str) -> Option<Self> {
-        Some(Self::Tls { pkcs8, chain: pem::decode_all(chain, "CERTIFICATE")? })
-    }
-
-    /// Of the certificate's line, type and base64 are sent, without its comment.
-    fn ssh(key: &PrivateKey, certificate: &str) -> Option<Self> {
-        let seed = Zeroizing::new(key.key_data().ed25519()?.private.to_bytes());
-        let mut words = certificate.split_whitespace();
-        Some(Self::Ssh { seed, certificate: format!("{} {}", words.next()?, words.next()?) })
-    }
 }
 
 impl fmt::Debug for Revocable {
@@ -144,18 +119,7 @@ impl Revocable {
     fn assertion(&self, audience: &str, clock: &Clock) -> Result<Secret> {
         let (now, jti) = (clock.now(), random::hex::<16>()?);
         let claims = json!({"aud": audience, "iat": now, "exp": now + LIFETIME, "jti": jti});
-        match &self.key {
-            AssertionKey::Tls { pkcs8, chain } => {
-                let mut header = Header::new(Algorithm::ES256);
-                header.x5c = Some(chain.iter().map(|certificate| STANDARD.encode(certificate)).collect());
-                jws::sign_es256(pkcs8, header, &claims)
-            }
-            AssertionKey::Ssh { seed, certificate } => {
-                let mut header = Header::new(Algorithm::EdDSA);
-                header.extras.insert("ssh_certificate", certificate.as_str());
-                jws::sign_eddsa(seed.as_ref(), header, &claims)
-            }
-        }
+        self.key.sign(&claims)
     }
 }
 
@@ -238,6 +202,8 @@ fn tls_end(chain: &str) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+
     use super::*;
     use crate::output::KeyKinds;
 

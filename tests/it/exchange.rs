@@ -4,6 +4,7 @@
 mod certificates;
 mod ends;
 mod floods;
+mod hosts;
 mod keys;
 mod locks;
 mod mfa;
@@ -85,6 +86,7 @@ fn policy(issuer: &Issuer) -> String {
         ("hollow", "hollow"),
         ("pinned", "pinned"),
         ("hostile", "hostile"),
+        ("hosts", "hosts"),
     ] {
         policy.push_str(&format!(
             "---\nkind: bot\nversion: v1\nmetadata: {{name: {bot}}}\nspec: {{roles: [{roles}]}}\n\
@@ -120,6 +122,12 @@ metadata: {name: mfa}
 spec:
   options: {require_session_mfa: yes}
   allow: {logins: [guarded], node_labels: {'*': '*'}}
+---
+kind: role
+version: v7
+metadata: {name: hosts}
+spec:
+  allow: {ssh_host_principals: ['ci-*']}
 ---
 kind: role
 version: v7

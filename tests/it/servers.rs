@@ -18,4 +18,5 @@ mod outputs;
 mod proxy;
 mod replicas;
 mod sessions;
+mod thrown_out;
 mod walk;

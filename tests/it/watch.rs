@@ -98,7 +98,7 @@ fn a_watcher_that_was_away_misses_nothing() {
     authority.state().lies.clear();
     wait_for("the KRL", || (authority.serials() == [7, 9, 11, 13]).then_some(()));
     // What somebody has put in its place is found when it begins anew.
-    std::fs::write(authority.path("trust/revoked.krl"), machine_id::krl::write(1, 1, &[], vec![])).unwrap();
+    std::fs::write(authority.path("trust/revoked.krl"), machine_id::krl::write(1, 1, vec![])).unwrap();
     drop(watch);
     let _watch = authority.begin([]);
     wait_for("the KRL", || (authority.serials() == [7, 9, 11, 13]).then_some(()));

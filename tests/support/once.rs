@@ -24,6 +24,7 @@ pub const IDENTITY_FILES: &[&str] = &[
     "key-cert.pub",
     "ssh_config",
     "known_hosts",
+    "revoked_hosts.krl",
     "tls.key",
     "tls.crt",
     "ca.crt",

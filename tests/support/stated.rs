@@ -140,10 +140,9 @@ impl State {
     }
 
     fn krl(&self) -> Vec<u8> {
-        let blobs: Vec<Vec<u8>> =
-            self.ssh_user_cas.iter().map(|ca| ssh_ca(*ca).public_key().to_bytes().unwrap()).collect();
-        let serials = self.ssh.iter().map(|(serial, _)| *serial).collect();
-        krl::write(self.number, u64::try_from(hour()).unwrap(), &blobs, serials)
+        let serials: Vec<u64> = self.ssh.iter().map(|(serial, _)| *serial).collect();
+        let of_ca = |ca: &u8| (ssh_ca(*ca).public_key().to_bytes().unwrap(), serials.clone());
+        krl::write(self.number, u64::try_from(hour()).unwrap(), self.ssh_user_cas.iter().map(of_ca).collect())
     }
 
     /// The list in DER, signed anew as by another replica, and what is signed of it.

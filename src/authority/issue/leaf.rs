@@ -40,6 +40,7 @@ pub(super) fn record(
         principals: principals.to_vec(),
         groups: Vec::new(),
         expires,
+        is_host: false,
         key_hash: digest(&SHA256, key).as_ref().try_into().unwrap_or_default(),
     }
 }

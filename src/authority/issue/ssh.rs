@@ -80,7 +80,8 @@ impl SshPlan {
 
     /// For the store, but for the output that it is of.
     pub(super) fn record(&self) -> NewCertificate {
-        record(self.serial, CertificateKind::Ssh, &self.principals, self.until, &self.key)
+        let certificate = record(self.serial, CertificateKind::Ssh, &self.principals, self.until, &self.key);
+        NewCertificate { is_host: self.host, ..certificate }
     }
 
     /// Signs it, as a part of what is recorded.

@@ -165,7 +165,7 @@ impl ServerPlan {
 impl CommandPlan for ServerPlan {
     fn record(&self) -> NewCertificate {
         let certificate = record(self.serial, CertificateKind::Tls, &self.names, self.until, &self.spki);
-        NewCertificate { output: "server".to_owned(), ..certificate }
+        NewCertificate { output: "server".to_owned(), is_host: true, ..certificate }
     }
 }
 

@@ -21,6 +21,7 @@ fn list(number: u64, certificates: &[(u64, CertificateKind)]) -> RevocationList 
         .map(|(serial, kind)| RevokedCertificate {
             serial: *serial,
             kind: *kind,
+            is_host: *serial > 4,
             revoked: NOW - 30,
             expires: NOW + 3600,
         })
@@ -72,11 +73,12 @@ fn is_revoked(dir: &Path, serial: u64) -> bool {
 fn openssh_reads_the_krl() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    let blobs = [ssh_ca(dir, "ca"), ssh_ca(dir, "next")];
+    let blobs = [ssh_ca(dir, "users"), ssh_ca(dir, "hosts")];
     ssh_ca(dir, "other");
     let big = u64::try_from(i64::MAX).unwrap();
-    ssh_certificates(dir, "ca", &[2, 3, 4]);
-    ssh_certificates(dir, "next", &[5, big]);
+    // 7 and 8 are hosts', so of the first CA 7 is none of ours.
+    ssh_certificates(dir, "users", &[2, 3, 4, 7]);
+    ssh_certificates(dir, "hosts", &[5, 8, big]);
     ssh_certificates(dir, "other", &[6]);
     // Not in order, one of them of TLS, and 6 of a CA that is not ours.
     let list = list(
@@ -86,14 +88,16 @@ fn openssh_reads_the_krl() {
             (3, CertificateKind::Ssh),
             (4, CertificateKind::Tls),
             (6, CertificateKind::Ssh),
+            (7, CertificateKind::Ssh),
+            (8, CertificateKind::Ssh),
         ],
     );
-    let krl = ssh_krl(&blobs, &list, NOW);
+    let krl = ssh_krl(blobs, &list, NOW);
     assert_eq!(krl::read(&krl).unwrap().date, u64::try_from(NOW - LEEWAY).unwrap());
     fs::write(dir.join("krl"), krl).unwrap();
     let revoked: Vec<u64> =
-        [2, 3, 4, 5, 6, big].into_iter().filter(|serial| is_revoked(dir, *serial)).collect();
-    assert_eq!(revoked, [3, big]);
+        [2, 3, 4, 5, 6, 7, 8, big].into_iter().filter(|serial| is_revoked(dir, *serial)).collect();
+    assert_eq!(revoked, [3, 8, big]);
     let said = run_well(dir, "ssh-keygen -Q -l -f krl");
     assert!(said.starts_with("# KRL version 9\n# Generated at 2026"), "{said}");
     assert!(said.contains("serial: 3\n") && said.contains(&format!("serial: {big}\n")), "{said}");
@@ -102,9 +106,9 @@ fn openssh_reads_the_krl() {
 #[test]
 fn openssh_reads_an_empty_krl() {
     let dir = tempfile::tempdir().unwrap();
-    let blobs = [ssh_ca(dir.path(), "ca")];
+    let blobs = [ssh_ca(dir.path(), "ca"), ssh_ca(dir.path(), "hosts")];
     ssh_certificates(dir.path(), "ca", &[2]);
-    fs::write(dir.path().join("krl"), ssh_krl(&blobs, &RevocationList::default(), NOW)).unwrap();
+    fs::write(dir.path().join("krl"), ssh_krl(blobs, &RevocationList::default(), NOW)).unwrap();
     assert!(!is_revoked(dir.path(), 2));
 }
 

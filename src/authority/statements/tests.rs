@@ -62,6 +62,7 @@ impl World {
             output_type: None,
             options: BTreeMap::new(),
             principals: vec!["deploy".into()],
+            is_host: false,
             groups: Vec::new(),
             expires: NOW + 3600,
             key_hash: [7; 32],

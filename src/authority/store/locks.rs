@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value};
 
+use super::hosts::{self, covers};
 use super::seal::{Column, Granting, Seal};
 use crate::clock::LEEWAY;
 use crate::join;
@@ -45,12 +46,14 @@ pub enum LockKind {
     Run,
     /// A repository or project, by its name or its id.
     Repository,
+    /// A host that was thrown out, by its name.
+    Host,
     /// A key, by the SHA-256 of its SSH blob or its SubjectPublicKeyInfo, in hexadecimal.
     Key,
 }
 
 impl LockKind {
-    const ALL: [(Self, &'static str); 11] = [
+    const ALL: [(Self, &'static str); 12] = [
         (Self::All, "all"),
         (Self::Bot, "bot"),
         (Self::Token, "token"),
@@ -61,6 +64,7 @@ impl LockKind {
         (Self::Issuance, "issuance"),
         (Self::Run, "run"),
         (Self::Repository, "repository"),
+        (Self::Host, "host"),
         (Self::Key, "key"),
     ];
 
@@ -118,11 +122,13 @@ impl Lock {
     /// Whether it takes them.
     pub fn takes(&self, subject: &Subject) -> bool {
         match self.kind {
-            LockKind::All => true,
+            // Who shuts everybody out leaves what operators sign.
+            LockKind::All => !subject.is_of_operator,
             LockKind::Repository => {
                 subject.repositories.iter().any(|name| is_repository(name, &self.value))
                     || subject.repository_ids.iter().any(|id| *id == self.value || self.met.contains(id))
             }
+            LockKind::Host => subject.hosts.iter().any(|name| covers(name, &self.value)),
             kind => subject.facts.iter().any(|(fact, value)| *fact == kind && *value == self.value),
         }
     }
@@ -193,15 +199,26 @@ pub struct Subject {
     facts: Vec<(LockKind, String)>,
     repositories: Vec<String>,
     repository_ids: Vec<String>,
+    /// The names of hosts.
+    hosts: Vec<String>,
+    /// Whether an operator signs it.
+    is_of_operator: bool,
 }
 
 impl Subject {
+    /// Of what an operator signs.
+    pub(super) fn of_operator() -> Self {
+        Self { is_of_operator: true, ..Self::default() }
+    }
+
     /// Of what was issued, by its event.
     pub(super) fn issued(event: &Map<String, Value>) -> Self {
         let text = |name: &str| event.get(name).and_then(Value::as_str);
         let none = Map::new();
         let claims = event.get("claims").and_then(Value::as_object).unwrap_or(&none);
         let mut subject = Self::of(text("join_method").unwrap_or_default(), claims);
+        subject.is_of_operator = text("event") == Some("signed");
+        hosts::certified(event).into_values().for_each(|names| subject.hosts(names));
         subject.fact(LockKind::Bot, text("bot"));
         subject.fact(LockKind::Token, text("token"));
         subject.fact(LockKind::Run, text("provenance"));
@@ -216,6 +233,11 @@ impl Subject {
     /// With the keys that are certified.
     pub(super) fn keys<'h>(&mut self, hashes: impl IntoIterator<Item = &'h [u8]>) {
         self.facts.extend(hashes.into_iter().map(|hash| (LockKind::Key, hex(hash))));
+    }
+
+    /// With the names of hosts that are certified.
+    pub(super) fn hosts<'n>(&mut self, names: impl IntoIterator<Item = &'n str>) {
+        self.hosts.extend(names.into_iter().map(str::to_owned));
     }
 
     /// Of a job with these claims.
@@ -322,11 +344,7 @@ impl Taken {
             let met = lock.meets(&subject);
             lock.met.extend(met.iter().cloned());
             self.shut.met.extend(met);
-            // What is locked altogether leaves what operators have signed.
-            let is_issued = event.get("event").is_some_and(|event| event == "issued");
-            if keys.is_empty()
-                || !(is_issued || matches!(lock.kind, LockKind::Key | LockKind::Serial | LockKind::Issuance))
-            {
+            if keys.is_empty() {
                 continue;
             }
             let id = event.get("issuance_id").and_then(Value::as_str).unwrap_or_default();

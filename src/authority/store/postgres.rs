@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::closed::{self, Closed};
-use super::instances::{NewSecret, RegisteredInstance};
-use super::locks::{Lock, LockKind, NewLock, STEP, Shut};
+use super::closed;
+use super::instances::NewSecret;
+use super::locks::{Lock, LockKind, NewLock, Refused, STEP, Shut};
 use super::loss::{self, Mark, Reached, Restored, lost};
 use super::replicas::{Announced, Replica};
 use super::seal::{Seal, StoreKey};
 use super::{
-    CertificateRecord, Cursor, Event, EventFilter, Issued, ListNumber, NewIssuance, NewRefusal,
-    NewRevocation, NewSigned, PlanRecord, Revoked, RevokedSince, RevokedUpto, Store, Trail, event, sealed,
+    CertificateRecord, Issued, ListNumber, NewIssuance, NewRefusal, NewRevocation, NewSigned, PlanRecord,
+    Revoked, RevokedSince, RevokedUpto, Store, event, sealed,
 };
 use crate::authority::limits::{Level, Spent};
 use crate::error::{Context as _, Kind, Result};
@@ -24,6 +24,7 @@ use crate::join::instance::{Instance, InstanceLookup};
 pub mod archive;
 mod durability;
 mod failure;
+mod hosts;
 mod instances;
 mod known;
 mod lock_rows;
@@ -192,28 +193,6 @@ impl Postgres {
     }
 }
 
-impl Trail for Postgres {
-    fn events(&self, filter: EventFilter, after: Cursor, limit: usize) -> BoxFuture<'_, Result<Vec<Event>>> {
-        self.trail.events(filter, after, limit)
-    }
-
-    fn dropped(&self) -> BoxFuture<'_, Result<i64>> {
-        self.trail.dropped()
-    }
-
-    fn instances(&self) -> BoxFuture<'_, Result<Vec<RegisteredInstance>>> {
-        self.trail.instances()
-    }
-
-    fn kept_from(&self) -> BoxFuture<'_, Result<i64>> {
-        self.trail.kept_from()
-    }
-
-    fn closed(&self) -> BoxFuture<'_, Result<Option<Closed>>> {
-        self.trail.closed()
-    }
-}
-
 impl sealed::Engine for Postgres {
     #[cfg(test)]
     fn run_for(&self, seconds: i64) {
@@ -282,9 +261,9 @@ impl Store for Postgres {
         })
     }
 
-    fn record_signed(&self, entry: NewSigned) -> BoxFuture<'_, Result<()>> {
-        let entry = Entry::Signed(event::signed(&entry), entry.certificate, entry.by == "serve");
-        Box::pin(async move { self.writer.record(entry).await.map(drop) })
+    fn record_signed(&self, entry: NewSigned) -> BoxFuture<'_, Result<Option<Box<Refused>>>> {
+        let entry = Entry::Signed(event::signed(&entry), Box::new(entry));
+        Box::pin(async move { Ok(self.writer.record(entry).await?.refused()) })
     }
 
     fn refuse(&self, entry: NewRefusal) -> BoxFuture<'_, Result<()>> {

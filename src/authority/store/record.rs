@@ -58,9 +58,13 @@
 //! fn sign(keys: &CaKeys, builder: ssh_key::certificate::Builder) { drop(builder.sign(&keys.ssh_user)); }
 //! ```
 
+use super::hosts::SERVE;
+use super::locks::Lock;
 use super::{Earlier, Issued, NewCertificate, NewIssuance, NewSigned, PlanRecord, Store};
-use crate::error::Result;
+use crate::clock::rfc3339;
+use crate::error::{Error, Kind, Result};
 use crate::random;
+use crate::text::{shown, shown_exactly};
 
 /// A plan whose record is durable: it may be signed.
 #[derive(Debug, PartialEq, Eq)]
@@ -119,13 +123,30 @@ pub async fn exchange<P: ExchangePlan>(
 }
 
 /// Records what the command `by` is about to sign.
+///
+/// # Errors
+/// `Kind::Refused` where a lock takes it.
 pub async fn command<P: CommandPlan>(
     store: &dyn Store,
     by: &'static str,
     now: i64,
     plan: P,
 ) -> Result<Recorded<P>> {
-    let entry = NewSigned { id: random::id("s")?, time: now, by, certificate: plan.record() };
-    store.record_signed(entry).await?;
-    Ok(Recorded { plan, is_retry: false })
+    let mut certificate = plan.record();
+    certificate.is_host &= by != SERVE;
+    let entry = NewSigned { id: random::id("s")?, time: now, by, certificate };
+    match store.record_signed(entry).await? {
+        None => Ok(Recorded { plan, is_retry: false }),
+        Some(refused) => Err(locked(&refused.lock)),
+    }
+}
+
+/// Why nothing is signed, and what would have to be done.
+fn locked(lock: &Lock) -> Error {
+    let words = shown_exactly(&lock.words());
+    let message = lock.message.as_ref().map_or_else(String::new, |message| format!(": {}", shown(message)));
+    let by = format!("{words} is locked, by {} at {}{message}", shown(&lock.by), rfc3339(lock.at));
+    Error::new(Kind::Refused, by)
+        .context("nothing is signed")
+        .hint(format!("where it is to be trusted again, `machine-id authority unlock --{words}` lifts that"))
 }

@@ -11,8 +11,9 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::closed::{self, Closed};
+use super::hosts::SERVE;
 use super::instances::{InstanceRefusal, NewSecret, RegisteredInstance};
-use super::locks::{Lock, LockKind, NewLock, STEP, Shut};
+use super::locks::{Lock, LockKind, NewLock, Refused, STEP, Shut};
 use super::loss::{Loss, Restored, lost};
 use super::odometer::Odometer;
 use super::replicas::{Announced, Replica};
@@ -29,6 +30,7 @@ use crate::join::instance::{Instance, InstanceLookup};
 pub mod archive;
 mod closing;
 mod copy;
+mod hosts;
 mod instances;
 mod locks;
 mod opening;
@@ -46,7 +48,7 @@ mod unwritten;
 mod writes;
 
 use copy::Still;
-use opening::{Opened, Opening};
+use opening::{Opened, Opening, told};
 pub use outside::MARK;
 use outside::Outside;
 use threads::Room;
@@ -165,14 +167,6 @@ impl SqliteTrail {
     }
 }
 
-/// With an absolute path, so that none means something special to SQLite (`:memory:`).
-fn told<T>(what: &str, path: &Path, open: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
-    let absolute = std::path::absolute(path).context(Kind::Usage, "not a path");
-    absolute.and_then(|path| open(&path)).map_err(|error| {
-        unwritten::hint(error.context(format!("cannot {what} the store {}", path.display())))
-    })
-}
-
 impl Trail for SqliteTrail {
     fn events(&self, filter: EventFilter, after: Cursor, limit: usize) -> BoxFuture<'_, Result<Vec<Event>>> {
         Box::pin(self.look(move |connection| reads::events(connection, &filter, after, limit)))
@@ -227,14 +221,16 @@ impl sealed::Engine for Sqlite {
 impl Store for Sqlite {
     fn issue(&self, entry: NewIssuance, plan: PlanRecord) -> BoxFuture<'_, Result<Issued>> {
         let event = event::issued(&entry, &plan);
-        let revocations = Arc::clone(&self.revocations);
-        let (run, locks) = (self.odometer.now(), Arc::clone(&self.locks));
-        let (seal, outside) = (Arc::clone(&self.seal), Arc::clone(&self.outside));
+        let (revocations, run) = (Arc::clone(&self.revocations), self.odometer.now());
+        let (seal, outside, locks) =
+            (Arc::clone(&self.seal), Arc::clone(&self.outside), Arc::clone(&self.locks));
         Box::pin(self.writer.try_write(Room::ToSpare, move |connection| {
             if outside.restored().map(|restored| restored.time) != entry.restored {
                 return Err(Unwritten::Lost(Loss::meanwhile()));
             }
-            if let Some(refused) = locks.refuse(connection, &entry, &plan, run, &seal)? {
+            if let Some(refused) =
+                locks.refuse(connection, entry.time, run, &seal, || entry.subject(&plan))?
+            {
                 return Ok(Issued::Locked(Box::new(refused)));
             }
             let issued = writes::issue(connection, &entry, &plan, &event, run, &seal)?;
@@ -246,10 +242,12 @@ impl Store for Sqlite {
         }))
     }
 
-    fn record_signed(&self, entry: NewSigned) -> BoxFuture<'_, Result<()>> {
-        let (event, certificates) = (event::signed(&entry), [entry.certificate]);
-        let record = move |connection: &_| rows::record(connection, &event, &certificates).map(drop);
-        Box::pin(self.writer.write(if entry.by == "serve" { Room::EvenLost } else { Room::Any }, record))
+    fn record_signed(&self, entry: NewSigned) -> BoxFuture<'_, Result<Option<Box<Refused>>>> {
+        let room = if entry.by == SERVE { Room::EvenLost } else { Room::Any };
+        let (locks, seal, run) = (Arc::clone(&self.locks), Arc::clone(&self.seal), self.odometer.now());
+        let event = event::signed(&entry);
+        let record = move |connection: &_| locks.record_signed(connection, &entry, &event, run, &seal);
+        Box::pin(self.writer.write(room, record))
     }
 
     fn refuse(&self, entry: NewRefusal) -> BoxFuture<'_, Result<()>> {

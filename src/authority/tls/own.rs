@@ -8,6 +8,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use super::served::{Served, certified};
 use crate::authority::Authority;
 use crate::authority::issue::x509::ServerPlan;
+use crate::authority::store::hosts::SERVE;
 use crate::authority::store::record;
 use crate::authority::validity::Validity;
 use crate::error::{Context as _, Error, Kind, Result};
@@ -35,7 +36,7 @@ pub(super) async fn own(authority: &Authority) -> Result<(Served, i64)> {
     )?;
     // Where it ends with the CA, another would end no later.
     let renew_at = if plan.is_cut() { i64::MAX } else { from + LIFETIME - RENEW_BEFORE };
-    let chain = record::command(authority.store.as_ref(), "serve", now, plan).await?.sign(&authority.keys)?;
+    let chain = record::command(authority.store.as_ref(), SERVE, now, plan).await?.sign(&authority.keys)?;
     let chain = pem::certificates(&chain).map_err(Error::internal)?;
     let validity = Validity::of(chain.first().map_or(&[], Vec::as_slice)).map_err(Error::internal)?;
     let chain = chain.into_iter().map(CertificateDer::from).collect();

@@ -12,7 +12,7 @@ use crate::clock::rfc3339;
 use crate::error::Result;
 use crate::runtime::block_on;
 use crate::terminal::print;
-use crate::text::shown;
+use crate::text::{shown, table};
 
 /// Prints them, in the order of their registration.
 pub(super) fn run(data_dir: &Path, format: Format) -> Result<()> {
@@ -56,18 +56,7 @@ fn text(instances: &[RegisteredInstance]) -> String {
             locked.unwrap_or_else(|| "no".to_owned()),
         ]
     };
-    let rows: Vec<[String; 6]> = std::iter::once(head).chain(instances.iter().map(row)).collect();
-    let mut widths = [0; 6];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    let line = |row: &[String; 6]| {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
-    };
-    rows.iter().map(line).collect()
+    table(&std::iter::once(head).chain(instances.iter().map(row)).collect::<Vec<_>>())
 }
 
 #[cfg(test)]

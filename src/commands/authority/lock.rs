@@ -16,6 +16,7 @@ use crate::clock::{Clock, rfc3339};
 use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::join;
+use crate::principal;
 use crate::random;
 use crate::runtime::block_on;
 use crate::terminal::{self, print};
@@ -63,6 +64,10 @@ pub(super) fn lock(args: &Args, env: &Environment) -> Result<()> {
         lasts.map(|lasts| format!(" until {}", rfc3339(at.saturating_add(lasts)))).unwrap_or_default();
     let page = match (args.dry_run, kind.is_of_past()) {
         (true, _) => format!("this would lock {words}{until}, and revoke {}\n{}", count(&shut), named(&shut)),
+        (false, _) if kind == LockKind::Host => format!(
+            "threw out {words}{until}: no certificate for its name is signed, and {} revoked\n",
+            are(&shut)
+        ),
         (false, true) => format!("locked {words}: {} revoked\n", are(&shut)),
         (false, false) => {
             format!("locked {words}{until}: nothing more is issued to it, and {} revoked\n", are(&shut))
@@ -135,6 +140,7 @@ fn whom(whom: &Whom) -> Result<(LockKind, String)> {
         (LockKind::Issuance, &whom.issuance),
         (LockKind::Run, &whom.run),
         (LockKind::Repository, &whom.repository),
+        (LockKind::Host, &whom.host),
         (LockKind::Key, &whom.key),
     ];
     let Some((kind, value)) = named.into_iter().find_map(|(kind, value)| Some((kind, value.as_ref()?)))
@@ -148,6 +154,7 @@ fn whom(whom: &Whom) -> Result<(LockKind, String)> {
     let value = match kind {
         LockKind::Serial => serial(value)?.to_string(),
         LockKind::Key => key(value)?,
+        LockKind::Host => host(value)?,
         _ => value.clone(),
     };
     Ok((kind, value))
@@ -165,6 +172,14 @@ fn serial(text: &str) -> Result<u64> {
         Error::usage(format!("`--serial`: `{}` is not the serial of a certificate of ours", shown(text)))
             .hint("digits alone are decimal, as sshd logs them; 0x, a colon or a letter make it hexadecimal, as OpenSSL and nginx print them")
     })
+}
+
+/// A host's name in the spelling that certificates have, or what a wildcard of TLS is.
+fn host(text: &str) -> Result<String> {
+    let name = text.to_ascii_lowercase();
+    principal::is_host(name.strip_prefix("*.").unwrap_or(&name))
+        .then(|| name.clone())
+        .ok_or_else(|| Error::usage(principal::no_host(text)))
 }
 
 /// The hash of a key, in hexadecimal.

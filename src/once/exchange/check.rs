@@ -1,11 +1,14 @@
 //! The authority's answer, checked before anything is written: is each
 //! certificate for our key, of the right kind, and of any use?
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use ssh_key::Certificate;
 use ssh_key::certificate::CertType;
 
 use crate::clock::parse_rfc3339;
 use crate::error::{Error, Kind, Result};
+use crate::krl;
 use crate::once::exchange::keys::JobKeys;
 use crate::pem;
 use crate::text::shown;
@@ -14,6 +17,8 @@ use crate::wire::{ExchangeResponse, OutputResponse};
 /// An answer that passed.
 pub(crate) struct Issuance {
     pub response: ExchangeResponse,
+    /// The revoked host certificates, as a KRL, where the authority tells.
+    pub revoked_hosts: Option<Vec<u8>>,
     /// When the first certificate expires, in seconds since 1970.
     pub expires_at: i64,
 }
@@ -47,7 +52,18 @@ pub(crate) fn check(mut response: ExchangeResponse, keys: &[JobKeys]) -> Result<
     for ca in &response.trust.tls_cas {
         pem::certificates(ca).map_err(|why| wrong(format!("a CA: {why}")))?;
     }
-    Ok(Issuance { expires_at, response })
+    // With one that it cannot read, `ssh` believes no host.
+    let revoked_hosts = response
+        .revoked_hosts
+        .take()
+        .map(|text| STANDARD.decode(text).ok().filter(|list| krl::read(list).is_ok()));
+    let revoked_hosts = match revoked_hosts {
+        Some(None) => {
+            return Err(wrong("its list of revoked hosts is not one that OpenSSH reads".to_owned()));
+        }
+        known => known.flatten(),
+    };
+    Ok(Issuance { expires_at, response, revoked_hosts })
 }
 
 /// Fit for a file of one line, a log and a workflow command.

@@ -15,6 +15,7 @@ text:
 error: text
 pem: error
 jws: error secret
+assertion: error jws pem secret
 krl: rfc4251
 principal: text
 random: error text
@@ -60,9 +61,9 @@ once::exchange::keys: error output pem random wire
 # What every stage is given.
 once::run: environment once::exchange::keys once::settings terminal
 once::runs: environment error folder process random
-once::exchange: clock denial destination environment error join::method join::prove join::source net
+once::exchange: clock denial destination environment error join::method join::prove join::source krl net
     once::exchange::keys once::run once::settings output pem retry secret terminal text wire
-once::revoke: clock destination environment error jws net once::exchange once::exchange::keys
+once::revoke: assertion clock destination environment error net once::exchange once::exchange::keys
     once::run once::settings pem random secret terminal wire
 once::delivery: destination environment error folder join::method net once::exchange
     once::exchange::keys once::revoke once::run once::settings output random rfc4251 terminal text wire
@@ -74,7 +75,7 @@ once: cli destination environment error join::job join::method net once::command
     text wire
 
 # a server's side: it knows the authority by its API alone
-host: clock destination::known_hosts error folder krl net pem principal process retry terminal text wire
+host: assertion clock destination::known_hosts error folder krl net pem principal process retry secret terminal text wire
 
 # the authority
 authority::limits:
@@ -82,7 +83,7 @@ authority::head:
 authority::connections: authority::limits
 authority::validity: clock
 authority::store: authority::limits clock environment error folder join::find join::instance
-    join::METHODS join::verify net pem random secret terminal text wire
+    join::METHODS join::verify net output::SSH_HOST pem random secret terminal text wire
 # Of the store, only the proof that something is recorded.
 authority::keys: authority::store::Recorded authority::validity clock error folder jws net::pin_of pem random wire
 authority::policy: denial document elsewhere error join::elsewhere join::find join::method join::METHODS join::names
@@ -97,17 +98,20 @@ authority::issue: authority::keys authority::policy::decide::grant authority::st
     authority::validity clock error join::verify::Provenance principal random text wire
 authority::audit: authority::store clock error text
 authority::replicas: authority::store error text
+authority::hosts: authority::store
 authority::revocation: authority::keys authority::store clock error krl text wire
 authority::statements: authority::keys authority::revocation authority::store error wire
-authority: authority::config authority::keys authority::limits authority::policy
+authority: authority::config authority::hosts authority::keys authority::limits authority::policy
     authority::policy_files authority::replicas authority::revocation authority::statements authority::store clock error
     folder::trust::Owner join::issuers net random
 authority::tls: authority authority::config authority::issue authority::keys authority::store
     authority::validity error folder pem terminal
 authority::enroll: authority authority::config authority::issue authority::limits
     authority::policy authority::store clock denial error join::find join::instance join::issuers join::method join::verify random wire
-authority::revoke: authority authority::config authority::store clock denial error join::jwt random secret text wire
-authority::http: authority authority::connections authority::enroll authority::limits authority::revocation
+authority::assertion: authority authority::store clock denial error join::jwt random
+authority::revoke: authority authority::assertion authority::config authority::store clock error join::jwt secret text wire
+authority::host_proof: authority authority::assertion authority::config authority::store clock error text
+authority::http: authority authority::assertion authority::connections authority::enroll authority::host_proof authority::limits authority::revocation
     authority::revoke authority::statements authority::store::closed::closed authority::store::is_away authority::store::is_displaced
     authority::store::lost authority::store::no_room authority::tls error join::issuers terminal wire
 authority::policy_watch: authority authority::config authority::policy authority::policy_files error terminal text
@@ -118,8 +122,8 @@ authority::serve: authority authority::connections authority::head authority::ht
 commands: authority authority::audit authority::config authority::issue authority::keys
     authority::policy authority::policy_files authority::serve authority::store authority::tls authority::validity cli clock denial destination document
     environment error folder host join join::instance::secret_hash join::jwt join::method
-    join::verify net once once::command once::revoke once::runs once::settings output pem process random runtime terminal
-    text wire
+    join::verify net once once::command once::revoke once::runs once::settings output pem principal process random runtime
+    terminal text wire
 main: cli commands environment net secret terminal
 ";
 

@@ -115,7 +115,15 @@ fn ssh_alone() {
     let destination = job.once(["--output", "ssh"]).good().destination();
     assert_eq!(
         names(&destination),
-        set(&["key", "key.pub", "key-cert.pub", "ssh_config", "known_hosts", "manifest.json"])
+        set(&[
+            "key",
+            "key.pub",
+            "key-cert.pub",
+            "ssh_config",
+            "known_hosts",
+            "revoked_hosts.krl",
+            "manifest.json"
+        ])
     );
     let outputs = heredocs(&job.said("GITHUB_OUTPUT"));
     assert_eq!(outputs["identity-file"], destination.join("key").to_str().unwrap());

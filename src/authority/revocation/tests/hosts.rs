@@ -116,6 +116,7 @@ impl World {
                 groups: Vec::new(),
                 expires: time + ttl,
                 key_hash: [0; 32],
+                is_host: false,
             };
             NewSigned { id: format!("i-{serial}"), time, by: "serve", certificate }
         };

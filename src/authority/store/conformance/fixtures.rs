@@ -86,6 +86,7 @@ pub(in crate::authority::store) fn issuance(n: u64) -> Entry {
         groups: Vec::new(),
         expires: NOW + 3600,
         key_hash: [u8::try_from(serial % 256).unwrap(); 32],
+        is_host: false,
     };
     let entry = NewIssuance {
         time: NOW,

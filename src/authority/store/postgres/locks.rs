@@ -72,6 +72,12 @@ pub(super) async fn look(client: &Client, new: &NewLock) -> Result<(Lock, Taken,
         }
         return Ok((lock, taken, last));
     }
+    if lock.kind == LockKind::Host {
+        let good = still_good(new.lock.at);
+        let found = reads::rows(client, HOSTS, &[(&good, Type::INT8)]).await?;
+        taken.add(&mut lock, found.iter().map(read_living).collect::<Result<_, _>>()?);
+        return Ok((lock, taken, last));
+    }
     let mut after = first.map_or(last, |first| first.saturating_sub(1));
     while after < last {
         let upto = after.saturating_add(PAGE).min(last);
@@ -94,6 +100,12 @@ fn read_living(row: &Row) -> Result<Living, Failure> {
     let event = rows::body(row, 2).unwrap_or_default();
     Ok(Living { sequence: row.try_get(0)?, event, keys: row.try_get(3)? })
 }
+
+/// The same of all that hosts have which is still good, of whatever age: what operators sign lasts for years.
+const HOSTS: &str = "SELECT sequence, event, body, ARRAY(SELECT key_hash FROM machine_id.certificates
+        WHERE issuance = sequence AND revoked IS NULL AND expires >= $1)
+    FROM machine_id.events WHERE sequence IN (SELECT issuance FROM machine_id.certificates
+        WHERE host IS NOT NULL AND revoked IS NULL AND expires >= $1) ORDER BY sequence";
 
 /// Puts the lock, of which was looked at what there was up to the event `last`: what has come since is taken too. What it
 /// revokes, and the issuances that are to be revoked yet.

@@ -4,6 +4,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
 use super::super::closed::Closed;
+use super::super::hosts;
 use super::super::instances::RegisteredInstance;
 use super::super::seal::Seal;
 use super::super::version;
@@ -117,7 +118,7 @@ pub(super) async fn rows(
 
 /// The certificate of that serial.
 pub(super) async fn certificate(client: &Client, serial: u64) -> Result<Option<CertificateRecord>, Failure> {
-    const SQL: &str = "SELECT id, key_hash, kind, expires, revoked
+    const SQL: &str = "SELECT id, key_hash, kind, expires, revoked, CASE WHEN host IS NOT NULL THEN body END
         FROM machine_id.certificates JOIN machine_id.events ON sequence = issuance WHERE serial = $1";
     let Ok(serial) = i64::try_from(serial) else { return Ok(None) };
     let found = rows(client, SQL, &[(&serial, Type::INT8)]).await?;
@@ -128,6 +129,10 @@ pub(super) async fn certificate(client: &Client, serial: u64) -> Result<Option<C
             kind: rows::kind(row, 2)?,
             expires: row.try_get(3)?,
             revoked: row.try_get(4)?,
+            hosts: match row.try_get::<_, Option<&[u8]>>(5)? {
+                None => Vec::new(),
+                Some(_) => hosts::names(&rows::body(row, 5)?, serial),
+            },
         })
     };
     found.first().map(record).transpose()
@@ -156,7 +161,7 @@ pub(super) async fn revoked(
     // In the order of an index. What is revoked meanwhile has higher numbers, and may come twice.
     let (by, mut after) = known.map_or(("expires", (since, -1)), |known| ("revocation", (known, i64::MAX)));
     let sql = format!(
-        "SELECT serial, kind, revoked, expires, {by} FROM machine_id.certificates
+        "SELECT serial, kind, revoked, expires, {by}, host IS NOT NULL FROM machine_id.certificates
          WHERE revoked IS NOT NULL AND {by} IS NOT NULL AND ({by}, serial) > ($3, $4)
             AND expires >= $1 AND expires - revoked > $2 ORDER BY {by}, serial LIMIT $5"
     );
@@ -182,6 +187,7 @@ pub(super) async fn revoked(
                 kind: rows::kind(row, 1)?,
                 revoked: row.try_get(2)?,
                 expires: row.try_get(3)?,
+                is_host: row.try_get(5)?,
             });
             after = (row.try_get(4)?, row.try_get(0)?);
         }

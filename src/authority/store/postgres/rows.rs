@@ -37,6 +37,7 @@ pub(super) struct Columns<'a> {
     kind: Vec<i64>,
     expires: Vec<i64>,
     key_hash: Vec<&'a [u8]>,
+    host: Vec<Option<i64>>,
 }
 
 impl<'a> Columns<'a> {
@@ -69,11 +70,12 @@ impl<'a> Columns<'a> {
             self.kind.push(certificate.kind.number());
             self.expires.push(certificate.expires);
             self.key_hash.push(&certificate.key_hash);
+            self.host.push(certificate.is_host.then_some(1));
         }
     }
 
     /// As parameters: of the proofs, the events, the certificates.
-    pub(super) fn parameters(&self) -> [Parameter<'_>; 18] {
+    pub(super) fn parameters(&self) -> [Parameter<'_>; 19] {
         [
             (&self.key, Type::BYTEA_ARRAY),
             (&self.fingerprint, Type::BYTEA_ARRAY),
@@ -93,6 +95,7 @@ impl<'a> Columns<'a> {
             (&self.kind, Type::INT8_ARRAY),
             (&self.expires, Type::INT8_ARRAY),
             (&self.key_hash, Type::BYTEA_ARRAY),
+            (&self.host, Type::INT8_ARRAY),
         ]
     }
 }

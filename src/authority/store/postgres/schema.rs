@@ -114,11 +114,13 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         revoked machine_id.seconds,
         key_hash bytea NOT NULL CHECK (octet_length(key_hash) = 32),
         instance bigint,
+        host bigint CHECK (host = 1),
         revocation bigint
     );
     CREATE INDEX certificates_issuance ON machine_id.certificates (issuance);
     CREATE INDEX certificates_revoked ON machine_id.certificates (expires, serial) WHERE revoked IS NOT NULL;
     CREATE INDEX certificates_revocation ON machine_id.certificates (revocation, serial) WHERE revocation IS NOT NULL;
+    CREATE INDEX certificates_hosts ON machine_id.certificates (expires) WHERE host IS NOT NULL;
     CREATE INDEX certificates_instance ON machine_id.certificates (instance, expires) WHERE instance IS NOT NULL;
     CREATE TRIGGER certificates_stay BEFORE DELETE ON machine_id.certificates
         FOR EACH ROW EXECUTE FUNCTION machine_id.stay('certificates stay on record');
@@ -306,6 +308,14 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         policy text NOT NULL CHECK (length(policy) <= 1000),
         version text NOT NULL CHECK (length(version) <= 1000),
         seen machine_id.seconds NOT NULL
+    );
+
+    CREATE TABLE machine_id.hosts (
+        name text COLLATE "C" PRIMARY KEY CHECK (length(name) <= 1000),
+        seen machine_id.seconds NOT NULL,
+        list text CHECK (length(list) <= 20),
+        cas text NOT NULL CHECK (length(cas) <= 10000),
+        serial bigint NOT NULL
     );
 
     CREATE TABLE machine_id.cas (

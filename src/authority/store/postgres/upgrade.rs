@@ -51,6 +51,7 @@ const SERVER: &[(&str, &str)] = &[
     ("usage", "SELECT, INSERT, UPDATE, DELETE"),
     ("replicas", "SELECT, INSERT, UPDATE, DELETE"),
     ("cas", "SELECT, INSERT"),
+    ("hosts", "SELECT, INSERT, UPDATE, DELETE"),
     #[cfg(feature = "next-schema")]
     super::super::next_schema::SERVER,
 ];
@@ -60,6 +61,7 @@ const READER: &[(&str, &str)] = &[
     ("versions", "SELECT"),
     ("events", "SELECT"),
     ("strangers", "SELECT"),
+    ("hosts", "SELECT"),
     ("instances", "SELECT (number, id, token, bot, generation, registered, seen, locked, reason)"),
     ("state", "SELECT (id, oldest, store, closed, kept_from)"),
 ];

@@ -14,11 +14,12 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use super::super::event::NewEvent;
+use super::super::hosts::SERVE;
 use super::super::locks::{Locks, Refused};
 use super::super::loss::Loss;
 use super::super::proofs::{UsedProof, proof_key};
 use super::super::seal::Seal;
-use super::super::{Earlier, NewCertificate, NewIssuance, PlanRecord};
+use super::super::{Earlier, NewCertificate, NewIssuance, NewSigned, PlanRecord};
 use super::failure::Failure;
 use super::reads;
 use super::rows::{self, Columns, Used};
@@ -57,10 +58,10 @@ pub(super) const RECORD: &str = concat!(
         INSERT INTO machine_id.events (sequence, time, event, id, bot, token, body)
         SELECT sequence, time, event, id, bot, token, body FROM kept
     ), recorded AS (
-        INSERT INTO machine_id.certificates (serial, issuance, kind, expires, key_hash)
-        SELECT serial, sequence, kind, expires, key_hash
-        FROM unnest($14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bytea[])
-            AS certificates (entry, serial, kind, expires, key_hash) JOIN kept ON nth = entry
+        INSERT INTO machine_id.certificates (serial, issuance, kind, expires, key_hash, host)
+        SELECT serial, sequence, kind, expires, key_hash, host
+        FROM unnest($14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bytea[], $19::bigint[])
+            AS certificates (entry, serial, kind, expires, key_hash, host) JOIN kept ON nth = entry
     )
     SELECT nth FROM kept"
 );
@@ -71,7 +72,7 @@ pub(super) enum Entry {
     /// The event alone.
     Event(NewEvent),
     /// What a command signs; or the authority for itself, whatever the store has lost.
-    Signed(NewEvent, NewCertificate, bool),
+    Signed(NewEvent, Box<NewSigned>),
     /// An issuance, which uses its proof up.
     Issuance(NewEvent, Box<(NewIssuance, PlanRecord)>),
 }
@@ -86,7 +87,7 @@ impl Entry {
     fn certificates(&self) -> &[NewCertificate] {
         match self {
             Self::Event(_) => &[],
-            Self::Signed(_, certificate, _) => std::slice::from_ref(certificate),
+            Self::Signed(_, signed) => std::slice::from_ref(&signed.certificate),
             Self::Issuance(_, issuance) => &issuance.1.certificates,
         }
     }
@@ -96,6 +97,30 @@ impl Entry {
         match self {
             Self::Issuance(_, issuance) => Some(issuance),
             _ => None,
+        }
+    }
+
+    /// Whether a lock may take it.
+    fn is_judged(&self) -> bool {
+        match self {
+            Self::Event(_) => false,
+            Self::Signed(_, signed) => signed.by != SERVE,
+            Self::Issuance(..) => true,
+        }
+    }
+
+    /// The lock that takes it, if one does.
+    fn refused(&self, locks: &Locks, run: i64) -> Option<Refused> {
+        match self {
+            Self::Event(_) => None,
+            Self::Signed(_, signed) => {
+                let subject = signed.subject()?;
+                locks.refuse(signed.time, run, || subject)
+            }
+            Self::Issuance(_, issuance) => {
+                let (entry, plan) = &**issuance;
+                locks.refuse(entry.time, run, || entry.subject(plan))
+            }
         }
     }
 
@@ -117,6 +142,16 @@ pub(super) enum Written {
     Used,
     /// A lock takes it.
     Locked(Box<Refused>),
+}
+
+impl Written {
+    /// The lock that has taken it.
+    pub(super) fn refused(self) -> Option<Box<Refused>> {
+        match self {
+            Self::Locked(refused) => Some(refused),
+            Self::Now | Self::Before(..) | Self::Used => None,
+        }
+    }
 }
 
 /// What waits for its turn.
@@ -244,11 +279,7 @@ async fn once(shared: &Shared, jobs: &mut Vec<Job>) -> Result<(), Failure> {
         job.answer(Err(Loss::meanwhile().into()));
     }
     let connection = shared.pool.get().await?;
-    let refused = |locks: &Locks, job: &Job| {
-        job.entry
-            .issuance()
-            .and_then(|(entry, plan)| locks.refuse(entry.time, shared.known.run(), || entry.subject(plan)))
-    };
+    let refused = |locks: &Locks, job: &Job| job.entry.refused(locks, shared.known.run());
     let mut locks = shared.known.locks();
     // Whom a lock takes hears so once it is known that it still holds; of one that is new hears the transaction.
     if jobs.iter().any(|job| refused(&locks, job).is_some()) {
@@ -265,8 +296,8 @@ async fn once(shared: &Shared, jobs: &mut Vec<Job>) -> Result<(), Failure> {
         connection.give_back();
         return Ok(());
     }
-    let issues = jobs.iter().any(|job| job.entry.issuance().is_some());
-    let judged = Judged { restored, locks: issues.then_some(locks.number) };
+    let are_judged = jobs.iter().any(|job| job.entry.is_judged());
+    let judged = Judged { restored, locks: are_judged.then_some(locks.number) };
     let done = on(shared, &connection, jobs, judged).await;
     give_back(connection, &done);
     done
@@ -315,7 +346,8 @@ async fn record(
             .map(|(new, plan)| UsedProof::new(proof_key(&new.replay, *nth).as_ref(), new, plan, None, run));
         columns.add(entry.event(), entry.certificates(), proof, &shared.seal);
     }
-    let even_lost = jobs.iter().all(|job| matches!(job.entry, Entry::Signed(_, _, true)));
+    let even_lost =
+        jobs.iter().all(|job| matches!(&job.entry, Entry::Signed(_, signed) if signed.by == SERVE));
     let record: &[Statement<'_>] = &[(RECORD, &columns.parameters())];
     let done = transaction::write_as_judged(client, &shared.known, record, judged, even_lost).await?;
     let mut written = BTreeSet::new();

@@ -1,15 +1,17 @@
 //! Locks, as rows; what they take is found by the thread that reads, and revoked by the one that writes.
 
+use std::slice;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, Row, params};
 
+use super::super::event::NewEvent;
 use super::super::locks::{
-    Living, Lock, LockKind, Locks, NAMED, NewLock, PAGE, REACH, Refused, Shut, Taken, still_good,
+    Living, Lock, LockKind, Locks, NAMED, NewLock, PAGE, REACH, Refused, Shut, Subject, Taken, still_good,
 };
 use super::super::seal::Seal;
-use super::super::{NewIssuance, PlanRecord, event};
+use super::super::{NewSigned, event};
 use super::rows;
 
 /// The locks as they were last read, and their number as it was last heard.
@@ -30,10 +32,10 @@ impl Known {
     pub(super) fn refuse(
         &self,
         connection: &Connection,
-        entry: &NewIssuance,
-        plan: &PlanRecord,
+        time: i64,
         run: i64,
         seal: &Seal,
+        subject: impl FnOnce() -> Subject,
     ) -> rusqlite::Result<Option<Refused>> {
         let number = number(connection)?;
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -42,7 +44,24 @@ impl Known {
             None => Arc::clone(known.insert(Arc::new(read(connection, seal)?))),
         };
         drop(known);
-        Ok(locks.refuse(entry.time, run, || entry.subject(plan)))
+        Ok(locks.refuse(time, run, subject))
+    }
+
+    /// Records what a command signs, unless a lock takes it.
+    pub(super) fn record_signed(
+        &self,
+        connection: &Connection,
+        entry: &NewSigned,
+        event: &NewEvent,
+        run: i64,
+        seal: &Seal,
+    ) -> rusqlite::Result<Option<Box<Refused>>> {
+        if let Some(subject) = entry.subject()
+            && let Some(refused) = self.refuse(connection, entry.time, run, seal, || subject)?
+        {
+            return Ok(Some(Box::new(refused)));
+        }
+        rows::record(connection, event, slice::from_ref(&entry.certificate)).map(|_| None)
     }
 }
 
@@ -93,6 +112,12 @@ pub(super) fn look(connection: &Connection, new: &NewLock) -> rusqlite::Result<(
             "SELECT DISTINCT issuance FROM certificates WHERE hex(key_hash) = upper(?1)",
             lock.value.clone().into(),
         )),
+        // Of whatever age: what operators sign lasts for years.
+        LockKind::Host => Some((
+            "SELECT DISTINCT issuance FROM certificates
+             WHERE host IS NOT NULL AND revoked IS NULL AND expires >= ?1 ORDER BY issuance",
+            still_good(new.lock.at).into(),
+        )),
         _ => None,
     };
     if let Some((sql, value)) = named {
@@ -102,7 +127,7 @@ pub(super) fn look(connection: &Connection, new: &NewLock) -> rusqlite::Result<(
             .collect::<rusqlite::Result<_>>()?;
         for sequence in found {
             taken.add(&mut lock, living(connection, sequence - 1, sequence, new.lock.at)?);
-            taken.shut.is_known = true;
+            taken.shut.is_known |= lock.kind != LockKind::Host;
         }
         return Ok((lock, taken, last));
     }

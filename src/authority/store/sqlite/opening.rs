@@ -12,7 +12,7 @@ use super::super::odometer::Odometer;
 use super::super::packed::pack;
 use super::super::seal::{Seal, StoreKey};
 use super::outside::{Outside, reached, read_mark, said, write_mark};
-use super::{closing, rows, schema, sealing};
+use super::{closing, rows, schema, sealing, unwritten};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::{PRIVATE_FILE, access, replace};
 use crate::random;
@@ -199,4 +199,12 @@ pub(super) fn resume(path: &Path, now: i64) -> Result<()> {
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .and_then(|transaction| resume(&transaction).and_then(|()| transaction.commit()))
         .context(Kind::Internal, CANNOT)
+}
+
+/// With an absolute path, so that none means something special to SQLite (`:memory:`).
+pub(super) fn told<T>(what: &str, path: &Path, open: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+    let absolute = std::path::absolute(path).context(Kind::Usage, "not a path");
+    absolute.and_then(|path| open(&path)).map_err(|error| {
+        unwritten::hint(error.context(format!("cannot {what} the store {}", path.display())))
+    })
 }

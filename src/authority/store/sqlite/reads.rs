@@ -1,9 +1,10 @@
 //! What is read, on a connection that cannot write.
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, ToSql};
 
-use super::super::event;
 use super::super::{CertificateRecord, Cursor, Event, EventFilter, NOT_LISTED, RevokedCertificate};
+use super::super::{event, hosts};
 use super::rows;
 
 /// The certificate of that serial.
@@ -14,7 +15,7 @@ pub(super) fn certificate(
     let Ok(serial) = i64::try_from(serial) else { return Ok(None) };
     connection
         .prepare_cached(
-            "SELECT id, key_hash, kind, expires, revoked
+            "SELECT id, key_hash, kind, expires, revoked, CASE WHEN host IS NOT NULL THEN ifnull(packed, body) END
              FROM certificates JOIN events ON sequence = issuance WHERE serial = ?1",
         )?
         .query_row([serial], |row| {
@@ -24,6 +25,10 @@ pub(super) fn certificate(
                 kind: row.get(2)?,
                 expires: row.get(3)?,
                 revoked: row.get(4)?,
+                hosts: match row.get_ref(5)? {
+                    ValueRef::Null => Vec::new(),
+                    _ => hosts::names(&event::read(&rows::body(row, 5)?).map_err(rows::not_a_body)?, serial),
+                },
             })
         })
         .optional()
@@ -46,7 +51,7 @@ pub(super) fn revoked(
     };
     let found = connection
         .prepare_cached(&format!(
-            "SELECT serial, kind, revoked, expires FROM certificates
+            "SELECT serial, kind, revoked, expires, host IS NOT NULL FROM certificates
              WHERE {which} AND expires >= ?1 AND expires - revoked > ?2"
         ))?
         .query_map([since, NOT_LISTED, after], |row| {
@@ -55,6 +60,7 @@ pub(super) fn revoked(
                 kind: row.get(1)?,
                 revoked: row.get(2)?,
                 expires: row.get(3)?,
+                is_host: row.get(4)?,
             })
         })?
         .collect::<rusqlite::Result<_>>()?;

@@ -51,10 +51,10 @@ pub(super) fn record(
 ) -> rusqlite::Result<i64> {
     let issuance = append(connection, event)?;
     let mut insert = connection.prepare_cached(
-        "INSERT INTO certificates (serial, issuance, kind, expires, key_hash) VALUES (?1, ?2, ?3, ?4, ?5)",
+        "INSERT INTO certificates (serial, issuance, kind, expires, key_hash, host) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?;
-    for NewCertificate { serial, kind, expires, key_hash, .. } in certificates {
-        insert.execute(params![serial, issuance, kind, expires, key_hash])?;
+    for NewCertificate { serial, kind, expires, key_hash, is_host, .. } in certificates {
+        insert.execute(params![serial, issuance, kind, expires, key_hash, is_host.then_some(1)])?;
     }
     Ok(issuance)
 }

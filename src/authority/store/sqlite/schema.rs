@@ -274,6 +274,26 @@ pub(super) const MIGRATIONS: &[&str] = &[
             UPDATE certificates SET revocation = (SELECT revocations FROM state) WHERE serial = new.serial;
         END;
 
+    -- Set where a certificate is a host's: of `sign-host`, `sign-server`, or an output `ssh-host`. No other certificate of a job is,
+    -- which then would be on the list of another CA than its own.
+    ALTER TABLE certificates ADD COLUMN host INTEGER;
+    UPDATE certificates SET host = 1 WHERE expires >= unixepoch() - 86400 AND EXISTS (
+        SELECT 1 FROM events WHERE sequence = issuance
+            AND (event = 'signed' AND instr(body, '\"by\":\"serve\"') = 0
+                OR instr(body, '\"type\":\"ssh-host\"') > 0 AND json_valid(body) AND EXISTS (
+                    SELECT 1 FROM json_each(body, '$.outputs')
+                    WHERE value ->> 'type' = 'ssh-host' AND value ->> 'serial' = CAST(certificates.serial AS TEXT))));
+    CREATE INDEX certificates_hosts ON certificates (expires) WHERE host IS NOT NULL;
+
+    -- The hosts that have proved which they are, as each was last heard (`store/hosts.rs`). It lets nobody in.
+    CREATE TABLE hosts (
+        name TEXT PRIMARY KEY,
+        seen INTEGER NOT NULL,
+        list TEXT,
+        cas TEXT NOT NULL,
+        serial INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
     -- The oldest version whose machine-id does right by these tables.
     ALTER TABLE state ADD COLUMN oldest INTEGER NOT NULL DEFAULT 5;
 ",

@@ -97,6 +97,7 @@ pub(in super::super) const CERTIFICATES: Table = Table {
         ("revoked", Integer),
         ("key_hash", Bytes),
         ("instance", Integer),
+        ("host", Integer),
     ],
 };
 
@@ -198,6 +199,11 @@ pub(in super::super) const OTHERS: &[Table] = &[
             ("token", Text),
             ("body", Bytes),
         ],
+    },
+    Table {
+        name: "hosts",
+        key: 1,
+        columns: &[("name", Text), ("seen", Integer), ("list", Text), ("cas", Text), ("serial", Integer)],
     },
     Table { name: "cas", key: 1, columns: &[("key", Text), ("since", Integer)] },
     Table { name: "usage", key: 1, columns: &[("key", Bytes), ("level", Real), ("at", Integer)] },

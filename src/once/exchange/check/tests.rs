@@ -56,6 +56,7 @@ fn answer(keys: &JobKeys) -> ExchangeResponse {
             tls_cas: vec![chain(keys, true)],
         },
         warnings: vec![],
+        revoked_hosts: None,
         instance: None,
     }
 }
@@ -95,6 +96,8 @@ fn each_mistake_is_refused() {
         ("not certificates", &|a| a.outputs[0].tls_certificate_chain = Some("x".into())),
         ("not certificates", &|a| a.outputs[0].tls_certificate_chain.as_mut().unwrap().insert_str(0, "x\n")),
         ("not an SSH public key", &|a| a.trust.ssh_host_cas = vec!["x\n@cert-authority * y".into()]),
+        ("list of revoked hosts", &|a| a.revoked_hosts = Some("AAAA".into())),
+        ("list of revoked hosts", &|a| a.revoked_hosts = Some("not base64".into())),
         ("a CA:", &|a| a.trust.tls_cas = vec!["-----BEGIN PRIVATE KEY-----".into()]),
     ];
     for (says, mutate) in mutations {

@@ -4,6 +4,7 @@ use rusqlite::Connection;
 use serde_json::json;
 
 use super::super::super::CertificateKind;
+use super::super::super::hosts::HostStore as _;
 use super::super::outside::{MARK, beside};
 use super::super::schema::APPLICATION_ID;
 use super::*;
@@ -12,10 +13,16 @@ use crate::error::Error;
 /// `version-4.sql` is what `.dump` said of it: issuances 1 to 3, of which 2 is revoked; refusals, a secret.
 /// Their serials are in no order, and their fingerprint is the former.
 fn old() -> Bench {
+    old_with("")
+}
+
+/// The same with these rows.
+fn old_with(rows: &str) -> Bench {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("authority.db");
     let connection = Connection::open(&path).unwrap();
     connection.execute_batch(include_str!("version-4.sql")).unwrap();
+    connection.execute_batch(rows).unwrap();
     connection.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
     connection.pragma_update(None, "user_version", 4).unwrap();
     let store: String = connection.query_row("SELECT store FROM state", [], |row| row.get(0)).unwrap();
@@ -59,6 +66,44 @@ fn nothing_is_lost_on_the_way_from_version_4() {
     let revoked = bench.events(EventFilter { event: Some("revoked".into()), ..Default::default() });
     assert_eq!(revoked[1]["serials"], json!(["994", "103"]));
     assert_eq!(bench.wait(bench.store.revoked(0)).len(), 4);
+}
+
+/// What was signed for hosts before it was recorded that it is for hosts.
+#[test]
+fn hosts_of_version_4_can_be_thrown_out() {
+    let row = |n: i64, event: &str, of: &str, kind: &str| {
+        let body = format!(
+            r#"{{"event":"{event}","issuance_id":"h{n}",{of},"outputs":[{{"name":"x",{kind}"serial":"{n}","principals":["web-1"]}}]}}"#
+        );
+        let hash = format!("x'{}'", "09".repeat(32));
+        format!(
+            "INSERT INTO events VALUES ({n}, 1795348800, '{event}', 'h{n}', NULL, NULL, '{body}');
+             INSERT INTO certificates VALUES ({n}, {n}, 0, 4102444800, NULL, {hash}, NULL);"
+        )
+    };
+    let bench = old_with(
+        &[
+            row(7, "signed", r#""by":"sign-host""#, ""),
+            row(8, "signed", r#""by":"serve""#, ""),
+            row(9, "issued", r#""bot":"b""#, r#""type":"ssh-host","#),
+            row(10, "issued", r#""bot":"b""#, r#""type":"ssh","#),
+            // Of a job that is a host and logs in too, this is the latter's.
+            format!(
+                "INSERT INTO certificates VALUES (11, 9, 0, 4102444800, NULL, x'{}', NULL);",
+                "09".repeat(32)
+            ),
+        ]
+        .concat(),
+    );
+    assert_eq!(bench.wait(bench.store.certificate(7)).unwrap().hosts, ["web-1"]);
+    let shut = bench.wait(bench.store.lock(lock(LockKind::Host, "web-1")));
+    assert_eq!(shut.issuances, ["h7", "h9"]);
+    let mut told = bench.wait(bench.store.revoked_hosts(NOW, 10));
+    told.sort_unstable();
+    assert_eq!(told, [7, 9]);
+    let listed = bench.wait(bench.store.revoked(0));
+    let hosts = listed.iter().filter(|one| [7, 9, 11].contains(&one.serial)).map(|one| one.is_host);
+    assert_eq!(hosts.collect::<Vec<_>>(), [true, true, false]);
 }
 
 /// A trail of this version is read by its body, packed or not; one that somebody damaged is an error and no more.

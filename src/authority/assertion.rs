@@ -1,0 +1,217 @@
+//! What somebody says who holds a certificate of ours: a JWS by its key, with the certificate in the header. Whoever could
+//! use the certificate can say it, and nobody else; a serial alone says nothing.
+
+use std::net::IpAddr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jsonwebtoken::{Algorithm, DecodingKey};
+use ring::digest::{Digest, SHA256, digest};
+use serde_json::{Map, Value};
+use ssh_key::public::KeyData;
+use x509_parser::public_key::PublicKey as SubjectKey;
+
+use super::Authority;
+use super::store::{CertificateKind, CertificateRecord, NewRefusal, Stranger};
+use crate::clock::Held;
+use crate::denial::Denial;
+use crate::error::{Error, Result};
+use crate::join::jwt::{self, AudienceRules, Jwt, TimeRules};
+use crate::random;
+
+/// The longest that an assertion lives, in seconds.
+const MAX_LIFETIME: i64 = 60;
+
+/// Why an assertion is not believed.
+#[derive(Debug)]
+pub enum Unproven {
+    /// It is no good; the name of the record.
+    Refused(String),
+    /// Too many refusals, or repetitions: try again after so many seconds.
+    TooMany(u64),
+    /// Something broke inside.
+    Broken(Error),
+}
+
+impl From<Error> for Unproven {
+    fn from(error: Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+/// How the judgement of one ends that is not believed.
+pub(super) enum Unfit {
+    /// It is to be recorded yet: why, and whether it is by the certificate's key.
+    Refused(String, Stranger),
+    Broken(Error),
+}
+
+impl Unfit {
+    /// Of one that is by the certificate's key.
+    pub(super) fn verified(why: impl Into<String>) -> Self {
+        Self::Refused(why.into(), Stranger::Verified)
+    }
+}
+
+impl From<Error> for Unfit {
+    fn from(error: Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+impl From<&'static str> for Unfit {
+    fn from(why: &'static str) -> Self {
+        Self::Refused(why.to_owned(), Stranger::Unverified)
+    }
+}
+
+/// An assertion by the key of a certificate that is recorded.
+pub(super) struct Assertion {
+    /// The certificate's serial.
+    pub(super) serial: u64,
+    /// What is recorded of it.
+    pub(super) record: CertificateRecord,
+    claims: Map<String, Value>,
+}
+
+impl Assertion {
+    /// Reads one, whose certificate is to be one that fits: what else it is, it says.
+    pub(super) async fn read(
+        authority: &Authority,
+        text: &str,
+        fits: impl FnOnce(&CertificateRecord) -> Result<(), &'static str>,
+    ) -> Result<Self, Unfit> {
+        let unverified = |denial: Denial| Unfit::Refused(denial.detail, Stranger::Unverified);
+        let jwt = Jwt::parse(text).map_err(unverified)?;
+        let shown = shown(&jwt.header, jwt.algorithm).ok_or("no usable certificate in the header")?;
+        // The store knows the key that each serial was issued for, so a
+        // certificate that somebody made up gets nowhere.
+        let record = authority.store.certificate(shown.serial).await?.ok_or("no such certificate")?;
+        if record.key_hash != shown.key_hash.as_ref() || record.kind != shown.kind {
+            return Err("the certificate is not the one of that serial".into());
+        }
+        fits(&record)?;
+        if !jwt.is_signed_by(&shown.key) {
+            return Err("the signature does not verify".into());
+        }
+        Ok(Self { serial: shown.serial, record, claims: jwt.claims })
+    }
+
+    /// Its claims, if they are for that URL and of now, and until when it could come again.
+    pub(super) fn claims(&self, url: &str, now: i64) -> Result<(&Map<String, Value>, Held), Unfit> {
+        let rules = AudienceRules {
+            ours: url,
+            is_public: true,
+            beside: None,
+            binding: None,
+            requires_binding: false,
+        };
+        let times = TimeRules { lifetime: 0..=MAX_LIFETIME, not_before: false };
+        let checked = jwt::audience(&self.claims)
+            .and_then(|audience| jwt::check_audience(audience, &rules))
+            .and_then(|_| jwt::check_times(&self.claims, &times, now));
+        let held = checked.map_err(|denial| Unfit::verified(denial.detail))?;
+        Ok((&self.claims, held))
+    }
+}
+
+/// Records that one is refused, among strangers' refusals, for that reason; `what` was to be done by it.
+pub(super) async fn refuse(
+    authority: &Authority,
+    unfit: Unfit,
+    (reason, what): (&'static str, &str),
+    peer: IpAddr,
+) -> Unproven {
+    let (why, stranger) = match unfit {
+        Unfit::Refused(why, stranger) => (why, stranger),
+        Unfit::Broken(error) => return error.into(),
+    };
+    let is_verified = stranger == Stranger::Verified;
+    if let Err(seconds) = authority.refusals.admit(peer, is_verified) {
+        return Unproven::TooMany(seconds);
+    }
+    let record = async {
+        let id = random::id("d")?;
+        let entry = NewRefusal {
+            id: id.clone(),
+            time: authority.clock.now(),
+            token: String::new(),
+            join_method: String::new(),
+            bot: None,
+            reason,
+            detail: format!("{what}: {why}"),
+            claims: None,
+            verified: is_verified,
+            peer: peer.to_canonical().to_string(),
+            stranger: Some(stranger),
+        };
+        authority.store.refuse(entry).await.map(|()| id)
+    };
+    record.await.map_or_else(Unproven::Broken, Unproven::Refused)
+}
+
+/// A certificate as the assertion's header shows it.
+struct Shown {
+    kind: CertificateKind,
+    serial: u64,
+    key_hash: Digest,
+    key: DecodingKey,
+}
+
+/// The certificate in the header: `x5c` (RFC 7515, section 4.1.6), leaf first, or `ssh_certificate`.
+fn shown(header: &Map<String, Value>, algorithm: Algorithm) -> Option<Shown> {
+    match (header.get("x5c"), header.get("ssh_certificate")) {
+        (Some(chain), None) => {
+            let der = STANDARD.decode(chain.as_array()?.first()?.as_str()?).ok()?;
+            shown_x509(&der, algorithm)
+        }
+        (None, Some(line)) => shown_ssh(line.as_str()?, algorithm),
+        _ => None,
+    }
+}
+
+fn shown_x509(der: &[u8], algorithm: Algorithm) -> Option<Shown> {
+    let (rest, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+    let spki = certificate.public_key();
+    let key = match (algorithm, spki.parsed().ok()?) {
+        (Algorithm::ES256 | Algorithm::ES384, SubjectKey::EC(point)) => {
+            DecodingKey::from_ec_der(point.data())
+        }
+        (Algorithm::PS256, SubjectKey::RSA(key)) => rsa(key.modulus, key.exponent),
+        (Algorithm::EdDSA, SubjectKey::Unknown(_)) => {
+            DecodingKey::from_ed_der(spki.subject_public_key.data.as_ref())
+        }
+        _ => return None,
+    };
+    let serial = certificate
+        .raw_serial()
+        .iter()
+        .try_fold(0_u64, |serial, byte| serial.checked_mul(256).map(|serial| serial + u64::from(*byte)))?;
+    let key_hash = digest(&SHA256, spki.raw);
+    rest.is_empty().then_some(Shown { kind: CertificateKind::Tls, serial, key_hash, key })
+}
+
+fn shown_ssh(line: &str, algorithm: Algorithm) -> Option<Shown> {
+    let certificate = ssh_key::Certificate::from_openssh(line).ok()?;
+    let key = match (algorithm, certificate.public_key()) {
+        (Algorithm::EdDSA, KeyData::Ed25519(key)) => DecodingKey::from_ed_der(&key.0),
+        (Algorithm::ES256 | Algorithm::ES384, KeyData::Ecdsa(key)) => {
+            DecodingKey::from_ec_der(key.as_sec1_bytes())
+        }
+        (Algorithm::PS256, KeyData::Rsa(key)) => rsa(key.n.as_positive_bytes()?, key.e.as_positive_bytes()?),
+        _ => return None,
+    };
+    let blob = ssh_key::PublicKey::from(certificate.public_key().clone()).to_bytes().ok()?;
+    Some(Shown {
+        kind: CertificateKind::Ssh,
+        serial: certificate.serial(),
+        key_hash: digest(&SHA256, &blob),
+        key,
+    })
+}
+
+/// A key of RSA, by its numbers, which may have zeros in front that verifying does not take.
+fn rsa(modulus: &[u8], exponent: &[u8]) -> DecodingKey {
+    let bare = |number: &[u8]| number.iter().copied().skip_while(|byte| *byte == 0).collect::<Vec<u8>>();
+    DecodingKey::from_rsa_raw_components(&bare(modulus), &bare(exponent))
+}

@@ -1,0 +1,140 @@
+//! Servers that prove which host they are: when each was last heard, and what it had then. It grants nothing, and is not sealed.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::BoxFuture;
+use serde_json::{Map, Value};
+
+use crate::error::Result;
+use crate::output::SSH_HOST;
+
+/// How many hosts are known at most, in a store and to an authority: who was heard last stays.
+pub const MAX_HOSTS: usize = 20_000;
+
+/// How many CAs of a host are kept.
+pub const MAX_CAS: usize = 16;
+
+/// The command by which an authority signs its own certificate. That is no other host's, whatever is thrown out: without it
+/// nobody would hear of that.
+pub const SERVE: &str = "serve";
+
+/// A host, as it was last heard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostSeen {
+    /// Its name: one of those in its certificate.
+    pub name: String,
+    /// When, in seconds since 1970.
+    pub seen: i64,
+    /// The number of the revocation lists that it has, as it says.
+    pub list: Option<u64>,
+    /// The CAs that it has, as it says: `ssh-user SHA256:…`.
+    pub cas: Vec<String>,
+    /// The serial of the certificate that it has shown.
+    pub serial: u64,
+}
+
+impl HostSeen {
+    /// The column `list`: numbers have 64 bits.
+    pub(super) fn list_text(&self) -> Option<String> {
+        self.list.map(|number| number.to_string())
+    }
+
+    /// What that column says.
+    pub(super) fn read_list(text: Option<&str>) -> Option<u64> {
+        text?.parse().ok()
+    }
+
+    /// The column `cas`.
+    pub(super) fn cas_text(&self) -> String {
+        self.cas.join("\n")
+    }
+
+    /// What that column says.
+    pub(super) fn read_cas(text: &str) -> Vec<String> {
+        text.lines().take(MAX_CAS).map(str::to_owned).collect()
+    }
+}
+
+/// What is read of hosts by whoever may read.
+pub trait HostTrail {
+    /// All of them, by name.
+    fn hosts(&self) -> BoxFuture<'_, Result<Vec<HostSeen>>>;
+}
+
+/// What an authority keeps of hosts.
+pub trait HostStore {
+    /// Notes these, each under its name; all in one transaction.
+    fn hear_of(&self, hosts: Vec<HostSeen>) -> BoxFuture<'_, Result<()>>;
+
+    /// The serials of the SSH certificates of hosts that are revoked and end at `since` or later; at most so many, of which
+    /// those go first that end first.
+    fn revoked_hosts(&self, since: i64, most: usize) -> BoxFuture<'_, Result<Vec<u64>>>;
+}
+
+/// The certificates of hosts that an event tells of: the serial of each, and its names.
+pub(super) fn certified(event: &Map<String, Value>) -> BTreeMap<&str, Vec<&str>> {
+    let is_signed = event.get("event").is_some_and(|event| event == "signed");
+    let is_hosts = event.get("by").is_none_or(|by| by != SERVE) && is_signed;
+    let outputs = event.get("outputs").and_then(Value::as_array).into_iter().flatten();
+    outputs
+        .filter(|output| is_hosts || output.get("type").is_some_and(|name| name == SSH_HOST.name))
+        .filter_map(|output| {
+            let names = output.get("principals")?.as_array()?.iter().filter_map(Value::as_str);
+            Some((output.get("serial")?.as_str()?, names.collect()))
+        })
+        .collect()
+}
+
+/// The names of the host whose certificate has that serial.
+pub(super) fn names(event: &Map<String, Value>, serial: i64) -> Vec<String> {
+    let names = certified(event).remove(serial.to_string().as_str()).unwrap_or_default();
+    names.into_iter().map(str::to_owned).collect()
+}
+
+/// Whether a certificate with that name is good for the host of the other: `*.` stands for one label, as in TLS.
+pub(super) fn covers(name: &str, host: &str) -> bool {
+    let below =
+        |rest: &str| host.split_once('.').is_some_and(|(_, domain)| domain.eq_ignore_ascii_case(rest));
+    name.eq_ignore_ascii_case(host) || name.strip_prefix("*.").is_some_and(below)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wildcard_covers_one_label() {
+        for (name, host, covered) in [
+            ("web-1", "web-1", true),
+            ("Web-1.example.com", "web-1.example.com", true),
+            ("*.example.com", "web-1.example.com", true),
+            ("*.example.com", "a.web-1.example.com", false),
+            ("*.example.com", "example.com", false),
+            ("*.example.com", "*.example.com", true),
+            ("web-1", "web-2", false),
+            ("10.0.0.1", "10.0.0.1", true),
+        ] {
+            assert_eq!(covers(name, host), covered, "{name} {host}");
+        }
+    }
+
+    #[test]
+    fn of_an_event_the_hosts_are_told_from_jobs_and_from_the_authority() {
+        let of = |json: &str| {
+            let event: Map<String, Value> = serde_json::from_str(json).unwrap();
+            certified(&event).into_keys().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let outputs = r#""outputs":[{"type":"identity","serial":"1","principals":["deploy"]},
+            {"type":"ssh-host","serial":"2","principals":["web-1"]}]"#;
+        assert_eq!(of(&format!(r#"{{"event":"issued",{outputs}}}"#)), ["2"]);
+        let signed = |by: &str| {
+            of(&format!(
+                r#"{{"event":"signed","by":"{by}","outputs":[{{"serial":"3","principals":["web-1"]}}]}}"#
+            ))
+        };
+        assert_eq!(
+            (signed("sign-host"), signed("sign-server"), signed(SERVE)),
+            (vec!["3".into()], vec!["3".into()], vec![])
+        );
+    }
+}

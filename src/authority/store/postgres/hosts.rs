@@ -1,0 +1,103 @@
+//! Hosts that have proved which they are, as rows. The statements are SQLite's (`sqlite/hosts.rs`), for many at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
+
+use super::super::hosts::{HostSeen, HostStore, HostTrail, MAX_HOSTS};
+use super::super::{CertificateKind, NOT_LISTED};
+use super::failure::Failure;
+use super::transaction::{self, Parameter, locked};
+use super::work::{CANNOT_READ, PATIENCE, Shared, again};
+use super::{Postgres, PostgresTrail, reads, rows};
+use crate::error::Result;
+
+impl HostTrail for Postgres {
+    fn hosts(&self) -> BoxFuture<'_, Result<Vec<HostSeen>>> {
+        self.trail.hosts()
+    }
+}
+
+impl HostTrail for PostgresTrail {
+    fn hosts(&self) -> BoxFuture<'_, Result<Vec<HostSeen>>> {
+        Box::pin(again(&self.0, CANNOT_READ, PATIENCE, |client, _| async move { read(&client).await }))
+    }
+}
+
+impl HostStore for Postgres {
+    fn hear_of(&self, hosts: Vec<HostSeen>) -> BoxFuture<'_, Result<()>> {
+        let hosts = Arc::new(hosts);
+        // Not again: they are heard of again.
+        Box::pin(self.write(Duration::ZERO, move |shared, client, _| {
+            let hosts = Arc::clone(&hosts);
+            async move { hear(&client, &shared, &hosts).await }
+        }))
+    }
+
+    fn revoked_hosts(&self, since: i64, most: usize) -> BoxFuture<'_, Result<Vec<u64>>> {
+        Box::pin(self.read(move |client, _| async move {
+            // As with the lists: one that lacks a revocation is worse than none.
+            transaction::look(&client, &self.shared.known).await?;
+            revoked(&client, since, most).await
+        }))
+    }
+}
+
+async fn read(client: &Client) -> Result<Vec<HostSeen>, Failure> {
+    const SQL: &str = "SELECT name, seen, list, cas, serial FROM machine_id.hosts ORDER BY name";
+    let host = |row: &Row| {
+        Ok(HostSeen {
+            name: row.try_get(0)?,
+            seen: row.try_get(1)?,
+            list: HostSeen::read_list(row.try_get(2)?),
+            cas: HostSeen::read_cas(row.try_get(3)?),
+            serial: rows::read_serial(row, 4)?,
+        })
+    };
+    reads::rows(client, SQL, &[]).await?.iter().map(host).collect()
+}
+
+async fn hear(client: &Client, shared: &Shared, hosts: &[HostSeen]) -> Result<(), Failure> {
+    const PUT: &str = concat!(
+        "INSERT INTO machine_id.hosts (name, seen, list, cas, serial)
+         SELECT name, seen, list, cas, serial FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::bigint[])
+            AS heard (name, seen, list, cas, serial) WHERE ",
+        locked!(),
+        " ON CONFLICT (name) DO UPDATE SET seen = excluded.seen, list = excluded.list, cas = excluded.cas, serial = excluded.serial
+            WHERE hosts.seen - excluded.seen NOT BETWEEN 1 AND 120"
+    );
+    const FORGET: &str = concat!(
+        "DELETE FROM machine_id.hosts WHERE (SELECT count(*) FROM machine_id.hosts) > $1 AND name IN
+            (SELECT name FROM machine_id.hosts ORDER BY seen DESC, name OFFSET $1) AND ",
+        locked!()
+    );
+    let names: Vec<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
+    let seen: Vec<i64> = hosts.iter().map(|host| host.seen).collect();
+    let lists: Vec<Option<String>> = hosts.iter().map(HostSeen::list_text).collect();
+    let cas: Vec<String> = hosts.iter().map(HostSeen::cas_text).collect();
+    let serials: Vec<i64> = hosts.iter().map(|host| rows::serial(host.serial)).collect();
+    let most = i64::try_from(MAX_HOSTS).unwrap_or(i64::MAX);
+    let put: [Parameter<'_>; 5] = [
+        (&names, Type::TEXT_ARRAY),
+        (&seen, Type::INT8_ARRAY),
+        (&lists, Type::TEXT_ARRAY),
+        (&cas, Type::TEXT_ARRAY),
+        (&serials, Type::INT8_ARRAY),
+    ];
+    let forget: [Parameter<'_>; 1] = [(&most, Type::INT8)];
+    transaction::write(client, &shared.known, &[(PUT, &put), (FORGET, &forget)]).await.map(drop)
+}
+
+async fn revoked(client: &Client, since: i64, most: usize) -> Result<Vec<u64>, Failure> {
+    const SQL: &str = "SELECT serial FROM machine_id.certificates
+        WHERE host IS NOT NULL AND revoked IS NOT NULL AND expires >= $1 AND expires - revoked > $2 AND kind = $3
+        ORDER BY expires DESC LIMIT $4";
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let kind = CertificateKind::Ssh.number();
+    let asked: [Parameter<'_>; 4] =
+        [(&since, Type::INT8), (&NOT_LISTED, Type::INT8), (&kind, Type::INT8), (&most, Type::INT8)];
+    reads::rows(client, SQL, &asked).await?.iter().map(|row| rows::read_serial(row, 0)).collect()
+}

@@ -1,0 +1,93 @@
+//! Hosts that have proved which they are, as rows.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use rusqlite::{Connection, params};
+
+use super::super::hosts::{HostSeen, HostStore, HostTrail, MAX_HOSTS};
+use super::super::{CertificateKind, NOT_LISTED};
+use super::threads::Room;
+use super::{Sqlite, SqliteTrail, closing};
+use crate::error::Result;
+
+impl HostTrail for Sqlite {
+    fn hosts(&self) -> BoxFuture<'_, Result<Vec<HostSeen>>> {
+        Box::pin(self.reader.read(read))
+    }
+}
+
+impl HostTrail for SqliteTrail {
+    fn hosts(&self) -> BoxFuture<'_, Result<Vec<HostSeen>>> {
+        Box::pin(self.look(read))
+    }
+}
+
+impl HostStore for Sqlite {
+    fn hear_of(&self, hosts: Vec<HostSeen>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.writer.write(Room::ToSpare, move |connection| hear(connection, &hosts)))
+    }
+
+    fn revoked_hosts(&self, since: i64, most: usize) -> BoxFuture<'_, Result<Vec<u64>>> {
+        let outside = Arc::clone(&self.outside);
+        Box::pin(async move {
+            let read = move |connection: &Connection| {
+                // As with the lists: one that lacks a revocation is worse than none.
+                let heard = outside.hear(connection)?;
+                Ok(match (closing::closed(connection)?, heard) {
+                    (Some(closed), _) => Err(closed.error()),
+                    (None, Err(loss)) => Err(loss.error("cannot make a list")),
+                    (None, Ok(())) => Ok(revoked(connection, since, most)?),
+                })
+            };
+            self.reader.read_at_once(read).await?
+        })
+    }
+}
+
+fn read(connection: &Connection) -> rusqlite::Result<Vec<HostSeen>> {
+    connection
+        .prepare_cached("SELECT name, seen, list, cas, serial FROM hosts ORDER BY name")?
+        .query_map([], |row| {
+            Ok(HostSeen {
+                name: row.get(0)?,
+                seen: row.get(1)?,
+                list: HostSeen::read_list(row.get::<_, Option<String>>(2)?.as_deref()),
+                cas: HostSeen::read_cas(&row.get::<_, String>(3)?),
+                serial: row.get(4)?,
+            })
+        })?
+        .collect()
+}
+
+fn hear(connection: &Connection, hosts: &[HostSeen]) -> rusqlite::Result<()> {
+    // Where another authority was quicker that heard of it later, what it says stays; not so where clocks were wrong.
+    let mut put = connection.prepare_cached(
+        "INSERT INTO hosts (name, seen, list, cas, serial) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (name) DO UPDATE
+         SET seen = excluded.seen, list = excluded.list, cas = excluded.cas, serial = excluded.serial
+         WHERE seen - excluded.seen NOT BETWEEN 1 AND 120",
+    )?;
+    for host in hosts {
+        put.execute(params![host.name, host.seen, host.list_text(), host.cas_text(), host.serial])?;
+    }
+    let most = i64::try_from(MAX_HOSTS).unwrap_or(i64::MAX);
+    connection
+        .prepare_cached(
+            "DELETE FROM hosts WHERE (SELECT count(*) FROM hosts) > ?1 AND name IN
+                (SELECT name FROM hosts ORDER BY seen DESC, name LIMIT -1 OFFSET ?1)",
+        )?
+        .execute([most])
+        .map(drop)
+}
+
+fn revoked(connection: &Connection, since: i64, most: usize) -> rusqlite::Result<Vec<u64>> {
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    connection
+        .prepare_cached(
+            "SELECT serial FROM certificates
+             WHERE host IS NOT NULL AND revoked IS NOT NULL AND expires >= ?1 AND expires - revoked > ?2 AND kind = ?3
+             ORDER BY expires DESC LIMIT ?4",
+        )?
+        .query_map(params![since, NOT_LISTED, CertificateKind::Ssh, most], |row| row.get(0))?
+        .collect()
+}

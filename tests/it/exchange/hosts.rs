@@ -1,0 +1,321 @@
+//! Hosts that prove which they are, and hosts that are thrown out.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::{Map, Value, json};
+use tempfile::TempDir;
+
+use super::Bench;
+use crate::support::client::{self, Keys, Response};
+use crate::support::now;
+use crate::support::process::{machine_id, read, run, succeed};
+use crate::support::wait_for;
+
+/// A host with an SSH key and a TLS key, each certified for it by the operator.
+struct Host {
+    keys: Keys,
+    ssh: String,
+    tls: String,
+    folder: TempDir,
+}
+
+impl Host {
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Claims for that URL.
+    fn claims(url: &str) -> Map<String, Value> {
+        let claims =
+            json!({"aud": url, "iat": now(), "exp": now() + 60, "list": 7, "cas": ["ssh-user SHA256:x"]});
+        claims.as_object().unwrap().clone()
+    }
+}
+
+impl Bench {
+    fn host(&self, name: &str) -> Host {
+        let (keys, folder) = (Keys::fresh(), TempDir::new().unwrap());
+        let path = |name: &str| folder.path().join(name);
+        let put = |name: &str, text: &str| {
+            std::fs::write(path(name), text).unwrap();
+            std::fs::set_permissions(path(name), std::fs::Permissions::from_mode(0o600)).unwrap();
+        };
+        put("host.pub", &keys.ssh);
+        put("host", &keys.ssh_private());
+        put("host.csr", &keys.csr);
+        put("server.key", &keys.tls.serialize_pem());
+        let ssh = succeed(self.authority.command(["sign-host", "--principal", name]).arg(path("host.pub")));
+        let mut sign = self.authority.command(["sign-server", "--name", name]);
+        let tls = succeed(sign.arg("--csr").arg(path("host.csr")));
+        put("host-cert.pub", &ssh);
+        put("server.crt", &tls);
+        Host { keys, ssh: ssh.trim().to_owned(), tls, folder }
+    }
+
+    fn get_as(&self, path: &str, said: &[&str]) -> Response {
+        let headers: String = said.iter().map(|said| format!("machine-id-host: {said}\r\n")).collect();
+        self.authority.client().try_send("GET", path, &headers, b"").unwrap()
+    }
+
+    /// What the command lists.
+    fn hosts(&self) -> Vec<Value> {
+        let lines = succeed(&mut self.authority.command(["hosts", "--format", "json"]));
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Those that the store has heard of, once there are so many.
+    fn known(&self, count: usize) -> Vec<Value> {
+        wait_for("hosts", || Some(self.hosts()).filter(|hosts| hosts.len() >= count))
+    }
+
+    fn refresh(&self, host: &Host, key: &str) -> Command {
+        let mut refresh = machine_id(["host", "refresh", "--authority", &self.authority.url(), "--dir"]);
+        refresh.arg(host.path("trust")).arg("--ca-file").arg(self.authority.ca_file());
+        refresh.arg("--host-key").arg(host.path(key));
+        refresh
+    }
+}
+
+#[test]
+fn a_host_is_known_by_its_key_and_its_certificate() {
+    let bench = Bench::start();
+    let (url, web, db) = (bench.authority.url(), bench.host("web-1.example.com"), bench.host("db"));
+    assert_eq!(bench.get_as("/v1/trust", &[]).status, 200);
+    assert!(bench.hosts().is_empty());
+    for path in ["/v1/trust", "/v1/revoked", "/v1/revoked/ssh.krl", "/v1/revoked/tls.crl"] {
+        let said = web.keys.ssh_assertion(&web.ssh, &Host::claims(&format!("{url}{path}")));
+        for _ in 0..2 {
+            assert_eq!(
+                bench.get_as(path, &[&said]).status,
+                200,
+                "{path}: it may come again within its minute"
+            );
+        }
+    }
+    let said = db.keys.tls_assertion(&db.tls, &Host::claims(&format!("{url}/v1/trust")));
+    assert_eq!(bench.get_as("/v1/trust", &[&said]).status, 200);
+    let known = bench.known(2);
+    let names: Vec<&str> = known.iter().map(|host| host["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["db", "web-1.example.com"]);
+    assert_eq!((&known[0]["list"], &known[0]["cas"]), (&json!("7"), &json!(["ssh-user SHA256:x"])));
+    assert!(known[0]["last_seen"].as_str().unwrap().starts_with('2'));
+    let table = succeed(&mut bench.authority.command(["hosts"]));
+    assert!(table.starts_with("HOST ") && table.contains("web-1.example.com"), "{table}");
+}
+
+#[test]
+fn nobody_else_is_taken_for_a_host() {
+    let bench = Bench::start();
+    let (url, web, other) = (bench.authority.url(), bench.host("web-1"), bench.host("web-2"));
+    let trust = format!("{url}/v1/trust");
+    let good = || Host::claims(&trust);
+    let with = |name: &str, value: Value| {
+        let mut claims = good();
+        claims.insert(name.to_owned(), value);
+        web.keys.ssh_assertion(&web.ssh, &claims)
+    };
+    // A user of ours, with a certificate of the user CA.
+    let job = Keys::fresh();
+    let granted = bench.grant(&job);
+    let user = granted["outputs"][0]["ssh_certificate"].as_str().unwrap();
+    // One of another CA that has the serial, and other names.
+    let stranger = Keys::fresh();
+    let forged = forged(&stranger, &web.ssh, "db");
+    let mine = forged_for(&web, "db");
+    let cases: Vec<(&str, String, bool)> = vec![
+        ("nothing", String::new(), false),
+        ("no JWS", "a.b.c".into(), false),
+        ("a user's certificate", job.ssh_assertion(user, &good()), false),
+        ("another host's key", other.keys.ssh_assertion(&web.ssh, &good()), false),
+        ("a made-up certificate", stranger.ssh_assertion(&forged, &good()), false),
+        ("another path", with("aud", json!(format!("{url}/v1/revoked"))), true),
+        ("the path alone", with("aud", json!("/v1/trust")), true),
+        ("with a query", with("aud", json!(format!("{trust}?x"))), true),
+        ("of an hour", with("exp", json!(now() + 3600)), true),
+        (
+            "of before",
+            {
+                let mut claims = good();
+                claims.insert("iat".into(), json!(now() - 600));
+                claims.insert("exp".into(), json!(now() - 540));
+                web.keys.ssh_assertion(&web.ssh, &claims)
+            },
+            true,
+        ),
+    ];
+    for (what, said, verified) in cases {
+        let problem = bench.get_as("/v1/trust", &[&said]).problem(401);
+        assert_eq!(problem["type"], "urn:machine-id:host-unproven", "{what}: {problem}");
+        let record = bench.authority.refusal(problem["denial_id"].as_str().unwrap());
+        assert_eq!(
+            (&record["reason"], &record["verified"]),
+            (&json!("host_unproven"), &json!(verified)),
+            "{what}: {record}"
+        );
+    }
+    let said = web.keys.ssh_assertion(&web.ssh, &good());
+    bench.get_as("/v1/trust", &[&said, &said]).problem(401);
+    // What it says of its names is not believed: the store knows them by the serial.
+    assert_eq!(bench.get_as("/v1/trust", &[&web.keys.ssh_assertion(&mine, &good())]).status, 200);
+    assert_eq!(bench.known(1)[0]["name"], "web-1");
+    // Nor is one that was thrown out.
+    succeed(&mut bench.authority.command(["revoke-host", "web-1"]));
+    bench.get_as("/v1/trust", &[&said]).problem(401);
+    assert_eq!(bench.hosts().len(), 1);
+    let limited = (0..400).map(|_| bench.get_as("/v1/trust", &["x"])).find(|response| response.status != 401);
+    limited.expect("a limit").problem(429);
+    assert_eq!(bench.get_as("/v1/trust", &[]).status, 200, "who says nothing is served");
+}
+
+/// A certificate with the serial of another, by somebody, for these keys and that name.
+fn forged(keys: &Keys, like: &str, name: &str) -> String {
+    use ssh_key::certificate::{Builder, CertType};
+    let like = ssh_key::Certificate::from_openssh(like).unwrap();
+    let ca = ssh_key::PrivateKey::from(ssh_key::private::Ed25519Keypair::from_seed(&[7; 32]));
+    let key = ssh_key::PublicKey::from_openssh(&keys.ssh).unwrap();
+    let mut builder = Builder::new(vec![1; 32], key.key_data().clone(), 0, 1 << 40).unwrap();
+    builder.serial(like.serial()).unwrap().cert_type(CertType::Host).unwrap().key_id("x").unwrap();
+    builder.valid_principal(name).unwrap();
+    builder.sign(&ca).unwrap().to_openssh().unwrap()
+}
+
+fn forged_for(host: &Host, name: &str) -> String {
+    forged(&host.keys, &host.ssh, name)
+}
+
+#[test]
+fn a_refresh_says_which_host_it_is_and_what_it_has() {
+    let bench = Bench::start();
+    let (web, db) = (bench.host("web-1"), bench.host("db"));
+    succeed(&mut bench.refresh(&web, "host"));
+    assert_eq!(bench.known(1)[0]["list"], Value::Null, "it had none yet");
+    // What it has by now another is told of the next time; the store hears of it once a minute.
+    let list = machine_id::krl::read(&std::fs::read(web.path("trust/revoked.krl")).unwrap()).unwrap().number;
+    std::fs::rename(web.path("trust"), db.path("trust")).unwrap();
+    succeed(&mut bench.refresh(&db, "server.key"));
+    let known = bench.known(2);
+    let fingerprint = |what: &str| succeed(&mut bench.authority.command(["export", what])).trim().to_owned();
+    let ssh = |what: &str| {
+        let key = ssh_key::PublicKey::from_openssh(&fingerprint(what)).unwrap();
+        key.fingerprint(ssh_key::HashAlg::Sha256).to_string()
+    };
+    let cas = json!([
+        format!("ssh-user {}", ssh("ssh-user-ca")),
+        format!("ssh-host {}", ssh("ssh-host-ca")),
+        format!("tls {}", fingerprint("tls-ca-pin")),
+    ]);
+    assert_eq!(
+        (&known[0]["name"], &known[0]["list"], &known[0]["cas"]),
+        (&json!("db"), &json!(list.to_string()), &cas)
+    );
+}
+
+/// Revocations count more than that.
+#[test]
+fn a_host_that_cannot_prove_it_has_its_files_all_the_same() {
+    let bench = Bench::start();
+    let web = bench.host("web-1");
+    let ends = |key: &str, code: i32, said: &[&str]| {
+        let _ = std::fs::remove_dir_all(web.path("trust"));
+        let ended = run(&mut bench.refresh(&web, key));
+        let stderr = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(code), "{stderr}");
+        assert!(said.iter().all(|said| stderr.contains(said)), "{stderr}");
+        assert!(
+            read(web.path("trust/ssh_user_ca.pub")).starts_with("ssh-ed25519 ")
+                && web.path("trust/revoked.krl").exists()
+        );
+    };
+    ends("none", 2, &["cannot read", "none"]);
+    ends("host.pub", 2, &["cannot use the host key", "it is no private key"]);
+    succeed(&mut bench.authority.command(["revoke-host", "web-1"]));
+    ends(
+        "host",
+        4,
+        &["does not take", "for a host's", "does not prove which host asks (d-", "this host was not counted"],
+    );
+    assert!(bench.hosts().is_empty());
+}
+
+#[test]
+fn a_host_that_is_thrown_out_is_certified_by_nobody_until_it_is_let_in_again() {
+    let bench = Bench::start();
+    let web = bench.host("web-1");
+    let would = succeed(&mut bench.authority.command(["revoke-host", "web-1", "--dry-run"]));
+    assert!(
+        would.contains("this would lock host web-1, and revoke 2 issuances with 2 certificates"),
+        "{would}"
+    );
+    let said =
+        succeed(&mut bench.authority.command(["revoke-host", "WEB-1", "--message", "its disk was stolen"]));
+    assert_eq!(
+        said,
+        "threw out host web-1: no certificate for its name is signed, and 2 issuances with 2 certificates are revoked\n"
+    );
+    wait_for("both on the lists", || {
+        let listed = bench.authority.client().get("/v1/revoked").json();
+        (listed["expires"].as_object().unwrap().len() == 2).then_some(())
+    });
+    let sign = |command: &[&str], file: &str| {
+        let mut sign = bench.authority.command([command[0], command[1], command[2]]);
+        sign.args(&command[3..]).arg(web.path(file));
+        run(&mut sign)
+    };
+    let ways: [(&[&str], &str); 2] = [
+        (&["sign-host", "--principal", "web-1"], "host.pub"),
+        (&["sign-server", "--name", "web-1", "--csr"], "host.csr"),
+    ];
+    for (command, file) in ways {
+        let refused = sign(command, file);
+        let stderr = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!((refused.status.code(), refused.stdout.as_slice()), (Some(4), b"".as_slice()), "{stderr}");
+        let words =
+            ["nothing is signed: host web-1 is locked, by ", ": its disk was stolen", "unlock --host web-1"];
+        assert!(words.iter().all(|words| stderr.contains(words)), "{stderr}");
+    }
+    assert!(sign(&["sign-host", "--principal", "web-2"], "host.pub").status.success());
+    let bad = run(&mut bench.authority.command(["revoke-host", "web_1/x"]));
+    assert_eq!(bad.status.code(), Some(2));
+    assert!(String::from_utf8(bad.stderr).unwrap().contains("`web_1/x` cannot be a host name"));
+    let lock: Value =
+        serde_json::from_str(&succeed(&mut bench.authority.command(["locks", "--format", "json"]))).unwrap();
+    assert_eq!((&lock["kind"], &lock["value"]), (&json!("host"), &json!("web-1")));
+    succeed(&mut bench.authority.command(["unlock", "--host", "web-1"]));
+    assert!(sign(&["sign-host", "--principal", "web-1"], "host.pub").status.success());
+}
+
+/// The same of a job that is a host; what jobs that log in are told.
+#[test]
+fn a_job_is_no_host_that_was_thrown_out_and_is_told_which_were() {
+    let bench = Bench::start();
+    let ask = || {
+        let keys = Keys::fresh();
+        let output = json!({
+            "name": "host", "type": "ssh-host", "ssh": {"public_key": keys.ssh}, "options": {"principals": "ci-1+ci-2"},
+        });
+        let token = bench.unbound().mint();
+        bench.authority.client().exchange(&client::request("github-hosts", "github", &token, json!([output])))
+    };
+    let granted = ask().granted();
+    assert!(granted.get("revoked_hosts").is_none(), "a host logs in nowhere");
+    let told = || {
+        use base64::Engine as _;
+        let granted = bench.grant(&Keys::fresh());
+        let list = base64::engine::general_purpose::STANDARD
+            .decode(granted["revoked_hosts"].as_str().unwrap())
+            .unwrap();
+        machine_id::krl::read(&list).unwrap().serials
+    };
+    assert!(told().is_empty());
+    succeed(&mut bench.authority.command(["revoke-host", "ci-1", "--message", "taken over"]));
+    let problem = ask().problem(403);
+    assert_eq!(problem["type"], "urn:machine-id:locked-out", "{problem}");
+    assert_eq!(problem["detail"], "the host ci-1 was thrown out, and gets no certificate: taken over");
+    let serial: u64 = granted["outputs"][0]["serial"].as_str().unwrap().parse().unwrap();
+    wait_for("the list", || Some(told()).filter(|serials| *serials == [serial]));
+    succeed(&mut bench.authority.command(["unlock", "--host", "ci-1"]));
+    ask().granted();
+    assert_eq!(told(), [serial]);
+}
