@@ -259,8 +259,13 @@ fn no_room() -> Box<Problem> {
 }
 
 async fn revoked_ends(State(authority): Shared) -> Answer {
-    let lists = authority.revocation_lists().await.map_err(|error| broken(&error))?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], lists.ends.clone()).into_response())
+    authority.revocation_lists().await.map_err(|error| broken(&error))?;
+    let parts = unfold(Some((authority, None)), async |state| {
+        let (authority, after) = state?;
+        let (json, last) = authority.lists.ends(after);
+        Some((Ok::<_, Infallible>(json), last.map(|last| (authority, Some(last)))))
+    });
+    Ok(([(header::CONTENT_TYPE, "application/json")], Body::from_stream(parts)).into_response())
 }
 
 async fn ssh_krl(State(authority): Shared) -> Answer {

@@ -56,11 +56,6 @@ use instances::{InstanceRefusal, NewSecret, RegisteredInstance};
 use locks::{Lock, LockKind, NewLock, Refused, Shut, Subject};
 use replicas::{Announced, Replica};
 
-/// A certificate that ended within so many seconds of its revocation is on no
-/// list: hardly a server would hear of it in that time. It is not listed later
-/// either, nor taken off, so that a list never lacks what one before it had.
-const NOT_LISTED: i64 = 60;
-
 /// The last second that has a list number of its own, in the year 2255: 63 bits end in 2262.
 const LAST_NUMBERED: i64 = 9_000_000_000;
 

@@ -68,13 +68,20 @@ pub(crate) fn bench(count: u64, binary: &Path) {
             if number % 2 == 0 {
                 give_back(one);
             } else {
-                succeed(&mut authority.command(["lock", "--issuance", one.0["issuance_id"].as_str().unwrap()]));
+                succeed(&mut authority.command([
+                    "lock",
+                    "--issuance",
+                    one.0["issuance_id"].as_str().unwrap(),
+                ]));
             }
             let told = Duration::from_secs(60);
             after = Some(watcher.wait(told, |told| told["number"] != before));
         });
         known = after.unwrap();
-        println!("what {by} was heard within {took:.0?}, for {cpu:.0?} of the processor; {}", server.memory());
+        println!(
+            "what {by} was heard within {took:.0?}, for {cpu:.0?} of the processor; {}",
+            server.memory()
+        );
     }
     let (took, cpu) = measured(&mut || {
         let begun = Instant::now();
@@ -84,12 +91,17 @@ pub(crate) fn bench(count: u64, binary: &Path) {
             std::thread::sleep(next.saturating_duration_since(Instant::now()));
         }
     });
-    println!("{A_SECOND} given back a second: {:.1} % of a core; {}", cpu.as_secs_f64() / took.as_secs_f64() * 100.0, server.memory());
+    println!(
+        "{A_SECOND} given back a second: {:.1} % of a core; {}",
+        cpu.as_secs_f64() / took.as_secs_f64() * 100.0,
+        server.memory()
+    );
     drop(watcher);
 
     let dir = tempfile::tempdir().unwrap();
     let of_host = |command: &str| {
-        let mut host = if binary == Path::new(MACHINE_ID) { machine_id([""; 0]) } else { process::command(binary) };
+        let mut host =
+            if binary == Path::new(MACHINE_ID) { machine_id([""; 0]) } else { process::command(binary) };
         host.args(["host", command, "--authority", &url, "--ca-file"]).arg(authority.ca_file());
         host.arg("--dir").arg(dir.path().join("trust")).stdout(Stdio::piped()).stderr(Stdio::piped());
         host
@@ -107,7 +119,13 @@ pub(crate) fn bench(count: u64, binary: &Path) {
     let krl = dir.path().join("trust/revoked.krl");
     let stamp = || std::fs::metadata(&krl).unwrap().modified().unwrap();
     std::thread::sleep(Duration::from_secs(10));
-    let memory = || format!("{} MiB, at most {} MiB", of_process(watching.id(), "VmRSS"), of_process(watching.id(), "VmHWM"));
+    let memory = || {
+        format!(
+            "{} MiB, at most {} MiB",
+            of_process(watching.id(), "VmRSS"),
+            of_process(watching.id(), "VmHWM")
+        )
+    };
     println!("`host watch --end-sessions`: {}; {}", memory(), watching.stderr());
     let cpu = || super::server::cpu_times(watching.id())[0];
     for _ in 0..3 {
@@ -117,11 +135,18 @@ pub(crate) fn bench(count: u64, binary: &Path) {
         wait_for("the KRL", || (stamp() != before.0).then_some(()));
         let took = begun.elapsed();
         std::thread::sleep(Duration::from_secs(4));
-        println!("what a job gave back is in its KRL after {took:.0?}, {:.0?} of its processor; {}", cpu() - before.1, memory());
+        println!(
+            "what a job gave back is in its KRL after {took:.0?}, {:.0?} of its processor; {}",
+            cpu() - before.1,
+            memory()
+        );
     }
     let before = cpu();
     std::thread::sleep(IDLE);
-    println!("nothing happens: {:.2} % of a core", (cpu() - before).as_secs_f64() / IDLE.as_secs_f64() * 100.0);
+    println!(
+        "nothing happens: {:.2} % of a core",
+        (cpu() - before).as_secs_f64() / IDLE.as_secs_f64() * 100.0
+    );
     println!("files: {}", succeed(process::command("ls").arg("-l").arg(dir.path().join("trust"))));
     let certificate = dir.path().join("one-cert.pub");
     std::fs::write(&certificate, exchange().0["outputs"][0]["ssh_certificate"].as_str().unwrap()).unwrap();

@@ -8,7 +8,7 @@ use super::super::hosts;
 use super::super::instances::RegisteredInstance;
 use super::super::seal::Seal;
 use super::super::version;
-use super::super::{CertificateRecord, Cursor, Event, EventFilter, NOT_LISTED, RevokedCertificate};
+use super::super::{CertificateRecord, Cursor, Event, EventFilter, RevokedCertificate};
 use super::failure::Failure;
 use super::known::Known;
 use super::transaction::{self, Parameter};
@@ -162,18 +162,13 @@ pub(super) async fn revoked(
     let (by, mut after) = known.map_or(("expires", (since, -1)), |known| ("revocation", (known, i64::MAX)));
     let sql = format!(
         "SELECT serial, kind, revoked, expires, {by}, host IS NOT NULL FROM machine_id.certificates
-         WHERE revoked IS NOT NULL AND {by} IS NOT NULL AND ({by}, serial) > ($3, $4)
-            AND expires >= $1 AND expires - revoked > $2 ORDER BY {by}, serial LIMIT $5"
+         WHERE revoked IS NOT NULL AND {by} IS NOT NULL AND ({by}, serial) > ($2, $3)
+            AND expires >= $1 ORDER BY {by}, serial LIMIT $4"
     );
     let (mut all, mut upto) = (Vec::new(), None);
     loop {
-        let place: [Parameter<'_>; 5] = [
-            (&since, Type::INT8),
-            (&NOT_LISTED, Type::INT8),
-            (&after.0, Type::INT8),
-            (&after.1, Type::INT8),
-            (&PAGE, Type::INT8),
-        ];
+        let place: [Parameter<'_>; 4] =
+            [(&since, Type::INT8), (&after.0, Type::INT8), (&after.1, Type::INT8), (&PAGE, Type::INT8)];
         let read = transaction::read(client, &[(STATE, &[]), (&sql, &place)]).await?;
         let [state, found] = read.as_slice() else { return Err(gone()) };
         let state = state.first().ok_or_else(gone)?;

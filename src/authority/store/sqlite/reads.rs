@@ -3,7 +3,7 @@
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, ToSql};
 
-use super::super::{CertificateRecord, Cursor, Event, EventFilter, NOT_LISTED, RevokedCertificate};
+use super::super::{CertificateRecord, Cursor, Event, EventFilter, RevokedCertificate};
 use super::super::{event, hosts};
 use super::rows;
 
@@ -46,15 +46,14 @@ pub(super) fn revoked(
     let known = known.filter(|known| *known <= last);
     // Each is led to by an index.
     let (which, after) = match known {
-        Some(known) => ("revocation > ?3", known),
-        None => ("revoked IS NOT NULL AND ?3 = 0", 0),
+        Some(known) => ("revocation > ?2", known),
+        None => ("revoked IS NOT NULL AND ?2 = 0", 0),
     };
     let found = connection
         .prepare_cached(&format!(
-            "SELECT serial, kind, revoked, expires, host IS NOT NULL FROM certificates
-             WHERE {which} AND expires >= ?1 AND expires - revoked > ?2"
+            "SELECT serial, kind, revoked, expires, host IS NOT NULL FROM certificates WHERE {which} AND expires >= ?1"
         ))?
-        .query_map([since, NOT_LISTED, after], |row| {
+        .query_map([since, after], |row| {
             Ok(RevokedCertificate {
                 serial: row.get(0)?,
                 kind: row.get(1)?,
