@@ -36,6 +36,8 @@ use crate::join::issuers::Unavailable;
 use crate::terminal;
 use crate::wire::{ExchangeRequest, HOST_HEADER, Problem, RevokeRequest};
 
+mod lists;
+
 /// The largest body that is read, in bytes: sixteen outputs with RSA keys and a token are about 60 KB.
 const MAX_BODY: usize = 96 << 10;
 /// What an exchange's answer takes, mostly. One that grows is copied and wiped each time.
@@ -69,9 +71,9 @@ pub fn router(authority: Arc<Authority>, certificate: Arc<CurrentCertificate>) -
         .route("/v1/trust", get(trust))
         .route("/v1/statement", get(statement))
         .route("/v1/watch", get(watch))
-        .route("/v1/revoked", get(revoked_ends))
-        .route("/v1/revoked/ssh.krl", get(ssh_krl))
-        .route("/v1/revoked/tls.crl", get(tls_crl))
+        .route("/v1/revoked", get(lists::revoked_ends))
+        .route("/v1/revoked/ssh.krl", get(lists::ssh_krl))
+        .route("/v1/revoked/tls.crl", get(lists::tls_crl))
         .route_layer(from_fn_with_state(Arc::clone(&authority), named))
         .route_layer(from_fn_with_state(Arc::clone(&authority), joined))
         .route("/healthz", get(async || json_response(&json!({"status": "ok"}))))
@@ -256,26 +258,6 @@ fn since(query: Option<&str>) -> Result<Option<u64>, Box<Problem>> {
 fn no_room() -> Box<Problem> {
     let title = "there is no room for another watcher, but for hosts that say who they are";
     Box::new(Problem { retry_after: Some(15), ..Problem::new("too-many-watchers", 503, title) })
-}
-
-async fn revoked_ends(State(authority): Shared) -> Answer {
-    authority.revocation_lists().await.map_err(|error| broken(&error))?;
-    let parts = unfold(Some((authority, None)), async |state| {
-        let (authority, after) = state?;
-        let (json, last) = authority.lists.ends(after);
-        Some((Ok::<_, Infallible>(json), last.map(|last| (authority, Some(last)))))
-    });
-    Ok(([(header::CONTENT_TYPE, "application/json")], Body::from_stream(parts)).into_response())
-}
-
-async fn ssh_krl(State(authority): Shared) -> Answer {
-    let lists = authority.revocation_lists().await.map_err(|error| broken(&error))?;
-    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], lists.krl.clone()).into_response())
-}
-
-async fn tls_crl(State(authority): Shared) -> Answer {
-    let lists = authority.revocation_lists().await.map_err(|error| broken(&error))?;
-    Ok(([(header::CONTENT_TYPE, "application/pkix-crl")], lists.crl.clone()).into_response())
 }
 
 async fn readyz(

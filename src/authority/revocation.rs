@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use rcgen::{CertificateRevocationListParams, KeyIdMethod, SerialNumber};
 use ring::digest::{Context, SHA256, digest};
 use time::OffsetDateTime;
@@ -42,6 +41,9 @@ const MAX_NEW: usize = 2000;
 /// long, unless an operator has revoked something.
 const LARGE: usize = 1 << 20;
 const REST: Duration = Duration::from_secs(1);
+/// How many bytes of lists that are no more are kept for those who are reading them: anybody may ask, on many connections, and
+/// read nothing.
+const KEPT: usize = 64 << 20;
 /// How [`RevokedEnds`](crate::wire::RevokedEnds) begins in JSON, how long one of it is at most, and how many are told at once.
 const ENDS: &str = "{\"expires\":{";
 const END: usize = "\"9223372036854775807\":9999999999,".len();
@@ -110,7 +112,7 @@ fn x509_time(unix: i64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(unix.clamp(0, LAST_SECOND)).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
-/// The lists as they are served: each answer shares them, since anybody may ask on many connections and read none.
+/// The lists as they are served.
 #[derive(Debug)]
 pub struct Lists {
     /// What names them.
@@ -120,9 +122,9 @@ pub struct Lists {
     /// What was new to these, and to those before them, oldest first.
     changes: VecDeque<Arc<Change>>,
     /// OpenSSH's key revocation list.
-    pub krl: Bytes,
+    pub krl: Vec<u8>,
     /// The X.509 revocation list in DER (RFC 5280, section 5).
-    pub crl: Bytes,
+    pub crl: Vec<u8>,
     /// How long [`RevokedEnds`](crate::wire::RevokedEnds) is in JSON, at most.
     ends: usize,
 }
@@ -146,6 +148,8 @@ pub struct ListCache {
 #[derive(Debug, Default)]
 struct State {
     last: Option<Cached>,
+    /// Those before, which somebody may still be reading.
+    former: VecDeque<Arc<Lists>>,
     /// How much of the store is known.
     upto: Option<RevokedUpto>,
     /// What of that is not on the last lists yet.
@@ -173,6 +177,12 @@ impl Lists {
         }
         let from = self.changes.iter().position(|change| change.since == number)?;
         Some(self.changes.iter().skip(from).flat_map(|change| change.revoked.iter().copied()).collect())
+    }
+
+    /// Some of these bytes.
+    #[cfg(test)]
+    pub(in crate::authority) fn of(krl: Vec<u8>, crl: Vec<u8>) -> Self {
+        Self { number: 0, hashes: Default::default(), changes: VecDeque::new(), krl, crl, ends: 0 }
     }
 
     /// What the operator must hear long before servers take the lists no more.
@@ -241,11 +251,19 @@ impl ListCache {
         let (lists, first_end) = self.make(keys, number, made, from, changes)?;
         let lists = Arc::new(lists);
         let rest = if lists.ends > LARGE { REST.min(begun.elapsed() * 10) } else { Duration::ZERO };
-        let rest = Instant::now() + rest;
-        let (last, asked) = (Arc::clone(&lists), now);
-        state.last = Some(Cached { lists, what, first_end, made, asked, revocations, rest });
+        let cached = Cached {
+            lists: Arc::clone(&lists),
+            what,
+            first_end,
+            made,
+            asked: now,
+            revocations,
+            rest: Instant::now() + rest,
+        };
+        let former = state.last.replace(cached);
+        former.into_iter().for_each(|former| keep(&mut state.former, former.lists));
         state.fresh.clear();
-        Ok((last, revocations))
+        Ok((lists, revocations))
     }
 
     /// Takes in what was revoked since; whether something was.
@@ -296,8 +314,8 @@ impl ListCache {
             number,
             hashes: [&*krl, to_be_signed(&crl)?].map(|list| hex(digest(&SHA256, list).as_ref())),
             changes,
-            krl: krl.into(),
-            crl: crl.into(),
+            krl,
+            crl,
             ends: ENDS.len() + known.len() * END,
         };
         Ok((lists, first_end))
@@ -340,6 +358,17 @@ impl ListCache {
 
     fn known(&self) -> RwLockReadGuard<'_, Vec<RevokedCertificate>> {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps lists that are no more for those who are reading them or about to: the last ones, as long as they are no more than
+/// [`KEPT`].
+fn keep(former: &mut VecDeque<Arc<Lists>>, lists: Arc<Lists>) {
+    former.push_back(lists);
+    former.retain(|lists| Arc::strong_count(lists) > 1 || Arc::weak_count(lists) > 0);
+    let size = |all: &VecDeque<Arc<Lists>>| all.iter().map(|lists| lists.krl.len() + lists.crl.len()).sum::<usize>();
+    while size(former) > KEPT {
+        former.pop_front();
     }
 }
 

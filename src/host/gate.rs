@@ -6,13 +6,12 @@ use std::path::PathBuf;
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose};
 
 use super::heard::{Heard, sha256};
-use super::lists::KRL;
+use super::lists::{KRL, MAX_FILE};
 use super::store::{MAX_TRUST, TLS_CA, USER_CA, put, update};
 use super::trust;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::Folder;
 use crate::krl;
-use crate::wire::MAX_LIST;
 
 /// Whom TLS servers trust then.
 const NOBODY: &str = "machine-id: nobody, until the authority is heard again";
@@ -27,7 +26,7 @@ pub fn close(store: &Folder) -> [Put; 2] {
         if blobs.is_empty() {
             return Ok(None);
         }
-        let old = store.read(KRL, MAX_LIST * 2).map_err(|why| unreadable(store, KRL, why))?;
+        let old = store.read(KRL, MAX_FILE).map_err(|why| unreadable(store, KRL, why))?;
         let open = old.clone().unwrap_or_else(|| krl::write(0, 0, Vec::new()));
         let shut = krl::closed(open, &blobs);
         put(store, KRL, Some(shut).filter(|shut| old.as_ref() != Some(shut)))
@@ -52,7 +51,7 @@ pub fn open(store: &Folder, heard: &Heard) -> Vec<Put> {
 
 /// The KRL as it was before it was closed, if it is.
 fn open_krl(store: &Folder, heard: &Heard) -> Option<Vec<u8>> {
-    let shut = store.read(KRL, MAX_LIST * 2).ok()??;
+    let shut = store.read(KRL, MAX_FILE).ok()??;
     krl::opened(&shut).filter(|krl| sha256(krl) == heard.lists.hash).map(<[u8]>::to_vec)
 }
 

@@ -21,6 +21,8 @@ use crate::wire::MAX_LIST;
 pub const KRL: &str = "revoked.krl";
 /// The revocation list of TLS servers, in PEM as nginx and PostgreSQL want it.
 pub const CRL: &str = "tls.crl";
+/// The longest of them that is read again, in bytes: PEM is a third longer than what is fetched, and a KRL gets what it lacks.
+pub const MAX_FILE: usize = 2 * MAX_LIST;
 
 /// What the authority gives is no good.
 pub(super) fn useless(path: &str, why: &str) -> Error {
@@ -172,8 +174,7 @@ fn known_crl(old: &[u8], new: &Crl, cas: &[Vec<u8>]) -> Result<Option<Crl>, Stri
 }
 
 fn read_old(store: &Folder, name: &str) -> Result<Option<Vec<u8>>> {
-    // PEM is a third longer.
-    store.read(name, MAX_LIST * 2).map_err(|why| unreadable(store, name, &why))
+    store.read(name, MAX_FILE).map_err(|why| unreadable(store, name, &why))
 }
 
 fn unreadable(store: &Folder, name: &str, why: &str) -> Error {

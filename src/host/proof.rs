@@ -8,7 +8,7 @@ use serde_json::json;
 use ssh_key::{HashAlg, PrivateKey, PublicKey};
 use zeroize::Zeroizing;
 
-use super::lists::KRL;
+use super::lists::{KRL, MAX_FILE};
 use super::store::{HOST_CA, MAX_TRUST, TLS_CA, USER_CA};
 use crate::assertion::{AssertionKey, LIFETIME};
 use crate::error::{Error, Kind, Result};
@@ -19,7 +19,7 @@ use crate::net::pin_of;
 use crate::pem;
 use crate::secret::Secret;
 use crate::text::shown;
-use crate::wire::{MAX_LIST, Problem};
+use crate::wire::Problem;
 
 /// A key of this host with its certificate.
 pub struct HostProof {
@@ -116,7 +116,7 @@ impl HostHas {
         };
         let tls = file(TLS_CA).and_then(|cas| pem::certificates(&cas).ok()).unwrap_or_default();
         let tls = tls.iter().filter_map(|ca| Some(format!("tls {}", pin_of(ca).ok()?)));
-        let list = store.read(KRL, MAX_LIST * 2).ok().flatten();
+        let list = store.read(KRL, MAX_FILE).ok().flatten();
         Self {
             list: list.and_then(|list| Some(krl::read(&list).ok()?.number)),
             cas: [("ssh-user", USER_CA), ("ssh-host", HOST_CA)]

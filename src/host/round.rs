@@ -8,7 +8,7 @@ use super::crl::signed_part;
 use super::fetch::{Fetcher, STATEMENT_PATH};
 use super::gate;
 use super::heard::{Heard, InPlace, Moment, sha256};
-use super::lists::{CRL, KRL, fresh_crl, fresh_krl, useless};
+use super::lists::{CRL, KRL, MAX_FILE, fresh_crl, fresh_krl, useless};
 use super::seen::{SSH, Seen};
 use super::statement::{Known, believe};
 use super::store::{HOST_CA, KNOWN_HOSTS, MAX_TRUST, TLS_CA, USER_CA, holds, put, update};
@@ -179,7 +179,7 @@ impl<'r> Round<'r> {
     }
 
     /// Adds to the KRL what the statement says is new, where that is what it lacks; whether it is of the statement's number
-    /// now.
+    /// now. It counts as seen with the next list that is fetched: what was seen may be a million, and this is for each.
     pub(super) fn step(&mut self, statement: &Statement) -> bool {
         let Some(lists) = self.heard.as_ref().map(|heard| &heard.lists) else { return false };
         if lists.krl == statement.number {
@@ -187,36 +187,32 @@ impl<'r> Round<'r> {
         }
         let Some(old) = self.krl().filter(|_| statement.since == Some(lists.krl)) else { return false };
         let new = statement.revoked.iter().filter(|revoked| revoked.ssh);
-        let mut serials: Vec<u64> = new.clone().map(|revoked| revoked.serial).collect();
+        let mut serials: Vec<u64> = new.map(|revoked| revoked.serial).collect();
         serials.sort_unstable();
         serials.dedup();
+        let mut hash = lists.hash.clone();
         if !serials.is_empty() {
             let made = u64::try_from(statement.made).unwrap_or(0);
             let next = krl::advanced(old, statement.number, made, serials.iter().copied());
-            let next = next.map_err(|why| useless(KRL_PATH, why));
+            let next = next.map_err(|why| useless(KRL_PATH, why)).inspect(|next| hash = sha256(next));
             if !self.done.add(next.and_then(|next| put(self.store, KRL, Some(next)))) {
                 return false;
             }
-            let ends = new.map(|revoked| (revoked.serial, revoked.expires)).collect();
-            let seen = self.seen();
-            seen.add(SSH, serials, statement.made);
-            seen.learn(&ends);
         }
-        self.has_krl(statement.number);
+        self.has_krl(statement.number, hash);
         true
     }
 
     /// The KRL in the folder, where it is what was put there.
     pub(super) fn krl(&self) -> Option<Vec<u8>> {
-        let there = self.store.read(KRL, MAX_LIST * 2).ok()??;
+        let there = self.store.read(KRL, MAX_FILE).ok()??;
         self.heard.as_ref().is_some_and(|heard| heard.has(&there)).then_some(there)
     }
 
     /// Notes that the KRL in the folder is of that number.
-    fn has_krl(&mut self, number: u64) {
-        let there = self.store.read(KRL, MAX_LIST * 2).ok().flatten();
-        if let (Some(heard), Some(there)) = (&mut self.heard, there) {
-            (heard.lists.krl, heard.lists.hash) = (number, sha256(&there));
+    fn has_krl(&mut self, number: u64, hash: String) {
+        if let Some(heard) = &mut self.heard {
+            (heard.lists.krl, heard.lists.hash) = (number, hash);
         }
     }
 
@@ -304,8 +300,9 @@ impl<'r> Round<'r> {
         self.seen();
         if let (Some(statement), Some(heard)) = (statement, &self.heard)
             && heard.lists.krl == statement.number
-            && self.krl().is_some()
+            && let Some(there) = self.krl().and_then(|krl| krl::read(&krl).ok())
         {
+            self.seen().add(SSH, there.serials, statement.made);
             return true;
         }
         let new = match self.fetcher.get(KRL_PATH, MAX_LIST).await {
@@ -321,8 +318,10 @@ impl<'r> Round<'r> {
             Ok(fresh) => {
                 self.done.add(fresh.wrong.map_or(Ok(None), Err));
                 let is_good = self.done.add(put(store, KRL, fresh.content)) && fresh.is_current;
-                if let Some(statement) = statement.filter(|_| is_good) {
-                    self.has_krl(statement.number);
+                if let Some(statement) = statement.filter(|_| is_good)
+                    && let Ok(Some(there)) = store.read(KRL, MAX_FILE)
+                {
+                    self.has_krl(statement.number, sha256(&there));
                 }
                 is_good
             }

@@ -81,11 +81,13 @@ impl Seen {
             }
         }
         self.ends.retain(|_, serials| !serials.is_empty());
-        if Self::read(store).is_ok_and(|kept| kept.ends == self.ends) {
-            return Ok(());
-        }
         let cannot = || format!("cannot write {}", store.path().join(SEEN).display());
         let bytes = serde_json::to_vec(self).context(Kind::Internal, cannot())?;
+        let kept = store.read(SEEN, MAX_SEEN);
+        if matches!(&kept, Ok(Some(kept)) if *kept == bytes) || kept == Ok(None) && self.ends.is_empty() {
+            return Ok(());
+        }
+        drop(kept);
         if bytes.len() > MAX_SEEN {
             return Err(Error::new(Kind::Destination, format!("it would be longer than {MAX_SEEN} bytes"))
                 .context(cannot())

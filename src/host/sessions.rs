@@ -24,8 +24,8 @@ use crate::folder::read::{self, Limit, Trust};
 use crate::folder::stamp::{self, Nanos, Stamp};
 use crate::krl::Refusals;
 use crate::process::Process;
+use crate::host::lists::MAX_FILE;
 use crate::text::shown;
-use crate::wire::MAX_LIST;
 
 mod cgroup;
 mod notes;
@@ -143,7 +143,7 @@ impl Ender {
             return Ok(Vec::new());
         }
         if now.0 != self.seen.0 || now.0.is_none() {
-            let list = read::raw(&self.list, Trust::Anyone, Limit::bytes(MAX_LIST))
+            let list = read::raw(&self.list, Trust::Anyone, Limit::bytes(MAX_FILE))
                 .map_err(|unfit| unfit.error(Kind::Destination, cannot_read(&self.list)))?;
             self.refusals = Refusals::read(&list)
                 .map_err(|why| Error::new(Kind::Destination, why).context(cannot_read(&self.list)))?;

@@ -13,7 +13,7 @@ use super::fetch::{Fetcher, RefreshSettings};
 use super::gate;
 use super::heard::{Heard, Moment, silent};
 use super::link::{self, Said, Shared};
-use super::lists::KRL;
+use super::lists::{KRL, MAX_FILE};
 use super::refresh::LOCK_PATIENCE;
 use super::reload::{Reload, SELDOM};
 use super::round::{Refreshed, Round};
@@ -91,7 +91,7 @@ struct Watcher<'w> {
     reload: Reload,
     /// The last that was believed by this process.
     statement: Option<Statement>,
-    /// When X.509 certificates end that were revoked since the last CRL; nothing where some may be missing.
+    /// When certificates end that were revoked since the last CRL; nothing where some may be missing.
     ends: Option<BTreeMap<u64, i64>>,
     /// When lists are to be fetched.
     fetch: Option<Instant>,
@@ -119,7 +119,7 @@ impl<'w> Watcher<'w> {
         shared: &'w Shared,
     ) -> Self {
         let heard = Heard::read(store).ok().flatten();
-        let there = store.read(KRL, crate::wire::MAX_LIST * 2).ok().flatten();
+        let there = store.read(KRL, MAX_FILE).ok().flatten();
         let krl = heard.as_ref().filter(|heard| there.is_some_and(|krl| heard.has(&krl)));
         shared.since.set(krl.map(|heard| heard.lists.krl));
         let after = settings.fail_closed.unwrap_or_default();
@@ -200,9 +200,9 @@ impl<'w> Watcher<'w> {
     fn learn(&mut self, statement: &Statement) {
         let last = self.statement.as_ref().map(|last| last.number);
         let follows = last == Some(statement.number) || last.is_some() && statement.since == last;
-        let tls = statement.revoked.iter().filter(|revoked| !revoked.ssh);
+        let new = statement.revoked.iter().map(|revoked| (revoked.serial, revoked.expires));
         match &mut self.ends {
-            Some(ends) if follows => ends.extend(tls.map(|revoked| (revoked.serial, revoked.expires))),
+            Some(ends) if follows => ends.extend(new),
             ends => *ends = None,
         }
     }

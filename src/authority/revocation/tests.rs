@@ -283,8 +283,7 @@ fn times_that_x509_cannot_say_are_cut() {
 #[test]
 fn lists_that_grow_are_an_alarm_long_before_servers_take_them_no_more() {
     let lists = |sizes: [usize; 3]| {
-        let [krl, crl] = [sizes[0], sizes[1]].map(|size| Bytes::from(vec![0; size]));
-        Lists { krl, crl, ends: sizes[2], ..lists(0, VecDeque::new()) }
+        Lists { ends: sizes[2], ..Lists::of(vec![0; sizes[0]], vec![0; sizes[1]]) }
     };
     const HALF: usize = MAX_LIST / 2;
     assert_eq!(lists([HALF; 3]).alarm(), None);
@@ -296,8 +295,23 @@ fn lists_that_grow_are_an_alarm_long_before_servers_take_them_no_more() {
 
 /// Empty ones.
 fn lists(number: u64, changes: VecDeque<Arc<Change>>) -> Lists {
-    let [krl, crl] = [(); 2].map(|()| Bytes::new());
-    Lists { number, hashes: Default::default(), changes, krl, crl, ends: 0 }
+    Lists { number, changes, ..Lists::of(Vec::new(), Vec::new()) }
+}
+
+#[test]
+fn of_former_lists_the_last_are_kept_that_somebody_reads_and_have_room() {
+    let mut former = VecDeque::new();
+    let all: Vec<_> = (0..5).map(|_| Arc::new(Lists::of(vec![0; KEPT / 8], vec![0; KEPT / 4]))).collect();
+    all.iter().for_each(|lists| keep(&mut former, Arc::clone(lists)));
+    assert!(former.iter().zip(all.iter().skip(3)).all(|(one, other)| Arc::ptr_eq(one, other)));
+    assert_eq!(former.len(), 2);
+    let reading = Arc::downgrade(&all[4]);
+    drop(all);
+    keep(&mut former, Arc::new(Lists::of(Vec::new(), Vec::new())));
+    assert!(former.len() == 1 && reading.upgrade().is_some(), "nobody reads the others");
+    let large = Arc::new(Lists::of(vec![0; KEPT + 1], Vec::new()));
+    keep(&mut former, Arc::clone(&large));
+    assert!(former.is_empty());
 }
 
 #[test]

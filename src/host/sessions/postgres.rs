@@ -13,7 +13,7 @@ use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
 use crate::folder::stamp::Stamp;
 use crate::host::crl::{self, Revoked};
-use crate::wire::MAX_LIST;
+use crate::host::lists::MAX_FILE;
 
 /// How long the database has to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -56,7 +56,7 @@ impl Backends {
         self.next = Instant::now() + EVERY;
         if now != self.seen || now.is_none() {
             let cannot = || format!("cannot read {}", self.list.display());
-            let list = read::raw(&self.list, Trust::Anyone, Limit::bytes(MAX_LIST * 2))
+            let list = read::raw(&self.list, Trust::Anyone, Limit::bytes(MAX_FILE))
                 .map_err(|unfit| unfit.error(Kind::Destination, cannot()))?;
             self.revoked =
                 crl::revoked(&list).map_err(|why| Error::new(Kind::Destination, why).context(cannot()))?;

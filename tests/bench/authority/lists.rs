@@ -115,7 +115,9 @@ pub(crate) fn bench(count: u64, binary: &Path) {
         }
         println!("{which} `host refresh`: {:.0?}, {peak} MiB at most {}", begun.elapsed(), refresh.stderr());
     }
-    let watching = Running::start(of_host("watch").arg("--end-sessions"));
+    let notes = dir.path().join("sessions");
+    std::fs::create_dir(&notes).unwrap();
+    let watching = Running::start(of_host("watch").args(["--end-sessions", "--sessions"]).arg(notes));
     let krl = dir.path().join("trust/revoked.krl");
     let stamp = || std::fs::metadata(&krl).unwrap().modified().unwrap();
     std::thread::sleep(Duration::from_secs(10));
