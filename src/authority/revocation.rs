@@ -188,12 +188,7 @@ impl Lists {
     /// What the operator must hear long before servers take the lists no more.
     pub fn alarm(&self) -> Option<String> {
         let largest = self.krl.len().max(self.crl.len()).max(self.ends);
-        (largest > MAX_LIST / 2).then(|| {
-            let [has, most] = [largest, MAX_LIST].map(|bytes| bytes >> 20);
-            format!(
-                "a revocation list has {has} MiB, and beyond {most} MiB servers keep the old one for ever: shorten `max_session_ttl`, lower `limits`, and see who gives so much back"
-            )
-        })
+        alarm(largest).map(|(words, hint)| format!("{words}: {hint}"))
     }
 }
 
@@ -370,6 +365,18 @@ fn keep(former: &mut VecDeque<Arc<Lists>>, lists: Arc<Lists>) {
     while size(former) > KEPT {
         former.pop_front();
     }
+}
+
+/// What the operator must hear of lists of so many certificates, and what to do about it.
+pub fn alarm_of(count: usize) -> Option<(String, &'static str)> {
+    alarm(ENDS.len() + count.saturating_mul(END))
+}
+
+fn alarm(largest: usize) -> Option<(String, &'static str)> {
+    let [has, most] = [largest, MAX_LIST].map(|bytes| bytes >> 20);
+    let words = format!("a revocation list has {has} MiB, and beyond {most} MiB servers keep the old one for ever");
+    let hint = "shorten `max_session_ttl`, lower `limits`, and see who gives so much back";
+    (largest > MAX_LIST / 2).then_some((words, hint))
 }
 
 /// Where a serial is, or would be.

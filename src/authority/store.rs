@@ -85,6 +85,9 @@ pub trait Trail: HostTrail + Send + Sync + fmt::Debug {
     /// Why nothing is written to it, if that is so: what was recorded since is elsewhere.
     fn closed(&self) -> BoxFuture<'_, Result<Option<Closed>>>;
 
+    /// How many revoked certificates end at `since` or later.
+    fn revoked_count(&self, since: i64) -> BoxFuture<'_, Result<i64>>;
+
     /// Every registered instance, in the order of registration.
     fn instances(&self) -> BoxFuture<'_, Result<Vec<RegisteredInstance>>>;
 }

@@ -184,6 +184,10 @@ impl Trail for SqliteTrail {
         Box::pin(self.look(closing::closed))
     }
 
+    fn revoked_count(&self, since: i64) -> BoxFuture<'_, Result<i64>> {
+        Box::pin(self.look(move |connection| reads::revoked_count(connection, since)))
+    }
+
     fn instances(&self) -> BoxFuture<'_, Result<Vec<RegisteredInstance>>> {
         Box::pin(self.look(instances::instances))
     }
@@ -204,6 +208,10 @@ impl Trail for Sqlite {
 
     fn closed(&self) -> BoxFuture<'_, Result<Option<Closed>>> {
         Box::pin(self.reader.read(closing::closed))
+    }
+
+    fn revoked_count(&self, since: i64) -> BoxFuture<'_, Result<i64>> {
+        Box::pin(self.reader.read(move |connection| reads::revoked_count(connection, since)))
     }
 
     fn instances(&self) -> BoxFuture<'_, Result<Vec<RegisteredInstance>>> {

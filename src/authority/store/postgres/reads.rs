@@ -192,6 +192,14 @@ pub(super) async fn revoked(
     }
 }
 
+/// How many they are that end at `since` or later.
+pub(super) async fn revoked_count(client: &Client, since: i64) -> Result<i64, Failure> {
+    const SQL: &str =
+        "SELECT count(*) FROM machine_id.certificates WHERE revoked IS NOT NULL AND expires >= $1";
+    let found = rows(client, SQL, &[(&since, Type::INT8)]).await?;
+    Ok(found.first().ok_or_else(gone)?.try_get(0)?)
+}
+
 /// What narrows both parts of the trail: $1 is the place, $2 the most rows. No index on times leads to it, whose rows would be
 /// sorted for each page.
 macro_rules! narrowed {

@@ -65,6 +65,12 @@ impl Trail for PostgresTrail {
     fn closed(&self) -> BoxFuture<'_, Result<Option<Closed>>> {
         Box::pin(async { Ok(self.standing().await?.1) })
     }
+
+    fn revoked_count(&self, since: i64) -> BoxFuture<'_, Result<i64>> {
+        Box::pin(again(&self.0, CANNOT_READ, PATIENCE, move |client, _| async move {
+            reads::revoked_count(&client, since).await
+        }))
+    }
 }
 
 impl Trail for Postgres {
@@ -86,6 +92,10 @@ impl Trail for Postgres {
 
     fn closed(&self) -> BoxFuture<'_, Result<Option<Closed>>> {
         self.trail.closed()
+    }
+
+    fn revoked_count(&self, since: i64) -> BoxFuture<'_, Result<i64>> {
+        self.trail.revoked_count(since)
     }
 }
 

@@ -66,6 +66,13 @@ pub(super) fn revoked(
     Ok((found, last, known.is_none()))
 }
 
+/// How many they are that end at `since` or later.
+pub(super) fn revoked_count(connection: &Connection, since: i64) -> rusqlite::Result<i64> {
+    connection
+        .prepare_cached("SELECT count(*) FROM certificates WHERE revoked IS NOT NULL AND expires >= ?1")?
+        .query_row([since], |row| row.get(0))
+}
+
 /// Where among the proofs somebody looks for those whose time is up: behind this time and this row.
 pub(super) type Place = (i64, i64);
 
