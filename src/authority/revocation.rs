@@ -361,7 +361,8 @@ impl ListCache {
 fn keep(former: &mut VecDeque<Arc<Lists>>, lists: Arc<Lists>) {
     former.push_back(lists);
     former.retain(|lists| Arc::strong_count(lists) > 1 || Arc::weak_count(lists) > 0);
-    let size = |all: &VecDeque<Arc<Lists>>| all.iter().map(|lists| lists.krl.len() + lists.crl.len()).sum::<usize>();
+    let size =
+        |all: &VecDeque<Arc<Lists>>| all.iter().map(|lists| lists.krl.len() + lists.crl.len()).sum::<usize>();
     while size(former) > KEPT {
         former.pop_front();
     }
@@ -374,7 +375,8 @@ pub fn alarm_of(count: usize) -> Option<(String, &'static str)> {
 
 fn alarm(largest: usize) -> Option<(String, &'static str)> {
     let [has, most] = [largest, MAX_LIST].map(|bytes| bytes >> 20);
-    let words = format!("a revocation list has {has} MiB, and beyond {most} MiB servers keep the old one for ever");
+    let words =
+        format!("a revocation list has {has} MiB, and beyond {most} MiB servers keep the old one for ever");
     let hint = "shorten `max_session_ttl`, lower `limits`, and see who gives so much back";
     (largest > MAX_LIST / 2).then_some((words, hint))
 }

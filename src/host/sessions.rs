@@ -22,9 +22,9 @@ use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::Folder;
 use crate::folder::read::{self, Limit, Trust};
 use crate::folder::stamp::{self, Nanos, Stamp};
+use crate::host::lists::MAX_FILE;
 use crate::krl::Refusals;
 use crate::process::Process;
-use crate::host::lists::MAX_FILE;
 use crate::text::shown;
 
 mod cgroup;

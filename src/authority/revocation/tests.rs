@@ -282,9 +282,8 @@ fn times_that_x509_cannot_say_are_cut() {
 
 #[test]
 fn lists_that_grow_are_an_alarm_long_before_servers_take_them_no_more() {
-    let lists = |sizes: [usize; 3]| {
-        Lists { ends: sizes[2], ..Lists::of(vec![0; sizes[0]], vec![0; sizes[1]]) }
-    };
+    let lists =
+        |sizes: [usize; 3]| Lists { ends: sizes[2], ..Lists::of(vec![0; sizes[0]], vec![0; sizes[1]]) };
     const HALF: usize = MAX_LIST / 2;
     assert_eq!(lists([HALF; 3]).alarm(), None);
     for large in [[HALF + 1, 0, 0], [0, HALF + 1, 0], [0, 0, HALF + 1]] {

@@ -140,7 +140,10 @@ fn a_revocation_counts_though_nobody_waits_for_it(bench: &Bench) {
     let cache = crate::authority::revocation::ListCache::default();
     let lists = || bench.wait(cache.lists(bench.store.as_ref(), &keys, NOW, false)).0;
     let before = lists();
-    assert!(Arc::ptr_eq(&lists(), &before) && bench.store.revocations() == 0, "each answer has a list of its own");
+    assert!(
+        Arc::ptr_eq(&lists(), &before) && bench.store.revocations() == 0,
+        "each answer has a list of its own"
+    );
     bench.runtime.block_on(async {
         let mut asked = bench.store.revoke(revocation(1, "a"));
         drop(asked.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())));
