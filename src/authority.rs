@@ -35,6 +35,7 @@ pub mod replicas;
 pub mod revocation;
 pub mod revoke;
 pub mod serve;
+mod served_list;
 pub mod statements;
 pub mod store;
 pub mod tls;
@@ -171,7 +172,7 @@ impl Authority {
 
     /// Has the store hear of the hosts that have proved which they are.
     pub async fn tell_hosts(&self) -> Result<()> {
-        let hosts = self.hosts.take(Instant::now());
+        let hosts = self.hosts.take(self.clock.instant());
         if hosts.is_empty() {
             return Ok(());
         }

@@ -2,14 +2,13 @@
 //! the URL that it asks for. It may come again within its minute, since nothing is granted for it.
 
 use std::net::IpAddr;
-use std::time::Instant;
 
 use serde_json::Value;
 
 use super::Authority;
 use super::assertion::{Assertion, Unfit, Unproven, refuse};
 use super::store::CertificateRecord;
-use super::store::hosts::{HostSeen, MAX_CAS};
+use super::store::hosts::{HostNews, HostSeen, MAX_CAS};
 use crate::clock::LEEWAY;
 use crate::text::shown_exactly;
 
@@ -32,20 +31,20 @@ impl ProvenHost {
     fn note(&self, authority: &Authority) {
         let Self { names, list, cas, serial } = self;
         for name in names {
-            authority.hosts.note(HostSeen {
+            authority.hosts.note(HostNews::Said(HostSeen {
                 name: name.clone(),
                 seen: authority.clock.now(),
                 list: *list,
                 cas: cas.clone(),
                 serial: *serial,
-            });
+            }));
         }
     }
 
-    /// Notes that it is there, where its certificate is still good: it takes what it is told on a connection. What it has it
-    /// has said at the beginning, and says whenever it has fetched something else.
+    /// Notes that it is there, where its certificate is still good: it takes what it is told on a connection. What it has
+    /// only it can say, and does whenever it has fetched something.
     pub async fn is_there(&self, authority: &Authority) {
-        let now = Instant::now();
+        let now = authority.clock.instant();
         if !self.names.iter().any(|name| authority.hosts.wants(name, now)) {
             return;
         }
@@ -53,7 +52,8 @@ impl ProvenHost {
         if let Ok(Some(record)) = authority.store.certificate(self.serial).await
             && is_hosts(&record, authority.clock.now()).is_ok()
         {
-            self.note(authority);
+            let there = |name: &String| HostNews::There(name.clone(), authority.clock.now());
+            self.names.iter().map(there).for_each(|news| authority.hosts.note(news));
         }
     }
 }
@@ -98,7 +98,7 @@ async fn judge(authority: &Authority, said: &str, path: &str) -> Result<ProvenHo
 /// Whether it is a host's that is good.
 fn is_hosts(record: &CertificateRecord, now: i64) -> Result<(), &'static str> {
     if record.hosts.is_empty() {
-        return Err("the certificate is not a host's");
+        return Err("the certificate is neither a host's nor a worker's");
     }
     if record.revoked.is_some() {
         return Err("the certificate is revoked");

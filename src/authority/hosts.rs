@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::store::hosts::{HostSeen, MAX_HOSTS};
+use super::store::hosts::{HostNews, MAX_HOSTS};
 
 /// How often the store hears of a host at most.
 const EVERY: Duration = Duration::from_secs(60);
@@ -19,7 +19,16 @@ struct Known {
     /// When the store heard of each.
     told: BTreeMap<String, Instant>,
     /// What it is to hear next.
-    waiting: BTreeMap<String, HostSeen>,
+    waiting: BTreeMap<String, HostNews>,
+}
+
+impl Known {
+    fn put(&mut self, news: HostNews) {
+        match (self.waiting.get_mut(news.name()), news) {
+            (Some(HostNews::Said(host)), HostNews::There(_, seen)) => host.seen = seen,
+            (_, news) => drop(self.waiting.insert(news.name().to_owned(), news)),
+        }
+    }
 }
 
 impl Heard {
@@ -28,19 +37,22 @@ impl Heard {
     }
 
     /// Notes a host.
-    pub fn note(&self, host: HostSeen) {
+    pub fn note(&self, news: HostNews) {
         let mut known = self.known();
         // Who finds no place comes again.
-        if known.waiting.len() < MAX_HOSTS || known.waiting.contains_key(&host.name) {
-            known.waiting.insert(host.name.clone(), host);
+        if known.waiting.len() < MAX_HOSTS || known.waiting.contains_key(news.name()) {
+            known.put(news);
         }
     }
 
-    /// Notes those again of which the store could not hear, where they have not said another thing since.
-    pub fn put_back(&self, hosts: Vec<HostSeen>) {
+    /// Notes those again of which the store could not hear.
+    pub fn put_back(&self, hosts: Vec<HostNews>) {
         let mut known = self.known();
-        for host in hosts {
-            known.waiting.entry(host.name.clone()).or_insert(host);
+        for news in hosts {
+            // What it has said since counts.
+            let later = known.waiting.remove(news.name());
+            known.put(news);
+            later.into_iter().for_each(|later| known.put(later));
         }
     }
 
@@ -51,7 +63,7 @@ impl Heard {
     }
 
     /// Those of which the store is to hear now.
-    pub fn take(&self, now: Instant) -> Vec<HostSeen> {
+    pub fn take(&self, now: Instant) -> Vec<HostNews> {
         let mut known = self.known();
         known.told.retain(|_, told| is_recent(*told, now));
         let mut due = Vec::new();
@@ -73,47 +85,68 @@ fn is_recent(told: Instant, now: Instant) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::store::hosts::HostSeen;
     use super::*;
 
-    fn host(name: &str, list: u64) -> HostSeen {
-        HostSeen { name: name.to_owned(), seen: 1, list: Some(list), cas: Vec::new(), serial: 7 }
+    fn host(name: &str, list: u64) -> HostNews {
+        HostNews::Said(HostSeen {
+            name: name.to_owned(),
+            seen: 1,
+            list: Some(list),
+            cas: Vec::new(),
+            serial: 7,
+        })
+    }
+
+    /// Name, list and when it was seen.
+    fn taken(heard: &Heard, now: Instant) -> Vec<(String, Option<u64>, i64)> {
+        let taken = heard.take(now).into_iter();
+        taken
+            .map(|news| match news {
+                HostNews::Said(host) => (host.name, host.list, host.seen),
+                HostNews::There(name, seen) => (name, None, seen),
+            })
+            .collect()
     }
 
     #[test]
     fn the_store_hears_of_a_host_once_a_minute_and_of_what_it_said_last() {
         let (heard, start) = (Heard::default(), Instant::now());
         let at = |second| start + Duration::from_secs(second);
-        let taken = |second| -> Vec<_> {
-            let taken = heard.take(at(second)).into_iter();
-            taken.map(|host| (host.name, host.list.unwrap())).collect()
-        };
         for second in 0..150 {
-            // What was said a second ago is written now.
             for name in ["web-1", "web-2"] {
                 heard.note(host(name, second));
             }
-            let all = ["web-1", "web-2"].map(|name| (name.to_owned(), second));
-            assert_eq!(taken(second), if second % 60 == 0 { all.to_vec() } else { vec![] }, "{second}");
+            let all = ["web-1", "web-2"].map(|name| (name.to_owned(), Some(second), 1));
+            let told = taken(&heard, at(second));
+            assert_eq!(told, if second % 60 == 0 { all.to_vec() } else { vec![] }, "{second}");
         }
-        // Nothing of that is lost, though nothing follows.
+        // Nothing of that is lost, though nothing follows but that one of them is there.
         assert!(!heard.wants("web-1", at(150)), "it waits");
-        assert!(taken(179).is_empty());
-        assert_eq!(taken(180), [("web-1".to_owned(), 149), ("web-2".to_owned(), 149)]);
+        heard.note(HostNews::There("web-2".into(), 5));
+        assert!(taken(&heard, at(179)).is_empty());
+        let both = [("web-1".to_owned(), Some(149), 1), ("web-2".to_owned(), Some(149), 5)];
+        assert_eq!(taken(&heard, at(180)), both);
         assert!(
             !heard.wants("web-1", at(239)) && heard.wants("web-1", at(240)) && heard.wants("web-3", at(180))
         );
+        heard.note(HostNews::There("web-1".into(), 6));
+        assert_eq!(taken(&heard, at(240)), [("web-1".to_owned(), None, 6)]);
     }
 
     #[test]
     fn what_the_store_could_not_hear_it_hears_later_unless_another_was_said() {
         let (heard, start) = (Heard::default(), Instant::now());
-        heard.note(host("web-1", 1));
-        heard.note(host("web-2", 1));
+        for name in ["web-1", "web-2", "web-3"] {
+            heard.note(host(name, 1));
+        }
         let lost = heard.take(start);
         heard.note(host("web-2", 2));
+        heard.note(HostNews::There("web-3".into(), 5));
         heard.put_back(lost);
-        let lists = heard.take(start + EVERY).into_iter().map(|host| host.list.unwrap());
-        assert_eq!(lists.collect::<Vec<_>>(), [1, 2]);
+        let all = [("web-1", 1, 1), ("web-2", 2, 1), ("web-3", 1, 5)];
+        let all = all.map(|(name, list, seen)| (name.to_owned(), Some(list), seen));
+        assert_eq!(taken(&heard, start + EVERY), all);
     }
 
     #[test]

@@ -26,7 +26,7 @@ use super::connections::Place;
 use super::enroll::{self, Refused};
 use super::host_proof::{self, ProvenHost};
 use super::limits::Exceeded;
-use super::revoke;
+use super::served_list;
 use super::statements::Stated;
 use super::store::{self, closed};
 use super::tls::CurrentCertificate;
@@ -35,8 +35,6 @@ use crate::error::Error;
 use crate::join::issuers::Unavailable;
 use crate::terminal;
 use crate::wire::{ExchangeRequest, HOST_HEADER, Problem, RevokeRequest};
-
-mod lists;
 
 /// The largest body that is read, in bytes: sixteen outputs with RSA keys and a token are about 60 KB.
 const MAX_BODY: usize = 96 << 10;
@@ -71,9 +69,9 @@ pub fn router(authority: Arc<Authority>, certificate: Arc<CurrentCertificate>) -
         .route("/v1/trust", get(trust))
         .route("/v1/statement", get(statement))
         .route("/v1/watch", get(watch))
-        .route("/v1/revoked", get(lists::revoked_ends))
-        .route("/v1/revoked/ssh.krl", get(lists::ssh_krl))
-        .route("/v1/revoked/tls.crl", get(lists::tls_crl))
+        .route("/v1/revoked", get(revoked_ends))
+        .route("/v1/revoked/ssh.krl", get(ssh_krl))
+        .route("/v1/revoked/tls.crl", get(tls_crl))
         .route_layer(from_fn_with_state(Arc::clone(&authority), named))
         .route_layer(from_fn_with_state(Arc::clone(&authority), joined))
         .route("/healthz", get(async || json_response(&json!({"status": "ok"}))))
@@ -183,7 +181,7 @@ async fn exchange(State(authority): Shared, Extension(Peer(peer)): Extension<Pee
 async fn revoke(State(authority): Shared, Extension(Peer(peer)): Extension<Peer>, body: Bytes) -> Answer {
     let request: RevokeRequest = read(&body)?;
     let title = "the assertion is not valid for this issuance";
-    revoke::revoke(&authority, &request, peer)
+    super::revoke::revoke(&authority, &request, peer)
         .await
         .map_err(|why| unproven(why, ("assertion-invalid", title)))?;
     authority.statements.wake();
@@ -258,6 +256,21 @@ fn since(query: Option<&str>) -> Result<Option<u64>, Box<Problem>> {
 fn no_room() -> Box<Problem> {
     let title = "there is no room for another watcher, but for hosts that say who they are";
     Box::new(Problem { retry_after: Some(15), ..Problem::new("too-many-watchers", 503, title) })
+}
+
+async fn revoked_ends(State(authority): Shared) -> Answer {
+    authority.revocation_lists().await.map_err(|error| broken(&error))?;
+    Ok(served_list::ends(authority))
+}
+
+async fn ssh_krl(State(authority): Shared) -> Answer {
+    let lists = authority.revocation_lists().await.map_err(|error| broken(&error))?;
+    Ok(served_list::of("application/octet-stream", &lists, |lists| &lists.krl))
+}
+
+async fn tls_crl(State(authority): Shared) -> Answer {
+    let lists = authority.revocation_lists().await.map_err(|error| broken(&error))?;
+    Ok(served_list::of("application/pkix-crl", &lists, |lists| &lists.crl))
 }
 
 async fn readyz(

@@ -32,10 +32,14 @@ mod odometer;
 mod packed;
 mod pages;
 mod place;
+#[cfg(test)]
+#[path = "../../tests/support/port.rs"]
+mod port;
 pub mod postgres;
 pub mod proofs;
 pub mod record;
 pub mod replicas;
+mod revoked;
 pub mod seal;
 pub mod sqlite;
 #[cfg(test)]
@@ -48,6 +52,7 @@ pub use bounds::Stranger;
 pub use loss::{Loss, Restored, lost};
 pub use pages::{Cursor, Event, EventFilter};
 pub use place::StorePlace;
+pub use revoked::{RevokedCertificate, RevokedSince, RevokedUpto};
 pub use unusable::{is_away, is_displaced, no_room};
 
 use closed::Closed;
@@ -84,9 +89,6 @@ pub trait Trail: HostTrail + Send + Sync + fmt::Debug {
 
     /// Why nothing is written to it, if that is so: what was recorded since is elsewhere.
     fn closed(&self) -> BoxFuture<'_, Result<Option<Closed>>>;
-
-    /// How many revoked certificates end at `since` or later.
-    fn revoked_count(&self, since: i64) -> BoxFuture<'_, Result<i64>>;
 
     /// Every registered instance, in the order of registration.
     fn instances(&self) -> BoxFuture<'_, Result<Vec<RegisteredInstance>>>;
@@ -443,7 +445,7 @@ pub struct CertificateRecord {
     pub expires: i64,
     /// When it was revoked, if it was.
     pub revoked: Option<i64>,
-    /// The names of the host that it is for, where it is a host's.
+    /// The names of the host that it is for, where it is a host's; of a worker that stays and is not locked its id.
     pub hosts: Vec<String>,
 }
 
@@ -473,39 +475,4 @@ pub enum Revoked {
     AssertionUsed,
     /// There is no such issuance.
     Unknown,
-}
-
-/// A revoked certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RevokedCertificate {
-    /// Its serial.
-    pub serial: u64,
-    /// SSH or TLS.
-    pub kind: CertificateKind,
-    /// Whether it is a host's: of SSH, the host CA's.
-    pub is_host: bool,
-    /// When it was revoked.
-    pub revoked: i64,
-    /// When it ends.
-    pub expires: i64,
-}
-
-/// How much was revoked by some moment: what [`Store::revoked_since`] was asked for then is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RevokedUpto {
-    /// When the store was put back last.
-    restored: Option<i64>,
-    /// The highest number of a revocation.
-    revocations: i64,
-}
-
-/// What [`Store::revoked_since`] finds.
-#[derive(Clone, Debug)]
-pub struct RevokedSince {
-    /// The certificates, in no order.
-    pub certificates: Vec<RevokedCertificate>,
-    /// How far that goes.
-    pub upto: RevokedUpto,
-    /// Whether it is all of them.
-    pub is_all: bool,
 }

@@ -136,7 +136,7 @@ pub(super) fn unproven(key: &Path, answer: &[u8]) -> Error {
     let why = problem.as_ref().map_or("it says no", |problem| &problem.title);
     Error::new(Kind::Refused, shown(why) + &id)
         .context(format!("the authority does not take {} for a host's", key.display()))
-        .hint("its certificate must be a host's (`sign-host`, `sign-server`, an output `ssh-host`) of this authority, neither expired nor revoked; --authority its `public_url`; and this machine's clock right")
+        .hint("its certificate must be a host's (`sign-host`, `sign-server`, an output `ssh-host`) or a worker's (`--join-method token`) of this authority, neither expired nor revoked; --authority its `public_url`; and this machine's clock right")
         .hint("all is fetched all the same, and this host is not counted")
 }
 

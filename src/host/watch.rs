@@ -3,11 +3,12 @@
 //! seldom for what jobs give back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::fetch::{Fetcher, RefreshSettings};
 use super::gate;
@@ -27,6 +28,8 @@ use crate::wire::{HEARTBEAT, Statement};
 
 /// How often the KRL is fetched whole, so that it loses what is over.
 const ANEW: Duration = Duration::from_secs(3600);
+/// How often it is said which host this is, where nothing else gives cause.
+const NAMED_EVERY: Duration = Duration::from_secs(600);
 /// The first pause after a fetch that failed, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), SELDOM);
 /// How long a watcher that begins may take to hear something, whatever was heard before.
@@ -69,17 +72,30 @@ async fn watch(settings: &WatchSettings, fetcher: &Fetcher<'_>, store: &Folder) 
     let mut watcher = Watcher::new(settings, fetcher, store, &shared);
     let (told, mut lines) = mpsc::channel(1);
     let link = link::run(fetcher, &shared, told);
-    tokio::pin!(link);
+    let naming = name_again(fetcher, &shared);
+    tokio::pin!(link, naming);
     loop {
         let due = watcher.due();
         tokio::select! {
             never = &mut link => match never {},
+            never = &mut naming => match never {},
             Some(line) = lines.recv() => watcher.take(line).await,
             failed = watcher.reload.step() => watcher.reloaded(failed),
             () = sleep_until(due) => {}
         }
         // Also where something comes all the time.
         watcher.do_what_is_due().await;
+    }
+}
+
+/// Says again and again which host this is: its certificate may be another by now, or believed by now.
+async fn name_again(fetcher: &Fetcher<'_>, shared: &Shared) -> Infallible {
+    loop {
+        sleep(NAMED_EVERY).await;
+        if let Ok(fetcher) = fetcher.again() {
+            fetcher.tell().await;
+            shared.heard_of_proof(&fetcher);
+        }
     }
 }
 

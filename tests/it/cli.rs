@@ -5,11 +5,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::support::authority::free_port;
 use crate::support::gateway::{Gateway, Trouble};
 use crate::support::issuer::{Endpoint, Fault};
 use crate::support::now;
 use crate::support::once::{Job, World};
+use crate::support::port::free_port;
 use crate::support::process::{MACHINE_ID, read, succeed};
 
 /// The surroundings of the cases whose names begin with `prefix`.

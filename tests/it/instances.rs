@@ -9,7 +9,8 @@ use serde_json::json;
 
 use crate::support::authority::Authority;
 use crate::support::once::copy;
-use crate::support::process::succeed;
+use crate::support::process::{machine_id, run, succeed};
+use crate::support::wait_for;
 use crate::support::workers::{POLICY, SECRET, instance, instances, registered, secret, worker};
 
 #[test]
@@ -112,6 +113,34 @@ fn a_copy_locks_its_instance_and_no_other() {
     other.once([]).good();
     let locked: Vec<_> = instances(&authority).iter().map(|one| one["locked"].clone()).collect();
     assert_eq!(locked, [true, false, false]);
+}
+
+/// A server that has no certificate of a host, and is registered: it says that it is the worker.
+#[test]
+fn a_worker_is_a_host_by_what_it_was_issued_until_it_is_locked() {
+    let authority = Authority::start(POLICY);
+    let job = registered(&authority);
+    let key = job.once(["--output", "identity", "--destination", &job.text_path("d")]).good().destination();
+    let refresh = |key: &str| {
+        let mut refresh = machine_id(["host", "refresh", "--authority", &authority.url(), "--dir"]);
+        refresh.arg(job.path("trust")).arg("--ca-file").arg(authority.ca_file());
+        run(refresh.arg("--host-key").arg(job.path("d").join(key)))
+    };
+    assert!(key.join("key-cert.pub").exists());
+    for key in ["key", "tls.key"] {
+        let refreshed = refresh(key);
+        assert!(refreshed.status.success(), "{refreshed:?}");
+    }
+    let known = || -> Vec<serde_json::Value> {
+        let hosts = succeed(&mut authority.command(["hosts", "--format", "json"]));
+        hosts.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let one = wait_for("the worker", || known().pop());
+    assert_eq!((known().len(), &one["name"]), (1, &json!(instance(&job))));
+    succeed(&mut authority.command(["lock", "--instance", &instance(&job)]));
+    let refused = refresh("key");
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(4) && stderr.contains("for a host's"), "{stderr}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The real authority, in a temporary folder, on a loopback port; ended with
 //! its value.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use super::client::Client;
 use super::cluster::Role;
 use super::issuer::Issuer;
+use super::port::free_port;
 use super::process::{self, MACHINE_ID, Running, machine_id};
 use super::replicas::{self, DONE, FORGET, PASS, SET};
 use super::{PATIENCE, wait_for};
@@ -88,18 +89,6 @@ impl Builder {
     /// `authority init`, then `authority serve`.
     #[track_caller]
     pub fn start(self) -> Authority {
-        // A port that was free a moment ago may be somebody else's now.
-        let mut failures = String::new();
-        for _ in 0..5 {
-            match self.try_start() {
-                Ok(authority) => return authority,
-                Err(why) => failures.push_str(&why),
-            }
-        }
-        panic!("the authority does not start:\n{failures}");
-    }
-
-    fn try_start(&self) -> Result<Authority, String> {
         let directory = TempDir::new_in(&self.within).unwrap();
         let address = free_port();
         let url = format!("https://{address}");
@@ -126,11 +115,11 @@ impl Builder {
             process::succeed(&mut authority.command(upgrade));
             authority.set_store(server);
         }
-        authority.serve()?;
+        authority.restart();
         let ca = process::succeed(&mut authority.command(["export", "tls-ca"]));
         std::fs::write(authority.ca_file(), &ca).unwrap();
         authority.client = Client::trusting(address, &ca);
-        Ok(authority)
+        authority
     }
 
     /// What `init` wrote stays, but for the keys that a test needs otherwise.
@@ -389,16 +378,7 @@ impl Authority {
     #[track_caller]
     pub fn restart(&mut self) {
         self.kill();
-        let mut failure = String::new();
-        // A connection of another test may have borrowed the port for a moment.
-        for _ in 0..20 {
-            match self.serve() {
-                Ok(()) => return,
-                Err(why) => failure = why,
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        panic!("the authority does not start again:\n{failure}");
+        self.serve().unwrap_or_else(|why| panic!("the authority does not start:\n{why}"));
     }
 
     fn serve(&mut self) -> Result<(), String> {
@@ -431,9 +411,4 @@ impl Authority {
 
 fn data_dir(directory: &TempDir) -> PathBuf {
     directory.path().join("authority")
-}
-
-/// An address on loopback that nobody listens on, for now.
-pub fn free_port() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }

@@ -6,8 +6,8 @@ use std::process::Stdio;
 
 use tempfile::TempDir;
 
-use super::authority::free_port;
 use super::nginx::find;
+use super::port::free_port;
 use super::process::{Running, command};
 use super::{page, wait_for};
 

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
 
-use super::authority::free_port;
 use super::nginx::find;
+use super::port::{self, free_port};
 use super::process::{self, command};
 use super::{disk, page, wait_for};
 

@@ -27,6 +27,7 @@ pub mod nginx;
 pub mod once;
 pub mod page;
 pub mod policies;
+pub mod port;
 pub mod postgres;
 pub mod process;
 pub mod proxy;

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use tempfile::TempDir;
 
-use super::authority::free_port;
+use super::port::free_port;
 use super::process::{self, Running, command};
 use super::{PATIENCE, wait_for};
 

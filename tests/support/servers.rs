@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::authority::{Authority, free_port};
+use super::authority::Authority;
 use super::nginx::find;
 use super::once::World;
 use super::page;
+use super::port::free_port;
 use super::process::{self, Running, command};
 use super::{PATIENCE, repository};
 
@@ -94,24 +95,15 @@ impl Folder {
 
 /// Starts a server on a free port until it listens; `start` makes its command.
 #[track_caller]
-pub fn listening(name: &str, mut start: impl FnMut(SocketAddr) -> Command) -> (SocketAddr, Running) {
-    let mut failures = String::new();
-    // A port that was free a moment ago may be somebody else's now.
-    for _ in 0..5 {
-        let address = free_port();
-        let mut process = Running::start(start(address).stdout(Stdio::piped()).stderr(Stdio::piped()));
-        let end = Instant::now() + PATIENCE * 2;
-        loop {
-            if TcpStream::connect(address).is_ok() {
-                return (address, process);
-            }
-            if process.ended().is_some() || Instant::now() > end {
-                failures.push_str(&process.stdout());
-                failures.push_str(&process.stderr());
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(20));
+pub fn listening(name: &str, start: impl FnOnce(SocketAddr) -> Command) -> (SocketAddr, Running) {
+    let address = free_port();
+    let mut process = Running::start(start(address).stdout(Stdio::piped()).stderr(Stdio::piped()));
+    let end = Instant::now() + PATIENCE * 2;
+    while TcpStream::connect(address).is_err() {
+        if process.ended().is_some() || Instant::now() > end {
+            panic!("{name} does not start:\n{}{}", process.stdout(), process.stderr());
         }
+        std::thread::sleep(Duration::from_millis(20));
     }
-    panic!("{name} does not start:\n{failures}");
+    (address, process)
 }

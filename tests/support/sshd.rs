@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::authority::{Authority, free_port};
+use super::authority::Authority;
 use super::nginx::find;
+use super::port::free_port;
 use super::process::{self, Running, command};
 use super::{PATIENCE, wait_for};
 

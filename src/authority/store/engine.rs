@@ -138,8 +138,11 @@ pub async fn check(place: &StorePlace, key: &StoreKey) -> Result<Vec<(String, &'
 /// # Errors
 /// As [`read`], and where whoever asks may not know.
 pub async fn revoked_count(place: &StorePlace, key: &StoreKey, since: i64) -> Result<usize> {
-    let count = read(place, key).await?.revoked_count(since).await?;
-    Ok(usize::try_from(count).unwrap_or_default())
+    let count = match place {
+        StorePlace::Sqlite(path) => SqliteTrail::open(path, key.owner())?.revoked_count(since).await,
+        StorePlace::Postgres(url) => PostgresTrail::open(pool(url, key)?).await?.revoked_count(since).await,
+    };
+    Ok(usize::try_from(count?).unwrap_or_default())
 }
 
 /// Connections, with files named from the data directory, as its owner.

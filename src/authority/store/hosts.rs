@@ -33,6 +33,24 @@ pub struct HostSeen {
     pub serial: u64,
 }
 
+/// What is heard of a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostNews {
+    /// It has said something, in the place of what it said before.
+    Said(HostSeen),
+    /// The one of that name is still there, at that time.
+    There(String, i64),
+}
+
+impl HostNews {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Said(HostSeen { name, .. }) | Self::There(name, _) => name,
+        }
+    }
+}
+
 impl HostSeen {
     /// The column `list`: numbers have 64 bits.
     pub(super) fn list_text(&self) -> Option<String> {
@@ -63,8 +81,8 @@ pub trait HostTrail {
 
 /// What an authority keeps of hosts.
 pub trait HostStore {
-    /// Notes these, each under its name; all in one transaction.
-    fn hear_of(&self, hosts: Vec<HostSeen>) -> BoxFuture<'_, Result<()>>;
+    /// Notes these, all in one transaction.
+    fn hear_of(&self, hosts: Vec<HostNews>) -> BoxFuture<'_, Result<()>>;
 
     /// The serials of the SSH certificates of hosts that are revoked and end at `since` or later; at most so many, of which
     /// those go first that end first.

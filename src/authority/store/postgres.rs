@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::closed;
-use super::instances::NewSecret;
+use super::closed::{self, Closed};
+use super::instances::{NewSecret, RegisteredInstance};
 use super::locks::{Lock, LockKind, NewLock, Refused, STEP, Shut};
 use super::loss::{self, Mark, Reached, Restored, lost};
 use super::replicas::{Announced, Replica};
 use super::seal::{Seal, StoreKey};
 use super::{
-    CertificateRecord, Issued, ListNumber, NewIssuance, NewRefusal, NewRevocation, NewSigned, PlanRecord,
-    Revoked, RevokedSince, RevokedUpto, Store, event, sealed,
+    CertificateRecord, Cursor, Event, EventFilter, Issued, ListNumber, NewIssuance, NewRefusal,
+    NewRevocation, NewSigned, PlanRecord, Revoked, RevokedSince, RevokedUpto, Store, Trail, event, sealed,
 };
 use crate::authority::limits::{Level, Spent};
 use crate::error::{Context as _, Kind, Result};
@@ -190,6 +190,28 @@ impl Postgres {
             again(&shared.pool, CANNOT_WRITE, patience, work).await
         };
         self.writer.run(!patience.is_zero(), work).await
+    }
+}
+
+impl Trail for Postgres {
+    fn events(&self, filter: EventFilter, after: Cursor, limit: usize) -> BoxFuture<'_, Result<Vec<Event>>> {
+        self.trail.events(filter, after, limit)
+    }
+
+    fn dropped(&self) -> BoxFuture<'_, Result<i64>> {
+        self.trail.dropped()
+    }
+
+    fn instances(&self) -> BoxFuture<'_, Result<Vec<RegisteredInstance>>> {
+        self.trail.instances()
+    }
+
+    fn kept_from(&self) -> BoxFuture<'_, Result<i64>> {
+        self.trail.kept_from()
+    }
+
+    fn closed(&self) -> BoxFuture<'_, Result<Option<Closed>>> {
+        self.trail.closed()
     }
 }
 
@@ -472,11 +494,8 @@ impl Store for Postgres {
 
 impl InstanceLookup for Postgres {
     fn instance<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Instance>>> {
-        Box::pin(
-            self.read(
-                move |client, _| async move { instances::instance(&client, &self.shared.seal, id).await },
-            ),
-        )
+        let seal = &self.shared.seal;
+        Box::pin(self.read(move |client, _| async move { instances::instance(&client, seal, id).await }))
     }
 
     fn admits<'a>(&'a self, secret: &'a [u8; 32], token: &'a str, now: i64) -> BoxFuture<'a, Result<bool>> {

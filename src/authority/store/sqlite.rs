@@ -184,10 +184,6 @@ impl Trail for SqliteTrail {
         Box::pin(self.look(closing::closed))
     }
 
-    fn revoked_count(&self, since: i64) -> BoxFuture<'_, Result<i64>> {
-        Box::pin(self.look(move |connection| reads::revoked_count(connection, since)))
-    }
-
     fn instances(&self) -> BoxFuture<'_, Result<Vec<RegisteredInstance>>> {
         Box::pin(self.look(instances::instances))
     }
@@ -208,10 +204,6 @@ impl Trail for Sqlite {
 
     fn closed(&self) -> BoxFuture<'_, Result<Option<Closed>>> {
         Box::pin(self.reader.read(closing::closed))
-    }
-
-    fn revoked_count(&self, since: i64) -> BoxFuture<'_, Result<i64>> {
-        Box::pin(self.reader.read(move |connection| reads::revoked_count(connection, since)))
     }
 
     fn instances(&self) -> BoxFuture<'_, Result<Vec<RegisteredInstance>>> {
@@ -292,22 +284,7 @@ impl Store for Sqlite {
     fn revoked_since(&self, since: i64, known: Option<RevokedUpto>) -> BoxFuture<'_, Result<RevokedSince>> {
         let outside = Arc::clone(&self.outside);
         Box::pin(async move {
-            let read = move |connection: &Connection| {
-                // First of all, so that nothing is known by then that this moment lacks.
-                let heard = outside.hear(connection)?;
-                // What was revoked since is elsewhere, or lost: a list that lacks it is worse than none.
-                Ok(match (closing::closed(connection)?, heard) {
-                    (Some(closed), _) => Err(closed.error()),
-                    (None, Err(loss)) => Err(loss.error("cannot make a list")),
-                    (None, Ok(())) => {
-                        let restored = outside.restored().map(|restored| restored.time);
-                        let known = known.filter(|known| known.restored == restored);
-                        let known = known.map(|known| known.revocations);
-                        let (certificates, revocations, is_all) = reads::revoked(connection, since, known)?;
-                        Ok(RevokedSince { certificates, upto: RevokedUpto { restored, revocations }, is_all })
-                    }
-                })
-            };
+            let read = move |connection: &Connection| reads::revoked(connection, &outside, since, known);
             self.reader.read_at_once(read).await?
         })
     }

@@ -4,10 +4,11 @@
 //! standard input, which is then closed. What unit tests alone do with it is in
 //! `conformance/postgres.rs`, and what befalls one in `tests/support/cluster.rs`.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use super::port::free_port;
 
 /// The database's owner, who comes through the socket without a password.
 pub(crate) const ADMIN: &str = "admin";
@@ -60,41 +61,24 @@ impl Server {
     }
 
     fn run(folder: PathBuf, conf: &str) -> Self {
-        for _ in 0..5 {
-            // Free a moment ago, and perhaps somebody else's now.
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let common = format!(
-                "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{}'\nfsync = off\n\
-                 shared_buffers = 16MB\nautovacuum = off\nlog_min_messages = warning\n",
-                folder.display()
-            );
-            std::fs::write(folder.join("data/postgresql.conf"), format!("{common}{conf}")).unwrap();
-            give_away(&folder);
-            let mut postgres = as_user("postgres");
-            let process = Watched::start(&folder, postgres.arg("-D").arg(folder.join("data")));
-            let server = Self { folder: folder.clone(), port, _process: process };
-            if server.is_up() {
-                return server;
-            }
-            std::mem::forget(server);
-        }
-        panic!("PostgreSQL does not start: {}", std::fs::read_to_string(folder.join("log")).unwrap());
-    }
-
-    fn is_up(&self) -> bool {
+        let port = free_port().port();
+        let common = format!(
+            "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{}'\nfsync = off\n\
+             shared_buffers = 16MB\nautovacuum = off\nlog_min_messages = warning\n",
+            folder.display()
+        );
+        std::fs::write(folder.join("data/postgresql.conf"), format!("{common}{conf}")).unwrap();
+        give_away(&folder);
+        let mut postgres = as_user("postgres");
+        let process = Watched::start(&folder, postgres.arg("-D").arg(folder.join("data")));
+        let server = Self { folder, port, _process: process };
         let end = Instant::now() + Duration::from_secs(30);
-        while Instant::now() < end {
-            if self.answers() {
-                return true;
-            }
-            if std::fs::read_to_string(self.folder.join("log"))
-                .is_ok_and(|log| log.contains("could not create any TCP/IP sockets"))
-            {
-                return false;
-            }
+        while !server.answers() {
+            let said = || std::fs::read_to_string(server.folder.join("log")).unwrap_or_default();
+            assert!(Instant::now() < end, "PostgreSQL does not start: {}", said());
             std::thread::sleep(Duration::from_millis(20));
         }
-        false
+        server
     }
 
     /// Where its socket is, and its data in `data`.

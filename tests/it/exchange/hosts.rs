@@ -2,15 +2,16 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use super::Bench;
+use super::revocation::{self, Held};
 use crate::support::client::{self, Keys, Response};
 use crate::support::now;
-use crate::support::process::{machine_id, read, run, succeed};
+use crate::support::process::{Running, machine_id, read, run, succeed};
 use crate::support::wait_for;
 
 /// A host with an SSH key and a TLS key, each certified for it by the operator.
@@ -71,11 +72,19 @@ impl Bench {
     }
 
     fn refresh(&self, host: &Host, key: &str) -> Command {
-        let mut refresh = machine_id(["host", "refresh", "--authority", &self.authority.url(), "--dir"]);
-        refresh.arg(host.path("trust")).arg("--ca-file").arg(self.authority.ca_file());
-        refresh.arg("--host-key").arg(host.path(key));
-        refresh
+        self.as_host("refresh", host, key)
     }
+
+    fn as_host(&self, what: &str, host: &Host, key: &str) -> Command {
+        let mut command = machine_id(["host", what, "--authority", &self.authority.url(), "--dir"]);
+        command.arg(host.path("trust")).arg("--ca-file").arg(self.authority.ca_file());
+        command.arg("--host-key").arg(host.path(key));
+        command
+    }
+}
+
+fn list_of(host: &Host) -> Option<machine_id::krl::Krl> {
+    Some(machine_id::krl::read(&std::fs::read(host.path("trust/revoked.krl")).ok()?).unwrap())
 }
 
 #[test]
@@ -84,7 +93,7 @@ fn a_host_is_known_by_its_key_and_its_certificate() {
     let (url, web, db) = (bench.authority.url(), bench.host("web-1.example.com"), bench.host("db"));
     assert_eq!(bench.get_as("/v1/trust", &[]).status, 200);
     assert!(bench.hosts().is_empty());
-    for path in ["/v1/trust", "/v1/revoked", "/v1/revoked/ssh.krl", "/v1/revoked/tls.crl"] {
+    for path in ["/v1/trust", "/v1/statement", "/v1/revoked", "/v1/revoked/ssh.krl", "/v1/revoked/tls.crl"] {
         let said = web.keys.ssh_assertion(&web.ssh, &Host::claims(&format!("{url}{path}")));
         for _ in 0..2 {
             assert_eq!(
@@ -187,12 +196,17 @@ fn forged_for(host: &Host, name: &str) -> String {
 
 #[test]
 fn a_refresh_says_which_host_it_is_and_what_it_has() {
-    let bench = Bench::start();
+    let mut bench = Bench::start();
     let (web, db) = (bench.host("web-1"), bench.host("db"));
+    bench.authority.restart_with_clock(now());
     succeed(&mut bench.refresh(&web, "host"));
-    assert_eq!(bench.known(1)[0]["list"], Value::Null, "it had none yet");
-    // What it has by now another is told of the next time; the store hears of it once a minute.
-    let list = machine_id::krl::read(&std::fs::read(web.path("trust/revoked.krl")).unwrap()).unwrap().number;
+    // Not what it had before; the store may hear of that a minute later.
+    let list = list_of(&web).unwrap().number.to_string();
+    wait_for("its list", || {
+        bench.authority.pass(60);
+        bench.hosts().iter().any(|web| web["list"] == list).then_some(())
+    });
+    // Of what is there already it speaks when it comes.
     std::fs::rename(web.path("trust"), db.path("trust")).unwrap();
     succeed(&mut bench.refresh(&db, "server.key"));
     let known = bench.known(2);
@@ -206,10 +220,72 @@ fn a_refresh_says_which_host_it_is_and_what_it_has() {
         format!("ssh-host {}", ssh("ssh-host-ca")),
         format!("tls {}", fingerprint("tls-ca-pin")),
     ]);
-    assert_eq!(
-        (&known[0]["name"], &known[0]["list"], &known[0]["cas"]),
-        (&json!("db"), &json!(list.to_string()), &cas)
-    );
+    assert_eq!((&known[0]["name"], &known[0]["list"], &known[0]["cas"]), (&json!("db"), &json!(list), &cas));
+}
+
+/// Days without anything new on a connection do not mean that a host is away; what it has, only it can say.
+#[test]
+fn a_watcher_is_seen_for_as_long_as_it_takes_what_it_is_told() {
+    let mut bench = Bench::start();
+    let (web, db, begun) = (bench.host("web-1"), bench.host("db"), now());
+    bench.authority.restart_with_clock(begun);
+    let jobs: Vec<Held> = (0..2).map(|_| Held::new(&bench)).collect();
+    let give_back = |bench: &Bench, job: &Held| {
+        let assertion = job.assertion(bench);
+        assert_eq!(revocation::revoke(bench, job.id(), &assertion).status, 200);
+        let has = |list: &machine_id::krl::Krl| list.serials.contains(&job.ssh_serial());
+        wait_for("the list", || list_of(&web).filter(has));
+    };
+    let watch = Running::start(bench.as_host("watch", &web, "host").stderr(Stdio::piped()));
+    // What it has fetched it says of its own accord; the store hears of each once a minute.
+    wait_for("the files", || web.path("trust/tls_ca.crt").exists().then_some(()));
+    let number = list_of(&web).unwrap().number.to_string();
+    let web_is = |bench: &Bench, seen: i64| {
+        let seen = machine_id::clock::rfc3339(seen);
+        let hosts = bench.hosts();
+        let web = hosts.iter().find(|host| host["name"] == "web-1")?;
+        (web["list"] == number && web["last_seen"] == seen).then_some(())
+    };
+    wait_for("a minute", || {
+        bench.authority.pass(60);
+        web_is(&bench, begun)
+    });
+    // It takes what is told, and fetches nothing for it yet.
+    bench.authority.set_clock(begun + 30);
+    bench.authority.pass(60);
+    give_back(&bench, &jobs[0]);
+    wait_for("the host is there", || web_is(&bench, begun + 30));
+    // One that is thrown out hears of that as well as anybody, and is seen no more.
+    succeed(&mut bench.authority.command(["revoke-host", "web-1"]));
+    wait_for("a warning", || watch.stderr().contains("for a host's").then_some(()));
+    bench.authority.set_clock(begun + 50);
+    bench.authority.pass(60);
+    give_back(&bench, &jobs[1]);
+    let said = db.keys.ssh_assertion(&db.ssh, &Host::claims(&format!("{}/v1/trust", bench.authority.url())));
+    assert_eq!(bench.get_as("/v1/trust", &[&said]).status, 200);
+    bench.known(2);
+    web_is(&bench, begun + 30).expect("as it was");
+    let told = watch.stderr();
+    assert_eq!(told.matches("warning: the authority does not take ").count(), 1, "{told}");
+    assert_eq!(told.matches("warning: ").count(), 1, "{told}");
+}
+
+/// A certificate that comes later, or another in its place, is used without a new start.
+#[test]
+fn a_watcher_without_a_certificate_watches_and_says_so() {
+    let bench = Bench::start();
+    let web = bench.host("web-1");
+    std::fs::rename(web.path("host-cert.pub"), web.path("later")).unwrap();
+    let watch = Running::start(bench.as_host("watch", &web, "host").stderr(Stdio::piped()));
+    wait_for("the files", || web.path("trust/tls_ca.crt").exists().then_some(()));
+    wait_for("a warning", || watch.stderr().contains("host-cert.pub").then_some(()));
+    assert_eq!(bench.hosts(), Vec::<Value>::new());
+    std::fs::rename(web.path("later"), web.path("host-cert.pub")).unwrap();
+    let job = Held::new(&bench);
+    succeed(&mut bench.authority.command(["lock", "--issuance", job.id()]));
+    let list = wait_for("the number that it has", || bench.known(1)[0]["list"].as_str().map(str::to_owned));
+    wait_for("the same", || (list_of(&web)?.number.to_string() == list).then_some(()));
+    assert_eq!(watch.stderr().matches("warning: ").count(), 1, "{}", watch.stderr());
 }
 
 /// Revocations count more than that.
@@ -234,7 +310,7 @@ fn a_host_that_cannot_prove_it_has_its_files_all_the_same() {
     ends(
         "host",
         4,
-        &["does not take", "for a host's", "does not prove which host asks (d-", "this host was not counted"],
+        &["does not take", "for a host's", "does not prove which host asks (d-", "this host is not counted"],
     );
     assert!(bench.hosts().is_empty());
 }

@@ -10,8 +10,8 @@ use tempfile::TempDir;
 use super::Bench;
 use super::quotas::{bench, of_run};
 use super::revocation::{Held, revoke};
-use crate::support::authority::free_port;
 use crate::support::client::{Client, Response};
+use crate::support::port::free_port;
 use crate::support::process::{self, Running, machine_id};
 use crate::support::wait_for;
 

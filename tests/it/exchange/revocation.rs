@@ -35,6 +35,10 @@ impl Held {
         self.granted["outputs"][0]["ssh_certificate"].as_str().unwrap()
     }
 
+    pub(super) fn ssh_serial(&self) -> u64 {
+        ssh_key::Certificate::from_openssh(self.ssh()).unwrap().serial()
+    }
+
     /// A good assertion.
     pub(super) fn assertion(&self, bench: &Bench) -> String {
         self.keys.tls_assertion(self.chain(), &assertion_claims(&bench.authority.url()))

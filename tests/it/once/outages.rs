@@ -5,11 +5,11 @@ use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::{events, world};
-use crate::support::authority::free_port;
 use crate::support::client::timed;
 use crate::support::gateway::{Gateway, Trouble};
 use crate::support::issuer::Endpoint;
 use crate::support::once::{Job, World, manifest};
+use crate::support::port::free_port;
 
 const EXCHANGE: &str = "/v1/exchange";
 

@@ -119,7 +119,7 @@ fn a_proxys_passing_trouble_is_waited_out_and_its_credentials_are_sent() {
     assert!(proxy.asked().iter().all(|asked| asked.ends_with(" Basic dXNlcjpwQHNz")), "{:?}", proxy.asked());
     assert!(!outcome.stderr.contains("p%40ss") && !outcome.stderr.contains("dXNlcjpwQHNz"));
     // One that is not there.
-    let dead = crate::support::authority::free_port();
+    let dead = crate::support::port::free_port();
     let job = world.github().env("HTTPS_PROXY", format!("http://{dead}"));
     let outcome = job.once(["--timeout", "1s"]).failed(5);
     outcome.says(&[&format!("no connection to the proxy {dead}"), "hint: check HTTPS_PROXY"]);

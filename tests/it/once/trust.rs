@@ -106,7 +106,7 @@ fn proxies_are_used_and_left_out() {
     assert_eq!(asked, expected, "one connection to each, through the proxy");
     world.github().env("https_proxy", gateway.url()).env("NO_PROXY", "127.0.0.1").once([]).good();
     assert_eq!(gateway.connects().len(), 2, "NO_PROXY");
-    let dead = format!("http://{}", crate::support::authority::free_port());
+    let dead = format!("http://{}", crate::support::port::free_port());
     let job = world.github().env("HTTPS_PROXY", dead);
     job.once(["--timeout", "1s"]).failed(5);
     assert!(!Path::new(&job.text_path("temp")).read_dir().unwrap().any(|_| true));

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::authority::{Authority, free_port};
+use crate::support::authority::Authority;
 use crate::support::client::{Keys, timed};
 use crate::support::issuer::{Endpoint, Fault, Issuer};
 use crate::support::once::{Job, Outcome, World};
 use crate::support::policies;
+use crate::support::port::free_port;
 use crate::support::sts::{ACCOUNT, Sts, request};
 
 const HOST: &str = "sts.eu-central-1.amazonaws.com";

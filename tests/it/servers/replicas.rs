@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::support::authority::{Authority, free_port};
+use crate::support::authority::Authority;
 use crate::support::client::{Keys, assertion_claims};
 use crate::support::cluster::{Cluster, Role};
 use crate::support::issuer::Issuer;
+use crate::support::port::free_port;
 use crate::support::process::{command, machine_id, succeed};
 use crate::support::watcher::{self, Watcher};
 use crate::support::{policies, wait_for};

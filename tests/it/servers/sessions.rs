@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use machine_id::krl::Refusals;
 use tempfile::TempDir;
 
-use crate::support::authority::free_port;
 use crate::support::once::manifest;
+use crate::support::port::free_port;
 use crate::support::postgres::Postgres;
 use crate::support::process::{self, Running, command, machine_id, run, succeed};
 use crate::support::servers::world_of;

@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tempfile::TempDir;
 
-use crate::support::authority::{Authority, free_port};
+use crate::support::authority::Authority;
 use crate::support::balancer::Balancer;
 use crate::support::cluster::Cluster;
 use crate::support::issuer::Issuer;
 use crate::support::load::Load;
 use crate::support::once::{Job, Outcome};
+use crate::support::port::free_port;
 use crate::support::process::{self, command};
 use crate::support::{page, policies, wait_for};
 

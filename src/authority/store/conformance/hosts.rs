@@ -1,6 +1,6 @@
 //! A host that was thrown out gets no certificate from anybody, and has none; and what is kept of hosts.
 
-use super::super::hosts::{HostSeen, MAX_HOSTS, SERVE};
+use super::super::hosts::{HostNews, HostSeen, MAX_HOSTS, SERVE};
 use super::super::locks::{LockKind, Shut};
 use super::fixtures::*;
 use super::*;
@@ -149,20 +149,27 @@ fn hosts_are_kept_as_they_were_last_heard(bench: &Bench) {
         cas: cas.iter().map(|ca| (*ca).to_owned()).collect(),
         serial: 7,
     };
+    let said = |host: &HostSeen| HostNews::Said(host.clone());
     let web = host("web-1", NOW, Some(u64::MAX), &["ssh-user SHA256:a", "tls sha256:b"]);
     let db = host("db", NOW, None, &[]);
-    bench.wait(bench.store.hear_of(vec![web.clone(), db.clone()]));
-    assert_eq!(bench.wait(bench.again().hosts()), [db.clone(), web]);
+    bench.wait(bench.store.hear_of(vec![said(&web), said(&db)]));
+    assert_eq!(bench.wait(bench.again().hosts()), [db.clone(), web.clone()]);
+    // It is still there, and what it has said stays; of one that has said nothing nothing is kept.
+    let there = |name: &str, seen| HostNews::There(name.into(), seen);
+    bench.wait(bench.store.hear_of(vec![there("web-1", NOW + 30), there("web-2", NOW + 30)]));
+    bench.wait(bench.again().hear_of(vec![there("web-1", NOW + 29)]));
+    assert_eq!(bench.wait(bench.store.hosts()), [db.clone(), HostSeen { seen: NOW + 30, ..web }]);
     let later = host("web-1", NOW + 60, Some(7), &["ssh-user SHA256:c"]);
-    bench.wait(bench.again().hear_of(vec![later.clone()]));
+    bench.wait(bench.again().hear_of(vec![said(&later)]));
+    assert_eq!(bench.wait(bench.store.hosts()), [db.clone(), later.clone()]);
     // What another authority hears late is known already; a clock that was put back counts as what it is.
-    bench.wait(bench.store.hear_of(vec![host("web-1", NOW + 59, Some(6), &[])]));
+    bench.wait(bench.store.hear_of(vec![said(&host("web-1", NOW + 59, Some(6), &[]))]));
     assert_eq!(bench.wait(bench.store.hosts()), [db.clone(), later]);
     let before = host("web-1", NOW - 3600, Some(8), &[]);
-    bench.wait(bench.again().hear_of(vec![before.clone()]));
+    bench.wait(bench.again().hear_of(vec![said(&before)]));
     assert_eq!(bench.wait(bench.store.hosts()), [db, before]);
     // So many, and those that were heard last.
-    let many = (0..MAX_HOSTS).map(|n| host(&format!("ci-{n}"), NOW + 100, None, &[])).collect();
+    let many = (0..MAX_HOSTS).map(|n| said(&host(&format!("ci-{n}"), NOW + 100, None, &[]))).collect();
     bench.wait(bench.store.hear_of(many));
     let kept = bench.wait(bench.store.hosts());
     assert!(kept.len() == MAX_HOSTS && kept.iter().all(|host| host.name.starts_with("ci-")));

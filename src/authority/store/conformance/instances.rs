@@ -60,6 +60,9 @@ fn a_lock_is_of_one_instance_and_takes_its_certificates(bench: &Bench) {
     assert_eq!(bench.issue(join(5, "w-nobody", 0)), Issued::Refused(InstanceRefusal::Unknown));
     let known = bench.wait(bench.store.instance("w-a")).unwrap();
     assert_eq!(known, Instance { join_token: "github-deploy".into(), key: b"w-a".to_vec() });
+    // It is known by what it was issued, until it is locked.
+    let named = |serial| bench.wait(bench.store.certificate(serial)).unwrap().hosts;
+    assert_eq!((named(2), named(4)), (vec!["w-a".to_owned()], vec!["w-b".to_owned()]));
     // The copy.
     assert_eq!(bench.issue(join(6, "w-a", 1)), Issued::Refused(InstanceRefusal::LockedNow { expected: 2 }));
     for entry in [join(7, "w-a", 2), first] {
@@ -70,10 +73,12 @@ fn a_lock_is_of_one_instance_and_takes_its_certificates(bench: &Bench) {
     assert_eq!(locked[0]["serials"], json!(["2", "3", "6", "7"]));
     assert_eq!(bench.wait(bench.store.revoked(NOW)).len(), 4);
     assert_eq!(bench.issue(join(8, "w-b", 1)), joined(2));
+    assert_eq!((named(2), named(4)), (vec![], vec!["w-b".to_owned()]));
     // One that knows more than the store.
     assert_eq!(bench.issue(join(4, "w-b", 7)), Issued::Refused(InstanceRefusal::Ahead { expected: 2 }));
     assert_eq!(bench.issue(join(10, "w-b", 2)), Issued::Refused(InstanceRefusal::Locked));
     assert_eq!(events_named(bench, "locked")[1]["reason"], json!(AHEAD));
+    assert!(named(4).is_empty());
 }
 
 fn a_late_request_is_used_up_by_those_after_it(bench: &Bench) {

@@ -8,7 +8,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
 use super::super::CertificateKind;
-use super::super::hosts::{HostSeen, HostStore, HostTrail, MAX_HOSTS};
+use super::super::hosts::{HostNews, HostSeen, HostStore, HostTrail, MAX_HOSTS};
 use super::failure::Failure;
 use super::transaction::{self, Parameter, locked};
 use super::work::{CANNOT_READ, PATIENCE, Shared, again};
@@ -28,7 +28,7 @@ impl HostTrail for PostgresTrail {
 }
 
 impl HostStore for Postgres {
-    fn hear_of(&self, hosts: Vec<HostSeen>) -> BoxFuture<'_, Result<()>> {
+    fn hear_of(&self, hosts: Vec<HostNews>) -> BoxFuture<'_, Result<()>> {
         let hosts = Arc::new(hosts);
         // Not again: they are heard of again.
         Box::pin(self.write(Duration::ZERO, move |shared, client, _| {
@@ -60,7 +60,7 @@ async fn read(client: &Client) -> Result<Vec<HostSeen>, Failure> {
     reads::rows(client, SQL, &[]).await?.iter().map(host).collect()
 }
 
-async fn hear(client: &Client, shared: &Shared, hosts: &[HostSeen]) -> Result<(), Failure> {
+async fn hear(client: &Client, shared: &Shared, hosts: &[HostNews]) -> Result<(), Failure> {
     const PUT: &str = concat!(
         "INSERT INTO machine_id.hosts (name, seen, list, cas, serial)
          SELECT name, seen, list, cas, serial FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::bigint[])
@@ -69,16 +69,31 @@ async fn hear(client: &Client, shared: &Shared, hosts: &[HostSeen]) -> Result<()
         " ON CONFLICT (name) DO UPDATE SET seen = excluded.seen, list = excluded.list, cas = excluded.cas, serial = excluded.serial
             WHERE hosts.seen - excluded.seen NOT BETWEEN 1 AND 120"
     );
+    const SEE: &str = concat!(
+        "UPDATE machine_id.hosts SET seen = there.seen FROM unnest($1::text[], $2::bigint[]) AS there (name, seen)
+            WHERE hosts.name = there.name AND hosts.seen - there.seen NOT BETWEEN 0 AND 120 AND ",
+        locked!()
+    );
     const FORGET: &str = concat!(
         "DELETE FROM machine_id.hosts WHERE (SELECT count(*) FROM machine_id.hosts) > $1 AND name IN
             (SELECT name FROM machine_id.hosts ORDER BY seen DESC, name OFFSET $1) AND ",
         locked!()
     );
-    let names: Vec<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
-    let seen: Vec<i64> = hosts.iter().map(|host| host.seen).collect();
-    let lists: Vec<Option<String>> = hosts.iter().map(HostSeen::list_text).collect();
-    let cas: Vec<String> = hosts.iter().map(HostSeen::cas_text).collect();
-    let serials: Vec<i64> = hosts.iter().map(|host| rows::serial(host.serial)).collect();
+    let (mut said, mut there) = (Vec::new(), (Vec::new(), Vec::new()));
+    for host in hosts {
+        match host {
+            HostNews::Said(host) => said.push(host),
+            HostNews::There(name, seen) => {
+                there.0.push(name.as_str());
+                there.1.push(*seen);
+            }
+        }
+    }
+    let names: Vec<&str> = said.iter().map(|host| host.name.as_str()).collect();
+    let seen: Vec<i64> = said.iter().map(|host| host.seen).collect();
+    let lists: Vec<Option<String>> = said.iter().map(|host| host.list_text()).collect();
+    let cas: Vec<String> = said.iter().map(|host| host.cas_text()).collect();
+    let serials: Vec<i64> = said.iter().map(|host| rows::serial(host.serial)).collect();
     let most = i64::try_from(MAX_HOSTS).unwrap_or(i64::MAX);
     let put: [Parameter<'_>; 5] = [
         (&names, Type::TEXT_ARRAY),
@@ -87,8 +102,9 @@ async fn hear(client: &Client, shared: &Shared, hosts: &[HostSeen]) -> Result<()
         (&cas, Type::TEXT_ARRAY),
         (&serials, Type::INT8_ARRAY),
     ];
+    let see: [Parameter<'_>; 2] = [(&there.0, Type::TEXT_ARRAY), (&there.1, Type::INT8_ARRAY)];
     let forget: [Parameter<'_>; 1] = [(&most, Type::INT8)];
-    transaction::write(client, &shared.known, &[(PUT, &put), (FORGET, &forget)]).await.map(drop)
+    transaction::write(client, &shared.known, &[(PUT, &put), (SEE, &see), (FORGET, &forget)]).await.map(drop)
 }
 
 async fn revoked(client: &Client, since: i64, most: usize) -> Result<Vec<u64>, Failure> {

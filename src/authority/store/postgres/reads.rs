@@ -118,7 +118,8 @@ pub(super) async fn rows(
 
 /// The certificate of that serial.
 pub(super) async fn certificate(client: &Client, serial: u64) -> Result<Option<CertificateRecord>, Failure> {
-    const SQL: &str = "SELECT id, key_hash, kind, expires, revoked, CASE WHEN host IS NOT NULL THEN body END
+    const SQL: &str = "SELECT id, key_hash, kind, expires, revoked, CASE WHEN host IS NOT NULL THEN body END,
+            (SELECT id FROM machine_id.instances WHERE number = certificates.instance AND locked IS NULL)
         FROM machine_id.certificates JOIN machine_id.events ON sequence = issuance WHERE serial = $1";
     let Ok(serial) = i64::try_from(serial) else { return Ok(None) };
     let found = rows(client, SQL, &[(&serial, Type::INT8)]).await?;
@@ -130,7 +131,7 @@ pub(super) async fn certificate(client: &Client, serial: u64) -> Result<Option<C
             expires: row.try_get(3)?,
             revoked: row.try_get(4)?,
             hosts: match row.try_get::<_, Option<&[u8]>>(5)? {
-                None => Vec::new(),
+                None => row.try_get::<_, Option<String>>(6)?.into_iter().collect(),
                 Some(_) => hosts::names(&rows::body(row, 5)?, serial),
             },
         })

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use super::super::conformance::fixtures::{self, *};
 use super::super::conformance::postgres::{Database, READER, SERVER, engine, server};
 use super::super::testing::{ADMIN, Server};
-use super::super::{Cursor, EventFilter, Trail as _};
 use super::*;
 use crate::error::Kind;
 

@@ -6,8 +6,8 @@ use super::super::closed::Closed;
 use super::super::instances::RegisteredInstance;
 use super::super::{Cursor, Event, EventFilter, Trail};
 use super::pool::Pool;
+use super::reads;
 use super::work::{CANNOT_READ, PATIENCE, WHOLE_TRAIL, again, again_within};
-use super::{Postgres, reads};
 use crate::error::Result;
 
 /// The [`Trail`] of a store in PostgreSQL.
@@ -22,6 +22,14 @@ impl PostgresTrail {
     pub async fn open(pool: Pool) -> Result<Self> {
         usable(&pool).await?;
         Ok(Self(pool))
+    }
+
+    /// How many revoked certificates end at `since` or later.
+    pub async fn revoked_count(&self, since: i64) -> Result<i64> {
+        again(&self.0, CANNOT_READ, PATIENCE, move |client, _| async move {
+            reads::revoked_count(&client, since).await
+        })
+        .await
     }
 
     async fn standing(&self) -> Result<(i64, Option<Closed>)> {
@@ -64,38 +72,6 @@ impl Trail for PostgresTrail {
 
     fn closed(&self) -> BoxFuture<'_, Result<Option<Closed>>> {
         Box::pin(async { Ok(self.standing().await?.1) })
-    }
-
-    fn revoked_count(&self, since: i64) -> BoxFuture<'_, Result<i64>> {
-        Box::pin(again(&self.0, CANNOT_READ, PATIENCE, move |client, _| async move {
-            reads::revoked_count(&client, since).await
-        }))
-    }
-}
-
-impl Trail for Postgres {
-    fn events(&self, filter: EventFilter, after: Cursor, limit: usize) -> BoxFuture<'_, Result<Vec<Event>>> {
-        self.trail.events(filter, after, limit)
-    }
-
-    fn dropped(&self) -> BoxFuture<'_, Result<i64>> {
-        self.trail.dropped()
-    }
-
-    fn instances(&self) -> BoxFuture<'_, Result<Vec<RegisteredInstance>>> {
-        self.trail.instances()
-    }
-
-    fn kept_from(&self) -> BoxFuture<'_, Result<i64>> {
-        self.trail.kept_from()
-    }
-
-    fn closed(&self) -> BoxFuture<'_, Result<Option<Closed>>> {
-        self.trail.closed()
-    }
-
-    fn revoked_count(&self, since: i64) -> BoxFuture<'_, Result<i64>> {
-        self.trail.revoked_count(since)
     }
 }
 

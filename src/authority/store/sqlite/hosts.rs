@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use rusqlite::{Connection, params};
 
 use super::super::CertificateKind;
-use super::super::hosts::{HostSeen, HostStore, HostTrail, MAX_HOSTS};
+use super::super::hosts::{HostNews, HostSeen, HostStore, HostTrail, MAX_HOSTS};
 use super::threads::Room;
 use super::{Sqlite, SqliteTrail, closing};
 use crate::error::Result;
@@ -24,7 +24,7 @@ impl HostTrail for SqliteTrail {
 }
 
 impl HostStore for Sqlite {
-    fn hear_of(&self, hosts: Vec<HostSeen>) -> BoxFuture<'_, Result<()>> {
+    fn hear_of(&self, hosts: Vec<HostNews>) -> BoxFuture<'_, Result<()>> {
         Box::pin(self.writer.write(Room::ToSpare, move |connection| hear(connection, &hosts)))
     }
 
@@ -60,15 +60,22 @@ fn read(connection: &Connection) -> rusqlite::Result<Vec<HostSeen>> {
         .collect()
 }
 
-fn hear(connection: &Connection, hosts: &[HostSeen]) -> rusqlite::Result<()> {
-    // Where another authority was quicker that heard of it later, what it says stays; not so where clocks were wrong.
+/// Where another authority was quicker that heard of it later, that stays; not so where clocks were wrong.
+fn hear(connection: &Connection, hosts: &[HostNews]) -> rusqlite::Result<()> {
     let mut put = connection.prepare_cached(
         "INSERT INTO hosts (name, seen, list, cas, serial) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (name) DO UPDATE
          SET seen = excluded.seen, list = excluded.list, cas = excluded.cas, serial = excluded.serial
          WHERE seen - excluded.seen NOT BETWEEN 1 AND 120",
     )?;
+    let mut see = connection
+        .prepare_cached("UPDATE hosts SET seen = ?2 WHERE name = ?1 AND seen - ?2 NOT BETWEEN 0 AND 120")?;
     for host in hosts {
-        put.execute(params![host.name, host.seen, host.list_text(), host.cas_text(), host.serial])?;
+        match host {
+            HostNews::Said(host) => {
+                put.execute(params![host.name, host.seen, host.list_text(), host.cas_text(), host.serial])?
+            }
+            HostNews::There(name, seen) => see.execute(params![name, seen])?,
+        };
     }
     let most = i64::try_from(MAX_HOSTS).unwrap_or(i64::MAX);
     connection

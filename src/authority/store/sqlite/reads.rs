@@ -3,9 +3,13 @@
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, ToSql};
 
-use super::super::{CertificateRecord, Cursor, Event, EventFilter, RevokedCertificate};
+use super::super::{
+    CertificateRecord, Cursor, Event, EventFilter, RevokedCertificate, RevokedSince, RevokedUpto,
+};
 use super::super::{event, hosts};
-use super::rows;
+use super::outside::Outside;
+use super::{SqliteTrail, closing, rows};
+use crate::error::Result;
 
 /// The certificate of that serial.
 pub(super) fn certificate(
@@ -15,7 +19,8 @@ pub(super) fn certificate(
     let Ok(serial) = i64::try_from(serial) else { return Ok(None) };
     connection
         .prepare_cached(
-            "SELECT id, key_hash, kind, expires, revoked, CASE WHEN host IS NOT NULL THEN ifnull(packed, body) END
+            "SELECT id, key_hash, kind, expires, revoked, CASE WHEN host IS NOT NULL THEN ifnull(packed, body) END,
+                (SELECT id FROM instances WHERE number = certificates.instance AND locked IS NULL)
              FROM certificates JOIN events ON sequence = issuance WHERE serial = ?1",
         )?
         .query_row([serial], |row| {
@@ -26,7 +31,7 @@ pub(super) fn certificate(
                 expires: row.get(3)?,
                 revoked: row.get(4)?,
                 hosts: match row.get_ref(5)? {
-                    ValueRef::Null => Vec::new(),
+                    ValueRef::Null => row.get::<_, Option<String>>(6)?.into_iter().collect(),
                     _ => hosts::names(&event::read(&rows::body(row, 5)?).map_err(rows::not_a_body)?, serial),
                 },
             })
@@ -34,22 +39,32 @@ pub(super) fn certificate(
         .optional()
 }
 
-/// The revoked certificates that end at `since` or later, behind the revocation of that number where there was such a one, at
-/// one moment; the number of the last, and whether it is all of them.
+/// The revoked certificates that end at `since` or later, revoked since so many were known, of one moment.
 pub(super) fn revoked(
     connection: &Connection,
+    outside: &Outside,
     since: i64,
-    known: Option<i64>,
-) -> rusqlite::Result<(Vec<RevokedCertificate>, i64, bool)> {
-    let last: i64 =
+    known: Option<RevokedUpto>,
+) -> rusqlite::Result<Result<RevokedSince>> {
+    // First of all, so that nothing is known by then that this moment lacks.
+    let heard = outside.hear(connection)?;
+    // What was revoked since is elsewhere, or lost: a list that lacks it is worse than none.
+    if let Some(closed) = closing::closed(connection)? {
+        return Ok(Err(closed.error()));
+    }
+    if let Err(loss) = heard {
+        return Ok(Err(loss.error("cannot make a list")));
+    }
+    let revocations =
         connection.prepare_cached("SELECT revocations FROM state")?.query_row([], |row| row.get(0))?;
-    let known = known.filter(|known| *known <= last);
+    let upto = RevokedUpto { restored: outside.restored().map(|restored| restored.time), revocations };
+    let known = known.filter(|known| known.restored == upto.restored && known.revocations <= revocations);
     // Each is led to by an index.
     let (which, after) = match known {
-        Some(known) => ("revocation > ?2", known),
+        Some(known) => ("revocation > ?2", known.revocations),
         None => ("revoked IS NOT NULL AND ?2 = 0", 0),
     };
-    let found = connection
+    let certificates = connection
         .prepare_cached(&format!(
             "SELECT serial, kind, revoked, expires, host IS NOT NULL FROM certificates WHERE {which} AND expires >= ?1"
         ))?
@@ -63,14 +78,18 @@ pub(super) fn revoked(
             })
         })?
         .collect::<rusqlite::Result<_>>()?;
-    Ok((found, last, known.is_none()))
+    Ok(Ok(RevokedSince { certificates, upto, is_all: known.is_none() }))
 }
 
-/// How many they are that end at `since` or later.
-pub(super) fn revoked_count(connection: &Connection, since: i64) -> rusqlite::Result<i64> {
-    connection
-        .prepare_cached("SELECT count(*) FROM certificates WHERE revoked IS NOT NULL AND expires >= ?1")?
-        .query_row([since], |row| row.get(0))
+impl SqliteTrail {
+    /// How many revoked certificates end at `since` or later.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub async fn revoked_count(&self, since: i64) -> Result<i64> {
+        let sql = "SELECT count(*) FROM certificates WHERE revoked IS NOT NULL AND expires >= ?1";
+        self.look(move |connection| connection.query_row(sql, [since], |row| row.get(0))).await
+    }
 }
 
 /// Where among the proofs somebody looks for those whose time is up: behind this time and this row.

@@ -5,41 +5,30 @@ use std::io;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::stream::unfold;
 
-use super::{Answer, Shared, broken};
-use crate::authority::revocation::Lists;
+use super::Authority;
+use super::revocation::Lists;
 
 /// How much is taken of a list at once, in bytes.
 const PART: usize = 64 << 10;
 
-pub(super) async fn revoked_ends(State(authority): Shared) -> Answer {
-    authority.revocation_lists().await.map_err(|error| broken(&error))?;
+/// When what is revoked ends ([`crate::wire::RevokedEnds`]).
+pub(super) fn ends(authority: Arc<Authority>) -> Response {
     let parts = unfold(Some((authority, None)), async |state| {
         let (authority, after) = state?;
         let (json, last) = authority.lists.ends(after);
         Some((Ok::<_, Infallible>(json), last.map(|last| (authority, Some(last)))))
     });
-    Ok(([(header::CONTENT_TYPE, "application/json")], Body::from_stream(parts)).into_response())
-}
-
-pub(super) async fn ssh_krl(State(authority): Shared) -> Answer {
-    let lists = authority.revocation_lists().await.map_err(|error| broken(&error))?;
-    Ok(response("application/octet-stream", &lists, |lists| &lists.krl))
-}
-
-pub(super) async fn tls_crl(State(authority): Shared) -> Answer {
-    let lists = authority.revocation_lists().await.map_err(|error| broken(&error))?;
-    Ok(response("application/pkix-crl", &lists, |lists| &lists.crl))
+    ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(parts)).into_response()
 }
 
 /// With one of the lists, for as long as they are kept: whoever reads slowly, or not at all, holds a part and not the whole, of
 /// which there is another each second. His answer breaks off then.
-fn response(kind: &'static str, lists: &Arc<Lists>, which: fn(&Lists) -> &[u8]) -> Response {
+pub(super) fn of(kind: &'static str, lists: &Arc<Lists>, which: fn(&Lists) -> &[u8]) -> Response {
     let (length, lists) = (which(lists).len(), Arc::downgrade(lists));
     let part = move |from: usize| {
         let to = length.min(from.saturating_add(PART));
@@ -67,7 +56,7 @@ mod tests {
         for length in [0, 1, PART, PART + 1, 3 * PART] {
             let krl: Vec<u8> = (0..length).map(|n| u8::try_from(n % 251).unwrap()).collect();
             let lists = Arc::new(Lists::of(krl.clone(), Vec::new()));
-            let response = || response("x", &lists, |lists| &lists.krl);
+            let response = || of("x", &lists, |lists| &lists.krl);
             assert_eq!(response().headers()[header::CONTENT_LENGTH], length.to_string());
             let read = |response: Response| runtime.block_on(to_bytes(response.into_body(), usize::MAX));
             assert_eq!(read(response()).unwrap(), krl);
