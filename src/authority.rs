@@ -35,6 +35,7 @@ pub mod replicas;
 pub mod revocation;
 pub mod revoke;
 pub mod serve;
+mod served_list;
 pub mod statements;
 pub mod store;
 pub mod tls;
@@ -161,7 +162,7 @@ impl Authority {
 
     /// What was revoked, as servers read it.
     pub async fn revocation_lists(&self) -> Result<Arc<revocation::Lists>> {
-        self.lists.lists(self.store.as_ref(), &self.keys, self.clock.now()).await
+        Ok(self.lists.lists(self.store.as_ref(), &self.keys, self.clock.now(), false).await?.0)
     }
 
     /// The host certificates that are revoked, as jobs are given them: a KRL in base64.

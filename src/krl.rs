@@ -238,14 +238,18 @@ fn put_serials(list: &mut Vec<u8>, ca: &[u8], serials: &[u64]) {
     if serials.is_empty() {
         return;
     }
-    let serials: Vec<u8> = serials.iter().copied().flat_map(u64::to_be_bytes).collect();
-    let mut section = Vec::with_capacity(serials.len() + ca.len() + 16);
-    put_string(&mut section, ca);
-    put_string(&mut section, b""); // reserved
-    section.push(CERT_SERIAL_LIST);
-    put_string(&mut section, &serials);
+    // There may be a million, which are written once.
+    let (mut head, size) = (Vec::new(), serials.len() * 8);
+    put_string(&mut head, ca);
+    put_string(&mut head, b""); // reserved
+    head.push(CERT_SERIAL_LIST);
+    let length = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX).to_be_bytes();
+    list.reserve(size + head.len() + 16);
     list.push(SECTION_CERTIFICATES);
-    put_string(list, &section);
+    list.extend(length(head.len() + 4 + size));
+    list.extend(head);
+    list.extend(length(size));
+    serials.iter().for_each(|serial| list.extend_from_slice(&serial.to_be_bytes()));
 }
 
 /// Whether two lists revoke the same in the same words, whenever they were made.

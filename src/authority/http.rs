@@ -26,6 +26,7 @@ use super::connections::Place;
 use super::enroll::{self, Refused};
 use super::host_proof::{self, ProvenHost};
 use super::limits::Exceeded;
+use super::served_list;
 use super::statements::Stated;
 use super::store::{self, closed};
 use super::tls::CurrentCertificate;
@@ -258,18 +259,18 @@ fn no_room() -> Box<Problem> {
 }
 
 async fn revoked_ends(State(authority): Shared) -> Answer {
-    let lists = authority.revocation_lists().await.map_err(|error| broken(&error))?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], lists.ends.clone()).into_response())
+    authority.revocation_lists().await.map_err(|error| broken(&error))?;
+    Ok(served_list::ends(authority))
 }
 
 async fn ssh_krl(State(authority): Shared) -> Answer {
     let lists = authority.revocation_lists().await.map_err(|error| broken(&error))?;
-    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], lists.krl.clone()).into_response())
+    Ok(served_list::of("application/octet-stream", &lists, |lists| &lists.krl))
 }
 
 async fn tls_crl(State(authority): Shared) -> Answer {
     let lists = authority.revocation_lists().await.map_err(|error| broken(&error))?;
-    Ok(([(header::CONTENT_TYPE, "application/pkix-crl")], lists.crl.clone()).into_response())
+    Ok(served_list::of("application/pkix-crl", &lists, |lists| &lists.crl))
 }
 
 async fn readyz(

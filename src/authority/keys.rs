@@ -30,6 +30,7 @@ use crate::net::pin_of;
 use crate::pem;
 use crate::wire::{STATEMENT, Statement, TrustAnchors};
 
+mod crl;
 pub mod file;
 mod subject;
 
@@ -141,11 +142,15 @@ impl CaKeys {
         Ok(pem::encode("CERTIFICATE", &der).to_string())
     }
 
-    /// Signs a revocation list, and nothing else; in DER.
-    pub(in crate::authority) fn sign_crl(&self, list: &CertificateRevocationListParams) -> Result<Vec<u8>> {
+    /// Signs a revocation list, and nothing else, with these serials on it, each with when it was revoked; in DER.
+    pub(in crate::authority) fn sign_crl(
+        &self,
+        list: &CertificateRevocationListParams,
+        revoked: impl ExactSizeIterator<Item = (u64, i64)>,
+    ) -> Result<Vec<u8>> {
         let crl =
             list.signed_by(&self.tls.issuer).context(Kind::Internal, "cannot sign the revocation list")?;
-        Ok(crl.der().to_vec())
+        crl::with_certificates(crl.der(), revoked, self.tls.issuer.key())
     }
 }
 

@@ -5,24 +5,26 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::{self, Arc, PoisonError};
+use std::sync::{self, Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
-use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, SerialNumber};
+use rcgen::{CertificateRevocationListParams, KeyIdMethod, SerialNumber};
 use ring::digest::{Context, SHA256, digest};
 use time::OffsetDateTime;
 use tokio::sync::Mutex;
 use x509_parser::asn1_rs::{Any, FromDer as _};
 
 use super::keys::{CaKeys, valid_from};
-use super::store::{CertificateKind, LIST_SERVED, ListNumber, RevokedCertificate, Store};
+use super::store::{
+    CertificateKind, LIST_SERVED, ListNumber, RevokedCertificate, RevokedSince, RevokedUpto, Store,
+};
 use crate::clock::{LAST_SECOND, LEEWAY};
 use crate::error::{Context as _, Kind, Result};
 use crate::krl;
 use crate::text::hex;
-use crate::wire::{MAX_LIST, RevokedEnds, RevokedNow};
+use crate::wire::{MAX_LIST, RevokedNow};
 
 /// How long the lists serve before the store is asked again, in seconds, since others may share it; a revocation
 /// here ends that at once.
@@ -35,23 +37,46 @@ const CRL_VALID: i64 = 24 * 3600;
 const ENDED: i64 = 3600;
 /// How many revocations are known as new to a list: who lacks more fetches the whole one.
 const MAX_NEW: usize = 2000;
+/// Lists are large from as many bytes of [`Lists::ends`] on; then they are made for a tenth of the time at most, or once in so
+/// long, unless an operator has revoked something.
+const LARGE: usize = 1 << 20;
+const REST: Duration = Duration::from_secs(1);
+/// How many bytes of lists that are no more are kept for those who are reading them: anybody may ask, on many connections, and
+/// read nothing.
+const KEPT: usize = 64 << 20;
+/// How [`RevokedEnds`](crate::wire::RevokedEnds) begins in JSON, how long one of it is at most, and how many are told at once.
+const ENDS: &str = "{\"expires\":{";
+const END: usize = "\"9223372036854775807\":9999999999,".len();
+const PART: usize = 2000;
 /// How many lists are known by what was new to them.
 const MAX_CHANGES: usize = 512;
 
 /// What two lists of one moment say.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RevocationList {
+#[derive(Clone, Copy, Debug)]
+pub struct RevocationList<'c> {
     /// Theirs alone.
     pub number: u64,
-    /// The certificates, by ascending serial.
-    pub certificates: Vec<RevokedCertificate>,
+    /// Certificates by ascending serial.
+    pub certificates: &'c [RevokedCertificate],
+    /// Those that end before are not on the lists.
+    pub from: i64,
+}
+
+impl<'c> RevocationList<'c> {
+    fn all(self) -> impl Iterator<Item = &'c RevokedCertificate> {
+        self.certificates.iter().filter(move |revoked| revoked.expires >= self.from)
+    }
+
+    fn of_kind(self, kind: CertificateKind) -> impl Iterator<Item = &'c RevokedCertificate> {
+        self.all().filter(move |revoked| revoked.kind == kind)
+    }
 }
 
 /// The SSH certificates of the list as a KRL of the moment `now`, in seconds
 /// since 1970: those of the user CA, and of the host CA.
-pub fn ssh_krl(ca_blobs: [Vec<u8>; 2], list: &RevocationList, now: i64) -> Vec<u8> {
+pub fn ssh_krl(ca_blobs: [Vec<u8>; 2], list: RevocationList<'_>, now: i64) -> Vec<u8> {
     let serials = |is_host| {
-        let of_ca = of_kind(list, CertificateKind::Ssh).filter(|revoked| revoked.is_host == is_host);
+        let of_ca = list.of_kind(CertificateKind::Ssh).filter(|revoked| revoked.is_host == is_host);
         of_ca.map(|revoked| revoked.serial).collect()
     };
     let [user, host] = ca_blobs;
@@ -62,33 +87,24 @@ fn krl_date(now: i64) -> u64 {
     u64::try_from(valid_from(now)).unwrap_or(0)
 }
 
-/// The X.509 certificates of the list as a CRL, which their CA is to sign, of
+/// The X.509 certificates of the list as a CRL that the keys sign, of
 /// the moment `now` and good for `valid_for` seconds. It is in force from as
 /// long back as a certificate, since servers whose clocks are behind refuse everybody
 /// over one that is not.
-pub fn tls_crl(list: &RevocationList, now: i64, valid_for: i64) -> CertificateRevocationListParams {
+pub fn tls_crl(keys: &CaKeys, list: RevocationList<'_>, now: i64, valid_for: i64) -> Result<Vec<u8>> {
     let made = valid_from(now);
-    let revoked_certs = of_kind(list, CertificateKind::Tls)
-        .map(|revoked| RevokedCertParams {
-            serial_number: SerialNumber::from(revoked.serial),
-            revocation_time: x509_time(revoked.revoked.min(made)),
-            // RFC 5280 wants no reason rather than "unspecified".
-            reason_code: None,
-            invalidity_date: None,
-        })
-        .collect();
-    CertificateRevocationListParams {
+    let params = CertificateRevocationListParams {
         this_update: x509_time(made),
         next_update: x509_time(now.saturating_add(valid_for)),
         crl_number: SerialNumber::from(list.number),
         issuing_distribution_point: None,
-        revoked_certs,
+        revoked_certs: Vec::new(),
         key_identifier_method: KeyIdMethod::Sha256,
-    }
-}
-
-fn of_kind(list: &RevocationList, kind: CertificateKind) -> impl Iterator<Item = &RevokedCertificate> {
-    list.certificates.iter().filter(move |revoked| revoked.kind == kind)
+    };
+    // RFC 5280 wants no reason rather than "unspecified".
+    let revoked = |one: &RevokedCertificate| (one.serial, one.revoked.min(made).clamp(0, LAST_SECOND));
+    let revoked: Vec<(u64, i64)> = list.of_kind(CertificateKind::Tls).map(revoked).collect();
+    keys.sign_crl(&params, revoked.into_iter())
 }
 
 /// The time, or the nearest that X.509 has.
@@ -96,7 +112,7 @@ fn x509_time(unix: i64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(unix.clamp(0, LAST_SECOND)).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
-/// The lists as they are served: each answer shares them, since anybody may ask on many connections and read none.
+/// The lists as they are served.
 #[derive(Debug)]
 pub struct Lists {
     /// What names them.
@@ -106,11 +122,11 @@ pub struct Lists {
     /// What was new to these, and to those before them, oldest first.
     changes: VecDeque<Arc<Change>>,
     /// OpenSSH's key revocation list.
-    pub krl: Bytes,
+    pub krl: Vec<u8>,
     /// The X.509 revocation list in DER (RFC 5280, section 5).
-    pub crl: Bytes,
-    /// [`RevokedEnds`] in JSON.
-    pub ends: Bytes,
+    pub crl: Vec<u8>,
+    /// How long [`RevokedEnds`](crate::wire::RevokedEnds) is in JSON, at most.
+    ends: usize,
 }
 
 /// What is on a list and was not on the one before.
@@ -122,15 +138,35 @@ struct Change {
 
 /// Keeps the lists: anybody may ask for them.
 #[derive(Debug, Default)]
-pub struct ListCache(Mutex<Option<Cached>>);
+pub struct ListCache {
+    /// What is revoked, by ascending serial, and was not over an hour ago. There may be a million, and this is their one copy.
+    known: RwLock<Vec<RevokedCertificate>>,
+    state: Mutex<State>,
+}
+
+/// How far the lists are.
+#[derive(Debug, Default)]
+struct State {
+    last: Option<Cached>,
+    /// Those before, which somebody may still be reading.
+    former: VecDeque<Arc<Lists>>,
+    /// How much of the store is known.
+    upto: Option<RevokedUpto>,
+    /// What of that is not on the last lists yet.
+    fresh: Vec<RevokedNow>,
+}
 
 #[derive(Debug)]
 struct Cached {
     lists: Arc<Lists>,
-    serials: Vec<u64>,
+    what: [u8; 32],
+    /// When the first of those on them ends.
+    first_end: i64,
     made: i64,
     asked: i64,
     revocations: u64,
+    /// Until when no others are made for what jobs give back.
+    rest: Instant,
 }
 
 impl Lists {
@@ -143,70 +179,218 @@ impl Lists {
         Some(self.changes.iter().skip(from).flat_map(|change| change.revoked.iter().copied()).collect())
     }
 
+    /// Some of these bytes.
+    #[cfg(test)]
+    pub(in crate::authority) fn of(krl: Vec<u8>, crl: Vec<u8>) -> Self {
+        Self { number: 0, hashes: Default::default(), changes: VecDeque::new(), krl, crl, ends: 0 }
+    }
+
     /// What the operator must hear long before servers take the lists no more.
     pub fn alarm(&self) -> Option<String> {
-        let largest = self.krl.len().max(self.crl.len()).max(self.ends.len());
-        (largest > MAX_LIST / 2).then(|| {
-            let [has, most] = [largest, MAX_LIST].map(|bytes| bytes >> 20);
-            format!(
-                "a revocation list has {has} MiB, and beyond {most} MiB servers keep the old one for ever: shorten `max_session_ttl`, lower `limits`, and see who gives so much back"
-            )
-        })
+        let largest = self.krl.len().max(self.crl.len()).max(self.ends);
+        alarm(largest).map(|(words, hint)| format!("{words}: {hint}"))
     }
 }
 
 impl ListCache {
-    /// The lists as of `now`: those that were made last, byte for byte, as long as they say what is true.
-    pub async fn lists(&self, store: &dyn Store, keys: &CaKeys, now: i64) -> Result<Arc<Lists>> {
+    /// The lists as of `now`: those that were made last, byte for byte, as long as they say what is true, and how much was
+    /// revoked by then, by [`Store::revocations`]. Where they are large, what jobs give back is on them a second later at
+    /// most; what is `urgent` at once.
+    pub async fn lists(
+        &self,
+        store: &dyn Store,
+        keys: &CaKeys,
+        now: i64,
+        urgent: bool,
+    ) -> Result<(Arc<Lists>, u64)> {
         // A clock that was put back is asked about too: what was made before is from the future.
         let is_within = |since: i64, age: &Range<i64>| age.contains(&now.saturating_sub(since));
-        let mut cached = self.0.lock().await;
+        let mut state = self.state.lock().await;
         // Taken first, so that lists read before a revocation are not kept after it.
         let revocations = store.revocations();
-        if let Some(known) = cached.as_ref()
-            && known.revocations == revocations
-            && is_within(known.asked, &ASKED)
-        {
-            return Ok(Arc::clone(&known.lists));
+        if let Some(last) = &state.last {
+            let is_known = last.revocations == revocations && is_within(last.asked, &ASKED);
+            if is_known || !urgent && Instant::now() < last.rest && is_within(last.made, &SERVED) {
+                return Ok((Arc::clone(&last.lists), last.revocations));
+            }
         }
-        let mut all = store.revoked(now.saturating_sub(ENDED)).await?;
-        let (certificates, serials, ListNumber { number, made }) = loop {
-            // What a clock within the leeway may still take for valid.
-            let is_good = |revoked: &&RevokedCertificate| revoked.expires >= now.saturating_sub(LEEWAY);
-            let certificates: Vec<_> = all.iter().filter(is_good).cloned().collect();
-            let serials: Vec<u64> = certificates.iter().map(|revoked| revoked.serial).collect();
-            if let Some(known) = cached.as_mut()
-                && known.serials == serials
-                && is_within(known.made, &SERVED)
-            {
-                (known.asked, known.revocations) = (now, revocations);
-                return Ok(Arc::clone(&known.lists));
+        let was_put_back = state.last.as_ref().is_some_and(|last| now < last.asked);
+        // Now and then, and of another time, all is read.
+        if was_put_back || !state.last.as_ref().is_some_and(|last| is_within(last.made, &SERVED)) {
+            state.upto = None;
+        }
+        self.hear(&mut state, store, now).await?;
+        let from = listed_from(now);
+        let (what, ListNumber { number, made }) = loop {
+            let State { last, fresh, .. } = &mut *state;
+            let last = last.as_mut().filter(|last| is_within(last.made, &SERVED));
+            let is_same =
+                !was_put_back && fresh.is_empty() && last.as_ref().is_some_and(|last| from <= last.first_end);
+            let what = if is_same { None } else { Some(self.what(keys, from)?) };
+            if let Some(last) = last.filter(|last| what.is_none_or(|what| what == last.what)) {
+                (last.asked, last.revocations) = (now, revocations);
+                fresh.clear();
+                return Ok((Arc::clone(&last.lists), revocations));
             }
-            let number = store.list_number(now, what(keys, &certificates)?).await?;
+            let Some(what) = what else { continue };
+            let number = store.list_number(now, what).await?;
             // What was revoked before it had its number may be on another's list, which has a lower one.
-            let since = store.revoked(now.saturating_sub(ENDED)).await?;
-            if since == all {
-                break (certificates, serials, number);
+            if !self.hear(&mut state, store, now).await? {
+                break (what, number);
             }
-            all = since;
         };
-        let changes = changes(cached.as_ref(), number, &certificates);
-        let expires = all.iter().map(|revoked| (revoked.serial, revoked.expires)).collect();
-        let list = RevocationList { number, certificates };
-        let ends = RevokedEnds { expires };
-        let krl = ssh_krl(keys.ssh_blobs()?, &list, made);
-        let crl = keys.sign_crl(&tls_crl(&list, made, CRL_VALID))?;
-        let lists = Arc::new(Lists {
+        let begun = Instant::now();
+        let before = state.last.as_ref().filter(|_| !was_put_back);
+        let changes =
+            before.map(|last| changes(&last.lists, number, state.fresh.clone())).unwrap_or_default();
+        let (lists, first_end) = self.make(keys, number, made, from, changes)?;
+        let lists = Arc::new(lists);
+        let rest = if lists.ends > LARGE { REST.min(begun.elapsed() * 10) } else { Duration::ZERO };
+        let cached = Cached {
+            lists: Arc::clone(&lists),
+            what,
+            first_end,
+            made,
+            asked: now,
+            revocations,
+            rest: Instant::now() + rest,
+        };
+        let former = state.last.replace(cached);
+        former.into_iter().for_each(|former| keep(&mut state.former, former.lists));
+        state.fresh.clear();
+        Ok((lists, revocations))
+    }
+
+    /// Takes in what was revoked since; whether something was.
+    async fn hear(&self, state: &mut State, store: &dyn Store, now: i64) -> Result<bool> {
+        let since = now.saturating_sub(ENDED);
+        let RevokedSince { mut certificates, upto, is_all } = store.revoked_since(since, state.upto).await?;
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let is_new = |one: &RevokedCertificate| place(&known, one.serial).is_err();
+        // Of more it is not told what is new.
+        let fresh = certificates.iter().filter(|one| is_new(one)).map(|one| RevokedNow {
+            serial: one.serial,
+            ssh: one.kind == CertificateKind::Ssh,
+            expires: one.expires,
+        });
+        let (before, room) = (state.fresh.len(), (MAX_NEW + 1).saturating_sub(state.fresh.len()));
+        state.fresh.extend(fresh.take(room));
+        let is_news = state.fresh.len() > before || room == 0 && certificates.iter().any(is_new);
+        if is_all {
+            *known = certificates;
+        } else if is_news {
+            certificates.retain(is_new);
+            known.retain(|one| one.expires >= since);
+            known.extend(certificates);
+        }
+        if is_all || is_news {
+            known.sort_unstable_by_key(|one| one.serial);
+            known.dedup_by_key(|one| one.serial);
+        }
+        state.upto = Some(upto);
+        Ok(is_news)
+    }
+
+    /// The lists of that number, and when the first of those on them ends.
+    fn make(
+        &self,
+        keys: &CaKeys,
+        number: u64,
+        made: i64,
+        from: i64,
+        changes: VecDeque<Arc<Change>>,
+    ) -> Result<(Lists, i64)> {
+        let known = self.known();
+        let list = RevocationList { number, certificates: &known, from };
+        let krl = ssh_krl(keys.ssh_blobs()?, list, made);
+        let crl = tls_crl(keys, list, made, CRL_VALID)?;
+        let first_end = list.all().map(|one| one.expires).min().unwrap_or(i64::MAX);
+        let lists = Lists {
             number,
             hashes: [&*krl, to_be_signed(&crl)?].map(|list| hex(digest(&SHA256, list).as_ref())),
             changes,
-            krl: krl.into(),
-            crl: crl.into(),
-            ends: serde_json::to_vec(&ends).context(Kind::Internal, "the ends of what is revoked")?.into(),
-        });
-        *cached = Some(Cached { lists: Arc::clone(&lists), serials, made, asked: now, revocations });
-        Ok(lists)
+            krl,
+            crl,
+            ends: ENDS.len() + known.len() * END,
+        };
+        Ok((lists, first_end))
     }
+
+    /// A hash of what lists say of which CAs, without those that end before.
+    fn what(&self, keys: &CaKeys, from: i64) -> Result<[u8; 32]> {
+        let mut hash = Context::new(&SHA256);
+        for ca in keys.ssh_blobs()?.iter().map(Vec::as_slice).chain([keys.tls_certificate()]) {
+            hash.update(digest(&SHA256, ca).as_ref());
+        }
+        let known = self.known();
+        let list = RevocationList { number: 0, certificates: &known, from };
+        for RevokedCertificate { serial, kind, .. } in list.all() {
+            let [a, b, c, d, e, f, g, h] = serial.to_be_bytes();
+            hash.update(&[a, b, c, d, e, f, g, h, u8::from(*kind == CertificateKind::Tls)]);
+        }
+        hash.finish().as_ref().try_into().context(Kind::Internal, "SHA-256")
+    }
+
+    /// A part of [`RevokedEnds`](crate::wire::RevokedEnds) in JSON, behind that serial, and by which serial it goes on, if it
+    /// does. The whole is longer than both lists, so nobody keeps it: what is revoked while somebody reads may be told or not.
+    pub fn ends(&self, after: Option<u64>) -> (String, Option<u64>) {
+        let known = self.known();
+        let from = after.map_or(0, |serial| place(&known, serial).map_or_else(|at| at, |at| at + 1));
+        let some = known.get(from..).unwrap_or_default().chunks(PART).next().unwrap_or_default();
+        let mut json = String::with_capacity(ENDS.len() + some.len() * END);
+        let mut before = if after.is_none() { ENDS } else { "," };
+        for RevokedCertificate { serial, expires, .. } in some {
+            json.push_str(&format!("{before}\"{serial}\":{expires}"));
+            before = ",";
+        }
+        let last = some.last().filter(|_| some.len() == PART).map(|one| one.serial);
+        if last.is_none() {
+            json.push_str(if after.is_none() && some.is_empty() { ENDS } else { "" });
+            json.push_str("}}");
+        }
+        (json, last)
+    }
+
+    fn known(&self) -> RwLockReadGuard<'_, Vec<RevokedCertificate>> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps lists that are no more for those who are reading them or about to: the last ones, as long as they are no more than
+/// [`KEPT`].
+fn keep(former: &mut VecDeque<Arc<Lists>>, lists: Arc<Lists>) {
+    former.push_back(lists);
+    former.retain(|lists| Arc::strong_count(lists) > 1 || Arc::weak_count(lists) > 0);
+    let size =
+        |all: &VecDeque<Arc<Lists>>| all.iter().map(|lists| lists.krl.len() + lists.crl.len()).sum::<usize>();
+    while size(former) > KEPT {
+        former.pop_front();
+    }
+}
+
+/// What the operator must hear of lists of so many certificates, and what to do about it.
+pub fn alarm_of(count: usize) -> Option<(String, &'static str)> {
+    alarm(ENDS.len() + count.saturating_mul(END))
+}
+
+fn alarm(largest: usize) -> Option<(String, &'static str)> {
+    let [has, most] = [largest, MAX_LIST].map(|bytes| bytes >> 20);
+    let words =
+        format!("a revocation list has {has} MiB, and beyond {most} MiB servers keep the old one for ever");
+    let hint = "shorten `max_session_ttl`, lower `limits`, and see who gives so much back";
+    (largest > MAX_LIST / 2).then_some((words, hint))
+}
+
+/// Where a serial is, or would be.
+fn place(known: &[RevokedCertificate], serial: u64) -> Result<usize, usize> {
+    known.binary_search_by_key(&serial, |one| one.serial)
+}
+
+/// Lists are of certificates that end then or later: what a clock within the leeway may still take for valid. In whole minutes,
+/// so that what merely ends makes no new list each second, and of two authorities both make the same. One with less than a
+/// minute left that is revoked is listed too: what was locked is refused within a second, however soon it ends.
+fn listed_from(now: i64) -> i64 {
+    now.saturating_sub(LEEWAY).div_euclid(60).saturating_mul(60)
 }
 
 /// How many revoked host certificates a job is told of at most (64 KiB): those that last longest.
@@ -250,22 +434,11 @@ fn to_be_signed(crl: &[u8]) -> Result<&[u8]> {
     Ok(list.data.strip_suffix(rest).unwrap_or(list.data))
 }
 
-/// What is known to be new to the list of that number, and to those before it.
-fn changes(
-    before: Option<&Cached>,
-    number: u64,
-    certificates: &[RevokedCertificate],
-) -> VecDeque<Arc<Change>> {
-    let Some(before) = before else { return VecDeque::new() };
-    let mut changes = before.lists.changes.clone();
-    if before.lists.number != number {
-        let fresh = certificates.iter().filter(|one| before.serials.binary_search(&one.serial).is_err());
-        let revoked = fresh.map(|one| RevokedNow {
-            serial: one.serial,
-            ssh: one.kind == CertificateKind::Ssh,
-            expires: one.expires,
-        });
-        changes.push_back(Arc::new(Change { since: before.lists.number, revoked: revoked.collect() }));
+/// What is known to be new to the list of that number, and to those before it, where it has these that the one before had not.
+fn changes(before: &Lists, number: u64, fresh: Vec<RevokedNow>) -> VecDeque<Arc<Change>> {
+    let mut changes = before.changes.clone();
+    if before.number != number {
+        changes.push_back(Arc::new(Change { since: before.number, revoked: fresh }));
     }
     let count =
         |changes: &VecDeque<Arc<Change>>| changes.iter().map(|change| change.revoked.len()).sum::<usize>();
@@ -273,19 +446,6 @@ fn changes(
         changes.pop_front();
     }
     changes
-}
-
-/// A hash of what the lists say, and of which CAs.
-fn what(keys: &CaKeys, certificates: &[RevokedCertificate]) -> Result<[u8; 32]> {
-    let mut hash = Context::new(&SHA256);
-    for ca in keys.ssh_blobs()?.iter().map(Vec::as_slice).chain([keys.tls_certificate()]) {
-        hash.update(digest(&SHA256, ca).as_ref());
-    }
-    for RevokedCertificate { serial, kind, .. } in certificates {
-        hash.update(&serial.to_be_bytes());
-        hash.update(&[u8::from(*kind == CertificateKind::Tls)]);
-    }
-    hash.finish().as_ref().try_into().context(Kind::Internal, "SHA-256")
 }
 
 #[cfg(test)]

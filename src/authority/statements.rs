@@ -117,12 +117,12 @@ impl Statements {
         if let Some(stated) = last.stated.as_ref().filter(is_present) {
             return Ok(Arc::clone(stated));
         }
-        // Both first: what was revoked by then is on the lists.
+        // First: what was revoked by then is on the lists.
         let locks = store.hear().await?;
-        let revocations = store.revocations();
-        let lists = lists.lists(store, keys, now).await?;
-        if last.locks.replace(locks) != Some(locks) {
-            last.urgent = lists.number;
+        let urgent = last.locks != Some(locks);
+        let (lists, revocations) = lists.lists(store, keys, now, urgent).await?;
+        if urgent {
+            (last.locks, last.urgent) = (Some(locks), lists.number);
         }
         let [krl, crl] = lists.hashes.clone();
         let statement = Statement {

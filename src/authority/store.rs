@@ -39,6 +39,7 @@ pub mod postgres;
 pub mod proofs;
 pub mod record;
 pub mod replicas;
+mod revoked;
 pub mod seal;
 pub mod sqlite;
 #[cfg(test)]
@@ -51,6 +52,7 @@ pub use bounds::Stranger;
 pub use loss::{Loss, Restored, lost};
 pub use pages::{Cursor, Event, EventFilter};
 pub use place::StorePlace;
+pub use revoked::{RevokedCertificate, RevokedSince, RevokedUpto};
 pub use unusable::{is_away, is_displaced, no_room};
 
 use closed::Closed;
@@ -58,11 +60,6 @@ use hosts::{HostStore, HostTrail, SERVE};
 use instances::{InstanceRefusal, NewSecret, RegisteredInstance};
 use locks::{Lock, LockKind, NewLock, Refused, Shut, Subject};
 use replicas::{Announced, Replica};
-
-/// A certificate that ended within so many seconds of its revocation is on no
-/// list: hardly a server would hear of it in that time. It is not listed later
-/// either, nor taken off, so that a list never lacks what one before it had.
-const NOT_LISTED: i64 = 60;
 
 /// The last second that has a list number of its own, in the year 2255: 63 bits end in 2262.
 const LAST_NUMBERED: i64 = 9_000_000_000;
@@ -118,8 +115,19 @@ pub trait Store: sealed::Engine + Trail + InstanceLookup + HostStore {
     /// one transaction.
     fn revoke(&self, entry: NewRevocation) -> BoxFuture<'_, Result<Revoked>>;
 
-    /// Every revoked certificate that ends at `since` or later, by ascending serial.
-    fn revoked(&self, since: i64) -> BoxFuture<'_, Result<Vec<RevokedCertificate>>>;
+    /// The revoked certificates that end at `since` or later: those that were revoked since so many were known, whoever did
+    /// it and whatever their serials and the clocks are; all of them where that was none of this store as it is now.
+    fn revoked_since(&self, since: i64, known: Option<RevokedUpto>) -> BoxFuture<'_, Result<RevokedSince>>;
+
+    /// All of them, by ascending serial.
+    #[cfg(test)]
+    fn revoked(&self, since: i64) -> BoxFuture<'_, Result<Vec<RevokedCertificate>>> {
+        Box::pin(async move {
+            let mut all = self.revoked_since(since, None).await?.certificates;
+            all.sort_by_key(|one| one.serial);
+            Ok(all)
+        })
+    }
 
     /// The number and the time of the lists that say `what` (a hash): those that they had where they are the last
     /// ones and were made within [`LIST_SERVED`] before `now`, so that all who share the store give the same;
@@ -467,19 +475,4 @@ pub enum Revoked {
     AssertionUsed,
     /// There is no such issuance.
     Unknown,
-}
-
-/// A revoked certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RevokedCertificate {
-    /// Its serial.
-    pub serial: u64,
-    /// SSH or TLS.
-    pub kind: CertificateKind,
-    /// Whether it is a host's: of SSH, the host CA's.
-    pub is_host: bool,
-    /// When it was revoked.
-    pub revoked: i64,
-    /// When it ends.
-    pub expires: i64,
 }

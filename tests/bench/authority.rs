@@ -16,6 +16,8 @@
 
 #[path = "authority/figures.rs"]
 mod figures;
+#[path = "authority/lists.rs"]
+mod lists;
 #[path = "authority/load.rs"]
 mod load;
 #[path = "authority/past.rs"]
@@ -62,6 +64,8 @@ fn main() {
             load::load(how, clients.parse().unwrap(), addresses, Path::new(requests))
         }
         ["millions", count, ..] => millions(count.parse().unwrap()),
+        ["lists", count, "beside", binary, ..] => lists::bench(count.parse().unwrap(), Path::new(binary)),
+        ["lists", count, ..] => lists::bench(count.parse().unwrap(), Path::new(MACHINE_ID)),
         ["watchers", count, ..] => watchers::bench(count.parse().unwrap()),
         ["beside", binary, ..] => beside(Path::new(binary)),
         // `cargo bench` says `--bench`, `cargo test --benches` does not.

@@ -36,6 +36,6 @@ pub(super) fn exchange(certificate: &[u8], subject: &[u8], key: &impl SigningKey
 }
 
 /// The elements of a sequence, each whole; an error where there are more or fewer.
-fn elements(reader: BERReader<'_, '_>, count: usize) -> ASN1Result<Vec<Vec<u8>>> {
+pub(super) fn elements(reader: BERReader<'_, '_>, count: usize) -> ASN1Result<Vec<Vec<u8>>> {
     reader.read_sequence(|reader| (0..count).map(|_| reader.next().read_der()).collect())
 }

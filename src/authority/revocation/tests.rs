@@ -6,17 +6,20 @@ use std::process::{Command, Output};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, RevokedCertParams};
 
 use super::*;
 use crate::authority::keys::file;
 
+mod changes;
 mod hosts;
 
 const NOW: i64 = 1_795_348_800;
 
-fn list(number: u64, certificates: &[(u64, CertificateKind)]) -> RevocationList {
-    let certificates = certificates
+fn certificates(certificates: &[(u64, CertificateKind)]) -> Vec<RevokedCertificate> {
+    certificates
         .iter()
         .map(|(serial, kind)| RevokedCertificate {
             serial: *serial,
@@ -25,8 +28,15 @@ fn list(number: u64, certificates: &[(u64, CertificateKind)]) -> RevocationList 
             revoked: NOW - 30,
             expires: NOW + 3600,
         })
-        .collect();
-    RevocationList { number, certificates }
+        .collect()
+}
+
+const NONE: RevocationList<'_> = RevocationList { number: 0, certificates: &[], from: 0 };
+
+/// With one behind them that has ended.
+fn list(number: u64, certificates: &mut Vec<RevokedCertificate>) -> RevocationList<'_> {
+    certificates.push(RevokedCertificate { serial: 7, expires: NOW - 100, ..certificates[0].clone() });
+    RevocationList { number, certificates, from: NOW - 99 }
 }
 
 fn run(dir: &Path, line: &str) -> Output {
@@ -81,18 +91,16 @@ fn openssh_reads_the_krl() {
     ssh_certificates(dir, "hosts", &[5, 8, big]);
     ssh_certificates(dir, "other", &[6]);
     // Not in order, one of them of TLS, and 6 of a CA that is not ours.
-    let list = list(
-        9,
-        &[
-            (big, CertificateKind::Ssh),
-            (3, CertificateKind::Ssh),
-            (4, CertificateKind::Tls),
-            (6, CertificateKind::Ssh),
-            (7, CertificateKind::Ssh),
-            (8, CertificateKind::Ssh),
-        ],
-    );
-    let krl = ssh_krl(blobs, &list, NOW);
+    let mut revoked = certificates(&[
+        (big, CertificateKind::Ssh),
+        (3, CertificateKind::Ssh),
+        (4, CertificateKind::Tls),
+        (6, CertificateKind::Ssh),
+        (7, CertificateKind::Ssh),
+        (8, CertificateKind::Ssh),
+    ]);
+    let list = list(9, &mut revoked);
+    let krl = ssh_krl(blobs, list, NOW);
     assert_eq!(krl::read(&krl).unwrap().date, u64::try_from(NOW - LEEWAY).unwrap());
     fs::write(dir.join("krl"), krl).unwrap();
     let revoked: Vec<u64> =
@@ -108,7 +116,7 @@ fn openssh_reads_an_empty_krl() {
     let dir = tempfile::tempdir().unwrap();
     let blobs = [ssh_ca(dir.path(), "ca"), ssh_ca(dir.path(), "hosts")];
     ssh_certificates(dir.path(), "ca", &[2]);
-    fs::write(dir.path().join("krl"), ssh_krl(blobs, &RevocationList::default(), NOW)).unwrap();
+    fs::write(dir.path().join("krl"), ssh_krl(blobs, NONE, NOW)).unwrap();
     assert!(!is_revoked(dir.path(), 2));
 }
 
@@ -150,8 +158,8 @@ fn verify_at(dir: &Path, serial: u64, now: i64) -> String {
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 
-fn signed(keys: &CaKeys, list: &RevocationList, valid_for: i64) -> Result<Vec<u8>> {
-    keys.sign_crl(&tls_crl(list, NOW, valid_for))
+fn signed(keys: &CaKeys, list: RevocationList<'_>, valid_for: i64) -> Result<Vec<u8>> {
+    tls_crl(keys, list, NOW, valid_for)
 }
 
 #[test]
@@ -161,8 +169,9 @@ fn openssl_reads_the_crl() {
     let big = u64::try_from(i64::MAX).unwrap();
     let keys = tls_ca(dir, sign_lists(), &[2, 3, 4, big]);
     let tls = CertificateKind::Tls;
-    let list = list(300, &[(3, tls), (4, CertificateKind::Ssh), (128, tls), (big, tls)]);
-    fs::write(dir.join("crl"), signed(&keys, &list, 3600).unwrap()).unwrap();
+    let mut revoked = certificates(&[(3, tls), (4, CertificateKind::Ssh), (128, tls), (big, tls)]);
+    let list = list(300, &mut revoked);
+    fs::write(dir.join("crl"), signed(&keys, list, 3600).unwrap()).unwrap();
     run_well(dir, "openssl crl -inform DER -in crl -out crl.pem");
     for serial in [2, 4] {
         assert!(verify(dir, serial).contains(": OK"), "{}", verify(dir, serial));
@@ -193,17 +202,74 @@ fn openssl_reads_an_empty_crl() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let keys = tls_ca(dir, sign_lists(), &[2]);
-    fs::write(dir.join("crl"), signed(&keys, &RevocationList::default(), 3600).unwrap()).unwrap();
+    fs::write(dir.join("crl"), signed(&keys, NONE, 3600).unwrap()).unwrap();
     let said = run_well(dir, "openssl crl -inform DER -in crl -text -out crl.pem");
     assert!(!said.contains("Revoked Certificates:"), "{said}");
     assert!(verify(dir, 2).contains(": OK"), "{}", verify(dir, 2));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    /// Whatever is on it, at whatever time it was revoked.
+    #[test]
+    fn a_list_is_what_rcgen_writes(
+        all in vec((1..=u64::MAX, prop_oneof![0..=NOW, 2_524_607_999..=LAST_SECOND]), 0..300),
+        number in any::<u64>(),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = tls_ca(dir.path(), sign_lists(), &[]);
+        let revoked_certs = all.iter().map(|(serial, revoked)| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: x509_time(*revoked),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let mut params = CertificateRevocationListParams {
+            this_update: x509_time(NOW),
+            next_update: x509_time(NOW + 60),
+            crl_number: SerialNumber::from(number),
+            issuing_distribution_point: None,
+            revoked_certs: revoked_certs.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let key = KeyPair::from_pem(&fs::read_to_string(dir.path().join("keys/tls_ca.key")).unwrap()).unwrap();
+        let issuer = Issuer::from_ca_cert_der(&keys.tls_certificate().into(), key).unwrap();
+        let expected = params.signed_by(&issuer).unwrap();
+        params.revoked_certs.clear();
+        let list = keys.sign_crl(&params, all.into_iter()).unwrap();
+        prop_assert_eq!(to_be_signed(&list).unwrap(), to_be_signed(expected.der()).unwrap());
+        let (rest, list) = x509_parser::parse_x509_crl(&list).unwrap();
+        let (_, ca) = x509_parser::parse_x509_certificate(keys.tls_certificate()).unwrap();
+        prop_assert!(rest.is_empty() && list.verify_signature(ca.public_key()).is_ok());
+    }
+}
+
+#[test]
+fn the_ends_are_told_in_parts() {
+    let cache = ListCache::default();
+    for count in [0, 1, PART - 1, PART, PART + 1, 3 * PART] {
+        let serials =
+            (0..u64::try_from(count).unwrap()).map(|n| (u64::MAX / 2 - 9000 + n, CertificateKind::Tls));
+        *cache.known.write().unwrap() = certificates(&serials.collect::<Vec<_>>());
+        let (mut json, mut after) = cache.ends(None);
+        while after.is_some() {
+            let part;
+            (part, after) = cache.ends(after);
+            json.push_str(&part);
+        }
+        assert!(json.len() <= ENDS.len() + 2 + count * END);
+        let told: crate::wire::RevokedEnds = serde_json::from_str(&json).unwrap();
+        let ends = cache.known().iter().map(|one| (one.serial, one.expires)).collect();
+        assert_eq!(told.expires, ends);
+    }
 }
 
 #[test]
 fn a_ca_that_may_not_sign_lists_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let keys = tls_ca(dir.path(), vec![KeyUsagePurpose::KeyCertSign], &[]);
-    let error = signed(&keys, &RevocationList::default(), 3600).unwrap_err();
+    let error = signed(&keys, NONE, 3600).unwrap_err();
     assert!(error.to_string().starts_with("cannot sign the revocation list: "), "{error}");
 }
 
@@ -211,15 +277,13 @@ fn a_ca_that_may_not_sign_lists_is_an_error() {
 fn times_that_x509_cannot_say_are_cut() {
     let dir = tempfile::tempdir().unwrap();
     let keys = tls_ca(dir.path(), sign_lists(), &[]);
-    signed(&keys, &RevocationList::default(), i64::MAX).unwrap();
+    signed(&keys, NONE, i64::MAX).unwrap();
 }
 
 #[test]
 fn lists_that_grow_are_an_alarm_long_before_servers_take_them_no_more() {
-    let lists = |sizes: [usize; 3]| {
-        let [krl, crl, ends] = sizes.map(|size| Bytes::from(vec![0; size]));
-        Lists { krl, crl, ends, ..lists(0, VecDeque::new()) }
-    };
+    let lists =
+        |sizes: [usize; 3]| Lists { ends: sizes[2], ..Lists::of(vec![0; sizes[0]], vec![0; sizes[1]]) };
     const HALF: usize = MAX_LIST / 2;
     assert_eq!(lists([HALF; 3]).alarm(), None);
     for large in [[HALF + 1, 0, 0], [0, HALF + 1, 0], [0, 0, HALF + 1]] {
@@ -230,39 +294,50 @@ fn lists_that_grow_are_an_alarm_long_before_servers_take_them_no_more() {
 
 /// Empty ones.
 fn lists(number: u64, changes: VecDeque<Arc<Change>>) -> Lists {
-    let [krl, crl, ends] = [(); 3].map(|()| Bytes::new());
-    Lists { number, hashes: Default::default(), changes, krl, crl, ends }
+    Lists { number, changes, ..Lists::of(Vec::new(), Vec::new()) }
+}
+
+#[test]
+fn of_former_lists_the_last_are_kept_that_somebody_reads_and_have_room() {
+    let mut former = VecDeque::new();
+    let all: Vec<_> = (0..5).map(|_| Arc::new(Lists::of(vec![0; KEPT / 8], vec![0; KEPT / 4]))).collect();
+    all.iter().for_each(|lists| keep(&mut former, Arc::clone(lists)));
+    assert!(former.iter().zip(all.iter().skip(3)).all(|(one, other)| Arc::ptr_eq(one, other)));
+    assert_eq!(former.len(), 2);
+    let reading = Arc::downgrade(&all[4]);
+    drop(all);
+    keep(&mut former, Arc::new(Lists::of(Vec::new(), Vec::new())));
+    assert!(former.len() == 1 && reading.upgrade().is_some(), "nobody reads the others");
+    let large = Arc::new(Lists::of(vec![0; KEPT + 1], Vec::new()));
+    keep(&mut former, Arc::clone(&large));
+    assert!(former.is_empty());
 }
 
 #[test]
 fn so_much_is_known_of_what_was_new_and_no_more() {
-    let certificates =
-        |upto: u64| list(0, &(1..=upto).map(|serial| (serial, CertificateKind::Ssh)).collect::<Vec<_>>());
-    let cached = |number: u64, upto: u64, before: Option<&Cached>| {
-        let list = certificates(upto).certificates;
-        let lists = lists(number, changes(before, number, &list));
-        let serials = list.iter().map(|one| one.serial).collect();
-        Cached { lists: Arc::new(lists), serials, made: NOW, asked: NOW, revocations: 0 }
+    let after = |before: &Lists, number: u64, fresh: u64| {
+        let fresh = (0..fresh).map(|serial| RevokedNow { serial, ssh: true, expires: NOW }).collect();
+        lists(number, changes(before, number, fresh))
     };
-    let new = |lists: &Cached, since| lists.lists.since(since).map(|new| new.len());
-    let first = cached(10, 5, None);
+    let new = |lists: &Lists, since| lists.since(since).map(|new| new.len());
+    let first = lists(10, VecDeque::new());
     assert_eq!((new(&first, 10), new(&first, 9)), (Some(0), None));
-    let second = cached(20, 7, Some(&first));
+    let second = after(&first, 20, 2);
     assert_eq!((new(&second, 10), new(&second, 20)), (Some(2), Some(0)));
     // The same once more, as after another's question.
-    assert_eq!(new(&cached(20, 7, Some(&second)), 10), Some(2));
-    // Fewer, since some have ended, and then more than are kept.
-    let third = cached(30, 3, Some(&second));
+    assert_eq!(new(&after(&second, 20, 0), 10), Some(2));
+    // Nothing, since some have ended, and then more than are kept.
+    let third = after(&second, 30, 0);
     assert_eq!((new(&third, 10), new(&third, 20)), (Some(2), Some(0)));
-    let fourth = cached(40, 2002, Some(&third));
+    let fourth = after(&third, 40, 1999);
     assert_eq!((new(&fourth, 10), new(&fourth, 20), new(&fourth, 30)), (None, Some(1999), Some(1999)));
-    let fifth = cached(50, 2003, Some(&fourth));
+    let fifth = after(&fourth, 50, 1);
     assert_eq!((new(&fifth, 20), new(&fifth, 30)), (Some(2000), Some(2000)));
-    let sixth = cached(60, 4010, Some(&fifth));
+    let sixth = after(&fifth, 60, 2001);
     assert_eq!((new(&sixth, 50), new(&sixth, 60)), (None, Some(0)));
     let mut last = sixth;
     for number in 0..u64::try_from(MAX_CHANGES).unwrap() + 9 {
-        last = cached(100 + number, 4010, Some(&last));
+        last = after(&last, 100 + number, 0);
     }
-    assert_eq!((last.lists.changes.len(), new(&last, 60), new(&last, 110)), (MAX_CHANGES, None, Some(0)));
+    assert_eq!((last.changes.len(), new(&last, 60), new(&last, 110)), (MAX_CHANGES, None, Some(0)));
 }

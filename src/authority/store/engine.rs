@@ -133,6 +133,18 @@ pub async fn check(place: &StorePlace, key: &StoreKey) -> Result<Vec<(String, &'
     closed.map_or(Ok(warnings), |closed| Err(closed.error()))
 }
 
+/// How many revoked certificates end at `since` or later.
+///
+/// # Errors
+/// As [`read`], and where whoever asks may not know.
+pub async fn revoked_count(place: &StorePlace, key: &StoreKey, since: i64) -> Result<usize> {
+    let count = match place {
+        StorePlace::Sqlite(path) => SqliteTrail::open(path, key.owner())?.revoked_count(since).await,
+        StorePlace::Postgres(url) => PostgresTrail::open(pool(url, key)?).await?.revoked_count(since).await,
+    };
+    Ok(usize::try_from(count?).unwrap_or_default())
+}
+
 /// Connections, with files named from the data directory, as its owner.
 fn pool(url: &DatabaseUrl, key: &StoreKey) -> Result<Pool> {
     Ok(Pool::new(Settings::new(url, &Environment::of_process(), key.folder(), key.owner())?))

@@ -15,7 +15,7 @@ use super::replicas::{Announced, Replica};
 use super::seal::{Seal, StoreKey};
 use super::{
     CertificateRecord, Cursor, Event, EventFilter, Issued, ListNumber, NewIssuance, NewRefusal,
-    NewRevocation, NewSigned, PlanRecord, Revoked, RevokedCertificate, Store, Trail, event, sealed,
+    NewRevocation, NewSigned, PlanRecord, Revoked, RevokedSince, RevokedUpto, Store, Trail, event, sealed,
 };
 use crate::authority::limits::{Level, Spent};
 use crate::error::{Context as _, Kind, Result};
@@ -323,11 +323,19 @@ impl Store for Postgres {
         Box::pin(self.read(move |client, _| async move { reads::heard(&client, &self.shared.known).await }))
     }
 
-    fn revoked(&self, since: i64) -> BoxFuture<'_, Result<Vec<RevokedCertificate>>> {
+    fn revoked_since(&self, since: i64, known: Option<RevokedUpto>) -> BoxFuture<'_, Result<RevokedSince>> {
         Box::pin(self.read(move |client, _| async move {
             // One that lacks a revocation is worse than none.
             transaction::look(&client, &self.shared.known).await?;
-            reads::revoked(&client, since).await
+            let restored = self.shared.known.restored();
+            let known = known.filter(|known| known.restored == restored).map(|known| known.revocations);
+            let mut found = reads::revoked(&client, since, known).await?;
+            // So many there never were.
+            if known.is_some_and(|known| known > found.1) {
+                found = reads::revoked(&client, since, None).await?;
+            }
+            let (certificates, revocations, is_all) = found;
+            Ok(RevokedSince { certificates, upto: RevokedUpto { restored, revocations }, is_all })
         }))
     }
 

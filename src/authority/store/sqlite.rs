@@ -20,7 +20,7 @@ use super::replicas::{Announced, Replica};
 use super::seal::{Seal, StoreKey};
 use super::{
     CertificateRecord, Cursor, Event, EventFilter, Issued, ListNumber, NewIssuance, NewRefusal,
-    NewRevocation, NewSigned, PlanRecord, Revoked, RevokedCertificate, Store, Trail, event, sealed,
+    NewRevocation, NewSigned, PlanRecord, Revoked, RevokedSince, RevokedUpto, Store, Trail, event, sealed,
 };
 use crate::authority::limits::{FREE, Level, Spent};
 use crate::error::{Context as _, Kind, Result};
@@ -281,19 +281,10 @@ impl Store for Sqlite {
         Box::pin(self.reader.read(move |connection| locks.hear(connection, &revocations)))
     }
 
-    fn revoked(&self, since: i64) -> BoxFuture<'_, Result<Vec<RevokedCertificate>>> {
+    fn revoked_since(&self, since: i64, known: Option<RevokedUpto>) -> BoxFuture<'_, Result<RevokedSince>> {
         let outside = Arc::clone(&self.outside);
         Box::pin(async move {
-            let read = move |connection: &Connection| {
-                // First of all, so that nothing is known by then that this moment lacks.
-                let heard = outside.hear(connection)?;
-                // What was revoked since is elsewhere, or lost: a list that lacks it is worse than none.
-                Ok(match (closing::closed(connection)?, heard) {
-                    (Some(closed), _) => Err(closed.error()),
-                    (None, Err(loss)) => Err(loss.error("cannot make a list")),
-                    (None, Ok(())) => Ok(reads::revoked(connection, since)?),
-                })
-            };
+            let read = move |connection: &Connection| reads::revoked(connection, &outside, since, known);
             self.reader.read_at_once(read).await?
         })
     }

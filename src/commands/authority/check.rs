@@ -11,6 +11,7 @@ use super::answer;
 use crate::authority::config::Config;
 use crate::authority::policy::{Finding, Policy, Report};
 use crate::authority::policy_files::PolicyFiles;
+use crate::authority::revocation::alarm_of;
 use crate::authority::store::engine;
 use crate::authority::tls::{self, CertificateWarning};
 use crate::cli::Format;
@@ -83,10 +84,13 @@ impl StoreWarning {
 
 /// Whether it can be served, and how it keeps what it holds. A database that is away may be back when it is served.
 fn store(config: &Config, env: &Environment) -> Result<Vec<StoreWarning>> {
-    let (kept, error) = match block_on(engine::check(&config.store, &config.store_key()))? {
+    let (mut kept, error) = match block_on(engine::check(&config.store, &config.store_key()))? {
         Ok(kept) => (kept, None),
         Err(error) => (Vec::new(), Some(error)),
     };
+    // Who may only read a database is not told.
+    let count = block_on(engine::revoked_count(&config.store, &config.store_key(), Clock::system().now()))?;
+    kept.extend(count.ok().and_then(alarm_of));
     let error = error.map(|error| StoreWarning {
         message: error.to_string(),
         hints: error.hints().to_vec(),

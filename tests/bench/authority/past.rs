@@ -27,3 +27,19 @@ pub(crate) fn fill(store: &Path, count: u64, proofs: usize) {
         ))
         .unwrap();
 }
+
+/// So many certificates of one issuance, in turn of SSH and X.509, are revoked and good for a day.
+pub(crate) fn revoke(store: &Path, count: u64) {
+    let database = rusqlite::Connection::open(store).unwrap();
+    let now = Clock::system().now();
+    database
+        .execute_batch(&format!(
+            "PRAGMA synchronous = off; PRAGMA foreign_keys = off;
+             BEGIN;
+             INSERT INTO certificates (serial, issuance, kind, expires, revoked, key_hash)
+                 WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {count})
+                 SELECT (random() & 0x3fffffffffffffc0) | (n & 1), 1, n & 1, {now} + 86400 + n % 3600, {now} - 1, randomblob(32) FROM numbers;
+             COMMIT;"
+        ))
+        .unwrap();
+}

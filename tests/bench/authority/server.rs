@@ -65,6 +65,16 @@ impl Server {
         line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() / 1024
     }
 
+    /// The same, and the most that it ever held.
+    pub(crate) fn memory(&self) -> String {
+        let status = process::read(format!("/proc/{}/status", self.process.id()));
+        let mib = |what: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() / 1024
+        };
+        format!("{} MiB, at most {} MiB", mib("VmRSS:"), mib("VmHWM:"))
+    }
+
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         self.process.signal(signal);
@@ -137,7 +147,7 @@ fn pinned(core: &str, program: &Path) -> Command {
 }
 
 /// The processor's time of all threads of a process, and of those of its store.
-fn cpu_times(process: u32) -> [Duration; 2] {
+pub(crate) fn cpu_times(process: u32) -> [Duration; 2] {
     let mut times = [Duration::ZERO; 2];
     for thread in std::fs::read_dir(format!("/proc/{process}/task")).unwrap() {
         let read = |what| std::fs::read_to_string(thread.as_ref().unwrap().path().join(what)).unwrap();

@@ -111,8 +111,9 @@ authority::enroll: authority authority::config authority::issue authority::limit
 authority::assertion: authority authority::store clock denial error join::jwt random
 authority::revoke: authority authority::assertion authority::config authority::store clock error join::jwt secret text wire
 authority::host_proof: authority authority::assertion authority::config authority::store clock error text
-authority::http: authority authority::assertion authority::connections authority::enroll authority::host_proof authority::limits authority::revocation
-    authority::revoke authority::statements authority::store::closed::closed authority::store::is_away authority::store::is_displaced
+authority::served_list: authority authority::revocation
+authority::http: authority authority::assertion authority::connections authority::enroll authority::host_proof authority::limits
+    authority::revoke authority::served_list authority::statements authority::store::closed::closed authority::store::is_away authority::store::is_displaced
     authority::store::lost authority::store::no_room authority::tls error join::issuers terminal wire
 authority::policy_watch: authority authority::config authority::policy authority::policy_files error terminal text
 authority::serve: authority authority::connections authority::head authority::http authority::policy_watch
@@ -120,7 +121,7 @@ authority::serve: authority authority::connections authority::head authority::ht
 
 # the commands
 commands: authority authority::audit authority::config authority::issue authority::keys
-    authority::policy authority::policy_files authority::serve authority::store authority::tls authority::validity cli clock denial destination document
+    authority::policy authority::policy_files authority::revocation::alarm_of authority::serve authority::store authority::tls authority::validity cli clock denial destination document
     environment error folder host join join::instance::secret_hash join::jwt join::method
     join::verify net once once::command once::revoke once::runs once::settings output pem principal process random runtime
     terminal text wire

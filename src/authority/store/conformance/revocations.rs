@@ -3,15 +3,74 @@
 use super::fixtures::*;
 use super::*;
 
-fn what_ends_within_a_minute_of_its_revocation_is_on_no_list(bench: &Bench) {
-    for (n, left) in [(1, 60), (2, 61)] {
-        let revoked = revocation(n, "a").time;
-        let ends = |one: &mut NewCertificate| one.expires = revoked + left;
-        bench.issue(issuance(n).with(|entry| entry.plan.certificates.iter_mut().for_each(ends)));
+/// Those of issuance `n` end then.
+fn ending(n: u64, expires: i64) -> Entry {
+    issuance(n).with(|entry| {
+        entry.plan.certificates.iter_mut().for_each(|certificate| certificate.expires = expires)
+    })
+}
+
+/// Whoever has shut it out within its last minute wants it refused by then.
+fn what_ends_soon_is_listed_until_it_does(bench: &Bench) {
+    let revoked = revocation(1, "a").time;
+    for (n, left) in [(1, 1), (2, 60)] {
+        bench.issue(ending(n, revoked + left));
         assert_eq!(bench.revoke(n, "a"), Revoked::Now);
     }
-    let list = bench.wait(bench.store.revoked(NOW));
-    assert_eq!(list.iter().map(|one| one.serial).collect::<Vec<_>>(), [4, 5]);
+    let listed = |since| bench.wait(bench.store.revoked(since)).into_iter().map(|one| one.serial);
+    assert_eq!(listed(revoked + 1).collect::<Vec<_>>(), [2, 3, 4, 5]);
+    assert_eq!(listed(revoked + 2).collect::<Vec<_>>(), [4, 5]);
+}
+
+/// By whomever, of whatever serial, and whatever the clocks say.
+fn what_was_revoked_since_is_found_and_nothing_else(bench: &Bench) {
+    let other = bench.again();
+    (1..8).for_each(|n| drop(bench.issue(issuance(n))));
+    bench.issue(ending(8, NOW - 1));
+    let first = bench.wait(bench.store.revoked_since(NOW, None));
+    assert!(first.is_all && first.certificates.is_empty());
+    let (mut all, mut upto) = (Vec::new(), first.upto);
+    let mut since = |store: &Arc<dyn Store>| {
+        let found = bench.wait(store.revoked_since(NOW, Some(upto)));
+        assert!(!found.is_all);
+        upto = found.upto;
+        let mut serials: Vec<u64> = found.certificates.iter().map(|one| one.serial).collect();
+        serials.sort_unstable();
+        // Together they are what is there.
+        all.extend(found.certificates);
+        all.sort_by_key(|one: &RevokedCertificate| one.serial);
+        assert_eq!(all, bench.wait(bench.store.revoked(NOW)));
+        serials
+    };
+    assert!(since(&bench.store).is_empty());
+    // Another authority's or command's, of a clock that is ahead, and then behind; the later one has the lower serial.
+    let at = |n, time| NewRevocation { time, ..revocation(n, "a") };
+    assert_eq!(bench.wait(other.revoke(at(5, NOW + 30))), Revoked::Now);
+    assert_eq!(since(&bench.store), [10, 11]);
+    assert_eq!(bench.wait(bench.store.revoke(at(3, NOW - 7200))), Revoked::Now);
+    assert_eq!(bench.wait(other.revoke(at(4, NOW))), Revoked::Now);
+    assert_eq!((since(&other), since(&bench.store)), (vec![6, 7, 8, 9], Vec::<u64>::new()));
+    bench.wait(other.lock(lock(LockKind::Serial, "2")));
+    assert_eq!(since(&bench.store), [2, 3]);
+    // Of what has ended it is not told.
+    assert_eq!(bench.revoke(8, "a"), Revoked::Now);
+    assert_eq!(bench.revoke(5, "b"), Revoked::Before);
+    assert_eq!((since(&bench.store), since(&bench.store)), (Vec::<u64>::new(), Vec::<u64>::new()));
+    // Of a store that was put back nothing is known, however much was revoked in it since.
+    let last = bench.number("SELECT max(sequence) FROM events");
+    assert_eq!(bench.revoke(6, "a"), Revoked::Now);
+    assert_eq!(since(&bench.store), [12, 13]);
+    bench.put_back(last);
+    assert!(bench.runtime.block_on(bench.store.revoked_since(NOW, Some(upto))).is_err());
+    let is_lost = |store: &Arc<dyn Store>| bench.runtime.block_on(store.mark()).is_err();
+    assert!(is_lost(&bench.store));
+    let command = bench.again();
+    assert!(is_lost(&command));
+    bench.wait(command.resume(NOW));
+    assert!(!is_lost(&bench.store));
+    let found = bench.wait(bench.store.revoked_since(NOW, Some(upto)));
+    assert!(found.is_all && found.certificates.len() >= 8 && found.upto != upto);
+    assert!(!bench.wait(bench.store.revoked_since(NOW, Some(found.upto))).is_all);
 }
 
 fn an_issuance_is_revoked_whole_and_an_assertion_used_once(bench: &Bench) {
@@ -78,18 +137,19 @@ fn a_revocation_counts_though_nobody_waits_for_it(bench: &Bench) {
     crate::authority::keys::file::create(&dir, "id.test", NOW).unwrap();
     let keys = crate::authority::keys::file::load(&dir, crate::folder::trust::Owner::me()).unwrap();
     let cache = crate::authority::revocation::ListCache::default();
-    let krl = || bench.wait(cache.lists(bench.store.as_ref(), &keys, NOW)).krl.clone();
-    let before = krl();
-    assert_eq!((krl(), bench.store.revocations()), (before.clone(), 0));
-    assert_eq!(krl().as_ptr(), before.as_ptr(), "each answer has a list of its own");
+    let lists = || bench.wait(cache.lists(bench.store.as_ref(), &keys, NOW, false)).0;
+    let before = lists();
+    assert!(
+        Arc::ptr_eq(&lists(), &before) && bench.store.revocations() == 0,
+        "each answer has a list of its own"
+    );
     bench.runtime.block_on(async {
         let mut asked = bench.store.revoke(revocation(1, "a"));
         drop(asked.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())));
     });
     // Whoever writes next is answered after it.
     assert_eq!(bench.revoke(2, "a"), Revoked::Unknown);
-    let after = krl();
-    assert_ne!(after, before);
+    assert_ne!(lists().krl, before.krl);
     // Nothing is built anew where nothing was revoked.
     let count = bench.store.revocations();
     assert_eq!(bench.revoke(1, "a"), Revoked::AssertionUsed);
@@ -115,7 +175,8 @@ fn list_numbers_rise_and_are_drawn_once(bench: &Bench) {
 
 promises!(
     list_numbers_rise_and_are_drawn_once,
-    what_ends_within_a_minute_of_its_revocation_is_on_no_list,
+    what_ends_soon_is_listed_until_it_does,
+    what_was_revoked_since_is_found_and_nothing_else,
     an_issuance_is_revoked_whole_and_an_assertion_used_once,
     of_twenty_revocations_at_once_one_is_now,
     a_revocation_counts_though_nobody_waits_for_it,

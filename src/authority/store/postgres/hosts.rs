@@ -7,8 +7,8 @@ use futures_util::future::BoxFuture;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
+use super::super::CertificateKind;
 use super::super::hosts::{HostNews, HostSeen, HostStore, HostTrail, MAX_HOSTS};
-use super::super::{CertificateKind, NOT_LISTED};
 use super::failure::Failure;
 use super::transaction::{self, Parameter, locked};
 use super::work::{CANNOT_READ, PATIENCE, Shared, again};
@@ -109,11 +109,10 @@ async fn hear(client: &Client, shared: &Shared, hosts: &[HostNews]) -> Result<()
 
 async fn revoked(client: &Client, since: i64, most: usize) -> Result<Vec<u64>, Failure> {
     const SQL: &str = "SELECT serial FROM machine_id.certificates
-        WHERE host IS NOT NULL AND revoked IS NOT NULL AND expires >= $1 AND expires - revoked > $2 AND kind = $3
-        ORDER BY expires DESC LIMIT $4";
+        WHERE host IS NOT NULL AND revoked IS NOT NULL AND expires >= $1 AND kind = $2
+        ORDER BY expires DESC LIMIT $3";
     let most = i64::try_from(most).unwrap_or(i64::MAX);
     let kind = CertificateKind::Ssh.number();
-    let asked: [Parameter<'_>; 4] =
-        [(&since, Type::INT8), (&NOT_LISTED, Type::INT8), (&kind, Type::INT8), (&most, Type::INT8)];
+    let asked: [Parameter<'_>; 3] = [(&since, Type::INT8), (&kind, Type::INT8), (&most, Type::INT8)];
     reads::rows(client, SQL, &asked).await?.iter().map(|row| rows::read_serial(row, 0)).collect()
 }

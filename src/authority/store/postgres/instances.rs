@@ -73,8 +73,8 @@ const REVOKE: &str = concat!(
     "WITH gone AS (
         UPDATE machine_id.certificates SET revoked = $2 WHERE serial = ANY ($1) AND revoked IS NULL AND ",
     locked!(),
-    ")
-     UPDATE machine_id.state SET revocations = revocations + 1 WHERE ",
+    " RETURNING serial)
+     UPDATE machine_id.state SET revocations = revocations + 1 WHERE (SELECT count(*) FROM gone) >= 0 AND ",
     locked!(),
     " RETURNING revocations"
 );

@@ -138,7 +138,8 @@ pub(super) async fn put(
         (&mac, Type::BYTEA),
     ];
     let revoked: [Parameter<'_>; 2] = [(&taken.issuances, Type::INT8_ARRAY), (&lock.at, Type::INT8)];
-    let statements = [(PUT, &put[..]), (CHANGE, &[]), (REVOKE, &revoked)];
+    // By the number of before they are counted.
+    let statements = [(PUT, &put[..]), (REVOKE, &revoked), (CHANGE, &[])];
     finish(client, shared, &statements, &events).await?;
     Ok((taken.shut, rest))
 }

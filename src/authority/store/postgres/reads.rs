@@ -8,7 +8,7 @@ use super::super::hosts;
 use super::super::instances::RegisteredInstance;
 use super::super::seal::Seal;
 use super::super::version;
-use super::super::{CertificateRecord, Cursor, Event, EventFilter, NOT_LISTED, RevokedCertificate};
+use super::super::{CertificateRecord, Cursor, Event, EventFilter, RevokedCertificate};
 use super::failure::Failure;
 use super::known::Known;
 use super::transaction::{self, Parameter};
@@ -147,28 +147,58 @@ pub(super) async fn standing(client: &Client) -> Result<(i64, Option<Closed>), F
     Ok((row.try_get(0)?, Closed::read(row.try_get(1)?)))
 }
 
-/// Every revoked certificate that ends at `since` or later. Of a store that is closed none: what was revoked since is
+/// So many are read at once: a row takes ten times what it holds.
+const PAGE: i64 = 10_000;
+
+/// The revoked certificates that end at `since` or later, behind the revocation of that number where there was such a one; the
+/// number of the last by then, and whether it is all of them. Of a store that is closed none: what was revoked since is
 /// elsewhere, and a list that lacks it is worse than none.
-pub(super) async fn revoked(client: &Client, since: i64) -> Result<Vec<RevokedCertificate>, Failure> {
-    const SQL: &str = "SELECT serial, kind, revoked, expires, host IS NOT NULL FROM machine_id.certificates
-        WHERE revoked IS NOT NULL AND expires >= $1 AND expires - revoked > $2 ORDER BY serial";
-    const CLOSED: &str = "SELECT closed FROM machine_id.state";
-    let since: [Parameter<'_>; 2] = [(&since, Type::INT8), (&NOT_LISTED, Type::INT8)];
-    let read = transaction::read(client, &[(CLOSED, &[]), (SQL, &since)]).await?;
-    let [closed, found] = read.as_slice() else { return Err(gone()) };
-    if let Some(closed) = Closed::read(closed.first().ok_or_else(gone)?.try_get(0)?) {
-        return Err(Failure::Closed(closed));
+pub(super) async fn revoked(
+    client: &Client,
+    since: i64,
+    known: Option<i64>,
+) -> Result<(Vec<RevokedCertificate>, i64, bool), Failure> {
+    const STATE: &str = "SELECT closed, revocations FROM machine_id.state";
+    // In the order of an index. What is revoked meanwhile has higher numbers, and may come twice.
+    let (by, mut after) = known.map_or(("expires", (since, -1)), |known| ("revocation", (known, i64::MAX)));
+    let sql = format!(
+        "SELECT serial, kind, revoked, expires, {by}, host IS NOT NULL FROM machine_id.certificates
+         WHERE revoked IS NOT NULL AND {by} IS NOT NULL AND ({by}, serial) > ($2, $3)
+            AND expires >= $1 ORDER BY {by}, serial LIMIT $4"
+    );
+    let (mut all, mut upto) = (Vec::new(), None);
+    loop {
+        let place: [Parameter<'_>; 4] =
+            [(&since, Type::INT8), (&after.0, Type::INT8), (&after.1, Type::INT8), (&PAGE, Type::INT8)];
+        let read = transaction::read(client, &[(STATE, &[]), (&sql, &place)]).await?;
+        let [state, found] = read.as_slice() else { return Err(gone()) };
+        let state = state.first().ok_or_else(gone)?;
+        if let Some(closed) = Closed::read(state.try_get(0)?) {
+            return Err(Failure::Closed(closed));
+        }
+        let upto = *upto.get_or_insert(state.try_get(1)?);
+        for row in found {
+            all.push(RevokedCertificate {
+                serial: rows::read_serial(row, 0)?,
+                kind: rows::kind(row, 1)?,
+                revoked: row.try_get(2)?,
+                expires: row.try_get(3)?,
+                is_host: row.try_get(5)?,
+            });
+            after = (row.try_get(4)?, row.try_get(0)?);
+        }
+        if i64::try_from(found.len()).is_ok_and(|count| count < PAGE) {
+            return Ok((all, upto, known.is_none()));
+        }
     }
-    let revoked = |row: &Row| {
-        Ok(RevokedCertificate {
-            serial: rows::read_serial(row, 0)?,
-            kind: rows::kind(row, 1)?,
-            revoked: row.try_get(2)?,
-            expires: row.try_get(3)?,
-            is_host: row.try_get(4)?,
-        })
-    };
-    found.iter().map(revoked).collect()
+}
+
+/// How many they are that end at `since` or later.
+pub(super) async fn revoked_count(client: &Client, since: i64) -> Result<i64, Failure> {
+    const SQL: &str =
+        "SELECT count(*) FROM machine_id.certificates WHERE revoked IS NOT NULL AND expires >= $1";
+    let found = rows(client, SQL, &[(&since, Type::INT8)]).await?;
+    Ok(found.first().ok_or_else(gone)?.try_get(0)?)
 }
 
 /// What narrows both parts of the trail: $1 is the place, $2 the most rows. No index on times leads to it, whose rows would be

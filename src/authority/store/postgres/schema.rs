@@ -77,6 +77,14 @@ pub(super) const MIGRATIONS: &[Migration] = &[
             RETURN new;
         END $$;
 
+    -- Lists are made of what was revoked since the last (`state.revocations`): a number higher than any that was to be read
+    -- before. The lock is there already, unless somebody without it revokes.
+    CREATE FUNCTION machine_id.count_revoked() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+        BEGIN
+            SELECT revocations + 1 INTO new.revocation FROM machine_id.state FOR UPDATE;
+            RETURN new;
+        END $$;
+
     -- Seconds since 1970, in years of four digits: sums of them are numbers, too.
     CREATE DOMAIN machine_id.seconds AS bigint CHECK (value BETWEEN 0 AND 253402300799);
 
@@ -106,10 +114,12 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         revoked machine_id.seconds,
         key_hash bytea NOT NULL CHECK (octet_length(key_hash) = 32),
         instance bigint,
-        host bigint CHECK (host = 1)
+        host bigint CHECK (host = 1),
+        revocation bigint
     );
     CREATE INDEX certificates_issuance ON machine_id.certificates (issuance);
-    CREATE INDEX certificates_revoked ON machine_id.certificates (expires) WHERE revoked IS NOT NULL;
+    CREATE INDEX certificates_revoked ON machine_id.certificates (expires, serial) WHERE revoked IS NOT NULL;
+    CREATE INDEX certificates_revocation ON machine_id.certificates (revocation, serial) WHERE revocation IS NOT NULL;
     CREATE INDEX certificates_hosts ON machine_id.certificates (expires) WHERE host IS NOT NULL;
     CREATE INDEX certificates_instance ON machine_id.certificates (instance, expires) WHERE instance IS NOT NULL;
     CREATE TRIGGER certificates_stay BEFORE DELETE ON machine_id.certificates
@@ -122,6 +132,12 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     CREATE TRIGGER certificates_revoked_now BEFORE UPDATE ON machine_id.certificates
         FOR EACH ROW WHEN (old.revoked IS NULL AND new.revoked > machine_id.clock())
         EXECUTE FUNCTION machine_id.revoke_now();
+    CREATE TRIGGER certificates_are_counted BEFORE UPDATE ON machine_id.certificates
+        FOR EACH ROW WHEN (old.revoked IS NULL AND new.revoked IS NOT NULL)
+        EXECUTE FUNCTION machine_id.count_revoked();
+    CREATE TRIGGER certificates_stay_counted BEFORE UPDATE ON machine_id.certificates
+        FOR EACH ROW WHEN (old.revoked IS NOT NULL AND new.revocation IS DISTINCT FROM old.revocation)
+        EXECUTE FUNCTION machine_id.withhold('what was revoked before stays so');
     CREATE TRIGGER certificates_stay_theirs BEFORE UPDATE ON machine_id.certificates
         FOR EACH ROW WHEN (old.instance IS NOT NULL AND new.instance IS DISTINCT FROM old.instance)
         EXECUTE FUNCTION machine_id.withhold('whose a certificate is does not change');

@@ -24,6 +24,14 @@ impl PostgresTrail {
         Ok(Self(pool))
     }
 
+    /// How many revoked certificates end at `since` or later.
+    pub async fn revoked_count(&self, since: i64) -> Result<i64> {
+        again(&self.0, CANNOT_READ, PATIENCE, move |client, _| async move {
+            reads::revoked_count(&client, since).await
+        })
+        .await
+    }
+
     async fn standing(&self) -> Result<(i64, Option<Closed>)> {
         again(&self.0, CANNOT_READ, PATIENCE, |client, _| async move { reads::standing(&client).await }).await
     }

@@ -92,7 +92,7 @@ pub(super) async fn revoke(
             SELECT (SELECT coalesce(max(sequence), 0) + 1 FROM machine_id.events), $3, $6, $7, $8, $9, $10
             WHERE EXISTS (SELECT FROM gone)
         ), counted AS (
-            UPDATE machine_id.state SET revocations = revocations + 1 WHERE EXISTS (SELECT FROM gone)
+            UPDATE machine_id.state SET revocations = revocations + 1 WHERE (SELECT count(*) FROM gone) > 0
             RETURNING revocations
         )
         SELECT EXISTS (SELECT FROM fresh), (SELECT revocations FROM counted)"

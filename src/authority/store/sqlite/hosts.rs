@@ -5,8 +5,8 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use rusqlite::{Connection, params};
 
+use super::super::CertificateKind;
 use super::super::hosts::{HostNews, HostSeen, HostStore, HostTrail, MAX_HOSTS};
-use super::super::{CertificateKind, NOT_LISTED};
 use super::threads::Room;
 use super::{Sqlite, SqliteTrail, closing};
 use crate::error::Result;
@@ -92,9 +92,9 @@ fn revoked(connection: &Connection, since: i64, most: usize) -> rusqlite::Result
     connection
         .prepare_cached(
             "SELECT serial FROM certificates
-             WHERE host IS NOT NULL AND revoked IS NOT NULL AND expires >= ?1 AND expires - revoked > ?2 AND kind = ?3
-             ORDER BY expires DESC LIMIT ?4",
+             WHERE host IS NOT NULL AND revoked IS NOT NULL AND expires >= ?1 AND kind = ?2
+             ORDER BY expires DESC LIMIT ?3",
         )?
-        .query_map(params![since, NOT_LISTED, CertificateKind::Ssh, most], |row| row.get(0))?
+        .query_map(params![since, CertificateKind::Ssh, most], |row| row.get(0))?
         .collect()
 }

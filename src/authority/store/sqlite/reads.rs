@@ -3,9 +3,13 @@
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, ToSql};
 
-use super::super::{CertificateRecord, Cursor, Event, EventFilter, NOT_LISTED, RevokedCertificate};
+use super::super::{
+    CertificateRecord, Cursor, Event, EventFilter, RevokedCertificate, RevokedSince, RevokedUpto,
+};
 use super::super::{event, hosts};
-use super::rows;
+use super::outside::Outside;
+use super::{SqliteTrail, closing, rows};
+use crate::error::Result;
 
 /// The certificate of that serial.
 pub(super) fn certificate(
@@ -35,14 +39,36 @@ pub(super) fn certificate(
         .optional()
 }
 
-/// Every revoked certificate that ends at `since` or later.
-pub(super) fn revoked(connection: &Connection, since: i64) -> rusqlite::Result<Vec<RevokedCertificate>> {
-    connection
-        .prepare_cached(
-            "SELECT serial, kind, revoked, expires, host IS NOT NULL FROM certificates
-             WHERE revoked IS NOT NULL AND expires >= ?1 AND expires - revoked > ?2 ORDER BY serial",
-        )?
-        .query_map([since, NOT_LISTED], |row| {
+/// The revoked certificates that end at `since` or later, revoked since so many were known, of one moment.
+pub(super) fn revoked(
+    connection: &Connection,
+    outside: &Outside,
+    since: i64,
+    known: Option<RevokedUpto>,
+) -> rusqlite::Result<Result<RevokedSince>> {
+    // First of all, so that nothing is known by then that this moment lacks.
+    let heard = outside.hear(connection)?;
+    // What was revoked since is elsewhere, or lost: a list that lacks it is worse than none.
+    if let Some(closed) = closing::closed(connection)? {
+        return Ok(Err(closed.error()));
+    }
+    if let Err(loss) = heard {
+        return Ok(Err(loss.error("cannot make a list")));
+    }
+    let revocations =
+        connection.prepare_cached("SELECT revocations FROM state")?.query_row([], |row| row.get(0))?;
+    let upto = RevokedUpto { restored: outside.restored().map(|restored| restored.time), revocations };
+    let known = known.filter(|known| known.restored == upto.restored && known.revocations <= revocations);
+    // Each is led to by an index.
+    let (which, after) = match known {
+        Some(known) => ("revocation > ?2", known.revocations),
+        None => ("revoked IS NOT NULL AND ?2 = 0", 0),
+    };
+    let certificates = connection
+        .prepare_cached(&format!(
+            "SELECT serial, kind, revoked, expires, host IS NOT NULL FROM certificates WHERE {which} AND expires >= ?1"
+        ))?
+        .query_map([since, after], |row| {
             Ok(RevokedCertificate {
                 serial: row.get(0)?,
                 kind: row.get(1)?,
@@ -51,7 +77,19 @@ pub(super) fn revoked(connection: &Connection, since: i64) -> rusqlite::Result<V
                 is_host: row.get(4)?,
             })
         })?
-        .collect()
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(Ok(RevokedSince { certificates, upto, is_all: known.is_none() }))
+}
+
+impl SqliteTrail {
+    /// How many revoked certificates end at `since` or later.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub async fn revoked_count(&self, since: i64) -> Result<i64> {
+        let sql = "SELECT count(*) FROM certificates WHERE revoked IS NOT NULL AND expires >= ?1";
+        self.look(move |connection| connection.query_row(sql, [since], |row| row.get(0))).await
+    }
 }
 
 /// Where among the proofs somebody looks for those whose time is up: behind this time and this row.

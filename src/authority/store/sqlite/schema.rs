@@ -262,6 +262,18 @@ pub(super) const MIGRATIONS: &[&str] = &[
     ) STRICT;
     ALTER TABLE state ADD COLUMN locks INTEGER NOT NULL DEFAULT 0;
 
+    -- How often something was revoked, and the number of the time that a certificate was: none before it had one. Lists are
+    -- made of what was revoked since the last (`revocation.rs`).
+    ALTER TABLE state ADD COLUMN revocations INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE certificates ADD COLUMN revocation INTEGER;
+    CREATE INDEX certificates_revocation ON certificates (revocation) WHERE revocation IS NOT NULL;
+    CREATE TRIGGER certificates_are_counted AFTER UPDATE OF revoked ON certificates
+        WHEN old.revoked IS NULL AND new.revoked IS NOT NULL
+        BEGIN
+            UPDATE state SET revocations = revocations + 1;
+            UPDATE certificates SET revocation = (SELECT revocations FROM state) WHERE serial = new.serial;
+        END;
+
     -- Set where a certificate is a host's: of `sign-host`, `sign-server`, or an output `ssh-host`. No other certificate of a job is,
     -- which then would be on the list of another CA than its own.
     ALTER TABLE certificates ADD COLUMN host INTEGER;

@@ -1,0 +1,151 @@
+//! What is new on lists, over a real store.
+
+use std::task::{Context as Task, Waker};
+
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use super::*;
+use crate::authority::store::seal::StoreKey;
+use crate::authority::store::sqlite::Sqlite;
+use crate::authority::store::{NewCertificate, NewRevocation, NewSigned};
+use crate::clock::Held;
+use crate::folder::trust::Owner;
+
+struct World {
+    folder: TempDir,
+    runtime: Runtime,
+    store: Sqlite,
+    keys: CaKeys,
+    cache: ListCache,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let [dir, path] = ["keys", "authority.db"].map(|name| folder.path().join(name));
+        file::create(&dir, "id.test", NOW).unwrap();
+        Sqlite::create(&path, &StoreKey::beside(&path)).unwrap();
+        Self {
+            runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
+            store: Sqlite::open(&path, &StoreKey::beside(&path), NOW).unwrap(),
+            keys: file::load(&dir, Owner::me()).unwrap(),
+            cache: ListCache::default(),
+            folder,
+        }
+    }
+
+    fn issue(&self, serial: u64, expires: i64) {
+        let certificate = NewCertificate {
+            serial,
+            kind: CertificateKind::Ssh,
+            output: "identity".into(),
+            output_type: None,
+            options: Default::default(),
+            principals: vec!["deploy".into()],
+            groups: Vec::new(),
+            expires,
+            key_hash: [7; 32],
+            is_host: false,
+        };
+        let entry = NewSigned { id: format!("i-{serial}"), time: NOW, by: "serve", certificate };
+        self.runtime.block_on(self.store.record_signed(entry)).unwrap();
+    }
+
+    fn revoke(&self, serial: u64) {
+        let entry = NewRevocation {
+            issuance_id: format!("i-{serial}"),
+            time: NOW,
+            assertion_id: serial.to_string(),
+            held: Held { until: NOW + 60, lasts: 60 },
+            peer: "192.0.2.1".into(),
+        };
+        self.runtime.block_on(self.store.revoke(entry)).unwrap();
+    }
+
+    fn lists(&self, now: i64, urgent: bool) -> Arc<Lists> {
+        self.runtime.block_on(self.cache.lists(&self.store, &self.keys, now, urgent)).unwrap().0
+    }
+}
+
+fn new(lists: &Lists, since: u64) -> Option<Vec<u64>> {
+    Some(lists.since(since)?.iter().map(|one| one.serial).collect())
+}
+
+/// The store may fail in the middle, too.
+#[test]
+fn whoever_gives_up_waiting_takes_no_revocation_with_him() {
+    let world = World::new();
+    let mut before = world.lists(NOW, false).number;
+    for polls in 0..20 {
+        let serial = 100 - polls;
+        world.issue(serial, NOW + 3600);
+        world.revoke(serial);
+        world.runtime.block_on(async {
+            let mut asked = Box::pin(world.cache.lists(&world.store, &world.keys, NOW, false));
+            for _ in 0..polls / 4 {
+                if asked.as_mut().poll(&mut Task::from_waker(Waker::noop())).is_ready() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        });
+        let lists = world.lists(NOW, false);
+        assert_eq!(new(&lists, before), Some(vec![serial]), "{polls}");
+        assert!(krl::read(&lists.krl).unwrap().serials.contains(&serial));
+        before = lists.number;
+    }
+}
+
+/// And no clock that was put back: who has a list from before fetches it whole.
+#[test]
+fn what_merely_ends_leaves_the_list_with_its_minute() {
+    let world = World::new();
+    for (serial, lasts) in [(1, 10), (2, 30), (3, 3600)] {
+        world.issue(serial, NOW + lasts);
+        world.revoke(serial);
+    }
+    let serials = |lists: &Lists| krl::read(&lists.krl).unwrap().serials;
+    let first = world.lists(NOW, false);
+    let end = NOW.div_euclid(60) * 60 + LEEWAY + 60;
+    for now in [NOW + 5, NOW + 11, end - 1] {
+        assert!(Arc::ptr_eq(&first, &world.lists(now, false)), "{now}");
+    }
+    assert_eq!(serials(&first), [1, 2, 3]);
+    let second = world.lists(end, false);
+    assert_eq!((serials(&second), new(&second, first.number)), (vec![3], Some(vec![])));
+    let third = world.lists(NOW, false);
+    assert_eq!((serials(&third), new(&third, second.number)), (vec![1, 2, 3], None));
+    assert!(third.number > second.number);
+}
+
+#[test]
+fn large_lists_are_made_for_jobs_once_a_second_and_for_operators_at_once() {
+    let world = World::new();
+    let many = rusqlite::Connection::open(world.folder.path().join("authority.db")).unwrap();
+    many.execute_batch(&format!(
+        "PRAGMA foreign_keys = off;
+         INSERT INTO certificates (serial, issuance, kind, expires, revoked, key_hash)
+             WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 40000)
+             SELECT 1000 + n, 1, n & 1, {NOW} + 3600, {NOW}, randomblob(32) FROM numbers;"
+    ))
+    .unwrap();
+    (1..4).for_each(|serial| world.issue(serial, NOW + 3600));
+    let first = world.lists(NOW, false);
+    let begun = Instant::now();
+    world.revoke(1);
+    let (same, known) =
+        world.runtime.block_on(world.cache.lists(&world.store, &world.keys, NOW, false)).unwrap();
+    if begun.elapsed() < Duration::from_millis(20) {
+        assert!(Arc::ptr_eq(&first, &same) && known < world.store.revocations(), "it is on none yet");
+    }
+    let second = world.lists(NOW, true);
+    assert_eq!(new(&second, first.number), Some(vec![1]));
+    world.revoke(2);
+    let begun = Instant::now();
+    let third = std::iter::repeat_with(|| world.lists(NOW, false))
+        .inspect(|_| std::thread::sleep(Duration::from_millis(10)))
+        .find(|lists| lists.number != second.number);
+    assert_eq!(new(&third.unwrap(), second.number), Some(vec![2]));
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
