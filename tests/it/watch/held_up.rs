@@ -134,9 +134,12 @@ fn where_the_list_of_tls_servers_alone_cannot_be_fetched_they_alone_let_nobody_i
         "{}",
         watch.stderr()
     );
-    authority.beat();
     let trust = authority.path("trust");
-    assert!(!authority.refuses(&ours) && principals(&trust, &ours, "3s").status.success());
+    wait_for("a login", || {
+        authority.beat();
+        (!authority.refuses(&ours) && principals(&trust, &ours, "3s").status.success()).then_some(())
+    });
+    assert!(std::fs::read(&ca).unwrap() != before);
     authority.state().lies.clear();
     wait_for("the CA", || {
         authority.beat();
