@@ -52,7 +52,7 @@ pub use bounds::Stranger;
 pub use loss::{Loss, Restored, lost};
 pub use pages::{Cursor, Event, EventFilter};
 pub use place::StorePlace;
-pub use revoked::{RevokedCertificate, RevokedSince, RevokedUpto};
+pub use revoked::{CertificateKind, RevokedCertificate, RevokedSince, RevokedUpto};
 pub use unusable::{is_away, is_displaced, no_room};
 
 use closed::Closed;
@@ -222,30 +222,6 @@ pub fn restored_warning(store: &dyn Store, now: i64) -> Option<String> {
          known: tokens of before are refused; `authority audit --event restored` says more",
         rfc3339(time)
     ))
-}
-
-/// What kind of certificate a serial is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CertificateKind {
-    /// OpenSSH, of a user or a host.
-    Ssh,
-    /// X.509.
-    Tls,
-}
-
-impl CertificateKind {
-    /// As tables have it, and seals.
-    fn number(self) -> i64 {
-        match self {
-            Self::Ssh => 0,
-            Self::Tls => 1,
-        }
-    }
-
-    /// The kind of that number, which tables have no other of.
-    fn of_number(number: i64) -> Option<Self> {
-        [Self::Ssh, Self::Tls].into_iter().find(|kind| kind.number() == number)
-    }
 }
 
 /// A certificate that is about to be signed.

@@ -164,11 +164,11 @@ impl Ender {
         let names: BTreeSet<String> =
             folder.entries().context(Kind::Destination, cannot_read(&self.notes))?.into_iter().collect();
         self.judged.retain(|name, _| names.contains(name));
-        self.lasting.retain(|name, _| names.contains(name));
+        let before = std::mem::take(&mut self.lasting);
         let (mut fresh, mut again) = (Vec::new(), Vec::new());
         for (name, process) in names.iter().filter_map(|name| Some((name, Process::named(name)?))) {
             let stamp = Stamp::of(&self.notes.join(name));
-            let lasts = self.lasting.contains_key(name);
+            let lasts = before.contains_key(name);
             if lasts || self.judged.get(name) != Some(&stamp) {
                 let noted = stamp.map_or(0, |stamp| stamp.modified);
                 let refused = self.judge(&folder, name).map(|why| (name.clone(), (process, noted), why));
@@ -181,21 +181,25 @@ impl Ender {
             }
         }
         // What does not end holds up nobody else.
-        let ended = [self.end(fresh, PATIENCE), self.end(again, Duration::ZERO)].concat();
+        let ended = [self.end(fresh, &before, PATIENCE), self.end(again, &before, Duration::ZERO)].concat();
         // What happens within one tick of the file system's clock has one time.
         let settled = now.1.filter(|stamp| !stamp.is_young(stamp::now()));
         self.seen = (now.0, settled);
         Ok(ended)
     }
 
-    /// Ends these: what is to be said of them.
-    fn end(&mut self, refused: Vec<Refused>, patience: Duration) -> Vec<Ended> {
+    /// Ends these: what is to be said of them that was not said before.
+    fn end(
+        &mut self,
+        refused: Vec<Refused>,
+        before: &BTreeMap<String, Ended>,
+        patience: Duration,
+    ) -> Vec<Ended> {
         let processes: Vec<(Process, Nanos)> = refused.iter().map(|(_, process, _)| *process).collect();
         let mut said = Vec::new();
         for ((name, (process, _), (serial, key_id)), outcome) in
             refused.into_iter().zip(session::end(&processes, patience))
         {
-            let before = self.lasting.remove(&name);
             let (failed, remaining, lasts) = match outcome {
                 Ok(remains) => (None, remains.named, remains.lasts),
                 // It has ended by itself.
@@ -203,10 +207,12 @@ impl Ender {
                 Err(why) => (Some(why), Vec::new(), false),
             };
             let ended = Ended { pid: process.pid, serial, key_id, failed, remaining };
-            if lasts {
-                self.lasting.insert(name, ended.clone());
+            if before.get(&name) != Some(&ended) {
+                said.push(ended.clone());
             }
-            said.extend(Some(ended).filter(|ended| before.as_ref() != Some(ended)));
+            if lasts {
+                self.lasting.insert(name, ended);
+            }
         }
         said
     }

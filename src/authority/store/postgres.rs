@@ -327,15 +327,7 @@ impl Store for Postgres {
         Box::pin(self.read(move |client, _| async move {
             // One that lacks a revocation is worse than none.
             transaction::look(&client, &self.shared.known).await?;
-            let restored = self.shared.known.restored();
-            let known = known.filter(|known| known.restored == restored).map(|known| known.revocations);
-            let mut found = reads::revoked(&client, since, known).await?;
-            // So many there never were.
-            if known.is_some_and(|known| known > found.1) {
-                found = reads::revoked(&client, since, None).await?;
-            }
-            let (certificates, revocations, is_all) = found;
-            Ok(RevokedSince { certificates, upto: RevokedUpto { restored, revocations }, is_all })
+            reads::revoked_since(&client, self.shared.known.restored(), since, known).await
         }))
     }
 

@@ -1,6 +1,28 @@
 //! What is revoked, as lists are made of it.
 
-use super::CertificateKind;
+/// What kind of certificate a serial is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CertificateKind {
+    /// OpenSSH, of a user or a host.
+    Ssh,
+    /// X.509.
+    Tls,
+}
+
+impl CertificateKind {
+    /// As tables have it, and seals.
+    pub(super) fn number(self) -> i64 {
+        match self {
+            Self::Ssh => 0,
+            Self::Tls => 1,
+        }
+    }
+
+    /// The kind of that number, which tables have no other of.
+    pub(super) fn of_number(number: i64) -> Option<Self> {
+        [Self::Ssh, Self::Tls].into_iter().find(|kind| kind.number() == number)
+    }
+}
 
 /// A revoked certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]

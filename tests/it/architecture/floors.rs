@@ -113,7 +113,7 @@ authority::revoke: authority authority::assertion authority::config authority::s
 authority::host_proof: authority authority::assertion authority::config authority::store clock error text
 authority::served_list: authority authority::revocation
 authority::http: authority authority::assertion authority::connections authority::enroll authority::host_proof authority::limits
-    authority::revoke authority::served_list authority::statements authority::store::closed::closed authority::store::is_away authority::store::is_displaced
+    authority::revocation authority::revoke authority::served_list authority::statements authority::store::closed::closed authority::store::is_away authority::store::is_displaced
     authority::store::lost authority::store::no_room authority::tls error join::issuers terminal wire
 authority::policy_watch: authority authority::config authority::policy authority::policy_files error terminal text
 authority::serve: authority authority::connections authority::head authority::http authority::policy_watch
@@ -133,7 +133,7 @@ pub const UP: &[(&str, &str)] = &[];
 
 /// What has a home: only these rooms may name it. A room's name covers those in it.
 pub const HOMES: &[(&str, &[&str])] = &[
-    ("axum", &["authority::http", "authority::serve", "commands"]),
+    ("axum", &["authority::http", "authority::serve", "authority::served_list", "commands"]),
     ("clap", &["cli", "commands", "main"]),
     ("hyper", &["authority::serve", "commands"]),
     ("rusqlite", &["authority::store"]),

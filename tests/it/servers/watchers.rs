@@ -214,10 +214,10 @@ fn whoever_holds_repeats_or_swaps_what_is_said_takes_nothing_back() {
 
     // Silence, in which time passes.
     middle.hold(true);
+    drop(watch);
     host.age(TEN_MINUTES);
     let (path, _) = host.grant(&estate.issuer, &estate.authority, "four");
     assert_eq!(host.asks(&path), Some(5));
-    drop(watch);
     let later = [("four", path)];
     let watch = host.watch(&estate.authority, &middle.url());
     assert_eq!(host.lets_in(&later), ["four"]);

@@ -8,7 +8,9 @@ use super::super::hosts;
 use super::super::instances::RegisteredInstance;
 use super::super::seal::Seal;
 use super::super::version;
-use super::super::{CertificateRecord, Cursor, Event, EventFilter, RevokedCertificate};
+use super::super::{
+    CertificateRecord, Cursor, Event, EventFilter, RevokedCertificate, RevokedSince, RevokedUpto,
+};
 use super::failure::Failure;
 use super::known::Known;
 use super::transaction::{self, Parameter};
@@ -150,14 +152,30 @@ pub(super) async fn standing(client: &Client) -> Result<(i64, Option<Closed>), F
 /// So many are read at once: a row takes ten times what it holds.
 const PAGE: i64 = 10_000;
 
-/// The revoked certificates that end at `since` or later, behind the revocation of that number where there was such a one; the
-/// number of the last by then, and whether it is all of them. Of a store that is closed none: what was revoked since is
+/// The revoked certificates that end at `since` or later, revoked since so many were known, of a store that was put back then.
+pub(super) async fn revoked_since(
+    client: &Client,
+    restored: Option<i64>,
+    since: i64,
+    known: Option<RevokedUpto>,
+) -> Result<RevokedSince, Failure> {
+    let known = known.filter(|known| known.restored == restored).map(|known| known.revocations);
+    let (mut certificates, revocations) = revoked(client, since, known).await?;
+    // More than there ever were.
+    let is_all = known.is_none_or(|known| known > revocations);
+    if is_all && known.is_some() {
+        (certificates, _) = revoked(client, since, None).await?;
+    }
+    Ok(RevokedSince { certificates, upto: RevokedUpto { restored, revocations }, is_all })
+}
+
+/// Those behind the revocation of that number, or all; and the number of the last by then. Of a store that is closed none: what was revoked since is
 /// elsewhere, and a list that lacks it is worse than none.
-pub(super) async fn revoked(
+async fn revoked(
     client: &Client,
     since: i64,
     known: Option<i64>,
-) -> Result<(Vec<RevokedCertificate>, i64, bool), Failure> {
+) -> Result<(Vec<RevokedCertificate>, i64), Failure> {
     const STATE: &str = "SELECT closed, revocations FROM machine_id.state";
     // In the order of an index. What is revoked meanwhile has higher numbers, and may come twice.
     let (by, mut after) = known.map_or(("expires", (since, -1)), |known| ("revocation", (known, i64::MAX)));
@@ -188,7 +206,7 @@ pub(super) async fn revoked(
             after = (row.try_get(4)?, row.try_get(0)?);
         }
         if i64::try_from(found.len()).is_ok_and(|count| count < PAGE) {
-            return Ok((all, upto, known.is_none()));
+            return Ok((all, upto));
         }
     }
 }
