@@ -29,9 +29,18 @@ impl Watcher {
     }
 
     /// The same over a connection that there is.
-    pub fn over(mut stream: Stream, authority: &Authority, since: Option<u64>) -> io::Result<Self> {
+    pub fn over(stream: Stream, authority: &Authority, since: Option<u64>) -> io::Result<Self> {
         let query = since.map_or_else(String::new, |number| format!("?since={number}"));
-        write!(stream, "GET /v1/watch{query} HTTP/1.1\r\nHost: {}\r\n\r\n", authority.address())?;
+        Self::ask(stream, authority, &query, "")
+    }
+
+    /// One that says something in a header.
+    pub fn saying(header: &str, authority: &Authority) -> io::Result<Self> {
+        Self::ask(authority.client().connect()?, authority, "", header)
+    }
+
+    fn ask(mut stream: Stream, authority: &Authority, query: &str, header: &str) -> io::Result<Self> {
+        write!(stream, "GET /v1/watch{query} HTTP/1.1\r\nHost: {}\r\n{header}\r\n", authority.address())?;
         stream.flush()?;
         let mut watcher = Self { stream, key: String::new(), bytes: Vec::new(), text: String::new() };
         let head = watcher.take(b"\r\n\r\n")?;

@@ -156,6 +156,11 @@ impl SqliteTrail {
         })
     }
 
+    /// How many revoked certificates end at `since` or later.
+    pub async fn revoked_count(&self, since: i64) -> Result<i64> {
+        self.look(move |connection| reads::revoked_count(connection, since)).await
+    }
+
     /// What is read, as long as what it was read from stays as it was.
     async fn look<T: Send + 'static>(
         &self,

@@ -9,10 +9,12 @@ use tempfile::TempDir;
 
 use super::Bench;
 use super::revocation::{self, Held};
+use super::serving::serve_after;
 use crate::support::client::{self, Keys, Response};
 use crate::support::now;
 use crate::support::process::{Running, machine_id, read, run, succeed};
 use crate::support::wait_for;
+use crate::support::watcher::{Watcher, revoked};
 
 /// A host with an SSH key and a TLS key, each certified for it by the operator.
 struct Host {
@@ -268,6 +270,26 @@ fn a_watcher_is_seen_for_as_long_as_it_takes_what_it_is_told() {
     let told = watch.stderr();
     assert_eq!(told.matches("warning: the authority does not take ").count(), 1, "{told}");
     assert_eq!(told.matches("warning: ").count(), 1, "{told}");
+}
+
+/// With 96 descriptors there are 24 places. Strangers may have them all, but for those of hosts.
+#[test]
+fn a_host_that_says_who_it_is_is_the_last_watcher_to_go() {
+    let mut bench = Bench::start();
+    let (web, job) = (bench.host("web-1"), Held::new(&bench));
+    let _serving = serve_after(&mut bench, "ulimit -n 96", |_| {});
+    let claims = Host::claims(&format!("{}/v1/watch", bench.authority.url()));
+    let said = format!("machine-id-host: {}\r\n", web.keys.ssh_assertion(&web.ssh, &claims));
+    let soon = std::time::Duration::from_secs(10);
+    let named = || Watcher::saying(&said, &bench.authority);
+    let mut hosts = vec![named().unwrap()];
+    let _strangers: Vec<Watcher> = (0..30).map(|_| Watcher::start(&bench.authority, None)).collect();
+    hosts.extend((0..23).map(|_| named().unwrap()));
+    let refused = Watcher::saying("", &bench.authority).err().expect("no place").to_string();
+    assert!(refused.starts_with("http/1.1 503"), "{refused}");
+    // None of theirs was taken away.
+    succeed(&mut bench.authority.command(["lock", "--issuance", job.id()]));
+    hosts.iter_mut().for_each(|host| drop(host.wait(soon, |told| !revoked(told).is_empty())));
 }
 
 /// A certificate that comes later, or another in its place, is used without a new start.

@@ -8,7 +8,7 @@ use super::super::{
 };
 use super::super::{event, hosts};
 use super::outside::Outside;
-use super::{SqliteTrail, closing, rows};
+use super::{closing, rows};
 use crate::error::Result;
 
 /// The certificate of that serial.
@@ -81,15 +81,10 @@ pub(super) fn revoked(
     Ok(Ok(RevokedSince { certificates, upto, is_all: known.is_none() }))
 }
 
-impl SqliteTrail {
-    /// How many revoked certificates end at `since` or later.
-    ///
-    /// # Errors
-    /// Where it cannot be read.
-    pub async fn revoked_count(&self, since: i64) -> Result<i64> {
-        let sql = "SELECT count(*) FROM certificates WHERE revoked IS NOT NULL AND expires >= ?1";
-        self.look(move |connection| connection.query_row(sql, [since], |row| row.get(0))).await
-    }
+/// How many of them there are.
+pub(super) fn revoked_count(connection: &Connection, since: i64) -> rusqlite::Result<i64> {
+    let sql = "SELECT count(*) FROM certificates WHERE revoked IS NOT NULL AND expires >= ?1";
+    connection.query_row(sql, [since], |row| row.get(0))
 }
 
 /// Where among the proofs somebody looks for those whose time is up: behind this time and this row.
