@@ -12,6 +12,8 @@ use super::rules::{
 };
 use crate::document::Mapping;
 
+mod example;
+
 /// The host of GitLab's own service.
 const HOST: &str = "gitlab.com";
 
@@ -149,6 +151,7 @@ pub(super) static METHOD: Method = Method {
     repositories: &["project_path"],
     repository_ids: &["project_id"],
     runs: &["pipeline_id", "job_id"],
+    example: Some(&example::EXAMPLE),
     ..Method::new("gitlab", "GitLab CI: gitlab.com and self-managed", |job| HANDED_OVER.none(job), configure)
 };
 
