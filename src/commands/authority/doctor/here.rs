@@ -79,6 +79,10 @@ pub(super) fn store(config: &Config, env: &Environment) -> Result<Vec<Told>> {
     if told.is_empty() {
         told.push(Told::new("store", Verdict::Ok, "it can be read and written"));
     }
+    // Whether somebody sees to that cannot be told from here.
+    told.extend(
+        config.retain_warning().map(|(message, hint)| Told::new("store", Verdict::Note, message).hint(hint)),
+    );
     Ok(told)
 }
 

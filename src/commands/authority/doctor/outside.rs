@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
@@ -109,7 +110,7 @@ async fn port(config: &Config) -> Vec<Told> {
         .await
         .is_ok_and(|made| made.is_ok())
     {
-        return vec![answers(config).await];
+        return answers(config).await;
     }
     vec![match TcpListener::bind(listen).await {
         Ok(_) => Told::new("port", Verdict::Note, format!("nobody serves at {listen} yet: `machine-id authority serve`")),
@@ -119,7 +120,7 @@ async fn port(config: &Config) -> Vec<Told> {
 }
 
 /// Somebody listens: whether that is this authority, and is ready.
-async fn answers(config: &Config) -> Told {
+async fn answers(config: &Config) -> Vec<Told> {
     let url = &config.public_url;
     let own = AuthorityTrust { ca_file: Some(config.keys.join("tls_ca.crt")), ca_pin: None };
     // Its certificate may be another's, and so may be that of whatever stands before it.
@@ -127,36 +128,49 @@ async fn answers(config: &Config) -> Told {
     if matches!(&answer, Ok(Err(RequestError::Untrusted(_)))) {
         answer = ready(url, &AuthorityTrust::default()).await;
     }
+    let finding = |message: String, hint: &str| vec![Told::new("port", Verdict::Finding, message).hint(hint)];
+    let unreachable = |why| net::unreachable(url, why, &own, Clock::system().now());
     match answer {
-        Err(error) => Told::error("port", &error),
-        Ok(Ok((200, _))) => Told::new("port", Verdict::Ok, format!("it answers at {url}, and is ready")),
+        Err(error) => vec![Told::error("port", &error)],
+        Ok(Ok((200, said))) => {
+            let warnings = said.get("warnings").and_then(Value::as_array).into_iter().flatten();
+            let warnings = warnings.map(|one| Told::new("port", Verdict::Finding, text(one)));
+            let ok = Told::new("port", Verdict::Ok, format!("it answers at {url}, and is ready"));
+            [ok].into_iter().chain(warnings).collect()
+        }
         Ok(Ok((503, said))) => {
-            Told::new("port", Verdict::Finding, format!("it answers at {url}, and is not ready: {said}"))
-                .hint("its log says more")
+            let why: Vec<String> =
+                ["title", "detail"].iter().filter_map(|key| said.get(key)).map(text).collect();
+            finding(format!("it answers at {url}, and is not ready: {}", why.join(": ")), "its log says more")
         }
-        Ok(Ok((status, _))) => Told::new(
-            "port",
-            Verdict::Finding,
+        Ok(Ok((status, _))) => finding(
             format!("whoever answers at {url} is no authority: status {status}"),
-        )
-        .hint("look where `public_url` leads, and who else listens there"),
-        Ok(Err(why @ RequestError::Untrusted(_))) => {
-            let other = net::unreachable(url, &why, &own, Clock::system().now());
-            let told = Told::new("port", Verdict::Finding, other.to_string());
-            told.hint("somebody else answers there, or one with another certificate, which jobs need `--ca-file` for")
+            "look where `public_url` leads, and who else listens there",
+        ),
+        Ok(Err(why @ RequestError::Untrusted(_))) => finding(
+            unreachable(&why).to_string(),
+            "somebody else answers there, or one with another certificate, which jobs need `--ca-file` for",
+        ),
+        Ok(Err(why)) => {
+            let hint = format!("somebody listens at {}: see whether that is this authority", config.listen);
+            vec![Told::error("port", &unreachable(&why).hint(hint))]
         }
-        Ok(Err(why)) => Told::error("port", &net::unreachable(url, &why, &own, Clock::system().now())),
     }
 }
 
-/// Status and words of `/readyz`.
-async fn ready(url: &str, trust: &AuthorityTrust) -> Result<Result<(u16, String), RequestError>> {
+/// Text of an answer, as text from outside is shown.
+fn text(value: &Value) -> String {
+    shown_long(value.as_str().unwrap_or_default())
+}
+
+/// Status and body of `/readyz`.
+async fn ready(url: &str, trust: &AuthorityTrust) -> Result<Result<(u16, Value), RequestError>> {
     let client = net::authority_client(trust, url, Duration::ZERO)?;
     let asked = async {
         let response = net::send(client.get(format!("{url}/readyz"))).await?;
         let status = response.status().as_u16();
         let body = net::body(response, MAX_ANSWER).await?;
-        Ok((status, shown_long(String::from_utf8_lossy(&body).trim())))
+        Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
     };
     Ok(timeout(PATIENCE, asked).await.unwrap_or(Err(RequestError::Timeout)))
 }
