@@ -112,7 +112,8 @@ impl PolicyFiles {
             let message =
                 format!("no policy in {}: it holds no `*.yaml` or `*.yml` file", self.path.display());
             return Err(Error::usage(message)
-                .hint("`machine-id authority policy add` writes one, docs/policy.md shows each resource")
+                .hint("put bots, roles and join tokens there: docs/policy.md shows each")
+                .hint("`machine-id authority policy add` writes a file for one project's jobs")
                 .hint("hidden files and subfolders are passed over"));
         }
         Ok(text)

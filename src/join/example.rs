@@ -17,13 +17,16 @@ const USUAL_BRANCH: &str = "main";
 /// What a rule without an id silences; it says so, and how the id is found.
 pub(super) const WITHOUT_ID: &str = "mutable-names";
 
+/// Reads the words, and the workflow that an option names. An error says what they must be.
+pub type ReadWords = fn(&str, Option<&str>) -> Result<Box<dyn Named>, String>;
+
 /// How one project's jobs are named in a few words, and what becomes of these.
 #[derive(Debug)]
 pub struct Example {
     /// The form of the words: `OWNER/REPO[@BRANCH]`.
     pub form: &'static str,
-    /// Reads them, and the workflow that an option names. An error says what they must be.
-    pub read: fn(&str, Option<&str>) -> Result<Box<dyn Named>, String>,
+    /// See [`ReadWords`].
+    pub read: ReadWords,
 }
 
 /// Whose jobs these are.
