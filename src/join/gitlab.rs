@@ -14,8 +14,7 @@ use crate::document::Mapping;
 
 mod example;
 
-/// The host of GitLab's own service.
-const HOST: &str = "gitlab.com";
+use example::HOST;
 
 const PROJECT: Constraint = Constraint::name(&["project_id", "namespace_id"]);
 const JOB_PROJECT: Constraint = Constraint::name(&["job_project_id", "job_namespace_id"]);

@@ -8,71 +8,16 @@ use crate::authority::config::Config;
 use crate::cli::Format;
 use crate::cli::authority::Doctor;
 use crate::environment::Environment;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::runtime::block_on;
 use crate::terminal::print;
 use crate::text::{counted, json as inert_json};
 
 mod here;
 mod outside;
+mod told;
 
-/// What becomes of the exit code by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Ok,
-    /// Worth a word, and nothing wrong.
-    Note,
-    Finding,
-    /// What is not here was not reached, and may be sound.
-    Unreached,
-}
-
-impl Verdict {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Note => "note",
-            Self::Finding => "finding",
-            Self::Unreached => "unreached",
-        }
-    }
-}
-
-/// What there is to say of one thing.
-#[derive(Debug)]
-struct Told {
-    about: &'static str,
-    verdict: Verdict,
-    message: String,
-    hints: Vec<String>,
-}
-
-impl Told {
-    fn new(about: &'static str, verdict: Verdict, message: impl Into<String>) -> Self {
-        Self { about, verdict, message: message.into(), hints: Vec::new() }
-    }
-
-    /// Of what ends a command elsewhere.
-    fn error(about: &'static str, error: &Error) -> Self {
-        let verdict = if error.kind() == Kind::Unreachable { Verdict::Unreached } else { Verdict::Finding };
-        Self { about, verdict, message: error.to_string(), hints: error.hints().to_vec() }
-    }
-
-    fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hints.push(hint.into());
-        self
-    }
-
-    fn text(&self) -> String {
-        let hints = self.hints.iter().map(|hint| format!("  hint: {}\n", hint.replace('\n', "\n        ")));
-        format!("{}: {}: {}\n{}", self.verdict.word(), self.about, self.message, hints.collect::<String>())
-    }
-
-    fn json(&self) -> Value {
-        let Self { about, verdict, message, hints } = self;
-        json!({"about": about, "verdict": verdict.word(), "message": message, "hints": hints})
-    }
-}
+use told::{Told, Verdict};
 
 pub(super) fn run(args: &Doctor, env: &Environment) -> Result<ExitCode> {
     let told = match Config::load(&args.data.data_dir) {

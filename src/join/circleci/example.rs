@@ -2,7 +2,6 @@
 
 use serde_json::Value;
 
-use super::ORIGIN;
 use crate::document::written;
 use crate::join::example::{self, Example, ExampleRule, Named};
 
@@ -47,7 +46,7 @@ fn read(words: &str, workflow: Option<&str>) -> Result<Box<dyn Named>, String> {
 
 /// `HOST/OWNER/REPO`.
 fn is_origin(text: &str) -> bool {
-    text.split('/').count() == 3 && text.split('/').all(example::is_segment) && ORIGIN.admits(text)
+    text.split('/').count() == 3 && text.split('/').all(example::is_segment)
 }
 
 impl Named for Project {

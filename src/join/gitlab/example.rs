@@ -2,12 +2,13 @@
 
 use serde_json::Value;
 
-use super::HOST;
 use crate::document::written;
 use crate::join::example::{self, Example, ExampleRule, Named, WITHOUT_ID};
 
 pub(super) static EXAMPLE: Example = Example { form: "[HOST/]GROUP/PROJECT[@BRANCH]", read };
 
+/// The host of GitLab's own service.
+pub(super) const HOST: &str = "gitlab.com";
 /// The file of all pipelines, where none is named.
 const USUAL_FILE: &str = ".gitlab-ci.yml";
 

@@ -119,7 +119,7 @@ authority::serve: authority authority::connections authority::head authority::ht
 commands: authority authority::audit authority::config authority::issue authority::keys
     authority::policy authority::policy_files authority::serve authority::store authority::tls authority::validity cli clock denial destination document
     environment error folder host join join::example join::instance::secret_hash join::issuers::probe join::jwt join::method
-    join::verify net once once::command once::revoke once::runs once::settings output pem process random runtime terminal
+    join::verify net once once::command once::revoke once::runs once::settings output pem principal process random runtime terminal
     text wire
 main: cli commands environment net secret terminal
 ";

@@ -1,5 +1,6 @@
 //! What `init --example` and `policy add` write, what they ask for it, and when they write nothing.
 
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -282,6 +283,48 @@ fn policy_add_writes_one_file_and_nothing_twice() {
     let place = data.display().to_string();
     let checked = authority(&["check", "--data-dir", &place, "--deny-lints"], None);
     assert!(checked.status.success(), "{checked:?}");
+}
+
+/// Two that would have one name: neither is lost, and what is there loads.
+#[test]
+fn policies_that_are_added_at_once_are_all_there_or_told_of() {
+    let folder = TempDir::new().unwrap();
+    let (data, made) = init(folder.path(), &["--example", "token:w", "--login", "deploy"], None);
+    made.good();
+    let owners = ["a", "b", "c", "d"].map(|owner| format!("github:{owner}/app@main"));
+    let added: Vec<Outcome> = std::thread::scope(|scope| {
+        let all =
+            owners.each_ref().map(|what| scope.spawn(|| add(&data, &[what, "--login", "deploy"], None)));
+        all.map(|one| one.join().unwrap()).into()
+    });
+    let there = names(&data.join("policy"));
+    for (outcome, what) in added.iter().zip(&owners) {
+        let is_written = there.iter().any(|name| read(data.join("policy").join(name)).contains(what));
+        match outcome.code {
+            0 => assert!(is_written, "{outcome:?}"),
+            _ => outcome.clone().failed(2).says(&["somebody has just written it: run this again"]),
+        }
+    }
+    let place = data.display().to_string();
+    let checked = authority(&["check", "--data-dir", &place, "--deny-lints"], None);
+    assert!(checked.status.success(), "{checked:?}");
+}
+
+/// Root's commands run beside an authority with a user of its own, who must be able to read the file.
+#[test]
+fn what_root_adds_is_the_authoritys() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+    let (data, made) = init(folder.path(), &[], None);
+    made.good();
+    let changed = run(command("chown").args(["-R", "65534:65534"]).arg(&data));
+    assert!(changed.status.success());
+    add(&data, &[GITHUB, "--login", "deploy"], None).good();
+    let file = std::fs::metadata(data.join("policy/github-app.yaml")).unwrap();
+    assert_eq!((file.uid(), file.mode() & 0o7777), (65534, 0o600));
 }
 
 #[test]

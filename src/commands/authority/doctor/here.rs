@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::{Told, Verdict};
+use super::told::{Told, Verdict};
 use crate::authority::config::{Config, FILE, KEYS};
 use crate::authority::policy::Policy;
 use crate::authority::store::seal::STORE_KEY;

@@ -9,12 +9,12 @@ use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use super::{Told, Verdict};
+use super::told::{Told, Verdict};
 use crate::authority::config::Config;
 use crate::authority::policy::Policy;
 use crate::clock::{Clock, LEEWAY, rfc3339};
 use crate::error::Result;
-use crate::join::issuers;
+use crate::join::issuers::probe;
 use crate::net::{self, AuthorityTrust, RequestError};
 use crate::text::shown_long;
 
@@ -38,7 +38,7 @@ async fn issuers(config: &Config, policy: Option<&Policy>) -> Vec<Told> {
         Ok(client) => client,
         Err(error) => return vec![Told::error("issuers", &error)],
     };
-    let asked = join_all(urls.iter().map(|url| issuers::probe(&client, url))).await;
+    let asked = join_all(urls.iter().map(|url| probe(&client, url))).await;
     let mut told = Vec::new();
     let mut clocks = 0_u32;
     for (url, answer) in urls.into_iter().zip(asked) {
