@@ -52,6 +52,8 @@ pub struct ExampleRule {
     pub section: String,
     /// The lints that the join token silences: each stands with what to do about it in the section.
     pub allow_lints: Vec<&'static str>,
+    /// What it leaves open, in a sentence about it, where that cannot be known.
+    pub leaves_open: Option<&'static str>,
     /// The fields that depend on whether the platform answered.
     pub asked_for: &'static [&'static str],
 }

@@ -103,6 +103,7 @@ impl Wanted {
                 rule.allow_lints.join("`, `")
             ));
         }
+        notes.extend(rule.leaves_open.map(str::to_owned));
         let text = self.text(&name, &rule);
         Ok(PolicyFile { name, text, whom: rule.whom, asked_for: rule.asked_for, notes })
     }

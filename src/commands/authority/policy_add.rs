@@ -35,14 +35,15 @@ pub(super) fn run(args: &PolicyAdd) -> Result<()> {
     }
     file.beside(&sources)?;
     let path = config.policy.join(file.file());
-    Folder::add_inside(&config.policy, &file.file(), file.text.as_bytes()).map_err(|error| {
-        let hint = match error.kind() {
-            ErrorKind::AlreadyExists => "somebody has just written it: run this again",
-            _ => "run it as the user whose directory it is: `sudo -u machine-id machine-id …`",
-        };
-        let failed: Result<()> = Err(error).context(Kind::Usage, format!("cannot write {}", path.display()));
-        failed.err().unwrap_or_else(|| Error::internal("it was written")).hint(hint)
-    })?;
+    let written = Folder::add_inside(&config.policy, &file.file(), file.text.as_bytes());
+    let hint = match &written {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            "somebody has just written it: run this again"
+        }
+        _ => "run it as the user whose directory it is: `sudo -u machine-id machine-id …`",
+    };
+    let written = written.context(Kind::Usage, format!("cannot write {}", path.display()));
+    written.map_err(|error| error.hint(hint))?;
     file.notes.iter().for_each(|note| log(&format!("note: {note}")));
     let said = format!(
         "wrote {}: join token `{}` lets in {}, as `{}`\na running authority takes it within seconds",

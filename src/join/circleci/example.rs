@@ -70,6 +70,9 @@ impl Named for Project {
             .filter(|url| is_origin(url));
         let origin = self.origin.clone().or_else(|| url.map(str::to_owned));
         let (git_ref, branch) = example::git_ref(self.branch.as_deref(), said("default_branch"));
+        let leaves_open = origin.is_none().then_some(
+            "the rule lets in forks' jobs too where the project passes secrets to them, until it has a `vcs_origin`",
+        );
         let origin = match origin {
             Some(origin) => format!("vcs_origin: {}  # where the project passes secrets to forks, not theirs", written(&origin)),
             None => "# vcs_origin: github.com/OWNER/REPO  # without it, also forks' where the project passes secrets to them"
@@ -95,6 +98,7 @@ impl Named for Project {
             ),
             allow_lints: if self.definition.is_none() { vec![ANY_PIPELINE] } else { Vec::new() },
             asked_for: &["vcs_origin"],
+            leaves_open,
         })
     }
 }

@@ -79,6 +79,7 @@ impl Named for Repository {
             ),
             allow_lints: if id.is_none() { vec![WITHOUT_ID] } else { Vec::new() },
             asked_for: &["repository_id"],
+            leaves_open: None,
         })
     }
 }

@@ -82,6 +82,7 @@ impl Named for Project {
             ),
             allow_lints: if id.is_none() { vec![WITHOUT_ID] } else { Vec::new() },
             asked_for: &["project_id"],
+            leaves_open: None,
         })
     }
 }

@@ -128,6 +128,41 @@ fn an_id_is_looked_up() {
     }
 }
 
+/// Whose commits a project of CircleCI builds: named, or said by CircleCI, or left open and told.
+#[test]
+fn where_commits_come_from_is_bound_or_told() {
+    let folder = TempDir::new().unwrap();
+    let open = "note: the rule lets in forks' jobs too where the project passes secrets to them";
+    let platform = Issuer::start();
+    let project = "a7d2b0f6-51c4-4a6e-8e0d-6f2f0c9b7e21";
+    let api =
+        |id: &str, url: &str| json!({"id": id, "vcs_info": {"vcs_url": url, "default_branch": "trunk"}});
+    let named = format!("{CIRCLECI}/github.com/octo-org/app@trunk");
+    for (what, answer, is_bound) in [
+        (CIRCLECI, None, false),
+        (named.as_str(), None, true),
+        (CIRCLECI, Some(api(project, "https://github.com/octo-org/app")), true),
+        (CIRCLECI, Some(api(project, "https://github.com/octo-org/*")), false),
+        (
+            CIRCLECI,
+            Some(api("b7d2b0f6-51c4-4a6e-8e0d-6f2f0c9b7e21", "https://github.com/octo-org/app")),
+            false,
+        ),
+    ] {
+        let asked = answer.is_some();
+        platform.fail(Endpoint::Other, Fault::Body(answer.unwrap_or_default().to_string()));
+        let (data, made) =
+            init(folder.path(), &["--example", what, "--login", "deploy"], asked.then_some(&platform));
+        let made = made.good();
+        let policy = data.join("policy");
+        let text = read(policy.join(&names(&policy)[0]));
+        assert_eq!(made.stderr.contains(open), !is_bound, "{}", made.stderr);
+        assert_eq!(text.contains("\n        vcs_origin: github.com/octo-org/app "), is_bound, "{text}");
+        std::fs::remove_dir_all(data).unwrap();
+    }
+    assert!(platform.requests().iter().all(|asked| asked.host == "circleci.com"));
+}
+
 /// The next commands stand on stdout, one a line, and can be typed as they are.
 #[test]
 fn init_says_what_comes_next() {

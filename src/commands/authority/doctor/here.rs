@@ -194,15 +194,10 @@ pub(super) fn backups(args: &Doctor) -> Told {
             .hint("docs/backup.md says what belongs into one");
     }
     let hours = SystemTime::now().duration_since(time).unwrap_or_default().as_secs() / 3600;
-    let told =
-        |verdict| Told::new("backup", verdict, format!("{} is {} old", path.display(), counted_hours(hours)));
+    let told = |verdict| Told::new("backup", verdict, format!("{} is {hours} hours old", path.display()));
     if hours > OLDEST_BACKUP {
         told(Verdict::Finding).hint("see why the timer that makes them has not")
     } else {
         told(Verdict::Ok)
     }
-}
-
-fn counted_hours(hours: u64) -> String {
-    counted(usize::try_from(hours).unwrap_or(usize::MAX), "hour")
 }
