@@ -160,6 +160,9 @@ pub struct Init {
     /// The file of the one workflow that is let in; of CircleCI, the id of a pipeline definition.
     #[arg(long, value_name = "FILE", requires = "example")]
     pub workflow: Option<String>,
+    /// How to print the next commands.
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
 }
 
 /// `authority policy`.

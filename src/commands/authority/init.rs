@@ -2,11 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
 use super::example::{Wanted, usual_form};
 use crate::authority::store::StorePlace;
 use crate::authority::store::seal::{STORE_KEY, StoreKey};
 use crate::authority::store::sqlite::{MARK, Sqlite};
 use crate::authority::{config, keys};
+use crate::cli::Format;
 use crate::cli::authority::Init;
 use crate::clock::Clock;
 use crate::document::written;
@@ -15,7 +18,7 @@ use crate::folder::replace::{make_private, write_new};
 use crate::folder::trust::Owner;
 use crate::folder::{Aside, PRIVATE_FILE};
 use crate::terminal::{log, print};
-use crate::text::shell_quoted;
+use crate::text::{json as inert_json, shell_quoted};
 
 const POLICY: &str = "policy";
 
@@ -95,9 +98,19 @@ pub(super) fn run(args: &Init) -> Result<()> {
         registers.map(|file| ("token add", format!(" --token {}", file.name))),
     ];
     let (program, data) = (program(), std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()));
-    let data = shell_word(&data.to_string_lossy());
-    let line = |(command, rest)| format!("{program} authority {command} --data-dir {data}{rest}\n");
-    print(&commands.into_iter().flatten().map(line).collect::<String>())
+    let (data, word) = (data.to_string_lossy(), shell_word(&data.to_string_lossy()));
+    let line = |(command, rest)| format!("{program} authority {command} --data-dir {word}{rest}");
+    let lines: Vec<String> = commands.into_iter().flatten().map(line).collect();
+    match args.format {
+        Format::Text => print(&lines.iter().map(|line| format!("{line}\n")).collect::<String>()),
+        Format::Json => {
+            let join_token = example.as_ref().map(|file| &file.name);
+            print(&inert_json(&format!(
+                "{:#}\n",
+                json!({"data_dir": data, "join_token": join_token, "next": lines})
+            )))
+        }
+    }
 }
 
 /// This program, as it was called: by its path where that was given.

@@ -193,6 +193,22 @@ fn init_says_what_comes_next() {
     }
 }
 
+#[test]
+fn init_says_the_same_to_programs() {
+    let folder = TempDir::new().unwrap();
+    let (data, made) =
+        init(folder.path(), &["--example", GITHUB, "--login", "deploy", "--format", "json"], None);
+    let json: Value = serde_json::from_str(&made.good().stdout).unwrap();
+    assert_eq!(json["data_dir"], data.display().to_string());
+    assert_eq!(json["join_token"], "github-app");
+    let next: Vec<&str> =
+        json["next"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
+    assert!(
+        next.len() == 3 && next[1].ends_with(&format!(" authority serve --data-dir {}", data.display())),
+        "{next:?}"
+    );
+}
+
 /// What is malformed, or would open more than it should, makes nothing.
 #[test]
 fn nothing_is_made_of_what_is_malformed() {
