@@ -150,8 +150,8 @@ pub struct Init {
     /// Where its store is: `sqlite:NAME`, or `postgres://USER@HOST/DATABASE` without a password.
     #[arg(long, value_name = "STORE", default_value = "sqlite:authority.db")]
     pub store: String,
-    /// Let these jobs in: github:OWNER/REPO[@BRANCH], gitlab:[HOST/]GROUP/PROJECT[@BRANCH],
-    /// circleci:ORG_ID/PROJECT_ID[@BRANCH], token:NAME.
+    /// Let these jobs in: `github:OWNER/REPO[@BRANCH]`, `gitlab:[HOST/]GROUP/PROJECT[@BRANCH]`,
+    /// `circleci:ORG_ID/PROJECT_ID[@BRANCH]`, `token:NAME`.
     #[arg(long, value_name = "KIND:WHAT", requires = "login")]
     pub example: Option<String>,
     /// As whom they log in to hosts.
@@ -178,8 +178,8 @@ pub struct PolicyAdd {
     /// Where its data is.
     #[command(flatten)]
     pub data: DataDir,
-    /// Whose jobs: github:OWNER/REPO[@BRANCH], gitlab:[HOST/]GROUP/PROJECT[@BRANCH],
-    /// circleci:ORG_ID/PROJECT_ID[@BRANCH], token:NAME.
+    /// Whose jobs: `github:OWNER/REPO[@BRANCH]`, `gitlab:[HOST/]GROUP/PROJECT[@BRANCH]`,
+    /// `circleci:ORG_ID/PROJECT_ID[@BRANCH]`, `token:NAME`.
     #[arg(value_name = "KIND:WHAT")]
     pub what: String,
     /// As whom they log in to hosts.
