@@ -75,7 +75,7 @@ impl Named for Project {
         );
         let origin = match origin {
             Some(origin) => format!("vcs_origin: {}  # where the project passes secrets to forks, not theirs", written(&origin)),
-            None => "# vcs_origin: github.com/OWNER/REPO  # without it, also forks' where the project passes secrets to them"
+            None => "# vcs_origin: HOST/OWNER/REPO  # without it, also forks' where the project passes secrets to them"
                 .to_owned(),
         };
         let definition = match &self.definition {
