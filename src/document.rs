@@ -121,6 +121,19 @@ pub fn parse_duration(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Text as a value in YAML, in quotes where it could be taken for something else.
+pub fn written(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '.' | '_' | '-' | '/');
+    let is_word = ["true", "false", "null"].iter().any(|word| text.eq_ignore_ascii_case(word));
+    // A number begins otherwise, `yes` and `off` are shorter.
+    let is_text = text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.len() > 3 && !is_word;
+    if is_text && text.chars().all(is_plain) && !text.ends_with(':') {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "''"))
+    }
+}
+
 /// The one document of `text`: none or several are a mistake.
 pub fn parse_one(text: &str) -> Result<Node, Mistake> {
     let mut nodes = parse(text)?;
@@ -245,6 +258,34 @@ pub fn unknown(key: &Key, what: &str, known: &[&str]) -> Mistake {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_is_read_as_text() {
+        for text in [
+            "deploy",
+            "no",
+            "True",
+            "null",
+            "7",
+            "1e5",
+            "0x1f",
+            "a:",
+            "a: b",
+            "it's",
+            "o/r@refs/heads/main",
+            "-",
+            "~",
+            "#x",
+        ] {
+            let yaml = format!("k: {}", written(text));
+            assert_eq!(
+                parse(&yaml).unwrap()[0].mapping("m").unwrap().text("k").unwrap(),
+                Some(text),
+                "{yaml}"
+            );
+        }
+        assert_eq!(written("refs/heads/main"), "refs/heads/main");
+    }
 
     #[test]
     fn values_know_their_place() {

@@ -36,6 +36,12 @@ pub fn absolute(path: &str) -> Result<PathBuf> {
         .map_err(|error| Error::usage(error).context(format!("cannot use the path `{}`", shown(path))))
 }
 
+/// How much of the disk that a folder is on is free for this user, in bytes.
+pub fn free(path: &Path) -> io::Result<u64> {
+    let disk = rustix::fs::statvfs(path)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
 /// The names in a folder that the operator named, in order.
 pub fn names(path: &Path, most: usize) -> io::Result<Vec<OsString>> {
     let entries = std::fs::read_dir(path)?.take(most + 1);

@@ -16,6 +16,7 @@ mod buildkite;
 mod circleci;
 mod command;
 mod endpoint;
+pub mod example;
 mod github;
 mod gitlab;
 mod handed_over;

@@ -181,6 +181,11 @@ pub fn listed<'n>(names: impl ExactSizeIterator<Item = &'n str>, most: usize) ->
     }
 }
 
+/// For a shell: in single quotes, inside which only a single quote means anything.
+pub fn shell_quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 /// Bytes in hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";

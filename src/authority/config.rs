@@ -181,15 +181,16 @@ impl Config {
     /// # Errors
     /// As [`StorePlace::warnings`].
     pub fn store_warnings(&self, env: &Environment) -> Result<Vec<(String, &'static str)>> {
-        let mut warnings = self.store.warnings(env, &self.data_dir, self.owner)?;
-        if self.retain.is_some() && matches!(self.store, StorePlace::Postgres(_)) {
-            warnings.push((
-                "`retain` does nothing by itself: no server may take anything from the trail in PostgreSQL"
-                    .to_owned(),
-                "run `machine-id authority prune` as the database's owner, by a timer",
-            ));
-        }
-        Ok(warnings)
+        self.store.warnings(env, &self.data_dir, self.owner)
+    }
+
+    /// What an operator should hear of `retain`, where it is for others to see to.
+    pub fn retain_warning(&self) -> Option<(String, &'static str)> {
+        let message =
+            "`retain` does nothing by itself: no server may take anything from the trail in PostgreSQL";
+        let hint = "run `machine-id authority prune` as the database's owner, by a timer";
+        let is_others = self.retain.is_some() && matches!(self.store, StorePlace::Postgres(_));
+        is_others.then(|| (message.to_owned(), hint))
     }
 
     /// The policy's files.

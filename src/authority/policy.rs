@@ -11,6 +11,7 @@
 //! shortest time wins, a restriction of any role holds for the certificate,
 //! and a field that is not enforced yet is refused rather than ignored.
 
+mod alike;
 mod decide;
 mod lints;
 mod output;

@@ -50,6 +50,28 @@ impl PolicyFiles {
         self.read()?.verified()
     }
 
+    /// The text of each file of a folder that another file is to be added to; it may have none yet.
+    ///
+    /// # Errors
+    /// As [`PolicyFiles::sources`]; and where it is no folder, or a `policy.sha256` lists what is in it.
+    pub fn sources_to_extend(&self) -> Result<Vec<Source>> {
+        let (place, text) = (self.path.display(), self.read_any()?);
+        if !self.path.is_dir() {
+            return Err(Error::usage(format!(
+                "the policy {place} is one file, and no folder that takes another"
+            ))
+            .hint("move it into a folder, and name that as `policy` in authority.yaml"));
+        }
+        if text.manifest.is_some() {
+            return Err(Error::usage(format!(
+                "{place} has a {}, which would not list the new file",
+                manifest::NAME
+            ))
+            .hint("add the file where that list is made, or remove the list"));
+        }
+        text.verified()
+    }
+
     /// The policy as the files have it now.
     ///
     /// # Errors
@@ -85,6 +107,19 @@ impl PolicyFiles {
     }
 
     fn read(&self) -> Result<PolicyText> {
+        let text = self.read_any()?;
+        if text.sources.is_empty() {
+            let message =
+                format!("no policy in {}: it holds no `*.yaml` or `*.yml` file", self.path.display());
+            return Err(Error::usage(message)
+                .hint("put bots, roles and join tokens there: docs/policy.md shows each")
+                .hint("`machine-id authority policy add` writes a file for one project's jobs")
+                .hint("hidden files and subfolders are passed over"));
+        }
+        Ok(text)
+    }
+
+    fn read_any(&self) -> Result<PolicyText> {
         let text = |path: &Path| {
             let text = read::text(path, self.trust, POLICY_FILE)?;
             Ok(Source { name: path.display().to_string(), text: text.to_string() })
@@ -102,13 +137,6 @@ impl PolicyFiles {
         let paths: Vec<PathBuf> = names.into_iter().map(|name| self.path.join(name)).collect();
         let sources: Vec<Source> =
             paths.iter().filter(|path| is_policy(path)).map(|path| text(path)).collect::<Result<_>>()?;
-        if sources.is_empty() {
-            let message =
-                format!("no policy in {}: it holds no `*.yaml` or `*.yml` file", self.path.display());
-            return Err(Error::usage(message)
-                .hint("put bots, roles and join tokens there: docs/policy.md shows each")
-                .hint("hidden files and subfolders are passed over"));
-        }
         let manifest = paths.iter().find(|path| is_manifest(path)).map(|path| text(path)).transpose()?;
         Ok(PolicyText { sources, manifest })
     }

@@ -10,21 +10,13 @@ use super::format::Format;
 /// What to do with an authority.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Create a data directory: configuration, CA keys, a store, an empty policy.
-    Init {
-        /// Where its data will be.
-        #[command(flatten)]
-        data: DataDir,
-        /// The cluster's name, such as id.example.com.
-        #[arg(long, value_name = "NAME")]
-        cluster: String,
-        /// Where jobs reach it: the audience of their tokens.
-        #[arg(long, value_name = "URL")]
-        public_url: String,
-        /// Where its store is: `sqlite:NAME`, or `postgres://USER@HOST/DATABASE` without a password.
-        #[arg(long, value_name = "STORE", default_value = "sqlite:authority.db")]
-        store: String,
-    },
+    /// Create a data directory: configuration, CA keys, a store, and a policy for what --example names.
+    Init(Init),
+    /// Add to the policy.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Say what is wrong with this authority: its clock, names, ports, files, disk, issuers, certificates, backups.
+    Doctor(Doctor),
     /// Begin an empty store where the store is lost: what was issued can no longer be revoked.
     NewStore(DataDir),
     /// Carry all records from one store to another, while the first is served.
@@ -152,6 +144,78 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+}
+
+/// `authority init`.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Where its data will be.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// The cluster's name, such as id.example.com.
+    #[arg(long, value_name = "NAME")]
+    pub cluster: String,
+    /// Where jobs reach it: the audience of their tokens.
+    #[arg(long, value_name = "URL")]
+    pub public_url: String,
+    /// Where its store is: `sqlite:NAME`, or `postgres://USER@HOST/DATABASE` without a password.
+    #[arg(long, value_name = "STORE", default_value = "sqlite:authority.db")]
+    pub store: String,
+    /// Let these jobs in: `github:OWNER/REPO[@BRANCH]`, `gitlab:[HOST/]GROUP/PROJECT[@BRANCH]`,
+    /// `circleci:ORG_ID/PROJECT_ID[@BRANCH]`, `token:NAME`.
+    #[arg(long, value_name = "KIND:WHAT", requires = "login")]
+    pub example: Option<String>,
+    /// As whom they log in to hosts.
+    #[arg(long, value_name = "LOGIN", requires = "example")]
+    pub login: Option<String>,
+    /// The file of the one workflow that is let in; of CircleCI, the id of a pipeline definition.
+    #[arg(long, value_name = "FILE", requires = "example")]
+    pub workflow: Option<String>,
+    /// How to print the next commands.
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// `authority policy`.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Write one more file, which lets in the jobs of one project.
+    Add(PolicyAdd),
+}
+
+/// `authority policy add`.
+#[derive(Debug, Args)]
+pub struct PolicyAdd {
+    /// Where its data is.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// Whose jobs: `github:OWNER/REPO[@BRANCH]`, `gitlab:[HOST/]GROUP/PROJECT[@BRANCH]`,
+    /// `circleci:ORG_ID/PROJECT_ID[@BRANCH]`, `token:NAME`.
+    #[arg(value_name = "KIND:WHAT")]
+    pub what: String,
+    /// As whom they log in to hosts.
+    #[arg(long, value_name = "LOGIN")]
+    pub login: String,
+    /// The file of the one workflow that is let in; of CircleCI, the id of a pipeline definition.
+    #[arg(long, value_name = "FILE")]
+    pub workflow: Option<String>,
+    /// How to print what was done.
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// `authority doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Where its data is.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// The folder that backups are put into, one below the other.
+    #[arg(long, value_name = "DIR")]
+    pub backups: Option<PathBuf>,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
 }
 
 /// `authority token`.

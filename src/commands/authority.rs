@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use crate::cli::authority::{Command, Lock, RevokeHost, TokenCommand, Whom};
+use crate::cli::authority::{Command, Lock, PolicyCommand, RevokeHost, TokenCommand, Whom};
 use crate::environment::Environment;
 use crate::error::Result;
 
@@ -11,6 +11,8 @@ mod answer;
 mod audit;
 mod check;
 mod data_dir;
+mod doctor;
+mod example;
 mod explain;
 mod export;
 mod hosts;
@@ -19,6 +21,7 @@ mod instances;
 mod lock;
 mod migrate;
 mod new_store;
+mod policy_add;
 mod prune;
 mod resume;
 mod serve;
@@ -31,9 +34,9 @@ mod upgrade;
 pub fn run(command: Command, env: &Environment) -> Result<ExitCode> {
     match command {
         Command::Check(args) => return check::run(&args, env),
-        Command::Init { data, cluster, public_url, store } => {
-            init::run(&data.data_dir, &cluster, &public_url, &store)
-        }
+        Command::Doctor(args) => return doctor::run(&args, env),
+        Command::Init(args) => init::run(&args),
+        Command::Policy(PolicyCommand::Add(args)) => policy_add::run(&args),
         Command::NewStore(data) => new_store::run(&data.data_dir),
         Command::Migrate(args) => migrate::run(&args),
         Command::Prune { data, store } => prune::run(&data.data_dir, store.as_deref()),

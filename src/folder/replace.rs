@@ -4,10 +4,11 @@
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 
 use super::open::{Folder, PRIVATE_FILE, PRIVATE_FOLDER};
 use super::trust::me;
@@ -33,24 +34,30 @@ impl Folder {
     /// The same of a file that stands beside `file`, for the owner of that alone.
     pub fn replace_beside(file: &Path, name: &OsStr, content: &[u8]) -> io::Result<()> {
         let name = name.to_str().ok_or(ErrorKind::InvalidFilename)?;
-        Self::replace_for(file, file.parent().unwrap_or(file), name, content)
+        Self::put_for(file, file.parent().unwrap_or(file), name, content, RenameFlags::empty())
     }
 
     /// The same of a file in the folder at `path`, for the owner of that alone.
     pub fn replace_inside(path: &Path, name: &str, content: &[u8]) -> io::Result<()> {
-        Self::replace_for(path, path, name, content)
+        Self::put_for(path, path, name, content, RenameFlags::empty())
     }
 
-    fn replace_for(whose: &Path, path: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+    /// The same, where nothing has that name yet.
+    pub fn add_inside(path: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+        Self::put_for(path, path, name, content, RenameFlags::NOREPLACE)
+    }
+
+    fn put_for(whose: &Path, path: &Path, name: &str, content: &[u8], how: RenameFlags) -> io::Result<()> {
         let folder = Self::judged(path)?;
-        folder.put(name, content, PRIVATE_FILE, |new| {
+        let settle = |new: &File| {
             let whose = std::fs::metadata(whose)?;
             // Root's commands run beside the authority, which has a user of its own.
             if whose.uid() != me() {
                 fchown(new, Some(whose.uid()), Some(whose.gid()))?;
             }
             new.sync_all()
-        })?;
+        };
+        folder.put_as(name, content, PRIVATE_FILE, settle, how)?;
         Ok(rustix::fs::fsync(&folder.fd)?)
     }
 
@@ -66,11 +73,22 @@ impl Folder {
         mode: Mode,
         settle: impl FnOnce(&File) -> io::Result<()>,
     ) -> io::Result<File> {
+        self.put_as(name, content, mode, settle, RenameFlags::empty())
+    }
+
+    fn put_as(
+        &self,
+        name: &str,
+        content: &[u8],
+        mode: Mode,
+        settle: impl FnOnce(&File) -> io::Result<()>,
+        how: RenameFlags,
+    ) -> io::Result<File> {
         let (temporary, mut file) = self.create_temporary(mode)?;
         let written = file
             .write_all(content)
             .and_then(|()| settle(&file))
-            .and_then(|()| Ok(rustix::fs::renameat(&self.fd, temporary.as_str(), &self.fd, name)?));
+            .and_then(|()| Ok(rename_as(&self.fd, &temporary, name, how)?));
         if written.is_err() {
             let _ = self.unlink(&temporary);
         }
@@ -94,6 +112,15 @@ impl Folder {
 
     pub(super) fn unlink(&self, name: &str) -> rustix::io::Result<()> {
         rustix::fs::unlinkat(&self.fd, name, AtFlags::empty())
+    }
+}
+
+/// Not every file system and kernel knows a way to rename: only where one is asked for is it taken.
+fn rename_as(fd: &OwnedFd, from: &str, to: &str, how: RenameFlags) -> rustix::io::Result<()> {
+    if how.is_empty() {
+        rustix::fs::renameat(fd, from, fd, to)
+    } else {
+        rustix::fs::renameat_with(fd, from, fd, to, how)
     }
 }
 

@@ -20,6 +20,8 @@ use crate::retry::Backoff;
 use crate::secret::Secret;
 use crate::wire::Proof;
 
+mod example;
+
 /// The tokens of a job, newest form first.
 const VARIABLES: [&str; 2] = ["CIRCLE_OIDC_TOKEN_V2", "CIRCLE_OIDC_TOKEN"];
 const COMMAND: &str = "circleci";
@@ -90,6 +92,7 @@ pub(super) static METHOD: Method = Method {
     repositories: &["oidc.circleci.com/vcs-origin"],
     repository_ids: &[PROJECT],
     runs: &["oidc.circleci.com/pipeline-id", "oidc.circleci.com/workflow-id", "oidc.circleci.com/job-id"],
+    example: Some(&example::EXAMPLE),
     ..Method::new("circleci", "CircleCI: cloud and server", |job| prove(job).boxed(), configure)
 };
 

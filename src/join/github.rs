@@ -15,6 +15,7 @@ use crate::document::{Mapping, Mistake};
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
 
+mod example;
 mod subject;
 
 const URL_VARIABLE: &str = "ACTIONS_ID_TOKEN_REQUEST_URL";
@@ -214,6 +215,7 @@ pub(super) static METHOD: Method = Method {
     repositories: &["repository"],
     repository_ids: &["repository_id"],
     runs: &["run_id"],
+    example: Some(&example::EXAMPLE),
     ..Method::new(
         "github",
         "GitHub Actions: github.com, GitHub Enterprise Cloud and Server",

@@ -12,8 +12,9 @@ use super::rules::{
 };
 use crate::document::Mapping;
 
-/// The host of GitLab's own service.
-const HOST: &str = "gitlab.com";
+mod example;
+
+use example::HOST;
 
 const PROJECT: Constraint = Constraint::name(&["project_id", "namespace_id"]);
 const JOB_PROJECT: Constraint = Constraint::name(&["job_project_id", "job_namespace_id"]);
@@ -149,6 +150,7 @@ pub(super) static METHOD: Method = Method {
     repositories: &["project_path"],
     repository_ids: &["project_id"],
     runs: &["pipeline_id", "job_id"],
+    example: Some(&example::EXAMPLE),
     ..Method::new("gitlab", "GitLab CI: gitlab.com and self-managed", |job| HANDED_OVER.none(job), configure)
 };
 

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
@@ -196,7 +196,8 @@ impl Issuers {
         let (client, url, issuer) = (self.client.clone(), url.to_owned(), Arc::clone(issuer));
         tokio::spawn(async move {
             let fetched = tokio::time::timeout(FETCH_TIMEOUT, fetch(&client, &url)).await;
-            issuer.learn(asked, fetched.unwrap_or_else(|_| Err("no answer in time".to_owned())));
+            let keys = fetched.unwrap_or_else(|_| Err("no answer in time".to_owned())).map(|(keys, _)| keys);
+            issuer.learn(asked, keys);
             drop(asking);
         });
         Some(answer)
@@ -224,10 +225,19 @@ impl CachedIssuer {
     }
 }
 
-/// OpenID Connect Discovery 1.0, section 4, then the key set.
-async fn fetch(client: &reqwest::Client, issuer: &str) -> Result<KeySet, String> {
+/// Whether an issuer gives its keys now, and what time it says that it is, in seconds since 1970.
+///
+/// # Errors
+/// Why it gives none, for a person.
+pub async fn probe(client: &reqwest::Client, issuer: &str) -> Result<Option<i64>, String> {
+    let fetched = tokio::time::timeout(FETCH_TIMEOUT, fetch(client, issuer)).await;
+    fetched.unwrap_or_else(|_| Err("no answer in time".to_owned())).map(|(_, date)| date)
+}
+
+/// OpenID Connect Discovery 1.0, section 4, then the key set; with the time that stands on the first answer.
+async fn fetch(client: &reqwest::Client, issuer: &str) -> Result<(KeySet, Option<i64>), String> {
     let discovery = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
-    let document = get(client, &discovery, MAX_DISCOVERY).await?;
+    let (document, date) = get(client, &discovery, MAX_DISCOVERY).await?;
     let document: Value =
         serde_json::from_slice(&document).map_err(|error| format!("{discovery} is not JSON: {error}"))?;
     let named = document.get("issuer").and_then(Value::as_str).unwrap_or_default();
@@ -238,10 +248,11 @@ async fn fetch(client: &reqwest::Client, issuer: &str) -> Result<KeySet, String>
     if !jwks.starts_with("https://") {
         return Err("the discovery's `jwks_uri` is not https".to_owned());
     }
-    KeySet::parse(&get(client, jwks, MAX_KEY_SET).await?).map_err(|why| format!("{jwks}: {why}"))
+    let (keys, _) = get(client, jwks, MAX_KEY_SET).await?;
+    KeySet::parse(&keys).map(|keys| (keys, date)).map_err(|why| format!("{jwks}: {why}"))
 }
 
-async fn get(client: &reqwest::Client, url: &str, limit: usize) -> Result<Vec<u8>, String> {
+async fn get(client: &reqwest::Client, url: &str, limit: usize) -> Result<(Vec<u8>, Option<i64>), String> {
     let said = |why: RequestError| match why {
         RequestError::Untrusted(_) => {
             format!(
@@ -255,7 +266,10 @@ async fn get(client: &reqwest::Client, url: &str, limit: usize) -> Result<Vec<u8
         // A redirect too: nobody else speaks for an issuer.
         return Err(format!("{url}: status {}", response.status().as_u16()));
     }
-    net::body(response, limit).await.map_err(said)
+    let date = response.headers().get(reqwest::header::DATE).and_then(|date| date.to_str().ok());
+    let date = date.and_then(|date| httpdate::parse_http_date(date).ok()?.duration_since(UNIX_EPOCH).ok());
+    let date = date.and_then(|since| i64::try_from(since.as_secs()).ok());
+    Ok((net::body(response, limit).await.map_err(said)?, date))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 
+use super::example::Example;
 use super::jwt;
 use super::prove::{Job, Presented};
 use super::rules::{Field, claim};
@@ -83,6 +84,8 @@ pub struct Method {
     pub repository_ids: &'static [&'static str],
     /// The claims that each name a run, or a job of one.
     pub runs: &'static [&'static str],
+    /// How a rule for one project's jobs is written from a few words, where that can be.
+    pub example: Option<&'static Example>,
     /// See [`Configure`].
     pub configure: Configure,
 }
@@ -113,6 +116,7 @@ impl Method {
             repositories: &[],
             repository_ids: &[],
             runs: &[],
+            example: None,
             configure,
         }
     }

@@ -288,6 +288,10 @@ impl Verifier for Oidc {
         Some(&self.issuer)
     }
 
+    fn asks(&self) -> Option<&str> {
+        self.static_keys.is_none().then_some(self.issuer.as_str())
+    }
+
     fn fixed(&self) -> Vec<(&str, String)> {
         let claims = self.pinned.iter().chain(&self.fixed).map(|(claim, value)| (*claim, value.clone()));
         claims.chain([("iss", self.issuer.clone())]).collect()

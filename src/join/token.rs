@@ -10,6 +10,7 @@ use futures_util::future::FutureExt as _;
 use super::jwt::Jwt;
 use super::method::Method;
 
+mod example;
 mod proof;
 mod prove;
 mod state;
@@ -36,6 +37,7 @@ pub(super) static METHOD: Method = Method {
     registers: true,
     is_ci: false,
     job: &["BUILD_TAG", "NODE_NAME", "EXECUTOR_NUMBER"],
+    example: Some(&example::EXAMPLE),
     ..Method::new(
         "token",
         "workers that stay, such as a self-hosted Jenkins: registered once, with a key of their own",

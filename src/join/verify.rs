@@ -34,6 +34,11 @@ pub trait Verifier: Send + Sync + fmt::Debug {
         None
     }
 
+    /// The same issuer, where it is asked for its keys.
+    fn asks(&self) -> Option<&str> {
+        None
+    }
+
     /// What every proof that it believes has in a claim, beside the rules: a claim's name, and a glob.
     fn fixed(&self) -> Vec<(&str, String)> {
         Vec::new()

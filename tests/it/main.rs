@@ -19,6 +19,7 @@ mod architecture;
 mod cli;
 mod data_dir;
 mod exchange;
+mod first_contact;
 mod hosts;
 mod instances;
 mod join_conformance;

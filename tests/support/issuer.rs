@@ -34,6 +34,8 @@ pub const NAMES: &[&str] = &[
     "token.actions.octo.ghe.com",
     "oidc.circleci.com",
     "gitlab.com",
+    "api.github.com",
+    "circleci.com",
     "agent.buildkite.com",
     "api.bitbucket.org",
     "vstoken.dev.azure.com",

@@ -68,6 +68,11 @@ impl Policy {
         self.tokens.get(name)
     }
 
+    /// Whether a bot, a role or a join token has that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.tokens.contains_key(name) || self.bots.contains_key(name) || self.roles.contains_key(name)
+    }
+
     /// How much there is: `3 bots, 4 roles, 5 join tokens from 2 files`.
     pub fn summary(&self) -> String {
         let [bots, roles, tokens, files] = [

@@ -98,7 +98,12 @@ fn store(config: &Config, env: &Environment) -> Result<Vec<StoreWarning>> {
     });
     let warning =
         |(message, hint): (_, &str)| StoreWarning { message, hints: vec![hint.to_owned()], is_fault: false };
-    Ok(error.into_iter().chain(config.store_warnings(env)?.into_iter().chain(kept).map(warning)).collect())
+    Ok(error
+        .into_iter()
+        .chain(
+            config.store_warnings(env)?.into_iter().chain(config.retain_warning()).chain(kept).map(warning),
+        )
+        .collect())
 }
 
 /// What to check: the arguments, or what the data directory names. Its

@@ -1,21 +1,33 @@
 //! `machine-id authority init`: a new data directory.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
+use super::example::{Wanted, usual_form};
 use crate::authority::store::StorePlace;
 use crate::authority::store::seal::{STORE_KEY, StoreKey};
 use crate::authority::store::sqlite::{MARK, Sqlite};
 use crate::authority::{config, keys};
+use crate::cli::Format;
+use crate::cli::authority::Init;
 use crate::clock::Clock;
+use crate::document::written;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::replace::{make_private, write_new};
 use crate::folder::trust::Owner;
 use crate::folder::{Aside, PRIVATE_FILE};
-use crate::terminal::print;
+use crate::terminal::{log, print};
+use crate::text::{json as inert_json, shell_quoted};
 
 const POLICY: &str = "policy";
 
-pub(super) fn run(dir: &Path, cluster: &str, public_url: &str, store: &str) -> Result<()> {
+pub(super) fn run(args: &Init) -> Result<()> {
+    let Init { cluster, public_url, store, .. } = args;
+    let dir = args.data.data_dir.as_path();
+    let wanted = args.example.as_deref().zip(args.login.as_deref());
+    let wanted =
+        wanted.map(|(what, login)| Wanted::read(what, login, args.workflow.as_deref())).transpose()?;
     let cluster = config::check_cluster(cluster)
         .map_err(|why| Error::usage(format!("`--cluster` {why}")).hint("for example id.example.com"))?;
     let public_url =
@@ -28,10 +40,24 @@ pub(super) fn run(dir: &Path, cluster: &str, public_url: &str, store: &str) -> R
             ));
     }
     config::unfinished(dir).map_or(Ok(()), Err)?;
+    if wanted.is_some() && dir.join(POLICY).exists() {
+        return Err(Error::usage(format!(
+            "{} is there already, which `--example` does not add to",
+            dir.join(POLICY).display()
+        ))
+        .hint("run it without `--example`, and then `machine-id authority policy add`"));
+    }
+    let example = wanted.as_ref().map(|wanted| wanted.write(None, Owner::me(), |_| false)).transpose()?;
+    if let Some(file) = &example {
+        file.beside(&[])?;
+    }
     let cannot = || format!("cannot use {}", dir.display());
     let aside = Aside::of(dir).map_err(|unfit| unfit.error(Kind::Usage, cannot()))?;
     let at = |name: &str| aside.path().join(name);
     make_private(&at(POLICY))?;
+    if let Some(file) = &example {
+        write_new(&at(POLICY).join(file.file()), file.text.as_bytes(), PRIVATE_FILE)?;
+    }
     keys::file::create(&at(config::KEYS), &cluster, Clock::system().now())?;
     let key = StoreKey::new(aside.path(), Owner::me(), &cluster);
     match &file {
@@ -41,7 +67,7 @@ pub(super) fn run(dir: &Path, cluster: &str, public_url: &str, store: &str) -> R
     let text = format!(
         "version: v1\ncluster: '{cluster}'\npublic_url: {public_url}  # the audience that OIDC tokens must carry\n\
          listen: 127.0.0.1:8443\nstore: {}\nkeys: file:{}\npolicy: {POLICY}\n",
-        as_yaml(store),
+        written(store),
         config::KEYS
     );
     write_new(&at(config::FILE), text.as_bytes(), PRIVATE_FILE)?;
@@ -53,19 +79,52 @@ pub(super) fn run(dir: &Path, cluster: &str, public_url: &str, store: &str) -> R
     let order: Vec<&str> =
         [config::KEYS, STORE_KEY].into_iter().chain(store_files).chain([POLICY, config::FILE]).collect();
     aside.put(&order, POLICY).context(Kind::Usage, cannot())?;
-    let (dir, policy) = (dir.display(), dir.join(POLICY));
-    // The tables of a database are for its owner to make.
-    let upgrade = if is_shared {
-        format!(
-            "    machine-id authority upgrade --data-dir {dir} --store postgres://OWNER@… --server-role ROLE\n"
-        )
-    } else {
-        String::new()
-    };
-    print(&format!(
-        "created {dir}\n\nput bots, roles and join tokens into {}, then run:\n\n{upgrade}    machine-id authority serve --data-dir {dir}\n",
-        policy.display()
-    ))
+    log(&format!("created {}", dir.display()));
+    if let Some(file) = &example {
+        log(&format!("join token `{}` lets in {}", file.name, file.whom));
+        file.notes.iter().for_each(|note| log(&format!("note: {note}")));
+    }
+    log("next:");
+    let registers = wanted.filter(|wanted| wanted.method.registers).and(example.as_ref());
+    let at = |command: &'static str, rest: &str| Some((command, rest.to_owned()));
+    let commands = [
+        // The tables of a database are for its owner to make.
+        is_shared
+            .then(|| ("upgrade", " --store postgres://OWNER@HOST/DATABASE --server-role ROLE".to_owned())),
+        example.is_none().then(|| ("policy add", format!(" {} --login LOGIN", usual_form()))),
+        at("doctor", ""),
+        at("serve", ""),
+        at("export", " tls-ca-pin"),
+        registers.map(|file| ("token add", format!(" --token {}", file.name))),
+    ];
+    let (program, data) = (program(), std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()));
+    let (data, word) = (data.to_string_lossy(), shell_word(&data.to_string_lossy()));
+    let line = |(command, rest)| format!("{program} authority {command} --data-dir {word}{rest}");
+    let lines: Vec<String> = commands.into_iter().flatten().map(line).collect();
+    match args.format {
+        Format::Text => print(&lines.iter().map(|line| format!("{line}\n")).collect::<String>()),
+        Format::Json => {
+            let join_token = example.as_ref().map(|file| &file.name);
+            print(&inert_json(&format!(
+                "{:#}\n",
+                json!({"data_dir": data, "join_token": join_token, "next": lines})
+            )))
+        }
+    }
+}
+
+/// This program, as it was called: by its path where that was given.
+fn program() -> String {
+    let called = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    let is_path = called.components().count() > 1;
+    let path = std::path::absolute(&called).ok().filter(|_| is_path);
+    path.map_or_else(|| "machine-id".to_owned(), |path| shell_word(&path.to_string_lossy()))
+}
+
+/// In quotes where a shell could take it for more than a word.
+fn shell_word(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    if text.chars().all(is_plain) { text.to_owned() } else { shell_quoted(text) }
 }
 
 /// The name of the store's file, where it is one. It is put into the directory with the rest.
@@ -81,10 +140,4 @@ fn store_file(store: &str) -> Result<Option<String>> {
         }
         StorePlace::Postgres(_) => Ok(None),
     }
-}
-
-/// A value that YAML takes for nothing else than what it is.
-fn as_yaml(text: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '.' | '_' | '-' | '/');
-    if text.chars().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', "''")) }
 }

@@ -21,7 +21,9 @@ pub(super) fn run(data_dir: &Path, listen: Option<SocketAddr>, env: &Environment
             error.hints().iter().for_each(|hint| terminal::log(&format!("hint: {hint}")));
             Vec::new()
         });
-        for (message, hint) in config.store_warnings(env)?.into_iter().chain(kept) {
+        for (message, hint) in
+            config.store_warnings(env)?.into_iter().chain(config.retain_warning()).chain(kept)
+        {
             terminal::log(&format!("warning: {message}"));
             terminal::log(&format!("hint: {hint}"));
         }

@@ -16,7 +16,8 @@ use crate::environment::Environment;
 use crate::error::Result;
 use crate::folder::read::{self, Limit, Trust};
 use crate::folder::{Addition, Unfit};
-use crate::once::delivery::ci::{exports, shell_quoted};
+use crate::once::delivery::ci::exports;
+use crate::text::shell_quoted;
 
 pub(crate) const VARIABLE: &str = "BASH_ENV";
 

@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::folder::{Addition, Unfit};
 use crate::random;
 use crate::terminal::Progress;
-use crate::text::shown;
+use crate::text::{shell_quoted, shown};
 
 /// What is told.
 #[derive(Default)]
@@ -119,11 +119,6 @@ fn unfit(name: &str) -> Error {
         Kind::Destination,
         format!("the value of `{name}` holds a line end, which the CI system would take as its end"),
     )
-}
-
-/// In single quotes, inside which only a single quote means anything.
-pub(super) fn shell_quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 fn summary(rows: &[(&'static str, String)]) -> String {

@@ -44,11 +44,12 @@ join::jwt: clock denial jws secret text wire
 join::instance: clock error
 join::rules: document text
 join::verify: clock denial error join::instance join::issuers join::rules wire
-join::method: denial document environment error join::jwt join::prove join::rules join::source
+join::example: net text
+join::method: denial document environment error join::example join::jwt join::prove join::rules join::source
     join::verify wire
 join::oidc: clock denial document join::issuers join::jwt join::rules join::verify secret
     text wire
-join: clock denial document environment error folder join::command join::endpoint join::handed_over
+join: clock denial document environment error folder join::command join::endpoint join::example join::handed_over
     join::instance join::issuers join::jwt join::method join::oidc join::prove join::rules
     join::source join::verify jws net random retry secret text wire
 
@@ -122,7 +123,7 @@ authority::serve: authority authority::connections authority::head authority::ht
 # the commands
 commands: authority authority::audit authority::config authority::issue authority::keys
     authority::policy authority::policy_files authority::revocation::alarm_of authority::serve authority::store authority::tls authority::validity cli clock denial destination document
-    environment error folder host join join::instance::secret_hash join::jwt join::method
+    environment error folder host join join::example join::instance::secret_hash join::issuers::probe join::jwt join::method
     join::verify net once once::command once::revoke once::runs once::settings output pem principal process random runtime
     terminal text wire
 main: cli commands environment net secret terminal

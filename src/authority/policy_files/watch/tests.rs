@@ -181,7 +181,7 @@ fn a_policy_that_is_gone_is_none() {
     let mut bench = Bench::new();
     fs::remove_file(bench.path("a.yaml")).unwrap();
     let none = "no policy in P: it holds no `*.yaml` or `*.yml` file | put bots, roles and join tokens there: \
-                docs/policy.md shows each | hidden files and subfolders are passed over";
+                docs/policy.md shows each | `machine-id authority policy add` writes a file for one project's jobs | hidden files and subfolders are passed over";
     assert_eq!(bench.settles().unwrap_err(), none);
     bench.write("a.yaml", "# nothing here\n");
     assert!(bench.settles().unwrap_err().starts_with("P/a.yaml:1:1: no policy: no file holds a resource | "));
