@@ -9,7 +9,9 @@ use crate::cli::Format;
 use crate::cli::inspect::Args;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
+use crate::folder::Unfit;
 use crate::folder::read::{self, Limit};
+use crate::krl;
 use crate::terminal::print;
 use crate::text::shown;
 
@@ -31,9 +33,13 @@ pub fn run(args: &Args) -> Result<()> {
     let items = if args.path != "-" && Path::new(&args.path).is_dir() {
         destinations::inspect(Path::new(&args.path), now)?
     } else {
-        let text = read::input(Path::new(&args.path), Limit::FILE)
-            .map_err(|unfit| unfit.error(Kind::Usage, named(&args.path)))?;
-        files::inspect(&text, now).map_err(|why| Error::usage(why).context(named(&args.path)))?
+        let unfit = |unfit: Unfit| unfit.error(Kind::Usage, named(&args.path));
+        let bytes = read::input_raw(Path::new(&args.path), Limit::FILE).map_err(unfit)?;
+        match krl::read(&bytes) {
+            Ok(list) => vec![files::revoked(&list, now)],
+            Err(_) => files::inspect(&read::utf8(bytes).map_err(unfit)?, now)
+                .map_err(|why| Error::usage(why).context(named(&args.path)))?,
+        }
     };
     print(&match args.format {
         Format::Text => in_words(&items),

@@ -112,10 +112,15 @@ pub async fn before(deadline: Instant, path: &Path, bytes: usize) -> io::Result<
     Ok(reading.bytes)
 }
 
-/// What a file holds, or stdin for `-`, for as long as whoever writes there takes for it.
+/// The text of a file, or of stdin for `-`.
 pub fn input(path: &Path, limit: Limit) -> Result<Zeroizing<String>, Unfit> {
+    input_raw(path, limit).and_then(utf8)
+}
+
+/// What a file holds, or stdin for `-`, for as long as whoever writes there takes for it.
+pub fn input_raw(path: &Path, limit: Limit) -> Result<Zeroizing<Vec<u8>>, Unfit> {
     if path != Path::new("-") {
-        return raw(path, Trust::Anyone, limit).and_then(utf8);
+        return raw(path, Trust::Anyone, limit);
     }
     let stdin = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     // Where nothing comes, nothing will.
@@ -123,7 +128,7 @@ pub fn input(path: &Path, limit: Limit) -> Result<Zeroizing<String>, Unfit> {
     while !reading.go_on()? {
         std::thread::sleep(LOOK_AGAIN);
     }
-    utf8(reading.bytes)
+    Ok(reading.bytes)
 }
 
 /// Bytes as text.

@@ -128,7 +128,7 @@ impl Sqlite {
             let (revocations, outside) = (Arc::default(), Arc::new(outside));
             let writer =
                 threads::Writer::writer(writing, reserve, Arc::clone(&revocations), Arc::clone(&outside))?;
-            let reader = threads::Reader::reader(reading)?;
+            let reader = threads::Reader::reader(reading, Some(Arc::clone(&outside)))?;
             Ok(Self {
                 reader,
                 writer,
@@ -152,7 +152,7 @@ impl SqliteTrail {
     pub fn open(path: &Path, owner: Owner) -> Result<Self> {
         told("read", path, |path| {
             let copy::Readable { connection, still, copy } = copy::open(path, owner)?;
-            Ok(Self { reader: threads::Reader::reader(connection)?, still, _copy: copy })
+            Ok(Self { reader: threads::Reader::reader(connection, None)?, still, _copy: copy })
         })
     }
 

@@ -1,10 +1,20 @@
 //! What a file's text is: blocks of PEM, lines of OpenSSH, a token, a manifest.
 
-use super::item::Item;
+use super::item::{Item, when};
 use super::{certificates, manifest, tokens};
 use crate::destination::manifest::Manifest;
+use crate::krl::Krl;
 use crate::pem::{Piece, pieces};
 use crate::text::shown;
+
+/// A list of revoked certificates.
+pub(super) fn revoked(list: &Krl, now: i64) -> Item {
+    let serials: Vec<String> = list.serials.iter().map(u64::to_string).collect();
+    Item::new("SSH revocation list")
+        .with("number", list.number.to_string())
+        .with("made", when(i64::try_from(list.date).unwrap_or(i64::MAX), now))
+        .with("serials", serials)
+}
 
 pub(super) fn inspect(text: &str, now: i64) -> Result<Vec<Item>, String> {
     if text.trim().is_empty() {

@@ -1,5 +1,7 @@
 //! A reply that was lost is given again: the same certificates, made anew under the policy in force.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
@@ -44,6 +46,10 @@ fn outputs() -> Value {
 /// An answer with what is signed in the place of certificates: all but the nonce and the signatures.
 fn signed(answer: &Value) -> Value {
     let mut answer = answer.clone();
+    if let Some(list) = answer["revoked_hosts"].as_str() {
+        let list = machine_id::krl::read(&STANDARD.decode(list).unwrap()).unwrap();
+        answer["revoked_hosts"] = format!("{:?}", list.serials).into();
+    }
     for output in answer["outputs"].as_array_mut().unwrap() {
         if let Some(text) = output["ssh_certificate"].as_str() {
             let one = ssh_key::Certificate::from_openssh(text).unwrap();

@@ -89,7 +89,7 @@ pub(super) struct Job {
 pub(super) type Writer = Thread<Job>;
 
 /// The thread that reads.
-pub(super) type Reader = Thread<Box<dyn FnOnce(&Connection) + Send>>;
+pub(super) type Reader = Thread<Box<dyn FnOnce(&Connection, Option<&Outside>) + Send>>;
 
 impl<J: Send + 'static> Thread<J> {
     fn start(name: &str, body: impl FnOnce(mpsc::Receiver<J>) + Send + 'static) -> Result<Self> {
@@ -169,11 +169,11 @@ impl Writer {
 }
 
 impl Reader {
-    /// Starts the thread.
-    pub(super) fn reader(connection: Connection) -> Result<Self> {
+    /// Starts the thread. What is outside of the store says why it cannot be read, where the store is not in its place.
+    pub(super) fn reader(connection: Connection, outside: Option<Arc<Outside>>) -> Result<Self> {
         Self::start("store-read", move |mut waiting| {
             while let Some(read) = waiting.blocking_recv() {
-                read(&connection);
+                read(&connection, outside.as_deref());
             }
         })
     }
@@ -192,11 +192,14 @@ impl Reader {
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        self.send(Box::new(move |connection| drop(reply.send(work(connection))))).await?;
-        answer
-            .await
-            .context(Kind::Internal, "the store has stopped")?
-            .context(Kind::Internal, "cannot read from the store")
+        self.send(Box::new(move |connection, outside| {
+            let displaced = || outside.and_then(|outside| outside.check().err()).map(Unwritten::displaced);
+            let read = work(connection).map_err(|error| displaced().unwrap_or_else(|| error.into()));
+            drop(reply.send(read));
+        }))
+        .await?;
+        let read = answer.await.context(Kind::Internal, "the store has stopped")?;
+        read.map_err(|why| why.error("cannot read from the store"))
     }
 }
 
