@@ -154,6 +154,24 @@ struct State {
     upto: Option<RevokedUpto>,
     /// What of that is not on the last lists yet.
     fresh: Vec<RevokedNow>,
+    /// What is known of those that end then or later, hashed.
+    hashed: Option<(i64, SetHash)>,
+}
+
+/// A hash of a set: the sum of the hashes of its members, so that one more costs no more than its own. It names what lists say
+/// among authorities of one store, which choose the serials: nobody who could look for sets with one sum has his way with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct SetHash([u64; 4]);
+
+impl SetHash {
+    /// With that one, or without it.
+    fn change(&mut self, one: &RevokedCertificate, change: fn(u64, u64) -> u64) {
+        let [a, b, c, d, e, f, g, h] = one.serial.to_be_bytes();
+        let hash = digest(&SHA256, &[a, b, c, d, e, f, g, h, u8::from(one.kind == CertificateKind::Tls)]);
+        for (sum, part) in self.0.iter_mut().zip(hash.as_ref().chunks_exact(8)) {
+            *sum = change(*sum, part.try_into().map_or(0, u64::from_be_bytes));
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -219,23 +237,25 @@ impl ListCache {
         if was_put_back || !state.last.as_ref().is_some_and(|last| is_within(last.made, &SERVED)) {
             state.upto = None;
         }
-        self.hear(&mut state, store, now).await?;
         let from = listed_from(now);
-        let (what, ListNumber { number, made }) = loop {
-            let State { last, fresh, .. } = &mut *state;
+        let (what, ListNumber { number, made, .. }) = loop {
+            self.hear(&mut state, store, now).await?;
+            let State { last, fresh, hashed, upto, .. } = &mut *state;
             let last = last.as_mut().filter(|last| is_within(last.made, &SERVED));
-            let is_same =
-                !was_put_back && fresh.is_empty() && last.as_ref().is_some_and(|last| from <= last.first_end);
-            let what = if is_same { None } else { Some(self.what(keys, from)?) };
-            if let Some(last) = last.filter(|last| what.is_none_or(|what| what == last.what)) {
+            let has_all = last.as_ref().is_some_and(|last| fresh.is_empty() && from <= last.first_end);
+            let what = match &last {
+                Some(last) if has_all && !was_put_back => last.what,
+                _ => self.what(hashed, keys, from)?,
+            };
+            if let Some(last) = last.filter(|last| what == last.what) {
                 (last.asked, last.revocations) = (now, revocations);
                 fresh.clear();
                 return Ok((Arc::clone(&last.lists), revocations));
             }
-            let Some(what) = what else { continue };
             let number = store.list_number(now, what).await?;
-            // What was revoked before it had its number may be on another's list, which has a lower one.
-            if !self.hear(&mut state, store, now).await? {
+            // What was revoked before it had its number may be on another's list, which has a lower one. There is little
+            // between this and what was heard, so that it comes to an end however much jobs give back.
+            if number.is_of(*upto) {
                 break (what, number);
             }
         };
@@ -261,8 +281,8 @@ impl ListCache {
         Ok((lists, revocations))
     }
 
-    /// Takes in what was revoked since; whether something was.
-    async fn hear(&self, state: &mut State, store: &dyn Store, now: i64) -> Result<bool> {
+    /// Takes in what was revoked since, for little where that is little.
+    async fn hear(&self, state: &mut State, store: &dyn Store, now: i64) -> Result<()> {
         let since = now.saturating_sub(ENDED);
         let RevokedSince { mut certificates, upto, is_all } = store.revoked_since(since, state.upto).await?;
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
@@ -276,19 +296,29 @@ impl ListCache {
         let (before, room) = (state.fresh.len(), (MAX_NEW + 1).saturating_sub(state.fresh.len()));
         state.fresh.extend(fresh.take(room));
         let is_news = state.fresh.len() > before || room == 0 && certificates.iter().any(is_new);
+        // By the sort that is quick where nearly all is in order.
+        let in_order = |certificates: &mut Vec<RevokedCertificate>| {
+            certificates.sort_by_key(|one| one.serial);
+            certificates.dedup_by_key(|one| one.serial);
+        };
         if is_all {
             *known = certificates;
+            in_order(&mut known);
+            state.hashed = None;
         } else if is_news {
             certificates.retain(is_new);
+            in_order(&mut certificates);
             known.retain(|one| one.expires >= since);
+            state.hashed = state.hashed.filter(|(from, _)| *from >= since);
+            if let Some((from, hash)) = &mut state.hashed {
+                let listed = certificates.iter().filter(|one| one.expires >= *from);
+                listed.for_each(|one| hash.change(one, u64::wrapping_add));
+            }
             known.extend(certificates);
-        }
-        if is_all || is_news {
-            known.sort_unstable_by_key(|one| one.serial);
-            known.dedup_by_key(|one| one.serial);
+            in_order(&mut known);
         }
         state.upto = Some(upto);
-        Ok(is_news)
+        Ok(())
     }
 
     /// The lists of that number, and when the first of those on them ends.
@@ -317,17 +347,21 @@ impl ListCache {
     }
 
     /// A hash of what lists say of which CAs, without those that end before.
-    fn what(&self, keys: &CaKeys, from: i64) -> Result<[u8; 32]> {
+    fn what(&self, hashed: &mut Option<(i64, SetHash)>, keys: &CaKeys, from: i64) -> Result<[u8; 32]> {
+        let known = self.known();
+        let (before, mut set) = hashed.filter(|(before, _)| *before <= from).unwrap_or_else(|| {
+            let mut all = SetHash::default();
+            known.iter().for_each(|one| all.change(one, u64::wrapping_add));
+            (i64::MIN, all)
+        });
+        let ended = known.iter().filter(|one| (before..from).contains(&one.expires));
+        ended.for_each(|one| set.change(one, u64::wrapping_sub));
+        *hashed = Some((from, set));
         let mut hash = Context::new(&SHA256);
         for ca in keys.ssh_blobs()?.iter().map(Vec::as_slice).chain([keys.tls_certificate()]) {
             hash.update(digest(&SHA256, ca).as_ref());
         }
-        let known = self.known();
-        let list = RevocationList { number: 0, certificates: &known, from };
-        for RevokedCertificate { serial, kind, .. } in list.all() {
-            let [a, b, c, d, e, f, g, h] = serial.to_be_bytes();
-            hash.update(&[a, b, c, d, e, f, g, h, u8::from(*kind == CertificateKind::Tls)]);
-        }
+        set.0.iter().for_each(|part| hash.update(&part.to_be_bytes()));
         hash.finish().as_ref().try_into().context(Kind::Internal, "SHA-256")
     }
 

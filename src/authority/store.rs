@@ -211,6 +211,15 @@ pub struct ListNumber {
     pub number: u64,
     /// When they were made.
     pub made: i64,
+    /// How much was revoked when the number was given. Lists that have it all have all that is on lists of lower numbers.
+    pub(super) revocations: i64,
+}
+
+impl ListNumber {
+    /// Whether nothing was revoked between that and the number.
+    pub fn is_of(&self, upto: Option<RevokedUpto>) -> bool {
+        upto.is_some_and(|upto| upto.revocations == self.revocations)
+    }
 }
 
 /// What an operator must know of a store that was put back, while what was issued before may still be good.

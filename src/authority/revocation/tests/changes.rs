@@ -1,7 +1,9 @@
 //! What is new on lists, over a real store.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context as Task, Waker};
 
+use proptest::prelude::*;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -119,17 +121,88 @@ fn what_merely_ends_leaves_the_list_with_its_minute() {
     assert!(third.number > second.number);
 }
 
+/// However much they give back, jobs do not keep others from hearing of it.
 #[test]
-fn large_lists_are_made_for_jobs_once_a_second_and_for_operators_at_once() {
+fn lists_are_made_while_revoking_goes_on_and_on() {
     let world = World::new();
-    let many = rusqlite::Connection::open(world.folder.path().join("authority.db")).unwrap();
+    let path = world.folder.path().join("authority.db");
+    insert_many(&path, "NULL");
+    let (stop, rounds) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let jobs = rusqlite::Connection::open(&path).unwrap();
+            jobs.execute_batch("PRAGMA synchronous = off").unwrap();
+            for serial in 1001..=41_000 {
+                let sql = format!("UPDATE certificates SET revoked = {NOW} WHERE serial = {serial}");
+                while !stop.load(Ordering::SeqCst) && jobs.execute_batch(&sql).is_err() {}
+                rounds.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let asked = (0..5).map(|second| {
+            let before = rounds.load(Ordering::SeqCst);
+            while rounds.load(Ordering::SeqCst) < before + 10 {
+                std::thread::yield_now();
+            }
+            (rounds.load(Ordering::SeqCst), world.lists(NOW + second, true))
+        });
+        let asked: Vec<_> = asked.collect();
+        stop.store(true, Ordering::SeqCst);
+        assert!(asked.windows(2).all(|two| two[0].1.number < two[1].1.number));
+        for (begun, lists) in asked {
+            let there = krl::read(&lists.krl).unwrap().serials.len();
+            assert!(there * 2 + 2 >= begun, "all that was revoked by then");
+        }
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    /// Whoever has heard of it in whichever steps: what says the same has one number.
+    #[test]
+    fn caches_of_one_store_agree(steps in proptest::collection::vec((0..4u8, 0..200i64), 1..24)) {
+        let (world, other) = (World::new(), ListCache::default());
+        let mut now = NOW;
+        let ask = |cache: &ListCache, now| {
+            world.runtime.block_on(cache.lists(&world.store, &world.keys, now, true)).unwrap().0
+        };
+        for (serial, (step, time)) in (1..).zip(steps) {
+            match step {
+                0 => drop(ask(&world.cache, now)),
+                1 => drop(ask(&other, now)),
+                2 => now += time,
+                _ => {
+                    world.issue(1000 - serial, now + time);
+                    world.revoke(1000 - serial);
+                }
+            }
+        }
+        let said = |cache: &ListCache| {
+            let lists = ask(cache, now);
+            (lists.number, lists.krl.clone(), lists.hashes.clone())
+        };
+        let first = said(&ListCache::default());
+        prop_assert_eq!(&said(&world.cache), &first);
+        prop_assert_eq!(&said(&other), &first);
+    }
+}
+
+/// Certificates, revoked at that time.
+fn insert_many(path: &Path, revoked: &str) {
+    let many = rusqlite::Connection::open(path).unwrap();
     many.execute_batch(&format!(
         "PRAGMA foreign_keys = off;
          INSERT INTO certificates (serial, issuance, kind, expires, revoked, key_hash)
              WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 40000)
-             SELECT 1000 + n, 1, n & 1, {NOW} + 3600, {NOW}, randomblob(32) FROM numbers;"
+             SELECT 1000 + n, 1, n & 1, {NOW} + 3600, {revoked}, randomblob(32) FROM numbers;"
     ))
     .unwrap();
+}
+
+#[test]
+fn large_lists_are_made_for_jobs_once_a_second_and_for_operators_at_once() {
+    let world = World::new();
+    insert_many(&world.folder.path().join("authority.db"), &NOW.to_string());
     (1..4).for_each(|serial| world.issue(serial, NOW + 3600));
     let first = world.lists(NOW, false);
     let begun = Instant::now();

@@ -141,7 +141,7 @@ pub(super) async fn list_number(
 ) -> Result<ListNumber, Failure> {
     const SQL: &str = concat!(
         "WITH known AS (
-            SELECT list_number, list_made FROM machine_id.state
+            SELECT list_number, list_made, revocations FROM machine_id.state
             WHERE list_what = $2 AND list_made <= $1 AND list_made > $3
         ), new AS (
             UPDATE machine_id.state SET list_what = $2, list_made = $1, list_number = greatest(
@@ -149,9 +149,9 @@ pub(super) async fn list_number(
                 least($4, machine_id.clock() + 315000000) * 1000000000 + floor(random() * 1000000000)::bigint)
             WHERE NOT EXISTS (SELECT FROM known) AND ",
         locked!(),
-        " RETURNING list_number, list_made
+        " RETURNING list_number, list_made, revocations
         )
-        SELECT list_number, list_made FROM known UNION ALL SELECT list_number, list_made FROM new"
+        SELECT * FROM known UNION ALL SELECT * FROM new"
     );
     let (what, second) = (what.as_slice(), now.clamp(0, LAST_NUMBERED));
     let too_old = now.saturating_sub(LIST_SERVED);
@@ -160,7 +160,7 @@ pub(super) async fn list_number(
     let done = transaction::write(client, &shared.known, &[(SQL, &parameters)]).await?;
     let row = done.first().and_then(|rows| rows.first());
     let row = row.ok_or_else(|| Failure::away("it gives no number"))?;
-    Ok(ListNumber { number: rows::read_serial(row, 0)?, made: row.try_get(1)? })
+    Ok(ListNumber { number: rows::read_serial(row, 0)?, made: row.try_get(1)?, revocations: row.try_get(2)? })
 }
 
 /// Forgets at most some proofs and as many assertions whose time is up, by the wall clocks of this machine and

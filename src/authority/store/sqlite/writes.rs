@@ -89,10 +89,11 @@ pub(super) fn list_number(
     now: i64,
     what: &[u8; 32],
 ) -> rusqlite::Result<ListNumber> {
-    let named = |row: &Row<'_>| Ok(ListNumber { number: row.get(0)?, made: row.get(1)? });
+    let named =
+        |row: &Row<'_>| Ok(ListNumber { number: row.get(0)?, made: row.get(1)?, revocations: row.get(2)? });
     let known = connection
         .prepare_cached(
-            "SELECT list_number, list_made FROM state WHERE list_what = ?2 AND list_made <= ?1 AND ?1 < list_made + ?3",
+            "SELECT list_number, list_made, revocations FROM state WHERE list_what = ?2 AND list_made <= ?1 AND ?1 < list_made + ?3",
         )?
         .query_row(params![now, what, LIST_SERVED], named)
         .optional()?;
@@ -103,7 +104,7 @@ pub(super) fn list_number(
         .prepare_cached(
             "UPDATE state SET list_what = ?3, list_made = ?2, list_number = max(
                 list_number + 1 + abs(random() % 10000000), ?1 * 1000000000 + abs(random() % 1000000000))
-             RETURNING list_number, list_made",
+             RETURNING list_number, list_made, revocations",
         )?
         .query_row(params![now.clamp(0, LAST_NUMBERED), now, what], named)
 }
