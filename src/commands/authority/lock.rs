@@ -1,5 +1,6 @@
 //! `machine-id authority lock`, `unlock` and `locks`: whom the operator shuts out.
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use base64::Engine as _;
@@ -185,6 +186,9 @@ fn serial(text: &str) -> Result<u64> {
 
 /// A host's name in the spelling that certificates have, or what a wildcard of TLS is.
 fn host(text: &str) -> Result<String> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(address.to_canonical().to_string());
+    }
     let name = text.to_ascii_lowercase();
     principal::is_host(name.strip_prefix("*.").unwrap_or(&name))
         .then(|| name.clone())

@@ -417,3 +417,31 @@ fn a_job_is_no_host_that_was_thrown_out_and_is_told_which_were() {
     ask().granted();
     assert_eq!(told(), [serial]);
 }
+
+/// A certificate for a server of that name, if one is signed.
+fn sign_server(bench: &Bench, host: &Host, name: &str) -> Option<i32> {
+    let mut sign = bench.authority.command(["sign-server", "--name", name]);
+    run(sign.arg("--csr").arg(host.path("host.csr"))).status.code()
+}
+
+#[test]
+fn an_address_is_thrown_out_however_it_is_written() {
+    let bench = Bench::start();
+    let web = bench.host("web-1");
+    for (signed, thrown_out, usual) in [
+        ("2001:db8:0:0:0:0:0:2", "2001:db8::2", "2001:db8::2"),
+        ("2001:db8::3", "2001:DB8:0::3", "2001:db8::3"),
+        ("::ffff:10.0.0.1", "10.0.0.1", "10.0.0.1"),
+        ("10.0.0.2", "::ffff:10.0.0.2", "10.0.0.2"),
+    ] {
+        assert_eq!(sign_server(&bench, &web, signed), Some(0));
+        let said = succeed(&mut bench.authority.command(["revoke-host", thrown_out]));
+        let revoked = "and 1 issuance with 1 certificate is revoked\n";
+        assert!(said.starts_with(&format!("threw out host {usual}: ")) && said.ends_with(revoked), "{said}");
+        for name in [signed, thrown_out, usual] {
+            assert_eq!(sign_server(&bench, &web, name), Some(4), "{name}");
+        }
+        succeed(&mut bench.authority.command(["unlock", "--host", signed]));
+        assert_eq!(sign_server(&bench, &web, signed), Some(0));
+    }
+}
