@@ -36,6 +36,12 @@ pub const MAX_OLDER: usize = 1024;
 /// The largest generation, and number of requests: what JSON numbers hold everywhere.
 pub const MAX_COUNT: i64 = (1 << 53) - 1;
 
+/// Whether that has the form of an instance's id.
+pub fn is_id(text: &str) -> bool {
+    let digits = text.strip_prefix("w-").unwrap_or_default();
+    digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
 /// The SHA-256 of a registration secret, by which it is known.
 pub fn secret_hash(secret: &str) -> [u8; 32] {
     digest(&SHA256, secret.as_bytes()).as_ref().try_into().unwrap_or_default()

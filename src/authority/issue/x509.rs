@@ -143,8 +143,12 @@ impl ServerPlan {
     /// # Errors
     /// `Kind::Usage` for a name that is neither, and where the CA is not good at `now`.
     pub fn new(spki: Vec<u8>, names: Vec<String>, now: i64, ttl: i64, ca: Validity) -> Result<Self> {
-        // Capitals mean nothing in the names of TLS servers.
-        let names: Vec<_> = names.iter().map(|name| name.to_ascii_lowercase()).collect();
+        // Capitals mean nothing in the names of TLS servers, and an address is recorded in its usual spelling.
+        let usual = |name: &String| match name.parse::<IpAddr>() {
+            Ok(address) => address.to_string(),
+            Err(_) => name.to_ascii_lowercase(),
+        };
+        let names: Vec<_> = names.iter().map(usual).collect();
         names.iter().try_for_each(|name| server_name(name).map(drop))?;
         if let Some(why) = ca.fault(now) {
             return Err(Error::usage(format!("the TLS CA {why}, and signs nothing now"))
@@ -205,4 +209,30 @@ fn leaf(serial: u64, now: i64, until: i64, usage: ExtendedKeyUsagePurpose) -> Re
     params.extended_key_usages = vec![usage];
     params.use_authority_key_identifier_extension = true;
     Ok(params)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_servers_names_are_recorded_in_one_spelling() {
+        let ca = Validity { from: 0, until: i64::MAX };
+        let recorded = |name: &str| {
+            let plan = ServerPlan::new(Vec::new(), vec![name.to_owned()], 1, 60, ca);
+            plan.map(|plan| plan.record().principals.concat()).ok()
+        };
+        for (name, usual) in [
+            ("Web-1.example.com", Some("web-1.example.com")),
+            ("*.Example.com", Some("*.example.com")),
+            ("10.0.0.1", Some("10.0.0.1")),
+            ("2001:DB8:0:0:0:0:0:2", Some("2001:db8::2")),
+            // That one clients look for as it is.
+            ("::FFFF:a00:1", Some("::ffff:10.0.0.1")),
+            ("*.10.0.0.1", None),
+            ("127.1", None),
+        ] {
+            assert_eq!(recorded(name).as_deref(), usual, "{name}");
+        }
+    }
 }

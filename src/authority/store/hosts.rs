@@ -1,6 +1,7 @@
 //! Servers that prove which host they are: when each was last heard, and what it had then. It grants nothing, and is not sealed.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
@@ -109,8 +110,13 @@ pub(super) fn names(event: &Map<String, Value>, serial: i64) -> Vec<String> {
     names.into_iter().map(str::to_owned).collect()
 }
 
-/// Whether a certificate with that name is good for the host of the other: `*.` stands for one label, as in TLS.
+/// Whether a certificate with that name is good for the host of the other: `*.` stands for one label, as in TLS, and of an
+/// address any spelling for the others. IPv4 within IPv6 is IPv4, as `ssh` has it.
 pub(super) fn covers(name: &str, host: &str) -> bool {
+    let address = |text: &str| text.parse().ok().map(|address: IpAddr| address.to_canonical());
+    if let Some(host) = address(host) {
+        return address(name) == Some(host);
+    }
     let below =
         |rest: &str| host.split_once('.').is_some_and(|(_, domain)| domain.eq_ignore_ascii_case(rest));
     name.eq_ignore_ascii_case(host) || name.strip_prefix("*.").is_some_and(below)
@@ -118,6 +124,10 @@ pub(super) fn covers(name: &str, host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -131,8 +141,44 @@ mod tests {
             ("*.example.com", "*.example.com", true),
             ("web-1", "web-2", false),
             ("10.0.0.1", "10.0.0.1", true),
+            ("::ffff:10.0.0.1", "10.0.0.1", true),
+            ("::FFFF:a00:1", "10.0.0.1", true),
+            ("::10.0.0.1", "10.0.0.1", false),
+            ("2001:DB8:0:0::2", "2001:db8::2", true),
+            ("2001:db8::1", "2001:db8::2", false),
+            ("*.0.0.1", "10.0.0.1", false),
         ] {
             assert_eq!(covers(name, host), covered, "{name} {host}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_address_is_covered_in_any_spelling(
+            words in prop_oneof![
+                any::<[u16; 8]>(),
+                proptest::array::uniform8(0_u16..2),
+                any::<[u16; 2]>().prop_map(|[a, b]| [0, 0, 0, 0, 0, 0xffff, a, b]),
+            ],
+            other in any::<[u16; 8]>(),
+            capitals in any::<bool>(),
+        ) {
+            let address = Ipv6Addr::from(words);
+            let usual = IpAddr::V6(address).to_canonical().to_string();
+            let each = |words: &[u16], word: fn(&u16) -> String| {
+                words.iter().map(word).collect::<Vec<_>>().join(":")
+            };
+            let tail = Ipv4Addr::from((u32::from(words[6]) << 16) | u32::from(words[7]));
+            for spelling in [
+                address.to_string(),
+                each(&words, |word| format!("{word:x}")),
+                each(&words, |word| format!("{word:04x}")),
+                format!("{}:{tail}", each(&words[..6], |word| format!("{word:x}"))),
+            ] {
+                let spelling = if capitals { spelling.to_uppercase() } else { spelling };
+                prop_assert!(covers(&spelling, &usual) && covers(&usual, &spelling), "{}", spelling);
+                prop_assert_eq!(covers(&spelling, &Ipv6Addr::from(other).to_string()), words == other);
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! `machine-id authority lock`, `unlock` and `locks`: whom the operator shuts out.
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use base64::Engine as _;
@@ -9,6 +10,7 @@ use serde_json::json;
 use super::data_dir;
 use crate::authority::config::Config;
 use crate::authority::policy::Policy;
+use crate::authority::store::Store;
 use crate::authority::store::locks::{Lock, LockKind, NewLock, Shut};
 use crate::cli::Format;
 use crate::cli::authority::{Lock as Args, Whom};
@@ -16,6 +18,7 @@ use crate::clock::{Clock, rfc3339};
 use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::join;
+use crate::join::instance::is_id;
 use crate::principal;
 use crate::random;
 use crate::runtime::block_on;
@@ -34,6 +37,10 @@ const NAMED: usize = 20;
 /// Puts a lock, or says what it would do.
 pub(super) fn lock(args: &Args, env: &Environment) -> Result<()> {
     let (kind, value) = whom(&args.whom)?;
+    if kind == LockKind::Host && is_id(&value) {
+        return Err(Error::usage(format!("`{value}` is a registered worker, and no host's name"))
+            .hint(format!("`machine-id authority lock --instance {value}` shuts it out")));
+    }
     let lasts = args.ttl.as_deref().map(|ttl| data_dir::ttl(ttl, 3650, "ten years")).transpose()?;
     let message = args.message.as_deref().map(message).transpose()?;
     let config = Config::load(&args.data.data_dir)?;
@@ -43,7 +50,7 @@ pub(super) fn lock(args: &Args, env: &Environment) -> Result<()> {
     let lock = Lock {
         id: random::id("l")?,
         kind,
-        value,
+        value: value.clone(),
         until: None,
         message,
         by: data_dir::user(env),
@@ -68,6 +75,9 @@ pub(super) fn lock(args: &Args, env: &Environment) -> Result<()> {
         // Policies name none of these: one that is written otherwise would be in nobody's way.
         terminal::log(&format!("warning: nothing was issued to {words} in the last ten days"));
         terminal::log("hint: `authority audit --format json` has each claim as it must be written here");
+    }
+    if kind == LockKind::Host {
+        warn_of_host(store.as_ref(), &value, &shut);
     }
     let until =
         lasts.map(|lasts| format!(" until {}", rfc3339(at.saturating_add(lasts)))).unwrap_or_default();
@@ -185,6 +195,9 @@ fn serial(text: &str) -> Result<u64> {
 
 /// A host's name in the spelling that certificates have, or what a wildcard of TLS is.
 fn host(text: &str) -> Result<String> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(address.to_canonical().to_string());
+    }
     let name = text.to_ascii_lowercase();
     principal::is_host(name.strip_prefix("*.").unwrap_or(&name))
         .then(|| name.clone())
@@ -231,6 +244,25 @@ fn warn_of_unknown(config: &Config, kind: LockKind, value: &str) {
     let names: Vec<&str> = known.iter().map(String::as_str).collect();
     terminal::log(&format!("warning: the policy has no {} `{}`", kind.name(), shown(value)));
     did_you_mean(value, &names).iter().for_each(|hint| terminal::log(&format!("hint: {hint}")));
+}
+
+/// Says where what was thrown out is less than may be meant: a pattern, or a host that has nothing and may be mistyped.
+fn warn_of_host(store: &dyn Store, name: &str, shut: &Shut) {
+    if name.starts_with("*.") {
+        terminal::log(&format!(
+            "warning: `{name}` is one name here, and no pattern: what hosts below it have under their own stays good"
+        ));
+        terminal::log("hint: throw out each by its name; `authority hosts` lists those that were heard");
+    }
+    if shut.issuances.is_empty() {
+        terminal::log(&format!(
+            "warning: no certificate of the host `{name}` is good now, and none was revoked"
+        ));
+        let heard = block_on(store.hosts()).and_then(|heard| heard).unwrap_or_default();
+        let names: Vec<&str> = heard.iter().map(|host| host.name.as_str()).collect();
+        let hint = did_you_mean(name, &names).filter(|_| !names.contains(&name));
+        hint.iter().for_each(|hint| terminal::log(&format!("hint: {}", shown(hint))));
+    }
 }
 
 /// Why nothing is locked that names what never was.

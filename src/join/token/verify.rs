@@ -9,7 +9,7 @@ use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use super::super::instance::{
-    BEGINNING, InstanceJoin, JoinClaims, MAX_COUNT, MAX_EARLIER, MAX_OLDER, secret_hash,
+    BEGINNING, InstanceJoin, JoinClaims, MAX_COUNT, MAX_EARLIER, MAX_OLDER, is_id, secret_hash,
 };
 use super::super::jwt::{self, AudienceRules, Jwt, TimeRules, need_text, text};
 use super::super::verify::{Failure, Identity, Provenance, Replay, Verifier, VerifyContext};
@@ -160,10 +160,7 @@ async fn replaced(jwt: &Jwt<'_>, id: &str, context: &VerifyContext<'_>) -> Resul
 /// The instance that the claims are of: `iss` and `sub` both say it.
 fn instance_of(claims: &Map<String, Value>) -> Result<&str, Denial> {
     let (issuer, subject) = (need_text(claims, "iss")?, need_text(claims, "sub")?);
-    let digits = issuer.strip_prefix("w-").unwrap_or_default();
-    let is_id =
-        digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    if !is_id || subject != issuer {
+    if !is_id(issuer) || subject != issuer {
         let detail = format!("issuer is {}, subject {}", shown(issuer), shown(subject));
         return Err(Denial::new(Reason::IssuerWrong, detail));
     }

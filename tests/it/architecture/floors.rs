@@ -123,7 +123,7 @@ authority::serve: authority authority::connections authority::head authority::ht
 # the commands
 commands: authority authority::audit authority::config authority::issue authority::keys
     authority::policy authority::policy_files authority::revocation::alarm_of authority::serve authority::store authority::tls authority::validity cli clock denial destination document
-    environment error folder host join join::example join::instance::secret_hash join::issuers::probe join::jwt join::method
+    environment error folder host join join::example join::instance::is_id join::instance::secret_hash join::issuers::probe join::jwt join::method
     join::verify krl net once once::command once::revoke once::runs once::settings output pem principal process random runtime
     terminal text wire
 main: cli commands environment net secret terminal

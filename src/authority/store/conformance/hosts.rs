@@ -103,6 +103,25 @@ fn other_locks_and_wildcards_are_judged_where_operators_sign(bench: &Bench) {
     assert_eq!(sign(bench, signed(103, "sign-host", Ssh, "web-1", NOW + 3600)), Some(format!("l-key-{key}")));
 }
 
+/// As what was recorded before addresses had one spelling.
+fn an_address_that_is_thrown_out_is_so_in_any_spelling(bench: &Bench) {
+    let named = |serial, name: &str| {
+        let mut entry = signed(serial, "sign-server", CertificateKind::Tls, "x", NOW + YEARS);
+        entry.certificate.principals = vec![name.into()];
+        entry
+    };
+    for (n, usual, other) in
+        [(100, "2001:db8::2", "2001:db8:0:0:0:0:0:2"), (200, "10.0.0.1", "::ffff:10.0.0.1")]
+    {
+        assert_eq!(sign(bench, named(n, other)), None);
+        assert_eq!(throw_out(bench, usual).issuances, [format!("s{n}")]);
+        for (serial, name) in [(n + 1, usual), (n + 2, other)] {
+            assert_eq!(sign(bench, named(serial, name)), Some(format!("l-host-{usual}")), "{name}");
+        }
+    }
+    assert_eq!(sign(bench, named(300, "2001:db8::1")), None);
+}
+
 fn of_what_is_signed_and_a_host_that_is_thrown_out_nothing_works_afterwards(bench: &Bench) {
     let others = bench.again();
     for round in 0..10_u64 {
@@ -178,6 +197,7 @@ fn hosts_are_kept_as_they_were_last_heard(bench: &Bench) {
 promises! {
     a_host_that_is_thrown_out_loses_what_it_has_of_whatever_age_and_gets_nothing,
     other_locks_and_wildcards_are_judged_where_operators_sign,
+    an_address_that_is_thrown_out_is_so_in_any_spelling,
     of_what_is_signed_and_a_host_that_is_thrown_out_nothing_works_afterwards,
     the_names_of_a_host_are_known_by_its_certificate,
     hosts_are_kept_as_they_were_last_heard,
