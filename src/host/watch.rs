@@ -250,8 +250,10 @@ impl<'w> Watcher<'w> {
         let is_good = done.errors.is_empty();
         let now = self.closed.is_some() || urgent > self.reloaded.1;
         self.changed(done, now);
-        if self.lists.crl.number >= urgent {
-            self.reloaded.1 = urgent.max(self.reloaded.1);
+        if self.lists.crl.number >= urgent && urgent > self.reloaded.1 {
+            self.reloaded.1 = urgent;
+            // Operators look for that, also where no file is another for it.
+            self.shared.has_changed.notify_one();
         }
         let [ssh, tls] = self.left().map(|left| left > Duration::ZERO);
         self.closed = match self.closed {
