@@ -25,6 +25,8 @@ const CERT_SERIAL_LIST: u8 = 0x20;
 const CERT_SERIAL_RANGE: u8 = 0x21;
 const CERT_SERIAL_BITMAP: u8 = 0x22;
 const CERT_KEY_ID: u8 = 0x23;
+/// The longest bitmap in bytes, but for a zero in front: the longest number that OpenSSH reads.
+const MAX_BITMAP: usize = 16_384 / 8;
 
 /// What a list says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -288,7 +290,9 @@ fn certificates(mut section: Decoder<'_>, revoked: &mut impl FnMut(Revoked<'_>))
             }
             CERT_SERIAL_BITMAP => {
                 let (offset, bits) = (part.u64()?, part.string()?);
-                if !part.is_empty() {
+                let is_negative = bits.first().is_some_and(|first| *first >= 0x80);
+                let length = bits.strip_prefix(&[0]).unwrap_or(bits).len();
+                if !part.is_empty() || is_negative || length > MAX_BITMAP {
                     return Err("it has a broken bitmap of serials");
                 }
                 // A number whose lowest bit is the first serial's.

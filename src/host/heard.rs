@@ -44,6 +44,15 @@ pub struct InPlace {
     pub crl: Current,
 }
 
+impl InPlace {
+    /// The number of the statement that both follow; none where one does not follow any.
+    pub fn number(&self) -> Option<u64> {
+        let all = [&self.krl, &self.crl];
+        let stated = all.iter().all(|list| list.at.is_some());
+        all.iter().map(|list| list.number).min().filter(|_| stated)
+    }
+}
+
 /// The last statement by which a list is of now: what is heard and cannot be followed does not count.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -8,6 +8,7 @@ use serde_json::json;
 use ssh_key::{HashAlg, PrivateKey, PublicKey};
 use zeroize::Zeroizing;
 
+use super::heard::Heard;
 use super::lists::{KRL, MAX_FILE};
 use super::store::{HOST_CA, MAX_TRUST, TLS_CA, USER_CA};
 use crate::assertion::{AssertionKey, LIFETIME};
@@ -97,7 +98,7 @@ fn beside_it(path: &Path, hint: &'static str) -> Result<Zeroizing<String>> {
 /// What this host has of the authority's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostHas {
-    /// The number of its revocation list.
+    /// The number up to which it has both revocation lists.
     pub list: Option<u64>,
     /// Its CAs, as `authority hosts` shows them: `ssh-user SHA256:…`.
     pub cas: Vec<String>,
@@ -116,9 +117,15 @@ impl HostHas {
         };
         let tls = file(TLS_CA).and_then(|cas| pem::certificates(&cas).ok()).unwrap_or_default();
         let tls = tls.iter().filter_map(|ca| Some(format!("tls {}", pin_of(ca).ok()?)));
-        let list = store.read(KRL, MAX_FILE).ok().flatten();
+        let in_file = || Some(krl::read(&store.read(KRL, MAX_FILE).ok()??).ok()?.number);
+        // A list that lacks nothing of a statement stays as it is, under the number that it has.
+        let list = match Heard::read(store) {
+            Ok(Some(heard)) => heard.lists.number(),
+            Ok(None) => in_file(),
+            Err(_) => None,
+        };
         Self {
-            list: list.and_then(|list| Some(krl::read(&list).ok()?.number)),
+            list,
             cas: [("ssh-user", USER_CA), ("ssh-host", HOST_CA)]
                 .into_iter()
                 .flat_map(ssh)
@@ -171,6 +178,33 @@ mod tests {
             .arg(&public)
             .status();
         assert!(signed.unwrap().success());
+    }
+
+    /// That of a KRL is not told of revocations of TLS, and a CRL may be late.
+    #[test]
+    fn a_host_has_what_both_lists_follow() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = crate::host::store::open(&folder.path().join("trust")).unwrap();
+        let has = || HostHas::of(&store).list;
+        assert_eq!(has(), None);
+        std::fs::write(store.path().join(KRL), krl::write(7, 1, Vec::new())).unwrap();
+        assert_eq!(has(), Some(7), "of an authority that states nothing");
+        let at = json!({"unix": 1, "boot": null});
+        let hear = |krl: serde_json::Value, crl: serde_json::Value| {
+            let trust = json!({"ssh_user_cas": [], "ssh_host_cas": [], "tls_cas": []});
+            let known = json!({"cluster": "x", "statement_keys": [], "trust": trust, "number": 9, "made": 1});
+            let lists = json!({"krl": krl, "hash": "", "crl": crl});
+            let heard = json!({"known": known, "given": "", "lists": lists});
+            std::fs::write(store.path().join(super::super::heard::HEARD), heard.to_string()).unwrap();
+            Heard::read(&store).unwrap();
+        };
+        let list = |number: u64| json!({"number": number, "made": 1, "at": at});
+        for (krl, crl, both) in [(9, 9, 9), (9, 8, 8), (8, 9, 8)] {
+            hear(list(krl), list(crl));
+            assert_eq!(has(), Some(both));
+        }
+        hear(list(9), json!({"number": 0, "made": 0, "at": null}));
+        assert_eq!(has(), None);
     }
 
     #[test]

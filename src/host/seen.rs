@@ -22,6 +22,20 @@ const MAX_SEEN: usize = 64 << 20;
 /// What stands for the CAs of SSH, which are not told apart; each X.509 CA has an id.
 pub const SSH: &str = "ssh";
 
+/// How many ends are collected before they are asked for all at once.
+const MAX_COLLECTED: usize = 100_000;
+
+/// What was told of ends, with more of them; nothing where some may be missing, or they are too many to be kept until a list
+/// can be fetched.
+pub fn collected(
+    ends: Option<BTreeMap<u64, i64>>,
+    more: impl IntoIterator<Item = (u64, i64)>,
+) -> Option<BTreeMap<u64, i64>> {
+    let mut ends = ends?;
+    ends.extend(more);
+    Some(ends).filter(|ends| ends.len() <= MAX_COLLECTED)
+}
+
 /// The certificates by CA and serial.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -132,6 +146,16 @@ mod tests {
     use super::*;
 
     const NOW: i64 = 1_767_268_800;
+
+    #[test]
+    fn so_many_ends_are_collected_and_no_more() {
+        let most = 0..u64::try_from(MAX_COLLECTED).unwrap();
+        let all = collected(Some(BTreeMap::new()), most.map(|serial| (serial, NOW))).unwrap();
+        let again = collected(Some(all.clone()), [(0, NOW + 1)]).unwrap();
+        assert!(again.len() == MAX_COLLECTED && again[&0] == NOW + 1);
+        assert_eq!(collected(Some(all), [(u64::MAX, NOW)]), None);
+        assert_eq!(collected(None, [(1, NOW)]), None);
+    }
 
     #[test]
     fn what_was_seen_is_kept_until_it_ends() {

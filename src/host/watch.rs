@@ -18,6 +18,7 @@ use super::link::{self, Said, Shared};
 use super::lists::{CRL, KRL, MAX_FILE, useless};
 use super::reload::{Reload, SELDOM};
 use super::round::{ATTEMPTS, Believed, LOCK_PATIENCE, Refreshed, Round};
+use super::seen::collected;
 use super::store::{self, HOST_CA, KNOWN_HOSTS, TLS_CA, USER_CA};
 use crate::clock::Clock;
 use crate::error::{Context as _, Error, Kind, Result};
@@ -249,8 +250,10 @@ impl<'w> Watcher<'w> {
         let is_good = done.errors.is_empty();
         let now = self.closed.is_some() || urgent > self.reloaded.1;
         self.changed(done, now);
-        if self.lists.crl.number >= urgent {
-            self.reloaded.1 = urgent.max(self.reloaded.1);
+        if self.lists.crl.number >= urgent && urgent > self.reloaded.1 {
+            self.reloaded.1 = urgent;
+            // Operators look for that, also where no file is another for it.
+            self.shared.has_changed.notify_one();
         }
         let [ssh, tls] = self.left().map(|left| left > Duration::ZERO);
         self.closed = match self.closed {
@@ -264,15 +267,12 @@ impl<'w> Watcher<'w> {
         is_good
     }
 
-    /// Collects when what is new ends, where nothing is missing between this one and the last.
+    /// Collects when what is new ends, where nothing is missing between this one and the last, nor too much is there.
     fn learn(&mut self, statement: &Statement) {
         let last = self.told.as_ref().map(|last| last.statement.number);
         let follows = last == Some(statement.number) || last.is_some() && statement.since == last;
         let new = statement.revoked.iter().map(|revoked| (revoked.serial, revoked.expires));
-        match &mut self.ends {
-            Some(ends) if follows => ends.extend(new),
-            ends => *ends = None,
-        }
+        self.ends = collected(self.ends.take().filter(|_| follows), new);
     }
 
     /// Sets when lists are to be fetched, where they are not on their way.
@@ -330,10 +330,7 @@ impl<'w> Watcher<'w> {
             self.plan(false);
             return;
         }
-        self.ends = ends.zip(self.ends.take()).map(|(mut before, since)| {
-            before.extend(since);
-            before
-        });
+        self.ends = self.ends.take().and_then(|since| collected(ends, since));
         // Of replicas one may be late by a moment.
         let pause = if self.overtaken == 1 { Duration::ZERO } else { self.backoff.pause() };
         self.fetch = Some(Instant::now() + pause);

@@ -85,8 +85,8 @@ pub trait HostStore {
     /// Notes these, all in one transaction.
     fn hear_of(&self, hosts: Vec<HostNews>) -> BoxFuture<'_, Result<()>>;
 
-    /// The serials of the SSH certificates of hosts that are revoked and end at `since` or later; at most so many, of which
-    /// those go first that end first.
+    /// The serials of the SSH certificates of hosts that are revoked and end at `since` or later; at most so many:
+    /// those that last longest.
     fn revoked_hosts(&self, since: i64, most: usize) -> BoxFuture<'_, Result<Vec<u64>>>;
 }
 

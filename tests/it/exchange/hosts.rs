@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use base64::Engine as _;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
@@ -225,6 +226,32 @@ fn a_refresh_says_which_host_it_is_and_what_it_has() {
     assert_eq!((&known[0]["name"], &known[0]["list"], &known[0]["cas"]), (&json!("db"), &json!(list), &cas));
 }
 
+/// No KRL is another for a revocation of TLS.
+#[test]
+fn a_host_that_has_what_is_stated_is_shown_with_that_number() {
+    let bench = Bench::start();
+    let (web, db) = (bench.host("web-1"), bench.host("db"));
+    succeed(&mut bench.refresh(&web, "host"));
+    let before = list_of(&web).unwrap().number;
+    let tls = machine_id::pem::certificates(&db.tls).unwrap().remove(0);
+    let (_, tls) = x509_parser::parse_x509_certificate(&tls).unwrap();
+    succeed(&mut bench.authority.command(["lock", "--serial", &tls.tbs_certificate.serial.to_string()]));
+    let number = wait_for("the statement", || {
+        let told = bench.authority.client().get("/v1/statement").json();
+        let claims = told["statement"].as_str().unwrap().split('.').nth(1).unwrap().to_owned();
+        let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(claims).unwrap();
+        let statement: machine_id::wire::Statement = serde_json::from_slice(&claims).unwrap();
+        Some(statement.number).filter(|number| *number > before)
+    });
+    succeed(&mut bench.refresh(&web, "host"));
+    assert_eq!(list_of(&web).unwrap().number, before);
+    // The store hears of each once a minute: another speaks of it when it comes.
+    std::fs::rename(web.path("trust"), db.path("trust")).unwrap();
+    succeed(&mut bench.refresh(&db, "host"));
+    let known = bench.known(2);
+    assert_eq!((&known[0]["name"], &known[0]["list"]), (&json!("db"), &json!(number.to_string())));
+}
+
 /// Days without anything new on a connection do not mean that a host is away; what it has, only it can say.
 #[test]
 fn a_watcher_is_seen_for_as_long_as_it_takes_what_it_is_told() {
@@ -399,7 +426,6 @@ fn a_job_is_no_host_that_was_thrown_out_and_is_told_which_were() {
     let granted = ask().granted();
     assert!(granted.get("revoked_hosts").is_none(), "a host logs in nowhere");
     let told = || {
-        use base64::Engine as _;
         let granted = bench.grant(&Keys::fresh());
         let list = base64::engine::general_purpose::STANDARD
             .decode(granted["revoked_hosts"].as_str().unwrap())

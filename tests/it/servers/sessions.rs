@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use machine_id::krl::Refusals;
+use machine_id::krl::{self, Refusals};
 use tempfile::TempDir;
 
 use crate::support::port::free_port;
@@ -406,6 +406,29 @@ fn a_list_refuses_what_openssh_refuses() {
             let ours = ssh_key::Certificate::from_openssh(&process::read(&path)).unwrap();
             assert_eq!(refusals.refuse(&ours), !theirs.status.success(), "{name}: {lines}\n{theirs:?}");
         }
+    }
+    // Bitmaps are numbers, which it never writes wrongly.
+    let string = |bytes: &[u8]| [&u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat();
+    let long = |first: &[u8], length: usize| [first, &vec![0; length]].concat();
+    for (bits, good) in [
+        (vec![], true),
+        (vec![0x7f], true),
+        (vec![0x80], false),
+        (vec![0, 0x80], true),
+        (long(&[1], 2047), true),
+        (long(&[0, 0x80], 2047), true),
+        (long(&[1], 2048), false),
+        (long(&[0, 1], 2048), false),
+        (long(&[], 2049), true),
+        (long(&[], 2050), false),
+    ] {
+        let bitmap = string(&[&100_u64.to_be_bytes()[..], &string(&bits)].concat());
+        let section = [string(b""), string(b""), vec![0x22], bitmap].concat();
+        let list = [krl::write(7, 1, Vec::new()), vec![1], string(&section)].concat();
+        write(files.path("bitmap"), &list).unwrap();
+        let ask = [files.path("bitmap"), files.path("one-cert.pub")];
+        let theirs = run(command("ssh-keygen").args(["-Q", "-f"]).args(ask));
+        assert_eq!((theirs.status.success(), krl::read(&list).is_ok()), (good, good), "{bits:?} {theirs:?}");
     }
     // The same serial of another CA is another certificate.
     files.revoke("serial: 5");

@@ -107,12 +107,13 @@ async fn hear(client: &Client, shared: &Shared, hosts: &[HostNews]) -> Result<()
     transaction::write(client, &shared.known, &[(PUT, &put), (SEE, &see), (FORGET, &forget)]).await.map(drop)
 }
 
+/// As in SQLite's.
+pub(super) const REVOKED: &str = "SELECT serial FROM machine_id.certificates
+    WHERE host IS NOT NULL AND revoked IS NOT NULL AND kind = $1 AND expires >= $2 ORDER BY expires DESC LIMIT $3";
+
 async fn revoked(client: &Client, since: i64, most: usize) -> Result<Vec<u64>, Failure> {
-    const SQL: &str = "SELECT serial FROM machine_id.certificates
-        WHERE host IS NOT NULL AND revoked IS NOT NULL AND expires >= $1 AND kind = $2
-        ORDER BY expires DESC LIMIT $3";
     let most = i64::try_from(most).unwrap_or(i64::MAX);
     let kind = CertificateKind::Ssh.number();
-    let asked: [Parameter<'_>; 3] = [(&since, Type::INT8), (&kind, Type::INT8), (&most, Type::INT8)];
-    reads::rows(client, SQL, &asked).await?.iter().map(|row| rows::read_serial(row, 0)).collect()
+    let asked: [Parameter<'_>; 3] = [(&kind, Type::INT8), (&since, Type::INT8), (&most, Type::INT8)];
+    reads::rows(client, REVOKED, &asked).await?.iter().map(|row| rows::read_serial(row, 0)).collect()
 }

@@ -121,6 +121,8 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     CREATE INDEX certificates_revoked ON machine_id.certificates (expires, serial) WHERE revoked IS NOT NULL;
     CREATE INDEX certificates_revocation ON machine_id.certificates (revocation, serial) WHERE revocation IS NOT NULL;
     CREATE INDEX certificates_hosts ON machine_id.certificates (expires) WHERE host IS NOT NULL;
+    CREATE INDEX certificates_hosts_revoked ON machine_id.certificates (kind, expires)
+        WHERE host IS NOT NULL AND revoked IS NOT NULL;
     CREATE INDEX certificates_instance ON machine_id.certificates (instance, expires) WHERE instance IS NOT NULL;
     CREATE TRIGGER certificates_stay BEFORE DELETE ON machine_id.certificates
         FOR EACH ROW EXECUTE FUNCTION machine_id.stay('certificates stay on record');

@@ -284,6 +284,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
                     SELECT 1 FROM json_each(body, '$.outputs')
                     WHERE value ->> 'type' = 'ssh-host' AND value ->> 'serial' = CAST(certificates.serial AS TEXT))));
     CREATE INDEX certificates_hosts ON certificates (expires) WHERE host IS NOT NULL;
+    CREATE INDEX certificates_hosts_revoked ON certificates (kind, expires) WHERE host IS NOT NULL AND revoked IS NOT NULL;
 
     -- The hosts that have proved which they are, as each was last heard (`store/hosts.rs`). It lets nobody in.
     CREATE TABLE hosts (

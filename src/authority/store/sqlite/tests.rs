@@ -161,3 +161,14 @@ fn a_failed_commit_fails_everyone_in_it() {
     assert!(bench.events(EventFilter::default()).is_empty());
     assert_eq!(bench.issue(issuance(1)), FRESH);
 }
+
+/// Each job asks for them, and hosts that are good are many.
+#[test]
+fn revoked_hosts_have_an_index_of_their_own() {
+    let bench = Bench::new();
+    let connection = rusqlite::Connection::open(bench.path()).unwrap();
+    let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {}", hosts::REVOKED)).unwrap();
+    let plan = plan.query_map([0, 0, 1], |row| row.get::<_, String>(3)).unwrap();
+    let plan: Vec<String> = plan.map(std::result::Result::unwrap).collect();
+    assert_eq!(plan, ["SEARCH certificates USING INDEX certificates_hosts_revoked (kind=? AND expires>?)"]);
+}

@@ -140,3 +140,21 @@ fn a_page_of_a_long_trail_reads_little_of_it() {
         assert!(read < 2000, "{after} {since}: {plan}");
     }
 }
+
+/// Each job asks for them, and hosts that are good are many.
+#[test]
+fn revoked_hosts_have_an_index_of_their_own() {
+    let bench = Bench::new();
+    bench.sql(
+        "INSERT INTO certificates (serial, issuance, kind, expires, revoked, key_hash, host)
+         SELECT n, 1, 0, n, CASE n % 2000 WHEN 0 THEN 1 END, decode(repeat('00', 32), 'hex'), 1
+         FROM generate_series(1, 20000) AS n",
+    );
+    bench.sql("ANALYZE certificates");
+    let plan = bench.sql(&format!(
+        "PREPARE revoked (bigint, bigint, bigint) AS {};
+         EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) EXECUTE revoked (0, 1, 8192)",
+        hosts::REVOKED
+    ));
+    assert!(plan.contains("certificates_hosts_revoked") && !plan.contains("Removed by Filter"), "{plan}");
+}
