@@ -29,7 +29,7 @@ pub(super) fn run(args: &PolicyAdd) -> Result<()> {
         );
         return tell(args.format, &said, &json!({"added": false, "join_token": token.name}));
     }
-    if taken(&file.name) {
+    if policy.has(&file.name) {
         return Err(Error::usage(format!("the policy has a `{}` already, which is another", file.name))
             .hint("choose another name"));
     }
@@ -38,7 +38,7 @@ pub(super) fn run(args: &PolicyAdd) -> Result<()> {
     let written = Folder::add_inside(&config.policy, &file.file(), file.text.as_bytes());
     let hint = match &written {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            "somebody has just written it: run this again"
+            "somebody has just written it: run this again, and where that helps not, choose another name"
         }
         _ => "run it as the user whose directory it is: `sudo -u machine-id machine-id …`",
     };
