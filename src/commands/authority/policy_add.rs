@@ -38,7 +38,7 @@ pub(super) fn run(args: &PolicyAdd) -> Result<()> {
     let written = Folder::add_inside(&config.policy, &file.file(), file.text.as_bytes());
     let hint = match &written {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            "somebody has just written it: run this again, and where that helps not, choose another name"
+            "somebody has just written it: run this again; where that does not help, choose another name"
         }
         _ => "run it as the user whose directory it is: `sudo -u machine-id machine-id …`",
     };
