@@ -39,7 +39,7 @@ pub struct RevokedCertificate {
     pub expires: i64,
 }
 
-/// How much was revoked by some moment: what [`Store::revoked_since`] was asked for then is known.
+/// How much was revoked by some moment: what [`Store::revoked_since`](super::Store::revoked_since) was asked for then is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RevokedUpto {
     /// When the store was put back last.
@@ -48,7 +48,7 @@ pub struct RevokedUpto {
     pub(super) revocations: i64,
 }
 
-/// What [`Store::revoked_since`] finds.
+/// What [`Store::revoked_since`](super::Store::revoked_since) finds.
 #[derive(Clone, Debug)]
 pub struct RevokedSince {
     /// The certificates, in no order.

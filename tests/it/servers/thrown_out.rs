@@ -42,8 +42,13 @@ fn a_job_does_not_believe_a_host_that_was_thrown_out() {
         assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(255), b"".as_slice()), "{stderr}");
         assert!(stderr.contains(words), "{stderr}");
     };
-    // Jobs that come from now on, with both outputs that have an `ssh_config`.
-    refuses(&estate.certificates("after"), "revoked");
+    // Jobs that come from then on, with both outputs that have an `ssh_config`: an authority hears of it within a second.
+    let after = wait_for("the list", || {
+        let after = estate.certificates("after");
+        let list = machine_id::krl::read(&std::fs::read(after.join("revoked_hosts.krl")).unwrap()).unwrap();
+        (!list.serials.is_empty()).then_some(after)
+    });
+    refuses(&after, "revoked");
     succeed(&mut estate.once("identity", ["--output", "identity"]));
     refuses(&estate.path("identity"), "revoked");
     // Where no spelling of the list's path is read by every version of `ssh`, it is told.
