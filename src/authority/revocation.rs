@@ -177,7 +177,6 @@ impl SetHash {
 #[derive(Debug)]
 struct Cached {
     lists: Arc<Lists>,
-    what: [u8; 32],
     /// When the first of those on them ends.
     first_end: i64,
     made: i64,
@@ -185,6 +184,14 @@ struct Cached {
     revocations: u64,
     /// Until when no others are made for what jobs give back.
     rest: Instant,
+}
+
+impl Cached {
+    /// They are the ones of now too, where so much was revoked.
+    fn again(&mut self, now: i64, revocations: u64) -> (Arc<Lists>, u64) {
+        (self.asked, self.revocations) = (now, revocations);
+        (Arc::clone(&self.lists), revocations)
+    }
 }
 
 impl Lists {
@@ -238,26 +245,28 @@ impl ListCache {
             state.upto = None;
         }
         let from = listed_from(now);
-        let (what, ListNumber { number, made, .. }) = loop {
+        let ListNumber { number, made, .. } = loop {
             self.hear(&mut state, store, now).await?;
             let State { last, fresh, hashed, upto, .. } = &mut *state;
-            let last = last.as_mut().filter(|last| is_within(last.made, &SERVED));
-            let has_all = last.as_ref().is_some_and(|last| fresh.is_empty() && from <= last.first_end);
-            let what = match &last {
-                Some(last) if has_all && !was_put_back => last.what,
-                _ => self.what(hashed, keys, from)?,
+            let has_all = |last: &&mut Cached| {
+                fresh.is_empty() && from <= last.first_end && !was_put_back && is_within(last.made, &SERVED)
             };
-            if let Some(last) = last.filter(|last| what == last.what) {
-                (last.asked, last.revocations) = (now, revocations);
-                fresh.clear();
-                return Ok((Arc::clone(&last.lists), revocations));
+            if let Some(last) = last.as_mut().filter(has_all) {
+                return Ok(last.again(now, revocations));
             }
+            let what = self.what(hashed, keys, from)?;
             let number = store.list_number(now, what).await?;
             // What was revoked before it had its number may be on another's list, which has a lower one. There is little
             // between this and what was heard, so that it comes to an end however much jobs give back.
-            if number.is_of(*upto) {
-                break (what, number);
+            if !number.is_of(*upto) {
+                continue;
             }
+            // What says the same as the last ones has another number where others said another thing in between.
+            if let Some(last) = last.as_mut().filter(|last| last.lists.number == number.number) {
+                fresh.clear();
+                return Ok(last.again(now, revocations));
+            }
+            break number;
         };
         let begun = Instant::now();
         let before = state.last.as_ref().filter(|_| !was_put_back);
@@ -268,7 +277,6 @@ impl ListCache {
         let rest = if lists.ends > LARGE { REST.min(begun.elapsed() * 10) } else { Duration::ZERO };
         let cached = Cached {
             lists: Arc::clone(&lists),
-            what,
             first_end,
             made,
             asked: now,
@@ -483,4 +491,4 @@ fn changes(before: &Lists, number: u64, fresh: Vec<RevokedNow>) -> VecDeque<Arc<
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
