@@ -13,14 +13,12 @@ use x509_parser::public_key::PublicKey as SubjectKey;
 
 use super::Authority;
 use super::store::{CertificateKind, CertificateRecord, NewRefusal, Stranger};
+use crate::assertion::LIFETIME;
 use crate::clock::Held;
 use crate::denial::Denial;
 use crate::error::{Error, Result};
 use crate::join::jwt::{self, AudienceRules, Jwt, TimeRules};
 use crate::random;
-
-/// The longest that an assertion lives, in seconds.
-const MAX_LIFETIME: i64 = 60;
 
 /// Why an assertion is not believed.
 #[derive(Debug)]
@@ -106,7 +104,7 @@ impl Assertion {
             binding: None,
             requires_binding: false,
         };
-        let times = TimeRules { lifetime: 0..=MAX_LIFETIME, not_before: false };
+        let times = TimeRules { lifetime: 0..=LIFETIME, not_before: false };
         let checked = jwt::audience(&self.claims)
             .and_then(|audience| jwt::check_audience(audience, &rules))
             .and_then(|_| jwt::check_times(&self.claims, &times, now));

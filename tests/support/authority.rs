@@ -4,9 +4,13 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -227,6 +231,24 @@ impl Authority {
     /// Its data directory.
     pub fn data_dir(&self) -> PathBuf {
         data_dir(&self.directory)
+    }
+
+    /// TLS of whoever has its address and a certificate by its TLS CA.
+    #[track_caller]
+    pub fn tls_of_another(&self) -> Arc<ServerConfig> {
+        let folder = TempDir::new().unwrap();
+        let out = folder.path().join("server");
+        process::succeed(self.command(["sign-server", "--name", "127.0.0.1", "--out"]).arg(&out));
+        let chain =
+            CertificateDer::pem_file_iter(out.join("server.crt")).unwrap().map(Result::unwrap).collect();
+        let key = PrivateKeyDer::from_pem_file(out.join("server.key")).unwrap();
+        let tls = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        Arc::new(tls)
     }
 
     /// A client that trusts it.

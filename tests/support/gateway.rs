@@ -8,14 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use tempfile::TempDir;
 
 use super::authority::Authority;
 use super::client::Client;
-use super::process;
 
 /// What happens to a request for certificates or a revocation in place of its being passed on.
 #[derive(Clone, Debug)]
@@ -37,7 +33,6 @@ pub enum Trouble {
 pub struct Gateway {
     shared: Arc<Shared>,
     address: SocketAddr,
-    _directory: TempDir,
 }
 
 struct Shared {
@@ -64,23 +59,10 @@ impl Gateway {
     /// One that tunnels.
     #[track_caller]
     pub fn start(authority: &Authority) -> Self {
-        let directory = TempDir::new().unwrap();
-        let out = directory.path().join("server");
-        let mut sign = process::machine_id(["authority", "sign-server", "--name", "127.0.0.1", "--out"]);
-        process::succeed(sign.arg(&out).arg("--data-dir").arg(authority.data_dir()));
-        let chain =
-            CertificateDer::pem_file_iter(out.join("server.crt")).unwrap().map(Result::unwrap).collect();
-        let key = PrivateKeyDer::from_pem_file(out.join("server.key")).unwrap();
-        let tls = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .unwrap();
         let shared = Arc::new(Shared {
             authority: authority.address(),
             client: authority.client().clone(),
-            tls: Arc::new(tls),
+            tls: authority.tls_of_another(),
             state: Mutex::default(),
             closing: AtomicBool::new(false),
         });
@@ -99,7 +81,7 @@ impl Gateway {
                 }
             }
         });
-        Self { shared, address, _directory: directory }
+        Self { shared, address }
     }
 
     /// One that meets the next requests with these troubles, and then passes them on.

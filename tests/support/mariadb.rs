@@ -30,7 +30,7 @@ impl Mariadb {
         let accounts = folder.write("accounts.sql", &format!("CREATE DATABASE orders;\n{accounts}"));
         let config = page::file_in("mariadb.md", "mariadb.cnf", &folder.tls());
         let config = folder.write("mariadb.cnf", &config);
-        let (address, process) = listening("mariadbd", |address| {
+        let (address, process) = listening(|address| {
             let mut start = folder.command(find("mariadbd"));
             start.arg(format!("--defaults-file={}", config.display()));
             start.arg(format!("--datadir={}", data.display()));

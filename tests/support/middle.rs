@@ -7,14 +7,10 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use tempfile::TempDir;
 
 use super::authority::Authority;
 use super::client::Client;
-use super::process;
 
 /// It ends with the test.
 pub struct Middle {
@@ -42,21 +38,8 @@ impl Middle {
     /// One before this authority, which passes everything on.
     #[track_caller]
     pub fn before(authority: &Authority) -> Self {
-        let folder = TempDir::new().unwrap();
-        let out = folder.path().join("server");
-        let mut sign = process::machine_id(["authority", "sign-server", "--name", "127.0.0.1", "--out"]);
-        process::succeed(sign.arg(&out).arg("--data-dir").arg(authority.data_dir()));
-        let chain =
-            CertificateDer::pem_file_iter(out.join("server.crt")).unwrap().map(Result::unwrap).collect();
-        let key = PrivateKeyDer::from_pem_file(out.join("server.key")).unwrap();
-        let tls = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .unwrap();
         let client = authority.client().clone();
-        let shared = Arc::new(Shared { client, tls: Arc::new(tls), state: Mutex::default() });
+        let shared = Arc::new(Shared { client, tls: authority.tls_of_another(), state: Mutex::default() });
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let weak = Arc::downgrade(&shared);

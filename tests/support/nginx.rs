@@ -1,6 +1,6 @@
 //! The real nginx, on loopback, with its files in a temporary folder.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -36,30 +36,20 @@ impl Nginx {
 
     /// With what `site` puts inside `http { … }` for an address.
     #[track_caller]
-    pub fn with_site(site: impl Fn(SocketAddr) -> String) -> Self {
+    pub fn with_site(site: impl FnOnce(SocketAddr) -> String) -> Self {
         Self::with("master_process off", site)
     }
 
     /// The same as services run it: with workers, which a reload replaces.
     #[track_caller]
-    pub fn with_workers(site: impl Fn(SocketAddr) -> String) -> Self {
+    pub fn with_workers(site: impl FnOnce(SocketAddr) -> String) -> Self {
         Self::with("worker_processes 1", site)
     }
 
-    fn with(how: &str, site: impl Fn(SocketAddr) -> String) -> Self {
+    #[track_caller]
+    fn with(how: &str, site: impl FnOnce(SocketAddr) -> String) -> Self {
         let program = process::installed("nginx").then(|| find("nginx"));
         let program = program.unwrap_or_else(|| panic!("nginx is not installed; tests/run installs it"));
-        let mut failures = String::new();
-        for _ in 0..5 {
-            match Self::try_start(&program, how, &site) {
-                Ok(nginx) => return nginx,
-                Err(why) => failures.push_str(&why),
-            }
-        }
-        panic!("nginx does not start:\n{failures}");
-    }
-
-    fn try_start(program: &Path, how: &str, site: &impl Fn(SocketAddr) -> String) -> Result<Self, String> {
         let (directory, address) = (TempDir::new().unwrap(), free_port());
         let dir = directory.path().display();
         let folders: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -74,15 +64,8 @@ impl Nginx {
         std::fs::write(&file, config).unwrap();
         let mut start = command(program);
         start.arg("-e").arg("stderr").arg("-p").arg(directory.path()).arg("-c").arg(&file);
-        let mut process = Running::start(start.stdout(Stdio::null()).stderr(Stdio::piped()));
-        let end = std::time::Instant::now() + PATIENCE;
-        while TcpStream::connect(address).is_err() {
-            if process.ended().is_some() || std::time::Instant::now() > end {
-                return Err(process.stderr());
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-        Ok(Self { address, process, _directory: directory })
+        let process = Running::listening(start.stdout(Stdio::null()).stderr(Stdio::piped()), address);
+        Self { address, process, _directory: directory }
     }
 
     /// Has it read its files anew.

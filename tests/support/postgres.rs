@@ -35,7 +35,7 @@ impl Postgres {
             "data/pg_hba.conf",
             &format!("local all admin,reporter trust\n{}", page::file("postgresql.md", "pg_hba.conf")),
         );
-        let (address, process) = listening("postgres", |address| {
+        let (address, process) = listening(|address| {
             let mut start = folder.command(bin("postgres"));
             start.arg("-D").arg(&data).args(["-h", "127.0.0.1", "-p", &address.port().to_string()]);
             start

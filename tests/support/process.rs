@@ -1,6 +1,7 @@
 //! Running programs: with a clean environment, to an end, never left behind.
 
 use std::io::{Read, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -89,6 +90,20 @@ impl Running {
             readers.push(collect(pipe, &stderr));
         }
         Self { child, stdout, stderr, readers }
+    }
+
+    /// Starts a server, and waits until it listens there.
+    #[track_caller]
+    pub fn listening(command: &mut Command, address: SocketAddr) -> Self {
+        let mut process = Self::start(command);
+        let end = Instant::now() + PATIENCE * 2;
+        while TcpStream::connect(address).is_err() {
+            if process.ended().is_some() || Instant::now() > end {
+                panic!("{command:?} does not listen:\n{}{}", process.stdout(), process.stderr());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        process
     }
 
     /// What it has written to standard output so far.

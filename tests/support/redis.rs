@@ -22,7 +22,7 @@ impl Redis {
     pub fn start(authority: &Authority) -> Self {
         let folder = Folder::new(authority, "redis");
         let text = page::file_in("redis.md", "redis.conf", &folder.tls());
-        let (address, process) = listening("redis-server", |address| {
+        let (address, process) = listening(|address| {
             let port = format!("tls-port {}", address.port());
             assert!(text.contains("tls-port 6379"));
             let dir = folder.path("").display().to_string();

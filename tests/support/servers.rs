@@ -1,11 +1,10 @@
 //! What the tests' servers share: a folder with a server certificate, and a
 //! user who is not root, which PostgreSQL and MariaDB refuse to be.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -15,7 +14,7 @@ use super::once::World;
 use super::page;
 use super::port::free_port;
 use super::process::{self, Running, command};
-use super::{PATIENCE, repository};
+use super::repository;
 
 /// A world whose bot has the roles of these pages besides its own.
 #[track_caller]
@@ -93,17 +92,10 @@ impl Folder {
     }
 }
 
-/// Starts a server on a free port until it listens; `start` makes its command.
+/// Starts a server on a free port; `start` makes its command.
 #[track_caller]
-pub fn listening(name: &str, start: impl FnOnce(SocketAddr) -> Command) -> (SocketAddr, Running) {
+pub fn listening(start: impl FnOnce(SocketAddr) -> Command) -> (SocketAddr, Running) {
     let address = free_port();
-    let mut process = Running::start(start(address).stdout(Stdio::piped()).stderr(Stdio::piped()));
-    let end = Instant::now() + PATIENCE * 2;
-    while TcpStream::connect(address).is_err() {
-        if process.ended().is_some() || Instant::now() > end {
-            panic!("{name} does not start:\n{}{}", process.stdout(), process.stderr());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    (address, process)
+    let mut command = start(address);
+    (address, Running::listening(command.stdout(Stdio::piped()).stderr(Stdio::piped()), address))
 }

@@ -1,10 +1,9 @@
 //! OpenSSH's real sshd, on loopback, as the user who runs the tests (so that
 //! it need not be root), with its files in a temporary folder.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -12,7 +11,7 @@ use super::authority::Authority;
 use super::nginx::find;
 use super::port::free_port;
 use super::process::{self, Running, command};
-use super::{PATIENCE, wait_for};
+use super::wait_for;
 
 /// An sshd that trusts an authority's user CA; it ends with the value.
 pub struct Sshd {
@@ -36,41 +35,7 @@ impl Sshd {
     /// One whose users are certified by one authority, and its host by another.
     #[track_caller]
     pub fn of(users: &Authority, host: &Authority) -> Self {
-        // A machine that never started sshd lacks the folder, which root's needs.
-        if rustix::process::geteuid().is_root() {
-            let _ = std::fs::create_dir_all("/run/sshd");
-        }
-        let program = find("sshd");
-        let mut failures = String::new();
-        for _ in 0..5 {
-            match Self::try_start(&program, users, host) {
-                Ok(sshd) => return sshd,
-                Err(why) => failures.push_str(&why),
-            }
-        }
-        panic!("sshd does not start:\n{failures}");
-    }
-
-    /// One with these lines in place of ours about keys and trust.
-    #[track_caller]
-    pub fn with_config(lines: &str) -> Self {
-        if rustix::process::geteuid().is_root() {
-            let _ = std::fs::create_dir_all("/run/sshd");
-        }
-        let program = find("sshd");
-        let mut failures = String::new();
-        for _ in 0..5 {
-            let (directory, address) = (TempDir::new().unwrap(), free_port());
-            match Self::try_config(&program, directory, address, lines) {
-                Ok(sshd) => return sshd,
-                Err(why) => failures.push_str(&why),
-            }
-        }
-        panic!("sshd does not start:\n{failures}");
-    }
-
-    fn try_start(program: &Path, users: &Authority, host: &Authority) -> Result<Self, String> {
-        let (directory, address) = (TempDir::new().unwrap(), free_port());
+        let directory = TempDir::new().unwrap();
         let path = |name: &str| directory.path().join(name);
         process::succeed(
             command("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(path("host_key")),
@@ -87,32 +52,32 @@ impl Sshd {
             "HostKey {dir}/host_key\nHostCertificate {dir}/host_key-cert.pub\n\
              TrustedUserCAKeys {dir}/user_ca.pub\nRevokedKeys {dir}/revoked\nAuthorizedKeysFile none\n"
         );
-        Self::try_config(program, directory, address, &config)
+        Self::within(directory, &config)
     }
 
-    fn try_config(
-        program: &Path,
-        directory: TempDir,
-        address: SocketAddr,
-        lines: &str,
-    ) -> Result<Self, String> {
+    /// One with these lines in place of ours about keys and trust.
+    #[track_caller]
+    pub fn with_config(lines: &str) -> Self {
+        Self::within(TempDir::new().unwrap(), lines)
+    }
+
+    #[track_caller]
+    fn within(directory: TempDir, lines: &str) -> Self {
+        // A machine that never started sshd lacks the folder, which root's needs.
+        if rustix::process::geteuid().is_root() {
+            let _ = std::fs::create_dir_all("/run/sshd");
+        }
+        let address = free_port();
         let path = |name: &str| directory.path().join(name);
         let config = format!(
             "{lines}ListenAddress {address}\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\nStrictModes no\n\
              PidFile none\nLogLevel VERBOSE\nSubsystem sftp internal-sftp\nPermitRootLogin prohibit-password\n"
         );
         std::fs::write(path("sshd_config"), config).unwrap();
-        let mut start = command(program);
+        let mut start = command(find("sshd"));
         start.args(["-D", "-e", "-f"]).arg(path("sshd_config"));
-        let mut process = Running::start(start.stdout(Stdio::null()).stderr(Stdio::piped()));
-        let end = Instant::now() + PATIENCE;
-        while TcpStream::connect(address).is_err() {
-            if process.ended().is_some() || Instant::now() > end {
-                return Err(process.stderr());
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        Ok(Self { address, process, directory })
+        let process = Running::listening(start.stdout(Stdio::null()).stderr(Stdio::piped()), address);
+        Self { address, process, directory }
     }
 
     /// Its port.

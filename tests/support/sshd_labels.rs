@@ -1,10 +1,9 @@
 //! Real `sshd`s whose hosts have labels, configured as `docs/resources/ssh.md`
 //! says, with what `machine-id host refresh` fetched; and a job that logs in.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::Instant;
 
 use tempfile::TempDir;
 
@@ -12,7 +11,7 @@ use super::authority::{Authority, Builder};
 use super::issuer::Issuer;
 use super::port::free_port;
 use super::process::{self, Running, command};
-use super::{PATIENCE, policies, repository};
+use super::{policies, repository};
 
 /// The user that `sshd` lets in: whoever runs the tests.
 pub fn login() -> String {
@@ -101,17 +100,6 @@ impl LabelledSshd {
         if rustix::process::geteuid().is_root() {
             let _ = std::fs::create_dir_all("/run/sshd");
         }
-        let mut failures = String::new();
-        for _ in 0..5 {
-            match Self::try_start(estate, labels, lines) {
-                Ok(sshd) => return sshd,
-                Err(why) => failures.push_str(&why),
-            }
-        }
-        panic!("sshd does not start:\n{failures}");
-    }
-
-    fn try_start(estate: &Estate, labels: &str, lines: &str) -> Result<Self, String> {
         let (directory, address) = (TempDir::new().unwrap(), free_port());
         let path = |name: &str| directory.path().join(name);
         process::succeed(
@@ -132,15 +120,8 @@ impl LabelledSshd {
         let program = if Path::new("/usr/sbin/sshd").exists() { "/usr/sbin/sshd" } else { "/usr/bin/sshd" };
         let mut start = command(program);
         start.args(["-D", "-e", "-f"]).arg(path("sshd_config"));
-        let mut process = Running::start(start.stdout(Stdio::null()).stderr(Stdio::piped()));
-        let end = Instant::now() + PATIENCE;
-        while TcpStream::connect(address).is_err() {
-            if process.ended().is_some() || Instant::now() > end {
-                return Err(process.stderr());
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-        Ok(Self { address, process, directory })
+        let process = Running::listening(start.stdout(Stdio::null()).stderr(Stdio::piped()), address);
+        Self { address, process, directory }
     }
 
     /// Its port.

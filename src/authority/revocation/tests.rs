@@ -15,6 +15,7 @@ use crate::authority::keys::file;
 
 mod changes;
 mod hosts;
+pub(in crate::authority) mod world;
 
 const NOW: i64 = 1_795_348_800;
 

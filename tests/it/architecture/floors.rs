@@ -109,7 +109,7 @@ authority::tls: authority authority::config authority::issue authority::keys aut
     authority::validity error folder pem terminal
 authority::enroll: authority authority::config authority::issue authority::limits
     authority::policy authority::store clock denial error join::find join::instance join::issuers join::method join::verify random wire
-authority::assertion: authority authority::store clock denial error join::jwt random
+authority::assertion: assertion authority authority::store clock denial error join::jwt random
 authority::revoke: authority authority::assertion authority::config authority::store clock error join::jwt secret text wire
 authority::host_proof: authority authority::assertion authority::config authority::store clock error text
 authority::served_list: authority authority::revocation

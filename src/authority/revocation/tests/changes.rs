@@ -4,69 +4,17 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context as Task, Waker};
 
 use proptest::prelude::*;
-use tempfile::TempDir;
-use tokio::runtime::Runtime;
 
+use super::world::World;
 use super::*;
-use crate::authority::store::seal::StoreKey;
-use crate::authority::store::sqlite::Sqlite;
-use crate::authority::store::{NewCertificate, NewRevocation, NewSigned};
-use crate::clock::Held;
-use crate::folder::trust::Owner;
-
-struct World {
-    folder: TempDir,
-    runtime: Runtime,
-    store: Sqlite,
-    keys: CaKeys,
-    cache: ListCache,
-}
 
 impl World {
-    fn new() -> Self {
-        let folder = TempDir::new().unwrap();
-        let [dir, path] = ["keys", "authority.db"].map(|name| folder.path().join(name));
-        file::create(&dir, "id.test", NOW).unwrap();
-        Sqlite::create(&path, &StoreKey::beside(&path)).unwrap();
-        Self {
-            runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
-            store: Sqlite::open(&path, &StoreKey::beside(&path), NOW).unwrap(),
-            keys: file::load(&dir, Owner::me()).unwrap(),
-            cache: ListCache::default(),
-            folder,
-        }
-    }
-
-    fn issue(&self, serial: u64, expires: i64) {
-        let certificate = NewCertificate {
-            serial,
-            kind: CertificateKind::Ssh,
-            output: "identity".into(),
-            output_type: None,
-            options: Default::default(),
-            principals: vec!["deploy".into()],
-            groups: Vec::new(),
-            expires,
-            key_hash: [7; 32],
-            is_host: false,
-        };
-        let entry = NewSigned { id: format!("i-{serial}"), time: NOW, by: "serve", certificate };
-        self.runtime.block_on(self.store.record_signed(entry)).unwrap();
-    }
-
-    fn revoke(&self, serial: u64) {
-        let entry = NewRevocation {
-            issuance_id: format!("i-{serial}"),
-            time: NOW,
-            assertion_id: serial.to_string(),
-            held: Held { until: NOW + 60, lasts: 60 },
-            peer: "192.0.2.1".into(),
-        };
-        self.runtime.block_on(self.store.revoke(entry)).unwrap();
+    fn issue_ssh(&self, serial: u64, expires: i64) {
+        self.issue(serial, CertificateKind::Ssh, expires);
     }
 
     fn lists(&self, now: i64, urgent: bool) -> Arc<Lists> {
-        self.runtime.block_on(self.cache.lists(&self.store, &self.keys, now, urgent)).unwrap().0
+        self.runtime.block_on(self.lists.lists(&self.store, &self.keys, now, urgent)).unwrap().0
     }
 }
 
@@ -81,10 +29,10 @@ fn whoever_gives_up_waiting_takes_no_revocation_with_him() {
     let mut before = world.lists(NOW, false).number;
     for polls in 0..20 {
         let serial = 100 - polls;
-        world.issue(serial, NOW + 3600);
-        world.revoke(serial);
+        world.issue_ssh(serial, NOW + 3600);
+        world.give_back(serial);
         world.runtime.block_on(async {
-            let mut asked = Box::pin(world.cache.lists(&world.store, &world.keys, NOW, false));
+            let mut asked = Box::pin(world.lists.lists(&world.store, &world.keys, NOW, false));
             for _ in 0..polls / 4 {
                 if asked.as_mut().poll(&mut Task::from_waker(Waker::noop())).is_ready() {
                     return;
@@ -104,8 +52,8 @@ fn whoever_gives_up_waiting_takes_no_revocation_with_him() {
 fn what_merely_ends_leaves_the_list_with_its_minute() {
     let world = World::new();
     for (serial, lasts) in [(1, 10), (2, 30), (3, 3600)] {
-        world.issue(serial, NOW + lasts);
-        world.revoke(serial);
+        world.issue_ssh(serial, NOW + lasts);
+        world.give_back(serial);
     }
     let serials = |lists: &Lists| krl::read(&lists.krl).unwrap().serials;
     let first = world.lists(NOW, false);
@@ -170,12 +118,12 @@ proptest! {
         };
         for (serial, (step, time)) in (1..).zip(steps) {
             match step {
-                0 => drop(ask(&world.cache, now)),
+                0 => drop(ask(&world.lists, now)),
                 1 => drop(ask(&other, now)),
                 2 => now += time,
                 _ => {
-                    world.issue(1000 - serial, now + time);
-                    world.revoke(1000 - serial);
+                    world.issue_ssh(1000 - serial, now + time);
+                    world.give_back(1000 - serial);
                 }
             }
         }
@@ -184,7 +132,7 @@ proptest! {
             (lists.number, lists.krl.clone(), lists.hashes.clone())
         };
         let first = said(&ListCache::default());
-        prop_assert_eq!(&said(&world.cache), &first);
+        prop_assert_eq!(&said(&world.lists), &first);
         prop_assert_eq!(&said(&other), &first);
     }
 }
@@ -205,18 +153,18 @@ fn insert_many(path: &Path, revoked: &str) {
 fn large_lists_are_made_for_jobs_once_a_second_and_for_operators_at_once() {
     let world = World::new();
     insert_many(&world.folder.path().join("authority.db"), &NOW.to_string());
-    (1..4).for_each(|serial| world.issue(serial, NOW + 3600));
+    (1..4).for_each(|serial| world.issue_ssh(serial, NOW + 3600));
     let first = world.lists(NOW, false);
     let begun = Instant::now();
-    world.revoke(1);
+    world.give_back(1);
     let (same, known) =
-        world.runtime.block_on(world.cache.lists(&world.store, &world.keys, NOW, false)).unwrap();
+        world.runtime.block_on(world.lists.lists(&world.store, &world.keys, NOW, false)).unwrap();
     if begun.elapsed() < Duration::from_millis(20) {
         assert!(Arc::ptr_eq(&first, &same) && known < world.store.revocations(), "it is on none yet");
     }
     let second = world.lists(NOW, true);
     assert_eq!(new(&second, first.number), Some(vec![1]));
-    world.revoke(2);
+    world.give_back(2);
     let begun = Instant::now();
     let third = std::iter::repeat_with(|| world.lists(NOW, false))
         .inspect(|_| std::thread::sleep(Duration::from_millis(10)))

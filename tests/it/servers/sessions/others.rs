@@ -115,7 +115,7 @@ fn who_comes_by_a_pool_is_the_pools_to_end() {
     folder.write("userlist.txt", "\"deploy\" \"\"\n\"admin\" \"\"\n");
     folder.write("hba", "local all admin trust\nhostssl all all 127.0.0.1/32 cert\n");
     let dir = folder.path("").display().to_string();
-    let (address, _pool) = listening("pgbouncer", |address| {
+    let (address, _pool) = listening(|address| {
         let config = format!(
             "[databases]\norders = host={} port={} dbname=orders user=reporter\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {}\n\
              unix_socket_dir = {dir}\nauth_type = hba\nauth_hba_file = {dir}/hba\nauth_file = {dir}/userlist.txt\nadmin_users = admin\n\
