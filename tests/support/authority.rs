@@ -238,7 +238,7 @@ impl Authority {
     pub fn tls_of_another(&self) -> Arc<ServerConfig> {
         let folder = TempDir::new().unwrap();
         let out = folder.path().join("server");
-        process::succeed(self.command(["sign-server", "--name", "127.0.0.1", "--out"]).arg(&out));
+        process::succeed(self.command(["sign-server", "--name", "127.0.0.1"]).arg("--out").arg(&out));
         let chain =
             CertificateDer::pem_file_iter(out.join("server.crt")).unwrap().map(Result::unwrap).collect();
         let key = PrivateKeyDer::from_pem_file(out.join("server.key")).unwrap();
