@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::handed::any_token;
 use super::{events, manifest};
 use crate::support::gateway::Gateway;
 use crate::support::issuer::{Endpoint, Fault};
@@ -57,12 +58,13 @@ fn a_token_that_was_handed_over_asks_twice_where_the_suite_is_another_and_is_use
         ("modern", ["--key-type", "ecdsa-p256"], P256, 1),
         ("compatible", NONE, P256, 2),
         ("compatible", ["--key-type", "ecdsa-p256"], P256, 1),
-        // They have no keys that would be others.
+        // Its keys are the same in each suite.
         ("compatible", ["--output", "application,app=grafana"], "", 1),
     ] {
         let world = World::of_suite(suite, |policy| policy);
         let gateway = Gateway::with(&world.authority, &[]);
-        let job = world.circleci(false).env("HTTPS_PROXY", gateway.url());
+        let job = Job::new().told(&world.authority, "any-deploy").env("HTTPS_PROXY", gateway.url());
+        let job = job.env("MACHINE_ID_ID_TOKEN", any_token(&world).mint());
         if algorithm.is_empty() {
             job.run([&["once"], &options[..]].concat());
         } else {
@@ -88,6 +90,18 @@ fn a_proof_that_was_there_first_is_not_used_up() {
         assert!(read(two.join(folder).join("key.pub")).starts_with(P256));
     }
     assert_eq!((events(&world, "issued").len(), events(&world, "refused").len()), (3, 0));
+}
+
+/// A platform's command that is quicker than the connection: its token is not even sent with keys of the other suite.
+#[test]
+fn a_token_of_the_environment_waits_for_the_suite() {
+    for (suite, algorithm) in [("modern", ED25519), ("compatible", P256)] {
+        let world = World::of_suite(suite, |policy| policy);
+        let gateway = Gateway::with(&world.authority, &[]);
+        let job = world.circleci(false).env("HTTPS_PROXY", gateway.url());
+        has(&job, NONE, algorithm);
+        assert_eq!(gateway.times(EXCHANGE).len(), 1, "{suite}");
+    }
 }
 
 /// What a worker has said is taken back where it is said again with other keys.

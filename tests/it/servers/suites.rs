@@ -76,18 +76,14 @@ fn keys_of_each_type_log_in_are_renewed_and_given_back() {
                     let destination = job.once(["--output", output]).good().destination();
                     assert_eq!(key_type(&destination), algorithm);
                     let told = succeed(machine_id(["inspect"]).arg(&destination));
-                    assert!(told.contains(&format!("type: {algorithm}")), "{told}");
+                    assert!(told.contains(&format!("  key: {algorithm}\n")), "{told}");
                     let listed =
                         succeed(command("ssh-keygen").args(["-l", "-f"]).arg(destination.join("key")));
                     assert!(listed.contains(&format!("({short})")), "{listed}");
                     sshd.logs_in(&destination);
-                    let spare = job.path(&format!("spare-{output}"));
-                    copy(&destination, &spare);
-                    job.run(["cleanup", "-v", destination.to_str().unwrap()])
-                        .good()
-                        .says(&["revoked the certificates"]);
+                    gives_back(&job, &destination);
                     sshd.refresh_revoked(&world.authority);
-                    sshd.refuses(&spare, "revoked");
+                    sshd.refuses(&destination, "revoked");
                 }
             });
         }
@@ -95,6 +91,14 @@ fn keys_of_each_type_log_in_are_renewed_and_given_back() {
     let events = world.authority.audit();
     let count = |kind: &str| events.iter().filter(|event| event["event"] == kind).count();
     assert_eq!(count("issued"), count("revoked"));
+}
+
+/// Revokes what is in a destination, which stays.
+#[track_caller]
+fn gives_back(job: &Job, destination: &Path) {
+    let spare = job.path("spare");
+    copy(destination, &spare);
+    job.run(["cleanup", "-v", spare.to_str().unwrap()]).good().says(&["revoked the certificates"]);
 }
 
 /// Logs in, again after a renewal, by an agent that has the key alone.
@@ -174,11 +178,9 @@ fn keys_of_rsa_and_of_p384_certify_jobs_for_a_fips_policy() {
                     &file("ca.crt"),
                     &file("tls.crt"),
                 ]));
-                let spare = job.path("spare");
-                copy(&destination, &spare);
-                job.run(["cleanup", "-v", destination.to_str().unwrap()]).good().says(&["revoked"]);
+                gives_back(&job, &destination);
                 sshd.refresh_revoked(&world.authority);
-                sshd.refuses(&spare, "revoked");
+                sshd.refuses(&destination, "revoked");
                 // What is stated, and by whom, is for its servers to verify.
                 let trust = job.path("trust");
                 let mut refresh =
