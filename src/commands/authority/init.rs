@@ -17,7 +17,7 @@ use crate::document::written;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::replace::{make_private, write_new};
 use crate::folder::trust::Owner;
-use crate::folder::{Aside, PRIVATE_FILE};
+use crate::folder::{Aside, PRIVATE_FILE, PUBLIC_FILE};
 use crate::terminal::{log, print};
 use crate::text::{json as inert_json, shell_quoted};
 
@@ -41,6 +41,10 @@ pub(super) fn run(args: &Init) -> Result<()> {
             ));
     }
     config::unfinished(dir).map_or(Ok(()), Err)?;
+    if let Some(csr) = args.tls_ca_csr.as_deref().filter(|csr| csr.exists()) {
+        return Err(Error::usage(format!("{} exists already", csr.display()))
+            .hint("nothing was changed; move it away first"));
+    }
     if wanted.is_some() && dir.join(POLICY).exists() {
         return Err(Error::usage(format!(
             "{} is there already, which `--example` does not add to",
@@ -60,7 +64,10 @@ pub(super) fn run(args: &Init) -> Result<()> {
         write_new(&at(POLICY).join(file.file()), file.text.as_bytes(), PRIVATE_FILE)?;
     }
     let place = KeyPlace::File(at(config::KEYS));
-    CaKeys::create(&place, &place.certificate(aside.path()), &cluster, Clock::system().now())?;
+    let certificate = place.certificate(aside.path());
+    CaKeys::create(&place, &certificate, &cluster, Clock::system().now())?;
+    let request = args.tls_ca_csr.as_ref().map(|_| CaKeys::open(&place, &certificate, &cluster, Owner::me()));
+    let request = request.transpose()?.map(|keys| keys.tls_request()).transpose()?;
     let key = StoreKey::new(aside.path(), Owner::me(), &cluster);
     match &file {
         Some(file) => Sqlite::create(&at(file), &key)?,
@@ -82,6 +89,12 @@ pub(super) fn run(args: &Init) -> Result<()> {
         [config::KEYS, STORE_KEY].into_iter().chain(store_files).chain([POLICY, config::FILE]).collect();
     aside.put(&order, POLICY).context(Kind::Usage, cannot())?;
     log(&format!("created {}", dir.display()));
+    if let Some((csr, request)) = args.tls_ca_csr.as_deref().zip(request) {
+        // Afterwards: no request is left of an authority that there is not. What is printed is not lost.
+        if let Err(error) = write_new(csr, request.as_bytes(), PUBLIC_FILE) {
+            log(&format!("warning: {error}; the request is this:\n{request}"));
+        }
+    }
     if let Some(file) = &example {
         log(&format!("join token `{}` lets in {}", file.name, file.whom));
         file.notes.iter().for_each(|note| log(&format!("note: {note}")));
@@ -96,6 +109,7 @@ pub(super) fn run(args: &Init) -> Result<()> {
         example.is_none().then(|| ("policy add", format!(" {} --login LOGIN", usual_form()))),
         at("doctor", ""),
         at("serve", ""),
+        args.tls_ca_csr.is_some().then(|| ("import", " --tls-ca CHAIN.pem".to_owned())),
         at("export", " tls-ca-pin"),
         registers.map(|file| ("token add", format!(" --token {}", file.name))),
     ];
