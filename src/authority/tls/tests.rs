@@ -261,7 +261,7 @@ fn nothing_outlives_the_ca_and_its_end_is_told() {
     let own = serving.validity().until;
     let expires = [
         end_of("the TLS CA", end, 30),
-        end_of("the authority's own certificate", own, 6),
+        end_of("the authority's own certificate", own, 7),
         end_of(&list.what, data.clock.now() + DAY, 1),
     ];
     serving.is_ready(true, &format!(r#"{{"expires":[{}],"#, expires.join(",")));
@@ -397,4 +397,63 @@ fn a_data_directory_without_its_keys_can_be_checked() {
     assert_eq!(data.check().len(), 1);
     std::fs::remove_dir_all(data.path("keys")).unwrap();
     assert_eq!(data.check(), [""; 0]);
+}
+
+/// The certificates of that CA by another's root, good until a time.
+fn cross(ca: &str, until: i64) -> String {
+    let der = crate::pem::certificates(ca).unwrap().remove(0);
+    let (_, own) = x509_parser::parse_x509_certificate(&der).unwrap();
+    let mut cross = CertificateParams::default();
+    cross.distinguished_name = rcgen::DistinguishedName::new();
+    cross
+        .distinguished_name
+        .push(DnType::CommonName, own.subject().iter_common_name().next().unwrap().as_str().unwrap());
+    (cross.not_before, cross.not_after) = (at(NOW - DAY), at(until));
+    let mut root = params("Root", NOW - DAY, NOW + CA_LIFE);
+    for ca in [&mut cross, &mut root] {
+        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        ca.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
+    }
+    let key = KeyPair::generate().unwrap();
+    let root_pem = root.self_signed(&key).unwrap().pem();
+    let spki = rcgen::SubjectPublicKeyInfo::from_der(own.public_key().raw).unwrap();
+    let id = own.extensions().iter().find_map(|one| match one.parsed_extension() {
+        x509_parser::extensions::ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+        _ => None,
+    });
+    cross.key_identifier_method = rcgen::KeyIdMethod::PreSpecified(id.unwrap());
+    cross.signed_by(&spki, &Issuer::new(root, key)).unwrap().pem() + &root_pem
+}
+
+#[test]
+fn the_end_of_what_certifies_the_ca_is_told_and_is_the_end_of_what_it_signs() {
+    let data = Data::new(NOW, NOW);
+    let (end, file) = (NOW + 100 * DAY, data.path("keys/tls_ca_cross.crt"));
+    let ca = std::fs::read_to_string(data.path("keys/tls_ca.crt")).unwrap();
+    std::fs::write(&file, cross(&ca, end)).unwrap();
+    data.clock.set(end - 90 * DAY - 1);
+    assert_eq!(data.check(), [""; 0]);
+    data.clock.set(end - 90 * DAY);
+    let ends = format!("the cross-certificate of the TLS CA ends at {}", rfc3339(end));
+    assert_eq!(data.check(), [ends.clone()]);
+    let mut serving = data.serve().unwrap();
+    serving.is_ready(true, &format!(r#""warnings":["{ends}: 90 days left"]"#));
+    data.clock.set(end - DAY);
+    serving.look();
+    assert_eq!(serving.validity().until, end, "not the CA's own end");
+    data.clock.set(end);
+    serving.look_twice();
+    let ended = format!("the cross-certificate of the TLS CA ended at {}", rfc3339(end));
+    serving.is_ready(false, &ended);
+    assert_eq!(data.check(), [format!("!{ended}")]);
+    let error = data.serve().err().unwrap();
+    assert!(error.to_string().ends_with("and signs nothing now"), "{error}");
+    assert!(error.hints().iter().any(|hint| hint.contains("authority import")), "{:?}", error.hints());
+    // Another takes its place; and without one, the CA is what it was.
+    std::fs::write(&file, cross(&ca, end + 200 * DAY)).unwrap();
+    data.serve().unwrap().is_ready(true, WELL);
+    std::fs::remove_file(&file).unwrap();
+    let alone = data.serve().unwrap();
+    alone.is_ready(true, WELL);
+    assert_eq!(alone.keeper.current().served().key.cert.len(), 2);
 }
