@@ -128,7 +128,7 @@ impl Company {
             path
         };
         let (chain, root) = (file("company-chain.pem", &chain), file("company-root.pem", &self.root.pem));
-        succeed(authority.command(["import", "--tls-ca"]).arg(chain));
+        succeed(authority.command(["import"]).arg("--tls-ca").arg(chain));
         assert!(authority.terminate().success());
         authority.restart();
         root

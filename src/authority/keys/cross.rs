@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::folder::read::{self, Limit, Trust};
 use crate::folder::trust::Owner;
 use crate::pem;
-use crate::text::{hex, word};
+use crate::text::{hex, shown};
 
 /// Its name, beside the CA's own certificate.
 pub const CROSS: &str = "tls_ca_cross.crt";
@@ -82,7 +82,7 @@ impl Cross {
             .map(|(at, (one, der))| {
                 let what = match at {
                     0 => "the cross-certificate of the TLS CA".to_owned(),
-                    _ => format!("the CA `{}` above the TLS CA", word(&one.subject().to_string())),
+                    _ => format!("the CA `{}` above the TLS CA", shown(&one.subject().to_string())),
                 };
                 Ok(Ending { what, validity: Validity::of(der)? })
             })
@@ -93,7 +93,7 @@ impl Cross {
             blocks.iter().map(|der| pem::encode("CERTIFICATE", der).to_string()).collect()
         };
         let sent = blocks.split_last().map_or(&[][..], |(_, sent)| sent);
-        let root = chain.last().map(|root| word(&root.subject().to_string())).unwrap_or_default();
+        let root = chain.last().map(|root| shown(&root.subject().to_string())).unwrap_or_default();
         Ok(Self { pem: encoded(&blocks), sent: encoded(sent), root, validity, endings })
     }
 
@@ -151,7 +151,7 @@ fn judge(chain: &[X509Certificate<'_>], ca: &X509Certificate<'_>, host: Option<&
     for (below, one) in chain.iter().enumerate() {
         let is_root = below + 1 == chain.len();
         let fails =
-            |why: String| format!("has a certificate for `{}` {why}", word(&one.subject().to_string()));
+            |why: String| format!("has a certificate for `{}` {why}", shown(&one.subject().to_string()));
         is_ca(one, below, is_root).map_err(fails)?;
         let issuer = chain.get(below + 1).unwrap_or(root);
         if one.issuer().as_raw() != issuer.subject().as_raw()

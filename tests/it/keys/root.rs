@@ -58,6 +58,8 @@ impl Data {
             told.contains(" authority import --data-dir ") && told.contains(" --tls-ca CHAIN.pem"),
             "{told}"
         );
+        let role = "kind: role\nversion: v7\nmetadata: {name: deploy}\nspec: {allow: {logins: [deploy]}}\n";
+        std::fs::write(data.path("policy/role.yaml"), role).unwrap();
         data
     }
 
@@ -391,7 +393,7 @@ fn a_job_gets_nothing_that_outlives_the_certificate_of_the_ca() {
     let end = ours.0.not_after.unix_timestamp();
     let chain = world.authority.ca_file().with_file_name("short.pem");
     std::fs::write(&chain, company.chain(&ours)).unwrap();
-    let told = run(world.authority.command(["import", "--tls-ca"]).arg(&chain));
+    let told = run(world.authority.command(["import"]).arg("--tls-ca").arg(&chain));
     assert!(said(&told).contains(&format!("nothing is signed beyond {}", rfc3339(end))), "{told:?}");
     assert!(world.authority.terminate().success());
     world.authority.restart();
