@@ -25,13 +25,17 @@ use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::trust::Owner;
 use crate::jws;
 use crate::net::pin_of;
+use crate::secret::Secret;
+use crate::suite::Suite;
 use crate::wire::{STATEMENT, Statement, TrustAnchors};
 
 mod crl;
 mod cross;
 mod file;
+mod passphrase;
 mod place;
 mod private;
+mod sealed;
 mod signer;
 mod ssh;
 mod subject;
@@ -40,8 +44,10 @@ pub(in crate::authority) mod tests;
 mod tls;
 
 pub use cross::{CROSS, Cross};
+pub use passphrase::passphrase;
 pub use place::KeyPlace;
 pub use private::{Algorithm, KeyStore, PrivateKey, is_away};
+pub use sealed::is_sealed;
 pub use tls::TlsCaCertificate;
 
 use private::{Public, away};
@@ -81,13 +87,19 @@ impl CaKeys {
     ///
     /// # Errors
     /// `Kind::Usage` where there are keys already, or they cannot be written; [`is_away`] where the place cannot be reached.
-    pub fn create(place: &KeyPlace, certificate: &Path, cluster: &str, now: i64) -> Result<()> {
+    pub fn create(
+        place: &KeyPlace,
+        certificate: &Path,
+        cluster: &str,
+        (suite, passphrase): (Suite, Option<Secret>),
+        now: i64,
+    ) -> Result<()> {
         place.prepare()?;
-        let store = place.open(Owner::me())?;
+        let store = place.open(Owner::me(), passphrase)?;
         for name in [SSH_USER, SSH_HOST, STATEMENT_KEY] {
-            store.create(name, Algorithm::Ed25519)?;
+            store.create(name, algorithm(suite, name))?;
         }
-        let key = store.create(TLS, Algorithm::EcdsaP256)?;
+        let key = store.create(TLS, algorithm(suite, TLS))?;
         tls::create(key.as_ref(), certificate, cluster, now)
     }
 
@@ -96,8 +108,14 @@ impl CaKeys {
     /// # Errors
     /// `Kind::Usage` where one is missing, unreadable, unfit, another user's, or open to others; [`is_away`] where they
     /// cannot be reached.
-    pub fn open(place: &KeyPlace, certificate: &Path, cluster: &str, owner: Owner) -> Result<Self> {
-        let store = place.open(owner)?;
+    pub fn open(
+        place: &KeyPlace,
+        certificate: &Path,
+        cluster: &str,
+        owner: Owner,
+        passphrase: Option<Secret>,
+    ) -> Result<Self> {
+        let store = place.open(owner, passphrase)?;
         let need = |name| {
             store.open(name)?.ok_or_else(|| {
                 Error::usage(format!("the CA key {} is missing", store.place(name)))
@@ -118,13 +136,24 @@ impl CaKeys {
     ///
     /// # Errors
     /// Where none can be made.
-    pub fn with_statement_key(&self) -> Result<Option<Self>> {
+    pub fn with_statement_key(&self, suite: Suite) -> Result<Option<Self>> {
         if self.statement.is_some() {
             return Ok(None);
         }
-        let key = StatementKey::new(self.store.create(STATEMENT_KEY, Algorithm::Ed25519)?)?;
+        let key = self.store.create(STATEMENT_KEY, algorithm(suite, STATEMENT_KEY))?;
+        let key = StatementKey::new(key)?;
         let Self { store, ssh_user, ssh_host, tls, .. } = self.clone();
         Ok(Some(Self { store, ssh_user, ssh_host, tls, statement: Some(key) }))
+    }
+
+    /// The keys that are of an algorithm which the suite is to do without, by name.
+    pub fn unlike(&self, suite: Suite) -> Vec<&'static str> {
+        let statement = self.statement.iter().map(|one| (STATEMENT_KEY, &one.key));
+        let all = [(SSH_USER, &self.ssh_user.key), (SSH_HOST, &self.ssh_host.key), (TLS, &self.tls.key)];
+        let is_unlike =
+            |key: &dyn PrivateKey| suite == Suite::Compatible && key.algorithm() == Algorithm::Ed25519;
+        let unlike = all.into_iter().chain(statement).filter(|(_, key)| is_unlike(key.as_ref()));
+        unlike.map(|(name, _)| name).collect()
     }
 
     /// Has something signed: here where the keys are, else on a thread that may wait.
@@ -271,6 +300,14 @@ impl CaKeys {
         revoked: impl ExactSizeIterator<Item = (u64, i64)>,
     ) -> Result<Vec<u8>> {
         self.tls.sign_crl(list, revoked)
+    }
+}
+
+/// What a suite makes the key of that name of.
+fn algorithm(suite: Suite, name: &str) -> Algorithm {
+    match suite {
+        Suite::Modern if name != TLS => Algorithm::Ed25519,
+        Suite::Modern | Suite::Compatible => Algorithm::EcdsaP256,
     }
 }
 

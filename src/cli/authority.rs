@@ -170,6 +170,12 @@ pub struct Init {
     /// Where its store is: `sqlite:NAME`, or `postgres://USER@HOST/DATABASE` without a password.
     #[arg(long, value_name = "STORE", default_value = "sqlite:authority.db")]
     pub store: String,
+    /// Which algorithms its keys and its jobs' have: modern (Ed25519, and P-256 for TLS), or compatible (P-256, as FIPS policies take it).
+    #[arg(long, value_name = "SUITE", default_value = "modern")]
+    pub suite: String,
+    /// Seal the CA keys with the passphrase in this file, or else in systemd's credential machine-id-keys.
+    #[arg(long, value_name = "FILE")]
+    pub key_passphrase_file: Option<PathBuf>,
     /// Write a certificate request for the TLS CA there, for the CA of a root that exists; see `import`.
     #[arg(long, value_name = "FILE")]
     pub tls_ca_csr: Option<PathBuf>,

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::example::{Wanted, usual_form};
 use crate::authority::config;
-use crate::authority::keys::{CaKeys, KeyPlace};
+use crate::authority::keys::{self, CaKeys, KeyPlace};
 use crate::authority::store::StorePlace;
 use crate::authority::store::seal::{STORE_KEY, StoreKey};
 use crate::authority::store::sqlite::{MARK, Sqlite};
@@ -14,10 +14,11 @@ use crate::cli::Format;
 use crate::cli::authority::Init;
 use crate::clock::Clock;
 use crate::document::written;
+use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::replace::{make_private, write_new};
 use crate::folder::trust::Owner;
-use crate::folder::{Aside, PRIVATE_FILE, PUBLIC_FILE};
+use crate::folder::{Aside, PRIVATE_FILE, PUBLIC_FILE, absolute};
 use crate::terminal::{log, print};
 use crate::text::{json as inert_json, shell_quoted};
 
@@ -33,6 +34,11 @@ pub(super) fn run(args: &Init) -> Result<()> {
         .map_err(|why| Error::usage(format!("`--cluster` {why}")).hint("for example id.example.com"))?;
     let public_url =
         config::check_public_url(public_url).map_err(|why| Error::usage(format!("`--public-url` {why}")))?;
+    let suite = config::check_suite(&args.suite).map_err(|why| Error::usage(format!("`--suite` {why}")))?;
+    // Whoever serves is in another folder.
+    let sealed_by =
+        args.key_passphrase_file.as_deref().map(|path| absolute(&path.to_string_lossy())).transpose()?;
+    let passphrase = keys::passphrase(sealed_by.as_deref(), Owner::me(), &Environment::of_process())?;
     let file = store_file(store)?;
     if dir.join(config::FILE).exists() {
         return Err(Error::usage(format!("{} is an authority's data directory already", dir.display()))
@@ -64,22 +70,31 @@ pub(super) fn run(args: &Init) -> Result<()> {
         write_new(&at(POLICY).join(file.file()), file.text.as_bytes(), PRIVATE_FILE)?;
     }
     let place = KeyPlace::File(at(config::KEYS));
-    let certificate = place.certificate(aside.path());
-    CaKeys::create(&place, &certificate, &cluster, Clock::system().now())?;
-    let request = args.tls_ca_csr.as_ref().map(|_| CaKeys::open(&place, &certificate, &cluster, Owner::me()));
-    let request = request.transpose()?.map(|keys| keys.tls_request()).transpose()?;
+    CaKeys::create(
+        &place,
+        &place.certificate(aside.path()),
+        &cluster,
+        (suite, passphrase),
+        Clock::system().now(),
+    )?;
     let key = StoreKey::new(aside.path(), Owner::me(), &cluster);
     match &file {
         Some(file) => Sqlite::create(&at(file), &key)?,
         None => key.create().map(drop)?,
     }
+    let sealed_by =
+        sealed_by.map(|path| format!("key_passphrase_file: {}\n", written(&path.to_string_lossy())));
     let text = format!(
         "version: v1\ncluster: '{cluster}'\npublic_url: {public_url}  # the audience that OIDC tokens must carry\n\
-         listen: 127.0.0.1:8443\nstore: {}\nkeys: file:{}\npolicy: {POLICY}\n",
+         listen: 127.0.0.1:8443\nstore: {}\nkeys: file:{}\n{}suite: {}\npolicy: {POLICY}\n",
         written(store),
-        config::KEYS
+        config::KEYS,
+        sealed_by.unwrap_or_default(),
+        suite.name()
     );
     write_new(&at(config::FILE), text.as_bytes(), PRIVATE_FILE)?;
+    let request = |_| config::Config::load(aside.path())?.open_keys()?.tls_request();
+    let request = args.tls_ca_csr.as_ref().map(request).transpose()?;
     // Where the directory itself is there, keys are first: of two at once, only one can put them there. The
     // configuration is last: a directory without one is not finished.
     let is_shared = file.is_none();
