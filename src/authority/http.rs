@@ -30,7 +30,7 @@ use super::limits::Exceeded;
 use super::served_list;
 use super::statements::Stated;
 use super::store::{self, closed};
-use super::tls::CurrentCertificate;
+use super::tls::{CertificateWarning, CurrentCertificate};
 use super::{Authority, Ready};
 use crate::error::Error;
 use crate::join::issuers::Unavailable;
@@ -314,7 +314,7 @@ async fn readyz(
         told.or_else(|| disk_full(&error)).unwrap_or_else(cannot)
     })?;
     let warnings = certificate.warnings(&authority);
-    let told = warnings.iter().map(|warning| warning.message.clone());
+    let told = warnings.iter().map(CertificateWarning::told);
     if warnings.iter().any(|warning| warning.is_fault) {
         let problem = Problem::new("not-ready", 503, "a certificate is not valid now");
         return Err(Box::new(Problem { detail: told.collect::<Vec<_>>().join("; "), ..problem }));
@@ -324,9 +324,13 @@ async fn readyz(
     let store = [restored, authority.unmarked(), authority.tampered(), replicas];
     let store = store.into_iter().flatten();
     let told: Vec<String> = told.chain(alarm).chain(store).collect();
+    let now = authority.clock.now();
+    let mut expires = certificate.endings(&authority);
+    expires.extend(authority.revocation_lists().await.ok().map(|lists| lists.ending()));
+    let expires: Vec<_> = expires.iter().map(|one| one.json(now)).collect();
     json_response(&match told.as_slice() {
-        [] => json!({"status": "ready"}),
-        _ => json!({"status": "ready", "warnings": told}),
+        [] => json!({"status": "ready", "expires": expires}),
+        _ => json!({"status": "ready", "warnings": told, "expires": expires}),
     })
 }
 

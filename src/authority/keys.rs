@@ -18,7 +18,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::store::record::Recorded;
-use super::validity::Validity;
+use super::validity::{Ending, Validity};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::trust::Owner;
 use crate::jws;
@@ -28,6 +28,7 @@ use crate::suite::Suite;
 use crate::wire::{STATEMENT, Statement, TrustAnchors};
 
 mod crl;
+mod cross;
 mod file;
 mod passphrase;
 mod place;
@@ -40,6 +41,7 @@ mod subject;
 pub(in crate::authority) mod tests;
 mod tls;
 
+pub use cross::{CROSS, Cross};
 pub use passphrase::passphrase;
 pub use place::KeyPlace;
 pub use private::{Algorithm, KeyStore, PrivateKey, is_away};
@@ -123,7 +125,7 @@ impl CaKeys {
         Ok(Self {
             ssh_user: ssh(SSH_USER, "ssh_user_ca")?,
             ssh_host: ssh(SSH_HOST, "ssh_host_ca")?,
-            tls: TlsCa::new(need(TLS)?, tls::read(certificate, owner)?, certificate)?,
+            tls: TlsCa::new(need(TLS)?, tls::read(certificate, owner)?, certificate, owner)?,
             statement: store.open(STATEMENT_KEY)?.map(StatementKey::new).transpose()?,
             store,
         })
@@ -234,9 +236,25 @@ impl CaKeys {
         &self.tls.certificate.der
     }
 
-    /// When the TLS CA's certificate is good. The SSH CAs have no end.
+    /// When the TLS CA signs: while all is good that it is verified by. The SSH CAs have no end.
     pub fn tls_validity(&self) -> Validity {
-        self.tls.certificate.validity
+        self.tls.validity()
+    }
+
+    /// When each certificate ends that the TLS CA is verified by.
+    pub fn tls_endings(&self) -> Vec<Ending> {
+        self.tls.endings()
+    }
+
+    /// What stands behind the certificates of servers, in PEM, so that they are believed by whoever trusts the TLS CA, or
+    /// the root of those who certified it.
+    pub fn tls_chain(&self) -> &str {
+        self.tls.chain()
+    }
+
+    /// What another CA is asked to certify the TLS CA by: a certificate request in PEM.
+    pub fn tls_request(&self) -> Result<String> {
+        self.tls.request()
     }
 
     /// The public key blobs of the SSH CAs (RFC 4253, section 6.6), as a revocation list names them: of users, and of hosts.

@@ -18,6 +18,7 @@ use super::keys::CaKeys;
 use super::store::{
     CertificateKind, LIST_SERVED, ListNumber, RevokedCertificate, RevokedSince, RevokedUpto, Store,
 };
+use super::validity::{Ending, Validity};
 use crate::clock::LEEWAY;
 use crate::error::{Context as _, Kind, Result};
 use crate::krl;
@@ -66,6 +67,8 @@ pub struct Lists {
     pub krl: Vec<u8>,
     /// The X.509 revocation list in DER (RFC 5280, section 5).
     pub crl: Vec<u8>,
+    /// When the X.509 list is good.
+    validity: Validity,
     /// How long [`RevokedEnds`](crate::wire::RevokedEnds) is in JSON, at most.
     ends: usize,
 }
@@ -148,7 +151,13 @@ impl Lists {
     /// Some of these bytes.
     #[cfg(test)]
     pub(in crate::authority) fn of(krl: Vec<u8>, crl: Vec<u8>) -> Self {
-        Self { number: 0, hashes: Default::default(), changes: VecDeque::new(), krl, crl, ends: 0 }
+        let validity = Validity { from: 0, until: i64::MAX };
+        Self { number: 0, hashes: Default::default(), changes: VecDeque::new(), krl, crl, validity, ends: 0 }
+    }
+
+    /// When the X.509 list ends, unless it is made again.
+    pub fn ending(&self) -> Ending {
+        Ending { what: "the list of revoked X.509 certificates".to_owned(), validity: self.validity }
     }
 
     /// What the operator must hear long before servers take the lists no more.
@@ -293,6 +302,7 @@ impl ListCache {
             changes,
             krl,
             crl,
+            validity: Validity { from: valid_from(made), until: made.saturating_add(CRL_VALID) },
             ends: ENDS.len() + count * END,
         };
         Ok((lists, first_end))

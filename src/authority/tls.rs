@@ -8,6 +8,7 @@ use rustls::server::NoServerSessionStorage;
 
 use super::config::Config;
 use super::keys::TlsCaCertificate;
+use super::validity::Ending;
 use crate::error::{Context as _, Kind, Result};
 
 mod files;
@@ -15,21 +16,27 @@ pub mod keeper;
 mod own;
 mod served;
 
-pub use served::{CertificateWarning, CurrentCertificate, ca_warning};
+pub use served::{CertificateWarning, CurrentCertificate, ca_warnings};
 
-/// What there is to say of a data directory's certificates at `now`. The CA's
+/// What there is to say of a data directory's certificates at `now`, and when each of them ends. The CA's
 /// key is not asked for; where the CA is not there, as in a copy of the policy
 /// and its configuration, neither are the others, and nothing is said.
 ///
 /// # Errors
 /// `Kind::Usage` where a file cannot be used, and so would not be served.
-pub fn check(config: &Config, now: i64) -> Result<Vec<CertificateWarning>> {
-    let Some(ca) = TlsCaCertificate::find(&config.ca_certificate(), config.owner)? else {
-        return Ok(Vec::new());
+pub fn check(config: &Config, now: i64) -> Result<(Vec<CertificateWarning>, Vec<Ending>)> {
+    let path = config.ca_certificate();
+    let Some(ca) = TlsCaCertificate::find(&path, config.owner)? else {
+        return Ok((Vec::new(), Vec::new()));
     };
-    let served = files::Contents::read(config)?.map(|contents| contents.served(config)).transpose()?;
-    let warnings = ca_warning(ca.validity, now).into_iter();
-    Ok(warnings.chain(served.iter().flat_map(|served| served.warnings(now))).collect())
+    let mut endings = ca.endings(&path, config.owner)?;
+    let mut warnings = ca_warnings(&endings, now);
+    if let Some(contents) = files::Contents::read(config)? {
+        let served = contents.served(config)?;
+        warnings.extend(served.warnings(now));
+        endings.extend(served.endings());
+    }
+    Ok((warnings, endings))
 }
 
 /// TLS 1.2 and 1.3 with that certificate. Nothing is kept between connections:

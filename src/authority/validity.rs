@@ -1,9 +1,14 @@
 //! From when until when a certificate is good; and when its end is worth a word.
 
+use serde_json::{Value, json};
+
 use crate::clock::rfc3339;
+use crate::text::counted;
+
+const DAY: i64 = 86_400;
 
 /// How long before a certificate ends that is told, in seconds: what trusts a CA takes a while to be told of another.
-const WARN_BEFORE: i64 = 90 * 86_400;
+const WARN_BEFORE: i64 = 90 * DAY;
 /// For a short-lived certificate it is the last sixth of its life: whoever
 /// renews it when a third is left, as ACME clients do, is never warned.
 const LAST_PART: i64 = 6;
@@ -39,17 +44,60 @@ impl Validity {
 
     /// That it ends soon, or why it is not good at `now`.
     pub fn warning(self, now: i64) -> Option<String> {
-        let near = WARN_BEFORE.min(self.until.saturating_sub(self.from) / LAST_PART);
+        self.within(now, WARN_BEFORE.min(self.until.saturating_sub(self.from) / LAST_PART))
+    }
+
+    /// The same of a CA, which nobody renews by the way.
+    pub fn ca_warning(self, now: i64) -> Option<String> {
+        self.within(now, WARN_BEFORE)
+    }
+
+    fn within(self, now: i64, near: i64) -> Option<String> {
         let ends = || format!("ends at {}", rfc3339(self.until));
         self.fault(now).or_else(|| (now >= self.until.saturating_sub(near)).then(ends))
+    }
+
+    /// When both are good.
+    pub fn both(self, other: Self) -> Self {
+        Self { from: self.from.max(other.from), until: self.until.min(other.until) }
+    }
+
+    /// How many whole days are left of it; fewer than none where it has ended.
+    pub fn days_left(self, now: i64) -> i64 {
+        self.until.saturating_sub(now).div_euclid(DAY)
+    }
+}
+
+/// What ends, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// What it is.
+    pub what: String,
+    /// When it is good.
+    pub validity: Validity,
+}
+
+impl Ending {
+    /// For programs that watch it.
+    pub fn json(&self, now: i64) -> Value {
+        let Validity { until, .. } = self.validity;
+        json!({"what": self.what, "at": rfc3339(until), "days_left": self.validity.days_left(now)})
+    }
+
+    /// On a line.
+    pub fn line(&self, now: i64) -> String {
+        let Self { what, validity } = self;
+        let end = rfc3339(validity.until);
+        match usize::try_from(validity.days_left(now)) {
+            Ok(days) => format!("{what} ends at {end}: {} left", counted(days, "day")),
+            Err(_) => format!("{what} ended at {end}"),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const DAY: i64 = 86_400;
 
     #[test]
     fn both_ends_count() {
@@ -66,6 +114,23 @@ mod tests {
             assert_eq!(one.warning(life - before - 1), None, "{life}");
             assert!(one.warning(life - before).unwrap().starts_with("ends at "), "{life}");
             assert!(one.warning(life).unwrap().starts_with("ended at "), "{life}");
+            assert_eq!(
+                (one.ca_warning(life - 90 * DAY - 1).is_some(), one.ca_warning(life - 90 * DAY).is_some()),
+                (life == 90 * DAY, true)
+            );
+        }
+    }
+
+    #[test]
+    fn days_that_are_left_are_whole() {
+        let one = Ending { what: "it".to_owned(), validity: Validity { from: 0, until: 100 * DAY } };
+        for (now, days, line) in [
+            (0, 100, "it ends at 1970-04-11T00:00:00Z: 100 days left"),
+            (1, 99, "it ends at 1970-04-11T00:00:00Z: 99 days left"),
+            (100 * DAY - 1, 0, "it ends at 1970-04-11T00:00:00Z: 0 days left"),
+            (100 * DAY + 1, -1, "it ended at 1970-04-11T00:00:00Z"),
+        ] {
+            assert_eq!((one.json(now)["days_left"].as_i64(), one.line(now).as_str()), (Some(days), line));
         }
     }
 }

@@ -73,6 +73,15 @@ pub enum Command {
         /// What to print.
         what: Exported,
     },
+    /// Take what another CA has certified: see `init --tls-ca-csr`.
+    Import {
+        /// Where its data is.
+        #[command(flatten)]
+        data: DataDir,
+        /// The certificates of our TLS CA up to another's root, in PEM: ours first, the root last; or `-` for stdin.
+        #[arg(long, value_name = "CHAIN.pem")]
+        tls_ca: PathBuf,
+    },
     /// Sign a host certificate for an sshd, on stdout.
     SignHost {
         /// Where its data is.
@@ -167,6 +176,9 @@ pub struct Init {
     /// Seal the CA keys with the passphrase in this file, or else in systemd's credential machine-id-keys.
     #[arg(long, value_name = "FILE")]
     pub key_passphrase_file: Option<PathBuf>,
+    /// Write a certificate request for the TLS CA there, for the CA of a root that exists; see `import`.
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca_csr: Option<PathBuf>,
     /// Let these jobs in: `github:OWNER/REPO[@BRANCH]`, `gitlab:[HOST/]GROUP/PROJECT[@BRANCH]`,
     /// `circleci:ORG_ID/PROJECT_ID[@BRANCH]`, `token:NAME`.
     #[arg(long, value_name = "KIND:WHAT", requires = "login")]
@@ -435,7 +447,7 @@ pub struct SignServer {
     /// The folder for server.key, server.crt and ca.crt.
     #[arg(long, value_name = "DIR", required_unless_present = "csr", conflicts_with = "csr")]
     pub out: Option<PathBuf>,
-    /// A certificate signing request, or `-` for stdin; the certificate goes to stdout, and the CA's behind it.
+    /// A certificate signing request, or `-` for stdin; the certificate goes to stdout, and the CA's behind it, or those up to another's root.
     #[arg(long, value_name = "FILE")]
     pub csr: Option<PathBuf>,
 }

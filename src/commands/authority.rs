@@ -16,6 +16,7 @@ mod example;
 mod explain;
 mod export;
 mod hosts;
+mod import;
 mod init;
 mod instances;
 mod lock;
@@ -46,6 +47,7 @@ pub fn run(command: Command, env: &Environment) -> Result<ExitCode> {
         }
         Command::Serve { data, listen } => serve::run(&data.data_dir, listen, env),
         Command::Export { data, what } => export::run(&data.data_dir, what),
+        Command::Import { data, tls_ca } => import::run(&data.data_dir, &tls_ca),
         Command::SignHost { data, principals, ttl, key } => {
             sign_host::run(&data.data_dir, principals, &ttl, &key)
         }

@@ -14,6 +14,7 @@ pub mod authority;
 pub mod balancer;
 pub mod client;
 pub mod cluster;
+pub mod company;
 pub mod cut;
 pub mod disk;
 pub mod gateway;
@@ -42,6 +43,7 @@ pub mod stated;
 pub mod sts;
 pub mod template;
 pub mod token;
+pub mod verifiers;
 pub mod watcher;
 pub mod workers;
 

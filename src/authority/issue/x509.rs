@@ -153,6 +153,7 @@ impl ServerPlan {
         if let Some(why) = ca.fault(now) {
             return Err(Error::usage(format!("the TLS CA {why}, and signs nothing now"))
                 .hint(format!("this machine's clock says {}", rfc3339(now)))
+                .hint("where it is a cross-certificate: `machine-id authority import` takes the next one; without the file tls_ca_cross.crt there is none")
                 .hint("where that is right: `machine-id authority init` makes another authority with another CA"));
         }
         let wanted = now.saturating_add(ttl);
@@ -174,7 +175,8 @@ impl CommandPlan for ServerPlan {
 }
 
 impl Recorded<ServerPlan> {
-    /// Signs. PEM, with the CA's certificate behind it: clients that know the CA by its pin alone find it there.
+    /// Signs. PEM, with the CA's certificate behind it, or those up to another's root: clients that know the CA by its pin
+    /// alone find its key there.
     pub fn sign(&self, keys: &CaKeys) -> Result<String> {
         let plan = self.plan();
         let mut params = leaf(plan.serial, plan.now, plan.until, ExtendedKeyUsagePurpose::ServerAuth)?;
@@ -184,7 +186,7 @@ impl Recorded<ServerPlan> {
         if let Some(first) = plan.names.first().filter(|name| name.len() <= 64) {
             params.distinguished_name.push(DnType::CommonName, first.clone());
         }
-        Ok(keys.sign_tls(self, &params, &plan.spki, None)? + &keys.trust().tls_cas.concat())
+        Ok(keys.sign_tls(self, &params, &plan.spki, None)? + keys.tls_chain())
     }
 }
 

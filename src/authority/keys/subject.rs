@@ -9,19 +9,24 @@ use yasna::{ASN1Result, BERReader, construct_der, parse_der};
 
 use crate::error::{Context as _, Error, Kind, Result};
 
-/// Where the subject stands in a `TBSCertificate` with a version: behind
+/// Where the subject stands in what is signed, and of how many elements: in a `TBSCertificate` with version and extensions behind
 /// version, serial, algorithm, issuer and validity.
-const SUBJECT: usize = 5;
-/// The elements of a `TBSCertificate` with version and extensions.
-const ELEMENTS: usize = 8;
+pub(super) const CERTIFICATE: (usize, usize) = (5, 8);
+/// In a `CertificationRequestInfo` behind the version.
+pub(super) const REQUEST: (usize, usize) = (1, 4);
 
-/// Exchanges the subject of a certificate and signs it with the key that signed it.
-pub(super) fn exchange(certificate: &[u8], subject: &[u8], key: &impl SigningKey) -> Result<Vec<u8>> {
+/// Exchanges the subject of a certificate or a request and signs it with the key that signed it.
+pub(super) fn exchange(
+    certificate: &[u8],
+    (at, count): (usize, usize),
+    subject: &[u8],
+    key: &impl SigningKey,
+) -> Result<Vec<u8>> {
     let failed = "cannot write the subject of an X.509 certificate";
     let parts = parse_der(certificate, |reader| elements(reader, 3)).context(Kind::Internal, failed)?;
     let [body, algorithm, _signature] = parts.as_slice() else { return Err(Error::internal(failed)) };
-    let mut body = parse_der(body, |reader| elements(reader, ELEMENTS)).context(Kind::Internal, failed)?;
-    *body.get_mut(SUBJECT).ok_or_else(|| Error::internal(failed))? = subject.to_vec();
+    let mut body = parse_der(body, |reader| elements(reader, count)).context(Kind::Internal, failed)?;
+    *body.get_mut(at).ok_or_else(|| Error::internal(failed))? = subject.to_vec();
     let body = construct_der(|writer| {
         writer.write_sequence(|writer| body.iter().for_each(|part| writer.next().write_der(part)));
     });

@@ -4,16 +4,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType, IsCa,
-    Issuer, KeyUsagePurpose, SerialNumber, SubjectPublicKeyInfo,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension, DistinguishedName,
+    DnType, IsCa, Issuer, KeyIdMethod, KeyUsagePurpose, SerialNumber, SubjectPublicKeyInfo,
 };
+use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
 
+use super::cross::{Cross, key_id};
 use super::private::{PrivateKey, Public};
 use super::signer::Signer;
 use super::{crl, subject};
-use crate::authority::validity::Validity;
+use crate::authority::validity::{Ending, Validity};
 use crate::clock::LEEWAY;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
@@ -31,6 +33,7 @@ pub(super) struct TlsCa {
     pub(super) key: Arc<dyn PrivateKey>,
     public: Public,
     pub(super) certificate: Arc<TlsCaCertificate>,
+    pub(super) cross: Option<Arc<Cross>>,
 }
 
 /// What everybody may know of the TLS CA.
@@ -49,9 +52,11 @@ pub(super) fn create(key: &dyn PrivateKey, path: &Path, cluster: &str, now: i64)
     let until = now.saturating_add(DAYS * 86_400);
     let mut params = params(random::serial()?, now, until)?;
     params.distinguished_name.push(DnType::CommonName, format!("{cluster} machine-id CA"));
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    as_ca(&mut params);
     let public = Public::of(key)?;
+    // As most CAs make it of a key (RFC 5280, section 4.2.1.2), so that one who certifies this one names it alike.
+    let id = digest(&SHA1_FOR_LEGACY_USE_ONLY, public.raw());
+    params.key_identifier_method = KeyIdMethod::PreSpecified(id.as_ref().to_vec());
     let signer = Signer::new(key, &public);
     let certificate = params
         .self_signed(&signer)
@@ -60,6 +65,12 @@ pub(super) fn create(key: &dyn PrivateKey, path: &Path, cluster: &str, now: i64)
     replace::write_new(path, certificate.pem().as_bytes(), PRIVATE_FILE)?;
     let folder = path.parent().unwrap_or(path);
     replace::sync(folder).context(Kind::Usage, format!("cannot sync {}", folder.display()))
+}
+
+/// What it is that certifies others, and no CAs.
+fn as_ca(params: &mut CertificateParams) {
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
 }
 
 /// The certificate in that file.
@@ -83,11 +94,37 @@ impl TlsCaCertificate {
     pub fn find(path: &Path, owner: Owner) -> Result<Option<Self>> {
         path.exists().then(|| read(path, owner)).transpose()
     }
+
+    /// Reads another's certificate of this CA, up to a root, for an authority of that host.
+    ///
+    /// # Errors
+    /// Why it is none, in words that follow the file's name.
+    pub fn cross(&self, text: &str, host: &str) -> Result<Cross, String> {
+        Cross::read(text, &self.der, Some(host))
+    }
+
+    /// When it ends, and those end that certify it in the file beside its own.
+    ///
+    /// # Errors
+    /// `Kind::Usage` where that file cannot be used.
+    pub fn endings(&self, path: &Path, owner: Owner) -> Result<Vec<Ending>> {
+        Ok(self.with(Cross::find(path, &self.der, owner)?.as_deref()))
+    }
+
+    fn with(&self, cross: Option<&Cross>) -> Vec<Ending> {
+        let own = Ending { what: "the TLS CA".to_owned(), validity: self.validity };
+        [own].into_iter().chain(cross.into_iter().flat_map(Cross::endings)).collect()
+    }
 }
 
 impl TlsCa {
     /// The CA of that key and certificate, which lies at `path`.
-    pub(super) fn new(key: Arc<dyn PrivateKey>, certificate: TlsCaCertificate, path: &Path) -> Result<Self> {
+    pub(super) fn new(
+        key: Arc<dyn PrivateKey>,
+        certificate: TlsCaCertificate,
+        path: &Path,
+        owner: Owner,
+    ) -> Result<Self> {
         let cannot = || format!("cannot use the CA certificate {}", path.display());
         let public = Public::of(key.as_ref())?;
         let der = CertificateDer::from(certificate.der.clone());
@@ -95,9 +132,46 @@ impl TlsCa {
         if parsed.public_key().raw != public.spki() {
             return Err(Error::usage("it is of another key").context(cannot()));
         }
-        let ca = Self { key, public, certificate: Arc::new(certificate) };
+        let cross = Cross::find(path, &certificate.der, owner)?;
+        let ca = Self { key, public, certificate: Arc::new(certificate), cross };
         ca.issuer().map_err(|error| Error::usage(error.to_string()).context(cannot()))?;
         Ok(ca)
+    }
+
+    /// When it may be signed with: nothing is to end later than what others verify it by.
+    pub(super) fn validity(&self) -> Validity {
+        self.cross.iter().fold(self.certificate.validity, |all, cross| all.both(cross.validity))
+    }
+
+    /// When each certificate ends that it is verified by.
+    pub(super) fn endings(&self) -> Vec<Ending> {
+        self.certificate.with(self.cross.as_deref())
+    }
+
+    /// What stands behind the certificates of servers: others' certificates of it, or else its own.
+    pub(super) fn chain(&self) -> &str {
+        self.cross.as_ref().map_or(&self.certificate.pem, |cross| &cross.sent)
+    }
+
+    /// What another CA is asked to certify it by, in PEM.
+    pub(super) fn request(&self) -> Result<String> {
+        let failed = "cannot write a certificate request";
+        let (_, own) =
+            x509_parser::parse_x509_certificate(&self.certificate.der).context(Kind::Internal, failed)?;
+        let mut params = CertificateParams::default();
+        as_ca(&mut params);
+        if let Some(id) = key_id(&own) {
+            let id = yasna::construct_der(|writer| writer.write_bytes(id));
+            params.custom_extensions.push(CustomExtension::from_oid_content(&[2, 5, 29, 14], id));
+        }
+        let signer = Signer::new(self.key.as_ref(), &self.public);
+        let request = params.serialize_request(&signer).context(Kind::Internal, failed);
+        let der = request
+            .and_then(|request| {
+                subject::exchange(request.der(), subject::REQUEST, own.subject().as_raw(), &signer)
+            })
+            .map_err(|error| signer.failure(error))?;
+        Ok(pem::encode("CERTIFICATE REQUEST", &der).to_string())
     }
 
     /// As what it signs names it, for one signature.
@@ -113,7 +187,7 @@ impl TlsCa {
         spki: &[u8],
         subject: Option<&[u8]>,
     ) -> Result<String> {
-        if params.not_after.unix_timestamp() > self.certificate.validity.until {
+        if params.not_after.unix_timestamp() > self.validity().until {
             return Err(Error::internal("an X.509 certificate that would outlive its CA"));
         }
         let key = SubjectPublicKeyInfo::from_der(spki).context(Kind::Internal, "a planned TLS key")?;
@@ -123,8 +197,10 @@ impl TlsCa {
             .context(Kind::Internal, "cannot sign an X.509 certificate")
             .map_err(|error| issuer.key().failure(error))?;
         let der = match subject {
-            Some(subject) => subject::exchange(certificate.der(), subject, issuer.key())
-                .map_err(|error| issuer.key().failure(error))?,
+            Some(subject) => {
+                subject::exchange(certificate.der(), subject::CERTIFICATE, subject, issuer.key())
+                    .map_err(|error| issuer.key().failure(error))?
+            }
             None => certificate.der().to_vec(),
         };
         Ok(pem::encode("CERTIFICATE", &der).to_string())
@@ -137,6 +213,14 @@ impl TlsCa {
     ) -> Result<Vec<u8>> {
         let issuer = self.issuer()?;
         let failed = "cannot sign the revocation list";
+        let (_, own) =
+            x509_parser::parse_x509_certificate(&self.certificate.der).context(Kind::Internal, failed)?;
+        // Verifiers look for the CA by it.
+        let by_id = key_id(&own).map(|id| KeyIdMethod::PreSpecified(id.to_vec()));
+        let list = CertificateRevocationListParams {
+            key_identifier_method: by_id.unwrap_or(KeyIdMethod::Sha256),
+            ..list.clone()
+        };
         let crl = list
             .signed_by(&issuer)
             .context(Kind::Internal, failed)

@@ -77,8 +77,8 @@ impl CertificateKeeper {
             }
             Err(error) => {
                 let message = format!("certificate not replaced, the old one stays: {error}");
-                self.failure =
-                    Some(CertificateWarning { message, hint: error.hints().join("; "), is_fault: false });
+                let hint = error.hints().join("; ");
+                self.failure = Some(CertificateWarning { message, hint, is_fault: false, days_left: None });
             }
         }
         if asked {
@@ -131,8 +131,8 @@ impl CertificateKeeper {
         let warnings = self.current.warnings(&self.authority);
         let warnings: Vec<_> = self.failure.iter().cloned().chain(warnings).collect();
         if self.told.is_news(&warnings, now) {
-            for CertificateWarning { message, hint, .. } in &warnings {
-                log(format!("warning: {message}\n{hint}").trim_end());
+            for warning in &warnings {
+                log(format!("warning: {}\n{}", warning.told(), warning.hint).trim_end());
             }
         }
     }
@@ -150,7 +150,8 @@ impl Told {
     fn is_news(&mut self, warnings: &[CertificateWarning], now: i64) -> bool {
         // A clock that went back starts another day.
         let is_today = (self.at..self.at.saturating_add(TELL_EVERY)).contains(&now);
-        let is_known = warnings.iter().all(|warning| self.warnings.contains(warning));
+        let is_known =
+            warnings.iter().all(|warning| self.warnings.iter().any(|known| known.is_same(warning)));
         self.warnings = warnings.to_vec();
         if is_today && is_known {
             return false;
@@ -170,6 +171,7 @@ mod tests {
             message: message.to_owned(),
             hint: String::new(),
             is_fault: false,
+            days_left: None,
         };
         let (one, other, mut told) = (warning("one"), warning("other"), Told::default());
         for (now, warnings, is_news) in [

@@ -9,8 +9,14 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use crate::authority::Authority;
-use crate::authority::validity::Validity;
+use crate::authority::validity::{Ending, Validity};
 use crate::error::{Context as _, Kind, Result};
+use crate::text::counted;
+
+/// What certificates are called.
+const OWN: &str = "the authority's own certificate";
+const FILE: &str = "the certificate in `cert_file`";
+const CHAIN: &str = "a certificate in the chain of `cert_file`";
 
 /// What an operator should know of a certificate, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +27,23 @@ pub struct CertificateWarning {
     pub hint: String,
     /// Whether nobody can connect, or nothing be signed, because of it.
     pub is_fault: bool,
+    /// How many whole days are left, where it is about an end.
+    pub days_left: Option<i64>,
+}
+
+impl CertificateWarning {
+    /// What it is, and how long there is.
+    pub fn told(&self) -> String {
+        match self.days_left.map(usize::try_from) {
+            Some(Ok(days)) => format!("{}: {} left", self.message, counted(days, "day")),
+            _ => self.message.clone(),
+        }
+    }
+
+    /// Whether it says the same as another, be it of another day.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.message == other.message && self.is_fault == other.is_fault && self.hint == other.hint
+    }
 }
 
 /// A certificate that can be served.
@@ -38,10 +61,18 @@ impl Served {
             Some(files) => files.warnings(self.validity, now),
             // It is renewed long before its end, which is no news.
             None => {
-                let untimely = |why: String| untimely("the authority's own certificate", &why, true);
+                let untimely = |why: String| untimely(OWN, &why, self.validity, now);
                 self.validity.fault(now).map(untimely).into_iter().collect()
             }
         }
+    }
+
+    /// When it ends, and each behind it from files.
+    pub(super) fn endings(&self) -> Vec<Ending> {
+        let ending = |what: &str, validity| Ending { what: what.to_owned(), validity };
+        let leaf = ending(if self.files.is_some() { FILE } else { OWN }, self.validity);
+        let chain = self.files.iter().flat_map(|files| &files.chain);
+        [leaf].into_iter().chain(chain.map(|one| ending(CHAIN, *one))).collect()
     }
 
     /// How bad it is to serve it: not at all, under another name, or at a time that is not its own.
@@ -64,13 +95,12 @@ pub(super) struct FileFacts {
 
 impl FileFacts {
     fn warnings(&self, leaf: Validity, now: i64) -> Vec<CertificateWarning> {
-        let timely = leaf
-            .warning(now)
-            .map(|why| untimely("the certificate in `cert_file`", &why, leaf.fault(now).is_some()));
+        let timely = leaf.warning(now).map(|why| untimely(FILE, &why, leaf, now));
         let other_name = self.other_name.as_ref().map(|message| CertificateWarning {
             message: message.clone(),
             hint: "jobs that reach the authority without a proxy in between refuse it: have it issued for that name too".to_owned(),
             is_fault: false,
+            days_left: None,
         });
         let chain_fault = self.chain_fault.map(|message| CertificateWarning {
             message: message.to_owned(),
@@ -78,20 +108,28 @@ impl FileFacts {
                    before its issuer's, as `fullchain.pem` has it"
                 .to_owned(),
             is_fault: false,
+            days_left: None,
         });
         let ended = self.chain.iter().find_map(|one| one.fault(now)).map(|why| CertificateWarning {
-            message: format!("a certificate in the chain of `cert_file` {why}"),
+            message: format!("{CHAIN} {why}"),
             hint: "most clients refuse it: put its issuer's present chain into the file".to_owned(),
             is_fault: false,
+            days_left: None,
         });
         [timely, other_name, chain_fault, ended].into_iter().flatten().collect()
     }
 }
 
 /// That a certificate to be served is good at another time, or not for long.
-fn untimely(which: &str, why: &str, is_fault: bool) -> CertificateWarning {
+fn untimely(which: &str, why: &str, when: Validity, now: i64) -> CertificateWarning {
     let hint = "every client refuses one outside its time: have it renewed, and look at this machine's clock";
-    CertificateWarning { message: format!("{which} {why}"), hint: hint.to_owned(), is_fault }
+    warning(format!("{which} {why}"), hint, when, now)
+}
+
+fn warning(message: String, hint: &str, when: Validity, now: i64) -> CertificateWarning {
+    let fault = when.fault(now);
+    let days_left = fault.is_none().then(|| when.days_left(now));
+    CertificateWarning { message, hint: hint.to_owned(), is_fault: fault.is_some(), days_left }
 }
 
 /// The certificate that is served now.
@@ -120,19 +158,28 @@ impl CurrentCertificate {
     /// What there is to say now of it, and of the CA of an authority's certificates.
     pub fn warnings(&self, authority: &Authority) -> Vec<CertificateWarning> {
         let now = authority.clock.now();
-        ca_warning(authority.keys().tls_validity(), now)
-            .into_iter()
-            .chain(self.served().warnings(now))
-            .collect()
+        let mut warnings = ca_warnings(&authority.keys().tls_endings(), now);
+        warnings.extend(self.served().warnings(now));
+        warnings
+    }
+
+    /// When each of them ends.
+    pub fn endings(&self, authority: &Authority) -> Vec<Ending> {
+        [authority.keys().tls_endings(), self.served().endings()].concat()
     }
 }
 
-/// What there is to say of the TLS CA.
-pub fn ca_warning(ca: Validity, now: i64) -> Option<CertificateWarning> {
-    let message = format!("the TLS CA {}", ca.warning(now)?);
-    let hint = "X.509 certificates end with it at the latest: make another authority in good time, and have servers and \
-                jobs trust both; if this is too early, look at this machine's clock";
-    Some(CertificateWarning { message, hint: hint.to_owned(), is_fault: ca.fault(now).is_some() })
+/// What there is to say of the TLS CA, and of what certifies it.
+pub fn ca_warnings(endings: &[Ending], now: i64) -> Vec<CertificateWarning> {
+    let own = "X.509 certificates end with it at the latest: make another authority in good time, and have servers and \
+               jobs trust both; if this is too early, look at this machine's clock";
+    let others = "X.509 certificates end with it at the latest: have the request of `init --tls-ca-csr` certified again, and \
+                  run `machine-id authority import --tls-ca` with it";
+    let told = |(at, Ending { what, validity }): (usize, &Ending)| {
+        let message = format!("{what} {}", validity.ca_warning(now)?);
+        Some(warning(message, if at == 0 { own } else { others }, *validity, now))
+    };
+    endings.iter().enumerate().filter_map(told).collect()
 }
 
 pub(super) fn certified(

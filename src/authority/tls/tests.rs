@@ -30,6 +30,9 @@ const DAY: i64 = 24 * HOUR;
 /// How long the CA lives that a data directory begins with.
 const CA_LIFE: i64 = 3650 * DAY;
 
+/// How `readyz` ends where there is nothing to warn of.
+const WELL: &str = r#""status":"ready"}"#;
+
 /// A data directory whose CA was made at a time, and the clock of whoever serves it.
 struct Data {
     dir: tempfile::TempDir,
@@ -100,11 +103,16 @@ impl Data {
 
     fn check(&self) -> Vec<String> {
         let config = Config::load(self.dir.path()).unwrap();
-        let warnings = check(&config, self.clock.now()).unwrap();
+        let (warnings, _) = check(&config, self.clock.now()).unwrap();
         warnings
             .into_iter()
             .map(|one| format!("{}{}", if one.is_fault { "!" } else { "" }, one.message))
             .collect()
+    }
+
+    fn endings(&self) -> Vec<String> {
+        let (_, endings) = check(&Config::load(self.dir.path()).unwrap(), self.clock.now()).unwrap();
+        endings.iter().map(|one| one.line(self.clock.now())).collect()
     }
 }
 
@@ -200,11 +208,11 @@ impl Pair {
 fn one_of_a_clock_that_was_ahead_is_made_again_at_once() {
     let data = Data::new(NOW, NOW + 2 * DAY);
     let mut serving = data.serve().unwrap();
-    serving.is_ready(true, r#"{"status":"ready"}"#);
+    serving.is_ready(true, WELL);
     data.clock.set(NOW);
     serving.is_ready(false, "own certificate is not valid before 2026-11-24T11:59:00Z");
     serving.look();
-    serving.is_ready(true, r#"{"status":"ready"}"#);
+    serving.is_ready(true, WELL);
     assert_eq!(serving.validity(), Validity { from: NOW - LEEWAY, until: NOW + LIFETIME });
     serving.look_twice();
     assert_eq!(serving.made(), 2);
@@ -229,7 +237,7 @@ fn a_clock_that_is_not_set_yet_is_waited_for() {
     assert_eq!(serving.made(), 1, "there is none better");
     data.clock.set(NOW + HOUR);
     serving.look();
-    serving.is_ready(true, r#"{"status":"ready"}"#);
+    serving.is_ready(true, WELL);
 }
 
 #[test]
@@ -237,12 +245,28 @@ fn nothing_outlives_the_ca_and_its_end_is_told() {
     let end = NOW + CA_LIFE;
     let data = Data::new(NOW, end - 90 * DAY - 1);
     let mut serving = data.serve().unwrap();
-    serving.is_ready(true, r#"{"status":"ready"}"#);
+    serving.is_ready(true, WELL);
     assert_eq!(data.check(), [""; 0]);
     data.clock.set(end - 90 * DAY);
     let ends = format!("the TLS CA ends at {}", rfc3339(end));
-    serving.is_ready(true, &format!(r#"{{"status":"ready","warnings":["{ends}"]}}"#));
-    assert_eq!(data.check(), [ends]);
+    serving.is_ready(true, &format!(r#""status":"ready","warnings":["{ends}: 90 days left"]}}"#));
+    assert_eq!(data.check(), [ends.clone()]);
+    // How long there is is told of all that ends, whether it is near or not.
+    let end_of = |what: &str, at: i64, days: i64| {
+        format!(r#"{{"at":"{}","days_left":{days},"what":"{what}"}}"#, rfc3339(at))
+    };
+    data.clock.set(end - 30 * DAY - HOUR);
+    serving.look();
+    let list = data.runtime.block_on(serving.authority.revocation_lists()).unwrap().ending();
+    let own = serving.validity().until;
+    let expires = [
+        end_of("the TLS CA", end, 30),
+        end_of("the authority's own certificate", own, 7),
+        end_of(&list.what, data.clock.now() + DAY, 1),
+    ];
+    serving.is_ready(true, &format!(r#"{{"expires":[{}],"#, expires.join(",")));
+    serving.is_ready(true, &format!(r#""warnings":["{ends}: 30 days left"]"#));
+    assert_eq!(data.endings(), [format!("the TLS CA ends at {}: 30 days left", rfc3339(end))]);
     data.clock.set(end - DAY);
     serving.look_twice();
     let made = serving.made();
@@ -299,7 +323,7 @@ fn files_are_taken_when_they_stand_still_and_a_good_certificate_is_kept() {
         serving.look_twice();
         data.runtime.block_on(serving.keeper.look(true));
         assert_eq!(serving.validity(), good, "{what}");
-        serving.is_ready(true, r#"{"status":"ready"}"#);
+        serving.is_ready(true, WELL);
     }
     // One that was written together with its key, by content: neither size nor time tells.
     let next = Pair::new(NOW - 5, NOW + 60 * DAY);
@@ -373,4 +397,63 @@ fn a_data_directory_without_its_keys_can_be_checked() {
     assert_eq!(data.check().len(), 1);
     std::fs::remove_dir_all(data.path("keys")).unwrap();
     assert_eq!(data.check(), [""; 0]);
+}
+
+/// The certificates of that CA by another's root, good until a time.
+fn cross(ca: &str, until: i64) -> String {
+    let der = crate::pem::certificates(ca).unwrap().remove(0);
+    let (_, own) = x509_parser::parse_x509_certificate(&der).unwrap();
+    let mut cross = CertificateParams::default();
+    cross.distinguished_name = rcgen::DistinguishedName::new();
+    cross
+        .distinguished_name
+        .push(DnType::CommonName, own.subject().iter_common_name().next().unwrap().as_str().unwrap());
+    (cross.not_before, cross.not_after) = (at(NOW - DAY), at(until));
+    let mut root = params("Root", NOW - DAY, NOW + CA_LIFE);
+    for ca in [&mut cross, &mut root] {
+        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        ca.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
+    }
+    let key = KeyPair::generate().unwrap();
+    let root_pem = root.self_signed(&key).unwrap().pem();
+    let spki = rcgen::SubjectPublicKeyInfo::from_der(own.public_key().raw).unwrap();
+    let id = own.extensions().iter().find_map(|one| match one.parsed_extension() {
+        x509_parser::extensions::ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+        _ => None,
+    });
+    cross.key_identifier_method = rcgen::KeyIdMethod::PreSpecified(id.unwrap());
+    cross.signed_by(&spki, &Issuer::new(root, key)).unwrap().pem() + &root_pem
+}
+
+#[test]
+fn the_end_of_what_certifies_the_ca_is_told_and_is_the_end_of_what_it_signs() {
+    let data = Data::new(NOW, NOW);
+    let (end, file) = (NOW + 100 * DAY, data.path("keys/tls_ca_cross.crt"));
+    let ca = std::fs::read_to_string(data.path("keys/tls_ca.crt")).unwrap();
+    std::fs::write(&file, cross(&ca, end)).unwrap();
+    data.clock.set(end - 90 * DAY - 1);
+    assert_eq!(data.check(), [""; 0]);
+    data.clock.set(end - 90 * DAY);
+    let ends = format!("the cross-certificate of the TLS CA ends at {}", rfc3339(end));
+    assert_eq!(data.check(), [ends.clone()]);
+    let mut serving = data.serve().unwrap();
+    serving.is_ready(true, &format!(r#""warnings":["{ends}: 90 days left"]"#));
+    data.clock.set(end - DAY);
+    serving.look();
+    assert_eq!(serving.validity().until, end, "not the CA's own end");
+    data.clock.set(end);
+    serving.look_twice();
+    let ended = format!("the cross-certificate of the TLS CA ended at {}", rfc3339(end));
+    serving.is_ready(false, &ended);
+    assert_eq!(data.check(), [format!("!{ended}")]);
+    let error = data.serve().err().unwrap();
+    assert!(error.to_string().ends_with("and signs nothing now"), "{error}");
+    assert!(error.hints().iter().any(|hint| hint.contains("authority import")), "{:?}", error.hints());
+    // Another takes its place; and without one, the CA is what it was.
+    std::fs::write(&file, cross(&ca, end + 200 * DAY)).unwrap();
+    data.serve().unwrap().is_ready(true, WELL);
+    std::fs::remove_file(&file).unwrap();
+    let alone = data.serve().unwrap();
+    alone.is_ready(true, WELL);
+    assert_eq!(alone.keeper.current().served().key.cert.len(), 2);
 }

@@ -14,6 +14,7 @@ use crate::authority::policy_files::PolicyFiles;
 use crate::authority::revocation::alarm_of;
 use crate::authority::store::engine;
 use crate::authority::tls::{self, CertificateWarning};
+use crate::authority::validity::Ending;
 use crate::cli::Format;
 use crate::cli::authority::Check;
 use crate::clock::Clock;
@@ -45,10 +46,11 @@ pub(super) fn run(args: &Check, env: &Environment) -> Result<ExitCode> {
     }
     let report = policy.lint();
     let store = config.as_ref().map(|config| store(config, env)).transpose()?.unwrap_or_default();
-    let certificates = config.map(|config| tls::check(&config, Clock::system().now())).transpose()?;
-    let certificates = certificates.unwrap_or_default();
+    let now = Clock::system().now();
+    let (certificates, endings) =
+        config.map(|config| tls::check(&config, now)).transpose()?.unwrap_or_default();
     match args.format {
-        Format::Text => print(&text(&policy, &report, &store, &certificates))?,
+        Format::Text => print(&text(&policy, &report, &store, &certificates, &endings))?,
         Format::Json => print_json(&json!({
             "valid": true,
             "mistakes": [],
@@ -57,6 +59,7 @@ pub(super) fn run(args: &Check, env: &Environment) -> Result<ExitCode> {
             "silenced": report.silenced,
             "store": store.iter().map(StoreWarning::json).collect::<Vec<_>>(),
             "certificates": certificates.iter().map(warning_json).collect::<Vec<_>>(),
+            "expires": endings.iter().map(|one| one.json(now)).collect::<Vec<_>>(),
         }))?,
     }
     let is_fault =
@@ -135,6 +138,7 @@ fn text(
     report: &Report,
     store: &[StoreWarning],
     certificates: &[CertificateWarning],
+    endings: &[Ending],
 ) -> String {
     let mut page = String::new();
     let what = |is_fault| if is_fault { "error" } else { "warning" };
@@ -142,12 +146,13 @@ fn text(
         page.push_str(&format!("{}: {message}\n", what(*is_fault)));
         hints.iter().for_each(|hint| page.push_str(&format!("  hint: {hint}\n")));
     }
-    for CertificateWarning { message, hint, is_fault } in certificates {
-        page.push_str(&format!("{}: {message}\n  hint: {hint}\n", what(*is_fault)));
+    for one in certificates {
+        page.push_str(&format!("{}: {}\n  hint: {}\n", what(one.is_fault), one.told(), one.hint));
     }
     for Finding { lint, origin, message, hint } in &report.findings {
         page.push_str(&format!("{origin}: warning: {message} [{lint}]\n  hint: {hint}\n"));
     }
+    endings.iter().for_each(|one| page.push_str(&format!("{}\n", one.line(Clock::system().now()))));
     page.push_str(&format!("policy: {}\n", policy.summary()));
     let silenced = match report.silenced {
         0 => String::new(),
@@ -174,7 +179,7 @@ fn finding_json(finding: &Finding) -> Value {
 }
 
 fn warning_json(warning: &CertificateWarning) -> Value {
-    json!({"message": warning.message, "hint": warning.hint, "fault": warning.is_fault})
+    json!({"message": warning.told(), "hint": warning.hint, "fault": warning.is_fault})
 }
 
 fn print_json(value: &Value) -> Result<()> {

@@ -76,8 +76,8 @@ pub(super) fn user(env: &Environment) -> String {
 
 /// Says on stderr that the TLS CA ends soon or has ended: what is signed or trusted now ends with it.
 pub(super) fn warn_of_ca(keys: &keys::CaKeys) {
-    if let Some(warning) = tls::ca_warning(keys.tls_validity(), Clock::system().now()) {
-        terminal::log(&format!("warning: {}", warning.message));
+    for warning in tls::ca_warnings(&keys.tls_endings(), Clock::system().now()) {
+        terminal::log(&format!("warning: {}", warning.told()));
         terminal::log(&format!("hint: {}", warning.hint));
     }
 }

@@ -18,7 +18,7 @@ use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::replace::{make_private, write_new};
 use crate::folder::trust::Owner;
-use crate::folder::{Aside, PRIVATE_FILE, absolute};
+use crate::folder::{Aside, PRIVATE_FILE, PUBLIC_FILE, absolute};
 use crate::terminal::{log, print};
 use crate::text::{json as inert_json, shell_quoted};
 
@@ -47,6 +47,10 @@ pub(super) fn run(args: &Init) -> Result<()> {
             ));
     }
     config::unfinished(dir).map_or(Ok(()), Err)?;
+    if let Some(csr) = args.tls_ca_csr.as_deref().filter(|csr| csr.exists()) {
+        return Err(Error::usage(format!("{} exists already", csr.display()))
+            .hint("nothing was changed; move it away first"));
+    }
     if wanted.is_some() && dir.join(POLICY).exists() {
         return Err(Error::usage(format!(
             "{} is there already, which `--example` does not add to",
@@ -89,6 +93,8 @@ pub(super) fn run(args: &Init) -> Result<()> {
         suite.name()
     );
     write_new(&at(config::FILE), text.as_bytes(), PRIVATE_FILE)?;
+    let request = |_| config::Config::load(aside.path())?.open_keys()?.tls_request();
+    let request = args.tls_ca_csr.as_ref().map(request).transpose()?;
     // Where the directory itself is there, keys are first: of two at once, only one can put them there. The
     // configuration is last: a directory without one is not finished.
     let is_shared = file.is_none();
@@ -98,6 +104,12 @@ pub(super) fn run(args: &Init) -> Result<()> {
         [config::KEYS, STORE_KEY].into_iter().chain(store_files).chain([POLICY, config::FILE]).collect();
     aside.put(&order, POLICY).context(Kind::Usage, cannot())?;
     log(&format!("created {}", dir.display()));
+    if let Some((csr, request)) = args.tls_ca_csr.as_deref().zip(request) {
+        // Afterwards: no request is left of an authority that there is not. What is printed is not lost.
+        if let Err(error) = write_new(csr, request.as_bytes(), PUBLIC_FILE) {
+            log(&format!("warning: {error}; the request is this:\n{request}"));
+        }
+    }
     if let Some(file) = &example {
         log(&format!("join token `{}` lets in {}", file.name, file.whom));
         file.notes.iter().for_each(|note| log(&format!("note: {note}")));
@@ -112,6 +124,7 @@ pub(super) fn run(args: &Init) -> Result<()> {
         example.is_none().then(|| ("policy add", format!(" {} --login LOGIN", usual_form()))),
         at("doctor", ""),
         at("serve", ""),
+        args.tls_ca_csr.is_some().then(|| ("import", " --tls-ca CHAIN.pem".to_owned())),
         at("export", " tls-ca-pin"),
         registers.map(|file| ("token add", format!(" --token {}", file.name))),
     ];

@@ -42,7 +42,9 @@ pub(super) fn run(args: SignServer) -> Result<()> {
 fn warn(plan: &ServerPlan, keys: &CaKeys) {
     if plan.is_cut() {
         let end = rfc3339(keys.tls_validity().until);
-        terminal::log(&format!("warning: the certificate ends at {end} with the TLS CA, before --ttl does"));
+        terminal::log(&format!(
+            "warning: the certificate ends at {end} with the TLS CA or what certifies it, before --ttl does"
+        ));
     } else {
         warn_of_ca(keys);
     }

@@ -83,12 +83,12 @@ host: assertion clock destination::known_hosts error folder krl net pem principa
 authority::limits:
 authority::head:
 authority::connections: authority::limits
-authority::validity: clock
+authority::validity: clock text
 authority::store: authority::limits clock environment error folder join::find join::instance
     join::METHODS join::verify net output::SSH_HOST pem random secret terminal text wire
 # Of the store, only the proof that something is recorded.
 authority::keys: authority::store::Recorded authority::validity clock environment error folder jws net::pin_of pem random
-    secret suite wire
+    secret suite text wire
 authority::policy: denial document elsewhere error join::elsewhere join::find join::method join::METHODS join::names
     join::of_issuer join::rules join::verify output principal text wire
 authority::policy_files: authority::policy error folder text
@@ -103,7 +103,7 @@ authority::issue: authority::keys authority::policy::decide::grant authority::st
 authority::audit: authority::store clock error text
 authority::replicas: authority::store error text
 authority::hosts: authority::store
-authority::revocation: authority::keys authority::store clock error krl text wire
+authority::revocation: authority::keys authority::store authority::validity clock error krl text wire
 authority::statements: authority::keys authority::revocation authority::store error wire
 authority: authority::config authority::hosts authority::keys authority::limits authority::policy
     authority::policy_files authority::replicas authority::revocation authority::statements authority::store clock error

@@ -97,7 +97,12 @@ fn a_ca_with_little_time_left_signs_for_that_time_and_everybody_is_told() {
     let ca = process::succeed(&mut bench.authority.command(["export", "tls-ca"]));
     let client = Client::trusting(bench.authority.address(), &ca);
     let ready = client.get("/readyz").granted();
-    assert_eq!(ready, json!({"status": "ready", "warnings": [ends]}));
+    let told = format!("{ends}: 0 days left");
+    assert_eq!((&ready["status"], &ready["warnings"]), (&json!("ready"), &json!([told])));
+    assert_eq!(
+        (&ready["expires"][0]["what"], &ready["expires"][0]["days_left"]),
+        (&json!("the TLS CA"), &json!(0))
+    );
 
     let granted = ask(&bench, &client, "identity").granted();
     let output = &granted["outputs"][0];
@@ -122,7 +127,7 @@ fn a_ca_with_little_time_left_signs_for_that_time_and_everybody_is_told() {
         bench.authority.run(["export", "tls-ca-pin"]),
     ] {
         assert!(
-            output.status.success() && said(&output).contains(&format!("warning: {ends}\nhint: ")),
+            output.status.success() && said(&output).contains(&format!("warning: {told}\nhint: ")),
             "{output:?}"
         );
     }
@@ -130,15 +135,16 @@ fn a_ca_with_little_time_left_signs_for_that_time_and_everybody_is_told() {
     assert!(silent.status.success() && silent.stderr.is_empty(), "{silent:?}");
     let check = bench.authority.run(["check"]);
     assert!(
-        check.status.success() && said(&check).starts_with(&format!("warning: {ends}\n  hint: ")),
+        check.status.success() && said(&check).starts_with(&format!("warning: {told}\n  hint: ")),
         "{check:?}"
     );
     let check = bench.authority.run(["check", "--format", "json"]);
     let json: Value = serde_json::from_slice(&check.stdout).unwrap();
     assert_eq!(
         (&json["certificates"][0]["message"], &json["certificates"][0]["fault"]),
-        (&json!(ends), &json!(false))
+        (&json!(told), &json!(false))
     );
+    assert_eq!(json["expires"][0]["at"], machine_id::clock::rfc3339(end));
 }
 
 #[test]
@@ -188,11 +194,11 @@ fn a_certificate_in_files_that_has_ended_is_served_until_there_is_another_and_re
     // Nobody has to say that they have changed.
     let client = with_files(&bench, now() + 365 * DAY);
     bench.authority.wait_for_stderr("certificate replaced");
-    assert_eq!(client.get("/readyz").granted(), json!({"status": "ready"}));
+    assert_eq!(client.get("/readyz").granted()["warnings"], Value::Null);
     with_files(&bench, now() - DAY);
     bench.authority.hup();
     bench.authority.wait_for_stderr(
         "certificate not replaced, the old one stays: the certificate in `cert_file` ended at ",
     );
-    assert_eq!(client.get("/readyz").granted(), json!({"status": "ready"}));
+    assert_eq!(client.get("/readyz").granted()["warnings"], Value::Null);
 }

@@ -175,7 +175,7 @@ fn three_authorities_take_the_place_of_one_and_no_job_fails() {
             });
             let others = [others.next().unwrap(), others.next().unwrap()];
             for client in &clients {
-                assert_eq!(client.get("/readyz").text(), r#"{"status":"ready"}"#);
+                assert!(client.get("/readyz").text().ends_with(r#""status":"ready"}"#));
             }
             go_on();
             cluster.kill();

@@ -148,14 +148,14 @@ pub(super) fn policy(config: &Config) -> (Option<Policy>, Vec<Told>) {
 /// The TLS CA and the certificate that is served.
 pub(super) fn certificates(config: &Config) -> Vec<Told> {
     let warnings = match tls::check(config, Clock::system().now()) {
-        Ok(warnings) => warnings,
+        Ok((warnings, _)) => warnings,
         Err(error) => return vec![Told::error("certificates", &error)],
     };
     if warnings.is_empty() {
         return vec![Told::new("certificates", Verdict::Ok, "none ends soon, and each names what it should")];
     }
     let told = |warning: tls::CertificateWarning| {
-        Told::new("certificates", Verdict::Finding, warning.message).hint(warning.hint)
+        Told::new("certificates", Verdict::Finding, warning.told()).hint(warning.hint)
     };
     warnings.into_iter().map(told).collect()
 }

@@ -1,0 +1,49 @@
+//! `machine-id authority import`: what another CA has certified.
+
+use std::path::Path;
+
+use super::data_dir::read_input;
+use crate::authority::config::Config;
+use crate::authority::keys::{CROSS, TlsCaCertificate};
+use crate::clock::{Clock, rfc3339};
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::folder::Folder;
+use crate::terminal::log;
+
+/// Puts certificates of the TLS CA up to another's root in their place, where they are what they should be. The CA's key is not
+/// asked for.
+pub(super) fn run(data_dir: &Path, chain: &Path) -> Result<()> {
+    let config = Config::load(data_dir)?;
+    let text = read_input(chain)?;
+    let path = config.ca_certificate();
+    let ca = TlsCaCertificate::find(&path, config.owner)?
+        .ok_or_else(|| Error::usage(format!("{} is missing", path.display())))?;
+    let unfit = |why: String| {
+        Error::usage(format!("{} {why}", chain.display()))
+            .hint("nothing was changed; docs/keys.md says what belongs into it, and in which order")
+    };
+    let cross = ca.cross(&text, &config.public_host()).map_err(unfit)?;
+    let now = Clock::system().now();
+    if let Some(why) = cross.validity.fault(now) {
+        return Err(unfit(format!("has a certificate that {why}"))
+            .hint(format!("this machine's clock says {}", rfc3339(now))));
+    }
+    let folder = path.parent().unwrap_or(data_dir);
+    Folder::replace_inside(folder, CROSS, cross.pem.as_bytes())
+        .context(Kind::Usage, format!("cannot write {}", folder.join(CROSS).display()))?;
+    log(&format!(
+        "imported: whoever trusts `{}` alone believes the servers that are certified from now on",
+        cross.root
+    ));
+    if cross.validity.until < ca.validity.until {
+        log(&format!(
+            "note: nothing is signed beyond {}, when a certificate of these ends",
+            rfc3339(cross.validity.until)
+        ));
+    }
+    log(&format!(
+        "next: restart `serve`; copy {} to the other authorities of the store; sign servers anew by `sign-server`",
+        folder.join(CROSS).display()
+    ));
+    Ok(())
+}
