@@ -29,6 +29,7 @@ use crate::wire::{STATEMENT, Statement, TrustAnchors};
 
 mod crl;
 mod file;
+pub mod pkcs11;
 mod place;
 mod private;
 mod signer;

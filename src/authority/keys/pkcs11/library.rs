@@ -37,7 +37,7 @@ struct State {
     context: Option<Pkcs11>,
     is_initialized: bool,
     initialized: Option<Instant>,
-    /// How often it was initialised. Sessions and handles of before mean nothing, or something else, afterwards.
+    /// How often it was initialised, and the user logged in. What handles of before mean is not known any more.
     epoch: u64,
     /// Sessions that nobody uses.
     idle: Vec<Session>,
@@ -158,8 +158,7 @@ impl Library {
 
     /// Logs the user in, unless another session has.
     fn log_in(&self, session: &Session, info: &TokenInfo, state: &mut State) -> Result<(), Trouble> {
-        let is_public = || Ok(session.get_session_info()?.session_state() == SessionState::RoPublic);
-        if !info.login_required() || !is_public().map_err(|error: Said| Trouble::from(error))? {
+        if !info.login_required() || session.get_session_info()?.session_state() != SessionState::RoPublic {
             return Ok(());
         }
         let file = self.uri.pin.as_deref().ok_or_else(|| {
@@ -185,6 +184,8 @@ impl Library {
         match session.login(UserType::User, Some(&AuthPin::from(pin.expose().to_owned()))) {
             Ok(()) | Err(Said::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
                 state.refused = None;
+                // Handles ended with the login of before.
+                state.epoch += 1;
                 Ok(())
             }
             Err(Said::Pkcs11(RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange, _)) => {
