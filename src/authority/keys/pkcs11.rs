@@ -41,6 +41,8 @@ pub fn open(uri: &Pkcs11Uri, owner: Owner) -> Result<Arc<dyn KeyStore>> {
 /// `Kind::Usage`: what is linked statically loads nothing.
 #[cfg(target_env = "musl")]
 pub fn open(_: &Pkcs11Uri, _: Owner) -> Result<Arc<dyn KeyStore>> {
-    Err(crate::error::Error::usage("this build of machine-id is static and cannot load the library of a token")
-        .hint("take the build for glibc, or keep the keys elsewhere: `file:` and `awskms:` work in this one"))
+    Err(crate::error::Error::usage(
+        "this build of machine-id is static and cannot load the library of a token",
+    )
+    .hint("take the build for glibc, or keep the keys elsewhere: `file:` and `awskms:` work in this one"))
 }

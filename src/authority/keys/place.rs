@@ -29,7 +29,9 @@ impl KeyPlace {
         match text.split_once(':') {
             Some(("file", path)) if !path.is_empty() => Ok(Self::File(data_dir.join(path))),
             _ if text.starts_with(SCHEME) => Pkcs11Uri::parse(text, data_dir).map(Self::Pkcs11),
-            _ => Err(Error::usage("`keys` must be `file:PATH` or `pkcs11:token=LABEL?module-path=FILE&pin-source=file:FILE`")),
+            _ => Err(Error::usage(
+                "`keys` must be `file:PATH` or `pkcs11:token=LABEL?module-path=FILE&pin-source=file:FILE`",
+            )),
         }
     }
 

@@ -38,7 +38,9 @@ impl Calls {
         for _ in 0..THREADS {
             let (library, waiting) = (Arc::clone(&library), Arc::clone(&waiting));
             let thread = thread::Builder::new().name("pkcs11".to_owned());
-            thread.spawn(move || work(&library, &waiting)).context(Kind::Internal, "cannot start a thread")?;
+            thread
+                .spawn(move || work(&library, &waiting))
+                .context(Kind::Internal, "cannot start a thread")?;
         }
         Ok(Self { jobs, token: token.into() })
     }
@@ -70,7 +72,9 @@ impl Calls {
                     away(format!("{} did not answer within {} seconds", self.token, time.as_secs()))
                 }
                 // Only a thread that panics says nothing, which the library's bindings do where a library breaks them.
-                RecvTimeoutError::Disconnected => Error::internal(format!("a call of {} broke off", self.token)),
+                RecvTimeoutError::Disconnected => {
+                    Error::internal(format!("a call of {} broke off", self.token))
+                }
             })
         })
     }

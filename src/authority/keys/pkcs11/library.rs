@@ -147,11 +147,7 @@ impl Library {
                 Err(Trouble::Lost(format!("no slot of {} has such a token", self.uri.module.display())))
             }
             (Some((_, one)), Some((_, other))) => Err(Error::usage("there are two of them")
-                .hint(format!(
-                    "say which by `serial=`: {} or {}",
-                    one.serial_number(),
-                    other.serial_number()
-                ))
+                .hint(format!("say which by `serial=`: {} or {}", one.serial_number(), other.serial_number()))
                 .into()),
         }
     }
@@ -174,9 +170,11 @@ impl Library {
         }
         // A person may know better; and a service that is started again and again must not lock the token.
         if info.user_pin_final_try() {
-            return Err(not_again("it takes one more PIN before it locks itself, and that try is left to you")
-                .hint(format!("log in by another tool with the PIN of {}: that sets it back", file.display()))
-                .into());
+            return Err(not_again(
+                "it takes one more PIN before it locks itself, and that try is left to you",
+            )
+            .hint(format!("log in by another tool with the PIN of {}: that sets it back", file.display()))
+            .into());
         }
         if state.refused.as_ref() == Some(&pin) {
             return Err(self.refused(file).into());

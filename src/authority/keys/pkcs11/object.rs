@@ -22,7 +22,8 @@ const ED25519: &[u8] = &[0x06, 0x03, 0x2b, 0x65, 0x70];
 const ED25519_NAME: &[u8] = b"\x13\x0cedwards25519";
 /// What stands before a SHA-256 hash in a signature of PKCS#1 v1.5 (RFC 8017, section 9.2).
 const SHA256_PREFIX: &[u8] = &[
-    0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00, 0x04, 0x20,
+    0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00,
+    0x04, 0x20,
 ];
 
 /// What every RSA key has at least, in bits.
@@ -32,7 +33,11 @@ const RSA_BITS: usize = 3072;
 ///
 /// # Errors
 /// Where there are two: nothing says which is meant.
-pub(super) fn find(session: &Session, class: ObjectClass, label: &str) -> Result<Option<ObjectHandle>, Trouble> {
+pub(super) fn find(
+    session: &Session,
+    class: ObjectClass,
+    label: &str,
+) -> Result<Option<ObjectHandle>, Trouble> {
     let template = [Attribute::Token(true), Attribute::Class(class), Attribute::Label(label.into())];
     let found = session.find_objects(&template)?;
     if let [_, _, ..] = found.as_slice() {
@@ -51,8 +56,12 @@ pub(super) fn check_private(session: &Session, key: ObjectHandle, label: &str) -
     let wanted = [AttributeType::Sensitive, AttributeType::AlwaysAuthenticate];
     for attribute in session.get_attributes(key, &wanted)? {
         let why = match attribute {
-            Attribute::Sensitive(false) => "can be read out of the token by whoever has its PIN (CKA_SENSITIVE)",
-            Attribute::AlwaysAuthenticate(true) => "wants the PIN for each signature (CKA_ALWAYS_AUTHENTICATE)",
+            Attribute::Sensitive(false) => {
+                "can be read out of the token by whoever has its PIN (CKA_SENSITIVE)"
+            }
+            Attribute::AlwaysAuthenticate(true) => {
+                "wants the PIN for each signature (CKA_ALWAYS_AUTHENTICATE)"
+            }
             _ => continue,
         };
         return Err(Error::usage(format!("its private key {label} {why}")).into());
@@ -61,7 +70,11 @@ pub(super) fn check_private(session: &Session, key: ObjectHandle, label: &str) -
 }
 
 /// The public key of an object: what it signs by, and its bytes as a SubjectPublicKeyInfo holds them.
-pub(super) fn public(session: &Session, key: ObjectHandle, label: &str) -> Result<(Algorithm, Vec<u8>), Trouble> {
+pub(super) fn public(
+    session: &Session,
+    key: ObjectHandle,
+    label: &str,
+) -> Result<(Algorithm, Vec<u8>), Trouble> {
     let wanted = [
         AttributeType::KeyType,
         AttributeType::EcParams,
@@ -90,7 +103,9 @@ pub(super) fn public(session: &Session, key: ObjectHandle, label: &str) -> Resul
         _ => None,
     };
     let wrong = || Error::usage(format!("its public key {label} is none that the authority has"));
-    found.ok_or_else(|| wrong().hint("there are: Ed25519, ECDSA over P-256 and P-384, RSA of 3072 bits or more").into())
+    found.ok_or_else(|| {
+        wrong().hint("there are: Ed25519, ECDSA over P-256 and P-384, RSA of 3072 bits or more").into()
+    })
 }
 
 /// A point of that length: as the standard has it, in an OCTET STRING, or bare, as some tokens do.

@@ -21,7 +21,7 @@ const MAKING: Duration = Duration::from_secs(90);
 
 /// The keys of a token.
 #[derive(Debug)]
-pub struct Pkcs11Store {
+pub(super) struct Pkcs11Store {
     uri: Pkcs11Uri,
     calls: Arc<Calls>,
 }
@@ -31,7 +31,7 @@ impl Pkcs11Store {
     ///
     /// # Errors
     /// `Kind::Internal` where there can be no threads.
-    pub fn new(uri: &Pkcs11Uri, owner: Owner) -> Result<Self> {
+    pub(super) fn new(uri: &Pkcs11Uri, owner: Owner) -> Result<Self> {
         let calls = Arc::new(Calls::start(Library::new(uri.clone(), owner), uri.to_string())?);
         Ok(Self { uri: uri.clone(), calls })
     }
@@ -139,7 +139,9 @@ impl Key {
             (Some(private), Some(public)) => (private, public),
             (None, None) => return Ok(None),
             (Some(_), None) => {
-                return Err(half("private", "public").hint("import its public key under the same label").into());
+                return Err(half("private", "public")
+                    .hint("import its public key under the same label")
+                    .into());
             }
             (None, Some(_)) => return Err(half("public", "private").into()),
         };

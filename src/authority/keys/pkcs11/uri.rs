@@ -186,7 +186,8 @@ fn file_of(uri: &str) -> Result<&str> {
         None => rest,
     });
     path.filter(|path| !path.is_empty()).ok_or_else(|| {
-        wrong("has a `pin-source` that is not `file:FILE`").hint("programs and other sources are not asked for PINs")
+        wrong("has a `pin-source` that is not `file:FILE`")
+            .hint("programs and other sources are not asked for PINs")
     })
 }
 
@@ -204,16 +205,29 @@ mod tests {
 
     #[test]
     fn a_token_is_named_by_what_does_not_move() {
-        let uri = parse("pkcs11:token=My%20CA;serial=1%2F2?module-path=/lib/p.so&pin-source=file:pin").unwrap();
-        assert_eq!((uri.module.as_path(), uri.pin.as_deref()), (Path::new("/lib/p.so"), Some(Path::new("/data/pin"))));
-        assert_eq!((uri.label("tls").as_str(), uri.to_string().as_str()), ("machine-id-tls", "the token My CA"));
+        let uri =
+            parse("pkcs11:token=My%20CA;serial=1%2F2?module-path=/lib/p.so&pin-source=file:pin").unwrap();
+        assert_eq!(
+            (uri.module.as_path(), uri.pin.as_deref()),
+            (Path::new("/lib/p.so"), Some(Path::new("/data/pin")))
+        );
+        assert_eq!(
+            (uri.label("tls").as_str(), uri.to_string().as_str()),
+            ("machine-id-tls", "the token My CA")
+        );
         assert!(uri.is_of("My CA", "1/2", "anybody", "any"));
         assert!(!uri.is_of("My CA", "1", "anybody", "any") && !uri.is_of("My", "1/2", "anybody", "any"));
         let uri = parse("pkcs11:object=prod;serial=7;model=M;manufacturer=A&B?module-path=p.so").unwrap();
         assert_eq!((uri.label("tls").as_str(), uri.pin.as_deref()), ("prod-tls", None));
         assert_eq!(uri.to_string(), "the token with the serial number 7");
-        assert!(uri.is_of("", "7", "A&B", "M") && !uri.is_of("", "7", "A", "M") && !uri.is_of("", "7", "A&B", "N"));
-        for (source, file) in [("file:/etc/pin", "/etc/pin"), ("file:///etc/pin", "/etc/pin"), ("file:%2Fp", "/p")] {
+        assert!(
+            uri.is_of("", "7", "A&B", "M")
+                && !uri.is_of("", "7", "A", "M")
+                && !uri.is_of("", "7", "A&B", "N")
+        );
+        for (source, file) in
+            [("file:/etc/pin", "/etc/pin"), ("file:///etc/pin", "/etc/pin"), ("file:%2Fp", "/p")]
+        {
             let uri = parse(&format!("pkcs11:token=ca?module-path=p.so&pin-source={source}")).unwrap();
             assert_eq!(uri.pin.as_deref(), Some(Path::new(file)), "{source}");
         }
@@ -252,7 +266,10 @@ mod tests {
             ("pkcs11:token=ca?module-path=p&pin-source=|cat%20pin", "has a `pin-source` that is not"),
         ] {
             let error = parse(text).expect_err(text);
-            assert!(error.to_string().starts_with("the token's URI ") && error.to_string().contains(why), "{text}: {error}");
+            assert!(
+                error.to_string().starts_with("the token's URI ") && error.to_string().contains(why),
+                "{text}: {error}"
+            );
         }
     }
 

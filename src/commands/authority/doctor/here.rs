@@ -35,7 +35,10 @@ pub(super) fn keys(config: &Config) -> Vec<Told> {
     if let Err(error) = config.open_keys() {
         return vec![Told::error("keys", &error)];
     }
-    let KeyPlace::File(folder) = &config.keys;
+    let ok = |message: &str| vec![Told::new("keys", Verdict::Ok, message)];
+    let KeyPlace::File(folder) = &config.keys else {
+        return ok("the CA keys sign, and belong to their public keys");
+    };
     let is_public = |path: &Path| path.extension().is_some_and(|ext| ext == "crt" || ext == "pub");
     let names = folder::names(folder, 1000).unwrap_or_default();
     let private =
@@ -47,15 +50,8 @@ pub(super) fn keys(config: &Config) -> Vec<Told> {
             &unfit.error(Kind::Usage, format!("{} is no safe place for a key", path.display())),
         ))
     });
-    let mut told: Vec<Told> = open.collect();
-    if told.is_empty() {
-        told.push(Told::new(
-            "keys",
-            Verdict::Ok,
-            "the CA keys belong together, and nobody else can read them",
-        ));
-    }
-    told
+    let told: Vec<Told> = open.collect();
+    if told.is_empty() { ok("the CA keys belong together, and nobody else can read them") } else { told }
 }
 
 /// The store: whether it can be served, and how it keeps what it holds; and whether the clock went back since.
