@@ -17,9 +17,14 @@ pub(crate) struct SoftHsm {
 }
 
 impl SoftHsm {
-    /// Tokens below that folder; what it holds of them already stays.
-    pub(crate) fn in_folder(folder: &Path) -> Self {
-        let hsm = Self { folder: folder.to_owned() };
+    /// Those below that folder.
+    pub(crate) fn at(folder: &Path) -> Self {
+        Self { folder: folder.to_owned() }
+    }
+
+    /// A new one below that folder, without tokens.
+    pub(crate) fn new(folder: &Path) -> Self {
+        let hsm = Self::at(folder);
         fs::create_dir_all(hsm.tokens()).unwrap();
         let conf = format!("directories.tokendir = {}\nlog.level = ERROR\n", hsm.tokens().display());
         fs::write(hsm.conf(), conf).unwrap();

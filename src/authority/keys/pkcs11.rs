@@ -8,6 +8,8 @@ pub mod uri;
 #[cfg(not(target_env = "musl"))]
 mod calls;
 #[cfg(not(target_env = "musl"))]
+mod connection;
+#[cfg(not(target_env = "musl"))]
 mod library;
 #[cfg(not(target_env = "musl"))]
 mod object;

@@ -21,6 +21,7 @@ type Job = Box<dyn FnOnce(&Library) + Send>;
 /// The threads. They end with this, but for one that hangs.
 pub(super) struct Calls {
     jobs: SyncSender<Job>,
+    library: Arc<Library>,
     /// The token, for messages.
     token: Arc<str>,
 }
@@ -42,7 +43,7 @@ impl Calls {
                 .spawn(move || work(&library, &waiting))
                 .context(Kind::Internal, "cannot start a thread")?;
         }
-        Ok(Self { jobs, token: token.into() })
+        Ok(Self { jobs, library, token: token.into() })
     }
 
     /// Has it done within that time. Where the token was lost it is tried once more, unless it must not be done twice.
@@ -80,6 +81,12 @@ impl Calls {
     }
 }
 
+impl Drop for Calls {
+    fn drop(&mut self) {
+        self.library.close();
+    }
+}
+
 fn work(library: &Library, waiting: &Mutex<Receiver<Job>>) {
     loop {
         let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -100,10 +107,10 @@ fn tried<T>(
     loop {
         let mut inside = library.enter(deadline)?;
         match call(&inside) {
-            Err(Trouble::Lost(why)) => {
-                inside.lose();
+            Err(trouble @ (Trouble::Lost(_) | Trouble::Stale(_))) => {
+                inside.lose(matches!(trouble, Trouble::Stale(_)));
                 if is_last {
-                    return Err(Trouble::Lost(why));
+                    return Err(trouble);
                 }
             }
             done => return done,

@@ -1,6 +1,6 @@
 //! A token as a store of keys.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cryptoki::object::{ObjectClass, ObjectHandle};
@@ -122,8 +122,8 @@ struct Key {
     /// The public key, and the same as a SubjectPublicKeyInfo.
     public: Vec<u8>,
     spki: Vec<u8>,
-    /// The private one, and since when: see [`Inside::epoch`].
-    handle: Mutex<Option<(u64, ObjectHandle)>>,
+    /// The private one, and of which login: see [`Inside::login`].
+    handle: Mutex<Option<((u64, u64), ObjectHandle)>>,
 }
 
 impl Key {
@@ -154,29 +154,29 @@ impl Key {
         Ok(Some(key))
     }
 
-    /// Signs. The first signature since the library was initialised is verified: what has that label in the token may be
+    /// Signs. The first signature of a login is verified: what has that label in the token may be
     /// another key by then.
     fn sign(&self, inside: &Inside<'_>, message: &[u8]) -> Result<Vec<u8>, Trouble> {
         let (session, found) = (inside.session()?, *self.handle());
-        let known = found.filter(|(epoch, _)| *epoch == inside.epoch).map(|(_, handle)| handle);
+        let known = found.filter(|(login, _)| *login == inside.login).map(|(_, handle)| handle);
         let handle = match known {
             Some(handle) => handle,
             None => object::find(session, ObjectClass::PRIVATE_KEY, &self.label)?
-                .ok_or_else(|| away(format!("it has no private key {} any more", self.label)))?,
+                .ok_or_else(|| Trouble::Stale(format!("it has no private key {} any more", self.label)))?,
         };
         let signature =
             object::sign(session, handle, self.algorithm, message).inspect_err(|_| *self.handle() = None)?;
         if known.is_none() {
             if !object::verifies(self.algorithm, &self.public, message, &signature) {
                 let why = format!("its private key {} is not that of the public key {0}", self.label);
-                return Err(away(why).hint("is it the right token?").into());
+                return Err(Trouble::Stale(why));
             }
-            *self.handle() = Some((inside.epoch, handle));
+            *self.handle() = Some((inside.login, handle));
         }
         Ok(signature)
     }
 
-    fn handle(&self) -> std::sync::MutexGuard<'_, Option<(u64, ObjectHandle)>> {
+    fn handle(&self) -> MutexGuard<'_, Option<((u64, u64), ObjectHandle)>> {
         self.handle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

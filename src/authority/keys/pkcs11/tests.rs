@@ -30,10 +30,10 @@ const ALGORITHMS: [Algorithm; 4] =
 /// Runs it where SoftHSM has one token, `ca`, as many times at once.
 fn with_token(test: &str, processes: usize, run: impl FnOnce(&SoftHsm)) {
     if let Some(conf) = env::var_os(CONF) {
-        return run(&SoftHsm::in_folder(Path::new(&conf).parent().unwrap()));
+        return run(&SoftHsm::at(Path::new(&conf).parent().unwrap()));
     }
     let temp = tempfile::tempdir().unwrap();
-    let hsm = SoftHsm::in_folder(temp.path());
+    let hsm = SoftHsm::new(temp.path());
     hsm.add("ca");
     let name = format!("authority::keys::pkcs11::tests::{test}");
     let start = || {
@@ -166,7 +166,7 @@ fn many_threads_share_a_login() {
 fn authorities_share_a_token() {
     with_token("authorities_share_a_token", 3, |hsm| {
         let keys = store(&hsm.uri("ca"));
-        // One of them makes it, or two, which both then find.
+        // Each makes its own.
         let name = format!("tls-{}", std::process::id());
         let own = keys.create(&name, Algorithm::EcdsaP256).unwrap();
         for n in 0..200_u8 {

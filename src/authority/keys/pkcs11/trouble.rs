@@ -12,6 +12,8 @@ pub(super) enum Trouble {
     Lost(String),
     /// The token has no session left.
     Full,
+    /// What is in the token is not what was there; the library may not have seen that it is there again.
+    Stale(String),
     /// Another try would end as this one did.
     Final(Error),
 }
@@ -20,7 +22,7 @@ impl Trouble {
     /// For whoever asked, of that token.
     pub(super) fn error(self, token: &str) -> Error {
         match self {
-            Self::Lost(why) => away(format!("{token} cannot be used: {why}"))
+            Self::Lost(why) | Self::Stale(why) => away(format!("{token} cannot be used: {why}"))
                 .hint("it is tried again by itself, by its label in whichever slot it is then"),
             Self::Full => away(format!("{token} has no session left"))
                 .hint("end what else uses the token, or allow it more sessions"),
