@@ -37,7 +37,7 @@ mod subject;
 pub(in crate::authority) mod tests;
 mod tls;
 
-pub use place::KeyPlace;
+pub use place::{KeyPlace, TLS_CERTIFICATE};
 pub use private::{Algorithm, KeyStore, PrivateKey, is_away};
 pub use tls::TlsCaCertificate;
 pub(super) use tls::{params, valid_from};
@@ -68,6 +68,20 @@ pub struct CaKeys {
     statement: Option<StatementKey>,
 }
 
+/// What keys of a new authority stay where they were made when nothing comes of it.
+#[derive(Debug)]
+pub struct NewKeys(Vec<String>);
+
+impl NewKeys {
+    /// An error, with what is left for the operator to destroy.
+    pub fn left_by(&self, error: Error) -> Error {
+        if self.0.is_empty() {
+            return error;
+        }
+        error.hint(format!("these were made before that, and are to be destroyed: {}", self.0.join(", ")))
+    }
+}
+
 #[derive(Clone, Debug)]
 struct StatementKey {
     key: Arc<dyn PrivateKey>,
@@ -79,14 +93,22 @@ impl CaKeys {
     ///
     /// # Errors
     /// `Kind::Usage` where there are keys already, or they cannot be written; [`is_away`] where the place cannot be reached.
-    pub fn create(place: &KeyPlace, certificate: &Path, cluster: &str, now: i64) -> Result<()> {
+    pub fn create(place: &KeyPlace, certificate: &Path, cluster: &str, now: i64) -> Result<NewKeys> {
         place.prepare()?;
         let store = place.open(Owner::me())?;
+        let mut made = NewKeys(Vec::new());
+        let mut make = |name, algorithm| {
+            let key = store.create(name, algorithm).map_err(|error| made.left_by(error))?;
+            // Files go with the folder that they are made in.
+            made.0.extend((!store.is_local()).then(|| store.place(name)));
+            Ok::<_, Error>(key)
+        };
         for name in [SSH_USER, SSH_HOST, STATEMENT_KEY] {
-            store.create(name, Algorithm::Ed25519)?;
+            make(name, Algorithm::Ed25519)?;
         }
-        let key = store.create(TLS, Algorithm::EcdsaP256)?;
-        tls::create(key.as_ref(), certificate, cluster, now)
+        let key = make(TLS, Algorithm::EcdsaP256)?;
+        tls::create(key.as_ref(), certificate, cluster, now).map_err(|error| made.left_by(error))?;
+        Ok(made)
     }
 
     /// The keys of an authority.

@@ -68,4 +68,4 @@ impl KeyPlace {
 }
 
 /// The name of the TLS CA's certificate.
-const TLS_CERTIFICATE: &str = "tls_ca.crt";
+pub const TLS_CERTIFICATE: &str = "tls_ca.crt";
