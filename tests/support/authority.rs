@@ -32,6 +32,8 @@ pub struct Builder {
     environment: Vec<(String, String)>,
     config: String,
     store: Option<[String; 2]>,
+    keys: String,
+    keys_environment: Vec<(String, String)>,
     within: PathBuf,
 }
 
@@ -43,6 +45,8 @@ pub struct Authority {
     /// Where its clock is held, which then stands at so many seconds since 1970 when it starts.
     clock: Option<i64>,
     environment: Vec<(String, String)>,
+    /// What every command needs to find its keys.
+    keys_environment: Vec<(String, String)>,
     program: PathBuf,
     process: Option<Running>,
     client: Client,
@@ -90,6 +94,14 @@ impl Builder {
         self
     }
 
+    /// Makes its keys there (`init --keys`); all its commands find them by this environment.
+    #[must_use]
+    pub fn keys(self, keys: &str, environment: &[(&str, &str)]) -> Self {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let keys_environment = environment.iter().map(owned).collect();
+        Self { keys: keys.to_owned(), keys_environment, ..self }
+    }
+
     /// `authority init`, then `authority serve`.
     #[track_caller]
     pub fn start(self) -> Authority {
@@ -99,7 +111,9 @@ impl Builder {
         let data = data_dir(&directory);
         process::succeed(
             machine_id(["authority", "init", "--cluster", CLUSTER, "--public-url", &url, "--data-dir"])
-                .arg(&data),
+                .arg(&data)
+                .args(["--keys", &self.keys])
+                .envs(self.keys_environment.iter().cloned()),
         );
         self.configure(&data, address);
         let mut authority = Authority {
@@ -109,6 +123,7 @@ impl Builder {
             url,
             clock: None,
             environment: self.environment.clone(),
+            keys_environment: self.keys_environment.clone(),
             program: MACHINE_ID.into(),
             process: None,
         };
@@ -153,6 +168,8 @@ impl Authority {
             environment: Vec::new(),
             config: String::new(),
             store: None,
+            keys: "file:keys".to_owned(),
+            keys_environment: Vec::new(),
             within: std::env::temp_dir(),
         }
     }
@@ -192,6 +209,7 @@ impl Authority {
             url: self.url(),
             clock: None,
             environment: self.environment.clone(),
+            keys_environment: self.keys_environment.clone(),
             program: self.program.clone(),
             process: None,
         }
@@ -260,6 +278,7 @@ impl Authority {
     pub fn command<const N: usize>(&self, args: [&str; N]) -> Command {
         let mut command = process::command(&self.program);
         command.arg("authority").args(args).arg("--data-dir").arg(self.data_dir());
+        command.envs(self.keys_environment.iter().cloned());
         command
     }
 
