@@ -89,6 +89,19 @@ impl SoftHsm {
         fs::rename(self.folder.join("away"), self.tokens()).unwrap();
     }
 
+    /// Has calls of other processes hang while what this gives lives: SoftHSM waits for the locks of its files.
+    #[allow(dead_code, reason = "a process does not hold up itself: for the integration tests")]
+    pub(crate) fn hang(&self) -> Vec<fs::File> {
+        let files = fs::read_dir(self.tokens())
+            .unwrap()
+            .flat_map(|token| fs::read_dir(token.unwrap().path()).unwrap());
+        let open = |path| fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+        let files: Vec<fs::File> = files.map(|file| open(file.unwrap().path())).collect();
+        let lock = |file| rustix::fs::fcntl_lock(file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        files.iter().for_each(lock);
+        files
+    }
+
     /// Gives each token that is away another serial number, and so another slot.
     pub(crate) fn move_slots(&self) {
         for token in fs::read_dir(self.folder.join("away")).unwrap() {

@@ -86,7 +86,8 @@ authority::validity: clock
 authority::store: authority::limits clock environment error folder join::find join::instance
     join::METHODS join::verify net output::SSH_HOST pem random secret terminal text wire
 # Of the store, only the proof that something is recorded.
-authority::keys: authority::store::Recorded authority::validity clock error folder jws net::pin_of pem random wire
+authority::keys: authority::store::Recorded authority::validity clock error folder jws net::pin_of pem random
+    secret text wire
 authority::policy: denial document elsewhere error join::elsewhere join::find join::method join::METHODS join::names
     join::of_issuer join::rules join::verify output principal text wire
 authority::policy_files: authority::policy error folder text
@@ -137,6 +138,7 @@ pub const UP: &[(&str, &str)] = &[];
 pub const HOMES: &[(&str, &[&str])] = &[
     ("axum", &["authority::http", "authority::serve", "authority::served_list", "commands"]),
     ("clap", &["cli", "commands", "main"]),
+    ("cryptoki", &["authority::keys"]),
     ("hyper", &["authority::serve", "commands"]),
     ("rusqlite", &["authority::store"]),
     ("rustls_native_certs", &["net"]),

@@ -12,10 +12,11 @@ use crate::support::cluster::{Cluster, Role};
 use crate::support::issuer::Issuer;
 use crate::support::nginx::Nginx;
 use crate::support::once::{World, walk};
-use crate::support::process::{command, machine_id, run, succeed};
+use crate::support::page;
+use crate::support::process::{MACHINE_ID, command, machine_id, run, succeed};
 use crate::support::replicas::{QUOTAS, Replicas};
 use crate::support::servers::Folder;
-use crate::support::softhsm::{CONF, PIN, SoftHsm};
+use crate::support::softhsm::{CONF, PIN, SoftHsm, module};
 use crate::support::sshd::{Sshd, login};
 use crate::support::{policies, wait_for};
 
@@ -40,7 +41,8 @@ impl Token {
 
     /// An authority whose keys are in it.
     fn authority(&self, issuer: &Issuer) -> Builder {
-        let builder = Authority::with_policy(&policies::basic(issuer)).issuer(issuer).config(QUOTAS);
+        let policy = policies::basic(issuer).replace(", deploy]", &format!(", deploy, '{}']", login()));
+        let builder = Authority::with_policy(&policy).issuer(issuer).config(QUOTAS);
         builder.keys(&self.hsm.uri("ca"), &[(CONF, self.hsm.conf().to_str().unwrap())])
     }
 
@@ -69,8 +71,7 @@ fn a_job_logs_in_and_no_private_key_is_in_the_data_directory() {
     let server = Folder::new(&world.authority, "root");
     let nginx = Nginx::start(&server.tls(), &world.authority.ca_file(), None);
     let job = world.github();
-    let role = format!("identity,roles={}", login());
-    let destination = job.once(["--output", &role]).good().destination();
+    let destination = job.once(["--output", "identity"]).good().destination();
     sshd.logs_in(&destination);
     let file = |name: &str| destination.join(name);
     let mut curl = command("curl");
@@ -81,7 +82,7 @@ fn a_job_logs_in_and_no_private_key_is_in_the_data_directory() {
     let mut files = Vec::new();
     walk(&world.authority.data_dir(), &mut files);
     assert!(files.iter().any(|path| path.ends_with("tls_ca.crt")));
-    for path in files {
+    for path in files.into_iter().filter(|path| path.is_file()) {
         let content = fs::read(&path).unwrap();
         let text = String::from_utf8_lossy(&content);
         // Its own server's key is no CA key.
@@ -128,6 +129,25 @@ fn a_token_may_be_away_for_a_while() {
 }
 
 #[test]
+fn a_call_that_hangs_holds_up_nobody_for_long() {
+    let (token, issuer) = (Token::new(), Issuer::start());
+    let mut replicas = Replicas::of(vec![token.authority(&issuer).start()]);
+    let load = replicas.load(&issuer);
+    load.during(JOBS, || {
+        load.goes_on(100);
+        let hanging = token.hsm.hang();
+        wait_for("not to be ready", || (!is_ready(replicas.one(0))).then_some(()));
+        let (_, time) = timed(|| load.fails_with("keys-unavailable"));
+        assert!(time < Duration::from_secs(15), "{time:?}");
+        drop(hanging);
+        load.goes_on(100);
+    });
+    load.holds(|| replicas.audit());
+    let said = replicas.one(0).stderr();
+    assert!(said.contains("the token ca did not answer within 8 seconds"), "{said}");
+}
+
+#[test]
 fn authorities_share_a_token_and_a_store() {
     let (token, issuer, cluster) = (Token::new(), Issuer::start(), Cluster::start());
     let urls = [Role::Owner, Role::Server].map(|role| cluster.url(role));
@@ -158,7 +178,7 @@ fn an_authority_without_its_keys_does_not_start() {
     token.hsm.write_pin(PIN);
     token.hsm.take_away();
     let said = authority.refuses_to_start();
-    assert!(said.contains("exit status: 5") && said.contains("has such a token"), "{said}");
+    assert!(said.contains("exit status: 5") && said.contains("the token ca cannot be used"), "{said}");
     assert_eq!(authority.run(["export", "tls-ca"]).status.code(), Some(5));
     token.hsm.put_back();
     token.tool(&["--delete-object", "--type", "privkey", "--label", "machine-id-ssh-host"]);
@@ -167,6 +187,35 @@ fn an_authority_without_its_keys_does_not_start() {
     token.tool(&["--delete-object", "--type", "pubkey", "--label", "machine-id-ssh-host"]);
     let said = authority.refuses_to_start();
     assert!(said.contains("object machine-id-ssh-host in the token ca is missing"), "{said}");
+}
+
+/// `docs/keys.md`, word for word: its paths are the test's, and there is no other user.
+#[test]
+fn the_page_leads_to_an_authority_with_its_keys_in_a_token() {
+    let folder = TempDir::new().unwrap();
+    let hsm = SoftHsm::new(folder.path());
+    let (data, bin) = (folder.path().join("data"), folder.path().join("bin"));
+    fs::create_dir(&bin).unwrap();
+    fs::create_dir(&data).unwrap();
+    fs::write(bin.join("sudo"), "#!/bin/sh\nshift 2\nexec \"$@\"\n").unwrap();
+    succeed(command("chmod").arg("755").arg(bin.join("sudo")));
+    succeed(command("chmod").arg("700").arg(&data));
+    std::os::unix::fs::symlink(MACHINE_ID, bin.join("machine-id")).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let types = |block: &str| {
+        let text = page::file("../keys.md", block).replace("/var/lib/machine-id", data.to_str().unwrap());
+        let text = text.replace("/usr/lib/softhsm/libsofthsm2.so", module().to_str().unwrap());
+        let mut shell = command("sh");
+        run(shell.args(["-euc", &text]).env("PATH", &path).env(CONF, hsm.conf()))
+    };
+    for block in ["token", "init"] {
+        let output = types(block);
+        assert!(output.status.success(), "{output:?}");
+    }
+    let looked = String::from_utf8(types("look").stdout).unwrap();
+    for said in LABELS.iter().chain(&["the CA keys sign, and belong to their public keys"]) {
+        assert!(looked.contains(said), "{looked}");
+    }
 }
 
 #[test]

@@ -14,8 +14,8 @@ use crate::authority::keys::private::{Algorithm, KeyStore, PrivateKey, Public, a
 use crate::error::{Error, Kind, Result};
 use crate::folder::trust::Owner;
 
-/// How long a token may take to sign, with all that it needs for it.
-const SIGNING: Duration = Duration::from_secs(10);
+/// How long a token may take to sign, with all that it needs for it: less than whoever asks waits.
+const SIGNING: Duration = Duration::from_secs(8);
 /// How long it may take to make a key: RSA takes small ones that long.
 const MAKING: Duration = Duration::from_secs(90);
 

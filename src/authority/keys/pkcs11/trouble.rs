@@ -22,8 +22,9 @@ impl Trouble {
     /// For whoever asked, of that token.
     pub(super) fn error(self, token: &str) -> Error {
         match self {
-            Self::Lost(why) | Self::Stale(why) => away(format!("{token} cannot be used: {why}"))
-                .hint("it is tried again by itself, by its label in whichever slot it is then"),
+            Self::Lost(why) | Self::Stale(why) => away(format!("{token} cannot be used: {why}")).hint(
+                "an authority that serves looks for it by itself, by its label, in whichever slot it is then",
+            ),
             Self::Full => away(format!("{token} has no session left"))
                 .hint("end what else uses the token, or allow it more sessions"),
             Self::Final(error) => error.context(format!("{token} cannot be used")),
