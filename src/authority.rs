@@ -52,7 +52,7 @@ type Ready = Result<Option<String>, Arc<Error>>;
 #[derive(Debug)]
 pub struct Authority {
     config: config::Config,
-    keys: keys::CaKeys,
+    keys: RwLock<Arc<keys::CaKeys>>,
     store: Box<dyn store::Store>,
     policy: RwLock<Arc<policy::Policy>>,
     watch: Mutex<policy_files::Watch>,
@@ -82,7 +82,7 @@ impl Authority {
     /// mistake of the policy is told, which is waited for where it is being written.
     pub async fn open(data_dir: &Path, clock: Clock) -> Result<Self> {
         let config = config::Config::load(data_dir)?;
-        let keys = keys::file::load(&config.keys, config.owner)?;
+        let keys = config.open_keys()?;
         store::engine::wait(&config.store, &config.store_key()).await?;
         let store = store::engine::open(&config.store, &config.store_key(), clock.now()).await?;
         let (policy, watch) = config.policy_files().wait()?;
@@ -102,7 +102,7 @@ impl Authority {
         let issuances = limits::Issuances::new(config.quotas);
         Ok(Self {
             config,
-            keys,
+            keys: RwLock::new(Arc::new(keys)),
             store,
             policy: RwLock::new(Arc::new(policy)),
             watch: Mutex::default(),
@@ -125,6 +125,11 @@ impl Authority {
     /// The configuration.
     pub fn config(&self) -> &config::Config {
         &self.config
+    }
+
+    /// The CA keys as they are now.
+    pub fn keys(&self) -> Arc<keys::CaKeys> {
+        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The policy as it is now.
@@ -162,12 +167,12 @@ impl Authority {
 
     /// What was revoked, as servers read it.
     pub async fn revocation_lists(&self) -> Result<Arc<revocation::Lists>> {
-        Ok(self.lists.lists(self.store.as_ref(), &self.keys, self.clock.now(), false).await?.0)
+        Ok(self.lists.lists(self.store.as_ref(), &self.keys(), self.clock.now(), false).await?.0)
     }
 
     /// The host certificates that are revoked, as jobs are given them: a KRL in base64.
     pub async fn revoked_hosts(&self) -> Result<Arc<str>> {
-        self.revoked_hosts.list(self.store.as_ref(), &self.keys, self.clock.now()).await
+        self.revoked_hosts.list(self.store.as_ref(), &self.keys(), self.clock.now()).await
     }
 
     /// Has the store hear of the hosts that have proved which they are.
@@ -185,7 +190,8 @@ impl Authority {
     }
 
     async fn stated(&self, age: Range<i64>) -> Result<Arc<statements::Stated>> {
-        let of = (self.store.as_ref(), &self.keys, &self.lists);
+        let keys = self.keys();
+        let of = (self.store.as_ref(), &keys, &self.lists);
         self.statements.present(of, &self.config.cluster, self.clock.now(), age).await
     }
 
@@ -203,7 +209,7 @@ impl Authority {
         Ok(Replica {
             id: self.id.clone(),
             name: name.to_owned(),
-            keys: self.keys.names()?,
+            keys: self.keys().names()?,
             policy: policy_files::hash(&same),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             seen: 0,
@@ -217,10 +223,10 @@ impl Authority {
     /// Where it must not: its CA keys are others.
     pub async fn join(&self, name: &str) -> Result<Option<String>> {
         self.replicas.join(self.store.as_ref(), self.replica(name)?).await?;
-        let config::Config { keys, cluster, owner, .. } = &self.config;
-        match keys::file::add_statement_key(&self.keys, keys, cluster, *owner) {
-            Ok(false) => Ok(None),
-            Ok(true) => {
+        match self.keys().with_statement_key() {
+            Ok(None) => Ok(None),
+            Ok(Some(keys)) => {
+                *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
                 // Of two at once, the store takes one.
                 self.replicas.join(self.store.as_ref(), self.replica(name)?).await?;
                 Ok(Some("made the key statement_key, beside the CA keys: back it up, and copy it to the other authorities of the store".to_owned()))
@@ -264,6 +270,7 @@ impl Authority {
     /// signs. What the operator should hear though all is well.
     pub async fn ready(&self) -> Result<Option<String>> {
         self.store.ready().await?;
+        self.keys().probe().await?;
         Ok(self.revocation_lists().await?.alarm())
     }
 

@@ -78,12 +78,22 @@ fn sign(
     claims: &impl Serialize,
     by_key: impl FnOnce(&[u8]) -> Result<Vec<u8>, Unspecified>,
 ) -> Result<Secret> {
+    sign_by(algorithm, header, claims, |message| by_key(message).context(Kind::Internal, CANNOT))
+}
+
+/// Signs by whatever signs, in the form of that algorithm (RFC 7518, section 3).
+pub fn sign_by(
+    algorithm: Algorithm,
+    header: Header,
+    claims: &impl Serialize,
+    by_key: impl FnOnce(&[u8]) -> Result<Vec<u8>>,
+) -> Result<Secret> {
     let part = |json: serde_json::Result<Vec<u8>>| {
         json.map(|json| URL_SAFE_NO_PAD.encode(json)).context(Kind::Internal, CANNOT)
     };
     let header = part(serde_json::to_vec(&Header { alg: algorithm, ..header }))?;
     let message = format!("{header}.{}", part(serde_json::to_vec(claims))?);
-    let signature = by_key(message.as_bytes()).context(Kind::Internal, CANNOT)?;
+    let signature = by_key(message.as_bytes())?;
     Ok(Secret::new(format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))))
 }
 

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use super::keys::{CaKeys, KeyPlace};
 use super::limits::Quotas;
 use super::policy::Policy;
 use super::policy_files::PolicyFiles;
@@ -41,8 +42,8 @@ pub struct Config {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Where the store is.
     pub store: StorePlace,
-    /// The folder of the CA keys.
-    pub keys: PathBuf,
+    /// Where the CA keys are.
+    pub keys: KeyPlace,
     /// The policy: a file or a folder.
     pub policy: PathBuf,
     /// Whose all of it is.
@@ -96,7 +97,7 @@ impl Config {
         let below = |path: &str| data_dir.join(path);
         let tls = all.read("tls", |node, key| read_tls(node, key, data_dir));
         let store = all.read("store", |node, key| read_store(node, key, data_dir));
-        let keys = all.read("keys", |node, key| scheme(node, key, "file:"));
+        let keys = all.read("keys", |node, key| read_keys(node, key, data_dir));
         let policy = all.read("policy", Node::text);
         let issuer_ca_file = all.read("issuer_ca_file", Node::text).map(below);
         let retain = all.read("retain", read_retain);
@@ -113,7 +114,7 @@ impl Config {
             listen,
             tls,
             store: store.unwrap_or_else(|| StorePlace::Sqlite(below(STORE))),
-            keys: below(keys.unwrap_or(KEYS)),
+            keys: keys.unwrap_or_else(|| KeyPlace::File(below(KEYS))),
             policy: below(policy.unwrap_or("policy")),
             owner,
             issuer_roots: issuer_ca_file.as_deref().and_then(Stamp::of),
@@ -122,6 +123,19 @@ impl Config {
             quotas,
             data_dir: data_dir.to_owned(),
         })
+    }
+
+    /// The CA keys.
+    ///
+    /// # Errors
+    /// As [`CaKeys::open`] says.
+    pub fn open_keys(&self) -> Result<CaKeys> {
+        CaKeys::open(&self.keys, &self.ca_certificate(), &self.cluster, self.owner)
+    }
+
+    /// Where the TLS CA's certificate lies.
+    pub fn ca_certificate(&self) -> PathBuf {
+        self.keys.certificate(&self.data_dir)
     }
 
     /// What to say where the file says something else by now, or nothing that can be read: it is read at the start alone.
@@ -298,16 +312,16 @@ fn quota(node: &Node, key: &str) -> Result<u32, Mistake> {
 }
 
 fn read_store(node: &Node, key: &str, data_dir: &Path) -> Result<StorePlace, Mistake> {
-    StorePlace::parse(node.text(key)?, data_dir).map_err(|error| {
-        let mistake = Mistake::new(node.place, error.to_string());
-        error.hints().iter().fold(mistake, |mistake, hint| mistake.hint(hint))
-    })
+    StorePlace::parse(node.text(key)?, data_dir).map_err(|error| mistake(node, &error))
 }
 
-/// The path of `SCHEME:PATH`, in the one scheme that this version has.
-fn scheme<'n>(node: &'n Node, key: &str, scheme: &str) -> Result<&'n str, Mistake> {
-    let path = node.text(key)?.strip_prefix(scheme).filter(|path| !path.is_empty());
-    path.ok_or_else(|| Mistake::new(node.place, format!("`{key}` must be `{scheme}PATH`")))
+fn read_keys(node: &Node, key: &str, data_dir: &Path) -> Result<KeyPlace, Mistake> {
+    KeyPlace::parse(node.text(key)?, data_dir).map_err(|error| mistake(node, &error))
+}
+
+fn mistake(node: &Node, error: &Error) -> Mistake {
+    let mistake = Mistake::new(node.place, error.to_string());
+    error.hints().iter().fold(mistake, |mistake, hint| mistake.hint(hint))
 }
 
 /// A cluster's name: it stands in SPIFFE ids as the trust domain.

@@ -132,7 +132,8 @@ impl Exchange<'_> {
         // 7. What will be signed, with serials.
         let now = authority.clock.now();
         let cluster = &authority.config.cluster;
-        let tls_ca = authority.keys.tls_validity();
+        let ca_keys = authority.keys();
+        let tls_ca = ca_keys.tls_validity();
         let wants_tls = grant.outputs.iter().any(|output| output.tls.is_some());
         let logs_in = grant.outputs.iter().any(|output| output.ssh.as_ref().is_some_and(|ssh| !ssh.host));
         if let Some(why) = tls_ca.fault(now).filter(|_| wants_tls) {
@@ -184,7 +185,8 @@ impl Exchange<'_> {
         // 9. Signatures, at last.
         let instance = identity.join().map(|join| join.instance.clone()).zip(generation);
         let instance = instance.map(|(id, generation)| JoinedInstance { id, generation });
-        let response = recorded.sign(&authority.keys, cluster, instance)?;
+        let cluster = cluster.clone();
+        let response = ca_keys.work(move |keys| recorded.sign(keys, &cluster, instance)).await?;
         Ok(ExchangeResponse { revoked_hosts, ..response })
     }
 

@@ -25,6 +25,7 @@ use super::assertion::Unproven;
 use super::connections::Place;
 use super::enroll::{self, Refused};
 use super::host_proof::{self, ProvenHost};
+use super::keys;
 use super::limits::Exceeded;
 use super::served_list;
 use super::statements::Stated;
@@ -189,7 +190,7 @@ async fn revoke(State(authority): Shared, Extension(Peer(peer)): Extension<Peer>
 }
 
 async fn trust(State(authority): Shared) -> Answer {
-    json_response(&authority.keys.trust())
+    json_response(&authority.keys().trust())
 }
 
 /// `GET /v1/statement`: the present one, for whoever has no lists.
@@ -222,7 +223,7 @@ async fn watch(
                     host.is_there(&authority).await;
                 }
                 let since = watch.number();
-                watch.next().await?.line(&authority.keys, since).ok()?
+                watch.next().await?.line(&authority.keys(), since).await.ok()?
             }
         };
         Some((Ok::<_, Infallible>(line), (authority, watch, watching, host, None)))
@@ -236,11 +237,11 @@ async fn watch(
 
 /// The present statement, and as a line for whoever has the lists of that number.
 async fn stated(authority: &Authority, since: Option<u64>) -> Result<(Arc<Stated>, Bytes), Box<Problem>> {
-    if authority.keys.statement_key().is_none() {
+    if authority.keys().statement_key().is_none() {
         return Err(problem(404, "not-found", "this authority has no statement key"));
     }
     let stated = authority.statement().await.map_err(|error| broken(&error))?;
-    let line = stated.line(&authority.keys, since).map_err(|error| broken(&error))?;
+    let line = stated.line(&authority.keys(), since).await.map_err(|error| broken(&error))?;
     Ok((stated, line))
 }
 
@@ -411,6 +412,11 @@ fn broken(error: &Error) -> Box<Problem> {
     if store::is_away(error) {
         terminal::log_rarely(&error.to_string());
         let problem = Problem::new("store-unavailable", 503, "the authority's database cannot be reached");
+        return Box::new(Problem { retry_after: Some(2), ..problem });
+    }
+    if keys::is_away(error) {
+        terminal::log_rarely(&error.to_string());
+        let problem = Problem::new("keys-unavailable", 503, "the authority's CA keys cannot be reached");
         return Box::new(Problem { retry_after: Some(2), ..problem });
     }
     // What broke inside is for the operator; the caller can only try again.

@@ -87,11 +87,11 @@ fn krl_date(now: i64) -> u64 {
     u64::try_from(valid_from(now)).unwrap_or(0)
 }
 
-/// The X.509 certificates of the list as a CRL that the keys sign, of
+/// The X.509 certificates of the list as a CRL that is to be signed, of
 /// the moment `now` and good for `valid_for` seconds. It is in force from as
 /// long back as a certificate, since servers whose clocks are behind refuse everybody
 /// over one that is not.
-pub fn tls_crl(keys: &CaKeys, list: RevocationList<'_>, now: i64, valid_for: i64) -> Result<Vec<u8>> {
+pub fn tls_crl(list: RevocationList<'_>, now: i64, valid_for: i64) -> UnsignedCrl {
     let made = valid_from(now);
     let params = CertificateRevocationListParams {
         this_update: x509_time(made),
@@ -103,8 +103,22 @@ pub fn tls_crl(keys: &CaKeys, list: RevocationList<'_>, now: i64, valid_for: i64
     };
     // RFC 5280 wants no reason rather than "unspecified".
     let revoked = |one: &RevokedCertificate| (one.serial, one.revoked.min(made).clamp(0, LAST_SECOND));
-    let revoked: Vec<(u64, i64)> = list.of_kind(CertificateKind::Tls).map(revoked).collect();
-    keys.sign_crl(&params, revoked.into_iter())
+    let revoked = list.of_kind(CertificateKind::Tls).map(revoked).collect();
+    UnsignedCrl { params, revoked }
+}
+
+/// A CRL that is to be signed.
+#[derive(Debug)]
+pub struct UnsignedCrl {
+    params: CertificateRevocationListParams,
+    revoked: Vec<(u64, i64)>,
+}
+
+impl UnsignedCrl {
+    /// Signs it; in DER.
+    pub fn sign(self, keys: &CaKeys) -> Result<Vec<u8>> {
+        keys.sign_crl(&self.params, self.revoked.into_iter())
+    }
 }
 
 /// The time, or the nearest that X.509 has.
@@ -224,7 +238,7 @@ impl ListCache {
     pub async fn lists(
         &self,
         store: &dyn Store,
-        keys: &CaKeys,
+        keys: &Arc<CaKeys>,
         now: i64,
         urgent: bool,
     ) -> Result<(Arc<Lists>, u64)> {
@@ -272,7 +286,7 @@ impl ListCache {
         let before = state.last.as_ref().filter(|_| !was_put_back);
         let changes =
             before.map(|last| changes(&last.lists, number, state.fresh.clone())).unwrap_or_default();
-        let (lists, first_end) = self.make(keys, number, made, from, changes)?;
+        let (lists, first_end) = self.make(keys, number, made, from, changes).await?;
         let lists = Arc::new(lists);
         let rest = if lists.ends > LARGE { REST.min(begun.elapsed() * 10) } else { Duration::ZERO };
         let cached = Cached {
@@ -330,26 +344,29 @@ impl ListCache {
     }
 
     /// The lists of that number, and when the first of those on them ends.
-    fn make(
+    async fn make(
         &self,
-        keys: &CaKeys,
+        keys: &Arc<CaKeys>,
         number: u64,
         made: i64,
         from: i64,
         changes: VecDeque<Arc<Change>>,
     ) -> Result<(Lists, i64)> {
-        let known = self.known();
-        let list = RevocationList { number, certificates: &known, from };
-        let krl = ssh_krl(keys.ssh_blobs()?, list, made);
-        let crl = tls_crl(keys, list, made, CRL_VALID)?;
-        let first_end = list.all().map(|one| one.expires).min().unwrap_or(i64::MAX);
+        let blobs = keys.ssh_blobs()?;
+        let (krl, crl, first_end, count) = {
+            let known = self.known();
+            let list = RevocationList { number, certificates: &known, from };
+            let first_end = list.all().map(|one| one.expires).min().unwrap_or(i64::MAX);
+            (ssh_krl(blobs, list, made), tls_crl(list, made, CRL_VALID), first_end, known.len())
+        };
+        let crl = keys.work(|keys| crl.sign(keys)).await?;
         let lists = Lists {
             number,
             hashes: [&*krl, to_be_signed(&crl)?].map(|list| hex(digest(&SHA256, list).as_ref())),
             changes,
             krl,
             crl,
-            ends: ENDS.len() + known.len() * END,
+            ends: ENDS.len() + count * END,
         };
         Ok((lists, first_end))
     }

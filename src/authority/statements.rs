@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,7 +30,7 @@ pub struct Stated {
     /// How much was revoked when it was made, by [`Store::revocations`].
     revocations: u64,
     /// Signed, by the number of the lists that they follow.
-    lines: Mutex<HashMap<Option<u64>, Bytes>>,
+    lines: tokio::sync::Mutex<HashMap<Option<u64>, Bytes>>,
 }
 
 impl Stated {
@@ -43,8 +43,9 @@ impl Stated {
     ///
     /// # Errors
     /// Where there is no statement key.
-    pub fn line(&self, keys: &CaKeys, since: Option<u64>) -> Result<Bytes> {
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+    pub async fn line(&self, keys: &Arc<CaKeys>, since: Option<u64>) -> Result<Bytes> {
+        // Held while it is signed: all others who hear it wait for that.
+        let mut lines = self.lines.lock().await;
         if let Some(line) = lines.get(&since) {
             return Ok(line.clone());
         }
@@ -54,7 +55,8 @@ impl Stated {
             return Ok(line.clone());
         }
         let statement = Statement { since, revoked: revoked.unwrap_or_default(), ..self.statement.clone() };
-        let watched = Watched { statement: keys.sign_statement(&statement)? };
+        let statement = keys.work(move |keys| keys.sign_statement(&statement)).await?;
+        let watched = Watched { statement };
         let mut line = serde_json::to_vec(&watched).context(Kind::Internal, "a statement")?;
         line.push(b'\n');
         let line = Bytes::from(line);
@@ -104,7 +106,7 @@ impl Statements {
     /// Where the store cannot be used.
     pub async fn present(
         &self,
-        (store, keys, lists): (&dyn Store, &CaKeys, &ListCache),
+        (store, keys, lists): (&dyn Store, &Arc<CaKeys>, &ListCache),
         cluster: &str,
         now: i64,
         age: Range<i64>,
@@ -139,7 +141,7 @@ impl Statements {
             revoked: Vec::new(),
             urgent: last.urgent,
         };
-        let stated = Stated { statement, lists, revocations, lines: Mutex::default() };
+        let stated = Stated { statement, lists, revocations, lines: Default::default() };
         Ok(Arc::clone(last.stated.insert(Arc::new(stated))))
     }
 

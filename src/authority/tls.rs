@@ -7,7 +7,7 @@ use rustls::ServerConfig;
 use rustls::server::NoServerSessionStorage;
 
 use super::config::Config;
-use super::keys;
+use super::keys::TlsCaCertificate;
 use crate::error::{Context as _, Kind, Result};
 
 mod files;
@@ -24,7 +24,9 @@ pub use served::{CertificateWarning, CurrentCertificate, ca_warning};
 /// # Errors
 /// `Kind::Usage` where a file cannot be used, and so would not be served.
 pub fn check(config: &Config, now: i64) -> Result<Vec<CertificateWarning>> {
-    let Some(ca) = keys::file::tls_certificate(&config.keys, config.owner)? else { return Ok(Vec::new()) };
+    let Some(ca) = TlsCaCertificate::find(&config.ca_certificate(), config.owner)? else {
+        return Ok(Vec::new());
+    };
     let served = files::Contents::read(config)?.map(|contents| contents.served(config)).transpose()?;
     let warnings = ca_warning(ca.validity, now).into_iter();
     Ok(warnings.chain(served.iter().flat_map(|served| served.warnings(now))).collect())

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, RevokedCertParams};
 
 use super::*;
-use crate::authority::keys::file;
+use crate::authority::keys::tests::{keys_in, new_keys};
 
 mod changes;
 mod hosts;
@@ -123,9 +123,9 @@ fn openssh_reads_an_empty_krl() {
 
 /// The keys of an authority whose TLS CA, in `ca.pem`, is for these usages, and a leaf of it for
 /// each serial in `SERIAL.pem`.
-fn tls_ca(dir: &Path, usages: Vec<KeyUsagePurpose>, serials: &[u64]) -> CaKeys {
+fn tls_ca(dir: &Path, usages: Vec<KeyUsagePurpose>, serials: &[u64]) -> Arc<CaKeys> {
     let keys = dir.join("keys");
-    file::create(&keys, "id.test", NOW).unwrap();
+    new_keys(dir, NOW);
     let key = KeyPair::from_pem(&fs::read_to_string(keys.join("tls_ca.key")).unwrap()).unwrap();
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -141,7 +141,7 @@ fn tls_ca(dir: &Path, usages: Vec<KeyUsagePurpose>, serials: &[u64]) -> CaKeys {
         let leaf = leaf.signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap();
         fs::write(dir.join(format!("{serial}.pem")), leaf.pem()).unwrap();
     }
-    file::load(&keys, crate::folder::trust::Owner::me()).unwrap()
+    keys_in(dir)
 }
 
 fn sign_lists() -> Vec<KeyUsagePurpose> {
@@ -160,7 +160,7 @@ fn verify_at(dir: &Path, serial: u64, now: i64) -> String {
 }
 
 fn signed(keys: &CaKeys, list: RevocationList<'_>, valid_for: i64) -> Result<Vec<u8>> {
-    tls_crl(keys, list, NOW, valid_for)
+    tls_crl(list, NOW, valid_for).sign(keys)
 }
 
 #[test]

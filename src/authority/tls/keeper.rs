@@ -92,7 +92,7 @@ impl CertificateKeeper {
         let now = self.authority.clock.now();
         let is_good = now < self.renew_at && self.current.served().validity.fault(now).is_none();
         // Before the CA's time there is no better one.
-        if is_good || now < self.authority.keys.tls_validity().from {
+        if is_good || now < self.authority.keys().tls_validity().from {
             return Ok(None);
         }
         let (served, renew_at) = own(&self.authority).await?;

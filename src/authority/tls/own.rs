@@ -23,7 +23,8 @@ pub(super) const RENEW_BEFORE: i64 = LIFETIME / 3;
 /// it, in seconds since 1970. The CA's follows it in the chain, so that
 /// `--ca-pin` has something to be compared with.
 pub(super) async fn own(authority: &Authority) -> Result<(Served, i64)> {
-    let (now, ca) = (authority.clock.now(), authority.keys.tls_validity());
+    let (now, keys) = (authority.clock.now(), authority.keys());
+    let ca = keys.tls_validity();
     // A clock that is not set yet, at boot: what is made then waits for its time, and is made again.
     let from = now.max(ca.from);
     let pair = rcgen::KeyPair::generate().context(Kind::Internal, "cannot make a TLS key")?;
@@ -36,7 +37,8 @@ pub(super) async fn own(authority: &Authority) -> Result<(Served, i64)> {
     )?;
     // Where it ends with the CA, another would end no later.
     let renew_at = if plan.is_cut() { i64::MAX } else { from + LIFETIME - RENEW_BEFORE };
-    let chain = record::command(authority.store.as_ref(), SERVE, now, plan).await?.sign(&authority.keys)?;
+    let recorded = record::command(authority.store.as_ref(), SERVE, now, plan).await?;
+    let chain = keys.work(move |keys| recorded.sign(keys)).await?;
     let chain = pem::certificates(&chain).map_err(Error::internal)?;
     let validity = Validity::of(chain.first().map_or(&[], Vec::as_slice)).map_err(Error::internal)?;
     let chain = chain.into_iter().map(CertificateDer::from).collect();

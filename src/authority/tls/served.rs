@@ -120,7 +120,7 @@ impl CurrentCertificate {
     /// What there is to say now of it, and of the CA of an authority's certificates.
     pub fn warnings(&self, authority: &Authority) -> Vec<CertificateWarning> {
         let now = authority.clock.now();
-        ca_warning(authority.keys.tls_validity(), now)
+        ca_warning(authority.keys().tls_validity(), now)
             .into_iter()
             .chain(self.served().warnings(now))
             .collect()

@@ -16,7 +16,7 @@ use super::*;
 use crate::authority::Authority;
 use crate::authority::http::router;
 use crate::authority::issue::x509::ServerPlan;
-use crate::authority::keys::file;
+use crate::authority::keys::tests::new_keys;
 use crate::authority::policy::Policy;
 use crate::authority::store::record;
 use crate::authority::store::seal::StoreKey;
@@ -48,7 +48,7 @@ impl Data {
     fn new(ca_from: i64, now: i64) -> Self {
         crate::net::install_crypto();
         let dir = tempfile::tempdir().unwrap();
-        file::create(&dir.path().join("keys"), "id.test", ca_from).unwrap();
+        new_keys(dir.path(), ca_from);
         Sqlite::create(&dir.path().join("authority.db"), &StoreKey::beside(&dir.path().join("authority.db")))
             .unwrap();
         std::fs::create_dir(dir.path().join("policy")).unwrap();
@@ -89,7 +89,7 @@ impl Data {
 
     fn serve(&self) -> Result<Serving<'_>> {
         let config = Config::load(self.dir.path())?;
-        let keys = file::load(&config.keys, config.owner)?;
+        let keys = config.open_keys()?;
         let store = Box::new(Sqlite::open(config.store.file()?, &config.store_key(), NOW)?);
         // Nothing here is about the policy, which would be waited for.
         let authority = Authority::assemble(config, keys, store, Policy::default(), self.clock.clone())?;
@@ -267,7 +267,7 @@ fn nothing_outlives_the_ca_and_its_end_is_told() {
         let endless = Validity { from: 0, until: i64::MAX };
         let plan = ServerPlan::new(spki, vec!["x".to_owned()], NOW, ttl, endless).unwrap();
         let recorded = record::command(serving.authority.store.as_ref(), "serve", NOW, plan);
-        data.runtime.block_on(recorded).unwrap().sign(&serving.authority.keys)
+        data.runtime.block_on(recorded).unwrap().sign(&serving.authority.keys())
     };
     assert!(sign(CA_LIFE).is_ok(), "to its very end");
     let error = sign(CA_LIFE + 1).unwrap_err();

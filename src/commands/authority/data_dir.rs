@@ -20,7 +20,7 @@ use crate::text::word;
 /// Opens what a signing command needs: keys, and the store that records it first.
 pub(super) fn open(data_dir: &Path) -> Result<(keys::CaKeys, Box<dyn Store>)> {
     let config = config::Config::load(data_dir)?;
-    Ok((keys::file::load(&config.keys, config.owner)?, open_store(&config)?))
+    Ok((config.open_keys()?, open_store(&config)?))
 }
 
 /// Opens the store, for writing; says where it was put back lately. One that has lost something is not written to:

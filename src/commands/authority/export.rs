@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::data_dir::warn_of_ca;
-use crate::authority::{config, keys};
+use crate::authority::config;
 use crate::cli::authority::Exported;
 use crate::destination::ssh::known_hosts;
 use crate::error::{Error, Result};
@@ -12,7 +12,7 @@ use crate::terminal::print;
 
 pub(super) fn run(data_dir: &Path, what: Exported) -> Result<()> {
     let config = config::Config::load(data_dir)?;
-    let keys = keys::file::load(&config.keys, config.owner)?;
+    let keys = config.open_keys()?;
     let trust = keys.trust();
     let text = match what {
         Exported::SshUserCa => trust.ssh_user_cas.join("\n"),

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::example::{Wanted, usual_form};
+use crate::authority::config;
+use crate::authority::keys::{CaKeys, KeyPlace};
 use crate::authority::store::StorePlace;
 use crate::authority::store::seal::{STORE_KEY, StoreKey};
 use crate::authority::store::sqlite::{MARK, Sqlite};
-use crate::authority::{config, keys};
 use crate::cli::Format;
 use crate::cli::authority::Init;
 use crate::clock::Clock;
@@ -58,7 +59,8 @@ pub(super) fn run(args: &Init) -> Result<()> {
     if let Some(file) = &example {
         write_new(&at(POLICY).join(file.file()), file.text.as_bytes(), PRIVATE_FILE)?;
     }
-    keys::file::create(&at(config::KEYS), &cluster, Clock::system().now())?;
+    let place = KeyPlace::File(at(config::KEYS));
+    CaKeys::create(&place, &place.certificate(aside.path()), &cluster, Clock::system().now())?;
     let key = StoreKey::new(aside.path(), Owner::me(), &cluster);
     match &file {
         Some(file) => Sqlite::create(&at(file), &key)?,

@@ -9,7 +9,6 @@ use zeroize::Zeroizing;
 
 use super::data_dir;
 use crate::authority::config::Config;
-use crate::authority::keys;
 use crate::authority::policy::{JoinToken, Policy};
 use crate::authority::store::instances::NewSecret;
 use crate::cli::Format;
@@ -109,7 +108,7 @@ fn join_token<'p>(policy: &'p Policy, name: &str) -> Result<&'p JoinToken> {
 fn command(config: &Config, token: &JoinToken) -> Result<String> {
     // Another certificate than our own is one that workers trust by themselves, or by a file that we do not know.
     let pin = if config.tls.is_none() {
-        format!(" --ca-pin {}", net::pin_of(keys::file::load(&config.keys, config.owner)?.tls_certificate())?)
+        format!(" --ca-pin {}", net::pin_of(config.open_keys()?.tls_certificate())?)
     } else {
         String::new()
     };

@@ -2,6 +2,7 @@
 
 use std::process::Output;
 
+use machine_id::authority::keys::{CaKeys, KeyPlace};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -24,7 +25,8 @@ fn stopped(left: i64) -> (Bench, i64) {
     assert!(bench.authority.terminate().success());
     let (keys, made) = (bench.authority.data_dir().join("keys"), now() - CA_LIFE + left);
     std::fs::remove_dir_all(&keys).unwrap();
-    machine_id::authority::keys::file::create(&keys, CLUSTER, made).unwrap();
+    let place = KeyPlace::File(keys.clone());
+    CaKeys::create(&place, &place.certificate(&keys), CLUSTER, made).unwrap();
     // It is no other authority, but for what the store knows of its keys.
     let store = rusqlite::Connection::open(bench.authority.data_dir().join("authority.db")).unwrap();
     store.execute("DELETE FROM cas", []).unwrap();

@@ -17,7 +17,6 @@ use crate::authority::store::sqlite::Sqlite;
 use crate::authority::store::{NewCertificate, NewRevocation, NewSigned};
 use crate::clock::Held;
 use crate::folder::Folder;
-use crate::folder::trust::Owner;
 use crate::host::lists::{self, CRL, KRL};
 use crate::host::seen::Seen;
 use crate::host::store as host_store;
@@ -52,7 +51,7 @@ struct Host {
 struct World {
     folder: TempDir,
     runtime: Runtime,
-    keys: CaKeys,
+    keys: Arc<CaKeys>,
     cas: Vec<Vec<u8>>,
     store: Option<Sqlite>,
     cache: ListCache,
@@ -67,9 +66,7 @@ struct World {
 impl World {
     fn new(off: i64) -> Self {
         let folder = TempDir::new().unwrap();
-        let dir = folder.path().join("keys");
-        file::create(&dir, "id.test", NOW - HOUR).unwrap();
-        let keys = file::load(&dir, Owner::me()).unwrap();
+        let keys = new_keys(folder.path(), NOW - HOUR);
         let cas = pem::certificates(&keys.trust().tls_cas[0]).unwrap();
         let host = |_| {
             let folder = TempDir::new().unwrap();

@@ -1,35 +1,36 @@
 //! A real store, in which certificates are revoked.
 
+use std::sync::Arc;
+
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use super::super::ListCache;
 use super::NOW;
-use crate::authority::keys::{CaKeys, file};
+use crate::authority::keys::CaKeys;
+use crate::authority::keys::tests::new_keys;
 use crate::authority::store::seal::StoreKey;
 use crate::authority::store::sqlite::Sqlite;
 use crate::authority::store::{CertificateKind, NewCertificate, NewRevocation, NewSigned, Store as _};
 use crate::clock::Held;
-use crate::folder::trust::Owner;
 
 pub(in crate::authority) struct World {
     pub(in crate::authority) folder: TempDir,
     pub(in crate::authority) runtime: Runtime,
     pub(in crate::authority) store: Sqlite,
-    pub(in crate::authority) keys: CaKeys,
+    pub(in crate::authority) keys: Arc<CaKeys>,
     pub(in crate::authority) lists: ListCache,
 }
 
 impl World {
     pub(in crate::authority) fn new() -> Self {
         let folder = TempDir::new().unwrap();
-        let [dir, path] = ["keys", "authority.db"].map(|name| folder.path().join(name));
-        file::create(&dir, "id.test", NOW).unwrap();
+        let path = folder.path().join("authority.db");
         Sqlite::create(&path, &StoreKey::beside(&path)).unwrap();
         Self {
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
             store: Sqlite::open(&path, &StoreKey::beside(&path), NOW).unwrap(),
-            keys: file::load(&dir, Owner::me()).unwrap(),
+            keys: new_keys(folder.path(), NOW),
             lists: ListCache::default(),
             folder,
         }

@@ -133,9 +133,7 @@ fn of_twenty_revocations_at_once_one_is_now(bench: &Bench) {
 fn a_revocation_counts_though_nobody_waits_for_it(bench: &Bench) {
     bench.issue(issuance(1));
     let dir = tempfile::tempdir().unwrap();
-    let dir = dir.path().join("keys");
-    crate::authority::keys::file::create(&dir, "id.test", NOW).unwrap();
-    let keys = crate::authority::keys::file::load(&dir, crate::folder::trust::Owner::me()).unwrap();
+    let keys = crate::authority::keys::tests::new_keys(dir.path(), NOW);
     let cache = crate::authority::revocation::ListCache::default();
     let lists = || bench.wait(cache.lists(bench.store.as_ref(), &keys, NOW, false)).0;
     let before = lists();

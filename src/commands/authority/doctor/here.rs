@@ -5,10 +5,11 @@ use std::time::SystemTime;
 
 use super::told::{Told, Verdict};
 use crate::authority::config::{Config, FILE, KEYS};
+use crate::authority::keys::KeyPlace;
 use crate::authority::policy::Policy;
 use crate::authority::store::seal::STORE_KEY;
 use crate::authority::store::{Cursor, EventFilter, StorePlace, engine};
-use crate::authority::{keys, tls};
+use crate::authority::tls;
 use crate::cli::authority::Doctor;
 use crate::clock::{Clock, LEEWAY, rfc3339};
 use crate::commands::authority::data_dir::read_store;
@@ -31,15 +32,14 @@ const MOST_BACKUPS: usize = 100_000;
 
 /// The CA keys, and whatever lies beside them: a copy is a key too.
 pub(super) fn keys(config: &Config) -> Vec<Told> {
-    if let Err(error) = keys::file::load(&config.keys, config.owner) {
+    if let Err(error) = config.open_keys() {
         return vec![Told::error("keys", &error)];
     }
+    let KeyPlace::File(folder) = &config.keys;
     let is_public = |path: &Path| path.extension().is_some_and(|ext| ext == "crt" || ext == "pub");
-    let names = folder::names(&config.keys, 1000).unwrap_or_default();
-    let private = names
-        .into_iter()
-        .map(|name| config.keys.join(name))
-        .filter(|path| !is_public(path) && path.is_file());
+    let names = folder::names(folder, 1000).unwrap_or_default();
+    let private =
+        names.into_iter().map(|name| folder.join(name)).filter(|path| !is_public(path) && path.is_file());
     let open = private.filter_map(|path| {
         let unfit = read::raw(&path, Trust::Secret(config.owner), Limit::FILE).err()?;
         Some(Told::error(
@@ -150,8 +150,10 @@ pub(super) fn disk(config: &Config) -> Vec<Told> {
         StorePlace::Sqlite(path) => path.parent().map(Path::to_owned),
         StorePlace::Postgres(_) => None,
     };
-    let mut places: Vec<PathBuf> =
-        store.into_iter().chain(config.keys.parent().map(Path::to_owned)).collect();
+    let mut places: Vec<PathBuf> = store
+        .into_iter()
+        .chain(config.ca_certificate().parent().and_then(Path::parent).map(Path::to_owned))
+        .collect();
     places.dedup();
     let of = |place: PathBuf| match folder::free(&place) {
         Err(error) => Told::new("disk", Verdict::Finding, format!("{}: {error}", place.display())),

@@ -122,7 +122,7 @@ async fn port(config: &Config) -> Vec<Told> {
 /// Somebody listens: whether that is this authority, and is ready.
 async fn answers(config: &Config) -> Vec<Told> {
     let url = &config.public_url;
-    let own = AuthorityTrust { ca_file: Some(config.keys.join("tls_ca.crt")), ca_pin: None };
+    let own = AuthorityTrust { ca_file: Some(config.ca_certificate()), ca_pin: None };
     // Its certificate may be another's, and so may be that of whatever stands before it.
     let mut answer = ready(url, &own).await;
     if matches!(&answer, Ok(Err(RequestError::Untrusted(_)))) {

@@ -2,9 +2,8 @@
 
 use super::super::super::conformance::Engine as _;
 use super::*;
-use crate::authority::keys::file;
+use crate::authority::keys::tests::new_keys;
 use crate::authority::revocation::ListCache;
-use crate::folder::trust::Owner;
 
 /// It waits for a connection when this replica hears that the store was put back.
 #[test]
@@ -79,9 +78,7 @@ fn what_is_heard_of_meanwhile_hides_no_loss() {
 #[test]
 fn a_list_that_lacks_a_revocation_is_not_served_with_a_higher_number() {
     let database = engine();
-    let keys = database.key().folder().join("keys");
-    file::create(&keys, "id.test", NOW).unwrap();
-    let keys = file::load(&keys, Owner::me()).unwrap();
+    let keys = new_keys(database.key().folder(), NOW);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let (store, other) = (database.store().await.unwrap(), database.store().await.unwrap());

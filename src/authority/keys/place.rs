@@ -1,0 +1,60 @@
+//! Where an authority's private keys are, as `keys:` in authority.yaml says.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::file::FileStore;
+use super::private::KeyStore;
+use crate::error::{Error, Result};
+use crate::folder::replace;
+use crate::folder::trust::Owner;
+
+/// A place of private keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyPlace {
+    /// A folder.
+    File(PathBuf),
+}
+
+impl KeyPlace {
+    /// Reads `SCHEME:…`; relative paths are below the data directory.
+    ///
+    /// # Errors
+    /// `Kind::Usage` for another scheme, or what it does not take.
+    pub fn parse(text: &str, data_dir: &Path) -> Result<Self> {
+        match text.split_once(':') {
+            Some(("file", path)) if !path.is_empty() => Ok(Self::File(data_dir.join(path))),
+            _ => Err(Error::usage("`keys` must be `file:PATH`")),
+        }
+    }
+
+    /// Where the TLS CA's certificate lies, which everybody may read.
+    pub fn certificate(&self, _data_dir: &Path) -> PathBuf {
+        match self {
+            Self::File(folder) => folder.join(TLS_CERTIFICATE),
+        }
+    }
+
+    /// Makes the place itself, where it is one of ours to make.
+    ///
+    /// # Errors
+    /// `Kind::Usage` where it cannot be made.
+    pub(super) fn prepare(&self) -> Result<()> {
+        match self {
+            Self::File(folder) => replace::make_private(folder),
+        }
+    }
+
+    /// The store of keys there, of that owner.
+    ///
+    /// # Errors
+    /// `Kind::Usage` where it cannot be used; [`super::private::away`] where it cannot be reached.
+    pub fn open(&self, owner: Owner) -> Result<Arc<dyn KeyStore>> {
+        match self {
+            Self::File(folder) => Ok(Arc::new(FileStore::new(folder, owner))),
+        }
+    }
+}
+
+/// The name of the TLS CA's certificate.
+const TLS_CERTIFICATE: &str = "tls_ca.crt";

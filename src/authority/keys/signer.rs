@@ -1,0 +1,69 @@
+//! Signing with a key that may be elsewhere, by crates that tell why one did not sign in no more than a word.
+
+use std::cell::RefCell;
+
+use rcgen::SignatureAlgorithm;
+use ssh_key::Signature;
+use ssh_key::public::KeyData;
+
+use super::private::{PrivateKey, Public, ssh_signature};
+use crate::error::{Error, Result};
+
+/// A key for one signature; keeps why there is none.
+pub(super) struct Signer<'k> {
+    key: &'k dyn PrivateKey,
+    public: &'k Public,
+    ssh: Option<KeyData>,
+    failed: RefCell<Option<Error>>,
+}
+
+impl<'k> Signer<'k> {
+    pub(super) fn new(key: &'k dyn PrivateKey, public: &'k Public) -> Self {
+        Self { key, public, ssh: None, failed: RefCell::default() }
+    }
+
+    /// For SSH, which has the public key in another form.
+    pub(super) fn ssh(key: &'k dyn PrivateKey, public: &'k Public, data: KeyData) -> Self {
+        Self { ssh: Some(data), ..Self::new(key, public) }
+    }
+
+    /// Why the key did not sign, or else what the crate says.
+    pub(super) fn failure(&self, otherwise: Error) -> Error {
+        self.failed.take().unwrap_or(otherwise)
+    }
+
+    fn attempt<T>(&self, signed: Result<T>) -> Option<T> {
+        signed.map_err(|error| self.failed.replace(Some(error))).ok()
+    }
+}
+
+impl ssh_key::SigningKey for Signer<'_> {
+    fn public_key(&self) -> KeyData {
+        // None but one for SSH comes here.
+        let none = || KeyData::Ed25519(ssh_key::public::Ed25519PublicKey([0; 32]));
+        self.ssh.clone().unwrap_or_else(none)
+    }
+}
+
+impl signature::Signer<Signature> for Signer<'_> {
+    fn try_sign(&self, message: &[u8]) -> Result<Signature, signature::Error> {
+        let signed = self.key.sign(message).and_then(|bytes| ssh_signature(self.key.algorithm(), bytes));
+        self.attempt(signed).ok_or_else(signature::Error::new)
+    }
+}
+
+impl rcgen::PublicKeyData for Signer<'_> {
+    fn der_bytes(&self) -> &[u8] {
+        self.public.raw()
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        self.public.algorithm()
+    }
+}
+
+impl rcgen::SigningKey for Signer<'_> {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        self.attempt(self.key.sign(message)).ok_or(rcgen::Error::RemoteKeyError)
+    }
+}
