@@ -27,6 +27,7 @@ use crate::jws;
 use crate::net::pin_of;
 use crate::wire::{STATEMENT, Statement, TrustAnchors};
 
+mod awskms;
 mod crl;
 mod file;
 mod place;

@@ -24,7 +24,7 @@ use reqsign_core::{
 use super::profile::{self, Profile};
 use crate::clock::Clock;
 use crate::environment::Environment;
-use crate::error::{Context as _, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::net::{self, Platform};
 use crate::retry::{self, Backoff, Verdict};
 use crate::text::{shown, shown_unless_secret};

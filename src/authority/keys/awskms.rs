@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -20,6 +21,7 @@ use serde_json::json;
 use super::private::{Algorithm, KeyStore, PrivateKey, away};
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
+use crate::retry::Attempts;
 use crate::text::shown;
 
 mod service;
@@ -32,6 +34,8 @@ use service::{Service, Trouble};
 const MAX_MESSAGE: usize = 4096;
 /// The shortest time that AWS keeps a key for that is to be deleted, in days.
 const PENDING_DAYS: u8 = 7;
+/// How long KMS may take to know everywhere what it has said in one place.
+const SPREADING: Duration = Duration::from_secs(8);
 /// The longest prefix, in bytes: an alias has 256, of which the name takes up to 30.
 const MAX_PREFIX: usize = 200;
 
@@ -109,7 +113,9 @@ impl AwsKms {
     pub(super) fn parse(text: &str) -> Result<String> {
         let taken = |b: u8| b.is_ascii_alphanumeric() || b"/_-".contains(&b);
         let prefix = text.strip_prefix("alias/").filter(|prefix| {
-            (1..=MAX_PREFIX).contains(&prefix.len()) && prefix.bytes().all(taken) && !prefix.starts_with("aws/")
+            (1..=MAX_PREFIX).contains(&prefix.len())
+                && prefix.bytes().all(taken)
+                && !prefix.starts_with("aws/")
         });
         let wrong = || {
             Error::usage(format!("`awskms:{}` is not `awskms:alias/PREFIX`", shown(text)))
@@ -123,7 +129,7 @@ impl AwsKms {
     /// # Errors
     /// `Kind::Usage` where the environment says no region or a wrong endpoint.
     pub(super) fn new(prefix: &str, env: Environment) -> Result<Self> {
-        let service = Service::of(env).map_err(|error| asked(error, Kind::Usage))?;
+        let service = Service::of(env).map_err(|error| asked(&error, Kind::Usage, "AWS KMS"))?;
         Ok(Self { service: Arc::new(service), prefix: prefix.to_owned() })
     }
 
@@ -133,11 +139,15 @@ impl AwsKms {
 
     /// What became of a request about that key, as an error of a command.
     fn failed(&self, name: &str, trouble: Trouble) -> Error {
-        self.error(&self.alias(name), trouble, Kind::Usage)
+        error(&self.service, &self.alias(name), trouble, Kind::Usage)
     }
 
-    fn error(&self, alias: &str, trouble: Trouble, refused: Kind) -> Error {
-        error(&self.service, alias, trouble, refused)
+    fn described(&self, name: &str) -> Result<Option<Metadata>> {
+        match self.service.call::<Described>("DescribeKey", &json!({"KeyId": self.alias(name)}), true) {
+            Ok(found) => Ok(Some(found.key_metadata)),
+            Err(Trouble::Refused { code, .. }) if code == "NotFoundException" => Ok(None),
+            Err(trouble) => Err(self.failed(name, trouble)),
+        }
     }
 
     /// Has nobody sign by a key that was made and has no name; what there is to say of it.
@@ -208,22 +218,30 @@ impl KeyStore for AwsKms {
         let body = json!({"AliasName": alias, "TargetKeyId": arn});
         let named = self.service.call::<IgnoredAny>("CreateAlias", &body, true);
         // An answer that was lost is followed by one that says it exists, as does somebody else's.
-        let is_there = matches!(&named, Err(Trouble::Refused { code, .. }) if code == "AlreadyExistsException");
+        let is_there =
+            matches!(&named, Err(Trouble::Refused { code, .. }) if code == "AlreadyExistsException");
         if is_there && self.described(name)?.is_some_and(|found| found.arn != arn) {
             return Err(Error::usage(format!("somebody else has just made {place}")).hint(self.undo(&arn)));
         }
-        if let Err(trouble) = named && !is_there {
+        if let Err(trouble) = named
+            && !is_there
+        {
             return Err(self.failed(name, trouble).hint(self.undo(&arn)));
         }
         // Not all of KMS knows at once what part of it has said.
-        let mut attempts = crate::retry::Attempts::until(std::time::Instant::now() + SPREADING);
+        let mut attempts = Attempts::until(Instant::now() + SPREADING);
         loop {
             match self.open(name)? {
                 Some(key) if key.algorithm() == algorithm => return Ok(key),
-                Some(_) => return Err(Error::internal(format!("{place} is of another kind than it was asked for"))),
+                Some(_) => {
+                    return Err(Error::internal(format!("{place} is of another kind than it was asked for")));
+                }
                 None => match attempts.pause(None) {
                     Some(pause) => std::thread::sleep(pause),
-                    None => return Err(away(format!("{place} was made, and is not found yet")).hint("try again with another PREFIX, or delete it")),
+                    None => {
+                        return Err(away(format!("{place} was made, and is not found yet"))
+                            .hint("try again with another PREFIX, or delete it"));
+                    }
                 },
             }
         }
@@ -248,22 +266,14 @@ impl KeyStore for AwsKms {
         match self.service.call::<IgnoredAny>("DeleteAlias", &body, true) {
             Ok(_) => Ok(()),
             Err(Trouble::Refused { code, .. }) if code == "NotFoundException" => Ok(()),
-            Err(trouble) => Err(self.failed(name, trouble).context(format!("{place} is destroyed, and its alias is left"))),
+            Err(trouble) => Err(self
+                .failed(name, trouble)
+                .context(format!("{place} is destroyed, and its alias is left"))),
         }
     }
 
     fn place(&self, name: &str) -> String {
         format!("the key {} in AWS KMS, region {}", self.alias(name), self.service.region)
-    }
-}
-
-impl AwsKms {
-    fn described(&self, name: &str) -> Result<Option<Metadata>> {
-        match self.service.call::<Described>("DescribeKey", &json!({"KeyId": self.alias(name)}), true) {
-            Ok(found) => Ok(Some(found.key_metadata)),
-            Err(Trouble::Refused { code, .. }) if code == "NotFoundException" => Ok(None),
-            Err(trouble) => Err(self.failed(name, trouble)),
-        }
     }
 }
 
@@ -291,14 +301,17 @@ impl PrivateKey for KmsKey {
             _ if message.len() <= MAX_MESSAGE => ("RAW", STANDARD.encode(message)),
             Some(hash) => ("DIGEST", STANDARD.encode(digest::digest(hash, message))),
             None => {
-                return Err(Error::internal(format!("{}: AWS KMS signs no more than {MAX_MESSAGE} bytes by Ed25519", self.alias)));
+                return Err(Error::internal(format!(
+                    "{}: AWS KMS signs no more than {MAX_MESSAGE} bytes by Ed25519",
+                    self.alias
+                )));
             }
         };
         let body = json!({"KeyId": self.id, "Message": sent, "MessageType": kind, "SigningAlgorithm": self.spec.signing});
-        let told: Signed = self.service.call("Sign", &body, true).map_err(|trouble| {
-            // A key that is enabled again, or rights that are given back, need no restart.
-            error(&self.service, &self.alias, trouble, Kind::Unreachable)
-        })?;
+        let told: Signed = self
+            .service
+            .call("Sign", &body, true)
+            .map_err(|trouble| error(&self.service, &self.alias, trouble, Kind::Unreachable))?;
         let signature = STANDARD.decode(&told.signature).unwrap_or_default();
         let public = self.spki.get(self.spec.before.len()..).unwrap_or_default();
         UnparsedPublicKey::new(self.spec.verified_by, public).verify(message, &signature).map_err(|_| {
@@ -309,17 +322,20 @@ impl PrivateKey for KmsKey {
     }
 }
 
-/// What became of a request about a key, in words; of that kind where KMS refused or there are no credentials.
+/// What became of a request about a key, in words. A command's is wrong usage where KMS refuses; that of a server that
+/// signs may pass, and needs no restart: a key is enabled again, or rights are given back.
 fn error(service: &Service, alias: &str, trouble: Trouble, refused: Kind) -> Error {
-    let said = |why: String| {
-        let what = format!("AWS KMS, {alias} in {}: {why}", service.region);
-        if refused == Kind::Unreachable { away(what) } else { Error::new(refused, what) }
-    };
+    let is_command = refused == Kind::Usage;
+    let what = format!("AWS KMS in {}, {alias}", service.region);
     let (code, message) = match trouble {
-        Trouble::Away { why, .. } => return away(format!("AWS KMS, {alias}: {why}")),
-        Trouble::Nonsense(why) => return Error::internal(format!("AWS KMS, {alias}: {why}")),
-        Trouble::Credentials(error) => return asked(error, refused).context(format!("AWS KMS, {alias}")),
         Trouble::Refused { code, message } => (code, message),
+        Trouble::Away { why, .. } => return away(format!("{what}: {why}")),
+        Trouble::Credentials(error) => return asked(&error, refused, &what),
+        Trouble::Nonsense(why) => {
+            let kind = if is_command { Kind::Usage } else { Kind::Internal };
+            return Error::new(kind, format!("{what}: {why}"))
+                .hint("look at what AWS_ENDPOINT_URL and the proxy lead to");
+        }
     };
     let (why, hint) = match code.as_str() {
         "AccessDeniedException" => (
@@ -337,13 +353,15 @@ fn error(service: &Service, alias: &str, trouble: Trouble, refused: Kind) -> Err
         ),
         _ => (format!("{code}: {message}"), "`aws kms describe-key` tells what it is"),
     };
-    said(why).hint(hint)
+    let why = format!("{what}: {why}");
+    if is_command { Error::usage(why) } else { away(why) }.hint(hint)
 }
 
 /// An error of looking for credentials, as one of a store of keys.
-fn asked(error: Error, refused: Kind) -> Error {
+fn asked(error: &Error, refused: Kind, what: &str) -> Error {
     let kind = if error.kind() == Kind::Proof { refused } else { error.kind() };
-    let again = if kind == Kind::Unreachable { away(error.to_string()) } else { Error::new(kind, error.to_string()) };
+    let why = format!("{what}: {error}");
+    let again = if kind == Kind::Unreachable { away(why) } else { Error::new(kind, why) };
     error.hints().iter().fold(again, |again, hint| again.hint(hint.as_str()))
 }
 

@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::awskms::AwsKms;
 use super::file::FileStore;
 use super::private::KeyStore;
+use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::folder::replace;
 use crate::folder::trust::Owner;
@@ -14,6 +16,8 @@ use crate::folder::trust::Owner;
 pub enum KeyPlace {
     /// A folder.
     File(PathBuf),
+    /// AWS KMS, under aliases that begin so.
+    AwsKms(String),
 }
 
 impl KeyPlace {
@@ -24,14 +28,16 @@ impl KeyPlace {
     pub fn parse(text: &str, data_dir: &Path) -> Result<Self> {
         match text.split_once(':') {
             Some(("file", path)) if !path.is_empty() => Ok(Self::File(data_dir.join(path))),
-            _ => Err(Error::usage("`keys` must be `file:PATH`")),
+            Some(("awskms", alias)) => AwsKms::parse(alias).map(Self::AwsKms),
+            _ => Err(Error::usage("`keys` must be `file:PATH` or `awskms:alias/PREFIX`")),
         }
     }
 
     /// Where the TLS CA's certificate lies, which everybody may read.
-    pub fn certificate(&self, _data_dir: &Path) -> PathBuf {
+    pub fn certificate(&self, data_dir: &Path) -> PathBuf {
         match self {
             Self::File(folder) => folder.join(TLS_CERTIFICATE),
+            Self::AwsKms(_) => data_dir.join(TLS_CERTIFICATE),
         }
     }
 
@@ -42,6 +48,7 @@ impl KeyPlace {
     pub(super) fn prepare(&self) -> Result<()> {
         match self {
             Self::File(folder) => replace::make_private(folder),
+            Self::AwsKms(_) => Ok(()),
         }
     }
 
@@ -52,6 +59,7 @@ impl KeyPlace {
     pub fn open(&self, owner: Owner) -> Result<Arc<dyn KeyStore>> {
         match self {
             Self::File(folder) => Ok(Arc::new(FileStore::new(folder, owner))),
+            Self::AwsKms(prefix) => Ok(Arc::new(AwsKms::new(prefix, Environment::of_process())?)),
         }
     }
 }

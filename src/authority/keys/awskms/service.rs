@@ -48,10 +48,10 @@ const PASSING: &[&str] = &[
 const STALE: &[&str] =
     &["ExpiredTokenException", "ExpiredToken", "UnrecognizedClientException", "InvalidClientTokenId"];
 /// And of a signature that it does not take. Its message repeats what was signed, the session token too.
-const UNSIGNED: &[&str] = &["InvalidSignatureException", "SignatureDoesNotMatch", "IncompleteSignatureException"];
+const UNSIGNED: &[&str] =
+    &["InvalidSignatureException", "SignatureDoesNotMatch", "IncompleteSignatureException"];
 
-const OUTSIDE: &str =
-    "outside AWS, give it credentials as for the `aws` command: `aws sts get-caller-identity` must work for its user";
+const OUTSIDE: &str = "outside AWS, give it credentials as for the `aws` command: `aws sts get-caller-identity` must work for its user";
 
 /// Why KMS did not do what it was asked.
 #[derive(Debug)]
@@ -97,7 +97,8 @@ impl Service {
                     let found = seek(&env, &platform).await;
                     let region = found.and_then(|credentials| {
                         credentials.region.clone().ok_or_else(|| {
-                            Error::usage("AWS_REGION is not set").hint("set it to the region of the keys, such as eu-west-1")
+                            Error::usage("AWS_REGION is not set")
+                                .hint("set it to the region of the keys, such as eu-west-1")
                         })
                     });
                     (env, platform, region)
@@ -109,7 +110,15 @@ impl Service {
         let region = found?;
         let (endpoint, is_here) = endpoint(&env, &region)?;
         let client = if is_here { net::machine_client()? } else { platform.client()?.clone() };
-        Ok(Self { env, platform, client, endpoint, region, known: Mutex::default(), seeking: tokio::sync::Mutex::default() })
+        Ok(Self {
+            env,
+            platform,
+            client,
+            endpoint,
+            region,
+            known: Mutex::default(),
+            seeking: tokio::sync::Mutex::default(),
+        })
     }
 
     /// Asks it; where `again`, what may have been done without our hearing of it is asked once more.
@@ -174,7 +183,10 @@ impl Service {
         let mut request = request.map_err(|error| (Trouble::Credentials(error), Verdict::Final))?;
         *request.timeout_mut() = Some(time);
         let lost = |error: RequestError| {
-            let perhaps = !matches!(error, RequestError::Connect(_) | RequestError::Untrusted(_) | RequestError::Proxy { .. });
+            let perhaps = !matches!(
+                error,
+                RequestError::Connect(_) | RequestError::Untrusted(_) | RequestError::Proxy { .. }
+            );
             let verdict = retry::of_error(&error);
             (Trouble::Away { why: format!("{} is not reached: {error}", self.endpoint), perhaps }, verdict)
         };
@@ -261,7 +273,8 @@ impl Service {
 
 async fn seek(env: &Environment, platform: &Platform) -> Result<Credentials> {
     let warn = |text: &str| terminal::log_rarely(text);
-    aws::find(&Seeker { who: "the authority", outside: OUTSIDE, env, platform, say: &|_| {}, warn: &warn }).await
+    aws::find(&Seeker { who: "the authority", outside: OUTSIDE, env, platform, say: &|_| {}, warn: &warn })
+        .await
 }
 
 /// An error of AWS's, in JSON 1.1.
@@ -279,8 +292,13 @@ fn stale(credentials: &Credentials) -> Error {
 }
 
 fn unsigned(credentials: &Credentials) -> Error {
-    Error::new(Kind::Proof, format!("AWS does not take what is signed with the credentials of {}", credentials.place))
-        .hint("this machine's clock must be right to five minutes, and the secret access key belong to the key id")
+    Error::new(
+        Kind::Proof,
+        format!("AWS does not take what is signed with the credentials of {}", credentials.place),
+    )
+    .hint(
+        "this machine's clock must be right to five minutes, and the secret access key belong to the key id",
+    )
 }
 
 /// Where KMS is, and whether that is on this machine.
@@ -336,7 +354,8 @@ mod tests {
         let of = |region| endpoint(&Environment::default(), region);
         assert_eq!(of("cn-north-1").unwrap().0, "https://kms.cn-north-1.amazonaws.com.cn/");
         assert!(of("eu-west-1.evil.example/").is_err() && of("").is_err());
-        let both = [("AWS_ENDPOINT_URL", "https://a.example"), ("AWS_ENDPOINT_URL_KMS", "https://b.example:8443/")];
+        let both =
+            [("AWS_ENDPOINT_URL", "https://a.example"), ("AWS_ENDPOINT_URL_KMS", "https://b.example:8443/")];
         assert_eq!(at(&both).unwrap(), ("https://b.example:8443/".to_owned(), false));
         assert_eq!(at(&both[..1]).unwrap().0, "https://a.example/");
         for here in ["http://127.0.0.1:4566", "http://[::1]:4566/", "http://localhost:1/"] {

@@ -1,11 +1,12 @@
 //! What can be told without the network, but for a database that is the store.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::told::{Told, Verdict};
 use crate::authority::config::{Config, FILE, KEYS};
-use crate::authority::keys::KeyPlace;
+use crate::authority::keys::{CaKeys, KeyPlace};
 use crate::authority::policy::Policy;
 use crate::authority::store::seal::STORE_KEY;
 use crate::authority::store::{Cursor, EventFilter, StorePlace, engine};
@@ -32,10 +33,13 @@ const MOST_BACKUPS: usize = 100_000;
 
 /// The CA keys, and whatever lies beside them: a copy is a key too.
 pub(super) fn keys(config: &Config) -> Vec<Told> {
-    if let Err(error) = config.open_keys() {
+    let signs = |keys: CaKeys| block_on(async { Arc::new(keys).probe().await });
+    if let Err(error) = config.open_keys().and_then(|keys| signs(keys)?) {
         return vec![Told::error("keys", &error)];
     }
-    let KeyPlace::File(folder) = &config.keys;
+    let KeyPlace::File(folder) = &config.keys else {
+        return vec![Told::new("keys", Verdict::Ok, "the CA keys belong together, and sign")];
+    };
     let is_public = |path: &Path| path.extension().is_some_and(|ext| ext == "crt" || ext == "pub");
     let names = folder::names(folder, 1000).unwrap_or_default();
     let private =
@@ -173,7 +177,7 @@ pub(super) fn disk(config: &Config) -> Vec<Told> {
 }
 
 /// The newest backup: how old it is, and whether it holds what a backup must.
-pub(super) fn backups(args: &Doctor) -> Told {
+pub(super) fn backups(config: &Config, args: &Doctor) -> Told {
     let place = args.backups.as_deref().unwrap_or(Path::new(BACKUPS));
     // Where nobody said that there are any, they may be elsewhere.
     let missing = if args.backups.is_some() { Verdict::Finding } else { Verdict::Note };
@@ -187,8 +191,16 @@ pub(super) fn backups(args: &Doctor) -> Told {
         return Told::new("backup", missing, format!("no backup is seen in {}", place.display()))
             .hint("docs/backup.md has a script for a timer; `--backups DIR` says where else they are");
     };
-    let lacks: Vec<&str> =
-        [FILE, KEYS, STORE_KEY].into_iter().filter(|name| !path.join(name).exists()).collect();
+    // Of keys that are elsewhere only the certificate is there.
+    let certificate = config.ca_certificate();
+    let keys = match &config.keys {
+        KeyPlace::File(_) => Some(KEYS),
+        _ => certificate.file_name().and_then(|name| name.to_str()),
+    };
+    let lacks: Vec<&str> = [FILE, keys.unwrap_or(KEYS), STORE_KEY]
+        .into_iter()
+        .filter(|name| !path.join(name).exists())
+        .collect();
     if !lacks.is_empty() {
         let message =
             format!("{} lacks {}: it is not all of an authority", path.display(), lacks.join(" and "));
