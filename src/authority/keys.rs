@@ -83,11 +83,26 @@ impl CaKeys {
     pub fn create(place: &KeyPlace, certificate: &Path, cluster: &str, now: i64) -> Result<()> {
         place.prepare()?;
         let store = place.open(Owner::me())?;
-        for name in [SSH_USER, SSH_HOST, STATEMENT_KEY] {
-            store.create(name, Algorithm::Ed25519)?;
+        let mut made = Vec::new();
+        let mut make = |name, algorithm| {
+            let key = store.create(name, algorithm)?;
+            made.push(name);
+            Ok::<_, Error>(key)
+        };
+        let all = [SSH_USER, SSH_HOST, STATEMENT_KEY]
+            .into_iter()
+            .try_for_each(|name| make(name, Algorithm::Ed25519).map(drop));
+        let all = all
+            .and_then(|()| tls::create(make(TLS, Algorithm::EcdsaP256)?.as_ref(), certificate, cluster, now));
+        all.map_err(|error| left(store.as_ref(), &made, error))
+    }
+
+    /// What stopped `init` after it had made the keys, with what it leaves of them.
+    pub fn leftover(place: &KeyPlace, error: Error) -> Error {
+        match place.open(Owner::me()) {
+            Ok(store) => left(store.as_ref(), &[SSH_USER, SSH_HOST, STATEMENT_KEY, TLS], error),
+            Err(_) => error,
         }
-        let key = store.create(TLS, Algorithm::EcdsaP256)?;
-        tls::create(key.as_ref(), certificate, cluster, now)
     }
 
     /// The keys of an authority.
@@ -255,6 +270,15 @@ impl CaKeys {
     ) -> Result<Vec<u8>> {
         self.tls.sign_crl(list, revoked)
     }
+}
+
+/// Names what an `init` that failed has left where nothing of it is taken away.
+fn left(store: &dyn KeyStore, made: &[&str], error: Error) -> Error {
+    if store.is_local() || made.is_empty() {
+        return error;
+    }
+    let places: Vec<String> = made.iter().map(|name| store.place(name)).collect();
+    error.hint(format!("left behind, and good for nothing: {}", places.join("; ")))
 }
 
 impl StatementKey {

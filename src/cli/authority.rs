@@ -161,6 +161,9 @@ pub struct Init {
     /// Where its store is: `sqlite:NAME`, or `postgres://USER@HOST/DATABASE` without a password.
     #[arg(long, value_name = "STORE", default_value = "sqlite:authority.db")]
     pub store: String,
+    /// Where its CA keys are: `file:keys`, or `awskms:alias/PREFIX`, where they are made.
+    #[arg(long, value_name = "KEYS", default_value = "file:keys")]
+    pub keys: String,
     /// Let these jobs in: `github:OWNER/REPO[@BRANCH]`, `gitlab:[HOST/]GROUP/PROJECT[@BRANCH]`,
     /// `circleci:ORG_ID/PROJECT_ID[@BRANCH]`, `token:NAME`.
     #[arg(long, value_name = "KIND:WHAT", requires = "login")]

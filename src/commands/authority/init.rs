@@ -24,7 +24,7 @@ use crate::text::{json as inert_json, shell_quoted};
 const POLICY: &str = "policy";
 
 pub(super) fn run(args: &Init) -> Result<()> {
-    let Init { cluster, public_url, store, .. } = args;
+    let Init { cluster, public_url, store, keys, .. } = args;
     let dir = args.data.data_dir.as_path();
     let wanted = args.example.as_deref().zip(args.login.as_deref());
     let wanted =
@@ -34,6 +34,7 @@ pub(super) fn run(args: &Init) -> Result<()> {
     let public_url =
         config::check_public_url(public_url).map_err(|why| Error::usage(format!("`--public-url` {why}")))?;
     let file = store_file(store)?;
+    check_keys(keys)?;
     if dir.join(config::FILE).exists() {
         return Err(Error::usage(format!("{} is an authority's data directory already", dir.display()))
             .hint(
@@ -59,8 +60,6 @@ pub(super) fn run(args: &Init) -> Result<()> {
     if let Some(file) = &example {
         write_new(&at(POLICY).join(file.file()), file.text.as_bytes(), PRIVATE_FILE)?;
     }
-    let place = KeyPlace::File(at(config::KEYS));
-    CaKeys::create(&place, &place.certificate(aside.path()), &cluster, Clock::system().now())?;
     let key = StoreKey::new(aside.path(), Owner::me(), &cluster);
     match &file {
         Some(file) => Sqlite::create(&at(file), &key)?,
@@ -68,19 +67,28 @@ pub(super) fn run(args: &Init) -> Result<()> {
     }
     let text = format!(
         "version: v1\ncluster: '{cluster}'\npublic_url: {public_url}  # the audience that OIDC tokens must carry\n\
-         listen: 127.0.0.1:8443\nstore: {}\nkeys: file:{}\npolicy: {POLICY}\n",
+         listen: 127.0.0.1:8443\nstore: {}\nkeys: {}\npolicy: {POLICY}\n",
         written(store),
-        config::KEYS
+        written(keys)
     );
     write_new(&at(config::FILE), text.as_bytes(), PRIVATE_FILE)?;
+    // Behind all that could go wrong here: what is made elsewhere stays.
+    let place = KeyPlace::parse(keys, aside.path())?;
+    let certificate = place.certificate(aside.path());
+    CaKeys::create(&place, &certificate, &cluster, Clock::system().now())?;
+    let first = certificate.strip_prefix(aside.path()).ok().and_then(|path| path.iter().next()?.to_str());
     // Where the directory itself is there, keys are first: of two at once, only one can put them there. The
     // configuration is last: a directory without one is not finished.
     let is_shared = file.is_none();
     let files = file.map(|file| [format!("{file}{MARK}"), file]).unwrap_or_default();
     let store_files = files.iter().map(String::as_str).filter(|name| !name.is_empty());
-    let order: Vec<&str> =
-        [config::KEYS, STORE_KEY].into_iter().chain(store_files).chain([POLICY, config::FILE]).collect();
-    aside.put(&order, POLICY).context(Kind::Usage, cannot())?;
+    let order: Vec<&str> = [first.unwrap_or(config::KEYS), STORE_KEY]
+        .into_iter()
+        .chain(store_files)
+        .chain([POLICY, config::FILE])
+        .collect();
+    let put = aside.put(&order, POLICY).context(Kind::Usage, cannot());
+    put.map_err(|error| CaKeys::leftover(&place, error))?;
     log(&format!("created {}", dir.display()));
     if let Some(file) = &example {
         log(&format!("join token `{}` lets in {}", file.name, file.whom));
@@ -127,6 +135,17 @@ fn program() -> String {
 fn shell_word(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
     if text.chars().all(is_plain) { text.to_owned() } else { shell_quoted(text) }
+}
+
+/// Keys in files are put into the directory with the rest; those that are elsewhere are made there.
+fn check_keys(keys: &str) -> Result<()> {
+    match KeyPlace::parse(keys, Path::new("")).map_err(|error| error.context("--keys"))? {
+        KeyPlace::File(folder) if folder != Path::new(config::KEYS) => {
+            Err(Error::usage(format!("`--keys` of files is `file:{}`", config::KEYS))
+                .hint("for another folder, write it into authority.yaml afterwards, and move them"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The name of the store's file, where it is one. It is put into the directory with the rest.
