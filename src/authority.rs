@@ -223,7 +223,7 @@ impl Authority {
     /// Where it must not: its CA keys are others.
     pub async fn join(&self, name: &str) -> Result<Option<String>> {
         self.replicas.join(self.store.as_ref(), self.replica(name)?).await?;
-        match self.keys().with_statement_key() {
+        match self.keys().with_statement_key(self.config.suite) {
             Ok(None) => Ok(None),
             Ok(Some(keys)) => {
                 *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);

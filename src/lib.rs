@@ -31,6 +31,7 @@ pub mod retry;
 pub mod rfc4251;
 pub mod runtime;
 pub mod secret;
+pub mod suite;
 pub mod terminal;
 pub mod text;
 pub mod wire;

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use crate::cli::Format;
 use crate::destination::manifest::Manifest;
@@ -11,6 +12,7 @@ use crate::error::Result;
 use crate::join;
 use crate::net::{self, AuthorityTrust};
 use crate::runtime::block_on;
+use crate::suite::{KeyType, Suite};
 use crate::text::{json, shown};
 
 pub(crate) mod command;
@@ -26,13 +28,15 @@ use command::WrappedCommand;
 use command::program;
 use command::signals::{self, Signals, Told};
 use delivery::{OpenDestinations, ci};
-use exchange::Exchanger;
+use exchange::check::Issuance;
 use exchange::keys::JobKeys;
+use exchange::{Exchanger, OtherSuite};
 use revoke::{REVOKE_TIME, Revocable, revoke_by_manifest, revoke_own};
 use run::Run;
 use runs::RegisteredRun;
 use settings::Settings;
 use settings::destinations::Asked;
+use settings::output::Output;
 
 /// Does what the settings say. What can fail without the network comes first,
 /// so that nobody is asked for certificates that could not be used.
@@ -45,17 +49,24 @@ pub(crate) fn execute(settings: &Settings, env: &Environment, progress: &Progres
     {
         return Ok(ExitCode::from(program::not_runnable(program, &error, progress)));
     }
-    let keys = settings
-        .outputs()
-        .map(|output| JobKeys::generate(&output.name, output.kind.declaration.keys, output.given_key()));
-    let keys: Vec<JobKeys> = keys.collect::<Result<_>>()?;
+    let suite = Suite::default();
+    let keys = make_keys(settings, settings.key_type.unwrap_or(suite.key_type()))?;
+    // Each suite has the same keys of TLS.
+    let is_open = settings.key_type.is_none() && keys.iter().any(JobKeys::has_own_ssh);
     let client = net::authority_client(&settings.trust, &settings.authority, settings.timeout)?;
-    let run = Run { settings, env, progress, keys: &keys, client: &client };
+    let run = Run { settings, env, progress, keys: &keys, suite: is_open.then_some(suite), client: &client };
     for note in &settings.notes {
         progress.line(note);
     }
     let _registered = register(run);
-    block_on(exchange_and_deliver(run, &Exchanger::new(run)))?
+    block_on(exchange_and_deliver(run))?
+}
+
+fn make_keys(settings: &Settings, key_type: KeyType) -> Result<Vec<JobKeys>> {
+    let keys = |output: &Output| {
+        JobKeys::generate(&output.name, output.kind.declaration.keys, key_type, output.given_key())
+    };
+    settings.outputs().map(keys).collect()
 }
 
 /// Before the destination is there, so that `cleanup` finds it whenever this process is killed.
@@ -77,19 +88,46 @@ fn paths(settings: &Settings) -> Vec<&Path> {
     settings.destinations.iter().map(|destination| destination.path.as_path()).collect()
 }
 
-async fn exchange_and_deliver(run: Run<'_>, exchanger: &Exchanger<'_>) -> Result<ExitCode> {
+async fn exchange_and_deliver(run: Run<'_>) -> Result<ExitCode> {
     let Run { settings, progress, .. } = run;
+    let deadline = Instant::now() + settings.timeout;
     let wrapped = !settings.command.is_empty();
     // Before there is anything that a signal could leave behind.
     let mut signals = Signals::listen(if wrapped { signals::FORWARDED } else { signals::ENDING })?;
-    let mut destinations = OpenDestinations::prepare(&settings.destinations)?;
+    let destinations = OpenDestinations::prepare(&settings.destinations)?;
     progress.group("machine-id: certificates for this job");
     progress.step(&format!("proving this job with {} to {}", settings.method.name, settings.authority));
+    let exchanger = Exchanger::new(run);
+    let exchanged = tokio::select! {
+        biased;
+        told = ending(&mut signals) => return Ok(ended(told, progress)),
+        exchanged = exchanger.exchange(deadline) => exchanged,
+    };
+    let other = exchanged.as_ref().err().and_then(|error| error.cause::<OtherSuite>());
+    let Some(OtherSuite(suite)) = other else {
+        return deliver_all(run, (&exchanger, exchanged?), destinations, signals).await;
+    };
+    progress.step(&format!("making keys of the authority's suite `{}`", suite.name()));
+    let keys = make_keys(settings, suite.key_type())?;
+    let run = Run { keys: &keys, suite: None, ..run };
+    let exchanger = Exchanger::new(run);
     let issuance = tokio::select! {
         biased;
         told = ending(&mut signals) => return Ok(ended(told, progress)),
-        issuance = exchanger.exchange() => issuance?,
+        issuance = exchanger.exchange(deadline) => issuance?,
     };
+    deliver_all(run, (&exchanger, issuance), destinations, signals).await
+}
+
+/// Writes what was issued, and what is to be done with it.
+async fn deliver_all(
+    run: Run<'_>,
+    (exchanger, issuance): (&Exchanger<'_>, Issuance),
+    mut destinations: OpenDestinations,
+    mut signals: Signals,
+) -> Result<ExitCode> {
+    let Run { settings, progress, .. } = run;
+    let wrapped = !settings.command.is_empty();
     let response = &issuance.response;
     let revocable = Revocable::of_answer(&response.issuance_id, &response.outputs, run.keys);
     revoke_replaced(run, &destinations).await;

@@ -186,8 +186,8 @@ pub struct RevokedEnds {
     pub expires: BTreeMap<u64, i64>,
 }
 
-/// What the authority states of itself to servers: the claims of a JWS of type [`STATEMENT`], signed with EdDSA by its statement
-/// key. Later ones count: a higher `number`, or the same and a later `made`. Unknown members are of later versions.
+/// What the authority states of itself to servers: the claims of a JWS of type [`STATEMENT`], signed by its statement key
+/// with EdDSA, ES256 or ES384. Later ones count: a higher `number`, or the same and a later `made`. Unknown members are of later versions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Statement {
     /// The cluster that it is of.
@@ -203,7 +203,7 @@ pub struct Statement {
     /// For each CA that takes another's place: who says so.
     #[serde(default)]
     pub endorsements: Vec<Endorsement>,
-    /// The statement keys that are believed, in base64url: the raw public key of Ed25519.
+    /// The statement keys that are believed, in base64url: the raw public key of Ed25519, or the point of P-256 or P-384.
     pub statement_keys: Vec<String>,
     /// The SHA-256 of the KRL with that number, as it is served, in hexadecimal.
     pub krl: String,
@@ -273,6 +273,10 @@ pub const STATEMENT_VALID: i64 = 600;
 /// The header in which whoever asks says which host it is: a JWS as in [`RevokeRequest::assertion`], by the host's key, with
 /// its certificate; its audience is the URL that is asked for.
 pub const HOST_HEADER: &str = "machine-id-host";
+
+/// The header in which an authority names its suite (`modern` or `compatible`), and a job the one by which it made keys that
+/// nobody chose.
+pub const SUITE_HEADER: &str = "machine-id-suite";
 
 /// Serials exceed what numbers hold elsewhere.
 mod text_number {

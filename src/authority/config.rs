@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use super::keys::{CaKeys, KeyPlace};
+use super::keys::{self, CaKeys, KeyPlace};
 use super::limits::Quotas;
 use super::policy::Policy;
 use super::policy_files::PolicyFiles;
@@ -19,6 +19,8 @@ use crate::folder::read::{self, Limit, Trust};
 use crate::folder::stamp::Stamp;
 use crate::folder::trust::{self, Owner};
 use crate::net::authority_origin;
+use crate::secret::Secret;
+use crate::suite::Suite;
 
 /// The configuration's name in the data directory.
 pub const FILE: &str = "authority.yaml";
@@ -44,6 +46,10 @@ pub struct Config {
     pub store: StorePlace,
     /// Where the CA keys are.
     pub keys: KeyPlace,
+    /// Where the passphrase is that those in files are sealed with, if not in a credential of systemd's.
+    pub key_passphrase_file: Option<PathBuf>,
+    /// Which algorithms new keys have, of its own and of jobs.
+    pub suite: Suite,
     /// The policy: a file or a folder.
     pub policy: PathBuf,
     /// Whose all of it is.
@@ -98,6 +104,8 @@ impl Config {
         let tls = all.read("tls", |node, key| read_tls(node, key, data_dir));
         let store = all.read("store", |node, key| read_store(node, key, data_dir));
         let keys = all.read("keys", |node, key| read_keys(node, key, data_dir));
+        let key_passphrase_file = all.read("key_passphrase_file", Node::text).map(below);
+        let suite = all.read("suite", |node, key| check(node, key, check_suite)).unwrap_or_default();
         let policy = all.read("policy", Node::text);
         let issuer_ca_file = all.read("issuer_ca_file", Node::text).map(below);
         let retain = all.read("retain", read_retain);
@@ -115,6 +123,8 @@ impl Config {
             tls,
             store: store.unwrap_or_else(|| StorePlace::Sqlite(below(STORE))),
             keys: keys.unwrap_or_else(|| KeyPlace::File(below(KEYS))),
+            key_passphrase_file,
+            suite,
             policy: below(policy.unwrap_or("policy")),
             owner,
             issuer_roots: issuer_ca_file.as_deref().and_then(Stamp::of),
@@ -130,7 +140,15 @@ impl Config {
     /// # Errors
     /// As [`CaKeys::open`] says.
     pub fn open_keys(&self) -> Result<CaKeys> {
-        CaKeys::open(&self.keys, &self.ca_certificate(), &self.cluster, self.owner)
+        CaKeys::open(&self.keys, &self.ca_certificate(), &self.cluster, self.owner, self.key_passphrase()?)
+    }
+
+    /// The passphrase that CA keys in files are sealed with, where there is one.
+    ///
+    /// # Errors
+    /// As [`keys::passphrase`] says.
+    pub fn key_passphrase(&self) -> Result<Option<Secret>> {
+        keys::passphrase(self.key_passphrase_file.as_deref(), self.owner, &Environment::of_process())
     }
 
     /// Where the TLS CA's certificate lies.
@@ -147,7 +165,7 @@ impl Config {
                 return Some(error.context(again()).hint("the authority will not start again with it"));
             }
         };
-        let Self { cluster, public_url, listen, tls, store, keys, policy, retain, quotas, .. } = self;
+        let Self { cluster, public_url, listen, tls, store, keys, suite, policy, retain, quotas, .. } = self;
         let roots = |config: &Self| (config.issuer_ca_file.clone(), config.issuer_roots);
         let changed = [
             ("cluster", *cluster != now.cluster),
@@ -156,6 +174,8 @@ impl Config {
             ("tls", *tls != now.tls),
             ("store", *store != now.store),
             ("keys", *keys != now.keys),
+            ("key_passphrase_file", self.key_passphrase_file != now.key_passphrase_file),
+            ("suite", *suite != now.suite),
             ("policy", *policy != now.policy),
             ("issuer_ca_file", roots(self) != roots(&now)),
             ("retain", *retain != now.retain),
@@ -258,11 +278,7 @@ fn check_folder(data_dir: &Path, owner: Owner) -> Result<()> {
     trust::operators(data_dir, owner).map(drop).map_err(|unfit| unfit.error(Kind::Usage, cannot()))
 }
 
-fn check<E: Display>(
-    node: &Node,
-    key: &str,
-    check: fn(&str) -> Result<String, E>,
-) -> Result<String, Mistake> {
+fn check<T, E: Display>(node: &Node, key: &str, check: fn(&str) -> Result<T, E>) -> Result<T, Mistake> {
     check(node.text(key)?).map_err(|why| Mistake::new(node.place, format!("`{key}` {why}")))
 }
 
@@ -332,6 +348,11 @@ pub fn check_cluster(name: &str) -> Result<String, &'static str> {
     if fits { Ok(name.to_owned()) } else { Err("must be lower-case letters, digits, dots and dashes") }
 }
 
+/// A suite by its name.
+pub fn check_suite(name: &str) -> Result<Suite, &'static str> {
+    Suite::named(name).ok_or("must be modern or compatible")
+}
+
 /// A public URL: https, a host, perhaps a port, and nothing else, since every
 /// character of it is part of the audience. A trailing slash is dropped.
 pub fn check_public_url(text: &str) -> Result<String, String> {
@@ -390,6 +411,7 @@ mod tests {
                 "4:8: the database's URL: `sslmode` must be one of: verify-full, verify-ca, require, prefer, allow, disable",
             ),
             (format!("{MINIMAL}keys: pkcs11:x"), "4:7: `keys` must be `file:PATH`"),
+            (format!("{MINIMAL}suite: fips"), "4:8: `suite` must be modern or compatible"),
             (format!("{MINIMAL}retain: 191h"), "4:9: `retain` must be at least 8 days"),
             (
                 format!("{MINIMAL}retain: 99999999999999999999d"),
@@ -434,7 +456,7 @@ mod tests {
     #[test]
     fn no_value_may_be_empty() {
         let full = format!(
-            "{MINIMAL}listen: 0.0.0.0:1\nstore: sqlite:a\nkeys: file:k\npolicy: p\nissuer_ca_file: c\n\
+            "{MINIMAL}listen: 0.0.0.0:1\nstore: sqlite:a\nkeys: file:k\nkey_passphrase_file: f\nsuite: modern\npolicy: p\nissuer_ca_file: c\n\
              retain: 30d\ntls: {{cert_file: c, key_file: k}}\nlimits: {{certificates_per_hour_of_token: 99}}\n"
         );
         parse(&full).unwrap();

@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::{Body, HttpBody as _, to_bytes};
 use axum::extract::{Extension, Request, State};
 use axum::http::uri::Authority as Host;
-use axum::http::{HeaderValue, Method, StatusCode, Uri, Version, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -35,7 +35,7 @@ use super::{Authority, Ready};
 use crate::error::Error;
 use crate::join::issuers::Unavailable;
 use crate::terminal;
-use crate::wire::{ExchangeRequest, HOST_HEADER, Problem, RevokeRequest};
+use crate::wire::{ExchangeRequest, HOST_HEADER, Problem, RevokeRequest, SUITE_HEADER};
 
 /// The largest body that is read, in bytes: sixteen outputs with RSA keys and a token are about 60 KB.
 const MAX_BODY: usize = 96 << 10;
@@ -75,7 +75,7 @@ pub fn router(authority: Arc<Authority>, certificate: Arc<CurrentCertificate>) -
         .route("/v1/revoked/tls.crl", get(tls_crl))
         .route_layer(from_fn_with_state(Arc::clone(&authority), named))
         .route_layer(from_fn_with_state(Arc::clone(&authority), joined))
-        .route("/healthz", get(async || json_response(&json!({"status": "ok"}))))
+        .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .fallback(async || problem(404, "not-found", "there is nothing here"))
         .method_not_allowed_fallback(async || {
@@ -172,7 +172,25 @@ fn too_large() -> Box<Problem> {
     problem(413, "too-large", "the body is larger than this authority reads, or broke off")
 }
 
-async fn exchange(State(authority): Shared, Extension(Peer(peer)): Extension<Peer>, body: Bytes) -> Answer {
+/// That it is there, for whoever opens a connection for later; and its suite, by which jobs make their keys.
+async fn healthz(State(authority): Shared) -> Answer {
+    Ok(([(SUITE_HEADER, authority.config().suite.name())], json_response(&json!({"status": "ok"}))?)
+        .into_response())
+}
+
+async fn exchange(
+    State(authority): Shared,
+    Extension(Peer(peer)): Extension<Peer>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    // Keys that nobody chose are made anew, and the proof is good for those.
+    let suite = authority.config().suite.name();
+    if headers.get(SUITE_HEADER).is_some_and(|said| said != suite) {
+        let title =
+            "the keys are of another suite than this authority's, which the header `machine-id-suite` names";
+        return Ok(([(SUITE_HEADER, suite)], problem(409, "other-suite", title)).into_response());
+    }
     let request: ExchangeRequest = read(&body)?;
     let response =
         enroll::exchange(&authority, &request, peer).await.map_err(|why| refused(&authority, why))?;

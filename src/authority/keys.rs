@@ -25,13 +25,17 @@ use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::trust::Owner;
 use crate::jws;
 use crate::net::pin_of;
+use crate::secret::Secret;
+use crate::suite::Suite;
 use crate::wire::{STATEMENT, Statement, TrustAnchors};
 
 mod awskms;
 mod crl;
 mod file;
+mod passphrase;
 mod place;
 mod private;
+mod sealed;
 mod signer;
 mod ssh;
 mod subject;
@@ -39,8 +43,10 @@ mod subject;
 pub(in crate::authority) mod tests;
 mod tls;
 
+pub use passphrase::passphrase;
 pub use place::KeyPlace;
 pub use private::{Algorithm, KeyStore, PrivateKey, is_away};
+pub use sealed::is_sealed;
 pub use tls::TlsCaCertificate;
 
 use private::{Public, away};
@@ -80,26 +86,29 @@ impl CaKeys {
     ///
     /// # Errors
     /// `Kind::Usage` where there are keys already, or they cannot be written; [`is_away`] where the place cannot be reached.
-    pub fn create(place: &KeyPlace, certificate: &Path, cluster: &str, now: i64) -> Result<()> {
+    pub fn create(
+        place: &KeyPlace,
+        certificate: &Path,
+        cluster: &str,
+        (suite, passphrase): (Suite, Option<Secret>),
+        now: i64,
+    ) -> Result<()> {
         place.prepare()?;
-        let store = place.open(Owner::me())?;
+        let store = place.open(Owner::me(), passphrase)?;
         let mut made = Vec::new();
-        let mut make = |name, algorithm| {
-            let key = store.create(name, algorithm)?;
+        let mut make = |name| {
+            let key = store.create(name, algorithm(suite, name))?;
             made.push(name);
             Ok::<_, Error>(key)
         };
-        let all = [SSH_USER, SSH_HOST, STATEMENT_KEY]
-            .into_iter()
-            .try_for_each(|name| make(name, Algorithm::Ed25519).map(drop));
-        let all = all
-            .and_then(|()| tls::create(make(TLS, Algorithm::EcdsaP256)?.as_ref(), certificate, cluster, now));
+        let all = [SSH_USER, SSH_HOST, STATEMENT_KEY].into_iter().try_for_each(|name| make(name).map(drop));
+        let all = all.and_then(|()| tls::create(make(TLS)?.as_ref(), certificate, cluster, now));
         all.map_err(|error| left(store.as_ref(), &made, error))
     }
 
     /// What stopped `init` after it had made the keys, with what it leaves of them.
     pub fn leftover(place: &KeyPlace, error: Error) -> Error {
-        match place.open(Owner::me()) {
+        match place.open(Owner::me(), None) {
             Ok(store) => left(store.as_ref(), &[SSH_USER, SSH_HOST, STATEMENT_KEY, TLS], error),
             Err(_) => error,
         }
@@ -110,8 +119,14 @@ impl CaKeys {
     /// # Errors
     /// `Kind::Usage` where one is missing, unreadable, unfit, another user's, or open to others; [`is_away`] where they
     /// cannot be reached.
-    pub fn open(place: &KeyPlace, certificate: &Path, cluster: &str, owner: Owner) -> Result<Self> {
-        let store = place.open(owner)?;
+    pub fn open(
+        place: &KeyPlace,
+        certificate: &Path,
+        cluster: &str,
+        owner: Owner,
+        passphrase: Option<Secret>,
+    ) -> Result<Self> {
+        let store = place.open(owner, passphrase)?;
         let need = |name| {
             store.open(name)?.ok_or_else(|| {
                 Error::usage(format!("the CA key {} is missing", store.place(name)))
@@ -132,13 +147,24 @@ impl CaKeys {
     ///
     /// # Errors
     /// Where none can be made.
-    pub fn with_statement_key(&self) -> Result<Option<Self>> {
+    pub fn with_statement_key(&self, suite: Suite) -> Result<Option<Self>> {
         if self.statement.is_some() {
             return Ok(None);
         }
-        let key = StatementKey::new(self.store.create(STATEMENT_KEY, Algorithm::Ed25519)?)?;
+        let key = self.store.create(STATEMENT_KEY, algorithm(suite, STATEMENT_KEY))?;
+        let key = StatementKey::new(key)?;
         let Self { store, ssh_user, ssh_host, tls, .. } = self.clone();
         Ok(Some(Self { store, ssh_user, ssh_host, tls, statement: Some(key) }))
+    }
+
+    /// The keys that are of an algorithm which the suite is to do without, by name.
+    pub fn unlike(&self, suite: Suite) -> Vec<&'static str> {
+        let statement = self.statement.iter().map(|one| (STATEMENT_KEY, &one.key));
+        let all = [(SSH_USER, &self.ssh_user.key), (SSH_HOST, &self.ssh_host.key), (TLS, &self.tls.key)];
+        let is_unlike =
+            |key: &dyn PrivateKey| suite == Suite::Compatible && key.algorithm() == Algorithm::Ed25519;
+        let unlike = all.into_iter().chain(statement).filter(|(_, key)| is_unlike(key.as_ref()));
+        unlike.map(|(name, _)| name).collect()
     }
 
     /// Has something signed: here where the keys are, else on a thread that may wait.
@@ -279,6 +305,14 @@ fn left(store: &dyn KeyStore, made: &[&str], error: Error) -> Error {
     }
     let places: Vec<String> = made.iter().map(|name| store.place(name)).collect();
     error.hint(format!("left behind, and good for nothing: {}", places.join("; ")))
+}
+
+/// What a suite makes the key of that name of.
+fn algorithm(suite: Suite, name: &str) -> Algorithm {
+    match suite {
+        Suite::Modern if name != TLS => Algorithm::Ed25519,
+        Suite::Modern | Suite::Compatible => Algorithm::EcdsaP256,
+    }
 }
 
 impl StatementKey {

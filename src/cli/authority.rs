@@ -164,6 +164,12 @@ pub struct Init {
     /// Where its CA keys are: `file:keys`, or `awskms:alias/PREFIX`, where they are made.
     #[arg(long, value_name = "KEYS", default_value = "file:keys")]
     pub keys: String,
+    /// Which algorithms its keys and its jobs' have: modern (Ed25519, and P-256 for TLS), or compatible (P-256, as FIPS policies take it).
+    #[arg(long, value_name = "SUITE", default_value = "modern")]
+    pub suite: String,
+    /// Seal the CA keys with the passphrase in this file, or else in systemd's credential machine-id-keys.
+    #[arg(long, value_name = "FILE")]
+    pub key_passphrase_file: Option<PathBuf>,
     /// Let these jobs in: `github:OWNER/REPO[@BRANCH]`, `gitlab:[HOST/]GROUP/PROJECT[@BRANCH]`,
     /// `circleci:ORG_ID/PROJECT_ID[@BRANCH]`, `token:NAME`.
     #[arg(long, value_name = "KIND:WHAT", requires = "login")]

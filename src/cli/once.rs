@@ -36,6 +36,10 @@ pub struct Args {
     #[arg(long, value_name = "DURATION")]
     pub ttl: Option<String>,
 
+    /// Which keys to make: ed25519 (of TLS P-256), ecdsa-p256 or ecdsa-p384; by default as the authority's suite says [env: MACHINE_ID_KEY_TYPE]
+    #[arg(long, value_name = "TYPE")]
+    pub key_type: Option<String>,
+
     /// Trust the authority by the CA certificates in this PEM file [env: MACHINE_ID_CA_FILE]
     #[arg(long, value_name = "PEM", conflicts_with = "ca_pin")]
     pub ca_file: Option<String>,

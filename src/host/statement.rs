@@ -7,7 +7,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::signature::{ECDSA_P256_SHA256_ASN1, ED25519, UnparsedPublicKey, VerificationAlgorithm};
+use ring::signature::{
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, UnparsedPublicKey,
+    VerificationAlgorithm,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use ssh_key::public::{EcdsaPublicKey, KeyData};
@@ -54,6 +57,9 @@ struct Header {
     crit: Option<serde_json::Value>,
 }
 
+/// What a JWS is that no statement key has signed.
+const ANOTHER: &str = "it is a JWS of another kind";
+
 /// The statement, its CAs in their one form, if it is to be believed; `given` is the key that an operator has named for
 /// the first.
 ///
@@ -63,14 +69,20 @@ pub fn believe(jws: &str, known: Option<&Known>, given: Option<&str>, now: i64) 
     let (message, signature) = jws.rsplit_once('.').ok_or("it is no JWS")?;
     let (header, claims) = message.split_once('.').ok_or("it is no JWS")?;
     let header: Header = json(header).ok_or("it is no JWS of a statement")?;
-    if header.alg != "EdDSA" || header.typ != STATEMENT || header.crit.is_some() {
-        return Err("it is a JWS of another kind".to_owned());
+    let (length, algorithm): (_, &'static dyn VerificationAlgorithm) = match header.alg.as_str() {
+        "EdDSA" => (32, &ED25519),
+        "ES256" => (65, &ECDSA_P256_SHA256_FIXED),
+        "ES384" => (97, &ECDSA_P384_SHA384_FIXED),
+        _ => return Err(ANOTHER.to_owned()),
+    };
+    if header.typ != STATEMENT || header.crit.is_some() {
+        return Err(ANOTHER.to_owned());
     }
     let mut statement: Statement = json(claims).ok_or("its claims are not those of a statement")?;
     statement.trust = plain(&statement.trust)?;
     let signed_by = |key: &String| {
         let key = URL_SAFE_NO_PAD.decode(key).unwrap_or_default();
-        key.len() == 32 && verifies(&key, message.as_bytes(), signature)
+        key.len() == length && is_signature(algorithm, &key, message.as_bytes(), signature)
     };
     let signer = statement.statement_keys.iter().find(|key| signed_by(key));
     let signer = signer.ok_or("none of its keys has signed it")?;
@@ -176,11 +188,20 @@ fn ca_key(kind: &str, by: &str, known: &TrustAnchors) -> Option<Vec<u8>> {
 
 /// Whether that is the signature (base64url) by a raw key of Ed25519, or by a point of P-256: their lengths tell them apart.
 fn verifies(key: &[u8], message: &[u8], signature: &str) -> bool {
-    let algorithm: &dyn VerificationAlgorithm = match key.len() {
+    let algorithm: &'static dyn VerificationAlgorithm = match key.len() {
         32 => &ED25519,
         65 => &ECDSA_P256_SHA256_ASN1,
         _ => return false,
     };
+    is_signature(algorithm, key, message, signature)
+}
+
+fn is_signature(
+    algorithm: &'static dyn VerificationAlgorithm,
+    key: &[u8],
+    message: &[u8],
+    signature: &str,
+) -> bool {
     let Ok(signature) = URL_SAFE_NO_PAD.decode(signature) else { return false };
     UnparsedPublicKey::new(algorithm, key).verify(message, &signature).is_ok()
 }

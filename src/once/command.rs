@@ -269,7 +269,8 @@ impl<'a> WrappedCommand<'a> {
 
     async fn renew(&self) -> Result<i64> {
         self.renewing.set(true);
-        let exchanged = self.exchanger.exchange().await;
+        let deadline = std::time::Instant::now() + self.run.settings.timeout;
+        let exchanged = self.exchanger.exchange(deadline).await;
         self.renewing.set(false);
         let issuance = exchanged?;
         let response = &issuance.response;

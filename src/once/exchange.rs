@@ -1,7 +1,12 @@
 //! One exchange: a proof from the platform and a connection to the authority
 //! at the same time, then the request, again while that can help.
+//!
+//! Which keys a job is to have, where nobody says, the authority's suite tells, and the proof may be bound to them. So they are
+//! made by the usual suite first; an authority of another says so as the connection is opened, while the platform is at
+//! work, or else refuses them before it looks at the proof. Others are made then.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap};
@@ -17,10 +22,11 @@ use crate::once::exchange::refusal::Refusal;
 use crate::once::run::Run;
 use crate::once::settings::output::Output;
 use crate::retry::{self, Attempts, Verdict, parse_http_date};
+use crate::suite::Suite;
 use crate::text::shown_long;
 use crate::wire::{
-    ExchangeRequest, ExchangeResponse, OutputRequest, Problem, Proof, SshRequest, TlsRequest, binding,
-    bound_audience,
+    ExchangeRequest, ExchangeResponse, OutputRequest, Problem, Proof, SUITE_HEADER, SshRequest, TlsRequest,
+    binding, bound_audience,
 };
 
 pub(crate) mod check;
@@ -34,6 +40,16 @@ const WARM: Duration = Duration::from_secs(2);
 /// The largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 1 << 20;
 
+/// That the authority has another suite than the one by which keys were made that nobody chose.
+#[derive(Debug)]
+pub(crate) struct OtherSuite(pub Suite);
+
+impl fmt::Display for OtherSuite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the authority's suite is `{}`", self.0.name())
+    }
+}
+
 /// Everything that exchanges of one run share.
 pub(crate) struct Exchanger<'a> {
     run: Run<'a>,
@@ -41,6 +57,8 @@ pub(crate) struct Exchanger<'a> {
     audience: String,
     /// The authority's clock less ours, by its last answer.
     clock_offset: Cell<Option<i64>>,
+    /// The authority's suite, once it has told it.
+    suite: Cell<Option<Suite>>,
     /// The hash of the last token that was handed over.
     handed: Cell<Option<[u8; 32]>>,
     /// The last issuance.
@@ -57,21 +75,23 @@ impl<'a> Exchanger<'a> {
             clock: Clock::system(),
             audience: bound_audience(&run.settings.authority, &binding(&bound)),
             clock_offset: Cell::new(None),
+            suite: Cell::new(None),
             handed: Cell::new(None),
             issued: RefCell::new(None),
             may_be_accepted: Cell::new(false),
         }
     }
 
-    /// Gets certificates.
-    pub(crate) async fn exchange(&self) -> Result<Issuance> {
-        let Run { settings, progress, .. } = self.run;
-        let deadline = Instant::now() + settings.timeout;
+    /// Gets certificates before the deadline.
+    ///
+    /// # Errors
+    /// Among others [`OtherSuite`], and nothing is used up then.
+    pub(crate) async fn exchange(&self, deadline: Instant) -> Result<Issuance> {
         loop {
             if let Some(issuance) = self.with_one_proof(deadline).await? {
                 return Ok(issuance);
             }
-            progress.line("the proof has aged without an answer, and makes room for another");
+            self.run.progress.line("the proof has aged without an answer, and makes room for another");
         }
     }
 
@@ -158,7 +178,11 @@ impl<'a> Exchanger<'a> {
                 let _ = tokio::time::timeout(WARM, warm).await;
                 Ok(proof)
             }
-            () = &mut warm => prove.await,
+            () = &mut warm => {
+                // No use in waiting for one that is bound to other keys.
+                self.check_suite()?;
+                prove.await
+            }
         }
     }
 
@@ -185,7 +209,7 @@ impl<'a> Exchanger<'a> {
         match net::send(client.get(format!("{authority}/healthz")).timeout(time)).await {
             // Only a connection whose answer was read is used again.
             Ok(response) => {
-                self.note_clock(response.headers());
+                self.note(response.headers());
                 let _ = net::body(response, MAX_ANSWER).await;
                 progress.step(&format!("connected to {authority}"));
             }
@@ -261,6 +285,10 @@ impl<'a> Exchanger<'a> {
             .header(CONTENT_TYPE, "application/json")
             .body(body.to_vec())
             .timeout(time);
+        let request = match self.suite_of_keys() {
+            Some(suite) => request.header(SUITE_HEADER, suite.name()),
+            None => request,
+        };
         let before = self.may_be_accepted.replace(true);
         let failed = |why: RequestError| {
             // Without a connection nothing was sent.
@@ -273,7 +301,7 @@ impl<'a> Exchanger<'a> {
             (self.unreachable(&why), retry::of_error(&why))
         };
         let response = net::send(request).await.map_err(failed)?;
-        self.note_clock(response.headers());
+        self.note(response.headers());
         let (status, now) = (response.status().as_u16(), self.clock.now());
         let verdict = retry::of_answer(status, response.headers(), now);
         let body = net::body(response, MAX_ANSWER).await.map_err(failed)?;
@@ -286,6 +314,9 @@ impl<'a> Exchanger<'a> {
         // The authority itself says no: unless it gave up waiting, nothing was recorded.
         if problem.as_ref().is_some_and(|problem| problem.is_ours() && !problem.is("timeout")) {
             self.may_be_accepted.set(before);
+        }
+        if problem.as_ref().is_some_and(|problem| problem.is("other-suite")) {
+            self.check_suite().map_err(|other| (other, Verdict::Final))?;
         }
         let refusal = Refusal {
             authority,
@@ -307,7 +338,25 @@ impl<'a> Exchanger<'a> {
         net::unreachable(&settings.authority, why, &settings.trust, self.clock.now())
     }
 
-    fn note_clock(&self, headers: &HeaderMap) {
+    /// The suite by which the keys were made, as long as they may be others.
+    fn suite_of_keys(&self) -> Option<Suite> {
+        self.run.suite.filter(|_| self.issued.borrow().is_none())
+    }
+
+    /// Whether the authority's suite is that of the keys, where it is to be.
+    fn check_suite(&self) -> Result<()> {
+        match self.suite.get() {
+            Some(told) if self.suite_of_keys().is_some_and(|own| own != told) => {
+                Err(Error::new(Kind::Unreachable, OtherSuite(told)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What an answer's head tells of the authority: its clock, and its suite.
+    fn note(&self, headers: &HeaderMap) {
+        let suite = headers.get(SUITE_HEADER).and_then(|name| Suite::named(name.to_str().ok()?));
+        self.suite.set(suite.or(self.suite.get()));
         let date = headers.get(DATE).and_then(|date| parse_http_date(date.to_str().ok()?));
         self.clock_offset.set(date.map(|date| date - self.clock.now()).or(self.clock_offset.get()));
     }

@@ -206,6 +206,7 @@ mod tests {
 
     use super::*;
     use crate::output::KeyKinds;
+    use crate::suite::KeyType;
 
     fn parts(assertion: &Secret) -> (serde_json::Value, serde_json::Value) {
         let part = |index: usize| {
@@ -219,7 +220,9 @@ mod tests {
     #[test]
     fn assertions_are_as_the_contract_says() {
         net::install_crypto();
-        let keys = JobKeys::generate("x", KeyKinds { ssh: true, tls: true, host: false }, None).unwrap();
+        let keys =
+            JobKeys::generate("x", KeyKinds { ssh: true, tls: true, host: false }, KeyType::Ed25519, None)
+                .unwrap();
         let output = |ssh: bool, tls: bool| OutputResponse {
             name: "x".into(),
             ssh_certificate: ssh.then(|| "ssh-ed25519-cert-v01@openssh.com AAAA comment\n".into()),

@@ -3,6 +3,7 @@
 use crate::environment::Environment;
 use crate::once::exchange::keys::JobKeys;
 use crate::once::settings::Settings;
+use crate::suite::Suite;
 use crate::terminal::Progress;
 
 /// One run of `once`.
@@ -13,6 +14,8 @@ pub(crate) struct Run<'a> {
     pub progress: &'a Progress,
     /// A set for each output.
     pub keys: &'a [JobKeys],
+    /// The suite by which they were made, where nobody chose them and they are to be the authority's.
+    pub suite: Option<Suite>,
     /// For the authority alone; its connections are kept.
     pub client: &'a reqwest::Client,
 }

@@ -22,6 +22,7 @@ use crate::once::settings::destinations::{
 use crate::once::settings::inherited::Inherited;
 use crate::once::settings::output::{Output, check_outputs, parse_output, unknown};
 use crate::once::settings::storage::StorageOptions;
+use crate::suite::KeyType;
 use crate::text::shown;
 use crate::wire::{MIN_TTL, USUAL_TTL};
 
@@ -49,6 +50,8 @@ pub(crate) struct Settings {
     pub token: String,
     /// How long the certificates should live, in seconds.
     pub ttl_seconds: i64,
+    /// The keys that are made, where somebody says which.
+    pub key_type: Option<KeyType>,
     /// The time for an exchange, retries included.
     pub timeout: Duration,
     /// What is written where; at least one, each path once.
@@ -89,6 +92,7 @@ impl Settings {
             .ok_or_else(|| missing("the join token", "--token NAME", "MACHINE_ID_TOKEN"))
             .and_then(join_token)?;
         let ttl = pick(&args.ttl, "MACHINE_ID_TTL", &file.ttl);
+        let key_type = pick(&args.key_type, "MACHINE_ID_KEY_TYPE", &file.key_type);
         let trust = trust(&args, env, &file)?;
         let mut notes = Vec::new();
         let typed = args.outputs.iter().map(|text| parse_output(text)).collect::<Result<Vec<_>>>()?;
@@ -112,6 +116,7 @@ impl Settings {
             storage,
             token,
             ttl_seconds: ttl.map_or(Ok(i64::from(USUAL_TTL)), |ttl| ttl_seconds(&ttl))?,
+            key_type: key_type.as_deref().map(self::key_type).transpose()?,
             timeout,
             destinations,
             earlier,
@@ -179,6 +184,11 @@ fn ttl_seconds(text: &str) -> Result<i64> {
         return Err(wrong(&format!("must be at least {MIN_TTL}s")));
     }
     i64::try_from(seconds).map_err(|_| wrong("is too long"))
+}
+
+fn key_type(name: &str) -> Result<KeyType> {
+    let wrong = || unknown("key type", name, &KeyType::ALL.map(|(name, _)| name));
+    KeyType::named(name).ok_or_else(|| wrong().hint("--key-type (MACHINE_ID_KEY_TYPE) names it"))
 }
 
 fn trust(args: &Args, env: &Environment, file: &ConfigFile) -> Result<AuthorityTrust> {

@@ -11,6 +11,7 @@ use machine_id::once::exchange::keys::{JobKeys, SshKey};
 use machine_id::once::revoke::Revocable;
 use machine_id::output::KeyKinds;
 use machine_id::secret::Secret;
+use machine_id::suite::KeyType;
 use machine_id::wire::{ExchangeRequest, OutputResponse, Proof, RevokeRequest};
 
 use crate::support::issuer::{Endpoint, Fault, REQUEST_TOKEN};
@@ -294,7 +295,8 @@ fn processes_have_no_secret_in_their_arguments_or_environment() {
 
 #[test]
 fn secret_values_do_not_print() {
-    let keys = JobKeys::generate("x", KeyKinds { ssh: true, tls: true, host: true }, None).unwrap();
+    let keys = JobKeys::generate("x", KeyKinds { ssh: true, tls: true, host: true }, KeyType::Ed25519, None)
+        .unwrap();
     let (ssh, tls) = (keys.ssh.as_ref().unwrap(), keys.tls.as_ref().unwrap());
     let proof = Proof::id_token(Secret::new("hunter2-hunter2".into()));
     let request = ExchangeRequest {
@@ -314,7 +316,9 @@ fn secret_values_do_not_print() {
         principals: Vec::new(),
         roles: Vec::new(),
     };
-    let only_ssh = JobKeys::generate("x", KeyKinds { ssh: true, tls: false, host: false }, None).unwrap();
+    let only_ssh =
+        JobKeys::generate("x", KeyKinds { ssh: true, tls: false, host: false }, KeyType::Ed25519, None)
+            .unwrap();
     let seed_of =
         |key: &SshKey| key.private.as_ref().unwrap().key_data().ed25519().unwrap().private.to_bytes();
     let (seed, other_seed) = (seed_of(ssh), seed_of(only_ssh.ssh.as_ref().unwrap()));

@@ -1,5 +1,5 @@
-//! CA keys in files of a folder: `ssh_user_ca`, `ssh_host_ca` and `statement_key` in OpenSSH's format, `tls_ca.key` in
-//! PKCS#8. All 0600, in a folder that is 0700.
+//! CA keys in files of a folder: `ssh_user_ca`, `ssh_host_ca` and `statement_key` in OpenSSH's format where they are of
+//! Ed25519, the others in PKCS#8; all in PKCS#8 where they are sealed with a passphrase. All 0600, in a folder that is 0700.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -15,12 +15,14 @@ use ssh_key::private::{EcdsaKeypair, Ed25519Keypair, KeypairData};
 use zeroize::Zeroizing;
 
 use super::private::{Algorithm, KeyStore, PrivateKey, Public};
+use super::sealed::{Seal, is_sealed};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::Folder;
 use crate::folder::read::{self, Limit, Trust};
 use crate::folder::trust::Owner;
 use crate::pem;
 use crate::random;
+use crate::secret::Secret;
 
 /// What the keys of `init` are called here.
 const FILES: [(&str, &str); 4] = [
@@ -31,21 +33,34 @@ const FILES: [(&str, &str); 4] = [
 ];
 
 /// The keys in a folder.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct FileStore {
     folder: PathBuf,
     owner: Owner,
+    /// What new keys are sealed with, and those that are.
+    seal: Option<Seal>,
 }
 
 impl FileStore {
-    /// That folder, of that owner.
-    pub(super) fn new(folder: &Path, owner: Owner) -> Self {
-        Self { folder: folder.to_owned(), owner }
+    /// That folder, of that owner; new keys are sealed with the passphrase, where there is one.
+    pub(super) fn new(folder: &Path, owner: Owner, passphrase: Option<Secret>) -> Self {
+        Self { folder: folder.to_owned(), owner, seal: passphrase.map(Seal::new) }
     }
 
     fn path(&self, name: &str) -> PathBuf {
         let known = FILES.iter().find(|(known, _)| *known == name).map(|(_, file)| *file);
         self.folder.join(known.unwrap_or(name))
+    }
+
+    /// Reads OpenSSH's format without a passphrase, or PKCS#8.
+    fn read(&self, text: &str) -> Result<FileKey> {
+        match &self.seal {
+            Some(seal) if is_sealed(text) => FileKey::of_der(&seal.open(text)?),
+            None if is_sealed(text) => Err(Error::usage("it is sealed with a passphrase, and none is given")
+                .hint("name its file in authority.yaml, `key_passphrase_file: FILE`, or have systemd hand it over: `LoadCredential=machine-id-keys:FILE`")),
+            _ if text.contains("-----BEGIN OPENSSH PRIVATE KEY-----") => FileKey::openssh(text),
+            _ => FileKey::pkcs8(text),
+        }
     }
 }
 
@@ -61,14 +76,19 @@ impl KeyStore for FileStore {
         }
         let cannot = format!("cannot use the CA key {}", path.display());
         let text = read::text(&path, Trust::Secret(self.owner), Limit::FILE)?;
-        let key = FileKey::read(&text).map_err(|error| error.context(cannot))?;
+        let key = self.read(&text).map_err(|error| error.context(cannot))?;
         Ok(Some(Arc::new(key)))
     }
 
     fn create(&self, name: &str, algorithm: Algorithm) -> Result<Arc<dyn PrivateKey>> {
         let path = self.path(name);
         let is_tls = name == "tls" || name.starts_with("tls-");
-        let text = if is_tls { new_pkcs8(algorithm)? } else { new_openssh(algorithm, name)? };
+        let text = match (&self.seal, algorithm) {
+            (Some(seal), _) => seal.close(&new_pkcs8(algorithm)?)?,
+            // Which OpenSSH reads in its own format alone, before 9.6.
+            (None, Algorithm::Ed25519) if !is_tls => new_openssh(name)?,
+            (None, _) => pem::encode("PRIVATE KEY", &new_pkcs8(algorithm)?),
+        };
         let file = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         Folder::add_inside(&self.folder, file, text.as_bytes())
             .context(Kind::Usage, format!("cannot write {}", path.display()))?;
@@ -122,15 +142,6 @@ impl FileKey {
         Self { algorithm, pair, spki }
     }
 
-    /// Reads OpenSSH's format or PKCS#8, without a passphrase.
-    fn read(text: &str) -> Result<Self> {
-        if text.contains("-----BEGIN OPENSSH PRIVATE KEY-----") {
-            Self::openssh(text)
-        } else {
-            Self::pkcs8(text)
-        }
-    }
-
     fn openssh(text: &str) -> Result<Self> {
         let key = ssh_key::PrivateKey::from_openssh(text.as_bytes()).context(Kind::Usage, "OpenSSH")?;
         let apart = || Error::usage("private and public key do not belong together");
@@ -162,12 +173,14 @@ impl FileKey {
 
     fn pkcs8(text: &str) -> Result<Self> {
         let key = pem::private_keys(text)?.into_iter().next();
-        let key = key.ok_or_else(|| Error::usage("there is no private key"))?;
-        let unfit = || {
-            Error::usage("it is not a key of Ed25519, P-256, P-384, or RSA of 3072 bits or more, in PKCS#8")
-        };
-        let PrivateKeyDer::Pkcs8(der) = &key else { return Err(unfit()) };
-        let der = der.secret_pkcs8_der();
+        match key.ok_or_else(|| Error::usage("there is no private key"))? {
+            PrivateKeyDer::Pkcs8(der) => Self::of_der(der.secret_pkcs8_der()),
+            _ => Err(unfit()),
+        }
+    }
+
+    /// Reads PKCS#8 in DER.
+    fn of_der(der: &[u8]) -> Result<Self> {
         let random = SystemRandom::new();
         for (algorithm, curve) in CURVES {
             if let Ok(pair) = EcdsaKeyPair::from_pkcs8(curve, der, &random) {
@@ -212,34 +225,42 @@ impl PrivateKey for FileKey {
     }
 }
 
-/// A new key in OpenSSH's format.
-fn new_openssh(algorithm: Algorithm, comment: &str) -> Result<Zeroizing<String>> {
-    let failed = "cannot make a CA key";
-    let pair = match algorithm {
-        Algorithm::Ed25519 => {
-            let mut seed = Zeroizing::new([0; 32]);
-            random::fill(&mut *seed)?;
-            KeypairData::from(Ed25519Keypair::from_seed(&seed))
-        }
-        _ => return Err(Error::usage("CA keys of SSH in files are of Ed25519")),
-    };
-    ssh_key::PrivateKey::new(pair, comment)
-        .and_then(|key| key.to_openssh(LineEnding::LF))
-        .context(Kind::Internal, failed)
+fn unfit() -> Error {
+    Error::usage("it is not a key of Ed25519, P-256, P-384, or RSA of 3072 to 4096 bits, in PKCS#8")
+        .hint("`openssl pkcs8 -topk8 -nocrypt -in FILE -out NEW` turns one of another form into PKCS#8")
 }
 
-/// A new key in PKCS#8, in PEM.
-fn new_pkcs8(algorithm: Algorithm) -> Result<Zeroizing<String>> {
-    let curve = match algorithm {
-        Algorithm::Ed25519 => &rcgen::PKCS_ED25519,
-        Algorithm::EcdsaP256 => &rcgen::PKCS_ECDSA_P256_SHA256,
-        Algorithm::EcdsaP384 => &rcgen::PKCS_ECDSA_P384_SHA384,
-        Algorithm::Rsa3072 => {
-            return Err(Error::usage("a key of RSA is not made here").hint(
-                "make it by `openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:3072`, and put it there",
-            ));
-        }
-    };
-    let key = rcgen::KeyPair::generate_for(curve).context(Kind::Internal, "cannot make a CA key")?;
-    Ok(Zeroizing::new(key.serialize_pem()))
+/// The seed of a new key of Ed25519.
+fn new_seed() -> Result<Zeroizing<[u8; 32]>> {
+    let mut seed = Zeroizing::new([0; 32]);
+    random::fill(&mut *seed)?;
+    Ok(seed)
+}
+
+/// A new key of Ed25519 in OpenSSH's format.
+fn new_openssh(comment: &str) -> Result<Zeroizing<String>> {
+    let pair = KeypairData::from(Ed25519Keypair::from_seed(&*new_seed()?));
+    ssh_key::PrivateKey::new(pair, comment)
+        .and_then(|key| key.to_openssh(LineEnding::LF))
+        .context(Kind::Internal, CANNOT)
+}
+
+/// What a failure to make a key was.
+const CANNOT: &str = "cannot make a CA key";
+/// What stands before the seed of Ed25519 in PKCS#8 (RFC 8410, section 7): without the public key, as every OpenSSL takes it.
+const ED25519: [u8; 16] = [0x30, 46, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 34, 4, 32];
+
+/// A new key in PKCS#8, in DER.
+fn new_pkcs8(algorithm: Algorithm) -> Result<Zeroizing<Vec<u8>>> {
+    if algorithm == Algorithm::Ed25519 {
+        return Ok(Zeroizing::new([&ED25519[..], &*new_seed()?].concat()));
+    }
+    let curve = CURVES.iter().find(|(known, _)| *known == algorithm).map(|(_, curve)| *curve);
+    let curve = curve.ok_or_else(|| {
+        Error::usage("a key of RSA is not made here").hint(
+            "make it by `openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:3072`, and put it there",
+        )
+    })?;
+    let made = EcdsaKeyPair::generate_pkcs8(curve, &SystemRandom::new());
+    Ok(Zeroizing::new(made.context(Kind::Internal, CANNOT)?.as_ref().to_vec()))
 }

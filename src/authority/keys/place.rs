@@ -10,6 +10,7 @@ use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::folder::replace;
 use crate::folder::trust::Owner;
+use crate::secret::Secret;
 
 /// A place of private keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,13 +53,13 @@ impl KeyPlace {
         }
     }
 
-    /// The store of keys there, of that owner.
+    /// The store of keys there, of that owner; those in files are sealed with the passphrase, where there is one.
     ///
     /// # Errors
     /// `Kind::Usage` where it cannot be used; [`super::private::away`] where it cannot be reached.
-    pub fn open(&self, owner: Owner) -> Result<Arc<dyn KeyStore>> {
+    pub fn open(&self, owner: Owner, passphrase: Option<Secret>) -> Result<Arc<dyn KeyStore>> {
         match self {
-            Self::File(folder) => Ok(Arc::new(FileStore::new(folder, owner))),
+            Self::File(folder) => Ok(Arc::new(FileStore::new(folder, owner, passphrase))),
             Self::AwsKms(prefix) => Ok(Arc::new(AwsKms::new(prefix, Environment::of_process())?)),
         }
     }

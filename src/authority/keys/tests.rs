@@ -13,7 +13,7 @@ fn place(dir: &Path) -> (KeyPlace, std::path::PathBuf) {
 /// New keys of `id.test` in that data directory.
 pub(in crate::authority) fn new_keys(dir: &Path, now: i64) -> Arc<CaKeys> {
     let (place, certificate) = place(dir);
-    CaKeys::create(&place, &certificate, "id.test", now).unwrap();
+    CaKeys::create(&place, &certificate, "id.test", (Suite::Modern, None), now).unwrap();
     keys_in(dir)
 }
 
@@ -24,7 +24,7 @@ pub(in crate::authority) fn keys_in(dir: &Path) -> Arc<CaKeys> {
 
 fn open(dir: &Path) -> Result<CaKeys> {
     let (place, certificate) = place(dir);
-    CaKeys::open(&place, &certificate, "id.test", Owner::me())
+    CaKeys::open(&place, &certificate, "id.test", Owner::me(), None)
 }
 
 const FILES: [&str; 4] = ["ssh_user_ca", "ssh_host_ca", "statement_key", "tls_ca.key"];
@@ -37,7 +37,7 @@ fn what_is_created_loads_and_is_never_overwritten() {
     assert_ne!(keys.trust().ssh_user_cas, keys.trust().ssh_host_cas);
     assert!(!format!("{keys:?}").contains("PRIVATE"));
     let (place, certificate) = place(dir.path());
-    let again = CaKeys::create(&place, &certificate, "id.test", 0);
+    let again = CaKeys::create(&place, &certificate, "id.test", (Suite::Modern, None), 0);
     assert_eq!(again.unwrap_err().kind(), Kind::Usage);
     for name in FILES {
         let mode = fs::metadata(dir.path().join("keys").join(name)).unwrap().permissions().mode();
@@ -52,11 +52,11 @@ fn a_statement_key_is_added_once_and_found_again() {
     fs::remove_file(dir.path().join("keys/statement_key")).unwrap();
     let before = open(dir.path()).unwrap();
     assert_eq!((before.statement_key(), before.names().unwrap().len()), (None, 3));
-    let after = before.with_statement_key().unwrap().unwrap();
+    let after = before.with_statement_key(Suite::Modern).unwrap().unwrap();
     let key = after.statement_key().unwrap();
     assert_eq!(open(dir.path()).unwrap().statement_key().as_ref(), Some(&key));
-    assert!(after.with_statement_key().unwrap().is_none());
-    assert!(before.with_statement_key().is_err(), "another was made meanwhile, and stays");
+    assert!(after.with_statement_key(Suite::Modern).unwrap().is_none());
+    assert!(before.with_statement_key(Suite::Modern).is_err(), "another was made meanwhile, and stays");
     let names = after.names().unwrap();
     assert!(names.is_sorted() && names.contains(&format!("statement {key}")), "{names:?}");
 }

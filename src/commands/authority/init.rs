@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::example::{Wanted, usual_form};
 use crate::authority::config;
-use crate::authority::keys::{CaKeys, KeyPlace};
+use crate::authority::keys::{self, CaKeys, KeyPlace};
 use crate::authority::store::StorePlace;
 use crate::authority::store::seal::{STORE_KEY, StoreKey};
 use crate::authority::store::sqlite::{MARK, Sqlite};
@@ -14,10 +14,11 @@ use crate::cli::Format;
 use crate::cli::authority::Init;
 use crate::clock::Clock;
 use crate::document::written;
+use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::replace::{make_private, write_new};
 use crate::folder::trust::Owner;
-use crate::folder::{Aside, PRIVATE_FILE};
+use crate::folder::{Aside, PRIVATE_FILE, absolute};
 use crate::terminal::{log, print};
 use crate::text::{json as inert_json, shell_quoted};
 
@@ -33,8 +34,13 @@ pub(super) fn run(args: &Init) -> Result<()> {
         .map_err(|why| Error::usage(format!("`--cluster` {why}")).hint("for example id.example.com"))?;
     let public_url =
         config::check_public_url(public_url).map_err(|why| Error::usage(format!("`--public-url` {why}")))?;
+    let suite = config::check_suite(&args.suite).map_err(|why| Error::usage(format!("`--suite` {why}")))?;
+    // Whoever serves is in another folder.
+    let sealed_by =
+        args.key_passphrase_file.as_deref().map(|path| absolute(&path.to_string_lossy())).transpose()?;
+    let passphrase = keys::passphrase(sealed_by.as_deref(), Owner::me(), &Environment::of_process())?;
     let file = store_file(store)?;
-    check_keys(keys)?;
+    check_keys(keys, sealed_by.is_some())?;
     if dir.join(config::FILE).exists() {
         return Err(Error::usage(format!("{} is an authority's data directory already", dir.display()))
             .hint(
@@ -65,17 +71,21 @@ pub(super) fn run(args: &Init) -> Result<()> {
         Some(file) => Sqlite::create(&at(file), &key)?,
         None => key.create().map(drop)?,
     }
+    let sealed_by =
+        sealed_by.map(|path| format!("key_passphrase_file: {}\n", written(&path.to_string_lossy())));
     let text = format!(
         "version: v1\ncluster: '{cluster}'\npublic_url: {public_url}  # the audience that OIDC tokens must carry\n\
-         listen: 127.0.0.1:8443\nstore: {}\nkeys: {}\npolicy: {POLICY}\n",
+         listen: 127.0.0.1:8443\nstore: {}\nkeys: {}\n{}suite: {}\npolicy: {POLICY}\n",
         written(store),
-        written(keys)
+        written(keys),
+        sealed_by.unwrap_or_default(),
+        suite.name()
     );
     write_new(&at(config::FILE), text.as_bytes(), PRIVATE_FILE)?;
     // Behind all that could go wrong here: what is made elsewhere stays.
     let place = KeyPlace::parse(keys, aside.path())?;
     let certificate = place.certificate(aside.path());
-    CaKeys::create(&place, &certificate, &cluster, Clock::system().now())?;
+    CaKeys::create(&place, &certificate, &cluster, (suite, passphrase), Clock::system().now())?;
     let first = certificate.strip_prefix(aside.path()).ok().and_then(|path| path.iter().next()?.to_str());
     // Where the directory itself is there, keys are first: of two at once, only one can put them there. The
     // configuration is last: a directory without one is not finished.
@@ -138,12 +148,14 @@ fn shell_word(text: &str) -> String {
 }
 
 /// Keys in files are put into the directory with the rest; those that are elsewhere are made there.
-fn check_keys(keys: &str) -> Result<()> {
+fn check_keys(keys: &str, is_sealed: bool) -> Result<()> {
     match KeyPlace::parse(keys, Path::new("")).map_err(|error| error.context("--keys"))? {
         KeyPlace::File(folder) if folder != Path::new(config::KEYS) => {
             Err(Error::usage(format!("`--keys` of files is `file:{}`", config::KEYS))
                 .hint("for another folder, write it into authority.yaml afterwards, and move them"))
         }
+        KeyPlace::File(_) => Ok(()),
+        _ if is_sealed => Err(Error::usage("`--key-passphrase-file` is for keys in files")),
         _ => Ok(()),
     }
 }

@@ -6,6 +6,7 @@ use super::*;
 use crate::destination::manifest::tests::manifest;
 use crate::once::exchange::keys::JobKeys;
 use crate::output::KeyKinds;
+use crate::suite::KeyType;
 
 fn both(text: &str) -> (String, String) {
     let items = files::inspect(text, 1000).unwrap();
@@ -41,7 +42,8 @@ fn a_token_without_its_signature() {
 
 #[test]
 fn keys_by_type_and_fingerprint_alone() {
-    let keys = JobKeys::generate("x", KeyKinds { ssh: true, tls: true, host: false }, None).unwrap();
+    let keys = JobKeys::generate("x", KeyKinds { ssh: true, tls: true, host: false }, KeyType::Ed25519, None)
+        .unwrap();
     let (ssh, tls) = (keys.ssh.unwrap(), keys.tls.unwrap());
     let openssh = ssh.openssh().unwrap().unwrap();
     let identity =

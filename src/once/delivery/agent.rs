@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use signature::Signer as _;
 use ssh_key::certificate::CertType;
-use ssh_key::private::PrivateKey;
+use ssh_key::private::{KeypairData, PrivateKey};
 use ssh_key::{Certificate, Signature};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
@@ -24,6 +24,7 @@ use crate::error::{Context as _, Kind, Result};
 use crate::once::exchange::keys::{JobKeys, SshKey};
 use crate::wire::OutputResponse;
 
+mod ecdsa;
 mod protocol;
 
 use protocol::Request;
@@ -79,8 +80,11 @@ impl AgentKey {
     }
 
     fn sign(&self, data: &[u8]) -> Option<Vec<u8>> {
-        // Wiped by its type, unlike ring's.
-        let signature: Signature = self.key.try_sign(data).ok()?;
+        let signature: Signature = match self.key.key_data() {
+            KeypairData::Ecdsa(pair) => ecdsa::sign(pair, data)?,
+            // Wiped by its type, unlike ring's.
+            _ => self.key.try_sign(data).ok()?,
+        };
         signature.try_into().ok()
     }
 }
@@ -218,8 +222,14 @@ async fn read_message(first: u8, stream: &mut UnixStream) -> io::Result<Vec<u8>>
 mod tests {
     use super::*;
     use crate::output::KeyKinds;
+    use crate::suite::KeyType;
     use ssh_key::certificate::Builder;
     use ssh_key::private::Ed25519Keypair;
+
+    fn ssh_keys(key_type: KeyType) -> JobKeys {
+        let wanted = KeyKinds { ssh: true, tls: false, host: false };
+        JobKeys::generate("ssh", wanted, key_type, None).unwrap()
+    }
 
     fn issued(key: &SshKey, kind: CertType, serial: u64) -> OutputResponse {
         let public = ssh_key::PublicKey::from_openssh(&key.public_line).unwrap();
@@ -263,7 +273,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("agent.sock");
         std::fs::write(&path, "left by a dead run").unwrap();
-        let keys = [JobKeys::generate("ssh", KeyKinds { ssh: true, tls: false, host: false }, None).unwrap()];
+        let keys = [ssh_keys(KeyType::Ed25519)];
         let key = keys[0].ssh.as_ref().unwrap();
         let agent = Agent::listen(&path).unwrap();
         let first = issued(key, CertType::User, 1);
@@ -292,10 +302,7 @@ mod tests {
             );
             public.verify(b"data", &answer[answer.len() - 64..]).unwrap();
         }
-        let other = JobKeys::generate("ssh", KeyKinds { ssh: true, tls: false, host: false }, None)
-            .unwrap()
-            .ssh
-            .unwrap();
+        let other = ssh_keys(KeyType::Ed25519).ssh.unwrap();
         for refused in
             [sign_request(&other.blob, b"data"), sign_request(b"", b""), vec![19], vec![17, 1], vec![]]
         {
@@ -306,11 +313,39 @@ mod tests {
         assert!(UnixStream::connect(&path).await.is_err());
     }
 
+    #[test]
+    fn keys_of_each_type_sign_as_openssh_has_it() {
+        use ring::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
+        for (key_type, width, algorithm) in [
+            (KeyType::EcdsaP256, 32, &ECDSA_P256_SHA256_FIXED),
+            (KeyType::EcdsaP384, 48, &ECDSA_P384_SHA384_FIXED),
+        ] {
+            let key = ssh_keys(key_type).ssh.unwrap();
+            let agent = AgentKey::new(&key, &issued(&key, CertType::User, 1)).unwrap();
+            let public = key.blob[key.blob.len() - 2 * width - 1..].to_vec();
+            // Numbers that begin with zeros are shorter, and those with a bit in front longer.
+            for round in 0..300_u16 {
+                let data = round.to_be_bytes();
+                let signed = agent.sign(&data).unwrap();
+                let mut signed = crate::rfc4251::Decoder::new(&signed);
+                assert!(key.blob[4..].starts_with(signed.string().unwrap()));
+                let mut numbers = crate::rfc4251::Decoder::new(signed.string().unwrap());
+                let fixed = [numbers.string().unwrap(), numbers.string().unwrap()].map(|number| {
+                    assert!(number[0] != 0 || number[1] >= 0x80, "minimal, and positive: {number:?}");
+                    let bare = number.strip_prefix(&[0]).unwrap_or(number);
+                    [vec![0; width - bare.len()], bare.to_vec()].concat()
+                });
+                assert!(numbers.is_empty() && signed.is_empty());
+                UnparsedPublicKey::new(algorithm, &public).verify(&data, &fixed.concat()).unwrap();
+            }
+        }
+    }
+
     #[tokio::test]
     async fn keys_of_hosts_are_not_served_and_long_messages_end_the_connection() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("agent.sock");
-        let keys = [JobKeys::generate("ssh", KeyKinds { ssh: true, tls: false, host: false }, None).unwrap()];
+        let keys = [ssh_keys(KeyType::Ed25519)];
         let agent = Agent::listen(&path).unwrap();
         agent.hold(&keys, &[issued(keys[0].ssh.as_ref().unwrap(), CertType::Host, 1)]);
         let mut stream = UnixStream::connect(&path).await.unwrap();

@@ -2,43 +2,61 @@
 
 use std::fmt;
 
+use der::asn1::OctetStringRef;
+use der::{AnyRef, Decode as _, Reader as _, SliceReader};
+use pkcs8::PrivateKeyInfo;
 use rcgen::{CertificateParams, PublicKeyData, SigningKey};
 use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
+use ring::signature::{self as algorithms, EcdsaKeyPair, EcdsaSigningAlgorithm, KeyPair as _};
 use ssh_key::certificate::CertType;
-use ssh_key::private::{Ed25519Keypair, KeypairData};
+use ssh_key::private::{EcdsaKeypair, Ed25519Keypair, KeypairData};
 use ssh_key::{LineEnding, PrivateKey, PublicKey};
 use zeroize::Zeroizing;
 
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::output::KeyKinds;
+use crate::rfc4251::put_string;
+use crate::suite::KeyType;
 use crate::wire::BoundKeys;
 use crate::{pem, random};
+
+/// A curve of ECDSA: as ring has it, as X.509 has it, and its name in SSH (RFC 5656, section 10.1).
+struct Curve(&'static EcdsaSigningAlgorithm, &'static rcgen::SignatureAlgorithm, &'static str);
+
+const P256: Curve =
+    Curve(&algorithms::ECDSA_P256_SHA256_ASN1_SIGNING, &rcgen::PKCS_ECDSA_P256_SHA256, "nistp256");
+const P384: Curve =
+    Curve(&algorithms::ECDSA_P384_SHA384_ASN1_SIGNING, &rcgen::PKCS_ECDSA_P384_SHA384, "nistp384");
 
 /// The keys of one output.
 #[derive(Debug)]
 pub struct JobKeys {
     /// The output's name.
     pub output: String,
-    /// Ed25519, a user's or a host's.
+    /// A user's or a host's.
     pub ssh: Option<SshKey>,
     /// Of which of the two.
     pub ssh_type: CertType,
-    /// P-256, for TLS.
+    /// For TLS.
     pub tls: Option<TlsKey>,
 }
 
 impl JobKeys {
     /// New keys, as the output's type wants them; `given` is the public key
     /// of a host that has one.
-    pub fn generate(output: &str, wanted: KeyKinds, given: Option<&str>) -> Result<Self> {
-        let ssh = || given.map_or_else(SshKey::generate, SshKey::given);
+    pub fn generate(output: &str, wanted: KeyKinds, key_type: KeyType, given: Option<&str>) -> Result<Self> {
+        let ssh = || given.map_or_else(|| SshKey::generate(key_type), SshKey::given);
         Ok(Self {
             output: output.to_owned(),
             ssh: (wanted.ssh || wanted.host).then(ssh).transpose()?,
             ssh_type: if wanted.host { CertType::Host } else { CertType::User },
-            tls: wanted.tls.then(TlsKey::generate).transpose()?,
+            tls: wanted.tls.then(|| TlsKey::generate(key_type)).transpose()?,
         })
+    }
+
+    /// Whether there is an SSH key that was made here.
+    pub fn has_own_ssh(&self) -> bool {
+        self.ssh.as_ref().is_some_and(|key| key.private.is_some())
     }
 
     /// What a proof is bound to.
@@ -62,11 +80,17 @@ pub struct SshKey {
 }
 
 impl SshKey {
-    fn generate() -> Result<Self> {
+    fn generate(key_type: KeyType) -> Result<Self> {
         let failed = "cannot make an SSH key";
-        let mut seed = Zeroizing::new([0; 32]);
-        random::fill(seed.as_mut()).map_err(|error| error.context(failed))?;
-        let pair = KeypairData::Ed25519(Ed25519Keypair::from_seed(&seed));
+        let pair = match key_type {
+            KeyType::Ed25519 => {
+                let mut seed = Zeroizing::new([0; 32]);
+                random::fill(seed.as_mut()).map_err(|error| error.context(failed))?;
+                KeypairData::Ed25519(Ed25519Keypair::from_seed(&seed))
+            }
+            KeyType::EcdsaP256 => KeypairData::Ecdsa(P256.ssh_pair()?),
+            KeyType::EcdsaP384 => KeypairData::Ecdsa(P384.ssh_pair()?),
+        };
         let key = PrivateKey::new(pair, "machine-id").context(Kind::Internal, failed)?;
         let public = Self::of_public(key.public_key()).context(Kind::Internal, failed)?;
         Ok(Self { private: Some(key), ..public })
@@ -107,16 +131,11 @@ pub struct TlsKey {
 }
 
 impl TlsKey {
-    fn generate() -> Result<Self> {
+    fn generate(key_type: KeyType) -> Result<Self> {
         let failed = "cannot make a TLS key";
-        let random = SystemRandom::new();
-        let algorithm = &ECDSA_P256_SHA256_ASN1_SIGNING;
-        let document = EcdsaKeyPair::generate_pkcs8(algorithm, &random)
-            .map_err(|_| Error::internal("the system gives no random numbers").context(failed))?;
-        let pkcs8 = Zeroizing::new(document.as_ref().to_vec());
-        let pair = EcdsaKeyPair::from_pkcs8(algorithm, &pkcs8, &random)
-            .map_err(|error| Error::internal(error.to_string()).context(failed))?;
-        let signer = CsrSigner { pair, random };
+        let curve = if key_type == KeyType::EcdsaP384 { P384 } else { P256 };
+        let (pkcs8, pair) = curve.generate().map_err(|error| error.context(failed))?;
+        let signer = CsrSigner { pair, algorithm: curve.1, random: SystemRandom::new() };
         // The authority takes only the public key from it.
         let csr = CertificateParams::default()
             .serialize_request(&signer)
@@ -137,9 +156,48 @@ impl fmt::Debug for TlsKey {
     }
 }
 
+impl Curve {
+    /// A new key, and the same as PKCS#8 in DER.
+    fn generate(&self) -> Result<(Zeroizing<Vec<u8>>, EcdsaKeyPair)> {
+        let random = SystemRandom::new();
+        let document = EcdsaKeyPair::generate_pkcs8(self.0, &random)
+            .map_err(|_| Error::internal("the system gives no random numbers"))?;
+        let pkcs8 = Zeroizing::new(document.as_ref().to_vec());
+        let pair = EcdsaKeyPair::from_pkcs8(self.0, &pkcs8, &random)
+            .map_err(|error| Error::internal(error.to_string()))?;
+        Ok((pkcs8, pair))
+    }
+
+    /// A new key as SSH has it.
+    fn ssh_pair(&self) -> Result<EcdsaKeypair> {
+        let failed = "cannot make an SSH key";
+        let (pkcs8, pair) = self.generate().map_err(|error| error.context(failed))?;
+        let scalar = scalar(&pkcs8).context(Kind::Internal, failed)?;
+        let mut encoded = Zeroizing::new(Vec::new());
+        for part in [self.2.as_bytes(), pair.public_key().as_ref(), &scalar] {
+            put_string(&mut encoded, part);
+        }
+        ssh_encoding::Decode::decode(&mut encoded.as_slice()).context(Kind::Internal, failed)
+    }
+}
+
+/// The private number of an ECDSA key in PKCS#8 (RFC 5915, section 3).
+fn scalar(pkcs8: &[u8]) -> der::Result<Zeroizing<Vec<u8>>> {
+    let key = PrivateKeyInfo::from_der(pkcs8)?.private_key;
+    SliceReader::new(key)?.sequence(|parts| {
+        let _version = u8::decode(parts)?;
+        let scalar = OctetStringRef::decode(parts)?.as_bytes().to_vec();
+        while !parts.is_finished() {
+            AnyRef::decode(parts)?;
+        }
+        Ok(Zeroizing::new(scalar))
+    })
+}
+
 /// rcgen's own key type keeps a copy of the private key that is not wiped; this one keeps none.
 struct CsrSigner {
     pair: EcdsaKeyPair,
+    algorithm: &'static rcgen::SignatureAlgorithm,
     random: SystemRandom,
 }
 
@@ -149,7 +207,7 @@ impl PublicKeyData for CsrSigner {
     }
 
     fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
-        &rcgen::PKCS_ECDSA_P256_SHA256
+        self.algorithm
     }
 }
 
@@ -167,15 +225,24 @@ mod tests {
 
     #[test]
     fn keys_read_back_and_do_not_print() {
-        let keys = JobKeys::generate("x", KeyKinds { ssh: true, tls: true, host: true }, None).unwrap();
-        let (ssh, tls) = (keys.ssh.as_ref().unwrap(), keys.tls.as_ref().unwrap());
-        let read = PrivateKey::from_openssh(&*ssh.openssh().unwrap().unwrap()).unwrap();
-        assert_eq!(read.public_key().to_bytes().unwrap(), ssh.blob);
-        let csr = CertificateSigningRequestParams::from_pem(&tls.csr).unwrap();
-        assert_eq!(csr.public_key.subject_public_key_info(), tls.spki);
-        let read = rcgen::KeyPair::from_pem(&tls.pem()).unwrap();
-        assert_eq!(read.subject_public_key_info(), tls.spki);
-        let debug = format!("{keys:?} {keys:#?}");
-        assert!(!debug.contains("PRIVATE") && !debug.contains("seed") && !debug.contains("pkcs8"), "{debug}");
+        let wanted = KeyKinds { ssh: true, tls: true, host: true };
+        for ((_, key_type), begins) in KeyType::ALL.into_iter().zip([
+            ("ssh-ed25519 ", &rcgen::PKCS_ECDSA_P256_SHA256),
+            ("ecdsa-sha2-nistp256 ", &rcgen::PKCS_ECDSA_P256_SHA256),
+            ("ecdsa-sha2-nistp384 ", &rcgen::PKCS_ECDSA_P384_SHA384),
+        ]) {
+            let keys = JobKeys::generate("x", wanted, key_type, None).unwrap();
+            let (ssh, tls) = (keys.ssh.as_ref().unwrap(), keys.tls.as_ref().unwrap());
+            assert!(ssh.public_line.starts_with(begins.0), "{}", ssh.public_line);
+            let read = PrivateKey::from_openssh(&*ssh.openssh().unwrap().unwrap()).unwrap();
+            assert_eq!(read.public_key().to_bytes().unwrap(), ssh.blob);
+            let csr = CertificateSigningRequestParams::from_pem(&tls.csr).unwrap();
+            assert_eq!(csr.public_key.subject_public_key_info(), tls.spki);
+            let read = rcgen::KeyPair::from_pem(&tls.pem()).unwrap();
+            assert_eq!((read.subject_public_key_info(), read.algorithm()), (tls.spki.clone(), begins.1));
+            let debug = format!("{keys:?} {keys:#?}");
+            let is_open = ["PRIVATE", "seed", "pkcs8"].into_iter().any(|word| debug.contains(word));
+            assert!(!is_open, "{debug}");
+        }
     }
 }

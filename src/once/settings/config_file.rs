@@ -19,6 +19,7 @@ pub(super) struct ConfigFile {
     pub token: Option<String>,
     pub storage: Option<String>,
     pub ttl: Option<String>,
+    pub key_type: Option<String>,
     pub destination: Option<String>,
     pub outputs: Vec<RawOutput>,
 }
@@ -46,6 +47,7 @@ impl ConfigFile {
             token,
             storage: all.read("storage", owned),
             ttl: all.read("ttl", owned),
+            key_type: all.read("key_type", owned),
             destination: all.read("destination", owned),
             outputs: all.read("outputs", outputs).unwrap_or_default(),
         };
@@ -100,12 +102,12 @@ mod tests {
     #[test]
     fn reads_every_key() {
         let file = ConfigFile::parse(
-            "version: v1\nauthority: https://a\nca_file: ca.pem\njoin: {method: github, token: t}\nttl: 30m\n\
+            "version: v1\nauthority: https://a\nca_file: ca.pem\njoin: {method: github, token: t}\nttl: 30m\nkey_type: ecdsa-p384\n\
              storage: /s\ndestination: /d\noutputs:\n  - {type: identity, roles: [a, b]}\n  - {type: ssh, name: x, destination: /e}\n",
         )
         .unwrap();
         assert_eq!(file.join_method.as_deref(), Some("github"));
-        assert_eq!(file.ttl.as_deref(), Some("30m"));
+        assert_eq!((file.ttl.as_deref(), file.key_type.as_deref()), (Some("30m"), Some("ecdsa-p384")));
         assert_eq!(file.storage.as_deref(), Some("/s"));
         assert_eq!(file.outputs[0].roles, ["a", "b"]);
         assert_eq!(file.outputs[1].destination.as_deref(), Some("/e"));
@@ -114,7 +116,7 @@ mod tests {
     #[test]
     fn no_value_may_be_empty() {
         let full = "version: v1\nauthority: https://a\nca_file: c\nca_pin: p\njoin: {method: github, token: t}\n\
-            ttl: 30m\nstorage: /s\ndestination: /d\noutputs:\n  - {type: ssh, name: x, destination: /e, roles: [a, b]}\n  \
+            ttl: 30m\nkey_type: ed25519\nstorage: /s\ndestination: /d\noutputs:\n  - {type: ssh, name: x, destination: /e, roles: [a, b]}\n  \
             - {type: ssh-host, principals: [a.x, b.x], host_key: /k}\n";
         ConfigFile::parse(full).unwrap();
         for emptied in document::emptied::emptied(full) {

@@ -54,6 +54,18 @@ fn a_flag_beats_the_environment_which_beats_the_file() {
 }
 
 #[test]
+fn key_types_are_named() {
+    assert_eq!(settings("", &[]).unwrap().key_type, None);
+    let env = [("MACHINE_ID_KEY_TYPE", "ecdsa-p384")];
+    assert_eq!(settings("", &env).unwrap().key_type, Some(KeyType::EcdsaP384));
+    let flagged = settings("--key-type ecdsa-p256", &env).unwrap();
+    assert_eq!(flagged.key_type, Some(KeyType::EcdsaP256));
+    let error = settings("--key-type ed2551", &[]).err().unwrap();
+    assert_eq!(error.to_string(), "there is no key type `ed2551`");
+    assert!(error.hints()[0].contains("did you mean `ed25519`"), "{:?}", error.hints());
+}
+
+#[test]
 fn what_is_missing_is_named_with_flag_and_variable() {
     let bare = |env: &[(&str, &str)], line: &str| {
         let words = std::iter::once("once").chain(line.split_whitespace());

@@ -11,6 +11,7 @@ elsewhere:
 environment:
 rfc4251:
 secret:
+suite:
 text:
 error: text
 pem: error
@@ -57,13 +58,13 @@ join: clock denial document environment error folder join::command join::endpoin
 cli: elsewhere text
 destination: clock error folder output pem rfc4251 text wire
 once::settings: cli destination document environment error folder join::detect join::elsewhere join::find join::method
-    join::METHODS join::names join::prove join::source net output random secret text wire
-once::exchange::keys: error output pem random wire
+    join::METHODS join::names join::prove join::source net output random secret suite text wire
+once::exchange::keys: error output pem random rfc4251 suite wire
 # What every stage is given.
-once::run: environment once::exchange::keys once::settings terminal
+once::run: environment once::exchange::keys once::settings suite terminal
 once::runs: environment error folder process random
 once::exchange: clock denial destination environment error join::method join::prove join::source krl net
-    once::exchange::keys once::run once::settings output pem retry secret terminal text wire
+    once::exchange::keys once::run once::settings output pem retry secret suite terminal text wire
 once::revoke: assertion clock destination environment error net once::exchange once::exchange::keys
     once::run once::settings pem random secret terminal wire
 once::delivery: destination environment error folder join::method net once::exchange
@@ -72,7 +73,7 @@ once::command: clock destination environment error folder join::method once::del
     once::exchange::keys once::revoke once::run once::settings process retry terminal text
     wire
 once: cli destination environment error join::job join::method net once::command once::delivery once::exchange
-    once::exchange::keys once::revoke once::run once::runs once::settings output runtime terminal
+    once::exchange::keys once::revoke once::run once::runs once::settings output runtime suite terminal
     text wire
 
 # a server's side: it knows the authority by its API alone
@@ -86,12 +87,13 @@ authority::validity: clock
 authority::store: authority::limits clock environment error folder join::find join::instance
     join::METHODS join::verify net output::SSH_HOST pem random secret terminal text wire
 # Of the store, only the proof that something is recorded.
-authority::keys: authority::store::Recorded authority::validity clock error folder jws net::pin_of pem random wire
+authority::keys: authority::store::Recorded authority::validity clock environment error folder jws net::pin_of pem random
+    secret suite wire
 authority::policy: denial document elsewhere error join::elsewhere join::find join::method join::METHODS join::names
     join::of_issuer join::rules join::verify output principal text wire
 authority::policy_files: authority::policy error folder text
 authority::config: authority::limits authority::policy authority::policy_files authority::store::STORE_KEY
-    authority::store::StoreKey authority::store::StorePlace document environment error folder net
+    authority::store::StoreKey authority::store::StorePlace document environment error folder net secret suite
 # A grant, and nothing else of the policy or of who the job is; of the store what is recorded.
 authority::issue: authority::keys authority::policy::decide::grant authority::store::CertificateKind
     authority::store::CommandPlan authority::store::Earlier authority::store::EarlierCertificate authority::store::ExchangePlan

@@ -3,6 +3,7 @@
 use std::process::Output;
 
 use machine_id::authority::keys::{CaKeys, KeyPlace};
+use machine_id::suite::Suite;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -26,7 +27,7 @@ fn stopped(left: i64) -> (Bench, i64) {
     let (keys, made) = (bench.authority.data_dir().join("keys"), now() - CA_LIFE + left);
     std::fs::remove_dir_all(&keys).unwrap();
     let place = KeyPlace::File(keys.clone());
-    CaKeys::create(&place, &place.certificate(&keys), CLUSTER, made).unwrap();
+    CaKeys::create(&place, &place.certificate(&keys), CLUSTER, (Suite::Modern, None), made).unwrap();
     // It is no other authority, but for what the store knows of its keys.
     let store = rusqlite::Connection::open(bench.authority.data_dir().join("authority.db")).unwrap();
     store.execute("DELETE FROM cas", []).unwrap();

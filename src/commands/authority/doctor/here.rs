@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use super::told::{Told, Verdict};
 use crate::authority::config::{Config, FILE, KEYS};
-use crate::authority::keys::{CaKeys, KeyPlace};
+use crate::authority::keys::{KeyPlace, is_sealed};
 use crate::authority::policy::Policy;
 use crate::authority::store::seal::STORE_KEY;
 use crate::authority::store::{Cursor, EventFilter, StorePlace, engine};
@@ -33,25 +33,45 @@ const MOST_BACKUPS: usize = 100_000;
 
 /// The CA keys, and whatever lies beside them: a copy is a key too.
 pub(super) fn keys(config: &Config) -> Vec<Told> {
-    let signs = |keys: CaKeys| block_on(async { Arc::new(keys).probe().await });
-    if let Err(error) = config.open_keys().and_then(|keys| signs(keys)?) {
-        return vec![Told::error("keys", &error)];
-    }
-    let KeyPlace::File(folder) = &config.keys else {
-        return vec![Told::new("keys", Verdict::Ok, "the CA keys belong together, and sign")];
+    let keys = match config.open_keys() {
+        Ok(keys) => keys,
+        Err(error) => return vec![Told::error("keys", &error)],
     };
+    let KeyPlace::File(folder) = &config.keys else {
+        let keys = Arc::new(keys);
+        let signs = block_on(async move { keys.probe().await }).and_then(|signs| signs);
+        return vec![match signs {
+            Ok(()) => Told::new("keys", Verdict::Ok, "the CA keys belong together, and sign"),
+            Err(error) => Told::error("keys", &error),
+        }];
+    };
+    let has_passphrase = config.key_passphrase().is_ok_and(|passphrase| passphrase.is_some());
     let is_public = |path: &Path| path.extension().is_some_and(|ext| ext == "crt" || ext == "pub");
     let names = folder::names(folder, 1000).unwrap_or_default();
     let private =
         names.into_iter().map(|name| folder.join(name)).filter(|path| !is_public(path) && path.is_file());
-    let open = private.filter_map(|path| {
-        let unfit = read::raw(&path, Trust::Secret(config.owner), Limit::FILE).err()?;
-        Some(Told::error(
-            "keys",
-            &unfit.error(Kind::Usage, format!("{} is no safe place for a key", path.display())),
-        ))
+    let unsafe_ones = private.filter_map(|path| {
+        let text = match read::raw(&path, Trust::Secret(config.owner), Limit::FILE).and_then(read::utf8) {
+            Ok(text) => text,
+            Err(unfit) => {
+                let place = format!("{} is no safe place for a key", path.display());
+                return Some(Told::error("keys", &unfit.error(Kind::Usage, place)));
+            }
+        };
+        let message = format!("{} is not sealed, though there is a passphrase", path.display());
+        let told = || Told::new("keys", Verdict::Finding, message).hint("docs/keys.md says how to seal it");
+        (has_passphrase && !is_sealed(&text)).then(told)
     });
-    let mut told: Vec<Told> = open.collect();
+    let mut told: Vec<Told> = unsafe_ones.collect();
+    let unlike = keys.unlike(config.suite);
+    if !unlike.is_empty() {
+        let (names, suite) = (unlike.join(", "), config.suite.name());
+        let message = format!("not of the suite `{suite}`, since they are of Ed25519: {names}");
+        told.push(
+            Told::new("keys", Verdict::Finding, message)
+                .hint("new keys will be; docs/keys.md says how to exchange these, or set `suite: modern`"),
+        );
+    }
     if told.is_empty() {
         told.push(Told::new(
             "keys",

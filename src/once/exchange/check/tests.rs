@@ -4,10 +4,12 @@ use ssh_key::{Algorithm, PrivateKey, private::Ed25519Keypair};
 
 use super::*;
 use crate::output::KeyKinds;
+use crate::suite::KeyType;
 use crate::wire::TrustAnchors;
 
 fn keys() -> JobKeys {
-    JobKeys::generate("identity", KeyKinds { ssh: true, tls: true, host: false }, None).unwrap()
+    JobKeys::generate("identity", KeyKinds { ssh: true, tls: true, host: false }, KeyType::Ed25519, None)
+        .unwrap()
 }
 
 fn ssh_certificate(keys: &JobKeys, kind: CertType, principals: &[&str]) -> String {
