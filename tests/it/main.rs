@@ -23,6 +23,7 @@ mod first_contact;
 mod hosts;
 mod instances;
 mod join_conformance;
+mod keys;
 mod logs;
 mod once;
 mod policy_cli;

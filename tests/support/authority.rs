@@ -32,6 +32,8 @@ pub struct Builder {
     environment: Vec<(String, String)>,
     config: String,
     store: Option<[String; 2]>,
+    init: Vec<String>,
+    commands: Vec<(String, String)>,
     within: PathBuf,
 }
 
@@ -43,6 +45,8 @@ pub struct Authority {
     /// Where its clock is held, which then stands at so many seconds since 1970 when it starts.
     clock: Option<i64>,
     environment: Vec<(String, String)>,
+    /// What its commands have in theirs.
+    commands: Vec<(String, String)>,
     program: PathBuf,
     process: Option<Running>,
     client: Client,
@@ -83,6 +87,15 @@ impl Builder {
         self
     }
 
+    /// With its CA keys elsewhere: what `init` is told, and the variables by which it, the authority and its commands get there.
+    #[must_use]
+    pub fn keys(mut self, init: &[&str], variables: &[(String, String)]) -> Self {
+        self.init.extend(init.iter().map(|&word| word.to_owned()));
+        self.commands.extend_from_slice(variables);
+        self.environment.extend_from_slice(variables);
+        self
+    }
+
     /// With its data directory somewhere in this folder.
     #[must_use]
     pub fn within(mut self, folder: &Path) -> Self {
@@ -99,7 +112,9 @@ impl Builder {
         let data = data_dir(&directory);
         process::succeed(
             machine_id(["authority", "init", "--cluster", CLUSTER, "--public-url", &url, "--data-dir"])
-                .arg(&data),
+                .arg(&data)
+                .args(&self.init)
+                .envs(self.commands.iter().cloned()),
         );
         self.configure(&data, address);
         let mut authority = Authority {
@@ -109,6 +124,7 @@ impl Builder {
             url,
             clock: None,
             environment: self.environment.clone(),
+            commands: self.commands.clone(),
             program: MACHINE_ID.into(),
             process: None,
         };
@@ -153,6 +169,8 @@ impl Authority {
             environment: Vec::new(),
             config: String::new(),
             store: None,
+            init: Vec::new(),
+            commands: Vec::new(),
             within: std::env::temp_dir(),
         }
     }
@@ -192,6 +210,7 @@ impl Authority {
             url: self.url(),
             clock: None,
             environment: self.environment.clone(),
+            commands: self.commands.clone(),
             program: self.program.clone(),
             process: None,
         }
@@ -260,6 +279,7 @@ impl Authority {
     pub fn command<const N: usize>(&self, args: [&str; N]) -> Command {
         let mut command = process::command(&self.program);
         command.arg("authority").args(args).arg("--data-dir").arg(self.data_dir());
+        command.envs(self.commands.iter().cloned());
         command
     }
 
