@@ -11,16 +11,14 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Header;
-use rcgen::{CertificateParams, CertificateRevocationListParams, DistinguishedName, SerialNumber};
+use rcgen::{CertificateParams, CertificateRevocationListParams};
 use ssh_key::HashAlg;
 use ssh_key::certificate::{Builder, CertType};
-use time::OffsetDateTime;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::store::record::Recorded;
 use super::validity::Validity;
-use crate::clock::LEEWAY;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::trust::Owner;
 use crate::jws;
@@ -33,6 +31,7 @@ mod awskms;
 mod crl;
 mod file;
 mod passphrase;
+pub mod pkcs11;
 mod place;
 mod private;
 mod sealed;
@@ -44,10 +43,11 @@ pub(in crate::authority) mod tests;
 mod tls;
 
 pub use passphrase::passphrase;
-pub use place::KeyPlace;
+pub use place::{KeyPlace, TLS_CERTIFICATE};
 pub use private::{Algorithm, KeyStore, PrivateKey, is_away};
 pub use sealed::is_sealed;
 pub use tls::TlsCaCertificate;
+pub(super) use tls::{params, valid_from};
 
 use private::{Public, away};
 use ssh::SshCa;
@@ -75,6 +75,20 @@ pub struct CaKeys {
     statement: Option<StatementKey>,
 }
 
+/// What keys of a new authority stay where they were made when nothing comes of it.
+#[derive(Debug)]
+pub struct NewKeys(Vec<String>);
+
+impl NewKeys {
+    /// An error, with what is left for the operator to destroy.
+    pub fn left_by(&self, error: Error) -> Error {
+        if self.0.is_empty() {
+            return error;
+        }
+        error.hint(format!("these were made before that, and are to be destroyed: {}", self.0.join(", ")))
+    }
+}
+
 #[derive(Clone, Debug)]
 struct StatementKey {
     key: Arc<dyn PrivateKey>,
@@ -92,26 +106,22 @@ impl CaKeys {
         cluster: &str,
         (suite, passphrase): (Suite, Option<Secret>),
         now: i64,
-    ) -> Result<()> {
+    ) -> Result<NewKeys> {
         place.prepare()?;
         let store = place.open(Owner::me(), passphrase)?;
-        let mut made = Vec::new();
+        let mut made = NewKeys(Vec::new());
         let mut make = |name| {
-            let key = store.create(name, algorithm(suite, name))?;
-            made.push(name);
+            let key = store.create(name, algorithm(suite, name)).map_err(|error| made.left_by(error))?;
+            // Files go with the folder that they are made in.
+            made.0.extend((!store.is_local()).then(|| store.place(name)));
             Ok::<_, Error>(key)
         };
-        let all = [SSH_USER, SSH_HOST, STATEMENT_KEY].into_iter().try_for_each(|name| make(name).map(drop));
-        let all = all.and_then(|()| tls::create(make(TLS)?.as_ref(), certificate, cluster, now));
-        all.map_err(|error| left(store.as_ref(), &made, error))
-    }
-
-    /// What stopped `init` after it had made the keys, with what it leaves of them.
-    pub fn leftover(place: &KeyPlace, error: Error) -> Error {
-        match place.open(Owner::me(), None) {
-            Ok(store) => left(store.as_ref(), &[SSH_USER, SSH_HOST, STATEMENT_KEY, TLS], error),
-            Err(_) => error,
+        for name in [SSH_USER, SSH_HOST, STATEMENT_KEY] {
+            make(name)?;
         }
+        let key = make(TLS)?;
+        tls::create(key.as_ref(), certificate, cluster, now).map_err(|error| made.left_by(error))?;
+        Ok(made)
     }
 
     /// The keys of an authority.
@@ -298,15 +308,6 @@ impl CaKeys {
     }
 }
 
-/// Names what an `init` that failed has left where nothing of it is taken away.
-fn left(store: &dyn KeyStore, made: &[&str], error: Error) -> Error {
-    if store.is_local() || made.is_empty() {
-        return error;
-    }
-    let places: Vec<String> = made.iter().map(|name| store.place(name)).collect();
-    error.hint(format!("left behind, and good for nothing: {}", places.join("; ")))
-}
-
 /// What a suite makes the key of that name of.
 fn algorithm(suite: Suite, name: &str) -> Algorithm {
     match suite {
@@ -319,19 +320,4 @@ impl StatementKey {
     fn new(key: Arc<dyn PrivateKey>) -> Result<Self> {
         Ok(Self { public: Public::of(key.as_ref())?, key })
     }
-}
-
-/// Valid from a minute back, since clocks differ.
-pub(super) fn valid_from(now: i64) -> i64 {
-    now.saturating_sub(LEEWAY)
-}
-
-/// What every X.509 certificate of ours begins with.
-pub(super) fn params(serial: u64, now: i64, until: i64) -> Result<CertificateParams> {
-    let time = |unix| OffsetDateTime::from_unix_timestamp(unix).context(Kind::Internal, "validity");
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params.serial_number = Some(SerialNumber::from_slice(&serial.to_be_bytes()));
-    (params.not_before, params.not_after) = (time(valid_from(now))?, time(until)?);
-    Ok(params)
 }

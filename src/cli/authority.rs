@@ -161,7 +161,8 @@ pub struct Init {
     /// Where its store is: `sqlite:NAME`, or `postgres://USER@HOST/DATABASE` without a password.
     #[arg(long, value_name = "STORE", default_value = "sqlite:authority.db")]
     pub store: String,
-    /// Where its CA keys are: `file:keys`, or `awskms:alias/PREFIX`, where they are made.
+    /// Where its CA keys are made: `file:NAME`, or `pkcs11:token=LABEL?module-path=FILE&pin-source=file:FILE`,
+    /// or `awskms:alias/PREFIX`.
     #[arg(long, value_name = "KEYS", default_value = "file:keys")]
     pub keys: String,
     /// Which algorithms its keys and its jobs' have: modern (Ed25519, and P-256 for TLS), or compatible (P-256, as FIPS policies take it).

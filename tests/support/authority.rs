@@ -33,7 +33,8 @@ pub struct Builder {
     config: String,
     store: Option<[String; 2]>,
     init: Vec<String>,
-    commands: Vec<(String, String)>,
+    keys: String,
+    keys_environment: Vec<(String, String)>,
     within: PathBuf,
 }
 
@@ -45,8 +46,8 @@ pub struct Authority {
     /// Where its clock is held, which then stands at so many seconds since 1970 when it starts.
     clock: Option<i64>,
     environment: Vec<(String, String)>,
-    /// What its commands have in theirs.
-    commands: Vec<(String, String)>,
+    /// What every command needs to find its keys.
+    keys_environment: Vec<(String, String)>,
     program: PathBuf,
     process: Option<Running>,
     client: Client,
@@ -87,12 +88,10 @@ impl Builder {
         self
     }
 
-    /// With its CA keys elsewhere: what `init` is told, and the variables by which it, the authority and its commands get there.
+    /// With these arguments of `init` too.
     #[must_use]
-    pub fn keys(mut self, init: &[&str], variables: &[(String, String)]) -> Self {
-        self.init.extend(init.iter().map(|&word| word.to_owned()));
-        self.commands.extend_from_slice(variables);
-        self.environment.extend_from_slice(variables);
+    pub fn init(mut self, arguments: &[&str]) -> Self {
+        self.init.extend(arguments.iter().map(|&argument| argument.to_owned()));
         self
     }
 
@@ -101,6 +100,14 @@ impl Builder {
     pub fn within(mut self, folder: &Path) -> Self {
         folder.clone_into(&mut self.within);
         self
+    }
+
+    /// Makes its keys there (`init --keys`); all its commands find them by this environment.
+    #[must_use]
+    pub fn keys(self, keys: &str, environment: &[(&str, &str)]) -> Self {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let keys_environment = environment.iter().map(owned).collect();
+        Self { keys: keys.to_owned(), keys_environment, ..self }
     }
 
     /// `authority init`, then `authority serve`.
@@ -113,8 +120,9 @@ impl Builder {
         process::succeed(
             machine_id(["authority", "init", "--cluster", CLUSTER, "--public-url", &url, "--data-dir"])
                 .arg(&data)
+                .args(["--keys", &self.keys])
                 .args(&self.init)
-                .envs(self.commands.iter().cloned()),
+                .envs(self.keys_environment.iter().cloned()),
         );
         self.configure(&data, address);
         let mut authority = Authority {
@@ -124,7 +132,7 @@ impl Builder {
             url,
             clock: None,
             environment: self.environment.clone(),
-            commands: self.commands.clone(),
+            keys_environment: self.keys_environment.clone(),
             program: MACHINE_ID.into(),
             process: None,
         };
@@ -170,7 +178,8 @@ impl Authority {
             config: String::new(),
             store: None,
             init: Vec::new(),
-            commands: Vec::new(),
+            keys: "file:keys".to_owned(),
+            keys_environment: Vec::new(),
             within: std::env::temp_dir(),
         }
     }
@@ -210,7 +219,7 @@ impl Authority {
             url: self.url(),
             clock: None,
             environment: self.environment.clone(),
-            commands: self.commands.clone(),
+            keys_environment: self.keys_environment.clone(),
             program: self.program.clone(),
             process: None,
         }
@@ -279,7 +288,7 @@ impl Authority {
     pub fn command<const N: usize>(&self, args: [&str; N]) -> Command {
         let mut command = process::command(&self.program);
         command.arg("authority").args(args).arg("--data-dir").arg(self.data_dir());
-        command.envs(self.commands.iter().cloned());
+        command.envs(self.keys_environment.iter().cloned());
         command
     }
 

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use super::awskms::AwsKms;
 use super::file::FileStore;
+use super::pkcs11;
+use super::pkcs11::uri::{Pkcs11Uri, SCHEME};
 use super::private::KeyStore;
 use crate::environment::Environment;
 use crate::error::{Error, Result};
@@ -19,6 +21,8 @@ pub enum KeyPlace {
     File(PathBuf),
     /// AWS KMS, under aliases that begin so.
     AwsKms(String),
+    /// A token.
+    Pkcs11(Pkcs11Uri),
 }
 
 impl KeyPlace {
@@ -29,8 +33,11 @@ impl KeyPlace {
     pub fn parse(text: &str, data_dir: &Path) -> Result<Self> {
         match text.split_once(':') {
             Some(("file", path)) if !path.is_empty() => Ok(Self::File(data_dir.join(path))),
+            _ if text.starts_with(SCHEME) => Pkcs11Uri::parse(text, data_dir).map(Self::Pkcs11),
             Some(("awskms", alias)) => AwsKms::parse(alias).map(Self::AwsKms),
-            _ => Err(Error::usage("`keys` must be `file:PATH` or `awskms:alias/PREFIX`")),
+            _ => Err(Error::usage(
+                "`keys` must be `file:PATH`, `pkcs11:token=LABEL?module-path=FILE&pin-source=file:FILE` or `awskms:alias/PREFIX`",
+            )),
         }
     }
 
@@ -38,7 +45,7 @@ impl KeyPlace {
     pub fn certificate(&self, data_dir: &Path) -> PathBuf {
         match self {
             Self::File(folder) => folder.join(TLS_CERTIFICATE),
-            Self::AwsKms(_) => data_dir.join(TLS_CERTIFICATE),
+            Self::Pkcs11(_) | Self::AwsKms(_) => data_dir.join(TLS_CERTIFICATE),
         }
     }
 
@@ -49,7 +56,8 @@ impl KeyPlace {
     pub(super) fn prepare(&self) -> Result<()> {
         match self {
             Self::File(folder) => replace::make_private(folder),
-            Self::AwsKms(_) => Ok(()),
+            // Whoever keeps the token has made it.
+            Self::Pkcs11(_) | Self::AwsKms(_) => Ok(()),
         }
     }
 
@@ -61,9 +69,10 @@ impl KeyPlace {
         match self {
             Self::File(folder) => Ok(Arc::new(FileStore::new(folder, owner, passphrase))),
             Self::AwsKms(prefix) => Ok(Arc::new(AwsKms::new(prefix, Environment::of_process())?)),
+            Self::Pkcs11(uri) => pkcs11::open(uri, owner),
         }
     }
 }
 
 /// The name of the TLS CA's certificate.
-const TLS_CERTIFICATE: &str = "tls_ca.crt";
+pub const TLS_CERTIFICATE: &str = "tls_ca.crt";

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::example::{Wanted, usual_form};
 use crate::authority::config;
-use crate::authority::keys::{self, CaKeys, KeyPlace};
+use crate::authority::keys::{self, CaKeys, KeyPlace, TLS_CERTIFICATE};
 use crate::authority::store::StorePlace;
 use crate::authority::store::seal::{STORE_KEY, StoreKey};
 use crate::authority::store::sqlite::{MARK, Sqlite};
@@ -40,7 +40,10 @@ pub(super) fn run(args: &Init) -> Result<()> {
         args.key_passphrase_file.as_deref().map(|path| absolute(&path.to_string_lossy())).transpose()?;
     let passphrase = keys::passphrase(sealed_by.as_deref(), Owner::me(), &Environment::of_process())?;
     let file = store_file(store)?;
-    check_keys(keys, sealed_by.is_some())?;
+    let (place, key_file) = key_place(keys, dir)?;
+    if sealed_by.is_some() && key_file.is_none() {
+        return Err(Error::usage("`--key-passphrase-file` is for keys in files"));
+    }
     if dir.join(config::FILE).exists() {
         return Err(Error::usage(format!("{} is an authority's data directory already", dir.display()))
             .hint(
@@ -82,23 +85,19 @@ pub(super) fn run(args: &Init) -> Result<()> {
         suite.name()
     );
     write_new(&at(config::FILE), text.as_bytes(), PRIVATE_FILE)?;
-    // Behind all that could go wrong here: what is made elsewhere stays.
-    let place = KeyPlace::parse(keys, aside.path())?;
+    // Behind what could go wrong here, since what is made elsewhere stays. Files of keys are put into their place with the rest.
+    let place = key_file.as_ref().map_or(place, |name| KeyPlace::File(at(name)));
     let certificate = place.certificate(aside.path());
-    CaKeys::create(&place, &certificate, &cluster, (suite, passphrase), Clock::system().now())?;
-    let first = certificate.strip_prefix(aside.path()).ok().and_then(|path| path.iter().next()?.to_str());
+    let made = CaKeys::create(&place, &certificate, &cluster, (suite, passphrase), Clock::system().now())?;
     // Where the directory itself is there, keys are first: of two at once, only one can put them there. The
     // configuration is last: a directory without one is not finished.
     let is_shared = file.is_none();
     let files = file.map(|file| [format!("{file}{MARK}"), file]).unwrap_or_default();
     let store_files = files.iter().map(String::as_str).filter(|name| !name.is_empty());
-    let order: Vec<&str> = [first.unwrap_or(config::KEYS), STORE_KEY]
-        .into_iter()
-        .chain(store_files)
-        .chain([POLICY, config::FILE])
-        .collect();
-    let put = aside.put(&order, POLICY).context(Kind::Usage, cannot());
-    put.map_err(|error| CaKeys::leftover(&place, error))?;
+    let keys = key_file.as_deref().unwrap_or(TLS_CERTIFICATE);
+    let order: Vec<&str> =
+        [keys, STORE_KEY].into_iter().chain(store_files).chain([POLICY, config::FILE]).collect();
+    aside.put(&order, POLICY).context(Kind::Usage, cannot()).map_err(|error| made.left_by(error))?;
     log(&format!("created {}", dir.display()));
     if let Some(file) = &example {
         log(&format!("join token `{}` lets in {}", file.name, file.whom));
@@ -147,17 +146,17 @@ fn shell_word(text: &str) -> String {
     if text.chars().all(is_plain) { text.to_owned() } else { shell_quoted(text) }
 }
 
-/// Keys in files are put into the directory with the rest; those that are elsewhere are made there.
-fn check_keys(keys: &str, is_sealed: bool) -> Result<()> {
-    match KeyPlace::parse(keys, Path::new("")).map_err(|error| error.context("--keys"))? {
-        KeyPlace::File(folder) if folder != Path::new(config::KEYS) => {
-            Err(Error::usage(format!("`--keys` of files is `file:{}`", config::KEYS))
-                .hint("for another folder, write it into authority.yaml afterwards, and move them"))
-        }
-        KeyPlace::File(_) => Ok(()),
-        _ if is_sealed => Err(Error::usage("`--key-passphrase-file` is for keys in files")),
-        _ => Ok(()),
-    }
+/// Where the keys are; and the name of their folder, where it is one, which is put into the directory with the rest.
+fn key_place(keys: &str, dir: &Path) -> Result<(KeyPlace, Option<String>)> {
+    let place = KeyPlace::parse(keys, dir).map_err(|error| error.context("cannot use `--keys`"))?;
+    let KeyPlace::File(_) = place else { return Ok((place, None)) };
+    let name = Path::new(keys.strip_prefix("file:").unwrap_or_default());
+    let is_name = name.file_name() == Some(name.as_os_str());
+    let name = name.to_str().filter(|_| is_name).map(|name| Some(name.to_owned()));
+    name.map(|name| (place, name)).ok_or_else(|| {
+        Error::usage("`--keys file:NAME` is a folder of the data directory, without another")
+            .hint("for another place, move it there afterwards, and write that into authority.yaml")
+    })
 }
 
 /// The name of the store's file, where it is one. It is put into the directory with the rest.

@@ -41,7 +41,7 @@ pub(super) fn keys(config: &Config) -> Vec<Told> {
         let keys = Arc::new(keys);
         let signs = block_on(async move { keys.probe().await }).and_then(|signs| signs);
         return vec![match signs {
-            Ok(()) => Told::new("keys", Verdict::Ok, "the CA keys belong together, and sign"),
+            Ok(()) => Told::new("keys", Verdict::Ok, "the CA keys sign, and belong to their public keys"),
             Err(error) => Told::error("keys", &error),
         }];
     };

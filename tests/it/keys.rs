@@ -1,0 +1,3 @@
+//! Where the CA keys are, and what follows from it.
+
+mod pkcs11;
