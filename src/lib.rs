@@ -5,6 +5,7 @@
 
 pub mod assertion;
 pub mod authority;
+pub mod aws;
 pub mod cli;
 pub mod clock;
 pub mod commands;

@@ -27,6 +27,7 @@ use crate::secret::Secret;
 use crate::suite::Suite;
 use crate::wire::{STATEMENT, Statement, TrustAnchors};
 
+mod awskms;
 mod crl;
 mod cross;
 mod file;

@@ -12,19 +12,18 @@ use super::jwt::text;
 use super::method::{Configured, Method};
 use super::rules::{self, Condition, Field, Grammar, Rule, Shape, Want};
 use super::verify::{Failure, Identity, Provenance, Replay, Verifier, VerifyContext};
+use crate::aws::region::{PARTITIONS, Partition};
 use crate::denial::{Denial, Reason};
 use crate::document::{Mapping, Mistake, Node};
 use crate::text::word;
 use crate::wire::Proof;
 
-mod credentials;
 mod endpoint;
-mod profile;
 mod proof;
+mod prove;
 mod request;
 mod sts;
 
-use endpoint::{PARTITIONS, Partition};
 use request::StsRequest;
 
 /// Who speaks for AWS, in the records of used proofs.
@@ -62,7 +61,7 @@ pub(super) static METHOD: Method = Method {
     ..Method::new(
         "iam",
         "AWS: whatever has credentials of an IAM role or user (EC2, ECS, EKS, Lambda, CodeBuild)",
-        |job| credentials::sign(job).boxed(),
+        |job| prove::sign(job).boxed(),
         configure,
     )
 };

@@ -1,5 +1,6 @@
 //! The CA keys: where they are, what stands above them, and who verifies what they sign.
 
+mod awskms;
 mod pkcs11;
 mod root;
 mod verifiers;

@@ -32,10 +32,10 @@ pub struct Builder {
     environment: Vec<(String, String)>,
     config: String,
     store: Option<[String; 2]>,
+    init: Vec<String>,
     keys: String,
     keys_environment: Vec<(String, String)>,
     within: PathBuf,
-    init: Vec<String>,
     exchange: Option<fn(&Path)>,
 }
 
@@ -188,10 +188,10 @@ impl Authority {
             environment: Vec::new(),
             config: String::new(),
             store: None,
+            init: Vec::new(),
             keys: "file:keys".to_owned(),
             keys_environment: Vec::new(),
             within: std::env::temp_dir(),
-            init: Vec::new(),
             exchange: None,
         }
     }

@@ -48,6 +48,7 @@ pub const NAMES: &[&str] = &[
     "sts.eu-west-1.amazonaws.com",
     "sts.eu-central-1.amazonaws.com",
     "sts.cn-north-1.amazonaws.com.cn",
+    "kms.eu-central-1.amazonaws.com",
 ];
 
 /// The platforms that it can be: those whose fixtures have claims for it.

@@ -1,4 +1,4 @@
-//! AWS's STS, as far as PyPI has it: `moto`, which verifies signatures with
+//! AWS's STS and KMS, as far as PyPI has them: `moto`, which verifies signatures with
 //! botocore, behind the loopback issuer's TLS; and botocore's own signer, to
 //! make requests that our client never would.
 
@@ -63,7 +63,15 @@ impl Sts {
         self.told.pointer(name).and_then(Value::as_str).unwrap_or_else(|| panic!("no {name}"))
     }
 
-    /// `AWS_ACCESS_KEY_ID` and its like for `user` or `session`.
+    /// Has the server do what AWS has no API for, or another one.
+    pub fn control(&self, path: &str, asked: &Value) -> Value {
+        let body = asked.to_string();
+        let mut stream = TcpStream::connect(self.address()).unwrap();
+        write!(stream, "POST {path} HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+        Response::read(&mut stream).unwrap().json()
+    }
+
+    /// `AWS_ACCESS_KEY_ID` and its like for `user`, `session` or `authority`, whose one policy is what `/allow` said last.
     pub fn environment(&self, whose: &str) -> Vec<(String, String)> {
         [
             ("AWS_ACCESS_KEY_ID", "access_key"),
@@ -89,10 +97,7 @@ impl Sts {
         let request = json!({"url": url, "region": "eu-central-1", "body": ACTION, "headers": headers});
         asked.extend(request.as_object().unwrap().clone());
         asked.extend(changes.as_object().unwrap().clone());
-        let body = Value::from(asked.clone()).to_string();
-        let mut stream = TcpStream::connect(self.address()).unwrap();
-        write!(stream, "POST /sign HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
-        let headers = Response::read(&mut stream).unwrap().json();
+        let headers = self.control("/sign", &asked.clone().into());
         let signed = json!({"method": "POST", "url": url, "headers": headers, "body": asked["body"]});
         signed.as_object().unwrap().clone()
     }

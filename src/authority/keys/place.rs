@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::awskms::AwsKms;
 use super::file::FileStore;
 use super::pkcs11;
 use super::pkcs11::uri::{Pkcs11Uri, SCHEME};
 use super::private::KeyStore;
+use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::folder::replace;
 use crate::folder::trust::Owner;
@@ -17,6 +19,8 @@ use crate::secret::Secret;
 pub enum KeyPlace {
     /// A folder.
     File(PathBuf),
+    /// AWS KMS, under aliases that begin so.
+    AwsKms(String),
     /// A token.
     Pkcs11(Pkcs11Uri),
 }
@@ -30,8 +34,9 @@ impl KeyPlace {
         match text.split_once(':') {
             Some(("file", path)) if !path.is_empty() => Ok(Self::File(data_dir.join(path))),
             _ if text.starts_with(SCHEME) => Pkcs11Uri::parse(text, data_dir).map(Self::Pkcs11),
+            Some(("awskms", alias)) => AwsKms::parse(alias).map(Self::AwsKms),
             _ => Err(Error::usage(
-                "`keys` must be `file:PATH` or `pkcs11:token=LABEL?module-path=FILE&pin-source=file:FILE`",
+                "`keys` must be `file:PATH`, `pkcs11:token=LABEL?module-path=FILE&pin-source=file:FILE` or `awskms:alias/PREFIX`",
             )),
         }
     }
@@ -40,7 +45,7 @@ impl KeyPlace {
     pub fn certificate(&self, data_dir: &Path) -> PathBuf {
         match self {
             Self::File(folder) => folder.join(TLS_CERTIFICATE),
-            Self::Pkcs11(_) => data_dir.join(TLS_CERTIFICATE),
+            Self::Pkcs11(_) | Self::AwsKms(_) => data_dir.join(TLS_CERTIFICATE),
         }
     }
 
@@ -52,7 +57,7 @@ impl KeyPlace {
         match self {
             Self::File(folder) => replace::make_private(folder),
             // Whoever keeps the token has made it.
-            Self::Pkcs11(_) => Ok(()),
+            Self::Pkcs11(_) | Self::AwsKms(_) => Ok(()),
         }
     }
 
@@ -63,6 +68,7 @@ impl KeyPlace {
     pub fn open(&self, owner: Owner, passphrase: Option<Secret>) -> Result<Arc<dyn KeyStore>> {
         match self {
             Self::File(folder) => Ok(Arc::new(FileStore::new(folder, owner, passphrase))),
+            Self::AwsKms(prefix) => Ok(Arc::new(AwsKms::new(prefix, Environment::of_process())?)),
             Self::Pkcs11(uri) => pkcs11::open(uri, owner),
         }
     }

@@ -59,7 +59,7 @@ fn look(config: &Config, args: &Doctor, env: &Environment) -> Result<Vec<Told>> 
     told.extend(of_policy);
     told.extend(here::certificates(config));
     told.extend(here::disk(config));
-    told.push(here::backups(args));
+    told.push(here::backups(config, args));
     told.extend(block_on(outside::look(config, policy.as_ref()))?);
     Ok(told)
 }

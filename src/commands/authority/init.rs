@@ -41,6 +41,9 @@ pub(super) fn run(args: &Init) -> Result<()> {
     let passphrase = keys::passphrase(sealed_by.as_deref(), Owner::me(), &Environment::of_process())?;
     let file = store_file(store)?;
     let (place, key_file) = key_place(keys, dir)?;
+    if sealed_by.is_some() && key_file.is_none() {
+        return Err(Error::usage("`--key-passphrase-file` is for keys in files"));
+    }
     if dir.join(config::FILE).exists() {
         return Err(Error::usage(format!("{} is an authority's data directory already", dir.display()))
             .hint(
@@ -70,16 +73,11 @@ pub(super) fn run(args: &Init) -> Result<()> {
     if let Some(file) = &example {
         write_new(&at(POLICY).join(file.file()), file.text.as_bytes(), PRIVATE_FILE)?;
     }
-    // Files of keys are put into their place with the rest.
-    let place = key_file.as_ref().map_or(place, |name| KeyPlace::File(at(name)));
-    let certificate = place.certificate(aside.path());
-    let made = CaKeys::create(&place, &certificate, &cluster, (suite, passphrase), Clock::system().now())?;
     let key = StoreKey::new(aside.path(), Owner::me(), &cluster);
-    let sealed = match &file {
-        Some(file) => Sqlite::create(&at(file), &key),
-        None => key.create().map(drop),
-    };
-    sealed.map_err(|error| made.left_by(error))?;
+    match &file {
+        Some(file) => Sqlite::create(&at(file), &key)?,
+        None => key.create().map(drop)?,
+    }
     let sealed_by =
         sealed_by.map(|path| format!("key_passphrase_file: {}\n", written(&path.to_string_lossy())));
     let text = format!(
@@ -90,7 +88,11 @@ pub(super) fn run(args: &Init) -> Result<()> {
         sealed_by.unwrap_or_default(),
         suite.name()
     );
-    write_new(&at(config::FILE), text.as_bytes(), PRIVATE_FILE).map_err(|error| made.left_by(error))?;
+    write_new(&at(config::FILE), text.as_bytes(), PRIVATE_FILE)?;
+    // Behind what could go wrong here, since what is made elsewhere stays. Files of keys are put into their place with the rest.
+    let place = key_file.as_ref().map_or(place, |name| KeyPlace::File(at(name)));
+    let certificate = place.certificate(aside.path());
+    let made = CaKeys::create(&place, &certificate, &cluster, (suite, passphrase), Clock::system().now())?;
     let request = |_| config::Config::load(aside.path())?.open_keys()?.tls_request();
     let request = args.tls_ca_csr.as_ref().map(request).transpose().map_err(|error| made.left_by(error))?;
     // Where the directory itself is there, keys are first: of two at once, only one can put them there. The

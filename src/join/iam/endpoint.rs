@@ -1,37 +1,12 @@
 //! Which hosts are AWS's STS, and of which region and partition.
 
-/// A part of AWS with accounts, ARNs and names of its own: an account number
-/// in one says nothing about the same number in another.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Partition {
-    /// Its name in ARNs.
-    pub(super) name: &'static str,
-    /// What its hosts end in.
-    suffix: &'static str,
-    /// What its regions begin with; nothing where they begin like no other's.
-    prefix: &'static str,
-}
+use crate::aws::region::{self, Partition};
 
 /// AWS's own host without a region, and the region that it signs for.
 pub(super) const GLOBAL: [&str; 2] = ["sts.amazonaws.com", "us-east-1"];
 
-/// Every partition that is accepted. The first is AWS itself.
-pub(super) static PARTITIONS: [Partition; 4] = [
-    Partition { name: "aws", suffix: ".amazonaws.com", prefix: "" },
-    Partition { name: "aws-cn", suffix: ".amazonaws.com.cn", prefix: "cn-" },
-    Partition { name: "aws-us-gov", suffix: ".amazonaws.com", prefix: "us-gov-" },
-    Partition { name: "aws-eusc", suffix: ".amazonaws.eu", prefix: "eusc-" },
-];
-
+/// Of an STS.
 impl Partition {
-    /// The one that a region is of; the first has those that begin like no other's.
-    fn of_region(region: &str) -> Option<&'static Self> {
-        // Isolated partitions, whose hosts end otherwise.
-        let isolated = ["us-iso", "eu-iso"].iter().any(|prefix| region.starts_with(prefix));
-        let partition = PARTITIONS.iter().rev().find(|partition| region.starts_with(partition.prefix));
-        partition.filter(|_| is_region(region) && !isolated)
-    }
-
     /// The region that the STS at `host` signs for, if it is one of this
     /// partition: `sts.REGION.SUFFIX`, `sts-fips.REGION.SUFFIX`, or the one
     /// without a region. Compared as text, so that no two readers of a URL can differ.
@@ -50,7 +25,7 @@ pub(super) const WITH_FIPS: [&str; 4] = ["us-east-1", "us-east-2", "us-west-1", 
 
 /// The STS of a region, as the SDKs call it.
 pub(super) fn host_of(region: &str) -> Option<String> {
-    Partition::of_region(region).map(|partition| format!("sts.{region}{}", partition.suffix))
+    region::host_of("sts", region)
 }
 
 /// The same with FIPS 140, where there is one; all of GovCloud is.
@@ -63,23 +38,10 @@ pub(super) fn fips_host_of(region: &str) -> Option<String> {
     }
 }
 
-/// `eu-west-1`, `us-gov-east-1`: words of letters and a number. Not
-/// `s3-us-west-2`: hosts below that are anybody's buckets, one of them perhaps `sts`.
-fn is_region(text: &str) -> bool {
-    let words: Vec<&str> = text.split('-').collect();
-    let letters = |word: &&str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase());
-    let [first, middle @ .., number] = words.as_slice() else { return false };
-    (first.len() == 2 || *first == "eusc")
-        && letters(first)
-        && (1..=2).contains(&middle.len())
-        && middle.iter().all(|word| letters(word) && word.len() <= 16)
-        && (1..=2).contains(&number.len())
-        && number.bytes().all(|b| b.is_ascii_digit())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aws::region::PARTITIONS;
 
     fn region(partition: &str, host: &'static str) -> Option<&'static str> {
         PARTITIONS.iter().find(|one| one.name == partition).unwrap().region_of(host)

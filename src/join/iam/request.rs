@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 
 use super::super::jwt::{self, AudienceRules, strict_object};
 use super::super::verify::VerifyContext;
-use super::endpoint::Partition;
 use super::proof::{ACTION, ACTION_HASH, AUDIENCE_HEADER, FIELD, MAX_AGE, hex_hash};
+use crate::aws::region::Partition;
 use crate::clock::{Held, LEEWAY, parse_rfc3339, rfc3339};
 use crate::denial::{Denial, Reason};
 use crate::secret::Secret;

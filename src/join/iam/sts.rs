@@ -9,9 +9,9 @@ use serde_json::{Map, Value};
 use super::super::issuers::Unavailable;
 use super::super::jwt::strict_object;
 use super::super::verify::Failure;
-use super::endpoint::Partition;
 use super::proof::ACTION;
 use super::request::StsRequest;
+use crate::aws::region::Partition;
 use crate::denial::{Denial, Reason};
 use crate::net;
 
@@ -194,8 +194,8 @@ pub(super) fn split_arn<'a>(arn: &'a str, partition: &Partition) -> Option<(&'a 
 
 #[cfg(test)]
 mod tests {
-    use super::super::endpoint::PARTITIONS;
     use super::*;
+    use crate::aws::region::PARTITIONS;
 
     fn answer(account: &str, arn: &str) -> String {
         format!(

@@ -31,6 +31,7 @@ process: folder
 runtime: error
 retry: net random
 terminal: environment error text
+aws: clock environment error folder net retry text
 
 # what can be asked for, and who a job is: the registries
 output:
@@ -50,7 +51,7 @@ join::method: denial document environment error join::example join::jwt join::pr
     join::verify wire
 join::oidc: clock denial document join::issuers join::jwt join::rules join::verify secret
     text wire
-join: clock denial document environment error folder join::command join::endpoint join::example join::handed_over
+join: aws clock denial document environment error folder join::command join::endpoint join::example join::handed_over
     join::instance join::issuers join::jwt join::method join::oidc join::prove join::rules
     join::source join::verify jws net random retry secret text wire
 
@@ -87,14 +88,13 @@ authority::validity: clock text
 authority::store: authority::limits clock environment error folder join::find join::instance
     join::METHODS join::verify net output::SSH_HOST pem random secret terminal text wire
 # Of the store, only the proof that something is recorded.
-authority::keys: authority::store::Recorded authority::validity clock environment error folder jws net::pin_of pem random
-    secret suite text wire
+authority::keys: authority::store::Recorded authority::validity aws clock environment error folder jws net pem random
+    retry runtime secret suite terminal text wire
 authority::policy: denial document elsewhere error join::elsewhere join::find join::method join::METHODS join::names
     join::of_issuer join::rules join::verify output principal text wire
 authority::policy_files: authority::policy error folder text
-authority::config: authority::keys::CaKeys authority::keys::KeyPlace authority::keys::passphrase authority::limits authority::policy
-    authority::policy_files authority::store::STORE_KEY authority::store::StoreKey authority::store::StorePlace document environment
-    error folder net secret suite
+authority::config: authority::keys authority::limits authority::policy authority::policy_files authority::store::STORE_KEY
+    authority::store::StoreKey authority::store::StorePlace document environment error folder net secret suite
 # A grant, and nothing else of the policy or of who the job is; of the store what is recorded.
 authority::issue: authority::keys authority::policy::decide::grant authority::store::CertificateKind
     authority::store::CommandPlan authority::store::Earlier authority::store::EarlierCertificate authority::store::ExchangePlan

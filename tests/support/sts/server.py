@@ -1,4 +1,4 @@
-"""AWS's STS on loopback: moto, which verifies SigV4 with botocore, and a signer that is botocore's own.
+"""AWS's STS and KMS on loopback: moto, which verifies SigV4 with botocore, and a signer that is botocore's own.
 
 Prints one line of JSON when it listens: its port, and the credentials of a user and of a role's session.
 Ends when its standard input does.
@@ -15,6 +15,7 @@ import sys
 import threading
 from datetime import datetime, timedelta, timezone
 
+import kms
 import xmltodict
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -42,33 +43,43 @@ class Front:
     """What STS does and moto does not."""
 
     def __init__(self):
-        self.moto = create_backend_app("sts")
+        kms.patch()
+        self.moto = {service: create_backend_app(service) for service in ("sts", "kms")}
 
     def __call__(self, environ, start_response):
         length = int(environ.get("CONTENT_LENGTH") or 0)
         body = environ["wsgi.input"].read(length)
         path = environ["PATH_INFO"]
-        if path == "/sign":
-            return answer(start_response, 200, sign(json.loads(body)))
+        if path in CONTROLS:
+            return answer(start_response, 200, CONTROLS[path](json.loads(body)))
+        is_kms = environ.get("HTTP_X_AMZ_TARGET", "").startswith("TrentService.")
         if path != "/":
             status, text = machine(environ["REQUEST_METHOD"], path, environ)
             start_response(f"{status} Told", [])
             return [text.encode()]
         refusal = refuse(environ, body)
+        if refusal and is_kms:
+            return answer(start_response, 400, kms.refusal({"Code": refusal, "Message": "as KMS would"}))
         if refusal:
             return answer(start_response, 403, {"Error": {"Code": refusal, "Message": "as STS would"}})
         with AUTHENTICATION:
             settings.INITIAL_NO_AUTH_ACTION_COUNT = float("inf") if body.startswith(ASSUME) else 0
-            status, headers, text = self.forward(environ, body)
-        if environ.get("HTTP_ACCEPT") != "application/json":
+            status, headers, text = self.forward("kms" if is_kms else "sts", environ, body)
+        if is_kms and text.startswith(b"<?xml"):
+            return answer(start_response, 400, kms.refusal(translate(text)["Error"]))
+        if is_kms or environ.get("HTTP_ACCEPT") != "application/json":
             start_response(status, headers)
             return [text]
         return answer(start_response, int(status[:3]), translate(text))
 
-    def forward(self, environ, body):
+    def forward(self, service, environ, body):
         told = []
         environ = dict(environ, **{"wsgi.input": io.BytesIO(body)})
-        text = b"".join(self.moto(environ, lambda status, headers, exc_info=None: told.append((status, headers))))
+
+        def start(status, headers, exc_info=None):
+            told.append((status, headers))
+
+        text = b"".join(self.moto[service](environ, start))
         return told[0][0], told[0][1], text
 
 
@@ -134,11 +145,26 @@ def sign(asked):
     return {name.lower(): value for name, value in request.headers.items()}
 
 
+def allow(policy):
+    """The one policy of the user `authority`, which may do nothing without."""
+    iam_backends[ACCOUNT]["aws"].put_user_policy("authority", "keys", json.dumps(policy))
+
+
+CONTROLS = {
+    "/sign": sign,
+    "/allow": allow,
+    "/keys": lambda asked: kms.keys(ACCOUNT, asked["region"]),
+    "/enable": lambda asked: kms.enable(ACCOUNT, asked["region"], asked["alias"], asked["enabled"]),
+}
+
+
 def prepare():
     """A user, and a session of a role, in moto's usual account."""
     iam = iam_backends[ACCOUNT]["aws"]
     iam.create_user("us-east-1", "deployer", "/ci/")
     user = iam.create_access_key("deployer")
+    iam.create_user("us-east-1", "authority", "/")
+    authority = iam.create_access_key("authority")
     role = f"arn:aws:iam::{ACCOUNT}:role/deploy"
     session = sts_backends[ACCOUNT]["aws"].assume_role("us-east-1", "i-0123", role, None, 3600, None)
     return {
@@ -146,6 +172,7 @@ def prepare():
         "container_token": secrets.token_hex(16),
         "instance_token": secrets.token_hex(16),
         "user": {"access_key": user.access_key_id, "secret_key": user.secret_access_key},
+        "authority": {"access_key": authority.access_key_id, "secret_key": authority.secret_access_key},
         "session": {
             "access_key": session.access_key_id,
             "secret_key": session.secret_access_key,

@@ -1,6 +1,7 @@
 //! What can be told without the network, but for a database that is the store.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::told::{Told, Verdict};
@@ -40,7 +41,12 @@ pub(super) fn keys(config: &Config) -> Vec<Told> {
         KeyPlace::File(folder) => {
             (of_files(config, folder), "the CA keys belong together, and nobody else can read them")
         }
-        _ => (Vec::new(), "the CA keys sign, and belong to their public keys"),
+        _ => {
+            let keys = Arc::new(keys.clone());
+            let signs = block_on(async move { keys.probe().await }).and_then(|signs| signs);
+            let told = signs.err().map(|error| Told::error("keys", &error));
+            (told.into_iter().collect(), "the CA keys sign, and belong to their public keys")
+        }
     };
     let unlike = keys.unlike(config.suite);
     if !unlike.is_empty() {
@@ -194,7 +200,7 @@ pub(super) fn disk(config: &Config) -> Vec<Told> {
 }
 
 /// The newest backup: how old it is, and whether it holds what a backup must.
-pub(super) fn backups(args: &Doctor) -> Told {
+pub(super) fn backups(config: &Config, args: &Doctor) -> Told {
     let place = args.backups.as_deref().unwrap_or(Path::new(BACKUPS));
     // Where nobody said that there are any, they may be elsewhere.
     let missing = if args.backups.is_some() { Verdict::Finding } else { Verdict::Note };
@@ -208,8 +214,16 @@ pub(super) fn backups(args: &Doctor) -> Told {
         return Told::new("backup", missing, format!("no backup is seen in {}", place.display()))
             .hint("docs/backup.md has a script for a timer; `--backups DIR` says where else they are");
     };
-    let lacks: Vec<&str> =
-        [FILE, KEYS, STORE_KEY].into_iter().filter(|name| !path.join(name).exists()).collect();
+    // Of keys that are elsewhere only the certificate is there.
+    let certificate = config.ca_certificate();
+    let keys = match &config.keys {
+        KeyPlace::File(_) => Some(KEYS),
+        _ => certificate.file_name().and_then(|name| name.to_str()),
+    };
+    let lacks: Vec<&str> = [FILE, keys.unwrap_or(KEYS), STORE_KEY]
+        .into_iter()
+        .filter(|name| !path.join(name).exists())
+        .collect();
     if !lacks.is_empty() {
         let message =
             format!("{} lacks {}: it is not all of an authority", path.display(), lacks.join(" and "));

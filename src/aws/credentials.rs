@@ -1,6 +1,6 @@
-//! The client's half: credentials from where the AWS SDKs find them, and a
-//! signature with them. `reqsign` knows the places and signs; files, commands
-//! and connections are ours.
+//! Credentials from where the AWS SDKs find them, and signatures with them
+//! (SigV4). `reqsign` knows the places and signs; files, commands and
+//! connections are ours.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -9,28 +9,25 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, Uri, header};
+use http::request::Parts;
+use http::{Method, Request, Response, Uri};
 use reqsign_aws_v4::{
     AssumeRoleWithWebIdentityCredentialProvider, Credential, ECSCredentialProvider, EnvCredentialProvider,
     IMDSv2CredentialProvider, ProcessCredentialProvider, RequestSigner,
 };
+use reqsign_core::time::Timestamp;
 use reqsign_core::{
     CommandExecute, CommandOutput, Context, Env, FileRead, HttpSend, ProvideCredential as _,
-    ProvideCredentialDyn, SignRequest as _,
+    ProvideCredentialDyn, SignRequest as _, SigningCredential as _,
 };
 
-use super::super::prove::{Job, Presented};
-use super::endpoint;
 use super::profile::{self, Profile};
-use super::proof::{ACTION, ACTION_HASH, AUDIENCE_HEADER, FIELD, MAX_AGE};
 use crate::clock::Clock;
 use crate::environment::Environment;
-use crate::error::{Context as _, Error, Kind, Result};
-use crate::net;
+use crate::error::{Error, Kind, Result};
+use crate::net::{self, Platform};
 use crate::retry::{self, Backoff, Verdict};
-use crate::secret::Secret;
 use crate::text::{shown, shown_unless_secret};
-use crate::wire::Proof;
 
 /// The largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 1 << 20;
@@ -44,71 +41,66 @@ const ATTEMPTS: u32 = 3;
 const METADATA: &str = "http://169.254.169.254";
 const METADATA_V6: &str = "http://[fd00:ec2::254]";
 
+/// Who looks for credentials.
+#[derive(Clone, Copy)]
+pub struct Seeker<'a> {
+    /// `this job`, `the authority`.
+    pub who: &'static str,
+    /// What it can do outside AWS, as a hint.
+    pub outside: &'static str,
+    /// Its environment.
+    pub env: &'a Environment,
+    /// The way to AWS's own endpoints.
+    pub platform: &'a Platform,
+    /// Tells a step.
+    pub say: &'a (dyn Fn(&str) + Sync),
+    /// Tells what a person should know even where it works.
+    pub warn: &'a (dyn Fn(&str) + Sync),
+}
+
+/// Credentials that were found. What they are is printed nowhere.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    /// The place that gave them.
+    pub place: &'static str,
+    /// The region where they are to be used, where something says it.
+    pub region: Option<String>,
+    keys: Credential,
+}
+
+impl Credentials {
+    /// Whether they are good for another two minutes.
+    pub fn are_fresh(&self) -> bool {
+        self.keys.is_valid()
+    }
+
+    /// Whether they are still good at all.
+    pub fn are_good(&self) -> bool {
+        self.keys.is_valid_at(Timestamp::now())
+    }
+
+    /// Signs a request of which `x-amz-content-sha256` says the hash of the body.
+    ///
+    /// # Errors
+    /// `Kind::Proof` where they have expired.
+    pub async fn sign(&self, service: &str, region: &str, request: &mut Parts) -> Result<()> {
+        RequestSigner::new(service, region)
+            .sign_request(&Context::new(), request, Some(&self.keys), None)
+            .await
+            .map_err(|error| {
+                Error::new(Kind::Proof, self.shown(&told(&error))).context("cannot sign for AWS")
+            })
+    }
+
+    /// What AWS says, unless that holds one of their secrets.
+    pub fn shown(&self, text: &str) -> String {
+        let secrets = [Some(&self.keys.secret_access_key), self.keys.session_token.as_ref()];
+        shown_unless_secret(text, &secrets.into_iter().flatten().map(String::as_str).collect::<Vec<_>>())
+    }
+}
+
 /// A place where credentials may be.
 type Provider = Box<dyn ProvideCredentialDyn<Credential = Credential>>;
-
-/// Signs `GetCallerIdentity` for the authority and the job's keys.
-pub(super) async fn sign(job: &Job<'_>) -> Result<Presented> {
-    let context = context(job)?;
-    let (place, credential, region) = find(job, &context).await?;
-    let (host, region) = sts(region, job.env.is_true("AWS_USE_FIPS_ENDPOINT"))?;
-    (job.say)(&format!("signing a request to {host} with the AWS credentials of {place}"));
-    let url = format!("https://{host}/");
-    let request = Request::post(&url)
-        .header(header::ACCEPT, "application/json")
-        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-        .header("x-amz-content-sha256", ACTION_HASH)
-        .header(AUDIENCE_HEADER, job.audience)
-        .body(())
-        .context(Kind::Internal, "cannot make the request to sign")?;
-    let (mut parts, ()) = request.into_parts();
-    RequestSigner::new("sts", &region)
-        .sign_request(&context, &mut parts, Some(&credential), None)
-        .await
-        .map_err(|error| Error::new(Kind::Proof, words(job.env, &error)).context("cannot sign for AWS"))?;
-    let headers: HashMap<&str, &str> = parts
-        .headers
-        .iter()
-        .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
-        .collect();
-    // Not through `serde_json::Value`, which would leave copies of the session token behind.
-    #[derive(serde::Serialize)]
-    struct SignedRequest<'s> {
-        method: &'s str,
-        url: &'s str,
-        headers: HashMap<&'s str, &'s str>,
-        body: &'s str,
-    }
-    let signed = SignedRequest { method: "POST", url: &url, headers, body: ACTION };
-    let text = serde_json::to_string(&signed).context(Kind::Internal, "cannot write the signed request")?;
-    let lasts = u64::try_from(MAX_AGE).ok().map(Duration::from_secs);
-    Ok(Presented { lasts, ..Proof([(FIELD.to_owned(), Secret::new(text))].into()).into() })
-}
-
-/// The STS that is to be asked, and the region that it signs for.
-fn sts(region: Option<String>, fips: bool) -> Result<(String, String)> {
-    let wrong = |what: String, hint: &str| Error::new(Kind::Proof, what).hint(hint);
-    match region {
-        None if fips => Err(wrong(
-            "AWS_USE_FIPS_ENDPOINT is set, and no region, which FIPS endpoints have".to_owned(),
-            &format!("set AWS_REGION to one that has such an STS: {}", endpoint::WITH_FIPS.join(", ")),
-        )),
-        None => Ok(endpoint::GLOBAL.map(str::to_owned).into()),
-        Some(region) => {
-            let Some(usual) = endpoint::host_of(&region) else {
-                let what = format!("`{}` is no AWS region that has a known STS", shown(&region));
-                return Err(wrong(what, "set AWS_REGION, for example to eu-west-1"));
-            };
-            let host = if fips { endpoint::fips_host_of(&region) } else { Some(usual) };
-            let host = host.ok_or_else(|| {
-                let hint = "unset AWS_USE_FIPS_ENDPOINT for `machine-id`, or set AWS_REGION for it to a region that has one";
-                let what = format!("AWS_USE_FIPS_ENDPOINT is set, and AWS has no FIPS endpoint of STS in {region}");
-                wrong(what, &format!("{hint}: {}", endpoint::WITH_FIPS.join(", ")))
-            })?;
-            Ok((host, region))
-        }
-    }
-}
 
 /// Where somebody may have set credentials up, in the order of the SDKs.
 fn places(
@@ -150,32 +142,37 @@ fn check_pair(env: &Environment, pair: [&str; 2]) -> Result<bool> {
     }
 }
 
-/// The credentials, the place that gave them, and the region where they are to be used.
-async fn find(job: &Job<'_>, context: &Context) -> Result<(&'static str, Credential, Option<String>)> {
-    let env = job.env;
+/// The first that there are, in the order of the SDKs.
+///
+/// # Errors
+/// `Kind::Proof` where there are none, or what was set up cannot be used; `Kind::Unreachable` where an endpoint that
+/// was set up does not answer.
+pub async fn find(seeker: &Seeker<'_>) -> Result<Credentials> {
+    let Seeker { who, env, say, .. } = *seeker;
+    let context = context(seeker)?;
     let by_environment = check_pair(env, ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])?;
     let said = env.get("AWS_REGION").or_else(|| env.get("AWS_DEFAULT_REGION"));
     let profile = match by_environment {
         true if said.is_some() => None,
         // Of which only the region counts.
-        true => profile::read(job, context).await.ok(),
-        false => Some(profile::read(job, context).await?),
+        true => profile::read(seeker, &context).await.ok(),
+        false => Some(profile::read(seeker, &context).await?),
     };
     let region = said.or_else(|| profile.as_ref()?.get("region")).map(str::to_owned);
     if !by_environment {
         if let Some(profile) = &profile {
-            (job.say)("looking for AWS credentials in the shared files");
+            say("looking for AWS credentials in the shared files");
             profile.check()?;
             if let Some(keys) = profile.keys() {
-                return Ok(("the shared files", keys, region));
+                return Ok(Credentials { place: "the shared files", region, keys });
             }
         }
         check_pair(env, ["AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE"])?;
     }
     for (place, provider) in places(env, profile.as_ref(), region.as_deref()) {
-        (job.say)(&format!("looking for AWS credentials in {place}"));
-        match provider.provide_credential_dyn(context).await {
-            Ok(Some(credential)) => return Ok((place, credential, region)),
+        say(&format!("looking for AWS credentials in {place}"));
+        match provider.provide_credential_dyn(&context).await {
+            Ok(Some(keys)) => return Ok(Credentials { place, region, keys }),
             Ok(None) => {}
             // Whoever set a place up means that one.
             Err(error) => {
@@ -183,31 +180,32 @@ async fn find(job: &Job<'_>, context: &Context) -> Result<(&'static str, Credent
                 let kind = if later { Kind::Unreachable } else { Kind::Proof };
                 return Err(Error::new(kind, words(env, &error))
                     .context(format!("{place} gave no AWS credentials"))
-                    .hint("in AWS_PROFILE, AWS_WEB_IDENTITY_TOKEN_FILE and AWS_CONTAINER_CREDENTIALS_* stands where this job looks"));
+                    .hint(format!("in AWS_PROFILE, AWS_WEB_IDENTITY_TOKEN_FILE and AWS_CONTAINER_CREDENTIALS_* stands where {who} looks")));
             }
         }
     }
     // Nobody has to set this one up.
     let place = "the instance metadata service";
-    (job.say)(&format!("looking for AWS credentials in {place}"));
-    let endpoint = metadata(job.env);
+    say(&format!("looking for AWS credentials in {place}"));
+    let endpoint = metadata(env);
     let provider = IMDSv2CredentialProvider::new().with_endpoint(endpoint.clone());
-    match provider.provide_credential(context).await {
-        Ok(Some(credential)) if region.is_some() => Ok((place, credential, region)),
-        Ok(Some(credential)) => Ok((place, credential, instance_region(&endpoint, context).await)),
-        Ok(None) => Err(none_found("AWS_EC2_METADATA_DISABLED is set")),
-        Err(error) => Err(none_found(&words(job.env, &error))),
+    match provider.provide_credential(&context).await {
+        Ok(Some(keys)) if region.is_some() => Ok(Credentials { place, region, keys }),
+        Ok(Some(keys)) => Ok(Credentials { place, region: instance_region(&endpoint, &context).await, keys }),
+        Ok(None) => Err(none_found(seeker, "AWS_EC2_METADATA_DISABLED is set")),
+        Err(error) => Err(none_found(seeker, &words(env, &error))),
     }
 }
 
-fn none_found(why: &str) -> Error {
+fn none_found(seeker: &Seeker<'_>, why: &str) -> Error {
+    let who = seeker.who;
     Error::new(
         Kind::Proof,
-        format!("this job has no AWS credentials: none in its environment, in the shared files or for its container, and the instance metadata service gave none: {why}"),
+        format!("{who} has no AWS credentials: none in its environment, in the shared files or for its container, and the instance metadata service gave none: {why}"),
     )
     .hint("give the instance, task, function or pod an IAM role")
     .hint("in a container on an instance, IMDSv2 needs a hop limit of 2 (`aws ec2 modify-instance-metadata-options`)")
-    .hint("outside AWS, choose another --join-method, or give the job credentials as for the `aws` command: `aws sts get-caller-identity` must work")
+    .hint(seeker.outside)
 }
 
 /// Whether one of the causes is the configuration, whatever the outermost says.
@@ -218,12 +216,15 @@ fn is_misconfigured(error: &reqsign_core::Error) -> bool {
 
 /// What went wrong, with the causes that `reqsign` keeps apart.
 fn words(env: &Environment, error: &reqsign_core::Error) -> String {
-    let outermost: &dyn std::error::Error = error;
-    let causes = std::iter::successors(Some(outermost), |error| error.source());
-    let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
     let secret = ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN"];
     let secrets: Vec<&str> = secret.iter().filter_map(|name| env.get(name)).collect();
-    shown_unless_secret(&text, &secrets)
+    shown_unless_secret(&told(error), &secrets)
+}
+
+fn told(error: &reqsign_core::Error) -> String {
+    let outermost: &dyn std::error::Error = error;
+    let causes = std::iter::successors(Some(outermost), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn metadata(env: &Environment) -> String {
@@ -244,12 +245,12 @@ async fn instance_region(endpoint: &str, context: &Context) -> Option<String> {
     ask(Method::GET, path, "x-aws-ec2-metadata-token", &token).await.map(|region| region.trim().to_owned())
 }
 
-fn context(job: &Job<'_>) -> Result<Context> {
+fn context(seeker: &Seeker<'_>) -> Result<Context> {
     // The trust store may be missing where no AWS endpoint is asked, on an instance say.
-    let remote = job.platform.client().cloned().map_err(|error| error.to_string());
+    let remote = seeker.platform.client().cloned().map_err(|error| error.to_string());
     let http = Http { remote, local: net::machine_client()? };
     Ok(Context::new()
-        .with_env(job.env.clone())
+        .with_env(seeker.env.clone())
         .with_file_read(Machine)
         .with_http_send(http)
         .with_command_execute(Machine))
@@ -323,7 +324,7 @@ impl HttpSend for Http {
         loop {
             left -= 1;
             match attempt(client, request.clone(), timeout, local).await {
-                // One that wants to be left alone for longer has no time for this job.
+                // One that wants to be left alone for longer is not waited for.
                 Err((_, Verdict::Again(told))) if left > 0 && told.unwrap_or_default() <= timeout => {
                     tokio::time::sleep(backoff.pause_after(told.unwrap_or_default())).await;
                 }

@@ -9,7 +9,7 @@ use reqsign_aws_v4::Credential;
 use reqsign_core::Context;
 use zeroize::Zeroizing;
 
-use super::super::prove::Job;
+use super::Seeker;
 use crate::error::{Error, Kind, Result};
 use crate::folder::Unfit;
 use crate::folder::read::{self as file, Limit, Trust};
@@ -33,16 +33,16 @@ const CONFIG: &str = "AWS_CONFIG_FILE";
 const ROLE: &str = "role_arn";
 const SSO: [&str; 2] = ["sso_session", "sso_start_url"];
 
-/// The job's profile. `Kind::Proof` where its files cannot be read.
-pub(super) async fn read(job: &Job<'_>, context: &Context) -> Result<Profile> {
+/// The profile that is meant. `Kind::Proof` where its files cannot be read.
+pub(super) async fn read(seeker: &Seeker<'_>, context: &Context) -> Result<Profile> {
     let named_by =
-        ["AWS_PROFILE", "AWS_DEFAULT_PROFILE"].into_iter().find(|name| job.env.get(name).is_some());
-    let name = named_by.and_then(|variable| job.env.get(variable)).unwrap_or("default").to_owned();
+        ["AWS_PROFILE", "AWS_DEFAULT_PROFILE"].into_iter().find(|name| seeker.env.get(name).is_some());
+    let name = named_by.and_then(|variable| seeker.env.get(variable)).unwrap_or("default").to_owned();
     let mut profile = Profile { name, named_by, sections: Vec::new() };
     for (variable, usual) in
         [("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"), (CONFIG, "~/.aws/config")]
     {
-        let said = job.env.get(variable);
+        let said = seeker.env.get(variable);
         // A service has no home, and is on an instance all the same.
         let Some(path) = context.expand_home_dir(said.unwrap_or(usual)) else { continue };
         let text = match contents(&path).await {
@@ -54,7 +54,7 @@ pub(super) async fn read(job: &Job<'_>, context: &Context) -> Result<Profile> {
                     return Err(profile.useless(error));
                 }
                 // Perhaps the home of somebody else, whom nobody means.
-                (job.warn)(&format!("AWS's shared files are passed over: {error}"));
+                (seeker.warn)(&format!("AWS's shared files are passed over: {error}"));
                 continue;
             }
         };
@@ -138,7 +138,7 @@ impl Profile {
                     _ => "it has neither keys nor a `credential_process`",
                 };
                 let hint = format!(
-                    "name another, or unset {variable} for the credentials of the job's web identity, container or machine"
+                    "name another, or unset {variable} for the credentials of the web identity, container or machine"
                 );
                 wrong(why.to_owned(), hint)
             }

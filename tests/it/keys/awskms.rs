@@ -1,0 +1,322 @@
+//! CA keys in AWS KMS: `docs/keys.md`. KMS is moto, behind TLS and a proxy that leads every host of AWS's to it; it verifies
+//! what is signed with botocore. How hostile answers are taken is in `src/authority/keys/awskms/tests.rs` too.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::authority::{Authority, Builder};
+use crate::support::client::{Keys, timed};
+use crate::support::issuer::{Endpoint, Fault, Issuer};
+use crate::support::nginx::Nginx;
+use crate::support::once::{World, walk};
+use crate::support::process::{command, machine_id, run, succeed};
+use crate::support::replicas::{QUOTAS, Replicas};
+use crate::support::servers::Folder;
+use crate::support::sshd::{Sshd, login};
+use crate::support::sts::Sts;
+use crate::support::{page, policies, wait_for};
+
+const KEYS: &str = "awskms:alias/ca";
+const REGION: &str = "eu-central-1";
+const JOBS: usize = 8;
+
+/// KMS in that region.
+struct Kms {
+    cloud: Issuer,
+    moto: Sts,
+    home: TempDir,
+}
+
+impl Kms {
+    fn start() -> Self {
+        let kms = Self { cloud: Issuer::start(), moto: Sts::start(), home: TempDir::new().unwrap() };
+        kms.moto.behind(&kms.cloud);
+        kms.allow(&["init.json", "serve.json"]);
+        kms
+    }
+
+    /// Gives the authority's user the rights of these files of the page; moto knows actions alone.
+    fn allow(&self, files: &[&str]) {
+        let statement: Vec<Value> = files
+            .iter()
+            .flat_map(|file| actions(file))
+            .map(|action| json!({"Effect": "Allow", "Action": action, "Resource": "*"}))
+            .collect();
+        self.moto.control("/allow", &json!({"Version": "2012-10-17", "Statement": statement}));
+    }
+
+    /// What has its keys there has in its environment.
+    fn environment(&self) -> Vec<(String, String)> {
+        let others = [
+            ("AWS_REGION", REGION.to_owned()),
+            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+            ("HTTPS_PROXY", self.cloud.proxy()),
+            // What platforms are asked for is not AWS's.
+            ("NO_PROXY", "127.0.0.1".to_owned()),
+            ("SSL_CERT_FILE", self.cloud.ca_file().display().to_string()),
+            ("HOME", self.home.path().display().to_string()),
+        ];
+        let others = others.into_iter().map(|(name, value)| (name.to_owned(), value));
+        self.moto.environment("authority").into_iter().chain(others).collect()
+    }
+
+    /// An authority whose keys are made there.
+    fn authority(&self, issuer: &Issuer, suite: &str) -> Builder {
+        let environment = self.environment();
+        let environment: Vec<(&str, &str)> =
+            environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let builder = Authority::with_policy(&policies::basic(issuer)).issuer(issuer).config(QUOTAS);
+        builder.keys(KEYS, &environment).init(["--suite", suite])
+    }
+
+    /// The aliases and states of all that it has.
+    fn keys(&self) -> Vec<(String, String, String)> {
+        let keys = self.moto.control("/keys", &json!({"region": REGION}));
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let one = |key: &Value| (text(&key["aliases"][0]), text(&key["spec"]), text(&key["state"]));
+        keys.as_array().unwrap().iter().map(one).collect()
+    }
+
+    fn enable(&self, alias: &str, enabled: bool) {
+        let asked = json!({"region": REGION, "alias": alias, "enabled": enabled});
+        self.moto.control("/enable", &asked);
+    }
+
+    /// The actions that it was asked for, by now.
+    fn asked(&self) -> BTreeSet<String> {
+        let requests = self.cloud.requests();
+        let target = |request: &crate::support::issuer::Request| {
+            assert_eq!(request.host, "kms.eu-central-1.amazonaws.com");
+            Some(request.header("x-amz-target")?.replace("TrentService.", "kms:"))
+        };
+        requests.iter().filter_map(target).collect()
+    }
+
+    /// It is not there, in this way.
+    fn fails(&self, fault: Fault) {
+        self.cloud.fail(Endpoint::Other, fault);
+    }
+
+    fn heals(&self) {
+        self.moto.behind(&self.cloud);
+    }
+}
+
+/// The actions that a policy of the page allows.
+fn actions(file: &str) -> Vec<String> {
+    let policy: Value = serde_json::from_str(&page::file("../keys.md", file)).unwrap();
+    let mut actions = Vec::new();
+    for statement in policy["Statement"].as_array().unwrap() {
+        assert_eq!(statement["Effect"], "Allow");
+        match &statement["Action"] {
+            Value::String(action) => actions.push(action.clone()),
+            several => {
+                actions.extend(several.as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned()))
+            }
+        }
+    }
+    actions
+}
+
+/// Its answer to whoever asks whether it is ready.
+fn is_ready(authority: &Authority) -> bool {
+    let (answer, time) = timed(|| authority.client().get("/readyz"));
+    assert!(time < Duration::from_secs(5), "{time:?}");
+    if answer.status != 200 {
+        assert_eq!(answer.problem(503)["type"], "urn:machine-id:not-ready");
+    }
+    answer.status == 200
+}
+
+#[test]
+fn a_job_logs_in_and_nothing_but_kms_has_the_keys() {
+    let (kms, issuer) = (Kms::start(), Issuer::start());
+    let authority = kms.authority(&issuer, "compatible").start();
+    let of = |name: &str| (format!("alias/ca-{name}"), "ECC_NIST_P256".to_owned(), "Enabled".to_owned());
+    assert_eq!(kms.keys(), ["ssh-user", "ssh-host", "statement", "tls"].map(of));
+    // What the page allows is what is asked for, and no more.
+    let mut init: BTreeSet<String> = actions("init.json").into_iter().collect();
+    for unused in ["kms:DeleteAlias", "kms:DescribeKey", "kms:ScheduleKeyDeletion"] {
+        assert!(init.remove(unused), "{unused}");
+    }
+    assert_eq!(kms.asked(), init);
+    kms.allow(&["serve.json"]);
+    let mut world = World { issuer, authority };
+    world.authority.restart();
+
+    let sshd = Sshd::start(&world.authority);
+    let server = Folder::new(&world.authority, "root");
+    let nginx = Nginx::start(&server.tls(), &world.authority.ca_file(), None);
+    let job = world.github();
+    let destination = job.once(["--output", &format!("identity,roles={}", login())]).good().destination();
+    sshd.logs_in(&destination);
+    let file = |name: &str| destination.join(name);
+    let mut curl = command("curl");
+    curl.arg("-sS").arg("--cert").arg(file("tls.crt")).arg("--key").arg(file("tls.key"));
+    let said = succeed(curl.arg("--cacert").arg(file("ca.crt")).arg(nginx.url()));
+    assert!(said.starts_with("hello "), "{said}");
+    let signed = succeed(command("ssh-keygen").arg("-Lf").arg(file("key-cert.pub")));
+    assert!(signed.contains("Signing CA: ECDSA"), "{signed}");
+    assert!(is_ready(&world.authority));
+
+    let mut files = Vec::new();
+    walk(&world.authority.data_dir(), &mut files);
+    assert!(files.iter().any(|path| path.ends_with("tls_ca.crt")));
+    let environment = kms.environment();
+    let secret = &environment.iter().find(|(name, _)| name == "AWS_SECRET_ACCESS_KEY").unwrap().1;
+    for path in files {
+        let content = fs::read(&path).unwrap();
+        let text = String::from_utf8_lossy(&content);
+        // Its own server's key is no CA key.
+        let is_served = path.starts_with(world.authority.data_dir().join("tls"));
+        assert!(is_served || !text.contains("PRIVATE KEY"), "{}", path.display());
+        assert!(!text.contains(secret.as_str()), "{}", path.display());
+    }
+    let doctor = run(&mut world.authority.command(["doctor"]));
+    let told = String::from_utf8_lossy(&doctor.stdout);
+    assert!(told.contains("the CA keys sign, and belong to their public keys"), "{told}");
+}
+
+#[test]
+fn kms_may_be_away_for_a_while() {
+    let (kms, issuer) = (Kms::start(), Issuer::start());
+    // moto has no Ed25519, and is given some.
+    let replicas = Replicas::of(vec![kms.authority(&issuer, "modern").start()]);
+    assert_eq!(kms.keys().iter().filter(|(_, spec, _)| spec == "ECC_NIST_EDWARDS25519").count(), 3);
+    let load = replicas.load(&issuer);
+    let mut replicas = replicas;
+    load.during(JOBS, || {
+        load.goes_on(50);
+        for fault in [Fault::Hang, Fault::Drop, Fault::Status(503)] {
+            assert!(is_ready(replicas.one(0)));
+            kms.fails(fault);
+            load.fails_with("keys-unavailable");
+            wait_for("not to be ready", || (!is_ready(replicas.one(0))).then_some(()));
+            kms.heals();
+            load.goes_on(50);
+            wait_for("to be ready", || is_ready(replicas.one(0)).then_some(()));
+        }
+        load.steal_what_was_used();
+    });
+    load.holds(|| replicas.audit());
+    let said = replicas.one(0).stderr();
+    assert!(said.contains("AWS KMS in eu-central-1, alias/ca-"), "{said}");
+    for (name, secret) in kms.environment() {
+        assert!(!name.contains("SECRET") || !said.contains(&secret), "{said}");
+    }
+    assert!(replicas.one(0).terminate().success());
+}
+
+#[test]
+fn what_kms_answers_wrongly_is_issued_to_nobody() {
+    let (kms, issuer) = (Kms::start(), Issuer::start());
+    let authority = kms.authority(&issuer, "compatible").start();
+    let keys = Keys::fresh();
+    let token = issuer.token("github", &keys.audience(&authority.url())).mint();
+    let request = keys.request("github-deploy", "github", &token);
+    let ask = || authority.client().exchange(&request);
+    // As long as one, and in its form.
+    let wrong =
+        "MEUCIQCq3FAAN0S9LCq0o5v0m6yxWr6nXk0wq3Zk1c0b5mCqWQIgFmP8zP1cB0m2r0QqkQ1c5d6yGJ9uXkqk6tWJw4oYJZ8=";
+    for fault in [
+        Fault::Body(json!({"KeyId": "x", "Signature": wrong}).to_string()),
+        Fault::Body("<html>".to_owned()),
+        Fault::Huge(1 << 20),
+        Fault::Redirect("https://other.example.com/".to_owned()),
+    ] {
+        let name = format!("{fault:?}");
+        kms.fails(fault);
+        let answer = ask();
+        assert!([500, 503].contains(&answer.status), "{name}: {}", answer.text());
+        assert!(!answer.text().contains("cert-v01"), "{name}");
+    }
+    authority.wait_for_stderr("what AWS KMS answers for alias/ca-ssh-user is no signature by that key");
+    // A key that an operator takes away, and gives back.
+    kms.heals();
+    kms.enable("alias/ca-ssh-user", false);
+    assert_eq!(ask().problem(503)["type"], "urn:machine-id:keys-unavailable");
+    authority.wait_for_stderr("alias/ca-ssh-user: the key is disabled");
+    kms.enable("alias/ca-ssh-user", true);
+    kms.allow(&[]);
+    assert_eq!(ask().problem(503)["type"], "urn:machine-id:keys-unavailable");
+    authority.wait_for_stderr(
+        "access is denied: User: arn:aws:iam::123456789012:user/authority is not authorized",
+    );
+    kms.allow(&["serve.json"]);
+    // What was recorded is what it gets now; nothing was recorded twice.
+    let granted = ask().granted();
+    let again = ask().granted();
+    assert_eq!(granted["issuance_id"], again["issuance_id"]);
+    let issued = |event: &&Value| event["event"] == "issued" && event["join_token"] == "github-deploy";
+    assert_eq!(authority.audit().iter().filter(issued).count(), 1);
+}
+
+#[test]
+fn what_a_failed_init_leaves_is_named() {
+    let kms = Kms::start();
+    let folder = TempDir::new().unwrap();
+    let init = |name: &str, keys: &str, others: &[(&str, &str)]| {
+        let data = folder.path().join(name);
+        let mut init = machine_id([
+            "authority",
+            "init",
+            "--cluster",
+            "id.test",
+            "--suite",
+            "compatible",
+            "--keys",
+            keys,
+        ]);
+        init.args(["--public-url", "https://id.test", "--data-dir"]).arg(&data);
+        let output = run(init.envs(kms.environment()).envs(others.iter().copied()));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() == data.exists(), "{said}");
+        (output.status.code().unwrap(), said)
+    };
+    // An alias that is somebody else's stands in the way of the third.
+    assert_eq!(init("zero", "awskms:alias/taken", &[]).0, 0);
+    let (code, said) = init("one", "awskms:alias/taken", &[]);
+    assert!(
+        code == 2
+            && said.contains("there is the key alias/taken-ssh-user in AWS KMS, region eu-central-1 already"),
+        "{said}"
+    );
+    assert!(!said.contains("to be destroyed"), "{said}");
+    assert_eq!(kms.keys().len(), 4);
+    // Nothing can be named: the key that was made is taken back.
+    let may = |kept: &dyn Fn(&str) -> bool| {
+        let rights = actions("init.json").into_iter().filter(|action| kept(action));
+        let statement: Vec<Value> =
+            rights.map(|action| json!({"Effect": "Allow", "Action": action, "Resource": "*"})).collect();
+        kms.moto.control("/allow", &json!({"Version": "2012-10-17", "Statement": statement}));
+    };
+    may(&|action| action != "kms:CreateAlias");
+    let (code, said) = init("two", "awskms:alias/b", &[]);
+    assert!(
+        code == 2 && said.contains("access is denied") && said.contains("is deleted in 7 days"),
+        "{said}"
+    );
+    assert_eq!(kms.keys()[4], (String::new(), "ECC_NIST_P256".to_owned(), "PendingDeletion".to_owned()));
+    // Nothing can be signed: what was made is named.
+    may(&|action| action != "kms:Sign");
+    let (code, said) = init("three", "awskms:alias/c", &[]);
+    assert!(code == 5 && said.contains("access is denied"), "{code} {said}");
+    let left = ["ssh-user", "ssh-host", "statement", "tls"]
+        .map(|name| format!("the key alias/c-{name} in AWS KMS, region eu-central-1"));
+    assert!(said.contains(&format!("are to be destroyed: {}", left.join(", "))), "{said}");
+    for (keys, others, code, says) in [
+        ("awskms:ca", ("A", "b"), 2, "is not `awskms:alias/PREFIX`"),
+        (KEYS, ("AWS_REGION", "mars"), 2, "no AWS region that has a known KMS"),
+        (KEYS, ("AWS_ENDPOINT_URL", "http://10.0.0.1"), 2, "without TLS"),
+        (KEYS, ("AWS_SECRET_ACCESS_KEY", ""), 2, "AWS_SECRET_ACCESS_KEY is not or is empty"),
+        (KEYS, ("AWS_SECRET_ACCESS_KEY", "wrong"), 2, "AWS does not take what is signed"),
+        (KEYS, ("AWS_ENDPOINT_URL_KMS", "https://127.0.0.1:1"), 5, "is not reached"),
+    ] {
+        let (found, said) = init("four", keys, &[others]);
+        assert!(found == code && said.contains(says), "{keys} {others:?}: {found} {said}");
+    }
+}
