@@ -3,5 +3,7 @@
 mod credentials;
 mod profile;
 pub mod region;
+mod seeker;
 
-pub use credentials::{Credentials, Seeker, find};
+pub use credentials::{Credentials, find};
+pub use seeker::Seeker;

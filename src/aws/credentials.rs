@@ -22,10 +22,11 @@ use reqsign_core::{
 };
 
 use super::profile::{self, Profile};
+use super::seeker::Seeker;
 use crate::clock::Clock;
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
-use crate::net::{self, Platform};
+use crate::net;
 use crate::retry::{self, Backoff, Verdict};
 use crate::text::{shown, shown_unless_secret};
 
@@ -40,23 +41,6 @@ const ATTEMPTS: u32 = 3;
 /// Where the instance metadata service is.
 const METADATA: &str = "http://169.254.169.254";
 const METADATA_V6: &str = "http://[fd00:ec2::254]";
-
-/// Who looks for credentials.
-#[derive(Clone, Copy)]
-pub struct Seeker<'a> {
-    /// `this job`, `the authority`.
-    pub who: &'static str,
-    /// What it can do outside AWS, as a hint.
-    pub outside: &'static str,
-    /// Its environment.
-    pub env: &'a Environment,
-    /// The way to AWS's own endpoints.
-    pub platform: &'a Platform,
-    /// Tells a step.
-    pub say: &'a (dyn Fn(&str) + Sync),
-    /// Tells what a person should know even where it works.
-    pub warn: &'a (dyn Fn(&str) + Sync),
-}
 
 /// Credentials that were found. What they are is printed nowhere.
 #[derive(Clone, Debug)]

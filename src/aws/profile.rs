@@ -9,7 +9,7 @@ use reqsign_aws_v4::Credential;
 use reqsign_core::Context;
 use zeroize::Zeroizing;
 
-use super::Seeker;
+use super::seeker::Seeker;
 use crate::error::{Error, Kind, Result};
 use crate::folder::Unfit;
 use crate::folder::read::{self as file, Limit, Trust};

@@ -51,7 +51,7 @@ join::method: denial document environment error join::example join::jwt join::pr
     join::verify wire
 join::oidc: clock denial document join::issuers join::jwt join::rules join::verify secret
     text wire
-join: aws clock denial document environment error folder join::command join::endpoint join::example join::handed_over
+join: aws clock denial document environment error join::command join::endpoint join::example join::handed_over
     join::instance join::issuers join::jwt join::method join::oidc join::prove join::rules
     join::source join::verify jws net random retry secret text wire
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from moto.core.exceptions import JsonRESTError
 from moto.kms.exceptions import ValidationException
-from moto.kms.models import Key, kms_backends
+from moto.kms.models import Key, KmsBackend, kms_backends
 from moto.kms.responses import KmsResponse
 
 ED25519 = "ECC_NIST_EDWARDS25519"
@@ -68,6 +68,7 @@ def sign(response):
 
 def patch():
     create_key, public_key, algorithms = KmsResponse.create_key, KmsResponse.get_public_key, Key.signing_algorithms
+    schedule_deletion = KmsBackend.schedule_key_deletion
 
     def create(response):
         asked = json.loads(response.body)
@@ -89,7 +90,12 @@ def patch():
         new = ["ED25519_SHA_512", "ED25519_PH_SHA_512"]
         return new if key.key_spec == ED25519 else algorithms.fget(key)
 
+    def schedule(backend, key_id, days):
+        # Its responses pass on what they were given; the backend knows ids alone.
+        return schedule_deletion(backend, backend.get_key_id(key_id), days)
+
     KmsResponse.create_key, KmsResponse.get_public_key, KmsResponse.sign = create, public, sign
+    KmsBackend.schedule_key_deletion = schedule
     Key.signing_algorithms = property(signing)
 
 
