@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use super::handed::any_token;
 use super::{events, manifest};
-use crate::support::gateway::Gateway;
+use crate::support::gateway::{Gateway, Trouble};
 use crate::support::issuer::{Endpoint, Fault};
 use crate::support::once::{Job, World};
 use crate::support::process::{read, succeed};
@@ -18,14 +17,13 @@ fn asked(gateway: &Gateway) -> (usize, usize) {
 }
 
 #[track_caller]
-fn has(job: &Job, options: [&str; 2], algorithm: &str) {
-    let options: Vec<&str> = options.into_iter().filter(|option| !option.is_empty()).collect();
-    let outcome = job.run([&["once", "-v"], options.as_slice()].concat()).good();
+fn has(job: &Job, options: &[&str], algorithm: &str) {
+    let outcome = job.run([&["once", "-v"], options].concat()).good();
     let key = read(outcome.destination().join("key.pub"));
     assert!(key.starts_with(&format!("{algorithm} ")), "{key}\n{}", outcome.stderr);
 }
 
-const NONE: [&str; 2] = ["", ""];
+const NONE: &[&str] = &[];
 const ED25519: &str = "ssh-ed25519";
 const P256: &str = "ecdsa-sha2-nistp256";
 
@@ -34,9 +32,9 @@ const P256: &str = "ecdsa-sha2-nistp256";
 fn no_round_trip_is_added() {
     for (suite, options, algorithm) in [
         ("modern", NONE, ED25519),
-        ("modern", ["--key-type", "ecdsa-p256"], P256),
+        ("modern", &["--key-type", "ecdsa-p256"], P256),
         ("compatible", NONE, P256),
-        ("compatible", ["--key-type", "ed25519"], ED25519),
+        ("compatible", &["--key-type", "ed25519"], ED25519),
     ] {
         let world = World::of_suite(suite, |policy| policy);
         world.issuer.fail(Endpoint::Token, Fault::Delay(Duration::from_secs(2)));
@@ -55,20 +53,21 @@ fn no_round_trip_is_added() {
 fn a_token_that_was_handed_over_asks_twice_where_the_suite_is_another_and_is_used_once() {
     for (suite, options, algorithm, asks) in [
         ("modern", NONE, ED25519, 1),
-        ("modern", ["--key-type", "ecdsa-p256"], P256, 1),
+        ("modern", &["--key-type", "ecdsa-p256"], P256, 1),
         ("compatible", NONE, P256, 2),
-        ("compatible", ["--key-type", "ecdsa-p256"], P256, 1),
+        ("compatible", &["--key-type", "ecdsa-p256"], P256, 1),
         // Its keys are the same in each suite.
-        ("compatible", ["--output", "application,app=grafana"], "", 1),
+        ("compatible", &["--output", "application,app=grafana"], "", 1),
     ] {
         let world = World::of_suite(suite, |policy| policy);
         let gateway = Gateway::with(&world.authority, &[]);
-        let job = Job::new().told(&world.authority, "any-deploy").env("HTTPS_PROXY", gateway.url());
-        let job = job.env("MACHINE_ID_ID_TOKEN", any_token(&world).mint());
+        let token = world.issuer.token("github", &world.authority.url()).mint();
+        let job = world.github().env("HTTPS_PROXY", gateway.url()).env("GIVEN", token);
+        let options = [&["--id-token-env", "GIVEN"], options].concat();
         if algorithm.is_empty() {
-            job.run([&["once"], &options[..]].concat());
+            job.run([&["once"], options.as_slice()].concat());
         } else {
-            has(&job, options, algorithm);
+            has(&job, &options, algorithm);
             assert_eq!((events(&world, "issued").len(), events(&world, "refused").len()), (1, 0));
         }
         assert_eq!(asked(&gateway), (asks, 0), "{suite} {options:?}");
@@ -83,7 +82,7 @@ fn a_proof_that_was_there_first_is_not_used_up() {
     has(&job, NONE, P256);
     let file = job.path("once.yaml");
     std::fs::write(&file, "version: v1\nkey_type: ed25519\n").unwrap();
-    has(&job, ["--config", file.to_str().unwrap()], ED25519);
+    has(&job, &["--config", file.to_str().unwrap()], ED25519);
     let two = job.once(["--output", "identity", "--output", "ssh"]).good().destination();
     assert_eq!(manifest(&two)["outputs"].as_array().unwrap().len(), 2);
     for folder in ["identity", "ssh"] {
@@ -102,6 +101,25 @@ fn a_token_of_the_environment_waits_for_the_suite() {
         has(&job, NONE, algorithm);
         assert_eq!(gateway.times(EXCHANGE).len(), 1, "{suite}");
     }
+}
+
+/// One that names no suite that this client knows: a person is told what to do.
+#[test]
+fn a_suite_that_is_not_known_is_for_a_person_to_answer() {
+    let world = World::of_suite("modern", |policy| policy);
+    let body = r#"{"type": "urn:machine-id:other-suite", "title": "other keys", "status": 409, "hint": "say which"}"#;
+    let gateway = Gateway::with(
+        &world.authority,
+        &[Trouble::Answer(409, "machine-id-suite: of-tomorrow".into(), body.into())],
+    );
+    let job = world.github().env("HTTPS_PROXY", gateway.url());
+    job.once([]).failed(4).says(&["other keys", "hint: say which"]);
+    assert_eq!(gateway.times(EXCHANGE).len(), 1);
+    // Replicas that do not agree: whichever answers, it ends.
+    let told = |suite: &str| Trouble::Answer(409, format!("machine-id-suite: {suite}"), body.into());
+    gateway.meet(&[told("compatible"), told("modern"), told("compatible")]);
+    job.once([]).failed(4).says(&["other keys"]);
+    assert_eq!(gateway.times(EXCHANGE).len(), 3, "twice, and not again");
 }
 
 /// What a worker has said is taken back where it is said again with other keys.
