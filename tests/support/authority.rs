@@ -33,6 +33,8 @@ pub struct Builder {
     config: String,
     store: Option<[String; 2]>,
     within: PathBuf,
+    init: Vec<String>,
+    exchange: Option<fn(&Path)>,
 }
 
 /// A running authority.
@@ -83,6 +85,20 @@ impl Builder {
         self
     }
 
+    /// With these options of `init`.
+    #[must_use]
+    pub fn init<const N: usize>(mut self, options: [&str; N]) -> Self {
+        self.init.extend(options.map(str::to_owned));
+        self
+    }
+
+    /// With what this does to the folder of its keys before it starts.
+    #[must_use]
+    pub fn exchanging_keys(mut self, exchange: fn(&Path)) -> Self {
+        self.exchange = Some(exchange);
+        self
+    }
+
     /// With its data directory somewhere in this folder.
     #[must_use]
     pub fn within(mut self, folder: &Path) -> Self {
@@ -99,9 +115,13 @@ impl Builder {
         let data = data_dir(&directory);
         process::succeed(
             machine_id(["authority", "init", "--cluster", CLUSTER, "--public-url", &url, "--data-dir"])
-                .arg(&data),
+                .arg(&data)
+                .args(&self.init),
         );
         self.configure(&data, address);
+        if let Some(exchange) = self.exchange {
+            exchange(&data.join("keys"));
+        }
         let mut authority = Authority {
             client: Client::new(address),
             directory,
@@ -154,6 +174,8 @@ impl Authority {
             config: String::new(),
             store: None,
             within: std::env::temp_dir(),
+            init: Vec::new(),
+            exchange: None,
         }
     }
 

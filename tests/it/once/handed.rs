@@ -47,7 +47,7 @@ fn pod_token(world: &World) -> Token {
     world.issuer.token("kubernetes", &world.authority.url()).claim("iss", world.issuer.url("/clusters/a"))
 }
 
-fn any_token(world: &World) -> Token {
+pub(super) fn any_token(world: &World) -> Token {
     world.issuer.token("oidc", &world.authority.url()).claim("iss", world.issuer.url("/oidc"))
 }
 
