@@ -51,15 +51,15 @@ fn refuses(by: Verifier, trust: &Path, lists: &Path, chain: &Path, why: &str) {
     assert!(!is_good && said.to_lowercase().contains(why), "{by:?}: {said}");
 }
 
-/// Servers and jobs of one authority: by its own CA, and then under a company's root.
+/// Servers and jobs of one authority: by its own CA, and then under a company's root. Jobs' keys are of that type.
 #[track_caller]
-fn everybody_verifies(mut world: World) {
+fn everybody_verifies(mut world: World, key_type: &str) {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let ours = world.authority.ca_file();
     let before = server(&world, folder, "before");
     let job = world.github();
-    let job = job.once(["--output", "identity"]).good().destination().join("tls.crt");
+    let job = job.once(["--output", "identity", "--key-type", key_type]).good().destination().join("tls.crt");
     let lists = put(folder, "ours.crl", &list(&world));
     for by in ALL {
         takes(by, &ours, &lists, &before, true);
@@ -129,20 +129,25 @@ fn world_of_key(options: &str) -> World {
 
 #[test]
 fn everybody_verifies_what_is_signed_by_the_usual_keys() {
-    everybody_verifies(World::start());
+    everybody_verifies(World::start(), "ed25519");
+}
+
+#[test]
+fn everybody_verifies_what_is_signed_by_a_compatible_authority() {
+    everybody_verifies(World::of_suite("compatible", |policy| policy), "ecdsa-p256");
 }
 
 #[test]
 fn everybody_verifies_what_is_signed_by_p384() {
-    everybody_verifies(world_of_key("-algorithm EC -pkeyopt ec_paramgen_curve:P-384"));
+    everybody_verifies(world_of_key("-algorithm EC -pkeyopt ec_paramgen_curve:P-384"), "ecdsa-p384");
 }
 
 #[test]
 fn everybody_verifies_what_is_signed_by_rsa() {
-    everybody_verifies(world_of_key("-algorithm RSA -pkeyopt rsa_keygen_bits:3072"));
+    everybody_verifies(world_of_key("-algorithm RSA -pkeyopt rsa_keygen_bits:3072"), "ecdsa-p256");
 }
 
 #[test]
 fn everybody_verifies_what_is_signed_by_ed25519() {
-    everybody_verifies(world_of_key("-algorithm ED25519"));
+    everybody_verifies(world_of_key("-algorithm ED25519"), "ed25519");
 }
