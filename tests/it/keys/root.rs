@@ -265,6 +265,16 @@ fn nothing_else_is_taken_for_it() {
             }),
             "do not permit id.test",
         ),
+        (
+            changed(|ours| {
+                let mut organization = rcgen::DistinguishedName::new();
+                organization.push(rcgen::DnType::OrganizationName, "Company");
+                let permitted_subtrees = vec![GeneralSubtree::DirectoryName(organization)];
+                ours.name_constraints =
+                    Some(NameConstraints { permitted_subtrees, excluded_subtrees: Vec::new() });
+            }),
+            "do not permit id.test",
+        ),
         // When.
         (changed(|ours| ours.not_after = ours.not_before), "has a certificate that ended at "),
         (changed(|ours| ours.not_before = ours.not_after), "has a certificate that is not valid before "),
