@@ -181,6 +181,25 @@ pub fn listed<'n>(names: impl ExactSizeIterator<Item = &'n str>, most: usize) ->
     }
 }
 
+/// What stands in a URI, with its `%XX` resolved.
+///
+/// # Errors
+/// What is wrong with it, as it stands behind the name of what it is.
+pub fn percent_decoded(text: &str) -> Result<String, &'static str> {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let digits = part.get(..2).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        let (Some(byte), Some(rest)) = (byte, part.get(2..)) else {
+            return Err("has a `%` without two hexadecimal digits");
+        };
+        bytes.push(byte);
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    String::from_utf8(bytes).map_err(|_| "is not UTF-8 where its `%XX` are resolved")
+}
+
 /// For a shell: in single quotes, inside which only a single quote means anything.
 pub fn shell_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))

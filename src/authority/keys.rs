@@ -31,6 +31,7 @@ mod crl;
 mod cross;
 mod file;
 mod passphrase;
+pub mod pkcs11;
 mod place;
 mod private;
 mod sealed;
@@ -43,7 +44,7 @@ mod tls;
 
 pub use cross::{CROSS, Cross};
 pub use passphrase::passphrase;
-pub use place::KeyPlace;
+pub use place::{KeyPlace, TLS_CERTIFICATE};
 pub use private::{Algorithm, KeyStore, PrivateKey, is_away};
 pub use sealed::is_sealed;
 pub use tls::TlsCaCertificate;
@@ -75,6 +76,20 @@ pub struct CaKeys {
     statement: Option<StatementKey>,
 }
 
+/// What keys of a new authority stay where they were made when nothing comes of it.
+#[derive(Debug)]
+pub struct NewKeys(Vec<String>);
+
+impl NewKeys {
+    /// An error, with what is left for the operator to destroy.
+    pub fn left_by(&self, error: Error) -> Error {
+        if self.0.is_empty() {
+            return error;
+        }
+        error.hint(format!("these were made before that, and are to be destroyed: {}", self.0.join(", ")))
+    }
+}
+
 #[derive(Clone, Debug)]
 struct StatementKey {
     key: Arc<dyn PrivateKey>,
@@ -92,14 +107,22 @@ impl CaKeys {
         cluster: &str,
         (suite, passphrase): (Suite, Option<Secret>),
         now: i64,
-    ) -> Result<()> {
+    ) -> Result<NewKeys> {
         place.prepare()?;
         let store = place.open(Owner::me(), passphrase)?;
+        let mut made = NewKeys(Vec::new());
+        let mut make = |name| {
+            let key = store.create(name, algorithm(suite, name)).map_err(|error| made.left_by(error))?;
+            // Files go with the folder that they are made in.
+            made.0.extend((!store.is_local()).then(|| store.place(name)));
+            Ok::<_, Error>(key)
+        };
         for name in [SSH_USER, SSH_HOST, STATEMENT_KEY] {
-            store.create(name, algorithm(suite, name))?;
+            make(name)?;
         }
-        let key = store.create(TLS, algorithm(suite, TLS))?;
-        tls::create(key.as_ref(), certificate, cluster, now)
+        let key = make(TLS)?;
+        tls::create(key.as_ref(), certificate, cluster, now).map_err(|error| made.left_by(error))?;
+        Ok(made)
     }
 
     /// The keys of an authority.

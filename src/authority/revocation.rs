@@ -14,7 +14,7 @@ use ring::digest::{Context, SHA256, digest};
 use tokio::sync::Mutex;
 use x509_parser::asn1_rs::{Any, FromDer as _};
 
-use super::keys::CaKeys;
+use super::keys::{CaKeys, valid_from};
 use super::store::{
     CertificateKind, LIST_SERVED, ListNumber, RevokedCertificate, RevokedSince, RevokedUpto, Store,
 };

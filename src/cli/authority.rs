@@ -179,6 +179,9 @@ pub struct Init {
     /// Write a certificate request for the TLS CA there, for the CA of a root that exists; see `import`.
     #[arg(long, value_name = "FILE")]
     pub tls_ca_csr: Option<PathBuf>,
+    /// Where its CA keys are made: `file:NAME`, or `pkcs11:token=LABEL?module-path=FILE&pin-source=file:FILE`.
+    #[arg(long, value_name = "KEYS", default_value = "file:keys")]
+    pub keys: String,
     /// Let these jobs in: `github:OWNER/REPO[@BRANCH]`, `gitlab:[HOST/]GROUP/PROJECT[@BRANCH]`,
     /// `circleci:ORG_ID/PROJECT_ID[@BRANCH]`, `token:NAME`.
     #[arg(long, value_name = "KIND:WHAT", requires = "login")]

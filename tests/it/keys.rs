@@ -1,4 +1,5 @@
-//! The CA keys: what stands above them, and who verifies what they sign.
+//! The CA keys: where they are, what stands above them, and who verifies what they sign.
 
+mod pkcs11;
 mod root;
 mod verifiers;

@@ -32,6 +32,8 @@ pub struct Builder {
     environment: Vec<(String, String)>,
     config: String,
     store: Option<[String; 2]>,
+    keys: String,
+    keys_environment: Vec<(String, String)>,
     within: PathBuf,
     init: Vec<String>,
     exchange: Option<fn(&Path)>,
@@ -45,6 +47,8 @@ pub struct Authority {
     /// Where its clock is held, which then stands at so many seconds since 1970 when it starts.
     clock: Option<i64>,
     environment: Vec<(String, String)>,
+    /// What every command needs to find its keys.
+    keys_environment: Vec<(String, String)>,
     program: PathBuf,
     process: Option<Running>,
     client: Client,
@@ -106,6 +110,14 @@ impl Builder {
         self
     }
 
+    /// Makes its keys there (`init --keys`); all its commands find them by this environment.
+    #[must_use]
+    pub fn keys(self, keys: &str, environment: &[(&str, &str)]) -> Self {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let keys_environment = environment.iter().map(owned).collect();
+        Self { keys: keys.to_owned(), keys_environment, ..self }
+    }
+
     /// `authority init`, then `authority serve`.
     #[track_caller]
     pub fn start(self) -> Authority {
@@ -116,7 +128,9 @@ impl Builder {
         process::succeed(
             machine_id(["authority", "init", "--cluster", CLUSTER, "--public-url", &url, "--data-dir"])
                 .arg(&data)
-                .args(&self.init),
+                .args(&self.init)
+                .args(["--keys", &self.keys])
+                .envs(self.keys_environment.iter().cloned()),
         );
         self.configure(&data, address);
         if let Some(exchange) = self.exchange {
@@ -129,6 +143,7 @@ impl Builder {
             url,
             clock: None,
             environment: self.environment.clone(),
+            keys_environment: self.keys_environment.clone(),
             program: MACHINE_ID.into(),
             process: None,
         };
@@ -173,6 +188,8 @@ impl Authority {
             environment: Vec::new(),
             config: String::new(),
             store: None,
+            keys: "file:keys".to_owned(),
+            keys_environment: Vec::new(),
             within: std::env::temp_dir(),
             init: Vec::new(),
             exchange: None,
@@ -214,6 +231,7 @@ impl Authority {
             url: self.url(),
             clock: None,
             environment: self.environment.clone(),
+            keys_environment: self.keys_environment.clone(),
             program: self.program.clone(),
             process: None,
         }
@@ -282,6 +300,7 @@ impl Authority {
     pub fn command<const N: usize>(&self, args: [&str; N]) -> Command {
         let mut command = process::command(&self.program);
         command.arg("authority").args(args).arg("--data-dir").arg(self.data_dir());
+        command.envs(self.keys_environment.iter().cloned());
         command
     }
 

@@ -37,6 +37,7 @@ pub mod redis;
 pub mod replicas;
 pub mod servers;
 pub mod shut_out;
+pub mod softhsm;
 pub mod sshd;
 pub mod sshd_labels;
 pub mod stated;

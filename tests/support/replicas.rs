@@ -31,6 +31,11 @@ impl Replicas {
         Self(vec![builder.within(within).start()])
     }
 
+    /// One authority, and others that share its store.
+    pub fn of(authorities: Vec<Authority>) -> Self {
+        Self(authorities)
+    }
+
     /// So many that share this PostgreSQL.
     #[track_caller]
     pub fn sharing(issuer: &Issuer, cluster: &Cluster, count: usize) -> Self {

@@ -67,9 +67,8 @@ impl Sshd {
         process::succeed(
             command("ssh-keygen").args(["-q", "-t", key_type, "-N", "", "-f"]).arg(path("host_key")),
         );
-        let mut sign =
-            process::machine_id(["authority", "sign-host", "--principal", "127.0.0.1", "--data-dir"]);
-        let certificate = process::succeed(sign.arg(host.data_dir()).arg(path("host_key.pub")));
+        let mut sign = host.command(["sign-host", "--principal", "127.0.0.1"]);
+        let certificate = process::succeed(sign.arg(path("host_key.pub")));
         std::fs::write(path("host_key-cert.pub"), certificate).unwrap();
         let ca = process::succeed(&mut users.command(["export", "ssh-user-ca"]));
         std::fs::write(path("user_ca.pub"), ca).unwrap();

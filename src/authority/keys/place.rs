@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::file::FileStore;
+use super::pkcs11;
+use super::pkcs11::uri::{Pkcs11Uri, SCHEME};
 use super::private::KeyStore;
 use crate::error::{Error, Result};
 use crate::folder::replace;
@@ -15,6 +17,8 @@ use crate::secret::Secret;
 pub enum KeyPlace {
     /// A folder.
     File(PathBuf),
+    /// A token.
+    Pkcs11(Pkcs11Uri),
 }
 
 impl KeyPlace {
@@ -25,14 +29,18 @@ impl KeyPlace {
     pub fn parse(text: &str, data_dir: &Path) -> Result<Self> {
         match text.split_once(':') {
             Some(("file", path)) if !path.is_empty() => Ok(Self::File(data_dir.join(path))),
-            _ => Err(Error::usage("`keys` must be `file:PATH`")),
+            _ if text.starts_with(SCHEME) => Pkcs11Uri::parse(text, data_dir).map(Self::Pkcs11),
+            _ => Err(Error::usage(
+                "`keys` must be `file:PATH` or `pkcs11:token=LABEL?module-path=FILE&pin-source=file:FILE`",
+            )),
         }
     }
 
     /// Where the TLS CA's certificate lies, which everybody may read.
-    pub fn certificate(&self, _data_dir: &Path) -> PathBuf {
+    pub fn certificate(&self, data_dir: &Path) -> PathBuf {
         match self {
             Self::File(folder) => folder.join(TLS_CERTIFICATE),
+            Self::Pkcs11(_) => data_dir.join(TLS_CERTIFICATE),
         }
     }
 
@@ -43,6 +51,8 @@ impl KeyPlace {
     pub(super) fn prepare(&self) -> Result<()> {
         match self {
             Self::File(folder) => replace::make_private(folder),
+            // Whoever keeps the token has made it.
+            Self::Pkcs11(_) => Ok(()),
         }
     }
 
@@ -53,9 +63,10 @@ impl KeyPlace {
     pub fn open(&self, owner: Owner, passphrase: Option<Secret>) -> Result<Arc<dyn KeyStore>> {
         match self {
             Self::File(folder) => Ok(Arc::new(FileStore::new(folder, owner, passphrase))),
+            Self::Pkcs11(uri) => pkcs11::open(uri, owner),
         }
     }
 }
 
 /// The name of the TLS CA's certificate.
-const TLS_CERTIFICATE: &str = "tls_ca.crt";
+pub const TLS_CERTIFICATE: &str = "tls_ca.crt";

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::example::{Wanted, usual_form};
 use crate::authority::config;
-use crate::authority::keys::{self, CaKeys, KeyPlace};
+use crate::authority::keys::{self, CaKeys, KeyPlace, TLS_CERTIFICATE};
 use crate::authority::store::StorePlace;
 use crate::authority::store::seal::{STORE_KEY, StoreKey};
 use crate::authority::store::sqlite::{MARK, Sqlite};
@@ -25,7 +25,7 @@ use crate::text::{json as inert_json, shell_quoted};
 const POLICY: &str = "policy";
 
 pub(super) fn run(args: &Init) -> Result<()> {
-    let Init { cluster, public_url, store, .. } = args;
+    let Init { cluster, public_url, store, keys, .. } = args;
     let dir = args.data.data_dir.as_path();
     let wanted = args.example.as_deref().zip(args.login.as_deref());
     let wanted =
@@ -40,6 +40,7 @@ pub(super) fn run(args: &Init) -> Result<()> {
         args.key_passphrase_file.as_deref().map(|path| absolute(&path.to_string_lossy())).transpose()?;
     let passphrase = keys::passphrase(sealed_by.as_deref(), Owner::me(), &Environment::of_process())?;
     let file = store_file(store)?;
+    let (place, key_file) = key_place(keys, dir)?;
     if dir.join(config::FILE).exists() {
         return Err(Error::usage(format!("{} is an authority's data directory already", dir.display()))
             .hint(
@@ -69,40 +70,38 @@ pub(super) fn run(args: &Init) -> Result<()> {
     if let Some(file) = &example {
         write_new(&at(POLICY).join(file.file()), file.text.as_bytes(), PRIVATE_FILE)?;
     }
-    let place = KeyPlace::File(at(config::KEYS));
-    CaKeys::create(
-        &place,
-        &place.certificate(aside.path()),
-        &cluster,
-        (suite, passphrase),
-        Clock::system().now(),
-    )?;
+    // Files of keys are put into their place with the rest.
+    let place = key_file.as_ref().map_or(place, |name| KeyPlace::File(at(name)));
+    let certificate = place.certificate(aside.path());
+    let made = CaKeys::create(&place, &certificate, &cluster, (suite, passphrase), Clock::system().now())?;
     let key = StoreKey::new(aside.path(), Owner::me(), &cluster);
-    match &file {
-        Some(file) => Sqlite::create(&at(file), &key)?,
-        None => key.create().map(drop)?,
-    }
+    let sealed = match &file {
+        Some(file) => Sqlite::create(&at(file), &key),
+        None => key.create().map(drop),
+    };
+    sealed.map_err(|error| made.left_by(error))?;
     let sealed_by =
         sealed_by.map(|path| format!("key_passphrase_file: {}\n", written(&path.to_string_lossy())));
     let text = format!(
         "version: v1\ncluster: '{cluster}'\npublic_url: {public_url}  # the audience that OIDC tokens must carry\n\
-         listen: 127.0.0.1:8443\nstore: {}\nkeys: file:{}\n{}suite: {}\npolicy: {POLICY}\n",
+         listen: 127.0.0.1:8443\nstore: {}\nkeys: {}\n{}suite: {}\npolicy: {POLICY}\n",
         written(store),
-        config::KEYS,
+        written(keys),
         sealed_by.unwrap_or_default(),
         suite.name()
     );
-    write_new(&at(config::FILE), text.as_bytes(), PRIVATE_FILE)?;
+    write_new(&at(config::FILE), text.as_bytes(), PRIVATE_FILE).map_err(|error| made.left_by(error))?;
     let request = |_| config::Config::load(aside.path())?.open_keys()?.tls_request();
-    let request = args.tls_ca_csr.as_ref().map(request).transpose()?;
+    let request = args.tls_ca_csr.as_ref().map(request).transpose().map_err(|error| made.left_by(error))?;
     // Where the directory itself is there, keys are first: of two at once, only one can put them there. The
     // configuration is last: a directory without one is not finished.
     let is_shared = file.is_none();
     let files = file.map(|file| [format!("{file}{MARK}"), file]).unwrap_or_default();
     let store_files = files.iter().map(String::as_str).filter(|name| !name.is_empty());
+    let keys = key_file.as_deref().unwrap_or(TLS_CERTIFICATE);
     let order: Vec<&str> =
-        [config::KEYS, STORE_KEY].into_iter().chain(store_files).chain([POLICY, config::FILE]).collect();
-    aside.put(&order, POLICY).context(Kind::Usage, cannot())?;
+        [keys, STORE_KEY].into_iter().chain(store_files).chain([POLICY, config::FILE]).collect();
+    aside.put(&order, POLICY).context(Kind::Usage, cannot()).map_err(|error| made.left_by(error))?;
     log(&format!("created {}", dir.display()));
     if let Some((csr, request)) = args.tls_ca_csr.as_deref().zip(request) {
         // Afterwards: no request is left of an authority that there is not. What is printed is not lost.
@@ -156,6 +155,19 @@ fn program() -> String {
 fn shell_word(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
     if text.chars().all(is_plain) { text.to_owned() } else { shell_quoted(text) }
+}
+
+/// Where the keys are; and the name of their folder, where it is one, which is put into the directory with the rest.
+fn key_place(keys: &str, dir: &Path) -> Result<(KeyPlace, Option<String>)> {
+    let place = KeyPlace::parse(keys, dir).map_err(|error| error.context("cannot use `--keys`"))?;
+    let KeyPlace::File(_) = place else { return Ok((place, None)) };
+    let name = Path::new(keys.strip_prefix("file:").unwrap_or_default());
+    let is_name = name.file_name() == Some(name.as_os_str());
+    let name = name.to_str().filter(|_| is_name).map(|name| Some(name.to_owned()));
+    name.map(|name| (place, name)).ok_or_else(|| {
+        Error::usage("`--keys file:NAME` is a folder of the data directory, without another")
+            .hint("for another place, move it there afterwards, and write that into authority.yaml")
+    })
 }
 
 /// The name of the store's file, where it is one. It is put into the directory with the rest.

@@ -140,6 +140,7 @@ pub const UP: &[(&str, &str)] = &[];
 pub const HOMES: &[(&str, &[&str])] = &[
     ("axum", &["authority::http", "authority::serve", "authority::served_list", "commands"]),
     ("clap", &["cli", "commands", "main"]),
+    ("cryptoki", &["authority::keys"]),
     ("hyper", &["authority::serve", "commands"]),
     ("rusqlite", &["authority::store"]),
     ("rustls_native_certs", &["net"]),

@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::secret::Secret;
-use crate::text::{shown, which_of};
+use crate::text::{percent_decoded, shown, which_of};
 
 /// What a URL begins with.
 pub const SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
@@ -230,16 +230,5 @@ fn check(what: &str, values: &Values, value: &str) -> Result<()> {
 
 /// Percent-encoding (RFC 3986, section 2.1), taken off.
 fn decode(text: &str) -> Result<String> {
-    let mut parts = text.split('%');
-    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
-    for part in parts {
-        let digits = part.get(..2).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
-        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        let (Some(byte), Some(rest)) = (byte, part.get(2..)) else {
-            return Err(wrong("has a `%` without two hexadecimal digits").hint("`%` itself is written `%25`"));
-        };
-        bytes.push(byte);
-        bytes.extend_from_slice(rest.as_bytes());
-    }
-    String::from_utf8(bytes).map_err(|_| wrong("is not UTF-8 where its `%XX` are resolved"))
+    percent_decoded(text).map_err(|why| wrong(why).hint("`%` itself is written `%25`"))
 }

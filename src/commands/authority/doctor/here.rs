@@ -36,7 +36,29 @@ pub(super) fn keys(config: &Config) -> Vec<Told> {
         Ok(keys) => keys,
         Err(error) => return vec![Told::error("keys", &error)],
     };
-    let KeyPlace::File(folder) = &config.keys;
+    let (mut told, ok) = match &config.keys {
+        KeyPlace::File(folder) => {
+            (of_files(config, folder), "the CA keys belong together, and nobody else can read them")
+        }
+        _ => (Vec::new(), "the CA keys sign, and belong to their public keys"),
+    };
+    let unlike = keys.unlike(config.suite);
+    if !unlike.is_empty() {
+        let (names, suite) = (unlike.join(", "), config.suite.name());
+        let message = format!("not of the suite `{suite}`, since they are of Ed25519: {names}");
+        told.push(
+            Told::new("keys", Verdict::Finding, message)
+                .hint("new keys will be; docs/keys.md says how to exchange these, or set `suite: modern`"),
+        );
+    }
+    if told.is_empty() {
+        told.push(Told::new("keys", Verdict::Ok, ok));
+    }
+    told
+}
+
+/// Files of keys, and whatever lies beside them.
+fn of_files(config: &Config, folder: &Path) -> Vec<Told> {
     let has_passphrase = config.key_passphrase().is_ok_and(|passphrase| passphrase.is_some());
     let is_public = |path: &Path| path.extension().is_some_and(|ext| ext == "crt" || ext == "pub");
     let names = folder::names(folder, 1000).unwrap_or_default();
@@ -54,24 +76,7 @@ pub(super) fn keys(config: &Config) -> Vec<Told> {
         let told = || Told::new("keys", Verdict::Finding, message).hint("docs/keys.md says how to seal it");
         (has_passphrase && !is_sealed(&text)).then(told)
     });
-    let mut told: Vec<Told> = unsafe_ones.collect();
-    let unlike = keys.unlike(config.suite);
-    if !unlike.is_empty() {
-        let (names, suite) = (unlike.join(", "), config.suite.name());
-        let message = format!("not of the suite `{suite}`, since they are of Ed25519: {names}");
-        told.push(
-            Told::new("keys", Verdict::Finding, message)
-                .hint("new keys will be; docs/keys.md says how to exchange these, or set `suite: modern`"),
-        );
-    }
-    if told.is_empty() {
-        told.push(Told::new(
-            "keys",
-            Verdict::Ok,
-            "the CA keys belong together, and nobody else can read them",
-        ));
-    }
-    told
+    unsafe_ones.collect()
 }
 
 /// The store: whether it can be served, and how it keeps what it holds; and whether the clock went back since.

@@ -1,0 +1,256 @@
+//! CA keys in a token, by the real SoftHSM: `docs/keys.md`.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::support::authority::{Authority, Builder};
+use crate::support::client::timed;
+use crate::support::cluster::{Cluster, Role};
+use crate::support::issuer::Issuer;
+use crate::support::nginx::Nginx;
+use crate::support::once::{World, walk};
+use crate::support::page;
+use crate::support::process::{MACHINE_ID, command, machine_id, run, succeed};
+use crate::support::replicas::{QUOTAS, Replicas};
+use crate::support::servers::Folder;
+use crate::support::softhsm::{CONF, PIN, SoftHsm, module};
+use crate::support::sshd::{Sshd, login};
+use crate::support::{policies, wait_for};
+
+const JOBS: usize = 24;
+/// The objects of an authority's keys, in the order of `init`.
+const LABELS: [&str; 4] =
+    ["machine-id-ssh-user", "machine-id-ssh-host", "machine-id-statement", "machine-id-tls"];
+
+/// A SoftHSM with one token, `ca`.
+struct Token {
+    hsm: SoftHsm,
+    _folder: TempDir,
+}
+
+impl Token {
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let hsm = SoftHsm::new(folder.path());
+        hsm.add("ca");
+        Self { hsm, _folder: folder }
+    }
+
+    /// An authority whose keys are in it.
+    fn authority(&self, issuer: &Issuer) -> Builder {
+        let policy = policies::basic(issuer).replace(", deploy]", &format!(", deploy, '{}']", login()));
+        let builder = Authority::with_policy(&policy).issuer(issuer).config(QUOTAS);
+        builder.keys(&self.hsm.uri("ca"), &[(CONF, self.hsm.conf().to_str().unwrap())])
+    }
+
+    /// What OpenSC's tool says of it.
+    fn tool(&self, args: &[&str]) -> String {
+        succeed(self.hsm.tool("ca").args(args))
+    }
+}
+
+/// Its answer to whoever asks whether it is ready.
+fn is_ready(authority: &Authority) -> bool {
+    let (answer, time) = timed(|| authority.client().get("/readyz"));
+    assert!(time < Duration::from_secs(5), "{time:?}");
+    if answer.status != 200 {
+        assert_eq!(answer.problem(503)["type"], "urn:machine-id:not-ready");
+    }
+    answer.status == 200
+}
+
+#[test]
+fn a_job_logs_in_and_no_private_key_is_in_the_data_directory() {
+    let (token, issuer) = (Token::new(), Issuer::start());
+    let authority = token.authority(&issuer).start();
+    let world = World { issuer, authority };
+    let sshd = Sshd::start(&world.authority);
+    let server = Folder::new(&world.authority, "root");
+    let nginx = Nginx::start(&server.tls(), &world.authority.ca_file(), None);
+    let job = world.github();
+    let destination = job.once(["--output", "identity"]).good().destination();
+    sshd.logs_in(&destination);
+    let file = |name: &str| destination.join(name);
+    let mut curl = command("curl");
+    curl.arg("-sS").arg("--cert").arg(file("tls.crt")).arg("--key").arg(file("tls.key"));
+    let said = succeed(curl.arg("--cacert").arg(file("ca.crt")).arg(nginx.url()));
+    assert!(said.starts_with("hello "), "{said}");
+
+    let mut files = Vec::new();
+    walk(&world.authority.data_dir(), &mut files);
+    assert!(files.iter().any(|path| path.ends_with("tls_ca.crt")));
+    for path in files.into_iter().filter(|path| path.is_file()) {
+        let content = fs::read(&path).unwrap();
+        let text = String::from_utf8_lossy(&content);
+        // Its own server's key is no CA key.
+        let is_served = path.starts_with(world.authority.data_dir().join("tls"));
+        assert!(is_served || !text.contains("PRIVATE KEY"), "{}", path.display());
+        assert!(!text.contains(PIN), "{}", path.display());
+    }
+    let objects = token.tool(&["--list-objects", "--type", "privkey"]);
+    for label in LABELS {
+        assert_eq!(objects.matches(&format!("label:      {label}\n")).count(), 1, "{objects}");
+    }
+    let doctor = run(&mut world.authority.command(["doctor"]));
+    let told = String::from_utf8_lossy(&doctor.stdout);
+    assert!(told.contains("the CA keys sign, and belong to their public keys"), "{told}");
+}
+
+#[test]
+fn a_token_may_be_away_for_a_while() {
+    let (token, issuer) = (Token::new(), Issuer::start());
+    let replicas = Replicas::of(vec![token.authority(&issuer).start()]);
+    let load = replicas.load(&issuer);
+    let mut replicas = replicas;
+    load.during(JOBS, || {
+        load.goes_on(1000);
+        for is_moved in [false, true] {
+            assert!(is_ready(replicas.one(0)));
+            token.hsm.take_away();
+            load.fails_with("keys-unavailable");
+            wait_for("not to be ready", || (!is_ready(replicas.one(0))).then_some(()));
+            load.fails_with("keys-unavailable");
+            if is_moved {
+                token.hsm.move_slots();
+            }
+            token.hsm.put_back();
+            load.goes_on(100);
+            wait_for("to be ready", || is_ready(replicas.one(0)).then_some(()));
+        }
+        load.steal_what_was_used();
+    });
+    load.holds(|| replicas.audit());
+    let said = replicas.one(0).stderr();
+    assert!(said.contains("the token ca cannot be used") && !said.contains(PIN), "{said}");
+    assert!(replicas.one(0).terminate().success());
+}
+
+#[test]
+fn a_call_that_hangs_holds_up_nobody_for_long() {
+    let (token, issuer) = (Token::new(), Issuer::start());
+    let mut replicas = Replicas::of(vec![token.authority(&issuer).start()]);
+    let load = replicas.load(&issuer);
+    load.during(JOBS, || {
+        load.goes_on(100);
+        let hanging = token.hsm.hang();
+        wait_for("not to be ready", || (!is_ready(replicas.one(0))).then_some(()));
+        let (_, time) = timed(|| load.fails_with("keys-unavailable"));
+        assert!(time < Duration::from_secs(15), "{time:?}");
+        drop(hanging);
+        load.goes_on(100);
+    });
+    load.holds(|| replicas.audit());
+    let said = replicas.one(0).stderr();
+    assert!(said.contains("the token ca did not answer within 8 seconds"), "{said}");
+}
+
+#[test]
+fn authorities_share_a_token_and_a_store() {
+    let (token, issuer, cluster) = (Token::new(), Issuer::start(), Cluster::start());
+    let urls = [Role::Owner, Role::Server].map(|role| cluster.url(role));
+    let first = token.authority(&issuer).store(&urls[0], &urls[1]).start();
+    let second = first.replica();
+    let mut replicas = Replicas::of(vec![first, second]);
+    let load = replicas.load(&issuer);
+    load.during(JOBS, || {
+        load.goes_on(200);
+        token.hsm.take_away();
+        load.fails_with("keys-unavailable");
+        replicas.one(1).kill();
+        token.hsm.put_back();
+        replicas.one(1).restart();
+        load.goes_on(200);
+    });
+    load.holds(|| replicas.audit());
+}
+
+#[test]
+fn an_authority_without_its_keys_does_not_start() {
+    let (token, issuer) = (Token::new(), Issuer::start());
+    let mut authority = token.authority(&issuer).start();
+    assert!(authority.terminate().success());
+    token.hsm.write_pin("99999999");
+    let said = authority.refuses_to_start();
+    assert!(said.contains("exit status: 2") && said.contains("it refuses the PIN of"), "{said}");
+    token.hsm.write_pin(PIN);
+    token.hsm.take_away();
+    let said = authority.refuses_to_start();
+    assert!(said.contains("exit status: 5") && said.contains("the token ca cannot be used"), "{said}");
+    assert_eq!(authority.run(["export", "tls-ca"]).status.code(), Some(5));
+    token.hsm.put_back();
+    token.tool(&["--delete-object", "--type", "privkey", "--label", "machine-id-ssh-host"]);
+    let said = authority.refuses_to_start();
+    assert!(said.contains("exit status: 2") && said.contains("no private key of that label"), "{said}");
+    token.tool(&["--delete-object", "--type", "pubkey", "--label", "machine-id-ssh-host"]);
+    let said = authority.refuses_to_start();
+    assert!(said.contains("object machine-id-ssh-host in the token ca is missing"), "{said}");
+}
+
+/// `docs/keys.md`, word for word: its paths are the test's, and there is no other user.
+#[test]
+fn the_page_leads_to_an_authority_with_its_keys_in_a_token() {
+    let folder = TempDir::new().unwrap();
+    let hsm = SoftHsm::new(folder.path());
+    let (data, bin) = (folder.path().join("data"), folder.path().join("bin"));
+    fs::create_dir(&bin).unwrap();
+    fs::create_dir(&data).unwrap();
+    fs::write(bin.join("sudo"), "#!/bin/sh\nshift 2\nexec \"$@\"\n").unwrap();
+    succeed(command("chmod").arg("755").arg(bin.join("sudo")));
+    succeed(command("chmod").arg("700").arg(&data));
+    std::os::unix::fs::symlink(MACHINE_ID, bin.join("machine-id")).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let types = |block: &str| {
+        let text = page::file("../keys.md", block).replace("/var/lib/machine-id", data.to_str().unwrap());
+        let text = text.replace("/usr/lib/softhsm/libsofthsm2.so", module().to_str().unwrap());
+        let mut shell = command("sh");
+        run(shell.args(["-euc", &text]).env("PATH", &path).env(CONF, hsm.conf()))
+    };
+    for block in ["token", "init"] {
+        let output = types(block);
+        assert!(output.status.success(), "{output:?}");
+    }
+    let looked = String::from_utf8(types("look").stdout).unwrap();
+    for said in LABELS.iter().chain(&["the CA keys sign, and belong to their public keys"]) {
+        assert!(looked.contains(said), "{looked}");
+    }
+}
+
+#[test]
+fn what_a_failed_init_leaves_is_named() {
+    let token = Token::new();
+    let folder = TempDir::new().unwrap();
+    let init = |name: &str, keys: &str| {
+        let data: PathBuf = folder.path().join(name);
+        let mut init = machine_id(["authority", "init", "--cluster", "id.test", "--keys", keys]);
+        init.args(["--public-url", "https://id.test", "--data-dir"]).arg(&data).env(CONF, token.hsm.conf());
+        let output = run(&mut init);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() == data.exists() && !said.contains(PIN), "{said}");
+        (output.status.code().unwrap(), said)
+    };
+    let uri = token.hsm.uri("ca");
+    token.tool(&["--keypairgen", "--key-type", "EC:secp256r1", "--label", "machine-id-tls"]);
+    let (code, said) = init("one", &uri);
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("cannot make the object machine-id-tls in the token ca"), "{said}");
+    let left = LABELS[..3].iter().map(|label| format!("object {label} in the token ca"));
+    let left = format!("are to be destroyed: {}", left.collect::<Vec<_>>().join(", "));
+    assert!(said.contains(&left), "{said}");
+    // What another has made is nobody's to destroy.
+    let (code, said) = init("two", &uri);
+    assert!(
+        code == 2 && said.contains("object machine-id-ssh-user") && !said.contains("destroyed"),
+        "{said}"
+    );
+    let other = uri.replacen('?', ";object=other?", 1);
+    assert_eq!(init("three", &other).0, 0);
+    for wrong in [format!("{uri}&pin-value={PIN}"), "pkcs11:token=ca".to_owned(), "file:a/b".to_owned()] {
+        assert_eq!(init("four", &wrong).0, 2, "{wrong}");
+    }
+    assert_eq!(init("five", &uri.replace("=ca?", "=cb?")).0, 5);
+    let config = fs::read_to_string(folder.path().join("three/authority.yaml")).unwrap();
+    assert!(config.contains(&format!("keys: '{other}'\n")), "{config}");
+}
