@@ -239,7 +239,10 @@ fn permits(one: &X509Certificate<'_>, host: &str) -> bool {
     };
     let (permitted, excluded) =
         (of(&constraints.value.permitted_subtrees), of(&constraints.value.excluded_subtrees));
-    (permitted.is_empty() || permitted.contains(&true)) && !excluded.contains(&true)
+    // Subjects of ours are a name alone, below nobody's organization.
+    let mut trees = constraints.value.permitted_subtrees.iter().flatten();
+    let is_of_subjects = trees.any(|tree| matches!(tree.base, GeneralName::DirectoryName(_)));
+    !is_of_subjects && (permitted.is_empty() || permitted.contains(&true)) && !excluded.contains(&true)
 }
 
 fn holds(tree: &GeneralName<'_>, host: &str) -> bool {

@@ -109,7 +109,7 @@ authority: authority::config authority::hosts authority::keys authority::limits 
     authority::policy_files authority::replicas authority::revocation authority::statements authority::store clock error
     folder::trust::Owner join::issuers net random suite
 authority::tls: authority authority::config authority::issue authority::keys authority::store
-    authority::validity error folder pem terminal
+    authority::validity error folder pem terminal text
 authority::enroll: authority authority::config authority::issue authority::keys::CaKeys authority::keys::KeyPlace authority::limits
     authority::policy authority::store authority::validity clock denial error join::find join::instance join::issuers join::method join::verify random wire
 authority::assertion: assertion authority authority::store clock denial error join::jwt random
@@ -119,7 +119,7 @@ authority::served_list: authority authority::revocation
 authority::http: authority authority::assertion authority::connections authority::enroll authority::host_proof
     authority::keys::CaKeys authority::keys::is_away authority::limits
     authority::revocation authority::revoke authority::served_list authority::statements authority::store::closed::closed authority::store::is_away authority::store::is_displaced
-    authority::store::lost authority::store::no_room authority::tls error join::issuers terminal wire
+    authority::store::lost authority::store::no_room authority::tls authority::validity error join::issuers terminal wire
 authority::policy_watch: authority authority::config authority::policy authority::policy_files error terminal text
 authority::serve: authority authority::connections authority::head authority::http authority::policy_watch
     authority::store::is_displaced authority::store::lost authority::tls error terminal wire
