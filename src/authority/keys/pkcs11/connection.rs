@@ -57,7 +57,7 @@ impl Connection {
         let context = self.context()?;
         let (slot, info) = self.find(&context)?;
         let session = context.open_ro_session_no_drop(slot)?;
-        match self.log_in(&session, &info) {
+        match self.log_in(&context, &session, slot, &info) {
             Ok(()) => Ok(session),
             Err(trouble) => {
                 let _ = session.close();
@@ -126,7 +126,13 @@ impl Connection {
     }
 
     /// Logs the user in, unless another session has.
-    fn log_in(&mut self, session: &Session, info: &TokenInfo) -> Result<(), Trouble> {
+    fn log_in(
+        &mut self,
+        context: &Pkcs11,
+        session: &Session,
+        slot: Slot,
+        info: &TokenInfo,
+    ) -> Result<(), Trouble> {
         if !info.login_required() || session.get_session_info()?.session_state() != SessionState::RoPublic {
             return Ok(());
         }
@@ -166,7 +172,13 @@ impl Connection {
                 self.refused = Some(pin);
                 Err(not_again(&said(&error)).hint("its security officer sets the PIN anew").into())
             }
-            Err(error) => Err(error.into()),
+            // Vendors have words of their own for it: the token knows whether that was a wrong PIN.
+            Err(error) => {
+                if context.get_token_info(slot).is_ok_and(|info| info.user_pin_count_low()) {
+                    self.refused = Some(pin);
+                }
+                Err(error.into())
+            }
         }
     }
 }

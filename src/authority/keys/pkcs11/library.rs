@@ -67,7 +67,7 @@ impl Library {
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// It is held for moments, and over no call into the library.
+    /// It is held for moments, and but at the end over no call into the library.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -157,21 +157,19 @@ impl Library {
         connection.open()
     }
 
-    /// Nobody enters any more, and the library is taken down.
-    pub(super) fn close(&self) {
+    /// Nobody enters any more. What is left to take down, where no call goes on.
+    pub(super) fn close(&self) -> Option<Connection> {
         let mut state = self.lock();
         state.is_closed = true;
         let is_quiet = |state: &State| state.inside == 0 && state.connection.is_some();
         let mut state = self.wait(state, Instant::now() + ENDING, is_quiet);
-        let idle = std::mem::take(&mut state.idle);
-        let connection = if state.inside == 0 { state.connection.take() } else { None };
-        drop(state);
-        if let Some(mut connection) = connection {
-            for session in idle {
-                let _ = session.close();
-            }
-            connection.end();
+        if state.inside > 0 {
+            return None;
         }
+        for session in std::mem::take(&mut state.idle) {
+            let _ = session.close();
+        }
+        state.connection.take()
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cryptoki::object::{ObjectClass, ObjectHandle};
 
-use super::calls::Calls;
+use super::calls::{Calls, Effort};
 use super::library::{Inside, Library};
 use super::object;
 use super::trouble::Trouble;
@@ -14,10 +14,12 @@ use crate::authority::keys::private::{Algorithm, KeyStore, PrivateKey, Public, a
 use crate::error::{Error, Kind, Result};
 use crate::folder::trust::Owner;
 
-/// How long a token may take to sign, with all that it needs for it: less than whoever asks waits.
-const SIGNING: Duration = Duration::from_secs(8);
-/// How long it may take to make a key: RSA takes small ones that long.
-const MAKING: Duration = Duration::from_secs(90);
+/// Signing: in less than whoever asks waits.
+const SIGNING: Effort = Effort { time: Duration::from_secs(8), patience: Duration::ZERO, may_repeat: true };
+/// What is done at a start, and by commands: a library that another process writes files with may not see its token for a moment.
+const OPENING: Effort = Effort { patience: Duration::from_secs(5), ..SIGNING };
+/// Making a key: RSA takes small tokens that long, and two keys of one label would be of no use.
+const MAKING: Effort = Effort { time: Duration::from_secs(90), may_repeat: false, ..OPENING };
 
 /// The keys of a token.
 #[derive(Debug)]
@@ -44,13 +46,13 @@ impl KeyStore for Pkcs11Store {
 
     fn open(&self, name: &str) -> Result<Option<Arc<dyn PrivateKey>>> {
         let (label, calls) = (self.uri.label(name), Arc::clone(&self.calls));
-        let key = self.calls.run(SIGNING, true, move |inside| Key::open(inside, &label))?;
+        let key = self.calls.run(OPENING, move |inside| Key::open(inside, &label))?;
         Ok(key.map(|key| -> Arc<dyn PrivateKey> { Arc::new(Pkcs11Key { key: Arc::new(key), calls }) }))
     }
 
     fn create(&self, name: &str, algorithm: Algorithm) -> Result<Arc<dyn PrivateKey>> {
         let label = self.uri.label(name);
-        let made = self.calls.run(MAKING, false, move |inside| {
+        let made = self.calls.run(MAKING, move |inside| {
             let session = inside.writing()?;
             let is_there = |class| Ok::<_, Trouble>(object::find(&session, class, &label)?.is_some());
             if is_there(ObjectClass::PRIVATE_KEY)? || is_there(ObjectClass::PUBLIC_KEY)? {
@@ -66,7 +68,7 @@ impl KeyStore for Pkcs11Store {
 
     fn destroy(&self, name: &str) -> Result<()> {
         let label = self.uri.label(name);
-        let done = self.calls.run(SIGNING, true, move |inside| {
+        let done = self.calls.run(OPENING, move |inside| {
             let session = inside.writing()?;
             for class in [ObjectClass::PRIVATE_KEY, ObjectClass::PUBLIC_KEY] {
                 if let Some(key) = object::find(&session, class, &label)? {
@@ -105,7 +107,7 @@ impl PrivateKey for Pkcs11Key {
 
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>> {
         let (key, message) = (Arc::clone(&self.key), message.to_vec());
-        let signed = self.calls.run(SIGNING, true, move |inside| key.sign(inside, &message));
+        let signed = self.calls.run(SIGNING, move |inside| key.sign(inside, &message));
         // What an operator has to set right, a PIN for instance, ends no authority that serves already.
         signed.map_err(|error| match error.kind() {
             Kind::Usage => error.hints().iter().fold(away(error.to_string()), |error, hint| error.hint(hint)),
