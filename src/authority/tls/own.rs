@@ -36,7 +36,9 @@ pub(super) async fn own(authority: &Authority) -> Result<(Served, i64)> {
     )?;
     // Where it ends with the CA, another would end no later.
     let renew_at = if plan.is_cut() { i64::MAX } else { from + LIFETIME - RENEW_BEFORE };
-    let chain = record::command(authority.store.as_ref(), SERVE, now, plan).await?.sign(&authority.keys)?;
+    let cas = authority.hear().await?.cas;
+    let recorded = record::command(authority.store.as_ref(), SERVE, now, cas, plan).await?;
+    let chain = recorded.sign(&authority.keys)?;
     let chain = pem::certificates(&chain).map_err(Error::internal)?;
     let validity = Validity::of(chain.first().map_or(&[], Vec::as_slice)).map_err(Error::internal)?;
     let chain = chain.into_iter().map(CertificateDer::from).collect();
