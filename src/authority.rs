@@ -8,6 +8,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
+use ca::CaSet;
+use store::cas::Heard;
 use store::replicas::Replica;
 
 use crate::clock::Clock;
@@ -18,6 +20,7 @@ use crate::random;
 
 pub mod assertion;
 pub mod audit;
+pub mod ca;
 pub mod config;
 pub mod connections;
 pub mod enroll;
@@ -54,6 +57,8 @@ pub struct Authority {
     config: config::Config,
     keys: RwLock<Arc<keys::CaKeys>>,
     store: Box<dyn store::Store>,
+    /// As they were last heard of.
+    cas: RwLock<Arc<CaSet>>,
     policy: RwLock<Arc<policy::Policy>>,
     watch: Mutex<policy_files::Watch>,
     begun: Instant,
@@ -104,6 +109,7 @@ impl Authority {
             config,
             keys: RwLock::new(Arc::new(keys)),
             store,
+            cas: RwLock::default(),
             policy: RwLock::new(Arc::new(policy)),
             watch: Mutex::default(),
             begun: Instant::now(),
@@ -135,6 +141,25 @@ impl Authority {
     /// The policy as it is now.
     pub fn policy(&self) -> Arc<policy::Policy> {
         Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The CAs as they were last heard of: by their number, what is signed is recorded.
+    pub fn cas(&self) -> Arc<CaSet> {
+        Arc::clone(&self.cas.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Hears of what others who share the store have changed, and which CAs there are where they are others by now.
+    ///
+    /// # Errors
+    /// Where the store cannot be read, or its CAs are not as an authority left them: those of before stay, and nothing is
+    /// recorded that they would sign.
+    pub async fn hear(&self) -> Result<Heard> {
+        let heard = self.store.hear().await?;
+        if heard.cas != self.cas().number {
+            let cas = Arc::new(self.store.cas().await?);
+            *self.cas.write().unwrap_or_else(PoisonError::into_inner) = cas;
+        }
+        Ok(heard)
     }
 
     /// What to say of a store that was put back from a copy, while that matters.
@@ -197,7 +222,7 @@ impl Authority {
 
     /// Tells those who watch it what is new, and where it is `due` that nothing is; whether it did.
     pub async fn tell_watchers(&self, due: bool) -> Result<bool> {
-        self.store.hear().await?;
+        self.hear().await?;
         let stated = self.stated(if due { 0..0 } else { 0..i64::MAX }).await?;
         Ok(self.statements.tell(&stated, due))
     }

@@ -456,6 +456,10 @@ fn refused(authority: &Authority, why: Refused) -> Box<Problem> {
             let problem = Problem::new("ca-not-valid", 503, "the CA of X.509 certificates is not valid now");
             Problem { detail, retry_after: Some(3600), ..problem }
         }
+        Refused::CasChange => {
+            let why = "the CAs were changed again and again while this was asked";
+            Problem { retry_after: Some(1), ..Problem::new("cas-changed", 503, why) }
+        }
         Refused::Broken(error) => return broken(&error),
     })
 }

@@ -142,7 +142,8 @@ impl ExchangePlan for Prepared {
         let mut take = |new: NewCertificate| {
             let same =
                 recorded.iter().position(|old| (old.kind, old.key_hash) == (new.kind, new.key_hash))?;
-            Some(recorded.remove(same))
+            // By the CA that signed it, or not at all.
+            Some(recorded.remove(same)).filter(|old| old.ca == new.ca)
         };
         for output in &mut self.0.outputs {
             if let Some(ssh) = &mut output.ssh {

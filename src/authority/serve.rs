@@ -171,6 +171,9 @@ async fn keep_together(authority: Arc<Authority>, name: String, mut limits: Alon
         for _ in 0..STAY_AFTER {
             sleep(SHARE_EVERY).await;
             limits.look(authority.share().await);
+            if let Err(error) = authority.hear().await {
+                log_rarely(&format!("which CAs there are is not heard: {error}"));
+            }
             if let Err(error) = authority.tell_hosts().await {
                 log_rarely(&format!("hosts are not noted: {error}"));
             }

@@ -120,7 +120,7 @@ impl Statements {
             return Ok(Arc::clone(stated));
         }
         // First: what was revoked by then is on the lists.
-        let locks = store.hear().await?;
+        let locks = store.hear().await?.locks;
         let urgent = last.locks != Some(locks);
         let (lists, revocations) = lists.lists(store, keys, now, urgent).await?;
         if urgent {

@@ -450,7 +450,7 @@ pub struct Audit {
     #[arg(long, value_name = "NAME")]
     pub token: Option<String>,
     /// Of this kind: issued, refused, revoked, signed, secret_added, secrets_withdrawn, registered, locked,
-    /// unlocked, replaced, lost, restored, pruned.
+    /// unlocked, replaced, lost, restored, pruned, rotated.
     #[arg(long, value_name = "KIND")]
     pub event: Option<String>,
     /// With this denial or issuance id.

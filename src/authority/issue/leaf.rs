@@ -41,6 +41,7 @@ pub(super) fn record(
         groups: Vec::new(),
         expires,
         is_host: false,
+        ca: None,
         key_hash: digest(&SHA256, key).as_ref().try_into().unwrap_or_default(),
     }
 }

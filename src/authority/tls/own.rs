@@ -37,7 +37,8 @@ pub(super) async fn own(authority: &Authority) -> Result<(Served, i64)> {
     )?;
     // Where it ends with the CA, another would end no later.
     let renew_at = if plan.is_cut() { i64::MAX } else { from + LIFETIME - RENEW_BEFORE };
-    let recorded = record::command(authority.store.as_ref(), SERVE, now, plan).await?;
+    let cas = authority.hear().await?.cas;
+    let recorded = record::command(authority.store.as_ref(), SERVE, now, cas, plan).await?;
     let chain = keys.work(move |keys| recorded.sign(keys)).await?;
     let chain = pem::certificates(&chain).map_err(Error::internal)?;
     let validity = Validity::of(chain.first().map_or(&[], Vec::as_slice)).map_err(Error::internal)?;

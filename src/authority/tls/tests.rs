@@ -266,7 +266,7 @@ fn nothing_outlives_the_ca_and_its_end_is_told() {
         let spki = KeyPair::generate().unwrap().subject_public_key_info();
         let endless = Validity { from: 0, until: i64::MAX };
         let plan = ServerPlan::new(spki, vec!["x".to_owned()], NOW, ttl, endless).unwrap();
-        let recorded = record::command(serving.authority.store.as_ref(), "serve", NOW, plan);
+        let recorded = record::command(serving.authority.store.as_ref(), "serve", NOW, 0, plan);
         data.runtime.block_on(recorded).unwrap().sign(&serving.authority.keys())
     };
     assert!(sign(CA_LIFE).is_ok(), "to its very end");

@@ -93,7 +93,10 @@ pub(super) fn read_input(path: &Path) -> Result<Zeroizing<String>> {
 
 /// Records what is going to be signed.
 pub(super) fn record<P: CommandPlan>(store: &dyn Store, by: &'static str, plan: P) -> Result<Recorded<P>> {
-    block_on(record::command(store, by, Clock::system().now(), plan))?
+    block_on(async {
+        let cas = store.cas().await?.number;
+        record::command(store, by, Clock::system().now(), cas, plan).await
+    })?
 }
 
 /// The value of a certificate's `--ttl`: at most as long as the CA itself lives.

@@ -104,7 +104,7 @@ pub(super) async fn announce(
         #[cfg(feature = "next-schema")]
         (super::super::next_schema::SEEN_POSTGRES, &[(id, Type::TEXT)]),
     ];
-    let judged = Judged { restored: shared.known.restored(), locks: None };
+    let judged = Judged::now(&shared.known);
     let done = transaction::write_as_judged(client, &shared.known, statements, judged, true).await?;
     let mut announced = Announced::default();
     for row in done.get(3).into_iter().flatten() {
