@@ -11,16 +11,14 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Header;
-use rcgen::{CertificateParams, CertificateRevocationListParams, DistinguishedName, SerialNumber};
+use rcgen::{CertificateParams, CertificateRevocationListParams};
 use ssh_key::HashAlg;
 use ssh_key::certificate::{Builder, CertType};
-use time::OffsetDateTime;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::store::record::Recorded;
 use super::validity::Validity;
-use crate::clock::LEEWAY;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::trust::Owner;
 use crate::jws;
@@ -41,6 +39,7 @@ mod tls;
 pub use place::KeyPlace;
 pub use private::{Algorithm, KeyStore, PrivateKey, is_away};
 pub use tls::TlsCaCertificate;
+pub(super) use tls::{params, valid_from};
 
 use private::{Public, away};
 use ssh::SshCa;
@@ -260,19 +259,4 @@ impl StatementKey {
     fn new(key: Arc<dyn PrivateKey>) -> Result<Self> {
         Ok(Self { public: Public::of(key.as_ref())?, key })
     }
-}
-
-/// Valid from a minute back, since clocks differ.
-pub(super) fn valid_from(now: i64) -> i64 {
-    now.saturating_sub(LEEWAY)
-}
-
-/// What every X.509 certificate of ours begins with.
-pub(super) fn params(serial: u64, now: i64, until: i64) -> Result<CertificateParams> {
-    let time = |unix| OffsetDateTime::from_unix_timestamp(unix).context(Kind::Internal, "validity");
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params.serial_number = Some(SerialNumber::from_slice(&serial.to_be_bytes()));
-    (params.not_before, params.not_after) = (time(valid_from(now))?, time(until)?);
-    Ok(params)
 }

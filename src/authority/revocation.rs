@@ -10,21 +10,23 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rcgen::{CertificateRevocationListParams, KeyIdMethod, SerialNumber};
 use ring::digest::{Context, SHA256, digest};
-use time::OffsetDateTime;
 use tokio::sync::Mutex;
 use x509_parser::asn1_rs::{Any, FromDer as _};
 
-use super::keys::{CaKeys, valid_from};
+use super::keys::CaKeys;
 use super::store::{
     CertificateKind, LIST_SERVED, ListNumber, RevokedCertificate, RevokedSince, RevokedUpto, Store,
 };
-use crate::clock::{LAST_SECOND, LEEWAY};
+use crate::clock::LEEWAY;
 use crate::error::{Context as _, Kind, Result};
 use crate::krl;
 use crate::text::hex;
 use crate::wire::{MAX_LIST, RevokedNow};
+
+mod list;
+
+use list::{RevocationList, krl_date, ssh_krl, tls_crl};
 
 /// How long the lists serve before the store is asked again, in seconds, since others may share it; a revocation
 /// here ends that at once.
@@ -50,81 +52,6 @@ const END: usize = "\"9223372036854775807\":9999999999,".len();
 const PART: usize = 2000;
 /// How many lists are known by what was new to them.
 const MAX_CHANGES: usize = 512;
-
-/// What two lists of one moment say.
-#[derive(Clone, Copy, Debug)]
-pub struct RevocationList<'c> {
-    /// Theirs alone.
-    pub number: u64,
-    /// Certificates by ascending serial.
-    pub certificates: &'c [RevokedCertificate],
-    /// Those that end before are not on the lists.
-    pub from: i64,
-}
-
-impl<'c> RevocationList<'c> {
-    fn all(self) -> impl Iterator<Item = &'c RevokedCertificate> {
-        self.certificates.iter().filter(move |revoked| revoked.expires >= self.from)
-    }
-
-    fn of_kind(self, kind: CertificateKind) -> impl Iterator<Item = &'c RevokedCertificate> {
-        self.all().filter(move |revoked| revoked.kind == kind)
-    }
-}
-
-/// The SSH certificates of the list as a KRL of the moment `now`, in seconds
-/// since 1970: those of the user CA, and of the host CA.
-pub fn ssh_krl(ca_blobs: [Vec<u8>; 2], list: RevocationList<'_>, now: i64) -> Vec<u8> {
-    let serials = |is_host| {
-        let of_ca = list.of_kind(CertificateKind::Ssh).filter(|revoked| revoked.is_host == is_host);
-        of_ca.map(|revoked| revoked.serial).collect()
-    };
-    let [user, host] = ca_blobs;
-    krl::write(list.number, krl_date(now), vec![(user, serials(false)), (host, serials(true))])
-}
-
-fn krl_date(now: i64) -> u64 {
-    u64::try_from(valid_from(now)).unwrap_or(0)
-}
-
-/// The X.509 certificates of the list as a CRL that is to be signed, of
-/// the moment `now` and good for `valid_for` seconds. It is in force from as
-/// long back as a certificate, since servers whose clocks are behind refuse everybody
-/// over one that is not.
-pub fn tls_crl(list: RevocationList<'_>, now: i64, valid_for: i64) -> UnsignedCrl {
-    let made = valid_from(now);
-    let params = CertificateRevocationListParams {
-        this_update: x509_time(made),
-        next_update: x509_time(now.saturating_add(valid_for)),
-        crl_number: SerialNumber::from(list.number),
-        issuing_distribution_point: None,
-        revoked_certs: Vec::new(),
-        key_identifier_method: KeyIdMethod::Sha256,
-    };
-    // RFC 5280 wants no reason rather than "unspecified".
-    let revoked = |one: &RevokedCertificate| (one.serial, one.revoked.min(made).clamp(0, LAST_SECOND));
-    let revoked = list.of_kind(CertificateKind::Tls).map(revoked).collect();
-    UnsignedCrl { params, revoked }
-}
-
-/// A CRL that is to be signed.
-#[derive(Debug)]
-pub struct UnsignedCrl {
-    params: CertificateRevocationListParams,
-    revoked: Vec<(u64, i64)>,
-}
-
-impl UnsignedCrl {
-    /// Signs it; in DER.
-    pub fn sign(self, keys: &CaKeys) -> Result<Vec<u8>> {
-        keys.sign_crl(&self.params, self.revoked.into_iter())
-    }
-}
-
-/// The time, or the nearest that X.509 has.
-fn x509_time(unix: i64) -> OffsetDateTime {
-    OffsetDateTime::from_unix_timestamp(unix.clamp(0, LAST_SECOND)).unwrap_or(OffsetDateTime::UNIX_EPOCH)
-}
 
 /// The lists as they are served.
 #[derive(Debug)]

@@ -4,15 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
-    KeyUsagePurpose, SubjectPublicKeyInfo,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType, IsCa,
+    Issuer, KeyUsagePurpose, SerialNumber, SubjectPublicKeyInfo,
 };
 use rustls::pki_types::CertificateDer;
+use time::OffsetDateTime;
 
 use super::private::{PrivateKey, Public};
 use super::signer::Signer;
 use super::{crl, subject};
 use crate::authority::validity::Validity;
+use crate::clock::LEEWAY;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
 use crate::folder::trust::Owner;
@@ -45,7 +47,7 @@ pub struct TlsCaCertificate {
 /// Makes the certificate of a new CA, for itself, and puts it there.
 pub(super) fn create(key: &dyn PrivateKey, path: &Path, cluster: &str, now: i64) -> Result<()> {
     let until = now.saturating_add(DAYS * 86_400);
-    let mut params = super::params(random::serial()?, now, until)?;
+    let mut params = params(random::serial()?, now, until)?;
     params.distinguished_name.push(DnType::CommonName, format!("{cluster} machine-id CA"));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -141,4 +143,19 @@ impl TlsCa {
             .map_err(|error| issuer.key().failure(error))?;
         crl::with_certificates(crl.der(), revoked, issuer.key()).map_err(|error| issuer.key().failure(error))
     }
+}
+
+/// Valid from a minute back, since clocks differ.
+pub(in crate::authority) fn valid_from(now: i64) -> i64 {
+    now.saturating_sub(LEEWAY)
+}
+
+/// What every X.509 certificate of ours begins with.
+pub(in crate::authority) fn params(serial: u64, now: i64, until: i64) -> Result<CertificateParams> {
+    let time = |unix| OffsetDateTime::from_unix_timestamp(unix).context(Kind::Internal, "validity");
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.serial_number = Some(SerialNumber::from_slice(&serial.to_be_bytes()));
+    (params.not_before, params.not_after) = (time(valid_from(now))?, time(until)?);
+    Ok(params)
 }

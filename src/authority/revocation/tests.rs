@@ -8,10 +8,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, RevokedCertParams};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer, KeyIdMethod, KeyPair,
+    KeyUsagePurpose, RevokedCertParams, SerialNumber,
+};
 
+use super::list::x509_time;
 use super::*;
 use crate::authority::keys::tests::{keys_in, new_keys};
+use crate::clock::LAST_SECOND;
 
 mod changes;
 mod hosts;

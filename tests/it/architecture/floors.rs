@@ -90,7 +90,7 @@ authority::keys: authority::store::Recorded authority::validity clock error fold
 authority::policy: denial document elsewhere error join::elsewhere join::find join::method join::METHODS join::names
     join::of_issuer join::rules join::verify output principal text wire
 authority::policy_files: authority::policy error folder text
-authority::config: authority::limits authority::policy authority::policy_files authority::store::STORE_KEY
+authority::config: authority::keys::CaKeys authority::keys::KeyPlace authority::limits authority::policy authority::policy_files authority::store::STORE_KEY
     authority::store::StoreKey authority::store::StorePlace document environment error folder net
 # A grant, and nothing else of the policy or of who the job is; of the store what is recorded.
 authority::issue: authority::keys authority::policy::decide::grant authority::store::CertificateKind
@@ -107,13 +107,14 @@ authority: authority::config authority::hosts authority::keys authority::limits 
     folder::trust::Owner join::issuers net random
 authority::tls: authority authority::config authority::issue authority::keys authority::store
     authority::validity error folder pem terminal
-authority::enroll: authority authority::config authority::issue authority::limits
-    authority::policy authority::store clock denial error join::find join::instance join::issuers join::method join::verify random wire
+authority::enroll: authority authority::config authority::issue authority::keys::CaKeys authority::keys::KeyPlace authority::limits
+    authority::policy authority::store authority::validity clock denial error join::find join::instance join::issuers join::method join::verify random wire
 authority::assertion: assertion authority authority::store clock denial error join::jwt random
 authority::revoke: authority authority::assertion authority::config authority::store clock error join::jwt secret text wire
 authority::host_proof: authority authority::assertion authority::config authority::store clock error text
 authority::served_list: authority authority::revocation
-authority::http: authority authority::assertion authority::connections authority::enroll authority::host_proof authority::limits
+authority::http: authority authority::assertion authority::connections authority::enroll authority::host_proof
+    authority::keys::CaKeys authority::keys::is_away authority::limits
     authority::revocation authority::revoke authority::served_list authority::statements authority::store::closed::closed authority::store::is_away authority::store::is_displaced
     authority::store::lost authority::store::no_room authority::tls error join::issuers terminal wire
 authority::policy_watch: authority authority::config authority::policy authority::policy_files error terminal text
