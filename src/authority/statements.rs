@@ -137,6 +137,8 @@ impl Statements {
             statement_keys: keys.statement_key().into_iter().collect(),
             krl,
             crl,
+            crls: Vec::new(),
+            revoked_cas: Vec::new(),
             since: None,
             revoked: Vec::new(),
             urgent: last.urgent,

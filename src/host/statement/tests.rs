@@ -56,6 +56,8 @@ impl Author {
             statement_keys: vec![key(0)],
             krl: String::new(),
             crl: String::new(),
+            crls: Vec::new(),
+            revoked_cas: Vec::new(),
             since: None,
             revoked: Vec::new(),
             urgent: 0,

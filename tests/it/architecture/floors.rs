@@ -25,7 +25,7 @@ denial: clock wire
 # the ground floor: files, documents, the network, the terminal
 document: elsewhere error text
 folder: clock error random text
-net: clock document environment error folder pem text
+net: clock document environment error folder pem text wire::TRUSTS_HEADER
 process: folder
 runtime: error
 retry: net random
