@@ -12,6 +12,8 @@ use ca::CaSet;
 use store::cas::Heard;
 use store::replicas::Replica;
 
+use tokio::task::spawn_blocking;
+
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::join::issuers::Issuers;
@@ -57,8 +59,6 @@ pub struct Authority {
     config: config::Config,
     keys: RwLock<Arc<keys::CaKeys>>,
     store: Box<dyn store::Store>,
-    /// As they were last heard of.
-    cas: RwLock<Arc<CaSet>>,
     policy: RwLock<Arc<policy::Policy>>,
     watch: Mutex<policy_files::Watch>,
     begun: Instant,
@@ -87,9 +87,13 @@ impl Authority {
     /// mistake of the policy is told, which is waited for where it is being written.
     pub async fn open(data_dir: &Path, clock: Clock) -> Result<Self> {
         let config = config::Config::load(data_dir)?;
-        let keys = config.open_keys()?;
         store::engine::wait(&config.store, &config.store_key()).await?;
         let store = store::engine::open(&config.store, &config.store_key(), clock.now()).await?;
+        let keys = config.open_keys(&Arc::new(store.cas().await?))?;
+        if let Some(lack) = keys.lacks().iter().find(|lack| lack.signs) {
+            return Err(Error::usage(lack.words())
+                .hint("put it back from the backup: what it has signed is good for nothing without it"));
+        }
         let (policy, watch) = config.policy_files().wait()?;
         Ok(Self { watch: Mutex::new(watch), ..Self::assemble(config, keys, store, policy, clock)? })
     }
@@ -109,7 +113,6 @@ impl Authority {
             config,
             keys: RwLock::new(Arc::new(keys)),
             store,
-            cas: RwLock::default(),
             policy: RwLock::new(Arc::new(policy)),
             watch: Mutex::default(),
             begun: Instant::now(),
@@ -143,11 +146,6 @@ impl Authority {
         Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The CAs as they were last heard of: by their number, what is signed is recorded.
-    pub fn cas(&self) -> Arc<CaSet> {
-        Arc::clone(&self.cas.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
     /// Hears of what others who share the store have changed, and which CAs there are where they are others by now.
     ///
     /// # Errors
@@ -155,11 +153,49 @@ impl Authority {
     /// recorded that they would sign.
     pub async fn hear(&self) -> Result<Heard> {
         let heard = self.store.hear().await?;
-        if heard.cas != self.cas().number {
-            let cas = Arc::new(self.store.cas().await?);
-            *self.cas.write().unwrap_or_else(PoisonError::into_inner) = cas;
+        let of = heard.cas;
+        if of != self.keys().set().number {
+            self.open_keys(Arc::new(self.store.cas().await?)).await?;
         }
         Ok(heard)
+    }
+
+    /// Opens the keys of a set, and signs by them from now on.
+    async fn open_keys(&self, set: Arc<CaSet>) -> Result<()> {
+        let source = self.config.key_source()?;
+        let opened = spawn_blocking(move || keys::CaKeys::open(&source, &set)).await;
+        let opened = Arc::new(opened.map_err(Error::internal)??);
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        // Of two that open them, the later set stays.
+        if opened.set().number >= keys.set().number {
+            *keys = opened;
+        }
+        Ok(())
+    }
+
+    /// Hears of the CAs, and looks again for keys that are not to be had; what the log is to say.
+    pub async fn look_at_keys(&self) -> Result<Vec<String>> {
+        let before = self.keys();
+        self.hear().await?;
+        let now = self.keys();
+        let is_new = now.set().number != before.set().number;
+        if !is_new && !before.lacks().is_empty() {
+            self.open_keys(Arc::clone(now.set())).await?;
+        }
+        let now = self.keys();
+        let mut news = Vec::new();
+        if is_new {
+            news.push("the CAs are others from now on: `machine-id authority rotate status` says which".to_owned());
+            self.statements.wake();
+        }
+        if is_new || now.lacks() != before.lacks() {
+            news.extend(now.lacks().iter().map(|lack| format!("warning: {}", lack.words())));
+        }
+        if is_new {
+            let told = spawn_blocking(move || now.tidy()).await.map_err(Error::internal)?;
+            news.extend(told.into_iter().map(|told| told.unwrap_or_else(|error| format!("warning: {error}"))));
+        }
+        Ok(news)
     }
 
     /// What to say of a store that was put back from a copy, while that matters.

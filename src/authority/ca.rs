@@ -5,6 +5,9 @@ use std::fmt;
 
 use crate::wire::Endorsement;
 
+/// What certificates name in a CA's place that an authority signs for itself: they go with the CA, and nobody waits for their end.
+pub const OWN: i64 = 0;
+
 /// What a CA's key signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CaKind {

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use super::keys::{CaKeys, KeyPlace};
+use super::ca::CaSet;
+use super::keys::{CaKeys, KeyPlace, KeySource, SEALS_CA_KEYS};
 use super::limits::Quotas;
 use super::policy::Policy;
 use super::policy_files::PolicyFiles;
@@ -129,8 +130,22 @@ impl Config {
     ///
     /// # Errors
     /// As [`CaKeys::open`] says.
-    pub fn open_keys(&self) -> Result<CaKeys> {
-        CaKeys::open(&self.keys, &self.ca_certificate(), &self.cluster, self.owner)
+    pub fn open_keys(&self, set: &Arc<CaSet>) -> Result<CaKeys> {
+        CaKeys::open(&self.key_source()?, set)
+    }
+
+    /// What they are opened by.
+    ///
+    /// # Errors
+    /// `Kind::Usage` where the key of the store cannot be used.
+    pub fn key_source(&self) -> Result<KeySource> {
+        Ok(KeySource {
+            place: self.keys.clone(),
+            certificate: self.ca_certificate(),
+            cluster: self.cluster.clone(),
+            owner: self.owner,
+            sealing: self.store_key().derive(SEALS_CA_KEYS)?,
+        })
     }
 
     /// Where the TLS CA's certificate lies.

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Authority;
-use super::ca::CaSet;
 use super::issue::Prepared;
 use super::issue::leaf::RequestContext;
 use super::issue::request::{OutputKeys, binding_of};
+use super::keys;
 use super::limits::Exceeded;
 use super::policy::{Grant, JoinToken, MAX_OUTPUTS, Policy, PolicyRequest};
 use super::store::instances::InstanceRefusal;
@@ -134,8 +134,7 @@ impl Exchange<'_> {
 
         // 6. to 9., by the CAs as they are: where they are others by the time that it is recorded, once more.
         for _ in 0..PLANS {
-            let cas = authority.cas();
-            if let Some(response) = self.issue(token, &identity, keys.clone(), &cas).await? {
+            if let Some(response) = self.issue(token, &identity, keys.clone()).await? {
                 return Ok(response);
             }
             authority.hear().await?;
@@ -143,13 +142,12 @@ impl Exchange<'_> {
         Err(Ended::Otherwise(Refused::CasChange))
     }
 
-    /// Issues by these CAs; nothing where they are others by now.
+    /// Issues by the CAs as they were last heard of; nothing where they are others by now.
     async fn issue(
         &self,
         token: &JoinToken,
         identity: &Identity,
         keys: Vec<OutputKeys>,
-        cas: &CaSet,
     ) -> Result<Option<ExchangeResponse>, Ended> {
         let Self { authority, peer, .. } = *self;
         // 6. What it may have.
@@ -165,9 +163,15 @@ impl Exchange<'_> {
         if let Some(why) = tls_ca.fault(now).filter(|_| wants_tls) {
             return Err(Ended::Otherwise(Refused::CaNotValid(format!("the TLS CA {why}"))));
         }
-        let context = RequestContext { cluster, provenance: identity.provenance(), peer, now, tls_ca };
+        let signing = ca_keys.signing();
+        let context =
+            RequestContext { cluster, provenance: identity.provenance(), peer, now, tls_ca, signing };
         let plan = Prepared::new(grant, keys, &context)?;
         let count = plan.count();
+        // Nothing is used up for what could not be signed here.
+        if !plan.is_signed_by(&ca_keys) {
+            return Err(keys::lacking().into());
+        }
         // What a job that logs in somewhere is not to believe; where that cannot be told, nothing is used up.
         let revoked_hosts = match logs_in {
             true => Some(authority.revoked_hosts().await?.as_ref().to_owned()),
@@ -180,7 +184,7 @@ impl Exchange<'_> {
         let granted: Vec<i64> = plan.ends().collect();
         let denied = |denial: Denial| Err(denial.with_claims(identity.claims(), true).into());
         let used = |why| denied(Denial::new(Reason::TokenUsed, why));
-        let entry = self.entry(token, identity, now, cas.number);
+        let entry = self.entry(token, identity, now, ca_keys.set().number);
         let recorded = record::exchange(authority.store.as_ref(), entry, plan).await;
         if matches!(recorded, Err(_) | Ok(Issued::Outdated)) {
             authority.issuances.give_back(&token.name, run_of(identity), count);
@@ -207,6 +211,9 @@ impl Exchange<'_> {
             }
             if recorded.plan().ends().zip(granted).any(|(recorded, granted)| recorded > granted) {
                 return used("used before, when certificates were allowed to live longer");
+            }
+            if !recorded.plan().is_signed_by(&ca_keys) {
+                return used("used before, for certificates of a CA that signs no more");
             }
         }
 

@@ -223,7 +223,7 @@ async fn watch(
                     host.is_there(&authority).await;
                 }
                 let since = watch.number();
-                watch.next().await?.line(&authority.keys(), since).await.ok()?
+                watch.next().await?.line(since).await.ok()?
             }
         };
         Some((Ok::<_, Infallible>(line), (authority, watch, watching, host, None)))
@@ -241,7 +241,7 @@ async fn stated(authority: &Authority, since: Option<u64>) -> Result<(Arc<Stated
         return Err(problem(404, "not-found", "this authority has no statement key"));
     }
     let stated = authority.statement().await.map_err(|error| broken(&error))?;
-    let line = stated.line(&authority.keys(), since).await.map_err(|error| broken(&error))?;
+    let line = stated.line(since).await.map_err(|error| broken(&error))?;
     Ok((stated, line))
 }
 

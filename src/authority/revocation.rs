@@ -19,14 +19,14 @@ use super::store::{
     CertificateKind, LIST_SERVED, ListNumber, RevokedCertificate, RevokedSince, RevokedUpto, Store,
 };
 use crate::clock::LEEWAY;
-use crate::error::{Context as _, Kind, Result};
+use crate::error::{Context as _, Error, Kind, Result};
 use crate::krl;
 use crate::text::hex;
-use crate::wire::{MAX_LIST, RevokedNow};
+use crate::wire::{CrlHash, MAX_LIST, RevokedNow};
 
 mod list;
 
-use list::{RevocationList, krl_date, ssh_krl, tls_crl};
+use list::{RevocationList, krl_date, ssh_krl, tls_crl, with_revoked};
 
 /// How long the lists serve before the store is asked again, in seconds, since others may share it; a revocation
 /// here ends that at once.
@@ -60,12 +60,18 @@ pub struct Lists {
     pub number: u64,
     /// The SHA-256 of the KRL and of what the CRL's signature is over, in hexadecimal.
     pub hashes: [String; 2],
+    /// The same of the CRLs of other TLS CAs that are trusted.
+    pub crls: Vec<CrlHash>,
     /// What was new to these, and to those before them, oldest first.
     changes: VecDeque<Arc<Change>>,
     /// OpenSSH's key revocation list.
     pub krl: Vec<u8>,
-    /// The X.509 revocation list in DER (RFC 5280, section 5).
+    /// The X.509 revocation list in DER (RFC 5280, section 5), of the TLS CA that signs.
     pub crl: Vec<u8>,
+    /// Those of the others, as `crls` has them.
+    others: Vec<Vec<u8>>,
+    /// The hash of the key of the CA that signs, in hexadecimal.
+    ca: String,
     /// How long [`RevokedEnds`](crate::wire::RevokedEnds) is in JSON, at most.
     ends: usize,
 }
@@ -123,6 +129,8 @@ struct Cached {
     made: i64,
     asked: i64,
     revocations: u64,
+    /// The number of the CAs that they are of.
+    cas: i64,
     /// Until when no others are made for what jobs give back.
     rest: Instant,
 }
@@ -148,7 +156,26 @@ impl Lists {
     /// Some of these bytes.
     #[cfg(test)]
     pub(in crate::authority) fn of(krl: Vec<u8>, crl: Vec<u8>) -> Self {
-        Self { number: 0, hashes: Default::default(), changes: VecDeque::new(), krl, crl, ends: 0 }
+        Self {
+            number: 0,
+            hashes: Default::default(),
+            crls: Vec::new(),
+            changes: VecDeque::new(),
+            krl,
+            crl,
+            others: Vec::new(),
+            ca: String::new(),
+            ends: 0,
+        }
+    }
+
+    /// The X.509 revocation list of the TLS CA with that key, by its hash in hexadecimal.
+    pub fn crl_of(&self, ca: &str) -> Option<&[u8]> {
+        if ca == self.ca {
+            return Some(&self.crl);
+        }
+        let mut others = self.crls.iter().zip(&self.others).filter(|(known, _)| known.ca == ca);
+        others.next().map(|(_, crl)| crl.as_slice())
     }
 
     /// What the operator must hear long before servers take the lists no more.
@@ -176,7 +203,8 @@ impl ListCache {
         let revocations = store.revocations();
         if let Some(last) = &state.last {
             let is_known = last.revocations == revocations && is_within(last.asked, &ASKED);
-            if is_known || !urgent && Instant::now() < last.rest && is_within(last.made, &SERVED) {
+            let is_of_these = last.cas == keys.set().number;
+            if is_of_these && (is_known || !urgent && Instant::now() < last.rest && is_within(last.made, &SERVED)) {
                 return Ok((Arc::clone(&last.lists), last.revocations));
             }
         }
@@ -190,7 +218,9 @@ impl ListCache {
             self.hear(&mut state, store, now).await?;
             let State { last, fresh, hashed, upto, .. } = &mut *state;
             let has_all = |last: &&mut Cached| {
-                fresh.is_empty() && from <= last.first_end && !was_put_back && is_within(last.made, &SERVED)
+                let is_of_these = last.cas == keys.set().number;
+                let is_good = from <= last.first_end && !was_put_back && is_within(last.made, &SERVED);
+                fresh.is_empty() && is_of_these && is_good
             };
             if let Some(last) = last.as_mut().filter(has_all) {
                 return Ok(last.again(now, revocations));
@@ -205,6 +235,7 @@ impl ListCache {
             // What says the same as the last ones has another number where others said another thing in between.
             if let Some(last) = last.as_mut().filter(|last| last.lists.number == number.number) {
                 fresh.clear();
+                last.cas = keys.set().number;
                 return Ok(last.again(now, revocations));
             }
             break number;
@@ -222,6 +253,7 @@ impl ListCache {
             made,
             asked: now,
             revocations,
+            cas: keys.set().number,
             rest: Instant::now() + rest,
         };
         let former = state.last.replace(cached);
@@ -279,20 +311,39 @@ impl ListCache {
         from: i64,
         changes: VecDeque<Arc<Change>>,
     ) -> Result<(Lists, i64)> {
-        let blobs = keys.ssh_blobs()?;
-        let (krl, crl, first_end, count) = {
+        let (ssh, tls) = (keys.ssh_cas()?, keys.tls_cas()?);
+        let (krl, crls, first_end, count) = {
             let known = self.known();
             let list = RevocationList { number, certificates: &known, from };
             let first_end = list.all().map(|one| one.expires).min().unwrap_or(i64::MAX);
-            (ssh_krl(blobs, list, made), tls_crl(list, made, CRL_VALID), first_end, known.len())
+            let crls = tls.iter().filter(|ca| ca.has_list).map(|ca| {
+                let crl = tls_crl(ca, &tls, list, (made, CRL_VALID));
+                (hex(&ca.key), crl)
+            });
+            (ssh_krl(&ssh, list, made)?, crls.collect::<Vec<_>>(), first_end, known.len())
         };
-        let crl = keys.work(|keys| crl.sign(keys)).await?;
+        let sign = |keys: &CaKeys| -> Result<Vec<_>> {
+            crls.into_iter().map(|(ca, crl)| Ok((ca, crl.sign(keys)?))).collect()
+        };
+        let mut crls = keys.work(sign).await?.into_iter();
+        let (ca, crl) = crls.next().ok_or_else(|| Error::internal("no TLS CA signs a list"))?;
+        let (others, crls): (Vec<_>, Vec<_>) = crls
+            .map(|(ca, crl)| {
+                let hash = hex(digest(&SHA256, to_be_signed(&crl)?).as_ref());
+                Ok((crl, CrlHash { ca, hash }))
+            })
+            .collect::<Result<Vec<_>>>()?
+            .into_iter()
+            .unzip();
         let lists = Lists {
             number,
             hashes: [&*krl, to_be_signed(&crl)?].map(|list| hex(digest(&SHA256, list).as_ref())),
+            crls,
             changes,
             krl,
             crl,
+            others,
+            ca,
             ends: ENDS.len() + count * END,
         };
         Ok((lists, first_end))
@@ -310,9 +361,7 @@ impl ListCache {
         ended.for_each(|one| set.change(one, u64::wrapping_sub));
         *hashed = Some((from, set));
         let mut hash = Context::new(&SHA256);
-        for ca in keys.ssh_blobs()?.iter().map(Vec::as_slice).chain([keys.tls_certificate()]) {
-            hash.update(digest(&SHA256, ca).as_ref());
-        }
+        hash.update(&keys.hash()?);
         set.0.iter().for_each(|part| hash.update(&part.to_be_bytes()));
         hash.finish().as_ref().try_into().context(Kind::Internal, "SHA-256")
     }
@@ -391,6 +440,7 @@ struct HostList {
     krl: Arc<str>,
     asked: i64,
     revocations: u64,
+    cas: i64,
 }
 
 impl HostListCache {
@@ -401,14 +451,19 @@ impl HostListCache {
         let revocations = store.revocations();
         if let Some(known) = cached().as_ref()
             && known.revocations == revocations
+            && known.cas == keys.set().number
             && ASKED.contains(&now.saturating_sub(known.asked))
         {
             return Ok(Arc::clone(&known.krl));
         }
         let serials = store.revoked_hosts(now.saturating_sub(LEEWAY), MAX_HOSTS).await?;
-        let ([_, host], made) = (keys.ssh_blobs()?, krl_date(now));
-        let krl: Arc<str> = STANDARD.encode(krl::write(made, made, vec![(host, serials)])).into();
-        *cached() = Some(HostList { krl: Arc::clone(&krl), asked: now, revocations });
+        let (hosts, made) = (keys.ssh_cas()?.into_iter().filter(|ca| ca.is_host), krl_date(now));
+        let hosts: Vec<_> = hosts.collect();
+        // Serials are those of no other: of each CA all.
+        let of_cas = hosts.iter().filter(|ca| !ca.is_revoked).map(|ca| (ca.key.clone(), serials.clone()));
+        let krl = with_revoked(krl::write(made, made, of_cas.collect()), &hosts)?;
+        let krl: Arc<str> = STANDARD.encode(krl).into();
+        *cached() = Some(HostList { krl: Arc::clone(&krl), asked: now, revocations, cas: keys.set().number });
         Ok(krl)
     }
 }

@@ -61,6 +61,7 @@
 use super::hosts::SERVE;
 use super::locks::Lock;
 use super::{Earlier, Issued, NewCertificate, NewIssuance, NewSigned, PlanRecord, Signed, Store};
+use crate::authority::ca::OWN;
 use crate::clock::rfc3339;
 use crate::error::{Error, Kind, Result};
 use crate::random;
@@ -136,6 +137,9 @@ pub async fn command<P: CommandPlan>(
 ) -> Result<Recorded<P>> {
     let mut certificate = plan.record();
     certificate.is_host &= by != SERVE;
+    if by == SERVE {
+        certificate.ca = Some(OWN);
+    }
     let entry = NewSigned { id: random::id("s")?, time: now, by, certificate, cas };
     match store.record_signed(entry).await? {
         Signed::Recorded => Ok(Recorded { plan, is_retry: false }),

@@ -23,22 +23,17 @@ pub(super) const RENEW_BEFORE: i64 = LIFETIME / 3;
 /// it, in seconds since 1970. The CA's follows it in the chain, so that
 /// `--ca-pin` has something to be compared with.
 pub(super) async fn own(authority: &Authority) -> Result<(Served, i64)> {
+    authority.hear().await?;
     let (now, keys) = (authority.clock.now(), authority.keys());
     let ca = keys.tls_validity();
     // A clock that is not set yet, at boot: what is made then waits for its time, and is made again.
     let from = now.max(ca.from);
     let pair = rcgen::KeyPair::generate().context(Kind::Internal, "cannot make a TLS key")?;
-    let plan = ServerPlan::new(
-        pair.subject_public_key_info(),
-        vec![authority.config.public_host()],
-        from,
-        LIFETIME,
-        ca,
-    )?;
+    let names = vec![authority.config.public_host()];
+    let plan = ServerPlan::new(pair.subject_public_key_info(), names, (from, LIFETIME), &keys)?;
     // Where it ends with the CA, another would end no later.
     let renew_at = if plan.is_cut() { i64::MAX } else { from + LIFETIME - RENEW_BEFORE };
-    let cas = authority.hear().await?.cas;
-    let recorded = record::command(authority.store.as_ref(), SERVE, now, cas, plan).await?;
+    let recorded = record::command(authority.store.as_ref(), SERVE, now, keys.set().number, plan).await?;
     let chain = keys.work(move |keys| recorded.sign(keys)).await?;
     let chain = pem::certificates(&chain).map_err(Error::internal)?;
     let validity = Validity::of(chain.first().map_or(&[], Vec::as_slice)).map_err(Error::internal)?;
