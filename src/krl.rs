@@ -219,7 +219,7 @@ pub fn advanced(
 
 /// The list, and behind what it holds those of these keys (blobs of RFC 4253, section 6.6) that it lacks: everything is revoked
 /// for good that CAs with them have signed, whenever that was.
-pub fn revoking<'b>(
+pub fn revoking_keys<'b>(
     mut list: Vec<u8>,
     blobs: impl IntoIterator<Item = &'b Vec<u8>>,
 ) -> Result<Vec<u8>, &'static str> {

@@ -93,7 +93,7 @@ pub fn fresh_krl(
         return Ok(Fresh { content: None, wrong, is_current, keys: list.keys });
     };
     let content = krl::adding(base, seen.still(SSH, now).map(|(serial, _)| serial))
-        .and_then(|content| krl::revoking(content, keys.iter().chain(&list.keys)))
+        .and_then(|content| krl::revoking_keys(content, keys.iter().chain(&list.keys)))
         .map_err(|why| useless(path, why))?;
     let is_new = old.is_none_or(|old| !krl::same(&old, &content));
     Ok(Fresh { content: is_new.then_some(content), wrong, is_current, keys: list.keys })

@@ -207,7 +207,7 @@ impl<'r> Round<'r> {
         let (length, keys) = (old.len(), self.keys());
         let old = match keys.is_empty() {
             true => Ok(old),
-            false => krl::revoking(old, &keys),
+            false => krl::revoking_keys(old, &keys),
         };
         let old = match old.map_err(|why| useless(KRL_PATH, why)) {
             Ok(old) => old,
@@ -234,7 +234,11 @@ impl<'r> Round<'r> {
                 serials => krl::advanced(old, statement.number, made, serials.iter().copied()),
             };
             let next = next.map_err(|why| useless(KRL_PATH, why));
-            if !next.map_or_else(|error| self.done.add(Err(error)), |next| self.put_krl(next)) {
+            let is_put = match next {
+                Ok(next) => self.put_krl(next),
+                Err(error) => self.done.add(Err(error)),
+            };
+            if !is_put {
                 return false;
             }
         }
@@ -304,7 +308,9 @@ impl<'r> Round<'r> {
             }
             Err(error) => {
                 self.done.add(Err(error));
-                crls.into_iter().for_each(|(_, list)| drop(self.done.add(list.map(|_| None))));
+                for (_, list) in crls {
+                    self.done.add(list.map(|_| None));
+                }
             }
         }
     }

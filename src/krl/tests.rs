@@ -80,7 +80,7 @@ fn a_list_goes_on_and_is_closed_and_opened() {
     assert!(advanced(known[..20].to_vec(), 9, 8, [].into_iter()).is_err());
     let blobs = [b"one".to_vec(), b"two".to_vec()];
     let revoked = [b"three".to_vec()];
-    let keys = revoking(next.clone(), &revoked).unwrap();
+    let keys = revoking_keys(next.clone(), &revoked).unwrap();
     for list in [head(7, 1), known, next, keys] {
         let shut = closed(list.clone(), &blobs);
         // Those by which it is closed do not count: they go again.
@@ -100,17 +100,17 @@ fn keys_are_added_once_and_stay() {
         |seed| PrivateKey::from(Ed25519Keypair::from_seed(&[seed; 32])).public_key().to_bytes().unwrap();
     let [one, other] = [key(1), key(2)];
     let list = write(7, 1, vec![(vec![], vec![5])]);
-    assert_eq!(revoking(list.clone(), &[]), Ok(list.clone()));
-    let both = revoking(list.clone(), [&other, &one, &other]).unwrap();
+    assert_eq!(revoking_keys(list.clone(), &[]), Ok(list.clone()));
+    let both = revoking_keys(list.clone(), [&other, &one, &other]).unwrap();
     assert!(both.starts_with(&list));
     let mut sorted = [one.clone(), other];
     sorted.sort();
     assert_eq!(read(&both), Ok(Krl { number: 7, date: 1, serials: vec![5], keys: sorted.to_vec() }));
-    assert_eq!(revoking(both.clone(), [&one]), Ok(both.clone()));
+    assert_eq!(revoking_keys(both.clone(), [&one]), Ok(both.clone()));
     // What comes behind them loses none.
     let next = advanced(both, 8, 2, [9].into_iter()).unwrap();
     assert_eq!(read(&next).unwrap().keys.len(), 2);
-    assert!(revoking(b"no list".to_vec(), [&one]).is_err());
+    assert!(revoking_keys(b"no list".to_vec(), [&one]).is_err());
 }
 
 #[test]
