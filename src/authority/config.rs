@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::ca::CaSet;
 use super::keys::{CaKeys, KeyPlace, KeySource, SEALS_CA_KEYS};

@@ -250,7 +250,7 @@ impl CaKeys {
 
     /// The public key that statements are verified by, in base64url: raw of Ed25519, or a point; none where there is none yet.
     pub fn statement_key(&self) -> Option<String> {
-        Some(self.statement.as_ref()?.current().ok()?.ca.public.clone())
+        Some(self.statement.as_ref()?.current().ca.public.clone())
     }
 
     /// All that are believed.
@@ -261,7 +261,7 @@ impl CaKeys {
     /// Signs a statement, and nothing else; as a JWS.
     pub(in crate::authority) fn sign_statement(&self, statement: &Statement) -> Result<String> {
         let of = self.statement.as_ref().ok_or_else(|| Error::internal("there is no statement key"))?;
-        let key = of.current()?.ca.key.as_ref().ok_or_else(lacking)?;
+        let key = of.current().ca.key.as_ref().ok_or_else(lacking)?;
         let header = Header { typ: Some(STATEMENT.to_owned()), ..Header::default() };
         let algorithm = key.algorithm();
         let named = match algorithm {
@@ -305,6 +305,11 @@ impl CaKeys {
     /// When the certificate of the TLS CA that signs is good. The SSH CAs have no end.
     pub fn tls_validity(&self) -> Validity {
         self.tls_ca().certificate.validity
+    }
+
+    /// The TLS CA that signs now: when it is good, and its number.
+    pub fn tls_signer(&self) -> (Validity, Option<i64>) {
+        (self.tls_validity(), self.signing().tls)
     }
 
     /// Which CAs sign now.

@@ -153,16 +153,11 @@ impl ServerPlan {
     ///
     /// # Errors
     /// `Kind::Usage` for a name that is neither, and where the CA is not good at `now`.
-    pub fn new(spki: Vec<u8>, names: Vec<String>, (now, ttl): (i64, i64), keys: &CaKeys) -> Result<Self> {
-        Self::within(spki, names, (now, ttl), keys.tls_validity(), keys.signing().tls)
-    }
-
-    fn within(
+    pub fn new(
         spki: Vec<u8>,
         names: Vec<String>,
         (now, ttl): (i64, i64),
-        ca: Validity,
-        number: Option<i64>,
+        (ca, number): (Validity, Option<i64>),
     ) -> Result<Self> {
         // Capitals mean nothing in the names of TLS servers, and an address is recorded in its usual spelling.
         let usual = |name: &String| match name.parse::<IpAddr>() {
@@ -241,7 +236,7 @@ mod tests {
     fn a_servers_names_are_recorded_in_one_spelling() {
         let ca = Validity { from: 0, until: i64::MAX };
         let recorded = |name: &str| {
-            let plan = ServerPlan::within(Vec::new(), vec![name.to_owned()], (1, 60), ca, None);
+            let plan = ServerPlan::new(Vec::new(), vec![name.to_owned()], (1, 60), (ca, None));
             plan.map(|plan| plan.record().principals.concat()).ok()
         };
         for (name, usual) in [

@@ -10,6 +10,13 @@ fn place(dir: &Path) -> (KeyPlace, std::path::PathBuf) {
     (place, certificate)
 }
 
+/// What they are opened by.
+pub(in crate::authority) fn source(dir: &Path) -> KeySource {
+    let (place, certificate) = place(dir);
+    let sealing = Some(zeroize::Zeroizing::new([7; 32]));
+    KeySource { place, certificate, cluster: "id.test".to_owned(), owner: Owner::me(), sealing }
+}
+
 /// New keys of `id.test` in that data directory.
 pub(in crate::authority) fn new_keys(dir: &Path, now: i64) -> Arc<CaKeys> {
     let (place, certificate) = place(dir);
@@ -23,8 +30,7 @@ pub(in crate::authority) fn keys_in(dir: &Path) -> Arc<CaKeys> {
 }
 
 fn open(dir: &Path) -> Result<CaKeys> {
-    let (place, certificate) = place(dir);
-    CaKeys::open(&place, &certificate, "id.test", Owner::me())
+    CaKeys::open(&source(dir), &Arc::default())
 }
 
 const FILES: [&str; 4] = ["ssh_user_ca", "ssh_host_ca", "statement_key", "tls_ca.key"];

@@ -61,6 +61,14 @@ fn run_well(dir: &Path, line: &str) -> String {
 }
 
 /// The public key blob of a CA that `ssh-keygen` made.
+/// The one CA of users, and that of hosts.
+fn listed([users, hosts]: [Vec<u8>; 2]) -> Vec<ListedCa> {
+    let ca = |key, is_host| {
+        ListedCa { key, number: None, is_first: true, is_host, is_revoked: false, has_list: true }
+    };
+    vec![ca(users, false), ca(hosts, true)]
+}
+
 fn ssh_ca(dir: &Path, name: &str) -> Vec<u8> {
     run_well(dir, &format!("ssh-keygen -q -t ed25519 -N '' -C {name} -f {name}"));
     let public = fs::read_to_string(dir.join(format!("{name}.pub"))).unwrap();
@@ -89,7 +97,7 @@ fn is_revoked(dir: &Path, serial: u64) -> bool {
 fn openssh_reads_the_krl() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    let blobs = [ssh_ca(dir, "users"), ssh_ca(dir, "hosts")];
+    let cas = listed([ssh_ca(dir, "users"), ssh_ca(dir, "hosts")]);
     ssh_ca(dir, "other");
     let big = u64::try_from(i64::MAX).unwrap();
     // 7 and 8 are hosts', so of the first CA 7 is none of ours.
@@ -106,7 +114,7 @@ fn openssh_reads_the_krl() {
         (8, CertificateKind::Ssh),
     ]);
     let list = list(9, &mut revoked);
-    let krl = ssh_krl(blobs, list, NOW);
+    let krl = ssh_krl(&cas, list, NOW).unwrap();
     assert_eq!(krl::read(&krl).unwrap().date, u64::try_from(NOW - LEEWAY).unwrap());
     fs::write(dir.join("krl"), krl).unwrap();
     let revoked: Vec<u64> =
@@ -120,9 +128,9 @@ fn openssh_reads_the_krl() {
 #[test]
 fn openssh_reads_an_empty_krl() {
     let dir = tempfile::tempdir().unwrap();
-    let blobs = [ssh_ca(dir.path(), "ca"), ssh_ca(dir.path(), "hosts")];
+    let cas = listed([ssh_ca(dir.path(), "ca"), ssh_ca(dir.path(), "hosts")]);
     ssh_certificates(dir.path(), "ca", &[2]);
-    fs::write(dir.path().join("krl"), ssh_krl(blobs, NONE, NOW)).unwrap();
+    fs::write(dir.path().join("krl"), ssh_krl(&cas, NONE, NOW).unwrap()).unwrap();
     assert!(!is_revoked(dir.path(), 2));
 }
 
@@ -165,7 +173,8 @@ fn verify_at(dir: &Path, serial: u64, now: i64) -> String {
 }
 
 fn signed(keys: &CaKeys, list: RevocationList<'_>, valid_for: i64) -> Result<Vec<u8>> {
-    tls_crl(list, NOW, valid_for).sign(keys)
+    let all = keys.tls_cas().unwrap();
+    tls_crl(&all[0], &all, list, (NOW, valid_for)).sign(keys)
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub(super) async fn own(authority: &Authority) -> Result<(Served, i64)> {
     let from = now.max(ca.from);
     let pair = rcgen::KeyPair::generate().context(Kind::Internal, "cannot make a TLS key")?;
     let names = vec![authority.config.public_host()];
-    let plan = ServerPlan::new(pair.subject_public_key_info(), names, (from, LIFETIME), &keys)?;
+    let plan = ServerPlan::new(pair.subject_public_key_info(), names, (from, LIFETIME), keys.tls_signer())?;
     // Where it ends with the CA, another would end no later.
     let renew_at = if plan.is_cut() { i64::MAX } else { from + LIFETIME - RENEW_BEFORE };
     let recorded = record::command(authority.store.as_ref(), SERVE, now, keys.set().number, plan).await?;

@@ -1,11 +1,12 @@
 //! What can be told without the network, but for a database that is the store.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::told::{Told, Verdict};
 use crate::authority::config::{Config, FILE, KEYS};
-use crate::authority::keys::KeyPlace;
+use crate::authority::keys::{KeyPlace, Lack};
 use crate::authority::policy::Policy;
 use crate::authority::store::seal::STORE_KEY;
 use crate::authority::store::{Cursor, EventFilter, StorePlace, engine};
@@ -14,7 +15,7 @@ use crate::cli::authority::Doctor;
 use crate::clock::{Clock, LEEWAY, rfc3339};
 use crate::commands::authority::data_dir::read_store;
 use crate::environment::Environment;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::folder;
 use crate::folder::access;
 use crate::folder::read::{self, Limit, Trust};
@@ -32,8 +33,20 @@ const MOST_BACKUPS: usize = 100_000;
 
 /// The CA keys, and whatever lies beside them: a copy is a key too.
 pub(super) fn keys(config: &Config) -> Vec<Told> {
-    if let Err(error) = config.open_keys() {
-        return vec![Told::error("keys", &error)];
+    let opened = || {
+        let now = Clock::system().now();
+        let set = block_on(async {
+            engine::open(&config.store, &config.store_key(), now).await?.cas().await
+        })??;
+        config.open_keys(&Arc::new(set))
+    };
+    match opened() {
+        Err(error) => return vec![Told::error("keys", &error)],
+        Ok(keys) if !keys.lacks().is_empty() => {
+            let lack = |lack: &Lack| Told::error("keys", &Error::usage(lack.words()));
+            return keys.lacks().iter().map(lack).collect();
+        }
+        Ok(_) => {}
     }
     let KeyPlace::File(folder) = &config.keys;
     let is_public = |path: &Path| path.extension().is_some_and(|ext| ext == "crt" || ext == "pub");
