@@ -111,7 +111,7 @@ impl<E: Into<Failure>> From<E> for Ended {
 
 impl Exchange<'_> {
     async fn decide(&self, keys: Vec<OutputKeys>) -> Result<ExchangeResponse, Ended> {
-        let Self { authority, request, peer, .. } = *self;
+        let Self { authority, request, .. } = *self;
         // 3. Which rules apply. The request names its join token, and that names
         //    the method and the issuer: the proof has no say in how it is judged.
         let token = self.join_token()?;
@@ -181,7 +181,7 @@ impl Exchange<'_> {
         let used = |why| denied(Denial::new(Reason::TokenUsed, why));
         let entry = self.entry(token, identity, now, cas.number);
         let recorded = record::exchange(authority.store.as_ref(), entry, plan).await;
-        if !recorded.as_ref().is_ok_and(|recorded| *recorded != Issued::Outdated) {
+        if matches!(recorded, Err(_) | Ok(Issued::Outdated)) {
             authority.issuances.give_back(&token.name, run_of(identity), count);
         }
         let (recorded, generation) = match recorded? {

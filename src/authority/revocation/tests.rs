@@ -28,6 +28,7 @@ fn certificates(certificates: &[(u64, CertificateKind)]) -> Vec<RevokedCertifica
             is_host: *serial > 4,
             revoked: NOW - 30,
             expires: NOW + 3600,
+            ca: None,
         })
         .collect()
 }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::locks::REACH;
 use super::revoked::CertificateKind;
-use super::seal::{Column, Granting, Mac, Seal};
+use super::seal::{Column, Granting, Seal};
 use crate::authority::ca::{CaKey, CaKind, CaSet, CaState};
 use crate::error::{Error, Result};
 use crate::random;
