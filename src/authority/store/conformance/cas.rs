@@ -118,7 +118,9 @@ fn what_is_signed_by_others_than_there_are_is_not_recorded(bench: &Bench) {
     assert_eq!(bench.wait(bench.store.certificate(4)).unwrap().ca, Some(2));
     assert_eq!(bench.wait(bench.store.certificate(2)).unwrap().ca, None);
     // One of before a rotation is answered again, and by none.
-    let Issued::Accepted { plan: Some(earlier), .. } = bench.issue(by(1, &set, Some(2))) else { panic!("no retry") };
+    let Issued::Accepted { plan: Some(earlier), .. } = bench.issue(by(1, &set, Some(2))) else {
+        panic!("no retry")
+    };
     assert!(earlier.certificates.iter().all(|one| one.ca.is_none()));
     assert_eq!([1, 2].map(|n| bench.revoke(n, "a")), [Revoked::Now; 2]);
     let revoked = bench.wait(bench.store.revoked(NOW));
@@ -234,7 +236,10 @@ fn what_lives_of_a_ca_is_told_of_whatever_age_it_is(bench: &Bench) {
     let of = |kind, at| live(set.of(kind).next().unwrap().number, at);
     let users = of(SshUser, NOW);
     assert_eq!((users.count, users.last_end, serials(&users)), (1, NOW + 3600, vec![4]));
-    assert_eq!((&users.some[0].names, users.some[0].issuance_id.as_str()), (&vec!["deploy".to_owned()], "i2"));
+    assert_eq!(
+        (&users.some[0].names, users.some[0].issuance_id.as_str()),
+        (&vec!["deploy".to_owned()], "i2")
+    );
     let hosts = of(SshHost, NOW);
     assert_eq!((hosts.count, serials(&hosts)), (3, vec![100, 101, 2]));
     assert!(hosts.some.iter().all(|one| one.is_host) && hosts.some[0].names == ["web-100"]);
@@ -382,7 +387,10 @@ fn no_row_that_was_changed_makes_anybody_trusted_or_drops_one(bench: &Bench) {
         assert!(bench.runtime.block_on(bench.store.live(1, NOW)).is_err(), "{sql}");
         let now = CaSet { number: bench.number("SELECT cas FROM state"), ..set.clone() };
         let over = change(SshUser, "finish", &now, to(&set, SshUser, &[Ended, Current]));
-        assert!(bench.runtime.block_on(bench.store.change_cas(over)).is_err(), "{sql}: nothing is sealed over");
+        assert!(
+            bench.runtime.block_on(bench.store.change_cas(over)).is_err(),
+            "{sql}: nothing is sealed over"
+        );
         assert!(bench.store.tampered().is_some(), "{sql}");
         // Whoever puts it back as it was has it believed again, but for the number, which only rises.
         bench.meddle("DELETE FROM ca_keys; INSERT INTO ca_keys SELECT * FROM good").unwrap();

@@ -267,8 +267,13 @@ fn cas_and_their_number_are_carried() {
             kind: CaKind::Tls,
             phase: "activate",
             expected: set.number,
-            keys: set.keys.iter().cloned().zip([CaState::Former, CaState::Current])
-                .map(|(key, state)| CaKey { state, ..key }).collect(),
+            keys: set
+                .keys
+                .iter()
+                .cloned()
+                .zip([CaState::Former, CaState::Current])
+                .map(|(key, state)| CaKey { state, ..key })
+                .collect(),
             none_live: None,
             at: NOW,
             by: "anna".into(),

@@ -339,7 +339,11 @@ fn no_ca_is_trusted_or_dropped_with_a_servers_password() {
         CaChanged::Done(set) => set,
         other => panic!("{other:?}"),
     };
-    let begun = done(change("start", 0, vec![key("ssh-user", CaState::Current), key("ssh-user-00000001", CaState::Next)]));
+    let begun = done(change(
+        "start",
+        0,
+        vec![key("ssh-user", CaState::Current), key("ssh-user-00000001", CaState::Next)],
+    ));
     bench.sql("CREATE TABLE kept AS SELECT * FROM ca_keys; GRANT SELECT ON kept TO server");
     let to = |states: [CaState; 2]| {
         begun.keys.iter().cloned().zip(states).map(|(key, state)| CaKey { state, ..key }).collect()
@@ -366,13 +370,18 @@ fn no_ca_is_trusted_or_dropped_with_a_servers_password() {
     }
     assert_eq!(bench.runtime.block_on(bench.store.cas()).unwrap(), set);
     for sql in [
-        &format!("INSERT INTO ca_keys (number, kind, {columns}) SELECT 3, kind, 'evil', id, 0, 'next', public, endorsements, crossed, sealed, since, mac FROM kept WHERE number = 2"),
+        &format!(
+            "INSERT INTO ca_keys (number, kind, {columns}) SELECT 3, kind, 'evil', id, 0, 'next', public, endorsements, crossed, sealed, since, mac FROM kept WHERE number = 2"
+        ),
         "UPDATE ca_keys SET state = 'ended' WHERE number = 1",
         "UPDATE state SET cas_mac = NULL, cas = cas + 1",
     ] {
         bench.database.psql(SERVER, sql).unwrap_or_else(|why| panic!("{sql}: {why}"));
         let error = bench.runtime.block_on(bench.store.cas()).unwrap_err();
-        assert!(error.kind() == Kind::Usage && error.to_string().contains("not as an authority left them"), "{error}");
+        assert!(
+            error.kind() == Kind::Usage && error.to_string().contains("not as an authority left them"),
+            "{error}"
+        );
     }
     assert!(bench.store.tampered().is_some());
 }

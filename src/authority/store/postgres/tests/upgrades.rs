@@ -58,8 +58,10 @@ fn a_store_of_before_rotations_is_brought_up_to_date() {
     let roles = roles(Some(SERVER), Some(READER));
     let done = bench.runtime.block_on(upgrade(&Pool::new(settings), &roles)).unwrap();
     assert_eq!((done.from, done.to), (1, schema::newest()));
-    let said = sql("SELECT oldest, cas, cas_mac IS NULL, (SELECT count(*) FROM machine_id.certificates WHERE ca IS NULL)
-        FROM machine_id.state");
+    let said = sql(
+        "SELECT oldest, cas, cas_mac IS NULL, (SELECT count(*) FROM machine_id.certificates WHERE ca IS NULL)
+        FROM machine_id.state",
+    );
     assert_eq!(said.trim(), "1|0|t|1");
 }
 
