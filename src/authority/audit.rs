@@ -75,11 +75,18 @@ pub async fn write(
 /// spaces are quoted; nothing in them acts on a terminal.
 pub fn text(event: &Event) -> String {
     let body = &event.body;
-    const IDS: [&str; 9] =
-        ["issuance_id", "denial_id", "lock_id", "instance", "secret_id", "join_token", "rotation_id", "store", "id"];
-    let id = IDS
-        .iter()
-        .find_map(|name| body.get(*name));
+    const IDS: [&str; 9] = [
+        "issuance_id",
+        "denial_id",
+        "lock_id",
+        "instance",
+        "secret_id",
+        "join_token",
+        "rotation_id",
+        "store",
+        "id",
+    ];
+    let id = IDS.iter().find_map(|name| body.get(*name));
     let mut line = [body.get("time"), body.get("event"), id]
         .into_iter()
         .flatten()

@@ -47,8 +47,12 @@ pub(super) fn ssh_krl(cas: &[ListedCa], list: RevocationList<'_>, now: i64) -> R
 
 /// The list, with the keys of CAs on it that are revoked as a whole.
 pub(super) fn with_revoked(krl: Vec<u8>, cas: &[ListedCa]) -> Result<Vec<u8>> {
-    let revoked = cas.iter().filter(|ca| ca.is_revoked).map(|ca| &ca.key);
-    krl::revoking(krl, revoked).map_err(Error::internal)
+    let revoked: Vec<_> = cas.iter().filter(|ca| ca.is_revoked).map(|ca| &ca.key).collect();
+    // A long list is not read for nothing.
+    if revoked.is_empty() {
+        return Ok(krl);
+    }
+    krl::revoking_keys(krl, revoked).map_err(Error::internal)
 }
 
 /// The time of a KRL.

@@ -15,6 +15,7 @@ use rcgen::{
 
 use super::list::x509_time;
 use super::*;
+use crate::authority::keys::ListedCa;
 use crate::authority::keys::tests::{keys_in, new_keys};
 use crate::clock::LAST_SECOND;
 
@@ -33,6 +34,7 @@ fn certificates(certificates: &[(u64, CertificateKind)]) -> Vec<RevokedCertifica
             is_host: *serial > 4,
             revoked: NOW - 30,
             expires: NOW + 3600,
+            ca: None,
         })
         .collect()
 }
@@ -60,7 +62,6 @@ fn run_well(dir: &Path, line: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The public key blob of a CA that `ssh-keygen` made.
 /// The one CA of users, and that of hosts.
 fn listed([users, hosts]: [Vec<u8>; 2]) -> Vec<ListedCa> {
     let ca = |key, is_host| {
@@ -69,6 +70,7 @@ fn listed([users, hosts]: [Vec<u8>; 2]) -> Vec<ListedCa> {
     vec![ca(users, false), ca(hosts, true)]
 }
 
+/// The public key blob of a CA that `ssh-keygen` made.
 fn ssh_ca(dir: &Path, name: &str) -> Vec<u8> {
     run_well(dir, &format!("ssh-keygen -q -t ed25519 -N '' -C {name} -f {name}"));
     let public = fs::read_to_string(dir.join(format!("{name}.pub"))).unwrap();
@@ -252,7 +254,7 @@ proptest! {
         let issuer = Issuer::from_ca_cert_der(&keys.tls_certificate().into(), key).unwrap();
         let expected = params.signed_by(&issuer).unwrap();
         params.revoked_certs.clear();
-        let list = keys.sign_crl(&params, all.into_iter()).unwrap();
+        let list = keys.sign_crl(None, &params, all.into_iter()).unwrap();
         prop_assert_eq!(to_be_signed(&list).unwrap(), to_be_signed(expected.der()).unwrap());
         let (rest, list) = x509_parser::parse_x509_crl(&list).unwrap();
         let (_, ca) = x509_parser::parse_x509_certificate(keys.tls_certificate()).unwrap();

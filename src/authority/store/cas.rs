@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::locks::REACH;
 use super::revoked::CertificateKind;
-use super::seal::{Column, Granting, Mac, Seal};
+use super::seal::{Column, Granting, Seal};
 use crate::authority::ca::{CaKey, CaKind, CaSet, CaState};
 use crate::error::{Error, Result};
 use crate::random;
@@ -303,7 +303,8 @@ impl KeptCas {
         let mut keys: Vec<CaKey> = set.keys.iter().filter(|key| key.kind != change.kind).cloned().collect();
         let mut last = set.keys.iter().map(|key| key.number).max().unwrap_or(0);
         for key in &change.keys {
-            let mut key = CaKey { sealed: key.sealed.clone().filter(|_| key.state.is_trusted()), ..key.clone() };
+            let mut key =
+                CaKey { sealed: key.sealed.clone().filter(|_| key.state.is_trusted()), ..key.clone() };
             if key.number == 0 {
                 last = last.saturating_add(1);
                 key.number = last;
@@ -414,7 +415,9 @@ mod tests {
         };
         let row = CaRow::of(&key);
         assert_eq!(row.clone().read(), Some(key.clone()));
-        for text in [format!("{key:?}"), format!("{row:?}"), format!("{:#?}", CaSet { number: 1, keys: vec![key] })] {
+        for text in
+            [format!("{key:?}"), format!("{row:?}"), format!("{:#?}", CaSet { number: 1, keys: vec![key] })]
+        {
             assert!(!text.contains("171") && !text.to_lowercase().contains("ab, ab"), "{text}");
         }
     }

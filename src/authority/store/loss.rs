@@ -343,8 +343,14 @@ mod tests {
     #[test]
     fn a_mark_says_what_it_was_given_and_an_old_one_less() {
         for restored in [None, Some(NOW)] {
-            let reached =
-                Reached { sequence: 7, id: "i-\"7".to_owned(), time: NOW, list_number: i64::MAX, restored, cas: 9 };
+            let reached = Reached {
+                sequence: 7,
+                id: "i-\"7".to_owned(),
+                time: NOW,
+                list_number: i64::MAX,
+                restored,
+                cas: 9,
+            };
             let mark = Mark { store: "a\"b".to_owned(), reached };
             assert_eq!(Mark::parse(&mark.text()), Some(mark));
         }

@@ -10,9 +10,9 @@ use futures_util::future::BoxFuture;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
+use super::cas::Heard;
 use super::closed::{self, Closed};
 use super::hosts::SERVE;
-use super::cas::Heard;
 use super::instances::{InstanceRefusal, NewSecret, RegisteredInstance};
 use super::locks::{Lock, LockKind, NewLock, STEP, Shut};
 use super::loss::{Loss, Restored, lost};

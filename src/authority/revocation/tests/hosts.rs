@@ -115,8 +115,9 @@ impl World {
                 expires: time + ttl,
                 key_hash: [0; 32],
                 is_host: false,
+                ca: None,
             };
-            NewSigned { id: format!("i-{serial}"), time, by: "serve", certificate }
+            NewSigned { id: format!("i-{serial}"), time, by: "serve", certificate, cas: 0 }
         };
         let (ssh, tls) = (sign(first, CertificateKind::Ssh), sign(first + 1, CertificateKind::Tls));
         self.both(|store| [store.record_signed(ssh), store.record_signed(tls)]);

@@ -24,7 +24,8 @@ use crate::error::Result;
 
 const STATE: &str = "SELECT cas, cas_mac FROM machine_id.state";
 
-const ROWS: &str = "SELECT number, kind, name, id, is_first, state, public, endorsements, crossed, sealed, since, mac
+const ROWS: &str =
+    "SELECT number, kind, name, id, is_first, state, public, endorsements, crossed, sealed, since, mac
     FROM machine_id.ca_keys ORDER BY number";
 
 const PUT: &str = concat!(

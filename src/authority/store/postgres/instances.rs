@@ -349,7 +349,8 @@ pub(super) async fn withdraw_secrets(
     const FORGET: &str =
         concat!("DELETE FROM machine_id.secrets WHERE token = $1 AND instance IS NULL AND ", locked!());
     let of_token: [Parameter<'_>; 1] = [(&token, Type::TEXT)];
-    let found = transaction::begin(client, &shared.known, Judged::now(&shared.known), &[(UNUSED, &of_token)]).await?;
+    let found =
+        transaction::begin(client, &shared.known, Judged::now(&shared.known), &[(UNUSED, &of_token)]).await?;
     let count: i64 = found.iter().flatten().next().ok_or_else(reads::gone)?.try_get(0)?;
     let gone = u64::try_from(count).unwrap_or(0);
     let event = event::secrets_withdrawn(token, gone, at, by);

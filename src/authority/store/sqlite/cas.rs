@@ -53,8 +53,8 @@ impl Sqlite {
     async fn look(&self, ca: i64, at: i64) -> Result<(Live, Whose, i64)> {
         let seal = Arc::clone(&self.seal);
         let look = move |connection: &Connection| {
-            let last = connection
-                .query_row("SELECT ifnull(max(sequence), 0) FROM events", [], |row| row.get(0))?;
+            let last =
+                connection.query_row("SELECT ifnull(max(sequence), 0) FROM events", [], |row| row.get(0))?;
             let whose = read(connection)?.judge(&seal).and_then(|set| Whose::of(&set, ca));
             Ok(match whose {
                 Ok(whose) => Ok((living(connection, whose, at, 0)?, whose, last)),
@@ -122,9 +122,7 @@ fn put(
         Err(error) => return Ok(Err(error)),
     };
     write(connection, &kept)?;
-    connection
-        .prepare_cached("UPDATE state SET oldest = max(oldest, ?1)")?
-        .execute([ROTATES_SQLITE])?;
+    connection.prepare_cached("UPDATE state SET oldest = max(oldest, ?1)")?.execute([ROTATES_SQLITE])?;
     rows::append(connection, &event::rotated(change, &set))?;
     Ok(Ok(CaChanged::Done(set)))
 }
