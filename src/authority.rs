@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use ca::CaSet;
 use store::cas::Heard;
-use store::replicas::Replica;
+use store::replicas::{CAS, LACKS, OLD_TRUST, Replica};
 
 use tokio::task::spawn_blocking;
 
@@ -33,12 +33,14 @@ pub mod http;
 pub mod issue;
 pub mod keys;
 pub mod limits;
+mod old_trust;
 pub mod policy;
 pub mod policy_files;
 mod policy_watch;
 pub mod replicas;
 pub mod revocation;
 pub mod revoke;
+pub mod rotation;
 pub mod serve;
 mod served_list;
 pub mod statements;
@@ -69,6 +71,7 @@ pub struct Authority {
     lists: revocation::ListCache,
     revoked_hosts: revocation::HostListCache,
     hosts: hosts::Heard,
+    old_trust: old_trust::OldTrust,
     statements: statements::Statements,
     /// Names this run among authorities that share the store.
     id: String,
@@ -123,6 +126,7 @@ impl Authority {
             lists: revocation::ListCache::default(),
             revoked_hosts: revocation::HostListCache::default(),
             hosts: hosts::Heard::default(),
+            old_trust: old_trust::OldTrust::default(),
             statements: statements::Statements::default(),
             id: random::hex::<16>()?,
             replicas: replicas::Replicas::default(),
@@ -185,7 +189,9 @@ impl Authority {
         let now = self.keys();
         let mut news = Vec::new();
         if is_new {
-            news.push("the CAs are others from now on: `machine-id authority rotate status` says which".to_owned());
+            news.push(
+                "the CAs are others from now on: `machine-id authority rotate status` says which".to_owned(),
+            );
             self.statements.wake();
         }
         if is_new || now.lacks() != before.lacks() {
@@ -193,7 +199,9 @@ impl Authority {
         }
         if is_new {
             let told = spawn_blocking(move || now.tidy()).await.map_err(Error::internal)?;
-            news.extend(told.into_iter().map(|told| told.unwrap_or_else(|error| format!("warning: {error}"))));
+            news.extend(
+                told.into_iter().map(|told| told.unwrap_or_else(|error| format!("warning: {error}"))),
+            );
         }
         Ok(news)
     }
@@ -236,6 +244,14 @@ impl Authority {
         self.revoked_hosts.list(self.store.as_ref(), &self.keys(), self.clock.now()).await
     }
 
+    /// Notes that a job was answered which says that it trusts those TLS CAs, or says nothing.
+    fn note_trust(&self, said: Option<&str>) {
+        // With a certificate from files it may know neither, and need not.
+        if let (Some(new), None) = (self.keys().newer_tls_ca(), &self.config.tls) {
+            self.old_trust.note(said, &new, self.clock.now());
+        }
+    }
+
     /// Has the store hear of the hosts that have proved which they are.
     pub async fn tell_hosts(&self) -> Result<()> {
         let hosts = self.hosts.take(self.clock.instant());
@@ -270,11 +286,21 @@ impl Authority {
         Ok(Replica {
             id: self.id.clone(),
             name: name.to_owned(),
+            has: self.has(),
             keys: self.keys().names()?,
             policy: policy_files::hash(&same),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             seen: 0,
         })
+    }
+
+    /// How far it is with a rotation, for whoever goes on with it.
+    fn has(&self) -> Vec<String> {
+        let keys = self.keys();
+        let lacks = keys.lacks().iter().map(|lack| format!("{LACKS}{}", lack.name));
+        let new = keys.newer_tls_ca();
+        let old = new.map(|new| format!("{OLD_TRUST}{}", self.old_trust.count(&new, self.clock.now())));
+        [format!("{CAS}{}", keys.set().number)].into_iter().chain(lacks).chain(old).collect()
     }
 
     /// Takes its place among those that share the store; what the log is to say of the statement key, which the first that

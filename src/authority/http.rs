@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::{Body, HttpBody as _, to_bytes};
 use axum::extract::{Extension, Request, State};
 use axum::http::uri::Authority as Host;
-use axum::http::{HeaderValue, Method, StatusCode, Uri, Version, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -35,7 +35,7 @@ use super::{Authority, Ready};
 use crate::error::Error;
 use crate::join::issuers::Unavailable;
 use crate::terminal;
-use crate::wire::{ExchangeRequest, HOST_HEADER, Problem, RevokeRequest};
+use crate::wire::{ExchangeRequest, HOST_HEADER, Problem, RevokeRequest, TRUSTS_HEADER};
 
 /// The largest body that is read, in bytes: sixteen outputs with RSA keys and a token are about 60 KB.
 const MAX_BODY: usize = 96 << 10;
@@ -172,10 +172,16 @@ fn too_large() -> Box<Problem> {
     problem(413, "too-large", "the body is larger than this authority reads, or broke off")
 }
 
-async fn exchange(State(authority): Shared, Extension(Peer(peer)): Extension<Peer>, body: Bytes) -> Answer {
+async fn exchange(
+    State(authority): Shared,
+    Extension(Peer(peer)): Extension<Peer>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
     let request: ExchangeRequest = read(&body)?;
     let response =
         enroll::exchange(&authority, &request, peer).await.map_err(|why| refused(&authority, why))?;
+    authority.note_trust(headers.get(TRUSTS_HEADER).and_then(|said| said.to_str().ok()));
     json_response(&response)
 }
 
@@ -269,9 +275,19 @@ async fn ssh_krl(State(authority): Shared) -> Answer {
     Ok(served_list::of("application/octet-stream", &lists, |lists| &lists.krl))
 }
 
-async fn tls_crl(State(authority): Shared) -> Answer {
+/// `GET /v1/revoked/tls.crl?ca=HEX`: that of the CA that signs now, or of another that is trusted.
+async fn tls_crl(State(authority): Shared, uri: Uri) -> Answer {
     let lists = authority.revocation_lists().await.map_err(|error| broken(&error))?;
-    Ok(served_list::of("application/pkix-crl", &lists, |lists| &lists.crl))
+    let kind = "application/pkix-crl";
+    let Some(query) = uri.query() else { return Ok(served_list::of(kind, &lists, |lists| &lists.crl)) };
+    let ca = query.strip_prefix("ca=").map(str::to_ascii_lowercase);
+    let ca = ca.ok_or_else(|| problem(400, "malformed", "the query is no `ca=HEX`"))?;
+    let ca =
+        ["sha256:", "sha256%3a"].iter().find_map(|before| ca.strip_prefix(before)).unwrap_or(&ca).to_owned();
+    if lists.crl_of(&ca).is_none() {
+        return Err(problem(404, "unknown-ca", "this authority trusts no TLS CA with that key"));
+    }
+    Ok(served_list::of(kind, &lists, move |lists| lists.crl_of(&ca).unwrap_or_default()))
 }
 
 async fn readyz(

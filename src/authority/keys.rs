@@ -25,6 +25,7 @@ use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::trust::Owner;
 use crate::jws;
 use crate::net::pin_of;
+use crate::text::hex;
 use crate::wire::{Endorsement, STATEMENT, Statement, TrustAnchors};
 
 mod crl;
@@ -51,8 +52,8 @@ pub use tls::TlsCaCertificate;
 pub(super) use tls::{params, valid_from};
 
 use family::{Family, Member};
-use private::{Public, away};
 pub(in crate::authority) use private::lacking;
+use private::{Public, away};
 use ssh::SshCa;
 use tls::TlsCa;
 
@@ -289,6 +290,12 @@ impl CaKeys {
     pub fn tls_pins(&self) -> Result<String> {
         let pins: Result<Vec<_>> = self.tls.trusted().map(|ca| pin_of(&ca.certificate.der)).collect();
         Ok(pins?.join(","))
+    }
+
+    /// While two TLS CAs are trusted, the SHA-256 of the newer one's SubjectPublicKeyInfo, in hexadecimal.
+    pub fn newer_tls_ca(&self) -> Option<String> {
+        let newer = self.tls.trusted().skip(1).last()?;
+        Some(hex(&newer.certificate.key_hash().ok()?))
     }
 
     /// What stands behind a server's certificate, in PEM: the CA's own, and while one before it is trusted, its certificate by

@@ -169,6 +169,10 @@ impl Lists {
         }
     }
 
+    fn size(&self) -> usize {
+        self.krl.len() + self.crl.len() + self.others.iter().map(Vec::len).sum::<usize>()
+    }
+
     /// The X.509 revocation list of the TLS CA with that key, by its hash in hexadecimal.
     pub fn crl_of(&self, ca: &str) -> Option<&[u8]> {
         if ca == self.ca {
@@ -204,7 +208,9 @@ impl ListCache {
         if let Some(last) = &state.last {
             let is_known = last.revocations == revocations && is_within(last.asked, &ASKED);
             let is_of_these = last.cas == keys.set().number;
-            if is_of_these && (is_known || !urgent && Instant::now() < last.rest && is_within(last.made, &SERVED)) {
+            if is_of_these
+                && (is_known || !urgent && Instant::now() < last.rest && is_within(last.made, &SERVED))
+            {
                 return Ok((Arc::clone(&last.lists), last.revocations));
             }
         }
@@ -396,8 +402,7 @@ impl ListCache {
 fn keep(former: &mut VecDeque<Arc<Lists>>, lists: Arc<Lists>) {
     former.push_back(lists);
     former.retain(|lists| Arc::strong_count(lists) > 1 || Arc::weak_count(lists) > 0);
-    let size =
-        |all: &VecDeque<Arc<Lists>>| all.iter().map(|lists| lists.krl.len() + lists.crl.len()).sum::<usize>();
+    let size = |all: &VecDeque<Arc<Lists>>| all.iter().map(|lists| lists.size()).sum::<usize>();
     while size(former) > KEPT {
         former.pop_front();
     }

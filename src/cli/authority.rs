@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::format::Format;
+use super::rotate::Rotate;
 
 /// What to do with an authority.
 #[derive(Debug, Subcommand)]
@@ -132,6 +133,8 @@ pub enum Command {
     },
     /// Throw a host out: its certificates are revoked, and none is signed for its name until `unlock --host NAME`.
     RevokeHost(RevokeHost),
+    /// Put another CA in the place of one, step by step: start, activate, finish; or say how far that is.
+    Rotate(Rotate),
     /// Let workers register that stay, such as a self-hosted Jenkins.
     #[command(subcommand)]
     Token(TokenCommand),

@@ -169,7 +169,9 @@ impl ServerPlan {
         if let Some(why) = ca.fault(now) {
             return Err(Error::usage(format!("the TLS CA {why}, and signs nothing now"))
                 .hint(format!("this machine's clock says {}", rfc3339(now)))
-                .hint("where that is right: `machine-id authority rotate --ca tls --phase start` makes another"));
+                .hint(
+                    "where that is right: `machine-id authority rotate --ca tls --phase start` makes another",
+                ));
         }
         let wanted = now.saturating_add(ttl);
         let until = wanted.min(ca.until);

@@ -42,7 +42,8 @@ impl CaKeys {
             CaKind::Tls => of_tls(&self.tls_ca().certificate)?,
             CaKind::Statement => {
                 let key = self.statement_key().ok_or_else(|| {
-                    Error::usage("this authority has no statement key yet").hint("`machine-id authority serve` makes it")
+                    Error::usage("this authority has no statement key yet")
+                        .hint("`machine-id authority serve` makes it")
                 })?;
                 (key.clone(), key)
             }

@@ -30,7 +30,8 @@ impl SshCa {
 
     /// As it is written down; with its key, if that is it.
     pub(super) fn known(line: &str, key: Option<Arc<dyn PrivateKey>>) -> Result<Self> {
-        let public = PublicKey::from_openssh(line).context(Kind::Internal, "an SSH CA that is written down")?;
+        let public =
+            PublicKey::from_openssh(line).context(Kind::Internal, "an SSH CA that is written down")?;
         let data = public.key_data().clone();
         let is_it = |key: &Arc<dyn PrivateKey>| Ok::<_, Error>(Public::of(key.as_ref())?.ssh()? == data);
         if !key.as_ref().map_or(Ok(true), is_it)? {

@@ -38,7 +38,8 @@ pub(super) fn ssh_krl(cas: &[ListedCa], list: RevocationList<'_>, now: i64) -> R
     let section = |ca: &ListedCa| {
         let all = if ca.is_host { &hosts } else { &users };
         let of_kind = list.of_kind(CertificateKind::Ssh).filter(|revoked| revoked.is_host == ca.is_host);
-        let serials = of_kind.filter(|revoked| ca.signed(revoked, all)).map(|revoked| revoked.serial).collect();
+        let serials =
+            of_kind.filter(|revoked| ca.signed(revoked, all)).map(|revoked| revoked.serial).collect();
         (ca.key.clone(), serials)
     };
     let of_cas = cas.iter().filter(|ca| !ca.is_revoked).map(section).collect();

@@ -64,8 +64,13 @@ fn run_well(dir: &Path, line: &str) -> String {
 
 /// The one CA of users, and that of hosts.
 fn listed([users, hosts]: [Vec<u8>; 2]) -> Vec<ListedCa> {
-    let ca = |key, is_host| {
-        ListedCa { key, number: None, is_first: true, is_host, is_revoked: false, has_list: true }
+    let ca = |key, is_host| ListedCa {
+        key,
+        number: None,
+        is_first: true,
+        is_host,
+        is_revoked: false,
+        has_list: true,
     };
     vec![ca(users, false), ca(hosts, true)]
 }

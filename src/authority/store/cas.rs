@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 
 use super::locks::REACH;
+use super::replicas::Replica;
 use super::revoked::CertificateKind;
 use super::seal::{Column, Granting, Seal};
 use crate::authority::ca::{CaKey, CaKind, CaSet, CaState};
@@ -32,6 +33,9 @@ pub trait CaStore {
 
     /// The certificates of the CA of that number that are not revoked and end later than `at`.
     fn live(&self, ca: i64, at: i64) -> BoxFuture<'_, Result<Live>>;
+
+    /// All authorities that are there, by their names: a rotation waits for those that have not heard of it.
+    fn replicas(&self) -> BoxFuture<'_, Result<Vec<Replica>>>;
 }
 
 /// What is heard of others who share a store: numbers that are others once something has changed.

@@ -90,6 +90,12 @@ pub(super) fn warn_of_ca(keys: &keys::CaKeys) {
     }
 }
 
+/// Says on stderr what an operator has to see to.
+pub(super) fn warn(error: &Error) {
+    terminal::log(&format!("warning: {error}"));
+    error.hints().iter().for_each(|hint| terminal::log(&format!("hint: {hint}")));
+}
+
 /// What is to be signed: a file, or stdin for `-`, since the authority's user cannot read what lies in an operator's folders.
 pub(super) fn read_input(path: &Path) -> Result<Zeroizing<String>> {
     let cannot = |unfit: Unfit| unfit.error(Kind::Usage, format!("cannot read {}", path.display()));

@@ -11,6 +11,7 @@ use super::super::cas::{
     CaChange, CaChanged, CaRow, CaStore, Changed, KeptCas, Live, LiveCertificate, NAMED, Whose, is_done,
 };
 use super::super::event;
+use super::super::replicas::Replica;
 use super::super::seal::Seal;
 use super::failure::Failure;
 use super::pool::Connection;
@@ -18,7 +19,7 @@ use super::rows::{self, Columns};
 use super::transaction::{self, Judged, Parameter, Statement, locked};
 use super::work::{CANNOT_READ, PATIENCE, Shared, WHOLE_TRAIL, again_within};
 use super::writer::RECORD;
-use super::{Postgres, reads};
+use super::{Postgres, reads, shared};
 use crate::authority::ca::CaSet;
 use crate::error::Result;
 
@@ -138,6 +139,10 @@ impl CaStore for Postgres {
 
     fn live(&self, ca: i64, at: i64) -> BoxFuture<'_, Result<Live>> {
         Box::pin(async move { Ok(self.look(ca, at).await?.0) })
+    }
+
+    fn replicas(&self) -> BoxFuture<'_, Result<Vec<Replica>>> {
+        Box::pin(self.read(|client, _| async move { shared::replicas(&client).await }))
     }
 }
 

@@ -11,9 +11,10 @@ use super::super::cas::{
     CaChange, CaChanged, CaRow, CaStore, Changed, KeptCas, Live, LiveCertificate, NAMED, Whose,
 };
 use super::super::event;
+use super::super::replicas::Replica;
 use super::super::seal::Seal;
 use super::threads::Room;
-use super::{Sqlite, rows};
+use super::{Sqlite, rows, shared};
 use crate::authority::ca::CaSet;
 use crate::error::Result;
 
@@ -45,6 +46,12 @@ impl CaStore for Sqlite {
 
     fn live(&self, ca: i64, at: i64) -> BoxFuture<'_, Result<Live>> {
         Box::pin(async move { Ok(self.look(ca, at).await?.0) })
+    }
+
+    fn replicas(&self) -> BoxFuture<'_, Result<Vec<Replica>>> {
+        Box::pin(
+            async move { Ok(self.reader.read(|connection| shared::announced(connection, "")).await?.others) },
+        )
     }
 }
 

@@ -35,9 +35,8 @@ const MOST_BACKUPS: usize = 100_000;
 pub(super) fn keys(config: &Config) -> Vec<Told> {
     let opened = || {
         let now = Clock::system().now();
-        let set = block_on(async {
-            engine::open(&config.store, &config.store_key(), now).await?.cas().await
-        })??;
+        let set =
+            block_on(async { engine::open(&config.store, &config.store_key(), now).await?.cas().await })??;
         config.open_keys(&Arc::new(set))
     };
     match opened() {
