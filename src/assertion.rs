@@ -4,9 +4,11 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jsonwebtoken::{Algorithm, Header};
+use ring::rsa::{KeyPairComponents, PublicKeyComponents};
+use ring::signature::RsaKeyPair;
 use serde::Serialize;
-use ssh_key::PrivateKey;
-use ssh_key::private::{EcdsaKeypair, KeypairData};
+use ssh_key::private::{EcdsaKeypair, KeypairData, RsaKeypair};
+use ssh_key::{Mpint, PrivateKey};
 use zeroize::Zeroizing;
 
 use crate::error::Result;
@@ -41,6 +43,8 @@ pub enum SshSigner {
     Ed25519(Zeroizing<[u8; 32]>),
     /// Of ECDSA: with which algorithm it signs, the scalar, and the public point.
     Ecdsa(Algorithm, Zeroizing<Vec<u8>>, Vec<u8>),
+    /// RSA of 2048 to 4096 bits.
+    Rsa(Box<RsaKeyPair>),
 }
 
 impl AssertionKey {
@@ -62,6 +66,7 @@ impl AssertionKey {
             KeypairData::Ecdsa(EcdsaKeypair::NistP384 { public, private }) => {
                 ecdsa(Algorithm::ES384, private.as_slice(), public.as_bytes())
             }
+            KeypairData::Rsa(pair) => SshSigner::Rsa(Box::new(rsa(pair)?)),
             _ => return None,
         };
         let mut words = certificate.split_whitespace();
@@ -83,8 +88,75 @@ impl AssertionKey {
                     SshSigner::Ecdsa(algorithm, private, public) => {
                         jws::sign_ecdsa(*algorithm, (private, public), header, claims)
                     }
+                    SshSigner::Rsa(pair) => jws::sign_rsa(pair, header, claims),
                 }
             }
+        }
+    }
+}
+
+/// The pair as ring takes it, which wants two numbers more than OpenSSH writes down.
+fn rsa(pair: &RsaKeypair) -> Option<RsaKeyPair> {
+    let (public, private) = (&pair.public, &pair.private);
+    let [d, p, q, q_inverse] =
+        [&private.d, &private.p, &private.q, &private.iqmp].map(Mpint::as_positive_bytes);
+    let (d, p, q) = (d?, p?, q?);
+    let (d_p, d_q) = (exponent(d, p), exponent(d, q));
+    RsaKeyPair::from_components(&KeyPairComponents {
+        public_key: PublicKeyComponents {
+            n: public.n.as_positive_bytes()?,
+            e: public.e.as_positive_bytes()?,
+        },
+        d,
+        p,
+        q,
+        dP: &d_p,
+        dQ: &d_q,
+        qInv: q_inverse?,
+    })
+    .ok()
+}
+
+/// `d` modulo the prime less one: bit by bit, so that no other crate sees it. Numbers are big-endian.
+fn exponent(d: &[u8], prime: &[u8]) -> Zeroizing<Vec<u8>> {
+    let mut less = Zeroizing::new(vec![0]);
+    less.extend_from_slice(prime);
+    // It is odd.
+    less.last_mut().into_iter().for_each(|last| *last &= 0xfe);
+    let mut rest = Zeroizing::new(vec![0; less.len()]);
+    for bit in d.iter().flat_map(|byte| (0..8).rev().map(move |at| byte >> at & 1)) {
+        let mut carry = bit;
+        for digit in rest.iter_mut().rev() {
+            (*digit, carry) = (*digit << 1 | carry, *digit >> 7);
+        }
+        if *rest >= *less {
+            let mut borrow = false;
+            for (digit, less) in rest.iter_mut().rev().zip(less.iter().rev()) {
+                let (left, one) = digit.overflowing_sub(*less);
+                let (left, other) = left.overflowing_sub(u8::from(borrow));
+                (*digit, borrow) = (left, one || other);
+            }
+        }
+    }
+    rest.remove(0);
+    rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exponents_are_remainders() {
+        for (d, prime) in
+            [(1_u64 << 60, 65_537_u64), (12_345_678_901, 4_294_967_291), (7, 65_521), (0xffff_ffff_ffff, 257)]
+        {
+            let bytes = prime.to_be_bytes();
+            let prime_bytes = &bytes[bytes.iter().position(|byte| *byte != 0).unwrap()..];
+            let rest = exponent(&d.to_be_bytes(), prime_bytes)
+                .iter()
+                .fold(0, |all, byte| all << 8 | u64::from(*byte));
+            assert_eq!(rest, d % (prime - 1), "{d} {prime}");
         }
     }
 }

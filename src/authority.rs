@@ -8,7 +8,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
-use store::replicas::Replica;
+use ca::CaSet;
+use store::cas::Heard;
+use store::replicas::{CAS, LACKS, OLD_TRUST, Replica};
+
+use tokio::task::spawn_blocking;
 
 use crate::clock::Clock;
 use crate::error::{Error, Result};
@@ -18,6 +22,7 @@ use crate::random;
 
 pub mod assertion;
 pub mod audit;
+pub mod ca;
 pub mod config;
 pub mod connections;
 pub mod enroll;
@@ -28,12 +33,14 @@ pub mod http;
 pub mod issue;
 pub mod keys;
 pub mod limits;
+mod old_trust;
 pub mod policy;
 pub mod policy_files;
 mod policy_watch;
 pub mod replicas;
 pub mod revocation;
 pub mod revoke;
+pub mod rotation;
 pub mod serve;
 mod served_list;
 pub mod statements;
@@ -64,6 +71,7 @@ pub struct Authority {
     lists: revocation::ListCache,
     revoked_hosts: revocation::HostListCache,
     hosts: hosts::Heard,
+    old_trust: old_trust::OldTrust,
     statements: statements::Statements,
     /// Names this run among authorities that share the store.
     id: String,
@@ -82,9 +90,13 @@ impl Authority {
     /// mistake of the policy is told, which is waited for where it is being written.
     pub async fn open(data_dir: &Path, clock: Clock) -> Result<Self> {
         let config = config::Config::load(data_dir)?;
-        let keys = config.open_keys()?;
         store::engine::wait(&config.store, &config.store_key()).await?;
         let store = store::engine::open(&config.store, &config.store_key(), clock.now()).await?;
+        let keys = config.open_keys(&Arc::new(store.cas().await?))?;
+        if let Some(lack) = keys.lacks().iter().find(|lack| lack.signs) {
+            return Err(Error::usage(lack.words())
+                .hint("put it back from the backup: what it has signed is good for nothing without it"));
+        }
         let (policy, watch) = config.policy_files().wait()?;
         Ok(Self { watch: Mutex::new(watch), ..Self::assemble(config, keys, store, policy, clock)? })
     }
@@ -114,6 +126,7 @@ impl Authority {
             lists: revocation::ListCache::default(),
             revoked_hosts: revocation::HostListCache::default(),
             hosts: hosts::Heard::default(),
+            old_trust: old_trust::OldTrust::default(),
             statements: statements::Statements::default(),
             id: random::hex::<16>()?,
             replicas: replicas::Replicas::default(),
@@ -140,6 +153,62 @@ impl Authority {
     /// The policy as it is now.
     pub fn policy(&self) -> Arc<policy::Policy> {
         Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Hears of what others who share the store have changed, and which CAs there are where they are others by now.
+    ///
+    /// # Errors
+    /// Where the store cannot be read, or its CAs are not as an authority left them: those of before stay, and nothing is
+    /// recorded that they would sign.
+    pub async fn hear(&self) -> Result<Heard> {
+        let heard = self.store.hear().await?;
+        let of = heard.cas;
+        if of != self.keys().set().number {
+            self.open_keys(Arc::new(self.store.cas().await?)).await?;
+        }
+        Ok(heard)
+    }
+
+    /// Opens the keys of a set, and signs by them from now on.
+    async fn open_keys(&self, set: Arc<CaSet>) -> Result<()> {
+        let source = self.config.key_source()?;
+        let opened = spawn_blocking(move || keys::CaKeys::open(&source, &set)).await;
+        let opened = Arc::new(opened.map_err(Error::internal)??);
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        // Of two that open them, the later set stays.
+        if opened.set().number >= keys.set().number {
+            *keys = opened;
+        }
+        Ok(())
+    }
+
+    /// Hears of the CAs, and looks again for keys that are not to be had; what the log is to say.
+    pub async fn look_at_keys(&self) -> Result<Vec<String>> {
+        let before = self.keys();
+        self.hear().await?;
+        let now = self.keys();
+        let is_new = now.set().number != before.set().number;
+        if !is_new && !before.lacks().is_empty() {
+            self.open_keys(Arc::clone(now.set())).await?;
+        }
+        let now = self.keys();
+        let mut news = Vec::new();
+        if is_new {
+            news.push(
+                "the CAs are others from now on: `machine-id authority rotate status` says which".to_owned(),
+            );
+            self.statements.wake();
+        }
+        if is_new || now.lacks() != before.lacks() {
+            news.extend(now.lacks().iter().map(|lack| format!("warning: {}", lack.words())));
+        }
+        if is_new {
+            let told = spawn_blocking(move || now.tidy()).await.map_err(Error::internal)?;
+            news.extend(
+                told.into_iter().map(|told| told.unwrap_or_else(|error| format!("warning: {error}"))),
+            );
+        }
+        Ok(news)
     }
 
     /// What to say of a store that was put back from a copy, while that matters.
@@ -180,6 +249,14 @@ impl Authority {
         self.revoked_hosts.list(self.store.as_ref(), &self.keys(), self.clock.now()).await
     }
 
+    /// Notes that a job was answered which says that it trusts those TLS CAs, or says nothing.
+    fn note_trust(&self, said: Option<&str>) {
+        // With a certificate from files it may know neither, and need not.
+        if let (Some(new), None) = (self.keys().newer_tls_ca(), &self.config.tls) {
+            self.old_trust.note(said, &new, self.clock.now());
+        }
+    }
+
     /// Has the store hear of the hosts that have proved which they are.
     pub async fn tell_hosts(&self) -> Result<()> {
         let hosts = self.hosts.take(self.clock.instant());
@@ -202,7 +279,7 @@ impl Authority {
 
     /// Tells those who watch it what is new, and where it is `due` that nothing is; whether it did.
     pub async fn tell_watchers(&self, due: bool) -> Result<bool> {
-        self.store.hear().await?;
+        self.hear().await?;
         let stated = self.stated(if due { 0..0 } else { 0..i64::MAX }).await?;
         Ok(self.statements.tell(&stated, due))
     }
@@ -214,11 +291,21 @@ impl Authority {
         Ok(Replica {
             id: self.id.clone(),
             name: name.to_owned(),
+            has: self.has(),
             keys: self.keys().names()?,
             policy: policy_files::hash(&same),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             seen: 0,
         })
+    }
+
+    /// How far it is with a rotation, for whoever goes on with it.
+    fn has(&self) -> Vec<String> {
+        let keys = self.keys();
+        let lacks = keys.lacks().iter().map(|lack| format!("{LACKS}{}", lack.name));
+        let new = keys.newer_tls_ca();
+        let old = new.map(|new| format!("{OLD_TRUST}{}", self.old_trust.count(&new, self.clock.now())));
+        [format!("{CAS}{}", keys.set().number)].into_iter().chain(lacks).chain(old).collect()
     }
 
     /// Takes its place among those that share the store; what the log is to say of the statement key, which the first that

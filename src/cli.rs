@@ -12,6 +12,7 @@ pub mod format;
 pub mod host;
 pub mod inspect;
 pub mod once;
+pub mod rotate;
 
 pub use format::Format;
 

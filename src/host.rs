@@ -11,6 +11,7 @@ pub mod lists;
 pub mod principals;
 pub mod proof;
 pub mod refresh;
+pub mod refused;
 mod reload;
 pub mod round;
 pub mod seen;

@@ -35,7 +35,12 @@ pub fn sign_pkcs8(pkcs8: &[u8], header: Header, claims: &impl Serialize) -> Resu
     if let Ok(pair) = Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8) {
         return sign(Algorithm::EdDSA, header, claims, |message| bytes(pair.sign(message)));
     }
-    let pair = RsaKeyPair::from_pkcs8(pkcs8).context(Kind::Internal, CANNOT)?;
+    sign_rsa(&RsaKeyPair::from_pkcs8(pkcs8).context(Kind::Internal, CANNOT)?, header, claims)
+}
+
+/// Signs with PS256.
+pub fn sign_rsa(pair: &RsaKeyPair, header: Header, claims: &impl Serialize) -> Result<Secret> {
+    let random = SystemRandom::new();
     sign(Algorithm::PS256, header, claims, |message| {
         let mut signature = vec![0; pair.public().modulus_len()];
         pair.sign(&algorithms::RSA_PSS_SHA256, &random, message, &mut signature)?;

@@ -25,6 +25,8 @@ const CERT_SERIAL_LIST: u8 = 0x20;
 const CERT_SERIAL_RANGE: u8 = 0x21;
 const CERT_SERIAL_BITMAP: u8 = 0x22;
 const CERT_KEY_ID: u8 = 0x23;
+/// A key that nobody has, in front of the keys by which a list is [`closed`]: those go again.
+const CLOSED: &[u8] = b"\0\0\0\x0bssh-ed25519\0\0\0 machine-id: nobody is let in now";
 /// The longest bitmap in bytes, but for a zero in front: the longest number that OpenSSH reads.
 const MAX_BITMAP: usize = 16_384 / 8;
 
@@ -37,6 +39,9 @@ pub struct Krl {
     pub date: u64,
     /// The serials that it lists one by one, as ours do, ascending.
     pub serials: Vec<u64>,
+    /// The keys that it revokes as they are (blobs of RFC 4253, section 6.6), and with them what CAs of that key have signed;
+    /// ascending, without those by which it is [`closed`].
+    pub keys: Vec<Vec<u8>>,
 }
 
 /// A thing that a list revokes.
@@ -45,23 +50,23 @@ enum Revoked<'l> {
     Serials { ca: &'l Option<KeyData>, first: u64, last: u64, alone: bool },
     /// What a CA, or every one, calls a certificate.
     KeyId { ca: &'l Option<KeyData>, id: &'l [u8] },
-    /// A key as it is.
-    Key(&'l [u8]),
+    /// A key as it is; whether the list is closed by it.
+    Key(&'l [u8], bool),
     /// A key by the SHA-1 of it, or the SHA-256.
     Hash(&'l [u8]),
 }
 
 /// Reads a list to its end as OpenSSH would.
 pub fn read(list: &[u8]) -> Result<Krl, &'static str> {
-    let mut serials = Vec::new();
-    let (number, date) = walk(list, |revoked| {
-        if let Revoked::Serials { first, alone: true, .. } = revoked {
-            serials.push(first);
-        }
+    let (mut serials, mut keys) = (Vec::new(), BTreeSet::new());
+    let (number, date) = walk(list, |revoked| match revoked {
+        Revoked::Serials { first, alone: true, .. } => serials.push(first),
+        Revoked::Key(key, false) => drop(keys.insert(key.to_vec())),
+        _ => {}
     })?;
     serials.sort_unstable();
     serials.dedup();
-    Ok(Krl { number, date, serials })
+    Ok(Krl { number, date, serials, keys: keys.into_iter().collect() })
 }
 
 /// What a list refuses, to ask it about certificates.
@@ -88,7 +93,7 @@ impl Refusals {
         walk(list, |revoked| match revoked {
             Revoked::Serials { ca, first, last, .. } => all.of(ca).serials.push((first, last)),
             Revoked::KeyId { ca, id } => drop(all.of(ca).key_ids.insert(id.to_vec())),
-            Revoked::Key(key) => drop(all.keys.insert(key.to_vec())),
+            Revoked::Key(key, _) => drop(all.keys.insert(key.to_vec())),
             Revoked::Hash(hash) => drop(all.hashes.insert(hash.to_vec())),
         })?;
         for certificates in all.of_cas.values_mut() {
@@ -155,7 +160,8 @@ fn walk(list: &[u8], mut revoked: impl FnMut(Revoked<'_>)) -> Result<(u64, u64),
         match kind {
             SECTION_CERTIFICATES => certificates(section, &mut revoked)?,
             SECTION_EXPLICIT_KEY => {
-                entries(section, |key| !key.is_empty(), |key| revoked(Revoked::Key(key)))?
+                let is_closing = closes(section);
+                entries(section, |key| !key.is_empty(), |key| revoked(Revoked::Key(key, is_closing)))?
             }
             SECTION_FINGERPRINT_SHA1 => {
                 entries(section, |hash| hash.len() == 20, |hash| revoked(Revoked::Hash(hash)))?
@@ -211,15 +217,43 @@ pub fn advanced(
     adding(list, serials)
 }
 
-/// The list, in which everything is revoked as well that these CAs have signed, whenever that was.
-pub fn closed(mut list: Vec<u8>, ca_blobs: &[Vec<u8>]) -> Vec<u8> {
-    let (mut section, mut keys) = (vec![SECTION_EXPLICIT_KEY], Vec::new());
-    ca_blobs.iter().for_each(|blob| put_string(&mut keys, blob));
-    put_string(&mut section, &keys);
-    if !list.ends_with(&section) {
-        list.extend(section);
+/// The list, and behind what it holds those of these keys (blobs of RFC 4253, section 6.6) that it lacks: everything is revoked
+/// for good that CAs with them have signed, whenever that was.
+pub fn revoking_keys<'b>(
+    mut list: Vec<u8>,
+    blobs: impl IntoIterator<Item = &'b Vec<u8>>,
+) -> Result<Vec<u8>, &'static str> {
+    let mut known = BTreeSet::new();
+    walk(&list, |revoked| {
+        if let Revoked::Key(key, false) = revoked {
+            known.insert(key.to_vec());
+        }
+    })?;
+    let missing: BTreeSet<&[u8]> =
+        blobs.into_iter().filter(|blob| !known.contains(*blob)).map(Vec::as_slice).collect();
+    put_keys(&mut list, missing);
+    Ok(list)
+}
+
+/// The list, in which everything is revoked as well that these CAs have signed, until it is [`opened`].
+pub fn closed(list: Vec<u8>, ca_blobs: &[Vec<u8>]) -> Vec<u8> {
+    let mut closed = opened(&list).map(<[u8]>::to_vec).unwrap_or(list);
+    put_keys(&mut closed, [CLOSED].into_iter().chain(ca_blobs.iter().map(Vec::as_slice)));
+    closed
+}
+
+fn put_keys<'b>(list: &mut Vec<u8>, blobs: impl IntoIterator<Item = &'b [u8]>) {
+    let mut keys = Vec::new();
+    blobs.into_iter().for_each(|blob| put_string(&mut keys, blob));
+    if !keys.is_empty() {
+        list.push(SECTION_EXPLICIT_KEY);
+        put_string(list, &keys);
     }
-    list
+}
+
+/// Whether a section of keys is the one of a list that is closed.
+fn closes(mut section: Decoder<'_>) -> bool {
+    section.string() == Ok(CLOSED)
 }
 
 /// The list as it was before [`closed`], if it was: without the keys at its end.
@@ -229,11 +263,11 @@ pub fn opened(list: &[u8]) -> Option<&[u8]> {
     reader.take(NUMBER_AND_DATE.end + 8).ok()?;
     let (_reserved, _comment) = (reader.string().ok()?, reader.string().ok()?);
     while !reader.is_empty() {
-        let kind = reader.u8().ok()?;
-        last = Some((kind, reader.string().ok()?.len() + 5));
+        last = Some((reader.u8().ok()?, reader.string().ok()?));
     }
-    let (_, length) = last.filter(|(kind, _)| *kind == SECTION_EXPLICIT_KEY)?;
-    list.get(..list.len().checked_sub(length)?)
+    let (_, section) =
+        last.filter(|(kind, section)| *kind == SECTION_EXPLICIT_KEY && closes(Decoder::new(section)))?;
+    list.get(..list.len().checked_sub(section.len() + 5)?)
 }
 
 fn put_serials(list: &mut Vec<u8>, ca: &[u8], serials: &[u64]) {
@@ -327,173 +361,4 @@ fn entries(
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use ssh_key::private::{Ed25519Keypair, PrivateKey};
-
-    use super::*;
-
-    fn number(list: &[u8]) -> Result<u64, &'static str> {
-        read(list).map(|list| list.number)
-    }
-
-    fn string(bytes: &[u8]) -> Vec<u8> {
-        [&u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat()
-    }
-
-    fn head(number: u64, date: u64) -> Vec<u8> {
-        let mut list = [MAGIC, &1_u32.to_be_bytes(), &number.to_be_bytes(), &date.to_be_bytes()].concat();
-        list.extend([0; 8]);
-        list.extend([string(b""), string(b"comment")].concat());
-        list
-    }
-
-    fn with(kind: u8, section: &[u8]) -> Vec<u8> {
-        [head(7, 1), vec![kind], string(section)].concat()
-    }
-
-    fn revoking(kind: u8, part: &[u8]) -> Vec<u8> {
-        let key = PrivateKey::from(Ed25519Keypair::from_seed(&[7; 32]));
-        let ca = string(&key.public_key().to_bytes().unwrap());
-        with(SECTION_CERTIFICATES, &[ca, string(b""), vec![kind], string(part)].concat())
-    }
-
-    #[test]
-    fn what_openssh_reads_is_read() {
-        assert_eq!(number(&head(7, 1)), Ok(7));
-        let serials = [1_u64.to_be_bytes(), u64::MAX.to_be_bytes()].concat();
-        let bitmap = [1_u64.to_be_bytes().to_vec(), string(b"\x03")].concat();
-        for list in [
-            revoking(CERT_SERIAL_LIST, &serials),
-            revoking(CERT_SERIAL_RANGE, &serials),
-            revoking(CERT_SERIAL_BITMAP, &bitmap),
-            revoking(CERT_KEY_ID, &string(b"some id")),
-            with(SECTION_EXPLICIT_KEY, &string(b"blob")),
-            with(SECTION_FINGERPRINT_SHA1, &string(&[0; 20])),
-            with(SECTION_FINGERPRINT_SHA256, &string(&[0; 32])),
-        ] {
-            assert_eq!(number(&list), Ok(7));
-            for length in 0..list.len() {
-                let cut = &list[..length];
-                assert!(cut.len() == head(7, 1).len() || number(cut).is_err(), "{length}");
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_written_is_read() {
-        let ca = PrivateKey::from(Ed25519Keypair::from_seed(&[7; 32])).public_key().to_bytes().unwrap();
-        let list = write(7, 1, vec![(ca, vec![u64::MAX, 0, 1, 1])]);
-        let serials = [1_u64.to_be_bytes(), u64::MAX.to_be_bytes()].concat();
-        let expected =
-            [write(7, 1, vec![]), revoking(CERT_SERIAL_LIST, &serials)[head(7, 1).len()..].to_vec()];
-        assert_eq!(list, expected.concat());
-        assert_eq!(read(&list), Ok(Krl { number: 7, date: 1, serials: vec![1, u64::MAX] }));
-    }
-
-    #[test]
-    fn what_is_added_is_read_and_nothing_is_lost() {
-        let known = revoking(CERT_SERIAL_LIST, &[4_u64.to_be_bytes(), 2_u64.to_be_bytes()].concat());
-        let more = adding(known.clone(), [0, 1, 2, 9].into_iter()).unwrap();
-        assert!(more.starts_with(&known));
-        assert_eq!(read(&more).unwrap().serials, [1, 2, 4, 9]);
-        assert_eq!(adding(more.clone(), [1, 4].into_iter()), Ok(more));
-        let hashes = with(SECTION_FINGERPRINT_SHA256, &string(&[0; 32]));
-        assert!(adding(hashes.clone(), [1].into_iter()).unwrap().starts_with(&hashes));
-        assert!(adding(b"no list".to_vec(), [1].into_iter()).is_err());
-    }
-
-    #[test]
-    fn a_list_goes_on_and_is_closed_and_opened() {
-        let known = revoking(CERT_SERIAL_LIST, &2_u64.to_be_bytes());
-        let next = advanced(known.clone(), 9, 8, [3, 2].into_iter()).unwrap();
-        assert_eq!(read(&next), Ok(Krl { number: 9, date: 8, serials: vec![2, 3] }));
-        assert!(advanced(known[..20].to_vec(), 9, 8, [].into_iter()).is_err());
-        let blobs = [b"one".to_vec(), b"two".to_vec()];
-        for list in [head(7, 1), known, next] {
-            let shut = closed(list.clone(), &blobs);
-            assert!(read(&shut).is_ok() && closed(shut.clone(), &blobs) == shut);
-            assert_eq!((opened(&shut), opened(&list)), (Some(list.as_slice()), None));
-        }
-        assert_eq!((opened(b""), opened(&[0; 40])), (None, None));
-    }
-
-    #[test]
-    fn what_openssh_does_not_read_is_refused() {
-        let mut version = head(7, 1);
-        version[11] = 2;
-        let backwards = [2_u64.to_be_bytes(), 1_u64.to_be_bytes()].concat();
-        let not_a_key = [string(b"not a key"), string(b"")].concat();
-        for list in [
-            b"".to_vec(),
-            b"<html>not a list at all, but long enough to be one</html>".to_vec(),
-            version,
-            with(4, b"signature"),
-            with(9, b""),
-            with(SECTION_CERTIFICATES, &not_a_key),
-            with(SECTION_FINGERPRINT_SHA256, &string(&[0; 20])),
-            revoking(CERT_SERIAL_LIST, &[0; 8]),
-            revoking(CERT_SERIAL_LIST, &[1; 9]),
-            revoking(CERT_SERIAL_RANGE, &backwards),
-            revoking(0x40, b""),
-        ] {
-            assert!(number(&list).is_err(), "{list:?}");
-        }
-    }
-
-    #[test]
-    fn bitmaps_and_ranges_are_serials() {
-        let refused = |kind, part: &[u8]| {
-            let all = Refusals::read(&revoking(kind, part)).unwrap();
-            let (_, certificates) = all.of_cas.iter().next().unwrap();
-            (0..30)
-                .chain(u64::MAX - 3..=u64::MAX)
-                .filter(|serial| certificates.has(*serial))
-                .collect::<Vec<_>>()
-        };
-        let bitmap = |offset: u64, bits: &[u8]| [offset.to_be_bytes().to_vec(), string(bits)].concat();
-        let range = |first: u64, last: u64| [first.to_be_bytes(), last.to_be_bytes()].concat();
-        assert_eq!(refused(CERT_SERIAL_BITMAP, &bitmap(7, &[0, 1, 0x81])), [7, 14, 15]);
-        assert_eq!(refused(CERT_SERIAL_RANGE, &range(2, 4)), [2, 3, 4]);
-        assert_eq!(refused(CERT_SERIAL_RANGE, &range(u64::MAX - 1, u64::MAX)), [u64::MAX - 1, u64::MAX]);
-        for broken in [bitmap(0, &[1]), bitmap(u64::MAX, &[2])] {
-            assert!(read(&revoking(CERT_SERIAL_BITMAP, &broken)).is_err());
-        }
-    }
-
-    #[test]
-    fn number_and_date_may_differ() {
-        assert!(same(&head(7, 1), &head(8, 2)) && !same(&head(7, 1), &revoking(CERT_SERIAL_LIST, &[1; 8])));
-        assert!(!same(&head(7, 1), b"") && same(b"", b""));
-    }
-
-    proptest! {
-        /// Ranges that overlap, touch and hold one another are what they are together.
-        #[test]
-        fn serials_are_in_their_ranges(ranges in proptest::collection::vec((1_u64..60, 0_u64..9), 0..9), more in proptest::collection::vec(1_u64..60, 0..9)) {
-            let part = |(first, length): &(u64, u64)| {
-                [vec![CERT_SERIAL_RANGE], string(&[first.to_be_bytes(), (first + length).to_be_bytes()].concat())].concat()
-            };
-            let parts: Vec<u8> = ranges.iter().flat_map(part).collect();
-            let listed: Vec<u8> = more.iter().flat_map(|serial| serial.to_be_bytes()).collect();
-            let list = [vec![CERT_SERIAL_LIST], string(&listed)].concat();
-            let section = [string(b""), string(b""), parts, list].concat();
-            let all = Refusals::read(&with(SECTION_CERTIFICATES, &section)).unwrap();
-            for serial in 0..80 {
-                let expected = more.contains(&serial)
-                    || ranges.iter().any(|(first, length)| (*first..=first + length).contains(&serial));
-                prop_assert_eq!(all.of_cas.values().any(|certificates| certificates.has(serial)), expected);
-            }
-        }
-
-        #[test]
-        fn nothing_panics(bytes in proptest::collection::vec(any::<u8>(), 0..100), at in any::<prop::sample::Index>(), byte: u8) {
-            let _ = (number(&bytes), opened(&bytes));
-            let _ = number(&[head(1, 1), bytes].concat());
-            let mut damaged = revoking(CERT_SERIAL_LIST, &[1; 16]);
-            let place = at.index(damaged.len());
-            damaged[place] = byte;
-            let _ = (number(&damaged), opened(&damaged));
-        }
-    }
-}
+mod tests;

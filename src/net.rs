@@ -17,7 +17,9 @@ mod pin;
 mod proxy;
 mod roots;
 
-pub use authority::{AuthorityTrust, authority_client, authority_origin, authority_url, unreachable};
+pub use authority::{
+    AuthorityTrust, authority_client, authority_origin, authority_url, believing, trusts, unreachable,
+};
 pub use client::{Platform, execute, issuer_client, machine_client, send};
 pub use error::{ByProxy, RequestError, Untrusted, body};
 pub use pin::pin_of;

@@ -186,8 +186,8 @@ pub struct RevokedEnds {
     pub expires: BTreeMap<u64, i64>,
 }
 
-/// What the authority states of itself to servers: the claims of a JWS of type [`STATEMENT`], signed by its statement key
-/// with EdDSA, ES256 or ES384. Later ones count: a higher `number`, or the same and a later `made`. Unknown members are of later versions.
+/// What the authority states of itself to servers: the claims of a JWS of type [`STATEMENT`], signed by its statement key with
+/// EdDSA, ES256 or ES384. Later ones count: a higher `number`, or the same and a later `made`. Unknown members are of later versions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Statement {
     /// The cluster that it is of.
@@ -203,13 +203,21 @@ pub struct Statement {
     /// For each CA that takes another's place: who says so.
     #[serde(default)]
     pub endorsements: Vec<Endorsement>,
-    /// The statement keys that are believed, in base64url: the raw public key of Ed25519, or the point of P-256 or P-384.
+    /// The statement keys that are believed, in base64url: the raw public key of Ed25519 (32 bytes), or the point of P-256 or
+    /// P-384 (65 or 97 bytes).
     pub statement_keys: Vec<String>,
     /// The SHA-256 of the KRL with that number, as it is served, in hexadecimal.
     pub krl: String,
     /// The same of the CRL, but for its signature, which is another of each authority: of its `TBSCertList` (RFC 5280,
-    /// section 5.1).
+    /// section 5.1). Of the TLS CA that signs now.
     pub crl: String,
+    /// The same of the lists of the other TLS CAs that are trusted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub crls: Vec<CrlHash>,
+    /// CAs that are believed no more, whatever else says so: the SSH ones whose key is in the KRL, as OpenSSH public keys, and
+    /// TLS ones in PEM.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revoked_cas: Vec<String>,
     /// The number of the statement that `revoked` follows; none where whole lists are to be fetched.
     #[serde(default)]
     pub since: Option<u64>,
@@ -219,6 +227,15 @@ pub struct Statement {
     /// The lowest number that has all that operators have revoked: who has a lower one is not to wait.
     #[serde(default)]
     pub urgent: u64,
+}
+
+/// The list of a TLS CA that is trusted and does not sign now: `GET /v1/revoked/tls.crl?ca=HEX`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CrlHash {
+    /// The SHA-256 of the CA's SubjectPublicKeyInfo, in hexadecimal.
+    pub ca: String,
+    /// That of its list, as [`Statement::crl`] has it.
+    pub hash: String,
 }
 
 /// `typ` of a [`Statement`].
@@ -243,9 +260,10 @@ pub struct Endorsement {
     pub kind: String,
     /// The new one, as [`TrustAnchors`] or [`Statement::statement_keys`] have it.
     pub new: String,
-    /// The one that says so, as [`TrustAnchors`] have it: of the same kind, or of `tls`.
+    /// The one that says so, as [`TrustAnchors`] or [`Statement::statement_keys`] have it: of the same kind, or of `tls`.
     pub by: String,
-    /// Its signature, in base64url, over [`Endorsement::message`]: of Ed25519, or of ECDSA P-256 with SHA-256 in ASN.1.
+    /// Its signature, in base64url, over [`Endorsement::message`]: of Ed25519, of ECDSA in ASN.1 (P-256 with SHA-256, P-384 with
+    /// SHA-384), or of RSA (PKCS #1 v1.5 with SHA-256).
     pub signature: String,
 }
 
@@ -277,6 +295,9 @@ pub const HOST_HEADER: &str = "machine-id-host";
 /// The header in which an authority names its suite (`modern` or `compatible`), and a job the one by which it made keys that
 /// nobody chose.
 pub const SUITE_HEADER: &str = "machine-id-suite";
+/// The header in which a client says which of the authority's CAs it believes, by `--ca-pin` or `--ca-file`: the SHA-256 of each
+/// SubjectPublicKeyInfo in hexadecimal, with commas. Who leaves it out says nothing.
+pub const TRUSTS_HEADER: &str = "machine-id-trusts";
 
 /// Serials exceed what numbers hold elsewhere.
 mod text_number {

@@ -213,3 +213,99 @@ fn rsa(modulus: &[u8], exponent: &[u8]) -> DecodingKey {
     let bare = |number: &[u8]| number.iter().copied().skip_while(|byte| *byte == 0).collect::<Vec<u8>>();
     DecodingKey::from_rsa_raw_components(&bare(modulus), &bare(exponent))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::process::Command;
+
+    use ssh_key::PrivateKey;
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::assertion::AssertionKey;
+    use crate::pem;
+
+    fn run(folder: &Path, program: &str, arguments: &[&str]) {
+        let done = Command::new(program).args(arguments).current_dir(folder).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+    }
+
+    fn is_verified(key: &AssertionKey, algorithm: &str) {
+        let said = key.sign(&serde_json::json!({"aud": "x"})).unwrap();
+        let jwt = Jwt::parse(said.expose()).unwrap();
+        assert_eq!(format!("{:?}", jwt.algorithm), algorithm);
+        let shown = shown(&jwt.header, jwt.algorithm).unwrap();
+        assert!(jwt.is_signed_by(&shown.key), "{algorithm}");
+        for other in
+            [Algorithm::ES256, Algorithm::ES384, Algorithm::EdDSA, Algorithm::PS256, Algorithm::RS256]
+        {
+            let verifies = super::shown(&jwt.header, other).is_some_and(|shown| {
+                let (message, signature) = said.expose().rsplit_once('.').unwrap();
+                crate::jws::verify(signature, message.as_bytes(), &shown.key, other)
+            });
+            assert_eq!(verifies, other == jwt.algorithm, "{algorithm} as {other:?}");
+        }
+    }
+
+    /// Keys of OpenSSH's and OpenSSL's own.
+    #[test]
+    fn every_kind_of_key_says_what_is_verified() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+        run(folder, "ssh-keygen", &["-q", "-N", "", "-t", "ed25519", "-f", "ca"]);
+        for (kind, bits, algorithm) in [
+            ("ed25519", "256", "EdDSA"),
+            ("ecdsa", "256", "ES256"),
+            ("ecdsa", "384", "ES384"),
+            ("rsa", "2048", "PS256"),
+            ("rsa", "3072", "PS256"),
+            ("rsa", "4096", "PS256"),
+        ] {
+            let name = format!("{kind}{bits}");
+            run(folder, "ssh-keygen", &["-q", "-N", "", "-t", kind, "-b", bits, "-f", &name]);
+            run(
+                folder,
+                "ssh-keygen",
+                &["-q", "-s", "ca", "-h", "-I", "x", "-n", "x", "-z", "7", &format!("{name}.pub")],
+            );
+            let key = PrivateKey::from_openssh(read(&name)).unwrap();
+            is_verified(&AssertionKey::ssh(&key, &read(&format!("{name}-cert.pub"))).unwrap(), algorithm);
+        }
+        for (kind, option, algorithm) in [
+            ("ed25519", "", "EdDSA"),
+            ("EC", "ec_paramgen_curve:P-256", "ES256"),
+            ("EC", "ec_paramgen_curve:P-384", "ES384"),
+            ("RSA", "rsa_keygen_bits:3072", "PS256"),
+        ] {
+            let mut arguments = vec!["genpkey", "-algorithm", kind, "-out", "key.pem"];
+            if !option.is_empty() {
+                arguments.extend(["-pkeyopt", option]);
+            }
+            run(folder, "openssl", &arguments);
+            run(
+                folder,
+                "openssl",
+                &[
+                    "req",
+                    "-x509",
+                    "-new",
+                    "-key",
+                    "key.pem",
+                    "-subj",
+                    "/CN=x",
+                    "-set_serial",
+                    "7",
+                    "-out",
+                    "crt.pem",
+                ],
+            );
+            let pkcs8 = pem::decode_all(&read("key.pem"), "PRIVATE KEY").unwrap().pop().unwrap();
+            is_verified(
+                &AssertionKey::tls(Zeroizing::new(pkcs8.to_vec()), &read("crt.pem")).unwrap(),
+                algorithm,
+            );
+        }
+    }
+}

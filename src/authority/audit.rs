@@ -20,6 +20,8 @@ const FIELDS: &[(&str, &str)] = &[
     ("token", "token"),
     ("join_method", "method"),
     ("by", "by"),
+    ("ca", "ca"),
+    ("phase", "phase"),
     ("kind", "kind"),
     ("value", "value"),
     ("secret_id", "secret"),
@@ -39,6 +41,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("groups", "groups"),
     ("expires_at", "expires"),
     ("peer", "peer"),
+    ("keys", "keys"),
     ("events", "events"),
     ("until", "until"),
     ("detail", "detail"),
@@ -72,9 +75,18 @@ pub async fn write(
 /// spaces are quoted; nothing in them acts on a terminal.
 pub fn text(event: &Event) -> String {
     let body = &event.body;
-    let id = ["issuance_id", "denial_id", "lock_id", "instance", "secret_id", "join_token", "store", "id"]
-        .iter()
-        .find_map(|name| body.get(*name));
+    const IDS: [&str; 9] = [
+        "issuance_id",
+        "denial_id",
+        "lock_id",
+        "instance",
+        "secret_id",
+        "join_token",
+        "rotation_id",
+        "store",
+        "id",
+    ];
+    let id = IDS.iter().find_map(|name| body.get(*name));
     let mut line = [body.get("time"), body.get("event"), id]
         .into_iter()
         .flatten()
@@ -85,6 +97,7 @@ pub fn text(event: &Event) -> String {
         let value = match *field {
             "type" | "principals" | "groups" => of_outputs(body, field),
             "options" => options(body),
+            "keys" => keys(body),
             "detail" => body.get("detail").map(|detail| shown_long(&plain(detail).replace('\n', "; "))),
             // Cut where it was put together, so that no part of it takes another away.
             "provenance" => body.get("provenance").map(|run| shown_long(&plain(run))),
@@ -156,6 +169,13 @@ fn options(body: &Map<String, Value>) -> Option<String> {
         }
     }
     (!all.is_empty()).then(|| all.join(","))
+}
+
+/// Each CA of a kind that was rotated, `ID=STATE`.
+fn keys(body: &Map<String, Value>) -> Option<String> {
+    let text = |key: &Value, name: &str| key.get(name).map(plain).unwrap_or_default();
+    let key = |key: &Value| shown_ascii(&format!("{}={}", text(key, "id"), text(key, "state")));
+    Some(body.get("keys")?.as_array()?.iter().map(key).collect::<Vec<_>>().join(","))
 }
 
 /// A value as it is shown; a list is never cut, or a job that asks for many

@@ -5,8 +5,10 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::keys::{self, CaKeys, KeyPlace};
+use super::ca::CaSet;
+use super::keys::{self, CaKeys, KeyPlace, KeySource, SEALS_CA_KEYS};
 use super::limits::Quotas;
 use super::policy::Policy;
 use super::policy_files::PolicyFiles;
@@ -139,8 +141,24 @@ impl Config {
     ///
     /// # Errors
     /// As [`CaKeys::open`] says.
-    pub fn open_keys(&self) -> Result<CaKeys> {
-        CaKeys::open(&self.keys, &self.ca_certificate(), &self.cluster, self.owner, self.key_passphrase()?)
+    pub fn open_keys(&self, set: &Arc<CaSet>) -> Result<CaKeys> {
+        CaKeys::open(&self.key_source()?, set)
+    }
+
+    /// What they are opened by.
+    ///
+    /// # Errors
+    /// `Kind::Usage` where the key of the store or the passphrase cannot be used.
+    pub fn key_source(&self) -> Result<KeySource> {
+        Ok(KeySource {
+            place: self.keys.clone(),
+            certificate: self.ca_certificate(),
+            cluster: self.cluster.clone(),
+            owner: self.owner,
+            suite: self.suite,
+            passphrase: self.key_passphrase()?,
+            sealing: self.store_key().derive(SEALS_CA_KEYS)?,
+        })
     }
 
     /// The passphrase that CA keys in files are sealed with, where there is one.

@@ -8,6 +8,7 @@ use super::Authority;
 use super::issue::Prepared;
 use super::issue::leaf::RequestContext;
 use super::issue::request::{OutputKeys, binding_of};
+use super::keys;
 use super::limits::Exceeded;
 use super::policy::{Grant, JoinToken, MAX_OUTPUTS, Policy, PolicyRequest};
 use super::store::instances::InstanceRefusal;
@@ -21,6 +22,9 @@ use crate::join::issuers::Unavailable;
 use crate::join::verify::{Failure, Identity, VerifyContext};
 use crate::random;
 use crate::wire::{ExchangeRequest, ExchangeResponse, JoinedInstance, MIN_TTL};
+
+/// How often an exchange is planned, where the CAs are others by the time that it is recorded.
+const PLANS: usize = 5;
 
 /// Why an exchange has no answer.
 #[derive(Debug)]
@@ -42,6 +46,8 @@ pub enum Refused {
     Unavailable(Unavailable),
     /// The CA that would sign is not good now.
     CaNotValid(String),
+    /// The CAs were changed each time that it was planned.
+    CasChange,
     /// Something broke inside.
     Broken(Error),
 }
@@ -105,7 +111,7 @@ impl<E: Into<Failure>> From<E> for Ended {
 
 impl Exchange<'_> {
     async fn decide(&self, keys: Vec<OutputKeys>) -> Result<ExchangeResponse, Ended> {
-        let Self { authority, request, peer, .. } = *self;
+        let Self { authority, request, .. } = *self;
         // 3. Which rules apply. The request names its join token, and that names
         //    the method and the issuer: the proof has no say in how it is judged.
         let token = self.join_token()?;
@@ -126,8 +132,26 @@ impl Exchange<'_> {
         let malformed = |why| Ended::Otherwise(Refused::Malformed(why));
         keys.iter().try_for_each(OutputKeys::check_possession).map_err(malformed)?;
 
+        // 6. to 9., by the CAs as they are: where they are others by the time that it is recorded, once more.
+        for _ in 0..PLANS {
+            if let Some(response) = self.issue(token, &identity, keys.clone()).await? {
+                return Ok(response);
+            }
+            authority.hear().await?;
+        }
+        Err(Ended::Otherwise(Refused::CasChange))
+    }
+
+    /// Issues by the CAs as they were last heard of; nothing where they are others by now.
+    async fn issue(
+        &self,
+        token: &JoinToken,
+        identity: &Identity,
+        keys: Vec<OutputKeys>,
+    ) -> Result<Option<ExchangeResponse>, Ended> {
+        let Self { authority, peer, .. } = *self;
         // 6. What it may have.
-        let grant = self.grant(token, &identity)?;
+        let grant = self.grant(token, identity)?;
 
         // 7. What will be signed, with serials.
         let now = authority.clock.now();
@@ -139,26 +163,33 @@ impl Exchange<'_> {
         if let Some(why) = tls_ca.fault(now).filter(|_| wants_tls) {
             return Err(Ended::Otherwise(Refused::CaNotValid(format!("the TLS CA {why}"))));
         }
-        let context = RequestContext { cluster, provenance: identity.provenance(), peer, now, tls_ca };
+        let signing = ca_keys.signing();
+        let context =
+            RequestContext { cluster, provenance: identity.provenance(), peer, now, tls_ca, signing };
         let plan = Prepared::new(grant, keys, &context)?;
         let count = plan.count();
+        // Nothing is used up for what could not be signed here.
+        if !plan.is_signed_by(&ca_keys) {
+            return Err(keys::lacking().into());
+        }
         // What a job that logs in somewhere is not to believe; where that cannot be told, nothing is used up.
         let revoked_hosts = match logs_in {
             true => Some(authority.revoked_hosts().await?.as_ref().to_owned()),
             false => None,
         };
-        self.charge(token, &identity, count)?;
+        self.charge(token, identity, count)?;
 
         // 8. The proof is used up and the record durable before anything is signed;
         //    a registered worker moves on, or is found to be two.
         let granted: Vec<i64> = plan.ends().collect();
         let denied = |denial: Denial| Err(denial.with_claims(identity.claims(), true).into());
         let used = |why| denied(Denial::new(Reason::TokenUsed, why));
-        let entry = self.entry(token, &identity, now);
+        let entry = self.entry(token, identity, now, ca_keys.set().number);
         let recorded = record::exchange(authority.store.as_ref(), entry, plan).await;
-        let recorded =
-            recorded.inspect_err(|_| authority.issuances.give_back(&token.name, run_of(&identity), count))?;
-        let (recorded, generation) = match recorded {
+        if matches!(recorded, Err(_) | Ok(Issued::Outdated)) {
+            authority.issuances.give_back(&token.name, run_of(identity), count);
+        }
+        let (recorded, generation) = match recorded? {
             Issued::Accepted { plan, generation } => (plan, generation),
             Issued::Used => return used("used before for other keys or outputs, or revoked since"),
             Issued::Refused(refusal) => return denied(denial_of(refusal)),
@@ -170,6 +201,7 @@ impl Exchange<'_> {
                 }
                 return denied(locked(&lock));
             }
+            Issued::Outdated => return Ok(None),
         };
 
         // A lost reply: the same certificates once more, if they would still be granted.
@@ -180,6 +212,9 @@ impl Exchange<'_> {
             if recorded.plan().ends().zip(granted).any(|(recorded, granted)| recorded > granted) {
                 return used("used before, when certificates were allowed to live longer");
             }
+            if !recorded.plan().is_signed_by(&ca_keys) {
+                return used("used before, for certificates of a CA that signs no more");
+            }
         }
 
         // 9. Signatures, at last.
@@ -187,7 +222,7 @@ impl Exchange<'_> {
         let instance = instance.map(|(id, generation)| JoinedInstance { id, generation });
         let cluster = cluster.clone();
         let response = ca_keys.work(move |keys| recorded.sign(keys, &cluster, instance)).await?;
-        Ok(ExchangeResponse { revoked_hosts, ..response })
+        Ok(Some(ExchangeResponse { revoked_hosts, ..response }))
     }
 
     /// What the policy gives for this proof, if its use would be remembered.
@@ -246,7 +281,7 @@ impl Exchange<'_> {
         Err(Denial::new(Reason::TokenUsed, told.clone()).tell(told).with_claims(identity.claims(), true))
     }
 
-    fn entry(&self, token: &JoinToken, identity: &Identity, now: i64) -> NewIssuance {
+    fn entry(&self, token: &JoinToken, identity: &Identity, now: i64, cas: i64) -> NewIssuance {
         NewIssuance {
             time: now,
             bot: token.bot.clone(),
@@ -260,6 +295,7 @@ impl Exchange<'_> {
             max_uses: if identity.is_bound() { 1 } else { token.max_uses },
             join: identity.join().cloned(),
             restored: self.restored.map(|restored| restored.time),
+            cas,
         }
     }
 

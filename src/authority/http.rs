@@ -35,7 +35,7 @@ use super::{Authority, Ready};
 use crate::error::Error;
 use crate::join::issuers::Unavailable;
 use crate::terminal;
-use crate::wire::{ExchangeRequest, HOST_HEADER, Problem, RevokeRequest, SUITE_HEADER};
+use crate::wire::{ExchangeRequest, HOST_HEADER, Problem, RevokeRequest, SUITE_HEADER, TRUSTS_HEADER};
 
 /// The largest body that is read, in bytes: sixteen outputs with RSA keys and a token are about 60 KB.
 const MAX_BODY: usize = 96 << 10;
@@ -195,6 +195,7 @@ async fn exchange(
     let request: ExchangeRequest = read(&body)?;
     let response =
         enroll::exchange(&authority, &request, peer).await.map_err(|why| refused(&authority, why))?;
+    authority.note_trust(headers.get(TRUSTS_HEADER).and_then(|said| said.to_str().ok()));
     json_response(&response)
 }
 
@@ -242,7 +243,7 @@ async fn watch(
                     host.is_there(&authority).await;
                 }
                 let since = watch.number();
-                watch.next().await?.line(&authority.keys(), since).await.ok()?
+                watch.next().await?.line(since).await.ok()?
             }
         };
         Some((Ok::<_, Infallible>(line), (authority, watch, watching, host, None)))
@@ -260,7 +261,7 @@ async fn stated(authority: &Authority, since: Option<u64>) -> Result<(Arc<Stated
         return Err(problem(404, "not-found", "this authority has no statement key"));
     }
     let stated = authority.statement().await.map_err(|error| broken(&error))?;
-    let line = stated.line(&authority.keys(), since).await.map_err(|error| broken(&error))?;
+    let line = stated.line(since).await.map_err(|error| broken(&error))?;
     Ok((stated, line))
 }
 
@@ -288,9 +289,19 @@ async fn ssh_krl(State(authority): Shared) -> Answer {
     Ok(served_list::of("application/octet-stream", &lists, |lists| &lists.krl))
 }
 
-async fn tls_crl(State(authority): Shared) -> Answer {
+/// `GET /v1/revoked/tls.crl?ca=HEX`: that of the CA that signs now, or of another that is trusted.
+async fn tls_crl(State(authority): Shared, uri: Uri) -> Answer {
     let lists = authority.revocation_lists().await.map_err(|error| broken(&error))?;
-    Ok(served_list::of("application/pkix-crl", &lists, |lists| &lists.crl))
+    let kind = "application/pkix-crl";
+    let Some(query) = uri.query() else { return Ok(served_list::of(kind, &lists, |lists| &lists.crl)) };
+    let ca = query.strip_prefix("ca=").map(str::to_ascii_lowercase);
+    let ca = ca.ok_or_else(|| problem(400, "malformed", "the query is no `ca=HEX`"))?;
+    let ca =
+        ["sha256:", "sha256%3a"].iter().find_map(|before| ca.strip_prefix(before)).unwrap_or(&ca).to_owned();
+    if lists.crl_of(&ca).is_none() {
+        return Err(problem(404, "unknown-ca", "this authority trusts no TLS CA with that key"));
+    }
+    Ok(served_list::of(kind, &lists, move |lists| lists.crl_of(&ca).unwrap_or_default()))
 }
 
 async fn readyz(
@@ -478,6 +489,10 @@ fn refused(authority: &Authority, why: Refused) -> Box<Problem> {
             // Nothing that a job could wait for: an operator puts it right.
             let problem = Problem::new("ca-not-valid", 503, "the CA of X.509 certificates is not valid now");
             Problem { detail, retry_after: Some(3600), ..problem }
+        }
+        Refused::CasChange => {
+            let why = "the CAs were changed again and again while this was asked";
+            Problem { retry_after: Some(1), ..Problem::new("cas-changed", 503, why) }
         }
         Refused::Broken(error) => return broken(&error),
     })

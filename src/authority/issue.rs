@@ -119,6 +119,14 @@ impl Prepared {
         self.0.outputs.iter().flat_map(of).flatten()
     }
 
+    /// Whether these keys can sign all of it, each certificate with the CA that its record names.
+    pub fn is_signed_by(&self, keys: &CaKeys) -> bool {
+        let of = |output: &PreparedOutput| {
+            [output.ssh.as_ref().map(ssh::SshPlan::ca), output.tls.as_ref().map(x509::TlsPlan::ca)]
+        };
+        self.0.outputs.iter().flat_map(of).flatten().all(|(kind, ca)| keys.signs_again(kind, ca))
+    }
+
     /// When the first of them does.
     pub fn expires(&self) -> i64 {
         self.ends().min().unwrap_or_default()
@@ -147,11 +155,11 @@ impl ExchangePlan for Prepared {
         for output in &mut self.0.outputs {
             if let Some(ssh) = &mut output.ssh {
                 let old = take(ssh.record())?;
-                ssh.recorded(old.serial, earlier.time, old.expires);
+                ssh.recorded(earlier.time, &old);
             }
             if let Some(tls) = &mut output.tls {
                 let old = take(tls.record())?;
-                tls.recorded(old.serial, earlier.time, old.expires);
+                tls.recorded(earlier.time, &old);
             }
         }
         self.0.issuance_id.clone_from(&earlier.id);

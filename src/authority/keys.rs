@@ -4,7 +4,7 @@
 //! lists; the TLS CA's own certificate is signed where it is made. A fourth key signs statements and no certificate.
 //! Where their private halves are, a [`KeyStore`] knows.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +12,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Header;
 use rcgen::{CertificateParams, CertificateRevocationListParams};
-use ssh_key::HashAlg;
+use ring::digest::{Context, SHA256, digest};
 use ssh_key::certificate::{Builder, CertType};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use super::ca::{CaKind, CaSet, CaState};
+use super::store::RevokedCertificate;
 use super::store::record::Recorded;
 use super::validity::{Ending, Validity};
 use crate::error::{Context as _, Error, Kind, Result};
@@ -25,12 +27,16 @@ use crate::jws;
 use crate::net::pin_of;
 use crate::secret::Secret;
 use crate::suite::Suite;
-use crate::wire::{STATEMENT, Statement, TrustAnchors};
+use crate::text::hex;
+use crate::wire::{Endorsement, STATEMENT, Statement, TrustAnchors};
 
 mod awskms;
 mod crl;
 mod cross;
+mod family;
 mod file;
+mod next;
+mod opening;
 mod passphrase;
 pub mod pkcs11;
 mod place;
@@ -42,15 +48,21 @@ mod subject;
 #[cfg(test)]
 pub(in crate::authority) mod tests;
 mod tls;
+mod travel;
 
-pub use cross::{CROSS, Cross};
+pub use cross::Cross;
+pub use next::NewCa;
+pub use opening::Lack;
 pub use passphrase::passphrase;
 pub use place::{KeyPlace, TLS_CERTIFICATE};
 pub use private::{Algorithm, KeyStore, PrivateKey, is_away};
 pub use sealed::is_sealed;
 pub use tls::TlsCaCertificate;
 pub(super) use tls::{params, valid_from};
+pub use travel::{SEALS_CA_KEYS, SealingKey};
 
+use family::{Family, Member};
+pub(in crate::authority) use private::lacking;
 use private::{Public, away};
 use ssh::SshCa;
 use tls::TlsCa;
@@ -58,23 +70,39 @@ use tls::TlsCa;
 /// How long a signature may take where it is made elsewhere.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the keys of `init` are called in a store of keys.
-const SSH_USER: &str = "ssh-user";
-const SSH_HOST: &str = "ssh-host";
-const TLS: &str = "tls";
-const STATEMENT_KEY: &str = "statement";
 /// What keys that are elsewhere sign to show that they do: it is no certificate, no list and no statement.
 const PROBE: &[u8] = b"machine-id: does this key sign?";
 
-/// Every CA of an authority.
+/// Where the keys of an authority are, and what else they are opened by.
+#[derive(Debug)]
+pub struct KeySource {
+    /// Where the private keys are.
+    pub place: KeyPlace,
+    /// Where the certificate of the first TLS CA is.
+    pub certificate: PathBuf,
+    /// The cluster.
+    pub cluster: String,
+    /// Whose all of it is.
+    pub owner: Owner,
+    /// What new keys are of.
+    pub suite: Suite,
+    /// What keys in files are sealed with.
+    pub passphrase: Option<Secret>,
+    /// What keys travel by through the store.
+    pub sealing: Option<SealingKey>,
+}
+
+/// Every CA of an authority, as of one [`CaSet`].
 #[derive(Clone, Debug)]
 pub struct CaKeys {
     store: Arc<dyn KeyStore>,
-    ssh_user: SshCa,
-    ssh_host: SshCa,
-    tls: TlsCa,
+    set: Arc<CaSet>,
+    ssh_user: Family<SshCa>,
+    ssh_host: Family<SshCa>,
+    tls: Family<TlsCa>,
     /// None in a data directory from before there were statements, until `serve` makes it.
-    statement: Option<StatementKey>,
+    statement: Option<Family<StatementKey>>,
+    lacks: Vec<Lack>,
 }
 
 /// What keys of a new authority stay where they were made when nothing comes of it.
@@ -93,8 +121,48 @@ impl NewKeys {
 
 #[derive(Clone, Debug)]
 struct StatementKey {
-    key: Arc<dyn PrivateKey>,
-    public: Public,
+    key: Option<Arc<dyn PrivateKey>>,
+    /// In base64url: raw of Ed25519, or a point.
+    public: String,
+}
+
+/// The numbers of the CAs that sign now: none of a kind that was never rotated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Signing {
+    /// Certificates of users.
+    pub ssh_user: Option<i64>,
+    /// Certificates of hosts.
+    pub ssh_host: Option<i64>,
+    /// X.509 certificates.
+    pub tls: Option<i64>,
+}
+
+/// A CA, as lists of what is revoked have it.
+#[derive(Clone, Debug)]
+pub struct ListedCa {
+    /// Of SSH the public key (RFC 4253, section 6.6), of TLS the SHA-256 of the SubjectPublicKeyInfo.
+    pub key: Vec<u8>,
+    /// Its number, as certificates name it.
+    pub number: Option<i64>,
+    /// Whether those that name none are its.
+    pub is_first: bool,
+    /// Whether its certificates are for hosts.
+    pub is_host: bool,
+    /// Whether it is revoked as a whole.
+    pub is_revoked: bool,
+    /// Whether it can sign a list, for those who trust it.
+    pub has_list: bool,
+}
+
+impl ListedCa {
+    /// Whether it signed that one, among `all` of its kind: a certificate by none of them is on the lists of each.
+    pub(in crate::authority) fn signed(&self, revoked: &RevokedCertificate, all: &[Self]) -> bool {
+        match revoked.ca {
+            None => self.is_first,
+            Some(_) if all.iter().any(|ca| ca.number == revoked.ca) => self.number == revoked.ca,
+            Some(_) => true,
+        }
+    }
 }
 
 impl CaKeys {
@@ -112,47 +180,19 @@ impl CaKeys {
         place.prepare()?;
         let store = place.open(Owner::me(), passphrase)?;
         let mut made = NewKeys(Vec::new());
-        let mut make = |name| {
-            let key = store.create(name, algorithm(suite, name)).map_err(|error| made.left_by(error))?;
+        let mut make = |kind: CaKind| {
+            let name = kind.name();
+            let key = store.create(name, algorithm(suite, kind)).map_err(|error| made.left_by(error))?;
             // Files go with the folder that they are made in.
             made.0.extend((!store.is_local()).then(|| store.place(name)));
             Ok::<_, Error>(key)
         };
-        for name in [SSH_USER, SSH_HOST, STATEMENT_KEY] {
-            make(name)?;
+        for kind in [CaKind::SshUser, CaKind::SshHost, CaKind::Statement] {
+            make(kind)?;
         }
-        let key = make(TLS)?;
+        let key = make(CaKind::Tls)?;
         tls::create(key.as_ref(), certificate, cluster, now).map_err(|error| made.left_by(error))?;
         Ok(made)
-    }
-
-    /// The keys of an authority.
-    ///
-    /// # Errors
-    /// `Kind::Usage` where one is missing, unreadable, unfit, another user's, or open to others; [`is_away`] where they
-    /// cannot be reached.
-    pub fn open(
-        place: &KeyPlace,
-        certificate: &Path,
-        cluster: &str,
-        owner: Owner,
-        passphrase: Option<Secret>,
-    ) -> Result<Self> {
-        let store = place.open(owner, passphrase)?;
-        let need = |name| {
-            store.open(name)?.ok_or_else(|| {
-                Error::usage(format!("the CA key {} is missing", store.place(name)))
-                    .hint("put it back from the backup: what it has signed is good for nothing without it")
-            })
-        };
-        let ssh = |name, file: &str| SshCa::new(need(name)?, &format!("{file}@{cluster}"));
-        Ok(Self {
-            ssh_user: ssh(SSH_USER, "ssh_user_ca")?,
-            ssh_host: ssh(SSH_HOST, "ssh_host_ca")?,
-            tls: TlsCa::new(need(TLS)?, tls::read(certificate, owner)?, certificate, owner)?,
-            statement: store.open(STATEMENT_KEY)?.map(StatementKey::new).transpose()?,
-            store,
-        })
     }
 
     /// With a new statement key, where these are from before there was one.
@@ -163,20 +203,28 @@ impl CaKeys {
         if self.statement.is_some() {
             return Ok(None);
         }
-        let key = self.store.create(STATEMENT_KEY, algorithm(suite, STATEMENT_KEY))?;
+        let key = self.store.create(CaKind::Statement.name(), algorithm(suite, CaKind::Statement))?;
         let key = StatementKey::new(key)?;
-        let Self { store, ssh_user, ssh_host, tls, .. } = self.clone();
-        Ok(Some(Self { store, ssh_user, ssh_host, tls, statement: Some(key) }))
+        Ok(Some(Self { statement: Some(Family::of_one(key)), ..self.clone() }))
+    }
+
+    /// The CAs that these are of.
+    pub fn set(&self) -> &Arc<CaSet> {
+        &self.set
+    }
+
+    /// The private keys that they ought to have, and have not.
+    pub fn lacks(&self) -> &[Lack] {
+        &self.lacks
     }
 
     /// The keys that are of an algorithm which the suite is to do without, by name.
     pub fn unlike(&self, suite: Suite) -> Vec<&'static str> {
-        let statement = self.statement.iter().map(|one| (STATEMENT_KEY, &one.key));
-        let all = [(SSH_USER, &self.ssh_user.key), (SSH_HOST, &self.ssh_host.key), (TLS, &self.tls.key)];
-        let is_unlike =
-            |key: &dyn PrivateKey| suite == Suite::Compatible && key.algorithm() == Algorithm::Ed25519;
-        let unlike = all.into_iter().chain(statement).filter(|(_, key)| is_unlike(key.as_ref()));
-        unlike.map(|(name, _)| name).collect()
+        let is_unlike = |kind: &CaKind| {
+            suite == Suite::Compatible
+                && self.private(*kind).is_ok_and(|key| key.algorithm() == Algorithm::Ed25519)
+        };
+        CaKind::ALL.into_iter().filter(is_unlike).map(CaKind::name).collect()
     }
 
     /// Has something signed: here where the keys are, else on a thread that may wait.
@@ -203,46 +251,73 @@ impl CaKeys {
     /// # Errors
     /// Where one does not sign.
     pub async fn probe(self: &Arc<Self>) -> Result<()> {
-        if self.store.is_local() {
+        if self.store.is_local() && self.lacks.is_empty() {
             return Ok(());
         }
         self.work(|keys| {
-            let statement = keys.statement.iter().map(|one| &one.key);
-            let all = [&keys.ssh_user.key, &keys.ssh_host.key, &keys.tls.key];
-            all.into_iter().chain(statement).try_for_each(|key| key.sign(PROBE).map(drop))
+            let statement = keys.statement.iter().map(|all| &all.current().ca.key);
+            let ssh = [&keys.ssh_user, &keys.ssh_host].map(|all| &all.current().ca.key);
+            let all = ssh.into_iter().chain([&keys.tls_ca().key]).chain(statement);
+            for key in all {
+                key.as_ref().ok_or_else(lacking)?.sign(PROBE)?;
+            }
+            Ok(())
         })
         .await
     }
 
     /// What others need to trust these CAs.
     pub fn trust(&self) -> TrustAnchors {
+        let lines = |all: &Family<SshCa>| all.trusted().map(|ca| ca.line.clone()).collect();
         TrustAnchors {
-            ssh_host_cas: vec![self.ssh_host.line.clone()],
-            ssh_user_cas: vec![self.ssh_user.line.clone()],
-            tls_cas: vec![self.tls.certificate.pem.clone()],
+            ssh_host_cas: lines(&self.ssh_host),
+            ssh_user_cas: lines(&self.ssh_user),
+            tls_cas: self.tls.trusted().map(|ca| ca.certificate.pem.clone()).collect(),
         }
     }
 
-    /// Names the keys for operators, sorted: as `ssh-keygen -l` does, and as `export tls-ca-pin`.
+    /// Who says that CAs are to be believed that came after others.
+    pub fn endorsements(&self) -> Vec<Endorsement> {
+        let trusted = self.set.keys.iter().filter(|key| key.state.is_trusted());
+        trusted.flat_map(|key| key.endorsements.iter().cloned()).collect()
+    }
+
+    /// CAs that are believed no more, whatever they have signed: SSH ones on one line, TLS ones in PEM.
+    pub fn revoked_cas(&self) -> Vec<String> {
+        let ssh = self.ssh_user.revoked().chain(self.ssh_host.revoked()).map(|ca| ca.line.clone());
+        ssh.chain(self.tls.revoked().map(|ca| ca.certificate.pem.clone())).collect()
+    }
+
+    /// Names the first keys of their kinds for operators, sorted: as `ssh-keygen -l` does, and as `export tls-ca-pin`. Those stay
+    /// what they are, whatever is rotated.
     pub fn names(&self) -> Result<Vec<String>> {
-        let ssh = |ca: &SshCa| ca.data.fingerprint(HashAlg::Sha256);
-        let mut names =
-            vec![format!("ssh-host {}", ssh(&self.ssh_host)), format!("ssh-user {}", ssh(&self.ssh_user))];
-        names.extend(self.statement_key().map(|key| format!("statement {key}")));
-        names.push(format!("tls {}", pin_of(self.tls_certificate())?));
-        Ok(names)
+        let first = |kind: CaKind, id: String| format!("{} {id}", kind.name());
+        let ssh = |all: &Family<SshCa>| all.named(None).map(|one| one.ca.id());
+        let host = ssh(&self.ssh_host).map(|id| first(CaKind::SshHost, id));
+        let user = ssh(&self.ssh_user).map(|id| first(CaKind::SshUser, id));
+        let statement = self.statement.as_ref().and_then(|all| Some(all.named(None)?.ca.public.clone()));
+        let statement = statement.map(|id| first(CaKind::Statement, id));
+        let tls = self.tls.named(None).map(|one| pin_of(&one.ca.certificate.der)).transpose()?;
+        let tls = tls.map(|id| first(CaKind::Tls, id));
+        Ok([host, user, statement, tls].into_iter().flatten().collect())
     }
 
     /// The public key that statements are verified by, in base64url: raw of Ed25519, or a point; none where there is none yet.
     pub fn statement_key(&self) -> Option<String> {
-        Some(URL_SAFE_NO_PAD.encode(self.statement.as_ref()?.public.raw()))
+        Some(self.statement.as_ref()?.current().ca.public.clone())
+    }
+
+    /// All that are believed.
+    pub fn statement_keys(&self) -> Vec<String> {
+        self.statement.iter().flat_map(Family::trusted).map(|key| key.public.clone()).collect()
     }
 
     /// Signs a statement, and nothing else; as a JWS.
     pub(in crate::authority) fn sign_statement(&self, statement: &Statement) -> Result<String> {
         let of = self.statement.as_ref().ok_or_else(|| Error::internal("there is no statement key"))?;
+        let key = of.current().ca.key.as_ref().ok_or_else(lacking)?;
         let header = Header { typ: Some(STATEMENT.to_owned()), ..Header::default() };
-        let algorithm = of.key.algorithm();
+        let algorithm = key.algorithm();
         let named = match algorithm {
             Algorithm::Ed25519 => jsonwebtoken::Algorithm::EdDSA,
             Algorithm::EcdsaP256 => jsonwebtoken::Algorithm::ES256,
@@ -250,58 +325,146 @@ impl CaKeys {
             Algorithm::Rsa3072 => return Err(Error::internal("a statement key of RSA")),
         };
         let signed = jws::sign_by(named, header, statement, |message| {
-            private::jws_signature(algorithm, of.key.sign(message)?)
+            private::jws_signature(algorithm, key.sign(message)?)
         })?;
         Ok(signed.expose().to_owned())
     }
 
-    /// The TLS CA's certificate in DER.
+    fn tls_ca(&self) -> &TlsCa {
+        &self.tls.current().ca
+    }
+
+    /// The certificate of the TLS CA that signs, in DER.
     pub fn tls_certificate(&self) -> &[u8] {
-        &self.tls.certificate.der
+        &self.tls_ca().certificate.der
     }
 
-    /// When the TLS CA signs: while all is good that it is verified by. The SSH CAs have no end.
-    pub fn tls_validity(&self) -> Validity {
-        self.tls.validity()
+    /// The pins of the TLS CAs, as `--ca-pin` takes them.
+    pub fn tls_pins(&self) -> Result<String> {
+        let pins: Result<Vec<_>> = self.tls.trusted().map(|ca| pin_of(&ca.certificate.der)).collect();
+        Ok(pins?.join(","))
     }
 
-    /// When each certificate ends that the TLS CA is verified by.
+    /// When each certificate ends that a TLS CA is verified by.
     pub fn tls_endings(&self) -> Vec<Ending> {
-        self.tls.endings()
-    }
-
-    /// What stands behind the certificates of servers, in PEM, so that they are believed by whoever trusts the TLS CA, or
-    /// the root of those who certified it.
-    pub fn tls_chain(&self) -> &str {
-        self.tls.chain()
+        self.tls.trusted().flat_map(TlsCa::endings).collect()
     }
 
     /// What another CA is asked to certify the TLS CA by: a certificate request in PEM.
     pub fn tls_request(&self) -> Result<String> {
-        self.tls.request()
+        self.tls_ca().request()
     }
 
-    /// The public key blobs of the SSH CAs (RFC 4253, section 6.6), as a revocation list names them: of users, and of hosts.
-    pub fn ssh_blobs(&self) -> Result<[Vec<u8>; 2]> {
-        Ok([self.ssh_user.blob()?, self.ssh_host.blob()?])
+    /// While two TLS CAs are trusted, the SHA-256 of the newer one's SubjectPublicKeyInfo, in hexadecimal.
+    pub fn newer_tls_ca(&self) -> Option<String> {
+        let newer = self.tls.trusted().skip(1).last()?;
+        Some(hex(&newer.certificate.key_hash().ok()?))
     }
 
-    /// Signs an OpenSSH certificate of what is recorded, with the CA of its
-    /// kind; on one line.
-    pub(in crate::authority) fn sign_ssh<P>(
-        &self,
-        _: &Recorded<P>,
-        kind: CertType,
-        certificate: Builder,
-    ) -> Result<String> {
-        match kind {
-            CertType::User => self.ssh_user.sign(certificate),
-            CertType::Host => self.ssh_host.sign(certificate),
+    /// What stands behind a server's certificate, in PEM: the CA's own, and while one before it is trusted, its certificate by
+    /// that, and that one's, for those that know no other.
+    pub fn tls_chain(&self) -> String {
+        let of = self.tls_ca();
+        let mut former = self.tls.all().filter(|one| one.state == CaState::Former);
+        match (of.cross.as_slice(), former.next()) {
+            ([], _) | (_, None) => of.chain().to_owned(),
+            (cross, Some(former)) => {
+                let root = of.root.as_ref().map(|root| root.sent.as_str()).unwrap_or_default();
+                cross.concat() + root + &former.ca.certificate.pem
+            }
         }
     }
 
+    /// When the certificate of the TLS CA that signs is good. The SSH CAs have no end.
+    pub fn tls_validity(&self) -> Validity {
+        self.tls_ca().validity()
+    }
+
+    /// The TLS CA that signs now: when it is good, and its number.
+    pub fn tls_signer(&self) -> (Validity, Option<i64>) {
+        (self.tls_validity(), self.signing().tls)
+    }
+
+    /// Which CAs sign now.
+    pub fn signing(&self) -> Signing {
+        let ssh = |all: &Family<SshCa>| all.current().number;
+        Signing {
+            ssh_user: ssh(&self.ssh_user),
+            ssh_host: ssh(&self.ssh_host),
+            tls: self.tls.current().number,
+        }
+    }
+
+    /// Whether the CA of that kind and number can sign again what it has signed.
+    pub fn signs_again(&self, kind: CaKind, number: Option<i64>) -> bool {
+        let key = match kind {
+            CaKind::SshUser => trusted(self.ssh_user.named(number)).map(|ca| ca.key.is_some()),
+            CaKind::SshHost => trusted(self.ssh_host.named(number)).map(|ca| ca.key.is_some()),
+            CaKind::Tls => trusted(self.tls.named(number)).map(|ca| ca.key.is_some()),
+            CaKind::Statement => Ok(false),
+        };
+        key.unwrap_or(false)
+    }
+
+    /// The SSH CAs, as a revocation list has them: those that were, too.
+    pub fn ssh_cas(&self) -> Result<Vec<ListedCa>> {
+        let listed = |one: &Member<SshCa>, is_host| {
+            let Member { number, is_first, state, ca } = one;
+            let (key, is_revoked) = (ca.blob()?, *state == CaState::Revoked);
+            let (number, is_first) = (*number, *is_first);
+            Ok(ListedCa { key, number, is_first, is_host, is_revoked, has_list: false })
+        };
+        let users = self.ssh_user.all().map(|one| listed(one, false));
+        users.chain(self.ssh_host.all().map(|one| listed(one, true))).collect()
+    }
+
+    /// The TLS CAs, the one first that signs certificates.
+    pub fn tls_cas(&self) -> Result<Vec<ListedCa>> {
+        let current = std::iter::once(self.tls.current());
+        let others = self.tls.all().filter(|one| one.state != CaState::Current);
+        let listed = |one: &Member<TlsCa>| {
+            let key = one.ca.certificate.key_hash()?;
+            let Member { number, is_first, .. } = *one;
+            let has_list = one.state.is_trusted() && one.ca.key.is_some();
+            Ok(ListedCa { key, number, is_first, is_host: false, is_revoked: false, has_list })
+        };
+        current.chain(others).map(listed).collect()
+    }
+
+    /// A hash of all CAs of certificates, and of what each is good for.
+    pub fn hash(&self) -> Result<[u8; 32]> {
+        let mut hash = Context::new(&SHA256);
+        let mut part = |bytes: &[u8], state: CaState| {
+            hash.update(digest(&SHA256, bytes).as_ref());
+            // As it was before there were others: stores go on with the lists that they have.
+            if state != CaState::Current {
+                hash.update(state.name().as_bytes());
+            }
+        };
+        for one in self.ssh_user.all().chain(self.ssh_host.all()) {
+            part(&one.ca.blob()?, one.state);
+        }
+        self.tls.all().for_each(|one| part(&one.ca.certificate.der, one.state));
+        hash.finish().as_ref().try_into().context(Kind::Internal, "SHA-256")
+    }
+
+    /// Signs an OpenSSH certificate of what is recorded, with the CA of its
+    /// kind and that number; on one line.
+    pub(in crate::authority) fn sign_ssh<P>(
+        &self,
+        _: &Recorded<P>,
+        (kind, ca): (CertType, Option<i64>),
+        certificate: Builder,
+    ) -> Result<String> {
+        let family = match kind {
+            CertType::User => &self.ssh_user,
+            CertType::Host => &self.ssh_host,
+        };
+        trusted(family.named(ca))?.sign(certificate)
+    }
+
     /// Signs an X.509 certificate of what is recorded, made of `params` for the
-    /// key; `subject`, a DER `Name`, takes the place of one that `params`
+    /// key, with the CA of that number; `subject`, a DER `Name`, takes the place of one that `params`
     /// cannot say. In PEM, with nothing behind it, since clients hold the root.
     ///
     /// # Errors
@@ -309,33 +472,52 @@ impl CaKeys {
     pub(in crate::authority) fn sign_tls<P>(
         &self,
         _: &Recorded<P>,
-        params: &CertificateParams,
-        spki: &[u8],
+        ca: Option<i64>,
+        (params, spki): (&CertificateParams, &[u8]),
         subject: Option<&[u8]>,
     ) -> Result<String> {
-        self.tls.sign(params, spki, subject)
+        trusted(self.tls.named(ca))?.sign(params, spki, subject)
     }
 
-    /// Signs a revocation list, and nothing else, with these serials on it, each with when it was revoked; in DER.
+    /// Signs a revocation list with the TLS CA of that number, and nothing else, with these serials on it, each with when it
+    /// was revoked; in DER.
     pub(in crate::authority) fn sign_crl(
         &self,
+        ca: Option<i64>,
         list: &CertificateRevocationListParams,
         revoked: impl ExactSizeIterator<Item = (u64, i64)>,
     ) -> Result<Vec<u8>> {
-        self.tls.sign_crl(list, revoked)
+        trusted(self.tls.named(ca))?.sign_crl(list, revoked)
     }
 }
 
-/// What a suite makes the key of that name of.
-fn algorithm(suite: Suite, name: &str) -> Algorithm {
+/// What a suite makes such a key of.
+fn algorithm(suite: Suite, kind: CaKind) -> Algorithm {
     match suite {
-        Suite::Modern if name != TLS => Algorithm::Ed25519,
+        Suite::Modern if kind != CaKind::Tls => Algorithm::Ed25519,
         Suite::Modern | Suite::Compatible => Algorithm::EcdsaP256,
     }
 }
 
+/// The CA, where its word still counts.
+fn trusted<T>(member: Option<&Member<T>>) -> Result<&T> {
+    let trusted = member.filter(|one| one.state.is_trusted()).map(|one| &one.ca);
+    trusted.ok_or_else(|| Error::internal("a signature by a CA that signs no more"))
+}
+
 impl StatementKey {
     fn new(key: Arc<dyn PrivateKey>) -> Result<Self> {
-        Ok(Self { public: Public::of(key.as_ref())?, key })
+        Ok(Self { public: URL_SAFE_NO_PAD.encode(Public::of(key.as_ref())?.raw()), key: Some(key) })
+    }
+
+    /// As it is written down; with its key, if that is it.
+    fn known(public: &str, key: Option<Arc<dyn PrivateKey>>) -> Result<Self> {
+        match key.map(Self::new).transpose()? {
+            Some(own) if own.public != public => {
+                Err(Error::usage("it is another than the store has written down"))
+            }
+            Some(own) => Ok(own),
+            None => Ok(Self { key: None, public: public.to_owned() }),
+        }
     }
 }

@@ -20,14 +20,14 @@ use super::store::{
 };
 use super::validity::{Ending, Validity};
 use crate::clock::LEEWAY;
-use crate::error::{Context as _, Kind, Result};
+use crate::error::{Context as _, Error, Kind, Result};
 use crate::krl;
 use crate::text::hex;
-use crate::wire::{MAX_LIST, RevokedNow};
+use crate::wire::{CrlHash, MAX_LIST, RevokedNow};
 
 mod list;
 
-use list::{RevocationList, krl_date, ssh_krl, tls_crl};
+use list::{RevocationList, krl_date, ssh_krl, tls_crl, with_revoked};
 
 /// How long the lists serve before the store is asked again, in seconds, since others may share it; a revocation
 /// here ends that at once.
@@ -61,12 +61,18 @@ pub struct Lists {
     pub number: u64,
     /// The SHA-256 of the KRL and of what the CRL's signature is over, in hexadecimal.
     pub hashes: [String; 2],
+    /// The same of the CRLs of other TLS CAs that are trusted.
+    pub crls: Vec<CrlHash>,
     /// What was new to these, and to those before them, oldest first.
     changes: VecDeque<Arc<Change>>,
     /// OpenSSH's key revocation list.
     pub krl: Vec<u8>,
-    /// The X.509 revocation list in DER (RFC 5280, section 5).
+    /// The X.509 revocation list in DER (RFC 5280, section 5), of the TLS CA that signs.
     pub crl: Vec<u8>,
+    /// Those of the others, as `crls` has them.
+    others: Vec<Vec<u8>>,
+    /// The hash of the key of the CA that signs, in hexadecimal.
+    ca: String,
     /// When the X.509 list is good.
     validity: Validity,
     /// How long [`RevokedEnds`](crate::wire::RevokedEnds) is in JSON, at most.
@@ -126,6 +132,8 @@ struct Cached {
     made: i64,
     asked: i64,
     revocations: u64,
+    /// The number of the CAs that they are of.
+    cas: i64,
     /// Until when no others are made for what jobs give back.
     rest: Instant,
 }
@@ -151,13 +159,36 @@ impl Lists {
     /// Some of these bytes.
     #[cfg(test)]
     pub(in crate::authority) fn of(krl: Vec<u8>, crl: Vec<u8>) -> Self {
-        let validity = Validity { from: 0, until: i64::MAX };
-        Self { number: 0, hashes: Default::default(), changes: VecDeque::new(), krl, crl, validity, ends: 0 }
+        Self {
+            number: 0,
+            hashes: Default::default(),
+            crls: Vec::new(),
+            changes: VecDeque::new(),
+            krl,
+            crl,
+            others: Vec::new(),
+            ca: String::new(),
+            validity: Validity { from: 0, until: i64::MAX },
+            ends: 0,
+        }
     }
 
     /// When the X.509 list ends, unless it is made again.
     pub fn ending(&self) -> Ending {
         Ending { what: "the list of revoked X.509 certificates".to_owned(), validity: self.validity }
+    }
+
+    fn size(&self) -> usize {
+        self.krl.len() + self.crl.len() + self.others.iter().map(Vec::len).sum::<usize>()
+    }
+
+    /// The X.509 revocation list of the TLS CA with that key, by its hash in hexadecimal.
+    pub fn crl_of(&self, ca: &str) -> Option<&[u8]> {
+        if ca == self.ca {
+            return Some(&self.crl);
+        }
+        let mut others = self.crls.iter().zip(&self.others).filter(|(known, _)| known.ca == ca);
+        others.next().map(|(_, crl)| crl.as_slice())
     }
 
     /// What the operator must hear long before servers take the lists no more.
@@ -185,7 +216,10 @@ impl ListCache {
         let revocations = store.revocations();
         if let Some(last) = &state.last {
             let is_known = last.revocations == revocations && is_within(last.asked, &ASKED);
-            if is_known || !urgent && Instant::now() < last.rest && is_within(last.made, &SERVED) {
+            let is_of_these = last.cas == keys.set().number;
+            if is_of_these
+                && (is_known || !urgent && Instant::now() < last.rest && is_within(last.made, &SERVED))
+            {
                 return Ok((Arc::clone(&last.lists), last.revocations));
             }
         }
@@ -199,7 +233,9 @@ impl ListCache {
             self.hear(&mut state, store, now).await?;
             let State { last, fresh, hashed, upto, .. } = &mut *state;
             let has_all = |last: &&mut Cached| {
-                fresh.is_empty() && from <= last.first_end && !was_put_back && is_within(last.made, &SERVED)
+                let is_of_these = last.cas == keys.set().number;
+                let is_good = from <= last.first_end && !was_put_back && is_within(last.made, &SERVED);
+                fresh.is_empty() && is_of_these && is_good
             };
             if let Some(last) = last.as_mut().filter(has_all) {
                 return Ok(last.again(now, revocations));
@@ -214,6 +250,7 @@ impl ListCache {
             // What says the same as the last ones has another number where others said another thing in between.
             if let Some(last) = last.as_mut().filter(|last| last.lists.number == number.number) {
                 fresh.clear();
+                last.cas = keys.set().number;
                 return Ok(last.again(now, revocations));
             }
             break number;
@@ -231,6 +268,7 @@ impl ListCache {
             made,
             asked: now,
             revocations,
+            cas: keys.set().number,
             rest: Instant::now() + rest,
         };
         let former = state.last.replace(cached);
@@ -288,20 +326,39 @@ impl ListCache {
         from: i64,
         changes: VecDeque<Arc<Change>>,
     ) -> Result<(Lists, i64)> {
-        let blobs = keys.ssh_blobs()?;
-        let (krl, crl, first_end, count) = {
+        let (ssh, tls) = (keys.ssh_cas()?, keys.tls_cas()?);
+        let (krl, crls, first_end, count) = {
             let known = self.known();
             let list = RevocationList { number, certificates: &known, from };
             let first_end = list.all().map(|one| one.expires).min().unwrap_or(i64::MAX);
-            (ssh_krl(blobs, list, made), tls_crl(list, made, CRL_VALID), first_end, known.len())
+            let crls = tls.iter().filter(|ca| ca.has_list).map(|ca| {
+                let crl = tls_crl(ca, &tls, list, (made, CRL_VALID));
+                (hex(&ca.key), crl)
+            });
+            (ssh_krl(&ssh, list, made)?, crls.collect::<Vec<_>>(), first_end, known.len())
         };
-        let crl = keys.work(|keys| crl.sign(keys)).await?;
+        let sign = |keys: &CaKeys| -> Result<Vec<_>> {
+            crls.into_iter().map(|(ca, crl)| Ok((ca, crl.sign(keys)?))).collect()
+        };
+        let mut crls = keys.work(sign).await?.into_iter();
+        let (ca, crl) = crls.next().ok_or_else(|| Error::internal("no TLS CA signs a list"))?;
+        let (others, crls): (Vec<_>, Vec<_>) = crls
+            .map(|(ca, crl)| {
+                let hash = hex(digest(&SHA256, to_be_signed(&crl)?).as_ref());
+                Ok((crl, CrlHash { ca, hash }))
+            })
+            .collect::<Result<Vec<_>>>()?
+            .into_iter()
+            .unzip();
         let lists = Lists {
             number,
             hashes: [&*krl, to_be_signed(&crl)?].map(|list| hex(digest(&SHA256, list).as_ref())),
+            crls,
             changes,
             krl,
             crl,
+            others,
+            ca,
             validity: Validity { from: valid_from(made), until: made.saturating_add(CRL_VALID) },
             ends: ENDS.len() + count * END,
         };
@@ -320,9 +377,7 @@ impl ListCache {
         ended.for_each(|one| set.change(one, u64::wrapping_sub));
         *hashed = Some((from, set));
         let mut hash = Context::new(&SHA256);
-        for ca in keys.ssh_blobs()?.iter().map(Vec::as_slice).chain([keys.tls_certificate()]) {
-            hash.update(digest(&SHA256, ca).as_ref());
-        }
+        hash.update(&keys.hash()?);
         set.0.iter().for_each(|part| hash.update(&part.to_be_bytes()));
         hash.finish().as_ref().try_into().context(Kind::Internal, "SHA-256")
     }
@@ -357,8 +412,7 @@ impl ListCache {
 fn keep(former: &mut VecDeque<Arc<Lists>>, lists: Arc<Lists>) {
     former.push_back(lists);
     former.retain(|lists| Arc::strong_count(lists) > 1 || Arc::weak_count(lists) > 0);
-    let size =
-        |all: &VecDeque<Arc<Lists>>| all.iter().map(|lists| lists.krl.len() + lists.crl.len()).sum::<usize>();
+    let size = |all: &VecDeque<Arc<Lists>>| all.iter().map(|lists| lists.size()).sum::<usize>();
     while size(former) > KEPT {
         former.pop_front();
     }
@@ -401,6 +455,7 @@ struct HostList {
     krl: Arc<str>,
     asked: i64,
     revocations: u64,
+    cas: i64,
 }
 
 impl HostListCache {
@@ -411,14 +466,19 @@ impl HostListCache {
         let revocations = store.revocations();
         if let Some(known) = cached().as_ref()
             && known.revocations == revocations
+            && known.cas == keys.set().number
             && ASKED.contains(&now.saturating_sub(known.asked))
         {
             return Ok(Arc::clone(&known.krl));
         }
         let serials = store.revoked_hosts(now.saturating_sub(LEEWAY), MAX_HOSTS).await?;
-        let ([_, host], made) = (keys.ssh_blobs()?, krl_date(now));
-        let krl: Arc<str> = STANDARD.encode(krl::write(made, made, vec![(host, serials)])).into();
-        *cached() = Some(HostList { krl: Arc::clone(&krl), asked: now, revocations });
+        let (hosts, made) = (keys.ssh_cas()?.into_iter().filter(|ca| ca.is_host), krl_date(now));
+        let hosts: Vec<_> = hosts.collect();
+        // Serials are those of no other: of each CA all.
+        let of_cas = hosts.iter().filter(|ca| !ca.is_revoked).map(|ca| (ca.key.clone(), serials.clone()));
+        let krl = with_revoked(krl::write(made, made, of_cas.collect()), &hosts)?;
+        let krl: Arc<str> = STANDARD.encode(krl).into();
+        *cached() = Some(HostList { krl: Arc::clone(&krl), asked: now, revocations, cas: keys.set().number });
         Ok(krl)
     }
 }

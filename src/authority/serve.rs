@@ -61,6 +61,8 @@ const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// How often what has expired is forgotten, and how long the authority has been running is written down.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
+/// How often it is looked whether CAs were rotated.
+const LOOK_AT_KEYS_EVERY: Duration = Duration::from_millis(400);
 /// How often it is told to those that share the store what was used of limits.
 const SHARE_EVERY: Duration = Duration::from_secs(1);
 /// After how many times it is said that this authority is there.
@@ -106,8 +108,9 @@ pub async fn serve(authority: Arc<Authority>, listen: SocketAddr) -> Result<()> 
     log(&format!("listening on https://{address}"));
 
     let keeper = tokio::spawn(keep_current(Arc::clone(&authority), certificates, hangup, warned));
-    let together = tokio::spawn(keep_together(Arc::clone(&authority), name, limits));
+    let keys = tokio::spawn(keep_keys(Arc::clone(&authority), name.clone()));
     let telling = tokio::spawn(keep_told(Arc::clone(&authority), watched));
+    let together = tokio::spawn(keep_together(Arc::clone(&authority), name, limits));
     let (stop, stopping) = watch::channel(false);
     let app = TowerToHyperService::new(router(Arc::clone(&authority), current));
     let accepting = accept(app, listener, acceptor, connections, stopping);
@@ -119,6 +122,7 @@ pub async fn serve(authority: Arc<Authority>, listen: SocketAddr) -> Result<()> 
     log("stopping");
     keeper.abort();
     telling.abort();
+    keys.abort();
     // They watch another authority from now on.
     authority.statements.end();
     let _ = stop.send(true);
@@ -164,6 +168,23 @@ impl Alone {
     }
 }
 
+/// Takes other CAs within a second, and says at once which it has: a rotation waits for that.
+async fn keep_keys(authority: Arc<Authority>, name: String) {
+    loop {
+        sleep(LOOK_AT_KEYS_EVERY).await;
+        match authority.look_at_keys().await {
+            Ok(news) if news.is_empty() => {}
+            Ok(news) => {
+                news.iter().for_each(|news| log(news));
+                // Where it cannot be said now, it is with the next.
+                let _ = authority.stay(&name).await;
+            }
+            Err(error) if is_displaced(&error) || lost(&error).is_some() => {}
+            Err(error) => log_rarely(&format!("it is not known which CAs there are: {error}")),
+        }
+    }
+}
+
 /// Keeps in touch with those that share the store. A store that does not answer holds up nothing else.
 async fn keep_together(authority: Arc<Authority>, name: String, mut limits: Alone) {
     let mut there = THERE;
@@ -171,6 +192,9 @@ async fn keep_together(authority: Arc<Authority>, name: String, mut limits: Alon
         for _ in 0..STAY_AFTER {
             sleep(SHARE_EVERY).await;
             limits.look(authority.share().await);
+            if let Err(error) = authority.hear().await {
+                log_rarely(&format!("which CAs there are is not heard: {error}"));
+            }
             if let Err(error) = authority.tell_hosts().await {
                 log_rarely(&format!("hosts are not noted: {error}"));
             }

@@ -28,7 +28,11 @@ pub(super) fn ends(authority: Arc<Authority>) -> Response {
 
 /// With one of the lists, for as long as they are kept: whoever reads slowly, or not at all, holds a part and not the whole, of
 /// which there is another each second. His answer breaks off then.
-pub(super) fn of(kind: &'static str, lists: &Arc<Lists>, which: fn(&Lists) -> &[u8]) -> Response {
+pub(super) fn of(
+    kind: &'static str,
+    lists: &Arc<Lists>,
+    which: impl Fn(&Lists) -> &[u8] + Send + 'static,
+) -> Response {
     let (length, lists) = (which(lists).len(), Arc::downgrade(lists));
     let part = move |from: usize| {
         let to = length.min(from.saturating_add(PART));

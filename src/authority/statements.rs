@@ -29,6 +29,8 @@ pub struct Stated {
     lists: Arc<Lists>,
     /// How much was revoked when it was made, by [`Store::revocations`].
     revocations: u64,
+    /// The keys that it is of, and that sign it.
+    keys: Arc<CaKeys>,
     /// Signed, by the number of the lists that they follow.
     lines: tokio::sync::Mutex<HashMap<Option<u64>, Bytes>>,
 }
@@ -43,7 +45,7 @@ impl Stated {
     ///
     /// # Errors
     /// Where there is no statement key.
-    pub async fn line(&self, keys: &Arc<CaKeys>, since: Option<u64>) -> Result<Bytes> {
+    pub async fn line(&self, since: Option<u64>) -> Result<Bytes> {
         // Held while it is signed: all others who hear it wait for that.
         let mut lines = self.lines.lock().await;
         if let Some(line) = lines.get(&since) {
@@ -55,7 +57,7 @@ impl Stated {
             return Ok(line.clone());
         }
         let statement = Statement { since, revoked: revoked.unwrap_or_default(), ..self.statement.clone() };
-        let statement = keys.work(move |keys| keys.sign_statement(&statement)).await?;
+        let statement = self.keys.work(move |keys| keys.sign_statement(&statement)).await?;
         let watched = Watched { statement };
         let mut line = serde_json::to_vec(&watched).context(Kind::Internal, "a statement")?;
         line.push(b'\n');
@@ -69,8 +71,8 @@ impl Stated {
     /// Whether it says something that the other does not.
     fn is_news_after(&self, other: &Self) -> bool {
         let [ours, theirs] = [self, other].map(|stated| {
-            let Statement { number, urgent, trust, .. } = &stated.statement;
-            (number, urgent, trust)
+            let Statement { number, urgent, trust, statement_keys, revoked_cas, .. } = &stated.statement;
+            (number, urgent, trust, statement_keys, revoked_cas)
         });
         ours != theirs
     }
@@ -94,8 +96,9 @@ pub struct Statements {
 #[derive(Debug, Default)]
 struct Last {
     stated: Option<Arc<Stated>>,
-    /// The number of the locks, as it was heard before those lists were made that have what they revoked: of that number.
-    locks: Option<i64>,
+    /// The numbers of the locks and of the CAs, as they were heard before those lists were made that have what they revoked: of
+    /// that number.
+    heard: Option<(i64, i64)>,
     urgent: u64,
 }
 
@@ -114,17 +117,18 @@ impl Statements {
         let mut last = self.last.lock().await;
         let is_present = |stated: &&Arc<Stated>| {
             stated.revocations == store.revocations()
+                && stated.keys.set().number == keys.set().number
                 && age.contains(&now.saturating_sub(stated.statement.made))
         };
         if let Some(stated) = last.stated.as_ref().filter(is_present) {
             return Ok(Arc::clone(stated));
         }
         // First: what was revoked by then is on the lists.
-        let locks = store.hear().await?;
-        let urgent = last.locks != Some(locks);
+        let heard = Some((store.hear().await?.locks, keys.set().number));
+        let urgent = last.heard != heard;
         let (lists, revocations) = lists.lists(store, keys, now, urgent).await?;
         if urgent {
-            (last.locks, last.urgent) = (Some(locks), lists.number);
+            (last.heard, last.urgent) = (heard, lists.number);
         }
         let [krl, crl] = lists.hashes.clone();
         let statement = Statement {
@@ -133,15 +137,18 @@ impl Statements {
             made: now,
             until: now.saturating_add(STATEMENT_VALID),
             trust: keys.trust(),
-            endorsements: Vec::new(),
-            statement_keys: keys.statement_key().into_iter().collect(),
+            endorsements: keys.endorsements(),
+            statement_keys: keys.statement_keys(),
             krl,
             crl,
+            crls: lists.crls.clone(),
+            revoked_cas: keys.revoked_cas(),
             since: None,
             revoked: Vec::new(),
             urgent: last.urgent,
         };
-        let stated = Stated { statement, lists, revocations, lines: Default::default() };
+        let keys = Arc::clone(keys);
+        let stated = Stated { statement, lists, revocations, keys, lines: Default::default() };
         Ok(Arc::clone(last.stated.insert(Arc::new(stated))))
     }
 

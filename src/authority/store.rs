@@ -16,6 +16,8 @@ use crate::join::verify::Replay;
 use crate::wire::MAX_TTL;
 
 mod bounds;
+mod ca_schema;
+pub mod cas;
 pub mod closed;
 #[cfg(test)]
 mod conformance;
@@ -55,6 +57,7 @@ pub use place::StorePlace;
 pub use revoked::{CertificateKind, RevokedCertificate, RevokedSince, RevokedUpto};
 pub use unusable::{is_away, is_displaced, no_room};
 
+use cas::{CaStore, Heard};
 use closed::Closed;
 use hosts::{HostStore, HostTrail, SERVE};
 use instances::{InstanceRefusal, NewSecret, RegisteredInstance};
@@ -96,14 +99,14 @@ pub trait Trail: HostTrail + Send + Sync + fmt::Debug {
 
 /// The authority's memory. Every method that writes returns once what it
 /// wrote is durable. What is to be signed is recorded through [`record`].
-pub trait Store: sealed::Engine + Trail + InstanceLookup + HostStore {
+pub trait Store: sealed::Engine + Trail + InstanceLookup + HostStore + CaStore {
     /// Uses the proof up and records the issuance with its serials, in one
     /// transaction, before anything is signed. A registered instance is judged,
     /// and moved on or locked, in the same transaction.
     fn issue(&self, entry: NewIssuance, plan: PlanRecord) -> BoxFuture<'_, Result<Issued>>;
 
-    /// Records a certificate that a command is about to sign; or which lock takes it, and then it does not.
-    fn record_signed(&self, entry: NewSigned) -> BoxFuture<'_, Result<Option<Box<Refused>>>>;
+    /// Records a certificate that a command is about to sign, unless a lock takes it or the CAs are others by now.
+    fn record_signed(&self, entry: NewSigned) -> BoxFuture<'_, Result<Signed>>;
 
     /// Records a refusal: a stranger's apart from the trail, where newer ones push it out.
     fn refuse(&self, entry: NewRefusal) -> BoxFuture<'_, Result<()>>;
@@ -139,8 +142,8 @@ pub trait Store: sealed::Engine + Trail + InstanceLookup + HostStore {
     fn revocations(&self) -> u64;
 
     /// Looks whether others who share it have revoked something, which [`Store::revocations`] tells from then on; cheap. A
-    /// number that is another once operators have.
-    fn hear(&self) -> BoxFuture<'_, Result<i64>>;
+    /// number that is another once operators have, and that of the CAs.
+    fn hear(&self) -> BoxFuture<'_, Result<Heard>>;
 
     /// Adds what was used of limits, and tells how far each that it knows is used by all. It forgets one that has
     /// been free for [`FREE`](super::limits::FREE). Time is what passes for the store.
@@ -256,6 +259,8 @@ pub struct NewCertificate {
     pub key_hash: [u8; 32],
     /// Whether it is for a host, whose names its principals are.
     pub is_host: bool,
+    /// The number of the CA that will sign it; none where that is the first of its kind, and was never rotated.
+    pub ca: Option<i64>,
 }
 
 impl NewCertificate {
@@ -301,12 +306,14 @@ pub struct EarlierCertificate {
     pub expires: i64,
     /// As [`NewCertificate::key_hash`].
     pub key_hash: [u8; 32],
+    /// As [`NewCertificate::ca`]: the one that signs it again, if it still can.
+    pub ca: Option<i64>,
 }
 
 impl From<&NewCertificate> for EarlierCertificate {
     fn from(new: &NewCertificate) -> Self {
-        let NewCertificate { serial, kind, expires, key_hash, .. } = new;
-        Self { serial: *serial, kind: *kind, expires: *expires, key_hash: *key_hash }
+        let NewCertificate { serial, kind, expires, key_hash, ca, .. } = new;
+        Self { serial: *serial, kind: *kind, expires: *expires, key_hash: *key_hash, ca: *ca }
     }
 }
 
@@ -335,6 +342,8 @@ pub struct NewIssuance {
     pub join: Option<InstanceJoin>,
     /// When the store was last put back, as far as whoever judged the proof knew.
     pub restored: Option<i64>,
+    /// The number of the CAs by which it will be signed.
+    pub cas: i64,
 }
 
 impl NewIssuance {
@@ -366,6 +375,19 @@ pub enum Issued<P = Option<Earlier>> {
     Refused(InstanceRefusal),
     /// A lock takes it; the proof is not used up.
     Locked(Box<Refused>),
+    /// The CAs are others by now: nothing is recorded, and it is planned again by those.
+    Outdated,
+}
+
+/// What became of [`Store::record_signed`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Signed {
+    /// Recorded: sign.
+    Recorded,
+    /// A lock takes it.
+    Locked(Box<Refused>),
+    /// As [`Issued::Outdated`].
+    Outdated,
 }
 
 /// A certificate that a command is about to sign.
@@ -379,6 +401,8 @@ pub struct NewSigned {
     pub by: &'static str,
     /// The certificate.
     pub certificate: NewCertificate,
+    /// The number of the CAs by which it will be signed.
+    pub cas: i64,
 }
 
 impl NewSigned {
@@ -432,6 +456,8 @@ pub struct CertificateRecord {
     pub revoked: Option<i64>,
     /// The names of the host that it is for, where it is a host's; of a worker that stays and is not locked its id.
     pub hosts: Vec<String>,
+    /// As [`NewCertificate::ca`].
+    pub ca: Option<i64>,
 }
 
 /// A revocation by the job itself.

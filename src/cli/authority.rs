@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::format::Format;
+use super::rotate::Rotate;
 
 /// What to do with an authority.
 #[derive(Debug, Subcommand)]
@@ -141,6 +142,8 @@ pub enum Command {
     },
     /// Throw a host out: its certificates are revoked, and none is signed for its name until `unlock --host NAME`.
     RevokeHost(RevokeHost),
+    /// Put another CA in the place of one, step by step: start, activate, finish; or say how far that is.
+    Rotate(Rotate),
     /// Let workers register that stay, such as a self-hosted Jenkins.
     #[command(subcommand)]
     Token(TokenCommand),
@@ -472,7 +475,7 @@ pub struct Audit {
     #[arg(long, value_name = "NAME")]
     pub token: Option<String>,
     /// Of this kind: issued, refused, revoked, signed, secret_added, secrets_withdrawn, registered, locked,
-    /// unlocked, replaced, lost, restored, pruned.
+    /// unlocked, replaced, lost, restored, pruned, rotated.
     #[arg(long, value_name = "KIND")]
     pub event: Option<String>,
     /// With this denial or issuance id.

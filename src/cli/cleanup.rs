@@ -15,7 +15,7 @@ pub struct Args {
     #[arg(long, value_name = "PEM", conflicts_with = "ca_pin")]
     pub ca_file: Option<String>,
 
-    /// Trust the authority by the hash of its CA's public key, likewise [env: MACHINE_ID_CA_PIN]
+    /// Trust the authority by the hash of its CA's public key, or of several with commas, likewise [env: MACHINE_ID_CA_PIN]
     #[arg(long, value_name = "sha256:HEX")]
     pub ca_pin: Option<String>,
 

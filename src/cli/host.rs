@@ -66,7 +66,7 @@ pub struct Refresh {
     #[arg(long, value_name = "PEM", conflicts_with = "ca_pin")]
     pub ca_file: Option<PathBuf>,
 
-    /// Trust the authority by the hash of its CA's public key [env: MACHINE_ID_CA_PIN]
+    /// Trust the authority by the hash of its CA's public key, or of several with commas [env: MACHINE_ID_CA_PIN]
     #[arg(long, value_name = "sha256:HEX")]
     pub ca_pin: Option<String>,
 

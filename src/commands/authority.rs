@@ -25,6 +25,7 @@ mod new_store;
 mod policy_add;
 mod prune;
 mod resume;
+mod rotate;
 mod serve;
 mod sign_host;
 mod sign_server;
@@ -45,6 +46,7 @@ pub fn run(command: Command, env: &Environment) -> Result<ExitCode> {
         Command::Upgrade { data, store, server_role, reader_role } => {
             upgrade::run(&data.data_dir, store.as_deref(), server_role, reader_role)
         }
+        Command::Rotate(args) => rotate::run(&args, env),
         Command::Serve { data, listen } => serve::run(&data.data_dir, listen, env),
         Command::Export { data, what } => export::run(&data.data_dir, what),
         Command::Import { data, tls_ca } => import::run(&data.data_dir, &tls_ca),

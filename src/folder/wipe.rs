@@ -4,6 +4,8 @@
 //! cut to nothing and unlinked. One with another name elsewhere (a hard link)
 //! is unlinked only: its content is not ours alone.
 
+use std::path::Path;
+
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -12,6 +14,11 @@ use super::replace::is_temporary;
 use crate::clock::Clock;
 
 impl Folder {
+    /// Takes a file away from the folder at `path`, whosever that is; fine where it is gone.
+    pub fn remove_inside(path: &Path, name: &str) -> Result<(), String> {
+        Self::judged(path).map_err(|error| error.to_string())?.remove(name)
+    }
+
     /// Cuts a file to nothing and unlinks it; fine where it is gone.
     pub fn remove(&self, name: &str) -> Result<(), String> {
         let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;

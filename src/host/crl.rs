@@ -10,6 +10,7 @@ use x509_parser::prelude::{
 };
 use zeroize::Zeroizing;
 
+use crate::net::pin_of;
 use crate::pem;
 use crate::text::hex;
 
@@ -27,6 +28,8 @@ pub struct Crl {
     pub until: i64,
     /// What it revokes.
     pub serials: BTreeSet<u64>,
+    /// The pin of the CA that has signed it.
+    pub signer: String,
     issuer: CrlIssuer,
 }
 
@@ -100,19 +103,24 @@ impl Crl {
         if !rest.is_empty() {
             return Err("something follows it".to_owned());
         }
-        let signed = cas.iter().any(|ca| {
+        let signed = cas.iter().find(|ca| {
             let Ok((_, ca)) = x509_parser::parse_x509_certificate(ca) else { return false };
             ca.subject().as_raw() == list.issuer().as_raw() && list.verify_signature(ca.public_key()).is_ok()
         });
-        if !signed {
-            return Err("none of the TLS CAs has signed it".to_owned());
-        }
+        let signer = match (signed, cas) {
+            (Some(ca), _) => pin_of(ca).map_err(|error| error.to_string())?,
+            (None, [ca]) => {
+                return Err(format!("the TLS CA {} has not signed it", pin_of(ca).unwrap_or_default()));
+            }
+            (None, _) => return Err("none of the TLS CAs has signed it".to_owned()),
+        };
         let number = list.extensions().iter().find_map(|extension| match extension.parsed_extension() {
             ParsedExtension::CRLNumber(number) => Some(number.to_bytes_be()),
             _ => None,
         });
         Ok(Self {
             number: number.ok_or("it has no number")?,
+            signer,
             issuer: issuer(&list),
             made: list.last_update().timestamp(),
             until: list.next_update().ok_or("it does not say until when it is good")?.timestamp(),

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use reqwest::header::HeaderValue;
+
 use super::heard::{AUTHORITY_CA, Heard};
 use super::lists::useless;
 use super::proof::{self, HostHas, HostProof};
@@ -15,7 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::folder::Folder;
 use crate::net::{self, AuthorityTrust, RequestError};
 use crate::secret::Secret;
-use crate::wire::{HOST_HEADER, MAX_LIST, RevokedEnds, TrustAnchors, Watched};
+use crate::wire::{CrlHash, HOST_HEADER, MAX_LIST, RevokedEnds, TRUSTS_HEADER, TrustAnchors, Watched};
 
 /// The longest line of the authority that is read, in bytes: tens of thousands of revocations at once.
 pub const MAX_LINE: usize = 8 << 20;
@@ -33,11 +35,17 @@ pub(super) const TRUST_PATH: &str = "/v1/trust";
 pub(super) const KRL_PATH: &str = "/v1/revoked/ssh.krl";
 pub(super) const CRL_PATH: &str = "/v1/revoked/tls.crl";
 
+/// Where the list of a TLS CA is: of the one that signs now, or of another.
+pub(super) fn crl_path(other: Option<&CrlHash>) -> String {
+    other.map_or_else(|| CRL_PATH.to_owned(), |other| format!("{CRL_PATH}?ca={}", other.ca))
+}
+
 /// Lists, or why there are none.
 pub(super) struct Fetched {
     /// Nothing where it was not asked for.
     pub(super) krl: Option<Result<Vec<u8>>>,
-    pub(super) crl: Result<Vec<u8>>,
+    /// That of the TLS CA that signs now, and of the other ones by the hash of their key.
+    pub(super) crls: Vec<(Option<CrlHash>, Result<Vec<u8>>)>,
     /// When certificates end that were revoked since the last CRL; none where the authority does not tell.
     pub(super) ends: Result<Option<BTreeMap<u64, i64>>>,
 }
@@ -72,6 +80,8 @@ pub(super) struct Fetcher<'s> {
     pub(super) settings: &'s RefreshSettings,
     store: &'s Folder,
     clients: Vec<Client>,
+    /// What is said of the CAs that one of them believes.
+    trusts: Option<HeaderValue>,
     /// By which of them the authority's certificate was verified last.
     by: Cell<usize>,
     deadline: Instant,
@@ -79,18 +89,17 @@ pub(super) struct Fetcher<'s> {
     pub(super) proven: Cell<Option<Result<()>>>,
 }
 
-/// How a certificate is judged, and by whom.
-type Client = (AuthorityTrust, reqwest::Client);
+/// What judges a certificate, and the pins of the CAs that it believes.
+type Client = (reqwest::Client, Vec<String>);
 
-fn client(settings: &RefreshSettings, trust: AuthorityTrust) -> Result<Client> {
-    let client = net::authority_client(&trust, &settings.authority, settings.timeout)?;
-    Ok((trust, client))
+fn client(settings: &RefreshSettings, trust: &AuthorityTrust) -> Result<Client> {
+    net::believing(&trust, &settings.authority, settings.timeout)
 }
 
 impl<'s> Fetcher<'s> {
     /// One whose time begins now.
     pub(super) fn new(settings: &'s RefreshSettings, store: &'s Folder) -> Result<Self> {
-        Self::of(settings, client(settings, settings.trust.clone())?, store)
+        Self::of(settings, client(settings, &settings.trust)?, store)
     }
 
     /// Another one, whose time begins now, and which knows the CAs of now.
@@ -105,10 +114,14 @@ impl<'s> Fetcher<'s> {
         if Heard::read(store)?.is_some_and(|heard| heard.given == settings.given()) {
             let kept = AuthorityTrust { ca_file: Some(store.path().join(AUTHORITY_CA)), ca_pin: None };
             // Where it is lost or damaged it is written anew with what is heard next.
-            clients.extend(client(settings, kept));
+            clients.extend(client(settings, &kept));
         }
+        let mut believed: Vec<String> = clients.iter().flat_map(|(_, pins)| pins.clone()).collect();
+        believed.sort();
+        believed.dedup();
+        let trusts = net::trusts(&believed);
         let (by, proven, deadline) = (Cell::new(0), Cell::new(None), Instant::now() + settings.timeout);
-        Ok(Self { settings, store, clients, by, deadline, proven })
+        Ok(Self { settings, store, clients, trusts, by, deadline, proven })
     }
 
     /// Whether the authority was verified as was given, the last time.
@@ -128,16 +141,25 @@ impl<'s> Fetcher<'s> {
         cas.and_then(|cas| trust::plain(&cas)).map_err(|why| useless(TRUST_PATH, &why))
     }
 
-    /// The lists: the KRL too, if it is wanted, and `ends`, unless they are known.
-    pub(super) async fn lists(&self, krl: bool, ends: Option<BTreeMap<u64, i64>>) -> Fetched {
+    /// The lists: the KRL too, if it is wanted, those of the `other` TLS CAs, and `ends`, unless they are known.
+    pub(super) async fn lists(
+        &self,
+        krl: bool,
+        other: &[CrlHash],
+        ends: Option<BTreeMap<u64, i64>>,
+    ) -> Fetched {
         let krl = async { if krl { Some(self.get(KRL_PATH, MAX_LIST).await) } else { None } };
         // In this order, so that what the list has is told.
         let tls = async {
-            let crl = self.get(CRL_PATH, MAX_LIST).await;
-            (crl, if ends.is_some() { Ok(ends) } else { self.ends().await })
+            let mut crls = vec![(None, self.get(CRL_PATH, MAX_LIST).await)];
+            for other in other {
+                let list = self.get(&crl_path(Some(other)), MAX_LIST).await;
+                crls.push((Some(other.clone()), list));
+            }
+            (crls, if ends.is_some() { Ok(ends) } else { self.ends().await })
         };
-        let (krl, (crl, ends)) = tokio::join!(krl, tls);
-        Fetched { krl, crl, ends }
+        let (krl, (crls, ends)) = tokio::join!(krl, tls);
+        Fetched { krl, crls, ends }
     }
 
     /// When what is revoked ends; none where the authority is of a version that does not tell.
@@ -204,13 +226,17 @@ impl<'s> Fetcher<'s> {
         let mut failed = 0;
         loop {
             let left = self.deadline.saturating_duration_since(Instant::now());
-            let Some((_, client)) = self.clients.get(self.by.get()) else {
+            let Some((client, _)) = self.clients.get(self.by.get()) else {
                 return Err(Error::internal("no client"));
             };
             let request = client.get(&url);
             let request = if whole { request.timeout(left) } else { request };
             let request = match said {
                 Some(said) => request.header(HOST_HEADER, said.expose()),
+                None => request,
+            };
+            let request = match &self.trusts {
+                Some(trusts) => request.header(TRUSTS_HEADER, trusts),
                 None => request,
             };
             let sent = tokio::time::timeout(left, net::send(request)).await;

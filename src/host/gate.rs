@@ -5,12 +5,14 @@ use std::path::PathBuf;
 
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose};
 
-use super::lists::{KRL, MAX_FILE};
+use super::lists::{KRL, MAX_FILE, listed};
 use super::store::{MAX_TRUST, TLS_CA, USER_CA, put, update};
-use super::trust;
+use super::trust::{self, ARMOUR};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::Folder;
 use crate::krl;
+use crate::net::pin_of;
+use crate::pem::{certificates, encode};
 use crate::wire::TrustAnchors;
 
 /// Whom TLS servers trust then.
@@ -22,10 +24,9 @@ type Put = Result<Option<PathBuf>>;
 pub fn close(store: &Folder, for_ssh: bool) -> [Put; 2] {
     let krl = || {
         let cas = store.read(USER_CA, MAX_TRUST).map_err(|why| unreadable(store, USER_CA, why))?;
-        let blobs = trust::ssh_blobs(&String::from_utf8_lossy(&cas.unwrap_or_default()));
-        if blobs.is_empty() {
-            return Ok(None);
-        }
+        let Some(cas) = cas else { return Ok(None) };
+        // Without one too, where the last was revoked: the next is trusted when something is heard.
+        let blobs = trust::ssh_blobs(&String::from_utf8_lossy(&cas));
         let old = store.read(KRL, MAX_FILE).map_err(|why| unreadable(store, KRL, why))?;
         let open = old.clone().unwrap_or_else(|| krl::write(0, 0, Vec::new()));
         let shut = krl::closed(open, &blobs);
@@ -42,9 +43,40 @@ pub fn is_closed_to_ssh(store: &Folder) -> bool {
     store.read(KRL, MAX_FILE).ok().flatten().is_some_and(|krl| krl::opened(&krl).is_some())
 }
 
-/// Has TLS servers trust these CAs again, if they trust nobody.
+/// Has TLS servers trust those of these CAs again whose lists are there, if they trust nobody.
 pub fn open_tls(store: &Folder, cas: &TrustAnchors) -> Put {
-    if has_nobodys(store) { update(store, TLS_CA, cas.tls_cas.concat()) } else { Ok(None) }
+    if !has_nobodys(store) {
+        return Ok(None);
+    }
+    match listed(store, cas)? {
+        none if none.is_empty() => Ok(None),
+        listed => update(store, TLS_CA, listed),
+    }
+}
+
+/// Takes TLS CAs with such pins out of the file: where none is left, it is a CA that nobody has.
+pub fn refuse_tls(store: &Folder, is: impl Fn(&str) -> bool) -> Put {
+    without_tls(store, is, || Ok(Some(nobody()?.into_bytes())))
+}
+
+/// Takes those out that do not stay, where others do.
+pub fn drop_tls(store: &Folder, stays: impl Fn(&str) -> bool) -> Put {
+    without_tls(store, |pin| !stays(pin), || Ok(None))
+}
+
+fn without_tls(
+    store: &Folder,
+    is: impl Fn(&str) -> bool,
+    nobody: impl Fn() -> Result<Option<Vec<u8>>>,
+) -> Put {
+    let there = store.read(TLS_CA, MAX_TRUST).map_err(|why| unreadable(store, TLS_CA, why))?;
+    let cas = certificates(&String::from_utf8_lossy(&there.unwrap_or_default())).unwrap_or_default();
+    let (gone, left): (Vec<_>, Vec<_>) = cas.into_iter().partition(|ca| pin_of(ca).is_ok_and(|pin| is(&pin)));
+    match left.as_slice() {
+        _ if gone.is_empty() => Ok(None),
+        [] => put(store, TLS_CA, nobody()?),
+        left => update(store, TLS_CA, left.iter().map(|ca| encode(ARMOUR, ca).to_string()).collect()),
+    }
 }
 
 /// Whether TLS servers trust nobody.
@@ -66,7 +98,7 @@ fn nobody() -> Result<String> {
 
 fn is_nobodys(pem: &[u8]) -> bool {
     let text = std::str::from_utf8(pem).unwrap_or_default();
-    let ders = crate::pem::certificates(text).unwrap_or_default();
+    let ders = certificates(text).unwrap_or_default();
     ders.iter().any(|der| {
         let Ok((_, ca)) = x509_parser::parse_x509_certificate(der) else { return false };
         ca.subject().iter_common_name().any(|name| name.as_str() == Ok(NOBODY))

@@ -5,17 +5,22 @@
 //! `Kind::Unreachable` is that the new one is no good, or from before;
 //! `Kind::Destination`, that the old one cannot be read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use ssh_key::HashAlg;
 
 use super::crl::{ARMOUR, Crl};
+use super::heard::HEARD;
 use super::seen::{End, SEEN, SSH, Seen};
+use super::trust;
 use crate::clock::{LEEWAY, rfc3339};
 use crate::error::{Error, Kind, Result};
 use crate::folder::Folder;
 use crate::krl::{self, Krl};
+use crate::net::pin_of;
 use crate::pem;
 use crate::text::shown;
-use crate::wire::MAX_LIST;
+use crate::wire::{MAX_LIST, TrustAnchors};
 
 /// `RevokedKeys` of `sshd`.
 pub const KRL: &str = "revoked.krl";
@@ -44,12 +49,20 @@ pub struct Fresh {
     pub wrong: Option<Error>,
     /// Whether it is of now all the same, and stands there with what it lacked.
     pub is_current: bool,
+    /// The keys that it revokes.
+    pub keys: Vec<Vec<u8>>,
 }
 
 /// The new list, or the one that is there where the new one is of another time;
 /// and in either what this host has seen revoked, in the new one too, since
-/// there is no harm in revoking more.
-pub fn fresh_krl(store: &Folder, seen: &mut Seen, new: Vec<u8>, now: i64, path: &str) -> Result<Fresh> {
+/// there is no harm in revoking more; and the keys of CAs that are believed no more, which never end.
+pub fn fresh_krl(
+    store: &Folder,
+    (seen, keys): (&mut Seen, &BTreeSet<Vec<u8>>),
+    new: Vec<u8>,
+    now: i64,
+    path: &str,
+) -> Result<Fresh> {
     let list = krl::read(&new).map_err(|why| useless(path, why))?;
     let old = read_old(store, KRL)?;
     let known = old.as_deref().map(krl::read).transpose().map_err(|why| unreadable(store, KRL, why))?;
@@ -63,7 +76,9 @@ pub fn fresh_krl(store: &Folder, seen: &mut Seen, new: Vec<u8>, now: i64, path: 
         // An authority that is ahead by as much as this lets it drops a certificate that much early.
         let (then, lists) =
             (now.saturating_add(LEEWAY), |serial| list.serials.binary_search(&serial).is_ok());
-        forgotten(seen, SSH, then, lists, path).or_else(|| {
+        let lacks = forgotten(seen, SSH, then, lists, path);
+        let key = keys.iter().find(|key| list.keys.binary_search(key).is_err());
+        lacks.or_else(|| key.map(|key| forgotten_key(key, path))).or_else(|| {
             let known = older_than?.number;
             let why = format!("its number is {}, and that of the list here is {known}", list.number);
             Some(refused(path, &older(KRL, &why)).hint(format!("what it revokes is added to {KRL}")))
@@ -74,35 +89,94 @@ pub fn fresh_krl(store: &Folder, seen: &mut Seen, new: Vec<u8>, now: i64, path: 
     for list in known.iter().chain([&list]) {
         seen.add(SSH, list.serials.iter().copied(), made(list).min(now));
     }
-    let Some(base) = base else { return Ok(Fresh { content: None, wrong, is_current }) };
+    let Some(base) = base else {
+        return Ok(Fresh { content: None, wrong, is_current, keys: list.keys });
+    };
     let content = krl::adding(base, seen.still(SSH, now).map(|(serial, _)| serial))
+        .and_then(|content| krl::revoking_keys(content, keys.iter().chain(&list.keys)))
         .map_err(|why| useless(path, why))?;
     let is_new = old.is_none_or(|old| !krl::same(&old, &content));
-    Ok(Fresh { content: is_new.then_some(content), wrong, is_current })
+    Ok(Fresh { content: is_new.then_some(content), wrong, is_current, keys: list.keys })
 }
 
-/// The new list in PEM, if it is to replace the one that is there; `cas` are
-/// the TLS CAs in DER, `ends` when certificates end, where the authority is of a version that tells.
-pub fn fresh_crl(
+/// A list of TLS servers that was fetched, and the CAs in DER one of which is to have signed it.
+pub struct NewCrl<'l> {
+    /// The list in DER.
+    pub list: &'l [u8],
+    /// The CAs.
+    pub cas: Vec<Vec<u8>>,
+    /// Where it is from.
+    pub path: &'l str,
+}
+
+/// What is to become of the lists of TLS servers, which stand in one file.
+#[derive(Debug, Default)]
+pub struct FreshCrls {
+    /// What is to be put in its place, if anything.
+    pub content: Option<Vec<u8>>,
+    /// The pins of the CAs whose list is in it then.
+    pub listed: BTreeSet<String>,
+    /// What is wrong with those that were fetched.
+    pub wrong: Vec<Error>,
+}
+
+/// The new lists in PEM, each in place of the one that is there of its CA if it is to replace that; of each of `cas`, which
+/// are the TLS CAs in DER, one at most. `ends` is when certificates end, where the authority is of a version that tells.
+pub fn fresh_crls(
     store: &Folder,
     seen: &mut Seen,
-    new: &[u8],
+    new: &[NewCrl<'_>],
     cas: &[Vec<u8>],
-    ends: Option<&BTreeMap<u64, i64>>,
-    now: i64,
-    path: &str,
-) -> Result<Option<Vec<u8>>> {
-    let list = Crl::parse(new, cas).map_err(|why| useless(path, &why))?;
+    (ends, now): (Option<&BTreeMap<u64, i64>>, i64),
+) -> FreshCrls {
+    let mut fresh = FreshCrls::default();
+    let (file, old) = match old_crls(store, cas) {
+        Ok(there) => there,
+        Err(error) => {
+            fresh.wrong.push(error);
+            return fresh;
+        }
+    };
+    let mut lists = BTreeMap::new();
+    for new in new {
+        match fresh_crl(store, seen, new, &old, (ends, now)) {
+            Ok((signer, list)) => drop(lists.insert(signer, list)),
+            Err(error) => fresh.wrong.push(error),
+        }
+    }
+    let mut content = String::new();
+    for pin in cas.iter().filter_map(|ca| pin_of(ca).ok()) {
+        // One that is no good leaves the one that is there.
+        let known = || old.iter().find(|(_, list)| list.as_ref().is_ok_and(|list| list.signer == pin));
+        if let Some(list) = lists.remove(&pin).or_else(|| Some(known()?.0.clone()))
+            && fresh.listed.insert(pin)
+        {
+            content.push_str(&pem::encode(ARMOUR, &list));
+        }
+    }
+    let is_new = !content.is_empty() && file.as_deref() != Some(content.as_bytes());
+    fresh.content = is_new.then(|| content.into_bytes());
+    fresh
+}
+
+/// The pin of the CA that has signed the new list, and that list, or the one that is there where that still serves.
+fn fresh_crl(
+    store: &Folder,
+    seen: &mut Seen,
+    new: &NewCrl<'_>,
+    old: &[OldCrl],
+    (ends, now): (Option<&BTreeMap<u64, i64>>, i64),
+) -> Result<(String, Vec<u8>)> {
+    let path = new.path;
+    let list = Crl::parse(new.list, &new.cas).map_err(|why| useless(path, &why))?;
     if list.until <= now {
         return Err(useless(path, "it is no longer good by this machine's clock"));
     }
-    let old = read_old(store, CRL)?;
-    let known = old.map(|old| known_crl(&old, &list, cas)).transpose();
-    let known = known.map_err(|why| unreadable(store, CRL, &why))?.flatten();
+    let known = known_crl(old, &list).map_err(|why| unreadable(store, CRL, &why))?;
     let ca = list.ca();
     // What ends nobody knows when would keep out every list without it for a week.
     if let Some(ends) = ends {
-        for list in known.iter().chain([&list]).filter(|list| list.ca() == ca) {
+        for list in known.iter().map(|(_, known)| *known).chain([&list]).filter(|list| list.ca() == ca) {
             seen.add(&ca, list.serials.iter().copied(), list.made.min(now));
         }
         seen.learn(ends);
@@ -115,11 +189,13 @@ pub fn fresh_crl(
         return Err(lacks);
     }
     match known {
-        Some(known) if known.made <= now && list.is_before(&known) => {
+        Some((_, known)) if known.made <= now && list.is_before(known) => {
             Err(useless(path, &older(CRL, "its number is lower than that of the list here")))
         }
-        Some(known) if known.made <= now && known.serves_like(&list, now) => Ok(None),
-        _ => Ok(Some(pem::encode(ARMOUR, new).as_bytes().to_vec())),
+        Some((der, known)) if known.made <= now && known.serves_like(&list, now) => {
+            Ok((list.signer, der.clone()))
+        }
+        _ => Ok((list.signer, new.list.to_vec())),
     }
 }
 
@@ -151,6 +227,16 @@ fn forgotten(seen: &Seen, ca: &str, now: i64, lists: impl Fn(u64) -> bool, path:
     })
 }
 
+/// That it lacks the key of a CA that was believed no more.
+fn forgotten_key(key: &[u8], path: &str) -> Error {
+    let key = ssh_key::PublicKey::from_bytes(key);
+    let key = key.map_or_else(|_| "a key".to_owned(), |key| key.fingerprint(HashAlg::Sha256).to_string());
+    let why = format!("it does not revoke the CA {key} any more, which does not end");
+    refused(path, &why).hint(format!(
+        "what this host has seen revoked stays so in {KRL}; with another authority in its place, remove that and {HEARD}"
+    ))
+}
+
 /// A list of a clock that is ahead: once it is right again, everything would be older.
 fn early(path: &str, made: i64, now: i64) -> Error {
     let why = format!(
@@ -161,16 +247,42 @@ fn early(path: &str, made: i64, now: i64) -> Error {
     refused(path, &why).hint("check the clocks of the authority and of this machine")
 }
 
-/// The list that is there; none where it is of a CA that is not trusted any
+/// A list that is there, in DER, and what it says, where one of the TLS CAs has signed it.
+type OldCrl = (Vec<u8>, std::result::Result<Crl, String>);
+
+/// The file, and the lists in it.
+fn old_crls(store: &Folder, cas: &[Vec<u8>]) -> Result<(Option<Vec<u8>>, Vec<OldCrl>)> {
+    let Some(file) = read_old(store, CRL)? else { return Ok((None, Vec::new())) };
+    let lists = std::str::from_utf8(&file).ok().and_then(|text| pem::decode_all(text, ARMOUR));
+    let lists = lists.filter(|lists| !lists.is_empty());
+    let lists = lists.ok_or_else(|| unreadable(store, CRL, "it is no list in PEM"))?;
+    let read = |der: zeroize::Zeroizing<Vec<u8>>| (der.to_vec(), Crl::parse(&der, cas));
+    Ok((Some(file), lists.into_iter().map(read).collect()))
+}
+
+/// The TLS CAs in PEM whose lists are there: of the others a server would refuse everybody, or nobody.
+pub fn listed(store: &Folder, cas: &TrustAnchors) -> Result<String> {
+    let ders = trust::tls_ders(cas);
+    let (_, lists) = old_crls(store, &ders)?;
+    let signers: BTreeSet<String> =
+        lists.into_iter().filter_map(|(_, list)| Some(list.ok()?.signer)).collect();
+    Ok(trust::tls_of(cas, |pin| signers.contains(pin)))
+}
+
+/// The list of the same CA that is there; none where that is not trusted any
 /// more, and so says nothing of the new one.
-fn known_crl(old: &[u8], new: &Crl, cas: &[Vec<u8>]) -> Result<Option<Crl>, String> {
-    let text = std::str::from_utf8(old).ok();
-    let der = text.and_then(|old| pem::decode_all(old, ARMOUR)?.pop()).ok_or("it is no list in PEM")?;
-    match Crl::parse(&der, cas) {
-        Ok(known) => Ok(Some(known)),
-        Err(why) if new.is_of_same(&der)? => Err(why),
-        Err(_) => Ok(None),
+fn known_crl<'o>(
+    old: &'o [OldCrl],
+    new: &Crl,
+) -> std::result::Result<Option<(&'o Vec<u8>, &'o Crl)>, String> {
+    for (der, list) in old {
+        match list {
+            Ok(list) if list.signer == new.signer => return Ok(Some((der, list))),
+            Err(why) if new.is_of_same(der)? => return Err(why.clone()),
+            _ => {}
+        }
     }
+    Ok(None)
 }
 
 fn read_old(store: &Folder, name: &str) -> Result<Option<Vec<u8>>> {
@@ -195,211 +307,4 @@ fn older(name: &str, why: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::crl::tests::{ca, list};
-    use super::super::store;
-    use super::*;
-
-    /// 1 January 2026, 12:00.
-    const NOON: i64 = 1_767_268_800;
-
-    fn store() -> (tempfile::TempDir, Folder) {
-        let folder = tempfile::tempdir().unwrap();
-        let store = store::open(&folder.path().join("trust")).unwrap();
-        (folder, store)
-    }
-
-    fn krl(number: u64) -> Vec<u8> {
-        krl_of(number, NOON, &[])
-    }
-
-    fn krl_of(number: u64, date: i64, serials: &[u64]) -> Vec<u8> {
-        krl::write(number, u64::try_from(date).unwrap(), vec![(vec![], serials.to_vec())])
-    }
-
-    #[test]
-    fn only_where_there_is_no_list_is_any_one_good() {
-        let (_folder, store) = store();
-        let fresh = |list| fresh_krl(&store, &mut Seen::default(), list, NOON, "/krl");
-        let content = |number| fresh(krl(number)).unwrap().content;
-        assert_eq!(content(7), Some(krl(7)));
-        store::write(&store, KRL, &krl(7)).unwrap();
-        assert_eq!(
-            (content(7), content(8), fresh(krl_of(8, NOON - 5, &[])).unwrap().content),
-            (None, None, None)
-        );
-        let revoking = krl_of(8, NOON, &[5]);
-        assert_eq!(fresh(revoking.clone()).unwrap().content, Some(revoking));
-        let older = fresh(krl(6)).unwrap();
-        let error = older.wrong.unwrap();
-        assert!(error.kind() == Kind::Unreachable && error.to_string().contains("older than revoked.krl"));
-        assert_eq!(older.content, None);
-        store::write(&store, KRL, b"damaged").unwrap();
-        let error = fresh(krl(9)).unwrap_err();
-        assert_eq!(error.kind(), Kind::Destination);
-        assert!(
-            error.to_string().contains("cannot read") && error.hints()[0].contains("remove it"),
-            "{error:?}"
-        );
-        // What the authority gives is judged first.
-        let error = fresh(b"<html>".to_vec()).unwrap_err();
-        assert_eq!(error.kind(), Kind::Unreachable);
-    }
-
-    /// Puts a list in place as `host refresh` does; what is wrong, and the serials that are revoked then.
-    fn take(store: &Folder, seen: &mut Seen, list: Vec<u8>, now: i64) -> (String, Vec<u64>) {
-        let fresh = fresh_krl(store, seen, list, now, "/krl").unwrap();
-        fresh.content.map(|content| store::write(store, KRL, &content).unwrap());
-        let there = store.read(KRL, MAX_LIST).unwrap();
-        let wrong = fresh.wrong.map(|error| format!("{error:#} {:?}", error.hints()));
-        (wrong.unwrap_or_default(), there.map_or(vec![], |list| krl::read(&list).unwrap().serials))
-    }
-
-    #[test]
-    fn what_was_seen_revoked_stays_in_the_krl() {
-        let (_folder, store) = store();
-        let seen = &mut Seen::default();
-        let week = 7 * 86_400 + 60;
-        // From a version before, which kept nothing beside the list: a certificate may be good for a week yet.
-        store::write(&store, KRL, &krl_of(7, NOON - 100, &[1])).unwrap();
-        assert_eq!(take(&store, seen, krl_of(8, NOON, &[2, 3]), NOON), (String::new(), vec![1, 2, 3]));
-        seen.learn(&BTreeMap::from([(2, NOON + 500), (3, NOON + 500)]));
-        // The authority that has forgotten some is told of; one that is right in that it is over, is not.
-        let (wrong, serials) = take(&store, seen, krl_of(9, NOON, &[3, 4]), NOON);
-        assert_eq!(serials, [1, 2, 3, 4]);
-        assert!(wrong.contains("it does not revoke the certificate 2 any more, which is good until 2026-01-01T12:08:20Z: the authority has forgotten that, as one does that was put back from a backup"), "{wrong}");
-        assert!(wrong.contains("stays so in revoked.krl"), "{wrong}");
-        let (wrong, _) = take(&store, seen, krl_of(9, NOON, &[]), NOON);
-        assert!(wrong.contains("the certificate 2 (and 1 more) any more"), "{wrong}");
-        assert_eq!(
-            take(&store, seen, krl_of(9, NOON + 441, &[]), NOON + 441),
-            (String::new(), vec![1, 2, 3, 4])
-        );
-        assert_eq!(take(&store, seen, krl_of(9, NOON + 501, &[]), NOON + 501), (String::new(), vec![1, 4]));
-        assert_eq!(
-            take(&store, seen, krl_of(9, NOON + week - 99, &[]), NOON + week - 99),
-            (String::new(), vec![4])
-        );
-        assert_eq!(take(&store, seen, krl_of(9, NOON + week, &[]), NOON + week + 1), (String::new(), vec![]));
-    }
-
-    #[test]
-    fn of_a_krl_of_another_time_what_it_revokes_is_added() {
-        let (_folder, store) = store();
-        let seen = &mut Seen::default();
-        // None is there, and this one is no good.
-        let (wrong, serials) = take(&store, seen, krl_of(7, NOON + 61, &[1]), NOON);
-        assert!(serials.is_empty() && !store.path().join(KRL).exists());
-        assert!(wrong.contains("from the future: made at 2026-01-01T12:01:01Z, by this machine's clock it is 2026-01-01T12:00:00Z"), "{wrong}");
-        assert!(wrong.contains("check the clocks"), "{wrong}");
-        assert_eq!(take(&store, seen, krl_of(7, NOON + 60, &[2]), NOON), (String::new(), vec![1, 2]));
-        for (list, why) in
-            [(krl_of(9, NOON + 61, &[3]), "from the future"), (krl_of(6, NOON, &[4]), "older than")]
-        {
-            let number = |list: Vec<u8>| krl::read(&list).unwrap().number;
-            let (wrong, serials) = take(&store, seen, list, NOON);
-            assert!(wrong.contains(why) && serials.len() >= 3, "{wrong} {serials:?}");
-            assert_eq!(number(store.read(KRL, MAX_LIST).unwrap().unwrap()), 7);
-        }
-        // One that is there already gives way to any of now; what it revoked stays.
-        store::write(&store, KRL, &krl_of(1 << 40, NOON + 7200, &[5])).unwrap();
-        assert_eq!(take(&store, seen, krl_of(8, NOON, &[6]), NOON), (String::new(), vec![1, 2, 3, 4, 5, 6]));
-    }
-
-    #[test]
-    fn lists_of_another_ca_are_not_compared() {
-        let (_folder, store) = store();
-        let (ours, theirs) = (ca(), ca());
-        let both = [ours.2.clone(), theirs.2.clone()];
-        let fresh = |der: &[u8], cas: &[Vec<u8>], now| {
-            fresh_crl(&store, &mut Seen::default(), der, cas, Some(&BTreeMap::new()), now, "/crl")
-        };
-        let put = |der: &[u8]| store::write(&store, CRL, pem::encode(ARMOUR, der).as_bytes()).unwrap();
-        assert!(fresh(&list(&ours, 7, &[]), &both, NOON).unwrap().is_some());
-        let late = fresh(&list(&ours, 7, &[]), &both, NOON + 3 * 86_400).unwrap_err();
-        assert!(late.to_string().contains("by this machine's clock"), "{late}");
-        put(&list(&theirs, 9, &[]));
-        // Of another that is trusted too, and of one that is not any more.
-        assert!(fresh(&list(&ours, 7, &[]), &both, NOON).unwrap().is_some());
-        assert!(fresh(&list(&ours, 7, &[]), std::slice::from_ref(&ours.2), NOON).unwrap().is_some());
-        // Of the same.
-        put(&list(&ours, 9, &[]));
-        let older = fresh(&list(&ours, 7, &[]), &both, NOON).unwrap_err();
-        assert!(older.to_string().contains("older than tls.crl"), "{older}");
-        assert!(fresh(&list(&ours, 9, &[]), &both, NOON).unwrap().is_none());
-        // Of the same, it says, and is not: nothing to go by.
-        let mut damaged = list(&ours, 9, &[]);
-        *damaged.last_mut().unwrap() ^= 1;
-        put(&damaged);
-        let error = fresh(&list(&ours, 10, &[]), &both, NOON).unwrap_err();
-        assert!(error.kind() == Kind::Destination && error.to_string().contains("has signed it"), "{error}");
-        store::write(&store, CRL, b"damaged").unwrap();
-        let error = fresh(&list(&ours, 10, &[]), &both, NOON).unwrap_err();
-        assert!(error.to_string().ends_with("it is no list in PEM"), "{error}");
-    }
-
-    #[test]
-    fn a_crl_that_lacks_what_was_seen_revoked_is_refused() {
-        let (_folder, store) = store();
-        let ours = ca();
-        let cas = std::slice::from_ref(&ours.2);
-        let none = BTreeMap::new();
-        let put = |der: &[u8]| store::write(&store, CRL, pem::encode(ARMOUR, der).as_bytes()).unwrap();
-        let take = |seen: &mut Seen, number, serials: &[u64], ends, now| {
-            let der = list(&ours, number, serials);
-            match fresh_crl(&store, seen, &der, cas, ends, now, "/crl") {
-                Ok(content) => drop(content.map(|_| put(&der))),
-                Err(error) => return format!("{error:#} {:?}", error.hints()),
-            }
-            String::new()
-        };
-        let seen = &mut Seen::default();
-        let told = BTreeMap::from([(5, NOON + 10), (6, NOON + 100)]);
-        assert_eq!(take(seen, 7, &[5, 6], Some(&told), NOON), "");
-        // Over by this machine's clock, not by that of the authority.
-        let wrong = take(seen, 8, &[6], Some(&none), NOON + 10);
-        assert!(
-            wrong.contains(
-                "the certificate 5 any more, which is good until 2026-01-01T12:00:10Z: the authority has"
-            ),
-            "{wrong}"
-        );
-        assert!(wrong.contains("remove revoked.seen and tls.crl"), "{wrong}");
-        assert_eq!(take(seen, 8, &[6], Some(&none), NOON + 11), "");
-        // Also where the list that is there is removed, and whatever the authority tells.
-        std::fs::remove_file(store.path().join(CRL)).unwrap();
-        assert!(take(seen, 9, &[], None, NOON + 11).contains("the certificate 6 any more"));
-        // Without what was kept, the list that is there counts, until a certificate of it cannot be good any more;
-        // but not with an authority of a version before, of which nobody would know.
-        put(&list(&ours, 7, &[6]));
-        let wrong = take(&mut Seen::default(), 9, &[], Some(&none), NOON);
-        assert!(wrong.contains("is good until 2026-01-08T00:01:00Z at the latest"), "{wrong}");
-        assert_eq!(take(&mut Seen::default(), 9, &[], None, NOON), "");
-    }
-
-    #[test]
-    fn a_crl_that_is_not_yet_good_is_refused_and_gives_way() {
-        let (_folder, store) = store();
-        let ours = ca();
-        let seen = &mut Seen::default();
-        let ends = BTreeMap::from([(5, NOON + 86_400)]);
-        let made = NOON - 12 * 3600;
-        let mut fresh = |number, serials: &[u64], now| {
-            fresh_crl(
-                &store,
-                seen,
-                &list(&ours, number, serials),
-                std::slice::from_ref(&ours.2),
-                Some(&ends),
-                now,
-                "/crl",
-            )
-        };
-        let error = fresh(9, &[5], made - 1).unwrap_err();
-        assert!(error.to_string().contains("it is from the future"), "{error}");
-        // It is there, of an earlier version that took it; it does not hold up a lower number, but its serials count.
-        store::write(&store, CRL, pem::encode(ARMOUR, &list(&ours, 9, &[5])).as_bytes()).unwrap();
-        assert!(fresh(8, &[5], made).unwrap_err().to_string().contains("older than tls.crl"));
-        assert!(fresh(8, &[], made).unwrap_err().to_string().contains("does not revoke the certificate 5"));
-    }
-}
+mod tests;

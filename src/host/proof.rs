@@ -77,7 +77,7 @@ fn of_ssh(path: &Path, text: &str) -> Result<AssertionKey> {
     }
     AssertionKey::ssh(&private, &certificate).ok_or_else(|| {
         Error::usage(format!("it is of {}", private.algorithm()))
-            .hint("name one of Ed25519, or of ECDSA with 256 or 384 bits: ssh_host_ed25519_key")
+            .hint("name one of Ed25519, of ECDSA with 256 or 384 bits, or of RSA with 2048 to 4096: ssh_host_ed25519_key")
     })
 }
 
@@ -215,6 +215,8 @@ mod tests {
             ("a", &["-t", "ed25519"][..], "EdDSA"),
             ("b", &["-t", "ecdsa", "-b", "256"], "ES256"),
             ("c", &["-t", "ecdsa", "-b", "384"], "ES384"),
+            ("d", &["-t", "rsa", "-b", "2048"], "PS256"),
+            ("e", &["-t", "rsa", "-b", "3072"], "PS256"),
         ] {
             let path = keygen(folder.path(), name, kind);
             let without = read(&path).unwrap_err();
@@ -227,9 +229,9 @@ mod tests {
             let claims = json!({"aud": "https://id/v1/watch", "iat": 1000, "exp": 1060, "list": u64::MAX, "cas": ["tls x"]});
             assert_eq!(serde_json::Value::from(said.claims), claims);
         }
-        let rsa = keygen(folder.path(), "rsa", &["-t", "rsa", "-b", "2048"]);
-        certify(folder.path(), &rsa);
-        assert!(read(&rsa).unwrap_err().ends_with("it is of ssh-rsa"));
+        let odd = keygen(folder.path(), "odd", &["-t", "ecdsa", "-b", "521"]);
+        certify(folder.path(), &odd);
+        assert!(read(&odd).unwrap_err().ends_with("it is of ecdsa-sha2-nistp521"));
         let other = folder.path().join("a-cert.pub");
         std::fs::copy(folder.path().join("b-cert.pub"), other).unwrap();
         assert!(

@@ -1,26 +1,28 @@
 //! One time that the files of a folder are brought up to date with what the authority states, or, where it is of a version
 //! that states nothing, with what it gives.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::crl::signed_part;
-use super::fetch::{CRL_PATH, Fetched, KRL_PATH, RefreshSettings, STATEMENT_PATH};
+use super::fetch::{CRL_PATH, Fetched, KRL_PATH, RefreshSettings, STATEMENT_PATH, crl_path};
 use super::gate;
 use super::heard::{Current, Heard, InPlace, Moment, sha256};
-use super::lists::{CRL, KRL, MAX_FILE, fresh_crl, fresh_krl, useless};
+use super::lists::{CRL, FreshCrls, KRL, MAX_FILE, NewCrl, fresh_crls, fresh_krl, useless};
+use super::refused::Refused;
 use super::seen::{SSH, Seen};
 use super::statement::{Known, believe};
-use super::store::{self, HOST_CA, KNOWN_HOSTS, TLS_CA, USER_CA, put, update};
+use super::store::{self, HOST_CA, KNOWN_HOSTS, MAX_TRUST, TLS_CA, USER_CA, put, update};
 use super::trust;
 use crate::clock::Clock;
 use crate::destination::ssh;
 use crate::error::{Error, Kind, Result};
 use crate::folder::Folder;
 use crate::krl;
-use crate::wire::{Statement, TrustAnchors};
+use crate::net::pin_of;
+use crate::wire::{CrlHash, Statement, TrustAnchors};
 
 /// That is not what was stated.
 const OTHER_LIST: &str = "it is not the list that the authority states";
@@ -159,9 +161,34 @@ impl<'r> Round<'r> {
         }
         // One of a clock that is behind is as good, and nothing new.
         if (new.number, new.made) >= (heard.known.number, heard.known.made) {
-            heard.known = new;
+            let before = std::mem::replace(&mut heard.known, new);
+            heard.known.refuse(&before.refused);
+        } else {
+            heard.known.refuse(&new.refused);
         }
+        self.refuse();
         Ok(Believed { at: Moment::of(&now, statement.made), statement })
+    }
+
+    /// Takes what is believed no more out of all files, before anything is fetched for it; the KRL follows with [`Self::step`].
+    fn refuse(&mut self) {
+        let Some(refused) = self.heard.as_ref().map(|heard| heard.known.refused.clone()) else { return };
+        if refused.is_empty() {
+            return;
+        }
+        let store = self.store;
+        for name in [USER_CA, HOST_CA, KNOWN_HOSTS] {
+            let Ok(Some(there)) = store.read(name, MAX_TRUST) else { continue };
+            let more = if name == KNOWN_HOSTS { refused.known_hosts() } else { String::new() };
+            let left = refused.lines_without(&String::from_utf8_lossy(&there)) + &more;
+            self.done.add(update(store, name, left));
+        }
+        self.done.add(gate::refuse_tls(store, |pin| refused.has_pin(pin)));
+    }
+
+    /// The keys that the KRL never loses.
+    fn keys(&self) -> BTreeSet<Vec<u8>> {
+        self.heard.as_ref().map(|heard| heard.known.refused.blobs()).unwrap_or_default()
     }
 
     /// Adds to the KRL what the statement says is new, where that is what it lacks, and trusts whom it names then; whether
@@ -172,40 +199,68 @@ impl<'r> Round<'r> {
         let (current, store) = (told.current(), self.store);
         if let Some(heard) = self.heard.as_mut().filter(|heard| heard.lists.crl.goes_on(&current))
             && self.done.add(gate::open_tls(store, &heard.known.trust))
+            && !gate::has_nobodys(store)
         {
             heard.lists.crl = current.clone();
         }
         let Some((old, is_closed)) = self.krl() else { return false };
+        let (length, keys) = (old.len(), self.keys());
+        let old = match keys.is_empty() {
+            true => Ok(old),
+            false => krl::revoking_keys(old, &keys),
+        };
+        let old = match old.map_err(|why| useless(KRL_PATH, why)) {
+            Ok(old) => old,
+            Err(error) => return self.done.add(Err(error)),
+        };
+        let lacks = old.len() > length;
         let Some(krl) = self.heard.as_ref().map(|heard| heard.lists.krl.clone()) else { return false };
         let is_news = krl.order() < current.order();
         let follows = statement.since == Some(krl.number) && is_news;
         if !follows && krl.number != statement.number {
+            if lacks && !is_closed {
+                self.put_krl(old);
+            }
             return false;
         }
         let new = statement.revoked.iter().filter(|revoked| revoked.ssh && follows);
         let mut serials: Vec<u64> = new.map(|revoked| revoked.serial).collect();
         serials.sort_unstable();
         serials.dedup();
-        let mut hash = None;
-        if is_news && (is_closed || !serials.is_empty()) {
+        if is_news && is_closed || !is_closed && lacks || is_news && !serials.is_empty() {
             let made = u64::try_from(statement.made).unwrap_or(0);
             let next = match serials.as_slice() {
                 [] => Ok(old),
                 serials => krl::advanced(old, statement.number, made, serials.iter().copied()),
             };
-            hash = next.as_deref().ok().map(sha256);
             let next = next.map_err(|why| useless(KRL_PATH, why));
-            if !self.done.add(next.and_then(|next| put(store, KRL, Some(next)))) {
+            let is_put = match next {
+                Ok(next) => self.put_krl(next),
+                Err(error) => self.done.add(Err(error)),
+            };
+            if !is_put {
                 return false;
             }
         }
         if let Some(heard) = self.heard.as_mut().filter(|_| is_news) {
             heard.lists.krl = current;
-            heard.lists.hash = hash.unwrap_or_else(|| std::mem::take(&mut heard.lists.hash));
         }
-        let cas = self.trust();
-        self.trust_ssh(&cas);
+        // Nothing new opens nothing.
+        if is_news || !is_closed {
+            let cas = self.trust();
+            self.trust_ssh(&cas);
+        }
         true
+    }
+
+    /// Puts it in the folder, of whichever statement it is.
+    fn put_krl(&mut self, krl: Vec<u8>) -> bool {
+        let hash = sha256(&krl);
+        let is_there = self.done.add(put(self.store, KRL, Some(krl)));
+        if let Some(heard) = self.heard.as_mut().filter(|_| is_there) {
+            heard.lists.hash = hash;
+        }
+        is_there
     }
 
     /// The KRL that was put in the folder, where it is there still; whether it is closed.
@@ -219,9 +274,11 @@ impl<'r> Round<'r> {
     }
 
     fn trust_ssh(&mut self, cas: &TrustAnchors) {
+        let refused = self.heard.as_ref().map(|heard| heard.known.refused.clone()).unwrap_or_default();
+        let cas = refused.without(cas);
         self.done.add(update(self.store, USER_CA, cas.ssh_user_cas.concat()));
         self.done.add(update(self.store, HOST_CA, cas.ssh_host_cas.concat()));
-        self.done.add(update(self.store, KNOWN_HOSTS, ssh::known_hosts(cas)));
+        self.done.add(update(self.store, KNOWN_HOSTS, ssh::known_hosts(&cas) + &refused.known_hosts()));
     }
 
     /// Puts lists in place that were fetched after the statement was told; without one, those of an authority with these CAs,
@@ -232,7 +289,7 @@ impl<'r> Round<'r> {
     /// its own fault or the clock's, does not hold up the other. New CAs are
     /// trusted once the list of what they signed is there.
     pub(super) fn put(&mut self, told: Option<&Believed>, cas: Result<TrustAnchors>, fetched: Fetched) {
-        let Fetched { krl, crl, ends } = fetched;
+        let Fetched { krl, crls, ends } = fetched;
         let there = self.krl().filter(|_| krl.is_none()).and_then(|(krl, _)| krl::read(&krl).ok());
         if let (Some(told), Some(there)) = (told, there) {
             self.seen().add(SSH, there.serials, told.statement.made);
@@ -247,11 +304,13 @@ impl<'r> Round<'r> {
                 if krl_is_good {
                     self.trust_ssh(&cas);
                 }
-                self.crl_into(told, crl, &cas, ends.as_ref());
+                self.crls_into(told, crls, &cas, ends.as_ref());
             }
             Err(error) => {
                 self.done.add(Err(error));
-                self.done.add(crl.map(|_| None));
+                for (_, list) in crls {
+                    self.done.add(list.map(|_| None));
+                }
             }
         }
     }
@@ -276,8 +335,13 @@ impl<'r> Round<'r> {
                 return self.done.add(Err(nothing_new()));
             }
         }
-        match fresh_krl(store, self.seen(), new, Clock::system().now(), KRL_PATH) {
+        let keys = self.keys();
+        match fresh_krl(store, (self.seen(), &keys), new, Clock::system().now(), KRL_PATH) {
             Ok(fresh) => {
+                // A CA whose key it has is one that nobody believes again.
+                if let Some(heard) = &mut self.heard {
+                    heard.known.refuse(&Refused::of_keys(&fresh.keys));
+                }
                 self.done.add(fresh.wrong.map_or(Ok(None), Err));
                 let is_good = self.done.add(put(store, KRL, fresh.content)) && fresh.is_current;
                 let there = store.read(KRL, MAX_FILE).ok().flatten().filter(|_| is_good);
@@ -291,43 +355,74 @@ impl<'r> Round<'r> {
         }
     }
 
-    fn crl_into(
+    /// Each list on its own; and the CAs whose lists are there then. Those that are not go first.
+    fn crls_into(
         &mut self,
         told: Option<&Believed>,
-        crl: Result<Vec<u8>>,
+        crls: Vec<(Option<CrlHash>, Result<Vec<u8>>)>,
         cas: &TrustAnchors,
         ends: Option<&BTreeMap<u64, i64>>,
     ) {
         let (store, now, ders) = (self.store, Clock::system().now(), trust::tls_ders(cas));
-        let crl = match crl {
-            Ok(crl) => crl,
-            Err(error) => {
-                self.done.add(Err(error));
-                return;
+        if let (Some(told), Some(heard)) = (told, &self.heard)
+            && told.statement.number < heard.lists.crl.number
+        {
+            return;
+        }
+        let others: BTreeSet<String> =
+            crls.iter().filter_map(|(of, _)| Some(format!("sha256:{}", of.as_ref()?.ca))).collect();
+        let (mut lists, mut is_good) = (Vec::new(), true);
+        for (other, list) in crls {
+            let path = crl_path(other.as_ref());
+            let stated = told.map(|told| other.as_ref().map_or(&told.statement.crl, |other| &other.hash));
+            let is_stated = |list: &[u8]| {
+                let part = signed_part(list).ok();
+                part.zip(stated).is_none_or(|(part, stated)| sha256(&part) == *stated)
+            };
+            match list {
+                Ok(list) if is_stated(&list) => lists.push((other, list, path)),
+                Ok(_) => {
+                    self.overtaken.push(useless(&path, OTHER_LIST));
+                    is_good = false;
+                }
+                Err(error) => is_good = self.done.add(Err(error)),
             }
-        };
+        }
         if let (Some(told), Some(heard)) = (told, &self.heard) {
-            if told.statement.number < heard.lists.crl.number {
-                return;
-            }
-            if signed_part(&crl).is_ok_and(|part| sha256(&part) != told.statement.crl) {
-                self.overtaken.push(useless(CRL_PATH, OTHER_LIST));
-                return;
-            }
             let is_known = heard.lists.crl.order() >= told.current().order();
-            if gate::has_nobodys(store) && (is_known || gate::is_closed_to_ssh(store)) {
+            if is_good && gate::has_nobodys(store) && (is_known || gate::is_closed_to_ssh(store)) {
                 self.done.add(Err(nothing_new()));
                 return;
             }
         }
-        let fresh = fresh_crl(store, self.seen(), &crl, &ders, ends, now, CRL_PATH);
-        if !self.done.add(fresh.and_then(|crl| put(store, CRL, crl))) {
+        let new = lists.iter().map(|(other, list, path)| {
+            let is = |pin: String| match other {
+                Some(other) => pin.ends_with(&other.ca),
+                None => !others.contains(&pin),
+            };
+            let cas = ders.iter().filter(|ca| pin_of(ca).is_ok_and(is)).cloned().collect();
+            NewCrl { list, cas, path }
+        });
+        let new: Vec<NewCrl<'_>> = new.collect();
+        let FreshCrls { content, listed, wrong } = fresh_crls(store, self.seen(), &new, &ders, (ends, now));
+        wrong.into_iter().for_each(|error| is_good = self.done.add(Err(error)));
+        for pin in ders.iter().filter_map(|ca| pin_of(ca).ok()) {
+            if is_good && !listed.contains(&pin) {
+                let why = format!("none is of the TLS CA {pin}, and without its list it is not trusted");
+                is_good = self.done.add(Err(useless(CRL_PATH, &why)));
+            }
+        }
+        self.done.add(gate::drop_tls(store, |pin| listed.contains(pin)));
+        if !self.done.add(put(store, CRL, content)) {
             return;
         }
-        if !self.done.add(update(store, TLS_CA, cas.tls_cas.concat())) {
+        if listed.is_empty() || !is_good && gate::has_nobodys(store) {
             return;
         }
-        if let (Some(told), Some(heard)) = (told, &mut self.heard) {
+        if !self.done.add(update(store, TLS_CA, trust::tls_of(cas, |pin| listed.contains(pin)))) {
+            return;
+        }
+        if let (Some(told), Some(heard), true) = (told, &mut self.heard, is_good) {
             heard.lists.crl.raise(told.current());
         }
     }

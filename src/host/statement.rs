@@ -2,23 +2,24 @@
 //!
 //! A statement counts where a key signed it that is known, for the cluster that is known, in its time, and not
 //! before what was believed last. The first one, over TLS that was verified, makes cluster, keys and CAs known. From then on a new CA
-//! needs the word of one of its kind that is known, or of the TLS CA; a new statement key that of the TLS CA, in a statement
-//! by one that is known: so a thief of one key alone changes nothing.
+//! needs the word of one of its kind that is known, or of the TLS CA; a new statement key that of the TLS CA, and either a
+//! statement by a key that is known or the word of that too: so a thief of one key alone changes nothing.
+//!
+//! A CA that is revoked needs nobody's word: its own is worth nothing from then on, in whichever statement.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, UnparsedPublicKey,
-    VerificationAlgorithm,
-};
+use ring::signature::{self as by, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use ssh_key::public::{EcdsaPublicKey, KeyData};
+use ssh_key::public::KeyData;
+use x509_parser::public_key::PublicKey as SubjectKey;
 
-use super::trust::{plain, plain_key};
+use super::refused::Refused;
+use super::trust::{plain, plain_key, tls_of};
 use crate::clock::{LEEWAY, rfc3339};
 use crate::pem;
-use crate::wire::{Endorsement, STATEMENT, Statement, TrustAnchors};
+use crate::wire::{CrlHash, Endorsement, STATEMENT, Statement, TrustAnchors};
 
 /// What is known of an authority: what the last statement that was believed says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +35,9 @@ pub struct Known {
     pub number: u64,
     /// When it was made.
     pub made: i64,
+    /// The CAs that are believed no more, in this one or any that comes.
+    #[serde(default, skip_serializing_if = "Refused::is_empty")]
+    pub refused: Refused,
 }
 
 impl Known {
@@ -45,9 +49,24 @@ impl Known {
             trust: statement.trust.clone(),
             number: statement.number,
             made: statement.made,
+            refused: Refused::of(&statement.revoked_cas),
         }
     }
+
+    /// Believes these CAs no more.
+    pub fn refuse(&mut self, more: &Refused) {
+        self.refused.add(more);
+        self.trust = self.refused.without(&self.trust);
+    }
 }
+
+/// How a statement key signs: by the length of its raw public key, `alg` of a JWS, and what that and an endorsement are
+/// verified by.
+static SIGNERS: [(usize, &str, &dyn VerificationAlgorithm, &dyn VerificationAlgorithm); 3] = [
+    (32, "EdDSA", &by::ED25519, &by::ED25519),
+    (65, "ES256", &by::ECDSA_P256_SHA256_FIXED, &by::ECDSA_P256_SHA256_ASN1),
+    (97, "ES384", &by::ECDSA_P384_SHA384_FIXED, &by::ECDSA_P384_SHA384_ASN1),
+];
 
 #[derive(Deserialize)]
 struct Header {
@@ -69,25 +88,38 @@ pub fn believe(jws: &str, known: Option<&Known>, given: Option<&str>, now: i64) 
     let (message, signature) = jws.rsplit_once('.').ok_or("it is no JWS")?;
     let (header, claims) = message.split_once('.').ok_or("it is no JWS")?;
     let header: Header = json(header).ok_or("it is no JWS of a statement")?;
-    let (length, algorithm): (_, &'static dyn VerificationAlgorithm) = match header.alg.as_str() {
-        "EdDSA" => (32, &ED25519),
-        "ES256" => (65, &ECDSA_P256_SHA256_FIXED),
-        "ES384" => (97, &ECDSA_P384_SHA384_FIXED),
-        _ => return Err(ANOTHER.to_owned()),
-    };
-    if header.typ != STATEMENT || header.crit.is_some() {
+    if !SIGNERS.iter().any(|signer| signer.1 == header.alg)
+        || header.typ != STATEMENT
+        || header.crit.is_some()
+    {
         return Err(ANOTHER.to_owned());
     }
     let mut statement: Statement = json(claims).ok_or("its claims are not those of a statement")?;
     statement.trust = plain(&statement.trust)?;
     let signed_by = |key: &String| {
         let key = URL_SAFE_NO_PAD.decode(key).unwrap_or_default();
-        key.len() == length && is_signature(algorithm, &key, message.as_bytes(), signature)
+        SIGNERS.iter().any(|(length, alg, jws, _)| {
+            (*length, *alg) == (key.len(), &header.alg)
+                && VouchingKey::Raw(*jws, key.clone()).verifies(message, signature)
+        })
     };
     let signer = statement.statement_keys.iter().find(|key| signed_by(key));
     let signer = signer.ok_or("none of its keys has signed it")?;
+    let mut refused = Refused::of(&statement.revoked_cas);
+    known.iter().for_each(|known| refused.add(&known.refused));
+    statement.trust = refused.without(&statement.trust);
+    let TrustAnchors { ssh_host_cas, ssh_user_cas, tls_cas } = &statement.trust;
+    if ssh_host_cas.is_empty() || ssh_user_cas.is_empty() || tls_cas.is_empty() {
+        return Err("it has a kind of CA of which all are revoked".to_owned());
+    }
+    let is_trusted = |list: &CrlHash| {
+        !tls_of(&statement.trust, |pin| pin.strip_prefix("sha256:") == Some(&list.ca)).is_empty()
+    };
+    statement.crls.retain(is_trusted);
     match (known, given) {
-        (Some(known), _) if !known.statement_keys.contains(signer) => {
+        (Some(known), _)
+            if !known.statement_keys.contains(signer) && !succeeds(&statement, known, signer) =>
+        {
             return Err(format!("the key that has signed it, {signer}, is not known"));
         }
         (Some(known), _) => follows(&statement, known)?,
@@ -145,12 +177,32 @@ fn follows(statement: &Statement, known: &Known) -> Result<(), String> {
 
 /// Whether a known CA of that kind, or a known one of TLS, has signed that the new one is to be believed.
 fn is_vouched_for(statement: &Statement, known: &Known, kind: &str, new: &str) -> bool {
+    is_signed_for(statement, known, (kind, new), |by| ca_key(kind, by, &known.trust))
+}
+
+/// Whether a statement key that is not known takes the place of one that is: by the word of that, which its thief has, and of a
+/// TLS CA, which he has not. So a host that was away for all of a rotation goes on.
+fn succeeds(statement: &Statement, known: &Known, new: &str) -> bool {
+    let of_known = |by: &str| {
+        let by = known.statement_keys.iter().find(|known| *known == by)?;
+        VouchingKey::of_raw(URL_SAFE_NO_PAD.decode(by).ok()?)
+    };
+    is_vouched_for(statement, known, "statement", new)
+        && is_signed_for(statement, known, ("statement", new), of_known)
+}
+
+/// Whether one has signed that, whose `key` there is.
+fn is_signed_for(
+    statement: &Statement,
+    known: &Known,
+    (kind, new): (&str, &str),
+    key: impl Fn(&str) -> Option<VouchingKey>,
+) -> bool {
     statement.endorsements.iter().any(|endorsement| {
         let message = Endorsement::message(&known.cluster, kind, &endorsement.new);
         endorsement.kind == kind
             && one_form(kind, &endorsement.new).as_deref() == Some(new)
-            && ca_key(kind, &endorsement.by, &known.trust)
-                .is_some_and(|key| verifies(&key, message.as_bytes(), &endorsement.signature))
+            && key(&endorsement.by).is_some_and(|key| key.verifies(&message, &endorsement.signature))
     })
 }
 
@@ -167,11 +219,16 @@ fn one_form(kind: &str, text: &str) -> Option<String> {
 }
 
 /// The public key of a CA, where it is a known one that may vouch for that kind.
-fn ca_key(kind: &str, by: &str, known: &TrustAnchors) -> Option<Vec<u8>> {
+fn ca_key(kind: &str, by: &str, known: &TrustAnchors) -> Option<VouchingKey> {
     if one_form("tls", by).is_some_and(|ca| known.tls_cas.contains(&ca)) {
         let der = pem::certificates(by).ok()?.pop()?;
         let (_, ca) = x509_parser::parse_x509_certificate(&der).ok()?;
-        return Some(ca.public_key().subject_public_key.data.to_vec());
+        let key = ca.public_key();
+        let bytes = key.subject_public_key.data.to_vec();
+        return match key.parsed().ok()? {
+            SubjectKey::RSA(_) => Some(VouchingKey::Raw(&by::RSA_PKCS1_2048_8192_SHA256, bytes)),
+            _ => VouchingKey::of_raw(bytes),
+        };
     }
     let cas = match kind {
         "ssh-user" => &known.ssh_user_cas,
@@ -180,30 +237,43 @@ fn ca_key(kind: &str, by: &str, known: &TrustAnchors) -> Option<Vec<u8>> {
     };
     let line = one_form(kind, by).filter(|line| cas.contains(line))?;
     match ssh_key::PublicKey::from_openssh(line.trim_end()).ok()?.key_data() {
-        KeyData::Ed25519(key) => Some(key.0.to_vec()),
-        KeyData::Ecdsa(EcdsaPublicKey::NistP256(point)) => Some(point.as_bytes().to_vec()),
+        KeyData::Ed25519(key) => VouchingKey::of_raw(key.0.to_vec()),
+        KeyData::Ecdsa(key) => VouchingKey::of_raw(key.as_sec1_bytes().to_vec()),
+        KeyData::Rsa(key) => {
+            let bare = |number: &[u8]| number.iter().copied().skip_while(|byte| *byte == 0).collect();
+            let (n, e) = (bare(key.n.as_positive_bytes()?), bare(key.e.as_positive_bytes()?));
+            Some(VouchingKey::Rsa(RsaPublicKeyComponents { n, e }))
+        }
         _ => None,
     }
 }
 
-/// Whether that is the signature (base64url) by a raw key of Ed25519, or by a point of P-256: their lengths tell them apart.
-fn verifies(key: &[u8], message: &[u8], signature: &str) -> bool {
-    let algorithm: &'static dyn VerificationAlgorithm = match key.len() {
-        32 => &ED25519,
-        65 => &ECDSA_P256_SHA256_ASN1,
-        _ => return false,
-    };
-    is_signature(algorithm, key, message, signature)
+/// A public key that something is verified by.
+enum VouchingKey {
+    /// As ring takes it for that.
+    Raw(&'static dyn VerificationAlgorithm, Vec<u8>),
+    /// The numbers of RSA.
+    Rsa(RsaPublicKeyComponents<Vec<u8>>),
 }
 
-fn is_signature(
-    algorithm: &'static dyn VerificationAlgorithm,
-    key: &[u8],
-    message: &[u8],
-    signature: &str,
-) -> bool {
-    let Ok(signature) = URL_SAFE_NO_PAD.decode(signature) else { return false };
-    UnparsedPublicKey::new(algorithm, key).verify(message, &signature).is_ok()
+impl VouchingKey {
+    /// A raw key of Ed25519, or a point of P-256 or P-384, for endorsements.
+    fn of_raw(key: Vec<u8>) -> Option<Self> {
+        let (.., algorithm) = SIGNERS.iter().find(|signer| signer.0 == key.len())?;
+        Some(Self::Raw(*algorithm, key))
+    }
+
+    /// Whether that is its signature (base64url).
+    fn verifies(&self, message: &str, signature: &str) -> bool {
+        let Ok(signature) = URL_SAFE_NO_PAD.decode(signature) else { return false };
+        let verified = match self {
+            Self::Raw(algorithm, key) => {
+                UnparsedPublicKey::new(*algorithm, key).verify(message.as_bytes(), &signature)
+            }
+            Self::Rsa(key) => key.verify(&by::RSA_PKCS1_2048_8192_SHA256, message.as_bytes(), &signature),
+        };
+        verified.is_ok()
+    }
 }
 
 fn json<T: DeserializeOwned>(part: &str) -> Option<T> {

@@ -1,5 +1,6 @@
 //! The CAs of an authority, checked as the servers would and brought into one form.
 
+use crate::net::pin_of;
 use crate::pem;
 use crate::wire::TrustAnchors;
 
@@ -37,6 +38,13 @@ pub fn plain(trust: &TrustAnchors) -> Result<TrustAnchors, String> {
 /// The TLS CAs in DER.
 pub fn tls_ders(trust: &TrustAnchors) -> Vec<Vec<u8>> {
     trust.tls_cas.iter().flat_map(|ca| pem::certificates(ca).unwrap_or_default()).collect()
+}
+
+/// The certificates in PEM whose pins are such.
+pub fn tls_of(trust: &TrustAnchors, is: impl Fn(&str) -> bool) -> String {
+    let is =
+        |ca: &&String| pem::certificates(ca).iter().flatten().any(|ca| pin_of(ca).is_ok_and(|pin| is(&pin)));
+    trust.tls_cas.iter().filter(is).map(String::as_str).collect()
 }
 
 /// The keys of a file's lines as blobs (RFC 4253, section 6.6).

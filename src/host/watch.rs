@@ -309,7 +309,7 @@ impl<'w> Watcher<'w> {
                 true => Some(fetcher.statement().await.map(|jws| (jws, fetcher.is_by_given()))),
                 false => None,
             };
-            let lists = fetcher.lists(krl, ends.clone().filter(|_| !is_late)).await;
+            let lists = fetcher.lists(krl, &told.statement.crls, ends.clone().filter(|_| !is_late)).await;
             let proven = fetcher.proven.take();
             Arrived { told, asked, lists, is_anew, ends, proven }
         }));

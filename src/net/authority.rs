@@ -5,24 +5,31 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use rustls::client::danger::ServerCertVerifier;
+
 use super::behind::Behind;
 use super::client::{client, client_of};
 use super::error::{RequestError, Untrusted};
 use super::pin::{self, Pinned};
 use super::proxy::{self, Proxy};
-use super::roots::{roots_of_file, system_roots, verifier};
+use super::roots::{read_roots, system_roots, verifier};
 use crate::clock::rfc3339;
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
 use crate::folder::read::{Limit, Trust};
 use crate::text::shown;
+use crate::wire::TRUSTS_HEADER;
+
+/// More CAs are not the authority's own, but a bundle of the system's: the longest head that servers take is of 8 KB.
+const MAX_TRUSTS: usize = 16;
 
 /// How the authority's certificate is judged.
 #[derive(Clone, Debug, Default)]
 pub struct AuthorityTrust {
     /// Roots in PEM, in place of the system's.
     pub ca_file: Option<PathBuf>,
-    /// `sha256:HEX` of the SubjectPublicKeyInfo of a CA in the authority's chain.
+    /// `sha256:HEX` of the SubjectPublicKeyInfo of a CA in the authority's chain; of several, with commas.
     pub ca_pin: Option<String>,
 }
 
@@ -55,7 +62,19 @@ pub fn authority_client(
     authority: &str,
     patience: Duration,
 ) -> Result<reqwest::Client> {
-    let server = match (&trust.ca_file, &trust.ca_pin) {
+    Ok(believing(trust, authority, patience)?.0)
+}
+
+/// The same, and the pins of the CAs that it believes; none with the system's.
+///
+/// # Errors
+/// As above.
+pub fn believing(
+    trust: &AuthorityTrust,
+    authority: &str,
+    patience: Duration,
+) -> Result<(reqwest::Client, Vec<String>)> {
+    let (server, pins) = match (&trust.ca_file, &trust.ca_pin) {
         (Some(_), Some(_)) => {
             return Err(Error::usage("both a CA file and a CA pin are given").hint("give one of them"));
         }
@@ -65,18 +84,34 @@ pub fn authority_client(
             )
             .hint("write it into a file first, or give the CA by its hash: --ca-pin (MACHINE_ID_CA_PIN)"));
         }
-        (Some(path), None) => verifier(roots_of_file(path, Trust::Anyone, Limit::FILE.within(patience))?)?,
-        (None, Some(pin)) => Arc::new(Pinned::new(pin::parse(pin)?)),
-        (None, None) => return client(system_roots()?),
+        (Some(path), None) => {
+            let (roots, pins) = read_roots(path, Trust::Anyone, Limit::FILE.within(patience))?;
+            (verifier(roots)?, pins)
+        }
+        (None, Some(pins)) => {
+            let pins = pin::parse(pins)?;
+            let pinned: Arc<dyn ServerCertVerifier> = Arc::new(Pinned::new(pins.clone()));
+            (pinned, pins)
+        }
+        (None, None) => return Ok((client(system_roots()?)?, Vec::new())),
     };
+    let headers: HeaderMap =
+        trusts(&pins).map(|said| (HeaderName::from_static(TRUSTS_HEADER), said)).into_iter().collect();
     let url = reqwest::Url::parse(authority).ok();
     let host = url.as_ref().and_then(reqwest::Url::host_str).unwrap_or_default();
-    match proxy::of_process()?.and_then(Proxy::tls_name) {
+    let client = match proxy::of_process()?.and_then(Proxy::tls_name) {
         Some(name) if name.to_str() != host.trim_matches(['[', ']']) => {
-            client_of(Arc::new(Behind { proxy: (name, verifier(system_roots()?)?), server }))
+            client_of(Arc::new(Behind { proxy: (name, verifier(system_roots()?)?), server }), headers)
         }
-        _ => client_of(server),
-    }
+        _ => client_of(server, headers),
+    };
+    Ok((client?, pins))
+}
+
+/// What [`TRUSTS_HEADER`] says of CAs with these pins, if anything.
+pub fn trusts(pins: &[String]) -> Option<HeaderValue> {
+    let hashes: Vec<&str> = pins.iter().map(|pin| pin.trim_start_matches("sha256:")).collect();
+    HeaderValue::try_from(hashes.join(",")).ok().filter(|_| (1..=MAX_TRUSTS).contains(&hashes.len()))
 }
 
 /// The one form of an authority's URL, which is the audience of its tokens:
@@ -148,7 +183,11 @@ fn untrusted(error: Error, why: &Untrusted, trust: &AuthorityTrust, now: i64) ->
             "{} does not hold its CA: replace it with the output of `machine-id authority export tls-ca`",
             file.display()
         )),
-        (_, _, Some(_)) => error.hint("no CA with that pin signed it: `machine-id authority export tls-ca-pin` prints the right one"),
+        (_, _, Some(pins)) => error.hint(format!(
+            "no CA with {} {} signed it: `machine-id authority export tls-ca-pin` prints the right one",
+            if pins.contains(',') { "one of the pins" } else { "the pin" },
+            pin::parse(pins).unwrap_or_default().join(", ")
+        )),
         _ => error
             .hint("an authority with its own certificate: give --ca-file with the output of `machine-id authority export tls-ca`")
             .hint("or --ca-pin with that of `machine-id authority export tls-ca-pin`"),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use reqwest::header::HeaderMap;
 use rustls::RootCertStore;
 use rustls::client::danger::ServerCertVerifier;
 
@@ -44,7 +45,7 @@ pub fn issuer_client(extra: Option<&PathBuf>, owner: Owner) -> Result<reqwest::C
     }
     if roots.is_empty() {
         // Nothing can be verified, which each fetch will say.
-        return client_of(Arc::new(Pinned::new(String::new())));
+        return client_of(Arc::new(Pinned::new(Vec::new())), HeaderMap::new());
     }
     client(roots)
 }
@@ -56,7 +57,7 @@ const MACHINE_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// cloud's metadata service: no proxy is asked for them, whatever the
 /// environment says, and no server is trusted over TLS.
 pub fn machine_client() -> Result<reqwest::Client> {
-    build(builder(Arc::new(Pinned::new(String::new()))).connect_timeout(MACHINE_CONNECT_TIMEOUT))
+    build(builder(Arc::new(Pinned::new(Vec::new()))).connect_timeout(MACHINE_CONNECT_TIMEOUT))
 }
 
 /// Sends a request; where the proxy is why it got no answer, that is said.
@@ -78,11 +79,15 @@ pub async fn execute(
 }
 
 pub(super) fn client(roots: RootCertStore) -> Result<reqwest::Client> {
-    client_of(verifier(roots)?)
+    client_of(verifier(roots)?, HeaderMap::new())
 }
 
-pub(super) fn client_of(verifier: Arc<dyn ServerCertVerifier>) -> Result<reqwest::Client> {
-    let builder = builder(verifier);
+/// One whose requests all have these headers.
+pub(super) fn client_of(
+    verifier: Arc<dyn ServerCertVerifier>,
+    headers: HeaderMap,
+) -> Result<reqwest::Client> {
+    let builder = builder(verifier).default_headers(headers);
     build(match proxy::of_process()? {
         Some(proxy) => builder.proxy(proxy.route()),
         None => builder,

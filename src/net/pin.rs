@@ -1,4 +1,4 @@
-//! A CA that is known by the hash of its public key.
+//! CAs that are known by the hashes of their public keys.
 
 use std::sync::Arc;
 
@@ -11,15 +11,17 @@ use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureSc
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::text::{hex, shown};
 
-/// A pin as [`pin_of`] writes it.
-pub(super) fn parse(pin: &str) -> Result<String> {
+/// Pins as [`pin_of`] writes them, with commas between them.
+pub(super) fn parse(pins: &str) -> Result<Vec<String>> {
     let is_hash = |hex: &str| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit());
-    let pin = pin.trim();
-    if pin.strip_prefix("sha256:").is_some_and(is_hash) {
-        return Ok(pin.to_ascii_lowercase());
-    }
-    Err(Error::usage(format!("the CA pin `{}` is not `sha256:` and 64 hexadecimal digits", shown(pin)))
-        .hint("`machine-id authority export tls-ca-pin` prints the authority's"))
+    let parse = |pin: &str| {
+        if pin.strip_prefix("sha256:").is_some_and(is_hash) {
+            return Ok(pin.to_ascii_lowercase());
+        }
+        Err(Error::usage(format!("the CA pin `{}` is not `sha256:` and 64 hexadecimal digits", shown(pin)))
+            .hint("`machine-id authority export tls-ca-pin` prints the authority's; several have commas between them"))
+    };
+    pins.split(',').map(|pin| parse(pin.trim())).collect()
 }
 
 /// `sha256:HEX` of a certificate's SubjectPublicKeyInfo.
@@ -29,17 +31,17 @@ pub fn pin_of(certificate: &[u8]) -> Result<String> {
     Ok(format!("sha256:{}", hex(digest(&SHA256, parsed.public_key().raw).as_ref())))
 }
 
-/// Trusts the one CA with this pin, as found in the chain that the server
-/// sends; name, time and signatures are verified as ever. No CA has the empty one.
+/// Trusts the CAs with these pins, as found in the chain that the server
+/// sends; name, time and signatures are verified as ever. Without one nobody is trusted.
 #[derive(Debug)]
 pub(super) struct Pinned {
-    pin: String,
+    pins: Vec<String>,
     schemes: rustls::crypto::WebPkiSupportedAlgorithms,
 }
 
 impl Pinned {
-    pub(super) fn new(pin: String) -> Self {
-        Self { pin, schemes: rustls::crypto::ring::default_provider().signature_verification_algorithms }
+    pub(super) fn new(pins: Vec<String>) -> Self {
+        Self { pins, schemes: rustls::crypto::ring::default_provider().signature_verification_algorithms }
     }
 }
 
@@ -53,11 +55,13 @@ impl ServerCertVerifier for Pinned {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let has_pin =
-            |certificate: &&CertificateDer<'_>| pin_of(certificate).is_ok_and(|pin| pin == self.pin);
-        let pinned = intermediates.iter().find(has_pin);
+            |certificate: &&CertificateDer<'_>| pin_of(certificate).is_ok_and(|pin| self.pins.contains(&pin));
         let unknown = || rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
         let mut roots = RootCertStore::empty();
-        roots.add(pinned.ok_or_else(unknown)?.clone().into_owned())?;
+        // Each is the key alone: whoever put the certificate together, what counts is what that key has signed.
+        roots.add_parsable_certificates(
+            intermediates.iter().filter(has_pin).map(|ca| ca.clone().into_owned()),
+        );
         WebPkiServerVerifier::builder(Arc::new(roots)).build().map_err(|_| unknown())?.verify_server_cert(
             end_entity,
             intermediates,
@@ -91,22 +95,4 @@ impl ServerCertVerifier for Pinned {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pins_are_exact() {
-        let pin = format!("sha256:{}", "0f".repeat(32));
-        assert_eq!(parse(&pin).unwrap(), pin);
-        assert_eq!(parse(&format!("sha256:{}", "0F".repeat(32))).unwrap(), pin);
-        for bad in [
-            "",
-            "sha256:",
-            "0f",
-            &format!("sha256:{}", "+f".repeat(32)),
-            &format!("sha1:{}", "0f".repeat(32)),
-        ] {
-            assert_eq!(parse(bad).unwrap_err().kind(), Kind::Usage, "{bad}");
-        }
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@ use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 
+use super::pin::pin_of;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
 use crate::pem;
@@ -45,17 +46,23 @@ pub fn system_roots() -> Result<RootCertStore> {
 
 /// The certificates of a file, all of them.
 pub fn roots_of_file(path: &Path, trust: Trust, limit: Limit) -> Result<RootCertStore> {
+    Ok(read_roots(path, trust, limit)?.0)
+}
+
+/// The same, and their pins.
+pub(super) fn read_roots(path: &Path, trust: Trust, limit: Limit) -> Result<(RootCertStore, Vec<String>)> {
     let cannot = format!("cannot read the CA file {}", path.display());
     let text = read::raw(path, trust, limit).map_err(|unfit| unfit.error(Kind::Usage, cannot.clone()))?;
     let certificates = pem::decode_all(&String::from_utf8_lossy(&text), "CERTIFICATE")
         .ok_or_else(|| Error::usage(format!("{cannot}: its PEM is broken")))?;
-    let mut roots = RootCertStore::empty();
+    let (mut roots, mut pins) = (RootCertStore::empty(), Vec::new());
     for certificate in certificates {
+        pins.extend(pin_of(&certificate));
         roots.add(CertificateDer::from(certificate.to_vec())).context(Kind::Usage, cannot.clone())?;
     }
     if roots.is_empty() {
         return Err(Error::usage(format!("{cannot}: it holds no certificate"))
             .hint("`machine-id authority export tls-ca` prints the authority's"));
     }
-    Ok(roots)
+    Ok((roots, pins))
 }

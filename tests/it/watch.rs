@@ -13,6 +13,7 @@ use crate::support::stated::{Stated, statement_key};
 use crate::support::{now, wait_for};
 
 mod held_up;
+mod rotation;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// A second is promised; a busy machine may take more, and what need not be at once takes half a minute.

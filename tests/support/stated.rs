@@ -1,84 +1,31 @@
 //! An authority of the test's own: what it states, lists and leaves out is the test's to say. By the wire contract alone.
 
-use std::io::{self, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use jsonwebtoken::Header;
 use machine_id::jws::sign_eddsa;
 use machine_id::krl;
-use machine_id::wire::{Endorsement, RevokedNow, STATEMENT, Statement, TrustAnchors, Watched};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer, KeyIdMethod, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, RevokedCertParams, SerialNumber, SigningKey as _,
-};
+use machine_id::wire::{CrlHash, Endorsement, RevokedNow, STATEMENT, Statement, TrustAnchors, Watched};
+use rcgen::SigningKey as _;
 use ring::digest::{SHA256, digest};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::ServerConfig;
 use ssh_key::LineEnding;
 use ssh_key::private::{Ed25519Keypair, PrivateKey};
 use tempfile::TempDir;
-use time::OffsetDateTime;
 use x509_parser::prelude::{CertificateRevocationList, FromDer as _};
 
 use super::process::{self, Running, machine_id};
 use super::{base64url, now, wait_for};
 
-/// A CA of X.509.
-pub struct TlsCa {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-    der: CertificateDer<'static>,
-}
+mod serve;
+mod tls_ca;
 
-impl TlsCa {
-    pub fn fresh() -> Self {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-        let mut params = CertificateParams::new(vec![]).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let certificate = params.self_signed(&key).unwrap();
-        let (pem, der) = (certificate.pem(), certificate.der().clone());
-        Self { issuer: Issuer::new(params, key), pem, der }
-    }
-
-    fn server(&self) -> Arc<ServerConfig> {
-        let key = KeyPair::generate().unwrap();
-        let leaf = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-        let leaf = leaf.signed_by(&key, &self.issuer).unwrap().der().clone();
-        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![leaf, self.der.clone()], key);
-        Arc::new(config.unwrap())
-    }
-
-    fn crl(&self, number: u64, serials: &[(u64, i64)]) -> Vec<u8> {
-        let time = |unix| OffsetDateTime::from_unix_timestamp(unix).unwrap();
-        let revoked = |(serial, _): &(u64, i64)| RevokedCertParams {
-            serial_number: SerialNumber::from(*serial),
-            revocation_time: time(hour()),
-            reason_code: None,
-            invalidity_date: None,
-        };
-        let params = CertificateRevocationListParams {
-            this_update: time(hour()),
-            next_update: time(hour() + 86_400),
-            crl_number: SerialNumber::from(number),
-            issuing_distribution_point: None,
-            revoked_certs: serials.iter().map(revoked).collect(),
-            key_identifier_method: KeyIdMethod::Sha256,
-        };
-        params.signed_by(&self.issuer).unwrap().der().to_vec()
-    }
-}
+pub use tls_ca::TlsCa;
 
 /// What it has, which a test may change.
 pub struct State {
@@ -88,10 +35,18 @@ pub struct State {
     pub signer: u8,
     pub keys: Vec<u8>,
     pub ssh_user_cas: Vec<u8>,
+    pub ssh_host_cas: Vec<u8>,
+    /// Those that are believed no more, by index; and the TLS ones in PEM.
+    pub revoked_cas: Vec<u8>,
+    pub revoked_tls: Vec<String>,
     pub tls: Vec<TlsCa>,
+    /// Which of them signs.
+    pub signing: usize,
     pub endorsements: Vec<Endorsement>,
     pub ssh: Vec<(u64, i64)>,
+    /// What the TLS CA that signs has revoked, and what the others have.
     pub x509: Vec<(u64, i64)>,
+    pub former: Vec<(u64, i64)>,
     pub urgent: u64,
     /// When what it makes is made; nothing for now.
     pub made: Option<i64>,
@@ -104,6 +59,8 @@ pub struct State {
     server: Arc<ServerConfig>,
     watchers: Vec<Sender<Vec<u8>>>,
     asked: Vec<String>,
+    /// Whom those who asked believe, by what they say.
+    pub trusts: Vec<Option<String>>,
 }
 
 /// The authority; it ends with the test.
@@ -135,7 +92,7 @@ impl State {
     fn trust(&self) -> TrustAnchors {
         let line = |index: &u8| ssh_ca(*index).public_key().to_openssh().unwrap();
         TrustAnchors {
-            ssh_host_cas: vec![line(&9)],
+            ssh_host_cas: self.ssh_host_cas.iter().map(line).collect(),
             ssh_user_cas: self.ssh_user_cas.iter().map(line).collect(),
             tls_cas: self.tls.iter().map(|ca| ca.pem.clone()).collect(),
         }
@@ -143,13 +100,20 @@ impl State {
 
     fn krl(&self) -> Vec<u8> {
         let serials: Vec<u64> = self.ssh.iter().map(|(serial, _)| *serial).collect();
-        let of_ca = |ca: &u8| (ssh_ca(*ca).public_key().to_bytes().unwrap(), serials.clone());
-        krl::write(self.number, u64::try_from(hour()).unwrap(), self.ssh_user_cas.iter().map(of_ca).collect())
+        let blob = |ca: &u8| ssh_ca(*ca).public_key().to_bytes().unwrap();
+        let of_cas = self.ssh_user_cas.iter().map(|ca| (blob(ca), serials.clone())).collect();
+        let list = krl::write(self.number, u64::try_from(hour()).unwrap(), of_cas);
+        krl::revoking_keys(list, &self.revoked_cas.iter().map(blob).collect::<Vec<_>>()).unwrap()
     }
 
-    /// The list in DER, signed anew as by another replica, and what is signed of it.
+    /// The list of the CA that signs in DER, signed anew as by another replica, and what is signed of it.
     fn crl(&self) -> (Vec<u8>, Vec<u8>) {
-        let der = self.tls.last().unwrap().crl(self.number, &self.x509);
+        self.crl_of(self.signing)
+    }
+
+    fn crl_of(&self, ca: usize) -> (Vec<u8>, Vec<u8>) {
+        let revoked = if ca == self.signing { &self.x509 } else { &self.former };
+        let der = self.tls[ca].crl(self.number, revoked);
         let (_, list) = CertificateRevocationList::from_der(&der).unwrap();
         let signed = list.tbs_cert_list.as_ref().to_vec();
         (der, signed)
@@ -168,10 +132,22 @@ impl State {
             statement_keys: self.keys.iter().map(|key| statement_key(*key)).collect(),
             krl: hex_hash(&self.krl()),
             crl: hex_hash(&self.crl().1),
+            crls: (0..self.tls.len()).filter(|ca| *ca != self.signing).map(|ca| self.crl_hash(ca)).collect(),
+            revoked_cas: self
+                .revoked_cas
+                .iter()
+                .map(|ca| ssh_ca(*ca).public_key().to_openssh().unwrap())
+                .chain(self.revoked_tls.iter().cloned())
+                .collect(),
             since,
             revoked,
             urgent: self.urgent,
         }
+    }
+
+    fn crl_hash(&self, ca: usize) -> CrlHash {
+        let pin = self.tls[ca].pin();
+        CrlHash { ca: pin.trim_start_matches("sha256:").to_owned(), hash: hex_hash(&self.crl_of(ca).1) }
     }
 
     /// A line of it.
@@ -191,12 +167,44 @@ impl State {
         self.endorsements.push(Endorsement { kind: kind.to_owned(), new: new.to_owned(), by, signature });
     }
 
-    /// A new TLS CA, which the first one vouches for, signs from now on.
-    pub fn rotate_tls(&mut self) {
+    /// A new TLS CA, which the first one vouches for, is trusted besides; its pin.
+    pub fn add_tls(&mut self) -> String {
         let next = TlsCa::fresh();
-        self.server = next.server();
         self.endorse("tls", &next.pem);
+        let pin = next.pin();
         self.tls.push(next);
+        pin
+    }
+
+    /// It signs from now on, and nobody else's word is in the chain.
+    pub fn rotate_tls(&mut self) {
+        self.add_tls();
+        self.sign_by(1);
+        let next = &self.tls[1];
+        self.server = next.server(&[next.der.clone()]);
+    }
+
+    /// That TLS CA signs from now on; where it is not the first, with the first one's word for it.
+    pub fn sign_by(&mut self, ca: usize) {
+        if ca != self.signing {
+            (self.signing, self.x509, self.former) =
+                (ca, std::mem::take(&mut self.former), std::mem::take(&mut self.x509));
+        }
+        let (first, next) = (&self.tls[0], &self.tls[ca]);
+        let mut chain = vec![first.der.clone()];
+        if ca != 0 {
+            chain.insert(0, next.params.signed_by(next.issuer.key(), &first.issuer).unwrap().der().clone());
+        }
+        self.server = next.server(&chain);
+    }
+
+    /// The first TLS CA is trusted no more.
+    pub fn finish_tls(&mut self) {
+        self.tls.remove(0);
+        self.signing = 0;
+        let next = &self.tls[0];
+        self.server = next.server(&[next.der.clone()]);
+        self.former.clear();
     }
 
     /// What is given at a path.
@@ -218,7 +226,13 @@ impl State {
                     .collect();
                 format!("{{\"expires\":{{{}}}}}", all.join(",")).into_bytes()
             }
-            _ => return (404, Vec::new()),
+            _ => match path.strip_prefix("/v1/revoked/tls.crl?ca=") {
+                Some(ca) => match (0..self.tls.len()).find(|at| self.tls[*at].pin().ends_with(ca)) {
+                    Some(at) => self.crl_of(at).0,
+                    None => return (404, Vec::new()),
+                },
+                None => return (404, Vec::new()),
+            },
         };
         (200, body)
     }
@@ -238,11 +252,16 @@ impl Stated {
             signer: 0,
             keys: vec![0],
             ssh_user_cas: vec![0],
-            server: tls.server(),
+            ssh_host_cas: vec![9],
+            revoked_cas: Vec::new(),
+            revoked_tls: Vec::new(),
+            server: tls.server(&[tls.der.clone()]),
             tls: vec![tls],
+            signing: 0,
             endorsements: Vec::new(),
             ssh: Vec::new(),
             x509: Vec::new(),
+            former: Vec::new(),
             urgent: 0,
             made: None,
             lies: Vec::new(),
@@ -250,6 +269,7 @@ impl Stated {
             is_silent: false,
             watchers: Vec::new(),
             asked: Vec::new(),
+            trusts: Vec::new(),
         };
         let state = Arc::new(Mutex::new(state));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -259,7 +279,7 @@ impl Stated {
             move || {
                 for stream in listener.incoming().flatten() {
                     let Some(state) = state.upgrade() else { return };
-                    std::thread::spawn(move || serve(stream, &state));
+                    std::thread::spawn(move || serve::serve(stream, &state));
                 }
             }
         });
@@ -275,6 +295,19 @@ impl Stated {
         self.folder.path().join(name)
     }
 
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    /// The key of one of its SSH CAs, in a file.
+    pub fn ssh_ca_file(&self, index: u8) -> PathBuf {
+        let path = self.path(&format!("ssh_ca-{index}"));
+        std::fs::write(&path, ssh_ca(index).to_openssh(LineEnding::LF).unwrap().as_bytes()).unwrap();
+        process::succeed(process::command("chmod").arg("600").arg(&path));
+        path
+    }
+
     /// `machine-id host WHAT` for its folder `trust`.
     pub fn host(&self, what: &str) -> Command {
         self.host_in(what, &self.path("trust"))
@@ -282,8 +315,15 @@ impl Stated {
 
     /// The same for another one.
     pub fn host_in(&self, what: &str, trust: &Path) -> Command {
-        let mut host = machine_id(["host", what, "--authority", &format!("https://{}", self.address)]);
-        host.arg("--dir").arg(trust).arg("--ca-file").arg(self.path("ca.crt"));
+        let mut host = self.host_by(what, trust);
+        host.arg("--ca-file").arg(self.path("ca.crt"));
+        host
+    }
+
+    /// The same, believing nobody yet.
+    pub fn host_by(&self, what: &str, trust: &Path) -> Command {
+        let mut host = machine_id(["host", what, "--authority", &self.url()]);
+        host.arg("--dir").arg(trust);
         host
     }
 
@@ -361,20 +401,28 @@ impl Stated {
     /// Whether `tls.crl` is the present one, whoever has signed it.
     pub fn has_crl(&self) -> bool {
         let there = std::fs::read(self.path("trust/tls.crl")).unwrap_or_default();
-        let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(&there) else { return false };
-        let (_, list) = CertificateRevocationList::from_der(&pem.contents).unwrap();
-        list.tbs_cert_list.as_ref() == self.state().crl().1
+        let present = self.state().crl().1;
+        x509_parser::pem::Pem::iter_from_buffer(&there).flatten().any(|pem| {
+            let (_, list) = CertificateRevocationList::from_der(&pem.contents).unwrap();
+            list.tbs_cert_list.as_ref() == present
+        })
     }
 
-    /// A certificate by its user CA.
+    /// A certificate by its first user CA.
     pub fn certificate(&self, serial: u64) -> PathBuf {
+        self.certificate_by(&self.path("user_ca"), serial)
+    }
+
+    /// A certificate by a user CA whose key is in that file.
+    pub fn certificate_by(&self, ca: &Path, serial: u64) -> PathBuf {
         let key = self.path(&format!("key-{serial}"));
         process::succeed(
             process::command("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key),
         );
         let mut sign = process::command("ssh-keygen");
-        sign.args(["-q", "-I", "job", "-n", "deploy", "-V", "+1h", "-z", &serial.to_string(), "-s"]);
-        process::succeed(sign.arg(self.path("user_ca")).arg(key.with_extension("pub")));
+        let principals = format!("deploy,{}", super::sshd::login());
+        sign.args(["-q", "-I", "job", "-n", &principals, "-V", "+1h", "-z", &serial.to_string(), "-s"]);
+        process::succeed(sign.arg(ca).arg(key.with_extension("pub")));
         self.path(&format!("key-{serial}-cert.pub"))
     }
 
@@ -386,76 +434,5 @@ impl Stated {
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert_eq!(said.contains("REVOKED"), !output.status.success(), "{output:?}");
         !output.status.success()
-    }
-}
-
-fn serve(socket: TcpStream, state: &Mutex<State>) {
-    let _ = socket.set_read_timeout(Some(Duration::from_secs(60)));
-    let _ = socket.set_nodelay(true);
-    let server = Arc::clone(&state.lock().unwrap().server);
-    let Ok(connection) = ServerConnection::new(server) else { return };
-    let mut stream = BufReader::new(StreamOwned::new(connection, socket));
-    while let Ok(path) = read(&mut stream) {
-        let to = stream.get_mut();
-        state.lock().unwrap().asked.push(path.clone());
-        if let Some(query) = path.strip_prefix("/v1/watch") {
-            let _ = watched(to, state, query);
-            return;
-        }
-        let (status, body) = state.lock().unwrap().answer(&path);
-        let head = format!("HTTP/1.1 {status} Test\r\nContent-Length: {}\r\n\r\n", body.len());
-        if give(to, state, &path, &[head.as_bytes(), &body].concat()).is_err() {
-            return;
-        }
-    }
-}
-
-fn give(to: &mut impl Write, state: &Mutex<State>, path: &str, mut answer: &[u8]) -> io::Result<()> {
-    while let Some((byte, rest)) = answer.split_first()
-        && state.lock().unwrap().slow.contains(&path)
-    {
-        to.write_all(&[*byte])?;
-        to.flush()?;
-        answer = rest;
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    to.write_all(answer)?;
-    to.flush()
-}
-
-fn watched(to: &mut impl Write, state: &Mutex<State>, query: &str) -> io::Result<()> {
-    let (sender, lines): (_, Receiver<Vec<u8>>) = channel();
-    let first = {
-        let mut state = state.lock().unwrap();
-        if state.lies.iter().any(|lie| lie.0 == "/v1/watch") {
-            return to.write_all(b"HTTP/1.1 503 Test\r\nContent-Length: 0\r\n\r\n");
-        }
-        let since = query.strip_prefix("?since=").and_then(|since| since.parse().ok());
-        let is_known = since == Some(state.number);
-        state.watchers.push(sender);
-        (!state.is_silent).then(|| state.line(&state.statement(since.filter(|_| is_known), Vec::new())))
-    };
-    to.write_all(b"HTTP/1.1 200 Test\r\nTransfer-Encoding: chunked\r\n\r\n")?;
-    to.flush()?;
-    for line in first.into_iter().chain(lines.iter()) {
-        write!(to, "{:x}\r\n", line.len())?;
-        to.write_all(&line)?;
-        to.write_all(b"\r\n")?;
-        to.flush()?;
-    }
-    Ok(())
-}
-
-fn read(stream: &mut impl io::BufRead) -> io::Result<String> {
-    let mut path = None;
-    loop {
-        let mut line = String::new();
-        if stream.read_line(&mut line)? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        if line.trim_end().is_empty() {
-            return path.ok_or_else(|| io::ErrorKind::InvalidData.into());
-        }
-        path.get_or_insert_with(|| line.split(' ').nth(1).unwrap_or_default().to_owned());
     }
 }

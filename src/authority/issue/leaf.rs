@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ring::digest::{SHA256, digest};
 
+use crate::authority::keys::Signing;
 use crate::authority::store::{CertificateKind, NewCertificate};
 use crate::authority::validity::Validity;
 use crate::join::verify::Provenance;
@@ -21,6 +22,8 @@ pub struct RequestContext<'a> {
     pub now: i64,
     /// When the TLS CA is good: no X.509 certificate outlives it.
     pub tls_ca: Validity,
+    /// Which CAs sign.
+    pub signing: Signing,
 }
 
 /// One certificate for the store, of no output yet and in no group.
@@ -29,7 +32,7 @@ pub(super) fn record(
     kind: CertificateKind,
     principals: &[String],
     expires: i64,
-    key: &[u8],
+    (key, ca): (&[u8], Option<i64>),
 ) -> NewCertificate {
     NewCertificate {
         serial,
@@ -41,6 +44,7 @@ pub(super) fn record(
         groups: Vec::new(),
         expires,
         is_host: false,
+        ca,
         key_hash: digest(&SHA256, key).as_ref().try_into().unwrap_or_default(),
     }
 }

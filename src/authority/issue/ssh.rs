@@ -8,10 +8,11 @@ use serde_json::json;
 use ssh_key::certificate::{Builder, CertType};
 
 use super::leaf::{RequestContext, record};
-use crate::authority::keys::{CaKeys, valid_from};
+use crate::authority::ca::CaKind;
+use crate::authority::keys::{CaKeys, Signing, valid_from};
 use crate::authority::policy::{Grant, SshGrant};
 use crate::authority::store::record::{CommandPlan, Recorded};
-use crate::authority::store::{CertificateKind, NewCertificate};
+use crate::authority::store::{CertificateKind, EarlierCertificate, NewCertificate};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::principal;
 use crate::random::{self, serial};
@@ -23,6 +24,8 @@ pub(super) struct SshPlan {
     pub(super) serial: u64,
     /// Whether it is a host's.
     host: bool,
+    /// The CA that signs it.
+    ca: Option<i64>,
     /// The public key blob.
     key: Vec<u8>,
     pub(super) key_id: String,
@@ -52,6 +55,7 @@ impl SshPlan {
         Self {
             serial,
             host: granted.host,
+            ca: if granted.host { at.signing.ssh_host } else { at.signing.ssh_user },
             key,
             key_id: format!("{} {} {}", grant.bot, grant.token, at.provenance.line),
             principals: granted.principals.clone(),
@@ -63,8 +67,14 @@ impl SshPlan {
     }
 
     /// As it was recorded at `time`.
-    pub(super) fn recorded(&mut self, serial: u64, time: i64, until: i64) {
-        (self.serial, self.from, self.until) = (serial, valid_from(time), until);
+    pub(super) fn recorded(&mut self, time: i64, earlier: &EarlierCertificate) {
+        let EarlierCertificate { serial, expires, ca, .. } = *earlier;
+        (self.serial, self.from, self.until, self.ca) = (serial, valid_from(time), expires, ca);
+    }
+
+    /// The CA that signs it.
+    pub(super) fn ca(&self) -> (CaKind, Option<i64>) {
+        (if self.host { CaKind::SshHost } else { CaKind::SshUser }, self.ca)
     }
 
     /// What makes two requests the same.
@@ -80,7 +90,8 @@ impl SshPlan {
 
     /// For the store, but for the output that it is of.
     pub(super) fn record(&self) -> NewCertificate {
-        let certificate = record(self.serial, CertificateKind::Ssh, &self.principals, self.until, &self.key);
+        let key = (self.key.as_slice(), self.ca);
+        let certificate = record(self.serial, CertificateKind::Ssh, &self.principals, self.until, key);
         NewCertificate { is_host: self.host, ..certificate }
     }
 
@@ -93,7 +104,7 @@ impl SshPlan {
         }
         let kind = if self.host { CertType::Host } else { CertType::User };
         let body = self.body(kind).context(Kind::Internal, "cannot make an SSH certificate")?;
-        keys.sign_ssh(recorded, kind, body)
+        keys.sign_ssh(recorded, (kind, self.ca), body)
     }
 
     fn body(&self, kind: CertType) -> ssh_key::Result<Builder> {
@@ -125,12 +136,18 @@ impl HostPlan {
     ///
     /// # Errors
     /// `Kind::Usage` for a key that is not certified or names that hosts do not have.
-    pub fn new(line: &str, principals: Vec<String>, now: i64, ttl: i64) -> Result<Self> {
+    pub fn new(
+        line: &str,
+        principals: Vec<String>,
+        (now, ttl): (i64, i64),
+        signing: Signing,
+    ) -> Result<Self> {
         let key = super::request::ssh_blob(line).map_err(Error::usage)?;
         let principals = principal::hosts(principals).map_err(Error::usage)?;
         Ok(Self(SshPlan {
             serial: serial()?,
             host: true,
+            ca: signing.ssh_host,
             key,
             key_id: format!("host {}", principals.join(",")),
             principals,

@@ -11,10 +11,11 @@ use rcgen::{
 use serde_json::json;
 
 use super::leaf::{RequestContext, record};
+use crate::authority::ca::CaKind;
 use crate::authority::keys::{self, CaKeys};
 use crate::authority::policy::{Grant, TlsGrant};
 use crate::authority::store::record::{CommandPlan, Recorded};
-use crate::authority::store::{CertificateKind, NewCertificate};
+use crate::authority::store::{CertificateKind, EarlierCertificate, NewCertificate};
 use crate::authority::validity::Validity;
 use crate::clock::rfc3339;
 use crate::error::{Context as _, Error, Kind, Result};
@@ -36,6 +37,8 @@ pub(super) struct TlsPlan {
     uri: String,
     now: i64,
     pub(super) until: i64,
+    /// The CA that signs it.
+    ca: Option<i64>,
 }
 
 impl TlsPlan {
@@ -55,12 +58,19 @@ impl TlsPlan {
             uri: format!("spiffe://{}/bot/{}", at.cluster, grant.bot),
             now: at.now,
             until,
+            ca: at.signing.tls,
         }
     }
 
     /// As it was recorded at `time`.
-    pub(super) fn recorded(&mut self, serial: u64, time: i64, until: i64) {
-        (self.serial, self.now, self.until) = (serial, time, until);
+    pub(super) fn recorded(&mut self, time: i64, earlier: &EarlierCertificate) {
+        let EarlierCertificate { serial, expires, ca, .. } = *earlier;
+        (self.serial, self.now, self.until, self.ca) = (serial, time, expires, ca);
+    }
+
+    /// The CA that signs it.
+    pub(super) fn ca(&self) -> (CaKind, Option<i64>) {
+        (CaKind::Tls, self.ca)
     }
 
     /// What makes two requests the same.
@@ -73,7 +83,7 @@ impl TlsPlan {
         let names = [self.common_name.clone()];
         NewCertificate {
             groups: self.organizations.clone(),
-            ..record(self.serial, CertificateKind::Tls, &names, self.until, &self.key)
+            ..record(self.serial, CertificateKind::Tls, &names, self.until, (&self.key, self.ca))
         }
     }
 
@@ -97,7 +107,7 @@ impl TlsPlan {
             // rcgen would keep the last of them alone.
             organizations => Some(subject(&self.common_name, organizations)),
         };
-        keys.sign_tls(recorded, &params, &self.key, several.as_deref())
+        keys.sign_tls(recorded, self.ca, (&params, &self.key), several.as_deref())
     }
 }
 
@@ -135,14 +145,20 @@ pub struct ServerPlan {
     now: i64,
     until: i64,
     is_cut: bool,
+    ca: Option<i64>,
 }
 
 impl ServerPlan {
-    /// For the key, valid for `ttl` seconds, but no longer than the `ca`; names are DNS names or IP addresses.
+    /// For the key, valid for `ttl` seconds, but no longer than the CA that signs now; names are DNS names or IP addresses.
     ///
     /// # Errors
     /// `Kind::Usage` for a name that is neither, and where the CA is not good at `now`.
-    pub fn new(spki: Vec<u8>, names: Vec<String>, now: i64, ttl: i64, ca: Validity) -> Result<Self> {
+    pub fn new(
+        spki: Vec<u8>,
+        names: Vec<String>,
+        (now, ttl): (i64, i64),
+        (ca, number): (Validity, Option<i64>),
+    ) -> Result<Self> {
         // Capitals mean nothing in the names of TLS servers, and an address is recorded in its usual spelling.
         let usual = |name: &String| match name.parse::<IpAddr>() {
             Ok(address) => address.to_string(),
@@ -154,11 +170,13 @@ impl ServerPlan {
             return Err(Error::usage(format!("the TLS CA {why}, and signs nothing now"))
                 .hint(format!("this machine's clock says {}", rfc3339(now)))
                 .hint("where it is a cross-certificate: `machine-id authority import` takes the next one; without the file tls_ca_cross.crt there is none")
-                .hint("where that is right: `machine-id authority init` makes another authority with another CA"));
+                .hint(
+                    "where that is right: `machine-id authority rotate --ca tls --phase start` makes another",
+                ));
         }
         let wanted = now.saturating_add(ttl);
         let until = wanted.min(ca.until);
-        Ok(Self { serial: serial()?, spki, names, now, until, is_cut: until < wanted })
+        Ok(Self { serial: serial()?, spki, names, now, until, is_cut: until < wanted, ca: number })
     }
 
     /// Whether the CA ends before the `ttl` does.
@@ -169,14 +187,14 @@ impl ServerPlan {
 
 impl CommandPlan for ServerPlan {
     fn record(&self) -> NewCertificate {
-        let certificate = record(self.serial, CertificateKind::Tls, &self.names, self.until, &self.spki);
+        let key = (self.spki.as_slice(), self.ca);
+        let certificate = record(self.serial, CertificateKind::Tls, &self.names, self.until, key);
         NewCertificate { output: "server".to_owned(), is_host: true, ..certificate }
     }
 }
 
 impl Recorded<ServerPlan> {
-    /// Signs. PEM, with the CA's certificate behind it, or those up to another's root: clients that know the CA by its pin
-    /// alone find its key there.
+    /// Signs. PEM, with [`CaKeys::tls_chain`] behind it: clients that know the CA by its pin alone find its key there.
     pub fn sign(&self, keys: &CaKeys) -> Result<String> {
         let plan = self.plan();
         let mut params = leaf(plan.serial, plan.now, plan.until, ExtendedKeyUsagePurpose::ServerAuth)?;
@@ -186,7 +204,7 @@ impl Recorded<ServerPlan> {
         if let Some(first) = plan.names.first().filter(|name| name.len() <= 64) {
             params.distinguished_name.push(DnType::CommonName, first.clone());
         }
-        Ok(keys.sign_tls(self, &params, &plan.spki, None)? + keys.tls_chain())
+        Ok(keys.sign_tls(self, plan.ca, (&params, &plan.spki), None)? + &keys.tls_chain())
     }
 }
 
@@ -221,7 +239,7 @@ mod tests {
     fn a_servers_names_are_recorded_in_one_spelling() {
         let ca = Validity { from: 0, until: i64::MAX };
         let recorded = |name: &str| {
-            let plan = ServerPlan::new(Vec::new(), vec![name.to_owned()], 1, 60, ca);
+            let plan = ServerPlan::new(Vec::new(), vec![name.to_owned()], (1, 60), (ca, None));
             plan.map(|plan| plan.record().principals.concat()).ok()
         };
         for (name, usual) in [

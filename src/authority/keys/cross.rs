@@ -19,7 +19,7 @@ use crate::pem;
 use crate::text::{hex, shown};
 
 /// Its name, beside the CA's own certificate.
-pub const CROSS: &str = "tls_ca_cross.crt";
+const CROSS: &str = "tls_ca_cross.crt";
 /// As many as OpenSSL, GnuTLS and Java follow by themselves.
 const MOST: usize = 8;
 /// Extensions that all who verify know: a critical one that they do not know would have them refuse every server.
@@ -44,21 +44,21 @@ pub struct Cross {
 }
 
 impl Cross {
-    /// Where the one beside that certificate of the CA's lies.
-    pub fn path(certificate: &Path) -> PathBuf {
-        certificate.with_file_name(CROSS)
+    /// Where the one of the CA whose key has that name lies: beside the first CA's certificate.
+    pub fn path(certificate: &Path, name: &str) -> PathBuf {
+        let later = name.strip_prefix("tls-").map(|digits| format!("tls_ca_cross-{digits}.crt"));
+        certificate.with_file_name(later.as_deref().unwrap_or(CROSS))
     }
 
-    /// The one beside that certificate of the CA's, if there is one.
+    /// The one in that file, if there is one.
     ///
     /// # Errors
     /// `Kind::Usage` where it cannot be read, or is not of that CA.
-    pub(super) fn find(certificate: &Path, ca: &[u8], owner: Owner) -> Result<Option<Arc<Self>>> {
-        let path = Self::path(certificate);
+    pub(super) fn find(path: &Path, ca: &[u8], owner: Owner) -> Result<Option<Arc<Self>>> {
         if !path.exists() {
             return Ok(None);
         }
-        let text = read::text(&path, Trust::Operators(owner), Limit::FILE)?;
+        let text = read::text(path, Trust::Operators(owner), Limit::FILE)?;
         let read = Self::read(&text, ca, None).map_err(|why| {
             Error::usage(format!("{} {why}", path.display())).hint(
                 "import the right one again, or remove it: servers are then believed by whoever has this CA",

@@ -47,9 +47,12 @@ impl FileStore {
         Self { folder: folder.to_owned(), owner, seal: passphrase.map(Seal::new) }
     }
 
+    fn file<'n>(&self, name: &'n str) -> &'n str {
+        FILES.iter().find(|(known, _)| *known == name).map_or(name, |(_, file)| *file)
+    }
+
     fn path(&self, name: &str) -> PathBuf {
-        let known = FILES.iter().find(|(known, _)| *known == name).map(|(_, file)| *file);
-        self.folder.join(known.unwrap_or(name))
+        self.folder.join(self.file(name))
     }
 
     /// Reads OpenSSH's format without a passphrase, or PKCS#8.
@@ -81,7 +84,6 @@ impl KeyStore for FileStore {
     }
 
     fn create(&self, name: &str, algorithm: Algorithm) -> Result<Arc<dyn PrivateKey>> {
-        let path = self.path(name);
         let is_tls = name == "tls" || name.starts_with("tls-");
         let text = match (&self.seal, algorithm) {
             (Some(seal), _) => seal.close(&new_pkcs8(algorithm)?)?,
@@ -89,20 +91,42 @@ impl KeyStore for FileStore {
             (None, Algorithm::Ed25519) if !is_tls => new_openssh(name)?,
             (None, _) => pem::encode("PRIVATE KEY", &new_pkcs8(algorithm)?),
         };
-        let file = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        Folder::add_inside(&self.folder, file, text.as_bytes())
-            .context(Kind::Usage, format!("cannot write {}", path.display()))?;
+        self.write(name, &text)?;
         let made = self.open(name)?;
-        made.ok_or_else(|| Error::internal(format!("{} is not there", path.display())))
+        made.ok_or_else(|| Error::internal(format!("{} is not there", self.place(name))))
     }
 
     fn destroy(&self, name: &str) -> Result<()> {
-        let path = self.path(name);
-        Err(Error::usage(format!("remove {}", path.display())))
+        let removed = Folder::remove_inside(&self.folder, self.file(name)).map_err(Error::usage);
+        removed.map_err(|why| why.context(format!("cannot remove {}", self.place(name))))
     }
 
     fn place(&self, name: &str) -> String {
         self.path(name).display().to_string()
+    }
+
+    fn copy(&self, name: &str) -> Result<Option<Zeroizing<String>>> {
+        let text = read::text(&self.path(name), Trust::Secret(self.owner), Limit::FILE)?;
+        Ok(Some(match &self.seal {
+            // Other folders may have another passphrase.
+            Some(seal) if is_sealed(&text) => pem::encode("PRIVATE KEY", &seal.open(&text)?),
+            _ => text,
+        }))
+    }
+
+    fn put(&self, name: &str, key: &str) -> Result<()> {
+        let pkcs8 = pem::decode_all(key, "PRIVATE KEY").and_then(|mut all| all.pop());
+        match (&self.seal, pkcs8) {
+            (Some(seal), Some(pkcs8)) => self.write(name, &seal.close(&pkcs8)?),
+            _ => self.write(name, key),
+        }
+    }
+}
+
+impl FileStore {
+    fn write(&self, name: &str, key: &str) -> Result<()> {
+        Folder::add_inside(&self.folder, self.file(name), key.as_bytes())
+            .context(Kind::Usage, format!("cannot write {}", self.place(name)))
     }
 }
 

@@ -11,6 +11,7 @@ use ssh_key::{EcdsaCurve, HashAlg, Mpint, Signature};
 use x509_parser::prelude::FromDer as _;
 use x509_parser::public_key::PublicKey as SubjectKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
+use zeroize::Zeroizing;
 
 use crate::error::{Context as _, Error, Kind, Result};
 
@@ -61,6 +62,16 @@ pub trait KeyStore: Send + Sync + fmt::Debug {
 
     /// Where that key is, for operators.
     fn place(&self, name: &str) -> String;
+
+    /// The key in words that [`KeyStore::put`] takes, where it can be had at all: of a token or a service there are none.
+    fn copy(&self, _name: &str) -> Result<Option<Zeroizing<String>>> {
+        Ok(None)
+    }
+
+    /// Puts a key there that another such store has copied, where there is none of that name.
+    fn put(&self, name: &str, _key: &str) -> Result<()> {
+        Err(Error::usage(format!("{} is made where it is", self.place(name))))
+    }
 }
 
 /// That a store of keys cannot be reached.
@@ -76,6 +87,11 @@ impl fmt::Display for Away {
 /// That a store of keys cannot be reached now, and why.
 pub(super) fn away(why: impl Into<String>) -> Error {
     Error::new(Kind::Unreachable, Away(why.into()))
+}
+
+/// That a CA's private key is not to be had here.
+pub(in crate::authority) fn lacking() -> Error {
+    away("this authority lacks the private key of a CA: `machine-id authority rotate status` says which")
 }
 
 /// Whether it is that a store of keys cannot be reached.

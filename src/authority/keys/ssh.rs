@@ -2,30 +2,42 @@
 
 use std::sync::Arc;
 
-use ssh_key::PublicKey;
 use ssh_key::certificate::Builder;
 use ssh_key::public::KeyData;
+use ssh_key::{HashAlg, PublicKey};
 
-use super::private::{PrivateKey, Public};
+use super::private::{PrivateKey, Public, lacking};
 use super::signer::Signer;
-use crate::error::{Context as _, Kind, Result};
+use crate::error::{Context as _, Error, Kind, Result};
 
 /// A CA of SSH certificates.
 #[derive(Clone, Debug)]
 pub(super) struct SshCa {
-    pub(super) key: Arc<dyn PrivateKey>,
-    public: Public,
-    pub(super) data: KeyData,
+    /// Its key, where that can be reached.
+    pub(super) key: Option<Arc<dyn PrivateKey>>,
+    data: KeyData,
     /// The public key on one line.
     pub(super) line: String,
 }
 
 impl SshCa {
+    /// Of a key.
     pub(super) fn new(key: Arc<dyn PrivateKey>, comment: &str) -> Result<Self> {
-        let public = Public::of(key.as_ref())?;
-        let data = public.ssh()?;
+        let data = Public::of(key.as_ref())?.ssh()?;
         let line = PublicKey::new(data.clone(), comment).to_openssh().context(Kind::Internal, "SSH CA")?;
-        Ok(Self { key, public, data, line })
+        Ok(Self { key: Some(key), data, line })
+    }
+
+    /// As it is written down; with its key, if that is it.
+    pub(super) fn known(line: &str, key: Option<Arc<dyn PrivateKey>>) -> Result<Self> {
+        let public =
+            PublicKey::from_openssh(line).context(Kind::Internal, "an SSH CA that is written down")?;
+        let data = public.key_data().clone();
+        let is_it = |key: &Arc<dyn PrivateKey>| Ok::<_, Error>(Public::of(key.as_ref())?.ssh()? == data);
+        if !key.as_ref().map_or(Ok(true), is_it)? {
+            return Err(Error::usage("it is another than the store has written down"));
+        }
+        Ok(Self { key, data, line: line.trim_end().to_owned() })
     }
 
     /// Its public key (RFC 4253, section 6.6).
@@ -33,9 +45,16 @@ impl SshCa {
         PublicKey::from(self.data.clone()).to_bytes().context(Kind::Internal, "SSH CA")
     }
 
+    /// As `ssh-keygen -l` names it.
+    pub(super) fn id(&self) -> String {
+        self.data.fingerprint(HashAlg::Sha256).to_string()
+    }
+
     /// Signs; on one line.
     pub(super) fn sign(&self, certificate: Builder) -> Result<String> {
-        let signer = Signer::ssh(self.key.as_ref(), &self.public, self.data.clone());
+        let key = self.key.as_ref().ok_or_else(lacking)?;
+        let public = Public::of(key.as_ref())?;
+        let signer = Signer::ssh(key.as_ref(), &public, self.data.clone());
         let signed = certificate.sign(&signer).and_then(|certificate| certificate.to_openssh());
         signed
             .context(Kind::Internal, "cannot sign an SSH certificate")

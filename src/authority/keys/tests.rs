@@ -10,6 +10,14 @@ fn place(dir: &Path) -> (KeyPlace, std::path::PathBuf) {
     (place, certificate)
 }
 
+/// What they are opened by.
+pub(in crate::authority) fn source(dir: &Path) -> KeySource {
+    let (place, certificate) = place(dir);
+    let sealing = Some(zeroize::Zeroizing::new([7; 32]));
+    let (suite, passphrase, owner) = (Suite::Modern, None, Owner::me());
+    KeySource { place, certificate, cluster: "id.test".to_owned(), owner, suite, passphrase, sealing }
+}
+
 /// New keys of `id.test` in that data directory.
 pub(in crate::authority) fn new_keys(dir: &Path, now: i64) -> Arc<CaKeys> {
     let (place, certificate) = place(dir);
@@ -23,8 +31,7 @@ pub(in crate::authority) fn keys_in(dir: &Path) -> Arc<CaKeys> {
 }
 
 fn open(dir: &Path) -> Result<CaKeys> {
-    let (place, certificate) = place(dir);
-    CaKeys::open(&place, &certificate, "id.test", Owner::me(), None)
+    CaKeys::open(&source(dir), &Arc::default())
 }
 
 const FILES: [&str; 4] = ["ssh_user_ca", "ssh_host_ca", "statement_key", "tls_ca.key"];
@@ -113,7 +120,8 @@ fn sealed_keys_open_with_their_passphrase_alone() {
     let made =
         CaKeys::create(&place, &certificate, "id.test", (Suite::Modern, passphrase("good")), 1_800_000_000);
     made.unwrap();
-    let open = |passphrase| CaKeys::open(&place, &certificate, "id.test", Owner::me(), passphrase);
+    let open =
+        |passphrase| CaKeys::open(&KeySource { passphrase, ..source(dir.path()) }, &Arc::default());
     let keys = open(passphrase("good")).unwrap();
     assert!(keys.trust().ssh_user_cas[0].starts_with("ssh-ed25519 "));
     let failed = open(passphrase("bad")).unwrap_err().to_string();

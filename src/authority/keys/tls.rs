@@ -7,14 +7,15 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension, DistinguishedName,
     DnType, IsCa, Issuer, KeyIdMethod, KeyUsagePurpose, SerialNumber, SubjectPublicKeyInfo,
 };
-use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
 
 use super::cross::{Cross, key_id};
-use super::private::{PrivateKey, Public};
+use super::private::{PrivateKey, Public, lacking};
 use super::signer::Signer;
 use super::{crl, subject};
+use crate::authority::ca::CaKind;
 use crate::authority::validity::{Ending, Validity};
 use crate::clock::LEEWAY;
 use crate::error::{Context as _, Error, Kind, Result};
@@ -23,6 +24,7 @@ use crate::folder::trust::Owner;
 use crate::folder::{PRIVATE_FILE, replace};
 use crate::pem;
 use crate::random;
+use crate::text::hex;
 
 /// How long its own certificate is valid, in days.
 const DAYS: i64 = 3650;
@@ -30,10 +32,13 @@ const DAYS: i64 = 3650;
 /// The CA of X.509 certificates.
 #[derive(Clone, Debug)]
 pub(super) struct TlsCa {
-    pub(super) key: Arc<dyn PrivateKey>,
-    public: Public,
+    /// Its key, where that can be reached.
+    pub(super) key: Option<Arc<dyn PrivateKey>>,
     pub(super) certificate: Arc<TlsCaCertificate>,
-    pub(super) cross: Option<Arc<Cross>>,
+    /// Its certificates by the CA before it, in PEM.
+    pub(super) cross: Vec<String>,
+    /// As another's root has certified it.
+    pub(super) root: Option<Arc<Cross>>,
 }
 
 /// What everybody may know of the TLS CA.
@@ -47,24 +52,37 @@ pub struct TlsCaCertificate {
     pub validity: Validity,
 }
 
-/// Makes the certificate of a new CA, for itself, and puts it there.
+/// Makes the certificate of the first CA, for itself, and puts it there.
 pub(super) fn create(key: &dyn PrivateKey, path: &Path, cluster: &str, now: i64) -> Result<()> {
-    let until = now.saturating_add(DAYS * 86_400);
-    let mut params = params(random::serial()?, now, until)?;
-    params.distinguished_name.push(DnType::CommonName, format!("{cluster} machine-id CA"));
+    let certificate = self_signed(key, name(cluster), now)?;
+    replace::write_new(path, certificate.as_bytes(), PRIVATE_FILE)?;
+    let folder = path.parent().unwrap_or(path);
+    replace::sync(folder).context(Kind::Usage, format!("cannot sync {}", folder.display()))
+}
+
+fn name(cluster: &str) -> String {
+    format!("{cluster} machine-id CA")
+}
+
+/// The certificate of a later CA, for itself, in PEM: no two of an authority have one name.
+pub(super) fn create_later(key: &dyn PrivateKey, cluster: &str, now: i64) -> Result<String> {
+    let id: String = hex(digest(&SHA256, key.spki()).as_ref()).chars().take(8).collect();
+    self_signed(key, format!("{} {id}", name(cluster)), now)
+}
+
+fn self_signed(key: &dyn PrivateKey, name: String, now: i64) -> Result<String> {
+    let mut params = params(random::serial()?, now, now.saturating_add(DAYS * 86_400))?;
+    params.distinguished_name.push(DnType::CommonName, name);
     as_ca(&mut params);
+    // One below it is what takes its place, signed by it for those that know no other.
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
     let public = Public::of(key)?;
     // As most CAs make it of a key (RFC 5280, section 4.2.1.2), so that one who certifies this one names it alike.
     let id = digest(&SHA1_FOR_LEGACY_USE_ONLY, public.raw());
     params.key_identifier_method = KeyIdMethod::PreSpecified(id.as_ref().to_vec());
     let signer = Signer::new(key, &public);
-    let certificate = params
-        .self_signed(&signer)
-        .context(Kind::Internal, "new TLS CA")
-        .map_err(|error| signer.failure(error))?;
-    replace::write_new(path, certificate.pem().as_bytes(), PRIVATE_FILE)?;
-    let folder = path.parent().unwrap_or(path);
-    replace::sync(folder).context(Kind::Usage, format!("cannot sync {}", folder.display()))
+    let certificate = params.self_signed(&signer).context(Kind::Internal, "new TLS CA");
+    Ok(certificate.map_err(|error| signer.failure(error))?.pem())
 }
 
 /// What it is that certifies others, and no CAs.
@@ -79,11 +97,7 @@ fn as_ca(params: &mut CertificateParams) {
 /// `Kind::Usage` where it cannot be read, or is none.
 pub(super) fn read(path: &Path, owner: Owner) -> Result<TlsCaCertificate> {
     let text = read::text(path, Trust::Operators(owner), Limit::FILE)?;
-    let unfit = |why: &str| Error::usage(format!("{} {why}", path.display()));
-    let der = pem::decode_all(&text, "CERTIFICATE").and_then(|all| all.into_iter().next());
-    let der = der.ok_or_else(|| unfit("is not a certificate"))?.to_vec();
-    let validity = Validity::of(&der).map_err(|why| unfit(&why))?;
-    Ok(TlsCaCertificate { der, pem: text.trim_end().to_owned() + "\n", validity })
+    TlsCaCertificate::parse(&text).map_err(|why| Error::usage(format!("{} {why}", path.display())))
 }
 
 impl TlsCaCertificate {
@@ -93,6 +107,29 @@ impl TlsCaCertificate {
     /// `Kind::Usage` where it cannot be read, or is none.
     pub fn find(path: &Path, owner: Owner) -> Result<Option<Self>> {
         path.exists().then(|| read(path, owner)).transpose()
+    }
+
+    /// In PEM.
+    ///
+    /// # Errors
+    /// Why it is none, in words that follow what it is.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let der = pem::decode_all(text, "CERTIFICATE").and_then(|all| all.into_iter().next());
+        let der = der.ok_or_else(|| "is not a certificate".to_owned())?.to_vec();
+        let validity = Validity::of(&der)?;
+        Ok(Self { der, pem: text.trim_end().to_owned() + "\n", validity })
+    }
+
+    /// The SHA-256 of its SubjectPublicKeyInfo.
+    pub(super) fn key_hash(&self) -> Result<Vec<u8>> {
+        let (_, read) = x509_parser::parse_x509_certificate(&self.der).context(Kind::Internal, "X.509")?;
+        Ok(digest(&SHA256, read.public_key().raw).as_ref().to_vec())
+    }
+
+    /// Whether the first certificate of that chain is of its key.
+    pub fn is_in(&self, chain: &str) -> bool {
+        let first = Self::parse(chain).and_then(|one| one.key_hash().map_err(|error| error.to_string()));
+        first.ok().zip(self.key_hash().ok()).is_some_and(|(first, own)| first == own)
     }
 
     /// Reads another's certificate of this CA, up to a root, for an authority of that host.
@@ -108,7 +145,8 @@ impl TlsCaCertificate {
     /// # Errors
     /// `Kind::Usage` where that file cannot be used.
     pub fn endings(&self, path: &Path, owner: Owner) -> Result<Vec<Ending>> {
-        Ok(self.with(Cross::find(path, &self.der, owner)?.as_deref()))
+        let path = Cross::path(path, CaKind::Tls.name());
+        Ok(self.with(Cross::find(&path, &self.der, owner)?.as_deref()))
     }
 
     fn with(&self, cross: Option<&Cross>) -> Vec<Ending> {
@@ -118,39 +156,34 @@ impl TlsCaCertificate {
 }
 
 impl TlsCa {
-    /// The CA of that key and certificate, which lies at `path`.
-    pub(super) fn new(
-        key: Arc<dyn PrivateKey>,
-        certificate: TlsCaCertificate,
-        path: &Path,
-        owner: Owner,
-    ) -> Result<Self> {
-        let cannot = || format!("cannot use the CA certificate {}", path.display());
-        let public = Public::of(key.as_ref())?;
-        let der = CertificateDer::from(certificate.der.clone());
-        let (_, parsed) = x509_parser::parse_x509_certificate(&der).context(Kind::Usage, cannot())?;
-        if parsed.public_key().raw != public.spki() {
-            return Err(Error::usage("it is of another key").context(cannot()));
+    /// The CA of that certificate, with its key where there is one.
+    pub(super) fn new(key: Option<Arc<dyn PrivateKey>>, certificate: TlsCaCertificate) -> Result<Self> {
+        let ca = Self { key, certificate: Arc::new(certificate), cross: Vec::new(), root: None };
+        if let Some(key) = &ca.key {
+            let der = &ca.certificate.der;
+            let (_, parsed) = x509_parser::parse_x509_certificate(der).context(Kind::Usage, "X.509")?;
+            if parsed.public_key().raw != key.spki() {
+                return Err(Error::usage("it is of another key"));
+            }
+            let public = Public::of(key.as_ref())?;
+            ca.issuer(key.as_ref(), &public).map_err(|error| Error::usage(error.to_string()))?;
         }
-        let cross = Cross::find(path, &certificate.der, owner)?;
-        let ca = Self { key, public, certificate: Arc::new(certificate), cross };
-        ca.issuer().map_err(|error| Error::usage(error.to_string()).context(cannot()))?;
         Ok(ca)
     }
 
     /// When it may be signed with: nothing is to end later than what others verify it by.
     pub(super) fn validity(&self) -> Validity {
-        self.cross.iter().fold(self.certificate.validity, |all, cross| all.both(cross.validity))
+        self.root.iter().fold(self.certificate.validity, |all, cross| all.both(cross.validity))
     }
 
     /// When each certificate ends that it is verified by.
     pub(super) fn endings(&self) -> Vec<Ending> {
-        self.certificate.with(self.cross.as_deref())
+        self.certificate.with(self.root.as_deref())
     }
 
     /// What stands behind the certificates of servers: others' certificates of it, or else its own.
     pub(super) fn chain(&self) -> &str {
-        self.cross.as_ref().map_or(&self.certificate.pem, |cross| &cross.sent)
+        self.root.as_ref().map_or(&self.certificate.pem, |cross| &cross.sent)
     }
 
     /// What another CA is asked to certify it by, in PEM.
@@ -164,7 +197,9 @@ impl TlsCa {
             let id = yasna::construct_der(|writer| writer.write_bytes(id));
             params.custom_extensions.push(CustomExtension::from_oid_content(&[2, 5, 29, 14], id));
         }
-        let signer = Signer::new(self.key.as_ref(), &self.public);
+        let key = self.key.as_deref().ok_or_else(lacking)?;
+        let public = Public::of(key)?;
+        let signer = Signer::new(key, &public);
         let request = params.serialize_request(&signer).context(Kind::Internal, failed);
         let der = request
             .and_then(|request| {
@@ -175,10 +210,28 @@ impl TlsCa {
     }
 
     /// As what it signs names it, for one signature.
-    fn issuer(&self) -> Result<Issuer<'static, Signer<'_>>> {
+    fn issuer<'k>(&self, key: &'k dyn PrivateKey, public: &'k Public) -> Result<Issuer<'static, Signer<'k>>> {
         let der = CertificateDer::from(&*self.certificate.der);
-        Issuer::from_ca_cert_der(&der, Signer::new(self.key.as_ref(), &self.public))
+        Issuer::from_ca_cert_der(&der, Signer::new(key, public))
             .context(Kind::Internal, "the TLS CA's certificate")
+    }
+
+    /// A certificate by this CA for another's key, under the name that it has for itself; in PEM. It ends with the first of both.
+    pub(super) fn cross_sign(&self, other: &TlsCaCertificate, now: i64) -> Result<String> {
+        let failed = "a certificate for the next TLS CA";
+        let (_, read) = x509_parser::parse_x509_certificate(&other.der).context(Kind::Internal, failed)?;
+        let until = self.certificate.validity.until.min(other.validity.until);
+        let mut params = params(random::serial()?, now, until)?;
+        let name = read.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
+        let name = name.ok_or_else(|| Error::internal(failed))?;
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.use_authority_key_identifier_extension = true;
+        // What it signs names it by that.
+        let id = key_id(&read).ok_or_else(|| Error::internal(failed))?;
+        params.key_identifier_method = KeyIdMethod::PreSpecified(id.to_vec());
+        self.sign(&params, read.public_key().raw, None)
     }
 
     pub(super) fn sign(
@@ -191,7 +244,9 @@ impl TlsCa {
             return Err(Error::internal("an X.509 certificate that would outlive its CA"));
         }
         let key = SubjectPublicKeyInfo::from_der(spki).context(Kind::Internal, "a planned TLS key")?;
-        let issuer = self.issuer()?;
+        let private = self.key.as_deref().ok_or_else(lacking)?;
+        let public = Public::of(private)?;
+        let issuer = self.issuer(private, &public)?;
         let certificate = params
             .signed_by(&key, &issuer)
             .context(Kind::Internal, "cannot sign an X.509 certificate")
@@ -211,7 +266,9 @@ impl TlsCa {
         list: &CertificateRevocationListParams,
         revoked: impl ExactSizeIterator<Item = (u64, i64)>,
     ) -> Result<Vec<u8>> {
-        let issuer = self.issuer()?;
+        let private = self.key.as_deref().ok_or_else(lacking)?;
+        let public = Public::of(private)?;
+        let issuer = self.issuer(private, &public)?;
         let failed = "cannot sign the revocation list";
         let (_, own) =
             x509_parser::parse_x509_certificate(&self.certificate.der).context(Kind::Internal, failed)?;

@@ -7,6 +7,7 @@ fn replica(id: &str, keys: &[&str], policy: &str, seen: i64) -> Replica {
         id: id.into(),
         name: format!("{id}.example:8443"),
         keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+        has: vec!["cas 7".into()],
         policy: policy.into(),
         version: "1".into(),
         seen,

@@ -3,10 +3,10 @@
 use rcgen::{CertificateRevocationListParams, KeyIdMethod, SerialNumber};
 use time::OffsetDateTime;
 
-use crate::authority::keys::{CaKeys, valid_from};
+use crate::authority::keys::{CaKeys, ListedCa, valid_from};
 use crate::authority::store::{CertificateKind, RevokedCertificate};
 use crate::clock::LAST_SECOND;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::krl;
 
 /// What two lists of one moment say.
@@ -31,14 +31,29 @@ impl<'c> RevocationList<'c> {
 }
 
 /// The SSH certificates of the list as a KRL of the moment `now`, in seconds
-/// since 1970: those of the user CA, and of the host CA.
-pub(super) fn ssh_krl(ca_blobs: [Vec<u8>; 2], list: RevocationList<'_>, now: i64) -> Vec<u8> {
-    let serials = |is_host| {
-        let of_ca = list.of_kind(CertificateKind::Ssh).filter(|revoked| revoked.is_host == is_host);
-        of_ca.map(|revoked| revoked.serial).collect()
+/// since 1970: those of each CA, and the keys of CAs that are revoked as a whole.
+pub(super) fn ssh_krl(cas: &[ListedCa], list: RevocationList<'_>, now: i64) -> Result<Vec<u8>> {
+    let [users, hosts]: [Vec<ListedCa>; 2] =
+        [false, true].map(|is_host| cas.iter().filter(|ca| ca.is_host == is_host).cloned().collect());
+    let section = |ca: &ListedCa| {
+        let all = if ca.is_host { &hosts } else { &users };
+        let of_kind = list.of_kind(CertificateKind::Ssh).filter(|revoked| revoked.is_host == ca.is_host);
+        let serials =
+            of_kind.filter(|revoked| ca.signed(revoked, all)).map(|revoked| revoked.serial).collect();
+        (ca.key.clone(), serials)
     };
-    let [user, host] = ca_blobs;
-    krl::write(list.number, krl_date(now), vec![(user, serials(false)), (host, serials(true))])
+    let of_cas = cas.iter().filter(|ca| !ca.is_revoked).map(section).collect();
+    with_revoked(krl::write(list.number, krl_date(now), of_cas), cas)
+}
+
+/// The list, with the keys of CAs on it that are revoked as a whole.
+pub(super) fn with_revoked(krl: Vec<u8>, cas: &[ListedCa]) -> Result<Vec<u8>> {
+    let revoked: Vec<_> = cas.iter().filter(|ca| ca.is_revoked).map(|ca| &ca.key).collect();
+    // A long list is not read for nothing.
+    if revoked.is_empty() {
+        return Ok(krl);
+    }
+    krl::revoking_keys(krl, revoked).map_err(Error::internal)
 }
 
 /// The time of a KRL.
@@ -46,11 +61,16 @@ pub(super) fn krl_date(now: i64) -> u64 {
     u64::try_from(valid_from(now)).unwrap_or(0)
 }
 
-/// The X.509 certificates of the list as a CRL that is to be signed, of
+/// The X.509 certificates of the list that one CA signed, as a CRL that it is to sign, of
 /// the moment `now` and good for `valid_for` seconds. It is in force from as
 /// long back as a certificate, since servers whose clocks are behind refuse everybody
 /// over one that is not.
-pub(super) fn tls_crl(list: RevocationList<'_>, now: i64, valid_for: i64) -> UnsignedCrl {
+pub(super) fn tls_crl(
+    ca: &ListedCa,
+    all: &[ListedCa],
+    list: RevocationList<'_>,
+    (now, valid_for): (i64, i64),
+) -> UnsignedCrl {
     let made = valid_from(now);
     let params = CertificateRevocationListParams {
         this_update: x509_time(made),
@@ -62,13 +82,14 @@ pub(super) fn tls_crl(list: RevocationList<'_>, now: i64, valid_for: i64) -> Uns
     };
     // RFC 5280 wants no reason rather than "unspecified".
     let revoked = |one: &RevokedCertificate| (one.serial, one.revoked.min(made).clamp(0, LAST_SECOND));
-    let revoked = list.of_kind(CertificateKind::Tls).map(revoked).collect();
-    UnsignedCrl { params, revoked }
+    let signed = list.of_kind(CertificateKind::Tls).filter(|revoked| ca.signed(revoked, all));
+    UnsignedCrl { ca: ca.number, params, revoked: signed.map(revoked).collect() }
 }
 
 /// A CRL that is to be signed.
 #[derive(Debug)]
 pub(super) struct UnsignedCrl {
+    ca: Option<i64>,
     params: CertificateRevocationListParams,
     revoked: Vec<(u64, i64)>,
 }
@@ -76,7 +97,7 @@ pub(super) struct UnsignedCrl {
 impl UnsignedCrl {
     /// Signs it; in DER.
     pub(super) fn sign(self, keys: &CaKeys) -> Result<Vec<u8>> {
-        keys.sign_crl(&self.params, self.revoked.into_iter())
+        keys.sign_crl(self.ca, &self.params, self.revoked.into_iter())
     }
 }
 

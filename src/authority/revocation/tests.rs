@@ -15,6 +15,7 @@ use rcgen::{
 
 use super::list::x509_time;
 use super::*;
+use crate::authority::keys::ListedCa;
 use crate::authority::keys::tests::{keys_in, new_keys};
 use crate::clock::LAST_SECOND;
 
@@ -33,6 +34,7 @@ fn certificates(certificates: &[(u64, CertificateKind)]) -> Vec<RevokedCertifica
             is_host: *serial > 4,
             revoked: NOW - 30,
             expires: NOW + 3600,
+            ca: None,
         })
         .collect()
 }
@@ -58,6 +60,19 @@ fn run_well(dir: &Path, line: &str) -> String {
     let output = run(dir, line);
     assert!(output.status.success(), "{line}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// The one CA of users, and that of hosts.
+fn listed([users, hosts]: [Vec<u8>; 2]) -> Vec<ListedCa> {
+    let ca = |key, is_host| ListedCa {
+        key,
+        number: None,
+        is_first: true,
+        is_host,
+        is_revoked: false,
+        has_list: true,
+    };
+    vec![ca(users, false), ca(hosts, true)]
 }
 
 /// The public key blob of a CA that `ssh-keygen` made.
@@ -89,7 +104,7 @@ fn is_revoked(dir: &Path, serial: u64) -> bool {
 fn openssh_reads_the_krl() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    let blobs = [ssh_ca(dir, "users"), ssh_ca(dir, "hosts")];
+    let cas = listed([ssh_ca(dir, "users"), ssh_ca(dir, "hosts")]);
     ssh_ca(dir, "other");
     let big = u64::try_from(i64::MAX).unwrap();
     // 7 and 8 are hosts', so of the first CA 7 is none of ours.
@@ -106,7 +121,7 @@ fn openssh_reads_the_krl() {
         (8, CertificateKind::Ssh),
     ]);
     let list = list(9, &mut revoked);
-    let krl = ssh_krl(blobs, list, NOW);
+    let krl = ssh_krl(&cas, list, NOW).unwrap();
     assert_eq!(krl::read(&krl).unwrap().date, u64::try_from(NOW - LEEWAY).unwrap());
     fs::write(dir.join("krl"), krl).unwrap();
     let revoked: Vec<u64> =
@@ -120,9 +135,9 @@ fn openssh_reads_the_krl() {
 #[test]
 fn openssh_reads_an_empty_krl() {
     let dir = tempfile::tempdir().unwrap();
-    let blobs = [ssh_ca(dir.path(), "ca"), ssh_ca(dir.path(), "hosts")];
+    let cas = listed([ssh_ca(dir.path(), "ca"), ssh_ca(dir.path(), "hosts")]);
     ssh_certificates(dir.path(), "ca", &[2]);
-    fs::write(dir.path().join("krl"), ssh_krl(blobs, NONE, NOW)).unwrap();
+    fs::write(dir.path().join("krl"), ssh_krl(&cas, NONE, NOW).unwrap()).unwrap();
     assert!(!is_revoked(dir.path(), 2));
 }
 
@@ -165,7 +180,8 @@ fn verify_at(dir: &Path, serial: u64, now: i64) -> String {
 }
 
 fn signed(keys: &CaKeys, list: RevocationList<'_>, valid_for: i64) -> Result<Vec<u8>> {
-    tls_crl(list, NOW, valid_for).sign(keys)
+    let all = keys.tls_cas().unwrap();
+    tls_crl(&all[0], &all, list, (NOW, valid_for)).sign(keys)
 }
 
 #[test]
@@ -243,7 +259,7 @@ proptest! {
         let issuer = Issuer::from_ca_cert_der(&keys.tls_certificate().into(), key).unwrap();
         let expected = params.signed_by(&issuer).unwrap();
         params.revoked_certs.clear();
-        let list = keys.sign_crl(&params, all.into_iter()).unwrap();
+        let list = keys.sign_crl(None, &params, all.into_iter()).unwrap();
         prop_assert_eq!(to_be_signed(&list).unwrap(), to_be_signed(expected.der()).unwrap());
         let (rest, list) = x509_parser::parse_x509_crl(&list).unwrap();
         let (_, ca) = x509_parser::parse_x509_certificate(keys.tls_certificate()).unwrap();

@@ -78,7 +78,7 @@ impl Stage {
     }
 
     fn line(&self, stated: &Stated, since: Option<u64>) -> Statement {
-        self.read(&self.runtime.block_on(stated.line(&self.keys, since)).unwrap())
+        self.read(&self.runtime.block_on(stated.line(since)).unwrap())
     }
 }
 
@@ -161,7 +161,7 @@ fn each_is_signed_once_and_told_in_order() {
     let stage = Stage::new();
     (2..8).for_each(|serial| stage.issue(serial));
     let first = stage.stated(NOW, PRESENT);
-    let line = |of: &Stated, since| stage.runtime.block_on(of.line(&stage.keys, since)).unwrap();
+    let line = |of: &Stated, since| stage.runtime.block_on(of.line(since)).unwrap();
     let lines = [(); 2].map(|()| line(&first, None));
     assert_eq!(lines[0].as_ptr(), lines[1].as_ptr(), "the same bytes");
     assert!(Arc::ptr_eq(&first, &stage.stated(NOW, PRESENT)));

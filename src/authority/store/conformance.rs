@@ -72,6 +72,7 @@ macro_rules! promises {
     };
 }
 
+mod cas;
 mod hosts;
 mod instances;
 mod locks;

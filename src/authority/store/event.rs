@@ -4,9 +4,11 @@
 use serde_json::{Map, Value, json};
 
 use super::bounds::{Bounds, NAME, TRAIL, cut, fewer};
+use super::cas::CaChange;
 use super::instances::NewSecret;
 use super::locks::{Lock, LockKind, Shut};
 use super::{CertificateKind, NewCertificate, NewIssuance, NewRefusal, NewRevocation, NewSigned, PlanRecord};
+use crate::authority::ca::CaSet;
 use crate::clock::rfc3339;
 use crate::join::instance::InstanceJoin;
 use crate::text::json_text;
@@ -179,6 +181,17 @@ pub(super) fn restored(time: i64, store: &str, reason: &'static str, detail: Str
 /// The `pruned` event: so many events from before `until` are let go.
 pub(super) fn pruned(time: i64, store: &str, events: i64, until: i64) -> NewEvent {
     NewEvent::new("pruned", time, "store", store).with("events", events).with("until", rfc3339(until))
+}
+
+/// The `rotated` event: what the CAs of a kind are from now on. Each has an id of its own, by the number of the set.
+pub(super) fn rotated(change: &CaChange, set: &CaSet) -> NewEvent {
+    let keys: Vec<Value> =
+        set.of(change.kind).map(|key| json!({"id": key.id, "state": key.state.name()})).collect();
+    NewEvent::new("rotated", change.at, "rotation_id", &format!("r-{}", set.number))
+        .with("ca", change.kind.name())
+        .with("phase", change.phase)
+        .with("keys", keys)
+        .with("by", &*change.by)
 }
 
 /// The `secret_added` event, of a secret that may register an instance.

@@ -41,6 +41,8 @@ pub(super) struct Reached {
     pub(super) list_number: i64,
     /// When the operator last went on with it though it had lost something, or began it anew.
     pub(super) restored: Option<i64>,
+    /// The number of its CAs.
+    pub(super) cas: i64,
 }
 
 impl Reached {
@@ -52,6 +54,7 @@ impl Reached {
         }
         self.list_number = self.list_number.max(other.list_number);
         self.restored = self.restored.max(other.restored);
+        self.cas = self.cas.max(other.cas);
     }
 
     /// The time `now`, or what is later than all that is known and can be: the operator goes on with it no earlier, so that
@@ -101,10 +104,10 @@ impl Mark {
 
     /// As it is written.
     pub(super) fn text(&self) -> String {
-        let Reached { sequence, id, time, list_number, restored } = &self.reached;
+        let Reached { sequence, id, time, list_number, restored, cas } = &self.reached;
         let said = json!({
             "store": self.store, "sequence": sequence, "id": id, "time": time, "list_number": list_number,
-            "restored": restored,
+            "restored": restored, "cas": cas,
         });
         format!("{said}\n")
     }
@@ -121,6 +124,7 @@ impl Mark {
                 time: number("time")?,
                 list_number: number("list_number")?,
                 restored: said.get("restored").and_then(Value::as_i64),
+                cas: number("cas")?,
             },
         })
     }
@@ -166,6 +170,14 @@ impl Loss {
             now.event(),
             before.sequence
         ))
+    }
+
+    /// Its CAs are those of before a rotation.
+    fn former_cas() -> Self {
+        Self::found(
+            "the store has the CAs that it had before a rotation, and not those that it had: who can write to the database?"
+                .to_owned(),
+        )
     }
 
     /// It says of itself what no authority said.
@@ -302,6 +314,9 @@ impl Known {
         if reached.restored != self.reached.restored {
             return Err(Loss::unsealed(reached.restored));
         }
+        if reached.cas < self.reached.cas {
+            return Err(Loss::former_cas());
+        }
         self.reached.raise(reached);
         Ok(())
     }
@@ -328,8 +343,14 @@ mod tests {
     #[test]
     fn a_mark_says_what_it_was_given_and_an_old_one_less() {
         for restored in [None, Some(NOW)] {
-            let reached =
-                Reached { sequence: 7, id: "i-\"7".to_owned(), time: NOW, list_number: i64::MAX, restored };
+            let reached = Reached {
+                sequence: 7,
+                id: "i-\"7".to_owned(),
+                time: NOW,
+                list_number: i64::MAX,
+                restored,
+                cas: 9,
+            };
             let mark = Mark { store: "a\"b".to_owned(), reached };
             assert_eq!(Mark::parse(&mark.text()), Some(mark));
         }

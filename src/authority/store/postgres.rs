@@ -7,21 +7,24 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use super::cas::Heard;
 use super::closed::{self, Closed};
 use super::instances::{NewSecret, RegisteredInstance};
-use super::locks::{Lock, LockKind, NewLock, Refused, STEP, Shut};
+use super::locks::{Lock, LockKind, NewLock, STEP, Shut};
 use super::loss::{self, Mark, Reached, Restored, lost};
 use super::replicas::{Announced, Replica};
 use super::seal::{Seal, StoreKey};
 use super::{
     CertificateRecord, Cursor, Event, EventFilter, Issued, ListNumber, NewIssuance, NewRefusal,
-    NewRevocation, NewSigned, PlanRecord, Revoked, RevokedSince, RevokedUpto, Store, Trail, event, sealed,
+    NewRevocation, NewSigned, PlanRecord, Revoked, RevokedSince, RevokedUpto, Signed, Store, Trail, event,
+    sealed,
 };
 use crate::authority::limits::{Level, Spent};
 use crate::error::{Context as _, Kind, Result};
 use crate::join::instance::{Instance, InstanceLookup};
 
 pub mod archive;
+mod cas;
 mod durability;
 mod failure;
 mod hosts;
@@ -59,7 +62,7 @@ use trail::usable;
 pub use upgrade::{Roles, Upgraded};
 pub(super) use work::MARK;
 use work::{CANNOT_READ, CANNOT_WRITE, PATIENCE, Shared, WHOLE_TRAIL, again, again_within, another};
-use writer::{Entry, Writer, Written};
+use writer::{Entry, Writer};
 
 /// A [`Store`] in PostgreSQL.
 #[derive(Clone)]
@@ -260,16 +263,8 @@ impl Store for Postgres {
         Box::pin(async move {
             let Some(join) = entry.join.clone() else {
                 let event = event::issued(&entry, &plan);
-                return Ok(
-                    match self.writer.record(Entry::Issuance(event, Box::new((entry, plan)))).await? {
-                        Written::Now => Issued::Accepted { plan: None, generation: None },
-                        Written::Before(earlier, generation) => {
-                            Issued::Accepted { plan: Some(earlier), generation }
-                        }
-                        Written::Used => Issued::Used,
-                        Written::Locked(refused) => Issued::Locked(refused),
-                    },
-                );
+                let entry = Entry::Issuance(event, Box::new((entry, plan)));
+                return Ok(self.writer.record(entry).await?.into());
             };
             let all = Arc::new((join, entry, plan));
             self.write(PATIENCE, move |shared, client, _| {
@@ -283,9 +278,9 @@ impl Store for Postgres {
         })
     }
 
-    fn record_signed(&self, entry: NewSigned) -> BoxFuture<'_, Result<Option<Box<Refused>>>> {
+    fn record_signed(&self, entry: NewSigned) -> BoxFuture<'_, Result<Signed>> {
         let entry = Entry::Signed(event::signed(&entry), Box::new(entry));
-        Box::pin(async move { Ok(self.writer.record(entry).await?.refused()) })
+        Box::pin(async move { Ok(self.writer.record(entry).await?.into()) })
     }
 
     fn refuse(&self, entry: NewRefusal) -> BoxFuture<'_, Result<()>> {
@@ -319,7 +314,7 @@ impl Store for Postgres {
         self.shared.known.revocations()
     }
 
-    fn hear(&self) -> BoxFuture<'_, Result<i64>> {
+    fn hear(&self) -> BoxFuture<'_, Result<Heard>> {
         Box::pin(self.read(move |client, _| async move { reads::heard(&client, &self.shared.known).await }))
     }
 

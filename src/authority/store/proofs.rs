@@ -80,13 +80,15 @@ impl Granting for UsedProof {
             id.as_str().into(),
             (*time).into(),
         ];
-        for EarlierCertificate { serial, kind, expires, key_hash } in certificates {
+        for EarlierCertificate { serial, kind, expires, key_hash, ca } in certificates {
             columns.extend([
                 number(*serial).into(),
                 Column::Integer(kind.number()),
                 (*expires).into(),
                 key_hash.as_slice().into(),
             ]);
+            // Of one without, as versions before have sealed it; another number stands before no hash.
+            columns.extend(ca.map(Column::Integer));
         }
         columns
     }

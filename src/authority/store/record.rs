@@ -60,7 +60,8 @@
 
 use super::hosts::SERVE;
 use super::locks::Lock;
-use super::{Earlier, Issued, NewCertificate, NewIssuance, NewSigned, PlanRecord, Store};
+use super::{Earlier, Issued, NewCertificate, NewIssuance, NewSigned, PlanRecord, Signed, Store};
+use crate::authority::ca::OWN;
 use crate::clock::rfc3339;
 use crate::error::{Error, Kind, Result};
 use crate::random;
@@ -119,25 +120,33 @@ pub async fn exchange<P: ExchangePlan>(
         Issued::Used => Issued::Used,
         Issued::Refused(refusal) => Issued::Refused(refusal),
         Issued::Locked(refused) => Issued::Locked(refused),
+        Issued::Outdated => Issued::Outdated,
     })
 }
 
-/// Records what the command `by` is about to sign.
+/// Records what the command `by` is about to sign by the CAs of that number.
 ///
 /// # Errors
-/// `Kind::Refused` where a lock takes it.
+/// `Kind::Refused` where a lock takes it; `Kind::Unreachable` where the CAs are others by now.
 pub async fn command<P: CommandPlan>(
     store: &dyn Store,
     by: &'static str,
     now: i64,
+    cas: i64,
     plan: P,
 ) -> Result<Recorded<P>> {
     let mut certificate = plan.record();
     certificate.is_host &= by != SERVE;
-    let entry = NewSigned { id: random::id("s")?, time: now, by, certificate };
+    if by == SERVE {
+        certificate.ca = Some(OWN);
+    }
+    let entry = NewSigned { id: random::id("s")?, time: now, by, certificate, cas };
     match store.record_signed(entry).await? {
-        None => Ok(Recorded { plan, is_retry: false }),
-        Some(refused) => Err(locked(&refused.lock)),
+        Signed::Recorded => Ok(Recorded { plan, is_retry: false }),
+        Signed::Locked(refused) => Err(locked(&refused.lock)),
+        Signed::Outdated => Err(Error::new(Kind::Unreachable, "a CA was rotated meanwhile")
+            .context("nothing is signed")
+            .hint("the same again is signed by the CA that signs now")),
     }
 }
 

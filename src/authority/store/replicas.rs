@@ -10,14 +10,58 @@ pub struct Replica {
     pub id: String,
     /// Its machine and where it listens.
     pub name: String,
-    /// Its CA keys, sorted: `ssh-user SHA256:…`.
+    /// Its first CA keys, sorted: `ssh-user SHA256:…`.
     pub keys: Vec<String>,
+    /// What else it has, each a line: [`CAS`] with the number of its CAs, [`LACKS`] with the name of a key.
+    pub has: Vec<String>,
     /// A hash of its policy, and of what else must be the same.
     pub policy: String,
     /// Its version.
     pub version: String,
     /// When it last said so, in seconds since 1970, by the store's clock.
     pub seen: i64,
+}
+
+/// Before the number of the CAs that an authority has.
+pub const CAS: &str = "cas ";
+/// Before the name of a private key that it ought to have, and has not.
+pub const LACKS: &str = "lacks ";
+/// Before how many jobs of a day know the old TLS CA alone.
+pub const OLD_TRUST: &str = "old-trust ";
+/// Before what it has, among the lines of its keys: of a version from before, nothing has it.
+const ALSO: &str = "+ ";
+
+impl Replica {
+    /// The column `keys`.
+    pub(super) fn lines(&self) -> String {
+        let also = self.has.iter().map(|line| format!("{ALSO}{line}"));
+        self.keys.iter().cloned().chain(also).collect::<Vec<_>>().join("\n")
+    }
+
+    /// What that column says: the keys, and what else it has.
+    pub(super) fn read_lines(text: &str) -> (Vec<String>, Vec<String>) {
+        let (has, keys): (Vec<_>, Vec<_>) = text.split('\n').partition(|line| line.starts_with(ALSO));
+        let owned = |line: &str| line.to_owned();
+        (
+            keys.into_iter().map(owned).collect(),
+            has.iter().filter_map(|line| line.strip_prefix(ALSO)).map(owned).collect(),
+        )
+    }
+
+    /// The number of the CAs that it has; none of a version that knows of no rotation.
+    pub fn cas(&self) -> Option<i64> {
+        self.has.iter().find_map(|line| line.strip_prefix(CAS)?.parse().ok())
+    }
+
+    /// How many jobs came to it in the last day that know the old TLS CA alone.
+    pub fn of_old_trust(&self) -> u64 {
+        self.has.iter().find_map(|line| line.strip_prefix(OLD_TRUST)?.parse().ok()).unwrap_or(0)
+    }
+
+    /// Whether it lacks the private key of that name.
+    pub fn lacks(&self, name: &str) -> bool {
+        self.has.iter().any(|line| line.strip_prefix(LACKS) == Some(name))
+    }
 }
 
 /// Who is there.

@@ -37,6 +37,8 @@ pub struct RevokedCertificate {
     pub revoked: i64,
     /// When it ends.
     pub expires: i64,
+    /// The number of the CA that signed it; none where that was the first of its kind, before a rotation.
+    pub ca: Option<i64>,
 }
 
 /// How much was revoked by some moment: what [`Store::revoked_since`](super::Store::revoked_since) was asked for then is known.

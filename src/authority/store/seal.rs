@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ring::hmac;
+use ring::{hkdf, hmac};
 use zeroize::Zeroizing;
 
 use crate::error::{Context as _, Error, Kind, Result};
@@ -266,6 +266,21 @@ impl StoreKey {
         self.read(STORE_KEY)
     }
 
+    /// Another key that is derived from it, for that purpose alone (HKDF with SHA-256, RFC 5869); none where there is no key.
+    ///
+    /// # Errors
+    /// As [`StoreKey::find`].
+    pub fn derive(&self, purpose: &str) -> Result<Option<Zeroizing<[u8; LENGTH]>>> {
+        let Some(key) = self.read_key(STORE_KEY)? else { return Ok(None) };
+        let mut derived = Zeroizing::new([0; LENGTH]);
+        let made = hkdf::Salt::new(hkdf::HKDF_SHA256, &[])
+            .extract(&key)
+            .expand(&[purpose.as_bytes()], hkdf::HKDF_SHA256)
+            .and_then(|okm| okm.fill(&mut *derived));
+        made.map_err(|_| Error::internal("deriving a key"))?;
+        Ok(Some(derived))
+    }
+
     /// The key of a store whose rows are sealed.
     ///
     /// # Errors
@@ -341,6 +356,10 @@ impl StoreKey {
     }
 
     fn read(&self, name: &str) -> Result<Option<Seal>> {
+        Ok(self.read_key(name)?.map(|key| Seal::new(&key, &self.cluster)))
+    }
+
+    fn read_key(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>> {
         let path = self.folder.join(name);
         let cannot = || format!("cannot use the store's key {}", path.display());
         let text = match read::raw(&path, Trust::Secret(self.owner), Limit::bytes(1024)).and_then(read::utf8)
@@ -352,7 +371,7 @@ impl StoreKey {
         let key = key.filter(|key| key.len() == LENGTH).ok_or_else(|| {
             Error::usage("it is not 32 bytes in base64").context(cannot()).hint("put it back from the backup")
         })?;
-        Ok(Some(Seal::new(&key, &self.cluster)))
+        Ok(Some(key))
     }
 }
 

@@ -10,17 +10,19 @@ use futures_util::future::BoxFuture;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
+use super::cas::Heard;
 use super::closed::{self, Closed};
 use super::hosts::SERVE;
 use super::instances::{InstanceRefusal, NewSecret, RegisteredInstance};
-use super::locks::{Lock, LockKind, NewLock, Refused, STEP, Shut};
+use super::locks::{Lock, LockKind, NewLock, STEP, Shut};
 use super::loss::{Loss, Restored, lost};
 use super::odometer::Odometer;
 use super::replicas::{Announced, Replica};
 use super::seal::{Seal, StoreKey};
 use super::{
     CertificateRecord, Cursor, Event, EventFilter, Issued, ListNumber, NewIssuance, NewRefusal,
-    NewRevocation, NewSigned, PlanRecord, Revoked, RevokedSince, RevokedUpto, Store, Trail, event, sealed,
+    NewRevocation, NewSigned, PlanRecord, Revoked, RevokedSince, RevokedUpto, Signed, Store, Trail, event,
+    sealed,
 };
 use crate::authority::limits::{FREE, Level, Spent};
 use crate::error::{Context as _, Kind, Result};
@@ -28,6 +30,7 @@ use crate::folder::trust::Owner;
 use crate::join::instance::{Instance, InstanceLookup};
 
 pub mod archive;
+mod cas;
 mod closing;
 mod copy;
 mod hosts;
@@ -238,6 +241,9 @@ impl Store for Sqlite {
             {
                 return Ok(Issued::Locked(Box::new(refused)));
             }
+            if locks::heard(connection)?.cas != entry.cas {
+                return Ok(Issued::Outdated);
+            }
             let issued = writes::issue(connection, &entry, &plan, &event, run, &seal)?;
             if let Issued::Refused(InstanceRefusal::LockedNow { .. } | InstanceRefusal::Ahead { .. }) = issued
             {
@@ -247,7 +253,7 @@ impl Store for Sqlite {
         }))
     }
 
-    fn record_signed(&self, entry: NewSigned) -> BoxFuture<'_, Result<Option<Box<Refused>>>> {
+    fn record_signed(&self, entry: NewSigned) -> BoxFuture<'_, Result<Signed>> {
         let room = if entry.by == SERVE { Room::EvenLost } else { Room::Any };
         let (locks, seal, run) = (Arc::clone(&self.locks), Arc::clone(&self.seal), self.odometer.now());
         let event = event::signed(&entry);
@@ -281,7 +287,7 @@ impl Store for Sqlite {
         self.revocations.load(Ordering::SeqCst)
     }
 
-    fn hear(&self) -> BoxFuture<'_, Result<i64>> {
+    fn hear(&self) -> BoxFuture<'_, Result<Heard>> {
         let (locks, revocations) = (Arc::clone(&self.locks), Arc::clone(&self.revocations));
         Box::pin(self.reader.read(move |connection| locks.hear(connection, &revocations)))
     }

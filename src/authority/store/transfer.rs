@@ -32,7 +32,7 @@ pub(super) const PAGE: usize = 500;
 const ROUND: i64 = 100_000;
 
 /// What must be empty in a store that another's records are brought to.
-pub(super) const RECORDS: [&str; 5] = ["events", "strangers", "proofs", "instances", "secrets"];
+pub(super) const RECORDS: [&str; 6] = ["events", "strangers", "proofs", "instances", "secrets", "ca_keys"];
 
 /// A store, as rows.
 pub(super) trait Archive: Send {
@@ -87,7 +87,7 @@ pub(super) enum Write {
 }
 
 /// What `state` has beside the store's own identity.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Numbers {
     pub(super) list_number: i64,
     pub(super) run: i64,
@@ -95,6 +95,8 @@ pub(super) struct Numbers {
     pub(super) restored: Option<i64>,
     /// What was let go, and when that was decided.
     pub(super) kept: (i64, i64),
+    /// The number of the CAs, with the seal of all of them.
+    pub(super) cas: (i64, Option<Vec<u8>>),
 }
 
 /// What there is to know of a store.

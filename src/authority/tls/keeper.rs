@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::files::Contents;
-use super::own::own;
+use super::own::{Own, own};
 use super::served::{CertificateWarning, CurrentCertificate, Served};
 use crate::authority::Authority;
 use crate::error::{Error, Result};
@@ -19,8 +19,9 @@ const TELL_EVERY: i64 = 86_400;
 pub struct CertificateKeeper {
     authority: Arc<Authority>,
     current: Arc<CurrentCertificate>,
-    /// When to renew one of our own.
+    /// When to renew one of our own, and what stands behind it.
     renew_at: i64,
+    chain: String,
     /// What the files held when they were last looked at, and when they were last judged.
     seen: Vec<u8>,
     judged: Vec<u8>,
@@ -39,14 +40,19 @@ impl CertificateKeeper {
     /// # Errors
     /// Where there is none that could be served.
     pub async fn start(authority: &Arc<Authority>) -> Result<Self> {
-        let (served, renew_at, seen) = match Contents::read(&authority.config)? {
-            Some(contents) => (contents.served(&authority.config)?, i64::MAX, contents.hash()),
-            None => own(authority).await.map(|(served, renew_at)| (served, renew_at, Vec::new()))?,
+        let (own, seen) = match Contents::read(&authority.config)? {
+            Some(contents) => {
+                let (served, chain) = (contents.served(&authority.config)?, String::new());
+                (Own { served, renew_at: i64::MAX, chain }, contents.hash())
+            }
+            None => (own(authority).await?, Vec::new()),
         };
+        let Own { served, renew_at, chain } = own;
         let mut keeper = Self {
             authority: Arc::clone(authority),
             current: Arc::new(CurrentCertificate::new(served)),
             renew_at,
+            chain,
             judged: seen.clone(),
             seen,
             waiting: None,
@@ -90,13 +96,14 @@ impl CertificateKeeper {
     /// Ours: made again in good time, and where the clock was ahead or behind when it was made.
     async fn renew(&mut self) -> Result<Option<Served>> {
         let now = self.authority.clock.now();
-        let is_good = now < self.renew_at && self.current.served().validity.fault(now).is_none();
+        let keys = self.authority.keys();
+        let is_timely = now < self.renew_at && self.current.served().validity.fault(now).is_none();
         // Before the CA's time there is no better one.
-        if is_good || now < self.authority.keys().tls_validity().from {
+        if is_timely && self.chain == keys.tls_chain() || now < keys.tls_validity().from {
             return Ok(None);
         }
-        let (served, renew_at) = own(&self.authority).await?;
-        self.renew_at = renew_at;
+        let Own { served, renew_at, chain } = own(&self.authority).await?;
+        (self.renew_at, self.chain) = (renew_at, chain);
         Ok(Some(served))
     }
 

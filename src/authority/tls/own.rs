@@ -19,29 +19,35 @@ pub(super) const LIFETIME: i64 = 7 * 86_400;
 /// When it is renewed: with a third of its time left.
 pub(super) const RENEW_BEFORE: i64 = LIFETIME / 3;
 
-/// A certificate from our own CA for the public URL's host, and when to renew
-/// it, in seconds since 1970. The CA's follows it in the chain, so that
+/// One of our own.
+pub(super) struct Own {
+    pub(super) served: Served,
+    /// When to renew it, in seconds since 1970.
+    pub(super) renew_at: i64,
+    /// What stands behind it: where that is to be another, it is made anew.
+    pub(super) chain: String,
+}
+
+/// A certificate from our own CA for the public URL's host. The CA's follows it in the chain, so that
 /// `--ca-pin` has something to be compared with.
-pub(super) async fn own(authority: &Authority) -> Result<(Served, i64)> {
+pub(super) async fn own(authority: &Authority) -> Result<Own> {
+    authority.hear().await?;
     let (now, keys) = (authority.clock.now(), authority.keys());
     let ca = keys.tls_validity();
     // A clock that is not set yet, at boot: what is made then waits for its time, and is made again.
     let from = now.max(ca.from);
     let pair = rcgen::KeyPair::generate().context(Kind::Internal, "cannot make a TLS key")?;
-    let plan = ServerPlan::new(
-        pair.subject_public_key_info(),
-        vec![authority.config.public_host()],
-        from,
-        LIFETIME,
-        ca,
-    )?;
+    let names = vec![authority.config.public_host()];
+    let plan = ServerPlan::new(pair.subject_public_key_info(), names, (from, LIFETIME), keys.tls_signer())?;
     // Where it ends with the CA, another would end no later.
     let renew_at = if plan.is_cut() { i64::MAX } else { from + LIFETIME - RENEW_BEFORE };
-    let recorded = record::command(authority.store.as_ref(), SERVE, now, plan).await?;
+    let recorded = record::command(authority.store.as_ref(), SERVE, now, keys.set().number, plan).await?;
+    let behind = keys.tls_chain();
     let chain = keys.work(move |keys| recorded.sign(keys)).await?;
     let chain = pem::certificates(&chain).map_err(Error::internal)?;
     let validity = Validity::of(chain.first().map_or(&[], Vec::as_slice)).map_err(Error::internal)?;
     let chain = chain.into_iter().map(CertificateDer::from).collect();
     let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(pair.serialize_der()));
-    Ok((Served { key: Arc::new(certified(chain, private)?), validity, files: None }, renew_at))
+    let served = Served { key: Arc::new(certified(chain, private)?), validity, files: None };
+    Ok(Own { served, renew_at, chain: behind })
 }

@@ -92,7 +92,7 @@ impl Data {
 
     fn serve(&self) -> Result<Serving<'_>> {
         let config = Config::load(self.dir.path())?;
-        let keys = config.open_keys()?;
+        let keys = config.open_keys(&Arc::default())?;
         let store = Box::new(Sqlite::open(config.store.file()?, &config.store_key(), NOW)?);
         // Nothing here is about the policy, which would be waited for.
         let authority = Authority::assemble(config, keys, store, Policy::default(), self.clock.clone())?;
@@ -289,8 +289,8 @@ fn nothing_outlives_the_ca_and_its_end_is_told() {
     let sign = |ttl: i64| {
         let spki = KeyPair::generate().unwrap().subject_public_key_info();
         let endless = Validity { from: 0, until: i64::MAX };
-        let plan = ServerPlan::new(spki, vec!["x".to_owned()], NOW, ttl, endless).unwrap();
-        let recorded = record::command(serving.authority.store.as_ref(), "serve", NOW, plan);
+        let plan = ServerPlan::new(spki, vec!["x".to_owned()], (NOW, ttl), (endless, None)).unwrap();
+        let recorded = record::command(serving.authority.store.as_ref(), "serve", NOW, 0, plan);
         data.runtime.block_on(recorded).unwrap().sign(&serving.authority.keys())
     };
     assert!(sign(CA_LIFE).is_ok(), "to its very end");

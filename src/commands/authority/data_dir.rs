@@ -1,6 +1,7 @@
 //! What commands do with a data directory: open it to sign, or its store to read.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
@@ -20,7 +21,14 @@ use crate::text::word;
 /// Opens what a signing command needs: keys, and the store that records it first.
 pub(super) fn open(data_dir: &Path) -> Result<(keys::CaKeys, Box<dyn Store>)> {
     let config = config::Config::load(data_dir)?;
-    Ok((config.open_keys()?, open_store(&config)?))
+    open_with_keys(&config)
+}
+
+/// The same of a configuration.
+pub(super) fn open_with_keys(config: &config::Config) -> Result<(keys::CaKeys, Box<dyn Store>)> {
+    let store = open_store(config)?;
+    let set = block_on(store.cas())??;
+    Ok((config.open_keys(&Arc::new(set))?, store))
 }
 
 /// Opens the store, for writing; says where it was put back lately. One that has lost something is not written to:
@@ -82,6 +90,12 @@ pub(super) fn warn_of_ca(keys: &keys::CaKeys) {
     }
 }
 
+/// Says on stderr what an operator has to see to.
+pub(super) fn warn(error: &Error) {
+    terminal::log(&format!("warning: {error}"));
+    error.hints().iter().for_each(|hint| terminal::log(&format!("hint: {hint}")));
+}
+
 /// What is to be signed: a file, or stdin for `-`, since the authority's user cannot read what lies in an operator's folders.
 pub(super) fn read_input(path: &Path) -> Result<Zeroizing<String>> {
     let cannot = |unfit: Unfit| unfit.error(Kind::Usage, format!("cannot read {}", path.display()));
@@ -92,8 +106,13 @@ pub(super) fn read_input(path: &Path) -> Result<Zeroizing<String>> {
 }
 
 /// Records what is going to be signed.
-pub(super) fn record<P: CommandPlan>(store: &dyn Store, by: &'static str, plan: P) -> Result<Recorded<P>> {
-    block_on(record::command(store, by, Clock::system().now(), plan))?
+pub(super) fn record<P: CommandPlan>(
+    store: &dyn Store,
+    keys: &keys::CaKeys,
+    by: &'static str,
+    plan: P,
+) -> Result<Recorded<P>> {
+    block_on(record::command(store, by, Clock::system().now(), keys.set().number, plan))?
 }
 
 /// The value of a certificate's `--ttl`: at most as long as the CA itself lives.

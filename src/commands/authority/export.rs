@@ -2,23 +2,22 @@
 
 use std::path::Path;
 
-use super::data_dir::warn_of_ca;
+use super::data_dir::{open_with_keys, warn_of_ca};
 use crate::authority::config;
 use crate::cli::authority::Exported;
 use crate::destination::ssh::known_hosts;
 use crate::error::{Error, Result};
-use crate::net;
 use crate::terminal::print;
 
 pub(super) fn run(data_dir: &Path, what: Exported) -> Result<()> {
     let config = config::Config::load(data_dir)?;
-    let keys = config.open_keys()?;
+    let (keys, _) = open_with_keys(&config)?;
     let trust = keys.trust();
     let text = match what {
         Exported::SshUserCa => trust.ssh_user_cas.join("\n"),
         Exported::SshHostCa => trust.ssh_host_cas.join("\n"),
         Exported::TlsCa => trust.tls_cas.concat().trim_end().to_owned(),
-        Exported::TlsCaPin => net::pin_of(keys.tls_certificate())?,
+        Exported::TlsCaPin => keys.tls_pins()?,
         Exported::StatementKey => keys.statement_key().ok_or_else(|| {
             Error::usage("this authority has no statement key yet")
                 .hint("`machine-id authority serve` makes it")

@@ -3,11 +3,14 @@
 use std::path::Path;
 
 use super::data_dir::read_input;
+use crate::authority::ca::CaKind;
 use crate::authority::config::Config;
-use crate::authority::keys::{CROSS, TlsCaCertificate};
+use crate::authority::keys::{Cross, TlsCaCertificate};
+use crate::authority::store::engine;
 use crate::clock::{Clock, rfc3339};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::Folder;
+use crate::runtime::block_on;
 use crate::terminal::log;
 
 /// Puts certificates of the TLS CA up to another's root in their place, where they are what they should be. The CA's key is not
@@ -22,15 +25,24 @@ pub(super) fn run(data_dir: &Path, chain: &Path) -> Result<()> {
         Error::usage(format!("{} {why}", chain.display()))
             .hint("nothing was changed; docs/keys.md says what belongs into it, and in which order")
     };
-    let cross = ca.cross(&text, &config.public_host()).map_err(unfit)?;
+    // Of a later CA, where the chain is that one's.
     let now = Clock::system().now();
+    let set = block_on(async { engine::open(&config.store, &config.store_key(), now).await?.cas().await })??;
+    let mut later = set.of(CaKind::Tls).filter(|row| row.state.is_trusted()).filter_map(|row| {
+        let known = TlsCaCertificate::parse(&row.public).ok()?;
+        known.is_in(&text).then_some((known, row.name.as_str()))
+    });
+    let (ca, name) = later.next().unwrap_or((ca, CaKind::Tls.name()));
+    let cross = ca.cross(&text, &config.public_host()).map_err(unfit)?;
     if let Some(why) = cross.validity.fault(now) {
         return Err(unfit(format!("has a certificate that {why}"))
             .hint(format!("this machine's clock says {}", rfc3339(now))));
     }
     let folder = path.parent().unwrap_or(data_dir);
-    Folder::replace_inside(folder, CROSS, cross.pem.as_bytes())
-        .context(Kind::Usage, format!("cannot write {}", folder.join(CROSS).display()))?;
+    let path = Cross::path(&path, name);
+    let file = path.file_name().and_then(|file| file.to_str()).unwrap_or_default();
+    Folder::replace_inside(folder, file, cross.pem.as_bytes())
+        .context(Kind::Usage, format!("cannot write {}", path.display()))?;
     log(&format!(
         "imported: whoever trusts `{}` alone believes the servers that are certified from now on",
         cross.root
@@ -43,7 +55,7 @@ pub(super) fn run(data_dir: &Path, chain: &Path) -> Result<()> {
     }
     log(&format!(
         "next: restart `serve`; copy {} to the other authorities of the store; sign servers anew by `sign-server`",
-        folder.join(CROSS).display()
+        path.display()
     ));
     Ok(())
 }

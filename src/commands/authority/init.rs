@@ -1,6 +1,7 @@
 //! `machine-id authority init`: a new data directory.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::json;
 
@@ -93,7 +94,7 @@ pub(super) fn run(args: &Init) -> Result<()> {
     let place = key_file.as_ref().map_or(place, |name| KeyPlace::File(at(name)));
     let certificate = place.certificate(aside.path());
     let made = CaKeys::create(&place, &certificate, &cluster, (suite, passphrase), Clock::system().now())?;
-    let request = |_| config::Config::load(aside.path())?.open_keys()?.tls_request();
+    let request = |_| config::Config::load(aside.path())?.open_keys(&Arc::default())?.tls_request();
     let request = args.tls_ca_csr.as_ref().map(request).transpose().map_err(|error| made.left_by(error))?;
     // Where the directory itself is there, keys are first: of two at once, only one can put them there. The
     // configuration is last: a directory without one is not finished.

@@ -10,10 +10,11 @@ use crate::terminal::print;
 
 pub(super) fn run(data_dir: &Path, principals: Vec<String>, ttl: &str, key: &Path) -> Result<()> {
     let line = read_input(key)?;
-    let plan = HostPlan::new(&line, principals, Clock::system().now(), certificate_ttl(ttl)?)
-        .map_err(|error| error.context(format!("cannot certify {}", key.display())))?;
+    let times = (Clock::system().now(), certificate_ttl(ttl)?);
     let (keys, store) = open(data_dir)?;
+    let plan = HostPlan::new(&line, principals, times, keys.signing())
+        .map_err(|error| error.context(format!("cannot certify {}", key.display())))?;
     // Its own CA has no end, but what fetches lists and certificates trusts the other.
     warn_of_ca(&keys);
-    print(&format!("{}\n", record(store.as_ref(), "sign-host", plan)?.sign(&keys)?))
+    print(&format!("{}\n", record(store.as_ref(), &keys, "sign-host", plan)?.sign(&keys)?))
 }

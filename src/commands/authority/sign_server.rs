@@ -20,20 +20,20 @@ pub(super) fn run(args: SignServer) -> Result<()> {
         let spki = request::csr_key(&text)
             .map_err(|why| Error::usage(format!("cannot certify {}: {why}", csr.display())))?;
         let (keys, store) = open(&args.data.data_dir)?;
-        let plan = ServerPlan::new(spki, args.names, now, ttl, keys.tls_validity())?;
+        let plan = ServerPlan::new(spki, args.names, (now, ttl), keys.tls_signer())?;
         warn(&plan, &keys);
-        return print(&record(store.as_ref(), "sign-server", plan)?.sign(&keys)?);
+        return print(&record(store.as_ref(), &keys, "sign-server", plan)?.sign(&keys)?);
     }
     let out = args.out.unwrap_or_default();
     let pair = rcgen::KeyPair::generate().context(Kind::Internal, "cannot make a TLS key")?;
     let (keys, store) = open(&args.data.data_dir)?;
-    let plan = ServerPlan::new(pair.subject_public_key_info(), args.names, now, ttl, keys.tls_validity())?;
+    let plan = ServerPlan::new(pair.subject_public_key_info(), args.names, (now, ttl), keys.tls_signer())?;
     warn(&plan, &keys);
     make_private(&out)?;
     // Nothing is signed for files that cannot be written.
     let key = zeroize::Zeroizing::new(pair.serialize_pem());
     write_new(&out.join("server.key"), key.as_bytes(), PRIVATE_FILE)?;
-    let certificate = record(store.as_ref(), "sign-server", plan)?.sign(&keys)?;
+    let certificate = record(store.as_ref(), &keys, "sign-server", plan)?.sign(&keys)?;
     write_new(&out.join("server.crt"), certificate.as_bytes(), PUBLIC_FILE)?;
     write_new(&out.join("ca.crt"), keys.trust().tls_cas.concat().as_bytes(), PUBLIC_FILE)
 }

@@ -17,7 +17,6 @@ use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::join::METHODS;
 use crate::join::instance::secret_hash;
-use crate::net;
 use crate::random;
 use crate::runtime::block_on;
 use crate::terminal::print;
@@ -108,7 +107,7 @@ fn join_token<'p>(policy: &'p Policy, name: &str) -> Result<&'p JoinToken> {
 fn command(config: &Config, token: &JoinToken) -> Result<String> {
     // Another certificate than our own is one that workers trust by themselves, or by a file that we do not know.
     let pin = if config.tls.is_none() {
-        format!(" --ca-pin {}", net::pin_of(config.open_keys()?.tls_certificate())?)
+        format!(" --ca-pin {}", data_dir::open_with_keys(config)?.0.tls_pins()?)
     } else {
         String::new()
     };

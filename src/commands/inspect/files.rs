@@ -1,5 +1,7 @@
 //! What a file's text is: blocks of PEM, lines of OpenSSH, a token, a manifest.
 
+use ssh_key::{HashAlg, PublicKey};
+
 use super::item::{Item, when};
 use super::{certificates, manifest, tokens};
 use crate::destination::manifest::Manifest;
@@ -10,10 +12,14 @@ use crate::text::shown;
 /// A list of revoked certificates.
 pub(super) fn revoked(list: &Krl, now: i64) -> Item {
     let serials: Vec<String> = list.serials.iter().map(u64::to_string).collect();
+    let fingerprint =
+        |blob: &Vec<u8>| Some(PublicKey::from_bytes(blob).ok()?.fingerprint(HashAlg::Sha256).to_string());
+    let keys: Vec<String> = list.keys.iter().filter_map(fingerprint).collect();
     Item::new("SSH revocation list")
         .with("number", list.number.to_string())
         .with("made", when(i64::try_from(list.date).unwrap_or(i64::MAX), now))
         .with("serials", serials)
+        .with("keys", keys)
 }
 
 pub(super) fn inspect(text: &str, now: i64) -> Result<Vec<Item>, String> {
@@ -52,9 +58,10 @@ fn block_item(label: &str, block: &str, now: i64) -> Result<Option<Item>, String
 
 fn line_item(line: &str, now: i64) -> Result<Option<Item>, String> {
     let first = line.split_whitespace().next().unwrap_or_default();
-    if first == "@cert-authority" {
+    let marked = [("@cert-authority", "trusted SSH host CA"), ("@revoked", "revoked SSH host CA")];
+    if let Some((_, what)) = marked.into_iter().find(|(marker, _)| *marker == first) {
         let key = line.splitn(3, char::is_whitespace).nth(2).unwrap_or_default();
-        return certificates::ssh_public(key).map(|item| Some(Item { what: "trusted SSH host CA", ..item }));
+        return certificates::ssh_public(key).map(|item| Some(Item { what, ..item }));
     }
     if first.ends_with("-cert-v01@openssh.com") {
         return certificates::ssh(line, now).map(Some);

@@ -56,6 +56,8 @@ impl Author {
             statement_keys: vec![key(0)],
             krl: String::new(),
             crl: String::new(),
+            crls: Vec::new(),
+            revoked_cas: Vec::new(),
             since: None,
             revoked: Vec::new(),
             urgent: 0,
@@ -259,6 +261,184 @@ fn what_is_not_listed_any_more_vouches_for_nothing_and_signs_nothing() {
     rotated.trust.ssh_user_cas.remove(0);
     let rotated = Known::of(&believe(&signed_by(0, &rotated), Some(&known), None, NOON).unwrap());
     assert!(believe(&signed_by(0, &AUTHOR.statement(9, NOON)), Some(&rotated), None, NOON).is_err());
+}
+
+/// Signed as that key signs: an ECDSA key of OpenSSL's shape, or Ed25519.
+fn signed_with(pkcs8: &[u8], statement: &Statement) -> String {
+    let header = JwsHeader { typ: Some(STATEMENT.to_owned()), ..JwsHeader::default() };
+    crate::jws::sign_pkcs8(pkcs8, header, statement).unwrap().expose().to_owned()
+}
+
+#[test]
+fn statement_keys_of_each_kind_sign_and_alg_is_theirs() {
+    crate::net::install_crypto();
+    for (kind, length) in [
+        (&rcgen::PKCS_ED25519, 32),
+        (&rcgen::PKCS_ECDSA_P256_SHA256, 65),
+        (&rcgen::PKCS_ECDSA_P384_SHA384, 97),
+    ] {
+        let pair = KeyPair::generate_for(kind).unwrap();
+        let raw = pair.public_key_raw();
+        assert_eq!(raw.len(), length);
+        let mut statement = AUTHOR.statement(7, NOON);
+        statement.statement_keys = vec![URL_SAFE_NO_PAD.encode(raw)];
+        let jws = signed_with(&pair.serialize_der(), &statement);
+        assert!(believe(&jws, None, None, NOON).is_ok(), "{length}");
+        // Another algorithm in the header, though the key is right.
+        let (header, rest) = jws.split_once('.').unwrap();
+        let header = String::from_utf8(URL_SAFE_NO_PAD.decode(header).unwrap()).unwrap();
+        for other in ["EdDSA", "ES256", "ES384", "none", "HS256", "PS256"] {
+            let lie = header.replace("EdDSA", other).replace("ES256", other).replace("ES384", other);
+            let lie = format!("{}.{rest}", URL_SAFE_NO_PAD.encode(&lie));
+            assert!(lie == jws || believe(&lie, None, None, NOON).is_err(), "{other}");
+        }
+        statement.statement_keys = vec![URL_SAFE_NO_PAD.encode(&raw[..raw.len() - 1])];
+        assert!(believe(&signed_with(&pair.serialize_der(), &statement), None, None, NOON).is_err());
+    }
+}
+
+/// Real bytes of OpenSSL: a TLS CA of each algorithm vouches, and so does an SSH CA of each.
+#[test]
+fn cas_of_each_algorithm_vouch() {
+    use std::process::Command;
+    crate::net::install_crypto();
+    let folder = tempfile::tempdir().unwrap();
+    let run = |program: &str, arguments: &[&str]| {
+        let done = Command::new(program).args(arguments).current_dir(folder.path()).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+    };
+    let read = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    let text = |name: &str| String::from_utf8(read(name)).unwrap();
+    let sign = |hash: &str, message: &str| {
+        std::fs::write(folder.path().join("message"), message).unwrap();
+        match hash {
+            "" => run(
+                "openssl",
+                &["pkeyutl", "-sign", "-rawin", "-inkey", "key", "-in", "message", "-out", "signature"],
+            ),
+            hash => run("openssl", &["dgst", hash, "-sign", "key", "-out", "signature", "message"]),
+        }
+        URL_SAFE_NO_PAD.encode(read("signature"))
+    };
+    for (kind, option, hash) in [
+        ("ed25519", "", ""),
+        ("EC", "ec_paramgen_curve:P-256", "-sha256"),
+        ("EC", "ec_paramgen_curve:P-384", "-sha384"),
+        ("RSA", "rsa_keygen_bits:3072", "-sha256"),
+        ("RSA", "rsa_keygen_bits:1024", "-sha256"),
+    ] {
+        let mut arguments = vec!["genpkey", "-algorithm", kind, "-out", "key"];
+        if !option.is_empty() {
+            arguments.extend(["-pkeyopt", option]);
+        }
+        run("openssl", &arguments);
+        run("openssl", &["req", "-x509", "-new", "-key", "key", "-subj", "/CN=old", "-out", "crt"]);
+        let mut statement = AUTHOR.statement(7, NOON);
+        statement.trust.tls_cas = vec![text("crt")];
+        let known = Known::of(&believe(&signed_by(0, &statement), None, None, NOON).unwrap());
+        let new = AUTHOR.add(&mut statement, "ssh-user");
+        let mut word = Endorsement {
+            kind: "ssh-user".to_owned(),
+            signature: sign(hash, &Endorsement::message(CLUSTER, "ssh-user", &new)),
+            new,
+            by: text("crt"),
+        };
+        statement.endorsements = vec![word.clone()];
+        let judged = believe(&signed_by(0, &statement), Some(&known), None, NOON);
+        assert_eq!(judged.is_ok(), option != "rsa_keygen_bits:1024", "{kind} {option}: {judged:?}");
+        word.signature = sign(hash, "something else");
+        statement.endorsements = vec![word];
+        assert!(believe(&signed_by(0, &statement), Some(&known), None, NOON).is_err(), "{kind} {option}");
+    }
+    for (kind, bits, hash) in
+        [("ecdsa", "256", "-sha256"), ("ecdsa", "384", "-sha384"), ("rsa", "3072", "-sha256")]
+    {
+        let _ = (
+            std::fs::remove_file(folder.path().join("key")),
+            std::fs::remove_file(folder.path().join("key.pub")),
+        );
+        run("ssh-keygen", &["-q", "-N", "", "-t", kind, "-b", bits, "-m", "PEM", "-f", "key"]);
+        let line = text("key.pub").split(' ').take(2).collect::<Vec<_>>().join(" ");
+        let mut statement = AUTHOR.statement(7, NOON);
+        statement.trust.ssh_host_cas = vec![line.clone()];
+        let known = Known::of(&believe(&signed_by(0, &statement), None, None, NOON).unwrap());
+        let new = AUTHOR.add(&mut statement, "ssh-host");
+        let signature = sign(hash, &Endorsement::message(CLUSTER, "ssh-host", &new));
+        statement.endorsements = vec![Endorsement { kind: "ssh-host".to_owned(), new, by: line, signature }];
+        let judged = believe(&signed_by(0, &statement), Some(&known), None, NOON);
+        assert!(judged.is_ok(), "{kind} {bits}: {judged:?}");
+    }
+}
+
+/// Its thief has the one word, the thief of the TLS CA the other.
+#[test]
+fn a_statement_key_succeeds_another_by_two_words() {
+    let known = known();
+    let mut next = AUTHOR.statement(8, NOON);
+    let new = AUTHOR.add(&mut next, "statement");
+    next.statement_keys.remove(0);
+    let words = [("tls", 0), ("statement", 0), ("tls", 1), ("statement", 1), ("ssh-user", 0)];
+    let word = |by| AUTHOR.endorse(CLUSTER, "statement", &new, by);
+    for one in words {
+        for other in words {
+            next.endorsements = vec![word(one), word(other)];
+            let is_good = [one, other].contains(&("tls", 0)) && [one, other].contains(&("statement", 0));
+            let judged = believe(&signed_by(1, &next), Some(&known), None, NOON);
+            assert_eq!(judged.is_ok(), is_good, "{one:?} {other:?}: {judged:?}");
+        }
+    }
+    next.endorsements = vec![word(("tls", 0)), AUTHOR.endorse("other", "statement", &new, ("statement", 0))];
+    assert!(believe(&signed_by(1, &next), Some(&known), None, NOON).is_err());
+}
+
+#[test]
+fn a_revoked_ca_is_believed_no_more_whatever_comes() {
+    let known = known();
+    for kind in ["ssh-user", "ssh-host", "tls"] {
+        let mut next = AUTHOR.statement(8, NOON);
+        let new = AUTHOR.add(&mut next, kind);
+        let of = |trust: &TrustAnchors| match kind {
+            "ssh-user" => trust.ssh_user_cas.clone(),
+            "ssh-host" => trust.ssh_host_cas.clone(),
+            _ => trust.tls_cas.clone(),
+        };
+        // Though it is still listed, and it is its word that brings the next.
+        next.endorsements = vec![AUTHOR.endorse(CLUSTER, kind, &new, (kind, 0))];
+        next.revoked_cas = of(&known.trust);
+        let told = believe(&signed_by(0, &next), Some(&known), None, NOON).unwrap();
+        assert_eq!(of(&told.trust).len(), 1, "{kind}");
+        assert_ne!(of(&told.trust), of(&known.trust));
+        let after = Known::of(&told);
+        // Another replica does not know yet.
+        let mut late = next.clone();
+        (late.made, late.revoked_cas) = (NOON - 30, vec![]);
+        let told = believe(&signed_by(0, &late), Some(&after), None, NOON).unwrap();
+        assert_eq!(told.trust, after.trust, "{kind}");
+        // Nothing but that one, or its word for another.
+        let only = AUTHOR.statement(9, NOON);
+        let why = believe(&signed_by(0, &only), Some(&after), None, NOON).unwrap_err();
+        assert_eq!(why, "it has a kind of CA of which all are revoked", "{kind}");
+        let mut thief = known.clone();
+        thief.refuse(&after.refused);
+        let why = believe(&signed_by(0, &late), Some(&thief), None, NOON).unwrap_err();
+        assert!(why.contains("none that is known vouches for it"), "{kind}: {why}");
+    }
+    // The first that is heard may say so, too.
+    let mut first = AUTHOR.statement(7, NOON);
+    AUTHOR.add(&mut first, "tls");
+    first.revoked_cas = vec![first.trust.tls_cas[0].clone()];
+    assert_eq!(believe(&signed_by(0, &first), None, None, NOON).unwrap().trust.tls_cas.len(), 1);
+}
+
+#[test]
+fn lists_are_of_cas_that_are_trusted() {
+    let mut statement = AUTHOR.statement(7, NOON);
+    let pin = |ca: &TlsCa| crate::net::pin_of(&ca.2).unwrap()[7..].to_owned();
+    let list = |ca: &str| CrlHash { ca: ca.to_owned(), hash: "x".to_owned() };
+    statement.crls = vec![list(&pin(&AUTHOR.tls[0])), list(&pin(&AUTHOR.tls[1])), list("../x"), list("")];
+    let told = believe(&signed_by(0, &statement), None, None, NOON);
+    crate::net::install_crypto();
+    assert_eq!(told.unwrap().crls, [list(&pin(&AUTHOR.tls[0]))]);
 }
 
 proptest! {

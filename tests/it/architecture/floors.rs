@@ -26,7 +26,7 @@ denial: clock wire
 # the ground floor: files, documents, the network, the terminal
 document: elsewhere error text
 folder: clock error random text
-net: clock document environment error folder pem text
+net: clock document environment error folder pem text wire::TRUSTS_HEADER
 process: folder
 runtime: error
 retry: net random
@@ -85,7 +85,8 @@ authority::limits:
 authority::head:
 authority::connections: authority::limits
 authority::validity: clock text
-authority::store: authority::limits clock environment error folder join::find join::instance
+authority::ca: wire
+authority::store: authority::ca authority::limits clock environment error folder join::find join::instance
     join::METHODS join::verify net output::SSH_HOST pem random secret terminal text wire
 # Of the store, only the proof that something is recorded.
 authority::keys: authority::store::Recorded authority::validity aws clock environment error folder jws net pem random
@@ -105,7 +106,7 @@ authority::replicas: authority::store error text
 authority::hosts: authority::store
 authority::revocation: authority::keys authority::store authority::validity clock error krl text wire
 authority::statements: authority::keys authority::revocation authority::store error wire
-authority: authority::config authority::hosts authority::keys authority::limits authority::policy
+authority: authority::ca authority::config authority::hosts authority::keys authority::limits authority::policy
     authority::policy_files authority::replicas authority::revocation authority::statements authority::store clock error
     folder::trust::Owner join::issuers net random suite
 authority::tls: authority authority::config authority::issue authority::keys authority::store

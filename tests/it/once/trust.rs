@@ -49,7 +49,7 @@ fn who_is_not_trusted_gets_nothing() {
     let cases: [(&[&str], &str); 3] = [
         (&[], "hint: an authority with its own certificate: give --ca-file"),
         (&["--ca-file", &issuers], "does not hold its CA"),
-        (&["--ca-pin", &wrong_pin], "no CA with that pin signed it"),
+        (&["--ca-pin", &wrong_pin], "no CA with the pin sha256:"),
     ];
     for (arguments, hint) in cases {
         let job = bare(&world);

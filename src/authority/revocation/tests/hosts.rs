@@ -2,7 +2,7 @@
 //! fetch its lists all the while: the store, the lists and the hosts' files
 //! are real, the network between them is not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use futures_util::future::BoxFuture;
@@ -115,8 +115,9 @@ impl World {
                 expires: time + ttl,
                 key_hash: [0; 32],
                 is_host: false,
+                ca: None,
             };
-            NewSigned { id: format!("i-{serial}"), time, by: "serve", certificate }
+            NewSigned { id: format!("i-{serial}"), time, by: "serve", certificate, cas: 0 }
         };
         let (ssh, tls) = (sign(first, CertificateKind::Ssh), sign(first + 1, CertificateKind::Tls));
         self.both(|store| [store.record_signed(ssh), store.record_signed(tls)]);
@@ -175,13 +176,14 @@ impl World {
         let (now, Host { store, revoked, .. }) = (self.now, &mut self.hosts[host]);
         let mut seen = Seen::read(store).unwrap();
         let mut wrong = String::new();
-        let fresh = lists::fresh_krl(store, &mut seen, fetched.krl.to_vec(), now, "/krl").unwrap();
+        let keys = BTreeSet::new();
+        let fresh = lists::fresh_krl(store, (&mut seen, &keys), fetched.krl.to_vec(), now, "/krl").unwrap();
         wrong.extend(fresh.wrong.map(|error| error.to_string()));
         fresh.content.map(|content| host_store::write(store, KRL, &content).unwrap());
-        match lists::fresh_crl(store, &mut seen, &fetched.crl, &self.cas, Some(&told.expires), now, "/crl") {
-            Ok(content) => drop(content.map(|content| host_store::write(store, CRL, &content).unwrap())),
-            Err(error) => wrong.push_str(&error.to_string()),
-        }
+        let new = [lists::NewCrl { list: &fetched.crl, cas: self.cas.clone(), path: "/crl" }];
+        let fresh = lists::fresh_crls(store, &mut seen, &new, &self.cas, (Some(&told.expires), now));
+        fresh.content.map(|content| host_store::write(store, CRL, &content).unwrap());
+        wrong.extend(fresh.wrong.iter().map(ToString::to_string));
         seen.write(store, now).unwrap();
         let there = revoked_at(store);
         let back: Vec<_> =

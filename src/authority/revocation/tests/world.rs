@@ -48,8 +48,9 @@ impl World {
             expires,
             key_hash: [7; 32],
             is_host: false,
+            ca: None,
         };
-        let entry = NewSigned { id: format!("i-{serial}"), time: NOW, by: "sign-host", certificate };
+        let entry = NewSigned { id: format!("i-{serial}"), time: NOW, by: "sign-host", certificate, cas: 0 };
         self.runtime.block_on(self.store.record_signed(entry)).unwrap();
     }
 

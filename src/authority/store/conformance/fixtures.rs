@@ -33,11 +33,12 @@ pub(in crate::authority::store) fn retry(n: u64) -> Issued {
 /// What is recorded of issuance `n`.
 pub(in crate::authority::store) fn earlier(n: u64) -> Earlier {
     let PlanRecord { id, certificates, .. } = issuance(n).plan;
-    let certificate = |NewCertificate { serial, kind, expires, key_hash, .. }| EarlierCertificate {
+    let certificate = |NewCertificate { serial, kind, expires, key_hash, ca, .. }| EarlierCertificate {
         serial,
         kind,
         expires,
         key_hash,
+        ca,
     };
     Earlier { id, time: NOW, certificates: certificates.into_iter().map(certificate).collect() }
 }
@@ -87,6 +88,7 @@ pub(in crate::authority::store) fn issuance(n: u64) -> Entry {
         expires: NOW + 3600,
         key_hash: [u8::try_from(serial % 256).unwrap(); 32],
         is_host: false,
+        ca: None,
     };
     let entry = NewIssuance {
         time: NOW,
@@ -100,6 +102,7 @@ pub(in crate::authority::store) fn issuance(n: u64) -> Entry {
         max_uses: 1,
         join: None,
         restored: None,
+        cas: 0,
     };
     let plan = PlanRecord {
         id: format!("i{n}"),

@@ -17,7 +17,7 @@ fn signed(serial: u64, by: &'static str, kind: CertificateKind, name: &str, expi
         is_host: by != SERVE,
         ..issuance(1).plan.certificates[0].clone()
     };
-    NewSigned { id: format!("s{serial}"), time: NOW, by, certificate }
+    NewSigned { id: format!("s{serial}"), time: NOW, by, certificate, cas: 0 }
 }
 
 /// Issuance `n` of a job that is a host, and a user beside it.
@@ -31,7 +31,16 @@ fn hosting(n: u64, name: &str) -> Entry {
 }
 
 fn sign(bench: &Bench, entry: NewSigned) -> Option<String> {
-    bench.wait(bench.store.record_signed(entry)).map(|refused| refused.lock.id)
+    taken_by(bench.wait(bench.store.record_signed(entry)))
+}
+
+/// The lock that has taken it.
+fn taken_by(signed: Signed) -> Option<String> {
+    match signed {
+        Signed::Recorded => None,
+        Signed::Locked(refused) => Some(refused.lock.id),
+        Signed::Outdated => panic!("no CA was rotated"),
+    }
 }
 
 fn throw_out(bench: &Bench, name: &str) -> Shut {
@@ -69,7 +78,7 @@ fn a_host_that_is_thrown_out_loses_what_it_has_of_whatever_age_and_gets_nothing(
     // Nobody signs for it, whichever of its names, by whichever way; for others they do.
     let locked = Some("l-host-web-1".to_owned());
     for store in [&bench.store, &bench.again()] {
-        let sign = |entry| bench.wait(store.record_signed(entry)).map(|refused| refused.lock.id);
+        let sign = |entry| taken_by(bench.wait(store.record_signed(entry)));
         assert_eq!(sign(signed(200, "sign-host", Ssh, "web-1", NOW + 60)), locked);
         assert_eq!(sign(signed(201, "sign-server", Tls, "web-1", NOW + 60)), locked);
         let entry = hosting(20, "web-1");
@@ -134,7 +143,7 @@ fn of_what_is_signed_and_a_host_that_is_thrown_out_nothing_works_afterwards(benc
                 let store = Arc::clone(if n % 2 == 0 { &bench.store } else { &others });
                 all.spawn(async move {
                     let serial = entry.certificate.serial;
-                    store.record_signed(entry).await.unwrap().is_none().then_some(serial)
+                    taken_by(store.record_signed(entry).await.unwrap()).is_none().then_some(serial)
                 });
                 if n == 4 {
                     let (store, new) = (Arc::clone(&others), lock(LockKind::Host, &name));

@@ -34,7 +34,7 @@ fn revoked(bench: &Bench) -> Vec<u64> {
 fn whoever_listens_hears_that_something_was_revoked_and_whether_operators_did(bench: &Bench) {
     (1..5).for_each(|n| drop(bench.issue(issuance(n))));
     let other = bench.again();
-    let hear = |store: &Arc<dyn Store>| (bench.wait(store.hear()), store.revocations());
+    let hear = |store: &Arc<dyn Store>| (bench.wait(store.hear()).locks, store.revocations());
     let quiet = hear(&other);
     assert_eq!(hear(&other), quiet);
     bench.issue(issuance(9));

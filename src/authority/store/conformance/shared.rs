@@ -60,6 +60,7 @@ fn replicas_hear_of_one_another_while_they_live(bench: &Bench) {
         id: id.into(),
         name: format!("{id}:8443"),
         keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+        has: vec!["cas 7".into()],
         policy: "policy".into(),
         version: "1".into(),
         seen: 0,

@@ -9,7 +9,7 @@ fn events_say_what_the_contract_says_and_can_be_filtered(bench: &Bench) {
     bench.wait(bench.store.refuse(refusal("d-1", Some(r#"{"sub":"other"}"#))));
     bench.wait(bench.store.refuse(refusal("d-2", None)));
     let certificate = issuance(7).plan.certificates.remove(0);
-    let host = NewSigned { id: "s1".into(), time: NOW + 10, by: "sign-host", certificate };
+    let host = NewSigned { id: "s1".into(), time: NOW + 10, by: "sign-host", certificate, cas: 0 };
     bench.wait(bench.store.record_signed(host));
 
     let all = bench.events(EventFilter::default());

@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 use tokio_postgres::types::{ToSql, Type as Sql};
 use tokio_postgres::{Client, Row as Found};
 
+use super::super::ca_schema::ROTATES_POSTGRES;
 use super::super::closed::Closed;
 use super::super::loss::{GoneOnWith, Loss, Mark, Reached};
 use super::super::seal::{Seal, StoreKey};
@@ -17,7 +18,7 @@ use super::pool::{Connection, Pool};
 use super::reads::State;
 use super::transaction::{self, Parameter, Statement};
 use super::work::{MARK, PATIENCE, WHOLE_TRAIL, again, again_within, give_back, write_mark};
-use super::{Postgres, instances, reads, upgrade, usable};
+use super::{Postgres, cas, instances, reads, upgrade, usable};
 use crate::error::Result;
 
 const CANNOT: &str = "cannot carry the store's rows";
@@ -129,17 +130,20 @@ impl Put {
         let number = |number: Option<i64>| -> (Value, Sql) { (Box::new(number), Sql::INT8) };
         match what {
             Write::Rows(table, rows) => Self::rows(table, rows),
-            Write::Numbers(Numbers { list_number, run, forgotten, restored, kept }) => {
+            Write::Numbers(Numbers { list_number, run, forgotten, restored, kept, cas }) => {
                 let numbers =
                     [Some(*list_number), Some(*run), Some(*forgotten), *restored, Some(kept.0), Some(kept.1)];
                 let mac = restored.map(|time| seal.of(&GoneOnWith(store, time)).to_vec());
-                let mac: (Value, Sql) = (Box::new(mac), Sql::BYTEA);
+                let bytes = |bytes: Option<Vec<u8>>| -> (Value, Sql) { (Box::new(bytes), Sql::BYTEA) };
+                let rest =
+                    [bytes(mac), number(Some(cas.0)), bytes(cas.1.clone()), number(Some(ROTATES_POSTGRES))];
                 Self {
                     sql: "UPDATE machine_id.state SET list_number = greatest(list_number, $1), run = greatest(run, $2),
                             forgotten = greatest(forgotten, $3), restored = $4, kept_from = $5, kept_run = $6,
-                            restored_mac = $7"
+                            restored_mac = $7, cas = $8, cas_mac = $9,
+                            oldest = CASE WHEN $8 > 0 THEN greatest(oldest, $10) ELSE oldest END"
                         .to_owned(),
-                    values: numbers.map(number).into_iter().chain([mac]).collect(),
+                    values: numbers.map(number).into_iter().chain(rest).collect(),
                 }
             }
             Write::Closed(closed) => Self {
@@ -255,7 +259,7 @@ async fn read_standing(client: &Client, seal: &Seal) -> Result<Standing, Failure
     let empty = RECORDS.map(|table| format!("NOT EXISTS (SELECT FROM machine_id.{table})")).join(" AND ");
     let sql = format!(
         "SELECT store, closed, (SELECT coalesce(max(sequence), 0) FROM machine_id.events), {empty},
-            list_number, run, forgotten, restored, kept_from, kept_run, restored_mac FROM machine_id.state"
+            list_number, run, forgotten, restored, kept_from, kept_run, restored_mac, cas, cas_mac FROM machine_id.state"
     );
     let found = reads::rows(client, &sql, &[]).await?;
     let row = found.first().ok_or_else(reads::gone)?;
@@ -265,6 +269,7 @@ async fn read_standing(client: &Client, seal: &Seal) -> Result<Standing, Failure
         forgotten: row.try_get(6)?,
         restored: row.try_get(7)?,
         kept: (row.try_get(8)?, row.try_get(9)?),
+        cas: (row.try_get(11)?, row.try_get(12)?),
     };
     let store: String = row.try_get(0)?;
     // What is carried gets a seal there.
@@ -328,7 +333,10 @@ impl Archive for PostgresArchive {
 
     fn judge<'a>(&'a mut self, seal: &'a Seal) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            let work = |client: Arc<Connection>, _| async move { instances::judge_all(&client, seal).await };
+            let work = |client: Arc<Connection>, _| async move {
+                cas::judge_all(&client, seal).await?;
+                instances::judge_all(&client, seal).await
+            };
             again(&self.pool, CANNOT, PATIENCE, work).await?;
             let mut after = Some(Vec::new());
             while let Some(behind) = &after {

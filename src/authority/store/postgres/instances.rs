@@ -13,7 +13,7 @@ use super::super::{Issued, NewIssuance, PlanRecord};
 use super::failure::Failure;
 use super::reads;
 use super::rows::{self, Columns};
-use super::transaction::{self, Parameter, Statement, locked};
+use super::transaction::{self, Judged, Parameter, Statement, locked};
 use super::work::Shared;
 use super::writer::RECORD;
 use crate::clock::LEEWAY;
@@ -161,18 +161,21 @@ pub(super) async fn join(
     let (key, known) = ([digest.as_ref()], &shared.known);
     let (secret, since) = (join.secret.map(|hash| hash.to_vec()), entry.time.saturating_sub(LEEWAY));
     let mut locks = known.locks();
-    if locks.refuse(entry.time, known.run(), || entry.subject(plan)).is_some() {
-        // It may have been lifted.
+    if entry.cas != known.cas() || locks.refuse(entry.time, known.run(), || entry.subject(plan)).is_some() {
+        // It may have been lifted, or this may not have heard of it.
         transaction::look(client, known).await?;
         locks = known.locks();
     }
     if let Some(refused) = locks.refuse(entry.time, known.run(), || entry.subject(plan)) {
         return Ok(Issued::Locked(Box::new(refused)));
     }
+    if entry.cas != known.cas() {
+        return Ok(Issued::Outdated);
+    }
     let found = transaction::begin(
         client,
         known,
-        Some(locks.number),
+        Judged { locks: Some(locks.number), cas: Some(entry.cas), ..Judged::now(known) },
         &[
             (INSTANCES, &[(&join.instance, Type::TEXT)]),
             (reads::PROOFS, &[(&key.as_slice(), Type::BYTEA_ARRAY)]),
@@ -346,7 +349,8 @@ pub(super) async fn withdraw_secrets(
     const FORGET: &str =
         concat!("DELETE FROM machine_id.secrets WHERE token = $1 AND instance IS NULL AND ", locked!());
     let of_token: [Parameter<'_>; 1] = [(&token, Type::TEXT)];
-    let found = transaction::begin(client, &shared.known, None, &[(UNUSED, &of_token)]).await?;
+    let found =
+        transaction::begin(client, &shared.known, Judged::now(&shared.known), &[(UNUSED, &of_token)]).await?;
     let count: i64 = found.iter().flatten().next().ok_or_else(reads::gone)?.try_get(0)?;
     let gone = u64::try_from(count).unwrap_or(0);
     let event = event::secrets_withdrawn(token, gone, at, by);

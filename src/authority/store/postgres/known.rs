@@ -1,8 +1,6 @@
 //! What a replica knows of the store: how far it had come, and how long authorities have been running with it.
 
-#[cfg(test)]
-use std::sync::atomic::AtomicI64;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -27,6 +25,8 @@ pub(super) struct Known {
     loss: Mutex<loss::Known>,
     /// Whom operators have shut out, as last seen.
     locks: Mutex<Arc<Locks>>,
+    /// The number of the CAs, as last heard.
+    cas: AtomicI64,
     /// Another once something was revoked by anybody.
     revocations: AtomicU64,
     odometer: Mutex<Odometer>,
@@ -54,6 +54,7 @@ impl Known {
             loss: Mutex::new(known),
             // A number that no store has.
             locks: Mutex::new(Arc::new(Locks { number: -1, ..Locks::default() })),
+            cas: AtomicI64::new(-1),
             revocations: AtomicU64::new(0),
             odometer: Mutex::new(Odometer { run, since: now, asked: now }),
             #[cfg(test)]
@@ -100,6 +101,16 @@ impl Known {
     /// They have, as was read.
     pub(super) fn hear_locks(&self, locks: Locks) {
         *self.locks.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(locks);
+    }
+
+    /// The number of the CAs as last heard: what is to be signed by them is recorded where that is so still.
+    pub(super) fn cas(&self) -> i64 {
+        self.cas.load(Ordering::SeqCst)
+    }
+
+    /// They are those, as was read.
+    pub(super) fn hear_cas(&self, number: i64) {
+        self.cas.store(number, Ordering::SeqCst);
     }
 
     /// Whether the store is the one that it was when somebody's proof was judged.

@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::lock_rows::{LOCKS, read_rows};
 use super::reads;
 use super::rows::{self, Columns};
-use super::transaction::{self, Parameter, Statement, locked};
+use super::transaction::{self, Judged, Parameter, Statement, locked};
 use super::work::Shared;
 use super::writer::RECORD;
 
@@ -117,7 +117,8 @@ pub(super) async fn put(
 ) -> Result<(Shut, Vec<i64>), Failure> {
     let good = still_good(lock.at);
     let span: [Parameter<'_>; 3] = [(&last, Type::INT8), (&i64::MAX, Type::INT8), (&good, Type::INT8)];
-    let found = transaction::begin(client, &shared.known, None, &[(LIVING, &span)]).await?;
+    let found =
+        transaction::begin(client, &shared.known, Judged::now(&shared.known), &[(LIVING, &span)]).await?;
     let found = found.iter().flatten().map(read_living).collect::<Result<_, _>>()?;
     taken.add(&mut lock, found);
     let rest = taken.issuances.split_off(taken.issuances.len().min(step));
@@ -207,7 +208,8 @@ pub(super) async fn meet(client: &Client, shared: &Shared, id: &str, met: &[Stri
 
 /// The locks as they are, in a transaction in which they may be changed.
 async fn begin(client: &Client, shared: &Shared) -> Result<Vec<Lock>, Failure> {
-    let found = transaction::begin(client, &shared.known, None, &[(LOCKS, &[])]).await?;
+    let found =
+        transaction::begin(client, &shared.known, Judged::now(&shared.known), &[(LOCKS, &[])]).await?;
     read_rows(found.first().map(Vec::as_slice).unwrap_or_default(), Some(&shared.seal))
 }
 

@@ -3,6 +3,7 @@
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
+use super::super::cas::Heard;
 use super::super::closed::Closed;
 use super::super::hosts;
 use super::super::instances::RegisteredInstance;
@@ -20,7 +21,7 @@ use crate::error::{Error, Result};
 /// Used proofs with what they were used for, a row for each certificate.
 pub(super) const PROOFS: &str =
     "SELECT proofs.key, fingerprint, certificate, held_until, held_to_run, generation, mac,
-        events.id, events.time, other.serial, other.kind, other.expires, other.key_hash, other.revoked
+        events.id, events.time, other.serial, other.kind, other.expires, other.key_hash, other.revoked, other.ca
     FROM machine_id.proofs
     LEFT JOIN machine_id.certificates AS one ON one.serial = certificate
     LEFT JOIN machine_id.events ON sequence = one.issuance
@@ -101,12 +102,13 @@ pub(super) fn gone() -> Failure {
     Failure::Unreadable("the row of `machine_id.state` is gone".to_owned())
 }
 
-/// The number of the locks; how much was revoked is known from then on.
-pub(super) async fn heard(client: &Client, known: &Known) -> Result<i64, Failure> {
-    let found = rows(client, "SELECT locks, revocations FROM machine_id.state", &[]).await?;
+/// The numbers of locks and CAs; these and how much was revoked are known from then on.
+pub(super) async fn heard(client: &Client, known: &Known) -> Result<Heard, Failure> {
+    let found = rows(client, "SELECT locks, revocations, cas FROM machine_id.state", &[]).await?;
     let row = found.first().ok_or_else(gone)?;
     known.revoked(row.try_get(1)?);
-    Ok(row.try_get(0)?)
+    known.hear_cas(row.try_get(2)?);
+    Ok(Heard { locks: row.try_get(0)?, cas: known.cas() })
 }
 
 /// The rows of one statement.
@@ -121,7 +123,7 @@ pub(super) async fn rows(
 /// The certificate of that serial.
 pub(super) async fn certificate(client: &Client, serial: u64) -> Result<Option<CertificateRecord>, Failure> {
     const SQL: &str = "SELECT id, key_hash, kind, expires, revoked, CASE WHEN host IS NOT NULL THEN body END,
-            (SELECT id FROM machine_id.instances WHERE number = certificates.instance AND locked IS NULL)
+            (SELECT id FROM machine_id.instances WHERE number = certificates.instance AND locked IS NULL), ca
         FROM machine_id.certificates JOIN machine_id.events ON sequence = issuance WHERE serial = $1";
     let Ok(serial) = i64::try_from(serial) else { return Ok(None) };
     let found = rows(client, SQL, &[(&serial, Type::INT8)]).await?;
@@ -136,6 +138,7 @@ pub(super) async fn certificate(client: &Client, serial: u64) -> Result<Option<C
                 None => row.try_get::<_, Option<String>>(6)?.into_iter().collect(),
                 Some(_) => hosts::names(&rows::body(row, 5)?, serial),
             },
+            ca: row.try_get(7)?,
         })
     };
     found.first().map(record).transpose()
@@ -180,7 +183,7 @@ async fn revoked(
     // In the order of an index. What is revoked meanwhile has higher numbers, and may come twice.
     let (by, mut after) = known.map_or(("expires", (since, -1)), |known| ("revocation", (known, i64::MAX)));
     let sql = format!(
-        "SELECT serial, kind, revoked, expires, {by}, host IS NOT NULL FROM machine_id.certificates
+        "SELECT serial, kind, revoked, expires, {by}, host IS NOT NULL, ca FROM machine_id.certificates
          WHERE revoked IS NOT NULL AND {by} IS NOT NULL AND ({by}, serial) > ($2, $3)
             AND expires >= $1 ORDER BY {by}, serial LIMIT $4"
     );
@@ -202,6 +205,7 @@ async fn revoked(
                 revoked: row.try_get(2)?,
                 expires: row.try_get(3)?,
                 is_host: row.try_get(5)?,
+                ca: row.try_get(6)?,
             });
             after = (row.try_get(4)?, row.try_get(0)?);
         }

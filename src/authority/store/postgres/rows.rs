@@ -38,6 +38,7 @@ pub(super) struct Columns<'a> {
     expires: Vec<i64>,
     key_hash: Vec<&'a [u8]>,
     host: Vec<Option<i64>>,
+    ca: Vec<Option<i64>>,
 }
 
 impl<'a> Columns<'a> {
@@ -71,11 +72,12 @@ impl<'a> Columns<'a> {
             self.expires.push(certificate.expires);
             self.key_hash.push(&certificate.key_hash);
             self.host.push(certificate.is_host.then_some(1));
+            self.ca.push(certificate.ca);
         }
     }
 
     /// As parameters: of the proofs, the events, the certificates.
-    pub(super) fn parameters(&self) -> [Parameter<'_>; 19] {
+    pub(super) fn parameters(&self) -> [Parameter<'_>; 20] {
         [
             (&self.key, Type::BYTEA_ARRAY),
             (&self.fingerprint, Type::BYTEA_ARRAY),
@@ -96,6 +98,7 @@ impl<'a> Columns<'a> {
             (&self.expires, Type::INT8_ARRAY),
             (&self.key_hash, Type::BYTEA_ARRAY),
             (&self.host, Type::INT8_ARRAY),
+            (&self.ca, Type::INT8_ARRAY),
         ]
     }
 }
@@ -188,6 +191,7 @@ pub(super) fn used(rows: &[Row]) -> Result<Used, Failure> {
                 kind: kind(row, 10)?,
                 expires: row.try_get(11)?,
                 key_hash: hash(row, 12)?,
+                ca: row.try_get(14)?,
             });
             found.is_revoked |= row.try_get::<_, Option<i64>>(13)?.is_some();
         }

@@ -326,6 +326,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     );
     "#,
     },
+    Migration { oldest: 1, sql: super::super::ca_schema::POSTGRES },
     #[cfg(feature = "next-schema")]
     Migration { oldest: 1, sql: super::super::next_schema::POSTGRES },
 ];

@@ -1,8 +1,8 @@
 //! What authorities tell one another through the store: how far limits are used, and that they are there.
 //! The statements are SQLite's (`sqlite/shared.rs`), for many at once.
 
-use tokio_postgres::Client;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
 
 use super::super::replicas::{Announced, LIVE, Replica};
 use super::failure::Failure;
@@ -61,6 +61,28 @@ fn levels(rows: Vec<tokio_postgres::Row>) -> Result<Vec<Level>, Failure> {
     rows.into_iter().map(level).collect()
 }
 
+const OTHERS: &str = "SELECT id, name, keys, policy, version, seen FROM machine_id.replicas
+    WHERE id <> $1 AND abs(machine_id.clock() - seen) <= $2 ORDER BY name, id LIMIT 1000";
+
+/// All who are there.
+pub(super) async fn replicas(client: &Client) -> Result<Vec<Replica>, Failure> {
+    let others: [Parameter<'_>; 2] = [(&"", Type::TEXT), (&LIVE, Type::INT8)];
+    reads::rows(client, OTHERS, &others).await?.iter().map(replica_of).collect()
+}
+
+fn replica_of(row: &Row) -> Result<Replica, Failure> {
+    let (keys, has) = Replica::read_lines(row.try_get(2)?);
+    Ok(Replica {
+        id: row.try_get(0)?,
+        name: row.try_get(1)?,
+        keys,
+        has,
+        policy: row.try_get(3)?,
+        version: row.try_get(4)?,
+        seen: row.try_get(5)?,
+    })
+}
+
 /// Says that this authority is there, and tells who else is; the first that has keys of a kind says which the store is of.
 pub(super) async fn announce(
     client: &Client,
@@ -81,10 +103,8 @@ pub(super) async fn announce(
         " ON CONFLICT (id) DO UPDATE SET name = $2, keys = $3, policy = $4, version = $5, seen = excluded.seen"
     );
     const KEYS: &str = "SELECT key FROM machine_id.cas ORDER BY key";
-    const OTHERS: &str = "SELECT id, name, keys, policy, version, seen FROM machine_id.replicas
-        WHERE id <> $1 AND abs(machine_id.clock() - seen) <= $2 ORDER BY name, id LIMIT 1000";
     let Replica { id, name, keys, policy, version, .. } = replica;
-    let lines = keys.join("\n");
+    let lines = replica.lines();
     let first: [Parameter<'_>; 1] = [(keys, Type::TEXT_ARRAY)];
     let gone: [Parameter<'_>; 1] = [(&LIVE, Type::INT8)];
     let there: [Parameter<'_>; 5] = [
@@ -104,22 +124,14 @@ pub(super) async fn announce(
         #[cfg(feature = "next-schema")]
         (super::super::next_schema::SEEN_POSTGRES, &[(id, Type::TEXT)]),
     ];
-    let judged = Judged { restored: shared.known.restored(), locks: None };
+    let judged = Judged::now(&shared.known);
     let done = transaction::write_as_judged(client, &shared.known, statements, judged, true).await?;
     let mut announced = Announced::default();
     for row in done.get(3).into_iter().flatten() {
         announced.keys.push(row.try_get(0)?);
     }
     for row in done.get(4).into_iter().flatten() {
-        let keys: &str = row.try_get(2)?;
-        announced.others.push(Replica {
-            id: row.try_get(0)?,
-            name: row.try_get(1)?,
-            keys: keys.split('\n').map(str::to_owned).collect(),
-            policy: row.try_get(3)?,
-            version: row.try_get(4)?,
-            seen: row.try_get(5)?,
-        });
+        announced.others.push(replica_of(row)?);
     }
     Ok(announced)
 }

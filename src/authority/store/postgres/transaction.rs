@@ -65,7 +65,7 @@ const ADMIT: &str = concat!(
     "SELECT run, revocations, set_config('machine_id.locked', 'yes', true), ",
     durable!(),
     " FROM machine_id.state WHERE id = 1 AND closed IS NULL AND oldest <= $1 AND store = $2 AND run <= $3
-        AND ($9 IS NULL OR locks = $9)
+        AND ($9 IS NULL OR locks = $9) AND ($10 IS NULL OR cas = $10)
         AND CASE WHEN lost IS NOT NULL THEN $7
             ELSE restored IS NOT DISTINCT FROM $4
                 AND (SELECT coalesce(max(sequence), 0) FROM machine_id.events) >= $5
@@ -74,7 +74,7 @@ const ADMIT: &str = concat!(
 );
 
 /// How far the store has come.
-const REACHED: &str = "SELECT coalesce(sequence, 0), coalesce(last.id, ''), coalesce(time, 0), list_number, restored
+const REACHED: &str = "SELECT coalesce(sequence, 0), coalesce(last.id, ''), coalesce(time, 0), list_number, restored, cas
     FROM machine_id.state
     LEFT JOIN (SELECT sequence, id, time FROM machine_id.events ORDER BY sequence DESC LIMIT 1) AS last ON true";
 
@@ -101,7 +101,7 @@ pub(super) async fn write(
     known: &Known,
     statements: &[Statement<'_>],
 ) -> Result<Vec<Vec<Row>>, Failure> {
-    let judged = Judged { restored: known.restored(), locks: None };
+    let judged = Judged::now(known);
     write_as_judged(client, known, statements, judged, false).await
 }
 
@@ -112,6 +112,15 @@ pub(super) struct Judged {
     pub(super) restored: Option<i64>,
     /// The number of its locks, where it hangs on these.
     pub(super) locks: Option<i64>,
+    /// The number of its CAs, where it hangs on these.
+    pub(super) cas: Option<i64>,
+}
+
+impl Judged {
+    /// By what is known of it now, and neither by locks nor by CAs.
+    pub(super) fn now(known: &Known) -> Self {
+        Self { restored: known.restored(), locks: None, cas: None }
+    }
 }
 
 /// The same, where it was judged so.
@@ -161,19 +170,18 @@ fn reached(row: &Row, at: usize) -> Result<Reached, tokio_postgres::Error> {
         time: row.try_get(at + 2)?,
         list_number: row.try_get(at + 3)?,
         restored: row.try_get(at + 4)?,
+        cas: row.try_get(at + 5)?,
     })
 }
 
-/// Begins a transaction of two flushes under the lock, by what is to be known for it, where `locks` is still the number of those that
-/// were judged by. It ends by [`finish`], or
-/// with the connection.
+/// Begins a transaction of two flushes under the lock, by what is to be known for it, where that is still what was judged by.
+/// It ends by [`finish`], or with the connection.
 pub(super) async fn begin(
     client: &Client,
     known: &Known,
-    locks: Option<i64>,
+    judged: Judged,
     statements: &[Statement<'_>],
 ) -> Result<Vec<Vec<Row>>, Failure> {
-    let judged = Judged { restored: known.restored(), locks };
     let work = join_all(statements.iter().map(|(sql, parameters)| query(client, sql, parameters)));
     let admit = admit(client, known, judged, false);
     let (begun, admitted, found) = within(FLUSH, join3(client.batch_execute(BEGIN), admit, work)).await?;
@@ -268,12 +276,12 @@ async fn query(
 async fn admit(
     client: &Client,
     known: &Known,
-    Judged { restored, locks }: Judged,
+    Judged { restored, locks, cas }: Judged,
     even_lost: bool,
 ) -> Result<Vec<Row>, tokio_postgres::Error> {
     let (newest, run) = (schema::newest(), known.run().saturating_add(APART));
     let Reached { sequence, id, time, .. } = known.loss().reached.clone();
-    let parameters: [Parameter<'_>; 9] = [
+    let parameters: [Parameter<'_>; 10] = [
         (&newest, Type::INT8),
         (&known.store, Type::TEXT),
         (&run, Type::INT8),
@@ -283,6 +291,7 @@ async fn admit(
         (&even_lost, Type::BOOL),
         (&time, Type::INT8),
         (&locks, Type::INT8),
+        (&cas, Type::INT8),
     ];
     let (locked, admitted) = join(query(client, LOCK, &[]), query(client, ADMIT, &parameters)).await;
     locked?;
@@ -303,7 +312,7 @@ fn hear(known: &Known, admitted: &[Row]) -> Result<(), Failure> {
 pub(super) async fn look(client: &Client, known: &Known) -> Result<(), Failure> {
     const WHY: &str = "SELECT oldest, store, run, revocations, lost,
             (SELECT id FROM machine_id.events WHERE sequence = $1),
-            $2 < kept_from, machine_id.clock(), closed, restored_mac, locks
+            $2 < kept_from, machine_id.clock(), closed, restored_mac, locks, cas
         FROM machine_id.state";
     let mut before = known.loss().clone();
     let Reached { sequence: asked, time, restored, .. } = before.reached.clone();
@@ -344,6 +353,7 @@ pub(super) async fn look(client: &Client, known: &Known) -> Result<(), Failure> 
         return Err(loss.into());
     }
     known.hear(row.try_get(2)?, row.try_get(3)?);
+    known.hear_cas(row.try_get(11)?);
     if row.try_get::<_, i64>(10)? != known.locks().number {
         read_locks(client, known).await?;
     }

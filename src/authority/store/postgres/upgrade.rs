@@ -45,8 +45,9 @@ const SERVER: &[(&str, &str)] = &[
     (
         "state",
         "SELECT, UPDATE (list_number, list_what, list_made, revocations, run, forgotten, restored, restored_mac, lost, \
-         seal_check, locks)",
+         seal_check, locks, cas, cas_mac, oldest)",
     ),
+    ("ca_keys", "SELECT, INSERT, UPDATE (state, endorsements, crossed, sealed, since, mac)"),
     ("probes", "SELECT, INSERT, UPDATE"),
     ("usage", "SELECT, INSERT, UPDATE, DELETE"),
     ("replicas", "SELECT, INSERT, UPDATE, DELETE"),
@@ -173,7 +174,7 @@ async fn run(client: &Client, roles: &Roles) -> Result<Upgraded> {
         client
             .batch_execute(&format!(
                 "INSERT INTO machine_id.versions (version, oldest) VALUES ({version}, {oldest});
-                 UPDATE machine_id.state SET oldest = {oldest}"
+                 UPDATE machine_id.state SET oldest = greatest(oldest, {oldest})"
             ))
             .await
             .map_err(told)?;

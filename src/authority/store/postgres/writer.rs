@@ -19,7 +19,7 @@ use super::super::locks::{Locks, Refused};
 use super::super::loss::Loss;
 use super::super::proofs::{UsedProof, proof_key};
 use super::super::seal::Seal;
-use super::super::{Earlier, NewCertificate, NewIssuance, NewSigned, PlanRecord};
+use super::super::{Earlier, Issued, NewCertificate, NewIssuance, NewSigned, PlanRecord, Signed};
 use super::failure::Failure;
 use super::reads;
 use super::rows::{self, Columns, Used};
@@ -58,10 +58,10 @@ pub(super) const RECORD: &str = concat!(
         INSERT INTO machine_id.events (sequence, time, event, id, bot, token, body)
         SELECT sequence, time, event, id, bot, token, body FROM kept
     ), recorded AS (
-        INSERT INTO machine_id.certificates (serial, issuance, kind, expires, key_hash, host)
-        SELECT serial, sequence, kind, expires, key_hash, host
-        FROM unnest($14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bytea[], $19::bigint[])
-            AS certificates (entry, serial, kind, expires, key_hash, host) JOIN kept ON nth = entry
+        INSERT INTO machine_id.certificates (serial, issuance, kind, expires, key_hash, host, ca)
+        SELECT serial, sequence, kind, expires, key_hash, host, ca
+        FROM unnest($14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bytea[], $19::bigint[], $20::bigint[])
+            AS certificates (entry, serial, kind, expires, key_hash, host, ca) JOIN kept ON nth = entry
     )
     SELECT nth FROM kept"
 );
@@ -109,6 +109,15 @@ impl Entry {
         }
     }
 
+    /// The number of the CAs by which it will be signed, if it will.
+    fn cas(&self) -> Option<i64> {
+        match self {
+            Self::Event(_) => None,
+            Self::Signed(_, signed) => Some(signed.cas),
+            Self::Issuance(_, issuance) => Some(issuance.0.cas),
+        }
+    }
+
     /// The lock that takes it, if one does.
     fn refused(&self, locks: &Locks, run: i64) -> Option<Refused> {
         match self {
@@ -142,14 +151,28 @@ pub(super) enum Written {
     Used,
     /// A lock takes it.
     Locked(Box<Refused>),
+    /// The CAs are others by now.
+    Outdated,
 }
 
-impl Written {
-    /// The lock that has taken it.
-    pub(super) fn refused(self) -> Option<Box<Refused>> {
-        match self {
-            Self::Locked(refused) => Some(refused),
-            Self::Now | Self::Before(..) | Self::Used => None,
+impl From<Written> for Issued {
+    fn from(written: Written) -> Self {
+        match written {
+            Written::Now => Self::Accepted { plan: None, generation: None },
+            Written::Before(earlier, generation) => Self::Accepted { plan: Some(earlier), generation },
+            Written::Used => Self::Used,
+            Written::Locked(refused) => Self::Locked(refused),
+            Written::Outdated => Self::Outdated,
+        }
+    }
+}
+
+impl From<Written> for Signed {
+    fn from(written: Written) -> Self {
+        match written {
+            Written::Locked(refused) => Self::Locked(refused),
+            Written::Outdated => Self::Outdated,
+            Written::Now | Written::Before(..) | Written::Used => Self::Recorded,
         }
     }
 }
@@ -280,15 +303,17 @@ async fn once(shared: &Shared, jobs: &mut Vec<Job>) -> Result<(), Failure> {
     }
     let connection = shared.pool.get().await?;
     let refused = |locks: &Locks, job: &Job| job.entry.refused(locks, shared.known.run());
-    let mut locks = shared.known.locks();
-    // Whom a lock takes hears so once it is known that it still holds; of one that is new hears the transaction.
-    if jobs.iter().any(|job| refused(&locks, job).is_some()) {
+    let is_outdated = |cas: i64, job: &Job| job.entry.cas().is_some_and(|by| by != cas);
+    let (mut locks, mut cas) = (shared.known.locks(), shared.known.cas());
+    // Whom a lock takes hears so once it is known that it still holds; of one that is new hears the transaction. So it is with CAs.
+    if jobs.iter().any(|job| refused(&locks, job).is_some() || is_outdated(cas, job)) {
         transaction::look(&connection, &shared.known).await?;
-        locks = shared.known.locks();
+        (locks, cas) = (shared.known.locks(), shared.known.cas());
     }
     for job in std::mem::take(jobs) {
         match refused(&locks, &job) {
             Some(refused) => job.answer(Ok(Written::Locked(Box::new(refused)))),
+            None if is_outdated(cas, &job) => job.answer(Ok(Written::Outdated)),
             None => jobs.push(job),
         }
     }
@@ -297,7 +322,9 @@ async fn once(shared: &Shared, jobs: &mut Vec<Job>) -> Result<(), Failure> {
         return Ok(());
     }
     let are_judged = jobs.iter().any(|job| job.entry.is_judged());
-    let judged = Judged { restored, locks: are_judged.then_some(locks.number) };
+    let are_signed = jobs.iter().any(|job| job.entry.cas().is_some());
+    let judged =
+        Judged { restored, locks: are_judged.then_some(locks.number), cas: are_signed.then_some(cas) };
     let done = on(shared, &connection, jobs, judged).await;
     give_back(connection, &done);
     done

@@ -116,7 +116,7 @@ pub(super) async fn revoke(
         (&event.token, Type::TEXT),
         (&body, Type::BYTEA),
     ];
-    let judged = Judged { restored, locks: None };
+    let judged = Judged { restored, ..Judged::now(&shared.known) };
     let done =
         transaction::write_as_judged(client, &shared.known, &[(REVOKE, &parameters)], judged, false).await?;
     let Some(row) = done.first().and_then(|rows| rows.first()) else { return Ok(Revoked::Unknown) };
@@ -213,7 +213,7 @@ pub(super) async fn keep_check(client: &Client, shared: &Shared) -> Result<Vec<u
     let parameters: [Parameter<'_>; 3] =
         [(&check, Type::BYTEA), (&restored, Type::INT8), (&mac, Type::BYTEA)];
     let keep: [Statement<'_>; 1] = [(SQL, &parameters)];
-    let judged = Judged { restored, locks: None };
+    let judged = Judged { restored, ..Judged::now(&shared.known) };
     let done = transaction::write_as_judged(client, &shared.known, &keep, judged, true).await?;
     let row = done.first().and_then(|rows| rows.first());
     Ok(row.ok_or_else(|| Failure::away("it keeps no key"))?.try_get(0)?)

@@ -7,6 +7,7 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, ToSql, TransactionBehavior, params, params_from_iter};
 
+use super::super::ca_schema::ROTATES_SQLITE;
 use super::super::closed::Closed;
 use super::super::loss::{Loss, Mark};
 use super::super::packed::pack;
@@ -16,7 +17,7 @@ use super::super::transfer::{Archive, Numbers, PAGE, RECORDS, Standing, Which, W
 use super::super::version;
 use super::outside::{reached, write_mark};
 use super::unwritten::Unwritten;
-use super::{Sqlite, closing, instances, rows, schema};
+use super::{Sqlite, cas, closing, instances, rows, schema};
 use crate::error::{Context as _, Kind, Result};
 
 const CANNOT: &str = "cannot carry the store's rows";
@@ -80,7 +81,7 @@ impl SqliteArchive {
     fn read_standing(&self) -> rusqlite::Result<Standing> {
         let empty = RECORDS.map(|table| format!("NOT EXISTS (SELECT 1 FROM {table})")).join(" AND ");
         let sql = format!(
-            "SELECT store, closed, list_number, run, forgotten, restored, {empty}, kept_from, kept_run FROM state"
+            "SELECT store, closed, list_number, run, forgotten, restored, {empty}, kept_from, kept_run, cas, cas_mac FROM state"
         );
         let last = reached(&self.connection)?.sequence;
         self.connection.query_row(&sql, [], |row| {
@@ -90,6 +91,7 @@ impl SqliteArchive {
                 forgotten: row.get(4)?,
                 restored: row.get(5)?,
                 kept: (row.get(7)?, row.get(8)?),
+                cas: (row.get(9)?, row.get(10)?),
             };
             let closed = Closed::read(row.get(1)?);
             Ok(Standing { store: row.get(0)?, closed, last, is_empty: row.get(6)?, numbers })
@@ -176,11 +178,12 @@ fn put(connection: &Connection, write: Write) -> rusqlite::Result<()> {
                 insert.execute(params_from_iter(&row))?;
             }
         }
-        Write::Numbers(Numbers { list_number, run, forgotten, restored, kept }) => {
+        Write::Numbers(Numbers { list_number, run, forgotten, restored, kept, cas }) => {
             connection.execute(
                 "UPDATE state SET list_number = max(list_number, ?1), run = max(run, ?2), forgotten = max(forgotten, ?3),
-                    restored = ?4, kept_from = ?5, kept_run = ?6",
-                params![list_number, run, forgotten, restored, kept.0, kept.1],
+                    restored = ?4, kept_from = ?5, kept_run = ?6, cas = ?7, cas_mac = ?8,
+                    oldest = CASE WHEN ?7 > 0 THEN max(oldest, ?9) ELSE oldest END",
+                params![list_number, run, forgotten, restored, kept.0, kept.1, cas.0, cas.1, ROTATES_SQLITE],
             )?;
         }
         Write::Closed(closed) => closing::set(connection, closed.as_ref())?,
@@ -243,7 +246,8 @@ impl Archive for SqliteArchive {
 
     fn judge<'a>(&'a mut self, seal: &'a Seal) -> BoxFuture<'a, Result<()>> {
         let judged = instances::judge_all(&self.connection, seal)
-            .and_then(|()| rows::judge_all(&self.connection, seal));
+            .and_then(|()| rows::judge_all(&self.connection, seal))
+            .and_then(|()| cas::judge_all(&self.connection, seal));
         ready(judged.context(Kind::Internal, CANNOT)).boxed()
     }
 

@@ -1,31 +1,34 @@
 //! Locks, as rows; what they take is found by the thread that reads, and revoked by the one that writes.
 
 use std::slice;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, Row, params};
 
+use super::super::cas::Heard;
 use super::super::event::NewEvent;
 use super::super::locks::{
     Living, Lock, LockKind, Locks, NAMED, NewLock, PAGE, REACH, Refused, Shut, Subject, Taken, still_good,
 };
 use super::super::seal::Seal;
-use super::super::{NewSigned, event};
+use super::super::{NewSigned, Signed, event};
 use super::rows;
 
-/// The locks as they were last read, and their number as it was last heard.
+/// The locks as they were last read, and what was last heard.
 #[derive(Debug, Default)]
-pub(super) struct Known(Mutex<Option<Arc<Locks>>>, AtomicI64);
+pub(super) struct Known(Mutex<Option<Arc<Locks>>>, Mutex<Heard>);
 
 impl Known {
-    /// Their number; where it is another, a command beside this process may have revoked something, which counts for itself.
-    pub(super) fn hear(&self, connection: &Connection, revocations: &AtomicU64) -> rusqlite::Result<i64> {
-        let number = number(connection)?;
-        if self.1.swap(number, Ordering::SeqCst) != number {
+    /// What is to be heard; where it is another, a command beside this process may have revoked something or rotated a CA,
+    /// which counts for itself.
+    pub(super) fn hear(&self, connection: &Connection, revocations: &AtomicU64) -> rusqlite::Result<Heard> {
+        let heard = heard(connection)?;
+        let mut before = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut *before, heard) != heard {
             revocations.fetch_add(1, Ordering::SeqCst);
         }
-        Ok(number)
+        Ok(heard)
     }
 
     /// The lock that takes what is about to be issued, if one does; within the transaction that would record it.
@@ -47,7 +50,7 @@ impl Known {
         Ok(locks.refuse(time, run, subject))
     }
 
-    /// Records what a command signs, unless a lock takes it.
+    /// Records what a command signs, unless a lock takes it or the CAs are others.
     pub(super) fn record_signed(
         &self,
         connection: &Connection,
@@ -55,13 +58,16 @@ impl Known {
         event: &NewEvent,
         run: i64,
         seal: &Seal,
-    ) -> rusqlite::Result<Option<Box<Refused>>> {
+    ) -> rusqlite::Result<Signed> {
         if let Some(subject) = entry.subject()
             && let Some(refused) = self.refuse(connection, entry.time, run, seal, || subject)?
         {
-            return Ok(Some(Box::new(refused)));
+            return Ok(Signed::Locked(Box::new(refused)));
         }
-        rows::record(connection, event, slice::from_ref(&entry.certificate)).map(|_| None)
+        if heard(connection)?.cas != entry.cas {
+            return Ok(Signed::Outdated);
+        }
+        rows::record(connection, event, slice::from_ref(&entry.certificate)).map(|_| Signed::Recorded)
     }
 }
 
@@ -211,6 +217,12 @@ pub(super) fn revoke(connection: &Connection, issuances: &[i64], at: i64) -> rus
         .prepare_cached("UPDATE certificates SET revoked = ?2 WHERE issuance = ?1 AND revoked IS NULL")?;
     issuances.iter().try_for_each(|issuance| revoke.execute([*issuance, at]).map(drop))?;
     change(connection)
+}
+
+/// What changes of locks and of CAs are heard by.
+pub(super) fn heard(connection: &Connection) -> rusqlite::Result<Heard> {
+    let read = |row: &Row<'_>| Ok(Heard { locks: row.get(0)?, cas: row.get(1)? });
+    connection.prepare_cached("SELECT locks, cas FROM state")?.query_row([], read)
 }
 
 /// The number of the locks, which is another once anything of them has changed.

@@ -32,7 +32,7 @@ pub(super) fn beside(store: &Path, end: &str) -> PathBuf {
 pub(super) fn reached(connection: &Connection) -> rusqlite::Result<Reached> {
     connection
         .prepare_cached(
-            "SELECT ifnull(sequence, 0), ifnull(last.id, ''), ifnull(time, 0), list_number, restored
+            "SELECT ifnull(sequence, 0), ifnull(last.id, ''), ifnull(time, 0), list_number, restored, cas
              FROM state LEFT JOIN (SELECT sequence, id, time FROM events ORDER BY sequence DESC LIMIT 1) AS last",
         )?
         .query_row([], |row| {
@@ -42,6 +42,7 @@ pub(super) fn reached(connection: &Connection) -> rusqlite::Result<Reached> {
                 time: row.get(2)?,
                 list_number: row.get(3)?,
                 restored: row.get(4)?,
+                cas: row.get(5)?,
             })
         })
 }

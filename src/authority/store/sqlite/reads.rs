@@ -20,7 +20,7 @@ pub(super) fn certificate(
     connection
         .prepare_cached(
             "SELECT id, key_hash, kind, expires, revoked, CASE WHEN host IS NOT NULL THEN ifnull(packed, body) END,
-                (SELECT id FROM instances WHERE number = certificates.instance AND locked IS NULL)
+                (SELECT id FROM instances WHERE number = certificates.instance AND locked IS NULL), ca
              FROM certificates JOIN events ON sequence = issuance WHERE serial = ?1",
         )?
         .query_row([serial], |row| {
@@ -34,6 +34,7 @@ pub(super) fn certificate(
                     ValueRef::Null => row.get::<_, Option<String>>(6)?.into_iter().collect(),
                     _ => hosts::names(&event::read(&rows::body(row, 5)?).map_err(rows::not_a_body)?, serial),
                 },
+                ca: row.get(7)?,
             })
         })
         .optional()
@@ -66,7 +67,7 @@ pub(super) fn revoked(
     };
     let certificates = connection
         .prepare_cached(&format!(
-            "SELECT serial, kind, revoked, expires, host IS NOT NULL FROM certificates WHERE {which} AND expires >= ?1"
+            "SELECT serial, kind, revoked, expires, host IS NOT NULL, ca FROM certificates WHERE {which} AND expires >= ?1"
         ))?
         .query_map([since, after], |row| {
             Ok(RevokedCertificate {
@@ -75,6 +76,7 @@ pub(super) fn revoked(
                 revoked: row.get(2)?,
                 expires: row.get(3)?,
                 is_host: row.get(4)?,
+                ca: row.get(5)?,
             })
         })?
         .collect::<rusqlite::Result<_>>()?;

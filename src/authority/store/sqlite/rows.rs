@@ -51,10 +51,10 @@ pub(super) fn record(
 ) -> rusqlite::Result<i64> {
     let issuance = append(connection, event)?;
     let mut insert = connection.prepare_cached(
-        "INSERT INTO certificates (serial, issuance, kind, expires, key_hash, host) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO certificates (serial, issuance, kind, expires, key_hash, host, ca) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?;
-    for NewCertificate { serial, kind, expires, key_hash, is_host, .. } in certificates {
-        insert.execute(params![serial, issuance, kind, expires, key_hash, is_host.then_some(1)])?;
+    for NewCertificate { serial, kind, expires, key_hash, is_host, ca, .. } in certificates {
+        insert.execute(params![serial, issuance, kind, expires, key_hash, is_host.then_some(1), ca])?;
     }
     Ok(issuance)
 }
@@ -125,7 +125,7 @@ fn with_earlier(
     mut proof: UsedProof,
 ) -> rusqlite::Result<Option<(UsedProof, bool)>> {
     let mut statement = connection.prepare_cached(
-        "SELECT id, time, all_of.serial, all_of.kind, all_of.expires, all_of.key_hash, all_of.revoked
+        "SELECT id, time, all_of.serial, all_of.kind, all_of.expires, all_of.key_hash, all_of.revoked, all_of.ca
          FROM certificates AS one JOIN events ON sequence = issuance JOIN certificates AS all_of USING (issuance)
          WHERE one.serial = ?1 ORDER BY all_of.serial",
     )?;
@@ -139,6 +139,7 @@ fn with_earlier(
             kind: row.get(3)?,
             expires: row.get(4)?,
             key_hash: row.get(5)?,
+            ca: row.get(7)?,
         });
         is_revoked |= row.get::<_, Option<i64>>(6)?.is_some();
     }

@@ -298,6 +298,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     -- The oldest version whose machine-id does right by these tables.
     ALTER TABLE state ADD COLUMN oldest INTEGER NOT NULL DEFAULT 5;
 ",
+    super::super::ca_schema::SQLITE,
     #[cfg(feature = "next-schema")]
     super::super::next_schema::SQLITE,
 ];
@@ -460,7 +461,7 @@ fn migrate<T>(
         let pragma = |name, value| transaction.pragma_update(None, name, value).map_err(unusable);
         pragma("application_id", APPLICATION_ID)?;
         pragma("user_version", newest())?;
-        transaction.execute("UPDATE state SET oldest = ?1", [OLDEST]).map_err(unusable)?;
+        transaction.execute("UPDATE state SET oldest = max(oldest, ?1)", [OLDEST]).map_err(unusable)?;
     }
     let settled = settle(&transaction)?;
     transaction.commit().map_err(unusable)?;

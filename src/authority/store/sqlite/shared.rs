@@ -38,7 +38,7 @@ pub(super) fn announce(connection: &Connection, replica: &Replica) -> rusqlite::
     replica.keys.iter().try_for_each(|key| add.execute([key]).map(drop))?;
     // One that is from the future is of a clock that was put back.
     connection.prepare_cached("DELETE FROM replicas WHERE abs(unixepoch() - seen) > ?1")?.execute([LIVE])?;
-    let Replica { id, name, keys, policy, version, .. } = replica;
+    let Replica { id, name, policy, version, .. } = replica;
     #[cfg(feature = "next-schema")]
     connection.execute(super::super::next_schema::SEEN_SQLITE, [id])?;
     connection
@@ -46,7 +46,7 @@ pub(super) fn announce(connection: &Connection, replica: &Replica) -> rusqlite::
             "REPLACE INTO replicas (id, name, keys, policy, version, seen)
              VALUES (?1, ?2, ?3, ?4, ?5, unixepoch())",
         )?
-        .execute([id, name, &keys.join("\n"), policy, version])
+        .execute([id, name, &replica.lines(), policy, version])
         .map(drop)
 }
 
@@ -57,10 +57,12 @@ pub(super) fn announced(connection: &Connection, id: &str) -> rusqlite::Result<A
         .query_map([], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     let replica = |row: &rusqlite::Row<'_>| {
+        let (keys, has) = Replica::read_lines(&row.get::<_, String>(2)?);
         Ok(Replica {
             id: row.get(0)?,
             name: row.get(1)?,
-            keys: row.get::<_, String>(2)?.split('\n').map(str::to_owned).collect(),
+            keys,
+            has,
             policy: row.get(3)?,
             version: row.get(4)?,
             seen: row.get(5)?,

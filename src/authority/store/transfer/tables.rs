@@ -98,6 +98,7 @@ pub(in super::super) const CERTIFICATES: Table = Table {
         ("key_hash", Bytes),
         ("instance", Integer),
         ("host", Integer),
+        ("ca", Integer),
     ],
 };
 
@@ -204,6 +205,24 @@ pub(in super::super) const OTHERS: &[Table] = &[
         name: "hosts",
         key: 1,
         columns: &[("name", Text), ("seen", Integer), ("list", Text), ("cas", Text), ("serial", Integer)],
+    },
+    Table {
+        name: "ca_keys",
+        key: 1,
+        columns: &[
+            ("number", Integer),
+            ("kind", Text),
+            ("name", Text),
+            ("id", Text),
+            ("is_first", Integer),
+            ("state", Text),
+            ("public", Text),
+            ("endorsements", Text),
+            ("crossed", Text),
+            ("sealed", Bytes),
+            ("since", Integer),
+            ("mac", Bytes),
+        ],
     },
     Table { name: "cas", key: 1, columns: &[("key", Text), ("since", Integer)] },
     Table { name: "usage", key: 1, columns: &[("key", Bytes), ("level", Real), ("at", Integer)] },

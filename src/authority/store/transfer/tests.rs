@@ -4,10 +4,12 @@ use std::sync::atomic::Ordering;
 
 use proptest::prelude::*;
 
+use super::super::cas::{CaChange, CaChanged};
 use super::super::conformance::fixtures::*;
 use super::super::seal::StoreKey;
 use super::super::{Issued, StorePlace, engine};
 use super::*;
+use crate::authority::ca::{CaKey, CaKind, CaState};
 use stage::*;
 
 mod hostile;
@@ -197,6 +199,86 @@ fn rows_without_a_good_seal_are_named_and_stay_void() {
         assert_eq!(stage.wait(new.issue(issuance(3).entry, issuance(3).plan)), Issued::Used);
         assert!(new.tampered().is_some());
         carry(false);
+    }
+}
+
+/// As whoever has the key of the seals left them; what somebody else has made of them is named, and believed there as little.
+#[test]
+fn cas_and_their_number_are_carried() {
+    let keys = |states: [CaState; 2]| {
+        let key = |(name, state): (&str, CaState)| CaKey {
+            number: 0,
+            kind: CaKind::Tls,
+            name: name.into(),
+            id: name.into(),
+            is_first: name == "tls",
+            state,
+            public: "PEM".into(),
+            endorsements: Vec::new(),
+            cross: vec!["PEM".into()],
+            sealed: Some(vec![7; 9]),
+            since: NOW,
+        };
+        ["tls", "tls-0a0b0c0d"].into_iter().zip(states).map(key).collect::<Vec<_>>()
+    };
+    for ways in WAYS {
+        let stage = Stage::new(ways);
+        let carry = || {
+            stage.runtime.block_on(async {
+                let mut from = stage.from.source(&stage.key).await.unwrap();
+                let mut to = stage.to.target(&stage.key).await.unwrap();
+                let seal = stage.key.load().unwrap();
+                migrate(&mut *from, &mut *to, &seal, &mut |_| ()).await.map(|_| seal.warning())
+            })
+        };
+        let start = CaChange {
+            kind: CaKind::Tls,
+            phase: "start",
+            expected: 0,
+            keys: keys([CaState::Current, CaState::Next]),
+            none_live: None,
+            at: NOW,
+            by: "anna".into(),
+        };
+        let CaChanged::Done(set) = stage.wait(stage.served.store.change_cas(start)) else { panic!() };
+        let Entry { mut entry, mut plan } = issuance(70);
+        (entry.cas, plan.certificates[1].ca) = (set.number, Some(2));
+        assert_eq!(stage.wait(stage.served.store.issue(entry.clone(), plan.clone())), FRESH);
+        let evil = ways[0] == ways[1];
+        if evil {
+            stage.from.sql("UPDATE ca_keys SET public = 'evil' WHERE number = 2").unwrap();
+        }
+        let told = carry().unwrap();
+        let new = stage.open(&stage.to).unwrap();
+        assert_eq!(stage.wait(new.hear()).cas, set.number, "{ways:?}");
+        if evil {
+            assert!(told.unwrap().contains("ca_keys tls-0a0b0c0d"));
+            assert!(stage.runtime.block_on(new.cas()).is_err());
+            continue;
+        }
+        assert_eq!((told, stage.wait(new.cas())), (None, set.clone()));
+        let again = stage.wait(new.issue(entry, plan));
+        let Issued::Accepted { plan: Some(earlier), .. } = again else { panic!("{again:?}") };
+        assert_eq!(earlier.certificates.iter().map(|one| one.ca).collect::<Vec<_>>(), [None, Some(2)]);
+        assert_eq!(stage.wait(new.live(2, NOW)).count, 1);
+        // No machine-id from before rotations goes on with it.
+        assert_eq!(stage.to.number("SELECT oldest FROM state"), if ways[1] == InFile { 6 } else { 2 });
+        let activate = CaChange {
+            kind: CaKind::Tls,
+            phase: "activate",
+            expected: set.number,
+            keys: set
+                .keys
+                .iter()
+                .cloned()
+                .zip([CaState::Former, CaState::Current])
+                .map(|(key, state)| CaKey { state, ..key })
+                .collect(),
+            none_live: None,
+            at: NOW,
+            by: "anna".into(),
+        };
+        assert!(matches!(stage.wait(new.change_cas(activate)), CaChanged::Done(_)));
     }
 }
 

@@ -15,7 +15,7 @@ use crate::cli::authority::Doctor;
 use crate::clock::{Clock, LEEWAY, rfc3339};
 use crate::commands::authority::data_dir::read_store;
 use crate::environment::Environment;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::folder;
 use crate::folder::access;
 use crate::folder::read::{self, Limit, Trust};
@@ -33,7 +33,13 @@ const MOST_BACKUPS: usize = 100_000;
 
 /// The CA keys, and whatever lies beside them: a copy is a key too.
 pub(super) fn keys(config: &Config) -> Vec<Told> {
-    let keys = match config.open_keys() {
+    let opened = || {
+        let now = Clock::system().now();
+        let set =
+            block_on(async { engine::open(&config.store, &config.store_key(), now).await?.cas().await })??;
+        config.open_keys(&Arc::new(set))
+    };
+    let keys = match opened() {
         Ok(keys) => keys,
         Err(error) => return vec![Told::error("keys", &error)],
     };
@@ -48,6 +54,7 @@ pub(super) fn keys(config: &Config) -> Vec<Told> {
             (told.into_iter().collect(), "the CA keys sign, and belong to their public keys")
         }
     };
+    told.extend(keys.lacks().iter().map(|lack| Told::error("keys", &Error::usage(lack.words()))));
     let unlike = keys.unlike(config.suite);
     if !unlike.is_empty() {
         let (names, suite) = (unlike.join(", "), config.suite.name());

@@ -64,8 +64,8 @@ fn replicas_of_two_versions_share_a_store_and_go_back() {
         cluster.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'");
         let mut said = both(upgrades);
         said.sort();
-        assert!(said[0].contains("from version 1 to version 2"), "{said:?}");
-        assert!(said[1].contains("up to date, of version 2"), "{said:?}");
+        assert!(said[0].contains("from version 2 to version 3"), "{said:?}");
+        assert!(said[1].contains("up to date, of version 3"), "{said:?}");
         for one in &said {
             assert!(one.contains("`machine_id_server` may serve\n"), "{one}");
             assert!(one.contains("`machine_id_reader` may read"), "{one}");
@@ -96,10 +96,10 @@ fn replicas_of_two_versions_share_a_store_and_go_back() {
     let refused = process::run(&mut operator.command(["upgrade", "--server-role", Role::Server.name()]));
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(2));
-    assert!(said.contains("its schema is version 2, this machine-id knows up to 1"), "{said}");
+    assert!(said.contains("its schema is version 3, this machine-id knows up to 2"), "{said}");
 
     // A version later takes away what this one needs: it ends at once, and says what to do.
-    cluster.sql("UPDATE machine_id.versions SET oldest = 2; UPDATE machine_id.state SET oldest = 2");
+    cluster.sql("UPDATE machine_id.versions SET oldest = 3; UPDATE machine_id.state SET oldest = 3");
     let one = replicas.one(0);
     wait_for("503", || (one.client().get("/readyz").status == 503).then_some(()));
     one.wait_for_stderr("it takes a newer one");
@@ -144,20 +144,20 @@ fn an_authority_of_its_own_is_upgraded_and_goes_back() {
     let sql = |sql: &str| {
         process::succeed(process::command("sqlite3").arg("-cmd").arg(".timeout 5000").arg(&database).arg(sql))
     };
-    assert_eq!(sql("PRAGMA user_version").trim(), "6");
+    assert_eq!(sql("PRAGMA user_version").trim(), "7");
     assert_eq!(sql("SELECT count(*) FROM next WHERE length(name) = 32").trim(), "2");
     assert_eq!(sql("SELECT DISTINCT next FROM certificates").trim(), "as before");
     let counted: usize = sql("SELECT seen FROM next WHERE name = 'issued'").trim().parse().unwrap();
     assert!(counted + before >= load.granted(), "this version's count too: {counted}");
 
     // A version later takes away what this one needs, while it is open here.
-    sql("PRAGMA user_version = 7; UPDATE state SET oldest = 6");
-    let why = "take one that knows version 6 of them";
+    sql("PRAGMA user_version = 8; UPDATE state SET oldest = 7");
+    let why = "take one that knows version 7 of them";
     let ready = one.client().get("/readyz").problem(503);
     assert!(ready["detail"].as_str().unwrap().contains("a newer machine-id has changed"), "{ready}");
     assert!(ready["detail"].as_str().unwrap().contains(why), "{ready}");
     let said = one.refuses_to_start();
-    assert!(said.contains("its schema is version 7, this machine-id knows up to 5"), "{said}");
+    assert!(said.contains("its schema is version 8, this machine-id knows up to 6"), "{said}");
     assert!(
         said.contains("no way back to this one") && said.contains("use the machine-id that wrote it"),
         "{said}"

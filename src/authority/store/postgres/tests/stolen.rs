@@ -1,7 +1,9 @@
 //! What a password of the database is worth to whoever has stolen it.
 
+use super::super::super::cas::{CaChange, CaChanged, CaStore as _};
 use super::super::super::conformance::Engine as _;
 use super::*;
+use crate::authority::ca::{CaKey, CaKind, CaState};
 
 /// As the threat model says it: whoever has the password and no `store.key` can be in the way, and no more.
 #[test]
@@ -305,4 +307,81 @@ fn what_a_role_has_set_for_itself_decides_nothing_or_is_told() {
         });
     }
     drop(runtime.block_on(pool.get()).unwrap());
+}
+
+/// CAs are as an authority left them: whoever has the password can keep all from reading them, and makes none trusted.
+#[test]
+fn no_ca_is_trusted_or_dropped_with_a_servers_password() {
+    let bench = Bench::new();
+    let key = |name: &str, state| CaKey {
+        number: 0,
+        kind: CaKind::SshUser,
+        name: name.into(),
+        id: name.into(),
+        is_first: name == "ssh-user",
+        state,
+        public: name.into(),
+        endorsements: Vec::new(),
+        cross: Vec::new(),
+        sealed: Some(vec![1]),
+        since: NOW,
+    };
+    let change = |phase, expected, keys| CaChange {
+        kind: CaKind::SshUser,
+        phase,
+        expected,
+        keys,
+        none_live: None,
+        at: NOW,
+        by: "anna".into(),
+    };
+    let done = |change| match bench.runtime.block_on(bench.store.change_cas(change)).unwrap() {
+        CaChanged::Done(set) => set,
+        other => panic!("{other:?}"),
+    };
+    let begun = done(change(
+        "start",
+        0,
+        vec![key("ssh-user", CaState::Current), key("ssh-user-00000001", CaState::Next)],
+    ));
+    bench.sql("CREATE TABLE kept AS SELECT * FROM ca_keys; GRANT SELECT ON kept TO server");
+    let to = |states: [CaState; 2]| {
+        begun.keys.iter().cloned().zip(states).map(|(key, state)| CaKey { state, ..key }).collect()
+    };
+    let set = done(change("rollback", begun.number, to([CaState::Current, CaState::Revoked])));
+    assert_eq!(bench.sql("SELECT oldest FROM state"), "2", "servers of before rotations have ended");
+    let columns = "name, id, is_first, state, public, endorsements, crossed, sealed, since, mac";
+    for sql in [
+        // The one that was rolled back, as it was when it was trusted.
+        "UPDATE ca_keys SET state = kept.state, sealed = kept.sealed, mac = kept.mac FROM kept WHERE kept.number = ca_keys.number",
+        "UPDATE ca_keys SET public = 'evil' WHERE number = 1",
+        "DELETE FROM ca_keys WHERE number = 2",
+        "TRUNCATE ca_keys",
+        "UPDATE state SET cas = 0",
+        "UPDATE state SET cas = cas - 1",
+        "UPDATE state SET cas = 9223372036854775807",
+        "UPDATE state SET oldest = 1",
+        "UPDATE state SET oldest = 3",
+        "INSERT INTO ca_keys SELECT 9223372036854775807, kind, name || 'x', id, 0, state, public, endorsements, crossed, sealed,
+            since, mac FROM ca_keys WHERE number = 2",
+    ] {
+        let why = bench.database.psql(SERVER, sql).expect_err(sql);
+        assert!(why.contains("machine-id: ") || why.contains("permission denied"), "{sql}: {why}");
+    }
+    assert_eq!(bench.runtime.block_on(bench.store.cas()).unwrap(), set);
+    for sql in [
+        &format!(
+            "INSERT INTO ca_keys (number, kind, {columns}) SELECT 3, kind, 'evil', id, 0, 'next', public, endorsements, crossed, sealed, since, mac FROM kept WHERE number = 2"
+        ),
+        "UPDATE ca_keys SET state = 'ended' WHERE number = 1",
+        "UPDATE state SET cas_mac = NULL, cas = cas + 1",
+    ] {
+        bench.database.psql(SERVER, sql).unwrap_or_else(|why| panic!("{sql}: {why}"));
+        let error = bench.runtime.block_on(bench.store.cas()).unwrap_err();
+        assert!(
+            error.kind() == Kind::Usage && error.to_string().contains("not as an authority left them"),
+            "{error}"
+        );
+    }
+    assert!(bench.store.tampered().is_some());
 }

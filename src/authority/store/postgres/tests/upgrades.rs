@@ -37,6 +37,34 @@ fn an_upgrade_knows_the_roles_that_were_named_before() {
     assert!(!may(SERVER, probe));
 }
 
+/// One from before rotations: its servers go on beside it until the first of them, which is a server's doing.
+#[test]
+fn a_store_of_before_rotations_is_brought_up_to_date() {
+    let bench = Bench::new();
+    let name = bench.database.server.database();
+    let old = format!(
+        "CREATE SCHEMA machine_id;
+         CREATE TABLE machine_id.versions (version bigint PRIMARY KEY, oldest bigint NOT NULL, since timestamptz NOT NULL DEFAULT now());
+         {} INSERT INTO machine_id.versions (version, oldest) VALUES (1, 1);
+         INSERT INTO machine_id.certificates (serial, issuance, kind, expires, key_hash)
+            VALUES (1, 1, 0, 1, decode(repeat('07', 32), 'hex'))",
+        schema::MIGRATIONS[0].sql
+    );
+    let sql = |sql: &str| bench.database.server.sql(&name, sql);
+    sql(&old);
+    let (env, owner) = (crate::environment::Environment::default(), crate::folder::trust::Owner::me());
+    let url = bench.database.server.url(&name);
+    let settings = settings::Settings::parse(&url, &env, std::path::Path::new("/"), owner).unwrap();
+    let roles = roles(Some(SERVER), Some(READER));
+    let done = bench.runtime.block_on(upgrade(&Pool::new(settings), &roles)).unwrap();
+    assert_eq!((done.from, done.to), (1, schema::newest()));
+    let said = sql(
+        "SELECT oldest, cas, cas_mac IS NULL, (SELECT count(*) FROM machine_id.certificates WHERE ca IS NULL)
+        FROM machine_id.state",
+    );
+    assert_eq!(said.trim(), "1|0|t|1");
+}
+
 /// Whoever reads for long holds an upgrade up, and no server.
 #[test]
 fn an_upgrade_lets_go_of_tables_that_others_hold() {

@@ -38,6 +38,7 @@ fn the_trail_is_as_it_was() {
         time: NOW,
         by: "sign-host",
         certificate,
+        cas: 0,
     }));
     bench.revoke(1, "a");
     bench.wait(bench.store.revoke(NewRevocation { issuance_id: "s-1".into(), ..revocation(1, "b") }));

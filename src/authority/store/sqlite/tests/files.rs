@@ -76,11 +76,11 @@ fn a_newer_schema_is_gone_on_with_where_it_says_so() {
     // What it does not know it cannot carry.
     let archive = archive::SqliteArchive::known(&bench.path(), "here", &StoreKey::beside(&bench.path()));
     let error = archive.unwrap_err();
-    assert!(error.to_string().contains("its schema is version 99, this machine-id knows up to 5"), "{error}");
+    assert!(error.to_string().contains("its schema is version 99, this machine-id knows up to 6"), "{error}");
     newer(&bench, known + 1);
     let Entry { entry, plan } = issuance(4);
     let error = bench.runtime.block_on(bench.store.issue(entry, plan)).unwrap_err();
-    assert!(error.to_string().contains("which take one that knows version 6 of them"), "{error}");
+    assert!(error.to_string().contains("which take one that knows version 7 of them"), "{error}");
     assert!(error.hints()[0].contains("use the machine-id that wrote it"), "{error:?}");
     assert!(
         bench.runtime.block_on(bench.store.revoked(0)).is_err(),

@@ -96,7 +96,7 @@ fn one_that_was_put_back_is_known_by_its_mark() {
 
 fn signed(serial: u64, by: &'static str) -> NewSigned {
     let Entry { plan, .. } = issuance(serial);
-    NewSigned { id: format!("s{serial}"), time: NOW, by, certificate: plan.certificates[0].clone() }
+    NewSigned { id: format!("s{serial}"), time: NOW, by, certificate: plan.certificates[0].clone(), cas: 0 }
 }
 
 #[test]

@@ -1,0 +1,174 @@
+//! The CA that is to take another's place: its key, what is written down of it, and who vouches for it.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::digest::{SHA256, digest};
+
+use super::opening::sealed_for;
+use super::private::{PrivateKey, lacking};
+use super::ssh::SshCa;
+use super::{CaKeys, KeySource, StatementKey, TlsCaCertificate, algorithm, tls, travel};
+use crate::authority::ca::{CaKey, CaKind, CaState};
+use crate::error::{Error, Result};
+use crate::net::pin_of;
+use crate::text::hex;
+use crate::wire::Endorsement;
+
+/// What a new CA is for.
+#[derive(Clone, Copy, Debug)]
+pub struct NewCa<'a> {
+    /// Which kind.
+    pub kind: CaKind,
+    /// What else its name hangs on: the same again finds the key of one that was interrupted.
+    pub occasion: &'a str,
+    /// When, in seconds since 1970.
+    pub now: i64,
+}
+
+impl CaKeys {
+    /// The CA that signs, as it is written down once there are others beside it.
+    ///
+    /// # Errors
+    /// Where there is none of that kind.
+    pub fn present(&self, kind: CaKind, since: i64) -> Result<CaKey> {
+        if let Some(key) = self.set.current(kind) {
+            return Ok(key.clone());
+        }
+        let (id, public) = match kind {
+            CaKind::SshUser => of_ssh(&self.ssh_user.current().ca),
+            CaKind::SshHost => of_ssh(&self.ssh_host.current().ca),
+            CaKind::Tls => of_tls(&self.tls_ca().certificate)?,
+            CaKind::Statement => {
+                let key = self.statement_key().ok_or_else(|| {
+                    Error::usage("this authority has no statement key yet")
+                        .hint("`machine-id authority serve` makes it")
+                })?;
+                (key.clone(), key)
+            }
+        };
+        let (name, state) = (kind.name().to_owned(), CaState::Current);
+        Ok(CaKey {
+            number: 0,
+            kind,
+            name,
+            id,
+            is_first: true,
+            state,
+            public,
+            endorsements: Vec::new(),
+            cross: Vec::new(),
+            sealed: None,
+            since,
+        })
+    }
+
+    /// Makes another CA, whose key is in the key store when this returns, and which nobody knows yet. It signs as the present one
+    /// does, which vouches for it; a TLS CA has a certificate by the present one too.
+    ///
+    /// # Errors
+    /// Where it cannot be made, or the present one does not sign.
+    pub fn make_next(&self, from: &KeySource, new: NewCa<'_>) -> Result<CaKey> {
+        let NewCa { kind, occasion, now } = new;
+        let present = self.present(kind, now)?;
+        let former = self.private(kind)?;
+        let count = self.set.of(kind).count();
+        let what = format!("{}\n{}\n{}\n{count}\n{occasion}", from.cluster, kind.name(), present.id);
+        let digits: String = hex(digest(&SHA256, what.as_bytes()).as_ref()).chars().take(8).collect();
+        let name = format!("{}-{digits}", kind.name());
+        let key = match self.store.open(&name)? {
+            Some(key) => key,
+            None => self.store.create(&name, algorithm(from.suite, kind))?,
+        };
+        let mut cross = Vec::new();
+        let (id, public) = match kind {
+            CaKind::SshUser | CaKind::SshHost => {
+                let comment = present.public.split(' ').nth(2).unwrap_or_default();
+                of_ssh(&SshCa::new(key, comment)?)
+            }
+            CaKind::Tls => {
+                let public = tls::create_later(key.as_ref(), &from.cluster, now)?;
+                let certificate = TlsCaCertificate::parse(&public).map_err(Error::internal)?;
+                cross.push(self.tls_ca().cross_sign(&certificate, now)?);
+                of_tls(&certificate)?
+            }
+            CaKind::Statement => {
+                let public = StatementKey::new(key)?.public;
+                (public.clone(), public)
+            }
+        };
+        let endorse = |by: &dyn PrivateKey, who: &str| {
+            let message = Endorsement::message(&from.cluster, kind.name(), &public);
+            let signature = URL_SAFE_NO_PAD.encode(by.sign(message.as_bytes())?);
+            let (kind, new, by) = (kind.name().to_owned(), public.clone(), who.to_owned());
+            Ok::<_, Error>(Endorsement { kind, new, by, signature })
+        };
+        let mut endorsements = vec![endorse(former.as_ref(), &present.public)?];
+        if kind != CaKind::Tls {
+            endorsements.push(endorse(self.private(CaKind::Tls)?.as_ref(), &self.tls_ca().certificate.pem)?);
+        }
+        let copy = from.sealing.as_ref().map(|sealing| Ok::<_, Error>((sealing, self.store.copy(&name)?)));
+        let sealed = match copy.transpose()? {
+            Some((sealing, Some(private))) => {
+                Some(travel::seal(sealing, &sealed_for(&from.cluster, &name), &private)?)
+            }
+            _ => None,
+        };
+        let (is_first, state) = (false, CaState::Next);
+        Ok(CaKey {
+            number: 0,
+            kind,
+            name,
+            id,
+            is_first,
+            state,
+            public,
+            endorsements,
+            cross,
+            sealed,
+            since: now,
+        })
+    }
+
+    /// Destroys the private keys of CAs that are trusted no more; what there is to say of each: that it is gone, or what is to be done.
+    pub fn tidy(&self) -> Vec<Result<String>> {
+        let mut told = Vec::new();
+        for key in self.set.keys.iter().filter(|key| !key.state.is_trusted()) {
+            // One that cannot be looked for now is looked for again.
+            if matches!(self.store.open(&key.name), Ok(Some(_))) {
+                let place = self.store.place(&key.name);
+                let done = self.store.destroy(&key.name);
+                told.push(done.map(|()| format!("destroyed the CA key {}, {place}", key.name)));
+            }
+        }
+        told
+    }
+
+    /// Where the private key of that name is, for operators.
+    pub fn place(&self, name: &str) -> String {
+        self.store.place(name)
+    }
+
+    /// The key that signs now.
+    pub(super) fn private(&self, kind: CaKind) -> Result<Arc<dyn PrivateKey>> {
+        let key = match kind {
+            CaKind::SshUser => self.ssh_user.current().ca.key.clone(),
+            CaKind::SshHost => self.ssh_host.current().ca.key.clone(),
+            CaKind::Tls => self.tls_ca().key.clone(),
+            CaKind::Statement => match &self.statement {
+                Some(all) => all.current().ca.key.clone(),
+                None => None,
+            },
+        };
+        key.ok_or_else(lacking)
+    }
+}
+
+fn of_ssh(ca: &SshCa) -> (String, String) {
+    (ca.id(), ca.line.clone())
+}
+
+fn of_tls(certificate: &TlsCaCertificate) -> Result<(String, String)> {
+    Ok((pin_of(&certificate.der)?, certificate.pem.clone()))
+}

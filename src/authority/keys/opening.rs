@@ -1,0 +1,142 @@
+//! The keys, opened as a set of CAs says: each where its name is, or as it came through the store.
+
+use std::sync::Arc;
+
+use super::cross::Cross;
+use super::family::{Family, Member};
+use super::private::PrivateKey;
+use super::ssh::SshCa;
+use super::tls::{self, TlsCa};
+use super::{CaKeys, KeySource, KeyStore, StatementKey, TlsCaCertificate, travel};
+use crate::authority::ca::{CaKey, CaKind, CaSet, CaState};
+use crate::error::{Error, Result};
+
+/// A private key that an authority ought to have, and has not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lack {
+    /// Its name in the key store.
+    pub name: String,
+    /// Where it ought to be.
+    pub place: String,
+    /// Why it is not to be had.
+    pub why: String,
+    /// Whether it is one that signs.
+    pub signs: bool,
+}
+
+impl Lack {
+    /// In words.
+    pub fn words(&self) -> String {
+        format!("the private key of the CA {} is not to be had, in {}: {}", self.name, self.place, self.why)
+    }
+}
+
+struct Opener<'a> {
+    from: &'a KeySource,
+    store: Arc<dyn KeyStore>,
+    lacks: Vec<Lack>,
+}
+
+impl CaKeys {
+    /// The keys of an authority, as that set has them. One that was rotated and is not to be had is among
+    /// [`CaKeys::lacks`]: it is trusted, and nothing is signed by it.
+    ///
+    /// # Errors
+    /// `Kind::Usage` where one is missing, unreadable, unfit, another user's, or open to others; [`super::is_away`] where they
+    /// cannot be reached.
+    pub fn open(from: &KeySource, set: &Arc<CaSet>) -> Result<Self> {
+        let store = from.place.open(from.owner, from.passphrase.clone())?;
+        let mut opener = Opener { from, store: Arc::clone(&store), lacks: Vec::new() };
+        let ssh = |opener: &mut Opener<'_>, kind: CaKind, file: &str| {
+            let first = |key| SshCa::new(key, &format!("{file}@{}", from.cluster));
+            opener.family(set, kind, first, |row, key| SshCa::known(&row.public, key))
+        };
+        let ssh_user = ssh(&mut opener, CaKind::SshUser, "ssh_user_ca")?;
+        let ssh_host = ssh(&mut opener, CaKind::SshHost, "ssh_host_ca")?;
+        let first = |key| {
+            let certificate = tls::read(&from.certificate, from.owner)?;
+            let cannot = || format!("cannot use the CA certificate {}", from.certificate.display());
+            let path = Cross::path(&from.certificate, CaKind::Tls.name());
+            let root = Cross::find(&path, &certificate.der, from.owner)?;
+            let ca = TlsCa::new(Some(key), certificate).map_err(|error| error.context(cannot()))?;
+            Ok(TlsCa { root, ..ca })
+        };
+        let known = |row: &CaKey, key| {
+            let certificate = TlsCaCertificate::parse(&row.public);
+            let certificate = certificate.map_err(|why| Error::internal(format!("a TLS CA {why}")))?;
+            let path = Cross::path(&from.certificate, &row.name);
+            let root = Cross::find(&path, &certificate.der, from.owner)?;
+            Ok(TlsCa { cross: row.cross.clone(), root, ..TlsCa::new(key, certificate)? })
+        };
+        let tls = opener.family(set, CaKind::Tls, first, known)?;
+        let is_there = set.current(CaKind::Statement).is_some() || opener.has(CaKind::Statement.name())?;
+        let statement = is_there.then(|| {
+            let known = |row: &CaKey, key| StatementKey::known(&row.public, key);
+            opener.family(set, CaKind::Statement, StatementKey::new, known)
+        });
+        let statement = statement.transpose()?;
+        Ok(Self { store, set: Arc::clone(set), ssh_user, ssh_host, tls, statement, lacks: opener.lacks })
+    }
+}
+
+impl Opener<'_> {
+    fn has(&self, name: &str) -> Result<bool> {
+        Ok(self.store.open(name)?.is_some())
+    }
+
+    fn family<T>(
+        &mut self,
+        set: &CaSet,
+        kind: CaKind,
+        first: impl FnOnce(Arc<dyn PrivateKey>) -> Result<T>,
+        known: impl Fn(&CaKey, Option<Arc<dyn PrivateKey>>) -> Result<T>,
+    ) -> Result<Family<T>> {
+        if set.current(kind).is_none() {
+            let key = self.store.open(kind.name())?.ok_or_else(|| self.missing(kind.name()))?;
+            return first(key).map(Family::of_one);
+        }
+        let mut members = Vec::new();
+        for row in set.of(kind) {
+            let with_key = |key: Option<Arc<dyn PrivateKey>>| known(row, key);
+            let found = if row.state.is_trusted() { self.find(row).map(Some) } else { Ok(None) };
+            let ca = match found.and_then(with_key) {
+                Ok(ca) => ca,
+                Err(error) => {
+                    self.lacks.push(Lack {
+                        name: row.name.clone(),
+                        place: self.store.place(&row.name),
+                        why: error.to_string(),
+                        signs: row.state == CaState::Current,
+                    });
+                    known(row, None)?
+                }
+            };
+            let CaKey { number, is_first, state, .. } = *row;
+            members.push(Member { number: Some(number), is_first, state, ca });
+        }
+        Family::new(members)
+    }
+
+    fn find(&self, row: &CaKey) -> Result<Arc<dyn PrivateKey>> {
+        if let Some(key) = self.store.open(&row.name)? {
+            return Ok(key);
+        }
+        let (Some(sealed), Some(sealing)) = (&row.sealed, &self.from.sealing) else {
+            return Err(self.missing(&row.name));
+        };
+        let private = travel::unseal(sealing, &sealed_for(&self.from.cluster, &row.name), sealed)?;
+        let put = self.store.put(&row.name, &private);
+        // Another of this folder may have put it there.
+        self.store.open(&row.name)?.ok_or_else(|| put.err().unwrap_or_else(|| self.missing(&row.name)))
+    }
+
+    fn missing(&self, name: &str) -> Error {
+        Error::usage(format!("the CA key {} is missing", self.store.place(name)))
+            .hint("put it back from the backup: what it has signed is good for nothing without it")
+    }
+}
+
+/// Whose a sealed key is.
+pub(super) fn sealed_for(cluster: &str, name: &str) -> String {
+    format!("{cluster} {name}")
+}

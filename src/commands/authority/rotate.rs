@@ -1,0 +1,166 @@
+//! `machine-id authority rotate`: another CA in the place of one, step by step.
+//!
+//! What a step needs outside of the store, a key, is made before it, under a name that the same step finds again; what it
+//! leaves behind is taken away after it, by this or by `serve`. Between them stands one transaction: who is interrupted says the
+//! same again.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::data_dir;
+use crate::authority::ca::CaKind;
+use crate::authority::config::Config;
+use crate::authority::keys::{CaKeys, NewCa};
+use crate::authority::rotation::{self, Phase, Progress, Step};
+use crate::authority::store::Store;
+use crate::authority::store::cas::{CaChange, CaChanged};
+use crate::cli::authority::DataDir;
+use crate::cli::rotate::{Rotate, RotateCommand, RotatePhase, RotateStep, RotatedCa};
+use crate::clock::{Clock, LEEWAY};
+use crate::environment::Environment;
+use crate::error::{Error, Kind, Result};
+use crate::runtime::block_on;
+use crate::terminal;
+
+mod compromised;
+mod status;
+mod waiting;
+
+/// How often a step is planned anew, where another's comes between.
+const PLANS: usize = 5;
+
+/// Says how far rotations are, or goes on with one.
+pub(super) fn run(args: &Rotate, env: &Environment) -> Result<()> {
+    match (&args.command, &args.step) {
+        (Some(RotateCommand::Status { data, format }), _) => {
+            let DataDir { data_dir } = data;
+            let at = Place::new(data_dir, String::new())?;
+            let store = data_dir::open_store(&at.config)?;
+            let keys = at.keys(store.as_ref())?;
+            status::print(&at, store.as_ref(), &keys, &CaKind::ALL, *format)
+        }
+        (None, Some(step)) => take(step, env),
+        (None, None) => Err(Error::usage("neither a step nor `status`")),
+    }
+}
+
+/// Whose CAs are rotated, and who does it.
+struct Place {
+    data_dir: PathBuf,
+    config: Config,
+    by: String,
+}
+
+impl Place {
+    fn new(data_dir: &Path, by: String) -> Result<Self> {
+        Ok(Self { data_dir: data_dir.to_owned(), config: Config::load(data_dir)?, by })
+    }
+
+    fn keys(&self, store: &dyn Store) -> Result<CaKeys> {
+        let set = block_on(store.cas())??;
+        self.config.open_keys(&Arc::new(set))
+    }
+}
+
+fn kind_of(ca: RotatedCa) -> CaKind {
+    match ca {
+        RotatedCa::SshUser => CaKind::SshUser,
+        RotatedCa::SshHost => CaKind::SshHost,
+        RotatedCa::Tls => CaKind::Tls,
+        RotatedCa::Statement => CaKind::Statement,
+    }
+}
+
+fn phase_of(phase: RotatePhase) -> Phase {
+    match phase {
+        RotatePhase::Start => Phase::Start,
+        RotatePhase::Activate => Phase::Activate,
+        RotatePhase::Finish => Phase::Finish,
+        RotatePhase::Rollback => Phase::Rollback,
+        RotatePhase::Compromised => Phase::Compromised,
+    }
+}
+
+/// Takes a step, and says what is so then.
+fn take(args: &RotateStep, env: &Environment) -> Result<()> {
+    let at = Place::new(&args.data.data_dir, data_dir::user(env))?;
+    let store = data_dir::open_store(&at.config)?;
+    let (kind, phase) = (kind_of(args.ca), phase_of(args.phase));
+    for _ in 0..PLANS {
+        let keys = at.keys(store.as_ref())?;
+        if plan(&at, store.as_ref(), &keys, (kind, phase), args)? {
+            let keys = at.keys(store.as_ref())?;
+            for told in keys.tidy() {
+                match told {
+                    Ok(done) => terminal::log(&done),
+                    Err(error) => data_dir::warn(&error),
+                }
+            }
+            return status::print(&at, store.as_ref(), &keys, &[kind], args.format);
+        }
+    }
+    Err(Error::new(Kind::Unreachable, "the CAs are changed by somebody else all the while"))
+}
+
+/// Plans and takes a step; whether it was taken, which it is not where the CAs are others by now.
+fn plan(
+    at: &Place,
+    store: &dyn Store,
+    keys: &CaKeys,
+    (kind, phase): (CaKind, Phase),
+    args: &RotateStep,
+) -> Result<bool> {
+    let now = Clock::system().now();
+    let mut all: Vec<_> = keys.set().of(kind).cloned().collect();
+    if all.is_empty() {
+        all.push(keys.present(kind, now)?);
+    }
+    let progress = Progress::of(&all)?;
+    rotation::check(progress, phase)?;
+    match (phase, progress) {
+        (Phase::Activate, Progress::Started(_, next)) => {
+            let waits = waiting::for_activation(store, keys, next, now)?;
+            waiting::refuse(&waits, (kind, phase), args.force)?;
+        }
+        (Phase::Finish, Progress::Activated(..)) => {
+            let waits = waiting::for_replicas(store, keys)?;
+            waiting::refuse(&waits, (kind, phase), args.force)?;
+        }
+        (Phase::Compromised, progress) => {
+            compromised::tell(store, kind, progress, now)?;
+            if !args.yes {
+                return Err(Error::usage("nothing was done").hint("the same again with --yes does it"));
+            }
+        }
+        _ => {}
+    }
+    let occasion = match (phase, store.restored()) {
+        // The key that an interrupted start has left may be known to whoever knows the one that signs.
+        (Phase::Compromised, _) => format!("compromised {now}"),
+        // A key of before is in nobody's way, and known to those who refuse it by now.
+        (_, restored) => format!("start {}", restored.map_or(0, |restored| restored.time)),
+    };
+    let new = phase.is_new().then(|| {
+        let new = NewCa { kind, occasion: &occasion, now };
+        keys.make_next(&at.config.key_source()?, new)
+    });
+    let Step { keys: after, ends } = rotation::step(&all, phase, new.transpose()?, now)?;
+    let change = CaChange {
+        kind,
+        phase: phase.name(),
+        expected: keys.set().number,
+        keys: after,
+        none_live: ends.filter(|_| !args.force).map(|ca| (ca, now.saturating_sub(LEEWAY))),
+        at: now,
+        by: at.by.clone(),
+    };
+    if let (Some(ca), true) = (ends, args.force) {
+        let live = block_on(store.live(ca, now.saturating_sub(LEEWAY)))??;
+        waiting::tell_broken(&live, kind);
+    }
+    match block_on(store.change_cas(change))?? {
+        CaChanged::Done(_) => Ok(true),
+        CaChanged::Outdated => Ok(false),
+        CaChanged::Live(live) => Err(waiting::live(&live, (kind, phase))),
+    }
+}
