@@ -164,7 +164,7 @@ impl Config {
     /// The passphrase that CA keys in files are sealed with, where there is one.
     ///
     /// # Errors
-    /// As [`keys::passphrase`] says.
+    /// As [`keys::passphrase()`] says.
     pub fn key_passphrase(&self) -> Result<Option<Secret>> {
         keys::passphrase(self.key_passphrase_file.as_deref(), self.owner, &Environment::of_process())
     }

@@ -28,7 +28,7 @@ impl Sealed {
 
     fn passphrase(&self, text: &str) {
         std::fs::write(self.path("passphrase"), text).unwrap();
-        chmod(&self.path("passphrase"), 0o600);
+        chmod(self.path("passphrase"), 0o600);
     }
 
     fn new() -> Self {
@@ -118,7 +118,7 @@ fn sealed_keys_need_their_passphrase_and_every_mistake_has_words() {
     sealed.passphrase("correct horse\nbattery\n");
     sealed.fails(&["it has more than one line"]);
     sealed.passphrase("correct horse\n");
-    chmod(&sealed.path("passphrase"), 0o644);
+    chmod(sealed.path("passphrase"), 0o644);
     sealed.fails(&["others than its owner"]);
     std::fs::remove_file(sealed.path("passphrase")).unwrap();
     sealed.fails(&[
@@ -138,7 +138,7 @@ fn sealed_keys_need_their_passphrase_and_every_mistake_has_words() {
     std::fs::create_dir(&credentials).unwrap();
     sealed.fails(&["none is given"]);
     std::fs::write(credentials.join("machine-id-keys"), "correct horse").unwrap();
-    chmod(&credentials.join("machine-id-keys"), 0o400);
+    chmod(credentials.join("machine-id-keys"), 0o400);
     let exported = sealed.export(Some(&credentials));
     assert!(exported.status.success(), "{}", said(&exported));
 }
