@@ -250,7 +250,7 @@ fn nothing_outlives_the_ca_and_its_end_is_told() {
     data.clock.set(end - 90 * DAY);
     let ends = format!("the TLS CA ends at {}", rfc3339(end));
     serving.is_ready(true, &format!(r#""status":"ready","warnings":["{ends}: 90 days left"]}}"#));
-    assert_eq!(data.check(), [ends.clone()]);
+    assert_eq!(data.check(), std::slice::from_ref(&ends));
     // How long there is is told of all that ends, whether it is near or not.
     let end_of = |what: &str, at: i64, days: i64| {
         format!(r#"{{"at":"{}","days_left":{days},"what":"{what}"}}"#, rfc3339(at))
@@ -435,7 +435,7 @@ fn the_end_of_what_certifies_the_ca_is_told_and_is_the_end_of_what_it_signs() {
     assert_eq!(data.check(), [""; 0]);
     data.clock.set(end - 90 * DAY);
     let ends = format!("the cross-certificate of the TLS CA ends at {}", rfc3339(end));
-    assert_eq!(data.check(), [ends.clone()]);
+    assert_eq!(data.check(), std::slice::from_ref(&ends));
     let mut serving = data.serve().unwrap();
     serving.is_ready(true, &format!(r#""warnings":["{ends}: 90 days left"]"#));
     data.clock.set(end - DAY);

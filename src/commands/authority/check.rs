@@ -152,7 +152,6 @@ fn text(
     for Finding { lint, origin, message, hint } in &report.findings {
         page.push_str(&format!("{origin}: warning: {message} [{lint}]\n  hint: {hint}\n"));
     }
-    endings.iter().for_each(|one| page.push_str(&format!("{}\n", one.line(Clock::system().now()))));
     page.push_str(&format!("policy: {}\n", policy.summary()));
     let silenced = match report.silenced {
         0 => String::new(),
@@ -164,6 +163,7 @@ fn text(
             "docs/lints.md explains each; `metadata: {allow_lints: [NAME]}` silences one where it is meant\n",
         );
     }
+    endings.iter().for_each(|one| page.push_str(&format!("{}\n", one.line(Clock::system().now()))));
     page
 }
 
