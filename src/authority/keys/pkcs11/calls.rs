@@ -73,21 +73,21 @@ impl Calls {
         let time = effort.time;
         let (deadline, token) = (Instant::now() + time, Arc::clone(&self.token));
         let (tell, told) = sync_channel(1);
+        let late =
+            move |token: &str| away(format!("{token} did not answer within {} seconds", time.as_secs()));
         let job = move |library: &Library| {
             // Nobody waits for it any more after that.
-            if Instant::now() < deadline {
-                let done = tried(library, deadline, effort, call);
-                let _ = tell.send(done.map_err(|trouble| trouble.error(&token)));
-            }
+            let is_awaited = Instant::now() < deadline;
+            let done = is_awaited.then(|| tried(library, deadline, effort, call));
+            let told = |done: Result<T, Trouble>| done.map_err(|trouble| trouble.error(&token));
+            let _ = tell.send(done.map_or_else(|| Err(late(&token)), told));
         };
         let overrun = || away(format!("too many calls wait for {}", self.token));
         let jobs = self.jobs.as_ref().ok_or_else(overrun)?;
         jobs.try_send(Box::new(job)).map_err(|_| overrun())?;
         told.recv_timeout(time).unwrap_or_else(|error| {
             Err(match error {
-                RecvTimeoutError::Timeout => {
-                    away(format!("{} did not answer within {} seconds", self.token, time.as_secs()))
-                }
+                RecvTimeoutError::Timeout => late(&self.token),
                 // Only a thread that panics says nothing, which the library's bindings do where a library breaks them.
                 RecvTimeoutError::Disconnected => {
                     Error::internal(format!("a call of {} broke off", self.token))

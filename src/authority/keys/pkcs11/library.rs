@@ -96,7 +96,7 @@ impl Library {
                 Err(Trouble::Full) => {
                     drop(turn);
                     let state = self.lock();
-                    if state.inside == 0 || Instant::now() >= deadline {
+                    if state.idle.is_empty() && (state.inside == 0 || Instant::now() >= deadline) {
                         return Err(Trouble::Full);
                     }
                     drop(self.wait(state, deadline, |state| !state.idle.is_empty() || state.inside == 0));
@@ -147,7 +147,13 @@ impl Library {
     ) -> Result<Session, Trouble> {
         let mut state = self.wait(self.lock(), deadline, |state| state.inside == 0);
         if state.inside > 0 {
-            return Err(if why.is_empty() { hangs() } else { Trouble::Lost(why) });
+            let hangs =
+                "a call into its library does not come back: where the token is there, restart the authority";
+            return Err(Trouble::Lost(if why.is_empty() {
+                hangs.to_owned()
+            } else {
+                format!("{why}; and {hangs}")
+            }));
         }
         state.idle.clear();
         state.is_stale = false;

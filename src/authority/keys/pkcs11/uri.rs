@@ -116,7 +116,7 @@ impl Pkcs11Uri {
     }
 
     /// Whether it means a token with this label, serial number, manufacturer and model.
-    pub(super) fn is_of(&self, label: &str, serial: &str, manufacturer: &str, model: &str) -> bool {
+    pub fn is_of(&self, label: &str, serial: &str, manufacturer: &str, model: &str) -> bool {
         self.fields.iter().all(|(field, value)| {
             let found = match field {
                 Label => label,
@@ -129,7 +129,7 @@ impl Pkcs11Uri {
     }
 
     /// The label of that key's objects.
-    pub(super) fn label(&self, name: &str) -> String {
+    pub fn label(&self, name: &str) -> String {
         format!("{}-{name}", self.object)
     }
 }
