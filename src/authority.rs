@@ -127,6 +127,11 @@ impl Authority {
         &self.config
     }
 
+    /// The name of its suite, by which jobs make their keys.
+    pub fn suite(&self) -> &'static str {
+        self.config.suite.name()
+    }
+
     /// The CA keys as they are now.
     pub fn keys(&self) -> Arc<keys::CaKeys> {
         Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))

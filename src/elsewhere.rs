@@ -15,6 +15,11 @@ static KEYS: Words = &[
     (&["join_method"], "in a file it is `join` here: {method: NAME, token: NAME}"),
     (&["credential_ttl", "certificate_ttl", "not_after"], "it is `ttl` here"),
     (&["destination_dir", "output_dir"], "it is `destination` here"),
+    (&["kty", "curve", "crv"], "it is `key_type` here: ed25519, ecdsa-p256 or ecdsa-p384"),
+    (
+        &["signature_algorithm_suite"],
+        "leave it out: it is `suite` in authority.yaml here, modern or compatible",
+    ),
     (&["services"], "it is `outputs` here; what listens on a port or a socket, there is not"),
     (
         &["ca_pins", "fingerprint"],

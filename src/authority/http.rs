@@ -174,8 +174,7 @@ fn too_large() -> Box<Problem> {
 
 /// That it is there, for whoever opens a connection for later; and its suite, by which jobs make their keys.
 async fn healthz(State(authority): Shared) -> Answer {
-    Ok(([(SUITE_HEADER, authority.config().suite.name())], json_response(&json!({"status": "ok"}))?)
-        .into_response())
+    Ok(([(SUITE_HEADER, authority.suite())], json_response(&json!({"status": "ok"}))?).into_response())
 }
 
 async fn exchange(
@@ -185,11 +184,13 @@ async fn exchange(
     body: Bytes,
 ) -> Answer {
     // Keys that nobody chose are made anew, and the proof is good for those.
-    let suite = authority.config().suite.name();
+    let suite = authority.suite();
     if headers.get(SUITE_HEADER).is_some_and(|said| said != suite) {
-        let title =
-            "the keys are of another suite than this authority's, which the header `machine-id-suite` names";
-        return Ok(([(SUITE_HEADER, suite)], problem(409, "other-suite", title)).into_response());
+        let title = "the keys are of another suite than this authority's";
+        let problem = Problem::new("other-suite", 409, title);
+        let hint = "say which keys to make: --key-type (MACHINE_ID_KEY_TYPE)".to_owned();
+        let problem = Box::new(Problem { detail: format!("it is `{suite}`"), hint, ..problem });
+        return Ok(([(SUITE_HEADER, suite)], problem).into_response());
     }
     let request: ExchangeRequest = read(&body)?;
     let response =

@@ -176,6 +176,10 @@ impl<'a> Exchanger<'a> {
             proof = &mut prove => {
                 let proof = proof?;
                 let _ = tokio::time::timeout(WARM, warm).await;
+                // What is accounted for is refused by the authority, and taken back.
+                if proof.settle.is_none() {
+                    self.check_suite()?;
+                }
                 Ok(proof)
             }
             () = &mut warm => {

@@ -3,6 +3,7 @@
 
 mod init;
 mod migrate;
+mod sealed;
 mod signed_names;
 mod signing;
 mod store;

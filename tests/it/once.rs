@@ -19,6 +19,7 @@ mod renewal;
 mod retries;
 mod reuse;
 mod signals;
+mod suites;
 mod told;
 mod trust;
 mod variables;

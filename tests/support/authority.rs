@@ -32,10 +32,11 @@ pub struct Builder {
     environment: Vec<(String, String)>,
     config: String,
     store: Option<[String; 2]>,
-    init: Vec<String>,
     keys: String,
     keys_environment: Vec<(String, String)>,
     within: PathBuf,
+    init: Vec<String>,
+    exchange: Option<fn(&Path)>,
 }
 
 /// A running authority.
@@ -88,10 +89,17 @@ impl Builder {
         self
     }
 
-    /// With these arguments of `init` too.
+    /// With these options of `init`.
     #[must_use]
-    pub fn init(mut self, arguments: &[&str]) -> Self {
-        self.init.extend(arguments.iter().map(|&argument| argument.to_owned()));
+    pub fn init<const N: usize>(mut self, options: [&str; N]) -> Self {
+        self.init.extend(options.map(str::to_owned));
+        self
+    }
+
+    /// With what this does to the folder of its keys before it starts.
+    #[must_use]
+    pub fn exchanging_keys(mut self, exchange: fn(&Path)) -> Self {
+        self.exchange = Some(exchange);
         self
     }
 
@@ -125,6 +133,9 @@ impl Builder {
                 .envs(self.keys_environment.iter().cloned()),
         );
         self.configure(&data, address);
+        if let Some(exchange) = self.exchange {
+            exchange(&data.join("keys"));
+        }
         let mut authority = Authority {
             client: Client::new(address),
             directory,
@@ -177,10 +188,11 @@ impl Authority {
             environment: Vec::new(),
             config: String::new(),
             store: None,
-            init: Vec::new(),
             keys: "file:keys".to_owned(),
             keys_environment: Vec::new(),
             within: std::env::temp_dir(),
+            init: Vec::new(),
+            exchange: None,
         }
     }
 

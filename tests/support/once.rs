@@ -54,6 +54,15 @@ impl World {
         Self { issuer, authority }
     }
 
+    /// With the basic policy and an authority of that suite.
+    #[track_caller]
+    pub fn of_suite(suite: &str, change: impl FnOnce(String) -> String) -> Self {
+        let issuer = Issuer::start();
+        let policy = change(policies::basic(&issuer));
+        let authority = Authority::with_policy(&policy).issuer(&issuer).init(["--suite", suite]).start();
+        Self { issuer, authority }
+    }
+
     /// A GitHub job that is told of this authority by its environment.
     pub fn github(&self) -> Job {
         Job::new().envs(self.issuer.github_environment()).told(&self.authority, "github-deploy")

@@ -20,6 +20,22 @@ pub struct Sshd {
     directory: TempDir,
 }
 
+/// What `crypto-policies` of Red Hat's systems, set to FIPS, leaves to OpenSSH.
+fn fips() -> String {
+    let signatures =
+        ["ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "rsa-sha2-256", "rsa-sha2-512"];
+    let both = signatures.iter().map(|name| format!("{name},{name}-cert-v01@openssh.com"));
+    let both = both.collect::<Vec<_>>().join(",");
+    format!(
+        "CASignatureAlgorithms {}\nPubkeyAcceptedAlgorithms {both}\nHostKeyAlgorithms {both}\n\
+         KexAlgorithms ecdh-sha2-nistp256,ecdh-sha2-nistp384,ecdh-sha2-nistp521,diffie-hellman-group-exchange-sha256,\
+         diffie-hellman-group14-sha256,diffie-hellman-group16-sha512,diffie-hellman-group18-sha512\n\
+         Ciphers aes256-gcm@openssh.com,aes256-ctr,aes128-gcm@openssh.com,aes128-ctr\n\
+         MACs hmac-sha2-256-etm@openssh.com,hmac-sha2-256,hmac-sha2-512-etm@openssh.com,hmac-sha2-512\n",
+        signatures.join(",")
+    )
+}
+
 /// The user that sshd lets in: whoever runs the tests.
 pub fn login() -> String {
     process::succeed(command("id").arg("-un")).trim().to_owned()
@@ -35,10 +51,21 @@ impl Sshd {
     /// One whose users are certified by one authority, and its host by another.
     #[track_caller]
     pub fn of(users: &Authority, host: &Authority) -> Self {
+        Self::with_key(users, host, "ed25519", "")
+    }
+
+    /// One that takes the algorithms alone which are left to it by a policy of FIPS 140.
+    #[track_caller]
+    pub fn of_fips(authority: &Authority) -> Self {
+        Self::with_key(authority, authority, "ecdsa", &fips())
+    }
+
+    #[track_caller]
+    fn with_key(users: &Authority, host: &Authority, key_type: &str, lines: &str) -> Self {
         let directory = TempDir::new().unwrap();
         let path = |name: &str| directory.path().join(name);
         process::succeed(
-            command("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(path("host_key")),
+            command("ssh-keygen").args(["-q", "-t", key_type, "-N", "", "-f"]).arg(path("host_key")),
         );
         let mut sign = host.command(["sign-host", "--principal", "127.0.0.1"]);
         let certificate = process::succeed(sign.arg(path("host_key.pub")));
@@ -48,7 +75,7 @@ impl Sshd {
         fetch_krl(users, &path("revoked"));
         let dir = directory.path().display();
         let config = format!(
-            "HostKey {dir}/host_key\nHostCertificate {dir}/host_key-cert.pub\n\
+            "{lines}HostKey {dir}/host_key\nHostCertificate {dir}/host_key-cert.pub\n\
              TrustedUserCAKeys {dir}/user_ca.pub\nRevokedKeys {dir}/revoked\nAuthorizedKeysFile none\n"
         );
         Self::within(directory, &config)

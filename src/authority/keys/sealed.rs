@@ -132,3 +132,64 @@ fn parameters<'d>(scheme: &Scheme<'d>) -> Option<(&'d [u8], NonZeroU32, &'d [u8;
     (kdf.prf == Pbkdf2Prf::HmacWithSha256 && matches!(kdf.key_length, None | Some(32)))
         .then_some((kdf.salt, rounds, *iv))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    fn seal(passphrase: &str) -> Seal {
+        Seal::new(Secret::new(passphrase.to_owned()))
+    }
+
+    /// A key that `openssl` has made and sealed so.
+    fn sealed_by_openssl(how: &str) -> String {
+        let script = format!(
+            "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 | \
+             openssl pkcs8 -topk8 -passout pass:good {how}"
+        );
+        let done = Command::new("sh").args(["-c", &script]).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap()
+    }
+
+    #[test]
+    fn one_stretched_passphrase_opens_all_that_it_has_sealed() {
+        let seal = seal("good");
+        let texts = [b"one".as_slice(), b"another"].map(|key| {
+            // A string in DER, in place of a key.
+            let key = [&[4, u8::try_from(key.len()).unwrap()], key].concat();
+            (seal.close(&key).unwrap(), key)
+        });
+        let salts = texts.each_ref().map(|(text, key)| {
+            assert_eq!(&*seal.open(text).unwrap(), key);
+            let der = pem::decode_all(text, LABEL).unwrap().pop().unwrap();
+            let read = EncryptedPrivateKeyInfo::from_der(&der).unwrap();
+            let (salt, rounds, iv) = parameters(&read.encryption_algorithm).unwrap();
+            assert_eq!(rounds.get(), 600_000);
+            (salt.to_vec(), *iv)
+        });
+        assert!(salts[0].0 == salts[1].0 && salts[0].1 != salts[1].1, "one salt, and never the same start");
+        assert!(!format!("{seal:?}").contains("good"));
+    }
+
+    #[test]
+    fn what_openssl_seals_is_opened_and_what_it_seals_otherwise_is_named() {
+        let like_ours = "-v2 aes-256-cbc -v2prf hmacWithSHA256 -iter 1000";
+        let text = sealed_by_openssl(like_ours);
+        assert!(is_sealed(&text));
+        assert!(seal("good").open(&text).unwrap().len() > 100);
+        for number in 0..600 {
+            let refused = seal(&number.to_string()).open(&text).unwrap_err();
+            assert_eq!(refused.to_string(), "the passphrase is not the one that it was sealed with");
+        }
+        for how in ["-scrypt", "-v2 aes-256-cbc -v2prf hmacWithSHA1", "-v2 aes-128-cbc", "-v2 des3"] {
+            let refused = seal("good").open(&sealed_by_openssl(how)).unwrap_err();
+            assert!(refused.to_string().starts_with("it is not sealed by PBKDF2"), "{how}: {refused}");
+            assert!(refused.hints()[0].contains("-iter 600000"), "{:?}", refused.hints());
+        }
+        let cut = text.get(..text.len() / 2).unwrap();
+        assert_eq!(seal("good").open(cut).unwrap_err().to_string(), "its PEM is broken");
+    }
+}

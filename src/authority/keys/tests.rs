@@ -71,3 +71,97 @@ fn keys_that_others_may_read_are_refused() {
     fs::remove_file(&user).unwrap();
     assert!(open(dir.path()).unwrap_err().to_string().ends_with("keys/ssh_user_ca is missing"));
 }
+
+fn passphrase(text: &str) -> Option<Secret> {
+    Some(Secret::new(text.to_owned()))
+}
+
+/// What a program says that succeeds.
+fn run(program: &str, args: &[&str]) -> String {
+    let done = std::process::Command::new(program).args(args).output().unwrap();
+    assert!(done.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).unwrap()
+}
+
+#[test]
+fn a_suite_says_what_keys_are_of_and_openssh_reads_them() {
+    for (suite, begins, length) in
+        [(Suite::Modern, "ssh-ed25519 ", 32), (Suite::Compatible, "ecdsa-sha2-nistp256 ", 65)]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let (place, certificate) = place(dir.path());
+        CaKeys::create(&place, &certificate, "id.test", (suite, None), 1_800_000_000).unwrap();
+        let keys = open(dir.path()).unwrap();
+        let line = keys.trust().ssh_user_cas[0].clone();
+        assert!(line.starts_with(begins), "{line}");
+        let file = dir.path().join("keys/ssh_user_ca");
+        let read = run("ssh-keygen", &["-y", "-f", file.to_str().unwrap()]);
+        assert!(line.starts_with(read.split(" ssh-user").next().unwrap().trim_end()), "{read} {line}");
+        let statement = URL_SAFE_NO_PAD.decode(keys.statement_key().unwrap()).unwrap();
+        assert_eq!(statement.len(), length);
+        let unlike: &[&str] =
+            if suite == Suite::Modern { &["ssh-user", "ssh-host", "statement"] } else { &[] };
+        assert_eq!(keys.unlike(Suite::Compatible), unlike);
+        assert_eq!(keys.unlike(Suite::Modern), <[&str; 0]>::default());
+    }
+}
+
+#[test]
+fn sealed_keys_open_with_their_passphrase_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (place, certificate) = place(dir.path());
+    let made =
+        CaKeys::create(&place, &certificate, "id.test", (Suite::Modern, passphrase("good")), 1_800_000_000);
+    made.unwrap();
+    let open = |passphrase| CaKeys::open(&place, &certificate, "id.test", Owner::me(), passphrase);
+    let keys = open(passphrase("good")).unwrap();
+    assert!(keys.trust().ssh_user_cas[0].starts_with("ssh-ed25519 "));
+    let failed = open(passphrase("bad")).unwrap_err().to_string();
+    assert!(
+        failed.ends_with("ssh_user_ca: the passphrase is not the one that it was sealed with"),
+        "{failed}"
+    );
+    let failed = open(None).unwrap_err();
+    assert!(failed.to_string().ends_with("it is sealed with a passphrase, and none is given"), "{failed}");
+    assert!(failed.hints()[0].contains("`key_passphrase_file: FILE`"), "{:?}", failed.hints());
+    // Without us, whoever has the passphrase has the keys.
+    for name in FILES {
+        let path = dir.path().join("keys").join(name);
+        assert!(is_sealed(&fs::read_to_string(&path).unwrap()));
+        let path = path.to_str().unwrap();
+        run("openssl", &["pkey", "-noout", "-in", path, "-passin", "pass:good"]);
+    }
+    // One that is not sealed is read all the same, so that there is a way from one to the other.
+    let plain = dir.path().join("keys/tls_ca.key");
+    let text = run("openssl", &["pkey", "-in", plain.to_str().unwrap(), "-passin", "pass:good"]);
+    fs::write(&plain, text).unwrap();
+    assert_eq!(open(passphrase("good")).unwrap().names().unwrap(), keys.names().unwrap());
+}
+
+#[test]
+fn keys_of_rsa_and_of_p384_are_taken_from_others() {
+    let dir = tempfile::tempdir().unwrap();
+    new_keys(dir.path(), 1_800_000_000);
+    let at = |name: &str| dir.path().join("keys").join(name).to_str().unwrap().to_owned();
+    let rsa = |bits| vec!["RSA".to_owned(), format!("rsa_keygen_bits:{bits}")];
+    let p384 = vec!["EC".to_owned(), "ec_paramgen_curve:P-384".to_owned()];
+    let make = |kind: &[String], name: &str| {
+        let args = ["genpkey", "-algorithm", &kind[0], "-pkeyopt", &kind[1], "-out", &at(name)];
+        run("openssl", &args);
+        fs::set_permissions(at(name), fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    make(&rsa(3072), "ssh_user_ca");
+    make(&p384, "ssh_host_ca");
+    make(&rsa(3072), "tls_ca.key");
+    assert!(open(dir.path()).unwrap_err().to_string().ends_with("tls_ca.crt: it is of another key"));
+    let request = "req -x509 -days 3650 -subj /CN=id.test -addext basicConstraints=critical,CA:true,pathlen:0 -addext keyUsage=critical,keyCertSign,cRLSign -key";
+    let (key, certificate) = (at("tls_ca.key"), at("tls_ca.crt"));
+    let args: Vec<&str> = request.split(' ').chain([key.as_str(), "-out", certificate.as_str()]).collect();
+    run("openssl", &args);
+    let trust = open(dir.path()).unwrap().trust();
+    assert!(trust.ssh_user_cas[0].starts_with("ssh-rsa AAAA"), "{trust:?}");
+    assert!(trust.ssh_host_cas[0].starts_with("ecdsa-sha2-nistp384 AAAA"), "{trust:?}");
+    make(&rsa(2048), "ssh_user_ca");
+    let failed = open(dir.path()).unwrap_err().to_string();
+    assert!(failed.contains("or RSA of 3072 to 4096 bits"), "{failed}");
+}

@@ -170,6 +170,39 @@ fn it_must_be_a_statement_of_that_cluster_and_of_now() {
     }
 }
 
+#[test]
+fn a_key_of_ecdsa_signs_by_its_own_algorithm_and_no_other() {
+    use ring::rand::SystemRandom;
+    use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair};
+    known();
+    for (name, algorithm) in
+        [("ES256", &ECDSA_P256_SHA256_FIXED_SIGNING), ("ES384", &ECDSA_P384_SHA384_FIXED_SIGNING)]
+    {
+        let random = SystemRandom::new();
+        let pkcs8 = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
+        let pair = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8.as_ref(), &random).unwrap();
+        let key = URL_SAFE_NO_PAD.encode(pair.public_key());
+        let statement = Statement { statement_keys: vec![key.clone()], ..AUTHOR.statement(7, NOON) };
+        let header = JwsHeader { typ: Some(STATEMENT.to_owned()), ..JwsHeader::default() };
+        let jws = crate::jws::sign_pkcs8(pkcs8.as_ref(), header, &statement).unwrap().expose().to_owned();
+        believe(&jws, None, Some(&key), NOON).unwrap();
+        let claims = jws.split('.').nth(1).unwrap();
+        for (said, why) in [
+            (name, None),
+            ("EdDSA", Some("none of its keys has signed it")),
+            (if name == "ES256" { "ES384" } else { "ES256" }, Some("none of its keys has signed it")),
+            ("none", Some("it is a JWS of another kind")),
+            ("HS256", Some("it is a JWS of another kind")),
+        ] {
+            let header = format!("{{\"alg\":\"{said}\",\"typ\":\"{STATEMENT}\"}}");
+            let message = format!("{}.{claims}", URL_SAFE_NO_PAD.encode(header));
+            let signature = pair.sign(&random, message.as_bytes()).unwrap();
+            let jws = format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature));
+            assert_eq!(believe(&jws, None, None, NOON).err().as_deref(), why, "{name} {said}");
+        }
+    }
+}
+
 /// Each kind of new one, by each of those who could vouch for it.
 #[test]
 fn a_new_ca_is_vouched_for_by_one_of_its_kind_or_of_tls() {

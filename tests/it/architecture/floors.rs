@@ -107,7 +107,7 @@ authority::revocation: authority::keys authority::store clock error krl text wir
 authority::statements: authority::keys authority::revocation authority::store error wire
 authority: authority::config authority::hosts authority::keys authority::limits authority::policy
     authority::policy_files authority::replicas authority::revocation authority::statements authority::store clock error
-    folder::trust::Owner join::issuers net random
+    folder::trust::Owner join::issuers net random suite
 authority::tls: authority authority::config authority::issue authority::keys authority::store
     authority::validity error folder pem terminal
 authority::enroll: authority authority::config authority::issue authority::keys::CaKeys authority::keys::KeyPlace authority::limits
@@ -129,7 +129,7 @@ commands: authority authority::audit authority::config authority::issue authorit
     authority::policy authority::policy_files authority::revocation::alarm_of authority::serve authority::store authority::tls authority::validity cli clock denial destination document
     environment error folder host join join::example join::instance::is_id join::instance::secret_hash join::issuers::probe join::jwt join::method
     join::verify krl net once once::command once::revoke once::runs once::settings output pem principal process random runtime
-    terminal text wire
+    secret suite terminal text wire
 main: cli commands environment net secret terminal
 ";
 

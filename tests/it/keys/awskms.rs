@@ -71,7 +71,7 @@ impl Kms {
             environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let policy = policies::basic(issuer).replace("values: [ubuntu]", &format!("values: ['{}']", login()));
         let builder = Authority::with_policy(&policy).issuer(issuer).config(QUOTAS);
-        builder.keys(KEYS, &environment).init(&["--suite", suite])
+        builder.keys(KEYS, &environment).init(["--suite", suite])
     }
 
     /// The aliases and states of all that it has.

@@ -1,0 +1,195 @@
+//! Suites and types of keys, with an sshd whose policy is narrow, and with keys that others have made.
+
+use std::path::Path;
+
+use rustix::process::Signal;
+
+use crate::support::authority::Authority;
+use crate::support::issuer::Issuer;
+use crate::support::once::{Job, World, copy};
+use crate::support::policies;
+use crate::support::process::{command, machine_id, read, succeed};
+use crate::support::sshd::{Sshd, login};
+use crate::support::wait_for;
+
+/// Lets jobs log in as whoever runs the tests.
+fn ours(policy: String) -> String {
+    policy.replace("values: [ubuntu]", &format!("values: ['{}']", login()))
+}
+
+#[track_caller]
+fn key_type(destination: &Path) -> String {
+    read(destination.join("key.pub")).split(' ').next().unwrap().to_owned()
+}
+
+/// What OpenSSL says of a certificate's key.
+#[track_caller]
+fn tls_key(destination: &Path) -> String {
+    let mut show = command("openssl");
+    let text = succeed(show.args(["x509", "-noout", "-text", "-in"]).arg(destination.join("tls.crt")));
+    text.lines().find_map(|line| line.trim().strip_prefix("ASN1 OID: ")).unwrap_or("none").to_owned()
+}
+
+#[test]
+fn an_sshd_of_a_fips_policy_takes_the_jobs_of_a_compatible_authority_and_no_others() {
+    let world = World::of_suite("compatible", ours);
+    let sshd = Sshd::of_fips(&world.authority);
+    let job = world.github();
+    let usual = job.once([]).good().destination();
+    assert_eq!((key_type(&usual).as_str(), tls_key(&usual).as_str()), ("ecdsa-sha2-nistp256", "prime256v1"));
+    sshd.logs_in(&usual);
+    let larger = job.once(["--key-type", "ecdsa-p384"]).good().destination();
+    assert_eq!((key_type(&larger).as_str(), tls_key(&larger).as_str()), ("ecdsa-sha2-nistp384", "secp384r1"));
+    sshd.logs_in(&larger);
+    let other = job.once(["--key-type", "ed25519"]).good().destination();
+    assert_eq!((key_type(&other).as_str(), tls_key(&other).as_str()), ("ssh-ed25519", "prime256v1"));
+    assert_eq!(sshd.try_login(&other, &login()).status.code(), Some(255), "{}", sshd.log());
+
+    let world = World::of_suite("modern", ours);
+    let sshd = Sshd::of_fips(&world.authority);
+    let job = world.github();
+    let usual = job.once([]).good().destination();
+    assert_eq!((key_type(&usual).as_str(), tls_key(&usual).as_str()), ("ssh-ed25519", "prime256v1"));
+    assert_eq!(sshd.try_login(&usual, &login()).status.code(), Some(255), "{}", sshd.log());
+    // It is the CA's key as well.
+    let of_p256 = job.once(["--key-type", "ecdsa-p256"]).good().destination();
+    sshd.refuses(&of_p256, "signature algorithm ssh-ed25519");
+}
+
+/// With an agent, through a renewal, and given back; by each kind of assertion.
+#[test]
+fn keys_of_each_type_log_in_are_renewed_and_given_back() {
+    let world = World::of_suite("modern", ours);
+    let sshd = Sshd::start(&world.authority);
+    let named = [
+        ("ed25519", "ssh-ed25519", "ED25519"),
+        ("ecdsa-p256", "ecdsa-sha2-nistp256", "ECDSA"),
+        ("ecdsa-p384", "ecdsa-sha2-nistp384", "ECDSA"),
+    ];
+    std::thread::scope(|scope| {
+        for (name, algorithm, short) in named {
+            let (world, sshd) = (&world, &sshd);
+            scope.spawn(move || {
+                let job = world.github().env("MACHINE_ID_KEY_TYPE", name);
+                renewed_with_an_agent(&job, sshd, algorithm);
+                for output in ["identity", "ssh"] {
+                    let destination = job.once(["--output", output]).good().destination();
+                    assert_eq!(key_type(&destination), algorithm);
+                    let told = succeed(machine_id(["inspect"]).arg(&destination));
+                    assert!(told.contains(&format!("  key: {algorithm}\n")), "{told}");
+                    let listed =
+                        succeed(command("ssh-keygen").args(["-l", "-f"]).arg(destination.join("key")));
+                    assert!(listed.contains(&format!("({short})")), "{listed}");
+                    sshd.logs_in(&destination);
+                    gives_back(&job, &destination);
+                    sshd.refresh_revoked(&world.authority);
+                    sshd.refuses(&destination, "revoked");
+                }
+            });
+        }
+    });
+    let events = world.authority.audit();
+    let count = |kind: &str| events.iter().filter(|event| event["event"] == kind).count();
+    assert_eq!(count("issued"), count("revoked"));
+}
+
+/// Revokes what is in a destination, which stays.
+#[track_caller]
+fn gives_back(job: &Job, destination: &Path) {
+    let spare = job.path("spare");
+    copy(destination, &spare);
+    job.run(["cleanup", "-v", spare.to_str().unwrap()]).good().says(&["revoked the certificates"]);
+}
+
+/// Logs in, again after a renewal, by an agent that has the key alone.
+#[track_caller]
+fn renewed_with_an_agent(job: &Job, sshd: &Sshd, algorithm: &str) {
+    let ssh = format!(
+        "ssh -F \"$MACHINE_ID_DESTINATION/ssh_config\" -o BatchMode=yes -p {} {}@127.0.0.1 true",
+        sshd.port(),
+        login()
+    );
+    let script = format!(
+        "ssh-add -L > listed && {ssh} && touch first && until [ -e renewed ]; do sleep 0.05; done && {ssh} && touch second; exec sleep 300"
+    );
+    let mut once = job.start(["--agent", "--ttl", "10s", "--", "sh", "-c", &script]);
+    let ended = |once: &mut crate::support::process::Running, name: &str| {
+        wait_for(name, || {
+            assert!(once.ended().is_none(), "{}", once.stderr());
+            job.path(name).exists().then_some(())
+        });
+    };
+    ended(&mut once, "first");
+    assert!(
+        job.said("listed").starts_with(&format!("{algorithm}-cert-v01@openssh.com ")),
+        "{}",
+        job.said("listed")
+    );
+    wait_for("a renewal", || once.stderr().contains("renewed the certificates").then_some(()));
+    std::fs::write(job.path("renewed"), "").unwrap();
+    ended(&mut once, "second");
+    once.signal(Signal::TERM);
+    once.wait();
+    assert!(!once.stderr().contains("warning"), "{}", once.stderr());
+}
+
+/// Puts keys in the place of those that `init` made, as docs/keys.md says.
+fn keys_of_others(folder: &Path, ssh: &str, tls: &str) {
+    let script = format!(
+        "cd '{}' && umask 077 && for key in ssh_user_ca ssh_host_ca; do openssl genpkey {ssh} -out $key; done && \
+         openssl genpkey {tls} -out tls_ca.key && openssl req -x509 -days 3650 -key tls_ca.key -out tls_ca.crt \
+         -subj '/CN=id.test machine-id CA' -addext basicConstraints=critical,CA:true,pathlen:0 \
+         -addext keyUsage=critical,keyCertSign,cRLSign",
+        folder.display()
+    );
+    succeed(command("sh").args(["-euc", &script]));
+}
+
+#[test]
+fn keys_of_rsa_and_of_p384_certify_jobs_for_a_fips_policy() {
+    const RSA: &str = "-algorithm RSA -pkeyopt rsa_keygen_bits:3072";
+    const P384: &str = "-algorithm EC -pkeyopt ec_paramgen_curve:P-384";
+    let rsa: fn(&Path) = |folder| keys_of_others(folder, RSA, RSA);
+    let p384: fn(&Path) = |folder| keys_of_others(folder, P384, P384);
+    std::thread::scope(|scope| {
+        for (keys, named, signed) in [
+            (rsa, "ssh-rsa ", "sha256WithRSAEncryption"),
+            (p384, "ecdsa-sha2-nistp384 ", "ecdsa-with-SHA384"),
+        ] {
+            scope.spawn(move || {
+                let issuer = Issuer::start();
+                let builder = Authority::with_policy(&ours(policies::basic(&issuer))).issuer(&issuer);
+                let authority = builder.init(["--suite", "compatible"]).exchanging_keys(keys).start();
+                let ca = succeed(&mut authority.command(["export", "ssh-user-ca"]));
+                assert!(ca.starts_with(named), "{ca}");
+                let world = World { issuer, authority };
+                let sshd = Sshd::of_fips(&world.authority);
+                let job = world.github();
+                let destination = job.once([]).good().destination();
+                sshd.logs_in(&destination);
+                let file = |name: &str| destination.join(name).display().to_string();
+                let text =
+                    succeed(command("openssl").args(["x509", "-noout", "-text", "-in", &file("tls.crt")]));
+                assert!(text.contains(signed), "{text}");
+                succeed(command("openssl").args([
+                    "verify",
+                    "-x509_strict",
+                    "-CAfile",
+                    &file("ca.crt"),
+                    &file("tls.crt"),
+                ]));
+                gives_back(&job, &destination);
+                sshd.refresh_revoked(&world.authority);
+                sshd.refuses(&destination, "revoked");
+                // What is stated, and by whom, is for its servers to verify.
+                let trust = job.path("trust");
+                let mut refresh =
+                    machine_id(["host", "refresh", "--authority", &world.authority.url(), "--dir"]);
+                succeed(refresh.arg(&trust).arg("--ca-file").arg(world.authority.ca_file()));
+                let doctor = world.authority.run(["doctor"]);
+                let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+                assert!(said.contains("ok: keys: "), "{said}");
+            });
+        }
+    });
+}
