@@ -120,8 +120,7 @@ fn sealed_keys_open_with_their_passphrase_alone() {
     let made =
         CaKeys::create(&place, &certificate, "id.test", (Suite::Modern, passphrase("good")), 1_800_000_000);
     made.unwrap();
-    let open =
-        |passphrase| CaKeys::open(&KeySource { passphrase, ..source(dir.path()) }, &Arc::default());
+    let open = |passphrase| CaKeys::open(&KeySource { passphrase, ..source(dir.path()) }, &Arc::default());
     let keys = open(passphrase("good")).unwrap();
     assert!(keys.trust().ssh_user_cas[0].starts_with("ssh-ed25519 "));
     let failed = open(passphrase("bad")).unwrap_err().to_string();
