@@ -26,6 +26,7 @@ mod join_conformance;
 mod logs;
 mod once;
 mod policy_cli;
+mod rotation;
 mod secrets;
 mod servers;
 mod watch;
