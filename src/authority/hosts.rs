@@ -60,7 +60,8 @@ impl Heard {
     /// Whether a host's name was not noted for so long that it should be, if it is there.
     pub fn wants(&self, name: &str, now: Instant) -> bool {
         let known = self.known();
-        !known.waiting.contains_key(name) && known.told.get(name).is_none_or(|(told, _)| !is_recent(*told, now))
+        !known.waiting.contains_key(name)
+            && known.told.get(name).is_none_or(|(told, _)| !is_recent(*told, now))
     }
 
     /// Those of which the store is to hear now.
@@ -174,7 +175,8 @@ mod tests {
             heard.note(news);
             heard.take(start).len()
         };
-        let told = [with("a"), with("a"), with("b"), HostNews::There("web-1".into(), 2), with("a")].map(count);
+        let told =
+            [with("a"), with("a"), with("b"), HostNews::There("web-1".into(), 2), with("a")].map(count);
         assert_eq!(told, [1, 0, 1, 0, 1]);
     }
 

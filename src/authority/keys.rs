@@ -43,10 +43,8 @@ mod subject;
 pub(in crate::authority) mod tests;
 mod tls;
 
-pub use next::NewCa;
-pub use opening::Lack;
 pub use place::KeyPlace;
-pub use private::{Algorithm, KeyStore, PrivateKey, is_away};
+pub use private::{Algorithm, KeyStore, Lack, PrivateKey, is_away};
 pub use sealed::{SEALS_CA_KEYS, SealingKey};
 pub use tls::TlsCaCertificate;
 pub(super) use tls::{params, valid_from};
@@ -107,6 +105,17 @@ pub struct Signing {
     pub ssh_host: Option<i64>,
     /// X.509 certificates.
     pub tls: Option<i64>,
+}
+
+/// What a new CA is for.
+#[derive(Clone, Copy, Debug)]
+pub struct NewCa<'a> {
+    /// Which kind.
+    pub kind: CaKind,
+    /// What else its name hangs on: the same again finds the key of one that was interrupted.
+    pub occasion: &'a str,
+    /// When, in seconds since 1970.
+    pub now: i64,
 }
 
 /// A CA, as lists of what is revoked have it.

@@ -26,7 +26,6 @@ mod join_conformance;
 mod logs;
 mod once;
 mod policy_cli;
-mod rotation;
 mod secrets;
 mod servers;
 mod watch;

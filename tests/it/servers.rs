@@ -17,6 +17,7 @@ mod moves;
 mod outputs;
 mod proxy;
 mod replicas;
+mod rotation;
 mod sessions;
 mod thrown_out;
 mod walk;

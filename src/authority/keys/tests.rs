@@ -154,9 +154,9 @@ fn what_ends_is_destroyed_and_signs_nothing() {
     let keys = CaKeys::open(&source(dir.path()), &Arc::new(ended)).unwrap();
     assert!(keys.signs_again(CaKind::SshUser, Some(2)) && !keys.signs_again(CaKind::SshUser, None));
     assert_eq!(keys.signing(), Signing { ssh_user: Some(2), ..Signing::default() });
-    let told: Vec<String> = keys.tidy().into_iter().map(Result::unwrap).collect();
+    let told: Vec<String> = keys.tidy(&source(dir.path())).into_iter().map(Result::unwrap).collect();
     assert!(told[0].starts_with("destroyed the CA key ssh-user"), "{told:?}");
-    assert!(!dir.path().join("keys/ssh_user_ca").exists() && keys.tidy().is_empty());
+    assert!(!dir.path().join("keys/ssh_user_ca").exists() && keys.tidy(&source(dir.path())).is_empty());
 }
 
 #[test]
