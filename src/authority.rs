@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ca::CaSet;
 use store::cas::Heard;
@@ -48,12 +48,24 @@ pub mod store;
 pub mod tls;
 pub mod validity;
 
+/// How often it is looked for a CA key that is not to be had: each time a service or a token may be asked.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
 /// How much longer than they must be used proofs are held, in seconds: an
 /// exchange under way may have found its token's time good a while ago.
 const PRUNE_MARGIN: i64 = 120;
 
 /// What the operator should hear of one that is ready; or why it is not, for all who asked meanwhile.
 type Ready = Result<Option<String>, Arc<Error>>;
+
+/// What was known of the CAs when it was looked last.
+#[derive(Debug, Default)]
+pub struct Looked {
+    set: Option<i64>,
+    lacks: Vec<keys::Lack>,
+    /// When it was last tried to open those that are not to be had.
+    tried: Option<Instant>,
+}
 
 /// Everything that an authority is while it runs.
 #[derive(Debug)]
@@ -182,31 +194,32 @@ impl Authority {
         Ok(())
     }
 
-    /// Hears of the CAs, and looks again for keys that are not to be had; what the log is to say.
-    pub async fn look_at_keys(&self) -> Result<Vec<String>> {
-        let before = self.keys();
+    /// Hears of the CAs, and looks again for keys that are not to be had; what the log is to say, where they are others since
+    /// it was `looked` last.
+    pub async fn look_at_keys(&self, looked: &mut Looked) -> Result<Vec<String>> {
         self.hear().await?;
-        let now = self.keys();
-        let is_new = now.set().number != before.set().number;
-        if !is_new && !before.lacks().is_empty() {
-            self.open_keys(Arc::clone(now.set())).await?;
+        if !self.keys().lacks().is_empty() && looked.tried.is_none_or(|tried| tried.elapsed() >= LOOK_AGAIN) {
+            looked.tried = Some(Instant::now());
+            self.open_keys(Arc::clone(self.keys().set())).await?;
         }
-        let now = self.keys();
+        let keys = self.keys();
+        let (number, lacks) = (keys.set().number, keys.lacks().to_vec());
         let mut news = Vec::new();
-        if is_new {
-            news.push(
-                "the CAs are others from now on: `machine-id authority rotate status` says which".to_owned(),
-            );
+        if looked.lacks != lacks {
+            news.extend(lacks.iter().map(|lack| format!("warning: {}", lack.words())));
+            looked.lacks = lacks;
+        }
+        let before = looked.set.replace(number);
+        if before == Some(number) {
+            return Ok(news);
+        }
+        // What was to be taken away when it ended here the last time, too.
+        let source = self.config.key_source()?;
+        let told = spawn_blocking(move || keys.tidy(&source)).await.map_err(Error::internal)?;
+        news.extend(told.into_iter().map(|told| told.unwrap_or_else(|error| format!("warning: {error}"))));
+        if before.is_some() {
+            news.push("other CAs from now on: `machine-id authority rotate status` says which".to_owned());
             self.statements.wake();
-        }
-        if is_new || now.lacks() != before.lacks() {
-            news.extend(now.lacks().iter().map(|lack| format!("warning: {}", lack.words())));
-        }
-        if is_new {
-            let told = spawn_blocking(move || now.tidy()).await.map_err(Error::internal)?;
-            news.extend(
-                told.into_iter().map(|told| told.unwrap_or_else(|error| format!("warning: {error}"))),
-            );
         }
         Ok(news)
     }

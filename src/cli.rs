@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 pub mod authority;
 pub mod cleanup;
+mod data_dir;
 pub mod format;
 pub mod host;
 pub mod inspect;

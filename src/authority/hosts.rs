@@ -1,7 +1,8 @@
 //! The hosts that have proved lately which they are, until the store hears of them: of each what it said last, once a minute at
-//! most, those of a second in one commit.
+//! most unless its CAs are others, those of a second in one commit.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,8 +17,8 @@ pub struct Heard(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
-    /// When the store heard of each.
-    told: BTreeMap<String, Instant>,
+    /// When the store heard of each, and a hash of the CAs that it had.
+    told: BTreeMap<String, (Instant, u64)>,
     /// What it is to hear next.
     waiting: BTreeMap<String, HostNews>,
 }
@@ -59,24 +60,38 @@ impl Heard {
     /// Whether a host's name was not noted for so long that it should be, if it is there.
     pub fn wants(&self, name: &str, now: Instant) -> bool {
         let known = self.known();
-        !known.waiting.contains_key(name) && known.told.get(name).is_none_or(|told| !is_recent(*told, now))
+        !known.waiting.contains_key(name)
+            && known.told.get(name).is_none_or(|(told, _)| !is_recent(*told, now))
     }
 
     /// Those of which the store is to hear now.
     pub fn take(&self, now: Instant) -> Vec<HostNews> {
         let mut known = self.known();
-        known.told.retain(|_, told| is_recent(*told, now));
+        known.told.retain(|_, (told, _)| is_recent(*told, now));
         let mut due = Vec::new();
         for (name, host) in std::mem::take(&mut known.waiting) {
-            if known.told.contains_key(&name) || known.told.len() >= MAX_HOSTS {
-                known.waiting.insert(name, host);
-            } else {
-                known.told.insert(name, now);
+            let cas = match &host {
+                HostNews::Said(host) => Some(hash(&host.cas)),
+                HostNews::There(..) => None,
+            };
+            let told = known.told.get(&name).map(|(_, cas)| *cas);
+            // Other CAs are told at once: a rotation waits for them.
+            let is_due = told.map_or(known.told.len() < MAX_HOSTS, |told| cas.is_some_and(|cas| cas != told));
+            if is_due {
+                known.told.insert(name, (now, cas.or(told).unwrap_or_default()));
                 due.push(host);
+            } else {
+                known.waiting.insert(name, host);
             }
         }
         due
     }
+}
+
+fn hash(cas: &[String]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    cas.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn is_recent(told: Instant, now: Instant) -> bool {
@@ -147,6 +162,22 @@ mod tests {
         let all = [("web-1", 1, 1), ("web-2", 2, 1), ("web-3", 1, 5)];
         let all = all.map(|(name, list, seen)| (name.to_owned(), Some(list), seen));
         assert_eq!(taken(&heard, start + EVERY), all);
+    }
+
+    #[test]
+    fn of_other_cas_the_store_hears_at_once() {
+        let (heard, start) = (Heard::default(), Instant::now());
+        let with = |cas: &str| match host("web-1", 1) {
+            HostNews::Said(host) => HostNews::Said(HostSeen { cas: vec![cas.into()], ..host }),
+            other => other,
+        };
+        let count = |news| {
+            heard.note(news);
+            heard.take(start).len()
+        };
+        let told =
+            [with("a"), with("a"), with("b"), HostNews::There("web-1".into(), 2), with("a")].map(count);
+        assert_eq!(told, [1, 0, 1, 0, 1]);
     }
 
     #[test]

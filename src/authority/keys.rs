@@ -51,11 +51,9 @@ mod tls;
 mod travel;
 
 pub use cross::Cross;
-pub use next::NewCa;
-pub use opening::Lack;
 pub use passphrase::passphrase;
 pub use place::{KeyPlace, TLS_CERTIFICATE};
-pub use private::{Algorithm, KeyStore, PrivateKey, is_away};
+pub use private::{Algorithm, KeyStore, Lack, PrivateKey, is_away};
 pub use sealed::is_sealed;
 pub use tls::TlsCaCertificate;
 pub(super) use tls::{params, valid_from};
@@ -135,6 +133,17 @@ pub struct Signing {
     pub ssh_host: Option<i64>,
     /// X.509 certificates.
     pub tls: Option<i64>,
+}
+
+/// What a new CA is for.
+#[derive(Clone, Copy, Debug)]
+pub struct NewCa<'a> {
+    /// Which kind.
+    pub kind: CaKind,
+    /// What else its name hangs on: the same again finds the key of one that was interrupted.
+    pub occasion: &'a str,
+    /// When, in seconds since 1970.
+    pub now: i64,
 }
 
 /// A CA, as lists of what is revoked have it.

@@ -27,7 +27,7 @@ use super::head::{BodyLeft, StrictHead};
 use super::http::{Peer, router};
 use super::store::{is_displaced, lost};
 use super::tls::{self, keeper::CertificateKeeper};
-use super::{Authority, policy_watch};
+use super::{Authority, Looked, policy_watch};
 use crate::error::{Context as _, Kind, Result};
 use crate::terminal::{log, log_rarely};
 use crate::wire;
@@ -170,9 +170,10 @@ impl Alone {
 
 /// Takes other CAs within a second, and says at once which it has: a rotation waits for that.
 async fn keep_keys(authority: Arc<Authority>, name: String) {
+    let mut looked = Looked::default();
     loop {
         sleep(LOOK_AT_KEYS_EVERY).await;
-        match authority.look_at_keys().await {
+        match authority.look_at_keys(&mut looked).await {
             Ok(news) if news.is_empty() => {}
             Ok(news) => {
                 news.iter().for_each(|news| log(news));

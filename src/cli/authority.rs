@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+pub use super::data_dir::DataDir;
 use super::format::Format;
 use super::rotate::Rotate;
 
@@ -349,14 +350,6 @@ pub struct Whom {
     /// Everybody.
     #[arg(long)]
     pub all: bool,
-}
-
-/// Where an authority's data is.
-#[derive(Debug, Args)]
-pub struct DataDir {
-    /// The authority's data directory.
-    #[arg(long, value_name = "DIR", env = "MACHINE_ID_DATA_DIR", hide_env_values = true)]
-    pub data_dir: PathBuf,
 }
 
 /// `authority migrate`.

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::authority::DataDir;
+use super::data_dir::DataDir;
 use super::format::Format;
 
 /// `authority rotate`.

@@ -17,6 +17,7 @@ mod moves;
 mod outputs;
 mod proxy;
 mod replicas;
+mod rotation;
 mod sealed;
 mod sessions;
 mod suites;

@@ -6,26 +6,16 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
 
-use super::opening::sealed_for;
 use super::private::{PrivateKey, lacking};
 use super::ssh::SshCa;
-use super::{CaKeys, KeySource, StatementKey, TlsCaCertificate, algorithm, tls, travel};
+use super::travel::{self, sealed_for};
+use super::{CaKeys, KeySource, NewCa, StatementKey, TlsCaCertificate, algorithm, tls};
 use crate::authority::ca::{CaKey, CaKind, CaState};
-use crate::error::{Error, Result};
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::folder::Folder;
 use crate::net::pin_of;
 use crate::text::hex;
 use crate::wire::Endorsement;
-
-/// What a new CA is for.
-#[derive(Clone, Copy, Debug)]
-pub struct NewCa<'a> {
-    /// Which kind.
-    pub kind: CaKind,
-    /// What else its name hangs on: the same again finds the key of one that was interrupted.
-    pub occasion: &'a str,
-    /// When, in seconds since 1970.
-    pub now: i64,
-}
 
 impl CaKeys {
     /// The CA that signs, as it is written down once there are others beside it.
@@ -132,17 +122,29 @@ impl CaKeys {
     }
 
     /// Destroys the private keys of CAs that are trusted no more; what there is to say of each: that it is gone, or what is to be done.
-    pub fn tidy(&self) -> Vec<Result<String>> {
+    pub fn tidy(&self, from: &KeySource) -> Vec<Result<String>> {
         let mut told = Vec::new();
         for key in self.set.keys.iter().filter(|key| !key.state.is_trusted()) {
             // One that cannot be looked for now is looked for again.
             if matches!(self.store.open(&key.name), Ok(Some(_))) {
+                if key.kind == CaKind::Tls && key.is_first {
+                    told.extend(self.replace_certificate(from).err().map(Err));
+                }
                 let place = self.store.place(&key.name);
                 let done = self.store.destroy(&key.name);
                 told.push(done.map(|()| format!("destroyed the CA key {}, {place}", key.name)));
             }
         }
         told
+    }
+
+    /// Puts the certificate of the TLS CA that signs in the place of the first's, which those read who ask no store.
+    fn replace_certificate(&self, from: &KeySource) -> Result<()> {
+        let path = &from.certificate;
+        let folder = path.parent().unwrap_or(path);
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        Folder::replace_inside(folder, name, self.tls_ca().certificate.pem.as_bytes())
+            .context(Kind::Usage, format!("cannot write {}", path.display()))
     }
 
     /// Where the private key of that name is, for operators.

@@ -4,32 +4,13 @@ use std::sync::Arc;
 
 use super::cross::Cross;
 use super::family::{Family, Member};
-use super::private::PrivateKey;
+use super::private::{Lack, PrivateKey};
 use super::ssh::SshCa;
 use super::tls::{self, TlsCa};
-use super::{CaKeys, KeySource, KeyStore, StatementKey, TlsCaCertificate, travel};
+use super::travel::{self, sealed_for};
+use super::{CaKeys, KeySource, KeyStore, StatementKey, TlsCaCertificate};
 use crate::authority::ca::{CaKey, CaKind, CaSet, CaState};
 use crate::error::{Error, Result};
-
-/// A private key that an authority ought to have, and has not.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lack {
-    /// Its name in the key store.
-    pub name: String,
-    /// Where it ought to be.
-    pub place: String,
-    /// Why it is not to be had.
-    pub why: String,
-    /// Whether it is one that signs.
-    pub signs: bool,
-}
-
-impl Lack {
-    /// In words.
-    pub fn words(&self) -> String {
-        format!("the private key of the CA {} is not to be had, in {}: {}", self.name, self.place, self.why)
-    }
-}
 
 struct Opener<'a> {
     from: &'a KeySource,
@@ -134,9 +115,4 @@ impl Opener<'_> {
         Error::usage(format!("the CA key {} is missing", self.store.place(name)))
             .hint("put it back from the backup: what it has signed is good for nothing without it")
     }
-}
-
-/// Whose a sealed key is.
-pub(super) fn sealed_for(cluster: &str, name: &str) -> String {
-    format!("{cluster} {name}")
 }

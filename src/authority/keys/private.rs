@@ -74,6 +74,26 @@ pub trait KeyStore: Send + Sync + fmt::Debug {
     }
 }
 
+/// A private key that an authority ought to have, and has not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lack {
+    /// Its name in the key store.
+    pub name: String,
+    /// Where it ought to be.
+    pub place: String,
+    /// Why it is not to be had.
+    pub why: String,
+    /// Whether it is one that signs.
+    pub signs: bool,
+}
+
+impl Lack {
+    /// In words.
+    pub fn words(&self) -> String {
+        format!("the private key of the CA {} is not to be had, in {}: {}", self.name, self.place, self.why)
+    }
+}
+
 /// That a store of keys cannot be reached.
 #[derive(Debug)]
 struct Away(String);

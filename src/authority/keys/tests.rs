@@ -2,7 +2,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use super::file::FileStore;
 use super::*;
+use crate::authority::ca::CaKey;
 
 fn place(dir: &Path) -> (KeyPlace, std::path::PathBuf) {
     let place = KeyPlace::File(dir.join("keys"));
@@ -171,4 +173,111 @@ fn keys_of_rsa_and_of_p384_are_taken_from_others() {
     make(&rsa(2048), "ssh_user_ca");
     let failed = open(dir.path()).unwrap_err().to_string();
     assert!(failed.contains("or RSA of 3072 to 4096 bits"), "{failed}");
+}
+
+/// A set with the CA of that kind that signs, and the next one beside it.
+fn started(keys: &CaKeys, dir: &Path, kind: CaKind) -> Arc<CaSet> {
+    let new = NewCa { kind, occasion: "start", now: 1_800_000_001 };
+    let next = keys.make_next(&source(dir), new).unwrap();
+    let present = CaKey { number: 1, ..keys.present(kind, 1_800_000_001).unwrap() };
+    Arc::new(CaSet { number: 7, keys: vec![present, CaKey { number: 2, ..next }] })
+}
+
+#[test]
+fn the_next_ca_is_trusted_and_travels_sealed() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let first = new_keys(dir.path(), 1_800_000_000);
+    for entry in fs::read_dir(dir.path().join("keys")).unwrap().map(|entry| entry.unwrap().path()) {
+        fs::create_dir_all(other.path().join("keys")).unwrap();
+        fs::set_permissions(other.path().join("keys"), fs::Permissions::from_mode(0o700)).unwrap();
+        fs::copy(&entry, other.path().join("keys").join(entry.file_name().unwrap())).unwrap();
+    }
+    for kind in CaKind::ALL {
+        let set = started(&first, dir.path(), kind);
+        // The same once more finds the key that was made, where it was not recorded.
+        let again = started(&first, dir.path(), kind);
+        assert_eq!(
+            (&again.keys[1].id, &again.keys[1].name),
+            (&set.keys[1].id, &set.keys[1].name),
+            "{kind:?}"
+        );
+        let next = &set.keys[1];
+        assert!(next.name.starts_with(&format!("{}-", kind.name())), "{}", next.name);
+        let sealed = next.sealed.clone().unwrap();
+        assert!(!String::from_utf8_lossy(&sealed).contains("PRIVATE"));
+        assert_eq!(next.endorsements.len(), if kind == CaKind::Tls { 1 } else { 2 });
+        for folder in [dir.path(), other.path()] {
+            let keys = CaKeys::open(&source(folder), &set).unwrap();
+            assert!(keys.lacks().is_empty(), "{:?}", keys.lacks());
+            assert!(folder.join("keys").join(&next.name).exists());
+            let trust = keys.trust();
+            let count = [trust.ssh_user_cas, trust.ssh_host_cas, trust.tls_cas, keys.statement_keys()];
+            let at = CaKind::ALL.iter().position(|one| *one == kind).unwrap();
+            // As `CaKind::ALL` has them.
+            assert_eq!(count.map(|all| all.len()), [0, 1, 2, 3].map(|one| if one == at { 2 } else { 1 }));
+            assert_eq!(keys.names().unwrap(), first.names().unwrap(), "the first stay the first");
+        }
+        // Another key of the store unseals nothing, and another's key is not taken for it.
+        let lacking = |lack: &str| {
+            let keys =
+                CaKeys::open(&KeySource { sealing: Some([8; 32].into()), ..source(other.path()) }, &set);
+            let keys = keys.unwrap();
+            assert!(keys.lacks()[0].why.contains(lack) && !keys.lacks()[0].signs, "{:?}", keys.lacks());
+        };
+        fs::remove_file(other.path().join("keys").join(&next.name)).unwrap();
+        lacking("sealed with another");
+        let another = other.path().join("keys").join(&next.name);
+        FileStore::new(&other.path().join("keys"), Owner::me(), None)
+            .create(&next.name, algorithm_of(kind))
+            .unwrap();
+        lacking("another");
+        fs::remove_file(another).unwrap();
+    }
+}
+
+fn algorithm_of(kind: CaKind) -> Algorithm {
+    if kind == CaKind::Tls { Algorithm::EcdsaP256 } else { Algorithm::Ed25519 }
+}
+
+#[test]
+fn what_ends_is_destroyed_and_signs_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = new_keys(dir.path(), 1_800_000_000);
+    let set = started(&first, dir.path(), CaKind::SshUser);
+    let mut ended = CaSet::clone(&set);
+    (ended.keys[0].state, ended.keys[1].state) = (CaState::Ended, CaState::Current);
+    let keys = CaKeys::open(&source(dir.path()), &Arc::new(ended)).unwrap();
+    assert!(keys.signs_again(CaKind::SshUser, Some(2)) && !keys.signs_again(CaKind::SshUser, None));
+    assert_eq!(keys.signing(), Signing { ssh_user: Some(2), ..Signing::default() });
+    let told: Vec<String> = keys.tidy(&source(dir.path())).into_iter().map(Result::unwrap).collect();
+    assert!(told[0].starts_with("destroyed the CA key ssh-user"), "{told:?}");
+    assert!(!dir.path().join("keys/ssh_user_ca").exists() && keys.tidy(&source(dir.path())).is_empty());
+}
+
+#[test]
+fn the_chain_leads_to_the_old_tls_ca_while_that_is_trusted() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = new_keys(dir.path(), 1_800_000_000);
+    let set = started(&first, dir.path(), CaKind::Tls);
+    let chain = |states: [CaState; 2]| {
+        let mut set = CaSet::clone(&set);
+        (set.keys[0].state, set.keys[1].state) = states.into();
+        let keys = CaKeys::open(&source(dir.path()), &Arc::new(set)).unwrap();
+        crate::pem::certificates(&keys.tls_chain()).unwrap()
+    };
+    let [old, new] = [0, 1].map(|at| crate::pem::certificates(&set.keys[at].public).unwrap().remove(0));
+    let [started, activated, finished] = [
+        [CaState::Current, CaState::Next],
+        [CaState::Former, CaState::Current],
+        [CaState::Ended, CaState::Current],
+    ]
+    .map(chain);
+    assert_eq!((started, finished), (vec![old.clone()], vec![new.clone()]));
+    let [cross, root] = activated.try_into().unwrap();
+    assert_eq!((root, pin_of(&cross).unwrap()), (old.clone(), pin_of(&new).unwrap()));
+    let parse = |der| x509_parser::parse_x509_certificate(der).unwrap().1;
+    let (old, new, cross) = (parse(&old), parse(&new), parse(&cross));
+    assert_eq!((cross.issuer(), cross.subject()), (old.subject(), new.subject()));
+    cross.verify_signature(Some(old.public_key())).unwrap();
+    assert_ne!(old.subject(), new.subject());
 }

@@ -33,6 +33,11 @@ pub(super) fn unseal(key: &SealingKey, whose: &str, sealed: &[u8]) -> Result<Zer
     std::str::from_utf8(private).map(|text| Zeroizing::new(text.to_owned())).map_err(|_| other())
 }
 
+/// Whose a sealed key is.
+pub(super) fn sealed_for(cluster: &str, name: &str) -> String {
+    format!("{cluster} {name}")
+}
+
 fn cipher(key: &SealingKey) -> Result<LessSafeKey> {
     let key = UnboundKey::new(&CHACHA20_POLY1305, &**key);
     key.map(LessSafeKey::new).map_err(|_| Error::internal("sealing a CA key"))

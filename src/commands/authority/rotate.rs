@@ -4,12 +4,10 @@
 //! leaves behind is taken away after it, by this or by `serve`. Between them stands one transaction: who is interrupted says the
 //! same again.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use place::Place;
 
 use super::data_dir;
 use crate::authority::ca::CaKind;
-use crate::authority::config::Config;
 use crate::authority::keys::{CaKeys, NewCa};
 use crate::authority::rotation::{self, Phase, Progress, Step};
 use crate::authority::store::Store;
@@ -23,6 +21,7 @@ use crate::runtime::block_on;
 use crate::terminal;
 
 mod compromised;
+mod place;
 mod status;
 mod waiting;
 
@@ -41,24 +40,6 @@ pub(super) fn run(args: &Rotate, env: &Environment) -> Result<()> {
         }
         (None, Some(step)) => take(step, env),
         (None, None) => Err(Error::usage("neither a step nor `status`")),
-    }
-}
-
-/// Whose CAs are rotated, and who does it.
-struct Place {
-    data_dir: PathBuf,
-    config: Config,
-    by: String,
-}
-
-impl Place {
-    fn new(data_dir: &Path, by: String) -> Result<Self> {
-        Ok(Self { data_dir: data_dir.to_owned(), config: Config::load(data_dir)?, by })
-    }
-
-    fn keys(&self, store: &dyn Store) -> Result<CaKeys> {
-        let set = block_on(store.cas())??;
-        self.config.open_keys(&Arc::new(set))
     }
 }
 
@@ -90,7 +71,7 @@ fn take(args: &RotateStep, env: &Environment) -> Result<()> {
         let keys = at.keys(store.as_ref())?;
         if plan(&at, store.as_ref(), &keys, (kind, phase), args)? {
             let keys = at.keys(store.as_ref())?;
-            for told in keys.tidy() {
+            for told in keys.tidy(&at.config.key_source()?) {
                 match told {
                     Ok(done) => terminal::log(&done),
                     Err(error) => data_dir::warn(&error),

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Place, waiting};
+use super::place::Place;
+use super::waiting;
 use crate::authority::ca::CaKind;
 use crate::authority::keys::CaKeys;
 use crate::authority::rotation::Progress;

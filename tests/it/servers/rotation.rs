@@ -1,0 +1,293 @@
+//! `authority rotate`: with the real binary, a host that watches, and `sshd`.
+
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::authority::Authority;
+use crate::support::cluster::Cluster;
+use crate::support::issuer::Issuer;
+use crate::support::once::{Job, World};
+use crate::support::process::{self, Running, command, machine_id, succeed};
+use crate::support::replicas::Replicas;
+use crate::support::sshd::{self, Sshd};
+use crate::support::wait_for;
+
+/// A host that watches an authority and says which it is, and its `sshd`, which reads what is fetched.
+struct Host {
+    folder: TempDir,
+    sshd: Option<Sshd>,
+    watch: Option<Running>,
+}
+
+impl Host {
+    #[track_caller]
+    fn start(authority: &Authority) -> Self {
+        let mut host = Self { folder: TempDir::new().unwrap(), sshd: None, watch: None };
+        succeed(
+            command("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(host.path("host_key")),
+        );
+        host.certify(authority);
+        let mut watch = machine_id(["host", "watch", "--authority", &authority.url(), "--dir"]);
+        watch.arg(host.path("trust")).arg("--ca-file").arg(authority.ca_file());
+        watch.arg("--host-key").arg(host.path("host_key"));
+        host.watch = Some(Running::start(watch.stdout(Stdio::null()).stderr(Stdio::piped())));
+        wait_for("the list", || host.path("trust/revoked.krl").exists().then_some(()));
+        host.restart_sshd();
+        host
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Has a certificate of its own by the host CA that signs now.
+    #[track_caller]
+    fn certify(&self, authority: &Authority) {
+        let mut sign = authority.command(["sign-host", "--principal", "127.0.0.1"]);
+        let certificate = succeed(sign.arg(self.path("host_key.pub")));
+        std::fs::write(self.path("host_key-cert.pub"), certificate).unwrap();
+    }
+
+    #[track_caller]
+    fn restart_sshd(&mut self) {
+        let dir = self.folder.path().display();
+        self.sshd = Some(Sshd::with_config(&format!(
+            "HostKey {dir}/host_key\nHostCertificate {dir}/host_key-cert.pub\n\
+             TrustedUserCAKeys {dir}/trust/ssh_user_ca.pub\nRevokedKeys {dir}/trust/revoked.krl\nAuthorizedKeysFile none\n"
+        )));
+    }
+
+    fn sshd(&self) -> &Sshd {
+        self.sshd.as_ref().unwrap()
+    }
+
+    /// The lines of a file that it keeps.
+    fn lines(&self, name: &str) -> usize {
+        let text = std::fs::read_to_string(self.path("trust").join(name)).unwrap_or_default();
+        text.lines().filter(|line| line.starts_with("ssh-") || line.contains("BEGIN CERT")).count()
+    }
+}
+
+/// What lets whoever runs the tests log in.
+fn world() -> World {
+    World::with_policy(|policy| policy.replace("values: [ubuntu]", &format!("values: [{}]", sshd::login())))
+}
+
+/// A job with its certificates.
+#[track_caller]
+fn job(world: &World) -> (Job, PathBuf) {
+    let job = world.github();
+    let destination = PathBuf::from(job.once([]).good().stdout.trim());
+    (job, destination)
+}
+
+/// It gives back what it has.
+#[track_caller]
+fn end((job, destination): &(Job, PathBuf)) {
+    job.run(["cleanup", &destination.display().to_string()]).good();
+}
+
+fn rotate(authority: &Authority, ca: &str, phase: &str, more: &[&str]) -> Output {
+    process::run(authority.command(["rotate", "--ca", ca, "--phase", phase]).args(more))
+}
+
+/// Takes a step, as soon as nobody is waited for.
+#[track_caller]
+fn step(authority: &Authority, ca: &str, phase: &str) {
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    loop {
+        let output = rotate(authority, ca, phase, &[]);
+        match output.status.code() {
+            Some(0) => return,
+            Some(4) => {}
+            _ => panic!("{ca} {phase}: {output:?}"),
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(std::time::Instant::now() < end, "{ca} {phase}: {said}\n{}", authority.stderr());
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+}
+
+#[track_caller]
+fn refused(output: &Output, code: i32, words: &str) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert!(said.contains(words), "no {words:?} in {said}");
+}
+
+fn status(authority: &Authority, ca: &str) -> Value {
+    let lines = succeed(
+        machine_id(["authority", "rotate", "status", "--format", "json", "--data-dir"])
+            .arg(authority.data_dir()),
+    );
+    let all = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    all.into_iter().find(|one| one["ca"] == ca).unwrap()
+}
+
+fn key_files(data_dir: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(data_dir.join("keys")).unwrap();
+    let mut names: Vec<String> = names.map(|name| name.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_user_ca_goes_round_and_back_and_no_login_fails() {
+    let world = world();
+    let authority = &world.authority;
+    let host = Host::start(authority);
+    let old = job(&world);
+    host.sshd().logs_in(&old.1);
+    assert_eq!(status(authority, "ssh-user")["phase"], "settled");
+    refused(&rotate(authority, "ssh-user", "activate", &[]), 2, "no rotation of it has begun");
+    step(authority, "ssh-user", "start");
+    refused(&rotate(authority, "ssh-user", "start", &[]), 2, "a rotation of it has begun");
+    host.sshd().logs_in(&old.1);
+    step(authority, "ssh-user", "activate");
+    assert_eq!(host.lines("ssh_user_ca.pub"), 2, "it was waited for");
+    let new = job(&world);
+    [&old, &new].iter().for_each(|job| host.sshd().logs_in(&job.1));
+    refused(&rotate(authority, "ssh-user", "finish", &[]), 4, "2 certificates of the CA");
+    // Back: the old one signs, both are trusted.
+    step(authority, "ssh-user", "rollback");
+    let back = job(&world);
+    [&old, &new, &back].iter().for_each(|job| host.sshd().logs_in(&job.1));
+    refused(&rotate(authority, "ssh-user", "rollback", &[]), 4, "of the CA that would be trusted no more");
+    step(authority, "ssh-user", "activate");
+    [&old, &new, &back].iter().for_each(|job| host.sshd().logs_in(&job.1));
+    [&old, &back].into_iter().for_each(end);
+    step(authority, "ssh-user", "finish");
+    wait_for("one CA", || (host.lines("ssh_user_ca.pub") == 1).then_some(()));
+    host.sshd().logs_in(&new.1);
+    host.sshd().logs_in(&job(&world).1);
+    assert!(!key_files(&authority.data_dir()).contains(&"ssh_user_ca".to_owned()));
+    refused(&rotate(authority, "ssh-user", "rollback", &[]), 2, "what is over is over");
+    let phases: Vec<Value> = authority
+        .audit()
+        .into_iter()
+        .filter(|event| event["event"] == "rotated")
+        .map(|one| one["phase"].clone())
+        .collect();
+    assert_eq!(phases, ["start", "activate", "rollback", "activate", "finish"]);
+}
+
+#[test]
+fn every_other_key_goes_round() {
+    let world = world();
+    let authority = &world.authority;
+    let mut host = Host::start(authority);
+    for ca in ["statement", "ssh-host", "tls"] {
+        let old = job(&world);
+        host.sshd().logs_in(&old.1);
+        step(authority, ca, "start");
+        if ca != "statement" {
+            refused(&rotate(authority, ca, "activate", &[]), 4, "knows the old one alone");
+            end(&old);
+        }
+        let between = job(&world);
+        step(authority, ca, "activate");
+        host.certify(authority);
+        host.restart_sshd();
+        let new = job(&world);
+        [&between, &new].iter().for_each(|job| host.sshd().logs_in(&job.1));
+        end(&between);
+        // A host's certificate of the old one is good for months; it has another by now.
+        let forced = if ca == "ssh-host" { &["--force"][..] } else { &[] };
+        if forced.is_empty() {
+            step(authority, ca, "finish");
+        } else {
+            refused(&rotate(authority, ca, "finish", &[]), 4, "the host 127.0.0.1");
+            assert!(rotate(authority, ca, "finish", forced).status.success());
+        }
+        assert_eq!(status(authority, ca)["phase"], "settled");
+        if ca == "tls" {
+            let ca = succeed(&mut authority.command(["export", "tls-ca"]));
+            // Those that know the old one alone believe it no more.
+            wait_for("the certificate of the new one", || {
+                let outcome = world.github().once([]);
+                (outcome.code == 5).then_some(())
+            });
+            std::fs::write(authority.ca_file(), ca).unwrap();
+        }
+        host.sshd().logs_in(&job(&world).1);
+    }
+    // The watcher has followed all of it.
+    end(&job(&world));
+    assert!(
+        !host.watch.as_ref().unwrap().stderr().contains("refused"),
+        "{}",
+        host.watch.as_ref().unwrap().stderr()
+    );
+}
+
+#[test]
+fn a_compromised_user_ca_ends_every_login() {
+    let world = world();
+    let authority = &world.authority;
+    let host = Host::start(authority);
+    let old = job(&world);
+    host.sshd().logs_in(&old.1);
+    let output = rotate(authority, "ssh-user", "compromised", &[]);
+    refused(&output, 2, "--yes");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("within a second: hosts that watch"));
+    host.sshd().logs_in(&old.1);
+    assert!(rotate(authority, "ssh-user", "compromised", &["--yes"]).status.success());
+    wait_for("no login by the old one", || {
+        (!host.sshd().try_login(&old.1, &sshd::login()).status.success()).then_some(())
+    });
+    assert_eq!(host.lines("ssh_user_ca.pub"), 1);
+    host.sshd().logs_in(&job(&world).1);
+    // Its key is in the list, whoever trusts it still.
+    let mut query = command("ssh-keygen");
+    let listed = process::run(
+        query.args(["-Q", "-f"]).arg(host.path("trust/revoked.krl")).arg(old.1.join("key-cert.pub")),
+    );
+    assert!(!listed.status.success(), "{listed:?}");
+}
+
+/// Over a database, with keys in a folder of each: the new ones come through the store.
+#[test]
+fn two_authorities_under_load_rotate_all_four_and_no_job_fails() {
+    let (issuer, cluster) = (Issuer::start(), Cluster::start());
+    let mut replicas = Replicas::sharing(&issuer, &cluster, 2);
+    let load = replicas.load(&issuer);
+    let first = replicas.one(0);
+    let heard = |ca: &str| {
+        wait_for("both have heard of it", || {
+            let waits = status(first, ca)["waiting_for"].to_string();
+            (!waits.contains("has not heard") && !waits.contains("lacks the key")).then_some(())
+        });
+    };
+    let force = |ca: &str, phase: &str| {
+        heard(ca);
+        let output = rotate(first, ca, phase, &["--force"]);
+        assert!(output.status.success(), "{ca} {phase}: {output:?}");
+        load.goes_on(8);
+    };
+    load.during(4, || {
+        load.goes_on(8);
+        for ca in ["ssh-user", "ssh-host", "statement", "tls"] {
+            step(first, ca, "start");
+            load.goes_on(8);
+            // Jobs of before know the hosts and servers by the old one alone; here they meet none.
+            force(ca, "activate");
+            step(first, ca, "rollback");
+            load.goes_on(8);
+            force(ca, "activate");
+            // These jobs know the old TLS CA alone.
+            if ca != "tls" {
+                force(ca, "finish");
+            }
+        }
+    });
+    assert!(load.troubles().is_empty(), "{:?}", load.troubles());
+    let old = status(first, "tls");
+    assert!(old["notes"].to_string().contains("of the last day said nothing of the new one"), "{old}");
+    let names = key_files(&first.data_dir());
+    assert_eq!(names.len(), 4 + 1 + 1, "{names:?}");
+    let second = replicas.one(1);
+    wait_for("what ended is gone there too", || (key_files(&second.data_dir()) == names).then_some(()));
+}
