@@ -110,8 +110,11 @@ fn an_encrypted_ca_key_is_told_too() {
     std::fs::rename(data.path("keys/new"), &key).unwrap();
     chmod(&key, 0o600);
     data.is_refused(&[
-        &format!("cannot use the CA key {}: its private key is encrypted", key.display()),
-        "hint: decrypt it, for the authority's user alone",
+        &format!(
+            "cannot use the CA key {}: it is sealed with a passphrase, and none is given",
+            key.display()
+        ),
+        "hint: name its file in authority.yaml, `key_passphrase_file: FILE`",
     ]);
     let ssh = data.path("keys/ssh_user_ca");
     let data = Data::new();
