@@ -15,7 +15,8 @@ mod library;
 mod object;
 #[cfg(not(target_env = "musl"))]
 mod store;
-#[cfg(all(test, not(target_env = "musl")))]
+#[cfg(test)]
+#[cfg(not(target_env = "musl"))]
 mod tests;
 #[cfg(not(target_env = "musl"))]
 mod trouble;
