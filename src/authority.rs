@@ -234,6 +234,12 @@ impl Authority {
         self.store.tampered()
     }
 
+    /// That a private key is not to be had; which, the log says.
+    pub fn lacking(&self) -> Option<String> {
+        let lacks = !self.keys().lacks().is_empty();
+        lacks.then(|| "the private key of a CA is not to be had: the log names it".to_owned())
+    }
+
     /// Leaves the store's mark, and looks whether it is in its place. What is in the way, where that is news:
     /// nothing at all, where something was before.
     pub async fn mark(&self) -> Option<Option<String>> {

@@ -334,7 +334,7 @@ async fn readyz(
     }
     // Whoever watches it must learn that revocations may be lost.
     let (restored, replicas) = (authority.restored_warning(), authority.replicas.warning());
-    let store = [restored, authority.unmarked(), authority.tampered(), replicas];
+    let store = [restored, authority.unmarked(), authority.tampered(), replicas, authority.lacking()];
     let store = store.into_iter().flatten();
     let told: Vec<String> = told.chain(alarm).chain(store).collect();
     let now = authority.clock.now();
