@@ -58,7 +58,7 @@ pub struct Authority {
     keys: keys::CaKeys,
     store: Box<dyn store::Store>,
     /// As they were last heard of.
-    cas: RwLock<Arc<CaSet>>,
+    ca_set: RwLock<Arc<CaSet>>,
     policy: RwLock<Arc<policy::Policy>>,
     watch: Mutex<policy_files::Watch>,
     begun: Instant,
@@ -109,7 +109,7 @@ impl Authority {
             config,
             keys,
             store,
-            cas: RwLock::default(),
+            ca_set: RwLock::default(),
             policy: RwLock::new(Arc::new(policy)),
             watch: Mutex::default(),
             begun: Instant::now(),
@@ -139,8 +139,8 @@ impl Authority {
     }
 
     /// The CAs as they were last heard of: by their number, what is signed is recorded.
-    pub fn cas(&self) -> Arc<CaSet> {
-        Arc::clone(&self.cas.read().unwrap_or_else(PoisonError::into_inner))
+    pub fn ca_set(&self) -> Arc<CaSet> {
+        Arc::clone(&self.ca_set.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Hears of what others who share the store have changed, and which CAs there are where they are others by now.
@@ -150,9 +150,9 @@ impl Authority {
     /// recorded that they would sign.
     pub async fn hear(&self) -> Result<Heard> {
         let heard = self.store.hear().await?;
-        if heard.cas != self.cas().number {
-            let cas = Arc::new(self.store.cas().await?);
-            *self.cas.write().unwrap_or_else(PoisonError::into_inner) = cas;
+        if heard.cas != self.ca_set().number {
+            let set = Arc::new(self.store.cas().await?);
+            *self.ca_set.write().unwrap_or_else(PoisonError::into_inner) = set;
         }
         Ok(heard)
     }

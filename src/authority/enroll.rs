@@ -134,7 +134,7 @@ impl Exchange<'_> {
 
         // 6. to 9., by the CAs as they are: where they are others by the time that it is recorded, once more.
         for _ in 0..PLANS {
-            let cas = authority.cas();
+            let cas = authority.ca_set();
             if let Some(response) = self.issue(token, &identity, keys.clone(), &cas).await? {
                 return Ok(response);
             }
