@@ -2,7 +2,7 @@
 
 use machine_id::authority::ca::{CaKey, CaKind, CaState};
 use machine_id::authority::config::Config;
-use machine_id::authority::store::cas::{CaChange, CaChanged, CaStore as _};
+use machine_id::authority::store::cas::{CaChange, CaChanged};
 use machine_id::authority::store::{Store, engine};
 use machine_id::clock::Clock;
 
