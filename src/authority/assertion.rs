@@ -268,7 +268,21 @@ mod tests {
             run(
                 folder,
                 "ssh-keygen",
-                &["-q", "-s", "ca", "-h", "-I", "x", "-n", "x", "-z", "7", &format!("{name}.pub")],
+                &[
+                    "-q",
+                    "-s",
+                    "ca",
+                    "-h",
+                    "-I",
+                    "x",
+                    "-n",
+                    "x",
+                    "-V",
+                    "+1h",
+                    "-z",
+                    "7",
+                    &format!("{name}.pub"),
+                ],
             );
             let key = PrivateKey::from_openssh(read(&name)).unwrap();
             is_verified(&AssertionKey::ssh(&key, &read(&format!("{name}-cert.pub"))).unwrap(), algorithm);

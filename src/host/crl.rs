@@ -107,20 +107,14 @@ impl Crl {
             let Ok((_, ca)) = x509_parser::parse_x509_certificate(ca) else { return false };
             ca.subject().as_raw() == list.issuer().as_raw() && list.verify_signature(ca.public_key()).is_ok()
         });
-        let signer = match (signed, cas) {
-            (Some(ca), _) => pin_of(ca).map_err(|error| error.to_string())?,
-            (None, [ca]) => {
-                return Err(format!("the TLS CA {} has not signed it", pin_of(ca).unwrap_or_default()));
-            }
-            (None, _) => return Err("none of the TLS CAs has signed it".to_owned()),
-        };
+        let signer = pin_of(signed.ok_or("none of the TLS CAs has signed it")?);
         let number = list.extensions().iter().find_map(|extension| match extension.parsed_extension() {
             ParsedExtension::CRLNumber(number) => Some(number.to_bytes_be()),
             _ => None,
         });
         Ok(Self {
             number: number.ok_or("it has no number")?,
-            signer,
+            signer: signer.map_err(|error| error.to_string())?,
             issuer: issuer(&list),
             made: list.last_update().timestamp(),
             until: list.next_update().ok_or("it does not say until when it is good")?.timestamp(),

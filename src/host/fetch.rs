@@ -93,7 +93,7 @@ pub(super) struct Fetcher<'s> {
 type Client = (reqwest::Client, Vec<String>);
 
 fn client(settings: &RefreshSettings, trust: &AuthorityTrust) -> Result<Client> {
-    net::believing(&trust, &settings.authority, settings.timeout)
+    net::believing(trust, &settings.authority, settings.timeout)
 }
 
 impl<'s> Fetcher<'s> {

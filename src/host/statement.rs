@@ -102,11 +102,15 @@ pub fn believe(jws: &str, known: Option<&Known>, given: Option<&str>, now: i64) 
     };
     let signer = statement.statement_keys.iter().find(|key| signed_by(key));
     let signer = signer.ok_or("none of its keys has signed it")?;
+    // Who revokes the last one of a kind has nobody let in by it; who does not know that it is revoked says nothing of use.
     let mut refused = Refused::of(&statement.revoked_cas);
+    let stated = refused.without(&statement.trust);
     known.iter().for_each(|known| refused.add(&known.refused));
     statement.trust = refused.without(&statement.trust);
-    let TrustAnchors { ssh_host_cas, ssh_user_cas, tls_cas } = &statement.trust;
-    if ssh_host_cas.is_empty() || ssh_user_cas.is_empty() || tls_cas.is_empty() {
+    let lost =
+        |of: fn(&TrustAnchors) -> &Vec<String>| of(&statement.trust).is_empty() && !of(&stated).is_empty();
+    if lost(|trust| &trust.ssh_host_cas) || lost(|trust| &trust.ssh_user_cas) || lost(|trust| &trust.tls_cas)
+    {
         return Err("it has a kind of CA of which all are revoked".to_owned());
     }
     let is_trusted = |list: &CrlHash| {

@@ -382,8 +382,11 @@ impl<'w> Watcher<'w> {
         }
         let files = [CRL, TLS_CA, USER_CA, HOST_CA, KNOWN_HOSTS];
         let files = files.map(|name| Stamp::of(&self.store.path().join(name)));
-        if std::mem::replace(&mut self.reloaded.0, files) != files {
-            self.reload.want(now);
+        let before = std::mem::replace(&mut self.reloaded.0, files);
+        if before != files {
+            // What somebody is to be let in or kept out by for good does not wait.
+            let ([_, before @ ..], [_, after @ ..]) = (before, files);
+            self.reload.want(now || before != after);
         }
         let names: String = done.changed.iter().map(|path| format!("{}\n", path.display())).collect();
         if let Err(error) = terminal::print(&names) {

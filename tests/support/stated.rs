@@ -181,7 +181,7 @@ impl State {
         self.add_tls();
         self.sign_by(1);
         let next = &self.tls[1];
-        self.server = next.server(&[next.der.clone()]);
+        self.server = next.server(std::slice::from_ref(&next.der));
     }
 
     /// That TLS CA signs from now on; where it is not the first, with the first one's word for it.
@@ -203,7 +203,7 @@ impl State {
         self.tls.remove(0);
         self.signing = 0;
         let next = &self.tls[0];
-        self.server = next.server(&[next.der.clone()]);
+        self.server = next.server(std::slice::from_ref(&next.der));
         self.former.clear();
     }
 
@@ -255,7 +255,7 @@ impl Stated {
             ssh_host_cas: vec![9],
             revoked_cas: Vec::new(),
             revoked_tls: Vec::new(),
-            server: tls.server(&[tls.der.clone()]),
+            server: tls.server(std::slice::from_ref(&tls.der)),
             tls: vec![tls],
             signing: 0,
             endorsements: Vec::new(),

@@ -204,3 +204,70 @@ fn a_crl_that_is_not_yet_good_is_refused_and_gives_way() {
     assert!(fresh(8, &[5], made).unwrap_err().to_string().contains("older than tls.crl"));
     assert!(fresh(8, &[], made).unwrap_err().to_string().contains("does not revoke the certificate 5"));
 }
+
+#[test]
+fn the_key_of_a_revoked_ca_never_leaves_the_krl() {
+    let (_folder, store) = store();
+    let key = |seed| {
+        let pair = ssh_key::private::Ed25519Keypair::from_seed(&[seed; 32]);
+        ssh_key::PrivateKey::from(pair).public_key().to_bytes().unwrap()
+    };
+    let [one, other] = [key(1), key(2)];
+    let take = |keys: &[&Vec<u8>], list: Vec<u8>| {
+        let keys = keys.iter().map(|key| (*key).clone()).collect();
+        let fresh = fresh_krl(&store, (&mut Seen::default(), &keys), list, NOON, "/krl").unwrap();
+        fresh.content.map(|content| store::write(&store, KRL, &content).unwrap());
+        let there = krl::read(&store.read(KRL, MAX_LIST).unwrap().unwrap()).unwrap().keys;
+        (fresh.wrong.map(|error| error.to_string()).unwrap_or_default(), fresh.keys, there.len())
+    };
+    let with = |number, keys: &[&Vec<u8>]| krl::revoking_keys(krl(number), keys.iter().copied()).unwrap();
+    assert_eq!(take(&[], with(7, &[&one])), (String::new(), vec![one.clone()], 1));
+    let (wrong, _, there) = take(&[&one], with(8, &[&other]));
+    assert!(wrong.contains("it does not revoke the CA SHA256:") && there == 2, "{wrong}");
+    // Of a list of another time, its keys count as well.
+    let (wrong, keys, there) = take(&[&one], with(6, &[&one, &other]));
+    assert!(wrong.contains("older than revoked.krl") && keys.len() == 2 && there == 2, "{wrong}");
+    // Where nothing is known of it, the list that is there says nothing: it may be closed by keys of CAs that are trusted.
+    assert_eq!(take(&[], krl(9)), (String::new(), vec![], 0));
+}
+
+#[test]
+fn each_ca_has_its_own_list_and_without_one_servers_do_not_trust_it() {
+    let (_folder, store) = store();
+    let (ours, theirs) = (ca(), ca());
+    let both = [ours.2.clone(), theirs.2.clone()];
+    let fresh = |new: &[(&[u8], &[u8])], cas: &[Vec<u8>]| {
+        let new: Vec<NewCrl<'_>> =
+            new.iter().map(|(list, ca)| NewCrl { list, cas: vec![ca.to_vec()], path: "/crl" }).collect();
+        let ends = BTreeMap::new();
+        let FreshCrls { content, listed, wrong } =
+            fresh_crls(&store, &mut Seen::default(), &new, cas, (Some(&ends), NOON));
+        content.iter().for_each(|content| drop(store::write(&store, CRL, content).unwrap()));
+        let there = store.read(CRL, MAX_LIST).unwrap().unwrap_or_default();
+        let there = String::from_utf8(there).unwrap().matches("BEGIN").count();
+        (there, listed.len(), wrong.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    let [one, other, of_none] = [list(&ours, 7, &[5]), list(&theirs, 7, &[6]), list(&ca(), 7, &[])];
+    assert_eq!(fresh(&[(&one, &ours.2)], &both), (1, 1, vec![]));
+    let trust = TrustAnchors {
+        tls_cas: both.iter().map(|ca| pem::encode("CERTIFICATE", ca).to_string()).collect(),
+        ..TrustAnchors::default()
+    };
+    assert_eq!(listed(&store, &trust).unwrap(), trust.tls_cas[0]);
+    // Each is that of the CA that it is asked of.
+    for wrong in [&one, &of_none] {
+        let (there, listed, wrong) = fresh(&[(&one, &ours.2), (wrong, &theirs.2)], &both);
+        assert!(
+            (there, listed) == (1, 1) && wrong[0].contains("none of the TLS CAs has signed it"),
+            "{wrong:?}"
+        );
+    }
+    assert_eq!(fresh(&[(&one, &ours.2), (&other, &theirs.2)], &both), (2, 2, vec![]));
+    assert_eq!(listed(&store, &trust).unwrap(), trust.tls_cas.concat());
+    // One that is no good leaves the one that is there, and nobody's list stays of whom nobody trusts.
+    let (there, listed, wrong) = fresh(&[(&of_none, &ours.2), (&other, &theirs.2)], &both);
+    assert_eq!((there, listed, wrong.len()), (2, 2, 1));
+    assert_eq!(fresh(&[(&other, &theirs.2)], &both[1..]), (1, 1, vec![]));
+    let revoked = super::super::crl::revoked(&store.read(CRL, MAX_LIST).unwrap().unwrap()).unwrap();
+    assert_eq!(revoked[0].serials, [6].into());
+}

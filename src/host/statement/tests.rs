@@ -390,6 +390,14 @@ fn a_revoked_ca_is_believed_no_more_whatever_comes() {
         let why = believe(&signed_by(0, &late), Some(&thief), None, NOON).unwrap_err();
         assert!(why.contains("none that is known vouches for it"), "{kind}: {why}");
     }
+    // Where there is no other, nobody is let in, for as long as that is stated.
+    let mut last = AUTHOR.statement(8, NOON);
+    last.revoked_cas.clone_from(&last.trust.ssh_user_cas);
+    for known in [known.clone(), Known::of(&believe(&signed_by(0, &last), Some(&known), None, NOON).unwrap())]
+    {
+        let told = believe(&signed_by(0, &last), Some(&known), None, NOON).unwrap();
+        assert!(told.trust.ssh_user_cas.is_empty() && told.trust.ssh_host_cas.len() == 1);
+    }
     // The first that is heard may say so, too.
     let mut first = AUTHOR.statement(7, NOON);
     AUTHOR.add(&mut first, "tls");

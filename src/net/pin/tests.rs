@@ -7,8 +7,8 @@ use super::*;
 #[test]
 fn pins_are_exact() {
     let (pin, other) = (format!("sha256:{}", "0f".repeat(32)), format!("sha256:{}", "a1".repeat(32)));
-    assert_eq!(parse(&pin).unwrap(), [pin.clone()]);
-    assert_eq!(parse(&format!("sha256:{}", "0F".repeat(32))).unwrap(), [pin.clone()]);
+    assert_eq!(parse(&pin).unwrap(), std::slice::from_ref(&pin));
+    assert_eq!(parse(&format!("sha256:{}", "0F".repeat(32))).unwrap(), std::slice::from_ref(&pin));
     assert_eq!(parse(&format!("{pin}, {other}\n")).unwrap(), [pin.clone(), other.clone()]);
     for bad in [
         "",

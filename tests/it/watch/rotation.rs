@@ -65,7 +65,7 @@ fn tls_cas_follow_one_another_with_their_lists() {
         said.contains(&format!("{path} cannot be used: it is not the list that the authority states")),
         "{said}"
     );
-    assert!(count(&authority) == [1, 1] && authority.has_crl());
+    assert_eq!(count(&authority), [1, 1]);
     assert_eq!([&clients[0], &clients[1]].map(|client| verifies(&authority, client)), [false, true]);
     // One that is late holds up no other.
     authority.state().lies = vec![(CRL, 503, Vec::new())];
@@ -105,7 +105,7 @@ fn tls_cas_follow_one_another_with_their_lists() {
     authority.state().number += 1;
     stderr(&refresh(), 0);
     assert_eq!(count(&authority), [1, 1]);
-    assert!(verifies(&authority, &clients[3]) && authority.has_crl());
+    assert_eq!([&clients[2], &clients[3]].map(|client| verifies(&authority, client)), [false, true]);
     // What has heard of the new one goes on, and what begins anew with the old one alone does not.
     stderr(&by_pin(&old, "a"), 0);
     let said = stderr(&by_pin(&format!("{old},{stranger}"), "e"), 5);
@@ -187,10 +187,18 @@ fn a_stolen_ssh_ca_lets_nobody_in_before_anything_is_fetched() {
         "StrictHostKeyChecking yes\nUserKnownHostsFile none\nGlobalKnownHostsFile {}\n",
         trust.join("known_hosts").display()
     );
+    let jobs_own = format!(
+        "StrictHostKeyChecking yes\nUserKnownHostsFile {}/known\nRevokedHostKeys {}/revoked.krl\n",
+        folder.display(),
+        trust.display()
+    );
+    std::fs::write(folder.join("known"), format!("@cert-authority * {}\n", public(&host))).unwrap();
+    let by_list = destination(&others, &jobs_own);
     let by_stolen = destination(&ours, anybody);
     let checked = destination(&others, &ours_alone);
     sshd.logs_in(&by_stolen);
     sshd.logs_in(&checked);
+    sshd.logs_in(&by_list);
 
     // Both keys of index 0 and 9 are stolen, and no list is to be had.
     {
@@ -207,6 +215,8 @@ fn a_stolen_ssh_ca_lets_nobody_in_before_anything_is_fetched() {
     let output = sshd.try_login(&checked, &login());
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && said.contains("REVOKED"), "{said}");
+    let said = String::from_utf8_lossy(&sshd.try_login(&by_list, &login()).stderr).into_owned();
+    assert!(said.contains("revoked by file") && said.contains("Host key verification failed"), "{said}");
     sshd.logs_in(&destination(&others, anybody));
     assert_eq!(lines("known_hosts"), 3, "{}", read(trust.join("known_hosts")));
 
@@ -225,8 +235,9 @@ fn a_stolen_ssh_ca_lets_nobody_in_before_anything_is_fetched() {
     authority.beat();
     wait_for("a warning", || watch.stderr().contains("it does not revoke the CA SHA256:").then_some(()));
     assert!(authority.refuses(&ours) && read(trust.join("ssh_user_ca.pub")) == known);
-    // Nor where it begins anew.
+    // Nor where the list is lost.
     drop(watch);
+    std::fs::remove_file(trust.join("revoked.krl")).unwrap();
     stderr(&run(&mut authority.host("refresh")), 5);
     assert!(authority.refuses(&ours) && read(trust.join("ssh_user_ca.pub")) == known);
     let listed = succeed(machine_id(["inspect"]).arg(trust.join("revoked.krl")));
@@ -261,9 +272,11 @@ fn a_stolen_tls_ca_is_gone_before_anything_is_fetched() {
         authority.state().lies.clear();
         authority.beat();
         wait_for("the next one", || {
-            (there().replace('\n', "") == next.replace(['\n', '\r'], "") && authority.has_crl()).then_some(())
+            let is_there = there().replace('\n', "") == next.replace(['\n', '\r'], "");
+            (is_there && count(&authority) == [1, 1]).then_some(())
         });
-        assert_eq!(count(&authority), [1, 1]);
+        let client = authority.state().tls[0].client(1);
+        assert!(verifies(&authority, &client));
         // By whichever way the authority is reached, the old one is not put back.
         authority.state().revoked_tls.clear();
         stderr(&run(&mut authority.host("refresh")), 0);
