@@ -178,6 +178,11 @@ impl CaKeys {
         &self.set
     }
 
+    /// Another where anything of what they say or can sign is another: the number of the CAs, and how many keys are lacking.
+    pub fn state(&self) -> (i64, usize) {
+        (self.set.number, self.lacks.len())
+    }
+
     /// The private keys that they ought to have, and have not.
     pub fn lacks(&self) -> &[Lack] {
         &self.lacks

@@ -129,8 +129,8 @@ struct Cached {
     made: i64,
     asked: i64,
     revocations: u64,
-    /// The number of the CAs that they are of.
-    cas: i64,
+    /// The CAs that they are of, by [`CaKeys::state`].
+    cas: (i64, usize),
     /// Until when no others are made for what jobs give back.
     rest: Instant,
 }
@@ -207,7 +207,7 @@ impl ListCache {
         let revocations = store.revocations();
         if let Some(last) = &state.last {
             let is_known = last.revocations == revocations && is_within(last.asked, &ASKED);
-            let is_of_these = last.cas == keys.set().number;
+            let is_of_these = last.cas == keys.state();
             if is_of_these
                 && (is_known || !urgent && Instant::now() < last.rest && is_within(last.made, &SERVED))
             {
@@ -224,7 +224,7 @@ impl ListCache {
             self.hear(&mut state, store, now).await?;
             let State { last, fresh, hashed, upto, .. } = &mut *state;
             let has_all = |last: &&mut Cached| {
-                let is_of_these = last.cas == keys.set().number;
+                let is_of_these = last.cas == keys.state();
                 let is_good = from <= last.first_end && !was_put_back && is_within(last.made, &SERVED);
                 fresh.is_empty() && is_of_these && is_good
             };
@@ -239,9 +239,8 @@ impl ListCache {
                 continue;
             }
             // What says the same as the last ones has another number where others said another thing in between.
-            if let Some(last) = last.as_mut().filter(|last| last.lists.number == number.number) {
+            if let Some(last) = last.as_mut().filter(|last| last.lists.number == number.number && last.cas == keys.state()) {
                 fresh.clear();
-                last.cas = keys.set().number;
                 return Ok(last.again(now, revocations));
             }
             break number;
@@ -259,7 +258,7 @@ impl ListCache {
             made,
             asked: now,
             revocations,
-            cas: keys.set().number,
+            cas: keys.state(),
             rest: Instant::now() + rest,
         };
         let former = state.last.replace(cached);
