@@ -239,7 +239,9 @@ impl ListCache {
                 continue;
             }
             // What says the same as the last ones has another number where others said another thing in between.
-            if let Some(last) = last.as_mut().filter(|last| last.lists.number == number.number && last.cas == keys.state()) {
+            if let Some(last) =
+                last.as_mut().filter(|last| last.lists.number == number.number && last.cas == keys.state())
+            {
                 fresh.clear();
                 return Ok(last.again(now, revocations));
             }

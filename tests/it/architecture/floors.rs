@@ -94,7 +94,7 @@ authority::keys: authority::ca authority::store::Recorded authority::store::Revo
 authority::policy: denial document elsewhere error join::elsewhere join::find join::method join::METHODS join::names
     join::of_issuer join::rules join::verify output principal text wire
 authority::policy_files: authority::policy error folder text
-authority::config: authority::ca::CaSet authority::keys::CaKeys authority::keys::KeyPlace authority::keys::KeySource authority::keys::SEALS_CA_KEYS authority::limits authority::policy authority::policy_files authority::store::STORE_KEY
+authority::config: authority::ca authority::keys::CaKeys authority::keys::KeyPlace authority::keys::KeySource authority::keys::SEALS_CA_KEYS authority::limits authority::policy authority::policy_files authority::store::STORE_KEY
     authority::store::StoreKey authority::store::StorePlace document environment error folder net
 # A grant, and nothing else of the policy or of who the job is; of the store what is recorded.
 authority::issue: authority::ca::CaKind authority::keys authority::policy::decide::grant authority::store::CertificateKind
@@ -111,7 +111,7 @@ authority: authority::ca authority::config authority::hosts authority::keys auth
     folder::trust::Owner join::issuers net random
 authority::tls: authority authority::config authority::issue authority::keys authority::store
     authority::validity error folder pem terminal
-authority::enroll: authority authority::config authority::issue authority::keys authority::limits
+authority::enroll: authority authority::ca authority::config authority::issue authority::keys authority::limits
     authority::policy authority::store authority::validity clock denial error join::find join::instance join::issuers join::method join::verify random wire
 authority::assertion: assertion authority authority::store clock denial error join::jwt random
 authority::revoke: authority authority::assertion authority::config authority::store clock error join::jwt secret text wire

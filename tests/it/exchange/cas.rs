@@ -27,7 +27,8 @@ fn what_was_planned_by_former_cas_is_planned_anew_and_no_job_hears_of_it() {
     process::succeed(process::command("sqlite3").arg("-cmd").arg(".timeout 5000").arg(database).arg(evil));
     let mut refused = bench.authority.command(["sign-host", "--principal", "web.test"]);
     let refused = process::run(refused.arg(&key));
-    let (told, which) = ("the store's CAs are not as an authority left them: ssh-user-", "without a good seal");
+    let (told, which) =
+        ("the store's CAs are not as an authority left them: ssh-user-", "without a good seal");
     let said = String::from_utf8(refused.stderr).unwrap();
     assert!(refused.status.code() == Some(2) && said.contains(told) && said.contains(which), "{said}");
     let said = bench.authority.refuses_to_start();
