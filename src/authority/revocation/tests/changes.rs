@@ -5,6 +5,7 @@ use std::task::{Context as Task, Waker};
 
 use proptest::prelude::*;
 
+use crate::krl;
 use super::world::World;
 use super::*;
 
