@@ -5,9 +5,9 @@ use std::task::{Context as Task, Waker};
 
 use proptest::prelude::*;
 
-use crate::krl;
 use super::world::World;
 use super::*;
+use crate::krl;
 
 impl World {
     fn issue_ssh(&self, serial: u64, expires: i64) {
