@@ -6,12 +6,12 @@
 //! next run knows that it has to go through all of it again.
 
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::error::{EXIT_CODES, Error, Kind, Result};
-use crate::folder::{self, Folder, replace};
+use crate::folder::{self, Aside, Folder};
 use crate::host::fetch::RefreshSettings;
 use crate::host::machine::{self, User};
 use crate::host::store::{self, HOST_CA, LOCK};
@@ -34,6 +34,8 @@ use places::{
 use plan::{Host, Plan};
 use settings::{Certified, Join, Settings};
 
+/// Beside it what the authority has is fetched to be looked at; it goes again.
+const TRIAL: &str = "/run/machine-id-install";
 /// How long another run is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// `sshd`'s configuration as it would be, to be judged.
@@ -78,19 +80,13 @@ pub async fn run(settings: &Settings) -> Result<Done> {
 
 /// Asks the authority for everything, into a folder that goes again; the CAs of its hosts.
 async fn trial(settings: &Settings) -> Result<String> {
-    struct Trial(PathBuf);
-    impl Drop for Trial {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
-    let trial = Trial(Path::new("/run").join(format!("machine-id-install-{}", crate::random::hex::<8>()?)));
-    replace::make_private(&trial.0)?;
+    let aside = Aside::of(Path::new(TRIAL))
+        .map_err(|unfit| unfit.error(Kind::Usage, format!("cannot make a folder beside {TRIAL}")))?;
     let refresh = RefreshSettings {
         authority: settings.authority.clone(),
         trust: settings.trust.clone(),
         statement_key: settings.statement_key.clone(),
-        directory: trial.0.join("trust"),
+        directory: aside.path().join("trust"),
         timeout: settings.timeout,
         host_key: None,
     };

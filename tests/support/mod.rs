@@ -17,6 +17,7 @@ pub mod cluster;
 pub mod cut;
 pub mod disk;
 pub mod gateway;
+pub mod host;
 pub mod issuer;
 pub mod keys;
 pub mod kube;

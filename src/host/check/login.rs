@@ -201,6 +201,14 @@ fn user(name: &str, effective: &Effective) -> Vec<Finding> {
     } else if shell.ends_with("/nologin") || shell.ends_with("/false") {
         all.push(Finding::warning(USER, format!("its shell, {shell}, lets nobody do anything")));
     }
+    // As `usermod --lock` writes it.
+    let shadow = machine::asked("getent", ["shadow", "--", name]).map(|said| said.stdout).unwrap_or_default();
+    let is_locked = shadow.split(':').nth(1).is_some_and(|password| password.starts_with('!'));
+    if is_locked && effective.one("usepam") == Some("no") {
+        all.push(refused("its account is locked, and sshd does without PAM".to_owned()).hint(format!(
+            "sudo usermod --password '*' {name}: no password is right then, and it is not locked"
+        )));
+    }
     if user.uid == 0 && effective.one("permitrootlogin") == Some("no") {
         all.push(refused("PermitRootLogin is off".to_owned()));
     }
