@@ -7,16 +7,16 @@
 
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::error::{EXIT_CODES, Error, Kind, Result};
-use crate::folder::{self, Aside, Folder};
+use crate::folder::Aside;
 use crate::host::fetch::RefreshSettings;
 use crate::host::machine::{self, User};
-use crate::host::store::{self, HOST_CA, LOCK};
+use crate::host::store::{self, HOST_CA};
 use crate::host::{refresh, sshd};
 
+mod away;
 mod changes;
 mod include;
 mod mark;
@@ -36,8 +36,6 @@ use settings::{Certified, Join, Settings};
 
 /// Beside it what the authority has is fetched to be looked at; it goes again.
 const TRIAL: &str = "/run/machine-id-install";
-/// How long another run is waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// `sshd`'s configuration as it would be, to be judged.
 const CANDIDATE: &str = "/etc/ssh/machine-id/candidate";
 
@@ -101,7 +99,7 @@ async fn trial(settings: &Settings) -> Result<String> {
 
 async fn change(settings: &Settings, host: &Host, changes: &mut Changes) -> Result<()> {
     changes.folder(FOLDER, None)?;
-    let _lock = lock().await?;
+    let _lock = changes::lock().await?;
     changes.write(
         UNFINISHED,
         &mark::marked("a run of `machine-id host install` or `uninstall` has begun and not ended\n"),
@@ -117,12 +115,14 @@ async fn change(settings: &Settings, host: &Host, changes: &mut Changes) -> Resu
             changes.write(&piece.path, &piece.text)?;
         }
     }
+    changes.lists();
     fetch(settings, &watcher)?;
     if let Certified::Joined(joins) = &settings.certified {
         // Another token or authority than before has to let it in, too.
         let plan = Plan::new(settings, host, life)?;
         let is_as_before = plan.pieces.iter().any(|piece| piece.path.ends_with(RENEW) && piece.is_there());
         if life.is_none() || !is_as_before {
+            changes.joined(&settings.program);
             join(settings, host, joins)?;
         }
     }
@@ -152,26 +152,16 @@ async fn change(settings: &Settings, host: &Host, changes: &mut Changes) -> Resu
     tell_sshd(&plan, host, changes)?;
     // Nobody goes by them any more.
     for path in plan.stale() {
-        uninstall::disable(&path)?;
+        away::disable(&path)?;
         changes.remove(&path)?;
         if path == TMPFILES {
-            uninstall::remove_notes()?;
+            away::remove_notes()?;
         }
     }
     machine::run("systemctl", &["daemon-reload"])?;
     mark::remove(Path::new(UNFINISHED))?;
     changes.paths.retain(|path| path != UNFINISHED);
     Ok(())
-}
-
-/// One run at a time.
-async fn lock() -> Result<std::fs::File> {
-    let folder = Folder::open(Path::new(FOLDER))
-        .map_err(|unfit| unfit.error(Kind::Usage, format!("cannot use {FOLDER}")))?;
-    folder.lock(LOCK, Instant::now() + PATIENCE).await.map_err(|why| match why {
-        folder::lock::NotLocked::Refused(why) => why.error(Kind::Usage, format!("cannot lock {FOLDER}")),
-        _ => Error::usage("another `host install` or `uninstall` is at work"),
-    })
 }
 
 /// Fetches CA keys and lists, as the unit will, and as its user.

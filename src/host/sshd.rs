@@ -73,9 +73,10 @@ pub fn test(config: Option<&Path>) -> Result<()> {
 }
 
 fn refused(said: &machine::Said) -> Error {
-    // The last line is the reason, those before it are of what is merely odd.
-    let last = said.stderr.lines().map(str::trim).rfind(|line| !line.is_empty());
-    Error::usage(last.map_or_else(|| said.why(), str::to_owned))
+    // What is wrong, and that it is; what is merely odd stands before.
+    let lines: Vec<&str> = said.stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let last = lines.get(lines.len().saturating_sub(2)..).unwrap_or_default().join("; ");
+    Error::usage(if last.is_empty() { said.why() } else { last })
         .context("sshd does not take its configuration (`sshd -t`)")
         .hint("`sudo sshd -t` says all of it")
 }

@@ -208,15 +208,16 @@ impl Machine {
         all.lines().filter(|line| !is_question(line)).map(str::to_owned).collect()
     }
 
-    /// Every file that can be changed, with owner, mode and content.
+    /// Every file that was changed since the machine is there, with owner, mode and content; and folders of ours.
     #[track_caller]
     pub fn state(&self) -> String {
         // What `useradd` and `userdel` leave of what was there before, and the ids that are next.
-        let besides = "-name '*-' -prune -o -name 'sub?id' -prune -o -name .pwd.lock -prune -o";
+        let besides = "! -name '*-' ! -name 'sub?id' ! -name .pwd.lock ! -name lastlog";
         self.sh(&format!(
-            "cd /; find etc var/lib usr/local/bin {besides} ! -type d -printf '%p %u:%g %m %l ' \
-             \\( -type f -exec sha256sum {{}} + -o -printf '\\n' \\) | sort; \
-             find etc/ssh etc/systemd etc/tmpfiles.d var/lib -type d -printf '%p %u:%g %m\\n' | sort; ls -A run"
+            "cd {}; find . ! -type d {besides} -printf '%p %u:%g %m %l\\n' | sort; \
+             find . -type f {besides} -exec sha256sum {{}} + | sort -k 2; \
+             ls -d /etc/ssh/* /etc/systemd/system/machine* /var/lib/machine* /run/* 2>/dev/null || true",
+            self.path("rw/upper").display()
         ))
     }
 

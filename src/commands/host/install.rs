@@ -37,7 +37,7 @@ pub(super) fn install(args: Install, env: &Environment) -> Result<()> {
 
 /// Takes it back.
 pub(super) fn uninstall(args: &Uninstall) -> Result<()> {
-    let done = install::uninstall::run(&program()?)?;
+    let done = block_on(install::uninstall::run(&program()?))??;
     if done.paths.is_empty() && done.reloaded.is_none() {
         log("nothing to do: `host install` has written nothing that is here");
     }

@@ -142,7 +142,7 @@ fn asked(effective: &Effective) -> Vec<Finding> {
     let mut fault = |why: String, hint: &str| all.push(Finding::fault(ABOUT, why).hint(hint));
     if let Err(unfit) = trust::roots(&asker.program) {
         fault(
-            format!("sshd does not run {}: {unfit}", asker.program.display()),
+            format!("sshd may not run {}: {unfit}", asker.program.display()),
             "sudo install -o root -g root -m 0755 machine-id /usr/local/bin/machine-id",
         );
     }

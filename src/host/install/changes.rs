@@ -1,14 +1,22 @@
 //! What a run changes, with the way back.
 
 use std::os::unix::fs::{DirBuilderExt as _, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use super::away::{leave_folder, remove_lists, remove_user, wipe};
 use super::include;
 use super::mark::{self, Found};
-use super::places::COMMENT;
+use super::places::{COMMENT, DESTINATION, FOLDER, TRUST};
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::folder::Folder;
+use crate::folder::lock::NotLocked;
 use crate::host::machine::{self, User};
 use crate::host::sshd;
+use crate::host::store::LOCK;
+
+/// How long another run is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What was done.
 #[derive(Debug, Default)]
@@ -29,6 +37,10 @@ enum Undo {
     /// The line in `sshd`'s own file.
     Include,
     User(String),
+    /// CA keys and lists, where there were none.
+    Lists,
+    /// A certificate, where there was none, which this program gives back.
+    Joined(PathBuf),
     /// A folder that is empty by then.
     Folder(String),
     /// A unit that was not enabled.
@@ -110,6 +122,20 @@ impl Changes {
         chown(path, Some(user.uid), Some(user.gid)).context(Kind::Usage, cannot())
     }
 
+    /// Where this is undone, the lists go that are fetched now.
+    pub(super) fn lists(&mut self) {
+        if !Path::new(TRUST).exists() {
+            self.steps.push(Undo::Lists);
+        }
+    }
+
+    /// The same of the certificate.
+    pub(super) fn joined(&mut self, program: &Path) {
+        if !Path::new(DESTINATION).exists() {
+            self.steps.push(Undo::Joined(program.to_owned()));
+        }
+    }
+
     /// Units are read anew now, and where this is undone, once more.
     pub(super) fn systemd(&mut self) {
         self.steps.push(Undo::Systemd);
@@ -157,6 +183,9 @@ impl Undo {
             Self::File(path, None) => mark::remove(Path::new(&path)),
             Self::Include => include::remove().map(drop),
             Self::User(name) => remove_user(&name),
+            Self::Lists => remove_lists(),
+            Self::Joined(program) => wipe(&program),
+            Self::Folder(path) if path == FOLDER => leave_folder(),
             Self::Folder(path) => {
                 // What is in it is somebody's.
                 let _ = std::fs::remove_dir(path);
@@ -170,10 +199,12 @@ impl Undo {
     }
 }
 
-/// Takes a user away that was made here, and no other; whether there is none any more.
-pub(super) fn remove_user(name: &str) -> Result<()> {
-    match User::named(name)? {
-        Some(user) if user.comment == COMMENT => machine::run("userdel", &[name]).map(drop),
-        _ => Ok(()),
-    }
+/// One run at a time.
+pub(super) async fn lock() -> Result<std::fs::File> {
+    let folder = Folder::open(Path::new(FOLDER))
+        .map_err(|unfit| unfit.error(Kind::Usage, format!("cannot use {FOLDER}")))?;
+    folder.lock(LOCK, Instant::now() + PATIENCE).await.map_err(|why| match why {
+        NotLocked::Refused(why) => why.error(Kind::Usage, format!("cannot lock {FOLDER}")),
+        _ => Error::usage("another `host install` or `uninstall` is at work"),
+    })
 }

@@ -3,28 +3,22 @@
 //! `sshd`'s lines go first, and everything that they name stays until `sshd` has read that they are gone: with a list that is
 //! not there it refuses every key.
 
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 
-use super::changes::{Done, remove_user};
+use super::away::{disable, leave_folder, remove_lists, remove_notes, remove_user, wipe};
+use super::changes::{Done, lock};
 use super::include;
 use super::mark::{self, Found, marked};
 use super::places::{
-    DESTINATION, FOLDER, HOME, RENEW, SESSIONS, SNIPPET, SSHD_USER, STORAGE, TMPFILES, TRUST, UNFINISHED,
-    UNITS, USERS, WATCH_USER, is_ours, pieces, unit,
+    DESTINATION, FOLDER, HOME, RENEW, SNIPPET, SSHD_USER, STORAGE, UNFINISHED, USERS, WATCH_USER, is_ours,
+    pieces, unit,
 };
 use super::plan;
 use crate::error::{Error, Result};
 use crate::folder::Folder;
-use crate::host::heard::{AUTHORITY_CA, HEARD};
-use crate::host::lists::{CRL, KRL};
-use crate::host::machine::{self, User};
-use crate::host::seen::SEEN;
+use crate::host::machine;
 use crate::host::sshd::{self, Effective};
-use crate::host::store::{HOST_CA, KNOWN_HOSTS, LOCK, TLS_CA, USER_CA};
 
-/// What the watcher keeps.
-const FILES: [&str; 10] = [USER_CA, HOST_CA, KNOWN_HOSTS, TLS_CA, KRL, CRL, HEARD, AUTHORITY_CA, SEEN, LOCK];
 /// What a worker's storage has.
 const STORED: [&str; 2] = ["state.json", "lock"];
 
@@ -32,8 +26,9 @@ const STORED: [&str; 2] = ["state.json", "lock"];
 ///
 /// # Errors
 /// `Kind::Usage` where `sshd` would go on by what is to be taken away: then everything is as it was.
-pub fn run(program: &Path) -> Result<Done> {
+pub async fn run(program: &Path) -> Result<Done> {
     plan::needs()?;
+    let _lock = if Path::new(FOLDER).is_dir() { Some(lock().await?) } else { None };
     let mut done = Done::default();
     let found = |path: &str| mark::found(Path::new(path));
     let mut ours = Vec::new();
@@ -48,6 +43,7 @@ pub fn run(program: &Path) -> Result<Done> {
     let is_unfinished = Path::new(UNFINISHED).exists();
     let snippet = found(SNIPPET);
     if ours.is_empty() && !is_unfinished && !matches!(snippet, Found::Ours(_) | Found::Edited) {
+        leave_folder()?;
         return Ok(done);
     }
     if snippet == Found::Edited {
@@ -85,8 +81,7 @@ pub fn run(program: &Path) -> Result<Done> {
         }
     }
     mark::remove(Path::new(UNFINISHED))?;
-    mark::remove(&Path::new(FOLDER).join(LOCK))?;
-    let _ = std::fs::remove_dir(FOLDER);
+    leave_folder()?;
     Ok(done)
 }
 
@@ -139,35 +134,9 @@ fn without() -> Result<()> {
     Ok(())
 }
 
-/// Stops what a file of a unit's has started.
-pub(super) fn disable(path: &str) -> Result<()> {
-    match UNITS.iter().find(|name| unit(name) == path) {
-        Some(name) => machine::run("systemctl", &["disable", "--now", name]).map(drop),
-        None => Ok(()),
-    }
-}
-
-/// Takes the notes of sessions away; `machine-id-sshd`'s own, by itself, since it may have put anything there.
-pub(super) fn remove_notes() -> Result<()> {
-    if !Path::new(TMPFILES).exists()
-        && Path::new(SESSIONS).is_dir()
-        && let Some(user) = User::named(SSHD_USER)?
-    {
-        let notes = ["--", SESSIONS];
-        let mut find = machine::command(&machine::program("find")?);
-        find.args([notes[1], "-mindepth", "1", "-delete"]).uid(user.uid).gid(user.gid);
-        machine::ask(&mut find)?;
-        let _ = std::fs::remove_dir(SESSIONS);
-    }
-    Ok(())
-}
-
 /// Wipes the host's certificate, and what it joined by.
 fn forget(program: &Path) -> Result<()> {
-    if Path::new(DESTINATION).is_dir() {
-        // It warns where something is left, which is seen.
-        machine::ask(machine::command(program).args(["cleanup", DESTINATION]))?;
-    }
+    wipe(program)?;
     if let Ok(storage) = Folder::open(Path::new(STORAGE)) {
         storage.remove_temporaries(0);
         for name in STORED {
@@ -177,25 +146,5 @@ fn forget(program: &Path) -> Result<()> {
         }
         storage.remove_if_empty();
     }
-    Ok(())
-}
-
-/// Takes CA keys and lists away, as the user whose they are: root follows nobody's links.
-fn remove_lists() -> Result<()> {
-    let Some(user) = User::named(WATCH_USER)? else { return Ok(()) };
-    let as_user = |program: &str, args: &[String]| {
-        machine::ask(
-            machine::command(&machine::program(program)?)
-                .args(args)
-                .current_dir("/")
-                .uid(user.uid)
-                .gid(user.gid),
-        )
-    };
-    let mut files = vec!["-f".to_owned(), "--".to_owned()];
-    files.extend(FILES.iter().map(|name| format!("{TRUST}/{name}")));
-    as_user("rm", &files)?;
-    as_user("rmdir", &["--".to_owned(), TRUST.to_owned()])?;
-    let _ = std::fs::remove_dir(HOME);
     Ok(())
 }

@@ -99,7 +99,7 @@ fn a_certificate_that_was_signed_by_hand_is_used() {
             .arg(machine.path("stranger")),
     );
     sign(&machine.path("stranger").display().to_string(), &[]);
-    install(&[]).failed(2).says(&["it is for no HostKey of sshd's", "/etc/ssh/ssh_host_ed25519_key"]);
+    install(&[]).failed(2).says(&["is for no HostKey of sshd's", "/etc/ssh/ssh_host_ed25519_key"]);
     let elsewhere = Machine::start();
     sign("/etc/ssh/ssh_host_ecdsa_key", &[]);
     let mut other = elsewhere.authority.command(["sign-host", "--principal", "127.0.0.1"]);

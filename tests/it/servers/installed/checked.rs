@@ -93,14 +93,16 @@ fn each_reason_is_named() {
     broken("touch /etc/nologin", "user", "/etc/nologin", "rm /etc/nologin");
 
     // The host's fault.
-    let faulty = |break_it: &str, about: &str, words: &str, mend: &str, is_out: bool| {
+    let faulty = |break_it: &str, about: &str, words: &str, mend: &str, is_out: Option<bool>| {
         machine.sh(break_it);
         let (works, odd) = told(&ended(check("deploy", &certificate), 6));
         let is_it = |(verdict, what, message): &(String, String, String)| {
             verdict == "fault" && what == about && message.contains(words)
         };
         assert!(!works && odd.iter().any(is_it), "{break_it}: {odd:?}");
-        assert_eq!(!machine.lets_in(&job), is_out, "{break_it}: {}", machine.log());
+        if let Some(is_out) = is_out {
+            assert_eq!(!machine.lets_in(&job), is_out, "{break_it}: {}", machine.log());
+        }
         machine.sh(mend);
         assert_eq!(told(&check("deploy", &certificate).good()).1, Vec::new(), "{mend}");
     };
@@ -111,42 +113,43 @@ fn each_reason_is_named() {
         "units",
         "machine-id-watch.service has failed",
         "systemctl restart machine-id-watch.service",
-        false,
+        Some(false),
     );
     faulty(
         &format!("mv {trust}/revoked.krl {trust}/away"),
         "RevokedKeys",
         "sshd refuses every key",
         &format!("mv {trust}/away {trust}/revoked.krl"),
-        true,
+        Some(true),
     );
     faulty(
         &format!("chmod o+w {trust}"),
         "TrustedUserCAKeys",
         "can be written to by everybody",
         &format!("chmod o-w {trust}"),
-        false,
+        Some(false),
     );
     faulty(
-        "chmod g+w /usr/local/bin",
+        "chmod o+w /usr/local/bin",
         "AuthorizedPrincipalsCommand",
-        "sshd does not run /usr/local/bin/machine-id",
-        "chmod g-w /usr/local/bin",
-        true,
+        "sshd may not run /usr/local/bin/machine-id",
+        "chmod o-w /usr/local/bin",
+        Some(true),
     );
     faulty(
         "chmod 755 /run/machine-id-sessions",
         "AuthorizedPrincipalsCommand",
         "no login can be noted",
         "chmod 700 /run/machine-id-sessions",
-        true,
+        Some(true),
     );
     faulty(
         "mv /etc/ssh/machine-id-host /etc/ssh/away",
         "HostCertificate",
         "ssh_host-cert.pub",
         "mv /etc/ssh/away /etc/ssh/machine-id-host",
-        false,
+        // Whether that is read at each connection depends on sshd's version.
+        None,
     );
 
     // Other labels, another CA, a certificate that has ended, one that begins later, and one that was revoked.
