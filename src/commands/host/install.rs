@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::fail_closed;
 use crate::cli::Format;
 use crate::cli::host::{Install, Uninstall};
+use crate::document::parse_duration;
 use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::absolute;
@@ -85,7 +85,9 @@ fn settings(args: Install, env: &Environment) -> Result<Settings> {
     };
     let trust =
         AuthorityTrust { ca_file: args.ca_file, ca_pin: args.ca_pin }.or(AuthorityTrust::of_environment(env));
-    fail_closed(args.fail_closed.as_deref())?;
+    if let Some(after) = &args.fail_closed {
+        parse_duration(after).map_err(|why| Error::usage(format!("--fail-closed: {why}")))?;
+    }
     let proxies = PROXIES.iter().filter_map(|name| Some(((*name).to_owned(), env.get(name)?.to_owned())));
     Ok(Settings {
         program: program()?,
