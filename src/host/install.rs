@@ -132,11 +132,11 @@ async fn change(settings: &Settings, host: &Host, changes: &mut Changes) -> Resu
         return Err(Error::internal(format!("{JOINED} is not the certificate that was asked for")));
     }
     let plan = Plan::new(settings, host, life)?;
-    changes.systemd();
-    let mut changed = Vec::new();
     for unit in &plan.units {
         changes.restart(unit);
     }
+    changes.systemd();
+    let mut changed = Vec::new();
     for piece in &plan.pieces {
         if changes.write(&piece.path, &piece.text)? {
             changed.push(piece.path.clone());

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::away::{leave_folder, remove_lists, remove_user, wipe};
 use super::include;
 use super::mark::{self, Found};
-use super::places::{COMMENT, DESTINATION, FOLDER, TRUST};
+use super::places::{self, COMMENT, DESTINATION, FOLDER, TRUST};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::Folder;
 use crate::folder::lock::NotLocked;
@@ -192,6 +192,7 @@ impl Undo {
                 Ok(())
             }
             Self::Unit(unit) => machine::run("systemctl", &["disable", "--now", unit]).map(drop),
+            Self::Restart(unit) if !Path::new(&places::unit(unit)).exists() => Ok(()),
             Self::Restart(unit) => machine::run("systemctl", &["try-restart", unit]).map(drop),
             Self::Systemd => machine::run("systemctl", &["daemon-reload"]).map(drop),
             Self::Sshd(unit) => sshd::reload(unit),

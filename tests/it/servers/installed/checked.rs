@@ -1,5 +1,6 @@
 //! `host check` says why a login would be refused, and `sshd` refuses it.
 
+use base64::Engine as _;
 use serde_json::Value;
 
 use crate::support::host::{Machine, can_be_had};
@@ -106,7 +107,8 @@ fn each_reason_is_named() {
         machine.sh(mend);
         assert_eq!(told(&check("deploy", &certificate).good()).1, Vec::new(), "{mend}");
     };
-    let stop = "systemctl stop-for-a-test 2>/dev/null || kill $(cat /run/units/pid/machine-id-watch.service); sleep 0.2;";
+    let stop = "pid=$(cat /run/units/pid/machine-id-watch.service); kill $pid; \
+                while kill -0 $pid 2>/dev/null; do sleep 0.02; done; ";
     let trust = "/var/lib/machine-id-host/trust";
     faulty(
         &format!("{stop} true"),
@@ -150,6 +152,28 @@ fn each_reason_is_named() {
         "mv /etc/ssh/away /etc/ssh/machine-id-host",
         // Whether that is read at each connection depends on sshd's version.
         None,
+    );
+
+    // SELinux's own list says which labels are right; here it is one that says what it is told.
+    let mount = "mount -t tmpfs none /sys/fs; mkdir /sys/fs/selinux; echo 1 >/sys/fs/selinux/enforce; \
+                 printf '#!/bin/sh\\n[ \"$2\" != /usr/local/bin/machine-id ] || { echo \"$2 has context a, should be b\"; exit 1; }\\n' \
+                 >/usr/local/sbin/matchpathcon; chmod 755 /usr/local/sbin/matchpathcon";
+    let unmount = "rm /usr/local/sbin/matchpathcon; umount /sys/fs";
+    faulty(mount, "SELinux", "/usr/local/bin/machine-id has context a, should be b", unmount, None);
+    // A list from the future: the clock is behind, or the authority's was ahead.
+    let list = machine.sh(&format!("{stop} base64 -w 0 {trust}/revoked.krl"));
+    let mut bytes = base64::engine::general_purpose::STANDARD.decode(list.trim()).unwrap();
+    bytes[20..28].copy_from_slice(&u64::try_from(crate::support::now() + 3600).unwrap().to_be_bytes());
+    std::fs::write(machine.path("ahead"), bytes).unwrap();
+    faulty(
+        &format!(
+            "cp {trust}/revoked.krl /run/kept.krl; cp {} {trust}/revoked.krl",
+            machine.path("ahead").display()
+        ),
+        "clock",
+        "was made 59m",
+        &format!("cp /run/kept.krl {trust}/revoked.krl; systemctl restart machine-id-watch.service"),
+        Some(false),
     );
 
     // Other labels, another CA, a certificate that has ended, one that begins later, and one that was revoked.
