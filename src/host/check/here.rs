@@ -209,14 +209,15 @@ fn units() -> Vec<Finding> {
     let (mut all, mut running) = (Vec::new(), Vec::new());
     for unit in there {
         let is = |question| machine::unit_is(question, unit).unwrap_or(false);
-        // What a timer starts is not enabled, and may have failed.
-        let (enabled, active, failed) = (is("is-enabled"), is("is-active"), is("is-failed"));
-        if failed || enabled && !active {
+        // What a timer starts runs now and then.
+        let stays = ![places::REFRESH, places::RENEW].contains(unit);
+        let active = is("is-active");
+        if is("is-failed") || stays && is("is-enabled") && !active {
             all.push(
                 Finding::fault(ABOUT, format!("{unit} has failed or does not run"))
                     .hint(format!("journalctl -u {unit}")),
             );
-        } else if active {
+        } else if stays && active {
             running.push(*unit);
         }
     }
