@@ -110,6 +110,7 @@ fn each_reason_is_named() {
     let stop = "pid=$(cat /run/units/pid/machine-id-watch.service); kill $pid; \
                 while kill -0 $pid 2>/dev/null; do sleep 0.02; done; ";
     let trust = "/var/lib/machine-id-host/trust";
+    // The watcher would mend what is broken here.
     faulty(
         &format!("{stop} true"),
         "units",
@@ -118,10 +119,10 @@ fn each_reason_is_named() {
         Some(false),
     );
     faulty(
-        &format!("mv {trust}/revoked.krl {trust}/away"),
+        &format!("{stop} mv {trust}/revoked.krl {trust}/away"),
         "RevokedKeys",
         "sshd refuses every key",
-        &format!("mv {trust}/away {trust}/revoked.krl"),
+        &format!("mv {trust}/away {trust}/revoked.krl; systemctl restart machine-id-watch.service"),
         Some(true),
     );
     faulty(
