@@ -172,7 +172,7 @@ fn each_reason_is_named() {
             machine.path("ahead").display()
         ),
         "clock",
-        "was made 59m",
+        " from now",
         &format!("cp /run/kept.krl {trust}/revoked.krl; systemctl restart machine-id-watch.service"),
         Some(false),
     );
