@@ -26,7 +26,7 @@ fn killed(call: &str, first: usize, step: usize) {
     let job = machine.job("job");
     let before = machine.state();
     let sound = |when: &str| {
-        succeed(&mut machine.command("/usr/sbin/sshd").arg("-t"));
+        succeed(machine.command("/usr/sbin/sshd").arg("-t"));
         assert!(machine.lets_in_as_before(), "{when}: {}", machine.log());
     };
     for n in (first..).step_by(step) {
