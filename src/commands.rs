@@ -32,7 +32,7 @@ pub fn run(cli: Cli, env: &Environment) -> Result<ExitCode> {
         Command::Authority(command) => return authority::run(*command, env),
         Command::Cleanup(args) => cleanup::run(args, env),
         Command::Inspect(args) => inspect::run(&args),
-        Command::Host(command) => host::run(command, env),
+        Command::Host(command) => return host::run(command, env),
         Command::Demo => demo::run(),
         Command::Generate(what) => generate::run(&what),
     }?;

@@ -1,6 +1,7 @@
 //! `machine-id host …`.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::cli::host::{Command, Principals, Refresh, Watch};
@@ -17,13 +18,20 @@ use crate::net::{AuthorityTrust, authority_url, timeout};
 use crate::runtime::block_on;
 use crate::terminal::{log, print};
 
+mod check;
+mod install;
+
 /// Runs a command of a server.
-pub fn run(command: Command, env: &Environment) -> Result<()> {
+pub fn run(command: Command, env: &Environment) -> Result<ExitCode> {
     match command {
         Command::Principals(args) => print_principals(&args),
         Command::Refresh(args) => run_refresh(args, env),
         Command::Watch(args) => run_watch(args, env),
-    }
+        Command::Install(args) => install::install(*args, env),
+        Command::Uninstall(args) => install::uninstall(&args),
+        Command::Check(args) => return check::run(&args),
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn print_principals(args: &Principals) -> Result<()> {

@@ -117,6 +117,12 @@ impl Folder {
         Standing::of(&self.fd)
     }
 
+    /// Who may use a file in it, which is no link.
+    pub fn mode_of(&self, name: &str) -> Option<Mode> {
+        let stat = rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some(Mode::from_raw_mode(stat.st_mode & 0o7777))
+    }
+
     /// Changes who may use it.
     pub fn set_mode(&self, mode: Mode) -> rustix::io::Result<()> {
         rustix::fs::fchmod(&self.fd, mode)

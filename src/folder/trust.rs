@@ -259,6 +259,38 @@ pub fn operators(path: &Path, owner: Owner) -> Result<PathBuf, Unfit> {
     walk(&std::path::absolute(path)?, owner.trusted())
 }
 
+/// Where a path leads, if it is a file that nobody but root can change, nor anything above it: `sshd` runs no other
+/// program. Unlike elsewhere the sticky bit does not help, nor does a group that is root's.
+pub fn roots(path: &Path) -> Result<PathBuf, Unfit> {
+    let place = fs::canonicalize(path)?;
+    if !fs::metadata(&place)?.is_file() {
+        return Err(Unfit::new("it is not a plain file"));
+    }
+    for part in place.ancestors() {
+        let standing = Standing::from(&fs::metadata(part)?);
+        if standing.uid != 0 {
+            return Err(Unfit::new(format!(
+                "{} belongs to another user than root (uid {})",
+                part.display(),
+                standing.uid
+            )));
+        }
+        if standing.others_write() {
+            let why = format!("others than root can write to {} (mode {:o})", part.display(), standing.mode);
+            return Err(Unfit::new(why).hint(format!("chmod go-w {}", part.display())));
+        }
+    }
+    Ok(place)
+}
+
+/// Whether nobody but root and the user of that number can change what stands at a path, or put something else there.
+pub fn held_by(path: &Path, uid: u32) -> Result<(), Unfit> {
+    let trusted = Trusted { me: uid, owner: None };
+    let place = walk(&std::path::absolute(path)?, trusted)?;
+    let standing = Standing::from(&fs::symlink_metadata(&place)?);
+    standing.check_unasked(trusted).map_err(|why| Unfit::new(format!("it {why}")))
+}
+
 /// The same of a file that is the authority's alone, whoever shares its folder.
 pub fn owners(path: &Path, owner: Owner) -> Result<(), Unfit> {
     let place = operators(path, owner)?;

@@ -4,6 +4,7 @@
 //! cut to nothing and unlinked. One with another name elsewhere (a hard link)
 //! is unlinked only: its content is not ours alone.
 
+use std::io;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
@@ -33,6 +34,14 @@ impl Folder {
         match self.unlink(name) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(format!("{name}: {}", std::io::Error::from(error))),
+        }
+    }
+
+    /// Unlinks a file as it is, for good: whoever reads it finds all of it or nothing. Fine where it is gone.
+    pub fn drop_durably(&self, name: &str) -> io::Result<()> {
+        match self.unlink(name) {
+            Ok(()) | Err(Errno::NOENT) => Ok(rustix::fs::fsync(&self.fd)?),
+            Err(error) => Err(error.into()),
         }
     }
 

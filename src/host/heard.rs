@@ -187,21 +187,30 @@ pub fn sha256(bytes: &[u8]) -> String {
 /// # Errors
 /// `Kind::Unreachable` where it was not; `Kind::Destination` where nobody knows.
 pub fn within(path: &Path, after: Duration, clock: &Clock) -> Result<()> {
-    let path = path.join(HEARD);
-    let heard = match read::raw(&path, Trust::Anyone, Limit::bytes(MAX_HEARD)) {
-        Err(unfit) if unfit.is_missing() => None,
-        read => {
-            let parsed = read.map_err(|unfit| unfit.to_string()).and_then(|bytes| Heard::parse(&bytes));
-            Some(parsed.map_err(|why| unreadable(&path, why))?)
-        }
-    };
-    let age = heard.and_then(|heard| heard.lists.krl.age(&Moment::now(clock)));
+    let age = age(path, clock)?;
     if age.is_some_and(|age| age < after) {
         return Ok(());
     }
     Err(Error::new(Kind::Unreachable, silent(age))
         .context("nobody gets in")
         .hint("see the log of `host watch`: is it running, and does it reach the authority?"))
+}
+
+/// How long ago the last statement was heard by which the KRL in the folder at `path` is of now; none where nothing was, or
+/// the clock says that it is to come.
+///
+/// # Errors
+/// `Kind::Destination` where nobody knows.
+pub fn age(path: &Path, clock: &Clock) -> Result<Option<Duration>> {
+    let path = path.join(HEARD);
+    match read::raw(&path, Trust::Anyone, Limit::bytes(MAX_HEARD)) {
+        Err(unfit) if unfit.is_missing() => Ok(None),
+        read => {
+            let parsed = read.map_err(|unfit| unfit.to_string()).and_then(|bytes| Heard::parse(&bytes));
+            let heard = parsed.map_err(|why| unreadable(&path, why))?;
+            Ok(heard.lists.krl.age(&Moment::now(clock)))
+        }
+    }
 }
 
 /// That the authority has not been heard.

@@ -10,6 +10,7 @@ mod disk;
 mod faults;
 mod hosts;
 mod iam;
+mod installed;
 mod kubernetes;
 mod locks;
 mod logins;

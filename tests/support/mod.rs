@@ -18,6 +18,7 @@ pub mod company;
 pub mod cut;
 pub mod disk;
 pub mod gateway;
+pub mod host;
 pub mod issuer;
 pub mod keys;
 pub mod kube;

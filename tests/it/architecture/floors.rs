@@ -78,7 +78,7 @@ once: cli destination environment error join::job join::method net once::command
     text wire
 
 # a server's side: it knows the authority by its API alone
-host: assertion clock destination::known_hosts error folder krl net pem principal process retry secret terminal text wire
+host: assertion clock destination::known_hosts document error folder krl net pem principal process retry secret terminal text wire
 
 # the authority
 authority::limits:
