@@ -27,11 +27,9 @@ mod list;
 
 pub use hosts::HostListCache;
 
+use hosts::ASKED;
 use list::{RevocationList, ssh_krl, tls_crl};
 
-/// How long the lists serve before the store is asked again, in seconds, since others may share it; a revocation
-/// here ends that at once.
-const ASKED: Range<i64> = 0..1;
 /// How long they are served, in seconds, where nothing was revoked.
 const SERVED: Range<i64> = 0..LIST_SERVED;
 /// How long a TLS list says that it is good for, in seconds.

@@ -1,11 +1,11 @@
 //! What a job that logs in somewhere is told of revoked host certificates.
 
+use std::ops::Range;
 use std::sync::{self, Arc, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::ASKED;
 use super::list::{krl_date, with_revoked};
 use crate::authority::keys::CaKeys;
 use crate::authority::store::Store;
@@ -13,6 +13,9 @@ use crate::clock::LEEWAY;
 use crate::error::Result;
 use crate::krl;
 
+/// How long the lists serve before the store is asked again, in seconds, since others may share it; a revocation
+/// here ends that at once.
+pub(super) const ASKED: Range<i64> = 0..1;
 /// How many revoked host certificates a job is told of at most (64 KiB): those that last longest.
 const MAX_HOSTS: usize = 8192;
 
