@@ -14,7 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::client::Client;
+use super::client::{Client, timed};
 use super::cluster::Role;
 use super::issuer::Issuer;
 use super::port::free_port;
@@ -36,7 +36,7 @@ pub struct Builder {
     keys: String,
     keys_environment: Vec<(String, String)>,
     within: PathBuf,
-    exchange: Option<fn(&Path)>,
+    exchange: Option<Box<dyn FnOnce(&Path)>>,
 }
 
 /// A running authority.
@@ -98,8 +98,8 @@ impl Builder {
 
     /// With what this does to the folder of its keys before it starts.
     #[must_use]
-    pub fn exchanging_keys(mut self, exchange: fn(&Path)) -> Self {
-        self.exchange = Some(exchange);
+    pub fn exchanging_keys(mut self, exchange: impl FnOnce(&Path) + 'static) -> Self {
+        self.exchange = Some(Box::new(exchange));
         self
     }
 
@@ -294,6 +294,17 @@ impl Authority {
     /// A client that trusts it.
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Its answer to whoever asks whether it is ready.
+    #[track_caller]
+    pub fn is_ready(&self) -> bool {
+        let (answer, time) = timed(|| self.client.get("/readyz"));
+        assert!(time < Duration::from_secs(5), "{time:?}");
+        if answer.status != 200 {
+            assert_eq!(answer.problem(503)["type"], "urn:machine-id:not-ready");
+        }
+        answer.status == 200
     }
 
     /// `machine-id authority ARGS --data-dir DIR`; the first argument is the subcommand.
