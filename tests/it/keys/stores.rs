@@ -159,7 +159,7 @@ fn signer(authority: &Authority, kind: &str) -> String {
 /// The serials of an issuance, in an answer's output or an event.
 fn recorded(trail: &[Value]) -> BTreeMap<String, BTreeSet<String>> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
-    let issued = trail.iter().filter(|one| one["event"] == "issued" && one["join_token"] == "github-deploy");
+    let issued = trail.iter().filter(|one| one["event"] == "issued" && one["token"] == "github-deploy");
     issued
         .map(|one| (text(&one["issuance_id"]), one["serials"].as_array().unwrap().iter().map(text).collect()))
         .collect()
