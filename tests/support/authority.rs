@@ -311,8 +311,13 @@ impl Authority {
     pub fn command<const N: usize>(&self, args: [&str; N]) -> Command {
         let mut command = process::command(&self.program);
         command.arg("authority").args(args).arg("--data-dir").arg(self.data_dir());
-        command.envs(self.keys_environment.iter().cloned());
+        command.envs(self.keys_environment());
         command
+    }
+
+    /// What it needs to find its keys.
+    pub fn keys_environment(&self) -> impl Iterator<Item = (String, String)> {
+        self.keys_environment.iter().cloned()
     }
 
     /// Runs [`Authority::command`] to its end, whatever that is.

@@ -32,14 +32,16 @@ impl Kms {
         kms
     }
 
-    /// Gives the authority's user the rights of these files of the page; moto knows actions alone.
+    /// Gives the authority's user the rights of these files of the page; moto knows actions alone, and no policy without any.
     pub fn allow(&self, files: &[&str]) {
-        let statement: Vec<Value> = files
-            .iter()
-            .flat_map(|file| actions(file))
-            .map(|action| json!({"Effect": "Allow", "Action": action, "Resource": "*"}))
-            .collect();
-        self.moto.control("/allow", &json!({"Version": "2012-10-17", "Statement": statement}));
+        self.allow_actions(files.iter().flat_map(|file| actions(file)));
+    }
+
+    /// The same of these actions.
+    pub fn allow_actions(&self, actions: impl Iterator<Item = String>) {
+        let actions: Vec<String> = actions.chain(["kms:ListKeys".to_owned()]).collect();
+        let statement = json!({"Effect": "Allow", "Action": actions, "Resource": "*"});
+        self.moto.control("/allow", &json!({"Version": "2012-10-17", "Statement": [statement]}));
     }
 
     /// What has its keys there has in its environment.

@@ -246,8 +246,8 @@ fn gone(store: &KeyStore, time: Duration) {
         let mut watcher = Watcher::start(authority, None);
         let before = watcher.next(PATIENCE);
         let keys = Keys::fresh();
-        let token = issuer.token("github", &keys.audience(&authority.url())).mint();
-        let request = keys.request("github-deploy", "github", &token);
+        let token = issuer.token("github", &keys.audience(&authority.url()));
+        let request = keys.request("github-deploy", "github", &token.clone().mint());
         let ask = || authority.client().exchange(&request);
 
         store.take_away();
@@ -258,8 +258,7 @@ fn gone(store: &KeyStore, time: Duration) {
         wait_for("not to be ready", || (!authority.is_ready()).then_some(()));
         // It is in the trail already, under what it gets later.
         let own = |trail: &[Value]| -> Vec<_> {
-            let bound = keys.audience(&authority.url());
-            let mine = |one: &&Value| one["claims"]["aud"] == bound.as_str();
+            let mine = |one: &&Value| one["claims"]["jti"] == token.claims["jti"];
             recorded(&trail.iter().filter(mine).cloned().collect::<Vec<_>>()).into_iter().collect()
         };
         let unsigned = own(&authority.audit());
