@@ -69,7 +69,7 @@ fn a_token_may_be_away_for_a_while() {
     let load = replicas.load(&issuer);
     let mut replicas = replicas;
     load.during(JOBS, || {
-        load.goes_on(1000);
+        load.goes_on(100);
         for is_moved in [false, true] {
             assert!(replicas.one(0).is_ready());
             token.hsm.take_away();
