@@ -171,7 +171,7 @@ fn the_page_leads_to_an_authority_with_its_keys_in_a_token() {
         let mut shell = command("sh");
         run(shell.args(["-euc", &text]).env("PATH", &path).env(CONF, hsm.conf()))
     };
-    for block in ["token", "init"] {
+    for block in ["token", "init-token"] {
         let output = types(block);
         assert!(output.status.success(), "{output:?}");
     }
