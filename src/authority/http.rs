@@ -341,11 +341,11 @@ async fn readyz(
     let mut expires = certificate.endings(&authority);
     expires.extend(authority.revocation_lists().await.ok().map(|lists| lists.ending()));
     let expires: Vec<_> = expires.iter().map(|one| one.json(now)).collect();
-    let mut body = json!({"status": "ready", "keys": authority.keys().signers().ok(), "expires": expires});
-    if !told.is_empty() {
-        body["warnings"] = told.into();
-    }
-    json_response(&body)
+    let keys = authority.keys().signers().ok();
+    json_response(&match told.as_slice() {
+        [] => json!({"status": "ready", "keys": keys, "expires": expires}),
+        _ => json!({"status": "ready", "keys": keys, "warnings": told, "expires": expires}),
+    })
 }
 
 /// What whoever watches must know, where all that an exchange needs was there within the last second. The policy was
