@@ -260,14 +260,23 @@ impl CaKeys {
     /// Names the first keys of their kinds for operators, sorted: as `ssh-keygen -l` does, and as `export tls-ca-pin`. Those stay
     /// what they are, whatever is rotated.
     pub fn names(&self) -> Result<Vec<String>> {
-        let first = |kind: CaKind, id: String| format!("{} {id}", kind.name());
-        let ssh = |all: &Family<SshCa>| all.named(None).map(|one| one.ca.id());
-        let host = ssh(&self.ssh_host).map(|id| first(CaKind::SshHost, id));
-        let user = ssh(&self.ssh_user).map(|id| first(CaKind::SshUser, id));
-        let statement = self.statement.as_ref().and_then(|all| Some(all.named(None)?.ca.public.clone()));
-        let statement = statement.map(|id| first(CaKind::Statement, id));
-        let tls = self.tls.named(None).map(|one| pin_of(&one.ca.certificate.der)).transpose()?;
-        let tls = tls.map(|id| first(CaKind::Tls, id));
+        self.ids(true)
+    }
+
+    /// Names the keys that sign now, in the same way.
+    pub fn signers(&self) -> Result<Vec<String>> {
+        self.ids(false)
+    }
+
+    fn ids(&self, of_first: bool) -> Result<Vec<String>> {
+        let name = |kind: CaKind, id: String| format!("{} {id}", kind.name());
+        let ssh = |all: &Family<SshCa>| all.one(of_first).map(SshCa::id);
+        let host = ssh(&self.ssh_host).map(|id| name(CaKind::SshHost, id));
+        let user = ssh(&self.ssh_user).map(|id| name(CaKind::SshUser, id));
+        let statement = self.statement.as_ref().and_then(|all| Some(all.one(of_first)?.public.clone()));
+        let statement = statement.map(|id| name(CaKind::Statement, id));
+        let tls = self.tls.one(of_first).map(|ca| pin_of(&ca.certificate.der)).transpose()?;
+        let tls = tls.map(|id| name(CaKind::Tls, id));
         Ok([host, user, statement, tls].into_iter().flatten().collect())
     }
 
