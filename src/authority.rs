@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ca::CaSet;
 use store::cas::Heard;
-use store::replicas::{CAS, LACKS, OLD_TRUST, Replica};
+use store::replicas::{CAS, LACKS, OLD_TRUST, ROOT_OF, Replica};
 
 use tokio::task::spawn_blocking;
 
@@ -198,7 +198,8 @@ impl Authority {
     /// it was `looked` last.
     pub async fn look_at_keys(&self, looked: &mut Looked) -> Result<Vec<String>> {
         self.hear().await?;
-        if !self.keys().lacks().is_empty() && looked.tried.is_none_or(|tried| tried.elapsed() >= LOOK_AGAIN) {
+        let is_whole = self.keys().lacks().is_empty() && self.keys().wants_root().is_none();
+        if !is_whole && looked.tried.is_none_or(|tried| tried.elapsed() >= LOOK_AGAIN) {
             looked.tried = Some(Instant::now());
             self.open_keys(Arc::clone(self.keys().set())).await?;
         }
@@ -322,9 +323,10 @@ impl Authority {
     fn has(&self) -> Vec<String> {
         let keys = self.keys();
         let lacks = keys.lacks().iter().map(|lack| format!("{LACKS}{}", lack.name));
+        let next = keys.wants_root().map(|(_, next)| format!("{LACKS}{ROOT_OF}{next}"));
         let new = keys.newer_tls_ca();
         let old = new.map(|new| format!("{OLD_TRUST}{}", self.old_trust.count(&new, self.clock.now())));
-        [format!("{CAS}{}", keys.set().number)].into_iter().chain(lacks).chain(old).collect()
+        [format!("{CAS}{}", keys.set().number)].into_iter().chain(lacks).chain(next).chain(old).collect()
     }
 
     /// Takes its place among those that share the store; what the log is to say of the statement key, which the first that

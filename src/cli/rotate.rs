@@ -1,5 +1,7 @@
 //! `machine-id authority rotate`, as types.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::data_dir::DataDir;
@@ -49,6 +51,9 @@ pub struct RotateStep {
     /// Do it, where it would only be said what it does.
     #[arg(long)]
     pub yes: bool,
+    /// With `--ca tls --phase start`: write a certificate request for the new TLS CA there, for the CA of a root that exists.
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca_csr: Option<PathBuf>,
     /// How to print what is so then.
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,

@@ -46,7 +46,11 @@ impl CaKeys {
             let certificate = TlsCaCertificate::parse(&row.public);
             let certificate = certificate.map_err(|why| Error::internal(format!("a TLS CA {why}")))?;
             let path = Cross::path(&from.certificate, &row.name);
-            let root = Cross::find(&path, &certificate.der, from.owner)?;
+            // What is left of one that is over is in nobody's way.
+            let root = match row.state.is_trusted() {
+                true => Cross::find(&path, &certificate.der, from.owner)?,
+                false => None,
+            };
             Ok(TlsCa { cross: row.cross.clone(), root, ..TlsCa::new(key, certificate)? })
         };
         let tls = opener.family(set, CaKind::Tls, first, known)?;

@@ -17,6 +17,8 @@ use crate::cli::rotate::{Rotate, RotateCommand, RotatePhase, RotateStep, Rotated
 use crate::clock::{Clock, LEEWAY};
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
+use crate::folder::PUBLIC_FILE;
+use crate::folder::replace::write_new;
 use crate::runtime::block_on;
 use crate::terminal;
 
@@ -67,10 +69,23 @@ fn take(args: &RotateStep, env: &Environment) -> Result<()> {
     let at = Place::new(&args.data.data_dir, data_dir::user(env))?;
     let store = data_dir::open_store(&at.config)?;
     let (kind, phase) = (kind_of(args.ca), phase_of(args.phase));
+    let csr = args.tls_ca_csr.as_deref();
+    if csr.is_some() && (kind, phase) != (CaKind::Tls, Phase::Start) {
+        return Err(Error::usage("`--tls-ca-csr` is for `--ca tls --phase start`"));
+    }
+    if let Some(csr) = csr.filter(|csr| csr.exists()) {
+        return Err(Error::usage(format!("{} exists already", csr.display()))
+            .hint("nothing was changed; move it away first"));
+    }
     for _ in 0..PLANS {
         let keys = at.keys(store.as_ref())?;
-        if plan(&at, store.as_ref(), &keys, (kind, phase), args)? {
+        // A request is to be had once more: whoever was interrupted has begun, and has none.
+        let has_begun = csr.is_some() && keys.next_tls_request()?.is_some();
+        if has_begun || plan(&at, store.as_ref(), &keys, (kind, phase), args)? {
             let keys = at.keys(store.as_ref())?;
+            if let Some((csr, request)) = csr.zip(keys.next_tls_request()?) {
+                write_new(csr, request.as_bytes(), PUBLIC_FILE)?;
+            }
             for told in keys.tidy(&at.config.key_source()?) {
                 match told {
                     Ok(done) => terminal::log(&done),
