@@ -35,6 +35,7 @@ mod crl;
 mod cross;
 mod family;
 mod file;
+mod listed;
 mod next;
 mod opening;
 mod passphrase;
@@ -44,6 +45,7 @@ mod private;
 mod sealed;
 mod signer;
 mod ssh;
+mod statement;
 mod subject;
 #[cfg(test)]
 pub(in crate::authority) mod tests;
@@ -51,6 +53,7 @@ mod tls;
 mod travel;
 
 pub use cross::Cross;
+pub use listed::{ListedCa, Signing};
 pub use passphrase::passphrase;
 pub use place::{KeyPlace, TLS_CERTIFICATE};
 pub use private::{Algorithm, KeyStore, Lack, PrivateKey, is_away};
@@ -63,6 +66,7 @@ use family::{Family, Member};
 pub(in crate::authority) use private::lacking;
 use private::{Public, away};
 use ssh::SshCa;
+use statement::StatementKey;
 use tls::TlsCa;
 
 /// How long a signature may take where it is made elsewhere.
@@ -117,24 +121,6 @@ impl NewKeys {
     }
 }
 
-#[derive(Clone, Debug)]
-struct StatementKey {
-    key: Option<Arc<dyn PrivateKey>>,
-    /// In base64url: raw of Ed25519, or a point.
-    public: String,
-}
-
-/// The numbers of the CAs that sign now: none of a kind that was never rotated.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Signing {
-    /// Certificates of users.
-    pub ssh_user: Option<i64>,
-    /// Certificates of hosts.
-    pub ssh_host: Option<i64>,
-    /// X.509 certificates.
-    pub tls: Option<i64>,
-}
-
 /// What a new CA is for.
 #[derive(Clone, Copy, Debug)]
 pub struct NewCa<'a> {
@@ -144,34 +130,6 @@ pub struct NewCa<'a> {
     pub occasion: &'a str,
     /// When, in seconds since 1970.
     pub now: i64,
-}
-
-/// A CA, as lists of what is revoked have it.
-#[derive(Clone, Debug)]
-pub struct ListedCa {
-    /// Of SSH the public key (RFC 4253, section 6.6), of TLS the SHA-256 of the SubjectPublicKeyInfo.
-    pub key: Vec<u8>,
-    /// Its number, as certificates name it.
-    pub number: Option<i64>,
-    /// Whether those that name none are its.
-    pub is_first: bool,
-    /// Whether its certificates are for hosts.
-    pub is_host: bool,
-    /// Whether it is revoked as a whole.
-    pub is_revoked: bool,
-    /// Whether it can sign a list, for those who trust it.
-    pub has_list: bool,
-}
-
-impl ListedCa {
-    /// Whether it signed that one, among `all` of its kind: a certificate by none of them is on the lists of each.
-    pub(in crate::authority) fn signed(&self, revoked: &RevokedCertificate, all: &[Self]) -> bool {
-        match revoked.ca {
-            None => self.is_first,
-            Some(_) if all.iter().any(|ca| ca.number == revoked.ca) => self.number == revoked.ca,
-            Some(_) => true,
-        }
-    }
 }
 
 impl CaKeys {
@@ -220,6 +178,11 @@ impl CaKeys {
     /// The CAs that these are of.
     pub fn set(&self) -> &Arc<CaSet> {
         &self.set
+    }
+
+    /// Another where anything of what they say or can sign is another: the number of the CAs, and how many keys are lacking.
+    pub fn state(&self) -> (i64, usize) {
+        (self.set.number, self.lacks.len())
     }
 
     /// The private keys that they ought to have, and have not.
@@ -512,21 +475,4 @@ fn algorithm(suite: Suite, kind: CaKind) -> Algorithm {
 fn trusted<T>(member: Option<&Member<T>>) -> Result<&T> {
     let trusted = member.filter(|one| one.state.is_trusted()).map(|one| &one.ca);
     trusted.ok_or_else(|| Error::internal("a signature by a CA that signs no more"))
-}
-
-impl StatementKey {
-    fn new(key: Arc<dyn PrivateKey>) -> Result<Self> {
-        Ok(Self { public: URL_SAFE_NO_PAD.encode(Public::of(key.as_ref())?.raw()), key: Some(key) })
-    }
-
-    /// As it is written down; with its key, if that is it.
-    fn known(public: &str, key: Option<Arc<dyn PrivateKey>>) -> Result<Self> {
-        match key.map(Self::new).transpose()? {
-            Some(own) if own.public != public => {
-                Err(Error::usage("it is another than the store has written down"))
-            }
-            Some(own) => Ok(own),
-            None => Ok(Self { key: None, public: public.to_owned() }),
-        }
-    }
 }

@@ -25,7 +25,10 @@ use crate::krl;
 use crate::text::hex;
 use crate::wire::{CrlHash, MAX_LIST, RevokedNow};
 
+mod hosts;
 mod list;
+
+pub use hosts::HostListCache;
 
 use list::{RevocationList, krl_date, ssh_krl, tls_crl, with_revoked};
 
@@ -132,8 +135,8 @@ struct Cached {
     made: i64,
     asked: i64,
     revocations: u64,
-    /// The number of the CAs that they are of.
-    cas: i64,
+    /// The CAs that they are of, by [`CaKeys::state`].
+    cas: (i64, usize),
     /// Until when no others are made for what jobs give back.
     rest: Instant,
 }
@@ -216,7 +219,7 @@ impl ListCache {
         let revocations = store.revocations();
         if let Some(last) = &state.last {
             let is_known = last.revocations == revocations && is_within(last.asked, &ASKED);
-            let is_of_these = last.cas == keys.set().number;
+            let is_of_these = last.cas == keys.state();
             if is_of_these
                 && (is_known || !urgent && Instant::now() < last.rest && is_within(last.made, &SERVED))
             {
@@ -233,7 +236,7 @@ impl ListCache {
             self.hear(&mut state, store, now).await?;
             let State { last, fresh, hashed, upto, .. } = &mut *state;
             let has_all = |last: &&mut Cached| {
-                let is_of_these = last.cas == keys.set().number;
+                let is_of_these = last.cas == keys.state();
                 let is_good = from <= last.first_end && !was_put_back && is_within(last.made, &SERVED);
                 fresh.is_empty() && is_of_these && is_good
             };
@@ -248,9 +251,10 @@ impl ListCache {
                 continue;
             }
             // What says the same as the last ones has another number where others said another thing in between.
-            if let Some(last) = last.as_mut().filter(|last| last.lists.number == number.number) {
+            if let Some(last) =
+                last.as_mut().filter(|last| last.lists.number == number.number && last.cas == keys.state())
+            {
                 fresh.clear();
-                last.cas = keys.set().number;
                 return Ok(last.again(now, revocations));
             }
             break number;
@@ -268,7 +272,7 @@ impl ListCache {
             made,
             asked: now,
             revocations,
-            cas: keys.set().number,
+            cas: keys.state(),
             rest: Instant::now() + rest,
         };
         let former = state.last.replace(cached);
@@ -441,46 +445,6 @@ fn place(known: &[RevokedCertificate], serial: u64) -> Result<usize, usize> {
 /// minute left that is revoked is listed too: what was locked is refused within a second, however soon it ends.
 fn listed_from(now: i64) -> i64 {
     now.saturating_sub(LEEWAY).div_euclid(60).saturating_mul(60)
-}
-
-/// How many revoked host certificates a job is told of at most (64 KiB): those that last longest.
-const MAX_HOSTS: usize = 8192;
-
-/// Keeps the list of revoked host certificates, which each job is given that logs in somewhere.
-#[derive(Debug, Default)]
-pub struct HostListCache(sync::Mutex<Option<HostList>>);
-
-#[derive(Debug)]
-struct HostList {
-    krl: Arc<str>,
-    asked: i64,
-    revocations: u64,
-    cas: i64,
-}
-
-impl HostListCache {
-    /// The list as of `now`, in base64: of the host CA.
-    pub async fn list(&self, store: &dyn Store, keys: &CaKeys, now: i64) -> Result<Arc<str>> {
-        // Not held while the store is asked: nobody waits for an answer that another does not get.
-        let cached = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let revocations = store.revocations();
-        if let Some(known) = cached().as_ref()
-            && known.revocations == revocations
-            && known.cas == keys.set().number
-            && ASKED.contains(&now.saturating_sub(known.asked))
-        {
-            return Ok(Arc::clone(&known.krl));
-        }
-        let serials = store.revoked_hosts(now.saturating_sub(LEEWAY), MAX_HOSTS).await?;
-        let (hosts, made) = (keys.ssh_cas()?.into_iter().filter(|ca| ca.is_host), krl_date(now));
-        let hosts: Vec<_> = hosts.collect();
-        // Serials are those of no other: of each CA all.
-        let of_cas = hosts.iter().filter(|ca| !ca.is_revoked).map(|ca| (ca.key.clone(), serials.clone()));
-        let krl = with_revoked(krl::write(made, made, of_cas.collect()), &hosts)?;
-        let krl: Arc<str> = STANDARD.encode(krl).into();
-        *cached() = Some(HostList { krl: Arc::clone(&krl), asked: now, revocations, cas: keys.set().number });
-        Ok(krl)
-    }
 }
 
 /// What the signature of a CRL is over, which is the same of all who share a store. Without reading all that is on it.

@@ -117,7 +117,7 @@ impl Statements {
         let mut last = self.last.lock().await;
         let is_present = |stated: &&Arc<Stated>| {
             stated.revocations == store.revocations()
-                && stated.keys.set().number == keys.set().number
+                && stated.keys.state() == keys.state()
                 && age.contains(&now.saturating_sub(stated.statement.made))
         };
         if let Some(stated) = last.stated.as_ref().filter(is_present) {

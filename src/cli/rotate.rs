@@ -14,9 +14,27 @@ pub struct Rotate {
     /// What to look at, in place of a step.
     #[command(subcommand)]
     pub command: Option<RotateCommand>,
-    /// A step.
-    #[command(flatten)]
-    pub step: Option<RotateStep>,
+    /// The authority's data directory.
+    #[arg(long, value_name = "DIR", env = "MACHINE_ID_DATA_DIR", hide_env_values = true, required = true)]
+    pub data_dir: Option<PathBuf>,
+    /// Which CA.
+    #[arg(long, value_enum, value_name = "WHICH", required = true)]
+    pub ca: Option<RotatedCa>,
+    /// Which step.
+    #[arg(long, value_enum, required = true)]
+    pub phase: Option<RotatePhase>,
+    /// Do it though somebody is not ready for it; says first what that breaks.
+    #[arg(long)]
+    pub force: bool,
+    /// Do it, where it would only be said what it does.
+    #[arg(long)]
+    pub yes: bool,
+    /// With `--ca tls --phase start`: write a certificate request for the new TLS CA there, for the CA of a root that exists.
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca_csr: Option<PathBuf>,
+    /// How to print what is so then.
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
 }
 
 /// `authority rotate status`.
@@ -31,32 +49,6 @@ pub enum RotateCommand {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
-}
-
-/// A step of `authority rotate`.
-#[derive(Debug, Args)]
-pub struct RotateStep {
-    /// Where its data is.
-    #[command(flatten)]
-    pub data: DataDir,
-    /// Which CA.
-    #[arg(long, value_enum, value_name = "WHICH")]
-    pub ca: RotatedCa,
-    /// Which step.
-    #[arg(long, value_enum)]
-    pub phase: RotatePhase,
-    /// Do it though somebody is not ready for it; says first what that breaks.
-    #[arg(long)]
-    pub force: bool,
-    /// Do it, where it would only be said what it does.
-    #[arg(long)]
-    pub yes: bool,
-    /// With `--ca tls --phase start`: write a certificate request for the new TLS CA there, for the CA of a root that exists.
-    #[arg(long, value_name = "FILE")]
-    pub tls_ca_csr: Option<PathBuf>,
-    /// How to print what is so then.
-    #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
 }
 
 /// What `--ca` names.

@@ -1,6 +1,7 @@
 //! The exchange, the revocation and everything around them, over the wire,
 //! against the real authority.
 
+mod cas;
 mod certificates;
 mod ends;
 mod floods;

@@ -401,11 +401,11 @@ fn unsound(why: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::authority::store::seal::StoreKey;
 
-    #[test]
-    fn of_a_private_key_nothing_prints() {
-        let key = CaKey {
-            number: 1,
+    fn key() -> CaKey {
+        CaKey {
+            number: 0,
             kind: CaKind::Tls,
             name: "tls".into(),
             id: "sha256:00".into(),
@@ -416,13 +416,44 @@ mod tests {
             cross: Vec::new(),
             sealed: Some(vec![171; 3]),
             since: 1,
-        };
-        let row = CaRow::of(&key);
+        }
+    }
+
+    #[test]
+    fn of_a_private_key_nothing_prints() {
+        let (key, row) = (key(), CaRow::of(&key()));
         assert_eq!(row.clone().read(), Some(key.clone()));
         for text in
             [format!("{key:?}"), format!("{row:?}"), format!("{:#?}", CaSet { number: 1, keys: vec![key] })]
         {
             assert!(!text.contains("171") && !text.to_lowercase().contains("ab, ab"), "{text}");
         }
+    }
+
+    /// As where the answer to a commit was lost.
+    #[test]
+    fn a_change_that_was_made_is_known_by_what_there_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let seal = StoreKey::beside(&dir.path().join("authority.db")).create().unwrap();
+        let next = CaKey { name: "tls-1".into(), is_first: false, state: CaState::Next, ..key() };
+        let change = |expected, keys| CaChange {
+            kind: CaKind::Tls,
+            phase: "x",
+            expected,
+            keys,
+            none_live: None,
+            at: 1,
+            by: "anna".into(),
+        };
+        let start = change(0, vec![key(), next]);
+        let begun = KeptCas::default().change(CaSet::default(), &start, &seal).unwrap();
+        assert!(is_done(&begun.set, &start) && !is_done(&CaSet::default(), &start));
+        assert_eq!(begun.kept.judge(&seal).unwrap(), begun.set);
+        let gone =
+            [begun.set.keys[0].clone(), CaKey { state: CaState::Revoked, ..begun.set.keys[1].clone() }];
+        let back = change(begun.set.number, gone.to_vec());
+        let done = begun.kept.change(begun.set.clone(), &back, &seal).unwrap();
+        assert!(is_done(&done.set, &back) && !is_done(&begun.set, &back) && !is_done(&done.set, &start));
+        assert_eq!(done.kept.judge(&seal).unwrap(), done.set);
     }
 }

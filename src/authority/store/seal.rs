@@ -270,7 +270,7 @@ impl StoreKey {
     ///
     /// # Errors
     /// As [`StoreKey::find`].
-    pub fn derive(&self, purpose: &str) -> Result<Option<Zeroizing<[u8; LENGTH]>>> {
+    pub fn derive(&self, purpose: &str) -> Result<Option<Zeroizing<[u8; 32]>>> {
         let Some(key) = self.read_key(STORE_KEY)? else { return Ok(None) };
         let mut derived = Zeroizing::new([0; LENGTH]);
         let made = hkdf::Salt::new(hkdf::HKDF_SHA256, &[])

@@ -30,6 +30,7 @@ use crate::folder::trust::Owner;
 use crate::join::instance::{Instance, InstanceLookup};
 
 pub mod archive;
+mod ca_rows;
 mod cas;
 mod closing;
 mod copy;
@@ -240,9 +241,6 @@ impl Store for Sqlite {
                 locks.refuse(connection, entry.time, run, &seal, || entry.subject(&plan))?
             {
                 return Ok(Issued::Locked(Box::new(refused)));
-            }
-            if locks::heard(connection)?.cas != entry.cas {
-                return Ok(Issued::Outdated);
             }
             let issued = writes::issue(connection, &entry, &plan, &event, run, &seal)?;
             if let Issued::Refused(InstanceRefusal::LockedNow { .. } | InstanceRefusal::Ahead { .. }) = issued

@@ -12,8 +12,7 @@ use crate::authority::keys::{CaKeys, NewCa};
 use crate::authority::rotation::{self, Phase, Progress, Step};
 use crate::authority::store::Store;
 use crate::authority::store::cas::{CaChange, CaChanged};
-use crate::cli::authority::DataDir;
-use crate::cli::rotate::{Rotate, RotateCommand, RotatePhase, RotateStep, RotatedCa};
+use crate::cli::rotate::{Rotate, RotateCommand, RotatePhase, RotatedCa};
 use crate::clock::{Clock, LEEWAY};
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
@@ -32,16 +31,18 @@ const PLANS: usize = 5;
 
 /// Says how far rotations are, or goes on with one.
 pub(super) fn run(args: &Rotate, env: &Environment) -> Result<()> {
-    match (&args.command, &args.step) {
-        (Some(RotateCommand::Status { data, format }), _) => {
-            let DataDir { data_dir } = data;
-            let at = Place::new(data_dir, String::new())?;
+    match (&args.command, &args.data_dir, args.ca, args.phase) {
+        (Some(RotateCommand::Status { data, format }), ..) => {
+            let at = Place::new(&data.data_dir, String::new())?;
             let store = data_dir::open_store(&at.config)?;
             let keys = at.keys(store.as_ref())?;
             status::print(&at, store.as_ref(), &keys, &CaKind::ALL, *format)
         }
-        (None, Some(step)) => take(step, env),
-        (None, None) => Err(Error::usage("neither a step nor `status`")),
+        (None, Some(data_dir), Some(ca), Some(phase)) => {
+            let at = Place::new(data_dir, data_dir::user(env))?;
+            take(&at, (kind_of(ca), phase_of(phase)), args)
+        }
+        _ => Err(Error::usage("neither a step nor `status`")),
     }
 }
 
@@ -65,10 +66,8 @@ fn phase_of(phase: RotatePhase) -> Phase {
 }
 
 /// Takes a step, and says what is so then.
-fn take(args: &RotateStep, env: &Environment) -> Result<()> {
-    let at = Place::new(&args.data.data_dir, data_dir::user(env))?;
+fn take(at: &Place, (kind, phase): (CaKind, Phase), args: &Rotate) -> Result<()> {
     let store = data_dir::open_store(&at.config)?;
-    let (kind, phase) = (kind_of(args.ca), phase_of(args.phase));
     let csr = args.tls_ca_csr.as_deref();
     if csr.is_some() && (kind, phase) != (CaKind::Tls, Phase::Start) {
         return Err(Error::usage("`--tls-ca-csr` is for `--ca tls --phase start`"));
@@ -81,7 +80,7 @@ fn take(args: &RotateStep, env: &Environment) -> Result<()> {
         let keys = at.keys(store.as_ref())?;
         // A request is to be had once more: whoever was interrupted has begun, and has none.
         let has_begun = csr.is_some() && keys.next_tls_request()?.is_some();
-        if has_begun || plan(&at, store.as_ref(), &keys, (kind, phase), args)? {
+        if has_begun || plan(at, store.as_ref(), &keys, (kind, phase), args)? {
             let keys = at.keys(store.as_ref())?;
             if let Some((csr, request)) = csr.zip(keys.next_tls_request()?) {
                 write_new(csr, request.as_bytes(), PUBLIC_FILE)?;
@@ -92,7 +91,7 @@ fn take(args: &RotateStep, env: &Environment) -> Result<()> {
                     Err(error) => data_dir::warn(&error),
                 }
             }
-            return status::print(&at, store.as_ref(), &keys, &[kind], args.format);
+            return status::print(at, store.as_ref(), &keys, &[kind], args.format);
         }
     }
     Err(Error::new(Kind::Unreachable, "the CAs are changed by somebody else all the while"))
@@ -104,7 +103,7 @@ fn plan(
     store: &dyn Store,
     keys: &CaKeys,
     (kind, phase): (CaKind, Phase),
-    args: &RotateStep,
+    args: &Rotate,
 ) -> Result<bool> {
     let now = Clock::system().now();
     let mut all: Vec<_> = keys.set().of(kind).cloned().collect();

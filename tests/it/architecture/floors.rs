@@ -86,18 +86,20 @@ authority::head:
 authority::connections: authority::limits
 authority::validity: clock text
 authority::ca: wire
+authority::rotation: authority::ca error
+authority::old_trust:
 authority::store: authority::ca authority::limits clock environment error folder join::find join::instance
     join::METHODS join::verify net output::SSH_HOST pem random secret terminal text wire
 # Of the store, only the proof that something is recorded.
-authority::keys: authority::store::Recorded authority::validity aws clock environment error folder jws net pem random
-    retry runtime secret suite terminal text wire
+authority::keys: authority::ca authority::store::CertificateKind authority::store::Recorded authority::store::RevokedCertificate
+    authority::validity aws clock environment error folder jws net pem random retry runtime secret suite terminal text wire
 authority::policy: denial document elsewhere error join::elsewhere join::find join::method join::METHODS join::names
     join::of_issuer join::rules join::verify output principal text wire
 authority::policy_files: authority::policy error folder text
-authority::config: authority::keys authority::limits authority::policy authority::policy_files authority::store::STORE_KEY
+authority::config: authority::ca authority::keys authority::limits authority::policy authority::policy_files authority::store::STORE_KEY
     authority::store::StoreKey authority::store::StorePlace document environment error folder net secret suite
 # A grant, and nothing else of the policy or of who the job is; of the store what is recorded.
-authority::issue: authority::keys authority::policy::decide::grant authority::store::CertificateKind
+authority::issue: authority::ca::CaKind authority::keys authority::policy::decide::grant authority::store::CertificateKind
     authority::store::CommandPlan authority::store::Earlier authority::store::EarlierCertificate authority::store::ExchangePlan
     authority::store::NewCertificate authority::store::PlanRecord authority::store::Recorded
     authority::validity clock error join::verify::Provenance principal random text wire
@@ -106,12 +108,12 @@ authority::replicas: authority::store error text
 authority::hosts: authority::store
 authority::revocation: authority::keys authority::store authority::validity clock error krl text wire
 authority::statements: authority::keys authority::revocation authority::store error wire
-authority: authority::ca authority::config authority::hosts authority::keys authority::limits authority::policy
+authority: authority::ca authority::config authority::hosts authority::keys authority::limits authority::old_trust authority::policy
     authority::policy_files authority::replicas authority::revocation authority::statements authority::store clock error
     folder::trust::Owner join::issuers net random suite
 authority::tls: authority authority::config authority::issue authority::keys authority::store
     authority::validity error folder pem terminal text
-authority::enroll: authority authority::config authority::issue authority::keys::CaKeys authority::keys::KeyPlace authority::limits
+authority::enroll: authority authority::ca authority::config authority::issue authority::keys authority::limits
     authority::policy authority::store authority::validity clock denial error join::find join::instance join::issuers join::method join::verify random wire
 authority::assertion: assertion authority authority::store clock denial error join::jwt random
 authority::revoke: authority authority::assertion authority::config authority::store clock error join::jwt secret text wire
@@ -123,11 +125,11 @@ authority::http: authority authority::assertion authority::connections authority
     authority::store::lost authority::store::no_room authority::tls authority::validity error join::issuers terminal wire
 authority::policy_watch: authority authority::config authority::policy authority::policy_files error terminal text
 authority::serve: authority authority::connections authority::head authority::http authority::policy_watch
-    authority::store::is_displaced authority::store::lost authority::tls error terminal wire
+    authority::store::cas::Heard authority::store::is_displaced authority::store::lost authority::tls error terminal wire
 
 # the commands
-commands: authority authority::audit authority::config authority::issue authority::keys
-    authority::policy authority::policy_files authority::revocation::alarm_of authority::serve authority::store authority::tls authority::validity cli clock denial destination document
+commands: authority authority::audit authority::ca authority::config authority::issue authority::keys
+    authority::policy authority::policy_files authority::revocation::alarm_of authority::rotation authority::serve authority::store authority::tls authority::validity cli clock denial destination document
     environment error folder host join join::example join::instance::is_id join::instance::secret_hash join::issuers::probe join::jwt join::method
     join::verify krl net once once::command once::revoke once::runs once::settings output pem principal process random runtime
     secret suite terminal text wire

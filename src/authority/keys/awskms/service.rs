@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// How long one attempt may take: of those that hang, more than one fits.
 const ATTEMPT: Duration = Duration::from_secs(3);
 /// How long all of it may take, looking for credentials too.
-const LONGEST: Duration = Duration::from_millis(9500);
+const LONGEST: Duration = Duration::from_secs(9);
 /// How long is looked for new credentials while the old ones are good.
 const RENEWAL: Duration = Duration::from_secs(2);
 

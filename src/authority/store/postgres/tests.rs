@@ -200,7 +200,10 @@ fn nobody_s_search_path_decides_what_is_meant() {
 fn an_upgrade_says_what_is_in_its_way() {
     let bench = Bench::new();
     let both = roles(Some(SERVER), Some(READER));
-    assert_eq!(bench.upgrade(ADMIN, &both).unwrap(), Upgraded { from: 1, to: 1, roles: both });
+    assert_eq!(
+        bench.upgrade(ADMIN, &both).unwrap(),
+        Upgraded { from: schema::newest(), to: schema::newest(), roles: both }
+    );
     for (role, of, why) in [
         (ADMIN, roles(Some("nobody"), None), "there is no role `nobody`"),
         (ADMIN, roles(Some("x\"; DROP SCHEMA machine_id; --"), None), "there is no role"),

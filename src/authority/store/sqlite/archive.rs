@@ -17,7 +17,7 @@ use super::super::transfer::{Archive, Numbers, PAGE, RECORDS, Standing, Which, W
 use super::super::version;
 use super::outside::{reached, write_mark};
 use super::unwritten::Unwritten;
-use super::{Sqlite, cas, closing, instances, rows, schema};
+use super::{Sqlite, ca_rows, closing, instances, rows, schema};
 use crate::error::{Context as _, Kind, Result};
 
 const CANNOT: &str = "cannot carry the store's rows";
@@ -247,7 +247,7 @@ impl Archive for SqliteArchive {
     fn judge<'a>(&'a mut self, seal: &'a Seal) -> BoxFuture<'a, Result<()>> {
         let judged = instances::judge_all(&self.connection, seal)
             .and_then(|()| rows::judge_all(&self.connection, seal))
-            .and_then(|()| cas::judge_all(&self.connection, seal));
+            .and_then(|()| ca_rows::judge_all(&self.connection, seal));
         ready(judged.context(Kind::Internal, CANNOT)).boxed()
     }
 

@@ -4,15 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures_util::future::BoxFuture;
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::super::ca_schema::ROTATES_SQLITE;
-use super::super::cas::{
-    CaChange, CaChanged, CaRow, CaStore, Changed, KeptCas, Live, LiveCertificate, NAMED, Whose,
-};
+use super::super::cas::{CaChange, CaChanged, CaStore, Changed, Live, LiveCertificate, NAMED, Whose};
 use super::super::event;
 use super::super::replicas::Replica;
 use super::super::seal::Seal;
+use super::ca_rows::{read, write};
 use super::threads::Room;
 use super::{Sqlite, rows, shared};
 use crate::authority::ca::CaSet;
@@ -72,38 +71,6 @@ impl Sqlite {
     }
 }
 
-/// What there is of them.
-pub(super) fn read(connection: &Connection) -> rusqlite::Result<KeptCas> {
-    let (number, mac) = connection
-        .prepare_cached("SELECT cas, cas_mac FROM state")?
-        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let rows = connection
-        .prepare_cached(
-            "SELECT number, kind, name, id, is_first, state, public, endorsements, crossed, sealed, since, mac
-             FROM ca_keys ORDER BY number",
-        )?
-        .query_map([], read_row)?
-        .collect::<rusqlite::Result<_>>()?;
-    Ok(KeptCas { number, mac, rows })
-}
-
-fn read_row(row: &Row<'_>) -> rusqlite::Result<(CaRow, Option<Vec<u8>>)> {
-    let key = CaRow {
-        number: row.get(0)?,
-        kind: row.get(1)?,
-        name: row.get(2)?,
-        id: row.get(3)?,
-        is_first: row.get(4)?,
-        state: row.get(5)?,
-        public: row.get(6)?,
-        endorsements: row.get(7)?,
-        crossed: row.get(8)?,
-        sealed: row.get(9)?,
-        since: row.get(10)?,
-    };
-    Ok((key, row.get(11)?))
-}
-
 /// Makes another set of them, unless it is another by now, or a certificate that is not to be there was issued since it was
 /// looked for.
 fn put(
@@ -132,51 +99,6 @@ fn put(
     connection.prepare_cached("UPDATE state SET oldest = max(oldest, ?1)")?.execute([ROTATES_SQLITE])?;
     rows::append(connection, &event::rotated(change, &set))?;
     Ok(Ok(CaChanged::Done(set)))
-}
-
-/// Writes them as they are, with their seals.
-fn write(connection: &Connection, kept: &KeptCas) -> rusqlite::Result<()> {
-    let mut put = connection.prepare_cached(
-        "INSERT INTO ca_keys (number, kind, name, id, is_first, state, public, endorsements, crossed, sealed, since, mac)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (number) DO UPDATE SET state = excluded.state,
-            endorsements = excluded.endorsements, crossed = excluded.crossed, sealed = excluded.sealed,
-            since = excluded.since, mac = excluded.mac",
-    )?;
-    for (row, mac) in &kept.rows {
-        let CaRow { number, kind, name, id, is_first, state, public, endorsements, crossed, sealed, since } =
-            row;
-        put.execute(params![
-            number,
-            kind,
-            name,
-            id,
-            is_first,
-            state,
-            public,
-            endorsements,
-            crossed,
-            sealed,
-            since,
-            mac
-        ])?;
-    }
-    connection
-        .prepare_cached("UPDATE state SET cas = ?1, cas_mac = ?2")?
-        .execute(params![kept.number, kept.mac])
-        .map(drop)
-}
-
-/// Has the seal judge all of them.
-pub(super) fn judge_all(connection: &Connection, seal: &Seal) -> rusqlite::Result<()> {
-    // The log names those that do not hold, and they are carried as they are.
-    drop(read(connection)?.judge(seal));
-    Ok(())
-}
-
-/// Seals all of them as they are.
-pub(super) fn seal_all(connection: &Connection, seal: &Seal) -> rusqlite::Result<()> {
-    let kept = read(connection)?;
-    if kept.number == 0 { Ok(()) } else { write(connection, &kept.sealed(seal)) }
 }
 
 /// Those that were issued lately, by the index of issuances, and those of hosts, which live for years, by that of their ends.

@@ -4,7 +4,7 @@
 use rusqlite::Transaction;
 
 use super::super::seal::{Seal, StoreKey};
-use super::{cas, instances, rows};
+use super::{ca_rows, instances, rows};
 use crate::error::{Context as _, Kind, Result};
 
 const CANNOT: &str = "cannot seal the store's rows";
@@ -63,7 +63,7 @@ pub(super) fn settle(transaction: &Transaction<'_>, key: &StoreKey, is_new: bool
             let seal = key.begin()?;
             instances::seal_all(transaction, &seal)
                 .and_then(|()| rows::seal_all(transaction, &seal))
-                .and_then(|()| cas::seal_all(transaction, &seal))
+                .and_then(|()| ca_rows::seal_all(transaction, &seal))
                 .context(Kind::Internal, CANNOT)?;
             remember(&seal).and_then(|()| not_yet(seal))
         }

@@ -9,7 +9,7 @@ use super::super::seal::Seal;
 use super::super::{
     Issued, LAST_NUMBERED, LIST_SERVED, ListNumber, NewIssuance, NewRevocation, PlanRecord, Revoked,
 };
-use super::{instances, rows};
+use super::{instances, locks, rows};
 
 /// The size of what is written to see whether an exchange could be: more than sixteen outputs take.
 const PROBE: i64 = 32 << 10;
@@ -26,6 +26,9 @@ pub(super) fn issue(
     run: i64,
     seal: &Seal,
 ) -> rusqlite::Result<Issued> {
+    if locks::heard(connection)?.cas != entry.cas {
+        return Ok(Issued::Outdated);
+    }
     if let Some(join) = &entry.join {
         return instances::join(connection, entry, plan, event, join, run, seal);
     }
