@@ -8,8 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Header;
 use rcgen::{CertificateParams, CertificateRevocationListParams};
 use ring::digest::{Context, SHA256, digest};
@@ -18,7 +16,6 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::ca::{CaKind, CaSet, CaState};
-use super::store::RevokedCertificate;
 use super::store::record::Recorded;
 use super::validity::{Ending, Validity};
 use crate::error::{Context as _, Error, Kind, Result};
@@ -63,8 +60,8 @@ pub(super) use tls::{params, valid_from};
 pub use travel::{SEALS_CA_KEYS, SealingKey};
 
 use family::{Family, Member};
+use private::away;
 pub(in crate::authority) use private::lacking;
-use private::{Public, away};
 use ssh::SshCa;
 use statement::StatementKey;
 use tls::TlsCa;

@@ -5,11 +5,9 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::{self, Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use ring::digest::{Context, SHA256, digest};
 use tokio::sync::Mutex;
 use x509_parser::asn1_rs::{Any, FromDer as _};
@@ -21,7 +19,6 @@ use super::store::{
 use super::validity::{Ending, Validity};
 use crate::clock::LEEWAY;
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::krl;
 use crate::text::hex;
 use crate::wire::{CrlHash, MAX_LIST, RevokedNow};
 
@@ -30,7 +27,7 @@ mod list;
 
 pub use hosts::HostListCache;
 
-use list::{RevocationList, krl_date, ssh_krl, tls_crl, with_revoked};
+use list::{RevocationList, ssh_krl, tls_crl};
 
 /// How long the lists serve before the store is asked again, in seconds, since others may share it; a revocation
 /// here ends that at once.

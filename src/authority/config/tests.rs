@@ -66,8 +66,7 @@ fn mistakes_have_a_place() {
 
 #[test]
 fn quotas_are_whole_numbers() {
-    let quotas =
-        |limits: &str| parse(&format!("{MINIMAL}limits: {limits}\n")).map(|config| config.quotas);
+    let quotas = |limits: &str| parse(&format!("{MINIMAL}limits: {limits}\n")).map(|config| config.quotas);
     assert_eq!(parse(MINIMAL).unwrap().quotas, Quotas::default());
     assert_eq!(
         quotas("{certificates_per_hour_of_run: 32, certificates_per_hour_of_token: 100000001}")
@@ -84,10 +83,7 @@ fn quotas_are_whole_numbers() {
         let said = "4:40: `certificates_per_hour_of_run` must be a whole number from 32 to 100000000";
         assert_eq!(mistakes.to_string(), said, "{wrong}");
     }
-    assert_eq!(
-        quotas("{certificates: 99}").unwrap_err().to_string(),
-        "4:10: limits has no `certificates`"
-    );
+    assert_eq!(quotas("{certificates: 99}").unwrap_err().to_string(), "4:10: limits has no `certificates`");
 }
 
 #[test]
@@ -106,10 +102,7 @@ fn no_value_may_be_empty() {
 #[test]
 fn every_mistake_is_told_at_once() {
     let error = parse("version: v1\ncluster: A\npublic_url:\nlisten: x\n").unwrap_err().in_file("f");
-    assert_eq!(
-        error.to_string(),
-        "f:2:10: `cluster` must be lower-case letters, digits, dots and dashes"
-    );
+    assert_eq!(error.to_string(), "f:2:10: `cluster` must be lower-case letters, digits, dots and dashes");
     assert_eq!(
         error.hints(),
         ["also at 3:1: `public_url` has no value", "also at 4:9: `listen` must be ADDRESS:PORT"]

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::ASKED;
-use super::list::krl_date;
+use super::list::{krl_date, with_revoked};
 use crate::authority::keys::CaKeys;
 use crate::authority::store::Store;
 use crate::clock::LEEWAY;

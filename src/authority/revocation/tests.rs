@@ -18,6 +18,7 @@ use super::*;
 use crate::authority::keys::ListedCa;
 use crate::authority::keys::tests::{keys_in, new_keys};
 use crate::clock::LAST_SECOND;
+use crate::krl;
 
 mod changes;
 mod hosts;

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::world::World;
 use super::*;
+use crate::krl;
 
 impl World {
     fn issue_ssh(&self, serial: u64, expires: i64) {
