@@ -34,7 +34,10 @@ impl Postgres {
         let config = page::file_in("postgresql.md", "postgresql.conf", &folder.tls());
         folder.write(
             "data/postgresql.conf",
-            &format!("{config}{lines}fsync = off\nunix_socket_directories = '{}'\n", folder.path("").display()),
+            &format!(
+                "{config}{lines}fsync = off\nunix_socket_directories = '{}'\n",
+                folder.path("").display()
+            ),
         );
         // The administrator comes through the socket, which nobody else reaches.
         folder.write(

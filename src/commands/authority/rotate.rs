@@ -76,8 +76,15 @@ fn take(at: &Place, (kind, phase): (CaKind, Phase), args: &Rotate) -> Result<()>
         return Err(Error::usage(format!("{} exists already", csr.display()))
             .hint("nothing was changed; move it away first"));
     }
+    let mut before = None;
     for _ in 0..PLANS {
         let keys = at.keys(store.as_ref())?;
+        let all: Vec<_> = keys.set().of(kind).cloned().collect();
+        // Of two who go back at once, one does: it was one step that both meant.
+        if before.get_or_insert_with(|| all.clone()) != &all {
+            return Err(Error::usage("somebody else has taken a step of this rotation meanwhile")
+                .hint("`machine-id authority rotate status` says which, and what is next"));
+        }
         // A request is to be had once more: whoever was interrupted has begun, and has none.
         let has_begun = csr.is_some() && keys.next_tls_request()?.is_some();
         if has_begun || plan(at, store.as_ref(), &keys, (kind, phase), args)? {

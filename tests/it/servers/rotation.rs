@@ -14,6 +14,7 @@ use crate::support::sshd::{self, Sshd};
 use crate::support::wait_for;
 
 mod load;
+mod trouble;
 
 /// A host that says which it is, and whose files follow an authority; and its `sshd`, which reads them.
 struct Host {

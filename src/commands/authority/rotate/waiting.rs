@@ -37,7 +37,9 @@ pub(super) fn for_activation(
     let lacking = replicas.iter().filter(|replica| replica.lacks(&next.name));
     waits.extend(lacking.map(|replica| format!("{} lacks the key {}", shown(&replica.name), next.name)));
     let under = replicas.iter().filter(|replica| replica.lacks(&format!("{ROOT_OF}{}", next.name)));
-    waits.extend(under.map(|replica| format!("{} lacks what was imported for the new one", shown(&replica.name))));
+    waits.extend(
+        under.map(|replica| format!("{} lacks what was imported for the new one", shown(&replica.name))),
+    );
     if let Some((root, _)) = keys.wants_root().filter(|_| next.kind == CaKind::Tls) {
         waits.push(format!(
             "whoever trusts `{root}` alone, under which the old one stands, believes no server that the new one certifies, nor this \

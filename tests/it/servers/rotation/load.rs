@@ -174,7 +174,8 @@ fn all_four_go_round_under_load_and_nothing_fails() {
     let held = Mutex::new(holds());
     let (short, database, visitor, worker) = (job(), job(), job(), workers::registered(first));
     let wanted = ["--output", "database,service=orders,database=orders"];
-    let psql = servers.postgres.psql("SELECT current_user").join(" ").replace("SELECT current_user", "'SELECT 1'");
+    let psql =
+        servers.postgres.psql("SELECT current_user").join(" ").replace("SELECT current_user", "'SELECT 1'");
     let curl = format!(
         "cd \"$MACHINE_ID_DESTINATION\"; curl -sS --fail --cert tls.crt --key tls.key --cacert ca.crt {}",
         servers.nginx.url()
@@ -209,9 +210,7 @@ fn all_four_go_round_under_load_and_nothing_fails() {
         Outcome::of(&output)
     };
     let errands = [
-        Errand::new("a job that logs in", || {
-            wrapped(&short, &[], &script_of_login(&watching.sshd().port()))
-        }),
+        Errand::new("a job that logs in", || wrapped(&short, &[], &script_of_login(&watching.sshd().port()))),
         Errand::new("a job from before", || Outcome::of(&held_logs_in(&watching))),
         Errand::new("a worker", worker_logs_in),
         Errand::new("a host that refreshes", refreshes),
@@ -220,11 +219,16 @@ fn all_four_go_round_under_load_and_nothing_fails() {
     ];
     // Certificates of the load live for long: what is waited for is the rest.
     let forced = |ca: &str, phase: &str| {
-        wait_slowly_for(&format!("hosts, for {phase} of {ca}"), std::time::Duration::from_millis(200), || {
-            let waits = status(first, ca)["waiting_for"].to_string();
-            let is_late = ["has not heard", "lacks the key", "lacks it"].iter().any(|words| waits.contains(words));
-            (!is_late).then_some(())
-        });
+        wait_slowly_for(
+            &format!("hosts, for {phase} of {ca}"),
+            std::time::Duration::from_millis(200),
+            || {
+                let waits = status(first, ca)["waiting_for"].to_string();
+                let is_late =
+                    ["has not heard", "lacks the key", "lacks it"].iter().any(|words| waits.contains(words));
+                (!is_late).then_some(())
+            },
+        );
         let output = rotate(first, ca, phase, &["--force"]);
         assert!(output.status.success(), "{ca} {phase}: {output:?}");
     };
@@ -264,7 +268,10 @@ fn all_four_go_round_under_load_and_nothing_fails() {
         });
         assert!(load.troubles().is_empty(), "{:?}", load.troubles());
         let old = status(first, "tls")["notes"].to_string();
-        assert!(old.contains("of the last day said nothing of the new one") && !old.contains("\"0 jobs"), "{old}");
+        assert!(
+            old.contains("of the last day said nothing of the new one") && !old.contains("\"0 jobs"),
+            "{old}"
+        );
         // Those that know the old one alone are given both.
         let both = succeed(&mut first.command(["export", "tls-ca"]));
         assert_eq!(both.matches("BEGIN CERT").count(), 2);
