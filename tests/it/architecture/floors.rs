@@ -89,7 +89,7 @@ authority::old_trust:
 authority::store: authority::ca authority::limits clock environment error folder join::find join::instance
     join::METHODS join::verify net output::SSH_HOST pem random secret terminal text wire
 # Of the store, only the proof that something is recorded.
-authority::keys: authority::ca authority::store::Recorded authority::store::CertificateKind authority::store::RevokedCertificate
+authority::keys: authority::ca authority::store::CertificateKind authority::store::Recorded authority::store::RevokedCertificate
     authority::validity clock error folder jws net::pin_of pem random text wire
 authority::policy: denial document elsewhere error join::elsewhere join::find join::method join::METHODS join::names
     join::of_issuer join::rules join::verify output principal text wire
@@ -109,7 +109,7 @@ authority::statements: authority::ca authority::keys authority::revocation autho
 authority: authority::ca authority::config authority::hosts authority::keys authority::limits authority::old_trust authority::policy
     authority::policy_files authority::replicas authority::revocation authority::statements authority::store clock error
     folder::trust::Owner join::issuers net random
-authority::tls: authority authority::config authority::issue authority::keys authority::store
+authority::tls: authority authority::ca authority::config authority::issue authority::keys authority::store
     authority::validity error folder pem terminal
 authority::enroll: authority authority::ca authority::config authority::issue authority::keys authority::limits
     authority::policy authority::store authority::validity clock denial error join::find join::instance join::issuers join::method join::verify random wire

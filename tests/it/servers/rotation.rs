@@ -150,7 +150,7 @@ fn a_user_ca_goes_round_and_back_and_no_login_fails() {
     assert_eq!(host.lines("ssh_user_ca.pub"), 2, "it was waited for");
     let new = job(&world);
     [&old, &new].iter().for_each(|job| host.sshd().logs_in(&job.1));
-    refused(&rotate(authority, "ssh-user", "finish", &[]), 4, "2 certificates of the CA");
+    refused(&rotate(authority, "ssh-user", "finish", &[]), 4, "1 certificate of the CA");
     // Back: the old one signs, both are trusted.
     step(authority, "ssh-user", "rollback");
     let back = job(&world);
@@ -188,7 +188,17 @@ fn every_other_key_goes_round() {
             end(&old);
         }
         let between = job(&world);
-        step(authority, ca, "activate");
+        if ca == "statement" {
+            // What a host has heard the store learns within a minute and a heartbeat.
+            wait_for("the new key", || {
+                let heard = std::fs::read_to_string(host.path("trust/authority.heard")).unwrap();
+                let heard: Value = serde_json::from_str(&heard).unwrap();
+                (heard["known"]["statement_keys"].as_array().unwrap().len() == 2).then_some(())
+            });
+            assert!(rotate(authority, ca, "activate", &["--force"]).status.success());
+        } else {
+            step(authority, ca, "activate");
+        }
         host.certify(authority);
         host.restart_sshd();
         let new = job(&world);
