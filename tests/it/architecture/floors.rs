@@ -123,7 +123,7 @@ authority::http: authority authority::assertion authority::connections authority
     authority::store::lost authority::store::no_room authority::tls error join::issuers terminal wire
 authority::policy_watch: authority authority::config authority::policy authority::policy_files error terminal text
 authority::serve: authority authority::connections authority::head authority::http authority::policy_watch
-    authority::store::Heard authority::store::cas::Heard authority::store::is_displaced authority::store::lost authority::tls error terminal wire
+    authority::store::cas::Heard authority::store::is_displaced authority::store::lost authority::tls error terminal wire
 
 # the commands
 commands: authority authority::audit authority::ca authority::config authority::issue authority::keys
