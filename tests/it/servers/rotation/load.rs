@@ -161,7 +161,8 @@ fn all_four_go_round_under_load_and_nothing_fails() {
     watching.start_sshd();
     let refreshing = Host::new(first, &["refreshes.test", "127.0.0.1"]);
     let url = format!("https://{}", second.address());
-    assert!(refreshing.refresh(first, &url).status.success());
+    let output = refreshing.refresh(first, &url);
+    assert!(output.status.success(), "{output:?}");
     refreshing.start_sshd();
     let servers = Servers::start(first);
 

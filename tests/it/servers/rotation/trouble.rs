@@ -101,8 +101,7 @@ fn authorities_that_are_killed_meanwhile_lose_nothing() {
         load.goes_on(4);
         for ca in ["ssh-user", "tls"] {
             for (phase, after) in STEPS {
-                let mut step =
-                    replicas.one(0).command(["rotate", "--ca", ca, "--phase", phase, "--force"]);
+                let mut step = replicas.one(0).command(["rotate", "--ca", ca, "--phase", phase, "--force"]);
                 let mut step = Running::start(step.stdout(Stdio::null()).stderr(Stdio::piped()));
                 replicas.kill_one();
                 assert!(step.wait().success(), "{ca} {phase}: {}", step.stderr());
@@ -135,11 +134,11 @@ fn of_two_operators_at_once_one_takes_the_step() {
                 assert!((1..=twice).contains(&took), "{ca} {phase}: {steps:?}");
                 assert!(steps.iter().all(|(code, _)| matches!(code, Some(0 | 2))), "{ca} {phase}: {steps:?}");
                 if took == 2 {
-                    break;
+                    continue;
                 }
-                wait_for("both to have it", || {
+                wait_for(&format!("both to have it: {ca} {phase}"), || {
                     let waits = status(replicas.one(0), ca)["waiting_for"].to_string();
-                    (!waits.contains("has not heard") && !waits.contains("lacks")).then_some(())
+                    (!waits.contains("has not heard") && !waits.contains("lacks the key")).then_some(())
                 });
                 [0, 1].iter().for_each(|number| assert_eq!(is_at(replicas.one(*number), ca), after));
             }
