@@ -47,8 +47,8 @@ impl Host {
         host
     }
 
-    fn follow(&self, how: &str, authority: &Authority, url: &str) -> Command {
-        let mut follow = machine_id(["host", how, "--authority", url, "--dir"]);
+    fn follow(&self, how: &str, authority: &Authority) -> Command {
+        let mut follow = machine_id(["host", how, "--authority", &authority.url(), "--dir"]);
         follow.arg(self.path("trust")).arg("--ca-file").arg(authority.ca_file());
         follow.arg("--host-key").arg(self.path("host_key"));
         follow
@@ -56,16 +56,16 @@ impl Host {
 
     #[track_caller]
     fn watch(&mut self, authority: &Authority, more: &[&str]) {
-        let mut watch = self.follow("watch", authority, &authority.url());
+        let mut watch = self.follow("watch", authority);
         self.watch = Some(Running::start(watch.args(more).stdout(Stdio::null()).stderr(Stdio::piped())));
         wait_for("the lists", || {
             ["revoked.krl", "tls.crl"].iter().all(|file| self.path("trust").join(file).exists()).then_some(())
         });
     }
 
-    /// Asks that one of them once.
-    fn refresh(&self, authority: &Authority, url: &str) -> Output {
-        process::run(&mut self.follow("refresh", authority, url))
+    /// Asks once.
+    fn refresh(&self, authority: &Authority) -> Output {
+        process::run(&mut self.follow("refresh", authority))
     }
 
     /// What its watcher has said.
