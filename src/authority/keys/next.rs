@@ -175,6 +175,11 @@ impl CaKeys {
         put(&cross, root.as_ref().map(|root| root.pem.as_str()))
     }
 
+    /// Whether they are in files here.
+    pub fn is_local(&self) -> bool {
+        self.store.is_local()
+    }
+
     /// Where the private key of that name is, for operators.
     pub fn place(&self, name: &str) -> String {
         self.store.place(name)

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use super::{Host, end, key_files, refused, rotate, status, step};
 use crate::support::authority::Authority;
@@ -16,7 +17,7 @@ use crate::support::once::{Job, Outcome};
 use crate::support::postgres::Postgres;
 use crate::support::process::{self, read, succeed};
 use crate::support::replicas::QUOTAS;
-use crate::support::{page, policies, sshd, wait_slowly_for, workers};
+use crate::support::{PATIENCE, page, policies, sshd, wait_slowly_for, workers};
 
 /// A machine with `nginx` and PostgreSQL, whose files a watcher keeps.
 struct Servers {
@@ -110,9 +111,14 @@ fn during(errands: &[Errand<'_>], work: impl FnOnce(&dyn Fn(&str))) {
         work(&|when| {
             let done = || errands.iter().map(|one| one.done.load(Ordering::Relaxed));
             let goals: Vec<usize> = done().map(|done| done + 2).collect();
-            wait_slowly_for(when, std::time::Duration::from_millis(20), || {
-                done().zip(&goals).all(|(done, goal)| done >= *goal).then_some(())
-            });
+            let end = Instant::now() + 2 * PATIENCE;
+            while done().zip(&goals).any(|(done, goal)| done < *goal) {
+                let names: Vec<_> = errands.iter().map(|one| one.name).zip(done()).collect();
+                let failed = failed.lock().unwrap();
+                assert!(failed.is_empty() && Instant::now() < end, "{when}: {names:?} {failed:#?}");
+                drop(failed);
+                std::thread::sleep(Duration::from_millis(20));
+            }
             let failed = failed.lock().unwrap();
             assert!(failed.is_empty(), "{when}: {failed:#?}");
         });
@@ -190,7 +196,7 @@ fn all_four_go_round_under_load_and_nothing_fails() {
         // One that has begun may be as before.
         let count = || running.stderr().matches("renewed the certificates").count();
         let goal = count() + 2;
-        wait_slowly_for("renewals", std::time::Duration::from_millis(50), || (count() >= goal).then_some(()));
+        wait_slowly_for("renewals", Duration::from_millis(50), || (count() >= goal).then_some(()));
     };
 
     let held_logs_in = |host: &Host| {
@@ -219,17 +225,13 @@ fn all_four_go_round_under_load_and_nothing_fails() {
     ];
     // Certificates of the load live for long: what is waited for is the rest.
     let forced = |ca: &str, phase: &str| {
-        wait_slowly_for(
-            &format!("hosts, for {phase} of {ca}"),
-            std::time::Duration::from_millis(200),
-            || {
-                let waits = status(first, ca)["waiting_for"].to_string();
-                // Which statement keys hosts have heard of the store learns within a minute.
-                let lacks = if ca == "statement" { "lacks the key" } else { "lacks " };
-                let is_late = ["has not heard", lacks].iter().any(|words| waits.contains(words));
-                (!is_late).then_some(())
-            },
-        );
+        wait_slowly_for(&format!("hosts, for {phase} of {ca}"), Duration::from_millis(200), || {
+            let waits = status(first, ca)["waiting_for"].to_string();
+            // Which statement keys hosts have heard of the store learns within a minute.
+            let lacks = if ca == "statement" { "lacks the key" } else { "lacks " };
+            let is_late = ["has not heard", lacks].iter().any(|words| waits.contains(words));
+            (!is_late).then_some(())
+        });
         let output = rotate(first, ca, phase, &["--force"]);
         assert!(output.status.success(), "{ca} {phase}: {output:?}");
     };
@@ -290,7 +292,7 @@ fn all_four_go_round_under_load_and_nothing_fails() {
     // Five keys are there no more: that of the folder's database is none.
     let names = key_files(&first.data_dir());
     assert_eq!(names.len(), 4 + 1, "{names:?}");
-    wait_slowly_for("what ended is gone there too", std::time::Duration::from_millis(50), || {
+    wait_slowly_for("what ended is gone there too", Duration::from_millis(50), || {
         (key_files(&second.data_dir()) == names).then_some(())
     });
     for watcher in [&watching, &servers.host] {
