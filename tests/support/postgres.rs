@@ -67,6 +67,13 @@ impl Postgres {
         Self { port: address.port(), process, folder }
     }
 
+    /// Has a new certificate, and reads it.
+    #[track_caller]
+    pub fn certify_anew(&self, authority: &Authority) {
+        self.folder.certify_anew(authority);
+        self.process.signal(rustix::process::Signal::HUP);
+    }
+
     /// Its process.
     pub fn id(&self) -> u32 {
         self.process.id()
