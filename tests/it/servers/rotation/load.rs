@@ -4,10 +4,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Output;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::{Host, end, key_files, refused, rotate, status, step};
+use super::{Host, key_files, refused, rotate, status, step};
 use crate::support::authority::Authority;
 use crate::support::cluster::{Cluster, Role};
 use crate::support::issuer::Issuer;
@@ -112,7 +112,7 @@ fn during(errands: &[Errand<'_>], work: impl FnOnce(&dyn Fn(&str))) {
         work(&|when| {
             let done = || errands.iter().map(|one| one.done.load(Ordering::Relaxed));
             let goals: Vec<usize> = done().map(|done| done + 2).collect();
-            patiently(&format!("all of it: {when}"), || {
+            patiently(&format!("all of it: {when}, {goals:?}"), || {
                 let failed = failed.lock().unwrap();
                 assert!(failed.is_empty(), "{when}: {failed:#?}");
                 done().zip(&goals).all(|(done, goal)| done >= *goal)
@@ -179,7 +179,7 @@ fn all_four_go_round_under_load_and_nothing_fails() {
         let destination = job.once([]).good().destination();
         (job, destination)
     };
-    let held = Mutex::new(holds());
+    let held = Mutex::new(vec![Arc::new(holds())]);
     let (short, database, visitor, worker) = (job(), job(), job(), workers::registered(first));
     let wanted = ["--output", "database,service=orders,database=orders"];
     let psql =
@@ -202,8 +202,13 @@ fn all_four_go_round_under_load_and_nothing_fails() {
     };
 
     let held_logs_in = |host: &Host| {
-        let held: MutexGuard<'_, (Job, std::path::PathBuf)> = held.lock().unwrap();
-        host.sshd().try_login(&held.1, &sshd::login())
+        // Nobody waits for another's login.
+        let last = Arc::clone(held.lock().unwrap().last().unwrap());
+        host.sshd().try_login(&last.1, &sshd::login())
+    };
+    let holds_anew = || {
+        let new = Arc::new(holds());
+        held.lock().unwrap().push(new);
     };
     let worker_logs_in = || {
         let had = worker.once(["--output", "ssh"]);
@@ -250,8 +255,7 @@ fn all_four_go_round_under_load_and_nothing_fails() {
                 goes_on(phase);
             }
             forced("ssh-user", "activate");
-            let old = std::mem::replace(&mut *held.lock().unwrap(), holds());
-            end(&old);
+            holds_anew();
             for ca in ["statement", "ssh-host", "tls"] {
                 forced(ca, "activate");
             }
@@ -263,8 +267,7 @@ fn all_four_go_round_under_load_and_nothing_fails() {
             servers.certify_anew(first);
             goes_on("activate");
             renews();
-            let old = std::mem::replace(&mut *held.lock().unwrap(), holds());
-            end(&old);
+            holds_anew();
             for ca in ["ssh-user", "ssh-host", "statement"] {
                 forced(ca, "finish");
             }
