@@ -144,8 +144,9 @@ impl CaKeys {
     pub fn tidy(&self, from: &KeySource) -> Vec<Result<String>> {
         let mut told = Vec::new();
         for key in self.set.keys.iter().filter(|key| !key.state.is_trusted()) {
-            // One that cannot be looked for now is looked for again.
-            if matches!(self.store.open(&key.name), Ok(Some(_))) {
+            // One that cannot be looked for now is looked for again. A file that is no key is what somebody was killed over.
+            let found = self.store.open(&key.name).map(|found| found.is_some());
+            if found.unwrap_or(self.store.is_local()) {
                 if key.kind == CaKind::Tls {
                     told.extend(self.replace_certificate(from).err().map(Err));
                 }
