@@ -348,7 +348,8 @@ impl CaKeys {
             ([], _) | (_, None) => of.chain().to_owned(),
             (cross, Some(former)) => {
                 let root = of.root.as_ref().map(|root| root.sent.as_str()).unwrap_or_default();
-                cross.concat() + root + &former.ca.certificate.pem
+                // OpenSSL follows the first that fits: whoever has that root has no other.
+                root.to_owned() + &cross.concat() + &former.ca.certificate.pem
             }
         }
     }

@@ -1,17 +1,20 @@
 //! The CA that is to take another's place: its key, what is written down of it, and who vouches for it.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
 
+use super::cross::Cross;
 use super::private::{PrivateKey, lacking};
 use super::ssh::SshCa;
+use super::tls::{self, TlsCa};
 use super::travel::{self, sealed_for};
-use super::{CaKeys, KeySource, NewCa, StatementKey, TlsCaCertificate, algorithm, tls};
+use super::{CaKeys, KeySource, NewCa, StatementKey, TlsCaCertificate, algorithm};
 use crate::authority::ca::{CaKey, CaKind, CaState};
-use crate::error::{Context as _, Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::folder::Folder;
 use crate::net::pin_of;
 use crate::text::hex;
@@ -121,13 +124,30 @@ impl CaKeys {
         })
     }
 
+    /// What another CA is asked to certify the next TLS CA by, while there is one: a certificate request in PEM.
+    ///
+    /// # Errors
+    /// Where its key does not sign.
+    pub fn next_tls_request(&self) -> Result<Option<String>> {
+        let mut next = self.tls.all().filter(|one| one.state == CaState::Next);
+        next.next().map(|one| one.ca.request()).transpose()
+    }
+
+    /// The root that the TLS CA stands under which signs, and the name of the next one's key, while that stands under none.
+    pub fn wants_root(&self) -> Option<(&str, &str)> {
+        let mut next = self.tls.all().filter(|one| one.state == CaState::Next && one.ca.root.is_none());
+        let next = self.set.key(next.next()?.number?)?;
+        Some((self.tls_ca().root.as_ref()?.root.as_str(), next.name.as_str()))
+    }
+
     /// Destroys the private keys of CAs that are trusted no more; what there is to say of each: that it is gone, or what is to be done.
     pub fn tidy(&self, from: &KeySource) -> Vec<Result<String>> {
         let mut told = Vec::new();
         for key in self.set.keys.iter().filter(|key| !key.state.is_trusted()) {
-            // One that cannot be looked for now is looked for again.
-            if matches!(self.store.open(&key.name), Ok(Some(_))) {
-                if key.kind == CaKind::Tls && key.is_first {
+            // One that cannot be looked for now is looked for again. A file that is no key is what somebody was killed over.
+            let found = self.store.open(&key.name).map(|found| found.is_some());
+            if found.unwrap_or(self.store.is_local()) {
+                if key.kind == CaKind::Tls {
                     told.extend(self.replace_certificate(from).err().map(Err));
                 }
                 let place = self.store.place(&key.name);
@@ -138,13 +158,27 @@ impl CaKeys {
         told
     }
 
-    /// Puts the certificate of the TLS CA that signs in the place of the first's, which those read who ask no store.
+    /// Puts the certificate of the TLS CA that signs in the place of the first's, which those read who ask no store, and beside it
+    /// those up to another's root, if there are any.
     fn replace_certificate(&self, from: &KeySource) -> Result<()> {
-        let path = &from.certificate;
-        let folder = path.parent().unwrap_or(path);
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        Folder::replace_inside(folder, name, self.tls_ca().certificate.pem.as_bytes())
-            .context(Kind::Usage, format!("cannot write {}", path.display()))
+        let TlsCa { certificate, root, .. } = self.tls_ca();
+        let cross = Cross::path(&from.certificate, CaKind::Tls.name());
+        let folder = from.certificate.parent().unwrap_or(&from.certificate);
+        let put = |path: &Path, pem: Option<&str>| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let done = match pem {
+                Some(pem) => Folder::replace_inside(folder, name, pem.as_bytes()).map_err(Error::usage),
+                None => Folder::remove_inside(folder, name).map_err(Error::usage),
+            };
+            done.map_err(|error| error.context(format!("cannot write {}", path.display())))
+        };
+        put(&from.certificate, Some(&certificate.pem))?;
+        put(&cross, root.as_ref().map(|root| root.pem.as_str()))
+    }
+
+    /// Whether they are in files here.
+    pub fn is_local(&self) -> bool {
+        self.store.is_local()
     }
 
     /// Where the private key of that name is, for operators.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use super::cross::Cross;
 use super::family::{Family, Member};
 use super::private::{Lack, PrivateKey};
@@ -46,7 +48,11 @@ impl CaKeys {
             let certificate = TlsCaCertificate::parse(&row.public);
             let certificate = certificate.map_err(|why| Error::internal(format!("a TLS CA {why}")))?;
             let path = Cross::path(&from.certificate, &row.name);
-            let root = Cross::find(&path, &certificate.der, from.owner)?;
+            // What is left of one that is over is in nobody's way.
+            let root = match row.state.is_trusted() {
+                true => Cross::find(&path, &certificate.der, from.owner)?,
+                false => None,
+            };
             Ok(TlsCa { cross: row.cross.clone(), root, ..TlsCa::new(key, certificate)? })
         };
         let tls = opener.family(set, CaKind::Tls, first, known)?;
@@ -80,7 +86,11 @@ impl Opener<'_> {
         for row in set.of(kind) {
             let with_key = |key: Option<Arc<dyn PrivateKey>>| known(row, key);
             let found = if row.state.is_trusted() { self.find(row).map(Some) } else { Ok(None) };
-            let ca = match found.and_then(with_key) {
+            let opened = match found.and_then(with_key) {
+                Err(_) if self.makes_room(row) => self.find(row).map(Some).and_then(with_key),
+                opened => opened,
+            };
+            let ca = match opened {
                 Ok(ca) => ca,
                 Err(error) => {
                     self.lacks.push(Lack {
@@ -98,14 +108,27 @@ impl Opener<'_> {
         Family::new(members)
     }
 
+    /// Takes away a key which is another than the store has under that name, where the right one is to be had: somebody began the
+    /// same step here, and another was first elsewhere.
+    fn makes_room(&self, row: &CaKey) -> bool {
+        matches!(self.store.open(&row.name), Ok(Some(_)))
+            && self.sealed(row).is_ok()
+            && self.store.destroy(&row.name).is_ok()
+    }
+
+    /// The private key as it came through the store.
+    fn sealed(&self, row: &CaKey) -> Result<Zeroizing<String>> {
+        let (Some(sealed), Some(sealing)) = (&row.sealed, &self.from.sealing) else {
+            return Err(self.missing(&row.name));
+        };
+        travel::unseal(sealing, &sealed_for(&self.from.cluster, &row.name), sealed)
+    }
+
     fn find(&self, row: &CaKey) -> Result<Arc<dyn PrivateKey>> {
         if let Some(key) = self.store.open(&row.name)? {
             return Ok(key);
         }
-        let (Some(sealed), Some(sealing)) = (&row.sealed, &self.from.sealing) else {
-            return Err(self.missing(&row.name));
-        };
-        let private = travel::unseal(sealing, &sealed_for(&self.from.cluster, &row.name), sealed)?;
+        let private = self.sealed(row)?;
         let put = self.store.put(&row.name, &private);
         // Another of this folder may have put it there.
         self.store.open(&row.name)?.ok_or_else(|| put.err().unwrap_or_else(|| self.missing(&row.name)))
