@@ -127,7 +127,7 @@ impl CaKeys {
         for key in self.set.keys.iter().filter(|key| !key.state.is_trusted()) {
             // One that cannot be looked for now is looked for again.
             if matches!(self.store.open(&key.name), Ok(Some(_))) {
-                if key.kind == CaKind::Tls && key.is_first {
+                if key.kind == CaKind::Tls {
                     told.extend(self.replace_certificate(from).err().map(Err));
                 }
                 let place = self.store.place(&key.name);
@@ -138,7 +138,7 @@ impl CaKeys {
         told
     }
 
-    /// Puts the certificate of the TLS CA that signs in the place of the first's, which those read who ask no store.
+    /// Puts the certificate of the TLS CA that signs in the place of that before it, which those read who ask no store.
     fn replace_certificate(&self, from: &KeySource) -> Result<()> {
         let path = &from.certificate;
         let folder = path.parent().unwrap_or(path);
