@@ -4,6 +4,7 @@
 //! lists; the TLS CA's own certificate is signed where it is made. A fourth key signs statements and no certificate.
 //! Where their private halves are, a [`KeyStore`] knows.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,7 +74,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PROBE: &[u8] = b"machine-id: does this key sign?";
 
 /// Where the keys of an authority are, and what else they are opened by.
-#[derive(Debug)]
 pub struct KeySource {
     /// Where the private keys are.
     pub place: KeyPlace,
@@ -89,6 +89,12 @@ pub struct KeySource {
     pub passphrase: Option<Secret>,
     /// What keys travel by through the store.
     pub sealing: Option<SealingKey>,
+}
+
+impl fmt::Debug for KeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeySource").field("place", &self.place).finish_non_exhaustive()
+    }
 }
 
 /// Every CA of an authority, as of one [`CaSet`].

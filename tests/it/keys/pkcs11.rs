@@ -189,7 +189,7 @@ fn what_a_failed_init_leaves_is_named() {
         let data: PathBuf = folder.path().join(name);
         let mut init = machine_id(["authority", "init", "--cluster", "id.test", "--keys", keys]);
         init.args(["--public-url", "https://id.test", "--data-dir"]).arg(&data).env(CONF, token.hsm.conf());
-        let output = run(&mut init);
+        let output = run(init.arg("--tls-ca-csr").arg(folder.path().join(format!("{name}.csr"))));
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success() == data.exists() && !said.contains(PIN), "{said}");
         (output.status.code().unwrap(), said)
@@ -214,6 +214,12 @@ fn what_a_failed_init_leaves_is_named() {
         assert_eq!(init("four", &wrong).0, 2, "{wrong}");
     }
     assert_eq!(init("five", &uri.replace("=ca?", "=cb?")).0, 5);
+    // A PIN is where it is, for the request as well.
+    succeed(command("mkdir").args(["-m", "700"]).arg(folder.path().join("six")));
+    fs::copy(token.hsm.pin(), folder.path().join("six/pin")).unwrap();
+    let (near, _) = uri.split_once("file:").unwrap();
+    let (code, said) = init("six", &format!("{}file:pin", near.replacen('?', ";object=six?", 1)));
+    assert!(code == 0 && folder.path().join("six.csr").exists(), "{said}");
     let config = fs::read_to_string(folder.path().join("three/authority.yaml")).unwrap();
     assert!(config.contains(&format!("keys: '{other}'\n")), "{config}");
 }
