@@ -136,6 +136,21 @@ fn sealed_keys_open_with_their_passphrase_alone() {
     let failed = open(None).unwrap_err();
     assert!(failed.to_string().ends_with("it is sealed with a passphrase, and none is given"), "{failed}");
     assert!(failed.hints()[0].contains("`key_passphrase_file: FILE`"), "{:?}", failed.hints());
+    // The next one travels as it lies there: what seals it in the store is beside that.
+    let from = || KeySource { passphrase: passphrase("good"), ..source(dir.path()) };
+    let new = NewCa { kind: CaKind::SshUser, occasion: "start", now: 1_800_000_001 };
+    let next = keys.make_next(&from(), new).unwrap();
+    let travels = travel::unseal(
+        &from().sealing.unwrap(),
+        &format!("id.test {}", next.name),
+        &next.sealed.clone().unwrap(),
+    );
+    let travels = travels.unwrap();
+    assert!(is_sealed(&travels) && !travels.contains("-----BEGIN PRIVATE KEY-----"));
+    fs::remove_file(dir.path().join("keys").join(&next.name)).unwrap();
+    let present = CaKey { number: 1, ..keys.present(CaKind::SshUser, 1_800_000_001).unwrap() };
+    let set = Arc::new(CaSet { number: 7, keys: vec![present, CaKey { number: 2, ..next }] });
+    assert!(CaKeys::open(&from(), &set).unwrap().lacks().is_empty());
     // Without us, whoever has the passphrase has the keys.
     for name in FILES {
         let path = dir.path().join("keys").join(name);
