@@ -167,6 +167,16 @@ impl CaKeys {
     }
 }
 
+/// Whether that is the private key of the CA which is written down.
+pub(super) fn is_of(row: &CaKey, key: &Arc<dyn PrivateKey>) -> Result<bool> {
+    Ok(row.id
+        == match row.kind {
+            CaKind::SshUser | CaKind::SshHost => SshCa::new(Arc::clone(key), "")?.id(),
+            CaKind::Tls => format!("sha256:{}", hex(digest(&SHA256, key.spki()).as_ref())),
+            CaKind::Statement => StatementKey::new(Arc::clone(key))?.public,
+        })
+}
+
 fn of_ssh(ca: &SshCa) -> (String, String) {
     (ca.id(), ca.line.clone())
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::cross::Cross;
 use super::family::{Family, Member};
+use super::next::is_of;
 use super::private::{Lack, PrivateKey};
 use super::ssh::SshCa;
 use super::tls::{self, TlsCa};
@@ -99,13 +100,23 @@ impl Opener<'_> {
     }
 
     fn find(&self, row: &CaKey) -> Result<Arc<dyn PrivateKey>> {
-        if let Some(key) = self.store.open(&row.name)? {
-            return Ok(key);
-        }
+        let there = self.store.open(&row.name)?;
         let (Some(sealed), Some(sealing)) = (&row.sealed, &self.from.sealing) else {
-            return Err(self.missing(&row.name));
+            return there.ok_or_else(|| self.missing(&row.name));
         };
-        let private = travel::unseal(sealing, &sealed_for(&self.from.cluster, &row.name), sealed)?;
+        let unsealed = || travel::unseal(sealing, &sealed_for(&self.from.cluster, &row.name), sealed);
+        let private = match there {
+            None => unsealed()?,
+            Some(key) if is_of(row, &key)? => return Ok(key),
+            // What a start here left that was interrupted, or overtaken by another authority's: nobody knows it.
+            Some(other) => match unsealed() {
+                Ok(private) => {
+                    self.store.destroy(&row.name)?;
+                    private
+                }
+                Err(_) => return Ok(other),
+            },
+        };
         let put = self.store.put(&row.name, &private);
         // Another of this folder may have put it there.
         self.store.open(&row.name)?.ok_or_else(|| put.err().unwrap_or_else(|| self.missing(&row.name)))
