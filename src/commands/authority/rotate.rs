@@ -7,7 +7,7 @@
 use place::Place;
 
 use super::data_dir;
-use crate::authority::ca::CaKind;
+use crate::authority::ca::{CaKey, CaKind};
 use crate::authority::keys::{CaKeys, NewCa};
 use crate::authority::rotation::{self, Phase, Progress, Step};
 use crate::authority::store::Store;
@@ -66,8 +66,16 @@ fn phase_of(phase: RotatePhase) -> Phase {
 /// Takes a step, and says what is so then.
 fn take(at: &Place, (kind, phase): (CaKind, Phase), args: &Rotate) -> Result<()> {
     let store = data_dir::open_store(&at.config)?;
+    let mut before: Option<Vec<CaKey>> = None;
     for _ in 0..PLANS {
         let keys = at.keys(store.as_ref())?;
+        let own: Vec<_> = keys.set().of(kind).cloned().collect();
+        // The step was meant for what was there: two who go back at once do not go back twice.
+        if before.get_or_insert_with(|| own.clone()) != &own {
+            return Err(Error::new(Kind::Refused, "somebody else has taken a step of it meanwhile")
+                .context(format!("cannot {} the rotation of {}", phase.name(), kind.name()))
+                .hint("`machine-id authority rotate status` says how far it is"));
+        }
         if plan(at, store.as_ref(), &keys, (kind, phase), args)? {
             let keys = at.keys(store.as_ref())?;
             for told in keys.tidy(&at.config.key_source()?) {
