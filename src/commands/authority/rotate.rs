@@ -110,8 +110,8 @@ fn plan(
             let waits = waiting::for_activation(store, keys, next, now)?;
             waiting::refuse(&waits, (kind, phase), args.force)?;
         }
-        (Phase::Finish, Progress::Activated(..)) => {
-            let waits = waiting::for_replicas(store, keys)?;
+        (Phase::Finish, Progress::Activated(current, _)) => {
+            let waits = waiting::for_finish(store, keys, current, now)?;
             waiting::refuse(&waits, (kind, phase), args.force)?;
         }
         (Phase::Compromised, progress) => {
