@@ -1,11 +1,13 @@
 //! The CA that is to take another's place: its key, what is written down of it, and who vouches for it.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
 
+use super::cross::Cross;
 use super::private::{PrivateKey, lacking};
 use super::ssh::SshCa;
 use super::travel::{self, sealed_for};
@@ -123,13 +125,10 @@ impl CaKeys {
 
     /// Destroys the private keys of CAs that are trusted no more; what there is to say of each: that it is gone, or what is to be done.
     pub fn tidy(&self, from: &KeySource) -> Vec<Result<String>> {
-        let mut told = Vec::new();
+        let mut told: Vec<_> = self.replace_certificate(from).err().map(Err).into_iter().collect();
         for key in self.set.keys.iter().filter(|key| !key.state.is_trusted()) {
             // One that cannot be looked for now is looked for again.
             if matches!(self.store.open(&key.name), Ok(Some(_))) {
-                if key.kind == CaKind::Tls && key.is_first {
-                    told.extend(self.replace_certificate(from).err().map(Err));
-                }
                 let place = self.store.place(&key.name);
                 let done = self.store.destroy(&key.name);
                 told.push(done.map(|()| format!("destroyed the CA key {}, {place}", key.name)));
@@ -138,12 +137,23 @@ impl CaKeys {
         told
     }
 
-    /// Puts the certificate of the TLS CA that signs in the place of the first's, which those read who ask no store.
+    /// Puts the certificate of the TLS CA that signs in the place of one that is trusted no more, for those who ask no store. What
+    /// another's root has certified the first by goes with that.
     fn replace_certificate(&self, from: &KeySource) -> Result<()> {
         let path = &from.certificate;
+        let Some(there) = TlsCaCertificate::find(path, from.owner)? else { return Ok(()) };
+        if !self.tls.all().any(|one| !one.state.is_trusted() && one.ca.certificate.der == there.der) {
+            return Ok(());
+        }
         let folder = path.parent().unwrap_or(path);
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        Folder::replace_inside(folder, name, self.tls_ca().certificate.pem.as_bytes())
+        let name =
+            |path: &Path| path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        let cross = Cross::path(path, CaKind::Tls.name());
+        if cross.exists() {
+            Folder::remove_inside(folder, &name(&cross))
+                .map_err(|why| Error::usage(why).context(format!("cannot remove {}", cross.display())))?;
+        }
+        Folder::replace_inside(folder, &name(path), self.tls_ca().certificate.pem.as_bytes())
             .context(Kind::Usage, format!("cannot write {}", path.display()))
     }
 

@@ -275,6 +275,34 @@ fn what_ends_is_destroyed_and_signs_nothing() {
     assert!(!dir.path().join("keys/ssh_user_ca").exists() && keys.tidy(&source(dir.path())).is_empty());
 }
 
+/// Also where its key is gone already, as from a token that another authority uses too; and of each rotation, not of the first alone.
+#[test]
+fn the_certificate_beside_the_keys_is_of_a_ca_that_is_trusted() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = new_keys(dir.path(), 1_800_000_000);
+    let mut keys = CaSet::clone(&started(&first, dir.path(), CaKind::Tls)).keys;
+    (keys[0].state, keys[1].state) = (CaState::Ended, CaState::Current);
+    let set = |keys| Arc::new(CaSet { number: 8, keys });
+    let opened = CaKeys::open(&source(dir.path()), &set(keys.clone())).unwrap();
+    fs::remove_file(dir.path().join("keys/tls_ca.key")).unwrap();
+    let path = source(dir.path()).certificate;
+    let cross = path.with_file_name("tls_ca_cross.crt");
+    fs::write(&cross, "of the first").unwrap();
+    assert!(opened.tidy(&source(dir.path())).is_empty() && !cross.exists());
+    let there = || fs::read_to_string(&path).unwrap();
+    assert_eq!(there(), opened.trust().tls_cas[0]);
+    let new = NewCa { kind: CaKind::Tls, occasion: "again", now: 1_800_000_002 };
+    keys.push(CaKey { number: 3, ..opened.make_next(&source(dir.path()), new).unwrap() });
+    (keys[1].state, keys[2].state) = (CaState::Former, CaState::Current);
+    let activated = CaKeys::open(&source(dir.path()), &set(keys.clone())).unwrap();
+    assert!(activated.tidy(&source(dir.path())).is_empty());
+    assert_eq!(there(), keys[1].public);
+    keys[1].state = CaState::Ended;
+    let finished = CaKeys::open(&source(dir.path()), &set(keys.clone())).unwrap();
+    assert_eq!(finished.tidy(&source(dir.path())).len(), 1);
+    assert_eq!(there(), keys[2].public);
+}
+
 #[test]
 fn the_chain_leads_to_the_old_tls_ca_while_that_is_trusted() {
     let dir = tempfile::tempdir().unwrap();

@@ -220,7 +220,7 @@ impl TlsCa {
     pub(super) fn cross_sign(&self, other: &TlsCaCertificate, now: i64) -> Result<String> {
         let failed = "a certificate for the next TLS CA";
         let (_, read) = x509_parser::parse_x509_certificate(&other.der).context(Kind::Internal, failed)?;
-        let until = self.certificate.validity.until.min(other.validity.until);
+        let until = self.validity().until.min(other.validity.until);
         let mut params = params(random::serial()?, now, until)?;
         let name = read.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
         let name = name.ok_or_else(|| Error::internal(failed))?;
