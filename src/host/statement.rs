@@ -120,7 +120,8 @@ pub fn believe(jws: &str, known: Option<&Known>, given: Option<&str>, now: i64) 
         !tls_of(&statement.trust, |pin| pin.strip_prefix("sha256:") == Some(&list.ca)).is_empty()
     };
     statement.crls.retain(is_trusted);
-    match (known, given) {
+    let known = known.map(|known| with_heirs(known, &statement));
+    match (&known, given) {
         (Some(known), _)
             if !known.statement_keys.contains(signer) && !succeeds(&statement, known, signer) =>
         {
@@ -177,6 +178,15 @@ fn follows(statement: &Statement, known: &Known) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// With the TLS CAs for which one that is known vouches: their word counts as its own, so that a host goes on that was away while
+/// first that CA and then what it vouches for was exchanged.
+fn with_heirs(known: &Known, statement: &Statement) -> Known {
+    let mut with = known.clone();
+    let vouched = |ca: &&String| is_vouched_for(statement, known, "tls", ca);
+    with.trust.tls_cas.extend(statement.trust.tls_cas.iter().filter(vouched).cloned());
+    with
 }
 
 /// Whether a known CA of that kind, or a known one of TLS, has signed that the new one is to be believed.

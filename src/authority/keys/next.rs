@@ -142,14 +142,11 @@ impl CaKeys {
 
     /// Destroys the private keys of CAs that are trusted no more; what there is to say of each: that it is gone, or what is to be done.
     pub fn tidy(&self, from: &KeySource) -> Vec<Result<String>> {
-        let mut told = Vec::new();
+        let mut told: Vec<_> = self.replace_certificate(from).err().map(Err).into_iter().collect();
         for key in self.set.keys.iter().filter(|key| !key.state.is_trusted()) {
             // One that cannot be looked for now is looked for again. A file that is no key is what somebody was killed over.
             let found = self.store.open(&key.name).map(|found| found.is_some());
             if found.unwrap_or(self.store.is_local()) {
-                if key.kind == CaKind::Tls {
-                    told.extend(self.replace_certificate(from).err().map(Err));
-                }
                 let place = self.store.place(&key.name);
                 let done = self.store.destroy(&key.name);
                 told.push(done.map(|()| format!("destroyed the CA key {}, {place}", key.name)));
@@ -158,22 +155,24 @@ impl CaKeys {
         told
     }
 
-    /// Puts the certificate of the TLS CA that signs in the place of the first's, which those read who ask no store, and beside it
-    /// those up to another's root, if there are any.
+    /// Puts the certificate of the TLS CA that signs in the place of one that is trusted no more, for those who ask no store. What
+    /// another's root has certified the first by goes with that.
     fn replace_certificate(&self, from: &KeySource) -> Result<()> {
-        let TlsCa { certificate, root, .. } = self.tls_ca();
-        let cross = Cross::path(&from.certificate, CaKind::Tls.name());
-        let folder = from.certificate.parent().unwrap_or(&from.certificate);
-        let put = |path: &Path, pem: Option<&str>| {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let done = match pem {
-                Some(pem) => Folder::replace_inside(folder, name, pem.as_bytes()).map_err(Error::usage),
-                None => Folder::remove_inside(folder, name).map_err(Error::usage),
-            };
-            done.map_err(|error| error.context(format!("cannot write {}", path.display())))
-        };
-        put(&from.certificate, Some(&certificate.pem))?;
-        put(&cross, root.as_ref().map(|root| root.pem.as_str()))
+        let path = &from.certificate;
+        let Some(there) = TlsCaCertificate::find(path, from.owner)? else { return Ok(()) };
+        if !self.tls.all().any(|one| !one.state.is_trusted() && one.ca.certificate.der == there.der) {
+            return Ok(());
+        }
+        let folder = path.parent().unwrap_or(path);
+        let name =
+            |path: &Path| path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        let cross = Cross::path(path, CaKind::Tls.name());
+        if cross.exists() {
+            Folder::remove_inside(folder, &name(&cross))
+                .map_err(|why| Error::usage(why).context(format!("cannot remove {}", cross.display())))?;
+        }
+        Folder::replace_inside(folder, &name(path), self.tls_ca().certificate.pem.as_bytes())
+            .context(Kind::Usage, format!("cannot write {}", path.display()))
     }
 
     /// Whether they are in files here.

@@ -136,6 +136,21 @@ fn sealed_keys_open_with_their_passphrase_alone() {
     let failed = open(None).unwrap_err();
     assert!(failed.to_string().ends_with("it is sealed with a passphrase, and none is given"), "{failed}");
     assert!(failed.hints()[0].contains("`key_passphrase_file: FILE`"), "{:?}", failed.hints());
+    // The next one travels as it lies there: what seals it in the store is beside that.
+    let from = || KeySource { passphrase: passphrase("good"), ..source(dir.path()) };
+    let new = NewCa { kind: CaKind::SshUser, occasion: "start", now: 1_800_000_001 };
+    let next = keys.make_next(&from(), new).unwrap();
+    let travels = travel::unseal(
+        &from().sealing.unwrap(),
+        &format!("id.test {}", next.name),
+        &next.sealed.clone().unwrap(),
+    );
+    let travels = travels.unwrap();
+    assert!(is_sealed(&travels) && !travels.contains("-----BEGIN PRIVATE KEY-----"));
+    fs::remove_file(dir.path().join("keys").join(&next.name)).unwrap();
+    let present = CaKey { number: 1, ..keys.present(CaKind::SshUser, 1_800_000_001).unwrap() };
+    let set = Arc::new(CaSet { number: 7, keys: vec![present, CaKey { number: 2, ..next }] });
+    assert!(CaKeys::open(&from(), &set).unwrap().lacks().is_empty());
     // Without us, whoever has the passphrase has the keys.
     for name in FILES {
         let path = dir.path().join("keys").join(name);
@@ -276,6 +291,34 @@ fn what_ends_is_destroyed_and_signs_nothing() {
     let told: Vec<String> = keys.tidy(&source(dir.path())).into_iter().map(Result::unwrap).collect();
     assert!(told[0].starts_with("destroyed the CA key ssh-user"), "{told:?}");
     assert!(!dir.path().join("keys/ssh_user_ca").exists() && keys.tidy(&source(dir.path())).is_empty());
+}
+
+/// Also where its key is gone already, as from a token that another authority uses too; and of each rotation, not of the first alone.
+#[test]
+fn the_certificate_beside_the_keys_is_of_a_ca_that_is_trusted() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = new_keys(dir.path(), 1_800_000_000);
+    let mut keys = CaSet::clone(&started(&first, dir.path(), CaKind::Tls)).keys;
+    (keys[0].state, keys[1].state) = (CaState::Ended, CaState::Current);
+    let set = |keys| Arc::new(CaSet { number: 8, keys });
+    let opened = CaKeys::open(&source(dir.path()), &set(keys.clone())).unwrap();
+    fs::remove_file(dir.path().join("keys/tls_ca.key")).unwrap();
+    let path = source(dir.path()).certificate;
+    let cross = path.with_file_name("tls_ca_cross.crt");
+    fs::write(&cross, "of the first").unwrap();
+    assert!(opened.tidy(&source(dir.path())).is_empty() && !cross.exists());
+    let there = || fs::read_to_string(&path).unwrap();
+    assert_eq!(there(), opened.trust().tls_cas[0]);
+    let new = NewCa { kind: CaKind::Tls, occasion: "again", now: 1_800_000_002 };
+    keys.push(CaKey { number: 3, ..opened.make_next(&source(dir.path()), new).unwrap() });
+    (keys[1].state, keys[2].state) = (CaState::Former, CaState::Current);
+    let activated = CaKeys::open(&source(dir.path()), &set(keys.clone())).unwrap();
+    assert!(activated.tidy(&source(dir.path())).is_empty());
+    assert_eq!(there(), keys[1].public);
+    keys[1].state = CaState::Ended;
+    let finished = CaKeys::open(&source(dir.path()), &set(keys.clone())).unwrap();
+    assert_eq!(finished.tidy(&source(dir.path())).len(), 1);
+    assert_eq!(there(), keys[2].public);
 }
 
 #[test]

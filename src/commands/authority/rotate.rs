@@ -7,7 +7,7 @@
 use place::Place;
 
 use super::data_dir;
-use crate::authority::ca::CaKind;
+use crate::authority::ca::{CaKey, CaKind};
 use crate::authority::keys::{CaKeys, NewCa};
 use crate::authority::rotation::{self, Phase, Progress, Step};
 use crate::authority::store::Store;
@@ -124,8 +124,8 @@ fn plan(
             let waits = waiting::for_activation(store, keys, next, now)?;
             waiting::refuse(&waits, (kind, phase), args.force)?;
         }
-        (Phase::Finish, Progress::Activated(..)) => {
-            let waits = waiting::for_replicas(store, keys)?;
+        (Phase::Finish, Progress::Activated(current, _)) => {
+            let waits = waiting::for_finish(store, keys, current, now)?;
             waiting::refuse(&waits, (kind, phase), args.force)?;
         }
         (Phase::Compromised, progress) => {

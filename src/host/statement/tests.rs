@@ -391,6 +391,27 @@ fn a_statement_key_succeeds_another_by_two_words() {
     assert!(believe(&signed_by(1, &next), Some(&known), None, NOON).is_err());
 }
 
+/// First the TLS CA was exchanged and then, by the word of the new one, the statement key.
+#[test]
+fn a_host_that_was_away_for_two_rotations_goes_on() {
+    let known = known();
+    let mut next = AUTHOR.statement(8, NOON);
+    let [tls, key] = ["tls", "statement"].map(|kind| AUTHOR.add(&mut next, kind));
+    next.trust.tls_cas.remove(0);
+    next.statement_keys.remove(0);
+    let words = [
+        AUTHOR.endorse(CLUSTER, "tls", &tls, ("tls", 0)),
+        AUTHOR.endorse(CLUSTER, "statement", &key, ("tls", 1)),
+        AUTHOR.endorse(CLUSTER, "statement", &key, ("statement", 0)),
+    ];
+    for without in 0..=words.len() {
+        let others = words.iter().enumerate().filter(|(at, _)| *at != without);
+        next.endorsements = others.map(|(_, word)| word.clone()).collect();
+        let judged = believe(&signed_by(1, &next), Some(&known), None, NOON);
+        assert_eq!(judged.is_ok(), without == words.len(), "{without}: {judged:?}");
+    }
+}
+
 #[test]
 fn a_revoked_ca_is_believed_no_more_whatever_comes() {
     let known = known();

@@ -144,6 +144,50 @@ fn a_request_comes_back_as_a_certificate_that_everybody_believes() {
     assert!(!data.beside("other").exists());
 }
 
+/// The company certifies the next one too, before it signs.
+#[test]
+fn a_tls_ca_under_the_root_is_rotated() {
+    let data = Data::new();
+    succeed(command("bash").args(["-euc", CERTIFY]).current_dir(data.0.path()).stderr(Stdio::null()));
+    let rotate = |phase: &str| {
+        let output = data.authority(&["rotate", "--ca", "tls", "--phase", phase, "--force"]);
+        assert!(output.status.success(), "{phase}: {}", said(&output));
+    };
+    let import = || {
+        let output = data.import(&data.beside("chain.pem"));
+        assert!(output.status.success(), "{}", said(&output));
+    };
+    import();
+    rotate("start");
+    let csr = data.authority(&["export", "tls-ca-csr"]).stdout;
+    std::fs::write(data.beside("tls-ca.csr"), csr).unwrap();
+    let again = CERTIFY.lines().filter(|line| line.contains("tls-ca.csr") || line.contains(" > chain.pem"));
+    let again = again.collect::<Vec<_>>().join("\n").replace("-days 300", "-days 400");
+    succeed(command("bash").args(["-euc", &again]).current_dir(data.0.path()).stderr(Stdio::null()));
+    import();
+    let old = data.ca();
+    for phase in ["activate", "finish"] {
+        rotate(phase);
+        let out = data.beside(phase);
+        let place = out.display().to_string();
+        let signed = data.authority(&["sign-server", "--name", "db.test", "--out", &place]);
+        assert!(signed.status.success(), "{}", said(&signed));
+        // Who has the root alone, and while it is trusted, who has the old one alone.
+        std::fs::write(data.beside("old.crt"), &old).unwrap();
+        for (trusted, is_believed) in [("root.crt", true), ("old.crt", phase == "activate")] {
+            let mut openssl = command("openssl");
+            openssl.args(["verify", "-no-CApath", "-CAfile"]).arg(data.beside(trusted));
+            openssl.arg("-untrusted").arg(out.join("server.crt")).arg(out.join("server.crt"));
+            let verified = run(&mut openssl);
+            assert_eq!(verified.status.success(), is_believed, "{phase} {trusted}: {}", said(&verified));
+        }
+        let check = data.authority(&["check"]);
+        assert!(check.status.success(), "{phase}: {}", said(&check));
+    }
+    assert_ne!(data.ca(), old);
+    assert!(!data.path("keys/tls_ca_cross.crt").exists(), "what certified the old one is gone with it");
+}
+
 /// The parameters of the CA's certificate, changed.
 fn with(
     ours: &(CertificateParams, Vec<u8>),

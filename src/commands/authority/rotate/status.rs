@@ -84,7 +84,7 @@ fn look(at: &Place, store: &dyn Store, keys: &CaKeys, kind: CaKind) -> Result<St
         Progress::Activated(_, former) => {
             status.former = Some(former.id.clone());
             status.notes.extend(old_trust(store, kind)?);
-            status.waiting_for = waiting::for_replicas(store, keys)?;
+            status.waiting_for = waiting::for_finish(store, keys, progress.current(), now)?;
             let live = block_on(store.live(former.number, now.saturating_sub(LEEWAY)))??;
             if live.count > 0 {
                 let count = usize::try_from(live.count).unwrap_or(usize::MAX);

@@ -51,8 +51,17 @@ pub(super) fn for_activation(
     Ok(waits)
 }
 
+/// Who would be left with nobody to believe: one that was not waited for before may be there again.
+pub(super) fn for_finish(store: &dyn Store, keys: &CaKeys, current: &CaKey, now: i64) -> Result<Vec<String>> {
+    let mut waits = for_replicas(store, keys)?;
+    if current.kind != CaKind::Statement {
+        waits.extend(hosts(store, current, now)?);
+    }
+    Ok(waits)
+}
+
 /// The authorities that have not heard of the last step.
-pub(super) fn for_replicas(store: &dyn Store, keys: &CaKeys) -> Result<Vec<String>> {
+fn for_replicas(store: &dyn Store, keys: &CaKeys) -> Result<Vec<String>> {
     let set = keys.set().number;
     let replicas = block_on(store.replicas())??;
     Ok(replicas
