@@ -81,6 +81,11 @@ impl Postgres {
         psql
     }
 
+    /// Its files.
+    pub fn tls(&self) -> PathBuf {
+        self.folder.tls()
+    }
+
     /// Where its socket is.
     pub fn socket(&self) -> PathBuf {
         self.folder.path("")
