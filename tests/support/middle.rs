@@ -68,8 +68,12 @@ impl Middle {
     pub fn give(&self, answers: Vec<(&'static str, Vec<u8>)>) {
         let mut state = self.shared.state.lock().unwrap();
         state.repeated = answers.iter().map(|(path, _)| *path).collect();
-        let whole = |body: Vec<u8>| [b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n".to_vec(), body].concat();
-        state.known.extend(answers.into_iter().map(|(path, body)| (path.to_owned(), whole(body))));
+        for (path, body) in answers {
+            // What is watched has no end.
+            let length = (path != "/v1/watch").then(|| format!("Content-Length: {}\r\n", body.len()));
+            let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\n{}\r\n", length.unwrap_or_default());
+            state.known.insert(path.to_owned(), [head.into_bytes(), body].concat());
+        }
         state.epoch += 1;
     }
 

@@ -128,6 +128,7 @@ struct Servers {
     cluster_ca: PathBuf,
     nginx: Nginx,
     nginx_files: Folder,
+    _site: TempDir,
     /// Another one, by the files of a host that watches.
     kept: Nginx,
 }
@@ -137,8 +138,12 @@ impl Servers {
     fn start(authority: &Authority, trust: &Path) -> Self {
         let nginx_files = Folder::new(authority, "root");
         let tls = nginx_files.tls();
-        std::fs::write(tls.join("index.html"), "orders").unwrap();
-        let site = page::file_in("nginx.md", "site.conf", &tls).replace("/srv/orders", tls.to_str().unwrap());
+        // Its workers are nobody, where root runs it.
+        let root = TempDir::new().unwrap();
+        std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::write(root.path().join("index.html"), "orders").unwrap();
+        let site = page::file_in("nginx.md", "site.conf", &tls)
+            .replace("/srv/orders", root.path().to_str().unwrap());
         let at = |site: &str, address| site.replace("listen 443 ssl;", &format!("listen {address} ssl;"));
         let ours = format!("ssl_client_certificate {}/ca.crt;", tls.display());
         assert!(site.contains(&ours));
@@ -156,6 +161,7 @@ impl Servers {
             nginx: Nginx::with_workers(|address| at(&site, address)),
             kept: Nginx::with_workers(|address| at(&site.replace(&ours, &theirs), address)),
             nginx_files,
+            _site: root,
         }
     }
 
@@ -212,7 +218,7 @@ impl Servers {
         let mut psql = self.postgres.psql_with(database, "deploy", "orders");
         psql.args(["-c", "SELECT pg_sleep(600)"]);
         let mut client = self.mariadb.client(database, "deploy");
-        client.args(["--unbuffered", "--execute=SELECT 'deploy'; SELECT SLEEP(600)"]);
+        client.args(["--unbuffered", "--execute=; SELECT SLEEP(600)"]);
         [psql, client].map(|mut command| {
             let mut session = Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
             wait_for("the session", || {
@@ -229,14 +235,15 @@ fn a_stolen_tls_ca_opens_no_server_once_its_steps_are_done() {
     let world = world_of(&PAGES, &ROLES, "");
     let authority = &world.authority;
     let (shell, thief) = (Shell::of(authority), Thief::of(authority));
-    let host = |what: &str, folder: &str| {
+    let host = |what: &str, folder: &str, ca: &str| {
         let mut host = machine_id(["host", what, "--authority", &authority.url(), "--dir"]);
-        host.arg(shell.path(folder)).arg("--ca-file").arg(shell.path("first-ca.crt"));
+        host.arg(shell.path(folder)).arg("--ca-file").arg(shell.path(ca));
         host
     };
     std::fs::copy(authority.ca_file(), shell.path("first-ca.crt")).unwrap();
-    succeed(&mut host("refresh", "timed"));
-    let watch = Running::start(host("watch", "kept").stdout(Stdio::null()).stderr(Stdio::piped()));
+    succeed(&mut host("refresh", "timed", "first-ca.crt"));
+    let watch =
+        Running::start(host("watch", "kept", "first-ca.crt").stdout(Stdio::null()).stderr(Stdio::piped()));
     let kept = shell.path("kept/tls_ca.crt");
     wait_for("the files", || kept.exists().then_some(()));
     let first = read(&kept);
@@ -252,11 +259,10 @@ fn a_stolen_tls_ca_opens_no_server_once_its_steps_are_done() {
     wait_for("the files", || (read(&kept) != first && shell.path("kept/tls.crl").exists()).then_some(()));
     servers.kept.reload();
     // He believes whichever server.
-    let believe = |clients: &Clients| {
-        clients
-            .0
-            .iter()
-            .for_each(|folder| drop(std::fs::copy(shell.path("ca.crt"), folder.join("ca.crt")).unwrap()));
+    let believe = |Clients(folders): &Clients| {
+        for folder in folders {
+            std::fs::copy(shell.path("ca.crt"), folder.join("ca.crt")).unwrap();
+        }
     };
     wait_for("the kept one", || (!servers.let_in(&stolen).contains(&"a kept nginx")).then_some(()));
     assert_eq!(servers.let_in(&stolen).len(), 5, "nobody else knows of it");
@@ -305,12 +311,12 @@ fn a_stolen_tls_ca_opens_no_server_once_its_steps_are_done() {
     assert!(servers.let_in(&stolen).is_empty());
 
     // A host that heard nothing meanwhile.
-    let output = run(&mut host("refresh", "timed"));
+    let output = run(&mut host("refresh", "timed", "first-ca.crt"));
     assert_eq!(output.status.code(), Some(5), "{output:?}");
     assert_eq!(read(shell.path("timed/tls_ca.crt")), first);
     let timed = shell.path("timed");
     shell.types("refresh", &[("/etc/ssh/machine-id", timed.to_str().unwrap())]);
     assert_eq!(read(timed.join("tls_ca.crt")), read(&kept));
-    succeed(host("refresh", "timed").arg("--ca-file").arg(timed.join("tls_ca.crt")));
+    succeed(&mut host("refresh", "timed", "timed/tls_ca.crt"));
     assert!(!watch.stderr().contains("error"), "{}", watch.stderr());
 }
