@@ -46,6 +46,7 @@ pub mod sshd_labels;
 pub mod stated;
 pub mod sts;
 pub mod template;
+pub mod thief;
 pub mod token;
 pub mod verifiers;
 pub mod watcher;

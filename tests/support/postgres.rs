@@ -102,6 +102,11 @@ impl Postgres {
         psql
     }
 
+    /// Its files.
+    pub fn tls(&self) -> PathBuf {
+        self.folder.tls()
+    }
+
     /// Where its socket is.
     pub fn socket(&self) -> PathBuf {
         self.folder.path("")
