@@ -339,7 +339,8 @@ impl CaKeys {
             ([], _) | (_, None) => of.chain().to_owned(),
             (cross, Some(former)) => {
                 let root = of.root.as_ref().map(|root| root.sent.as_str()).unwrap_or_default();
-                cross.concat() + root + &former.ca.certificate.pem
+                // First another's, since most verifiers go by the first that fits: who knows that root alone has nothing else.
+                root.to_owned() + &cross.concat() + &former.ca.certificate.pem
             }
         }
     }
