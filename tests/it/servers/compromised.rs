@@ -8,13 +8,17 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 
 use super::rotation_page::Shell;
+use crate::support::authority::Authority;
+use crate::support::client::Keys;
+use crate::support::cluster::{Cluster, Role};
+use crate::support::issuer::Issuer;
 use crate::support::middle::Middle;
 use crate::support::once::World;
 use crate::support::process::{Running, command, machine_id, read, run, succeed};
 use crate::support::sshd::Sshd;
 use crate::support::sshd_labels::{Estate, LabelledSshd, login};
 use crate::support::thief::Thief;
-use crate::support::{PATIENCE, now, wait_for};
+use crate::support::{PATIENCE, now, policies, wait_for};
 
 fn refuses(sshd: &LabelledSshd, destination: &Path) -> bool {
     !sshd.run(destination, [], "true").status.success()
@@ -91,6 +95,47 @@ fn a_stolen_user_ca_opens_no_host() {
     for destination in &stolen {
         assert!(!copy.try_login(destination, &login()).status.success());
     }
+}
+
+/// Where it was stolen from is not where it is made good: the other authority states it, and signs by the new one.
+#[test]
+fn what_is_compromised_at_one_authority_is_so_at_all() {
+    let (issuer, cluster) = (Issuer::start(), Cluster::start());
+    let urls = [Role::Owner, Role::Server].map(|role| cluster.url(role));
+    let builder = Authority::with_policy(&policies::basic(&issuer)).issuer(&issuer);
+    let one = builder.store(&urls[0], &urls[1]).start();
+    let other = one.replica();
+    let (one, other) = (&one, &other);
+    let (shell, thief) = (Shell::of(one), Thief::of(other));
+    let stolen = thief.login("stolen", "root", 7);
+    let mut watch =
+        machine_id(["host", "watch", "--dir", shell.path("trust").to_str().unwrap(), "--authority"]);
+    watch.arg(format!("https://{}", other.address())).arg("--ca-file").arg(other.ca_file());
+    let watch = Running::start(watch.stdout(Stdio::null()).stderr(Stdio::piped()));
+    let list = shell.path("trust/revoked.krl");
+    let is_refused = |certificate: &Path| {
+        let mut query = command("ssh-keygen");
+        !run(query.arg("-Q").arg("-f").arg(&list).arg(certificate)).status.success()
+    };
+    wait_for("the files", || shell.path("trust/tls_ca.crt").exists().then_some(()));
+    assert!(!is_refused(&stolen.join("key-cert.pub")));
+    shell.types("ssh-user", &[]);
+    wait_for("the list", || is_refused(&stolen.join("key-cert.pub")).then_some(()));
+    let key = |name: &str| read(shell.path(name)).split_whitespace().nth(1).map(str::to_owned);
+    wait_for("the new CA", || (key("trust/ssh_user_ca.pub") == key("ssh_user_ca.pub")).then_some(()));
+    let certificate = shell.path("after-cert.pub");
+    wait_for("one by the new CA", || {
+        let keys = Keys::fresh();
+        let token = issuer.token("github", &keys.audience(&other.url())).mint();
+        let answer = other.client().exchange(&keys.request("github-deploy", "github", &token));
+        let granted = (answer.status == 200).then(|| answer.granted())?;
+        std::fs::write(&certificate, granted["outputs"][0]["ssh_certificate"].as_str().unwrap()).unwrap();
+        (!is_refused(&certificate)).then_some(())
+    });
+    let files = |at: &Authority| succeed(command("ls").arg(at.data_dir().join("keys")));
+    wait_for("the stolen one is gone there", || (files(other) == files(one)).then_some(()));
+    assert!(!files(one).contains("ssh_user_ca\n"), "{}", files(one));
+    assert_eq!(watch.stderr(), "");
 }
 
 #[test]
