@@ -25,6 +25,9 @@ use super::{PATIENCE, wait_for};
 /// The cluster of every test authority.
 pub const CLUSTER: &str = "id.test";
 
+/// What is done to a folder of keys.
+type Exchange = Box<dyn FnOnce(&Path)>;
+
 /// An authority before it starts.
 pub struct Builder {
     policy: String,
@@ -36,7 +39,7 @@ pub struct Builder {
     keys: String,
     keys_environment: Vec<(String, String)>,
     within: PathBuf,
-    exchange: Option<Box<dyn FnOnce(&Path)>>,
+    exchange: Option<Exchange>,
 }
 
 /// A running authority.
