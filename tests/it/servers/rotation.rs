@@ -81,7 +81,9 @@ impl Host {
     #[track_caller]
     fn certify(&self, authority: &Authority) {
         let mut sign = authority.command(["sign-host"]);
-        self.names.iter().for_each(|name| drop(sign.args(["--principal", name])));
+        for name in &self.names {
+            sign.args(["--principal", name]);
+        }
         let certificate = succeed(sign.arg(self.path("host_key.pub")));
         let new = self.path("host_key-cert.new");
         std::fs::write(&new, certificate).unwrap();
