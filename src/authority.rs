@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ca::CaSet;
 use store::cas::Heard;
-use store::replicas::{CAS, LACKS, OLD_TRUST, Replica};
+use store::replicas::{CAS, LACKS, OLD_TRUST, ROOT_OF, Replica};
 
 use tokio::task::spawn_blocking;
 
@@ -198,7 +198,8 @@ impl Authority {
     /// it was `looked` last.
     pub async fn look_at_keys(&self, looked: &mut Looked) -> Result<Vec<String>> {
         self.hear().await?;
-        if !self.keys().lacks().is_empty() && looked.tried.is_none_or(|tried| tried.elapsed() >= LOOK_AGAIN) {
+        let is_whole = self.keys().lacks().is_empty() && self.keys().wants_root().is_none();
+        if !is_whole && looked.tried.is_none_or(|tried| tried.elapsed() >= LOOK_AGAIN) {
             looked.tried = Some(Instant::now());
             self.open_keys(Arc::clone(self.keys().set())).await?;
         }
@@ -210,14 +211,15 @@ impl Authority {
             looked.lacks = lacks;
         }
         let before = looked.set.replace(number);
-        if before == Some(number) {
+        // Whoever opened them as they were before may have put one back meanwhile that had come through the store.
+        if before == Some(number) && !keys.is_local() {
             return Ok(news);
         }
         // What was to be taken away when it ended here the last time, too.
         let source = self.config.key_source()?;
         let told = spawn_blocking(move || keys.tidy(&source)).await.map_err(Error::internal)?;
         news.extend(told.into_iter().map(|told| told.unwrap_or_else(|error| format!("warning: {error}"))));
-        if before.is_some() {
+        if before.is_some_and(|before| before != number) {
             news.push("other CAs from now on: `machine-id authority rotate status` says which".to_owned());
             self.statements.wake();
         }
@@ -322,9 +324,10 @@ impl Authority {
     fn has(&self) -> Vec<String> {
         let keys = self.keys();
         let lacks = keys.lacks().iter().map(|lack| format!("{LACKS}{}", lack.name));
+        let next = keys.wants_root().map(|(_, next)| format!("{LACKS}{ROOT_OF}{next}"));
         let new = keys.newer_tls_ca();
         let old = new.map(|new| format!("{OLD_TRUST}{}", self.old_trust.count(&new, self.clock.now())));
-        [format!("{CAS}{}", keys.set().number)].into_iter().chain(lacks).chain(old).collect()
+        [format!("{CAS}{}", keys.set().number)].into_iter().chain(lacks).chain(next).chain(old).collect()
     }
 
     /// Takes its place among those that share the store; what the log is to say of the statement key, which the first that

@@ -62,7 +62,8 @@ pub struct Config {
     pub retain: Option<i64>,
     /// How many certificates an hour.
     pub quotas: Quotas,
-    data_dir: PathBuf,
+    /// Where all of it is.
+    pub data_dir: PathBuf,
     /// The state of the file of extra roots.
     issuer_roots: Option<Stamp>,
 }

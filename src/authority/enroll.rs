@@ -221,8 +221,12 @@ impl Exchange<'_> {
         let instance = identity.join().map(|join| join.instance.clone()).zip(generation);
         let instance = instance.map(|(id, generation)| JoinedInstance { id, generation });
         let cluster = cluster.clone();
-        let response = ca_keys.work(move |keys| recorded.sign(keys, &cluster, instance)).await?;
-        Ok(Some(ExchangeResponse { revoked_hosts, ..response }))
+        let signed = ca_keys.work(move |keys| recorded.sign(keys, &cluster, instance)).await;
+        if signed.is_err() {
+            // A job asks again and again for what is recorded, and is charged when it gets it.
+            authority.issuances.give_back(&token.name, run_of(identity), count);
+        }
+        Ok(Some(ExchangeResponse { revoked_hosts, ..signed? }))
     }
 
     /// What the policy gives for this proof, if its use would be remembered.

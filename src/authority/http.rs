@@ -341,9 +341,10 @@ async fn readyz(
     let mut expires = certificate.endings(&authority);
     expires.extend(authority.revocation_lists().await.ok().map(|lists| lists.ending()));
     let expires: Vec<_> = expires.iter().map(|one| one.json(now)).collect();
+    let keys = authority.keys().signers().ok();
     json_response(&match told.as_slice() {
-        [] => json!({"status": "ready", "expires": expires}),
-        _ => json!({"status": "ready", "warnings": told, "expires": expires}),
+        [] => json!({"status": "ready", "keys": keys, "expires": expires}),
+        _ => json!({"status": "ready", "keys": keys, "warnings": told, "expires": expires}),
     })
 }
 

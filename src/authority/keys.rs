@@ -4,6 +4,7 @@
 //! lists; the TLS CA's own certificate is signed where it is made. A fourth key signs statements and no certificate.
 //! Where their private halves are, a [`KeyStore`] knows.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,7 +74,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PROBE: &[u8] = b"machine-id: does this key sign?";
 
 /// Where the keys of an authority are, and what else they are opened by.
-#[derive(Debug)]
 pub struct KeySource {
     /// Where the private keys are.
     pub place: KeyPlace,
@@ -89,6 +89,12 @@ pub struct KeySource {
     pub passphrase: Option<Secret>,
     /// What keys travel by through the store.
     pub sealing: Option<SealingKey>,
+}
+
+impl fmt::Debug for KeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeySource").field("place", &self.place).finish_non_exhaustive()
+    }
 }
 
 /// Every CA of an authority, as of one [`CaSet`].
@@ -260,14 +266,23 @@ impl CaKeys {
     /// Names the first keys of their kinds for operators, sorted: as `ssh-keygen -l` does, and as `export tls-ca-pin`. Those stay
     /// what they are, whatever is rotated.
     pub fn names(&self) -> Result<Vec<String>> {
-        let first = |kind: CaKind, id: String| format!("{} {id}", kind.name());
-        let ssh = |all: &Family<SshCa>| all.named(None).map(|one| one.ca.id());
-        let host = ssh(&self.ssh_host).map(|id| first(CaKind::SshHost, id));
-        let user = ssh(&self.ssh_user).map(|id| first(CaKind::SshUser, id));
-        let statement = self.statement.as_ref().and_then(|all| Some(all.named(None)?.ca.public.clone()));
-        let statement = statement.map(|id| first(CaKind::Statement, id));
-        let tls = self.tls.named(None).map(|one| pin_of(&one.ca.certificate.der)).transpose()?;
-        let tls = tls.map(|id| first(CaKind::Tls, id));
+        self.ids(true)
+    }
+
+    /// Names the keys that sign now, in the same way.
+    pub fn signers(&self) -> Result<Vec<String>> {
+        self.ids(false)
+    }
+
+    fn ids(&self, of_first: bool) -> Result<Vec<String>> {
+        let name = |kind: CaKind, id: String| format!("{} {id}", kind.name());
+        let ssh = |all: &Family<SshCa>| all.one(of_first).map(SshCa::id);
+        let host = ssh(&self.ssh_host).map(|id| name(CaKind::SshHost, id));
+        let user = ssh(&self.ssh_user).map(|id| name(CaKind::SshUser, id));
+        let statement = self.statement.as_ref().and_then(|all| Some(all.one(of_first)?.public.clone()));
+        let statement = statement.map(|id| name(CaKind::Statement, id));
+        let tls = self.tls.one(of_first).map(|ca| pin_of(&ca.certificate.der)).transpose()?;
+        let tls = tls.map(|id| name(CaKind::Tls, id));
         Ok([host, user, statement, tls].into_iter().flatten().collect())
     }
 

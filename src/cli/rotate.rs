@@ -29,6 +29,9 @@ pub struct Rotate {
     /// Do it, where it would only be said what it does.
     #[arg(long)]
     pub yes: bool,
+    /// With `--ca tls --phase start`: write a certificate request for the new TLS CA there, for the CA of a root that exists.
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca_csr: Option<PathBuf>,
     /// How to print what is so then.
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,

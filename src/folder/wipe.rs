@@ -14,10 +14,16 @@ use super::open::{Folder, stands_at};
 use super::replace::is_temporary;
 use crate::clock::Clock;
 
+/// After how long, in seconds, nobody writes any more what was begun.
+const LEFT: i64 = 60;
+
 impl Folder {
-    /// Takes a file away from the folder at `path`, whosever that is; fine where it is gone.
+    /// Takes a file away from the folder at `path`, whosever that is, and what those left who were killed as they wrote there; fine
+    /// where it is gone.
     pub fn remove_inside(path: &Path, name: &str) -> Result<(), String> {
-        Self::judged(path).map_err(|error| error.to_string())?.remove(name)
+        let folder = Self::judged(path).map_err(|error| error.to_string())?;
+        folder.remove_temporaries(LEFT);
+        folder.remove(name)
     }
 
     /// Cuts a file to nothing and unlinks it; fine where it is gone.

@@ -231,7 +231,8 @@ mod tests {
         }
         let odd = keygen(folder.path(), "odd", &["-t", "ecdsa", "-b", "521"]);
         certify(folder.path(), &odd);
-        assert!(read(&odd).unwrap_err().ends_with("it is of ecdsa-sha2-nistp521"));
+        let refused = read(&odd).unwrap_err();
+        assert!(refused.ends_with("it is of ecdsa-sha2-nistp521"), "{refused}");
         let other = folder.path().join("a-cert.pub");
         std::fs::copy(folder.path().join("b-cert.pub"), other).unwrap();
         assert!(

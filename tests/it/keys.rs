@@ -3,4 +3,5 @@
 mod awskms;
 mod pkcs11;
 mod root;
+mod stores;
 mod verifiers;

@@ -4,6 +4,7 @@
 mod action;
 mod agent;
 mod backup;
+mod compromised;
 mod database;
 mod demo;
 mod disk;
@@ -19,6 +20,7 @@ mod outputs;
 mod proxy;
 mod replicas;
 mod rotation;
+mod rotation_page;
 mod sealed;
 mod sessions;
 mod suites;

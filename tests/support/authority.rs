@@ -14,7 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::client::Client;
+use super::client::{Client, timed};
 use super::cluster::Role;
 use super::issuer::Issuer;
 use super::port::free_port;
@@ -36,7 +36,7 @@ pub struct Builder {
     keys: String,
     keys_environment: Vec<(String, String)>,
     within: PathBuf,
-    exchange: Option<fn(&Path)>,
+    exchange: Option<Box<dyn FnOnce(&Path)>>,
 }
 
 /// A running authority.
@@ -98,8 +98,8 @@ impl Builder {
 
     /// With what this does to the folder of its keys before it starts.
     #[must_use]
-    pub fn exchanging_keys(mut self, exchange: fn(&Path)) -> Self {
-        self.exchange = Some(exchange);
+    pub fn exchanging_keys(mut self, exchange: impl FnOnce(&Path) + 'static) -> Self {
+        self.exchange = Some(Box::new(exchange));
         self
     }
 
@@ -296,12 +296,28 @@ impl Authority {
         &self.client
     }
 
+    /// Its answer to whoever asks whether it is ready.
+    #[track_caller]
+    pub fn is_ready(&self) -> bool {
+        let (answer, time) = timed(|| self.client.get("/readyz"));
+        assert!(time < Duration::from_secs(5), "{time:?}");
+        if answer.status != 200 {
+            assert_eq!(answer.problem(503)["type"], "urn:machine-id:not-ready");
+        }
+        answer.status == 200
+    }
+
     /// `machine-id authority ARGS --data-dir DIR`; the first argument is the subcommand.
     pub fn command<const N: usize>(&self, args: [&str; N]) -> Command {
         let mut command = process::command(&self.program);
         command.arg("authority").args(args).arg("--data-dir").arg(self.data_dir());
-        command.envs(self.keys_environment.iter().cloned());
+        command.envs(self.keys_environment());
         command
+    }
+
+    /// What it needs to find its keys.
+    pub fn keys_environment(&self) -> impl Iterator<Item = (String, String)> {
+        self.keys_environment.iter().cloned()
     }
 
     /// Runs [`Authority::command`] to its end, whatever that is.

@@ -42,7 +42,7 @@ impl Kube {
     #[track_caller]
     pub fn start(authority: &Authority) -> Self {
         let folder = Folder::new(authority, "root");
-        let tls = server_config(&folder.tls());
+        let files = folder.tls();
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let (users, closing) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
@@ -52,8 +52,9 @@ impl Kube {
                 if closing.load(Ordering::SeqCst) {
                     return;
                 }
-                let (tls, users) = (Arc::clone(&tls), Arc::clone(&users));
-                std::thread::spawn(move || serve(socket, tls, &users));
+                // As kube-apiserver follows its files.
+                let (files, users) = (files.clone(), Arc::clone(&users));
+                std::thread::spawn(move || serve(socket, server_config(&files), &users));
             }
         });
         kube
@@ -62,6 +63,11 @@ impl Kube {
     /// Its URL.
     pub fn url(&self) -> String {
         format!("https://{}", self.address)
+    }
+
+    /// Its files.
+    pub fn tls(&self) -> std::path::PathBuf {
+        self.folder.tls()
     }
 
     /// Its CA.
@@ -88,7 +94,7 @@ fn server_config(tls: &Path) -> Arc<ServerConfig> {
         CertificateDer::pem_slice_iter(pem.as_bytes()).map(|der| der.unwrap()).collect()
     };
     let mut roots = RootCertStore::empty();
-    roots.add(certificates("ca.crt").remove(0)).unwrap();
+    certificates("ca.crt").into_iter().for_each(|ca| roots.add(ca).unwrap());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier =
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build().unwrap();

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Barrier, Mutex};
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 use x509_parser::prelude::{CertificateRevocationList, FromDer as _};
 
@@ -326,12 +328,21 @@ fn serials(granted: &Value) -> BTreeSet<String> {
     ["serial", "tls_serial"].iter().map(|name| output[*name].as_str().unwrap().to_owned()).collect()
 }
 
-/// The serials that a replica lists as revoked.
+/// The serials that a replica lists as revoked, on the lists of all CAs that are trusted.
 fn listed(replica: &Client) -> BTreeSet<String> {
-    let (krl, crl) = (replica.get("/v1/revoked/ssh.krl"), replica.get("/v1/revoked/tls.crl"));
-    assert_eq!((krl.status, crl.status), (200, 200));
-    let ssh = machine_id::krl::read(&krl.body).unwrap().serials;
-    let (_, crl) = CertificateRevocationList::from_der(&crl.body).unwrap();
-    let tls = crl.iter_revoked_certificates().map(|one| one.user_certificate.to_string());
-    ssh.iter().map(u64::to_string).chain(tls).collect()
+    let krl = replica.get("/v1/revoked/ssh.krl");
+    assert_eq!(krl.status, 200);
+    let mut listed: BTreeSet<String> =
+        machine_id::krl::read(&krl.body).unwrap().serials.iter().map(u64::to_string).collect();
+    let trust = replica.get("/v1/trust").json();
+    for ca in trust["tls_cas"].as_array().unwrap() {
+        let ca = CertificateDer::from_pem_slice(ca.as_str().unwrap().as_bytes()).unwrap();
+        let (_, ca) = x509_parser::parse_x509_certificate(&ca).unwrap();
+        let hash = ring::digest::digest(&ring::digest::SHA256, ca.public_key().raw);
+        let crl = replica.get(&format!("/v1/revoked/tls.crl?ca={}", machine_id::text::hex(hash.as_ref())));
+        assert_eq!(crl.status, 200);
+        let (_, crl) = CertificateRevocationList::from_der(&crl.body).unwrap();
+        listed.extend(crl.iter_revoked_certificates().map(|one| one.user_certificate.to_string()));
+    }
+    listed
 }

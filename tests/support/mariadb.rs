@@ -1,6 +1,6 @@
 //! The real MariaDB, on loopback, as its page configures it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::authority::Authority;
@@ -13,7 +13,7 @@ use super::servers::{Folder, listening};
 pub struct Mariadb {
     port: u16,
     process: Running,
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl Mariadb {
@@ -41,7 +41,7 @@ impl Mariadb {
             start.arg(format!("--port={}", address.port()));
             start
         });
-        Self { port: address.port(), process, _folder: folder }
+        Self { port: address.port(), process, folder }
     }
 
     /// The client with the files of a destination, as this user.
@@ -53,6 +53,16 @@ impl Mariadb {
         client.arg("--ssl-key").arg(destination.join("tls.key"));
         client.args(["--batch", "--skip-column-names", "--execute=SELECT current_user()", "orders"]);
         client
+    }
+
+    /// Its files.
+    pub fn tls(&self) -> PathBuf {
+        self.folder.tls()
+    }
+
+    /// Where its socket is.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path("socket")
     }
 
     /// What it has logged.

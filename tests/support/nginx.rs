@@ -73,6 +73,11 @@ impl Nginx {
         self.process.signal(Signal::HUP);
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -181,6 +181,14 @@ impl Job {
         Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()))
     }
 
+    /// Revokes what is in a destination, which stays.
+    #[track_caller]
+    pub fn gives_back(&self, destination: &Path) {
+        let spare = self.path("spare");
+        copy(destination, &spare);
+        self.run(["cleanup", "-v", spare.to_str().unwrap()]).good().says(&["revoked the certificates"]);
+    }
+
     /// Everything under its temporary folders but the registry of runs, whose entries it names.
     pub fn left(&self) -> Vec<PathBuf> {
         let mut left = Vec::new();

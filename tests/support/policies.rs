@@ -1,6 +1,10 @@
 //! Policies for tests that are not about policies.
 
+use super::authority::{Authority, Builder};
 use super::issuer::Issuer;
+use super::page;
+use super::replicas::QUOTAS;
+use super::sshd::login;
 
 /// A bot `deployer` whose role `deploy` lets it log in as `deploy` and, through
 /// its traits, as `ubuntu` on every host; join tokens `github-deploy`, for
@@ -9,6 +13,15 @@ use super::issuer::Issuer;
 /// keys given (no network) and the default audience accepted.
 pub fn basic(issuer: &Issuer) -> String {
     issuer.variables().text(BASIC)
+}
+
+/// An authority of it whose jobs log in as whoever runs the tests, and to PostgreSQL as `deploy`, with no quota in their way.
+pub fn ours(issuer: &Issuer) -> Builder {
+    let policy = basic(issuer)
+        .replace("values: [ubuntu]", &format!("values: ['{}']", login()))
+        .replace("roles: [deploy]", "roles: [deploy, orders]");
+    let policy = format!("{policy}---\n{}", page::file("postgresql.md", "policy.yaml"));
+    Authority::with_policy(&policy).issuer(issuer).config(QUOTAS)
 }
 
 const BASIC: &str = r#"kind: bot

@@ -20,6 +20,12 @@ impl Postgres {
     /// One that believes this authority.
     #[track_caller]
     pub fn start(authority: &Authority) -> Self {
+        Self::with(authority, "")
+    }
+
+    /// The same, with these lines in its `postgresql.conf`.
+    #[track_caller]
+    pub fn with(authority: &Authority, lines: &str) -> Self {
         let folder = Folder::new(authority, "postgres");
         let data = folder.path("data");
         let mut initdb = folder.command(bin("initdb"));
@@ -28,7 +34,10 @@ impl Postgres {
         let config = page::file_in("postgresql.md", "postgresql.conf", &folder.tls());
         folder.write(
             "data/postgresql.conf",
-            &format!("{config}fsync = off\nunix_socket_directories = '{}'\n", folder.path("").display()),
+            &format!(
+                "{config}{lines}fsync = off\nunix_socket_directories = '{}'\n",
+                folder.path("").display()
+            ),
         );
         // The administrator comes through the socket, which nobody else reaches.
         folder.write(
@@ -58,6 +67,18 @@ impl Postgres {
         Self { port: address.port(), process, folder }
     }
 
+    /// Has a new certificate, and reads it.
+    #[track_caller]
+    pub fn certify_anew(&self, authority: &Authority) {
+        self.folder.certify_anew(authority);
+        self.process.signal(rustix::process::Signal::HUP);
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Its port.
     pub fn port(&self) -> String {
         self.port.to_string()
@@ -79,6 +100,11 @@ impl Postgres {
             psql.env(variable, destination.join(file));
         }
         psql
+    }
+
+    /// Its files.
+    pub fn tls(&self) -> PathBuf {
+        self.folder.tls()
     }
 
     /// Where its socket is.

@@ -1,8 +1,12 @@
 //! The real Redis, on loopback, as its page configures it.
 
-use std::path::Path;
-use std::process::Command;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
+use rustix::process::Signal;
+
+use super::PATIENCE;
 use super::authority::Authority;
 use super::nginx::find;
 use super::page;
@@ -11,9 +15,9 @@ use super::servers::{Folder, listening};
 
 /// A Redis over mTLS.
 pub struct Redis {
-    port: u16,
+    address: SocketAddr,
     process: Running,
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl Redis {
@@ -34,13 +38,28 @@ impl Redis {
             start.arg(config);
             start
         });
-        Self { port: address.port(), process, _folder: folder }
+        Self { address, process, folder }
+    }
+
+    /// Its files.
+    pub fn tls(&self) -> PathBuf {
+        self.folder.tls()
+    }
+
+    /// As its service is restarted.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        self.process.signal(Signal::TERM);
+        assert!(self.process.wait_at_most(PATIENCE).is_some(), "{}", self.log());
+        let mut start = self.folder.command(find("redis-server"));
+        start.arg(self.folder.path("redis.conf")).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.process = Running::listening(&mut start, self.address);
     }
 
     /// `redis-cli` with the CA of a destination, and its certificate unless it is to have none.
     pub fn client(&self, destination: &Path, certificate: bool) -> Command {
         let mut client = command("redis-cli");
-        client.args(["--tls", "-h", "localhost", "-p", &self.port.to_string(), "--cacert"]);
+        client.args(["--tls", "-h", "localhost", "-p", &self.address.port().to_string(), "--cacert"]);
         client.arg(destination.join("ca.crt"));
         if certificate {
             client.arg("--cert").arg(destination.join("tls.crt"));

@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::authority::Authority;
 use super::nginx::find;
+use super::once::Job;
 use super::port::free_port;
 use super::process::{self, Running, command};
 use super::wait_for;
@@ -138,6 +140,38 @@ impl Sshd {
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{stderr}\nsshd's log:\n{}", self.log());
         assert_eq!(String::from_utf8_lossy(&output.stdout), format!("hello from {}\n", login()), "{stderr}");
+    }
+
+    /// A job that logs in, again after a renewal, by an agent that has the key alone.
+    #[track_caller]
+    pub fn lets_in_an_agent(&self, job: &Job, algorithm: &str) {
+        let ssh = format!(
+            "ssh -F \"$MACHINE_ID_DESTINATION/ssh_config\" -o BatchMode=yes -p {} {}@127.0.0.1 true",
+            self.port(),
+            login()
+        );
+        let script = format!(
+            "ssh-add -L > listed && {ssh} && touch first && until [ -e renewed ]; do sleep 0.05; done && {ssh} && touch second; exec sleep 300"
+        );
+        let mut once = job.start(["--agent", "--ttl", "10s", "--", "sh", "-c", &script]);
+        let ended = |once: &mut Running, name: &str| {
+            wait_for(name, || {
+                assert!(once.ended().is_none(), "{}", once.stderr());
+                job.path(name).exists().then_some(())
+            });
+        };
+        ended(&mut once, "first");
+        assert!(
+            job.said("listed").starts_with(&format!("{algorithm}-cert-v01@openssh.com ")),
+            "{}",
+            job.said("listed")
+        );
+        wait_for("a renewal", || once.stderr().contains("renewed the certificates").then_some(()));
+        std::fs::write(job.path("renewed"), "").unwrap();
+        ended(&mut once, "second");
+        once.signal(Signal::TERM);
+        once.wait();
+        assert!(!once.stderr().contains("warning"), "{}", once.stderr());
     }
 
     /// A login that sshd must refuse, with these words in its log.

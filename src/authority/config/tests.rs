@@ -47,7 +47,7 @@ fn mistakes_have_a_place() {
             format!("{MINIMAL}store: postgres://u@h/d?sslmode=x"),
             "4:8: the database's URL: `sslmode` must be one of: verify-full, verify-ca, require, prefer, allow, disable",
         ),
-        (format!("{MINIMAL}keys: pkcs11:x"), "4:7: `keys` must be `file:PATH`"),
+        (format!("{MINIMAL}keys: pkcs11:x"), "4:7: the token's URI has a part that is not ATTRIBUTE=VALUE"),
         (format!("{MINIMAL}suite: fips"), "4:8: `suite` must be modern or compatible"),
         (format!("{MINIMAL}retain: 191h"), "4:9: `retain` must be at least 8 days"),
         (

@@ -13,6 +13,7 @@ use x509_parser::x509::X509Version;
 
 use crate::authority::validity::{Ending, Validity};
 use crate::error::{Error, Result};
+use crate::folder;
 use crate::folder::read::{self, Limit, Trust};
 use crate::folder::trust::Owner;
 use crate::pem;
@@ -20,6 +21,8 @@ use crate::text::{hex, shown};
 
 /// Its name, beside the CA's own certificate.
 const CROSS: &str = "tls_ca_cross.crt";
+/// What that of a later CA begins with.
+const LATER: &str = "tls_ca_cross-";
 /// As many as OpenSSL, GnuTLS and Java follow by themselves.
 const MOST: usize = 8;
 /// Extensions that all who verify know: a critical one that they do not know would have them refuse every server.
@@ -46,8 +49,21 @@ pub struct Cross {
 impl Cross {
     /// Where the one of the CA whose key has that name lies: beside the first CA's certificate.
     pub fn path(certificate: &Path, name: &str) -> PathBuf {
-        let later = name.strip_prefix("tls-").map(|digits| format!("tls_ca_cross-{digits}.crt"));
+        let later = name.strip_prefix("tls-").map(|digits| format!("{LATER}{digits}.crt"));
         certificate.with_file_name(later.as_deref().unwrap_or(CROSS))
+    }
+
+    /// The one of a later CA beside that certificate, where its key's name is not known: what it holds is that CA's.
+    pub(super) fn of_later(
+        certificate: &Path,
+        owner: Owner,
+        is_its: impl Fn(&str) -> bool,
+    ) -> Option<PathBuf> {
+        let folder = certificate.parent()?;
+        let names = folder::names(folder, 1000).unwrap_or_default().into_iter();
+        let later = names.filter(|name| name.to_str().is_some_and(|name| name.starts_with(LATER)));
+        let text = |path: &PathBuf| read::text(path, Trust::Operators(owner), Limit::FILE);
+        later.map(|name| folder.join(name)).find(|path| text(path).is_ok_and(|text| is_its(&text)))
     }
 
     /// The one in that file, if there is one.

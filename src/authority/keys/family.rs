@@ -54,6 +54,12 @@ impl<T> Family<T> {
         &self.current
     }
 
+    /// The first, or the one that signs.
+    pub(super) fn one(&self, is_first: bool) -> Option<&T> {
+        let one = if is_first { self.named(None) } else { Some(&self.current) };
+        one.map(|member| &member.ca)
+    }
+
     /// The one that a certificate names.
     pub(super) fn named(&self, number: Option<i64>) -> Option<&Member<T>> {
         self.all().find(|member| match number {

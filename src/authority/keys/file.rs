@@ -111,9 +111,8 @@ impl KeyStore for FileStore {
     }
 
     fn put(&self, name: &str, key: &str) -> Result<()> {
-        let pkcs8 = pem::decode_all(key, "PRIVATE KEY").and_then(|mut all| all.pop());
-        match (&self.seal, pkcs8) {
-            (Some(seal), Some(pkcs8)) => self.write(name, &seal.close(&pkcs8)?),
+        match &self.seal {
+            Some(seal) if !is_sealed(key) => self.write(name, &seal.close(&as_pkcs8(key)?)?),
             _ => self.write(name, key),
         }
     }
@@ -270,10 +269,25 @@ const CANNOT: &str = "cannot make a CA key";
 /// What stands before the seed of Ed25519 in PKCS#8 (RFC 8410, section 7): without the public key, as every OpenSSL takes it.
 const ED25519: [u8; 16] = [0x30, 46, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 34, 4, 32];
 
+/// A key of Ed25519 in PKCS#8, in DER.
+fn ed25519_pkcs8(seed: &[u8; 32]) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new([&ED25519[..], seed].concat())
+}
+
+/// A key as one of these stores has made it, in PKCS#8, in DER.
+fn as_pkcs8(key: &str) -> Result<Zeroizing<Vec<u8>>> {
+    if let Some(pkcs8) = pem::decode_all(key, "PRIVATE KEY").and_then(|mut all| all.pop()) {
+        return Ok(pkcs8);
+    }
+    let read = ssh_key::PrivateKey::from_openssh(key.as_bytes()).ok();
+    let pair = read.as_ref().and_then(|key| key.key_data().ed25519());
+    Ok(ed25519_pkcs8(&Zeroizing::new(pair.ok_or_else(unfit)?.private.to_bytes())))
+}
+
 /// A new key in PKCS#8, in DER.
 fn new_pkcs8(algorithm: Algorithm) -> Result<Zeroizing<Vec<u8>>> {
     if algorithm == Algorithm::Ed25519 {
-        return Ok(Zeroizing::new([&ED25519[..], &*new_seed()?].concat()));
+        return Ok(ed25519_pkcs8(&*new_seed()?));
     }
     let curve = CURVES.iter().find(|(known, _)| *known == algorithm).map(|(_, curve)| *curve);
     let curve = curve.ok_or_else(|| {

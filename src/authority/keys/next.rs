@@ -10,10 +10,11 @@ use ring::digest::{SHA256, digest};
 use super::cross::Cross;
 use super::private::{PrivateKey, lacking};
 use super::ssh::SshCa;
+use super::tls::{self, TlsCa};
 use super::travel::{self, sealed_for};
-use super::{CaKeys, KeySource, NewCa, StatementKey, TlsCaCertificate, algorithm, tls};
+use super::{CaKeys, KeySource, NewCa, StatementKey, TlsCaCertificate, algorithm};
 use crate::authority::ca::{CaKey, CaKind, CaState};
-use crate::error::{Context as _, Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::folder::Folder;
 use crate::net::pin_of;
 use crate::text::hex;
@@ -123,12 +124,29 @@ impl CaKeys {
         })
     }
 
+    /// What another CA is asked to certify the next TLS CA by, while there is one: a certificate request in PEM.
+    ///
+    /// # Errors
+    /// Where its key does not sign.
+    pub fn next_tls_request(&self) -> Result<Option<String>> {
+        let mut next = self.tls.all().filter(|one| one.state == CaState::Next);
+        next.next().map(|one| one.ca.request()).transpose()
+    }
+
+    /// The root that the TLS CA stands under which signs, and the name of the next one's key, while that stands under none.
+    pub fn wants_root(&self) -> Option<(&str, &str)> {
+        let mut next = self.tls.all().filter(|one| one.state == CaState::Next && one.ca.root.is_none());
+        let next = self.set.key(next.next()?.number?)?;
+        Some((self.tls_ca().root.as_ref()?.root.as_str(), next.name.as_str()))
+    }
+
     /// Destroys the private keys of CAs that are trusted no more; what there is to say of each: that it is gone, or what is to be done.
     pub fn tidy(&self, from: &KeySource) -> Vec<Result<String>> {
         let mut told: Vec<_> = self.replace_certificate(from).err().map(Err).into_iter().collect();
         for key in self.set.keys.iter().filter(|key| !key.state.is_trusted()) {
-            // One that cannot be looked for now is looked for again.
-            if matches!(self.store.open(&key.name), Ok(Some(_))) {
+            // One that cannot be looked for now is looked for again. A file that is no key is what somebody was killed over.
+            let found = self.store.open(&key.name).map(|found| found.is_some());
+            if found.unwrap_or(self.store.is_local()) {
                 let place = self.store.place(&key.name);
                 let done = self.store.destroy(&key.name);
                 told.push(done.map(|()| format!("destroyed the CA key {}, {place}", key.name)));
@@ -157,6 +175,11 @@ impl CaKeys {
             .context(Kind::Usage, format!("cannot write {}", path.display()))
     }
 
+    /// Whether they are in files here.
+    pub fn is_local(&self) -> bool {
+        self.store.is_local()
+    }
+
     /// Where the private key of that name is, for operators.
     pub fn place(&self, name: &str) -> String {
         self.store.place(name)
@@ -175,16 +198,6 @@ impl CaKeys {
         };
         key.ok_or_else(lacking)
     }
-}
-
-/// Whether that is the private key of the CA which is written down.
-pub(super) fn is_of(row: &CaKey, key: &Arc<dyn PrivateKey>) -> Result<bool> {
-    Ok(row.id
-        == match row.kind {
-            CaKind::SshUser | CaKind::SshHost => SshCa::new(Arc::clone(key), "")?.id(),
-            CaKind::Tls => format!("sha256:{}", hex(digest(&SHA256, key.spki()).as_ref())),
-            CaKind::Statement => StatementKey::new(Arc::clone(key))?.public,
-        })
 }
 
 fn of_ssh(ca: &SshCa) -> (String, String) {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use super::cross::Cross;
 use super::family::{Family, Member};
 use super::next::is_of;
@@ -47,8 +49,11 @@ impl CaKeys {
             let certificate = TlsCaCertificate::parse(&row.public);
             let certificate = certificate.map_err(|why| Error::internal(format!("a TLS CA {why}")))?;
             let path = Cross::path(&from.certificate, &row.name);
-            let find = || Cross::find(&path, &certificate.der, from.owner);
-            let root = if row.state.is_trusted() { find()? } else { None };
+            // What is left of one that is over is in nobody's way.
+            let root = match row.state.is_trusted() {
+                true => Cross::find(&path, &certificate.der, from.owner)?,
+                false => None,
+            };
             Ok(TlsCa { cross: row.cross.clone(), root, ..TlsCa::new(key, certificate)? })
         };
         let tls = opener.family(set, CaKind::Tls, first, known)?;
@@ -82,7 +87,11 @@ impl Opener<'_> {
         for row in set.of(kind) {
             let with_key = |key: Option<Arc<dyn PrivateKey>>| known(row, key);
             let found = if row.state.is_trusted() { self.find(row).map(Some) } else { Ok(None) };
-            let ca = match found.and_then(with_key) {
+            let opened = match found.and_then(with_key) {
+                Err(_) if self.makes_room(row) => self.find(row).map(Some).and_then(with_key),
+                opened => opened,
+            };
+            let ca = match opened {
                 Ok(ca) => ca,
                 Err(error) => {
                     self.lacks.push(Lack {
@@ -100,24 +109,27 @@ impl Opener<'_> {
         Family::new(members)
     }
 
-    fn find(&self, row: &CaKey) -> Result<Arc<dyn PrivateKey>> {
-        let there = self.store.open(&row.name)?;
+    /// Takes away a key which is another than the store has under that name, where the right one is to be had: somebody began the
+    /// same step here, and another was first elsewhere.
+    fn makes_room(&self, row: &CaKey) -> bool {
+        matches!(self.store.open(&row.name), Ok(Some(_)))
+            && self.sealed(row).is_ok()
+            && self.store.destroy(&row.name).is_ok()
+    }
+
+    /// The private key as it came through the store.
+    fn sealed(&self, row: &CaKey) -> Result<Zeroizing<String>> {
         let (Some(sealed), Some(sealing)) = (&row.sealed, &self.from.sealing) else {
-            return there.ok_or_else(|| self.missing(&row.name));
+            return Err(self.missing(&row.name));
         };
-        let unsealed = || travel::unseal(sealing, &sealed_for(&self.from.cluster, &row.name), sealed);
-        let private = match there {
-            None => unsealed()?,
-            Some(key) if is_of(row, &key)? => return Ok(key),
-            // What a start here left that was interrupted, or overtaken by another authority's: nobody knows it.
-            Some(other) => match unsealed() {
-                Ok(private) => {
-                    self.store.destroy(&row.name)?;
-                    private
-                }
-                Err(_) => return Ok(other),
-            },
-        };
+        travel::unseal(sealing, &sealed_for(&self.from.cluster, &row.name), sealed)
+    }
+
+    fn find(&self, row: &CaKey) -> Result<Arc<dyn PrivateKey>> {
+        if let Some(key) = self.store.open(&row.name)? {
+            return Ok(key);
+        }
+        let private = self.sealed(row)?;
         let put = self.store.put(&row.name, &private);
         // Another of this folder may have put it there.
         self.store.open(&row.name)?.ok_or_else(|| put.err().unwrap_or_else(|| self.missing(&row.name)))

@@ -57,13 +57,16 @@ impl Seal {
         Self { passphrase, stretched: Mutex::default() }
     }
 
-    /// The key for a salt and rounds, or for those of before.
+    /// The key for a salt and rounds, or for those of before, unless those are less than is due.
     fn stretch(
         &self,
         wanted: Option<(&[u8], NonZeroU32)>,
     ) -> Result<(Vec<u8>, NonZeroU32, Zeroizing<[u8; 32]>)> {
         let mut last = self.stretched.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = |known: &Stretched| wanted.is_none_or(|wanted| wanted == (&*known.salt, known.rounds));
+        let fits = |known: &Stretched| match wanted {
+            Some(wanted) => wanted == (&*known.salt, known.rounds),
+            None => known.rounds >= ROUNDS,
+        };
         let known = match last.take().filter(fits) {
             Some(known) => known,
             None => {
@@ -179,7 +182,13 @@ mod tests {
         let like_ours = "-v2 aes-256-cbc -v2prf hmacWithSHA256 -iter 1000";
         let text = sealed_by_openssl(like_ours);
         assert!(is_sealed(&text));
-        assert!(seal("good").open(&text).unwrap().len() > 100);
+        let weak = seal("good");
+        let key = weak.open(&text).unwrap();
+        assert!(key.len() > 100);
+        let again = pem::decode_all(&weak.close(&key).unwrap(), LABEL).unwrap().pop().unwrap();
+        let again = EncryptedPrivateKeyInfo::from_der(&again).unwrap();
+        let (_, rounds, _) = parameters(&again.encryption_algorithm).unwrap();
+        assert_eq!(rounds, ROUNDS, "not as few as another's");
         for number in 0..600 {
             let refused = seal(&number.to_string()).open(&text).unwrap_err();
             assert_eq!(refused.to_string(), "the passphrase is not the one that it was sealed with");

@@ -66,8 +66,12 @@ fn name(cluster: &str) -> String {
 
 /// The certificate of a later CA, for itself, in PEM: no two of an authority have one name.
 pub(super) fn create_later(key: &dyn PrivateKey, cluster: &str, now: i64) -> Result<String> {
-    let id: String = hex(digest(&SHA256, key.spki()).as_ref()).chars().take(8).collect();
-    self_signed(key, format!("{} {id}", name(cluster)), now)
+    self_signed(key, format!("{} {}", name(cluster), later(key.spki())), now)
+}
+
+/// How the name of a later CA of that key ends.
+fn later(spki: &[u8]) -> String {
+    hex(digest(&SHA256, spki).as_ref()).chars().take(8).collect()
 }
 
 fn self_signed(key: &dyn PrivateKey, name: String, now: i64) -> Result<String> {
@@ -145,8 +149,19 @@ impl TlsCaCertificate {
     /// # Errors
     /// `Kind::Usage` where that file cannot be used.
     pub fn endings(&self, path: &Path, owner: Owner) -> Result<Vec<Ending>> {
-        let path = Cross::path(path, CaKind::Tls.name());
-        Ok(self.with(Cross::find(&path, &self.der, owner)?.as_deref()))
+        let path = match self.is_later()? {
+            true => Cross::of_later(path, owner, |text| self.is_in(text)),
+            false => Some(Cross::path(path, CaKind::Tls.name())),
+        };
+        let cross = path.map(|path| Cross::find(&path, &self.der, owner)).transpose()?.flatten();
+        Ok(self.with(cross.as_deref()))
+    }
+
+    fn is_later(&self) -> Result<bool> {
+        let (_, read) = x509_parser::parse_x509_certificate(&self.der).context(Kind::Internal, "X.509")?;
+        let id = later(read.public_key().raw);
+        let mut names = read.subject().iter_common_name().filter_map(|name| name.as_str().ok());
+        Ok(names.any(|name| name.ends_with(&id)))
     }
 
     fn with(&self, cross: Option<&Cross>) -> Vec<Ending> {
@@ -216,7 +231,8 @@ impl TlsCa {
             .context(Kind::Internal, "the TLS CA's certificate")
     }
 
-    /// A certificate by this CA for another's key, under the name that it has for itself; in PEM. It ends with the first of both.
+    /// A certificate by this CA for another's key, under the name that it has for itself; in PEM. It ends with the first of both,
+    /// and of what this one is verified by.
     pub(super) fn cross_sign(&self, other: &TlsCaCertificate, now: i64) -> Result<String> {
         let failed = "a certificate for the next TLS CA";
         let (_, read) = x509_parser::parse_x509_certificate(&other.der).context(Kind::Internal, failed)?;

@@ -26,6 +26,8 @@ pub struct Replica {
 pub const CAS: &str = "cas ";
 /// Before the name of a private key that it ought to have, and has not.
 pub const LACKS: &str = "lacks ";
+/// Behind that, before the name of a key: what lacks is its certificate under another's root.
+pub const ROOT_OF: &str = "root of ";
 /// Before how many jobs of a day know the old TLS CA alone.
 pub const OLD_TRUST: &str = "old-trust ";
 /// Before what it has, among the lines of its keys: of a version from before, nothing has it.

@@ -8,6 +8,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use super::served::{Served, certified};
 use crate::authority::Authority;
 use crate::authority::issue::x509::ServerPlan;
+use crate::authority::keys::CaKeys;
 use crate::authority::store::hosts::SERVE;
 use crate::authority::store::record;
 use crate::authority::validity::Validity;
@@ -32,7 +33,18 @@ pub(super) struct Own {
 /// `--ca-pin` has something to be compared with.
 pub(super) async fn own(authority: &Authority) -> Result<Own> {
     authority.hear().await?;
-    let (now, keys) = (authority.clock.now(), authority.keys());
+    loop {
+        let keys = authority.keys();
+        match by(authority, &keys).await {
+            // A CA was rotated meanwhile, and another signs.
+            Err(_) if authority.hear().await?.cas != keys.set().number => {}
+            made => return made,
+        }
+    }
+}
+
+async fn by(authority: &Authority, keys: &Arc<CaKeys>) -> Result<Own> {
+    let now = authority.clock.now();
     let ca = keys.tls_validity();
     // A clock that is not set yet, at boot: what is made then waits for its time, and is made again.
     let from = now.max(ca.from);

@@ -14,9 +14,11 @@ use super::keeper::CertificateKeeper;
 use super::own::{LIFETIME, RENEW_BEFORE};
 use super::*;
 use crate::authority::Authority;
+use crate::authority::ca::{CaKind, CaSet, CaState};
 use crate::authority::http::router;
 use crate::authority::issue::x509::ServerPlan;
-use crate::authority::keys::tests::new_keys;
+use crate::authority::keys::tests::{keys_in, new_keys, source, started};
+use crate::authority::keys::{CaKeys, Cross, NewCa};
 use crate::authority::policy::Policy;
 use crate::authority::store::record;
 use crate::authority::store::seal::StoreKey;
@@ -456,4 +458,35 @@ fn the_end_of_what_certifies_the_ca_is_told_and_is_the_end_of_what_it_signs() {
     let alone = data.serve().unwrap();
     alone.is_ready(true, WELL);
     assert_eq!(alone.keeper.current().served().key.cert.len(), 2);
+}
+
+#[test]
+fn a_ca_under_a_root_is_rotated() {
+    let data = Data::new(NOW, NOW);
+    let (dir, certificate) = (data.dir.path(), data.path("keys/tls_ca.crt"));
+    let (end, file) = (NOW + 100 * DAY, data.path("keys/tls_ca_cross.crt"));
+    std::fs::write(&file, cross(&std::fs::read_to_string(&certificate).unwrap(), end)).unwrap();
+    let set = started(&keys_in(dir), dir, CaKind::Tls);
+    let next = &set.keys[1];
+    let by_old = crate::pem::certificates(&next.cross[0]).unwrap().remove(0);
+    assert_eq!(Validity::of(&by_old).unwrap().until, end, "the old one is good so long");
+    std::fs::write(Cross::path(&certificate, &next.name), cross(&next.public, end + DAY)).unwrap();
+    let mut finished = CaSet::clone(&set);
+    (finished.keys[0].state, finished.keys[1].state) = (CaState::Ended, CaState::Current);
+    let open = |set: &CaSet| CaKeys::open(&source(dir), &Arc::new(set.clone())).unwrap();
+    assert!(open(&finished).tidy(&source(dir)).iter().all(Result::is_ok));
+    assert_eq!(open(&finished).tls_validity().until, end + DAY);
+    let ends = format!("the cross-certificate of the TLS CA ends at {}: 101 days left", rfc3339(end + DAY));
+    assert!(data.endings().contains(&ends), "{:?}", data.endings());
+    // What certified a CA that is no more is of no account.
+    std::fs::write(&file, "nothing").unwrap();
+    let keys = open(&finished);
+    assert!(data.endings().contains(&ends) && keys.lacks().is_empty());
+    // The one after that takes its place as well.
+    let third = NewCa { kind: CaKind::Tls, occasion: "again", now: NOW };
+    finished.keys.push(keys.make_next(&source(dir), third).unwrap());
+    (finished.keys[1].state, finished.keys[2].state) = (CaState::Ended, CaState::Current);
+    assert!(open(&finished).tidy(&source(dir)).iter().all(Result::is_ok));
+    assert_eq!(std::fs::read_to_string(&certificate).unwrap(), finished.keys[2].public);
+    assert_eq!(data.endings().len(), 1, "{:?}", data.endings());
 }

@@ -32,17 +32,23 @@ pub(super) fn run(data_dir: &Path, chain: &Path) -> Result<()> {
         let known = TlsCaCertificate::parse(&row.public).ok()?;
         known.is_in(&text).then_some((known, row.name.as_str()))
     });
-    let (ca, name) = later.next().unwrap_or((ca, CaKind::Tls.name()));
+    let first = CaKind::Tls.name();
+    // Of one that has taken the first's place, those read it there who ask no store.
+    let is_in_its_place = ca.is_in(&text);
+    let (ca, name) = later.next().unwrap_or((ca, first));
     let cross = ca.cross(&text, &config.public_host()).map_err(unfit)?;
     if let Some(why) = cross.validity.fault(now) {
         return Err(unfit(format!("has a certificate that {why}"))
             .hint(format!("this machine's clock says {}", rfc3339(now))));
     }
     let folder = path.parent().unwrap_or(data_dir);
+    let also = (is_in_its_place && name != first).then(|| Cross::path(&path, first));
     let path = Cross::path(&path, name);
-    let file = path.file_name().and_then(|file| file.to_str()).unwrap_or_default();
-    Folder::replace_inside(folder, file, cross.pem.as_bytes())
-        .context(Kind::Usage, format!("cannot write {}", path.display()))?;
+    for path in also.iter().chain([&path]) {
+        let file = path.file_name().and_then(|file| file.to_str()).unwrap_or_default();
+        Folder::replace_inside(folder, file, cross.pem.as_bytes())
+            .context(Kind::Usage, format!("cannot write {}", path.display()))?;
+    }
     log(&format!(
         "imported: whoever trusts `{}` alone believes the servers that are certified from now on",
         cross.root

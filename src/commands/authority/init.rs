@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::example::{Wanted, usual_form};
 use crate::authority::config;
-use crate::authority::keys::{self, CaKeys, KeyPlace, TLS_CERTIFICATE};
+use crate::authority::keys::{self, CaKeys, KeyPlace, KeySource, TLS_CERTIFICATE};
 use crate::authority::store::StorePlace;
 use crate::authority::store::seal::{STORE_KEY, StoreKey};
 use crate::authority::store::sqlite::{MARK, Sqlite};
@@ -93,8 +93,12 @@ pub(super) fn run(args: &Init) -> Result<()> {
     // Behind what could go wrong here, since what is made elsewhere stays. Files of keys are put into their place with the rest.
     let place = key_file.as_ref().map_or(place, |name| KeyPlace::File(at(name)));
     let certificate = place.certificate(aside.path());
-    let made = CaKeys::create(&place, &certificate, &cluster, (suite, passphrase), Clock::system().now())?;
-    let request = |_| config::Config::load(aside.path())?.open_keys(&Arc::default())?.tls_request();
+    let algorithms = (suite, passphrase.clone());
+    let made = CaKeys::create(&place, &certificate, &cluster, algorithms, Clock::system().now())?;
+    // Not as the configuration has them: paths in it are from where it is to be.
+    let source =
+        KeySource { place, certificate, cluster, owner: Owner::me(), suite, passphrase, sealing: None };
+    let request = |_| CaKeys::open(&source, &Arc::default())?.tls_request();
     let request = args.tls_ca_csr.as_ref().map(request).transpose().map_err(|error| made.left_by(error))?;
     // Where the directory itself is there, keys are first: of two at once, only one can put them there. The
     // configuration is last: a directory without one is not finished.

@@ -16,6 +16,8 @@ use crate::cli::rotate::{Rotate, RotateCommand, RotatePhase, RotatedCa};
 use crate::clock::{Clock, LEEWAY};
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
+use crate::folder::PUBLIC_FILE;
+use crate::folder::replace::write_new;
 use crate::runtime::block_on;
 use crate::terminal;
 
@@ -66,18 +68,30 @@ fn phase_of(phase: RotatePhase) -> Phase {
 /// Takes a step, and says what is so then.
 fn take(at: &Place, (kind, phase): (CaKind, Phase), args: &Rotate) -> Result<()> {
     let store = data_dir::open_store(&at.config)?;
-    let mut before: Option<Vec<CaKey>> = None;
+    let csr = args.tls_ca_csr.as_deref();
+    if csr.is_some() && (kind, phase) != (CaKind::Tls, Phase::Start) {
+        return Err(Error::usage("`--tls-ca-csr` is for `--ca tls --phase start`"));
+    }
+    if let Some(csr) = csr.filter(|csr| csr.exists()) {
+        return Err(Error::usage(format!("{} exists already", csr.display()))
+            .hint("nothing was changed; move it away first"));
+    }
+    let mut before = None;
     for _ in 0..PLANS {
         let keys = at.keys(store.as_ref())?;
-        let own: Vec<_> = keys.set().of(kind).cloned().collect();
-        // The step was meant for what was there: two who go back at once do not go back twice.
-        if before.get_or_insert_with(|| own.clone()) != &own {
-            return Err(Error::new(Kind::Refused, "somebody else has taken a step of it meanwhile")
-                .context(format!("cannot {} the rotation of {}", phase.name(), kind.name()))
-                .hint("`machine-id authority rotate status` says how far it is"));
+        let all: Vec<_> = keys.set().of(kind).cloned().collect();
+        // Of two who go back at once, one does: it was one step that both meant.
+        if before.get_or_insert_with(|| all.clone()) != &all {
+            return Err(Error::usage("somebody else has taken a step of this rotation meanwhile")
+                .hint("`machine-id authority rotate status` says which, and what is next"));
         }
-        if plan(at, store.as_ref(), &keys, (kind, phase), args)? {
+        // A request is to be had once more: whoever was interrupted has begun, and has none.
+        let has_begun = csr.is_some() && keys.next_tls_request()?.is_some();
+        if has_begun || plan(at, store.as_ref(), &keys, (kind, phase), args)? {
             let keys = at.keys(store.as_ref())?;
+            if let Some((csr, request)) = csr.zip(keys.next_tls_request()?) {
+                write_new(csr, request.as_bytes(), PUBLIC_FILE)?;
+            }
             for told in keys.tidy(&at.config.key_source()?) {
                 match told {
                     Ok(done) => terminal::log(&done),

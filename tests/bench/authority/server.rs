@@ -38,6 +38,7 @@ impl Server {
         prepare(&fixture.data_dir());
         let mut command = pinned(AUTHORITY_CORE, binary);
         command.args(["authority", "serve", "--data-dir"]).arg(fixture.data_dir());
+        command.envs(fixture.keys_environment());
         let process = Running::start(command.stderr(Stdio::piped()));
         wait_for("the authority", || process.stderr().contains("listening on").then_some(()));
         Self { fixture, process }

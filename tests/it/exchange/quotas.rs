@@ -6,8 +6,9 @@ use super::Bench;
 use crate::support::authority::Authority;
 use crate::support::client::{Keys, request};
 use crate::support::issuer::Issuer;
+use crate::support::softhsm::{CONF, SoftHsm};
 use crate::support::token::Token;
-use crate::support::{base64url, fresh, policies};
+use crate::support::{base64url, fresh, policies, wait_for};
 
 pub(super) fn bench(limits: &str) -> Bench {
     let issuer = Issuer::start();
@@ -45,6 +46,30 @@ fn what_could_not_be_issued_is_not_taken_from_the_quota() {
         assert_eq!(ask().problem(503)["type"], "urn:machine-id:store-unavailable");
     }
     std::fs::rename(&away, &store).unwrap();
+    ask().granted();
+    assert_eq!(ask().problem(429)["type"], "urn:machine-id:quota-token");
+}
+
+#[test]
+fn what_was_recorded_and_not_signed_is_not_taken_from_the_quota() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let hsm = SoftHsm::new(folder.path());
+    hsm.add("ca");
+    let issuer = Issuer::start();
+    let limits = "limits: {certificates_per_hour_of_run: 32, certificates_per_hour_of_token: 32}\n";
+    let builder = Authority::with_policy(&policies::basic(&issuer)).issuer(&issuer).config(limits);
+    let builder = builder.keys(&hsm.uri("ca"), &[(CONF, hsm.conf().to_str().unwrap())]);
+    let bench = Bench { issuer, authority: builder.start() };
+    let request = of_run(&bench, "1", 16, &[]);
+    let ask = || bench.authority.client().exchange(&request);
+    let is_ready = || bench.authority.client().get("/readyz").status == 200;
+    hsm.take_away();
+    wait_for("not to be ready", || (!is_ready()).then_some(()));
+    for _ in 0..3 {
+        assert_eq!(ask().problem(503)["type"], "urn:machine-id:keys-unavailable");
+    }
+    hsm.put_back();
+    wait_for("to be ready", || is_ready().then_some(()));
     ask().granted();
     assert_eq!(ask().problem(429)["type"], "urn:machine-id:quota-token");
 }

@@ -8,131 +8,19 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::authority::{Authority, Builder};
-use crate::support::client::{Keys, timed};
-use crate::support::issuer::{Endpoint, Fault, Issuer};
+use crate::support::client::Keys;
+use crate::support::cluster::{Cluster, Role};
+use crate::support::issuer::{Fault, Issuer};
+use crate::support::kms::{KEYS, Kms, actions};
 use crate::support::nginx::Nginx;
 use crate::support::once::{World, walk};
 use crate::support::process::{command, machine_id, run, succeed};
-use crate::support::replicas::{QUOTAS, Replicas};
+use crate::support::replicas::Replicas;
 use crate::support::servers::Folder;
-use crate::support::sshd::{Sshd, login};
-use crate::support::sts::Sts;
-use crate::support::{page, policies, wait_for, wait_slowly_for};
+use crate::support::sshd::Sshd;
+use crate::support::{wait_for, wait_slowly_for};
 
-const KEYS: &str = "awskms:alias/ca";
-const REGION: &str = "eu-central-1";
 const JOBS: usize = 8;
-
-/// KMS in that region.
-struct Kms {
-    cloud: Issuer,
-    moto: Sts,
-    home: TempDir,
-}
-
-impl Kms {
-    fn start() -> Self {
-        let kms = Self { cloud: Issuer::start(), moto: Sts::start(), home: TempDir::new().unwrap() };
-        kms.moto.behind(&kms.cloud);
-        kms.allow(&["init.json", "serve.json"]);
-        kms
-    }
-
-    /// Gives the authority's user the rights of these files of the page; moto knows actions alone, and no policy without any.
-    fn allow(&self, files: &[&str]) {
-        self.allow_actions(files.iter().flat_map(|file| actions(file)));
-    }
-
-    fn allow_actions(&self, actions: impl Iterator<Item = String>) {
-        let actions: Vec<String> = actions.chain(["kms:ListKeys".to_owned()]).collect();
-        let statement = json!({"Effect": "Allow", "Action": actions, "Resource": "*"});
-        self.moto.control("/allow", &json!({"Version": "2012-10-17", "Statement": [statement]}));
-    }
-
-    /// What has its keys there has in its environment.
-    fn environment(&self) -> Vec<(String, String)> {
-        let others = [
-            ("AWS_REGION", REGION.to_owned()),
-            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
-            ("HTTPS_PROXY", self.cloud.proxy()),
-            // What platforms are asked for is not AWS's.
-            ("NO_PROXY", "127.0.0.1".to_owned()),
-            ("SSL_CERT_FILE", self.cloud.ca_file().display().to_string()),
-            ("HOME", self.home.path().display().to_string()),
-        ];
-        let others = others.into_iter().map(|(name, value)| (name.to_owned(), value));
-        self.moto.environment("authority").into_iter().chain(others).collect()
-    }
-
-    /// An authority whose keys are made there.
-    fn authority(&self, issuer: &Issuer, suite: &str) -> Builder {
-        let environment = self.environment();
-        let environment: Vec<(&str, &str)> =
-            environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let policy = policies::basic(issuer).replace("values: [ubuntu]", &format!("values: ['{}']", login()));
-        let builder = Authority::with_policy(&policy).issuer(issuer).config(QUOTAS);
-        builder.keys(KEYS, &environment).init(["--suite", suite])
-    }
-
-    /// The aliases and states of all that it has.
-    fn keys(&self) -> Vec<(String, String, String)> {
-        let keys = self.moto.control("/keys", &json!({"region": REGION}));
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let one = |key: &Value| (text(&key["aliases"][0]), text(&key["spec"]), text(&key["state"]));
-        keys.as_array().unwrap().iter().map(one).collect()
-    }
-
-    fn enable(&self, alias: &str, enabled: bool) {
-        let asked = json!({"region": REGION, "alias": alias, "enabled": enabled});
-        self.moto.control("/enable", &asked);
-    }
-
-    /// The actions that it was asked for, by now.
-    fn asked(&self) -> BTreeSet<String> {
-        let requests = self.cloud.requests();
-        let target = |request: &crate::support::issuer::Request| {
-            assert_eq!(request.host, "kms.eu-central-1.amazonaws.com");
-            Some(request.header("x-amz-target")?.replace("TrentService.", "kms:"))
-        };
-        requests.iter().filter_map(target).collect()
-    }
-
-    /// It is not there, in this way.
-    fn fails(&self, fault: Fault) {
-        self.cloud.fail(Endpoint::Other, fault);
-    }
-
-    fn heals(&self) {
-        self.moto.behind(&self.cloud);
-    }
-}
-
-/// The actions that a policy of the page allows.
-fn actions(file: &str) -> Vec<String> {
-    let policy: Value = serde_json::from_str(&page::file("../keys.md", file)).unwrap();
-    let mut actions = Vec::new();
-    for statement in policy["Statement"].as_array().unwrap() {
-        assert_eq!(statement["Effect"], "Allow");
-        match &statement["Action"] {
-            Value::String(action) => actions.push(action.clone()),
-            several => {
-                actions.extend(several.as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned()))
-            }
-        }
-    }
-    actions
-}
-
-/// Its answer to whoever asks whether it is ready.
-fn is_ready(authority: &Authority) -> bool {
-    let (answer, time) = timed(|| authority.client().get("/readyz"));
-    assert!(time < Duration::from_secs(5), "{time:?}");
-    if answer.status != 200 {
-        assert_eq!(answer.problem(503)["type"], "urn:machine-id:not-ready");
-    }
-    answer.status == 200
-}
 
 #[test]
 fn a_job_logs_in_and_nothing_but_kms_has_the_keys() {
@@ -163,7 +51,7 @@ fn a_job_logs_in_and_nothing_but_kms_has_the_keys() {
     assert!(said.starts_with("hello "), "{said}");
     let signed = succeed(command("ssh-keygen").arg("-Lf").arg(file("key-cert.pub")));
     assert!(signed.contains("Signing CA: ECDSA"), "{signed}");
-    assert!(is_ready(&world.authority));
+    assert!(world.authority.is_ready());
 
     let mut files = Vec::new();
     walk(&world.authority.data_dir(), &mut files);
@@ -194,13 +82,13 @@ fn kms_may_be_away_for_a_while() {
     load.during(JOBS, || {
         load.goes_on(50);
         for fault in [Fault::Hang, Fault::Drop, Fault::Status(503)] {
-            assert!(is_ready(replicas.one(0)));
+            assert!(replicas.one(0).is_ready());
             kms.fails(fault);
             load.fails_with("keys-unavailable");
-            wait_for("not to be ready", || (!is_ready(replicas.one(0))).then_some(()));
+            wait_for("not to be ready", || (!replicas.one(0).is_ready()).then_some(()));
             kms.heals();
             load.goes_on(50);
-            wait_for("to be ready", || is_ready(replicas.one(0)).then_some(()));
+            wait_for("to be ready", || replicas.one(0).is_ready().then_some(()));
         }
         load.steal_what_was_used();
     });
@@ -211,6 +99,26 @@ fn kms_may_be_away_for_a_while() {
         assert!(!name.contains("SECRET") || !said.contains(&secret), "{said}");
     }
     assert!(replicas.one(0).terminate().success());
+}
+
+#[test]
+fn authorities_share_keys_and_a_store() {
+    let (kms, issuer, cluster) = (Kms::start(), Issuer::start(), Cluster::start());
+    let urls = [Role::Owner, Role::Server].map(|role| cluster.url(role));
+    let first = kms.authority(&issuer, "modern").store(&urls[0], &urls[1]).start();
+    let second = first.replica();
+    let mut replicas = Replicas::of(vec![first, second]);
+    let load = replicas.load(&issuer);
+    load.during(JOBS, || {
+        load.goes_on(50);
+        kms.fails(Fault::Status(503));
+        load.fails_with("keys-unavailable");
+        replicas.one(1).kill();
+        kms.heals();
+        replicas.one(1).restart();
+        load.goes_on(50);
+    });
+    load.holds(|| replicas.audit());
 }
 
 #[test]

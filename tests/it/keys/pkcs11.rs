@@ -6,61 +6,24 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::support::authority::{Authority, Builder};
 use crate::support::client::timed;
 use crate::support::cluster::{Cluster, Role};
 use crate::support::issuer::Issuer;
+use crate::support::key_store::Token;
 use crate::support::nginx::Nginx;
 use crate::support::once::{World, walk};
 use crate::support::page;
 use crate::support::process::{MACHINE_ID, command, machine_id, run, succeed};
-use crate::support::replicas::{QUOTAS, Replicas};
+use crate::support::replicas::Replicas;
 use crate::support::servers::Folder;
 use crate::support::softhsm::{CONF, PIN, SoftHsm, module};
-use crate::support::sshd::{Sshd, login};
-use crate::support::{policies, wait_for};
+use crate::support::sshd::Sshd;
+use crate::support::wait_for;
 
 const JOBS: usize = 24;
 /// The objects of an authority's keys, in the order of `init`.
 const LABELS: [&str; 4] =
     ["machine-id-ssh-user", "machine-id-ssh-host", "machine-id-statement", "machine-id-tls"];
-
-/// A SoftHSM with one token, `ca`.
-struct Token {
-    hsm: SoftHsm,
-    _folder: TempDir,
-}
-
-impl Token {
-    fn new() -> Self {
-        let folder = TempDir::new().unwrap();
-        let hsm = SoftHsm::new(folder.path());
-        hsm.add("ca");
-        Self { hsm, _folder: folder }
-    }
-
-    /// An authority whose keys are in it.
-    fn authority(&self, issuer: &Issuer) -> Builder {
-        let policy = policies::basic(issuer).replace(", deploy]", &format!(", deploy, '{}']", login()));
-        let builder = Authority::with_policy(&policy).issuer(issuer).config(QUOTAS);
-        builder.keys(&self.hsm.uri("ca"), &[(CONF, self.hsm.conf().to_str().unwrap())])
-    }
-
-    /// What OpenSC's tool says of it.
-    fn tool(&self, args: &[&str]) -> String {
-        succeed(self.hsm.tool("ca").args(args))
-    }
-}
-
-/// Its answer to whoever asks whether it is ready.
-fn is_ready(authority: &Authority) -> bool {
-    let (answer, time) = timed(|| authority.client().get("/readyz"));
-    assert!(time < Duration::from_secs(5), "{time:?}");
-    if answer.status != 200 {
-        assert_eq!(answer.problem(503)["type"], "urn:machine-id:not-ready");
-    }
-    answer.status == 200
-}
 
 #[test]
 fn a_job_logs_in_and_no_private_key_is_in_the_data_directory() {
@@ -106,19 +69,19 @@ fn a_token_may_be_away_for_a_while() {
     let load = replicas.load(&issuer);
     let mut replicas = replicas;
     load.during(JOBS, || {
-        load.goes_on(1000);
+        load.goes_on(100);
         for is_moved in [false, true] {
-            assert!(is_ready(replicas.one(0)));
+            assert!(replicas.one(0).is_ready());
             token.hsm.take_away();
             load.fails_with("keys-unavailable");
-            wait_for("not to be ready", || (!is_ready(replicas.one(0))).then_some(()));
+            wait_for("not to be ready", || (!replicas.one(0).is_ready()).then_some(()));
             load.fails_with("keys-unavailable");
             if is_moved {
                 token.hsm.move_slots();
             }
             token.hsm.put_back();
             load.goes_on(100);
-            wait_for("to be ready", || is_ready(replicas.one(0)).then_some(()));
+            wait_for("to be ready", || replicas.one(0).is_ready().then_some(()));
         }
         load.steal_what_was_used();
     });
@@ -136,7 +99,7 @@ fn a_call_that_hangs_holds_up_nobody_for_long() {
     load.during(JOBS, || {
         load.goes_on(100);
         let hanging = token.hsm.hang();
-        wait_for("not to be ready", || (!is_ready(replicas.one(0))).then_some(()));
+        wait_for("not to be ready", || (!replicas.one(0).is_ready()).then_some(()));
         let (_, time) = timed(|| load.fails_with("keys-unavailable"));
         assert!(time < Duration::from_secs(15), "{time:?}");
         drop(hanging);
@@ -208,7 +171,7 @@ fn the_page_leads_to_an_authority_with_its_keys_in_a_token() {
         let mut shell = command("sh");
         run(shell.args(["-euc", &text]).env("PATH", &path).env(CONF, hsm.conf()))
     };
-    for block in ["token", "init"] {
+    for block in ["token", "init-token"] {
         let output = types(block);
         assert!(output.status.success(), "{output:?}");
     }
@@ -226,7 +189,7 @@ fn what_a_failed_init_leaves_is_named() {
         let data: PathBuf = folder.path().join(name);
         let mut init = machine_id(["authority", "init", "--cluster", "id.test", "--keys", keys]);
         init.args(["--public-url", "https://id.test", "--data-dir"]).arg(&data).env(CONF, token.hsm.conf());
-        let output = run(&mut init);
+        let output = run(init.arg("--tls-ca-csr").arg(folder.path().join(format!("{name}.csr"))));
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success() == data.exists() && !said.contains(PIN), "{said}");
         (output.status.code().unwrap(), said)
@@ -251,6 +214,12 @@ fn what_a_failed_init_leaves_is_named() {
         assert_eq!(init("four", &wrong).0, 2, "{wrong}");
     }
     assert_eq!(init("five", &uri.replace("=ca?", "=cb?")).0, 5);
+    // A PIN is where it is, for the request as well.
+    succeed(command("mkdir").args(["-m", "700"]).arg(folder.path().join("six")));
+    fs::copy(token.hsm.pin(), folder.path().join("six/pin")).unwrap();
+    let (near, _) = uri.split_once("file:").unwrap();
+    let (code, said) = init("six", &format!("{}file:pin", near.replacen('?', ";object=six?", 1)));
+    assert!(code == 0 && folder.path().join("six.csr").exists(), "{said}");
     let config = fs::read_to_string(folder.path().join("three/authority.yaml")).unwrap();
     assert!(config.contains(&format!("keys: '{other}'\n")), "{config}");
 }

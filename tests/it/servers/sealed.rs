@@ -74,7 +74,11 @@ fn keys_are_sealed_read_sealed_anew_and_opened_by_systemd_as_the_page_says() {
     assert!(shell.types("read").contains("P-256"));
     let before = read(shell.path("machine-id-keys.passphrase"));
     let sealed = read(shell.path("data/keys/tls_ca.key"));
+    // As a rotation names one.
+    let rotated = shell.path("data/keys/tls-0a1b2c3d");
+    std::fs::copy(shell.path("data/keys/tls_ca.key"), &rotated).unwrap();
     assert_eq!(shell.types("exchange"), format!("{pin}\n"));
+    assert_ne!(read(rotated), sealed);
     assert_ne!(read(shell.path("machine-id-keys.passphrase")), before);
     assert_ne!(read(shell.path("data/keys/tls_ca.key")), sealed);
     assert_eq!(succeed(&mut shell.pin(None)), format!("{pin}\n"));

@@ -2,15 +2,12 @@
 
 use std::path::Path;
 
-use rustix::process::Signal;
-
 use crate::support::authority::Authority;
 use crate::support::issuer::Issuer;
-use crate::support::once::{Job, World, copy};
+use crate::support::once::World;
 use crate::support::policies;
 use crate::support::process::{command, machine_id, read, succeed};
 use crate::support::sshd::{Sshd, login};
-use crate::support::wait_for;
 
 /// Lets jobs log in as whoever runs the tests.
 fn ours(policy: String) -> String {
@@ -71,7 +68,7 @@ fn keys_of_each_type_log_in_are_renewed_and_given_back() {
             let (world, sshd) = (&world, &sshd);
             scope.spawn(move || {
                 let job = world.github().env("MACHINE_ID_KEY_TYPE", name);
-                renewed_with_an_agent(&job, sshd, algorithm);
+                sshd.lets_in_an_agent(&job, algorithm);
                 for output in ["identity", "ssh"] {
                     let destination = job.once(["--output", output]).good().destination();
                     assert_eq!(key_type(&destination), algorithm);
@@ -81,7 +78,7 @@ fn keys_of_each_type_log_in_are_renewed_and_given_back() {
                         succeed(command("ssh-keygen").args(["-l", "-f"]).arg(destination.join("key")));
                     assert!(listed.contains(&format!("({short})")), "{listed}");
                     sshd.logs_in(&destination);
-                    gives_back(&job, &destination);
+                    job.gives_back(&destination);
                     sshd.refresh_revoked(&world.authority);
                     sshd.refuses(&destination, "revoked");
                 }
@@ -91,46 +88,6 @@ fn keys_of_each_type_log_in_are_renewed_and_given_back() {
     let events = world.authority.audit();
     let count = |kind: &str| events.iter().filter(|event| event["event"] == kind).count();
     assert_eq!(count("issued"), count("revoked"));
-}
-
-/// Revokes what is in a destination, which stays.
-#[track_caller]
-fn gives_back(job: &Job, destination: &Path) {
-    let spare = job.path("spare");
-    copy(destination, &spare);
-    job.run(["cleanup", "-v", spare.to_str().unwrap()]).good().says(&["revoked the certificates"]);
-}
-
-/// Logs in, again after a renewal, by an agent that has the key alone.
-#[track_caller]
-fn renewed_with_an_agent(job: &Job, sshd: &Sshd, algorithm: &str) {
-    let ssh = format!(
-        "ssh -F \"$MACHINE_ID_DESTINATION/ssh_config\" -o BatchMode=yes -p {} {}@127.0.0.1 true",
-        sshd.port(),
-        login()
-    );
-    let script = format!(
-        "ssh-add -L > listed && {ssh} && touch first && until [ -e renewed ]; do sleep 0.05; done && {ssh} && touch second; exec sleep 300"
-    );
-    let mut once = job.start(["--agent", "--ttl", "10s", "--", "sh", "-c", &script]);
-    let ended = |once: &mut crate::support::process::Running, name: &str| {
-        wait_for(name, || {
-            assert!(once.ended().is_none(), "{}", once.stderr());
-            job.path(name).exists().then_some(())
-        });
-    };
-    ended(&mut once, "first");
-    assert!(
-        job.said("listed").starts_with(&format!("{algorithm}-cert-v01@openssh.com ")),
-        "{}",
-        job.said("listed")
-    );
-    wait_for("a renewal", || once.stderr().contains("renewed the certificates").then_some(()));
-    std::fs::write(job.path("renewed"), "").unwrap();
-    ended(&mut once, "second");
-    once.signal(Signal::TERM);
-    once.wait();
-    assert!(!once.stderr().contains("warning"), "{}", once.stderr());
 }
 
 /// Puts keys in the place of those that `init` made, as docs/keys.md says.
@@ -178,7 +135,7 @@ fn keys_of_rsa_and_of_p384_certify_jobs_for_a_fips_policy() {
                     &file("ca.crt"),
                     &file("tls.crt"),
                 ]));
-                gives_back(&job, &destination);
+                job.gives_back(&destination);
                 sshd.refresh_revoked(&world.authority);
                 sshd.refuses(&destination, "revoked");
                 // What is stated, and by whom, is for its servers to verify.

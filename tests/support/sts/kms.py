@@ -13,6 +13,7 @@ from moto.core.exceptions import JsonRESTError
 from moto.kms.exceptions import ValidationException
 from moto.kms.models import Key, KmsBackend, kms_backends
 from moto.kms.responses import KmsResponse
+from moto.kms.utils import ECDSAPrivateKey, RSAPrivateKey
 
 ED25519 = "ECC_NIST_EDWARDS25519"
 HASHES = {
@@ -112,6 +113,14 @@ def keys(account, region):
         {"aliases": sorted(key.aliases), "spec": key.key_spec, "state": key.key_state, "description": key.description}
         for key in kms_backends[account][region].keys.values()
     ]
+
+
+def exchange(account, region, alias, spec, pem):
+    """Another key in the place of one."""
+    key = kms_backends[account][region].describe_key(alias)
+    private = serialization.load_pem_private_key(pem.encode(), None)
+    key.private_key = RSAPrivateKey(private.key_size) if spec.startswith("RSA") else ECDSAPrivateKey(spec)
+    key.key_spec, key.private_key.private_key = spec, private
 
 
 def enable(account, region, alias, enabled):

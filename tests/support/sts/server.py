@@ -154,6 +154,7 @@ CONTROLS = {
     "/sign": sign,
     "/allow": allow,
     "/keys": lambda asked: kms.keys(ACCOUNT, asked["region"]),
+    "/exchange": lambda asked: kms.exchange(ACCOUNT, asked["region"], asked["alias"], asked["spec"], asked["pem"]),
     "/enable": lambda asked: kms.enable(ACCOUNT, asked["region"], asked["alias"], asked["enabled"]),
 }
 

@@ -72,8 +72,9 @@ fn keys_of_rsa_are_read_and_their_signatures_verified() {
 
 #[test]
 fn signatures_that_are_not_of_that_key_and_message_are_refused() {
-    let other: fn(&Shared) -> String = |shared| shared.signature(1, b"message");
-    let others: [(&str, fn(&Shared) -> String); 7] = [
+    type Answer = fn(&Shared) -> String;
+    let other: Answer = |shared| shared.signature(1, b"message");
+    let others: [(&str, Answer); 7] = [
         ("another key's", other),
         ("of another message", |shared| shared.signature(0, b"massage")),
         ("none", |_| String::new()),

@@ -1,6 +1,6 @@
 //! A token as a store of keys.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use cryptoki::object::{ObjectClass, ObjectHandle};
@@ -21,6 +21,10 @@ const OPENING: Effort = Effort { patience: Duration::from_secs(5), ..SIGNING };
 /// Making a key: RSA takes small tokens that long, and two keys of one label would be of no use.
 const MAKING: Effort = Effort { time: Duration::from_secs(90), may_repeat: false, ..OPENING };
 
+/// The tokens that are in use. One that is opened again, as keys are with each step of a rotation, is the same: a library is
+/// initialised once for a process, so whoever took it down would do so to all, and a PIN that was refused stays so.
+static IN_USE: Mutex<Vec<(Pkcs11Uri, Owner, Weak<Calls>)>> = Mutex::new(Vec::new());
+
 /// The keys of a token.
 #[derive(Debug)]
 pub(super) struct Pkcs11Store {
@@ -34,7 +38,14 @@ impl Pkcs11Store {
     /// # Errors
     /// `Kind::Internal` where there can be no threads.
     pub(super) fn new(uri: &Pkcs11Uri, owner: Owner) -> Result<Self> {
+        let mut all = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = all.iter().filter(|(of, by, _)| of == uri && *by == owner);
+        if let Some(calls) = known.filter_map(|(.., calls)| calls.upgrade()).next() {
+            return Ok(Self { uri: uri.clone(), calls });
+        }
         let calls = Arc::new(Calls::start(Library::new(uri.clone(), owner), uri.to_string())?);
+        all.retain(|(.., calls)| calls.strong_count() > 0);
+        all.push((uri.clone(), owner, Arc::downgrade(&calls)));
         Ok(Self { uri: uri.clone(), calls })
     }
 }

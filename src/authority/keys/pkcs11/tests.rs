@@ -232,7 +232,8 @@ fn a_wrong_pin_is_tried_once() {
         drop(right);
         hsm.write_pin("99999999");
         let keys = store(&hsm.uri("ca"));
-        let open = || keys.open("tls");
+        // An authority that cannot open keys which others have rotated tries again and again.
+        let open = || store(&hsm.uri("ca")).open("tls");
         // The login of before may go on for a moment: sessions close as their threads end.
         let since = Instant::now();
         let first = loop {
@@ -255,6 +256,20 @@ fn a_wrong_pin_is_tried_once() {
         succeed(change.args(["--pin", "99999999", "--change-pin", "--new-pin", PIN]));
         hsm.write_pin(PIN);
         sign(open().unwrap().unwrap().as_ref(), b"").unwrap();
+        drop(keys);
+    });
+}
+
+#[test]
+fn keys_that_are_opened_again_are_not_taken_away_with_those_of_before() {
+    with_token("keys_that_are_opened_again_are_not_taken_away_with_those_of_before", 1, |hsm| {
+        let before = store(&hsm.uri("ca"));
+        let old = before.create("tls", Algorithm::EcdsaP256).unwrap();
+        // As it is where a rotation goes on.
+        let after = store(&hsm.uri("ca"));
+        let key = after.open("tls").unwrap().unwrap();
+        drop((before, old));
+        sign(key.as_ref(), b"at once").unwrap();
     });
 }
 

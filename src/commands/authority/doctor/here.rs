@@ -65,7 +65,8 @@ pub(super) fn keys(config: &Config) -> Vec<Told> {
         );
     }
     if told.is_empty() {
-        told.push(Told::new("keys", Verdict::Ok, ok));
+        let names = keys.signers().unwrap_or_default().join(", ");
+        told.push(Told::new("keys", Verdict::Ok, format!("{ok}: {names}")));
     }
     told
 }
@@ -184,10 +185,7 @@ pub(super) fn disk(config: &Config) -> Vec<Told> {
         StorePlace::Sqlite(path) => path.parent().map(Path::to_owned),
         StorePlace::Postgres(_) => None,
     };
-    let mut places: Vec<PathBuf> = store
-        .into_iter()
-        .chain(config.ca_certificate().parent().and_then(Path::parent).map(Path::to_owned))
-        .collect();
+    let mut places: Vec<PathBuf> = store.into_iter().chain([config.data_dir.clone()]).collect();
     places.dedup();
     let of = |place: PathBuf| match folder::free(&place) {
         Err(error) => Told::new("disk", Verdict::Finding, format!("{}: {error}", place.display())),

@@ -60,14 +60,15 @@ fn order(kind: CaKind) -> &'static [&'static str] {
         ],
         CaKind::Tls => &[
             "at once: nothing is signed by it, and this authority serves a certificate of the new one",
-            "within a second: servers that are kept by `host watch`, and are connected now, trust the new one alone, once they have read their files again",
-            "not by itself: servers that are kept by `host refresh`, and those that do not watch now: they believe no authority of the new one, hear nothing more, and let in whoever has the stolen key, until their --ca-pin or --ca-file is the new one's",
-            "not by itself: servers with a copied ca.crt: nginx, PostgreSQL (`ssl_ca_file`, reload), Redis (`tls-ca-cert-file`, CONFIG SET), MariaDB (`ssl_ca`, FLUSH SSL), kube-apiserver (`--client-ca-file`): put the new `export tls-ca` there",
+            "within a second: servers that are kept by `host watch` and connected now trust the new one alone, once they have read their files again",
+            "not by itself: hosts that are not connected now, those that refresh too: they let in whoever has the stolen key until `host refresh` has run once with the new `export tls-ca-pin`, and end with 5 until then",
+            "not by itself: servers with a copied ca.crt: nginx, PostgreSQL (`ssl_ca_file`, reload), Redis (`tls-ca-cert-file`, restart), MariaDB (`ssl_ca`, FLUSH SSL), kube-apiserver (`--client-ca-file`): put the new `export tls-ca` there",
             "then: sign each server's certificate anew (`sign-server`); jobs with --ca-pin or --ca-file of the old one end with 5 until they have the new `export tls-ca-pin`",
         ],
         CaKind::Statement => &[
             "at once: nothing is stated by it; its successor is signed by the TLS CA, and hosts that watch take it within a second",
             "not by itself: hosts that were told `--statement-key`, and are new: give them the new `export statement-key`",
+            "not by itself: hosts that heard the thief first, and take the truth for old: they begin anew (docs/rotation.md)",
             "a thief of it alone adds no CA and takes back no revocation: hosts want the word of a CA for that",
         ],
     }

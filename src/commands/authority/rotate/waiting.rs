@@ -9,6 +9,7 @@ use crate::authority::keys::CaKeys;
 use crate::authority::rotation::Phase;
 use crate::authority::store::cas::{Live, LiveCertificate};
 use crate::authority::store::locks::LockKind;
+use crate::authority::store::replicas::ROOT_OF;
 use crate::authority::store::{Cursor, Event, EventFilter, Store};
 use crate::clock::{LEEWAY, parse_rfc3339, rfc3339};
 use crate::error::{Error, Kind, Result};
@@ -35,6 +36,16 @@ pub(super) fn for_activation(
     let replicas = block_on(store.replicas())??;
     let lacking = replicas.iter().filter(|replica| replica.lacks(&next.name));
     waits.extend(lacking.map(|replica| format!("{} lacks the key {}", shown(&replica.name), next.name)));
+    let under = replicas.iter().filter(|replica| replica.lacks(&format!("{ROOT_OF}{}", next.name)));
+    waits.extend(
+        under.map(|replica| format!("{} lacks what was imported for the new one", shown(&replica.name))),
+    );
+    if let Some((root, _)) = keys.wants_root().filter(|_| next.kind == CaKind::Tls) {
+        waits.push(format!(
+            "whoever trusts `{root}` alone, under which the old one stands, believes no server that the new one certifies, nor this \
+             authority: `machine-id authority import --tls-ca CHAIN.pem` takes what that root's CA makes of the request by `--tls-ca-csr`"
+        ));
+    }
     waits.extend(hosts(store, next, now)?);
     waits.extend(jobs(store, next, now)?);
     Ok(waits)
