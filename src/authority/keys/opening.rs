@@ -6,7 +6,6 @@ use zeroize::Zeroizing;
 
 use super::cross::Cross;
 use super::family::{Family, Member};
-use super::next::is_of;
 use super::private::{Lack, PrivateKey};
 use super::ssh::SshCa;
 use super::tls::{self, TlsCa};

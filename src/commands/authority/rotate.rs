@@ -7,7 +7,7 @@
 use place::Place;
 
 use super::data_dir;
-use crate::authority::ca::{CaKey, CaKind};
+use crate::authority::ca::CaKind;
 use crate::authority::keys::{CaKeys, NewCa};
 use crate::authority::rotation::{self, Phase, Progress, Step};
 use crate::authority::store::Store;
