@@ -334,9 +334,9 @@ impl CaKeys {
         self.tls.trusted().flat_map(TlsCa::endings).collect()
     }
 
-    /// What another CA is asked to certify the TLS CA by, the newer one where two are trusted: a certificate request in PEM.
+    /// What another CA is asked to certify the TLS CA by: a certificate request in PEM.
     pub fn tls_request(&self) -> Result<String> {
-        self.tls.trusted().last().unwrap_or_else(|| self.tls_ca()).request()
+        self.tls_ca().request()
     }
 
     /// While two TLS CAs are trusted, the SHA-256 of the newer one's SubjectPublicKeyInfo, in hexadecimal.

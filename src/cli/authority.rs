@@ -426,8 +426,6 @@ pub enum Exported {
     TlsCa,
     /// For --ca-pin.
     TlsCaPin,
-    /// For another CA to certify the newest TLS CA by.
-    TlsCaCsr,
     /// What an authority's statements to its servers are verified by.
     StatementKey,
     /// A line for known_hosts.

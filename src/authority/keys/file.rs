@@ -112,8 +112,8 @@ impl KeyStore for FileStore {
 
     fn put(&self, name: &str, key: &str) -> Result<()> {
         match &self.seal {
-            Some(seal) => self.write(name, &seal.close(&as_pkcs8(key)?)?),
-            None => self.write(name, key),
+            Some(seal) if !is_sealed(key) => self.write(name, &seal.close(&as_pkcs8(key)?)?),
+            _ => self.write(name, key),
         }
     }
 }

@@ -18,7 +18,6 @@ pub(super) fn run(data_dir: &Path, what: Exported) -> Result<()> {
         Exported::SshHostCa => trust.ssh_host_cas.join("\n"),
         Exported::TlsCa => trust.tls_cas.concat().trim_end().to_owned(),
         Exported::TlsCaPin => keys.tls_pins()?,
-        Exported::TlsCaCsr => keys.tls_request()?.trim_end().to_owned(),
         Exported::StatementKey => keys.statement_key().ok_or_else(|| {
             Error::usage("this authority has no statement key yet")
                 .hint("`machine-id authority serve` makes it")
