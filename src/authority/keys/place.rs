@@ -64,7 +64,7 @@ impl KeyPlace {
     /// The store of keys there, of that owner; those in files are sealed with the passphrase, where there is one.
     ///
     /// # Errors
-    /// `Kind::Usage` where it cannot be used; [`super::private::away`] where it cannot be reached.
+    /// `Kind::Usage` where it cannot be used; [`is_away`](super::is_away) where it cannot be reached.
     pub fn open(&self, owner: Owner, passphrase: Option<Secret>) -> Result<Arc<dyn KeyStore>> {
         match self {
             Self::File(folder) => Ok(Arc::new(FileStore::new(folder, owner, passphrase))),

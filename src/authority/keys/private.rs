@@ -39,7 +39,7 @@ pub trait PrivateKey: Send + Sync + fmt::Debug {
     /// Signs the unhashed message: Ed25519 in 64 bytes, ECDSA in ASN.1. It may block, for ten seconds at most.
     ///
     /// # Errors
-    /// [`away`] where its store cannot be reached, which may come back; `Kind::Internal` otherwise.
+    /// [`is_away`] where its store cannot be reached, which may come back; `Kind::Internal` otherwise.
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>>;
 }
 
