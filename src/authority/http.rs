@@ -309,14 +309,14 @@ async fn readyz(
     Extension(certificate): Extension<Arc<CurrentCertificate>>,
 ) -> Answer {
     if authority.replicas.stopped().is_some() {
-        let problem = Problem::new("not-ready", 503, OTHER_KEYS);
-        return Err(Box::new(problem));
+        return Err(Box::new(Problem::new("not-ready", 503, OTHER_KEYS)));
     }
     let late = |_| {
         let seconds = READY_WITHIN.as_secs();
         Err(Arc::new(Error::internal(format!("the store has not answered within {seconds} seconds"))))
     };
-    let alarm = timeout(READY_WITHIN, alarm(&authority)).await.unwrap_or_else(late).map_err(|error| {
+    let asked = async { Ok((alarm(&authority).await?, authority.revocation_lists().await.ok())) };
+    let (alarm, lists) = timeout(READY_WITHIN, asked).await.unwrap_or_else(late).map_err(|error| {
         // What the mark is told by is told once.
         if !store::is_displaced(&error) && store::lost(&error).is_none() {
             terminal::log_rarely(&format!("not ready: {error}"));
@@ -339,7 +339,7 @@ async fn readyz(
     let told: Vec<String> = told.chain(alarm).chain(store).collect();
     let now = authority.clock.now();
     let mut expires = certificate.endings(&authority);
-    expires.extend(authority.revocation_lists().await.ok().map(|lists| lists.ending()));
+    expires.extend(lists.map(|lists| lists.ending()));
     let expires: Vec<_> = expires.iter().map(|one| one.json(now)).collect();
     let keys = authority.keys().signers().ok();
     json_response(&match told.as_slice() {
