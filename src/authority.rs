@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use ca::CaSet;
 use store::cas::Heard;
 use store::replicas::{CAS, LACKS, OLD_TRUST, ROOT_OF, Replica};
+use validity::Ending;
 
 use tokio::task::spawn_blocking;
 
@@ -56,7 +57,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 const PRUNE_MARGIN: i64 = 120;
 
 /// What the operator should hear of one that is ready; or why it is not, for all who asked meanwhile.
-type Ready = Result<Option<String>, Arc<Error>>;
+type Ready = Result<(Option<String>, Ending), Arc<Error>>;
 
 /// What was known of the CAs when it was looked last.
 #[derive(Debug, Default)]
@@ -381,11 +382,12 @@ impl Authority {
     }
 
     /// Tries what an exchange needs: a record of its size, and a key that
-    /// signs. What the operator should hear though all is well.
-    pub async fn ready(&self) -> Result<Option<String>> {
+    /// signs. What the operator should hear though all is well, and when the list ends.
+    pub async fn ready(&self) -> Result<(Option<String>, Ending)> {
         self.store.ready().await?;
         self.keys().probe().await?;
-        Ok(self.revocation_lists().await?.alarm())
+        let lists = self.revocation_lists().await?;
+        Ok((lists.alarm(), lists.ending()))
     }
 
     /// Forgets what was remembered for a time that is up.

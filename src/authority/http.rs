@@ -315,17 +315,17 @@ async fn readyz(
         let seconds = READY_WITHIN.as_secs();
         Err(Arc::new(Error::internal(format!("the store has not answered within {seconds} seconds"))))
     };
-    let asked = async { Ok((alarm(&authority).await?, authority.revocation_lists().await.ok())) };
-    let (alarm, lists) = timeout(READY_WITHIN, asked).await.unwrap_or_else(late).map_err(|error| {
-        // What the mark is told by is told once.
-        if !store::is_displaced(&error) && store::lost(&error).is_none() {
-            terminal::log_rarely(&format!("not ready: {error}"));
-        }
-        let cannot = || problem(503, "not-ready", "the store or a key cannot be used");
-        let whereto = |problem| Box::new(Problem { detail: error.to_string(), ..problem });
-        let told = moved(&error).map(whereto).or_else(|| store_lost(&error, true));
-        told.or_else(|| disk_full(&error)).unwrap_or_else(cannot)
-    })?;
+    let (alarm, list) =
+        timeout(READY_WITHIN, alarm(&authority)).await.unwrap_or_else(late).map_err(|error| {
+            // What the mark is told by is told once.
+            if !store::is_displaced(&error) && store::lost(&error).is_none() {
+                terminal::log_rarely(&format!("not ready: {error}"));
+            }
+            let cannot = || problem(503, "not-ready", "the store or a key cannot be used");
+            let whereto = |problem| Box::new(Problem { detail: error.to_string(), ..problem });
+            let told = moved(&error).map(whereto).or_else(|| store_lost(&error, true));
+            told.or_else(|| disk_full(&error)).unwrap_or_else(cannot)
+        })?;
     let warnings = certificate.warnings(&authority);
     let told = warnings.iter().map(CertificateWarning::told);
     if warnings.iter().any(|warning| warning.is_fault) {
@@ -339,7 +339,7 @@ async fn readyz(
     let told: Vec<String> = told.chain(alarm).chain(store).collect();
     let now = authority.clock.now();
     let mut expires = certificate.endings(&authority);
-    expires.extend(lists.map(|lists| lists.ending()));
+    expires.push(list);
     let expires: Vec<_> = expires.iter().map(|one| one.json(now)).collect();
     let keys = authority.keys().signers().ok();
     json_response(&match told.as_slice() {

@@ -76,7 +76,7 @@ const TELL_EVERY: Duration = Duration::from_secs(3600);
 /// What keeps the authority from issuing, or will.
 async fn log_readiness(authority: &Authority) {
     match authority.ready().await {
-        Ok(warning) => warning.iter().for_each(|warning| log(warning)),
+        Ok((warning, _)) => warning.iter().for_each(|warning| log(warning)),
         Err(error) => {
             log(&format!("not ready: {error}"));
             error.hints().iter().for_each(|hint| log(&format!("  {hint}")));

@@ -109,7 +109,7 @@ authority::hosts: authority::store
 authority::revocation: authority::ca authority::keys authority::store authority::validity clock error krl text wire
 authority::statements: authority::ca authority::keys authority::revocation authority::store error wire
 authority: authority::ca authority::config authority::hosts authority::keys authority::limits authority::old_trust authority::policy
-    authority::policy_files authority::replicas authority::revocation authority::statements authority::store clock error
+    authority::policy_files authority::replicas authority::revocation authority::statements authority::store authority::validity clock error
     folder::trust::Owner join::issuers net random suite
 authority::tls: authority authority::ca authority::config authority::issue authority::keys authority::store
     authority::validity error folder pem terminal text
@@ -125,7 +125,7 @@ authority::http: authority authority::assertion authority::connections authority
     authority::store::lost authority::store::no_room authority::tls authority::validity error join::issuers terminal wire
 authority::policy_watch: authority authority::config authority::policy authority::policy_files error terminal text
 authority::serve: authority authority::connections authority::head authority::http authority::policy_watch
-    authority::store::cas::Heard authority::store::is_displaced authority::store::lost authority::tls error terminal wire
+    authority::store::cas::Heard authority::store::is_displaced authority::store::lost authority::tls authority::validity error terminal wire
 
 # the commands
 commands: authority authority::audit authority::ca authority::config authority::issue authority::keys
