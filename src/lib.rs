@@ -22,6 +22,7 @@ pub mod jws;
 pub mod krl;
 pub mod net;
 pub mod once;
+pub mod openssh;
 pub mod output;
 pub mod pem;
 pub mod principal;

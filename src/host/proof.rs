@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use ssh_key::{HashAlg, PrivateKey, PublicKey};
+use ssh_key::{HashAlg, PublicKey};
 use zeroize::Zeroizing;
 
 use super::heard::Heard;
@@ -17,6 +17,7 @@ use crate::folder::Folder;
 use crate::folder::read::{self, Limit, Trust};
 use crate::krl;
 use crate::net::pin_of;
+use crate::openssh;
 use crate::pem;
 use crate::secret::Secret;
 use crate::text::shown;
@@ -62,7 +63,7 @@ impl HostProof {
 }
 
 fn of_ssh(path: &Path, text: &str) -> Result<AssertionKey> {
-    let private = PrivateKey::from_openssh(text).map_err(|why| Error::usage(why.to_string()))?;
+    let private = openssh::private(text).map_err(|why| Error::usage(why.to_string()))?;
     if private.is_encrypted() {
         return Err(Error::usage("it has a passphrase").hint("sshd's own have none"));
     }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use reqwest::header::CONTENT_TYPE;
 use serde_json::json;
-use ssh_key::PrivateKey;
 use zeroize::Zeroizing;
 
 use crate::assertion::{AssertionKey, LIFETIME};
@@ -20,6 +19,7 @@ use crate::net::{self, AuthorityTrust};
 use crate::once::exchange::keys::JobKeys;
 use crate::once::exchange::refusal;
 use crate::once::run::Run;
+use crate::openssh;
 use crate::pem;
 use crate::random;
 use crate::secret::Secret;
@@ -77,7 +77,7 @@ impl Revocable {
         let ssh = || {
             let pairs = [("key", "key-cert.pub"), ("ssh_host", "ssh_host-cert.pub")];
             plan.keys().flat_map(|folder| pairs.map(|pair| (folder, pair))).find_map(|(folder, pair)| {
-                let key = PrivateKey::from_openssh(read(folder, pair.0)?.as_bytes()).ok()?;
+                let key = openssh::private(&read(folder, pair.0)?).ok()?;
                 AssertionKey::ssh(&key, &read(folder, pair.1)?)
             })
         };

@@ -20,6 +20,7 @@ use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::Folder;
 use crate::folder::read::{self, Limit, Trust};
 use crate::folder::trust::Owner;
+use crate::openssh;
 use crate::pem;
 use crate::random;
 use crate::secret::Secret;
@@ -162,7 +163,7 @@ impl FileKey {
     }
 
     fn openssh(text: &str) -> Result<Self> {
-        let key = ssh_key::PrivateKey::from_openssh(text.as_bytes()).context(Kind::Usage, "OpenSSH")?;
+        let key = openssh::private(text).context(Kind::Usage, "OpenSSH")?;
         let apart = || Error::usage("private and public key do not belong together");
         let ecdsa = |algorithm, private: &[u8], public: &[u8]| {
             let curve = CURVES.iter().find(|(known, _)| *known == algorithm).map(|(_, curve)| *curve);
@@ -279,7 +280,7 @@ fn as_pkcs8(key: &str) -> Result<Zeroizing<Vec<u8>>> {
     if let Some(pkcs8) = pem::decode_all(key, "PRIVATE KEY").and_then(|mut all| all.pop()) {
         return Ok(pkcs8);
     }
-    let read = ssh_key::PrivateKey::from_openssh(key.as_bytes()).ok();
+    let read = openssh::private(key).ok();
     let pair = read.as_ref().and_then(|key| key.key_data().ed25519());
     Ok(ed25519_pkcs8(&Zeroizing::new(pair.ok_or_else(unfit)?.private.to_bytes())))
 }

@@ -5,11 +5,12 @@ use ring::digest::{SHA256, digest};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Map, Value};
 use ssh_key::certificate::CertType;
-use ssh_key::{Certificate, HashAlg, PrivateKey, PublicKey};
+use ssh_key::{Certificate, HashAlg, PublicKey};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 
 use super::item::{Item, when};
+use crate::openssh;
 use crate::pem;
 use crate::text::{hex, shown};
 
@@ -47,7 +48,7 @@ pub(super) fn ssh_public(line: &str) -> Result<Item, String> {
 
 pub(super) fn openssh_private(block: &str) -> Result<Item, String> {
     // The parser's words are about its own format, never about the key.
-    let key = PrivateKey::from_openssh(block).map_err(|error| format!("an SSH private key: {error}"))?;
+    let key = openssh::private(block).map_err(|error| format!("an SSH private key: {error}"))?;
     Ok(Item::new("SSH private key")
         .with("type", key.algorithm().to_string())
         .with("fingerprint", key.fingerprint(HashAlg::Sha256).to_string())

@@ -19,6 +19,7 @@ jws: error secret
 assertion: error jws pem secret
 krl: rfc4251
 principal: text
+openssh: pem rfc4251
 random: error text
 wire: secret
 denial: clock wire
@@ -67,7 +68,7 @@ once::runs: environment error folder process random
 once::exchange: clock denial destination environment error join::method join::prove join::source krl net
     once::exchange::keys once::run once::settings output pem retry secret suite terminal text wire
 once::revoke: assertion clock destination environment error net once::exchange once::exchange::keys
-    once::run once::settings pem random secret terminal wire
+    once::run once::settings openssh pem random secret terminal wire
 once::delivery: destination environment error folder join::method net once::exchange
     once::exchange::keys once::revoke once::run once::settings output random rfc4251 terminal text wire
 once::command: clock destination environment error folder join::method once::delivery once::exchange
@@ -78,7 +79,7 @@ once: cli destination environment error join::job join::method net once::command
     text wire
 
 # a server's side: it knows the authority by its API alone
-host: assertion clock destination::known_hosts document error folder krl net pem principal process retry secret terminal text wire
+host: assertion clock destination::known_hosts document error folder krl net openssh pem principal process retry secret terminal text wire
 
 # the authority
 authority::limits:
@@ -92,7 +93,7 @@ authority::store: authority::ca authority::limits clock environment error folder
     join::METHODS join::verify net output::SSH_HOST pem random secret terminal text wire
 # Of the store, only the proof that something is recorded.
 authority::keys: authority::ca authority::store::CertificateKind authority::store::Recorded authority::store::RevokedCertificate
-    authority::validity aws clock environment error folder jws net pem random retry runtime secret suite terminal text wire
+    authority::validity aws clock environment error folder jws net openssh pem random retry runtime secret suite terminal text wire
 authority::policy: denial document elsewhere error join::elsewhere join::find join::method join::METHODS join::names
     join::of_issuer join::rules join::verify output principal text wire
 authority::policy_files: authority::policy error folder text
@@ -131,7 +132,7 @@ authority::serve: authority authority::connections authority::head authority::ht
 commands: authority authority::audit authority::ca authority::config authority::issue authority::keys
     authority::policy authority::policy_files authority::revocation::alarm_of authority::rotation authority::serve authority::store authority::tls authority::validity cli clock denial destination document
     environment error folder host join join::example join::instance::is_id join::instance::secret_hash join::issuers::probe join::jwt join::method
-    join::verify krl net once once::command once::revoke once::runs once::settings output pem principal process random runtime
+    join::verify krl net once once::command once::revoke once::runs once::settings openssh output pem principal process random runtime
     secret suite terminal text wire
 main: cli commands environment net secret terminal
 ";
