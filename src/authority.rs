@@ -338,18 +338,21 @@ impl Authority {
     /// Where it must not: its CA keys are others.
     pub async fn join(&self, name: &str) -> Result<Option<String>> {
         self.replicas.join(self.store.as_ref(), self.replica(name)?).await?;
-        match self.keys().with_statement_key(self.config.suite) {
-            Ok(None) => Ok(None),
-            Ok(Some(keys)) => {
+        match self.keys().with_later_keys(self.config.suite) {
+            Ok((_, made)) if made.is_empty() => Ok(None),
+            Ok((keys, made)) => {
                 *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
                 // Of two at once, the store takes one.
                 self.replicas.join(self.store.as_ref(), self.replica(name)?).await?;
-                Ok(Some("made the key statement_key, beside the CA keys: back it up, and copy it to the other authorities of the store".to_owned()))
+                let made = made.join(", ");
+                Ok(Some(format!(
+                    "made the keys {made} beside the CA keys: back them up, and copy them to the other authorities of the store"
+                )))
             }
             // Where keys are somebody else's to put there.
-            Err(error) => {
-                Ok(Some(format!("warning: without a statement key nothing is stated to servers: {error}")))
-            }
+            Err(error) => Ok(Some(format!(
+                "warning: without a statement key nothing is stated to servers, and without a federation key nothing is vouched for elsewhere: {error}"
+            ))),
         }
     }
 

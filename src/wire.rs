@@ -36,8 +36,21 @@ pub struct ExchangeRequest {
     /// How long the certificates should live, in seconds; signed, so that a
     /// negative one is an answerable mistake.
     pub ttl_seconds: i64,
-    /// What is asked for, at least one.
+    /// What is asked for: at least one, or a leaf.
     pub outputs: Vec<OutputRequest>,
+    /// The leaf clusters that the job is to be vouched for at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaves: Vec<LeafRequest>,
+}
+
+/// A leaf cluster that a job goes to with what it gets here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeafRequest {
+    /// Its name, as the policy here has it.
+    pub name: String,
+    /// The [`binding`] of the request that the job will make there.
+    pub binding: String,
 }
 
 /// What a job presents to prove who it is, by field; every value is secret.
@@ -120,10 +133,32 @@ pub struct ExchangeResponse {
     /// The host certificates that are revoked, as a KRL of OpenSSH in base64; where a user's SSH certificate is issued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_hosts: Option<String>,
+    /// One for each leaf asked for, in the same order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaves: Vec<LeafAnswer>,
     /// Which registered worker joined, where it was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<JoinedInstance>,
 }
+
+/// Where a leaf cluster is, and what a job shows there.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LeafAnswer {
+    /// Its name.
+    pub name: String,
+    /// Its `public_url`.
+    pub url: String,
+    /// The pins of its TLS CAs, as `--ca-pin` takes them; none where the system's trust store is meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_pin: Option<String>,
+    /// The names of hosts that are the leaf's: `NAME` or `*.DOMAIN`.
+    pub hosts: Vec<String>,
+    /// The proof for it, good once and for minutes: a JWT of type [`PASSPORT`].
+    pub proof: Secret,
+}
+
+/// `typ` of what a leaf cluster takes for a proof.
+pub const PASSPORT: &str = "machine-id-passport+jwt";
 
 /// A registered worker that has joined.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,7 +180,10 @@ pub struct OutputResponse {
     /// The X.509 certificate, leaf first, in PEM, where a CSR was sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_certificate_chain: Option<String>,
-    /// The serial of the SSH certificate, or of the X.509 one where there is only that; decimal.
+    /// The token, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<Secret>,
+    /// The serial of the SSH certificate, or of the X.509 one where there is only that, or of the token; decimal.
     pub serial: String,
     /// The serial of the X.509 certificate where there are both; decimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -373,12 +411,15 @@ pub struct BoundKeys<'a> {
     pub ssh_blob: Option<&'a [u8]>,
     /// The CSR's SubjectPublicKeyInfo in DER (RFC 5280, section 4.1).
     pub tls_spki: Option<&'a [u8]>,
+    /// The audience of a token, and its `ttl` in seconds where one is asked for.
+    pub jwt: Option<(&'a str, Option<u64>)>,
 }
 
 /// The key binding: a hash over all public keys of a request, in its order,
-/// that a token carries in its audience behind a `#`. Base64url without
-/// padding of the SHA-256 of the lines that `docs/protocol.md` shows.
-pub fn binding(outputs: &[BoundKeys<'_>]) -> String {
+/// and the leaf clusters that it is to be vouched for at, that a token carries
+/// in its audience behind a `#`. Base64url without padding of the SHA-256 of
+/// the lines that `docs/protocol.md` shows.
+pub fn binding(outputs: &[BoundKeys<'_>], leaves: &[LeafRequest]) -> String {
     let hash = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(digest(&SHA256, bytes));
     let mut lines = String::from("machine-id-binding-v1\n");
     for output in outputs {
@@ -387,6 +428,17 @@ pub fn binding(outputs: &[BoundKeys<'_>]) -> String {
                 lines.push_str(&format!("{} {kind} {}\n", output.name, hash(key)));
             }
         }
+        if let Some((audience, ttl)) = output.jwt {
+            let ttl = ttl.map_or_else(String::new, |ttl| ttl.to_string());
+            lines.push_str(&format!(
+                "{} jwt {}\n",
+                output.name,
+                hash(format!("{audience}\n{ttl}").as_bytes())
+            ));
+        }
+    }
+    for leaf in leaves {
+        lines.push_str(&format!("{} leaf {}\n", leaf.name, leaf.binding));
     }
     hash(lines.as_bytes())
 }
@@ -411,11 +463,11 @@ mod tests {
     #[test]
     fn binding_is_the_documented_hash() {
         let outputs = [
-            BoundKeys { name: "identity", ssh_blob: Some(b"ssh blob"), tls_spki: Some(b"spki") },
-            BoundKeys { name: "orders", ssh_blob: None, tls_spki: Some(b"other") },
+            BoundKeys { name: "identity", ssh_blob: Some(b"ssh blob"), tls_spki: Some(b"spki"), jwt: None },
+            BoundKeys { name: "orders", ssh_blob: None, tls_spki: Some(b"other"), jwt: None },
         ];
         // Also computed with `printf | openssl dgst -sha256 -binary | basenc --base64url`.
-        assert_eq!(binding(&outputs), "EVHp6ZU5JV8jhlkXhbLH0c2_vdUeIKNSiqbomONkKSI");
+        assert_eq!(binding(&outputs, &[]), "EVHp6ZU5JV8jhlkXhbLH0c2_vdUeIKNSiqbomONkKSI");
     }
 
     #[test]

@@ -19,11 +19,13 @@ pub enum CaKind {
     Tls,
     /// What is stated to servers.
     Statement,
+    /// What is vouched for elsewhere: tokens, to clouds and leaf clusters.
+    Federation,
 }
 
 impl CaKind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::SshUser, Self::SshHost, Self::Tls, Self::Statement];
+    pub const ALL: [Self; 5] = [Self::SshUser, Self::SshHost, Self::Tls, Self::Statement, Self::Federation];
 
     /// As `rotate --ca` has it, and tables.
     pub fn name(self) -> &'static str {
@@ -32,6 +34,7 @@ impl CaKind {
             Self::SshHost => "ssh-host",
             Self::Tls => "tls",
             Self::Statement => "statement",
+            Self::Federation => "federation",
         }
     }
 

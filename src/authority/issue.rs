@@ -234,6 +234,7 @@ impl Recorded<Prepared> {
                 name: output.name.clone(),
                 ssh_certificate: ssh.map(|plan| plan.sign(&self, keys)).transpose()?,
                 tls_certificate_chain: tls.map(|tls| tls.sign(&self, &plan.fulcio, keys)).transpose()?,
+                jwt: None,
                 serial: serials.next().unwrap_or_default(),
                 tls_serial: serials.next(),
                 // Where there is no SSH, whoever the X.509 certificate is for.
@@ -254,6 +255,7 @@ impl Recorded<Prepared> {
             trust: keys.trust(),
             warnings: plan.warnings.clone(),
             revoked_hosts: None,
+            leaves: Vec::new(),
             instance,
         })
     }

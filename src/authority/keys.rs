@@ -1,7 +1,7 @@
 //! The CA keys: the only place that signs by them.
 //!
 //! Three of them: for SSH users, for SSH hosts and for TLS. Certificates are signed for [`Recorded`] plans alone, lists as
-//! lists; the TLS CA's own certificate is signed where it is made. A fourth key signs statements and no certificate.
+//! lists; the TLS CA's own certificate is signed where it is made. A fourth key signs statements and no certificate, a fifth tokens.
 //! Where their private halves are, a [`KeyStore`] knows.
 
 use std::fmt;
@@ -32,6 +32,7 @@ mod awskms;
 mod crl;
 mod cross;
 mod family;
+mod federation;
 mod file;
 mod listed;
 mod next;
@@ -51,6 +52,7 @@ mod tls;
 mod travel;
 
 pub use cross::Cross;
+pub use federation::FederationKey;
 pub use listed::{ListedCa, Signing};
 pub use passphrase::passphrase;
 pub use place::{KeyPlace, TLS_CERTIFICATE};
@@ -107,6 +109,8 @@ pub struct CaKeys {
     tls: Family<TlsCa>,
     /// None in a data directory from before there were statements, until `serve` makes it.
     statement: Option<Family<StatementKey>>,
+    /// The same.
+    federation: Option<Family<StatementKey>>,
     lacks: Vec<Lack>,
 }
 
@@ -150,32 +154,44 @@ impl CaKeys {
         place.prepare()?;
         let store = place.open(Owner::me(), passphrase)?;
         let mut made = NewKeys(Vec::new());
-        let mut make = |kind: CaKind| {
-            let name = kind.name();
+        let mut make = |kind: CaKind, name: &str| {
             let key = store.create(name, algorithm(suite, kind)).map_err(|error| made.left_by(error))?;
             // Files go with the folder that they are made in.
             made.0.extend((!store.is_local()).then(|| store.place(name)));
             Ok::<_, Error>(key)
         };
-        for kind in [CaKind::SshUser, CaKind::SshHost, CaKind::Statement] {
-            make(kind)?;
+        for kind in [CaKind::SshUser, CaKind::SshHost, CaKind::Statement, CaKind::Federation] {
+            make(kind, kind.name())?;
         }
-        let key = make(CaKind::Tls)?;
+        make(CaKind::Federation, federation::AHEAD)?;
+        let key = make(CaKind::Tls, CaKind::Tls.name())?;
         tls::create(key.as_ref(), certificate, cluster, now).map_err(|error| made.left_by(error))?;
         Ok(made)
     }
 
-    /// With a new statement key, where these are from before there was one.
+    /// With new keys of those kinds that came later, where these are from before there were any; and their names.
     ///
     /// # Errors
     /// Where none can be made.
-    pub fn with_statement_key(&self, suite: Suite) -> Result<Option<Self>> {
-        if self.statement.is_some() {
-            return Ok(None);
+    pub fn with_later_keys(&self, suite: Suite) -> Result<(Self, Vec<&'static str>)> {
+        let (mut keys, mut made) = (self.clone(), Vec::new());
+        let mut make = |kind: CaKind, name: &'static str| {
+            made.push(name);
+            // Another of this folder may have made it meanwhile.
+            let key = match self.store.open(name)? {
+                Some(key) => key,
+                None => self.store.create(name, algorithm(suite, kind))?,
+            };
+            StatementKey::new(key)
+        };
+        if keys.statement.is_none() {
+            keys.statement = Some(Family::of_one(make(CaKind::Statement, CaKind::Statement.name())?));
         }
-        let key = self.store.create(CaKind::Statement.name(), algorithm(suite, CaKind::Statement))?;
-        let key = StatementKey::new(key)?;
-        Ok(Some(Self { statement: Some(Family::of_one(key)), ..self.clone() }))
+        if keys.federation.is_none() {
+            let current = make(CaKind::Federation, CaKind::Federation.name())?;
+            keys.federation = Some(Family::with_ahead(current, make(CaKind::Federation, federation::AHEAD)?));
+        }
+        Ok((keys, made))
     }
 
     /// The CAs that these are of.
@@ -281,9 +297,11 @@ impl CaKeys {
         let user = ssh(&self.ssh_user).map(|id| name(CaKind::SshUser, id));
         let statement = self.statement.as_ref().and_then(|all| Some(all.one(of_first)?.public.clone()));
         let statement = statement.map(|id| name(CaKind::Statement, id));
+        let federation = self.federation.as_ref().and_then(|all| Some(all.one(of_first)?.public.clone()));
+        let federation = federation.map(|id| name(CaKind::Federation, id));
         let tls = self.tls.one(of_first).map(|ca| pin_of(&ca.certificate.der)).transpose()?;
         let tls = tls.map(|id| name(CaKind::Tls, id));
-        Ok([host, user, statement, tls].into_iter().flatten().collect())
+        Ok([federation, host, user, statement, tls].into_iter().flatten().collect())
     }
 
     /// The public key that statements are verified by, in base64url: raw of Ed25519, or a point; none where there is none yet.
@@ -386,7 +404,7 @@ impl CaKeys {
             CaKind::SshUser => trusted(self.ssh_user.named(number)).map(|ca| ca.key.is_some()),
             CaKind::SshHost => trusted(self.ssh_host.named(number)).map(|ca| ca.key.is_some()),
             CaKind::Tls => trusted(self.tls.named(number)).map(|ca| ca.key.is_some()),
-            CaKind::Statement => Ok(false),
+            CaKind::Statement | CaKind::Federation => Ok(false),
         };
         key.unwrap_or(false)
     }
@@ -479,8 +497,10 @@ impl CaKeys {
 /// What a suite makes such a key of.
 fn algorithm(suite: Suite, kind: CaKind) -> Algorithm {
     match suite {
-        Suite::Modern if kind != CaKind::Tls => Algorithm::Ed25519,
-        Suite::Modern | Suite::Compatible => Algorithm::EcdsaP256,
+        // Clouds take ES256, and not EdDSA.
+        _ if matches!(kind, CaKind::Tls | CaKind::Federation) => Algorithm::EcdsaP256,
+        Suite::Modern => Algorithm::Ed25519,
+        Suite::Compatible => Algorithm::EcdsaP256,
     }
 }
 

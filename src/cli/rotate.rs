@@ -62,6 +62,8 @@ pub enum RotatedCa {
     Tls,
     /// The key that states to servers whom to trust and what is revoked.
     Statement,
+    /// The key that vouches for jobs at clouds and leaf clusters.
+    Federation,
 }
 
 /// What `--phase` names.

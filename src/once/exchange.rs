@@ -73,7 +73,7 @@ impl<'a> Exchanger<'a> {
         Self {
             run,
             clock: Clock::system(),
-            audience: bound_audience(&run.settings.authority, &binding(&bound)),
+            audience: bound_audience(&run.settings.authority, &binding(&bound, &[])),
             clock_offset: Cell::new(None),
             suite: Cell::new(None),
             handed: Cell::new(None),
@@ -239,6 +239,7 @@ impl<'a> Exchanger<'a> {
             proof,
             ttl_seconds: settings.ttl_seconds,
             outputs: settings.outputs().zip(keys).map(output).collect(),
+            leaves: Vec::new(),
         }
     }
 

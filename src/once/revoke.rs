@@ -227,6 +227,7 @@ mod tests {
             name: "x".into(),
             ssh_certificate: ssh.then(|| "ssh-ed25519-cert-v01@openssh.com AAAA comment\n".into()),
             tls_certificate_chain: tls.then(|| pem::encode("CERTIFICATE", b"der").to_string()),
+            jwt: None,
             serial: "1".into(),
             tls_serial: None,
             principals: vec![],

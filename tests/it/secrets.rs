@@ -305,12 +305,14 @@ fn secret_values_do_not_print() {
         proof: proof.clone(),
         ttl_seconds: 60,
         outputs: Vec::new(),
+        leaves: Vec::new(),
     };
     let revoke = RevokeRequest { issuance_id: "i".into(), assertion: Secret::new("hunter2-hunter2".into()) };
     let output = OutputResponse {
         name: "x".into(),
         ssh_certificate: Some("ssh-ed25519-cert-v01@openssh.com AAAA".into()),
         tls_certificate_chain: None,
+        jwt: None,
         serial: "1".into(),
         tls_serial: None,
         principals: Vec::new(),

@@ -63,9 +63,14 @@ fn said_of(output: &str, why: String) -> String {
 /// The binding of a request's keys; see [`crate::wire::binding`].
 pub fn binding_of(keys: &[OutputKeys]) -> String {
     fn bound(keys: &OutputKeys) -> BoundKeys<'_> {
-        BoundKeys { name: &keys.name, ssh_blob: keys.ssh.as_deref(), tls_spki: keys.tls.as_deref() }
+        BoundKeys {
+            name: &keys.name,
+            ssh_blob: keys.ssh.as_deref(),
+            tls_spki: keys.tls.as_deref(),
+            jwt: None,
+        }
     }
-    binding(&keys.iter().map(bound).collect::<Vec<_>>())
+    binding(&keys.iter().map(bound).collect::<Vec<_>>(), &[])
 }
 
 /// The blob of an SSH public key that may be certified.

@@ -32,6 +32,12 @@ impl<T> Family<T> {
         Self { current, before: Vec::new(), behind: Vec::new() }
     }
 
+    /// The one of a kind that was never rotated, and the one that is to follow.
+    pub(super) fn with_ahead(ca: T, ahead: T) -> Self {
+        let ahead = Member { number: None, is_first: false, state: CaState::Next, ca: ahead };
+        Self { behind: vec![ahead], ..Self::of_one(ca) }
+    }
+
     /// Those of a set, by their numbers.
     ///
     /// # Errors

@@ -26,11 +26,13 @@ use crate::random;
 use crate::secret::Secret;
 
 /// What the keys of `init` are called here.
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 6] = [
     ("ssh-user", "ssh_user_ca"),
     ("ssh-host", "ssh_host_ca"),
     ("tls", "tls_ca.key"),
     ("statement", "statement_key"),
+    ("federation", "federation_key"),
+    ("federation-next", "federation_next_key"),
 ];
 
 /// The keys in a folder.

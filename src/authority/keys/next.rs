@@ -40,6 +40,14 @@ impl CaKeys {
                 })?;
                 (key.clone(), key)
             }
+            CaKind::Federation => {
+                let all = self.federation.as_ref().ok_or_else(|| {
+                    Error::usage("this authority has no federation key yet")
+                        .hint("`machine-id authority serve` makes it")
+                })?;
+                let key = all.current().ca.public.clone();
+                (key.clone(), key)
+            }
         };
         let (name, state) = (kind.name().to_owned(), CaState::Current);
         Ok(CaKey {
@@ -86,7 +94,7 @@ impl CaKeys {
                 cross.push(self.tls_ca().cross_sign(&certificate, now)?);
                 of_tls(&certificate)?
             }
-            CaKind::Statement => {
+            CaKind::Statement | CaKind::Federation => {
                 let public = StatementKey::new(key)?.public;
                 (public.clone(), public)
             }
@@ -192,6 +200,10 @@ impl CaKeys {
             CaKind::SshHost => self.ssh_host.current().ca.key.clone(),
             CaKind::Tls => self.tls_ca().key.clone(),
             CaKind::Statement => match &self.statement {
+                Some(all) => all.current().ca.key.clone(),
+                None => None,
+            },
+            CaKind::Federation => match &self.federation {
                 Some(all) => all.current().ca.key.clone(),
                 None => None,
             },

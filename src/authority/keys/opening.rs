@@ -6,6 +6,7 @@ use zeroize::Zeroizing;
 
 use super::cross::Cross;
 use super::family::{Family, Member};
+use super::federation::AHEAD;
 use super::private::{Lack, PrivateKey};
 use super::ssh::SshCa;
 use super::tls::{self, TlsCa};
@@ -62,13 +63,30 @@ impl CaKeys {
             opener.family(set, CaKind::Statement, StatementKey::new, known)
         });
         let statement = statement.transpose()?;
-        Ok(Self { store, set: Arc::clone(set), ssh_user, ssh_host, tls, statement, lacks: opener.lacks })
+        let federation = opener.federation(set)?;
+        let lacks = opener.lacks;
+        Ok(Self { store, set: Arc::clone(set), ssh_user, ssh_host, tls, statement, federation, lacks })
     }
 }
 
 impl Opener<'_> {
     fn has(&self, name: &str) -> Result<bool> {
         Ok(self.store.open(name)?.is_some())
+    }
+
+    /// None where they are from before there were any.
+    fn federation(&mut self, set: &CaSet) -> Result<Option<Family<StatementKey>>> {
+        let kind = CaKind::Federation;
+        if set.current(kind).is_some() {
+            let known = |row: &CaKey, key| StatementKey::known(&row.public, key);
+            return self.family(set, kind, StatementKey::new, known).map(Some);
+        }
+        let (current, ahead) = (self.store.open(kind.name())?, self.store.open(AHEAD)?);
+        let both = current.zip(ahead);
+        both.map(|(current, ahead)| {
+            Ok(Family::with_ahead(StatementKey::new(current)?, StatementKey::new(ahead)?))
+        })
+        .transpose()
     }
 
     fn family<T>(

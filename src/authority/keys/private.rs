@@ -43,7 +43,8 @@ pub trait PrivateKey: Send + Sync + fmt::Debug {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>>;
 }
 
-/// Where private keys are. Those that `init` makes are called `ssh-user`, `ssh-host`, `tls` and `statement`.
+/// Where private keys are. Those that `init` makes are called `ssh-user`, `ssh-host`, `tls`,
+/// `statement`, `federation` and `federation-next`.
 pub trait KeyStore: Send + Sync + fmt::Debug {
     /// Whether signing waits for nothing but the processor.
     fn is_local(&self) -> bool;

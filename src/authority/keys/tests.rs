@@ -39,7 +39,8 @@ fn open(dir: &Path) -> Result<CaKeys> {
     CaKeys::open(&source(dir), &Arc::default())
 }
 
-const FILES: [&str; 4] = ["ssh_user_ca", "ssh_host_ca", "statement_key", "tls_ca.key"];
+const FILES: [&str; 6] =
+    ["ssh_user_ca", "ssh_host_ca", "statement_key", "federation_key", "federation_next_key", "tls_ca.key"];
 
 #[test]
 fn what_is_created_loads_and_is_never_overwritten() {
@@ -58,17 +59,25 @@ fn what_is_created_loads_and_is_never_overwritten() {
 }
 
 #[test]
-fn a_statement_key_is_added_once_and_found_again() {
+fn keys_that_came_later_are_added_once_and_found_again() {
     let dir = tempfile::tempdir().unwrap();
     new_keys(dir.path(), 1_800_000_000);
-    fs::remove_file(dir.path().join("keys/statement_key")).unwrap();
+    for file in ["statement_key", "federation_key", "federation_next_key"] {
+        fs::remove_file(dir.path().join("keys").join(file)).unwrap();
+    }
     let before = open(dir.path()).unwrap();
     assert_eq!((before.statement_key(), before.names().unwrap().len()), (None, 3));
-    let after = before.with_statement_key(Suite::Modern).unwrap().unwrap();
+    assert!(before.federation_keys().unwrap().is_empty());
+    let (after, made) = before.with_later_keys(Suite::Modern).unwrap();
+    assert_eq!(made, ["statement", "federation", "federation-next"]);
     let key = after.statement_key().unwrap();
-    assert_eq!(open(dir.path()).unwrap().statement_key().as_ref(), Some(&key));
-    assert!(after.with_statement_key(Suite::Modern).unwrap().is_none());
-    assert!(before.with_statement_key(Suite::Modern).is_err(), "another was made meanwhile, and stays");
+    let found = open(dir.path()).unwrap();
+    assert_eq!(found.statement_key().as_ref(), Some(&key));
+    let published = found.federation_keys().unwrap();
+    assert_eq!((published.len(), &published), (2, &after.federation_keys().unwrap()));
+    assert!(after.with_later_keys(Suite::Modern).unwrap().1.is_empty());
+    let (other, _) = before.with_later_keys(Suite::Modern).unwrap();
+    assert_eq!(other.federation_keys().unwrap(), published, "what was made meanwhile stays, and is taken");
     let names = after.names().unwrap();
     assert!(names.is_sorted() && names.contains(&format!("statement {key}")), "{names:?}");
 }

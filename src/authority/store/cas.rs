@@ -140,7 +140,7 @@ impl Whose {
             CaKind::SshUser => (Some(CertificateKind::Ssh), Some(false)),
             CaKind::SshHost => (Some(CertificateKind::Ssh), Some(true)),
             CaKind::Tls => (Some(CertificateKind::Tls), None),
-            CaKind::Statement => (None, None),
+            CaKind::Statement | CaKind::Federation => (None, None),
         };
         Ok(Self { ca, kind: kind.filter(|_| key.is_first).map(CertificateKind::number), is_host })
     }

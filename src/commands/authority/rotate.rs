@@ -52,6 +52,7 @@ fn kind_of(ca: RotatedCa) -> CaKind {
         RotatedCa::SshHost => CaKind::SshHost,
         RotatedCa::Tls => CaKind::Tls,
         RotatedCa::Statement => CaKind::Statement,
+        RotatedCa::Federation => CaKind::Federation,
     }
 }
 

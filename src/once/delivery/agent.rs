@@ -240,6 +240,7 @@ mod tests {
             name: "ssh".into(),
             ssh_certificate: Some(builder.sign(&ca).unwrap().to_openssh().unwrap()),
             tls_certificate_chain: None,
+            jwt: None,
             serial: serial.to_string(),
             tls_serial: None,
             principals: vec![],

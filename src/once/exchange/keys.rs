@@ -65,6 +65,7 @@ impl JobKeys {
             name: &self.output,
             ssh_blob: self.ssh.as_ref().map(|key| key.blob.as_slice()),
             tls_spki: self.tls.as_ref().map(|key| key.spki.as_slice()),
+            jwt: None,
         }
     }
 }

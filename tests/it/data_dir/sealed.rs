@@ -10,7 +10,8 @@ use crate::support::authority::Authority;
 use crate::support::process::{command, machine_id, read, run, succeed};
 use crate::support::workers::POLICY;
 
-const KEYS: [&str; 4] = ["ssh_user_ca", "ssh_host_ca", "statement_key", "tls_ca.key"];
+const KEYS: [&str; 6] =
+    ["ssh_user_ca", "ssh_host_ca", "statement_key", "federation_key", "federation_next_key", "tls_ca.key"];
 
 struct Sealed(TempDir);
 

@@ -205,7 +205,7 @@ fn a_directory_from_before_gets_its_key_once() {
     store.execute("DELETE FROM cas WHERE key LIKE 'statement %'", []).unwrap();
     drop(store);
     bench.authority.restart();
-    assert!(bench.authority.stderr().contains("made the key statement_key, beside the CA keys: back it up"));
+    assert!(bench.authority.stderr().contains("made the keys statement beside the CA keys: back them up"));
     let new = exported_key(&bench.authority);
     assert_ne!(new, key);
     present(bench.authority.client(), &new);

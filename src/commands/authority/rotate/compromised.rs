@@ -65,6 +65,11 @@ fn order(kind: CaKind) -> &'static [&'static str] {
             "not by itself: servers with a copied ca.crt: nginx, PostgreSQL (`ssl_ca_file`, reload), Redis (`tls-ca-cert-file`, restart), MariaDB (`ssl_ca`, FLUSH SSL), kube-apiserver (`--client-ca-file`): put the new `export tls-ca` there",
             "then: sign each server's certificate anew (`sign-server`); jobs with --ca-pin or --ca-file of the old one end with 5 until they have the new `export tls-ca-pin`",
         ],
+        CaKind::Federation => &[
+            "at once: nothing is signed by it, and it is published no more",
+            "within minutes: clouds and leaf clusters that fetch the set refuse its tokens, once they have fetched it again",
+            "not by itself: leaf clusters with static_jwks: they believe the thief until they have the new set (`authority export federation-jwks`)",
+        ],
         CaKind::Statement => &[
             "at once: nothing is stated by it; its successor is signed by the TLS CA, and hosts that watch take it within a second",
             "not by itself: hosts that were told `--statement-key`, and are new: give them the new `export statement-key`",

@@ -189,6 +189,7 @@ fn breaks(kind: CaKind) -> &'static str {
         CaKind::SshHost => "jobs that lack the CA refuse the hosts that it certifies",
         CaKind::Tls => "servers that lack the CA refuse its certificates, and jobs that lack it the servers",
         CaKind::Statement => "hosts that lack the key hear nothing of what is revoked until they refresh",
+        CaKind::Federation => "clouds and leaf clusters that lack the key refuse the tokens that it signs",
     }
 }
 

@@ -47,6 +47,7 @@ fn answer(keys: &JobKeys) -> ExchangeResponse {
             name: "identity".into(),
             ssh_certificate: Some(ssh_certificate(keys, CertType::User, &["deploy"])),
             tls_certificate_chain: Some(chain(keys, false)),
+            jwt: None,
             serial: "1".into(),
             tls_serial: None,
             principals: vec!["root".into()],
@@ -59,6 +60,7 @@ fn answer(keys: &JobKeys) -> ExchangeResponse {
         },
         warnings: vec![],
         revoked_hosts: None,
+        leaves: Vec::new(),
         instance: None,
     }
 }
