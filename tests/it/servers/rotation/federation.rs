@@ -10,11 +10,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use serde_json::{Map, Value, json};
 
+use super::super::rotation_page::Shell;
 use super::{key_files, refused, rotate, status, step};
 use crate::support::authority::Authority;
 use crate::support::client::Keys;
 use crate::support::keys::Key;
-use crate::support::process::succeed;
+use crate::support::process::{read, succeed};
 use crate::support::token::Token;
 use crate::support::{fresh, now, repository, wait_for, wait_slowly_for};
 
@@ -194,8 +195,12 @@ fn the_federation_key_goes_round_while_its_set_is_asked_for() {
     for key in &stolen {
         refused(&told, 2, kid(key));
     }
-    assert!(rotate(&root, "federation", "compromised", &["--yes"]).status.success());
+    // As docs/rotation.md has it.
+    let shell = Shell::of(&root);
+    shell.types("federation", &[]);
     let anew = is_at("settled", 2);
+    let written: Value = serde_json::from_str(&read(shell.path("federation.jwks"))).unwrap();
+    assert_eq!(written, json!({ "keys": anew }));
     assert!(thief.iter().all(|token| !verifies(&anew, token)), "{anew:?}");
     assert!(verifies(&anew, &token(&root, private(&root, &anew[0]), "aud")));
     let left = key_files(&root.data_dir()).into_iter().filter(|name| name.starts_with("federation"));
