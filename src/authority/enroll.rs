@@ -240,7 +240,11 @@ impl Exchange<'_> {
     /// What the policy gives for this proof, if its use would be remembered.
     fn grant(&self, token: &JoinToken, identity: &Identity) -> Result<Grant, Ended> {
         let Self { policy, request, .. } = *self;
-        let asked = PolicyRequest { outputs: &request.outputs, ttl_seconds: request.ttl_seconds };
+        let asked = PolicyRequest {
+            outputs: &request.outputs,
+            ttl_seconds: request.ttl_seconds,
+            public_url: Some(&self.authority.config.public_url),
+        };
         let decided = policy.decide(token, identity, &asked);
         let denial = match decided.and_then(|grant| self.check_remembered(identity).map(|()| grant)) {
             Ok(grant) => return Ok(grant),

@@ -23,6 +23,8 @@ pub struct PolicyRequest<'a> {
     pub outputs: &'a [OutputRequest],
     /// How long the certificates should live, in seconds.
     pub ttl_seconds: i64,
+    /// The authority's own URL, where it is known.
+    pub public_url: Option<&'a str>,
 }
 
 impl Policy {
@@ -76,7 +78,8 @@ impl Policy {
         let mut outputs = Vec::with_capacity(types.len());
         for (output, output_policy) in request.outputs.iter().zip(types) {
             let roles = roles(self, bot, output, &mut warnings)?;
-            let set = RoleSet { bot, request: output, roles, warnings: &mut warnings };
+            let (join_method, urls) = (token.method.name, request.public_url.as_slice());
+            let set = RoleSet { bot, request: output, join_method, urls, roles, warnings: &mut warnings };
             outputs.push(grant_output(output_policy, set, ttl)?);
         }
         let (bot, token) = (bot.name.clone(), token.name.clone());
