@@ -27,4 +27,4 @@ pub use decide::matching::{RuleTrial, Trial};
 pub use lints::{Finding, LINTS, Lint, Report};
 pub use output::{MAX_OUTPUTS, OUTPUTS, OutputPolicy};
 pub use read::Source;
-pub use resources::{JoinToken, Origin, Policy};
+pub use resources::{JoinToken, LeafCluster, Origin, Policy};
