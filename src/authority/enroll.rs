@@ -164,8 +164,16 @@ impl Exchange<'_> {
             return Err(Ended::Otherwise(Refused::CaNotValid(format!("the TLS CA {why}"))));
         }
         let signing = ca_keys.signing();
-        let context =
-            RequestContext { cluster, provenance: identity.provenance(), peer, now, tls_ca, signing };
+        let context = RequestContext {
+            cluster,
+            issuer: &authority.config.public_url,
+            join_method: token.method.name,
+            provenance: identity.provenance(),
+            peer,
+            now,
+            tls_ca,
+            signing,
+        };
         let plan = Prepared::new(grant, keys, &context)?;
         let count = plan.count();
         // Nothing is used up for what could not be signed here.

@@ -98,16 +98,17 @@ fn grant_output(
     mut set: RoleSet<'_, '_>,
     ttl: u64,
 ) -> Result<OutputGrant, Denial> {
-    let (ssh, tls) = (policy.grant)(&mut set)?;
+    let (ssh, tls, jwt) = (policy.grant)(&mut set)?;
     let options = set.request.options.iter().filter(|(name, _)| policy.recorded.contains(&name.as_str()));
     Ok(OutputGrant {
         options: options.map(|(name, value)| (name.clone(), value.clone())).collect(),
         name: set.request.name.clone(),
         kind: policy.declaration.name,
         roles: set.roles.iter().map(|role| role.name.clone()).collect(),
-        ttl: set.ttl(ttl),
+        ttl: set.ttl(ttl).min(jwt.as_ref().map_or(u64::MAX, |jwt| jwt.ttl)),
         ssh,
         tls,
+        jwt,
     })
 }
 

@@ -100,10 +100,10 @@ authority::policy_files: authority::policy error folder text
 authority::config: authority::ca authority::keys authority::limits authority::policy authority::policy_files authority::store::STORE_KEY
     authority::store::StoreKey authority::store::StorePlace document environment error folder net secret suite
 # A grant, and nothing else of the policy or of who the job is; of the store what is recorded.
-authority::issue: authority::ca::CaKind authority::keys authority::policy::decide::grant authority::store::CertificateKind
+authority::issue: authority::ca::CaKind authority::ca::OWN authority::keys authority::policy::decide::grant authority::store::CertificateKind
     authority::store::CommandPlan authority::store::Earlier authority::store::EarlierCertificate authority::store::ExchangePlan
     authority::store::NewCertificate authority::store::PlanRecord authority::store::Recorded
-    authority::validity clock error join::verify::Provenance principal random text wire
+    authority::validity clock error join::verify::Provenance principal random secret text wire
 authority::audit: authority::store clock error text
 authority::replicas: authority::store error text
 authority::hosts: authority::store
