@@ -47,7 +47,8 @@ pub(super) fn ask(policy: &Policy, file: &Path, args: &Check) -> Result<Answer> 
         args.outputs.iter().map(|text| output(text, &args.roles)).collect::<Result<_>>()?;
     let ttl = parse_duration(&args.ttl).map_err(|why| Error::usage(format!("`--ttl`: {why}")))?;
     let ttl_seconds = i64::try_from(ttl).unwrap_or(i64::MAX);
-    let mut answer = judge(policy, token, claims, &PolicyRequest { outputs: &outputs, ttl_seconds });
+    let mut answer =
+        judge(policy, token, claims, &PolicyRequest { outputs: &outputs, leaves: &[], ttl_seconds });
     let method = token.method.name;
     if let Some(other) = args.join_method.as_deref().filter(|other| *other != method) {
         let detail = format!("the join token is for {method}, not for {}", shown_exactly(other));

@@ -91,7 +91,7 @@ pub(in crate::authority::policy) fn decide(
     ttl_seconds: i64,
 ) -> Result<Grant, Denial> {
     let token = policy.token("ci").unwrap();
-    policy.decide(token, &identity(json!({})), &PolicyRequest { outputs, ttl_seconds })
+    policy.decide(token, &identity(json!({})), &PolicyRequest { outputs, leaves: &[], ttl_seconds })
 }
 
 /// The principals of one `ssh` output with all roles.
