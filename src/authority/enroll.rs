@@ -252,6 +252,7 @@ impl Exchange<'_> {
             outputs: &request.outputs,
             leaves: &request.leaves,
             ttl_seconds: request.ttl_seconds,
+            public_url: Some(&self.authority.config.public_url),
         };
         let decided = policy.decide(token, identity, &asked);
         let denial = match decided.and_then(|grant| self.check_remembered(identity).map(|()| grant)) {

@@ -428,6 +428,8 @@ pub enum Exported {
     TlsCaPin,
     /// What an authority's statements to its servers are verified by.
     StatementKey,
+    /// The key set that its tokens are verified by, for clouds and leaf clusters that fetch none: `static_jwks`.
+    FederationJwks,
     /// A line for known_hosts.
     KnownHosts,
 }

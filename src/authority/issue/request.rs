@@ -13,6 +13,7 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::public_key::PublicKey as SubjectKey;
 
+use crate::output::{AUDIENCE, JWT, TTL, jwt_ttl};
 use crate::wire::{BoundKeys, LeafRequest, OutputRequest, binding, is_name};
 
 /// The most leaf clusters that one request may name.
@@ -31,6 +32,8 @@ pub struct OutputKeys {
     pub ssh: Option<Vec<u8>>,
     /// The SubjectPublicKeyInfo in DER.
     pub tls: Option<Vec<u8>>,
+    /// The audience of a token, and its life in seconds where one is asked for.
+    jwt: Option<(String, Option<u64>)>,
     /// The CSR in DER, whose signature [`OutputKeys::check_possession`] checks.
     csr: Option<Vec<u8>>,
 }
@@ -47,7 +50,8 @@ impl OutputKeys {
             None => (None, None),
         };
         let ssh = request.ssh.as_ref().map(|ssh| ssh_blob(&ssh.public_key)).transpose().map_err(said)?;
-        Ok(Self { name: request.name.clone(), ssh, tls, csr })
+        let jwt = read_jwt(request).map_err(|why| said(format!("`{TTL}` {why}")))?;
+        Ok(Self { name: request.name.clone(), ssh, tls, jwt, csr })
     }
 
     /// Checks that whoever sent the CSR holds its key. It costs a signature's
@@ -59,6 +63,14 @@ impl OutputKeys {
         let Some(der) = &self.csr else { return Ok(()) };
         check_signature(der).map_err(|why| said_of(&self.name, why))
     }
+}
+
+/// What a proof is bound to of a token, if it is one that is asked for, with a life that is one.
+fn read_jwt(request: &OutputRequest) -> Result<Option<(String, Option<u64>)>, String> {
+    let audience = request.options.get(AUDIENCE).filter(|_| request.kind == JWT.name);
+    let Some(audience) = audience else { return Ok(None) };
+    let ttl = request.options.get(TTL).map(|text| jwt_ttl(text)).transpose()?;
+    Ok(Some((audience.clone(), ttl)))
 }
 
 fn said_of(output: &str, why: String) -> String {
@@ -97,7 +109,7 @@ pub fn binding_of(keys: &[OutputKeys], leaves: &[LeafRequest]) -> String {
             name: &keys.name,
             ssh_blob: keys.ssh.as_deref(),
             tls_spki: keys.tls.as_deref(),
-            jwt: None,
+            jwt: keys.jwt.as_ref().map(|(audience, ttl)| (audience.as_str(), *ttl)),
         }
     }
     binding(&keys.iter().map(bound).collect::<Vec<_>>(), leaves)

@@ -26,6 +26,8 @@ pub struct PolicyRequest<'a> {
     pub leaves: &'a [LeafRequest],
     /// How long the certificates should live, in seconds.
     pub ttl_seconds: i64,
+    /// The authority's own URL, where it is known.
+    pub public_url: Option<&'a str>,
 }
 
 impl Policy {
@@ -84,10 +86,14 @@ impl Policy {
         };
         let mut warnings = Warnings::default();
         let mut outputs = Vec::with_capacity(types.len());
+        // Proofs are taken there: no token is for them.
+        let leaves = self.leaves().map(|leaf| leaf.url.as_str());
+        let urls: Vec<&str> = request.public_url.into_iter().chain(leaves).collect();
         for (output, output_policy) in request.outputs.iter().zip(types) {
             let what = format!("output `{}`", output.name);
             let roles = asked::roles(self, bot, (&what, &output.roles), &mut warnings)?;
-            let set = RoleSet { bot, request: output, roles, warnings: &mut warnings };
+            let (join_method, urls) = (token.method.name, urls.as_slice());
+            let set = RoleSet { bot, request: output, join_method, urls, roles, warnings: &mut warnings };
             outputs.push(grant_output(output_policy, set, ttl)?);
         }
         let leaves =

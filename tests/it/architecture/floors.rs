@@ -120,7 +120,8 @@ authority::assertion: assertion authority authority::store clock denial error jo
 authority::revoke: authority authority::assertion authority::config authority::store clock error join::jwt secret text wire
 authority::host_proof: authority authority::assertion authority::config authority::store clock error text
 authority::served_list: authority authority::revocation
-authority::http: authority authority::assertion authority::connections authority::enroll authority::host_proof
+authority::discovery: authority authority::keys error terminal wire
+authority::http: authority authority::assertion authority::connections authority::discovery authority::enroll authority::host_proof
     authority::keys::CaKeys authority::keys::is_away authority::limits
     authority::revocation authority::revoke authority::served_list authority::statements authority::store::closed::closed authority::store::is_away authority::store::is_displaced
     authority::store::lost authority::store::no_room authority::tls authority::validity error join::issuers terminal wire
@@ -129,7 +130,7 @@ authority::serve: authority authority::connections authority::head authority::ht
     authority::store::cas::Heard authority::store::is_displaced authority::store::lost authority::tls authority::validity error terminal wire
 
 # the commands
-commands: authority authority::audit authority::ca authority::config authority::issue authority::keys
+commands: authority authority::audit authority::ca authority::config authority::discovery authority::issue authority::keys
     authority::policy authority::policy_files authority::revocation::alarm_of authority::rotation authority::serve authority::store authority::tls authority::validity cli clock denial destination document
     environment error folder host join join::example join::instance::is_id join::instance::secret_hash join::issuers::probe join::jwt join::method
     join::verify krl net once once::command once::revoke once::runs once::settings openssh output pem principal process random runtime
@@ -142,7 +143,16 @@ pub const UP: &[(&str, &str)] = &[];
 
 /// What has a home: only these rooms may name it. A room's name covers those in it.
 pub const HOMES: &[(&str, &[&str])] = &[
-    ("axum", &["authority::http", "authority::serve", "authority::served_list", "commands"]),
+    (
+        "axum",
+        &[
+            "authority::discovery",
+            "authority::http",
+            "authority::serve",
+            "authority::served_list",
+            "commands",
+        ],
+    ),
     ("clap", &["cli", "commands", "main"]),
     ("cryptoki", &["authority::keys"]),
     ("hyper", &["authority::serve", "commands"]),

@@ -28,7 +28,7 @@ fn asked(name: &str, roles: &[&str]) -> LeafRequest {
 }
 
 fn decide(policy: &Policy, leaves: &[LeafRequest]) -> Result<Grant, Denial> {
-    let asked = PolicyRequest { outputs: &[], leaves, ttl_seconds: 3600 };
+    let asked = PolicyRequest { outputs: &[], leaves, ttl_seconds: 3600, public_url: None };
     policy.decide(policy.token("ci").unwrap(), &identity(json!({})), &asked)
 }
 
@@ -176,7 +176,12 @@ fn a_job_is_vouched_for_with_the_roles_that_go_there() {
     assert_eq!((grant.leaves[0].roles.join(" "), grant.leaves[0].ttl), ("orders".to_owned(), 3600));
     // Beside outputs, which are what they are without.
     let outputs = [output("identity", &["orders"])];
-    let asked = PolicyRequest { outputs: &outputs, leaves: &[asked("one", &["orders"])], ttl_seconds: 600 };
+    let asked = PolicyRequest {
+        outputs: &outputs,
+        leaves: &[asked("one", &["orders"])],
+        ttl_seconds: 600,
+        public_url: None,
+    };
     let grant = policy.decide(policy.token("ci").unwrap(), &identity(json!({})), &asked).unwrap();
     assert_eq!((grant.outputs[0].ttl, grant.leaves[0].ttl), (600, 600));
     let going = policy.leaves_of("deployer").into_iter().map(|(leaf, roles)| (leaf.name.as_str(), roles));
