@@ -112,6 +112,7 @@ impl Authority {
                 .hint("put it back from the backup: what it has signed is good for nothing without it"));
         }
         let (policy, watch) = config.policy_files().wait()?;
+        config.check_policy(&policy)?;
         Ok(Self { watch: Mutex::new(watch), ..Self::assemble(config, keys, store, policy, clock)? })
     }
 
@@ -380,6 +381,9 @@ impl Authority {
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
         let look = self.config.policy_files().look(&mut watch, self.begun, asked);
         if let policy_files::Look::Taken(policy) = &look {
+            if let Err(error) = self.config.check_policy(policy) {
+                return policy_files::Look::Refused(error);
+            }
             *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(policy);
         }
         look

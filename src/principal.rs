@@ -58,6 +58,21 @@ pub fn is_host(text: &str) -> bool {
     text.len() <= 253 && !numeric && text.split('.').all(label)
 }
 
+/// Whether `text` names hosts of one owner: a DNS name, or `*.DOMAIN` for every name below a domain of two labels or more.
+pub fn is_host_pattern(text: &str) -> bool {
+    let is_dns = |name: &str| is_host(name) && name.parse::<IpAddr>().is_err();
+    match text.strip_prefix("*.") {
+        Some(domain) => is_dns(domain) && domain.contains('.'),
+        None => is_dns(text),
+    }
+}
+
+/// The patterns with a wildcard that cover all that a [pattern](is_host_pattern) covers, apart from itself, the nearest first.
+pub fn wider_patterns(pattern: &str) -> impl Iterator<Item = String> {
+    let name = pattern.strip_prefix("*.").unwrap_or(pattern);
+    name.match_indices('.').filter_map(|(dot, _)| Some(format!("*{}", name.get(dot..)?)))
+}
+
 /// The principals of a host's certificate: sorted, each once.
 ///
 /// # Errors
@@ -254,6 +269,42 @@ mod tests {
             let hint = meant.map_or_else(|| HOST_FORM.to_owned(), |meant| format!("write `{meant}`"));
             assert!(why.ends_with(&format!(" cannot be a host name: {hint}")), "{why}");
         }
+    }
+
+    #[test]
+    fn hosts_of_one_owner_are_names_and_domains() {
+        for good in ["db", "db-1.leaf.example.com", "*.example.com", "*.a.b.c", "*._x.y"] {
+            assert!(is_host_pattern(good), "{good}");
+        }
+        for bad in [
+            "",
+            "*",
+            "*.",
+            "*.com",
+            "*.*.example.com",
+            "*example.com",
+            "a*.example.com",
+            "db-?.example.com",
+            "!db.example.com",
+            "*.Example.com",
+            "*.example.com.",
+            "*.10.0.0.1",
+            "10.0.0.1",
+            "::1",
+            "[::1]:22",
+            "db:22",
+            "a,b",
+            "a b",
+            "*.a..b",
+            "*.1.2",
+            "*.-a.b",
+        ] {
+            assert!(!is_host_pattern(bad), "{bad}");
+        }
+        let wider = |pattern| wider_patterns(pattern).collect::<Vec<_>>();
+        assert_eq!(wider("a.b.c"), ["*.b.c", "*.c"]);
+        assert_eq!(wider("*.a.b.c"), ["*.b.c", "*.c"]);
+        assert!(wider("a").is_empty());
     }
 
     #[test]

@@ -256,7 +256,17 @@ impl Config {
     /// # Errors
     /// The first mistake in full, the others as hints.
     pub fn load_policy(&self) -> Result<Policy> {
-        self.policy_files().policy()
+        let policy = self.policy_files().policy()?;
+        self.check_policy(&policy)?;
+        Ok(policy)
+    }
+
+    /// Whether this authority can have that policy: not one by which it is a leaf of its own.
+    ///
+    /// # Errors
+    /// As [`Config::load_policy`].
+    pub fn check_policy(&self, policy: &Policy) -> Result<()> {
+        PolicyFiles::check_at(policy, &self.cluster, &self.public_url)
     }
 
     /// The public URL's host, as certificates name it.

@@ -22,9 +22,9 @@ mod resources;
 mod tests;
 
 pub use decide::PolicyRequest;
-pub use decide::grant::{Grant, JwtGrant, OutputGrant, Preview, SshGrant, TlsGrant};
+pub use decide::grant::{Grant, JwtGrant, LeafGrant, OutputGrant, Preview, SshGrant, TlsGrant};
 pub use decide::matching::{RuleTrial, Trial};
 pub use lints::{Finding, LINTS, Lint, Report};
 pub use output::{MAX_OUTPUTS, OUTPUTS, OutputPolicy};
 pub use read::Source;
-pub use resources::{JoinToken, Origin, Policy};
+pub use resources::{JoinToken, LeafCluster, Origin, Policy};

@@ -18,7 +18,7 @@ mod watch;
 pub use manifest::hash;
 pub use watch::{Look, Watch};
 
-use text::PolicyText;
+use text::{PolicyText, together};
 use watch::{Facts, When};
 
 /// The largest file of a policy that is read.
@@ -78,6 +78,14 @@ impl PolicyFiles {
     /// The first mistake in full, the others as hints.
     pub fn policy(&self) -> Result<Policy> {
         self.read()?.policy()
+    }
+
+    /// Says that the authority of that cluster and URL cannot have this policy, if it cannot.
+    ///
+    /// # Errors
+    /// As [`PolicyFiles::policy`].
+    pub fn check_at(policy: &Policy, cluster: &str, public_url: &str) -> Result<()> {
+        together(policy.mistakes_at(cluster, public_url)).map_or(Ok(()), Err)
     }
 
     /// The policy once it stands still, and the watch over what becomes of it.

@@ -12,7 +12,10 @@ use crate::error::{Context as _, Error, Kind, Result};
 use crate::text::{hex, shown};
 
 /// Pins as [`pin_of`] writes them, with commas between them.
-pub(super) fn parse(pins: &str) -> Result<Vec<String>> {
+///
+/// # Errors
+/// `Kind::Usage` that names the one which is none.
+pub fn parse(pins: &str) -> Result<Vec<String>> {
     let is_hash = |hex: &str| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit());
     let parse = |pin: &str| {
         if pin.strip_prefix("sha256:").is_some_and(is_hash) {

@@ -1,7 +1,10 @@
 //! The public keys of a request, checked: which kinds are certified, and that
 //! whoever sends a CSR holds its key.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rcgen::PublicKeyData as _;
+use ring::digest::SHA256_OUTPUT_LEN;
 use rustls::pki_types::CertificateSigningRequestDer;
 use rustls::pki_types::pem::PemObject as _;
 use ssh_key::public::KeyData;
@@ -11,8 +14,10 @@ use x509_parser::prelude::FromDer as _;
 use x509_parser::public_key::PublicKey as SubjectKey;
 
 use crate::output::{AUDIENCE, JWT, TTL, jwt_ttl};
-use crate::wire::{BoundKeys, OutputRequest, binding};
+use crate::wire::{BoundKeys, LeafRequest, OutputRequest, binding, is_name};
 
+/// The most leaf clusters that one request may name.
+const MAX_LEAVES: usize = 16;
 /// The shortest RSA key that is certified, in bits.
 const MIN_RSA_BITS: usize = 2048;
 /// The longest, in bits.
@@ -72,8 +77,33 @@ fn said_of(output: &str, why: String) -> String {
     format!("output `{}`: {why}", crate::text::shown(output))
 }
 
-/// The binding of a request's keys; see [`crate::wire::binding`].
-pub fn binding_of(keys: &[OutputKeys]) -> String {
+/// What is wrong with the leaf clusters of a request, for the caller.
+///
+/// # Errors
+/// Where there is something.
+pub fn check_leaves(leaves: &[LeafRequest]) -> Result<(), String> {
+    if leaves.len() > MAX_LEAVES {
+        return Err(format!("`leaves` must have at most {MAX_LEAVES} entries"));
+    }
+    let is_binding =
+        |text: &str| URL_SAFE_NO_PAD.decode(text).is_ok_and(|hash| hash.len() == SHA256_OUTPUT_LEN);
+    for (index, leaf) in leaves.iter().enumerate() {
+        let said = |why: &str| Err(format!("leaf `{}`: {why}", crate::text::shown(&leaf.name)));
+        if !is_name(&leaf.name) {
+            return said("that cannot be a cluster's name");
+        }
+        if leaves.iter().take(index).any(|other| other.name == leaf.name) {
+            return said("it is named twice");
+        }
+        if !is_binding(&leaf.binding) {
+            return said("`binding` is not the 43 characters of base64url that a hash has");
+        }
+    }
+    Ok(())
+}
+
+/// The binding of a request's keys and leaves; see [`crate::wire::binding`].
+pub fn binding_of(keys: &[OutputKeys], leaves: &[LeafRequest]) -> String {
     fn bound(keys: &OutputKeys) -> BoundKeys<'_> {
         BoundKeys {
             name: &keys.name,
@@ -82,7 +112,7 @@ pub fn binding_of(keys: &[OutputKeys]) -> String {
             jwt: keys.jwt.as_ref().map(|(audience, ttl)| (audience.as_str(), *ttl)),
         }
     }
-    binding(&keys.iter().map(bound).collect::<Vec<_>>(), &[])
+    binding(&keys.iter().map(bound).collect::<Vec<_>>(), leaves)
 }
 
 /// The blob of an SSH public key that may be certified.

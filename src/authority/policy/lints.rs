@@ -54,6 +54,7 @@ pub static LINTS: &[Lint] = &[
     Lint { name: "any-audience", run: audiences::any_audience },
     Lint { name: "unused-role", run: roles::unused_role },
     Lint { name: "unused-bot", run: roles::unused_bot },
+    Lint { name: "unused-leaf", run: roles::unused_leaf },
     Lint { name: "session-mfa", run: roles::session_mfa },
 ];
 

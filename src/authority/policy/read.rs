@@ -4,13 +4,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::resources::{Bot, Origin, Policy, Role};
+use super::resources::{Bot, LeafCluster, Origin, Policy, Role};
 use crate::document::{self, Mistake, Mistakes, Node, Place};
 use crate::elsewhere;
 use crate::error::Error;
 use crate::text::{did_you_mean, shown_exactly, which_of};
 
 mod bot;
+mod leaf_cluster;
 mod metadata;
 mod role;
 mod token;
@@ -68,6 +69,7 @@ static KINDS: &[ResourceKind] = &[
         fixed_name: Some("cluster-auth-preference"),
         read: Reading::preference,
     },
+    ResourceKind { kind: "leaf_cluster", versions: &["v1"], fixed_name: None, read: Reading::leaf_cluster },
     // Known, so that its author is told more than that it is not.
     ResourceKind {
         kind: "trusted_cluster",
@@ -94,6 +96,8 @@ struct Reading {
     /// What is read so far; the bots come when their roles are known.
     policy: Policy,
     bots: Vec<(usize, Bot, RoleNames)>,
+    /// The same of leaf clusters.
+    leaves: Vec<(usize, LeafCluster, RoleNames)>,
     /// Which bot each token names: source, place, name.
     bot_names: Vec<(usize, Place, String)>,
 }
@@ -174,6 +178,14 @@ impl Reading {
         spec.finish()
     }
 
+    fn leaf_cluster(&mut self, head: Head, spec: &Node) -> Result<(), Mistakes> {
+        let mut leaf = LeafCluster::new(head.name, head.origin);
+        let mut roles = RoleNames::new();
+        let read = leaf_cluster::read(&mut leaf, &mut roles, spec);
+        self.leaves.push((head.source, leaf, roles));
+        read
+    }
+
     fn trusted_cluster(&mut self, head: Head, _spec: &Node) -> Result<(), Mistakes> {
         let mistake = Mistake::new(head.origin.place, "trusted clusters are not supported yet");
         Err(mistake.hint("remove the resource; an authority trusts no other one").into())
@@ -193,6 +205,7 @@ impl Reading {
             self.told(source, bot::check(&bot));
             self.policy.bots.insert(bot.name.clone(), bot);
         }
+        self.finish_leaves();
         if self.names.is_empty() && self.mistakes.is_empty() {
             // A policy that was there and is gone is not one that lets nobody in.
             let mistake = Mistake::new(BEGINNING, "no policy: no file holds a resource");
@@ -206,6 +219,21 @@ impl Reading {
         self.mistakes.sort_by_key(|(source, mistake)| (*source, mistake.place));
         let file = |index: usize| sources.get(index).map_or("", |source| source.name.as_str());
         Err(self.mistakes.iter().map(|(source, mistake)| mistake.in_file(file(*source))).collect())
+    }
+
+    fn finish_leaves(&mut self) {
+        let mut leaves = std::mem::take(&mut self.leaves);
+        for (source, leaf, names) in &mut leaves {
+            for (name, place) in std::mem::take(names) {
+                leaf.roles.insert(name.clone());
+                self.check_known(*source, "role", name, place);
+            }
+        }
+        let all: Vec<&LeafCluster> = leaves.iter().map(|(_, leaf, _)| leaf).collect();
+        for (index, mistake) in leaf_cluster::check(&all) {
+            self.mistakes.extend(leaves.get(index).map(|(source, ..)| (*source, mistake)));
+        }
+        self.policy.leaves = leaves.into_iter().map(|(_, leaf, _)| (leaf.name.clone(), leaf)).collect();
     }
 
     /// It is enough that it is there: it may have mistakes of its own.

@@ -8,10 +8,12 @@ mod bot;
 mod field;
 mod fields;
 mod labels;
+mod leaf_cluster;
 mod origin;
 mod role;
 mod template;
 
+pub use leaf_cluster::LeafCluster;
 pub use origin::Origin;
 
 pub(crate) use bot::{Bot, Trait};
@@ -23,6 +25,7 @@ pub(crate) use labels::Reach;
 pub(crate) use role::{MAX_PRINCIPALS, Options, Role, needs_mfa, role_names};
 pub(crate) use template::{Template, is_trait_name};
 
+use crate::error::Error;
 use crate::join::method::Method;
 use crate::join::verify::Verifier;
 use crate::text::counted;
@@ -39,6 +42,7 @@ pub struct Policy {
     pub(super) bots: HashMap<String, Bot>,
     /// Every role, held or not; bots share these.
     pub(super) roles: HashMap<String, Arc<Role>>,
+    pub(super) leaves: HashMap<String, LeafCluster>,
     /// `require_session_mfa` of `cluster_auth_preference`.
     pub(super) mfa_everywhere: bool,
     /// The lints that resources silence in their `metadata`: kind, name, lint.
@@ -68,12 +72,16 @@ impl Policy {
         self.tokens.get(name)
     }
 
-    /// Whether a bot, a role or a join token has that name.
+    /// Whether a bot, a role, a join token or a leaf cluster has that name.
     pub fn has(&self, name: &str) -> bool {
-        self.tokens.contains_key(name) || self.bots.contains_key(name) || self.roles.contains_key(name)
+        let is_leaf = self.leaves.contains_key(name);
+        self.tokens.contains_key(name)
+            || self.bots.contains_key(name)
+            || self.roles.contains_key(name)
+            || is_leaf
     }
 
-    /// How much there is: `3 bots, 4 roles, 5 join tokens from 2 files`.
+    /// How much there is: `3 bots, 4 roles, 5 join tokens from 2 files`; leaf clusters where there are any.
     pub fn summary(&self) -> String {
         let [bots, roles, tokens, files] = [
             (self.bots.len(), "bot"),
@@ -82,7 +90,32 @@ impl Policy {
             (self.files, "file"),
         ]
         .map(|(count, what)| counted(count, what));
-        format!("{bots}, {roles}, {tokens} from {files}")
+        let leaves = match self.leaves.len() {
+            0 => String::new(),
+            count => format!(", {}", counted(count, "leaf cluster")),
+        };
+        format!("{bots}, {roles}, {tokens}{leaves} from {files}")
+    }
+
+    /// Every leaf cluster, in no particular order.
+    pub fn leaves(&self) -> impl Iterator<Item = &LeafCluster> {
+        self.leaves.values()
+    }
+
+    /// What keeps the authority of that cluster and URL from having this policy: a leaf that it is itself.
+    pub fn mistakes_at(&self, cluster: &str, public_url: &str) -> Vec<Error> {
+        let own = |leaf: &&LeafCluster| leaf.name == cluster || leaf.url == public_url;
+        let mut leaves: Vec<&LeafCluster> = self.leaves().filter(own).collect();
+        leaves.sort_unstable_by(|a, b| a.origin.cmp(&b.origin));
+        let mistake = |leaf: &LeafCluster| {
+            let what = if leaf.name == cluster { "cluster" } else { "`public_url`" };
+            Error::usage(format!(
+                "{}: the leaf cluster `{}` has this authority's own {what}",
+                leaf.origin, leaf.name
+            ))
+            .hint("a leaf cluster is another authority: remove it here, or name that one")
+        };
+        leaves.into_iter().map(mistake).collect()
     }
 
     /// Every join token, in no particular order.

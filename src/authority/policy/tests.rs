@@ -4,6 +4,7 @@ pub(super) mod fixture;
 
 mod cut;
 mod empty_values;
+mod leaves;
 mod names;
 mod names_properties;
 mod properties;

@@ -33,7 +33,7 @@ impl PolicyText {
 }
 
 /// The first mistake in full, the others as hints.
-fn together(mistakes: Vec<Error>) -> Option<Error> {
+pub(super) fn together(mistakes: Vec<Error>) -> Option<Error> {
     let mut mistakes = mistakes.into_iter();
     let first = mistakes.next()?;
     Some(mistakes.fold(first, |all, mistake| all.hint(format!("also: {mistake}"))))

@@ -36,6 +36,11 @@ pub(super) fn run(args: &Check, env: &Environment) -> Result<ExitCode> {
         Ok(policy) => policy,
         Err(mistakes) => return refuse(args, &mistakes, env),
     };
+    let mistakes_at = |config: &Config| policy.mistakes_at(&config.cluster, &config.public_url);
+    let mistakes = config.as_ref().map(mistakes_at).unwrap_or_default();
+    if !mistakes.is_empty() {
+        return refuse(args, &mistakes, env);
+    }
     if let Some(file) = &args.claims {
         let public_url = config.as_ref().map(|config| config.public_url.as_str());
         let answer = answer::ask(&policy, file, args, public_url)?;

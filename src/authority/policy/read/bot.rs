@@ -2,29 +2,20 @@
 
 use super::role::read_ttl;
 use crate::authority::policy::resources::{Bot, FIELDS, LOGINS, MAX_PRINCIPALS, Trait, is_trait_name};
-use crate::document::{Mistake, Mistakes, Node, Place};
+use crate::document::{Mapping, Mistake, Mistakes, Node, Place};
 use crate::text::shown_exactly;
 
 /// The longest value of a trait.
 const MAX_VALUE: usize = 256;
 
-/// A bot's `spec.roles`, to be resolved.
+/// The `roles` of a `spec`, to be resolved.
 pub(super) type RoleNames = Vec<(String, Place)>;
 
 /// Reads `spec`; what cannot be read is as if it were not there, and a mistake.
 pub(super) fn read(bot: &mut Bot, roles: &mut RoleNames, spec: &Node) -> Result<(), Mistakes> {
     let mut spec = spec.mapping("the bot's `spec`")?;
     // Without a role it can have nothing.
-    let listed = spec.require("roles", Node::list).unwrap_or_default();
-    for node in listed {
-        let Some(role) = spec.mistakes.keep(node.text("roles")) else { continue };
-        if roles.iter().any(|(name, _)| name == role) {
-            let message = format!("the role `{}` is listed twice", shown_exactly(role));
-            spec.mistakes.add(Mistake::new(node.place, message));
-        } else {
-            roles.push((role.to_owned(), node.place));
-        }
-    }
+    *roles = role_names(&mut spec);
     bot.max_ttl = spec.read("max_session_ttl", read_ttl).unwrap_or(bot.max_ttl);
     for node in spec.read("traits", Node::list).unwrap_or_default() {
         let Some(one) = spec.mistakes.keep(read_trait(node)) else { continue };
@@ -35,6 +26,21 @@ pub(super) fn read(bot: &mut Bot, roles: &mut RoleNames, spec: &Node) -> Result<
         bot.traits.push(one);
     }
     spec.finish()
+}
+
+/// The names in a `spec`'s `roles`, each once.
+pub(super) fn role_names(spec: &mut Mapping<'_>) -> RoleNames {
+    let mut roles = RoleNames::new();
+    for node in spec.require("roles", Node::list).unwrap_or_default() {
+        let Some(role) = spec.mistakes.keep(node.text("roles")) else { continue };
+        if roles.iter().any(|(name, _)| name == role) {
+            let message = format!("the role `{}` is listed twice", shown_exactly(role));
+            spec.mistakes.add(Mistake::new(node.place, message));
+        } else {
+            roles.push((role.to_owned(), node.place));
+        }
+    }
+    roles
 }
 
 fn read_trait(node: &Node) -> Result<Trait, Mistakes> {

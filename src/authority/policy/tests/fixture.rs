@@ -94,7 +94,11 @@ pub(in crate::authority::policy) fn decide(
     ttl_seconds: i64,
 ) -> Result<Grant, Denial> {
     let token = policy.token("ci").unwrap();
-    policy.decide(token, &identity(json!({})), &PolicyRequest { outputs, ttl_seconds, public_url: Some(URL) })
+    policy.decide(
+        token,
+        &identity(json!({})),
+        &PolicyRequest { outputs, leaves: &[], ttl_seconds, public_url: Some(URL) },
+    )
 }
 
 /// The principals of one `ssh` output with all roles.

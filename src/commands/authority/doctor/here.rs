@@ -147,6 +147,10 @@ pub(super) fn policy(config: &Config) -> (Option<Policy>, Vec<Told>) {
             return (None, mistakes.iter().map(|mistake| Told::error("policy", mistake)).collect());
         }
     };
+    let mistakes = policy.mistakes_at(&config.cluster, &config.public_url);
+    if !mistakes.is_empty() {
+        return (None, mistakes.iter().map(|mistake| Told::error("policy", mistake)).collect());
+    }
     let mut told = vec![Told::new("policy", Verdict::Ok, policy.summary())];
     if policy.tokens().next().is_none() {
         told = vec![
