@@ -5,7 +5,8 @@
 //! mistake at its place. [`Policy::decide`] takes a verified
 //! [`Identity`](crate::join::verify::Identity) and what it asks for, and gives a [`Grant`] or a
 //! [`Denial`](crate::denial::Denial). Nothing here does I/O or knows of HTTP, keys or the store, and
-//! no join method is known by name.
+//! no join method is known by name, but for that of trusted clusters, which are
+//! resources themselves.
 //!
 //! It fails closed: nothing is allowed by default, deny wins over allow, the
 //! shortest time wins, a restriction of any role holds for the certificate,
@@ -27,4 +28,4 @@ pub use decide::matching::{RuleTrial, Trial};
 pub use lints::{Finding, LINTS, Lint, Report};
 pub use output::{MAX_OUTPUTS, OUTPUTS, OutputPolicy};
 pub use read::Source;
-pub use resources::{JoinToken, LeafCluster, Origin, Policy};
+pub use resources::{JoinToken, LeafCluster, MapTrial, Origin, Policy};

@@ -21,7 +21,7 @@ pub(super) fn run(args: Audit) -> Result<()> {
         Format::Json => audit::json,
     };
     let store = read_store(&config)?;
-    block_on(audit::write(store.as_ref(), &filter, line, print_part))??;
+    block_on(audit::find(store.as_ref(), &filter, line, print_part))??;
     let kept_from = block_on(store.kept_from())??;
     if kept_from > 0 {
         log(&format!(
