@@ -7,6 +7,7 @@ mod ends;
 mod floods;
 mod hosts;
 mod keys;
+mod leaves;
 mod locks;
 mod mfa;
 mod options;

@@ -115,7 +115,7 @@ authority: authority::ca authority::config authority::hosts authority::keys auth
 authority::tls: authority authority::ca authority::config authority::issue authority::keys authority::store
     authority::validity error folder pem terminal text
 authority::enroll: authority authority::ca authority::config authority::issue authority::keys authority::limits
-    authority::policy authority::store authority::validity clock denial error join::find join::instance join::issuers join::method join::verify random wire
+    authority::policy authority::store authority::validity clock denial error join::find join::instance join::issuers join::method join::verify random secret wire
 authority::assertion: assertion authority authority::store clock denial error join::jwt random
 authority::revoke: authority authority::assertion authority::config authority::store clock error join::jwt secret text wire
 authority::host_proof: authority authority::assertion authority::config authority::store clock error text
