@@ -20,6 +20,7 @@ use crate::net::{AuthorityTrust, authority_url, timeout};
 use crate::once::revoke::{NOT_REVOKED, Revocable, revoke_by_manifest};
 use crate::once::runs::{self, LivingRun};
 use crate::once::settings::destinations::VARIABLE;
+use crate::output::JWT;
 use crate::runtime::block_on;
 use crate::terminal::{Level, Progress};
 use crate::text::shown;
@@ -164,6 +165,11 @@ impl Cleanup<'_> {
         self.wipe_others(&manifest);
         match revocable {
             Some(revocable) => self.revoke(&revocable, &manifest),
+            // Its key was in no file.
+            None if manifest.outputs.iter().all(|output| output.kind == JWT.name) => {
+                let end = shown(&manifest.expires_at);
+                self.progress.line(&format!("a token that somebody has copied ends by itself, at {end}"));
+            }
             None => self.progress.warning(&format!("{NOT_REVOKED}: there is no key to sign with")),
         }
         Ok(())
