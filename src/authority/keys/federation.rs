@@ -43,7 +43,7 @@ impl FederationKey {
         let half = |from: usize| {
             let half = point.get(from..from + 32).filter(|_| point.len() == 65);
             half.map(|half| URL_SAFE_NO_PAD.encode(half))
-                .ok_or_else(|| Error::internal("a federation key that is not of P-256"))
+                .ok_or_else(|| Error::usage("a federation key is of P-256, and this one is not"))
         };
         let (x, y) = (half(1)?, half(33)?);
         let members = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);

@@ -83,7 +83,7 @@ pub(super) fn for_finish(
 pub(super) fn copies(leaves: &[String]) -> Option<String> {
     let names = leaves.iter().map(|leaf| shown(leaf)).collect::<Vec<_>>().join(", ");
     (!leaves.is_empty()).then(|| {
-        format!("no rotation by itself: {names} hold a copy of the keys, and need `export federation-jwks` after `start`, before the next rotation")
+        format!("no rotation by itself: {names} hold a copy of the keys, and need `export federation-jwks` after `start`, before the next `activate`")
     })
 }
 
