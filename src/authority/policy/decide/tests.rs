@@ -159,7 +159,7 @@ fn outputs_are_as_their_type_wants() {
         (
             changed("ssh", &|o| o.kind = "windows".into()),
             "output `ssh`: there is no type `windows`; there are: identity, ssh, application, database, \
-             kubernetes, ssh-host"
+             kubernetes, ssh-host, jwt"
                 .to_owned(),
         ),
         (

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::json;
 
-use super::fixture::{NOTHING, bot, identity, output, parse, policy, role};
+use super::fixture::{NOTHING, bot, identity, output, output_with, parse, policy, role};
 use crate::authority::policy::{Grant, Policy, PolicyRequest};
 use crate::denial::{Denial, Reason};
 use crate::wire::LeafRequest;
@@ -214,6 +214,28 @@ fn a_leaf_that_is_not_for_the_job_reads_as_one_that_is_not() {
     }
     let detail = decide(&policy, &[asked("two", &[])]).map(|_| ()).unwrap_err().detail;
     assert!(detail.ends_with("name none of them but such as pin the source address"), "{detail}");
+}
+
+#[test]
+fn no_token_is_for_a_leaf() {
+    let policy = policy(&[
+        bot("{roles: [x]}"),
+        role("x", "{allow: {jwt_audiences: ['https://*', 'https://*/*', 'https://*#*']}}"),
+        leaf("l", "{url: 'https://id.leaf.test:8443', hosts: [db], roles: [x]}"),
+    ]);
+    let ask = |audience: &str| {
+        let outputs = [output_with("jwt", &[], &[("audience", audience)])];
+        let asked = PolicyRequest { outputs: &outputs, leaves: &[], ttl_seconds: 600, public_url: None };
+        policy.decide(policy.token("ci").unwrap(), &identity(json!({})), &asked).map(|_| ())
+    };
+    for audience in ["https://id.leaf.test", "https://sts.example.com"] {
+        ask(audience).unwrap();
+    }
+    for audience in
+        ["https://id.leaf.test:8443", "https://ID.leaf.test:8443/x", "https://id.leaf.test:8443#binding"]
+    {
+        assert_eq!(ask(audience).unwrap_err().reason, Reason::NothingGranted, "{audience}");
+    }
 }
 
 /// Names and patterns of up to three labels, each of which is one of two.

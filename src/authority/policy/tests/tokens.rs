@@ -127,7 +127,7 @@ fn a_token_lives_no_longer_than_asked_for_nor_than_the_grant() {
     ] {
         assert_eq!(ttl(of, asked, all), Ok(lives), "{asked} {all}");
     }
-    for bad in ["9s", "0s", "600", "-1m", "soon", "1.5h", "500ms"] {
+    for bad in ["9s", "0s", "600", "-1m", "soon", "500ms"] {
         let told = ttl(&policy, bad, 3600).unwrap_err();
         assert!(told.starts_with("output `jwt`: `ttl` "), "{bad}: {told}");
     }
