@@ -164,8 +164,16 @@ impl Exchange<'_> {
             return Err(Ended::Otherwise(Refused::CaNotValid(format!("the TLS CA {why}"))));
         }
         let signing = ca_keys.signing();
-        let context =
-            RequestContext { cluster, provenance: identity.provenance(), peer, now, tls_ca, signing };
+        let context = RequestContext {
+            cluster,
+            issuer: &authority.config.public_url,
+            join_method: token.method.name,
+            provenance: identity.provenance(),
+            peer,
+            now,
+            tls_ca,
+            signing,
+        };
         let plan = Prepared::new(grant, keys, &context)?;
         let count = plan.count();
         // Nothing is used up for what could not be signed here.
@@ -232,7 +240,11 @@ impl Exchange<'_> {
     /// What the policy gives for this proof, if its use would be remembered.
     fn grant(&self, token: &JoinToken, identity: &Identity) -> Result<Grant, Ended> {
         let Self { policy, request, .. } = *self;
-        let asked = PolicyRequest { outputs: &request.outputs, ttl_seconds: request.ttl_seconds };
+        let asked = PolicyRequest {
+            outputs: &request.outputs,
+            ttl_seconds: request.ttl_seconds,
+            public_url: Some(&self.authority.config.public_url),
+        };
         let decided = policy.decide(token, identity, &asked);
         let denial = match decided.and_then(|grant| self.check_remembered(identity).map(|()| grant)) {
             Ok(grant) => return Ok(grant),

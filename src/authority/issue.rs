@@ -19,6 +19,7 @@ use crate::wire::{ExchangeResponse, JoinedInstance, OutputResponse};
 pub mod leaf;
 pub mod request;
 pub mod ssh;
+mod token;
 pub mod x509;
 
 use leaf::RequestContext;
@@ -50,6 +51,7 @@ struct PreparedOutput {
     roles: Vec<String>,
     ssh: Option<ssh::SshPlan>,
     tls: Option<x509::TlsPlan>,
+    jwt: Option<token::TokenPlan>,
 }
 
 impl PreparedOutput {
@@ -78,7 +80,11 @@ impl Prepared {
                 warnings
                     .push(format!("the authority's TLS CA ends at {end}, and X.509 certificates with it"));
             }
-            let (ssh, tls) = (granted.ssh.as_ref().zip(keys.ssh), granted.tls.as_ref().zip(keys.tls));
+            let ssh = granted.ssh.as_ref().zip(keys.ssh);
+            let (tls, jwt) = match &granted.jwt {
+                Some(jwt) => (None, Some(jwt).zip(keys.tls)),
+                None => (granted.tls.as_ref().zip(keys.tls), None),
+            };
             outputs.push(PreparedOutput {
                 name: granted.name.clone(),
                 kind: granted.kind,
@@ -92,6 +98,14 @@ impl Prepared {
                 tls: tls
                     .map(|(tls, spki)| {
                         serial().map(|serial| x509::TlsPlan::new(serial, tls, spki, &grant, at, tls_until))
+                    })
+                    .transpose()?,
+                jwt: jwt
+                    .map(|(jwt, spki)| {
+                        let said = (jwt.audience.clone(), token::claims(&grant, &granted.roles, at));
+                        serial().map(|serial| {
+                            token::TokenPlan::new(serial, token::JWT, spki, said, (at.now, until))
+                        })
                     })
                     .transpose()?,
             });
@@ -114,7 +128,9 @@ impl Prepared {
     /// When each of its certificates ends.
     pub fn ends(&self) -> impl Iterator<Item = i64> {
         let of = |output: &PreparedOutput| {
-            [output.ssh.as_ref().map(|ssh| ssh.until), output.tls.as_ref().map(|tls| tls.until)]
+            let (ssh, tls) =
+                (output.ssh.as_ref().map(|ssh| ssh.until), output.tls.as_ref().map(|tls| tls.until));
+            [ssh, tls, output.jwt.as_ref().map(|jwt| jwt.until)]
         };
         self.0.outputs.iter().flat_map(of).flatten()
     }
@@ -122,7 +138,9 @@ impl Prepared {
     /// Whether these keys can sign all of it, each certificate with the CA that its record names.
     pub fn is_signed_by(&self, keys: &CaKeys) -> bool {
         let of = |output: &PreparedOutput| {
-            [output.ssh.as_ref().map(ssh::SshPlan::ca), output.tls.as_ref().map(x509::TlsPlan::ca)]
+            let ssh = output.ssh.as_ref().map(ssh::SshPlan::ca);
+            let tls = output.tls.as_ref().map(x509::TlsPlan::ca);
+            [ssh, tls, output.jwt.as_ref().map(token::TokenPlan::ca)]
         };
         self.0.outputs.iter().flat_map(of).flatten().all(|(kind, ca)| keys.signs_again(kind, ca))
     }
@@ -161,6 +179,10 @@ impl ExchangePlan for Prepared {
                 let old = take(tls.record())?;
                 tls.recorded(earlier.time, &old);
             }
+            if let Some(jwt) = &mut output.jwt {
+                let old = take(jwt.record())?;
+                jwt.recorded(earlier.time, &old);
+            }
         }
         self.0.issuance_id.clone_from(&earlier.id);
         recorded.is_empty().then_some(self)
@@ -194,6 +216,10 @@ impl Plan {
             part(&output.roles.join(","));
             part(&output.ssh.as_ref().map_or_else(String::new, ssh::SshPlan::fingerprinted));
             part(&output.tls.as_ref().map_or_else(String::new, x509::TlsPlan::fingerprinted));
+            // The others' are what they were before there were tokens.
+            if let Some(jwt) = &output.jwt {
+                part(&jwt.fingerprinted());
+            }
         }
         hash.finish().as_ref().try_into().unwrap_or_default()
     }
@@ -205,6 +231,7 @@ impl Plan {
             let certificates = [
                 output.ssh.as_ref().map(ssh::SshPlan::record),
                 output.tls.as_ref().map(x509::TlsPlan::record),
+                output.jwt.as_ref().map(token::TokenPlan::record),
             ];
             all.extend(certificates.into_iter().flatten().map(|certificate| NewCertificate {
                 output: output.name.clone(),
@@ -227,21 +254,22 @@ impl Recorded<Prepared> {
     ) -> Result<ExchangeResponse> {
         let Prepared(plan) = self.plan();
         let output = |output: &PreparedOutput| {
-            let (ssh, tls) = (output.ssh.as_ref(), output.tls.as_ref());
-            let serials = [ssh.map(|plan| plan.serial), tls.map(|plan| plan.serial)];
+            let (ssh, tls, jwt) = (output.ssh.as_ref(), output.tls.as_ref(), output.jwt.as_ref());
+            let serials =
+                [ssh.map(|plan| plan.serial), tls.map(|plan| plan.serial), jwt.map(|plan| plan.serial)];
             let mut serials = serials.into_iter().flatten().map(|serial| serial.to_string());
             Ok(OutputResponse {
                 name: output.name.clone(),
                 ssh_certificate: ssh.map(|plan| plan.sign(&self, keys)).transpose()?,
                 tls_certificate_chain: tls.map(|tls| tls.sign(&self, &plan.fulcio, keys)).transpose()?,
-                jwt: None,
+                jwt: jwt.map(|jwt| jwt.sign(&self, &plan.issuance_id, keys)).transpose()?,
                 serial: serials.next().unwrap_or_default(),
                 tls_serial: serials.next(),
-                // Where there is no SSH, whoever the X.509 certificate is for.
-                principals: match (ssh, tls) {
-                    (Some(ssh), _) => ssh.principals.clone(),
-                    (None, Some(tls)) => vec![tls.common_name.clone()],
-                    (None, None) => Vec::new(),
+                // Where there is no SSH, whoever the X.509 certificate is for, or the token.
+                principals: match (ssh, tls, jwt) {
+                    (Some(ssh), ..) => ssh.principals.clone(),
+                    (None, Some(tls), _) => vec![tls.common_name.clone()],
+                    (None, None, jwt) => jwt.map(|jwt| jwt.audience.clone()).into_iter().collect(),
                 },
                 roles: output.roles.clone(),
             })
@@ -274,6 +302,7 @@ mod tests {
             roles: vec!["orders".to_owned()],
             ssh: None,
             tls: None,
+            jwt: None,
         };
         Prepared(Plan {
             issuance_id: "i-1".to_owned(),

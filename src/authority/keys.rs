@@ -375,13 +375,16 @@ impl CaKeys {
         }
     }
 
-    /// Whether the CA of that kind and number can sign again what it has signed.
+    /// Whether the CA of that kind and number can sign again what it has signed; of tokens, whichever key signs them now.
     pub fn signs_again(&self, kind: CaKind, number: Option<i64>) -> bool {
         let key = match kind {
             CaKind::SshUser => trusted(self.ssh_user.named(number)).map(|ca| ca.key.is_some()),
             CaKind::SshHost => trusted(self.ssh_host.named(number)).map(|ca| ca.key.is_some()),
             CaKind::Tls => trusted(self.tls.named(number)).map(|ca| ca.key.is_some()),
-            CaKind::Statement | CaKind::Federation => Ok(false),
+            CaKind::Federation => {
+                Ok(self.federation.as_ref().is_some_and(|all| all.current().ca.key.is_some()))
+            }
+            CaKind::Statement => Ok(false),
         };
         key.unwrap_or(false)
     }

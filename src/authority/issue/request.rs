@@ -10,6 +10,7 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::public_key::PublicKey as SubjectKey;
 
+use crate::output::{AUDIENCE, JWT, TTL, jwt_ttl};
 use crate::wire::{BoundKeys, OutputRequest, binding};
 
 /// The shortest RSA key that is certified, in bits.
@@ -26,6 +27,8 @@ pub struct OutputKeys {
     pub ssh: Option<Vec<u8>>,
     /// The SubjectPublicKeyInfo in DER.
     pub tls: Option<Vec<u8>>,
+    /// The audience of a token, and its life in seconds where one is asked for.
+    jwt: Option<(String, Option<u64>)>,
     /// The CSR in DER, whose signature [`OutputKeys::check_possession`] checks.
     csr: Option<Vec<u8>>,
 }
@@ -42,7 +45,8 @@ impl OutputKeys {
             None => (None, None),
         };
         let ssh = request.ssh.as_ref().map(|ssh| ssh_blob(&ssh.public_key)).transpose().map_err(said)?;
-        Ok(Self { name: request.name.clone(), ssh, tls, csr })
+        let jwt = read_jwt(request).map_err(|why| said(format!("`{TTL}` {why}")))?;
+        Ok(Self { name: request.name.clone(), ssh, tls, jwt, csr })
     }
 
     /// Checks that whoever sent the CSR holds its key. It costs a signature's
@@ -56,6 +60,14 @@ impl OutputKeys {
     }
 }
 
+/// What a proof is bound to of a token, if it is one that is asked for, with a life that is one.
+fn read_jwt(request: &OutputRequest) -> Result<Option<(String, Option<u64>)>, String> {
+    let audience = request.options.get(AUDIENCE).filter(|_| request.kind == JWT.name);
+    let Some(audience) = audience else { return Ok(None) };
+    let ttl = request.options.get(TTL).map(|text| jwt_ttl(text)).transpose()?;
+    Ok(Some((audience.clone(), ttl)))
+}
+
 fn said_of(output: &str, why: String) -> String {
     format!("output `{}`: {why}", crate::text::shown(output))
 }
@@ -67,7 +79,7 @@ pub fn binding_of(keys: &[OutputKeys]) -> String {
             name: &keys.name,
             ssh_blob: keys.ssh.as_deref(),
             tls_spki: keys.tls.as_deref(),
-            jwt: None,
+            jwt: keys.jwt.as_ref().map(|(audience, ttl)| (audience.as_str(), *ttl)),
         }
     }
     binding(&keys.iter().map(bound).collect::<Vec<_>>(), &[])

@@ -23,6 +23,8 @@ pub struct PolicyRequest<'a> {
     pub outputs: &'a [OutputRequest],
     /// How long the certificates should live, in seconds.
     pub ttl_seconds: i64,
+    /// The authority's own URL, where it is known.
+    pub public_url: Option<&'a str>,
 }
 
 impl Policy {
@@ -76,7 +78,8 @@ impl Policy {
         let mut outputs = Vec::with_capacity(types.len());
         for (output, output_policy) in request.outputs.iter().zip(types) {
             let roles = roles(self, bot, output, &mut warnings)?;
-            let set = RoleSet { bot, request: output, roles, warnings: &mut warnings };
+            let (join_method, urls) = (token.method.name, request.public_url.as_slice());
+            let set = RoleSet { bot, request: output, join_method, urls, roles, warnings: &mut warnings };
             outputs.push(grant_output(output_policy, set, ttl)?);
         }
         let (bot, token) = (bot.name.clone(), token.name.clone());
@@ -98,16 +101,17 @@ fn grant_output(
     mut set: RoleSet<'_, '_>,
     ttl: u64,
 ) -> Result<OutputGrant, Denial> {
-    let (ssh, tls) = (policy.grant)(&mut set)?;
+    let (ssh, tls, jwt) = (policy.grant)(&mut set)?;
     let options = set.request.options.iter().filter(|(name, _)| policy.recorded.contains(&name.as_str()));
     Ok(OutputGrant {
         options: options.map(|(name, value)| (name.clone(), value.clone())).collect(),
         name: set.request.name.clone(),
         kind: policy.declaration.name,
         roles: set.roles.iter().map(|role| role.name.clone()).collect(),
-        ttl: set.ttl(ttl),
+        ttl: set.ttl(ttl).min(jwt.as_ref().map_or(u64::MAX, |jwt| jwt.ttl)),
         ssh,
         tls,
+        jwt,
     })
 }
 

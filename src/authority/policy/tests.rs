@@ -8,3 +8,4 @@ mod names;
 mod names_properties;
 mod properties;
 mod separation;
+mod tokens;

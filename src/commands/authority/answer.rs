@@ -32,8 +32,8 @@ pub(super) struct Answer {
     result: Result<Preview, Denial>,
 }
 
-/// Asks the policy about the claims in `file`, for the join token and outputs of `args`.
-pub(super) fn ask(policy: &Policy, file: &Path, args: &Check) -> Result<Answer> {
+/// Asks the policy of the authority at that URL about the claims in `file`, for the join token and outputs of `args`.
+pub(super) fn ask(policy: &Policy, file: &Path, args: &Check, public_url: Option<&str>) -> Result<Answer> {
     let name = args.token.as_deref().unwrap_or_default();
     let token = policy.token(name).ok_or_else(|| {
         let mut names: Vec<&str> = policy.tokens().map(|token| token.name.as_str()).collect();
@@ -47,7 +47,8 @@ pub(super) fn ask(policy: &Policy, file: &Path, args: &Check) -> Result<Answer> 
         args.outputs.iter().map(|text| output(text, &args.roles)).collect::<Result<_>>()?;
     let ttl = parse_duration(&args.ttl).map_err(|why| Error::usage(format!("`--ttl`: {why}")))?;
     let ttl_seconds = i64::try_from(ttl).unwrap_or(i64::MAX);
-    let mut answer = judge(policy, token, claims, &PolicyRequest { outputs: &outputs, ttl_seconds });
+    let mut answer =
+        judge(policy, token, claims, &PolicyRequest { outputs: &outputs, ttl_seconds, public_url });
     let method = token.method.name;
     if let Some(other) = args.join_method.as_deref().filter(|other| *other != method) {
         let detail = format!("the join token is for {method}, not for {}", shown_exactly(other));
@@ -157,6 +158,7 @@ impl Answer {
                 "extensions": ssh.map(|ssh| &ssh.extensions),
                 "common_name": tls.map(|tls| &tls.common_name),
                 "organizations": tls.map(|tls| &tls.organizations),
+                "audience": output.jwt.as_ref().map(|jwt| &jwt.audience),
             })
         };
         let asked = json!({
@@ -196,4 +198,5 @@ fn granted(output: &OutputGrant, page: &mut Vec<String>) {
             page.push(format!("    TLS organizations: {}", shown_long(&tls.organizations.join(" "))));
         }
     }
+    page.extend(output.jwt.iter().map(|jwt| format!("    token for: {}", shown_long(&jwt.audience))));
 }

@@ -35,7 +35,7 @@ terminal: environment error text
 aws: clock environment error folder net retry text
 
 # what can be asked for, and who a job is: the registries
-output:
+output: document wire
 join::source: environment error folder secret text wire
 # The client's half of a join method, and the authority's: neither names the other.
 join::prove: environment error join::source net secret wire
@@ -70,12 +70,12 @@ once::exchange: clock denial destination environment error join::method join::pr
 once::revoke: assertion clock destination environment error net once::exchange once::exchange::keys
     once::run once::settings openssh pem random secret terminal wire
 once::delivery: destination environment error folder join::method net once::exchange
-    once::exchange::keys once::revoke once::run once::settings output random rfc4251 terminal text wire
+    once::exchange::keys once::revoke once::run once::settings output random rfc4251 secret terminal text wire
 once::command: clock destination environment error folder join::method once::delivery once::exchange
     once::exchange::keys once::revoke once::run once::settings process retry terminal text
     wire
 once: cli destination environment error join::job join::method net once::command once::delivery once::exchange
-    once::exchange::keys once::revoke once::run once::runs once::settings output runtime suite terminal
+    once::exchange::keys once::revoke once::run once::runs once::settings output runtime secret suite terminal
     text wire
 
 # a server's side: it knows the authority by its API alone
@@ -95,15 +95,15 @@ authority::store: authority::ca authority::limits clock environment error folder
 authority::keys: authority::ca authority::store::CertificateKind authority::store::Recorded authority::store::RevokedCertificate
     authority::validity aws clock environment error folder jws net openssh pem random retry runtime secret suite terminal text wire
 authority::policy: denial document elsewhere error join::elsewhere join::find join::method join::METHODS join::names
-    join::of_issuer join::rules join::verify output principal text wire
+    join::of_issuer join::rules join::verify net::lies_under output principal text wire
 authority::policy_files: authority::policy error folder text
 authority::config: authority::ca authority::keys authority::limits authority::policy authority::policy_files authority::store::STORE_KEY
     authority::store::StoreKey authority::store::StorePlace document environment error folder net secret suite
 # A grant, and nothing else of the policy or of who the job is; of the store what is recorded.
-authority::issue: authority::ca::CaKind authority::keys authority::policy::decide::grant authority::store::CertificateKind
+authority::issue: authority::ca::CaKind authority::ca::OWN authority::keys authority::policy::decide::grant authority::store::CertificateKind
     authority::store::CommandPlan authority::store::Earlier authority::store::EarlierCertificate authority::store::ExchangePlan
     authority::store::NewCertificate authority::store::PlanRecord authority::store::Recorded
-    authority::validity clock error join::verify::Provenance principal random text wire
+    authority::validity clock error join::verify::Provenance output principal random secret text wire
 authority::audit: authority::store clock error text
 authority::replicas: authority::store error text
 authority::hosts: authority::store

@@ -33,6 +33,7 @@ spec:
     kubernetes_users: ['{{external.kube}}']
     kubernetes_groups: ['system:masters']
     ssh_host_principals: ['*.example.com']
+    jwt_audiences: ['https://*.example.com']
   deny:
     logins: [root, 'adm*']
     app_labels: {name: billing}
@@ -41,6 +42,7 @@ spec:
     kubernetes_users: [admin]
     kubernetes_groups: ['system:*']
     ssh_host_principals: [ca.example.com]
+    jwt_audiences: ['https://ca.example.com']
 ---
 kind: role
 version: v7
