@@ -312,6 +312,25 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn nothing_that_follows_a_host_leads_away_from_it(
+            host in "[a-z]{1,5}(\\.[a-z]{1,5}){1,2}",
+            scheme in "(https:)?//|",
+            capital in 0_usize..4,
+            end in "\\.?(:443)?([/?#][!-~]{0,12})?",
+        ) {
+            let mut spelled = host.clone();
+            if let Some(one) = spelled.get_mut(..capital.min(host.len())) {
+                one.make_ascii_uppercase();
+            }
+            let audience = format!("{scheme}{spelled}{end}");
+            let url = format!("https://{host}");
+            proptest::prop_assert!(lies_under(&audience, &url), "{}", audience);
+            proptest::prop_assert!(!lies_under(&audience, &format!("https://x{host}")), "{}", audience);
+        }
+    }
+
     #[test]
     fn ca_files_must_hold_a_certificate() {
         crate::net::install_crypto();
