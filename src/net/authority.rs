@@ -89,7 +89,7 @@ pub fn believing(
             (verifier(roots)?, pins)
         }
         (None, Some(pins)) => {
-            let pins = pin::parse(pins)?;
+            let pins = pin::ca_pins(pins)?;
             let pinned: Arc<dyn ServerCertVerifier> = Arc::new(Pinned::new(pins.clone()));
             (pinned, pins)
         }
@@ -206,7 +206,7 @@ fn untrusted(error: Error, why: &Untrusted, trust: &AuthorityTrust, now: i64) ->
         (_, _, Some(pins)) => error.hint(format!(
             "no CA with {} {} signed it: `machine-id authority export tls-ca-pin` prints the right one",
             if pins.contains(',') { "one of the pins" } else { "the pin" },
-            pin::parse(pins).unwrap_or_default().join(", ")
+            pin::ca_pins(pins).unwrap_or_default().join(", ")
         )),
         _ => error
             .hint("an authority with its own certificate: give --ca-file with the output of `machine-id authority export tls-ca`")
@@ -309,6 +309,25 @@ mod tests {
             ("", plain),
         ] {
             assert!(!lies_under(audience, url), "{audience} {url}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_that_follows_a_host_leads_away_from_it(
+            host in "[a-z]{1,5}(\\.[a-z]{1,5}){1,2}",
+            scheme in "(https:)?//|",
+            capital in 0_usize..4,
+            end in "\\.?(:443)?([/?#][!-~]{0,12})?",
+        ) {
+            let mut spelled = host.clone();
+            if let Some(one) = spelled.get_mut(..capital.min(host.len())) {
+                one.make_ascii_uppercase();
+            }
+            let audience = format!("{scheme}{spelled}{end}");
+            let url = format!("https://{host}");
+            proptest::prop_assert!(lies_under(&audience, &url), "{}", audience);
+            proptest::prop_assert!(!lies_under(&audience, &format!("https://x{host}")), "{}", audience);
         }
     }
 

@@ -156,7 +156,9 @@ fn check_jwt(token: &str, audience: &str, issuer: &str, expires_at: i64) -> Resu
         return Err("the token is for another audience".to_owned());
     }
     if !is(&claims, "iss", issuer) {
-        return Err(format!("the token is of another issuer than {issuer}, as its `public_url` would be"));
+        return Err(format!(
+            "the token is of another issuer than {issuer}: spell --authority as its `public_url`"
+        ));
     }
     match claims.get("exp").and_then(Value::as_i64) {
         Some(end) if end >= expires_at => Ok(()),
