@@ -260,7 +260,7 @@ fn a_user_of_its_own_and_root_get_on() {
     store.execute("DELETE FROM cas WHERE key LIKE 'statement %'", []).unwrap();
     drop(store);
     let said = serve();
-    let warning = "warning: without a statement key nothing is stated to servers: cannot write ";
+    let warning = "warning: without a statement key nothing is stated to servers, and without a federation key nothing is vouched for elsewhere: cannot write ";
     assert!(said.contains(warning) && said.contains("192.0.2.1:1"), "{said}");
 }
 

@@ -133,7 +133,8 @@ fn one_with_other_ca_keys_does_not_start() {
     let (status, said) = (started.wait(), started.stderr());
     assert_eq!(status.code(), Some(2), "{said}");
     let (ours, theirs) = (pin(replica.data_dir()), pin(bench.authority.data_dir()));
-    assert!(said.contains("the CA keys here are others than those of the store: ssh-host SHA256:"), "{said}");
+    let others = "the CA keys here are others than those of the store: federation ";
+    assert!(said.contains(others) && said.contains(", ssh-host SHA256:"), "{said}");
     assert!(
         said.contains(&format!("tls {ours} here")) && said.contains(&format!("tls {theirs} there")),
         "{said}"

@@ -21,13 +21,15 @@ use crate::support::sshd::Sshd;
 use crate::support::{wait_for, wait_slowly_for};
 
 const JOBS: usize = 8;
+/// The keys, in the order in which they are made.
+const ALL: [&str; 6] = ["ssh-user", "ssh-host", "statement", "federation", "federation-next", "tls"];
 
 #[test]
 fn a_job_logs_in_and_nothing_but_kms_has_the_keys() {
     let (kms, issuer) = (Kms::start(), Issuer::start());
     let authority = kms.authority(&issuer, "compatible").start();
     let of = |name: &str| (format!("alias/ca-{name}"), "ECC_NIST_P256".to_owned(), "Enabled".to_owned());
-    assert_eq!(kms.keys(), ["ssh-user", "ssh-host", "statement", "tls"].map(of));
+    assert_eq!(kms.keys(), ALL.map(of));
     // What the page allows is what is asked for, and no more.
     let mut init: BTreeSet<String> = actions("init.json").into_iter().collect();
     for unused in ["kms:DeleteAlias", "kms:DescribeKey", "kms:ScheduleKeyDeletion"] {
@@ -201,7 +203,7 @@ fn what_a_failed_init_leaves_is_named() {
         "{said}"
     );
     assert!(!said.contains("to be destroyed"), "{said}");
-    assert_eq!(kms.keys().len(), 4);
+    assert_eq!(kms.keys().len(), ALL.len());
     // Nothing can be named: the key that was made is taken back.
     let may = |kept: &dyn Fn(&str) -> bool| {
         kms.allow_actions(actions("init.json").into_iter().filter(|action| kept(action)));
@@ -212,13 +214,12 @@ fn what_a_failed_init_leaves_is_named() {
         code == 2 && said.contains("access is denied") && said.contains("is deleted in 7 days"),
         "{said}"
     );
-    assert_eq!(kms.keys()[4], (String::new(), "ECC_NIST_P256".to_owned(), "PendingDeletion".to_owned()));
+    assert_eq!(kms.keys()[ALL.len()], (String::new(), "ECC_NIST_P256".to_owned(), "PendingDeletion".to_owned()));
     // Nothing can be signed: what was made is named.
     may(&|action| action != "kms:Sign");
     let (code, said) = init("three", "awskms:alias/c", &[]);
     assert!(code == 5 && said.contains("access is denied"), "{code} {said}");
-    let left = ["ssh-user", "ssh-host", "statement", "tls"]
-        .map(|name| format!("the key alias/c-{name} in AWS KMS, region eu-central-1"));
+    let left = ALL.map(|name| format!("the key alias/c-{name} in AWS KMS, region eu-central-1"));
     assert!(said.contains(&format!("are to be destroyed: {}", left.join(", "))), "{said}");
     for (keys, others, code, says) in [
         ("awskms:ca", ("A", "b"), 2, "is not `awskms:alias/PREFIX`"),

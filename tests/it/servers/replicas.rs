@@ -78,7 +78,8 @@ fn other_ca_keys(first: &Authority) {
     let said = stranger.refuses_to_start();
     for words in [
         "exit status: 2",
-        "the CA keys here are others than those of the store: ssh-host SHA256:",
+        "the CA keys here are others than those of the store: federation ",
+        ", ssh-host SHA256:",
         " there, as ",
         "hint: all authorities of a store have the same CA keys",
     ] {

@@ -152,7 +152,7 @@ fn policy(issuer: &Issuer) -> String {
 }
 
 #[test]
-fn all_four_go_round_under_load_and_nothing_fails() {
+fn all_five_go_round_under_load_and_nothing_fails() {
     let (issuer, cluster) = (Issuer::start(), Cluster::start());
     let urls = [Role::Owner, Role::Server].map(|role| cluster.url(role));
     let first = &Authority::with_policy(&policy(&issuer))
