@@ -20,6 +20,7 @@ mod revocation;
 mod serving;
 mod single_use;
 mod statements;
+mod trusted;
 
 use serde_json::Value;
 
