@@ -12,6 +12,7 @@ use crate::wire::{MIN_TTL, OutputRequest};
 
 pub(super) mod grant;
 pub(super) mod matching;
+pub(super) mod remote;
 pub(super) mod role_set;
 
 use grant::{Grant, OutputGrant, Preview};
