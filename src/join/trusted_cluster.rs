@@ -262,6 +262,11 @@ pub fn bot(claims: &Map<String, Value>) -> String {
     format!("{}@{}", text(claims, "bot"), text(claims, "cluster"))
 }
 
+/// The same, where these are names.
+pub fn named_bot(claims: &Map<String, Value>) -> Option<String> {
+    ["bot", "cluster"].iter().all(|name| is_name(text(claims, name))).then(|| bot(claims))
+}
+
 /// The roles that the root vouches for; none of them is one of this cluster's.
 pub fn roles(claims: &Map<String, Value>) -> Vec<&str> {
     claims.get("roles").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect()

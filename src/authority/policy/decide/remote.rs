@@ -31,7 +31,7 @@ impl JoinToken {
     pub fn bot_of(&self, claims: Option<&Map<String, Value>>) -> Option<String> {
         match self.map {
             None => Some(self.bot.clone()),
-            Some(_) => claims.map(trusted_cluster::bot),
+            Some(_) => claims.and_then(trusted_cluster::named_bot),
         }
     }
 
