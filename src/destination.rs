@@ -8,6 +8,7 @@ mod application;
 mod database;
 pub(crate) mod directory;
 mod identity;
+pub mod jwt;
 mod kubernetes;
 pub(crate) mod manifest;
 pub mod material;
@@ -27,6 +28,7 @@ pub static OUTPUTS: &[&OutputFiles] = &[
     &database::FILES,
     &kubernetes::FILES,
     &ssh_host::FILES,
+    &jwt::FILES,
 ];
 
 /// The files of the type of that name.
@@ -69,6 +71,7 @@ mod tests {
             folder: "/d",
             ssh: Some(SshMaterial { private_key: Some("PRIVATE"), public_key: "PUB", certificate: "CERT" }),
             tls: Some(TlsMaterial { private_key: "TLSKEY", chain: "CHAIN" }),
+            jwt: Some("TOKEN"),
             options: &OptionValues::from([("cluster".into(), "c".into())]),
             files: &OptionValues::new(),
             subject: Some("deploy"),
@@ -94,6 +97,7 @@ mod tests {
             folder: "/d",
             ssh: Some(SshMaterial { private_key: Some("PRIVATE"), public_key: "PUB", certificate: "CERT" }),
             tls: Some(TlsMaterial { private_key: "TLSKEY", chain: "CHAIN" }),
+            jwt: Some("TOKEN"),
             trust: &trust,
             revoked_hosts: None,
             options: &OptionValues::new(),

@@ -17,6 +17,7 @@ use crate::text::json_text;
 use crate::wire::{ExchangeResponse, JoinedInstance, OutputResponse};
 
 pub mod leaf;
+mod passport;
 pub mod request;
 pub mod ssh;
 mod token;
@@ -36,6 +37,7 @@ struct Plan {
     bot: String,
     token: String,
     outputs: Vec<PreparedOutput>,
+    leaves: Vec<passport::PassportPlan>,
     /// The extensions of all X.509 certificates that say which run they are for.
     fulcio: Vec<(u64, String)>,
     warnings: Vec<String>,
@@ -111,11 +113,14 @@ impl Prepared {
                     .transpose()?,
             });
         }
+        let passport = |leaf| Ok(passport::PassportPlan::new(serial()?, leaf, &grant, at));
+        let leaves = grant.leaves.iter().map(passport).collect::<Result<_>>()?;
         Ok(Self(Plan {
             issuance_id: random::id("i")?,
             bot: grant.bot.clone(),
             token: grant.token.clone(),
             outputs,
+            leaves,
             fulcio: at.provenance.fulcio.clone(),
             warnings,
         }))
@@ -126,8 +131,17 @@ impl Prepared {
         self.ends().count()
     }
 
-    /// When each of its certificates ends.
+    /// Whether it has a proof for a leaf that no authority would read.
+    pub fn is_too_long(&self) -> bool {
+        self.0.leaves.iter().any(passport::PassportPlan::is_too_long)
+    }
+
+    /// When each of its certificates ends, and each proof for a leaf.
     pub fn ends(&self) -> impl Iterator<Item = i64> {
+        self.output_ends().chain(self.0.leaves.iter().map(|leaf| leaf.token.until))
+    }
+
+    fn output_ends(&self) -> impl Iterator<Item = i64> {
         let of = |output: &PreparedOutput| {
             let (ssh, tls) =
                 (output.ssh.as_ref().map(|ssh| ssh.until), output.tls.as_ref().map(|tls| tls.until));
@@ -143,12 +157,14 @@ impl Prepared {
             let tls = output.tls.as_ref().map(x509::TlsPlan::ca);
             [ssh, tls, output.jwt.as_ref().map(token::TokenPlan::ca)]
         };
-        self.0.outputs.iter().flat_map(of).flatten().all(|(kind, ca)| keys.signs_again(kind, ca))
+        let leaves = self.0.leaves.iter().map(|leaf| leaf.token.ca());
+        let mut all = self.0.outputs.iter().flat_map(of).flatten().chain(leaves);
+        all.all(|(kind, ca)| keys.signs_again(kind, ca))
     }
 
-    /// When the first of them does.
-    pub fn expires(&self) -> i64 {
-        self.ends().min().unwrap_or_default()
+    /// When the first of its certificates ends; proofs for leaves are for once, and count where there is nothing else.
+    fn expires(&self) -> i64 {
+        self.output_ends().min().or_else(|| self.ends().min()).unwrap_or_default()
     }
 }
 
@@ -185,6 +201,10 @@ impl ExchangePlan for Prepared {
                 jwt.recorded(earlier.time, &old);
             }
         }
+        for leaf in &mut self.0.leaves {
+            let old = take(leaf.record())?;
+            leaf.token.recorded(earlier.time, &old);
+        }
         self.0.issuance_id.clone_from(&earlier.id);
         recorded.is_empty().then_some(self)
     }
@@ -199,6 +219,10 @@ impl Plan {
         let mut hash = Context::new(&SHA256);
         hash.update(former);
         hash.update(json_text(&json!([runs, self.fulcio])).as_bytes());
+        // Without any, it is what it was before there were leaves.
+        for leaf in &self.leaves {
+            hash.update(leaf.token.fingerprinted().as_bytes());
+        }
         hash.finish().as_ref().try_into().unwrap_or_default()
     }
 
@@ -241,6 +265,7 @@ impl Plan {
                 ..certificate
             }));
         }
+        all.extend(self.leaves.iter().map(passport::PassportPlan::record));
         all
     }
 }
@@ -275,6 +300,7 @@ impl Recorded<Prepared> {
                 roles: output.roles.clone(),
             })
         };
+        let leaves = plan.leaves.iter().map(|leaf| leaf.sign(&self, &plan.issuance_id, keys));
         Ok(ExchangeResponse {
             issuance_id: plan.issuance_id.clone(),
             cluster: cluster.to_owned(),
@@ -284,7 +310,7 @@ impl Recorded<Prepared> {
             trust: keys.trust(),
             warnings: plan.warnings.clone(),
             revoked_hosts: None,
-            leaves: Vec::new(),
+            leaves: leaves.collect::<Result<_>>()?,
             instance,
         })
     }
@@ -310,6 +336,7 @@ mod tests {
             bot: "deployer".to_owned(),
             token: "ci".to_owned(),
             outputs: vec![output],
+            leaves: Vec::new(),
             fulcio: Vec::new(),
             warnings: Vec::new(),
         })

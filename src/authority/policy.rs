@@ -23,7 +23,7 @@ mod resources;
 mod tests;
 
 pub use decide::PolicyRequest;
-pub use decide::grant::{Grant, JwtGrant, OutputGrant, Preview, SshGrant, TlsGrant};
+pub use decide::grant::{Grant, JwtGrant, LeafGrant, OutputGrant, Preview, SshGrant, TlsGrant};
 pub use decide::matching::{RuleTrial, Trial};
 pub use decide::remote::MapTrial;
 pub use lints::{Finding, LINTS, Lint, Report};

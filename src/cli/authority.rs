@@ -431,6 +431,8 @@ pub enum Exported {
     TlsCaPin,
     /// What an authority's statements to its servers are verified by.
     StatementKey,
+    /// The key set that its tokens are verified by, for clouds and leaf clusters that fetch none: `static_jwks`.
+    FederationJwks,
     /// A line for known_hosts.
     KnownHosts,
 }
@@ -477,6 +479,9 @@ pub struct Audit {
     /// With this denial or issuance id; or of a job of another cluster, with its issuance id there, or the `jti` of its proof.
     #[arg(long, value_name = "ID")]
     pub id: Option<String>,
+    /// With this serial of a certificate, or `jti` of a token.
+    #[arg(long, value_name = "SERIAL")]
+    pub serial: Option<String>,
     /// How to print it.
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,

@@ -20,6 +20,7 @@ use crate::net::{AuthorityTrust, authority_url, timeout};
 use crate::once::revoke::{NOT_REVOKED, Revocable, revoke_by_manifest};
 use crate::once::runs::{self, LivingRun};
 use crate::once::settings::destinations::VARIABLE;
+use crate::output::JWT;
 use crate::runtime::block_on;
 use crate::terminal::{Level, Progress};
 use crate::text::shown;
@@ -158,12 +159,19 @@ impl Cleanup<'_> {
             }
             return Ok(());
         };
-        let revocable = Revocable::of_destination(&found);
         let manifest = found.manifest.clone();
+        // A token's key is in no file; one beside it may be.
+        let revocable = Revocable::of_destination(&found)
+            .or_else(|| others(&manifest).find_map(|(found, _)| Revocable::of_destination(&found)));
         self.wipe(found, path);
         self.wipe_others(&manifest);
         match revocable {
             Some(revocable) => self.revoke(&revocable, &manifest),
+            // Its key was in no file.
+            None if manifest.outputs.iter().all(|output| output.kind == JWT.name) => {
+                let end = shown(&manifest.expires_at);
+                self.progress.line(&format!("a token that somebody has copied ends by itself, at {end}"));
+            }
             None => self.progress.warning(&format!("{NOT_REVOKED}: there is no key to sign with")),
         }
         Ok(())
@@ -179,13 +187,7 @@ impl Cleanup<'_> {
 
     /// Other destinations of the same run; one of another issuance has nothing to do with this one.
     fn wipe_others(&self, manifest: &Manifest) {
-        for path in manifest.also.iter().map(Path::new).filter(|path| path.is_absolute()) {
-            if let Ok(Some(found)) = wipe::find(path)
-                && found.manifest.issuance_id == manifest.issuance_id
-            {
-                self.wipe(found, path);
-            }
-        }
+        others(manifest).for_each(|(found, path)| self.wipe(found, path));
     }
 
     fn revoke(&self, revocable: &Revocable, manifest: &Manifest) {
@@ -196,6 +198,15 @@ impl Cleanup<'_> {
             self.progress.warning(&format!("{NOT_REVOKED}: {error}"));
         }
     }
+}
+
+/// Those of the same issuance, where they still are.
+fn others(manifest: &Manifest) -> impl Iterator<Item = (Found, &Path)> {
+    let paths = manifest.also.iter().map(Path::new).filter(|path| path.is_absolute());
+    paths.filter_map(|path| {
+        let found = wipe::find(path).ok().flatten()?;
+        (found.manifest.issuance_id == manifest.issuance_id).then_some((found, path))
+    })
 }
 
 /// A run that goes on, in words.

@@ -22,10 +22,10 @@ use crate::document::{Mapping, Mistake, Node};
 use crate::error::{Error, Kind};
 use crate::net::{authority_origin, ca_pins};
 use crate::text::words;
-use crate::wire::{ID_TOKEN, MIN_TTL, PASSPORT, Proof, is_name};
+use crate::wire::{ID_TOKEN, MIN_TTL, PASSPORT, Proof, TRUSTED_CLUSTER, is_name};
 
 /// The method's name.
-pub const NAME: &str = "trusted_cluster";
+pub const NAME: &str = TRUSTED_CLUSTER;
 
 /// How long a passport lives at most, in seconds.
 const MAX_LIFETIME: i64 = 300;

@@ -20,6 +20,7 @@ pub mod disk;
 pub mod gateway;
 pub mod host;
 pub mod issuer;
+pub mod jwt;
 pub mod key_store;
 pub mod keys;
 pub mod kms;

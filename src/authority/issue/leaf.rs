@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use ring::digest::{SHA256, digest};
+use serde_json::{Map, Value};
 
 use crate::authority::keys::Signing;
 use crate::authority::store::{CertificateKind, NewCertificate};
@@ -18,6 +19,8 @@ pub struct RequestContext<'a> {
     pub issuer: &'a str,
     /// How it proved who it is.
     pub join_method: &'a str,
+    /// What its proof says, verified.
+    pub claims: &'a Map<String, Value>,
     /// Which run it is for.
     pub provenance: &'a Provenance,
     /// The address that asks, for roles that pin it.

@@ -18,6 +18,9 @@ use crate::text::json_text;
 /// `typ` of what an output `jwt` is.
 pub(super) const JWT: &str = "JWT";
 
+/// The most that header, signature and the claims of times and names take, in bytes before base64.
+const ROOM: usize = 512;
+
 /// A token that is about to be signed.
 #[derive(Debug)]
 pub(super) struct TokenPlan {
@@ -29,6 +32,8 @@ pub(super) struct TokenPlan {
     pub(super) audience: String,
     /// Its claims, but for the audience, those of times, and those that name it and its issuance.
     claims: Map<String, Value>,
+    /// For how long the job may have something by it, in seconds, where that is said.
+    grants: Option<i64>,
     now: i64,
     pub(super) until: i64,
 }
@@ -42,7 +47,18 @@ impl TokenPlan {
         (audience, claims): (String, Map<String, Value>),
         (now, until): (i64, i64),
     ) -> Self {
-        Self { serial, typ, key, audience, claims, now, until }
+        Self { serial, typ, key, audience, claims, grants: None, now, until }
+    }
+
+    /// One that says until when the job may have something by it, `seconds` from now.
+    pub(super) fn granting(self, seconds: i64) -> Self {
+        Self { grants: Some(seconds), ..self }
+    }
+
+    /// At least as long as it becomes, in bytes.
+    pub(super) fn length(&self) -> usize {
+        let claims = json_text(&json!(self.claims)).len() + json_text(&json!(self.audience)).len() + ROOM;
+        claims.div_ceil(3) * 4
     }
 
     /// As it was recorded at `time`.
@@ -58,7 +74,7 @@ impl TokenPlan {
 
     /// What makes two requests the same.
     pub(super) fn fingerprinted(&self) -> String {
-        json_text(&json!([self.typ, STANDARD.encode(&self.key), self.audience, self.claims]))
+        json_text(&json!([self.typ, STANDARD.encode(&self.key), self.audience, self.claims, self.grants]))
     }
 
     /// For the store, but for the output that it is of: nobody waits for its end where a CA is rotated.
@@ -84,6 +100,8 @@ impl TokenPlan {
         ] {
             claims.insert(name.to_owned(), value);
         }
+        let grant_ends = self.grants.map(|seconds| json!(self.now.saturating_add(seconds)));
+        claims.extend(grant_ends.map(|ends| ("grant_expires_at".to_owned(), ends)));
         keys.sign_token(recorded, self.typ, &claims)
     }
 }

@@ -38,11 +38,13 @@ pub(super) struct Answer {
     rules: Vec<RuleTrial>,
     denials: Vec<RuleTrial>,
     map: Vec<MapTrial>,
+    /// The leaf clusters that it may go to, and the roles that go there.
+    leaves: Vec<(String, Vec<String>)>,
     result: Result<Preview, Denial>,
 }
 
-/// Asks the policy about the claims in `file`, for the join token and outputs of `args`.
-pub(super) fn ask(policy: &Policy, file: &Path, args: &Check) -> Result<Answer> {
+/// Asks the policy of the authority at that URL about the claims in `file`, for the join token and outputs of `args`.
+pub(super) fn ask(policy: &Policy, file: &Path, args: &Check, public_url: Option<&str>) -> Result<Answer> {
     let (option, noun, name) = match &args.from {
         Some(name) => ("--from", "trusted cluster", name.as_str()),
         None => ("--token", "join token", args.token.as_deref().unwrap_or_default()),
@@ -59,7 +61,12 @@ pub(super) fn ask(policy: &Policy, file: &Path, args: &Check) -> Result<Answer> 
         args.outputs.iter().map(|text| output(text, &args.roles)).collect::<Result<_>>()?;
     let ttl = parse_duration(&args.ttl).map_err(|why| Error::usage(format!("`--ttl`: {why}")))?;
     let ttl_seconds = i64::try_from(ttl).unwrap_or(i64::MAX);
-    let mut answer = judge(policy, token, claims, &PolicyRequest { outputs: &outputs, ttl_seconds });
+    let mut answer = judge(
+        policy,
+        token,
+        claims,
+        &PolicyRequest { outputs: &outputs, leaves: &[], ttl_seconds, public_url },
+    );
     let method = token.method.name;
     if let Some(other) = args.join_method.as_deref().filter(|other| *other != method) {
         let detail = format!("the {noun} is for {method}, not for {}", shown_exactly(other));
@@ -80,6 +87,9 @@ pub(super) fn judge(
     let (rules, denials) = (Policy::trial(token, &claims), Policy::denials(token, &claims));
     let map = token.map_trial(&claims);
     let result = token.verifier.assume(claims).and_then(|assumed| policy.preview(token, &assumed, asked));
+    let names = |roles: Vec<&str>| roles.into_iter().map(str::to_owned).collect();
+    let leaves = if token.method.of_cluster { Vec::new() } else { policy.leaves_of(&token.bot) };
+    let leaves = leaves.into_iter().map(|(leaf, roles)| (leaf.name.clone(), names(roles))).collect();
     Answer {
         token: token.name.clone(),
         noun: token.noun(),
@@ -88,6 +98,7 @@ pub(super) fn judge(
         rules,
         denials,
         map,
+        leaves,
         result,
     }
 }
@@ -166,6 +177,9 @@ impl Answer {
         page.push(self.line());
         for preview in self.result.iter() {
             preview.outputs.iter().for_each(|output| granted(output, &mut page));
+            page.extend(self.leaves.iter().map(|(leaf, roles)| {
+                format!("  leaf cluster `{leaf}`: vouched for with roles {}", roles.join(", "))
+            }));
             page.extend(preview.warnings.iter().map(|warning| format!("  warning: {}", shown_long(warning))));
         }
         page.push(NOT_JUDGED.to_owned());
@@ -192,6 +206,7 @@ impl Answer {
                 "extensions": ssh.map(|ssh| &ssh.extensions),
                 "common_name": tls.map(|tls| &tls.common_name),
                 "organizations": tls.map(|tls| &tls.organizations),
+                "audience": output.jwt.as_ref().map(|jwt| &jwt.audience),
             })
         };
         let line = |line: &MapTrial| json!({"at": line.origin.to_string(), "remote": line.remote, "local": line.local, "taken": line.taken});
@@ -210,7 +225,9 @@ impl Answer {
         let answer = match &self.result {
             Ok(preview) => {
                 let outputs: Vec<Value> = preview.outputs.iter().map(output).collect();
-                json!({"bot": preview.bot, "outputs": outputs, "warnings": preview.warnings})
+                let leaf = |(name, roles): &(String, Vec<String>)| json!({"name": name, "roles": roles});
+                let leaves: Vec<Value> = self.leaves.iter().map(leaf).collect();
+                json!({"bot": preview.bot, "outputs": outputs, "leaves": leaves, "warnings": preview.warnings})
             }
             Err(denial) => json!({"reason": denial.reason.row().code, "detail": denial.detail}),
         };
@@ -238,4 +255,5 @@ fn granted(output: &OutputGrant, page: &mut Vec<String>) {
             page.push(format!("    TLS organizations: {}", shown_long(&tls.organizations.join(" "))));
         }
     }
+    page.extend(output.jwt.iter().map(|jwt| format!("    token for: {}", shown_long(&jwt.audience))));
 }

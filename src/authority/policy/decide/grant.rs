@@ -30,6 +30,8 @@ pub struct Preview {
     pub until: Option<i64>,
     /// One for each output asked for, in the same order.
     pub outputs: Vec<OutputGrant>,
+    /// One for each leaf cluster asked for, in the same order.
+    pub leaves: Vec<LeafGrant>,
     /// What the job should know, each once: a role that was left out, say.
     pub warnings: Vec<String>,
 }
@@ -97,5 +99,24 @@ pub struct JwtGrant {
     /// Whoever is to believe it.
     pub audience: String,
     /// How long it lives at most, in seconds.
+    pub ttl: u64,
+}
+
+/// That a job is vouched for at a leaf cluster.
+#[derive(Debug, PartialEq, Eq)]
+pub struct LeafGrant {
+    /// The leaf's name.
+    pub name: String,
+    /// The binding of the request that the job makes there.
+    pub binding: String,
+    /// The leaf's URL.
+    pub url: String,
+    /// The pins of its TLS CAs.
+    pub ca_pin: Option<String>,
+    /// The hosts that are the leaf's.
+    pub hosts: Vec<String>,
+    /// The roles that go there, by name; at least one.
+    pub roles: Vec<String>,
+    /// For how long the job may have something there, in seconds.
     pub ttl: u64,
 }

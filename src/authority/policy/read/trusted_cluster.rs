@@ -278,7 +278,12 @@ mod tests {
     }
 
     fn granted(policy: &Policy, roles: &Value) -> Result<Grant, Denial> {
-        let asked = PolicyRequest { outputs: &[output("ssh", &[])], ttl_seconds: 3600 };
+        let asked = PolicyRequest {
+            outputs: &[output("ssh", &[])],
+            leaves: &[],
+            ttl_seconds: 3600,
+            public_url: None,
+        };
         policy.decide(policy.token("root.test").unwrap(), &Identity::for_test(claims(roles)), &asked)
     }
 
@@ -324,6 +329,7 @@ mod tests {
                     token: String::new(),
                     until: grant.until,
                     outputs: Vec::new(),
+                    leaves: Vec::new(),
                     warnings: Vec::new(),
                 })
                 .unwrap()
