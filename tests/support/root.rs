@@ -53,7 +53,7 @@ impl Root {
                 "fulcio": {"8": "https://token.actions.githubusercontent.com", "12": "https://github.com/octo-org/app"},
                 "claims": {
                     "iss": "https://token.actions.githubusercontent.com", "repository": "octo-org/app",
-                    "repository_id": "74", "run_id": "7", "ref": "refs/heads/main", "kubernetes.io/x": "y",
+                    "repository_id": "74", "run_id": "7", "ref": "refs/heads/main", "kubernetes.io/x": "pod",
                 },
             },
         });

@@ -71,7 +71,7 @@ fn policy(root: &Root) -> String {
         root.trusted(
             "rules.test",
             &format!(
-                "{map}, allow: [{{bot: 'dep*', join_method: github, provenance: {{repository: 'octo-org/*', kubernetes.io/x: y}}}}], \
+                "{map}, allow: [{{bot: 'dep*', join_method: github, provenance: {{repository: 'octo-org/*', kubernetes.io/x: pod}}}}], \
                  deny: [{{provenance: {{ref: '*/evil'}}}}, {{bot: deployer-of-evil}}]"
             ),
         ),
@@ -327,8 +327,8 @@ fn check_and_explain_name_the_lines_of_the_map() {
     let file = folder.path().join("passport");
     let check = |text: &str, from: &str, more: &[&str]| {
         std::fs::write(&file, text).unwrap();
-        let mut command = scene.leaf.command(["check", "--from", from, "--claims"]);
-        let said = process::run(command.arg(&file).args(more));
+        let mut command = scene.leaf.command(["check"]);
+        let said = process::run(command.args(["--from", from, "--claims"]).arg(&file).args(more));
         (said.status.code(), String::from_utf8(said.stdout).unwrap(), String::from_utf8(said.stderr).unwrap())
     };
     let claims = json!(token.claims).to_string();
