@@ -30,6 +30,7 @@ type Exchange = Box<dyn FnOnce(&Path)>;
 
 /// An authority before it starts.
 pub struct Builder {
+    cluster: String,
     policy: String,
     issuer_ca: Option<PathBuf>,
     environment: Vec<(String, String)>,
@@ -63,6 +64,12 @@ impl Builder {
     pub fn issuer(mut self, issuer: &Issuer) -> Self {
         self.issuer_ca = Some(issuer.ca_file());
         self
+    }
+
+    /// Of another cluster than [`CLUSTER`].
+    #[must_use]
+    pub fn cluster(self, name: &str) -> Self {
+        Self { cluster: name.to_owned(), ..self }
     }
 
     /// Reaches issuers through this proxy: see [`Issuer::proxy`].
@@ -129,7 +136,7 @@ impl Builder {
         let url = format!("https://{address}");
         let data = data_dir(&directory);
         process::succeed(
-            machine_id(["authority", "init", "--cluster", CLUSTER, "--public-url", &url, "--data-dir"])
+            machine_id(["authority", "init", "--cluster", &self.cluster, "--public-url", &url, "--data-dir"])
                 .arg(&data)
                 .args(&self.init)
                 .args(["--keys", &self.keys])
@@ -186,6 +193,7 @@ impl Authority {
     /// An authority with this policy, not started yet.
     pub fn with_policy(policy: &str) -> Builder {
         Builder {
+            cluster: CLUSTER.to_owned(),
             policy: policy.to_owned(),
             issuer_ca: None,
             environment: Vec::new(),

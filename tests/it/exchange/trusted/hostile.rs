@@ -115,7 +115,7 @@ fn cases(scene: &Scene, keys: &Keys) -> Vec<Case> {
     // Its time.
     for (name, value, reason) in [
         ("exp", now - 60, "token_expired"),
-        ("exp", now + 301, "lifetime_too_long"),
+        ("exp", now + 241, "lifetime_too_long"),
         ("exp", i64::MAX, "lifetime_too_long"),
         ("iat", now + 120, "token_not_yet_valid"),
         ("nbf", now + 120, "token_not_yet_valid"),
