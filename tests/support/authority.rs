@@ -30,8 +30,8 @@ type Exchange = Box<dyn FnOnce(&Path)>;
 
 /// An authority before it starts.
 pub struct Builder {
-    cluster: String,
     policy: String,
+    cluster: &'static str,
     issuer_ca: Option<PathBuf>,
     environment: Vec<(String, String)>,
     config: String,
@@ -59,17 +59,17 @@ pub struct Authority {
 }
 
 impl Builder {
+    /// Of another cluster than [`CLUSTER`].
+    #[must_use]
+    pub fn cluster(self, cluster: &'static str) -> Self {
+        Self { cluster, ..self }
+    }
+
     /// Trusts this issuer's CA for discovery and key sets.
     #[must_use]
     pub fn issuer(mut self, issuer: &Issuer) -> Self {
         self.issuer_ca = Some(issuer.ca_file());
         self
-    }
-
-    /// Of another cluster than [`CLUSTER`].
-    #[must_use]
-    pub fn cluster(self, name: &str) -> Self {
-        Self { cluster: name.to_owned(), ..self }
     }
 
     /// Reaches issuers through this proxy: see [`Issuer::proxy`].
@@ -136,7 +136,7 @@ impl Builder {
         let url = format!("https://{address}");
         let data = data_dir(&directory);
         process::succeed(
-            machine_id(["authority", "init", "--cluster", &self.cluster, "--public-url", &url, "--data-dir"])
+            machine_id(["authority", "init", "--cluster", self.cluster, "--public-url", &url, "--data-dir"])
                 .arg(&data)
                 .args(&self.init)
                 .args(["--keys", &self.keys])
@@ -193,8 +193,8 @@ impl Authority {
     /// An authority with this policy, not started yet.
     pub fn with_policy(policy: &str) -> Builder {
         Builder {
-            cluster: CLUSTER.to_owned(),
             policy: policy.to_owned(),
+            cluster: CLUSTER,
             issuer_ca: None,
             environment: Vec::new(),
             config: String::new(),
