@@ -70,12 +70,12 @@ once::exchange: clock denial destination environment error join::method join::pr
 once::revoke: assertion clock destination environment error net once::exchange once::exchange::keys
     once::run once::settings openssh pem random secret terminal wire
 once::delivery: destination environment error folder join::method net once::exchange
-    once::exchange::keys once::revoke once::run once::settings output random rfc4251 terminal text wire
+    once::exchange::keys once::revoke once::run once::settings output random rfc4251 secret terminal text wire
 once::command: clock destination environment error folder join::method once::delivery once::exchange
     once::exchange::keys once::revoke once::run once::settings process retry terminal text
     wire
 once: cli destination environment error join::job join::method net once::command once::delivery once::exchange
-    once::exchange::keys once::revoke once::run once::runs once::settings output runtime suite terminal
+    once::exchange::keys once::revoke once::run once::runs once::settings output runtime secret suite terminal
     text wire
 
 # a server's side: it knows the authority by its API alone
@@ -120,7 +120,7 @@ authority::assertion: assertion authority authority::store clock denial error jo
 authority::revoke: authority authority::assertion authority::config authority::store clock error join::jwt secret text wire
 authority::host_proof: authority authority::assertion authority::config authority::store clock error text
 authority::served_list: authority authority::revocation
-authority::discovery: authority authority::keys error terminal wire
+authority::discovery: authority authority::config authority::keys error terminal wire
 authority::http: authority authority::assertion authority::connections authority::discovery authority::enroll authority::host_proof
     authority::keys::CaKeys authority::keys::is_away authority::limits
     authority::revocation authority::revoke authority::served_list authority::statements authority::store::closed::closed authority::store::is_away authority::store::is_displaced

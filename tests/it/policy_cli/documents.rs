@@ -75,7 +75,11 @@ fn every_policy_in_the_documents_loads() {
         // One that is not marked is not read here.
         assert!(!text.contains("```yaml\nkind:"), "{path}: a policy that is not marked `yaml policy`");
     }
+<<<<<<< HEAD
     for kind in ["bot", "role", "token", "cluster_auth_preference", "trusted_cluster"] {
+=======
+    for kind in ["bot", "role", "token", "cluster_auth_preference", "leaf_cluster"] {
+>>>>>>> c-c
         assert!(kinds.iter().any(|found| found == kind), "no document shows a {kind}");
     }
 }
@@ -107,6 +111,7 @@ fn sections() -> Vec<(String, &'static str)> {
         (resource("role", "v7", "{options: {qqqq: 1}}"), "options."),
         (resource("role", "v7", "{allow: {qqqq: 1}}"), "allow."),
         (resource("role", "v7", "{deny: {qqqq: 1}}"), "deny."),
+        (resource("leaf_cluster", "v1", "{qqqq: 1}"), ""),
         (resource("token", "v2", &format!("{{{token}, join_method: github, qqqq: 1}}")), ""),
     ];
     for spec in ["{qqqq: 1}", "{role_map: [{qqqq: 1}]}", "{allow: [{qqqq: 1}]}", "{deny: [{qqqq: 1}]}"] {
