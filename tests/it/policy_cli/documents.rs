@@ -75,11 +75,7 @@ fn every_policy_in_the_documents_loads() {
         // One that is not marked is not read here.
         assert!(!text.contains("```yaml\nkind:"), "{path}: a policy that is not marked `yaml policy`");
     }
-<<<<<<< HEAD
-    for kind in ["bot", "role", "token", "cluster_auth_preference", "trusted_cluster"] {
-=======
-    for kind in ["bot", "role", "token", "cluster_auth_preference", "leaf_cluster"] {
->>>>>>> c-c
+    for kind in ["bot", "role", "token", "cluster_auth_preference", "leaf_cluster", "trusted_cluster"] {
         assert!(kinds.iter().any(|found| found == kind), "no document shows a {kind}");
     }
 }
