@@ -16,16 +16,16 @@ use super::method::Method;
 use super::oidc::{Oidc, TokenProfile, key_set};
 use super::rules::{self, Field, Match, Rule};
 use super::verify::{Failure, Identity, Provenance, Verifier, VerifyContext};
-use crate::clock::{LEEWAY, rfc3339};
+use crate::clock::rfc3339;
 use crate::denial::{Denial, Reason};
 use crate::document::{Mapping, Mistake, Node};
 use crate::error::{Error, Kind};
 use crate::net::{authority_origin, ca_pins};
 use crate::text::words;
-use crate::wire::{ID_TOKEN, MIN_TTL, PASSPORT, Proof, is_name};
+use crate::wire::{ID_TOKEN, MIN_TTL, PASSPORT, Proof, TRUSTED_CLUSTER, is_name};
 
 /// The method's name.
-pub const NAME: &str = "trusted_cluster";
+pub const NAME: &str = TRUSTED_CLUSTER;
 
 /// How long a passport lives at most, in seconds.
 const MAX_LIFETIME: i64 = 300;
@@ -77,8 +77,7 @@ pub(super) static METHOD: Method = Method {
 static PROFILE: TokenProfile = TokenProfile {
     typ: Some(PASSPORT),
     algorithms: &[Algorithm::ES256],
-    // From a minute before it was made, as all that an authority signs.
-    max_lifetime: MAX_LIFETIME + LEEWAY,
+    max_lifetime: MAX_LIFETIME,
     required: &["sub", "jti", "cluster", "bot", "join_token", "join_method", "issuance_id"],
     check,
     ..TokenProfile::RS256
@@ -260,6 +259,11 @@ fn check_grant(claims: &Map<String, Value>, now: i64) -> Result<(), Denial> {
 /// The bot that a job of another cluster is here, by its passport's claims: no bot of this cluster has such a name.
 pub fn bot(claims: &Map<String, Value>) -> String {
     format!("{}@{}", text(claims, "bot"), text(claims, "cluster"))
+}
+
+/// The same, where these are names.
+pub fn named_bot(claims: &Map<String, Value>) -> Option<String> {
+    ["bot", "cluster"].iter().all(|name| is_name(text(claims, name))).then(|| bot(claims))
 }
 
 /// The roles that the root vouches for; none of them is one of this cluster's.

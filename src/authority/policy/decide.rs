@@ -13,6 +13,7 @@ mod asked;
 pub(super) mod grant;
 mod leaves;
 pub(super) mod matching;
+pub(super) mod remote;
 pub(super) mod role_set;
 
 use grant::{Grant, OutputGrant, Preview};

@@ -16,7 +16,6 @@ mod template;
 
 pub use leaf_cluster::LeafCluster;
 pub use origin::Origin;
-pub use role_map::MapTrial;
 
 pub(crate) use bot::{Bot, Trait};
 pub(crate) use field::{RoleField, has_wildcard};
