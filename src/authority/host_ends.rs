@@ -91,7 +91,8 @@ fn soon(mut all: Vec<HostCertificate>, now: i64) -> Vec<Ending> {
     let is_replaced = |one: &HostCertificate| {
         let middle = one.from.midpoint(one.until);
         names(one).any(|name| of_key.get(&(name, one.key_hash)).is_some_and(|last| *last > one.issuance))
-            || names(one).all(|name| of_new.get(&name).is_some_and(|last| *last > middle))
+            || !one.names.is_empty()
+                && names(one).all(|name| of_new.get(&name).is_some_and(|last| *last > middle))
     };
     let ending = |one: &HostCertificate| {
         let (kind, validity) = (words(one.kind), Validity { from: one.from, until: one.until });

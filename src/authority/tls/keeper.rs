@@ -13,6 +13,8 @@ use crate::terminal::log;
 
 /// How often what there is to warn of is told again, in seconds.
 const TELL_EVERY: i64 = 86_400;
+/// How often it is looked which certificates of hosts end soon, in seconds: there may be many.
+const LOOK_AT_HOSTS_EVERY: i64 = 3600;
 
 /// Who looks after it.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub struct CertificateKeeper {
     /// Why what is served is not what it was to be.
     failure: Option<CertificateWarning>,
     told: Told,
+    /// When it was last looked at certificates of hosts.
+    looked: Option<i64>,
 }
 
 impl CertificateKeeper {
@@ -58,6 +62,7 @@ impl CertificateKeeper {
             waiting: None,
             failure: None,
             told: Told::default(),
+            looked: None,
         };
         keeper.tell();
         Ok(keeper)
@@ -90,7 +95,21 @@ impl CertificateKeeper {
         if asked {
             self.told = Told::default();
         }
+        self.look_at_hosts(asked).await;
         self.tell();
+    }
+
+    /// Now and then; what was found last stays where that fails.
+    async fn look_at_hosts(&mut self, asked: bool) {
+        let now = self.authority.clock.now();
+        let is_due = |last: i64| !(last..last.saturating_add(LOOK_AT_HOSTS_EVERY)).contains(&now);
+        if !asked && !self.looked.is_none_or(is_due) {
+            return;
+        }
+        self.looked = Some(now);
+        if let Err(error) = self.authority.look_at_host_ends().await {
+            log(&format!("warning: which certificates of hosts end soon is not known: {error}"));
+        }
     }
 
     /// Ours: made again in good time, and where the clock was ahead or behind when it was made.
@@ -135,7 +154,7 @@ impl CertificateKeeper {
     /// Says what there is to warn of.
     fn tell(&mut self) {
         let now = self.authority.clock.now();
-        let warnings = self.current.warnings(&self.authority);
+        let warnings = self.current.log_warnings(&self.authority);
         let warnings: Vec<_> = self.failure.iter().cloned().chain(warnings).collect();
         if self.told.is_news(&warnings, now) {
             for warning in &warnings {
