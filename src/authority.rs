@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use ca::CaSet;
-use store::cas::Heard;
 use host_ends::HostEnds;
+use store::cas::Heard;
 use store::replicas::{CAS, LACKS, OLD_TRUST, ROOT_OF, Replica};
 use validity::Ending;
 

@@ -175,7 +175,8 @@ mod tests {
     #[test]
     fn who_renews_by_hand_is_told_before_who_renews_by_itself_is() {
         let short = |renewal| HostCertificate { until: 90 * DAY, renewal, ..one(0, 1, "db") };
-        for (renewal, first) in [(Renewal::Operator, Some(60)), (Renewal::Worker, Some(75)), (Renewal::Job, None)]
+        for (renewal, first) in
+            [(Renewal::Operator, Some(60)), (Renewal::Worker, Some(75)), (Renewal::Job, None)]
         {
             let mut days = (0..90).filter(|day| !told(&[short(renewal)], *day).is_empty());
             assert_eq!(days.next(), first, "{renewal:?}");

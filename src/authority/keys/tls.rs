@@ -224,8 +224,7 @@ impl TlsCa {
     /// As what it signs names it, for one signature.
     fn issuer<S: rcgen::SigningKey>(&self, signer: S) -> Result<Issuer<'static, S>> {
         let der = CertificateDer::from(&*self.certificate.der);
-        Issuer::from_ca_cert_der(&der, signer)
-            .context(Kind::Internal, "the TLS CA's certificate")
+        Issuer::from_ca_cert_der(&der, signer).context(Kind::Internal, "the TLS CA's certificate")
     }
 
     /// A certificate by this CA for another's key, under the name that it has for itself; in PEM. It ends with the first of both,
@@ -267,7 +266,10 @@ impl TlsCa {
                 .and_then(|draft| subject::exchange(draft.der(), subject::CERTIFICATE, subject, &signer)),
             None => {
                 let issuer = self.issuer(&signer)?;
-                params.signed_by(&key, &issuer).context(Kind::Internal, failed).map(|signed| signed.der().to_vec())
+                params
+                    .signed_by(&key, &issuer)
+                    .context(Kind::Internal, failed)
+                    .map(|signed| signed.der().to_vec())
             }
         };
         Ok(pem::encode("CERTIFICATE", &der.map_err(|error| signer.failure(error))?).to_string())

@@ -193,8 +193,8 @@ impl CurrentCertificate {
 pub fn store_warnings(ends: &HostEnds, list: Option<&Ending>, now: i64) -> Vec<CertificateWarning> {
     let no_list = "no other was made since: the authority's log says why, if it runs; servers that read it let nobody in once \
                    it has ended";
-    let sign = "have it signed anew by `sign-host` or `sign-server`; a host that renews it by itself has failed to; what nobody \
-                uses any more is not told of once it is revoked: `machine-id authority lock --serial`";
+    let sign = "sign it anew (`sign-host`, `sign-server`), or see why the host has not renewed it; where nobody uses it, revoke \
+                it: `machine-id authority lock --serial`";
     let list = list.and_then(|list| Some((list, list.validity.warning(now)?)));
     let list = list.map(|(list, why)| CertificateWarning {
         message: format!("{} {why}", list.what),

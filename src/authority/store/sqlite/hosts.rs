@@ -113,13 +113,14 @@ fn certificates(
             renewal: Renewal::of(row.get(6)?, row.get(7)?),
         })
     };
-    connection.prepare_cached(CERTIFIED)?.query_map(params![end, number(serial), most], certificate)?.collect()
+    connection
+        .prepare_cached(CERTIFIED)?
+        .query_map(params![end, number(serial), most], certificate)?
+        .collect()
 }
 
 fn last_list(connection: &Connection) -> rusqlite::Result<Option<i64>> {
-    connection
-        .prepare_cached("SELECT nullif(list_made, 0) FROM state")?
-        .query_row([], |row| row.get(0))
+    connection.prepare_cached("SELECT nullif(list_made, 0) FROM state")?.query_row([], |row| row.get(0))
 }
 
 /// Where another authority was quicker that heard of it later, that stays; not so where clocks were wrong.
