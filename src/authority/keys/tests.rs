@@ -389,7 +389,9 @@ fn what_is_signed_asks_the_key_once_and_is_verified_by_it() {
     assert_eq!(asked(), 0);
     let spki = KeyPair::generate().unwrap().subject_public_key_info();
     for subject in [None, Some(own.subject().as_raw())] {
-        let pem = ca.sign(&params(7, 1_000_000, 1_003_600).unwrap(), &spki, subject).unwrap();
+        let mut params = params(7, 1_000_000, 1_003_600).unwrap();
+        params.use_authority_key_identifier_extension = true;
+        let pem = ca.sign(&params, &spki, subject).unwrap();
         let signed = crate::pem::certificates(&pem).unwrap().remove(0);
         let (_, signed) = X509Certificate::from_der(&signed).unwrap();
         assert_eq!((asked(), signed.verify_signature(Some(own.public_key())).is_ok()), (1, true));

@@ -13,8 +13,8 @@ use crate::terminal::log;
 
 /// How often what there is to warn of is told again, in seconds.
 const TELL_EVERY: i64 = 86_400;
-/// How often it is looked which certificates of hosts end soon, in seconds: there may be many.
-const LOOK_AT_HOSTS_EVERY: i64 = 3600;
+/// How often it is looked which certificates of hosts end soon, in seconds, since there may be many; and whether the list does.
+const LOOK_AT_ENDS_EVERY: i64 = 3600;
 
 /// Who looks after it.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub struct CertificateKeeper {
     /// Why what is served is not what it was to be.
     failure: Option<CertificateWarning>,
     told: Told,
-    /// When it was last looked at certificates of hosts.
+    /// When it was last looked at the ends of what others have.
     looked: Option<i64>,
 }
 
@@ -95,20 +95,24 @@ impl CertificateKeeper {
         if asked {
             self.told = Told::default();
         }
-        self.look_at_hosts(asked).await;
+        self.look_at_ends(asked).await;
         self.tell();
     }
 
-    /// Now and then; what was found last stays where that fails.
-    async fn look_at_hosts(&mut self, asked: bool) {
+    /// What was found last stays where that fails. A list that nobody has asked for since it became old is no news.
+    async fn look_at_ends(&mut self, asked: bool) {
         let now = self.authority.clock.now();
-        let is_due = |last: i64| !(last..last.saturating_add(LOOK_AT_HOSTS_EVERY)).contains(&now);
+        let is_due = |last: i64| !(last..last.saturating_add(LOOK_AT_ENDS_EVERY)).contains(&now);
         if !asked && !self.looked.is_none_or(is_due) {
             return;
         }
         self.looked = Some(now);
         if let Err(error) = self.authority.look_at_host_ends().await {
             log(&format!("warning: which certificates of hosts end soon is not known: {error}"));
+        }
+        if self.authority.list_ending().is_some_and(|list| list.validity.warning(now).is_some()) {
+            // Why there is no other, who looks whether it is ready says.
+            let _ = self.authority.revocation_lists().await;
         }
     }
 

@@ -210,14 +210,14 @@ pub fn store_warnings(ends: &HostEnds, list: Option<&Ending>, now: i64) -> Vec<C
     list.into_iter().chain(named.iter().map(|one| soon(one, sign, now))).chain(more).collect()
 }
 
-/// That it ends soon.
+/// That it ends soon, or has.
 fn soon(ending: &Ending, hint: &str, now: i64) -> CertificateWarning {
     let Ending { what, validity } = ending;
     CertificateWarning {
         message: format!("{what} ends at {}", rfc3339(validity.until)),
         hint: hint.to_owned(),
         is_fault: false,
-        days_left: Some(validity.days_left(now)),
+        days_left: (now < validity.until).then(|| validity.days_left(now)),
     }
 }
 
