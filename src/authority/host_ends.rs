@@ -35,7 +35,7 @@ impl HostEnds {
     pub async fn look(trail: &(impl HostTrail + Sync + ?Sized), now: i64) -> Result<Self> {
         let (mut all, mut after) = (Vec::new(), (now, u64::MAX));
         let has_more = loop {
-            let page = trail.host_certificates(after, PAGE).await?;
+            let page = trail.living(after, PAGE).await?;
             let is_last = page.len() < PAGE;
             after = page.last().map_or(after, |last| (last.until, last.serial));
             all.extend(page);

@@ -384,7 +384,8 @@ fn what_is_signed_asks_the_key_once_and_is_verified_by_it() {
     let certificate = tls::read(&certificate, Owner::me()).unwrap();
     let der = certificate.der.clone();
     let (_, own) = X509Certificate::from_der(&der).unwrap();
-    let ca = TlsCa::new(Some(Arc::clone(&key) as _), certificate).unwrap();
+    let private: Arc<dyn PrivateKey> = Arc::<Counted>::clone(&key);
+    let ca = TlsCa::new(Some(private), certificate).unwrap();
     let asked = || key.1.swap(0, Ordering::SeqCst);
     assert_eq!(asked(), 0);
     let spki = KeyPair::generate().unwrap().subject_public_key_info();

@@ -125,11 +125,7 @@ pub trait HostTrail {
 
     /// The certificates of hosts and servers that are not revoked, by their ends and serials: at most so many, behind that
     /// end and serial.
-    fn host_certificates(
-        &self,
-        after: (i64, u64),
-        most: usize,
-    ) -> BoxFuture<'_, Result<Vec<HostCertificate>>>;
+    fn living(&self, after: (i64, u64), most: usize) -> BoxFuture<'_, Result<Vec<HostCertificate>>>;
 
     /// When the last revocation lists were made that hosts and servers are given; none where there were none yet.
     fn last_list(&self) -> BoxFuture<'_, Result<Option<i64>>>;

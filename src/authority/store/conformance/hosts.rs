@@ -194,7 +194,7 @@ fn certificates_of_hosts_are_found_by_their_ends(bench: &Bench) {
     let all = |store: &Arc<dyn Store>| {
         let (mut all, mut after) = (Vec::new(), (NOW, u64::MAX));
         loop {
-            let page: Vec<HostCertificate> = bench.wait(store.host_certificates(after, 2));
+            let page: Vec<HostCertificate> = bench.wait(store.living(after, 2));
             let Some(last) = page.last() else { return all };
             after = (last.until, last.serial);
             all.extend(page);

@@ -22,12 +22,8 @@ impl HostTrail for Postgres {
         self.trail.hosts()
     }
 
-    fn host_certificates(
-        &self,
-        after: (i64, u64),
-        most: usize,
-    ) -> BoxFuture<'_, Result<Vec<HostCertificate>>> {
-        self.trail.host_certificates(after, most)
+    fn living(&self, after: (i64, u64), most: usize) -> BoxFuture<'_, Result<Vec<HostCertificate>>> {
+        self.trail.living(after, most)
     }
 
     fn last_list(&self) -> BoxFuture<'_, Result<Option<i64>>> {
@@ -40,11 +36,7 @@ impl HostTrail for PostgresTrail {
         Box::pin(again(&self.0, CANNOT_READ, PATIENCE, |client, _| async move { read(&client).await }))
     }
 
-    fn host_certificates(
-        &self,
-        after: (i64, u64),
-        most: usize,
-    ) -> BoxFuture<'_, Result<Vec<HostCertificate>>> {
+    fn living(&self, after: (i64, u64), most: usize) -> BoxFuture<'_, Result<Vec<HostCertificate>>> {
         Box::pin(again(&self.0, CANNOT_READ, PATIENCE, move |client, _| async move {
             certificates(&client, after, most).await
         }))

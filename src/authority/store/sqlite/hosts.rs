@@ -18,11 +18,7 @@ impl HostTrail for Sqlite {
         Box::pin(self.reader.read(read))
     }
 
-    fn host_certificates(
-        &self,
-        after: (i64, u64),
-        most: usize,
-    ) -> BoxFuture<'_, Result<Vec<HostCertificate>>> {
+    fn living(&self, after: (i64, u64), most: usize) -> BoxFuture<'_, Result<Vec<HostCertificate>>> {
         Box::pin(self.reader.read(move |connection| certificates(connection, after, most)))
     }
 
@@ -36,11 +32,7 @@ impl HostTrail for SqliteTrail {
         Box::pin(self.look(read))
     }
 
-    fn host_certificates(
-        &self,
-        after: (i64, u64),
-        most: usize,
-    ) -> BoxFuture<'_, Result<Vec<HostCertificate>>> {
+    fn living(&self, after: (i64, u64), most: usize) -> BoxFuture<'_, Result<Vec<HostCertificate>>> {
         Box::pin(self.look(move |connection| certificates(connection, after, most)))
     }
 
