@@ -113,7 +113,7 @@ authority::statements: authority::ca authority::keys authority::revocation autho
 authority: authority::ca authority::config authority::host_ends authority::hosts authority::keys authority::limits authority::old_trust authority::policy
     authority::policy_files authority::replicas authority::revocation authority::statements authority::store authority::validity clock error
     folder::trust::Owner join::issuers net random suite
-authority::tls: authority authority::ca authority::config authority::host_ends authority::issue authority::keys authority::store
+authority::tls: authority authority::ca authority::config authority::host_ends authority::issue authority::keys authority::revocation::Lists authority::store
     authority::validity clock error folder pem terminal text
 authority::enroll: authority authority::ca authority::config authority::issue authority::keys authority::limits
     authority::policy authority::store authority::validity clock denial error join::find join::instance join::issuers join::method join::verify random wire
