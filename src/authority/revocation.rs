@@ -90,6 +90,8 @@ pub struct ListCache {
     /// What is revoked, by ascending serial, and was not over an hour ago. There may be a million, and this is their one copy.
     known: RwLock<Vec<RevokedCertificate>>,
     state: Mutex<State>,
+    /// When the last ones are good, also while others are being made.
+    validity: RwLock<Option<Validity>>,
 }
 
 /// How far the lists are.
@@ -171,9 +173,9 @@ impl Lists {
         }
     }
 
-    /// When the X.509 list ends, unless it is made again.
+    /// When the X.509 list ends, unless it is made again; those of other CAs end with it.
     pub fn ending(&self) -> Ending {
-        Ending { what: "the list of revoked X.509 certificates".to_owned(), validity: self.validity }
+        ending(self.validity)
     }
 
     fn size(&self) -> usize {
@@ -260,6 +262,7 @@ impl ListCache {
             before.map(|last| changes(&last.lists, number, state.fresh.clone())).unwrap_or_default();
         let (lists, first_end) = self.make(keys, number, made, from, changes).await?;
         let lists = Arc::new(lists);
+        *self.validity.write().unwrap_or_else(PoisonError::into_inner) = Some(lists.validity);
         let rest = if lists.ends > LARGE { REST.min(begun.elapsed() * 10) } else { Duration::ZERO };
         let cached = Cached {
             lists: Arc::clone(&lists),
@@ -274,6 +277,11 @@ impl ListCache {
         former.into_iter().for_each(|former| keep(&mut state.former, former.lists));
         state.fresh.clear();
         Ok((lists, revocations))
+    }
+
+    /// When the last ones end that were made, unless others are; nobody makes any for this.
+    pub fn ending(&self) -> Option<Ending> {
+        self.validity.read().unwrap_or_else(PoisonError::into_inner).map(ending)
     }
 
     /// Takes in what was revoked since, for little where that is little.
@@ -358,7 +366,7 @@ impl ListCache {
             crl,
             others,
             ca,
-            validity: Validity { from: valid_from(made), until: made.saturating_add(CRL_VALID) },
+            validity: validity(made),
             ends: ENDS.len() + count * END,
         };
         Ok((lists, first_end))
@@ -404,6 +412,19 @@ impl ListCache {
     fn known(&self) -> RwLockReadGuard<'_, Vec<RevokedCertificate>> {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// When the X.509 lists end that were made then, by whichever authority of a store.
+pub fn ending_of(made: i64) -> Ending {
+    ending(validity(made))
+}
+
+fn ending(validity: Validity) -> Ending {
+    Ending { what: "the list of revoked X.509 certificates".to_owned(), validity }
+}
+
+fn validity(made: i64) -> Validity {
+    Validity { from: valid_from(made), until: made.saturating_add(CRL_VALID) }
 }
 
 /// Keeps lists that are no more for those who are reading them or about to: the last ones, as long as they are no more than

@@ -37,6 +37,26 @@ impl<'k> Signer<'k> {
     }
 }
 
+/// In the place of a key, where rcgen writes what is changed before it is signed: a key that is elsewhere is asked once for each
+/// signature. What it gives is none.
+pub(super) struct Draft<'k>(pub(super) &'k Public);
+
+impl rcgen::PublicKeyData for Draft<'_> {
+    fn der_bytes(&self) -> &[u8] {
+        self.0.raw()
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        self.0.algorithm()
+    }
+}
+
+impl rcgen::SigningKey for Draft<'_> {
+    fn sign(&self, _: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        Ok(Vec::new())
+    }
+}
+
 impl ssh_key::SigningKey for Signer<'_> {
     fn public_key(&self) -> KeyData {
         // None but one for SSH comes here.
