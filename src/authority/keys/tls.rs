@@ -225,7 +225,11 @@ impl TlsCa {
     }
 
     /// As what it signs names it, for one signature.
-    fn issuer<'k>(&self, key: &'k dyn PrivateKey, public: &'k Public) -> Result<Issuer<'static, Signer<'k>>> {
+    fn issuer<'k>(
+        &self,
+        key: &'k dyn PrivateKey,
+        public: &'k Public,
+    ) -> Result<Issuer<'static, Signer<'k, Public>>> {
         let der = CertificateDer::from(&*self.certificate.der);
         Issuer::from_ca_cert_der(&der, Signer::new(key, public))
             .context(Kind::Internal, "the TLS CA's certificate")
