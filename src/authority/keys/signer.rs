@@ -9,22 +9,16 @@ use ssh_key::public::KeyData;
 use super::private::{PrivateKey, Public, ssh_signature};
 use crate::error::{Error, Result};
 
-/// A key for one signature; keeps why there is none.
-pub(super) struct Signer<'k> {
+/// A key for one signature, with its public key as what is signed has it; keeps why there is none.
+pub(super) struct Signer<'k, P> {
     key: &'k dyn PrivateKey,
-    public: &'k Public,
-    ssh: Option<KeyData>,
+    public: &'k P,
     failed: RefCell<Option<Error>>,
 }
 
-impl<'k> Signer<'k> {
-    pub(super) fn new(key: &'k dyn PrivateKey, public: &'k Public) -> Self {
-        Self { key, public, ssh: None, failed: RefCell::default() }
-    }
-
-    /// For SSH, which has the public key in another form.
-    pub(super) fn ssh(key: &'k dyn PrivateKey, public: &'k Public, data: KeyData) -> Self {
-        Self { ssh: Some(data), ..Self::new(key, public) }
+impl<'k, P> Signer<'k, P> {
+    pub(super) fn new(key: &'k dyn PrivateKey, public: &'k P) -> Self {
+        Self { key, public, failed: RefCell::default() }
     }
 
     /// Why the key did not sign, or else what the crate says.
@@ -57,22 +51,20 @@ impl rcgen::SigningKey for Draft<'_> {
     }
 }
 
-impl ssh_key::SigningKey for Signer<'_> {
+impl ssh_key::SigningKey for Signer<'_, KeyData> {
     fn public_key(&self) -> KeyData {
-        // None but one for SSH comes here.
-        let none = || KeyData::Ed25519(ssh_key::public::Ed25519PublicKey([0; 32]));
-        self.ssh.clone().unwrap_or_else(none)
+        self.public.clone()
     }
 }
 
-impl signature::Signer<Signature> for Signer<'_> {
+impl signature::Signer<Signature> for Signer<'_, KeyData> {
     fn try_sign(&self, message: &[u8]) -> Result<Signature, signature::Error> {
         let signed = self.key.sign(message).and_then(|bytes| ssh_signature(self.key.algorithm(), bytes));
         self.attempt(signed).ok_or_else(signature::Error::new)
     }
 }
 
-impl rcgen::PublicKeyData for Signer<'_> {
+impl rcgen::PublicKeyData for Signer<'_, Public> {
     fn der_bytes(&self) -> &[u8] {
         self.public.raw()
     }
@@ -82,7 +74,7 @@ impl rcgen::PublicKeyData for Signer<'_> {
     }
 }
 
-impl rcgen::SigningKey for Signer<'_> {
+impl rcgen::SigningKey for Signer<'_, Public> {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
         self.attempt(self.key.sign(message)).ok_or(rcgen::Error::RemoteKeyError)
     }
