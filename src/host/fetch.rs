@@ -16,8 +16,9 @@ use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::folder::Folder;
 use crate::net::{self, AuthorityTrust, RequestError};
-use crate::secret::Secret;
-use crate::wire::{CrlHash, HOST_HEADER, MAX_LIST, RevokedEnds, TRUSTS_HEADER, TrustAnchors, Watched};
+use crate::wire::{
+    CrlHash, HOST_HEADER, LISTS_HEADER, MAX_LIST, RevokedEnds, TRUSTS_HEADER, TrustAnchors, Watched,
+};
 
 /// The longest line of the authority that is read, in bytes: tens of thousands of revocations at once.
 pub const MAX_LINE: usize = 8 << 20;
@@ -141,19 +142,24 @@ impl<'s> Fetcher<'s> {
         cas.and_then(|cas| trust::plain(&cas)).map_err(|why| useless(TRUST_PATH, &why))
     }
 
-    /// The lists: the KRL too, if it is wanted, those of the `other` TLS CAs, and `ends`, unless they are known.
+    /// The lists, of that number where one is stated: the KRL too, if it is wanted, those of the `other` TLS CAs, and `ends`,
+    /// unless they are known.
     pub(super) async fn lists(
         &self,
+        number: Option<u64>,
         krl: bool,
         other: &[CrlHash],
         ends: Option<BTreeMap<u64, i64>>,
     ) -> Fetched {
-        let krl = async { if krl { Some(self.get(KRL_PATH, MAX_LIST).await) } else { None } };
+        let number = number.map(|number| number.to_string());
+        let said = number.as_deref().map(|number| (LISTS_HEADER, number));
+        let get = async |path: &str| self.body(self.ask(path, true, said).await?, path, MAX_LIST).await;
+        let krl = async { if krl { Some(get(KRL_PATH).await) } else { None } };
         // In this order, so that what the list has is told.
         let tls = async {
-            let mut crls = vec![(None, self.get(CRL_PATH, MAX_LIST).await)];
+            let mut crls = vec![(None, get(CRL_PATH).await)];
             for other in other {
-                let list = self.get(&crl_path(Some(other)), MAX_LIST).await;
+                let list = get(&crl_path(Some(other))).await;
                 crls.push((Some(other.clone()), list));
             }
             (crls, if ends.is_some() { Ok(ends) } else { self.ends().await })
@@ -204,7 +210,7 @@ impl<'s> Fetcher<'s> {
             .and_then(|proof| proof.header(&url, &HostHas::of(self.store), Clock::system().now()));
         let proven = match said {
             Ok(said) => {
-                let response = self.ask(path, whole, Some(&said)).await?;
+                let response = self.ask(path, whole, Some((HOST_HEADER, said.expose()))).await?;
                 // The limit is of refusals, too.
                 if !matches!(response.status().as_u16(), 401 | 429) {
                     self.proven.set(Some(Ok(())));
@@ -220,8 +226,8 @@ impl<'s> Fetcher<'s> {
         self.ask(path, whole, None).await
     }
 
-    /// Asks for a path, where something is `said` as that host; where not the whole answer is to be there in time, its head is.
-    async fn ask(&self, path: &str, whole: bool, said: Option<&Secret>) -> Result<reqwest::Response> {
+    /// Asks for a path, where something is `said` in a header; where not the whole answer is to be there in time, its head is.
+    async fn ask(&self, path: &str, whole: bool, said: Option<(&str, &str)>) -> Result<reqwest::Response> {
         let url = format!("{}{path}", self.settings.authority);
         let mut failed = 0;
         loop {
@@ -232,7 +238,7 @@ impl<'s> Fetcher<'s> {
             let request = client.get(&url);
             let request = if whole { request.timeout(left) } else { request };
             let request = match said {
-                Some(said) => request.header(HOST_HEADER, said.expose()),
+                Some((name, value)) => request.header(name, value),
                 None => request,
             };
             let request = match &self.trusts {
