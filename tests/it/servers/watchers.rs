@@ -279,13 +279,13 @@ fn hosts_that_begin_while_jobs_give_back_without_end_have_their_lists_at_once() 
     let mut watchers = Vec::new();
     load.during(4, || {
         load.goes_on(4);
-        for turn in 0..20 {
+        for turn in 0..12 {
             let one = replicas.one(turn % 2);
             for host in [&known, &Host::new()] {
                 let output = run(&mut host.command("refresh", one, &one.url()));
                 assert!(output.status.success() && output.stderr.is_empty(), "{turn}: {output:?}");
             }
-            if turn % 5 == 0 {
+            if turn % 4 == 0 {
                 let host = Host::new();
                 let watch = host.watch(one, &one.url());
                 wait_for("the files", || host.trust().join("tls_ca.crt").exists().then_some(()));
