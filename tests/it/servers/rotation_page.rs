@@ -319,13 +319,13 @@ fn a_stolen_tls_ca_opens_no_server_once_its_steps_are_done() {
     wait_for("everybody", || (servers.let_in(&honest) == ALL).then_some(()));
     assert!(servers.let_in(&stolen).is_empty());
 
-    // A host that heard nothing meanwhile.
-    let output = run(&mut host("refresh", "timed", "first-ca.crt"));
+    // A host that heard nothing meanwhile, and one that never did.
+    succeed(&mut host("refresh", "timed", "first-ca.crt"));
+    assert_eq!(read(shell.path("timed/tls_ca.crt")), read(&kept));
+    let output = run(&mut host("refresh", "anew", "first-ca.crt"));
     assert_eq!(output.status.code(), Some(5), "{output:?}");
-    assert_eq!(read(shell.path("timed/tls_ca.crt")), first);
-    let timed = shell.path("timed");
-    shell.types("refresh", &[("/etc/ssh/machine-id", timed.to_str().unwrap())]);
-    assert_eq!(read(timed.join("tls_ca.crt")), read(&kept));
-    succeed(&mut host("refresh", "timed", "timed/tls_ca.crt"));
+    let anew = shell.path("anew");
+    shell.types("refresh", &[("/etc/ssh/machine-id", anew.to_str().unwrap())]);
+    assert_eq!(read(anew.join("tls_ca.crt")), read(&kept));
     assert!(!watch.stderr().contains("error"), "{}", watch.stderr());
 }
