@@ -120,7 +120,7 @@ authority::enroll: authority authority::ca authority::config authority::issue au
 authority::assertion: assertion authority authority::store clock denial error join::jwt random
 authority::revoke: authority authority::assertion authority::config authority::store clock error join::jwt secret text wire
 authority::host_proof: authority authority::assertion authority::config authority::store clock error text
-authority::served_list: authority authority::revocation
+authority::served_list: authority authority::revocation error wire
 authority::http: authority authority::assertion authority::connections authority::enroll authority::host_proof
     authority::keys::CaKeys authority::keys::is_away authority::limits
     authority::revocation authority::revoke authority::served_list authority::statements authority::store::closed::closed authority::store::is_away authority::store::is_displaced
