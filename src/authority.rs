@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use ca::CaSet;
+use host_ends::HostEnds;
 use store::cas::Heard;
 use store::replicas::{CAS, LACKS, OLD_TRUST, ROOT_OF, Replica};
 use validity::Ending;
@@ -29,6 +30,7 @@ pub mod connections;
 pub mod discovery;
 pub mod enroll;
 pub mod head;
+pub mod host_ends;
 pub mod host_proof;
 pub mod hosts;
 pub mod http;
@@ -85,6 +87,8 @@ pub struct Authority {
     lists: revocation::ListCache,
     revoked_hosts: revocation::HostListCache,
     hosts: hosts::Heard,
+    /// As of the last look.
+    host_ends: RwLock<Arc<HostEnds>>,
     old_trust: old_trust::OldTrust,
     statements: statements::Statements,
     /// Names this run among authorities that share the store.
@@ -141,6 +145,7 @@ impl Authority {
             lists: revocation::ListCache::default(),
             revoked_hosts: revocation::HostListCache::default(),
             hosts: hosts::Heard::default(),
+            host_ends: RwLock::default(),
             old_trust: old_trust::OldTrust::default(),
             statements: statements::Statements::default(),
             id: random::hex::<16>()?,
@@ -271,6 +276,23 @@ impl Authority {
     /// The host certificates that are revoked, as jobs are given them: a KRL in base64.
     pub async fn revoked_hosts(&self) -> Result<Arc<str>> {
         self.revoked_hosts.list(self.store.as_ref(), &self.keys(), self.clock.now()).await
+    }
+
+    /// When the last X.509 lists end, if any were made; none are for this.
+    pub fn list_ending(&self) -> Option<Ending> {
+        self.lists.ending()
+    }
+
+    /// The certificates of hosts and servers that end soon, as of the last look.
+    pub fn host_ends(&self) -> Arc<HostEnds> {
+        Arc::clone(&self.host_ends.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Looks for them anew.
+    pub async fn look_at_host_ends(&self) -> Result<()> {
+        let found = Arc::new(HostEnds::look(self.store.as_ref(), self.clock.now()).await?);
+        *self.host_ends.write().unwrap_or_else(PoisonError::into_inner) = found;
+        Ok(())
     }
 
     /// Notes that a job was answered which says that it trusts those TLS CAs, or says nothing.

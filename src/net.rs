@@ -18,7 +18,7 @@ mod proxy;
 mod roots;
 
 pub use authority::{
-    AuthorityTrust, authority_client, authority_origin, authority_url, believing, lies_under, trusts,
+    AuthorityTrust, authority_client, authority_origin, authority_url, believing, believing_anybody, lies_under, trusts,
     unreachable,
 };
 pub use client::{Platform, execute, issuer_client, machine_client, send};

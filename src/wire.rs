@@ -336,6 +336,10 @@ pub const STATEMENT_VALID: i64 = 600;
 /// its certificate; its audience is the URL that is asked for.
 pub const HOST_HEADER: &str = "machine-id-host";
 
+/// The header in which a host says of which number a list is to be that it asks for: that of the statement that it has. It is
+/// given those of now where they are not kept any more.
+pub const LISTS_HEADER: &str = "machine-id-lists";
+
 /// The header in which an authority names its suite (`modern` or `compatible`), and a job the one by which it made keys that
 /// nobody chose.
 pub const SUITE_HEADER: &str = "machine-id-suite";

@@ -5,12 +5,14 @@
 import { spawn } from 'node:child_process';
 import { createHash, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { appendFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  accessSync, appendFileSync, constants as constantsOfFiles, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync,
+} from 'node:fs';
 import http from 'node:http';
 import https from 'node:https';
 import { isIP } from 'node:net';
 import { constants } from 'node:os';
-import { join, resolve } from 'node:path';
+import { delimiter, dirname, isAbsolute, join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import tls from 'node:tls';
 
@@ -53,6 +55,12 @@ async function main() {
   const folder = mkdtempSync(join(runner('RUNNER_TEMP'), 'machine-id-')); // 0700, under a name that nobody can foresee
   save({ folder });
 
+  const binary = await obtain(folder);
+  // Kept by the runner: what stands beside the binary could be changed with it.
+  save({ binary, sha256: digest(binary) });
+  tellFile('GITHUB_OUTPUT', { binary });
+  if (choice('setup-only', false)) return appendFileSync(runner('GITHUB_PATH'), `${dirname(binary)}\n`);
+
   const settings = { authority: input('authority'), 'ca-file': path(input('ca-file')), 'ca-pin': input('ca-pin') };
   const destination = path(input('destination')) || join(folder, 'certificates');
   const limits = { token: input('token'), ttl: input('ttl'), timeout: input('timeout') };
@@ -61,16 +69,17 @@ async function main() {
   args.push(...lines('role').map((name) => `--role=${name}`));
   if (process.env.RUNNER_DEBUG === '1') args.push('-v');
 
-  const binary = await obtain(folder);
-  // Kept by the runner: what stands beside the binary could be changed with it.
-  save({ binary, sha256: digest(binary), destination, ...settings }); // before there are keys, so that even half of them are wiped
-  const code = await run(binary, args);
+  const env = { ...process.env };
+  if (!choice('export', true)) delete env.GITHUB_ENV;
+  save({ destination, cleanup: choice('cleanup', true), ...settings }); // before there are keys, so that even half of them are wiped
+  const code = await run(binary, args, env);
   if (code !== 0) fail(`machine-id once failed with ${explain(code)}`, code);
 }
 
 /** Nothing that goes wrong here may fail a job that succeeded: it warns. */
 async function post() {
   const { STATE_folder: folder, STATE_binary: binary, STATE_sha256: sha256, STATE_destination: destination } = process.env;
+  if (process.env.STATE_cleanup === 'false') return; // its keys are in use, and the binary for the step that takes them away
   const env = { ...process.env };
   for (const name of ['authority', 'ca-file', 'ca-pin']) {
     const value = process.env[`STATE_${name}`];
@@ -78,8 +87,8 @@ async function post() {
   }
   try {
     // Every step since could write to it.
-    if (binary && digest(binary) !== sha256) fail(`not running ${binary}: it has changed since the job got its certificates`);
-    const code = binary ? await run(binary, ['cleanup', destination], env, CLEANUP_TIMEOUT) : 0;
+    if (destination && digest(binary) !== sha256) fail(`not running ${binary}: it has changed since the job got its certificates`);
+    const code = destination ? await run(binary, ['cleanup', destination], env, CLEANUP_TIMEOUT) : 0;
     if (code !== 0) fail(`machine-id cleanup failed with ${explain(code)}`);
   } catch (error) {
     tell('warning', `${reason(error)}\nthe certificates may stay valid until they expire`);
@@ -101,10 +110,14 @@ function removeKeys(destination) {
   }
 }
 
+function hash(bytes) {
+  return createHash('sha256').update(bytes).digest('hex');
+}
+
 /** The SHA-256 of a file. */
 function digest(file) {
   try {
-    return createHash('sha256').update(readFileSync(file)).digest('hex');
+    return hash(readFileSync(file));
   } catch (error) {
     return fail(`cannot run ${file}: ${reason(error)}`, error.code === 'ENOENT' ? 127 : 126);
   }
@@ -130,22 +143,70 @@ async function run(binary, args, env = process.env, limit = 0) {
   }
 }
 
-/** The path of the executable, given or downloaded; with a SHA-256 to match, what does not match it is never run. */
+/**
+ * The path of the executable: given, on the runner, or downloaded; with a SHA-256 to match, what does not match it is
+ * never run. Where nothing is said, it is the release that this action has the checksums of, or what the runner has.
+ */
 async function obtain(folder) {
   const given = path(input('binary'));
-  const wanted = input('sha256').toLowerCase();
-  if (given && (input('version') || input('download-url'))) fail('give either `binary`, or what to download');
+  const asked = input('version') || input('download-url');
+  const wanted = input('sha256').toLowerCase() || (given ? '' : bundled());
+  if (given && asked) fail('give either `binary`, or what to download');
   if (given && !wanted) return given;
+  if (!wanted && !asked) return installed() ?? fail('no machine-id on this runner, and no checksums of a release in this action: give `version` and `sha256`, or the path of a `binary`');
   if (!/^[0-9a-f]{64}$/.test(wanted)) {
     fail('`sha256` must have the 64 hexadecimal digits of the executable to download; or give the path of a `binary`');
   }
-  const bytes = given ? readFileSync(given) : await download(source());
-  const found = createHash('sha256').update(bytes).digest('hex');
+  const cached = given ? undefined : cache(wanted);
+  const kept = cached && existsSync(cached) ? readFileSync(cached) : undefined;
+  const isKept = kept && hash(kept) === wanted;
+  const bytes = given ? readFileSync(given) : isKept ? kept : await download(source());
+  const found = hash(bytes);
   if (found !== wanted) fail(`not running machine-id: its SHA-256 is ${found}, not ${wanted}`);
   if (given) return given;
+  // In a folder of this job's alone, so that what was looked at is what is run.
   const binary = join(folder, 'machine-id');
   writeFileSync(binary, bytes, { mode: 0o700, flag: 'wx' });
+  if (cached && !isKept) keep(cached, bytes);
   return binary;
+}
+
+/** The SHA-256 of the release that is asked for, or of the action's own, where the action has it. */
+function bundled() {
+  const { version, sha256 } = JSON.parse(readFileSync(new URL('checksums.json', import.meta.url), 'utf8'));
+  const asked = input('version').replace(/^v/, '') || version;
+  return asked === version ? sha256[TARGETS[machine()]] ?? '' : '';
+}
+
+/** What the runner has already: of absolute folders alone, so that nothing in the workspace passes for it. */
+function installed() {
+  const folders = (process.env.PATH ?? '').split(delimiter).filter((folder) => isAbsolute(folder));
+  return folders.map((folder) => join(folder, 'machine-id')).find((file) => {
+    try {
+      accessSync(file, constantsOfFiles.X_OK);
+      return statSync(file).isFile();
+    } catch {
+      return false;
+    }
+  });
+}
+
+/** Where a runner that stays keeps it between jobs; what lies there is believed by its SHA-256 alone. */
+function cache(wanted) {
+  const folder = process.env.RUNNER_TOOL_CACHE;
+  return folder && join(folder, 'machine-id', wanted, 'machine-id');
+}
+
+/** The next job may do without the download; this one does not need it. */
+function keep(file, bytes) {
+  try {
+    mkdirSync(dirname(file), { recursive: true });
+    const fresh = `${file}.${randomUUID()}`;
+    writeFileSync(fresh, bytes, { mode: 0o755, flag: 'wx' });
+    renameSync(fresh, file);
+  } catch (error) {
+    console.log(`not kept for the next job: ${reason(error)}`);
+  }
 }
 
 /** The URL to download from: over https, or over http on this machine. */
@@ -157,11 +218,15 @@ function source() {
     if (url.protocol === 'https:' || (url.protocol === 'http:' && loopback)) return url;
     fail('`download-url` must be an https URL');
   }
-  const version = input('version').replace(/^v/, '');
+  const own = JSON.parse(readFileSync(new URL('checksums.json', import.meta.url), 'utf8')).version;
+  const version = input('version').replace(/^v/, '') || (input('sha256') ? '' : own);
   if (!/^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?$/.test(version)) fail('`version` must be a release, such as 0.1.0');
-  const machine = `${runner('RUNNER_OS')} ${runner('RUNNER_ARCH')}`;
-  const target = TARGETS[machine] ?? fail(`no release for ${machine}: build it and give its path in \`binary\``);
+  const target = TARGETS[machine()] ?? fail(`no release for ${machine()}: build it and give its path in \`binary\``);
   return new URL(`${RELEASES}/v${version}/machine-id-${target}`);
+}
+
+function machine() {
+  return `${runner('RUNNER_OS')} ${runner('RUNNER_ARCH')}`;
 }
 
 async function download(url, attempt = 1) {
@@ -261,6 +326,12 @@ function input(name) {
   return plain(name, (process.env[`INPUT_${name.toUpperCase()}`] ?? '').trim());
 }
 
+function choice(name, usual) {
+  const text = input(name).toLowerCase();
+  if (text === '') return usual;
+  return { true: true, false: false }[text] ?? fail(`input \`${name}\` must be true or false`);
+}
+
 function lines(name) {
   const text = process.env[`INPUT_${name.toUpperCase()}`] ?? '';
   return text.split(/\r?\n/).map((line) => plain(name, line.trim())).filter(Boolean);
@@ -281,9 +352,14 @@ function runner(name) {
 }
 
 function save(values) {
+  tellFile('GITHUB_STATE', values);
+}
+
+/** Appends to a file of the runner's; no value holds its delimiter. */
+function tellFile(file, values) {
   const end = `end-${randomUUID()}`;
   const text = Object.entries(values).map(([name, value]) => `${name}<<${end}\n${value}\n${end}\n`);
-  appendFileSync(runner('GITHUB_STATE'), text.join(''));
+  appendFileSync(runner(file), text.join(''));
 }
 
 function explain(code) {

@@ -283,14 +283,14 @@ async fn revoked_ends(State(authority): Shared) -> Answer {
     Ok(served_list::ends(authority))
 }
 
-async fn ssh_krl(State(authority): Shared) -> Answer {
-    let lists = authority.revocation_lists().await.map_err(|error| broken(&error))?;
+async fn ssh_krl(State(authority): Shared, headers: HeaderMap) -> Answer {
+    let lists = served_list::asked(&authority, &headers).await.map_err(|error| broken(&error))?;
     Ok(served_list::of("application/octet-stream", &lists, |lists| &lists.krl))
 }
 
 /// `GET /v1/revoked/tls.crl?ca=HEX`: that of the CA that signs now, or of another that is trusted.
-async fn tls_crl(State(authority): Shared, uri: Uri) -> Answer {
-    let lists = authority.revocation_lists().await.map_err(|error| broken(&error))?;
+async fn tls_crl(State(authority): Shared, headers: HeaderMap, uri: Uri) -> Answer {
+    let lists = served_list::asked(&authority, &headers).await.map_err(|error| broken(&error))?;
     let kind = "application/pkix-crl";
     let Some(query) = uri.query() else { return Ok(served_list::of(kind, &lists, |lists| &lists.crl)) };
     let ca = query.strip_prefix("ca=").map(str::to_ascii_lowercase);

@@ -248,13 +248,15 @@ impl CaKeys {
             return Ok(());
         }
         self.work(|keys| {
-            let others = keys.statement.iter().chain(&keys.federation).map(|all| &all.current().ca.key);
-            let ssh = [&keys.ssh_user, &keys.ssh_host].map(|all| &all.current().ca.key);
-            let all = ssh.into_iter().chain([&keys.tls_ca().key]).chain(others);
-            for key in all {
-                key.as_ref().ok_or_else(lacking)?.sign(PROBE)?;
-            }
-            Ok(())
+            let is_there = |kind: &CaKind| match kind {
+                CaKind::Statement => keys.statement.is_some(),
+                CaKind::Federation => keys.federation.is_some(),
+                _ => true,
+            };
+            CaKind::ALL.into_iter().filter(is_there).try_for_each(|kind| {
+                keys.private(kind)?.sign(PROBE)?;
+                Ok(())
+            })
         })
         .await
     }

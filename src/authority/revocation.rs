@@ -24,11 +24,13 @@ use crate::wire::{CrlHash, MAX_LIST, RevokedNow};
 
 mod hosts;
 mod list;
+mod set_hash;
 
 pub use hosts::HostListCache;
 
 use hosts::ASKED;
 use list::{RevocationList, ssh_krl, tls_crl};
+use set_hash::SetHash;
 
 /// How long they are served, in seconds, where nothing was revoked.
 const SERVED: Range<i64> = 0..LIST_SERVED;
@@ -45,6 +47,8 @@ const REST: Duration = Duration::from_secs(1);
 /// How many bytes of lists that are no more are kept for those who are reading them: anybody may ask, on many connections, and
 /// read nothing.
 const KEPT: usize = 64 << 20;
+/// How long they are kept within that for hosts that have heard of them and are about to ask: others may come many times a second.
+const NAMED: Duration = Duration::from_secs(10);
 /// How [`RevokedEnds`](crate::wire::RevokedEnds) begins in JSON, how long one of it is at most, and how many are told at once.
 const ENDS: &str = "{\"expires\":{";
 const END: usize = "\"9223372036854775807\":9999999999,".len();
@@ -90,36 +94,22 @@ pub struct ListCache {
     /// What is revoked, by ascending serial, and was not over an hour ago. There may be a million, and this is their one copy.
     known: RwLock<Vec<RevokedCertificate>>,
     state: Mutex<State>,
+    /// When the last ones are good, also while others are being made.
+    validity: RwLock<Option<Validity>>,
 }
 
 /// How far the lists are.
 #[derive(Debug, Default)]
 struct State {
     last: Option<Cached>,
-    /// Those before, which somebody may still be reading.
-    former: VecDeque<Arc<Lists>>,
+    /// Those before, which somebody may still be reading or about to, and until when they were the last.
+    former: VecDeque<(Arc<Lists>, Instant)>,
     /// How much of the store is known.
     upto: Option<RevokedUpto>,
     /// What of that is not on the last lists yet.
     fresh: Vec<RevokedNow>,
     /// What is known of those that end then or later, hashed.
     hashed: Option<(i64, SetHash)>,
-}
-
-/// A hash of a set: the sum of the hashes of its members, so that one more costs no more than its own. It names what lists say
-/// among authorities of one store, which choose the serials: nobody who could look for sets with one sum has his way with it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct SetHash([u64; 4]);
-
-impl SetHash {
-    /// With that one, or without it.
-    fn change(&mut self, one: &RevokedCertificate, change: fn(u64, u64) -> u64) {
-        let [a, b, c, d, e, f, g, h] = one.serial.to_be_bytes();
-        let hash = digest(&SHA256, &[a, b, c, d, e, f, g, h, u8::from(one.kind == CertificateKind::Tls)]);
-        for (sum, part) in self.0.iter_mut().zip(hash.as_ref().chunks_exact(8)) {
-            *sum = change(*sum, part.try_into().map_or(0, u64::from_be_bytes));
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -171,9 +161,9 @@ impl Lists {
         }
     }
 
-    /// When the X.509 list ends, unless it is made again.
+    /// When the X.509 list ends, unless it is made again; those of other CAs end with it.
     pub fn ending(&self) -> Ending {
-        Ending { what: "the list of revoked X.509 certificates".to_owned(), validity: self.validity }
+        ending(self.validity)
     }
 
     fn size(&self) -> usize {
@@ -260,6 +250,7 @@ impl ListCache {
             before.map(|last| changes(&last.lists, number, state.fresh.clone())).unwrap_or_default();
         let (lists, first_end) = self.make(keys, number, made, from, changes).await?;
         let lists = Arc::new(lists);
+        *self.validity.write().unwrap_or_else(PoisonError::into_inner) = Some(lists.validity);
         let rest = if lists.ends > LARGE { REST.min(begun.elapsed() * 10) } else { Duration::ZERO };
         let cached = Cached {
             lists: Arc::clone(&lists),
@@ -271,9 +262,22 @@ impl ListCache {
             rest: Instant::now() + rest,
         };
         let former = state.last.replace(cached);
-        former.into_iter().for_each(|former| keep(&mut state.former, former.lists));
+        former.into_iter().for_each(|former| keep(&mut state.former, former.lists, Instant::now()));
         state.fresh.clear();
         Ok((lists, revocations))
+    }
+
+    /// When the last ones end that were made, unless others are; nobody makes any for this.
+    pub fn ending(&self) -> Option<Ending> {
+        self.validity.read().unwrap_or_else(PoisonError::into_inner).map(ending)
+    }
+
+    /// Those of that number, where they are kept.
+    pub async fn of_number(&self, number: u64) -> Option<Arc<Lists>> {
+        let state = self.state.lock().await;
+        let last = state.last.iter().map(|last| &last.lists);
+        let all = last.chain(state.former.iter().rev().map(|(lists, _)| lists));
+        all.into_iter().find(|lists| lists.number == number).cloned()
     }
 
     /// Takes in what was revoked since, for little where that is little.
@@ -358,7 +362,7 @@ impl ListCache {
             crl,
             others,
             ca,
-            validity: Validity { from: valid_from(made), until: made.saturating_add(CRL_VALID) },
+            validity: validity(made),
             ends: ENDS.len() + count * END,
         };
         Ok((lists, first_end))
@@ -406,12 +410,29 @@ impl ListCache {
     }
 }
 
+/// When the X.509 lists end that were made then, by whichever authority of a store.
+pub fn ending_of(made: i64) -> Ending {
+    ending(validity(made))
+}
+
+fn ending(validity: Validity) -> Ending {
+    Ending { what: "the list of revoked X.509 certificates".to_owned(), validity }
+}
+
+fn validity(made: i64) -> Validity {
+    Validity { from: valid_from(made), until: made.saturating_add(CRL_VALID) }
+}
+
 /// Keeps lists that are no more for those who are reading them or about to: the last ones, as long as they are no more than
 /// [`KEPT`].
-fn keep(former: &mut VecDeque<Arc<Lists>>, lists: Arc<Lists>) {
-    former.push_back(lists);
-    former.retain(|lists| Arc::strong_count(lists) > 1 || Arc::weak_count(lists) > 0);
-    let size = |all: &VecDeque<Arc<Lists>>| all.iter().map(|lists| lists.size()).sum::<usize>();
+fn keep(former: &mut VecDeque<(Arc<Lists>, Instant)>, lists: Arc<Lists>, now: Instant) {
+    former.push_back((lists, now));
+    former.retain(|(lists, last)| {
+        let is_read = Arc::strong_count(lists) > 1 || Arc::weak_count(lists) > 0;
+        is_read || now.saturating_duration_since(*last) < NAMED
+    });
+    let size =
+        |all: &VecDeque<(Arc<Lists>, Instant)>| all.iter().map(|(lists, _)| lists.size()).sum::<usize>();
     while size(former) > KEPT {
         former.pop_front();
     }

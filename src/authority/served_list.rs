@@ -5,13 +5,15 @@ use std::io;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::stream::unfold;
 
 use super::Authority;
 use super::revocation::Lists;
+use crate::error::Result;
+use crate::wire::LISTS_HEADER;
 
 /// How much is taken of a list at once, in bytes.
 const PART: usize = 64 << 10;
@@ -24,6 +26,19 @@ pub(super) fn ends(authority: Arc<Authority>) -> Response {
         Some((Ok::<_, Infallible>(json), last.map(|last| (authority, Some(last)))))
     });
     ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(parts)).into_response()
+}
+
+/// The lists that whoever asks has heard of, where they are kept; else those of now.
+pub(super) async fn asked(authority: &Authority, headers: &HeaderMap) -> Result<Arc<Lists>> {
+    let number = headers.get(LISTS_HEADER).and_then(|number| number.to_str().ok()?.parse().ok());
+    let known = match number {
+        Some(number) => authority.lists.of_number(number).await,
+        None => None,
+    };
+    match known {
+        Some(lists) => Ok(lists),
+        None => authority.revocation_lists().await,
+    }
 }
 
 /// With one of the lists, for as long as they are kept: whoever reads slowly, or not at all, holds a part and not the whole, of

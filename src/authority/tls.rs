@@ -16,7 +16,7 @@ pub mod keeper;
 mod own;
 mod served;
 
-pub use served::{CertificateWarning, CurrentCertificate, ca_warnings};
+pub use served::{CertificateWarning, CurrentCertificate, ca_warnings, store_warnings};
 
 /// What there is to say of a data directory's certificates at `now`, and when each of them ends. The CA's
 /// key is not asked for; where the CA is not there, as in a copy of the policy

@@ -10,8 +10,10 @@ const DAY: i64 = 86_400;
 /// How long before a certificate ends that is told, in seconds: what trusts a CA takes a while to be told of another.
 const WARN_BEFORE: i64 = 90 * DAY;
 /// For a short-lived certificate it is the last sixth of its life: whoever
-/// renews it when a third is left, as ACME clients do, is never warned.
-const LAST_PART: i64 = 6;
+/// renews it when a third is left, as ACME clients and workers do, is never warned.
+pub const BY_ITSELF: i64 = 6;
+/// Of one that is renewed by hand it is the last third: somebody has to find the time.
+pub const BY_HAND: i64 = 3;
 
 /// From when, and until when not any more, in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,17 +46,23 @@ impl Validity {
 
     /// That it ends soon, or why it is not good at `now`.
     pub fn warning(self, now: i64) -> Option<String> {
-        self.within(now, WARN_BEFORE.min(self.until.saturating_sub(self.from) / LAST_PART))
+        self.warning_in(now, BY_ITSELF)
     }
 
     /// The same of a CA, which nobody renews by the way.
     pub fn ca_warning(self, now: i64) -> Option<String> {
-        self.within(now, WARN_BEFORE)
+        self.warning_in(now, 1)
     }
 
-    fn within(self, now: i64, near: i64) -> Option<String> {
+    fn warning_in(self, now: i64, parts: i64) -> Option<String> {
         let ends = || format!("ends at {}", rfc3339(self.until));
-        self.fault(now).or_else(|| (now >= self.until.saturating_sub(near)).then(ends))
+        self.fault(now).or_else(|| self.ends_soon(now, parts).then(ends))
+    }
+
+    /// Whether it is in the last of so many parts of its life, and has 90 days left at most.
+    pub fn ends_soon(self, now: i64, parts: i64) -> bool {
+        let part = self.until.saturating_sub(self.from).checked_div(parts).unwrap_or(WARN_BEFORE);
+        now >= self.until.saturating_sub(WARN_BEFORE.min(part))
     }
 
     /// When both are good.

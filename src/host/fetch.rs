@@ -1,6 +1,6 @@
 //! Asking the authority, over TLS that is verified: as was given, or by the CAs that it was last believed to have.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -10,14 +10,16 @@ use reqwest::header::HeaderValue;
 use super::heard::{AUTHORITY_CA, Heard};
 use super::lists::useless;
 use super::proof::{self, HostHas, HostProof};
+use super::statement::believe;
 use super::store::MAX_TRUST;
 use super::trust;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::folder::Folder;
-use crate::net::{self, AuthorityTrust, RequestError};
-use crate::secret::Secret;
-use crate::wire::{CrlHash, HOST_HEADER, MAX_LIST, RevokedEnds, TRUSTS_HEADER, TrustAnchors, Watched};
+use crate::net::{self, AuthorityTrust, RequestError, pin_of};
+use crate::wire::{
+    CrlHash, HOST_HEADER, LISTS_HEADER, MAX_LIST, RevokedEnds, TRUSTS_HEADER, TrustAnchors, Watched,
+};
 
 /// The longest line of the authority that is read, in bytes: tens of thousands of revocations at once.
 pub const MAX_LINE: usize = 8 << 20;
@@ -79,7 +81,9 @@ impl RefreshSettings {
 pub(super) struct Fetcher<'s> {
     pub(super) settings: &'s RefreshSettings,
     store: &'s Folder,
-    clients: Vec<Client>,
+    clients: RefCell<Vec<Client>>,
+    /// Whether an heir of those that are known was looked for.
+    has_looked: Cell<bool>,
     /// What is said of the CAs that one of them believes.
     trusts: Option<HeaderValue>,
     /// By which of them the authority's certificate was verified last.
@@ -104,7 +108,7 @@ impl<'s> Fetcher<'s> {
 
     /// Another one, whose time begins now, and which knows the CAs of now.
     pub(super) fn again(&self) -> Result<Self> {
-        let given = self.clients.first().cloned().ok_or_else(|| Error::internal("no client"))?;
+        let given = self.client(0)?;
         Self::of(self.settings, given, self.store)
     }
 
@@ -121,7 +125,39 @@ impl<'s> Fetcher<'s> {
         believed.dedup();
         let trusts = net::trusts(&believed);
         let (by, proven, deadline) = (Cell::new(0), Cell::new(None), Instant::now() + settings.timeout);
-        Ok(Self { settings, store, clients, trusts, by, deadline, proven })
+        let (clients, has_looked) = (RefCell::new(clients), Cell::new(false));
+        Ok(Self { settings, store, clients, has_looked, trusts, by, deadline, proven })
+    }
+
+    fn client(&self, by: usize) -> Result<Client> {
+        self.clients.borrow().get(by).cloned().ok_or_else(|| Error::internal("no client"))
+    }
+
+    /// Looks, once, for TLS CAs that have taken the place of all that are known, as where those were stolen: where whoever
+    /// answers states some by a key that is known, and one that is known vouches for them. Nothing else comes of what he says: all
+    /// of it is asked anew, over a connection by one of them.
+    async fn has_heir(&self) -> bool {
+        if self.has_looked.replace(true) {
+            return false;
+        }
+        let heir = self.heir().await;
+        let is_there = heir.is_some();
+        self.clients.borrow_mut().extend(heir);
+        is_there
+    }
+
+    async fn heir(&self) -> Option<Client> {
+        // What was heard by another pin or file than this one is of no account.
+        let heard = Heard::read(self.store).ok()?.filter(|heard| heard.given == self.settings.given())?;
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let anybodys = net::believing_anybody(&self.settings.authority).ok()?;
+        let asked = anybodys.get(format!("{}{STATEMENT_PATH}", self.settings.authority)).timeout(left);
+        let response = net::send(asked).await.ok().filter(|response| response.status() == 200)?;
+        let told: Watched = serde_json::from_slice(&net::body(response, MAX_LINE).await.ok()?).ok()?;
+        let stated = believe(&told.statement, Some(&heard.known), None, Clock::system().now()).ok()?;
+        let pins =
+            trust::tls_ders(&stated.trust).iter().map(|ca| pin_of(ca).ok()).collect::<Option<Vec<_>>>()?;
+        client(self.settings, &AuthorityTrust { ca_file: None, ca_pin: Some(pins.join(",")) }).ok()
     }
 
     /// Whether the authority was verified as was given, the last time.
@@ -141,19 +177,24 @@ impl<'s> Fetcher<'s> {
         cas.and_then(|cas| trust::plain(&cas)).map_err(|why| useless(TRUST_PATH, &why))
     }
 
-    /// The lists: the KRL too, if it is wanted, those of the `other` TLS CAs, and `ends`, unless they are known.
+    /// The lists, of that number where one is stated: the KRL too, if it is wanted, those of the `other` TLS CAs, and `ends`,
+    /// unless they are known.
     pub(super) async fn lists(
         &self,
+        number: Option<u64>,
         krl: bool,
         other: &[CrlHash],
         ends: Option<BTreeMap<u64, i64>>,
     ) -> Fetched {
-        let krl = async { if krl { Some(self.get(KRL_PATH, MAX_LIST).await) } else { None } };
+        let number = number.map(|number| number.to_string());
+        let said = number.as_deref().map(|number| (LISTS_HEADER, number));
+        let get = async |path: &str| self.body(self.ask(path, true, said).await?, path, MAX_LIST).await;
+        let krl = async { if krl { Some(get(KRL_PATH).await) } else { None } };
         // In this order, so that what the list has is told.
         let tls = async {
-            let mut crls = vec![(None, self.get(CRL_PATH, MAX_LIST).await)];
+            let mut crls = vec![(None, get(CRL_PATH).await)];
             for other in other {
-                let list = self.get(&crl_path(Some(other)), MAX_LIST).await;
+                let list = get(&crl_path(Some(other))).await;
                 crls.push((Some(other.clone()), list));
             }
             (crls, if ends.is_some() { Ok(ends) } else { self.ends().await })
@@ -204,7 +245,7 @@ impl<'s> Fetcher<'s> {
             .and_then(|proof| proof.header(&url, &HostHas::of(self.store), Clock::system().now()));
         let proven = match said {
             Ok(said) => {
-                let response = self.ask(path, whole, Some(&said)).await?;
+                let response = self.ask(path, whole, Some((HOST_HEADER, said.expose()))).await?;
                 // The limit is of refusals, too.
                 if !matches!(response.status().as_u16(), 401 | 429) {
                     self.proven.set(Some(Ok(())));
@@ -220,19 +261,17 @@ impl<'s> Fetcher<'s> {
         self.ask(path, whole, None).await
     }
 
-    /// Asks for a path, where something is `said` as that host; where not the whole answer is to be there in time, its head is.
-    async fn ask(&self, path: &str, whole: bool, said: Option<&Secret>) -> Result<reqwest::Response> {
+    /// Asks for a path, where something is `said` in a header; where not the whole answer is to be there in time, its head is.
+    async fn ask(&self, path: &str, whole: bool, said: Option<(&str, &str)>) -> Result<reqwest::Response> {
         let url = format!("{}{path}", self.settings.authority);
         let mut failed = 0;
         loop {
             let left = self.deadline.saturating_duration_since(Instant::now());
-            let Some((client, _)) = self.clients.get(self.by.get()) else {
-                return Err(Error::internal("no client"));
-            };
+            let (client, _) = self.client(self.by.get())?;
             let request = client.get(&url);
             let request = if whole { request.timeout(left) } else { request };
             let request = match said {
-                Some(said) => request.header(HOST_HEADER, said.expose()),
+                Some((name, value)) => request.header(name, value),
                 None => request,
             };
             let request = match &self.trusts {
@@ -242,9 +281,16 @@ impl<'s> Fetcher<'s> {
             let sent = tokio::time::timeout(left, net::send(request)).await;
             match sent.unwrap_or(Err(RequestError::Timeout)) {
                 Ok(response) => return Ok(response),
-                Err(RequestError::Untrusted(_)) if failed + 1 < self.clients.len() => {
+                Err(error @ RequestError::Untrusted(_)) => {
                     failed += 1;
-                    self.by.set((self.by.get() + 1) % self.clients.len());
+                    let count = self.clients.borrow().len();
+                    if failed < count {
+                        self.by.set((self.by.get() + 1) % count);
+                    } else if self.has_heir().await {
+                        self.by.set(count);
+                    } else {
+                        return Err(self.unreachable(&error));
+                    }
                 }
                 Err(error) => return Err(self.unreachable(&error)),
             }

@@ -57,7 +57,7 @@ async fn bring(fetcher: &Fetcher<'_>, store: &Folder, done: &mut Refreshed) -> R
             // Under the lock, since nothing but that says which of two runs has the later lists; and in this order, so that
             // the KRL is not from before a CA.
             let cas = fetcher.trust().await;
-            let lists = fetcher.lists(true, &[], None).await;
+            let lists = fetcher.lists(None, true, &[], None).await;
             round.put(None, cas, lists);
         }
         done.join(round.end());
@@ -68,7 +68,7 @@ async fn bring(fetcher: &Fetcher<'_>, store: &Folder, done: &mut Refreshed) -> R
     done.join(round.end());
     let Ok(told) = told else { return Ok(Vec::new()) };
     // Not under the lock: a watcher beside this goes on.
-    let lists = fetcher.lists(!has_krl, &told.statement.crls, None).await;
+    let lists = fetcher.lists(Some(told.statement.number), !has_krl, &told.statement.crls, None).await;
     let mut round = begin().await?;
     let cas = round.trust();
     round.put(Some(&told), Ok(cas), lists);

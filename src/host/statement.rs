@@ -145,6 +145,11 @@ pub fn believe(jws: &str, known: Option<&Known>, given: Option<&str>, now: i64) 
     Ok(statement)
 }
 
+/// Of which lists it says that it is, whoever has signed it.
+pub fn number_of(jws: &str) -> Option<u64> {
+    json::<Statement>(jws.split('.').nth(1)?).map(|statement| statement.number)
+}
+
 /// Whether it is of whom is known, not before what is known, and everything new in it is vouched for.
 fn follows(statement: &Statement, known: &Known) -> Result<(), String> {
     if statement.cluster != known.cluster {

@@ -19,6 +19,7 @@ use super::lists::{CRL, KRL, MAX_FILE, useless};
 use super::reload::{Reload, SELDOM};
 use super::round::{ATTEMPTS, Believed, LOCK_PATIENCE, Refreshed, Round};
 use super::seen::collected;
+use super::statement::number_of;
 use super::store::{self, HOST_CA, KNOWN_HOSTS, TLS_CA, USER_CA};
 use crate::clock::Clock;
 use crate::error::{Context as _, Error, Kind, Result};
@@ -309,7 +310,12 @@ impl<'w> Watcher<'w> {
                 true => Some(fetcher.statement().await.map(|jws| (jws, fetcher.is_by_given()))),
                 false => None,
             };
-            let lists = fetcher.lists(krl, &told.statement.crls, ends.clone().filter(|_| !is_late)).await;
+            let number = match &asked {
+                None => Some(told.statement.number),
+                Some(asked) => asked.as_ref().ok().and_then(|(jws, _)| number_of(jws.as_deref()?)),
+            };
+            let ends_known = ends.clone().filter(|_| !is_late);
+            let lists = fetcher.lists(number, krl, &told.statement.crls, ends_known).await;
             let proven = fetcher.proven.take();
             Arrived { told, asked, lists, is_anew, ends, proven }
         }));

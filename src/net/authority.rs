@@ -95,17 +95,32 @@ pub fn believing(
         }
         (None, None) => return Ok((client(system_roots()?)?, Vec::new())),
     };
+    Ok((client_by(server, &pins, authority)?, pins))
+}
+
+/// A client of whoever says that he is the authority of that URL: what he gives has to prove itself, and he is told nothing.
+///
+/// # Errors
+/// `Kind::Usage` for a proxy that is none.
+pub fn believing_anybody(authority: &str) -> Result<reqwest::Client> {
+    client_by(Arc::new(Pinned::anybody()), &[], authority)
+}
+
+fn client_by(
+    server: Arc<dyn ServerCertVerifier>,
+    pins: &[String],
+    authority: &str,
+) -> Result<reqwest::Client> {
     let headers: HeaderMap =
-        trusts(&pins).map(|said| (HeaderName::from_static(TRUSTS_HEADER), said)).into_iter().collect();
+        trusts(pins).map(|said| (HeaderName::from_static(TRUSTS_HEADER), said)).into_iter().collect();
     let url = reqwest::Url::parse(authority).ok();
     let host = url.as_ref().and_then(reqwest::Url::host_str).unwrap_or_default();
-    let client = match proxy::of_process()?.and_then(Proxy::tls_name) {
+    match proxy::of_process()?.and_then(Proxy::tls_name) {
         Some(name) if name.to_str() != host.trim_matches(['[', ']']) => {
             client_of(Arc::new(Behind { proxy: (name, verifier(system_roots()?)?), server }), headers)
         }
         _ => client_of(server, headers),
-    };
-    Ok((client?, pins))
+    }
 }
 
 /// What [`TRUSTS_HEADER`] says of CAs with these pins, if anything.

@@ -38,12 +38,22 @@ pub fn pin_of(certificate: &[u8]) -> Result<String> {
 /// sends; name, time and signatures are verified as ever. Without one nobody is trusted.
 #[derive(Debug)]
 pub(super) struct Pinned {
-    pins: Vec<String>,
+    /// Nothing where each CA of the chain will do.
+    pins: Option<Vec<String>>,
     schemes: rustls::crypto::WebPkiSupportedAlgorithms,
 }
 
 impl Pinned {
     pub(super) fn new(pins: Vec<String>) -> Self {
+        Self::of(Some(pins))
+    }
+
+    /// Trusts whichever CA the server says that it is of: for what proves itself, and is nobody's secret.
+    pub(super) fn anybody() -> Self {
+        Self::of(None)
+    }
+
+    fn of(pins: Option<Vec<String>>) -> Self {
         Self { pins, schemes: rustls::crypto::ring::default_provider().signature_verification_algorithms }
     }
 }
@@ -57,8 +67,10 @@ impl ServerCertVerifier for Pinned {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let has_pin =
-            |certificate: &&CertificateDer<'_>| pin_of(certificate).is_ok_and(|pin| self.pins.contains(&pin));
+        let has_pin = |certificate: &&CertificateDer<'_>| {
+            let pins = self.pins.as_ref();
+            pins.is_none_or(|pins| pin_of(certificate).is_ok_and(|pin| pins.contains(&pin)))
+        };
         let unknown = || rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
         let mut roots = RootCertStore::empty();
         // Each is the key alone: whoever put the certificate together, what counts is what that key has signed.

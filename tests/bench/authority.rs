@@ -14,16 +14,11 @@
     reason = "a benchmark that fails ends; its figures are small"
 )]
 
-#[path = "authority/figures.rs"]
-mod figures;
 #[path = "authority/lists.rs"]
 mod lists;
-#[path = "authority/load.rs"]
-mod load;
 #[path = "authority/past.rs"]
 mod past;
-#[path = "authority/server.rs"]
-mod server;
+mod serving;
 #[path = "authority/shared.rs"]
 mod shared;
 #[allow(dead_code, unreachable_pub, reason = "this crate uses a part of it")]
@@ -35,14 +30,12 @@ mod watchers;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use figures::Rates;
-use server::{Server, builder, health_checks, measure};
+use serving::figures::Rates;
+use serving::in_turn;
+use serving::server::{Server, builder, health_checks, measure};
 use support::issuer::Issuer;
 use support::process::MACHINE_ID;
 
-/// The two cores: one for authorities alone, one for their clients.
-const AUTHORITY_CORE: &str = "0";
-const CLIENTS_CORE: &str = "1";
 /// Clients at once.
 const CLIENTS: usize = 64;
 /// Requests of one measurement.
@@ -61,7 +54,7 @@ fn main() {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["load", how, clients, addresses, requests] => {
-            load::load(how, clients.parse().unwrap(), addresses, Path::new(requests))
+            serving::load::load(how, clients.parse().unwrap(), addresses, Path::new(requests));
         }
         ["millions", count, ..] => millions(count.parse().unwrap()),
         ["lists", count, "beside", binary, ..] => lists::bench(count.parse().unwrap(), Path::new(binary)),
@@ -128,7 +121,7 @@ fn beside(binary: &Path) {
     let issuer = Issuer::start();
     let servers =
         [binary, Path::new(MACHINE_ID)].map(|binary| start(&issuer, &std::env::temp_dir(), binary, 0));
-    let [other, this] = in_turn(&issuer, &servers, |round| round < 2 * ROUNDS);
+    let [other, this] = in_turn(&issuer, &servers, (CLIENTS, REQUESTS), |round| round < 2 * ROUNDS);
     println!(
         "authority, SQLite on disk: that one {other}; this one {this}; this / that {:.3}",
         this.cost() / other.cost()
@@ -141,27 +134,9 @@ fn millions(count: u64) {
     let issuer = Issuer::start();
     let servers = [0, count].map(|past| start(&issuer, &std::env::temp_dir(), MACHINE_ID, past));
     let begin = Instant::now();
-    let [none, past] = in_turn(&issuer, &servers, |_| begin.elapsed() < FORGETTING);
+    let [none, past] = in_turn(&issuer, &servers, (CLIENTS, REQUESTS), |_| begin.elapsed() < FORGETTING);
     println!(
         "authority, one core, {CLIENTS} clients: behind none {none}; behind {count} {past}; cost behind {count} / behind none {:.2}",
         past.cost_of_all() / none.cost_of_all()
     );
-}
-
-/// Measures both, one after the other, after a first round that does not count.
-fn in_turn(issuer: &Issuer, servers: &[Server; 2], goes_on: impl Fn(usize) -> bool) -> [Rates; 2] {
-    let scratch = tempfile::TempDir::new().unwrap();
-    let mut rates = [(); 2].map(|()| Rates::default());
-    let mut round = 0;
-    while goes_on(round) {
-        for (server, rates) in servers.iter().zip(&mut rates) {
-            let requests = server.mint(issuer, REQUESTS, &scratch.path().join("requests"));
-            let rate = measure(&[server], "new", CLIENTS, &requests);
-            if round > 0 {
-                rates.add(rate);
-            }
-        }
-        round += 1;
-    }
-    rates
 }

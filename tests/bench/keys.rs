@@ -11,43 +11,39 @@
     reason = "a benchmark that fails ends; its figures are small"
 )]
 
+#[path = "keys/outage.rs"]
+mod outage;
 #[allow(dead_code, reason = "this crate uses a part of it")]
-#[path = "authority/figures.rs"]
-mod figures;
-#[path = "authority/load.rs"]
-mod load;
-#[allow(dead_code, reason = "this crate uses a part of it")]
-#[path = "authority/server.rs"]
-mod server;
+mod serving;
 #[allow(dead_code, unreachable_pub, reason = "this crate uses a part of it")]
 #[path = "../support/mod.rs"]
 mod support;
 
 use std::path::Path;
 
-use figures::Rates;
-use server::{Server, measure};
+use serving::in_turn;
+use serving::server::Server;
 use support::issuer::Issuer;
 use support::key_store::{KeyStore, Kind};
 use support::process::MACHINE_ID;
 
-/// The two cores: one for authorities alone, one for their clients.
-const AUTHORITY_CORE: &str = "0";
-const CLIENTS_CORE: &str = "1";
 /// Clients at once.
 const CLIENTS: usize = 16;
 /// Requests of one measurement.
-const REQUESTS: usize = 1000;
+const REQUESTS: usize = 400;
 /// Measurements of each place, in turn, after one that does not count.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 9;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["load", how, clients, addresses, requests] => {
-            load::load(how, clients.parse().unwrap(), addresses, Path::new(requests));
+            serving::load::load(how, clients.parse().unwrap(), addresses, Path::new(requests));
         }
+        ["outage", seconds, ..] => outage::bench(seconds.parse().unwrap_or(60)),
+        ["modern", ..] => bench(Kind::Modern),
+        ["compatible", ..] => bench(Kind::Compatible),
         // `cargo bench` says `--bench`, `cargo test --benches` does not.
         words if words.contains(&"--bench") => {
             bench(Kind::Modern);
@@ -65,23 +61,10 @@ fn bench(kind: Kind) {
         ("SoftHSM", KeyStore::token()),
         ("moto", KeyStore::kms()),
     ];
-    let servers: Vec<Server> = places
-        .iter()
-        .map(|(_, place)| {
-            Server::start(place.authority(&issuer, kind).start(), Path::new(MACHINE_ID), |_| ())
-        })
-        .collect();
-    let mut rates: Vec<Rates> = places.iter().map(|_| Rates::default()).collect();
-    let scratch = tempfile::TempDir::new().unwrap();
-    for round in 0..=ROUNDS {
-        for (server, rates) in servers.iter().zip(&mut rates) {
-            let requests = server.mint(&issuer, REQUESTS, &scratch.path().join("requests"));
-            let rate = measure(&[server], "new", CLIENTS, &requests);
-            if round > 0 {
-                rates.add(rate);
-            }
-        }
-    }
+    let servers = places.each_ref().map(|(_, place)| {
+        Server::start(place.authority(&issuer, kind).start(), Path::new(MACHINE_ID), |_| ())
+    });
+    let rates = in_turn(&issuer, &servers, (CLIENTS, REQUESTS), |round| round <= ROUNDS);
     let told: Vec<String> = places
         .iter()
         .zip(&rates)

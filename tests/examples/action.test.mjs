@@ -57,6 +57,7 @@ class Job {
     this.temp = this.path('temp');
     this.log = this.path('calls');
     this.state = {};
+    this.program = path.join(action, 'machine-id.mjs');
     fs.mkdirSync(this.temp);
     fs.mkdirSync(this.path('workspace'));
     fs.writeFileSync(this.log, '');
@@ -68,7 +69,7 @@ class Job {
 
   /** Starts a phase; `inputs` left out are empty, as the runner sets them. */
   start(inputs, env = {}) {
-    const files = ['GITHUB_OUTPUT', 'GITHUB_ENV', 'GITHUB_STATE', 'GITHUB_STEP_SUMMARY'];
+    const files = ['GITHUB_OUTPUT', 'GITHUB_ENV', 'GITHUB_PATH', 'GITHUB_STATE', 'GITHUB_STEP_SUMMARY'];
     for (const name of files) fs.writeFileSync(this.path(name), '');
     const runner = {
       PATH: process.env.PATH,
@@ -87,7 +88,7 @@ class Job {
       ...env,
     };
     const defined = Object.fromEntries(Object.entries(runner).filter(([, value]) => value !== undefined));
-    return spawn(process.execPath, [path.join(action, 'machine-id.mjs')], { cwd: this.path('workspace'), env: defined });
+    return spawn(process.execPath, [this.program], { cwd: this.path('workspace'), env: defined });
   }
 
   async finish(child) {
@@ -105,6 +106,16 @@ class Job {
 
   post(env = {}) {
     return this.finish(this.start({}, env));
+  }
+
+  /** A copy of the action that was published with a release: the fake. */
+  published() {
+    const folder = this.path('action');
+    fs.cpSync(action, folder, { recursive: true });
+    this.program = path.join(folder, 'machine-id.mjs');
+    const sums = { version: '9.9.9', sha256: { 'x86_64-unknown-linux-musl': sha256 } };
+    fs.writeFileSync(path.join(folder, 'checksums.json'), JSON.stringify(sums));
+    return this;
   }
 
   /** How machine-id was called so far. */
@@ -468,7 +479,8 @@ test('a proxy that refuses is named, and one that is not understood is not passe
 test('where to get machine-id must be clear and safe', async (t) => {
   const download = { binary: '', sha256, version: '0.1.0' };
   for (const [inputs, message, env] of [
-    [{ binary: '' }, /`sha256` must have/],
+    [{ binary: '' }, /no machine-id on this runner, and no checksums of a release in this action/],
+    [{ ...download, sha256: '', version: '', 'download-url': 'https://mirror.invalid/x' }, /`sha256` must have/],
     [{ ...download, sha256: '' }, /`sha256` must have/],
     [{ ...download, sha256: 'abc' }, /`sha256` must have/],
     [{ ...download, binary: fake }, /give either/],
@@ -488,10 +500,113 @@ test('where to get machine-id must be clear and safe', async (t) => {
   }
 });
 
+test('without a word the binary of the runner is used, and none of the workspace', onlyFake, async (t) => {
+  const job = new Job(t);
+  fs.mkdirSync(job.path('bin'));
+  fs.copyFileSync(fake, job.path('bin/machine-id'));
+  fs.mkdirSync(job.path('workspace/bin'));
+  fs.writeFileSync(job.path('workspace/bin/machine-id'), `#!/bin/sh\ntouch ${job.path('pwned')}\n`, { mode: 0o755 });
+  const PATH = `bin::${job.path('bin')}:${process.env.PATH}`;
+  const main = await job.main({ binary: '' }, { PATH });
+  assert.equal(main.code, 0, main.stdout);
+  assert.equal(main.outputs.binary, job.path('bin/machine-id'));
+  assert.ok(!fs.existsSync(job.path('pwned')));
+  assert.equal((await job.post({ PATH })).code, 0);
+  assert.deepEqual(job.calls().map(({ argv }) => argv[0]), ['once', 'cleanup']);
+});
+
+test('a published action knows its release, and a runner that stays keeps it', onlyFake, async (t) => {
+  let requests = 0;
+  const url = await serve(t, (request, response) => {
+    requests += 1;
+    response.end(fs.readFileSync(fake));
+  });
+  const first = new Job(t).published();
+  const cache = { RUNNER_TOOL_CACHE: first.path('cache') };
+  const inputs = { binary: '', 'download-url': url };
+  assert.equal((await first.main(inputs, cache)).code, 0);
+  const kept = first.path(`cache/machine-id/${sha256}/machine-id`);
+  assert.deepEqual([requests, fs.readFileSync(kept)], [1, fs.readFileSync(fake)]);
+  const second = new Job(t).published();
+  const main = await second.main(inputs, cache);
+  assert.deepEqual([main.code, requests], [0, 1]);
+  assert.equal(path.dirname(path.dirname(main.outputs.binary)), second.temp, 'a copy of its own is run');
+  assert.equal((await second.post()).code, 0);
+  assert.deepEqual(second.left(), []);
+  // What somebody put there is not run, and makes room.
+  fs.writeFileSync(kept, `#!/bin/sh\ntouch ${first.path('pwned')}\n`);
+  assert.equal((await new Job(t).published().main(inputs, cache)).code, 0);
+  assert.deepEqual([requests, fs.readFileSync(kept)], [2, fs.readFileSync(fake)]);
+  assert.ok(!fs.existsSync(first.path('pwned')));
+  // A cache that cannot be written to fails nobody.
+  const full = { RUNNER_TOOL_CACHE: '/dev/null' };
+  assert.equal((await new Job(t).published().main(inputs, full)).code, 0);
+  // Of another release it has no checksums, and for another machine none.
+  const other = await new Job(t).published().main({ binary: '', version: '9.9.8' });
+  assert.match(other.stdout, /`sha256` must have/);
+  const arm = await new Job(t).published().main({ binary: '', version: '9.9.9' }, { RUNNER_ARCH: 'ARM64' });
+  assert.match(arm.stdout, /`sha256` must have/);
+});
+
+test('later steps get what the workflow wants them to have', onlyFake, async (t) => {
+  const quiet = new Job(t);
+  const main = await quiet.main({ export: 'false' });
+  assert.equal(main.code, 0);
+  assert.equal(fs.readFileSync(quiet.path('GITHUB_ENV'), 'utf8'), '');
+  assert.ok(main.outputs.destination);
+  const kept = new Job(t);
+  const { destination } = (await kept.main({ cleanup: 'False' })).outputs;
+  const post = await kept.post();
+  assert.deepEqual([post.code, post.stdout, kept.calls().length], [0, '', 1]);
+  assert.ok(fs.existsSync(path.join(destination, 'key')), 'the workflow takes them away itself');
+  const wrong = await new Job(t).main({ cleanup: 'yes' });
+  assert.deepEqual([wrong.code, wrong.commands.length], [2, 1]);
+  assert.match(wrong.stdout, /input `cleanup` must be true or false/);
+});
+
+test('it can do no more than to put machine-id on the path', async (t) => {
+  const job = new Job(t).published();
+  const url = await serve(t, (request, response) => response.end(fs.readFileSync(fake)));
+  const main = await job.main({ authority: '', token: '', binary: '', 'setup-only': 'true', 'download-url': url });
+  assert.equal(main.code, 0, main.stdout);
+  assert.equal(fs.readFileSync(job.path('GITHUB_PATH'), 'utf8'), `${path.dirname(main.outputs.binary)}\n`);
+  const post = await job.post();
+  assert.deepEqual([post.code, post.stdout, job.calls(), job.left()], [0, '', [], []]);
+});
+
+test('several uses in one job know their own', onlyFake, async (t) => {
+  const job = new Job(t);
+  const uses = [];
+  for (const token of ['one', 'two']) {
+    job.state = {};
+    const { destination } = (await job.main({ token })).outputs;
+    uses.unshift({ destination, state: job.state });
+  }
+  assert.notEqual(uses[0].destination, uses[1].destination);
+  for (const { destination, state } of uses) {
+    job.state = state;
+    assert.equal((await job.post({ MACHINE_ID_DESTINATION: uses[0].destination })).code, 0);
+    assert.deepEqual(job.calls().at(-1).argv, ['cleanup', destination]);
+  }
+  assert.deepEqual(job.left(), []);
+});
+
+test('checksums are written from the executables of a release', (t) => {
+  const job = new Job(t).published();
+  const release = job.path('release');
+  fs.mkdirSync(release);
+  for (const target of ['x86_64-unknown-linux-musl', 'aarch64-apple-darwin']) fs.copyFileSync(fake, path.join(release, `machine-id-${target}`));
+  const update = (...args) => execFileSync(process.execPath, [job.path('action/update-checksums.mjs'), ...args], { stdio: 'pipe' });
+  update('1.2.3', release);
+  const written = JSON.parse(fs.readFileSync(job.path('action/checksums.json'), 'utf8'));
+  assert.deepEqual(written, { version: '1.2.3', sha256: { 'aarch64-apple-darwin': sha256, 'x86_64-unknown-linux-musl': sha256 } });
+  for (const args of [[], ['1.2'], ['v1.2.3', release], ['1.2.3', job.temp]]) assert.throws(() => update(...args), /Command failed/);
+});
+
 test('action.yml declares the inputs that the program reads', () => {
   const section = /^inputs:\n((?:  .*\n|\n)+)/m.exec(fs.readFileSync(path.join(action, 'action.yml'), 'utf8'))[1];
   const declared = [...section.matchAll(/^  ([a-z0-9-]+):$/gm)].map((match) => match[1]);
   const program = fs.readFileSync(path.join(action, 'machine-id.mjs'), 'utf8');
-  const read = new Set([...program.matchAll(/\b(?:input|lines)\('([a-z0-9-]+)'\)/g)].map((match) => match[1]));
+  const read = new Set([...program.matchAll(/\b(?:input|lines|choice)\('([a-z0-9-]+)'/g)].map((match) => match[1]));
   assert.deepEqual(declared.sort(), [...read].sort());
 });

@@ -147,6 +147,21 @@ class Document:
         self.scripts.append(command)
 
 
+class Readable(yaml.SafeDumper):
+    """Scripts as they are read, each line on a line."""
+
+
+Readable.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text.rstrip("\n") else None),
+)
+
+
+def packed(orb):
+    head = "# yamllint disable\n# Packed from orb/src, for those who name the orb by its URL; tests/examples/check holds the two together.\n"
+    return head + yaml.dump(orb, Dumper=Readable, sort_keys=False, width=110)
+
+
 def main(src, out, *configs):
     src, out = Path(src), Path(out)
     orb = pack(src)
@@ -160,7 +175,7 @@ def main(src, out, *configs):
         documents.append(Document(name, config, {"machine-id": orb}).check())
         text = yaml.safe_dump({**config, "orbs": {"machine-id": inline}}, sort_keys=False)
         (out / f"inline-{name.replace('/', '-')}").write_text(text)
-    (out / "orb.yml").write_text(yaml.safe_dump(orb, sort_keys=False))
+    (out / "orb.yml").write_text(packed(orb))
     scripts = [script for document in documents[1:] for script in document.scripts]
     for number, script in enumerate(scripts):
         (out / f"script-{number}.sh").write_text(f"#!/bin/bash\nset -eo pipefail\n{script}\n")

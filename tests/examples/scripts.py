@@ -5,6 +5,7 @@ on a command line, and a name of the join token and the authority's URL wherever
 Usage: scripts.py EXAMPLES DIRECTORY"""
 
 import pathlib
+import re
 import sys
 
 import yaml
@@ -41,14 +42,41 @@ def azure(file):
         yield f"step-{index}", [step["script"]], {**file["variables"], **given}
 
 
+def component(text):
+    head, body = yaml.safe_load_all(text)
+    inputs = head["spec"]["inputs"]
+    given = {"authority": "https://id.example.com", "token": "gitlab-deploy", "sha256": "0" * 64}
+    values = {name: given.get(name, spec.get("default")) for name, spec in inputs.items()}
+    assert None not in values.values(), "an input that has neither a default nor a value in this test"
+    for name, spec in inputs.items():
+        assert spec["description"], name
+        # What goes into a script's variables is held to a form by the component itself.
+        assert values[name] in spec["options"] if "options" in spec else re.search(spec["regex"], values[name]), name
+        for hostile in ('"; touch x; "', "$(touch x)", "a\nb", "`x`"):
+            assert "options" in spec or not re.fullmatch(spec["regex"], hostile), f"{name} takes {hostile!r}"
+    filled = re.sub(r"\$\[\[ inputs\.([a-z0-9-]+) \]\]", lambda match: values[match[1]], yaml.safe_dump(body, width=10_000))
+    assert "$[[" not in filled
+    return yaml.safe_load(filled)
+
+
+def gitlab_component(file):
+    job = file[".machine-id"]
+    assert job["id_tokens"]["MACHINE_ID_ID_TOKEN"]["aud"] == job["variables"]["MACHINE_ID_AUTHORITY"]
+    yield "component", [*job["before_script"], "machine-id once -- true", *job["after_script"]], job["variables"]
+
+
 FILES = {
     "gitlab/.gitlab-ci.yml": gitlab,
+    "gitlab/templates/machine-id.yml": gitlab_component,
     "buildkite/pipeline.yml": buildkite,
     "bitbucket/bitbucket-pipelines.yml": bitbucket,
     "azure-devops/azure-pipelines.yml": azure,
 }
 
 examples, directory = map(pathlib.Path, sys.argv[1:])
+
+filled = component((examples / "gitlab/templates/machine-id.yml").read_text())
+(directory / "gitlab-component.yml").write_text(yaml.safe_dump(filled))
 
 known = yaml.safe_load((examples / "bitbucket/bitbucket-pipelines.yml").read_text())
 for entry in known["pipelines"]["branches"]["main"]:
@@ -58,7 +86,9 @@ for entry in known["pipelines"]["branches"]["main"]:
 for path, read in FILES.items():
     platform = path.split("/", 1)[0]
     ran = 0
-    for name, lines, variables in read(yaml.safe_load((examples / path).read_text())):
+    text = (examples / path).read_text()
+    file = component(text) if "/templates/" in path else yaml.safe_load(text)
+    for name, lines, variables in read(file):
         text = "\n".join(lines)
         assert not any(word in text for word in ("ID_ID_TOKEN", "OIDC_TOKEN", "ACCESSTOKEN")), f"{path}: {name} names a token"
         if "machine-id once" in text or '/machine-id" once' in text:

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use super::authority::Builder;
-use super::issuer::{Fault, Issuer};
+use super::issuer::Issuer;
 use super::kms::Kms;
 use super::policies;
 use super::process::{command, read, succeed};
@@ -124,6 +124,18 @@ impl KeyStore {
         })
     }
 
+    /// What opens it, where that is another place than files.
+    pub fn secret(&self) -> Option<String> {
+        match self {
+            Self::Token(_) => Some(PIN.to_owned()),
+            Self::Kms(kms) => {
+                let secret = |(name, value)| (name == "AWS_SECRET_ACCESS_KEY").then_some(value);
+                kms.environment().into_iter().find_map(secret)
+            }
+            Self::Files | Self::Sealed(_) => None,
+        }
+    }
+
     fn exchange(&self, name: &str, kind: Kind, pem: &Path) {
         match self {
             Self::Token(token) => token.exchange(name, pem),
@@ -139,7 +151,7 @@ impl KeyStore {
     pub fn take_away(&self) {
         match self {
             Self::Token(token) => token.hsm.take_away(),
-            Self::Kms(kms) => kms.fails(Fault::Drop),
+            Self::Kms(kms) => kms.moto.kill(),
             Self::Files | Self::Sealed(_) => panic!("files do not go"),
         }
     }
@@ -148,7 +160,7 @@ impl KeyStore {
     pub fn put_back(&self) {
         match self {
             Self::Token(token) => token.hsm.put_back(),
-            Self::Kms(kms) => kms.heals(),
+            Self::Kms(kms) => kms.moto.start_again(),
             Self::Files | Self::Sealed(_) => {}
         }
     }

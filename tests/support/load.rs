@@ -31,6 +31,8 @@ pub struct Load<'i> {
     replicas: Vec<Client>,
     /// Whether an honest job may be refused for now: by an authority with a wrong clock, say.
     is_lenient: AtomicBool,
+    /// Whether each gives back what it got.
+    gives_all_back: bool,
     told: Mutex<Told>,
 }
 
@@ -63,7 +65,12 @@ impl<'i> Load<'i> {
     /// Jobs whose tokens are for this URL and who ask these replicas.
     pub fn new(issuer: &'i Issuer, url: &str, replicas: Vec<Client>) -> Self {
         let (is_lenient, told) = (AtomicBool::new(false), Mutex::default());
-        Self { issuer, url: url.to_owned(), replicas, is_lenient, told }
+        Self { issuer, url: url.to_owned(), replicas, is_lenient, gives_all_back: false, told }
+    }
+
+    /// The same, where each job gives its certificates back, so that none of them lives on.
+    pub fn giving_all_back(self) -> Self {
+        Self { gives_all_back: true, ..self }
     }
 
     /// So many jobs at once, each with one exchange after the other, while `trouble` lasts. No honest one is refused.
@@ -102,10 +109,11 @@ impl<'i> Load<'i> {
                 self.told(|told| told.open.push(request));
                 return;
             };
-            match turn % TURNS {
-                0 => self.give_back(&keys, &granted),
-                1 => self.steal(&token),
-                _ => {}
+            if self.gives_all_back || turn % TURNS == 0 {
+                self.give_back(&keys, &granted);
+            }
+            if turn % TURNS == 1 {
+                self.steal(&token);
             }
             self.told(|told| {
                 if told.tokens.len() < KEPT_TOKENS {
@@ -225,6 +233,11 @@ impl<'i> Load<'i> {
     /// How many issuances were acknowledged so far.
     pub fn granted(&self) -> usize {
         self.told(|told| told.granted.len())
+    }
+
+    /// How many were given back so far.
+    pub fn given_back(&self) -> usize {
+        self.told(|told| told.revoked.len())
     }
 
     /// What did not work, and how often.

@@ -198,6 +198,16 @@ impl State {
         self.server = next.server(&chain);
     }
 
+    /// From now on its certificate is by that CA, whoever is stated; what it was before.
+    pub fn serve_by(&mut self, ca: &TlsCa) -> Arc<ServerConfig> {
+        std::mem::replace(&mut self.server, ca.server(std::slice::from_ref(&ca.der)))
+    }
+
+    /// So it is again.
+    pub fn serve(&mut self, server: Arc<ServerConfig>) {
+        self.server = server;
+    }
+
     /// The first TLS CA is trusted no more.
     pub fn finish_tls(&mut self) {
         self.tls.remove(0);

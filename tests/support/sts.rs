@@ -3,14 +3,17 @@
 //! make requests that our client never would.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicI32, Ordering};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Map, Value, json};
 
 use super::client::{Keys, Response};
 use super::issuer::{Endpoint, Fault, Issuer};
-use super::repository;
+use super::port::free_port;
+use super::{repository, wait_for};
 
 /// The account of every caller.
 pub const ACCOUNT: &str = "123456789012";
@@ -21,7 +24,10 @@ pub const ACTION: &str = "Action=GetCallerIdentity&Version=2011-06-15";
 pub struct Sts {
     process: Child,
     // Closed when this goes, which ends the server.
-    _alive: ChildStdin,
+    alive: ChildStdin,
+    address: SocketAddr,
+    /// The process that serves, or does so next.
+    id: AtomicI32,
     told: Value,
 }
 
@@ -32,8 +38,10 @@ impl Sts {
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository("target"), Into::into);
         let python = target.join("tools/moto/bin/python");
         assert!(python.exists(), "there is no {}: run tests/support/sts/install", python.display());
+        let address = free_port();
         let mut process = Command::new(python)
             .arg(repository("tests/support/sts/server.py"))
+            .arg(address.port().to_string())
             .env_clear()
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .stdin(Stdio::piped())
@@ -44,13 +52,33 @@ impl Sts {
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let told = serde_json::from_str(&line).expect("what the server says of itself");
         let alive = process.stdin.take().unwrap();
-        Self { process, _alive: alive, told }
+        let id = AtomicI32::new(process.id().try_into().unwrap());
+        Self { process, alive, address, id, told }
     }
 
     /// Where it listens, without TLS.
     pub fn address(&self) -> SocketAddr {
-        let port = self.told["port"].as_u64().unwrap();
-        (Ipv4Addr::LOCALHOST, port.try_into().unwrap()).into()
+        self.address
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_raw(self.id.load(Ordering::Relaxed)).unwrap(), signal).unwrap();
+    }
+
+    /// Kills it; another process is left with all that it knew.
+    #[track_caller]
+    pub fn kill(&self) {
+        let spare = self.control("/spare", &json!({}))["id"].as_i64().unwrap();
+        self.signal(Signal::KILL);
+        self.id.store(spare.try_into().unwrap(), Ordering::Relaxed);
+    }
+
+    /// That serves from now on, at the same address.
+    #[track_caller]
+    pub fn start_again(&self) {
+        (&self.alive).write_all(b"\n").unwrap();
+        wait_for("moto", || TcpStream::connect(self.address).ok());
     }
 
     /// Has the issuer, which stands in for every host, pass STS's requests on to it.

@@ -16,7 +16,7 @@ const ELEMENTS: usize = 6;
 /// What an entry takes: two heads, a serial of 63 bits, and a time of this half of the century.
 const ENTRY: usize = 27;
 
-/// Puts these certificates on a list that has none, each with when it was revoked (in seconds since 1970), and signs it with the key that signed it.
+/// Puts these certificates on a list that has none, each with when it was revoked (in seconds since 1970), and signs it: it is a draft of that key's.
 pub(super) fn with_certificates(
     list: &[u8],
     revoked: impl ExactSizeIterator<Item = (u64, i64)>,

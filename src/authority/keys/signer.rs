@@ -9,22 +9,16 @@ use ssh_key::public::KeyData;
 use super::private::{PrivateKey, Public, ssh_signature};
 use crate::error::{Error, Result};
 
-/// A key for one signature; keeps why there is none.
-pub(super) struct Signer<'k> {
+/// A key for one signature, with its public key as what is signed has it; keeps why there is none.
+pub(super) struct Signer<'k, P> {
     key: &'k dyn PrivateKey,
-    public: &'k Public,
-    ssh: Option<KeyData>,
+    public: &'k P,
     failed: RefCell<Option<Error>>,
 }
 
-impl<'k> Signer<'k> {
-    pub(super) fn new(key: &'k dyn PrivateKey, public: &'k Public) -> Self {
-        Self { key, public, ssh: None, failed: RefCell::default() }
-    }
-
-    /// For SSH, which has the public key in another form.
-    pub(super) fn ssh(key: &'k dyn PrivateKey, public: &'k Public, data: KeyData) -> Self {
-        Self { ssh: Some(data), ..Self::new(key, public) }
+impl<'k, P> Signer<'k, P> {
+    pub(super) fn new(key: &'k dyn PrivateKey, public: &'k P) -> Self {
+        Self { key, public, failed: RefCell::default() }
     }
 
     /// Why the key did not sign, or else what the crate says.
@@ -37,22 +31,40 @@ impl<'k> Signer<'k> {
     }
 }
 
-impl ssh_key::SigningKey for Signer<'_> {
-    fn public_key(&self) -> KeyData {
-        // None but one for SSH comes here.
-        let none = || KeyData::Ed25519(ssh_key::public::Ed25519PublicKey([0; 32]));
-        self.ssh.clone().unwrap_or_else(none)
+/// In the place of a key, where rcgen writes what is changed before it is signed: a key that is elsewhere is asked once for each
+/// signature. What it gives is none.
+pub(super) struct Draft<'k>(pub(super) &'k Public);
+
+impl rcgen::PublicKeyData for Draft<'_> {
+    fn der_bytes(&self) -> &[u8] {
+        self.0.raw()
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        self.0.algorithm()
     }
 }
 
-impl signature::Signer<Signature> for Signer<'_> {
+impl rcgen::SigningKey for Draft<'_> {
+    fn sign(&self, _: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        Ok(Vec::new())
+    }
+}
+
+impl ssh_key::SigningKey for Signer<'_, KeyData> {
+    fn public_key(&self) -> KeyData {
+        self.public.clone()
+    }
+}
+
+impl signature::Signer<Signature> for Signer<'_, KeyData> {
     fn try_sign(&self, message: &[u8]) -> Result<Signature, signature::Error> {
         let signed = self.key.sign(message).and_then(|bytes| ssh_signature(self.key.algorithm(), bytes));
         self.attempt(signed).ok_or_else(signature::Error::new)
     }
 }
 
-impl rcgen::PublicKeyData for Signer<'_> {
+impl rcgen::PublicKeyData for Signer<'_, Public> {
     fn der_bytes(&self) -> &[u8] {
         self.public.raw()
     }
@@ -62,7 +74,7 @@ impl rcgen::PublicKeyData for Signer<'_> {
     }
 }
 
-impl rcgen::SigningKey for Signer<'_> {
+impl rcgen::SigningKey for Signer<'_, Public> {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
         self.attempt(self.key.sign(message)).ok_or(rcgen::Error::RemoteKeyError)
     }

@@ -53,8 +53,7 @@ impl SshCa {
     /// Signs; on one line.
     pub(super) fn sign(&self, certificate: Builder) -> Result<String> {
         let key = self.key.as_ref().ok_or_else(lacking)?;
-        let public = Public::of(key.as_ref())?;
-        let signer = Signer::ssh(key.as_ref(), &public, self.data.clone());
+        let signer = Signer::new(key.as_ref(), &self.data);
         let signed = certificate.sign(&signer).and_then(|certificate| certificate.to_openssh());
         signed
             .context(Kind::Internal, "cannot sign an SSH certificate")

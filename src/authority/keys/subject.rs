@@ -1,7 +1,7 @@
 //! A certificate whose subject has an attribute more than once, as Kubernetes'
 //! groups do: rcgen's names hold each attribute once.
 //!
-//! The certificate is made by rcgen first; its subject is exchanged, and the
+//! The certificate is drafted by rcgen first, unsigned; its subject is exchanged, and the
 //! new body signed. Everything else stays as rcgen wrote it (RFC 5280, section 4.1).
 
 use rcgen::SigningKey;
@@ -15,7 +15,7 @@ pub(super) const CERTIFICATE: (usize, usize) = (5, 8);
 /// In a `CertificationRequestInfo` behind the version.
 pub(super) const REQUEST: (usize, usize) = (1, 4);
 
-/// Exchanges the subject of a certificate or a request and signs it with the key that signed it.
+/// Exchanges the subject of a certificate or a request, which is a draft of that key's, and signs it.
 pub(super) fn exchange(
     certificate: &[u8],
     (at, count): (usize, usize),

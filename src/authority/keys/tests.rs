@@ -5,6 +5,10 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rcgen::{KeyIdMethod, KeyPair, PublicKeyData as _, SerialNumber};
+
 use super::file::FileStore;
 use super::*;
 use crate::authority::ca::CaKey;
@@ -360,4 +364,65 @@ fn the_chain_leads_to_the_old_tls_ca_while_that_is_trusted() {
     assert_eq!((cross.issuer(), cross.subject()), (old.subject(), new.subject()));
     cross.verify_signature(Some(old.public_key())).unwrap();
     assert_ne!(old.subject(), new.subject());
+}
+
+/// A key that counts how often it is asked.
+#[derive(Debug)]
+struct Counted(Arc<dyn PrivateKey>, AtomicUsize);
+
+impl PrivateKey for Counted {
+    fn algorithm(&self) -> Algorithm {
+        self.0.algorithm()
+    }
+
+    fn spki(&self) -> &[u8] {
+        self.0.spki()
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>> {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        self.0.sign(message)
+    }
+}
+
+/// A key store that is paid by the signature, and slow.
+#[test]
+fn what_is_signed_asks_the_key_once_and_is_verified_by_it() {
+    use x509_parser::prelude::{CertificateRevocationList, FromDer as _, X509Certificate};
+    let dir = tempfile::tempdir().unwrap();
+    new_keys(dir.path(), 1_000_000);
+    let (place, certificate) = place(dir.path());
+    let key = place.open(Owner::me(), None).unwrap().open("tls").unwrap().unwrap();
+    let key = Arc::new(Counted(key, AtomicUsize::new(0)));
+    let certificate = tls::read(&certificate, Owner::me()).unwrap();
+    let der = certificate.der.clone();
+    let (_, own) = X509Certificate::from_der(&der).unwrap();
+    let private: Arc<dyn PrivateKey> = Arc::<Counted>::clone(&key);
+    let ca = TlsCa::new(Some(private), certificate).unwrap();
+    let asked = || key.1.swap(0, Ordering::SeqCst);
+    assert_eq!(asked(), 0);
+    let spki = KeyPair::generate().unwrap().subject_public_key_info();
+    for subject in [None, Some(own.subject().as_raw())] {
+        let mut params = params(7, 1_000_000, 1_003_600).unwrap();
+        params.use_authority_key_identifier_extension = true;
+        let pem = ca.sign(&params, &spki, subject).unwrap();
+        let signed = crate::pem::certificates(&pem).unwrap().remove(0);
+        let (_, signed) = X509Certificate::from_der(&signed).unwrap();
+        assert_eq!((asked(), signed.verify_signature(Some(own.public_key())).is_ok()), (1, true));
+        assert_eq!(signed.subject() == own.subject(), subject.is_some());
+    }
+    let time = |unix| time::OffsetDateTime::from_unix_timestamp(unix).unwrap();
+    let list = CertificateRevocationListParams {
+        this_update: time(1_000_000),
+        next_update: time(1_003_600),
+        crl_number: SerialNumber::from(7_u64),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    let crl = ca.sign_crl(&list, [(7, 1_000_000)].into_iter()).unwrap();
+    let (_, crl) = CertificateRevocationList::from_der(&crl).unwrap();
+    assert_eq!((asked(), crl.verify_signature(own.public_key()).is_ok()), (1, true));
+    assert!(ca.request().unwrap().contains("CERTIFICATE REQUEST"));
+    assert_eq!(asked(), 1);
 }

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 
 use super::cross::{Cross, key_id};
 use super::private::{PrivateKey, Public, lacking};
-use super::signer::Signer;
+use super::signer::{Draft, Signer};
 use super::{crl, subject};
 use crate::authority::ca::CaKind;
 use crate::authority::validity::{Ending, Validity};
@@ -181,7 +181,7 @@ impl TlsCa {
                 return Err(Error::usage("it is of another key"));
             }
             let public = Public::of(key.as_ref())?;
-            ca.issuer(key.as_ref(), &public).map_err(|error| Error::usage(error.to_string()))?;
+            ca.issuer(Draft(&public)).map_err(|error| Error::usage(error.to_string()))?;
         }
         Ok(ca)
     }
@@ -215,20 +215,16 @@ impl TlsCa {
         let key = self.key.as_deref().ok_or_else(lacking)?;
         let public = Public::of(key)?;
         let signer = Signer::new(key, &public);
-        let request = params.serialize_request(&signer).context(Kind::Internal, failed);
-        let der = request
-            .and_then(|request| {
-                subject::exchange(request.der(), subject::REQUEST, own.subject().as_raw(), &signer)
-            })
+        let request = params.serialize_request(&Draft(&public)).context(Kind::Internal, failed)?;
+        let der = subject::exchange(request.der(), subject::REQUEST, own.subject().as_raw(), &signer)
             .map_err(|error| signer.failure(error))?;
         Ok(pem::encode("CERTIFICATE REQUEST", &der).to_string())
     }
 
     /// As what it signs names it, for one signature.
-    fn issuer<'k>(&self, key: &'k dyn PrivateKey, public: &'k Public) -> Result<Issuer<'static, Signer<'k>>> {
+    fn issuer<S: rcgen::SigningKey>(&self, signer: S) -> Result<Issuer<'static, S>> {
         let der = CertificateDer::from(&*self.certificate.der);
-        Issuer::from_ca_cert_der(&der, Signer::new(key, public))
-            .context(Kind::Internal, "the TLS CA's certificate")
+        Issuer::from_ca_cert_der(&der, signer).context(Kind::Internal, "the TLS CA's certificate")
     }
 
     /// A certificate by this CA for another's key, under the name that it has for itself; in PEM. It ends with the first of both,
@@ -262,19 +258,21 @@ impl TlsCa {
         let key = SubjectPublicKeyInfo::from_der(spki).context(Kind::Internal, "a planned TLS key")?;
         let private = self.key.as_deref().ok_or_else(lacking)?;
         let public = Public::of(private)?;
-        let issuer = self.issuer(private, &public)?;
-        let certificate = params
-            .signed_by(&key, &issuer)
-            .context(Kind::Internal, "cannot sign an X.509 certificate")
-            .map_err(|error| issuer.key().failure(error))?;
+        let (signer, failed) = (Signer::new(private, &public), "cannot sign an X.509 certificate");
         let der = match subject {
-            Some(subject) => {
-                subject::exchange(certificate.der(), subject::CERTIFICATE, subject, issuer.key())
-                    .map_err(|error| issuer.key().failure(error))?
+            Some(subject) => params
+                .signed_by(&key, &self.issuer(Draft(&public))?)
+                .context(Kind::Internal, failed)
+                .and_then(|draft| subject::exchange(draft.der(), subject::CERTIFICATE, subject, &signer)),
+            None => {
+                let issuer = self.issuer(&signer)?;
+                params
+                    .signed_by(&key, &issuer)
+                    .context(Kind::Internal, failed)
+                    .map(|signed| signed.der().to_vec())
             }
-            None => certificate.der().to_vec(),
         };
-        Ok(pem::encode("CERTIFICATE", &der).to_string())
+        Ok(pem::encode("CERTIFICATE", &der.map_err(|error| signer.failure(error))?).to_string())
     }
 
     pub(super) fn sign_crl(
@@ -284,8 +282,7 @@ impl TlsCa {
     ) -> Result<Vec<u8>> {
         let private = self.key.as_deref().ok_or_else(lacking)?;
         let public = Public::of(private)?;
-        let issuer = self.issuer(private, &public)?;
-        let failed = "cannot sign the revocation list";
+        let (signer, failed) = (Signer::new(private, &public), "cannot sign the revocation list");
         let (_, own) =
             x509_parser::parse_x509_certificate(&self.certificate.der).context(Kind::Internal, failed)?;
         // Verifiers look for the CA by it.
@@ -294,11 +291,8 @@ impl TlsCa {
             key_identifier_method: by_id.unwrap_or(KeyIdMethod::Sha256),
             ..list.clone()
         };
-        let crl = list
-            .signed_by(&issuer)
-            .context(Kind::Internal, failed)
-            .map_err(|error| issuer.key().failure(error))?;
-        crl::with_certificates(crl.der(), revoked, issuer.key()).map_err(|error| issuer.key().failure(error))
+        let draft = list.signed_by(&self.issuer(Draft(&public))?).context(Kind::Internal, failed)?;
+        crl::with_certificates(draft.der(), revoked, &signer).map_err(|error| signer.failure(error))
     }
 }
 

@@ -324,15 +324,20 @@ fn lists(number: u64, changes: VecDeque<Arc<Change>>) -> Lists {
 fn of_former_lists_the_last_are_kept_that_somebody_reads_and_have_room() {
     let mut former = VecDeque::new();
     let all: Vec<_> = (0..5).map(|_| Arc::new(Lists::of(vec![0; KEPT / 8], vec![0; KEPT / 4]))).collect();
-    all.iter().for_each(|lists| keep(&mut former, Arc::clone(lists)));
-    assert!(former.iter().zip(all.iter().skip(3)).all(|(one, other)| Arc::ptr_eq(one, other)));
+    let begun = Instant::now();
+    all.iter().for_each(|lists| keep(&mut former, Arc::clone(lists), begun));
+    assert!(former.iter().zip(all.iter().skip(3)).all(|((one, _), other)| Arc::ptr_eq(one, other)));
     assert_eq!(former.len(), 2);
     let reading = Arc::downgrade(&all[4]);
     drop(all);
-    keep(&mut former, Arc::new(Lists::of(Vec::new(), Vec::new())));
-    assert!(former.len() == 1 && reading.upgrade().is_some(), "nobody reads the others");
+    let small = || Arc::new(Lists::of(Vec::new(), Vec::new()));
+    let [before, after] = [1, 0].map(|early| begun + NAMED - Duration::from_nanos(early));
+    keep(&mut former, small(), before);
+    assert_eq!(former.len(), 3, "whoever has heard of them may ask");
+    keep(&mut former, small(), after);
+    assert!(former.len() == 3 && reading.upgrade().is_some(), "nobody reads the others");
     let large = Arc::new(Lists::of(vec![0; KEPT + 1], Vec::new()));
-    keep(&mut former, Arc::clone(&large));
+    keep(&mut former, Arc::clone(&large), after);
     assert!(former.is_empty());
 }
 

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 
+use super::CertificateKind;
 use crate::error::Result;
 use crate::output::SSH_HOST;
 
@@ -74,10 +75,60 @@ impl HostSeen {
     }
 }
 
+/// Who sees to it that there is a next certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// An operator, by `sign-host` or `sign-server`.
+    Operator,
+    /// A registered worker.
+    Worker,
+    /// Another job, or nobody.
+    Job,
+}
+
+impl Renewal {
+    /// As the event and the certificate of it say.
+    pub(super) fn of(is_signed: bool, is_workers: bool) -> Self {
+        match (is_signed, is_workers) {
+            (true, _) => Self::Operator,
+            (false, true) => Self::Worker,
+            (false, false) => Self::Job,
+        }
+    }
+}
+
+/// A certificate of a host or server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostCertificate {
+    /// Its serial.
+    pub serial: u64,
+    /// SSH or TLS.
+    pub kind: CertificateKind,
+    /// Its names.
+    pub names: Vec<String>,
+    /// As [`NewCertificate::key_hash`](super::NewCertificate::key_hash).
+    pub key_hash: [u8; 32],
+    /// The number of its event, higher than those before.
+    pub issuance: i64,
+    /// When it was signed.
+    pub from: i64,
+    /// When it ends.
+    pub until: i64,
+    /// Who renews it.
+    pub renewal: Renewal,
+}
+
 /// What is read of hosts by whoever may read.
 pub trait HostTrail {
     /// All of them, by name.
     fn hosts(&self) -> BoxFuture<'_, Result<Vec<HostSeen>>>;
+
+    /// The certificates of hosts and servers that are not revoked, by their ends and serials: at most so many, behind that
+    /// end and serial.
+    fn living(&self, after: (i64, u64), most: usize) -> BoxFuture<'_, Result<Vec<HostCertificate>>>;
+
+    /// When the last revocation lists were made that hosts and servers are given; none where there were none yet.
+    fn last_list(&self) -> BoxFuture<'_, Result<Option<i64>>>;
 }
 
 /// What an authority keeps of hosts.

@@ -34,6 +34,13 @@ pub const OLD_TRUST: &str = "old-trust ";
 const ALSO: &str = "+ ";
 
 impl Replica {
+    /// As a row says: id, name, the column `keys`, policy, version, when it was seen.
+    pub(super) fn of_row(row: (String, String, String, String, String, i64)) -> Self {
+        let (id, name, lines, policy, version, seen) = row;
+        let (keys, has) = Self::read_lines(&lines);
+        Self { id, name, keys, has, policy, version, seen }
+    }
+
     /// The column `keys`.
     pub(super) fn lines(&self) -> String {
         let also = self.has.iter().map(|line| format!("{ALSO}{line}"));
@@ -41,7 +48,7 @@ impl Replica {
     }
 
     /// What that column says: the keys, and what else it has.
-    pub(super) fn read_lines(text: &str) -> (Vec<String>, Vec<String>) {
+    fn read_lines(text: &str) -> (Vec<String>, Vec<String>) {
         let (has, keys): (Vec<_>, Vec<_>) = text.split('\n').partition(|line| line.starts_with(ALSO));
         let owned = |line: &str| line.to_owned();
         (

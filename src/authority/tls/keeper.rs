@@ -13,6 +13,8 @@ use crate::terminal::log;
 
 /// How often what there is to warn of is told again, in seconds.
 const TELL_EVERY: i64 = 86_400;
+/// How often it is looked which certificates of hosts end soon, in seconds, since there may be many; and whether the list does.
+const LOOK_AT_ENDS_EVERY: i64 = 3600;
 
 /// Who looks after it.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub struct CertificateKeeper {
     /// Why what is served is not what it was to be.
     failure: Option<CertificateWarning>,
     told: Told,
+    /// When it was last looked at the ends of what others have.
+    looked: Option<i64>,
 }
 
 impl CertificateKeeper {
@@ -58,6 +62,7 @@ impl CertificateKeeper {
             waiting: None,
             failure: None,
             told: Told::default(),
+            looked: None,
         };
         keeper.tell();
         Ok(keeper)
@@ -90,7 +95,25 @@ impl CertificateKeeper {
         if asked {
             self.told = Told::default();
         }
+        self.look_at_ends(asked).await;
         self.tell();
+    }
+
+    /// What was found last stays where that fails. A list that nobody has asked for since it became old is no news.
+    async fn look_at_ends(&mut self, asked: bool) {
+        let now = self.authority.clock.now();
+        let is_due = |last: i64| !(last..last.saturating_add(LOOK_AT_ENDS_EVERY)).contains(&now);
+        if !asked && !self.looked.is_none_or(is_due) {
+            return;
+        }
+        self.looked = Some(now);
+        if let Err(error) = self.authority.look_at_host_ends().await {
+            log(&format!("warning: which certificates of hosts end soon is not known: {error}"));
+        }
+        if self.authority.list_ending().is_some_and(|list| list.validity.warning(now).is_some()) {
+            // Why there is no other, who looks whether it is ready says.
+            let _ = self.authority.revocation_lists().await;
+        }
     }
 
     /// Ours: made again in good time, and where the clock was ahead or behind when it was made.
@@ -135,7 +158,7 @@ impl CertificateKeeper {
     /// Says what there is to warn of.
     fn tell(&mut self) {
         let now = self.authority.clock.now();
-        let warnings = self.current.warnings(&self.authority);
+        let warnings = self.current.log_warnings(&self.authority);
         let warnings: Vec<_> = self.failure.iter().cloned().chain(warnings).collect();
         if self.told.is_news(&warnings, now) {
             for warning in &warnings {

@@ -9,7 +9,9 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use crate::authority::Authority;
+use crate::authority::host_ends::HostEnds;
 use crate::authority::validity::{Ending, Validity};
+use crate::clock::rfc3339;
 use crate::error::{Context as _, Kind, Result};
 use crate::text::counted;
 
@@ -156,16 +158,66 @@ impl CurrentCertificate {
     }
 
     /// What there is to say now of it, and of the CA of an authority's certificates.
-    pub fn warnings(&self, authority: &Authority) -> Vec<CertificateWarning> {
+    fn own_warnings(&self, authority: &Authority) -> Vec<CertificateWarning> {
         let now = authority.clock.now();
         let mut warnings = ca_warnings(&authority.keys().tls_endings(), now);
         warnings.extend(self.served().warnings(now));
         warnings
     }
 
-    /// When each of them ends.
+    /// The same, and that certificates of hosts end soon: for anybody, who is not told which hosts there are.
+    pub fn warnings(&self, authority: &Authority) -> Vec<CertificateWarning> {
+        let now = authority.clock.now();
+        let hint = "the log and `machine-id authority check` name them";
+        let first = authority.host_ends().first(now).map(|first| soon(&first, hint, now));
+        self.own_warnings(authority).into_iter().chain(first).collect()
+    }
+
+    /// The same for the log, which names them; and of the last list.
+    pub(super) fn log_warnings(&self, authority: &Authority) -> Vec<CertificateWarning> {
+        let (ends, list) = (authority.host_ends(), authority.list_ending());
+        let store = store_warnings(&ends, list.as_ref(), authority.clock.now());
+        self.own_warnings(authority).into_iter().chain(store).collect()
+    }
+
+    /// When each of them ends, and the first certificate of hosts that does so soon.
     pub fn endings(&self, authority: &Authority) -> Vec<Ending> {
-        [authority.keys().tls_endings(), self.served().endings()].concat()
+        let first = authority.host_ends().first(authority.clock.now());
+        let own = [authority.keys().tls_endings(), self.served().endings()].concat();
+        own.into_iter().chain(first).collect()
+    }
+}
+
+/// What there is to say of the ends of what a store knows: certificates of hosts and servers, and the last list. None of them
+/// keeps an authority from issuing.
+pub fn store_warnings(ends: &HostEnds, list: Option<&Ending>, now: i64) -> Vec<CertificateWarning> {
+    let no_list = "no other was made since: the authority's log says why, if it runs; servers that read it let nobody in once \
+                   it has ended";
+    let sign = "sign it anew (`sign-host`, `sign-server`), or see why the host has not renewed it; where nobody uses it, revoke \
+                it: `machine-id authority lock --serial`";
+    let list = list.and_then(|list| Some((list, list.validity.warning(now)?)));
+    let list = list.map(|(list, why)| CertificateWarning {
+        message: format!("{} {why}", list.what),
+        ..soon(list, no_list, now)
+    });
+    let (named, more) = ends.named(now);
+    let more = more.into_iter().map(|message| CertificateWarning {
+        message,
+        hint: sign.to_owned(),
+        is_fault: false,
+        days_left: None,
+    });
+    list.into_iter().chain(named.iter().map(|one| soon(one, sign, now))).chain(more).collect()
+}
+
+/// That it ends soon, or has.
+fn soon(ending: &Ending, hint: &str, now: i64) -> CertificateWarning {
+    let Ending { what, validity } = ending;
+    CertificateWarning {
+        message: format!("{what} ends at {}", rfc3339(validity.until)),
+        hint: hint.to_owned(),
+        is_fault: false,
+        days_left: (now < validity.until).then(|| validity.days_left(now)),
     }
 }
 

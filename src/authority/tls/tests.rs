@@ -26,6 +26,8 @@ use crate::authority::store::sqlite::Sqlite;
 use crate::authority::validity::Validity;
 use crate::clock::{Clock, LEEWAY, rfc3339};
 
+mod ends;
+
 const NOW: i64 = 1_795_348_800;
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;

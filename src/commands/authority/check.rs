@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 
 use super::answer;
 use crate::authority::config::Config;
+use crate::authority::host_ends::HostEnds;
 use crate::authority::policy::{Finding, Policy, Report};
 use crate::authority::policy_files::PolicyFiles;
-use crate::authority::revocation::alarm_of;
+use crate::authority::revocation::{alarm_of, ending_of};
 use crate::authority::store::engine;
 use crate::authority::tls::{self, CertificateWarning};
 use crate::authority::validity::Ending;
@@ -53,8 +54,7 @@ pub(super) fn run(args: &Check, env: &Environment) -> Result<ExitCode> {
     let report = policy.lint();
     let store = config.as_ref().map(|config| store(config, env)).transpose()?.unwrap_or_default();
     let now = Clock::system().now();
-    let (certificates, endings) =
-        config.map(|config| tls::check(&config, now)).transpose()?.unwrap_or_default();
+    let (certificates, endings) = config.map(|config| ends(&config, now)).transpose()?.unwrap_or_default();
     match args.format {
         Format::Text => print(&text(&policy, &report, &store, &certificates, &endings))?,
         Format::Json => print_json(&json!({
@@ -113,6 +113,22 @@ fn store(config: &Config, env: &Environment) -> Result<Vec<StoreWarning>> {
             config.store_warnings(env)?.into_iter().chain(config.retain_warning()).chain(kept).map(warning),
         )
         .collect())
+}
+
+/// What ends, and what is to be said of it: of the files, and of what the store knows, where that can be read. Who may only read
+/// the trail of a database is not told of certificates.
+fn ends(config: &Config, now: i64) -> Result<(Vec<CertificateWarning>, Vec<Ending>)> {
+    let (mut warnings, mut endings) = tls::check(config, now)?;
+    let look = async {
+        let trail = engine::read(&config.store, &config.store_key()).await?;
+        Ok::<_, Error>((HostEnds::look(trail.as_ref(), now).await?, trail.last_list().await?))
+    };
+    if let Ok((hosts, list)) = block_on(look)? {
+        let list = list.map(ending_of);
+        warnings.extend(tls::store_warnings(&hosts, list.as_ref(), now));
+        endings.extend(list.into_iter().chain(hosts.named(now).0));
+    }
+    Ok((warnings, endings))
 }
 
 /// What to check: the arguments, or what the data directory names. Its

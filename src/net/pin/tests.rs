@@ -69,6 +69,25 @@ fn judge(pins: &[String], chain: &[CertificateDer<'static>]) -> Result<(), rustl
     Pinned::new(pins.to_vec()).verify_server_cert(leaf, chain, &name, &[], UnixTime::now()).map(drop)
 }
 
+/// Whoever it is, he has to be one who has the name by a CA of his own.
+#[test]
+fn anybody_is_one_that_has_a_chain() {
+    crate::net::install_crypto();
+    let judge = |chain: &[CertificateDer<'static>], name: &'static str| {
+        let (leaf, chain) = chain.split_first().unwrap();
+        let name = ServerName::try_from(name).unwrap();
+        Pinned::anybody().verify_server_cert(leaf, chain, &name, &[], UnixTime::now()).map(drop)
+    };
+    let (one, other) = (
+        Ca::new("one", BasicConstraints::Constrained(1)),
+        Ca::new("other", BasicConstraints::Constrained(1)),
+    );
+    assert_eq!(judge(&[one.leaf(), one.own()], "id.example.com"), Ok(()));
+    assert!(judge(&[one.leaf(), one.own()], "id.example.org").is_err());
+    assert_eq!(judge(&[one.leaf(), other.own()], "id.example.com"), Err(UNKNOWN));
+    assert_eq!(judge(&[one.leaf()], "id.example.com"), Err(UNKNOWN));
+}
+
 const UNKNOWN: rustls::Error = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
 
 /// The chain while two CAs are trusted.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::past::revoke;
-use super::server::{Server, builder};
+use super::serving::server::{Server, builder};
 use super::support::client::{Keys, assertion_claims};
 use super::support::issuer::Issuer;
 use super::support::process::{self, Running, machine_id, succeed};
@@ -138,7 +138,7 @@ pub(crate) fn bench(count: u64, binary: &Path) {
         )
     };
     println!("`host watch --end-sessions`: {}; {}", memory(), watching.stderr());
-    let cpu = || super::server::cpu_times(watching.id())[0];
+    let cpu = || super::serving::server::cpu_times(watching.id())[0];
     for _ in 0..3 {
         let (one, before) = (exchange(), (stamp(), cpu()));
         let begun = Instant::now();

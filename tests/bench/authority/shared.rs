@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::figures::Rates;
-use super::server::{Server, builder, measure};
+use super::serving::CLIENTS_CORE;
+use super::serving::figures::Rates;
+use super::serving::server::{Server, builder, measure};
 use super::support::cluster::{Cluster, Role};
 use super::support::issuer::Issuer;
 use super::support::process::MACHINE_ID;
-use super::{CLIENTS, CLIENTS_CORE, REQUESTS, ROUNDS, WARM_UP};
+use super::{CLIENTS, REQUESTS, ROUNDS, WARM_UP};
 
 const REPLICAS: usize = 3;
 /// A slow commit waits so long before it is written, in microseconds.

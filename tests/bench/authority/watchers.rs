@@ -8,7 +8,7 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::load::connector;
+use super::serving::load::connector;
 use super::support::client::{Keys, assertion_claims};
 use super::support::issuer::Issuer;
 use super::support::process::succeed;

@@ -107,19 +107,20 @@ authority::issue: authority::ca::CaKind authority::ca::OWN authority::keys autho
 authority::audit: authority::store clock error text
 authority::replicas: authority::store error text
 authority::hosts: authority::store
+authority::host_ends: authority::store authority::validity error text
 authority::revocation: authority::ca authority::keys authority::store authority::validity clock error krl text wire
 authority::statements: authority::ca authority::keys authority::revocation authority::store error wire
-authority: authority::ca authority::config authority::hosts authority::keys authority::limits authority::old_trust authority::policy
+authority: authority::ca authority::config authority::host_ends authority::hosts authority::keys authority::limits authority::old_trust authority::policy
     authority::policy_files authority::replicas authority::revocation authority::statements authority::store authority::validity clock error
     folder::trust::Owner join::issuers net random suite
-authority::tls: authority authority::ca authority::config authority::issue authority::keys authority::store
-    authority::validity error folder pem terminal text
+authority::tls: authority authority::ca authority::config authority::host_ends authority::issue authority::keys authority::revocation::Lists authority::store
+    authority::validity clock error folder pem terminal text
 authority::enroll: authority authority::ca authority::config authority::issue authority::keys authority::limits
     authority::policy authority::store authority::validity clock denial error join::find join::instance join::issuers join::method join::verify random secret wire
 authority::assertion: assertion authority authority::store clock denial error join::jwt random
 authority::revoke: authority authority::assertion authority::config authority::store clock error join::jwt secret text wire
 authority::host_proof: authority authority::assertion authority::config authority::store clock error text
-authority::served_list: authority authority::revocation
+authority::served_list: authority authority::revocation error wire
 authority::discovery: authority authority::config authority::keys error terminal wire
 authority::http: authority authority::assertion authority::connections authority::discovery authority::enroll authority::host_proof
     authority::keys::CaKeys authority::keys::is_away authority::limits
@@ -130,8 +131,8 @@ authority::serve: authority authority::connections authority::head authority::ht
     authority::store::cas::Heard authority::store::is_displaced authority::store::lost authority::tls authority::validity error terminal wire
 
 # the commands
-commands: authority authority::audit authority::ca authority::config authority::discovery authority::issue authority::keys
-    authority::policy authority::policy_files authority::revocation::alarm_of authority::rotation authority::serve authority::store authority::tls authority::validity cli clock denial destination document
+commands: authority authority::audit authority::ca authority::config authority::discovery authority::host_ends authority::issue authority::keys
+    authority::policy authority::policy_files authority::revocation::alarm_of authority::revocation::ending_of authority::rotation authority::serve authority::store authority::tls authority::validity cli clock denial destination document
     environment error folder host join join::example join::instance::is_id join::instance::secret_hash join::issuers::pinned join::issuers::probe join::jwt join::method
     join::verify krl net once once::command once::revoke once::runs once::settings openssh output pem principal process random runtime
     secret suite terminal text wire

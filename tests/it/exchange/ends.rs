@@ -202,3 +202,46 @@ fn a_certificate_in_files_that_has_ended_is_served_until_there_is_another_and_re
     );
     assert_eq!(client.get("/readyz").granted()["warnings"], Value::Null);
 }
+
+#[test]
+fn the_end_of_what_operators_sign_is_in_the_log_and_in_what_check_says() {
+    let mut bench = Bench::start();
+    let (signed, _out) = sign_server(&bench, "90d");
+    assert!(signed.status.success() && sign_host(&bench).status.success(), "{signed:?}");
+    assert_eq!(bench.authority.client().get("/v1/revoked/tls.crl").status, 200);
+    let ends = "warning: the TLS server certificate of db.test (serial ";
+    let silent = said(&bench.authority.run(["check"]));
+    assert!(!silent.contains("of db.test"), "{silent}");
+    // How long the lists have is said at any time.
+    assert!(silent.contains("the list of revoked X.509 certificates ends at "), "{silent}");
+    bench.authority.restart_with_clock(now() + 80 * DAY);
+    bench.authority.wait_for_stderr(ends);
+    bench.authority.wait_for_stderr("warning: the SSH host certificate of web.test (serial ");
+    assert!(bench.authority.terminate().success());
+    // As if it were so long ago, for who has no clock that is held.
+    let store = rusqlite::Connection::open(bench.authority.data_dir().join("authority.db")).unwrap();
+    store
+        .execute_batch(&format!(
+            "DROP TRIGGER events_stay_the_same; UPDATE events SET time = time - {0} WHERE event = 'signed';
+             UPDATE certificates SET expires = expires - {0} WHERE host IS NOT NULL",
+            80 * DAY
+        ))
+        .unwrap();
+    let check = bench.authority.run(["check"]);
+    let text = said(&check);
+    assert!(
+        check.status.success() && text.contains(ends) && text.contains(": 9 days left\n  hint: sign it anew"),
+        "{text}"
+    );
+    let check = bench.authority.run(["check", "--format", "json"]);
+    let json: Value = serde_json::from_slice(&check.stdout).unwrap();
+    let days = |what: &str| {
+        let expires = json["expires"].as_array().unwrap();
+        expires
+            .iter()
+            .find(|one| one["what"].as_str().unwrap().starts_with(what))
+            .map(|one| one["days_left"].clone())
+    };
+    assert_eq!(days("the TLS server certificate of db.test"), Some(json!(9)), "{json}");
+    assert_eq!(days("the SSH host certificate of web.test"), Some(json!(9)), "{json}");
+}

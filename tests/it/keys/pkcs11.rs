@@ -10,14 +10,10 @@ use crate::support::client::timed;
 use crate::support::cluster::{Cluster, Role};
 use crate::support::issuer::Issuer;
 use crate::support::key_store::Token;
-use crate::support::nginx::Nginx;
-use crate::support::once::{World, walk};
 use crate::support::page;
 use crate::support::process::{MACHINE_ID, command, machine_id, run, succeed};
 use crate::support::replicas::Replicas;
-use crate::support::servers::Folder;
 use crate::support::softhsm::{CONF, PIN, SoftHsm, module};
-use crate::support::sshd::Sshd;
 use crate::support::wait_for;
 
 const JOBS: usize = 24;
@@ -26,63 +22,20 @@ const LABELS: [&str; 4] =
     ["machine-id-ssh-user", "machine-id-ssh-host", "machine-id-statement", "machine-id-tls"];
 
 #[test]
-fn a_job_logs_in_and_no_private_key_is_in_the_data_directory() {
-    let (token, issuer) = (Token::new(), Issuer::start());
-    let authority = token.authority(&issuer).start();
-    let world = World { issuer, authority };
-    let sshd = Sshd::start(&world.authority);
-    let server = Folder::new(&world.authority, "root");
-    let nginx = Nginx::start(&server.tls(), &world.authority.ca_file(), None);
-    let job = world.github();
-    let destination = job.once(["--output", "identity"]).good().destination();
-    sshd.logs_in(&destination);
-    let file = |name: &str| destination.join(name);
-    let mut curl = command("curl");
-    curl.arg("-sS").arg("--cert").arg(file("tls.crt")).arg("--key").arg(file("tls.key"));
-    let said = succeed(curl.arg("--cacert").arg(file("ca.crt")).arg(nginx.url()));
-    assert!(said.starts_with("hello "), "{said}");
-
-    let mut files = Vec::new();
-    walk(&world.authority.data_dir(), &mut files);
-    assert!(files.iter().any(|path| path.ends_with("tls_ca.crt")));
-    for path in files.into_iter().filter(|path| path.is_file()) {
-        let content = fs::read(&path).unwrap();
-        let text = String::from_utf8_lossy(&content);
-        // Its own server's key is no CA key.
-        let is_served = path.starts_with(world.authority.data_dir().join("tls"));
-        assert!(is_served || !text.contains("PRIVATE KEY"), "{}", path.display());
-        assert!(!text.contains(PIN), "{}", path.display());
-    }
-    let objects = token.tool(&["--list-objects", "--type", "privkey"]);
-    for label in LABELS {
-        assert_eq!(objects.matches(&format!("label:      {label}\n")).count(), 1, "{objects}");
-    }
-    let doctor = run(&mut world.authority.command(["doctor"]));
-    let told = String::from_utf8_lossy(&doctor.stdout);
-    assert!(told.contains("the CA keys sign, and belong to their public keys"), "{told}");
-}
-
-#[test]
-fn a_token_may_be_away_for_a_while() {
+fn a_token_may_come_back_in_another_slot() {
     let (token, issuer) = (Token::new(), Issuer::start());
     let replicas = Replicas::of(vec![token.authority(&issuer).start()]);
     let load = replicas.load(&issuer);
     let mut replicas = replicas;
     load.during(JOBS, || {
         load.goes_on(100);
-        for is_moved in [false, true] {
-            assert!(replicas.one(0).is_ready());
-            token.hsm.take_away();
-            load.fails_with("keys-unavailable");
-            wait_for("not to be ready", || (!replicas.one(0).is_ready()).then_some(()));
-            load.fails_with("keys-unavailable");
-            if is_moved {
-                token.hsm.move_slots();
-            }
-            token.hsm.put_back();
-            load.goes_on(100);
-            wait_for("to be ready", || replicas.one(0).is_ready().then_some(()));
-        }
+        token.hsm.take_away();
+        load.fails_with("keys-unavailable");
+        wait_for("not to be ready", || (!replicas.one(0).is_ready()).then_some(()));
+        token.hsm.move_slots();
+        token.hsm.put_back();
+        load.goes_on(100);
+        wait_for("to be ready", || replicas.one(0).is_ready().then_some(()));
         load.steal_what_was_used();
     });
     load.holds(|| replicas.audit());
@@ -134,6 +87,10 @@ fn authorities_share_a_token_and_a_store() {
 fn an_authority_without_its_keys_does_not_start() {
     let (token, issuer) = (Token::new(), Issuer::start());
     let mut authority = token.authority(&issuer).start();
+    let private = token.tool(&["--list-objects", "--type", "privkey"]);
+    for label in LABELS {
+        assert_eq!(private.matches(&format!("label:      {label}\n")).count(), 1, "{private}");
+    }
     assert!(authority.terminate().success());
     token.hsm.write_pin("99999999");
     let said = authority.refuses_to_start();

@@ -4,6 +4,7 @@ use std::fs::{Permissions, create_dir, set_permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
@@ -62,9 +63,15 @@ fn a_stolen_user_ca_opens_no_host() {
     wait_for("the session", || session.stdout().contains("up").then_some(()));
 
     shell.types("ssh-user", &[]);
+    let taken = Instant::now();
     wait_for("the list", || refuses(&watched, &stolen[0]).then_some(()));
+    println!(
+        "a host that watches refuses a login by the stolen ssh-user CA {:?} after the step",
+        taken.elapsed()
+    );
     assert!(stolen.iter().chain([&honest]).all(|destination| refuses(&watched, destination)));
     assert!(session.wait_at_most(PATIENCE).is_some(), "{}", watch.stderr());
+    println!("and the session by it that was open has ended after {:?}", taken.elapsed());
     let after = estate.certificates("after");
     watched.lets_in(&after, "true");
 
@@ -85,7 +92,9 @@ fn a_stolen_user_ca_opens_no_host() {
     let asked = run(asks.arg(timed.trust()).args([&login(), key.split(' ').nth(1).unwrap()]));
     assert_eq!(asked.status.code(), Some(5), "{asked:?}");
     std::fs::write(&age, truth).unwrap();
+    let timer = Instant::now();
     succeed(&mut estate.refresh(&timed.trust()));
+    println!("a host that refreshes refuses it {:?} after its timer", timer.elapsed());
     assert!(stolen.iter().chain([&honest]).all(|destination| refuses(&timed, destination)));
     timed.lets_in(&after, "true");
 
@@ -186,10 +195,15 @@ fn a_stolen_host_ca_deceives_no_job_that_begins_then() {
     assert!(is_believed(&honest, &old) && is_believed(&his, &old));
 
     shell.types("ssh-host", &[("web-1.example.com", "127.0.0.1")]);
+    let taken = Instant::now();
     let (_new_job, new) = wait_for("a job that knows it", || {
         let job = job();
         (!is_believed(&his, &job.1)).then_some(job)
     });
+    println!(
+        "a job has begun and refused a host by the stolen ssh-host CA {:?} after the step",
+        taken.elapsed()
+    );
     assert!(!is_believed(&honest, &new), "it has its old certificate");
     shell.types("ssh-host-installed", &[("/etc/ssh/machine-id", host.to_str().unwrap())]);
     assert_eq!(read(shell.path("systemctl.log")), "reload ssh\n");

@@ -7,12 +7,14 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::rotation_page::Shell;
 use crate::support::authority::Authority;
 use crate::support::once::{Job, World};
 use crate::support::process::{self, Running, command, machine_id, succeed};
 use crate::support::sshd::{self, Sshd};
 use crate::support::{now, wait_for};
 
+mod back;
 mod federation;
 mod load;
 mod trouble;
@@ -301,4 +303,56 @@ fn a_compromised_user_ca_ends_every_login() {
         query.args(["-Q", "-f"]).arg(host.path("trust/revoked.krl")).arg(old.1.join("key-cert.pub")),
     );
     assert!(!listed.status.success(), "{listed:?}");
+}
+
+/// `docs/rotation.md`, word for word: a line is said again for as long as somebody is waited for, and then names who.
+#[test]
+fn the_page_leads_through_an_ordinary_rotation() {
+    let world = world();
+    let authority = &world.authority;
+    let shell = Shell::of(authority);
+    let types = |ca: &str, waits: &dyn Fn(&str)| {
+        let block = Shell::block("ordinary", &[("ssh-user", ca)]);
+        assert_eq!(block.lines().count(), 4, "{block}");
+        for line in block.lines() {
+            wait_for(line, || {
+                let output = process::run(&mut shell.command(line));
+                let said = String::from_utf8_lossy(&output.stderr).into_owned();
+                match output.status.code() {
+                    Some(0) => return Some(()),
+                    Some(4) => waits(&said),
+                    _ => panic!("{line}: {said}"),
+                }
+                None
+            });
+        }
+        assert_eq!(status(authority, ca)["phase"], "settled");
+    };
+    for ca in ["ssh-host", "statement", "tls"] {
+        let before = status(authority, ca)["current"].clone();
+        types(ca, &|said| assert!(said.contains("has not heard of the last step"), "{said}"));
+        assert_ne!(status(authority, ca)["current"], before);
+    }
+    let exported = succeed(&mut authority.command(["export", "tls-ca"]));
+    std::fs::write(authority.ca_file(), exported).unwrap();
+    wait_for("the certificate of the new one", || {
+        let job = world.github();
+        let outcome = job.once([]);
+        (outcome.code == 0).then(|| end(&(job, outcome.destination())))
+    });
+    // With a host, and a job that holds certificates of the old one until it is named.
+    let host = Host::start(authority);
+    let old = std::cell::RefCell::new(Some(job(&world)));
+    host.sshd().logs_in(&old.borrow().as_ref().unwrap().1);
+    types("ssh-user", &|said| {
+        let waits = ["has not heard of the last step", "lacks it, last seen at", "lacks the key"];
+        if said.contains("1 certificate of the CA that would be trusted no more") {
+            end(&old.take().unwrap());
+        } else {
+            assert!(waits.iter().any(|words| said.contains(words)), "{said}");
+        }
+    });
+    assert!(old.borrow().is_none(), "it was waited for");
+    wait_for("one CA", || (host.lines("ssh_user_ca.pub") == 1).then_some(()));
+    host.sshd().logs_in(&job(&world).1);
 }

@@ -60,25 +60,34 @@ impl Shell {
     /// Types a block of the page, where these names of it are others.
     #[track_caller]
     pub(super) fn types(&self, name: &str, more: &[(&str, &str)]) -> String {
-        let text = page::file("../rotation.md", name);
-        let text = more.iter().fold(text, |text, (theirs, ours)| {
+        succeed(&mut self.command(&Self::block(name, more)))
+    }
+
+    /// A block of the page, where these names of it are others.
+    #[track_caller]
+    pub(super) fn block(name: &str, more: &[(&str, &str)]) -> String {
+        more.iter().fold(page::file("../rotation.md", name), |text, (theirs, ours)| {
             assert!(text.contains(theirs), "no {theirs} in {name}");
             text.replace(theirs, ours)
-        });
-        let text = self.names.iter().fold(text, |text, (theirs, ours)| text.replace(theirs, ours));
+        })
+    }
+
+    /// Types that.
+    pub(super) fn command(&self, text: &str) -> Command {
+        let text = self.names.iter().fold(text.to_owned(), |text, (theirs, ours)| text.replace(theirs, ours));
         let path = format!("{}:{}", self.folder.path().display(), std::env::var("PATH").unwrap());
-        succeed(command("sh").args(["-euc", &text]).env("PATH", path).current_dir(self.folder.path()))
+        let mut shell = command("sh");
+        shell.args(["-euc", &text]).env("PATH", path).current_dir(self.folder.path());
+        shell
     }
 
     /// The same on a server with its files in that folder, of the certificate that it has got anew.
     #[track_caller]
-    fn serves(&self, authority: &Authority, name: &str, tls: &Path) {
+    fn serves(&self, name: &str, tls: &Path) {
         let mut request = command("openssl");
         request.args(["req", "-new", "-subj", "/", "-key"]).arg(tls.join("server.key"));
         succeed(request.arg("-out").arg(self.path("server.csr")));
-        let mut sign = authority.command(["sign-server", "--name", "localhost", "--name", "127.0.0.1"]);
-        let certificate = succeed(sign.arg("--csr").arg(self.path("server.csr")));
-        std::fs::write(self.path("server.crt"), certificate).unwrap();
+        self.types("sign-server", &[("db.example.com", "localhost --name 127.0.0.1")]);
         self.types(name, &[("/etc/ssl/machine-id", tls.to_str().unwrap())]);
     }
 }
@@ -267,9 +276,9 @@ fn a_stolen_tls_ca_opens_no_server_once_its_steps_are_done() {
     wait_for("the kept one", || (!servers.let_in(&stolen).contains(&"a kept nginx")).then_some(()));
     assert_eq!(servers.let_in(&stolen).len(), 5, "nobody else knows of it");
 
-    shell.serves(authority, "nginx", &servers.nginx_files.tls());
+    shell.serves("nginx", &servers.nginx_files.tls());
     [&servers.nginx, &servers.kept].into_iter().for_each(Nginx::reload);
-    shell.serves(authority, "redis", &servers.redis.tls());
+    shell.serves("redis", &servers.redis.tls());
     servers.redis.restart();
     let port = servers.postgres.port();
     let socket = servers.postgres.socket();
@@ -280,13 +289,13 @@ fn a_stolen_tls_ca_opens_no_server_once_its_steps_are_done() {
             socket.display()
         ),
     );
-    shell.serves(authority, "postgresql", &servers.postgres.tls());
+    shell.serves("postgresql", &servers.postgres.tls());
     let socket = servers.mariadb.socket();
     shell.program(
         "mariadb",
         &format!("exec /usr/bin/mariadb --no-defaults --socket={} --user=root \"$@\"", socket.display()),
     );
-    shell.serves(authority, "mariadb", &servers.mariadb.tls());
+    shell.serves("mariadb", &servers.mariadb.tls());
     let [cluster, client] =
         ["cluster.crt", "ca.crt"].map(|name| servers.kube.tls().join(name).display().to_string());
     shell.types(
@@ -310,13 +319,13 @@ fn a_stolen_tls_ca_opens_no_server_once_its_steps_are_done() {
     wait_for("everybody", || (servers.let_in(&honest) == ALL).then_some(()));
     assert!(servers.let_in(&stolen).is_empty());
 
-    // A host that heard nothing meanwhile.
-    let output = run(&mut host("refresh", "timed", "first-ca.crt"));
+    // A host that heard nothing meanwhile, and one that never did.
+    succeed(&mut host("refresh", "timed", "first-ca.crt"));
+    assert_eq!(read(shell.path("timed/tls_ca.crt")), read(&kept));
+    let output = run(&mut host("refresh", "anew", "first-ca.crt"));
     assert_eq!(output.status.code(), Some(5), "{output:?}");
-    assert_eq!(read(shell.path("timed/tls_ca.crt")), first);
-    let timed = shell.path("timed");
-    shell.types("refresh", &[("/etc/ssh/machine-id", timed.to_str().unwrap())]);
-    assert_eq!(read(timed.join("tls_ca.crt")), read(&kept));
-    succeed(&mut host("refresh", "timed", "timed/tls_ca.crt"));
+    let anew = shell.path("anew");
+    shell.types("refresh", &[("/etc/ssh/machine-id", anew.to_str().unwrap())]);
+    assert_eq!(read(anew.join("tls_ca.crt")), read(&kept));
     assert!(!watch.stderr().contains("error"), "{}", watch.stderr());
 }

@@ -267,3 +267,35 @@ fn a_failover_that_loses_a_revocation_takes_it_back_from_no_host() {
     host.wait_for(&[("four", path)], &[]);
     assert!(host.lets_in(&certificates).is_empty());
 }
+
+/// So many times a second that there are others by the time that a host has heard which: it gets those that it has heard of.
+#[test]
+fn hosts_that_begin_while_jobs_give_back_without_end_have_their_lists_at_once() {
+    let (issuer, cluster) = (Issuer::start(), Cluster::start());
+    let mut replicas = Replicas::sharing(&issuer, &cluster, 2);
+    let load = replicas.load(&issuer).giving_all_back();
+    let known = Host::new();
+    let begun = std::time::Instant::now();
+    let mut watchers = Vec::new();
+    load.during(4, || {
+        load.goes_on(4);
+        for turn in 0..12 {
+            let one = replicas.one(turn % 2);
+            for host in [&known, &Host::new()] {
+                let output = run(&mut host.command("refresh", one, &one.url()));
+                assert!(output.status.success() && output.stderr.is_empty(), "{turn}: {output:?}");
+            }
+            if turn % 4 == 0 {
+                let host = Host::new();
+                let watch = host.watch(one, &one.url());
+                wait_for("the files", || host.trust().join("tls_ca.crt").exists().then_some(()));
+                watchers.push((host, watch));
+            }
+        }
+    });
+    println!("{} were given back in {:?}", load.given_back(), begun.elapsed());
+    for (_, watch) in &watchers {
+        assert_eq!(watch.stderr(), "");
+    }
+    assert!(load.given_back() > 20 && load.troubles().is_empty(), "{:?}", load.troubles());
+}

@@ -2,11 +2,12 @@
 //! is out of every file before anything is fetched for it.
 
 use std::path::Path;
+use std::process::Stdio;
 
 use super::stderr;
-use crate::support::process::{command, machine_id, read, run, succeed};
+use crate::support::process::{Running, command, machine_id, read, run, succeed};
 use crate::support::sshd::{Sshd, login};
-use crate::support::stated::Stated;
+use crate::support::stated::{Stated, TlsCa};
 use crate::support::{now, wait_for};
 
 const CRL: &str = "/v1/revoked/tls.crl";
@@ -310,4 +311,96 @@ fn jobs_say_whom_they_believe() {
     std::fs::write(&bundle, read(&bundle) + &many).unwrap();
     assert_eq!(job(["--ca-file", &bundle]), None);
     assert!(authority.asked("/v1/exchange") >= 4);
+}
+
+/// The TLS CA that they know is stolen, and its successor's is the authority's certificate: what the statement key states, and the
+/// old one vouches for, proves that to hosts which heard nothing of it.
+#[test]
+fn hosts_that_were_away_find_the_heir_of_a_stolen_tls_ca_by_themselves() {
+    let authority = Stated::start();
+    let refresh = || run(&mut authority.host("refresh"));
+    stderr(&refresh(), 0);
+    let folder = |name: &str| {
+        let path = authority.path(name);
+        succeed(command("cp").arg("-a").arg(authority.path("trust")).arg(&path));
+        path
+    };
+    let watched = folder("watched");
+    let files = || {
+        ["tls_ca.crt", "authority_ca.crt", "authority.heard"]
+            .map(|name| read(authority.path("trust").join(name)))
+    };
+    let (old, before) = (authority.state().tls[0].pem.clone(), files());
+    let replayed = authority.state().answer("/v1/statement").1;
+    {
+        let mut state = authority.state();
+        state.number += 1;
+        state.add_tls();
+        state.finish_tls();
+        state.revoked_tls = vec![old];
+    }
+    let truth = authority.state().endorsements.clone();
+    let none_is_believed = |what: &str| {
+        let said = stderr(&refresh(), 5);
+        assert!(said.contains("its certificate is not trusted"), "{what}: {said}");
+        assert!(files() == before, "{what}");
+    };
+    // Who can sign nothing but by the stolen one: whatever he says, the authority's certificate is none of it.
+    authority.state().lies = vec![("/v1/statement", 200, replayed)];
+    none_is_believed("what was stated before");
+    authority.state().lies = vec![("/v1/statement", 200, b"{}".to_vec())];
+    none_is_believed("nothing");
+    authority.state().lies.clear();
+    authority.state().number -= 2;
+    none_is_believed("an older one");
+    authority.state().number += 2;
+    authority.state().made = Some(now() - 661);
+    none_is_believed("one whose time is over");
+    authority.state().made = None;
+    authority.state().endorsements.clear();
+    none_is_believed("one that the stolen one does not vouch for");
+    authority.state().endorsements = truth;
+    let sign_by = |key: u8| {
+        let mut state = authority.state();
+        (state.signer, state.keys) = (key, vec![key]);
+    };
+    sign_by(1);
+    none_is_believed("a key that nobody knows");
+    sign_by(0);
+    authority.state().cluster = "id.example.org".into();
+    none_is_believed("another cluster");
+    authority.state().cluster = "id.example.com".into();
+    // He passes on what is true, before a certificate of his own.
+    let (ours, his) = (authority.state().tls.remove(0), TlsCa::fresh());
+    let line = |authority: &Stated| authority.state().answer("/v1/statement").1;
+    authority.state().tls.push(ours);
+    let said = line(&authority);
+    let server = authority.state().serve_by(&his);
+    authority.state().lies = vec![("/v1/statement", 200, said)];
+    none_is_believed("whoever passes it on");
+    authority.state().lies.clear();
+    authority.state().serve(server);
+    // An operator who names another is not overruled.
+    let stranger = format!("sha256:{}", "0".repeat(64));
+    let mut by_another = authority.host_by("refresh", &authority.path("trust"));
+    assert!(stderr(&run(by_another.args(["--ca-pin", &stranger])), 5).contains("no CA with the pin"));
+    assert!(files() == before);
+
+    // The truth: it is told nothing before it has proved itself, and all is as by the one that was known.
+    let watch =
+        Running::start(authority.host_in("watch", &watched).stdout(Stdio::null()).stderr(Stdio::piped()));
+    stderr(&refresh(), 0);
+    let new = authority.state().tls[0].pem.replace('\r', "");
+    let has_new = |folder: &Path| {
+        ["tls_ca.crt", "authority_ca.crt"]
+            .iter()
+            .all(|name| read(folder.join(name)).trim_end() == new.trim_end())
+    };
+    assert!(has_new(&authority.path("trust")), "{}", read(authority.path("trust/tls_ca.crt")));
+    wait_for("the watcher's", || has_new(&watched).then_some(()));
+    assert_eq!(watch.stderr(), "");
+    drop(watch);
+    let asked = authority.asked("/v1/statement");
+    stderr(&refresh(), 0);
+    assert_eq!(authority.asked("/v1/statement"), asked + 1, "it knows it by now");
 }

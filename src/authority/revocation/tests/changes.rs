@@ -138,6 +138,29 @@ proptest! {
     }
 }
 
+/// Whoever has heard of lists and asks for them finds them a moment later too, however many there are by then.
+#[test]
+fn lists_are_kept_for_those_that_have_heard_of_them() {
+    let world = World::new();
+    (1..40).for_each(|serial| world.issue_ssh(serial, NOW + 3600));
+    let of = |number| world.runtime.block_on(world.lists.of_number(number));
+    assert!(of(1).is_none());
+    let heard: Vec<_> = (1..40)
+        .map(|serial| {
+            world.give_back(serial);
+            world.lists(NOW, false)
+        })
+        .collect();
+    assert!(heard.iter().all(|lists| Arc::ptr_eq(&of(lists.number).unwrap(), lists)));
+    let numbers: Vec<u64> = heard.iter().map(|lists| lists.number).collect();
+    drop(heard);
+    world.give_back(40);
+    world.lists(NOW + 1, false);
+    for (number, there) in numbers.into_iter().zip(1..) {
+        assert_eq!(krl::read(&of(number).unwrap().krl).unwrap().serials.len(), there);
+    }
+}
+
 /// Certificates, revoked at that time.
 fn insert_many(path: &Path, revoked: &str) {
     let many = rusqlite::Connection::open(path).unwrap();

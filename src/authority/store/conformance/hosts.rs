@@ -1,6 +1,6 @@
 //! A host that was thrown out gets no certificate from anybody, and has none; and what is kept of hosts.
 
-use super::super::hosts::{HostNews, HostSeen, MAX_HOSTS, SERVE};
+use super::super::hosts::{HostCertificate, HostNews, HostSeen, MAX_HOSTS, Renewal, SERVE};
 use super::super::locks::{LockKind, Shut};
 use super::fixtures::*;
 use super::*;
@@ -169,6 +169,65 @@ fn the_names_of_a_host_are_known_by_its_certificate(bench: &Bench) {
     assert!(hosts(101).is_empty() && hosts(3).is_empty());
 }
 
+/// Of operators, workers and other jobs; not what is over or revoked, nor the authority's own.
+fn certificates_of_hosts_are_found_by_their_ends(bench: &Bench) {
+    use CertificateKind::{Ssh, Tls};
+    for entry in [
+        signed(100, "sign-server", Tls, "web-1", NOW + YEARS),
+        signed(101, "sign-host", Ssh, "web-2", NOW + 7000),
+        signed(102, "sign-host", Ssh, "web-3", NOW + 7000),
+        signed(103, "sign-host", Ssh, "web-4", NOW),
+        signed(104, "sign-host", Ssh, "web-5", NOW + 9000),
+        signed(105, SERVE, Tls, "web-6", NOW + YEARS),
+    ] {
+        assert_eq!(sign(bench, entry), None);
+    }
+    throw_out(bench, "web-5");
+    bench.wait(bench.store.add_secret(secret(SECRET, "github-deploy")));
+    let worker = registration(1, "w-a", SECRET).with(|entry| {
+        let host = &mut entry.plan.certificates[0];
+        (host.output_type, host.is_host) = (Some("ssh-host".into()), true);
+    });
+    assert_eq!(bench.issue(worker), joined(1));
+    assert_eq!(bench.issue(hosting(2, "ci-2")), FRESH);
+    assert_eq!(bench.issue(issuance(3)), FRESH);
+    let all = |store: &Arc<dyn Store>| {
+        let (mut all, mut after) = (Vec::new(), (NOW, u64::MAX));
+        loop {
+            let page: Vec<HostCertificate> = bench.wait(store.living(after, 2));
+            let Some(last) = page.last() else { return all };
+            after = (last.until, last.serial);
+            all.extend(page);
+        }
+    };
+    let found = all(&bench.store);
+    let told = |one: &HostCertificate| (one.serial, one.kind, one.names[0].clone(), one.until, one.renewal);
+    assert_eq!(
+        found.iter().map(told).collect::<Vec<_>>(),
+        [
+            (2, Ssh, "deploy".to_owned(), NOW + 3600, Renewal::Worker),
+            (4, Ssh, "ci-2".to_owned(), NOW + 3600, Renewal::Job),
+            (101, Ssh, "web-2".to_owned(), NOW + 7000, Renewal::Operator),
+            (102, Ssh, "web-3".to_owned(), NOW + 7000, Renewal::Operator),
+            (100, Tls, "web-1".to_owned(), NOW + YEARS, Renewal::Operator),
+        ]
+    );
+    let web = &found[4];
+    assert_eq!(
+        (web.names.len(), web.from, web.key_hash),
+        (2, NOW, issuance(1).plan.certificates[0].key_hash)
+    );
+    assert!(found[2].issuance > web.issuance && found[0].issuance > found[3].issuance);
+    assert_eq!(all(&bench.again()), found);
+}
+
+fn when_the_last_lists_were_made_is_known_to_all(bench: &Bench) {
+    assert_eq!(bench.wait(bench.store.last_list()), None);
+    bench.wait(bench.store.list_number(NOW, [1; 32]));
+    bench.wait(bench.store.list_number(NOW + 60, [2; 32]));
+    assert_eq!(bench.wait(bench.again().last_list()), Some(NOW + 60));
+}
+
 fn hosts_are_kept_as_they_were_last_heard(bench: &Bench) {
     let host = |name: &str, seen, list, cas: &[&str]| HostSeen {
         name: name.into(),
@@ -209,5 +268,7 @@ promises! {
     an_address_that_is_thrown_out_is_so_in_any_spelling,
     of_what_is_signed_and_a_host_that_is_thrown_out_nothing_works_afterwards,
     the_names_of_a_host_are_known_by_its_certificate,
+    certificates_of_hosts_are_found_by_their_ends,
+    when_the_last_lists_were_made_is_known_to_all,
     hosts_are_kept_as_they_were_last_heard,
 }

@@ -8,7 +8,9 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
 use super::super::CertificateKind;
-use super::super::hosts::{HostNews, HostSeen, HostStore, HostTrail, MAX_HOSTS};
+use super::super::hosts::{
+    HostCertificate, HostNews, HostSeen, HostStore, HostTrail, MAX_HOSTS, Renewal, names,
+};
 use super::failure::Failure;
 use super::transaction::{self, Parameter, locked};
 use super::work::{CANNOT_READ, PATIENCE, Shared, again};
@@ -19,11 +21,29 @@ impl HostTrail for Postgres {
     fn hosts(&self) -> BoxFuture<'_, Result<Vec<HostSeen>>> {
         self.trail.hosts()
     }
+
+    fn living(&self, after: (i64, u64), most: usize) -> BoxFuture<'_, Result<Vec<HostCertificate>>> {
+        self.trail.living(after, most)
+    }
+
+    fn last_list(&self) -> BoxFuture<'_, Result<Option<i64>>> {
+        self.trail.last_list()
+    }
 }
 
 impl HostTrail for PostgresTrail {
     fn hosts(&self) -> BoxFuture<'_, Result<Vec<HostSeen>>> {
         Box::pin(again(&self.0, CANNOT_READ, PATIENCE, |client, _| async move { read(&client).await }))
+    }
+
+    fn living(&self, after: (i64, u64), most: usize) -> BoxFuture<'_, Result<Vec<HostCertificate>>> {
+        Box::pin(again(&self.0, CANNOT_READ, PATIENCE, move |client, _| async move {
+            certificates(&client, after, most).await
+        }))
+    }
+
+    fn last_list(&self) -> BoxFuture<'_, Result<Option<i64>>> {
+        Box::pin(again(&self.0, CANNOT_READ, PATIENCE, |client, _| async move { last_list(&client).await }))
     }
 }
 
@@ -58,6 +78,41 @@ async fn read(client: &Client) -> Result<Vec<HostSeen>, Failure> {
         })
     };
     reads::rows(client, SQL, &[]).await?.iter().map(host).collect()
+}
+
+/// As in SQLite's.
+pub(super) const CERTIFIED: &str =
+    "SELECT serial, kind, key_hash, issuance, time, expires, event = 'signed', certificates.instance IS NOT NULL, body
+    FROM machine_id.certificates JOIN machine_id.events ON sequence = issuance
+    WHERE host IS NOT NULL AND revoked IS NULL AND expires >= $1 AND (expires > $1 OR serial > $2)
+    ORDER BY expires, serial LIMIT $3";
+
+async fn certificates(
+    client: &Client,
+    (end, serial): (i64, u64),
+    most: usize,
+) -> Result<Vec<HostCertificate>, Failure> {
+    let (serial, most) = (i64::try_from(serial).unwrap_or(i64::MAX), i64::try_from(most).unwrap_or(i64::MAX));
+    let asked: [Parameter<'_>; 3] = [(&end, Type::INT8), (&serial, Type::INT8), (&most, Type::INT8)];
+    let certificate = |row: &Row| {
+        Ok(HostCertificate {
+            serial: rows::read_serial(row, 0)?,
+            kind: rows::kind(row, 1)?,
+            names: names(&rows::body(row, 8)?, row.try_get(0)?),
+            key_hash: rows::hash(row, 2)?,
+            issuance: row.try_get(3)?,
+            from: row.try_get(4)?,
+            until: row.try_get(5)?,
+            renewal: Renewal::of(row.try_get(6)?, row.try_get(7)?),
+        })
+    };
+    reads::rows(client, CERTIFIED, &asked).await?.iter().map(certificate).collect()
+}
+
+async fn last_list(client: &Client) -> Result<Option<i64>, Failure> {
+    const SQL: &str = "SELECT nullif(list_made, 0) FROM machine_id.state";
+    let found = reads::rows(client, SQL, &[]).await?;
+    Ok(found.first().ok_or_else(reads::gone)?.try_get(0)?)
 }
 
 async fn hear(client: &Client, shared: &Shared, hosts: &[HostNews]) -> Result<(), Failure> {

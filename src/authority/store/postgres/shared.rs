@@ -71,16 +71,9 @@ pub(super) async fn replicas(client: &Client) -> Result<Vec<Replica>, Failure> {
 }
 
 fn replica_of(row: &Row) -> Result<Replica, Failure> {
-    let (keys, has) = Replica::read_lines(row.try_get(2)?);
-    Ok(Replica {
-        id: row.try_get(0)?,
-        name: row.try_get(1)?,
-        keys,
-        has,
-        policy: row.try_get(3)?,
-        version: row.try_get(4)?,
-        seen: row.try_get(5)?,
-    })
+    let texts = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
+    let (id, name, lines, policy, version) = texts;
+    Ok(Replica::of_row((id, name, lines, policy, version, row.try_get(5)?)))
 }
 
 /// Says that this authority is there, and tells who else is; the first that has keys of a kind says which the store is of.

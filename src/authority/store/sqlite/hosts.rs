@@ -3,23 +3,41 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 
-use super::super::CertificateKind;
-use super::super::hosts::{HostNews, HostSeen, HostStore, HostTrail, MAX_HOSTS};
+use super::super::hosts::{
+    HostCertificate, HostNews, HostSeen, HostStore, HostTrail, MAX_HOSTS, Renewal, names,
+};
+use super::super::{CertificateKind, event};
 use super::threads::Room;
-use super::{Sqlite, SqliteTrail, closing};
+use super::{Sqlite, SqliteTrail, closing, rows};
 use crate::error::Result;
 
 impl HostTrail for Sqlite {
     fn hosts(&self) -> BoxFuture<'_, Result<Vec<HostSeen>>> {
         Box::pin(self.reader.read(read))
     }
+
+    fn living(&self, after: (i64, u64), most: usize) -> BoxFuture<'_, Result<Vec<HostCertificate>>> {
+        Box::pin(self.reader.read(move |connection| certificates(connection, after, most)))
+    }
+
+    fn last_list(&self) -> BoxFuture<'_, Result<Option<i64>>> {
+        Box::pin(self.reader.read(last_list))
+    }
 }
 
 impl HostTrail for SqliteTrail {
     fn hosts(&self) -> BoxFuture<'_, Result<Vec<HostSeen>>> {
         Box::pin(self.look(read))
+    }
+
+    fn living(&self, after: (i64, u64), most: usize) -> BoxFuture<'_, Result<Vec<HostCertificate>>> {
+        Box::pin(self.look(move |connection| certificates(connection, after, most)))
+    }
+
+    fn last_list(&self) -> BoxFuture<'_, Result<Option<i64>>> {
+        Box::pin(self.look(last_list))
     }
 }
 
@@ -58,6 +76,43 @@ fn read(connection: &Connection) -> rusqlite::Result<Vec<HostSeen>> {
             })
         })?
         .collect()
+}
+
+/// By the index of their ends, which has no others: of however many issuances.
+pub(super) const CERTIFIED: &str =
+    "SELECT serial, kind, key_hash, issuance, time, expires, event = 'signed', certificates.instance IS NOT NULL, ifnull(packed, body)
+    FROM certificates CROSS JOIN events ON sequence = issuance
+    WHERE host IS NOT NULL AND revoked IS NULL AND expires >= ?1 AND (expires > ?1 OR serial > ?2)
+    ORDER BY expires, serial LIMIT ?3";
+
+fn certificates(
+    connection: &Connection,
+    (end, serial): (i64, u64),
+    most: usize,
+) -> rusqlite::Result<Vec<HostCertificate>> {
+    let number = |number| i64::try_from(number).unwrap_or(i64::MAX);
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let certificate = |row: &Row<'_>| {
+        let event = event::read(&rows::body(row, 8)?).map_err(rows::not_a_body)?;
+        Ok(HostCertificate {
+            serial: row.get(0)?,
+            kind: row.get(1)?,
+            names: names(&event, row.get(0)?),
+            key_hash: row.get(2)?,
+            issuance: row.get(3)?,
+            from: row.get(4)?,
+            until: row.get(5)?,
+            renewal: Renewal::of(row.get(6)?, row.get(7)?),
+        })
+    };
+    connection
+        .prepare_cached(CERTIFIED)?
+        .query_map(params![end, number(serial), most], certificate)?
+        .collect()
+}
+
+fn last_list(connection: &Connection) -> rusqlite::Result<Option<i64>> {
+    connection.prepare_cached("SELECT nullif(list_made, 0) FROM state")?.query_row([], |row| row.get(0))
 }
 
 /// Where another authority was quicker that heard of it later, that stays; not so where clocks were wrong.

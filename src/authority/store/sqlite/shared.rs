@@ -56,24 +56,12 @@ pub(super) fn announced(connection: &Connection, id: &str) -> rusqlite::Result<A
         .prepare_cached("SELECT key FROM cas ORDER BY key")?
         .query_map([], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
-    let replica = |row: &rusqlite::Row<'_>| {
-        let (keys, has) = Replica::read_lines(&row.get::<_, String>(2)?);
-        Ok(Replica {
-            id: row.get(0)?,
-            name: row.get(1)?,
-            keys,
-            has,
-            policy: row.get(3)?,
-            version: row.get(4)?,
-            seen: row.get(5)?,
-        })
-    };
     let others = connection
         .prepare_cached(
             "SELECT id, name, keys, policy, version, seen FROM replicas
              WHERE id <> ?1 AND abs(unixepoch() - seen) <= ?2 ORDER BY name, id",
         )?
-        .query_map(params![id, LIVE], replica)?
+        .query_map(params![id, LIVE], |row| row.try_into().map(Replica::of_row))?
         .collect::<rusqlite::Result<_>>()?;
     Ok(Announced { keys, others })
 }

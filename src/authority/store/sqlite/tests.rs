@@ -172,3 +172,20 @@ fn revoked_hosts_have_an_index_of_their_own() {
     let plan: Vec<String> = plan.map(std::result::Result::unwrap).collect();
     assert_eq!(plan, ["SEARCH certificates USING INDEX certificates_hosts_revoked (kind=? AND expires>?)"]);
 }
+
+/// However many were issued, and have ended.
+#[test]
+fn certificates_of_hosts_that_end_are_found_by_an_index() {
+    let bench = Bench::new();
+    let connection = rusqlite::Connection::open(bench.path()).unwrap();
+    let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {}", hosts::CERTIFIED)).unwrap();
+    let plan = plan.query_map([0, 0, 1], |row| row.get::<_, String>(3)).unwrap();
+    let plan: Vec<String> = plan.map(std::result::Result::unwrap).collect();
+    assert_eq!(
+        plan,
+        [
+            "SEARCH certificates USING INDEX certificates_hosts (expires>?)",
+            "SEARCH events USING INTEGER PRIMARY KEY (rowid=?)"
+        ]
+    );
+}

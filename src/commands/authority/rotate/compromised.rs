@@ -58,7 +58,8 @@ fn order(kind: CaKind) -> &'static [&'static str] {
         CaKind::Tls => &[
             "at once: nothing is signed by it, and this authority serves a certificate of the new one",
             "within a second: servers that are kept by `host watch` and connected now trust the new one alone, once they have read their files again",
-            "not by itself: hosts that are not connected now, those that refresh too: they let in whoever has the stolen key until `host refresh` has run once with the new `export tls-ca-pin`, and end with 5 until then",
+            "once they hear the authority again: hosts that are not connected now, those that refresh with their next one; whoever has the stolen key can keep them from that",
+            "not by itself: hosts that have never heard a statement, or lost authority.heard: they end with 5 until they have the new `export tls-ca-pin`",
             "not by itself: servers with a copied ca.crt: nginx, PostgreSQL (`ssl_ca_file`, reload), Redis (`tls-ca-cert-file`, restart), MariaDB (`ssl_ca`, FLUSH SSL), kube-apiserver (`--client-ca-file`): put the new `export tls-ca` there",
             "then: sign each server's certificate anew (`sign-server`); jobs with --ca-pin or --ca-file of the old one end with 5 until they have the new `export tls-ca-pin`",
         ],

@@ -158,3 +158,25 @@ fn revoked_hosts_have_an_index_of_their_own() {
     ));
     assert!(plan.contains("certificates_hosts_revoked") && !plan.contains("Removed by Filter"), "{plan}");
 }
+
+/// However many were issued, and have ended.
+#[test]
+fn certificates_of_hosts_that_end_are_found_by_an_index() {
+    let bench = Bench::new();
+    bench.sql(
+        "INSERT INTO events (sequence, time, event, id, body) SELECT n, n, 'signed', n, '' FROM generate_series(1, 20000) AS n",
+    );
+    bench.sql(
+        "INSERT INTO certificates (serial, issuance, kind, expires, key_hash, host)
+         SELECT n, n, 0, n, decode(repeat('00', 32), 'hex'), CASE n % 2 WHEN 0 THEN 1 END
+         FROM generate_series(1, 20000) AS n",
+    );
+    bench.sql("ANALYZE certificates, events");
+    let plan = bench.sql(&format!(
+        "PREPARE certified (bigint, bigint, bigint) AS {};
+         EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) EXECUTE certified (10000, 0, 500)",
+        hosts::CERTIFIED
+    ));
+    assert!(plan.contains("certificates_hosts") && !plan.contains("Seq Scan on certificates"), "{plan}");
+    assert!(plan.contains("events_pkey") && !plan.contains("Seq Scan on events"), "{plan}");
+}

@@ -8,12 +8,13 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::figures::Rate;
-use super::support::authority::{Authority as Fixture, Builder};
-use super::support::client::Keys;
-use super::support::issuer::Issuer;
-use super::support::process::{self, Running};
-use super::support::{policies, wait_for};
 use super::{AUTHORITY_CORE, CLIENTS_CORE};
+use crate::support::authority::{Authority as Fixture, Builder};
+use crate::support::client::Keys;
+use crate::support::issuer::Issuer;
+use crate::support::process::{self, Running};
+use crate::support::replicas::QUOTAS;
+use crate::support::{policies, wait_for};
 
 /// Pairs of keys that the requests share.
 const KEYS: usize = 64;
@@ -26,9 +27,7 @@ pub(crate) struct Server {
 
 /// An authority with quotas that nothing reaches.
 pub(crate) fn builder(issuer: &Issuer) -> Builder {
-    let limits =
-        "limits: {certificates_per_hour_of_run: 100000000, certificates_per_hour_of_token: 100000000}\n";
-    Fixture::with_policy(&policies::basic(issuer)).issuer(issuer).config(limits)
+    Fixture::with_policy(&policies::basic(issuer)).issuer(issuer).config(QUOTAS)
 }
 
 impl Server {
