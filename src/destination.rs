@@ -5,8 +5,10 @@
 //! again, `manifest` says what is there.
 
 mod application;
+pub(crate) mod clusters;
 mod database;
 pub(crate) mod directory;
+pub mod hosts;
 mod identity;
 mod kubernetes;
 pub(crate) mod manifest;
@@ -47,6 +49,7 @@ pub fn is_file_of_ours(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::hosts::EVERYWHERE;
     use super::material::{Material, OptionValues, SshMaterial, TlsMaterial};
     use super::*;
     use crate::wire::TrustAnchors;
@@ -73,6 +76,8 @@ mod tests {
             files: &OptionValues::new(),
             subject: Some("deploy"),
             trust: &trust,
+            hosts: &EVERYWHERE,
+            leaf: None,
             revoked_hosts: None,
             agent: None,
         };
@@ -95,6 +100,8 @@ mod tests {
             ssh: Some(SshMaterial { private_key: Some("PRIVATE"), public_key: "PUB", certificate: "CERT" }),
             tls: Some(TlsMaterial { private_key: "TLSKEY", chain: "CHAIN" }),
             trust: &trust,
+            hosts: &EVERYWHERE,
+            leaf: None,
             revoked_hosts: None,
             options: &OptionValues::new(),
             files: &OptionValues::new(),

@@ -277,9 +277,27 @@ mod tests {
             assert!(is_host_pattern(good), "{good}");
         }
         for bad in [
-            "", "*", "*.", "*.com", "*.*.example.com", "*example.com", "a*.example.com", "db-?.example.com",
-            "!db.example.com", "*.Example.com", "*.example.com.", "*.10.0.0.1", "10.0.0.1", "::1", "[::1]:22",
-            "db:22", "a,b", "a b", "*.a..b", "*.1.2", "*.-a.b",
+            "",
+            "*",
+            "*.",
+            "*.com",
+            "*.*.example.com",
+            "*example.com",
+            "a*.example.com",
+            "db-?.example.com",
+            "!db.example.com",
+            "*.Example.com",
+            "*.example.com.",
+            "*.10.0.0.1",
+            "10.0.0.1",
+            "::1",
+            "[::1]:22",
+            "db:22",
+            "a,b",
+            "a b",
+            "*.a..b",
+            "*.1.2",
+            "*.-a.b",
         ] {
             assert!(!is_host_pattern(bad), "{bad}");
         }

@@ -51,6 +51,9 @@ pub struct LeafRequest {
     pub name: String,
     /// The [`binding`] of the request that the job will make there.
     pub binding: String,
+    /// The roles that it is to be vouched for with there; none means every role that goes there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
 }
 
 /// What a job presents to prove who it is, by field; every value is secret.
@@ -156,6 +159,9 @@ pub struct LeafAnswer {
     /// The proof for it, good once and for minutes: a JWT of type [`PASSPORT`].
     pub proof: Secret,
 }
+
+/// The join method of jobs that another authority vouches for; the join token is that one's cluster.
+pub const TRUSTED_CLUSTER: &str = "trusted_cluster";
 
 /// `typ` of what a leaf cluster takes for a proof.
 pub const PASSPORT: &str = "machine-id-passport+jwt";

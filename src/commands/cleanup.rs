@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::folder;
 use crate::join;
 use crate::net::{AuthorityTrust, authority_url, timeout};
-use crate::once::revoke::{NOT_REVOKED, Revocable, revoke_by_manifest};
+use crate::once::revoke::{NOT_REVOKED, Stored};
 use crate::once::runs::{self, LivingRun};
 use crate::once::settings::destinations::VARIABLE;
 use crate::runtime::block_on;
@@ -158,13 +158,14 @@ impl Cleanup<'_> {
             }
             return Ok(());
         };
-        let revocable = Revocable::of_destination(&found);
+        let mut stored = Stored::of(&found);
         let manifest = found.manifest.clone();
         self.wipe(found, path);
-        self.wipe_others(&manifest);
-        match revocable {
-            Some(revocable) => self.revoke(&revocable, &manifest),
-            None => self.progress.warning(&format!("{NOT_REVOKED}: there is no key to sign with")),
+        self.wipe_others(&manifest, &mut stored);
+        if stored.is_empty() {
+            self.progress.warning(&format!("{NOT_REVOKED}: there is no key to sign with"));
+        } else {
+            self.revoke(&stored);
         }
         Ok(())
     }
@@ -178,20 +179,21 @@ impl Cleanup<'_> {
     }
 
     /// Other destinations of the same run; one of another issuance has nothing to do with this one.
-    fn wipe_others(&self, manifest: &Manifest) {
+    fn wipe_others(&self, manifest: &Manifest, stored: &mut Stored) {
         for path in manifest.also.iter().map(Path::new).filter(|path| path.is_absolute()) {
             if let Ok(Some(found)) = wipe::find(path)
                 && found.manifest.issuance_id == manifest.issuance_id
             {
+                stored.add(&found);
                 self.wipe(found, path);
             }
         }
     }
 
-    fn revoke(&self, revocable: &Revocable, manifest: &Manifest) {
+    fn revoke(&self, stored: &Stored) {
         let Args { authority, ca_file, ca_pin, .. } = self.args;
         let typed = (authority.as_deref(), AuthorityTrust::new(ca_file.as_deref(), ca_pin.as_deref()));
-        let revocation = revoke_by_manifest(revocable, manifest, typed, self.env, self.progress, self.time);
+        let revocation = stored.revoke(typed, self.env, self.progress, self.time);
         if let Err(error) = block_on(revocation) {
             self.progress.warning(&format!("{NOT_REVOKED}: {error}"));
         }

@@ -69,12 +69,7 @@ static KINDS: &[ResourceKind] = &[
         fixed_name: Some("cluster-auth-preference"),
         read: Reading::preference,
     },
-    ResourceKind {
-        kind: "leaf_cluster",
-        versions: &["v1"],
-        fixed_name: None,
-        read: Reading::leaf_cluster,
-    },
+    ResourceKind { kind: "leaf_cluster", versions: &["v1"], fixed_name: None, read: Reading::leaf_cluster },
     // Known, so that its author is told more than that it is not.
     ResourceKind {
         kind: "trusted_cluster",

@@ -75,7 +75,10 @@ impl Policy {
     /// Whether a bot, a role, a join token or a leaf cluster has that name.
     pub fn has(&self, name: &str) -> bool {
         let is_leaf = self.leaves.contains_key(name);
-        self.tokens.contains_key(name) || self.bots.contains_key(name) || self.roles.contains_key(name) || is_leaf
+        self.tokens.contains_key(name)
+            || self.bots.contains_key(name)
+            || self.roles.contains_key(name)
+            || is_leaf
     }
 
     /// How much there is: `3 bots, 4 roles, 5 join tokens from 2 files`; leaf clusters where there are any.
@@ -106,8 +109,11 @@ impl Policy {
         leaves.sort_unstable_by(|a, b| a.origin.cmp(&b.origin));
         let mistake = |leaf: &LeafCluster| {
             let what = if leaf.name == cluster { "cluster" } else { "`public_url`" };
-            Error::usage(format!("{}: the leaf cluster `{}` has this authority's own {what}", leaf.origin, leaf.name))
-                .hint("a leaf cluster is another authority: remove it here, or name that one")
+            Error::usage(format!(
+                "{}: the leaf cluster `{}` has this authority's own {what}",
+                leaf.origin, leaf.name
+            ))
+            .hint("a leaf cluster is another authority: remove it here, or name that one")
         };
         leaves.into_iter().map(mistake).collect()
     }

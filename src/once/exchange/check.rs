@@ -1,6 +1,8 @@
 //! The authority's answer, checked before anything is written: is each
 //! certificate for our key, of the right kind, and of any use?
 
+use std::borrow::Borrow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ssh_key::Certificate;
@@ -27,7 +29,8 @@ pub(crate) struct Issuance {
 ///
 /// # Errors
 /// `Kind::Unreachable`: this is not how an authority answers.
-pub(crate) fn check(mut response: ExchangeResponse, keys: &[JobKeys]) -> Result<Issuance> {
+pub(crate) fn check<K: Borrow<JobKeys>>(mut response: ExchangeResponse, keys: &[K]) -> Result<Issuance> {
+    let keys: Vec<&JobKeys> = keys.iter().map(Borrow::borrow).collect();
     let wrong = |why: String| {
         Error::new(Kind::Unreachable, why)
             .context("the authority's answer does not fit the request")
@@ -41,7 +44,7 @@ pub(crate) fn check(mut response: ExchangeResponse, keys: &[JobKeys]) -> Result<
     }
     let expires_at =
         parse_rfc3339(&response.expires_at).ok_or_else(|| wrong("`expires_at` is not a time".to_owned()))?;
-    for (output, keys) in response.outputs.iter_mut().zip(keys) {
+    for (output, keys) in response.outputs.iter_mut().zip(&keys) {
         check_output(output, keys).map_err(|why| wrong(format!("output `{}`: {why}", keys.output)))?;
     }
     for key in response.trust.ssh_host_cas.iter().chain(&response.trust.ssh_user_cas) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::document::{self, Mistake, Mistakes, Node, Value};
 use crate::error::{Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
+use crate::once::settings::leaf::PinnedLeaf;
 use crate::once::settings::output::RawOutput;
 
 /// What the file says, by the names of the options; nothing of it checked beyond its shape.
@@ -21,7 +22,9 @@ pub(super) struct ConfigFile {
     pub ttl: Option<String>,
     pub key_type: Option<String>,
     pub destination: Option<String>,
+    pub at: Option<String>,
     pub outputs: Vec<RawOutput>,
+    pub leaves: Vec<PinnedLeaf>,
 }
 
 impl ConfigFile {
@@ -49,7 +52,9 @@ impl ConfigFile {
             ttl: all.read("ttl", owned),
             key_type: all.read("key_type", owned),
             destination: all.read("destination", owned),
+            at: all.read("at", owned),
             outputs: all.read("outputs", outputs).unwrap_or_default(),
+            leaves: all.read("leaves", leaves).unwrap_or_default(),
         };
         all.finish()?;
         Ok(config)
@@ -68,6 +73,24 @@ fn join(node: &Node, key: &str) -> Result<(Option<String>, Option<String>), Mist
     Ok(pair)
 }
 
+fn leaves(node: &Node, key: &str) -> Result<Vec<PinnedLeaf>, Mistakes> {
+    let mut mistakes = Mistakes::default();
+    let leaves = node.list(key)?.iter().filter_map(|node| mistakes.keep(leaf(node))).collect();
+    mistakes.or(leaves)
+}
+
+fn leaf(node: &Node) -> Result<PinnedLeaf, Mistakes> {
+    let mut leaf = node.mapping("a leaf")?;
+    let pinned = PinnedLeaf {
+        name: leaf.require("name", owned).unwrap_or_default(),
+        url: leaf.require("url", owned).unwrap_or_default(),
+        ca_pin: leaf.read("ca_pin", owned),
+        hosts: leaf.read("hosts", Node::texts).unwrap_or_default(),
+    };
+    leaf.finish()?;
+    Ok(pinned)
+}
+
 fn outputs(node: &Node, key: &str) -> Result<Vec<RawOutput>, Mistakes> {
     let mut mistakes = Mistakes::default();
     let outputs = node.list(key)?.iter().filter_map(|node| mistakes.keep(output(node))).collect();
@@ -79,6 +102,7 @@ fn output(node: &Node) -> Result<RawOutput, Mistakes> {
     let mut raw = RawOutput {
         kind: output.require("type", owned).unwrap_or_default(),
         name: output.read("name", owned),
+        at: output.read("at", owned),
         destination: output.read("destination", owned),
         roles: output.read("roles", Node::texts).unwrap_or_default(),
         options: BTreeMap::new(),

@@ -28,8 +28,10 @@ pub(super) fn read(leaf: &mut LeafCluster, roles: &mut RoleNames, spec: &Node) -
 }
 
 fn read_url(node: &Node, key: &str) -> Result<String, Mistake> {
-    let wrong = |why| Mistake::new(node.place, format!("`{key}` must be https://HOST or https://HOST:PORT: {why}"));
-    authority_origin(node.text(key)?).map_err(|why| wrong(why).hint("it is the `public_url` of the leaf's authority.yaml"))
+    let wrong =
+        |why| Mistake::new(node.place, format!("`{key}` must be https://HOST or https://HOST:PORT: {why}"));
+    authority_origin(node.text(key)?)
+        .map_err(|why| wrong(why).hint("it is the `public_url` of the leaf's authority.yaml"))
 }
 
 fn read_pins(node: &Node, key: &str) -> Result<String, Mistake> {
@@ -86,7 +88,11 @@ pub(super) fn check(leaves: &[&LeafCluster]) -> Vec<(usize, Mistake)> {
 
 fn shared(one: (&LeafCluster, &str, Place), other: (&LeafCluster, &str, Place)) -> Mistake {
     let ((leaf, host, place), (other, pattern, there)) = (one, other);
-    let message = format!("`{host}` of leaf cluster `{}` is a host of leaf cluster `{}` too", leaf.name, other.name);
-    let hint = format!("`{pattern}` at {} covers it; a host is one cluster's, so that one CA is believed for it", other.origin.at(there));
+    let message =
+        format!("`{host}` of leaf cluster `{}` is a host of leaf cluster `{}` too", leaf.name, other.name);
+    let hint = format!(
+        "`{pattern}` at {} covers it; a host is one cluster's, so that one CA is believed for it",
+        other.origin.at(there)
+    );
     Mistake::new(place, message).hint(hint)
 }
