@@ -50,3 +50,56 @@ fn ssh_config(destination: &str, clusters: &[Cluster<'_>], agent: Option<&str>) 
     }
     text + "Match all\n    IdentityFile none\n" + &own_trust(destination, agent)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cluster_has_its_keys_its_list_and_its_cas() {
+        let trust = |ca: &str| TrustAnchors { ssh_host_cas: vec![ca.to_owned()], ..TrustAnchors::default() };
+        let leaf = vec!["*.l.test".to_owned()];
+        let (root, only, none) = (Hosts::AllBut(leaf.clone()), Hosts::Only(leaf), Hosts::Only(Vec::new()));
+        let (root_trust, leaf_trust) = (trust("ssh-ed25519 ROOT"), trust("ssh-ed25519 LEAF"));
+        let cluster = |folders: &[&str], hosts, trust, has_list| Cluster {
+            folders: folders.iter().map(|folder| (*folder).to_owned()).collect(),
+            hosts,
+            trust,
+            has_list,
+        };
+        let clusters = [
+            cluster(&["/d/a", "/d/b"], &root, &root_trust, false),
+            cluster(&["/d/l"], &only, &leaf_trust, true),
+            cluster(&["/d/n"], &none, &leaf_trust, true),
+        ];
+        let texts = |agent| {
+            let files = ssh_files("/d", &clusters, agent);
+            files.iter().map(|file| String::from_utf8(file.content.to_vec()).unwrap()).collect::<Vec<_>>()
+        };
+        let [config, known]: [String; 2] = texts(None).try_into().unwrap();
+        assert_eq!(
+            config,
+            "# Written by machine-id: ssh -F \"/d/ssh_config\" USER@HOST\n\
+             Match host *,!*.l.test,!*.l.test.\n    IdentityFile \"/d/a/key\"\n    CertificateFile \"/d/a/key-cert.pub\"\n    \
+             IdentityFile \"/d/b/key\"\n    CertificateFile \"/d/b/key-cert.pub\"\n\
+             Match host *.l.test,*.l.test.\n    IdentityFile \"/d/l/key\"\n    CertificateFile \"/d/l/key-cert.pub\"\n    \
+             RevokedHostKeys \"/d/l/revoked_hosts.krl\"\n\
+             Match all\n    IdentityFile none\n    IdentitiesOnly yes\n    IdentityAgent none\n    \
+             PreferredAuthentications publickey\n    UserKnownHostsFile \"/d/known_hosts\"\n    GlobalKnownHostsFile none\n    \
+             StrictHostKeyChecking yes\n    UpdateHostKeys no\n"
+        );
+        let lines: Vec<&str> = known.lines().collect();
+        assert!(
+            lines[0].starts_with("@cert-authority *,!*.l.test,") && lines[0].ends_with(" ssh-ed25519 ROOT")
+        );
+        assert!(lines[1].starts_with("@cert-authority *.l.test,") && lines[1].ends_with(" ssh-ed25519 LEAF"));
+        // No host is one's that has no names.
+        assert_eq!(lines.len(), 2, "{known}");
+        let with_agent = texts(Some("/d/agent.sock")).remove(0);
+        assert!(
+            with_agent.contains("    IdentityFile \"/d/l/key-cert.pub\"\n    RevokedHostKeys"),
+            "{with_agent}"
+        );
+        assert!(with_agent.contains("IdentityAgent \"/d/agent.sock\"\n"));
+    }
+}

@@ -256,6 +256,31 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn what_each_issued_is_told_apart() {
+        let of = |cluster: &str, issuance: &str, file: &str| {
+            let other = manifest(&[file]).outputs.remove(0);
+            let authority = format!("https://{cluster}");
+            ManifestOutput { cluster: cluster.into(), issuance_id: issuance.into(), authority, ..other }
+        };
+        let all = Manifest {
+            outputs: vec![of("", "", "a/key"), of("c", "i", "b/key"), of("l", "j", "d/key")],
+            ..manifest(&[])
+        };
+        let issuers = all.issuers();
+        // One of a version that knew no leaves says nothing of itself.
+        let told = |issuer: &Issuer<'_>| {
+            (issuer.authority.to_owned(), issuer.issuance_id.to_owned(), issuer.leaf_pin.is_some())
+        };
+        assert_eq!(
+            issuers.iter().map(told).collect::<Vec<_>>(),
+            [("https://id.example.com".into(), "i".into(), false), ("https://l".into(), "j".into(), true)]
+        );
+        let plans: Vec<Vec<String>> =
+            issuers.iter().map(|it| all.plan_of_issuance(it).into_keys().collect()).collect();
+        assert_eq!(plans, [vec!["a", "b"], vec!["d"]]);
+    }
+
+    #[test]
     fn other_programs_manifests_are_not_ours() {
         let good = manifest(&["key"]);
         assert!(Manifest::parse(good.to_json().as_bytes()).is_ok());

@@ -163,7 +163,10 @@ impl<'a> Exchanger<'a> {
         let asked = (self.leaves.as_slice(), issuance.response.cluster.as_str());
         let (leaves, hosts) = leaves::believed(answers, asked, &run.settings.leaves)?;
         let now = self.authority.time().unwrap_or(self.authority.clock.now());
-        let answered = leaves::ask_all(run, leaves, (asked.1, now), deadline).await;
+        // What the authority has given is not to end while one of them is waited for.
+        let life = u64::try_from(issuance.expires_at - now).unwrap_or(0);
+        let patience = Instant::now() + Duration::from_secs((life / 3).max(1));
+        let answered = leaves::ask_all(run, leaves, (asked.1, now), deadline.min(patience)).await;
         let mut obtained = Obtained {
             root: Granted { place: self.authority.place.clone(), hosts: Hosts::AllBut(hosts), issuance },
             leaves: Vec::new(),

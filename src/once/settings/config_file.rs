@@ -140,8 +140,8 @@ mod tests {
     #[test]
     fn no_value_may_be_empty() {
         let full = "version: v1\nauthority: https://a\nca_file: c\nca_pin: p\njoin: {method: github, token: t}\n\
-            ttl: 30m\nkey_type: ed25519\nstorage: /s\ndestination: /d\noutputs:\n  - {type: ssh, name: x, destination: /e, roles: [a, b]}\n  \
-            - {type: ssh-host, principals: [a.x, b.x], host_key: /k}\n";
+            ttl: 30m\nkey_type: ed25519\nstorage: /s\ndestination: /d\nat: l\noutputs:\n  - {type: ssh, name: x, at: l, destination: /e, roles: [a, b]}\n  \
+            - {type: ssh-host, principals: [a.x, b.x], host_key: /k}\nleaves:\n  - {name: l, url: https://l, ca_pin: p, hosts: [a.x, b.x]}\n";
         ConfigFile::parse(full).unwrap();
         for emptied in document::emptied::emptied(full) {
             let mistakes = ConfigFile::parse(&emptied.text).expect_err(&emptied.path);
@@ -159,6 +159,8 @@ mod tests {
             ("version: v1\nauthorty: x\n", "2:1: the configuration has no `authorty`"),
             ("version: v1\njoin: {tokn: x}\n", "`join` has no `tokn`"),
             ("version: v1\noutputs: [{name: x}]\n", "an output lacks `type`"),
+            ("version: v1\nleaves: [{name: x}]\n", "a leaf lacks `url`"),
+            ("version: v1\nleaves: [{name: x, url: y, host: z}]\n", "a leaf has no `host`"),
             ("version: v1\noutputs: [{type: ssh, roles: x}]\n", "`roles` must be a list"),
             ("version: v1\n---\nversion: v1\n", "one YAML document"),
             ("", "one YAML document"),

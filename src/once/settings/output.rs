@@ -125,9 +125,12 @@ fn check_output(raw: RawOutput, roles: &[String], patience: Duration) -> Result<
     let usual = || raw.at.iter().fold(raw.kind.clone(), |name, leaf| format!("{name}-{leaf}"));
     let name = raw.name.clone().unwrap_or_else(usual);
     if !is_name(&name) || [manifest::FILE_NAME, SSH_CONFIG, KNOWN_HOSTS].contains(&name.as_str()) {
-        return Err(Error::usage(format!("`{}` cannot be the name of an output", shown(&name))).hint(
-            "names are small letters, digits, `-`, `_` and `.`, at most 64 of them: give it one with name=…",
-        ));
+        let error = Error::usage(format!("`{}` cannot be the name of an output", shown(&name)))
+            .hint("names are small letters, digits, `-`, `_` and `.`, at most 64 of them");
+        return Err(match raw.name {
+            Some(_) => error,
+            None => error.hint("give it another with name=…"),
+        });
     }
     let mut known = vec!["name", "at", "roles", "destination"];
     known.extend(declared.options.iter().map(|option| option.name));

@@ -58,7 +58,7 @@ join: aws clock denial document environment error join::command join::endpoint j
 
 # the client
 cli: elsewhere text
-destination: clock error folder output pem rfc4251 text wire
+destination: clock error folder output pem principal rfc4251 text wire
 once::settings: cli destination document environment error folder join::detect join::elsewhere join::find join::method
     join::METHODS join::names join::prove join::source net output random secret suite text wire
 once::exchange::keys: error output pem random rfc4251 suite wire
