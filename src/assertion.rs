@@ -2,7 +2,11 @@
 //! header (`docs/protocol.md`).
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use jsonwebtoken::jwk::{
+    AlgorithmParameters, CommonParameters, EllipticCurve, EllipticCurveKeyParameters, EllipticCurveKeyType,
+    Jwk,
+};
 use jsonwebtoken::{Algorithm, Header};
 use ring::rsa::{KeyPairComponents, PublicKeyComponents};
 use ring::signature::RsaKeyPair;
@@ -19,7 +23,7 @@ use crate::secret::Secret;
 /// How long an assertion holds, in seconds; the authority takes no more.
 pub const LIFETIME: i64 = 60;
 
-/// A private key and its certificate, as the header has it.
+/// A private key and its certificate, or what stands for one, as the header has it.
 pub enum AssertionKey {
     /// Of TLS: PKCS#8, and the certificate's chain, both in DER.
     Tls {
@@ -27,6 +31,13 @@ pub enum AssertionKey {
         pkcs8: Zeroizing<Vec<u8>>,
         /// The chain, leaf first.
         chain: Vec<Zeroizing<Vec<u8>>>,
+    },
+    /// Of TLS without a certificate: PKCS#8 in DER, and the public key, which stands for one; the claims then name the `serial`.
+    Bare {
+        /// The key.
+        pkcs8: Zeroizing<Vec<u8>>,
+        /// Its public half.
+        jwk: Box<Jwk>,
     },
     /// Of SSH.
     Ssh {
@@ -51,6 +62,24 @@ impl AssertionKey {
     /// Of a key in DER and its chain in PEM.
     pub fn tls(pkcs8: Zeroizing<Vec<u8>>, chain: &str) -> Option<Self> {
         Some(Self::Tls { pkcs8, chain: pem::decode_all(chain, "CERTIFICATE")? })
+    }
+
+    /// Of a key of P-256 or P-384 in DER, and its SubjectPublicKeyInfo.
+    pub fn bare(pkcs8: Zeroizing<Vec<u8>>, spki: &[u8]) -> Option<Self> {
+        let curves = [(EllipticCurve::P256, 32), (EllipticCurve::P384, 48)];
+        let jwk = curves.into_iter().find_map(|(curve, length)| {
+            // The point, uncompressed, is what stands last, behind the count of unused bits (RFC 5480, section 2.2).
+            let (_, point) = spki.split_at_checked(spki.len().checked_sub(2 * length + 2)?)?;
+            let (x, y) = point.strip_prefix(&[0, 4])?.split_at_checked(length)?;
+            let [x, y] = [x, y].map(|half| URL_SAFE_NO_PAD.encode(half));
+            let key_type = EllipticCurveKeyType::EC;
+            let parameters = EllipticCurveKeyParameters { key_type, curve, x, y };
+            Some(Jwk {
+                common: CommonParameters::default(),
+                algorithm: AlgorithmParameters::EllipticCurve(parameters),
+            })
+        });
+        Some(Self::Bare { pkcs8, jwk: Box::new(jwk?) })
     }
 
     /// Of the certificate's line, type and base64 are sent, without its comment. None where no algorithm of ours is for the key.
@@ -79,6 +108,9 @@ impl AssertionKey {
             Self::Tls { pkcs8, chain } => {
                 let x5c = chain.iter().map(|certificate| STANDARD.encode(certificate)).collect();
                 jws::sign_pkcs8(pkcs8, Header { x5c: Some(x5c), ..Header::default() }, claims)
+            }
+            Self::Bare { pkcs8, jwk } => {
+                jws::sign_pkcs8(pkcs8, Header { jwk: Some((**jwk).clone()), ..Header::default() }, claims)
             }
             Self::Ssh { key, certificate } => {
                 let mut header = Header::default();

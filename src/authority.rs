@@ -26,6 +26,7 @@ pub mod audit;
 pub mod ca;
 pub mod config;
 pub mod connections;
+pub mod discovery;
 pub mod enroll;
 pub mod head;
 pub mod host_proof;

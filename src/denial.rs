@@ -101,6 +101,11 @@ reasons! {
     RoleNotHeld = "role_not_held", 403, "a role was asked for that this bot does not have";
     /// A role that needs per-session MFA, which a machine cannot pass.
     MfaRequired = "mfa_required", 403, "the role needs per-session MFA, which a machine cannot pass";
+    /// A leaf cluster that there is none of, or that none of the job's roles goes to.
+    LeafNotGranted = "leaf_not_granted", 403, "this job is not vouched for at a leaf cluster that it asked for";
+    /// A proof for a leaf cluster, asked for with one that is not bound to the request's keys.
+    LeafNeedsBinding = "leaf_needs_binding", 403,
+        "a token that is not bound to keys buys no proof for a leaf cluster";
     /// Nothing is left that could be put into the certificate.
     NothingGranted = "nothing_granted", 403, "the roles grant nothing that this output could carry";
 }
@@ -131,6 +136,8 @@ impl Reason {
                 | Self::OutputInvalid
                 | Self::RoleNotHeld
                 | Self::MfaRequired
+                | Self::LeafNotGranted
+                | Self::LeafNeedsBinding
                 | Self::NothingGranted
         )
     }
@@ -163,6 +170,9 @@ impl Reason {
             }
             Self::Locked => {
                 "ask the authority's operator about the denial id; until the lock is lifted no other try gets further"
+            }
+            Self::LeafNeedsBinding => {
+                "where the platform lets jobs choose the audience of their token, `machine-id once` binds it; others cannot go to leaf clusters"
             }
             rule if rule.row().told == NOT_ALLOWED => {
                 "check --token and --join-method, and ask the authority's operator about the denial id"

@@ -10,6 +10,7 @@ mod database;
 pub(crate) mod directory;
 pub mod hosts;
 mod identity;
+pub mod jwt;
 mod kubernetes;
 pub(crate) mod manifest;
 pub mod material;
@@ -29,6 +30,7 @@ pub static OUTPUTS: &[&OutputFiles] = &[
     &database::FILES,
     &kubernetes::FILES,
     &ssh_host::FILES,
+    &jwt::FILES,
 ];
 
 /// The files of the type of that name.
@@ -72,6 +74,7 @@ mod tests {
             folder: "/d",
             ssh: Some(SshMaterial { private_key: Some("PRIVATE"), public_key: "PUB", certificate: "CERT" }),
             tls: Some(TlsMaterial { private_key: "TLSKEY", chain: "CHAIN" }),
+            jwt: Some("TOKEN"),
             options: &OptionValues::from([("cluster".into(), "c".into())]),
             files: &OptionValues::new(),
             subject: Some("deploy"),
@@ -99,6 +102,7 @@ mod tests {
             folder: "/d",
             ssh: Some(SshMaterial { private_key: Some("PRIVATE"), public_key: "PUB", certificate: "CERT" }),
             tls: Some(TlsMaterial { private_key: "TLSKEY", chain: "CHAIN" }),
+            jwt: Some("TOKEN"),
             trust: &trust,
             hosts: &EVERYWHERE,
             leaf: None,

@@ -128,6 +128,10 @@ static KEYS: Words = &[
 static KINDS: Words = &[
     (&["scoped_token", "provision_token"], "write `kind: token`"),
     (&["scoped_role"], "write `kind: role`"),
+    (
+        &["remote_cluster"],
+        "write `kind: leaf_cluster` at the root, with the leaf's URL and hosts, and `kind: trusted_cluster` at the leaf",
+    ),
     (&["user"], "people do not log in here: what jobs become is a `kind: bot`"),
     (
         &["node", "app", "db", "kube_cluster", "app_server", "db_server", "kube_server", "windows_desktop"],

@@ -64,7 +64,9 @@ pub(crate) fn execute(settings: &Settings, env: &Environment, progress: &Progres
 
 fn make_keys(settings: &Settings, key_type: KeyType) -> Result<Vec<JobKeys>> {
     let keys = |output: &Output| {
-        JobKeys::generate(&output.name, output.kind.declaration.keys, key_type, output.given_key())
+        let keys =
+            JobKeys::generate(&output.name, output.kind.declaration.keys, key_type, output.given_key())?;
+        Ok(JobKeys { jwt: output.jwt(), ..keys })
     };
     settings.outputs().map(keys).collect()
 }

@@ -2,9 +2,12 @@
 //! What a type's certificates become is in `destination`, what they are made
 //! from is in the authority's policy.
 
+use crate::document::parse_duration;
+use crate::wire::MIN_TTL;
+
 /// Every type of output. A new one is a static below, a line here, and a file
 /// and a line on each side.
-pub static TYPES: &[&OutputType] = &[&IDENTITY, &SSH, &APPLICATION, &DATABASE, &KUBERNETES, &SSH_HOST];
+pub static TYPES: &[&OutputType] = &[&IDENTITY, &SSH, &APPLICATION, &DATABASE, &KUBERNETES, &SSH_HOST, &JWT];
 
 /// A type of output.
 #[derive(Debug)]
@@ -110,6 +113,34 @@ pub static SSH_HOST: OutputType = OutputType {
     keys: KeyKinds { ssh: false, tls: false, host: true },
     options: &[REQUIRED.named("principals"), FILE.named("public-key")],
 };
+
+/// A token of the authority as an OIDC issuer. The key that comes with it is not certified: who holds it may give the token back.
+pub static JWT: OutputType = OutputType {
+    name: "jwt",
+    summary: "a token for one audience, for clouds and others that believe the authority as an OIDC issuer",
+    keys: TLS,
+    options: &[REQUIRED.named(AUDIENCE), ASKED.named(TTL)],
+};
+
+/// The option of [`JWT`] that says whom a token is for.
+pub const AUDIENCE: &str = "audience";
+/// The one that says how long it lives.
+pub const TTL: &str = "ttl";
+/// How long a token lives where nobody says, in seconds.
+pub const USUAL_JWT_TTL: u64 = 300;
+/// How long it can at most: nobody who believes it asks here whether it was revoked.
+pub const MAX_JWT_TTL: u64 = 3600;
+
+/// A [`JWT`]'s `ttl`, in seconds.
+///
+/// # Errors
+/// What is wrong with it, in words that follow the option's name.
+pub fn jwt_ttl(text: &str) -> Result<u64, String> {
+    match parse_duration(text)? {
+        seconds if seconds < u64::from(MIN_TTL) => Err(format!("must be at least {MIN_TTL}s")),
+        seconds => Ok(seconds),
+    }
+}
 
 const TLS: KeyKinds = KeyKinds { ssh: false, tls: true, host: false };
 const REQUIRED: OutputOption = OutputOption { name: "", required: true, used_by: UsedBy::Authority };

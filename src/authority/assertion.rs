@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use ring::digest::{Digest, SHA256, digest};
 use serde_json::{Map, Value};
@@ -17,7 +17,7 @@ use crate::assertion::LIFETIME;
 use crate::clock::Held;
 use crate::denial::Denial;
 use crate::error::{Error, Result};
-use crate::join::jwt::{self, AudienceRules, Jwt, TimeRules};
+use crate::join::jwt::{self, AudienceRules, Jwt, TimeRules, text};
 use crate::random;
 
 /// Why an assertion is not believed.
@@ -73,15 +73,17 @@ pub(super) struct Assertion {
 }
 
 impl Assertion {
-    /// Reads one, whose certificate is to be one that fits: what else it is, it says.
+    /// Reads one, whose certificate is to be one that fits: what else it is, it says. Where a bare key will do, that of a
+    /// token is shown by itself.
     pub(super) async fn read(
         authority: &Authority,
-        text: &str,
+        (text, takes_bare): (&str, bool),
         fits: impl FnOnce(&CertificateRecord) -> Result<(), &'static str>,
     ) -> Result<Self, Unfit> {
         let unverified = |denial: Denial| Unfit::Refused(denial.detail, Stranger::Unverified);
         let jwt = Jwt::parse(text).map_err(unverified)?;
-        let shown = shown(&jwt.header, jwt.algorithm).ok_or("no usable certificate in the header")?;
+        let bare = takes_bare.then_some(&jwt.claims);
+        let shown = shown(&jwt.header, bare, jwt.algorithm).ok_or("no usable certificate in the header")?;
         // The store knows the key that each serial was issued for, so a
         // certificate that somebody made up gets nowhere.
         let record = authority.store.certificate(shown.serial).await?.ok_or("no such certificate")?;
@@ -156,9 +158,18 @@ struct Shown {
     key: DecodingKey,
 }
 
-/// The certificate in the header: `x5c` (RFC 7515, section 4.1.6), leaf first, or `ssh_certificate`.
-fn shown(header: &Map<String, Value>, algorithm: Algorithm) -> Option<Shown> {
+/// The certificate in the header: `x5c` (RFC 7515, section 4.1.6), leaf first, or `ssh_certificate`; or the bare key, `jwk`
+/// (section 4.1.3), which is that of what the claims name.
+fn shown(
+    header: &Map<String, Value>,
+    bare: Option<&Map<String, Value>>,
+    algorithm: Algorithm,
+) -> Option<Shown> {
     match (header.get("x5c"), header.get("ssh_certificate")) {
+        _ if header.contains_key("jwk") => {
+            let is_alone = !header.contains_key("x5c") && !header.contains_key("ssh_certificate");
+            shown_bare(header.get("jwk").filter(|_| is_alone)?.as_object()?, bare?, algorithm)
+        }
         (Some(chain), None) => {
             let der = STANDARD.decode(chain.as_array()?.first()?.as_str()?).ok()?;
             shown_x509(&der, algorithm)
@@ -166,6 +177,44 @@ fn shown(header: &Map<String, Value>, algorithm: Algorithm) -> Option<Shown> {
         (None, Some(line)) => shown_ssh(line.as_str()?, algorithm),
         _ => None,
     }
+}
+
+/// A public key of P-256 or P-384 with no member more than it needs, so that nobody sends his private one.
+fn shown_bare(jwk: &Map<String, Value>, claims: &Map<String, Value>, algorithm: Algorithm) -> Option<Shown> {
+    let member = |name: &str| jwk.get(name).and_then(Value::as_str);
+    let (curve, length) = match algorithm {
+        Algorithm::ES256 => ("P-256", 32),
+        Algorithm::ES384 => ("P-384", 48),
+        _ => return None,
+    };
+    if jwk.len() != 4 || member("kty") != Some("EC") || member("crv") != Some(curve) {
+        return None;
+    }
+    let half = |name| URL_SAFE_NO_PAD.decode(member(name)?).ok().filter(|half| half.len() == length);
+    let point = [vec![4], half("x")?, half("y")?].concat();
+    let serial = text(claims, "serial");
+    // One spelling, that of `jti`.
+    let serial = serial.parse().ok().filter(|number: &u64| number.to_string() == serial)?;
+    let key_hash = digest(&SHA256, &spki(algorithm, &point));
+    Some(Shown { kind: CertificateKind::Tls, serial, key_hash, key: DecodingKey::from_ec_der(&point) })
+}
+
+/// A point as a SubjectPublicKeyInfo has it (RFC 5480), which is what is recorded the hash of.
+fn spki(algorithm: Algorithm, point: &[u8]) -> Vec<u8> {
+    const EC: &[u64] = &[1, 2, 840, 10045, 2, 1];
+    const P256: &[u64] = &[1, 2, 840, 10045, 3, 1, 7];
+    const P384: &[u64] = &[1, 3, 132, 0, 34];
+    let curve = if algorithm == Algorithm::ES384 { P384 } else { P256 };
+    yasna::construct_der(|writer| {
+        writer.write_sequence(|writer| {
+            writer.next().write_sequence(|writer| {
+                for oid in [EC, curve] {
+                    writer.next().write_oid(&yasna::models::ObjectIdentifier::from_slice(oid));
+                }
+            });
+            writer.next().write_bitvec_bytes(point, 8 * point.len());
+        });
+    })
 }
 
 fn shown_x509(der: &[u8], algorithm: Algorithm) -> Option<Shown> {
@@ -235,12 +284,12 @@ mod tests {
         let said = key.sign(&serde_json::json!({"aud": "x"})).unwrap();
         let jwt = Jwt::parse(said.expose()).unwrap();
         assert_eq!(format!("{:?}", jwt.algorithm), algorithm);
-        let shown = shown(&jwt.header, jwt.algorithm).unwrap();
+        let shown = shown(&jwt.header, None, jwt.algorithm).unwrap();
         assert!(jwt.is_signed_by(&shown.key), "{algorithm}");
         for other in
             [Algorithm::ES256, Algorithm::ES384, Algorithm::EdDSA, Algorithm::PS256, Algorithm::RS256]
         {
-            let verifies = super::shown(&jwt.header, other).is_some_and(|shown| {
+            let verifies = super::shown(&jwt.header, None, other).is_some_and(|shown| {
                 let (message, signature) = said.expose().rsplit_once('.').unwrap();
                 crate::jws::verify(signature, message.as_bytes(), &shown.key, other)
             });

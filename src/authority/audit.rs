@@ -54,6 +54,31 @@ pub async fn write(
     store: &dyn Trail,
     filter: &EventFilter,
     line: fn(&Event) -> String,
+    print: impl FnMut(&str) -> Result<bool>,
+) -> Result<()> {
+    write_those(store, filter, |_| true, line, print).await
+}
+
+/// The same of events that have this serial, in decimal: a certificate's, or what is the `jti` of a token.
+pub async fn write_of_serial(
+    store: &dyn Trail,
+    filter: &EventFilter,
+    serial: &str,
+    line: fn(&Event) -> String,
+    print: impl FnMut(&str) -> Result<bool>,
+) -> Result<()> {
+    let has_it = |event: &Event| {
+        let serials = event.body.get("serials").and_then(Value::as_array);
+        serials.is_some_and(|serials| serials.iter().any(|one| one == serial))
+    };
+    write_those(store, filter, has_it, line, print).await
+}
+
+async fn write_those(
+    store: &dyn Trail,
+    filter: &EventFilter,
+    is_meant: impl Fn(&Event) -> bool,
+    line: fn(&Event) -> String,
     mut print: impl FnMut(&str) -> Result<bool>,
 ) -> Result<()> {
     let mut after = Cursor::default();
@@ -62,8 +87,10 @@ pub async fn write(
         let mut lines = String::new();
         for event in &page {
             after = event.cursor;
-            lines.push_str(&line(event));
-            lines.push('\n');
+            if is_meant(event) {
+                lines.push_str(&line(event));
+                lines.push('\n');
+            }
         }
         if !print(&lines)? || page.len() < PAGE {
             return Ok(());

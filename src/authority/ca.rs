@@ -94,7 +94,7 @@ pub struct CaKey {
     /// The name of its private key in the key store: that of its kind, or `KIND-XXXXXXXX`.
     pub name: String,
     /// As [`CaKeys::names`](super::keys::CaKeys::names) has it behind the kind: `SHA256:…` of SSH, `sha256:` and the
-    /// hexadecimal SHA-256 of the SubjectPublicKeyInfo of TLS, base64url of a statement key.
+    /// hexadecimal SHA-256 of the SubjectPublicKeyInfo of TLS, base64url of a statement key, the thumbprint of a federation key.
     pub id: String,
     /// Whether it is the first of its kind in this store: certificates that name none are its.
     pub is_first: bool,

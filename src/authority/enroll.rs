@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Authority;
 use super::issue::Prepared;
 use super::issue::leaf::RequestContext;
-use super::issue::request::{OutputKeys, binding_of};
+use super::issue::request::{OutputKeys, binding_of, check_leaves};
 use super::keys;
 use super::limits::Exceeded;
 use super::policy::{Grant, JoinToken, MAX_OUTPUTS, Policy, PolicyRequest};
@@ -75,9 +75,11 @@ pub async fn exchange(
     if request.ttl_seconds < i64::from(MIN_TTL) {
         return Err(Refused::Malformed(format!("`ttl_seconds` must be at least {MIN_TTL}")));
     }
-    if request.outputs.is_empty() || request.outputs.len() > MAX_OUTPUTS {
+    let is_empty = request.outputs.is_empty() && request.leaves.is_empty();
+    if is_empty || request.outputs.len() > MAX_OUTPUTS {
         return Err(Refused::Malformed(format!("`outputs` must have one to {MAX_OUTPUTS} entries")));
     }
+    check_leaves(&request.leaves).map_err(Refused::Malformed)?;
     let keys: Vec<OutputKeys> =
         request.outputs.iter().map(OutputKeys::read).collect::<Result<_, _>>().map_err(Refused::Malformed)?;
 
@@ -117,7 +119,7 @@ impl Exchange<'_> {
         let token = self.join_token()?;
 
         // 4. Who it is. From here on the claims are the issuer's words.
-        let binding = binding_of(&keys);
+        let binding = binding_of(&keys, &request.leaves);
         let context = VerifyContext {
             public_url: &authority.config.public_url,
             join_token: &token.name,
@@ -164,9 +166,24 @@ impl Exchange<'_> {
             return Err(Ended::Otherwise(Refused::CaNotValid(format!("the TLS CA {why}"))));
         }
         let signing = ca_keys.signing();
-        let context =
-            RequestContext { cluster, provenance: identity.provenance(), peer, now, tls_ca, signing };
+        let context = RequestContext {
+            cluster,
+            issuer: &authority.config.public_url,
+            join_method: token.method.name,
+            claims: identity.claims(),
+            provenance: identity.provenance(),
+            peer,
+            now,
+            tls_ca,
+            signing,
+        };
         let plan = Prepared::new(grant, keys, &context)?;
+        let denied = |denial: Denial| Err(denial.with_claims(identity.claims(), true).into());
+        if plan.is_too_long() {
+            self.charge(token, identity, 1)?;
+            let told = "the claims of this job's token are too long for a proof that leaf clusters read";
+            return denied(Denial::open(Reason::LeafNotGranted, told.to_owned()));
+        }
         let count = plan.count();
         // Nothing is used up for what could not be signed here.
         if !plan.is_signed_by(&ca_keys) {
@@ -182,7 +199,6 @@ impl Exchange<'_> {
         // 8. The proof is used up and the record durable before anything is signed;
         //    a registered worker moves on, or is found to be two.
         let granted: Vec<i64> = plan.ends().collect();
-        let denied = |denial: Denial| Err(denial.with_claims(identity.claims(), true).into());
         let used = |why| denied(Denial::new(Reason::TokenUsed, why));
         let entry = self.entry(token, identity, now, ca_keys.set().number);
         let recorded = record::exchange(authority.store.as_ref(), entry, plan).await;
@@ -206,7 +222,7 @@ impl Exchange<'_> {
 
         // A lost reply: the same certificates once more, if they would still be granted.
         if recorded.is_retry() {
-            if recorded.plan().expires() <= now {
+            if recorded.plan().ends().any(|end| end <= now) {
                 return used("used before, for certificates that have expired since");
             }
             if recorded.plan().ends().zip(granted).any(|(recorded, granted)| recorded > granted) {
@@ -232,7 +248,12 @@ impl Exchange<'_> {
     /// What the policy gives for this proof, if its use would be remembered.
     fn grant(&self, token: &JoinToken, identity: &Identity) -> Result<Grant, Ended> {
         let Self { policy, request, .. } = *self;
-        let asked = PolicyRequest { outputs: &request.outputs, ttl_seconds: request.ttl_seconds };
+        let asked = PolicyRequest {
+            outputs: &request.outputs,
+            leaves: &request.leaves,
+            ttl_seconds: request.ttl_seconds,
+            public_url: Some(&self.authority.config.public_url),
+        };
         let decided = policy.decide(token, identity, &asked);
         let denial = match decided.and_then(|grant| self.check_remembered(identity).map(|()| grant)) {
             Ok(grant) => return Ok(grant),

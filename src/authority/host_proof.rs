@@ -82,7 +82,7 @@ pub async fn hear(
 
 async fn judge(authority: &Authority, said: &str, path: &str) -> Result<ProvenHost, Unfit> {
     let now = authority.clock.now();
-    let assertion = Assertion::read(authority, said, |record| is_hosts(record, now)).await?;
+    let assertion = Assertion::read(authority, (said, false), |record| is_hosts(record, now)).await?;
     let (claims, _) = assertion.claims(&format!("{}{path}", authority.config.public_url), now)?;
     let is_ca =
         |ca: &&str| ca.len() <= MAX_CA && ca.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());

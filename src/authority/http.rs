@@ -25,13 +25,11 @@ use super::assertion::Unproven;
 use super::connections::Place;
 use super::enroll::{self, Refused};
 use super::host_proof::{self, ProvenHost};
-use super::keys;
 use super::limits::Exceeded;
-use super::served_list;
 use super::statements::Stated;
 use super::store::{self, closed};
 use super::tls::{CertificateWarning, CurrentCertificate};
-use super::{Authority, Ready};
+use super::{Authority, Ready, discovery, keys, served_list};
 use crate::error::Error;
 use crate::join::issuers::Unavailable;
 use crate::terminal;
@@ -73,6 +71,7 @@ pub fn router(authority: Arc<Authority>, certificate: Arc<CurrentCertificate>) -
         .route("/v1/revoked", get(revoked_ends))
         .route("/v1/revoked/ssh.krl", get(ssh_krl))
         .route("/v1/revoked/tls.crl", get(tls_crl))
+        .merge(discovery::routes())
         .route_layer(from_fn_with_state(Arc::clone(&authority), named))
         .route_layer(from_fn_with_state(Arc::clone(&authority), joined))
         .route("/healthz", get(healthz))

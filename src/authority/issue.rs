@@ -17,8 +17,10 @@ use crate::text::json_text;
 use crate::wire::{ExchangeResponse, JoinedInstance, OutputResponse};
 
 pub mod leaf;
+mod passport;
 pub mod request;
 pub mod ssh;
+mod token;
 pub mod x509;
 
 use leaf::RequestContext;
@@ -35,6 +37,7 @@ struct Plan {
     bot: String,
     token: String,
     outputs: Vec<PreparedOutput>,
+    leaves: Vec<passport::PassportPlan>,
     /// The extensions of all X.509 certificates that say which run they are for.
     fulcio: Vec<(u64, String)>,
     warnings: Vec<String>,
@@ -50,6 +53,7 @@ struct PreparedOutput {
     roles: Vec<String>,
     ssh: Option<ssh::SshPlan>,
     tls: Option<x509::TlsPlan>,
+    jwt: Option<token::TokenPlan>,
 }
 
 impl PreparedOutput {
@@ -78,7 +82,11 @@ impl Prepared {
                 warnings
                     .push(format!("the authority's TLS CA ends at {end}, and X.509 certificates with it"));
             }
-            let (ssh, tls) = (granted.ssh.as_ref().zip(keys.ssh), granted.tls.as_ref().zip(keys.tls));
+            let ssh = granted.ssh.as_ref().zip(keys.ssh);
+            let (tls, jwt) = match &granted.jwt {
+                Some(jwt) => (None, Some(jwt).zip(keys.tls)),
+                None => (granted.tls.as_ref().zip(keys.tls), None),
+            };
             outputs.push(PreparedOutput {
                 name: granted.name.clone(),
                 kind: granted.kind,
@@ -94,13 +102,24 @@ impl Prepared {
                         serial().map(|serial| x509::TlsPlan::new(serial, tls, spki, &grant, at, tls_until))
                     })
                     .transpose()?,
+                jwt: jwt
+                    .map(|(jwt, spki)| {
+                        let said = (jwt.audience.clone(), token::claims(&grant, &granted.roles, at));
+                        serial().map(|serial| {
+                            token::TokenPlan::new(serial, token::JWT, spki, said, (at.now, until))
+                        })
+                    })
+                    .transpose()?,
             });
         }
+        let passport = |leaf| Ok(passport::PassportPlan::new(serial()?, leaf, &grant, at));
+        let leaves = grant.leaves.iter().map(passport).collect::<Result<_>>()?;
         Ok(Self(Plan {
             issuance_id: random::id("i")?,
             bot: grant.bot.clone(),
             token: grant.token.clone(),
             outputs,
+            leaves,
             fulcio: at.provenance.fulcio.clone(),
             warnings,
         }))
@@ -111,10 +130,21 @@ impl Prepared {
         self.ends().count()
     }
 
-    /// When each of its certificates ends.
+    /// Whether it has a proof for a leaf that no authority would read.
+    pub fn is_too_long(&self) -> bool {
+        self.0.leaves.iter().any(passport::PassportPlan::is_too_long)
+    }
+
+    /// When each of its certificates ends, and each proof for a leaf.
     pub fn ends(&self) -> impl Iterator<Item = i64> {
+        self.output_ends().chain(self.0.leaves.iter().map(|leaf| leaf.token.until))
+    }
+
+    fn output_ends(&self) -> impl Iterator<Item = i64> {
         let of = |output: &PreparedOutput| {
-            [output.ssh.as_ref().map(|ssh| ssh.until), output.tls.as_ref().map(|tls| tls.until)]
+            let (ssh, tls) =
+                (output.ssh.as_ref().map(|ssh| ssh.until), output.tls.as_ref().map(|tls| tls.until));
+            [ssh, tls, output.jwt.as_ref().map(|jwt| jwt.until)]
         };
         self.0.outputs.iter().flat_map(of).flatten()
     }
@@ -122,14 +152,18 @@ impl Prepared {
     /// Whether these keys can sign all of it, each certificate with the CA that its record names.
     pub fn is_signed_by(&self, keys: &CaKeys) -> bool {
         let of = |output: &PreparedOutput| {
-            [output.ssh.as_ref().map(ssh::SshPlan::ca), output.tls.as_ref().map(x509::TlsPlan::ca)]
+            let ssh = output.ssh.as_ref().map(ssh::SshPlan::ca);
+            let tls = output.tls.as_ref().map(x509::TlsPlan::ca);
+            [ssh, tls, output.jwt.as_ref().map(token::TokenPlan::ca)]
         };
-        self.0.outputs.iter().flat_map(of).flatten().all(|(kind, ca)| keys.signs_again(kind, ca))
+        let leaves = self.0.leaves.iter().map(|leaf| leaf.token.ca());
+        let mut all = self.0.outputs.iter().flat_map(of).flatten().chain(leaves);
+        all.all(|(kind, ca)| keys.signs_again(kind, ca))
     }
 
-    /// When the first of them does.
-    pub fn expires(&self) -> i64 {
-        self.ends().min().unwrap_or_default()
+    /// When the first of its certificates ends; proofs for leaves are for once, and count where there is nothing else.
+    fn expires(&self) -> i64 {
+        self.output_ends().min().or_else(|| self.ends().min()).unwrap_or_default()
     }
 }
 
@@ -161,6 +195,14 @@ impl ExchangePlan for Prepared {
                 let old = take(tls.record())?;
                 tls.recorded(earlier.time, &old);
             }
+            if let Some(jwt) = &mut output.jwt {
+                let old = take(jwt.record())?;
+                jwt.recorded(earlier.time, &old);
+            }
+        }
+        for leaf in &mut self.0.leaves {
+            let old = take(leaf.record())?;
+            leaf.token.recorded(earlier.time, &old);
         }
         self.0.issuance_id.clone_from(&earlier.id);
         recorded.is_empty().then_some(self)
@@ -176,6 +218,10 @@ impl Plan {
         let mut hash = Context::new(&SHA256);
         hash.update(former);
         hash.update(json_text(&json!([runs, self.fulcio])).as_bytes());
+        // Without any, it is what it was before there were leaves.
+        for leaf in &self.leaves {
+            hash.update(leaf.token.fingerprinted().as_bytes());
+        }
         hash.finish().as_ref().try_into().unwrap_or_default()
     }
 
@@ -194,6 +240,10 @@ impl Plan {
             part(&output.roles.join(","));
             part(&output.ssh.as_ref().map_or_else(String::new, ssh::SshPlan::fingerprinted));
             part(&output.tls.as_ref().map_or_else(String::new, x509::TlsPlan::fingerprinted));
+            // The others' are what they were before there were tokens.
+            if let Some(jwt) = &output.jwt {
+                part(&jwt.fingerprinted());
+            }
         }
         hash.finish().as_ref().try_into().unwrap_or_default()
     }
@@ -205,6 +255,7 @@ impl Plan {
             let certificates = [
                 output.ssh.as_ref().map(ssh::SshPlan::record),
                 output.tls.as_ref().map(x509::TlsPlan::record),
+                output.jwt.as_ref().map(token::TokenPlan::record),
             ];
             all.extend(certificates.into_iter().flatten().map(|certificate| NewCertificate {
                 output: output.name.clone(),
@@ -213,6 +264,7 @@ impl Plan {
                 ..certificate
             }));
         }
+        all.extend(self.leaves.iter().map(passport::PassportPlan::record));
         all
     }
 }
@@ -227,25 +279,27 @@ impl Recorded<Prepared> {
     ) -> Result<ExchangeResponse> {
         let Prepared(plan) = self.plan();
         let output = |output: &PreparedOutput| {
-            let (ssh, tls) = (output.ssh.as_ref(), output.tls.as_ref());
-            let serials = [ssh.map(|plan| plan.serial), tls.map(|plan| plan.serial)];
+            let (ssh, tls, jwt) = (output.ssh.as_ref(), output.tls.as_ref(), output.jwt.as_ref());
+            let serials =
+                [ssh.map(|plan| plan.serial), tls.map(|plan| plan.serial), jwt.map(|plan| plan.serial)];
             let mut serials = serials.into_iter().flatten().map(|serial| serial.to_string());
             Ok(OutputResponse {
                 name: output.name.clone(),
                 ssh_certificate: ssh.map(|plan| plan.sign(&self, keys)).transpose()?,
                 tls_certificate_chain: tls.map(|tls| tls.sign(&self, &plan.fulcio, keys)).transpose()?,
-                jwt: None,
+                jwt: jwt.map(|jwt| jwt.sign(&self, &plan.issuance_id, keys)).transpose()?,
                 serial: serials.next().unwrap_or_default(),
                 tls_serial: serials.next(),
-                // Where there is no SSH, whoever the X.509 certificate is for.
-                principals: match (ssh, tls) {
-                    (Some(ssh), _) => ssh.principals.clone(),
-                    (None, Some(tls)) => vec![tls.common_name.clone()],
-                    (None, None) => Vec::new(),
+                // Where there is no SSH, whoever the X.509 certificate is for, or the token.
+                principals: match (ssh, tls, jwt) {
+                    (Some(ssh), ..) => ssh.principals.clone(),
+                    (None, Some(tls), _) => vec![tls.common_name.clone()],
+                    (None, None, jwt) => jwt.map(|jwt| jwt.audience.clone()).into_iter().collect(),
                 },
                 roles: output.roles.clone(),
             })
         };
+        let leaves = plan.leaves.iter().map(|leaf| leaf.sign(&self, &plan.issuance_id, keys));
         Ok(ExchangeResponse {
             issuance_id: plan.issuance_id.clone(),
             cluster: cluster.to_owned(),
@@ -255,7 +309,7 @@ impl Recorded<Prepared> {
             trust: keys.trust(),
             warnings: plan.warnings.clone(),
             revoked_hosts: None,
-            leaves: Vec::new(),
+            leaves: leaves.collect::<Result<_>>()?,
             instance,
         })
     }
@@ -274,12 +328,14 @@ mod tests {
             roles: vec!["orders".to_owned()],
             ssh: None,
             tls: None,
+            jwt: None,
         };
         Prepared(Plan {
             issuance_id: "i-1".to_owned(),
             bot: "deployer".to_owned(),
             token: "ci".to_owned(),
             outputs: vec![output],
+            leaves: Vec::new(),
             fulcio: Vec::new(),
             warnings: Vec::new(),
         })

@@ -246,9 +246,9 @@ impl CaKeys {
             return Ok(());
         }
         self.work(|keys| {
-            let statement = keys.statement.iter().map(|all| &all.current().ca.key);
+            let others = keys.statement.iter().chain(&keys.federation).map(|all| &all.current().ca.key);
             let ssh = [&keys.ssh_user, &keys.ssh_host].map(|all| &all.current().ca.key);
-            let all = ssh.into_iter().chain([&keys.tls_ca().key]).chain(statement);
+            let all = ssh.into_iter().chain([&keys.tls_ca().key]).chain(others);
             for key in all {
                 key.as_ref().ok_or_else(lacking)?.sign(PROBE)?;
             }
@@ -277,31 +277,6 @@ impl CaKeys {
     pub fn revoked_cas(&self) -> Vec<String> {
         let ssh = self.ssh_user.revoked().chain(self.ssh_host.revoked()).map(|ca| ca.line.clone());
         ssh.chain(self.tls.revoked().map(|ca| ca.certificate.pem.clone())).collect()
-    }
-
-    /// Names the first keys of their kinds for operators, sorted: as `ssh-keygen -l` does, and as `export tls-ca-pin`. Those stay
-    /// what they are, whatever is rotated.
-    pub fn names(&self) -> Result<Vec<String>> {
-        self.ids(true)
-    }
-
-    /// Names the keys that sign now, in the same way.
-    pub fn signers(&self) -> Result<Vec<String>> {
-        self.ids(false)
-    }
-
-    fn ids(&self, of_first: bool) -> Result<Vec<String>> {
-        let name = |kind: CaKind, id: String| format!("{} {id}", kind.name());
-        let ssh = |all: &Family<SshCa>| all.one(of_first).map(SshCa::id);
-        let host = ssh(&self.ssh_host).map(|id| name(CaKind::SshHost, id));
-        let user = ssh(&self.ssh_user).map(|id| name(CaKind::SshUser, id));
-        let statement = self.statement.as_ref().and_then(|all| Some(all.one(of_first)?.public.clone()));
-        let statement = statement.map(|id| name(CaKind::Statement, id));
-        let federation = self.federation.as_ref().and_then(|all| Some(all.one(of_first)?.public.clone()));
-        let federation = federation.map(|id| name(CaKind::Federation, id));
-        let tls = self.tls.one(of_first).map(|ca| pin_of(&ca.certificate.der)).transpose()?;
-        let tls = tls.map(|id| name(CaKind::Tls, id));
-        Ok([federation, host, user, statement, tls].into_iter().flatten().collect())
     }
 
     /// The public key that statements are verified by, in base64url: raw of Ed25519, or a point; none where there is none yet.
@@ -398,13 +373,16 @@ impl CaKeys {
         }
     }
 
-    /// Whether the CA of that kind and number can sign again what it has signed.
+    /// Whether the CA of that kind and number can sign again what it has signed; of tokens, whichever key signs them now.
     pub fn signs_again(&self, kind: CaKind, number: Option<i64>) -> bool {
         let key = match kind {
             CaKind::SshUser => trusted(self.ssh_user.named(number)).map(|ca| ca.key.is_some()),
             CaKind::SshHost => trusted(self.ssh_host.named(number)).map(|ca| ca.key.is_some()),
             CaKind::Tls => trusted(self.tls.named(number)).map(|ca| ca.key.is_some()),
-            CaKind::Statement | CaKind::Federation => Ok(false),
+            CaKind::Federation => {
+                Ok(self.federation.as_ref().is_some_and(|all| all.current().ca.key.is_some()))
+            }
+            CaKind::Statement => Ok(false),
         };
         key.unwrap_or(false)
     }

@@ -22,7 +22,7 @@ mod resources;
 mod tests;
 
 pub use decide::PolicyRequest;
-pub use decide::grant::{Grant, OutputGrant, Preview, SshGrant, TlsGrant};
+pub use decide::grant::{Grant, JwtGrant, LeafGrant, OutputGrant, Preview, SshGrant, TlsGrant};
 pub use decide::matching::{RuleTrial, Trial};
 pub use lints::{Finding, LINTS, Lint, Report};
 pub use output::{MAX_OUTPUTS, OUTPUTS, OutputPolicy};

@@ -32,7 +32,7 @@ pub async fn revoke(authority: &Authority, request: &RevokeRequest, peer: IpAddr
 
 /// Revokes, if the assertion is one by a key of the issuance.
 async fn judge(authority: &Authority, request: &RevokeRequest, peer: IpAddr) -> Result<Revoked, Unfit> {
-    let assertion = Assertion::read(authority, request.assertion.expose(), |record| {
+    let assertion = Assertion::read(authority, (request.assertion.expose(), true), |record| {
         let is_of_it = record.issuance_id == request.issuance_id;
         is_of_it.then_some(()).ok_or("the certificate is not of that issuance")
     });

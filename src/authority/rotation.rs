@@ -1,9 +1,10 @@
 //! What a rotation makes of the CAs of a kind, phase by phase: data in, data out.
 //!
 //! One signs. In the middle of a rotation another is trusted beside it: the next one, or the one before. Nothing that was
-//! trusted no more is trusted again.
+//! trusted no more is trusted again. Of the federation key one more is published ahead always, for those who keep a copy of
+//! the set: `start` makes the one after that, and the one ahead becomes the next.
 
-use super::ca::{CaKey, CaState};
+use super::ca::{CaKey, CaKind, CaState};
 use crate::error::{Error, Result};
 
 /// A step of a rotation.
@@ -36,13 +37,18 @@ impl Phase {
         }
     }
 
-    /// Whether it needs a new CA.
-    pub fn is_new(self) -> bool {
-        matches!(self, Self::Start | Self::Compromised)
+    /// How many new CAs of a kind it needs.
+    pub fn needs(self, kind: CaKind) -> usize {
+        match (self, kind) {
+            // One that signs, and one ahead.
+            (Self::Compromised, CaKind::Federation) => 2,
+            (Self::Start | Self::Compromised, _) => 1,
+            (Self::Activate | Self::Finish | Self::Rollback, _) => 0,
+        }
     }
 }
 
-/// How far the rotation of a kind is.
+/// How far the rotation of a kind is, but for the one that is published ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress<'k> {
     /// One CA, and none beside it.
@@ -59,7 +65,13 @@ impl<'k> Progress<'k> {
     /// # Errors
     /// `Kind::Internal` where they are none that a rotation makes.
     pub fn of(keys: impl IntoIterator<Item = &'k CaKey>) -> Result<Self> {
-        let trusted: Vec<&CaKey> = keys.into_iter().filter(|key| key.state.is_trusted()).collect();
+        let mut trusted: Vec<&CaKey> = keys.into_iter().filter(|key| key.state.is_trusted()).collect();
+        let is_ahead = |key: &CaKey| key.kind == CaKind::Federation && key.state == CaState::Next;
+        if let Some(place) = trusted.iter().rposition(|key| is_ahead(key)) {
+            trusted.remove(place);
+        } else if trusted.iter().any(|key| key.kind == CaKind::Federation) {
+            return Err(Error::internal("federation keys of which none is published ahead"));
+        }
         let of = |state| trusted.iter().copied().filter(move |key| key.state == state);
         let (current, next) = (of(CaState::Current).next(), of(CaState::Next).next());
         match (current, next, of(CaState::Former).next(), trusted.len()) {
@@ -87,6 +99,11 @@ impl<'k> Progress<'k> {
     }
 }
 
+/// The one that was made last of those that are to sign: of the federation key the one ahead.
+pub fn newest(keys: &[CaKey]) -> Option<&CaKey> {
+    keys.iter().rfind(|key| key.state == CaState::Next)
+}
+
 /// What a phase makes of them.
 #[derive(Clone, Debug)]
 pub struct Step {
@@ -96,18 +113,19 @@ pub struct Step {
     pub ends: Option<i64>,
 }
 
-/// What they are after that phase, with the new CA that it may need.
+/// What they are after that phase, with the new CAs that it may need; all by their numbers.
 ///
 /// # Errors
 /// `Kind::Usage` where that phase does not follow.
-pub fn step(keys: &[CaKey], phase: Phase, new: Option<CaKey>, now: i64) -> Result<Step> {
+pub fn step(keys: &[CaKey], phase: Phase, new: Vec<CaKey>, now: i64) -> Result<Step> {
     let progress = Progress::of(keys)?;
     check(progress, phase)?;
+    let newest = newest(keys).map(|key| key.number);
     let to = |key: &CaKey| match (progress, phase, key.state) {
         (_, Phase::Compromised, state) if state.is_trusted() => CaState::Revoked,
-        (Progress::Started(..), Phase::Activate, CaState::Next) => CaState::Current,
+        (Progress::Started(_, next), Phase::Activate, _) if key.number == next.number => CaState::Current,
         (Progress::Started(..), Phase::Activate, CaState::Current) => CaState::Former,
-        (Progress::Started(..), Phase::Rollback, CaState::Next) => CaState::Revoked,
+        (Progress::Started(..), Phase::Rollback, _) if Some(key.number) == newest => CaState::Revoked,
         (Progress::Activated(..), Phase::Rollback, CaState::Current) => CaState::Next,
         (Progress::Activated(..), Phase::Rollback, CaState::Former) => CaState::Current,
         (Progress::Activated(..), Phase::Finish, CaState::Former) => CaState::Ended,
@@ -119,12 +137,15 @@ pub fn step(keys: &[CaKey], phase: Phase, new: Option<CaKey>, now: i64) -> Resul
         let sealed = key.sealed.clone().filter(|_| state.is_trusted());
         CaKey { state, since, sealed, ..key.clone() }
     };
+    let needs = phase.needs(progress.current().kind);
     let mut keys: Vec<CaKey> = keys.iter().map(moved).collect();
-    let state = if phase == Phase::Compromised { CaState::Current } else { CaState::Next };
-    keys.extend(new.filter(|_| phase.is_new()).map(|new| CaKey { state, ..new }));
+    keys.extend(new.into_iter().take(needs).enumerate().map(|(place, new)| {
+        let signs = phase == Phase::Compromised && place == 0;
+        CaKey { state: if signs { CaState::Current } else { CaState::Next }, ..new }
+    }));
     let ends = match (progress, phase) {
         (Progress::Activated(_, former), Phase::Finish) => Some(former.number),
-        (Progress::Started(_, next), Phase::Rollback) => Some(next.number),
+        (Progress::Started(..), Phase::Rollback) => newest,
         _ => None,
     };
     Progress::of(&keys)?;
@@ -164,113 +185,4 @@ pub fn check(progress: Progress<'_>, phase: Phase) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::authority::ca::CaKind;
-
-    fn key(number: i64, state: CaState) -> CaKey {
-        CaKey {
-            number,
-            kind: CaKind::SshUser,
-            name: format!("ssh-user-{number}"),
-            id: number.to_string(),
-            is_first: number == 1,
-            state,
-            public: String::new(),
-            endorsements: Vec::new(),
-            cross: Vec::new(),
-            sealed: Some(vec![1]),
-            since: 0,
-        }
-    }
-
-    fn states(keys: &[CaKey]) -> Vec<&'static str> {
-        keys.iter().map(|key| key.state.name()).collect()
-    }
-
-    /// One after the other, from one CA on; each new one has the next number.
-    fn after(phases: &[Phase]) -> Result<Vec<CaKey>> {
-        let mut keys = vec![key(1, CaState::Current)];
-        for (now, phase) in phases.iter().enumerate() {
-            let new = key(i64::try_from(keys.len()).unwrap() + 1, CaState::Ended);
-            keys = step(&keys, *phase, Some(new), i64::try_from(now).unwrap())?.keys;
-        }
-        Ok(keys)
-    }
-
-    #[test]
-    fn a_rotation_goes_on_and_back() {
-        use Phase::{Activate, Compromised, Finish, Rollback, Start};
-        for (phases, expected) in [
-            (vec![Start], vec!["current", "next"]),
-            (vec![Start, Activate], vec!["former", "current"]),
-            (vec![Start, Activate, Finish], vec!["ended", "current"]),
-            (vec![Start, Rollback], vec!["current", "revoked"]),
-            (vec![Start, Activate, Rollback], vec!["current", "next"]),
-            (vec![Start, Activate, Rollback, Activate], vec!["former", "current"]),
-            (vec![Start, Activate, Rollback, Rollback], vec!["current", "revoked"]),
-            (vec![Start, Rollback, Start, Activate, Finish], vec!["ended", "revoked", "current"]),
-            (vec![Compromised], vec!["revoked", "current"]),
-            (vec![Start, Compromised], vec!["revoked", "revoked", "current"]),
-            (vec![Start, Activate, Compromised], vec!["revoked", "revoked", "current"]),
-            (vec![Start, Activate, Finish, Compromised], vec!["ended", "revoked", "current"]),
-        ] {
-            assert_eq!(states(&after(&phases).unwrap()), expected, "{phases:?}");
-        }
-        for refused in [
-            vec![Activate],
-            vec![Finish],
-            vec![Rollback],
-            vec![Start, Start],
-            vec![Start, Finish],
-            vec![Start, Activate, Activate],
-            vec![Start, Activate, Start],
-            vec![Start, Activate, Finish, Rollback],
-            vec![Compromised, Rollback],
-        ] {
-            let error = after(&refused).unwrap_err();
-            assert!(!error.hints().is_empty(), "{refused:?}: {error}");
-        }
-    }
-
-    #[test]
-    fn what_is_trusted_no_more_is_to_have_no_certificate() {
-        let keys = after(&[Phase::Start, Phase::Activate]).unwrap();
-        assert_eq!(step(&keys, Phase::Finish, None, 0).unwrap().ends, Some(1));
-        let keys = step(&keys, Phase::Rollback, None, 0).unwrap();
-        assert_eq!((keys.ends, step(&keys.keys, Phase::Rollback, None, 0).unwrap().ends), (None, Some(2)));
-    }
-
-    proptest! {
-        /// Whatever is asked for in whatever order.
-        #[test]
-        fn one_signs_and_what_is_over_stays_so(phases in proptest::collection::vec(0..Phase::ALL.len(), 0..30)) {
-            let mut keys = vec![key(1, CaState::Current)];
-            for (now, phase) in phases.into_iter().enumerate() {
-                let (phase, now) = (Phase::ALL[phase], i64::try_from(now).unwrap());
-                let new = key(i64::try_from(keys.len()).unwrap() + 1, CaState::Next);
-                let Ok(Step { keys: after, ends }) = step(&keys, phase, Some(new), now) else { continue };
-                let count = |is: fn(CaState) -> bool| after.iter().filter(|key| is(key.state)).count();
-                prop_assert_eq!(count(|state| state == CaState::Current), 1);
-                prop_assert!(count(CaState::is_trusted) <= 2);
-                for (before, after) in keys.iter().zip(&after) {
-                    prop_assert!(before.state.is_trusted() || before == after, "over is over");
-                    prop_assert!(after.state.is_trusted() || after.sealed.is_none());
-                    // Nothing that signs becomes one that never did, but by going back.
-                    let back = phase == Phase::Rollback;
-                    prop_assert!(before.state != CaState::Current || after.state != CaState::Next || back);
-                    let is_over = before.state.is_trusted() && !after.state.is_trusted();
-                    prop_assert!(!is_over || ends == Some(before.number) || phase == Phase::Compromised);
-                }
-                // Back from where it has come to.
-                if phase == Phase::Activate {
-                    let back = step(&after, Phase::Rollback, None, now).unwrap().keys;
-                    prop_assert_eq!(states(&back), states(&keys));
-                }
-                keys = after;
-            }
-        }
-    }
-}
+mod tests;

@@ -428,6 +428,8 @@ pub enum Exported {
     TlsCaPin,
     /// What an authority's statements to its servers are verified by.
     StatementKey,
+    /// The key set that its tokens are verified by, for clouds and leaf clusters that fetch none: `static_jwks`.
+    FederationJwks,
     /// A line for known_hosts.
     KnownHosts,
 }
@@ -474,6 +476,9 @@ pub struct Audit {
     /// With this denial or issuance id.
     #[arg(long, value_name = "ID")]
     pub id: Option<String>,
+    /// With this serial of a certificate, or `jti` of a token.
+    #[arg(long, value_name = "SERIAL")]
+    pub serial: Option<String>,
     /// How to print it.
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,

@@ -24,7 +24,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     pub destination: Option<String>,
 
-    /// What to write: identity (the default), ssh, application, database, kubernetes or ssh-host, with its options and name=…, at=LEAF, roles=A+B, destination=… behind commas
+    /// What to write: identity (the default), ssh, application, database, kubernetes, ssh-host or jwt, with its options and name=…, at=LEAF, roles=A+B, destination=… behind commas
     #[arg(long = "output", value_name = "TYPE[,KEY=VALUE…]")]
     pub outputs: Vec<String>,
 

@@ -20,6 +20,7 @@ use crate::net::{AuthorityTrust, authority_url, timeout};
 use crate::once::revoke::{NOT_REVOKED, Stored};
 use crate::once::runs::{self, LivingRun};
 use crate::once::settings::destinations::VARIABLE;
+use crate::output::JWT;
 use crate::runtime::block_on;
 use crate::terminal::{Level, Progress};
 use crate::text::shown;
@@ -162,10 +163,14 @@ impl Cleanup<'_> {
         let manifest = found.manifest.clone();
         self.wipe(found, path);
         self.wipe_others(&manifest, &mut stored);
-        if stored.is_empty() {
-            self.progress.warning(&format!("{NOT_REVOKED}: there is no key to sign with"));
-        } else {
+        if !stored.is_empty() {
             self.revoke(&stored);
+        } else if manifest.outputs.iter().all(|output| output.kind == JWT.name) {
+            // Its key was in no file.
+            let end = shown(&manifest.expires_at);
+            self.progress.line(&format!("a token that somebody has copied ends by itself, at {end}"));
+        } else {
+            self.progress.warning(&format!("{NOT_REVOKED}: there is no key to sign with"));
         }
         Ok(())
     }

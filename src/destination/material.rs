@@ -22,6 +22,8 @@ pub struct Material<'a> {
     pub ssh: Option<SshMaterial<'a>>,
     /// The TLS key and its certificate.
     pub tls: Option<TlsMaterial<'a>>,
+    /// The token.
+    pub jwt: Option<&'a str>,
     /// The output's options.
     pub options: &'a OptionValues,
     /// The texts of the files that its options name.

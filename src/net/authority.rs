@@ -144,6 +144,26 @@ pub fn authority_origin(text: &str) -> Result<String, String> {
     Ok(url.origin().ascii_serialization())
 }
 
+/// Whether the audience of a token is the authority at `url`, or anything under it, whichever way it is spelled: without its
+/// scheme or by another, in capitals, with a port that goes without saying, a dot at the end of the host, a path, a query or
+/// a fragment.
+pub fn lies_under(audience: &str, url: &str) -> bool {
+    let read = |text: &str| reqwest::Url::parse(text).ok().filter(|url| WEB.contains(&url.scheme()));
+    let host = |url: &reqwest::Url| url.host_str().map(|host| host.trim_end_matches('.').to_owned());
+    let Some((url, own)) = read(url).and_then(|url| Some((host(&url)?, url.port_or_known_default()))) else {
+        return true;
+    };
+    // A scheme that is none of these may be a host with its port.
+    let bare = format!("https://{}", audience.trim_start_matches(['/', '\\', ':']));
+    [audience, &bare].into_iter().filter_map(read).any(|other| {
+        let ports = [other.port_or_known_default(), other.port().or(Some(443))];
+        host(&other).as_ref() == Some(&url) && ports.contains(&own)
+    })
+}
+
+/// The schemes of URLs whose hosts are read as those of https.
+const WEB: [&str; 4] = ["https", "http", "wss", "ws"];
+
 /// An authority's URL as typed, in its one form.
 pub fn authority_url(text: &str) -> Result<String> {
     authority_origin(text).map_err(|why| {
@@ -251,6 +271,45 @@ mod tests {
             assert_eq!(authority_url(bad).unwrap_err().kind(), Kind::Usage, "{bad}");
         }
         assert!(!authority_url("https://user:hunter2@x").unwrap_err().to_string().contains("hunter2"));
+    }
+
+    #[test]
+    fn what_lies_under_a_url_does_so_in_every_spelling() {
+        let (plain, port) = ("https://id.example.com", "https://id.example.com:8443");
+        for (audience, url) in [
+            ("https://id.example.com/", plain),
+            ("https://id.example.com?x", plain),
+            ("https://id.example.com/a/../b", plain),
+            ("HTTPS://user:p@ID.EXAMPLE.COM.:443/x#y", plain),
+            ("wss://id.example.com", plain),
+            ("http://id.example.com:80", plain),
+            ("http://id.example.com:443", plain),
+            ("///id.example.com/x", plain),
+            ("://id.example.com/x", plain),
+            ("https://id.example.com:8443/x", port),
+            ("id.example.com:8443", port),
+            ("https://2130706433:8443", "https://127.0.0.1:8443"),
+            ("https://[0:0::1]", "https://[::1]"),
+            // Nothing is told from what is no URL.
+            ("x", "id.example.com"),
+        ] {
+            assert!(lies_under(audience, url), "{audience} {url}");
+        }
+        for (audience, url) in [
+            ("https://id.example.com.evil.example", plain),
+            ("https://xid.example.com", plain),
+            ("https://example.com", plain),
+            ("https://id.example.com:8443", plain),
+            ("https://id.example.com", port),
+            ("spiffe://id.example.com/bot/x", plain),
+            ("urn:id.example.com", plain),
+            ("https://evil.example/https://id.example.com", plain),
+            ("https://id.example.com@evil.example", plain),
+            ("sts.amazonaws.com", plain),
+            ("", plain),
+        ] {
+            assert!(!lies_under(audience, url), "{audience} {url}");
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::once::command::signals::{Signals, Told, exit_status, in_foreground};
 use crate::once::delivery::OpenDestinations;
 use crate::once::delivery::bash_env;
 use crate::once::delivery::ci::JobReport;
+use crate::once::exchange::keys::JobKeys;
 use crate::once::exchange::{Exchanger, Obtained};
 use crate::once::revoke::{Own, revoke_own};
 use crate::once::run::Run;
@@ -221,7 +222,9 @@ impl<'a> WrappedCommand<'a> {
         }
         loop {
             // Whatever this machine's clock says, they live no longer than was asked for.
-            let left = (expires_at - Clock::system().now()).clamp(0, settings.ttl_seconds.max(0));
+            let tokens = self.run.keys.iter().filter_map(JobKeys::jwt_seconds);
+            let asked = tokens.fold(settings.ttl_seconds, i64::min).max(0);
+            let left = (expires_at - Clock::system().now()).clamp(0, asked);
             // They may end with the authority's CA, and the next no later.
             wait((left.saturating_mul(2) / 3).max(1), &Clock::system()).await;
             self.another_proof(expires_at).await;

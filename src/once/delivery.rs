@@ -19,6 +19,7 @@ use crate::once::run::Run;
 use crate::once::settings::Settings;
 use crate::once::settings::destinations::{self, Destination};
 use crate::once::settings::output::Output;
+use crate::secret::Secret;
 use crate::text::shown;
 use crate::wire::OutputResponse;
 
@@ -274,6 +275,7 @@ fn files(
             .as_ref()
             .zip(answer.tls_certificate_chain.as_deref())
             .map(|(key, chain)| TlsMaterial { private_key: key, chain }),
+        jwt: answer.jwt.as_ref().map(Secret::expose),
         options: &output.options,
         files: &output.files,
         subject: answer.principals.first().map(String::as_str),

@@ -224,7 +224,11 @@ impl<'a> Exchanger<'a> {
             }
         };
         let keys: Vec<&JobKeys> = self.run.issued_by(None).map(|(_, keys)| keys).collect();
-        let issuance = check(answer, &keys)?;
+        let issuance = check(answer, &keys, &self.run.settings.authority)?;
+        let tokens = issuance.response.outputs.iter().filter_map(|output| output.jwt.as_ref());
+        for signature in tokens.filter_map(|token| signature_of(token.expose())) {
+            progress.mask(signature);
+        }
         let id = &issuance.response.issuance_id;
         // The authority answers a request that it knows as it did then: a lost reply is asked for again so.
         if self.issued.replace(Some(id.clone())).as_ref() == Some(id) {

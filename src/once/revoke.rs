@@ -4,14 +4,17 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::join_all;
 use reqwest::header::CONTENT_TYPE;
-use serde_json::json;
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::assertion::{AssertionKey, LIFETIME};
 use crate::clock::{Clock, LEEWAY};
 use crate::destination::OUTPUTS;
+use crate::destination::jwt::TOKEN;
 use crate::destination::manifest::Issuer;
 use crate::destination::wipe::Found;
 use crate::environment::Environment;
@@ -35,6 +38,8 @@ pub(crate) const REVOKE_TIME: Duration = Duration::from_secs(5);
 pub struct Revocable {
     issuance_id: String,
     key: AssertionKey,
+    /// The serial of what the key is for, where no certificate says it.
+    serial: Option<String>,
     /// When the last of its certificates expires, in seconds since 1970; later than any where that is not known.
     ends_at: i64,
 }
@@ -61,12 +66,22 @@ impl Revocable {
                 AssertionKey::ssh(keys.ssh.as_ref()?.private.as_ref()?, output.ssh_certificate.as_deref()?)
             })
         };
-        let ends_at = last_end(
-            outputs
-                .iter()
-                .map(|output| (output.ssh_certificate.as_deref(), output.tls_certificate_chain.as_deref())),
-        );
-        Some(Self { issuance_id: issuance_id.to_owned(), key: tls.or_else(ssh)?, ends_at })
+        // The key of a token has no certificate.
+        let bare = || {
+            issued().find_map(|(output, keys)| {
+                let tls = keys.tls.as_ref().filter(|_| output.jwt.is_some())?;
+                Some((AssertionKey::bare(tls.pkcs8.clone(), &tls.spki)?, output.serial.clone()))
+            })
+        };
+        let ends_at = last_end(outputs.iter().map(|output| {
+            let token = output.jwt.as_ref().map(Secret::expose);
+            [output.ssh_certificate.as_deref(), output.tls_certificate_chain.as_deref(), token]
+        }));
+        let (key, serial) = match tls.or_else(ssh) {
+            Some(key) => (key, None),
+            None => bare().map(|(key, serial)| (key, Some(serial)))?,
+        };
+        Some(Self { issuance_id: issuance_id.to_owned(), key, serial, ends_at })
     }
 
     /// Of what one issuer has in a destination.
@@ -89,11 +104,14 @@ impl Revocable {
         };
         // Another destination may hold others of the same issuance.
         let ends_at = if found.manifest.also.is_empty() {
-            last_end(plan.keys().map(|folder| (read(folder, "key-cert.pub"), read(folder, "tls.crt"))))
+            last_end(
+                plan.keys().map(|folder| ["key-cert.pub", "tls.crt", TOKEN].map(|name| read(folder, name))),
+            )
         } else {
             i64::MAX
         };
-        Some(Self { issuance_id: issuer.issuance_id.to_owned(), key: tls.or_else(ssh)?, ends_at })
+        let issuance_id = issuer.issuance_id.to_owned();
+        Some(Self { issuance_id, key: tls.or_else(ssh)?, serial: None, ends_at })
     }
 
     /// Whether all of its certificates have expired, by whichever clock.
@@ -124,7 +142,10 @@ impl Revocable {
 
     fn assertion(&self, audience: &str, clock: &Clock) -> Result<Secret> {
         let (now, jti) = (clock.now(), random::hex::<16>()?);
-        let claims = json!({"aud": audience, "iat": now, "exp": now + LIFETIME, "jti": jti});
+        let mut claims = json!({"aud": audience, "iat": now, "exp": now + LIFETIME, "jti": jti});
+        if let (Some(serial), Some(claims)) = (&self.serial, claims.as_object_mut()) {
+            claims.insert("serial".to_owned(), json!(serial));
+        }
         self.key.sign(&claims)
     }
 }
@@ -268,12 +289,22 @@ impl Stored {
     }
 }
 
-/// When the last of these expires, SSH certificates and X.509 chains.
-fn last_end<T: AsRef<str>>(certificates: impl Iterator<Item = (Option<T>, Option<T>)>) -> i64 {
-    let ends = certificates.flat_map(|(ssh, tls)| {
-        [ssh.map(|line| ssh_end(line.as_ref())), tls.map(|chain| tls_end(chain.as_ref()))]
+/// When the last of these expires, SSH certificates, X.509 chains and tokens.
+fn last_end<T: AsRef<str>>(issued: impl Iterator<Item = [Option<T>; 3]>) -> i64 {
+    let ends = issued.flat_map(|[ssh, tls, jwt]| {
+        let (ssh, tls) = (ssh.map(|line| ssh_end(line.as_ref())), tls.map(|chain| tls_end(chain.as_ref())));
+        [ssh, tls, jwt.map(|token| jwt_end(token.as_ref()))]
     });
     ends.flatten().max().unwrap_or(i64::MAX)
+}
+
+/// When a token expires; later than any where it does not say.
+fn jwt_end(token: &str) -> i64 {
+    let claims = || {
+        let payload = Zeroizing::new(URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?);
+        serde_json::from_slice::<Value>(&payload).ok()?.get("exp")?.as_i64()
+    };
+    claims().unwrap_or(i64::MAX)
 }
 
 /// When an SSH certificate expires; later than any where it cannot be read.
@@ -294,8 +325,6 @@ fn tls_end(chain: &str) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use base64::Engine as _;
-
     use super::*;
     use crate::output::KeyKinds;
     use crate::suite::KeyType;
@@ -303,8 +332,7 @@ mod tests {
     fn parts(assertion: &Secret) -> (serde_json::Value, serde_json::Value) {
         let part = |index: usize| {
             let text = assertion.expose().split('.').nth(index).unwrap();
-            serde_json::from_slice(&base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).unwrap())
-                .unwrap()
+            serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).unwrap()).unwrap()
         };
         (part(0), part(1))
     }
@@ -349,6 +377,7 @@ mod tests {
         let revocable = |ends_at| Revocable {
             issuance_id: "i".into(),
             key: AssertionKey::Tls { pkcs8: Zeroizing::default(), chain: vec![] },
+            serial: None,
             ends_at,
         };
         assert!(!revocable(1000).is_over(1000 + LEEWAY) && revocable(1000).is_over(1001 + LEEWAY));
@@ -369,6 +398,7 @@ mod tests {
             issuance_id: "i".into(),
             // Nothing to sign with, so that asking would fail at once.
             key: AssertionKey::Tls { pkcs8: Zeroizing::default(), chain: vec![] },
+            serial: None,
             ends_at: 0,
         };
         let progress = Progress::new(crate::terminal::Level::Quiet, &Environment::default());

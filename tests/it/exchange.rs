@@ -7,6 +7,7 @@ mod ends;
 mod floods;
 mod hosts;
 mod keys;
+mod leaves;
 mod locks;
 mod mfa;
 mod options;
@@ -20,6 +21,7 @@ mod revocation;
 mod serving;
 mod single_use;
 mod statements;
+mod tokens;
 
 use serde_json::Value;
 

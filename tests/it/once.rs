@@ -21,6 +21,7 @@ mod retries;
 mod reuse;
 mod signals;
 mod suites;
+mod tokens;
 mod told;
 mod trust;
 mod variables;

@@ -25,5 +25,6 @@ mod sealed;
 mod sessions;
 mod suites;
 mod thrown_out;
+mod tokens;
 mod walk;
 mod watchers;

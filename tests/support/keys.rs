@@ -1,5 +1,6 @@
 //! Fixed test keys (see `tests/fixtures/keys/README.md`): they protect nothing.
 
+use std::path::Path;
 use std::sync::LazyLock;
 
 use ring::hmac;
@@ -52,6 +53,16 @@ impl Key {
             Pair::Ed25519(Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).unwrap())
         };
         Self { kid, pair }
+    }
+
+    /// A P-256 key from a file of an authority, which a thief of it has.
+    pub fn stolen(kid: &str, file: &Path) -> &'static Self {
+        let pem = std::fs::read(file).unwrap();
+        let der = PrivatePkcs8KeyDer::from_pem_slice(&pem).unwrap();
+        let fixed = &algorithms::ECDSA_P256_SHA256_FIXED_SIGNING;
+        let pair = EcdsaKeyPair::from_pkcs8(fixed, der.secret_pkcs8_der(), &SystemRandom::new()).unwrap();
+        let kid = Box::leak(kid.to_owned().into_boxed_str());
+        Box::leak(Box::new(Self { kid, pair: Pair::P256(pair) }))
     }
 
     /// The algorithm it signs with when nothing else is asked for.

@@ -21,6 +21,7 @@ pub mod fakes;
 pub mod gateway;
 pub mod host;
 pub mod issuer;
+pub mod jwt;
 pub mod key_store;
 pub mod keys;
 pub mod kms;

@@ -1,8 +1,9 @@
-//! What SSH and X.509 certificates have in common: for whom they are, and what is recorded of them.
+//! What certificates and tokens have in common: for whom they are, and what is recorded of them.
 
 use std::collections::BTreeMap;
 
 use ring::digest::{SHA256, digest};
+use serde_json::{Map, Value};
 
 use crate::authority::keys::Signing;
 use crate::authority::store::{CertificateKind, NewCertificate};
@@ -14,6 +15,12 @@ use crate::join::verify::Provenance;
 pub struct RequestContext<'a> {
     /// The cluster, for names in certificates.
     pub cluster: &'a str,
+    /// The authority's own URL, for tokens.
+    pub issuer: &'a str,
+    /// How it proved who it is.
+    pub join_method: &'a str,
+    /// What its proof says, verified.
+    pub claims: &'a Map<String, Value>,
     /// Which run it is for.
     pub provenance: &'a Provenance,
     /// The address that asks, for roles that pin it.

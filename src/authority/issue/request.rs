@@ -1,7 +1,10 @@
 //! The public keys of a request, checked: which kinds are certified, and that
 //! whoever sends a CSR holds its key.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rcgen::PublicKeyData as _;
+use ring::digest::SHA256_OUTPUT_LEN;
 use rustls::pki_types::CertificateSigningRequestDer;
 use rustls::pki_types::pem::PemObject as _;
 use ssh_key::public::KeyData;
@@ -10,8 +13,11 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::public_key::PublicKey as SubjectKey;
 
-use crate::wire::{BoundKeys, OutputRequest, binding};
+use crate::output::{AUDIENCE, JWT, TTL, jwt_ttl};
+use crate::wire::{BoundKeys, LeafRequest, OutputRequest, binding, is_name};
 
+/// The most leaf clusters that one request may name.
+const MAX_LEAVES: usize = 16;
 /// The shortest RSA key that is certified, in bits.
 const MIN_RSA_BITS: usize = 2048;
 /// The longest, in bits.
@@ -26,6 +32,8 @@ pub struct OutputKeys {
     pub ssh: Option<Vec<u8>>,
     /// The SubjectPublicKeyInfo in DER.
     pub tls: Option<Vec<u8>>,
+    /// The audience of a token, and its life in seconds where one is asked for.
+    jwt: Option<(String, Option<u64>)>,
     /// The CSR in DER, whose signature [`OutputKeys::check_possession`] checks.
     csr: Option<Vec<u8>>,
 }
@@ -42,7 +50,8 @@ impl OutputKeys {
             None => (None, None),
         };
         let ssh = request.ssh.as_ref().map(|ssh| ssh_blob(&ssh.public_key)).transpose().map_err(said)?;
-        Ok(Self { name: request.name.clone(), ssh, tls, csr })
+        let jwt = read_jwt(request).map_err(|why| said(format!("`{TTL}` {why}")))?;
+        Ok(Self { name: request.name.clone(), ssh, tls, jwt, csr })
     }
 
     /// Checks that whoever sent the CSR holds its key. It costs a signature's
@@ -56,21 +65,54 @@ impl OutputKeys {
     }
 }
 
+/// What a proof is bound to of a token, if it is one that is asked for, with a life that is one.
+fn read_jwt(request: &OutputRequest) -> Result<Option<(String, Option<u64>)>, String> {
+    let audience = request.options.get(AUDIENCE).filter(|_| request.kind == JWT.name);
+    let Some(audience) = audience else { return Ok(None) };
+    let ttl = request.options.get(TTL).map(|text| jwt_ttl(text)).transpose()?;
+    Ok(Some((audience.clone(), ttl)))
+}
+
 fn said_of(output: &str, why: String) -> String {
     format!("output `{}`: {why}", crate::text::shown(output))
 }
 
-/// The binding of a request's keys; see [`crate::wire::binding`].
-pub fn binding_of(keys: &[OutputKeys]) -> String {
+/// What is wrong with the leaf clusters of a request, for the caller.
+///
+/// # Errors
+/// Where there is something.
+pub fn check_leaves(leaves: &[LeafRequest]) -> Result<(), String> {
+    if leaves.len() > MAX_LEAVES {
+        return Err(format!("`leaves` must have at most {MAX_LEAVES} entries"));
+    }
+    let is_binding =
+        |text: &str| URL_SAFE_NO_PAD.decode(text).is_ok_and(|hash| hash.len() == SHA256_OUTPUT_LEN);
+    for (index, leaf) in leaves.iter().enumerate() {
+        let said = |why: &str| Err(format!("leaf `{}`: {why}", crate::text::shown(&leaf.name)));
+        if !is_name(&leaf.name) {
+            return said("that cannot be a cluster's name");
+        }
+        if leaves.iter().take(index).any(|other| other.name == leaf.name) {
+            return said("it is named twice");
+        }
+        if !is_binding(&leaf.binding) {
+            return said("`binding` is not the 43 characters of base64url that a hash has");
+        }
+    }
+    Ok(())
+}
+
+/// The binding of a request's keys and leaves; see [`crate::wire::binding`].
+pub fn binding_of(keys: &[OutputKeys], leaves: &[LeafRequest]) -> String {
     fn bound(keys: &OutputKeys) -> BoundKeys<'_> {
         BoundKeys {
             name: &keys.name,
             ssh_blob: keys.ssh.as_deref(),
             tls_spki: keys.tls.as_deref(),
-            jwt: None,
+            jwt: keys.jwt.as_ref().map(|(audience, ttl)| (audience.as_str(), *ttl)),
         }
     }
-    binding(&keys.iter().map(bound).collect::<Vec<_>>(), &[])
+    binding(&keys.iter().map(bound).collect::<Vec<_>>(), leaves)
 }
 
 /// The blob of an SSH public key that may be certified.

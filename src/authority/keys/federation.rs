@@ -43,7 +43,7 @@ impl FederationKey {
         let half = |from: usize| {
             let half = point.get(from..from + 32).filter(|_| point.len() == 65);
             half.map(|half| URL_SAFE_NO_PAD.encode(half))
-                .ok_or_else(|| Error::internal("a federation key that is not of P-256"))
+                .ok_or_else(|| Error::usage("a federation key is of P-256, and this one is not"))
         };
         let (x, y) = (half(1)?, half(33)?);
         let members = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
@@ -52,7 +52,19 @@ impl FederationKey {
     }
 }
 
+/// As it is written down: its thumbprint, and the key.
+pub(super) fn named(key: &StatementKey) -> Result<(String, String)> {
+    Ok((FederationKey::of(key)?.kid, key.public.clone()))
+}
+
 impl CaKeys {
+    /// The one that was published ahead first, whatever it is by now.
+    pub(super) fn first_ahead(&self) -> Option<&StatementKey> {
+        let number = self.set.keys.iter().find(|key| key.name == AHEAD).map(|key| key.number);
+        let mut all = self.federation.as_ref()?.all();
+        all.find(|one| !one.is_first && one.number == number).map(|one| &one.ca)
+    }
+
     /// Every key whose tokens are to be believed, the one first that signs; none in a data directory from before there were
     /// any, until `serve` makes them.
     ///

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
 
 use super::cross::Cross;
+use super::federation::{self, AHEAD};
 use super::private::{PrivateKey, lacking};
 use super::ssh::SshCa;
 use super::tls;
@@ -45,8 +46,7 @@ impl CaKeys {
                     Error::usage("this authority has no federation key yet")
                         .hint("`machine-id authority serve` makes it")
                 })?;
-                let key = all.current().ca.public.clone();
-                (key.clone(), key)
+                federation::named(&all.current().ca)?
             }
         };
         let (name, state) = (kind.name().to_owned(), CaState::Current);
@@ -65,15 +65,33 @@ impl CaKeys {
         })
     }
 
+    /// All of a kind, as they are written down once there are others beside it.
+    ///
+    /// # Errors
+    /// Where there is none of that kind.
+    pub fn written(&self, kind: CaKind, since: i64) -> Result<Vec<CaKey>> {
+        let mut all: Vec<CaKey> = self.set.of(kind).cloned().collect();
+        if all.is_empty() {
+            let present = self.present(kind, since)?;
+            let ahead = self.first_ahead().filter(|_| kind == CaKind::Federation);
+            let ahead = ahead.map(federation::named).transpose()?.map(|(id, public)| {
+                let (name, is_first, state) = (AHEAD.to_owned(), false, CaState::Next);
+                // It is published for as long as the one that signs.
+                CaKey { name, id, is_first, state, public, since: 0, ..present.clone() }
+            });
+            all = [present].into_iter().chain(ahead).collect();
+        }
+        Ok(all)
+    }
+
     /// Makes another CA, whose key is in the key store when this returns, and which nobody knows yet. It signs as the present one
-    /// does, which vouches for it; a TLS CA has a certificate by the present one too.
+    /// does, which vouches for it but for tokens; a TLS CA has a certificate by the present one too.
     ///
     /// # Errors
     /// Where it cannot be made, or the present one does not sign.
     pub fn make_next(&self, from: &KeySource, new: NewCa<'_>) -> Result<CaKey> {
         let NewCa { kind, occasion, now } = new;
         let present = self.present(kind, now)?;
-        let former = self.private(kind)?;
         let count = self.set.of(kind).count();
         let what = format!("{}\n{}\n{}\n{count}\n{occasion}", from.cluster, kind.name(), present.id);
         let digits: String = hex(digest(&SHA256, what.as_bytes()).as_ref()).chars().take(8).collect();
@@ -94,10 +112,11 @@ impl CaKeys {
                 cross.push(self.tls_ca().cross_sign(&certificate, now)?);
                 of_tls(&certificate)?
             }
-            CaKind::Statement | CaKind::Federation => {
+            CaKind::Statement => {
                 let public = StatementKey::new(key)?.public;
                 (public.clone(), public)
             }
+            CaKind::Federation => federation::named(&StatementKey::new(key)?)?,
         };
         let endorse = |by: &dyn PrivateKey, who: &str| {
             let message = Endorsement::message(&from.cluster, kind.name(), &public);
@@ -105,8 +124,12 @@ impl CaKeys {
             let (kind, new, by) = (kind.name().to_owned(), public.clone(), who.to_owned());
             Ok::<_, Error>(Endorsement { kind, new, by, signature })
         };
-        let mut endorsements = vec![endorse(former.as_ref(), &present.public)?];
-        if kind != CaKind::Tls {
+        let mut endorsements = Vec::new();
+        // Whom clouds and leaf clusters believe, they ask for.
+        if kind != CaKind::Federation {
+            endorsements.push(endorse(self.private(kind)?.as_ref(), &present.public)?);
+        }
+        if !matches!(kind, CaKind::Tls | CaKind::Federation) {
             endorsements.push(endorse(self.private(CaKind::Tls)?.as_ref(), &self.tls_ca().certificate.pem)?);
         }
         let copy = from.sealing.as_ref().map(|sealing| Ok::<_, Error>((sealing, self.store.copy(&name)?)));

@@ -206,8 +206,9 @@ fn keys_of_rsa_and_of_p384_are_taken_from_others() {
 pub(in crate::authority) fn started(keys: &CaKeys, dir: &Path, kind: CaKind) -> Arc<CaSet> {
     let new = NewCa { kind, occasion: "start", now: 1_800_000_001 };
     let next = keys.make_next(&source(dir), new).unwrap();
-    let present = CaKey { number: 1, ..keys.present(kind, 1_800_000_001).unwrap() };
-    Arc::new(CaSet { number: 7, keys: vec![present, CaKey { number: 2, ..next }] })
+    let all = keys.written(kind, 1_800_000_001).unwrap().into_iter().chain([next]);
+    let keys = (1..).zip(all).map(|(number, key)| CaKey { number, ..key }).collect();
+    Arc::new(CaSet { number: 7, keys })
 }
 
 #[test]
@@ -223,16 +224,13 @@ fn the_next_ca_is_trusted_and_travels_sealed() {
         let set = started(&first, dir.path(), kind);
         // The same once more finds the key that was made, where it was not recorded.
         let again = started(&first, dir.path(), kind);
-        assert_eq!(
-            (&again.keys[1].id, &again.keys[1].name),
-            (&set.keys[1].id, &set.keys[1].name),
-            "{kind:?}"
-        );
-        let next = &set.keys[1];
+        let [next, again] = [&set, &again].map(|set| set.keys.last().unwrap());
+        assert_eq!((&again.id, &again.name), (&next.id, &next.name), "{kind:?}");
         assert!(next.name.starts_with(&format!("{}-", kind.name())), "{}", next.name);
         let sealed = next.sealed.clone().unwrap();
         assert!(!String::from_utf8_lossy(&sealed).contains("PRIVATE"));
-        assert_eq!(next.endorsements.len(), if kind == CaKind::Tls { 1 } else { 2 });
+        let vouch = [(CaKind::Tls, 1), (CaKind::Federation, 0)].into_iter().find(|(of, _)| *of == kind);
+        assert_eq!(next.endorsements.len(), vouch.map_or(2, |(_, count)| count));
         for folder in [dir.path(), other.path()] {
             let keys = CaKeys::open(&source(folder), &set).unwrap();
             assert!(keys.lacks().is_empty(), "{:?}", keys.lacks());
@@ -242,6 +240,12 @@ fn the_next_ca_is_trusted_and_travels_sealed() {
             let at = CaKind::ALL.iter().position(|one| *one == kind).unwrap();
             // As `CaKind::ALL` has them.
             assert_eq!(count.map(|all| all.len()), [0, 1, 2, 3].map(|one| if one == at { 2 } else { 1 }));
+            let published: Vec<String> =
+                keys.federation_keys().unwrap().into_iter().map(|key| key.kid).collect();
+            let rows = set.of(CaKind::Federation).map(|key| key.id.clone());
+            let rows: Vec<String> = if kind == CaKind::Federation { rows.collect() } else { Vec::new() };
+            assert!(published.starts_with(&rows), "{published:?} {rows:?}");
+            assert_eq!(published.len(), if kind == CaKind::Federation { 3 } else { 2 });
             assert_eq!(keys.names().unwrap(), first.names().unwrap(), "the first stay the first");
         }
         // Another key of the store unseals nothing, and another's key is not taken for it.

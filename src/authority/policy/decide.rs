@@ -3,13 +3,14 @@
 use serde_json::{Map, Value};
 
 use super::output::{self, OutputPolicy};
-use super::resources::{Bot, JoinToken, Policy, Role, needs_mfa};
+use super::resources::{JoinToken, Policy};
 use crate::denial::{Denial, Reason};
 use crate::join::verify::{AssumedIdentity, Identity};
-use crate::text::shown_exactly;
-use crate::wire::{MIN_TTL, OutputRequest};
+use crate::wire::{LeafRequest, MIN_TTL, OutputRequest};
 
+mod asked;
 pub(super) mod grant;
+mod leaves;
 pub(super) mod matching;
 pub(super) mod role_set;
 
@@ -21,8 +22,12 @@ use role_set::{RoleSet, Warnings};
 pub struct PolicyRequest<'a> {
     /// The outputs.
     pub outputs: &'a [OutputRequest],
+    /// The leaf clusters that it is to be vouched for at.
+    pub leaves: &'a [LeafRequest],
     /// How long the certificates should live, in seconds.
     pub ttl_seconds: i64,
+    /// The authority's own URL, where it is known.
+    pub public_url: Option<&'a str>,
 }
 
 impl Policy {
@@ -38,7 +43,10 @@ impl Policy {
         request: &PolicyRequest<'_>,
     ) -> Result<Grant, Denial> {
         let claims = identity.claims();
-        self.evaluate(token, claims, request).map(Grant).map_err(|denial| denial.with_claims(claims, true))
+        let granted = self.evaluate(token, claims, request).and_then(|preview| {
+            leaves::check_binding(&preview.leaves, identity.is_bound()).map(|()| Grant(preview))
+        });
+        granted.map_err(|denial| denial.with_claims(claims, true))
     }
 
     /// What would become of a job with claims that nobody verified; see
@@ -71,16 +79,28 @@ impl Policy {
             Denial::new(Reason::NoRuleMatches, detail)
         })?;
         let ttl = ttl(request.ttl_seconds)?;
-        let types = output::check(request.outputs)?;
+        // Who goes to leaves alone needs nothing here.
+        let types = match request.outputs {
+            [] if !request.leaves.is_empty() => Vec::new(),
+            outputs => output::check(outputs)?,
+        };
         let mut warnings = Warnings::default();
         let mut outputs = Vec::with_capacity(types.len());
+        // Proofs are taken there: no token is for them.
+        let leaves = self.leaves().map(|leaf| leaf.url.as_str());
+        let urls: Vec<&str> = request.public_url.into_iter().chain(leaves).collect();
         for (output, output_policy) in request.outputs.iter().zip(types) {
-            let roles = roles(self, bot, output, &mut warnings)?;
-            let set = RoleSet { bot, request: output, roles, warnings: &mut warnings };
+            let what = format!("output `{}`", output.name);
+            let roles = asked::roles(self, bot, (&what, &output.roles), &mut warnings)?;
+            let (join_method, urls) = (token.method.name, urls.as_slice());
+            let set = RoleSet { bot, request: output, join_method, urls, roles, warnings: &mut warnings };
             outputs.push(grant_output(output_policy, set, ttl)?);
         }
+        let leaves =
+            request.leaves.iter().map(|leaf| leaves::grant(self, (token, bot), leaf, ttl, &mut warnings));
+        let leaves = leaves.collect::<Result<_, _>>()?;
         let (bot, token) = (bot.name.clone(), token.name.clone());
-        Ok(Preview { bot, token, outputs, warnings: warnings.0 })
+        Ok(Preview { bot, token, outputs, leaves, warnings: warnings.0 })
     }
 }
 
@@ -98,62 +118,18 @@ fn grant_output(
     mut set: RoleSet<'_, '_>,
     ttl: u64,
 ) -> Result<OutputGrant, Denial> {
-    let (ssh, tls) = (policy.grant)(&mut set)?;
+    let (ssh, tls, jwt) = (policy.grant)(&mut set)?;
     let options = set.request.options.iter().filter(|(name, _)| policy.recorded.contains(&name.as_str()));
     Ok(OutputGrant {
         options: options.map(|(name, value)| (name.clone(), value.clone())).collect(),
         name: set.request.name.clone(),
         kind: policy.declaration.name,
         roles: set.roles.iter().map(|role| role.name.clone()).collect(),
-        ttl: set.ttl(ttl),
+        ttl: set.ttl(ttl).min(jwt.as_ref().map_or(u64::MAX, |jwt| jwt.ttl)),
         ssh,
         tls,
+        jwt,
     })
-}
-
-/// The roles of an output, by name: those it asks for, or all of the bot's
-/// that a machine can use.
-fn roles<'p>(
-    policy: &Policy,
-    bot: &'p Bot,
-    request: &OutputRequest,
-    warnings: &mut Warnings,
-) -> Result<Vec<&'p Role>, Denial> {
-    if request.roles.is_empty() {
-        let (left_out, roles): (Vec<&Role>, Vec<&Role>) =
-            bot.each_role().partition(|role| policy.needs_mfa(role));
-        if roles.is_empty() {
-            return Err(mfa_required(bot, request, &left_out));
-        }
-        for role in left_out {
-            warnings.add(format!("{}, and is left out", needs_mfa(&bot.name, &[role])));
-        }
-        return Ok(roles);
-    }
-    let mut roles = Vec::with_capacity(request.roles.len().min(bot.roles.len()));
-    for name in &request.roles {
-        // A role of other bots and one that nobody has read the same.
-        let role = bot.role(name).ok_or_else(|| {
-            let told = format!(
-                "output `{}`: the role `{}` is not one of this bot's",
-                request.name,
-                shown_exactly(name)
-            );
-            Denial::new(Reason::RoleNotHeld, format!("{told} (`{}`)", bot.name)).tell(told)
-        })?;
-        if policy.needs_mfa(role) {
-            return Err(mfa_required(bot, request, &[role]));
-        }
-        roles.push(role);
-    }
-    roles.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    roles.dedup_by(|a, b| a.name == b.name);
-    Ok(roles)
-}
-
-fn mfa_required(bot: &Bot, request: &OutputRequest, roles: &[&Role]) -> Denial {
-    let told = format!("output `{}`: {}", request.name, needs_mfa(&bot.name, roles));
-    Denial::open(Reason::MfaRequired, told)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 
 use super::resources::Policy;
 
+mod audiences;
 mod contradictions;
 mod findings;
 mod names;
@@ -50,8 +51,10 @@ pub static LINTS: &[Lint] = &[
     Lint { name: "no-user", run: names::no_user },
     Lint { name: "shared-user", run: names::shared_user },
     Lint { name: "source-pin", run: names::source_pin },
+    Lint { name: "any-audience", run: audiences::any_audience },
     Lint { name: "unused-role", run: roles::unused_role },
     Lint { name: "unused-bot", run: roles::unused_bot },
+    Lint { name: "unused-leaf", run: roles::unused_leaf },
     Lint { name: "session-mfa", run: roles::session_mfa },
 ];
 

@@ -12,6 +12,7 @@ use crate::wire::{OutputRequest, is_name};
 mod application;
 mod database;
 mod identity;
+mod jwt;
 mod kubernetes;
 mod output_policy;
 mod ssh;
@@ -27,6 +28,7 @@ pub static OUTPUTS: &[&OutputPolicy] = &[
     &database::POLICY,
     &kubernetes::POLICY,
     &ssh_host::POLICY,
+    &jwt::POLICY,
 ];
 
 /// The most outputs that one request can ask for.

@@ -19,7 +19,7 @@ pub use origin::Origin;
 pub(crate) use bot::{Bot, Trait};
 pub(crate) use field::{RoleField, has_wildcard};
 pub(crate) use fields::{
-    APPLICATIONS, DB_NAMES, DB_USERS, FIELDS, HOSTS, KUBERNETES_GROUPS, KUBERNETES_USERS, LOGINS,
+    APPLICATIONS, AUDIENCES, DB_NAMES, DB_USERS, FIELDS, HOSTS, KUBERNETES_GROUPS, KUBERNETES_USERS, LOGINS,
 };
 pub(crate) use labels::Reach;
 pub(crate) use role::{MAX_PRINCIPALS, Options, Role, needs_mfa, role_names};

@@ -4,7 +4,9 @@ pub(super) mod fixture;
 
 mod cut;
 mod empty_values;
+mod leaves;
 mod names;
 mod names_properties;
 mod properties;
 mod separation;
+mod tokens;

@@ -16,7 +16,7 @@ use crate::join::jwt::{self, Jwt};
 use crate::once::settings::output::{RawOutput, parse_output};
 use crate::output::{self, UsedBy};
 use crate::text::{did_you_mean, shown, shown_exactly, shown_long};
-use crate::wire::{MAX_TOKEN, OutputRequest, SshRequest, TlsRequest};
+use crate::wire::{MAX_TOKEN, OutputRequest, SshRequest, TRUSTED_CLUSTER, TlsRequest};
 
 /// What an answer from claims alone leaves out.
 const NOT_JUDGED: &str =
@@ -29,11 +29,13 @@ pub(super) struct Answer {
     token: String,
     registers: bool,
     rules: Vec<RuleTrial>,
+    /// The leaf clusters that it may go to, and the roles that go there.
+    leaves: Vec<(String, Vec<String>)>,
     result: Result<Preview, Denial>,
 }
 
-/// Asks the policy about the claims in `file`, for the join token and outputs of `args`.
-pub(super) fn ask(policy: &Policy, file: &Path, args: &Check) -> Result<Answer> {
+/// Asks the policy of the authority at that URL about the claims in `file`, for the join token and outputs of `args`.
+pub(super) fn ask(policy: &Policy, file: &Path, args: &Check, public_url: Option<&str>) -> Result<Answer> {
     let name = args.token.as_deref().unwrap_or_default();
     let token = policy.token(name).ok_or_else(|| {
         let mut names: Vec<&str> = policy.tokens().map(|token| token.name.as_str()).collect();
@@ -47,7 +49,12 @@ pub(super) fn ask(policy: &Policy, file: &Path, args: &Check) -> Result<Answer> 
         args.outputs.iter().map(|text| output(text, &args.roles)).collect::<Result<_>>()?;
     let ttl = parse_duration(&args.ttl).map_err(|why| Error::usage(format!("`--ttl`: {why}")))?;
     let ttl_seconds = i64::try_from(ttl).unwrap_or(i64::MAX);
-    let mut answer = judge(policy, token, claims, &PolicyRequest { outputs: &outputs, ttl_seconds });
+    let mut answer = judge(
+        policy,
+        token,
+        claims,
+        &PolicyRequest { outputs: &outputs, leaves: &[], ttl_seconds, public_url },
+    );
     let method = token.method.name;
     if let Some(other) = args.join_method.as_deref().filter(|other| *other != method) {
         let detail = format!("the join token is for {method}, not for {}", shown_exactly(other));
@@ -66,7 +73,10 @@ pub(super) fn judge(
 ) -> Answer {
     let rules = Policy::trial(token, &claims);
     let result = token.verifier.assume(claims).and_then(|assumed| policy.preview(token, &assumed, asked));
-    Answer { token: token.name.clone(), registers: token.method.registers, rules, result }
+    let names = |roles: Vec<&str>| roles.into_iter().map(str::to_owned).collect();
+    let leaves = if token.method.name == TRUSTED_CLUSTER { Vec::new() } else { policy.leaves_of(&token.bot) };
+    let leaves = leaves.into_iter().map(|(leaf, roles)| (leaf.name.clone(), names(roles))).collect();
+    Answer { token: token.name.clone(), registers: token.method.registers, rules, leaves, result }
 }
 
 /// An output as `once` reads it, `TYPE[,KEY=VALUE…]`, and asks for it: without
@@ -132,6 +142,9 @@ impl Answer {
         page.push(self.line());
         for preview in self.result.iter() {
             preview.outputs.iter().for_each(|output| granted(output, &mut page));
+            page.extend(self.leaves.iter().map(|(leaf, roles)| {
+                format!("  leaf cluster `{leaf}`: vouched for with roles {}", roles.join(", "))
+            }));
             page.extend(preview.warnings.iter().map(|warning| format!("  warning: {}", shown_long(warning))));
         }
         page.push(NOT_JUDGED.to_owned());
@@ -157,6 +170,7 @@ impl Answer {
                 "extensions": ssh.map(|ssh| &ssh.extensions),
                 "common_name": tls.map(|tls| &tls.common_name),
                 "organizations": tls.map(|tls| &tls.organizations),
+                "audience": output.jwt.as_ref().map(|jwt| &jwt.audience),
             })
         };
         let asked = json!({
@@ -168,7 +182,9 @@ impl Answer {
         let answer = match &self.result {
             Ok(preview) => {
                 let outputs: Vec<Value> = preview.outputs.iter().map(output).collect();
-                json!({"bot": preview.bot, "outputs": outputs, "warnings": preview.warnings})
+                let leaf = |(name, roles): &(String, Vec<String>)| json!({"name": name, "roles": roles});
+                let leaves: Vec<Value> = self.leaves.iter().map(leaf).collect();
+                json!({"bot": preview.bot, "outputs": outputs, "leaves": leaves, "warnings": preview.warnings})
             }
             Err(denial) => json!({"reason": denial.reason.row().code, "detail": denial.detail}),
         };
@@ -196,4 +212,5 @@ fn granted(output: &OutputGrant, page: &mut Vec<String>) {
             page.push(format!("    TLS organizations: {}", shown_long(&tls.organizations.join(" "))));
         }
     }
+    page.extend(output.jwt.iter().map(|jwt| format!("    token for: {}", shown_long(&jwt.audience))));
 }

@@ -1,6 +1,7 @@
 //! `machine-id authority audit`.
 
 use super::data_dir::read_store;
+use super::lock;
 use crate::authority::store::EventFilter;
 use crate::authority::{audit, config};
 use crate::cli::Format;
@@ -12,7 +13,8 @@ use crate::terminal::{log, print_part};
 
 /// Prints the events that match, oldest first.
 pub(super) fn run(args: Audit) -> Result<()> {
-    let Audit { data, since, bot, token, event, id, format } = args;
+    let Audit { data, since, bot, token, event, id, serial, format } = args;
+    let serial = serial.as_deref().map(lock::serial).transpose()?.map(|serial| serial.to_string());
     let config = config::Config::load(&data.data_dir)?;
     let since = since.map(|since| audit::since(&since, Clock::system().now())).transpose()?;
     let filter = EventFilter { since, bot, token, event, id };
@@ -21,7 +23,12 @@ pub(super) fn run(args: Audit) -> Result<()> {
         Format::Json => audit::json,
     };
     let store = read_store(&config)?;
-    block_on(audit::write(store.as_ref(), &filter, line, print_part))??;
+    match &serial {
+        Some(serial) => {
+            block_on(audit::write_of_serial(store.as_ref(), &filter, serial, line, print_part))??;
+        }
+        None => block_on(audit::write(store.as_ref(), &filter, line, print_part))??,
+    }
     let kept_from = block_on(store.kept_from())??;
     if kept_from > 0 {
         log(&format!(

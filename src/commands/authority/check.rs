@@ -42,7 +42,8 @@ pub(super) fn run(args: &Check, env: &Environment) -> Result<ExitCode> {
         return refuse(args, &mistakes, env);
     }
     if let Some(file) = &args.claims {
-        let answer = answer::ask(&policy, file, args)?;
+        let public_url = config.as_ref().map(|config| config.public_url.as_str());
+        let answer = answer::ask(&policy, file, args, public_url)?;
         match args.format {
             Format::Text => print(&answer.text())?,
             Format::Json => print_json(&json!({"valid": true, "mistakes": [], "answer": answer.json()}))?,

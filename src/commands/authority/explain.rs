@@ -80,7 +80,7 @@ fn today(config: &config::Config, token: &str, method: &str, claims: &Map<String
     let Ok(identity) = answer::output(output::IDENTITY.name, &[]) else {
         return String::new();
     };
-    let asked = PolicyRequest { outputs: &[identity], ttl_seconds: 3600 };
+    let asked = PolicyRequest { outputs: &[identity], leaves: &[], ttl_seconds: 3600, public_url: None };
     let answer = answer::judge(&policy, token, claims.clone(), &asked);
     format!("such a job with a good proof is {}", answer.line())
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::data_dir::{open_with_keys, warn_of_ca};
-use crate::authority::config;
+use crate::authority::{config, discovery};
 use crate::cli::authority::Exported;
 use crate::destination::ssh::known_hosts;
 use crate::error::{Error, Result};
@@ -22,6 +22,12 @@ pub(super) fn run(data_dir: &Path, what: Exported) -> Result<()> {
             Error::usage("this authority has no statement key yet")
                 .hint("`machine-id authority serve` makes it")
         })?,
+        Exported::FederationJwks => discovery::key_set(&keys)?
+            .ok_or_else(|| {
+                Error::usage("this authority has no federation key yet")
+                    .hint("`machine-id authority serve` makes it")
+            })?
+            .to_string(),
         Exported::KnownHosts => known_hosts(&trust).trim_end().to_owned(),
     };
     if matches!(what, Exported::TlsCa | Exported::TlsCaPin) {

@@ -179,8 +179,8 @@ fn whom(whom: &Whom) -> Result<(LockKind, String)> {
     Ok((kind, value))
 }
 
-/// A serial, as `sshd` (decimal), OpenSSL and nginx (hexadecimal) print it.
-fn serial(text: &str) -> Result<u64> {
+/// The serial that `--serial` names, as `sshd` (decimal), OpenSSL and nginx (hexadecimal) print it.
+pub(super) fn serial(text: &str) -> Result<u64> {
     let bare = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
     let is_hex = bare.is_some() || text.contains(|c: char| c == ':' || c.is_ascii_alphabetic());
     let digits = bare.unwrap_or(text).replace(':', "");

@@ -114,10 +114,7 @@ fn plan(
     args: &Rotate,
 ) -> Result<bool> {
     let now = Clock::system().now();
-    let mut all: Vec<_> = keys.set().of(kind).cloned().collect();
-    if all.is_empty() {
-        all.push(keys.present(kind, now)?);
-    }
+    let all = keys.written(kind, now)?;
     let progress = Progress::of(&all)?;
     rotation::check(progress, phase)?;
     match (phase, progress) {
@@ -125,12 +122,12 @@ fn plan(
             let waits = waiting::for_activation(store, keys, next, now)?;
             waiting::refuse(&waits, (kind, phase), args.force)?;
         }
-        (Phase::Finish, Progress::Activated(current, _)) => {
-            let waits = waiting::for_finish(store, keys, current, now)?;
+        (Phase::Finish, Progress::Activated(current, former)) => {
+            let waits = waiting::for_finish(store, keys, (current, former), now)?;
             waiting::refuse(&waits, (kind, phase), args.force)?;
         }
-        (Phase::Compromised, progress) => {
-            compromised::tell(store, kind, progress, now)?;
+        (Phase::Compromised, _) => {
+            compromised::tell(store, kind, &all, now)?;
             if !args.yes {
                 return Err(Error::usage("nothing was done").hint("the same again with --yes does it"));
             }
@@ -143,11 +140,11 @@ fn plan(
         // A key of before is in nobody's way, and known to those who refuse it by now.
         (_, restored) => format!("start {}", restored.map_or(0, |restored| restored.time)),
     };
-    let new = phase.is_new().then(|| {
-        let new = NewCa { kind, occasion: &occasion, now };
-        keys.make_next(&at.config.key_source()?, new)
+    let new = (0..phase.needs(kind)).map(|place| {
+        let occasion = if place == 0 { occasion.clone() } else { format!("{occasion} ahead") };
+        keys.make_next(&at.config.key_source()?, NewCa { kind, occasion: &occasion, now })
     });
-    let Step { keys: after, ends } = rotation::step(&all, phase, new.transpose()?, now)?;
+    let Step { keys: after, ends } = rotation::step(&all, phase, new.collect::<Result<_>>()?, now)?;
     let change = CaChange {
         kind,
         phase: phase.name(),

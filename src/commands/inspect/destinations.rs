@@ -4,12 +4,13 @@ use std::path::Path;
 
 use super::item::Item;
 use super::{files, manifest};
+use crate::destination::jwt::TOKEN;
 use crate::destination::wipe::{self, Found};
 use crate::error::{Error, Result};
 use crate::text::shown;
 
 /// Files whose content says more than the manifest does.
-const TELLING: &[&str] = &["key-cert.pub", "tls.crt", "ssh_host-cert.pub", "mongo.crt"];
+const TELLING: &[&str] = &["key-cert.pub", "tls.crt", "ssh_host-cert.pub", "mongo.crt", TOKEN];
 
 fn tells(name: &str) -> bool {
     TELLING.contains(&name) || (name.starts_with("client.") && name.ends_with(".crt"))

@@ -4,9 +4,11 @@
 use std::borrow::Borrow;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use serde_json::{Map, Value};
 use ssh_key::Certificate;
 use ssh_key::certificate::CertType;
+use zeroize::Zeroizing;
 
 use crate::clock::parse_rfc3339;
 use crate::error::{Error, Kind, Result};
@@ -25,11 +27,15 @@ pub(crate) struct Issuance {
     pub expires_at: i64,
 }
 
-/// Checks an answer against the keys that are to be certified.
+/// Checks the answer of the authority at `issuer` against the keys that are to be certified.
 ///
 /// # Errors
 /// `Kind::Unreachable`: this is not how an authority answers.
-pub(crate) fn check<K: Borrow<JobKeys>>(mut response: ExchangeResponse, keys: &[K]) -> Result<Issuance> {
+pub(crate) fn check<K: Borrow<JobKeys>>(
+    mut response: ExchangeResponse,
+    keys: &[K],
+    issuer: &str,
+) -> Result<Issuance> {
     let keys: Vec<&JobKeys> = keys.iter().map(Borrow::borrow).collect();
     let wrong = |why: String| {
         Error::new(Kind::Unreachable, why)
@@ -45,7 +51,8 @@ pub(crate) fn check<K: Borrow<JobKeys>>(mut response: ExchangeResponse, keys: &[
     let expires_at =
         parse_rfc3339(&response.expires_at).ok_or_else(|| wrong("`expires_at` is not a time".to_owned()))?;
     for (output, keys) in response.outputs.iter_mut().zip(&keys) {
-        check_output(output, keys).map_err(|why| wrong(format!("output `{}`: {why}", keys.output)))?;
+        check_output(output, keys, issuer, expires_at)
+            .map_err(|why| wrong(format!("output `{}`: {why}", keys.output)))?;
     }
     for key in response.trust.ssh_host_cas.iter().chain(&response.trust.ssh_user_cas) {
         if key.trim().contains(['\n', '\r']) || ssh_key::PublicKey::from_openssh(key).is_err() {
@@ -74,7 +81,12 @@ fn is_plain(text: &str) -> bool {
     !text.is_empty() && text.len() <= 256 && shown(text) == text
 }
 
-fn check_output(output: &mut OutputResponse, keys: &JobKeys) -> Result<(), String> {
+fn check_output(
+    output: &mut OutputResponse,
+    keys: &JobKeys,
+    issuer: &str,
+    expires_at: i64,
+) -> Result<(), String> {
     match (&keys.ssh, &output.ssh_certificate) {
         // What the certificate says counts, not what is said about it.
         (Some(key), Some(certificate)) => {
@@ -85,7 +97,14 @@ fn check_output(output: &mut OutputResponse, keys: &JobKeys) -> Result<(), Strin
         (Some(_), None) => return Err("there is no SSH certificate".to_owned()),
         (None, _) => {}
     }
-    if let Some(key) = &keys.tls {
+    if let Some((audience, _)) = &keys.jwt {
+        let token = output.jwt.as_ref().ok_or("there is no token")?;
+        check_jwt(token.expose(), audience, issuer, expires_at)?;
+        if output.tls_certificate_chain.is_some() {
+            return Err("there is a certificate beside the token".to_owned());
+        }
+        output.principals = vec![audience.clone()];
+    } else if let Some(key) = &keys.tls {
         let chain = output.tls_certificate_chain.as_deref().ok_or("there is no X.509 certificate")?;
         let common_name = check_tls(chain, &key.spki)?;
         if keys.ssh.is_none() {
@@ -117,6 +136,39 @@ fn check_ssh(line: &str, blob: &[u8], wanted: CertType) -> Result<Vec<String>, S
         return Err("the SSH certificate has no principals".to_owned());
     }
     Ok(certificate.valid_principals().to_vec())
+}
+
+/// Whether it is a token as was asked for, by what it says of itself: that it is the authority's own, TLS says.
+fn check_jwt(token: &str, audience: &str, issuer: &str, expires_at: i64) -> Result<(), String> {
+    let mut parts = token.split('.');
+    let (Some(header), Some(payload), Some(signature), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err("the token is not one".to_owned());
+    };
+    // What is in it is as secret as the token.
+    let object = |part: &str| -> Option<Map<String, Value>> {
+        serde_json::from_slice(&Zeroizing::new(URL_SAFE_NO_PAD.decode(part).ok()?)).ok()
+    };
+    let (Some(header), Some(claims)) = (object(header), object(payload)) else {
+        return Err("the token is not one".to_owned());
+    };
+    let is =
+        |of: &Map<String, Value>, name: &str, text: &str| of.get(name).and_then(Value::as_str) == Some(text);
+    let is_whole = URL_SAFE_NO_PAD.decode(signature).is_ok_and(|bytes| bytes.len() == 64);
+    if !is_whole || !is(&header, "alg", "ES256") {
+        return Err("the token is not signed as tokens are".to_owned());
+    }
+    if !is(&claims, "aud", audience) {
+        return Err("the token is for another audience".to_owned());
+    }
+    if !is(&claims, "iss", issuer) {
+        return Err(format!("the token is of another issuer than {issuer}, as its `public_url` would be"));
+    }
+    match claims.get("exp").and_then(Value::as_i64) {
+        Some(end) if end >= expires_at => Ok(()),
+        _ => Err("the token ends before the answer says".to_owned()),
+    }
 }
 
 /// Returns the common name.

@@ -14,7 +14,7 @@ use ssh_key::{LineEnding, PrivateKey, PublicKey};
 use zeroize::Zeroizing;
 
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::output::KeyKinds;
+use crate::output::{KeyKinds, USUAL_JWT_TTL};
 use crate::rfc4251::put_string;
 use crate::suite::KeyType;
 use crate::wire::BoundKeys;
@@ -39,6 +39,8 @@ pub struct JobKeys {
     pub ssh_type: CertType,
     /// For TLS.
     pub tls: Option<TlsKey>,
+    /// The audience of a token that is asked for in place of a certificate, and its life in seconds where somebody says.
+    pub jwt: Option<(String, Option<u64>)>,
 }
 
 impl JobKeys {
@@ -51,6 +53,7 @@ impl JobKeys {
             ssh: (wanted.ssh || wanted.host).then(ssh).transpose()?,
             ssh_type: if wanted.host { CertType::Host } else { CertType::User },
             tls: wanted.tls.then(|| TlsKey::generate(key_type)).transpose()?,
+            jwt: None,
         })
     }
 
@@ -59,13 +62,19 @@ impl JobKeys {
         self.ssh.as_ref().is_some_and(|key| key.private.is_some())
     }
 
+    /// How long a token that is asked for lives at most, in seconds.
+    pub fn jwt_seconds(&self) -> Option<i64> {
+        let (_, ttl) = self.jwt.as_ref()?;
+        i64::try_from(ttl.unwrap_or(USUAL_JWT_TTL)).ok()
+    }
+
     /// What a proof is bound to.
     pub fn bound(&self) -> BoundKeys<'_> {
         BoundKeys {
             name: &self.output,
             ssh_blob: self.ssh.as_ref().map(|key| key.blob.as_slice()),
             tls_spki: self.tls.as_ref().map(|key| key.spki.as_slice()),
-            jwt: None,
+            jwt: self.jwt.as_ref().map(|(audience, ttl)| (audience.as_str(), *ttl)),
         }
     }
 }

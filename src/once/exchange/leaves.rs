@@ -162,7 +162,7 @@ async fn ask(
     let answer = answer.inspect_err(|_| *denial = authority.denial());
     let answer = answer?.ok_or_else(|| Error::internal("a leaf was given up"))?;
     let keys: Vec<&JobKeys> = run.issued_by(Some(&name)).map(|(_, keys)| keys).collect();
-    let mut issuance = check(answer, &keys)?;
+    let mut issuance = check(answer, &keys, &place.url)?;
     if issuance.response.cluster != name {
         return Err(Error::new(
             Kind::Unreachable,

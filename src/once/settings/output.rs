@@ -36,6 +36,14 @@ impl Output {
         self.kind.declaration.asked().filter_map(|option| value(option.name)).collect()
     }
 
+    /// The audience of a token, and its life in seconds where somebody says, if it is one.
+    pub(crate) fn jwt(&self) -> Option<(String, Option<u64>)> {
+        let is_token = self.kind.declaration.name == output::JWT.name;
+        let audience = self.options.get(output::AUDIENCE).filter(|_| is_token)?;
+        let ttl = self.options.get(output::TTL).and_then(|text| output::jwt_ttl(text).ok());
+        Some((audience.clone(), ttl))
+    }
+
     /// The public key that is certified in place of a new one.
     pub(crate) fn given_key(&self) -> Option<&str> {
         self.files.get(PUBLIC_KEY).map(|text| text.trim())
@@ -160,7 +168,7 @@ fn check_leaf(name: &str, declared: &OutputType) -> Result<()> {
         ));
     }
     // A token of the authority as an issuer, which no leaf can speak for.
-    if declared.name == "jwt" {
+    if declared.name == output::JWT.name {
         return Err(Error::usage(format!("an output `jwt` is never at a leaf cluster, such as {name}"))
             .hint("give at=LEAF to the other outputs alone, in place of --at"));
     }

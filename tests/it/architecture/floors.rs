@@ -35,7 +35,7 @@ terminal: environment error text
 aws: clock environment error folder net retry text
 
 # what can be asked for, and who a job is: the registries
-output:
+output: document wire
 join::source: environment error folder secret text wire
 # The client's half of a join method, and the authority's: neither names the other.
 join::prove: environment error join::source net secret wire
@@ -95,15 +95,15 @@ authority::store: authority::ca authority::limits clock environment error folder
 authority::keys: authority::ca authority::store::CertificateKind authority::store::Recorded authority::store::RevokedCertificate
     authority::validity aws clock environment error folder jws net openssh pem random retry runtime secret suite terminal text wire
 authority::policy: denial document elsewhere error join::elsewhere join::find join::method join::METHODS join::names
-    join::of_issuer join::rules join::verify output principal text wire
+    join::of_issuer join::rules join::verify net::authority_origin net::ca_pins net::lies_under output principal text wire
 authority::policy_files: authority::policy error folder text
 authority::config: authority::ca authority::keys authority::limits authority::policy authority::policy_files authority::store::STORE_KEY
     authority::store::StoreKey authority::store::StorePlace document environment error folder net secret suite
 # A grant, and nothing else of the policy or of who the job is; of the store what is recorded.
-authority::issue: authority::ca::CaKind authority::keys authority::policy::decide::grant authority::store::CertificateKind
+authority::issue: authority::ca::CaKind authority::ca::OWN authority::keys authority::policy::decide::grant authority::store::CertificateKind
     authority::store::CommandPlan authority::store::Earlier authority::store::EarlierCertificate authority::store::ExchangePlan
     authority::store::NewCertificate authority::store::PlanRecord authority::store::Recorded
-    authority::validity clock error join::verify::Provenance principal random text wire
+    authority::validity clock error join::verify::Provenance output principal random secret text wire
 authority::audit: authority::store clock error text
 authority::replicas: authority::store error text
 authority::hosts: authority::store
@@ -115,12 +115,13 @@ authority: authority::ca authority::config authority::hosts authority::keys auth
 authority::tls: authority authority::ca authority::config authority::issue authority::keys authority::store
     authority::validity error folder pem terminal text
 authority::enroll: authority authority::ca authority::config authority::issue authority::keys authority::limits
-    authority::policy authority::store authority::validity clock denial error join::find join::instance join::issuers join::method join::verify random wire
+    authority::policy authority::store authority::validity clock denial error join::find join::instance join::issuers join::method join::verify random secret wire
 authority::assertion: assertion authority authority::store clock denial error join::jwt random
 authority::revoke: authority authority::assertion authority::config authority::store clock error join::jwt secret text wire
 authority::host_proof: authority authority::assertion authority::config authority::store clock error text
 authority::served_list: authority authority::revocation
-authority::http: authority authority::assertion authority::connections authority::enroll authority::host_proof
+authority::discovery: authority authority::keys error terminal wire
+authority::http: authority authority::assertion authority::connections authority::discovery authority::enroll authority::host_proof
     authority::keys::CaKeys authority::keys::is_away authority::limits
     authority::revocation authority::revoke authority::served_list authority::statements authority::store::closed::closed authority::store::is_away authority::store::is_displaced
     authority::store::lost authority::store::no_room authority::tls authority::validity error join::issuers terminal wire
@@ -129,7 +130,7 @@ authority::serve: authority authority::connections authority::head authority::ht
     authority::store::cas::Heard authority::store::is_displaced authority::store::lost authority::tls authority::validity error terminal wire
 
 # the commands
-commands: authority authority::audit authority::ca authority::config authority::issue authority::keys
+commands: authority authority::audit authority::ca authority::config authority::discovery authority::issue authority::keys
     authority::policy authority::policy_files authority::revocation::alarm_of authority::rotation authority::serve authority::store authority::tls authority::validity cli clock denial destination document
     environment error folder host join join::example join::instance::is_id join::instance::secret_hash join::issuers::probe join::jwt join::method
     join::verify krl net once once::command once::revoke once::runs once::settings openssh output pem principal process random runtime
@@ -142,7 +143,16 @@ pub const UP: &[(&str, &str)] = &[];
 
 /// What has a home: only these rooms may name it. A room's name covers those in it.
 pub const HOMES: &[(&str, &[&str])] = &[
-    ("axum", &["authority::http", "authority::serve", "authority::served_list", "commands"]),
+    (
+        "axum",
+        &[
+            "authority::discovery",
+            "authority::http",
+            "authority::serve",
+            "authority::served_list",
+            "commands",
+        ],
+    ),
     ("clap", &["cli", "commands", "main"]),
     ("cryptoki", &["authority::keys"]),
     ("hyper", &["authority::serve", "commands"]),

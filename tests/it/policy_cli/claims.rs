@@ -123,7 +123,7 @@ fn outputs_are_those_of_once() {
     let folder = folder(&claims());
     let policy = POLICY
         .replace("roles: [deploy, admin]", "roles: [deploy, other]")
-        .replace("spec:\n  options", "spec:\n  allow: {kubernetes_users: [ci], db_users: [ci], ssh_host_principals: ['*']}\n---\nkind: role\nversion: v7\nmetadata: {name: unused}\nspec:\n  options")
+        .replace("spec:\n  options", "spec:\n  allow: {kubernetes_users: [ci], db_users: [ci], ssh_host_principals: ['*'], jwt_audiences: [sts.amazonaws.com]}\n---\nkind: role\nversion: v7\nmetadata: {name: unused}\nspec:\n  options")
         .replace("name: admin", "name: other");
     std::fs::write(folder.path().join("p.yaml"), policy).unwrap();
     let outputs = [
@@ -131,6 +131,7 @@ fn outputs_are_those_of_once() {
         "kubernetes,cluster=c,server=https://k8s.example.com,server-ca=gone.crt",
         "database,service=s,format=mongo",
         "ssh-host,principals=a.example.com,public-key=gone.pub,roles=other+deploy",
+        "jwt,audience=sts.amazonaws.com,ttl=10m",
     ];
     let args: Vec<&str> = outputs.iter().flat_map(|output| ["--output", output]).collect();
     let (code, stdout, stderr) = ask(folder.path(), &[&args[..], &["--role", "other"]].concat());
@@ -140,12 +141,15 @@ fn outputs_are_those_of_once() {
         "  output `kubernetes`: roles other, for 1h\n    TLS common name: ci\n",
         "  output `database`: roles other, for 1h\n",
         "  output `ssh-host`: roles deploy, other, for 1h\n    SSH principals: a.example.com\n",
+        "  output `jwt`: roles other, for 10m\n    token for: sts.amazonaws.com\n",
     ] {
         assert!(stdout.contains(said), "no {said:?} in {stdout}");
     }
     for (output, code, said) in [
         ("ssh,x", 2, "error: --output ssh,x: `x` is not KEY=VALUE"),
         ("ssh,server=x", 4, "type `ssh` has no option `server`"),
+        ("jwt,audience=vault", 4, "the audience `vault` is not granted by its roles"),
+        ("jwt,audience=x,ttl=9s", 4, "`ttl` must be at least 10s"),
         ("nothing", 4, "there is no type `nothing`"),
     ] {
         let (got, stdout, stderr) = ask(folder.path(), &["--output", output]);

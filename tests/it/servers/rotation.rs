@@ -13,6 +13,7 @@ use crate::support::process::{self, Running, command, machine_id, succeed};
 use crate::support::sshd::{self, Sshd};
 use crate::support::{now, wait_for};
 
+mod federation;
 mod load;
 mod trouble;
 

@@ -28,12 +28,14 @@ pub struct Preview {
     pub token: String,
     /// One for each output asked for, in the same order.
     pub outputs: Vec<OutputGrant>,
+    /// One for each leaf cluster asked for, in the same order.
+    pub leaves: Vec<LeafGrant>,
     /// What the job should know, each once: a role that was left out, say.
     pub warnings: Vec<String>,
 }
 
-/// What one output is granted: at least one of [`OutputGrant::ssh`] and
-/// [`OutputGrant::tls`]. Outside a [`Grant`] it is good for nothing.
+/// What one output is granted: at least one of [`OutputGrant::ssh`],
+/// [`OutputGrant::tls`] and [`OutputGrant::jwt`]. Outside a [`Grant`] it is good for nothing.
 #[derive(Debug)]
 pub struct OutputGrant {
     /// The output's name in the request.
@@ -44,12 +46,14 @@ pub struct OutputGrant {
     pub options: BTreeMap<String, String>,
     /// The roles in it, by name; at least one.
     pub roles: Vec<String>,
-    /// How long its certificates live, in seconds.
+    /// How long its certificates live, or its token, in seconds.
     pub ttl: u64,
     /// The SSH certificate, if it gets one.
     pub ssh: Option<SshGrant>,
     /// The X.509 certificate, if it gets one.
     pub tls: Option<TlsGrant>,
+    /// The token, if it gets one; then it gets no certificate.
+    pub jwt: Option<JwtGrant>,
 }
 
 /// An SSH certificate.
@@ -75,4 +79,32 @@ pub struct TlsGrant {
     pub common_name: String,
     /// The subject's organizations, in order.
     pub organizations: Vec<String>,
+}
+
+/// A token for one audience.
+#[derive(Debug, PartialEq, Eq)]
+pub struct JwtGrant {
+    /// Whoever is to believe it.
+    pub audience: String,
+    /// How long it lives at most, in seconds.
+    pub ttl: u64,
+}
+
+/// That a job is vouched for at a leaf cluster.
+#[derive(Debug, PartialEq, Eq)]
+pub struct LeafGrant {
+    /// The leaf's name.
+    pub name: String,
+    /// The binding of the request that the job makes there.
+    pub binding: String,
+    /// The leaf's URL.
+    pub url: String,
+    /// The pins of its TLS CAs.
+    pub ca_pin: Option<String>,
+    /// The hosts that are the leaf's.
+    pub hosts: Vec<String>,
+    /// The roles that go there, by name; at least one.
+    pub roles: Vec<String>,
+    /// For how long the job may have something there, in seconds.
+    pub ttl: u64,
 }

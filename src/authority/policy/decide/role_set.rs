@@ -10,6 +10,7 @@ use crate::authority::policy::resources::{
     Bot, LOGINS, Options, Reach, Role, RoleField, has_wildcard, role_names,
 };
 use crate::denial::{Denial, Reason};
+use crate::output::JWT;
 use crate::principal::MAX_CERTIFICATE_PRINCIPALS;
 use crate::text::shown_exactly;
 use crate::wire::{OutputRequest, USUAL_TTL, is_name};
@@ -29,6 +30,10 @@ static EXTENSIONS: &[Extension] = &[
 pub(crate) struct RoleSet<'p, 'r> {
     pub(crate) bot: &'p Bot,
     pub(crate) request: &'r OutputRequest,
+    /// How the job has joined.
+    pub(crate) join_method: &'r str,
+    /// The URLs of authorities, of which no token is the audience.
+    pub(crate) urls: &'r [&'r str],
     /// The roles, by name; none that needs MFA.
     pub(crate) roles: Vec<&'p Role>,
     /// What the job should know.
@@ -161,9 +166,10 @@ impl<'p> RoleSet<'p, '_> {
     pub(crate) fn leave_out_pinned(&mut self) {
         for role in self.pinned() {
             let (name, kind) = (&role.name, &self.request.kind);
-            self.warnings.add(format!(
-                "role `{name}` is left out: it pins the source address, which a certificate for `{kind}` cannot"
-            ));
+            let what =
+                if kind == JWT.name { "a token".to_owned() } else { format!("a certificate for `{kind}`") };
+            self.warnings
+                .add(format!("role `{name}` is left out: it pins the source address, which {what} cannot"));
         }
         self.roles.retain(|role| !role.options.pin_source_ip);
     }

@@ -45,7 +45,7 @@ fn with_rules(allow: &str, claims: Value) -> Result<(), Denial> {
     );
     let policy = parse(&format!("{}{}{token}", bot("{roles: [x]}"), role("x", OPEN))).unwrap();
     let outputs = [output("ssh", &[])];
-    let asked = PolicyRequest { outputs: &outputs, ttl_seconds: 3600 };
+    let asked = PolicyRequest { outputs: &outputs, leaves: &[], ttl_seconds: 3600, public_url: None };
     policy.decide(policy.token("t").unwrap(), &identity(claims), &asked).map(|_| ())
 }
 
@@ -121,7 +121,7 @@ fn risky_events_need_naming() {
 #[test]
 fn rules_come_before_anything_else() {
     let policy = simple();
-    let asked = PolicyRequest { outputs: &[], ttl_seconds: -1 };
+    let asked = PolicyRequest { outputs: &[], leaves: &[], ttl_seconds: -1, public_url: None };
     let stranger = identity(json!({"repository": "evil/app"}));
     let denial = policy.decide(policy.token("ci").unwrap(), &stranger, &asked).unwrap_err();
     assert_eq!((denial.reason, denial.told), (Reason::NoRuleMatches, None));
@@ -130,7 +130,7 @@ fn rules_come_before_anything_else() {
 #[test]
 fn a_token_of_another_policy_gives_nothing() {
     let outputs = [output("ssh", &[])];
-    let asked = PolicyRequest { outputs: &outputs, ttl_seconds: 3600 };
+    let asked = PolicyRequest { outputs: &outputs, leaves: &[], ttl_seconds: 3600, public_url: None };
     let old = simple();
     let denial =
         Policy::default().decide(old.token("ci").unwrap(), &identity(json!({})), &asked).unwrap_err();
@@ -159,7 +159,7 @@ fn outputs_are_as_their_type_wants() {
         (
             changed("ssh", &|o| o.kind = "windows".into()),
             "output `ssh`: there is no type `windows`; there are: identity, ssh, application, database, \
-             kubernetes, ssh-host"
+             kubernetes, ssh-host, jwt"
                 .to_owned(),
         ),
         (

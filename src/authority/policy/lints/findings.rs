@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use crate::authority::policy::resources::{Bot, JoinToken, Origin, Policy, Reach, Role, Trait};
+use crate::authority::policy::resources::{Bot, JoinToken, LeafCluster, Origin, Policy, Reach, Role, Trait};
 use crate::join::rules::Rule;
 use crate::text::listed;
 
@@ -73,6 +73,11 @@ impl Findings<'_> {
     /// Of a role, in words of their own.
     pub(super) fn about_role(&mut self, role: &Role, message: String, hint: impl Into<String>) {
         self.add("role", &role.name, role.origin.clone(), message, hint.into());
+    }
+
+    /// Of a leaf cluster.
+    pub(super) fn leaf(&mut self, leaf: &LeafCluster, message: String, hint: impl Into<String>) {
+        self.add("leaf_cluster", &leaf.name, leaf.origin.clone(), message, hint.into());
     }
 
     /// Each resource can silence what is about it.

@@ -74,6 +74,20 @@ pub(super) fn unused_bot(policy: &Policy, findings: &mut Findings<'_>) {
     }
 }
 
+/// Leaf clusters that no job goes to: none whose proof can be bound becomes a bot with a role for it.
+pub(super) fn unused_leaf(policy: &Policy, findings: &mut Findings<'_>) {
+    let bots: HashSet<&str> =
+        policy.tokens().filter(|token| token.method.can_bind).map(|token| token.bot.as_str()).collect();
+    let going = bots.into_iter().flat_map(|bot| policy.leaves_of(bot));
+    let going: HashSet<&str> = going.map(|(leaf, _)| leaf.name.as_str()).collect();
+    for leaf in policy.leaves().filter(|leaf| !going.contains(leaf.name.as_str())) {
+        let message = format!("no job goes to the leaf cluster `{}`", leaf.name);
+        let hint =
+            "give one of its `roles` to a bot of jobs whose tokens `once` can bind to keys, or remove it";
+        findings.leaf(leaf, message, hint);
+    }
+}
+
 /// Bots that hold a role which is never issued to a machine.
 pub(super) fn session_mfa(policy: &Policy, findings: &mut Findings<'_>) {
     for (bot, role) in policy.held().filter(|(_, role)| policy.needs_mfa(role)) {

@@ -20,5 +20,5 @@ fn grant(set: &mut RoleSet<'_, '_>) -> Result<Certificates, Denial> {
     let app = set.named(&APPLICATIONS, "app")?;
     let app = set.choose(&APPLICATIONS, "app", app, &set.roles)?;
     // Never the name of a database user or of a Kubernetes user.
-    Ok((None, Some(TlsGrant { common_name: format!("app:{app}"), organizations: Vec::new() })))
+    Ok((None, Some(TlsGrant { common_name: format!("app:{app}"), organizations: Vec::new() }), None))
 }

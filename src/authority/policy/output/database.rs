@@ -34,7 +34,7 @@ fn grant(set: &mut RoleSet<'_, '_>) -> Result<Certificates, Denial> {
         },
     };
     let common_name = set.choose(&DB_USERS, "user", user, &roles)?;
-    Ok((None, Some(TlsGrant { common_name, organizations: Vec::new() })))
+    Ok((None, Some(TlsGrant { common_name, organizations: Vec::new() }), None))
 }
 
 /// The refusal of an output without a database; who denies some, only the operator hears.

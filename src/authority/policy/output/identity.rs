@@ -41,5 +41,5 @@ fn grant(set: &mut RoleSet<'_, '_>) -> Result<Certificates, Denial> {
     // for groups. A bot may be called `postgres` or `admin`; with `bot:` in
     // front it is never a user of that name, and it is in no group.
     let common_name = format!("bot:{}", set.bot.name);
-    Ok((ssh, Some(TlsGrant { common_name, organizations: Vec::new() })))
+    Ok((ssh, Some(TlsGrant { common_name, organizations: Vec::new() }), None))
 }

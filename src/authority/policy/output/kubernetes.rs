@@ -42,5 +42,5 @@ fn grant(set: &mut RoleSet<'_, '_>) -> Result<Certificates, Denial> {
         );
         return Err(set.invalid(&why));
     }
-    Ok((None, Some(TlsGrant { common_name, organizations })))
+    Ok((None, Some(TlsGrant { common_name, organizations }), None))
 }

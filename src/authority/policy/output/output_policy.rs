@@ -1,6 +1,6 @@
 //! The authority's half of a type of output.
 
-use crate::authority::policy::decide::grant::{SshGrant, TlsGrant};
+use crate::authority::policy::decide::grant::{JwtGrant, SshGrant, TlsGrant};
 use crate::authority::policy::decide::role_set::RoleSet;
 use crate::authority::policy::resources::RoleField;
 use crate::denial::Denial;
@@ -21,5 +21,5 @@ pub struct OutputPolicy {
     pub(crate) grant: fn(&mut RoleSet<'_, '_>) -> Result<Certificates, Denial>,
 }
 
-/// The certificates of an output.
-pub(crate) type Certificates = (Option<SshGrant>, Option<TlsGrant>);
+/// The certificates of an output, or its token.
+pub(crate) type Certificates = (Option<SshGrant>, Option<TlsGrant>, Option<JwtGrant>);

@@ -12,7 +12,7 @@ pub(super) static POLICY: OutputPolicy =
 
 fn grant(set: &mut RoleSet<'_, '_>) -> Result<Certificates, Denial> {
     match set.ssh()? {
-        Some(ssh) => Ok((Some(ssh), None)),
+        Some(ssh) => Ok((Some(ssh), None, None)),
         None => Err(set.nothing_of(&LOGINS, "SSH login", &set.roles)),
     }
 }

@@ -26,5 +26,5 @@ fn grant(set: &mut RoleSet<'_, '_>) -> Result<Certificates, Denial> {
         force_command: None,
         pin_source_ip: false,
     };
-    Ok((Some(ssh), None))
+    Ok((Some(ssh), None, None))
 }

@@ -89,7 +89,7 @@ fn mistakes_of_any_resource() {
         ("kind: rule\n", "p.yaml:1:7: there is no kind of resource `rule` | did you mean `role`?"),
         (
             "kind: xyz\n",
-            "p.yaml:1:7: there is no kind of resource `xyz` | there are: bot, role, token, cluster_auth_preference, trusted_cluster",
+            "p.yaml:1:7: there is no kind of resource `xyz` | there are: bot, role, token, cluster_auth_preference, leaf_cluster, trusted_cluster",
         ),
         ("kind: 7\n", "p.yaml:1:7: `kind` must be text, not a number | put the value of `kind` in quotes"),
         (

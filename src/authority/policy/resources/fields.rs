@@ -10,8 +10,16 @@ use crate::principal::{HOST_FORM, is_host, is_login};
 use crate::wire::is_name;
 
 /// Every field under `allow` and `deny` that lists names. A new one is a line here.
-pub(crate) static FIELDS: &[&RoleField] =
-    &[&LOGINS, &APPLICATIONS, &DB_USERS, &DB_NAMES, &KUBERNETES_USERS, &KUBERNETES_GROUPS, &HOSTS];
+pub(crate) static FIELDS: &[&RoleField] = &[
+    &LOGINS,
+    &APPLICATIONS,
+    &DB_USERS,
+    &DB_NAMES,
+    &KUBERNETES_USERS,
+    &KUBERNETES_GROUPS,
+    &HOSTS,
+    &AUDIENCES,
+];
 
 /// With `app:` in front an application's must fit a common name.
 const MAX_APPLICATION: usize = 60;
@@ -19,6 +27,8 @@ const MAX_APPLICATION: usize = 60;
 const MAX_DATABASE: usize = 63;
 /// What fits a common name and an organization (RFC 5280, `ub-common-name`).
 const MAX_KUBERNETES: usize = 64;
+/// The longest audience of a token.
+const MAX_AUDIENCE: usize = 256;
 /// How Kubernetes' own users and groups begin, `system:masters` the first of them.
 const SYSTEM: &str = "system:";
 
@@ -103,6 +113,17 @@ pub(crate) static HOSTS: RoleField = RoleField {
     ..NAMES
 };
 
+/// Audiences of tokens: who is to believe them.
+pub(crate) static AUDIENCES: RoleField = RoleField {
+    key: "jwt_audiences",
+    noun: "audience",
+    shape: is_audience,
+    hint: "an audience is a URL or a name, of printable ASCII without spaces, quotes, backslashes, `*`, `?`, `{` and `}`, at most 256",
+    wildcard: Wildcard::Globs,
+    covers: covers_audience,
+    ..NAMES
+};
+
 /// The names that labels stand for. A set with other labels than `name` is no
 /// application's and stays as it is; in `deny` that is a mistake, in `allow` it gives nothing.
 fn applications(mapping: &mut Mapping<'_>, key: &'static str) -> Vec<(String, Place)> {
@@ -137,6 +158,17 @@ fn covers_host(pattern: &str, name: &str) -> bool {
     let same = pattern.split('.').count() == name.split('.').count();
     pattern == "*"
         || same && pattern.split('.').zip(name.split('.')).all(|(pattern, label)| glob(pattern, label))
+}
+
+fn is_audience(text: &str) -> bool {
+    (1..=MAX_AUDIENCE).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"*?{}\"'`\\".contains(&byte))
+}
+
+/// `*` stays between two slashes: `https://*.example.com` covers nothing behind the host.
+fn covers_audience(pattern: &str, audience: &str) -> bool {
+    pattern.split('/').count() == audience.split('/').count()
+        && pattern.split('/').zip(audience.split('/')).all(|(pattern, part)| glob(pattern, part))
 }
 
 #[cfg(test)]

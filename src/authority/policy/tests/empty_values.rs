@@ -33,6 +33,7 @@ spec:
     kubernetes_users: ['{{external.kube}}']
     kubernetes_groups: ['system:masters']
     ssh_host_principals: ['*.example.com']
+    jwt_audiences: ['https://*.example.com']
   deny:
     logins: [root, 'adm*']
     app_labels: {name: billing}
@@ -41,6 +42,7 @@ spec:
     kubernetes_users: [admin]
     kubernetes_groups: ['system:*']
     ssh_host_principals: [ca.example.com]
+    jwt_audiences: ['https://ca.example.com']
 ---
 kind: role
 version: v7
@@ -51,6 +53,16 @@ kind: cluster_auth_preference
 version: v2
 metadata: {name: cluster-auth-preference}
 spec: {require_session_mfa: false}
+---
+kind: leaf_cluster
+version: v1
+metadata: {name: leaf.example.com}
+spec:
+  url: https://id.leaf.example.com
+  ca_pin: sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
+  hosts: ['*.leaf.example.com', db]
+  roles: [deploy, other]
+  static: true
 "
     .to_owned();
     for method in METHODS {

@@ -84,6 +84,9 @@ pub(in crate::authority::policy) fn output_with(
     OutputRequest { options, ..output(kind, roles) }
 }
 
+/// The authority's own URL.
+pub(in crate::authority::policy) const URL: &str = "https://id.example.com";
+
 /// The decision over a job of `octo-org/app`.
 pub(in crate::authority::policy) fn decide(
     policy: &Policy,
@@ -91,7 +94,11 @@ pub(in crate::authority::policy) fn decide(
     ttl_seconds: i64,
 ) -> Result<Grant, Denial> {
     let token = policy.token("ci").unwrap();
-    policy.decide(token, &identity(json!({})), &PolicyRequest { outputs, ttl_seconds })
+    policy.decide(
+        token,
+        &identity(json!({})),
+        &PolicyRequest { outputs, leaves: &[], ttl_seconds, public_url: Some(URL) },
+    )
 }
 
 /// The principals of one `ssh` output with all roles.

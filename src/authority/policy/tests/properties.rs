@@ -276,7 +276,7 @@ proptest! {
         });
         let claims = claims.as_object().unwrap().clone();
         let outputs = [output("ssh", &model.asked), output("identity", &[])];
-        let asked = PolicyRequest { outputs: &outputs, ttl_seconds: model.asked_ttl };
+        let asked = PolicyRequest { outputs: &outputs, leaves: &[], ttl_seconds: model.asked_ttl, public_url: None };
         let foreseen = policy.preview(token, &token.verifier.assume(claims.clone()).unwrap(), &asked);
         match (policy.decide(token, &Identity::for_test(claims), &asked), foreseen) {
             (Ok(grant), Ok(prospect)) => {

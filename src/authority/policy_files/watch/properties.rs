@@ -118,7 +118,12 @@ fn granted(policy: &Policy) -> Granted {
             claims.insert("environment".to_owned(), environment.into());
         }
         let identity = Identity::for_test(claims.clone());
-        let request = PolicyRequest { outputs: std::slice::from_ref(&output), ttl_seconds: 4 * 3600 };
+        let request = PolicyRequest {
+            outputs: std::slice::from_ref(&output),
+            leaves: &[],
+            ttl_seconds: 4 * 3600,
+            public_url: None,
+        };
         let Ok(grant) = policy.decide(token, &identity, &request) else { continue };
         for output in &grant.outputs {
             let ssh = output.ssh.as_ref().unwrap();

@@ -1,7 +1,6 @@
 //! What it means that somebody else has a CA's key: what ends at once, what cannot, and in which order; said before it is done.
 
 use crate::authority::ca::{CaKey, CaKind};
-use crate::authority::rotation::Progress;
 use crate::authority::store::Store;
 use crate::clock::{LEEWAY, rfc3339};
 use crate::error::Result;
@@ -10,13 +9,11 @@ use crate::terminal;
 use crate::text::counted;
 
 /// Says it, of the CAs that are revoked by it.
-pub(super) fn tell(store: &dyn Store, kind: CaKind, progress: Progress<'_>, now: i64) -> Result<()> {
-    let of = match progress {
-        Progress::Settled(one) => vec![one],
-        Progress::Started(one, other) | Progress::Activated(one, other) => vec![one, other],
-    };
+pub(super) fn tell(store: &dyn Store, kind: CaKind, all: &[CaKey], now: i64) -> Result<()> {
+    let of: Vec<_> = all.iter().filter(|key| key.state.is_trusted()).collect();
     let words = of.iter().map(|key| key.id.as_str()).collect::<Vec<_>>().join(" and ");
-    terminal::log(&format!("revokes every CA of {}: {words}; a new one signs at once", kind.name()));
+    let what = if kind == CaKind::Federation { "key" } else { "CA" };
+    terminal::log(&format!("revokes every {what} of {}: {words}; a new one signs at once", kind.name()));
     for key in of {
         tell_live(store, key, now)?;
     }
@@ -66,9 +63,11 @@ fn order(kind: CaKind) -> &'static [&'static str] {
             "then: sign each server's certificate anew (`sign-server`); jobs with --ca-pin or --ca-file of the old one end with 5 until they have the new `export tls-ca-pin`",
         ],
         CaKind::Federation => &[
-            "at once: nothing is signed by it, and it is published no more",
-            "within minutes: clouds and leaf clusters that fetch the set refuse its tokens, once they have fetched it again",
-            "not by itself: leaf clusters with static_jwks: they believe the thief until they have the new set (`authority export federation-jwks`)",
+            "at once: nothing is signed by it, and neither it nor the one published ahead is in the key set",
+            "once they have fetched the set again: clouds and leaf clusters that fetch it refuse its tokens; they may keep a set for five minutes, and some keep it longer",
+            "not by itself: clouds and leaf clusters with a copy of the set: they believe the thief, and no token of ours, until they have `export federation-jwks`",
+            "not by itself: what was let in by such a token; clouds have sessions of their own, which are ended there",
+            "jobs that run get other tokens when they renew",
         ],
         CaKind::Statement => &[
             "at once: nothing is stated by it; its successor is signed by the TLS CA, and hosts that watch take it within a second",

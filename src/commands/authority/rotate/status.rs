@@ -6,7 +6,7 @@ use super::place::Place;
 use super::waiting;
 use crate::authority::ca::CaKind;
 use crate::authority::keys::CaKeys;
-use crate::authority::rotation::Progress;
+use crate::authority::rotation::{self, Progress};
 use crate::authority::store::Store;
 use crate::authority::store::replicas::Replica;
 use crate::cli::Format;
@@ -23,6 +23,8 @@ struct Status {
     current: String,
     next: Option<String>,
     former: Option<String>,
+    /// Of the federation key: published, and signs after the next.
+    ahead: Option<String>,
     waiting_for: Vec<String>,
     /// What is worth a word and holds nothing up.
     notes: Vec<String>,
@@ -39,8 +41,13 @@ pub(super) fn print(
 ) -> Result<()> {
     let mut page = String::new();
     for kind in kinds {
-        // Of a data directory from before there were statements.
-        if *kind == CaKind::Statement && keys.statement_key().is_none() {
+        // Of a data directory from before there were any.
+        let is_lacking = match kind {
+            CaKind::Statement => keys.statement_key().is_none(),
+            CaKind::Federation => keys.federation_keys()?.is_empty(),
+            CaKind::SshUser | CaKind::SshHost | CaKind::Tls => false,
+        };
+        if is_lacking {
             continue;
         }
         let status = look(at, store, keys, *kind)?;
@@ -54,10 +61,7 @@ pub(super) fn print(
 
 fn look(at: &Place, store: &dyn Store, keys: &CaKeys, kind: CaKind) -> Result<Status> {
     let now = Clock::system().now();
-    let mut all: Vec<_> = keys.set().of(kind).cloned().collect();
-    if all.is_empty() {
-        all.push(keys.present(kind, now)?);
-    }
+    let all = keys.written(kind, now)?;
     let progress = Progress::of(&all)?;
     let dir = shell_quoted(&at.data_dir.display().to_string());
     let step = |phase: &str| {
@@ -69,6 +73,7 @@ fn look(at: &Place, store: &dyn Store, keys: &CaKeys, kind: CaKind) -> Result<St
         current: progress.current().id.clone(),
         next: None,
         former: None,
+        ahead: rotation::newest(&all).filter(|_| kind == CaKind::Federation).map(|key| key.id.clone()),
         waiting_for: Vec::new(),
         notes: Vec::new(),
         next_step: None,
@@ -84,7 +89,7 @@ fn look(at: &Place, store: &dyn Store, keys: &CaKeys, kind: CaKind) -> Result<St
         Progress::Activated(_, former) => {
             status.former = Some(former.id.clone());
             status.notes.extend(old_trust(store, kind)?);
-            status.waiting_for = waiting::for_finish(store, keys, progress.current(), now)?;
+            status.waiting_for = waiting::for_finish(store, keys, (progress.current(), former), now)?;
             let live = block_on(store.live(former.number, now.saturating_sub(LEEWAY)))??;
             if live.count > 0 {
                 let count = usize::try_from(live.count).unwrap_or(usize::MAX);
@@ -95,6 +100,9 @@ fn look(at: &Place, store: &dyn Store, keys: &CaKeys, kind: CaKind) -> Result<St
             }
             status.next_step = Some(step("finish"));
         }
+    }
+    if kind == CaKind::Federation {
+        status.notes.extend(waiting::copies(&[]));
     }
     for lack in keys.lacks().iter().filter(|lack| all.iter().any(|key| key.name == lack.name)) {
         status.notes.push(lack.words());
@@ -121,6 +129,7 @@ fn json(status: &Status) -> Value {
         "current": status.current,
         "next": status.next,
         "former": status.former,
+        "ahead": status.ahead,
         "waiting_for": status.waiting_for,
         "notes": status.notes,
         "next_step": status.next_step,
@@ -128,11 +137,12 @@ fn json(status: &Status) -> Value {
 }
 
 fn text(status: &Status) -> String {
-    let Status { kind, phase, current, next, former, .. } = status;
+    let Status { kind, phase, current, next, former, ahead, .. } = status;
     let mut page = format!("{}: {phase}, {} signs\n", kind.name(), shown(current));
     let mut line = |line: String| page.push_str(&format!("  {line}\n"));
     next.iter().for_each(|next| line(format!("{} is trusted, and signs next", shown(next))));
     former.iter().for_each(|former| line(format!("{} is trusted, and signed before", shown(former))));
+    ahead.iter().for_each(|ahead| line(format!("{} is published ahead, and signs after that", shown(ahead))));
     status.notes.iter().for_each(|note| line(note.clone()));
     status.waiting_for.iter().for_each(|wait| line(format!("waits: {wait}")));
     status.next_step.iter().for_each(|step| line(format!("next: {step}")));

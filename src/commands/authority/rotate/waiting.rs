@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::authority::ca::{CaKey, CaKind};
+use crate::authority::discovery;
 use crate::authority::keys::CaKeys;
 use crate::authority::rotation::Phase;
 use crate::authority::store::cas::{Live, LiveCertificate};
@@ -20,6 +21,8 @@ use crate::wire::MAX_TTL;
 
 /// For how long a host is waited for that is not heard any more, in seconds: what it lacks it fetches first when it is there again.
 const HOST_AWAY: i64 = 7 * 86_400;
+/// The longest that a token lives that was issued to a job, in seconds.
+const TOKEN: i64 = 3600;
 /// How many are named.
 const NAMED: usize = 20;
 /// How many events are read at once.
@@ -46,18 +49,42 @@ pub(super) fn for_activation(
              authority: `machine-id authority import --tls-ca CHAIN.pem` takes what that root's CA makes of the request by `--tls-ca-csr`"
         ));
     }
+    let known = next.since.saturating_add(discovery::KEPT);
+    if next.kind == CaKind::Federation && known > now {
+        waits.push(format!(
+            "whoever has fetched the key set before it was there may keep it, {}",
+            until(known)
+        ));
+    }
     waits.extend(hosts(store, next, now)?);
     waits.extend(jobs(store, next, now)?);
     Ok(waits)
 }
 
 /// Who would be left with nobody to believe: one that was not waited for before may be there again.
-pub(super) fn for_finish(store: &dyn Store, keys: &CaKeys, current: &CaKey, now: i64) -> Result<Vec<String>> {
+pub(super) fn for_finish(
+    store: &dyn Store,
+    keys: &CaKeys,
+    (current, former): (&CaKey, &CaKey),
+    now: i64,
+) -> Result<Vec<String>> {
     let mut waits = for_replicas(store, keys)?;
+    let over = former.since.saturating_add(TOKEN).saturating_add(LEEWAY);
+    if current.kind == CaKind::Federation && over > now {
+        waits.push(format!("tokens that the old one signed may live, {}", until(over)));
+    }
     if current.kind != CaKind::Statement {
         waits.extend(hosts(store, current, now)?);
     }
     Ok(waits)
+}
+
+/// The clusters that hold a copy of the federation keys, which nobody waits for: what is to be done there by hand.
+pub(super) fn copies(leaves: &[String]) -> Option<String> {
+    let names = leaves.iter().map(|leaf| shown(leaf)).collect::<Vec<_>>().join(", ");
+    (!leaves.is_empty()).then(|| {
+        format!("no rotation by itself: {names} hold a copy of the keys, and need `export federation-jwks` after `start`, before the next `activate`")
+    })
 }
 
 /// The authorities that have not heard of the last step.
@@ -80,6 +107,10 @@ fn for_replicas(store: &dyn Store, keys: &CaKeys) -> Result<Vec<String>> {
 
 /// The hosts that do not have it.
 fn hosts(store: &dyn Store, next: &CaKey, now: i64) -> Result<Vec<String>> {
+    // No host ever hears of those.
+    if next.kind == CaKind::Federation {
+        return Ok(Vec::new());
+    }
     let name = format!("{} {}", next.kind.name(), next.id);
     let thrown_out: BTreeSet<String> = block_on(store.locks(now))??
         .into_iter()

@@ -4,8 +4,11 @@ use ssh_key::{Algorithm, PrivateKey, private::Ed25519Keypair};
 
 use super::*;
 use crate::output::KeyKinds;
+use crate::secret::Secret;
 use crate::suite::KeyType;
 use crate::wire::TrustAnchors;
+
+const URL: &str = "https://id.example.com";
 
 fn keys() -> JobKeys {
     JobKeys::generate("identity", KeyKinds { ssh: true, tls: true, host: false }, KeyType::Ed25519, None)
@@ -68,7 +71,7 @@ fn answer(keys: &JobKeys) -> ExchangeResponse {
 #[test]
 fn a_good_answer_passes_with_the_certificates_own_principals() {
     let keys = keys();
-    let issuance = check(answer(&keys), std::slice::from_ref(&keys)).unwrap();
+    let issuance = check(answer(&keys), std::slice::from_ref(&keys), URL).unwrap();
     assert_eq!(issuance.response.outputs[0].principals, ["deploy"]);
 }
 
@@ -107,7 +110,7 @@ fn each_mistake_is_refused() {
     for (says, mutate) in mutations {
         let mut wrong = answer(&keys);
         mutate(&mut wrong);
-        let error = check(wrong, std::slice::from_ref(&keys))
+        let error = check(wrong, std::slice::from_ref(&keys), URL)
             .err()
             .unwrap_or_else(|| panic!("{says} passes"))
             .to_string();
@@ -120,6 +123,61 @@ fn an_identity_without_logins_has_its_tls_half_alone() {
     let keys = keys();
     let mut half = answer(&keys);
     half.outputs[0].ssh_certificate = None;
-    let issuance = check(half, std::slice::from_ref(&keys)).unwrap();
+    let issuance = check(half, std::slice::from_ref(&keys), URL).unwrap();
     assert!(issuance.response.outputs[0].principals.is_empty());
+}
+
+fn token(header: &serde_json::Value, claims: &serde_json::Value, signature: &[u8]) -> String {
+    let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    format!(
+        "{}.{}.{}",
+        part(header.to_string().as_bytes()),
+        part(claims.to_string().as_bytes()),
+        part(signature)
+    )
+}
+
+#[test]
+fn a_token_is_the_one_that_was_asked_for() {
+    use serde_json::json;
+    let keys = JobKeys::generate("x", crate::output::JWT.keys, KeyType::Ed25519, None).unwrap();
+    let keys = JobKeys { jwt: Some(("sts.amazonaws.com".into(), None)), ..keys };
+    let header = json!({"alg": "ES256", "kid": "k", "typ": "JWT"});
+    let claims = json!({"iss": URL, "aud": "sts.amazonaws.com", "exp": 3_786_912_000_i64});
+    let answer = |token: Option<String>| {
+        let mut answer = answer(&self::keys());
+        let output = &mut answer.outputs[0];
+        (output.name, output.ssh_certificate, output.tls_certificate_chain) = ("x".into(), None, None);
+        output.jwt = token.map(Secret::new);
+        answer
+    };
+    let ask = |token: Option<String>| check(answer(token), std::slice::from_ref(&keys), URL);
+    let good = ask(Some(token(&header, &claims, &[0; 64]))).unwrap();
+    assert_eq!(good.response.outputs[0].principals, ["sts.amazonaws.com"]);
+    let with = |name: &str, value: serde_json::Value| {
+        let mut claims = claims.clone();
+        claims[name] = value;
+        Some(token(&header, &claims, &[0; 64]))
+    };
+    for (wrong, says) in [
+        (None, "no token"),
+        (Some("a.b".to_owned()), "not one"),
+        (Some("e30.e30".to_owned()), "not one"),
+        (Some("!.e30.AA".to_owned()), "not one"),
+        (Some(token(&json!({"alg": "none"}), &claims, &[])), "not signed"),
+        (Some(token(&json!({"alg": "HS256"}), &claims, &[0; 32])), "not signed"),
+        (Some(token(&header, &claims, &[])), "not signed"),
+        (with("aud", json!("sts.amazonaws.com.cn")), "another audience"),
+        (with("aud", json!(["sts.amazonaws.com", "x"])), "another audience"),
+        (with("iss", json!("https://id.example.com/")), "another issuer"),
+        (with("iss", json!(null)), "another issuer"),
+        (with("exp", json!(1)), "ends before"),
+        (with("exp", json!("3786912000")), "ends before"),
+    ] {
+        let error = ask(wrong).err().unwrap_or_else(|| panic!("{says} passes")).to_string();
+        assert!(error.contains(says) && !error.contains("e30"), "{says}: {error}");
+    }
+    let mut both = answer(Some(token(&header, &claims, &[0; 64])));
+    both.outputs[0].tls_certificate_chain = Some(chain(&keys, false));
+    assert!(check(both, std::slice::from_ref(&keys), URL).err().unwrap().to_string().contains("beside"));
 }

@@ -1,4 +1,4 @@
-//! All four keys go round while jobs, workers, hosts and servers use them, over two authorities: not one failure.
+//! All five keys go round while jobs, workers, hosts and servers use them, over two authorities: not one failure.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -246,7 +246,7 @@ fn all_four_go_round_under_load_and_nothing_fails() {
         let output = rotate(first, ca, phase, &["--force"]);
         assert!(output.status.success(), "{ca} {phase}: {output:?}");
     };
-    const ALL: [&str; 4] = ["ssh-user", "ssh-host", "statement", "tls"];
+    const ALL: [&str; 5] = ["ssh-user", "ssh-host", "statement", "tls", "federation"];
     during(&errands, |goes_on| {
         load.during(2, || {
             ALL.iter().for_each(|ca| step(first, ca, "start"));
@@ -260,7 +260,7 @@ fn all_four_go_round_under_load_and_nothing_fails() {
             }
             forced("ssh-user", "activate");
             holds_anew();
-            for ca in ["statement", "ssh-host", "tls"] {
+            for ca in ["statement", "ssh-host", "tls", "federation"] {
                 forced(ca, "activate");
             }
             [&watching, &refreshing].iter().for_each(|host| {
@@ -272,7 +272,7 @@ fn all_four_go_round_under_load_and_nothing_fails() {
             goes_on("activate");
             renews();
             holds_anew();
-            for ca in ["ssh-user", "ssh-host", "statement"] {
+            for ca in ["ssh-user", "ssh-host", "statement", "federation"] {
                 forced(ca, "finish");
             }
             goes_on("finish");
@@ -297,9 +297,9 @@ fn all_four_go_round_under_load_and_nothing_fails() {
     assert!(running.wait().success() && !long.path("failed").exists(), "{}", running.stderr());
     assert!(!running.stderr().contains("cannot renew"), "{}", running.stderr());
     ALL.iter().for_each(|ca| assert_eq!(status(first, ca)["phase"], "settled"));
-    // Five keys are there no more: that of the folder's database is none.
+    // Those that were are there no more: a certificate is none, and a federation key is ahead.
     let names = key_files(&first.data_dir());
-    assert_eq!(names.len(), 4 + 1, "{names:?}");
+    assert_eq!(names.len(), ALL.len() + 2, "{names:?}");
     patiently("what ended is gone there too", || key_files(&second.data_dir()) == names);
     for watcher in [&watching, &servers.host] {
         let said = watcher.said();

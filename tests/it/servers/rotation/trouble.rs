@@ -15,7 +15,7 @@ use crate::support::process::{Running, command, succeed};
 use crate::support::replicas::Replicas;
 use crate::support::{PATIENCE, wait_for, wait_slowly_for};
 
-const ALL: [&str; 4] = ["ssh-user", "ssh-host", "tls", "statement"];
+const ALL: [&str; 5] = ["ssh-user", "ssh-host", "tls", "statement", "federation"];
 /// How often each step is begun and killed.
 const KILLS: u32 = 6;
 /// What begins those that take such a step.
@@ -90,7 +90,8 @@ fn a_step_that_is_killed_goes_on_or_back() {
     let (end, names) = (Instant::now() + PATIENCE, || key_files(&authority.data_dir()));
     // What the killed had begun to write is taken away with a later key.
     let count = || names().iter().filter(|name| !name.starts_with('.')).count();
-    while count() != 5 {
+    // One of each, the federation key that is ahead, and a certificate.
+    while count() != ALL.len() + 2 {
         assert!(Instant::now() < end, "{:?}\n{}", names(), authority.stderr());
         std::thread::sleep(Duration::from_millis(50));
     }
