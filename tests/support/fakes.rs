@@ -1,6 +1,6 @@
 //! Authorities of the tests' own, a root and leaves, by the wire contract alone: what each answers is the test's to say.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
