@@ -95,6 +95,14 @@ reasons! {
     NoRuleMatches = "no_rule_matches", 403, NOT_ALLOWED;
     /// A rule would, but not for this kind of event unless it names it.
     RiskyEvent = "risky_event", 403, NOT_ALLOWED;
+    /// The trusted cluster is not believed now.
+    ClusterDisabled = "cluster_disabled", 403, "this authority does not take the word of the job's cluster now";
+    /// What the job's own cluster has granted is over.
+    GrantOver = "grant_over", 401, "what the job's cluster has granted it ends now, and nothing here lives longer";
+    /// The bot's name and its cluster's do not fit into a certificate.
+    BotNameLong = "bot_name_long", 403, "the names of the bot and of its cluster are too long for certificates";
+    /// The role map gives nothing for the roles that the job's own cluster vouches for.
+    RoleNotMapped = "role_not_mapped", 403, "no role of the job's own cluster gives it one here";
     /// An output type that this authority does not have, or options it does not take.
     OutputInvalid = "output_invalid", 400, "an output cannot be issued as asked for";
     /// A role that the bot does not have.
@@ -133,6 +141,7 @@ impl Reason {
                 | Self::GenerationAhead
                 | Self::InstanceLocked
                 | Self::Locked
+                | Self::RoleNotMapped
                 | Self::OutputInvalid
                 | Self::RoleNotHeld
                 | Self::MfaRequired
@@ -168,6 +177,11 @@ impl Reason {
             Self::InstanceLocked => {
                 "to register anew, run once with a new secret (`machine-id authority token add`) in MACHINE_ID_REGISTRATION_SECRET and the same --storage; other workers are not touched"
             }
+            Self::ClusterDisabled | Self::RoleNotMapped => {
+                "ask the operator of this authority: a trusted_cluster of its policy says which clusters it believes, and what their roles are here"
+            }
+            Self::GrantOver => "join your own cluster anew, or ask it for more with --ttl",
+            Self::BotNameLong => "give the bot a shorter name in its own cluster",
             Self::Locked => {
                 "ask the authority's operator about the denial id; until the lock is lifted no other try gets further"
             }

@@ -6,6 +6,7 @@
 //! client or the authority.
 
 use method::Method;
+use serde_json::{Map, Value};
 
 use crate::environment::Environment;
 
@@ -33,6 +34,7 @@ pub mod source;
 mod spacelift;
 mod terraform_cloud;
 mod token;
+pub mod trusted_cluster;
 pub mod verify;
 
 /// Every join method. A new one is a file and a line here. The first that an
@@ -52,9 +54,19 @@ pub static METHODS: &[&Method] = &[
     &kubernetes::METHOD,
 ];
 
-/// The method of that name.
+/// The method of that name, that of [`trusted_cluster`] among them.
 pub fn find(name: &str) -> Option<&'static Method> {
-    METHODS.iter().copied().find(|method| method.name == name)
+    METHODS.iter().copied().chain([&trusted_cluster::METHOD]).find(|method| method.name == name)
+}
+
+/// The platform's method and claims of a job that joined by that method with those claims: its own, or those by which it
+/// joined the cluster that vouches for it.
+pub fn behind<'c>(
+    method: &'static Method,
+    claims: &'c Map<String, Value>,
+) -> (&'static Method, &'c Map<String, Value>) {
+    let platform = trusted_cluster::platform(claims).filter(|_| method.of_cluster);
+    platform.and_then(|(name, claims)| Some((find(name)?, claims))).unwrap_or((method, claims))
 }
 
 /// The method that knows that issuer's tokens best.

@@ -141,6 +141,16 @@ pub fn word(text: &str) -> String {
     out
 }
 
+/// A foreign line that is put together of words: each is one, as [`word`] makes them. Those that are so already stay.
+pub fn words(line: &str) -> String {
+    let is_one = |text: &str| {
+        let known = |c: char| c.is_ascii_graphic() || c == '…';
+        text.len() <= MAX_WORD && text.chars().all(known) && shown(text) == text
+    };
+    let one = |text: &str| if is_one(text) { text.to_owned() } else { word(text) };
+    line.split(' ').map(one).collect::<Vec<_>>().join(" ")
+}
+
 /// Foreign words for a message, as [`shown`], but nothing of them where they
 /// may hold a secret: a service that echoes a request echoes its token.
 pub fn shown_unless_secret(text: &str, secrets: &[&str]) -> String {

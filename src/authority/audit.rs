@@ -34,6 +34,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("certificates_revoked", "certificates_revoked"),
     ("issuance_ids", "issuances"),
     ("provenance", "run"),
+    ("origin", "origin"),
     ("serials", "serials"),
     ("type", "types"),
     ("options", "options"),
@@ -98,6 +99,45 @@ async fn write_those(
     }
 }
 
+/// Prints what [`write`] does of the filter, and where no event has its id, those of jobs that another cluster knows by it:
+/// by its issuance's, or by the `jti` of the proof.
+pub async fn find(
+    store: &dyn Trail,
+    filter: &EventFilter,
+    line: fn(&Event) -> String,
+    mut print: impl FnMut(&str) -> Result<bool>,
+) -> Result<()> {
+    let mut found = false;
+    let noted = |text: &str| {
+        found |= !text.is_empty();
+        print(text)
+    };
+    write(store, filter, line, noted).await?;
+    let Some(id) = filter.id.as_deref().filter(|_| !found) else { return Ok(()) };
+    let all = EventFilter { id: None, ..filter.clone() };
+    let is_of = |event: &Event| {
+        let origin = event.body.get("origin").and_then(Value::as_object);
+        origin.is_some_and(|origin| {
+            ["issuance_id", "jti"].iter().any(|name| origin.get(*name).and_then(Value::as_str) == Some(id))
+        })
+    };
+    let mut after = Cursor::default();
+    loop {
+        let page = store.events(all.clone(), after, PAGE).await?;
+        let mut lines = String::new();
+        for event in &page {
+            after = event.cursor;
+            if is_of(event) {
+                lines.push_str(&line(event));
+                lines.push('\n');
+            }
+        }
+        if !print(&lines)? || page.len() < PAGE {
+            return Ok(());
+        }
+    }
+}
+
 /// An event as one line of words: `TIME EVENT ID name=value …`. Values with
 /// spaces are quoted; nothing in them acts on a terminal.
 pub fn text(event: &Event) -> String {
@@ -124,6 +164,7 @@ pub fn text(event: &Event) -> String {
         let value = match *field {
             "type" | "principals" | "groups" => of_outputs(body, field),
             "options" => options(body),
+            "origin" => origin(body),
             "keys" => keys(body),
             "detail" => body.get("detail").map(|detail| shown_long(&plain(detail).replace('\n', "; "))),
             // Cut where it was put together, so that no part of it takes another away.
@@ -196,6 +237,13 @@ fn options(body: &Map<String, Value>) -> Option<String> {
         }
     }
     (!all.is_empty()).then(|| all.join(","))
+}
+
+/// Where a job comes from that another cluster vouches for: that one's name, and what its own trail finds the job by.
+fn origin(body: &Map<String, Value>) -> Option<String> {
+    let origin = body.get("origin")?.as_object()?;
+    let part = |name| shown_ascii(&origin.get(name).map(plain).unwrap_or_default());
+    Some(format!("{} {} jti {}", part("cluster"), part("issuance_id"), part("jti")))
 }
 
 /// Each CA of a kind that was rotated, `ID=STATE`.

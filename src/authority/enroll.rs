@@ -177,6 +177,7 @@ impl Exchange<'_> {
             tls_ca,
             signing,
         };
+        let bot = grant.bot.clone();
         let plan = Prepared::new(grant, keys, &context)?;
         let denied = |denial: Denial| Err(denial.with_claims(identity.claims(), true).into());
         if plan.is_too_long() {
@@ -200,7 +201,7 @@ impl Exchange<'_> {
         //    a registered worker moves on, or is found to be two.
         let granted: Vec<i64> = plan.ends().collect();
         let used = |why| denied(Denial::new(Reason::TokenUsed, why));
-        let entry = self.entry(token, identity, now, ca_keys.set().number);
+        let entry = self.entry(token, bot, identity, (now, ca_keys.set().number));
         let recorded = record::exchange(authority.store.as_ref(), entry, plan).await;
         if matches!(recorded, Err(_) | Ok(Issued::Outdated)) {
             authority.issuances.give_back(&token.name, run_of(identity), count);
@@ -275,9 +276,10 @@ impl Exchange<'_> {
     fn join_token(&self) -> Result<&JoinToken, Denial> {
         let denial = match self.policy.token(&self.request.token) {
             Some(token) if token.method.name == self.request.join_method => return Ok(token),
-            Some(token) => {
-                Denial::new(Reason::MethodMismatch, format!("the join token is for {}", token.method.name))
-            }
+            Some(token) => Denial::new(
+                Reason::MethodMismatch,
+                format!("the {} is for {}", token.noun(), token.method.name),
+            ),
             None => Denial::new(Reason::TokenUnknown, "no join token of that name"),
         };
         // Garbage is told so whether there is such a join token or not.
@@ -306,10 +308,16 @@ impl Exchange<'_> {
         Err(Denial::new(Reason::TokenUsed, told.clone()).tell(told).with_claims(identity.claims(), true))
     }
 
-    fn entry(&self, token: &JoinToken, identity: &Identity, now: i64, cas: i64) -> NewIssuance {
+    fn entry(
+        &self,
+        token: &JoinToken,
+        bot: String,
+        identity: &Identity,
+        (now, cas): (i64, i64),
+    ) -> NewIssuance {
         NewIssuance {
             time: now,
-            bot: token.bot.clone(),
+            bot,
             token: token.name.clone(),
             join_method: token.method.name.to_owned(),
             provenance: identity.provenance().line.clone(),
@@ -342,7 +350,9 @@ impl Exchange<'_> {
             time: authority.clock.now(),
             token: request.token.clone(),
             join_method: request.join_method.clone(),
-            bot: policy.token(&request.token).map(|token| token.bot.clone()),
+            bot: policy
+                .token(&request.token)
+                .and_then(|token| token.bot_of(denial.claims.as_ref().filter(|_| denial.verified))),
             reason: denial.reason.row().code,
             detail: denial.detail.clone(),
             claims: denial.claims.clone(),

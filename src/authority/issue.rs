@@ -76,6 +76,7 @@ impl Prepared {
             || serials.next().ok_or_else(|| Error::internal("more certificates than an exchange has"));
         for (granted, keys) in grant.outputs.iter().zip(keys) {
             let until = at.now + i64::try_from(granted.ttl).unwrap_or(0);
+            let until = grant.until.map_or(until, |end| until.min(end));
             let tls_until = until.min(at.tls_ca.until);
             if granted.tls.is_some() && tls_until < until && warnings.len() == grant.warnings.len() {
                 let end = rfc3339(tls_until);

@@ -5,7 +5,8 @@
 //! mistake at its place. [`Policy::decide`] takes a verified
 //! [`Identity`](crate::join::verify::Identity) and what it asks for, and gives a [`Grant`] or a
 //! [`Denial`](crate::denial::Denial). Nothing here does I/O or knows of HTTP, keys or the store, and
-//! no join method is known by name.
+//! no join method is known by name, but for that of trusted clusters, which are
+//! resources themselves.
 //!
 //! It fails closed: nothing is allowed by default, deny wins over allow, the
 //! shortest time wins, a restriction of any role holds for the certificate,
@@ -24,6 +25,7 @@ mod tests;
 pub use decide::PolicyRequest;
 pub use decide::grant::{Grant, JwtGrant, LeafGrant, OutputGrant, Preview, SshGrant, TlsGrant};
 pub use decide::matching::{RuleTrial, Trial};
+pub use decide::remote::MapTrial;
 pub use lints::{Finding, LINTS, Lint, Report};
 pub use output::{MAX_OUTPUTS, OUTPUTS, OutputPolicy};
 pub use read::Source;

@@ -385,11 +385,14 @@ pub struct Check {
     #[arg(value_name = "POLICY")]
     pub policy: Vec<PathBuf>,
     /// Would a job with these claims get in? A token or its claims as JSON, in a file or on stdin (-).
-    #[arg(long, value_name = "FILE", requires = "token")]
+    #[arg(long, value_name = "FILE", requires = "through")]
     pub claims: Option<PathBuf>,
     /// The join token that the job names.
-    #[arg(long, value_name = "NAME", requires = "claims")]
+    #[arg(long, value_name = "NAME", requires = "claims", group = "through")]
     pub token: Option<String>,
+    /// The trusted cluster that the job comes from; the claims are those of its proof.
+    #[arg(long, value_name = "CLUSTER", requires = "claims", group = "through")]
+    pub from: Option<String>,
     /// The join method that the job uses, if not the token's.
     #[arg(long, value_name = "METHOD", requires = "claims")]
     pub join_method: Option<String>,
@@ -473,7 +476,7 @@ pub struct Audit {
     /// unlocked, replaced, lost, restored, pruned, rotated.
     #[arg(long, value_name = "KIND")]
     pub event: Option<String>,
-    /// With this denial or issuance id.
+    /// With this denial or issuance id; or of a job of another cluster, with its issuance id there, or the `jti` of its proof.
     #[arg(long, value_name = "ID")]
     pub id: Option<String>,
     /// With this serial of a certificate, or `jti` of a token.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 
 use crate::clock::Clock;
-use crate::net::{self, RequestError};
+use crate::net::{self, AuthorityTrust, RequestError};
 use crate::random;
 use crate::text::shown_exactly;
 
@@ -46,7 +46,7 @@ const MAX_JITTER: u64 = 2;
 pub struct Issuers {
     client: reqwest::Client,
     clock: Clock,
-    issuers: Mutex<HashMap<String, Arc<CachedIssuer>>>,
+    issuers: Mutex<HashMap<(String, Option<String>), Arc<CachedIssuer>>>,
     waiting: Semaphore,
 }
 
@@ -62,6 +62,8 @@ pub struct Unavailable {
 /// One issuer's cache.
 #[derive(Debug)]
 struct CachedIssuer {
+    /// Who asks it.
+    client: reqwest::Client,
     state: Mutex<CacheState>,
     waiting: Semaphore,
 }
@@ -124,7 +126,8 @@ impl Issuers {
         &self.client
     }
 
-    /// The issuer's keys, with the one that is wanted if the issuer has it; `token` names the token that is signed with it.
+    /// The keys of the issuer with that URL and the pins of its CA, if it has some, with the one that is wanted if the issuer
+    /// has it; `token` names the token that is signed with it.
     ///
     /// # Errors
     /// Where that cannot be told: the keys that there are do not have it, or are too old, and the issuer
@@ -132,14 +135,11 @@ impl Issuers {
     /// too many wait for its answer already.
     pub async fn keys(
         &self,
-        url: &str,
+        (url, pins): (&str, Option<&str>),
         token: &str,
         has_it: &(dyn Fn(&KeySet) -> bool + Sync),
     ) -> Result<Arc<KeySet>, Unavailable> {
-        let issuer = {
-            let mut issuers = self.issuers.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(issuers.entry(url.to_owned()).or_default())
-        };
+        let issuer = self.issuer(url, pins)?;
         let fresh = issuer.state().serving(self.clock.instant()).map(|(keys, age)| (Arc::clone(keys), age));
         if let Some((keys, age)) = fresh
             && age < AWAIT_AFTER
@@ -174,6 +174,19 @@ impl Issuers {
         }
     }
 
+    fn issuer(&self, url: &str, pins: Option<&str>) -> Result<Arc<CachedIssuer>, Unavailable> {
+        let mut issuers = self.issuers.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (url.to_owned(), pins.map(str::to_owned));
+        if let Some(issuer) = issuers.get(&key) {
+            return Ok(Arc::clone(issuer));
+        }
+        let client = pins.map_or_else(|| Ok(self.client.clone()), |pins| pinned(url, pins));
+        let client = client.map_err(|why| Unavailable { why, retry_after: COOL_DOWN.as_secs() })?;
+        let issuer = Arc::new(CachedIssuer::new(client));
+        issuers.insert(key, Arc::clone(&issuer));
+        Ok(issuer)
+    }
+
     /// The question under way, or a new one unless the issuer was just asked.
     /// It is asked in a task of its own: whoever waits may hang up, and the
     /// answer is for everybody. Otherwise a stranger could start the cool-down
@@ -193,7 +206,7 @@ impl Issuers {
             state.asked = Some(asked);
             state.answer = Some(answer.clone());
         }
-        let (client, url, issuer) = (self.client.clone(), url.to_owned(), Arc::clone(issuer));
+        let (client, url, issuer) = (issuer.client.clone(), url.to_owned(), Arc::clone(issuer));
         tokio::spawn(async move {
             let fetched = tokio::time::timeout(FETCH_TIMEOUT, fetch(&client, &url)).await;
             let keys = fetched.unwrap_or_else(|_| Err("no answer in time".to_owned())).map(|(keys, _)| keys);
@@ -204,13 +217,20 @@ impl Issuers {
     }
 }
 
-impl Default for CachedIssuer {
-    fn default() -> Self {
-        Self { state: Mutex::default(), waiting: Semaphore::new(MAX_WAITING) }
-    }
+/// A client for the issuer of that URL alone, which believes the CAs with these pins.
+///
+/// # Errors
+/// Why there is none, for a person.
+pub fn pinned(url: &str, pins: &str) -> Result<reqwest::Client, String> {
+    let trust = AuthorityTrust::new(None, Some(pins));
+    net::authority_client(&trust, url, Duration::ZERO).map_err(|error| error.to_string())
 }
 
 impl CachedIssuer {
+    fn new(client: reqwest::Client) -> Self {
+        Self { client, state: Mutex::default(), waiting: Semaphore::new(MAX_WAITING) }
+    }
+
     fn state(&self) -> MutexGuard<'_, CacheState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -256,7 +276,8 @@ async fn get(client: &reqwest::Client, url: &str, limit: usize) -> Result<(Vec<u
     let said = |why: RequestError| match why {
         RequestError::Untrusted(_) => {
             format!(
-                "{url}: {why}; a CA that this machine does not know belongs into `issuer_ca_file` of authority.yaml"
+                "{url}: {why}; a CA that this machine does not know belongs into `issuer_ca_file` of authority.yaml, or \
+                 by its pin into `ca_pin` of the trusted cluster"
             )
         }
         why => format!("{url}: {why}"),
@@ -287,9 +308,9 @@ mod tests {
         let mut jobs = tokio::task::JoinSet::new();
         for _ in 0..MAX_WAITING + 50 {
             let (issuers, url) = (Arc::clone(&issuers), url.clone());
-            jobs.spawn(
-                async move { issuers.keys(&url, "token", &|keys| keys.has("kid")).await.unwrap_err().why },
-            );
+            jobs.spawn(async move {
+                issuers.keys((&url, None), "token", &|keys| keys.has("kid")).await.unwrap_err().why
+            });
         }
         let (silent, _) = listener.accept().await.unwrap();
         for _ in 0..50 {

@@ -48,6 +48,11 @@ impl<'t> Jwt<'t> {
     /// duplicate members, a known `alg`, a `kid` that is text if any, a `typ` of `JWT` if any, no `crit`,
     /// no `b64`. Headers that carry or point to keys (`jwk`, `jku`, `x5c`, `x5u`) are not looked at.
     pub fn parse(token: &'t str) -> Result<Self, Denial> {
+        Self::parse_as(token, None)
+    }
+
+    /// The same of another type than `JWT`, which its `typ` must say.
+    pub fn parse_as(token: &'t str, typ: Option<&str>) -> Result<Self, Denial> {
         let malformed = |detail: &str| Denial::new(Reason::TokenMalformed, detail);
         if token.len() > MAX_TOKEN {
             return Err(malformed(&format!(
@@ -73,7 +78,8 @@ impl<'t> Jwt<'t> {
         };
         let claims = object(&payload_bytes, "payload")?;
         let header_object = object(&header_bytes, "header");
-        let checked = header_object.and_then(|header| check_header(&header).map(|parts| (header, parts)));
+        let checked =
+            header_object.and_then(|header| check_header(&header, typ).map(|parts| (header, parts)));
         let (header_object, (algorithm, kid)) =
             checked.map_err(|denial| denial.with_claims(&claims, false))?;
         let mut content = Context::new(&SHA256);
@@ -88,8 +94,13 @@ impl<'t> Jwt<'t> {
 
     /// The one in that field of a proof.
     pub fn of_proof(proof: &'t Proof, field: &str) -> Result<Self, Denial> {
+        Self::of_proof_as(proof, field, None)
+    }
+
+    /// The same of another type: see [`Jwt::parse_as`].
+    pub fn of_proof_as(proof: &'t Proof, field: &str, typ: Option<&str>) -> Result<Self, Denial> {
         let missing = || Denial::new(Reason::TokenMalformed, format!("the proof has no `{field}`"));
-        Self::parse(proof.field(field).map(Secret::expose).ok_or_else(missing)?)
+        Self::parse_as(proof.field(field).map(Secret::expose).ok_or_else(missing)?, typ)
     }
 
     /// Whether the key has signed it.
@@ -109,7 +120,10 @@ pub fn unverified(proof: &Proof) -> Result<Map<String, Value>, Denial> {
     Ok(Jwt::of_proof(proof, ID_TOKEN)?.claims)
 }
 
-fn check_header(header: &Map<String, Value>) -> Result<(Algorithm, Option<String>), Denial> {
+fn check_header(
+    header: &Map<String, Value>,
+    typ: Option<&str>,
+) -> Result<(Algorithm, Option<String>), Denial> {
     let refused = |detail: String| Denial::new(Reason::HeaderRefused, detail);
     for name in ["crit", "b64", "zip"] {
         if header.contains_key(name) {
@@ -117,8 +131,11 @@ fn check_header(header: &Map<String, Value>) -> Result<(Algorithm, Option<String
         }
     }
     let is_jwt = |typ: &Value| typ.as_str().is_some_and(|typ| typ.eq_ignore_ascii_case("JWT"));
-    if !header.get("typ").is_none_or(is_jwt) {
-        return Err(refused("the header's `typ` is not `JWT`".to_owned()));
+    let said = header.get("typ");
+    let is_right =
+        typ.map_or_else(|| said.is_none_or(is_jwt), |typ| said.and_then(Value::as_str) == Some(typ));
+    if !is_right {
+        return Err(refused(format!("the header's `typ` is not `{}`", typ.unwrap_or("JWT"))));
     }
     let Some(algorithm) = header.get("alg").and_then(|name| name.as_str()?.parse().ok()) else {
         return Err(Denial::new(Reason::AlgorithmRefused, "the header's `alg` is missing or unknown"));

@@ -86,6 +86,8 @@ pub struct Method {
     pub runs: &'static [&'static str],
     /// How a rule for one project's jobs is written from a few words, where that can be.
     pub example: Option<&'static Example>,
+    /// Whether its jobs are another cluster's, and a trusted cluster of the policy stands where others have a join token.
+    pub of_cluster: bool,
     /// See [`Configure`].
     pub configure: Configure,
 }
@@ -117,6 +119,7 @@ impl Method {
             repository_ids: &[],
             runs: &[],
             example: None,
+            of_cluster: false,
             configure,
         }
     }

@@ -30,6 +30,8 @@ pub type DerivedClaims = Vec<(&'static str, String)>;
 /// How a platform's tokens look, whichever its issuer, and what they say of a run.
 #[derive(Debug)]
 pub struct TokenProfile {
+    /// What their header says that they are, where that is another thing than a JWT.
+    pub typ: Option<&'static str>,
     /// The algorithms that they are signed with.
     pub algorithms: &'static [Algorithm],
     /// The longest that they live, in seconds.
@@ -55,6 +57,7 @@ pub struct TokenProfile {
 impl TokenProfile {
     /// Signed with RS256, as nearly all platforms do.
     pub const RS256: Self = Self {
+        typ: None,
         algorithms: &[Algorithm::RS256],
         max_lifetime: 0,
         required: &["sub"],
@@ -104,6 +107,8 @@ pub struct Oidc {
     pub pinned: Option<(&'static str, String)>,
     /// What the section fixes of another claim, as a glob: for the lints.
     pub fixed: Option<(&'static str, String)>,
+    /// The pins of the CA that vouches for the issuer, where that is none that this machine knows.
+    pub ca_pin: Option<String>,
     /// The issuer's keys, where it is never asked for them.
     pub static_keys: Option<Arc<KeySet>>,
     /// `require_key_binding`.
@@ -125,6 +130,7 @@ impl Oidc {
             other_audience: None,
             pinned: None,
             fixed: None,
+            ca_pin: None,
             static_keys: None,
             require_key_binding: false,
             rules: Vec::new(),
@@ -233,7 +239,7 @@ impl Oidc {
             Some(keys) => Arc::clone(keys),
             None => context
                 .issuers
-                .keys(&self.issuer, &jwt.content_id(), &has_its_key)
+                .keys((&self.issuer, self.ca_pin.as_deref()), &jwt.content_id(), &has_its_key)
                 .await
                 .map_err(Failure::Unavailable)?,
         };
@@ -261,7 +267,7 @@ impl Verifier for Oidc {
         context: &'a VerifyContext<'a>,
     ) -> BoxFuture<'a, Result<Identity, Failure>> {
         async move {
-            let jwt = Jwt::of_proof(proof, ID_TOKEN)?;
+            let jwt = Jwt::of_proof_as(proof, ID_TOKEN, self.profile.typ)?;
             // What costs nothing comes first: another issuer's token, or an old
             // one, never makes us ask for keys.
             let held =
@@ -288,8 +294,8 @@ impl Verifier for Oidc {
         Some(&self.issuer)
     }
 
-    fn asks(&self) -> Option<&str> {
-        self.static_keys.is_none().then_some(self.issuer.as_str())
+    fn asks(&self) -> Option<(&str, Option<&str>)> {
+        self.static_keys.is_none().then_some((self.issuer.as_str(), self.ca_pin.as_deref()))
     }
 
     fn fixed(&self) -> Vec<(&str, String)> {

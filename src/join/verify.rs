@@ -34,9 +34,14 @@ pub trait Verifier: Send + Sync + fmt::Debug {
         None
     }
 
-    /// The same issuer, where it is asked for its keys.
-    fn asks(&self) -> Option<&str> {
+    /// The same issuer, where it is asked for its keys, and the pins of its CA where it has some.
+    fn asks(&self) -> Option<(&str, Option<&str>)> {
         None
+    }
+
+    /// The rules of which none may match.
+    fn denials(&self) -> &[Rule] {
+        &[]
     }
 
     /// What every proof that it believes has in a claim, beside the rules: a claim's name, and a glob.

@@ -22,6 +22,7 @@ mod serving;
 mod single_use;
 mod statements;
 mod tokens;
+mod trusted;
 
 use serde_json::Value;
 

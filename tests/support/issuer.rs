@@ -394,12 +394,13 @@ fn certify(directory: &Path) -> Arc<ServerConfig> {
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     ca.distinguished_name.push(DnType::CommonName, "test issuer CA");
     let ca_key = KeyPair::generate().unwrap();
-    std::fs::write(directory.join("issuer-ca.pem"), ca.self_signed(&ca_key).unwrap().pem()).unwrap();
+    let root = ca.self_signed(&ca_key).unwrap();
+    std::fs::write(directory.join("issuer-ca.pem"), root.pem()).unwrap();
     let ca = rcgen::Issuer::new(ca, ca_key);
     let names = NAMES.iter().map(|name| (*name).to_owned()).chain(["127.0.0.1".to_owned()]);
     let key = KeyPair::generate().unwrap();
     let leaf = CertificateParams::new(names.collect::<Vec<_>>()).unwrap().signed_by(&key, &ca).unwrap();
-    let chain: Vec<CertificateDer<'static>> = vec![leaf.der().clone()];
+    let chain: Vec<CertificateDer<'static>> = vec![leaf.der().clone(), root.der().clone()];
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()

@@ -19,6 +19,13 @@ pub static ISSUER: LazyLock<Key> = LazyLock::new(|| Key::load("test-issuer-1", "
 pub static SECOND: LazyLock<Key> = LazyLock::new(|| Key::load("test-issuer-2", "rsa-b.pem"));
 /// An ECDSA key on P-256.
 pub static P256: LazyLock<Key> = LazyLock::new(|| Key::load("test-p256", "p256.pem"));
+/// Another on P-256, which presents itself under the same name.
+pub static P256_OTHER: LazyLock<Key> = LazyLock::new(|| {
+    let fixed = &algorithms::ECDSA_P256_SHA256_FIXED_SIGNING;
+    let der = EcdsaKeyPair::generate_pkcs8(fixed, &SystemRandom::new()).unwrap();
+    let pair = EcdsaKeyPair::from_pkcs8(fixed, der.as_ref(), &SystemRandom::new()).unwrap();
+    Key { kid: "test-p256", pair: Pair::P256(pair) }
+});
 /// An Ed25519 key.
 pub static ED25519: LazyLock<Key> = LazyLock::new(|| Key::load("test-ed25519", "ed25519.pem"));
 

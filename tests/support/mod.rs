@@ -40,6 +40,7 @@ pub mod process;
 pub mod proxy;
 pub mod redis;
 pub mod replicas;
+pub mod root;
 pub mod servers;
 pub mod shut_out;
 pub mod softhsm;

@@ -57,7 +57,13 @@ impl SshPlan {
             host: granted.host,
             ca: if granted.host { at.signing.ssh_host } else { at.signing.ssh_user },
             key,
-            key_id: format!("{} {} {}", grant.bot, grant.token, at.provenance.line),
+            // The trusted cluster's name is in that of the bot already; its log may be read where several clusters' are.
+            key_id: format!(
+                "{} {} {}",
+                grant.bot,
+                if grant.until.is_some() { at.cluster } else { &grant.token },
+                at.provenance.line
+            ),
             principals: granted.principals.clone(),
             extensions: granted.extensions.iter().map(ToString::to_string).collect(),
             critical,

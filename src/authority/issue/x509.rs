@@ -55,7 +55,7 @@ impl TlsPlan {
             key: spki,
             common_name: granted.common_name.clone(),
             organizations: granted.organizations.clone(),
-            uri: format!("spiffe://{}/bot/{}", at.cluster, grant.bot),
+            uri: format!("spiffe://{}/{}", at.cluster, grant.spiffe_path()),
             now: at.now,
             until,
             ca: at.signing.tls,

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::output::{self, OutputPolicy};
 use super::resources::{JoinToken, Policy};
 use crate::denial::{Denial, Reason};
+use crate::join::trusted_cluster;
 use crate::join::verify::{AssumedIdentity, Identity};
 use crate::wire::{LeafRequest, MIN_TTL, OutputRequest};
 
@@ -12,6 +13,7 @@ mod asked;
 pub(super) mod grant;
 mod leaves;
 pub(super) mod matching;
+pub(super) mod remote;
 pub(super) mod role_set;
 
 use grant::{Grant, OutputGrant, Preview};
@@ -74,10 +76,15 @@ impl Policy {
     ) -> Result<Preview, Denial> {
         matching::admit(token, claims)?;
         // Always there, unless the token is of another policy than this one.
-        let bot = self.bots.get(&token.bot).ok_or_else(|| {
+        let gone = || {
             let detail = format!("join token `{}` is for bot `{}`, which is gone", token.name, token.bot);
             Denial::new(Reason::NoRuleMatches, detail)
-        })?;
+        };
+        let remote = token.map.as_ref().map(|map| self.remote_bot(token, map, claims)).transpose()?;
+        let bot = match &remote {
+            Some(bot) => bot,
+            None => self.bots.get(&token.bot).ok_or_else(gone)?,
+        };
         let ttl = ttl(request.ttl_seconds)?;
         // Who goes to leaves alone needs nothing here.
         let types = match request.outputs {
@@ -99,8 +106,9 @@ impl Policy {
         let leaves =
             request.leaves.iter().map(|leaf| leaves::grant(self, (token, bot), leaf, ttl, &mut warnings));
         let leaves = leaves.collect::<Result<_, _>>()?;
+        let until = remote.as_ref().and_then(|_| trusted_cluster::granted_until(claims));
         let (bot, token) = (bot.name.clone(), token.name.clone());
-        Ok(Preview { bot, token, outputs, leaves, warnings: warnings.0 })
+        Ok(Preview { bot, token, until, outputs, leaves, warnings: warnings.0 })
     }
 }
 

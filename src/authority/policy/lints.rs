@@ -12,6 +12,7 @@ use super::resources::Policy;
 mod audiences;
 mod contradictions;
 mod findings;
+mod mapped;
 mod names;
 mod never;
 mod nothing;
@@ -51,6 +52,7 @@ pub static LINTS: &[Lint] = &[
     Lint { name: "no-user", run: names::no_user },
     Lint { name: "shared-user", run: names::shared_user },
     Lint { name: "source-pin", run: names::source_pin },
+    Lint { name: "mapped-traits", run: mapped::traits },
     Lint { name: "any-audience", run: audiences::any_audience },
     Lint { name: "unused-role", run: roles::unused_role },
     Lint { name: "unused-bot", run: roles::unused_bot },

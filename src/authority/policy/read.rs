@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::resources::{Bot, LeafCluster, Origin, Policy, Role};
+use super::resources::{Bot, JoinToken, LeafCluster, Origin, Policy, Role};
 use crate::document::{self, Mistake, Mistakes, Node, Place};
 use crate::elsewhere;
 use crate::error::Error;
@@ -15,6 +15,7 @@ mod leaf_cluster;
 mod metadata;
 mod role;
 mod token;
+mod trusted_cluster;
 
 use bot::RoleNames;
 use metadata::Metadata;
@@ -70,7 +71,6 @@ static KINDS: &[ResourceKind] = &[
         read: Reading::preference,
     },
     ResourceKind { kind: "leaf_cluster", versions: &["v1"], fixed_name: None, read: Reading::leaf_cluster },
-    // Known, so that its author is told more than that it is not.
     ResourceKind {
         kind: "trusted_cluster",
         versions: &["v2"],
@@ -96,6 +96,8 @@ struct Reading {
     /// What is read so far; the bots come when their roles are known.
     policy: Policy,
     bots: Vec<(usize, Bot, RoleNames)>,
+    /// Trusted clusters, whose roles are known when all is read.
+    clusters: Vec<(usize, JoinToken)>,
     /// The same of leaf clusters.
     leaves: Vec<(usize, LeafCluster, RoleNames)>,
     /// Which bot each token names: source, place, name.
@@ -186,9 +188,10 @@ impl Reading {
         read
     }
 
-    fn trusted_cluster(&mut self, head: Head, _spec: &Node) -> Result<(), Mistakes> {
-        let mistake = Mistake::new(head.origin.place, "trusted clusters are not supported yet");
-        Err(mistake.hint("remove the resource; an authority trusts no other one").into())
+    fn trusted_cluster(&mut self, head: Head, spec: &Node) -> Result<(), Mistakes> {
+        let cluster = trusted_cluster::read(head.name, head.origin, spec)?;
+        self.clusters.push((head.source, cluster));
+        Ok(())
     }
 
     /// Resolves what resources name, and gives the policy if there was no mistake.
@@ -206,6 +209,7 @@ impl Reading {
             self.policy.bots.insert(bot.name.clone(), bot);
         }
         self.finish_leaves();
+        self.finish_clusters();
         if self.names.is_empty() && self.mistakes.is_empty() {
             // A policy that was there and is gone is not one that lets nobody in.
             let mistake = Mistake::new(BEGINNING, "no policy: no file holds a resource");
@@ -234,6 +238,23 @@ impl Reading {
             self.mistakes.extend(leaves.get(index).map(|(source, ..)| (*source, mistake)));
         }
         self.policy.leaves = leaves.into_iter().map(|(_, leaf, _)| (leaf.name.clone(), leaf)).collect();
+    }
+
+    fn finish_clusters(&mut self) {
+        for (source, cluster) in std::mem::take(&mut self.clusters) {
+            for (name, place) in cluster.map.iter().flat_map(|map| &map.lines).flat_map(|line| &line.local) {
+                self.check_known(source, "role", name.clone(), *place);
+            }
+            // A request names either in the same field, and the trail too.
+            if let Some(token) = self.names.get(&("token", cluster.name.clone())) {
+                let message =
+                    format!("the trusted cluster `{0}` has the name of the join token `{0}`", cluster.name);
+                let hint = format!("that is at {token}; rename it, since the cluster's name is its root's");
+                self.mistakes.push((source, Mistake::new(cluster.origin.place, message).hint(hint)));
+            }
+            self.told(source, trusted_cluster::check(&self.policy, &cluster));
+            self.policy.clusters.insert(cluster.name.clone(), cluster);
+        }
     }
 
     /// It is enough that it is there: it may have mistakes of its own.

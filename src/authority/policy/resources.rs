@@ -11,6 +11,7 @@ mod labels;
 mod leaf_cluster;
 mod origin;
 mod role;
+mod role_map;
 mod template;
 
 pub use leaf_cluster::LeafCluster;
@@ -23,6 +24,7 @@ pub(crate) use fields::{
 };
 pub(crate) use labels::Reach;
 pub(crate) use role::{MAX_PRINCIPALS, Options, Role, needs_mfa, role_names};
+pub(crate) use role_map::{MapLine, RoleMap};
 pub(crate) use template::{Template, is_trait_name};
 
 use crate::error::Error;
@@ -39,6 +41,8 @@ pub struct Policy {
     /// How many files it is from.
     pub(super) files: usize,
     pub(super) tokens: HashMap<String, JoinToken>,
+    /// The trusted clusters, each as a join token of its method.
+    pub(super) clusters: HashMap<String, JoinToken>,
     pub(super) bots: HashMap<String, Bot>,
     /// Every role, held or not; bots share these.
     pub(super) roles: HashMap<String, Arc<Role>>,
@@ -56,7 +60,7 @@ pub struct JoinToken {
     pub name: String,
     /// Where it stands.
     pub origin: Origin,
-    /// The bot that a job becomes.
+    /// The bot that a job becomes; see [`JoinToken::bot_of`].
     pub bot: String,
     /// Its join method.
     pub method: &'static Method,
@@ -64,24 +68,23 @@ pub struct JoinToken {
     pub verifier: Box<dyn Verifier>,
     /// How many requests may use one proof that is not bound to their keys.
     pub max_uses: u32,
+    /// What the roles of its jobs are here, where it is a trusted cluster; then it has no bot.
+    pub(crate) map: Option<RoleMap>,
 }
 
 impl Policy {
-    /// The join token of that name.
+    /// The join token of that name, or the trusted cluster, which stands for one.
     pub fn token(&self, name: &str) -> Option<&JoinToken> {
-        self.tokens.get(name)
+        self.tokens.get(name).or_else(|| self.clusters.get(name))
     }
 
-    /// Whether a bot, a role, a join token or a leaf cluster has that name.
+    /// Whether a bot, a role, a join token, a trusted cluster or a leaf cluster has that name.
     pub fn has(&self, name: &str) -> bool {
         let is_leaf = self.leaves.contains_key(name);
-        self.tokens.contains_key(name)
-            || self.bots.contains_key(name)
-            || self.roles.contains_key(name)
-            || is_leaf
+        self.token(name).is_some() || self.bots.contains_key(name) || self.roles.contains_key(name) || is_leaf
     }
 
-    /// How much there is: `3 bots, 4 roles, 5 join tokens from 2 files`; leaf clusters where there are any.
+    /// How much there is: `3 bots, 4 roles, 5 join tokens from 2 files`; clusters where there are any.
     pub fn summary(&self) -> String {
         let [bots, roles, tokens, files] = [
             (self.bots.len(), "bot"),
@@ -90,11 +93,10 @@ impl Policy {
             (self.files, "file"),
         ]
         .map(|(count, what)| counted(count, what));
-        let leaves = match self.leaves.len() {
-            0 => String::new(),
-            count => format!(", {}", counted(count, "leaf cluster")),
-        };
-        format!("{bots}, {roles}, {tokens}{leaves} from {files}")
+        let clusters = [(self.clusters.len(), "trusted cluster"), (self.leaves.len(), "leaf cluster")];
+        let clusters = clusters.into_iter().filter(|(count, _)| *count > 0);
+        let clusters: String = clusters.map(|(count, what)| format!(", {}", counted(count, what))).collect();
+        format!("{bots}, {roles}, {tokens}{clusters} from {files}")
     }
 
     /// Every leaf cluster, in no particular order.
@@ -102,7 +104,7 @@ impl Policy {
         self.leaves.values()
     }
 
-    /// What keeps the authority of that cluster and URL from having this policy: a leaf that it is itself.
+    /// What keeps the authority of that cluster and URL from having this policy: a leaf or a root that it is itself.
     pub fn mistakes_at(&self, cluster: &str, public_url: &str) -> Vec<Error> {
         let own = |leaf: &&LeafCluster| leaf.name == cluster || leaf.url == public_url;
         let mut leaves: Vec<&LeafCluster> = self.leaves().filter(own).collect();
@@ -115,7 +117,21 @@ impl Policy {
             ))
             .hint("a leaf cluster is another authority: remove it here, or name that one")
         };
-        leaves.into_iter().map(mistake).collect()
+        let mut mistakes: Vec<Error> = leaves.into_iter().map(mistake).collect();
+        let own = |root: &&JoinToken| root.name == cluster || root.verifier.issuer() == Some(public_url);
+        let mut roots: Vec<&JoinToken> = self.clusters().filter(own).collect();
+        roots.sort_unstable_by(|a, b| a.origin.cmp(&b.origin));
+        mistakes.extend(roots.into_iter().map(|root| {
+            let what = if root.name == cluster { "cluster" } else { "`public_url`" };
+            Error::usage(format!("{}: the trusted cluster `{}` is this authority's own {what}", root.origin, root.name))
+                .hint("a trusted cluster is another authority: its jobs come by join tokens there, its own by those here")
+        }));
+        mistakes
+    }
+
+    /// Every trusted cluster, in no particular order.
+    pub fn clusters(&self) -> impl Iterator<Item = &JoinToken> {
+        self.clusters.values()
     }
 
     /// Every join token, in no particular order.

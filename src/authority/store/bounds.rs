@@ -36,7 +36,7 @@ pub(super) const MAX_ROW: i64 = 8 << 10;
 pub(super) const NAME: usize = 128;
 
 /// Claims that are kept before others.
-const FIRST: &[&str] = &["iss", "sub", "aud", "iat", "exp"];
+const FIRST: &[&str] = &["iss", "sub", "aud", "iat", "exp", "provenance"];
 
 /// The most that an event keeps of texts and claims.
 pub(super) struct Bounds {

@@ -10,6 +10,7 @@ use super::locks::{Lock, LockKind, Shut};
 use super::{CertificateKind, NewCertificate, NewIssuance, NewRefusal, NewRevocation, NewSigned, PlanRecord};
 use crate::authority::ca::CaSet;
 use crate::clock::rfc3339;
+use crate::join;
 use crate::join::instance::InstanceJoin;
 use crate::text::json_text;
 
@@ -124,9 +125,15 @@ pub(super) fn issued(entry: &NewIssuance, plan: &PlanRecord) -> NewEvent {
         .of(Some(&entry.bot), Some(&entry.token))
         .with("join_method", &*entry.join_method)
         .with("provenance", &*entry.provenance)
+        .with("origin", origin(&entry.join_method, &entry.claims))
         .with_outputs(&plan.certificates)
         .with("peer", &*entry.peer)
         .with_claims(&entry.claims, &TRAIL)
+}
+
+/// Where a job comes from that another cluster vouches for, by which the trail there finds it.
+fn origin(join_method: &str, claims: &Map<String, Value>) -> Option<Value> {
+    join::find(join_method).filter(|method| method.of_cluster).map(|_| join::trusted_cluster::origin(claims))
 }
 
 /// The `signed` event, of a command.
@@ -149,6 +156,9 @@ pub(super) fn refused(entry: &NewRefusal) -> NewEvent {
         .with("detail", cut(&entry.detail, bounds.detail))
         .with("verified", entry.verified)
         .with("peer", &*entry.peer);
+    // Of a stranger's, its claims say it.
+    let claims = entry.claims.as_ref().filter(|_| entry.verified && entry.stranger.is_none());
+    let event = event.with("origin", claims.and_then(|claims| origin(&entry.join_method, claims)));
     match &entry.claims {
         Some(claims) => event.with_claims(claims, bounds),
         None => event,
@@ -164,6 +174,7 @@ pub(super) fn revoked(entry: &NewRevocation, begun: &Map<String, Value>) -> NewE
         .with("by", text("by"))
         .with("serials", begun.get("serials").cloned().unwrap_or_else(|| json!([])))
         .with("provenance", text("provenance"))
+        .with("origin", begun.get("origin").cloned())
         .with("reason", "given_back")
         .with("peer", &*entry.peer)
 }

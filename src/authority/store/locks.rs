@@ -252,6 +252,7 @@ impl Subject {
         subject.fact(LockKind::JoinMethod, Some(join_method));
         subject.fact(LockKind::Issuer, claims.get("iss").and_then(Value::as_str));
         if let Some(method) = join::find(join_method) {
+            let (method, claims) = join::behind(method, claims);
             let runs = method.texts(method.runs, claims);
             subject.facts.extend(runs.into_iter().map(|run| (LockKind::Run, run)));
             subject.repositories = method.texts(method.repositories, claims);

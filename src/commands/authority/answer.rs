@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::authority::policy::{JoinToken, OutputGrant, Policy, PolicyRequest, Preview, RuleTrial, Trial};
+use crate::authority::policy::{
+    JoinToken, MapTrial, OutputGrant, Policy, PolicyRequest, Preview, RuleTrial, Trial,
+};
 use crate::cli::authority::Check;
 use crate::denial::{Denial, Reason};
 use crate::document::parse_duration;
@@ -16,7 +18,7 @@ use crate::join::jwt::{self, Jwt};
 use crate::once::settings::output::{RawOutput, parse_output};
 use crate::output::{self, UsedBy};
 use crate::text::{did_you_mean, shown, shown_exactly, shown_long};
-use crate::wire::{MAX_TOKEN, OutputRequest, SshRequest, TRUSTED_CLUSTER, TlsRequest};
+use crate::wire::{MAX_TOKEN, OutputRequest, PASSPORT, SshRequest, TlsRequest};
 
 /// What an answer from claims alone leaves out.
 const NOT_JUDGED: &str =
@@ -25,10 +27,17 @@ const NOT_JUDGED: &str =
 /// And where workers register.
 const NOT_JUDGED_EITHER: &str = "nor whether such a worker is registered, and not locked";
 
+/// And where another cluster vouches for a job.
+const NOT_JUDGED_OF_GRANT: &str = "nor for how long its own cluster grants it anything";
+
 pub(super) struct Answer {
     token: String,
+    noun: &'static str,
     registers: bool,
+    is_remote: bool,
     rules: Vec<RuleTrial>,
+    denials: Vec<RuleTrial>,
+    map: Vec<MapTrial>,
     /// The leaf clusters that it may go to, and the roles that go there.
     leaves: Vec<(String, Vec<String>)>,
     result: Result<Preview, Denial>,
@@ -36,15 +45,18 @@ pub(super) struct Answer {
 
 /// Asks the policy of the authority at that URL about the claims in `file`, for the join token and outputs of `args`.
 pub(super) fn ask(policy: &Policy, file: &Path, args: &Check, public_url: Option<&str>) -> Result<Answer> {
-    let name = args.token.as_deref().unwrap_or_default();
-    let token = policy.token(name).ok_or_else(|| {
-        let mut names: Vec<&str> = policy.tokens().map(|token| token.name.as_str()).collect();
+    let (option, noun, name) = match &args.from {
+        Some(name) => ("--from", "trusted cluster", name.as_str()),
+        None => ("--token", "join token", args.token.as_deref().unwrap_or_default()),
+    };
+    let token = policy.token(name).filter(|token| token.noun() == noun).ok_or_else(|| {
+        let all = policy.tokens().chain(policy.clusters()).filter(|token| token.noun() == noun);
+        let mut names: Vec<&str> = all.map(|token| token.name.as_str()).collect();
         names.sort_unstable();
-        let error =
-            Error::usage(format!("`--token`: the policy has no join token `{}`", shown_exactly(name)));
+        let error = Error::usage(format!("`{option}`: the policy has no {noun} `{}`", shown_exactly(name)));
         did_you_mean(name, &names).into_iter().fold(error, Error::hint)
     })?;
-    let claims = read_claims(file)?;
+    let claims = read_claims(file, args.from.is_some().then_some(PASSPORT))?;
     let outputs: Vec<OutputRequest> =
         args.outputs.iter().map(|text| output(text, &args.roles)).collect::<Result<_>>()?;
     let ttl = parse_duration(&args.ttl).map_err(|why| Error::usage(format!("`--ttl`: {why}")))?;
@@ -57,8 +69,9 @@ pub(super) fn ask(policy: &Policy, file: &Path, args: &Check, public_url: Option
     );
     let method = token.method.name;
     if let Some(other) = args.join_method.as_deref().filter(|other| *other != method) {
-        let detail = format!("the join token is for {method}, not for {}", shown_exactly(other));
+        let detail = format!("the {noun} is for {method}, not for {}", shown_exactly(other));
         answer.rules.clear();
+        answer.map.clear();
         answer.result = Err(Denial::new(Reason::MethodMismatch, detail));
     }
     Ok(answer)
@@ -71,12 +84,23 @@ pub(super) fn judge(
     claims: Map<String, Value>,
     asked: &PolicyRequest<'_>,
 ) -> Answer {
-    let rules = Policy::trial(token, &claims);
+    let (rules, denials) = (Policy::trial(token, &claims), Policy::denials(token, &claims));
+    let map = token.map_trial(&claims);
     let result = token.verifier.assume(claims).and_then(|assumed| policy.preview(token, &assumed, asked));
     let names = |roles: Vec<&str>| roles.into_iter().map(str::to_owned).collect();
-    let leaves = if token.method.name == TRUSTED_CLUSTER { Vec::new() } else { policy.leaves_of(&token.bot) };
+    let leaves = if token.method.of_cluster { Vec::new() } else { policy.leaves_of(&token.bot) };
     let leaves = leaves.into_iter().map(|(leaf, roles)| (leaf.name.clone(), names(roles))).collect();
-    Answer { token: token.name.clone(), registers: token.method.registers, rules, leaves, result }
+    Answer {
+        token: token.name.clone(),
+        noun: token.noun(),
+        registers: token.method.registers,
+        is_remote: token.method.of_cluster,
+        rules,
+        denials,
+        map,
+        leaves,
+        result,
+    }
 }
 
 /// An output as `once` reads it, `TYPE[,KEY=VALUE…]`, and asks for it: without
@@ -96,8 +120,8 @@ pub(super) fn output(text: &str, roles: &[String]) -> Result<OutputRequest> {
     })
 }
 
-/// Claims as JSON, or a token whose claims are read.
-fn read_claims(file: &Path) -> Result<Map<String, Value>> {
+/// Claims as JSON, or a token whose claims are read, one of that type.
+fn read_claims(file: &Path, typ: Option<&str>) -> Result<Map<String, Value>> {
     let text = read::input(file, Limit::bytes(2 * MAX_TOKEN))
         .map_err(|unfit| unfit.error(Kind::Usage, format!("cannot read the claims in {}", file.display())))?;
     let text = text.trim();
@@ -108,7 +132,7 @@ fn read_claims(file: &Path) -> Result<Map<String, Value>> {
     if text.starts_with('{') {
         return jwt::strict_object(text.as_bytes()).map_err(|error| wrong(error.to_string()));
     }
-    Jwt::parse(text).map(|jwt| jwt.claims).map_err(|denial| wrong(denial.detail))
+    Jwt::parse_as(text, typ).map(|jwt| jwt.claims).map_err(|denial| wrong(denial.detail))
 }
 
 impl Answer {
@@ -129,9 +153,11 @@ impl Answer {
 
     /// For people.
     pub(super) fn text(&self) -> String {
-        let mut page = vec![format!("join token `{}`", self.token)];
-        for RuleTrial { origin, admits, trials } in &self.rules {
-            let verdict = if *admits { "lets the job in" } else { "does not" };
+        let mut page = vec![format!("{} `{}`", self.noun, self.token)];
+        let rules = self.rules.iter().map(|rule| (rule, ["lets the job in", "does not"]));
+        let denials = self.denials.iter().map(|rule| (rule, ["keeps the job out", "does not"]));
+        for (RuleTrial { origin, admits, trials }, [yes, no]) in rules.chain(denials) {
+            let verdict = if *admits { yes } else { no };
             page.push(format!("  rule at {origin}: {verdict}"));
             page.extend(trials.iter().map(|Trial { field, got, wanted, met, form }| {
                 let mark = if *met { "yes" } else { "no " };
@@ -139,6 +165,15 @@ impl Answer {
                 format!("    {mark} `{field}`: got {got}, wanted {wanted}{form}")
             }));
         }
+        page.extend(self.map.iter().map(|MapTrial { origin, remote, local, taken }| {
+            let local = local.join(", ");
+            match taken.as_slice() {
+                [] => format!("  line at {origin}: no role is `{remote}`, which gives {local}"),
+                taken => {
+                    format!("  line at {origin}: {} is `{remote}`, which gives {local}", taken.join(", "))
+                }
+            }
+        }));
         page.push(self.line());
         for preview in self.result.iter() {
             preview.outputs.iter().for_each(|output| granted(output, &mut page));
@@ -149,6 +184,7 @@ impl Answer {
         }
         page.push(NOT_JUDGED.to_owned());
         page.extend(self.registers.then(|| NOT_JUDGED_EITHER.to_owned()));
+        page.extend(self.is_remote.then(|| NOT_JUDGED_OF_GRANT.to_owned()));
         page.join("\n") + "\n"
     }
 
@@ -173,11 +209,18 @@ impl Answer {
                 "audience": output.jwt.as_ref().map(|jwt| &jwt.audience),
             })
         };
+        let line = |line: &MapTrial| json!({"at": line.origin.to_string(), "remote": line.remote, "local": line.local, "taken": line.taken});
         let asked = json!({
             "token": self.token,
             "allowed": self.is_allowed(),
             "rules": self.rules.iter().map(rule).collect::<Vec<_>>(),
             "not_judged": ["signature", "audience", "key_binding", "time", "single_use"],
+        });
+        let mapped = self.is_remote.then(|| {
+            json!({
+                "denials": self.denials.iter().map(rule).collect::<Vec<_>>(),
+                "role_map": self.map.iter().map(line).collect::<Vec<_>>(),
+            })
         });
         let answer = match &self.result {
             Ok(preview) => {
@@ -188,7 +231,7 @@ impl Answer {
             }
             Err(denial) => json!({"reason": denial.reason.row().code, "detail": denial.detail}),
         };
-        let parts = [asked, answer];
+        let parts = [asked, mapped.unwrap_or_default(), answer];
         let members = parts.iter().filter_map(Value::as_object).flatten();
         members.map(|(name, value)| (name.clone(), value.clone())).collect()
     }

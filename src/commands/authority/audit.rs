@@ -27,7 +27,7 @@ pub(super) fn run(args: Audit) -> Result<()> {
         Some(serial) => {
             block_on(audit::write_of_serial(store.as_ref(), &filter, serial, line, print_part))??;
         }
-        None => block_on(audit::write(store.as_ref(), &filter, line, print_part))??,
+        None => block_on(audit::find(store.as_ref(), &filter, line, print_part))??,
     }
     let kept_from = block_on(store.kept_from())??;
     if kept_from > 0 {

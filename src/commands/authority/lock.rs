@@ -17,8 +17,8 @@ use crate::cli::authority::{Lock as Args, Whom};
 use crate::clock::{Clock, rfc3339};
 use crate::environment::Environment;
 use crate::error::{Error, Result};
-use crate::join;
 use crate::join::instance::is_id;
+use crate::join::{self, trusted_cluster};
 use crate::principal;
 use crate::random;
 use crate::runtime::block_on;
@@ -235,9 +235,22 @@ fn warn_of_unknown(config: &Config, kind: LockKind, value: &str) {
     let of_policy =
         |names: fn(&Policy) -> Vec<String>| config.load_policy().map(|policy| names(&policy)).ok();
     let known: Option<Vec<String>> = match kind {
+        // Another cluster's bots are known by its name alone.
+        LockKind::Bot if value.contains('@') => {
+            let root =
+                |policy: &Policy| policy.clusters().map(|cluster| cluster.name.clone()).collect::<Vec<_>>();
+            let is_of = |name: &String| value.ends_with(&format!("@{name}"));
+            let roots = config.load_policy().map(|policy| root(&policy)).ok();
+            roots.map(|roots| if roots.iter().any(is_of) { vec![value.to_owned()] } else { Vec::new() })
+        }
         LockKind::Bot => of_policy(|policy| policy.tokens().map(|token| token.bot.clone()).collect()),
-        LockKind::Token => of_policy(|policy| policy.tokens().map(|token| token.name.clone()).collect()),
-        LockKind::JoinMethod => Some(join::METHODS.iter().map(|method| method.name.to_owned()).collect()),
+        LockKind::Token => of_policy(|policy| {
+            policy.tokens().chain(policy.clusters()).map(|token| token.name.clone()).collect()
+        }),
+        LockKind::JoinMethod => {
+            let names = join::names().into_iter().chain([trusted_cluster::NAME]);
+            Some(names.map(str::to_owned).collect())
+        }
         _ => None,
     };
     let Some(known) = known.filter(|known| !known.iter().any(|name| name == value)) else { return };

@@ -8,8 +8,9 @@ use crate::text::shown;
 /// What every token has and what says nothing of its job (RFC 7519, section 4.1, without `sub`).
 const ABOUT_THE_TOKEN: [&str; 6] = ["iss", "aud", "exp", "nbf", "iat", "jti"];
 
-/// The conditions of a mapping from names to values.
-pub(super) fn read(field: &Field, node: &Node) -> Result<Vec<Condition>, Mistake> {
+/// The conditions of a mapping from names to values, of the claims or of what is `within` one of them; `wide` texts match
+/// as globs without parts.
+pub(super) fn read(field: &Field, node: &Node, within: &str, wide: bool) -> Result<Vec<Condition>, Mistake> {
     let mut conditions = Vec::new();
     for (key, node) in node.mapping(&format!("`{}`", field.name))?.rest() {
         let name = &key.text;
@@ -21,16 +22,20 @@ pub(super) fn read(field: &Field, node: &Node) -> Result<Vec<Condition>, Mistake
                 .hint("in one, `~0` stands for `~` and `~1` for `/`; a name that does not begin with `/` is taken as it is"));
         }
         let whose = !ABOUT_THE_TOKEN.contains(&name.trim_start_matches('/'));
-        for want in wants(name, node)? {
+        for want in wants(name, node, wide)? {
             let is_text = matches!(want, Want::Parts(_) | Want::Member(_));
             let constrains = if whose && is_text { field.constrains } else { &[] };
-            conditions.push(Condition {
-                field: name.clone(),
-                claim: name.clone(),
-                want,
-                constrains,
-                unless: None,
-            });
+            let (shown, claim) = match within {
+                "" => (name.clone(), name.clone()),
+                within if name.starts_with('/') => {
+                    (format!("{}.{name}", field.name), format!("{within}{name}"))
+                }
+                within => {
+                    let escaped = name.replace('~', "~0").replace('/', "~1");
+                    (format!("{}.{name}", field.name), format!("{within}/{escaped}"))
+                }
+            };
+            conditions.push(Condition { field: shown, claim, want, constrains, unless: None });
         }
     }
     Ok(conditions)
@@ -41,13 +46,18 @@ fn is_pointer(name: &str) -> bool {
 }
 
 /// What a claim must be: of the type that the value has.
-fn wants(name: &str, node: &Node) -> Result<Vec<Want>, Mistake> {
+fn wants(name: &str, node: &Node, wide: bool) -> Result<Vec<Want>, Mistake> {
     let name = shown(name);
     // One of a list is put together like any other text.
     let member = |name: &str, item: &Node| {
         Pattern::of(name, item, &Grammar::Unknown).map(|it| Want::Member(it.text().to_owned()))
     };
     Ok(match &node.value {
+        Yaml::Text(_) if wide => vec![Want::Property(node.text(&name)?.to_owned())],
+        Yaml::List(items) if wide && !items.is_empty() => {
+            let one = |item: &Node| item.text(&name).map(|text| Want::Property(text.to_owned()));
+            items.iter().map(one).collect::<Result<_, _>>()?
+        }
         Yaml::Text(_) => vec![Want::Parts(Pattern::of(&name, node, &Grammar::Unknown)?)],
         Yaml::Bool(value) => vec![Want::Value((*value).into())],
         Yaml::Int(value) => vec![Want::Value((*value).into())],

@@ -10,13 +10,18 @@ use crate::document::{self, Key, Mistake, Mistakes, Node};
 /// Reads the `allow` list of a join token: at least one entry, each with at
 /// least one condition.
 pub fn read(list: &Node, fields: &'static [Field]) -> Result<Vec<Rule>, Mistakes> {
+    read_as(list, "allow", fields)
+}
+
+/// The same of a list at another key.
+pub fn read_as(list: &Node, key: &str, fields: &'static [Field]) -> Result<Vec<Rule>, Mistakes> {
     let mut mistakes = Mistakes::default();
-    let entries = list.list("allow")?.iter();
-    let rules = entries.filter_map(|entry| mistakes.keep(read_rule(entry, fields))).collect();
+    let entries = list.list(key)?.iter();
+    let rules = entries.filter_map(|entry| mistakes.keep(read_rule(entry, key, fields))).collect();
     mistakes.or(rules)
 }
 
-fn read_rule(entry: &Node, fields: &'static [Field]) -> Result<Rule, Mistakes> {
+fn read_rule(entry: &Node, key: &str, fields: &'static [Field]) -> Result<Rule, Mistakes> {
     let mut mapping = entry.mapping_or_empty("a rule")?;
     let mut conditions = Vec::new();
     for (key, node) in mapping.rest() {
@@ -25,7 +30,8 @@ fn read_rule(entry: &Node, fields: &'static [Field]) -> Result<Rule, Mistakes> {
     }
     mapping.finish()?;
     if conditions.is_empty() {
-        return Err(Mistake::new(entry.place, "a rule without conditions would let everybody in").into());
+        let would = if key == "deny" { "keep everybody out" } else { "let everybody in" };
+        return Err(Mistake::new(entry.place, format!("a rule without conditions would {would}")).into());
     }
     let named: Vec<String> = conditions.iter().map(|condition| condition.field.clone()).collect();
     for condition in &mut conditions {
@@ -44,8 +50,10 @@ fn read_conditions(key: &Key, node: &Node, fields: &'static [Field]) -> Result<V
     let known = || fields.iter().map(|field| field.name).collect::<Vec<_>>();
     let field = fields.iter().find(|field| field.names(&key.text));
     let field = field.ok_or_else(|| document::unknown(key, "a rule", &known()))?;
-    if field.matches == Match::Claims {
-        return claims::read(field, node);
+    match field.matches {
+        Match::Claims => return claims::read(field, node, "", false),
+        Match::ClaimsIn { within, wide } => return claims::read(field, node, within, wide),
+        _ => {}
     }
     let want = read_want(field, node)?;
     let claim = if field.matches == Match::Property { &key.text } else { field.claim };
@@ -58,7 +66,7 @@ fn read_want(field: &Field, node: &Node) -> Result<Want, Mistake> {
     let text = || node.text(field.name).map(str::to_owned);
     Ok(match field.matches {
         // Claims have names of their own, so `read_rule` takes them apart.
-        Match::Glob | Match::Claims => Want::Glob(text()?),
+        Match::Glob | Match::Claims | Match::ClaimsIn { .. } => Want::Glob(text()?),
         Match::Parts(grammar) => Want::Parts(Pattern::of(field.name, node, grammar)?),
         Match::Member => Want::Member(text()?),
         Match::Property => Want::Property(text()?),

@@ -182,6 +182,14 @@ pub enum Match {
     /// the claim's own type: text as [`Match::Parts`] that nobody knows, a boolean or
     /// whole number as it is, a list of texts each as [`Match::Member`].
     Claims,
+    /// The same, of what is `within` a claim, a JSON pointer to that. Where it is `wide`, as for what is denied, texts match
+    /// as globs without parts.
+    ClaimsIn {
+        /// The pointer.
+        within: &'static str,
+        /// See above.
+        wide: bool,
+    },
 }
 
 /// One entry of a join token's `allow`: all its conditions must hold.

@@ -89,13 +89,13 @@ authority::validity: clock text
 authority::ca: wire
 authority::rotation: authority::ca error
 authority::old_trust:
-authority::store: authority::ca authority::limits clock environment error folder join::find join::instance
-    join::METHODS join::verify net output::SSH_HOST pem random secret terminal text wire
+authority::store: authority::ca authority::limits clock environment error folder join::behind join::find join::instance
+    join::METHODS join::trusted_cluster join::verify net output::SSH_HOST pem random secret terminal text wire
 # Of the store, only the proof that something is recorded.
 authority::keys: authority::ca authority::store::CertificateKind authority::store::Recorded authority::store::RevokedCertificate
     authority::validity aws clock environment error folder jws net openssh pem random retry runtime secret suite terminal text wire
 authority::policy: denial document elsewhere error join::elsewhere join::find join::method join::METHODS join::names
-    join::of_issuer join::rules join::verify net::authority_origin net::ca_pins net::lies_under output principal text wire
+    join::of_issuer join::rules join::trusted_cluster join::verify net::authority_origin net::ca_pins net::lies_under output principal text wire
 authority::policy_files: authority::policy error folder text
 authority::config: authority::ca authority::keys authority::limits authority::policy authority::policy_files authority::store::STORE_KEY
     authority::store::StoreKey authority::store::StorePlace document environment error folder net secret suite
@@ -132,7 +132,7 @@ authority::serve: authority authority::connections authority::head authority::ht
 # the commands
 commands: authority authority::audit authority::ca authority::config authority::discovery authority::issue authority::keys
     authority::policy authority::policy_files authority::revocation::alarm_of authority::rotation authority::serve authority::store authority::tls authority::validity cli clock denial destination document
-    environment error folder host join join::example join::instance::is_id join::instance::secret_hash join::issuers::probe join::jwt join::method
+    environment error folder host join join::example join::instance::is_id join::instance::secret_hash join::issuers::pinned join::issuers::probe join::jwt join::method
     join::verify krl net once once::command once::revoke once::runs once::settings openssh output pem principal process random runtime
     secret suite terminal text wire
 main: cli commands environment net secret terminal

@@ -26,12 +26,24 @@ pub struct Preview {
     pub bot: String,
     /// The join token that lets it in.
     pub token: String,
+    /// When what its own cluster has granted it ends, in seconds since 1970, where it is another one's: nothing outlives it.
+    pub until: Option<i64>,
     /// One for each output asked for, in the same order.
     pub outputs: Vec<OutputGrant>,
     /// One for each leaf cluster asked for, in the same order.
     pub leaves: Vec<LeafGrant>,
     /// What the job should know, each once: a role that was left out, say.
     pub warnings: Vec<String>,
+}
+
+impl Preview {
+    /// The path of its SPIFFE id, below its cluster's name: another cluster's bot is none of this one's.
+    pub fn spiffe_path(&self) -> String {
+        match self.bot.split_once('@') {
+            Some((bot, root)) => format!("remote/{root}/bot/{bot}"),
+            None => format!("bot/{}", self.bot),
+        }
+    }
 }
 
 /// What one output is granted: at least one of [`OutputGrant::ssh`],

@@ -10,6 +10,11 @@ use crate::text::shown_exactly;
 /// One rule of the token must match: all its conditions hold and none of its
 /// guards strikes. What the denial tells says nothing of the rules.
 pub(crate) fn admit(token: &JoinToken, claims: &Map<String, Value>) -> Result<(), Denial> {
+    if let Some(rule) = token.verifier.denials().iter().find(|rule| holds(rule, claims)) {
+        let at = token.origin.at(rule.place);
+        let told = format!("`deny` of {} `{}` keeps it out, at {at}", token.noun(), token.name);
+        return Err(Denial::new(Reason::NoRuleMatches, told));
+    }
     if token.verifier.admits_all() {
         return Ok(());
     }
@@ -24,7 +29,10 @@ pub(crate) fn admit(token: &JoinToken, claims: &Map<String, Value>) -> Result<()
         (rule.conditions.len() - met, std::cmp::Reverse(met))
     });
     let Some(rule) = nearest else {
-        return Err(Denial::new(Reason::NoRuleMatches, format!("join token `{}` has no rules", token.name)));
+        return Err(Denial::new(
+            Reason::NoRuleMatches,
+            format!("{} `{}` has no rules", token.noun(), token.name),
+        ));
     };
     // A rule that holds but for its guards lacks no condition, so it is the nearest.
     let reason = if holds(rule, claims) { Reason::RiskyEvent } else { Reason::NoRuleMatches };
@@ -62,6 +70,11 @@ impl Policy {
     /// whether a job with them is believed or not; in the order of the file.
     pub fn trial(token: &JoinToken, claims: &Map<String, Value>) -> Vec<RuleTrial> {
         token.verifier.rules().iter().map(|rule| trial(token, rule, claims)).collect()
+    }
+
+    /// The same of the entries of `deny`, each of which keeps the job out where it lets it in.
+    pub fn denials(token: &JoinToken, claims: &Map<String, Value>) -> Vec<RuleTrial> {
+        token.verifier.denials().iter().map(|rule| trial(token, rule, claims)).collect()
     }
 }
 
@@ -106,7 +119,8 @@ fn explanation(token: &JoinToken, rule: &Rule, claims: &Map<String, Value>) -> S
     let (met, unmet): (Vec<&Condition>, Vec<&Condition>) =
         rule.conditions.iter().partition(|condition| condition.holds(claims));
     let mut told = format!(
-        "no rule of join token `{}` matches; the nearest is at {}, with {} of {} conditions met",
+        "no rule of {} `{}` matches; the nearest is at {}, with {} of {} conditions met",
+        token.noun(),
         token.name,
         token.origin.at(rule.place),
         met.len(),
@@ -217,6 +231,7 @@ mod tests {
                 method: join::METHODS[0],
                 verifier: Box::new(Rules(rules)),
                 max_uses: 1,
+                map: None,
             };
             let denial = admit(&token, &Map::new()).unwrap_err();
             assert_eq!(

@@ -3,7 +3,9 @@
 use std::fmt::Display;
 
 use crate::authority::policy::resources::{Bot, JoinToken, LeafCluster, Origin, Policy, Reach, Role, Trait};
+use crate::document::Place;
 use crate::join::rules::Rule;
+use crate::join::trusted_cluster;
 use crate::text::listed;
 
 /// What a lint found.
@@ -51,6 +53,18 @@ impl Findings<'_> {
     pub(super) fn token(&mut self, token: &JoinToken, what: impl Display, hint: impl Into<String>) {
         let message = format!("join token `{}` {what}", token.name);
         self.add("token", &token.name, token.origin.clone(), message, hint.into());
+    }
+
+    /// Of a trusted cluster, by a place in it; `what` follows its name in the message.
+    pub(super) fn cluster(
+        &mut self,
+        cluster: &JoinToken,
+        place: Place,
+        what: impl Display,
+        hint: impl Into<String>,
+    ) {
+        let message = format!("trusted cluster `{}` {what}", cluster.name);
+        self.add(trusted_cluster::NAME, &cluster.name, cluster.origin.at(place), message, hint.into());
     }
 
     /// Of a bot.

@@ -56,9 +56,12 @@ pub(super) fn no_hosts(policy: &Policy, findings: &mut Findings<'_>) {
     }
 }
 
-/// Roles that no bot has.
+/// Roles that no bot has, nor another cluster's by a map.
 pub(super) fn unused_role(policy: &Policy, findings: &mut Findings<'_>) {
-    let held: HashSet<&str> = policy.held().map(|(_, role)| role.name.as_str()).collect();
+    let mapped = policy.clusters().filter_map(|cluster| cluster.map.as_ref());
+    let mapped =
+        mapped.flat_map(|map| &map.lines).flat_map(|line| &line.local).map(|(name, _)| name.as_str());
+    let held: HashSet<&str> = policy.held().map(|(_, role)| role.name.as_str()).chain(mapped).collect();
     for role in policy.roles.values().filter(|role| !held.contains(role.name.as_str())) {
         let message = format!("no bot has the role `{}`", role.name);
         findings.about_role(role, message, "give it to a bot, or remove it");

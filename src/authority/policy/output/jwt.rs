@@ -7,13 +7,11 @@ use crate::authority::policy::resources::AUDIENCES;
 use crate::denial::{Denial, Reason};
 use crate::net::lies_under;
 use crate::output::{AUDIENCE, JWT, MAX_JWT_TTL, TTL, USUAL_JWT_TTL, jwt_ttl};
+use crate::wire::TRUSTED_CLUSTER;
 
 /// What its roles become.
 pub(super) static POLICY: OutputPolicy =
     OutputPolicy { declaration: &JWT, recorded: &[AUDIENCE, TTL], fields: &[&AUDIENCES], grant };
-
-/// The join method of jobs that another cluster vouches for.
-const TRUSTED_CLUSTER: &str = "trusted_cluster";
 
 fn grant(set: &mut RoleSet<'_, '_>) -> Result<Certificates, Denial> {
     let refused = |set: &RoleSet<'_, '_>, why: &str| {

@@ -131,8 +131,8 @@ fn mistakes_of_any_resource() {
             "p.yaml:1:96: the `spec` of `cluster_auth_preference` has no `type` | it may have: require_session_mfa",
         ),
         (
-            "{kind: trusted_cluster, version: v2, metadata: {name: leaf.example.com}, spec: {enabled: true}}",
-            "p.yaml:1:55: trusted clusters are not supported yet | remove the resource; an authority trusts no other one",
+            "{kind: trusted_cluster, version: v2, metadata: {name: root.example.com}, spec: {url: 'https://r', role_map: [{remote: a, local: [b]}]}}",
+            "p.yaml:1:127: there is no role `b` | define it: `kind: role`",
         ),
     ] {
         told(text, wanted);

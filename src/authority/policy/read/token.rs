@@ -42,7 +42,7 @@ pub(super) fn read(
     let (Some(method), Some(verifier), Some((bot, _))) = (method, verifier, bot) else {
         return Err(Mistake::new(place, "the token cannot be read").into());
     };
-    Ok(JoinToken { name, origin, bot: bot.clone(), method, verifier, max_uses })
+    Ok(JoinToken { name, origin, bot: bot.clone(), method, verifier, max_uses, map: None })
 }
 
 /// The section of the token's method; any other is a mistake.
@@ -136,7 +136,13 @@ fn max_uses(node: &Node, verifier: Option<&dyn Verifier>) -> Result<u32, Mistake
 
 fn find_method(node: &Node, key: &str) -> Result<&'static Method, Mistake> {
     let name = node.text(key)?;
-    join::find(name).ok_or_else(|| {
+    let found = join::find(name).filter(|method| !method.of_cluster);
+    found.ok_or_else(|| {
+        if join::find(name).is_some() {
+            let message = format!("no join token is of the join method `{name}`");
+            return Mistake::new(node.place, message)
+                .hint(format!("jobs of another cluster come by a resource of their own: `kind: {name}`"));
+        }
         Mistake::new(node.place, format!("there is no join method `{}`", shown_exactly(name)))
             .hint(join::elsewhere(name).unwrap_or_else(|| which_of(name, &join::names())))
     })

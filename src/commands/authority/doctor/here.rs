@@ -152,7 +152,7 @@ pub(super) fn policy(config: &Config) -> (Option<Policy>, Vec<Told>) {
         return (None, mistakes.iter().map(|mistake| Told::error("policy", mistake)).collect());
     }
     let mut told = vec![Told::new("policy", Verdict::Ok, policy.summary())];
-    if policy.tokens().next().is_none() {
+    if policy.tokens().chain(policy.clusters()).next().is_none() {
         told = vec![
             Told::new("policy", Verdict::Finding, "it has no join token: nobody can get in")
                 .hint("`machine-id authority policy add` writes one"),

@@ -14,7 +14,7 @@ use crate::authority::config::Config;
 use crate::authority::policy::Policy;
 use crate::clock::{Clock, LEEWAY, rfc3339};
 use crate::error::Result;
-use crate::join::issuers::probe;
+use crate::join::issuers::{pinned, probe};
 use crate::net::{self, AuthorityTrust, RequestError};
 use crate::text::shown_long;
 
@@ -32,16 +32,20 @@ pub(super) async fn look(config: &Config, policy: Option<&Policy>) -> Vec<Told> 
 
 /// Each issuer whose keys are asked for, as the authority asks, and its clock.
 async fn issuers(config: &Config, policy: Option<&Policy>) -> Vec<Told> {
-    let urls: BTreeSet<&str> =
-        policy.into_iter().flat_map(Policy::tokens).filter_map(|token| token.verifier.asks()).collect();
+    let tokens = policy.into_iter().flat_map(|policy| policy.tokens().chain(policy.clusters()));
+    let urls: BTreeSet<(&str, Option<&str>)> = tokens.filter_map(|token| token.verifier.asks()).collect();
     let client = match net::issuer_client(config.issuer_ca_file.as_ref(), config.owner) {
         Ok(client) => client,
         Err(error) => return vec![Told::error("issuers", &error)],
     };
-    let asked = join_all(urls.iter().map(|url| probe(&client, url))).await;
+    let ask = async |(url, pins): &(&str, Option<&str>)| match pins {
+        None => probe(&client, url).await,
+        Some(pins) => probe(&pinned(url, pins)?, url).await,
+    };
+    let asked = join_all(urls.iter().map(ask)).await;
     let mut told = Vec::new();
     let mut clocks = 0_u32;
-    for (url, answer) in urls.into_iter().zip(asked) {
+    for ((url, _), answer) in urls.into_iter().zip(asked) {
         let date = match answer {
             Ok(date) => date,
             Err(why) => {
