@@ -31,6 +31,7 @@ type Exchange = Box<dyn FnOnce(&Path)>;
 /// An authority before it starts.
 pub struct Builder {
     policy: String,
+    cluster: &'static str,
     issuer_ca: Option<PathBuf>,
     environment: Vec<(String, String)>,
     config: String,
@@ -58,6 +59,12 @@ pub struct Authority {
 }
 
 impl Builder {
+    /// Of another cluster than [`CLUSTER`].
+    #[must_use]
+    pub fn cluster(self, cluster: &'static str) -> Self {
+        Self { cluster, ..self }
+    }
+
     /// Trusts this issuer's CA for discovery and key sets.
     #[must_use]
     pub fn issuer(mut self, issuer: &Issuer) -> Self {
@@ -129,7 +136,7 @@ impl Builder {
         let url = format!("https://{address}");
         let data = data_dir(&directory);
         process::succeed(
-            machine_id(["authority", "init", "--cluster", CLUSTER, "--public-url", &url, "--data-dir"])
+            machine_id(["authority", "init", "--cluster", self.cluster, "--public-url", &url, "--data-dir"])
                 .arg(&data)
                 .args(&self.init)
                 .args(["--keys", &self.keys])
@@ -187,6 +194,7 @@ impl Authority {
     pub fn with_policy(policy: &str) -> Builder {
         Builder {
             policy: policy.to_owned(),
+            cluster: CLUSTER,
             issuer_ca: None,
             environment: Vec::new(),
             config: String::new(),

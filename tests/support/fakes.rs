@@ -133,14 +133,15 @@ impl Fake {
             "HostKey {dir}/host_key\nHostCertificate {dir}/host_key-cert.pub\nTrustedUserCAKeys {dir}/user_ca.pub\n\
              AuthorizedKeysFile none\n"
         ));
-        FakeHost { sshd, _folder: folder }
+        FakeHost { sshd, folder }
     }
 }
 
-/// A host of a [`Fake`].
+/// A host that jobs know by a name which no resolver has.
 pub struct FakeHost {
     pub sshd: Sshd,
-    _folder: TempDir,
+    /// Its files.
+    pub folder: TempDir,
 }
 
 impl FakeHost {

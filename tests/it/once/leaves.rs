@@ -1,6 +1,7 @@
 //! Outputs at leaf clusters: one command and one platform token for the authority and any number of leaves.
 
 mod hostile;
+mod real;
 mod ssh;
 mod wrapped;
 
