@@ -99,7 +99,7 @@ fn no_token_is_for_the_authority_itself() {
     }
     // `check` of files alone does not know the URL.
     let asked = [output_with("jwt", &[], &[("audience", URL)])];
-    let asked = PolicyRequest { outputs: &asked, ttl_seconds: 3600, public_url: None };
+    let asked = PolicyRequest { outputs: &asked, leaves: &[], ttl_seconds: 3600, public_url: None };
     policy.decide(policy.token("ci").unwrap(), &identity(json!({})), &asked).unwrap();
 }
 
