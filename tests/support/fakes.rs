@@ -133,18 +133,22 @@ impl Fake {
             "HostKey {dir}/host_key\nHostCertificate {dir}/host_key-cert.pub\nTrustedUserCAKeys {dir}/user_ca.pub\n\
              AuthorizedKeysFile none\n"
         ));
-        FakeHost { sshd, folder }
+        FakeHost::of(sshd, folder)
     }
 }
 
 /// A host that jobs know by a name which no resolver has.
 pub struct FakeHost {
     pub sshd: Sshd,
-    /// Its files.
-    pub folder: TempDir,
+    _folder: TempDir,
 }
 
 impl FakeHost {
+    /// One whose files are in that folder, which goes with it.
+    pub fn of(sshd: Sshd, folder: TempDir) -> Self {
+        Self { sshd, _folder: folder }
+    }
+
     /// `ssh -F CONFIG -p PORT NAME` to it, whatever name and port these are; an error is what `ssh` says.
     pub fn login(&self, config: &PathBuf, name: &str, port: &str) -> Result<String, String> {
         let way = format!(

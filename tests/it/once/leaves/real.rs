@@ -53,7 +53,7 @@ fn host(authority: &Authority, name: &str) -> FakeHost {
         "HostKey {dir}/host_key\nHostCertificate {dir}/host_key-cert.pub\nTrustedUserCAKeys {dir}/user_ca.pub\n\
          AuthorizedKeysFile none\n"
     ));
-    FakeHost { sshd, folder }
+    FakeHost::of(sshd, folder)
 }
 
 fn events(authority: &Authority, kind: &str) -> Vec<Value> {
