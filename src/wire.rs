@@ -473,7 +473,14 @@ mod tests {
             BoundKeys { name: "orders", ssh_blob: None, tls_spki: Some(b"other"), jwt: None },
         ];
         // Also computed with `printf | openssl dgst -sha256 -binary | basenc --base64url`.
-        assert_eq!(binding(&outputs, &[]), "EVHp6ZU5JV8jhlkXhbLH0c2_vdUeIKNSiqbomONkKSI");
+        let here = "EVHp6ZU5JV8jhlkXhbLH0c2_vdUeIKNSiqbomONkKSI";
+        assert_eq!(binding(&outputs, &[]), here);
+        let leaf = LeafRequest {
+            name: "leaf.example.com".to_owned(),
+            binding: here.to_owned(),
+            roles: vec!["deploy".to_owned()],
+        };
+        assert_eq!(binding(&[], &[leaf]), "Rm8vZ1jHa75cemvZXKTFkKo4T7wocs7E75vM9QOHhxc");
     }
 
     #[test]

@@ -343,7 +343,7 @@ fn read_limits(node: &Node, key: &str) -> Result<Quotas, Mistakes> {
     Ok(quotas)
 }
 
-/// A number of certificates: as many as one exchange may have, or more.
+/// A number of certificates: as many as the outputs of one exchange may have, or more.
 fn quota(node: &Node, key: &str) -> Result<u32, Mistake> {
     let number = match &node.value {
         Value::Int(number) => u32::try_from(*number).ok().filter(|number| QUOTA.contains(number)),

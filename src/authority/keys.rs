@@ -34,6 +34,7 @@ mod cross;
 mod family;
 mod federation;
 mod file;
+mod ids;
 mod listed;
 mod next;
 mod opening;
@@ -49,6 +50,7 @@ mod subject;
 #[cfg(test)]
 pub(in crate::authority) mod tests;
 mod tls;
+mod tokens;
 mod travel;
 
 pub use cross::Cross;

@@ -16,7 +16,7 @@ use super::method::Method;
 use super::oidc::{Oidc, TokenProfile, key_set};
 use super::rules::{self, Field, Match, Rule};
 use super::verify::{Failure, Identity, Provenance, Verifier, VerifyContext};
-use crate::clock::{LEEWAY, rfc3339};
+use crate::clock::rfc3339;
 use crate::denial::{Denial, Reason};
 use crate::document::{Mapping, Mistake, Node};
 use crate::error::{Error, Kind};
@@ -77,8 +77,7 @@ pub(super) static METHOD: Method = Method {
 static PROFILE: TokenProfile = TokenProfile {
     typ: Some(PASSPORT),
     algorithms: &[Algorithm::ES256],
-    // From a minute before it was made, as all that an authority signs.
-    max_lifetime: MAX_LIFETIME + LEEWAY,
+    max_lifetime: MAX_LIFETIME,
     required: &["sub", "jti", "cluster", "bot", "join_token", "join_method", "issuance_id"],
     check,
     ..TokenProfile::RS256

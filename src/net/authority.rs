@@ -89,7 +89,7 @@ pub fn believing(
             (verifier(roots)?, pins)
         }
         (None, Some(pins)) => {
-            let pins = pin::parse(pins)?;
+            let pins = pin::ca_pins(pins)?;
             let pinned: Arc<dyn ServerCertVerifier> = Arc::new(Pinned::new(pins.clone()));
             (pinned, pins)
         }
@@ -206,7 +206,7 @@ fn untrusted(error: Error, why: &Untrusted, trust: &AuthorityTrust, now: i64) ->
         (_, _, Some(pins)) => error.hint(format!(
             "no CA with {} {} signed it: `machine-id authority export tls-ca-pin` prints the right one",
             if pins.contains(',') { "one of the pins" } else { "the pin" },
-            pin::parse(pins).unwrap_or_default().join(", ")
+            pin::ca_pins(pins).unwrap_or_default().join(", ")
         )),
         _ => error
             .hint("an authority with its own certificate: give --ca-file with the output of `machine-id authority export tls-ca`")

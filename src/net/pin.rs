@@ -15,7 +15,7 @@ use crate::text::{hex, shown};
 ///
 /// # Errors
 /// `Kind::Usage` that names the one which is none.
-pub fn parse(pins: &str) -> Result<Vec<String>> {
+pub fn ca_pins(pins: &str) -> Result<Vec<String>> {
     let is_hash = |hex: &str| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit());
     let parse = |pin: &str| {
         if pin.strip_prefix("sha256:").is_some_and(is_hash) {

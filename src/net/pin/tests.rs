@@ -7,9 +7,9 @@ use super::*;
 #[test]
 fn pins_are_exact() {
     let (pin, other) = (format!("sha256:{}", "0f".repeat(32)), format!("sha256:{}", "a1".repeat(32)));
-    assert_eq!(parse(&pin).unwrap(), std::slice::from_ref(&pin));
-    assert_eq!(parse(&format!("sha256:{}", "0F".repeat(32))).unwrap(), std::slice::from_ref(&pin));
-    assert_eq!(parse(&format!("{pin}, {other}\n")).unwrap(), [pin.clone(), other.clone()]);
+    assert_eq!(ca_pins(&pin).unwrap(), std::slice::from_ref(&pin));
+    assert_eq!(ca_pins(&format!("sha256:{}", "0F".repeat(32))).unwrap(), std::slice::from_ref(&pin));
+    assert_eq!(ca_pins(&format!("{pin}, {other}\n")).unwrap(), [pin.clone(), other.clone()]);
     for bad in [
         "",
         "sha256:",
@@ -21,9 +21,9 @@ fn pins_are_exact() {
         &format!("{pin};{other}"),
         &format!("{pin} {other}"),
     ] {
-        assert_eq!(parse(bad).unwrap_err().kind(), Kind::Usage, "{bad}");
+        assert_eq!(ca_pins(bad).unwrap_err().kind(), Kind::Usage, "{bad}");
     }
-    let which = parse(&format!("{pin},sha256:x")).unwrap_err();
+    let which = ca_pins(&format!("{pin},sha256:x")).unwrap_err();
     assert!(which.to_string().starts_with("the CA pin `sha256:x` is not"), "{which}");
 }
 

@@ -120,7 +120,7 @@ authority::assertion: assertion authority authority::store clock denial error jo
 authority::revoke: authority authority::assertion authority::config authority::store clock error join::jwt secret text wire
 authority::host_proof: authority authority::assertion authority::config authority::store clock error text
 authority::served_list: authority authority::revocation
-authority::discovery: authority authority::keys error terminal wire
+authority::discovery: authority authority::config authority::keys error terminal wire
 authority::http: authority authority::assertion authority::connections authority::discovery authority::enroll authority::host_proof
     authority::keys::CaKeys authority::keys::is_away authority::limits
     authority::revocation authority::revoke authority::served_list authority::statements authority::store::closed::closed authority::store::is_away authority::store::is_displaced

@@ -9,12 +9,13 @@ use x509_parser::parse_x509_certificate;
 
 use crate::support::client::{self, Keys};
 use crate::support::once::World;
+use crate::support::token::claims_of;
 use crate::support::{policies, wait_for};
 
 const ROLE: &str = "---\nkind: role\nversion: v7\nmetadata: {name: servers}\nspec:\n  \
                     allow: {logins: [ops], node_labels: {'*': '*'}, db_users: [reader], db_names: [main], \
                     kubernetes_users: ['ci:deployer'], kubernetes_groups: [ops, dev], app_labels: {name: [shop]}, \
-                    ssh_host_principals: ['*.example.com']}\n";
+                    ssh_host_principals: ['*.example.com'], jwt_audiences: [sts.amazonaws.com]}\n";
 
 fn with_role(policy: &str) -> String {
     policy.replace("roles: [deploy]", "roles: [deploy, servers]") + ROLE
@@ -40,6 +41,7 @@ fn outputs() -> Value {
         output("database", &["ssh"], json!({"service": "orders", "database": "main", "user": "reader"})),
         output("kubernetes", &["ssh"], json!({"cluster": "prod"})),
         output("ssh-host", &["tls"], json!({"principals": "web.example.com"})),
+        output("jwt", &["ssh"], json!({"audience": "sts.amazonaws.com"})),
     ])
 }
 
@@ -75,6 +77,9 @@ fn signed(answer: &Value) -> Value {
                 })
                 .collect();
             output["tls_certificate_chain"] = all.into();
+        }
+        if let Some(token) = output["jwt"].as_str() {
+            output["jwt"] = claims_of(token).into();
         }
     }
     answer

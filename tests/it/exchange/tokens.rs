@@ -94,8 +94,7 @@ fn a_token_says_who_the_job_is_and_is_in_the_trail() {
     );
     // Which is enough to shut it out: of a serial, the whole issuance.
     let locked = process::succeed(&mut world.authority.command(["lock", "--serial", jti]));
-    let revoked = world.authority.audit().into_iter().find(|event| event["event"] == "revoked");
-    assert_eq!(revoked.unwrap()["issuance_id"], answer["issuance_id"], "{locked}");
+    assert!(locked.contains("1 issuance with 3 certificates is revoked"), "{locked}");
 }
 
 #[test]

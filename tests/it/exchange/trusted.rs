@@ -3,6 +3,7 @@
 mod hostile;
 
 use machine_id::clock::parse_rfc3339;
+use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate};
 
@@ -11,9 +12,10 @@ use rustls::pki_types::pem::PemObject as _;
 
 use crate::support::authority::{Authority, CLUSTER as LEAF};
 use crate::support::client::{self, Keys, Response};
+use crate::support::issuer::Issuer;
 use crate::support::root::Root;
 use crate::support::token::Token;
-use crate::support::{now, process};
+use crate::support::{base64url, now, policies, process, wait_for};
 
 /// The leaf's own roles, and a bot that is called as one of the root's.
 const ROLES: &str = r"kind: bot
@@ -262,7 +264,7 @@ fn whom_the_root_names_may_be_let_in_or_kept_out() {
         (
             "provenance.ref",
             json!("refs/heads/a/evil"),
-            "`deny` of trusted cluster `rules.test` keeps it out, at test.yaml:",
+            "`deny` of trusted cluster `rules.test` keeps it out, at ",
         ),
         ("bot", json!("reader"), "`bot`: got `reader`, wanted `dep*`"),
         ("bot", json!("deployer-of-evil"), "`deny` of"),
@@ -360,9 +362,61 @@ fn check_and_explain_name_the_lines_of_the_map() {
     for said in [
         "reason: role_not_mapped",
         "the proof has the roles `deploy`, `read`",
-        "  line at test.yaml:",
+        "  line at ",
         "`admin?` would give orders",
     ] {
         assert!(story.contains(said), "no {said} in {story}");
     }
+}
+
+/// With a root that is one: what it vouches for is believed, by its published key and the pin of its CA.
+#[test]
+fn a_real_roots_passport_opens_a_real_leaf() {
+    let issuer = Issuer::start();
+    let leaf = Authority::with_policy(ROLES).cluster("leaf.test").start();
+    let there = format!(
+        "---\nkind: leaf_cluster\nversion: v1\nmetadata: {{name: leaf.test}}\nspec: {{url: '{}', hosts: ['*.leaf.test'], roles: [deploy]}}\n",
+        leaf.url()
+    );
+    let root = Authority::with_policy(&(policies::basic(&issuer) + &there))
+        .cluster("root.test")
+        .issuer(&issuer)
+        .start();
+    let pin = process::succeed(&mut root.command(["export", "tls-ca-pin"]));
+    leaf.write_policy(&format!(
+        "{ROLES}---\nkind: trusted_cluster\nversion: v2\nmetadata: {{name: root.test}}\nspec: {{url: '{}', ca_pin: '{}', role_map: [{{remote: deploy, local: [deploy-leaf]}}]}}\n",
+        root.url(),
+        pin.trim()
+    ));
+    let keys = Keys::fresh();
+    // One proof for the whole test: a request is answered again for the same.
+    let lines = format!("machine-id-binding-v1\nleaf.test leaf {}\n", keys.binding());
+    let binding = base64url(digest(&SHA256, lines.as_bytes()));
+    let token = issuer.token("github", &format!("{}#{binding}", root.url())).mint();
+    let mut request = client::request("github-deploy", "github", &token, json!([]));
+    request["leaves"] = json!([{"name": "leaf.test", "binding": keys.binding()}]);
+    let vouched = root.client().exchange(&request).granted();
+    let passport = text(&vouched, "/leaves/0/proof").to_owned();
+    let request = keys.request("root.test", "trusted_cluster", &passport);
+    let granted = wait_for("the leaf's new policy", || {
+        Some(leaf.client().exchange(&request)).filter(|response| response.status == 200)
+    })
+    .granted();
+    assert_eq!(text(&granted, "/bot"), "deployer@root.test");
+    assert!(
+        ssh_certificate(&granted)
+            .key_id()
+            .starts_with("deployer@root.test leaf.test github:octo-org/octo-repo@")
+    );
+    // Each trail has what the other calls it.
+    let origin = &leaf.issuance(text(&granted, "/issuance_id"))["origin"];
+    assert_eq!(origin["issuance_id"], vouched["issuance_id"]);
+    let said = process::succeed(&mut root.command(["audit", "--serial", text(origin, "/jti")]));
+    assert!(said.contains(text(&vouched, "/issuance_id")), "{said}");
+    let said = process::succeed(&mut leaf.command(["audit", "--id", text(&vouched, "/issuance_id")]));
+    assert!(said.contains(text(&granted, "/issuance_id")), "{said}");
+    // It vouches for nobody in its turn, and a stranger's keys are not let in by it.
+    let other = Keys::fresh();
+    let stolen = leaf.client().exchange(&other.request("root.test", "trusted_cluster", &passport));
+    assert_eq!(leaf.refusal(&stolen.denial(401))["reason"], "binding_wrong");
 }

@@ -94,7 +94,8 @@ fn libraries_verify_tokens_by_discovery_and_refuse_altered_ones() {
 #[test]
 fn a_token_that_has_ended_is_refused() {
     let world = world();
-    let file = token(&world.github(), ",ttl=10s");
+    let job = world.github();
+    let file = token(&job, ",ttl=10s");
     for library in LIBRARIES {
         let why = wait_for("its end", || said(&world, library, AWS, &file).err());
         assert!(why.contains("xpired"), "{library}: {why}");
@@ -105,7 +106,8 @@ fn a_token_that_has_ended_is_refused() {
 #[test]
 fn the_pages_name_what_is_in_a_token() {
     let world = world();
-    let claims = claims_of(&read(token(&world.github(), "")));
+    let job = world.github();
+    let claims = claims_of(&read(token(&job, "")));
     let trust: Value = serde_json::from_str(&page::file("aws.md", "trust.json")).unwrap();
     let wanted = &trust["Statement"][0]["Condition"]["StringEquals"];
     assert_eq!(wanted["id.example.com:aud"], claims["aud"]);

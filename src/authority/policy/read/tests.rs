@@ -132,7 +132,7 @@ fn mistakes_of_any_resource() {
         ),
         (
             "{kind: trusted_cluster, version: v2, metadata: {name: root.example.com}, spec: {url: 'https://r', role_map: [{remote: a, local: [b]}]}}",
-            "p.yaml:1:127: there is no role `b` | define it: `kind: role`",
+            "p.yaml:1:130: there is no role `b` | define it: `kind: role`",
         ),
     ] {
         told(text, wanted);

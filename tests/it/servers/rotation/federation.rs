@@ -218,7 +218,7 @@ fn leaves_believe_each_token_by_discovery_and_by_a_copy() {
     let leaf = |more: &str| {
         let policy = format!(
             "{ROLES}---\nkind: token\nversion: v2\nmetadata: {{name: by-root}}\nspec:\n  roles: [Bot]\n  bot_name: visitor\n  \
-             join_method: oidc\n  oidc:\n    issuer: {}\n{more}    allow: [{{claims: {{sub: 'spiffe://id.test/bot/visitor'}}}}]\n",
+             join_method: oidc\n  oidc:\n    issuer: {}\n    algorithms: [ES256]\n{more}    allow: [{{claims: {{sub: 'spiffe://id.test/bot/visitor'}}}}]\n",
             root.url()
         );
         let trusts = format!("issuer_ca_file: {}\n", root.ca_file().display());
