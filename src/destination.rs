@@ -5,8 +5,10 @@
 //! again, `manifest` says what is there.
 
 mod application;
+pub(crate) mod clusters;
 mod database;
 pub(crate) mod directory;
+pub mod hosts;
 mod identity;
 pub mod jwt;
 mod kubernetes;
@@ -49,6 +51,7 @@ pub fn is_file_of_ours(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::hosts::EVERYWHERE;
     use super::material::{Material, OptionValues, SshMaterial, TlsMaterial};
     use super::*;
     use crate::wire::TrustAnchors;
@@ -76,6 +79,8 @@ mod tests {
             files: &OptionValues::new(),
             subject: Some("deploy"),
             trust: &trust,
+            hosts: &EVERYWHERE,
+            leaf: None,
             revoked_hosts: None,
             agent: None,
         };
@@ -99,6 +104,8 @@ mod tests {
             tls: Some(TlsMaterial { private_key: "TLSKEY", chain: "CHAIN" }),
             jwt: Some("TOKEN"),
             trust: &trust,
+            hosts: &EVERYWHERE,
+            leaf: None,
             revoked_hosts: None,
             options: &OptionValues::new(),
             files: &OptionValues::new(),

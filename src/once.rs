@@ -28,10 +28,10 @@ use command::WrappedCommand;
 use command::program;
 use command::signals::{self, Signals, Told};
 use delivery::{OpenDestinations, ci};
-use exchange::check::Issuance;
+use exchange::authority::OtherSuite;
 use exchange::keys::JobKeys;
-use exchange::{Exchanger, OtherSuite};
-use revoke::{REVOKE_TIME, Revocable, revoke_by_manifest, revoke_own};
+use exchange::{Exchanger, Obtained};
+use revoke::{Own, REVOKE_TIME, revoke_own};
 use run::Run;
 use runs::RegisteredRun;
 use settings::Settings;
@@ -113,27 +113,32 @@ async fn exchange_and_deliver(run: Run<'_>) -> Result<ExitCode> {
     let keys = make_keys(settings, suite.key_type())?;
     let run = Run { keys: &keys, suite: None, ..run };
     let exchanger = Exchanger::new(run);
-    let issuance = tokio::select! {
+    let obtained = tokio::select! {
         biased;
         told = ending(&mut signals) => return Ok(ended(told, progress)),
-        issuance = exchanger.exchange(deadline) => issuance?,
+        obtained = exchanger.exchange(deadline) => obtained?,
     };
-    deliver_all(run, (&exchanger, issuance), destinations, signals).await
+    deliver_all(run, (&exchanger, obtained), destinations, signals).await
 }
 
 /// Writes what was issued, and what is to be done with it.
 async fn deliver_all(
     run: Run<'_>,
-    (exchanger, issuance): (&Exchanger<'_>, Issuance),
+    (exchanger, mut obtained): (&Exchanger<'_>, Obtained),
     mut destinations: OpenDestinations,
     mut signals: Signals,
 ) -> Result<ExitCode> {
     let Run { settings, progress, .. } = run;
     let wrapped = !settings.command.is_empty();
-    let response = &issuance.response;
-    let revocable = Revocable::of_answer(&response.issuance_id, &response.outputs, run.keys);
+    let own = Own::of(&obtained, run.keys);
+    if let Some(error) = obtained.failure(settings.require_all) {
+        // As when nothing is obtained at all, what is there of an earlier run stays.
+        drop(destinations);
+        revoke_own(&own, run).await;
+        return Err(error);
+    }
     revoke_replaced(run, &destinations).await;
-    let written = destinations.write(run, &issuance);
+    let written = destinations.write(run, &obtained);
     if written.is_ok() {
         runs::forget_replaced(run.env, &paths(settings));
     }
@@ -141,9 +146,9 @@ async fn deliver_all(
         Ok(manifests) if wrapped => {
             say_result(run, &manifests);
             progress.end_group();
-            let command = WrappedCommand::new(run, exchanger, destinations, revocable);
+            let command = WrappedCommand::new(run, exchanger, destinations, (obtained, own));
             let report = delivery::report(settings, &manifests);
-            return Ok(command.run(&report, issuance.expires_at, &mut signals).await);
+            return Ok(command.run(&report, &mut signals).await);
         }
         Ok(manifests) => deliver(run, destinations, &manifests, &mut signals).await,
         Err(error) => {
@@ -154,7 +159,7 @@ async fn deliver_all(
     progress.end_group();
     if !matches!(delivered, Ok(None)) {
         // Nothing of it is left here, so nobody can use it.
-        revoke_own(revocable.as_slice(), run).await;
+        revoke_own(&own, run).await;
     }
     delivered.map(|told| told.map_or(ExitCode::SUCCESS, |told| ended(told, progress)))
 }
@@ -188,7 +193,7 @@ fn say_result(run: Run<'_>, manifests: &[Manifest]) {
 /// Gives back what is about to be overwritten, while its keys are there to do it with.
 async fn revoke_replaced(Run { settings, env, progress, .. }: Run<'_>, destinations: &OpenDestinations) {
     let asked = Asked { authority: &settings.authority, token: &settings.token, wrapped: false };
-    for (manifest, revocable) in destinations.replaced() {
+    for (manifest, stored) in destinations.replaced() {
         let text = format!(
             "{} holds certificates of an earlier run, which are replaced and revoked",
             shown(&manifest.destination)
@@ -204,7 +209,7 @@ async fn revoke_replaced(Run { settings, env, progress, .. }: Run<'_>, destinati
             progress.line(&text)
         }
         let typed = (None, AuthorityTrust::default());
-        revoke_by_manifest(&revocable, &manifest, typed, env, progress, REVOKE_TIME).await;
+        stored.revoke(typed, env, progress, REVOKE_TIME).await;
     }
 }
 

@@ -18,7 +18,7 @@ pub struct OutputType {
     pub summary: &'static str,
     /// Which keys are certified for it.
     pub keys: KeyKinds,
-    /// The options that it takes beside `name`, `roles` and `destination`.
+    /// The options that it takes beside `name`, `at`, `roles` and `destination`.
     pub options: &'static [OutputOption],
 }
 
@@ -194,7 +194,7 @@ mod tests {
         for known in TYPES {
             assert!(crate::wire::is_name(known.name) && !known.summary.is_empty());
             for (index, option) in known.options.iter().enumerate() {
-                assert!(!["", "name", "roles", "destination"].contains(&option.name), "{}", known.name);
+                assert!(!["", "name", "at", "roles", "destination"].contains(&option.name), "{}", known.name);
                 assert!(known.options.iter().skip(index + 1).all(|other| other.name != option.name));
                 // Only the authority can refuse what it does not have.
                 assert!(!option.required || option.used_by == UsedBy::Authority, "{}", option.name);

@@ -24,9 +24,17 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     pub destination: Option<String>,
 
-    /// What to write: identity (the default), ssh, application, database, kubernetes, ssh-host or jwt, with its options and name=…, roles=A+B, destination=… behind commas
+    /// What to write: identity (the default), ssh, application, database, kubernetes, ssh-host or jwt, with its options and name=…, at=LEAF, roles=A+B, destination=… behind commas
     #[arg(long = "output", value_name = "TYPE[,KEY=VALUE…]")]
     pub outputs: Vec<String>,
+
+    /// Have the outputs that do not say at=LEAF issued by that leaf cluster, as the authority's policy names it
+    #[arg(long, value_name = "LEAF")]
+    pub at: Option<String>,
+
+    /// Fail, and keep nothing, where a leaf cluster does not give its outputs
+    #[arg(long)]
+    pub require_all: bool,
 
     /// A role to ask for, in place of every role of the bot; may repeat
     #[arg(long = "role", value_name = "NAME")]

@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::folder;
 use crate::join;
 use crate::net::{AuthorityTrust, authority_url, timeout};
-use crate::once::revoke::{NOT_REVOKED, Revocable, revoke_by_manifest};
+use crate::once::revoke::{NOT_REVOKED, Stored};
 use crate::once::runs::{self, LivingRun};
 use crate::once::settings::destinations::VARIABLE;
 use crate::output::JWT;
@@ -159,20 +159,18 @@ impl Cleanup<'_> {
             }
             return Ok(());
         };
+        let mut stored = Stored::of(&found);
         let manifest = found.manifest.clone();
-        // A token's key is in no file; one beside it may be.
-        let revocable = Revocable::of_destination(&found)
-            .or_else(|| others(&manifest).find_map(|(found, _)| Revocable::of_destination(&found)));
         self.wipe(found, path);
-        self.wipe_others(&manifest);
-        match revocable {
-            Some(revocable) => self.revoke(&revocable, &manifest),
+        self.wipe_others(&manifest, &mut stored);
+        if !stored.is_empty() {
+            self.revoke(&stored);
+        } else if manifest.outputs.iter().all(|output| output.kind == JWT.name) {
             // Its key was in no file.
-            None if manifest.outputs.iter().all(|output| output.kind == JWT.name) => {
-                let end = shown(&manifest.expires_at);
-                self.progress.line(&format!("a token that somebody has copied ends by itself, at {end}"));
-            }
-            None => self.progress.warning(&format!("{NOT_REVOKED}: there is no key to sign with")),
+            let end = shown(&manifest.expires_at);
+            self.progress.line(&format!("a token that somebody has copied ends by itself, at {end}"));
+        } else {
+            self.progress.warning(&format!("{NOT_REVOKED}: there is no key to sign with"));
         }
         Ok(())
     }
@@ -186,27 +184,25 @@ impl Cleanup<'_> {
     }
 
     /// Other destinations of the same run; one of another issuance has nothing to do with this one.
-    fn wipe_others(&self, manifest: &Manifest) {
-        others(manifest).for_each(|(found, path)| self.wipe(found, path));
+    fn wipe_others(&self, manifest: &Manifest, stored: &mut Stored) {
+        for path in manifest.also.iter().map(Path::new).filter(|path| path.is_absolute()) {
+            if let Ok(Some(found)) = wipe::find(path)
+                && found.manifest.issuance_id == manifest.issuance_id
+            {
+                stored.add(&found);
+                self.wipe(found, path);
+            }
+        }
     }
 
-    fn revoke(&self, revocable: &Revocable, manifest: &Manifest) {
+    fn revoke(&self, stored: &Stored) {
         let Args { authority, ca_file, ca_pin, .. } = self.args;
         let typed = (authority.as_deref(), AuthorityTrust::new(ca_file.as_deref(), ca_pin.as_deref()));
-        let revocation = revoke_by_manifest(revocable, manifest, typed, self.env, self.progress, self.time);
+        let revocation = stored.revoke(typed, self.env, self.progress, self.time);
         if let Err(error) = block_on(revocation) {
             self.progress.warning(&format!("{NOT_REVOKED}: {error}"));
         }
     }
-}
-
-/// Those of the same issuance, where they still are.
-fn others(manifest: &Manifest) -> impl Iterator<Item = (Found, &Path)> {
-    let paths = manifest.also.iter().map(Path::new).filter(|path| path.is_absolute());
-    paths.filter_map(|path| {
-        let found = wipe::find(path).ok().flatten()?;
-        (found.manifest.issuance_id == manifest.issuance_id).then_some((found, path))
-    })
 }
 
 /// A run that goes on, in words.

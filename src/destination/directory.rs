@@ -110,19 +110,23 @@ impl Directory {
         folders.iter().try_for_each(|(folder, files)| self.write_files(folder, files.iter()))
     }
 
-    /// Replaces what a renewal changes; the keys stay, so that key and
+    /// Replaces what a renewal changes; the keys that are there stay, so that key and
     /// certificate always fit.
     pub(crate) fn renew(&mut self, manifest: &Manifest, folders: &[(String, Vec<File>)]) -> Result<()> {
         // An authority that has another version by now may give other files: until those that it gives no more are gone,
         // both are to be wiped.
         let (mut gone, plan) = (self.plan.clone(), manifest.plan());
+        let before = self.plan.clone();
         for (folder, names) in &plan {
             self.plan.entry(folder.clone()).or_default().extend(names.iter().cloned());
             gone.entry(folder.clone()).or_default().retain(|name| !names.contains(name));
         }
         gone.retain(|_, names| !names.is_empty());
         for (folder, files) in folders {
-            self.write_files(folder, files.iter().filter(|file| !file.is_key))?;
+            let is_there = |file: &&File| {
+                before.get(folder).is_some_and(|names| names.iter().any(|name| *name == file.name))
+            };
+            self.write_files(folder, files.iter().filter(|file| !file.is_key || !is_there(file)))?;
         }
         wipe::remove_files(&self.folder, &gone).map_err(|left| {
             Error::new(Kind::Destination, left).context("cannot remove what is of no use any more")

@@ -331,3 +331,20 @@ fn a_manifest_that_is_a_pipe_does_not_hang() {
         assert!(find(temp.path()).is_err());
     }
 }
+
+#[test]
+fn a_renewal_writes_the_keys_of_what_was_not_there() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut directory = filled(&temp.path().join("d"), &["key"]);
+    let with_key = |text: &str| vec![File::key("key", text.to_owned())];
+    let folders = [(String::new(), with_key("another")), ("a".to_owned(), with_key("new"))];
+    directory.renew(&manifest(&["key", "a/key"]), &folders).unwrap();
+    assert_eq!(
+        fs::read_to_string(directory.path().join("key")).unwrap(),
+        "key content",
+        "the one that is there stays"
+    );
+    assert_eq!(fs::read_to_string(directory.path().join("a/key")).unwrap(), "new");
+    directory.renew(&manifest(&["key"]), &[]).unwrap();
+    assert!(!directory.path().join("a").exists());
+}

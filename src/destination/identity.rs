@@ -2,7 +2,7 @@
 
 use super::material::{File, Material, lines};
 use super::output_files::OutputFiles;
-use super::ssh::{REVOKED_HOSTS, known_hosts, ssh_files};
+use super::ssh::{REVOKED_HOSTS, known_hosts_of, ssh_files};
 use crate::error::Result;
 use crate::output::IDENTITY;
 
@@ -36,7 +36,7 @@ fn bundle(material: &Material<'_>) -> String {
     let private = material.ssh.and_then(|ssh| ssh.private_key).filter(|_| material.agent.is_none());
     let certificate = material.ssh.map(|ssh| ssh.certificate);
     let tls = material.tls.map(|tls| [tls.private_key, tls.chain]);
-    let trust = [known_hosts(material.trust), material.server_cas()];
+    let trust = [known_hosts_of(material.trust, material.hosts), material.server_cas()];
     let parts = private.into_iter().chain(certificate).chain(tls.into_iter().flatten());
     lines(&parts.chain(trust.iter().map(String::as_str)).collect::<Vec<_>>())
 }

@@ -35,7 +35,10 @@ fn files(material: &Material<'_>) -> Result<Vec<File>> {
     let tls = material.tls()?;
     let cluster = material.options.get("cluster").ok_or_else(|| Error::internal("no `cluster`"))?;
     let user = material.subject.ok_or_else(|| Error::internal("the certificate names no user"))?;
-    let (cluster, user) = (quoted(cluster), quoted(user));
+    // Files of several clusters are read together, and then each entry's name counts once.
+    let named =
+        |name: &str| quoted(&material.leaf.map_or_else(|| name.to_owned(), |leaf| format!("{name}@{leaf}")));
+    let (cluster, user) = (named(cluster), named(user));
     let (cas, chain) = (STANDARD.encode(material.server_cas()), STANDARD.encode(lines(&[tls.chain])));
     let key = Zeroizing::new(STANDARD.encode(tls.private_key));
     let server = material.options.get("server");

@@ -44,6 +44,9 @@ pub(crate) struct Manifest {
     /// When the first certificate expires (RFC 3339).
     pub(crate) expires_at: String,
     pub(crate) outputs: Vec<ManifestOutput>,
+    /// The outputs that a leaf cluster did not give.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) missing: Vec<MissingOutput>,
     /// Files of no output, relative to the destination.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) files: Vec<String>,
@@ -65,6 +68,16 @@ pub(crate) struct ManifestOutput {
     #[serde(rename = "type")]
     pub(crate) kind: String,
     pub(crate) files: Vec<String>,
+    /// Who issued it. Empty in manifests of a machine-id that knew no leaf clusters: whoever issued the rest.
+    #[serde(default)]
+    pub(crate) cluster: String,
+    #[serde(default)]
+    pub(crate) issuance_id: String,
+    #[serde(default)]
+    pub(crate) authority: String,
+    /// The pin that a leaf cluster's authority was trusted by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ca_pin: Option<String>,
     /// The type's own options.
     #[serde(default, skip_serializing_if = "OptionValues::is_empty")]
     pub(crate) options: OptionValues,
@@ -80,8 +93,30 @@ pub(crate) struct ManifestOutput {
     pub(crate) roles: Vec<String>,
 }
 
+/// An output that is not there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MissingOutput {
+    pub(crate) name: String,
+    /// The leaf cluster that was to issue it.
+    pub(crate) at: String,
+    /// Why it is not there, in words.
+    pub(crate) reason: String,
+    /// What the leaf's operator knows the refusal by, where it was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) denial_id: Option<String>,
+}
+
 /// Files by folder; the destination itself is the folder ``.
 pub(crate) type WipePlan = BTreeMap<String, Vec<String>>;
+
+/// An issuance, and where it is given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Issuer<'m> {
+    pub(crate) authority: &'m str,
+    pub(crate) issuance_id: &'m str,
+    /// Of a leaf cluster: the pin that it is trusted by, or none for the system's trust store.
+    pub(crate) leaf_pin: Option<Option<&'m str>>,
+}
 
 impl Manifest {
     /// The one that is in a folder; a link or a device is none.
@@ -112,8 +147,44 @@ impl Manifest {
 
     /// The files to wipe: known names, in the destination or in one folder of it.
     pub(crate) fn plan(&self) -> WipePlan {
+        Self::plan_of(self.outputs.iter().flat_map(|output| &output.files).chain(&self.files))
+    }
+
+    /// The same of the outputs of one issuance.
+    pub(crate) fn plan_of_issuance(&self, issuance: &Issuer<'_>) -> WipePlan {
+        let outputs = self.outputs.iter().filter(|output| self.issuer(output) == *issuance);
+        Self::plan_of(outputs.flat_map(|output| &output.files))
+    }
+
+    /// Every issuance that it has outputs of, each once.
+    pub(crate) fn issuers(&self) -> Vec<Issuer<'_>> {
+        let mut all = Vec::new();
+        for issuer in self.outputs.iter().map(|output| self.issuer(output)) {
+            if !all.contains(&issuer) {
+                all.push(issuer);
+            }
+        }
+        all
+    }
+
+    /// Who issued an output.
+    fn issuer<'m>(&'m self, output: &'m ManifestOutput) -> Issuer<'m> {
+        let is_leaf = self.leaf_of(output).is_some();
+        Issuer {
+            authority: if is_leaf { &output.authority } else { &self.authority },
+            issuance_id: if is_leaf { &output.issuance_id } else { &self.issuance_id },
+            leaf_pin: is_leaf.then_some(output.ca_pin.as_deref()),
+        }
+    }
+
+    /// The leaf cluster that issued an output, if one did.
+    pub(crate) fn leaf_of<'m>(&self, output: &'m ManifestOutput) -> Option<&'m str> {
+        Some(output.cluster.as_str()).filter(|cluster| !cluster.is_empty() && *cluster != self.cluster)
+    }
+
+    fn plan_of<'m>(files: impl Iterator<Item = &'m String>) -> WipePlan {
         let mut plan = WipePlan::new();
-        for path in self.outputs.iter().flat_map(|output| &output.files).chain(&self.files) {
+        for path in files {
             let (folder, name) = path.split_once('/').unwrap_or(("", path));
             if (folder.is_empty() || is_name(folder)) && !path.starts_with('/') && is_file_of_ours(name) {
                 plan.entry(folder.to_owned()).or_default().push(name.to_owned());
@@ -144,12 +215,17 @@ pub(crate) mod tests {
                 name: "identity".into(),
                 kind: "identity".into(),
                 files: files.iter().map(|&file| file.into()).collect(),
+                cluster: "c".into(),
+                issuance_id: "i".into(),
+                authority: "https://id.example.com".into(),
+                ca_pin: None,
                 options: OptionValues::new(),
                 serial: "1".into(),
                 tls_serial: None,
                 principals: vec![],
                 roles: vec![],
             }],
+            missing: vec![],
             files: vec![],
             also: vec![],
             earlier: None,
@@ -177,6 +253,31 @@ pub(crate) mod tests {
         assert_eq!(plan.get("orders").unwrap(), &["tls.key"]);
         let others = Manifest { files: vec!["bash_env".into(), "../bash_env".into()], ..manifest(&[]) };
         assert_eq!(others.plan().get("").unwrap(), &["bash_env"]);
+    }
+
+    #[test]
+    fn what_each_issued_is_told_apart() {
+        let of = |cluster: &str, issuance: &str, file: &str| {
+            let other = manifest(&[file]).outputs.remove(0);
+            let authority = format!("https://{cluster}");
+            ManifestOutput { cluster: cluster.into(), issuance_id: issuance.into(), authority, ..other }
+        };
+        let all = Manifest {
+            outputs: vec![of("", "", "a/key"), of("c", "i", "b/key"), of("l", "j", "d/key")],
+            ..manifest(&[])
+        };
+        let issuers = all.issuers();
+        // One of a version that knew no leaves says nothing of itself.
+        let told = |issuer: &Issuer<'_>| {
+            (issuer.authority.to_owned(), issuer.issuance_id.to_owned(), issuer.leaf_pin.is_some())
+        };
+        assert_eq!(
+            issuers.iter().map(told).collect::<Vec<_>>(),
+            [("https://id.example.com".into(), "i".into(), false), ("https://l".into(), "j".into(), true)]
+        );
+        let plans: Vec<Vec<String>> =
+            issuers.iter().map(|it| all.plan_of_issuance(it).into_keys().collect()).collect();
+        assert_eq!(plans, [vec!["a", "b"], vec!["d"]]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
+use super::hosts::Hosts;
 use crate::error::{Error, Result};
 use crate::wire::TrustAnchors;
 
@@ -31,6 +32,10 @@ pub struct Material<'a> {
     pub subject: Option<&'a str>,
     /// Whom to trust.
     pub trust: &'a TrustAnchors,
+    /// The hosts that its host CAs are believed for.
+    pub hosts: &'a Hosts,
+    /// The leaf cluster that it is of; none for the authority that the job joins.
+    pub leaf: Option<&'a str>,
     /// The revoked host certificates, as a KRL; none where the authority is of a version that does not tell.
     pub revoked_hosts: Option<&'a [u8]>,
     /// The socket of the agent that holds the SSH key, which is in no file then.

@@ -1,5 +1,6 @@
 //! The output `ssh`: a key, its certificate, and what `ssh -F` needs.
 
+use super::hosts::{EVERYWHERE, Hosts};
 use super::material::{File, Material, lines};
 use super::output_files::OutputFiles;
 use crate::error::Result;
@@ -9,9 +10,15 @@ use crate::wire::TrustAnchors;
 /// Its files, which `identity` has as well.
 pub(super) static FILES: OutputFiles = OutputFiles::new(
     &SSH,
-    &["key", "key.pub", "key-cert.pub", "ssh_config", "known_hosts", REVOKED_HOSTS],
+    &["key", "key.pub", "key-cert.pub", SSH_CONFIG, KNOWN_HOSTS, REVOKED_HOSTS],
     ssh_files,
 );
+
+/// For `ssh -F`.
+pub const SSH_CONFIG: &str = "ssh_config";
+
+/// The host CAs.
+pub const KNOWN_HOSTS: &str = "known_hosts";
 
 /// The list of revoked host certificates, a KRL.
 pub const REVOKED_HOSTS: &str = "revoked_hosts.krl";
@@ -29,11 +36,8 @@ pub(super) fn ssh_files(material: &Material<'_>) -> Result<Vec<File>> {
     let others = [
         public,
         File::new("key-cert.pub", lines(&[ssh.certificate])),
-        File::new(
-            "ssh_config",
-            ssh_config(material.folder, material.agent, material.revoked_hosts.is_some()),
-        ),
-        File::new("known_hosts", known_hosts(material.trust)),
+        File::new(SSH_CONFIG, ssh_config(material.folder, material.agent, material.revoked_hosts.is_some())),
+        File::new(KNOWN_HOSTS, known_hosts_of(material.trust, material.hosts)),
     ];
     let revoked = material.revoked_hosts.map(|krl| File::of_bytes(REVOKED_HOSTS, krl));
     Ok(private.into_iter().chain(others).chain(revoked).collect())
@@ -42,7 +46,14 @@ pub(super) fn ssh_files(material: &Material<'_>) -> Result<Vec<File>> {
 /// Lines that trust the authority's host CAs for every host. `*` also matches
 /// `[host]:2222`, the form that a port other than 22 gives a name.
 pub fn known_hosts(trust: &TrustAnchors) -> String {
-    trust.ssh_host_cas.iter().map(|ca| format!("@cert-authority * {}\n", ca.trim())).collect()
+    known_hosts_of(trust, &EVERYWHERE)
+}
+
+/// The same for these hosts alone.
+pub fn known_hosts_of(trust: &TrustAnchors, hosts: &Hosts) -> String {
+    let hosts = hosts.known();
+    let line = |ca: &String| format!("@cert-authority {hosts} {}\n", ca.trim());
+    trust.ssh_host_cas.iter().filter(|_| !hosts.is_empty()).map(line).collect()
 }
 
 /// For `ssh -F`: with this key and this trust alone, whatever else this
@@ -50,42 +61,57 @@ pub fn known_hosts(trust: &TrustAnchors) -> String {
 /// ours, the certificate says which of those that it offers is meant. Where there is a list of revoked hosts, `ssh` believes
 /// none that is on it, and none at all once it is gone.
 pub fn ssh_config(folder: &str, agent: Option<&str>, revoked_hosts: bool) -> String {
+    format!(
+        "# Written by machine-id: ssh -F {here} USER@HOST\nHost *\n    {identity}\n{trust}{revoked}",
+        here = quoted(&format!("{folder}/{SSH_CONFIG}")),
+        identity = identity(folder, agent),
+        trust = own_trust(folder, agent),
+        revoked = self::revoked_hosts(folder, revoked_hosts),
+    )
+}
+
+/// The key and the certificate in a folder.
+pub(super) fn identity(folder: &str, agent: Option<&str>) -> String {
     let file = |name| quoted(&format!("{folder}/{name}"));
     let certificate = file("key-cert.pub");
-    let identity = match agent {
+    match agent {
         // With `CertificateFile`, ssh would want the key itself.
         Some(_) => format!("IdentityFile {certificate}"),
         None => format!("IdentityFile {}\n    CertificateFile {certificate}", file("key")),
-    };
-    let revoked = match (revoked_hosts, folder.contains('%')) {
-        (false, _) => String::new(),
-        (true, false) => format!("    RevokedHostKeys {}\n", file(REVOKED_HOSTS)),
-        // Some versions of OpenSSH read `%%` here as `%`, others as it stands.
-        (true, true) => {
-            "    # No RevokedHostKeys: no spelling of a folder with % in its path is read by every ssh.\n"
-                .to_owned()
-        }
-    };
+    }
+}
+
+/// That nothing counts but what is named, and the host CAs in a folder.
+pub(super) fn own_trust(folder: &str, agent: Option<&str>) -> String {
     format!(
-        "# Written by machine-id: ssh -F {here} USER@HOST\n\
-         Host *\n    \
-             {identity}\n    \
-             IdentitiesOnly yes\n    \
+        "    IdentitiesOnly yes\n    \
              IdentityAgent {agent}\n    \
              PreferredAuthentications publickey\n    \
              UserKnownHostsFile {known_hosts}\n    \
              GlobalKnownHostsFile none\n    \
              StrictHostKeyChecking yes\n    \
-             UpdateHostKeys no\n{revoked}",
-        here = file("ssh_config"),
+             UpdateHostKeys no\n",
         agent = agent.map_or_else(|| "none".to_owned(), quoted),
-        known_hosts = file("known_hosts"),
+        known_hosts = quoted(&format!("{folder}/{KNOWN_HOSTS}")),
     )
+}
+
+/// The list of revoked hosts in a folder, where there is one.
+pub(super) fn revoked_hosts(folder: &str, is_there: bool) -> String {
+    match (is_there, folder.contains('%')) {
+        (false, _) => String::new(),
+        (true, false) => format!("    RevokedHostKeys {}\n", quoted(&format!("{folder}/{REVOKED_HOSTS}"))),
+        // Some versions of OpenSSH read `%%` here as `%`, others as it stands.
+        (true, true) => {
+            "    # No RevokedHostKeys: no spelling of a folder with % in its path is read by every ssh.\n"
+                .to_owned()
+        }
+    }
 }
 
 /// A path in double quotes, with `%` doubled, which `ssh_config(5)` would
 /// expand; a path that cannot be quoted was refused (see [`is_quotable`]).
-fn quoted(path: &str) -> String {
+pub(super) fn quoted(path: &str) -> String {
     format!("\"{}\"", path.replace('%', "%%"))
 }
 

@@ -22,9 +22,9 @@ use crate::once::command::signals::{Signals, Told, exit_status, in_foreground};
 use crate::once::delivery::OpenDestinations;
 use crate::once::delivery::bash_env;
 use crate::once::delivery::ci::JobReport;
-use crate::once::exchange::Exchanger;
 use crate::once::exchange::keys::JobKeys;
-use crate::once::revoke::{Revocable, revoke_own};
+use crate::once::exchange::{Exchanger, Obtained};
+use crate::once::revoke::{Own, revoke_own};
 use crate::once::run::Run;
 use crate::retry::Backoff;
 use crate::text::shown;
@@ -68,8 +68,10 @@ pub(crate) struct WrappedCommand<'a> {
     exchanger: &'a Exchanger<'a>,
     /// Nothing once wiped.
     destinations: RefCell<Option<OpenDestinations>>,
+    /// What it has now.
+    obtained: RefCell<Option<Obtained>>,
     /// Every issuance of the run.
-    issued: RefCell<Vec<Revocable>>,
+    issued: RefCell<Vec<Own>>,
     /// Whether an exchange is under way.
     renewing: Cell<bool>,
 }
@@ -80,19 +82,21 @@ impl<'a> WrappedCommand<'a> {
         run: Run<'a>,
         exchanger: &'a Exchanger<'a>,
         destinations: OpenDestinations,
-        issued: Option<Revocable>,
+        (obtained, issued): (Obtained, Vec<Own>),
     ) -> Self {
         Self {
             run,
             exchanger,
             destinations: RefCell::new(Some(destinations)),
-            issued: RefCell::new(issued.into_iter().collect()),
+            obtained: RefCell::new(Some(obtained)),
+            issued: RefCell::new(issued),
             renewing: Cell::new(false),
         }
     }
 
     /// Runs COMMAND to its end, wipes, revokes, and returns COMMAND's status as ours.
-    pub(crate) async fn run(&self, report: &JobReport, expires_at: i64, signals: &mut Signals) -> ExitCode {
+    pub(crate) async fn run(&self, report: &JobReport, signals: &mut Signals) -> ExitCode {
+        let expires_at = self.obtained.borrow().as_ref().map_or(0, |obtained| obtained.expires_at().0);
         let command = &self.run.settings.command;
         let program = command.first().map(OsString::as_os_str).unwrap_or_default();
         let status = match self.spawn(program, command.get(1..).unwrap_or_default(), report) {
@@ -275,20 +279,30 @@ impl<'a> WrappedCommand<'a> {
         let deadline = std::time::Instant::now() + self.run.settings.timeout;
         let exchanged = self.exchanger.exchange(deadline).await;
         self.renewing.set(false);
-        let issuance = exchanged?;
-        let response = &issuance.response;
-        let new = Revocable::of_answer(&response.issuance_id, &response.outputs, self.run.keys);
+        let mut new = exchanged?;
+        let own = Own::of(&new, self.run.keys);
         let now = Clock::system().now();
-        self.issued.borrow_mut().retain(|earlier| !earlier.is_over(now));
-        self.issued.borrow_mut().extend(new);
-        if let Some(destinations) = self.destinations.borrow_mut().as_mut() {
-            destinations.renew(self.run, &issuance)?;
+        self.issued.borrow_mut().retain(|earlier| !earlier.revocable.is_over(now));
+        self.issued.borrow_mut().extend(own);
+        if let Some(error) = new.failure(false) {
+            return Err(error);
         }
-        if issuance.expires_at <= Clock::system().now() {
+        // What a leaf cluster does not give again is good as long as it lasts, and asked for with the rest.
+        let obtained = match self.obtained.take() {
+            Some(earlier) => new.keeping(earlier, now),
+            None => new,
+        };
+        let mut held = self.obtained.borrow_mut();
+        let obtained = held.insert(obtained);
+        if let Some(destinations) = self.destinations.borrow_mut().as_mut() {
+            destinations.renew(self.run, obtained)?;
+        }
+        let (expires_at, end) = obtained.expires_at();
+        if expires_at <= Clock::system().now() {
             return Err(Error::internal("the new certificates have expired by this machine's clock"));
         }
-        self.run.progress.line(&format!("renewed the certificates, valid until {}", response.expires_at));
-        Ok(issuance.expires_at)
+        self.run.progress.line(&format!("renewed the certificates, valid until {end}"));
+        Ok(expires_at)
     }
 
     fn wipe(&self) {

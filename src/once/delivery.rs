@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::destination::clusters::{self, Cluster};
 use crate::destination::directory::Directory;
 use crate::destination::manifest::{self, Manifest, ManifestOutput};
 use crate::destination::material::{File, Material, SshMaterial, TlsMaterial, WrittenOutput};
@@ -11,9 +12,9 @@ use crate::error::{Error, Result};
 use crate::once::delivery::agent::Agent;
 use crate::once::delivery::bash_env::BashEnv;
 use crate::once::delivery::ci::JobReport;
-use crate::once::exchange::check::Issuance;
 use crate::once::exchange::keys::{JobKeys, SshKey, TlsKey};
-use crate::once::revoke::Revocable;
+use crate::once::exchange::{Granted, Obtained};
+use crate::once::revoke::Stored;
 use crate::once::run::Run;
 use crate::once::settings::Settings;
 use crate::once::settings::destinations::{self, Destination};
@@ -47,8 +48,8 @@ impl OpenDestinations {
 
     /// The issuances that stand where something is about to be written, each
     /// once; not one that another destination still holds.
-    pub(crate) fn replaced(&self) -> Vec<(Manifest, Revocable)> {
-        let mut all: Vec<(Manifest, Revocable)> = Vec::new();
+    pub(crate) fn replaced(&self) -> Vec<(Manifest, Stored)> {
+        let mut all: Vec<(Manifest, Stored)> = Vec::new();
         for found in self.directories.iter().filter_map(|directory| directory.earlier.as_ref()) {
             let id = &found.manifest.issuance_id;
             let is_ours = |path: &Path| self.directories.iter().any(|directory| directory.path() == path);
@@ -57,20 +58,22 @@ impl OpenDestinations {
                     .is_ok_and(|other| other.is_some_and(|other| other.manifest.issuance_id == *id))
             };
             let mut elsewhere = found.manifest.also.iter().map(Path::new).filter(|path| path.is_absolute());
-            let known = all.iter().any(|(manifest, _)| manifest.issuance_id == *id);
-            if known || elsewhere.any(|path| !is_ours(path) && is_held(path)) {
+            if elsewhere.any(|path| !is_ours(path) && is_held(path)) {
                 continue;
             }
-            let revocable = Revocable::of_destination(found);
-            all.extend(revocable.map(|revocable| (found.manifest.clone(), revocable)));
+            match all.iter_mut().find(|(manifest, _)| manifest.issuance_id == *id) {
+                Some((_, stored)) => stored.add(found),
+                None => all.push((found.manifest.clone(), Stored::of(found))),
+            }
         }
+        all.retain(|(_, stored)| !stored.is_empty());
         all
     }
 
     /// Writes an issuance, starts the agent where one is wanted, and returns
     /// the manifests. To be called inside a runtime.
-    pub(crate) fn write(&mut self, run: Run<'_>, issuance: &Issuance) -> Result<Vec<Manifest>> {
-        let (manifests, mut folders) = self.contents(run, issuance)?;
+    pub(crate) fn write(&mut self, run: Run<'_>, obtained: &Obtained) -> Result<Vec<Manifest>> {
+        let (manifests, mut folders) = self.contents(run, obtained)?;
         unlisted(&manifests).iter().for_each(|warning| run.progress.warning(warning));
         let first = run.settings.destinations.first().zip(folders.first_mut());
         if let Some((destination, folders)) = first.filter(|_| has_bash_env(run)) {
@@ -86,17 +89,19 @@ impl OpenDestinations {
         // Behind the manifest, by which `cleanup` finds the socket.
         if let Some(socket) = &run.settings.agent {
             let agent = self.agent.insert(Agent::listen(Path::new(socket))?);
-            agent.hold(run.keys, &issuance.response.outputs);
+            let (keys, answers) = obtained.issued(run.keys);
+            agent.hold(&keys, &answers);
         }
         Ok(manifests)
     }
 
     /// Replaces the certificates by those of another issuance for the same keys.
-    pub(crate) fn renew(&mut self, run: Run<'_>, issuance: &Issuance) -> Result<()> {
+    pub(crate) fn renew(&mut self, run: Run<'_>, obtained: &Obtained) -> Result<()> {
         if let Some(agent) = &self.agent {
-            agent.hold(run.keys, &issuance.response.outputs);
+            let (keys, answers) = obtained.issued(run.keys);
+            agent.hold(&keys, &answers);
         }
-        let (manifests, folders) = self.contents(run, issuance)?;
+        let (manifests, folders) = self.contents(run, obtained)?;
         for (directory, (manifest, folders)) in
             self.directories.iter_mut().zip(manifests.iter().zip(&folders))
         {
@@ -105,30 +110,36 @@ impl OpenDestinations {
         Ok(())
     }
 
-    fn contents(&self, run: Run<'_>, issuance: &Issuance) -> Result<(Vec<Manifest>, Vec<Folders>)> {
+    fn contents(&self, run: Run<'_>, obtained: &Obtained) -> Result<(Vec<Manifest>, Vec<Folders>)> {
         let Run { settings, keys, .. } = run;
-        let mut issued = keys.iter().zip(&issuance.response.outputs);
         let mut all = Vec::new();
         for (destination, directory) in settings.destinations.iter().zip(&self.directories) {
-            let mut manifest = empty_manifest(settings, destination, issuance);
+            let mut manifest = empty_manifest(settings, destination, obtained);
             manifest.keep_directory = directory.stays;
             let mut folders = Vec::new();
+            let at_top = top_files(settings, destination, obtained);
             for output in &destination.outputs {
-                let (keys, answer) =
-                    issued.next().ok_or_else(|| Error::internal("an output without an answer"))?;
+                let Some((granted, answer)) = obtained.of(&output.name) else {
+                    continue;
+                };
+                let keys = keys.iter().find(|keys| keys.output == output.name);
+                let keys = keys.ok_or_else(|| Error::internal("an output without keys"))?;
                 let (folder, path) = (destination.folder(output), destination.folder_path(output));
-                let files = files(settings, &path, output, keys, answer, issuance)?;
-                manifest.outputs.push(output_entry(output, answer, &folder, &files));
+                let mut files = files(settings, &path, output, keys, answer, granted)?;
+                // One that is alone stands where those for all clusters do.
+                files.retain(|file| !folder.is_empty() || at_top.iter().all(|top| top.name != file.name));
+                manifest.outputs.push(output_entry(output, answer, granted, &folder, &files));
                 folders.push((folder, files));
             }
+            manifest.files.extend(at_top.iter().map(|file| file.name.clone().into_owned()));
+            folders.extend((!at_top.is_empty()).then(|| (String::new(), at_top)));
             all.push((manifest, folders));
         }
         // What is wiped is what a manifest names.
         if let Some((first, _)) = all.first_mut() {
             first.files.extend(has_bash_env(run).then(|| destination::BASH_ENV.to_owned()));
-            if let (Some(_), Some(output)) = (&settings.agent, first.outputs.first_mut()) {
-                output.files.push(AGENT_SOCKET.to_owned());
-            }
+            let of_agent = settings.agent.as_ref().map(|_| AGENT_SOCKET.to_owned());
+            first.outputs.first_mut().map_or(&mut first.files, |output| &mut output.files).extend(of_agent);
         }
         Ok(all.into_iter().unzip())
     }
@@ -165,8 +176,9 @@ fn has_bash_env(Run { settings, env, .. }: Run<'_>) -> bool {
     !settings.command.is_empty() && env.get(name).is_some() && settings.inherited.has(name.as_ref())
 }
 
-fn empty_manifest(settings: &Settings, destination: &Destination, issuance: &Issuance) -> Manifest {
-    let response = &issuance.response;
+fn empty_manifest(settings: &Settings, destination: &Destination, obtained: &Obtained) -> Manifest {
+    let response = &obtained.root.issuance.response;
+    let is_here = |name: &String| destination.outputs.iter().any(|output| output.name == *name);
     let others = settings.destinations.iter().filter(|other| other.path != destination.path);
     Manifest {
         format: manifest::FORMAT.to_owned(),
@@ -179,8 +191,9 @@ fn empty_manifest(settings: &Settings, destination: &Destination, issuance: &Iss
         join_method: settings.method.name.to_owned(),
         token: settings.token.clone(),
         issuance_id: response.issuance_id.clone(),
-        expires_at: response.expires_at.clone(),
+        expires_at: obtained.expires_at().1.to_owned(),
         outputs: Vec::new(),
+        missing: obtained.missing.iter().filter(|missing| is_here(&missing.name)).cloned().collect(),
         files: Vec::new(),
         also: others.map(|other| text(&other.path)).collect(),
         earlier: settings.earlier.clone(),
@@ -188,7 +201,38 @@ fn empty_manifest(settings: &Settings, destination: &Destination, issuance: &Iss
     }
 }
 
-fn output_entry(output: &Output, answer: &OutputResponse, folder: &str, files: &[File]) -> ManifestOutput {
+/// `ssh_config` and `known_hosts` for all clusters, where some of the SSH certificates are a leaf cluster's.
+fn top_files(settings: &Settings, destination: &Destination, obtained: &Obtained) -> Vec<File> {
+    let of = |output: &Output| {
+        let (granted, answer) = obtained.of(&output.name).filter(|_| output.kind.declaration.keys.ssh)?;
+        answer.ssh_certificate.is_some().then(|| (granted, destination.folder_path(output)))
+    };
+    let with_ssh: Vec<(&Granted, String)> = destination.outputs.iter().filter_map(of).collect();
+    if !destination.outputs.iter().any(|output| output.at.is_some() && output.kind.declaration.keys.ssh) {
+        return Vec::new();
+    }
+    let cluster = |granted: &'_ Granted| {
+        let folders = with_ssh.iter().filter(|(it, _)| it.place.leaf == granted.place.leaf);
+        folders.map(|(_, folder)| folder.clone()).collect::<Vec<_>>()
+    };
+    let clusters = obtained.all().map(|granted| Cluster {
+        folders: cluster(granted),
+        hosts: &granted.hosts,
+        trust: &granted.issuance.response.trust,
+        has_list: granted.issuance.revoked_hosts.is_some(),
+    });
+    let clusters: Vec<_> = clusters.filter(|cluster| !cluster.folders.is_empty()).collect();
+    clusters::ssh_files(&text(&destination.path), &clusters, settings.agent.as_deref())
+}
+
+fn output_entry(
+    output: &Output,
+    answer: &OutputResponse,
+    granted: &Granted,
+    folder: &str,
+    files: &[File],
+) -> ManifestOutput {
+    let response = &granted.issuance.response;
     let path = |file: &File| {
         if folder.is_empty() { file.name.clone().into_owned() } else { format!("{folder}/{}", file.name) }
     };
@@ -196,6 +240,10 @@ fn output_entry(output: &Output, answer: &OutputResponse, folder: &str, files: &
         name: output.name.clone(),
         kind: output.kind.declaration.name.to_owned(),
         files: files.iter().map(path).collect(),
+        cluster: response.cluster.clone(),
+        issuance_id: response.issuance_id.clone(),
+        authority: granted.place.url.clone(),
+        ca_pin: granted.place.leaf.as_ref().and(granted.place.trust.ca_pin.clone()),
         options: output.options.clone(),
         serial: answer.serial.clone(),
         tls_serial: answer.tls_serial.clone(),
@@ -210,8 +258,9 @@ fn files(
     output: &Output,
     keys: &JobKeys,
     answer: &OutputResponse,
-    issuance: &Issuance,
+    granted: &Granted,
 ) -> Result<Vec<File>> {
+    let issuance = &granted.issuance;
     let private = keys.ssh.as_ref().map_or(Ok(None), SshKey::openssh)?;
     let tls_key = keys.tls.as_ref().map(TlsKey::pem);
     let ssh = keys.ssh.as_ref().zip(answer.ssh_certificate.as_deref());
@@ -231,6 +280,8 @@ fn files(
         files: &output.files,
         subject: answer.principals.first().map(String::as_str),
         trust: &issuance.response.trust,
+        hosts: &granted.hosts,
+        leaf: granted.place.leaf.as_deref(),
         revoked_hosts: issuance.revoked_hosts.as_deref(),
         agent: settings.agent.as_deref(),
     })
@@ -262,7 +313,8 @@ pub(crate) fn report(settings: &Settings, manifests: &[Manifest]) -> JobReport {
     let paths: Vec<String> = manifests
         .iter()
         .flat_map(|manifest| {
-            let files = manifest.outputs.iter().flat_map(|output| &output.files);
+            // The one for all clusters is before that of an output.
+            let files = manifest.files.iter().chain(manifest.outputs.iter().flat_map(|output| &output.files));
             files.map(|file| format!("{}/{file}", manifest.destination))
         })
         .collect();
@@ -280,7 +332,10 @@ pub(crate) fn report(settings: &Settings, manifests: &[Manifest]) -> JobReport {
         (destinations::EXPIRES_AT, first.expires_at.clone()),
     ];
     for (destination, manifest) in settings.destinations.iter().zip(manifests) {
-        for (output, written) in destination.outputs.iter().zip(&manifest.outputs) {
+        for written in &manifest.outputs {
+            let Some(output) = destination.outputs.iter().find(|output| output.name == written.name) else {
+                continue;
+            };
             let own = (output.kind.variables)(&WrittenOutput {
                 folder: &destination.folder_path(output),
                 options: &output.options,
@@ -303,13 +358,17 @@ fn summary(manifests: &[Manifest], first: &Manifest) -> Vec<(&'static str, Strin
         false => format!("{} ({})", output.name, output.principals.join(", ")),
     };
     let outputs: Vec<String> = manifests.iter().flat_map(|manifest| &manifest.outputs).map(name).collect();
-    vec![
-        ("bot", first.bot.clone()),
-        ("outputs", outputs.join("; ")),
+    let missing = manifests.iter().flat_map(|manifest| &manifest.missing);
+    let missing: Vec<String> = missing.map(|it| format!("{}: {}", it.name, it.reason)).collect();
+    let missing = Some(("missing", missing.join("; "))).filter(|(_, missing)| !missing.is_empty());
+    let mut rows = vec![("bot", first.bot.clone()), ("outputs", outputs.join("; "))];
+    rows.extend(missing);
+    rows.extend([
         ("valid until", first.expires_at.clone()),
         ("issuance", first.issuance_id.clone()),
         ("authority", first.authority.clone()),
-    ]
+    ]);
+    rows
 }
 
 /// The result in one line, for people.

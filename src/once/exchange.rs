@@ -6,93 +6,186 @@
 //! work, or else refuses them before it looks at the proof. Others are made then.
 
 use std::cell::{Cell, RefCell};
-use std::fmt;
 use std::time::{Duration, Instant};
 
-use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap};
+use zeroize::Zeroizing;
 
-use crate::clock::Clock;
+use crate::destination::hosts::Hosts;
+use crate::destination::manifest::MissingOutput;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::join::prove::{Job, Presented, Storage};
 use crate::join::source::TokenSource;
-use crate::net::{self, Platform, RequestError};
+use crate::net::Platform;
+use crate::once::exchange::authority::{Asker, Authority, Place, Question};
 use crate::once::exchange::check::{Issuance, check};
 use crate::once::exchange::keys::JobKeys;
-use crate::once::exchange::refusal::Refusal;
+use crate::once::exchange::request::{output_request, signature_of};
 use crate::once::run::Run;
-use crate::once::settings::output::Output;
-use crate::retry::{self, Attempts, Verdict, parse_http_date};
 use crate::suite::Suite;
 use crate::text::shown_long;
-use crate::wire::{
-    ExchangeRequest, ExchangeResponse, OutputRequest, Problem, Proof, SUITE_HEADER, SshRequest, TlsRequest,
-    binding, bound_audience,
-};
+use crate::wire::{ExchangeRequest, LeafRequest, OutputResponse, Proof, binding, bound_audience};
 
+pub(crate) mod authority;
 pub(crate) mod check;
 pub mod keys;
+mod leaves;
 pub(crate) mod refusal;
+mod request;
 
 /// How long a connection to the authority is waited for once the proof is
 /// there. The request makes its own where that one hangs.
 const WARM: Duration = Duration::from_secs(2);
 
-/// The largest answer that is read, in bytes.
-const MAX_ANSWER: usize = 1 << 20;
+/// What one authority has given.
+pub(crate) struct Granted {
+    pub place: Place,
+    /// The hosts that its host CAs are believed for.
+    pub hosts: Hosts,
+    pub issuance: Issuance,
+}
 
-/// That the authority has another suite than the one by which keys were made that nobody chose.
-#[derive(Debug)]
-pub(crate) struct OtherSuite(pub Suite);
+/// What a run has got.
+pub(crate) struct Obtained {
+    /// Of the authority that the job joins; without outputs where leaf clusters have them all.
+    pub root: Granted,
+    pub leaves: Vec<Granted>,
+    pub missing: Vec<MissingOutput>,
+    /// Why they are, by leaf cluster.
+    failures: Vec<Error>,
+}
 
-impl fmt::Display for OtherSuite {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the authority's suite is `{}`", self.0.name())
+impl Obtained {
+    /// What each authority has given.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Granted> {
+        std::iter::once(&self.root).chain(&self.leaves)
+    }
+
+    /// What an output has got, by its name, and from whom.
+    pub(crate) fn of(&self, output: &str) -> Option<(&Granted, &OutputResponse)> {
+        self.all().find_map(|granted| {
+            let answer = granted.issuance.response.outputs.iter().find(|answer| answer.name == output)?;
+            Some((granted, answer))
+        })
+    }
+
+    /// The keys that have certificates now, and these.
+    pub(crate) fn issued<'k>(&self, keys: &'k [JobKeys]) -> (Vec<&'k JobKeys>, Vec<&OutputResponse>) {
+        keys.iter().filter_map(|keys| Some((keys, self.of(&keys.output)?.1))).unzip()
+    }
+
+    /// When the first certificate expires, in seconds since 1970 and as the authority says it.
+    pub(crate) fn expires_at(&self) -> (i64, &str) {
+        let ends = self.all().filter(|granted| !granted.issuance.response.outputs.is_empty());
+        let ends =
+            ends.map(|granted| (granted.issuance.expires_at, granted.issuance.response.expires_at.as_str()));
+        let root = &self.root.issuance;
+        ends.min().unwrap_or((root.expires_at, &root.response.expires_at))
+    }
+
+    /// Why this is as good as nothing: no output is there, or not each that must be.
+    pub(crate) fn failure(&mut self, require_all: bool) -> Option<Error> {
+        let has_any = self.all().any(|granted| !granted.issuance.response.outputs.is_empty());
+        if self.failures.is_empty() || (has_any && !require_all) {
+            return None;
+        }
+        let mut failures = std::mem::take(&mut self.failures);
+        // Whatever is not a refusal may be otherwise the next time, and is what the whole is then.
+        failures.sort_by_key(|error| error.kind() == Kind::Refused);
+        Error::together(failures)
+    }
+
+    /// With what leaf clusters gave before, and have not given again, as long as it lasts.
+    #[must_use]
+    pub(crate) fn keeping(mut self, earlier: Self, now: i64) -> Self {
+        for leaf in earlier.leaves {
+            let is_new = self.leaves.iter().any(|new| new.place.leaf == leaf.place.leaf);
+            if !is_new && leaf.issuance.expires_at > now {
+                self.missing.retain(|missing| Some(&missing.at) != leaf.place.leaf.as_ref());
+                self.leaves.push(leaf);
+            }
+        }
+        self
     }
 }
 
 /// Everything that exchanges of one run share.
 pub(crate) struct Exchanger<'a> {
     run: Run<'a>,
-    clock: Clock,
+    authority: Authority<'a>,
     audience: String,
-    /// The authority's clock less ours, by its last answer.
-    clock_offset: Cell<Option<i64>>,
-    /// The authority's suite, once it has told it.
-    suite: Cell<Option<Suite>>,
+    /// What is asked for of leaf clusters.
+    leaves: Vec<LeafRequest>,
     /// The hash of the last token that was handed over.
     handed: Cell<Option<[u8; 32]>>,
     /// The last issuance.
     issued: RefCell<Option<String>>,
-    /// Whether the request may have been accepted though there is no answer that says so.
-    may_be_accepted: Cell<bool>,
 }
 
 impl<'a> Exchanger<'a> {
     pub(crate) fn new(run: Run<'a>) -> Self {
-        let bound: Vec<_> = run.keys.iter().map(JobKeys::bound).collect();
+        let bound: Vec<_> = run.issued_by(None).map(|(_, keys)| keys.bound()).collect();
+        let leaves = leaves::requests(run);
+        let Run { settings, client, .. } = run;
+        let place = Place {
+            leaf: None,
+            url: settings.authority.clone(),
+            trust: settings.trust.clone(),
+            client: client.clone(),
+        };
         Self {
             run,
-            clock: Clock::system(),
-            audience: bound_audience(&run.settings.authority, &binding(&bound, &[])),
-            clock_offset: Cell::new(None),
-            suite: Cell::new(None),
+            audience: bound_audience(&place.url, &binding(&bound, &leaves)),
+            authority: Authority::new(place, run.progress),
+            leaves,
             handed: Cell::new(None),
             issued: RefCell::new(None),
-            may_be_accepted: Cell::new(false),
         }
     }
 
     /// Gets certificates before the deadline.
     ///
     /// # Errors
-    /// Among others [`OtherSuite`], and nothing is used up then.
-    pub(crate) async fn exchange(&self, deadline: Instant) -> Result<Issuance> {
-        loop {
+    /// Among others [`authority::OtherSuite`], and nothing is used up then.
+    pub(crate) async fn exchange(&self, deadline: Instant) -> Result<Obtained> {
+        let issuance = loop {
             if let Some(issuance) = self.with_one_proof(deadline).await? {
-                return Ok(issuance);
+                break issuance;
             }
             self.run.progress.line("the proof has aged without an answer, and makes room for another");
+        };
+        self.with_leaves(issuance, deadline).await
+    }
+
+    /// Asks the leaf clusters too, with the authority's word.
+    async fn with_leaves(&self, mut issuance: Issuance, deadline: Instant) -> Result<Obtained> {
+        let run = self.run;
+        let answers = std::mem::take(&mut issuance.response.leaves);
+        let asked = (self.leaves.as_slice(), issuance.response.cluster.as_str());
+        let (leaves, hosts) = leaves::believed(answers, asked, &run.settings.leaves)?;
+        let now = self.authority.time().unwrap_or(self.authority.clock.now());
+        // What the authority has given is not to end while one of them is waited for.
+        let life = u64::try_from(issuance.expires_at - now).unwrap_or(0);
+        let patience = Instant::now() + Duration::from_secs((life / 3).max(1));
+        let answered = leaves::ask_all(run, leaves, (asked.1, now), deadline.min(patience)).await;
+        let mut obtained = Obtained {
+            root: Granted { place: self.authority.place.clone(), hosts: Hosts::AllBut(hosts), issuance },
+            leaves: Vec::new(),
+            missing: Vec::new(),
+            failures: Vec::new(),
+        };
+        for answer in answered {
+            match answer {
+                Ok(leaves::OfLeaf { place, hosts, issuance }) => {
+                    obtained.leaves.push(Granted { place, hosts: Hosts::Only(hosts), issuance });
+                }
+                Err(failed) => {
+                    run.progress.warning(&failed.said(run));
+                    obtained.missing.extend(failed.missing(run));
+                    obtained.failures.push(failed.into_error());
+                }
+            }
         }
+        Ok(obtained)
     }
 
     /// Gets certificates, or nothing where the proof is too old for another attempt and there may be a newer one.
@@ -105,14 +198,24 @@ impl<'a> Exchanger<'a> {
         }
         let request = self.request(proof);
         // Not `serde_json::Value`, which would leave copies of the token behind.
-        let body = zeroize::Zeroizing::new(
-            serde_json::to_vec(&request).context(Kind::Internal, "cannot write the request")?,
-        );
+        let body =
+            Zeroizing::new(serde_json::to_vec(&request).context(Kind::Internal, "cannot write the request")?);
         drop(request);
-        let answer = match self.post(&body, deadline, good_until).await {
+        let asker = Asker {
+            audience: self.run.settings.source.is_none().then_some(self.audience.as_str()),
+            one_token: self.has_one_token(),
+            method: Some(self.run.settings.method),
+        };
+        let question = Question { body: &body, suite: self.suite_of_keys(), asker };
+        let mut said = false;
+        let gives_up = async |time| {
+            // The same proof gets the same answer, a new one new certificates: so only where the old one is of no more use.
+            good_until.is_some_and(|end| Instant::now() + time >= end) && self.makes_room(&mut said).await
+        };
+        let answer = match self.authority.post(&question, deadline, gives_up).await {
             Ok(Some(answer)) => answer,
             unanswered => {
-                if let Some(settle) = settle.filter(|_| !self.may_be_accepted.get())
+                if let Some(settle) = settle.filter(|_| !self.authority.may_have_accepted())
                     && let Err(why) = settle(None)
                 {
                     progress.step(&format!("what was not sent stays accounted for: {why}"));
@@ -120,7 +223,8 @@ impl<'a> Exchanger<'a> {
                 return unanswered.map(|_| None);
             }
         };
-        let issuance = check(answer, self.run.keys, &self.run.settings.authority)?;
+        let keys: Vec<&JobKeys> = self.run.issued_by(None).map(|(_, keys)| keys).collect();
+        let issuance = check(answer, &keys, &self.run.settings.authority)?;
         let tokens = issuance.response.outputs.iter().filter_map(|output| output.jwt.as_ref());
         for signature in tokens.filter_map(|token| signature_of(token.expose())) {
             progress.mask(signature);
@@ -134,7 +238,7 @@ impl<'a> Exchanger<'a> {
         if let Some(settle) = settle {
             settle(Some(&issuance.response))?;
         }
-        let clock_warning = refusal::clock_warning(self.authority_time(), self.clock.now());
+        let clock_warning = refusal::clock_warning(self.authority.time(), self.authority.clock.now());
         let warnings = issuance.response.warnings.iter().map(|warning| shown_long(warning));
         clock_warning.into_iter().chain(warnings).for_each(|warning| progress.warning(&warning));
         Ok(Some(issuance))
@@ -145,7 +249,10 @@ impl<'a> Exchanger<'a> {
         if let Some(source) = &settings.source {
             let token = source.read(env, deadline).await?;
             self.handed.set(Some(TokenSource::fingerprint(&token)));
-            return Ok(Presented::handed_over(token, self.authority_time().unwrap_or(self.clock.now())));
+            return Ok(Presented::handed_over(
+                token,
+                self.authority.time().unwrap_or(self.authority.clock.now()),
+            ));
         }
         let method = settings.method;
         // Its connections go with it, and the token that they brought.
@@ -170,7 +277,7 @@ impl<'a> Exchanger<'a> {
             })
         };
         tokio::pin!(prove);
-        let warm = self.open_connection(deadline);
+        let warm = self.authority.open_connection(deadline);
         tokio::pin!(warm);
         // A failed proof ends this at once; a good one waits for the connection,
         // which the request needs anyway. The platform is asked first, since it
@@ -182,13 +289,13 @@ impl<'a> Exchanger<'a> {
                 let _ = tokio::time::timeout(WARM, warm).await;
                 // What is accounted for is refused by the authority, and taken back.
                 if proof.settle.is_none() {
-                    self.check_suite()?;
+                    self.authority.check_suite(self.suite_of_keys())?;
                 }
                 Ok(proof)
             }
             () = &mut warm => {
                 // No use in waiting for one that is bound to other keys.
-                self.check_suite()?;
+                self.authority.check_suite(self.suite_of_keys())?;
                 prove.await
             }
         }
@@ -208,143 +315,27 @@ impl<'a> Exchanger<'a> {
         token.is_ok_and(|token| self.handed.get() != Some(TokenSource::fingerprint(&token)))
     }
 
-    /// Opens the connection that the request will use. Whether it works, the
-    /// request itself will tell.
-    async fn open_connection(&self, deadline: Instant) {
-        let Run { settings, progress, client, .. } = self.run;
-        let Some(time) = Attempts::until(deadline).next() else { return };
-        let authority = &settings.authority;
-        match net::send(client.get(format!("{authority}/healthz")).timeout(time)).await {
-            // Only a connection whose answer was read is used again.
-            Ok(response) => {
-                self.note(response.headers());
-                let _ = net::body(response, MAX_ANSWER).await;
-                progress.step(&format!("connected to {authority}"));
-            }
-            Err(error) => {
-                progress.step(&format!("no connection yet to {authority}: {error}"));
+    /// Whether another proof is to be made in the place of one that is too old; why not is said once.
+    async fn makes_room(&self, said: &mut bool) -> bool {
+        if *said {
+            return false;
+        }
+        match self.renews() {
+            Ok(()) => self.has_another_proof().await,
+            Err(why) => {
+                self.run
+                    .progress
+                    .line(&format!("the proof may end before an answer comes, and there is no other: {why}"));
+                *said = true;
+                false
             }
         }
     }
 
-    fn request(&self, proof: Proof) -> ExchangeRequest {
-        let Run { settings, keys, .. } = self.run;
-        let output = |(output, keys): (&Output, &JobKeys)| OutputRequest {
-            name: output.name.clone(),
-            kind: output.kind.declaration.name.to_owned(),
-            roles: output.roles.clone(),
-            options: output.asked(),
-            ssh: keys.ssh.as_ref().map(|key| SshRequest { public_key: key.public_line.clone() }),
-            tls: keys.tls.as_ref().map(|key| TlsRequest { csr: key.csr.clone() }),
-        };
-        ExchangeRequest {
-            token: settings.token.clone(),
-            join_method: settings.method.name.to_owned(),
-            proof,
-            ttl_seconds: settings.ttl_seconds,
-            outputs: settings.outputs().zip(keys).map(output).collect(),
-            leaves: Vec::new(),
-        }
-    }
-
-    /// The authority's answer; nothing where the proof would end before another attempt does.
-    async fn post(
-        &self,
-        body: &[u8],
-        deadline: Instant,
-        good_until: Option<Instant>,
-    ) -> Result<Option<ExchangeResponse>> {
-        let mut attempts = Attempts::until(deadline);
-        let (mut last, mut said) = (None, false);
-        self.may_be_accepted.set(false);
-        while let Some(time) = attempts.next() {
-            // The same proof gets the same answer, a new one new certificates: so only where the old one is of no more use.
-            let has_aged = good_until.is_some_and(|end| Instant::now() + time >= end);
-            if last.is_some() && has_aged && !said {
-                match self.renews() {
-                    Ok(()) if self.has_another_proof().await => return Ok(None),
-                    Ok(()) => {}
-                    Err(why) => {
-                        self.run.progress.line(&format!(
-                            "the proof may end before an answer comes, and there is no other: {why}"
-                        ));
-                        said = true;
-                    }
-                }
-            }
-            let (error, verdict) = match self.attempt(body, time).await {
-                Ok(response) => return Ok(Some(response)),
-                Err(failed) => failed,
-            };
-            let Verdict::Again(at_least) = verdict else { return Err(error) };
-            let Some(pause) = attempts.pause(at_least) else { return Err(error) };
-            self.run.progress.line(&format!("{error}; trying again in {:.1} s", pause.as_secs_f64()));
-            last = Some(error);
-            tokio::time::sleep(pause).await;
-        }
-        Err(last.unwrap_or_else(|| self.unreachable(&RequestError::Timeout)))
-    }
-
-    async fn attempt(&self, body: &[u8], time: Duration) -> Result<ExchangeResponse, (Error, Verdict)> {
-        let Run { settings, progress, client, .. } = self.run;
-        let authority = &settings.authority;
-        progress.step(&format!("asking {authority} for certificates"));
-        let request = client
-            .post(format!("{authority}/v1/exchange"))
-            .header(CONTENT_TYPE, "application/json")
-            .body(body.to_vec())
-            .timeout(time);
-        let request = match self.suite_of_keys() {
-            Some(suite) => request.header(SUITE_HEADER, suite.name()),
-            None => request,
-        };
-        let before = self.may_be_accepted.replace(true);
-        let failed = |why: RequestError| {
-            // Without a connection nothing was sent.
-            if matches!(
-                why,
-                RequestError::Connect(_) | RequestError::Untrusted(_) | RequestError::Proxy { .. }
-            ) {
-                self.may_be_accepted.set(before);
-            }
-            (self.unreachable(&why), retry::of_error(&why))
-        };
-        let response = net::send(request).await.map_err(failed)?;
-        self.note(response.headers());
-        let (status, now) = (response.status().as_u16(), self.clock.now());
-        let verdict = retry::of_answer(status, response.headers(), now);
-        let body = net::body(response, MAX_ANSWER).await.map_err(failed)?;
-        if status == 200 {
-            // The parser's words may repeat what was sent, which is none of a log's business.
-            let why = RequestError::Other("its answer is not one of an authority".to_owned());
-            return serde_json::from_slice(&body).map_err(|_| (self.unreachable(&why), Verdict::Final));
-        }
-        let problem = serde_json::from_slice::<Problem>(&body).ok();
-        // The authority itself says no: unless it gave up waiting, nothing was recorded.
-        if problem.as_ref().is_some_and(|problem| problem.is_ours() && !problem.is("timeout")) {
-            self.may_be_accepted.set(before);
-        }
-        if problem.as_ref().is_some_and(|problem| problem.is("other-suite")) {
-            self.check_suite().map_err(|other| (other, Verdict::Final))?;
-        }
-        let refusal = Refusal {
-            authority,
-            status,
-            problem: problem.as_ref(),
-            date: self.authority_time(),
-            now,
-            audience: settings.source.is_none().then_some(self.audience.as_str()),
-            one_token: !settings.by_hand
-                && settings.source.as_ref().is_some_and(|source| source.renews().is_err()),
-            method: settings.method,
-        };
-        let error = if verdict == Verdict::Final { refusal.error() } else { refusal.trouble() };
-        Err((error, verdict))
-    }
-
-    fn unreachable(&self, why: &RequestError) -> Error {
+    /// Whether the platform gave the job one token and no way to another.
+    fn has_one_token(&self) -> bool {
         let settings = self.run.settings;
-        net::unreachable(&settings.authority, why, &settings.trust, self.clock.now())
+        !settings.by_hand && settings.source.as_ref().is_some_and(|source| source.renews().is_err())
     }
 
     /// The suite by which the keys were made, as long as they may be others.
@@ -352,44 +343,15 @@ impl<'a> Exchanger<'a> {
         self.run.suite.filter(|_| self.issued.borrow().is_none())
     }
 
-    /// Whether the authority's suite is that of the keys, where it is to be.
-    fn check_suite(&self) -> Result<()> {
-        match self.suite.get() {
-            Some(told) if self.suite_of_keys().is_some_and(|own| own != told) => {
-                Err(Error::new(Kind::Unreachable, OtherSuite(told)))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// What an answer's head tells of the authority: its clock, and its suite.
-    fn note(&self, headers: &HeaderMap) {
-        let suite = headers.get(SUITE_HEADER).and_then(|name| Suite::named(name.to_str().ok()?));
-        self.suite.set(suite.or(self.suite.get()));
-        let date = headers.get(DATE).and_then(|date| parse_http_date(date.to_str().ok()?));
-        self.clock_offset.set(date.map(|date| date - self.clock.now()).or(self.clock_offset.get()));
-    }
-
-    fn authority_time(&self) -> Option<i64> {
-        Some(self.clock.now() + self.clock_offset.get()?)
-    }
-}
-
-/// The signature part of a JWT in compact form.
-fn signature_of(token: &str) -> Option<&str> {
-    let (rest, signature) = token.rsplit_once('.')?;
-    (rest.contains('.') && !signature.is_empty()).then_some(signature)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_signature_is_masked() {
-        assert_eq!(signature_of("eyJh.eyJp.c2ln"), Some("c2ln"));
-        for other in ["secret", "a.b", "a.b.", ""] {
-            assert_eq!(signature_of(other), None, "{other}");
+    fn request(&self, proof: Proof) -> ExchangeRequest {
+        let settings = self.run.settings;
+        ExchangeRequest {
+            token: settings.token.clone(),
+            join_method: settings.method.name.to_owned(),
+            proof,
+            ttl_seconds: settings.ttl_seconds,
+            outputs: self.run.issued_by(None).map(|(output, keys)| output_request(output, keys)).collect(),
+            leaves: self.leaves.clone(),
         }
     }
 }

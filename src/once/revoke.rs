@@ -1,5 +1,6 @@
 //! Giving certificates back: `POST /v1/revoke`, signed with a key of the issuance.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::time::Duration;
 
@@ -14,13 +15,14 @@ use crate::assertion::{AssertionKey, LIFETIME};
 use crate::clock::{Clock, LEEWAY};
 use crate::destination::OUTPUTS;
 use crate::destination::jwt::TOKEN;
-use crate::destination::manifest::Manifest;
+use crate::destination::manifest::Issuer;
 use crate::destination::wipe::Found;
 use crate::environment::Environment;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::net::{self, AuthorityTrust};
+use crate::once::exchange::authority::Place;
 use crate::once::exchange::keys::JobKeys;
-use crate::once::exchange::refusal;
+use crate::once::exchange::{Granted, Obtained, refusal};
 use crate::once::run::Run;
 use crate::openssh;
 use crate::pem;
@@ -50,8 +52,12 @@ impl fmt::Debug for Revocable {
 
 impl Revocable {
     /// Of an answer and the keys that it is for; a TLS key where there is one.
-    pub fn of_answer(issuance_id: &str, outputs: &[OutputResponse], keys: &[JobKeys]) -> Option<Self> {
-        let issued = || outputs.iter().zip(keys);
+    pub fn of_answer<K: Borrow<JobKeys>>(
+        issuance_id: &str,
+        outputs: &[OutputResponse],
+        keys: &[K],
+    ) -> Option<Self> {
+        let issued = || outputs.iter().zip(keys.iter().map(Borrow::borrow));
         let tls = issued().find_map(|(output, keys)| {
             AssertionKey::tls(keys.tls.as_ref()?.pkcs8.clone(), output.tls_certificate_chain.as_deref()?)
         });
@@ -78,9 +84,9 @@ impl Revocable {
         Some(Self { issuance_id: issuance_id.to_owned(), key, serial, ends_at })
     }
 
-    /// Of what stands in a destination.
-    pub(crate) fn of_destination(found: &Found) -> Option<Self> {
-        let plan = found.manifest.plan();
+    /// Of what one issuer has in a destination.
+    fn of_issuer(found: &Found, issuer: &Issuer<'_>) -> Option<Self> {
+        let plan = found.manifest.plan_of_issuance(issuer);
         let read = |folder: &str, name: &str| {
             Some(Zeroizing::new(String::from_utf8(found.read(folder, name)?).ok()?))
         };
@@ -104,7 +110,7 @@ impl Revocable {
         } else {
             i64::MAX
         };
-        let issuance_id = found.manifest.issuance_id.clone();
+        let issuance_id = issuer.issuance_id.to_owned();
         Some(Self { issuance_id, key: tls.or_else(ssh)?, serial: None, ends_at })
     }
 
@@ -147,15 +153,15 @@ impl Revocable {
 /// Revokes those that are still valid, all at once and each within `time`. A
 /// failure is only a warning, and one for all: the job's own work is done, and
 /// the certificates end by themselves.
-async fn revoke_all(
-    issued: &[Revocable],
+async fn revoke_all<R: Borrow<Revocable>>(
+    issued: &[R],
     client: &reqwest::Client,
     authority: &str,
     progress: &Progress,
     time: Duration,
 ) {
     let now = Clock::system().now();
-    let valid = issued.iter().filter(|issuance| !issuance.is_over(now));
+    let valid = issued.iter().map(Borrow::borrow).filter(|issuance| !issuance.is_over(now));
     let revocations = join_all(valid.map(async |issuance| {
         issuance.revoke(client, authority, time).await.inspect(|()| progress.step("revoked the certificates"))
     }));
@@ -165,35 +171,121 @@ async fn revoke_all(
     }
 }
 
-/// The same for issuances of this run, over a connection that is there already.
-pub(crate) async fn revoke_own(issued: &[Revocable], run: Run<'_>) {
-    revoke_all(issued, run.client, &run.settings.authority, run.progress, REVOKE_TIME).await;
+/// An issuance of this run, and who gave it.
+pub(crate) struct Own {
+    place: Place,
+    pub revocable: Revocable,
+}
+
+impl Own {
+    /// Each that a run has got; but for those without a key of ours, which nobody can give back.
+    pub(crate) fn of(obtained: &Obtained, keys: &[JobKeys]) -> Vec<Self> {
+        let own = |granted: &Granted| {
+            let response = &granted.issuance.response;
+            let of = |answer: &OutputResponse| keys.iter().find(|keys| keys.output == answer.name);
+            let keys: Vec<&JobKeys> = response.outputs.iter().filter_map(of).collect();
+            let revocable = Revocable::of_answer(&response.issuance_id, &response.outputs, &keys)?;
+            Some(Self { place: granted.place.clone(), revocable })
+        };
+        obtained.all().filter_map(own).collect()
+    }
+}
+
+/// The same for issuances of this run, each by whoever gave it, over a connection that is there already.
+pub(crate) async fn revoke_own(issued: &[Own], run: Run<'_>) {
+    let mut places: Vec<&Place> = Vec::new();
+    for own in issued {
+        if places.iter().all(|place| place.url != own.place.url) {
+            places.push(&own.place);
+        }
+    }
+    join_all(places.into_iter().map(async |place| {
+        let of_it = issued.iter().filter(|own| own.place.url == place.url);
+        let of_it: Vec<&Revocable> = of_it.map(|own| &own.revocable).collect();
+        revoke_all(&of_it, &place.client, &place.url, run.progress, REVOKE_TIME).await;
+    }))
+    .await;
 }
 
 /// What is said where a revocation fails.
 pub(crate) const NOT_REVOKED: &str = "could not revoke the certificates, which end by themselves";
 
-/// Revokes what a manifest is about, at `authority` where one was typed and
-/// else at the manifest's, trusted as was typed, or by the manifest, or by the
-/// environment. A failure is only a warning.
-pub(crate) async fn revoke_by_manifest(
-    revocable: &Revocable,
-    manifest: &Manifest,
-    (authority, trust): (Option<&str>, AuthorityTrust),
-    env: &Environment,
-    progress: &Progress,
-    time: Duration,
-) {
-    let trust = trust
-        .or(AuthorityTrust::new(manifest.ca_file.as_deref(), manifest.ca_pin.as_deref()))
-        .or(AuthorityTrust::of_environment(env));
-    let at = net::authority_url(authority.unwrap_or(&manifest.authority))
-        .and_then(|authority| Ok((net::authority_client(&trust, &authority, time)?, authority)));
-    match at {
-        Ok((client, authority)) => {
-            revoke_all(std::slice::from_ref(revocable), &client, &authority, progress, time).await;
+/// What destinations of one run hold, and where it is given back.
+#[derive(Debug, Default)]
+pub(crate) struct Stored(Vec<Given>);
+
+/// An issuance in a [`Stored`].
+#[derive(Debug)]
+struct Given {
+    revocable: Revocable,
+    authority: String,
+    trust: AuthorityTrust,
+    is_leaf: bool,
+}
+
+impl Stored {
+    /// Of what stands in a destination.
+    pub(crate) fn of(found: &Found) -> Self {
+        let mut stored = Self::default();
+        stored.add(found);
+        stored
+    }
+
+    /// That another destination of the run stands there too. Who has none of its keys in one may have some in another.
+    pub(crate) fn add(&mut self, found: &Found) {
+        let manifest = &found.manifest;
+        for issuer in manifest.issuers() {
+            let is_known = |given: &Given| {
+                given.revocable.issuance_id == issuer.issuance_id && given.authority == issuer.authority
+            };
+            if self.0.iter().any(is_known) {
+                continue;
+            }
+            let trust = match issuer.leaf_pin {
+                Some(pin) => AuthorityTrust::new(None, pin),
+                None => AuthorityTrust::new(manifest.ca_file.as_deref(), manifest.ca_pin.as_deref()),
+            };
+            self.0.extend(Revocable::of_issuer(found, &issuer).map(|revocable| Given {
+                revocable,
+                authority: issuer.authority.to_owned(),
+                trust,
+                is_leaf: issuer.leaf_pin.is_some(),
+            }));
         }
-        Err(error) => progress.warning(&format!("{NOT_REVOKED}: {error}")),
+    }
+
+    /// Whether there is nothing that could be given back.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Revokes it all: at `authority` where one was typed and else at the manifest's, trusted as was typed, or by the
+    /// manifest, or by the environment; what leaf clusters issued, at theirs. A failure is only a warning.
+    pub(crate) async fn revoke(
+        &self,
+        (authority, trust): (Option<&str>, AuthorityTrust),
+        env: &Environment,
+        progress: &Progress,
+        time: Duration,
+    ) {
+        join_all(self.0.iter().map(async |given| {
+            let (url, trust) = match given.is_leaf {
+                true => (given.authority.as_str(), given.trust.clone()),
+                false => {
+                    let trust = trust.clone().or(given.trust.clone()).or(AuthorityTrust::of_environment(env));
+                    (authority.unwrap_or(&given.authority), trust)
+                }
+            };
+            let at =
+                net::authority_url(url).and_then(|url| Ok((net::authority_client(&trust, &url, time)?, url)));
+            match at {
+                Ok((client, url)) => {
+                    revoke_all(std::slice::from_ref(&given.revocable), &client, &url, progress, time).await;
+                }
+                Err(error) => progress.warning(&format!("{NOT_REVOKED}: {error}")),
+            }
+        }))
+        .await;
     }
 }
 

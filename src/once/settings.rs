@@ -20,6 +20,7 @@ use crate::once::settings::destinations::{
     Asked, Destination, common_destination, destinations, earlier_destination,
 };
 use crate::once::settings::inherited::Inherited;
+use crate::once::settings::leaf::{PinnedLeaf, pinned};
 use crate::once::settings::output::{Output, check_outputs, parse_output, unknown};
 use crate::once::settings::storage::StorageOptions;
 use crate::suite::KeyType;
@@ -29,6 +30,7 @@ use crate::wire::{MIN_TTL, USUAL_TTL};
 mod config_file;
 pub(crate) mod destinations;
 mod inherited;
+pub(crate) mod leaf;
 pub(crate) mod output;
 pub(crate) mod storage;
 
@@ -56,6 +58,10 @@ pub(crate) struct Settings {
     pub timeout: Duration,
     /// What is written where; at least one, each path once.
     pub destinations: Vec<Destination>,
+    /// What is known of leaf clusters, whatever the authority says.
+    pub leaves: Vec<PinnedLeaf>,
+    /// Whether outputs that a leaf cluster does not give are a failure.
+    pub require_all: bool,
     /// The destination of an earlier `once` of this job, from which ours takes `$MACHINE_ID_DESTINATION`.
     pub earlier: Option<String>,
     /// What to say about them.
@@ -97,7 +103,8 @@ impl Settings {
         let mut notes = Vec::new();
         let typed = args.outputs.iter().map(|text| parse_output(text)).collect::<Result<Vec<_>>>()?;
         let outputs = if typed.is_empty() { file.outputs } else { typed };
-        let outputs = check_outputs(outputs, &args.roles, timeout)?;
+        let at = args.at.as_deref().or(file.at.as_deref());
+        let outputs = check_outputs(outputs, (at, &args.roles), timeout)?;
         let asked = Asked { authority: &authority, token: &token, wrapped: !args.command.is_empty() };
         let said = args.destination.clone();
         let common = common_destination(said, env, file.destination, (&asked, &outputs), &mut notes);
@@ -119,6 +126,8 @@ impl Settings {
             key_type: key_type.as_deref().map(self::key_type).transpose()?,
             timeout,
             destinations,
+            leaves: pinned(file.leaves)?,
+            require_all: args.require_all,
             earlier,
             inherited,
             agent,
@@ -129,9 +138,20 @@ impl Settings {
         })
     }
 
-    /// Every output, in the order of the request.
+    /// Every output, in the order of the requests.
     pub(crate) fn outputs(&self) -> impl Iterator<Item = &Output> {
         self.destinations.iter().flat_map(|destination| &destination.outputs)
+    }
+
+    /// The leaf clusters that outputs are asked of, each once.
+    pub(crate) fn leaves_asked(&self) -> Vec<&str> {
+        let mut all = Vec::new();
+        for leaf in self.outputs().filter_map(|output| output.at.as_deref()) {
+            if !all.contains(&leaf) {
+                all.push(leaf);
+            }
+        }
+        all
     }
 }
 

@@ -9,6 +9,7 @@ mod cleanup;
 mod destinations;
 mod handed;
 mod inspect;
+mod leaves;
 mod memory;
 mod mistakes;
 mod outages;

@@ -175,11 +175,9 @@ impl Builder {
     fn configure(&self, data: &Path, address: SocketAddr) {
         let file = data.join("authority.yaml");
         let ours = ["listen:", "issuer_ca_file:"];
-        let mut config: String = process::read(&file)
-            .lines()
-            .filter(|line| !ours.iter().any(|key| line.starts_with(key)))
-            .map(|line| format!("{line}\n"))
-            .collect();
+        let is_kept = |line: &&str| !ours.iter().any(|key| line.starts_with(key));
+        let text = process::read(&file);
+        let mut config: String = text.lines().filter(is_kept).map(|line| format!("{line}\n")).collect();
         config.push_str(&format!("listen: {address}\n{}", self.config));
         if let Some(path) = &self.issuer_ca {
             config.push_str(&format!("issuer_ca_file: {}\n", path.display()));
@@ -355,10 +353,8 @@ impl Authority {
     #[track_caller]
     pub fn issuance(&self, issuance_id: &str) -> Value {
         let mine = |event: &Value| event["event"] == "issued" && event["issuance_id"] == issuance_id;
-        self.audit()
-            .into_iter()
-            .find(mine)
-            .unwrap_or_else(|| panic!("no record of the issuance {issuance_id}"))
+        let found = self.audit().into_iter().find(mine);
+        found.unwrap_or_else(|| panic!("no record of the issuance {issuance_id}"))
     }
 
     /// What it has said on standard error since it was last started.

@@ -17,6 +17,7 @@ pub mod cluster;
 pub mod company;
 pub mod cut;
 pub mod disk;
+pub mod fakes;
 pub mod gateway;
 pub mod host;
 pub mod issuer;

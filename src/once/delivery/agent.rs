@@ -5,6 +5,7 @@
 //! The folder keeps other users away; that whoever connects is this user is
 //! checked all the same. Sizes, connections and times are bounded.
 
+use std::borrow::Borrow;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -137,9 +138,10 @@ impl Agent {
     }
 
     /// Serves the keys of this issuance in place of what it served before.
-    pub(super) fn hold(&self, keys: &[JobKeys], answers: &[OutputResponse]) {
+    pub(super) fn hold<K: Borrow<JobKeys>, A: Borrow<OutputResponse>>(&self, keys: &[K], answers: &[A]) {
         let mut served = self.served.identities();
         let new = keys.iter().zip(answers).filter_map(|(keys, answer)| {
+            let (keys, answer): (&JobKeys, &OutputResponse) = (keys.borrow(), answer.borrow());
             let new = AgentKey::new(keys.ssh.as_ref()?, answer)?;
             let replaced = served.iter().find(|served| served.blob == new.blob);
             let before = replaced.map(|served| (served.certificate.clone(), Instant::now()));

@@ -1,6 +1,8 @@
 //! The authority's answer, checked before anything is written: is each
 //! certificate for our key, of the right kind, and of any use?
 
+use std::borrow::Borrow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
@@ -29,7 +31,12 @@ pub(crate) struct Issuance {
 ///
 /// # Errors
 /// `Kind::Unreachable`: this is not how an authority answers.
-pub(crate) fn check(mut response: ExchangeResponse, keys: &[JobKeys], issuer: &str) -> Result<Issuance> {
+pub(crate) fn check<K: Borrow<JobKeys>>(
+    mut response: ExchangeResponse,
+    keys: &[K],
+    issuer: &str,
+) -> Result<Issuance> {
+    let keys: Vec<&JobKeys> = keys.iter().map(Borrow::borrow).collect();
     let wrong = |why: String| {
         Error::new(Kind::Unreachable, why)
             .context("the authority's answer does not fit the request")
@@ -43,7 +50,7 @@ pub(crate) fn check(mut response: ExchangeResponse, keys: &[JobKeys], issuer: &s
     }
     let expires_at =
         parse_rfc3339(&response.expires_at).ok_or_else(|| wrong("`expires_at` is not a time".to_owned()))?;
-    for (output, keys) in response.outputs.iter_mut().zip(keys) {
+    for (output, keys) in response.outputs.iter_mut().zip(&keys) {
         check_output(output, keys, issuer, expires_at)
             .map_err(|why| wrong(format!("output `{}`: {why}", keys.output)))?;
     }

@@ -28,8 +28,9 @@ pub(super) struct Refusal<'a> {
     pub audience: Option<&'a str>,
     /// Whether the platform gave the job one token and no way to another.
     pub one_token: bool,
-    /// The method, which knows the claims that are worth showing and the forms of a subject.
-    pub method: &'static Method,
+    /// The method, which knows the claims that are worth showing and the forms of a subject; none where the proof is
+    /// another authority's word.
+    pub method: Option<&'static Method>,
 }
 
 impl Refusal<'_> {
@@ -48,17 +49,24 @@ impl Refusal<'_> {
                 Kind::Unreachable,
                 format!("{} does not answer like an authority: status {}", self.authority, self.status),
             )
-            .hint("--authority (MACHINE_ID_AUTHORITY) is the `public_url` of its authority.yaml, without a path")
+            .hint(if self.method.is_some() {
+                "--authority (MACHINE_ID_AUTHORITY) is the `public_url` of its authority.yaml, without a path"
+            } else {
+                "the authority's policy has the leaf's `public_url` as the `url` of its `leaf_cluster`"
+            })
             .hint("a proxy or load balancer in between may have answered in its place");
         };
         let reason = Reason::of_problem(problem);
         let hints = match reason {
-            Some(Reason::AudienceWrong) => self.audience_hints(problem),
+            Some(Reason::AudienceWrong) if self.method.is_some() => self.audience_hints(problem),
             Some(Reason::TokenUsed) if self.one_token => vec!["this job has one token for all its exchanges: ask for everything in one (several --output), or have the join token allow more with `max_uses`".to_owned()],
             _ if problem.hint.is_empty() => Vec::new(),
             _ => vec![shown_long(&problem.hint)],
         };
-        let table = problem.claims.as_ref().and_then(|claims| claims_table(claims, self.method.telling));
+        let table = problem
+            .claims
+            .as_ref()
+            .and_then(|claims| claims_table(claims, self.method.map_or(&[], |method| method.telling)));
         let denial = problem.denial_id.as_deref().map(shown).map(|id| {
             format!("denial {id}: the authority's operator sees why with `machine-id authority explain {id}`")
         });
@@ -99,7 +107,7 @@ impl Refusal<'_> {
     /// is about the subject, nobody is told.
     fn form(&self, problem: &Problem, reason: Option<Reason>) -> Option<String> {
         let subject = problem.claims.as_ref().filter(|_| reason.is_none())?.get("sub")?.as_str()?;
-        (self.method.subject)(subject)
+        (self.method?.subject)(subject)
     }
 
     /// Both clocks, where time may be what failed.
@@ -208,7 +216,7 @@ mod tests {
             now: 1000,
             audience: Some("https://a#x"),
             one_token: false,
-            method: crate::join::find("github").unwrap(),
+            method: crate::join::find("github"),
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::document::{self, Mistake, Mistakes, Node, Value};
 use crate::error::{Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
+use crate::once::settings::leaf::PinnedLeaf;
 use crate::once::settings::output::RawOutput;
 
 /// What the file says, by the names of the options; nothing of it checked beyond its shape.
@@ -21,7 +22,9 @@ pub(super) struct ConfigFile {
     pub ttl: Option<String>,
     pub key_type: Option<String>,
     pub destination: Option<String>,
+    pub at: Option<String>,
     pub outputs: Vec<RawOutput>,
+    pub leaves: Vec<PinnedLeaf>,
 }
 
 impl ConfigFile {
@@ -49,7 +52,9 @@ impl ConfigFile {
             ttl: all.read("ttl", owned),
             key_type: all.read("key_type", owned),
             destination: all.read("destination", owned),
+            at: all.read("at", owned),
             outputs: all.read("outputs", outputs).unwrap_or_default(),
+            leaves: all.read("leaves", leaves).unwrap_or_default(),
         };
         all.finish()?;
         Ok(config)
@@ -68,6 +73,24 @@ fn join(node: &Node, key: &str) -> Result<(Option<String>, Option<String>), Mist
     Ok(pair)
 }
 
+fn leaves(node: &Node, key: &str) -> Result<Vec<PinnedLeaf>, Mistakes> {
+    let mut mistakes = Mistakes::default();
+    let leaves = node.list(key)?.iter().filter_map(|node| mistakes.keep(leaf(node))).collect();
+    mistakes.or(leaves)
+}
+
+fn leaf(node: &Node) -> Result<PinnedLeaf, Mistakes> {
+    let mut leaf = node.mapping("a leaf")?;
+    let pinned = PinnedLeaf {
+        name: leaf.require("name", owned).unwrap_or_default(),
+        url: leaf.require("url", owned).unwrap_or_default(),
+        ca_pin: leaf.read("ca_pin", owned),
+        hosts: leaf.read("hosts", Node::texts).unwrap_or_default(),
+    };
+    leaf.finish()?;
+    Ok(pinned)
+}
+
 fn outputs(node: &Node, key: &str) -> Result<Vec<RawOutput>, Mistakes> {
     let mut mistakes = Mistakes::default();
     let outputs = node.list(key)?.iter().filter_map(|node| mistakes.keep(output(node))).collect();
@@ -79,6 +102,7 @@ fn output(node: &Node) -> Result<RawOutput, Mistakes> {
     let mut raw = RawOutput {
         kind: output.require("type", owned).unwrap_or_default(),
         name: output.read("name", owned),
+        at: output.read("at", owned),
         destination: output.read("destination", owned),
         roles: output.read("roles", Node::texts).unwrap_or_default(),
         options: BTreeMap::new(),
@@ -116,8 +140,8 @@ mod tests {
     #[test]
     fn no_value_may_be_empty() {
         let full = "version: v1\nauthority: https://a\nca_file: c\nca_pin: p\njoin: {method: github, token: t}\n\
-            ttl: 30m\nkey_type: ed25519\nstorage: /s\ndestination: /d\noutputs:\n  - {type: ssh, name: x, destination: /e, roles: [a, b]}\n  \
-            - {type: ssh-host, principals: [a.x, b.x], host_key: /k}\n";
+            ttl: 30m\nkey_type: ed25519\nstorage: /s\ndestination: /d\nat: l\noutputs:\n  - {type: ssh, name: x, at: l, destination: /e, roles: [a, b]}\n  \
+            - {type: ssh-host, principals: [a.x, b.x], host_key: /k}\nleaves:\n  - {name: l, url: https://l, ca_pin: p, hosts: [a.x, b.x]}\n";
         ConfigFile::parse(full).unwrap();
         for emptied in document::emptied::emptied(full) {
             let mistakes = ConfigFile::parse(&emptied.text).expect_err(&emptied.path);
@@ -135,6 +159,8 @@ mod tests {
             ("version: v1\nauthorty: x\n", "2:1: the configuration has no `authorty`"),
             ("version: v1\njoin: {tokn: x}\n", "`join` has no `tokn`"),
             ("version: v1\noutputs: [{name: x}]\n", "an output lacks `type`"),
+            ("version: v1\nleaves: [{name: x}]\n", "a leaf lacks `url`"),
+            ("version: v1\nleaves: [{name: x, url: y, host: z}]\n", "a leaf has no `host`"),
             ("version: v1\noutputs: [{type: ssh, roles: x}]\n", "`roles` must be a list"),
             ("version: v1\n---\nversion: v1\n", "one YAML document"),
             ("", "one YAML document"),

@@ -55,8 +55,12 @@ impl Asked<'_> {
     pub(crate) fn renews(&self, manifest: &Manifest, outputs: &[&Output]) -> bool {
         manifest.authority == self.authority
             && manifest.token == self.token
-            && manifest.outputs.len() == outputs.len()
-            && manifest.outputs.iter().zip(outputs).all(|(written, output)| is_same(written, output))
+            && manifest.outputs.len() + manifest.missing.len() == outputs.len()
+            && outputs.iter().all(|output| {
+                let at = output.at.as_deref();
+                manifest.missing.iter().any(|it| it.name == output.name && Some(it.at.as_str()) == at)
+                    || manifest.outputs.iter().any(|it| manifest.leaf_of(it) == at && is_same(it, output))
+            })
     }
 }
 
@@ -65,7 +69,8 @@ fn is_same(written: &ManifestOutput, output: &Output) -> bool {
     written.name == output.name
         && written.kind == output.kind.declaration.name
         && written.options == output.options
-        && (output.roles.is_empty() || sorted(&written.roles) == sorted(&output.roles))
+        // A leaf cluster has roles of its own, whatever they are called here.
+        && (output.at.is_some() || output.roles.is_empty() || sorted(&written.roles) == sorted(&output.roles))
 }
 
 /// The destination of an earlier `once` of this job, if [`VARIABLE`] is there

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::destination::material::OptionValues;
 use crate::destination::output_files::OutputFiles;
+use crate::destination::ssh::{KNOWN_HOSTS, SSH_CONFIG};
 use crate::destination::ssh_host::PUBLIC_KEY;
 use crate::destination::{self, manifest};
 use crate::error::{Error, Kind, Result};
@@ -15,8 +16,10 @@ use crate::wire::is_name;
 
 /// One output.
 pub(crate) struct Output {
-    /// Unique in the request.
+    /// Unique in the run.
     pub name: String,
+    /// The leaf cluster that issues it; none for the authority itself.
+    pub at: Option<String>,
     pub kind: &'static OutputFiles,
     /// The roles it asks for; none means all.
     pub roles: Vec<String>,
@@ -51,8 +54,9 @@ impl Output {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RawOutput {
     pub kind: String,
-    /// The type's, if it has none of its own.
+    /// The type's, if it has none of its own, with the leaf cluster's behind it.
     pub name: Option<String>,
+    pub at: Option<String>,
     pub roles: Vec<String>,
     pub destination: Option<String>,
     /// The type's own options.
@@ -75,6 +79,7 @@ pub(crate) fn parse_output(text: &str) -> Result<RawOutput> {
         match key {
             _ if value.is_empty() => return Err(wrong(format!("`{}` has no value", shown(key)))),
             "name" => output.name = Some(value.to_owned()),
+            "at" => output.at = Some(value.to_owned()),
             "roles" => output.roles = value.split('+').map(str::to_owned).collect(),
             "destination" => output.destination = Some(value.to_owned()),
             _ => {
@@ -89,7 +94,7 @@ pub(crate) fn parse_output(text: &str) -> Result<RawOutput> {
 /// is for a pipe that an option names.
 pub(super) fn check_outputs(
     mut raw: Vec<RawOutput>,
-    roles: &[String],
+    (at, roles): (Option<&str>, &[String]),
     patience: Duration,
 ) -> Result<Vec<(Output, Option<String>)>> {
     if raw.is_empty() {
@@ -98,7 +103,17 @@ pub(super) fn check_outputs(
     let mut all: Vec<(Output, Option<String>)> = Vec::new();
     for mut raw in raw {
         let own = raw.destination.take();
+        raw.at = raw.at.or_else(|| at.map(str::to_owned));
         let output = check_output(raw, roles, patience)?;
+        if let Some((other, _)) = all.iter().find(|(it, _)| it.at == output.at && it.roles != output.roles)
+            && let Some(leaf) = &output.at
+        {
+            return Err(Error::usage(format!(
+                "the outputs `{}` and `{}` at {leaf} ask for different roles",
+                other.name, output.name
+            ))
+            .hint("a job is vouched for once at each leaf cluster: give both outputs the same roles, or use two runs"));
+        }
         if all.iter().any(|(other, _)| other.name == output.name) {
             return Err(Error::usage(format!("two outputs are named `{}`", output.name))
                 .hint("give one of them another with name=…"));
@@ -112,12 +127,20 @@ fn check_output(raw: RawOutput, roles: &[String], patience: Duration) -> Result<
     let kind = destination::output_files(&raw.kind)
         .ok_or_else(|| unknown("output type", &raw.kind, &output::names()))?;
     let declared = kind.declaration;
-    let name = raw.name.unwrap_or_else(|| raw.kind.clone());
-    if !is_name(&name) || name == manifest::FILE_NAME {
-        return Err(Error::usage(format!("`{}` cannot be the name of an output", shown(&name)))
-            .hint("names are small letters, digits, `-`, `_` and `.`, at most 64 of them"));
+    if let Some(leaf) = &raw.at {
+        check_leaf(leaf, declared)?;
     }
-    let mut known = vec!["name", "roles", "destination"];
+    let usual = || raw.at.iter().fold(raw.kind.clone(), |name, leaf| format!("{name}-{leaf}"));
+    let name = raw.name.clone().unwrap_or_else(usual);
+    if !is_name(&name) || [manifest::FILE_NAME, SSH_CONFIG, KNOWN_HOSTS].contains(&name.as_str()) {
+        let error = Error::usage(format!("`{}` cannot be the name of an output", shown(&name)))
+            .hint("names are small letters, digits, `-`, `_` and `.`, at most 64 of them");
+        return Err(match raw.name {
+            Some(_) => error,
+            None => error.hint("give it another with name=…"),
+        });
+    }
+    let mut known = vec!["name", "at", "roles", "destination"];
     known.extend(declared.options.iter().map(|option| option.name));
     if let Some(option) = raw.options.keys().find(|option| !known.contains(&option.as_str())) {
         return Err(unknown(&format!("option of `{}`", declared.name), option, &known));
@@ -134,7 +157,28 @@ fn check_output(raw: RawOutput, roles: &[String], patience: Duration) -> Result<
     {
         return Err(Error::usage(format!("`{}` cannot be the name of a role", shown(role))));
     }
-    Ok(Output { name, kind, roles, options: raw.options, files })
+    Ok(Output { name, at: raw.at, kind, roles, options: raw.options, files })
+}
+
+/// Whether that can be a leaf cluster which issues outputs of this type.
+fn check_leaf(name: &str, declared: &OutputType) -> Result<()> {
+    if !is_cluster(name) {
+        return Err(Error::usage(format!("`{}` cannot be the name of a leaf cluster", shown(name))).hint(
+            "it is the `cluster` of the leaf's authority.yaml, by which the authority's policy names it",
+        ));
+    }
+    // A token of the authority as an issuer, which no leaf can speak for.
+    if declared.name == output::JWT.name {
+        return Err(Error::usage(format!("an output `jwt` is never at a leaf cluster, such as {name}"))
+            .hint("give at=LEAF to the other outputs alone, in place of --at"));
+    }
+    Ok(())
+}
+
+/// As the name of a cluster is, which stands in SPIFFE ids.
+pub(super) fn is_cluster(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
+    (1..=255).contains(&name.len()) && name.bytes().all(allowed) && !name.starts_with(['.', '-'])
 }
 
 /// Reads the files that options name, before anything is asked for.

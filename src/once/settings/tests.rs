@@ -147,6 +147,62 @@ fn outputs_and_roles() {
 }
 
 #[test]
+fn outputs_are_at_leaves_as_each_says_or_all_of_the_run() {
+    let places = |line: &str| {
+        let settings = settings(&format!("--destination /d {line}"), &[]).unwrap();
+        let outputs = settings.outputs().map(|it| format!("{} {}", it.name, it.at.as_deref().unwrap_or("-")));
+        (outputs.collect::<Vec<_>>(), settings.leaves_asked().join(" "), settings.require_all)
+    };
+    let at = "--output ssh --output ssh,at=b.test --output ssh,at=b.test,name=x --output identity,at=a.test";
+    let (outputs, leaves, all) = places(at);
+    assert_eq!(outputs, ["ssh -", "ssh-b.test b.test", "x b.test", "identity-a.test a.test"]);
+    assert_eq!((leaves.as_str(), all), ("b.test a.test", false));
+    let (outputs, leaves, all) = places(&format!("--at c.test --require-all {at}"));
+    assert_eq!(outputs[0], "ssh-c.test c.test");
+    assert_eq!((leaves.as_str(), all), ("c.test b.test a.test", true));
+    assert_eq!(places("--at c.test").0, ["identity-c.test c.test"]);
+    let long = format!("--output identity,at={}", "a".repeat(60));
+    for (line, says) in [
+        ("--output ssh,at=A.test", "cannot be the name of a leaf cluster"),
+        ("--at a/b", "cannot be the name of a leaf cluster"),
+        ("--output ssh,at=", "`at` has no value"),
+        ("--output ssh,name=ssh_config", "cannot be the name of an output"),
+        (&long, "give it another with name=…"),
+        ("--at a.test --output ssh,roles=a --output identity,roles=b", "ask for different roles"),
+    ] {
+        let text = usage(line, &[]);
+        assert!(text.contains(says), "{line}: {text}");
+    }
+    settings("--at a.test --output ssh,roles=a --output identity,roles=a --output ssh,at=b.test,name=y", &[])
+        .unwrap();
+}
+
+#[test]
+fn leaves_are_pinned_by_the_file_alone() {
+    let pinned = |leaves: &str| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), format!("version: v1\nleaves: [{leaves}]\n")).unwrap();
+        settings(&format!("--config {} --destination /d", file.path().display()), &[])
+    };
+    let good = pinned("{name: a.test, url: 'https://A.test/', hosts: ['*.a.test']}").unwrap();
+    assert_eq!(good.leaves[0].url, "https://a.test", "in its one form");
+    for (leaves, says) in [
+        ("{name: A, url: https://a}", "a name that no cluster can have"),
+        ("{name: a, url: http://a}", "not an authority's"),
+        ("{name: a, url: https://a, ca_pin: x}", "`ca_pin` that is none"),
+        ("{name: a, url: https://a, hosts: ['*.test']}", "neither a name in lower case nor"),
+        ("{name: a, url: https://a}, {name: a, url: https://b}", "`a` is there twice"),
+        (
+            "{name: a, url: https://a, hosts: [x.b.c]}, {name: b, url: https://b, hosts: ['*.b.c']}",
+            "both have the host x.b.c",
+        ),
+    ] {
+        let error = pinned(leaves).err().unwrap();
+        assert!(error.kind() == Kind::Usage && error.to_string().contains(says), "{leaves}: {error}");
+    }
+}
+
+#[test]
 fn times_are_checked() {
     for (line, says) in [
         ("--ttl 9s", "at least 10s"),

@@ -58,7 +58,7 @@ join: aws clock denial document environment error join::command join::endpoint j
 
 # the client
 cli: elsewhere text
-destination: clock error folder output pem rfc4251 text wire
+destination: clock error folder output pem principal rfc4251 text wire
 once::settings: cli destination document environment error folder join::detect join::elsewhere join::find join::method
     join::METHODS join::names join::prove join::source net output random secret suite text wire
 once::exchange::keys: error output pem random rfc4251 suite wire
@@ -68,15 +68,15 @@ once::runs: environment error folder process random
 once::exchange: clock denial destination environment error join::method join::prove join::source krl net
     once::exchange::keys once::run once::settings output pem retry secret suite terminal text wire
 once::revoke: assertion clock destination environment error net once::exchange once::exchange::keys
-    once::run once::settings openssh pem random secret terminal wire
+    once::run openssh pem random secret terminal wire
 once::delivery: destination environment error folder join::method net once::exchange
     once::exchange::keys once::revoke once::run once::settings output random rfc4251 secret terminal text wire
-once::command: clock destination environment error folder join::method once::delivery once::exchange
+once::command: clock environment error folder join::method once::delivery once::exchange
     once::exchange::keys once::revoke once::run once::settings process retry terminal text
     wire
 once: cli destination environment error join::job join::method net once::command once::delivery once::exchange
-    once::exchange::keys once::revoke once::run once::runs once::settings output runtime secret suite terminal
-    text wire
+    once::exchange::keys once::revoke once::run once::runs once::settings output runtime suite terminal
+    text
 
 # a server's side: it knows the authority by its API alone
 host: assertion clock destination::known_hosts document error folder krl net openssh pem principal process retry secret terminal text wire
