@@ -18,8 +18,8 @@ mod proxy;
 mod roots;
 
 pub use authority::{
-    AuthorityTrust, authority_client, authority_origin, authority_url, believing, believing_anybody, lies_under, trusts,
-    unreachable,
+    AuthorityTrust, authority_client, authority_origin, authority_url, believing, believing_anybody,
+    lies_under, trusts, unreachable,
 };
 pub use client::{Platform, execute, issuer_client, machine_client, send};
 pub use error::{ByProxy, RequestError, Untrusted, body};

@@ -41,12 +41,15 @@ const MAX_CAME: usize = 256;
 /// back together.
 const MAX_JITTER: u64 = 2;
 
+/// An issuer, and the CAs that it is asked by where these are pinned.
+type IssuerKey = (String, Option<String>);
+
 /// Every issuer's keys. Only issuers that a join token names are ever asked.
 #[derive(Debug)]
 pub struct Issuers {
     client: reqwest::Client,
     clock: Clock,
-    issuers: Mutex<HashMap<(String, Option<String>), Arc<CachedIssuer>>>,
+    issuers: Mutex<HashMap<IssuerKey, Arc<CachedIssuer>>>,
     waiting: Semaphore,
 }
 

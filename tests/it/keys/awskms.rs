@@ -177,7 +177,10 @@ fn what_a_failed_init_leaves_is_named() {
         code == 2 && said.contains("access is denied") && said.contains("is deleted in 7 days"),
         "{said}"
     );
-    assert_eq!(kms.keys()[ALL.len()], (String::new(), "ECC_NIST_P256".to_owned(), "PendingDeletion".to_owned()));
+    assert_eq!(
+        kms.keys()[ALL.len()],
+        (String::new(), "ECC_NIST_P256".to_owned(), "PendingDeletion".to_owned())
+    );
     // Nothing can be signed: what was made is named.
     may(&|action| action != "kms:Sign");
     let (code, said) = init("three", "awskms:alias/c", &[]);
