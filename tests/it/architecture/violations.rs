@@ -190,7 +190,7 @@ fn what_is_honest_passes() {
         ),
         (
             "crate::once",
-            "use crate::{destination, join::{method as methods}};\nmod inner { use super::super::super::wire; pub(in crate::once) fn g() { let store = 1; store.policy(); } }",
+            "use crate::{destination, join::{method as methods}};\nmod inner { use super::super::super::text; pub(in crate::once) fn g() { let store = 1; store.policy(); } }",
         ),
         (
             "crate::wire",
