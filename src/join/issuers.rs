@@ -46,9 +46,12 @@ const MAX_JITTER: u64 = 2;
 pub struct Issuers {
     client: reqwest::Client,
     clock: Clock,
-    issuers: Mutex<HashMap<(String, Option<String>), Arc<CachedIssuer>>>,
+    issuers: Mutex<HashMap<Asked, Arc<CachedIssuer>>>,
     waiting: Semaphore,
 }
+
+/// An issuer's URL, and the pins of its CA where it has some.
+type Asked = (String, Option<String>);
 
 /// Why it cannot be told whether a proof is good, which is no refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
