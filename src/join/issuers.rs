@@ -41,17 +41,17 @@ const MAX_CAME: usize = 256;
 /// back together.
 const MAX_JITTER: u64 = 2;
 
-/// An issuer, and the CAs that it is asked by where these are pinned.
-type IssuerKey = (String, Option<String>);
-
 /// Every issuer's keys. Only issuers that a join token names are ever asked.
 #[derive(Debug)]
 pub struct Issuers {
     client: reqwest::Client,
     clock: Clock,
-    issuers: Mutex<HashMap<IssuerKey, Arc<CachedIssuer>>>,
+    issuers: Mutex<HashMap<Asked, Arc<CachedIssuer>>>,
     waiting: Semaphore,
 }
+
+/// An issuer's URL, and the pins of its CA where it has some.
+type Asked = (String, Option<String>);
 
 /// Why it cannot be told whether a proof is good, which is no refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -268,7 +268,9 @@ pub fn named_bot(claims: &Map<String, Value>) -> Option<String> {
 
 /// The roles that the root vouches for; none of them is one of this cluster's.
 pub fn roles(claims: &Map<String, Value>) -> Vec<&str> {
-    claims.get("roles").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect()
+    let roles = claims.get("roles").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    // What is none, `check` prints no more than it believes it.
+    roles.filter(|role| is_name(role)).collect()
 }
 
 /// When what the root has granted ends, in seconds since 1970.
@@ -302,4 +304,15 @@ fn provenance(claims: &Map<String, Value>) -> Provenance {
     let mut fulcio: Vec<(u64, String)> = fulcio.iter().filter_map(extension).collect();
     fulcio.sort_unstable();
     Provenance { line: words(text(said, "line")), fulcio }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_name_is_no_role() {
+        let claims = json!({"roles": ["deploy", "deploy\u{1b}[2J", "Deploy", 7]});
+        assert_eq!(roles(claims.as_object().unwrap()), ["deploy"]);
+    }
 }

@@ -1,7 +1,7 @@
 //! How much is kept of what others say, in bytes of JSON. Each part is bounded
 //! for itself, so that no part decides what is left of another.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::join::METHODS;
 
@@ -36,7 +36,7 @@ pub(super) const MAX_ROW: i64 = 8 << 10;
 pub(super) const NAME: usize = 128;
 
 /// Claims that are kept before others.
-const FIRST: &[&str] = &["iss", "sub", "aud", "iat", "exp", "provenance"];
+const FIRST: &[&str] = &["iss", "sub", "aud", "iat", "exp", "cluster", "join_method", "provenance"];
 
 /// The most that an event keeps of texts and claims.
 pub(super) struct Bounds {
@@ -85,6 +85,8 @@ pub(super) fn fewer(claims: &Map<String, Value>, most: usize) -> (String, usize)
     {
         return (all, 0);
     }
+    let (lessened, mut left_out) = less_provenance(claims, most / 2);
+    let claims = lessened.as_ref().unwrap_or(claims);
     let member = |(name, value): (&String, &Value)| format!("{}:{value}", Value::from(name.as_str()));
     // With the braces that each would have for itself.
     let mut members: Vec<_> = claims.iter().map(|claim| (member(claim), claim.0)).collect();
@@ -97,15 +99,26 @@ pub(super) fn fewer(claims: &Map<String, Value>, most: usize) -> (String, usize)
         members.retain(|(member, _)| left.checked_sub(member.len() + 2).map(|rest| left = rest).is_some());
         members.sort_by_key(|(_, name)| *name);
     }
-    let left_out = claims.len().saturating_sub(members.len());
+    left_out += claims.len().saturating_sub(members.len());
     let members: Vec<String> = members.into_iter().map(|(member, _)| member).collect();
     (format!("{{{}}}", members.join(",")), left_out)
 }
 
+/// Of what another cluster vouches for, the claims by which the job joined that one, which locks go by: of these as many as
+/// fit for themselves, so that nothing beside them pushes them out. None where the claims have no such part.
+fn less_provenance(claims: &Map<String, Value>, most: usize) -> (Option<Map<String, Value>>, usize) {
+    let provenance = claims.get("provenance").and_then(Value::as_object);
+    let inner = provenance.and_then(|all| Some((all.len(), all.get("claims")?.as_object()?)));
+    let Some((members, inner)) = inner else { return (None, 0) };
+    let (kept, left_out) = fewer(inner, most);
+    let kept: Value = serde_json::from_str(&kept).unwrap_or_default();
+    let mut claims = claims.clone();
+    claims.insert("provenance".to_owned(), json!({"claims": kept}));
+    (Some(claims), left_out + members.saturating_sub(1))
+}
+
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

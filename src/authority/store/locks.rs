@@ -127,6 +127,7 @@ impl Lock {
             LockKind::Repository => {
                 subject.repositories.iter().any(|name| is_repository(name, &self.value))
                     || subject.repository_ids.iter().any(|id| *id == self.value || self.met.contains(id))
+                    || subject.vouched_ids().any(|id| self.met.contains(&id))
             }
             LockKind::Host => subject.hosts.iter().any(|name| covers(name, &self.value)),
             kind => subject.facts.iter().any(|(fact, value)| *fact == kind && *value == self.value),
@@ -137,8 +138,11 @@ impl Lock {
     pub fn meets(&self, subject: &Subject) -> Vec<String> {
         let is_named = self.kind == LockKind::Repository
             && subject.repositories.iter().any(|name| is_repository(name, &self.value));
-        let fresh = |id: &&String| is_named && !self.met.contains(id);
-        subject.repository_ids.iter().filter(fresh).cloned().collect()
+        let ids: Vec<String> = match subject.root {
+            None => subject.repository_ids.clone(),
+            Some(_) => subject.vouched_ids().collect(),
+        };
+        ids.into_iter().filter(|id| is_named && !self.met.contains(id)).collect()
     }
 
     /// Whether it is about that: of repositories, upper and lower case are one.
@@ -205,6 +209,8 @@ pub struct Subject {
     facts: Vec<(LockKind, String)>,
     repositories: Vec<String>,
     repository_ids: Vec<String>,
+    /// The cluster whose word alone these are, where it is another one.
+    root: Option<String>,
     /// The names of hosts.
     hosts: Vec<String>,
     /// Whether an operator signs it.
@@ -252,13 +258,29 @@ impl Subject {
         subject.fact(LockKind::JoinMethod, Some(join_method));
         subject.fact(LockKind::Issuer, claims.get("iss").and_then(Value::as_str));
         if let Some(method) = join::find(join_method) {
+            subject.root = claims
+                .get("cluster")
+                .and_then(Value::as_str)
+                .filter(|_| method.of_cluster)
+                .map(str::to_owned);
             let (method, claims) = join::behind(method, claims);
+            // Of a job of another cluster, those by which it has joined that one, too.
+            if subject.root.is_some() {
+                subject.fact(LockKind::JoinMethod, Some(method.name));
+                subject.fact(LockKind::Issuer, claims.get("iss").and_then(Value::as_str));
+            }
             let runs = method.texts(method.runs, claims);
             subject.facts.extend(runs.into_iter().map(|run| (LockKind::Run, run)));
             subject.repositories = method.texts(method.repositories, claims);
             subject.repository_ids = method.texts(method.repository_ids, claims);
         }
         subject
+    }
+
+    /// The ids of repositories by another cluster's word, with its name: what it says of its jobs shuts out none of those
+    /// for whom their platform speaks itself.
+    fn vouched_ids(&self) -> impl Iterator<Item = String> {
+        self.root.iter().flat_map(|root| self.repository_ids.iter().map(move |id| format!("{root} {id}")))
     }
 
     /// With one thing more that a lock may be about.
@@ -365,4 +387,85 @@ impl Taken {
 /// From when on certificates are looked for that are still good to a clock within the leeway.
 pub(super) fn still_good(now: i64) -> i64 {
     now.saturating_sub(LEEWAY)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::bounds::{TRAIL, fewer};
+    use super::*;
+
+    fn lock(kind: LockKind, value: &str) -> Lock {
+        let (id, by) = ("l-1".to_owned(), "root".to_owned());
+        Lock {
+            id,
+            kind,
+            value: value.to_owned(),
+            until: None,
+            message: None,
+            by,
+            at: 0,
+            met: Vec::new(),
+            lifted: None,
+        }
+    }
+
+    fn passport(repository: &str, id: &str) -> Map<String, Value> {
+        let claims = json!({
+            "iss": "https://root.test", "sub": "spiffe://root.test/bot/x", "cluster": "root.test", "bot": "x",
+            "join_method": "github", "roles": ["deploy"],
+            "provenance": {
+                "line": "github:x",
+                "claims": {"iss": "https://github.test", "repository": repository, "repository_id": id, "run_id": "9"},
+            },
+        });
+        claims.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn a_lock_takes_a_job_of_another_cluster_by_what_it_joined_there_by() {
+        let plain = passport("octo-org/app", "74");
+        let mut padded = plain.clone();
+        padded["provenance"]["line"] = "\u{1}".repeat(1024).into();
+        padded["provenance"]["claims"]["x"] = "x".repeat(8000).into();
+        padded["provenance"]["fulcio"] =
+            (8..25).map(|arc| (arc.to_string(), json!("x".repeat(1024)))).collect();
+        padded["roles"] = (0..2000).map(|n| json!(n.to_string())).collect();
+        let (kept, left_out) = fewer(&padded, TRAIL.claims);
+        assert!(kept.len() <= TRAIL.claims && left_out > 0, "{} {left_out}", kept.len());
+        for claims in [plain, serde_json::from_str(&kept).unwrap()] {
+            let subject = Subject::of("trusted_cluster", &claims);
+            for (kind, value) in [
+                (LockKind::Repository, "octo-org/app"),
+                (LockKind::Repository, "74"),
+                (LockKind::Run, "9"),
+                (LockKind::Issuer, "https://github.test"),
+                (LockKind::Issuer, "https://root.test"),
+                (LockKind::JoinMethod, "github"),
+                (LockKind::JoinMethod, "trusted_cluster"),
+            ] {
+                assert!(lock(kind, value).takes(&subject), "{} {value}", kind.name());
+            }
+            assert!(!lock(LockKind::Issuer, "https://other.test").takes(&subject));
+        }
+    }
+
+    #[test]
+    fn the_word_of_another_cluster_locks_out_nobody_elses_jobs() {
+        let mut named = lock(LockKind::Repository, "octo-org/app");
+        let of_root = |repository: &str| Subject::of("trusted_cluster", &passport(repository, "75"));
+        named.met = named.meets(&of_root("octo-org/app"));
+        assert_eq!(named.met, ["root.test 75"]);
+        assert!(
+            named.takes(&of_root("octo-org/renamed")) && named.meets(&of_root("octo-org/renamed")).is_empty()
+        );
+        let local = json!({"repository": "octo-org/victim", "repository_id": "75"});
+        let local = Subject::of("github", local.as_object().unwrap());
+        assert!(!named.takes(&local));
+        // What its platform says is so for all.
+        let own = json!({"repository": "octo-org/app", "repository_id": "75"});
+        named.met = named.meets(&Subject::of("github", own.as_object().unwrap()));
+        assert!(named.takes(&local) && named.takes(&of_root("octo-org/renamed")));
+    }
 }

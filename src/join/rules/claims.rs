@@ -53,9 +53,16 @@ fn wants(name: &str, node: &Node, wide: bool) -> Result<Vec<Want>, Mistake> {
         Pattern::of(name, item, &Grammar::Unknown).map(|it| Want::Member(it.text().to_owned()))
     };
     Ok(match &node.value {
-        Yaml::Text(_) if wide => vec![Want::Property(node.text(&name)?.to_owned())],
+        Yaml::Text(_) if wide => vec![Want::Wide(node.text(&name)?.to_owned())],
+        Yaml::Bool(value) if wide => vec![Want::Wide(value.to_string())],
+        Yaml::Int(value) if wide => vec![Want::Wide(value.to_string())],
+        // All conditions of an entry must hold: what is one of them would never be denied.
+        Yaml::List(items) if wide && items.len() > 1 => {
+            return Err(Mistake::new(node.place, format!("`{name}` must be one value where it is denied"))
+                .hint("write an entry for each: any of them keeps the job out"));
+        }
         Yaml::List(items) if wide && !items.is_empty() => {
-            let one = |item: &Node| item.text(&name).map(|text| Want::Property(text.to_owned()));
+            let one = |item: &Node| item.text(&name).map(|text| Want::Wide(text.to_owned()));
             items.iter().map(one).collect::<Result<_, _>>()?
         }
         Yaml::Text(_) => vec![Want::Parts(Pattern::of(&name, node, &Grammar::Unknown)?)],
@@ -194,6 +201,37 @@ mod tests {
             assert_eq!(found, fits, "{wanted} {claim}");
         }
         assert!(!holds("{c: false}", "{}") && !holds("{/c/d: x}", r#"{"c": null}"#));
+    }
+
+    #[test]
+    fn what_is_denied_is_so_whatever_type_its_author_took_it_for() {
+        static DENIED: &[Field] = &[Field::new("claims", Match::ClaimsIn { within: "/p", wide: true })];
+        let denies = |wanted: &str, claim: &str| {
+            let nodes = document::parse(&format!("[{{claims: {{c: {wanted}}}}}]")).unwrap();
+            let claims = format!("{{\"p\": {{\"c\": {claim}}}}}");
+            let claims = crate::join::jwt::strict_object(claims.as_bytes()).unwrap();
+            let rules = read_rules(&nodes[0], DENIED)?;
+            Ok::<_, Mistake>(rules[0].conditions.iter().all(|condition| condition.holds(&claims)))
+        };
+        for (wanted, claim, fits) in [
+            ("74", "74", true),
+            ("74", "\"74\"", true),
+            ("'74'", "74", true),
+            ("'7*'", "74", true),
+            ("true", "\"true\"", true),
+            ("'true'", "true", true),
+            ("74", "[\"73\", 74]", true),
+            ("[a]", "\"a\"", true),
+            ("a", "[\"a\"]", true),
+            ("'*/evil'", "\"refs/heads/evil\"", true),
+            ("74", "75", false),
+            ("74", "null", false),
+            ("'*'", "{}", false),
+        ] {
+            assert_eq!(denies(wanted, claim).unwrap(), fits, "{wanted} {claim}");
+        }
+        let mistake = denies("[a, b]", "\"a\"").unwrap_err();
+        assert_eq!(mistake.message, "`c` must be one value where it is denied");
     }
 
     #[test]

@@ -233,6 +233,8 @@ pub enum Want {
     Member(String),
     /// Text that matches, or a list with such a text in it.
     Property(String),
+    /// Text as a glob without parts, a number or boolean written as that, or one of a list of such: for what is denied.
+    Wide(String),
     /// That value: a boolean or a whole number, of that type.
     Value(Value),
 }
@@ -260,6 +262,7 @@ impl Condition {
             (Want::Member(pattern) | Want::Property(pattern), Some(Value::Array(list))) => {
                 list.iter().any(|item| item.as_str().is_some_and(|text| glob(pattern, text)))
             }
+            (Want::Wide(pattern), Some(value)) => is_wide(pattern, value),
             // A number with a fraction or an exponent is no whole number here, whatever its value.
             (Want::Value(wanted), Some(value)) => wanted == value,
             _ => false,
@@ -275,11 +278,25 @@ impl Condition {
     }
 }
 
+/// Whether a value is denied by a pattern, whichever type its author took it for.
+fn is_wide(pattern: &str, value: &Value) -> bool {
+    match value {
+        Value::String(text) => glob(pattern, text),
+        Value::Number(_) | Value::Bool(_) => glob(pattern, &value.to_string()),
+        Value::Array(list) => list.iter().any(|item| !item.is_array() && is_wide(pattern, item)),
+        Value::Null | Value::Object(_) => false,
+    }
+}
+
 impl Want {
     /// The text or pattern that the claim is compared with, where it is text.
     pub fn text(&self) -> Option<&str> {
         match self {
-            Self::Glob(text) | Self::Exact(text) | Self::Member(text) | Self::Property(text) => Some(text),
+            Self::Glob(text)
+            | Self::Exact(text)
+            | Self::Member(text)
+            | Self::Property(text)
+            | Self::Wide(text) => Some(text),
             Self::Parts(pattern) => Some(pattern.text()),
             Self::Boolean(_) | Self::Value(_) => None,
         }
