@@ -8,7 +8,7 @@ use crate::support::repository;
 /// The longest that a file may be, its unit tests included.
 const MAX_LINES: usize = 500;
 /// The most that the product may be, without its tests.
-const MAX_PRODUCT: usize = 64_500;
+const MAX_PRODUCT: usize = 68_000;
 
 fn lines(path: impl AsRef<std::path::Path>) -> usize {
     std::fs::read_to_string(path).unwrap().lines().count()

@@ -6,6 +6,7 @@ use super::place::Place;
 use super::waiting;
 use crate::authority::ca::CaKind;
 use crate::authority::keys::CaKeys;
+use crate::authority::policy::Policy;
 use crate::authority::rotation::{self, Progress};
 use crate::authority::store::Store;
 use crate::authority::store::replicas::Replica;
@@ -102,7 +103,11 @@ fn look(at: &Place, store: &dyn Store, keys: &CaKeys, kind: CaKind) -> Result<St
         }
     }
     if kind == CaKind::Federation {
-        status.notes.extend(waiting::copies(&[]));
+        // A policy with a mistake is the business of others.
+        let policy = at.config.policy_files().policy().ok();
+        let copied = policy.iter().flat_map(Policy::leaves).filter(|leaf| leaf.is_static);
+        let copied: Vec<String> = copied.map(|leaf| leaf.name.clone()).collect();
+        status.notes.extend(waiting::copies(&copied));
     }
     for lack in keys.lacks().iter().filter(|lack| all.iter().any(|key| key.name == lack.name)) {
         status.notes.push(lack.words());

@@ -213,7 +213,10 @@ fn the_federation_key_goes_round_while_its_set_is_asked_for() {
 /// A leaf that asks, and one that has a copy of before.
 #[test]
 fn leaves_believe_each_token_by_discovery_and_by_a_copy() {
-    let root = Authority::start(ROLES);
+    let root = Authority::start(&format!(
+        "{ROLES}---\nkind: leaf_cluster\nversion: v1\nmetadata: {{name: far.test}}\nspec: {{url: 'https://far.test', hosts: ['*.far.test'], \
+         roles: [visit], static: true}}\n"
+    ));
     let copy = succeed(&mut root.command(["export", "federation-jwks"]));
     let leaf = |more: &str| {
         let policy = format!(
@@ -235,6 +238,8 @@ fn leaves_believe_each_token_by_discovery_and_by_a_copy() {
     let both = |key| [&asks, &copied].iter().for_each(|leaf| drop(joins(leaf, key).granted()));
     both(current);
     step(&root, "federation", "start");
+    let notes = status(&root, "federation")["notes"].to_string();
+    assert!(notes.contains("far.test hold a copy of the keys"), "{notes}");
     both(current);
     step(&root, "federation", "activate");
     // Neither has asked anew: it was among those that they had.
