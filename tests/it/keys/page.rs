@@ -42,7 +42,8 @@ fn the_page_leads_to_an_authority_with_its_keys_in_kms() {
     succeed(shell(folder.path(), "init-kms").envs(kms.environment()));
     assert!(read(folder.path().join("data/authority.yaml")).contains("keys: awskms:alias/machine-id\n"));
     let named = |of: &str| (format!("alias/machine-id-{of}"), "ECC_NIST_P256".into(), "Enabled".into());
-    assert_eq!(kms.keys(), ["ssh-user", "ssh-host", "statement", "tls"].map(named));
+    let all = ["ssh-user", "ssh-host", "statement", "federation", "federation-next", "tls"];
+    assert_eq!(kms.keys(), all.map(named));
     // The same key stands in the way of another, as the page says.
     std::fs::remove_dir_all(folder.path().join("data")).unwrap();
     let again = run(shell(folder.path(), "init-kms").envs(kms.environment()));
