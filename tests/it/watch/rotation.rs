@@ -350,6 +350,7 @@ fn hosts_that_were_away_find_the_heir_of_a_stolen_tls_ca_by_themselves() {
     none_is_believed("what was stated before");
     authority.state().lies = vec![("/v1/statement", 200, b"{}".to_vec())];
     none_is_believed("nothing");
+    authority.state().lies.clear();
     let (_, long) = authority.state().answer("/v1/statement");
     authority.state().lies = vec![("/v1/statement", 200, [vec![b' '; 128 << 10], long].concat())];
     none_is_believed("one that takes long to judge");
