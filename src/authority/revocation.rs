@@ -424,17 +424,15 @@ fn validity(made: i64) -> Validity {
 }
 
 /// Keeps lists that are no more for those who are reading them or about to: the last ones, as long as they are no more than
-/// [`KEPT`].
+/// [`KEPT`]. Those that somebody reads stay the longest: a large one takes a while, and he would begin anew with the next.
 fn keep(former: &mut VecDeque<(Arc<Lists>, Instant)>, lists: Arc<Lists>, now: Instant) {
+    let is_read = |lists: &Arc<Lists>| Arc::strong_count(lists) > 1 || Arc::weak_count(lists) > 0;
     former.push_back((lists, now));
-    former.retain(|(lists, last)| {
-        let is_read = Arc::strong_count(lists) > 1 || Arc::weak_count(lists) > 0;
-        is_read || now.saturating_duration_since(*last) < NAMED
-    });
+    former.retain(|(lists, last)| is_read(lists) || now.saturating_duration_since(*last) < NAMED);
     let size =
         |all: &VecDeque<(Arc<Lists>, Instant)>| all.iter().map(|(lists, _)| lists.size()).sum::<usize>();
     while size(former) > KEPT {
-        former.pop_front();
+        former.remove(former.iter().position(|(lists, _)| !is_read(lists)).unwrap_or(0));
     }
 }
 

@@ -15,6 +15,9 @@ pub const BY_ITSELF: i64 = 6;
 /// Of one that is renewed by hand it is the last third: somebody has to find the time.
 pub const BY_HAND: i64 = 3;
 
+/// What the TLS CA is called among what ends; there are two while both are trusted.
+pub const TLS_CA: &str = "the TLS CA";
+
 /// From when, and until when not any more, in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {

@@ -1,11 +1,13 @@
 //! Asking the authority, over TLS that is verified: as was given, or by the CAs that it was last believed to have.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::iter;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use reqwest::header::HeaderValue;
+use tokio::sync::OnceCell;
 
 use super::heard::{AUTHORITY_CA, Heard};
 use super::lists::useless;
@@ -26,6 +28,10 @@ pub const MAX_LINE: usize = 8 << 20;
 
 /// The longest answer that is read where a host is not believed, in bytes.
 const MAX_PROBLEM: usize = 64 << 10;
+
+/// The longest statement that is read of somebody who has proved nothing, in bytes: how long it takes to judge one grows with the
+/// square of that, and nothing else goes on meanwhile.
+const MAX_UNPROVEN: usize = 128 << 10;
 
 const NO_JSON: &str = "it is not the JSON of an authority";
 
@@ -81,9 +87,9 @@ impl RefreshSettings {
 pub(super) struct Fetcher<'s> {
     pub(super) settings: &'s RefreshSettings,
     store: &'s Folder,
-    clients: RefCell<Vec<Client>>,
-    /// Whether an heir of those that are known was looked for.
-    has_looked: Cell<bool>,
+    clients: Vec<Client>,
+    /// The heir of those that are known, behind them, where one was looked for and there is one.
+    heir: OnceCell<Option<Client>>,
     /// What is said of the CAs that one of them believes.
     trusts: Option<HeaderValue>,
     /// By which of them the authority's certificate was verified last.
@@ -108,7 +114,7 @@ impl<'s> Fetcher<'s> {
 
     /// Another one, whose time begins now, and which knows the CAs of now.
     pub(super) fn again(&self) -> Result<Self> {
-        let given = self.client(0)?;
+        let given = self.clients.first().cloned().ok_or_else(|| Error::internal("no client"))?;
         Self::of(self.settings, given, self.store)
     }
 
@@ -125,27 +131,21 @@ impl<'s> Fetcher<'s> {
         believed.dedup();
         let trusts = net::trusts(&believed);
         let (by, proven, deadline) = (Cell::new(0), Cell::new(None), Instant::now() + settings.timeout);
-        let (clients, has_looked) = (RefCell::new(clients), Cell::new(false));
-        Ok(Self { settings, store, clients, has_looked, trusts, by, deadline, proven })
+        Ok(Self { settings, store, clients, heir: OnceCell::new(), trusts, by, deadline, proven })
     }
 
-    fn client(&self, by: usize) -> Result<Client> {
-        self.clients.borrow().get(by).cloned().ok_or_else(|| Error::internal("no client"))
+    /// One that is known, or behind those the heir, for which whoever needs it first looks.
+    async fn client(&self, by: usize) -> Option<&reqwest::Client> {
+        let client = match self.clients.get(by) {
+            Some(known) => Some(known),
+            None => self.heir.get_or_init(|| self.heir()).await.as_ref(),
+        };
+        client.map(|(client, _)| client)
     }
 
-    /// Looks, once, for TLS CAs that have taken the place of all that are known, as where those were stolen: where whoever
+    /// Looks for TLS CAs that have taken the place of all that are known, as where those were stolen: where whoever
     /// answers states some by a key that is known, and one that is known vouches for them. Nothing else comes of what he says: all
     /// of it is asked anew, over a connection by one of them.
-    async fn has_heir(&self) -> bool {
-        if self.has_looked.replace(true) {
-            return false;
-        }
-        let heir = self.heir().await;
-        let is_there = heir.is_some();
-        self.clients.borrow_mut().extend(heir);
-        is_there
-    }
-
     async fn heir(&self) -> Option<Client> {
         // What was heard by another pin or file than this one is of no account.
         let heard = Heard::read(self.store).ok()?.filter(|heard| heard.given == self.settings.given())?;
@@ -153,7 +153,7 @@ impl<'s> Fetcher<'s> {
         let anybodys = net::believing_anybody(&self.settings.authority).ok()?;
         let asked = anybodys.get(format!("{}{STATEMENT_PATH}", self.settings.authority)).timeout(left);
         let response = net::send(asked).await.ok().filter(|response| response.status() == 200)?;
-        let told: Watched = serde_json::from_slice(&net::body(response, MAX_LINE).await.ok()?).ok()?;
+        let told: Watched = serde_json::from_slice(&net::body(response, MAX_UNPROVEN).await.ok()?).ok()?;
         let stated = believe(&told.statement, Some(&heard.known), None, Clock::system().now()).ok()?;
         let pins =
             trust::tls_ders(&stated.trust).iter().map(|ca| pin_of(ca).ok()).collect::<Option<Vec<_>>>()?;
@@ -264,10 +264,12 @@ impl<'s> Fetcher<'s> {
     /// Asks for a path, where something is `said` in a header; where not the whole answer is to be there in time, its head is.
     async fn ask(&self, path: &str, whole: bool, said: Option<(&str, &str)>) -> Result<reqwest::Response> {
         let url = format!("{}{path}", self.settings.authority);
-        let mut failed = 0;
-        loop {
+        // Others ask beside this, and each has its own turn.
+        let (first, count) = (self.by.get(), self.clients.len() + 1);
+        let mut untrusted = Error::internal("no client");
+        for by in iter::once(first).chain((0..count).filter(|by| *by != first)) {
+            let Some(client) = self.client(by).await else { continue };
             let left = self.deadline.saturating_duration_since(Instant::now());
-            let (client, _) = self.client(self.by.get())?;
             let request = client.get(&url);
             let request = if whole { request.timeout(left) } else { request };
             let request = match said {
@@ -280,21 +282,15 @@ impl<'s> Fetcher<'s> {
             };
             let sent = tokio::time::timeout(left, net::send(request)).await;
             match sent.unwrap_or(Err(RequestError::Timeout)) {
-                Ok(response) => return Ok(response),
-                Err(error @ RequestError::Untrusted(_)) => {
-                    failed += 1;
-                    let count = self.clients.borrow().len();
-                    if failed < count {
-                        self.by.set((self.by.get() + 1) % count);
-                    } else if self.has_heir().await {
-                        self.by.set(count);
-                    } else {
-                        return Err(self.unreachable(&error));
-                    }
+                Ok(response) => {
+                    self.by.set(by);
+                    return Ok(response);
                 }
+                Err(error @ RequestError::Untrusted(_)) => untrusted = self.unreachable(&error),
                 Err(error) => return Err(self.unreachable(&error)),
             }
         }
+        Err(untrusted)
     }
 
     async fn body(&self, response: reqwest::Response, path: &str, limit: usize) -> Result<Vec<u8>> {

@@ -16,7 +16,7 @@ use super::private::{PrivateKey, Public, lacking};
 use super::signer::{Draft, Signer};
 use super::{crl, subject};
 use crate::authority::ca::CaKind;
-use crate::authority::validity::{Ending, Validity};
+use crate::authority::validity::{Ending, TLS_CA, Validity};
 use crate::clock::LEEWAY;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
@@ -165,7 +165,7 @@ impl TlsCaCertificate {
     }
 
     fn with(&self, cross: Option<&Cross>) -> Vec<Ending> {
-        let own = Ending { what: "the TLS CA".to_owned(), validity: self.validity };
+        let own = Ending { what: TLS_CA.to_owned(), validity: self.validity };
         [own].into_iter().chain(cross.into_iter().flat_map(Cross::endings)).collect()
     }
 }

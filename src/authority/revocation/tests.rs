@@ -336,6 +336,10 @@ fn of_former_lists_the_last_are_kept_that_somebody_reads_and_have_room() {
     assert_eq!(former.len(), 3, "whoever has heard of them may ask");
     keep(&mut former, small(), after);
     assert!(former.len() == 3 && reading.upgrade().is_some(), "nobody reads the others");
+    for _ in 0..9 {
+        keep(&mut former, Arc::new(Lists::of(vec![0; KEPT / 4], Vec::new())), after);
+    }
+    assert!(reading.upgrade().is_some(), "those that nobody reads yet give way");
     let large = Arc::new(Lists::of(vec![0; KEPT + 1], Vec::new()));
     keep(&mut former, Arc::clone(&large), after);
     assert!(former.is_empty());

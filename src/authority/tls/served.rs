@@ -10,7 +10,7 @@ use rustls::sign::CertifiedKey;
 
 use crate::authority::Authority;
 use crate::authority::host_ends::HostEnds;
-use crate::authority::validity::{Ending, Validity};
+use crate::authority::validity::{Ending, TLS_CA, Validity};
 use crate::clock::rfc3339;
 use crate::error::{Context as _, Kind, Result};
 use crate::text::counted;
@@ -223,15 +223,15 @@ fn soon(ending: &Ending, hint: &str, now: i64) -> CertificateWarning {
 
 /// What there is to say of the TLS CA, and of what certifies it.
 pub fn ca_warnings(endings: &[Ending], now: i64) -> Vec<CertificateWarning> {
-    let own = "X.509 certificates end with it at the latest: make another authority in good time, and have servers and \
-               jobs trust both; if this is too early, look at this machine's clock";
+    let own = "X.509 certificates end with it at the latest: `machine-id authority rotate --ca tls` has another take its place, and \
+               ends trust in this one (docs/rotation.md); if this is too early, look at this machine's clock";
     let others = "X.509 certificates end with it at the latest: have the request of `init --tls-ca-csr` certified again, and \
                   run `machine-id authority import --tls-ca` with it";
-    let told = |(at, Ending { what, validity }): (usize, &Ending)| {
+    let told = |Ending { what, validity }: &Ending| {
         let message = format!("{what} {}", validity.ca_warning(now)?);
-        Some(warning(message, if at == 0 { own } else { others }, *validity, now))
+        Some(warning(message, if what == TLS_CA { own } else { others }, *validity, now))
     };
-    endings.iter().enumerate().filter_map(told).collect()
+    endings.iter().filter_map(told).collect()
 }
 
 pub(super) fn certified(

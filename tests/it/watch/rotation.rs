@@ -351,6 +351,10 @@ fn hosts_that_were_away_find_the_heir_of_a_stolen_tls_ca_by_themselves() {
     authority.state().lies = vec![("/v1/statement", 200, b"{}".to_vec())];
     none_is_believed("nothing");
     authority.state().lies.clear();
+    let (_, long) = authority.state().answer("/v1/statement");
+    authority.state().lies = vec![("/v1/statement", 200, [vec![b' '; 128 << 10], long].concat())];
+    none_is_believed("one that takes long to judge");
+    authority.state().lies.clear();
     authority.state().number -= 2;
     none_is_believed("an older one");
     authority.state().number += 2;
@@ -403,4 +407,10 @@ fn hosts_that_were_away_find_the_heir_of_a_stolen_tls_ca_by_themselves() {
     let asked = authority.asked("/v1/statement");
     stderr(&refresh(), 0);
     assert_eq!(authority.asked("/v1/statement"), asked + 1, "it knows it by now");
+    // Nor does one of two lists look for it that are asked for at once.
+    let lists = || [CRL, KRL].map(|path| authority.asked(path));
+    let before = lists();
+    let _watch = Running::start(authority.host("watch").stdout(Stdio::null()));
+    wait_for("both", || lists().iter().zip(before).all(|(now, before)| *now > before).then_some(()));
+    assert_eq!(authority.asked("/v1/statement"), asked + 1);
 }

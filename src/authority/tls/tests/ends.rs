@@ -3,6 +3,7 @@
 use super::*;
 use crate::authority::host_ends::HostEnds;
 use crate::authority::issue::ssh::HostPlan;
+use crate::authority::validity::TLS_CA;
 
 const LIFE: i64 = 360 * DAY;
 
@@ -129,4 +130,15 @@ fn the_end_of_lists_is_told_in_their_last_hours() {
     // One that can be made is made before it is told of.
     serving.look();
     assert_eq!((serving.logged(), serving.checked()), (vec![], vec![]));
+}
+
+/// Two are trusted while one takes the other's place, and neither is certified by anybody else for that.
+#[test]
+fn what_to_do_about_a_tls_ca_is_another_thing_than_about_who_certifies_it() {
+    let ending =
+        |what: &str| Ending { what: what.to_owned(), validity: Validity { from: 0, until: 30 * DAY } };
+    let told = ca_warnings(&[TLS_CA, "the root", TLS_CA].map(ending), DAY);
+    let has = |words: &str| told.iter().map(|one| one.hint.contains(words)).collect::<Vec<_>>();
+    assert_eq!(has("authority rotate --ca tls"), [true, false, true]);
+    assert_eq!(has("authority import --tls-ca"), [false, true, false]);
 }
