@@ -42,7 +42,8 @@ pub(super) fn ssh_krl(cas: &[ListedCa], list: RevocationList<'_>, now: i64) -> R
             of_kind.filter(|revoked| ca.signed(revoked, all)).map(|revoked| revoked.serial).collect();
         (ca.key.clone(), serials)
     };
-    let of_cas = cas.iter().filter(|ca| !ca.is_revoked).map(section).collect();
+    // Of one that is revoked as a whole, too: hosts that have seen a serial on a list take no list without it.
+    let of_cas = cas.iter().map(section).collect();
     with_revoked(krl::write(list.number, krl_date(now), of_cas), cas)
 }
 

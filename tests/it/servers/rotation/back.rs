@@ -35,6 +35,8 @@ fn there_and_back(
     wait_for("both, at the host", || (hears(ca) == 2).then_some(()));
     step(authority, ca, "activate");
     end(&issues());
+    // That it is revoked is seen before all of its CA is.
+    hears(ca);
     step(authority, ca, "rollback");
     step(authority, ca, "rollback");
     assert_eq!((before.len(), both.len()), (1, 2), "{both:?}");
