@@ -99,7 +99,7 @@ async fn write_those(
     }
 }
 
-/// Prints what [`write`] does of the filter, and where no event has its id, those of jobs that another cluster knows by it:
+/// Prints what [`write()`] does of the filter, and where no event has its id, those of jobs that another cluster knows by it:
 /// by its issuance's, or by the `jti` of the proof.
 pub async fn find(
     store: &dyn Trail,
