@@ -118,7 +118,8 @@ fn world_of_others(keys: &'static str) -> World {
 /// Of users, of hosts and of both lists of revoked ones; `tests/nspawn` has the OpenSSH of other releases of Debian do so.
 #[test]
 fn openssh_verifies_every_chain_of_every_suite() {
-    let worlds: [(fn() -> World, &str); 4] = [
+    type Start = fn() -> World;
+    let worlds: [(Start, &str); 4] = [
         (|| World::of_suite("modern", ours), "ssh-ed25519"),
         (|| World::of_suite("compatible", ours), "ecdsa-sha2-nistp256"),
         (|| world_of_others(P384), "ecdsa-sha2-nistp384"),
