@@ -6,8 +6,9 @@ use crate::support::authority::Authority;
 use crate::support::issuer::Issuer;
 use crate::support::once::World;
 use crate::support::policies;
-use crate::support::process::{command, machine_id, read, succeed};
+use crate::support::process::{command, machine_id, read, run, succeed};
 use crate::support::sshd::{Sshd, login};
+use crate::support::wait_for;
 
 /// Lets jobs log in as whoever runs the tests.
 fn ours(policy: String) -> String {
@@ -91,10 +92,10 @@ fn keys_of_each_type_log_in_are_renewed_and_given_back() {
 }
 
 /// Puts keys in the place of those that `init` made, as docs/keys.md says.
-fn keys_of_others(folder: &Path, ssh: &str, tls: &str) {
+fn keys_of_others(folder: &Path, keys: &str) {
     let script = format!(
-        "cd '{}' && umask 077 && for key in ssh_user_ca ssh_host_ca; do openssl genpkey {ssh} -out $key; done && \
-         openssl genpkey {tls} -out tls_ca.key && openssl req -x509 -days 3650 -key tls_ca.key -out tls_ca.crt \
+        "cd '{}' && umask 077 && for key in ssh_user_ca ssh_host_ca; do openssl genpkey {keys} -out $key; done && \
+         openssl genpkey {keys} -out tls_ca.key && openssl req -x509 -days 3650 -key tls_ca.key -out tls_ca.crt \
          -subj '/CN=id.test machine-id CA' -addext basicConstraints=critical,CA:true,pathlen:0 \
          -addext keyUsage=critical,keyCertSign,cRLSign",
         folder.display()
@@ -102,24 +103,83 @@ fn keys_of_others(folder: &Path, ssh: &str, tls: &str) {
     succeed(command("sh").args(["-euc", &script]));
 }
 
+const RSA: &str = "-algorithm RSA -pkeyopt rsa_keygen_bits:3072";
+const P384: &str = "-algorithm EC -pkeyopt ec_paramgen_curve:P-384";
+
+/// An authority with such keys.
+fn world_of_others(keys: &'static str) -> World {
+    let issuer = Issuer::start();
+    let builder = Authority::with_policy(&ours(policies::basic(&issuer))).issuer(&issuer);
+    let exchange = move |folder: &Path| keys_of_others(folder, keys);
+    let authority = builder.init(["--suite", "compatible"]).exchanging_keys(exchange).start();
+    World { issuer, authority }
+}
+
+/// Of users, of hosts and of both lists of revoked ones; `tests/nspawn` has the OpenSSH of other releases of Debian do so.
+#[test]
+fn openssh_verifies_every_chain_of_every_suite() {
+    type Start = fn() -> World;
+    let worlds: [(Start, &str); 4] = [
+        (|| World::of_suite("modern", ours), "ssh-ed25519"),
+        (|| World::of_suite("compatible", ours), "ecdsa-sha2-nistp256"),
+        (|| world_of_others(P384), "ecdsa-sha2-nistp384"),
+        (|| world_of_others(RSA), "rsa-sha2-256"),
+    ];
+    std::thread::scope(|scope| {
+        for (start, signed) in worlds {
+            scope.spawn(move || {
+                let world = start();
+                let sshd = Sshd::start(&world.authority);
+                let job = world.github();
+                let once = |key_type| job.once(["--key-type", key_type]).good().destination();
+                let list = job.path("list");
+                let passes = |certificate: &Path| {
+                    run(command("ssh-keygen").arg("-Qf").arg(&list).arg(certificate)).status.success()
+                };
+                for (name, algorithm) in [
+                    ("ed25519", "ssh-ed25519"),
+                    ("ecdsa-p256", "ecdsa-sha2-nistp256"),
+                    ("ecdsa-p384", "ecdsa-sha2-nistp384"),
+                ] {
+                    let (destination, other) = (once(name), once(name));
+                    assert_eq!(key_type(&destination), algorithm);
+                    let certificate = destination.join("key-cert.pub");
+                    let said = succeed(command("ssh-keygen").arg("-Lf").arg(&certificate));
+                    assert!(said.contains(&format!("(using {signed})")), "{said}");
+                    sshd.logs_in(&destination);
+                    job.gives_back(&destination);
+                    sshd.refresh_revoked(&world.authority);
+                    sshd.refuses(&destination, "revoked");
+                    sshd.logs_in(&other);
+                    let krl = world.authority.client().get("/v1/revoked/ssh.krl").body;
+                    std::fs::write(&list, krl).unwrap();
+                    assert!(!passes(&certificate) && passes(&other.join("key-cert.pub")));
+                }
+                succeed(&mut world.authority.command(["revoke-host", "127.0.0.1"]));
+                let told = wait_for("the list of hosts", || {
+                    let told = once("ed25519");
+                    let list = machine_id::krl::read(&std::fs::read(told.join("revoked_hosts.krl")).unwrap());
+                    (!list.unwrap().serials.is_empty()).then_some(told)
+                });
+                let output = sshd.try_login(&told, &login());
+                let stderr = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.code() == Some(255) && stderr.contains("revoked"), "{stderr}");
+            });
+        }
+    });
+}
+
 #[test]
 fn keys_of_rsa_and_of_p384_certify_jobs_for_a_fips_policy() {
-    const RSA: &str = "-algorithm RSA -pkeyopt rsa_keygen_bits:3072";
-    const P384: &str = "-algorithm EC -pkeyopt ec_paramgen_curve:P-384";
-    let rsa: fn(&Path) = |folder| keys_of_others(folder, RSA, RSA);
-    let p384: fn(&Path) = |folder| keys_of_others(folder, P384, P384);
     std::thread::scope(|scope| {
         for (keys, named, signed) in [
-            (rsa, "ssh-rsa ", "sha256WithRSAEncryption"),
-            (p384, "ecdsa-sha2-nistp384 ", "ecdsa-with-SHA384"),
+            (RSA, "ssh-rsa ", "sha256WithRSAEncryption"),
+            (P384, "ecdsa-sha2-nistp384 ", "ecdsa-with-SHA384"),
         ] {
             scope.spawn(move || {
-                let issuer = Issuer::start();
-                let builder = Authority::with_policy(&ours(policies::basic(&issuer))).issuer(&issuer);
-                let authority = builder.init(["--suite", "compatible"]).exchanging_keys(keys).start();
-                let ca = succeed(&mut authority.command(["export", "ssh-user-ca"]));
+                let world = world_of_others(keys);
+                let ca = succeed(&mut world.authority.command(["export", "ssh-user-ca"]));
                 assert!(ca.starts_with(named), "{ca}");
-                let world = World { issuer, authority };
                 let sshd = Sshd::of_fips(&world.authority);
                 let job = world.github();
                 let destination = job.once([]).good().destination();
