@@ -95,6 +95,8 @@ impl Endpoint<'_> {
                 Ok(Ok(token)) => return Ok(Proof::id_token(token).into()),
                 Ok(Err(NoToken::Refused(error))) => return Err(error),
                 Ok(Err(NoToken::NotNow(why))) => why,
+                // Cut short by our own end, it says nothing of the platform.
+                Err(_) if time < ATTEMPT => last,
                 Err(_) => NotNow::because(RequestError::Timeout),
             };
             let Some(pause) = attempts.pause(last.at_least) else { break };
