@@ -15,6 +15,9 @@ use crate::text::{counted, shown};
 const MOST: usize = 50_000;
 /// So many at once, between which others read.
 const PAGE: usize = 500;
+/// A certificate of another key takes the place of one for so long, in seconds, and those are looked at that have ended since twice
+/// that: whether its key had one before.
+const YEAR: i64 = 366 * 86_400;
 /// So many are named.
 const NAMED: usize = 10;
 
@@ -33,17 +36,11 @@ impl HostEnds {
     /// # Errors
     /// Where the store cannot be read.
     pub async fn look(trail: &(impl HostTrail + Sync + ?Sized), now: i64) -> Result<Self> {
-        let (mut all, mut after) = (Vec::new(), (now, u64::MAX));
-        let has_more = loop {
-            let page = trail.living(after, PAGE).await?;
-            let is_last = page.len() < PAGE;
-            after = page.last().map_or(after, |last| (last.until, last.serial));
-            all.extend(page);
-            if is_last || all.len() >= MOST {
-                break !is_last;
-            }
-        };
-        Ok(Self { soon: soon(all, now), has_more })
+        let (all, has_more) = read(trail, now, i64::MAX).await?;
+        let (ended, has_more_ended) = read(trail, now.saturating_sub(2 * YEAR), now).await?;
+        // An end that is told though there is another is better than one that is not told.
+        let new_from = if has_more_ended { now } else { now.saturating_sub(YEAR) };
+        Ok(Self { soon: soon([ended, all].concat(), new_from, now), has_more })
     }
 
     fn at(&self, now: i64) -> impl Iterator<Item = &Ending> {
@@ -72,17 +69,36 @@ impl HostEnds {
     }
 }
 
+/// Those that end later than `since`, and not later than `until`; and whether there are more.
+async fn read(
+    trail: &(impl HostTrail + Sync + ?Sized),
+    since: i64,
+    until: i64,
+) -> Result<(Vec<HostCertificate>, bool)> {
+    let (mut all, mut after) = (Vec::new(), (since, u64::MAX));
+    loop {
+        let page = trail.living(after, PAGE).await?;
+        let is_last = page.len() < PAGE || page.last().is_some_and(|last| last.until > until);
+        after = page.last().map_or(after, |last| (last.until, last.serial));
+        all.extend(page.into_iter().filter(|one| one.until <= until));
+        if is_last || all.len() >= MOST {
+            return Ok((all, !is_last));
+        }
+    }
+}
+
 /// Those that end soon and are not replaced. A later one replaces it that has the same key and one of its names. Of another
-/// key each of its names has to be on one that is later than the middle of its life, and the first of its key: who signs for
-/// two servers of one name does so when they are set up, and renews each by its own key.
-fn soon(mut all: Vec<HostCertificate>, now: i64) -> Vec<Ending> {
+/// key each of its names has to be on one that is later than the middle of its life, later than
+/// `new_from`, and the first of its key, those that have ended among them: who signs for two servers of one name does so when they
+/// are set up, and renews each by its own key.
+fn soon(mut all: Vec<HostCertificate>, new_from: i64, now: i64) -> Vec<Ending> {
     all.sort_by_key(|one| one.issuance);
     let (mut keys, mut of_key, mut of_new) = (HashSet::new(), HashMap::new(), HashMap::new());
     for one in &all {
-        let is_first = keys.insert(one.key_hash);
+        let is_new = keys.insert(one.key_hash) && one.from > new_from;
         for name in names(one) {
             of_key.insert((name, one.key_hash), one.issuance);
-            if is_first {
+            if is_new {
                 let last = of_new.entry(name).or_insert(one.from);
                 *last = one.from.max(*last);
             }
@@ -103,7 +119,8 @@ fn soon(mut all: Vec<HostCertificate>, now: i64) -> Vec<Ending> {
         };
         let name = shown(one.names.first().map_or("no name", String::as_str));
         let what = format!("the {kind} certificate of {name} (serial {})", one.serial);
-        (validity.ends_soon(now, parts) && !is_replaced(one)).then_some(Ending { what, validity })
+        (now < one.until && validity.ends_soon(now, parts) && !is_replaced(one))
+            .then_some(Ending { what, validity })
     };
     let mut soon: Vec<Ending> = all.iter().filter_map(ending).collect();
     soon.sort_by_key(|one| one.validity.until);
@@ -145,7 +162,7 @@ mod tests {
     /// The serials of those that are told on that day.
     fn told(all: &[HostCertificate], day: i64) -> Vec<String> {
         let serial = |one: &Ending| one.what.split(['(', ')']).nth(1).unwrap().replace("serial ", "");
-        soon(all.to_vec(), day * DAY).iter().map(serial).collect()
+        soon(all.to_vec(), 0, day * DAY).iter().map(serial).collect()
     }
 
     #[test]
@@ -170,6 +187,13 @@ mod tests {
         // Of two servers of one name, each is renewed by its own.
         let both = [old, one(10, 3, "db"), one(300, 3, "db")];
         assert_eq!(told(&both, 350), ["1"]);
+        // Nor does one take the other's place whose own one before has ended by now.
+        let both = [one(0, 1, "db"), one(100, 2, "db"), one(350, 1, "db")];
+        assert_eq!(told(&both, 380), ["10002"]);
+        // Where it is not known which keys are new, none is.
+        let replaced = [one(0, 1, "db"), one(200, 3, "db")].to_vec();
+        let count = |new_from| soon(replaced.clone(), new_from * DAY, 300 * DAY).len();
+        assert_eq!((count(199), count(200)), (0, 1));
     }
 
     #[test]
@@ -188,7 +212,7 @@ mod tests {
     #[test]
     fn the_first_are_named_and_the_others_counted() {
         let all: Vec<_> = (0..13).map(|n| one(n, u8::try_from(n).unwrap(), &format!("db-{n}"))).collect();
-        let ends = HostEnds { soon: soon(all, 300 * DAY), has_more: true };
+        let ends = HostEnds { soon: soon(all, 0, 300 * DAY), has_more: true };
         let (named, more) = ends.named(300 * DAY);
         assert_eq!((named.len(), more.len()), (NAMED, 2));
         assert_eq!(more[0], "3 more certificates of hosts and servers end soon, too");

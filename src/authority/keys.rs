@@ -328,7 +328,8 @@ impl CaKeys {
 
     /// When each certificate ends that a TLS CA is verified by.
     pub fn tls_endings(&self) -> Vec<Ending> {
-        self.tls.trusted().flat_map(TlsCa::endings).collect()
+        let trusted = self.tls.all().filter(|one| one.state.is_trusted());
+        trusted.flat_map(|one| one.ca.endings(one.state)).collect()
     }
 
     /// What another CA is asked to certify the TLS CA by: a certificate request in PEM.

@@ -15,8 +15,12 @@ pub const BY_ITSELF: i64 = 6;
 /// Of one that is renewed by hand it is the last third: somebody has to find the time.
 pub const BY_HAND: i64 = 3;
 
-/// What the TLS CA is called among what ends; there are two while both are trusted.
+/// What the TLS CA that signs is called among what ends.
 pub const TLS_CA: &str = "the TLS CA";
+/// And what the other one is, while two are trusted.
+pub const NEXT_TLS_CA: &str = "the next TLS CA";
+/// The same of one that signed before.
+pub const FORMER_TLS_CA: &str = "the former TLS CA";
 
 /// From when, and until when not any more, in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

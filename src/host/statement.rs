@@ -76,6 +76,9 @@ struct Header {
     crit: Option<serde_json::Value>,
 }
 
+/// So many statement keys, and CAs of a kind, are listened to: three at most are there in a rotation, and each costs a signature.
+const MOST: usize = 16;
+
 /// What a JWS is that no statement key has signed.
 const ANOTHER: &str = "it is a JWS of another kind";
 
@@ -95,6 +98,10 @@ pub fn believe(jws: &str, known: Option<&Known>, given: Option<&str>, now: i64) 
         return Err(ANOTHER.to_owned());
     }
     let mut statement: Statement = json(claims).ok_or("its claims are not those of a statement")?;
+    let TrustAnchors { ssh_host_cas, ssh_user_cas, tls_cas } = &statement.trust;
+    if [&statement.statement_keys, ssh_host_cas, ssh_user_cas, tls_cas].iter().any(|all| all.len() > MOST) {
+        return Err(format!("it has more than {MOST} statement keys, or CAs of a kind"));
+    }
     statement.trust = plain(&statement.trust)?;
     let signed_by = |key: &String| {
         let key = URL_SAFE_NO_PAD.decode(key).unwrap_or_default();

@@ -15,8 +15,8 @@ use super::cross::{Cross, key_id};
 use super::private::{PrivateKey, Public, lacking};
 use super::signer::{Draft, Signer};
 use super::{crl, subject};
-use crate::authority::ca::CaKind;
-use crate::authority::validity::{Ending, TLS_CA, Validity};
+use crate::authority::ca::{CaKind, CaState};
+use crate::authority::validity::{Ending, FORMER_TLS_CA, NEXT_TLS_CA, TLS_CA, Validity};
 use crate::clock::LEEWAY;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::folder::read::{self, Limit, Trust};
@@ -148,13 +148,13 @@ impl TlsCaCertificate {
     ///
     /// # Errors
     /// `Kind::Usage` where that file cannot be used.
-    pub fn endings(&self, path: &Path, owner: Owner) -> Result<Vec<Ending>> {
+    pub fn endings(&self, path: &Path, owner: Owner, state: CaState) -> Result<Vec<Ending>> {
         let path = match self.is_later()? {
             true => Cross::of_later(path, owner, |text| self.is_in(text)),
             false => Some(Cross::path(path, CaKind::Tls.name())),
         };
         let cross = path.map(|path| Cross::find(&path, &self.der, owner)).transpose()?.flatten();
-        Ok(self.with(cross.as_deref()))
+        Ok(self.with(cross.as_deref(), state))
     }
 
     fn is_later(&self) -> Result<bool> {
@@ -164,9 +164,18 @@ impl TlsCaCertificate {
         Ok(names.any(|name| name.ends_with(&id)))
     }
 
-    fn with(&self, cross: Option<&Cross>) -> Vec<Ending> {
+    fn with(&self, cross: Option<&Cross>, state: CaState) -> Vec<Ending> {
+        let name = match state {
+            CaState::Next => NEXT_TLS_CA,
+            CaState::Former => FORMER_TLS_CA,
+            _ => TLS_CA,
+        };
         let own = Ending { what: TLS_CA.to_owned(), validity: self.validity };
-        [own].into_iter().chain(cross.into_iter().flat_map(Cross::endings)).collect()
+        let named = |Ending { what, validity }| {
+            let what = what.strip_suffix(TLS_CA).map(|before| format!("{before}{name}")).unwrap_or(what);
+            Ending { what, validity }
+        };
+        [own].into_iter().chain(cross.into_iter().flat_map(Cross::endings)).map(named).collect()
     }
 }
 
@@ -192,8 +201,8 @@ impl TlsCa {
     }
 
     /// When each certificate ends that it is verified by.
-    pub(super) fn endings(&self) -> Vec<Ending> {
-        self.certificate.with(self.root.as_deref())
+    pub(super) fn endings(&self, state: CaState) -> Vec<Ending> {
+        self.certificate.with(self.root.as_deref(), state)
     }
 
     /// What stands behind the certificates of servers: others' certificates of it, or else its own.

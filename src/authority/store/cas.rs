@@ -286,6 +286,12 @@ impl KeptCas {
         Ok(CaSet { number: *number, keys })
     }
 
+    /// The TLS CAs that are trusted, with no look at a seal.
+    pub(super) fn tls_cas(&self) -> Vec<CaKey> {
+        let keys = self.rows.iter().filter_map(|(row, _)| row.clone().read());
+        keys.filter(|key| key.kind == CaKind::Tls && key.state.is_trusted()).collect()
+    }
+
     fn macs(&self) -> Vec<(i64, Vec<u8>)> {
         self.rows.iter().map(|(row, mac)| (row.number, mac.clone().unwrap_or_default())).collect()
     }

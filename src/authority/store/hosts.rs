@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 
 use super::CertificateKind;
+use crate::authority::ca::CaKey;
 use crate::error::Result;
 use crate::output::SSH_HOST;
 
@@ -129,6 +130,9 @@ pub trait HostTrail {
 
     /// When the last revocation lists were made that hosts and servers are given; none where there were none yet.
     fn last_list(&self) -> BoxFuture<'_, Result<Option<i64>>>;
+
+    /// The TLS CAs that are trusted, none before the first rotation: to tell of them, since no seal is looked at.
+    fn tls_cas(&self) -> BoxFuture<'_, Result<Vec<CaKey>>>;
 }
 
 /// What an authority keeps of hosts.

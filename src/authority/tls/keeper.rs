@@ -15,6 +15,8 @@ use crate::terminal::log;
 const TELL_EVERY: i64 = 86_400;
 /// How often it is looked which certificates of hosts end soon, in seconds, since there may be many; and whether the list does.
 const LOOK_AT_ENDS_EVERY: i64 = 3600;
+/// How soon after a look that failed.
+const LOOK_AGAIN_AFTER: i64 = 60;
 
 /// Who looks after it.
 #[derive(Debug)]
@@ -32,8 +34,8 @@ pub struct CertificateKeeper {
     /// Why what is served is not what it was to be.
     failure: Option<CertificateWarning>,
     told: Told,
-    /// When it was last looked at the ends of what others have.
-    looked: Option<i64>,
+    /// When it was last looked at the ends of what others have, and for how long that is enough.
+    looked: Option<(i64, i64)>,
 }
 
 impl CertificateKeeper {
@@ -102,12 +104,13 @@ impl CertificateKeeper {
     /// What was found last stays where that fails. A list that nobody has asked for since it became old is no news.
     async fn look_at_ends(&mut self, asked: bool) {
         let now = self.authority.clock.now();
-        let is_due = |last: i64| !(last..last.saturating_add(LOOK_AT_ENDS_EVERY)).contains(&now);
+        let is_due = |(last, enough): (i64, i64)| !(last..last.saturating_add(enough)).contains(&now);
         if !asked && !self.looked.is_none_or(is_due) {
             return;
         }
-        self.looked = Some(now);
+        self.looked = Some((now, LOOK_AT_ENDS_EVERY));
         if let Err(error) = self.authority.look_at_host_ends().await {
+            self.looked = Some((now, LOOK_AGAIN_AFTER));
             log(&format!("warning: which certificates of hosts end soon is not known: {error}"));
         }
         if self.authority.list_ending().is_some_and(|list| list.validity.warning(now).is_some()) {

@@ -10,7 +10,7 @@ use rustls::sign::CertifiedKey;
 
 use crate::authority::Authority;
 use crate::authority::host_ends::HostEnds;
-use crate::authority::validity::{Ending, TLS_CA, Validity};
+use crate::authority::validity::{Ending, FORMER_TLS_CA, NEXT_TLS_CA, TLS_CA, Validity};
 use crate::clock::rfc3339;
 use crate::error::{Context as _, Kind, Result};
 use crate::text::counted;
@@ -229,7 +229,8 @@ pub fn ca_warnings(endings: &[Ending], now: i64) -> Vec<CertificateWarning> {
                   run `machine-id authority import --tls-ca` with it";
     let told = |Ending { what, validity }: &Ending| {
         let message = format!("{what} {}", validity.ca_warning(now)?);
-        Some(warning(message, if what == TLS_CA { own } else { others }, *validity, now))
+        let is_own = [TLS_CA, NEXT_TLS_CA, FORMER_TLS_CA].contains(&what.as_str());
+        Some(warning(message, if is_own { own } else { others }, *validity, now))
     };
     endings.iter().filter_map(told).collect()
 }

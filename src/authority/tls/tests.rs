@@ -107,7 +107,7 @@ impl Data {
 
     fn check(&self) -> Vec<String> {
         let config = Config::load(self.dir.path()).unwrap();
-        let (warnings, _) = check(&config, self.clock.now()).unwrap();
+        let (warnings, _) = check(&config, self.clock.now(), &[]).unwrap();
         warnings
             .into_iter()
             .map(|one| format!("{}{}", if one.is_fault { "!" } else { "" }, one.message))
@@ -115,7 +115,8 @@ impl Data {
     }
 
     fn endings(&self) -> Vec<String> {
-        let (_, endings) = check(&Config::load(self.dir.path()).unwrap(), self.clock.now()).unwrap();
+        let config = Config::load(self.dir.path()).unwrap();
+        let (_, endings) = check(&config, self.clock.now(), &[]).unwrap();
         endings.iter().map(|one| one.line(self.clock.now())).collect()
     }
 }

@@ -118,12 +118,15 @@ fn store(config: &Config, env: &Environment) -> Result<Vec<StoreWarning>> {
 /// What ends, and what is to be said of it: of the files, and of what the store knows, where that can be read. Who may only read
 /// the trail of a database is not told of certificates.
 fn ends(config: &Config, now: i64) -> Result<(Vec<CertificateWarning>, Vec<Ending>)> {
-    let (mut warnings, mut endings) = tls::check(config, now)?;
     let look = async {
         let trail = engine::read(&config.store, &config.store_key()).await?;
-        Ok::<_, Error>((HostEnds::look(trail.as_ref(), now).await?, trail.last_list().await?))
+        let cas = trail.tls_cas().await?;
+        Ok::<_, Error>((cas, HostEnds::look(trail.as_ref(), now).await?, trail.last_list().await?))
     };
-    if let Ok((hosts, list)) = block_on(look)? {
+    let found = block_on(look)?;
+    let cas = found.as_ref().map(|(cas, ..)| cas.as_slice()).unwrap_or_default();
+    let (mut warnings, mut endings) = tls::check(config, now, cas)?;
+    if let Ok((_, hosts, list)) = found {
         let list = list.map(ending_of);
         warnings.extend(tls::store_warnings(&hosts, list.as_ref(), now));
         endings.extend(list.into_iter().chain(hosts.named(now).0));

@@ -172,7 +172,7 @@ async fn look(client: &Client, seal: &Seal, ca: i64, at: i64) -> Result<Result<(
 }
 
 /// What there is of them.
-async fn read(client: &Client) -> Result<KeptCas, Failure> {
+pub(super) async fn read(client: &Client) -> Result<KeptCas, Failure> {
     kept(&transaction::read(client, &[(STATE, &[]), (ROWS, &[])]).await?)
 }
 

@@ -14,7 +14,8 @@ use super::super::hosts::{
 use super::failure::Failure;
 use super::transaction::{self, Parameter, locked};
 use super::work::{CANNOT_READ, PATIENCE, Shared, again};
-use super::{Postgres, PostgresTrail, reads, rows};
+use super::{Postgres, PostgresTrail, cas, reads, rows};
+use crate::authority::ca::CaKey;
 use crate::error::Result;
 
 impl HostTrail for Postgres {
@@ -28,6 +29,10 @@ impl HostTrail for Postgres {
 
     fn last_list(&self) -> BoxFuture<'_, Result<Option<i64>>> {
         self.trail.last_list()
+    }
+
+    fn tls_cas(&self) -> BoxFuture<'_, Result<Vec<CaKey>>> {
+        self.trail.tls_cas()
     }
 }
 
@@ -44,6 +49,12 @@ impl HostTrail for PostgresTrail {
 
     fn last_list(&self) -> BoxFuture<'_, Result<Option<i64>>> {
         Box::pin(again(&self.0, CANNOT_READ, PATIENCE, |client, _| async move { last_list(&client).await }))
+    }
+
+    fn tls_cas(&self) -> BoxFuture<'_, Result<Vec<CaKey>>> {
+        Box::pin(again(&self.0, CANNOT_READ, PATIENCE, |client, _| async move {
+            Ok(cas::read(&client).await?.tls_cas())
+        }))
     }
 }
 

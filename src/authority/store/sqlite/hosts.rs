@@ -10,7 +10,8 @@ use super::super::hosts::{
 };
 use super::super::{CertificateKind, event};
 use super::threads::Room;
-use super::{Sqlite, SqliteTrail, closing, rows};
+use super::{Sqlite, SqliteTrail, ca_rows, closing, rows};
+use crate::authority::ca::CaKey;
 use crate::error::Result;
 
 impl HostTrail for Sqlite {
@@ -25,6 +26,10 @@ impl HostTrail for Sqlite {
     fn last_list(&self) -> BoxFuture<'_, Result<Option<i64>>> {
         Box::pin(self.reader.read(last_list))
     }
+
+    fn tls_cas(&self) -> BoxFuture<'_, Result<Vec<CaKey>>> {
+        Box::pin(self.reader.read(tls_cas))
+    }
 }
 
 impl HostTrail for SqliteTrail {
@@ -38,6 +43,10 @@ impl HostTrail for SqliteTrail {
 
     fn last_list(&self) -> BoxFuture<'_, Result<Option<i64>>> {
         Box::pin(self.look(last_list))
+    }
+
+    fn tls_cas(&self) -> BoxFuture<'_, Result<Vec<CaKey>>> {
+        Box::pin(self.look(tls_cas))
     }
 }
 
@@ -109,6 +118,10 @@ fn certificates(
         .prepare_cached(CERTIFIED)?
         .query_map(params![end, number(serial), most], certificate)?
         .collect()
+}
+
+fn tls_cas(connection: &Connection) -> rusqlite::Result<Vec<CaKey>> {
+    Ok(ca_rows::read(connection)?.tls_cas())
 }
 
 fn last_list(connection: &Connection) -> rusqlite::Result<Option<i64>> {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::authority::host_ends::HostEnds;
 use crate::authority::issue::ssh::HostPlan;
-use crate::authority::validity::TLS_CA;
+use crate::authority::validity::{FORMER_TLS_CA, NEXT_TLS_CA, TLS_CA};
 
 const LIFE: i64 = 360 * DAY;
 
@@ -137,8 +137,28 @@ fn the_end_of_lists_is_told_in_their_last_hours() {
 fn what_to_do_about_a_tls_ca_is_another_thing_than_about_who_certifies_it() {
     let ending =
         |what: &str| Ending { what: what.to_owned(), validity: Validity { from: 0, until: 30 * DAY } };
-    let told = ca_warnings(&[TLS_CA, "the root", TLS_CA].map(ending), DAY);
+    let told = ca_warnings(&[TLS_CA, "the root", NEXT_TLS_CA, FORMER_TLS_CA].map(ending), DAY);
     let has = |words: &str| told.iter().map(|one| one.hint.contains(words)).collect::<Vec<_>>();
-    assert_eq!(has("authority rotate --ca tls"), [true, false, true]);
-    assert_eq!(has("authority import --tls-ca"), [false, true, false]);
+    assert_eq!(has("authority rotate --ca tls"), [true, false, true, true]);
+    assert_eq!(has("authority import --tls-ca"), [false, true, false, false]);
+}
+
+#[test]
+fn each_of_two_tls_cas_is_told_by_its_name() {
+    let data = Data::new(NOW, NOW);
+    let (dir, config) = (data.dir.path(), Config::load(data.dir.path()).unwrap());
+    let mut set = CaSet::clone(&started(&keys_in(dir), dir, CaKind::Tls));
+    for (states, names) in [
+        ([CaState::Current, CaState::Next], [TLS_CA, NEXT_TLS_CA]),
+        ([CaState::Former, CaState::Current], [FORMER_TLS_CA, TLS_CA]),
+    ] {
+        set.keys.iter_mut().zip(states).for_each(|(key, state)| key.state = state);
+        let served = CaKeys::open(&source(dir), &Arc::new(set.clone())).unwrap().tls_endings();
+        let (_, checked) = check(&config, NOW, &set.keys).unwrap();
+        for told in [served, checked] {
+            let mut told: Vec<_> = told.into_iter().map(|one| one.what).collect();
+            told.sort_by_key(|what| names.iter().position(|name| name == what));
+            assert_eq!(told, names);
+        }
+    }
 }

@@ -170,7 +170,7 @@ pub(super) fn policy(config: &Config) -> (Option<Policy>, Vec<Told>) {
 
 /// The TLS CA and the certificate that is served.
 pub(super) fn certificates(config: &Config) -> Vec<Told> {
-    let warnings = match tls::check(config, Clock::system().now()) {
+    let warnings = match tls::check(config, Clock::system().now(), &[]) {
         Ok((warnings, _)) => warnings,
         Err(error) => return vec![Told::error("certificates", &error)],
     };
