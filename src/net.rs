@@ -23,7 +23,7 @@ pub use authority::{
 };
 pub use client::{Platform, execute, issuer_client, machine_client, send};
 pub use error::{ByProxy, RequestError, Untrusted, body};
-pub use pin::{ca_pins, pin_of};
+pub use pin::{ca_pins, pin_of, read_pins};
 pub use roots::{USER_AGENT, roots_of_file, system_roots};
 
 /// The one provider of cryptography for rustls. To be called before anything

@@ -11,7 +11,7 @@ use super::validity::{BY_HAND, BY_ITSELF, Ending, Validity};
 use crate::error::Result;
 use crate::text::{counted, shown};
 
-/// So many are looked at, those that end first: then a later one may be missed, and never one that ends soon.
+/// So many are looked at, those that end first: where there are more, one is told of once it is among them.
 const MOST: usize = 50_000;
 /// So many at once, between which others read.
 const PAGE: usize = 500;
@@ -87,10 +87,10 @@ async fn read(
     }
 }
 
-/// Those that end soon and are not replaced. A later one replaces it that has the same key and one of its names. Of another
-/// key each of its names has to be on one that is later than the middle of its life, later than
-/// `new_from`, and the first of its key, those that have ended among them: who signs for two servers of one name does so when they
-/// are set up, and renews each by its own key.
+/// Those that end soon and are not replaced. A later one replaces it that has the same key and one of its names. Of another key
+/// each of its names has to be on one that is later than the middle of its life, later than `new_from`, and the first of its key,
+/// those that have ended among them: who signs for two servers of one name does so when they are set up, and renews each by its
+/// own key.
 fn soon(mut all: Vec<HostCertificate>, new_from: i64, now: i64) -> Vec<Ending> {
     all.sort_by_key(|one| one.issuance);
     let (mut keys, mut of_key, mut of_new) = (HashSet::new(), HashMap::new(), HashMap::new());

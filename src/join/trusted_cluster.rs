@@ -20,7 +20,7 @@ use crate::clock::rfc3339;
 use crate::denial::{Denial, Reason};
 use crate::document::{Mapping, Mistake, Node};
 use crate::error::{Error, Kind};
-use crate::net::{authority_origin, ca_pins};
+use crate::net::{authority_origin, read_pins};
 use crate::text::words;
 use crate::wire::{ID_TOKEN, MIN_TTL, PASSPORT, Proof, TRUSTED_CLUSTER, is_name};
 
@@ -159,14 +159,6 @@ fn read_url(node: &Node, key: &str) -> Result<String, Mistake> {
         Ok(url) => Err(wrong("it is not as that one writes itself").hint(format!("write `{url}`"))),
         Err(why) => Err(wrong(&why).hint("it is the `public_url` of the root's authority.yaml")),
     }
-}
-
-fn read_pins(node: &Node, key: &str) -> Result<String, Mistake> {
-    let pins = ca_pins(node.text(key)?).map_err(|error| {
-        let mistake = Mistake::new(node.place, format!("`{key}`: {error}"));
-        error.hints().iter().fold(mistake, |mistake, hint| mistake.hint(hint))
-    })?;
-    Ok(pins.join(","))
 }
 
 impl Verifier for Vouched {

@@ -8,6 +8,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
+use crate::document::{Mistake, Node};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::text::{hex, shown};
 
@@ -25,6 +26,18 @@ pub fn ca_pins(pins: &str) -> Result<Vec<String>> {
             .hint("`machine-id authority export tls-ca-pin` prints the authority's; several have commas between them"))
     };
     pins.split(',').map(|pin| parse(pin.trim())).collect()
+}
+
+/// The same in a document: a field's pins, each in its one form, with commas between them.
+///
+/// # Errors
+/// What is wrong with it, at its place.
+pub fn read_pins(node: &Node, key: &str) -> Result<String, Mistake> {
+    let pins = ca_pins(node.text(key)?).map_err(|error| {
+        let mistake = Mistake::new(node.place, format!("`{key}`: {error}"));
+        error.hints().iter().fold(mistake, |mistake, hint| mistake.hint(hint))
+    })?;
+    Ok(pins.join(","))
 }
 
 /// `sha256:HEX` of a certificate's SubjectPublicKeyInfo.

@@ -95,7 +95,7 @@ authority::store: authority::ca authority::limits clock environment error folder
 authority::keys: authority::ca authority::store::CertificateKind authority::store::Recorded authority::store::RevokedCertificate
     authority::validity aws clock environment error folder jws net openssh pem random retry runtime secret suite terminal text wire
 authority::policy: denial document elsewhere error join::elsewhere join::find join::method join::METHODS join::names
-    join::of_issuer join::rules join::trusted_cluster join::verify net::authority_origin net::ca_pins net::lies_under output principal text wire
+    join::of_issuer join::rules join::trusted_cluster join::verify net::authority_origin net::lies_under net::read_pins output principal text wire
 authority::policy_files: authority::policy error folder text
 authority::config: authority::ca authority::keys authority::limits authority::policy authority::policy_files authority::store::STORE_KEY
     authority::store::StoreKey authority::store::StorePlace document environment error folder net secret suite

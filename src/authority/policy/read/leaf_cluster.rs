@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::bot::{RoleNames, role_names};
 use crate::authority::policy::resources::LeafCluster;
 use crate::document::{Mistake, Mistakes, Node, Place};
-use crate::net::{authority_origin, ca_pins};
+use crate::net::{authority_origin, read_pins};
 use crate::principal::{is_host_pattern, wider_patterns};
 use crate::text::shown_exactly;
 
@@ -32,14 +32,6 @@ fn read_url(node: &Node, key: &str) -> Result<String, Mistake> {
         |why| Mistake::new(node.place, format!("`{key}` must be https://HOST or https://HOST:PORT: {why}"));
     authority_origin(node.text(key)?)
         .map_err(|why| wrong(why).hint("it is the `public_url` of the leaf's authority.yaml"))
-}
-
-fn read_pins(node: &Node, key: &str) -> Result<String, Mistake> {
-    let pins = ca_pins(node.text(key)?).map_err(|error| {
-        let mistake = Mistake::new(node.place, format!("`{key}`: {error}"));
-        error.hints().iter().fold(mistake, |mistake, hint| mistake.hint(hint))
-    })?;
-    Ok(pins.join(","))
 }
 
 fn read_host(node: &Node) -> Result<String, Mistake> {
